@@ -1,0 +1,37 @@
+# One entry for each job; every target sets up what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: run install test check ngspice bench clean
+
+run: $(STAMP)  ## solve the first example
+	$(BIN)/circuitsim solve netlists/drn_1h.cir
+
+install: $(STAMP)  ## virtual environment with the package and its development tools
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,bench]"
+	touch $@
+
+test: $(STAMP) ngspice check  ## every check; fast tests first
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+
+check: $(STAMP)  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+ngspice:  ## the peer that some tests compare with
+	command -v ngspice >/dev/null || { \
+	  SUDO=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	  $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq ngspice libngspice0 libngspice0-dev; }
+
+bench: $(STAMP) ngspice  ## the performance table of the README
+	$(BIN)/python -m validation.benchmarks
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

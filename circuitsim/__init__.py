@@ -1,0 +1,23 @@
+"""circuitsim: exact DC equilibria of nonlinear resistive networks, from SPICE netlists, with a certificate."""
+
+from circuitsim.circuit import Circuit, load, parse
+from circuitsim.errors import (
+    At,
+    BackendUnavailable,
+    CircuitError,
+    NetlistError,
+    NotSolved,
+    SettingsError,
+    TopologyError,
+)
+from circuitsim.problem import Problem, compile_problem
+from circuitsim.residual import Residuals
+from circuitsim.solution import Settings, Solution, Status
+from circuitsim.solve import solve
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "At", "BackendUnavailable", "Circuit", "CircuitError", "NetlistError", "NotSolved", "Problem", "Residuals",
+    "Settings", "SettingsError", "Solution", "Status", "TopologyError", "compile_problem", "load", "parse", "solve",
+]  # fmt: skip

@@ -1,0 +1,171 @@
+"""Numba kernels: one pass over a range of units, flat arrays only. Twins: reference.py (steps), laws.py (currents)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from circuitsim.laws import MAX_EXPONENT
+
+_STEPS = 200  # of a safeguarded Newton iteration; bisection alone needs about 60 for ten digits
+
+
+@njit(cache=True)
+def shockley(p, w):
+    """Current and slope of the bare junction at voltage w; p: is, nvt, rs, bv, nbv_vt, gmin."""
+    if w < -p[3]:
+        i = -p[0] * math.exp(min(-(w + p[3]) / p[4], MAX_EXPONENT))
+        g = -i / p[4]
+    elif w < -3.0 * p[1]:
+        arg = 3.0 * p[1] / (w * math.e)
+        cube = arg * arg * arg
+        i = -p[0] * (1.0 + cube)
+        g = p[0] * 3.0 * cube / w
+    else:
+        z = min(w / p[1], MAX_EXPONENT)
+        i = p[0] * math.expm1(z)
+        g = p[0] * math.exp(z) / p[1]
+    return i + p[5] * w, g + p[5]
+
+
+@njit(cache=True)
+def branch(law, p, v):
+    """Current and slope of a nonlinear branch at voltage v (laws.branch_current)."""
+    if law == 1:
+        i = 0.0
+        g = 0.0
+        if v > p[1]:
+            i += p[0] * (v - p[1])
+            g += p[0]
+        if -v > p[3]:
+            i -= p[2] * (-v - p[3])
+            g += p[2]
+        return i, g
+    rs = p[2]
+    if rs == 0.0:
+        return shockley(p, v)
+    low = min(v, 0.0)
+    high = max(v, 0.0)
+    w = v
+    if v > 0.0 and rs * p[0] > 0.0:
+        w = min(v, p[1] * math.log1p(v / (rs * p[0])))
+    for _ in range(_STEPS):
+        i, g = shockley(p, w)
+        error = w + rs * i - v
+        if error < 0.0:
+            low = w
+        elif error > 0.0:
+            high = w
+        else:
+            break
+        new = w - error / (1.0 + rs * g)
+        if not (low < new < high):
+            new = 0.5 * (low + high)
+        if new == w:
+            break
+        w = new
+    i, g = shockley(p, w)
+    return i, g / (1.0 + rs * g)
+
+
+@njit(cache=True)
+def unit_kcl(x, diag, current, zeros, signs, laws, params, first, last):
+    """diag x - current + junction currents out of the unit, and its slope; entries first:last are its junctions."""
+    h = diag * x - current
+    slope = diag
+    for k in range(first, last):
+        i, g = branch(laws[k], params[k], signs[k] * (x - zeros[k]))
+        h += signs[k] * i
+        slope += g
+    return h, slope
+
+
+@njit(cache=True)
+def unit_root(x, diag, current, zeros, signs, laws, params, first, last):
+    """The root of unit_kcl near x: Newton, kept in a bracket, bisecting where Newton gains too little."""
+    low = math.inf
+    high = -math.inf
+    if diag > 0.0:
+        low = high = current / diag
+    for k in range(first, last):
+        low = min(low, zeros[k])
+        high = max(high, zeros[k])
+    if diag == 0.0:
+        reach = 0.1
+        while reach < 1e12:
+            below, _ = unit_kcl(low, diag, current, zeros, signs, laws, params, first, last)
+            above, _ = unit_kcl(high, diag, current, zeros, signs, laws, params, first, last)
+            if below <= 0.0 <= above:
+                break
+            low -= reach
+            high += reach
+            reach *= 2.0
+    x = min(max(x, low), high)
+    h, slope = unit_kcl(x, diag, current, zeros, signs, laws, params, first, last)
+    best, best_h = x, abs(h)
+    before = high - low
+    for _ in range(_STEPS):
+        if h == 0.0:
+            break
+        if h > 0.0:
+            high = x
+        else:
+            low = x
+        step = h / slope if slope > 0.0 else math.inf
+        new = x - step
+        if not (low < new < high) or abs(step) > 0.5 * before:
+            new = 0.5 * (low + high)
+        before = abs(new - x)
+        if new == x or new == low or new == high:
+            break
+        x = new
+        h, slope = unit_kcl(x, diag, current, zeros, signs, laws, params, first, last)
+        if abs(h) < best_h:
+            best, best_h = x, abs(h)
+    return best
+
+
+@njit(cache=True)
+def relax(
+    x, current, start, stop, indptr, indices, data, diag, lo, hi,
+    j_ptr, j_other, j_sign, j_index, j_law, j_params, offset, zeros,
+):  # fmt: skip
+    """Exact steps of units start:stop in every row; True if any unit moved.
+
+    x, current (rows, n): `current` holds injections and dense couplings; the sparse ones are added here. lo, hi and
+    offset are (rows or 1, ...). Unit u has junction entries j_ptr[u]:j_ptr[u+1]: the other end's unit (-1: known), +1
+    at the anode, the junction's number, law and parameters. `zeros` is scratch, one slot an entry.
+    """
+    moved = False
+    rows = x.shape[0]
+    for b in range(rows):
+        bb = b if lo.shape[0] > 1 else 0
+        ob = b if offset.shape[0] > 1 else 0
+        for u in range(start, stop):
+            total = current[b, u]
+            for k in range(indptr[u], indptr[u + 1]):
+                total += data[k] * x[b, indices[k]]
+            old = x[b, u]
+            if j_ptr[u + 1] > j_ptr[u]:
+                for k in range(j_ptr[u], j_ptr[u + 1]):
+                    other = np.float64(x[b, j_other[k]]) if j_other[k] >= 0 else 0.0
+                    zeros[k] = other - j_sign[k] * offset[ob, j_index[k]]
+                target = unit_root(
+                    np.float64(old), np.float64(diag[u]), np.float64(total),
+                    zeros, j_sign, j_law, j_params, j_ptr[u], j_ptr[u + 1],
+                )  # fmt: skip
+            elif diag[u] > 0.0:
+                target = total / diag[u]
+            elif total > 0.0:
+                target = math.inf
+            elif total < 0.0:
+                target = -math.inf
+            else:
+                target = old
+            new = min(max(target, lo[bb, u]), hi[bb, u])
+            x[b, u] = new
+            if x[b, u] != old:
+                moved = True
+    return moved

@@ -1,0 +1,366 @@
+"""Netlist -> Circuit: the physics of each element, as one array table per element kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from circuitsim.errors import At, NetlistError, SettingsError
+from circuitsim.laws import N_PARAMS, Law, diode_kind, shockley_params
+from circuitsim.netlist import Netlist, parse_netlist, read_netlist
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+KINDS = "RVIDLC"
+
+
+@dataclass(frozen=True)
+class Branches:
+    """Two-terminal elements of one physical kind; current flows from `a` to `b` through the element.
+
+    `kind` and `row` say which netlist element each is: row `row` of the table KINDS[kind]; kind -1: `.options rshunt`.
+    """
+
+    a: Ints  # (n,) node
+    b: Ints  # (n,) node
+    kind: NDArray[np.int8]  # (n,)
+    row: Ints  # (n,)
+
+    def __len__(self) -> int:
+        return self.a.size
+
+
+@dataclass(frozen=True)
+class Conductors(Branches):
+    """Linear branches: i = g (va - vb)."""
+
+    g: Floats  # (n,) S, > 0 when compiled; 0 allowed in new values
+
+
+@dataclass(frozen=True)
+class Ties(Branches):
+    """Branches that fix a voltage: va - vb = e. Voltage sources first, then shorts (R = 0, L)."""
+
+    e: Floats  # (batch or 1, n) V
+
+
+@dataclass(frozen=True)
+class CurrentSources(Branches):
+    """Branches that fix a current: i from a to b through the source."""
+
+    i: Floats  # (batch or 1, n) A
+
+
+@dataclass(frozen=True)
+class Junctions(Branches):
+    """Nonlinear monotone branches: i = law(va - vb); a is the anode."""
+
+    law: NDArray[np.int8]  # (n,)
+    params: Floats  # (n, N_PARAMS)
+
+
+@dataclass(frozen=True)
+class IdealDiodes(Branches):
+    """Perfect diodes, anode a, cathode b: va - vb <= vf, i >= 0, i (vf - va + vb) = 0."""
+
+    vf: Floats  # (n,) V
+
+
+@dataclass(frozen=True)
+class Crossbar:
+    """A conductance from every row node to every column node; 0 means no resistor."""
+
+    name: str
+    rows: Ints  # (nr,) node
+    cols: Ints  # (nc,) node
+    g: Floats  # (nr, nc) S
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """The nodes and the physical branches of a netlist. Open elements (C, infinite R) are left out."""
+
+    netlist: Netlist
+    conductors: Conductors
+    ties: Ties
+    current_sources: CurrentSources
+    junctions: Junctions
+    ideal_diodes: IdealDiodes
+    crossbars: tuple[Crossbar, ...]
+    notes: tuple[tuple[At | None, str], ...]
+
+    @property
+    def nodes(self) -> list[str]:
+        """Node names; index 0 is ground."""
+        return self.netlist.nodes
+
+    def element(self, branches: Branches, i: int) -> str:
+        """The name of the netlist element behind a branch."""
+        kind = int(branches.kind[i])
+        return "rshunt" if kind < 0 else self.netlist.tables[KINDS[kind]].names[int(branches.row[i])]
+
+    def at(self, branches: Branches, i: int) -> At | None:
+        """The place of the netlist element behind a branch."""
+        kind = int(branches.kind[i])
+        return None if kind < 0 else self.netlist.at(int(self.netlist.tables[KINDS[kind]].seq[int(branches.row[i])]))
+
+    def with_values(self, values: Mapping[str, ArrayLike]) -> Circuit:
+        """The same circuit with new element values: volts for V, amperes for I, siemens for R and crossbars.
+
+        Keys are element or array names. Sources may have a leading batch axis. Topology cannot change: conductances
+        are finite and >= 0, and shorts and opens stay what they are. Raises SettingsError naming the element.
+        """
+        circuit = self
+        for name, value in values.items():
+            circuit = circuit._with_value(name, np.asarray(value, np.float64))
+        return circuit
+
+    def _with_value(self, name: str, value: Floats) -> Circuit:
+        if not np.isfinite(value).all():
+            raise SettingsError(f"{name}: new values must be finite numbers")
+        for k, crossbar in enumerate(self.crossbars):
+            if crossbar.name.lower() == name.lower():
+                g = _fit(name, value, crossbar.g.shape)
+                _check_conductance(name, g)
+                changed = replace(crossbar, g=g)
+                return replace(self, crossbars=(*self.crossbars[:k], changed, *self.crossbars[k + 1 :]))
+        kind, start, stop = self.rows_of(name)
+        if kind == "R":
+            where = _branch_of_rows(self.conductors, kind, start, stop)
+            if where is None:
+                raise SettingsError(f"{name}: a short or open resistor cannot take a new conductance")
+            _check_conductance(name, value)
+            g = self.conductors.g.copy()
+            g[where] = _fit(name, value.ravel() if value.ndim > 1 else value, (stop - start,))
+            return replace(self, conductors=replace(self.conductors, g=g))
+        if kind == "V":
+            where = _branch_of_rows(self.ties, kind, start, stop)
+            return replace(self, ties=replace(self.ties, e=_batched(name, self.ties.e, where, value)))
+        if kind == "I":
+            where = _branch_of_rows(self.current_sources, kind, start, stop)
+            i = _batched(name, self.current_sources.i, where, value)
+            return replace(self, current_sources=replace(self.current_sources, i=i))
+        raise SettingsError(f"{name}: only resistors, crossbars and sources can take new values")
+
+    def rows_of(self, name: str) -> tuple[str, int, int]:
+        """Kind and table rows of an element or element array. SettingsError when there is none."""
+        ref = self.netlist.arrays.get(name.lower())
+        if ref is not None:
+            return ref.kind, ref.start, ref.stop
+        kind = name[:1].upper()
+        names = self.netlist.tables[kind].names if kind in self.netlist.tables else []
+        for i, known in enumerate(names):
+            if known.lower() == name.lower():
+                return kind, i, i + 1
+        known_names = ", ".join([*list(self.netlist.arrays)[:5], *names[:5]])
+        raise SettingsError(f"no element '{name}' in {self.netlist.path}; there are {known_names} ...")
+
+    def to_networkx(self) -> nx.MultiGraph:
+        """The circuit as a multigraph: an edge for each branch, with `name`, `kind` and its value.
+
+        >>> graph = parse("divider\\nV1 in 0 10\\nR1 in out 1k\\nR2 out 0 1k").to_networkx()
+        >>> sorted(data["name"] for _, _, data in graph.edges(data=True))
+        ['R1', 'R2', 'V1']
+        """
+        import networkx as nx
+
+        graph = nx.MultiGraph()
+        graph.add_nodes_from(self.nodes)
+        groups: list[tuple[str, Branches, str]] = [
+            ("conductor", self.conductors, "g"),
+            ("tie", self.ties, "e"),
+            ("current source", self.current_sources, "i"),
+            ("junction", self.junctions, "law"),
+            ("ideal diode", self.ideal_diodes, "vf"),
+        ]
+        for kind, branches, column in groups:
+            values = getattr(branches, column)
+            for i in range(len(branches)):
+                value = values[0, i] if values.ndim == 2 else values[i]
+                ends = self.nodes[branches.a[i]], self.nodes[branches.b[i]]
+                graph.add_edge(*ends, name=self.element(branches, i), kind=kind, **{column: value.item()})
+        for c in self.crossbars:
+            for i, j in np.argwhere(c.g > 0):
+                name = f"{c.name}[{i}][{j}]"
+                ends = self.nodes[c.rows[i]], self.nodes[c.cols[j]]
+                graph.add_edge(*ends, name=name, kind="conductor", g=float(c.g[i, j]))
+        return graph
+
+
+def load(path: str | Path) -> Circuit:
+    """Read a netlist file into a Circuit. Raises NetlistError."""
+    return build_circuit(read_netlist(path))
+
+
+def parse(text: str, name: str = "netlist") -> Circuit:
+    """Read a netlist from a string (first line: the title) into a Circuit. Raises NetlistError.
+
+    >>> parse("divider\\nV1 in 0 10\\nR1 in out 1k\\nR2 out 0 1k").conductors.g
+    array([0.001, 0.001])
+    """
+    return build_circuit(parse_netlist(text, name))
+
+
+def build_circuit(netlist: Netlist) -> Circuit:
+    """Give each element of a netlist its physics. Raises NetlistError for models that have none."""
+    builder = _CircuitBuilder(netlist)
+    return builder.build()
+
+
+class _CircuitBuilder:
+    def __init__(self, netlist: Netlist) -> None:
+        self.netlist = netlist
+        self.notes: list[tuple[At | None, str]] = list(netlist.notes)
+        self.pieces: dict[str, list[tuple[Ints, Ints, int, Ints, Floats]]] = {
+            "conductors": [], "ties": [], "ideal": [], "junctions": [],
+        }  # fmt: skip
+        self.laws: list[NDArray[np.int8]] = []
+
+    def add(self, group: str, kind: str, rows: Ints, values: Floats, reverse: bool = False) -> None:
+        """Put the elements `rows` of table `kind` into a group of branches."""
+        if rows.size:
+            table = self.netlist.tables[kind]
+            a, b = table.a[rows], table.b[rows]
+            a, b = (b, a) if reverse else (a, b)
+            self.pieces[group].append((a, b, KINDS.index(kind), rows, values))
+
+    def build(self) -> Circuit:
+        tables = self.netlist.tables
+        r = tables["R"].values["r"]
+        linear = np.flatnonzero((r > 0) & np.isfinite(r))
+        self.add("conductors", "R", linear, 1.0 / r[linear])
+        every_v = np.arange(len(tables["V"]))
+        self.add("ties", "V", every_v, tables["V"].values["v"])
+        shorts = np.flatnonzero(r == 0)
+        self.add("ties", "R", shorts, np.zeros(shorts.size))
+        inductors = np.arange(len(tables["L"]))
+        self.add("ties", "L", inductors, np.zeros(inductors.size))
+        self._diodes()
+        self._shunts()
+        sources = tables["I"]
+        every_i = np.arange(len(sources))
+        kind_i = np.full(every_i.size, KINDS.index("I"), np.int8)
+        conductors, ties, ideal, junctions = (self._join(g) for g in ("conductors", "ties", "ideal", "junctions"))
+        law = np.concatenate([np.zeros(0, np.int8), *self.laws])
+        return Circuit(
+            netlist=self.netlist,
+            conductors=Conductors(*conductors),
+            ties=Ties(*ties[:4], ties[4][None, :]),
+            current_sources=CurrentSources(sources.a, sources.b, kind_i, every_i, sources.values["i"][None, :]),
+            junctions=Junctions(*junctions[:4], law, junctions[4].reshape(-1, N_PARAMS)),
+            ideal_diodes=IdealDiodes(*ideal),
+            crossbars=tuple(Crossbar(c.name, c.rows, c.cols, c.g) for c in self.netlist.crossbars),
+            notes=tuple(self.notes),
+        )
+
+    def _join(self, group: str) -> tuple[Ints, Ints, NDArray[np.int8], Ints, Floats]:
+        pieces = self.pieces[group]
+        none = np.zeros(0, np.int64)
+        return (
+            np.concatenate([none, *[p[0] for p in pieces]]),
+            np.concatenate([none, *[p[1] for p in pieces]]),
+            np.concatenate([np.zeros(0, np.int8), *[np.full(p[3].size, p[2], np.int8) for p in pieces]]),
+            np.concatenate([none, *[p[3] for p in pieces]]),
+            np.concatenate([np.zeros(0), *[p[4].ravel() for p in pieces]]),
+        )
+
+    def _diodes(self) -> None:
+        table = self.netlist.tables["D"]
+        model_of = table.values["model"].astype(np.int64)
+        for m in np.unique(model_of).tolist():
+            rows = np.flatnonzero(model_of == m)
+            model = self.netlist.models[m]
+            at = self.netlist.at(model.seq)
+            kind, p, remarks = diode_kind(model, at)
+            self.notes += [(at, remark) for remark in remarks]
+            area = table.values["area"][rows]
+            if kind == "pwl":
+                self._piecewise_linear(rows, p, area)
+            elif p["is"] > 0:
+                params = shockley_params(p, area, table.values["temp"][rows], self.netlist.options)
+                self.add("junctions", "D", rows, params)
+                self.laws.append(np.full(rows.size, Law.SHOCKLEY, np.int8))
+            else:
+                self.notes.append((at, f"model {model.name}: IS = 0, its diodes are open circuits"))
+
+    def _piecewise_linear(self, rows: Ints, p: Mapping[str, float], area: Floats) -> None:
+        """i = goff v, and beyond each knee a steeper line (or, for RON = 0 and RREV = 0, a perfect diode)."""
+        goff = 1.0 / p["roff"]
+        if goff > 0:
+            self.add("conductors", "D", rows, goff * area)
+        params = np.zeros((rows.size, N_PARAMS))
+        params[:, 1], params[:, 3] = p["vfwd"], p["vrev"]
+        if p["ron"] == 0:
+            self.add("ideal", "D", rows, np.full(rows.size, p["vfwd"]))
+        else:
+            params[:, 0] = (1.0 / p["ron"] - goff) * area
+        if np.isfinite(p["vrev"]):
+            if p["rrev"] == 0:
+                self.add("ideal", "D", rows, np.full(rows.size, p["vrev"]), reverse=True)
+            else:
+                params[:, 2] = (1.0 / p["rrev"] - goff) * area
+        else:
+            params[:, 3] = 0.0
+        if params[:, [0, 2]].any():
+            self.add("junctions", "D", rows, params)
+            self.laws.append(np.full(rows.size, Law.PWL, np.int8))
+
+    def _shunts(self) -> None:
+        """`.options rshunt`: a resistor from every node to ground."""
+        rshunt = self.netlist.options.rshunt
+        if np.isfinite(rshunt):
+            if rshunt <= 0:
+                raise NetlistError(f"{self.netlist.path}: option rshunt {rshunt:g} must be positive")
+            nodes = np.arange(1, len(self.netlist.nodes))
+            ground = np.zeros_like(nodes)
+            self.pieces["conductors"].append((nodes, ground, -1, nodes, np.full(nodes.size, 1.0 / rshunt)))
+
+
+def _branch_of_rows(branches: Branches, kind: str, start: int, stop: int) -> slice | None:
+    """Rows start:stop of a netlist table as a slice of branches (both in deck order), None when some are missing."""
+    of_kind = np.flatnonzero(branches.kind == KINDS.index(kind))
+    rows = branches.row[of_kind]
+    low, high = np.searchsorted(rows, [start, stop])
+    if high - low != stop - start:
+        return None
+    return slice(int(of_kind[low]), int(of_kind[low]) + stop - start) if stop > start else slice(0, 0)
+
+
+def _batched(name: str, old: Floats, where: slice | None, value: Floats) -> Floats:
+    """Put source values of shape (), (n,), (batch,) for n = 1, or (batch, n) in place; broadcasts the batch axis."""
+    assert where is not None  # every source of the table is a branch
+    count = where.stop - where.start
+    if value.ndim == 1 and count == 1:
+        value = value[:, None]
+    rows = _fit(name, value, (count,)) if value.ndim < 2 else value
+    rows = np.atleast_2d(rows)
+    if rows.ndim != 2 or rows.shape[1] != count or rows.shape[0] == 0:
+        raise SettingsError(f"{name}: new values have shape {value.shape}; needs ({count},) or (batch, {count})")
+    batch = max(old.shape[0], rows.shape[0])
+    if {old.shape[0], rows.shape[0]} - {1, batch}:
+        raise SettingsError(f"{name}: batch of {rows.shape[0]} does not fit the batch of {old.shape[0]} set before")
+    if where == slice(0, old.shape[1]):
+        return rows if rows.shape[0] == batch else np.repeat(rows, batch, axis=0)
+    new = np.repeat(old, batch, axis=0) if old.shape[0] != batch else old.copy()
+    new[:, where] = rows
+    return new
+
+
+def _fit(name: str, value: Floats, shape: tuple[int, ...]) -> Floats:
+    if value.shape not in (shape, ()):
+        raise SettingsError(f"{name}: new values have shape {value.shape}, needs {shape}")
+    return np.broadcast_to(value, shape)
+
+
+def _check_conductance(name: str, g: Floats) -> None:
+    if (g < 0).any():
+        raise SettingsError(f"{name}: negative conductance {g.min():g} S is not monotone")

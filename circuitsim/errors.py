@@ -1,0 +1,71 @@
+"""What can go wrong, and where: every error names its place, the thing, what was found and the cure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from circuitsim.solution import Solution
+
+_SHOWN_TEXT = 100  # characters of a source line that an error message repeats
+
+
+@dataclass(frozen=True)
+class At:
+    """A place in a netlist: file, line number (from 1) and the text of that line."""
+
+    path: str
+    line: int
+    text: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}"
+
+
+class CircuitError(Exception):
+    """Root of all errors that circuitsim raises on purpose."""
+
+
+class NetlistError(CircuitError):
+    """The netlist text is wrong; `at` says where (None: no file, e.g. a value set from Python)."""
+
+    def __init__(self, message: str, at: At | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.at = at
+
+    def __str__(self) -> str:
+        if self.at is None:
+            return self.message
+        text = self.at.text.strip()
+        shown = text if len(text) <= _SHOWN_TEXT else text[:_SHOWN_TEXT] + " ..."
+        return f"{self.at}: {self.message}" + (f"\n    {shown}" if shown else "")
+
+
+class TopologyError(NetlistError):
+    """The circuit has no solution, or no meaning, whatever solver is used; `nodes` and `elements` are the witness."""
+
+    def __init__(
+        self, message: str, at: At | None = None, nodes: Sequence[str] = (), elements: Sequence[str] = ()
+    ) -> None:
+        super().__init__(message, at)
+        self.nodes = tuple(nodes)
+        self.elements = tuple(elements)
+
+
+class SettingsError(CircuitError):
+    """A setting, an option of a command, or an input array is wrong."""
+
+
+class BackendUnavailable(CircuitError):
+    """The asked-for backend cannot run here; the message says why and how to get it."""
+
+
+class NotSolved(CircuitError):
+    """The solver stopped without a certified answer; `solution` holds what it reached."""
+
+    def __init__(self, solution: Solution) -> None:
+        super().__init__(f"{solution.status.name}: {solution.message}")
+        self.solution = solution

@@ -1,0 +1,84 @@
+"""Exact block coordinate descent: every colour block in turn takes the step that satisfies its own KCL.
+
+B. Scellier, "A fast algorithm to simulate nonlinear resistive networks", ICML 2024 (arXiv 2402.11674).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim.backends.base import Engine
+from circuitsim.problem import Drive, Problem
+from circuitsim.residual import Check, shift
+from circuitsim.solution import Settings, Status
+
+Floats = NDArray[np.float64]
+
+
+_MAX_SHIFTS = 3  # one gives twice the digits; more help when the first voltages were not the nearest ones
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a method reached on one tile of the batch."""
+
+    x: Floats  # (rows, n_free) V
+    status: Status
+    sweeps: int
+    check: Check
+    low: Floats | None = None  # (rows, n_free) V: a correction to x, too small to be added to it
+
+
+def refusal(problem: Problem) -> str:
+    """Why block coordinate descent cannot promise the answer, or an empty string.
+
+    An ideal diode between two free units ties them by an inequality; steps of one unit at a time can stop short of
+    the minimum, at a point where neither may move alone.
+    """
+    t, c = problem.topology, problem.circuit
+    if not t.links.size:
+        return ""
+    k = int(t.links[0])
+    diode, at = c.element(c.ideal_diodes, k), c.at(c.ideal_diodes, k)
+    ends = f"{c.nodes[c.ideal_diodes.a[k]]} and {c.nodes[c.ideal_diodes.b[k]]}"
+    return (
+        f"method bcd refuses: ideal diode {diode} ({at}) joins two nodes that can both move, {ends}; steps of one node "
+        "at a time may stop at a wrong point. Give its model a small RON, or use a Shockley model"
+    )
+
+
+def solve_tile(problem: Problem, drive: Drive, engine: Engine, settings: Settings, x: Floats) -> Outcome:
+    """Sweep one tile of the batch from x until the relative KCL violation meets the tolerance in every row.
+
+    Where the rounding of the voltages themselves is what is left of it, the sweeps go on for a correction to them.
+    """
+    tolerance, eps = settings.tolerance, float(np.finfo(settings.dtype).eps)
+    given, shifts, sweeps = drive, 0, 0
+    engine.start(drive, x)
+    while True:
+        count = min(max(1, sweeps // 8), settings.max_sweeps - sweeps)
+        moved = engine.sweep(count)
+        sweeps += count
+        x = engine.voltages()
+        check = Check(problem, drive, x)
+        if not check.finite():
+            status = Status.NONFINITE
+        elif check.relative(tolerance)[0] <= tolerance:
+            status = Status.SOLVED
+        elif (not moved or check.at_rounding(tolerance, eps)) and shifts < _MAX_SHIFTS:
+            drive = shift(problem, given, x if drive.base is None else drive.base + x)
+            engine.start(drive, np.zeros_like(x))
+            shifts += 1
+            continue
+        elif not moved:
+            status = Status.STALLED
+        elif sweeps >= settings.max_sweeps:
+            status = Status.MAX_SWEEPS
+        else:
+            continue
+        return (
+            Outcome(x, status, sweeps, check) if drive.base is None else Outcome(drive.base, status, sweeps, check, x)
+        )

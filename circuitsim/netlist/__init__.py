@@ -1,0 +1,27 @@
+"""Netlist text -> cards -> Netlist. No physics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from circuitsim.netlist.expand import expand
+from circuitsim.netlist.model import ArrayRef, CrossbarCard, ModelCard, Netlist, Options, Table
+from circuitsim.netlist.source import check_text, read_bytes, read_text
+
+__all__ = ["ArrayRef", "CrossbarCard", "ModelCard", "Netlist", "Options", "Table", "parse_netlist", "read_netlist"]
+
+
+def read_netlist(path: str | Path) -> Netlist:
+    """Read a netlist file. Raises NetlistError (file:line, element, what was found, the cure)."""
+    return expand(read_text(read_bytes(Path(path), None), str(path)), str(path))
+
+
+def parse_netlist(text: str, name: str = "netlist") -> Netlist:
+    """Read a netlist from a string; its first line is the title. `name` stands for the file in messages.
+
+    >>> parse_netlist("divider\\nV1 in 0 10\\nR1 in out 1k\\nR2 out 0 1k").nodes
+    ['0', 'in', 'out']
+    """
+    data = text.encode("utf-8")
+    check_text(data, name)
+    return expand(read_text(data, name), name)

@@ -1,0 +1,493 @@
+"""SPICE expressions, `{2 * (a + 1k)}`: a parser to a frozen syntax tree, and an evaluator over floats and arrays.
+
+From loosest to tightest: `c ? x : y` (right associative), `||`, `&&`, comparisons `< <= > >= = == != <>`, `+ -`,
+`* / % \\`, `^ **`, unary `- + !`; all binary operators are left associative. As in ngspice:
+
+- `a ^ b` is |a| to the power b; `pow(a, b)` keeps the sign of a. `2^3^2` is 64.
+- A minus after another operator belongs to what follows it, a minus at the start of an expression, a parenthesis or an
+  argument to the whole product: `-2^2` is -4, `2 + -2^2` is 6.
+- `log` is the natural logarithm, `a \\ b` the integer part of |a / b|, `a % b` has the sign of a.
+- Comparisons and logic give 1 or 0; what is not 0 is true.
+
+Unlike ngspice 39, `max` and `min` use all their arguments, nested ternaries keep their grouping, and the arguments of
+a user's function are evaluated once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NoReturn, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim.netlist.numbers import parse_number
+
+Value: TypeAlias = "float | NDArray[np.float64]"
+
+_DEEPEST = 100  # levels of nesting; each costs the parser or the evaluator up to four Python frames
+_SHOWN = 80  # characters of an expression, and
+_SHOWN_NAMES = 6  # names with their values, that an error message repeats
+
+
+class ExpressionError(ValueError):
+    """An expression cannot be read or has no finite value; the message names the expression and the cause."""
+
+
+@dataclass(frozen=True)
+class Number:
+    value: float
+
+
+@dataclass(frozen=True)
+class Name:
+    name: str  # lower case
+
+
+@dataclass(frozen=True)
+class Unary:
+    operator: str  # - or !
+    operand: Node
+
+
+@dataclass(frozen=True)
+class Chain:
+    """`first op x op y ...`: operators of one precedence, left to right. Flat: a long sum is no deep tree."""
+
+    first: Node
+    links: tuple[tuple[str, Node], ...]
+
+
+@dataclass(frozen=True)
+class Conditional:
+    condition: Node
+    then: Node
+    otherwise: Node
+
+
+@dataclass(frozen=True)
+class Call:
+    name: str  # lower case
+    arguments: tuple[Node, ...]
+
+
+Node: TypeAlias = "Number | Name | Unary | Chain | Conditional | Call"
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A parsed expression: its text, its syntax tree, and the names it needs (lower case, functions excepted)."""
+
+    text: str
+    tree: Node
+    names: frozenset[str]
+
+
+@dataclass(frozen=True)
+class UserFunction:
+    """A `.func name(parameters) {body}`; names in lower case."""
+
+    name: str
+    parameters: tuple[str, ...]
+    body: Expression
+
+
+# ---- parser ----------------------------------------------------------------------------------------------------------
+
+_TOKEN = re.compile(
+    r"\s*(?:(?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eEdD][+-]?[0-9]+)?[\w.]*)"
+    r"|(?P<name>[^\W\d][\w.]*)"
+    r"|(?P<operator>\*\*|<=|>=|==|!=|<>|&&|\|\||[-+*/%\\^<>=!?:(),])"
+    r"|(?P<end>\Z)|(?P<stray>.))"
+)
+_SYNONYMS = {"**": "^", "=": "==", "<>": "!="}
+_LEVELS = ("?", "||", "&&", "< <= > >= == !=", "+ -", "* / % \\", "^")
+_PRECEDENCE = {operator: level for level, operators in enumerate(_LEVELS) for operator in operators.split()}
+_TERNARY, _PRODUCT, _UNARY = _PRECEDENCE["?"], _PRECEDENCE["*"], len(_LEVELS)
+
+
+def parse_expression(text: str) -> Expression:
+    """Parse an expression (without its braces); ExpressionError says what is wrong with it.
+
+    >>> sorted(parse_expression("Rload > 2k ? max(a, b) : 0").names)
+    ['a', 'b', 'rload']
+    """
+    return _Parser(text).expression()
+
+
+class _Parser:
+    """Precedence climbing over a list of tokens (kind, text, offset)."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.names: set[str] = set()
+        self.depth = 0
+        self.place = 0
+        matches = [(str(m.lastgroup), m) for m in _TOKEN.finditer(text)]
+        self.tokens = [(kind, _SYNONYMS.get(m[kind], m[kind]), m.start(kind)) for kind, m in matches]
+
+    def fail(self, cause: str) -> NoReturn:
+        raise ExpressionError(f"expression '{_short(self.text)}': {cause}")
+
+    def unexpected(self, cure: str = "") -> NoReturn:
+        kind, text, at = self.tokens[self.place]
+        found = "end" if kind == "end" else f"'{text}' (character {at + 1})"
+        self.fail(f"unexpected {found}{cure}")
+
+    def peek(self) -> str:
+        """The operator that comes next, or ''."""
+        kind, text, _ = self.tokens[self.place]
+        return text if kind == "operator" else ""
+
+    def take(self, operator: str) -> bool:
+        found = self.peek() == operator
+        self.place += found
+        return found
+
+    def expect(self, operator: str) -> None:
+        if not self.take(operator):
+            self.unexpected(f"; '{operator}' is missing")
+
+    def expression(self) -> Expression:
+        tree = self.parse(0, leading=True)
+        if self.tokens[self.place][0] != "end":
+            self.unexpected()
+        return Expression(self.text, tree, frozenset(self.names))
+
+    def parse(self, loosest: int, leading: bool = False) -> Node:
+        """The longest expression from here on whose operators bind at least as tightly as `loosest`."""
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            self.fail(f"nested too deeply (more than {_DEEPEST} levels)")
+        left = self.operand(leading)
+        while (precedence := _PRECEDENCE.get(self.peek(), -1)) >= loosest:
+            if precedence == _TERNARY:
+                self.expect("?")
+                then = self.parse(0)
+                self.expect(":")
+                left = Conditional(left, then, self.parse(_TERNARY))
+                continue
+            links = []
+            while _PRECEDENCE.get(operator := self.peek()) == precedence:
+                self.place += 1
+                links.append((operator, self.parse(precedence + 1)))
+            left = Chain(left, tuple(links))
+        self.depth -= 1
+        return left
+
+    def operand(self, leading: bool) -> Node:
+        kind, text, _ = self.tokens[self.place]
+        self.place += 1
+        if kind == "number":
+            try:
+                return Number(parse_number(text))
+            except ValueError as error:
+                self.fail(str(error))
+        if kind == "name":
+            if self.take("("):
+                return Call(text.lower(), self.arguments())
+            self.names.add(text.lower())
+            return Name(text.lower())
+        if text == "(":
+            inner = self.parse(0, leading=True)
+            self.expect(")")
+            return inner
+        if text in ("-", "+"):
+            operand = self.parse(_PRODUCT if leading else _UNARY)
+            return Unary("-", operand) if text == "-" else operand
+        if text == "!":
+            return Unary("!", self.parse(_UNARY))
+        self.place -= 1
+        return self.unexpected()
+
+    def arguments(self) -> tuple[Node, ...]:
+        """What stands between the parentheses of a call."""
+        if self.take(")"):
+            return ()
+        found = [self.parse(0, leading=True)]
+        while self.take(","):
+            found.append(self.parse(0, leading=True))
+        self.expect(")")
+        return tuple(found)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + " ..."
+
+
+# ---- operators and functions -----------------------------------------------------------------------------------------
+
+_Faults: TypeAlias = "tuple[tuple[str, Callable[..., Any]], ...]"
+
+
+@dataclass(frozen=True)
+class _Operation:
+    """A function of one or two values, and why it may have no finite value: (cause, where it applies), first match."""
+
+    compute: Callable[..., Value]
+    faults: _Faults = ()
+
+
+def _logic(test: np.ufunc) -> _Operation:
+    return _Operation(lambda a, b: test(a, b) * 1.0)
+
+
+_BY_ZERO: _Faults = (("division by zero", lambda a, b: b == 0),)
+_ZERO_POWER: _Faults = (("zero to a negative power: division by zero", lambda a, b: (a == 0) & (b < 0)),)
+_POWER: _Faults = (
+    *_ZERO_POWER,
+    ("negative number to a fractional power", lambda a, b: (a < 0) & (b != np.trunc(b))),
+)
+_LOG: _Faults = (("logarithm of zero or of a negative number", lambda a: a <= 0),)
+_BEYOND_ONE: _Faults = (("asin or acos of a number beyond -1 .. 1", lambda a: np.abs(a) > 1),)
+_NOT_FINITE: _Faults = (("a name stands for infinity or for no number", lambda: True),)
+
+_OPERATORS = {
+    "+": _Operation(np.add),
+    "-": _Operation(np.subtract),
+    "*": _Operation(np.multiply),
+    "/": _Operation(np.divide, _BY_ZERO),
+    "%": _Operation(np.fmod, _BY_ZERO),
+    "\\": _Operation(lambda a, b: np.trunc(np.abs(np.divide(a, b))), _BY_ZERO),
+    "^": _Operation(lambda a, b: np.power(np.abs(a), b), _ZERO_POWER),
+    "<": _logic(np.less),
+    "<=": _logic(np.less_equal),
+    ">": _logic(np.greater),
+    ">=": _logic(np.greater_equal),
+    "==": _logic(np.equal),
+    "!=": _logic(np.not_equal),
+}
+_FUNCTIONS = {
+    "sqr": _Operation(np.square),
+    "sqrt": _Operation(np.sqrt, (("square root of a negative number", lambda a: a < 0),)),
+    "sin": _Operation(np.sin),
+    "cos": _Operation(np.cos),
+    "tan": _Operation(np.tan),
+    "asin": _Operation(np.arcsin, _BEYOND_ONE),
+    "acos": _Operation(np.arccos, _BEYOND_ONE),
+    "atan": _Operation(np.arctan),
+    "arctan": _Operation(np.arctan),
+    "sinh": _Operation(np.sinh),
+    "cosh": _Operation(np.cosh),
+    "tanh": _Operation(np.tanh),
+    "asinh": _Operation(np.arcsinh),
+    "acosh": _Operation(np.arccosh, (("acosh of a number below 1", lambda a: a < 1),)),
+    "atanh": _Operation(np.arctanh, (("atanh of a number not between -1 and 1", lambda a: np.abs(a) >= 1),)),
+    "exp": _Operation(np.exp),
+    "ln": _Operation(np.log, _LOG),
+    "log": _Operation(np.log, _LOG),
+    "log10": _Operation(np.log10, _LOG),
+    "abs": _Operation(np.abs),
+    "sgn": _Operation(np.sign),
+    "int": _Operation(np.trunc),
+    "nint": _Operation(np.rint),
+    "floor": _Operation(np.floor),
+    "ceil": _Operation(np.ceil),
+    "pow": _Operation(np.power, _POWER),
+    "pwr": _OPERATORS["^"],
+}
+_EXTREMES = {"max": np.maximum, "min": np.minimum}
+_RANDOM = {"aunif": 2, "unif": 2, "agauss": 3, "gauss": 3, "limit": 2}
+_ARGUMENTS = {
+    **dict.fromkeys(_FUNCTIONS, 1),
+    **dict.fromkeys(("pow", "pwr", *_EXTREMES), 2),
+    **_RANDOM,
+    "ternary_fcn": 3,
+}
+
+# ---- evaluator -------------------------------------------------------------------------------------------------------
+
+
+def evaluate(
+    expression: Expression,
+    lookup: Callable[[str], Value],
+    functions: Mapping[str, UserFunction],
+    rng: np.random.Generator,
+    shape: tuple[int, ...] = (),
+) -> Value:
+    """The finite value of an expression.
+
+    `lookup` gives the values of names: floats, or arrays that broadcast to `shape`. Each call of a random function
+    draws an array of `shape`, a float for (). With U uniform in [-1, 1) and N standard normal, these are
+    `aunif(m, a)` = m + a U, `unif(m, r)` = m + m r U, `agauss(m, a, s)` = m + (a / s) N, `gauss(m, r, s)` =
+    m + (m r / s) N, `limit(m, a)` = m + a or m - a. A scalar condition evaluates only the branch it takes; where a
+    condition is an array, elements that a branch does not serve cannot make it fail. `functions` (lower-case names) go
+    before the built-in ones.
+
+    Raises ExpressionError for a value that is not finite (division by zero, overflow, out of a function's domain; never
+    a numpy warning), an unknown or recursive function, a wrong number of arguments. What `lookup` raises passes.
+
+    >>> evaluate(parse_expression("2 * (a + 1k)"), {"a": 500.0}.__getitem__, {}, np.random.default_rng(0))
+    3000.0
+    """
+    with np.errstate(all="ignore"):  # the evaluator looks at every result itself
+        value = _Evaluator(expression, lookup, functions, rng, shape).evaluate(expression.tree)
+    return value if isinstance(value, np.ndarray) else float(value)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What is being evaluated: the expression (name '') or the body of a user's function with its arguments."""
+
+    name: str
+    title: str
+    local: Mapping[str, Value]
+    seen: dict[str, Value]  # the names used so far, for messages
+
+
+class _Evaluator:
+    def __init__(
+        self,
+        expression: Expression,
+        lookup: Callable[[str], Value],
+        functions: Mapping[str, UserFunction],
+        rng: np.random.Generator,
+        shape: tuple[int, ...],
+    ) -> None:
+        self.lookup = lookup
+        self.functions = functions
+        self.rng = rng
+        self.shape = shape
+        self.frames = [_Frame("", f"expression '{_short(expression.text)}'", {}, {})]
+        self.depth = 0
+        self.served: NDArray[np.bool_] | None = None  # in a branch of an array condition: the elements that count
+
+    def fail(self, cause: str) -> NoReturn:
+        frames = self.frames if len(self.frames) < 5 else [self.frames[0], *self.frames[-3:]]
+        titles = ", in ".join(frame.title for frame in frames)
+        seen = [f"{name} = {_describe(value)}" for name, value in self.frames[-1].seen.items()][:_SHOWN_NAMES]
+        raise ExpressionError(f"{titles}: {cause}" + (f" ({', '.join(seen)})" if seen else ""))
+
+    def finite(self, value: Value, faults: _Faults = (), *arguments: Value) -> Value:
+        """`value`, if it is finite wherever it counts."""
+        bad = ~np.isfinite(value)
+        if bad.any():
+            bad = bad if self.served is None else bad & self.served
+            if bad.any():
+                self.fail(next((cause for cause, applies in faults if np.any(applies(*arguments) & bad)), "overflow"))
+        return value
+
+    def evaluate(self, node: Node) -> Value:
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            self.fail(f"nested too deeply (more than {_DEEPEST} levels, functions included)")
+        if isinstance(node, Number):
+            value: Value = node.value
+        elif isinstance(node, Name):
+            value = self.name(node.name)
+        elif isinstance(node, Unary):
+            operand = self.evaluate(node.operand)
+            value = -operand if node.operator == "-" else np.equal(operand, 0) * 1.0
+        elif isinstance(node, Chain):
+            value = self.chain(node)
+        elif isinstance(node, Conditional):
+            value = self.conditional(node.condition, node.then, node.otherwise)
+        else:
+            value = self.call(node)
+        self.depth -= 1
+        return value
+
+    def name(self, name: str) -> Value:
+        frame = self.frames[-1]
+        found = frame.local[name] if name in frame.local else self.lookup(name)
+        frame.seen[name] = value = found if isinstance(found, np.ndarray) else float(found)
+        return self.finite(value, _NOT_FINITE)
+
+    def chain(self, node: Chain) -> Value:
+        value = self.evaluate(node.first)
+        for operator, operand in node.links:
+            if operator == "&&":
+                value = self.branch(value, partial(self.truth, operand), lambda: 0.0)
+            elif operator == "||":
+                value = self.branch(value, lambda: 1.0, partial(self.truth, operand))
+            else:
+                value = self.apply(_OPERATORS[operator], value, self.evaluate(operand))
+        return value
+
+    def truth(self, node: Node) -> Value:
+        return np.not_equal(self.evaluate(node), 0) * 1.0
+
+    def conditional(self, condition: Node, then: Node, otherwise: Node) -> Value:
+        return self.branch(self.evaluate(condition), partial(self.evaluate, then), partial(self.evaluate, otherwise))
+
+    def branch(self, condition: Value, then: Callable[[], Value], otherwise: Callable[[], Value]) -> Value:
+        """`then()` where the condition is not 0, `otherwise()` elsewhere."""
+        if not isinstance(condition, np.ndarray):
+            return then() if condition != 0 else otherwise()
+        taken, outer = condition != 0, self.served
+        self.served = taken if outer is None else taken & outer
+        yes = then()
+        self.served = ~taken if outer is None else ~taken & outer
+        no = otherwise()
+        self.served = outer
+        return np.where(taken, yes, no)
+
+    def call(self, node: Call) -> Value:
+        name, given = node.name, len(node.arguments)
+        user = self.functions.get(name)
+        wanted = len(user.parameters) if user else _ARGUMENTS.get(name)
+        if wanted is None:
+            self.fail(f"unknown function '{name}' (known: {', '.join(sorted({*_ARGUMENTS, *self.functions}))})")
+        or_more = user is None and name in _EXTREMES
+        if given < wanted or (given > wanted and not or_more):
+            needed = f"{wanted}{' or more' * or_more} argument{'s' * (wanted != 1)}"
+            self.fail(f"function '{name}' takes {needed}, {given} given")
+        if user is not None:
+            return self.call_user(user, node.arguments)
+        if name == "ternary_fcn":
+            return self.conditional(*node.arguments)
+        if name in _EXTREMES:
+            return self.extreme(_EXTREMES[name], node.arguments)
+        values = map(self.evaluate, node.arguments)
+        return self.random(name, *values) if name in _RANDOM else self.apply(_FUNCTIONS[name], *values)
+
+    def apply(self, operation: _Operation, *values: Value) -> Value:
+        return self.finite(operation.compute(*values), operation.faults, *values)
+
+    def extreme(self, larger_or_smaller: np.ufunc, arguments: tuple[Node, ...]) -> Value:
+        """The largest or smallest argument. A fresh draw, which may be huge, is overwritten with the result."""
+        best = self.evaluate(arguments[0])
+        for node in arguments[1:]:
+            value = self.evaluate(node)
+            drawn = isinstance(node, Call) and node.name in _RANDOM and node.name not in self.functions
+            out = value if drawn and isinstance(value, np.ndarray) and np.ndim(best) == 0 else None
+            best = larger_or_smaller(best, value, out=out)
+        return best
+
+    def random(self, name: str, nominal: Value, spread: Value, sigma: Value = 1.0) -> Value:
+        """Nominal + spread times a draw, in place: the draws can be the largest array in the program."""
+        if name in ("unif", "gauss"):
+            spread = self.apply(_OPERATORS["*"], nominal, spread)
+        if name in ("agauss", "gauss"):
+            draws = self.rng.standard_normal(self.shape)
+            spread = self.apply(_OPERATORS["/"], spread, sigma)
+        else:
+            draws = self.rng.random(self.shape)
+            draws -= 0.5
+            if name == "limit":
+                np.copysign(0.5, draws, out=draws)
+            spread = self.apply(_OPERATORS["*"], 2.0, spread)
+        draws *= spread
+        draws += nominal
+        return self.finite(draws[()])
+
+    def call_user(self, function: UserFunction, arguments: tuple[Node, ...]) -> Value:
+        names = [frame.name for frame in self.frames]
+        if function.name in names:
+            chain = [*names[names.index(function.name) :], function.name]
+            self.fail(f"function '{function.name}' calls itself: {' -> '.join(chain)}")
+        local = dict(zip(function.parameters, map(self.evaluate, arguments), strict=True))
+        title = f"{function.name}({', '.join(function.parameters)}) = '{_short(function.body.text)}'"
+        self.frames.append(_Frame(function.name, title, local, {}))
+        value = self.evaluate(function.body.tree)
+        self.frames.pop()
+        return value
+
+
+def _describe(value: Value) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{value.min():.6g} .. {value.max():.6g}"
+    return f"{float(value):.6g}"

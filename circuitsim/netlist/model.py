@@ -1,0 +1,130 @@
+"""What a netlist says, as arrays: one table per element kind. No physics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim.errors import At, NetlistError
+from circuitsim.netlist.source import Source
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Table:
+    """All elements of one kind, a row each, in deck order. `values` columns by kind:
+
+    R: `r` ohm (0: a short, inf: open)
+    V: `v` volt, node a minus node b
+    I: `i` ampere, from a to b through the source
+    D: `model` row of Netlist.models, `area` (area times m), `temp` degree Celsius; a is the anode
+    L, C: none
+    """
+
+    kind: str
+    names: list[str]
+    a: Ints  # (n,) node index
+    b: Ints  # (n,)
+    seq: Ints  # (n,) place in the source
+    values: Mapping[str, Floats]  # each (n,)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class CrossbarCard:
+    """`RW[0:n][0:m] x[0:n] h[0:m] g=...`: every row node to every column node; g = 0 means no resistor there."""
+
+    name: str
+    rows: Ints  # (nr,) node index
+    cols: Ints  # (nc,)
+    g: Floats  # (nr, nc) S
+    ranges: tuple[range, range]
+    seq: int
+
+
+@dataclass(frozen=True)
+class ArrayRef:
+    """A named element array, or a single element: rows `start:stop` of the table of its kind."""
+
+    kind: str
+    start: int
+    stop: int
+    indices: tuple[range, ...]  # () for a single element
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """A `.model` card with its parameters evaluated (names lower case)."""
+
+    name: str
+    type: str  # lower case: d, r
+    params: Mapping[str, float]
+    flags: frozenset[str]  # words without a value, such as `ideal`
+    seq: int
+
+
+@dataclass(frozen=True)
+class Options:
+    """`.options` and `.temp`: temperatures in degree Celsius; gmin in S and rshunt in ohm only when the deck asks."""
+
+    temp: float = 27.0
+    tnom: float = 27.0
+    gmin: float = 0.0
+    rshunt: float = np.inf
+    scale: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Netlist:
+    """An expanded netlist: subcircuits, parameters and arrays resolved. Node 0 is ground, named `0`."""
+
+    path: str
+    title: str
+    nodes: list[str]
+    tables: Mapping[str, Table]  # keys R V I D L C
+    crossbars: tuple[CrossbarCard, ...]
+    models: tuple[ModelCard, ...]
+    arrays: Mapping[str, ArrayRef]  # lower-case array name -> rows
+    inputs: tuple[str, ...]  # element names of .input
+    outputs: tuple[int, ...]  # node indices of .output
+    trained: tuple[str, ...]  # element names of .train
+    saves: tuple[str, ...]  # .save and .print, as written
+    options: Options
+    notes: tuple[tuple[At, str], ...]
+    source: Source
+
+    def at(self, seq: int) -> At:
+        """File, line and text of a place."""
+        return self.source.at(int(seq))
+
+    @cached_property
+    def _node_index(self) -> dict[str, int]:
+        return {name.lower(): i for i, name in enumerate(self.nodes)} | {"gnd": 0}
+
+    def has_node(self, name: str) -> bool:
+        """Whether a node of this name exists, in any case."""
+        return name.lower() in self._node_index
+
+    def node(self, name: str) -> int:
+        """The index of a node by name, in any case; NetlistError when there is none."""
+        index = self._node_index.get(name.lower())
+        if index is None:
+            raise NetlistError(f"no node '{name}' in {self.path}{_similar(name.lower(), self._node_index)}")
+        return index
+
+
+def _similar(key: str, known: Mapping[str, int]) -> str:
+    """A short hint of names that exist, for error messages."""
+    import difflib
+
+    close = difflib.get_close_matches(key, list(known)[:5000], 3) or list(known)[1:6]
+    return f"; nodes are {', '.join(close)} ..." if close else ""

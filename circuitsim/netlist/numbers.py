@@ -1,0 +1,81 @@
+"""SPICE numbers: `4.7k`, `10ohm`, `1e-3meg`, `2mil`."""
+
+from __future__ import annotations
+
+import math
+import re
+from decimal import Context, Decimal
+
+_NUMBER = re.compile(r"([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+))(?:[eEdD]([+-]?)0*([0-9]*[0-9]))?([^\W\d_]*)")
+_RKM = re.compile(r"([+-]?[0-9]+)([^\W\d_]+)([0-9]+)[^\W\d_]*")
+_MEGA_LIKE = re.compile(r"[+-]?[0-9.]+(?:[eEdD][+-]?[0-9]+)?M(?!EG|IL)", re.IGNORECASE)
+
+_POWERS = {"t": 12, "g": 9, "k": 3, "m": -3, "u": -6, "\u00b5": -6, "\u03bc": -6, "n": -9, "p": -12, "f": -15, "a": -18}
+_MIL = Decimal("25.4e-6")  # metres in a thousandth of an inch
+_FARTHEST = 10**5  # a decimal exponent beyond it is 0 or an overflow, whatever the mantissa
+_SHOWN = 40  # characters of a bad number that an error message repeats
+
+
+def parse_number(text: str) -> float:
+    """The double nearest to a SPICE number: sign, decimal digits, exponent (e E d D), suffix, unit letters (ignored).
+
+    Suffixes, in any case: T 1e12, G 1e9, MEG 1e6, K 1e3, MIL 25.4e-6, M 1e-3, U or the micro sign 1e-6, N 1e-9,
+    P 1e-12, F 1e-15, A 1e-18. The first one wins: `1F` is 1e-15, `1M` is 1e-3. Suffix and exponent act on the decimal
+    digits before these are rounded to a double, once. ValueError, with the cure, for anything else and for a number
+    that no double can hold.
+
+    >>> parse_number("4.7kOhm"), parse_number("0.1u"), parse_number("1.5e3k"), parse_number("5V")
+    (4700.0, 1e-07, 1500000.0, 5.0)
+    """
+    match = _NUMBER.fullmatch(text)
+    if match is None:
+        raise ValueError(_reason(text))
+    mantissa, sign, digits, letters = match.groups()
+    exponent = 0
+    if digits:
+        exponent = int(digits) if len(digits) < 6 else _FARTHEST
+        exponent = -exponent if sign == "-" else exponent
+    suffix = letters[:3].lower()
+    if suffix == "mil":
+        exact = Context(prec=len(mantissa) + 3)
+        value = float(exact.multiply(exact.create_decimal(f"{mantissa}e{exponent}"), _MIL))
+    else:
+        exponent += 6 if suffix == "meg" else _POWERS.get(suffix[:1], 0)
+        value = float(f"{mantissa}e{exponent}")
+    if math.isinf(value):
+        raise ValueError(f"'{_shown(text)}' is beyond the largest double, 1.8e308; write a smaller number")
+    return value
+
+
+def looks_like_mega(text: str) -> bool:
+    """Whether a number reads as milli but is spelt as many people spell mega: with a capital M that is not MEG or MIL.
+
+    >>> [looks_like_mega(text) for text in ("1M", "2.2Mohm", "1m", "1Meg", "1mil")]
+    [True, True, False, False, False]
+    """
+    match = _MEGA_LIKE.match(text)
+    return match is not None and match.group().endswith("M")
+
+
+def _reason(text: str) -> str:
+    """Why a text is no SPICE number, and what to write."""
+    shown = _shown(text)
+    rkm = _RKM.fullmatch(text)
+    if rkm is not None:
+        whole, letters, decimals = rkm.groups()
+        scaled = letters[0].lower() in _POWERS
+        reading = whole + letters if scaled else whole
+        if not scaled and letters not in ("R", "r"):
+            cure = "write it in plain decimals"
+        elif letters == "M":
+            cure = f"write {whole}.{decimals}meg, or {whole}.{decimals}m if milli is meant"
+        else:
+            cure = f"write {whole}.{decimals}{letters if scaled else ''}"
+        return f"'{shown}': ngspice would read it as {_shown(reading)}; {_shown(cure)}"
+    if text.lstrip("+-").lower() in ("nan", "inf", "infinity"):
+        return f"'{shown}' is not a finite number; write a finite value"
+    return f"'{shown}' is not a number; write digits with an optional suffix, such as 4.7k, or an {{expression}}"
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + " ..."

@@ -1,0 +1,250 @@
+"""Circuit -> Problem: unknowns, couplings and bounds, arranged for solving.
+
+Units (nodes tied together) are the unknowns x, in volts at each unit's root node. Node voltages are x + offset. Known
+units - those tied to ground, and islands pinned because nothing determines them - are eliminated. For the free units
+
+    sum_j W[u, j] (x[u] - x[j]) + K[u] x[u] - injection[u] + (nonlinear currents out of u) = (ideal-diode currents),
+    lo <= x <= hi,
+
+with W the conductances between free units, K[u] those to fixed potentials, diag = sum_j W[u, j] + K[u]. Free units are
+numbered by colour: block c is `color_ptr[c] : color_ptr[c + 1]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+
+from circuitsim.circuit import Circuit
+from circuitsim.errors import TopologyError
+from circuitsim.topology import Dense, FlatBranches, Side, Topology, build_topology, flat_branches
+from circuitsim.units import check_loops
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Values:
+    """The conductances of a problem (S), over its topology; they have no batch axis."""
+
+    diag: Floats  # (n_free,) total linear conductance of each unit
+    to_fixed: Floats  # (n_free,) the part of it that goes to fixed potentials
+    dense: tuple[Floats, ...]  # one (nr, nc) matrix for each of topology.dense
+    couplings: sparse.csr_array  # (n_free, n_free) symmetric, sparse part of W
+    fixed: sparse.csr_array  # (n_free, n_fixed) sparse conductances to fixed potentials
+
+
+@dataclass(frozen=True)
+class Drive:
+    """What the sources impose on the free units, for some rows of the batch; all (rows or 1, ...), float64."""
+
+    rows: slice  # of the batch
+    fixed: Floats  # (rows, n_fixed) V: potentials of fixed nodes, offsets of others
+    injection: Floats  # (rows, n_free) A: from fixed potentials, offsets and current sources
+    source_abs: Floats  # (rows or 1, n_free) A: sum of |i| of the current sources at a unit
+    lo: Floats  # (rows or 1, n_free) V, -inf where no ideal diode bounds the unit from below
+    hi: Floats  # (rows or 1, n_free) V
+    junction_offset: Floats  # (rows or 1, n_junctions) V: fixed part of anode minus cathode voltage
+    base: Floats | None = None  # (rows, n_free) V: when given, the unknowns are corrections to it (residual.shift)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A circuit made ready for solving: prepare once, solve for many inputs, update values without rebuilding.
+
+    >>> from circuitsim.circuit import parse
+    >>> problem = compile_problem(parse("divider\\nV1 in 0 10\\nR1 in out 1k\\nR2 out 0 1k"))
+    >>> problem.values.diag, problem.drive(slice(0, 1)).injection
+    (array([0.002]), array([[0.01]]))
+    """
+
+    circuit: Circuit
+    topology: Topology
+    values: Values
+
+    @property
+    def n_free(self) -> int:
+        """Number of unknowns."""
+        return self.topology.n_free
+
+    @property
+    def batch(self) -> int:
+        """Number of input rows: the batch size of the sources."""
+        return max(self.circuit.ties.e.shape[0], self.circuit.current_sources.i.shape[0])
+
+    def with_values(self, values: Mapping[str, ArrayLike]) -> Problem:
+        """The same topology with new element values (see Circuit.with_values): nothing is compiled again."""
+        circuit = self.circuit.with_values(values)
+        tables = self.circuit.conductors.g is circuit.conductors.g
+        same = tables and all(a.g is b.g for a, b in zip(circuit.crossbars, self.circuit.crossbars, strict=True))
+        problem = replace(self, circuit=circuit)
+        return problem if same else replace(problem, values=_values(circuit, self.topology))
+
+    def fixed_potentials(self, rows: slice) -> Floats:
+        """Potentials of known nodes and offsets of tied free nodes, (rows or 1, n_fixed), V. Checks voltage loops."""
+        t = self.topology
+        e = self.circuit.ties.e
+        e = e[rows] if e.shape[0] > 1 else e
+        offsets = t.forest.offsets(e)
+        check_loops(self.circuit, t.forest, offsets)
+        if np.array_equal(t.forest.nodes, t.fixed_nodes):
+            return offsets
+        fixed = np.zeros((e.shape[0], t.fixed_nodes.size))
+        fixed[:, t.fixed_of_tied] = offsets[:, t.tied_with_column]
+        return fixed
+
+    def drive(self, rows: slice) -> Drive:
+        """What the sources impose for these rows of the batch. Raises TopologyError when no voltages satisfy them."""
+        t, v = self.topology, self.values
+        fixed = self.fixed_potentials(rows)
+        injection = np.ascontiguousarray((v.fixed @ fixed.T).T)
+        for spec, g in zip(t.dense, v.dense, strict=True):
+            _add_dense_drive(injection, spec, g, fixed)
+        i = self.source_currents(rows)
+        t.islands.check(self.circuit, i)
+        injection = injection + (t.source_incidence @ i.T).T
+        source_abs = np.ascontiguousarray((abs(t.source_incidence) @ np.abs(i).T).T)
+        lo, hi = self._bounds(fixed)
+        return Drive(rows, fixed, injection, source_abs, lo, hi, fixed @ t.junction_fixed.T)
+
+    def _bounds(self, fixed: Floats) -> tuple[Floats, Floats]:
+        t = self.topology
+        ideal = self.circuit.ideal_diodes
+        difference = fixed @ t.ideal_fixed.T  # fixed part of anode minus cathode voltage
+        room = ideal.vf - difference
+        if (room[:, t.ideal_closed] < -_tolerance(fixed)).any():
+            row, k = (int(x) for x in np.argwhere(room[:, t.ideal_closed] < -_tolerance(fixed))[0])
+            self._infeasible(row, [int(t.ideal_closed[k])], -float(room[row, t.ideal_closed[k]]))
+        lower, upper = -room[:, t.lower_diodes], room[:, t.upper_diodes]
+        if (lower == lower[:1]).all() and (upper == upper[:1]).all():
+            lower, upper = lower[:1], upper[:1]
+        lo = np.full((t.n_free, lower.shape[0]), -np.inf)
+        hi = np.full((t.n_free, lower.shape[0]), np.inf)
+        np.maximum.at(lo, t.lower_units, lower.T)
+        np.minimum.at(hi, t.upper_units, upper.T)
+        if (lo - hi > _tolerance(fixed)).any():
+            u, row = (int(x) for x in np.argwhere(lo - hi > _tolerance(fixed))[0])
+            witness = [
+                int(t.lower_diodes[k]) for k in np.flatnonzero(t.lower_units == u) if lower[row, k] == lo[u, row]
+            ][:1]
+            witness += [
+                int(t.upper_diodes[k]) for k in np.flatnonzero(t.upper_units == u) if upper[row, k] == hi[u, row]
+            ][:1]
+            self._infeasible(row, witness, float(lo[u, row] - hi[u, row]))
+        return np.ascontiguousarray(lo.T), np.ascontiguousarray(np.maximum(hi, lo).T)
+
+    def _infeasible(self, row: int, diodes: list[int], volts: float) -> None:
+        circuit = self.circuit
+        names = [circuit.element(circuit.ideal_diodes, k) for k in diodes]
+        of_row = f" (batch row {row})" if self.batch > 1 else ""
+        raise TopologyError(
+            f"loop of voltage sources and ideal diodes through {' and '.join(names)} cannot be satisfied: the sources "
+            f"push {volts:g} V forward through conducting diodes{of_row}; put a resistor in the loop",
+            circuit.at(circuit.ideal_diodes, diodes[-1]),
+            nodes=[circuit.nodes[circuit.ideal_diodes.b[k]] for k in diodes],
+            elements=names,
+        )
+
+    def source_currents(self, rows: slice) -> Floats:
+        """The current sources' values for some rows of the batch, (rows or 1, n_sources), A."""
+        i = self.circuit.current_sources.i
+        return i[rows] if i.shape[0] > 1 else i
+
+    @cached_property
+    def flat(self) -> FlatBranches:
+        """All linear branches that are not in a crossbar kept dense, and which of them end at each free unit."""
+        return flat_branches(self.circuit, self.topology)
+
+    @cached_property
+    def mean_degree(self) -> int:
+        """Linear branches at a free unit, on average, rounded up; at least 1."""
+        ends = self.topology.diag_units.size + sum(2 * g.size for g in self.values.dense)
+        return 1 + ends // max(self.n_free, 1)
+
+    @cached_property
+    def node_offset_columns(self) -> Ints:
+        """For each node its column of `fixed`, or -1: v[node] = x[index[node]] (free) + fixed[column]."""
+        column = np.full(len(self.circuit.nodes), -1, np.int64)
+        column[self.topology.fixed_nodes] = np.arange(self.topology.fixed_nodes.size)
+        return column
+
+    def drops(self, x: Floats, low: Floats, rows: slice, a: Ints, b: Ints) -> Floats:
+        """Voltages from nodes a to nodes b, (rows, n), of unknowns x + low: differences first, for their digits."""
+        fixed = self.fixed_potentials(rows)
+        none = np.zeros((1, fixed.shape[1]))
+        high = self.node_voltages(x, fixed, a) - self.node_voltages(x, fixed, b)
+        return high + (self.node_voltages(low, none, a) - self.node_voltages(low, none, b))
+
+    def node_voltages(self, x: Floats, fixed: Floats, nodes: Ints) -> Floats:
+        """Voltages of some nodes, (rows, len(nodes)), from unknowns x (rows, n_free) and fixed (rows or 1, n_fixed)."""
+        index = self.topology.index_of_node[nodes]
+        column = self.node_offset_columns[nodes]
+        out = np.zeros((x.shape[0], nodes.size))
+        free = index >= 0
+        out[:, free] = x[:, index[free]]
+        has = column >= 0
+        out[:, has] += fixed[:, column[has]]
+        return out
+
+
+def _tolerance(fixed: Floats) -> float:
+    """Rounding allowance for comparing sums of source voltages."""
+    return 1e-12 * float(np.abs(fixed).max(initial=0.0))
+
+
+def compile_problem(circuit: Circuit) -> Problem:
+    """Arrange a circuit for solving. Raises TopologyError for loops of sources that no voltages satisfy."""
+    topology = build_topology(circuit)
+    problem = Problem(circuit, topology, _values(circuit, topology))
+    problem.fixed_potentials(slice(0, 1))
+    return problem
+
+
+def _values(circuit: Circuit, t: Topology) -> Values:
+    """Conductances from the circuit's tables: scatter-adds along the positions that the topology holds."""
+    g = t.flat_conductances(circuit)
+    dense = tuple(spec.values(circuit, g) for spec in t.dense)
+    diag = np.zeros(t.n_free)
+    if t.diag_units.size:
+        diag += np.bincount(t.diag_units, g[t.diag_branches], t.n_free)
+    for spec, matrix in zip(t.dense, dense, strict=True):
+        if spec.crossbar >= 0:  # flat branches are in diag_units already
+            if spec.row.units is not None:
+                diag[spec.row.units] += matrix.sum(axis=1)
+            if spec.col.units is not None:
+                diag[spec.col.units] += matrix.sum(axis=0)
+    couplings = t.couplings.fill(g)
+    inner = couplings.sum(axis=1)
+    for spec, matrix in zip(t.dense, dense, strict=True):
+        if spec.row.units is not None and spec.col.units is not None:
+            inner[spec.row.units] += matrix.sum(axis=1)
+            inner[spec.col.units] += matrix.sum(axis=0)
+    return Values(diag, np.maximum(diag - inner, 0.0), dense, couplings, t.fixed.fill(g))
+
+
+def _add_dense_drive(injection: Floats, spec: Dense, g: Floats, fixed: Floats) -> None:
+    """injection[u] += sum over the block of g (fixed part of the other node - fixed part of u's own node)."""
+    row, col = _fixed_part(spec.row, fixed), _fixed_part(spec.col, fixed)
+    if spec.col.units is not None:
+        if row is not None:
+            injection[:, spec.col.units] += row @ g
+        if col is not None:
+            injection[:, spec.col.units] -= col * g.sum(axis=0)
+    if spec.row.units is not None:
+        if col is not None:
+            injection[:, spec.row.units] += col @ g.T
+        if row is not None:
+            injection[:, spec.row.units] -= row * g.sum(axis=1)
+
+
+def _fixed_part(side: Side, fixed: Floats) -> Floats | None:
+    if side.fixed is None:
+        return None
+    part = fixed[:, side.fixed]
+    return part if side.has_fixed is None else part * side.has_fixed

@@ -1,0 +1,135 @@
+"""What a solve needs (Settings) and what it gives (Solution): voltages and currents by name, with their certificate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim import currents
+from circuitsim.circuit import Circuit
+from circuitsim.errors import SettingsError
+from circuitsim.netlist.arrays import member_names, split_ranges
+from circuitsim.problem import Problem
+from circuitsim.residual import Residuals
+
+Floats = NDArray[np.float64]
+
+METHODS = ("auto", "bcd")
+DEFAULT_TOL = {"float64": 1e-9, "float32": 1e-5}
+
+
+class Status(Enum):
+    """How a solve ended; the value says it in a sentence."""
+
+    SOLVED = "the certificate is met"
+    MAX_SWEEPS = "stopped at the sweep limit before the certificate was met; raise max_sweeps or loosen tol"
+    STALLED = "the sweeps no longer move any voltage, but the certificate is not met; use float64 or loosen tol"
+    REFUSED = "the method cannot promise the answer for this circuit"
+    NONFINITE = "the voltages overflowed; check the element values"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to solve. `tol` is the largest relative KCL violation (None: 1e-9 in float64, 1e-5 in float32)."""
+
+    method: str = "auto"
+    backend: str = "auto"
+    dtype: str = "float64"
+    tol: float | None = None
+    max_sweeps: int = 100_000
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise SettingsError(f"unknown method '{self.method}': choose {' or '.join(METHODS)}")
+        if self.dtype not in DEFAULT_TOL:
+            raise SettingsError(f"unknown dtype '{self.dtype}': choose {' or '.join(DEFAULT_TOL)}")
+        if self.tol is not None and not 0 < self.tol < 1:
+            raise SettingsError(f"tol must lie between 0 and 1, found {self.tol:g}")
+        if self.max_sweeps < 1:
+            raise SettingsError(f"max_sweeps must be at least 1, found {self.max_sweeps}")
+
+    @property
+    def tolerance(self) -> float:
+        """The relative KCL violation to reach."""
+        return DEFAULT_TOL[self.dtype] if self.tol is None else self.tol
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The equilibrium (or what was reached of it). Arrays have the batch axis first, also for a batch of one.
+
+    >>> from circuitsim import parse, solve
+    >>> solution = solve(parse("divider\\nV1 in 0 10\\nR1 in out 1k\\nR2 out 0 1k"))
+    >>> solution.voltage("out"), solution.current("V1")
+    (array([5.]), array([-0.005]))
+    """
+
+    problem: Problem
+    x: Floats  # (batch, n_free) V: the unknowns
+    low: Floats | None  # (batch, n_free) V: their next digits, where those matter (residual.shift)
+    status: Status
+    message: str
+    residuals: Residuals
+    method: str
+    backend: str
+    dtype: str
+    sweeps: int
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def solved(self) -> bool:
+        """True when the certificate is met."""
+        return self.status is Status.SOLVED
+
+    @property
+    def circuit(self) -> Circuit:
+        return self.problem.circuit
+
+    @property
+    def batch(self) -> int:
+        return self.x.shape[0]
+
+    def voltage(self, name: str) -> Floats:
+        """Node voltages, V: `"out"` gives (batch,), `"y[0:9]"` gives (batch, 10). NetlistError for an unknown node."""
+        netlist = self.circuit.netlist
+        base, ranges = (name, ()) if netlist.has_node(name) else split_ranges(name)
+        nodes = np.array([netlist.node(member) for member in member_names(base, ranges)])
+        v = self.voltages(nodes)
+        return v if ranges else v[:, 0]
+
+    def voltages(self, nodes: NDArray[np.int64] | None = None, rows: slice | None = None) -> Floats:
+        """Voltages of these node indices (all: the order of `circuit.nodes`), (batch or rows, n), V."""
+        if nodes is None:
+            nodes = np.arange(len(self.circuit.nodes))
+        rows = rows or slice(0, self.batch)
+        x = self.x[rows] if self.low is None else self.x[rows] + self.low[rows]
+        return self.problem.node_voltages(x, self.problem.fixed_potentials(rows), nodes)
+
+    def drops(self, a: NDArray[np.int64], b: NDArray[np.int64], rows: slice | None = None) -> Floats:
+        """Voltages from nodes `a` to nodes `b`, (rows, n), V, with all the digits that the solution holds."""
+        rows = rows or slice(0, self.batch)
+        low = np.zeros((1, self.problem.n_free)) if self.low is None else self.low[rows]
+        return self.problem.drops(self.x[rows], low, rows, a, b)
+
+    def current(self, name: str) -> Floats:
+        """Current through an element from its first node to its second, A; (batch,) or (batch, members)."""
+        return currents.element_current(self, name)
+
+    def power(self, name: str) -> Floats:
+        """Power that an element absorbs, W (negative: it delivers); shapes as for `current`."""
+        return currents.element_power(self, name)
+
+    @cached_property
+    def tie_currents(self) -> tuple[Floats, NDArray[np.bool_]]:
+        """Currents of voltage sources and shorts, (batch, n_ties), and which of them are unique."""
+        return currents.tie_currents(self)
+
+    @cached_property
+    def determined(self) -> NDArray[np.bool_]:
+        """For each node: whether its voltage is unique (False: on an island that can shift), in every row."""
+        return currents.determined_nodes(self)

@@ -1,0 +1,200 @@
+"""Nodes -> units: nodes tied together by voltage sources and shorts move as one, with fixed offsets between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse import csgraph, linalg
+
+from circuitsim.circuit import Circuit, Ties
+from circuitsim.errors import TopologyError
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+_LOOP_TOLERANCE = 1e-12  # of the largest voltage in a loop: rounding in 0.1 + 0.2 = 0.3
+
+
+@dataclass(frozen=True)
+class TieForest:
+    """A spanning forest of the ties. Arrays over the tied nodes, `nodes`; a root is its own parent.
+
+    v[nodes[k]] = v[nodes[parent[k]]] + sign[k] e[tie[k]]; ties that are not in the forest close loops (`chords`).
+    """
+
+    nodes: Ints  # (n,) node
+    parent: Ints  # (n,) position in nodes
+    tie: Ints  # (n,) tie to the parent; any tie at a root
+    sign: Floats  # (n,) +1, -1, or 0 at a root
+    root: Ints  # (n,) position in nodes
+    chords: Ints  # ties outside the forest
+    depth: int  # of the deepest node, in ties
+
+    def offsets(self, e: Floats) -> Floats:
+        """Potentials of the tied nodes relative to their roots, (batch, n), by pointer doubling; e is (batch, ties)."""
+        offset = self.sign * e[:, self.tie]
+        ancestor, reach = self.parent, 1
+        while reach < self.depth:
+            offset = offset + offset[:, ancestor]
+            ancestor, reach = ancestor[ancestor], 2 * reach
+        return offset
+
+
+def tie_forest(circuit: Circuit) -> TieForest:
+    """Span the ties from ground and, elsewhere, from the first node (in deck order) of each tied group."""
+    ties = circuit.ties
+    nodes, local = np.unique(np.concatenate([ties.a, ties.b]), return_inverse=True)
+    n, m = nodes.size, len(ties)
+    a, b = local[:m], local[m:]
+    low, high = np.minimum(a, b), np.maximum(a, b)
+    pair = low * n + high
+    first_pairs, first_ties = np.unique(pair, return_index=True)
+    usable = first_pairs // max(n, 1) != first_pairs % max(n, 1)  # not a tie from a node to itself
+    first_pairs, first_ties = first_pairs[usable], first_ties[usable]
+    graph = sparse.csr_array((np.ones(first_ties.size), (low[first_ties], high[first_ties])), shape=(n, n))
+    _, label = csgraph.connected_components(graph, directed=False)
+    roots = np.unique(label, return_index=True)[1]  # nodes are sorted: the first of each group
+    parent = _parents(graph, roots)
+    at_root = parent == np.arange(n)
+    up = np.minimum(parent, np.arange(n)) * n + np.maximum(parent, np.arange(n))
+    tie = np.zeros(n, np.int64)
+    if first_ties.size:
+        found = np.searchsorted(first_pairs, up).clip(max=first_ties.size - 1)
+        tie = np.where(at_root, 0, first_ties[found])
+    sign = np.where(at_root, 0.0, np.where(a[tie] == np.arange(n), 1.0, -1.0)) if m else np.zeros(n)
+    chords = np.setdiff1d(np.arange(m), tie[~at_root])
+    depth, ancestor = 1, parent
+    while not np.array_equal(ancestor, ancestor[ancestor]):
+        ancestor, depth = ancestor[ancestor], 2 * depth
+    return TieForest(nodes, parent, tie, sign, ancestor, chords, depth)
+
+
+def _parents(graph: sparse.csr_array, roots: Ints) -> Ints:
+    """Breadth-first parents in an undirected graph from all roots at once, through one extra node above them."""
+    n = graph.shape[0]
+    above = sparse.csr_array((np.ones(roots.size), (np.zeros(roots.size, np.int64), roots)), shape=(1, n))
+    joined = sparse.block_array([[None, above], [above.T, graph]], format="csr") if n else graph
+    if not n:
+        return np.zeros(0, np.int64)
+    _, predecessor = csgraph.breadth_first_order(joined, 0, directed=False)
+    parent = predecessor[1:].astype(np.int64) - 1
+    return np.where(parent < 0, np.arange(n), parent)
+
+
+def check_loops(circuit: Circuit, forest: TieForest, offsets: Floats) -> None:
+    """Every loop of ties must add up to 0 V. Raises TopologyError naming the loop and the volts by which it fails."""
+    ties = circuit.ties
+    if not forest.chords.size:
+        return
+    a = np.searchsorted(forest.nodes, ties.a[forest.chords])
+    b = np.searchsorted(forest.nodes, ties.b[forest.chords])
+    error = offsets[:, a] - offsets[:, b] - ties.e[:, forest.chords]
+    scale = np.abs(offsets[:, a]) + np.abs(offsets[:, b]) + np.abs(ties.e[:, forest.chords])
+    bad = np.abs(error) > _LOOP_TOLERANCE * scale
+    if bad.any():
+        row, k = (int(i) for i in np.argwhere(bad)[0])
+        loop = [int(forest.chords[k]), *_path(forest, int(a[k]), int(b[k]))]
+        names = [circuit.element(ties, t) for t in loop]
+        latest = max(loop, key=lambda t: _place(circuit, ties, t))
+        of_row = f" in batch row {row}" if offsets.shape[0] > 1 else ""
+        raise TopologyError(
+            f"loop of voltage sources {', '.join(names)}: its voltages add up to "
+            f"{abs(error[row, k]):g} V instead of 0{of_row}; put a resistor in the loop, or make the voltages agree",
+            circuit.at(ties, latest),
+            nodes=[circuit.nodes[ties.a[t]] for t in loop],
+            elements=names,
+        )
+
+
+def _place(circuit: Circuit, ties: Ties, t: int) -> int:
+    at = circuit.at(ties, t)
+    return at.line if at else -1
+
+
+def _path(forest: TieForest, a: int, b: int) -> list[int]:
+    """The ties between two positions of one tree."""
+
+    def up(k: int) -> list[int]:
+        chain = [k]
+        while forest.parent[chain[-1]] != chain[-1]:
+            chain.append(int(forest.parent[chain[-1]]))
+        return chain
+
+    up_a, up_b = up(a), up(b)
+    while len(up_a) > 1 and len(up_b) > 1 and up_a[-2] == up_b[-2]:
+        up_a.pop()
+        up_b.pop()
+    return [int(forest.tie[k]) for k in up_a[:-1] + up_b[:-1]]
+
+
+def tie_currents(circuit: Circuit, forest: TieForest, out_of_node: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+    """Currents (A) through the ties, a to b, and which of them are unique.
+
+    `out_of_node` (batch, tied nodes): what the rest of the circuit carries away from each tied node; KCL asks the ties
+    to bring it. Where ties form loops the split is not unique: the least-norm one is given, as equal resistances
+    would share the current. Without loops the currents follow exactly by KCL, leaf by leaf.
+    """
+    ties = circuit.ties
+    m, n = len(ties), forest.nodes.size
+    currents = np.zeros((out_of_node.shape[0], m))
+    unique = np.ones(m, bool)
+    if not m:
+        return currents, unique
+    free = np.flatnonzero(forest.sign)
+    # Column of tie t: leaves its node a (+1), enters b (-1). Restricted to non-roots and tree ties it is square.
+    a, b = np.searchsorted(forest.nodes, ties.a), np.searchsorted(forest.nodes, ties.b)
+    row_of = np.full(n, -1)
+    row_of[free] = np.arange(free.size)
+    if free.size:
+        tree = forest.tie[free]
+        rows = np.concatenate([row_of[a[tree]], row_of[b[tree]]])
+        cols = np.concatenate([np.arange(free.size)] * 2)
+        data = np.concatenate([np.ones(free.size), -np.ones(free.size)])
+        keep = rows >= 0
+        matrix = sparse.csc_array((data[keep], (rows[keep], cols[keep])), shape=(free.size, free.size))
+        solver = linalg.splu(matrix, permc_spec="COLAMD")
+        currents[:, tree] = solver.solve(np.ascontiguousarray(-out_of_node[:, free].T)).T
+    looped = forest.chords
+    if looped.size:
+        group = forest.root
+        in_loop_group = np.isin(group[a], group[a[looped]])
+        chosen = np.flatnonzero(in_loop_group & (a != b))
+        self_loops = looped[a[looped] == b[looped]]
+        unique[self_loops] = False
+        real = np.setdiff1d(looped, self_loops)
+        if real.size:
+            tied_currents, determined = _least_norm(currents[:, chosen], a[chosen], b[chosen], n)
+            currents[:, chosen] = tied_currents
+            unique[chosen] &= determined
+    return currents, unique
+
+
+def _least_norm(currents: Floats, a: Ints, b: Ints, n: int) -> tuple[Floats, NDArray[np.bool_]]:
+    """Take the circulating part out of branch currents; say which branches no circulation can change."""
+    m = a.size
+    incidence = sparse.csr_array(
+        (np.concatenate([np.ones(m), -np.ones(m)]), (np.concatenate([a, b]), np.tile(np.arange(m), 2))), shape=(n, m)
+    )
+    out = np.empty_like(currents)
+    for k, row in enumerate(currents):
+        # The least-norm current with the same divergence: the potential part of `row`.
+        potential = linalg.lsqr(incidence.T, row, atol=1e-15, btol=1e-15, iter_lim=10 * n + 100)[0]
+        out[k] = incidence.T @ potential
+    return out, _bridges(a, b)
+
+
+def _bridges(a: Ints, b: Ints) -> NDArray[np.bool_]:
+    """Which branches lie on no loop: removing one cuts its ends apart."""
+    import networkx as nx
+
+    simple: nx.Graph = nx.Graph()
+    simple.add_edges_from(zip(a.tolist(), b.tolist(), strict=True))
+    found = {frozenset(edge) for edge in nx.bridges(simple)}
+    count: dict[frozenset[int], int] = {}
+    pairs = [frozenset(pair) for pair in zip(a.tolist(), b.tolist(), strict=True)]
+    for pair in pairs:
+        count[pair] = count.get(pair, 0) + 1
+    return np.array([pair in found and count[pair] == 1 for pair in pairs])
