@@ -17,16 +17,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from circuitsim.branch_sums import crossbar_sums, flat_sums
 from circuitsim.laws import branch_current
 from circuitsim.problem import Drive, Problem
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-_FULL_WORK = 4_000_000  # branch currents in one go: below, all of them are summed; above, only where it can matter
+_FULL_WORK = 4_000_000  # branch currents in one go: below, all rows are summed exactly; above, those that may matter
 _EPS = float(np.finfo(np.float64).eps)
-_MAX_CHUNKS = 4  # of _FULL_WORK branch currents that one certificate sums
-_PROBE = 64  # units that a check looks at before it looks at all that could fail
 
 
 @dataclass(frozen=True)
@@ -122,84 +121,39 @@ def violation(flow: Floats, slope: Floats, x: Floats, lo: Floats, hi: Floats) ->
     return np.where((slope == 0) & ((flow > 0) & (x > lo) | (flow < 0) & (x < hi)), flow, rho)
 
 
-def exact_sums(problem: Problem, drive: Drive, x: Floats, rows: Ints, units: Ints) -> tuple[Floats, Floats]:
-    """F and the sum of absolute branch currents of chosen (row, unit) pairs, from each branch's own voltage.
+def exact_sums(problem: Problem, drive: Drive, x: Floats, rows: Ints) -> tuple[Floats, Floats]:
+    """F and the sum of absolute branch currents (A) of some rows, (len(rows), n_free), from each branch's own voltage.
 
     Branch by branch, as the circuit has them: nothing of the couplings that a solver uses enters here.
     """
-    t, c = problem.topology, problem.circuit
+    t, c, flat = problem.topology, problem.circuit, problem.flat
     nodes = np.arange(len(c.nodes))
-    used, row_of = np.unique(rows, return_inverse=True)
-    fixed = drive.fixed[used] if drive.fixed.shape[0] > 1 else drive.fixed
+    fixed = _take(drive.fixed, rows)
     if drive.base is None:
-        v, low = problem.node_voltages(x[used], fixed, nodes), np.zeros((1, nodes.size))
+        v, low = problem.node_voltages(x[rows], fixed, nodes), np.zeros((rows.size, nodes.size))
     else:
-        v = problem.node_voltages(drive.base[used], fixed, nodes)
-        low = problem.node_voltages(x[used], np.zeros((1, fixed.shape[1])), nodes)
-    flat = problem.flat
+        v = problem.node_voltages(drive.base[rows], fixed, nodes)
+        low = problem.node_voltages(x[rows], np.zeros_like(fixed), nodes)
+    nonlinear, _, absolute = _junction_sums(problem, _take(drive.junction_offset, rows), x[rows])
+    i = _take(problem.source_currents(drive.rows), rows)
+    flow = np.zeros((rows.size, t.n_free)) + nonlinear - (t.source_incidence @ i.T).T
+    total = np.zeros((rows.size, t.n_free)) + absolute + (abs(t.source_incidence) @ np.abs(i).T).T
     g = t.flat_conductances(c)
-    flow, total = np.zeros(rows.size), np.zeros(rows.size)
-    pair, entry = _ragged(flat.ptr, units)
-    branch = flat.branch[entry]
-    a, b, row, low_row = flat.a[branch], flat.b[branch], row_of[pair], row_of[pair] if low.shape[0] > 1 else 0
-    current = flat.sign[entry] * g[branch] * ((v[row, a] - v[row, b]) + (low[low_row, a] - low[low_row, b]))
-    flow += np.bincount(pair, current, rows.size)
-    total += np.bincount(pair, np.abs(current), rows.size)
-    for k, crossbar in enumerate(c.crossbars):
-        if k not in t.expanded:
-            for own, other, matrix in (
-                (crossbar.rows, crossbar.cols, crossbar.g),
-                (crossbar.cols, crossbar.rows, crossbar.g.T),
-            ):
-                _crossbar_sums(problem, own, other, matrix, v, low, row_of, units, flow, total)
-    incidence = t.source_incidence
-    i = problem.source_currents(drive.rows)
-    i = i[rows] if i.shape[0] > 1 else i
-    pair, entry = _ragged(incidence.indptr.astype(np.int64), units)
-    source = incidence.indices[entry]
-    current = -incidence.data[entry] * (i[pair, source] if i.shape[0] > 1 else i[0, source])
-    flow += np.bincount(pair, current, rows.size)
-    total += np.bincount(pair, np.abs(current), rows.size)
-    if t.junctions.size:
-        offset = drive.junction_offset[used] if drive.junction_offset.shape[0] > 1 else drive.junction_offset
-        nonlinear, _, absolute = _junction_sums(problem, offset, x[used])
-        flow += nonlinear[row_of, units]
-        total += absolute[row_of, units]
+    for k in range(rows.size):
+        flat_sums(flat.ptr, flat.branch, flat.sign, flat.a, flat.b, g, v[k], low[k], flow[k], total[k])
+        for n, crossbar in enumerate(c.crossbars):
+            if n not in t.expanded:
+                units = t.index_of_node
+                overlap = np.intersect1d(units[crossbar.rows], units[crossbar.cols]).max(initial=-1) >= 0
+                crossbar_sums(
+                    crossbar.rows, crossbar.cols, crossbar.g, units, overlap, v[k], low[k], flow[k], total[k]
+                )  # fmt: skip
     return flow, total
 
 
-def _crossbar_sums(
-    problem: Problem,
-    own: Ints,
-    other: Ints,
-    g: Floats,
-    v: Floats,
-    low: Floats,
-    row_of: Ints,
-    units: Ints,
-    flow: Floats,
-    total: Floats,
-) -> None:
-    """Add the currents of a crossbar's resistors that leave each chosen unit by its nodes among `own`."""
-    at_unit = problem.topology.index_of_node[own]
-    order = np.argsort(at_unit, kind="stable")
-    start = np.searchsorted(at_unit[order], units)
-    stop = np.searchsorted(at_unit[order], units, side="right")
-    for p in np.flatnonzero(stop > start):
-        for k in order[start[p] : stop[p]]:
-            row, small = v[row_of[p]], low[row_of[p] if low.shape[0] > 1 else 0]
-            current = g[k] * ((row[own[k]] - row[other]) + (small[own[k]] - small[other]))
-            current[problem.topology.index_of_node[other] == units[p]] = 0.0  # both ends on the unit
-            flow[p] += current.sum()
-            total[p] += np.abs(current).sum()
-
-
-def _ragged(indptr: Ints, units: Ints) -> tuple[Ints, Ints]:
-    """(which of `units`, which CSR entry) for all entries of the rows `units`."""
-    counts = indptr[units + 1] - indptr[units]
-    pair = np.repeat(np.arange(units.size), counts)
-    before = np.cumsum(counts) - counts
-    return pair, np.arange(pair.size) - before[pair] + indptr[units][pair]
+def _take(values: Floats, rows: Ints) -> Floats:
+    """Some rows of an array that may have one row for all."""
+    return values[rows] if values.shape[0] > 1 else values
 
 
 def shift(problem: Problem, drive: Drive, x: Floats) -> Drive:
@@ -208,8 +162,7 @@ def shift(problem: Problem, drive: Drive, x: Floats) -> Drive:
     Rounding of x itself no longer limits KCL: branch voltages are (x_a - x_b) + (d_a - d_b), and the linear branch
     currents at x, summed branch by branch, become injections.
     """
-    rows, units = np.divmod(np.arange(x.size), max(problem.n_free, 1))
-    flow = exact_sums(problem, drive, x, rows, units)[0].reshape(x.shape)
+    flow, _ = exact_sums(problem, drive, x, np.arange(x.shape[0]))
     nonlinear, _, _ = _junction_sums(problem, drive.junction_offset, x)
     t = problem.topology
     padded = np.concatenate([x, np.zeros((x.shape[0], 1))], axis=1)
@@ -225,22 +178,43 @@ def shift(problem: Problem, drive: Drive, x: Floats) -> Drive:
 
 
 class Check:
-    """KCL of one tile of the batch at given unknowns: `relative(tolerance)` for the stop rule, `certificate()`."""
+    """KCL of one tile of the batch at given unknowns.
+
+    `upper` (rows, n_free) is the relative violation of each unit: exact in rows that were summed branch by branch,
+    else an upper bound from matrix products, whose rounding is added to it.
+    """
 
     def __init__(self, problem: Problem, drive: Drive, x: Floats) -> None:
         self.problem, self.drive, self.x = problem, drive, x
         sums = outflow(problem, drive, x)
-        self.flow, self.slope = sums.flow, sums.slope
+        self.flow, self.slope = sums.flow, np.broadcast_to(sums.slope, x.shape)
         self.rho = violation(self.flow, self.slope, x, drive.lo, drive.hi)
         # Held by an ideal diode beyond doubt: no violation, and no rounding of F can make one.
         held = (self.rho == 0) & (np.abs(self.flow) > sums.rounding)
         most = np.where(held, 0.0, np.abs(self.rho) + sums.rounding)
         with np.errstate(divide="ignore", invalid="ignore"):
-            self.upper = np.where(most == 0, 0.0, most / sums.absolute)  # at least the relative violation
+            self.upper = np.where(most == 0, 0.0, most / sums.absolute)
 
     def finite(self) -> bool:
         """Whether every violation is a number."""
         return bool(np.isfinite(self.rho).all())
+
+    def meets(self, tolerance: float) -> bool:
+        """Whether the relative violation is at most `tolerance` everywhere.
+
+        Rows whose upper bounds say so need no exact sum; of the others the worst comes first, and one that fails
+        settles the question.
+        """
+        worst = self.upper.max(axis=1, initial=0.0)
+        doubtful = np.flatnonzero(worst > tolerance)
+        doubtful = doubtful[np.argsort(-worst[doubtful], kind="stable")]
+        few = max(1, _FULL_WORK // (self.problem.mean_degree * max(self.problem.n_free, 1)))
+        for first in [0, *range(1, doubtful.size, few)]:
+            chosen = doubtful[first : first + (few if first else 1)]
+            self._sum_exactly(chosen)
+            if self.upper[chosen].max(initial=0.0) > tolerance:
+                return False
+        return True
 
     def at_rounding(self, tolerance: float, eps: float) -> bool:
         """Whether each violation above the tolerance is one that the rounding of the unit's own voltage can make."""
@@ -249,65 +223,26 @@ class Check:
         scale = np.maximum(np.abs(self.x), np.abs(self.drive.fixed).max(initial=0.0))
         return bool(((np.abs(self.rho) <= 8 * eps * self.slope * scale) | (self.upper <= tolerance)).all())
 
-    def relative(self, tolerance: float) -> tuple[float, int, int]:
-        """(relative violation, row, unit) of the worst unit; exact when at most `tolerance`, else a lower bound.
-
-        Units whose upper bound is within the tolerance need no exact sum; a few of the worst are looked at first,
-        and one that fails settles the question.
-        """
-        doubtful = np.flatnonzero(self.upper.ravel() > tolerance)
-        doubtful = doubtful[np.argsort(-self.upper.ravel()[doubtful], kind="stable")]
-        worst = (0.0, 0, -1)
-        for chunk in self._chunks(doubtful):
-            worst = max(worst, self._exact(chunk))
-            if worst[0] > tolerance:
-                return worst
-        if self.upper.size and doubtful.size < self.upper.size:
-            rest = np.where(self.upper <= tolerance, self.upper, 0.0)
-            k = int(rest.argmax())
-            if rest.ravel()[k] > worst[0]:
-                worst = max(worst, self._exact(np.array([k])))
-        return worst
-
-    def exact(self) -> tuple[float, int, int]:
-        """The largest relative violation: bounds in falling order, until no bound exceeds what was found.
-
-        On large batches of dense circuits only the most doubtful units are summed branch by branch; where a bound of
-        the others is larger, that bound is the (pessimistic) answer.
-        """
-        order = np.argsort(-self.upper.ravel(), kind="stable")
-        worst = (0.0, 0, -1)
-        for k, chunk in enumerate(self._chunks(order)):
-            most = float(self.upper.ravel()[chunk[0]])
-            if most <= worst[0]:
-                break
-            if k == _MAX_CHUNKS:
-                row, unit = divmod(int(chunk[0]), self.problem.n_free)
-                return most, row, unit
-            worst = max(worst, self._exact(chunk))
-        return worst
-
-    def _chunks(self, pairs: Ints) -> list[Ints]:
-        size = max(_PROBE, _FULL_WORK // self.problem.mean_degree)
-        cuts = [0, *range(min(_PROBE, pairs.size), pairs.size, size), pairs.size]
-        return [pairs[i:j] for i, j in zip(cuts[:-1], cuts[1:], strict=True) if j > i]
-
-    def _exact(self, pairs: Ints) -> tuple[float, int, int]:
-        rows, units = np.divmod(pairs, self.problem.n_free)
-        flow, total = exact_sums(self.problem, self.drive, self.x, rows, units)
-        lo, hi = (np.broadcast_to(bound, self.x.shape)[rows, units] for bound in (self.drive.lo, self.drive.hi))
-        slope = np.broadcast_to(self.slope, self.x.shape)[rows, units]
-        rho = np.abs(violation(flow, slope, self.x[rows, units], lo, hi))
-        relative = np.divide(rho, total, out=np.where(rho > 0, np.inf, 0.0), where=total > 0)
-        k = int(relative.argmax())
-        return float(relative[k]), int(rows[k]), int(units[k])
+    def _sum_exactly(self, rows: Ints) -> None:
+        """Replace the bounds of some rows by exact figures."""
+        if not rows.size:
+            return
+        x, drive = self.x[rows], self.drive
+        flow, total = exact_sums(self.problem, drive, self.x, rows)
+        rho = violation(flow, self.slope[rows], x, _take(drive.lo, rows), _take(drive.hi, rows))
+        self.flow[rows], self.rho[rows] = flow, rho
+        size = np.abs(rho)
+        self.upper[rows] = np.divide(size, total, out=np.where(size > 0, np.inf, 0.0), where=total > 0)
 
     def certificate(self) -> Residuals:
-        """All figures for this tile."""
-        x, drive, rho = self.x, self.drive, self.rho
+        """All figures for this tile. On large batches kcl_relative may be a bound, larger than the exact figure."""
+        x, drive = self.x, self.drive
         if not x.size:
             return Residuals(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-        relative, row, unit = self.exact()
+        if x.size * self.problem.mean_degree <= _FULL_WORK or x.shape[0] == 1:
+            self._sum_exactly(np.arange(x.shape[0]))
+        row, unit = (int(k) for k in np.unravel_index(self.upper.argmax(), self.upper.shape))
+        rho = self.rho
         supplied = self.flow - rho  # what ideal diodes carry into the unit
         with np.errstate(invalid="ignore"):
             gap = np.where(supplied > 0, x - drive.lo, np.where(supplied < 0, drive.hi - x, 0.0))
@@ -316,11 +251,11 @@ class Check:
         span = max(v.max(), drive.fixed.max(initial=0.0)) - min(v.min(), drive.fixed.min(initial=0.0))
         return Residuals(
             kcl_amps=float(np.abs(rho).max()),
-            kcl_relative=relative,
+            kcl_relative=float(self.upper[row, unit]),
             clamp_volts=float(max((drive.lo - x).max(), (x - drive.hi).max(), 0.0)),
             complementarity_watts=float(watts.max()),
             power_balance_watts=float(np.abs((v * rho).sum(axis=1)).max()),
             gap_watts=float((watts + np.abs(rho) * span).sum(axis=1).max()),
             worst_row=row,
-            worst_unit=unit,
+            worst_unit=unit if self.upper[row, unit] > 0 else -1,
         )

@@ -154,6 +154,7 @@ def test_blank_and_comment_lines_are_nowhere(line: str) -> None:
         ("1x", 1.0),
         ("1e-400", 0.0),
         ("1e-99999999999999999999", 0.0),
+        ("1e-18446744073709551616", 0.0),  # an exponent of 2^64
         ("5e-324", 5e-324),
         ("2.2250738585072011e-308", 2.2250738585072011e-308),
         ("1.7976931348623157e308", 1.7976931348623157e308),
@@ -178,6 +179,7 @@ def test_number(token: str, value: float) -> None:
     [
         *("-", "+", ".", "-.", "e5", "k", "1..2", "1.2.3", "--1", "1-2", "1k5", "4k7", "1_000", "0x10", "1e5e5"),
         *("1e", "1e+", "1eV", "1dB", "1e5.5", "1k%", "1%", "inf", "nan", "1e309", "-1.7976931348623159e308", "1e300t"),
+        *("1e18446744073709551616", "1e9223372036854775808"),
         *("1mil", "1MILs", "1" * 41, "1" * 40 + "k"),
     ],
 )
@@ -201,6 +203,7 @@ REGIONS = [
     (".lib\ttt ; fast corner", ".endl"),
     ('.lib "t;t" // fast corner', ".endl"),
     (".lib tt $ fast corner", ".endl"),
+    (".lib tt,$ fast corner", ".endl"),
     (".lib", ".endl"),
     (".if (x > 1)", ".endif"),
     (".if(x)", ".endif;"),
@@ -274,6 +277,7 @@ def test_line_positions() -> None:
     assert found.line_start.tolist() == [0, 7, 18, 19, 30, 42]
     assert [data[start:stop] for _, start, stop in found.other] == [b"\tC1 a b 1", b"V1 a 0 1 ; x"]
     assert data[found.plain.name_start[0] : found.plain.name_stop[0]] == b"R1"
+    assert scan_both(b"\n\r\nC1\r", has_title=False).other.tolist() == [[3, 3, 5]]
     assert scan_both(b"t\nC1 a\r").other.tolist() == [[2, 2, 6]]
     assert scan_both(b"t\nR1 a b 1e999\r\nC1 a b\nR2 a b 1e999\r").other.tolist() == [
         [2, 2, 14],
@@ -380,6 +384,8 @@ def test_decimals_near_the_middle_of_two_doubles() -> None:
             tokens += [str(middle - 1), str(middle), str(middle + 1), f"{middle}.00000001", f"{middle * 10}e-1"]
             tokens += [f"{middle}000e-3", f"{middle // 10}.{middle % 10}e1", f"{(2 * k + 1) * 5}e-1"]
             tokens += [f"{(2 * k + 1) * 25}e-2", f"{(2 * k + 1) * 25 + 1}e-2", f"{(2 * k + 1) * 25 - 1}e-2"]
+    # Closer than one part in 2^105, from continued fractions: beyond what the kernel's arithmetic can tell.
+    tokens += ["665960041681504197e-60", "200108733674979047e-59", "77024470552699559e-54", "12330587735930505e-53"]
     found = scan("".join(f"R{i} a b {token}\n" for i, token in enumerate(tokens)).encode(), has_title=False)
     assert bits(found.plain.value) == bits([float(token) for token in tokens])
 

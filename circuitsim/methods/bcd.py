@@ -66,7 +66,7 @@ def solve_tile(problem: Problem, drive: Drive, engine: Engine, settings: Setting
         check = Check(problem, drive, x)
         if not check.finite():
             status = Status.NONFINITE
-        elif check.relative(tolerance)[0] <= tolerance:
+        elif check.meets(tolerance):
             status = Status.SOLVED
         elif (not moved or check.at_rounding(tolerance, eps)) and shifts < _MAX_SHIFTS:
             drive = shift(problem, given, x if drive.base is None else drive.base + x)

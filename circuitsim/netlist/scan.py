@@ -71,13 +71,12 @@ def scan(data: bytes, has_title: bool = True, plain_allowed: bool = True) -> Sca
     lines = line_start.size - 1
 
     cards, value = np.empty((lines, 10), np.int64), np.empty(lines, np.float64)
-    hard, other = np.empty((lines, 3), np.int64), np.empty((lines, 3), np.int64)
+    hard, other = np.empty((lines, 4), np.int64), np.empty((lines, 3), np.int64)
     n, n_hard, n_other, end_line, after_end = _find_cards(
         text, line_start, has_title, plain_allowed, cards, value, hard, other
     )
-    cards, value, other = cards[:n], value[:n], other[:n_other]
-    for i, stop, exponent in hard[:n_hard].tolist():
-        value[i] = float(f"{data[cards[i, _NUMBER] : stop].decode('ascii')}e{exponent}")
+    cards, value, hard, other = cards[:n], value[:n], hard[:n_hard], other[:n_other]
+    value[hard[:, 0]] = [float(b"%be%d" % (data[start:stop], power)) for start, stop, power in hard[:, 1:].tolist()]
     finite = np.isfinite(value)
     if not finite.all():
         rows = [_row(data, line_start, line) for line in cards[~finite, _LINE].tolist()]
@@ -154,6 +153,7 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio
 _SUFFIX = np.zeros(256, np.int64)
 _SUFFIX[list(b"tgkmunpfa")] = [12, 9, 3, -3, -6, -9, -12, -15, -18]
 _LONGEST_NUMBER = 40
+_DIGITS = 18  # significant digits that fit in 63 bits
 
 # 10^k = _POWER[k + _REACH] + _POWER_REST[k + _REACH], to 107 bits.
 _REACH = 60
@@ -175,7 +175,7 @@ def _find_cards(
 ) -> tuple[int, int, int, int, int]:
     """Fill the tables; return how many cards, hard numbers and other lines there are, `end_line` and `after_end`.
 
-    hard: (card, stop of the mantissa, power of ten) of the numbers that this kernel leaves to Python.
+    hard: (card, start and stop of the mantissa, power of ten) of the numbers that this kernel leaves to Python.
     """
     n = n_hard = n_other = end_line = 0
     open_regions = 0
@@ -209,7 +209,8 @@ def _find_cards(
                     cards[n, j] = edges[j]
                 cards[n, _LETTER], cards[n, _LINE], value[n] = letter, k + 1, number
                 if np.isnan(number):
-                    hard[n_hard, 0], hard[n_hard, 1], hard[n_hard, 2] = n, digits_stop, exponent
+                    hard[n_hard, 0], hard[n_hard, 1] = n, edges[_NUMBER]
+                    hard[n_hard, 2], hard[n_hard, 3] = digits_stop, exponent
                     n_hard += 1
                 n += 1
                 continue
@@ -370,7 +371,7 @@ def _read_number(text: Bytes, pos: int, stop: int, is_resistor: bool) -> tuple[i
             digits += 1
             fraction += point
             used += 1 if used > 0 or digit > 0 else 0
-            if used <= 18:
+            if used <= _DIGITS:
                 mantissa = mantissa * 10 + digit
         elif text[pos] == ord(".") and not point:
             point = True
@@ -399,7 +400,8 @@ def _read_number(text: Bytes, pos: int, stop: int, is_resistor: bool) -> tuple[i
         if scale < -99:
             return nothing
         exponent += scale
-    number = _to_double(mantissa, exponent - fraction) if used <= 18 else np.nan
+    dropped = max(0, used - _DIGITS)
+    number = _to_double(mantissa, exponent - fraction + dropped, dropped > 0)
     return digits_stop, exponent, -number if negative else number
 
 
@@ -422,18 +424,17 @@ def _read_suffix(text: Bytes, pos: int, stop: int, is_resistor: bool) -> np.int6
 
 
 @njit
-def _to_double(mantissa: np.int64, exponent: np.int64) -> float:
+def _to_double(mantissa: np.int64, exponent: np.int64, cut: bool) -> float:
     """The double nearest to mantissa * 10^exponent, for 0 <= mantissa < 10^18; NaN where that is not certain.
 
-    Either exactly, or as the unrounded sum product + rest with a relative error below 2^-101 (a product of two
-    unevaluated sums of doubles, Dekker 1971): certain when both ends of the error bar round to the same double.
+    cut: the mantissa has lost its further digits, it is anywhere up to one larger. Either exactly, or as the unrounded
+    sum product + rest with a relative error below 2^-102 (a product of two unevaluated sums of doubles, Dekker 1971):
+    certain when both ends of the error bar round to the same double.
     """
-    if mantissa < 1 << 53 and -22 <= exponent <= 22:  # both operands and so the only rounding are exact
+    if mantissa < 1 << 53 and -22 <= exponent <= 22:  # both operands are exact: one rounding
         if exponent < 0:
             return mantissa / _POWER[_REACH - exponent]
         return mantissa * _POWER[_REACH + exponent]
-    if mantissa == 0:
-        return 0.0
     if not -_REACH <= exponent <= _REACH:
         return np.nan
     x = np.float64(mantissa)
@@ -449,7 +450,7 @@ def _to_double(mantissa: np.int64, exponent: np.int64) -> float:
     rest = ((x_high * p_high - product) + x_high * p_low + x_low * p_high) + x_low * p_low
     rest += x * _POWER_REST[_REACH + exponent] + x_rest * p
     margin = product * 2.0**-100
-    above, below = product + (rest + margin), product + (rest - margin)
+    above, below = product + (rest + margin + cut * p), product + (rest - margin)
     return above if above == below else np.nan
 
 
