@@ -36,9 +36,9 @@ def ideal_currents(solution: Solution, rows: slice) -> Floats:
     t = problem.topology
     drive = problem.drive(rows)
     x = solution.x[rows]
-    sums = outflow(problem, drive, x)
+    flow, slope = outflow(problem, drive, x)
     lo, hi = np.broadcast_to(drive.lo, x.shape), np.broadcast_to(drive.hi, x.shape)
-    supplied = sums.flow - violation(sums.flow, sums.slope, x, lo, hi)
+    supplied = flow - violation(flow, slope, x, lo, hi)
     ideal = problem.circuit.ideal_diodes
     out = np.zeros((x.shape[0], len(ideal)))
     if not len(ideal):

@@ -47,7 +47,9 @@ class Drive:
     rows: slice  # of the batch
     fixed: Floats  # (rows, n_fixed) V: potentials of fixed nodes, offsets of others
     injection: Floats  # (rows, n_free) A: from fixed potentials, offsets and current sources
+    source_flow: Floats  # (rows or 1, n_free) A: the current sources' part of it
     source_abs: Floats  # (rows or 1, n_free) A: sum of |i| of the current sources at a unit
+    fixed_abs: Floats  # (rows or 1, n_free) A: sum of g |c| over the fixed potentials c; (1, 0): not known
     lo: Floats  # (rows or 1, n_free) V, -inf where no ideal diode bounds the unit from below
     hi: Floats  # (rows or 1, n_free) V
     junction_offset: Floats  # (rows or 1, n_junctions) V: fixed part of anode minus cathode voltage
@@ -104,14 +106,20 @@ class Problem:
         t, v = self.topology, self.values
         fixed = self.fixed_potentials(rows)
         injection = np.ascontiguousarray((v.fixed @ fixed.T).T)
+        # Offsets between free nodes put terms of both signs into `fixed`: then there is no simple sum of g |c|.
+        plain = bool((t.index_of_node[t.fixed_nodes] < 0).all())
+        fixed_abs = np.ascontiguousarray((v.fixed @ np.abs(fixed).T).T) if plain else np.zeros((1, 0))
         for spec, g in zip(t.dense, v.dense, strict=True):
-            _add_dense_drive(injection, spec, g, fixed)
+            _add_dense_drive(injection, fixed_abs if plain else None, spec, g, fixed)
         i = self.source_currents(rows)
         t.islands.check(self.circuit, i)
-        injection = injection + (t.source_incidence @ i.T).T
+        source_flow = np.ascontiguousarray((t.source_incidence @ i.T).T)
         source_abs = np.ascontiguousarray((abs(t.source_incidence) @ np.abs(i).T).T)
+        if source_abs.any():
+            injection = injection + source_flow
         lo, hi = self._bounds(fixed)
-        return Drive(rows, fixed, injection, source_abs, lo, hi, fixed @ t.junction_fixed.T)
+        junction_offset = fixed @ t.junction_fixed.T
+        return Drive(rows, fixed, injection, source_flow, source_abs, fixed_abs, lo, hi, junction_offset)
 
     def _bounds(self, fixed: Floats) -> tuple[Floats, Floats]:
         t = self.topology
@@ -228,19 +236,36 @@ def _values(circuit: Circuit, t: Topology) -> Values:
     return Values(diag, np.maximum(diag - inner, 0.0), dense, couplings, t.fixed.fill(g))
 
 
-def _add_dense_drive(injection: Floats, spec: Dense, g: Floats, fixed: Floats) -> None:
-    """injection[u] += sum over the block of g (fixed part of the other node - fixed part of u's own node)."""
-    row, col = _fixed_part(spec.row, fixed), _fixed_part(spec.col, fixed)
-    if spec.col.units is not None:
-        if row is not None:
-            injection[:, spec.col.units] += row @ g
-        if col is not None:
-            injection[:, spec.col.units] -= col * g.sum(axis=0)
-    if spec.row.units is not None:
-        if col is not None:
-            injection[:, spec.row.units] += col @ g.T
-        if row is not None:
-            injection[:, spec.row.units] -= row * g.sum(axis=1)
+def _add_dense_drive(injection: Floats, fixed_abs: Floats | None, spec: Dense, g: Floats, fixed: Floats) -> None:
+    """injection[u] += sum over the block of g (fixed part of the other node - fixed part of u's own node).
+
+    With `fixed_abs` all fixed parts are known potentials c, and it takes the sum of g |c|.
+    """
+    for own, other, matrix in ((spec.col, spec.row, g), (spec.row, spec.col, g.T)):
+        if own.units is None:
+            continue
+        potential, offset = _fixed_part(other, fixed), _fixed_part(own, fixed)
+        if potential is not None:
+            for part, sign in _by_sign(potential):
+                drive = potential[:, part] @ matrix[part]
+                injection[:, own.units] += drive
+                if fixed_abs is not None:
+                    fixed_abs[:, own.units] += sign * drive if sign else np.abs(potential[:, part]) @ matrix[part]
+        if offset is not None:
+            injection[:, own.units] -= offset * matrix.sum(axis=0)
+
+
+def _by_sign(potential: Floats) -> list[tuple[slice | Ints, int]]:
+    """Split columns by the sign all their entries share (+1, -1; 0: mixed): then sums of |c| cost nothing extra."""
+    low, high = potential.min(axis=0), potential.max(axis=0)
+    mixed = np.flatnonzero((low < 0) & (high > 0))
+    if mixed.size:
+        return [(slice(None), 0)]
+    cut = np.flatnonzero((low < 0)[1:] != (low < 0)[:-1]) + 1
+    if cut.size > 8:
+        return [(slice(None), 0)]
+    edges = [0, *cut.tolist(), potential.shape[1]]
+    return [(slice(a, b), -1 if low[a] < 0 else 1) for a, b in zip(edges[:-1], edges[1:], strict=True)]
 
 
 def _fixed_part(side: Side, fixed: Floats) -> Floats | None:

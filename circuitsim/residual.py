@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.branch_sums import crossbar_sums, flat_sums
+from circuitsim.branch_sums import crossbar_sums, flat_sums, violations
 from circuitsim.laws import branch_current
 from circuitsim.problem import Drive, Problem
 
@@ -64,40 +64,29 @@ FIGURES = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Outflow:
-    """Branch sums at every free unit by matrix products; each (rows, n_free)."""
-
-    flow: Floats  # F, A
-    slope: Floats  # s = dF/dx, S
-    absolute: Floats  # A: at most the sum of absolute branch currents (absolute net currents of groups of branches)
-    rounding: Floats  # A: how far `flow` may be off; products cancel where conductances differ a lot
+def outflow(problem: Problem, drive: Drive, x: Floats) -> tuple[Floats, Floats]:
+    """F (A) and s = dF/dx (S) of every free unit, (rows, n_free), by matrix products."""
+    nonlinear, slope, _ = _junction_sums(problem, drive.junction_offset, x)
+    flow = problem.values.diag * x - drive.injection - _neighbours(problem, x) + nonlinear
+    return flow, np.broadcast_to(problem.values.diag + slope, x.shape)
 
 
-def outflow(problem: Problem, drive: Drive, x: Floats) -> Outflow:
-    """Sum the branch currents out of every free unit, ideal diodes left out."""
+def _neighbours(problem: Problem, x: Floats) -> Floats:
+    """sum_j W[u, j] x[j], (rows, n_free)."""
     t, v = problem.topology, problem.values
-    neighbours = np.ascontiguousarray((v.couplings @ x.T).T)
+    out = np.ascontiguousarray((v.couplings @ x.T).T) if v.couplings.nnz else np.zeros(x.shape)
     for spec, g in zip(t.dense, v.dense, strict=True):
         if spec.row.units is not None and spec.col.units is not None:
-            neighbours[:, spec.col.units] += x[:, spec.row.units] @ g
-            neighbours[:, spec.row.units] += x[:, spec.col.units] @ g.T
-    flow = v.diag * x - drive.injection - neighbours
-    nonlinear, slope, absolute = _junction_sums(problem, drive.junction_offset, x)
-    to_sources = (t.source_incidence @ problem.source_currents(drive.rows).T).T
-    inner = v.diag - v.to_fixed
-    bound = np.zeros((1, 1))
-    if drive.base is None:
-        bound = np.abs(inner * x - neighbours) + np.abs(v.to_fixed * x - (drive.injection - to_sources))
-    rounding = _EPS * problem.mean_degree * (v.diag * np.abs(x) + np.abs(drive.injection) + np.abs(neighbours))
-    return Outflow(flow + nonlinear, v.diag + slope, bound + drive.source_abs + absolute, rounding)
+            out[:, spec.col.units] += x[:, spec.row.units] @ g
+            out[:, spec.row.units] += x[:, spec.col.units] @ g.T
+    return out
 
 
 def _junction_sums(problem: Problem, offset: Floats, x: Floats) -> tuple[Floats, Floats, Floats]:
     """Net and absolute currents, and slopes, of the nonlinear branches at each unit."""
     t = problem.topology
     if not t.junctions.size:
-        zero = np.zeros((1, 1))
+        zero = np.zeros((1, t.n_free))
         return zero, zero, zero
     padded = np.concatenate([x, np.zeros((x.shape[0], 1))], axis=1)  # index -1: known, its potential is in the offset
     voltage = padded[:, t.junction_a] - padded[:, t.junction_k] + offset
@@ -186,14 +175,18 @@ class Check:
 
     def __init__(self, problem: Problem, drive: Drive, x: Floats) -> None:
         self.problem, self.drive, self.x = problem, drive, x
-        sums = outflow(problem, drive, x)
-        self.flow, self.slope = sums.flow, np.broadcast_to(sums.slope, x.shape)
-        self.rho = violation(self.flow, self.slope, x, drive.lo, drive.hi)
-        # Held by an ideal diode beyond doubt: no violation, and no rounding of F can make one.
-        held = (self.rho == 0) & (np.abs(self.flow) > sums.rounding)
-        most = np.where(held, 0.0, np.abs(self.rho) + sums.rounding)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            self.upper = np.where(most == 0, 0.0, most / sums.absolute)
+        v = problem.values
+        nonlinear, slope, nonlinear_abs = _junction_sums(problem, drive.junction_offset, x)
+        self.slope = np.broadcast_to(v.diag + slope, x.shape)
+        self.flow, self.rho, self.upper = np.empty(x.shape), np.empty(x.shape), np.empty(x.shape)
+        if x.shape[0] == 1:
+            self._sum_exactly(np.arange(1))
+            return
+        violations(
+            x, _neighbours(problem, x), _neighbours(problem, np.abs(x)), v.diag, v.to_fixed,
+            drive.injection, drive.source_flow, drive.source_abs, drive.fixed_abs, nonlinear, slope, nonlinear_abs, drive.lo, drive.hi, _EPS * problem.mean_degree,
+            drive.base is None, self.flow, self.rho, self.upper,
+        )  # fmt: skip
 
     def finite(self) -> bool:
         """Whether every violation is a number."""

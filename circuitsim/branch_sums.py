@@ -1,0 +1,109 @@
+"""Numba kernels of the certificate: net and absolute branch currents at every free unit, branch by branch.
+
+They see the circuit's own branches and node voltages, none of the couplings that solvers use. Voltages come in two
+parts, v + low, so that a difference keeps its digits: (v_a - v_b) + (low_a - low_b). All arrays are for one input row.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True)
+def flat_sums(ptr, branch, sign, a, b, g, v, low, flow, total):
+    """Add the flat branches to flow (A, out of the unit) and total (A, absolute); unit u has ptr[u]:ptr[u+1]."""
+    for u in range(ptr.size - 1):
+        for k in range(ptr[u], ptr[u + 1]):
+            n = branch[k]
+            current = g[n] * ((v[a[n]] - v[b[n]]) + (low[a[n]] - low[b[n]]))
+            flow[u] += sign[k] * current
+            total[u] += abs(current)
+
+
+@njit(cache=True, fastmath={"reassoc", "contract"})
+def crossbar_sums(rows, cols, g, unit_of_node, overlap, v, low, flow, total):
+    """Add the currents of a crossbar at its free ends; unit -1 is known. `overlap`: some unit is on both sides."""
+    nc = cols.size
+    v_col, low_col = v[cols], low[cols]
+    net, absolute = np.zeros(nc), np.zeros(nc)  # at the columns, out of the unit
+    for i in range(rows.size):
+        v_row, low_row, u = v[rows[i]], low[rows[i]], unit_of_node[rows[i]]
+        line = g[i]
+        if overlap:
+            for j in range(nc):
+                if u < 0 or u != unit_of_node[cols[j]]:
+                    current = line[j] * ((v_row - v_col[j]) + (low_row - low_col[j]))
+                    net[j] -= current
+                    absolute[j] += abs(current)
+                    if u >= 0:
+                        flow[u] += current
+                        total[u] += abs(current)
+            continue
+        for j in range(nc):
+            current = line[j] * ((v_row - v_col[j]) + (low_row - low_col[j]))
+            net[j] -= current
+            absolute[j] += abs(current)
+        if u >= 0:
+            row_net, row_absolute = 0.0, 0.0
+            for j in range(nc):
+                current = line[j] * ((v_row - v_col[j]) + (low_row - low_col[j]))
+                row_net += current
+                row_absolute += abs(current)
+            flow[u] += row_net
+            total[u] += row_absolute
+    for j in range(nc):
+        u = unit_of_node[cols[j]]
+        if u >= 0:
+            flow[u] += net[j]
+            total[u] += absolute[j]
+
+
+@njit(cache=True)
+def violations(
+    x, neighbours, neighbours_abs, diag, to_fixed, injection, source_flow, source_abs, fixed_abs,
+    nonlinear, slope, nonlinear_abs, lo, hi, rounding, groups, flow, rho, upper,
+):  # fmt: skip
+    """Fill flow (F), rho and upper (a bound of the relative violation) of every unit; all (rows or 1, n).
+
+    The sum of absolute branch currents is at least what groups of branches give (only with `groups`): for the free
+    neighbours |sum W (x - x_j)| and |sum W |x_j| - sum W |x||, likewise for the fixed potentials. F may be off by
+    `rounding` times the size of its terms.
+    """
+    rows, n = x.shape
+    for b in range(rows):
+        s = b if source_abs.shape[0] > 1 else 0
+        f = b if fixed_abs.shape[0] > 1 else 0
+        i = b if injection.shape[0] > 1 else 0
+        k = b if nonlinear.shape[0] > 1 else 0
+        d = b if lo.shape[0] > 1 else 0
+        for u in range(n):
+            v, own = x[b, u], diag[u] * x[b, u]
+            out = own - injection[i, u] - neighbours[b, u] + nonlinear[k, u]
+            steep = diag[u] + slope[k, u]
+            violation = out
+            held = False
+            if out > 0.0 and lo[d, u] > -np.inf:
+                if steep * (v - lo[d, u]) < out:
+                    violation = steep * (v - lo[d, u])
+                    held = violation == 0.0
+            elif out < 0.0 and hi[d, u] < np.inf and steep * (v - hi[d, u]) > out:
+                violation = steep * (v - hi[d, u])
+                held = violation == 0.0
+            if steep == 0.0 and ((out > 0.0 and v > lo[d, u]) or (out < 0.0 and v < hi[d, u])):
+                violation = out
+            flow[b, u], rho[b, u] = out, violation
+            size = rounding * (abs(own) + abs(injection[i, u]) + abs(neighbours[b, u]))
+            most = 0.0 if held and abs(out) > size else abs(violation) + size
+            if most == 0.0:
+                upper[b, u] = 0.0
+                continue
+            least = source_abs[s, u] + nonlinear_abs[k, u]
+            if groups:
+                inner = diag[u] - to_fixed[u]
+                least += max(abs(inner * v - neighbours[b, u]), abs(neighbours_abs[b, u] - inner * abs(v)))
+                fixed = abs(to_fixed[u] * v - (injection[i, u] - source_flow[s, u]))
+                if fixed_abs.shape[1] > 0:
+                    fixed = max(fixed, abs(fixed_abs[f, u] - to_fixed[u] * abs(v)))
+                least += fixed
+            upper[b, u] = most / least if least > 0.0 else np.inf
