@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def flat_sums(ptr, branch, sign, a, b, g, v, low, flow, total):
     """Add the flat branches to flow (A, out of the unit) and total (A, absolute); unit u has ptr[u]:ptr[u+1]."""
     for u in range(ptr.size - 1):
@@ -21,7 +21,7 @@ def flat_sums(ptr, branch, sign, a, b, g, v, low, flow, total):
             total[u] += abs(current)
 
 
-@njit(cache=True, fastmath={"reassoc", "contract"})
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
 def crossbar_sums(rows, cols, g, unit_of_node, overlap, v, low, flow, total):
     """Add the currents of a crossbar at its free ends; unit -1 is known. `overlap`: some unit is on both sides."""
     nc = cols.size
@@ -59,7 +59,7 @@ def crossbar_sums(rows, cols, g, unit_of_node, overlap, v, low, flow, total):
             total[u] += absolute[j]
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def violations(
     x, neighbours, neighbours_abs, diag, to_fixed, injection, source_flow, source_abs, fixed_abs,
     nonlinear, slope, nonlinear_abs, lo, hi, rounding, groups, flow, rho, upper,
@@ -107,3 +107,31 @@ def violations(
                     fixed = max(fixed, abs(fixed_abs[f, u] - to_fixed[u] * abs(v)))
                 least += fixed
             upper[b, u] = most / least if least > 0.0 else np.inf
+
+
+@njit(cache=True, nogil=True)
+def figures(x, base, flow, rho, lo, hi, span):
+    """(kcl_amps, clamp_volts, complementarity_watts, power_balance_watts, gap_watts) of residual.Residuals.
+
+    x, flow, rho (rows, n); lo, hi (rows or 1, n); base (rows or 0, n) is added to x. Each is the worst over the rows.
+    """
+    amps, clamp, complementarity, balance, worst_gap = 0.0, 0.0, 0.0, 0.0, 0.0
+    for b in range(x.shape[0]):
+        d = b if lo.shape[0] > 1 else 0
+        power, gap = 0.0, 0.0
+        for u in range(x.shape[1]):
+            v = x[b, u] + (base[b, u] if base.shape[0] > 0 else 0.0)
+            amps = max(amps, abs(rho[b, u]))
+            clamp = max(clamp, lo[d, u] - x[b, u], x[b, u] - hi[d, u])
+            supplied = flow[b, u] - rho[b, u]  # what ideal diodes carry into the unit
+            watts = 0.0
+            if supplied > 0.0:
+                watts = abs(supplied * (x[b, u] - lo[d, u]))
+            elif supplied < 0.0:
+                watts = abs(supplied * (hi[d, u] - x[b, u]))
+            complementarity = max(complementarity, watts)
+            power += v * rho[b, u]
+            gap += watts + abs(rho[b, u]) * span
+        balance = max(balance, abs(power))
+        worst_gap = max(worst_gap, gap)
+    return amps, clamp, complementarity, balance, worst_gap

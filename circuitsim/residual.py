@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.branch_sums import crossbar_sums, flat_sums, violations
+from circuitsim.branch_sums import crossbar_sums, figures, flat_sums, violations
 from circuitsim.laws import branch_current
 from circuitsim.problem import Drive, Problem
 
@@ -184,8 +184,9 @@ class Check:
             return
         violations(
             x, _neighbours(problem, x), _neighbours(problem, np.abs(x)), v.diag, v.to_fixed,
-            drive.injection, drive.source_flow, drive.source_abs, drive.fixed_abs, nonlinear, slope, nonlinear_abs, drive.lo, drive.hi, _EPS * problem.mean_degree,
-            drive.base is None, self.flow, self.rho, self.upper,
+            drive.injection, drive.source_flow, drive.source_abs, drive.fixed_abs,
+            nonlinear, slope, nonlinear_abs, drive.lo, drive.hi, _EPS * problem.mean_degree, drive.base is None,
+            self.flow, self.rho, self.upper,
         )  # fmt: skip
 
     def finite(self) -> bool:
@@ -235,20 +236,17 @@ class Check:
         if x.size * self.problem.mean_degree <= _FULL_WORK or x.shape[0] == 1:
             self._sum_exactly(np.arange(x.shape[0]))
         row, unit = (int(k) for k in np.unravel_index(self.upper.argmax(), self.upper.shape))
-        rho = self.rho
-        supplied = self.flow - rho  # what ideal diodes carry into the unit
-        with np.errstate(invalid="ignore"):
-            gap = np.where(supplied > 0, x - drive.lo, np.where(supplied < 0, drive.hi - x, 0.0))
-        watts = np.where(supplied != 0, np.abs(supplied * gap), 0.0)
+        base = np.zeros((0, x.shape[1])) if drive.base is None else drive.base
         v = x if drive.base is None else drive.base + x
         span = max(v.max(), drive.fixed.max(initial=0.0)) - min(v.min(), drive.fixed.min(initial=0.0))
+        amps, clamp, complementarity, balance, gap = figures(x, base, self.flow, self.rho, drive.lo, drive.hi, span)
         return Residuals(
-            kcl_amps=float(np.abs(rho).max()),
+            kcl_amps=amps,
             kcl_relative=float(self.upper[row, unit]),
-            clamp_volts=float(max((drive.lo - x).max(), (x - drive.hi).max(), 0.0)),
-            complementarity_watts=float(watts.max()),
-            power_balance_watts=float(np.abs((v * rho).sum(axis=1)).max()),
-            gap_watts=float((watts + np.abs(rho) * span).sum(axis=1).max()),
+            clamp_volts=clamp,
+            complementarity_watts=complementarity,
+            power_balance_watts=balance,
+            gap_watts=gap,
             worst_row=row,
             worst_unit=unit if self.upper[row, unit] > 0 else -1,
         )

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from circuitsim.backends.base import Backend, find_backend
 from circuitsim.circuit import Circuit
-from circuitsim.errors import NotSolved
+from circuitsim.errors import NotSolved, SettingsError
 from circuitsim.methods import bcd
 from circuitsim.problem import Problem, compile_problem
 from circuitsim.residual import Residuals
@@ -68,42 +71,57 @@ def _solve(
     start: Floats | None,
     progress: Callable[[int, int], None] | None,
 ) -> Solution:
-    refused = bcd.refusal(problem)
-    x = np.zeros((problem.batch, problem.n_free)) if start is None else np.array(start, float)
-    if refused:
-        nan = float("nan")
-        nothing = Residuals(nan, nan, nan, nan, nan, nan)
-        return Solution(
-            problem,
-            np.full_like(x, np.nan),
-            None,
-            Status.REFUSED,
-            refused,
-            nothing,
-            "bcd",
-            backend.name,
-            settings.dtype,
-            0,
-            {},
-        )
-    engine = backend.engine(problem, settings.dtype)
-    status, sweeps, low = Status.SOLVED, 0, None
+    shape = (problem.batch, problem.n_free)
+    x = np.zeros(shape) if start is None else np.array(start, float)
+    if x.shape != shape or not np.isfinite(x).all():
+        raise SettingsError(f"start must be {shape} finite numbers (batch, unknowns), found shape {x.shape}")
+    status, message, sweeps = Status.SOLVED, "", 0
+    low: Floats | None = None
     residuals = Residuals(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-    for first in range(0, problem.batch, _TILE):
-        rows = slice(first, min(first + _TILE, problem.batch))
-        outcome = bcd.solve_tile(problem, problem.drive(rows), engine, settings, x[rows])
-        x[rows] = outcome.x
-        if outcome.low is not None:
-            low = np.zeros_like(x) if low is None else low
-            low[rows] = outcome.low
-        residuals = residuals.merge(outcome.check.certificate(), first)
-        sweeps = max(sweeps, outcome.sweeps)
-        if status is Status.SOLVED:
-            status = outcome.status
-        if progress:
-            progress(rows.stop, problem.batch)
-    message = _message(problem, status, residuals, settings, sweeps)
+    if refused := bcd.refusal(problem):
+        x[:] = np.nan
+        status, message = Status.REFUSED, refused
+        residuals = Residuals(*[float("nan")] * 6)  # type: ignore[arg-type]
+    else:
+        for rows, outcome in _tiles(problem, settings, backend, x):
+            x[rows] = outcome.x
+            if outcome.low is not None:
+                low = np.zeros_like(x) if low is None else low
+                low[rows] = outcome.low
+            residuals = residuals.merge(outcome.residuals, rows.start)
+            sweeps = max(sweeps, outcome.sweeps)
+            if status is Status.SOLVED:
+                status = outcome.status
+            if progress:
+                progress(rows.stop, problem.batch)
+        message = _message(problem, status, residuals, settings, sweeps)
     return Solution(problem, x, low, status, message, residuals, "bcd", backend.name, settings.dtype, sweeps, {})
+
+
+def _tiles(problem: Problem, settings: Settings, backend: Backend, x: Floats) -> Iterator[tuple[slice, bcd.Outcome]]:
+    """Solve the batch tile by tile, in order; several at a time where the backend has several workers.
+
+    Small products do not gain from threads of their own: with several tiles at work BLAS keeps to one.
+    """
+    tiles = [slice(first, min(first + _TILE, x.shape[0])) for first in range(0, x.shape[0], _TILE)]
+    own = threading.local()
+
+    def work(rows: slice) -> bcd.Outcome:
+        if not hasattr(own, "engine"):
+            own.engine = backend.engine(problem, settings.dtype)
+        return bcd.solve_tile(problem, problem.drive(rows), own.engine, settings, x[rows])
+
+    workers = min(backend.workers, len(tiles))
+    if workers <= 1:
+        for rows in tiles:
+            yield rows, work(rows)
+        return
+    pool = ThreadPoolExecutor(workers)
+    try:
+        with threadpool_limits(1, "blas"):
+            yield from zip(tiles, pool.map(work, tiles), strict=True)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _message(problem: Problem, status: Status, residuals: Residuals, settings: Settings, sweeps: int) -> str:

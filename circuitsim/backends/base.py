@@ -33,6 +33,7 @@ class Backend(Protocol):
     """A place to compute."""
 
     name: str
+    workers: int  # tiles of the batch that it can work on at the same time
 
     def engine(self, problem: Problem, dtype: str) -> Engine:
         """Prepare a problem for sweeps."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,9 @@ class CpuBackend:
     """Numba and BLAS."""
 
     name = "cpu"
+
+    def __init__(self) -> None:
+        self.workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
     def engine(self, problem: Problem, dtype: str) -> CpuEngine:
         return CpuEngine(problem, dtype)

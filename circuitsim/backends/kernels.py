@@ -127,7 +127,7 @@ def unit_root(x, diag, current, zeros, signs, laws, params, first, last):
     return best
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def relax(
     x, current, start, stop, indptr, indices, data, diag, lo, hi,
     j_ptr, j_other, j_sign, j_index, j_law, j_params, offset, zeros,

@@ -17,6 +17,7 @@ class ReferenceBackend:
     """Plain Python loops; for tests and for reading."""
 
     name = "reference"
+    workers = 1
 
     def engine(self, problem: Problem, dtype: str) -> ReferenceEngine:
         return ReferenceEngine(problem, dtype)

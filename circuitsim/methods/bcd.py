@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from circuitsim.backends.base import Engine
 from circuitsim.problem import Drive, Problem
-from circuitsim.residual import Check, shift
+from circuitsim.residual import Check, Residuals, shift
 from circuitsim.solution import Settings, Status
 
 Floats = NDArray[np.float64]
@@ -28,7 +28,7 @@ class Outcome:
     x: Floats  # (rows, n_free) V
     status: Status
     sweeps: int
-    check: Check
+    residuals: Residuals
     low: Floats | None = None  # (rows, n_free) V: a correction to x, too small to be added to it
 
 
@@ -59,7 +59,7 @@ def solve_tile(problem: Problem, drive: Drive, engine: Engine, settings: Setting
     given, shifts, sweeps = drive, 0, 0
     engine.start(drive, x)
     while True:
-        count = min(max(1, sweeps // 8), settings.max_sweeps - sweeps)
+        count = min(max(1, sweeps // 8) if sweeps else 2, settings.max_sweeps - sweeps)
         moved = engine.sweep(count)
         sweeps += count
         x = engine.voltages()
@@ -68,7 +68,7 @@ def solve_tile(problem: Problem, drive: Drive, engine: Engine, settings: Setting
             status = Status.NONFINITE
         elif check.meets(tolerance):
             status = Status.SOLVED
-        elif (not moved or check.at_rounding(tolerance, eps)) and shifts < _MAX_SHIFTS:
+        elif (not moved or (sweeps > 10 and check.at_rounding(tolerance, eps))) and shifts < _MAX_SHIFTS:
             drive = shift(problem, given, x if drive.base is None else drive.base + x)
             engine.start(drive, np.zeros_like(x))
             shifts += 1
@@ -79,6 +79,7 @@ def solve_tile(problem: Problem, drive: Drive, engine: Engine, settings: Setting
             status = Status.MAX_SWEEPS
         else:
             continue
-        return (
-            Outcome(x, status, sweeps, check) if drive.base is None else Outcome(drive.base, status, sweeps, check, x)
-        )
+        residuals = check.certificate()
+        if drive.base is None:
+            return Outcome(x, status, sweeps, residuals)
+        return Outcome(drive.base, status, sweeps, residuals, low=x)
