@@ -151,8 +151,8 @@ def determined_nodes(solution: Solution) -> NDArray[np.bool_]:
     """
     t, c = solution.problem.topology, solution.circuit
     islands = t.islands
-    if islands.n_parts == 1:
-        return np.ones(len(c.nodes), bool)
+    if not islands.arcs:
+        return islands.part == 0
     holds = np.zeros(islands.n_parts, bool)
     reached = np.ones(islands.n_parts, bool)
     for row in range(solution.batch):

@@ -94,14 +94,15 @@ class Islands:
         nodes = [circuit.nodes[k] for k in np.flatnonzero(inside).tolist()]
         shown = ", ".join(nodes[:5]) + (f" and {len(nodes) - 5} more" if len(nodes) > 5 else "")
         blocked = f" ({', '.join(dict.fromkeys(diodes))} blocks it)" if diodes else ""
+        verb = ("push" if push else "draw") + ("es" if push else "s") * (len(sources) == 1)
         amperes = abs(sum(float(net[p]) for p in parts))
         raise TopologyError(
-            f"node {shown}: {', '.join(sources[:5])} {'pushes' if push else 'draws'} a net {amperes:g} A "
+            f"node {shown}: {', '.join(sources[:5])} {verb} a net {amperes:g} A "
             f"{'into' if push else 'from'} it, and no element can carry this current {'away' if push else 'there'}"
             f"{blocked}; connect it to ground with a resistor, or balance the sources",
             circuit.at(s, int(crossing[0])),
             nodes=nodes,
-            elements=[*sources, *diodes],
+            elements=[*sources, *dict.fromkeys(diodes)],
         )
 
 

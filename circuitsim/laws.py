@@ -159,9 +159,10 @@ def _junction_voltage(p: Floats, v: Floats) -> Floats:
     if not rs.any():
         return v
     low, high = np.minimum(v, 0.0), np.maximum(v, 0.0)
+    # Where the exponential alone would carry all of v / RS: beyond the root, so that Newton comes back to it.
     with np.errstate(divide="ignore"):
-        guess = p[:, 1] * np.log1p(np.where(rs > 0, high / np.where(rs > 0, rs * p[:, 0], 1.0), np.inf))
-    w = np.where(v > 0, np.minimum(v, guess), v)
+        decades = np.log1p(np.where(rs > 0, np.abs(v) / np.where(rs > 0, rs * p[:, 0], 1.0), np.inf))
+    w = np.where(v > 0, np.minimum(v, p[:, 1] * decades), np.maximum(v, -(p[:, 3] + p[:, 4] * decades)))
     for _ in range(200):
         i, g = _junction_current(p, w)
         error = w + rs * i - v

@@ -22,6 +22,7 @@ from scipy import sparse
 
 from circuitsim.circuit import Circuit
 from circuitsim.errors import TopologyError
+from circuitsim.laws import MAX_EXPONENT, Law
 from circuitsim.topology import Dense, FlatBranches, Side, Topology, build_topology, flat_branches
 from circuitsim.units import check_loops
 
@@ -94,7 +95,7 @@ class Problem:
         e = self.circuit.ties.e
         e = e[rows] if e.shape[0] > 1 else e
         offsets = t.forest.offsets(e)
-        check_loops(self.circuit, t.forest, offsets)
+        check_loops(self.circuit, t.forest, e, offsets, rows.start)
         if np.array_equal(t.forest.nodes, t.fixed_nodes):
             return offsets
         fixed = np.zeros((e.shape[0], t.fixed_nodes.size))
@@ -117,18 +118,19 @@ class Problem:
         source_abs = np.ascontiguousarray((abs(t.source_incidence) @ np.abs(i).T).T)
         if source_abs.any():
             injection = injection + source_flow
-        lo, hi = self._bounds(fixed)
+        lo, hi = self._bounds(fixed, rows.start)
+        self._check_overflow(fixed)
         junction_offset = fixed @ t.junction_fixed.T
         return Drive(rows, fixed, injection, source_flow, source_abs, fixed_abs, lo, hi, junction_offset)
 
-    def _bounds(self, fixed: Floats) -> tuple[Floats, Floats]:
+    def _bounds(self, fixed: Floats, first_row: int) -> tuple[Floats, Floats]:
         t = self.topology
         ideal = self.circuit.ideal_diodes
         difference = fixed @ t.ideal_fixed.T  # fixed part of anode minus cathode voltage
         room = ideal.vf - difference
         if (room[:, t.ideal_closed] < -_tolerance(fixed)).any():
             row, k = (int(x) for x in np.argwhere(room[:, t.ideal_closed] < -_tolerance(fixed))[0])
-            self._infeasible(row, [int(t.ideal_closed[k])], -float(room[row, t.ideal_closed[k]]))
+            self._infeasible(first_row + row, [int(t.ideal_closed[k])], -float(room[row, t.ideal_closed[k]]))
         lower, upper = -room[:, t.lower_diodes], room[:, t.upper_diodes]
         if (lower == lower[:1]).all() and (upper == upper[:1]).all():
             lower, upper = lower[:1], upper[:1]
@@ -144,8 +146,28 @@ class Problem:
             witness += [
                 int(t.upper_diodes[k]) for k in np.flatnonzero(t.upper_units == u) if upper[row, k] == hi[u, row]
             ][:1]
-            self._infeasible(row, witness, float(lo[u, row] - hi[u, row]))
+            self._infeasible(first_row + row, witness, float(lo[u, row] - hi[u, row]))
         return np.ascontiguousarray(lo.T), np.ascontiguousarray(np.maximum(hi, lo).T)
+
+    def _check_overflow(self, fixed: Floats) -> None:
+        """A Shockley diode whose voltage the sources fix must have a current that is a number."""
+        t, j = self.topology, self.circuit.junctions
+        if not t.closed_junctions.size:
+            return
+        v = (fixed @ t.closed_fixed.T).max(axis=0)
+        bare = (j.law[t.closed_junctions] == Law.SHOCKLEY) & (j.params[t.closed_junctions, 2] == 0)
+        exponent = v / np.maximum(j.params[t.closed_junctions, 1], 1e-300)
+        over = np.flatnonzero(bare & (exponent > MAX_EXPONENT))
+        if over.size:
+            k = int(t.closed_junctions[over[0]])
+            name = self.circuit.element(j, k)
+            raise TopologyError(
+                f"diode {name}: the sources force {v[over[0]]:g} V across it, {exponent[over[0]]:.0f} N Vt: its "
+                "current overflows; put a resistor in series, or give its model an RS",
+                self.circuit.at(j, k),
+                nodes=[self.circuit.nodes[j.a[k]], self.circuit.nodes[j.b[k]]],
+                elements=[name],
+            )
 
     def _infeasible(self, row: int, diodes: list[int], volts: float) -> None:
         circuit = self.circuit

@@ -97,6 +97,8 @@ class Topology:
     junction_a: Ints  # free unit of the anode, -1: known
     junction_k: Ints
     junction_fixed: sparse.csr_array  # (n_junctions, n_fixed)
+    closed_junctions: Ints  # nonlinear branches whose voltage the sources fix
+    closed_fixed: sparse.csr_array  # (n_closed, n_fixed)
     ideal_fixed: sparse.csr_array  # (n_ideal, n_fixed)
     ideal_closed: Ints  # ideal diodes whose voltage the sources fix
     lower_diodes: Ints  # known anode, free cathode: a lower bound
@@ -242,7 +244,7 @@ class _Placement:
         ideal, j = c.ideal_diodes, c.junctions
         ia, ik = self.index[ideal.a], self.index[ideal.b]
         ja, jk = self.index[j.a], self.index[j.b]
-        open_junctions = np.flatnonzero(ja != jk)
+        open_junctions, closed = np.flatnonzero(ja != jk), np.flatnonzero(ja == jk)
         lower = np.flatnonzero((ia < 0) & (ik >= 0))
         upper = np.flatnonzero((ia >= 0) & (ik < 0))
         links = np.flatnonzero((ia >= 0) & (ik >= 0) & (ia != ik))
@@ -270,6 +272,8 @@ class _Placement:
             junction_a=ja[open_junctions],
             junction_k=jk[open_junctions],
             junction_fixed=self._difference(j.a[open_junctions], j.b[open_junctions]),
+            closed_junctions=closed,
+            closed_fixed=self._difference(j.a[closed], j.b[closed]),
             ideal_fixed=self._difference(ideal.a, ideal.b),
             ideal_closed=np.flatnonzero(ia == ik),
             lower_diodes=lower,

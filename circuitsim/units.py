@@ -84,22 +84,27 @@ def _parents(graph: sparse.csr_array, roots: Ints) -> Ints:
     return np.where(parent < 0, np.arange(n), parent)
 
 
-def check_loops(circuit: Circuit, forest: TieForest, offsets: Floats) -> None:
-    """Every loop of ties must add up to 0 V. Raises TopologyError naming the loop and the volts by which it fails."""
+def check_loops(circuit: Circuit, forest: TieForest, e: Floats, offsets: Floats, first_row: int) -> None:
+    """Every loop of ties must add up to 0 V. Raises TopologyError naming the loop and the volts by which it fails.
+
+    `e` (rows, ties) and `offsets` are those of the batch rows from `first_row` on.
+    """
     ties = circuit.ties
     if not forest.chords.size:
         return
     a = np.searchsorted(forest.nodes, ties.a[forest.chords])
     b = np.searchsorted(forest.nodes, ties.b[forest.chords])
-    error = offsets[:, a] - offsets[:, b] - ties.e[:, forest.chords]
-    scale = np.abs(offsets[:, a]) + np.abs(offsets[:, b]) + np.abs(ties.e[:, forest.chords])
+    error = offsets[:, a] - offsets[:, b] - e[:, forest.chords]
+    largest = np.zeros((forest.nodes.size, offsets.shape[0]))  # of the tied group, at its root
+    np.maximum.at(largest, forest.root, np.abs(offsets).T)
+    scale = largest[forest.root[a]].T + np.abs(e[:, forest.chords])
     bad = np.abs(error) > _LOOP_TOLERANCE * scale
     if bad.any():
         row, k = (int(i) for i in np.argwhere(bad)[0])
         loop = [int(forest.chords[k]), *_path(forest, int(a[k]), int(b[k]))]
         names = [circuit.element(ties, t) for t in loop]
         latest = max(loop, key=lambda t: _place(circuit, ties, t))
-        of_row = f" in batch row {row}" if offsets.shape[0] > 1 else ""
+        of_row = f" in batch row {first_row + row}" if offsets.shape[0] > 1 else ""
         raise TopologyError(
             f"loop of voltage sources {', '.join(names)}: its voltages add up to "
             f"{abs(error[row, k]):g} V instead of 0{of_row}; put a resistor in the loop, or make the voltages agree",

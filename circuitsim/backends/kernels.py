@@ -49,8 +49,9 @@ def branch(law, p, v):
     low = min(v, 0.0)
     high = max(v, 0.0)
     w = v
-    if v > 0.0 and rs * p[0] > 0.0:
-        w = min(v, p[1] * math.log1p(v / (rs * p[0])))
+    if rs * p[0] > 0.0:  # where the exponential alone would carry all of v / RS: beyond the root
+        decades = math.log1p(abs(v) / (rs * p[0]))
+        w = min(v, p[1] * decades) if v > 0.0 else max(v, -(p[3] + p[4] * decades))
     for _ in range(_STEPS):
         i, g = shockley(p, w)
         error = w + rs * i - v

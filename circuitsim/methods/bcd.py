@@ -68,7 +68,11 @@ def solve_tile(problem: Problem, drive: Drive, engine: Engine, settings: Setting
             status = Status.NONFINITE
         elif check.meets(tolerance):
             status = Status.SOLVED
-        elif (not moved or (sweeps > 10 and check.at_rounding(tolerance, eps))) and shifts < _MAX_SHIFTS:
+        elif (
+            sweeps < settings.max_sweeps
+            and (not moved or (sweeps > 10 and check.at_rounding(tolerance, eps)))
+            and shifts < _MAX_SHIFTS
+        ):
             drive = shift(problem, given, x if drive.base is None else drive.base + x)
             engine.start(drive, np.zeros_like(x))
             shifts += 1

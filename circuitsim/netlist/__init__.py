@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from circuitsim.errors import At, NetlistError
 from circuitsim.netlist.expand import expand
 from circuitsim.netlist.model import ArrayRef, CrossbarCard, ModelCard, Netlist, Options, Table
 from circuitsim.netlist.source import check_text, read_bytes, read_text
@@ -22,6 +23,10 @@ def parse_netlist(text: str, name: str = "netlist") -> Netlist:
     >>> parse_netlist("divider\\nV1 in 0 10\\nR1 in out 1k\\nR2 out 0 1k").nodes
     ['0', 'in', 'out']
     """
-    data = text.encode("utf-8")
-    check_text(data, name)
-    return expand(read_text(data, name), name)
+    try:
+        data = text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        line = text.count("\n", 0, error.start) + 1
+        found = f"U+{ord(text[error.start]):04X}"
+        raise NetlistError(f"{found} is no character of UTF-8 text; remove it", At(name, line)) from None
+    return expand(read_text(check_text(data, name), name), name)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-import zipfile
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.errors import At, NetlistError
+from circuitsim.errors import NetlistError
+from circuitsim.netlist.tokens import shown
 
-_RANGE = re.compile(r"\[(\d{1,15}):(\d{1,15})\]")
-_RANGED = re.compile(r"(.*?)((?:\[\d{1,15}:\d{1,15}\])+)$", re.DOTALL)
+_RANGE = re.compile(r"\[([0-9]+):([0-9]+)\]")
+_DIGITS = 15  # of an index
 
 
 def split_ranges(word: str) -> tuple[str, tuple[range, ...]]:
@@ -23,11 +24,19 @@ def split_ranges(word: str) -> tuple[str, tuple[range, ...]]:
     >>> split_ranges("h[3]")
     ('h[3]', ())
     """
-    match = _RANGED.match(word)
-    if match is None:
-        return word, ()
-    ends = [(int(a), int(b)) for a, b in _RANGE.findall(match.group(2))]
-    return match.group(1), tuple(range(a, b + 1) if a <= b else range(a, b - 1, -1) for a, b in ends)
+    stop = len(word)
+    ranges: list[range] = []
+    while stop and word[stop - 1] == "]":
+        start = word.rfind("[", 0, stop)
+        match = _RANGE.fullmatch(word, max(start, 0), stop)
+        if match is None:
+            break
+        if max(map(len, match.groups())) > _DIGITS:
+            raise NetlistError(f"range {shown(match.group())}: an index has at most {_DIGITS} digits")
+        a, b = (int(digits) for digits in match.groups())
+        ranges.append(range(a, b + 1) if a <= b else range(a, b - 1, -1))
+        stop = start
+    return (word[:stop], tuple(ranges[::-1])) if ranges else (word, ())
 
 
 def member_names(base: str, ranges: tuple[range, ...]) -> list[str]:
@@ -42,38 +51,61 @@ def member_names(base: str, ranges: tuple[range, ...]) -> list[str]:
     return names
 
 
-def load_values(reference: str, base: Path, shape: tuple[int, ...], at: At, element: str) -> NDArray[np.float64]:
+def load_values(reference: str, base: Path, shape: tuple[int, ...]) -> NDArray[np.float64]:
     """The array behind `@file.npy` or `@file.npz:key`, checked: real numbers, of this shape (or one number), no NaN.
 
-    Files are looked up relative to `base`, the folder of the netlist that names them. Never unpickles.
+    Files are looked up relative to `base`, the folder of the netlist that names them. Never unpickles. Raises
+    NetlistError without a place.
     """
-    name, colon, key = reference[1:].strip("\"'").partition(":")
-    path = base / name
-    where = f"{element}: values {reference}"
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.lib.npyio.NpzFile):
-            with loaded:
-                if key not in loaded.files:
-                    keys = ", ".join(loaded.files)
-                    raise NetlistError(f"{where}: no array '{key}' in {path}; it holds {keys}: write @{name}:KEY", at)
-                values = loaded[key]
-        elif colon:
-            raise NetlistError(f"{where}: {path} is a .npy file and has no key; write @{name}", at)
-        else:
-            values = loaded
-    except FileNotFoundError:
-        raise NetlistError(f"{where}: no such file: {path}", at) from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise NetlistError(f"{where}: {path} is not a readable .npy or .npz file of numbers ({reason})", at) from None
+    name, _, key = reference[1:].strip("\"'{}").partition(":")
+    values = _load(base / name, name, key)
+    found = f"'{shown(reference)}'"
     if values.dtype.kind not in "fiub":
-        raise NetlistError(f"{where}: {path} holds {values.dtype}, not real numbers", at)
+        raise NetlistError(f"{found} holds {values.dtype}, not real numbers; save an array of floats")
     if values.shape not in (shape, ()):
-        raise NetlistError(f"{where}: {path} has shape {values.shape}, but the element needs {shape}", at)
-    values = values.astype(np.float64, copy=False)
+        raise NetlistError(
+            f"{found} has shape {values.shape}, but the element needs {shape}; change the ranges or the file"
+        )
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float64, copy=False)
     bad = ~np.isfinite(values)
     if bad.any():
         index = ",".join(str(i) for i in np.argwhere(bad)[0])
-        raise NetlistError(f"{where}: {path} has {values[bad].flat[0]} at [{index}]; every value must be finite", at)
+        raise NetlistError(f"{found} has {values[bad].flat[0]} at [{index}]; every value must be finite")
+    return values
+
+
+def _load(path: Path, name: str, key: str) -> NDArray:
+    """The array in a file, whatever it holds."""
+    file = shown(str(path), 200)
+    try:
+        stream = path.open("rb")
+    except FileNotFoundError:
+        raise NetlistError(f"no such file: {file}; check its name and folder") from None
+    except OSError as error:
+        raise NetlistError(f"cannot read {file}: {error.strerror}; it must be a .npy or .npz file") from None
+    with stream:
+        return _read(stream, file, name, key)
+
+
+def _read(stream: BinaryIO, file: str, name: str, key: str) -> NDArray:
+    magic = stream.read(6)
+    stream.seek(0)
+    if magic[:2] != b"PK" and magic != b"\x93NUMPY":
+        raise NetlistError(f"{file} is neither a .npy nor a .npz file; save it with numpy.save or numpy.savez")
+    keys: list[str] = []
+    try:
+        values = np.load(stream, allow_pickle=False)
+        if isinstance(values, np.lib.npyio.NpzFile):
+            with values as arrays:
+                keys = arrays.files
+                values = arrays[key] if key in keys else None
+    except Exception as error:  # a damaged file makes numpy and zipfile raise almost anything
+        if "Object arrays" in str(error):
+            raise NetlistError(f"{file} holds Python objects, which are never loaded; save real numbers") from None
+        raise NetlistError(f"{file} is damaged or cut short; save it again") from None
+    if values is None:
+        raise NetlistError(f"no array '{key}' in {file}; write @{name}:KEY with KEY one of {', '.join(keys)}")
+    if key and not keys:
+        raise NetlistError(f"{file} is a .npy file and has no '{key}'; write @{name}")
     return values

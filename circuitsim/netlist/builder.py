@@ -2,44 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 
 from circuitsim.errors import At, NetlistError
 from circuitsim.netlist.arrays import member_names
-from circuitsim.netlist.model import ArrayRef, CrossbarCard, Ints, Table
+from circuitsim.netlist.expressions import Value
+from circuitsim.netlist.model import ArrayRef, CrossbarCard, Floats, Ints, Table
 from circuitsim.netlist.source import Plain
+from circuitsim.netlist.tokens import shown
 
 KINDS = "RVIDLC"
+_INDEX = re.compile(r"\[([0-9]{1,15})\]$")
 COLUMNS = {"R": ("r",), "V": ("v",), "I": ("i",), "D": ("model", "area", "temp"), "L": (), "C": ()}
 
 
 @dataclass
 class _Rows:
-    """The rows of one kind so far: lists of pieces that are joined once, at the end."""
+    """The rows of one kind so far."""
 
+    columns: list[list[float]]  # one list for each of COLUMNS
     names: list[str] = field(default_factory=list)
     a: list[int] = field(default_factory=list)
     b: list[int] = field(default_factory=list)
     order: list[int] = field(default_factory=list)  # place of the top-level card: where the row stands in the deck
     seq: list[int] = field(default_factory=list)  # place of the element's own card
-    values: dict[str, list[float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _PlainRows:
+    """The plain cards of one kind in one file; nodes in the builder's numbering."""
+
+    names: list[str]
+    a: Ints
+    b: Ints
+    seq: Ints
+    value: Floats
 
 
 class Builder:
     """Nodes, element rows and crossbars under construction."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: Callable[[int], At]) -> None:
+        self.place = place
         self.nodes: list[str] = ["0"]
         self.node_index: dict[str, int] = {"0": 0}
-        self.rows = {kind: _Rows(values={c: [] for c in COLUMNS[kind]}) for kind in KINDS}
+        self.rows = {kind: _Rows([[] for _ in COLUMNS[kind]]) for kind in KINDS}
         self.arrays: dict[str, ArrayRef] = {}
         self.crossbars: list[CrossbarCard] = []
         self.crossbar_order: list[int] = []
-        self.names: dict[str, int] = {}  # lower-case element name -> place
+        self.names: dict[str, int] = {}  # lower-case element or array name -> place
 
     def node(self, name: str) -> int:
         """The index of a node, made when new. Ground is `0` or `gnd` in any case."""
@@ -52,29 +69,45 @@ class Builder:
             self.nodes.append(name)
         return index
 
-    def add(
+    def claim(self, name: str, seq: int) -> None:
+        """Note that the element, array or instance at place `seq` has this name; no other may have it."""
+        earlier = self.names.setdefault(name.lower(), seq)
+        if earlier != seq:
+            raise _duplicate(name, self.place(earlier), self.place(seq))
+
+    def add(self, kind: str, name: str, a: int, b: int, order: int, seq: int, *values: float) -> None:
+        """Append one element; `values` in the order of COLUMNS."""
+        rows = self.rows[kind]
+        rows.names.append(name)
+        rows.a.append(a)
+        rows.b.append(b)
+        rows.order.append(order)
+        rows.seq.append(seq)
+        for column, value in zip(rows.columns, values, strict=True):
+            column.append(value)
+
+    def add_array(
         self,
         kind: str,
         name: str,
-        ranges: tuple[range, ...],
+        indices: range,
         a: Sequence[int],
         b: Sequence[int],
-        place: tuple[int, int],
-        values: Mapping[str, ArrayLike],
+        order: int,
+        seq: int,
+        *values: Value,
     ) -> None:
-        """Append the members of an array (or one element: no ranges, one row)."""
-        rows = self.rows[kind]
-        count = len(a)
+        """Append the members of an array; each of the values is one number, or one for each member."""
+        rows, count = self.rows[kind], len(indices)
         start = len(rows.names)
-        rows.names += member_names(name, ranges)
+        rows.names += member_names(name, (indices,))
         rows.a += a
         rows.b += b
-        rows.order += [place[0]] * count
-        rows.seq += [place[1]] * count
-        for column, value in values.items():
-            rows.values[column] += np.broadcast_to(np.asarray(value, float).ravel(), (count,)).tolist()
-        if ranges:
-            self.arrays[name.lower()] = ArrayRef(kind, start, start + count, ranges)
+        rows.order += [order] * count
+        rows.seq += [seq] * count
+        for column, value in zip(rows.columns, values, strict=True):
+            column += np.broadcast_to(value, (count,)).tolist()
+        self.arrays[name.lower()] = ArrayRef(kind, start, start + count, (indices,))
 
     def add_crossbar(self, crossbar: CrossbarCard, order: int) -> None:
         self.crossbars.append(crossbar)
@@ -83,51 +116,52 @@ class Builder:
 
     def tables(self, plain: list[Plain]) -> tuple[dict[str, Table], tuple[CrossbarCard, ...], list[str]]:
         """Tables in deck order, crossbars, and node names numbered by first appearance."""
-        parts = [_plain_rows(p, self) for p in plain]
+        self._check_members()
+        parts = [self._plain_rows(p, last=p is plain[-1]) for p in plain]
+        first = np.full(len(self.nodes), np.iinfo(np.int64).max)  # twice the place where a node appears first
         tables: dict[str, Table] = {}
-        orders: dict[str, Ints] = {}
         for kind in KINDS:
             rows = self.rows[kind]
-            chosen = [p[kind] for p in parts if kind in p]
-            order = np.concatenate([np.array(rows.order, np.int64), *[c["seq"] for c in chosen]])
+            chosen = [part[kind] for part in parts if kind in part]
+            order = np.array(rows.order, np.int64)
+            a, b = np.array(rows.a, np.int64), np.array(rows.b, np.int64)
+            np.minimum.at(first, a, 2 * order)  # of one card, nodes are met in the order of their making
+            np.minimum.at(first, b, 2 * order)
+            for c in chosen:
+                np.minimum.at(first, c.a, 2 * c.seq)
+                np.minimum.at(first, c.b, 2 * c.seq + 1)
+            tables[kind] = self._table(kind, rows, order, a, b, chosen)
+        for crossbar, place in zip(self.crossbars, self.crossbar_order, strict=True):
+            np.minimum.at(first, crossbar.rows, 2 * place)
+            np.minimum.at(first, crossbar.cols, 2 * place)
+        return self._number_nodes(tables, first)
+
+    def _table(self, kind: str, rows: _Rows, order: Ints, a: Ints, b: Ints, plain: list[_PlainRows]) -> Table:
+        """The rows of the builder and the plain ones, merged in deck order."""
+        names = list(chain(rows.names, *(c.names for c in plain))) if rows.names or len(plain) != 1 else plain[0].names
+        order = np.concatenate([order, *[c.seq for c in plain]])
+        a, b = np.concatenate([a, *[c.a for c in plain]]), np.concatenate([b, *[c.b for c in plain]])
+        seq = np.concatenate([np.array(rows.seq, np.int64), *[c.seq for c in plain]])
+        columns = [np.concatenate([np.array(c, float), *[p.value for p in plain]]) for c in rows.columns]
+        if not (order[1:] >= order[:-1]).all():
             sort = np.argsort(order, kind="stable")
-            names = rows.names + [name for c in chosen for name in c["names"]]
-            values = {
-                column: np.concatenate([np.array(rows.values[column], float), *[c["value"] for c in chosen]])[sort]
-                for column in COLUMNS[kind]
-            }
-            tables[kind] = Table(
-                kind,
-                names if _is_sorted(order) else [names[i] for i in sort],
-                np.concatenate([np.array(rows.a, np.int64), *[c["a"] for c in chosen]])[sort],
-                np.concatenate([np.array(rows.b, np.int64), *[c["b"] for c in chosen]])[sort],
-                np.concatenate([np.array(rows.seq, np.int64), *[c["seq"] for c in chosen]])[sort],
-                values,
-            )
-            orders[kind] = order[sort]
+            names = [names[i] for i in sort.tolist()]
+            a, b, seq, columns = a[sort], b[sort], seq[sort], [c[sort] for c in columns]
             self._move_arrays(kind, sort)
-        return self._number_nodes(tables, orders)
+        return Table(kind, names, a, b, seq, dict(zip(COLUMNS[kind], columns, strict=True)))
 
     def _move_arrays(self, kind: str, sort: Ints) -> None:
         """Array members stay together under the stable sort; note where each array went."""
-        moved = {key: ref for key, ref in self.arrays.items() if ref.kind == kind}
-        if moved:
-            place = np.empty_like(sort)
-            place[sort] = np.arange(sort.size)
-            for key, ref in moved.items():
+        place = np.empty_like(sort)
+        place[sort] = np.arange(sort.size)
+        for key, ref in self.arrays.items():
+            if ref.kind == kind:
                 start = int(place[ref.start])
                 self.arrays[key] = ArrayRef(kind, start, start + ref.stop - ref.start, ref.indices)
 
     def _number_nodes(
-        self, tables: dict[str, Table], orders: dict[str, Ints]
+        self, tables: dict[str, Table], first: Ints
     ) -> tuple[dict[str, Table], tuple[CrossbarCard, ...], list[str]]:
-        first = np.full(len(self.nodes), np.iinfo(np.int64).max)
-        for kind, table in tables.items():
-            np.minimum.at(first, table.a, 2 * orders[kind])
-            np.minimum.at(first, table.b, 2 * orders[kind] + 1)
-        for crossbar, order in zip(self.crossbars, self.crossbar_order, strict=True):
-            np.minimum.at(first, crossbar.rows, 2 * order)
-            np.minimum.at(first, crossbar.cols, 2 * order + 1)
         first[0] = -1
         by_first = np.argsort(first, kind="stable")
         number = np.empty_like(by_first)
@@ -137,55 +171,74 @@ class Builder:
         crossbars = tuple(
             CrossbarCard(c.name, number[c.rows], number[c.cols], c.g, c.ranges, c.seq) for c in self.crossbars
         )
-        return tables, crossbars, [self.nodes[i] for i in by_first]
+        return tables, crossbars, [self.nodes[i] for i in by_first.tolist()]
+
+    def _plain_rows(self, plain: Plain, last: bool) -> dict[str, _PlainRows]:
+        """The plain cards of one file, by kind, after a look at whether their names are free."""
+        cards = plain.cards
+        names = _cut(plain.data, cards.name_start, cards.name_stop)
+        self._check_names(plain, names, last)
+        number = self._plain_nodes(cards.nodes)
+        a, b = number[cards.a], number[cards.b]
+        out = {}
+        for kind in "RVI":
+            chosen = np.flatnonzero(cards.letter == ord(kind.lower()))
+            if chosen.size == len(names):
+                out[kind] = _PlainRows(names, a, b, plain.seq, cards.value)
+            elif chosen.size:
+                mine = [names[i] for i in chosen.tolist()]
+                out[kind] = _PlainRows(mine, a[chosen], b[chosen], plain.seq[chosen], cards.value[chosen])
+        return out
+
+    def _plain_nodes(self, names: list[str]) -> Ints:
+        """The numbers of some distinct nodes, made when new: `node` for many at once."""
+        known, before = self.node_index, len(self.nodes)
+        number = [known.setdefault(key, len(known)) for key in "\n".join(names).lower().split("\n")]
+        self.nodes += [name for name, index in zip(names, number, strict=True) if index >= before]
+        return np.array(number, np.int64)
+
+    def _check_names(self, plain: Plain, names: list[str], last: bool) -> None:
+        """No plain card has the name of another element."""
+        if plain.duplicate is not None:
+            i, j = plain.duplicate
+            raise _duplicate(names[j], self.place(int(plain.seq[i])), self.place(int(plain.seq[j])))
+        if not self.names and last:
+            return
+        keys = "\n".join(names).lower().split("\n")
+        if not self.names.keys().isdisjoint(keys):
+            i = next(i for i, key in enumerate(keys) if key in self.names)
+            places = sorted([self.names[keys[i]], int(plain.seq[i])])
+            raise _duplicate(names[i], *map(self.place, places))
+        if not last:
+            self.names.update(zip(keys, plain.seq.tolist(), strict=True))
+
+    def _check_members(self) -> None:
+        """No element has the name of an array's member. Names with a bracket are never those of plain cards."""
+        if not self.arrays:
+            return
+        for name, seq in self.names.items():
+            base = name
+            indices: list[int] = []
+            while (match := _INDEX.search(base)) is not None:
+                base = base[: match.start()]
+                indices.insert(0, int(match.group(1)))
+                array = self.arrays.get(base)
+                if array is not None and all(i in r for i, r in zip(indices, array.indices, strict=False)):
+                    raise _duplicate(name, *map(self.place, sorted([seq, self.names[base]])))
 
 
-def _is_sorted(order: Ints) -> bool:
-    return bool((order[1:] >= order[:-1]).all())
+def _cut(data: bytes, start: Ints, stop: Ints) -> list[str]:
+    """The texts data[start:stop], each followed by a blank in the data."""
+    width = stop - start + 1
+    place = np.cumsum(width) - width
+    text: NDArray[np.uint8] = np.frombuffer(data, np.uint8)
+    return text[np.arange(width.sum()) + np.repeat(start - place, width)].tobytes().decode("ascii").split()
 
 
-def _plain_rows(plain: Plain, builder: Builder) -> dict[str, dict]:
-    """The plain cards of one file, by kind, with names decoded and nodes in the builder's numbering."""
-    cards = plain.cards
-    number = np.array([builder.node(name) for name in cards.nodes], np.int64)
-    text = plain.data.decode("latin-1")  # one character per byte: plain names are ASCII
-    out = {}
-    for kind in "RVI":
-        chosen = cards.letter == ord(kind.lower())
-        if chosen.any():
-            spans = zip(cards.name_start[chosen].tolist(), cards.name_stop[chosen].tolist(), strict=True)
-            out[kind] = {
-                "names": [text[start:stop] for start, stop in spans],
-                "a": number[cards.a[chosen]],
-                "b": number[cards.b[chosen]],
-                "seq": plain.seq[chosen],
-                "value": cards.value[chosen],
-            }
-    return out
-
-
-def check_duplicates(plain: list[Plain], taken: dict[str, int], place: Callable[[int], At]) -> None:
-    """No plain card has the name of another element. `taken`: lower-case name -> place of all other elements."""
-    for p in plain:
-        text = p.data.decode("latin-1").lower()
-        if p.duplicate is not None:
-            i, j = p.duplicate
-            name = text[p.cards.name_start[j] : p.cards.name_stop[j]]
-            raise duplicate(name, int(p.seq[i]), int(p.seq[j]), place)
-        spans = zip(p.cards.name_start.tolist(), p.cards.name_stop.tolist(), p.seq.tolist(), strict=True)
-        named = [(text[start:stop], seq) for start, stop, seq in spans]
-        for name, seq in named:
-            if name in taken:
-                raise duplicate(name, taken[name], seq, place)
-        if len(plain) > 1:
-            taken.update(named)
-
-
-def duplicate(name: str, one: int, other: int, place: Callable[[int], At]) -> NetlistError:
-    """The error for two elements of one name, whose places these are."""
-    first, second = place(min(one, other)), place(max(one, other))
+def _duplicate(name: str, first: At, second: At) -> NetlistError:
+    """The error for two elements of one name."""
     return NetlistError(
-        f"element {name}: this name is already taken by the element at {first}; "
+        f"element {shown(name)}: this name is already taken by the element at {first}; "
         "every element needs a name of its own (case does not matter)",
         second,
     )

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.errors import At, NetlistError
 from circuitsim.netlist.source import Source
+from circuitsim.netlist.tokens import shown
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+
+ABSOLUTE_ZERO = -273.15  # degree Celsius
+_SHORT = 40  # characters of a name that is worth proposing
 
 
 @dataclass(frozen=True)
@@ -118,13 +124,14 @@ class Netlist:
         """The index of a node by name, in any case; NetlistError when there is none."""
         index = self._node_index.get(name.lower())
         if index is None:
-            raise NetlistError(f"no node '{name}' in {self.path}{_similar(name.lower(), self._node_index)}")
+            raise NetlistError(
+                f"no node '{shown(name)}' in {self.path}{similar(name.lower(), self._node_index, 'nodes')}"
+            )
         return index
 
 
-def _similar(key: str, known: Mapping[str, int]) -> str:
-    """A short hint of names that exist, for error messages."""
-    import difflib
-
-    close = difflib.get_close_matches(key, list(known)[:5000], 3) or list(known)[1:6]
-    return f"; nodes are {', '.join(close)} ..." if close else ""
+def similar(key: str, known: Iterable[str], what: str) -> str:
+    """The end of an error message about an unknown name: some names that exist."""
+    names = [name for name in islice(known, 5000) if len(name) <= _SHORT]
+    close = difflib.get_close_matches(key[:_SHORT], names, 3) or names[:5]
+    return f"; {what} are {', '.join(close)} ..." if close else ""

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from circuitsim.errors import At, NetlistError
+from circuitsim.errors import NetlistError
 from circuitsim.netlist.model import ModelCard
 from circuitsim.netlist.numbers import parse_number
-from circuitsim.netlist.scopes import Scope, expression
-from circuitsim.netlist.tokens import split_keys, tokenize, unbrace
+from circuitsim.netlist.scopes import Note, Place, Scope, expression
+from circuitsim.netlist.source import Card
+from circuitsim.netlist.tokens import comma_hint, labelled, located, shown, split_keys, tokenize
 
 _TYPES = {"d": "d", "r": "r", "res": "r"}
+_FLAGS = frozenset({"ideal"})
+_RESISTOR = frozenset("r res rsh l w defl defw short dlr narrow dw tc tc1 tc2 tce tnom kf af lf wf ef bv_max".split())
 
 
 class ModelTable:
     """The models in use, a row each; `find` gives the row of a name in a scope."""
 
-    def __init__(self, place: Callable[[int], At]) -> None:
+    def __init__(self, place: Place, note: Note) -> None:
         self.place = place
+        self.note = note
         self.rows: list[ModelCard] = []
 
     def find(self, scope: Scope, name: str) -> int | None:
@@ -31,27 +33,50 @@ class ModelTable:
             owner = owner.parent
         assert owner is not None  # a definition is only visible from inside an instance of its block
         if key not in owner.model_rows:
+            card = block.models[key]
+            with located(self.place, card.seq):
+                model = self._read(owner, card)
             owner.model_rows[key] = len(self.rows)
-            self.rows.append(self._read(owner, key))
+            self.rows.append(model)
         return owner.model_rows[key]
 
-    def _read(self, scope: Scope, name: str) -> ModelCard:
-        card = scope.block.models[name]
-        at = self.place(card.seq)
-        words = split_keys(tokenize(card.text, at), at)
-        kind = words.words[2].lower() if len(words.words) > 2 else "?"
-        params = {key: self._value(scope, word, key, name, at) for key, word in words.keys.items()}
-        flags = frozenset(word.lower() for word in words.words[3:])
-        return ModelCard(words.words[1], _TYPES.get(kind, kind), params, flags, card.seq)
+    def _read(self, scope: Scope, card: Card) -> ModelCard:
+        """The parameters of a model: `IS=1e-14` or, as `=` is a delimiter like a blank, `IS 1e-14`."""
+        words = split_keys(tokenize(card.text))
+        name, kind, *rest = words.words[1:]
+        kind = _TYPES.get(kind.lower(), kind.lower())
+        label = f"model {shown(name)}"
+        given = dict(words.keys)
+        flags = []
+        rest.reverse()
+        while rest:
+            word = rest.pop().lower()
+            if word in _FLAGS:
+                flags.append(word)
+            elif word[0] in "+-.0123456789{":
+                raise NetlistError(
+                    f"{label}: value '{shown(word)}' without a name; write NAME=VALUE{comma_hint(card.text)}"
+                )
+            elif rest and rest[-1].lower() not in _FLAGS:
+                given[word] = rest.pop()
+            else:
+                self.note(card.seq, f"{label}: unknown word '{shown(word)}' is ignored")
+        params = {}
+        for key, word in given.items():
+            with labelled(f"{label}: {shown(key)}"):
+                params[key] = _value(scope, word)
+        if kind == "r":
+            for key in sorted(params.keys() - _RESISTOR):
+                self.note(card.seq, f"{label}: unknown parameter {shown(key.upper())} is ignored")
+        return ModelCard(name, kind, params, frozenset(flags), card.seq)
 
-    @staticmethod
-    def _value(scope: Scope, word: str, key: str, name: str, at: At) -> float:
-        label = f"model {name}: {key}"
-        if word[0] == "{" or scope.owner(word.lower()) is not None:
-            return float(scope.evaluate(expression(unbrace(word), at, label), at, label))
-        if word.lower().lstrip("+") in ("inf", "infinity"):
-            return float("inf")
-        try:
-            return parse_number(word)
-        except ValueError as error:
-            raise NetlistError(f"{label} '{word}': {error}", at) from None
+
+def _value(scope: Scope, word: str) -> float:
+    if word[0] == "{" or scope.owner(word.lower()) is not None:
+        return float(scope.evaluate(expression(word)))
+    if word.lower().lstrip("+") in ("inf", "infinity"):
+        return float("inf")
+    try:
+        return parse_number(word)
+    except ValueError as error:
+        raise NetlistError(str(error)) from None

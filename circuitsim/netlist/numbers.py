@@ -6,6 +6,8 @@ import math
 import re
 from decimal import Context, Decimal
 
+from circuitsim.netlist.tokens import shown
+
 _NUMBER = re.compile(r"([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+))(?:[eEdD]([+-]?)0*([0-9]*[0-9]))?([^\W\d_]*)")
 _RKM = re.compile(r"([+-]?[0-9]+)([^\W\d_]+)([0-9]+)[^\W\d_]*")
 _MEGA_LIKE = re.compile(r"[+-]?[0-9.]+(?:[eEdD][+-]?[0-9]+)?M(?!EG|IL)", re.IGNORECASE)
@@ -13,7 +15,6 @@ _MEGA_LIKE = re.compile(r"[+-]?[0-9.]+(?:[eEdD][+-]?[0-9]+)?M(?!EG|IL)", re.IGNO
 _POWERS = {"t": 12, "g": 9, "k": 3, "m": -3, "u": -6, "\u00b5": -6, "\u03bc": -6, "n": -9, "p": -12, "f": -15, "a": -18}
 _MIL = Decimal("25.4e-6")  # metres in a thousandth of an inch
 _FARTHEST = 10**5  # a decimal exponent beyond it is 0 or an overflow, whatever the mantissa
-_SHOWN = 40  # characters of a bad number that an error message repeats
 
 
 def parse_number(text: str) -> float:
@@ -43,7 +44,7 @@ def parse_number(text: str) -> float:
         exponent += 6 if suffix == "meg" else _POWERS.get(suffix[:1], 0)
         value = float(f"{mantissa}e{exponent}")
     if math.isinf(value):
-        raise ValueError(f"'{_shown(text)}' is beyond the largest double, 1.8e308; write a smaller number")
+        raise ValueError(f"'{shown(text)}' is beyond the largest double, 1.8e308; write a smaller number")
     return value
 
 
@@ -59,7 +60,7 @@ def looks_like_mega(text: str) -> bool:
 
 def _reason(text: str) -> str:
     """Why a text is no SPICE number, and what to write."""
-    shown = _shown(text)
+    found = shown(text)
     rkm = _RKM.fullmatch(text)
     if rkm is not None:
         whole, letters, decimals = rkm.groups()
@@ -71,11 +72,7 @@ def _reason(text: str) -> str:
             cure = f"write {whole}.{decimals}meg, or {whole}.{decimals}m if milli is meant"
         else:
             cure = f"write {whole}.{decimals}{letters if scaled else ''}"
-        return f"'{shown}': ngspice would read it as {_shown(reading)}; {_shown(cure)}"
+        return f"'{found}': ngspice would read it as {shown(reading)}; {shown(cure)}"
     if text.lstrip("+-").lower() in ("nan", "inf", "infinity"):
-        return f"'{shown}' is not a finite number; write a finite value"
-    return f"'{shown}' is not a number; write digits with an optional suffix, such as 4.7k, or an {{expression}}"
-
-
-def _shown(text: str) -> str:
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + " ..."
+        return f"'{found}' is not a finite number; write a finite value"
+    return f"'{found}' is not a number; write digits with an optional suffix, such as 4.7k, or an {{expression}}"

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 
 import numpy as np
 
 from circuitsim.errors import At, NetlistError
-from circuitsim.netlist.expressions import Expression, ExpressionError, UserFunction, evaluate, parse_expression
+from circuitsim.netlist.expressions import Expression, ExpressionError, UserFunction, Value, evaluate, parse_expression
 from circuitsim.netlist.source import Card
-from circuitsim.netlist.tokens import assignments, split_keys, tokenize, unbrace
+from circuitsim.netlist.syntax import Name
+from circuitsim.netlist.tokens import assignments, comma_hint, labelled, located, shown, split_keys, tokenize, unbrace
 
 Place = Callable[[int], At]
-Value = "float | np.ndarray"
+Note = Callable[[int, str], None]
 
 
-@dataclass
+@dataclass(eq=False)
 class Block:
     """The main netlist or a subcircuit definition: its cards, sorted by what they define."""
 
@@ -44,85 +46,110 @@ class Block:
             block = block.parent
         return block
 
-    def all_functions(self) -> dict[str, UserFunction]:
-        outer = self.parent.all_functions() if self.parent else {}
-        return {**outer, **self.functions}
+    @cached_property
+    def all_functions(self) -> Mapping[str, UserFunction]:
+        """The functions that are visible here; an inner definition hides an outer one."""
+        if self.parent is None:
+            return self.functions
+        return {**self.parent.all_functions, **self.functions} if self.functions else self.parent.all_functions
 
 
-def expression(text: str, at: At, what: str) -> Expression:
-    """Parse an expression; NetlistError with the place and `what` it is for."""
+@lru_cache(maxsize=1024)  # a subcircuit's expressions come again in each of its instances
+def expression(text: str) -> Expression:
+    """Parse an expression, with or without its braces. Raises NetlistError without a place."""
     try:
-        return parse_expression(text)
+        return parse_expression(unbrace(text))
     except ExpressionError as error:
-        raise NetlistError(f"{what}: {error}", at) from None
+        hint = comma_hint(text) if "unexpected ','" in str(error) else ""
+        raise NetlistError(f"{error}{hint}") from None
 
 
-def sort_cards(cards: list[Card], place: Place) -> Block:
+def sort_cards(cards: list[Card], place: Place, note: Note) -> Block:
     """Build the tree of blocks from the cards in deck order."""
     top = block = Block("main")
     for card in cards:
-        key = card.keyword
-        if not key.startswith("."):
+        if card.text[0] != ".":
             block.elements.append(card)
-        elif key in (".subckt", ".macro"):
-            block = _open_subcircuit(card, block, place(card.seq))
-        elif key in (".ends", ".eom"):
-            if block.parent is None:
-                raise NetlistError(f"{key} without a .subckt before it", place(card.seq))
-            block = block.parent
-        elif key == ".param":
-            for name, text in assignments(card.text[len(key) :], place(card.seq)):
-                block.params[name] = (expression(text, place(card.seq), f"parameter '{name}'"), card.seq)
-        elif key == ".func":
-            function = _function(card, place(card.seq))
-            block.functions[function.name] = function
-        elif key == ".model":
-            words = tokenize(card.text, place(card.seq))
-            if len(words) < 3:
-                raise NetlistError(".model needs a name and a type: .model NAME D(IS=1e-14)", place(card.seq))
-            block.models[words[1].lower()] = card
-        else:
-            block.controls.append(card)
+            continue
+        with located(place, card.seq):
+            block = _sort_card(card, block, note)
     if block.parent is not None:
-        raise NetlistError(f"subcircuit '{block.name}' has no .ends", place(block.seq))
+        raise NetlistError(f"subcircuit '{block.name}' has no .ends; add it after its last card", place(block.seq))
     return top
 
 
-def _open_subcircuit(card: Card, parent: Block, at: At) -> Block:
-    words = split_keys([t for t in tokenize(card.text, at) if t.lower() != "params:"], at)
-    if len(words.words) < 2:
-        raise NetlistError(".subckt needs a name: .subckt NAME pin1 pin2 ...", at)
-    name = words.words[1].lower()
-    pins = tuple(_fold(pin) for pin in words.words[2:])
-    for pin in pins:
-        if pins.count(pin) > 1:
-            raise NetlistError(f"subcircuit '{name}': pin '{pin}' appears twice", at)
-    if name in parent.subcircuits:
-        raise NetlistError(f"subcircuit '{name}' is defined twice", at)
-    block = Block(name, parent, pins, card.seq)
-    for key, text in words.keys.items():
-        block.params[key] = (expression(unbrace(text), at, f"parameter '{key}'"), card.seq)
-    parent.subcircuits[name] = block
+def _sort_card(card: Card, block: Block, note: Note) -> Block:
+    """Put a dot card into its block; returns the block that the next card belongs to."""
+    key = card.keyword
+    if key in (".subckt", ".macro"):
+        return _open_subcircuit(card, block, note)
+    if key in (".ends", ".eom"):
+        if block.parent is None:
+            raise NetlistError(f"{key} without a .subckt before it; remove it")
+        return block.parent
+    if key == ".param":
+        for name, text in assignments(card.text[len(key) :]):
+            with labelled(f"parameter '{shown(name)}'"):
+                block.params[name] = expression(text), card.seq
+    elif key == ".func":
+        function = _function(card)
+        block.functions[function.name] = function
+    elif key == ".model":
+        words = split_keys(tokenize(card.text)).words
+        if len(words) < 3:
+            raise NetlistError(".model needs a name and a type: .model NAME D(IS=1e-14)")
+        if words[1].lower() in block.models:
+            note(card.seq, f"model {shown(words[1])} is defined again; the first definition counts")
+        block.models.setdefault(words[1].lower(), card)
+    else:
+        block.controls.append(card)
     return block
 
 
-def _fold(node: str) -> str:
+def _open_subcircuit(card: Card, parent: Block, note: Note) -> Block:
+    words = split_keys([t for t in tokenize(card.text) if t.lower() != "params:"])
+    if len(words.words) < 2:
+        raise NetlistError(".subckt needs a name: .subckt NAME pin1 pin2 ...")
+    name = words.words[1].lower()
+    pins = tuple(fold(pin) for pin in words.words[2:])
+    if len(set(pins)) < len(pins):
+        pin = next(pin for pin in pins if pins.count(pin) > 1)
+        raise NetlistError(f"subcircuit '{shown(name)}': pin '{shown(pin)}' appears twice; rename one")
+    block = Block(name, parent, pins, card.seq)
+    for key, text in words.keys.items():
+        with labelled(f"parameter '{shown(key)}'"):
+            block.params[key] = expression(text), card.seq
+    if name in parent.subcircuits:
+        note(card.seq, f"subcircuit '{shown(name)}' is defined again; the first definition counts")
+    parent.subcircuits.setdefault(name, block)
+    return block
+
+
+def fold(node: str) -> str:
+    """A node name as it is compared: lower case, ground `0`."""
     key = node.lower()
     return "0" if key == "gnd" else key
 
 
-def _function(card: Card, at: At) -> UserFunction:
+def _function(card: Card) -> UserFunction:
     head, paren, rest = card.text[len(".func") :].partition("(")
     arguments, closing, body = rest.partition(")")
-    if not paren or not closing or not body.strip(" ="):
-        raise NetlistError(".func needs the form .func NAME(x, y) {expression}", at)
     name = head.strip().lower()
     names = tuple(a.strip().lower() for a in arguments.split(",") if a.strip())
-    return UserFunction(name, names, expression(unbrace(body.strip(" =")), at, f"function '{name}'"))
+    if not (paren and closing and body.strip(" =") and name.isidentifier()):
+        raise NetlistError(".func needs the form .func NAME(x, y) {expression}")
+    if len(set(names)) < len(names):
+        twice = next(n for n in names if names.count(n) > 1)
+        raise NetlistError(f"function '{shown(name)}': argument '{shown(twice)}' appears twice; rename one")
+    with labelled(f"function '{shown(name)}'"):
+        return UserFunction(name, names, expression(body.strip(" =")))
 
 
 class Scope:
     """One instance of a block: what each name means there. Names are looked up outwards, instance by instance."""
+
+    __slots__ = ("block", "evaluating", "model_rows", "multiplier", "nodes", "parent", "path", "pins", "place", "rng",
+                 "values")  # fmt: skip
 
     def __init__(self, block: Block, parent: Scope | None, path: str, rng: np.random.Generator, place: Place) -> None:
         self.block = block
@@ -131,10 +158,11 @@ class Scope:
         self.rng = rng
         self.place = place
         self.values: dict[str, float] = {}
-        self.nodes: dict[str, str] = {}  # pin -> outer node
+        self.pins: dict[str, str] = {}  # pin -> node of the scope outside
+        self.nodes: dict[str, int] = {}  # node names met so far, as spelled -> index
         self.multiplier: float = parent.multiplier if parent else 1.0
-        self.functions = block.all_functions()
         self.model_rows: dict[str, int] = {}
+        self.evaluating: list[str] = []  # parameters whose definition is being evaluated
 
     def owner(self, name: str) -> Scope | None:
         """The innermost scope that gives `name` a meaning."""
@@ -143,46 +171,64 @@ class Scope:
             scope = scope.parent
         return scope
 
-    def lookup(self, name: str, at: At) -> float:
-        """The value of a parameter; evaluates what it depends on first, without recursion."""
-        stack: list[tuple[Scope, str]] = [(self, name)]
-        while stack:
-            scope, wanted = stack[-1]
-            owner = scope.owner(wanted)
-            if owner is None:
-                place = at
-                if len(stack) > 1:
-                    user, user_name = stack[-2]
-                    holder = user.owner(user_name)
-                    assert holder is not None
-                    place = self.place(holder.block.params[user_name][1])
-                raise NetlistError(f"parameter '{wanted}' is not defined; add .param {wanted}=...", place)
-            if wanted in owner.values:
-                stack.pop()
-                continue
-            definition, seq = owner.block.params[wanted]
-            missing = [
-                (owner, n)
-                for n in sorted(definition.names)
-                if (holder := owner.owner(n)) is None or n not in holder.values
-            ]
-            if missing:
-                names = [(s.owner(n), n) for s, n in stack]
-                key = (missing[0][0].owner(missing[0][1]), missing[0][1])
-                if key in names:
-                    chain = [n for _, n in names[names.index(key) :]] + [key[1]]
-                    raise NetlistError(f"parameters depend on each other: {' -> '.join(chain)}", self.place(seq))
-                stack.append(missing[0])
-                continue
-            owner.values[wanted] = float(owner.evaluate(definition, self.place(seq), f"parameter '{wanted}'"))
-            stack.pop()
+    def lookup(self, name: str) -> float:
+        """The value of a parameter. Raises NetlistError, without a place when it is `name` that is not defined."""
         owner = self.owner(name)
-        assert owner is not None
+        if owner is None:
+            raise NetlistError(_undefined(name))
+        if name not in owner.values:
+            owner.resolve(name)
         return owner.values[name]
 
-    def evaluate(self, definition: Expression, at: At, what: str, shape: tuple[int, ...] = ()) -> float | np.ndarray:
-        """The value of an expression here; with a shape, random functions draw one value per element."""
+    def resolve(self, name: str) -> None:
+        """Evaluate a parameter of this scope, first those that its definition names (by a loop: chains may be long)."""
+        chain = {(self, name): iter(sorted(self.block.params[name][0].names))}
+        while chain:
+            (scope, wanted), names = next(reversed(chain.items()))
+            definition, seq = scope.block.params[wanted]
+            with located(self.place, seq):
+                for needed in names:
+                    owner = scope.owner(needed)
+                    if owner is None:
+                        raise NetlistError(_undefined(needed))
+                    if needed not in owner.values:
+                        if (owner, needed) in chain:
+                            links = list(chain)
+                            raise NetlistError(_cycle([n for _, n in links[links.index((owner, needed)) :]]))
+                        chain[owner, needed] = iter(sorted(owner.block.params[needed][0].names))
+                        break
+                else:
+                    scope.values[wanted] = scope._value(wanted, definition)
+                    del chain[scope, wanted]
+
+    def _value(self, name: str, definition: Expression) -> float:
+        if name in self.evaluating:  # through a function: the names in its body are looked up when it is called
+            raise NetlistError(_cycle(self.evaluating[self.evaluating.index(name) :]))
+        self.evaluating.append(name)
+        with labelled(f"parameter '{shown(name)}'"):
+            value = float(self.evaluate(definition))
+        self.evaluating.pop()
+        return value
+
+    def evaluate(self, definition: Expression, shape: tuple[int, ...] = ()) -> Value:
+        """The value of an expression here; with a shape, random functions draw one value per element.
+
+        Raises NetlistError, without a place unless the fault lies in the definition of a parameter.
+        """
+        if isinstance(definition.tree, Name):
+            return self.lookup(definition.tree.name)
         try:
-            return evaluate(definition, lambda name: self.lookup(name, at), self.functions, self.rng, shape)
+            return evaluate(definition, self.lookup, self.block.all_functions, self.rng, shape)
         except ExpressionError as error:
-            raise NetlistError(f"{what}: {error}", at) from None
+            raise NetlistError(str(error)) from None
+        except RecursionError:
+            raise NetlistError("functions and parameters are nested too deeply; write them out") from None
+
+
+def _undefined(name: str) -> str:
+    return f"parameter '{shown(name)}' is not defined; add .param {shown(name)}=VALUE"
+
+
+def _cycle(names: list[str]) -> str:
+    chain = " -> ".join(map(shown, [*names, names[0]]))
+    return f"parameters depend on each other: {chain}; give one of them a number"

@@ -7,17 +7,23 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from circuitsim.errors import At, NetlistError
-from circuitsim.netlist.scan import PlainCards, Scan, scan
+from circuitsim.netlist.scan import Ints, PlainCards, Scan, scan
+from circuitsim.netlist.tokens import located, shown
 
+_DEEPEST = 100  # files that include one another
 _WORD = re.compile(r"\"[^\"]*\"|'[^']*'|[^\s\"']+")
+_KEYWORD = re.compile(r"[^\s=(),]*")
+_INCLUDES = (".include", ".inc", ".lib")  # a `.lib` with one word opens a section and is no include
+_COMMENT = re.compile(r"\"[^\"]*(?:\"|$)|'[^']*(?:'|$)|;|//|(?:^|(?<=[ \t,]))\$")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-@dataclass(frozen=True)
-class Card:
+class Card(NamedTuple):
     """One logical line: comments removed, continuations joined. `seq` is its place in the whole netlist."""
 
     seq: int
@@ -26,7 +32,7 @@ class Card:
     @property
     def keyword(self) -> str:
         """The first word, lower case: `.model`, `r1`."""
-        return re.split(r"[\s=(),]", self.text, maxsplit=1)[0].lower()
+        return first_word(self.text).lower()
 
 
 @dataclass
@@ -39,15 +45,15 @@ class Source:
 
     starts: list[int] = field(default_factory=list)
     chunks: list[tuple[int, int]] = field(default_factory=list)
-    scans: list[tuple[str, bytes, Scan]] = field(default_factory=list)
+    scans: list[tuple[str, bytes, Ints]] = field(default_factory=list)  # file, its bytes, where its lines start
 
     def at(self, seq: int) -> At:
         """The file, line and text of a place."""
         k = bisect_right(self.starts, seq) - 1
         which, first_line = self.chunks[k]
-        path, data, scanned = self.scans[which]
+        path, data, line_start = self.scans[which]
         line = first_line + seq - self.starts[k]
-        start, stop = scanned.line_start[line - 1 : line + 1]
+        start, stop = line_start[line - 1 : line + 1]
         return At(path, line, data[start:stop].decode("utf-8", "replace").rstrip("\r\n"))
 
 
@@ -57,7 +63,7 @@ class Plain:
 
     cards: PlainCards
     data: bytes
-    seq: np.ndarray  # (n,) int64
+    seq: Ints  # (n,)
     duplicate: tuple[int, int] | None  # two cards of one name
 
 
@@ -72,172 +78,213 @@ class Text:
     notes: list[tuple[int, str]]  # (seq, remark)
 
 
+def first_word(text: str) -> str:
+    """The first word of a card; '' when it begins with a delimiter."""
+    match = _KEYWORD.match(text)
+    return match.group() if match else ""
+
+
 def read_bytes(path: Path, at: At | None) -> bytes:
-    """The bytes of a netlist file, checked to be text; `at` is the card that asked for it."""
+    """The bytes of a netlist file, checked to be text; `at` is the card that asked for it (None: the main file)."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise NetlistError(f"no such file: {path}", at) from None
-    except OSError as error:
-        raise NetlistError(f"cannot read {path}: {error.strerror}", at) from None
-    if not data.strip():
-        raise NetlistError(f"{path} is empty: a netlist has a title line and at least one element", at)
-    check_text(data, str(path))
-    return data
+        raise NetlistError(f"no such file: {shown(str(path), 200)}; check its name and folder", at) from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or str(error)
+        raise NetlistError(f"cannot read {shown(str(path), 200)}: {reason}; it must be a text file", at) from None
+    return check_text(data, str(path))
 
 
-def check_text(data: bytes, path: str) -> None:
-    """Refuse bytes that are not UTF-8 text, naming the byte offset."""
+def check_text(data: bytes, path: str) -> bytes:
+    """The text without its byte order mark. Refuses bytes that are not UTF-8 text, naming the byte offset."""
     nul = data.find(b"\0")
     if nul >= 0:
-        raise NetlistError(
-            f"{path}: byte offset {nul}: NUL byte; this is not a text file", At(path, data.count(b"\n", 0, nul) + 1)
-        )
+        line = data.count(b"\n", 0, nul) + 1
+        raise NetlistError(f"byte offset {nul}: NUL byte; save the netlist as plain UTF-8 text", At(path, line))
     if not data.isascii():
         try:
             data.decode("utf-8")
         except UnicodeDecodeError as error:
             line = data.count(b"\n", 0, error.start) + 1
             raise NetlistError(
-                f"byte offset {error.start}: not UTF-8 text; save the netlist as UTF-8", At(path, line)
+                f"byte offset {error.start}: not UTF-8 text; save the netlist as plain UTF-8 text", At(path, line)
             ) from None
+    return data.removeprefix(_BYTE_ORDER_MARK)
 
 
-def read_text(data: bytes, path: str) -> Text:
-    """Read a netlist whose main file has these bytes; `path` is its name in messages and the base of its includes."""
-    return _Reader().read(data, path)
+def read_text(data: bytes, path: str, *, plain_allowed: bool = True) -> Text:
+    """Read a netlist whose main file has these bytes; `path` is its name in messages and the base of its includes.
+
+    plain_allowed: False sends every card through the general path; the meaning is the same.
+    """
+    if not data.strip():
+        raise NetlistError("the file is empty: a netlist has a title line and at least one element", At(path, 1))
+    return _Reader(plain_allowed).read(data, path)
 
 
 class _Reader:
-    def __init__(self) -> None:
+    def __init__(self, plain_allowed: bool) -> None:
+        self.plain_allowed = plain_allowed
         self.source = Source()
         self.text = Text("", self.source, [], [], [])
         self.next_seq = 0
         self.depth = 0  # of .subckt definitions that are open
-        self.open_files: list[tuple[str, int | None]] = []  # (resolved path, place of the card that included it)
+        self.open_files: list[tuple[str, str | None]] = []  # (resolved path, section)
 
     def read(self, data: bytes, path: str) -> Text:
-        scanned = scan(data)
+        scanned = scan(data, plain_allowed=self.plain_allowed)
         start, stop = scanned.line_start[0:2]
         self.text.title = data[start:stop].decode("utf-8").strip()
+        self.open_files.append((_resolved(Path(path)), None))
         self._file(path, data, scanned, section=None)
         return self.text
 
-    def _file(self, path: str, data: bytes, scanned: Scan, section: str | None, via: int | None = None) -> None:
+    def _file(self, path: str, data: bytes, scanned: Scan, section: str | None) -> None:
         """Take in the cards of one file, or of one section of a library."""
-        self.open_files.append((str(Path(path).resolve()), via))
         which = len(self.source.scans)
-        self.source.scans.append((path, data, scanned))
-        first_line = 1
-        lines = scanned.line_start.shape[0] - 1
-        start = self._chunk(which, first_line)
-        chunks = [(first_line, start)]
-        for line, text in self._sections(_logical_lines(data, scanned, path), section, path, via):
-            card = Card(start + line - first_line, text)
-            if card.keyword in (".include", ".inc") or (card.keyword == ".lib" and len(_words(text)) == 3):
+        self.source.scans.append((path, data, scanned.line_start))
+        firsts, starts = [1], [self._chunk(which, 1)]
+        for line, text in self._sections(_logical_lines(data, scanned.other, path), section):
+            card = Card(starts[-1] + line - firsts[-1], text)
+            key = card.keyword if text[0] == "." else ""
+            if key in _INCLUDES:
                 self.next_seq = card.seq + 1
-                self._include(card, path)
-                first_line = line + 1
-                start = self._chunk(which, first_line)
-                chunks.append((first_line, start))
-            else:
-                self._track(card)
-                self.text.cards.append(card)
-        self.next_seq = start + lines + 1 - first_line
+                with located(self.source.at, card.seq):
+                    self._include(card, path)
+                firsts.append(line + 1)
+                starts.append(self._chunk(which, line + 1))
+                continue
+            if key in (".subckt", ".macro"):
+                self.depth += 1
+            elif key in (".ends", ".eom"):
+                self.depth = max(0, self.depth - 1)
+            self.text.cards.append(card)
+        self.next_seq = starts[-1] + scanned.line_start.size - firsts[-1]
         if scanned.after_end:
-            self.text.notes.append((start + scanned.after_end - first_line, "cards after .end are not read"))
+            seq = starts[-1] + scanned.after_end - firsts[-1]
+            self.text.notes.append((seq, "cards after .end are not read"))
         plain = scanned.plain
         if plain.line.size:
-            firsts = np.array([c[0] for c in chunks])
             k = np.searchsorted(firsts, plain.line, side="right") - 1
-            seq = np.array([c[1] for c in chunks])[k] + plain.line - firsts[k]
-            self.text.plain.append(Plain(plain, data, seq, scanned.duplicate))
-        self.open_files.pop()
+            seqs = np.array(starts)[k] + plain.line - np.array(firsts)[k]
+            self.text.plain.append(Plain(plain, data, seqs, scanned.duplicate))
 
     def _chunk(self, which: int, first_line: int) -> int:
         self.source.starts.append(self.next_seq)
         self.source.chunks.append((which, first_line))
         return self.next_seq
 
-    def _track(self, card: Card) -> None:
-        if card.keyword in (".subckt", ".macro"):
-            self.depth += 1
-        elif card.keyword in (".ends", ".eom"):
-            self.depth = max(0, self.depth - 1)
+    def _seq(self, line: int) -> int:
+        """The place of a line of the file that is being read."""
+        return self.source.starts[-1] + line - self.source.chunks[-1][1]
 
-    def _sections(
-        self, lines: Iterator[tuple[int, str]], section: str | None, path: str, via: int | None
-    ) -> Iterator[tuple[int, str]]:
+    def _sections(self, lines: Iterator[tuple[int, str]], section: str | None) -> Iterator[tuple[int, str]]:
         """Keep the lines of the asked-for library section (None: those outside sections); drop .control blocks."""
-        inside: str | None = None
-        found = False
-        control = False
+        names: list[str] = []  # the sections that the file has
+        inside = None  # the section being read
+        opened = control = 0  # its line, and the line of the .control block being read
         for line, text in lines:
-            words = _words(text)
-            keyword = words[0].lower()
-            if control or keyword == ".control":
-                if not control:
-                    seq = self.source.starts[-1] + line - self.source.chunks[-1][1]
-                    self.text.notes.append((seq, ".control block is skipped: circuitsim runs no scripts"))
-                control = keyword != ".endc"
-            elif keyword == ".lib" and len(words) == 2:
-                inside = _unquote(words[1]).lower()
-                found = found or inside == section
-            elif keyword == ".endl":
+            key = first_word(text).lower() if text[0] == "." else ""
+            if control:
+                control = 0 if key == ".endc" else control
+            elif key == ".control":
+                control = line
+                self.text.notes.append((self._seq(line), ".control block is skipped: circuitsim runs no scripts"))
+            elif key == ".endc":
+                raise NetlistError(".endc without a .control before it; remove it", self._at(line))
+            elif key == ".endl":
+                if inside is None:
+                    raise NetlistError(".endl without a .lib SECTION before it; remove it", self._at(line))
                 inside = None
+            elif key == ".lib" and len(words := _WORD.findall(text)) < 3:
+                if len(words) < 2:
+                    raise NetlistError(".lib needs a file and a section: .lib FILE SECTION", self._at(line))
+                if inside is not None:
+                    raise self._unclosed(inside, opened)
+                inside, opened = _unquote(words[1]).lower(), line
+                names.append(inside)
             elif inside == section:
                 yield line, text
-        if section is not None and not found:
-            assert via is not None
-            raise NetlistError(f"library {path} has no section '{section}'", self.source.at(via))
+        if inside is not None:
+            raise self._unclosed(inside, opened)
+        if control:
+            self.text.notes.append((self._seq(control), ".control without .endc: all that follows is skipped"))
+        if section is not None and section not in names:
+            known = ", ".join(names) or "none"
+            raise NetlistError(f"no section '{shown(section)}' in the library; its sections: {known}")
+
+    def _unclosed(self, section: str, line: int) -> NetlistError:
+        return NetlistError(
+            f"library section '{shown(section)}' has no .endl; add it. (To read a section of a file write "
+            ".lib FILE SECTION, to read a whole file .include FILE.)",
+            self._at(line),
+        )
+
+    def _at(self, line: int) -> At:
+        return self.source.at(self._seq(line))
 
     def _include(self, card: Card, path: str) -> None:
-        at = self.source.at(card.seq)
-        words = _words(card.text)
+        """Read the file, or the section of a file, that a card asks for."""
+        words = _WORD.findall(card.text)
         if len(words) < 2:
-            raise NetlistError(f"{words[0]} needs a file name", at)
+            raise NetlistError(f"{words[0]} needs a file name: {words[0]} FILE")
         section = _unquote(words[2]).lower() if card.keyword == ".lib" else None
-        target = Path(path).parent / Path(_unquote(words[1])).expanduser()
-        resolved = str(target.resolve())
-        names = [name for name, _ in self.open_files]
-        if resolved in names and section is None:
-            chain = [Path(name).name for name in [*names[names.index(resolved) :], resolved]]
-            raise NetlistError(f"file includes itself: {' -> '.join(chain)}", at)
-        if len(names) > 100:
-            raise NetlistError(f"includes are nested more than 100 deep: {Path(resolved).name}", at)
-        data = read_bytes(target, at)
-        scanned = scan(data, has_title=False, plain_allowed=section is None and self.depth == 0)
-        self._file(str(target), data, scanned, section, via=card.seq)
+        target = Path(path).parent / _expanded(_unquote(words[1]))
+        file = _resolved(target), section
+        if file in self.open_files:
+            chain = [*self.open_files[self.open_files.index(file) :], file]
+            names = " -> ".join(Path(name).name for name, _ in chain)
+            raise NetlistError(f"file includes itself: {names}; remove one of these includes")
+        if len(self.open_files) > _DEEPEST:
+            raise NetlistError(f"includes are nested more than {_DEEPEST} deep; merge some of the files")
+        data = read_bytes(target, self.source.at(card.seq))
+        depth = self.depth
+        scanned = scan(data, has_title=False, plain_allowed=self.plain_allowed and section is None and depth == 0)
+        self.open_files.append(file)
+        self._file(str(target), data, scanned, section)
+        self.open_files.pop()
+        if self.depth != depth:
+            raise NetlistError(f"{target.name}: a .subckt and its .ends must stand in the same file; move one of them")
 
 
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text)
+def _expanded(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # ~ of nobody
+        return Path(name)
+
+
+def _resolved(path: Path) -> str:
+    try:
+        return str(path.resolve())
+    except (OSError, RuntimeError, ValueError):  # a loop of links, a NUL: reading it says so
+        return str(path)
 
 
 def _unquote(word: str) -> str:
     return word[1:-1] if len(word) >= 2 and word[0] == word[-1] and word[0] in "\"'" else word
 
 
-def _logical_lines(data: bytes, scanned: Scan, path: str) -> Iterator[tuple[int, str]]:
+def _logical_lines(data: bytes, other: Ints, path: str) -> Iterator[tuple[int, str]]:
     """Join continuation lines; yield (line number of the first, text)."""
     parts: list[str] = []
     first = 0
     joined = False  # the line before ended in a double backslash
-    for line, start, stop in scanned.other:
+    for line, start, stop in other.tolist():
         text = strip_comment(data[start:stop].decode("utf-8").strip())
         if not text:
             continue
-        if text.startswith("+") or joined:
+        if text[0] == "+" or joined:
             if not parts:
                 raise NetlistError(
-                    "nothing to continue: a '+' line must follow the card that it continues",
-                    At(path, int(line), text),
+                    "nothing to continue: a '+' line must follow the card that it continues", At(path, line, text)
                 )
             piece = text.removeprefix("+")
         else:
             if parts:
                 yield first, " ".join(parts)
-            parts, first, piece = [], int(line), text
+            parts, first, piece = [], line, text
         joined = piece.endswith("\\\\")
         parts.append(piece.removesuffix("\\\\").strip())
     if parts:
@@ -252,12 +299,7 @@ def strip_comment(text: str) -> str:
     """
     if ";" not in text and "$" not in text and "//" not in text:
         return text
-    quote = ""
-    for i, char in enumerate(text):
-        if quote:
-            quote = "" if char == quote else quote
-        elif char in "\"'":
-            quote = char
-        elif char == ";" or text.startswith("//", i) or (char == "$" and (i == 0 or text[i - 1] in " \t,")):
-            return text[:i].rstrip()
+    for match in _COMMENT.finditer(text):
+        if match.group()[0] not in "\"'":
+            return text[: match.start()].rstrip()
     return text

@@ -1,0 +1,41 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from circuitsim.errors import SettingsError
+
+
+def check_target(path: Path) -> None:
+    """Raise SettingsError, before any work is done for it, when `path` cannot become a file."""
+    if path.exists() and not path.is_file():
+        raise SettingsError(f"cannot write {path}: it exists and is not a regular file; choose another name")
+    if not path.resolve().parent.is_dir():
+        raise SettingsError(f"cannot write {path}: there is no folder {path.parent}; make it first")
+
+
+@contextmanager
+def replacing(path: Path, mode: str) -> Iterator[IO]:
+    """Open a new file for writing ("w" or "wb") that takes the name `path` only when the block ends without error.
+
+    Until then, and after an error or an interrupt, `path` is what it was before. SettingsError for what the system
+    refuses (no such folder, no permission, disk full).
+    """
+    check_target(path)
+    final = path.resolve()  # of a symbolic link: the file that it names
+    temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open(mode, encoding=None if "b" in mode else "utf-8") as out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.replace(final)
+    except OSError as error:
+        raise SettingsError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        temporary.unlink(missing_ok=True)

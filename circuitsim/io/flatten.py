@@ -1,0 +1,282 @@
+"""Circuit -> plain SPICE that ngspice runs: arrays, subcircuits, parameters and roles resolved or turned into comments.
+
+Every element is written with its final value. What ngspice spells or treats differently:
+
+- R = 0 and L are written as sources of 0 V, which are exact shorts (ngspice would take 1 mohm for R = 0).
+- Branches that carry no DC current are left out: C, infinite R, g = 0 in a crossbar, diodes with IS = 0.
+- Diodes of area A are written with m=A: so ngspice scales IBV as well, as the law in `laws.py` does.
+- Piecewise-linear and perfect diodes become XSPICE `sidiode` devices, whose law is the same: i = v/Roff, and slopes
+  1/Ron and 1/Rrev beyond Vfwd and -Vrev. Its smoothing stays at its default, Epsilon = 0; Ron = 0 becomes 1e-6 ohm.
+- XSPICE cannot read `[ ] < > ~ %` in node names: such a node is tied by a 0 V source to one with a simpler name.
+- Names that ngspice cannot keep (not ASCII; `temper`, which crashes ngspice-39) are replaced, and a comment says so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim.circuit import KINDS, Circuit
+from circuitsim.errors import SettingsError
+from circuitsim.laws import diode_kind
+from circuitsim.netlist.model import CrossbarCard
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+MIN_RON = 1e-6  # ohm, the smallest Ron that the ngspice manual allows for sidiode
+_OPEN = 1e300  # ohm or volt, for an infinite parameter
+_CHUNK = 65_536  # lines joined before they are written
+_WIDTH = 120
+
+_XSPICE_SPECIAL = re.compile(r"[][<>~%]|^null$", re.IGNORECASE)
+_EXECUTED = re.compile(r"\.|\*#|\*ng_script", re.IGNORECASE)  # ngspice obeys even a title that begins so
+_UNSAFE = re.compile(r"[^\x00-\x7f]|\btemper\b|#branch$", re.IGNORECASE | re.MULTILINE)
+
+
+def flatten(circuit: Circuit, out: IO[str]) -> None:
+    """Write a circuit to `out` as plain SPICE with `.op`, a line for each element; values changed by `with_values` too.
+
+    Raises SettingsError when sources have a batch of values: a netlist holds one.
+
+    >>> import sys
+    >>> from circuitsim.circuit import parse
+    >>> flatten(parse("two loads\\nV1 a 0 6\\nRL[0:1] a 0 g=1m\\n.output a", "loads.cir"), sys.stdout)
+    two loads
+    * Plain SPICE, written by circuitsim flatten from loads.cir
+    * .output a
+    .options temp=27.0 tnom=27.0
+    V1 a 0 6.0
+    RL[0] a 0 1000.0
+    RL[1] a 0 1000.0
+    .op
+    .end
+    """
+    batch = max(circuit.ties.e.shape[0], circuit.current_sources.i.shape[0])
+    if batch > 1:
+        raise SettingsError(f"flatten: the sources have a batch of {batch} values, a netlist holds one; set one row")
+    for text in _Writer(circuit).chunks():
+        out.write(text)
+
+
+class _Names:
+    """Names that are taken, in any case, and fresh ones made from them."""
+
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        self.taken = {name.lower() for name in taken}
+        self.last: dict[str, int] = {}
+
+    def fresh(self, wanted: str) -> str:
+        """`wanted` in letters, digits, `_` and `.`; with a number behind it when that is taken."""
+        base = re.sub(r"[^A-Za-z0-9_.]+", "_", wanted).strip("_") or "n"
+        name = base
+        while name.lower() in self.taken or _UNSAFE.search(name):
+            self.last[base] = self.last.get(base, 1) + 1
+            name = f"{base}_{self.last[base]}"
+        self.taken.add(name.lower())
+        return name
+
+
+class _Writer:
+    """The parts of the output; those that may be long are iterators of chunks of text."""
+
+    def __init__(self, circuit: Circuit) -> None:
+        self.circuit = circuit
+        self.netlist = circuit.netlist
+        self.tables = self.netlist.tables
+        self.renamed: list[tuple[str, str]] = []  # (old, new)
+        self.nodes = self._safe(self.netlist.nodes)
+        self.names = {kind: self._safe(self.tables[kind].names) for kind in KINDS}
+        self.crossbar_names = self._safe([x.name for x in circuit.crossbars])
+        self.node_names = _Names(self.nodes)
+        self.source_names = _Names(self.names["V"])
+        self.aliases: dict[int, str] = {}  # node -> its name on XSPICE devices
+        self.r = self._resistances()
+        self.v = circuit.ties.e[0, circuit.ties.kind == KINDS.index("V")]
+        self.loops = {kind: self.tables[kind].a == self.tables[kind].b for kind in KINDS}
+        self.models: list[str] = []  # cards
+        self.opens = 0  # diodes with IS = 0
+
+    def chunks(self) -> Iterator[str]:
+        """The whole netlist, top to bottom."""
+        diodes = self._diodes()
+        yield from self._head()
+        yield "".join(f"{card}\n" for card in self.models)
+        yield from self._branches("V", np.flatnonzero(~self.loops["V"] | (self.v != 0)), self.v)
+        yield from self._shorts()
+        yield from self._alias_sources()
+        yield from self._branches("I", np.arange(len(self.tables["I"])), self.circuit.current_sources.i[0])
+        yield from self._branches("R", np.flatnonzero((self.r > 0) & np.isfinite(self.r)), self.r)
+        for name, card, x in zip(self.crossbar_names, self.netlist.crossbars, self.circuit.crossbars, strict=True):
+            yield from self._crossbar(name, card, x.g)
+        yield "".join(f"{card}\n" for card in diodes)
+        yield ".op\n.end\n"
+
+    # -- names -----------------------------------------------------------------------------------------------------
+
+    def _safe(self, names: list[str]) -> list[str]:
+        """The names with those replaced that ngspice cannot keep."""
+        if not _UNSAFE.search("\n".join(names)):
+            return names
+        fresh = _Names(names)
+        safe = [fresh.fresh(name) if _UNSAFE.search(name) else name for name in names]
+        self.renamed += [(old, new) for old, new in zip(names, safe, strict=True) if old != new]
+        return safe
+
+    def _xspice_node(self, node: int) -> str:
+        """The name of a node on an XSPICE device."""
+        name = self.nodes[node]
+        if not _XSPICE_SPECIAL.search(name):
+            return name
+        if node not in self.aliases:
+            self.aliases[node] = self.node_names.fresh(name)
+        return self.aliases[node]
+
+    # -- head ------------------------------------------------------------------------------------------------------
+
+    def _head(self) -> Iterator[str]:
+        netlist, options = self.netlist, self.netlist.options
+        title = f"* {netlist.title}" if _EXECUTED.match(netlist.title) else netlist.title or "untitled"
+        yield f"{title}\n* Plain SPICE, written by circuitsim flatten from {netlist.path}\n"
+        yield from _comment(".input", netlist.inputs)
+        yield from _comment(".output", [netlist.nodes[i] for i in netlist.outputs])
+        yield from _comment(".train", netlist.trained)
+        yield from _comment(".save", netlist.saves)
+        yield from (f"* {new} stands for {old}, a name that ngspice cannot keep\n" for old, new in self.renamed)
+        yield from (f"* left out, no DC current there: {what} ({count})\n" for what, count in self._left_out() if count)
+        if any(" D(" in card for card in self.models) and not options.gmin:
+            yield "* ngspice adds 1e-12 S across each junction, circuitsim none: .options gmin=1e-18 closes the gap\n"
+        if any("sidiode(" in card and f"={MIN_RON!r}" in card for card in self.models):
+            yield f"* Ron of a perfect diode is {MIN_RON!r} ohm here: an error of 1 uV for each ampere\n"
+        words = [f"temp={options.temp!r}", f"tnom={options.tnom!r}"]
+        words += [f"gmin={options.gmin!r}"] if options.gmin else []
+        words += [f"rshunt={options.rshunt!r}"] if np.isfinite(options.rshunt) else []
+        yield f".options {' '.join(words)}\n"
+
+    def _left_out(self) -> list[tuple[str, int]]:
+        loops = self.loops
+        return [
+            ("infinite resistors", int(np.isinf(self.r).sum())),
+            ("crossbar members with g = 0", sum(int((x.g == 0).sum()) for x in self.circuit.crossbars)),
+            ("capacitors", len(self.tables["C"])),
+            ("diodes with IS = 0", self.opens),
+            ("shorts from a node to itself", int((loops["R"] & (self.r == 0)).sum() + loops["L"].sum())),
+            ("sources of 0 V from a node to itself", int((loops["V"] & (self.v == 0)).sum())),
+        ]
+
+    # -- linear elements -------------------------------------------------------------------------------------------
+
+    def _resistances(self) -> Floats:
+        """Ohm, as in the netlist where the circuit still has that value: 1/(1/r) may differ in the last digit."""
+        r = self.tables["R"].values["r"].copy()
+        c = self.circuit.conductors
+        own = c.kind == KINDS.index("R")
+        rows, g = c.row[own], c.g[own]
+        with np.errstate(divide="ignore"):
+            r[rows] = np.where(g == 1.0 / r[rows], r[rows], 1.0 / g)
+        return r
+
+    def _branches(self, kind: str, rows: Ints, values: Floats) -> Iterator[str]:
+        """Lines `name a b value` of these rows of a table."""
+        table, names, nodes = self.tables[kind], self.names[kind], self.nodes
+        for start in range(0, rows.size, _CHUNK):
+            some = rows[start : start + _CHUNK]
+            columns = some.tolist(), table.a[some].tolist(), table.b[some].tolist(), values[some].tolist()
+            yield "".join([f"{names[k]} {nodes[a]} {nodes[b]} {x!r}\n" for k, a, b, x in zip(*columns, strict=True)])
+
+    def _shorts(self) -> Iterator[str]:
+        """R = 0 and L, as sources of 0 V."""
+        first = True
+        for kind, short in (("R", self.r == 0), ("L", np.ones(len(self.tables["L"]), bool))):
+            for k in np.flatnonzero(short & ~self.loops[kind]).tolist():
+                if first:
+                    yield "* Shorts (R = 0, L) are sources of 0 V: exact, where ngspice would take 1 mohm for R = 0\n"
+                    first = False
+                name = self.source_names.fresh(f"V_{self.names[kind][k]}")
+                yield f"{name} {self._ends(kind, k)} 0.0\n"
+
+    def _ends(self, kind: str, row: int) -> str:
+        table = self.tables[kind]
+        return f"{self.nodes[table.a[row]]} {self.nodes[table.b[row]]}"
+
+    def _alias_sources(self) -> Iterator[str]:
+        if self.aliases:
+            yield "* XSPICE devices cannot read these node names: each is tied by 0 V to one that they can\n"
+        for node, alias in self.aliases.items():
+            yield f"{self.source_names.fresh(f'V_{alias}')} {self.nodes[node]} {alias} 0.0\n"
+
+    def _crossbar(self, name: str, card: CrossbarCard, g: Floats) -> Iterator[str]:
+        """A chunk for each row of the crossbar."""
+        rows = [self.nodes[i] for i in card.rows.tolist()]
+        ends = [self.nodes[j] for j in card.cols.tolist()]
+        cols = [f"[{j}]" for j in card.ranges[1]]
+        for i, row, conductances in zip(card.ranges[0], rows, g, strict=True):
+            present = np.flatnonzero(conductances)
+            members = zip(present.tolist(), (1.0 / conductances[present]).tolist(), strict=True)
+            yield "".join([f"{name}[{i}]{cols[j]} {row} {ends[j]} {r!r}\n" for j, r in members])
+
+    # -- diodes ----------------------------------------------------------------------------------------------------
+
+    def _diodes(self) -> list[str]:
+        """The cards of all diodes in deck order; on the way, those of their models."""
+        table = self.tables["D"]
+        cards: dict[int, str] = {}
+        self.model_names = _Names()
+        self.written: dict[tuple[str, str], str] = {}
+        devices = _Names()
+        for m in np.unique(table.values["model"]).astype(int).tolist():
+            model = self.netlist.models[m]
+            kind, p, _ = diode_kind(model, self.netlist.at(model.seq))
+            for k in np.flatnonzero(table.values["model"] == m).tolist():
+                area, temp = float(table.values["area"][k]), float(table.values["temp"][k])
+                if kind == "pwl":
+                    ends = f"{self._xspice_node(int(table.a[k]))} {self._xspice_node(int(table.b[k]))}"
+                    name = devices.fresh(f"A{self.names['D'][k]}")
+                    cards[k] = f"{name} {ends} {self._model(model.name, _sidiode(p, area))}"
+                elif p["is"] == 0:
+                    self.opens += 1
+                else:
+                    factor = f" m={area!r}" if area != 1 else ""
+                    heat = f" temp={temp!r}" if temp != self.netlist.options.temp else ""
+                    name = self._model(model.name, _shockley(p))
+                    cards[k] = f"{self.names['D'][k]} {self._ends('D', k)} {name}{factor}{heat}"
+        return [cards[k] for k in sorted(cards)]
+
+    def _model(self, name: str, parameters: str) -> str:
+        """The name of a model in the output; models of one name and the same parameters are one."""
+        key = (name.lower(), parameters)
+        if key not in self.written:
+            self.written[key] = self.model_names.fresh(name)
+            self.models.append(f".model {self.written[key]} {parameters}")
+        return self.written[key]
+
+
+def _shockley(p: Mapping[str, float]) -> str:
+    keys = ["is", "n", "rs", "eg", "xti"]
+    keys += ["bv", "ibv", "nbv"] if np.isfinite(p["bv"]) else []
+    keys += ["tnom"] if "tnom" in p else []
+    return f"D({' '.join(f'{key.upper()}={p[key]!r}' for key in keys)})"
+
+
+def _sidiode(p: Mapping[str, float], area: float) -> str:
+    """The area multiplies all conductances. Roff has no default that means none."""
+    values = {"Ron": max(p["ron"] / area, MIN_RON), "Roff": min(p["roff"] / area, _OPEN), "Vfwd": min(p["vfwd"], _OPEN)}
+    if np.isfinite(p["vrev"]):
+        values |= {"Vrev": p["vrev"], "Rrev": max(p["rrev"] / area, MIN_RON)}
+    return f"sidiode({' '.join(f'{key}={value!r}' for key, value in values.items())})"
+
+
+def _comment(role: str, words: Sequence[str]) -> Iterator[str]:
+    """A role as comment lines of limited width."""
+    line = ""
+    for word in words:
+        if len(line) + len(word) >= _WIDTH:
+            yield f"* {role}{line}\n"
+            line = ""
+        line += f" {word}"
+    if line:
+        yield f"* {role}{line}\n"

@@ -1,0 +1,79 @@
+"""Values for sources from the command line: `Vx=5`, `Vx=@x.npy`, `Vx=@data.npz:key`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim.circuit import Circuit
+from circuitsim.errors import SettingsError
+from circuitsim.netlist.numbers import parse_number
+
+Floats = NDArray[np.float64]
+
+
+def apply_inputs(circuit: Circuit, assignments: Sequence[str]) -> Circuit:
+    """The circuit with sources set from texts NAME=VALUE, in V or A; a value is a SPICE number or a file of numbers.
+
+    `@file.npy` and `@file.npz:key` hold (n,) values for an array of n sources, or (batch, n), or (batch,) for a single
+    source. SettingsError names the text, the file and the element.
+
+    >>> from circuitsim.circuit import parse
+    >>> apply_inputs(parse("divider\\nV1 in 0 10\\nR1 in 0 1k"), ["v1=2.5m"]).ties.e
+    array([[0.0025]])
+    """
+    seen: set[str] = set()
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        name = name.strip()
+        where = f"input {assignment}"
+        if not equals or not name or not text:
+            raise SettingsError(f"{where}: write NAME=VALUE, NAME=@file.npy or NAME=@file.npz:key")
+        if name.lower() in seen:
+            raise SettingsError(f"{where}: {name} is given twice")
+        seen.add(name.lower())
+        try:
+            if circuit.rows_of(name)[0] not in ("V", "I"):
+                raise SettingsError(f"{name} is not a voltage or current source; give other values in the netlist")
+            value = read_array(text[1:]) if text.startswith("@") else np.float64(parse_number(text.strip()))
+            circuit = circuit.with_values({name: value})
+        except (SettingsError, ValueError) as error:
+            raise SettingsError(f"{where}: {error}") from None
+    return circuit
+
+
+def read_array(reference: str) -> Floats:
+    """The numbers in `file.npy` or `file.npz:key`; never unpickles. SettingsError says what is wrong with the file."""
+    path, colon, key = reference, "", ""
+    if not Path(reference).exists():  # a file whose own name has a colon is still a file
+        path, colon, key = reference.rpartition(":") if ":" in reference else (reference, "", "")
+    try:
+        with Path(path).open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.lib.npyio.NpzFile):
+                if key not in loaded.files:
+                    keys = ", ".join(loaded.files)
+                    raise SettingsError(f"no array '{key}' in {path}; it holds {keys}: write @{path}:KEY")
+                values = loaded[key]
+            elif colon:
+                raise SettingsError(f"{path} is a .npy file and has no key; write @{path}")
+            else:
+                values = loaded
+    except SettingsError:
+        raise
+    except FileNotFoundError:
+        raise SettingsError(f"no such file: {path}") from None
+    except Exception as error:  # a damaged file can trip any of numpy's, zipfile's and Python's own parsers
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SettingsError(f"{path} is not a readable .npy or .npz file of numbers ({reason})") from None
+    if values.dtype.kind not in "fiub":
+        raise SettingsError(f"{path} holds {values.dtype}, not real numbers")
+    floats: Floats = values.astype(np.float64, copy=False)
+    bad = ~np.isfinite(floats)
+    if bad.any():
+        index = ",".join(str(i) for i in np.argwhere(bad)[0])
+        raise SettingsError(f"{path} has {floats[bad].flat[0]} at [{index}]; every value must be finite")
+    return floats

@@ -1,0 +1,188 @@
+"""A solution as data: a JSON object, CSV lines, an npz file. Volts, amperes, watts, seconds.
+
+Nodes are all but ground, in deck order. Sources are the branches whose current only KCL gives: voltage sources,
+inductors and zero-ohm resistors; their current flows from first to second node through the element.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim.circuit import Circuit
+from circuitsim.io.files import replacing
+from circuitsim.residual import FIGURES
+from circuitsim.solution import Solution
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+MOST_NUMBERS = 1_000_000  # voltages, or currents, in one JSON object
+_CSV_NUMBERS = 1_000_000  # turned into text at a time
+
+
+class Results:
+    """The named voltages and currents of a solution, and what is not unique among them."""
+
+    def __init__(self, solution: Solution) -> None:
+        self.solution = solution
+        self.circuit = solution.circuit
+
+    @cached_property
+    def finite(self) -> bool:
+        """Whether every unknown is a number: not so when a method refused, or voltages overflowed."""
+        return bool(np.isfinite(self.solution.x).all())
+
+    @property
+    def nodes(self) -> Ints:
+        """All nodes but ground."""
+        return np.arange(1, len(self.circuit.nodes))
+
+    @property
+    def outputs(self) -> Ints:
+        """The nodes of `.output`; empty without one."""
+        return np.array(self.circuit.netlist.outputs, np.int64)
+
+    def names(self, nodes: Ints) -> list[str]:
+        """Names of nodes."""
+        return [self.circuit.nodes[k] for k in nodes.tolist()]
+
+    @cached_property
+    def undetermined(self) -> NDArray[np.bool_]:
+        """For each node, ground too: whether its voltage is not unique (nothing is known before there are voltages)."""
+        return ~self.solution.determined if self.finite else np.zeros(len(self.circuit.nodes), bool)
+
+    @cached_property
+    def source_names(self) -> list[str]:
+        """Names of the sources, in the order of `Circuit.ties`."""
+        ties = self.circuit.ties
+        return [self.circuit.element(ties, k) for k in range(len(ties))]
+
+    @property
+    def currents(self) -> Floats:
+        """Currents of the sources, (batch, n), A."""
+        if self.finite:
+            return self.solution.tie_currents[0]
+        return np.full((self.solution.batch, len(self.circuit.ties)), np.nan)
+
+    @property
+    def ambiguous(self) -> NDArray[np.bool_]:
+        """For each source: whether its current is not unique."""
+        return ~self.solution.tie_currents[1] if self.finite else np.zeros(len(self.circuit.ties), bool)
+
+
+def warning_texts(circuit: Circuit) -> list[str]:
+    """The circuit's notes, each with its place in front."""
+    return [f"{at}: {text}" if at else text for at, text in circuit.notes]
+
+
+def result_object(results: Results, seconds: Mapping[str, float]) -> dict[str, Any]:
+    """The JSON object of `circuitsim solve --json`; a batch of more than one row gives lists instead of numbers.
+
+    Beyond 1e6 numbers voltages are those of the `.output` nodes only, and currents are left out; a warning says so.
+    """
+    solution, circuit = results.solution, results.circuit
+    warnings = warning_texts(circuit)
+    nodes = results.nodes
+    if nodes.size * solution.batch > MOST_NUMBERS:
+        nodes = results.outputs
+        kept = (
+            "only those of the .output nodes are given" if nodes.size else "none are given; add .output, or use --npz"
+        )
+        warnings.append(
+            f"voltages: {results.nodes.size} nodes x {solution.batch} rows are more than {MOST_NUMBERS:,} numbers: "
+            f"{kept if not nodes.size else kept + '; --npz gives all'}"
+        )
+    with_currents = len(circuit.ties) * solution.batch <= MOST_NUMBERS
+    if not with_currents:
+        warnings.append(
+            f"currents: {len(circuit.ties)} sources x {solution.batch} rows are more than {MOST_NUMBERS:,} numbers: "
+            "none are given; --npz gives all"
+        )
+    return {
+        "status": solution.status.name,
+        "message": solution.message,
+        "voltages": _columns(results.names(nodes), solution.voltages(nodes)),
+        "currents": _columns(results.source_names, results.currents) if with_currents else {},
+        "residuals": {name: _number(getattr(solution.residuals, name)) for name in FIGURES},
+        "method": solution.method,
+        "backend": solution.backend,
+        "dtype": solution.dtype,
+        "sweeps": solution.sweeps,
+        "seconds": dict(seconds),
+        "warnings": warnings,
+        "undetermined": results.names(np.flatnonzero(results.undetermined)),
+        "ambiguous_currents": _chosen(results.source_names, results.ambiguous) if with_currents else [],
+    }
+
+
+def write_json(data: Mapping[str, Any], out: IO[str]) -> None:
+    """One line of strict JSON (no NaN), numbers with all their digits."""
+    out.write(json.dumps(data, allow_nan=False) + "\n")
+
+
+def write_csv(results: Results, out: IO[str]) -> None:
+    """A header `row,NODE,...` (the `.output` nodes, or all without one) and a line of volts for each batch row."""
+    solution = results.solution
+    nodes = results.outputs if results.outputs.size else results.nodes
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["row", *results.names(nodes)])
+    step = max(1, _CSV_NUMBERS // max(nodes.size, 1))
+    for first in range(0, solution.batch, step):
+        block = solution.voltages(nodes, slice(first, min(first + step, solution.batch)))
+        writer.writerows([first + k, *row] for k, row in enumerate(block.tolist()))
+
+
+def write_npz(results: Results, path: Path) -> None:
+    """Everything as arrays, the batch axis first; the file appears whole or not at all. SettingsError if it cannot.
+
+    voltages (batch, nodes), nodes, undetermined; currents (batch, sources), sources, ambiguous; each figure of
+    Residuals; status, message, method, backend, dtype, sweeps. Strings are numpy strings: nothing needs a pickle.
+    """
+    solution = results.solution
+    arrays: dict[str, Any] = {
+        "voltages": solution.voltages(results.nodes),
+        "nodes": _strings(results.names(results.nodes)),
+        "undetermined": results.undetermined[1:],
+        "currents": results.currents,
+        "sources": _strings(results.source_names),
+        "ambiguous": results.ambiguous,
+        "status": solution.status.name,
+        "message": solution.message,
+        "method": solution.method,
+        "backend": solution.backend,
+        "dtype": solution.dtype,
+        "sweeps": solution.sweeps,
+        **{name: getattr(solution.residuals, name) for name in FIGURES},
+    }
+    with replacing(path, "wb") as out:
+        np.savez(out, **arrays)
+
+
+def _columns(names: Sequence[str], values: Floats) -> dict[str, Any]:
+    """Name -> its column of values (batch, n): a number, or a list when there are several rows. NaN and inf: None."""
+    columns = values.T.tolist()
+    if not np.isfinite(values).all():
+        columns = [[_number(x) for x in column] for column in columns]
+    if values.shape[0] == 1:
+        columns = [column[0] for column in columns]
+    return dict(zip(names, columns, strict=True))
+
+
+def _number(x: float) -> float | None:
+    return x if np.isfinite(x) else None
+
+
+def _chosen(names: Sequence[str], which: NDArray[np.bool_]) -> list[str]:
+    return [names[k] for k in np.flatnonzero(which).tolist()]
+
+
+def _strings(names: Sequence[str]) -> NDArray[np.str_]:
+    return np.array(names, np.str_) if names else np.zeros(0, "U1")

@@ -1,0 +1,187 @@
+"""A solution, and what a netlist holds, as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from circuitsim.io.output import Results
+
+Ints = NDArray[np.int64]
+
+MOST_NODES = 40
+MOST_SOURCES = 20
+MOST_ROWS = 10
+_ALL = "--csv, --json or --npz FILE gives all"
+_GAP = 3  # characters between columns
+_SHOWN_NAME = 40  # characters of a name in the head of a column
+
+_FIGURES = (
+    ("kcl_amps", "KCL error at a node", "A"),
+    ("clamp_volts", "ideal diode beyond its forward voltage", "V"),
+    ("complementarity_watts", "ideal diode current x gap", "W"),
+    ("power_balance_watts", "power supplied - absorbed", "W"),
+    ("gap_watts", "co-content above its minimum, at most", "W"),
+)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # for the command to deal with; rich would end the process
+
+
+def console(stderr: bool = False) -> Console:
+    """A console that prints names as they are: `y[3]` and `a:b` are not markup."""
+    return _Console(stderr=stderr, markup=False, highlight=False, emoji=False, soft_wrap=False)
+
+
+def print_solution(
+    results: Results, seconds: Mapping[str, float], tolerance: float, out: Console, quiet: bool = False
+) -> None:
+    """Title, node voltages, source currents, certificate, how it was solved; when quiet only the voltages."""
+    solution, title = results.solution, results.circuit.netlist.title.strip()
+    print_voltages = _print_nodes if solution.batch == 1 else _print_batch
+    if quiet:
+        print_voltages(results, out)
+        return
+    if title:
+        out.print(Text(title, "bold"), end="\n\n")
+    print_voltages(results, out)
+    out.print()
+    if solution.batch == 1:
+        _print_sources(results, out)
+    _print_certificate(results, tolerance, out)
+    rows = f", {solution.batch} rows" if solution.batch > 1 else ""
+    sweeps = f"{solution.sweeps} sweep{'s' * (solution.sweeps != 1)}"
+    out.print(Text(f"method {solution.method}, backend {solution.backend}, {solution.dtype}{rows}, {sweeps}"))
+    out.print(Text("seconds: " + ", ".join(f"{stage} {_seconds(value)}" for stage, value in seconds.items())))
+
+
+def _new_table(*columns: tuple[str, bool]) -> Table:
+    """A table with these (head, is number) columns."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    for head, is_number in columns:
+        table.add_column(Text(head), justify="right" if is_number else "left", overflow="fold")
+    return table
+
+
+def _seven(x: float) -> str:
+    """Seven digits: more than one measures, fewer than rounding shows."""
+    return f"{x + 0.0:.7g}"  # + 0.0: no minus sign before a zero
+
+
+def _seconds(x: float) -> str:
+    return f"{x:.2g}" if x < 1 else f"{x:.1f}"
+
+
+def _shown_nodes(results: Results) -> tuple[Ints, int]:
+    """The nodes to show and how many more there are."""
+    nodes = results.outputs if results.outputs.size else results.nodes
+    return nodes[:MOST_NODES], max(nodes.size - MOST_NODES, 0)
+
+
+def _print_nodes(results: Results, out: Console) -> None:
+    nodes, more = _shown_nodes(results)
+    loose = results.undetermined[nodes]
+    table = _new_table(("node", False), ("volts", True), *([("", False)] if loose.any() else []))
+    values = results.solution.voltages(nodes)[0].tolist()
+    for name, value, mark in zip(results.names(nodes), values, loose.tolist(), strict=True):
+        table.add_row(Text(name), _seven(value), *(["undetermined"] if mark else []))
+    out.print(table)
+    _print_more(more, "nodes", out)
+    _explain_undetermined(bool(loose.any()), out)
+
+
+def _print_batch(results: Results, out: Console) -> None:
+    nodes, more = _shown_nodes(results)
+    solution, loose = results.solution, results.undetermined[nodes]
+    count = min(solution.batch, MOST_ROWS)
+    cells = [[_seven(x) for x in row] for row in solution.voltages(nodes, slice(0, count)).tolist()]
+    heads = [_short(name) + "*" * mark for name, mark in zip(results.names(nodes), loose.tolist(), strict=True)]
+    first_width = max(len("row"), len(str(count - 1)))
+    for columns in _fitting([max(map(len, column)) for column in zip(heads, *cells, strict=True)], first_width, out):
+        table = _new_table(("row", True), *((heads[k], True) for k in columns))
+        for k, row in enumerate(cells):
+            table.add_row(str(k), *(row[j] for j in columns))
+        out.print(table)
+    _print_more(solution.batch - count, "rows", out)
+    _print_more(more, "nodes", out)
+    _explain_undetermined(bool(loose.any()), out, "* ")
+
+
+def _fitting(widths: Sequence[int], first: int, out: Console) -> list[list[int]]:
+    """Columns in groups that fit the width of the console beside a first column."""
+    groups: list[list[int]] = []
+    room = 0
+    for k, width in enumerate(widths):
+        if not groups or room < width + _GAP:
+            groups.append([])
+            room = out.width - first
+        groups[-1].append(k)
+        room -= width + _GAP
+    return groups
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _SHOWN_NAME else name[: _SHOWN_NAME - 3] + "..."
+
+
+def _print_more(count: int, things: str, out: Console) -> None:
+    if count > 0:
+        out.print(Text(f"... and {count:,} more {things}; {_ALL}", "italic"))
+
+
+def _explain_undetermined(needed: bool, out: Console, mark: str = "") -> None:
+    if needed:
+        out.print(
+            Text(
+                f"{mark}undetermined: nothing fixes these voltages against ground; only differences between nodes of "
+                "one island mean something. An island that nothing joins to ground has its first node at 0 V."
+            )
+        )
+
+
+def _print_sources(results: Results, out: Console) -> None:
+    circuit = results.circuit
+    count = len(circuit.netlist.tables["V"])  # voltage sources come first among the ties
+    if not count:
+        return
+    shown = min(count, MOST_SOURCES)
+    loose = results.ambiguous[:shown]
+    table = _new_table(("source", False), ("amperes", True), *([("", False)] if loose.any() else []))
+    amperes = results.currents[0, :shown].tolist()
+    for name, value, mark in zip(results.source_names, amperes, loose.tolist(), strict=False):
+        table.add_row(Text(name), _seven(value), *(["not unique"] if mark else []))
+    out.print(table)
+    _print_more(count - shown, "sources", out)
+    if loose.any():
+        out.print(
+            Text(
+                "not unique: sources and shorts in a loop can share the current in any way; these are the values of "
+                "the least sum of squares."
+            )
+        )
+    out.print()
+
+
+def _print_certificate(results: Results, tolerance: float, out: Console) -> None:
+    residuals, solved = results.solution.residuals, results.solution.solved
+    rows = results.solution.batch
+    verdict = ("met", "green") if solved else ("NOT met", "bold red")
+    out.print(Text.assemble("certificate: ", verdict, "; the worst over all nodes", " and rows" * (rows > 1), ":"))
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 2))
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column()
+    needed = f"{'met' if residuals.kcl_relative <= tolerance else 'NOT met'}: at most {tolerance:g}"
+    table.add_row("KCL error / currents at the node", f"{residuals.kcl_relative:.2g}", needed)
+    for name, text, unit in _FIGURES:
+        table.add_row(text, f"{getattr(residuals, name):.2g} {unit}")
+    out.print(table)
+    out.print()

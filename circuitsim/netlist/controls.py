@@ -1,0 +1,175 @@
+"""Dot cards that belong to the whole netlist: options, global nodes, what to save, roles, and those without effect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from circuitsim.errors import NetlistError
+from circuitsim.netlist.arrays import member_names, split_ranges
+from circuitsim.netlist.model import ABSOLUTE_ZERO, Netlist, Options, similar
+from circuitsim.netlist.numbers import parse_number
+from circuitsim.netlist.scopes import Block, Note, Place, Scope, expression
+from circuitsim.netlist.source import Card
+from circuitsim.netlist.tokens import labelled, located, shown, split_keys, tokenize
+
+_SUPPORTED = (
+    ".model .param .func .subckt .ends .include .lib .global .temp .options .ic .nodeset .op .save .print "
+    ".input .output .train .end"
+)
+_OPTIONS = frozenset({".options", ".option", ".opt"})
+_NUMBERS = ("temp", "tnom", "gmin", "rshunt", "scale", "seed")  # the options that count here
+_SKIPPED = frozenset(
+    ".tran .ac .noise .tf .sens .pz .disto .four .fourier .meas .measure .plot .probe .width .sp .pss .hb".split()
+)
+_STARTS = frozenset({".ic", ".nodeset"})
+_QUIET = frozenset({".op", ".end", ".temp", *_OPTIONS})
+_ROLES = frozenset({".input", ".output", ".train"})
+_ANALYSES = frozenset({"op", "dc", "tran", "ac", "noise"})
+
+
+@dataclass
+class Controls:
+    """What the dot cards of a netlist say."""
+
+    title: str | None = None
+    global_nodes: set[str] = field(default_factory=set)
+    roles: list[tuple[str, Card]] = field(default_factory=list)
+    saves: list[str] = field(default_factory=list)
+
+
+def read_controls(top: Block, place: Place, note: Note) -> Controls:
+    """Read the dot cards of the main netlist and of all subcircuits. Raises NetlistError for unknown ones."""
+    controls = Controls()
+    blocks = [top]
+    while blocks:
+        block = blocks.pop()
+        blocks += reversed(block.subcircuits.values())
+        for card in block.controls:
+            with located(place, card.seq):
+                _read_control(card, controls, note)
+    return controls
+
+
+def _read_control(card: Card, controls: Controls, note: Note) -> None:
+    key = card.keyword
+    words = card.text.split()[1:]
+    if key == ".global":
+        controls.global_nodes |= {word.lower() for word in words}
+    elif key in _ROLES:
+        if not words:
+            raise NetlistError(f"{key} names nothing; write {key} and the names of {_ROLE_NOUNS[key]}")
+        controls.roles.append((key, card))
+    elif key in (".save", ".print"):
+        skip = key == ".print" and words and words[0].lower() in _ANALYSES
+        controls.saves += words[1:] if skip else words
+    elif key == ".title":
+        controls.title = card.text[len(key) :].strip()
+    elif key in _SKIPPED:
+        note(card.seq, f"{key} is skipped: only the DC operating point is solved")
+    elif key in _STARTS:
+        note(card.seq, f"{key} is ignored: the equilibrium does not depend on a starting point")
+    elif key == ".dc":
+        raise NetlistError(".dc: sweeps are not yet supported; remove it or solve once for each value")
+    elif key not in _QUIET:
+        raise NetlistError(f"{shown(key)} is not supported; supported: {_SUPPORTED}")
+
+
+def read_options(cards: list[Card], root: Scope, note: Note) -> Options:
+    """`.options` and `.temp`, the last word of each counting."""
+    found: dict[str, float] = {}
+    for card in cards:
+        key = card.keyword
+        if key not in _OPTIONS and key != ".temp":
+            continue
+        with located(root.place, card.seq):
+            words = split_keys(tokenize(card.text))
+            if key == ".temp":
+                if len(words.words) != 2 or words.keys:
+                    raise NetlistError(".temp needs one temperature in degree Celsius: .temp 27")
+                pairs, unknown = {"temp": words.words[1]}, []
+            else:
+                pairs = {name: word for name, word in words.keys.items() if name in _NUMBERS}
+                unknown = [*(name for name in words.keys if name not in _NUMBERS), *words.words[1:]]
+            for name, word in pairs.items():
+                with labelled(f"option {name}"):
+                    found[name] = _option(root, name, word)
+            for name in unknown:
+                note(card.seq, f"option {shown(name)} has no effect here")
+    seed = int(found.pop("seed", 0.0))
+    return Options(seed=seed, **found)
+
+
+def _option(root: Scope, name: str, word: str) -> float:
+    if word[0] == "{" or root.owner(word.lower()) is not None:
+        value = float(root.evaluate(expression(word)))
+    else:
+        try:
+            value = parse_number(word)
+        except ValueError as error:
+            raise NetlistError(str(error)) from None
+    if name in ("temp", "tnom"):
+        if value <= ABSOLUTE_ZERO:
+            raise NetlistError(f"{value:g} C is not above absolute zero, {ABSOLUTE_ZERO} C")
+    elif name == "seed":
+        if value < 0 or value != int(value):
+            raise NetlistError(f"{value:g} is not a whole number from 0")
+    elif value < 0 or (value == 0 and name != "gmin"):
+        raise NetlistError(f"{value:g} must {'not be negative' if name == 'gmin' else 'be positive'}")
+    return value
+
+
+# -- roles -------------------------------------------------------------------------------------------------------------
+
+_ROLE_NOUNS = {
+    ".input": "the sources that take the data", ".output": "the nodes that are read",
+    ".train": "the resistors, crossbars and sources that learn",
+}  # fmt: skip
+
+
+def with_roles(netlist: Netlist, roles: list[tuple[str, Card]], place: Place) -> Netlist:
+    """The netlist with its roles, each name checked."""
+    if not roles:
+        return netlist
+    known = {name.lower(): kind for kind, table in netlist.tables.items() for name in table.names}
+    known |= {name: "R" if ref.kind == "crossbar" else ref.kind for name, ref in netlist.arrays.items()}
+    inputs: list[str] = []
+    trained: list[str] = []
+    outputs: list[int] = []
+    for role, card in roles:
+        with located(place, card.seq):
+            for word in card.text.split()[1:]:
+                if role == ".output":
+                    outputs += _outputs(netlist, word)
+                    continue
+                kind = known.get(word.lower())
+                if kind is None:
+                    raise NetlistError(f"{role}: no element '{shown(word)}'{_hint(word, known)}")
+                if kind not in ("VI" if role == ".input" else "RVI"):
+                    raise NetlistError(f"{role}: '{shown(word)}' cannot take this role; name {_ROLE_NOUNS[role]}")
+                (inputs if role == ".input" else trained).append(word)
+    return replace(netlist, inputs=tuple(inputs), outputs=tuple(outputs), trained=tuple(trained))
+
+
+def _hint(word: str, known: dict[str, str]) -> str:
+    base, ranges = split_ranges(word)
+    if ranges and base.lower() in known:
+        return f"; write the array's name without a range: {base}"
+    return similar(word.lower(), known, "elements")
+
+
+def _outputs(netlist: Netlist, word: str) -> Iterator[int]:
+    base, ranges = (word, ()) if netlist.has_node(word) else split_ranges(word)
+    count = 1
+    for indices in ranges:
+        count *= len(indices)
+    first = base + "".join(f"[{indices[0]}]" for indices in ranges)
+    if netlist.has_node(first) and count > len(netlist.nodes):
+        raise NetlistError(
+            f".output: '{shown(word)}' are {count:,} nodes, more than the netlist has; shorten the range"
+        )
+    for name in member_names(base, ranges) if netlist.has_node(first) else [first]:
+        try:
+            yield netlist.node(name)
+        except NetlistError as error:
+            raise NetlistError(f".output: {error.message}") from None

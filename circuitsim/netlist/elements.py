@@ -1,0 +1,250 @@
+"""The kinds of elements: what the words of each card mean. One function a kind, each adding rows to the builder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from circuitsim.errors import NetlistError
+from circuitsim.netlist.cards import NOUNS, CardReader, Element, extra_word, unknown_key
+from circuitsim.netlist.expressions import Value
+from circuitsim.netlist.model import CrossbarCard, ModelCard
+from circuitsim.netlist.numbers import looks_like_mega
+from circuitsim.netlist.scopes import Scope
+from circuitsim.netlist.source import Card, first_word
+from circuitsim.netlist.tokens import shown
+
+SUPPORTED = "supported elements: R V I D L C X (and K, which is ignored)"
+_LATER = {
+    "E": "voltage-controlled voltage source", "F": "current-controlled current source",
+    "G": "voltage-controlled current source", "H": "current-controlled voltage source",
+}  # fmt: skip
+_VALUES = frozenset({"r", "resistance", "g"})
+_WAVEFORMS = frozenset("sin pulse exp sffm am pwl trnoise trrandom external".split())
+_SOURCE_WORDS = frozenset("ac distof1 distof2 portnum z0 pwr freq phase".split())  # not about the operating point
+_SOURCE_KEYS = _SOURCE_WORDS | {"dc", "r", "td"}
+
+
+def read_element(reader: CardReader, card: Card, scope: Scope, order: int) -> None:
+    """Read one card (not X) as an element of `scope`; `order` is the place of the top-level card.
+
+    Raises NetlistError without a place. Values may overflow here: the finished tables are checked (checks.py).
+    """
+    letter = card.text[0].upper()
+    read = _READERS.get(letter)
+    if read is None:
+        name = shown(first_word(card.text) or card.text)
+        if letter in _LATER:
+            raise NetlistError(f"element {name}: {_LATER[letter]} ({letter}) is not yet supported; {SUPPORTED}")
+        raise NetlistError(f"element {name}: elements '{letter}' are not supported; {SUPPORTED}")
+    read(reader, reader.element(letter, card, scope, order))
+
+
+def _add(reader: CardReader, e: Element, *values: Value) -> None:
+    """Append the element, or the members of the array, to the table of its kind."""
+    kind, words = e.pattern.kind, e.words
+    if not e.ranges:
+        a, b = reader.node(e, words[0]), reader.node(e, words[1])
+        reader.builder.add(kind, e.base, a, b, e.order, e.card.seq, *map(float, values))
+        return
+    ends = reader.ends(e)
+    reader.builder.add_array(kind, e.base, e.ranges[0], *ends, e.order, e.card.seq, *values)
+
+
+# -- resistors ---------------------------------------------------------------------------------------------------------
+
+
+def _resistor(reader: CardReader, e: Element) -> None:
+    """R n1 n2 [model] VALUE, r=, g=, or the geometry of a model."""
+    keys = reader.keys(e) if e.pattern.words.keys else {}
+    r = keys.get("r", keys.get("resistance"))
+    g = keys.get("g")
+    model: ModelCard | None = None
+    for word in e.words[2:]:
+        found = reader.model(e.scope, word) if model is None else None
+        if found is not None:
+            model = found[1]
+            if model.type != "r":
+                raise _wrong_model(e, word, model, "R")
+        elif r is None and g is None:
+            r = reader.value(e, word, "resistance")
+            if "M" in word and looks_like_mega(word):
+                reader.remark(e, f": '{shown(word)}' is {r:g} ohm (M is milli in SPICE, MEG is mega)")
+        else:
+            raise extra_word(e, "value", word)
+    if r is not None and g is not None:
+        raise NetlistError(f"{e.label}: both a resistance and a conductance; write one of them")
+    if r is None and g is None:
+        r = _model_resistance(reader, e, model, keys)
+    factor: Value = 1.0 if e.scope.multiplier == 1.0 else float(np.divide(1.0, e.scope.multiplier))
+    if model is not None or keys.keys() - _VALUES:
+        factor = _factor(reader, e, keys, model)
+    if len(e.ranges) == 2:
+        _crossbar(reader, e, r, g, factor)
+    elif g is not None:
+        _add(reader, e, _inverse(e, g) * factor)
+    elif r is not None:
+        if isinstance(r, float) and math.isinf(r):
+            reader.remark(e, ": infinite resistance, an open circuit")
+        _add(reader, e, r * factor)
+
+
+def _inverse(e: Element, g: Value) -> Value:
+    """1/g: infinite for g = 0."""
+    if np.any(g < 0):
+        k = int(np.argmin(g))
+        raise NetlistError(f"{e.member(k)}: negative conductance {np.ravel(g)[k]:g} S; make it 0 or positive")
+    return np.divide(1.0, np.abs(g))  # abs: 1 / -0 is -inf
+
+
+def _factor(reader: CardReader, e: Element, keys: dict[str, Value], model: ModelCard | None) -> Value:
+    """Temperature, scale and multiplier: (1 + tc1 dT + tc2 dT^2) scale / m, or 1.01^(tce dT) scale / m."""
+    params = model.params if model else {}
+    tc1 = keys.get("tc1", keys.get("tc", params.get("tc1", params.get("tc", 0.0))))
+    tc2 = keys.get("tc2", params.get("tc2", 0.0))
+    tce = keys.get("tce", params.get("tce"))
+    dt = reader.temperature(keys) - params.get("tnom", reader.options.tnom)
+    by_temperature = np.power(1.01, tce * dt) if tce is not None else 1.0 + tc1 * dt + tc2 * dt * dt
+    if not np.all(np.isfinite(by_temperature)):
+        raise NetlistError(f"{e.label}: its temperature coefficients overflow; make them smaller")
+    return np.divide(by_temperature * keys.get("scale", 1.0), keys.get("m", 1.0) * e.scope.multiplier)
+
+
+def _model_resistance(reader: CardReader, e: Element, model: ModelCard | None, keys: dict[str, Value]) -> Value:
+    """RSH (L - 2 SHORT) / (W - 2 NARROW), or the model's own R. `.options scale` acts on L and W of the element."""
+    if model is None or not model.params.keys() & {"rsh", "r", "res"}:
+        raise NetlistError(
+            f"{e.label}: no value; write {shown(e.pattern.name)} {' '.join(map(shown, e.words[:2]))} VALUE "
+            "(ngspice would silently take 1 mohm)"
+        )
+    p, scale = model.params, reader.options.scale
+    if "rsh" not in p:
+        return p["r"] if "r" in p else p["res"]
+    length = keys["l"] * scale if "l" in keys else p.get("l", p.get("defl", 1e-5))
+    width = keys["w"] * scale if "w" in keys else p.get("w", p.get("defw", 1e-5))
+    width = width - 2.0 * p.get("narrow", p.get("dw", 0.0))
+    if not np.all(width > 0):
+        raise NetlistError(f"{e.label}: its width less NARROW of model {shown(model.name)} must be positive")
+    return p["rsh"] * (length - 2.0 * p.get("short", p.get("dlr", 0.0))) / width
+
+
+def _crossbar(reader: CardReader, e: Element, r: Value | None, g: Value | None, factor: Value) -> None:
+    """A matrix of conductances, kept as one."""
+    if g is None:
+        assert r is not None  # one of them is given
+        if np.any(np.equal(r, 0)):
+            k = int(np.argmin(np.abs(r)))
+            raise NetlistError(f"{e.member(k)}: resistance 0 in a crossbar; write this short as a resistor of its own")
+        g = np.divide(1.0, r)
+    g = np.asarray(g if np.all(np.equal(factor, 1.0)) else np.divide(g, factor), np.float64)
+    g = np.ascontiguousarray(np.broadcast_to(g, e.shape))
+    low, high = g.min(), g.max()
+    if not 0 <= low <= high < math.inf:  # NaN fails too
+        k = int(np.argmin(g)) if low < 0 else int(np.argmax(~np.isfinite(g)))
+        raise NetlistError(f"{e.member(k)}: conductance {g.ravel()[k]:g} S; make it finite and not negative")
+    rows, cols = (np.array(end, np.int64) for end in reader.ends(e))
+    crossbar = CrossbarCard(e.base, rows, cols, g, (e.ranges[0], e.ranges[1]), e.card.seq)
+    reader.builder.add_crossbar(crossbar, e.order)
+
+
+# -- sources -----------------------------------------------------------------------------------------------------------
+
+
+def _source(reader: CardReader, e: Element) -> None:
+    """V and I: n+ n- [[DC] VALUE] [AC ...] [waveform]; without a DC value, that of the waveform at t = 0, or 0."""
+    keys = e.pattern.words.keys
+    supported = _SOURCE_KEYS | {"m"} if e.pattern.kind == "I" else _SOURCE_KEYS
+    for key in keys:
+        if key not in supported:
+            raise unknown_key(e, key, {"dc", "m"} & supported)
+    dc = reader.value(e, keys["dc"], "value") if "dc" in keys else None
+    start: Value | None = None  # of a waveform
+    words = e.words
+    i, n = 2, len(words)
+    while i < n:
+        word = words[i].lower()
+        i += 1
+        if word in _WAVEFORMS or word in _SOURCE_WORDS:
+            first = i
+            while i < n and reader.is_value(e.scope, words[i]):
+                i += 1
+            if word in _WAVEFORMS:
+                start = _waveform(reader, e, word, words[first:i])
+                reader.remark(e, f": {word.upper()} is ignored: only the DC equilibrium is solved")
+        elif dc is None:
+            if word == "dc":
+                if i == n:
+                    raise NetlistError(f"{e.label}: DC without a value; write {shown(e.pattern.name)} ... DC VALUE")
+                i += 1
+            dc = reader.value(e, words[i - 1], "value")
+        else:
+            raise extra_word(e, "value", words[i - 1])
+    value = dc if dc is not None else (start if start is not None else 0.0)
+    if e.pattern.kind == "I":
+        m = reader.value(e, keys["m"], "m") if "m" in keys else 1.0
+        value = value * m * e.scope.multiplier
+    _add(reader, e, value)
+
+
+def _waveform(reader: CardReader, e: Element, name: str, words: list[str]) -> Value:
+    """The value at t = 0, as ngspice's operating point takes it."""
+    values = [reader.number(e, word, name.upper()) for word in words]
+    if name in ("am", "trnoise", "external"):
+        return 0.0
+    if name == "trrandom":  # type, time step, delay, two parameters
+        return values[4] if len(values) > 4 else 0.0
+    if not values or (name == "pwl" and len(values) % 2):
+        raise NetlistError(f"{e.label}: {name.upper()} needs its parameters, found {len(values)}; complete them")
+    if name == "pwl":
+        times, levels = values[::2], values[1::2]
+        return levels[0] if times[0] >= 0 else float(np.interp(0.0, times, levels))
+    if name == "sin" and len(values) > 5:
+        return values[0] + values[1] * math.sin(math.radians(values[5]))
+    return values[0]
+
+
+# -- diodes and the rest -----------------------------------------------------------------------------------------------
+
+
+def _diode(reader: CardReader, e: Element) -> None:
+    """D anode cathode model [area] [off] [area= m= temp= dtemp=]"""
+    if len(e.words) < 3:
+        raise NetlistError(f"{e.label}: no model; write {shown(e.pattern.name)} ANODE CATHODE MODEL")
+    word = e.words[2]
+    found = reader.model(e.scope, word)
+    if found is None:
+        raise NetlistError(f"{e.label}: no model '{shown(word)}'; define it: .model {shown(word)} D(IS=1e-14)")
+    row, model = found
+    if model.type != "d":
+        raise _wrong_model(e, word, model, "D")
+    keys = reader.keys(e) if e.pattern.words.keys else {}
+    extra = [w for w in e.words[3:] if w.lower() != "off"]
+    if len(extra) > 1:
+        raise extra_word(e, "area", extra[1])
+    area = keys["area"] if "area" in keys else reader.value(e, extra[0], "area") if extra else 1.0
+    area = area * keys.get("m", 1.0) * e.scope.multiplier
+    _add(reader, e, float(row), area, reader.temperature(keys))
+
+
+def _wrong_model(e: Element, word: str, model: ModelCard, wanted: str) -> NetlistError:
+    return NetlistError(
+        f"{e.label}: model '{shown(word)}' is of type {shown(model.type.upper())}; it must be of type {wanted}"
+    )
+
+
+def _inductor_or_capacitor(reader: CardReader, e: Element) -> None:
+    """L is a short and C an open at DC: their values do not matter."""
+    _add(reader, e)
+
+
+def _coupling(reader: CardReader, e: Element) -> None:
+    reader.remark(e, " is ignored: inductors are shorts at DC")
+
+
+_READERS: dict[str, Callable[[CardReader, Element], None]] = {
+    "R": _resistor, "V": _source, "I": _source, "D": _diode, "L": _inductor_or_capacitor, "C": _inductor_or_capacitor,
+    "K": _coupling,
+}  # fmt: skip
+assert _READERS.keys() == NOUNS.keys()

@@ -1,0 +1,79 @@
+"""Data flows one way: every module imports only from earlier layers."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import networkx as nx
+
+ROOT = Path(__file__).parent.parent
+LAYERS = [
+    "errors", "netlist", "laws", "circuit", "units coloring islands", "topology", "problem branch_sums", "residual",
+    "currents backends", "solution", "methods", "solve", "__init__", "io gallery plot", "cli", "__main__",
+]  # fmt: skip
+LAYER = {name: k for k, names in enumerate(LAYERS) for name in names.split()}
+FILES = sorted((ROOT / "circuitsim").rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Full names of the modules that a file imports anywhere, except for type checking only."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for_types = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name if is_module(name) else str(node.module) for name in names)
+
+
+def is_module(name: str) -> bool:
+    path = ROOT / name.replace(".", "/")
+    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
+
+
+def module(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 2 else parts)
+
+
+def layer(name: str) -> int:
+    part = name.split(".")[1] if "." in name else "__init__"
+    assert part in LAYER, f"{name} stands in no layer"
+    return LAYER[part]
+
+
+def test_imports_go_backwards_along_the_layers() -> None:
+    for path in FILES:
+        own = module(path)
+        for name in imports(path):
+            if name.split(".")[0] == "circuitsim":
+                same_package = name.split(".")[:2] == own.split(".")[:2]
+                assert same_package or layer(name) < layer(own), f"{own} imports {name}"
+
+
+def test_no_cycles() -> None:
+    graph = nx.DiGraph((module(p), name) for p in FILES for name in imports(p) if name.startswith("circuitsim."))
+    graph.remove_edges_from([edge for edge in graph.edges if edge[0] == edge[1]])
+    assert nx.is_directed_acyclic_graph(graph), nx.find_cycle(graph)
+
+
+def test_the_simulator_knows_neither_training_nor_validation() -> None:
+    for path in FILES:
+        assert not {name.split(".")[0] for name in imports(path)} & {"training", "validation", "tests"}, path
+
+
+def test_the_certificate_imports_no_solver() -> None:
+    graph = nx.DiGraph((module(p), name) for p in FILES for name in imports(p) if name.startswith("circuitsim."))
+    below = nx.descendants(graph, "circuitsim.residual")
+    assert not {name for name in below if name.split(".")[1] in ("methods", "backends", "solve", "solution")}

@@ -1,0 +1,280 @@
+"""The benchmark command and its pieces, at tiny sizes."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import circuitsim as cs
+from circuitsim.io.ngspice import ngspice_available
+from circuitsim.residual import Check
+from validation import benchmarks, qp, suite
+from validation.measure import BenchmarkError, Row, Target, read_idx, run_process
+from validation.qp import PeerRun, QuadraticProgram, measure_peer, quadratic_program, relative_kcl
+from validation.suite import Options
+
+# Two layers: a crossbar from sources to clamped units, a crossbar and a flat resistor on to free ones.
+NETWORK = """small network
+.options seed=3
+.model ideal D(ron=0)
+Vx[0:3] x[0:3] 0 {aunif(0, 2)}
+RW1[0:3][0:5] x[0:3] h[0:5] g={aunif(1, 0.5)}
+RW2[0:5][0:1] h[0:5] y[0:1] g={aunif(1, 0.5)}
+Rf y[0] y[1] 2
+Ib[0:5] 0 h[0:5] {aunif(0, 1)}
+Dexc[0:2] 0 h[0:2] ideal
+Dinh[0:2] h[3:5] 0 ideal
+.end
+"""
+
+
+def idx(shape: tuple[int, ...], data: bytes, start: bytes = b"\0\0\x08") -> bytes:
+    return gzip.compress(start + bytes([len(shape)]) + b"".join(n.to_bytes(4, "big") for n in shape) + data)
+
+
+def test_ratio_and_target_look_the_way_the_row_says() -> None:
+    faster = Row("b", "w", 2.0, target=Target(10.0, at_most=False, of_ratio=True), peer="p", peer_measured=20.0)
+    assert (faster.ratio, faster.met) == (10.0, True)
+    slower = Row("b", "w", 8.0, target=Target(3.0, of_ratio=True), peer="p", peer_measured=2.0, speedup=False)
+    assert (slower.ratio, slower.met) == (4.0, False)
+    plain = Row("b", "w", 2.0, target=Target(2.0))
+    assert (plain.ratio, plain.met) == (None, True)
+    assert Row("b", "w", 2.0, target=Target(3.0, of_ratio=True)).met is None
+    assert Row("b", "w", 2.0).met is None
+
+
+def test_read_idx(tmp_path: Path) -> None:
+    path = tmp_path / "images.gz"
+    path.write_bytes(idx((2, 2, 3), bytes(range(12))))
+    np.testing.assert_array_equal(read_idx(path), np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"no gzip", "Not a gzipped file"),
+        (idx((2, 3), bytes(6))[:-12], "Compressed file ended"),
+        (idx((2, 3), bytes(6), start=b"\0\0\x0d"), "not an IDX file of bytes: it starts with 00 00 0d 02"),
+        (gzip.compress(b"\0\0\x08\x03\0\0"), "ends within its header"),
+        (idx((2, 3), bytes(5)), r"holds 5 bytes of data; its header \[2, 3\] asks for 6"),
+        (idx((2, 3), bytes(7)), r"holds 7 bytes of data; its header \[2, 3\] asks for 6"),
+        (idx((2**32 - 1, 2**32 - 1, 2**32 - 1), b"x"), "asks for 79228162458924105385300197375"),
+    ],
+)
+def test_read_idx_refuses_what_is_not_whole(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "images.gz"
+    path.write_bytes(content)
+    with pytest.raises(BenchmarkError, match=message) as caught:
+        read_idx(path)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_read_idx_names_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match=r"images\.gz"):
+        read_idx(tmp_path / "images.gz")
+
+
+def test_peak_memory_is_the_child_s_own() -> None:
+    ballast = np.ones(50_000_000)  # 400 MB here: a child started directly would inherit this peak
+    small = run_process([sys.executable, "-S", "-c", "pass"])
+    big = run_process([sys.executable, "-S", "-c", "b'x' * 200_000_000"])
+    assert ballast[-1] == 1.0
+    assert small.peak_bytes < 60e6
+    assert 200e6 < big.peak_bytes < 260e6
+
+
+def test_process_time_and_output_are_the_last_run_s(tmp_path: Path) -> None:
+    count = tmp_path / "count"
+    slow_first = (
+        "import sys, time, pathlib; p = pathlib.Path(sys.argv[1]); n = len(p.read_text()) if p.exists() else 0; "
+        "p.write_text('x' * (n + 1)); time.sleep(1.0 if n == 0 else 0.2); print(n)"
+    )
+    run = run_process([sys.executable, "-S", "-c", slow_first, str(count)], runs=2)
+    assert run.stdout == "1\n"
+    assert 0.2 <= run.seconds < 1.0
+
+
+def test_process_that_fails_is_named_with_its_last_words() -> None:
+    with pytest.raises(BenchmarkError, match="ended with 3: second"):
+        run_process([sys.executable, "-c", "import sys; print('first\\nsecond', file=sys.stderr); sys.exit(3)"])
+    with pytest.raises(BenchmarkError, match="no_such_program_here cannot be started"):
+        run_process(["no_such_program_here"])
+
+
+def test_quadratic_program_has_the_network_s_gradient() -> None:
+    problem = cs.compile_problem(cs.parse(NETWORK))
+    program = quadratic_program(problem)
+    drive = problem.drive(slice(0, 1))
+    x = np.random.default_rng(1).uniform(-2, 2, (1, problem.n_free))
+    flow = Check(problem, drive, x).flow
+    np.testing.assert_allclose((program.A @ x[0] - program.b)[None, :], flow, rtol=1e-12, atol=1e-12)
+    assert abs(program.A - program.A.T).max() == 0.0
+    assert (np.isfinite(program.lo).sum(), np.isfinite(program.hi).sum()) == (3, 3)
+
+
+def test_quadratic_program_refuses_other_nonlinear_elements() -> None:
+    problem = cs.compile_problem(cs.parse("t\nV1 a 0 1\nR1 a b 1\nD1 b 0 d\n.model d D"))
+    with pytest.raises(ValueError, match="ideal diodes to known potentials"):
+        quadratic_program(problem)
+
+
+@pytest.mark.parametrize("name", list(qp.PEERS))
+def test_peer_finds_the_equilibrium(name: str) -> None:
+    pytest.importorskip(name)
+    problem = cs.compile_problem(cs.parse(NETWORK))
+    exact = cs.solve(problem, cs.Settings(tol=1e-13)).x[0]
+    program = quadratic_program(problem)
+    result = measure_peer(qp.PEERS[name], program, lambda x: relative_kcl(problem, x), 1e-8)
+    assert result.kcl_relative <= 1e-8
+    np.testing.assert_allclose(result.run.x, exact, rtol=0, atol=1e-7)
+    assert result.run.seconds > 0
+
+
+def test_relative_kcl_clips_and_rejects_what_is_no_number() -> None:
+    problem = cs.compile_problem(cs.parse(NETWORK))
+    exact = cs.solve(problem, cs.Settings(tol=1e-13)).x[0]
+    at_lower = np.flatnonzero(exact == quadratic_program(problem).lo)
+    assert at_lower.size
+    outside = exact.copy()
+    outside[at_lower] -= 1.0
+    assert relative_kcl(problem, outside) <= 1e-13
+    outside[at_lower] = np.nan
+    assert relative_kcl(problem, outside) == np.inf
+
+
+def test_peer_is_tightened_until_it_is_good_enough_or_gives_up() -> None:
+    program = QuadraticProgram(A=None, b=np.zeros(1), lo=np.zeros(1), hi=np.ones(1))  # type: ignore[arg-type]
+    asked: list[float] = []
+
+    def peer(_: QuadraticProgram, tolerance: float) -> PeerRun:
+        asked.append(tolerance)
+        return PeerRun(np.array([100 * tolerance]), 0.5, 1.0 / len(asked), gave_up=tolerance < 1e-14)
+
+    result = measure_peer(peer, program, lambda x: float(x[0]), wanted=1e-8)
+    assert asked == [1e-9, 1e-12, 1e-12]
+    assert (result.tolerance, result.kcl_relative, result.run.solve_seconds) == (1e-12, 100 * 1e-12, 1.0 / 3.0)
+    asked.clear()
+    result = measure_peer(peer, program, lambda x: 1.0 if x[0] < 1e-12 else float(x[0]), wanted=1e-20)
+    assert asked == [1e-9, 1e-12, 1e-15, 1e-12]  # gave up at 1e-15; 1e-12 had come nearest
+    assert result.tolerance == 1e-12
+
+
+def test_missing_and_slow_peers_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def peer(program: QuadraticProgram, tolerance: float) -> PeerRun:
+        return PeerRun(np.linalg.solve(program.A.toarray(), program.b), 1.0, 2.0, gave_up=False)
+
+    monkeypatch.setattr(suite, "PEERS", {"numpy": peer, "no-such-package": peer, "scipy": peer})
+    monkeypatch.setattr(suite, "SLOW_PEERS", ("scipy",))
+    linear = cs.compile_problem(cs.parse("t\nV1 a 0 1\nR1 a b 1\nR2 b c 2\nR3 c 0 3\nR4 b 0 4"))
+    rows = suite.qp_rows(linear, Options(quick=True))
+    assert [(row.peer, row.peer_measured) for row in rows] == [
+        ("best: numpy", 3.0),
+        ("numpy", 3.0),
+        ("no-such-package", None),
+        ("scipy", None),
+    ]
+    assert [row.note for row in rows[2:]] == ["not installed", "left out by --quick"]
+    assert rows[0].met is True
+    assert "setup 1.00 s + solve 2.00 s" in rows[1].note
+
+
+def test_batch_rows_compare_with_one_product(tmp_path: Path) -> None:
+    deck = tmp_path / "net.cir"
+    deck.write_text(NETWORK)
+    rows = suite.batch_rows(deck, np.random.default_rng(0).uniform(size=(5, 2)), repeats=1)
+    assert [row.what for row in rows] == [
+        "5 images in one batch, float32, relative KCL 1e-05",
+        "without certificate",
+    ]
+    for row in rows:
+        assert row.peer == "product 5 x 4 x 6, float32"
+        assert row.measured is not None and row.peer_measured is not None
+        assert row.ratio == row.measured / row.peer_measured
+    assert rows[0].target is not None and rows[1].target is None
+
+
+def test_parser_rows_count_lines(tmp_path: Path) -> None:
+    suite.write_resistors(tmp_path / "deck.cir", 50, columns=8)
+    circuit = cs.load(tmp_path / "deck.cir")
+    assert len(circuit.conductors) == 50
+    assert len(circuit.nodes) == 1 + 7 + 8
+    texts = [line.split()[3] for line in (tmp_path / "deck.cir").read_text().splitlines()[1:-1]]
+    assert max(len(text.replace(".", "")) for text in texts) == 17
+    (row,) = suite.parser_rows(200, runs=1)
+    assert row.measured is not None and row.measured > 0
+    assert row.unit == "lines/s" and row.met is not None
+
+
+def test_stages_come_from_the_command(tmp_path: Path) -> None:
+    deck = tmp_path / "net.cir"
+    deck.write_text(NETWORK)
+    seconds = suite.stages(deck)
+    assert {"parse", "compile", "solve", "total"} <= set(seconds)
+    assert 0 < seconds["solve"] < seconds["total"]
+
+
+@pytest.mark.skipif(not ngspice_available(), reason="ngspice is not installed")
+def test_flat_rows_beside_ngspice(tmp_path: Path) -> None:
+    flat = tmp_path / "flat.cir"
+    flat.write_text("t\nV1 In 0 10\nR1 In h[0] 1k\nR2 h[0] 0 3k\nR3 h[0] k 1k\nD1 k 0 d\n.model d D\n.op\n.end\n")
+    rows = suite.flat_rows(flat, Options(ngspice=True))
+    by_name = {row.what: row for row in rows}
+    assert by_name["whole process"].ratio is not None and by_name["peak memory"].ratio is not None
+    note = by_name["whole process"].note
+    assert note.startswith("largest difference of 3 node voltages: ")
+    assert float(note.split()[-2]) < 1e-4
+    assert by_name["file size"].measured == flat.stat().st_size / 1e6
+    left_out = suite.flat_rows(flat, Options())
+    assert [row.note for row in left_out if row.what == "whole process"] == ["not measured in this run"]
+
+
+@pytest.fixture
+def fake_suite(monkeypatch: pytest.MonkeyPatch) -> None:
+    def quick(options: Options) -> list[Row]:
+        return [Row("quick", "speed", 2.0, target=Target(1.0), note=f"{options.quick} {options.ngspice}")]
+
+    def broken(options: Options) -> list[Row]:
+        raise BenchmarkError("the images are not there")
+
+    fakes = {"quick": quick, "broken": broken}
+    monkeypatch.setattr(benchmarks, "BENCHMARKS", fakes)
+    only = next(option for option in benchmarks.main.params if option.name == "names")
+    monkeypatch.setattr(only, "type", benchmarks.click.Choice(list(fakes)))
+
+
+@pytest.mark.usefixtures("fake_suite")
+def test_command_prints_and_saves_what_it_measured(tmp_path: Path) -> None:
+    saved = tmp_path / "out.json"
+    result = CliRunner().invoke(benchmarks.main, ["--json", str(saved), "--quick"])
+    assert result.exit_code == 0  # a missed target and a benchmark that cannot run are no failure of the command
+    assert "speed" in result.stdout and "no" in result.stdout and "the images are not there" in result.stdout
+    data = json.loads(saved.read_text())
+    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
+    assert [row["benchmark"] for row in data["rows"]] == ["quick", "broken"]
+    assert data["rows"][0]["met"] is False and data["rows"][0]["note"] == "True False"
+    assert data["rows"][1]["measured"] is None
+    assert data["machine"]["cores"] >= 1 and data["machine"]["memory_bytes"] > 0
+    assert data["versions"]["circuitsim"] == cs.__version__
+    assert data["date"].endswith("+00:00")
+
+
+@pytest.mark.usefixtures("fake_suite")
+def test_command_runs_only_what_is_chosen(tmp_path: Path) -> None:
+    saved = tmp_path / "out.json"
+    result = CliRunner().invoke(benchmarks.main, ["--only", "quick", "--json", str(saved)])
+    assert result.exit_code == 0
+    assert [row["benchmark"] for row in json.loads(saved.read_text())["rows"]] == ["quick"]
+
+
+@pytest.mark.usefixtures("fake_suite")
+def test_command_refuses_a_file_that_it_could_not_write(tmp_path: Path) -> None:
+    result = CliRunner().invoke(benchmarks.main, ["--json", str(tmp_path / "none" / "out.json")])
+    assert result.exit_code == 2
+    assert "there is no folder" in result.output
+    assert "quick ..." not in result.output

@@ -1,0 +1,454 @@
+"""The command line: exit codes, streams, messages."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+import circuitsim as cs
+from circuitsim import cli
+from circuitsim.backends.base import BACKENDS, DTYPES
+from circuitsim.solution import METHODS
+
+ROOT = Path(__file__).parent.parent
+DIVIDER = "divider\nV1 in 0 10\nR1 in out 1k\nR2 out 0 3k\n"
+ARRAY = "array\nVx[0:2] x[0:2] 0 1\nR1[0:2] x[0:2] y[0:2] 1k\nR2[0:2] y[0:2] 0 1k\n.output y[0:2]\n"
+COUPLED = "needs sweeps\nV1 n0 0 1\n" + "".join(f"R{k} n{k} n{k + 1} 1k\nRg{k} n{k + 1} 0 1k\n" for k in range(5))
+REFUSED = "refused\nI1 0 a 1m\nR1 a 0 1k\nR2 b 0 1k\n.model di D(ron=0)\nD1 a b di\n"
+FLOATING = "floating\nV1 a 0 1\nR1 a 0 1k\nV2 b c 2\nR2 b c 1k\n"
+DECKS = {"divider": DIVIDER, "array": ARRAY, "coupled": COUPLED, "refused": REFUSED, "floating": FLOATING}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test works in a folder of its own, on 80 columns."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    for name, text in DECKS.items():
+        Path(f"{name}.cir").write_text(text)
+    return tmp_path
+
+
+def run(*arguments: str) -> Result:
+    """Run a command; anything but a clean exit is a failure of the test."""
+    result = CliRunner().invoke(cli.main, arguments)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def succeed(*arguments: str) -> str:
+    """stdout of a command that must exit 0 and say nothing on stderr."""
+    result = run(*arguments)
+    assert (result.exit_code, result.stderr) == (0, "")
+    return result.stdout
+
+
+# -- solve -------------------------------------------------------------------------------------------------------------
+
+
+def test_solve_prints_tables() -> None:
+    out = succeed("solve", "divider.cir", "--method", "bcd")
+    for part in ("divider\n", "node", "7.5", "V1", "certificate: met", "method bcd, backend cpu", "seconds: parse"):
+        assert part in out
+
+
+def test_quiet_prints_only_voltages() -> None:
+    Path("noted.cir").write_text(DIVIDER + ".tran 1n 1u\n")
+    out = succeed("solve", "noted.cir", "--quiet")
+    assert out.split() == ["node", "volts", "─" * len(out.splitlines()[1]), "in", "10", "out", "7.5"]
+
+
+def test_json_of_one_row_and_of_a_batch() -> None:
+    data = json.loads(succeed("solve", "divider.cir", "--json"))
+    assert data["status"] == "SOLVED"
+    assert data["voltages"] == {"in": 10.0, "out": 7.5}
+    assert data["currents"] == {"V1": -0.0025}
+    seconds = data["seconds"]
+    assert list(seconds) == ["parse", "compile", "solve", "total"]
+    assert all(x >= 0 for x in seconds.values())
+    assert seconds["total"] >= seconds["parse"] + seconds["compile"] + seconds["solve"]
+    np.save("x.npy", np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]))
+    data = json.loads(succeed("solve", "array.cir", "--json", "--input", "Vx=@x.npy"))
+    assert data["voltages"]["y[1]"] == [1.0, 2.5]
+    assert data["currents"]["Vx[2]"] == [-0.0015, -0.003]
+
+
+def test_csv_of_a_batch() -> None:
+    np.savez("x.npz", x=np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]))
+    rows = list(csv.reader(io.StringIO(succeed("solve", "array.cir", "--csv", "--input", "Vx=@x.npz:x"))))
+    assert rows == [["row", "y[0]", "y[1]", "y[2]"], ["0", "0.5", "1.0", "1.5"], ["1", "2.0", "2.5", "3.0"]]
+
+
+def test_npz_holds_the_same_as_json() -> None:
+    data = json.loads(succeed("solve", "array.cir", "--json", "--npz", "out.npz", "--input", "Vx=4"))
+    with np.load("out.npz", allow_pickle=False) as arrays:
+        assert dict(zip(arrays["nodes"].tolist(), arrays["voltages"][0].tolist(), strict=True)) == data["voltages"]
+        assert dict(zip(arrays["sources"].tolist(), arrays["currents"][0].tolist(), strict=True)) == data["currents"]
+
+
+def test_settings_reach_the_solver() -> None:
+    data = json.loads(
+        succeed(
+            "solve", "coupled.cir", "--json", "--backend", "reference", "--method", "bcd", "--dtype", "float32",
+            "--tol", "1e-3", "--max-sweeps", "99",
+        )
+    )  # fmt: skip
+    assert (data["backend"], data["method"], data["dtype"]) == ("reference", "bcd", "float32")
+    assert 1e-9 < data["residuals"]["kcl_relative"] <= 1e-3
+
+
+def test_warnings_go_to_stderr_and_into_json() -> None:
+    Path("noted.cir").write_text(DIVIDER + ".tran 1n 1u\n")
+    result = run("solve", "noted.cir", "--json")
+    warning = "noted.cir:5: .tran is skipped: only the DC operating point is solved"
+    assert result.exit_code == 0
+    assert result.stderr == f"warning: {warning}\n"
+    assert json.loads(result.stdout)["warnings"] == [warning]
+
+
+def test_many_warnings_are_cut() -> None:
+    Path("noted.cir").write_text(DIVIDER + ".tran 1n 1u\n" * 13)
+    lines = run("solve", "noted.cir").stderr.splitlines()
+    assert len(lines) == 11
+    assert lines[9].startswith("warning: noted.cir:14:")
+    assert lines[10] == "... and 3 more warnings; --json lists all"
+
+
+def test_csv_warns_of_undetermined_nodes() -> None:
+    result = run("solve", "floating.cir", "--csv")
+    assert (result.exit_code, result.stdout) == (0, "row,a,b,c\n0,1.0,0.0,-2.0\n")
+    assert result.stderr == "warning: nodes without a unique voltage: b, c\n"
+
+
+# -- Not solved --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flags", [(), ("--json",), ("--csv",), ("--quiet",)])
+def test_not_solved_prints_results_and_exits_3(flags: Sequence[str]) -> None:
+    result = run("solve", "coupled.cir", "--method", "bcd", "--max-sweeps", "1", "--npz", "out.npz", *flags)
+    assert result.exit_code == 3
+    assert result.stderr.startswith("error: MAX_SWEEPS: stopped at the sweep limit")
+    expected = {"--json": '{"status": "MAX_SWEEPS", ', "--csv": "row,n0,n1,", "--quiet": "node", "": "needs sweeps\n"}
+    assert result.stdout.startswith(expected["".join(flags)])
+    assert ("certificate: NOT met" in result.stdout) == (not flags)
+    with np.load("out.npz", allow_pickle=False) as arrays:
+        assert str(arrays["status"]) == "MAX_SWEEPS"
+
+
+def test_a_refusal_exits_3_and_names_the_diode() -> None:
+    result = run("solve", "refused.cir", "--method", "bcd", "--json")
+    assert result.exit_code == 3
+    assert "D1 (refused.cir:6)" in result.stderr
+    data = json.loads(result.stdout)
+    assert data["status"] == "REFUSED"
+    assert data["voltages"] == {"a": None, "b": None}
+
+
+# -- Bad input ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["solve", "check", "flatten"])
+@pytest.mark.parametrize(
+    ("deck", "message"),
+    [
+        (None, "no such file: deck.cir"),
+        ("", "is empty: a netlist has a title line and at least one element"),
+        ("bad value\nV1 a 0 1\nR1 a 0 -3\n", "deck.cir:3: resistor R1: negative resistance -3 ohm"),
+        ("no such card\nQ1 a b c\n", "deck.cir:2: "),
+    ],
+)
+def test_a_bad_netlist_exits_2(command: str, deck: str | None, message: str) -> None:
+    if deck is not None:
+        Path("deck.cir").write_text(deck)
+    result = run(command, "deck.cir")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize("command", ["solve", "check"])
+def test_sources_that_no_voltages_satisfy_exit_2(command: str) -> None:
+    Path("deck.cir").write_text("loop\nV1 a 0 1\nV2 a 0 2\nR1 a 0 1\n")
+    result = run(command, "deck.cir")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "deck.cir:3: loop of voltage sources V2, V1: its voltages add up to 1 V" in result.stderr
+
+
+def test_check_finds_what_only_the_sources_make_impossible() -> None:
+    Path("deck.cir").write_text("cut\nI1 0 a 1m\nR1 a b 1k\n")
+    result = run("check", "deck.cir")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "I1 pushes a net 0.001 A" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("solve", "Missing argument 'FILE'"),
+        ("solve divider.cir --json --csv", "--json and --csv exclude each other"),
+        ("solve divider.cir --method magic", "Invalid value for '--method'"),
+        ("solve divider.cir --tol 2", "error: tol must lie between 0 and 1, found 2"),
+        ("solve divider.cir --tol nan", "error: tol must lie between 0 and 1, found nan"),
+        ("solve divider.cir --max-sweeps 0", "error: max_sweeps must be at least 1, found 0"),
+        ("solve divider.cir --input V1=@none.npy", "error: input V1=@none.npy: no such file: none.npy"),
+        ("solve divider.cir --input V9=1", "error: input V9=1: no element 'V9' in divider.cir"),
+        ("solve divider.cir --npz nowhere/out.npz", "error: cannot write nowhere/out.npz: there is no folder nowhere"),
+        ("solve divider.cir --npz .", "error: cannot write .: it exists and is not a regular file"),
+        ("flatten divider.cir -o nowhere/x.cir", "error: cannot write nowhere/x.cir: there is no folder nowhere"),
+        ("unknown", "No such command 'unknown'"),
+    ],
+)
+def test_wrong_usage_exits_2(arguments: str, message: str) -> None:
+    result = run(*arguments.split())
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr
+
+
+def test_an_unavailable_backend_exits_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("circuitsim.backends.cpu.CpuBackend", failing_with(cs.BackendUnavailable("no CPU today")))
+    result = run("solve", "divider.cir")
+    assert (result.exit_code, result.stdout, result.stderr) == (2, "", "error: no CPU today\n")
+
+
+def test_a_wrong_shape_says_what_is_needed() -> None:
+    np.save("x.npy", np.ones((2, 5)))
+    result = run("solve", "array.cir", "--input", "Vx=@x.npy")
+    assert result.exit_code == 2
+    assert result.stderr == ("error: input Vx=@x.npy: Vx: new values have shape (2, 5); needs (3,) or (batch, 3)\n")
+
+
+# -- Interrupts, memory, closed pipes ----------------------------------------------------------------------------------
+
+
+def failing_with(error: BaseException) -> Callable[..., None]:
+    """A function that raises, whatever it is called with."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
+
+
+def test_an_interrupt_exits_130_and_leaves_files_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("out.npz").write_bytes(b"before")
+    monkeypatch.setattr(np, "savez", failing_with(KeyboardInterrupt()))
+    result = run("solve", "divider.cir", "--npz", "out.npz")
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "interrupted\n")
+    assert Path("out.npz").read_bytes() == b"before"
+    assert files() == ["out.npz"]
+
+
+def test_a_full_disk_does_not_take_the_answer_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(np, "savez", failing_with(OSError(28, "No space left on device")))
+    result = run("solve", "divider.cir", "--csv", "--npz", "out.npz")
+    assert (result.exit_code, result.stdout) == (2, "row,in,out\n0,10.0,7.5\n")
+    assert result.stderr == "error: cannot write out.npz: No space left on device\n"
+    assert not Path("out.npz").exists()
+
+
+def test_out_of_memory_is_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("circuitsim.load", failing_with(MemoryError("Unable to allocate 9 TiB")))
+    result = run("solve", "divider.cir")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert result.stderr == (
+        "error: not enough memory (Unable to allocate 9 TiB); solve fewer batch rows, or a smaller netlist\n"
+    )
+
+
+def files() -> list[str]:
+    """What is in the folder, beside the decks of the fixture."""
+    return sorted({path.name for path in Path().iterdir()} - {f"{name}.cir" for name in DECKS})
+
+
+def process(arguments: str, **options: object) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "circuitsim", *shlex.split(arguments)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, **options)  # type: ignore[call-overload]
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    Path("many.cir").write_text(
+        "many\nV1[0:30000] a[0:30000] 0 1\nR1[0:30000] a[0:30000] 0 1\n"
+    )  # more than a pipe holds
+    with process("solve many.cir --csv", stdout=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        assert running.stdout.read(4) == "row,"
+        running.stdout.close()
+        assert running.stderr is not None
+        assert running.stderr.read() == ""
+        assert running.wait() == 141
+
+
+def test_a_disk_that_is_full_for_stdout() -> None:
+    with Path("/dev/full").open("w") as full, process("solve divider.cir", stdout=full) as running:
+        assert running.communicate()[1] == "error: cannot write the result: No space left on device\n"
+        assert running.returncode == 2
+
+
+def test_ctrl_c_ends_a_long_solve_without_a_traceback() -> None:
+    chain = "chain\n.tran 1 1\nV1 n0 0 1\n" + "".join(f"R{k} n{k} n{k + 1} 1\n" for k in range(3000)) + "Rz n3000 0 1\n"
+    Path("chain.cir").write_text(chain)  # some ten million sweeps
+    with process(
+        "solve chain.cir --method bcd --npz out.npz --max-sweeps 1000000000", stdout=subprocess.PIPE
+    ) as running:
+        assert running.stderr is not None
+        assert running.stderr.readline().startswith("warning: chain.cir:2")  # now it has been read
+        time.sleep(1.0)
+        assert running.poll() is None
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=30)
+    assert (running.returncode, out, err) == (130, "", "interrupted\n")
+    assert files() == ["chain.cir"]
+
+
+def test_names_that_the_terminal_cannot_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("greek.cir").write_text("Ω\nV1 ω 0 1\nR1 ω 0 1\n", encoding="utf-8")
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    with process("solve greek.cir -q", stdout=subprocess.PIPE) as running:
+        out, err = running.communicate()
+    assert (running.returncode, err) == (0, "")
+    assert "\\u03c9" in out
+
+
+# -- Progress ----------------------------------------------------------------------------------------------------------
+
+
+def test_progress_is_drawn_on_stderr_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save("x.npy", np.ones((300, 3)))
+    monkeypatch.setattr(cli, "_on_terminal", lambda quiet: not quiet)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich draws nothing unless it sees a terminal
+    monkeypatch.setenv("TTY_INTERACTIVE", "1")
+    result = run("solve", "array.cir", "--input", "Vx=@x.npy", "--json")
+    assert result.exit_code == 0
+    assert "reading array.cir" in result.stderr
+    assert "300/300" in result.stderr
+    assert len(json.loads(result.stdout)["voltages"]["y[0]"]) == 300
+    assert run("solve", "array.cir", "--input", "Vx=@x.npy", "--json", "--quiet").stderr == ""
+
+
+# -- check, flatten ----------------------------------------------------------------------------------------------------
+
+
+def test_check_for_people_and_as_json() -> None:
+    out = succeed("check", "array.cir")
+    assert "voltage sources        3" in out
+    assert ".output" in out
+    data = json.loads(succeed("check", "array.cir", "--json"))
+    assert data["status"] == "OK"
+    assert data["elements"] == {"R": 6, "V": 3, "I": 0, "D": 0, "L": 0, "C": 0}
+    assert (data["nodes"], data["free"]) == (7, 3)
+
+
+def test_check_warns_on_stderr() -> None:
+    Path("noted.cir").write_text(DIVIDER + ".tran 1n 1u\n")
+    result = run("check", "noted.cir", "--json")
+    assert result.exit_code == 0
+    assert result.stderr.startswith("warning: noted.cir:5: .tran is skipped")
+    assert json.loads(result.stdout)["warnings"] == [result.stderr.strip().removeprefix("warning: ")]
+
+
+def test_check_does_not_solve(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("circuitsim.methods.bcd.solve_tile", failing_with(AssertionError("solved")))
+    assert "unknown units" in succeed("check", "refused.cir")
+
+
+def test_check_gives_faults_as_json() -> None:
+    Path("deck.cir").write_text("cut\nI1 0 a 1m\nR1 a b 1k\n")
+    result = run("check", "deck.cir", "--json")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: deck.cir:2: node a, b: I1 pushes")
+    data = json.loads(result.stdout)
+    assert data["message"].startswith("node a, b: I1 pushes a net 0.001 A into it")
+    assert {key: data[key] for key in data if key != "message"} == {
+        "status": "FAULT", "file": "deck.cir", "line": 2, "nodes": ["a", "b"], "elements": ["I1"],
+    }  # fmt: skip
+    data = json.loads(run("check", "none.cir", "--json").stdout)
+    assert (data["status"], data["file"], data["line"]) == ("FAULT", None, None)
+
+
+def test_flatten_to_stdout_and_to_a_file() -> None:
+    out = succeed("flatten", "array.cir")
+    assert out.startswith("array\n")
+    assert "R1[2] x[2] y[2] 1000" in out
+    assert succeed("flatten", "array.cir", "-o", "flat.cir") == ""
+    assert Path("flat.cir").read_text() == out
+    assert json.loads(succeed("solve", "flat.cir", "--json"))["voltages"]["y[2]"] == 0.5
+
+
+def test_flatten_leaves_no_half_written_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def half(circuit: cs.Circuit, out: io.TextIOBase) -> None:
+        out.write("half a netlist")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("circuitsim.io.flatten.flatten", half)
+    result = run("flatten", "array.cir", "-o", "flat.cir")
+    assert (result.exit_code, result.stderr) == (130, "interrupted\n")
+    assert files() == []
+
+
+# -- Help and version --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["", "solve", "check", "flatten"])
+def test_help_tells_the_exit_codes_and_gives_examples(command: str) -> None:
+    out = " ".join(succeed(*command.split(), "--help").split())
+    assert "Exit codes: 0 solved (check, flatten: done); 2 bad netlist or usage; 3 not solved" in out
+    assert ("Examples:" in out) == bool(command)
+    assert succeed(*command.split(), "-h").split() == out.split()
+
+
+@pytest.mark.parametrize("command", ["solve", "check", "flatten"])
+def test_the_examples_in_the_help_run(command: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    examples = [line.strip() for line in succeed(command, "--help").splitlines() if "circuitsim " in line]
+    examples = [example for example in examples if example.startswith("circuitsim ")]
+    assert len(examples) >= 2
+    for example in examples:
+        words = shlex.split(example.partition("|")[0].partition(">")[0])[1:]
+        words = [str(folder / word) if words[k - 1] == "-o" else word for k, word in enumerate(words)]
+        with monkeypatch.context() as context:
+            context.chdir(ROOT)
+            assert run(*words).exit_code == 0
+
+
+def test_version() -> None:
+    assert succeed("--version") == f"circuitsim, version {cs.__version__}\n"
+
+
+def test_choices_are_those_of_the_solver() -> None:
+    options = {option.name: option.type for option in cli.solve.params}
+    for name, wanted in (("method", METHODS), ("backend", ("auto", *BACKENDS)), ("dtype", DTYPES)):
+        choice = options[name]
+        assert isinstance(choice, click.Choice)
+        assert tuple(choice.choices) == wanted
+
+
+def test_help_loads_nothing_heavy() -> None:
+    """The module of the commands by itself, as long as the package's own __init__ is left out."""
+    code = (
+        "import sys, types; package = types.ModuleType('circuitsim'); package.__path__ = [sys.argv[1]]; "
+        "package.__version__ = '0'; sys.modules['circuitsim'] = package; import circuitsim.cli; "
+        "print([name for name in ('numpy', 'scipy', 'numba', 'rich', 'networkx') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, str(ROOT / "circuitsim")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_runs_as_a_module() -> None:
+    with process("--version", stdout=subprocess.PIPE) as running:
+        assert running.communicate()[0] == f"circuitsim, version {cs.__version__}\n"
+        assert running.returncode == 0

@@ -1,0 +1,374 @@
+"""Plain SPICE from any netlist: its exact text, what ngspice and circuitsim make of it, names, and speed."""
+
+from __future__ import annotations
+
+import io
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import circuitsim as cs
+from circuitsim.circuit import KINDS, Circuit, build_circuit
+from circuitsim.io.flatten import MIN_RON, flatten
+from circuitsim.io.ngspice import ngspice_available, operating_point, run_ngspice, tight_options
+from circuitsim.netlist.numbers import parse_number
+
+NETLISTS = Path(__file__).parent.parent / "netlists"
+DECKS = sorted([*NETLISTS.glob("[!d]*.cir"), *NETLISTS.glob("d[!r]*.cir"), *(NETLISTS / "valid").glob("*.cir")])
+FLOOR = 1e-12  # of the largest voltage or current in a deck: what rounding leaves of an answer that is exactly 0
+GMIN = 1e-15  # S across each junction, on both sides of a comparison: ngspice cannot do without
+
+needs_ngspice = pytest.mark.skipif(not ngspice_available(), reason="ngspice is not installed")
+
+BEYOND_NGSPICE = {
+    "hard_R0_loop": "a loop of shorts is singular in ngspice",
+    "hard_vloop_consistent": "a loop of voltage sources is singular in ngspice",
+    "hard_vloop3_consistent": "a loop of voltage sources is singular in ngspice",
+    "hard_R1e-12_1e15": "conductances 1e27 apart: singular in ngspice",
+    "hard_ratio_chain": "conductances 1e24 apart: singular in ngspice",
+    "hard_R1e-12": "1 V on 1 pohm: the current is lost in rounding in ngspice",
+    "hard_R1e-15": "1 V on 1 fohm: the current is lost in rounding in ngspice",
+    "hard_R1e-30": "1 V on 1e-30 ohm: the current is lost in rounding in ngspice",
+    "hard_is_1e-300": "ngspice takes IS = 1e-28",
+    "ex_opposed_zeners": "0.1 pA of leakage beside 3 V on RS = 6 ohm: ngspice has three digits of it",
+    "hard_diode_island": "an island that can shift: its voltages are noise in ngspice",
+    "hard_diode_island_link": "conductances 1e11 apart: block coordinate descent does not finish",
+    "hard_float_node_R": "an island that can shift: its voltages are noise in ngspice",
+    "hard_float_node_isrc_R": "an island that can shift: its voltages are noise in ngspice",
+    "hard_icut_zero": "an island that can shift: its voltages are noise in ngspice",
+    "hard_no_ground": "an island that can shift: its voltages are noise in ngspice",
+    "hard_two_comp": "an island that can shift: its voltages are noise in ngspice",
+}
+NONE: frozenset[str] = frozenset()
+# Nodes that are not in the flat netlist: only open elements join this one, and that one has another name.
+GONE = {"hard_only_C_to_node": frozenset({"2"}), "hard_no_end_utf8": frozenset({"é"})}
+
+
+def flat(circuit: Circuit) -> str:
+    out = io.StringIO()
+    flatten(circuit, out)
+    return out.getvalue()
+
+
+def body(text: str) -> list[str]:
+    """The element and model cards of a flat netlist."""
+    return [line for line in text.splitlines()[1:] if line[0] not in "*." or line.startswith(".model")]
+
+
+def with_gmin(circuit: Circuit) -> Circuit:
+    """The circuit with GMIN across its junctions, unless its deck has asked for another."""
+    options = circuit.netlist.options
+    return build_circuit(replace(circuit.netlist, options=replace(options, gmin=options.gmin or GMIN)))
+
+
+def solved(circuit: Circuit) -> cs.Solution:
+    return cs.solve(circuit, cs.Settings(tol=1e-12, max_sweeps=2_000))
+
+
+def compare_with_ngspice(circuit: Circuit, rtol: float, floor: float = FLOOR, gone: frozenset[str] = NONE) -> None:
+    """Node voltages and source currents, with `floor` relative to the largest one."""
+    solution = solved(circuit)
+    found = operating_point(flat(circuit), options=tight_options(circuit.netlist.options.gmin))
+    voltages = dict(zip(circuit.nodes[1:], solution.voltages()[0, 1:], strict=True))
+    assert {name for name in voltages if name.lower() not in found} == gone
+    voltages = {name: value for name, value in voltages.items() if name not in gone}
+    sources = circuit.netlist.tables["V"]
+    names = [name for name, a, b in zip(sources.names, sources.a, sources.b, strict=True) if a != b]
+    currents = {f"i({name})": solution.current(name)[0] for name in names}
+    for wanted in (voltages, currents):
+        scale = max(map(abs, wanted.values()), default=0.0)
+        for name, value in wanted.items():
+            np.testing.assert_allclose(found[name.lower()], value, rtol, floor * scale, err_msg=name)
+
+
+# -- the text ----------------------------------------------------------------------------------------------------------
+
+
+def test_text_of_a_small_netlist(tmp_path: Path) -> None:
+    deck = tmp_path / "small.cir"
+    deck.write_text("""Small: one of everything
+.options temp=50 gmin=1e-14 rshunt=1G
+.param g=2m
+.model ideal D(ron=0)
+.model sw D(ron=2 roff=1k vfwd=0.6 vrev=5)
+.model dd D(is=1e-12 n=1.5)
+.subckt pair a b
+.model dd D(is=1e-13 bv=5 ibv=2m tnom=30)
+R1 a m 1k tc1=2m
+D1 m b dd m=2
+.ends
+Vx[0:1] x[0:1] 0 {1+2}
+RW[0:1][0:1] x[0:1] h[3:2] g={g}
+RO h[3] 0 0
+RI h[2] 0 inf
+L1 h[2] out 1u
+C1 out 0 1u
+I1 0 out 0.1m
+X1 out 0 pair
+D2 out 0 dd temp=60
+D3 0 out sw 2
+Dc[0:1] 0 h[2:3] ideal
+D5 out 0 sw
+.input Vx
+.output out h[2:3]
+.train RW
+.save v(out) i(Vx[0])
+.op
+""")
+    assert (
+        flat(cs.load(deck))
+        == f"""Small: one of everything
+* Plain SPICE, written by circuitsim flatten from {deck}
+* .input Vx
+* .output out h[2] h[3]
+* .train RW
+* .save v(out) i(Vx[0])
+* left out, no DC current there: infinite resistors (1)
+* left out, no DC current there: capacitors (1)
+* Ron of a perfect diode is 1e-06 ohm here: an error of 1 uV for each ampere
+.options temp=50.0 tnom=27.0 gmin=1e-14 rshunt=1000000000.0
+.model dd D(IS=1e-13 N=1.0 RS=0.0 EG=1.11 XTI=3.0 BV=5.0 IBV=0.002 NBV=1.0 TNOM=30.0)
+.model dd_2 D(IS=1e-12 N=1.5 RS=0.0 EG=1.11 XTI=3.0)
+.model sw sidiode(Ron=1.0 Roff=500.0 Vfwd=0.6 Vrev=5.0 Rrev=1.0)
+.model sw_2 sidiode(Ron=2.0 Roff=1000.0 Vfwd=0.6 Vrev=5.0 Rrev=2.0)
+.model ideal sidiode(Ron=1e-06 Roff=1e+300 Vfwd=0.0)
+Vx[0] x[0] 0 3.0
+Vx[1] x[1] 0 3.0
+* Shorts (R = 0, L) are sources of 0 V: exact, where ngspice would take 1 mohm for R = 0
+V_RO h[3] 0 0.0
+V_L1 h[2] out 0.0
+* XSPICE devices cannot read these node names: each is tied by 0 V to one that they can
+V_h_2 h[2] h_2 0.0
+V_h_3 h[3] h_3 0.0
+I1 0 out 0.0001
+R.X1.R1 out X1.m 1046.0
+RW[0][0] x[0] h[3] 500.0
+RW[0][1] x[0] h[2] 500.0
+RW[1][0] x[1] h[3] 500.0
+RW[1][1] x[1] h[2] 500.0
+D.X1.D1 X1.m 0 dd m=2.0
+D2 out 0 dd_2 temp=60.0
+AD3 0 out sw
+ADc_0 0 h_2 ideal
+ADc_1 0 h_3 ideal
+AD5 out 0 sw_2
+.op
+.end
+"""
+    )
+
+
+def test_every_kind_of_element_is_written() -> None:
+    assert set(KINDS) == set(cs.load(NETLISTS / "divider.cir").netlist.tables) == set("RVIDLC")
+
+
+def test_members_of_a_crossbar_with_zero_conductance_are_left_out() -> None:
+    text = flat(cs.load(NETLISTS / "crossbar_4x4.cir"))
+    assert "* left out, no DC current there: crossbar members with g = 0 (1)\n" in text
+    assert sum(line.startswith("Rmem[") for line in text.splitlines()) == 15
+
+
+def test_branches_from_a_node_to_itself_that_ngspice_refuses_are_left_out() -> None:
+    text = flat(cs.parse("t\nV1 a 0 1\nV2 a a 0\nR1 a b 1k\nR2 b b 0\nL1 b b 1u\nR3 b 0 1k\nI1 b b 1\nR4 b b 5"))
+    assert body(text) == ["V1 a 0 1.0", "I1 b b 1.0", "R1 a b 1000.0", "R3 b 0 1000.0", "R4 b b 5.0"]
+    assert "shorts from a node to itself (2)\n" in text
+    assert "sources of 0 V from a node to itself (1)\n" in text
+
+
+def test_new_names_do_not_collide_with_old_ones() -> None:
+    text = flat(
+        cs.parse("t\nV_R1 a 0 1\nR1 a b 0\nV_h_0 h_0 b 1\n.model i D(ron=0)\nD1 h[0] 0 i\nR2 h_0 h[0] 1\nDh[0] h<0 0 i")
+    )
+    assert [line for line in body(text) if line[0] in "VA"] == [
+        "V_R1 a 0 1.0",
+        "V_h_0 h_0 b 1.0",
+        "V_R1_2 a b 0.0",
+        "V_h_0_2 h[0] h_0_2 0.0",
+        "V_h_0_3 h<0 h_0_3 0.0",
+        "AD1 h_0_2 0 i",
+        "ADh_0 h_0_3 0 i",
+    ]
+
+
+def test_changed_values_are_written_and_the_others_keep_their_digits() -> None:
+    circuit = cs.parse("t\nV1 a 0 1\nI1 0 b 1m\nR1 a b 49\nR2[0:1] b 0 0.3\nRX[0:1][0:1] p[0:1] q[0:1] 7\nR3 p[0] a 1")
+    changed = circuit.with_values({"V1": 2.5, "I1": -1.0, "R2": [0.0, 0.25], "RX": [[0.5, 0.0], [0.0, 0.125]]})
+    assert body(flat(changed)) == [
+        "V1 a 0 2.5",
+        "I1 0 b -1.0",
+        "R1 a b 49.0",
+        "R2[1] b 0 4.0",
+        "R3 p[0] a 1.0",
+        "RX[0][0] p[0] q[0] 2.0",
+        "RX[1][1] p[1] q[1] 8.0",
+    ]
+
+
+def test_a_batch_of_values_is_refused() -> None:
+    circuit = cs.parse("t\nV1 a 0 1\nR1 a 0 1").with_values({"V1": [1.0, 2.0, 3.0]})
+    with pytest.raises(cs.SettingsError, match="flatten: the sources have a batch of 3 values"):
+        flat(circuit)
+
+
+def test_a_title_that_ngspice_would_obey_becomes_a_comment() -> None:
+    assert flat(cs.parse(".temp 99\nV1 a 0 1\nR1 a 0 1")).splitlines()[0] == "* .temp 99"
+    assert flat(cs.parse("R9 a title\nV1 a 0 1\nR1 a 0 1")).splitlines()[0] == "R9 a title"
+    assert flat(cs.parse("\nV1 a 0 1\nR1 a 0 1")).splitlines()[0] == "untitled"
+
+
+def test_what_ngspice_does_not_share_is_said() -> None:
+    gmin, ron = "ngspice adds 1e-12 S across each junction", "Ron of a perfect diode is 1e-06 ohm here"
+    deck = "t\nV1 a 0 1\nD1 a 0 m\n"
+    for model, said in {"is=1u": [gmin], "ron=0": [ron], "ron=1": []}.items():
+        assert [remark for remark in (gmin, ron) if remark in flat(cs.parse(f"{deck}.model m D({model})"))] == said
+    assert gmin not in flat(cs.parse(f"{deck}.model m D(is=1u)\n.options gmin=1p"))
+
+
+def test_long_lists_of_outputs_are_wrapped() -> None:
+    deck = "t\nV1 a 0 1\nR1[0:99] a output[0:99] 1k\nR2[0:99] output[0:99] 0 1k\n.output output[0:99]"
+    lines = [line for line in flat(cs.parse(deck)).splitlines() if line.startswith("* .output ")]
+    assert max(map(len, lines)) <= 130
+    assert [word for line in lines for word in line.split()[2:]] == [f"output[{k}]" for k in range(100)]
+
+
+# -- circuitsim reads it back ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", DECKS, ids=lambda p: p.stem)
+def test_flat_netlist_has_the_same_solution(path: Path) -> None:
+    circuit = cs.load(path)
+    text = flat(circuit)
+    if "sidiode" in text:
+        with pytest.raises(cs.NetlistError, match="elements 'A' are not supported"):
+            cs.parse(text)
+        return
+    again = cs.parse(text)
+    before, after = (
+        cs.solve(c, cs.Settings(tol=1e-12, max_sweeps=2_000), raise_on_failure=False) for c in (circuit, again)
+    )
+    assert after.status is before.status
+    if not after.solved:
+        return
+    kept = [name for name in circuit.nodes if again.netlist.has_node(name)]
+    assert set(circuit.nodes) - set(kept) == GONE.get(path.stem, NONE)
+    voltages = np.array([before.voltage(name)[0] for name in kept])
+    found = [after.voltage(name)[0] for name in kept]
+    np.testing.assert_allclose(found, voltages, rtol=1e-9, atol=FLOOR * np.abs(voltages).max())
+
+
+# -- ngspice solves it -------------------------------------------------------------------------------------------------
+
+
+@needs_ngspice
+@pytest.mark.parametrize("path", [p for p in DECKS if p.stem not in BEYOND_NGSPICE], ids=lambda p: p.stem)
+def test_ngspice_agrees(path: Path) -> None:
+    circuit = with_gmin(cs.load(path))
+    perfect = len(circuit.ideal_diodes) > 0
+    compare_with_ngspice(circuit, 1e-6, 1e-8 if perfect else FLOOR, GONE.get(path.stem, NONE))
+
+
+@needs_ngspice
+@pytest.mark.slow
+def test_ngspice_agrees_on_a_deep_resistive_network() -> None:
+    circuit = cs.load(NETLISTS / "drn_xs.cir")
+    outputs = solved(circuit).voltage("y[0:9]")[0]
+    found = operating_point(flat(circuit), options=tight_options())
+    np.testing.assert_allclose([found[f"y[{k}]"] for k in range(10)], outputs, rtol=1e-4)
+
+
+@needs_ngspice
+@pytest.mark.parametrize(
+    ("model", "area"),
+    [
+        ("ron=0.5 roff=1k vfwd=0.6 vrev=3 rrev=2", 1.0),
+        ("ron=0.5 roff=1k vfwd=0.6 vrev=3 rrev=2", 2.5),
+        ("ron=0.5 roff=1k vfwd=0.6 vrev=3", 1.0),
+        ("ron=3", 1.0),
+        ("roff=1MEG vrev=1.5", 0.5),
+    ],
+)
+def test_sidiode_has_the_law_of_the_piecewise_linear_diode(model: str, area: float) -> None:
+    text = flat(cs.parse(f"sweep\nV1 a 0 0\nD1 a 0 sw area={area}\n.model sw D({model})\n"))
+    [plot] = run_ngspice(text.replace(".op\n", ".dc V1 -5 5 0.25\n")).plots
+    values = {"ron": 1.0, "roff": np.inf, "vfwd": 0.0, "vrev": np.inf}
+    values |= {key: parse_number(value) for key, value in (word.split("=") for word in model.split())}
+    v = np.linspace(-5, 5, 41)
+    on, off, reverse = 1 / values["ron"], 1 / values["roff"], 1 / values.get("rrev", values["ron"])
+    above, below = np.maximum(v - values["vfwd"], 0), np.maximum(-v - values["vrev"], 0)
+    current = area * (off * v + (on - off) * above - (reverse - off) * below)
+    np.testing.assert_allclose(plot.column("v(v-sweep)"), v, atol=1e-14)
+    np.testing.assert_allclose(-plot.column("i(v1)"), current, rtol=1e-12, atol=1e-14)
+
+
+@needs_ngspice
+def test_perfect_diodes_are_off_by_ron_times_their_current() -> None:
+    circuit = cs.parse("""three perfect diodes: plain, with vfwd, with vrev, at 2 A each
+.model i D(ron=0)
+.model f D(ron=0 vfwd=0.5)
+.model z D(ron=0 vfwd=0.5 vrev=3)
+I1 0 a 2
+D1 a 0 i
+I2 0 b 2
+D2 b 0 f
+I3 c 0 2
+D3 c 0 z
+""")
+    solution = solved(circuit)
+    assert [solution.voltage(name)[0] for name in "abc"] == [0.0, 0.5, -3.0]
+    found = operating_point(flat(circuit), options=tight_options())
+    expected = [2 * MIN_RON, 0.5 + 2 * MIN_RON, -3 - 2 * MIN_RON]
+    np.testing.assert_allclose([found[name] for name in "abc"], expected, rtol=1e-12)
+
+
+@needs_ngspice
+@pytest.mark.parametrize("area", [0.2, 1.0, 3.0])
+def test_area_of_a_shockley_diode(area: float) -> None:
+    circuit = cs.parse(f"""forward, reverse and in breakdown
+.options gmin=1p
+.model dz D(is=1e-13 n=1.2 rs=3 bv=5.1 ibv=1m nbv=1.5)
+I1 0 a 7m
+D1 a 0 dz area={area}
+I2 0 b 7m
+D2 0 b dz area={area}
+R3 c 0 1MEG
+D3 c d dz area={area}
+V3 d 0 2
+""")
+    compare_with_ngspice(circuit, 1e-9)
+
+
+@needs_ngspice
+def test_every_name_gets_past_ngspice() -> None:
+    names = "h[3] <x> a~b c%d null n+ n-1.a 2n a#b bus[3:0] x/y v i time all gnd! 00".split()
+    renamed = "temper a-temper é è j#branch".split()
+    cards = [".model sw D(ron=1k)", ".model dd D(is=1e-13)", "Vé 1st 0 7", "V2 mid 0 2"]
+    for k, name in enumerate(names + renamed):
+        cards += [f"R{k} 1st {name} 1k", f"R[{k}] {name} 0 {k + 2}k", f"Dè[{k}] {name} mid sw", f"D{k} 0 {name} dd"]
+    circuit = with_gmin(cs.parse("\n".join(["names", *cards])))
+    text = flat(circuit)
+    stand_ins = {line.split()[4][:-1]: line.split()[1] for line in text.splitlines() if "stands for" in line}
+    assert set(stand_ins) == {*renamed, "Vé", *(f"Dè[{k}]" for k in range(len(names + renamed)))}
+    found = operating_point(text, options=tight_options(GMIN))
+    solution = solved(circuit)
+    for name in names + renamed:
+        value = solution.voltage(name)[0]
+        assert found[stand_ins.get(name, name).lower()] == pytest.approx(value, rel=1e-6)
+    assert found[f"i({stand_ins['Vé'].lower()})"] == pytest.approx(solution.current("Vé")[0], rel=1e-6)
+
+
+# -- speed -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_million_elements_take_seconds(tmp_path: Path) -> None:
+    circuit = cs.load(NETLISTS / "drn_1h.cir")
+    members = sum(int(np.count_nonzero(x.g)) for x in circuit.crossbars)
+    start = time.process_time()
+    with (tmp_path / "flat.cir").open("w") as out:
+        flatten(circuit, out)
+    assert time.process_time() - start < 3
+    with (tmp_path / "flat.cir").open() as flat_netlist:
+        assert sum(line.startswith("RW") for line in flat_netlist) == members

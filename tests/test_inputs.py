@@ -1,0 +1,144 @@
+"""Files that hold inputs, and files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import circuitsim as cs
+from circuitsim.io.files import check_target, replacing
+from circuitsim.io.inputs import apply_inputs, read_array
+
+ARRAY = "array\nVx[0:2] x[0:2] 0 1\nR1[0:2] x[0:2] y[0:2] 1k\nR2[0:2] y[0:2] 0 1k\n.output y[0:2]\n"
+
+
+# -- Inputs ------------------------------------------------------------------------------------------------------------
+
+
+def test_inputs_by_number_and_file(tmp_path: Path) -> None:
+    np.save(tmp_path / "one.npy", np.array([1, 2, 3], np.int8))
+    np.savez(tmp_path / "data.npz", x=np.arange(6.0).reshape(2, 3), i=np.array([0.5, 0.25], np.float32))
+    circuit = cs.parse(ARRAY + "I1 0 y[0] 0\n")
+    assert apply_inputs(circuit, ["vx=2.5k"]).ties.e.tolist() == [[2500.0] * 3]
+    assert apply_inputs(circuit, [f"Vx=@{tmp_path}/one.npy"]).ties.e.tolist() == [[1.0, 2.0, 3.0]]
+    assert apply_inputs(circuit, [f"Vx[1]=@{tmp_path}/data.npz:i"]).ties.e.tolist() == [[1, 0.5, 1], [1, 0.25, 1]]
+    both = apply_inputs(circuit, [f"Vx=@{tmp_path}/data.npz:x", f"I1=@{tmp_path}/data.npz:i"])
+    assert both.ties.e.tolist() == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
+    assert both.current_sources.i.tolist() == [[0.5], [0.25]]
+
+
+def test_an_input_file_may_have_a_colon_in_its_name(tmp_path: Path) -> None:
+    np.save(tmp_path / "a:b.npy", np.ones(2))
+    np.savez(tmp_path / "c:d.npz", k=np.ones(3))
+    assert read_array(f"{tmp_path}/a:b.npy").shape == (2,)
+    assert read_array(f"{tmp_path}/c:d.npz:k").shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("Vx", "input Vx: write NAME=VALUE, NAME=@file.npy or NAME=@file.npz:key"),
+        ("=3", "input =3: write NAME=VALUE"),
+        ("Vx=", "input Vx=: write NAME=VALUE"),
+        ("Vx=4k7", "input Vx=4k7: '4k7': ngspice would read it as 4k; write 4.7k"),
+        ("Vx=nan", "input Vx=nan: 'nan' is not a finite number"),
+        ("Vx=1e999", "beyond the largest double"),
+        ("Vq=1", "input Vq=1: no element 'Vq' in netlist"),
+        ("R1=1", "R1 is not a voltage or current source; give other values in the netlist"),
+        ("Vx=@none.npy", "input Vx=@none.npy: no such file: none.npy"),
+        ("Vx=@good.npy:key", "good.npy is a .npy file and has no key; write @good.npy"),
+        ("Vx=@good.npz", "no array '' in good.npz; it holds x, text: write @good.npz:KEY"),
+        ("Vx=@good.npz:y", "no array 'y' in good.npz; it holds x, text"),
+        ("Vx=@good.npz:text", "good.npz holds <U1, not real numbers"),
+        ("Vx=@shape.npy", "input Vx=@shape.npy: Vx: new values have shape (2, 4); needs (3,) or (batch, 3)"),
+        ("Vx=@norows.npy", "new values have shape (0, 3); needs (3,) or (batch, 3)"),
+        ("Vx=@nan.npy", "nan.npy has nan at [1,2]; every value must be finite"),
+        ("Vx=@truncated.npy", "truncated.npy is not a readable .npy or .npz file of numbers"),
+        ("Vx=@truncated.npz:x", "truncated.npz is not a readable .npy or .npz file of numbers"),
+        ("Vx=@header.npy", "header.npy is not a readable .npy or .npz file of numbers"),
+        ("Vx=@empty.npy", "empty.npy is not a readable .npy or .npz file of numbers"),
+        ("Vx=@pickle.npy", "pickle.npy is not a readable .npy or .npz file of numbers (Object arrays cannot"),
+        ("Vx=@.", ". is not a readable .npy or .npz file of numbers"),
+    ],
+)
+def test_bad_inputs_name_the_file_and_the_element(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("good.npy", np.ones(3))
+    np.savez("good.npz", x=np.ones(3), text=np.array(["a"]))
+    np.save("shape.npy", np.ones((2, 4)))
+    np.save("norows.npy", np.ones((0, 3)))
+    np.save("nan.npy", np.array([[1, 2, 3], [4, 5, np.nan]]))
+    Path("truncated.npy").write_bytes(Path("good.npy").read_bytes()[:-1])
+    Path("truncated.npz").write_bytes(Path("good.npz").read_bytes()[:-30])
+    Path("header.npy").write_bytes(Path("good.npy").read_bytes().replace(b"{", b"(", 1))  # trips Python's tokenizer
+    Path("empty.npy").write_bytes(b"")
+    np.save("pickle.npy", np.array([None]), allow_pickle=True)
+    with pytest.raises(cs.SettingsError) as caught:
+        apply_inputs(cs.parse(ARRAY), [text])
+    assert message in str(caught.value)
+    assert str(caught.value).startswith(f"input {text}: ")
+
+
+def test_inputs_that_contradict_each_other(tmp_path: Path) -> None:
+    np.save(tmp_path / "two.npy", np.ones(2))
+    np.save(tmp_path / "five.npy", np.ones(5))
+    circuit = cs.parse("two\nV1 a 0 1\nV2 b 0 1\nR1 a b 1\n")
+    with pytest.raises(cs.SettingsError, match="input v1=2: v1 is given twice"):
+        apply_inputs(circuit, ["V1=1", "v1=2"])
+    with pytest.raises(cs.SettingsError, match=r"input V2=@.*five\.npy: V2: batch of 5 does not fit the batch of 2"):
+        apply_inputs(circuit, [f"V1=@{tmp_path}/two.npy", f"V2=@{tmp_path}/five.npy"])
+
+
+# -- Files that are written whole or not at all ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, ValueError, MemoryError])
+def test_an_interrupted_file_stays_as_it_was(tmp_path: Path, interruption: type[BaseException]) -> None:
+    path = tmp_path / "out.txt"
+    path.write_text("before")
+    with pytest.raises(interruption), replacing(path, "w") as out:
+        out.write("half")
+        out.flush()
+        raise interruption
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_appears_only_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "out.txt"
+    with replacing(path, "w") as out:
+        out.write("µ\n")
+        assert not path.exists()
+    assert path.read_bytes() == "µ\n".encode()
+
+
+def test_a_link_keeps_pointing_to_its_file(tmp_path: Path) -> None:
+    real, link = tmp_path / "real.txt", tmp_path / "link.txt"
+    real.write_text("before")
+    link.symlink_to(real)
+    with replacing(link, "w") as out:
+        out.write("after")
+    assert link.is_symlink()
+    assert real.read_text() == "after"
+
+
+def test_targets_that_cannot_be_files(tmp_path: Path) -> None:
+    with pytest.raises(cs.SettingsError, match=r"cannot write .*nowhere/x\.npz: there is no folder"):
+        check_target(tmp_path / "nowhere" / "x.npz")
+    with pytest.raises(cs.SettingsError, match="exists and is not a regular file"):
+        check_target(tmp_path)
+    with pytest.raises(cs.SettingsError, match="exists and is not a regular file"):
+        check_target(Path(os.devnull))
+
+
+def test_a_full_disk_is_an_error_with_the_name(tmp_path: Path) -> None:
+    path = tmp_path / "out.txt"
+    with pytest.raises(cs.SettingsError, match=r"cannot write .*out\.txt: No space left on device"):  # noqa: SIM117
+        with replacing(path, "w"):
+            raise OSError(28, "No space left on device")
+    assert list(tmp_path.iterdir()) == []

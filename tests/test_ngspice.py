@@ -1,0 +1,181 @@
+"""Running ngspice and reading its raw files."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from circuitsim.errors import CircuitError
+from circuitsim.io.ngspice import (
+    NgspiceError,
+    ngspice_available,
+    operating_point,
+    read_raw,
+    run_ngspice,
+    tight_options,
+)
+
+needs_ngspice = pytest.mark.skipif(not ngspice_available(), reason="ngspice is not installed")
+
+DIVIDER = "divider\nVin In 0 10\nR1 In Out 1k\nR2 Out 0 3k\n.op\n.end\n"
+
+
+def header(name: str, variables: list[tuple[str, str]], points: int, flags: str = "real") -> bytes:
+    """The header of a plot as ngspice-39 writes it."""
+    lines = ["Title: a deck", "Date: Tue Nov 24 05:36:49  2026", f"Plotname: {name}", f"Flags: {flags}"]
+    lines += [f"No. Variables: {len(variables)}", f"No. Points: {points}       ", "Variables:"]
+    lines += [f"\t{i}\t{variable}\t{unit}" for i, (variable, unit) in enumerate(variables)]
+    return ("\n".join(lines) + "\n").encode()
+
+
+OP = header("Operating Point", [("v(a)", "voltage"), ("i(v1)", "current")], 1)
+SWEEP = header("DC transfer characteristic", [("v(v-sweep)", "voltage"), ("v(a)", "voltage")], 3)
+
+
+# -- raw files ---------------------------------------------------------------------------------------------------------
+
+
+def test_binary_plots() -> None:
+    sweep = SWEEP + b"Binary:\n" + struct.pack("<6d", 0, 0.5, 1, 1.5, 2, 2.5)
+    first, second = read_raw(sweep + OP + b"Binary:\n" + struct.pack("<2d", 3.0, -1e-3))
+    assert first.name == "DC transfer characteristic"
+    assert first.variables == (("v(v-sweep)", "voltage"), ("v(a)", "voltage"))
+    np.testing.assert_array_equal(first.values, [[0, 0.5], [1, 1.5], [2, 2.5]])
+    assert second.name == "Operating Point"
+    np.testing.assert_array_equal(second.values, [[3.0, -1e-3]])
+
+
+def test_a_number_that_looks_like_a_line_end_does_not_end_a_binary_plot() -> None:
+    tricky = struct.unpack("<d", b"\nTitle:\n")[0]
+    first, second = read_raw(2 * (OP + b"Binary:\n" + struct.pack("<2d", tricky, 1.0)))
+    assert first.values.tolist() == second.values.tolist() == [[tricky, 1.0]]
+
+
+def test_ascii_plots() -> None:
+    sweep = SWEEP + b"Values:\n0\t\t0.0e+00\n\t5.0e-01\n\n1\t\t1.0e+00\n\t1.5e+00\n2\t\t2.0e+00\n\t-2.5e+00\n"
+    first, second = read_raw(sweep + OP + b"Values:\n0\t\t3.0\n\t-1e-3\n")
+    np.testing.assert_array_equal(first.values, [[0, 0.5], [1, 1.5], [2, -2.5]])
+    np.testing.assert_array_equal(second.values, [[3.0, -1e-3]])
+
+
+def test_an_analysis_that_failed_has_no_points() -> None:
+    failed = SWEEP.replace(b"Points: 3", b"Points: 0").split(b"\t0\t")[0]
+    [plot] = read_raw(failed)
+    assert plot.values.shape == (0, 2)
+    assert [p.values.shape for p in read_raw(failed + OP + b"Binary:\n" + bytes(16))] == [(0, 2), (1, 2)]
+    assert read_raw(b"") == []
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (header("AC Analysis", [("frequency", "frequency")], 1, "complex") + b"Binary:\n" + bytes(16), "'AC Analysis'"),
+        (SWEEP + b"Binary:\n" + struct.pack("<5d", 1, 2, 3, 4, 5), "ends after 5 of 6 numbers"),
+        (SWEEP + b"Binary:\n" + struct.pack("<5d", 1, 2, 3, 4, 5) + b"1234", "ends after 5 of 6 numbers"),
+        (SWEEP + b"Values:\n0\t\t0.0\n\t0.5\n1\t\t1.0\n", "ends after 3 of 6 numbers"),
+        (OP.replace(b"Variables: 2", b"Variables: 3") + b"Binary:\n" + bytes(24), "names 2 of its 3 variables"),
+        (b"Circuit: something else\n", "not a raw file"),
+    ],
+)
+def test_bad_raw_files_are_refused(data: bytes, message: str) -> None:
+    with pytest.raises(NgspiceError, match=message):
+        read_raw(data)
+
+
+def test_columns_by_name() -> None:
+    [plot] = read_raw(SWEEP + b"Binary:\n" + struct.pack("<6d", 0, 0.5, 1, 1.5, 2, 2.5))
+    assert plot.column("v(a)").tolist() == [0.5, 1.5, 2.5]
+    with pytest.raises(NgspiceError, match=r"no variable 'v\(b\)' in the plot 'DC transfer .*v\(v-sweep\), v\(a\)"):
+        plot.column("v(b)")
+
+
+# -- runs --------------------------------------------------------------------------------------------------------------
+
+
+@needs_ngspice
+def test_operating_point_by_name() -> None:
+    assert operating_point(DIVIDER, options=tight_options()) == pytest.approx(
+        {"in": 10.0, "out": 7.5, "i(vin)": -2.5e-3}, rel=1e-12
+    )
+
+
+@needs_ngspice
+def test_both_streams_are_kept() -> None:
+    run = run_ngspice("a parameter unknown to ngspice\nV1 a 0 1\nD1 a 0 dd\n.model dd D(nonsense=1)\n.op\n")
+    assert "Doing analysis at TEMP = 27" in run.stdout
+    assert "nonsense" in run.stderr
+    assert [plot.name for plot in run.plots] == ["Operating Point"]
+
+
+@needs_ngspice
+def test_a_sweep_comes_before_the_operating_point() -> None:
+    sweep, point = run_ngspice(DIVIDER.replace(".op", ".dc Vin 0 4 2\n.op")).plots
+    np.testing.assert_allclose(sweep.column("v(out)"), [0, 1.5, 3], atol=1e-14)
+    assert point.column("v(out)") == pytest.approx([7.5])
+
+
+@needs_ngspice
+def test_ascii_raw_files_are_read_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPICE_ASCIIRAWFILE", "1")
+    assert operating_point(DIVIDER)["out"] == pytest.approx(7.5, rel=1e-12)
+
+
+@needs_ngspice
+def test_options_win_over_those_of_the_deck() -> None:
+    deck = "t\n.options temp=50\nI1 0 a 1m\nR1 a 0 1k tc1=1m\n.op\n.end"
+    assert operating_point(deck)["a"] == pytest.approx(1.023)
+    assert operating_point(deck, options=".options temp=77")["a"] == pytest.approx(1.05)
+
+
+@needs_ngspice
+def test_a_file_finds_its_includes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "half.inc").write_text("R2 b 0 1k\n")
+    deck = tmp_path / "deck.cir"
+    deck.write_text("t\nV1 a 0 2\nR1 a b 1k\n.include half.inc\n.op\n")
+    monkeypatch.chdir(tmp_path.parent)
+    assert operating_point(Path(tmp_path.name, "deck.cir"))["b"] == pytest.approx(1.0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["deck.cir", "half.inc"]
+
+
+@needs_ngspice
+@pytest.mark.parametrize(
+    ("deck", "message"),
+    [
+        ("t\nV1 a 0 1\nV2 a 0 2\nR1 a 0 1\n.op\n", r"(?s)ngspice aborted; it said:.*singular|Transient op failed"),
+        ("t\nV1 a 0 1\nQ1 a 0 nope\n.op\n", r"(?s)no results \(its exit code: 1\); it said:.*find model 'nope'"),
+        ("t\nV1 a 0 1\nR1 a 0 1\n", "(?s)no results .*it said:.*Doing analysis at TEMP"),
+        ("t\nV1 a 0 1\nR1 a 0 1\n.dc V1 1 0 1\n.op\n", "no results"),
+    ],
+)
+def test_a_run_without_results_is_an_error(deck: str, message: str) -> None:
+    with pytest.raises(NgspiceError, match=message) as caught:
+        run_ngspice(deck)
+    assert isinstance(caught.value, CircuitError)
+    assert "DRAM" not in str(caught.value)
+
+
+@needs_ngspice
+def test_a_deck_without_op_has_no_operating_point() -> None:
+    with pytest.raises(NgspiceError, match=r"no operating point; the deck needs a line \.op"):
+        operating_point(DIVIDER.replace(".op", ".dc Vin 0 4 2"))
+
+
+@needs_ngspice
+def test_a_run_that_takes_too_long_is_ended() -> None:
+    with pytest.raises(NgspiceError, match=r"ngspice took more than 0\.2 s"):
+        run_ngspice("t\nV1 a 0 sin(0 1 1k)\nR1 a b 1\nC1 b 0 1u\n.tran 1n 100\n", timeout=0.2)
+
+
+def test_a_missing_program_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not ngspice_available()
+    with pytest.raises(NgspiceError, match="ngspice is not on the PATH; install it"):
+        run_ngspice(DIVIDER)
+
+
+def test_the_deck_keeps_its_own_gmin() -> None:
+    assert tight_options() == ".options reltol=1e-9 abstol=1e-15 vntol=1e-12 gmin=1e-18"
+    assert tight_options(1e-9).endswith(" gmin=1e-09")

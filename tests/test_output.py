@@ -1,0 +1,183 @@
+"""Results as JSON, CSV and npz."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import circuitsim as cs
+from circuitsim.io import output
+from circuitsim.io.output import Results, result_object, write_csv, write_json, write_npz
+from circuitsim.residual import FIGURES
+
+DIVIDER = "divider\nV1 in 0 10\nR1 in out 1k\nR2 out 0 3k\n"
+FLOATING = "floating\nV1 a 0 1\nR1 a 0 1k\nV2 b c 2\nR2 b c 1k\n"  # b and c: an island, b is pinned
+LOOP = "two sources side by side\nV1 a 0 5\nV2 a 0 5\nR1 a 0 1k\nL1 a b\nR2 b 0 1k\n"
+ARRAY = "array\nVx[0:2] x[0:2] 0 1\nR1[0:2] x[0:2] y[0:2] 1k\nR2[0:2] y[0:2] 0 1k\n.output y[0:2]\n"
+REFUSED = "refused\nI1 0 a 1m\nR1 a 0 1k\nR2 b 0 1k\n.model di D(ron=0)\nD1 a b di\n"
+SECONDS = {"parse": 0.5, "compile": 0.25, "solve": 0.125, "total": 123.456}
+
+
+def solved(text: str, **values: object) -> Results:
+    circuit = cs.parse(text, "deck.cir")
+    return Results(cs.solve(circuit.with_values(values), raise_on_failure=False))  # type: ignore[arg-type]
+
+
+def unsolved(text: str) -> Results:
+    """One sweep of a method that needs more, or a refusal."""
+    return Results(cs.solve(cs.parse(text), cs.Settings("bcd", max_sweeps=1), raise_on_failure=False))
+
+
+def strict(text: str) -> dict:
+    """JSON as the standard has it: NaN and Infinity are no numbers."""
+
+    def refuse(word: str) -> float:
+        raise AssertionError(f"{word} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def json_of(results: Results) -> dict:
+    out = io.StringIO()
+    write_json(result_object(results, SECONDS), out)
+    assert out.getvalue().endswith("}\n")
+    return strict(out.getvalue())
+
+
+# -- JSON --------------------------------------------------------------------------------------------------------------
+
+
+def test_json_of_one_row() -> None:
+    data = json_of(solved(DIVIDER))
+    assert list(data) == [
+        "status", "message", "voltages", "currents", "residuals", "method", "backend", "dtype", "sweeps", "seconds",
+        "warnings", "undetermined", "ambiguous_currents",
+    ]  # fmt: skip
+    assert data["status"] == "SOLVED"
+    assert data["voltages"] == {"in": 10.0, "out": 7.5}
+    assert data["currents"] == {"V1": -0.0025}
+    assert tuple(data["residuals"]) == FIGURES
+    assert data["residuals"]["kcl_relative"] <= 1e-9
+    assert (data["method"], data["backend"], data["dtype"]) == ("bcd", "cpu", "float64")
+    assert data["seconds"] == SECONDS
+    assert data["warnings"] == data["undetermined"] == data["ambiguous_currents"] == []
+
+
+def test_json_has_every_digit() -> None:
+    results = solved("thirds\nV1 a 0 1\nR1 a b 1\nR2 b 0 2\n")
+    assert json_of(results)["voltages"]["b"] == results.solution.voltage("b")[0]
+
+
+def test_json_of_a_batch_has_lists() -> None:
+    data = json_of(solved(ARRAY, Vx=np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])))
+    assert data["voltages"]["x[1]"] == [2.0, 5.0]
+    assert data["voltages"]["y[2]"] == [1.5, 3.0]
+    assert data["currents"]["Vx[0]"] == [-0.0005, -0.002]
+
+
+def test_json_marks_what_is_not_unique() -> None:
+    data = json_of(solved(FLOATING))
+    assert data["undetermined"] == ["b", "c"]
+    assert data["voltages"]["b"] == 0.0
+    assert data["voltages"]["c"] == -2.0
+    assert data["ambiguous_currents"] == []
+    data = json_of(solved(LOOP))
+    assert data["ambiguous_currents"] == ["V1", "V2"]
+    assert data["currents"] == pytest.approx({"V1": -0.005, "V2": -0.005, "L1": 0.005}, rel=1e-12)
+    assert data["undetermined"] == []
+
+
+def test_json_of_a_refusal_has_null() -> None:
+    data = json_of(unsolved(REFUSED))
+    assert data["status"] == "REFUSED"
+    assert "D1" in data["message"]
+    assert data["voltages"] == {"a": None, "b": None}
+    assert set(data["residuals"].values()) == {None}
+
+
+def test_json_warnings_name_the_line() -> None:
+    assert json_of(solved(DIVIDER + ".tran 1n 1u\n"))["warnings"] == [
+        "deck.cir:5: .tran is skipped: only the DC operating point is solved"
+    ]
+
+
+def test_json_beyond_the_limit_keeps_the_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "MOST_NUMBERS", 5)
+    data = json_of(solved(ARRAY, Vx=np.ones((2, 3))))
+    assert list(data["voltages"]) == ["y[0]", "y[1]", "y[2]"]
+    assert data["currents"] == {}
+    assert data["warnings"] == [
+        "voltages: 6 nodes x 2 rows are more than 5 numbers: only those of the .output nodes are given; "
+        "--npz gives all",
+        "currents: 3 sources x 2 rows are more than 5 numbers: none are given; --npz gives all",
+    ]
+    data = json_of(solved(ARRAY.replace(".output y[0:2]", ""), Vx=np.ones((2, 3))))
+    assert data["voltages"] == {}
+    assert data["warnings"][0].endswith("none are given; add .output, or use --npz")
+
+
+def test_ground_is_no_node_of_the_results() -> None:
+    assert "0" not in json_of(solved(DIVIDER))["voltages"]
+
+
+# -- CSV and npz -------------------------------------------------------------------------------------------------------
+
+
+def csv_rows(results: Results) -> list[list[str]]:
+    out = io.StringIO()
+    write_csv(results, out)
+    assert "\r" not in out.getvalue()
+    return list(csv.reader(io.StringIO(out.getvalue())))
+
+
+def test_csv_has_all_nodes_or_the_outputs() -> None:
+    assert csv_rows(solved(DIVIDER)) == [["row", "in", "out"], ["0", "10.0", "7.5"]]
+    batch = solved(ARRAY, Vx=np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]))
+    assert csv_rows(batch) == [
+        ["row", "y[0]", "y[1]", "y[2]"], ["0", "0.5", "1.0", "1.5"], ["1", "2.0", "2.5", "3.0"],
+    ]  # fmt: skip
+
+
+def test_csv_in_blocks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = solved(ARRAY, Vx=np.arange(21.0).reshape(7, 3))
+    whole = csv_rows(results)
+    monkeypatch.setattr(output, "_CSV_NUMBERS", 6)
+    assert csv_rows(results) == whole
+    assert [row[0] for row in whole[1:]] == ["0", "1", "2", "3", "4", "5", "6"]
+
+
+def test_csv_quotes_names_with_commas() -> None:
+    results = solved(DIVIDER)
+    results.circuit.nodes[2] = 'o,"ut'
+    assert csv_rows(results)[0] == ["row", "in", 'o,"ut']
+
+
+def test_npz_round_trip(tmp_path: Path) -> None:
+    results = solved(LOOP + "Vc c 0 1\nRc c a 1k\n", Vc=np.array([5.0, 7.0]))
+    path = tmp_path / "out.npz"
+    write_npz(results, path)
+    assert [p.name for p in tmp_path.iterdir()] == ["out.npz"]
+    with np.load(path, allow_pickle=False) as data:
+        assert data["nodes"].tolist() == ["a", "b", "c"]
+        np.testing.assert_array_equal(data["voltages"], [[5.0, 5.0, 5.0], [5.0, 5.0, 7.0]])
+        assert data["undetermined"].tolist() == [False, False, False]
+        assert data["sources"].tolist() == ["V1", "V2", "Vc", "L1"]
+        np.testing.assert_array_equal(data["currents"], results.solution.tie_currents[0])
+        np.testing.assert_allclose(data["currents"][:, 2], [0.0, -0.002], atol=1e-18)
+        assert data["ambiguous"].tolist() == [True, True, False, False]
+        assert str(data["status"]) == "SOLVED"
+        assert {name: float(data[name]) for name in FIGURES} == {
+            name: getattr(results.solution.residuals, name) for name in FIGURES
+        }
+
+
+def test_npz_without_sources(tmp_path: Path) -> None:
+    write_npz(solved("no voltage source\nI1 0 a 1\nR1 a 0 2\n"), tmp_path / "out.npz")
+    with np.load(tmp_path / "out.npz", allow_pickle=False) as data:
+        assert data["currents"].shape == (1, 0)
+        assert data["sources"].tolist() == []

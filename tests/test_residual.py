@@ -1,0 +1,197 @@
+"""The certificate: right by hand, and able to fail."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers import PRECISE, assert_laws
+
+import circuitsim as cs
+from circuitsim.gallery import Recipe, drn, random_circuit
+from circuitsim.residual import FIGURES, Check, Residuals, exact_sums, shift, violation
+
+INF = np.inf
+
+
+@pytest.mark.parametrize(
+    ("flow", "slope", "x", "lo", "hi", "rho"),
+    [
+        (2.0, 1.0, 0.0, -INF, INF, 2.0),  # free: all of F
+        (-2.0, 4.0, 1.0, -INF, INF, -2.0),
+        (0.0, 1.0, 3.0, -INF, INF, 0.0),
+        (2.0, 1.0, 0.0, 0.0, INF, 0.0),  # at lo, its diode supplies F
+        (-2.0, 1.0, 0.0, 0.0, INF, -2.0),  # at lo, but the diode cannot carry F backwards
+        (-2.0, 1.0, 1.0, -INF, 1.0, 0.0),  # at hi, likewise
+        (2.0, 1.0, 1.0, -INF, 1.0, 2.0),
+        (2.0, 1.0, 0.5, 0.0, INF, 0.5),  # above lo by less than the step to the root: the gap counts
+        (2.0, 1.0, 5.0, 0.0, INF, 2.0),  # above lo by more: F counts
+        (-3.0, 1.0, 0.5, -INF, 1.0, -0.5),
+        (-3.0, 1.0, -9.0, -INF, 1.0, -3.0),
+        (2.0, 4.0, 0.25, 0.0, INF, 1.0),  # s times the gap
+        (2.0, 1.0, -0.5, 0.0, INF, -0.5),  # below lo: the diode is over-driven by the gap
+        (-2.0, 1.0, -0.5, 0.0, INF, -2.0),
+        (-2.0, 1.0, 1.5, 0.0, 1.0, 0.5),  # above hi
+        (5.0, 0.0, 1.0, 0.0, INF, 5.0),  # no slope: only the sign of F counts
+        (5.0, 0.0, 0.0, 0.0, INF, 0.0),
+        (-5.0, 0.0, 0.0, 0.0, INF, -5.0),
+        (-5.0, 0.0, 1.0, 0.0, 1.0, 0.0),
+        (-5.0, 0.0, 0.5, 0.0, 1.0, -5.0),
+        (0.0, 0.0, 0.5, -INF, INF, 0.0),
+        (1.0, 1.0, 2.0, 2.0, 2.0, 0.0),  # held from both sides
+        (-1.0, 1.0, 2.0, 2.0, 2.0, 0.0),
+    ],
+)
+def test_violation(flow: float, slope: float, x: float, lo: float, hi: float, rho: float) -> None:
+    arguments = (np.array([value]) for value in (flow, slope, x, lo, hi))
+    assert violation(*arguments)[0] == rho
+
+
+def check(text: str, x: float) -> Residuals:
+    problem = cs.compile_problem(cs.parse(text))
+    return Check(problem, problem.drive(slice(0, 1)), np.array([[x]])).certificate()
+
+
+def figures(r: Residuals) -> list[float]:
+    return [getattr(r, name) for name in FIGURES]
+
+
+DIVIDER = "divider\nV1 in 0 1\nR1 in a 1k\nR2 a 0 1k"
+CLAMP = "clamp\n.model i D(ron=0)\nI1 h 0 1m\nR1 h 0 1k\nD1 0 h i"  # 1 mA is drawn from h, the diode holds it at 0 V
+
+
+@pytest.mark.parametrize("d", [1e-3, -0.25])
+def test_figures_of_a_free_unit_by_hand(d: float) -> None:
+    """At 0.5 + d: F = 2 mS d, absolute currents 0.5 mA - d mS and 0.5 mA + d mS, span 1 V."""
+    assert figures(check(DIVIDER, 0.5)) == [0.0] * 6
+    wanted = [2e-3 * abs(d), 2 * abs(d), 0.0, 0.0, (0.5 + d) * 2e-3 * abs(d), 2e-3 * abs(d)]
+    np.testing.assert_allclose(figures(check(DIVIDER, 0.5 + d)), wanted, rtol=1e-12)
+
+
+def test_figures_of_a_clamped_unit_by_hand() -> None:
+    """At h = d: F = 1 mS d + 1 mA > 0, rho = 1 mS d, the diode carries 1 mA across a gap of d."""
+    assert figures(check(CLAMP, 0.0)) == [0.0] * 6
+    d = 0.01
+    relative = 1e-5 / (1e-3 + 1e-5)
+    above = [1e-5, relative, 0.0, 1e-5, 1e-7, 1e-5 + 1e-5 * d]
+    np.testing.assert_allclose(figures(check(CLAMP, d)), above, rtol=1e-12)
+    below = [1e-5, relative, d, 1e-5, 1e-7, 1e-5 + 1e-5 * d]
+    np.testing.assert_allclose(figures(check(CLAMP, -d)), below, rtol=1e-12)
+
+
+def test_a_diode_that_would_carry_current_backwards_is_a_violation() -> None:
+    """1 mA pushed into h: it must rise to 1 V. At 0 V the diode cannot take it."""
+    wrong = check(CLAMP.replace("I1 h 0", "I1 0 h"), 0.0)
+    assert wrong.kcl_amps == 1e-3 and wrong.kcl_relative == 1.0
+    assert figures(check(CLAMP.replace("I1 h 0", "I1 0 h"), 1.0)) == [0.0] * 6
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_any_perturbation_of_any_unit_shows(seed: int) -> None:
+    problem = cs.compile_problem(cs.parse(random_circuit(np.random.default_rng(seed))))
+    solution = cs.solve(problem, PRECISE)
+    drive = problem.drive(slice(0, 1))
+    for u in range(problem.n_free):
+        for d in (1e-4, -1e-4):
+            x = solution.x.copy()
+            x[0, u] += d
+            r = Check(problem, drive, x).certificate()
+            assert r.kcl_amps > 1e-4 * 1e-4 * 0.5  # every node has 0.1 mS to ground at least
+            assert r.kcl_relative > 1e-8
+            assert r.gap_watts > 0 and r.worst_unit >= 0
+
+
+def test_clamp_volts_shows_a_crossed_bound() -> None:
+    problem = cs.compile_problem(cs.parse(drn([3, 6, 2], gain=10.0)))
+    solution = cs.solve(problem, PRECISE)
+    drive = problem.drive(slice(0, 1))
+    assert solution.residuals.clamp_volts == 0.0
+    u = int(np.flatnonzero(drive.lo[0] == 0.0)[0])
+    x = solution.x.copy()
+    x[0, u] = -0.3
+    r = Check(problem, drive, x).certificate()
+    assert r.clamp_volts == 0.3
+
+
+def relative(problem: cs.Problem, drive: cs.problem.Drive, x: np.ndarray) -> np.ndarray:
+    """rho over absolute currents from sums branch by branch."""
+    flow, total = exact_sums(problem, drive, x, np.arange(x.shape[0]))
+    slope = Check(problem, drive, x).slope
+    rho = np.abs(violation(flow, slope, x, np.broadcast_to(drive.lo, x.shape), np.broadcast_to(drive.hi, x.shape)))
+    return np.divide(rho, total, out=np.where(rho > 0, np.inf, 0.0), where=total > 0)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-13, 1e-10, 1e-6, 0.3])
+@pytest.mark.parametrize("seed", range(12))
+def test_bounds_of_a_batch_never_lie_below_the_true_figures(seed: int, noise: float) -> None:
+    rng = np.random.default_rng(seed)
+    circuit = cs.parse(
+        random_circuit(rng, Recipe(nodes=9)) if seed % 3 else drn([4, 7, 6, 3], seed=seed + 1, gain=30.0)
+    )
+    problem = cs.compile_problem(circuit)
+    one = cs.solve(problem, PRECISE)
+    name = circuit.netlist.tables["I"].names[0]
+    batch = problem.with_values({name: np.full(4, circuit.current_sources.i[0, 0])})
+    drive = batch.drive(slice(0, 4))
+    x = one.x * (1 + noise * rng.normal(size=(4, problem.n_free)))
+    true = relative(batch, drive, x)
+    quick = Check(batch, drive, x)
+    assert (quick.upper >= true * (1 - 1e-9) - 1e-14).all()
+    # The stop rule agrees with the true figure on both sides of it.
+    most = float(true.max())
+    if most > 1e-11:
+        assert not Check(batch, drive, x).meets(most * 0.999)
+        assert Check(batch, drive, x).meets(most * 1.001)
+    assert Check(batch, drive, x).certificate().kcl_relative == pytest.approx(most, rel=1e-9, abs=1e-14)
+
+
+def test_merge_keeps_the_worst_of_each() -> None:
+    one, other = Residuals(1, 2e-9, 0, 4, 0, 6, 3, 7), Residuals(0, 5e-9, 2, 3, 1, 7, 1, 2)
+    assert one.merge(other, 256) == Residuals(1, 5e-9, 2, 4, 1, 7, 257, 2)
+    assert other.merge(one, 0).worst_row == 1
+
+
+def test_nothing_unknown_is_certified() -> None:
+    solution = cs.solve(cs.parse("all known\nV1 a 0 1\nR1 a 0 1"))
+    assert figures(solution.residuals) == [0.0] * 6 and solution.x.shape == (1, 0)
+    assert_laws(solution)
+
+
+# -- double-length refinement ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("small", ["1e-12", "1e-15", "1e-9"])
+def test_tiny_resistor_carries_the_right_current(small: str) -> None:
+    """1 V over 1e-12 ohm and 1 kohm: the node's own rounding alone would be 1e-4 A."""
+    solution = cs.solve(cs.parse(f"tiny\nV1 in 0 1\nR1 in a {small}\nR2 a 0 1k"))
+    for name in ("R1", "R2"):
+        assert solution.current(name)[0] == pytest.approx(1e-3, rel=1e-9)
+    assert solution.current("V1")[0] == pytest.approx(-1e-3, rel=1e-9)
+    assert solution.power("R1")[0] == pytest.approx(float(small) * 1e-6, rel=1e-9)
+    assert solution.voltage("a")[0] == pytest.approx(1.0, rel=1e-12)
+    assert solution.low is not None
+
+
+def test_tiny_resistor_and_a_diode_in_every_row() -> None:
+    text = "tiny\n.model m D(is=1e-12)\nV1 in 0 5\nR1 in a 1p\nR2 a b 1k\nD1 b 0 m"
+    solution = cs.solve(cs.parse(text).with_values({"V1": [5.0, -5.0, 0.7]}), PRECISE)
+    for name in ("R1", "R2", "D1"):
+        np.testing.assert_allclose(solution.current(name), -solution.current("V1"), rtol=1e-9)
+    assert solution.current("R1")[0] == pytest.approx((5 - solution.voltage("b")[0]) / 1e3, rel=1e-9)
+    assert_laws(solution, 1e-9)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_shifted_problem_is_the_same_problem(seed: int) -> None:
+    """F at x + d, from the drive shifted to x: differences of F keep their digits."""
+    problem = cs.compile_problem(cs.parse(random_circuit(np.random.default_rng(seed), Recipe(nodes=7))))
+    drive = problem.drive(slice(0, 1))
+    rng = np.random.default_rng(seed)
+    x, d = rng.uniform(-1, 1, (1, problem.n_free)), rng.uniform(-0.1, 0.1, (1, problem.n_free))
+    moved = shift(problem, drive, x)
+    rows = np.zeros(1, np.int64)
+    direct, total = exact_sums(problem, drive, x + d, rows)
+    through, _ = exact_sums(problem, moved, d, rows)
+    assert (np.abs(direct - through) <= 1e-12 * total).all()
+    np.testing.assert_array_equal(moved.lo, drive.lo - x)
+    products = Check(problem, moved, d)
+    assert (np.abs(products.flow - direct) <= 1e-12 * total).all()

@@ -1,0 +1,195 @@
+"""Tables for people: solutions and inventories, at every width."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import circuitsim as cs
+from circuitsim.io.inventory import inventory, print_inventory
+from circuitsim.io.output import Results
+from circuitsim.io.tables import console, print_solution
+
+DIVIDER = "divider\nV1 in 0 10\nR1 in out 1k\nR2 out 0 3k\n"
+FLOATING = "floating\nV1 a 0 1\nR1 a 0 1k\nV2 b c 2\nR2 b c 1k\n"  # b and c: an island, b is pinned
+LOOP = "two sources side by side\nV1 a 0 5\nV2 a 0 5\nR1 a 0 1k\nL1 a b\nR2 b 0 1k\n"
+REFUSED = "refused\nI1 0 a 1m\nR1 a 0 1k\nR2 b 0 1k\n.model di D(ron=0)\nD1 a b di\n"
+SECONDS = {"parse": 0.5, "compile": 0.25, "solve": 0.125, "total": 123.456}
+
+
+def solved(text: str, **values: object) -> Results:
+    circuit = cs.parse(text, "deck.cir")
+    return Results(cs.solve(circuit.with_values(values), raise_on_failure=False))  # type: ignore[arg-type]
+
+
+def unsolved(text: str) -> Results:
+    """One sweep of a method that needs more, or a refusal."""
+    return Results(cs.solve(cs.parse(text), cs.Settings("bcd", max_sweeps=1), raise_on_failure=False))
+
+
+def as_table(results: Results, monkeypatch: pytest.MonkeyPatch, width: int = 80, quiet: bool = False) -> str:
+    monkeypatch.setenv("COLUMNS", str(width))
+    out = console()
+    with out.capture() as capture:
+        print_solution(results, SECONDS, 1e-9, out, quiet)
+    text = capture.get()
+    assert max(map(len, text.splitlines())) <= width
+    return text
+
+
+def test_table_of_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = solved(DIVIDER)
+    lines = [line.split() for line in as_table(results, monkeypatch).splitlines()]
+    assert lines[0] == ["divider"]
+    for row in (["node", "volts"], ["in", "10"], ["out", "7.5"], ["source", "amperes"], ["V1", "-0.0025"]):
+        assert row in lines
+    assert "certificate: met; the worst over all nodes:".split() in lines
+    assert any(line[-4:] == ["met:", "at", "most", "1e-09"] for line in lines)
+    assert lines[-2:] == [
+        f"method bcd, backend cpu, float64, {results.solution.sweeps} sweeps".split(),
+        "seconds: parse 0.5, compile 0.25, solve 0.12, total 123.5".split(),
+    ]
+
+
+def test_table_marks_and_explains_what_is_not_unique(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = as_table(solved(FLOATING), monkeypatch)
+    assert [line.split() for line in text.splitlines() if line.startswith(("a ", "b ", "c "))] == [
+        ["a", "1"], ["b", "0", "undetermined"], ["c", "-2", "undetermined"],
+    ]  # fmt: skip
+    assert "undetermined: nothing fixes these voltages against ground" in text
+    text = as_table(solved(LOOP), monkeypatch)
+    assert [line.split() for line in text.splitlines() if line.startswith("V")] == [
+        ["V1", "-0.005", "not", "unique"], ["V2", "-0.005", "not", "unique"],
+    ]  # fmt: skip
+    assert "not unique: sources and shorts in a loop can share the current in any way" in text
+
+
+def test_quiet_table_has_only_voltages(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = as_table(solved(DIVIDER), monkeypatch, quiet=True).splitlines()
+    assert [lines[0].split(), *[line.split() for line in lines[2:]]] == [
+        ["node", "volts"],
+        ["in", "10"],
+        ["out", "7.5"],
+    ]
+
+
+def test_table_says_when_the_certificate_is_not_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    ladder = "ladder\nV1 n0 0 1\n" + "".join(f"R{k} n{k} n{k + 1} 1k\nS{k} n{k + 1} 0 1k\n" for k in range(9))
+    text = as_table(unsolved(ladder.replace("\nS", "\nRS")), monkeypatch)
+    assert "certificate: NOT met" in text
+    assert "NOT met: at most 1e-09" in text
+    assert "nan" in as_table(unsolved(REFUSED), monkeypatch)
+
+
+def test_long_tables_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = "many\nV[1:50] n[1:50] 0 1\nR[1:50] n[1:50] 0 1k\n"
+    text = as_table(solved(many), monkeypatch)
+    assert "n[40]" in text
+    assert "n[41]" not in text
+    assert "... and 10 more nodes; --csv, --json or --npz FILE gives all" in text
+    assert "V[20]" in text
+    assert "V[21]" not in text
+    assert "... and 30 more sources; --csv, --json or --npz FILE gives all" in text
+
+
+def test_batch_table_breaks_into_parts_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    deck = "wide\nVx[0:14] x[0:14] 0 1\nR1[0:14] x[0:14] 0 1k\n"
+    results = solved(deck, Vx=np.linspace(-1, 1, 180).reshape(12, 15) ** 3 / 3)
+    volts = results.solution.voltages(results.nodes)
+    for width in range(30, 131, 4):
+        text = as_table(results, monkeypatch, width)
+        lines = [line.split() for line in text.partition("certificate")[0].splitlines()]
+        heads = [line for line in lines if line[:1] == ["row"]]
+        assert [name for head in heads for name in head[1:]] == [f"x[{k}]" for k in range(15)]
+        for row in range(10):
+            parts = [line[1:] for line in lines if line[:1] == [str(row)]]
+            assert [x for part in parts for x in part] == [f"{x:.7g}" for x in volts[row]]
+        flowing = " ".join(text.split())
+        assert "... and 2 more rows; --csv, --json or --npz FILE gives all" in flowing
+        assert "float64, 12 rows" in flowing
+        assert "amperes" not in text
+    assert max(len(line.rstrip()) for line in text.splitlines()) > 110  # the room is used
+
+
+def test_batch_table_marks_undetermined_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = as_table(solved(FLOATING, V2=np.array([1.0, 2.0])), monkeypatch)
+    assert text.splitlines()[2].split() == ["row", "a", "b*", "c*"]
+    assert "* undetermined: nothing fixes" in text
+
+
+def test_names_are_not_markup(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = as_table(solved("a [bold]title[/x]\nV1 net[red] 0 1\nR1 net[red] :smile: 1\nR2 :smile: 0 1\n"), monkeypatch)
+    assert text.startswith("a [bold]title[/x]\n")
+    assert "net[red]" in text
+    assert ":smile:" in text
+
+
+def test_zero_has_no_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = as_table(solved("zero\nV1 a 0 -0\nR1 a 0 1\n"), monkeypatch, quiet=True)
+    assert text.splitlines()[2].split() == ["a", "0"]
+
+
+# -- Inventory ---------------------------------------------------------------------------------------------------------
+
+HOUSE = """what a house holds
+.model ideal D(ron=0)
+Vx[0:2] x[0:2] 0 1
+RW[0:2][0:1] x[0:2] h[0:1] g={1m}
+RV[0:1][0:0] h[0:1] y[0:0] g={1m}
+Rl h[0] 0 1k
+Ih[0:1] 0 h[0:1] 0
+D1 0 h[0] ideal
+L1 y[0] z
+C1 z 0
+R1 p q 1k
+.input Vx
+.output y[0]
+.train RW RV
+"""
+
+
+def test_inventory_counts() -> None:
+    data = inventory(cs.compile_problem(cs.parse(HOUSE)))
+    assert json.loads(json.dumps(data)) == data
+    assert data["title"] == "what a house holds"
+    assert data["elements"] == {"R": 2, "V": 3, "I": 2, "D": 1, "L": 1, "C": 1}
+    assert data["crossbars"] == [
+        {"name": "RW", "rows": 3, "columns": 2, "conductances": 6},
+        {"name": "RV", "rows": 2, "columns": 1, "conductances": 2},
+    ]
+    assert data["nodes"] == 10  # 0 x0 x1 x2 h0 h1 y0 z p q
+    assert data["units"] == 6  # {0 x0 x1 x2} h0 h1 {y0 z} p q
+    assert data["free"] == 4  # h0 h1 y q
+    assert data["known"] == 2
+    assert (data["colors"], data["bipartite"]) == (2, True)
+    assert data["parts"] == 2
+    assert data["islands"] == [{"nodes": ["p", "q"], "pinned": True}]
+    assert data["couplings"] == {"free": {"sparse": 0, "dense": [[2, 1]]}, "known": {"sparse": 1, "dense": [[3, 2]]}}
+    assert data["roles"] == {"input": ["Vx"], "output": ["y[0]"], "train": ["RW", "RV"]}
+
+
+def test_inventory_of_a_circuit_without_unknowns() -> None:
+    data = inventory(cs.compile_problem(cs.parse("known\nV1 a 0 1\nR1 a 0 1\n")))
+    assert (data["free"], data["known"], data["colors"], data["parts"]) == (0, 1, 0, 1)
+
+
+def test_inventory_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    out = console()
+    with out.capture() as capture:
+        print_inventory(inventory(cs.compile_problem(cs.parse(HOUSE))), out)
+    text = capture.get()
+    for wanted in (
+        "crossbar RW               3 x 2, 6 of 6 conductances are not 0",
+        "inductors (shorts at DC)  1",
+        "nodes                     10 with ground, in 6 units that move as one",
+        "unknown units             4; known: 2",
+        "colours                   2, bipartite",
+        "couplings to known        1 sparse, dense 3 x 2",
+        "connected parts           2, 1 of them without a resistive path to ground",
+        "  island                  p, q, pinned: p at 0 V",
+        ".train                    RW, RV",
+    ):
+        assert wanted in text

@@ -1,0 +1,1 @@
+"""Checks of circuitsim from outside: against other programs, against other methods, and against the clock."""

@@ -1,0 +1,162 @@
+"""`python -m validation.benchmarks`: the performance table, each figure beside its target and its peer.
+
+Every ratio is between figures of the same run. The exit code is 0 when it ran, whatever the figures.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from circuitsim import CircuitError, SettingsError, __version__
+from circuitsim.io.files import check_target, replacing
+from validation.measure import BenchmarkError, Row, Target
+from validation.qp import PEERS, installed
+from validation.suite import BENCHMARKS, NGSPICE, Options
+
+_WIDTH = 160  # of the table when it does not go to a terminal
+
+
+@click.command()
+@click.option(
+    "--only", "names", multiple=True, type=click.Choice(list(BENCHMARKS)), help="Run only this one. Repeatable."
+)
+@click.option("--json", "target", type=click.Path(path_type=Path, dir_okay=False), help="Also save the rows here.")
+@click.option("--quick", is_flag=True, help="Leave the slow peers out.")
+@click.option("--with-ngspice", is_flag=True, help="Run ngspice on the flat netlist too: minutes.")
+def main(names: tuple[str, ...], target: Path | None, quick: bool, with_ngspice: bool) -> None:
+    """Measure circuitsim's speed and memory, beside its targets and its peers."""
+    if target is not None:
+        _check_target(target)
+    options = Options(quick, with_ngspice)
+    rows: list[Row] = []
+    for name in names or BENCHMARKS:
+        click.echo(f"{name} ...", err=True)
+        rows += run_one(name, options)
+    print_table(rows, Console(width=None if sys.stdout.isatty() else _WIDTH))
+    if target is not None:
+        write_json(report(rows), target)
+
+
+def _check_target(target: Path) -> None:
+    """Before minutes are spent on what could not be saved."""
+    try:
+        check_target(target)
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def run_one(name: str, options: Options) -> list[Row]:
+    """The rows of one benchmark; when it cannot be run, one row whose note says why."""
+    try:
+        return BENCHMARKS[name](options)
+    except (BenchmarkError, CircuitError) as error:
+        return [Row(name, "not measured", note=str(error))]
+
+
+def report(rows: Sequence[Row]) -> dict[str, Any]:
+    """Everything that the JSON file holds."""
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "versions": versions(),
+        "rows": [{**asdict(row), "ratio": row.ratio, "met": row.met} for row in rows],
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores that this process may use, memory, operating system."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {"cpu": _cpu_model(), "cores": cores, "memory_bytes": memory, "system": platform.platform()}
+
+
+def _cpu_model() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor()
+
+
+def versions() -> dict[str, str | None]:
+    """What was measured, and with what; None: not installed."""
+    packages = ("numpy", "scipy", "numba", *PEERS)
+    return {
+        "circuitsim": __version__,
+        "python": platform.python_version(),
+        **{name: installed(name) for name in packages},
+        NGSPICE: _ngspice_version(),
+    }
+
+
+def _ngspice_version() -> str | None:
+    try:
+        text = subprocess.run([NGSPICE, "--version"], capture_output=True, text=True, check=False).stdout
+    except FileNotFoundError:
+        return None
+    words = [word for word in text.split() if word.startswith("ngspice-")]
+    return words[0].removeprefix("ngspice-") if words else "unknown"
+
+
+def print_table(rows: Sequence[Row], console: Console) -> None:
+    """The table, and the machine below it."""
+    table = Table("benchmark", "what")
+    for title in ("measured", "target", "met", "peer"):
+        table.add_column(title, justify="right" if title == "measured" else "left")
+    table.add_column("peer measured", justify="right")
+    table.add_column("ratio", justify="right")
+    table.add_column("note")
+    before = ""
+    for row in rows:
+        if before not in ("", row.benchmark):
+            table.add_section()
+        name, before = ("" if row.benchmark == before else row.benchmark), row.benchmark
+        met = {None: "", True: "[green]yes[/]", False: "[red]no[/]"}[row.met]
+        figures = (_figure(row.measured, row.unit), _target(row.target, row.unit))
+        table.add_row(
+            name, row.what, *figures, met, row.peer, _figure(row.peer_measured, row.unit), _ratio(row), row.note
+        )
+    console.print(table)
+    about = machine()
+    memory = f"{about['memory_bytes'] / 2**30:.0f} GiB"
+    console.print(f"{about['cpu']}, {about['cores']} cores, {memory}; ratio: peer / measured, or as it says")
+
+
+def _figure(value: float | None, unit: str) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
+
+
+def _target(target: Target | None, unit: str) -> str:
+    if target is None:
+        return ""
+    return f"{'<=' if target.at_most else '>='} {_figure(target.limit, 'x' if target.of_ratio else unit)}"
+
+
+def _ratio(row: Row) -> str:
+    if row.ratio is None:
+        return ""
+    return f"{row.ratio:.3g}" if row.speedup else f"{row.ratio:.3g} (measured / peer)"
+
+
+def write_json(data: Mapping[str, Any], path: Path) -> None:
+    """Write the file whole or not at all."""
+    with replacing(path, "w") as out:
+        out.write(json.dumps(data, indent=2, allow_nan=False) + "\n")
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m validation.benchmarks")
