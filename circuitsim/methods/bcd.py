@@ -18,6 +18,7 @@ from circuitsim.solution import Settings, Status
 Floats = NDArray[np.float64]
 
 
+_SETTLED = 10  # sweeps before which it is not worth asking whether only rounding is left
 _MAX_SHIFTS = 3  # one gives twice the digits; more help when the first voltages were not the nearest ones
 
 
@@ -57,6 +58,10 @@ def solve_tile(problem: Problem, drive: Drive, engine: Engine, settings: Setting
     """
     tolerance, eps = settings.tolerance, float(np.finfo(settings.dtype).eps)
     given, shifts, sweeps = drive, 0, 0
+
+    def at_rounding(check: Check) -> bool:
+        return sweeps > _SETTLED and check.at_rounding(tolerance, eps)
+
     engine.start(drive, x)
     while True:
         count = min(max(1, sweeps // 8) if sweeps else 2, settings.max_sweeps - sweeps)
@@ -68,11 +73,7 @@ def solve_tile(problem: Problem, drive: Drive, engine: Engine, settings: Setting
             status = Status.NONFINITE
         elif check.meets(tolerance):
             status = Status.SOLVED
-        elif (
-            sweeps < settings.max_sweeps
-            and (not moved or (sweeps > 10 and check.at_rounding(tolerance, eps)))
-            and shifts < _MAX_SHIFTS
-        ):
+        elif shifts < _MAX_SHIFTS and sweeps < settings.max_sweeps and (not moved or at_rounding(check)):
             drive = shift(problem, given, x if drive.base is None else drive.base + x)
             engine.start(drive, np.zeros_like(x))
             shifts += 1
