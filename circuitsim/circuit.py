@@ -276,17 +276,17 @@ class _CircuitBuilder:
     def _diodes(self) -> None:
         table = self.netlist.tables["D"]
         model_of = table.values["model"].astype(np.int64)
-        for m in np.unique(model_of).tolist():
-            rows = np.flatnonzero(model_of == m)
-            model = self.netlist.models[m]
+        for k in np.unique(model_of).tolist():
+            rows = np.flatnonzero(model_of == k)
+            model = self.netlist.models[k]
             at = self.netlist.at(model.seq)
             kind, p, remarks = diode_kind(model, at)
             self.notes += [(at, remark) for remark in remarks]
-            area = table.values["area"][rows]
+            area, m = table.values["area"][rows], table.values["m"][rows]
             if kind == "pwl":
-                self._piecewise_linear(rows, p, area)
+                self._piecewise_linear(rows, p, area * m)
             elif p["is"] > 0:
-                params = shockley_params(p, area, table.values["temp"][rows], self.netlist.options)
+                params = shockley_params(p, area, m, table.values["temp"][rows], self.netlist.options)
                 self.add("junctions", "D", rows, params)
                 self.laws.append(np.full(rows.size, Law.SHOCKLEY, np.int8))
             else:

@@ -85,23 +85,24 @@ def diode_kind(model: ModelCard, at: At) -> tuple[str, dict[str, float], list[st
     return "shockley", p, remarks
 
 
-def shockley_params(p: Mapping[str, float], area: Floats, temp: Floats, options: Options) -> Floats:
+def shockley_params(p: Mapping[str, float], area: Floats, m: Floats, temp: Floats, options: Options) -> Floats:
     """The (n, N_PARAMS) law rows of diodes of one Shockley model.
 
-    `area` is a factor, `temp` in degree Celsius. IS(T) = IS exp((T/Tnom - 1) EG/(N Vt) + XTI/N ln(T/Tnom)); the
-    breakdown voltage is adjusted so that the exponential passes through IBV at -BV (SPICE 3, `diotemp.c`).
+    `area` and `m` scale IS and 1/RS, `m` alone scales IBV (as in ngspice-39); `temp` is in degree Celsius.
+    IS(T) = IS exp((T/Tnom - 1) EG/(N Vt) + XTI/N ln(T/Tnom)); the breakdown voltage is adjusted so that the
+    exponential passes through IBV at -BV, but for terms of the order of IS (SPICE 3, `diotemp.c`).
     """
     kelvin = temp + KELVIN
     vt = BOLTZMANN * kelvin / CHARGE
     ratio = kelvin / (p.get("tnom", options.tnom) + KELVIN)
     log_is = (ratio - 1.0) * p["eg"] / (p["n"] * vt) + p["xti"] / p["n"] * np.log(ratio)
-    saturation = p["is"] * area * np.exp(log_is)
+    saturation = p["is"] * area * m * np.exp(log_is)
     nbv_vt = p["nbv"] * vt
     rows = np.zeros((area.size, N_PARAMS))
     rows[:, 0] = saturation
     rows[:, 1] = p["n"] * vt
-    rows[:, 2] = p["rs"] / area
-    rows[:, 3] = _adjusted_breakdown(p["bv"], p["ibv"] * area, saturation, nbv_vt)
+    rows[:, 2] = p["rs"] / (area * m)
+    rows[:, 3] = _adjusted_breakdown(p["bv"], p["ibv"] * m, saturation, nbv_vt)
     rows[:, 4] = nbv_vt
     rows[:, 5] = options.gmin
     return rows

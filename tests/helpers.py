@@ -283,8 +283,9 @@ def flat_cards(circuit: cs.Circuit, conductance: float = 1.0, current: float = 1
         add("I", row, repr(float(sources.i[0, row]) * current))
     table = netlist.tables["D"]
     for row in range(len(table)):
-        model, area = netlist.models[int(table.values["model"][row])].name, float(table.values["area"][row])
-        add("D", row, f"{model}_{int(table.values['model'][row])} area={area * conductance!r}")
+        model, area, m = (float(table.values[column][row]) for column in ("model", "area", "m"))
+        name = netlist.models[int(model)].name
+        add("D", row, f"{name}_{int(model)} area={area!r} m={m * conductance!r}")
     for x in circuit.crossbars:
         for i, j in np.argwhere(x.g > 0):
             g = float(x.g[i, j]) * conductance

@@ -324,17 +324,17 @@ D3 c 0 z
 
 
 @needs_ngspice
-@pytest.mark.parametrize("area", [0.2, 1.0, 3.0])
-def test_area_of_a_shockley_diode(area: float) -> None:
+@pytest.mark.parametrize("factors", ["area=0.2", "area=3", "m=3", "area=0.5 m=2"])
+def test_area_and_multiplier_of_a_shockley_diode(factors: str) -> None:
     circuit = cs.parse(f"""forward, reverse and in breakdown
 .options gmin=1p
 .model dz D(is=1e-13 n=1.2 rs=3 bv=5.1 ibv=1m nbv=1.5)
 I1 0 a 7m
-D1 a 0 dz area={area}
+D1 a 0 dz {factors}
 I2 0 b 7m
-D2 0 b dz area={area}
+D2 0 b dz {factors}
 R3 c 0 1MEG
-D3 c d dz area={area}
+D3 c d dz {factors}
 V3 d 0 2
 """)
     compare_with_ngspice(circuit, 1e-9)

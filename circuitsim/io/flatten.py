@@ -4,7 +4,6 @@ Every element is written with its final value. What ngspice spells or treats dif
 
 - R = 0 and L are written as sources of 0 V, which are exact shorts (ngspice would take 1 mohm for R = 0).
 - Branches that carry no DC current are left out: C, infinite R, g = 0 in a crossbar, diodes with IS = 0.
-- Diodes of area A are written with m=A: so ngspice scales IBV as well, as the law in `laws.py` does.
 - Piecewise-linear and perfect diodes become XSPICE `sidiode` devices, whose law is the same: i = v/Roff, and slopes
   1/Ron and 1/Rrev beyond Vfwd and -Vrev. Its smoothing stays at its default, Epsilon = 0; Ron = 0 becomes 1e-6 ohm.
 - XSPICE cannot read `[ ] < > ~ %` in node names: such a node is tied by a 0 V source to one with a simpler name.
@@ -232,15 +231,15 @@ class _Writer:
             model = self.netlist.models[m]
             kind, p, _ = diode_kind(model, self.netlist.at(model.seq))
             for k in np.flatnonzero(table.values["model"] == m).tolist():
-                area, temp = float(table.values["area"][k]), float(table.values["temp"][k])
+                area, copies, temp = (float(table.values[column][k]) for column in ("area", "m", "temp"))
                 if kind == "pwl":
                     ends = f"{self._xspice_node(int(table.a[k]))} {self._xspice_node(int(table.b[k]))}"
                     name = devices.fresh(f"A{self.names['D'][k]}")
-                    cards[k] = f"{name} {ends} {self._model(model.name, _sidiode(p, area))}"
+                    cards[k] = f"{name} {ends} {self._model(model.name, _sidiode(p, area * copies))}"
                 elif p["is"] == 0:
                     self.opens += 1
                 else:
-                    factor = f" m={area!r}" if area != 1 else ""
+                    factor = (f" area={area!r}" if area != 1 else "") + (f" m={copies!r}" if copies != 1 else "")
                     heat = f" temp={temp!r}" if temp != self.netlist.options.temp else ""
                     name = self._model(model.name, _shockley(p))
                     cards[k] = f"{self.names['D'][k]} {self._ends('D', k)} {name}{factor}{heat}"

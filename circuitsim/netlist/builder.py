@@ -19,7 +19,7 @@ from circuitsim.netlist.tokens import shown
 
 KINDS = "RVIDLC"
 _INDEX = re.compile(r"\[([0-9]{1,15})\]$")
-COLUMNS = {"R": ("r",), "V": ("v",), "I": ("i",), "D": ("model", "area", "temp"), "L": (), "C": ()}
+COLUMNS = {"R": ("r",), "V": ("v",), "I": ("i",), "D": ("model", "area", "m", "temp"), "L": (), "C": ()}
 
 
 @dataclass

@@ -224,8 +224,8 @@ def _diode(reader: CardReader, e: Element) -> None:
     if len(extra) > 1:
         raise extra_word(e, "area", extra[1])
     area = keys["area"] if "area" in keys else reader.value(e, extra[0], "area") if extra else 1.0
-    area = area * keys.get("m", 1.0) * e.scope.multiplier
-    _add(reader, e, float(row), area, reader.temperature(keys))
+    m = keys.get("m", 1.0) * e.scope.multiplier
+    _add(reader, e, float(row), area, m, reader.temperature(keys))
 
 
 def _wrong_model(e: Element, word: str, model: ModelCard, wanted: str) -> NetlistError:

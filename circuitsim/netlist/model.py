@@ -29,7 +29,7 @@ class Table:
     R: `r` ohm (0: a short, inf: open)
     V: `v` volt, node a minus node b
     I: `i` ampere, from a to b through the source
-    D: `model` row of Netlist.models, `area` (area times m), `temp` degree Celsius; a is the anode
+    D: `model` row of Netlist.models, `area` and `m` factors, `temp` degree Celsius; a is the anode
     L, C: none
     """
 
