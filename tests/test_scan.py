@@ -93,7 +93,7 @@ def test_plain_card(line: str) -> None:
         "R1 a b 'x'",
         'R1 a "b" 1',
         "R1 a b model",
-        "R[0] a b 1",
+        "R[0:0] a b 1",
         "R1[0:3] a[0:3] b 1",
         "R1 a b 1 \\\\",
         "R1 a\\ b 1",

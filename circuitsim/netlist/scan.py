@@ -308,7 +308,7 @@ def _split(text: Bytes, pos: int, stop: int, edges: Ints) -> bool:
     if count != 8 or edges[1] - edges[0] < 2 or text[edges[2]] == ord("$") or text[edges[4]] == ord("$"):
         return False
     for i in range(edges[0], edges[1]):  # noqa: SIM110
-        if text[i] == ord("["):
+        if text[i] == ord(":"):
             return False
     return True
 

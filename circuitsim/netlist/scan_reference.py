@@ -138,7 +138,7 @@ def _plain(line: _Line) -> _Plain | None:
     if line.body[0] not in "rRiIvV" or _NOT_PLAIN.search(line.text):
         return None
     words = line.text.split()
-    if len(words) != 4 or len(words[0]) < 2 or "[" in words[0] or any(word.startswith("$") for word in words):
+    if len(words) != 4 or len(words[0]) < 2 or ":" in words[0] or any(word.startswith("$") for word in words):
         return None
     value = _number(words[3], is_resistor=words[0][0] in "rR")
     return None if value is None else _Plain(line, words, value)
