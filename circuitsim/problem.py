@@ -23,7 +23,8 @@ from scipy import sparse
 from circuitsim.circuit import Circuit
 from circuitsim.errors import TopologyError
 from circuitsim.laws import MAX_EXPONENT, Law
-from circuitsim.topology import Dense, FlatBranches, Side, Topology, build_topology, flat_branches
+from circuitsim.placement import build_topology
+from circuitsim.topology import Dense, FlatBranches, Side, Topology, flat_branches
 from circuitsim.units import check_loops
 
 Ints = NDArray[np.int64]
