@@ -31,6 +31,9 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
+_MAX_SIGN_PARTS = 8  # products that one block's drive may be cut into
+
+
 @dataclass(frozen=True)
 class Values:
     """The conductances of a problem (S), over its topology; they have no batch axis."""
@@ -281,14 +284,15 @@ def _add_dense_drive(injection: Floats, fixed_abs: Floats | None, spec: Dense, g
 def _by_sign(potential: Floats) -> list[tuple[slice | Ints, int]]:
     """Split columns by the sign all their entries share (+1, -1; 0: mixed): then sums of |c| cost nothing extra."""
     low, high = potential.min(axis=0), potential.max(axis=0)
-    mixed = np.flatnonzero((low < 0) & (high > 0))
-    if mixed.size:
+    if ((low < 0) & (high > 0)).any():
         return [(slice(None), 0)]
-    cut = np.flatnonzero((low < 0)[1:] != (low < 0)[:-1]) + 1
-    if cut.size > 8:
+    signed = np.flatnonzero((low < 0) | (high > 0))  # a column of zeros goes with the column before it
+    change = np.flatnonzero((low < 0)[signed[1:]] != (low < 0)[signed[:-1]]) + 1
+    if change.size > _MAX_SIGN_PARTS:
         return [(slice(None), 0)]
+    cut = signed[change]
     edges = [0, *cut.tolist(), potential.shape[1]]
-    return [(slice(a, b), -1 if low[a] < 0 else 1) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [(slice(a, b), -1 if low[a:b].min() < 0 else 1) for a, b in zip(edges[:-1], edges[1:], strict=True)]
 
 
 def _fixed_part(side: Side, fixed: Floats) -> Floats | None:
