@@ -110,16 +110,16 @@ class Problem:
         """What the sources impose for these rows of the batch. Raises TopologyError when no voltages satisfy them."""
         t, v = self.topology, self.values
         fixed = self.fixed_potentials(rows)
-        injection = np.ascontiguousarray((v.fixed @ fixed.T).T)
+        injection = _times(v.fixed, fixed)
         # Offsets between free nodes put terms of both signs into `fixed`: then there is no simple sum of g |c|.
         plain = bool((t.index_of_node[t.fixed_nodes] < 0).all())
-        fixed_abs = np.ascontiguousarray((v.fixed @ np.abs(fixed).T).T) if plain else np.zeros((1, 0))
+        fixed_abs = _times(v.fixed, np.abs(fixed)) if plain else np.zeros((1, 0))
         for spec, g in zip(t.dense, v.dense, strict=True):
             _add_dense_drive(injection, fixed_abs if plain else None, spec, g, fixed)
         i = self.source_currents(rows)
         t.islands.check(self.circuit, i)
-        source_flow = np.ascontiguousarray((t.source_incidence @ i.T).T)
-        source_abs = np.ascontiguousarray((abs(t.source_incidence) @ np.abs(i).T).T)
+        source_flow = _times(t.source_incidence, i)
+        source_abs = _times(abs(t.source_incidence), np.abs(i))
         if source_abs.any():
             injection = injection + source_flow
         lo, hi = self._bounds(fixed, rows.start)
@@ -225,6 +225,13 @@ class Problem:
         has = column >= 0
         out[:, has] += fixed[:, column[has]]
         return out
+
+
+def _times(matrix: sparse.csr_array, rows: Floats) -> Floats:
+    """matrix times each row, (rows, matrix rows)."""
+    if not matrix.nnz:
+        return np.zeros((rows.shape[0], matrix.shape[0]))
+    return np.ascontiguousarray((matrix @ rows.T).T)
 
 
 def _tolerance(fixed: Floats) -> float:

@@ -58,6 +58,7 @@ class CpuEngine:
                 self.pulls[color].append(_Pull(target, source, m))
         self.junctions = _junction_entries(problem)
         self.zeros = np.zeros(self.junctions[1].size)
+        self.plain = (self.diag > 0) & (np.diff(self.csr[0]) == 0) & (np.diff(self.junctions[0]) == 0)
 
     def start(self, drive: Drive, x: Floats) -> None:
         self.x = np.ascontiguousarray(x, self.dtype)
@@ -84,6 +85,8 @@ class CpuEngine:
         return moved
 
     def _relax(self, start: int, stop: int) -> bool:
+        if self.plain[start:stop].all():
+            return bool(kernels.relax_plain(self.x, self.current, start, stop, self.diag, self.lo, self.hi))
         arguments: tuple = (
             self.x, self.current, start, stop, *self.csr, self.diag, self.lo, self.hi,
             *self.junctions, self.offset, self.zeros,

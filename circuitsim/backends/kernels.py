@@ -129,6 +129,19 @@ def unit_root(x, diag, current, zeros, signs, laws, params, first, last):
 
 
 @njit(cache=True, nogil=True)
+def relax_plain(x, current, start, stop, diag, lo, hi):
+    """`relax` for units that have neither sparse couplings nor junctions, and diag > 0: a loop without branches."""
+    moved = 0
+    for b in range(x.shape[0]):
+        d = b if lo.shape[0] > 1 else 0
+        for u in range(start, stop):
+            new = min(max(current[b, u] / diag[u], lo[d, u]), hi[d, u])
+            moved |= new != x[b, u]
+            x[b, u] = new
+    return moved != 0
+
+
+@njit(cache=True, nogil=True)
 def relax(
     x, current, start, stop, indptr, indices, data, diag, lo, hi,
     j_ptr, j_other, j_sign, j_index, j_law, j_params, offset, zeros,
