@@ -66,11 +66,14 @@ def violations(
 ):  # fmt: skip
     """Fill flow (F), rho and upper (a bound of the relative violation) of every unit; all (rows or 1, n).
 
+    Returns a relative violation that some unit has for certain (0.0 where `groups` is not given).
+
     The sum of absolute branch currents is at least what groups of branches give (only with `groups`): for the free
     neighbours |sum W (x - x_j)| and |sum W |x_j| - sum W |x||, likewise for the fixed potentials. F may be off by
     `rounding` times the size of its terms.
     """
     rows, n = x.shape
+    certain = 0.0
     for b in range(rows):
         s = b if source_abs.shape[0] > 1 else 0
         f = b if fixed_abs.shape[0] > 1 else 0
@@ -105,8 +108,12 @@ def violations(
                 fixed = abs(to_fixed[u] * v - (injection[i, u] - source_flow[s, u]))
                 if fixed_abs.shape[1] > 0:
                     fixed = max(fixed, abs(fixed_abs[f, u] - to_fixed[u] * abs(v)))
+                    at_most = source_abs[s, u] + nonlinear_abs[k, u] + fixed_abs[f, u] + neighbours_abs[b, u] + abs(own)
+                    if abs(violation) - size > certain * at_most:
+                        certain = (abs(violation) - size) / at_most
                 least += fixed
             upper[b, u] = most / least if least > 0.0 else np.inf
+    return certain
 
 
 @njit(cache=True, nogil=True)

@@ -170,7 +170,8 @@ class Check:
     """KCL of one tile of the batch at given unknowns.
 
     `upper` (rows, n_free) is the relative violation of each unit: exact in rows that were summed branch by branch,
-    else an upper bound from matrix products, whose rounding is added to it.
+    else an upper bound from matrix products, whose rounding is added to it. `certain` is a violation that some unit
+    has for sure: enough to say that a tolerance is not met.
     """
 
     def __init__(self, problem: Problem, drive: Drive, x: Floats) -> None:
@@ -179,11 +180,9 @@ class Check:
         nonlinear, slope, nonlinear_abs = _junction_sums(problem, drive.junction_offset, x)
         self.slope = np.broadcast_to(v.diag + slope, x.shape)
         self.flow, self.rho, self.upper = np.empty(x.shape), np.empty(x.shape), np.empty(x.shape)
-        if x.shape[0] == 1:
-            self._sum_exactly(np.arange(1))
-            return
-        violations(
-            x, _neighbours(problem, x), _neighbours(problem, np.abs(x)), v.diag, v.to_fixed,
+        neighbours, neighbours_abs = np.split(_neighbours(problem, np.concatenate([x, np.abs(x)])), 2)
+        self.certain = violations(
+            x, neighbours, neighbours_abs, v.diag, v.to_fixed,
             drive.injection, drive.source_flow, drive.source_abs, drive.fixed_abs,
             nonlinear, slope, nonlinear_abs, drive.lo, drive.hi, _EPS * problem.mean_degree, drive.base is None,
             self.flow, self.rho, self.upper,
@@ -199,6 +198,8 @@ class Check:
         Rows whose upper bounds say so need no exact sum; of the others the worst comes first, and one that fails
         settles the question.
         """
+        if self.certain > tolerance:
+            return False
         worst = self.upper.max(axis=1, initial=0.0)
         doubtful = np.flatnonzero(worst > tolerance)
         doubtful = doubtful[np.argsort(-worst[doubtful], kind="stable")]

@@ -101,7 +101,8 @@ def _solve(
 def _tiles(problem: Problem, settings: Settings, backend: Backend, x: Floats) -> Iterator[tuple[slice, bcd.Outcome]]:
     """Solve the batch tile by tile, in order; several at a time where the backend has several workers.
 
-    Small products do not gain from threads of their own: with several tiles at work BLAS keeps to one.
+    BLAS keeps to one thread: the products of a sweep are small, and threads that wait for each other cost more than
+    they bring (on a busy machine many times more).
     """
     tiles = [slice(first, min(first + _TILE, x.shape[0])) for first in range(0, x.shape[0], _TILE)]
     own = threading.local()
@@ -112,16 +113,16 @@ def _tiles(problem: Problem, settings: Settings, backend: Backend, x: Floats) ->
         return bcd.solve_tile(problem, problem.drive(rows), own.engine, settings, x[rows])
 
     workers = min(backend.workers, len(tiles))
-    if workers <= 1:
-        for rows in tiles:
-            yield rows, work(rows)
-        return
-    pool = ThreadPoolExecutor(workers)
-    try:
-        with threadpool_limits(1, "blas"):
+    with threadpool_limits(1, "blas"):
+        if workers <= 1:
+            for rows in tiles:
+                yield rows, work(rows)
+            return
+        pool = ThreadPoolExecutor(workers)
+        try:
             yield from zip(tiles, pool.map(work, tiles), strict=True)
-    finally:
-        pool.shutdown(cancel_futures=True)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _message(problem: Problem, status: Status, residuals: Residuals, settings: Settings, sweeps: int) -> str:
