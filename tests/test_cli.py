@@ -371,7 +371,7 @@ def test_check_gives_faults_as_json() -> None:
     Path("deck.cir").write_text("cut\nI1 0 a 1m\nR1 a b 1k\n")
     result = run("check", "deck.cir", "--json")
     assert result.exit_code == 2
-    assert result.stderr.startswith("error: deck.cir:2: node a, b: I1 pushes")
+    assert "\nerror: deck.cir:2: node a, b: I1 pushes" in "\n" + result.stderr
     data = json.loads(result.stdout)
     assert data["message"].startswith("node a, b: I1 pushes a net 0.001 A into it")
     assert {key: data[key] for key in data if key != "message"} == {

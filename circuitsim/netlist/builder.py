@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -116,7 +116,7 @@ class Builder:
 
     def tables(self, plain: list[Plain]) -> tuple[dict[str, Table], tuple[CrossbarCard, ...], list[str]]:
         """Tables in deck order, crossbars, and node names numbered by first appearance."""
-        self._check_members()
+        self._check_members(self.names.items())
         parts = [self._plain_rows(p, last=p is plain[-1]) for p in plain]
         first = np.full(len(self.nodes), np.iinfo(np.int64).max)  # twice the place where a node appears first
         tables: dict[str, Table] = {}
@@ -209,14 +209,16 @@ class Builder:
             i = next(i for i, key in enumerate(keys) if key in self.names)
             places = sorted([self.names[keys[i]], int(plain.seq[i])])
             raise _duplicate(names[i], *map(self.place, places))
+        if self.arrays:
+            self._check_members((key, seq) for key, seq in zip(keys, plain.seq.tolist(), strict=True) if "[" in key)
         if not last:
             self.names.update(zip(keys, plain.seq.tolist(), strict=True))
 
-    def _check_members(self) -> None:
-        """No element has the name of an array's member. Names with a bracket are never those of plain cards."""
+    def _check_members(self, names: Iterable[tuple[str, int]]) -> None:
+        """None of these elements (lower-case name, place) has the name of an array's member."""
         if not self.arrays:
             return
-        for name, seq in self.names.items():
+        for name, seq in names:
             base = name
             indices: list[int] = []
             while (match := _INDEX.search(base)) is not None:

@@ -29,7 +29,7 @@ _KEYS = {
     "D": frozenset({"area", "m", "temp", "dtemp"}),
 }
 _IGNORED = frozenset({"ac", "noisy", "noise", "ic", "off", "pj"})  # keys that do not change the operating point
-_WITHOUT_EQUALS = {kind: keys | _IGNORED for kind, keys in _KEYS.items()}
+_WITHOUT_EQUALS = {kind: keys | _IGNORED - {"off"} for kind, keys in _KEYS.items()}
 _POSITIONAL = {"R": 2, "D": 3}  # words before the first key that may stand without its `=`
 _INFINITE = frozenset({"inf", "infinity"})
 
@@ -123,10 +123,12 @@ class CardReader:
     def _full_name(self, scope: Scope, name: str) -> str:
         while scope.parent is not None:
             key = fold(name)
+            if key == "0":
+                return key
             if key in scope.pins:
                 name = scope.pins[key]
                 scope = scope.parent
-            elif key == "0" or key in self.global_nodes:
+            elif key in self.global_nodes:
                 break
             else:
                 return f"{scope.path}.{name}"

@@ -1,8 +1,8 @@
-"""What no element of a netlist may have, however it was written: looked for in the finished tables, all at once."""
+"""What is looked for in the finished tables, all at once: values that no element may have, and likely slips."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from circuitsim.netlist.tokens import shown
 _LEAST = 1.0 / np.finfo(np.float64).max  # ohm: below, the conductance overflows
 _MONOTONE = "make it 0 or positive, or the equilibrium may not exist or not be unique"
 _NOT_GROUND = ("00", "000", "gnd!", "ground")
+_MOST_REMARKS = 10
+
+Remark = tuple[int, str]  # place, text
 
 
 def check_values(tables: Mapping[str, Table], place: Place) -> None:
@@ -28,38 +31,66 @@ def check_values(tables: Mapping[str, Table], place: Place) -> None:
         value = tables[kind].values[column]
         _refuse(tables[kind], place, ~np.isfinite(value), column, "{:g} " + unit + "; its value must be finite")
     d = tables["D"]
-    temp = d.values["temp"]
-    for column in ("area", "m"):
-        factor = d.values[column]
-        _refuse(d, place, ~((factor > 0) & (factor < np.inf)), column, column + " {:g} must be positive and finite")
-    _refuse(d, place, ~((temp > ABSOLUTE_ZERO) & (temp < np.inf)), "temp",
-            f"temperature {{:g}} C must be above absolute zero, {ABSOLUTE_ZERO} C, and finite")  # fmt: skip
+    area, temp = d.values["area"], d.values["temp"]
+    _refuse(d, place, ~((area > 0) & (area < np.inf)), "area", "area {:g} must be positive and finite")
+    cold = f"temperature {{:g}} C must be above absolute zero, {ABSOLUTE_ZERO} C, and finite"
+    _refuse(d, place, ~((temp > ABSOLUTE_ZERO) & (temp < np.inf)), "temp", cold)
 
 
 def _refuse(table: Table, place: Place, bad: NDArray[np.bool_], column: str, message: str) -> None:
     if bad.any():
         i = int(np.argmax(bad))
         found = message.format(table.values[column][i])
-        raise NetlistError(f"{NOUNS[table.kind]} {shown(table.names[i])}: {found}", place(int(table.seq[i])))
+        raise NetlistError(f"{_label(table, i)}: {found}", place(int(table.seq[i])))
 
 
-def node_remarks(
-    tables: Mapping[str, Table], crossbars: tuple[CrossbarCard, ...], nodes: list[str]
-) -> list[tuple[int, str]]:
-    """Remarks (place, text) about nodes that may be mistaken for ground, and about a netlist without ground."""
-    ends = [(t.a, t.seq) for t in tables.values()] + [(t.b, t.seq) for t in tables.values()]
+def _label(table: Table, i: int) -> str:
+    return f"{NOUNS[table.kind]} {shown(table.names[i])}"
+
+
+def remarks(tables: Mapping[str, Table], crossbars: Sequence[CrossbarCard], nodes: list[str]) -> list[Remark]:
+    """Remarks about nodes that may be mistaken for ground, and about elements without effect."""
+    return _about_ground(tables, crossbars, nodes) + _about_idle_elements(tables, crossbars, nodes)
+
+
+def _about_ground(tables: Mapping[str, Table], crossbars: Sequence[CrossbarCard], nodes: list[str]) -> list[Remark]:
+    ends = [(side, t.seq) for t in tables.values() for side in (t.a, t.b)]
     ends += [(side, np.full(side.size, c.seq)) for c in crossbars for side in (c.rows, c.cols)]
+    out: list[Remark] = []
+    if not any((side == 0).any() for side, _ in ends):
+        out.append((0, "no node is ground (0): the voltages of each part are relative to its first node"))
+    for name in sorted(set(_NOT_GROUND).intersection(nodes)):
+        node = nodes.index(name)
+        place = min(int(seq[at].min()) for side, seq in ends if (at := side == node).any())
+        out.append((place, f"node '{name}' is an ordinary node; ground is 0 or gnd"))
+    return out
 
-    def first_place(node: int) -> int | None:
-        places = [int(seq[at].min()) for nodes_of, seq in ends if (at := nodes_of == node).any()]
-        return min(places, default=None)
 
-    remarks = []
-    if first_place(0) is None:
-        remarks.append((0, "no node is ground (0): its voltages are relative to the first node of each part"))
-    known = set(_NOT_GROUND).intersection(nodes)
-    for name in sorted(known):
-        place = first_place(nodes.index(name))
-        if place is not None:
-            remarks.append((place, f"node '{name}' is an ordinary node; ground is 0 or gnd"))
-    return remarks
+def _about_idle_elements(
+    tables: Mapping[str, Table], crossbars: Sequence[CrossbarCard], nodes: list[str]
+) -> list[Remark]:
+    """Elements with both ends at one node, or alone at a node. Capacitors carry nothing anyway."""
+    degree = np.zeros(len(nodes), np.int64)
+    for kind, table in tables.items():
+        if kind != "C":
+            degree += np.bincount(table.a, minlength=len(nodes)) + np.bincount(table.b, minlength=len(nodes))
+    for c in crossbars:
+        np.add.at(degree, c.rows, np.count_nonzero(c.g, axis=1))
+        np.add.at(degree, c.cols, np.count_nonzero(c.g, axis=0))
+    alone = degree == 1
+    alone[0] = False
+    out: list[Remark] = []
+    for kind in "RDLVI":
+        table = tables[kind]
+        if kind != "V":
+            for i in np.flatnonzero(table.a == table.b).tolist():
+                name = shown(nodes[table.a[i]])
+                out.append((int(table.seq[i]), f"{_label(table, i)} has no effect: both ends are at node {name}"))
+        if kind != "I":
+            for i in np.flatnonzero(alone[table.a] | alone[table.b]).tolist():
+                name = shown(nodes[table.a[i] if alone[table.a[i]] else table.b[i]])
+                text = f"{_label(table, i)} carries no current: nothing else is at node {name}"
+                out.append((int(table.seq[i]), text))
+    out.sort()
+    more = len(out) - _MOST_REMARKS
+    return [*out[:_MOST_REMARKS], (out[-1][0], f"{more} more elements have no effect")] if more > 1 else out

@@ -76,8 +76,9 @@ def _read_control(card: Card, controls: Controls, note: Note) -> None:
 
 
 def read_options(cards: list[Card], root: Scope, note: Note) -> Options:
-    """`.options` and `.temp`, the last word of each counting."""
+    """`.options` and `.temp`, the last word of each counting; `.temp` goes before `.options temp=`."""
     found: dict[str, float] = {}
+    cards = sorted(cards, key=lambda card: card.keyword == ".temp")
     for card in cards:
         key = card.keyword
         if key not in _OPTIONS and key != ".temp":

@@ -12,7 +12,7 @@ from circuitsim.errors import NetlistError
 from circuitsim.netlist.arrays import split_ranges
 from circuitsim.netlist.builder import Builder
 from circuitsim.netlist.cards import CardReader
-from circuitsim.netlist.checks import check_values, node_remarks
+from circuitsim.netlist.checks import check_values, remarks
 from circuitsim.netlist.controls import read_controls, read_options, with_roles
 from circuitsim.netlist.elements import read_element
 from circuitsim.netlist.model import Netlist
@@ -73,7 +73,7 @@ class _Expansion:
         if not crossbars and not any(len(t) for t in tables.values()):
             raise NetlistError("no elements: line 1 is always the title, elements start at line 2", self.place(0))
         check_values(tables, self.place)
-        self.notes += node_remarks(tables, crossbars, nodes)
+        self.notes += remarks(tables, crossbars, nodes)
         netlist = Netlist(
             path=self.path,
             title=self.text.title if self.controls.title is None else self.controls.title,

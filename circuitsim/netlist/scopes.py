@@ -14,6 +14,8 @@ from circuitsim.netlist.source import Card
 from circuitsim.netlist.syntax import Name
 from circuitsim.netlist.tokens import assignments, comma_hint, labelled, located, shown, split_keys, tokenize, unbrace
 
+_INNER_BRACES = str.maketrans("{}", "()")  # as ngspice reads them
+
 Place = Callable[[int], At]
 Note = Callable[[int, str], None]
 
@@ -58,7 +60,7 @@ class Block:
 def expression(text: str) -> Expression:
     """Parse an expression, with or without its braces. Raises NetlistError without a place."""
     try:
-        return parse_expression(unbrace(text))
+        return parse_expression(unbrace(text).translate(_INNER_BRACES))
     except ExpressionError as error:
         hint = comma_hint(text) if "unexpected ','" in str(error) else ""
         raise NetlistError(f"{error}{hint}") from None
@@ -115,6 +117,8 @@ def _open_subcircuit(card: Card, parent: Block, note: Note) -> Block:
     if len(set(pins)) < len(pins):
         pin = next(pin for pin in pins if pins.count(pin) > 1)
         raise NetlistError(f"subcircuit '{shown(name)}': pin '{shown(pin)}' appears twice; rename one")
+    if "0" in pins:
+        note(card.seq, f"subcircuit '{shown(name)}': a pin named 0 or gnd is ground, whatever it is connected to")
     block = Block(name, parent, pins, card.seq)
     for key, text in words.keys.items():
         with labelled(f"parameter '{shown(key)}'"):

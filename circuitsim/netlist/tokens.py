@@ -6,7 +6,7 @@ What fails here raises NetlistError without a place: the caller knows the card a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -105,7 +105,7 @@ def _closing_brace(text: str, start: int) -> int:
     raise NetlistError("unmatched { : every expression needs its closing }")
 
 
-def split_keys(tokens: Sequence[str], known: Collection[str] = (), required: int = 0) -> Words:
+def split_keys(tokens: list[str], known: Collection[str] = (), required: int = 0) -> Words:
     """Separate `key = value` pairs from the other words.
 
     As in ngspice `=` is a delimiter like a blank: after `required` words, one that is a `known` key needs no `=`.
@@ -125,7 +125,7 @@ def split_keys(tokens: Sequence[str], known: Collection[str] = (), required: int
             i += 3
         elif token == "=":
             raise NetlistError("'=' without a name before it; write name=value")
-        elif following and len(words) >= required and token.lower() in known:
+        elif following and len(words) >= required and token.lower() in known and tokens[i + 2 : i + 3] != ["="]:
             keys[token.lower()] = following
             i += 2
         else:
