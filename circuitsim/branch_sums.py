@@ -66,7 +66,8 @@ def violations(
 ):  # fmt: skip
     """Fill flow (F), rho and upper (a bound of the relative violation) of every unit; all (rows or 1, n).
 
-    Returns a relative violation that some unit has for certain (0.0 where `groups` is not given).
+    `fixed_abs` (rows, 0) says that free nodes have offsets. Returns a relative violation that some unit has for certain
+    (0.0 where nothing is).
 
     The sum of absolute branch currents is at least what groups of branches give (only with `groups`): for the free
     neighbours |sum W (x - x_j)| and |sum W |x_j| - sum W |x||, likewise for the fixed potentials. F may be off by
@@ -102,16 +103,16 @@ def violations(
                 upper[b, u] = 0.0
                 continue
             least = source_abs[s, u] + nonlinear_abs[k, u]
-            if groups:
+            by_sources = injection[i, u] - source_flow[s, u]
+            if groups and fixed_abs.shape[1] == 0:  # offsets tie the groups together: only their sum is one
+                least += abs(own - by_sources - neighbours[b, u])
+            elif groups:
                 inner = diag[u] - to_fixed[u]
                 least += max(abs(inner * v - neighbours[b, u]), abs(neighbours_abs[b, u] - inner * abs(v)))
-                fixed = abs(to_fixed[u] * v - (injection[i, u] - source_flow[s, u]))
-                if fixed_abs.shape[1] > 0:
-                    fixed = max(fixed, abs(fixed_abs[f, u] - to_fixed[u] * abs(v)))
-                    at_most = source_abs[s, u] + nonlinear_abs[k, u] + fixed_abs[f, u] + neighbours_abs[b, u] + abs(own)
-                    if abs(violation) - size > certain * at_most:
-                        certain = (abs(violation) - size) / at_most
-                least += fixed
+                least += max(abs(to_fixed[u] * v - by_sources), abs(fixed_abs[f, u] - to_fixed[u] * abs(v)))
+                at_most = source_abs[s, u] + nonlinear_abs[k, u] + fixed_abs[f, u] + neighbours_abs[b, u] + abs(own)
+                if abs(violation) - size > certain * at_most:
+                    certain = (abs(violation) - size) / at_most
             upper[b, u] = most / least if least > 0.0 else np.inf
     return certain
 
