@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.circuit import KINDS, Branches
+from circuitsim.circuit import KINDS, Branches, Crossbar
 from circuitsim.errors import SettingsError
 from circuitsim.laws import branch_current
-from circuitsim.residual import outflow, violation
+from circuitsim.residual import outflow, shift, violation
 from circuitsim.units import tie_currents as currents_of_ties
 
 if TYPE_CHECKING:
@@ -36,9 +36,10 @@ def ideal_currents(solution: Solution, rows: slice) -> Floats:
     t = problem.topology
     drive = problem.drive(rows)
     x = solution.x[rows]
-    flow, slope = outflow(problem, drive, x)
     lo, hi = np.broadcast_to(drive.lo, x.shape), np.broadcast_to(drive.hi, x.shape)
-    supplied = flow - violation(flow, slope, x, lo, hi)
+    fine, correction = (drive, x) if solution.low is None else (shift(problem, drive, x), solution.low[rows])
+    flow, slope = outflow(problem, fine, correction)
+    supplied = flow - violation(flow, slope, correction, fine.lo, fine.hi)
     ideal = problem.circuit.ideal_diodes
     out = np.zeros((x.shape[0], len(ideal)))
     if not len(ideal):
@@ -74,10 +75,21 @@ def _out_of_nodes(solution: Solution, rows: slice) -> Floats:
         np.subtract.at(out, branches.b, current.T)
     v = solution.voltages(rows=rows)
     for x in c.crossbars:
+        if solution.low is not None:  # differences first, for their digits
+            current = x.g * _crossbar_drops(solution, x, rows)
+            np.add.at(out, x.rows, current.sum(axis=2).T)
+            np.subtract.at(out, x.cols, current.sum(axis=1).T)
+            continue
         row, col = v[:, x.rows], v[:, x.cols]
         np.add.at(out, x.rows, (row * x.g.sum(axis=1) - col @ x.g.T).T)
         np.add.at(out, x.cols, (col * x.g.sum(axis=0) - row @ x.g).T)
     return out.T
+
+
+def _crossbar_drops(solution: Solution, x: Crossbar, rows: slice) -> Floats:
+    """Voltages from the row nodes to the column nodes, (rows, nr, nc)."""
+    a, b = np.repeat(x.rows, x.cols.size), np.tile(x.cols, x.rows.size)
+    return solution.drops(a, b, rows).reshape(-1, *x.g.shape)
 
 
 def tie_currents(solution: Solution) -> tuple[Floats, NDArray[np.bool_]]:
@@ -98,7 +110,7 @@ def element_current(solution: Solution, name: str) -> Floats:
     c = solution.circuit
     for x in c.crossbars:
         if x.name.lower() == name.lower():
-            v = solution.voltages(x.rows)[:, :, None] - solution.voltages(x.cols)[:, None, :]
+            v = _crossbar_drops(solution, x, slice(0, solution.batch))
             return x.g * v
     kind, start, stop = c.rows_of(name)
     total = np.zeros((solution.batch, stop - start))
@@ -134,7 +146,7 @@ def element_power(solution: Solution, name: str) -> Floats:
     c = solution.circuit
     for x in c.crossbars:
         if x.name.lower() == name.lower():
-            v = solution.voltages(x.rows)[:, :, None] - solution.voltages(x.cols)[:, None, :]
+            v = _crossbar_drops(solution, x, slice(0, solution.batch))
             return x.g * v * v
     kind, start, stop = c.rows_of(name)
     if kind == "C":

@@ -22,6 +22,7 @@ from scipy import sparse
 
 from circuitsim.circuit import Circuit
 from circuitsim.errors import TopologyError
+from circuitsim.islands import find_islands
 from circuitsim.laws import MAX_EXPONENT, Law
 from circuitsim.placement import build_topology
 from circuitsim.topology import Dense, FlatBranches, Side, Topology, flat_branches
@@ -86,12 +87,16 @@ class Problem:
         return max(self.circuit.ties.e.shape[0], self.circuit.current_sources.i.shape[0])
 
     def with_values(self, values: Mapping[str, ArrayLike]) -> Problem:
-        """The same topology with new element values (see Circuit.with_values): nothing is compiled again."""
+        """The same problem with new element values (see Circuit.with_values); compiled again only if islands change."""
         circuit = self.circuit.with_values(values)
         tables = self.circuit.conductors.g is circuit.conductors.g
         same = tables and all(a.g is b.g for a, b in zip(circuit.crossbars, self.circuit.crossbars, strict=True))
         problem = replace(self, circuit=circuit)
-        return problem if same else replace(problem, values=_values(circuit, self.topology))
+        if same:
+            return problem
+        if not np.array_equal(find_islands(circuit, self.topology.root()).part, self.topology.islands.part):
+            return compile_problem(circuit)  # a conductance that became 0, or left it, changed what is joined to ground
+        return replace(problem, values=_values(circuit, self.topology))
 
     def fixed_potentials(self, rows: slice) -> Floats:
         """Potentials of known nodes and offsets of tied free nodes, (rows or 1, n_fixed), V. Checks voltage loops."""
@@ -158,15 +163,19 @@ class Problem:
         t, j = self.topology, self.circuit.junctions
         if not t.closed_junctions.size:
             return
-        v = (fixed @ t.closed_fixed.T).max(axis=0)
-        bare = (j.law[t.closed_junctions] == Law.SHOCKLEY) & (j.params[t.closed_junctions, 2] == 0)
-        exponent = v / np.maximum(j.params[t.closed_junctions, 1], 1e-300)
+        v = fixed @ t.closed_fixed.T
+        p = j.params[t.closed_junctions]
+        bare = (j.law[t.closed_junctions] == Law.SHOCKLEY) & (p[:, 2] == 0)
+        forward = v.max(axis=0) / np.maximum(p[:, 1], 1e-300)
+        reverse = (-v.min(axis=0) - p[:, 3]) / np.maximum(p[:, 4], 1e-300)
+        exponent = np.maximum(forward, reverse)
+        v = np.where(forward >= reverse, v.max(axis=0), v.min(axis=0))
         over = np.flatnonzero(bare & (exponent > MAX_EXPONENT))
         if over.size:
             k = int(t.closed_junctions[over[0]])
             name = self.circuit.element(j, k)
             raise TopologyError(
-                f"diode {name}: the sources force {v[over[0]]:g} V across it, {exponent[over[0]]:.0f} N Vt: its "
+                f"diode {name}: the sources force {v[over[0]]:g} V across it, exp({exponent[over[0]]:.0f}): its "
                 "current overflows; put a resistor in series, or give its model an RS",
                 self.circuit.at(j, k),
                 nodes=[self.circuit.nodes[j.a[k]], self.circuit.nodes[j.b[k]]],

@@ -51,9 +51,9 @@ class Residuals:
 
     def merge(self, other: Residuals, first_row: int) -> Residuals:
         """The worst of two parts of a batch; `other` starts at row `first_row`."""
-        worse = other.kcl_relative > self.kcl_relative or self.worst_unit < 0
+        worse = not other.kcl_relative <= self.kcl_relative or self.worst_unit < 0
         return Residuals(
-            **{name: max(getattr(self, name), getattr(other, name)) for name in FIGURES},
+            **{name: float(np.maximum(getattr(self, name), getattr(other, name))) for name in FIGURES},  # keeps NaN
             worst_row=first_row + other.worst_row if worse else self.worst_row,
             worst_unit=other.worst_unit if worse else self.worst_unit,
         )

@@ -106,6 +106,12 @@ class Topology:
     def n_colors(self) -> int:
         return self.color_ptr.size - 1
 
+    def root(self) -> Ints:
+        """The root node of each node's tied group, (n_nodes,)."""
+        root = np.arange(self.index_of_node.size)
+        root[self.forest.nodes] = self.forest.nodes[self.forest.root]
+        return root
+
     def flat_conductances(self, circuit: Circuit) -> Floats:
         """Conductances of the flat branches: the circuit's conductors, then each entry of the expanded crossbars."""
         expanded = [circuit.crossbars[k].g.ravel() for k in self.expanded]

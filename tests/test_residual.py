@@ -195,3 +195,31 @@ def test_shifted_problem_is_the_same_problem(seed: int) -> None:
     np.testing.assert_array_equal(moved.lo, drive.lo - x)
     products = Check(problem, moved, d)
     assert (np.abs(products.flow - direct) <= 1e-12 * total).all()
+
+
+def test_offsets_do_not_loosen_the_bound() -> None:
+    """A floating source ties groups of branches together: taking them apart once certified p = -9.1e-4 V."""
+    circuit = cs.parse("floating source\nI1 0 p 1u\nVf q p 1000\nRg p 0 1meg\nR1 q r 1k\nR3 r 0 1g")
+    solution = cs.solve(circuit)
+    # Nodal: p/1M + (p + 1000)/(1G + 1k) = 1 uA.
+    expected = (1e-6 - 1000 / (1e9 + 1e3)) / (1e-6 + 1 / (1e9 + 1e3))
+    np.testing.assert_allclose(solution.voltage("p"), expected, rtol=2e-3)
+    assert solution.residuals.kcl_relative <= 1e-9
+
+
+def test_currents_of_a_stiff_crossbar_with_ammeters() -> None:
+    text = "ammeters\nV1 s 0 1\nRs s x[0] 1u\nRs1 s x[1] 1u\nRx[0:1][0:1] x[0:1] y[0:1] 1u\n"
+    solution = cs.solve(cs.parse(text + "Va y[0] z 0\nVb y[1] z 0\nRz z 0 1e9"))
+    np.testing.assert_allclose([solution.current(n)[0] for n in ("Va", "Vb")], 5e-10, rtol=1e-6)
+    np.testing.assert_allclose(solution.current("Rx"), np.full((1, 2, 2), 2.5e-10), rtol=1e-6)
+
+
+def test_new_values_that_cut_a_node_off_are_a_new_problem() -> None:
+    problem = cs.compile_problem(cs.parse("cut\nI1 0 a 1\nR1 a 0 1"))
+    with pytest.raises(cs.TopologyError, match="I1 pushes"):
+        cs.solve(problem.with_values({"R1": 0.0}))
+
+
+def test_breakdown_forced_by_sources_is_an_error_before_overflow() -> None:
+    with pytest.raises(cs.TopologyError, match="diode D1: the sources force -100 V"):
+        cs.solve(cs.parse("reverse\nV1 a 0 -100\n.model z D(bv=5)\nD1 a 0 z"))

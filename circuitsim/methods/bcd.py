@@ -71,7 +71,7 @@ def solve_tile(problem: Problem, drive: Drive, engine: Engine, settings: Setting
         check = Check(problem, drive, x)
         if not check.finite():
             status = Status.NONFINITE
-        elif check.meets(tolerance):
+        elif check.meets(tolerance) and check.certificate().kcl_relative <= tolerance:
             status = Status.SOLVED
         elif shifts < _MAX_SHIFTS and sweeps < settings.max_sweeps and (not moved or at_rounding(check)):
             drive = shift(problem, given, x if drive.base is None else drive.base + x)
