@@ -149,7 +149,7 @@ class CardReader:
                 continue
             wanted = e.ranges[k] if len(e.ranges) == 2 else e.ranges[0]
             if len(ranges) != 1 or len(ranges[0]) != len(wanted):
-                found = " x ".join(f"{len(r):,}" for r in ranges)
+                found = shown(" x ".join(f"{len(r):,}" for r in ranges))
                 raise NetlistError(
                     f"{e.label}: ranges do not match: node {shown(word)} has {found} members, "
                     f"[{_bounds(wanted)}] of the element has {len(wanted):,}; make them equal"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -161,9 +162,9 @@ def _hint(word: str, known: dict[str, str]) -> str:
 
 def _outputs(netlist: Netlist, word: str) -> Iterator[int]:
     base, ranges = (word, ()) if netlist.has_node(word) else split_ranges(word)
-    count = 1
-    for indices in ranges:
-        count *= len(indices)
+    if len(ranges) > 2:
+        raise NetlistError(f".output: '{shown(word)}' has {len(ranges)} ranges; write one or two")
+    count = math.prod(len(indices) for indices in ranges)
     first = base + "".join(f"[{indices[0]}]" for indices in ranges)
     if netlist.has_node(first) and count > len(netlist.nodes):
         raise NetlistError(

@@ -219,6 +219,8 @@ def _members(text: str) -> int:
     name = first_word(text)
     with labelled(f"element {shown(name)}"):
         ranges = split_ranges(name)[1]
+    if len(ranges) > 2:
+        return 1  # to be refused by the reader
     count = math.prod(len(r) for r in ranges)
     most = MAX_ELEMENTS if len(ranges) < 2 else MAX_CROSSBAR
     if count > most:

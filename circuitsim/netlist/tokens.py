@@ -16,7 +16,7 @@ _DELIMITER = re.compile(r"[,=(){}'\"]")
 _TOKEN = re.compile(r"\{[^{}]*\}|'[^']*'|\"[^\"]*\"|=|[^\s,=(){}'\"]+|[{}'\"]")
 _STRAY = frozenset("{}'\"")
 _BRACE = re.compile(r"[{}]")
-_ASSIGNMENT = re.compile(r"([A-Za-z_][\w.]*)\s*=(?!=)")
+_ASSIGNMENT = re.compile(r"(?<![\w.])([A-Za-z_][\w.]*)\s*=(?!=)")
 _DECIMAL_COMMA = re.compile(r"(?<![\w.\]])([+-]?[0-9]+),([0-9]+(?:[eEdD][+-]?[0-9]+)?[A-Za-z]*)(?=[\s)]|$)")
 _COVERED = re.compile(r"\{[^{}]*\}|'[^']*'")
 
@@ -140,7 +140,7 @@ def assignments(text: str) -> list[tuple[str, str]]:
     >>> assignments("a=1 b={c == 1 ? 2 : 3}, d='x+1'")
     [('a', '1'), ('b', 'c == 1 ? 2 : 3'), ('d', 'x+1')]
     """
-    covered = _COVERED.sub(lambda match: "_" * len(match.group()), text)
+    covered = _COVERED.sub(lambda match: "~" * len(match.group()), text)
     matches = list(_ASSIGNMENT.finditer(covered))
     before = text[: matches[0].start() if matches else None].strip(" ,\t")
     if before or not matches:
