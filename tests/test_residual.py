@@ -223,3 +223,18 @@ def test_new_values_that_cut_a_node_off_are_a_new_problem() -> None:
 def test_breakdown_forced_by_sources_is_an_error_before_overflow() -> None:
     with pytest.raises(cs.TopologyError, match="diode D1: the sources force -100 V"):
         cs.solve(cs.parse("reverse\nV1 a 0 -100\n.model z D(bv=5)\nD1 a 0 z"))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_bounds_hold_what_branches_say(seed: int) -> None:
+    """`upper` is at least the exact relative violation of every unit, and `certain` at most the worst of them."""
+    rng = np.random.default_rng(seed)
+    problem = cs.compile_problem(cs.parse(random_circuit(rng)))
+    drive = problem.drive(slice(0, 1))
+    for size in (1e-9, 1e-3, 1.0):
+        x = np.clip(rng.normal(0.0, size, (3, problem.n_free)) + rng.normal(), drive.lo, drive.hi)
+        check = Check(problem, drive, x)
+        bounds, certain = check.upper.copy(), check.certain
+        check._sum_exactly(np.arange(3))
+        assert (bounds >= check.upper * (1 - 1e-12)).all()
+        assert certain <= check.upper.max(initial=0.0) * (1 + 1e-12)
