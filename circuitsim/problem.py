@@ -26,7 +26,7 @@ from circuitsim.islands import find_islands
 from circuitsim.laws import MAX_EXPONENT, Law
 from circuitsim.placement import build_topology
 from circuitsim.topology import Dense, FlatBranches, Side, Topology, flat_branches
-from circuitsim.units import check_loops
+from circuitsim.units import check_loops, ties_above
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -184,14 +184,18 @@ class Problem:
 
     def _infeasible(self, row: int, diodes: list[int], volts: float) -> None:
         circuit = self.circuit
-        names = [circuit.element(circuit.ideal_diodes, k) for k in diodes]
+        ideal, forest = circuit.ideal_diodes, self.topology.forest
+        ends = [int(node) for k in diodes for node in (ideal.a[k], ideal.b[k])]
+        ties = dict.fromkeys(tie for node in ends for tie in ties_above(forest, node))
+        sources = [circuit.element(circuit.ties, k) for k in ties]
+        names = [circuit.element(ideal, k) for k in diodes]
         of_row = f" (batch row {row})" if self.batch > 1 else ""
         raise TopologyError(
-            f"loop of voltage sources and ideal diodes through {' and '.join(names)} cannot be satisfied: the sources "
-            f"push {volts:g} V forward through conducting diodes{of_row}; put a resistor in the loop",
+            f"loop of voltage sources {', '.join(sources)} and ideal diodes {' and '.join(names)} that no voltages "
+            f"satisfy: the sources push {volts:g} V forward through the diodes{of_row}; put a resistor in the loop",
             circuit.at(circuit.ideal_diodes, diodes[-1]),
             nodes=[circuit.nodes[circuit.ideal_diodes.b[k]] for k in diodes],
-            elements=names,
+            elements=[*sources, *names],
         )
 
     def source_currents(self, rows: slice) -> Floats:

@@ -105,9 +105,15 @@ def check_loops(circuit: Circuit, forest: TieForest, e: Floats, offsets: Floats,
         names = [circuit.element(ties, t) for t in loop]
         latest = max(loop, key=lambda t: _place(circuit, ties, t))
         of_row = f" in batch row {first_row + row}" if offsets.shape[0] > 1 else ""
+        fault = f"loop of voltage sources {', '.join(names)}: its voltages add up to"
+        cure = "put a resistor in the loop, or make the voltages agree"
+        if len(loop) == 1:
+            fault = (
+                f"voltage source {names[0]}: both its ends are at node {circuit.nodes[ties.a[latest]]}, and it asks for"
+            )
+            cure = "give it two nodes"
         raise TopologyError(
-            f"loop of voltage sources {', '.join(names)}: its voltages add up to "
-            f"{abs(error[row, k]):g} V instead of 0{of_row}; put a resistor in the loop, or make the voltages agree",
+            f"{fault} {abs(error[row, k]):g} V instead of 0{of_row}; {cure}",
             circuit.at(ties, latest),
             nodes=[circuit.nodes[ties.a[t]] for t in loop],
             elements=names,
@@ -119,16 +125,25 @@ def _place(circuit: Circuit, ties: Ties, t: int) -> int:
     return at.line if at else -1
 
 
+def ties_above(forest: TieForest, node: int) -> list[int]:
+    """The ties between a node and the root of its tree; none for a node without ties."""
+    k = int(np.searchsorted(forest.nodes, node))
+    if k == forest.nodes.size or forest.nodes[k] != node:
+        return []
+    return [int(forest.tie[i]) for i in _up(forest, k)[:-1]]
+
+
+def _up(forest: TieForest, k: int) -> list[int]:
+    """A position and those above it, up to the root."""
+    chain = [k]
+    while forest.parent[chain[-1]] != chain[-1]:
+        chain.append(int(forest.parent[chain[-1]]))
+    return chain
+
+
 def _path(forest: TieForest, a: int, b: int) -> list[int]:
     """The ties between two positions of one tree."""
-
-    def up(k: int) -> list[int]:
-        chain = [k]
-        while forest.parent[chain[-1]] != chain[-1]:
-            chain.append(int(forest.parent[chain[-1]]))
-        return chain
-
-    up_a, up_b = up(a), up(b)
+    up_a, up_b = _up(forest, a), _up(forest, b)
     while len(up_a) > 1 and len(up_b) > 1 and up_a[-2] == up_b[-2]:
         up_a.pop()
         up_b.pop()

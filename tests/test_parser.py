@@ -1,6 +1,9 @@
-"""The fast path for plain cards and the general path read a deck alike."""
+"""What a netlist means: each rule of the language, and plain cards read the fast way or the general way alike."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,53 +11,656 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuitsim.errors import NetlistError
-from circuitsim.netlist import Netlist, parse_netlist, source
-from circuitsim.netlist.scan import Scan, scan
+from circuitsim.netlist import ArrayRef, Netlist, parse_netlist, read_netlist
+from circuitsim.netlist.expand import expand
+from circuitsim.netlist.source import read_bytes, read_text
 
-CARDS = [
-    "R{k} a b {v}", "R{k} n{k} gnd 1.5e3k", "r{k} A[1] b 4.7k", "V{k} n{k} 0 {v}", "I{k} 0 b 2m", "R{k} (a,b) {v}",
-    "R{k} a b {{1k+1}}", "D{k} a b dm", "* comment", "", "R{k} a b\n+ 2.5k", "R{k} a b 10ohm ; load", "X{k} a b pair",
-    "R{k}[0:1] v[0:1] 0 1k", "L{k} a c 1m", "R{k} a 0 0",
-]  # fmt: skip
-ENDING = "\n.model dm d\n.subckt pair p q\nR1 p m 1k\nR2 m q 2k\n.ends\n.end\n"
+VALID = sorted((Path(__file__).parent.parent / "netlists" / "valid").glob("*.cir"))
+VALUE_COLUMN = {"R": "r", "V": "v", "I": "i"}
 
 
-def read_generally(text: str, monkeypatch: pytest.MonkeyPatch) -> Netlist:
-    def no_plain(data: bytes, has_title: bool = True, plain_allowed: bool = True) -> Scan:
-        return scan(data, has_title=has_title, plain_allowed=False)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(source, "scan", no_plain)
-        return parse_netlist(text)
+def deck(*lines: str) -> Netlist:
+    """A netlist of these lines, after a title."""
+    return parse_netlist("\n".join(["title", *lines]))
 
 
-def assert_same(one: Netlist, other: Netlist) -> None:
-    assert one.nodes == other.nodes
-    assert one.arrays == other.arrays
-    for kind, table in one.tables.items():
-        twin = other.tables[kind]
-        assert table.names == twin.names
-        for a, b in ((table.a, twin.a), (table.b, twin.b), (table.seq, twin.seq)):
-            np.testing.assert_array_equal(a, b)
-        for column, values in table.values.items():
-            np.testing.assert_array_equal(values, twin.values[column])
-        assert [one.at(seq) for seq in table.seq] == [other.at(seq) for seq in twin.seq]
+def values(netlist: Netlist, kind: str = "R") -> dict[str, float]:
+    table = netlist.tables[kind]
+    return dict(zip(table.names, table.values[VALUE_COLUMN[kind]].tolist(), strict=True))
 
 
-@settings(derandomize=True, deadline=None, max_examples=150)
-@given(st.lists(st.tuples(st.sampled_from(CARDS), st.floats(1e-9, 1e9)), min_size=1, max_size=25))
-def test_fast_path_and_general_path_agree(cards: list[tuple[str, float]]) -> None:
-    lines = [card.format(k=k, v=repr(value)) for k, (card, value) in enumerate(cards)]
-    text = "\n".join(["title", "Vs in 0 1", *lines]) + ENDING
-    assert_same(parse_netlist(text), read_generally(text, pytest.MonkeyPatch()))
+def ends(netlist: Netlist) -> dict[str, tuple[str, str]]:
+    """Name -> node names, of all elements."""
+    return {
+        name: (netlist.nodes[a], netlist.nodes[b])
+        for table in netlist.tables.values()
+        for name, a, b in zip(table.names, table.a.tolist(), table.b.tolist(), strict=True)
+    }
 
 
-@pytest.mark.parametrize("line", ["R1 a b -5", "V0 a b 1", "r0 a b 1", "R[1] a 0 1k"])
-def test_both_paths_refuse_alike(line: str) -> None:
-    text = f"title\nV0 in 0 1\nR0 in 0 1k\nR[0:3] in 0 1k\n{line}\n"
-    messages = []
-    for read in (parse_netlist, lambda t: read_generally(t, pytest.MonkeyPatch())):
-        with pytest.raises(NetlistError) as caught:
-            read(text)
-        messages.append(str(caught.value))
-    assert messages[0] == messages[1]
+def one(*lines: str) -> float:
+    """The resistance of R1 among these lines."""
+    return values(deck(*lines))["R1"]
+
+
+def notes(*lines: str) -> list[tuple[int, str]]:
+    return [(at.line, text) for at, text in deck(*lines).notes]
+
+
+# ---- text ------------------------------------------------------------------------------------------------------------
+
+
+def test_title_is_the_first_line_whatever_it_says() -> None:
+    netlist = parse_netlist("R1 a 0 1k\nR2 a 0 2k\n")
+    assert netlist.title == "R1 a 0 1k"
+    assert netlist.tables["R"].names == ["R2"]
+    assert deck("R1 a 0 1", ".title  another one ").title == "another one"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "R1 a 0 1k",
+        "  R1\ta  0\t1k  ",
+        "r1 A 0 1K",
+        "R1 a,0,1k",
+        "R1 (a 0) 1k",
+        "R1 a 0 1k ; comment",
+        "R1 a 0 1k // comment",
+        "R1 a 0 1k $ comment",
+        "R1 a 0 1k,$ comment",
+        "R1 a\n+ 0 1k",
+        "R1 a ; one\n* two\n\n   + 0 $ three\n+ 1k",
+        "R1 a 0 \\\\\n1k",
+        "R1 a 0 r=1k",
+        "R1 a 0 R = 1k",
+        "R1 a 0 resistance=1k",
+        "R1 a 0 r 1k",
+        "R1 a 0 g=1m",
+        "R1 a 0 {1k}",
+        "R1 a 0 '1k'",
+        "R1 a 0 { 2 * 0.5k }",
+        "R1 a 0 {2*{0.5k}}",
+        "R1 a 0 1000ohm",
+        "R1 a 0 1kOhm",
+        "R1 a 0 1e3",
+        "R1 a 0 1d3",
+        "R1 a 0 .001Meg",
+        "R1 a GND 1k",
+        "\ufeff* byte order mark\nR1 a 0 1k",
+        "R1 a 0 1k\r",
+    ],
+)
+def test_ways_to_write_one_resistor(text: str) -> None:
+    netlist = deck(text) if text[0] != "\ufeff" else parse_netlist(text)
+    assert {name.lower(): r for name, r in values(netlist).items()} == {"r1": 1000.0}
+    assert {name.lower() for name in netlist.nodes} == {"0", "a"}
+
+
+def test_quotes_hide_comments(tmp_path: Path) -> None:
+    (tmp_path / "a;b.inc").write_text("R2 a 0 2k\n")
+    (tmp_path / "deck.cir").write_text('title\nR1 a 0 1k\n.include "a;b.inc" ; comment\n')
+    assert values(read_netlist(tmp_path / "deck.cir")) == {"R1": 1000.0, "R2": 2000.0}
+
+
+@pytest.mark.parametrize(
+    "node", ["node-1.a", "net[3]", "n_1/x+y", "2n", "a#b", "bus[3:0]", "00", "gnd!", "n$1", "\u00e9"]
+)
+def test_node_names_are_any_text(node: str) -> None:
+    assert ends(deck(f"R1 {node} 0 1k"))["R1"] == (node, "0")
+    assert ends(deck(f"R1 {node} 0 r=1k"))["R1"] == (node, "0")
+
+
+def test_names_keep_their_spelling_but_not_their_case() -> None:
+    netlist = deck("V1 In 0 1", "Rload IN Out 1k", "r2 OUT gnd 1k")
+    assert netlist.nodes == ["0", "In", "Out"]
+    assert netlist.tables["R"].names == ["Rload", "r2"]
+    assert (netlist.node("OUT"), netlist.node("GND"), netlist.has_node("out"), netlist.has_node("q")) == (
+        2,
+        0,
+        True,
+        False,
+    )
+    with pytest.raises(NetlistError, match="no node 'ouf' in netlist; nodes are out"):
+        netlist.node("ouf")
+
+
+@pytest.mark.parametrize("general", [False, True])
+def test_nodes_and_elements_are_in_order_of_appearance(general: bool) -> None:
+    r = "r=1k" if general else "1k"
+    netlist = deck(
+        f"R1 d c {r}",
+        ".subckt s p q",
+        "R1 q m 1",
+        "R2 p m 1",
+        ".ends",
+        "C1 b d 1u",
+        "X1 a c s",
+        f"R2 e f {r}",
+        "R3 f 0 1",
+    )
+    assert netlist.nodes == ["0", "d", "c", "b", "X1.m", "a", "e", "f"]
+    assert netlist.tables["R"].names == ["R1", "R.X1.R1", "R.X1.R2", "R2", "R3"]
+
+
+# ---- values ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("card", "ohm"),
+    [
+        ("R1 a 0 1k m=4", 250.0),
+        ("R1 a 0 1k scale=3", 3000.0),
+        ("R1 a 0 1k tc1=1m tc2=10u dtemp=10", 1011.0),
+        ("R1 a 0 1k tc 2m temp 37", 1020.0),
+        ("R1 a 0 1k tce=100 dtemp=1", 1000.0 * 1.01**100),
+        ("R1 a 0 1k ac=5k noisy=0", 1000.0),
+        ("R1 a 0 film 1k", 1000.0),
+        ("R1 a 0 1k film temp=37", 1010.0),
+        ("R1 a 0 film l=20u w=4u", 100.0),
+        ("R1 a 0 film", 10.0 * 10 / 8),
+        ("R1 a 0 fixed", 3000.0),
+        ("R1 a 0 x", 2000.0),
+        ("R1 a 0 {x > 1k ? y : 0}", 7.0),
+        ("R1 a 0 0", 0.0),
+        ("R1 a 0 inf", np.inf),
+        ("R1 a 0 g=0", np.inf),
+        ("R1 a 0 g=-0", np.inf),
+        ("R1 a 0 1k m=0", np.inf),
+    ],
+)
+def test_resistances(card: str, ohm: float) -> None:
+    models = [".model film RES(rsh=10 narrow=1u tc1=1m)", ".model fixed R r=3k", ".param x = {2*k1} y=7 k1='1k'"]
+    np.testing.assert_allclose(one(card, *models), ohm, rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [
+        ("5", 5.0),
+        ("DC 5", 5.0),
+        ("dc=5", 5.0),
+        ("", 0.0),
+        ("AC 1", 0.0),
+        ("AC 1 90 DC 5", 5.0),
+        ("5 AC 1", 5.0),
+        ("SIN(1 2 1k)", 1.0),
+        ("SIN(1 2 1k 0 0 90)", 3.0),
+        ("SIN 1 2 1k DC 5", 5.0),
+        ("0 PULSE(1 2)", 0.0),
+        ("PULSE(1 2 0 1n)", 1.0),
+        ("EXP(1 2)", 1.0),
+        ("SFFM(1 2 1k 3 4k)", 1.0),
+        ("AM(1 2 1k 4k)", 0.0),
+        ("PWL(1m 3 2m 4)", 3.0),
+        ("PWL(-1m 3 1m 4)", 3.5),
+        ("PWL(-2m 3 -1m 4)", 4.0),
+        ("TRNOISE(20n 0.5n 0 0)", 0.0),
+        ("TRRANDOM(2 10m 0 1 5)", 5.0),
+        ("{2*u}", 6.0),
+        ("u", 3.0),
+        ("PULSE(u {u+1})", 3.0),
+        ("5 portnum 1 z0 50", 5.0),
+    ],
+)
+def test_source_values(words: str, value: float) -> None:
+    for kind in "VI":
+        netlist = deck(f"{kind}1 a 0 {words}", "R1 a 0 1k", ".param u=3")
+        assert values(netlist, kind) == {f"{kind}1": value}
+
+
+def test_multiplier_of_current_sources() -> None:
+    assert values(deck("I1 0 a 1 m=3", "R1 a 0 1"), "I") == {"I1": 3.0}
+
+
+def test_diodes() -> None:
+    netlist = deck(
+        ".model one D(IS=1e-13 N 1.5)", ".model two d is 1e-12, tt=1n", "D1 a k one", "D2 a k TWO 3 off",
+        "D3 k 0 one area=2 m=3", "d4 k 0 one temp=77", "D5 k 0 one dtemp=10", "V1 a 0 1", "R1 k 0 1",
+    )  # fmt: skip
+    table = netlist.tables["D"]
+    assert [(m.name, m.type, dict(m.params)) for m in netlist.models] == [
+        ("one", "d", {"is": 1e-13, "n": 1.5}),
+        ("two", "d", {"is": 1e-12, "tt": 1e-9}),
+    ]
+    assert table.values["model"].tolist() == [0, 1, 0, 0, 0]
+    assert table.values["area"].tolist() == [1, 3, 2, 1, 1]
+    assert table.values["m"].tolist() == [1, 1, 3, 1, 1]
+    assert table.values["temp"].tolist() == [27, 27, 27, 77, 37]
+
+
+def test_model_flags() -> None:
+    netlist = deck(".model d1 D(ideal vfwd=0.5)", ".model d2 D ideal", "D1 a 0 d1", "D2 a 0 d2", "I1 0 a 1")
+    assert [(m.flags, dict(m.params)) for m in netlist.models] == [({"ideal"}, {"vfwd": 0.5}), ({"ideal"}, {})]
+
+
+def test_inductors_capacitors_and_couplings() -> None:
+    netlist = deck("L1 a b 1m ic=2", "C1 b 0 1u", "L2 a c", "C2 c 0 whatever", "K1 L1 L2 0.9", "R1 b c 1", "V1 a 0 1")
+    assert netlist.tables["L"].names == ["L1", "L2"]
+    assert netlist.tables["C"].names == ["C1", "C2"]
+
+
+# ---- parameters ------------------------------------------------------------------------------------------------------
+
+
+def test_parameters_in_any_order() -> None:
+    assert one("R1 a 0 {c}", ".param c={a+b}, b = '2*a' a=1k") == 3000.0
+    assert one("R1 a 0 c", ".param c={d}+{e} d=1 e=2", ".param d=5") == 7.0  # the last definition counts
+    assert one("R1 a 0 {f(2, k)}", ".func f(x, y) {x*y + z}", ".param k=1k z=1") == 2001.0
+    assert one("R1 a 0 {1k*(1 + temper/100)}", ".temp 50") == 1500.0
+
+
+def test_long_chains_of_parameters() -> None:
+    chain = [f".param p{k}={{p{k + 1}+1}}" for k in range(5000)]
+    assert one("R1 a 0 {p0}", *chain, ".param p5000=1k") == 6000.0
+
+
+def test_random_draws_depend_on_the_seed_and_not_on_the_order_of_use() -> None:
+    first = values(deck("R1 a 0 x", "R2 a 0 y", ".param x={aunif(5, 1)} y={aunif(5, 1)}"))
+    other = values(deck("R2 a 0 y", "R1 a 0 x", ".param x={aunif(5, 1)} y={aunif(5, 1)}"))
+    assert first == other
+    assert first["R1"] != first["R2"]
+    seeded = values(deck("R1 a 0 x", "R2 a 0 y", ".param x={aunif(5, 1)} y={aunif(5, 1)}", ".options seed=3"))
+    assert seeded != first
+
+
+def test_options() -> None:
+    netlist = deck("R1 a 0 1", ".param t=50", ".options temp=10 tnom={t} GMIN=1p rshunt=1g seed=4 scale=2", ".temp 60")
+    o = netlist.options
+    assert (o.temp, o.tnom, o.gmin, o.rshunt, o.seed, o.scale) == (60.0, 50.0, 1e-12, 1e9, 4, 2.0)
+    assert deck("R1 a 0 1", ".temp 60", ".options temp=10").options.temp == 60.0
+    assert deck("R1 a 0 1", ".subckt s p", ".options temp=10", "R1 p 0 1", ".ends").options.temp == 10.0
+    assert deck("R1 a 0 1", ".options temp=10", ".option temp=20").options.temp == 20.0
+
+
+def test_scale_acts_on_the_geometry_of_the_element() -> None:
+    model = ".model film R(rsh=10 narrow=1u defw=4u)"
+    np.testing.assert_allclose(one("R1 a 0 film l=10u", model, ".options scale=2"), 10.0 * 20 / 2)
+
+
+# ---- subcircuits -----------------------------------------------------------------------------------------------------
+
+CELL = [".subckt cell p q r=1k", "R1 p m {r}", "V1 m q 0", ".ends"]
+
+
+def test_names_inside_instances() -> None:
+    netlist = deck(*CELL, "X1 a 0 cell", "xB a 0 cell r=2k", "I1 0 a 1m")
+    assert values(netlist) == {"R.X1.R1": 1000.0, "R.xB.R1": 2000.0}
+    assert netlist.tables["V"].names == ["V.X1.V1", "V.xB.V1"]
+    assert netlist.nodes == ["0", "a", "X1.m", "xB.m"]
+    nested = deck(*CELL, ".macro pair a b", "X1 a m cell", "X2 m b cell", ".eom", "Xp in 0 pair", "I1 0 in 1m")
+    assert ends(nested)["R.Xp.X2.R1"] == ("Xp.m", "Xp.X2.m")
+    assert nested.node("XP.x2.M") == 4
+
+
+def test_parameters_of_instances() -> None:
+    cell = [".subckt cell p params: r=1k s={2*r}", "R1 p 0 {r}", "R2 p 0 {s + t}", ".param t=5", ".ends"]
+    assert values(deck(*cell, "X1 a cell", "X2 a cell PARAMS: r={k*2} s=3", "X3 a cell r=k*2", ".param k=5 t=100")) == {
+        "R.X1.R1": 1000.0, "R.X1.R2": 2005.0, "R.X2.R1": 10.0, "R.X2.R2": 8.0, "R.X3.R1": 10.0, "R.X3.R2": 25.0,
+    }  # fmt: skip
+
+
+def test_names_are_looked_up_where_the_instance_stands() -> None:
+    inner = [".subckt inner p", "R1 p 0 {r}", ".ends"]
+    outer = [".subckt outer p r=1k", "X1 p inner", ".ends"]
+    assert values(deck(*inner, *outer, "X1 a outer r=3k", ".param r=7k", "X2 a inner")) == {
+        "R.X1.X1.R1": 3000.0,
+        "R.X2.R1": 7000.0,
+    }
+
+
+def test_nested_definitions_hide_outer_ones() -> None:
+    netlist = deck(
+        ".subckt load p", "R1 p 0 1k", ".ends", ".model dm D(IS=1e-12)", ".func f(x) {x}",
+        ".subckt outer p", ".subckt load p", "R1 p 0 {f(2k)}", ".ends", ".model dm D(IS=1e-9)", ".func f(x) {10*x}",
+        "X1 p load", "D1 p 0 dm", ".ends", "X1 a outer", "X2 a load", "D1 a 0 dm", "R1 a 0 {f(1)}",
+    )  # fmt: skip
+    assert values(netlist) == {"R.X1.X1.R1": 20_000.0, "R.X2.R1": 1000.0, "R1": 1.0}
+    models = {
+        name: netlist.models[int(row)].params["is"]
+        for name, row in zip(netlist.tables["D"].names, netlist.tables["D"].values["model"], strict=True)
+    }
+    assert models == {"D.X1.D1": 1e-9, "D1": 1e-12}
+
+
+def test_models_with_parameters_of_the_instance() -> None:
+    cell = [".subckt cell p s=1e-14", ".model dm D(IS={s})", "D1 p 0 dm", "D2 p 0 dm", ".ends"]
+    netlist = deck(*cell, "X1 a cell", "X2 a cell s=1e-12", "I1 0 a 1")
+    assert [m.params["is"] for m in netlist.models] == [1e-14, 1e-12]
+    assert netlist.tables["D"].values["model"].tolist() == [0, 0, 1, 1]
+
+
+def test_multiplier_of_instances() -> None:
+    cell = [".subckt cell p", "R1 p 0 1k", "I1 p 0 1m", ".model dm D", "D1 p 0 dm 2", ".ends"]
+    netlist = deck(*cell, ".subckt two p", "X1 p cell m=2", ".ends", "X1 a two m=3")
+    assert values(netlist) == {"R.X1.X1.R1": 1000.0 / 6}
+    np.testing.assert_allclose(values(netlist, "I")["I.X1.X1.I1"], 6e-3)
+    assert netlist.tables["D"].values["area"].tolist() == [2.0]
+    assert netlist.tables["D"].values["m"].tolist() == [6.0]
+    own = [".subckt cell p m=1", "R1 p 0 {1k*m}", ".ends"]  # a parameter of that name is no multiplier
+    assert values(deck(*own, "X1 a cell m=3")) == {"R.X1.R1": 3000.0}
+
+
+def test_global_nodes_and_ground() -> None:
+    netlist = deck(
+        ".global VDD", ".subckt cell p gnd", "R1 vdd p 1k", "R2 p gnd 1k", "R3 p 0 1k", "R4 p x 1k", ".ends",
+        "V1 Vdd 0 1", "X1 a b cell", "R1 b x 1",
+    )  # fmt: skip
+    found = ends(netlist)
+    assert [found[f"R.X1.R{k}"] for k in range(1, 5)] == [("Vdd", "a"), ("a", "0"), ("a", "0"), ("a", "X1.x")]
+    assert found["R1"] == ("b", "x")
+
+
+def test_many_levels() -> None:
+    lines = [".subckt s0 p", "R1 p 0 1k", ".ends"]
+    for k in range(1, 400):
+        lines += [f".subckt s{k} p", f"X1 p s{k - 1}", ".ends"]
+    netlist = deck(*lines, "X1 a s399", "V1 a 0 1")
+    assert ends(netlist) == {f"R.{'.'.join(['X1'] * 400)}.R1": ("a", "0"), "V1": ("a", "0")}
+
+
+# ---- arrays ----------------------------------------------------------------------------------------------------------
+
+
+def test_arrays_of_elements() -> None:
+    netlist = deck("R[0:2] x[0:2] 0 {k+1}", "V[5:3] x[0:2] 0 2", "Rb[0:1] x[1:0] y[7:8] g=2", ".param k=1")
+    assert ends(netlist) == {
+        "R[0]": ("x[0]", "0"), "R[1]": ("x[1]", "0"), "R[2]": ("x[2]", "0"),
+        "V[5]": ("x[0]", "0"), "V[4]": ("x[1]", "0"), "V[3]": ("x[2]", "0"),
+        "Rb[0]": ("x[1]", "y[7]"), "Rb[1]": ("x[0]", "y[8]"),
+    }  # fmt: skip
+    assert values(netlist) == {"R[0]": 2, "R[1]": 2, "R[2]": 2, "Rb[0]": 0.5, "Rb[1]": 0.5}
+    assert netlist.arrays == {
+        "r": ArrayRef("R", 0, 3, (range(3),)),
+        "v": ArrayRef("V", 0, 3, (range(5, 2, -1),)),
+        "rb": ArrayRef("R", 3, 5, (range(2),)),
+    }
+    assert netlist.nodes == ["0", "x[0]", "x[1]", "x[2]", "y[7]", "y[8]"]
+
+
+def test_array_rows_move_with_plain_cards_between() -> None:
+    netlist = deck("R1 a 0 1", "Ra[0:1] a 0 2", "R2 a 0 3", "Rb[0:1] a 0 4", "R3 a 0 5")
+    assert netlist.tables["R"].names == ["R1", "Ra[0]", "Ra[1]", "R2", "Rb[0]", "Rb[1]", "R3"]
+    assert (netlist.arrays["ra"].start, netlist.arrays["rb"].stop) == (1, 6)
+
+
+def test_single_elements_among_array_nodes() -> None:
+    netlist = deck("R[0:2] x[0:2] 0 1", "V1 x[1] 0 1", "R[3] x[2] y 1")
+    assert ends(netlist)["V1"] == ("x[1]", "0")
+    assert ends(netlist)["R[3]"] == ("x[2]", "y")
+
+
+def test_draws_are_fresh_for_each_member() -> None:
+    found = values(deck("R[0:99] a 0 {aunif(10, 1)}"))
+    assert len(set(found.values())) == 100
+
+
+def test_crossbars(tmp_path: Path) -> None:
+    g = np.array([[1.0, 0.0, 3.0], [4.0, 5.0, 6.0]])
+    np.savez(tmp_path / "w.npz", W=g)
+    np.save(tmp_path / "r.npy", 1.0 / np.array([[1.0, 2.0], [4.0, 8.0]]))
+    (tmp_path / "deck.cir").write_text(
+        "title\nRW[0:1][0:2] x[0:1] h[0:2] g=@w.npz:W m=2\nR2[0:1][4:5] x[1:0] y[0:1] '@r.npy'\n"
+        "R3[0:1][0:2] x[0:1] h[0:2] {2}\nV[0:1] x[0:1] 0 1\nRh[0:2] h[0:2] 0 1\nRy[0:1] y[0:1] 0 1\n".replace(
+            "'@r.npy'", "@r.npy"
+        )
+    )
+    netlist = read_netlist(tmp_path / "deck.cir")
+    one_, two, three = netlist.crossbars
+    np.testing.assert_array_equal(one_.g, 2 * g)
+    np.testing.assert_array_equal(two.g, [[1, 2], [4, 8]])
+    np.testing.assert_array_equal(three.g, np.full((2, 3), 0.5))
+    assert [netlist.nodes[k] for k in two.rows] == ["x[1]", "x[0]"]
+    assert [netlist.nodes[k] for k in two.cols] == ["y[0]", "y[1]"]
+    assert (two.name, two.ranges, netlist.arrays["r2"].kind) == ("R2", (range(2), range(4, 6)), "crossbar")
+    assert netlist.nodes == ["0", "x[0]", "x[1]", "h[0]", "h[1]", "h[2]", "y[0]", "y[1]"]
+
+
+def test_values_from_files(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    np.save(tmp_path / "data" / "v.npy", np.array([1, 2, 3], np.uint8))
+    np.save(tmp_path / "data" / "one.npy", np.float32(0.5))
+    (tmp_path / "data" / "part.inc").write_text("V[0:2] x[0:2] 0 @v.npy\nR[0:2] x[0:2] 0 @one.npy\n")
+    (tmp_path / "deck.cir").write_text("title\n.include data/part.inc\n")
+    netlist = read_netlist(tmp_path / "deck.cir")
+    assert values(netlist, "V") == {"V[0]": 1.0, "V[1]": 2.0, "V[2]": 3.0}
+    assert set(values(netlist).values()) == {0.5}
+
+
+def test_roles() -> None:
+    netlist = deck(
+        "Vx[0:1] x[0:1] 0 1", "V2 b 0 1", "RW[0:1][0:1] x[0:1] y[0:1] 1", "Ry[0:1] y[0:1] b 1", "I1 0 y[0] 0",
+        ".input VX v2", ".output y[1:0] b", ".train RW ry I1",
+    )  # fmt: skip
+    assert netlist.inputs == ("VX", "v2")
+    assert [netlist.nodes[k] for k in netlist.outputs] == ["y[1]", "y[0]", "b"]
+    assert netlist.trained == ("RW", "ry", "I1")
+    plain = deck("R1 bus[3:0] 0 1", "V1 bus[3:0] 0 1", ".output bus[3:0]", ".save v(a) i(V1)", ".print dc v(b)")
+    assert [plain.nodes[k] for k in plain.outputs] == ["bus[3:0]"]
+    assert plain.saves == ("v(a)", "i(V1)", "v(b)")
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_places(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    main, part, deeper = tmp_path / "deck.cir", tmp_path / "sub" / "part.inc", tmp_path / "sub" / "deeper.inc"
+    main.write_text(
+        "title\nR1 a b 1\n* comment\nR2 a b\n+ 2\n.include sub/part.inc\nR3 a b 3\n.subckt s p\nR1 p 0 4\n.ends\n"
+        "X1 a s\nC1 b 0 1u\nR9 b 0 9"
+    )
+    part.write_text("R4 a b 5\n.inc 'deeper.inc'\nR5 a b r=6\n\nR6 a b 7\n")
+    deeper.write_text("\nR7 a b 8\n")
+    netlist = read_netlist(main)
+    table = netlist.tables["R"]
+    found = {name: netlist.at(seq) for name, seq in zip(table.names, table.seq, strict=True)}
+    assert {name: (at.path, at.line, at.text) for name, at in found.items()} == {
+        "R1": (str(main), 2, "R1 a b 1"),
+        "R2": (str(main), 4, "R2 a b"),
+        "R4": (str(part), 1, "R4 a b 5"),
+        "R7": (str(deeper), 2, "R7 a b 8"),
+        "R5": (str(part), 3, "R5 a b r=6"),
+        "R6": (str(part), 5, "R6 a b 7"),
+        "R3": (str(main), 7, "R3 a b 3"),
+        "R.X1.R1": (str(main), 9, "R1 p 0 4"),
+        "R9": (str(main), 13, "R9 b 0 9"),
+    }
+    assert table.names == ["R1", "R2", "R4", "R7", "R5", "R6", "R3", "R.X1.R1", "R9"]
+    at_c1 = netlist.at(netlist.tables["C"].seq[0])
+    assert (at_c1.path, at_c1.line, str(at_c1)) == (str(main), 12, f"{main}:12")
+
+
+def test_files_without_a_name_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Includes of a text are relative to the folder of the name that stands for it."""
+    (tmp_path / "part.inc").write_text("R1 a 0 1k\n")
+    assert values(parse_netlist("t\n.include part.inc\n", str(tmp_path / "text"))) == {"R1": 1000.0}
+    monkeypatch.chdir(tmp_path)
+    assert values(parse_netlist("t\n.include part.inc\n")) == {"R1": 1000.0}
+
+
+def test_an_included_file_may_be_empty(tmp_path: Path) -> None:
+    (tmp_path / "empty.inc").write_text("")
+    (tmp_path / "deck.cir").write_text("title\n.include empty.inc\nR1 a 0 1\n")
+    assert values(read_netlist(tmp_path / "deck.cir")) == {"R1": 1.0}
+
+
+def test_a_file_may_be_included_twice(tmp_path: Path) -> None:
+    (tmp_path / "cell.inc").write_text("R1 p 0 1k\n")
+    lines = [f".subckt {name} p\n.include cell.inc\n.ends\nX{name} a {name}" for name in "st"]
+    (tmp_path / "deck.cir").write_text("\n".join(["title", *lines]))
+    assert values(read_netlist(tmp_path / "deck.cir")) == {"R.Xs.R1": 1000.0, "R.Xt.R1": 1000.0}
+
+
+def test_library_sections(tmp_path: Path) -> None:
+    (tmp_path / "all.lib").write_text(
+        "R9 a 0 9\n.lib slow\nR1 a 0 {r}\n.param r=2\n.endl\n.lib FAST ; comment\nR1 a 0 1\n"
+        ".lib 'all.lib' extra\n.endl fast\n.lib extra\nR2 a 0 3\n.endl\n"
+    )
+
+    def read(*cards: str) -> Mapping[str, float]:
+        (tmp_path / "deck.cir").write_text("\n".join(["title", *cards]))
+        return values(read_netlist(tmp_path / "deck.cir"))
+
+    assert read(".lib all.lib slow") == {"R1": 2.0}
+    assert read('.lib "all.lib" fast') == {"R1": 1.0, "R2": 3.0}
+    assert read(".include all.lib") == {"R9": 9.0}
+
+
+# ---- remarks ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lines", "line", "text"),
+    [
+        ([".tran 1u 1m"], 2, ".tran is skipped: only the DC operating point is solved"),
+        ([".ac dec 10 1 1k"], 2, ".ac is skipped: only the DC operating point is solved"),
+        ([".ic v(a)=1"], 2, ".ic is ignored: the equilibrium does not depend on a starting point"),
+        ([".control", "run", ".endc"], 2, ".control block is skipped: circuitsim runs no scripts"),
+        ([".options reltol=1e-4"], 2, "option reltol has no effect here"),
+        ([".options savecurrents"], 2, "option savecurrents has no effect here"),
+        (["R3 a 0 1M"], 2, "resistor R3: '1M' is 0.001 ohm (M is milli in SPICE, MEG is mega)"),
+        (["R3 a 0 r=1 m=1", "R4 a b", "+ inf", "R5 b 0 1", "R6 b 0 1"], 3,
+         "resistor R4: infinite resistance, an open circuit"),
+        (["V2 b 0 SIN(0 1 1k)", "R3 a b 1"], 2, "voltage source V2: SIN is ignored: only the DC equilibrium is solved"),
+        (["K1 L1 L2 0.5"], 2, "coupling K1 is ignored: inductors are shorts at DC"),
+        (["R3 00 a 1", "R4 00 a 1"], 2, "node '00' is an ordinary node; ground is 0 or gnd"),
+        (["R3 a q 1"], 2, "resistor R3 carries no current: nothing else is at node q"),
+        (["V3 a q 1"], 2, "voltage source V3 carries no current: nothing else is at node q"),
+        (["R3 a a 1"], 2, "resistor R3 has no effect: both ends are at node a"),
+        (["I3 a a 1"], 2, "current source I3 has no effect: both ends are at node a"),
+        ([".model m D(IS=1)", ".model M D(IS=2)"], 3, "model M is defined again; the first definition counts"),
+        ([".model m D(IS=1 foo)", "D1 a 0 m"], 2, "model m: unknown word 'foo' is ignored"),
+        ([".model m R(rsh=1 foo=3)", "R3 a 0 m"], 2, "model m: unknown parameter FOO is ignored"),
+        ([".subckt s p", "R1 p 0 1", ".ends", ".subckt s p", "R1 p 0 2", ".ends", "X1 a s"], 5,
+         "subcircuit 's' is defined again; the first definition counts"),
+        ([".subckt s p", "R1 p 0 1", ".ends", "X1 a s r=3"], 5, "subcircuit X1: 's' has no parameter 'r'; ignored"),
+        ([".subckt s p gnd", "R1 p gnd 1", ".ends", "X1 a a s"], 2,
+         "subcircuit 's': a pin named 0 or gnd is ground, whatever it is connected to"),
+        ([".end", "R3 a 0 1"], 3, "cards after .end are not read"),
+    ],
+)  # fmt: skip
+def test_remarks(lines: list[str], line: int, text: str) -> None:
+    netlist = parse_netlist("\n".join(["title", *lines, "V1 a 0 1", "R1 a 0 1"]) if lines[0] != ".end" else
+                            "\n".join(["title\nV1 a 0 1\nR1 a 0 1", *lines]))  # fmt: skip
+    shift = 2 if lines[0] == ".end" else 0
+    assert [(at.line - shift, found) for at, found in netlist.notes] == [(line, text)]
+
+
+def test_remarks_come_once_for_all_instances_and_in_deck_order() -> None:
+    cell = [".subckt cell p", "R1 p 0 1M", "V1 q 0 SIN(1 1 1)", "R2 p q 1", ".ends"]
+    assert notes(*cell, "X1 a cell", "X2 a cell", ".tran 1 1") == [
+        (3, "resistor R1: '1M' is 0.001 ohm (M is milli in SPICE, MEG is mega)"),
+        (4, "voltage source V1: SIN is ignored: only the DC equilibrium is solved"),
+        (9, ".tran is skipped: only the DC operating point is solved"),
+    ]
+
+
+def test_a_netlist_without_ground() -> None:
+    assert notes("V1 a b 1", "R1 a b 1") == [
+        (1, "no node is ground (0): the voltages of each part are relative to its first node")
+    ]
+
+
+def test_many_idle_elements_are_not_all_named() -> None:
+    found = notes("V1 a 0 1", "R0 a 0 1", *[f"R{k} a n{k} 1" for k in range(1, 31)])
+    assert len(found) == 11
+    assert found[-1] == (33, "20 more elements have no effect")
+
+
+def test_an_unfinished_script_is_skipped_to_the_end() -> None:
+    netlist = deck("R1 a 0 1", ".control", "R2 a 0 1")
+    assert netlist.tables["R"].names == ["R1"]
+    assert ".control without .endc: all that follows is skipped" in [text for _, text in netlist.notes]
+
+
+# ---- the fast way and the general way --------------------------------------------------------------------------------
+
+
+def assert_same(fast: Netlist, general: Netlist) -> None:
+    assert fast.nodes == general.nodes
+    for kind, table in fast.tables.items():
+        other = general.tables[kind]
+        assert table.names == other.names
+        for mine, its in ((table.a, other.a), (table.b, other.b), (table.seq, other.seq)):
+            np.testing.assert_array_equal(mine, its, strict=True)
+        assert table.values.keys() == other.values.keys()
+        for column in table.values:
+            np.testing.assert_array_equal(table.values[column], other.values[column], strict=True)
+        assert [fast.at(seq) for seq in table.seq] == [general.at(seq) for seq in other.seq]
+    assert fast.arrays == general.arrays
+    assert fast.models == general.models
+    assert fast.notes == general.notes
+    assert (fast.title, fast.options, fast.outputs) == (general.title, general.options, general.outputs)
+
+
+def read_both(path: Path) -> tuple[Netlist | str, Netlist | str]:
+    """The netlist, or the message, by the fast way and by the general way."""
+    out: list[Netlist | str] = []
+    for plain_allowed in (True, False):
+        try:
+            out.append(expand(read_text(read_bytes(path, None), str(path), plain_allowed=plain_allowed), str(path)))
+        except NetlistError as error:
+            out.append(str(error))
+    return out[0], out[1]
+
+
+NODE = st.sampled_from(["0", "gnd", "a", "B", "b", "c", "n[1]", "X1.m", "x2.M", "00"])
+NUMBER = st.sampled_from(
+    ["1", "2.5k", "1e-3", "0", "7ohm", "1M", "3.3Meg", "{p}", "p", "r=4", "0.1 ; note", "5 $ note"]
+)
+SOURCE = st.sampled_from(["V@ {} {} 2", "i@ {} {} -2m", "v@ {} {} SIN(1 1 1)", "I@ {} {} 3 // note"])
+CARD = st.one_of(
+    st.builds("R@ {} {} {}".format, NODE, NODE, NUMBER),
+    st.builds("r[@] {} {} {}".format, NODE, NODE, NUMBER),
+    st.builds(str.format, SOURCE, NODE, NODE),
+    st.builds(
+        str.format, st.sampled_from(["D@ {} {} dm", "C@ {} {} 1u", "X@ {} {} cell", "R@ {}\n+ {} 4"]), NODE, NODE
+    ),
+    st.builds("RA@[0:1] {} m[0:1] 3".format, NODE),
+    st.sampled_from(["", "* comment", "; comment", "  ", ".temp 3@", ".subckt s@ p q\nR1 p q 1\nRx q r 2\n.ends"]),
+    st.sampled_from([".control\nR1 a b 1\n.endc", ".include part@.inc", "X@ a B cell\nR0@ x@.m c 2"]),
+)
+HEAD = ["title", ".param p=6", ".model dm D(IS=1e-12)", ".subckt cell p q", "R1 p m 1", "R2 m q 2", "V1 p q 3", ".ends"]
+
+
+def numbered(cards: list[str], prefix: str = "") -> list[str]:
+    """The cards with their names made different from one another."""
+    return [card.replace("@", f"{prefix}{k}") for k, card in enumerate(cards)]
+
+
+@settings(derandomize=True, deadline=None, max_examples=300)
+@given(st.lists(CARD, max_size=12), st.lists(CARD, max_size=4))
+def test_plain_cards_mean_the_same_read_the_general_way(
+    tmp_path_factory: pytest.TempPathFactory, cards: list[str], included: list[str]
+) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    path = folder / "deck.cir"
+    path.write_text("\n".join(["title", *HEAD[1:], *numbered(cards), "R_last a 0 1"]))
+    for k in range(len(cards)):
+        part = [card for card in included if not card.startswith((".include", ".temp"))]
+        (folder / f"part{k}.inc").write_text("\n".join(numbered(part, f"{k}_")))
+    fast, general = read_both(path)
+    assert isinstance(fast, Netlist), fast
+    assert isinstance(general, Netlist), general
+    assert_same(fast, general)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["R1 a b -5", "V0 a b 1", "r0 a b 1", "R[1] a 0 1k", "R2 a b", "R2 a b c d", "R2 a b 4k7", "R[0:3] a b 1"],
+)  # fmt: skip
+def test_both_ways_refuse_alike(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "deck.cir"
+    path.write_text(f"title\nV0 in 0 1\nR0 in 0 1k\nR[0:3] in 0 1k\n{line}\n")
+    fast, general = read_both(path)
+    assert isinstance(fast, str)
+    assert fast == general
+
+
+@pytest.mark.parametrize("path", VALID, ids=lambda p: p.stem)
+def test_valid_decks_mean_the_same_read_the_general_way(path: Path) -> None:
+    fast, general = read_both(path)
+    assert isinstance(fast, Netlist)
+    assert isinstance(general, Netlist)
+    assert_same(fast, general)

@@ -52,14 +52,19 @@ class Builder:
         self.place = place
         self.nodes: list[str] = ["0"]
         self.node_index: dict[str, int] = {"0": 0}
+        self.first: list[int] = [
+            -1
+        ]  # twice the place where a node appears first, plus 1 for a plain card's second node
         self.rows = {kind: _Rows([[] for _ in COLUMNS[kind]]) for kind in KINDS}
         self.arrays: dict[str, ArrayRef] = {}
         self.crossbars: list[CrossbarCard] = []
-        self.crossbar_order: list[int] = []
         self.names: dict[str, int] = {}  # lower-case element or array name -> place
 
-    def node(self, name: str) -> int:
-        """The index of a node, made when new. Ground is `0` or `gnd` in any case."""
+    def node(self, name: str, order: int) -> int:
+        """The index of a node, made when new; `order`: place of the top-level card. Ground is `0` or `gnd` in any case.
+
+        Cards come in deck order: the first one gives the node its place and its spelling.
+        """
         key = name.lower()
         if key == "gnd":
             key = "0"
@@ -67,6 +72,7 @@ class Builder:
         if index is None:
             index = self.node_index[key] = len(self.nodes)
             self.nodes.append(name)
+            self.first.append(2 * order)
         return index
 
     def claim(self, name: str, seq: int) -> None:
@@ -109,35 +115,29 @@ class Builder:
             column += np.broadcast_to(value, (count,)).tolist()
         self.arrays[name.lower()] = ArrayRef(kind, start, start + count, (indices,))
 
-    def add_crossbar(self, crossbar: CrossbarCard, order: int) -> None:
+    def add_crossbar(self, crossbar: CrossbarCard) -> None:
         self.crossbars.append(crossbar)
-        self.crossbar_order.append(order)
         self.arrays[crossbar.name.lower()] = ArrayRef("crossbar", 0, 0, crossbar.ranges)
 
     def tables(self, plain: list[Plain]) -> tuple[dict[str, Table], tuple[CrossbarCard, ...], list[str]]:
         """Tables in deck order, crossbars, and node names numbered by first appearance."""
         self._check_members(self.names.items())
         parts = [self._plain_rows(p, last=p is plain[-1]) for p in plain]
-        first = np.full(len(self.nodes), np.iinfo(np.int64).max)  # twice the place where a node appears first
-        tables: dict[str, Table] = {}
-        for kind in KINDS:
-            rows = self.rows[kind]
-            chosen = [part[kind] for part in parts if kind in part]
-            order = np.array(rows.order, np.int64)
-            a, b = np.array(rows.a, np.int64), np.array(rows.b, np.int64)
-            np.minimum.at(first, a, 2 * order)  # of one card, nodes are met in the order of their making
-            np.minimum.at(first, b, 2 * order)
-            for c in chosen:
-                np.minimum.at(first, c.a, 2 * c.seq)
-                np.minimum.at(first, c.b, 2 * c.seq + 1)
-            tables[kind] = self._table(kind, rows, order, a, b, chosen)
-        for crossbar, place in zip(self.crossbars, self.crossbar_order, strict=True):
-            np.minimum.at(first, crossbar.rows, 2 * place)
-            np.minimum.at(first, crossbar.cols, 2 * place)
-        return self._number_nodes(tables, first)
+        tables = {kind: self._table(kind, [part[kind] for part in parts if kind in part]) for kind in KINDS}
+        by_first = np.argsort(np.array(self.first), kind="stable")
+        number = np.empty_like(by_first)
+        number[by_first] = np.arange(by_first.size)
+        for kind, t in tables.items():
+            tables[kind] = Table(kind, t.names, number[t.a], number[t.b], t.seq, t.values)
+        crossbars = tuple(
+            CrossbarCard(c.name, number[c.rows], number[c.cols], c.g, c.ranges, c.seq) for c in self.crossbars
+        )
+        return tables, crossbars, [self.nodes[i] for i in by_first.tolist()]
 
-    def _table(self, kind: str, rows: _Rows, order: Ints, a: Ints, b: Ints, plain: list[_PlainRows]) -> Table:
+    def _table(self, kind: str, plain: list[_PlainRows]) -> Table:
         """The rows of the builder and the plain ones, merged in deck order."""
+        rows = self.rows[kind]
+        order, a, b = (np.array(column, np.int64) for column in (rows.order, rows.a, rows.b))
         names = list(chain(rows.names, *(c.names for c in plain))) if rows.names or len(plain) != 1 else plain[0].names
         order = np.concatenate([order, *[c.seq for c in plain]])
         a, b = np.concatenate([a, *[c.a for c in plain]]), np.concatenate([b, *[c.b for c in plain]])
@@ -159,26 +159,12 @@ class Builder:
                 start = int(place[ref.start])
                 self.arrays[key] = ArrayRef(kind, start, start + ref.stop - ref.start, ref.indices)
 
-    def _number_nodes(
-        self, tables: dict[str, Table], first: Ints
-    ) -> tuple[dict[str, Table], tuple[CrossbarCard, ...], list[str]]:
-        first[0] = -1
-        by_first = np.argsort(first, kind="stable")
-        number = np.empty_like(by_first)
-        number[by_first] = np.arange(by_first.size)
-        for kind, t in tables.items():
-            tables[kind] = Table(kind, t.names, number[t.a], number[t.b], t.seq, t.values)
-        crossbars = tuple(
-            CrossbarCard(c.name, number[c.rows], number[c.cols], c.g, c.ranges, c.seq) for c in self.crossbars
-        )
-        return tables, crossbars, [self.nodes[i] for i in by_first.tolist()]
-
     def _plain_rows(self, plain: Plain, last: bool) -> dict[str, _PlainRows]:
         """The plain cards of one file, by kind, after a look at whether their names are free."""
         cards = plain.cards
         names = _cut(plain.data, cards.name_start, cards.name_stop)
         self._check_names(plain, names, last)
-        number = self._plain_nodes(cards.nodes)
+        number = self._plain_nodes(plain)
         a, b = number[cards.a], number[cards.b]
         out = {}
         for kind in "RVI":
@@ -190,11 +176,19 @@ class Builder:
                 out[kind] = _PlainRows(mine, a[chosen], b[chosen], plain.seq[chosen], cards.value[chosen])
         return out
 
-    def _plain_nodes(self, names: list[str]) -> Ints:
-        """The numbers of some distinct nodes, made when new: `node` for many at once."""
+    def _plain_nodes(self, plain: Plain) -> Ints:
+        """The numbers of the nodes of plain cards: `node` for many at once."""
+        names, first = plain.cards.nodes, np.full(len(plain.cards.nodes), np.iinfo(np.int64).max)
+        np.minimum.at(first, plain.cards.a, 2 * plain.seq)
+        np.minimum.at(first, plain.cards.b, 2 * plain.seq + 1)
         known, before = self.node_index, len(self.nodes)
         number = [known.setdefault(key, len(known)) for key in "\n".join(names).lower().split("\n")]
-        self.nodes += [name for name, index in zip(names, number, strict=True) if index >= before]
+        for name, index, place in zip(names, number, first.tolist(), strict=True):
+            if index >= before:
+                self.nodes.append(name)
+                self.first.append(place)
+            elif place < self.first[index]:
+                self.nodes[index], self.first[index] = name, place
         return np.array(number, np.int64)
 
     def _check_names(self, plain: Plain, names: list[str], last: bool) -> None:

@@ -117,7 +117,7 @@ class CardReader:
         if index is None:
             if name[0] in '{"':
                 raise NetlistError(f"{e.label}: {shown(name)} is no node name; write a plain name")
-            index = nodes[name] = self.builder.node(self._full_name(e.scope, name))
+            index = nodes[name] = self.builder.node(self._full_name(e.scope, name), e.order)
         return index
 
     def _full_name(self, scope: Scope, name: str) -> str:

@@ -31,8 +31,10 @@ def check_values(tables: Mapping[str, Table], place: Place) -> None:
         value = tables[kind].values[column]
         _refuse(tables[kind], place, ~np.isfinite(value), column, "{:g} " + unit + "; its value must be finite")
     d = tables["D"]
-    area, temp = d.values["area"], d.values["temp"]
-    _refuse(d, place, ~((area > 0) & (area < np.inf)), "area", "area {:g} must be positive and finite")
+    for column in ("area", "m"):
+        factor = d.values[column]
+        _refuse(d, place, ~((factor > 0) & (factor < np.inf)), column, f"{column} {{:g}} must be positive and finite")
+    temp = d.values["temp"]
     cold = f"temperature {{:g}} C must be above absolute zero, {ABSOLUTE_ZERO} C, and finite"
     _refuse(d, place, ~((temp > ABSOLUTE_ZERO) & (temp < np.inf)), "temp", cold)
 

@@ -10,7 +10,7 @@ from circuitsim.errors import NetlistError
 from circuitsim.netlist.arrays import member_names, split_ranges
 from circuitsim.netlist.model import ABSOLUTE_ZERO, Netlist, Options, similar
 from circuitsim.netlist.numbers import parse_number
-from circuitsim.netlist.scopes import Block, Note, Place, Scope, expression
+from circuitsim.netlist.scopes import Note, Place, Scope, expression
 from circuitsim.netlist.source import Card
 from circuitsim.netlist.tokens import labelled, located, shown, split_keys, tokenize
 
@@ -39,16 +39,12 @@ class Controls:
     saves: list[str] = field(default_factory=list)
 
 
-def read_controls(top: Block, place: Place, note: Note) -> Controls:
-    """Read the dot cards of the main netlist and of all subcircuits. Raises NetlistError for unknown ones."""
+def read_controls(cards: list[Card], place: Place, note: Note) -> Controls:
+    """Read the dot cards but those of `read_options`. Raises NetlistError for unknown ones."""
     controls = Controls()
-    blocks = [top]
-    while blocks:
-        block = blocks.pop()
-        blocks += reversed(block.subcircuits.values())
-        for card in block.controls:
-            with located(place, card.seq):
-                _read_control(card, controls, note)
+    for card in cards:
+        with located(place, card.seq):
+            _read_control(card, controls, note)
     return controls
 
 

@@ -146,7 +146,7 @@ def _crossbar(reader: CardReader, e: Element, r: Value | None, g: Value | None, 
         raise NetlistError(f"{e.member(k)}: conductance {g.ravel()[k]:g} S; make it finite and not negative")
     rows, cols = (np.array(end, np.int64) for end in reader.ends(e))
     crossbar = CrossbarCard(e.base, rows, cols, g, (e.ranges[0], e.ranges[1]), e.card.seq)
-    reader.builder.add_crossbar(crossbar, e.order)
+    reader.builder.add_crossbar(crossbar)
 
 
 # -- sources -----------------------------------------------------------------------------------------------------------

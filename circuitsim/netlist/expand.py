@@ -50,10 +50,10 @@ class _Expansion:
         self.notes = text.notes
         self.builder = Builder(self.place)
         self.calls: dict[int, _Call] = {}  # X cards by place
-        self.top = sort_cards(text.cards, self.place, self._note)
+        self.top, cards = sort_cards(text.cards, self.place, self._note)
         self.root = Scope(self.top, None, "", np.random.default_rng(0), self.place)
-        self.controls = read_controls(self.top, self.place, self._note)
-        self.options = read_options(self.top.controls, self.root, self._note)
+        self.controls = read_controls(cards, self.place, self._note)
+        self.options = read_options(cards, self.root, self._note)
         self.root.rng = np.random.default_rng(self.options.seed)
         self.root.values["temper"] = self.options.temp
 

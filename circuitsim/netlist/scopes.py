@@ -29,7 +29,6 @@ class Block:
     pins: tuple[str, ...] = ()
     seq: int = 0
     elements: list[Card] = field(default_factory=list)
-    controls: list[Card] = field(default_factory=list)  # dot cards that belong to the whole netlist
     params: dict[str, tuple[Expression, int]] = field(default_factory=dict)
     functions: dict[str, UserFunction] = field(default_factory=dict)
     models: dict[str, Card] = field(default_factory=dict)
@@ -66,21 +65,22 @@ def expression(text: str) -> Expression:
         raise NetlistError(f"{error}{hint}") from None
 
 
-def sort_cards(cards: list[Card], place: Place, note: Note) -> Block:
-    """Build the tree of blocks from the cards in deck order."""
+def sort_cards(cards: list[Card], place: Place, note: Note) -> tuple[Block, list[Card]]:
+    """The tree of blocks, and the dot cards that belong to the whole netlist wherever they stand, in deck order."""
     top = block = Block("main")
+    controls: list[Card] = []
     for card in cards:
         if card.text[0] != ".":
             block.elements.append(card)
             continue
         with located(place, card.seq):
-            block = _sort_card(card, block, note)
+            block = _sort_card(card, block, controls, note)
     if block.parent is not None:
         raise NetlistError(f"subcircuit '{block.name}' has no .ends; add it after its last card", place(block.seq))
-    return top
+    return top, controls
 
 
-def _sort_card(card: Card, block: Block, note: Note) -> Block:
+def _sort_card(card: Card, block: Block, controls: list[Card], note: Note) -> Block:
     """Put a dot card into its block; returns the block that the next card belongs to."""
     key = card.keyword
     if key in (".subckt", ".macro"):
@@ -104,7 +104,7 @@ def _sort_card(card: Card, block: Block, note: Note) -> Block:
             note(card.seq, f"model {shown(words[1])} is defined again; the first definition counts")
         block.models.setdefault(words[1].lower(), card)
     else:
-        block.controls.append(card)
+        controls.append(card)
     return block
 
 
