@@ -285,10 +285,9 @@ class _Placement:
         unit, column = self.index[nodes], self.column[nodes]
         if unit[0] < 0:
             return Side(None, _as_slice(column))
-        has = column >= 0
-        if not has.any():
+        if (column < 0).all():
             return Side(_as_slice(unit), None)
-        return Side(_as_slice(unit), np.maximum(column, 0), has.astype(np.float64))
+        return Side(_as_slice(unit), np.maximum(column, self.column[0]))
 
 
 def dense_core(rows: Ints, cols: Ints) -> tuple[Ints, Ints, Ints] | None:

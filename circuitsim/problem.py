@@ -25,7 +25,7 @@ from circuitsim.errors import TopologyError
 from circuitsim.islands import find_islands
 from circuitsim.laws import MAX_EXPONENT, Law
 from circuitsim.placement import build_topology
-from circuitsim.topology import Dense, FlatBranches, Side, Topology, flat_branches
+from circuitsim.topology import Dense, FlatBranches, Topology, flat_branches
 from circuitsim.units import check_loops, ties_above
 
 Ints = NDArray[np.int64]
@@ -215,6 +215,16 @@ class Problem:
         return 1 + ends // max(self.n_free, 1)
 
     @cached_property
+    def most_terms(self) -> int:
+        """At most so many branch currents are summed at any unit: what bounds the rounding of a sum."""
+        terms = np.bincount(self.topology.diag_units, minlength=self.n_free)
+        for spec in self.topology.dense:
+            for side, count in ((spec.row, spec.shape[1]), (spec.col, spec.shape[0])):
+                if side.units is not None and spec.crossbar >= 0:  # flat branches are in diag_units already
+                    terms[side.units] += count
+        return int(terms.max(initial=0)) + 2 + int(np.diff(self.topology.source_incidence.indptr).max(initial=0))
+
+    @cached_property
     def node_offset_columns(self) -> Ints:
         """For each node its column of `fixed`, or -1: v[node] = x[index[node]] (free) + fixed[column]."""
         column = np.full(len(self.circuit.nodes), -1, np.int64)
@@ -267,18 +277,16 @@ def _values(circuit: Circuit, t: Topology) -> Values:
     diag = np.zeros(t.n_free)
     if t.diag_units.size:
         diag += np.bincount(t.diag_units, g[t.diag_branches], t.n_free)
-    for spec, matrix in zip(t.dense, dense, strict=True):
-        if spec.crossbar >= 0:  # flat branches are in diag_units already
-            if spec.row.units is not None:
-                diag[spec.row.units] += matrix.sum(axis=1)
-            if spec.col.units is not None:
-                diag[spec.col.units] += matrix.sum(axis=0)
     couplings = t.couplings.fill(g)
-    inner = couplings.sum(axis=1)
+    inner = couplings.sum(axis=1)  # the part of diag that goes to other free units
     for spec, matrix in zip(t.dense, dense, strict=True):
-        if spec.row.units is not None and spec.col.units is not None:
-            inner[spec.row.units] += matrix.sum(axis=1)
-            inner[spec.col.units] += matrix.sum(axis=0)
+        for own, other, axis in ((spec.row, spec.col, 1), (spec.col, spec.row, 0)):
+            if own.units is not None:
+                total = matrix.sum(axis=axis)
+                if spec.crossbar >= 0:  # flat branches are in diag_units already
+                    diag[own.units] += total
+                if other.units is not None:
+                    inner[own.units] += total
     return Values(diag, np.maximum(diag - inner, 0.0), dense, couplings, t.fixed.fill(g))
 
 
@@ -290,15 +298,15 @@ def _add_dense_drive(injection: Floats, fixed_abs: Floats | None, spec: Dense, g
     for own, other, matrix in ((spec.col, spec.row, g), (spec.row, spec.col, g.T)):
         if own.units is None:
             continue
-        potential, offset = _fixed_part(other, fixed), _fixed_part(own, fixed)
-        if potential is not None:
+        if other.fixed is not None:
+            potential = fixed[:, other.fixed]
             for part, sign in _by_sign(potential):
                 drive = potential[:, part] @ matrix[part]
                 injection[:, own.units] += drive
                 if fixed_abs is not None:
                     fixed_abs[:, own.units] += sign * drive if sign else np.abs(potential[:, part]) @ matrix[part]
-        if offset is not None:
-            injection[:, own.units] -= offset * matrix.sum(axis=0)
+        if own.fixed is not None:
+            injection[:, own.units] -= fixed[:, own.fixed] * matrix.sum(axis=0)
 
 
 def _by_sign(potential: Floats) -> list[tuple[slice | Ints, int]]:
@@ -313,10 +321,3 @@ def _by_sign(potential: Floats) -> list[tuple[slice | Ints, int]]:
     cut = signed[change]
     edges = [0, *cut.tolist(), potential.shape[1]]
     return [(slice(a, b), -1 if low[a:b].min() < 0 else 1) for a, b in zip(edges[:-1], edges[1:], strict=True)]
-
-
-def _fixed_part(side: Side, fixed: Floats) -> Floats | None:
-    if side.fixed is None:
-        return None
-    part = fixed[:, side.fixed]
-    return part if side.has_fixed is None else part * side.has_fixed

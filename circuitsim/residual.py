@@ -88,8 +88,7 @@ def _junction_sums(problem: Problem, offset: Floats, x: Floats) -> tuple[Floats,
     if not t.junctions.size:
         zero = np.zeros((1, t.n_free))
         return zero, zero, zero
-    padded = np.concatenate([x, np.zeros((x.shape[0], 1))], axis=1)  # index -1: known, its potential is in the offset
-    voltage = padded[:, t.junction_a] - padded[:, t.junction_k] + offset
+    voltage = _across(problem, x) + offset
     j = problem.circuit.junctions
     current, slope = branch_current(j.law[t.junctions], j.params[t.junctions], voltage)
     net, total, slopes = (np.zeros((t.n_free + 1, x.shape[0])) for _ in range(3))
@@ -98,6 +97,13 @@ def _junction_sums(problem: Problem, offset: Floats, x: Floats) -> tuple[Floats,
         np.add.at(total, unit, np.abs(current).T)
         np.add.at(slopes, unit, slope.T)
     return net[:-1].T, slopes[:-1].T, total[:-1].T
+
+
+def _across(problem: Problem, x: Floats) -> Floats:
+    """The unknown part of the voltages across the nonlinear branches, (rows, n_junctions)."""
+    t = problem.topology
+    padded = np.concatenate([x, np.zeros((x.shape[0], 1))], axis=1)  # index -1: known, its potential is in the offset
+    return padded[:, t.junction_a] - padded[:, t.junction_k]
 
 
 def violation(flow: Floats, slope: Floats, x: Floats, lo: Floats, hi: Floats) -> Floats:
@@ -153,16 +159,13 @@ def shift(problem: Problem, drive: Drive, x: Floats) -> Drive:
     """
     flow, _ = exact_sums(problem, drive, x, np.arange(x.shape[0]))
     nonlinear, _, _ = _junction_sums(problem, drive.junction_offset, x)
-    t = problem.topology
-    padded = np.concatenate([x, np.zeros((x.shape[0], 1))], axis=1)
-    across = padded[:, t.junction_a] - padded[:, t.junction_k]
     return replace(
         drive,
         base=x,
         injection=nonlinear - flow,
         lo=drive.lo - x,
         hi=drive.hi - x,
-        junction_offset=drive.junction_offset + across,
+        junction_offset=drive.junction_offset + _across(problem, x),
     )
 
 
@@ -184,7 +187,7 @@ class Check:
         self.certain = violations(
             x, neighbours, neighbours_abs, v.diag, v.to_fixed,
             drive.injection, drive.source_flow, drive.source_abs, drive.fixed_abs,
-            nonlinear, slope, nonlinear_abs, drive.lo, drive.hi, _EPS * problem.mean_degree, drive.base is None,
+            nonlinear, slope, nonlinear_abs, drive.lo, drive.hi, _EPS * problem.most_terms, drive.base is None,
             self.flow, self.rho, self.upper,
         )  # fmt: skip
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim import currents
+from circuitsim.backends.base import DTYPES
 from circuitsim.circuit import Circuit
 from circuitsim.errors import SettingsError
 from circuitsim.netlist.arrays import member_names, split_ranges
@@ -20,7 +21,7 @@ from circuitsim.residual import Residuals
 Floats = NDArray[np.float64]
 
 METHODS = ("auto", "bcd")
-DEFAULT_TOL = {"float64": 1e-9, "float32": 1e-5}
+DEFAULT_TOL = dict(zip(DTYPES, (1e-9, 1e-5), strict=True))
 
 
 class Status(Enum):
@@ -46,8 +47,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise SettingsError(f"unknown method '{self.method}': choose {' or '.join(METHODS)}")
-        if self.dtype not in DEFAULT_TOL:
-            raise SettingsError(f"unknown dtype '{self.dtype}': choose {' or '.join(DEFAULT_TOL)}")
+        if self.dtype not in DTYPES:
+            raise SettingsError(f"unknown dtype '{self.dtype}': choose {' or '.join(DTYPES)}")
         if self.tol is not None and not 0 < self.tol < 1:
             raise SettingsError(f"tol must lie between 0 and 1, found {self.tol:g}")
         if self.max_sweeps < 1:

@@ -41,8 +41,7 @@ class Side:
     """The rows, or the columns, of a dense block: free units of one colour, or fixed potentials."""
 
     units: slice | Ints | None  # None: the nodes are known
-    fixed: slice | Ints | None  # columns of Drive.fixed; None: nothing fixed on this side
-    has_fixed: Floats | None = None  # 1 or 0 for each node, when only some free nodes have an offset
+    fixed: slice | Ints | None  # columns of Drive.fixed (ground's, always 0, where a free node has no offset); or None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from circuitsim.solution import Settings, Status
 
 Floats = NDArray[np.float64]
 
-
 _SETTLED = 10  # sweeps before which it is not worth asking whether only rounding is left
 _MAX_SHIFTS = 3  # one gives twice the digits; more help when the first voltages were not the nearest ones
 
@@ -62,6 +61,11 @@ def solve_tile(problem: Problem, drive: Drive, engine: Engine, settings: Setting
     def at_rounding(check: Check) -> bool:
         return sweeps > _SETTLED and check.at_rounding(tolerance, eps)
 
+    def reached(status: Status, residuals: Residuals) -> Outcome:
+        if drive.base is None:
+            return Outcome(x, status, sweeps, residuals)
+        return Outcome(drive.base, status, sweeps, residuals, low=x)
+
     engine.start(drive, x)
     while True:
         count = min(max(1, sweeps // 8) if sweeps else 2, settings.max_sweeps - sweeps)
@@ -71,8 +75,8 @@ def solve_tile(problem: Problem, drive: Drive, engine: Engine, settings: Setting
         check = Check(problem, drive, x)
         if not check.finite():
             status = Status.NONFINITE
-        elif check.meets(tolerance) and check.certificate().kcl_relative <= tolerance:
-            status = Status.SOLVED
+        elif check.meets(tolerance) and (residuals := check.certificate()).kcl_relative <= tolerance:
+            return reached(Status.SOLVED, residuals)
         elif shifts < _MAX_SHIFTS and sweeps < settings.max_sweeps and (not moved or at_rounding(check)):
             drive = shift(problem, given, x if drive.base is None else drive.base + x)
             engine.start(drive, np.zeros_like(x))
@@ -84,7 +88,4 @@ def solve_tile(problem: Problem, drive: Drive, engine: Engine, settings: Setting
             status = Status.MAX_SWEEPS
         else:
             continue
-        residuals = check.certificate()
-        if drive.base is None:
-            return Outcome(x, status, sweeps, residuals)
-        return Outcome(drive.base, status, sweeps, residuals, low=x)
+        return reached(status, check.certificate())
