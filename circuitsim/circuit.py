@@ -43,7 +43,7 @@ class Branches:
 class Conductors(Branches):
     """Linear branches: i = g (va - vb)."""
 
-    g: Floats  # (n,) S, > 0 when compiled; 0 allowed in new values
+    g: Floats  # (n,) S, >= 0; 0 in new values, and for trained resistors that are open
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,11 @@ class Crossbar:
 
 @dataclass(frozen=True)
 class Circuit:
-    """The nodes and the physical branches of a netlist. Open elements (C, infinite R) are left out."""
+    """The nodes and the physical branches of a netlist.
+
+    Open elements are left out: C, and R of infinite resistance unless `.train` names it. A trained one stays as a
+    conductor of 0 S, so that it can take a conductance later.
+    """
 
     netlist: Netlist
     conductors: Conductors
@@ -117,7 +121,8 @@ class Circuit:
         """The same circuit with new element values: volts for V, amperes for I, siemens for R and crossbars.
 
         Keys are element or array names. Sources may have a leading batch axis. Topology cannot change: conductances
-        are finite and >= 0, and shorts and opens stay what they are. Raises SettingsError naming the element.
+        are finite and >= 0, and shorts, and opens that are not trained, stay what they are. Raises SettingsError
+        naming the element.
         """
         circuit = self
         for name, value in values.items():
@@ -137,7 +142,9 @@ class Circuit:
         if kind == "R":
             where = _branch_of_rows(self.conductors, kind, start, stop)
             if where is None:
-                raise SettingsError(f"{name}: a short or open resistor cannot take a new conductance")
+                raise SettingsError(
+                    f"{name}: a short cannot take a new conductance, nor can an open resistor that .train does not name"
+                )
             _check_conductance(name, value)
             g = self.conductors.g.copy()
             g[where] = _fit(name, value.ravel() if value.ndim > 1 else value, (stop - start,))
@@ -165,7 +172,7 @@ class Circuit:
         raise SettingsError(f"no element '{name}' in {self.netlist.path}; there are {known_names} ...")
 
     def to_networkx(self) -> nx.MultiGraph:
-        """The circuit as a multigraph: an edge for each branch, with `name`, `kind` and its value.
+        """The circuit as a multigraph: an edge for each branch but those of 0 S, with `name`, `kind` and its value.
 
         >>> graph = parse("divider\\nV1 in 0 10\\nR1 in out 1k\\nR2 out 0 1k").to_networkx()
         >>> sorted(data["name"] for _, _, data in graph.edges(data=True))
@@ -186,6 +193,8 @@ class Circuit:
             values = getattr(branches, column)
             for i in range(len(branches)):
                 value = values[0, i] if values.ndim == 2 else values[i]
+                if column == "g" and value == 0:
+                    continue
                 ends = self.nodes[branches.a[i]], self.nodes[branches.b[i]]
                 graph.add_edge(*ends, name=self.element(branches, i), kind=kind, **{column: value.item()})
         for c in self.crossbars:
@@ -196,18 +205,22 @@ class Circuit:
         return graph
 
 
-def load(path: str | Path) -> Circuit:
-    """Read a netlist file into a Circuit. Raises NetlistError."""
-    return build_circuit(read_netlist(path))
+def load(path: str | Path, seed: int | None = None) -> Circuit:
+    """Read a netlist file into a Circuit. Raises NetlistError.
+
+    seed: of the random functions in its expressions, in the place of `.options seed=`. SettingsError when it is no
+    whole number from 0 to 2^53.
+    """
+    return build_circuit(read_netlist(path, seed))
 
 
-def parse(text: str, name: str = "netlist") -> Circuit:
-    """Read a netlist from a string (first line: the title) into a Circuit. Raises NetlistError.
+def parse(text: str, name: str = "netlist", seed: int | None = None) -> Circuit:
+    """Read a netlist from a string (first line: the title) into a Circuit. Raises NetlistError. `seed` as in `load`.
 
     >>> parse("divider\\nV1 in 0 10\\nR1 in out 1k\\nR2 out 0 1k").conductors.g
     array([0.001, 0.001])
     """
-    return build_circuit(parse_netlist(text, name))
+    return build_circuit(parse_netlist(text, name, seed))
 
 
 def build_circuit(netlist: Netlist) -> Circuit:
@@ -235,9 +248,9 @@ class _CircuitBuilder:
 
     def build(self) -> Circuit:
         tables = self.netlist.tables
-        r = tables["R"].values["r"]
-        linear = np.flatnonzero((r > 0) & np.isfinite(r))
-        self.add("conductors", "R", linear, 1.0 / r[linear])
+        r, g = tables["R"].values["r"], tables["R"].values["g"]
+        linear = np.flatnonzero(((g > 0) & np.isfinite(g)) | self._trained_opens())
+        self.add("conductors", "R", linear, g[linear])
         every_v = np.arange(len(tables["V"]))
         self.add("ties", "V", every_v, tables["V"].values["v"])
         shorts = np.flatnonzero(r == 0)
@@ -261,6 +274,20 @@ class _CircuitBuilder:
             crossbars=tuple(Crossbar(c.name, c.rows, c.cols, c.g) for c in self.netlist.crossbars),
             notes=tuple(self.notes),
         )
+
+    def _trained_opens(self) -> NDArray[np.bool_]:
+        """Rows of the open resistors, single or in an array, that `.train` names."""
+        table, arrays = self.netlist.tables["R"], self.netlist.arrays
+        found = np.zeros(len(table), bool)
+        opens = table.values["g"] == 0
+        if not opens.any():
+            return found
+        names = {name.lower() for name in self.netlist.trained}
+        for name in names:
+            if name in arrays and arrays[name].kind == "R":
+                found[arrays[name].start : arrays[name].stop] = True
+        found[[i for i in np.flatnonzero(opens).tolist() if table.names[i].lower() in names]] = True
+        return found & opens
 
     def _join(self, group: str) -> tuple[Ints, Ints, NDArray[np.int8], Ints, Floats]:
         pieces = self.pieces[group]

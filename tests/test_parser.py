@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import circuitsim as cs
 from circuitsim.errors import NetlistError
 from circuitsim.netlist import ArrayRef, Netlist, parse_netlist, read_netlist
 from circuitsim.netlist.expand import expand
@@ -582,7 +583,7 @@ def assert_same(fast: Netlist, general: Netlist) -> None:
     for kind, table in fast.tables.items():
         other = general.tables[kind]
         assert table.names == other.names
-        for mine, its in ((table.a, other.a), (table.b, other.b), (table.seq, other.seq)):
+        for mine, its in ((table.a, other.a), (table.b, other.b), (table.seq, other.seq), (table.order, other.order)):
             np.testing.assert_array_equal(mine, its, strict=True)
         assert table.values.keys() == other.values.keys()
         for column in table.values:
@@ -664,3 +665,60 @@ def test_valid_decks_mean_the_same_read_the_general_way(path: Path) -> None:
     assert isinstance(fast, Netlist)
     assert isinstance(general, Netlist)
     assert_same(fast, general)
+
+
+# ---- seed ------------------------------------------------------------------------------------------------------------
+
+DRAWS = ["title", ".param p={aunif(5, 1)}", "R1 a 0 {p}", "R2[0:3] a 0 {gauss(5, 0.1, 1)}", "V1 a 0 {limit(5, 1)}"]
+
+
+def test_a_seed_goes_before_that_of_the_deck(tmp_path: Path) -> None:
+    for own in ("", ".options seed=8", ".options temp=30 seed={4*2}"):
+        lines = [*DRAWS, own] if own else DRAWS
+        wanted = parse_netlist("\n".join([*lines, ".options seed=3"]))
+        path = tmp_path / "deck.cir"
+        path.write_text("\n".join(lines))
+        for found in (parse_netlist("\n".join(lines), seed=3), read_netlist(path, seed=3), read_netlist(path, 3)):
+            assert found.options == wanted.options
+            assert found.options.seed == 3
+            assert values(found) == values(wanted)
+            assert values(found, "V") == values(wanted, "V")
+        for circuit in (cs.parse("\n".join(lines), seed=3), cs.load(path, seed=3)):
+            assert circuit.netlist.options.seed == 3
+            np.testing.assert_array_equal(circuit.conductors.g, 1.0 / np.array(list(values(wanted).values())))
+
+
+def test_other_seeds_draw_other_values() -> None:
+    text = "\n".join([*DRAWS, ".options seed=8"])
+    assert values(parse_netlist(text)) == values(parse_netlist(text, seed=None)) == values(parse_netlist(text, seed=8))
+    drawn = [tuple(values(parse_netlist(text, seed=seed)).values()) for seed in (0, 1, 2, 8, 2**53)]
+    assert len(set(drawn)) == 5
+    assert parse_netlist(text, seed=0).options.seed == 0
+
+
+@pytest.mark.parametrize("seed", [-1, 2**53 + 1, 0.5])
+def test_a_seed_is_a_whole_number_that_a_deck_could_hold(seed: int) -> None:
+    with pytest.raises(cs.SettingsError, match=r"^seed .* is not a whole number from 0 to 2\^53; choose another$"):
+        parse_netlist("\n".join(DRAWS), seed=seed)
+
+
+def test_a_seed_does_not_mend_the_deck() -> None:
+    with pytest.raises(NetlistError, match="option seed: -1 is not a whole number from 0"):
+        parse_netlist("\n".join([*DRAWS, ".options seed=-1"]), seed=3)
+
+
+# ---- conductances ----------------------------------------------------------------------------------------------------
+
+
+def test_of_resistance_and_conductance_the_given_one_is_exact() -> None:
+    lines = [".param g=0.7", "R1 a 0 49", "R2 a 0 g=0.7", "R3 a 0 {g*10}", "R4[0:1] a 0 g={g}", "R5 a 0 g=0.7 m=2"]
+    table = deck(*lines, "R6 a 0 49 m=2", "R7 a 0 g=0", "R8 a 0 0", "R9 a 0 inf", "R10 a 0 1 scale=0").tables["R"]
+    r, g = (dict(zip(table.names, table.values[column].tolist(), strict=True)) for column in ("r", "g"))
+    assert [g["R2"], g["R4[0]"], g["R4[1]"], g["R5"]] == [0.7, 0.7, 0.7, 1.4]
+    assert [r["R1"], r["R3"], r["R6"]] == [49.0, 7.0, 24.5]
+    assert [g["R7"], g["R8"], g["R9"], g["R10"]] == [0.0, np.inf, 0.0, np.inf]
+    assert [r["R7"], r["R8"], r["R9"], r["R10"]] == [np.inf, 0.0, np.inf, 0.0]
+    for name in ("R1", "R3", "R6"):
+        assert g[name] == 1.0 / r[name]
+    for name in ("R2", "R4[0]", "R5"):
+        assert r[name] == 1.0 / g[name]

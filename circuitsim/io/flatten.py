@@ -13,14 +13,14 @@ Every element is written with its final value. What ngspice spells or treats dif
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.circuit import KINDS, Circuit
-from circuitsim.errors import SettingsError
+from circuitsim.io.deck import Names, refuse_batch, resistor_siemens, safe_names, source_volts, wrapped
 from circuitsim.laws import diode_kind
 from circuitsim.netlist.model import CrossbarCard
 
@@ -30,7 +30,6 @@ Floats = NDArray[np.float64]
 MIN_RON = 1e-6  # ohm, the smallest Ron that the ngspice manual allows for sidiode
 _OPEN = 1e300  # ohm or volt, for an infinite parameter
 _CHUNK = 65_536  # lines joined before they are written
-_WIDTH = 120
 
 _XSPICE_SPECIAL = re.compile(r"[][<>~%]|^null$", re.IGNORECASE)
 _EXECUTED = re.compile(r"\.|\*#|\*ng_script", re.IGNORECASE)  # ngspice obeys even a title that begins so
@@ -55,29 +54,9 @@ def flatten(circuit: Circuit, out: IO[str]) -> None:
     .op
     .end
     """
-    batch = max(circuit.ties.e.shape[0], circuit.current_sources.i.shape[0])
-    if batch > 1:
-        raise SettingsError(f"flatten: the sources have a batch of {batch} values, a netlist holds one; set one row")
+    refuse_batch(circuit, "flatten")
     for text in _Writer(circuit).chunks():
         out.write(text)
-
-
-class _Names:
-    """Names that are taken, in any case, and fresh ones made from them."""
-
-    def __init__(self, taken: Iterable[str] = ()) -> None:
-        self.taken = {name.lower() for name in taken}
-        self.last: dict[str, int] = {}
-
-    def fresh(self, wanted: str) -> str:
-        """`wanted` in letters, digits, `_` and `.`; with a number behind it when that is taken."""
-        base = re.sub(r"[^A-Za-z0-9_.]+", "_", wanted).strip("_") or "n"
-        name = base
-        while name.lower() in self.taken or _UNSAFE.search(name):
-            self.last[base] = self.last.get(base, 1) + 1
-            name = f"{base}_{self.last[base]}"
-        self.taken.add(name.lower())
-        return name
 
 
 class _Writer:
@@ -91,11 +70,11 @@ class _Writer:
         self.nodes = self._safe(self.netlist.nodes)
         self.names = {kind: self._safe(self.tables[kind].names) for kind in KINDS}
         self.crossbar_names = self._safe([x.name for x in circuit.crossbars])
-        self.node_names = _Names(self.nodes)
-        self.source_names = _Names(self.names["V"])
+        self.node_names = Names(_UNSAFE, self.nodes)
+        self.source_names = Names(_UNSAFE, self.names["V"])
         self.aliases: dict[int, str] = {}  # node -> its name on XSPICE devices
         self.r = self._resistances()
-        self.v = circuit.ties.e[0, circuit.ties.kind == KINDS.index("V")]
+        self.v = source_volts(circuit)
         self.loops = {kind: self.tables[kind].a == self.tables[kind].b for kind in KINDS}
         self.models: list[str] = []  # cards
         self.opens = 0  # diodes with IS = 0
@@ -119,11 +98,8 @@ class _Writer:
 
     def _safe(self, names: list[str]) -> list[str]:
         """The names with those replaced that ngspice cannot keep."""
-        if not _UNSAFE.search("\n".join(names)):
-            return names
-        fresh = _Names(names)
-        safe = [fresh.fresh(name) if _UNSAFE.search(name) else name for name in names]
-        self.renamed += [(old, new) for old, new in zip(names, safe, strict=True) if old != new]
+        safe, renamed = safe_names(names, _UNSAFE)
+        self.renamed += renamed
         return safe
 
     def _xspice_node(self, node: int) -> str:
@@ -141,10 +117,10 @@ class _Writer:
         netlist, options = self.netlist, self.netlist.options
         title = f"* {netlist.title}" if _EXECUTED.match(netlist.title) else netlist.title or "untitled"
         yield f"{title}\n* Plain SPICE, written by circuitsim flatten from {netlist.path}\n"
-        yield from _comment(".input", netlist.inputs)
-        yield from _comment(".output", [netlist.nodes[i] for i in netlist.outputs])
-        yield from _comment(".train", netlist.trained)
-        yield from _comment(".save", netlist.saves)
+        yield from wrapped("* .input", netlist.inputs)
+        yield from wrapped("* .output", [netlist.nodes[i] for i in netlist.outputs])
+        yield from wrapped("* .train", netlist.trained)
+        yield from wrapped("* .save", netlist.saves)
         yield from (f"* {new} stands for {old}, a name that ngspice cannot keep\n" for old, new in self.renamed)
         yield from (f"* left out, no DC current there: {what} ({count})\n" for what, count in self._left_out() if count)
         if any(" D(" in card for card in self.models) and not options.gmin:
@@ -171,13 +147,9 @@ class _Writer:
 
     def _resistances(self) -> Floats:
         """Ohm, as in the netlist where the circuit still has that value: 1/(1/r) may differ in the last digit."""
-        r = self.tables["R"].values["r"].copy()
-        c = self.circuit.conductors
-        own = c.kind == KINDS.index("R")
-        rows, g = c.row[own], c.g[own]
+        r, g = self.tables["R"].values["r"], resistor_siemens(self.circuit)
         with np.errstate(divide="ignore"):
-            r[rows] = np.where(g == 1.0 / r[rows], r[rows], 1.0 / g)
-        return r
+            return np.where(g == 1.0 / r, r, 1.0 / g)
 
     def _branches(self, kind: str, rows: Ints, values: Floats) -> Iterator[str]:
         """Lines `name a b value` of these rows of a table."""
@@ -224,9 +196,9 @@ class _Writer:
         """The cards of all diodes in deck order; on the way, those of their models."""
         table = self.tables["D"]
         cards: dict[int, str] = {}
-        self.model_names = _Names()
+        self.model_names = Names(_UNSAFE)
         self.written: dict[tuple[str, str], str] = {}
-        devices = _Names()
+        devices = Names(_UNSAFE)
         for m in np.unique(table.values["model"]).astype(int).tolist():
             model = self.netlist.models[m]
             kind, p, _ = diode_kind(model, self.netlist.at(model.seq))
@@ -267,15 +239,3 @@ def _sidiode(p: Mapping[str, float], area: float) -> str:
     if np.isfinite(p["vrev"]):
         values |= {"Vrev": p["vrev"], "Rrev": max(p["rrev"] / area, MIN_RON)}
     return f"sidiode({' '.join(f'{key}={value!r}' for key, value in values.items())})"
-
-
-def _comment(role: str, words: Sequence[str]) -> Iterator[str]:
-    """A role as comment lines of limited width."""
-    line = ""
-    for word in words:
-        if len(line) + len(word) >= _WIDTH:
-            yield f"* {role}{line}\n"
-            line = ""
-        line += f" {word}"
-    if line:
-        yield f"* {role}{line}\n"

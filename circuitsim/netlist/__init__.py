@@ -12,13 +12,19 @@ from circuitsim.netlist.source import check_text, read_bytes, read_text
 __all__ = ["ArrayRef", "CrossbarCard", "ModelCard", "Netlist", "Options", "Table", "parse_netlist", "read_netlist"]
 
 
-def read_netlist(path: str | Path) -> Netlist:
-    """Read a netlist file. Raises NetlistError (file:line, element, what was found, the cure)."""
-    return expand(read_text(read_bytes(Path(path), None), str(path)), str(path))
+def read_netlist(path: str | Path, seed: int | None = None) -> Netlist:
+    """Read a netlist file. Raises NetlistError (file:line, element, what was found, the cure).
+
+    seed: of the random functions in its expressions, in the place of `.options seed=`. SettingsError when it is no
+    whole number from 0 to 2^53.
+    """
+    return expand(read_text(read_bytes(Path(path), None), str(path)), str(path), seed)
 
 
-def parse_netlist(text: str, name: str = "netlist") -> Netlist:
+def parse_netlist(text: str, name: str = "netlist", seed: int | None = None) -> Netlist:
     """Read a netlist from a string; its first line is the title. `name` stands for the file in messages.
+
+    seed: see read_netlist.
 
     >>> parse_netlist("divider\\nV1 in 0 10\\nR1 in out 1k\\nR2 out 0 1k").nodes
     ['0', 'in', 'out']
@@ -29,4 +35,4 @@ def parse_netlist(text: str, name: str = "netlist") -> Netlist:
         line = text.count("\n", 0, error.start) + 1
         found = f"U+{ord(text[error.start]):04X}"
         raise NetlistError(f"{found} is no character of UTF-8 text; remove it", At(name, line)) from None
-    return expand(read_text(check_text(data, name), name), name)
+    return expand(read_text(check_text(data, name), name), name, seed)

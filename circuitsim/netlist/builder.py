@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 import numpy as np
@@ -19,7 +19,7 @@ from circuitsim.netlist.tokens import shown
 
 KINDS = "RVIDLC"
 _INDEX = re.compile(r"\[([0-9]{1,15})\]$")
-COLUMNS = {"R": ("r",), "V": ("v",), "I": ("i",), "D": ("model", "area", "m", "temp"), "L": (), "C": ()}
+COLUMNS = {"R": ("r", "g"), "V": ("v",), "I": ("i",), "D": ("model", "area", "m", "temp"), "L": (), "C": ()}
 
 
 @dataclass
@@ -42,7 +42,7 @@ class _PlainRows:
     a: Ints
     b: Ints
     seq: Ints
-    value: Floats
+    columns: list[Floats]  # one for each of COLUMNS
 
 
 class Builder:
@@ -128,10 +128,8 @@ class Builder:
         number = np.empty_like(by_first)
         number[by_first] = np.arange(by_first.size)
         for kind, t in tables.items():
-            tables[kind] = Table(kind, t.names, number[t.a], number[t.b], t.seq, t.values)
-        crossbars = tuple(
-            CrossbarCard(c.name, number[c.rows], number[c.cols], c.g, c.ranges, c.seq) for c in self.crossbars
-        )
+            tables[kind] = Table(kind, t.names, number[t.a], number[t.b], t.seq, t.order, t.values)
+        crossbars = tuple(replace(c, rows=number[c.rows], cols=number[c.cols]) for c in self.crossbars)
         return tables, crossbars, [self.nodes[i] for i in by_first.tolist()]
 
     def _table(self, kind: str, plain: list[_PlainRows]) -> Table:
@@ -142,13 +140,15 @@ class Builder:
         order = np.concatenate([order, *[c.seq for c in plain]])
         a, b = np.concatenate([a, *[c.a for c in plain]]), np.concatenate([b, *[c.b for c in plain]])
         seq = np.concatenate([np.array(rows.seq, np.int64), *[c.seq for c in plain]])
-        columns = [np.concatenate([np.array(c, float), *[p.value for p in plain]]) for c in rows.columns]
+        columns = [
+            np.concatenate([np.array(c, float), *[p.columns[k] for p in plain]]) for k, c in enumerate(rows.columns)
+        ]
         if not (order[1:] >= order[:-1]).all():
             sort = np.argsort(order, kind="stable")
             names = [names[i] for i in sort.tolist()]
-            a, b, seq, columns = a[sort], b[sort], seq[sort], [c[sort] for c in columns]
+            a, b, seq, order, columns = a[sort], b[sort], seq[sort], order[sort], [c[sort] for c in columns]
             self._move_arrays(kind, sort)
-        return Table(kind, names, a, b, seq, dict(zip(COLUMNS[kind], columns, strict=True)))
+        return Table(kind, names, a, b, seq, order, dict(zip(COLUMNS[kind], columns, strict=True)))
 
     def _move_arrays(self, kind: str, sort: Ints) -> None:
         """Array members stay together under the stable sort; note where each array went."""
@@ -170,10 +170,11 @@ class Builder:
         for kind in "RVI":
             chosen = np.flatnonzero(cards.letter == ord(kind.lower()))
             if chosen.size == len(names):
-                out[kind] = _PlainRows(names, a, b, plain.seq, cards.value)
+                out[kind] = _PlainRows(names, a, b, plain.seq, _plain_columns(kind, cards.value))
             elif chosen.size:
                 mine = [names[i] for i in chosen.tolist()]
-                out[kind] = _PlainRows(mine, a[chosen], b[chosen], plain.seq[chosen], cards.value[chosen])
+                columns = _plain_columns(kind, cards.value[chosen])
+                out[kind] = _PlainRows(mine, a[chosen], b[chosen], plain.seq[chosen], columns)
         return out
 
     def _plain_nodes(self, plain: Plain) -> Ints:
@@ -221,6 +222,11 @@ class Builder:
                 array = self.arrays.get(base)
                 if array is not None and all(i in r for i, r in zip(indices, array.indices, strict=False)):
                     raise _duplicate(name, *map(self.place, sorted([seq, self.names[base]])))
+
+
+def _plain_columns(kind: str, value: Floats) -> list[Floats]:
+    """The columns of plain cards: their value, for resistors in ohm, and its reciprocal."""
+    return [value, np.divide(1.0, value)] if kind == "R" else [value]
 
 
 def _cut(data: bytes, start: Ints, stop: Ints) -> list[str]:

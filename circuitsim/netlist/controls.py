@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from circuitsim.errors import NetlistError
+from circuitsim.errors import NetlistError, SettingsError
 from circuitsim.netlist.arrays import member_names, split_ranges
 from circuitsim.netlist.model import ABSOLUTE_ZERO, Netlist, Options, similar
 from circuitsim.netlist.numbers import parse_number
@@ -20,6 +20,7 @@ _SUPPORTED = (
 )
 _OPTIONS = frozenset({".options", ".option", ".opt"})
 _NUMBERS = ("temp", "tnom", "gmin", "rshunt", "scale", "seed")  # the options that count here
+_MOST_SEED = 2**53  # beyond, a number in a netlist is no longer exact
 _SKIPPED = frozenset(
     ".tran .ac .noise .tf .sens .pz .disto .four .fourier .meas .measure .plot .probe .width .sp .pss .hb".split()
 )
@@ -96,6 +97,15 @@ def read_options(cards: list[Card], root: Scope, note: Note) -> Options:
                 note(card.seq, f"option {shown(name)} has no effect here")
     seed = int(found.pop("seed", 0.0))
     return Options(seed=seed, **found)
+
+
+def with_seed(options: Options, seed: int | None) -> Options:
+    """The options with another seed; None leaves theirs. SettingsError for a seed that `.options` could not hold."""
+    if seed is None:
+        return options
+    if not 0 <= seed <= _MOST_SEED or seed != int(seed):
+        raise SettingsError(f"seed {seed} is not a whole number from 0 to 2^53; choose another")
+    return replace(options, seed=int(seed))
 
 
 def _option(root: Scope, name: str, word: str) -> float:

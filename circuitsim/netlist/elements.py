@@ -84,19 +84,21 @@ def _resistor(reader: CardReader, e: Element) -> None:
     if len(e.ranges) == 2:
         _crossbar(reader, e, r, g, factor)
     elif g is not None:
-        _add(reader, e, _inverse(e, g) * factor)
+        g = np.divide(_not_negative(e, g), factor)
+        _add(reader, e, np.divide(1.0, g), g)
     elif r is not None:
         if isinstance(r, float) and math.isinf(r):
             reader.remark(e, ": infinite resistance, an open circuit")
-        _add(reader, e, r * factor)
+        r = r * factor
+        _add(reader, e, r, np.divide(1.0, r))
 
 
-def _inverse(e: Element, g: Value) -> Value:
-    """1/g: infinite for g = 0."""
+def _not_negative(e: Element, g: Value) -> Value:
+    """A conductance as it is; NetlistError when it is negative."""
     if np.any(g < 0):
         k = int(np.argmin(g))
         raise NetlistError(f"{e.member(k)}: negative conductance {np.ravel(g)[k]:g} S; make it 0 or positive")
-    return np.divide(1.0, np.abs(g))  # abs: 1 / -0 is -inf
+    return np.abs(g)  # without the sign of -0: 1 / -0 is -inf
 
 
 def _factor(reader: CardReader, e: Element, keys: dict[str, Value], model: ModelCard | None) -> Value:
@@ -145,7 +147,7 @@ def _crossbar(reader: CardReader, e: Element, r: Value | None, g: Value | None, 
         k = int(np.argmin(g)) if low < 0 else int(np.argmax(~np.isfinite(g)))
         raise NetlistError(f"{e.member(k)}: conductance {g.ravel()[k]:g} S; make it finite and not negative")
     rows, cols = (np.array(end, np.int64) for end in reader.ends(e))
-    crossbar = CrossbarCard(e.base, rows, cols, g, (e.ranges[0], e.ranges[1]), e.card.seq)
+    crossbar = CrossbarCard(e.base, rows, cols, g, (e.ranges[0], e.ranges[1]), e.card.seq, e.order)
     reader.builder.add_crossbar(crossbar)
 
 

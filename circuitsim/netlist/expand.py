@@ -13,7 +13,7 @@ from circuitsim.netlist.arrays import split_ranges
 from circuitsim.netlist.builder import Builder
 from circuitsim.netlist.cards import CardReader
 from circuitsim.netlist.checks import check_values, remarks
-from circuitsim.netlist.controls import read_controls, read_options, with_roles
+from circuitsim.netlist.controls import read_controls, read_options, with_roles, with_seed
 from circuitsim.netlist.elements import read_element
 from circuitsim.netlist.model import Netlist
 from circuitsim.netlist.models import ModelTable
@@ -26,10 +26,13 @@ MAX_ELEMENTS = 50_000_000  # of an expanded netlist
 MAX_CROSSBAR = 1_000_000_000  # conductances of a crossbar: 8 GB
 
 
-def expand(text: Text, path: str) -> Netlist:
-    """Resolve parameters, arrays and subcircuits of a netlist that was read."""
+def expand(text: Text, path: str, seed: int | None = None) -> Netlist:
+    """Resolve parameters, arrays and subcircuits of a netlist that was read; `seed` goes before `.options seed=`.
+
+    Raises NetlistError, and SettingsError for a seed that no netlist can have.
+    """
     with np.errstate(all="ignore"):  # the values are checked at the end
-        return _Expansion(text, path).netlist()
+        return _Expansion(text, path, seed).netlist()
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class _Call:
 
 
 class _Expansion:
-    def __init__(self, text: Text, path: str) -> None:
+    def __init__(self, text: Text, path: str, seed: int | None) -> None:
         self.text = text
         self.path = path
         self.place = text.source.at
@@ -53,7 +56,7 @@ class _Expansion:
         self.top, cards = sort_cards(text.cards, self.place, self._note)
         self.root = Scope(self.top, None, "", np.random.default_rng(0), self.place)
         self.controls = read_controls(cards, self.place, self._note)
-        self.options = read_options(cards, self.root, self._note)
+        self.options = with_seed(read_options(cards, self.root, self._note), seed)
         self.root.rng = np.random.default_rng(self.options.seed)
         self.root.values["temper"] = self.options.temp
 

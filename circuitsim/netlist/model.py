@@ -26,7 +26,7 @@ _SHORT = 40  # characters of a name that is worth proposing
 class Table:
     """All elements of one kind, a row each, in deck order. `values` columns by kind:
 
-    R: `r` ohm (0: a short, inf: open)
+    R: `r` ohm (0: a short, inf: open) and `g` siemens; the deck gave one of them, exactly, the other is its reciprocal
     V: `v` volt, node a minus node b
     I: `i` ampere, from a to b through the source
     D: `model` row of Netlist.models, `area` and `m` factors, `temp` degree Celsius; a is the anode
@@ -38,6 +38,7 @@ class Table:
     a: Ints  # (n,) node index
     b: Ints  # (n,)
     seq: Ints  # (n,) place in the source
+    order: Ints  # (n,) place of the top-level card: the element's own, or the X card that it comes from
     values: Mapping[str, Floats]  # each (n,)
 
     def __len__(self) -> int:
@@ -53,7 +54,8 @@ class CrossbarCard:
     cols: Ints  # (nc,)
     g: Floats  # (nr, nc) S
     ranges: tuple[range, range]
-    seq: int
+    seq: int  # place in the source
+    order: int  # place of the top-level card
 
 
 @dataclass(frozen=True)
