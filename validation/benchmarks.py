@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def run_one(name: str, options: Options) -> list[Row]:
 def report(rows: Sequence[Row]) -> dict[str, Any]:
     """Everything that the JSON file holds."""
     return {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
         "versions": versions(),
         "rows": [{**asdict(row), "ratio": row.ratio, "met": row.met} for row in rows],

@@ -1,0 +1,212 @@
+"""Gradients: equilibrium propagation, implicit differentiation, back-propagation and finite differences agree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from circuitsim import Problem, Settings, SettingsError, compile_problem, parse, solve
+from circuitsim.backends.base import find_backend
+from circuitsim.gallery import Recipe, drn, random_circuit
+from training import eqprop
+from training.eqprop import Outputs, Phase, Trained
+from training.learner import LearningError
+
+Floats = NDArray[np.float64]
+
+EXACT = Phase(sweeps=0, tol=1e-13)
+CPU = find_backend("cpu")
+
+LEARNER = """a circuit in which everything learns
+V1 in 0 2
+V2 lift mid 0.5
+R1 in mid 1k
+R2 mid out 2k
+R3 lift out 3k
+R4 out 0 4k
+R5 mid 0 1k
+R6 in low 5k
+R7 low out 2k
+I1 0 out 0.2m
+I2 mid low 0.1m
+.model d D(is=1e-9 n=1.5)
+.model p D(ron=300 vfwd=0.2)
+.model perfect D(ron=0 vfwd=0.1)
+D1 out low d
+D2 mid 0 p
+D3 low 0 perfect
+RX[0:1][0:1] n[0:1] m[0:1] g={unif(1m, 0.5)}
+Ra n[0] in 1k
+Rb n[1] out 1k
+Rc m[0] mid 2k
+Rd m[1] 0 2k
+.output out m[0]
+.train R1 R2 R3 R4 R5 R6 R7 I1 I2 V1 V2 RX Ra Rd
+"""
+
+
+def equilibrium(problem: Problem) -> Floats:
+    solution = solve(problem, Settings(tol=1e-13))
+    return solution.x if solution.low is None else solution.x + solution.low
+
+
+def cost_of(problem: Problem, outputs: Outputs, targets: Floats) -> float:
+    y = outputs.voltages(problem, problem.drive(slice(0, problem.batch)), equilibrium(problem))
+    return float(0.5 * ((y - targets) ** 2).sum(axis=1).mean())
+
+
+def present(problem: Problem, trained: list[Trained]) -> dict[str, Floats]:
+    c = problem.circuit
+    tables = {"R": c.conductors.g, "V": c.ties.e[0], "I": c.current_sources.i[0]}
+    return {
+        e.name: c.crossbars[int(e.where[0])].g if e.kind == "crossbar" else tables[e.kind][e.where] for e in trained
+    }
+
+
+def differences(problem: Problem, outputs: Outputs, targets: Floats, values: Mapping[str, Floats]) -> list[Floats]:
+    """dC/dtheta by differences of exact solutions: central ones, and of second order to one side at g = 0."""
+    found = []
+    for name, value in values.items():
+        slope = np.zeros(value.shape)
+        for where in np.ndindex(value.shape):
+            step = 1e-4 * max(abs(float(value[where])), 1e-2 * float(np.abs(value).max()) or 1e-4)
+            total = 0.0
+            at_zero = value[where] == 0 and not name.startswith(("I", "V"))
+            for k, weight in ((0, -1.5), (1, 2.0), (2, -0.5)) if at_zero else ((1, 0.5), (-1, -0.5)):
+                moved = value.copy()
+                moved[where] += k * step
+                total += weight * cost_of(problem.with_values({name: moved}), outputs, targets)
+            slope[where] = total / step
+        found.append(slope)
+    return found
+
+
+def all_gradients(problem: Problem, targets: Floats, beta: float) -> dict[str, list[Floats]]:
+    outputs, trained = eqprop.find_outputs(problem), eqprop.trained_elements(problem)
+    drive = problem.drive(slice(0, problem.batch))
+    x = equilibrium(problem)
+
+    def gradient(fields: list[eqprop.Fields]) -> list[Floats]:
+        parts = [eqprop.gradient(problem, trained, outputs, f) for f in fields]
+        return [np.sum(slopes, axis=0) for slopes in zip(*parts, strict=True)]
+
+    found = {"implicit": gradient([eqprop.implicit_fields(problem, drive, x, outputs, targets)])}
+    for variant in eqprop.VARIANTS:
+        fields, _ = eqprop.ep_fields(problem, drive, x, outputs, targets, eqprop.nudges(variant, beta), EXACT, CPU)
+        found[variant] = gradient([fields])
+    fields_of_steps, _ = eqprop.bp_fields(problem, drive, x, outputs, targets, 400, "float64", CPU)
+    found["bp"] = gradient(fields_of_steps)
+    found["finite"] = differences(problem, outputs, targets, present(problem, trained))
+    return found
+
+
+def relative(found: list[Floats], wanted: list[Floats]) -> float:
+    """The largest error, each element's over its largest slope and the largest of all (weighed by nothing)."""
+    return max(
+        float(np.abs(f - w).max() / max(np.abs(w).max(), 1e-6 * max(np.abs(v).max() for v in wanted)))
+        for f, w in zip(found, wanted, strict=True)
+    )
+
+
+def test_all_routes_agree_where_everything_learns() -> None:
+    problem = compile_problem(parse(LEARNER))
+    found = all_gradients(problem, np.array([[0.3, -0.1]]), beta=1e-7)
+    assert relative(found["implicit"], found["finite"]) < 1e-6
+    assert relative(found["centred"], found["implicit"]) < 1e-6
+    assert relative(found["bp"], found["implicit"]) < 1e-6
+    for variant in ("positive", "negative"):  # of first order in beta only
+        assert relative(found[variant], found["implicit"]) < 1e-3
+    silent = [e.name for e, s in zip(eqprop.trained_elements(problem), found["implicit"], strict=True) if not s.any()]
+    assert silent == ["R6"]  # from a source to a node that a perfect diode holds
+
+
+@pytest.mark.parametrize("sizes", [(6, 4), (6, 8, 3), (5, 8, 6, 2), (4, 6, 6, 6, 2)])
+def test_all_routes_agree_on_layered_networks(sizes: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(len(sizes))
+    problem = compile_problem(parse(drn(sizes, seed=3, gain=30.0)))
+    problem = problem.with_values({"Vx": 30 * rng.normal(size=(3, sizes[0]))})
+    found = all_gradients(problem, rng.normal(size=(3, sizes[-1])), beta=1e-5)
+    assert relative(found["implicit"], found["finite"]) < 1e-6
+    assert relative(found["centred"], found["implicit"]) < 1e-6
+    assert relative(found["bp"], found["implicit"]) < 1e-6
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_all_routes_agree_on_random_circuits(seed: int) -> None:
+    """Ties, shorts, diodes of all kinds, current sources, a crossbar with holes; not layered, not bipartite."""
+    rng = np.random.default_rng(seed)
+    text = random_circuit(rng, Recipe(decades=1.0, subcircuits=0))
+    circuit = parse(text)
+    problem = compile_problem(circuit)
+    x, drive, unit = equilibrium(problem), problem.drive(slice(0, 1)), problem.topology.index_of_node
+    moves = (x > drive.lo + 1e-6) & (x < drive.hi - 1e-6)  # an output that a perfect diode holds teaches nothing
+    free = [k for k in range(1, len(circuit.nodes)) if unit[k] >= 0 and moves[0, unit[k]]]
+    roles = ".output " + " ".join(circuit.nodes[k] for k in free[:2])
+    names = [n for kind in "RI" for n in circuit.netlist.tables[kind].names]
+    shorts = set(np.array(circuit.netlist.tables["R"].names)[circuit.netlist.tables["R"].values["r"] == 0].tolist())
+    names = [n for n in names if n not in shorts] + [c.name for c in circuit.crossbars]
+    problem = compile_problem(parse(f"{text}\n{roles}\n.train {' '.join(names)}"))
+    targets = rng.normal(size=(1, 2))
+    found = all_gradients(problem, targets, beta=1e-8)
+    assert relative(found["implicit"], found["finite"]) < 1e-4
+    assert relative(found["centred"], found["implicit"]) < 1e-4
+    assert relative(found["bp"], found["implicit"]) < 1e-4
+
+
+def test_trained_sources_hold_offsets_and_outputs() -> None:
+    """A voltage source between free nodes, its far node an output: C depends on its voltage directly too."""
+    text = "t\nV1 in 0 3\nR1 in a 1k\nR2 a 0 1k\nV2 b a 0.7\nR3 b 0 2k\n.output b\n.train V1 V2 R2"
+    problem = compile_problem(parse(text))
+    found = all_gradients(problem, np.array([[0.4]]), beta=1e-6)
+    for route in ("implicit", "centred", "bp"):
+        assert relative(found[route], found["finite"]) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("deck", "message"),
+    [
+        ("R1 a 0 1\nI1 0 a 1\n.output a", "has nothing to train"),
+        ("R1 a 0 1\nI1 0 a 1\n.train R1", "has no outputs"),
+        ("V1 a 0 1\nR1 a b 1\nR2 b 0 1\n.output a\n.train R1", "output node a is held by a voltage source"),
+        ("V1 a 0 1\nR1 a b 1\nR2 b 0 0\nR3 a c 1\nR4 c 0 1\n.output c\n.train R2", "R2: a resistor of 0 ohm"),
+        (
+            "V1 a 0 1\nR1 a b 1\nR2 b 0 1\n.model i D(ron=0)\nD1 b a i\n.output b\n.train V1",
+            "V1: ideal diode D1 hangs on this voltage source",
+        ),
+    ],
+)
+def test_roles_that_cannot_learn(deck: str, message: str) -> None:
+    problem = compile_problem(parse("t\n" + deck))
+    with pytest.raises(SettingsError, match=message):
+        eqprop.find_outputs(problem)
+        eqprop.trained_elements(problem)
+
+
+def test_a_nudge_that_leaves_the_problem_not_convex_is_refused() -> None:
+    """Two outputs of 1.2 S each, joined by 1 S: each alone bears -1 S, both together do not."""
+    text = "t\nI1 0 a 1\nR1 a 0 5\nR2 b 0 5\nR3 a b 1\n.output a b\n.train R1"
+    problem = compile_problem(parse(text))
+    outputs = eqprop.find_outputs(problem)
+    eqprop.check_convex(problem, outputs, -0.19)
+    eqprop.check_nudge(problem, outputs, -1.0)
+    with pytest.raises(LearningError, match=r"nudged by -0\.21 S is not convex; choose a smaller nudge"):
+        eqprop.check_convex(problem, outputs, -0.21)
+    with pytest.raises(LearningError, match=r"not convex: output [ab] has a conductance of 1.2 S in all"):
+        eqprop.check_nudge(problem, outputs, -1.3)
+
+
+@pytest.mark.parametrize("n", [5, 40])
+def test_positive_definite(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from scipy import sparse
+
+    rng = np.random.default_rng(n)
+    a = rng.normal(size=(n, n))
+    a = a @ a.T + np.eye(n)
+    smallest = float(np.linalg.eigvalsh(a)[0])
+    for limit in (10_000, 1):  # the dense and the sparse way
+        monkeypatch.setattr(eqprop, "_DENSE", limit)
+        for shift, wanted in ((0.999 * smallest, True), (1.001 * smallest, False), (1e9, False)):
+            assert eqprop.positive_definite(sparse.csr_array(a - shift * np.eye(n))) is wanted

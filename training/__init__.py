@@ -1,0 +1,1 @@
+"""Netlists that learn: equilibrium propagation on any circuit with `.input`, `.output` and `.train` roles."""

@@ -1,0 +1,161 @@
+"""Learning on any circuit: a step solves the prepared problem, takes the gradient (eqprop.py), moves the values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim import Problem, SettingsError
+from circuitsim.backends.base import Backend
+from circuitsim.circuit import Circuit
+from circuitsim.problem import Drive
+from training import eqprop
+from training.eqprop import Phase, Trained
+from training.learner import Learner, LearningError, Samples, Tally, check_arrays, tally_of
+from training.recipe import Recipe
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+_CHECK_EVERY = 1000  # steps between two tests of convexity
+_TILE = 256  # samples whose outputs are computed together
+
+
+class GeneralLearner(Learner):
+    """See learner.Learner. The state between steps is x, the unknowns of the problem, one row a sample of the batch."""
+
+    def __init__(self, problem: Problem, recipe: Recipe, backend: Backend) -> None:
+        self.problem, self.recipe, self.backend = problem, recipe, backend
+        self.batch_size = recipe.batch_size
+        self.outputs_at = eqprop.find_outputs(problem)
+        self.trained = eqprop.trained_elements(problem)
+        self.sources = input_sources(problem.circuit)
+        self.phase = Phase(recipe.sweeps, recipe.tol, recipe.dtype)
+        self.state = np.zeros((recipe.batch_size, problem.n_free))
+        self.free = self.state
+        self.steps = 0
+        self.betas = eqprop.nudges(recipe.variant, recipe.nudge)
+
+    def train(self, samples: Samples, order: Ints, rates: Mapping[str, float]) -> Tally:
+        tally = Tally()
+        for first in range(0, order.size, self.batch_size):
+            rows = order[first : first + self.batch_size]
+            tally += self._step(samples, rows, rates)
+        return tally
+
+    def _step(self, samples: Samples, rows: Ints, rates: Mapping[str, float]) -> Tally:
+        targets = samples.targets[rows].astype(np.float64)
+        problem, drive = self._driven(samples, rows)
+        if self.recipe.algorithm == "ep" and self.steps % _CHECK_EVERY == 0:
+            eqprop.check_convex(problem, self.outputs_at, min(self.betas))
+        self.free = eqprop.free_phase(problem, drive, self.state, self.phase, self.backend)
+        y = self.outputs_at.voltages(problem, drive, self.free)
+        gradients = self._gradients(problem, drive, targets)
+        self._move(gradients, rates)
+        self.steps += 1
+        return tally_of(y, targets)
+
+    def _driven(self, samples: Samples, rows: Ints | slice) -> tuple[Problem, Drive]:
+        """The problem with its inputs at these samples."""
+        count = sum(n for _, n in self.sources)
+        values = self.recipe.gain * samples.inputs(rows, count)
+        problem = self.problem.with_values(split_inputs(self.sources, values))
+        return problem, problem.drive(slice(0, values.shape[0]))
+
+    def _gradients(self, problem: Problem, drive: Drive, targets: Floats) -> list[Floats]:
+        """The gradient of each trained element; moves the state to where the method leaves it."""
+        r, out = self.recipe, self.outputs_at
+        if r.algorithm == "implicit":
+            fields = [eqprop.implicit_fields(problem, drive, self.free, out, targets)]
+            self.state = self.free
+        elif r.algorithm == "bp":
+            fields, self.state = eqprop.bp_fields(
+                problem, drive, self.free, out, targets, r.sweeps, r.dtype, self.backend
+            )
+        else:
+            one, self.state = eqprop.ep_fields(
+                problem, drive, self.free, out, targets, self.betas, self.phase, self.backend
+            )
+            fields = [one]
+        parts = [eqprop.gradient(problem, self.trained, out, f) for f in fields]
+        return [sum(values[1:], start=values[0]) for values in zip(*parts, strict=True)]
+
+    def _move(self, gradients: list[Floats], rates: Mapping[str, float]) -> None:
+        """A step down the gradient; conductances stay at 0 or above."""
+        new = {}
+        for element, value, slope in zip(self.trained, self.values().values(), gradients, strict=True):
+            moved = value - rates[element.name] * slope
+            if not np.isfinite(moved).all():
+                raise LearningError(f"{element.name}: its new values are not finite; choose smaller learning rates")
+            new[element.name] = np.maximum(moved, 0.0) if element.is_conductance else moved
+        self._set(new)
+
+    def _set(self, values: Mapping[str, Floats]) -> None:
+        problem = self.problem.with_values(values)
+        if problem.topology is not self.problem.topology:
+            raise LearningError(
+                "a trained conductance fell to 0, or left 0, and cut a node off from the circuit or joined it; choose "
+                "smaller learning rates, or give that node a resistor that does not learn"
+            )
+        self.problem = problem
+
+    def outputs(self, samples: Samples, rows: slice) -> Floats:
+        found = []
+        for first in range(rows.start, rows.stop, _TILE):
+            problem, drive = self._driven(samples, slice(first, min(first + _TILE, rows.stop)))
+            zero = np.zeros((problem.batch, problem.n_free))
+            x = eqprop.free_phase(problem, drive, zero, self.phase, self.backend)
+            found.append(self.outputs_at.voltages(problem, drive, x))
+        return np.concatenate(found)
+
+    def values(self) -> dict[str, Floats]:
+        return {element.name: _value(self.problem.circuit, element) for element in self.trained}
+
+    def arrays(self) -> dict[str, NDArray]:
+        return {"state": self.state.copy(), "steps": np.array(self.steps), **_copies(self.values())}
+
+    def restore(self, arrays: Mapping[str, NDArray]) -> None:
+        check_arrays(arrays, self.arrays())
+        self.state = np.array(arrays["state"])
+        self.steps = int(arrays["steps"])
+        self._set({element.name: arrays[element.name] for element in self.trained})
+
+    def free_state(self) -> list[Floats]:
+        return [self.free]
+
+
+def _copies(values: Mapping[str, Floats]) -> dict[str, NDArray]:
+    return {name: value.copy() for name, value in values.items()}
+
+
+def _value(circuit: Circuit, element: Trained) -> Floats:
+    """The values that an element has now."""
+    if element.kind == "crossbar":
+        return circuit.crossbars[int(element.where[0])].g
+    if element.kind == "R":
+        return circuit.conductors.g[element.where]
+    table = circuit.ties.e if element.kind == "V" else circuit.current_sources.i
+    return table[0, element.where]
+
+
+def input_sources(circuit: Circuit) -> list[tuple[str, int]]:
+    """The `.input` elements, with the number of sources in each. SettingsError when there are none."""
+    names = circuit.netlist.inputs
+    if not names:
+        raise SettingsError(f"{circuit.netlist.path} has no inputs; add `.input` with the sources that take the data")
+    found = []
+    for name in names:
+        _, start, stop = circuit.rows_of(name)
+        found.append((name, stop - start))
+    both = {name.lower() for name in names} & {name.lower() for name in circuit.netlist.trained}
+    if both:
+        raise SettingsError(f"{sorted(both)[0]} is in .input and in .train: it cannot both take the data and learn")
+    return found
+
+
+def split_inputs(sources: list[tuple[str, int]], values: Floats) -> dict[str, Floats]:
+    """Columns of values (rows, sources), element by element."""
+    stops = np.cumsum([count for _, count in sources])
+    return {name: values[:, stop - count : stop] for (name, count), stop in zip(sources, stops, strict=True)}

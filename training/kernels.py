@@ -1,0 +1,585 @@
+"""The step of equilibrium propagation on a layered netlist, in Numba. Flat arrays, no names, no checks of input.
+
+Twin: layers.py, whose equations these are. How the work is arranged:
+
+- A crossbar is stored rows x columns; the last one transposed, its few outputs being the rows. One pass over the rows
+  serves both directions of a sweep: for a block of rows the dot products with the column layer complete the rows'
+  currents, the rows settle, and their new voltages are added into the column layer's currents.
+- `s` of a layer is what is known of its currents; when the layer has settled it goes back to the layer's base (bias,
+  and for layer 0 the drive of the inputs), and the neighbours add to it from then on.
+- The two nudged phases are one batch of 2B rows: v1, and below it delta (or v2 in the plain form).
+- The update of a step is left pending and joins the next step's pass: update, clip, sums, and - for the input
+  crossbar - the next drive, while a row is in the cache.
+
+Sizes: B samples a batch; layer k has n[k + 1] units, n[0] inputs. State, s and base of layer k are the (2B, n) blocks
+that start at 2B u[k] of their flat arrays; `unit` arrays (sums, bounds, biases) have layer k at u[k].
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+_FAST = {"contract", "reassoc", "nsz", "arcp"}
+_BLOCK = 16  # rows of a crossbar between dot products and accumulation: they stay in the second-level cache
+_TILE = 4096  # columns of the input crossbar at a time: their sums and drives stay there too
+
+_PARALLEL = 200_000  # entries of a crossbar from which threads pay
+
+OK, NOT_CONVEX, NOT_FINITE = 0, 1, 2
+FREE, DIFFERENCE, PLAIN = 0, 1, 2
+
+
+# -- products of a few rows of a matrix with a few rows of a batch -----------------------------------------------------
+
+
+@njit(cache=True, fastmath=_FAST, nogil=True)
+def _dots(g, first, rows, x, count, out):
+    """out[b, r] = g[first + r] . x[b] for r < rows, b < count."""
+    n = g.shape[1]
+    r = 0
+    while r + 2 <= rows:
+        i = first + r
+        b = 0
+        while b + 4 <= count:
+            s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = g.dtype.type(0)
+            for j in range(n):
+                g0, g1 = g[i, j], g[i + 1, j]
+                x0, x1, x2, x3 = x[b, j], x[b + 1, j], x[b + 2, j], x[b + 3, j]
+                s00 += g0 * x0
+                s01 += g0 * x1
+                s02 += g0 * x2
+                s03 += g0 * x3
+                s10 += g1 * x0
+                s11 += g1 * x1
+                s12 += g1 * x2
+                s13 += g1 * x3
+            out[b, r], out[b + 1, r], out[b + 2, r], out[b + 3, r] = s00, s01, s02, s03
+            out[b, r + 1], out[b + 1, r + 1], out[b + 2, r + 1], out[b + 3, r + 1] = s10, s11, s12, s13
+            b += 4
+        while b < count:
+            s0 = s1 = g.dtype.type(0)
+            for j in range(n):
+                s0 += g[i, j] * x[b, j]
+                s1 += g[i + 1, j] * x[b, j]
+            out[b, r], out[b, r + 1] = s0, s1
+            b += 1
+        r += 2
+    while r < rows:
+        for b in range(count):
+            s0 = g.dtype.type(0)
+            for j in range(n):
+                s0 += g[first + r, j] * x[b, j]
+            out[b, r] = s0
+        r += 1
+
+
+@njit(cache=True, fastmath=_FAST, nogil=True)
+def _add(g, first, rows, y, count, s):
+    """s[b] += sum over r < rows of y[b, first + r] g[first + r]."""
+    n = g.shape[1]
+    r = 0
+    while r + 4 <= rows:
+        i = first + r
+        b = 0
+        while b + 2 <= count:
+            y00, y01, y02, y03 = y[b, i], y[b, i + 1], y[b, i + 2], y[b, i + 3]
+            y10, y11, y12, y13 = y[b + 1, i], y[b + 1, i + 1], y[b + 1, i + 2], y[b + 1, i + 3]
+            for j in range(n):
+                g0, g1, g2, g3 = g[i, j], g[i + 1, j], g[i + 2, j], g[i + 3, j]
+                s[b, j] += g0 * y00 + g1 * y01 + g2 * y02 + g3 * y03
+                s[b + 1, j] += g0 * y10 + g1 * y11 + g2 * y12 + g3 * y13
+            b += 2
+        while b < count:
+            y00, y01, y02, y03 = y[b, i], y[b, i + 1], y[b, i + 2], y[b, i + 3]
+            for j in range(n):
+                s[b, j] += g[i, j] * y00 + g[i + 1, j] * y01 + g[i + 2, j] * y02 + g[i + 3, j] * y03
+            b += 1
+        r += 4
+    while r < rows:
+        for b in range(count):
+            y0 = y[b, first + r]
+            for j in range(n):
+                s[b, j] += g[first + r, j] * y0
+        r += 1
+
+
+# -- settling ----------------------------------------------------------------------------------------------------------
+
+
+@njit(cache=True, nogil=True)
+def _settle(mode, s, v, extra, first, stop, size, a, lo, hi, nudged, t, beta1, beta2):
+    """Units first:stop of a layer take their exact step; `extra` (rows, stop - first) is added to their currents s.
+
+    v (2B, n) takes the new state; a, lo, hi (n,); nudged: the layer is the outputs, with targets t (B, n).
+    """
+    zero = a.dtype.type(0)
+    b1 = beta1 if nudged else zero
+    b2 = beta2 if nudged else zero
+    gap = beta1 - beta2
+    inverse = a.dtype.type(1) / gap if gap != zero else zero
+    for b in range(size):
+        for u in range(first, stop):
+            s1 = s[b, u] + extra[b, u - first]
+            target = t[b, u] if nudged else zero
+            p1 = (s1 + b1 * target) / (a[u] + b1)
+            v1 = min(max(p1, lo[u]), hi[u])
+            v[b, u] = v1
+            if mode == FREE:
+                continue
+            other = s[size + b, u] + extra[size + b, u - first]
+            if mode == PLAIN:
+                v[size + b, u] = min(max((other + b2 * target) / (a[u] + b2), lo[u]), hi[u])
+                continue
+            dp = other / (a[u] + b2)
+            if nudged:
+                dp += (a[u] * target - s1) / ((a[u] + b1) * (a[u] + b2))
+            p2 = p1 - gap * dp
+            v2 = min(max(p2, lo[u]), hi[u])
+            v[size + b, u] = dp if v1 == p1 and v2 == p2 else (v1 - v2) * inverse
+
+
+@njit(cache=True, nogil=True)
+def _pass_rows(mode, g, first, stop, s_row, v_row, v_col, s_col, size, a, lo, hi, nudged, t, beta1, beta2):
+    """Rows first:stop of a crossbar: complete their currents, settle them, add them into the columns' currents."""
+    count = size if mode == FREE else 2 * size
+    extra = np.empty((count, _BLOCK), g.dtype)
+    for i in range(first, stop, _BLOCK):
+        rows = min(_BLOCK, stop - i)
+        _dots(g, i, rows, v_col, count, extra)
+        _settle(mode, s_row, v_row, extra, i, i + rows, size, a, lo, hi, nudged, t, beta1, beta2)
+        _add(g, i, rows, v_row, count, s_col)
+
+
+@njit(cache=True, parallel=True, nogil=True)
+def _pass_parallel(mode, g, s_row, v_row, v_col, s_col, size, a, lo, hi, nudged, t, beta1, beta2, n_parts, parts):
+    """_pass_rows, each part of the rows on its own thread, into sums of its own in `parts`."""
+    rows, cols = g.shape
+    count = size if mode == FREE else 2 * size
+    for k in prange(n_parts):
+        part = parts[k * count * cols : (k + 1) * count * cols].reshape(count, cols)
+        part[:] = 0
+        first, stop = _part(rows, k, n_parts)
+        _pass_rows(mode, g, first, stop, s_row, v_row, v_col, part, size, a, lo, hi, nudged, t, beta1, beta2)
+    for k in range(n_parts):
+        part = parts[k * count * cols : (k + 1) * count * cols].reshape(count, cols)
+        for b in range(count):
+            for j in range(cols):
+                s_col[b, j] += part[b, j]
+
+
+@njit(cache=True, nogil=True)
+def _part(rows, k, n_parts):
+    """The rows of part k: whole blocks."""
+    first = (rows * k // n_parts) // _BLOCK * _BLOCK
+    return first, rows if k + 1 == n_parts else (rows * (k + 1) // n_parts) // _BLOCK * _BLOCK
+
+
+# -- one sweep ---------------------------------------------------------------------------------------------------------
+
+
+@njit(cache=True, nogil=True)
+def _layer(flat, u, k, n, rows):
+    """The (rows, n_k) block of layer k."""
+    return flat[rows * u[k] : rows * (u[k] + n[k + 1])].reshape(rows, n[k + 1])
+
+
+@njit(cache=True, nogil=True)
+def _crossbar_of_rows(k, depth):
+    """The crossbar whose rows are layer k, and the layer of its columns; -1 when there is none."""
+    if depth > 1 and k == depth - 1:
+        return k, k - 1  # the last one, transposed
+    if k < depth - 2:
+        return k + 1, k + 1
+    return -1, -1
+
+
+@njit(cache=True, nogil=True)
+def _reset(mode, s, base, size):
+    """The currents of a layer that has settled go back to its base; those of delta to 0."""
+    s[:size] = base
+    if mode == DIFFERENCE:
+        s[size:] = 0
+    elif mode == PLAIN:
+        s[size:] = base
+
+
+@njit(cache=True, nogil=True)
+def _sweep(mode, n, u, where, g, v, s, base, size, a, lo, hi, t, beta1, beta2, zeros, n_parts, parts):
+    """Layers 0, 2, ... at once, then 1, 3, ..."""
+    depth = n.size - 1
+    for parity in range(2):
+        for k in range(parity, depth, 2):
+            units = n[k + 1]
+            own = slice(u[k], u[k] + units)
+            v_row, s_row = _layer(v, u, k, n, 2 * size), _layer(s, u, k, n, 2 * size)
+            nudged = mode != FREE and k == depth - 1
+            c, other = _crossbar_of_rows(k, depth)
+            if c < 0:
+                _settle(
+                    mode, s_row, v_row, zeros, 0, units, size, a[own], lo[own], hi[own], nudged, t, beta1, beta2
+                )  # fmt: skip
+            else:
+                cols = n[other + 1]
+                matrix = g[where[c] : where[c] + units * cols].reshape(units, cols)
+                v_col, s_col = _layer(v, u, other, n, 2 * size), _layer(s, u, other, n, 2 * size)
+                if n_parts > 1 and units * cols >= _PARALLEL:
+                    _pass_parallel(
+                        mode, matrix, s_row, v_row, v_col, s_col, size, a[own], lo[own], hi[own], nudged, t,
+                        beta1, beta2, n_parts, parts,
+                    )  # fmt: skip
+                else:
+                    _pass_rows(
+                        mode, matrix, 0, units, s_row, v_row, v_col, s_col, size, a[own], lo[own], hi[own], nudged, t,
+                        beta1, beta2,
+                    )  # fmt: skip
+            _reset(mode, s_row, _layer(base, u, k, n, size), size)
+
+
+# -- the update of a step, and the sums of the next --------------------------------------------------------------------
+
+
+@njit(cache=True, fastmath=_FAST, nogil=True)
+def _lower(p, c, sums, zero):
+    """p <- max(0, p - c); sums += p."""
+    for j in range(p.size):
+        value = p[j] - c[j]
+        value = value if value > zero else zero
+        p[j] = value
+        sums[j] += value
+
+
+@njit(cache=True, fastmath=_FAST, nogil=True)
+def _lower_two(p, q, c, sums, zero):
+    """_lower of two rows."""
+    for j in range(p.size):
+        one, two = p[j] - c[j], q[j] - c[j]
+        one = one if one > zero else zero
+        two = two if two > zero else zero
+        p[j], q[j] = one, two
+        sums[j] += one + two
+
+
+@njit(cache=True, fastmath=_FAST, nogil=True)
+def _turn_two(p, q, c, x0, x1, x2, x3, e0, e1, e2, e3, sums, zero):
+    """p <- max(0, p - c + x e), q <- max(0, q - c - x e), four samples; sums += both."""
+    for j in range(p.size):
+        slope = x0 * e0[j] + x1 * e1[j] + x2 * e2[j] + x3 * e3[j]
+        one, two = p[j] - c[j] + slope, q[j] - c[j] - slope
+        one = one if one > zero else zero
+        two = two if two > zero else zero
+        p[j], q[j] = one, two
+        sums[j] += one + two
+
+
+@njit(cache=True, fastmath=_FAST, nogil=True)
+def _drive_two(p, q, x0, x1, x2, x3, d0, d1, d2, d3):
+    """d_b += x_b (p - q), four samples."""
+    for j in range(p.size):
+        value = p[j] - q[j]
+        d0[j] += x0 * value
+        d1[j] += x1 * value
+        d2[j] += x2 * value
+        d3[j] += x3 * value
+
+
+@njit(cache=True, fastmath=_FAST, nogil=True)
+def _turn(p, c, sign, x, e, sums, zero):
+    """p <- max(0, p - c + sign x e), any number of samples; sums += p."""
+    for j in range(p.size):
+        slope = zero
+        for b in range(x.size):
+            slope += x[b] * e[b, j]
+        value = p[j] - c[j] + sign * slope
+        value = value if value > zero else zero
+        p[j] = value
+        sums[j] += value
+
+
+@njit(cache=True, fastmath=_FAST, nogil=True)
+def _drive(p, sign, x, drive):
+    """drive[b] += sign x[b] p, any number of samples."""
+    for b in range(x.size):
+        xb = sign * x[b]
+        for j in range(p.size):
+            drive[b, j] += xb * p[j]
+
+
+@njit(cache=True, nogil=True)
+def _lit(x):
+    """Whether any sample has this feature."""
+    lit = False
+    for value in x:
+        lit |= value != 0
+    return lit
+
+
+@njit(cache=True, fastmath=_FAST, nogil=True)
+def _input_columns(g, first, stop, c, e, x_old, x_new, sums, drive):
+    """Columns first:stop of the input crossbar: g <- max(0, g - c + x_old e); sums += g; drive += x_new g.
+
+    x_old, x_new (features, B). With twice as many rows as features, row m + i takes the negated feature i: both rows go
+    together, and the drive takes their difference, in which nothing cancels later. A feature that is 0 in the whole
+    batch (most pixels are) needs no product. Four samples have loops of their own: they are the paper's batch.
+    """
+    m, size = x_old.shape
+    zero, one = g.dtype.type(0), g.dtype.type(1)
+    mirrored = g.shape[0] == 2 * m
+    four = mirrored and size == 4
+    c, sums = c[first:stop], sums[first:stop]
+    e0, e1 = e[0, first:stop], e[1 % size, first:stop]
+    e2, e3 = e[2 % size, first:stop], e[3 % size, first:stop]
+    d0, d1 = drive[0, first:stop], drive[1 % size, first:stop]
+    d2, d3 = drive[2 % size, first:stop], drive[3 % size, first:stop]
+    for i in range(m):
+        p = g[i, first:stop]
+        q = g[m + i, first:stop] if mirrored else p
+        old, new = x_old[i], x_new[i]
+        if not _lit(old):
+            if mirrored:
+                _lower_two(p, q, c, sums, zero)
+            else:
+                _lower(p, c, sums, zero)
+        elif four:
+            _turn_two(p, q, c, old[0], old[1], old[2], old[3], e0, e1, e2, e3, sums, zero)
+        else:
+            _turn(p, c, one, old, e[:, first:stop], sums, zero)
+            if mirrored:
+                _turn(q, c, -one, old, e[:, first:stop], sums, zero)
+        if not _lit(new):
+            continue
+        if four:
+            _drive_two(p, q, new[0], new[1], new[2], new[3], d0, d1, d2, d3)
+        else:
+            _drive(p, one, new, drive[:, first:stop])
+            if mirrored:
+                _drive(q, -one, new, drive[:, first:stop])
+
+
+@njit(cache=True, parallel=True, nogil=True)
+def _input_parallel(g, tiles, c, e, x_old, x_new, sums, drive):
+    """_input_columns, tiles of columns on all threads."""
+    for k in prange(tiles):
+        first, stop = g.shape[1] * k // tiles, g.shape[1] * (k + 1) // tiles
+        _input_columns(g, first, stop, c, e, x_old, x_new, sums, drive)
+
+
+@njit(cache=True, fastmath=_FAST, nogil=True)
+def _update_rows(g, first, stop, pending, factor, d_row, t_row, d_col, t_col, row_sums, col_sums, feeds, v_row, s_col):
+    """Rows first:stop of a crossbar between free layers.
+
+    g <- max(0, g - factor x sum_b (d_row - d_col) (t_row - t_col)) when an update is pending (d: delta, t: total); its
+    sums by row and column; where `feeds`, the rows' voltages are added into the columns' currents.
+    """
+    size = s_col.shape[0]
+    zero = g.dtype.type(0)
+    n = g.shape[1]
+    for block in range(first, stop, _BLOCK):
+        rows = min(_BLOCK, stop - block)
+        for i in range(block, block + rows):
+            if pending and size == 4:
+                d0, d1, d2, d3 = d_row[0, i], d_row[1, i], d_row[2, i], d_row[3, i]
+                t0, t1, t2, t3 = t_row[0, i], t_row[1, i], t_row[2, i], t_row[3, i]
+                for j in range(n):
+                    slope = (d0 - d_col[0, j]) * (t0 - t_col[0, j]) + (d1 - d_col[1, j]) * (t1 - t_col[1, j])
+                    slope += (d2 - d_col[2, j]) * (t2 - t_col[2, j]) + (d3 - d_col[3, j]) * (t3 - t_col[3, j])
+                    g[i, j] = max(g[i, j] - factor * slope, zero)
+            elif pending:
+                for j in range(n):
+                    slope = zero
+                    for b in range(size):
+                        slope += (d_row[b, i] - d_col[b, j]) * (t_row[b, i] - t_col[b, j])
+                    g[i, j] = max(g[i, j] - factor * slope, zero)
+            total = zero
+            for j in range(n):
+                total += g[i, j]
+                col_sums[j] += g[i, j]
+            row_sums[i] += total
+        if feeds:
+            _add(g, block, rows, v_row, size, s_col)
+
+
+@njit(cache=True, parallel=True, nogil=True)
+def _update_parallel(
+    g, pending, factor, d_row, t_row, d_col, t_col, row_sums, col_sums, feeds, v_row, s_col, n_parts, parts
+):
+    """_update_rows, each part of the rows on its own thread, into sums of its own."""
+    rows, cols = g.shape
+    count = s_col.shape[0] + 1
+    for k in prange(n_parts):
+        part = parts[k * count * cols : (k + 1) * count * cols].reshape(count, cols)
+        part[:] = 0
+        first, stop = _part(rows, k, n_parts)
+        _update_rows(
+            g, first, stop, pending, factor, d_row, t_row, d_col, t_col, row_sums, part[count - 1], feeds, v_row,
+            part[: count - 1],
+        )  # fmt: skip
+    for k in range(n_parts):
+        part = parts[k * count * cols : (k + 1) * count * cols].reshape(count, cols)
+        for j in range(cols):
+            col_sums[j] += part[count - 1, j]
+        for b in range(count - 1):
+            for j in range(cols):
+                s_col[b, j] += part[b, j]
+
+
+@njit(cache=True, nogil=True)
+def _prepare(
+    n, u, where, g, v, s, base, size, a, bias, delta, total, x_old, x_new, rates, pending, feeds, c, e, n_parts, parts
+):
+    """Finish the update that is pending; sums a of all layers, their bases, what the odd layers' state adds to s."""
+    depth = n.size - 1
+    a[:] = 0
+    scale = g.dtype.type(1.0 / size)
+    half = g.dtype.type(0.5)
+    units = n[1]
+    d, t = _layer(delta, u, 0, n, size), _layer(total, u, 0, n, size)
+    factor = rates[0] * scale if pending else g.dtype.type(0)
+    c[:] = 0
+    for b in range(size):
+        for j in range(units):
+            c[j] += factor * half * d[b, j] * t[b, j]
+            e[b, j] = factor * d[b, j]
+    base_0 = _layer(base, u, 0, n, size)
+    base_0[:] = 0
+    matrix = g[: n[0] * units].reshape(n[0], units)
+    tiles = max(1, units // _TILE)
+    if tiles > 1 and n_parts > 1:
+        _input_parallel(matrix, tiles, c, e, x_old, x_new, a[:units], base_0)
+    else:
+        for k in range(tiles):
+            first, stop = units * k // tiles, units * (k + 1) // tiles
+            _input_columns(matrix, first, stop, c, e, x_old, x_new, a[:units], base_0)
+    for k in range(depth):
+        own_base, own_s = _layer(base, u, k, n, size), _layer(s, u, k, n, 2 * size)
+        for b in range(size):
+            for j in range(n[k + 1]):
+                own_base[b, j] = bias[u[k] + j] + own_base[b, j] if k == 0 else bias[u[k] + j]
+                own_s[b, j] = own_base[b, j]
+    for k in range(depth):
+        m, other = _crossbar_of_rows(k, depth)
+        if m < 0:
+            continue
+        rows, cols = n[k + 1], n[other + 1]
+        matrix = g[where[m] : where[m] + rows * cols].reshape(rows, cols)
+        d_row, t_row = _layer(delta, u, k, n, size), _layer(total, u, k, n, size)
+        d_col, t_col = _layer(delta, u, other, n, size), _layer(total, u, other, n, size)
+        row_sums, col_sums = a[u[k] : u[k] + rows], a[u[other] : u[other] + cols]
+        s_col, v_row = _layer(s, u, other, n, 2 * size)[:size], _layer(v, u, k, n, 2 * size)
+        factor = half * rates[m] * scale
+        if n_parts > 1 and rows * cols >= _PARALLEL:
+            _update_parallel(
+                matrix, pending, factor, d_row, t_row, d_col, t_col, row_sums, col_sums, feeds and k % 2 == 1, v_row,
+                s_col, n_parts, parts,
+            )  # fmt: skip
+        else:
+            _update_rows(
+                matrix, 0, rows, pending, factor, d_row, t_row, d_col, t_col, row_sums, col_sums,
+                feeds and k % 2 == 1, v_row, s_col,
+            )  # fmt: skip
+
+
+# -- a run of steps ----------------------------------------------------------------------------------------------------
+
+
+@njit(cache=True, nogil=True)
+def _load(features, row, b, scale, x):
+    """Column b of x (features, B): the scaled features of a sample."""
+    for i in range(x.shape[0]):
+        x[i, b] = features[row, i] * scale
+
+
+@njit(cache=True, nogil=True)
+def _measure(y, t, size, tally):
+    """Cost and errors of the free state: tally[0] += sum of C, tally[1] += wrong answers."""
+    for b in range(size):
+        best = wanted = 0
+        for k in range(t.shape[1]):
+            tally[0] += 0.5 * (np.float64(y[b, k]) - np.float64(t[b, k])) ** 2
+            if y[b, k] > y[b, best]:
+                best = k
+            if t[b, k] > t[b, wanted]:
+                wanted = k
+        tally[1] += best != wanted
+
+
+@njit(cache=True, nogil=True)
+def steps(
+    features, unit_volts, targets, order, sweeps, mode, n, u, where, g, bias, lo, hi, rates, bias_rates, beta1, beta2,
+    v, free, delta, total, n_parts, tally,
+):  # fmt: skip
+    """One step for every B rows of `order`; returns OK, or why it stopped and the output unit concerned.
+
+    n (L + 1,) sizes; u (L,) and where (L,) first unit of a layer, first entry of a crossbar; g, bias, lo, hi flat;
+    rates, bias_rates (L,); v (2B units) the state between steps in its first B rows of each layer; free, delta, total
+    (B units) what the last step measured; tally: sum of costs, wrong answers.
+    """
+    depth = n.size - 1
+    size = free.size // bias.size
+    dtype = g.dtype
+    units = bias.size
+    most = 0
+    for k in range(depth):
+        most = max(most, n[k + 1])
+    s, base, a = np.zeros(2 * size * units, dtype), np.zeros(size * units, dtype), np.zeros(units, dtype)
+    x_old, x_new = np.zeros((features.shape[1], size), dtype), np.zeros((features.shape[1], size), dtype)
+    zeros = np.zeros((2 * size, most), dtype)
+    parts = np.zeros(n_parts * (2 * size + 1) * most if n_parts > 1 else 0, dtype)
+    c, e = np.zeros(n[1], dtype), np.zeros((size, n[1]), dtype)
+    t = np.zeros((size, n[depth]), dtype)
+    gap = beta1 - beta2
+    scale = dtype.type(1.0 / size)
+    pending = False
+    count = order.size // size
+    status, unit = OK, 0
+    for step in range(count + 1):
+        x_old, x_new = x_new, x_old
+        last = step == count
+        if not last:
+            for b in range(size):
+                row = order[step * size + b]
+                _load(features, row, b, unit_volts, x_new)
+                for k in range(t.shape[1]):
+                    t[b, k] = targets[row, k]
+        _prepare(
+            n, u, where, g, v, s, base, size, a, bias, delta, total, x_old, x_new, rates, pending, not last, c, e,
+            n_parts, parts,
+        )  # fmt: skip
+        if last:
+            break
+        pending = False
+        for k in range(n[depth]):
+            if a[u[depth - 1] + k] + min(beta1, beta2) <= 0:
+                status, unit = NOT_CONVEX, k
+        if status != OK:
+            break
+        for _ in range(sweeps):
+            _sweep(FREE, n, u, where, g, v, s, base, size, a, lo, hi, t, beta1, beta2, zeros, n_parts, parts)
+        _measure(_layer(v, u, depth - 1, n, 2 * size), t, size, tally)
+        if not np.isfinite(tally[0]):
+            status = NOT_FINITE
+            break
+        for k in range(depth):
+            state, s_k = _layer(v, u, k, n, 2 * size), _layer(s, u, k, n, 2 * size)
+            _layer(free, u, k, n, size)[:] = state[:size]
+            if mode == PLAIN:
+                state[size:] = state[:size]
+                s_k[size:] = s_k[:size]
+            else:
+                state[size:] = 0
+                s_k[size:] = 0
+        for _ in range(sweeps):
+            _sweep(mode, n, u, where, g, v, s, base, size, a, lo, hi, t, beta1, beta2, zeros, n_parts, parts)
+        for k in range(depth):
+            state, d, both = _layer(v, u, k, n, 2 * size), _layer(delta, u, k, n, size), _layer(total, u, k, n, size)
+            for b in range(size):
+                for j in range(n[k + 1]):
+                    if mode == PLAIN:
+                        d[b, j] = (state[b, j] - state[size + b, j]) / gap
+                        both[b, j] = state[b, j] + state[size + b, j]
+                    else:
+                        d[b, j] = state[size + b, j]
+                        both[b, j] = state[b, j] + state[b, j] - gap * d[b, j]
+                    bias[u[k] + j] += bias_rates[k] * scale * d[b, j]
+        pending = True
+    return status, unit

@@ -1,0 +1,197 @@
+"""Learning on a layered netlist: the fast path (kernels.py), and the plain one (layers.py) for what that leaves out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim import Problem
+from training import eqprop, kernels, layers
+from training.layers import Layers, Weights
+from training.learner import Learner, LearningError, Samples, Tally, check_arrays, tally_of
+from training.recipe import Recipe
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+_CHECK_EVERY = 10_000  # steps between two tests of convexity
+_TILE = 500  # samples whose outputs are computed together
+_KEPT = ("g", "bias", "v", "free", "delta", "total")
+
+
+class LayeredLearner(Learner):
+    """See learner.Learner.
+
+    Conductances, biases and state are flat arrays of one dtype, as the kernel wants them, with views layer by layer.
+    The last of several crossbars is held transposed.
+    """
+
+    def __init__(self, problem: Problem, structure: Layers, recipe: Recipe, *, kernel: bool, threads: int) -> None:
+        self.problem, self.structure, self.recipe = problem, structure, recipe
+        self.batch_size = recipe.batch_size
+        self.fast = kernel and recipe.algorithm != "bp" and recipe.tol is None
+        self.threads = threads
+        self.betas = (0.0, 0.0) if recipe.algorithm == "implicit" else eqprop.nudges(recipe.variant, recipe.nudge)
+        self.form = "difference" if recipe.algorithm == "implicit" else recipe.form
+        self.outputs_at = eqprop.find_outputs(problem)
+        self.steps = 0
+        dtype = np.dtype(recipe.dtype)
+        self.n = np.array(structure.sizes, np.int64)
+        self.unit = np.concatenate([[0], np.cumsum(self.n[1:])])[:-1]
+        self.where = np.concatenate([[0], np.cumsum(self.n[:-1] * self.n[1:])])
+        units = int(self.n[1:].sum())
+        self.g, self.bias = np.empty(int(self.where[-1]), dtype), np.empty(units, dtype)
+        self.lo, self.hi = (np.concatenate(bounds).astype(dtype) for bounds in (structure.lo, structure.hi))
+        self.v = np.zeros(2 * self.batch_size * units, dtype)
+        self.free, self.delta, self.total = (np.zeros(self.batch_size * units, dtype) for _ in range(3))
+        c = problem.circuit
+        g = {x.name: x.g for x in c.crossbars}
+        for k, (name, bias) in enumerate(zip(structure.crossbars, structure.biases, strict=True)):
+            self._crossbar(k)[:] = g[name]
+            self._bias(k)[:] = structure.fixed[k]
+            if bias is not None:
+                _, start, stop = c.rows_of(bias)
+                self._bias(k)[:] += c.current_sources.i[0, start:stop].astype(dtype)
+
+    # -- steps -----------------------------------------------------------------------------------------------------
+
+    def train(self, samples: Samples, order: Ints, rates: Mapping[str, float]) -> Tally:
+        self.structure.check_inputs(samples)
+        self._check_convex()
+        by_name = {name.lower(): rate for name, rate in rates.items()}
+        dtype = self.g.dtype
+        g_rates = np.array([by_name.get(name.lower(), 0.0) for name in self.structure.crossbars], dtype)
+        b_rates = np.array([by_name.get((name or "").lower(), 0.0) for name in self.structure.biases], dtype)
+        run = self._kernel_steps if self.fast else self._plain_steps
+        tally = run(samples, order, g_rates, b_rates)
+        self.steps += order.size // self.batch_size
+        return tally
+
+    def _kernel_steps(self, samples: Samples, order: Ints, g_rates: NDArray, b_rates: NDArray) -> Tally:
+        scalar = self.g.dtype.type
+        sums = np.zeros(2)
+        mode = kernels.DIFFERENCE if self.form == "difference" else kernels.PLAIN
+        status, unit = kernels.steps(
+            samples.features, scalar(self.recipe.gain * samples.scale), samples.targets, order, self.recipe.sweeps,
+            mode, self.n, self.unit, self.where, self.g, self.bias, self.lo, self.hi, g_rates, b_rates,
+            scalar(self.betas[0]), scalar(self.betas[1]), self.v, self.free, self.delta, self.total,
+            self.threads, sums,
+        )  # fmt: skip
+        if status == kernels.NOT_CONVEX:
+            node = self.problem.circuit.nodes[int(self.outputs_at.nodes[unit])]
+            raise eqprop.not_convex(node, float(self._weights().a[-1][unit]), min(self.betas))
+        if status == kernels.NOT_FINITE:
+            raise LearningError("the voltages are no longer finite numbers; choose smaller learning rates")
+        return Tally(order.size, float(sums[0]), int(sums[1]))
+
+    def _plain_steps(self, samples: Samples, order: Ints, g_rates: NDArray, b_rates: NDArray) -> Tally:
+        tally = Tally()
+        for first in range(0, order.size, self.batch_size):
+            tally += self._plain_step(samples, order[first : first + self.batch_size], g_rates, b_rates)
+        return tally
+
+    def _plain_step(self, samples: Samples, rows: Ints, g_rates: NDArray, b_rates: NDArray) -> Tally:
+        r, depth, size = self.recipe, self.structure.depth, self.batch_size
+        w, x, targets = self._weights(), self._inputs(samples, rows), samples.targets[rows].astype(self.g.dtype)
+        base = layers.drive(w, x)
+        v = [self._layer(self.v, k)[:size].copy() for k in range(depth)]
+        layers.relax_free(w, base, v, r.sweeps, r.tol)
+        tally = tally_of(v[-1].astype(np.float64), targets.astype(np.float64))
+        if not np.isfinite(tally.cost):
+            raise LearningError("the voltages are no longer finite numbers; choose smaller learning rates")
+        for k in range(depth):
+            self._layer(self.free, k)[:] = v[k]
+        if r.algorithm == "bp":
+            slopes = layers.backpropagate(w, base, x, v, targets, r.sweeps)
+        else:
+            pair = layers.relax_pair(w, base, v, targets, self.betas, r.sweeps, self.form, r.tol)
+            slopes = layers.pair_gradients(x, pair, self.betas[0] - self.betas[1])
+            v = pair.v1
+            for k in range(depth):
+                self._layer(self.delta, k)[:] = pair.delta[k]
+                self._layer(self.total, k)[:] = 2 * v[k] - (self.betas[0] - self.betas[1]) * pair.delta[k]
+        for k in range(depth):
+            self._layer(self.v, k)[:size] = v[k]
+            g, bias = self._crossbar(k), self._bias(k)
+            np.maximum(g - g_rates[k] * slopes[0][k], 0, out=g)
+            bias -= b_rates[k] * slopes[1][k]
+        return tally
+
+    def _check_convex(self) -> None:
+        """Now and then, whether the negative nudge leaves the problem convex."""
+        if self.steps // _CHECK_EVERY == self._checked or self.recipe.algorithm != "ep":
+            return
+        self._checked = self.steps // _CHECK_EVERY
+        eqprop.check_convex(self.problem.with_values(self.values()), self.outputs_at, min(self.betas))
+
+    _checked = -1
+
+    def _inputs(self, samples: Samples, rows: Ints | slice) -> NDArray:
+        return (self.recipe.gain * samples.inputs(rows, int(self.n[0]))).astype(self.g.dtype)
+
+    def outputs(self, samples: Samples, rows: slice) -> Floats:
+        w, found = self._weights(), []
+        for first in range(rows.start, rows.stop, _TILE):
+            base = layers.drive(w, self._inputs(samples, slice(first, min(first + _TILE, rows.stop))))
+            v = [np.zeros((base[0].shape[0], int(n)), self.g.dtype) for n in self.n[1:]]
+            layers.relax_free(w, base, v, self.recipe.sweeps, self.recipe.tol)
+            found.append(v[-1].astype(np.float64))
+        return np.concatenate(found)
+
+    # -- values ----------------------------------------------------------------------------------------------------
+
+    def _transposed(self, k: int) -> bool:
+        return 0 < k == self.structure.depth - 1
+
+    def _crossbar(self, k: int) -> NDArray:
+        """Crossbar k, (n_{k-1}, n_k), a view."""
+        rows, cols = int(self.n[k]), int(self.n[k + 1])
+        flat = self.g[self.where[k] : self.where[k + 1]]
+        return flat.reshape(cols, rows).T if self._transposed(k) else flat.reshape(rows, cols)
+
+    def _bias(self, k: int) -> NDArray:
+        """The currents into layer k, (n_k,), a view."""
+        return self.bias[self.unit[k] : self.unit[k] + self.n[k + 1]]
+
+    def _layer(self, flat: NDArray, k: int) -> NDArray:
+        """Layer k of an array of so many rows for each unit, (rows, n_k), a view."""
+        rows = flat.size // self.bias.size
+        first = rows * int(self.unit[k])
+        return flat[first : first + rows * int(self.n[k + 1])].reshape(rows, -1)
+
+    def _weights(self) -> Weights:
+        depth = range(self.structure.depth)
+        ends = [slice(int(u), int(u + n)) for u, n in zip(self.unit, self.n[1:], strict=True)]
+        return Weights(
+            [self._crossbar(k) for k in depth],
+            [self._bias(k) for k in depth],
+            [self.lo[end] for end in ends],
+            [self.hi[end] for end in ends],
+        )
+
+    def values(self) -> dict[str, Floats]:
+        s, found = self.structure, {}
+        crossbars = {name.lower(): k for k, name in enumerate(s.crossbars)}
+        biases = {name.lower(): k for k, name in enumerate(s.biases) if name is not None}
+        for name in self.problem.circuit.netlist.trained:
+            k = crossbars.get(name.lower())
+            if k is not None:
+                found[name] = self._crossbar(k).astype(np.float64)
+            else:
+                k = biases[name.lower()]
+                found[name] = self._bias(k).astype(np.float64) - s.fixed[k]
+        return found
+
+    def arrays(self) -> dict[str, NDArray]:
+        return {"steps": np.array(self.steps), **{name: getattr(self, name).copy() for name in _KEPT}}
+
+    def restore(self, arrays: Mapping[str, NDArray]) -> None:
+        check_arrays(arrays, self.arrays())
+        self.steps = int(arrays["steps"])
+        for name in _KEPT:
+            getattr(self, name)[:] = arrays[name]
+
+    def free_state(self) -> list[Floats]:
+        return [self._layer(self.free, k).astype(np.float64) for k in range(self.structure.depth)]

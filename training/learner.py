@@ -1,0 +1,122 @@
+"""What a training run asks of a network (Learner) and of its data (Samples)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim.errors import SettingsError
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A data set. Row k asks the outputs for targets[k] when the sources are driven by gain x scale x features[k].
+
+    With twice as many sources as features, the second half of the sources takes the negated features.
+    """
+
+    features: NDArray  # (n, n_features), any real dtype: grey levels stay bytes
+    scale: float  # 1/255 for grey levels
+    targets: NDArray[np.float32]  # (n, n_outputs) V; one-hot for classes
+
+    def __post_init__(self) -> None:
+        if self.features.ndim != 2 or self.targets.ndim != 2 or len(self.features) != len(self.targets):
+            raise SettingsError(
+                f"features {self.features.shape} and targets {self.targets.shape} must be matrices of as many rows"
+            )
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def head(self, count: int) -> Samples:
+        """The first `count` samples (all, when there are fewer)."""
+        return Samples(self.features[:count], self.scale, self.targets[:count])
+
+    def inputs(self, rows: Ints | slice, sources: int) -> Floats:
+        """What drives the sources, before the gain: (rows, sources). SettingsError when the numbers do not fit."""
+        values = self.scale * self.features[rows].astype(np.float64)
+        if sources == 2 * values.shape[1]:
+            return np.concatenate([values, -values], axis=1)
+        if sources != values.shape[1]:
+            raise SettingsError(
+                f"the data has {values.shape[1]} features a sample: `.input` needs as many sources, or twice as many "
+                f"(the second half takes the negated features); the netlist has {sources}"
+            )
+        return values
+
+    def check_outputs(self, outputs: int) -> None:
+        """SettingsError when the targets are not as many as the outputs."""
+        if self.targets.shape[1] != outputs:
+            raise SettingsError(
+                f"the data has {self.targets.shape[1]} targets a sample (for classes: one a class), the netlist's "
+                f"`.output` has {outputs} nodes; they must be as many"
+            )
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Sums over the samples of some steps, measured at the free state before each update."""
+
+    samples: int = 0
+    cost: float = 0.0  # sum of C = 1/2 |y - target|^2, V^2
+    wrong: int = 0  # samples whose largest output is not that of the largest target
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(self.samples + other.samples, self.cost + other.cost, self.wrong + other.wrong)
+
+
+def tally_of(y: Floats, targets: Floats) -> Tally:
+    """Cost and errors of a batch: outputs y and targets, (rows, n_outputs) V."""
+    wrong = int((y.argmax(axis=1) != targets.argmax(axis=1)).sum())
+    return Tally(y.shape[0], 0.5 * float(((y - targets) ** 2).sum()), wrong)
+
+
+class Learner(Protocol):
+    """A netlist with roles, ready to learn. It owns its conductances, biases and the state between steps."""
+
+    batch_size: int
+
+    def train(self, samples: Samples, order: Ints, rates: Mapping[str, float]) -> Tally:
+        """One step for every `batch_size` entries of `order` (rows of `samples`; its length a multiple).
+
+        `rates` gives the learning rate of each trained element by its name. Raises LearningError when a nudged
+        problem is not convex or values are no longer finite.
+        """
+
+    def outputs(self, samples: Samples, rows: slice) -> Floats:
+        """The output voltages, (rows, n_outputs), from a state of zero, as at test time."""
+
+    def arrays(self) -> dict[str, NDArray]:
+        """Everything that steps change, by name, for a checkpoint; copies."""
+
+    def restore(self, arrays: Mapping[str, NDArray]) -> None:
+        """Go on from what `arrays` returned. SettingsError when names, shapes or types do not fit."""
+
+    def values(self) -> dict[str, Floats]:
+        """The trained elements' values by name (S, A, V), in `.train` order, for Circuit.with_values."""
+
+    def free_state(self) -> list[Floats]:
+        """Free states before the last update, one array (batch, units) a layer; one in all when there are no layers."""
+
+
+class LearningError(SettingsError):
+    """A step of learning cannot be taken; the message says why and what helps."""
+
+
+def check_arrays(found: Mapping[str, NDArray], wanted: Mapping[str, NDArray]) -> None:
+    """SettingsError unless both have the same names, shapes and types."""
+    for name, array in wanted.items():
+        if name not in found:
+            raise SettingsError(f"no array '{name}' there; it holds {', '.join(found)}")
+        if found[name].shape != array.shape or found[name].dtype != array.dtype:
+            raise SettingsError(
+                f"array '{name}' is {found[name].dtype} {found[name].shape}, this network needs "
+                f"{array.dtype} {array.shape}"
+            )

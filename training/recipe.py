@@ -1,0 +1,195 @@
+"""Recipes: what a netlist does not say about its training. One small TOML file each."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from circuitsim.backends.base import DTYPES
+from circuitsim.errors import SettingsError
+
+RECIPES = Path(__file__).parent / "recipes"
+
+ALGORITHMS = ("ep", "bp", "implicit")
+_CHOICES = {
+    "algorithm": ALGORITHMS,
+    "variant": ("centred", "positive", "negative"),
+    "form": ("difference", "plain"),
+    "dtype": DTYPES,
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a netlist is trained. Defaults are those of the paper's smallest network.
+
+    netlist            the netlist file
+    algorithm          ep (equilibrium propagation), bp (back-propagation through the last sweeps), implicit
+    variant            of ep: nudges of +nudge and -nudge (centred), of +nudge (positive), of -nudge (negative)
+    form               of ep: relax the difference of the two nudged states (difference) or both states (plain)
+    gain               V for each unit of the data (grey levels run from 0 to 1), applied to the `.input` sources
+    sweeps             of a phase, T
+    tol                relax every phase until its relative KCL violation is below this, instead of `sweeps` sweeps
+    nudge              beta, S
+    conductance_rates  learning rates: one for all trained conductances, or one each, in `.train` order
+    bias_rates         the same for trained sources
+    decay              factor on all learning rates after each epoch
+    batch_size, epochs, dtype
+    expected           known errors in percent: {"ep": {"test": ..., "train": ...}, "bp": ...}; may be empty
+    """
+
+    netlist: Path
+    algorithm: str = "ep"
+    variant: str = "centred"
+    form: str = "difference"
+    gain: float = 100.0
+    sweeps: int = 4
+    tol: float | None = None
+    nudge: float = 1.0
+    conductance_rates: tuple[float, ...] = (0.006,)
+    bias_rates: tuple[float, ...] = (0.006,)
+    decay: float = 0.99
+    batch_size: int = 4
+    epochs: int = 10
+    dtype: str = "float32"
+    expected: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for key, choices in _CHOICES.items():
+            if getattr(self, key) not in choices:
+                raise SettingsError(f"unknown {key} '{getattr(self, key)}': choose {', '.join(choices)}")
+        for key in ("gain", "nudge"):
+            if not (math.isfinite(getattr(self, key)) and getattr(self, key) > 0):
+                raise SettingsError(f"{key} must be a positive number, found {getattr(self, key):g}")
+        if not 0 < self.decay <= 1:
+            raise SettingsError(f"decay must lie above 0 and be at most 1, found {self.decay:g}")
+        if self.tol is not None and not 0 < self.tol < 1:
+            raise SettingsError(f"tol must lie between 0 and 1, found {self.tol:g}")
+        for key in ("sweeps", "batch_size", "epochs"):
+            if getattr(self, key) < 1:
+                raise SettingsError(f"{key} must be at least 1, found {getattr(self, key)}")
+        for key in ("conductance_rates", "bias_rates"):
+            rates = getattr(self, key)
+            if not rates or not all(math.isfinite(rate) and rate >= 0 for rate in rates):
+                raise SettingsError(f"{key} must be numbers >= 0, one or more, found {list(rates)}")
+
+    def rates(self, trained: Sequence[tuple[str, bool]], epoch: int) -> dict[str, float]:
+        """The learning rate of each trained element (name, is a conductance) after `epoch` epochs of decay.
+
+        Raises SettingsError when the recipe has another number of rates than the netlist has elements.
+        """
+        found: dict[str, float] = {}
+        for key, kind in (("conductance_rates", True), ("bias_rates", False)):
+            names = [name for name, is_conductance in trained if is_conductance is kind]
+            given = getattr(self, key)
+            if len(given) not in (1, len(names)) and names:
+                what = "conductances" if kind else "sources"
+                raise SettingsError(
+                    f"{key} has {len(given)} numbers, the netlist trains {len(names)} {what} ({', '.join(names)}); "
+                    "give one, or one for each"
+                )
+            every = given * len(names) if len(given) == 1 else given
+            found |= {name: rate * self.decay**epoch for name, rate in zip(names, every, strict=False)}
+        return {name: found[name] for name, _ in trained}
+
+    def table(self) -> dict[str, Any]:
+        """Plain values, as for a JSON file."""
+        return {
+            **asdict(self),
+            "netlist": str(self.netlist),
+            "expected": {k: dict(v) for k, v in self.expected.items()},
+        }
+
+
+def names() -> list[str]:
+    """The recipes that ship."""
+    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+
+
+def find_recipe(netlist: str, recipe_file: Path | None = None) -> Recipe:
+    """The recipe for the name of a shipped one (`drn-2h`), or for a netlist file.
+
+    A netlist file has the recipe of `recipe_file`, else the TOML file beside it of the same stem, else the defaults.
+    """
+    shipped = RECIPES / f"{netlist}.toml"
+    if netlist in names():
+        return (
+            read_recipe(shipped)
+            if recipe_file is None
+            else replace(read_recipe(recipe_file), netlist=read_recipe(shipped).netlist)
+        )
+    path = Path(netlist)
+    if not path.is_file():
+        near = difflib.get_close_matches(netlist, names(), 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise SettingsError(f"no netlist '{netlist}': give a file, or one of {', '.join(names())}{hint}")
+    beside = path.with_suffix(".toml")
+    if recipe_file is None and not beside.is_file():
+        return Recipe(path)
+    return replace(read_recipe(recipe_file or beside), netlist=path)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a TOML file whose keys are the fields of Recipe; `netlist` is relative to the file.
+
+    Raises SettingsError, naming file and key.
+    """
+    try:
+        with path.open("rb") as file:
+            table = tomllib.load(file)
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot read the recipe: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not a TOML file: {error}") from None
+    known = {f.name: f.type for f in fields(Recipe)}
+    for key in table:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f"; did you mean {near[0]}?" if near else f"; keys are {', '.join(known)}"
+            raise SettingsError(f"{path}: unknown key '{key}'{hint}")
+    try:
+        values = {key: _value(key, str(known[key]), value) for key, value in table.items()}
+        values["netlist"] = path.parent / values.get("netlist", f"{path.stem}.cir")
+        return Recipe(**values)
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from None
+
+
+def _value(key: str, kind: str, value: Any) -> Any:
+    """A TOML value as the field's type."""
+    if key == "expected":
+        if isinstance(value, dict) and all(
+            how in ALGORITHMS and isinstance(errors, dict) and all(_is_number(x) for x in errors.values())
+            for how, errors in value.items()
+        ):
+            return value
+        raise SettingsError("expected must be tables of errors in percent: [expected.ep] test = 3.46")
+    if key == "netlist" or kind == "str":
+        if isinstance(value, str):
+            return value
+    elif kind.startswith("tuple"):
+        if isinstance(value, list) and all(_is_number(x) for x in value):
+            return tuple(float(x) for x in value)
+        if _is_number(value):
+            return (float(value),)
+    elif kind == "int":
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+    elif _is_number(value):
+        return float(value)
+    wanted = {"int": "a whole number", "str": "text"}.get(kind, "numbers" if kind.startswith("tuple") else "a number")
+    raise SettingsError(f"{key} must be {'a file name' if key == 'netlist' else wanted}, found {value!r}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def override(recipe: Recipe, **changes: Any) -> Recipe:
+    """The recipe with those of its fields changed that are not None."""
+    return replace(recipe, **{key: value for key, value in changes.items() if value is not None})
