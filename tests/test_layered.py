@@ -1,0 +1,237 @@
+"""The fast path against its slow twin and the general path; which netlists are layered."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from circuitsim import Circuit, SettingsError, compile_problem, parse
+from circuitsim.backends.base import find_backend
+from circuitsim.gallery import drn
+from training import kernels
+from training.general import GeneralLearner
+from training.layered import LayeredLearner
+from training.layers import Layers, find_layers
+from training.learner import Learner, LearningError, Samples
+from training.network import make_learner
+from training.recipe import Recipe
+
+RECIPE = Recipe(Path("x.cir"), gain=20.0, sweeps=3, nudge=0.02, dtype="float64")
+DROPS = """forward drops, a bias supply, fixed currents, an untrained crossbar; features are not mirrored
+.options seed=4
+.model drop D(ron=0 vfwd=0.3)
+Vx[0:5] x[0:5] 0 0
+Vlift lift 0 0.2
+RW1[0:5][0:7] x[0:5] h[0:7] g={unif(0.3, 0.3)}
+RW2[0:7][0:2] h[0:7] y[0:2] g={max(0, aunif(0.1, 0.3))}
+Dlow[0:3] lift h[0:3] drop
+Dhigh[0:4] h[3:7] 0 drop
+Ifix[0:7] 0 h[0:7] {aunif(0, 0.05)}
+Ib[0:2] 0 y[0:2] 0.01
+.input Vx
+.output y[0:2]
+.train RW2 Ib
+"""
+
+
+def samples(features: int, outputs: int, n: int = 40, seed: int = 0) -> Samples:
+    """Bytes, most of them 0, as images are."""
+    rng = np.random.default_rng(seed)
+    grey = rng.integers(0, 256, (n, features)) * (rng.random((n, features)) < 0.4)
+    return Samples(grey.astype(np.uint8), 1 / 255, np.eye(outputs, dtype=np.float32)[rng.integers(0, outputs, n)])
+
+
+def run(learner: Learner, data: Samples, order: np.ndarray, rate: float = 0.01) -> dict[str, np.ndarray]:
+    learner.train(data, order, dict.fromkeys(learner.values(), rate))
+    return learner.arrays() | learner.values()
+
+
+def layered(circuit: Circuit, recipe: Recipe, kernel: bool = True, threads: int = 1) -> LayeredLearner:
+    problem = compile_problem(circuit)
+    structure = find_layers(problem)
+    assert structure is not None
+    return LayeredLearner(problem, structure, recipe, kernel=kernel, threads=threads)
+
+
+def assert_close(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray], tolerance: float) -> None:
+    for name, array in wanted.items():
+        scale = max(float(np.abs(array).max()), 1e-12)
+        # v holds delta (or v2) of the last step below v1; the plain path leaves those rows alone
+        if name not in ("v", "state", "steps"):
+            assert np.abs(found[name] - array).max() <= tolerance * scale, name
+
+
+@pytest.mark.parametrize("form", ["difference", "plain"])
+@pytest.mark.parametrize("batch", [1, 3, 4, 6])
+@pytest.mark.parametrize("sizes", [(6, 4), (12, 5, 3), (12, 9, 6, 2), (8, 21, 17, 19, 3), (8, 5, 6, 5, 6, 2)])
+def test_kernel_is_its_slow_twin(sizes: tuple[int, ...], batch: int, form: str) -> None:
+    circuit = parse(drn(sizes, seed=5))
+    recipe = replace(RECIPE, batch_size=batch, form=form)
+    data = samples(sizes[0] // 2, sizes[-1])
+    order = np.random.default_rng(1).integers(0, len(data), 5 * batch)
+    fast, slow = layered(circuit, recipe), layered(circuit, recipe, kernel=False)
+    found, wanted = run(fast, data, order), run(slow, data, order)
+    assert_close(found, wanted, 1e-9)
+    assert np.abs(wanted["RW1"] - circuit.crossbars[0].g).max() > 0
+    np.testing.assert_allclose(fast.outputs(data, slice(0, 40)), slow.outputs(data, slice(0, 40)), rtol=1e-9)
+
+
+@pytest.mark.parametrize("variant", ["centred", "positive", "negative"])
+@pytest.mark.parametrize("text", [DROPS, drn((12, 9, 6, 2), seed=5)], ids=["drops", "drn"])
+def test_kernel_and_general_path_agree(text: str, variant: str) -> None:
+    circuit = parse(text)
+    recipe = replace(RECIPE, variant=variant, nudge=0.05)
+    data = samples(6, len(circuit.netlist.outputs))
+    order = np.arange(20)
+    general = GeneralLearner(compile_problem(circuit), recipe, find_backend("reference"))
+    found, wanted = run(layered(circuit, recipe), data, order), run(general, data, order)
+    assert_close(found, {name: wanted[name] for name in circuit.netlist.trained}, 1e-8)
+
+
+@pytest.mark.parametrize("text", [DROPS, drn((12, 9, 6, 2), seed=5)], ids=["drops", "drn"])
+def test_implicit_and_bp_agree_with_the_general_path_at_rest(text: str) -> None:
+    circuit = parse(text)
+    data, order = samples(6, len(circuit.netlist.outputs)), np.arange(8)
+    for algorithm in ("implicit", "bp"):
+        recipe = replace(RECIPE, algorithm=algorithm, sweeps=300)
+        general = GeneralLearner(compile_problem(circuit), recipe, find_backend("cpu"))
+        wanted = run(general, data, order)
+        for kernel in (True, False):
+            found = run(layered(circuit, recipe, kernel), data, order)
+            assert_close(found, {name: wanted[name] for name in circuit.netlist.trained}, 1e-7)
+
+
+def test_relaxing_to_a_tolerance_is_relaxing_for_very_long() -> None:
+    circuit = parse(drn((12, 9, 6, 2), seed=5))
+    data, order = samples(6, 2), np.arange(20)
+    wanted = run(layered(circuit, replace(RECIPE, sweeps=500)), data, order)
+    found = run(layered(circuit, replace(RECIPE, tol=1e-13)), data, order)
+    general = GeneralLearner(compile_problem(circuit), replace(RECIPE, tol=1e-13), find_backend("cpu"))
+    names = circuit.netlist.trained
+    assert_close(found, {name: wanted[name] for name in names}, 1e-8)
+    assert_close(run(general, data, order), {name: wanted[name] for name in names}, 1e-8)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_work_in_pieces_gives_the_same_bits(dtype: str) -> None:
+    circuit = parse(drn((40, 33, 21, 3), seed=5))
+    recipe, data = replace(RECIPE, dtype=dtype), samples(20, 3, 200)
+    order = np.random.default_rng(1).permutation(200)
+    whole = run(layered(circuit, recipe), data, order)
+    learner = layered(circuit, recipe)
+    for first, stop in ((0, 4), (4, 60), (60, 64), (64, 200)):
+        arrays = learner.arrays()
+        learner = layered(circuit, recipe)
+        learner.restore(arrays)
+        learner.train(data, order[first:stop], dict.fromkeys(learner.values(), 0.01))
+    for name, array in learner.arrays().items():
+        np.testing.assert_array_equal(array, whole[name], err_msg=name)
+
+
+@pytest.mark.parametrize("form", ["difference", "plain"])
+def test_threads(form: str) -> None:
+    """Crossbars above the kernels' threshold for threads, and an input crossbar of several tiles."""
+    sizes = (4, 2 * kernels._TILE + 5, 30, 3)
+    assert sizes[1] * sizes[2] > kernels._PARALLEL
+    circuit = parse(drn(sizes, seed=5))
+    recipe, data = replace(RECIPE, form=form), samples(2, 3)
+    one = run(layered(circuit, recipe), data, np.arange(12))
+    again = [run(layered(circuit, recipe, threads=3), data, np.arange(12)) for _ in range(2)]
+    assert_close(again[0], one, 1e-9)
+    for name, array in again[0].items():
+        np.testing.assert_array_equal(array, again[1][name], err_msg=name)
+
+
+def test_a_nudge_that_is_too_strong_is_refused() -> None:
+    circuit = parse(drn((12, 5, 3), seed=5))
+    smallest = circuit.crossbars[1].g.sum(axis=0).min()
+    learner = layered(circuit, replace(RECIPE, nudge=float(smallest) * 1.01))
+    with pytest.raises(LearningError, match=r"not convex: output y\[\d\] has a conductance of"):
+        learner.train(samples(6, 3), np.arange(4), dict.fromkeys(learner.values(), 0.0))
+    learner = layered(circuit, replace(RECIPE, nudge=float(smallest) * 1.01, variant="positive"))
+    learner.train(samples(6, 3), np.arange(4), dict.fromkeys(learner.values(), 0.0))
+
+
+def test_a_nudge_that_becomes_too_strong_while_learning_is_found_by_the_kernel() -> None:
+    circuit = parse(drn((12, 5, 3), seed=5))
+    learner = layered(circuit, RECIPE)
+    learner.train(samples(6, 3), np.arange(4), dict.fromkeys(learner.values(), 0.0))
+    arrays = learner.arrays()
+    arrays["g"][12 * 5 :] *= 1e-3
+    learner.restore(arrays)
+    with pytest.raises(LearningError, match=r"not convex: output y\[\d\] has a conductance of"):
+        learner.train(samples(6, 3), np.arange(4), dict.fromkeys(learner.values(), 0.0))
+
+
+@pytest.mark.parametrize("kernel", [True, False])
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
+def test_numbers_that_are_not_finite_stop_the_learning(kernel: bool) -> None:
+    learner = layered(parse(drn((12, 5, 3), seed=5)), replace(RECIPE, dtype="float32"), kernel)
+    rates = {name: 1e37 if name.startswith("Ib") else 0.0 for name in learner.values()}
+    with pytest.raises(LearningError, match="no longer finite"):
+        for _ in range(20):
+            learner.train(samples(6, 3), np.arange(40), rates)
+
+
+def test_data_that_does_not_fit() -> None:
+    learner = layered(parse(drn((12, 5, 3), seed=5)), RECIPE)
+    with pytest.raises(SettingsError, match="7 features a sample"):
+        learner.train(samples(7, 3), np.arange(4), {})
+    with pytest.raises(SettingsError, match="4 targets a sample"):
+        learner.train(samples(6, 4), np.arange(4), {})
+
+
+def test_checkpoints_of_another_network_are_refused() -> None:
+    one, other = layered(parse(drn((12, 5, 3), seed=5)), RECIPE), layered(parse(drn((12, 6, 3), seed=5)), RECIPE)
+    with pytest.raises(SettingsError, match="array 'g' is float64"):
+        other.restore(one.arrays())
+    with pytest.raises(SettingsError, match="no array 'steps'"):
+        other.restore({})
+
+
+# -- which netlists are layered ----------------------------------------------------------------------------------------
+
+
+def layers_of(text: str) -> Layers | None:
+    return find_layers(compile_problem(parse(text)))
+
+
+def test_layers_of_a_drn() -> None:
+    found = layers_of(drn((8, 5, 6, 3)))
+    assert found is not None
+    assert (found.sizes, found.crossbars, found.biases) == ((8, 5, 6, 3), ("RW1", "RW2", "RW3"), ("Ib1", "Ib2", "Ib3"))
+    np.testing.assert_array_equal(found.lo[0], [0, 0, -np.inf, -np.inf, -np.inf])
+    np.testing.assert_array_equal(found.hi[0], [np.inf, np.inf, 0, 0, 0])
+    assert np.isinf(found.lo[2]).all()
+
+
+def test_layers_with_other_supplies() -> None:
+    found = layers_of(DROPS)
+    assert found is not None
+    assert found.biases == (None, "Ib")
+    np.testing.assert_allclose(found.lo[0][:4], -0.1)
+    np.testing.assert_allclose(found.hi[0][3:], 0.3)
+    assert (found.fixed[0] != 0).all() and (found.fixed[1] == 0).all()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        (".input Vx", "Rleak[0:2] y[0:2] 0 1k\n.input Vx"),  # a resistor besides
+        ("ron=0 vfwd=0.3", "ron=1 vfwd=0.3"),  # diodes that are not perfect
+        ("Dlow[0:3] lift", "Dlow[0:3] x[0:3]"),  # bounds that the inputs move
+        (".output y[0:2]", ".output y[2:0]"),  # another order
+        (".output y[0:2]", ".output y[0:1]"),
+        ("Ib[0:2] 0 y[0:2]", "Ib[0:2] y[0:2] 0"),  # currents out of the layer
+        ("RW2[0:7][0:2] h[0:7]", "RW2[0:7][0:2] h[7:0]"),
+    ],
+)
+def test_netlists_that_take_the_general_path(change: tuple[str, str]) -> None:
+    old, new = change
+    assert old in DROPS
+    text = DROPS.replace(old, new)
+    assert layers_of(text) is None
+    assert isinstance(make_learner(parse(text), RECIPE, "cpu", 1), GeneralLearner)
