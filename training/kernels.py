@@ -104,6 +104,14 @@ def _add(g, first, rows, y, count, s):
         r += 1
 
 
+@njit(cache=True, nogil=True)
+def _clear(array):
+    """All of an array becomes 0."""
+    flat = array.reshape(-1)
+    for j in range(flat.size):
+        flat[j] = 0
+
+
 # -- settling ----------------------------------------------------------------------------------------------------------
 
 
@@ -158,7 +166,7 @@ def _pass_parallel(mode, g, s_row, v_row, v_col, s_col, size, a, lo, hi, nudged,
     count = size if mode == FREE else 2 * size
     for k in prange(n_parts):
         part = parts[k * count * cols : (k + 1) * count * cols].reshape(count, cols)
-        part[:] = 0
+        _clear(part)
         first, stop = _part(rows, k, n_parts)
         _pass_rows(mode, g, first, stop, s_row, v_row, v_col, part, size, a, lo, hi, nudged, t, beta1, beta2)
     for k in range(n_parts):
@@ -197,11 +205,12 @@ def _crossbar_of_rows(k, depth):
 @njit(cache=True, nogil=True)
 def _reset(mode, s, base, size):
     """The currents of a layer that has settled go back to its base; those of delta to 0."""
-    s[:size] = base
-    if mode == DIFFERENCE:
-        s[size:] = 0
-    elif mode == PLAIN:
-        s[size:] = base
+    zero = s.dtype.type(0)
+    for b in range(size):
+        for j in range(s.shape[1]):
+            s[b, j] = base[b, j]
+            if mode != FREE:
+                s[size + b, j] = base[b, j] if mode == PLAIN else zero
 
 
 @njit(cache=True, nogil=True)
@@ -408,7 +417,7 @@ def _update_parallel(
     count = s_col.shape[0] + 1
     for k in prange(n_parts):
         part = parts[k * count * cols : (k + 1) * count * cols].reshape(count, cols)
-        part[:] = 0
+        _clear(part)
         first, stop = _part(rows, k, n_parts)
         _update_rows(
             g, first, stop, pending, factor, d_row, t_row, d_col, t_col, row_sums, part[count - 1], feeds, v_row,
@@ -429,19 +438,19 @@ def _prepare(
 ):
     """Finish the update that is pending; sums a of all layers, their bases, what the odd layers' state adds to s."""
     depth = n.size - 1
-    a[:] = 0
+    _clear(a)
     scale = g.dtype.type(1.0 / size)
     half = g.dtype.type(0.5)
     units = n[1]
     d, t = _layer(delta, u, 0, n, size), _layer(total, u, 0, n, size)
     factor = rates[0] * scale if pending else g.dtype.type(0)
-    c[:] = 0
+    _clear(c)
     for b in range(size):
         for j in range(units):
             c[j] += factor * half * d[b, j] * t[b, j]
             e[b, j] = factor * d[b, j]
     base_0 = _layer(base, u, 0, n, size)
-    base_0[:] = 0
+    _clear(base_0)
     matrix = g[: n[0] * units].reshape(n[0], units)
     tiles = max(1, units // _TILE)
     if tiles > 1 and n_parts > 1:
@@ -528,7 +537,7 @@ def steps(
     c, e = np.zeros(n[1], dtype), np.zeros((size, n[1]), dtype)
     t = np.zeros((size, n[depth]), dtype)
     gap = beta1 - beta2
-    scale = dtype.type(1.0 / size)
+    scale, zero = dtype.type(1.0 / size), dtype.type(0)
     pending = False
     count = order.size // size
     status, unit = OK, 0
@@ -554,20 +563,19 @@ def steps(
         if status != OK:
             break
         for _ in range(sweeps):
-            _sweep(FREE, n, u, where, g, v, s, base, size, a, lo, hi, t, beta1, beta2, zeros, n_parts, parts)
+            _sweep(np.int64(FREE), n, u, where, g, v, s, base, size, a, lo, hi, t, beta1, beta2, zeros, n_parts, parts)
         _measure(_layer(v, u, depth - 1, n, 2 * size), t, size, tally)
         if not np.isfinite(tally[0]):
             status = NOT_FINITE
             break
         for k in range(depth):
             state, s_k = _layer(v, u, k, n, 2 * size), _layer(s, u, k, n, 2 * size)
-            _layer(free, u, k, n, size)[:] = state[:size]
-            if mode == PLAIN:
-                state[size:] = state[:size]
-                s_k[size:] = s_k[:size]
-            else:
-                state[size:] = 0
-                s_k[size:] = 0
+            free_k = _layer(free, u, k, n, size)
+            for b in range(size):
+                for j in range(n[k + 1]):
+                    free_k[b, j] = state[b, j]
+                    state[size + b, j] = state[b, j] if mode == PLAIN else zero
+                    s_k[size + b, j] = s_k[b, j] if mode == PLAIN else zero
         for _ in range(sweeps):
             _sweep(mode, n, u, where, g, v, s, base, size, a, lo, hi, t, beta1, beta2, zeros, n_parts, parts)
         for k in range(depth):

@@ -96,13 +96,13 @@ class LayeredLearner(Learner):
         r, depth, size = self.recipe, self.structure.depth, self.batch_size
         w, x, targets = self._weights(), self._inputs(samples, rows), samples.targets[rows].astype(self.g.dtype)
         base = layers.drive(w, x)
-        v = [self._layer(self.v, k)[:size].copy() for k in range(depth)]
+        v = [self.layer(self.v, k)[:size].copy() for k in range(depth)]
         layers.relax_free(w, base, v, r.sweeps, r.tol)
         tally = tally_of(v[-1].astype(np.float64), targets.astype(np.float64))
         if not np.isfinite(tally.cost):
             raise LearningError("the voltages are no longer finite numbers; choose smaller learning rates")
         for k in range(depth):
-            self._layer(self.free, k)[:] = v[k]
+            self.layer(self.free, k)[:] = v[k]
         if r.algorithm == "bp":
             slopes = layers.backpropagate(w, base, x, v, targets, r.sweeps)
         else:
@@ -110,10 +110,10 @@ class LayeredLearner(Learner):
             slopes = layers.pair_gradients(x, pair, self.betas[0] - self.betas[1])
             v = pair.v1
             for k in range(depth):
-                self._layer(self.delta, k)[:] = pair.delta[k]
-                self._layer(self.total, k)[:] = 2 * v[k] - (self.betas[0] - self.betas[1]) * pair.delta[k]
+                self.layer(self.delta, k)[:] = pair.delta[k]
+                self.layer(self.total, k)[:] = 2 * v[k] - (self.betas[0] - self.betas[1]) * pair.delta[k]
         for k in range(depth):
-            self._layer(self.v, k)[:size] = v[k]
+            self.layer(self.v, k)[:size] = v[k]
             g, bias = self._crossbar(k), self._bias(k)
             np.maximum(g - g_rates[k] * slopes[0][k], 0, out=g)
             bias -= b_rates[k] * slopes[1][k]
@@ -155,7 +155,7 @@ class LayeredLearner(Learner):
         """The currents into layer k, (n_k,), a view."""
         return self.bias[self.unit[k] : self.unit[k] + self.n[k + 1]]
 
-    def _layer(self, flat: NDArray, k: int) -> NDArray:
+    def layer(self, flat: NDArray, k: int) -> NDArray:
         """Layer k of an array of so many rows for each unit, (rows, n_k), a view."""
         rows = flat.size // self.bias.size
         first = rows * int(self.unit[k])
@@ -194,4 +194,4 @@ class LayeredLearner(Learner):
             getattr(self, name)[:] = arrays[name]
 
     def free_state(self) -> list[Floats]:
-        return [self._layer(self.free, k).astype(np.float64) for k in range(self.structure.depth)]
+        return [self.layer(self.free, k).astype(np.float64) for k in range(self.structure.depth)]
