@@ -5,8 +5,6 @@ numpy, numba and rich are imported inside the commands: help and usage errors an
 
 from __future__ import annotations
 
-import io
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -17,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from circuitsim import __version__
-from circuitsim.errors import CircuitError, NetlistError, NotSolved, SettingsError, TopologyError
+from circuitsim.errors import NetlistError, NotSolved, SettingsError, TopologyError
+from circuitsim.io.commands import HELP_NAMES, Group
 
 if TYPE_CHECKING:
     from circuitsim import Circuit, Settings, Solution
     from circuitsim.io.output import Results
 
-OK, BAD_INPUT, NOT_SOLVED, INTERRUPTED, BROKEN_PIPE = 0, 2, 3, 130, 141
 MOST_WARNINGS = 10
 _EXIT_CODES = (
     "Exit codes: 0 solved (check, flatten: done); 2 bad netlist or usage; 3 not solved: no answer that meets its "
@@ -31,44 +29,7 @@ _EXIT_CODES = (
 )
 
 
-class _Commands(click.Group):
-    """Turns errors into messages and exit codes, for every command."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")  # names that the terminal's encoding lacks
-        try:
-            try:
-                return super().invoke(ctx)
-            finally:
-                sys.stdout.flush()
-        except CircuitError as error:
-            click.echo(f"error: {error}", err=True)
-            ctx.exit(NOT_SOLVED if isinstance(error, NotSolved) else BAD_INPUT)
-        except MemoryError as error:
-            reason = f" ({error})" if str(error) else ""
-            click.echo(f"error: not enough memory{reason}; solve fewer batch rows, or a smaller netlist", err=True)
-            ctx.exit(NOT_SOLVED)
-        except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
-            ctx.exit(INTERRUPTED)
-        except OSError as error:  # of stdout: everything else that can fail has its own message
-            _forget_stdout()
-            if isinstance(error, BrokenPipeError):  # as in `circuitsim ... | head`: the reader has what it wanted
-                ctx.exit(BROKEN_PIPE)
-            click.echo(f"error: cannot write the result: {error.strerror or error}", err=True)
-            ctx.exit(BAD_INPUT)
-
-
-def _forget_stdout() -> None:
-    """What is still buffered goes nowhere, instead of failing once more when Python ends."""
-    try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except io.UnsupportedOperation:  # stdout is not a file
-        return
-
-
-@click.group(cls=_Commands, epilog=_EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, epilog=_EXIT_CODES, context_settings=HELP_NAMES)
 @click.version_option(__version__, prog_name="circuitsim")
 def main() -> None:
     """Exact DC equilibria of nonlinear resistive networks from SPICE netlists, each with its certificate."""

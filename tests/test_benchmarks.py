@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ import circuitsim as cs
 from circuitsim.io.ngspice import ngspice_available
 from circuitsim.residual import Check
 from validation import benchmarks, qp, suite
-from validation.measure import BenchmarkError, Row, Target, read_idx, run_process
+from validation.measure import BenchmarkError, Row, Target, run_process
 from validation.qp import PeerRun, QuadraticProgram, measure_peer, quadratic_program, relative_kcl
 from validation.suite import Options
 
@@ -34,10 +33,6 @@ Dinh[0:2] h[3:5] 0 ideal
 """
 
 
-def idx(shape: tuple[int, ...], data: bytes, start: bytes = b"\0\0\x08") -> bytes:
-    return gzip.compress(start + bytes([len(shape)]) + b"".join(n.to_bytes(4, "big") for n in shape) + data, mtime=0)
-
-
 def test_ratio_and_target_look_the_way_the_row_says() -> None:
     faster = Row("b", "w", 2.0, target=Target(10.0, at_most=False, of_ratio=True), peer="p", peer_measured=20.0)
     assert (faster.ratio, faster.met) == (10.0, True)
@@ -47,37 +42,6 @@ def test_ratio_and_target_look_the_way_the_row_says() -> None:
     assert (plain.ratio, plain.met) == (None, True)
     assert Row("b", "w", 2.0, target=Target(3.0, of_ratio=True)).met is None
     assert Row("b", "w", 2.0).met is None
-
-
-def test_read_idx(tmp_path: Path) -> None:
-    path = tmp_path / "images.gz"
-    path.write_bytes(idx((2, 2, 3), bytes(range(12))))
-    np.testing.assert_array_equal(read_idx(path), np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"no gzip", "Not a gzipped file"),
-        (idx((2, 3), bytes(6))[:-12], "Compressed file ended"),
-        (idx((2, 3), bytes(6), start=b"\0\0\x0d"), "not an IDX file of bytes: it starts with 00 00 0d 02"),
-        (gzip.compress(b"\0\0\x08\x03\0\0", mtime=0), "ends within its header"),
-        (idx((2, 3), bytes(5)), r"holds 5 bytes of data; its header \[2, 3\] asks for 6"),
-        (idx((2, 3), bytes(7)), r"holds 7 bytes of data; its header \[2, 3\] asks for 6"),
-        (idx((2**32 - 1, 2**32 - 1, 2**32 - 1), b"x"), "asks for 79228162458924105385300197375"),
-    ],
-)
-def test_read_idx_refuses_what_is_not_whole(tmp_path: Path, content: bytes, message: str) -> None:
-    path = tmp_path / "images.gz"
-    path.write_bytes(content)
-    with pytest.raises(BenchmarkError, match=message) as caught:
-        read_idx(path)
-    assert str(caught.value).startswith(str(path))
-
-
-def test_read_idx_names_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(BenchmarkError, match=r"images\.gz"):
-        read_idx(tmp_path / "images.gz")
 
 
 def test_peak_memory_is_the_child_s_own() -> None:

@@ -1,22 +1,16 @@
-"""What a benchmark measures: rows of the table, whole processes, files of images."""
+"""What a benchmark measures: rows of the table, whole processes."""
 
 from __future__ import annotations
 
-import gzip
 import json
 import subprocess
 import sys
 import tempfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 ROOT = Path(__file__).resolve().parent.parent
-_IDX_UINT8 = 0x08
 
 
 class BenchmarkError(Exception):
@@ -96,24 +90,3 @@ def run_process(command: Sequence[str], runs: int = 1) -> ProcessRun:
 def _last_line(text: str) -> str:
     lines = text.strip().splitlines()
     return lines[-1] if lines else "no message"
-
-
-def read_idx(path: Path) -> NDArray[np.uint8]:
-    """A gzipped IDX file of bytes (MNIST's format): two zero bytes, type 8, number of axes, their lengths, the data.
-
-    Raises BenchmarkError when the file is missing, damaged, or holds something else.
-    """
-    try:
-        data = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError, zlib.error) as error:
-        raise BenchmarkError(f"{path}: {error}") from error
-    if len(data) < 4 or data[:3] != bytes([0, 0, _IDX_UINT8]):
-        raise BenchmarkError(f"{path}: not an IDX file of bytes: it starts with {data[:4].hex(' ')}")
-    start = 4 + 4 * data[3]
-    if len(data) < start:
-        raise BenchmarkError(f"{path}: ends within its header")
-    shape = [int(n) for n in np.frombuffer(data, ">u4", data[3], 4)]
-    count = int(np.prod(shape, dtype=object))
-    if len(data) - start != count:
-        raise BenchmarkError(f"{path}: holds {len(data) - start} bytes of data; its header {shape} asks for {count}")
-    return np.frombuffer(data, np.uint8, count, start).reshape(shape)

@@ -24,7 +24,9 @@ from threadpoolctl import threadpool_limits
 import circuitsim as cs
 from circuitsim.backends.base import find_backend
 from circuitsim.io.ngspice import Plot, ngspice_available, read_raw
-from validation.measure import ROOT, BenchmarkError, Row, Target, read_idx, run_process
+from training.datasets import MNIST, load_idx_dataset
+from validation.learning import step_rows
+from validation.measure import ROOT, BenchmarkError, Row, Target, run_process
 from validation.qp import PEERS, SLOW_PEERS, PeerResult, installed, measure_peer, quadratic_program, relative_kcl
 
 Floats = NDArray[np.float64]
@@ -32,7 +34,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 NETLISTS = ROOT / "netlists"
-IMAGES = ROOT / "training" / "data" / "mnist" / "t10k-images-idx3-ubyte.gz"
 CIRCUITSIM = (sys.executable, "-m", "circuitsim")
 NGSPICE = "ngspice"
 MB = 1e6
@@ -132,8 +133,8 @@ def drn_xl(options: Options) -> list[Row]:
 
 def batch(options: Options) -> list[Row]:
     """The MNIST test images through drn_1h, against one matrix product of the size of their drive."""
-    pixels = read_idx(IMAGES)
-    return batch_rows(NETLISTS / "drn_1h.cir", pixels.reshape(len(pixels), -1) / 255.0)
+    _, test = load_idx_dataset(MNIST)
+    return batch_rows(NETLISTS / "drn_1h.cir", test.scale * test.features)
 
 
 def batch_rows(netlist: Path, pixels: Floats, repeats: int = 3) -> list[Row]:
@@ -243,6 +244,11 @@ def parser_rows(lines: int, runs: int = 2) -> list[Row]:
     return [Row("parser", what, lines / seconds, "lines/s", Target(300_000.0, at_most=False), note=note)]
 
 
+def training(options: Options) -> list[Row]:
+    """A step of training on each of the paper's networks, on all cores."""
+    return step_rows(find_backend("cpu").workers)
+
+
 def write_resistors(path: Path, count: int, columns: int = 1024) -> None:
     """A deck of `count` resistors x[i] to h[j], as a flattened crossbar has them."""
     ohms = np.random.default_rng(0).uniform(100.0, 10_000.0, count)
@@ -266,4 +272,5 @@ BENCHMARKS: dict[str, Callable[[Options], list[Row]]] = {
     "batch": batch,
     "qp": qp,
     "parser": parser,
+    "training": training,
 }

@@ -1,0 +1,570 @@
+"""The training program: a run's files, going on after every kind of end, exact comparisons, usage."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+import circuitsim as cs
+from circuitsim.backends.base import BACKENDS, DTYPES
+from training import live, mnist, recipe
+from training.checkpoint import NEWEST, PREVIOUS
+from training.learner import LearningError
+from training.metrics import COLUMNS
+from training.record import file_digest
+
+ROOT = Path(__file__).parent.parent
+FILES = ["config.json", "learning-curve.png", "metrics.csv", "trained.cir", "trained.npz"]
+TINY = """tiny network 8-6-3
+.options seed=1
+.model ideal D(ron=0)
+Vx[0:7] x[0:7] 0 1
+RW1[0:7][0:5] x[0:7] h[0:5] g={max(0, aunif(0.2, 0.3))}
+RW2[0:5][0:2] h[0:5] y[0:2] g={max(0, aunif(0.2, 0.3))}
+Ib1[0:5] 0 h[0:5] 0
+Ib2[0:2] 0 y[0:2] 0
+Dexc[0:2] 0 h[0:2] ideal
+Dinh[0:2] h[3:5] 0 ideal
+.input Vx
+.output y[0:2]
+.train RW1 Ib1 RW2 Ib2
+"""
+RECIPE = """netlist = "tiny.cir"
+gain = 20.0
+nudge = 0.25
+conductance_rates = [0.01, 0.02]
+bias_rates = 0.01
+epochs = 3
+dtype = "float64"
+
+[expected.ep]
+test = 12.5
+train = 11.0
+"""
+QUICK = "--netlist tiny.cir --data data --backend reference"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test works in a folder of its own, with a tiny network and 2 x 2 images of three kinds."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    Path("tiny.cir").write_text(TINY)
+    Path("tiny.toml").write_text(RECIPE)
+    Path("data").mkdir()
+    rng = np.random.default_rng(7)
+    for part, count in (("train", 62), ("t10k", 33)):
+        labels = rng.integers(0, 3, count).astype(np.uint8)
+        images = rng.integers(0, 120, (count, 2, 2)).astype(np.uint8)
+        images.reshape(count, 4)[np.arange(count), labels] += 135
+        for what, array in (("images-idx3", images), ("labels-idx1", labels)):
+            head = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+            Path("data", f"{part}-{what}-ubyte.gz").write_bytes(gzip.compress(head + array.tobytes()))
+    return tmp_path
+
+
+def run(arguments: str) -> Result:
+    """Run the program; anything but a clean exit is a failure of the test."""
+    result = CliRunner().invoke(mnist.main, shlex.split(arguments))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def succeed(arguments: str) -> str:
+    """stdout of a run that must exit 0 and say nothing on stderr."""
+    result = run(arguments)
+    assert (result.exit_code, result.stderr) == (0, "")
+    return result.stdout
+
+
+def timeless(path: Path) -> list[list[str]]:
+    """metrics.csv without the seconds."""
+    with path.open(newline="") as file:
+        return [row[:-1] for row in csv.reader(file)]
+
+
+def assert_same_end(found: Path, wanted: Path) -> None:
+    """The same bits in the end: trained netlist, checkpoint's arrays, metrics but for the seconds."""
+    assert timeless(found / "metrics.csv") == timeless(wanted / "metrics.csv")
+    assert (found / "trained.npz").read_bytes() == (wanted / "trained.npz").read_bytes()
+    with np.load(found / NEWEST) as one, np.load(wanted / NEWEST) as two:
+        assert one.files == two.files
+        for name in set(one.files) - {"header"}:
+            assert one[name].tobytes() == two[name].tobytes(), name
+
+
+# -- a run -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_these_files() -> None:
+    out = succeed(f"{QUICK} --out one")
+    lines = out.splitlines()
+    assert lines[0] == "tiny.cir: ep, float64, 45 steps of 4 samples; results in one"
+    assert [line.split()[:2] for line in lines[1:4]] == [["epoch", f"{k}/3"] for k in (1, 2, 3)]
+    rows = timeless(Path("one/metrics.csv"))
+    test, train = float(rows[-1][4]), float(rows[-1][3])
+    assert lines[4] == (
+        f"test error {test:.2f} %, train error {train:.2f} % after 3 epochs; expected after 3: "
+        "test error 12.50 %, train error 11.00 %"
+    )
+    assert len(lines) == 5
+    assert sorted(path.name for path in Path("one").iterdir()) == sorted([*FILES, NEWEST, PREVIOUS])
+    assert rows[0] == list(COLUMNS[:-1])
+    assert [row[:2] for row in rows[1:]] == [["1", "60"], ["2", "120"], ["3", "180"]]
+    assert float(rows[3][2]) < float(rows[1][2])
+    assert test < 40
+
+
+def test_the_trained_netlist_solves_and_says_how_it_was_made() -> None:
+    succeed(f"{QUICK} --out one --save-arrays end.npz")
+    circuit = cs.load("one/trained.cir")
+    with np.load("end.npz") as arrays:
+        assert [c.g.tolist() for c in circuit.crossbars] == [arrays["g1"].tolist(), arrays["g2"].tolist()]
+        assert circuit.current_sources.i[0].tolist() == [*arrays["bias1"].tolist(), *arrays["bias2"].tolist()]
+    assert circuit.ties.e.tolist() == cs.load("tiny.cir").ties.e.tolist()
+    assert cs.solve(circuit).solved
+    remarks = Path("one/trained.cir").read_text().splitlines()[1:3]
+    assert remarks[0] == (
+        "* trained with python -m training.mnist --data data --netlist tiny.cir --backend reference --out one "
+        "--save-arrays end.npz"
+    )
+    assert remarks[1].startswith("* on 180 samples: train error ")
+
+
+def test_the_trained_netlist_trains_on() -> None:
+    succeed(f"{QUICK} --out one")
+    succeed("--netlist one/trained.cir --recipe tiny.toml --data data --backend reference --out two --epochs 1")
+    first, second = (timeless(Path(name, "metrics.csv"))[1] for name in ("one", "two"))
+    assert float(second[2]) < float(first[2])
+
+
+def test_config_says_all() -> None:
+    succeed(f"{QUICK} --out one --seed 3 --nudge 0.125 --bias-rates 0.25,0.125 --limit 40 --epochs 2")
+    config = json.loads(Path("one/config.json").read_text())
+    assert config["recipe"]["nudge"] == 0.125
+    assert config["recipe"]["gain"] == 20.0
+    assert config["recipe"]["bias_rates"] == [0.25, 0.125]
+    assert config["netlist"] == {"path": str(Path("tiny.cir").resolve()), "sha256": file_digest(Path("tiny.cir"))}
+    assert config["seed"] == 3
+    assert config["data"]["folder"] == str(Path("data").resolve())
+    assert config["data"]["sha256"] == {path.name: file_digest(path) for path in Path("data").iterdir()}
+    assert (config["data"]["training_samples"], config["data"]["test_samples"]) == (40, 33)
+    assert config["threads"] >= 1
+    assert set(config["versions"]) == {"circuitsim", "numpy", "numba", "scipy", "python", "platform"}
+    command = config["commands"][0]
+    assert shlex.split(command)[3:] == shlex.split(
+        "--data data --netlist tiny.cir --epochs 2 --backend reference --seed 3 --limit 40 --out one --nudge 0.125 "
+        "--bias-rates 0.25,0.125"
+    )
+    succeed(f"{QUICK} --out one --seed 3 --nudge 0.125 --bias-rates 0.25,0.125 --limit 40 --epochs 3 --resume")
+    config = json.loads(Path("one/config.json").read_text())
+    assert config["commands"][0] == command
+    assert config["commands"][1].endswith("--resume --nudge 0.125 --bias-rates 0.25,0.125")
+    assert config["recipe"]["epochs"] == 3
+
+
+def test_folders_are_named_after_the_run() -> None:
+    succeed(f"{QUICK} --epochs 1")
+    succeed(f"{QUICK} --epochs 1 --algorithm bp --seed 4")
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["tiny-bp-seed4", "tiny-ep-seed0"]
+
+
+def test_a_seed_draws_order_and_conductances() -> None:
+    for name, flags in {"a": "", "b": "--seed 0", "c": "--seed 1", "d": "--seed 1", "e": "--steps 1"}.items():
+        succeed(f"{QUICK} --steps 5 --out {name} --save-arrays {name}.npz {flags}")
+    ends = {name: np.load(f"{name}.npz")["g1"] for name in "abcde"}
+    assert np.array_equal(ends["c"], ends["d"])
+    assert not np.allclose(ends["a"], ends["b"])
+    assert not np.allclose(ends["b"], ends["c"])
+    # Seed 1 is the netlist's own, but 0 is what draws the order without --seed.
+    assert np.allclose(ends["a"], ends["c"], atol=0.1)
+    assert not np.array_equal(ends["a"], ends["c"])
+    assert np.allclose(ends["a"], cs.load("tiny.cir").crossbars[0].g, atol=0.1)
+
+
+def test_a_recipe_of_ones_own_and_every_flag() -> None:
+    Path("mine.toml").write_text("gain = 5\nepochs = 1\ntol = 1e-6\n")
+    succeed(
+        f"{QUICK} --recipe mine.toml --out one --variant positive --form plain --sweeps 9 --decay 0.5 --dtype float32"
+    )
+    table = json.loads(Path("one/config.json").read_text())["recipe"]
+    assert (table["gain"], table["epochs"], table["tol"], table["variant"]) == (5, 1, 1e-6, "positive")
+    assert (table["form"], table["sweeps"], table["decay"], table["dtype"]) == ("plain", 9, 0.5, "float32")
+    assert (table["nudge"], table["expected"]) == (1.0, {})
+
+
+def test_a_run_without_matplotlib_says_so_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    result = run(f"{QUICK} --out one --epochs 1")
+    assert result.exit_code == 0
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith("no learning curve drawn: ")
+    assert not Path("one/learning-curve.png").exists()
+    assert Path("one/trained.cir").exists()
+
+
+# -- exact comparisons -------------------------------------------------------------------------------------------------
+
+
+def test_initial_values_go_in_and_final_ones_come_out() -> None:
+    rng = np.random.default_rng(0)
+    given = {"g1_initial": rng.uniform(0, 1, (8, 6)), "RW2": rng.uniform(0, 1, (6, 3)), "step1_cost": 3.0}
+    given["bias2"] = rng.normal(0, 1, 3)
+    np.savez("start.npz", **given)
+    succeed(
+        f"{QUICK} --init start.npz --steps 1 --conductance-rates 0 --bias-rates 0 --save-arrays end.npz --order "
+        "sequential --first-image 60 --test-limit 5"
+    )
+    with np.load("end.npz") as end:
+        assert set(end.files) == {"g1", "g2", "bias1", "bias2", "free1", "free2", "cost"}
+        assert np.array_equal(end["g1"], given["g1_initial"])
+        assert np.array_equal(end["g2"], given["RW2"])
+        assert np.array_equal(end["bias2"], given["bias2"])
+        assert not end["bias1"].any()
+        assert (end["free1"].shape, end["free2"].shape) == ((4, 6), (4, 3))
+        targets = np.eye(3)[[_label(k) for k in (60, 61, 0, 1)]]
+        assert end["cost"] == pytest.approx(0.5 * ((end["free2"] - targets) ** 2).sum() / 4, rel=1e-9)
+
+
+def _label(k: int) -> int:
+    return gzip.decompress(Path("data/train-labels-idx1-ubyte.gz").read_bytes())[8 + k]
+
+
+def test_the_last_step_is_that_of_a_run_which_ends_there() -> None:
+    succeed(f"{QUICK} --steps 20 --out long --save-arrays long.npz")
+    succeed(f"{QUICK} --steps 19 --out short")
+    succeed(f"{QUICK} --steps 20 --out short --save-arrays short.npz --resume")
+    with np.load("long.npz") as long, np.load("short.npz") as short:
+        assert long.files == short.files
+        assert all(long[name].tobytes() == short[name].tobytes() for name in long.files)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        (
+            {"g3": np.ones(3)},
+            "no values for what learns; keys can be RW1, g1, g1_initial, Ib1, bias1",
+        ),
+        ({"g1": np.ones((6, 8))}, "--init start.npz: RW1: new values have shape (6, 8), needs (8, 6)"),
+        ({"g1": -np.ones((8, 6))}, "--init start.npz: RW1: negative conductance -1 S is not monotone"),
+        ({"g1": np.full((8, 6), np.nan)}, "start.npz has nan at [0,0]; every value must be finite"),
+    ],
+)
+def test_unfit_initial_values_are_refused(arrays: dict[str, np.ndarray], message: str) -> None:
+    np.savez("start.npz", **arrays)
+    result = run(f"{QUICK} --init start.npz --out one")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr
+    assert not Path("one").exists()
+
+
+# -- going on ----------------------------------------------------------------------------------------------------------
+
+
+def test_another_run_is_not_written_over() -> None:
+    succeed(f"{QUICK} --out one --epochs 1")
+    before = {path.name: path.read_bytes() for path in Path("one").iterdir()}
+    result = run(f"{QUICK} --out one --epochs 1")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "error: one already holds a run (checkpoint.npz, config.json, metrics.csv, trained.cir); go on with it "
+        "(--resume), or choose another --out\n"
+    )
+    assert {path.name: path.read_bytes() for path in Path("one").iterdir()} == before
+
+
+def test_more_epochs_are_those_of_a_longer_run() -> None:
+    succeed(f"{QUICK} --out long --epochs 3")
+    succeed(f"{QUICK} --out short --epochs 1")
+    succeed(f"{QUICK} --out short --steps 20 --resume")
+    assert [row[:2] for row in timeless(Path("short/metrics.csv"))[1:]] == [["1", "60"], ["2", "80"]]
+    out = succeed(f"{QUICK} --out short --epochs 3 --resume")
+    assert "going on after 20" in out
+    assert_same_end(Path("short"), Path("long"))
+
+
+def test_a_damaged_checkpoint_is_refused_and_the_previous_one_works() -> None:
+    succeed(f"{QUICK} --out long")
+    succeed(f"{QUICK} --out one --epochs 2")
+    newest = Path("one", NEWEST)
+    damaged = bytearray(newest.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    newest.write_bytes(damaged)
+    result = run(f"{QUICK} --out one --resume")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "error: one/checkpoint.npz: this checkpoint is damaged: its SHA-256 is wrong; the one before it is kept: go on "
+        "from that with `--resume one/checkpoint-previous.npz`\n"
+    )
+    assert newest.read_bytes() == damaged
+    out = succeed(f"{QUICK} --resume one/checkpoint-previous.npz")  # its folder is that of the run
+    assert "results in one" in out
+    assert_same_end(Path("one"), Path("long"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("--algorithm bp", "algorithm ep (now bp);"),
+        ("--dtype float32 --batch-size 5", "dtype float64 (now float32)"),
+        ("--limit 40", "training samples 62 (now 40), training data"),
+        ("--test-limit 7", "test data"),
+        ("--conductance-rates 0.01", "conductance_rates [0.01, 0.02] (now [0.01]);"),
+        ("--seed 5", "seed not set (now 5)"),
+        ("--order sequential", "order shuffled (now sequential);"),
+        ("--init start.npz", "init not set (now"),
+        ("--recipe other.toml", "gain 20.0 (now 25.0)"),
+        ("--data other", "training data"),
+        ("--netlist other.cir --recipe tiny.toml", "netlist"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(change: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.record.plot_curve", lambda *_: None)
+    succeed(f"{QUICK} --out one --steps 1")
+    np.savez("start.npz", g1=np.ones((8, 6)))
+    Path("other.toml").write_text(RECIPE.replace("20", "25"))
+    Path("other.cir").write_text(TINY.replace("seed=1", "seed=2"))
+    Path("other").mkdir()
+    for path in Path("data").iterdir():
+        data = bytearray(gzip.decompress(path.read_bytes()))
+        data[-1] ^= 1
+        Path("other", path.name).write_bytes(gzip.compress(data))
+    result = run(f"{QUICK} --out one --steps 2 --resume {change}")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: one/checkpoint.npz: this checkpoint is of another run: ")
+    assert message in result.stderr
+
+
+def test_a_finished_run_is_finished_again() -> None:
+    succeed(f"{QUICK} --out one")
+    kept = Path("one/trained.npz").read_bytes(), timeless(Path("one/metrics.csv"))
+    for name in FILES:
+        Path("one", name).unlink()
+    succeed(f"{QUICK} --out one --resume")
+    assert (Path("one/trained.npz").read_bytes(), timeless(Path("one/metrics.csv"))) == kept
+    assert all(Path("one", name).exists() for name in FILES)
+
+
+def killed_again_and_again(out: str, kills: int, seed: int, longest: float, options: str) -> None:
+    command = [sys.executable, str(ROOT / "tests/fake_learner.py"), str(kills), str(seed), str(longest)]
+    command += [*shlex.split(options), "--out", out]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout.split("\nkilled ")[-1].split()[0]) >= 3
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_it_ends_with_the_same_bits() -> None:
+    options = f"{QUICK} --epochs 20 --checkpoint-every 0"
+    succeed(f"{options} --out quiet")
+    killed_again_and_again("killed", 20, 1, 0.4, options)
+    assert_same_end(Path("killed"), Path("quiet"))
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on() -> None:
+    options = f"{QUICK} --epochs 25"
+    succeed(f"{options} --out quiet")
+    command = [sys.executable, "-m", "training.mnist", *shlex.split(options), "--out", "stopped"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        while not running.stdout.readline().startswith("epoch  2/25"):
+            assert running.poll() is None
+        running.send_signal(signal.SIGINT)
+        _, err = running.communicate(timeout=60)
+    assert running.returncode == 130
+    first, second, *more = err.splitlines()
+    assert first.startswith("interrupted after ")
+    assert first.endswith(" steps; go on with")
+    assert not more
+    assert not Path("stopped/trained.cir").exists()
+    words = shlex.split(second)
+    assert words[:3] == ["python", "-m", "training.mnist"]
+    assert words[-1] == "--resume"
+    succeed(shlex.join(words[3:]))
+    assert_same_end(Path("stopped"), Path("quiet"))
+
+
+def test_a_second_ctrl_c_leaves_the_last_checkpoint_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    succeed(f"{QUICK} --out quiet")
+    with monkeypatch.context() as context:
+        context.setattr("training.layered.LayeredLearner.train", failing_after(20, KeyboardInterrupt()))
+        result = run(f"{QUICK} --out one --checkpoint-every 0")
+    assert result.exit_code == 130
+    assert "--out one --resume" in result.stderr
+    succeed(f"{QUICK} --out one --resume")
+    assert_same_end(Path("one"), Path("quiet"))
+
+
+def failing_after(steps: int, error: BaseException) -> Callable[..., object]:
+    """LayeredLearner.train, failing at the end of the call in which so many steps are reached."""
+    from training.layered import LayeredLearner
+
+    original, taken = LayeredLearner.train, 0
+
+    def train(self: LayeredLearner, samples: object, order: np.ndarray, rates: object) -> object:
+        nonlocal taken
+        taken += order.size // self.batch_size
+        tally = original(self, samples, order, rates)  # type: ignore[arg-type]
+        if taken >= steps:
+            raise error
+        return tally
+
+    return train
+
+
+def test_interrupts_are_asked_for_once_and_twice() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with live.interrupts() as asked:
+        assert not asked()
+        signal.raise_signal(signal.SIGINT)
+        assert asked()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with live.interrupts() as asked:
+            signal.raise_signal(signal.SIGINT)
+            assert not asked()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.slow
+def test_the_small_network_killed_again_and_again_ends_with_the_same_bits() -> None:
+    options = "--limit 4000 --epochs 2 --test-limit 1000 --checkpoint-every 0"
+    out = succeed(f"{options} --out quiet")
+    assert "expected after 10: test error 3.46 %" in out
+    for seed in (1, 2):
+        killed_again_and_again(f"killed{seed}", 25, seed, 1.2, options)
+        assert_same_end(Path(f"killed{seed}"), Path("quiet"))
+    assert float(timeless(Path("quiet/metrics.csv"))[2][4]) < 15
+    assert cs.solve(cs.load("quiet/trained.cir")).solved
+
+
+# -- progress and usage ------------------------------------------------------------------------------------------------
+
+
+def test_progress_is_drawn_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "on_terminal", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich draws nothing unless it sees a terminal
+    monkeypatch.setenv("TTY_INTERACTIVE", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    result = run(f"{QUICK} --out one --epochs 40")
+    assert result.exit_code == 0
+    for part in ("reading the netlist and the data", "/40", "examples/s", "cost 0.", "error ", "100%"):
+        assert part in result.stderr, part
+    assert len(result.stdout.splitlines()) == 42
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--netlist drn-xx", "error: no netlist 'drn-xx': give a file, or one of drn-1h, drn-2h"),
+        (f"{QUICK} --recipe none.toml", "error: none.toml: cannot read the recipe: No such file or directory"),
+        (f"{QUICK} --data .", "error: .: no file train-images-idx3-ubyte.gz"),
+        (f"{QUICK} --algorithm magic", "Invalid value for '--algorithm'"),
+        (f"{QUICK} --epochs 0", "Invalid value for '--epochs'"),
+        (f"{QUICK} --conductance-rates 1,x", "'1,x' is not a number, or numbers with commas between them"),
+        (f"{QUICK} --conductance-rates 1,2,3", "conductance_rates has 3 numbers, the netlist trains 2 conductances"),
+        (f"{QUICK} --decay 2", "error: decay must lie above 0 and be at most 1, found 2"),
+        (f"{QUICK} --batch-size 63", "batch size must be from 1 to the number of training samples, 62; found 63"),
+        (f"{QUICK} --first-image 3", "the first sample of an epoch can be chosen with --order sequential only"),
+        (f"{QUICK} --first-image 62 --order sequential", "the first sample must be from 0 to 61"),
+        (f"{QUICK} --resume", "error: no such file: one/checkpoint.npz; there is no other one beside it"),
+        (f"{QUICK} --init none.npz", "error: --init: no such file: none.npz"),
+        (f"{QUICK} --init tiny.cir", "error: --init tiny.cir: not an .npz file that can be read: "),
+        (f"{QUICK} --save-arrays no/x.npz", "error: cannot write no/x.npz: there is no folder no"),
+        (f"{QUICK} --out tiny.cir", "error: --out tiny.cir is not a folder; choose another name"),
+        ("--unknown", "No such option"),
+    ],
+)
+def test_wrong_usage_exits_2_and_leaves_nothing(arguments: str, message: str) -> None:
+    result = run(f"--out one {arguments}")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr
+    assert not Path("one").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--netlist tiny.cir --backend reference --limit 9", "the data has 784 features a sample"),
+        (f"{QUICK} --nudge 99", "the problem nudged by -99 S is not convex"),
+    ],
+)
+def test_a_first_step_that_fails_leaves_nothing(arguments: str, message: str) -> None:
+    result = run(f"--out one {arguments}")
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not Path("one").exists()
+
+
+def test_a_missing_tensorboard_is_said_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    result = run(f"{QUICK} --out one --tensorboard")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert 'pip install "circuitsim[tensorboard]"' in result.stderr
+    assert not Path("one").exists()
+
+
+def test_learning_that_cannot_go_on_exits_2_and_can_be_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as context:
+        context.setattr("training.layered.LayeredLearner.train", failing_after(8, LearningError("g1: not finite")))
+        result = run(f"{QUICK} --out one")
+    assert (result.exit_code, result.stderr) == (2, "error: g1: not finite\n")
+    succeed(f"{QUICK} --out one --resume")
+
+
+def test_out_of_memory_exits_3(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError("Unable to allocate 9 TiB")
+
+    monkeypatch.setattr("training.network.make_learner", fail)
+    result = run(f"{QUICK} --out one")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert result.stderr == (
+        "error: not enough memory (Unable to allocate 9 TiB); use a smaller batch or a smaller netlist\n"
+    )
+
+
+def test_help_gives_examples_files_and_exit_codes() -> None:
+    out = " ".join(succeed("--help").split())
+    assert succeed("-h").split() == out.split()
+    for part in ("Examples: python -m training.mnist", "Exit codes: 0 done; 2 bad input", "learning-curve.png"):
+        assert part in out
+
+
+def test_the_examples_in_the_help_are_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(mnist, "train", lambda program, ctx, options, read: seen.append(options))
+    lines = [line.strip() for line in succeed("--help").splitlines()]
+    examples = [line for line in lines if line.startswith("python -m training.mnist")]
+    for example in examples:
+        succeed(example.removeprefix("python -m training.mnist"))
+    assert len(seen) == len(examples) >= 5
+
+
+def test_choices_and_flags_are_those_of_the_recipe() -> None:
+    options = {option.name: option for option in mnist.main.params}
+    wanted = {"algorithm": recipe.ALGORITHMS, "dtype": DTYPES, "backend": ("auto", *BACKENDS)}
+    for name, choices in wanted.items():
+        choice = options[name].type
+        assert isinstance(choice, click.Choice)
+        assert sorted(choice.choices) == sorted(choices)
+    keys = set(recipe.Recipe.__dataclass_fields__) - {"netlist", "expected"}
+    assert keys <= set(options)

@@ -1,0 +1,132 @@
+"""Recipes: those that ship are the paper's; everything that can be wrong with one is said."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from circuitsim import SettingsError
+from training.recipe import RECIPES, Recipe, find_recipe, names, override, read_recipe
+
+# Tables 1 and 2 of the paper: gain, sweeps, nudge, rates of conductances, of biases, epochs, errors of EP and BP.
+SAME = (0.006, 0.006)
+PAPER = {
+    "drn-xs": (100, 4, 1.0, SAME, SAME, 10, (3.46, 2.94), (3.30, 2.62)),
+    "drn-1h": (480, 4, 1.0, SAME, SAME, 50, (1.57, 0.12), (1.54, 0.12)),
+    "drn-2h": (2000, 5, 1.0, (0.002, 0.006, 0.018), (0.002, 0.006, 0.018), 50, (1.48, 0.25), (1.45, 0.22)),
+    "drn-3h": (
+        4000, 6, 2.0, (0.005, 0.02, 0.08, 0.005), (0.0005, 0.002, 0.008, 0.0005), 50, (1.66, 0.46), (1.50, 0.33),
+    ),
+    "drn-xl": (800, 4, 1.0, SAME, SAME, 100, (1.33, 0.02), (1.30, 0.01)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_paper_s_recipes(name: str) -> None:
+    gain, sweeps, nudge, g_rates, b_rates, epochs, ep, bp = PAPER[name]
+    found = find_recipe(name)
+    wanted = Recipe(
+        netlist=found.netlist, gain=gain, sweeps=sweeps, nudge=nudge, conductance_rates=g_rates, bias_rates=b_rates,
+        epochs=epochs, expected={"ep": dict(zip(("test", "train"), ep, strict=True)),
+                                 "bp": dict(zip(("test", "train"), bp, strict=True))},
+    )  # fmt: skip
+    assert found == wanted
+    assert (found.batch_size, found.decay, found.dtype, found.form) == (4, 0.99, "float32", "difference")
+    text = found.netlist.read_text()
+    trained = next(line for line in text.splitlines() if line.startswith(".train")).split()[1:]
+    rates = found.rates([(element, element.startswith("R")) for element in trained], epoch=0)
+    assert [rates[e] for e in trained if e.startswith("R")] == list(g_rates)
+    assert [rates[e] for e in trained if e.startswith("I")] == list(b_rates)
+
+
+def test_all_recipes_that_ship_can_be_read() -> None:
+    assert set(PAPER) <= set(names())
+    for path in RECIPES.glob("*.toml"):
+        assert read_recipe(path).netlist.is_file()
+
+
+def test_rates() -> None:
+    recipe = Recipe(Path("x.cir"), conductance_rates=(0.1, 0.2), bias_rates=(0.5,), decay=0.5)
+    trained = [("RA", True), ("IA", False), ("RB", True), ("VB", False)]
+    assert recipe.rates(trained, 0) == {"RA": 0.1, "IA": 0.5, "RB": 0.2, "VB": 0.5}
+    assert recipe.rates(trained, 2) == {"RA": 0.025, "IA": 0.125, "RB": 0.05, "VB": 0.125}
+    with pytest.raises(SettingsError, match=r"rates has 2 numbers, the netlist trains 1 conductances \(RA\)"):
+        recipe.rates([("RA", True)], 0)
+    assert recipe.rates([("IA", False)], 0) == {"IA": 0.5}
+
+
+def test_where_a_recipe_is_found(tmp_path: Path) -> None:
+    netlist = tmp_path / "my.cir"
+    netlist.write_text("title\n")
+    assert find_recipe(str(netlist)) == Recipe(netlist)
+    beside = tmp_path / "my.toml"
+    beside.write_text("gain = 7\nconductance_rates = 0.5\n")
+    assert find_recipe(str(netlist)) == Recipe(netlist, gain=7.0, conductance_rates=(0.5,))
+    given = tmp_path / "other.toml"
+    given.write_text('netlist = "elsewhere.cir"\nsweeps = 9\n')
+    assert find_recipe(str(netlist), given) == Recipe(netlist, sweeps=9)
+    assert find_recipe("drn-xs", given) == Recipe(find_recipe("drn-xs").netlist, sweeps=9)
+    assert read_recipe(given).netlist == tmp_path / "elsewhere.cir"
+    with pytest.raises(SettingsError, match=r"no netlist 'drn-4h': give a file, or one of drn-1h, .* did you mean"):
+        find_recipe("drn-4h")
+
+
+def test_override() -> None:
+    recipe = find_recipe("drn-xs")
+    assert override(recipe, gain=None, epochs=3, tol=None) == replace(recipe, epochs=3)
+    with pytest.raises(SettingsError, match="epochs must be at least 1"):
+        override(recipe, epochs=0)
+
+
+def test_table_is_plain() -> None:
+    table = find_recipe("drn-3h").table()
+    assert json.loads(json.dumps(table))["conductance_rates"] == [0.005, 0.02, 0.08, 0.005]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nudg = 1", "unknown key 'nudg'; did you mean nudge?"),
+        ("colour = 1", "unknown key 'colour'; keys are netlist, algorithm"),
+        ("gain = 'much'", "gain must be a number, found 'much'"),
+        ("gain = true", "gain must be a number, found True"),
+        ("gain = 0", "gain must be a positive number, found 0"),
+        ("gain = inf", "gain must be a positive number, found inf"),
+        ("sweeps = 2.5", "sweeps must be a whole number, found 2.5"),
+        ("sweeps = 0", "sweeps must be at least 1, found 0"),
+        ("batch_size = -1", "batch_size must be at least 1"),
+        ("tol = 2", "tol must lie between 0 and 1, found 2"),
+        ("decay = 1.5", "decay must lie above 0 and be at most 1, found 1.5"),
+        ("algorithm = 'sgd'", "unknown algorithm 'sgd': choose ep, bp, implicit"),
+        ("algorithm = 3", "algorithm must be text, found 3"),
+        ("variant = 'both'", "unknown variant 'both': choose centred, positive, negative"),
+        ("form = 'other'", "unknown form 'other': choose difference, plain"),
+        ("dtype = 'float16'", "unknown dtype 'float16': choose float64, float32"),
+        ("netlist = 3", "netlist must be a file name, found 3"),
+        ("conductance_rates = []", r"conductance_rates must be numbers >= 0, one or more, found \[\]"),
+        ("bias_rates = [0.1, -0.1]", r"bias_rates must be numbers >= 0, one or more, found \[0.1, -0.1\]"),
+        ("bias_rates = ['a']", r"bias_rates must be numbers, found \['a'\]"),
+        ("expected = 3", "expected must be tables of errors in percent"),
+        ("[expected.sgd]\ntest = 1", "expected must be tables of errors in percent"),
+        ("gain = ", "not a TOML file"),
+        ("gain = 1\ngain = 2", "not a TOML file"),
+    ],
+)
+def test_faults(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    with pytest.raises(SettingsError, match=message.replace("?", r"\?")) as caught:
+        read_recipe(path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_files_that_are_no_recipe(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="cannot read the recipe: No such file"):
+        read_recipe(tmp_path / "none.toml")
+    path = tmp_path / "binary.toml"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(SettingsError, match="not a TOML file"):
+        read_recipe(path)

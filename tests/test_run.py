@@ -1,0 +1,348 @@
+"""The training loop: nothing but learner, data, schedule and seed decides what comes out."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+import time
+from dataclasses import astuple, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_learner import FINGERPRINT, SCHEDULE, FakeLearner, fake_rates, make_run, make_samples
+
+from circuitsim.errors import BackendUnavailable, SettingsError
+from training import run as module
+from training.checkpoint import NEWEST, PREVIOUS, Checkpoint, load_checkpoint
+from training.learner import LearningError, Tally
+from training.metrics import COLUMNS, Row, TensorBoard, make_row, plot_curve, row_text, write_metrics
+from training.record import Record
+from training.run import Run, Schedule
+
+HERE = Path(__file__).parent
+
+
+def finish(run: Run) -> Checkpoint:
+    """The state at the end."""
+    for _ in run.advance():
+        pass
+    return run.checkpoint(FINGERPRINT)
+
+
+def assert_same(found: Checkpoint, wanted: Checkpoint) -> None:
+    """Equal to the last bit, but for the seconds."""
+    for name, array in wanted.arrays.items():
+        assert found.arrays[name].tobytes() == array.tobytes(), name
+    assert timeless(found.rows) == timeless(wanted.rows)
+    assert replace(found, arrays={}, rows=(), seconds=0) == replace(wanted, arrays={}, rows=(), seconds=0)
+
+
+def timeless(rows: tuple[Row, ...] | list[Row]) -> list[Row]:
+    return [replace(row, seconds=0.0) for row in rows]
+
+
+@pytest.fixture(scope="module")
+def wanted() -> Checkpoint:
+    """The end of an undisturbed run."""
+    return finish(make_run())
+
+
+# -- schedule ----------------------------------------------------------------------------------------------------------
+
+
+def test_shuffled_epochs_are_permutations_of_whole_batches() -> None:
+    generator = np.random.Generator(np.random.PCG64(5))
+    first, second = SCHEDULE.order(generator), SCHEDULE.order(generator)
+    again = np.random.Generator(np.random.PCG64(5))
+    assert first.tolist() == again.permutation(41)[:40].tolist()
+    assert second.tolist() == again.permutation(41)[:40].tolist()
+    assert len(set(first.tolist())) == 40
+    assert first.tolist() != second.tolist()
+
+
+@pytest.mark.parametrize(("first", "order"), [(0, [0, 1, 2, 3]), (3, [3, 4, 0, 1])])
+def test_sequential_epochs_begin_anywhere_and_go_round(first: int, order: list[int]) -> None:
+    schedule = Schedule(5, 2, 1, shuffled=False, first=first)
+    assert schedule.order(np.random.default_rng(0)).tolist() == order
+
+
+@pytest.mark.parametrize(("steps", "total"), [(None, 120), (1, 2), (20, 40), (33, 66), (1000, 120)])
+def test_steps_end_a_run_early(steps: int | None, total: int) -> None:
+    schedule = replace(SCHEDULE, steps=steps)
+    assert schedule.total == total
+    learner = FakeLearner()
+    run = make_run(schedule, learner)
+    finish(run)
+    assert (run.done, sum(learner.calls) * 2) == (total, total)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1, found 0"),
+        ({"steps": 0}, "steps must be at least 1, found 0"),
+        ({"batch_size": 42}, "batch size must be from 1 to the number of training samples, 41; found 42"),
+        ({"batch_size": 0}, "found 0"),
+        ({"first": 41}, "the first sample must be from 0 to 40, the last of the training set; found 41"),
+    ],
+)
+def test_impossible_schedules_are_refused(change: dict[str, int], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        replace(SCHEDULE, **change)
+
+
+# -- the loop ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_what_one_loop_over_the_steps_gives(wanted: Checkpoint) -> None:
+    learner = FakeLearner()
+    train, test = make_samples(41, 1), make_samples(601, 2)
+    generator = np.random.Generator(np.random.PCG64(5))
+    rows = []
+    for epoch in range(3):
+        tally = learner.train(train, generator.permutation(41)[:40], fake_rates(epoch))
+        y = learner.outputs(test, slice(0, 601))
+        wrong = int((y.argmax(axis=1) != test.targets.argmax(axis=1)).sum())
+        rows.append(make_row(epoch + 1, 40 * (epoch + 1), tally, Tally(601, 0.0, wrong), 0.0))
+    assert {name: a.tobytes() for name, a in learner.arrays().items()} == {
+        name: a.tobytes() for name, a in wanted.arrays.items()
+    }
+    assert timeless(wanted.rows) == rows
+    assert (wanted.epoch, wanted.position, wanted.tally) == (3, 0, Tally())
+    assert rows[-1].train_error < rows[0].train_error < 50
+    assert 0 < rows[-1].test_error < rows[0].test_error
+
+
+@pytest.mark.parametrize("seconds", [0.0, 3e-4, 1e9])
+def test_lengths_of_chunks_do_not_matter(seconds: float, wanted: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHUNK_SECONDS", seconds)
+    learner = FakeLearner()
+    assert_same(finish(make_run(learner=learner)), wanted)
+    assert max(learner.calls) == {0.0: 1, 1e9: 20}.get(seconds, max(learner.calls))
+    assert sum(learner.calls) == 60
+
+
+def test_chunks_grow_to_their_time() -> None:
+    learner = FakeLearner(pause=0.001)
+    run = make_run(replace(SCHEDULE, samples=1501, epochs=1), learner)
+    clock = time.perf_counter()
+    times = []
+    for _ in run.advance():
+        times.append(time.perf_counter() - clock)
+        clock = time.perf_counter()
+    assert learner.calls[:3] == [1, 4, 16]
+    assert 0.05 < max(times) < 2.0
+    assert learner.calls[-1] == 1  # the last step, alone
+
+
+def test_another_seed_gives_another_run(wanted: Checkpoint) -> None:
+    other = finish(make_run(seed=6))
+    assert other.arrays["W"].tobytes() != wanted.arrays["W"].tobytes()
+
+
+def test_the_last_step_is_told_apart() -> None:
+    run = make_run(replace(SCHEDULE, steps=7))
+    assert run.last_step is None
+    finish(run)
+    learner = FakeLearner()
+    order = SCHEDULE.order(np.random.Generator(np.random.PCG64(5)))
+    learner.train(make_samples(41, 1), order[:12], fake_rates(0))
+    assert run.last_step == learner.train(make_samples(41, 1), order[12:14], fake_rates(0))
+
+
+def test_a_run_that_ends_within_an_epoch_has_a_row_for_its_part() -> None:
+    run = make_run(replace(SCHEDULE, steps=30))
+    finish(run)
+    assert [(row.epoch, row.examples) for row in run.results] == [(1, 40), (2, 60)]
+    assert len(run.rows) == 1
+    assert run.results[1] == run.partial
+
+
+def test_an_error_of_the_learner_passes_through() -> None:
+    learner = FakeLearner()
+    run = Run(learner, make_samples(41, 1), make_samples(9, 2), SCHEDULE, lambda _: {"W": 1e200, "b": 1e200}, 0)
+    with pytest.raises(LearningError, match="not finite"), np.errstate(all="ignore"):
+        finish(run)
+
+
+# -- interrupted -------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_goes_on_from_any_of_its_instants(wanted: Checkpoint, tmp_path: Path) -> None:
+    run = make_run()
+    path = tmp_path / "checkpoint.npz"
+    instants = 0
+    run.checkpoint(FINGERPRINT).save(path)
+    for row in run.advance():
+        assert_same(go_on(path), wanted)
+        run.checkpoint(FINGERPRINT).save(path)
+        instants += 1
+        assert row is None or row == run.rows[-1]
+    assert_same(go_on(path), wanted)
+    assert instants > 15
+
+
+def go_on(path: Path, schedule: Schedule = SCHEDULE) -> Checkpoint:
+    """A fresh process's run from a checkpoint to the end."""
+    run = make_run(schedule)
+    run.restore(load_checkpoint(path, FINGERPRINT))
+    before = run.seconds
+    end = finish(run)
+    assert end.seconds >= before
+    return end
+
+
+@pytest.mark.parametrize("steps", [7, 20, 30])
+def test_steps_can_be_raised(steps: int, wanted: Checkpoint, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.npz"
+    finish(make_run(replace(SCHEDULE, steps=steps))).save(path)
+    assert_same(go_on(path), wanted)
+
+
+def test_epochs_can_be_raised(wanted: Checkpoint, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.npz"
+    finish(make_run(replace(SCHEDULE, epochs=1))).save(path)
+    assert_same(go_on(path), wanted)
+
+
+def test_a_checkpoint_beyond_the_end_is_refused(wanted: Checkpoint) -> None:
+    with pytest.raises(SettingsError, match="beyond the end of this run; raise --epochs or --steps"):
+        make_run(replace(SCHEDULE, epochs=2)).restore(wanted)
+
+
+def test_a_finished_run_has_nothing_left_to_do(wanted: Checkpoint) -> None:
+    learner = FakeLearner()
+    run = make_run(learner=learner)
+    run.restore(wanted)
+    assert_same(finish(run), wanted)
+    assert (learner.calls, run.last_step) == ([], None)
+
+
+def test_a_learner_of_another_shape_is_refused(wanted: Checkpoint) -> None:
+    schedule = replace(SCHEDULE, batch_size=4)
+    run = make_run(schedule, FakeLearner(batch_size=4))
+    with pytest.raises(SettingsError, match=r"array 'the state' is float64 \(2, 2\), this network needs"):
+        run.restore(replace(wanted, epoch=0))
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_killed_again_and_again_it_ends_with_the_same_bits(seed: int, wanted: Checkpoint, tmp_path: Path) -> None:
+    command = [sys.executable, str(HERE / "fake_learner.py"), str(tmp_path), "60", str(seed)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=HERE.parent, check=False)
+    assert done.stderr == ""
+    assert done.returncode == 0
+    assert int(done.stdout.split()[1]) >= 3
+    assert_same(load_checkpoint(tmp_path / NEWEST, FINGERPRINT), wanted)
+    write_metrics(wanted.rows, tmp_path / "wanted.csv")
+    assert timeless_csv(tmp_path / "metrics.csv") == timeless_csv(tmp_path / "wanted.csv")
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".tmp") == [
+        PREVIOUS, NEWEST, "metrics.csv", "wanted.csv"
+    ]  # fmt: skip
+
+
+def timeless_csv(path: Path) -> list[list[str]]:
+    with path.open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0][-1] == "seconds"
+    return [row[:-1] for row in rows]
+
+
+# -- the folder --------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_with_a_run_is_not_written_over(tmp_path: Path) -> None:
+    record = Record(tmp_path / "runs" / "one", None)
+    assert not (tmp_path / "runs").exists()
+    assert record.load(FINGERPRINT) is None
+    record.save(make_run().checkpoint(FINGERPRINT))
+    with pytest.raises(SettingsError, match=r"already holds a run \(checkpoint.npz\); go on with it \(--resume\)"):
+        Record(tmp_path / "runs" / "one", None)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SettingsError, match=r"file is not a folder; choose another name"):
+        Record(tmp_path / "file", None)
+    with pytest.raises(SettingsError, match="cannot make the folder"):
+        Record(tmp_path / "file" / "below", None).load(FINGERPRINT)
+
+
+def test_going_on_from_the_previous_one_keeps_it(tmp_path: Path) -> None:
+    record = Record(tmp_path, None)
+    record.load(FINGERPRINT)
+    run = make_run()
+    for _ in run.advance():
+        record.save(run.checkpoint(FINGERPRINT))
+    previous = (tmp_path / PREVIOUS).read_bytes()
+    (tmp_path / NEWEST).write_bytes(b"damaged")
+    (tmp_path / ".checkpoint.npz.99.tmp").write_bytes(b"torn")
+    record = Record(tmp_path, tmp_path / PREVIOUS)
+    checkpoint = record.load(FINGERPRINT)
+    assert checkpoint is not None
+    record.save(checkpoint)
+    assert (tmp_path / PREVIOUS).read_bytes() == (tmp_path / NEWEST).read_bytes() == previous
+    assert sorted(path.name for path in tmp_path.iterdir()) == [PREVIOUS, NEWEST]
+    record.save(replace(checkpoint, seconds=1e3))
+    assert (tmp_path / PREVIOUS).read_bytes() == previous != (tmp_path / NEWEST).read_bytes()
+
+
+# -- metrics -----------------------------------------------------------------------------------------------------------
+
+ROWS = [Row(1, 100, 1 / 3, 12.5, 13.25, 1.25), Row(2, 200, 0.2, 0.0, 11.0, 2.5)]
+
+
+def test_metrics_are_csv_with_these_columns(tmp_path: Path) -> None:
+    assert COLUMNS == ("epoch", "examples", "train_cost", "train_error", "test_error", "seconds")
+    row = make_row(1, 300, Tally(300, 100.0, 1), Tally(7, 0.0, 3), 12.34567)
+    write_metrics([row], tmp_path / "metrics.csv")
+    assert (tmp_path / "metrics.csv").read_text() == (
+        "epoch,examples,train_cost,train_error,test_error,seconds\n1,300,0.333333,0.333333,42.8571,12.346\n"
+    )
+
+
+def test_a_row_for_people() -> None:
+    assert row_text(ROWS[0], 10).split() == (
+        "epoch 1/10 train cost 0.3333 train error 12.50 % test error 13.25 % 1.2 s".split()
+    )
+
+
+def test_the_learning_curve_is_a_picture(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    for rows in (ROWS, ROWS[:1]):
+        plot_curve(rows, {"test": 3.46, "train": 2.94}, "a run", tmp_path / "curve.png")
+        assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG\r\n")
+
+
+def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(BackendUnavailable, match=r'no learning curve drawn: .*pip install "circuitsim\[plot\]"'):
+        plot_curve(ROWS, {}, "a run", tmp_path / "curve.png")
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(BackendUnavailable, match=r'--tensorboard: .*pip install "circuitsim\[tensorboard\]"'):
+        TensorBoard(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tensorboard_gets_every_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    points = []
+
+    class Writer:
+        def __init__(self, folder: str) -> None:
+            assert folder == str(tmp_path)
+
+        def add_scalar(self, *point: object) -> None:
+            points.append(point)
+
+        def flush(self) -> None:
+            points.append(("flush",))
+
+        close = flush
+
+    fake = type(sys)("tensorboardX")
+    monkeypatch.setattr(fake, "SummaryWriter", Writer, raising=False)
+    monkeypatch.setitem(sys.modules, "tensorboardX", fake)
+    board = TensorBoard(tmp_path)
+    board.add(ROWS[1])
+    board.close()
+    _, examples, *figures, _ = astuple(ROWS[1])
+    assert points[:3] == [(name, x, examples) for name, x in zip(COLUMNS[2:5], figures, strict=True)]
+    assert points[3:] == [("flush",), ("flush",)]

@@ -1,0 +1,178 @@
+"""All that a training run needs to go on, in a file that is written whole and read whole or not at all.
+
+A checkpoint is an .npz file without pickles: numpy reads it. The comment of the zip archive ends with the SHA-256 of
+every byte before it, so that no damage goes unseen. A folder keeps the two newest ones; at every instant at least one
+of them is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, astuple, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim.errors import SettingsError
+from circuitsim.io.files import replacing
+from training.learner import Tally
+from training.metrics import Row
+
+NEWEST, PREVIOUS = "checkpoint.npz", "checkpoint-previous.npz"
+_FORMAT = 1
+_DIGEST = 64  # hexadecimal digits of a SHA-256, at the end of the file
+_BLOCK = 1 << 20  # bytes
+_SHOWN_DIGEST = 12  # digits of a SHA-256 in a message
+
+Fingerprint = Mapping[str, Any]  # setting -> what JSON can hold
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a run between two steps."""
+
+    arrays: Mapping[str, NDArray]  # of the learner
+    generator: str  # state of numpy's bit generator before the running epoch's order was drawn, as JSON
+    epoch: int  # epochs done
+    position: int  # samples of the running epoch that were trained on
+    tally: Tally  # of these
+    rows: tuple[Row, ...]  # one for each epoch done
+    seconds: float
+    fingerprint: Fingerprint  # what is trained, and how: a run goes on only with the same
+
+    def save(self, path: Path) -> None:
+        """Write the file, whole or not at all: until it is, `path` is what it was. SettingsError if it cannot."""
+        header = {
+            "format": _FORMAT,
+            "names": list(self.arrays),
+            "generator": self.generator,
+            "epoch": self.epoch,
+            "position": self.position,
+            "tally": asdict(self.tally),
+            "rows": [astuple(row) for row in self.rows],
+            "seconds": self.seconds,
+            "fingerprint": dict(self.fingerprint),
+        }
+        named: dict[str, Any] = {f"array{k}": array for k, array in enumerate(self.arrays.values())}
+        with replacing(path, "w+b") as out:
+            np.savez(out, header=np.array(json.dumps(header)), **named)
+            with zipfile.ZipFile(out, "a") as archive:
+                archive.comment = b"sha256 " + b"0" * _DIGEST
+            digest = _digest_of_body(out)
+            out.seek(-_DIGEST, os.SEEK_END)
+            out.write(digest)
+
+
+def load_checkpoint(path: Path, fingerprint: Fingerprint) -> Checkpoint:
+    """Read a checkpoint back.
+
+    SettingsError when there is none, when the file is damaged in any way (the message names the other one that is
+    kept), or when it is of another run: `fingerprint` differs.
+    """
+    try:
+        with path.open("rb") as file:
+            digest = _digest_of_body(file)
+            if file.read() != digest:
+                raise SettingsError(f"{path}: this checkpoint is damaged: its SHA-256 is wrong{_other_one(path)}")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as archive:
+                header = json.loads(str(archive["header"]))
+                arrays = {name: archive[f"array{k}"] for k, name in enumerate(header["names"])}
+    except FileNotFoundError:
+        raise SettingsError(f"no such file: {path}{_other_one(path)}") from None
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error.strerror or error}{_other_one(path)}") from None
+    except (zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
+        raise SettingsError(f"{path}: no checkpoint of a training run: {error}{_other_one(path)}") from None
+    if header["format"] != _FORMAT:
+        raise SettingsError(
+            f"{path}: a checkpoint of format {header['format']}; this version reads format {_FORMAT}: go on with the "
+            "version that wrote it"
+        )
+    _check_fingerprint(path, header["fingerprint"], fingerprint)
+    return Checkpoint(
+        arrays,
+        header["generator"],
+        header["epoch"],
+        header["position"],
+        Tally(**header["tally"]),
+        tuple(Row(*row) for row in header["rows"]),
+        header["seconds"],
+        header["fingerprint"],
+    )
+
+
+def keep(checkpoint: Checkpoint, folder: Path, rotate: bool) -> None:
+    """Save as the newest checkpoint in a folder. `rotate`: the one that was the newest is good, and is kept as well.
+
+    Its second name comes before it loses its first, so that a kill at any instant leaves a whole newest one.
+    """
+    newest = folder / NEWEST
+    if rotate:
+        _give_second_name(newest, folder / PREVIOUS)
+    checkpoint.save(newest)
+
+
+def _give_second_name(path: Path, second: Path) -> None:
+    temporary = second.with_name(f".{second.name}.link.{os.getpid()}.tmp")  # a name that `replacing` never writes to
+    try:
+        temporary.unlink(missing_ok=True)
+        temporary.hardlink_to(path)
+        temporary.replace(second)
+    except FileNotFoundError:  # somebody removed the newest one: nothing to keep
+        return
+    except OSError:  # a file system without links
+        with replacing(second, "wb") as out, path.open("rb") as source:
+            shutil.copyfileobj(source, out, _BLOCK)
+    finally:
+        temporary.unlink(missing_ok=True)  # it stays when both names were one file before
+
+
+def _digest_of_body(file: IO[bytes]) -> bytes:
+    """SHA-256, in hexadecimal, of all but the last 64 bytes; the file stands before these. An empty one has no body."""
+    left = max(file.seek(0, os.SEEK_END) - _DIGEST, 0)
+    file.seek(0)
+    digest = hashlib.sha256()
+    while left > 0 and (block := file.read(min(left, _BLOCK))):
+        digest.update(block)
+        left -= len(block)
+    return digest.hexdigest().encode()
+
+
+def _other_one(path: Path) -> str:
+    """The end of a message: where to go on from instead."""
+    other = path.with_name(NEWEST if path.name == PREVIOUS else PREVIOUS)
+    if not other.is_file():
+        return "; there is no other one beside it: start again, with another --out"
+    which = "the newest one" if other.name == NEWEST else "the one before it"
+    return f"; {which} is kept: go on from that with `--resume {other}`"
+
+
+def _check_fingerprint(path: Path, found: Fingerprint, wanted: Fingerprint) -> None:
+    """SettingsError naming the settings that differ."""
+    wanted = json.loads(json.dumps(dict(wanted)))
+    names = [*wanted, *(name for name in found if name not in wanted)]
+    differences = [
+        f"{name} {_shown(found.get(name))} (now {_shown(wanted.get(name))})"
+        for name in names
+        if found.get(name) != wanted.get(name)
+    ]
+    if differences:
+        raise SettingsError(
+            f"{path}: this checkpoint is of another run: {', '.join(differences)}; give the settings that it was made "
+            "with, or choose another --out"
+        )
+
+
+def _shown(value: Any) -> str:
+    """A setting in a message; of a long digest its beginning."""
+    if isinstance(value, str) and len(value) == _DIGEST:
+        return value[:_SHOWN_DIGEST] + "..."
+    return "not set" if value is None else str(value)

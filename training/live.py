@@ -1,0 +1,111 @@
+"""A run that is watched: Ctrl-C, and its progress on the terminal."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import click
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from circuitsim.io.tables import console
+from training.metrics import error_percent
+from training.run import Run
+
+
+@contextmanager
+def interrupts() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C once: what this yields becomes true. Twice: KeyboardInterrupt at once."""
+    asked = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:  # as under nohup: somebody wants this to go on
+        yield lambda: False
+        return
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class Quiet:
+    """No progress; lines go to stdout."""
+
+    def update(self) -> None:
+        """Show how far the run is."""
+
+    def line(self, text: str) -> None:
+        """A line that stays."""
+        click.echo(text)
+
+
+class _Live(Quiet):
+    """A bar on the terminal, with lines above it."""
+
+    def __init__(self, run: Run, bar: Progress) -> None:
+        self.run, self.bar = run, bar
+        self.task = bar.add_task(
+            "", total=run.schedule.total, completed=run.done, epoch=run.epoch + 1, rate="", learnt="starting"
+        )
+
+    def update(self) -> None:
+        run, tally = self.run, self.run.tally
+        if tally.samples:
+            learnt = f"cost {tally.cost / tally.samples:.3g}  error {error_percent(tally):.2f} %"
+            self.bar.update(self.task, learnt=learnt)
+        speed = self.bar.tasks[self.task].speed
+        self.bar.update(
+            self.task,
+            completed=run.done,
+            epoch=min(run.epoch + 1, run.schedule.epochs),
+            rate=f"{speed:,.0f} examples/s" if speed else "",
+        )
+
+    def line(self, text: str) -> None:
+        if sys.stdout.isatty():
+            self.bar.console.print(text)
+        else:
+            click.echo(text)
+
+
+@contextmanager
+def progress(run: Run) -> Iterator[Quiet]:
+    """What shows how far a run is: on a terminal only."""
+    if not on_terminal():
+        yield Quiet()
+        return
+    columns = (
+        TextColumn(f"epoch {{task.fields[epoch]}}/{run.schedule.epochs}"),
+        BarColumn(bar_width=None),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[learnt]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console(stderr=True), transient=True, redirect_stdout=False) as bar:
+        yield _Live(run, bar)
+
+
+@contextmanager
+def busy(text: str) -> Iterator[None]:
+    """Show that something is under way, on a terminal only."""
+    if not on_terminal():
+        yield
+        return
+    with console(stderr=True).status(text):
+        yield
+
+
+def on_terminal() -> bool:
+    """Whether to draw progress."""
+    return sys.stderr.isatty()

@@ -1,0 +1,131 @@
+"""What a training run has reached, epoch by epoch: numbers, CSV, learning curve, TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from circuitsim.errors import BackendUnavailable
+from circuitsim.io.files import replacing
+from training.learner import Tally
+
+_DIGITS = 6
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of metrics.csv: an epoch's training, then the test set. Six digits, but for the seconds."""
+
+    epoch: int  # from 1
+    examples: int  # trained on since the start of the run
+    train_cost: float  # mean of C over the epoch's samples, each taken before the update it led to, V^2
+    train_error: float  # % of them that were not recognised
+    test_error: float  # %
+    seconds: float  # since the start of the run, without the time in which it was interrupted
+
+
+COLUMNS = tuple(field.name for field in fields(Row))
+
+
+def make_row(epoch: int, examples: int, train: Tally, test: Tally, seconds: float) -> Row:
+    """The row of an epoch.
+
+    The cost is cut to six digits: beyond fifteen, a sum depends on the lengths of the pieces that it was made of.
+
+    >>> make_row(1, 60000, Tally(60000, 20000.0, 3000), Tally(10000, 0.0, 346), 15.0).train_cost
+    0.333333
+    """
+    return Row(
+        epoch,
+        examples,
+        _cut(train.cost / train.samples),
+        _cut(error_percent(train)),
+        _cut(error_percent(test)),
+        round(seconds, 3),
+    )
+
+
+def error_percent(tally: Tally) -> float:
+    """Samples that were not recognised, in percent."""
+    return 100.0 * tally.wrong / tally.samples
+
+
+def _cut(x: float) -> float:
+    return float(f"{x:.{_DIGITS}g}")
+
+
+def row_text(row: Row, epochs: int) -> str:
+    """A row as a line for people."""
+    return (
+        f"epoch {row.epoch:{len(str(epochs))}d}/{epochs}  train cost {row.train_cost:<8.4g}  "
+        f"train error {row.train_error:6.2f} %  test error {row.test_error:6.2f} %  {row.seconds:9.1f} s"
+    )
+
+
+def write_metrics(rows: Sequence[Row], path: Path) -> None:
+    """metrics.csv, whole or not at all. SettingsError when it cannot be written."""
+    with replacing(path, "w") as out:
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(astuple(row) for row in rows)
+
+
+def plot_curve(rows: Sequence[Row], expected: Mapping[str, float], title: str, path: Path) -> None:
+    """A PNG of both errors over the epochs; `expected` errors by name (train, test) are dashed lines.
+
+    BackendUnavailable without matplotlib.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator, ScalarFormatter
+    except ImportError as error:
+        raise BackendUnavailable(
+            f'no learning curve drawn: {error}; install it with `pip install "circuitsim[plot]"`'
+        ) from None
+
+    figure = Figure(figsize=(7, 4.2), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    epochs = [row.epoch for row in rows]
+    for name, colour in (("train", "tab:orange"), ("test", "tab:blue")):
+        errors = [getattr(row, f"{name}_error") for row in rows]
+        axes.plot(epochs, errors, "o-", color=colour, markersize=3, label=f"{name} error, last {errors[-1]:.2f} %")
+        if name in expected:
+            axes.axhline(expected[name], color=colour, linestyle="--", linewidth=1, label=f"expected {name} error")
+    if all(line > 0 for row in rows for line in (row.train_error, row.test_error)):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(ScalarFormatter())
+        axes.yaxis.set_minor_formatter(ScalarFormatter())
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel="epoch", ylabel="error, %", title=title)
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
+    with replacing(path, "wb") as out:
+        figure.savefig(out, format="png")
+
+
+class TensorBoard:
+    """Writes every row for TensorBoard. BackendUnavailable without the package tensorboardX."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError as error:
+            raise BackendUnavailable(
+                f'--tensorboard: {error}; install it with `pip install "circuitsim[tensorboard]"`'
+            ) from None
+        self._writer: Any = SummaryWriter(str(folder))
+
+    def add(self, row: Row) -> None:
+        """One point in each diagram, at the number of examples."""
+        for name in ("train_cost", "train_error", "test_error"):
+            self._writer.add_scalar(name, getattr(row, name), row.examples)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """End the file."""
+        self._writer.close()

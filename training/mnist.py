@@ -1,0 +1,66 @@
+"""`python -m training.mnist`: a netlist learns MNIST, or any other data set of images in IDX form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from circuitsim.io.commands import HELP_NAMES, Command
+from training.options import EXIT_CODES, FILES_HELP, Options, shared_options
+from training.program import Data, train
+
+_EXAMPLES = f"""
+\b
+Examples:
+  python -m training.mnist
+  python -m training.mnist --netlist drn-2h
+  python -m training.mnist --netlist drn-1h --algorithm bp --seed 3 --out runs/third
+  python -m training.mnist --netlist drn-1h --algorithm bp --seed 3 --out runs/third --resume
+  python -m training.mnist --limit 2000 --epochs 3 --nudge 0.5 --conductance-rates 0.004,0.008
+  python -m training.mnist --netlist my.cir --recipe my.toml --data fashion
+
+{FILES_HELP}
+
+{EXIT_CODES}
+"""
+
+
+class _Command(Command):
+    memory_advice = "use a smaller batch or a smaller netlist"
+
+
+@click.command(cls=_Command, epilog=_EXAMPLES, context_settings=HELP_NAMES)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="A folder with the four IDX files of a data set, gzipped or not.  [default: the MNIST that comes with this]",
+)
+@shared_options(netlist="drn-xs", first="--first-image")
+@click.pass_context
+def main(ctx: click.Context, data: Path | None, **values: Any) -> None:
+    """Train a netlist to recognise handwritten digits, and write it back as a netlist.
+
+    The netlist is the model: `.input` names the sources that take the pixels, `.output` the ten nodes that are read,
+    `.train` what learns. The recipe (a TOML file) says how, and each of its keys is an option here.
+    """
+    train("training.mnist", ctx, Options.of(**values), lambda: _read(data))
+
+
+def _read(folder: Path | None) -> Data:
+    """The images of a folder."""
+    from training.datasets import MNIST, find_idx, load_idx_dataset
+    from training.record import file_digest
+
+    folder = MNIST if folder is None else folder
+    training, test = load_idx_dataset(folder)
+    files = [find_idx(folder, part, *what) for part in ("train", "t10k") for what in (("images", 3), ("labels", 1))]
+    return Data(
+        training, test, {"folder": str(folder.resolve()), "sha256": {path.name: file_digest(path) for path in files}}
+    )
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m training.mnist")

@@ -1,0 +1,178 @@
+"""The options that training programs share, and what they mean."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+FILES_HELP = (
+    "The folder of a run ends with trained.cir and trained.npz (the trained netlist), metrics.csv, learning-curve.png, "
+    "config.json and checkpoint.npz."
+)
+EXIT_CODES = "Exit codes: 0 done; 2 bad input or usage, or learning cannot go on; 3 not enough memory; 130 interrupted."
+
+
+class Rates(click.ParamType):
+    """Numbers with commas between them."""
+
+    name = "X,X,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        """A tuple of floats."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(float(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"'{value}' is not a number, or numbers with commas between them", param, ctx)
+
+
+_RECIPE_KEYS = (
+    "algorithm", "epochs", "batch_size", "dtype", "gain", "sweeps", "tol", "nudge", "variant", "form",
+    "conductance_rates", "bias_rates", "decay",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for; None: as the recipe, or the netlist, says. The names are those of the options."""
+
+    netlist: str
+    recipe: Path | None
+    backend: str
+    seed: int | None
+    limit: int | None
+    test_limit: int | None
+    out: Path | None
+    resume: str | None  # "": the newest checkpoint in the folder of the run
+    order: str
+    first: int
+    steps: int | None
+    init: Path | None
+    save_arrays: Path | None
+    threads: int | None
+    tensorboard: bool
+    checkpoint_every: float
+    changes: Mapping[str, Any] = field(default_factory=dict)  # of the recipe
+
+    @classmethod
+    def of(cls, **values: Any) -> Options:
+        """From the parameters of a command, those of the recipe among them."""
+        changes = {key: values.pop(key) for key in _RECIPE_KEYS}
+        return cls(**values, changes={key: value for key, value in changes.items() if value is not None})
+
+
+def shared_options(netlist: str, first: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The options of every training program; `netlist` is the default, `first` the option that names a sample."""
+    path = click.Path(path_type=Path)
+    count = click.IntRange(min=1)
+    choice = click.Choice
+    options = [
+        click.option("--netlist", default=netlist, show_default=True, metavar="NAME|FILE", help="What learns."),
+        click.option("--recipe", type=path, metavar="FILE.toml", help="How it learns.  [default: that of the netlist]"),
+        click.option("--algorithm", type=choice(["ep", "bp", "implicit"]), help="How gradients are found."),
+        click.option("--epochs", type=count, metavar="N", help="Passes over the training samples."),
+        click.option("--batch-size", type=count, metavar="N", help="Samples in a step."),
+        click.option(
+            "--backend",
+            type=choice(["auto", "cpu", "reference", "gpu"]),
+            default="auto",
+            show_default=True,
+            help="Where to compute; reference is slow and simple.",
+        ),
+        click.option("--dtype", type=choice(["float32", "float64"]), help="Precision."),
+        click.option(
+            "--seed",
+            type=click.IntRange(min=0),
+            metavar="K",
+            help="Draws the order of the samples, and the netlist's random values anew.  [default: 0 for the order, "
+            "the netlist's own seed for its values]",
+        ),
+        click.option("--limit", type=count, metavar="N", help="Train on the first N samples only."),
+        click.option("--test-limit", type=count, metavar="N", help="Test on the first N samples only."),
+        click.option("--out", type=path, metavar="DIR", help="[default: runs/NETLIST-ALGORITHM-seedK]"),
+        click.option(
+            "--resume",
+            is_flag=False,
+            flag_value="",
+            metavar="[FILE]",
+            help="Go on from a checkpoint, by default the newest one in --out; all else as before, but --epochs, "
+            "--steps, --backend and --threads may change.",
+        ),
+        click.option(
+            "--order",
+            type=choice(["shuffled", "sequential"]),
+            default="shuffled",
+            show_default=True,
+            help="Of the samples: anew for each epoch, or as in the file.",
+        ),
+        click.option(
+            first, "first", type=click.IntRange(min=0), default=0, metavar="N", help="Where a sequential epoch begins."
+        ),
+        click.option("--steps", type=count, metavar="K", help="Stop after K steps in all, if not before."),
+        click.option(
+            "--init",
+            type=path,
+            metavar="FILE.npz",
+            help="Initial values: keys g1, g2, ... (S) and bias1, bias2, ... (A, V) in the order of .train, g1_initial "
+            "..., or element names. What has no key keeps the netlist's values.",
+        ),
+        click.option(
+            "--save-arrays",
+            type=path,
+            metavar="FILE.npz",
+            help="At the end, write g1 ..., bias1 ...; and of the last step free1 ... (states of its free phase, V) "
+            "and cost (mean of its batch, V^2).",
+        ),
+        click.option("--threads", type=count, metavar="N", help="[default: all cores that may be used]"),
+        click.option("--tensorboard", is_flag=True, help="Also write for TensorBoard, into the folder of the run."),
+        click.option(
+            "--checkpoint-every",
+            type=click.FloatRange(min=0),
+            default=30.0,
+            show_default=True,
+            metavar="SECONDS",
+            help="Beside those at the end of each epoch.",
+        ),
+        click.option("--gain", type=float, metavar="X", help="Volts (or amperes) of an input of 1."),
+        click.option("--sweeps", type=count, metavar="T", help="Sweeps of each phase."),
+        click.option("--tol", type=float, metavar="X", help="Relax until the relative KCL error is X, instead."),
+        click.option("--nudge", type=float, metavar="BETA", help="Conductance that pulls the outputs, S."),
+        click.option("--variant", type=choice(["centred", "positive", "negative"]), help="Of EP."),
+        click.option("--form", type=choice(["difference", "plain"]), help="Of the nudged phases."),
+        click.option("--conductance-rates", type=Rates(), help="Learning rates in .train order, or one for all."),
+        click.option("--bias-rates", type=Rates(), help="Those of trained sources."),
+        click.option("--decay", type=float, metavar="X", help="Factor of all learning rates from epoch to epoch."),
+    ]  # fmt: skip
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def command_line(program: str, ctx: click.Context, without: Sequence[str] = (), **more: Any) -> str:
+    """The command line of a context, for a shell: its options but those of the names `without`, and `more`."""
+    words = ["python", "-m", program]
+    for option in ctx.command.params:
+        name = option.name or ""
+        if name in more:
+            words += [option.opts[0], *_words(more[name])]
+        elif name not in without and ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+            words += [option.opts[0], *_words(ctx.params[name])]
+    return shlex.join(words)
+
+
+def _words(value: Any) -> list[str]:
+    """What stands after an option's name: nothing after a flag."""
+    if value is True or value == "":
+        return []
+    return [",".join(str(x) for x in value) if isinstance(value, tuple) else str(value)]

@@ -1,0 +1,254 @@
+"""What the training programs do: from options and data to a finished run. What is heavy is imported on demand."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from circuitsim.errors import CircuitError
+from circuitsim.io.commands import INTERRUPTED
+from training.options import Options, command_line
+
+if TYPE_CHECKING:
+    from circuitsim import Circuit
+    from training.learner import Learner, Samples
+    from training.recipe import Recipe
+    from training.record import Record
+    from training.run import Run
+
+MOST_WARNINGS = 10
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is learnt from, and where it came from, for config.json."""
+
+    train: Samples
+    test: Samples
+    facts: Mapping[str, Any]
+
+    def limited(self, train: int | None, test: int | None) -> Data:
+        """At most so many samples of each."""
+        return Data(
+            self.train if train is None else self.train.head(train),
+            self.test if test is None else self.test.head(test),
+            self.facts,
+        )
+
+
+def train(program: str, ctx: click.Context, options: Options, read_data: Callable[[], Data]) -> None:
+    """A whole run, or the rest of one. Interrupted, it saves a checkpoint and ends the program with exit code 130.
+
+    `program` is the module's name, for the command line that goes on. SettingsError, NetlistError and
+    BackendUnavailable say what is wrong with the options, the data or the netlist; LearningError why learning
+    cannot go on.
+    """
+    from circuitsim.io.files import check_target
+    from training.live import busy
+    from training.metrics import TensorBoard
+    from training.recipe import find_recipe, override
+    from training.record import Record
+
+    if options.first and options.order != "sequential":
+        raise click.UsageError("the first sample of an epoch can be chosen with --order sequential only")
+    if options.save_arrays is not None:
+        check_target(options.save_arrays)
+    given = find_recipe(options.netlist, options.recipe)
+    recipe = override(given, **options.changes)
+    folder, resume = _places(options, recipe.algorithm)
+    record = Record(folder, resume)
+    board = TensorBoard(folder / "tensorboard") if options.tensorboard else None
+    with busy("reading the netlist and the data"):
+        job = _prepare(options, recipe, read_data().limited(options.limit, options.test_limit))
+    _start(job, record, options, command_line(program, ctx))
+    try:
+        _advance(job, record, options.checkpoint_every, board.add if board else None)
+        _finish(job, record, options, command_line(program, ctx, without=["resume"]))
+        _compare(job.run, given, recipe.algorithm)
+    except KeyboardInterrupt:
+        run = job.run
+        click.echo(
+            f"interrupted after {run.done // job.recipe.batch_size:,} steps; go on with\n  "
+            f"{command_line(program, ctx, out=folder, resume='')}",
+            err=True,
+        )
+        ctx.exit(INTERRUPTED)
+    except CircuitError:
+        if not job.run.done:  # a first step that fails leaves nothing to go on with
+            record.discard()
+        raise
+    finally:
+        if board:
+            board.close()
+
+
+@dataclass(frozen=True)
+class _Job:
+    """All that a run needs."""
+
+    recipe: Recipe
+    circuit: Circuit  # as training finds it
+    trained: list[tuple[str, bool]]  # name, is a conductance
+    learner: Learner
+    data: Data
+    run: Run
+    fingerprint: Mapping[str, Any]
+    threads: int
+
+
+def _places(options: Options, algorithm: str) -> tuple[Path, Path | None]:
+    """The folder of the run, and the checkpoint to go on from."""
+    from training.checkpoint import NEWEST
+
+    if options.out is not None:
+        folder = options.out
+    elif options.resume:
+        folder = Path(options.resume).parent
+    else:
+        folder = Path("runs", f"{Path(options.netlist).stem}-{algorithm}-seed{options.seed or 0}")
+    if options.resume is None:
+        return folder, None
+    return folder, Path(options.resume) if options.resume else folder / NEWEST
+
+
+def _prepare(options: Options, recipe: Recipe, data: Data) -> _Job:
+    """Netlist, learner, run, and the fingerprint of what cannot change when a run goes on."""
+    from circuitsim import load
+    from circuitsim.io.output import warning_texts
+    from training.network import make_learner, trained_elements
+    from training.record import circuit_digest, file_digest, samples_digest, with_initial_values
+    from training.run import Run, Schedule
+
+    schedule = Schedule(
+        len(data.train),
+        recipe.batch_size,
+        recipe.epochs,
+        options.steps,
+        options.order == "shuffled",
+        options.first,
+    )
+    circuit = load(recipe.netlist, seed=options.seed)
+    for text in warning_texts(circuit)[:MOST_WARNINGS]:
+        click.echo(f"warning: {text}", err=True)
+    trained = trained_elements(circuit)
+    recipe.rates(trained, 0)  # finds another number of rates before anything is written
+    netlist = circuit_digest(circuit)
+    if options.init is not None:
+        circuit = with_initial_values(circuit, trained, options.init)
+    fingerprint = {
+        "netlist": netlist,
+        "init": None if options.init is None else file_digest(options.init),
+        **{key: value for key, value in recipe.table().items() if key not in ("netlist", "epochs", "expected")},
+        "seed": options.seed,
+        "order": options.order,
+        "first": options.first,
+        "training samples": len(data.train),
+        "training data": samples_digest(data.train),
+        "test data": samples_digest(data.test),
+    }
+    threads = options.threads or _cores()
+    learner = make_learner(circuit, recipe, options.backend, threads)
+    run = Run(learner, data.train, data.test, schedule, partial(recipe.rates, trained), options.seed or 0)
+    return _Job(recipe, circuit, trained, learner, data, run, fingerprint, threads)
+
+
+def _start(job: _Job, record: Record, options: Options, command: str) -> None:
+    """Take up a checkpoint, or make the first one; the configuration; say what is to be done."""
+    from training.record import file_digest
+
+    run, recipe = job.run, job.recipe
+    checkpoint = record.load(job.fingerprint)
+    if checkpoint is not None:
+        run.restore(checkpoint)
+        record.write_metrics(run.results)  # a kill may have come between checkpoint and metrics
+    else:
+        record.save(run.checkpoint(job.fingerprint))  # from here on a run can be gone on with
+    config = {
+        "recipe": recipe.table(),
+        "netlist": {"path": str(recipe.netlist.resolve()), "sha256": file_digest(recipe.netlist)},
+        "seed": options.seed,
+        "backend": options.backend,
+        "threads": job.threads,
+        "order": options.order,
+        "first": options.first,
+        "steps": options.steps,
+        "init": None if options.init is None else {"path": str(options.init), "sha256": job.fingerprint["init"]},
+        "data": {**job.data.facts, "training_samples": len(job.data.train), "test_samples": len(job.data.test)},
+    }
+    record.write_config(config, command)
+    done = f", going on after {run.done // recipe.batch_size:,}" if run.done else ""
+    click.echo(
+        f"{options.netlist}: {recipe.algorithm}, {recipe.dtype}, {run.schedule.total // recipe.batch_size:,} steps of "
+        f"{recipe.batch_size} samples{done}; results in {record.folder}"
+    )
+
+
+def _advance(job: _Job, record: Record, every: float, note: Callable[[Any], None] | None) -> None:
+    """Train to the end: checkpoints, metrics and a line for each epoch; KeyboardInterrupt after Ctrl-C, all saved."""
+    from training.live import interrupts, progress
+    from training.metrics import row_text
+
+    run = job.run
+    saved = time.perf_counter()
+    with interrupts() as asked, progress(run) as shown:
+        for row in run.advance():
+            shown.update()
+            if row is not None or asked() or time.perf_counter() - saved >= every:
+                record.save(run.checkpoint(job.fingerprint))
+                saved = time.perf_counter()
+            if row is not None:
+                record.write_metrics(run.results)
+                if note:
+                    note(row)
+                shown.line(row_text(row, job.recipe.epochs))
+            if asked():
+                raise KeyboardInterrupt
+
+
+def _finish(job: _Job, record: Record, options: Options, command: str) -> None:
+    """The results: arrays, trained netlist, metrics, learning curve."""
+    from training.record import array_keys, save_arrays
+
+    run, recipe = job.run, job.recipe
+    values = job.learner.values()
+    if options.save_arrays is not None:
+        keys = array_keys(job.trained)
+        arrays: dict[str, Any] = {keys[name]: value for name, value in values.items()}
+        if run.last_step is not None:
+            arrays |= {f"free{k}": state for k, state in enumerate(job.learner.free_state(), 1)}
+            arrays["cost"] = run.last_step.cost / run.last_step.samples
+        save_arrays(options.save_arrays, arrays)
+    last = run.results[-1]
+    remarks = [
+        f"trained with {command}",
+        f"on {last.examples:,} samples: train error {last.train_error:.2f} %, test error {last.test_error:.2f} %",
+    ]
+    expected = recipe.expected.get(recipe.algorithm, {})
+    title = f"{record.folder.name}: {recipe.algorithm}, test error {last.test_error:.2f} %"
+    missing = record.write_results(job.circuit.with_values(values), run.results, remarks, expected, title)
+    if missing:
+        click.echo(missing, err=True)
+
+
+def _compare(run: Run, given: Recipe, algorithm: str) -> None:
+    """A line that compares with what the recipe expects, if it does."""
+    expected = given.expected.get(algorithm)
+    if expected:
+        last = run.results[-1]
+        wanted = ", ".join(f"{name} error {percent:.2f} %" for name, percent in expected.items())
+        click.echo(
+            f"test error {last.test_error:.2f} %, train error {last.train_error:.2f} % after "
+            f"{last.examples / run.schedule.epoch_samples:.4g} epochs; expected after {given.epochs}: {wanted}"
+        )
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

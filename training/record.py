@@ -1,0 +1,203 @@
+"""The folder of a training run: what may be written there, its configuration, its checkpoints, its results."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import sys
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim import Circuit
+from circuitsim.errors import BackendUnavailable, SettingsError
+from circuitsim.io.export import export
+from circuitsim.io.files import replacing
+from circuitsim.io.inputs import read_array
+from training.checkpoint import NEWEST, Checkpoint, Fingerprint, keep, load_checkpoint
+from training.learner import Samples
+from training.metrics import Row, plot_curve, write_metrics
+
+CONFIG, METRICS, TRAINED, CURVE = "config.json", "metrics.csv", "trained.cir", "learning-curve.png"
+_BRANCHES = ("conductors", "ties", "current_sources", "junctions", "ideal_diodes")
+
+
+class Record:
+    """What a run leaves in its folder."""
+
+    def __init__(self, folder: Path, resume: Path | None) -> None:
+        """A new run in `folder`, or one that goes on from a checkpoint. SettingsError rather than write over a run."""
+        self.folder, self.resume = folder, resume
+        if resume is None:
+            found = [name for name in (NEWEST, CONFIG, METRICS, TRAINED) if (folder / name).exists()]
+            if found:
+                raise SettingsError(
+                    f"{folder} already holds a run ({', '.join(found)}); go on with it (--resume), or choose another "
+                    "--out"
+                )
+        if folder.exists() and not folder.is_dir():
+            raise SettingsError(f"--out {folder} is not a folder; choose another name")
+        self._newest_is_good = False
+
+    def load(self, fingerprint: Fingerprint) -> Checkpoint | None:
+        """The checkpoint to go on from; None for a new run. SettingsError when it cannot be used. Makes the folder."""
+        checkpoint = None if self.resume is None else load_checkpoint(self.resume, fingerprint)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SettingsError(f"cannot make the folder {self.folder}: {error.strerror or error}") from None
+        if self.resume is None:
+            return None
+        newest = self.folder / NEWEST
+        # Going on from the previous one, the newest may be damaged: then it is written over, never kept instead.
+        self._newest_is_good = newest.exists() and newest.samefile(self.resume)
+        for torn in self.folder.glob(".*.tmp"):  # of writes that a kill cut short
+            torn.unlink(missing_ok=True)
+        return checkpoint
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """A checkpoint as the newest one; the one before is kept."""
+        keep(checkpoint, self.folder, rotate=self._newest_is_good)
+        self._newest_is_good = True
+
+    def discard(self) -> None:
+        """Take back what a run wrote before its first step; of a run that was gone on with, nothing."""
+        if self.resume is None:
+            for name in (NEWEST, CONFIG):
+                (self.folder / name).unlink(missing_ok=True)
+            if not any(self.folder.iterdir()):
+                self.folder.rmdir()
+
+    def write_config(self, config: Mapping[str, Any], command: str) -> None:
+        """config.json: `config`, the versions of what runs, and every command line that worked on this run."""
+        path = self.folder / CONFIG
+        data = {**config, "versions": _versions(), "commands": [*_commands(path), command]}
+        with replacing(path, "w") as out:
+            out.write(json.dumps(data, indent=2) + "\n")
+
+    def write_metrics(self, rows: Sequence[Row]) -> None:
+        """metrics.csv with these rows."""
+        write_metrics(rows, self.folder / METRICS)
+
+    def write_results(
+        self, circuit: Circuit, rows: Sequence[Row], remarks: Sequence[str], expected: Mapping[str, float], title: str
+    ) -> str | None:
+        """Metrics, trained netlist and learning curve; a sentence when the curve cannot be drawn."""
+        self.write_metrics(rows)
+        export(circuit, self.folder / TRAINED, remarks)
+        try:
+            plot_curve(rows, expected, title, self.folder / CURVE)
+        except BackendUnavailable as error:
+            return str(error)
+        return None
+
+
+# -- initial and final values as arrays --------------------------------------------------------------------------------
+
+
+def with_initial_values(circuit: Circuit, trained: Sequence[tuple[str, bool]], path: Path) -> Circuit:
+    """The circuit with the trained elements' values that an .npz file holds; the others keep theirs.
+
+    A value's key is the element's name, or its number among the trained conductances or sources, from 1, after `g` or
+    `bias`: g1, bias1, or g1_initial. SettingsError when the file cannot be read, or holds none.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            found = {name.removesuffix(".npy") for name in archive.namelist()}
+    except FileNotFoundError:
+        raise SettingsError(f"--init: no such file: {path}") from None
+    except (OSError, zipfile.BadZipFile) as error:
+        raise SettingsError(f"--init {path}: not an .npz file that can be read: {error}") from None
+    keys = {name: (name, key, f"{key}_initial") for name, key in array_keys(trained).items()}
+    chosen = {name: next((key for key in tried if key in found), None) for name, tried in keys.items()}
+    if not any(chosen.values()):
+        raise SettingsError(
+            f"--init {path}: no values for what learns; keys can be "
+            f"{', '.join(key for tried in keys.values() for key in tried)}; it holds {', '.join(sorted(found))}"
+        )
+    try:
+        return circuit.with_values({name: read_array(f"{path}:{key}") for name, key in chosen.items() if key})
+    except SettingsError as error:
+        raise SettingsError(f"--init {path}: {error}") from None
+
+
+def array_keys(trained: Iterable[tuple[str, bool]]) -> dict[str, str]:
+    """Trained elements (name, is a conductance) -> g1, g2, ... and bias1, bias2, ...
+
+    >>> array_keys([("RW1", True), ("Ib1", False), ("RW2", True)])
+    {'RW1': 'g1', 'Ib1': 'bias1', 'RW2': 'g2'}
+    """
+    counts = {True: 0, False: 0}
+    keys = {}
+    for name, is_conductance in trained:
+        counts[is_conductance] += 1
+        keys[name] = f"{'g' if is_conductance else 'bias'}{counts[is_conductance]}"
+    return keys
+
+
+def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """An .npz file of arrays and numbers."""
+    with replacing(path, "wb") as out:
+        np.savez(out, **arrays)
+
+
+# -- what a run is made of ---------------------------------------------------------------------------------------------
+
+
+def circuit_digest(circuit: Circuit) -> str:
+    """SHA-256 of what a circuit is: nodes, roles, elements and values; not of titles and comments."""
+    netlist = circuit.netlist
+    digest = hashlib.sha256(repr((netlist.nodes, netlist.inputs, netlist.outputs, netlist.trained)).encode())
+    for branches in (getattr(circuit, name) for name in _BRANCHES):
+        for name, array in vars(branches).items():
+            _add(digest, name, array)
+    for crossbar in circuit.crossbars:
+        for name in ("rows", "cols", "g"):
+            _add(digest, f"{crossbar.name} {name}", getattr(crossbar, name))
+    return digest.hexdigest()
+
+
+def samples_digest(samples: Samples) -> str:
+    """SHA-256 of a data set."""
+    digest = hashlib.sha256(repr(samples.scale).encode())
+    _add(digest, "features", samples.features)
+    _add(digest, "targets", samples.targets)
+    return digest.hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file. SettingsError when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def _add(digest: Any, name: str, array: NDArray) -> None:
+    """Name, type, shape and bytes of an array."""
+    digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+    digest.update(np.ascontiguousarray(array))
+
+
+def _versions() -> dict[str, str]:
+    return {
+        **{name: version(name) for name in ("circuitsim", "numpy", "numba", "scipy")},
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+    }
+
+
+def _commands(path: Path) -> list[str]:
+    """The command lines in an earlier config.json; none when there is none that can be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["commands"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [str(line) for line in found] if isinstance(found, list) else []
