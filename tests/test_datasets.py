@@ -52,6 +52,10 @@ def test_read_idx(tmp_path: Path, pack) -> None:  # type: ignore[no-untyped-def]
         (idx((2, 3), bytes(7)), r"holds 7 bytes of data, its header \[2, 3\] asks for 6"),
         (plain((2, 3), bytes(5)), r"holds 5 bytes of data, its header \[2, 3\] asks for 6"),
         (idx((2**32 - 1,) * 3, b"x"), "asks for 79228162458924105385300197375"),
+        (plain((1,) * 65, b"x"), "not an array that fits in memory"),
+        (plain((0,) + (2**32 - 1,) * 3, b""), r"not an array that fits in memory: its header gives \[0, 4294967295"),
+        (idx((2,), b"ab") + b"trailing", "damaged: its gzip data is not whole: Not a gzipped file"),
+        (idx((2,), b"ab")[:-8] + bytes(8), "damaged: its gzip data is not whole: CRC check failed.*fetch it again"),
     ],
 )
 def test_read_idx_refuses_what_is_not_whole(tmp_path: Path, content: bytes, message: str) -> None:
@@ -118,8 +122,23 @@ def test_a_data_set_with_a_fault(tmp_path: Path, name: str, content: bytes | Non
 
 def test_an_empty_data_set(tmp_path: Path) -> None:
     write_set(tmp_path, train=0)
-    with pytest.raises(SettingsError, match="has 0 images"):
+    with pytest.raises(SettingsError, match=r"train-images-idx3-ubyte\.gz: has 0 images of 3 x 3: there is nothing"):
         load_idx_dataset(tmp_path)
+    write_set(tmp_path, size=0)
+    with pytest.raises(SettingsError, match=r"train-images-idx3-ubyte\.gz: has 4 images of 0 x 0: there is nothing"):
+        load_idx_dataset(tmp_path)
+
+
+def test_one_class_still_has_two_outputs(tmp_path: Path) -> None:
+    write_set(tmp_path, train=1, test=1)
+    train, test = load_idx_dataset(tmp_path)
+    assert train.targets.tolist() == test.targets.tolist() == [[1.0, 0.0]]
+
+
+def test_a_class_that_only_the_test_images_have(tmp_path: Path) -> None:
+    write_set(tmp_path, train=2, test=3)
+    train, test = load_idx_dataset(tmp_path)
+    assert (train.targets.shape, test.targets.shape) == ((2, 3), (3, 3))
 
 
 def test_mnist_is_whole() -> None:

@@ -28,9 +28,10 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
             data = gzip.decompress(data)
     except EOFError:
         raise SettingsError(f"{path}: the file is cut short: its gzip data does not end; fetch it again") from None
-    except (OSError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise SettingsError(f"{path}: cannot read it: {reason}") from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise SettingsError(f"{path}: damaged: its gzip data is not whole: {error}; fetch it again") from None
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot read it: {error.strerror or error}") from None
     if len(data) < 4 or data[:3] != bytes([0, 0, _BYTES]) or data[3] == 0:
         raise SettingsError(f"{path}: not an IDX file of bytes: it starts with '{data[:4].hex(' ')}', not '00 00 08'")
     start = 4 + 4 * data[3]
@@ -43,7 +44,10 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
             f"{path}: damaged: it holds {len(data) - start} bytes of data, its header {shape} asks for {count}; "
             "fetch it again"
         )
-    return np.frombuffer(data, np.uint8, count, start).reshape(shape)
+    try:
+        return np.frombuffer(data, np.uint8, count, start).reshape(shape)
+    except ValueError:  # more axes than NumPy has, or no data and lengths beyond its integers
+        raise SettingsError(f"{path}: not an array that fits in memory: its header gives {shape}") from None
 
 
 def load_idx_dataset(folder: Path) -> tuple[Samples, Samples]:
@@ -68,7 +72,11 @@ def _pair(folder: Path, part: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]
     for path, array, axes, what in ((image_path, images, 3, "images"), (label_path, labels, 1, "labels")):
         if array.ndim != axes:
             raise SettingsError(f"{path}: {what} must have {axes} axes, its header gives {list(array.shape)}")
-    if len(images) != len(labels) or not len(images):
+    if not images.size:
+        raise SettingsError(
+            f"{image_path}: has {len(images)} images of {_size(images)}: there is nothing to learn from"
+        )
+    if len(images) != len(labels):
         raise SettingsError(f"{image_path} has {len(images)} images, {label_path} {len(labels)} labels; as many needed")
     return images, labels
 

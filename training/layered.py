@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from circuitsim import Problem
 from training import eqprop, kernels, layers
@@ -65,7 +66,8 @@ class LayeredLearner(Learner):
         g_rates = np.array([by_name.get(name.lower(), 0.0) for name in self.structure.crossbars], dtype)
         b_rates = np.array([by_name.get((name or "").lower(), 0.0) for name in self.structure.biases], dtype)
         run = self._kernel_steps if self.fast else self._plain_steps
-        tally = run(samples, order, g_rates, b_rates)
+        with threadpool_limits(self.threads, "blas"):
+            tally = run(samples, order, g_rates, b_rates)
         self.steps += order.size // self.batch_size
         return tally
 
@@ -133,11 +135,12 @@ class LayeredLearner(Learner):
 
     def outputs(self, samples: Samples, rows: slice) -> Floats:
         w, found = self._weights(), []
-        for first in range(rows.start, rows.stop, _TILE):
-            base = layers.drive(w, self._inputs(samples, slice(first, min(first + _TILE, rows.stop))))
-            v = [np.zeros((base[0].shape[0], int(n)), self.g.dtype) for n in self.n[1:]]
-            layers.relax_free(w, base, v, self.recipe.sweeps, self.recipe.tol)
-            found.append(v[-1].astype(np.float64))
+        with threadpool_limits(self.threads, "blas"):
+            for first in range(rows.start, rows.stop, _TILE):
+                base = layers.drive(w, self._inputs(samples, slice(first, min(first + _TILE, rows.stop))))
+                v = [np.zeros((base[0].shape[0], int(n)), self.g.dtype) for n in self.n[1:]]
+                layers.relax_free(w, base, v, self.recipe.sweeps, self.recipe.tol)
+                found.append(v[-1].astype(np.float64))
         return np.concatenate(found)
 
     # -- values ----------------------------------------------------------------------------------------------------

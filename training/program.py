@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from training.run import Run
 
 MOST_WARNINGS = 10
+_MOST_LINES = 100  # about: of many epochs not each has its line
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,10 @@ class Data:
         )
 
 
-def train(program: str, ctx: click.Context, options: Options, read_data: Callable[[], Data]) -> None:
-    """A whole run, or the rest of one. Interrupted, it saves a checkpoint and ends the program with exit code 130.
+def train(program: str, ctx: click.Context, options: Options, read_data: Callable[[], Data]) -> Path:
+    """A whole run, or the rest of one; the folder of its results.
 
+    Interrupted, it saves a checkpoint and ends the program with exit code 130.
     `program` is the module's name, for the command line that goes on. SettingsError, NetlistError and
     BackendUnavailable say what is wrong with the options, the data or the netlist; LearningError why learning
     cannot go on.
@@ -72,6 +74,7 @@ def train(program: str, ctx: click.Context, options: Options, read_data: Callabl
         _advance(job, record, options.checkpoint_every, board.add if board else None)
         _finish(job, record, options, command_line(program, ctx, without=["resume"]))
         _compare(job.run, given, recipe.algorithm)
+        return folder
     except KeyboardInterrupt:
         run = job.run
         click.echo(
@@ -207,7 +210,8 @@ def _advance(job: _Job, record: Record, every: float, note: Callable[[Any], None
                 record.write_metrics(run.results)
                 if note:
                     note(row)
-                shown.line(row_text(row, job.recipe.epochs))
+                if row.epoch % max(1, job.recipe.epochs // _MOST_LINES) == 0 or run.done == run.schedule.total:
+                    shown.line(row_text(row, job.recipe.epochs))
             if asked():
                 raise KeyboardInterrupt
 

@@ -77,6 +77,10 @@ class Recipe:
             rates = getattr(self, key)
             if not rates or not all(math.isfinite(rate) and rate >= 0 for rate in rates):
                 raise SettingsError(f"{key} must be numbers >= 0, one or more, found {list(rates)}")
+        if not _are_errors(self.expected):
+            raise SettingsError(
+                "expected must be tables of errors in percent, test and train, by algorithm: [expected.ep] test = 3.46"
+            )
 
     def rates(self, trained: Sequence[tuple[str, bool]], epoch: int) -> dict[str, float]:
         """The learning rate of each trained element (name, is a conductance) after `epoch` epochs of decay.
@@ -144,8 +148,10 @@ def read_recipe(path: Path) -> Recipe:
             table = tomllib.load(file)
     except OSError as error:
         raise SettingsError(f"{path}: cannot read the recipe: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # TOML's, UTF-8's, or a whole number of more digits than Python reads
         raise SettingsError(f"{path}: not a TOML file: {error}") from None
+    except RecursionError:
+        raise SettingsError(f"{path}: not a recipe: its lists are nested too deep") from None
     known = {f.name: f.type for f in fields(Recipe)}
     for key in table:
         if key not in known:
@@ -163,31 +169,43 @@ def read_recipe(path: Path) -> Recipe:
 def _value(key: str, kind: str, value: Any) -> Any:
     """A TOML value as the field's type."""
     if key == "expected":
-        if isinstance(value, dict) and all(
-            how in ALGORITHMS and isinstance(errors, dict) and all(_is_number(x) for x in errors.values())
-            for how, errors in value.items()
-        ):
-            return value
-        raise SettingsError("expected must be tables of errors in percent: [expected.ep] test = 3.46")
+        return value  # Recipe looks into it
     if key == "netlist" or kind == "str":
         if isinstance(value, str):
             return value
     elif kind.startswith("tuple"):
         if isinstance(value, list) and all(_is_number(x) for x in value):
-            return tuple(float(x) for x in value)
+            return tuple(_float(key, x) for x in value)
         if _is_number(value):
-            return (float(value),)
+            return (_float(key, value),)
     elif kind == "int":
         if isinstance(value, int) and not isinstance(value, bool):
             return value
     elif _is_number(value):
-        return float(value)
+        return _float(key, value)
     wanted = {"int": "a whole number", "str": "text"}.get(kind, "numbers" if kind.startswith("tuple") else "a number")
     raise SettingsError(f"{key} must be {'a file name' if key == 'netlist' else wanted}, found {value!r}")
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _float(key: str, value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # TOML's whole numbers have no end
+        raise SettingsError(f"{key} must be a number below 1e308, found a larger one") from None
+
+
+def _are_errors(value: Any) -> bool:
+    """Whether it is tables of percentages, test or train, by algorithm."""
+    return isinstance(value, Mapping) and all(
+        how in ALGORITHMS
+        and isinstance(errors, Mapping)
+        and all(part in ("test", "train") and _is_number(x) and 0 <= x <= 100 for part, x in errors.items())
+        for how, errors in value.items()
+    )
 
 
 def override(recipe: Recipe, **changes: Any) -> Recipe:

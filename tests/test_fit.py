@@ -1,0 +1,115 @@
+"""A network that is not layered learns XOR; its trained netlist is proved by the certificate."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import circuitsim as cs
+from circuitsim import SettingsError
+from training.fit import TABLES, main
+from training.general import GeneralLearner, input_sources, split_inputs
+from training.network import make_learner, trained_elements
+from training.recipe import find_recipe
+from training.table import load_table
+
+
+def test_the_network_is_irregular() -> None:
+    circuit = cs.load(find_recipe("xor").netlist)
+    topology = cs.compile_problem(circuit).topology
+    assert not topology.bipartite
+    assert topology.n_colors > 2
+    assert isinstance(make_learner(circuit, find_recipe("xor")), GeneralLearner)
+
+
+@pytest.mark.parametrize("algorithm", ["ep", "implicit", "bp"])
+def test_every_algorithm_descends(algorithm: str) -> None:
+    recipe = replace(find_recipe("xor"), algorithm=algorithm)
+    samples = load_table(TABLES / "xor.csv")
+    circuit = cs.load(recipe.netlist)
+    learner = make_learner(circuit, recipe)
+    rates = recipe.rates(trained_elements(circuit), 0)
+    first = learner.train(samples, np.arange(4), rates)
+    learner.train(samples, np.tile(np.arange(4), 20), rates)
+    last = learner.train(samples, np.arange(4), rates)
+    assert last.cost < 0.1 * first.cost
+    assert last.wrong == 0
+
+
+@pytest.mark.parametrize("seed", [None, 4])
+def test_the_program_learns_xor_and_proves_it(tmp_path: Path, seed: int | None) -> None:
+    folder = tmp_path / "run"
+    given = [] if seed is None else ["--seed", str(seed)]
+    result = CliRunner().invoke(main, ["--epochs", "120", "--out", str(folder), *given])
+    assert result.exit_code == 0, result.output
+    last = result.output.splitlines()[-1]
+    assert "solved for 4 samples: SOLVED" in last and "error 0.00 %" in last
+    rows = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
+    assert list(rows[0]) == ["epoch", "examples", "train_cost", "train_error", "test_error", "seconds"]
+    assert float(rows[-1]["train_cost"]) < 0.02 < float(rows[0]["train_cost"])
+
+    samples = load_table(TABLES / "xor.csv")
+    circuit = cs.load(folder / "trained.cir")
+    inputs = 5.0 * samples.inputs(slice(0, 4), 4)
+    solution = cs.solve(circuit.with_values(split_inputs(input_sources(circuit), inputs)))
+    assert solution.residuals.kcl_relative <= 1e-9
+    outputs = np.stack([solution.voltage("ya"), solution.voltage("yb")], axis=1)
+    assert (outputs.argmax(axis=1) == [0, 1, 1, 0]).all()
+    np.testing.assert_allclose(outputs, samples.targets, atol=0.3)
+
+
+def test_a_netlist_without_a_table(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["--netlist", "drn-xs", "--out", str(tmp_path / "run")])
+    assert result.exit_code == 2
+    assert "there is no table for drn-xs; give one with --data FILE.csv" in result.output
+
+
+def test_test_data_of_its_own(tmp_path: Path) -> None:
+    table = tmp_path / "half.csv"
+    table.write_text("a,b,target 1,target 2\n1,1,1,0\n")
+    result = CliRunner().invoke(main, ["--epochs", "2", "--test-data", str(table), "--out", str(tmp_path / "run")])
+    assert result.exit_code == 0, result.output
+    assert "solved for 1 samples" in result.output
+
+
+def test_load_table(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("Target b, x ,y\n1,2,3\n\n4,5,-6e-1\n")
+    samples = load_table(path)
+    np.testing.assert_array_equal(samples.features, [[2, 3], [5, -0.6]])
+    np.testing.assert_array_equal(samples.targets, [[1], [4]])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "empty; it needs a header line"),
+        ("a,b\n1,2\n", "1: columns a, b: it needs some whose names begin with 'target'"),
+        ("target\n1\n", "1: columns target: it needs"),
+        ("a,target\n", "no samples below the header line"),
+        ("a,target\n1,2\n1\n", "3: 1 values, the header has 2 columns"),
+        ("a,target\n1,2\n1,x\n", "3: column 'target': 'x' is not a finite number"),
+        ("a,target\n1,inf\n", "2: column 'target': 'inf' is not a finite number"),
+        ("a,target\n1,\0\n", r"not a CSV file|not a finite number"),
+    ],
+)
+def test_tables_with_a_fault(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    with pytest.raises(SettingsError, match=message) as caught:
+        load_table(path)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_a_table_that_is_missing_or_not_text(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="cannot read it: No such file"):
+        load_table(tmp_path / "none.csv")
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"\xff\xfe\n")
+    with pytest.raises(SettingsError, match="not a CSV file"):
+        load_table(path)

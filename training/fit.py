@@ -1,0 +1,88 @@
+"""`python -m training.fit`: any netlist with roles learns a table of inputs and targets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from circuitsim.io.commands import HELP_NAMES, Command
+from training.options import EXIT_CODES, FILES_HELP, Options, shared_options
+from training.program import Data, train
+
+TABLES = Path(__file__).parent / "data"
+
+_EXAMPLES = f"""
+\b
+Examples:
+  python -m training.fit
+  python -m training.fit --netlist xor --algorithm implicit --seed 4
+  python -m training.fit --netlist my.cir --data my.csv --gain 5 --tol 1e-9 --nudge 1e-5
+
+A table is a CSV file with a header line; columns whose names begin with `target` are what the outputs shall reach, in
+V, the others drive the `.input` sources (twice as many sources as columns: the second half takes the negated values).
+
+{FILES_HELP}
+
+{EXIT_CODES}
+"""
+
+
+class _Command(Command):
+    memory_advice = "use a smaller batch or a smaller netlist"
+
+
+@click.command(cls=_Command, epilog=_EXAMPLES, context_settings=HELP_NAMES)
+@click.option("--data", type=click.Path(path_type=Path), metavar="FILE.csv", help="[default: the table of that name]")
+@click.option("--test-data", type=click.Path(path_type=Path), metavar="FILE.csv", help="[default: the training data]")
+@shared_options(netlist="xor", first="--first-sample")
+@click.pass_context
+def main(ctx: click.Context, data: Path | None, test_data: Path | None, **values: Any) -> None:
+    """Train any netlist to give the voltages of a table, write it back as a netlist, and prove what it does.
+
+    `.input` names the sources that take a row's inputs, `.output` the nodes that shall reach its targets, `.train`
+    what learns. An error counts when the largest output is not that of the largest target.
+    """
+    options = Options.of(**values)
+    folder = train("training.fit", ctx, options, lambda: _read(options.netlist, data, test_data))
+    _verify(folder, options, _read(options.netlist, data, test_data))
+
+
+def _read(netlist: str, data: Path | None, test_data: Path | None) -> Data:
+    """The tables, with their digests."""
+    from training.record import file_digest
+    from training.table import load_table
+
+    path = data or TABLES / f"{Path(netlist).stem}.csv"
+    if data is None and not path.is_file():
+        raise click.UsageError(f"there is no table for {netlist}; give one with --data FILE.csv")
+    train = load_table(path)
+    test = load_table(test_data) if test_data else train
+    files = [path, *([test_data] if test_data else [])]
+    return Data(train, test, {"sha256": {str(file): file_digest(file) for file in files}})
+
+
+def _verify(folder: Path, options: Options, data: Data) -> None:
+    """Read the trained netlist back, solve it for the test data, and say what the certified answer gives."""
+    from circuitsim import load, solve
+    from training.general import input_sources, split_inputs
+    from training.learner import tally_of
+    from training.recipe import find_recipe, override
+
+    recipe = override(find_recipe(options.netlist, options.recipe), **options.changes)
+    circuit = load(folder / "trained.cir")
+    sources = input_sources(circuit)
+    inputs = recipe.gain * data.test.inputs(slice(0, len(data.test)), sum(count for _, count in sources))
+    solution = solve(circuit.with_values(split_inputs(sources, inputs)), raise_on_failure=False)
+    outputs = solution.voltages()[:, list(circuit.netlist.outputs)]
+    tally = tally_of(outputs, data.test.targets.astype(float))
+    click.echo(
+        f"{folder / 'trained.cir'}, solved for {tally.samples} samples: {solution.status.name}, relative KCL "
+        f"{solution.residuals.kcl_relative:.1e}; cost {tally.cost / tally.samples:.3g} V^2, error "
+        f"{100 * tally.wrong / tally.samples:.2f} %"
+    )
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m training.fit")

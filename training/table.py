@@ -1,0 +1,52 @@
+"""Data sets as tables: a CSV file with a header line; columns whose names begin with `target` are what is asked for."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+
+import numpy as np
+
+from circuitsim.errors import SettingsError
+from training.learner import Samples
+
+
+def load_table(path: Path) -> Samples:
+    """The samples of a CSV file, a line each. Raises SettingsError, naming file and line."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = list(csv.reader(file))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot read it: {error.strerror or error}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise SettingsError(f"{path}: not a CSV file: {error}") from None
+    if not lines:
+        raise SettingsError(f"{path}: empty; it needs a header line with the names of the columns")
+    header = [name.strip() for name in lines[0]]
+    asked = np.array([name.lower().startswith("target") for name in header])
+    if asked.all() or not asked.any():
+        raise SettingsError(
+            f"{path}:1: columns {', '.join(header)}: it needs some whose names begin with 'target', and others, the "
+            "inputs"
+        )
+    rows = [_numbers(path, k, line, header) for k, line in enumerate(lines[1:], 2) if line]
+    if not rows:
+        raise SettingsError(f"{path}: no samples below the header line")
+    table = np.array(rows)
+    return Samples(table[:, ~asked], 1.0, table[:, asked].astype(np.float32))
+
+
+def _numbers(path: Path, number: int, line: list[str], header: list[str]) -> list[float]:
+    if len(line) != len(header):
+        raise SettingsError(f"{path}:{number}: {len(line)} values, the header has {len(header)} columns")
+    values = []
+    for name, word in zip(header, line, strict=True):
+        try:
+            value = float(word)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise SettingsError(f"{path}:{number}: column '{name}': '{word.strip()}' is not a finite number")
+        values.append(value)
+    return values
