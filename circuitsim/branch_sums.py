@@ -7,10 +7,11 @@ parts, v + low, so that a difference keeps its digits: (v_a - v_b) + (low_a - lo
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from circuitsim.compiled import jit
 
 
-@njit(cache=True, nogil=True)
+@jit(nogil=True)
 def flat_sums(ptr, branch, sign, a, b, g, v, low, flow, total):
     """Add the flat branches to flow (A, out of the unit) and total (A, absolute); unit u has ptr[u]:ptr[u+1]."""
     for u in range(ptr.size - 1):
@@ -21,7 +22,7 @@ def flat_sums(ptr, branch, sign, a, b, g, v, low, flow, total):
             total[u] += abs(current)
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+@jit(nogil=True, fastmath={"reassoc", "contract"})
 def crossbar_sums(rows, cols, g, unit_of_node, overlap, v, low, flow, total):
     """Add the currents of a crossbar at its free ends; unit -1 is known. `overlap`: some unit is on both sides."""
     nc = cols.size
@@ -59,7 +60,7 @@ def crossbar_sums(rows, cols, g, unit_of_node, overlap, v, low, flow, total):
             total[u] += absolute[j]
 
 
-@njit(cache=True, nogil=True)
+@jit(nogil=True)
 def violations(
     x, neighbours, neighbours_abs, diag, to_fixed, injection, source_flow, source_abs, fixed_abs,
     nonlinear, slope, nonlinear_abs, lo, hi, rounding, groups, flow, rho, upper,
@@ -117,7 +118,7 @@ def violations(
     return certain
 
 
-@njit(cache=True, nogil=True)
+@jit(nogil=True)
 def figures(x, base, flow, rho, lo, hi, span):
     """(kcl_amps, clamp_volts, complementarity_watts, power_balance_watts, gap_watts) of residual.Residuals.
 

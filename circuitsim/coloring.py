@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse import csgraph
+
+from circuitsim.compiled import jit
 
 Ints = NDArray[np.int64]
 
@@ -72,7 +73,7 @@ def _two_colors(n: int, i: Ints, j: Ints, weight: NDArray[np.float64]) -> Ints |
     return (label[:n] != root_label[part]).astype(np.int64)
 
 
-@njit(cache=True)
+@jit()
 def _greedy(indptr: Ints, indices: Ints) -> Ints:
     """First-fit colours in order of the unit number."""
     n = indptr.size - 1

@@ -10,8 +10,9 @@ import networkx as nx
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    "errors", "netlist", "laws", "circuit", "units coloring islands", "topology", "placement", "problem branch_sums",
-    "residual", "currents backends", "solution", "methods", "solve", "__init__", "io gallery plot", "cli", "__main__",
+    "errors compiled", "netlist", "laws", "circuit", "units coloring islands", "topology", "placement",
+    "problem branch_sums", "residual", "currents backends",
+    "solution", "methods", "solve", "__init__", "io gallery plot", "cli", "__main__",
 ]  # fmt: skip
 LAYER = {name: k for k, names in enumerate(LAYERS) for name in names.split()}
 FILES = sorted((ROOT / "circuitsim").rglob("*.py"))

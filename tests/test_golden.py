@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from numpy.typing import NDArray
 
 from circuitsim import Circuit, compile_problem, parse
@@ -19,6 +20,7 @@ from training import eqprop, layers
 from training.datasets import MNIST, load_idx_dataset
 from training.general import GeneralLearner
 from training.learner import Learner, Samples
+from training.mnist import main
 from training.network import make_learner
 from training.recipe import Recipe
 
@@ -152,3 +154,24 @@ def split(flat: NDArray, sizes: NDArray, rows: int) -> list[NDArray]:
         flat[stop - rows * n : stop].reshape(rows, n)
         for n, stop in zip(sizes[1:].tolist(), stops.tolist(), strict=True)
     ]
+
+
+@pytest.mark.parametrize("file", GOLDEN[:1], ids=lambda p: p.stem)
+def test_the_program_follows_a_trajectory(file: Path, tmp_path: Path) -> None:
+    """Through the command line: a netlist of one's own, initial arrays, images in file order, arrays saved."""
+    with np.load(file, allow_pickle=False) as golden:
+        netlist, saved = tmp_path / "golden.cir", tmp_path / "saved.npz"
+        netlist.write_text(drn(golden["layer_sizes"].tolist()))
+        options = {
+            "--netlist": netlist, "--init": file, "--save-arrays": saved, "--out": tmp_path / "run", "--steps": 10,
+            "--order": "sequential", "--first-image": golden["first_image"], "--dtype": "float64",
+            "--gain": golden["input_gain"], "--sweeps": golden["iterations"], "--nudge": golden["nudging"],
+            "--conductance-rates": ",".join(map(str, golden["lr_weights"])),
+            "--bias-rates": ",".join(map(str, golden["lr_biases"])), "--limit": 500, "--test-limit": 10,
+        }  # fmt: skip
+        result = CliRunner().invoke(main, [str(word) for option in options.items() for word in option])
+        assert result.exit_code == 0, result.output
+        with np.load(saved, allow_pickle=False) as arrays:
+            for key in ("g2", "bias1", "bias2", "free1", "free2"):
+                assert relative(arrays[key], golden[f"step10_{key}"]) <= TOLERANCE["float64"], key
+            assert abs(float(arrays["cost"]) / float(golden["step10_cost"]) - 1) <= TOLERANCE["float64"]

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 import circuitsim as cs
+from circuitsim.compiled import jit
 from training.datasets import MNIST, load_idx_dataset
 from training.layered import LayeredLearner
 from training.learner import Samples
@@ -113,7 +114,7 @@ def _pass_ms(rows: int, cols: int, threads: int) -> float:
     return 1e3 * min(_best(lambda: _one_pass(g, c, sums[:1])), _best(lambda: _one_pass(g, c, sums)))
 
 
-@njit(cache=True, parallel=True, fastmath={"contract", "nsz"})
+@jit(parallel=True, fastmath={"contract", "nsz"})
 def _one_pass(g, c, sums):  # type: ignore[no-untyped-def]
     parts = sums.shape[0]
     for k in prange(parts):

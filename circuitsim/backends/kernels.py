@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
+from circuitsim.compiled import jit
 from circuitsim.laws import MAX_EXPONENT
 
 _STEPS = 200  # of a safeguarded Newton iteration; bisection alone needs about 60 for ten digits
 
 
-@njit(cache=True)
+@jit()
 def shockley(p, w):
     """Current and slope of the bare junction at voltage w; p: is, nvt, rs, bv, nbv_vt, gmin."""
     if w < -p[3]:
@@ -30,7 +30,7 @@ def shockley(p, w):
     return i + p[5] * w, g + p[5]
 
 
-@njit(cache=True)
+@jit()
 def branch(law, p, v):
     """Current and slope of a nonlinear branch at voltage v (laws.branch_current)."""
     if law == 1:
@@ -71,7 +71,7 @@ def branch(law, p, v):
     return i, g / (1.0 + rs * g)
 
 
-@njit(cache=True)
+@jit()
 def unit_kcl(x, diag, current, zeros, signs, laws, params, first, last):
     """diag x - current + junction currents out of the unit, and its slope; entries first:last are its junctions."""
     h = diag * x - current
@@ -83,7 +83,7 @@ def unit_kcl(x, diag, current, zeros, signs, laws, params, first, last):
     return h, slope
 
 
-@njit(cache=True)
+@jit()
 def unit_root(x, diag, current, zeros, signs, laws, params, first, last):
     """The root of unit_kcl near x: Newton, kept in a bracket, bisecting where Newton gains too little."""
     low = math.inf
@@ -128,7 +128,7 @@ def unit_root(x, diag, current, zeros, signs, laws, params, first, last):
     return best
 
 
-@njit(cache=True, nogil=True)
+@jit(nogil=True)
 def relax_plain(x, current, start, stop, diag, lo, hi):
     """`relax` for units that have neither sparse couplings nor junctions, and diag > 0: a loop without branches."""
     moved = 0
@@ -141,7 +141,7 @@ def relax_plain(x, current, start, stop, diag, lo, hi):
     return moved != 0
 
 
-@njit(cache=True, nogil=True)
+@jit(nogil=True)
 def relax(
     x, current, start, stop, indptr, indices, data, diag, lo, hi,
     j_ptr, j_other, j_sign, j_index, j_law, j_params, offset, zeros,

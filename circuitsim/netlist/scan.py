@@ -13,6 +13,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from circuitsim.compiled import jit
+
 Ints = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
 
@@ -162,7 +164,7 @@ _POWER = np.array([float(ten) for ten in _TENS])
 _POWER_REST = np.array([float(ten - Fraction(float(ten))) for ten in _TENS])
 
 
-@njit(cache=True)
+@jit()
 def _find_cards(
     text: Bytes,
     line_start: Ints,
@@ -454,7 +456,7 @@ def _to_double(mantissa: np.int64, exponent: np.int64, cut: bool) -> float:
     return above if above == below else np.nan
 
 
-@njit(cache=True)
+@jit()
 def _intern(text: Bytes, start: Ints, stop: Ints, index: Ints, first: Ints) -> tuple[int, int]:
     """Number the names text[start:stop] by first appearance, ASCII case ignored; `0` and `gnd` are one name.
 
@@ -490,7 +492,7 @@ def _intern(text: Bytes, start: Ints, stop: Ints, index: Ints, first: Ints) -> t
     return count, ground
 
 
-@njit(cache=True)
+@jit()
 def _find_keys(text: Bytes, start: Ints, stop: Ints, keys: NDArray[np.uint64]) -> None:
     for i in range(start.size):
         keys[i] = _key(text, start[i], stop[i])
