@@ -68,18 +68,32 @@ def test_read_idx_refuses_what_is_not_whole(tmp_path: Path, content: bytes, mess
 
 def test_no_flipped_byte_passes_for_data(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    whole = idx((50, 4, 4), rng.integers(0, 256, 800, np.uint8).tobytes())
+    whole = idx((10, 4, 4), rng.integers(0, 256, 160, np.uint8).tobytes())
     path = tmp_path / "images.gz"
     path.write_bytes(whole)
     wanted = read_idx(path)
+    passed = []
     for place in range(len(whole)):
         damaged = bytearray(whole)
         damaged[place] ^= 0x55
         path.write_bytes(bytes(damaged))
         try:
-            np.testing.assert_array_equal(read_idx(path), wanted)  # bytes of gzip's own header may mean nothing
+            np.testing.assert_array_equal(read_idx(path), wanted)
+            passed.append(place)
         except SettingsError as error:
             assert str(path) in str(error)
+    assert passed == [4, 5, 6, 7, 8, 9]  # gzip's own time, level and system
+
+
+@pytest.mark.parametrize("pack", [plain, idx])
+def test_no_truncated_file_passes_for_data(tmp_path: Path, pack) -> None:  # type: ignore[no-untyped-def]
+    whole = pack((3, 4, 4), np.random.default_rng(0).integers(0, 256, 48, np.uint8).tobytes())
+    path = tmp_path / "images"
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(SettingsError) as caught:
+            read_idx(path)
+        assert str(caught.value).startswith(f"{path}: ")
 
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
@@ -87,6 +101,8 @@ def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
         read_idx(tmp_path / "images.gz")
     with pytest.raises(SettingsError, match="cannot read it: Is a directory"):
         read_idx(tmp_path)
+    with pytest.raises(SettingsError, match=r"x{300}: "):  # longer than a name may be
+        load_idx_dataset(tmp_path / ("x" * 300))
 
 
 @pytest.mark.parametrize(("mark", "end"), [("-", ".gz"), ("-", ""), (".", ".gz"), (".", "")])
@@ -161,6 +177,8 @@ def test_inputs_fit_the_sources_or_say_why_not() -> None:
     np.testing.assert_allclose(samples.inputs(np.array([1]), 4), [[1, 0.4, -1, -0.4]])
     with pytest.raises(SettingsError, match=r"2 features a sample: `.input` needs as many sources, or twice as many"):
         samples.inputs(slice(0, 2), 3)
+    with pytest.raises(SettingsError, match=r"the netlist has 1$"):
+        samples.inputs(slice(0, 2), 1)
     samples.check_outputs(2)
     with pytest.raises(SettingsError, match=r"2 targets a sample .* has 3 nodes"):
         samples.check_outputs(3)

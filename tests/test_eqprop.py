@@ -12,7 +12,10 @@ from circuitsim import Problem, Settings, SettingsError, compile_problem, parse,
 from circuitsim.backends.base import find_backend
 from circuitsim.gallery import Recipe, drn, random_circuit
 from training import eqprop
-from training.eqprop import Outputs, Phase, Trained
+from training.adjoint import bp_fields, implicit_fields
+from training.eqprop import Phase
+from training.gradient import Fields, Outputs, Trained, find_outputs, trained_elements
+from training.gradient import gradient as gradient_of
 from training.learner import LearningError
 
 Floats = NDArray[np.float64]
@@ -85,19 +88,19 @@ def differences(problem: Problem, outputs: Outputs, targets: Floats, values: Map
 
 
 def all_gradients(problem: Problem, targets: Floats, beta: float) -> dict[str, list[Floats]]:
-    outputs, trained = eqprop.find_outputs(problem), eqprop.trained_elements(problem)
+    outputs, trained = find_outputs(problem), trained_elements(problem)
     drive = problem.drive(slice(0, problem.batch))
     x = equilibrium(problem)
 
-    def gradient(fields: list[eqprop.Fields]) -> list[Floats]:
-        parts = [eqprop.gradient(problem, trained, outputs, f) for f in fields]
+    def gradient(fields: list[Fields]) -> list[Floats]:
+        parts = [gradient_of(problem, trained, outputs, f) for f in fields]
         return [np.sum(slopes, axis=0) for slopes in zip(*parts, strict=True)]
 
-    found = {"implicit": gradient([eqprop.implicit_fields(problem, drive, x, outputs, targets)])}
+    found = {"implicit": gradient([implicit_fields(problem, drive, x, outputs, targets)])}
     for variant in eqprop.VARIANTS:
         fields, _ = eqprop.ep_fields(problem, drive, x, outputs, targets, eqprop.nudges(variant, beta), EXACT, CPU)
         found[variant] = gradient([fields])
-    fields_of_steps, _ = eqprop.bp_fields(problem, drive, x, outputs, targets, 400, "float64", CPU)
+    fields_of_steps, _ = bp_fields(problem, drive, x, outputs, targets, 400, "float64", CPU)
     found["bp"] = gradient(fields_of_steps)
     found["finite"] = differences(problem, outputs, targets, present(problem, trained))
     return found
@@ -119,7 +122,7 @@ def test_all_routes_agree_where_everything_learns() -> None:
     assert relative(found["bp"], found["implicit"]) < 1e-6
     for variant in ("positive", "negative"):  # of first order in beta only
         assert relative(found[variant], found["implicit"]) < 1e-3
-    silent = [e.name for e, s in zip(eqprop.trained_elements(problem), found["implicit"], strict=True) if not s.any()]
+    silent = [e.name for e, s in zip(trained_elements(problem), found["implicit"], strict=True) if not s.any()]
     assert silent == ["R6"]  # from a source to a node that a perfect diode holds
 
 
@@ -181,15 +184,15 @@ def test_trained_sources_hold_offsets_and_outputs() -> None:
 def test_roles_that_cannot_learn(deck: str, message: str) -> None:
     problem = compile_problem(parse("t\n" + deck))
     with pytest.raises(SettingsError, match=message):
-        eqprop.find_outputs(problem)
-        eqprop.trained_elements(problem)
+        find_outputs(problem)
+        trained_elements(problem)
 
 
 def test_a_nudge_that_leaves_the_problem_not_convex_is_refused() -> None:
     """Two outputs of 1.2 S each, joined by 1 S: each alone bears -1 S, both together do not."""
     text = "t\nI1 0 a 1\nR1 a 0 5\nR2 b 0 5\nR3 a b 1\n.output a b\n.train R1"
     problem = compile_problem(parse(text))
-    outputs = eqprop.find_outputs(problem)
+    outputs = find_outputs(problem)
     eqprop.check_convex(problem, outputs, -0.19)
     eqprop.check_nudge(problem, outputs, -1.0)
     with pytest.raises(LearningError, match=r"nudged by -0\.21 S is not convex; choose a smaller nudge"):

@@ -19,6 +19,7 @@ from circuitsim.gallery import drn
 from training import eqprop, layers
 from training.datasets import MNIST, load_idx_dataset
 from training.general import GeneralLearner
+from training.gradient import find_outputs, gradient, trained_elements
 from training.learner import Learner, Samples
 from training.mnist import main
 from training.network import make_learner
@@ -120,7 +121,7 @@ def test_gradient_of_the_first_step(file: Path, path: str, dtype: str) -> None:
             inputs = recipe.gain * images().inputs(rows, int(golden["layer_sizes"][0]))
             problem = problem.with_values({"Vx": inputs})
             drive = problem.drive(slice(0, recipe.batch_size))
-            outputs, trained = eqprop.find_outputs(problem), eqprop.trained_elements(problem)
+            outputs, trained = find_outputs(problem), trained_elements(problem)
             phase = eqprop.Phase(recipe.sweeps, None, dtype)
             backend = find_backend("cpu")
             x = eqprop.free_phase(problem, drive, np.zeros((recipe.batch_size, problem.n_free)), phase, backend)
@@ -128,7 +129,7 @@ def test_gradient_of_the_first_step(file: Path, path: str, dtype: str) -> None:
                 problem, drive, x, outputs, images().targets[rows].astype(float),
                 eqprop.nudges("centred", recipe.nudge), phase, backend,
             )  # fmt: skip
-            slopes = eqprop.gradient(problem, trained, outputs, fields)
+            slopes = gradient(problem, trained, outputs, fields)
             found = {e.name: slope for e, slope in zip(trained, slopes, strict=True)}
         else:
             learner = make_learner(circuit, recipe, "reference" if path == "plain" else "cpu", 1)

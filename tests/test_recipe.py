@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import re
+from dataclasses import fields, replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,22 +13,27 @@ import pytest
 from circuitsim import SettingsError
 from training.recipe import RECIPES, Recipe, find_recipe, names, override, read_recipe
 
-# Tables 1 and 2 of the paper: gain, sweeps, nudge, rates of conductances, of biases, epochs, errors of EP and BP.
+# Tables 1 and 2 of the paper: layer sizes, gain, sweeps, nudge, rates of conductances, of biases, epochs, errors of EP
+# and of BP (test, train), percent.
 SAME = (0.006, 0.006)
 PAPER = {
-    "drn-xs": (100, 4, 1.0, SAME, SAME, 10, (3.46, 2.94), (3.30, 2.62)),
-    "drn-1h": (480, 4, 1.0, SAME, SAME, 50, (1.57, 0.12), (1.54, 0.12)),
-    "drn-2h": (2000, 5, 1.0, (0.002, 0.006, 0.018), (0.002, 0.006, 0.018), 50, (1.48, 0.25), (1.45, 0.22)),
-    "drn-3h": (
-        4000, 6, 2.0, (0.005, 0.02, 0.08, 0.005), (0.0005, 0.002, 0.008, 0.0005), 50, (1.66, 0.46), (1.50, 0.33),
+    "drn-xs": ((1568, 100, 10), 100, 4, 1.0, SAME, SAME, 10, (3.46, 2.94), (3.30, 2.62)),
+    "drn-1h": ((1568, 1024, 10), 480, 4, 1.0, SAME, SAME, 50, (1.57, 0.12), (1.54, 0.12)),
+    "drn-2h": (
+        (1568, 1024, 1024, 10), 2000, 5, 1.0, (0.002, 0.006, 0.018), (0.002, 0.006, 0.018), 50,
+        (1.48, 0.25), (1.45, 0.22),
     ),
-    "drn-xl": (800, 4, 1.0, SAME, SAME, 100, (1.33, 0.02), (1.30, 0.01)),
+    "drn-3h": (
+        (1568, 1024, 1024, 1024, 10), 4000, 6, 2.0, (0.005, 0.02, 0.08, 0.005), (0.0005, 0.002, 0.008, 0.0005), 50,
+        (1.66, 0.46), (1.50, 0.33),
+    ),
+    "drn-xl": ((1568, 32768, 10), 800, 4, 1.0, SAME, SAME, 100, (1.33, 0.02), (1.30, 0.01)),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PAPER)
 def test_the_paper_s_recipes(name: str) -> None:
-    gain, sweeps, nudge, g_rates, b_rates, epochs, ep, bp = PAPER[name]
+    sizes, gain, sweeps, nudge, g_rates, b_rates, epochs, ep, bp = PAPER[name]
     found = find_recipe(name)
     wanted = Recipe(
         netlist=found.netlist, gain=gain, sweeps=sweeps, nudge=nudge, conductance_rates=g_rates, bias_rates=b_rates,
@@ -35,17 +42,35 @@ def test_the_paper_s_recipes(name: str) -> None:
     )  # fmt: skip
     assert found == wanted
     assert (found.batch_size, found.decay, found.dtype, found.form) == (4, 0.99, "float32", "difference")
-    text = found.netlist.read_text()
-    trained = next(line for line in text.splitlines() if line.startswith(".train")).split()[1:]
-    rates = found.rates([(element, element.startswith("R")) for element in trained], epoch=0)
-    assert [rates[e] for e in trained if e.startswith("R")] == list(g_rates)
-    assert [rates[e] for e in trained if e.startswith("I")] == list(b_rates)
+    crossbars = re.findall(r"^RW\d+\[0:(\d+)\]\[0:(\d+)\]", found.netlist.read_text(), re.MULTILINE)
+    assert [(int(last_in) + 1, int(last_out) + 1) for last_in, last_out in crossbars] == list(pairwise(sizes))
+    trained = trained_elements(found)
+    rates = found.rates(trained, epoch=0)
+    assert [rates[element] for element, is_conductance in trained if is_conductance] == list(g_rates)
+    assert [rates[element] for element, is_conductance in trained if not is_conductance] == list(b_rates)
 
 
-def test_all_recipes_that_ship_can_be_read() -> None:
-    assert set(PAPER) <= set(names())
-    for path in RECIPES.glob("*.toml"):
-        assert read_recipe(path).netlist.is_file()
+def trained_elements(recipe: Recipe) -> list[tuple[str, bool]]:
+    lines = [line for line in recipe.netlist.read_text().splitlines() if line.startswith(".train")]
+    return [(element, element.startswith("R")) for line in lines for element in line.split()[1:]]
+
+
+def test_every_recipe_that_ships_fits_its_netlist() -> None:
+    assert set(PAPER) <= set(names()) == {path.stem for path in RECIPES.glob("*.toml")}
+    for name in names():
+        recipe = find_recipe(name)
+        trained = trained_elements(recipe)
+        assert trained
+        assert list(recipe.rates(trained, epoch=0)) == [element for element, _ in trained]
+
+
+def test_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("")
+    assert read_recipe(path) == Recipe(tmp_path / "mine.cir")
+    smallest = find_recipe("drn-xs")
+    two = override(Recipe(smallest.netlist), conductance_rates=SAME, bias_rates=SAME)  # one rate stands for both
+    assert replace(smallest, expected={}) == two
 
 
 def test_rates() -> None:
@@ -55,6 +80,8 @@ def test_rates() -> None:
     assert recipe.rates(trained, 2) == {"RA": 0.025, "IA": 0.125, "RB": 0.05, "VB": 0.125}
     with pytest.raises(SettingsError, match=r"rates has 2 numbers, the netlist trains 1 conductances \(RA\)"):
         recipe.rates([("RA", True)], 0)
+    with pytest.raises(SettingsError, match=r"bias_rates has 2 numbers, the netlist trains 3 sources \(Ia, Ib, Ic\)"):
+        override(recipe, bias_rates=(1.0, 2.0)).rates([(name, False) for name in ("Ia", "Ib", "Ic")], 0)
     assert recipe.rates([("IA", False)], 0) == {"IA": 0.5}
 
 
@@ -72,6 +99,8 @@ def test_where_a_recipe_is_found(tmp_path: Path) -> None:
     assert read_recipe(given).netlist == tmp_path / "elsewhere.cir"
     with pytest.raises(SettingsError, match=r"no netlist 'drn-4h': give a file, or one of drn-1h, .* did you mean"):
         find_recipe("drn-4h")
+    with pytest.raises(SettingsError, match=r"x{300}"):  # longer than a name may be
+        find_recipe("x" * 300)
 
 
 def test_override() -> None:
@@ -82,6 +111,11 @@ def test_override() -> None:
 
 
 def test_table_is_plain() -> None:
+    for name in names():
+        recipe = find_recipe(name)
+        table = json.loads(json.dumps(recipe.table(), allow_nan=False))
+        assert table.keys() == {f.name for f in fields(Recipe)}
+        assert (table["netlist"], table["expected"]) == (str(recipe.netlist), recipe.expected)
     table = find_recipe("drn-3h").table()
     assert json.loads(json.dumps(table))["conductance_rates"] == [0.005, 0.02, 0.08, 0.005]
 
@@ -97,6 +131,8 @@ def test_table_is_plain() -> None:
         ("gain = inf", "gain must be a positive number, found inf"),
         ("sweeps = 2.5", "sweeps must be a whole number, found 2.5"),
         ("sweeps = 0", "sweeps must be at least 1, found 0"),
+        ("sweeps = 2147483648", "sweeps must be at most 2147483647, found a larger number"),
+        (f"epochs = 1{'0' * 30}", "epochs must be at most 2147483647"),
         ("batch_size = -1", "batch_size must be at least 1"),
         ("tol = 2", "tol must lie between 0 and 1, found 2"),
         ("decay = 1.5", "decay must lie above 0 and be at most 1, found 1.5"),

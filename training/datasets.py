@@ -45,7 +45,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
             "fetch it again"
         )
     try:
-        return np.frombuffer(data, np.uint8, count, start).reshape(shape)
+        return np.frombuffer(data, np.uint8, count, start).reshape(shape).copy()  # not read-only
     except ValueError:  # more axes than NumPy has, or no data and lengths beyond its integers
         raise SettingsError(f"{path}: not an array that fits in memory: its header gives {shape}") from None
 
@@ -82,11 +82,17 @@ def _pair(folder: Path, part: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]
 
 
 def find_idx(folder: Path, part: str, what: str, axes: int) -> Path:
-    """The file of a part (train, t10k) of a data set, in any of its usual spellings. SettingsError when missing."""
+    """The file of a part (train, t10k) of a data set, in any of its usual spellings.
+
+    SettingsError when it is missing or the folder cannot be read.
+    """
     names = [f"{part}-{what}{mark}idx{axes}-ubyte{end}" for mark in ("-", ".") for end in ("", ".gz")]
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
+    try:
+        for name in names:
+            if (folder / name).is_file():
+                return folder / name
+    except OSError as error:  # a name too long, a folder that may not be searched
+        raise SettingsError(f"{folder}: cannot read it: {error.strerror or error}") from None
     raise SettingsError(
         f"{folder}: no file {names[1]} (or {names[0]}); a data set has images and labels, train and t10k"
     )

@@ -12,7 +12,9 @@ from circuitsim.backends.base import Backend
 from circuitsim.circuit import Circuit
 from circuitsim.problem import Drive
 from training import eqprop
-from training.eqprop import Phase, Trained
+from training.adjoint import bp_fields, implicit_fields
+from training.eqprop import Phase
+from training.gradient import Trained, find_outputs, gradient, trained_elements
 from training.learner import Learner, LearningError, Samples, Tally, check_arrays, tally_of
 from training.recipe import Recipe
 
@@ -29,8 +31,8 @@ class GeneralLearner(Learner):
     def __init__(self, problem: Problem, recipe: Recipe, backend: Backend) -> None:
         self.problem, self.recipe, self.backend = problem, recipe, backend
         self.batch_size = recipe.batch_size
-        self.outputs_at = eqprop.find_outputs(problem)
-        self.trained = eqprop.trained_elements(problem)
+        self.outputs_at = find_outputs(problem)
+        self.trained = trained_elements(problem)
         self.sources = input_sources(problem.circuit)
         self.phase = Phase(recipe.sweeps, recipe.tol, recipe.dtype)
         self.state = np.zeros((recipe.batch_size, problem.n_free))
@@ -68,18 +70,16 @@ class GeneralLearner(Learner):
         """The gradient of each trained element; moves the state to where the method leaves it."""
         r, out = self.recipe, self.outputs_at
         if r.algorithm == "implicit":
-            fields = [eqprop.implicit_fields(problem, drive, self.free, out, targets)]
+            fields = [implicit_fields(problem, drive, self.free, out, targets)]
             self.state = self.free
         elif r.algorithm == "bp":
-            fields, self.state = eqprop.bp_fields(
-                problem, drive, self.free, out, targets, r.sweeps, r.dtype, self.backend
-            )
+            fields, self.state = bp_fields(problem, drive, self.free, out, targets, r.sweeps, r.dtype, self.backend)
         else:
             one, self.state = eqprop.ep_fields(
                 problem, drive, self.free, out, targets, self.betas, self.phase, self.backend
             )
             fields = [one]
-        parts = [eqprop.gradient(problem, self.trained, out, f) for f in fields]
+        parts = [gradient(problem, self.trained, out, f) for f in fields]
         return [sum(values[1:], start=values[0]) for values in zip(*parts, strict=True)]
 
     def _move(self, gradients: list[Floats], rates: Mapping[str, float]) -> None:

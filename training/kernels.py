@@ -11,6 +11,8 @@ Twin: layers.py, whose equations these are. How the work is arranged:
 - The update of a step is left pending and joins the next step's pass: update, clip, sums, and - for the input
   crossbar - the next drive, while a row is in the cache.
 
+Only `steps` is kept on disk: a file that linked parallel functions compiled by different processes crashed when loaded.
+
 Sizes: B samples a batch; layer k has n[k + 1] units, n[0] inputs. State, s and base of layer k are the (2B, n) blocks
 that start at 2B u[k] of their flat arrays; `unit` arrays (sums, bounds, biases) have layer k at u[k].
 """
@@ -18,7 +20,7 @@ that start at 2B u[k] of their flat arrays; `unit` arrays (sums, bounds, biases)
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
+from numba import njit, prange
 
 from circuitsim.compiled import jit
 
@@ -35,7 +37,7 @@ FREE, DIFFERENCE, PLAIN = 0, 1, 2
 # -- products of a few rows of a matrix with a few rows of a batch -----------------------------------------------------
 
 
-@jit(fastmath=_FAST, nogil=True)
+@njit(fastmath=_FAST, nogil=True)
 def _dots(g, first, rows, x, count, out):
     """out[b, r] = g[first + r] . x[b] for r < rows, b < count."""
     n = g.shape[1]
@@ -76,7 +78,7 @@ def _dots(g, first, rows, x, count, out):
         r += 1
 
 
-@jit(fastmath=_FAST, nogil=True)
+@njit(fastmath=_FAST, nogil=True)
 def _add(g, first, rows, y, count, s):
     """s[b] += sum over r < rows of y[b, first + r] g[first + r]."""
     n = g.shape[1]
@@ -106,7 +108,7 @@ def _add(g, first, rows, y, count, s):
         r += 1
 
 
-@jit(nogil=True)
+@njit(nogil=True)
 def _clear(array):
     """All of an array becomes 0."""
     flat = array.reshape(-1)
@@ -117,7 +119,7 @@ def _clear(array):
 # -- settling ----------------------------------------------------------------------------------------------------------
 
 
-@jit(nogil=True)
+@njit(nogil=True)
 def _settle(mode, s, v, extra, first, stop, size, a, lo, hi, nudged, t, beta1, beta2):
     """Units first:stop of a layer take their exact step; `extra` (rows, stop - first) is added to their currents s.
 
@@ -149,7 +151,7 @@ def _settle(mode, s, v, extra, first, stop, size, a, lo, hi, nudged, t, beta1, b
             v[size + b, u] = dp if v1 == p1 and v2 == p2 else (v1 - v2) * inverse
 
 
-@jit(nogil=True)
+@njit(nogil=True)
 def _pass_rows(mode, g, first, stop, s_row, v_row, v_col, s_col, size, a, lo, hi, nudged, t, beta1, beta2):
     """Rows first:stop of a crossbar: complete their currents, settle them, add them into the columns' currents."""
     count = size if mode == FREE else 2 * size
@@ -161,7 +163,7 @@ def _pass_rows(mode, g, first, stop, s_row, v_row, v_col, s_col, size, a, lo, hi
         _add(g, i, rows, v_row, count, s_col)
 
 
-@jit(parallel=True, nogil=True)
+@njit(parallel=True, nogil=True)
 def _pass_parallel(mode, g, s_row, v_row, v_col, s_col, size, a, lo, hi, nudged, t, beta1, beta2, n_parts, parts):
     """_pass_rows, each part of the rows on its own thread, into sums of its own in `parts`."""
     rows, cols = g.shape
@@ -178,7 +180,7 @@ def _pass_parallel(mode, g, s_row, v_row, v_col, s_col, size, a, lo, hi, nudged,
                 s_col[b, j] += part[b, j]
 
 
-@jit(nogil=True)
+@njit(nogil=True)
 def _part(rows, k, n_parts):
     """The rows of part k: whole blocks."""
     first = (rows * k // n_parts) // _BLOCK * _BLOCK
@@ -188,13 +190,13 @@ def _part(rows, k, n_parts):
 # -- one sweep ---------------------------------------------------------------------------------------------------------
 
 
-@jit(nogil=True)
+@njit(nogil=True)
 def _layer(flat, u, k, n, rows):
     """The (rows, n_k) block of layer k."""
     return flat[rows * u[k] : rows * (u[k] + n[k + 1])].reshape(rows, n[k + 1])
 
 
-@jit(nogil=True)
+@njit(nogil=True)
 def _crossbar_of_rows(k, depth):
     """The crossbar whose rows are layer k, and the layer of its columns; -1 when there is none."""
     if depth > 1 and k == depth - 1:
@@ -204,7 +206,7 @@ def _crossbar_of_rows(k, depth):
     return -1, -1
 
 
-@jit(nogil=True)
+@njit(nogil=True)
 def _reset(mode, s, base, size):
     """The currents of a layer that has settled go back to its base; those of delta to 0."""
     zero = s.dtype.type(0)
@@ -215,7 +217,7 @@ def _reset(mode, s, base, size):
                 s[size + b, j] = base[b, j] if mode == PLAIN else zero
 
 
-@jit(nogil=True)
+@njit(nogil=True)
 def _sweep(mode, n, u, where, g, v, s, base, size, a, lo, hi, t, beta1, beta2, zeros, n_parts, parts):
     """Layers 0, 2, ... at once, then 1, 3, ..."""
     depth = n.size - 1
@@ -250,7 +252,7 @@ def _sweep(mode, n, u, where, g, v, s, base, size, a, lo, hi, t, beta1, beta2, z
 # -- the update of a step, and the sums of the next --------------------------------------------------------------------
 
 
-@jit(fastmath=_FAST, nogil=True)
+@njit(fastmath=_FAST, nogil=True)
 def _lower(p, c, sums, zero):
     """p <- max(0, p - c); sums += p."""
     for j in range(p.size):
@@ -260,7 +262,7 @@ def _lower(p, c, sums, zero):
         sums[j] += value
 
 
-@jit(fastmath=_FAST, nogil=True)
+@njit(fastmath=_FAST, nogil=True)
 def _lower_two(p, q, c, sums, zero):
     """_lower of two rows."""
     for j in range(p.size):
@@ -271,7 +273,7 @@ def _lower_two(p, q, c, sums, zero):
         sums[j] += one + two
 
 
-@jit(fastmath=_FAST, nogil=True)
+@njit(fastmath=_FAST, nogil=True)
 def _turn_two(p, q, c, x0, x1, x2, x3, e0, e1, e2, e3, sums, zero):
     """p <- max(0, p - c + x e), q <- max(0, q - c - x e), four samples; sums += both."""
     for j in range(p.size):
@@ -283,7 +285,7 @@ def _turn_two(p, q, c, x0, x1, x2, x3, e0, e1, e2, e3, sums, zero):
         sums[j] += one + two
 
 
-@jit(fastmath=_FAST, nogil=True)
+@njit(fastmath=_FAST, nogil=True)
 def _drive_two(p, q, x0, x1, x2, x3, d0, d1, d2, d3):
     """d_b += x_b (p - q), four samples."""
     for j in range(p.size):
@@ -294,7 +296,7 @@ def _drive_two(p, q, x0, x1, x2, x3, d0, d1, d2, d3):
         d3[j] += x3 * value
 
 
-@jit(fastmath=_FAST, nogil=True)
+@njit(fastmath=_FAST, nogil=True)
 def _turn(p, c, sign, x, e, sums, zero):
     """p <- max(0, p - c + sign x e), any number of samples; sums += p."""
     for j in range(p.size):
@@ -307,7 +309,7 @@ def _turn(p, c, sign, x, e, sums, zero):
         sums[j] += value
 
 
-@jit(fastmath=_FAST, nogil=True)
+@njit(fastmath=_FAST, nogil=True)
 def _drive(p, sign, x, drive):
     """drive[b] += sign x[b] p, any number of samples."""
     for b in range(x.size):
@@ -316,7 +318,7 @@ def _drive(p, sign, x, drive):
             drive[b, j] += xb * p[j]
 
 
-@jit(nogil=True)
+@njit(nogil=True)
 def _lit(x):
     """Whether any sample has this feature."""
     lit = False
@@ -325,7 +327,7 @@ def _lit(x):
     return lit
 
 
-@jit(fastmath=_FAST, nogil=True)
+@njit(fastmath=_FAST, nogil=True)
 def _input_columns(g, first, stop, c, e, x_old, x_new, sums, drive):
     """Columns first:stop of the input crossbar: g <- max(0, g - c + x_old e); sums += g; drive += x_new g.
 
@@ -367,7 +369,7 @@ def _input_columns(g, first, stop, c, e, x_old, x_new, sums, drive):
                 _drive(q, -one, new, drive[:, first:stop])
 
 
-@jit(parallel=True, nogil=True)
+@njit(parallel=True, nogil=True)
 def _input_parallel(g, tiles, c, e, x_old, x_new, sums, drive):
     """_input_columns, tiles of columns on all threads."""
     for k in prange(tiles):
@@ -375,7 +377,7 @@ def _input_parallel(g, tiles, c, e, x_old, x_new, sums, drive):
         _input_columns(g, first, stop, c, e, x_old, x_new, sums, drive)
 
 
-@jit(fastmath=_FAST, nogil=True)
+@njit(fastmath=_FAST, nogil=True)
 def _update_rows(g, first, stop, pending, factor, d_row, t_row, d_col, t_col, row_sums, col_sums, feeds, v_row, s_col):
     """Rows first:stop of a crossbar between free layers.
 
@@ -410,7 +412,7 @@ def _update_rows(g, first, stop, pending, factor, d_row, t_row, d_col, t_col, ro
             _add(g, block, rows, v_row, size, s_col)
 
 
-@jit(parallel=True, nogil=True)
+@njit(parallel=True, nogil=True)
 def _update_parallel(
     g, pending, factor, d_row, t_row, d_col, t_col, row_sums, col_sums, feeds, v_row, s_col, n_parts, parts
 ):
@@ -434,7 +436,7 @@ def _update_parallel(
                 s_col[b, j] += part[b, j]
 
 
-@jit(nogil=True)
+@njit(nogil=True)
 def _prepare(
     n, u, where, g, v, s, base, size, a, bias, delta, total, x_old, x_new, rates, pending, feeds, c, e, n_parts, parts
 ):
@@ -493,14 +495,14 @@ def _prepare(
 # -- a run of steps ----------------------------------------------------------------------------------------------------
 
 
-@jit(nogil=True)
+@njit(nogil=True)
 def _load(features, row, b, scale, x):
     """Column b of x (features, B): the scaled features of a sample."""
     for i in range(x.shape[0]):
         x[i, b] = features[row, i] * scale
 
 
-@jit(nogil=True)
+@njit(nogil=True)
 def _measure(y, t, size, tally):
     """Cost and errors of the free state: tally[0] += sum of C, tally[1] += wrong answers."""
     for b in range(size):

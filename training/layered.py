@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from circuitsim import Problem
 from training import eqprop, kernels, layers
+from training.gradient import find_outputs
 from training.layers import Layers, Weights
 from training.learner import Learner, LearningError, Samples, Tally, check_arrays, tally_of
 from training.recipe import Recipe
@@ -36,7 +37,7 @@ class LayeredLearner(Learner):
         self.threads = threads
         self.betas = (0.0, 0.0) if recipe.algorithm == "implicit" else eqprop.nudges(recipe.variant, recipe.nudge)
         self.form = "difference" if recipe.algorithm == "implicit" else recipe.form
-        self.outputs_at = eqprop.find_outputs(problem)
+        self.outputs_at = find_outputs(problem)
         self.steps = 0
         dtype = np.dtype(recipe.dtype)
         self.n = np.array(structure.sizes, np.int64)

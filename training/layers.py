@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from circuitsim import Problem
 from circuitsim.circuit import KINDS
-from training.eqprop import crossbar_gradient
+from training.gradient import crossbar_gradient
 from training.learner import LearningError, Samples
 
 Ints = NDArray[np.int64]
@@ -314,7 +314,7 @@ def gradients(
 def backpropagate(
     w: Weights, base: Sequence[Array], x: Array, v: list[Array], targets: Array, sweeps: int
 ) -> tuple[list[Array], list[Array]]:
-    """Gradients through `sweeps` more sweeps from v, which is moved; see eqprop.bp_fields."""
+    """Gradients through `sweeps` more sweeps from v, which is moved; see bp_fields."""
     a = w.a
     tape = []
     for _ in range(sweeps):

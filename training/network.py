@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from circuitsim import Circuit, compile_problem
 from circuitsim.backends.base import find_backend
-from training import eqprop
+from training import gradient
 from training.general import GeneralLearner
 from training.layered import LayeredLearner
 from training.layers import find_layers
@@ -28,4 +28,4 @@ def make_learner(circuit: Circuit, recipe: Recipe, backend: str = "auto", thread
 
 def trained_elements(circuit: Circuit) -> list[tuple[str, bool]]:
     """The `.train` elements in order: name, and whether it is a conductance (else a source)."""
-    return [(e.name, e.is_conductance) for e in eqprop.trained_elements(compile_problem(circuit))]
+    return [(e.name, e.is_conductance) for e in gradient.trained_elements(compile_problem(circuit))]

@@ -15,6 +15,7 @@ from circuitsim.errors import SettingsError
 
 RECIPES = Path(__file__).parent / "recipes"
 
+_LARGEST = 2**31 - 1  # of sweeps, batch_size, epochs: the compiled code counts in machine integers
 ALGORITHMS = ("ep", "bp", "implicit")
 _CHOICES = {
     "algorithm": ALGORITHMS,
@@ -73,6 +74,8 @@ class Recipe:
         for key in ("sweeps", "batch_size", "epochs"):
             if getattr(self, key) < 1:
                 raise SettingsError(f"{key} must be at least 1, found {getattr(self, key)}")
+            if getattr(self, key) > _LARGEST:
+                raise SettingsError(f"{key} must be at most {_LARGEST}, found a larger number")
         for key in ("conductance_rates", "bias_rates"):
             rates = getattr(self, key)
             if not rates or not all(math.isfinite(rate) and rate >= 0 for rate in rates):
@@ -119,6 +122,7 @@ def find_recipe(netlist: str, recipe_file: Path | None = None) -> Recipe:
     """The recipe for the name of a shipped one (`drn-2h`), or for a netlist file.
 
     A netlist file has the recipe of `recipe_file`, else the TOML file beside it of the same stem, else the defaults.
+    SettingsError when there is no such netlist, or a file cannot be read or is no recipe.
     """
     shipped = RECIPES / f"{netlist}.toml"
     if netlist in names():
@@ -128,14 +132,21 @@ def find_recipe(netlist: str, recipe_file: Path | None = None) -> Recipe:
             else replace(read_recipe(recipe_file), netlist=read_recipe(shipped).netlist)
         )
     path = Path(netlist)
-    if not path.is_file():
+    if not _is_file(path):
         near = difflib.get_close_matches(netlist, names(), 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise SettingsError(f"no netlist '{netlist}': give a file, or one of {', '.join(names())}{hint}")
     beside = path.with_suffix(".toml")
-    if recipe_file is None and not beside.is_file():
+    if recipe_file is None and not _is_file(beside):
         return Recipe(path)
     return replace(read_recipe(recipe_file or beside), netlist=path)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:  # a name too long, a folder that may not be searched
+        raise SettingsError(f"{path}: cannot read it: {error.strerror or error}") from None
 
 
 def read_recipe(path: Path) -> Recipe:

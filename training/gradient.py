@@ -1,0 +1,196 @@
+"""What is read, what learns, and the gradient of a cost by it, from two fields on the nodes of any circuit.
+
+The cost of one row of the batch is C = 1/2 sum_k (y_k - target_k)^2 over the output nodes, V^2; that of a batch is the
+mean. Three methods find its gradient: equilibrium propagation (eqprop.py), the adjoint at the equilibrium and
+back-propagation through sweeps (adjoint.py). As the co-content E is quadratic in the voltages, all of them come down to
+
+    delta, dimension 1/S: how the nodes move for a pull along -dC/dv, and     total, V: the sum of two states;
+    conductance from a to b:      dE/dg = 1/2 (va - vb)^2     dC/dg = 1/2 (delta_a - delta_b) (total_a - total_b)
+    current source from a to b:   dE/di = va - vb             dC/di = delta_a - delta_b
+    voltage source, va - vb = e:  dE/de = current out of the nodes that move with a
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim import Problem, SettingsError
+from circuitsim.circuit import KINDS
+from circuitsim.laws import branch_current
+from circuitsim.problem import Drive
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The nodes that are read and nudged."""
+
+    nodes: Ints  # (k,)
+    units: Ints  # (k,) free unit of each
+
+    def voltages(self, problem: Problem, drive: Drive, x: Floats) -> Floats:
+        """(rows, k) V."""
+        return problem.node_voltages(x, drive.fixed, self.nodes)
+
+    def onto_units(self, values: Floats, n_free: int) -> Floats:
+        """Sums of values (rows, k) at the free units, (rows, n_free)."""
+        out = np.zeros((values.shape[0], n_free))
+        np.add.at(out.T, self.units, values.T)
+        return out
+
+
+@dataclass(frozen=True)
+class Fields:
+    """What a gradient needs of the states; (rows, ...), `samples` of them on average: back-propagation has many rows
+    a sample."""
+
+    delta: Floats  # (rows, n_nodes) 1/S, 0 at known nodes
+    total: Floats  # (rows, n_nodes) V
+    secants: Floats  # (rows, n_junctions) S: current difference over voltage difference of each nonlinear branch
+    pull: Floats  # (rows, k) V: the direct derivative of C by the output nodes' voltages
+    samples: int
+
+
+def find_outputs(problem: Problem) -> Outputs:
+    """The `.output` nodes. SettingsError when there are none, or when a source holds one of them."""
+    netlist = problem.circuit.netlist
+    nodes = np.array(netlist.outputs, np.int64)
+    if not nodes.size:
+        raise SettingsError(f"{netlist.path} has no outputs; add `.output` with the nodes that are read")
+    units = problem.topology.index_of_node[nodes]
+    if (units < 0).any():
+        name = netlist.nodes[int(nodes[units < 0][0])]
+        raise SettingsError(f"output node {name} is held by a voltage source: nothing can teach it; read another node")
+    return Outputs(nodes, units)
+
+
+def secants(problem: Problem, v1: Floats, v2: Floats) -> Floats:
+    """Current difference over voltage difference of the nonlinear branches between two states."""
+    j = problem.circuit.junctions
+    if not len(j):
+        return np.zeros((v1.shape[0], 0))
+    u1, u2 = v1[:, j.a] - v1[:, j.b], v2[:, j.a] - v2[:, j.b]
+    i1, slope = branch_current(j.law, j.params, u1)
+    i2, _ = branch_current(j.law, j.params, u2)
+    gap = u1 - u2
+    near = np.abs(gap) <= 1e-9 * np.maximum(np.abs(u1), np.abs(u2))
+    return np.where(near, slope, (i1 - i2) / np.where(near, 1.0, gap))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained element: where its values are. `where` are rows of the conductors, the ties or the current sources."""
+
+    name: str
+    kind: str  # crossbar, R, V, I
+    where: Ints  # a crossbar: its number
+
+    @property
+    def is_conductance(self) -> bool:
+        return self.kind in ("crossbar", "R")
+
+
+def trained_elements(problem: Problem) -> list[Trained]:
+    """The elements of `.train`, in its order. SettingsError for those that no gradient reaches."""
+    c = problem.circuit
+    names = c.netlist.trained
+    if not names:
+        raise SettingsError(f"{c.netlist.path} has nothing to train; add `.train` with the elements that learn")
+    found = []
+    for name in names:
+        crossbars = [k for k, x in enumerate(c.crossbars) if x.name.lower() == name.lower()]
+        if crossbars:
+            found.append(Trained(name, "crossbar", np.array(crossbars)))
+            continue
+        kind, start, stop = c.rows_of(name)
+        branches = {"R": c.conductors, "V": c.ties, "I": c.current_sources}[kind]
+        rows = np.flatnonzero((branches.kind == KINDS.index(kind)) & (branches.row >= start) & (branches.row < stop))
+        if rows.size != stop - start:
+            raise SettingsError(
+                f"{name}: a resistor of 0 ohm cannot learn; give it a resistance, or leave it out of .train"
+            )
+        found.append(Trained(name, kind, rows))
+        if kind == "V":
+            _check_no_diode_hangs(problem, name, _moved_by(problem, rows))
+    return found
+
+
+def gradient(problem: Problem, trained: Sequence[Trained], outputs: Outputs, fields: Fields) -> list[Floats]:
+    """dC/dtheta of each trained element, shaped as its values; mean over the batch. (V^2/S, V^2/A, V)"""
+    c = problem.circuit
+    d, s = fields.delta, fields.total
+    found = []
+    for element in trained:
+        if element.kind == "crossbar":
+            x = c.crossbars[int(element.where[0])]
+            value = crossbar_gradient(d[:, x.rows], d[:, x.cols], s[:, x.rows], s[:, x.cols])
+        elif element.kind == "R":
+            a, b = c.conductors.a[element.where], c.conductors.b[element.where]
+            value = 0.5 * ((d[:, a] - d[:, b]) * (s[:, a] - s[:, b])).sum(axis=0)
+        elif element.kind == "I":
+            a, b = c.current_sources.a[element.where], c.current_sources.b[element.where]
+            value = (d[:, a] - d[:, b]).sum(axis=0)
+        else:
+            nodes, moves = _moved_by(problem, element.where)
+            value = moves @ _out_of_nodes(problem, outputs, fields).sum(axis=0)[nodes]
+        found.append(value / fields.samples)
+    return found
+
+
+def crossbar_gradient(delta_row: Floats, delta_col: Floats, total_row: Floats, total_col: Floats) -> Floats:
+    """Sum over the rows of the batch of 1/2 (delta_a - delta_b) (total_a - total_b), (nr, nc)."""
+    if not delta_row.any():  # known rows: a product of matrices
+        return -_known_rows(delta_col, total_row, total_col)
+    out = np.zeros((delta_row.shape[1], delta_col.shape[1]), delta_col.dtype)
+    for da, db, sa, sb in zip(delta_row, delta_col, total_row, total_col, strict=True):
+        out += (da[:, None] - db) * (sa[:, None] - sb)
+    return 0.5 * out
+
+
+def _known_rows(delta_col: Floats, total_row: Floats, total_col: Floats) -> Floats:
+    """Sum over the batch of 1/2 delta_b (total_a - total_b), (nr, nc)."""
+    return 0.5 * (total_row.T @ delta_col - (delta_col * total_col).sum(axis=0))
+
+
+def _moved_by(problem: Problem, ties: Ints) -> tuple[Ints, Floats]:
+    """The tied nodes, and by how much each moves for 1 V more of each of these sources, (sources, nodes)."""
+    forest = problem.topology.forest
+    e = np.zeros((ties.size, len(problem.circuit.ties)))
+    e[np.arange(ties.size), ties] = 1.0
+    return forest.nodes, forest.offsets(e)
+
+
+def _check_no_diode_hangs(problem: Problem, name: str, moved: tuple[Ints, Floats]) -> None:
+    """An ideal diode carries a current that no field here knows."""
+    nodes, moves = moved
+    c = problem.circuit
+    hangs = np.isin(c.ideal_diodes.a, nodes[moves.any(axis=0)]) | np.isin(c.ideal_diodes.b, nodes[moves.any(axis=0)])
+    if hangs.any():
+        diode = c.element(c.ideal_diodes, int(np.flatnonzero(hangs)[0]))
+        raise SettingsError(
+            f"{name}: ideal diode {diode} hangs on this voltage source, which therefore cannot learn; give the diode's "
+            "model a RON, or leave the source out of .train"
+        )
+
+
+def _out_of_nodes(problem: Problem, outputs: Outputs, fields: Fields) -> Floats:
+    """What the field delta drives out of each node through all branches but ties, (rows, n_nodes); with dC/dv."""
+    c, d = problem.circuit, fields.delta
+    out = np.zeros((d.shape[1], d.shape[0]))
+    for branches, g in ((c.conductors, c.conductors.g), (c.junctions, fields.secants)):
+        if len(branches):
+            current = (g * (d[:, branches.a] - d[:, branches.b])).T
+            np.add.at(out, branches.a, current)
+            np.subtract.at(out, branches.b, current)
+    for x in c.crossbars:
+        row, col = d[:, x.rows], d[:, x.cols]
+        np.add.at(out, x.rows, (row * x.g.sum(axis=1) - col @ x.g.T).T)
+        np.add.at(out, x.cols, (col * x.g.sum(axis=0) - row @ x.g).T)
+    np.add.at(out, outputs.nodes, fields.pull.T)
+    return out.T
