@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from numba import njit
+from numba import njit, typeof
 
 
 def jit(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -28,3 +31,23 @@ def jit(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         return dispatcher
 
     return decorate
+
+
+def on_disk(function: Callable[..., Any], *arguments: Any) -> bool:
+    """Whether the machine code of a function for arguments of these types is on disk already."""
+    cache = getattr(function, "_cache", None)
+    try:
+        key = cache._index_key(tuple(map(typeof, arguments)), function.targetctx.codegen())  # type: ignore
+        name = cache._cache_file._load_index().get(key)  # type: ignore
+        return name is not None and Path(cache._cache_file._data_path(name)).is_file()  # type: ignore
+    except (AttributeError, OSError):  # compilation is switched off, or the cache has no place to be
+        return False
+
+
+def compile_apart(code: str, folder: Path) -> None:
+    """Run a line of Python that compiles something in a process of its own, imports beginning in `folder`.
+
+    What this process compiles itself is optimised together with what it has compiled before; the last bits of its sums
+    may differ from those of the code on disk, which every later process loads.
+    """
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=False, stdin=subprocess.DEVNULL)

@@ -40,6 +40,11 @@ class FakeLearner:
         self.free = self.state
         self.calls: list[int] = []  # steps in each call
 
+    path = "fake"
+
+    def prepare(self, samples: Samples) -> None:
+        samples.inputs(slice(0, 1), self.w.shape[1])
+
     def train(self, samples: Samples, order: Ints, rates: Mapping[str, float]) -> Tally:
         assert order.size and order.size % self.batch_size == 0
         self.calls.append(order.size // self.batch_size)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,14 +118,16 @@ def test_relaxing_to_a_tolerance_is_relaxing_for_very_long() -> None:
     assert_close(run(general, data, order), {name: wanted[name] for name in names}, 1e-8)
 
 
+@pytest.mark.parametrize("batch", [1, 2, 4, 8])
+@pytest.mark.parametrize("mirrored", [True, False])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_work_in_pieces_gives_the_same_bits(dtype: str) -> None:
+def test_work_in_pieces_gives_the_same_bits(dtype: str, mirrored: bool, batch: int) -> None:
     circuit = parse(drn((40, 33, 21, 3), seed=5))
-    recipe, data = replace(RECIPE, dtype=dtype), samples(20, 3, 200)
+    recipe, data = replace(RECIPE, dtype=dtype, batch_size=batch), samples(20 if mirrored else 40, 3, 200)
     order = np.random.default_rng(1).permutation(200)
     whole = run(layered(circuit, recipe), data, order)
     learner = layered(circuit, recipe)
-    for first, stop in ((0, 4), (4, 60), (60, 64), (64, 200)):
+    for first, stop in ((0, 8), (8, 56), (56, 64), (64, 200)):
         arrays = learner.arrays()
         learner = layered(circuit, recipe)
         learner.restore(arrays)
@@ -174,6 +179,49 @@ def test_numbers_that_are_not_finite_stop_the_learning(kernel: bool) -> None:
     with pytest.raises(LearningError, match="no longer finite"):
         for _ in range(20):
             learner.train(samples(6, 3), np.arange(40), rates)
+
+
+@pytest.mark.parametrize("kernel", [True, False])
+def test_a_unit_without_conductance_is_named(kernel: bool) -> None:
+    circuit = parse(drn((12, 5, 3), seed=5))
+    g = circuit.crossbars[0].g.copy()
+    g[:, 2] = 0.0
+    h = circuit.crossbars[1].g.copy()
+    h[2] = 0.0
+    learner = layered(circuit, replace(RECIPE, variant="positive"), kernel)
+    values = learner.arrays()
+    values["g"] = np.concatenate([g.ravel(), h.T.ravel()])
+    learner.restore(values)
+    with pytest.raises(LearningError, match=r"node h1\[2\] has no conductance left"):
+        learner.train(samples(6, 3), np.arange(4), dict.fromkeys(learner.values(), 0.0))
+
+
+def test_a_gain_beyond_the_dtype_is_refused() -> None:
+    learner = layered(parse(drn((12, 5, 3), seed=5)), replace(RECIPE, dtype="float32", gain=1e300))
+    with pytest.raises(SettingsError, match=r"gain 1e\+300 is too large for float32"):
+        learner.prepare(samples(6, 3))
+
+
+FRESH = """
+import hashlib
+from test_layered import *
+learner = layered(parse(drn((12, 9, 6, 2), seed=5)), replace(RECIPE, dtype="float32"))
+print(hashlib.sha256(run(learner, samples(6, 2), np.arange(40))["g"].tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_the_first_process_gets_the_bits_of_all_later_ones(tmp_path: Path) -> None:
+    """The one that finds nothing compiled, and those that do."""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", FRESH]
+    runs = [
+        subprocess.run(command, cwd=Path(__file__).parent, env=environment, capture_output=True, text=True, check=True)
+        for _ in range(3)
+    ]
+    assert "compiling the training step" in runs[0].stderr
+    assert "compiling" not in runs[1].stderr
+    assert len({done.stdout for done in runs}) == 1
 
 
 def test_data_that_does_not_fit() -> None:

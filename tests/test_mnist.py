@@ -112,7 +112,7 @@ def assert_same_end(found: Path, wanted: Path) -> None:
 def test_a_run_leaves_these_files() -> None:
     out = succeed(f"{QUICK} --out one")
     lines = out.splitlines()
-    assert lines[0] == "tiny.cir: ep, float64, 45 steps of 4 samples; results in one"
+    assert lines[0] == "tiny.cir: ep, float64, plain path for layers, 45 steps of 4 samples; results in one"
     assert [line.split()[:2] for line in lines[1:4]] == [["epoch", f"{k}/3"] for k in (1, 2, 3)]
     rows = timeless(Path("one/metrics.csv"))
     test, train = float(rows[-1][4]), float(rows[-1][3])
@@ -201,9 +201,11 @@ def test_a_recipe_of_ones_own_and_every_flag() -> None:
         f"{QUICK} --recipe mine.toml --out one --variant positive --form plain --sweeps 9 --decay 0.5 --dtype float32"
     )
     table = json.loads(Path("one/config.json").read_text())["recipe"]
-    assert (table["gain"], table["epochs"], table["tol"], table["variant"]) == (5, 1, 1e-6, "positive")
+    assert (table["gain"], table["epochs"], table["tol"], table["variant"]) == (5, 1, None, "positive")
     assert (table["form"], table["sweeps"], table["decay"], table["dtype"]) == ("plain", 9, 0.5, "float32")
     assert (table["nudge"], table["expected"]) == (1.0, {})
+    succeed(f"{QUICK} --recipe mine.toml --out two --variant positive")
+    assert json.loads(Path("two/config.json").read_text())["recipe"]["tol"] == 1e-6  # --sweeps alone takes its place
 
 
 def test_a_run_without_matplotlib_says_so_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:

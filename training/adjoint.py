@@ -68,13 +68,21 @@ def _linearised(problem: Problem, w: sparse.csr_array, slopes: Floats) -> tuple[
     return diag, w
 
 
-def implicit_fields(problem: Problem, drive: Drive, x: Floats, outputs: Outputs, targets: Floats) -> Fields:
-    """Fields of the implicit gradient at the equilibrium x; exact when x is."""
+def inside(drive: Drive, x: Floats, dtype: str) -> NDArray[np.bool_]:
+    """Which units stand clear of their bounds, (rows, n_free), for states with the rounding of this dtype."""
+    rounding = 4 * np.finfo(dtype).eps * np.abs(x).max(axis=1, initial=0.0, keepdims=True)
+    return (x > drive.lo + rounding) & (x < drive.hi - rounding)
+
+
+def implicit_fields(
+    problem: Problem, drive: Drive, x: Floats, outputs: Outputs, targets: Floats, dtype: str = "float64"
+) -> Fields:
+    """Fields of the implicit gradient at the equilibrium x, which was found in `dtype`; exact when x is."""
     pull = outputs.voltages(problem, drive, x) - targets
     wanted = outputs.onto_units(pull, problem.n_free)
     slopes = _junction_slopes(problem, drive, x)
     w = couplings(problem)
-    free = np.broadcast_to((x > drive.lo) & (x < drive.hi), x.shape)
+    free = inside(drive, x, dtype)
     delta = np.zeros_like(x)
     for row in range(x.shape[0]):
         diag, near = _linearised(problem, w, slopes[row])
@@ -118,13 +126,13 @@ def bp_fields(
             block = slice(int(t.color_ptr[c]), int(t.color_ptr[c + 1]))
             at = np.concatenate([states[k][:, : block.stop], states[k - 1][:, block.stop :]], axis=1)
             mu = np.zeros_like(lam)
-            inside = np.broadcast_to((at > drive.lo) & (at < drive.hi), at.shape)[:, block]
+            clear = inside(drive, at, dtype)[:, block]
             slopes = _junction_slopes(problem, drive, at)
             diag = np.empty_like(at)
             for row in range(at.shape[0]):
                 diag[row], near = _linearised(problem, w, slopes[row])
                 a = diag[row, block]
-                mu[row, block] = np.where(inside[row] & (a > 0), lam[row, block], 0.0) / np.where(a > 0, a, 1.0)
+                mu[row, block] = np.where(clear[row] & (a > 0), lam[row, block], 0.0) / np.where(a > 0, a, 1.0)
                 lam[row, block] = 0.0
                 lam[row] += near @ mu[row]
             direct = pull if (k, c) == (sweeps, t.n_colors - 1) else np.zeros_like(pull)

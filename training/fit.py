@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from circuitsim.io.commands import HELP_NAMES, Command
+from circuitsim.io.commands import HELP_NAMES, NOT_SOLVED, Command
 from training.options import EXIT_CODES, FILES_HELP, Options, shared_options
 from training.program import Data, train
+
+if TYPE_CHECKING:
+    from training.learner import Samples
 
 TABLES = Path(__file__).parent / "data"
 
@@ -25,7 +30,8 @@ V, the others drive the `.input` sources (twice as many sources as columns: the 
 
 {FILES_HELP}
 
-{EXIT_CODES}
+{EXIT_CODES} Code 3 also says that the
+trained netlist could not be solved.
 """
 
 
@@ -45,8 +51,10 @@ def main(ctx: click.Context, data: Path | None, test_data: Path | None, **values
     what learns. An error counts when the largest output is not that of the largest target.
     """
     options = Options.of(**values)
-    folder = train("training.fit", ctx, options, lambda: _read(options.netlist, data, test_data))
-    _verify(folder, options, _read(options.netlist, data, test_data))
+    read = cache(partial(_read, options.netlist, data, test_data))
+    folder = train("training.fit", ctx, options, read)
+    if not _verify(folder, options, read().limited(options.limit, options.test_limit).test):
+        ctx.exit(NOT_SOLVED)
 
 
 def _read(netlist: str, data: Path | None, test_data: Path | None) -> Data:
@@ -63,25 +71,31 @@ def _read(netlist: str, data: Path | None, test_data: Path | None) -> Data:
     return Data(train, test, {"sha256": {str(file): file_digest(file) for file in files}})
 
 
-def _verify(folder: Path, options: Options, data: Data) -> None:
-    """Read the trained netlist back, solve it for the test data, and say what the certified answer gives."""
+def _verify(folder: Path, options: Options, test: Samples) -> bool:
+    """Read the trained netlist back, solve it for the test data, and say what it gives; whether it is certified."""
     from circuitsim import load, solve
     from training.general import input_sources, split_inputs
     from training.learner import tally_of
+    from training.metrics import error_percent
     from training.recipe import find_recipe, override
+    from training.record import METRICS
 
     recipe = override(find_recipe(options.netlist, options.recipe), **options.changes)
     circuit = load(folder / "trained.cir")
     sources = input_sources(circuit)
-    inputs = recipe.gain * data.test.inputs(slice(0, len(data.test)), sum(count for _, count in sources))
+    inputs = recipe.gain * test.inputs(slice(0, len(test)), sum(count for _, count in sources))
     solution = solve(circuit.with_values(split_inputs(sources, inputs)), raise_on_failure=False)
     outputs = solution.voltages()[:, list(circuit.netlist.outputs)]
-    tally = tally_of(outputs, data.test.targets.astype(float))
+    tally = tally_of(outputs, test.targets.astype(float))
+    epochs = list(csv.DictReader((folder / METRICS).read_text().splitlines()))
     click.echo(
         f"{folder / 'trained.cir'}, solved for {tally.samples} samples: {solution.status.name}, relative KCL "
         f"{solution.residuals.kcl_relative:.1e}; cost {tally.cost / tally.samples:.3g} V^2, error "
-        f"{100 * tally.wrong / tally.samples:.2f} %"
+        f"{error_percent(tally):.2f} % (the learner: {float(epochs[-1]['test_error']):.2f} %)"
     )
+    if not solution.solved:
+        click.echo(f"error: the trained netlist is not solved: {solution.message}", err=True)
+    return solution.solved
 
 
 if __name__ == "__main__":

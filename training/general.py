@@ -40,6 +40,12 @@ class GeneralLearner(Learner):
         self.steps = 0
         self.betas = eqprop.nudges(recipe.variant, recipe.nudge)
 
+    path = "general path"
+
+    def prepare(self, samples: Samples) -> None:
+        samples.inputs(slice(0, 1), sum(count for _, count in self.sources))
+        samples.check_outputs(self.outputs_at.nodes.size)
+
     def train(self, samples: Samples, order: Ints, rates: Mapping[str, float]) -> Tally:
         tally = Tally()
         for first in range(0, order.size, self.batch_size):
@@ -70,7 +76,7 @@ class GeneralLearner(Learner):
         """The gradient of each trained element; moves the state to where the method leaves it."""
         r, out = self.recipe, self.outputs_at
         if r.algorithm == "implicit":
-            fields = [implicit_fields(problem, drive, self.free, out, targets)]
+            fields = [implicit_fields(problem, drive, self.free, out, targets, r.dtype)]
             self.state = self.free
         elif r.algorithm == "bp":
             fields, self.state = bp_fields(problem, drive, self.free, out, targets, r.sweeps, r.dtype, self.backend)

@@ -19,10 +19,13 @@ that start at 2B u[k] of their flat arrays; `unit` arrays (sums, bounds, biases)
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import numpy as np
 from numba import njit, prange
 
-from circuitsim.compiled import jit
+from circuitsim.compiled import compile_apart, jit, on_disk
 
 _FAST = {"contract", "reassoc", "nsz", "arcp"}
 _BLOCK = 16  # rows of a crossbar between dot products and accumulation: they stay in the second-level cache
@@ -30,7 +33,7 @@ _TILE = 4096  # columns of the input crossbar at a time: their sums and drives s
 
 _PARALLEL = 200_000  # entries of a crossbar from which threads pay
 
-OK, NOT_CONVEX, NOT_FINITE = 0, 1, 2
+OK, NOT_CONVEX, NOT_FINITE, CUT_OFF = 0, 1, 2, 3
 FREE, DIFFERENCE, PLAIN = 0, 1, 2
 
 
@@ -297,25 +300,46 @@ def _drive_two(p, q, x0, x1, x2, x3, d0, d1, d2, d3):
 
 
 @njit(fastmath=_FAST, nogil=True)
-def _turn(p, c, sign, x, e, sums, zero):
-    """p <- max(0, p - c + sign x e), any number of samples; sums += p."""
+def _turn(p, c, x, e, first, sums, zero):
+    """p <- max(0, p - c + x e), any number of samples; sums += p."""
     for j in range(p.size):
         slope = zero
         for b in range(x.size):
-            slope += x[b] * e[b, j]
-        value = p[j] - c[j] + sign * slope
+            slope += x[b] * e[b, first + j]
+        value = p[j] - c[j] + slope
         value = value if value > zero else zero
         p[j] = value
         sums[j] += value
 
 
 @njit(fastmath=_FAST, nogil=True)
-def _drive(p, sign, x, drive):
-    """drive[b] += sign x[b] p, any number of samples."""
+def _turn_two_by_any(p, q, c, x, e, first, sums, zero):
+    """_turn_two, any number of samples."""
+    for j in range(p.size):
+        slope = zero
+        for b in range(x.size):
+            slope += x[b] * e[b, first + j]
+        one, two = p[j] - c[j] + slope, q[j] - c[j] - slope
+        one = one if one > zero else zero
+        two = two if two > zero else zero
+        p[j], q[j] = one, two
+        sums[j] += one + two
+
+
+@njit(fastmath=_FAST, nogil=True)
+def _drive(p, x, drive, first):
+    """drive[b] += x[b] p, any number of samples."""
     for b in range(x.size):
-        xb = sign * x[b]
         for j in range(p.size):
-            drive[b, j] += xb * p[j]
+            drive[b, first + j] += x[b] * p[j]
+
+
+@njit(fastmath=_FAST, nogil=True)
+def _drive_two_by_any(p, q, x, drive, first):
+    """_drive_two, any number of samples."""
+    for b in range(x.size):
+        for j in range(p.size):
+            drive[b, first + j] += x[b] * (p[j] - q[j])
 
 
 @njit(nogil=True)
@@ -336,7 +360,7 @@ def _input_columns(g, first, stop, c, e, x_old, x_new, sums, drive):
     batch (most pixels are) needs no product. Four samples have loops of their own: they are the paper's batch.
     """
     m, size = x_old.shape
-    zero, one = g.dtype.type(0), g.dtype.type(1)
+    zero = g.dtype.type(0)
     mirrored = g.shape[0] == 2 * m
     four = mirrored and size == 4
     c, sums = c[first:stop], sums[first:stop]
@@ -355,18 +379,18 @@ def _input_columns(g, first, stop, c, e, x_old, x_new, sums, drive):
                 _lower(p, c, sums, zero)
         elif four:
             _turn_two(p, q, c, old[0], old[1], old[2], old[3], e0, e1, e2, e3, sums, zero)
+        elif mirrored:
+            _turn_two_by_any(p, q, c, old, e, first, sums, zero)
         else:
-            _turn(p, c, one, old, e[:, first:stop], sums, zero)
-            if mirrored:
-                _turn(q, c, -one, old, e[:, first:stop], sums, zero)
+            _turn(p, c, old, e, first, sums, zero)
         if not _lit(new):
             continue
         if four:
             _drive_two(p, q, new[0], new[1], new[2], new[3], d0, d1, d2, d3)
+        elif mirrored:
+            _drive_two_by_any(p, q, new, drive, first)
         else:
-            _drive(p, one, new, drive[:, first:stop])
-            if mirrored:
-                _drive(q, -one, new, drive[:, first:stop])
+            _drive(p, new, drive, first)
 
 
 @njit(parallel=True, nogil=True)
@@ -521,7 +545,7 @@ def steps(
     features, unit_volts, targets, order, sweeps, mode, n, u, where, g, bias, lo, hi, rates, bias_rates, beta1, beta2,
     v, free, delta, total, n_parts, tally,
 ):  # fmt: skip
-    """One step for every B rows of `order`; returns OK, or why it stopped and the output unit concerned.
+    """One step for every B rows of `order`; returns OK, or why it stopped and the unit (NOT_CONVEX: output) concerned.
 
     n (L + 1,) sizes; u (L,) and where (L,) first unit of a layer, first entry of a crossbar; g, bias, lo, hi flat;
     rates, bias_rates (L,); v (2B units) the state between steps in its first B rows of each layer; free, delta, total
@@ -561,7 +585,10 @@ def steps(
         if last:
             break
         pending = False
-        for k in range(n[depth]):
+        for j in range(units):
+            if a[j] <= 0:
+                status, unit = CUT_OFF, j
+        for k in range(n[depth] if status == OK else 0):
             if a[u[depth - 1] + k] + min(beta1, beta2) <= 0:
                 status, unit = NOT_CONVEX, k
         if status != OK:
@@ -595,3 +622,26 @@ def steps(
                     bias[u[k] + j] += bias_rates[k] * scale * d[b, j]
         pending = True
     return status, unit
+
+
+def smallest(dtype: str, features: str) -> tuple:
+    """Arguments of `steps` for a network of three units and no sample: those types, and nothing to do."""
+    scalar = np.dtype(dtype).type
+    flat = [np.zeros(size, dtype) for size in (4, 3, 3, 3, 2, 2, 6, 3, 3, 3)]
+    g, bias, lo, hi, rates, bias_rates, v, free, delta, total = flat
+    n, u, where = np.array([1, 2, 1]), np.array([0, 2]), np.array([0, 2, 4])
+    none = np.zeros(0, np.int64)
+    return (
+        np.zeros((1, 1), features), scalar(1), np.zeros((1, 1), np.float32), none, 1, DIFFERENCE, n, u, where, g, bias,
+        lo, hi, rates, bias_rates, scalar(0), scalar(0), v, free, delta, total, 1, np.zeros(2),
+    )  # fmt: skip
+
+
+def make_ready(dtype: str, features: str) -> None:
+    """See to it that `steps` for these types is on disk, so that every process runs the same machine code."""
+    arguments = smallest(dtype, features)
+    if on_disk(steps, *arguments):
+        return
+    print("compiling the training step, once on this machine: about half a minute ...", file=sys.stderr, flush=True)
+    code = f"from training import kernels; kernels.steps(*kernels.smallest({dtype!r}, {features!r}))"
+    compile_apart(code, Path(__file__).parent.parent)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from circuitsim import Problem
+from circuitsim import Problem, SettingsError
 from training import eqprop, kernels, layers
 from training.gradient import find_outputs
 from training.layers import Layers, Weights
@@ -38,7 +38,9 @@ class LayeredLearner(Learner):
         self.betas = (0.0, 0.0) if recipe.algorithm == "implicit" else eqprop.nudges(recipe.variant, recipe.nudge)
         self.form = "difference" if recipe.algorithm == "implicit" else recipe.form
         self.outputs_at = find_outputs(problem)
+        self.path = "fast path for layers" if self.fast else "plain path for layers"
         self.steps = 0
+        self._prepared: Samples | None = None
         dtype = np.dtype(recipe.dtype)
         self.n = np.array(structure.sizes, np.int64)
         self.unit = np.concatenate([[0], np.cumsum(self.n[1:])])[:-1]
@@ -57,19 +59,36 @@ class LayeredLearner(Learner):
                 _, start, stop = c.rows_of(bias)
                 self._bias(k)[:] += c.current_sources.i[0, start:stop].astype(dtype)
 
+    def prepare(self, samples: Samples) -> None:
+        self.structure.check_inputs(samples)
+        dtype = self.g.dtype
+        with np.errstate(over="ignore"):
+            if not np.isfinite(dtype.type(self.recipe.gain * samples.scale)):
+                raise SettingsError(f"gain {self.recipe.gain:g} is too large for {dtype}; choose a smaller one")
+        if self.fast:
+            kernels.make_ready(str(dtype), str(samples.features.dtype))
+        self._prepared = samples
+
     # -- steps -----------------------------------------------------------------------------------------------------
 
     def train(self, samples: Samples, order: Ints, rates: Mapping[str, float]) -> Tally:
-        self.structure.check_inputs(samples)
-        self._check_convex()
+        if samples is not self._prepared:
+            self.prepare(samples)
         by_name = {name.lower(): rate for name, rate in rates.items()}
         dtype = self.g.dtype
         g_rates = np.array([by_name.get(name.lower(), 0.0) for name in self.structure.crossbars], dtype)
         b_rates = np.array([by_name.get((name or "").lower(), 0.0) for name in self.structure.biases], dtype)
         run = self._kernel_steps if self.fast else self._plain_steps
+        tally, first = Tally(), 0
         with threadpool_limits(self.threads, "blas"):
-            tally = run(samples, order, g_rates, b_rates)
-        self.steps += order.size // self.batch_size
+            while first < order.size:  # up to the next test of convexity, wherever the steps were interrupted
+                if self.steps % _CHECK_EVERY == 0 and self.recipe.algorithm == "ep":
+                    problem = self.problem.with_values(self.values())
+                    eqprop.check_convex(problem, self.outputs_at, min(self.betas))
+                count = min(_CHECK_EVERY - self.steps % _CHECK_EVERY, (order.size - first) // self.batch_size)
+                stop = first + count * self.batch_size
+                tally += run(samples, order[first:stop], g_rates, b_rates)
+                self.steps, first = self.steps + count, stop
         return tally
 
     def _kernel_steps(self, samples: Samples, order: Ints, g_rates: NDArray, b_rates: NDArray) -> Tally:
@@ -85,8 +104,10 @@ class LayeredLearner(Learner):
         if status == kernels.NOT_CONVEX:
             node = self.problem.circuit.nodes[int(self.outputs_at.nodes[unit])]
             raise eqprop.not_convex(node, float(self._weights().a[-1][unit]), min(self.betas))
+        if status == kernels.CUT_OFF:
+            raise self._cut_off(unit)
         if status == kernels.NOT_FINITE:
-            raise LearningError("the voltages are no longer finite numbers; choose smaller learning rates")
+            raise _not_finite()
         return Tally(order.size, float(sums[0]), int(sums[1]))
 
     def _plain_steps(self, samples: Samples, order: Ints, g_rates: NDArray, b_rates: NDArray) -> Tally:
@@ -98,12 +119,15 @@ class LayeredLearner(Learner):
     def _plain_step(self, samples: Samples, rows: Ints, g_rates: NDArray, b_rates: NDArray) -> Tally:
         r, depth, size = self.recipe, self.structure.depth, self.batch_size
         w, x, targets = self._weights(), self._inputs(samples, rows), samples.targets[rows].astype(self.g.dtype)
+        cut_off = np.flatnonzero(np.concatenate(w.a) <= 0)
+        if cut_off.size:
+            raise self._cut_off(int(cut_off[-1]))
         base = layers.drive(w, x)
         v = [self.layer(self.v, k)[:size].copy() for k in range(depth)]
         layers.relax_free(w, base, v, r.sweeps, r.tol)
         tally = tally_of(v[-1].astype(np.float64), targets.astype(np.float64))
         if not np.isfinite(tally.cost):
-            raise LearningError("the voltages are no longer finite numbers; choose smaller learning rates")
+            raise _not_finite()
         for k in range(depth):
             self.layer(self.free, k)[:] = v[k]
         if r.algorithm == "bp":
@@ -122,14 +146,13 @@ class LayeredLearner(Learner):
             bias -= b_rates[k] * slopes[1][k]
         return tally
 
-    def _check_convex(self) -> None:
-        """Now and then, whether the negative nudge leaves the problem convex."""
-        if self.steps // _CHECK_EVERY == self._checked or self.recipe.algorithm != "ep":
-            return
-        self._checked = self.steps // _CHECK_EVERY
-        eqprop.check_convex(self.problem.with_values(self.values()), self.outputs_at, min(self.betas))
-
-    _checked = -1
+    def _cut_off(self, unit: int) -> LearningError:
+        """The error for a unit whose conductances have all fallen to 0."""
+        node = self.problem.circuit.nodes[int(np.concatenate(self.structure.nodes)[unit])]
+        return LearningError(
+            f"node {node} has no conductance left: nothing holds its voltage; choose smaller learning rates, or other "
+            "initial values"
+        )
 
     def _inputs(self, samples: Samples, rows: Ints | slice) -> NDArray:
         return (self.recipe.gain * samples.inputs(rows, int(self.n[0]))).astype(self.g.dtype)
@@ -199,3 +222,7 @@ class LayeredLearner(Learner):
 
     def free_state(self) -> list[Floats]:
         return [self.layer(self.free, k).astype(np.float64) for k in range(self.structure.depth)]
+
+
+def _not_finite() -> LearningError:
+    return LearningError("the voltages are no longer finite numbers; choose smaller learning rates, or a smaller gain")

@@ -82,6 +82,10 @@ class Learner(Protocol):
     """A netlist with roles, ready to learn. It owns its conductances, biases and the state between steps."""
 
     batch_size: int
+    path: str  # what this kind of learner is called, for people
+
+    def prepare(self, samples: Samples) -> None:
+        """See that steps with such data can begin. SettingsError when it does not fit the inputs or the outputs."""
 
     def train(self, samples: Samples, order: Ints, rates: Mapping[str, float]) -> Tally:
         """One step for every `batch_size` entries of `order` (rows of `samples`; its length a multiple).

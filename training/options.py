@@ -76,7 +76,12 @@ def shared_options(netlist: str, first: str) -> Callable[[Callable[..., None]], 
     options = [
         click.option("--netlist", default=netlist, show_default=True, metavar="NAME|FILE", help="What learns."),
         click.option("--recipe", type=path, metavar="FILE.toml", help="How it learns.  [default: that of the netlist]"),
-        click.option("--algorithm", type=choice(["ep", "bp", "implicit"]), help="How gradients are found."),
+        click.option(
+            "--algorithm",
+            type=choice(["ep", "bp", "implicit"]),
+            help="How gradients are found: equilibrium propagation; back-propagation through the last sweeps; the "
+            "adjoint (on layered netlists by as many sweeps, elsewhere solved exactly).",
+        ),
         click.option("--epochs", type=count, metavar="N", help="Passes over the training samples."),
         click.option("--batch-size", type=count, metavar="N", help="Samples in a step."),
         click.option(
@@ -103,7 +108,7 @@ def shared_options(netlist: str, first: str) -> Callable[[Callable[..., None]], 
             flag_value="",
             metavar="[FILE]",
             help="Go on from a checkpoint, by default the newest one in --out; all else as before, but --epochs, "
-            "--steps, --backend and --threads may change.",
+            "--steps, --backend and --threads may change (the same bits only when the last two do not).",
         ),
         click.option(
             "--order",

@@ -158,6 +158,8 @@ def _prepare(options: Options, recipe: Recipe, data: Data) -> _Job:
     }
     threads = options.threads or _cores()
     learner = make_learner(circuit, recipe, options.backend, threads)
+    for samples in (data.test, data.train):
+        learner.prepare(samples)
     run = Run(learner, data.train, data.test, schedule, partial(recipe.rates, trained), options.seed or 0)
     return _Job(recipe, circuit, trained, learner, data, run, fingerprint, threads)
 
@@ -188,8 +190,9 @@ def _start(job: _Job, record: Record, options: Options, command: str) -> None:
     record.write_config(config, command)
     done = f", going on after {run.done // recipe.batch_size:,}" if run.done else ""
     click.echo(
-        f"{options.netlist}: {recipe.algorithm}, {recipe.dtype}, {run.schedule.total // recipe.batch_size:,} steps of "
-        f"{recipe.batch_size} samples{done}; results in {record.folder}"
+        f"{options.netlist}: {recipe.algorithm}, {recipe.dtype}, {job.learner.path}, "
+        f"{run.schedule.total // recipe.batch_size:,} steps of {recipe.batch_size} samples{done}; "
+        f"results in {record.folder}"
     )
 
 

@@ -220,5 +220,7 @@ def _are_errors(value: Any) -> bool:
 
 
 def override(recipe: Recipe, **changes: Any) -> Recipe:
-    """The recipe with those of its fields changed that are not None."""
+    """The recipe with those of its fields changed that are not None. A number of sweeps takes the place of a `tol`."""
+    if changes.get("sweeps") is not None and changes.get("tol") is None:
+        recipe = replace(recipe, tol=None)
     return replace(recipe, **{key: value for key, value in changes.items() if value is not None})

@@ -20,7 +20,7 @@ from circuitsim.errors import BackendUnavailable, SettingsError
 from circuitsim.io.export import export
 from circuitsim.io.files import replacing
 from circuitsim.io.inputs import read_array
-from training.checkpoint import NEWEST, Checkpoint, Fingerprint, keep, load_checkpoint
+from training.checkpoint import NEWEST, PREVIOUS, Checkpoint, Fingerprint, keep, load_checkpoint
 from training.learner import Samples
 from training.metrics import Row, plot_curve, write_metrics
 
@@ -57,8 +57,9 @@ class Record:
         newest = self.folder / NEWEST
         # Going on from the previous one, the newest may be damaged: then it is written over, never kept instead.
         self._newest_is_good = newest.exists() and newest.samefile(self.resume)
-        for torn in self.folder.glob(".*.tmp"):  # of writes that a kill cut short
-            torn.unlink(missing_ok=True)
+        for name in (NEWEST, PREVIOUS, CONFIG, METRICS, TRAINED, "trained.npz", CURVE):
+            for torn in self.folder.glob(f".{name}.[0-9]*.tmp"):  # of writes that a kill cut short
+                torn.unlink(missing_ok=True)
         return checkpoint
 
     def save(self, checkpoint: Checkpoint) -> None:

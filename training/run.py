@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +44,8 @@ class Schedule:
             raise SettingsError(f"steps must be at least 1, found {self.steps}")
         if not 1 <= self.batch_size <= self.samples:
             raise SettingsError(
-                f"batch size must be from 1 to the number of training samples, {self.samples}; found {self.batch_size}"
+                f"batch size must be from 1 to the number of training samples, {self.samples}; found "
+                f"{self.batch_size}; choose --batch-size {self.samples} or less"
             )
         if not 0 <= self.first < self.samples:
             raise SettingsError(
@@ -138,6 +139,8 @@ class Run:
                 yield None
             test = yield from self._tested()
             row = make_row(self._epoch + 1, self.done, self.tally, test, self.seconds)
+            if self.train.targets.shape[1] == 1:  # one output makes no classes
+                row = replace(row, train_error=float("nan"), test_error=float("nan"))
             if self._position < per_epoch:
                 self.partial = row
                 yield row

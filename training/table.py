@@ -11,11 +11,13 @@ import numpy as np
 from circuitsim.errors import SettingsError
 from training.learner import Samples
 
+_LARGEST = 1e30  # its square is a number in double precision, it itself in single
+
 
 def load_table(path: Path) -> Samples:
     """The samples of a CSV file, a line each. Raises SettingsError, naming file and line."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             lines = list(csv.reader(file))
     except OSError as error:
         raise SettingsError(f"{path}: cannot read it: {error.strerror or error}") from None
@@ -46,7 +48,9 @@ def _numbers(path: Path, number: int, line: list[str], header: list[str]) -> lis
             value = float(word)
         except ValueError:
             value = math.nan
-        if not math.isfinite(value):
-            raise SettingsError(f"{path}:{number}: column '{name}': '{word.strip()}' is not a finite number")
+        if not abs(value) <= _LARGEST:
+            raise SettingsError(
+                f"{path}:{number}: column '{name}': '{word.strip()}' is not a finite number of at most {_LARGEST:g}"
+            )
         values.append(value)
     return values

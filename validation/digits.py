@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import circuitsim as cs
+from circuitsim.io.commands import HELP_NAMES, Command
 from circuitsim.io.flatten import flatten
 from circuitsim.io.ngspice import operating_point
 from training.datasets import MNIST, load_idx_dataset
+from training.general import input_sources, split_inputs
 
 Floats = NDArray[np.float64]
 
@@ -38,23 +40,24 @@ def readings(netlist: Path, gain: float, count: int) -> Iterator[Reading]:
     _, test = load_idx_dataset(MNIST)
     circuit = cs.load(netlist)
     outputs = [circuit.nodes[node] for node in circuit.netlist.outputs]
-    (source,) = circuit.netlist.inputs
-    _, first, stop = circuit.rows_of(source)
-    volts = gain * test.inputs(slice(0, count), stop - first)
-    solution = cs.solve(circuit.with_values({source: volts}))
+    sources = input_sources(circuit)
+    volts = gain * test.inputs(slice(0, count), sum(n for _, n in sources))
+    solution = cs.solve(circuit.with_values(split_inputs(sources, volts)))
     ours = solution.voltages(np.array(circuit.netlist.outputs))
     for k in range(count):
         text = io.StringIO()
-        flatten(circuit.with_values({source: volts[k]}), text)
+        flatten(circuit.with_values(split_inputs(sources, volts[k : k + 1])), text)
         found = operating_point(text.getvalue())
         theirs = np.array([found[name.lower()] for name in outputs])
         yield Reading(int(test.targets[k].argmax()), ours[k], theirs)
 
 
-@click.command()
+@click.command(cls=Command, context_settings=HELP_NAMES)
 @click.argument("netlist", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--gain", default=100.0, show_default=True, help="Volts of a white pixel, as in training.")
-@click.option("--count", default=100, show_default=True, help="Test digits; some seconds each.")
+@click.option(
+    "--count", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Test digits; some seconds each."
+)
 def main(netlist: Path, gain: float, count: int) -> None:
     """Classify test digits with a trained netlist, by circuitsim and by ngspice on the flattened file."""
     same = ours_right = theirs_right = 0
