@@ -101,7 +101,7 @@ def shared_options(netlist: str, first: str) -> Callable[[Callable[..., None]], 
         ),
         click.option("--limit", type=count, metavar="N", help="Train on the first N samples only."),
         click.option("--test-limit", type=count, metavar="N", help="Test on the first N samples only."),
-        click.option("--out", type=path, metavar="DIR", help="[default: runs/NETLIST-ALGORITHM-seedK]"),
+        click.option("--out", type=path, metavar="DIR", help="[default: runs/NETLIST-ALGORITHM, and -seedK if given]"),
         click.option(
             "--resume",
             is_flag=False,

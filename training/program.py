@@ -115,7 +115,8 @@ def _places(options: Options, algorithm: str) -> tuple[Path, Path | None]:
     elif options.resume:
         folder = Path(options.resume).parent
     else:
-        folder = Path("runs", f"{Path(options.netlist).stem}-{algorithm}-seed{options.seed or 0}")
+        seed = "" if options.seed is None else f"-seed{options.seed}"
+        folder = Path("runs", f"{Path(options.netlist).stem}-{algorithm}{seed}")
     if options.resume is None:
         return folder, None
     return folder, Path(options.resume) if options.resume else folder / NEWEST
