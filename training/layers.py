@@ -324,14 +324,13 @@ def backpropagate(
             tape.append((k, list(v)))
     lam = [np.zeros_like(state) for state in v]
     lam[-1] = v[-1] - targets
-    none = [np.zeros_like(state) for state in v]
     total_g = [np.zeros_like(g) for g in w.g]
     total_b = [np.zeros_like(b) for b in w.b]
     first_mu = np.zeros_like(v[0])  # the input crossbar: x is the same in every step
     first_both = np.zeros_like(v[0])
     for k, at in reversed(tape):
         mu = np.where((at[k] > w.lo[k]) & (at[k] < w.hi[k]), lam[k] / a[k], 0)
-        lam[k] = none[k]
+        lam[k] = np.zeros_like(lam[k])
         if k == 0:
             first_mu += mu
             first_both += mu * at[0]
