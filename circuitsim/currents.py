@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,7 +35,7 @@ def ideal_currents(solution: Solution, rows: slice) -> Floats:
     """
     problem = solution.problem
     t = problem.topology
-    drive = problem.drive(rows)
+    drive = replace(problem.drive(rows), link_current=solution.link_current[rows])
     x = solution.x[rows]
     lo, hi = np.broadcast_to(drive.lo, x.shape), np.broadcast_to(drive.hi, x.shape)
     fine, correction = (drive, x) if solution.low is None else (shift(problem, drive, x), solution.low[rows])
@@ -54,6 +55,7 @@ def ideal_currents(solution: Solution, rows: slice) -> Floats:
         np.add.at(share, units, active.T.astype(float))
         wanted = np.maximum(sign * supplied, 0.0)[:, units]
         out[:, diodes] = np.where(active, wanted / np.maximum(share.T[:, units], 1.0), 0.0)
+    out[:, t.links] = drive.link_current
     return out
 
 

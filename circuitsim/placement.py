@@ -108,7 +108,7 @@ class _Placement:
             else:
                 dense += blocks
         flat_a, flat_b = flat_ends(c, expanded)
-        diag_units, diag_branches = self._ends(flat_a, flat_b)
+        diag_units, diag_branches, known_ends = self._ends(flat_a, flat_b)
         couplings, fixed, flat_dense = self._flat(flat_a, flat_b)
         dense += flat_dense
         root_of_unit = np.full(self.n, -1, np.int64)
@@ -141,6 +141,7 @@ class _Placement:
             dense=tuple(dense),
             diag_units=diag_units,
             diag_branches=diag_branches,
+            known_ends=known_ends,
             source_incidence=self._sources(),
             junctions=open_junctions,
             junction_a=ja[open_junctions],
@@ -155,6 +156,8 @@ class _Placement:
             upper_diodes=upper,
             upper_units=ia[upper],
             links=links,
+            link_a=ia[links],
+            link_k=ik[links],
         )
 
     def _difference(self, a: Ints, b: Ints) -> sparse.csr_array:
@@ -176,13 +179,14 @@ class _Placement:
         data = np.concatenate([-np.ones(out.size), np.ones(into.size)])
         return sparse.csr_array((data, (rows, cols)), shape=(self.n, len(s)))
 
-    def _ends(self, a: Ints, b: Ints) -> tuple[Ints, Ints]:
-        units, branches = [], []
+    def _ends(self, a: Ints, b: Ints) -> tuple[Ints, Ints, Ints]:
+        units, branches, known = [], [], []
         for own, other in ((self.index[a], self.index[b]), (self.index[b], self.index[a])):
             has = np.flatnonzero((own >= 0) & (own != other))
             units.append(own[has])
             branches.append(has)
-        return np.concatenate(units), np.concatenate(branches)
+            known.append(other[has] < 0)
+        return np.concatenate(units), np.concatenate(branches), np.flatnonzero(np.concatenate(known))
 
     # -- flat branches ---------------------------------------------------------------------------------------------
 

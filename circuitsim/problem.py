@@ -13,7 +13,7 @@ numbered by colour: block c is `color_ptr[c] : color_ptr[c + 1]`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
@@ -59,7 +59,17 @@ class Drive:
     lo: Floats  # (rows or 1, n_free) V, -inf where no ideal diode bounds the unit from below
     hi: Floats  # (rows or 1, n_free) V
     junction_offset: Floats  # (rows or 1, n_junctions) V: fixed part of anode minus cathode voltage
+    link_offset: Floats  # (rows or 1, n_links) V: the same of ideal diodes between free units, less their vf
+    link_current: Floats  # (rows or 1, n_links) A: what they carry; 0 before a method says so
     base: Floats | None = None  # (rows, n_free) V: when given, the unknowns are corrections to it (residual.shift)
+
+
+    def part(self, rows: slice) -> Drive:
+        """Some of these rows, numbered from the first one here."""
+        first = self.rows.start
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "rows"}
+        taken = {name: x[rows] if x is not None and x.shape[0] > 1 else x for name, x in given.items()}
+        return Drive(slice(first + rows.start, first + rows.stop), **taken)
 
 
 @dataclass(frozen=True)
@@ -130,7 +140,11 @@ class Problem:
         lo, hi = self._bounds(fixed, rows.start)
         self._check_overflow(fixed)
         junction_offset = fixed @ t.junction_fixed.T
-        return Drive(rows, fixed, injection, source_flow, source_abs, fixed_abs, lo, hi, junction_offset)
+        link_offset = (fixed @ t.ideal_fixed.T - self.circuit.ideal_diodes.vf)[:, t.links]
+        return Drive(
+            rows, fixed, injection, source_flow, source_abs, fixed_abs, lo, hi, junction_offset,
+            link_offset, np.zeros((1, t.links.size)),
+        )  # fmt: skip
 
     def _bounds(self, fixed: Floats, first_row: int) -> tuple[Floats, Floats]:
         t = self.topology
@@ -203,6 +217,12 @@ class Problem:
         i = self.circuit.current_sources.i
         return i[rows] if i.shape[0] > 1 else i
 
+    def edge_conductances(self) -> Floats:
+        """Linear conductances of `Topology.edges`, S; 0 where only a nonlinear branch or a diode joins two units."""
+        t, v = self.topology, self.values
+        inner = [g.ravel() for spec, g in zip(t.dense, v.dense, strict=True) if spec.inner]
+        return np.concatenate([v.couplings.data[t.upper], *inner, np.zeros(t.leg_edges.size)])
+
     @cached_property
     def flat(self) -> FlatBranches:
         """All linear branches that are not in a crossbar kept dense, and which of them end at each free unit."""
@@ -274,20 +294,20 @@ def _values(circuit: Circuit, t: Topology) -> Values:
     """Conductances from the circuit's tables: scatter-adds along the positions that the topology holds."""
     g = t.flat_conductances(circuit)
     dense = tuple(spec.values(circuit, g) for spec in t.dense)
-    diag = np.zeros(t.n_free)
+    diag, to_fixed = np.zeros(t.n_free), np.zeros(t.n_free)
     if t.diag_units.size:
-        diag += np.bincount(t.diag_units, g[t.diag_branches], t.n_free)
-    couplings = t.couplings.fill(g)
-    inner = couplings.sum(axis=1)  # the part of diag that goes to other free units
+        ends = g[t.diag_branches]
+        diag += np.bincount(t.diag_units, ends, t.n_free)
+        to_fixed += np.bincount(t.diag_units[t.known_ends], ends[t.known_ends], t.n_free)
     for spec, matrix in zip(t.dense, dense, strict=True):
         for own, other, axis in ((spec.row, spec.col, 1), (spec.col, spec.row, 0)):
             if own.units is not None:
                 total = matrix.sum(axis=axis)
                 if spec.crossbar >= 0:  # flat branches are in diag_units already
                     diag[own.units] += total
-                if other.units is not None:
-                    inner[own.units] += total
-    return Values(diag, np.maximum(diag - inner, 0.0), dense, couplings, t.fixed.fill(g))
+                    if other.units is None:
+                        to_fixed[own.units] += total
+    return Values(diag, to_fixed, dense, t.couplings.fill(g), t.fixed.fill(g))
 
 
 def _add_dense_drive(injection: Floats, fixed_abs: Floats | None, spec: Dense, g: Floats, fixed: Floats) -> None:

@@ -67,7 +67,8 @@ FIGURES = (
 def outflow(problem: Problem, drive: Drive, x: Floats) -> tuple[Floats, Floats]:
     """F (A) and s = dF/dx (S) of every free unit, (rows, n_free), by matrix products."""
     nonlinear, slope, _ = _junction_sums(problem, drive.junction_offset, x)
-    flow = problem.values.diag * x - drive.injection - _neighbours(problem, x) + nonlinear
+    linked, _ = _link_sums(problem, drive.link_current)
+    flow = problem.values.diag * x - drive.injection - _neighbours(problem, x) + nonlinear + linked
     return flow, np.broadcast_to(problem.values.diag + slope, x.shape)
 
 
@@ -106,6 +107,16 @@ def _across(problem: Problem, x: Floats) -> Floats:
     return padded[:, t.junction_a] - padded[:, t.junction_k]
 
 
+def _link_sums(problem: Problem, current: Floats) -> tuple[Floats, Floats]:
+    """Net (out of the unit) and absolute currents of the ideal diodes between free units, (rows or 1, n_free), A."""
+    t = problem.topology
+    net, total = np.zeros((t.n_free, current.shape[0])), np.zeros((t.n_free, current.shape[0]))
+    for unit, sign in ((t.link_a, 1.0), (t.link_k, -1.0)):
+        np.add.at(net, unit, sign * current.T)
+        np.add.at(total, unit, np.abs(current).T)
+    return net.T, total.T
+
+
 def violation(flow: Floats, slope: Floats, x: Floats, lo: Floats, hi: Floats) -> Floats:
     """rho of the module's equation; where s = 0 only the sign of F counts."""
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -131,8 +142,9 @@ def exact_sums(problem: Problem, drive: Drive, x: Floats, rows: Ints) -> tuple[F
         low = problem.node_voltages(x[rows], np.zeros_like(fixed), nodes)
     nonlinear, _, absolute = _junction_sums(problem, _take(drive.junction_offset, rows), x[rows])
     i = _take(problem.source_currents(drive.rows), rows)
-    flow = np.zeros((rows.size, t.n_free)) + nonlinear - (t.source_incidence @ i.T).T
-    total = np.zeros((rows.size, t.n_free)) + absolute + (abs(t.source_incidence) @ np.abs(i).T).T
+    linked, linked_abs = _link_sums(problem, _take(drive.link_current, rows))
+    flow = np.zeros((rows.size, t.n_free)) + nonlinear + linked - (t.source_incidence @ i.T).T
+    total = np.zeros((rows.size, t.n_free)) + absolute + linked_abs + (abs(t.source_incidence) @ np.abs(i).T).T
     g = t.flat_conductances(c)
     for k in range(rows.size):
         flat_sums(flat.ptr, flat.branch, flat.sign, flat.a, flat.b, g, v[k], low[k], flow[k], total[k])
@@ -157,15 +169,18 @@ def shift(problem: Problem, drive: Drive, x: Floats) -> Drive:
     Rounding of x itself no longer limits KCL: branch voltages are (x_a - x_b) + (d_a - d_b), and the linear branch
     currents at x, summed branch by branch, become injections.
     """
+    t = problem.topology
     flow, _ = exact_sums(problem, drive, x, np.arange(x.shape[0]))
+    linked, _ = _link_sums(problem, drive.link_current)
     nonlinear, _, _ = _junction_sums(problem, drive.junction_offset, x)
     return replace(
         drive,
         base=x,
-        injection=nonlinear - flow,
+        injection=nonlinear + linked - flow,
         lo=drive.lo - x,
         hi=drive.hi - x,
         junction_offset=drive.junction_offset + _across(problem, x),
+        link_offset=drive.link_offset + x[:, t.link_a] - x[:, t.link_k],
     )
 
 
@@ -183,17 +198,42 @@ class Check:
         nonlinear, slope, nonlinear_abs = _junction_sums(problem, drive.junction_offset, x)
         self.slope = np.broadcast_to(v.diag + slope, x.shape)
         self.flow, self.rho, self.upper = np.empty(x.shape), np.empty(x.shape), np.empty(x.shape)
+        linked, linked_abs = _link_sums(problem, drive.link_current)
+        self.link_volts = self._link_violation()
         neighbours, neighbours_abs = np.split(_neighbours(problem, np.concatenate([x, np.abs(x)])), 2)
         self.certain = violations(
             x, neighbours, neighbours_abs, v.diag, v.to_fixed,
-            drive.injection, drive.source_flow, drive.source_abs, drive.fixed_abs,
+            drive.injection - linked, drive.source_flow - linked, drive.source_abs + linked_abs, drive.fixed_abs,
             nonlinear, slope, nonlinear_abs, drive.lo, drive.hi, _EPS * problem.most_terms, drive.base is None,
             self.flow, self.rho, self.upper,
         )  # fmt: skip
+        if self.link_volts.any() or (drive.link_current < 0).any():
+            self.upper[:] = np.inf  # to be summed exactly
+
+    def _link_violation(self) -> Floats:
+        """By how many volts each ideal diode between free units misses its law, (rows, n_links), at its current."""
+        t, drive = self.problem.topology, self.drive
+        across = self.x[:, t.link_a] - self.x[:, t.link_k] + drive.link_offset
+        return np.where(drive.link_current > 0, np.abs(across), np.maximum(across, 0.0))
+
+    def _link_amps(self, rows: Ints) -> Floats:
+        """The same in amperes at both ends, slope times volts; and currents of the wrong sign; (len(rows), n_free)."""
+        t = self.problem.topology
+        wrong = np.maximum(-_take(self.drive.link_current, rows), 0.0)
+        out = np.zeros((rows.size, t.n_free))
+        for unit in (t.link_a, t.link_k):
+            amps = self.slope[rows][:, unit] * self.link_volts[rows] + wrong
+            np.maximum.at(out.T, unit, amps.T)
+        return out
 
     def finite(self) -> bool:
         """Whether every violation is a number."""
         return bool(np.isfinite(self.rho).all())
+
+    @property
+    def worst(self) -> float:
+        """The largest relative violation, or a bound of it."""
+        return float(self.upper.max(initial=0.0))
 
     def meets(self, tolerance: float) -> bool:
         """Whether the relative violation is at most `tolerance` everywhere.
@@ -229,8 +269,13 @@ class Check:
         flow, total = exact_sums(self.problem, drive, self.x, rows)
         rho = violation(flow, self.slope[rows], x, _take(drive.lo, rows), _take(drive.hi, rows))
         self.flow[rows], self.rho[rows] = flow, rho
-        size = np.abs(rho)
+        size = np.abs(rho) + (self._link_amps(rows) if self.problem.topology.links.size else 0.0)
         self.upper[rows] = np.divide(size, total, out=np.where(size > 0, np.inf, 0.0), where=total > 0)
+
+    def exact_violation(self) -> Floats:
+        """rho, (rows, n_free), A, from each branch's own voltage."""
+        self._sum_exactly(np.arange(self.x.shape[0]))
+        return self.rho
 
     def certificate(self) -> Residuals:
         """All figures for this tile. On large batches kcl_relative may be a bound, larger than the exact figure."""
@@ -244,6 +289,10 @@ class Check:
         v = x if drive.base is None else drive.base + x
         span = max(v.max(), drive.fixed.max(initial=0.0)) - min(v.min(), drive.fixed.min(initial=0.0))
         amps, clamp, complementarity, balance, gap = figures(x, base, self.flow, self.rho, drive.lo, drive.hi, span)
+        if self.link_volts.size:
+            clamp = max(clamp, float(self.link_volts.max()))
+            watts = np.abs(drive.link_current * self.link_volts)
+            complementarity, gap = max(complementarity, float(watts.max())), gap + float(watts.sum(axis=1).max())
         return Residuals(
             kcl_amps=amps,
             kcl_relative=float(self.upper[row, unit]),

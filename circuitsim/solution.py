@@ -20,7 +20,7 @@ from circuitsim.residual import Residuals
 
 Floats = NDArray[np.float64]
 
-METHODS = ("auto", "bcd")
+METHODS = ("auto", "bcd", "newton")
 DEFAULT_TOL = dict(zip(DTYPES, (1e-9, 1e-5), strict=True))
 
 
@@ -79,7 +79,9 @@ class Solution:
     method: str
     backend: str
     dtype: str
-    sweeps: int
+    sweeps: int  # of bcd, or iterations of newton
+    link_current: Floats  # (batch, n_links) A: what the ideal diodes between free units carry
+    why: str  # why this method
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property

@@ -15,13 +15,15 @@ from threadpoolctl import threadpool_limits
 from circuitsim.backends.base import Backend, find_backend
 from circuitsim.circuit import Circuit
 from circuitsim.errors import NotSolved, SettingsError
-from circuitsim.methods import bcd
+from circuitsim.methods import bcd, newton
+from circuitsim.methods.outcome import Outcome
 from circuitsim.problem import Problem, compile_problem
 from circuitsim.residual import Residuals
 from circuitsim.solution import Settings, Solution, Status
 
 Floats = NDArray[np.float64]
 
+_MANY_ROWS = 64  # of a nonlinear circuit: bcd takes them at once, newton one by one
 _TILE = 256  # rows of a batch that are solved together: their voltages stay in the caches
 
 
@@ -75,62 +77,116 @@ def _solve(
     x = np.zeros(shape) if start is None else np.array(start, float)
     if x.shape != shape or not np.isfinite(x).all():
         raise SettingsError(f"start must be {shape} finite numbers (batch, unknowns), found shape {x.shape}")
-    status, message, sweeps = Status.SOLVED, "", 0
+    method, why = choose_method(problem, settings)
+    links = np.zeros((problem.batch, problem.topology.links.size))
+    if method == "bcd" and (refused := bcd.refusal(problem)):
+        x[:] = np.nan
+        residuals = Residuals(*[float("nan")] * 6)  # type: ignore[arg-type]
+        return Solution(
+            problem, x, None, Status.REFUSED, refused, residuals, method, backend.name, settings.dtype, 0, links, why
+        )
+    status, steps = Status.SOLVED, 0
     low: Floats | None = None
     residuals = Residuals(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-    if refused := bcd.refusal(problem):
-        x[:] = np.nan
-        status, message = Status.REFUSED, refused
-        residuals = Residuals(*[float("nan")] * 6)  # type: ignore[arg-type]
-    else:
-        for rows, outcome in _tiles(problem, settings, backend, x):
-            x[rows] = outcome.x
-            if outcome.low is not None:
-                low = np.zeros_like(x) if low is None else low
-                low[rows] = outcome.low
-            residuals = residuals.merge(outcome.residuals, rows.start)
-            sweeps = max(sweeps, outcome.sweeps)
-            if status is Status.SOLVED:
-                status = outcome.status
-            if progress:
-                progress(rows.stop, problem.batch)
-        message = _message(problem, status, residuals, settings, sweeps)
-    return Solution(problem, x, low, status, message, residuals, "bcd", backend.name, settings.dtype, sweeps, {})
+    work = _Work(problem, settings, backend, method, start is not None)
+    for rows, outcome in work.tiles(x):
+        x[rows] = outcome.x
+        if outcome.low is not None:
+            low = np.zeros_like(x) if low is None else low
+            low[rows] = outcome.low
+        if outcome.link_current is not None:
+            links[rows] = outcome.link_current
+        residuals = residuals.merge(outcome.residuals, rows.start)
+        steps = max(steps, outcome.steps)
+        if status is Status.SOLVED:
+            status = outcome.status
+        if progress:
+            progress(rows.stop, problem.batch)
+    if work.method != method:
+        method, why = work.method, f"block coordinate descent was slow after {work.given_up} sweeps"
+    message = _message(problem, status, residuals, settings, f"{steps} {STEPS[method]}")
+    return Solution(
+        problem, x, low, status, message, residuals, method, backend.name, settings.dtype, steps, links, why
+    )
 
 
-def _tiles(problem: Problem, settings: Settings, backend: Backend, x: Floats) -> Iterator[tuple[slice, bcd.Outcome]]:
-    """Solve the batch tile by tile, in order; several at a time where the backend has several workers.
-
-    BLAS keeps to one thread: the products of a sweep are small, and threads that wait for each other cost more than
-    they bring (on a busy machine many times more).
-    """
-    tiles = [slice(first, min(first + _TILE, x.shape[0])) for first in range(0, x.shape[0], _TILE)]
-    own = threading.local()
-
-    def work(rows: slice) -> bcd.Outcome:
-        if not hasattr(own, "engine"):
-            own.engine = backend.engine(problem, settings.dtype)
-        return bcd.solve_tile(problem, problem.drive(rows), own.engine, settings, x[rows])
-
-    workers = min(backend.workers, len(tiles))
-    with threadpool_limits(1, "blas"):
-        if workers <= 1:
-            for rows in tiles:
-                yield rows, work(rows)
-            return
-        pool = ThreadPoolExecutor(workers)
-        try:
-            yield from zip(tiles, pool.map(work, tiles), strict=True)
-        finally:
-            pool.shutdown(cancel_futures=True)
+STEPS = {"bcd": "sweeps", "newton": "Newton steps"}
 
 
-def _message(problem: Problem, status: Status, residuals: Residuals, settings: Settings, sweeps: int) -> str:
+def choose_method(problem: Problem, settings: Settings) -> tuple[str, str]:
+    """The method for a problem, and the reason in a few words."""
+    t = problem.topology
+    if settings.method != "auto":
+        return settings.method, "asked for"
+    if settings.backend not in ("auto", "cpu"):
+        return "bcd", f"the {settings.backend} backend has no other"
+    if settings.dtype != "float64":
+        return "bcd", f"newton has no {settings.dtype}"
+    if t.links.size:
+        return "newton", "ideal diodes join nodes that both can move"
+    if any(spec.inner for spec in t.dense):
+        return "bcd", "dense layers"
+    if problem.n_free and not t.legs.a.size and not t.couplings.indices.size:
+        return "bcd", "no two unknowns are joined"
+    if t.legs.a.size and problem.batch > _MANY_ROWS:
+        return "bcd", "many rows of a nonlinear circuit"
+    return "newton", "a sparse network"
+
+
+class _Work:
+    """The tiles of a batch, solved one by one; several at a time where the backend has several workers."""
+
+    def __init__(self, problem: Problem, settings: Settings, backend: Backend, method: str, warm: bool) -> None:
+        self.problem, self.settings, self.backend, self.method, self.warm = problem, settings, backend, method, warm
+        self.own = threading.local()
+        self.given_up = 0  # sweeps after which bcd made way for newton
+        self.switch = threading.Lock()
+        self.newton: newton.Engine | None = None
+
+    def tiles(self, x: Floats) -> Iterator[tuple[slice, Outcome]]:
+        """Solve tile by tile, in order.
+
+        BLAS keeps to one thread: the products of a sweep are small, and threads that wait for each other cost more than
+        they bring (on a busy machine many times more).
+        """
+        tiles = [slice(first, min(first + _TILE, x.shape[0])) for first in range(0, x.shape[0], _TILE)]
+        workers = min(self.backend.workers, len(tiles)) if self.method == "bcd" else 1
+        with threadpool_limits(1, "blas"):
+            if workers <= 1:
+                for rows in tiles:
+                    yield rows, self._tile(rows, x[rows])
+                return
+            pool = ThreadPoolExecutor(workers)
+            try:
+                yield from zip(tiles, pool.map(lambda rows: self._tile(rows, x[rows]), tiles), strict=True)
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _tile(self, rows: slice, x: Floats) -> Outcome:
+        drive = self.problem.drive(rows)
+        warm = self.warm
+        if self.method == "bcd":
+            if not hasattr(self.own, "engine"):
+                self.own.engine = self.backend.engine(self.problem, self.settings.dtype)
+            patient = self.settings.method == "bcd" or self.settings.dtype != "float64" or self.backend.name != "cpu"
+            outcome = bcd.solve_tile(self.problem, drive, self.own.engine, self.settings, x, patient=patient)
+            if patient or outcome.status in (Status.SOLVED, Status.NONFINITE):
+                return outcome
+            self.given_up = outcome.steps
+            x, warm = outcome.x, True
+        with self.switch:
+            self.method = "newton"
+            if self.newton is None:
+                self.newton = newton.Engine(self.problem)
+            return newton.solve_tile(self.newton, drive, self.settings, x, warm)
+
+
+def _message(problem: Problem, status: Status, residuals: Residuals, settings: Settings, after: str) -> str:
     if status is Status.SOLVED:
-        return f"relative KCL {residuals.kcl_relative:.2g} <= {settings.tolerance:g} after {sweeps} sweeps"
+        return f"relative KCL {residuals.kcl_relative:.2g} <= {settings.tolerance:g} after {after}"
     where = ""
     if residuals.worst_unit >= 0:
         node = problem.circuit.nodes[problem.topology.root_of_unit[residuals.worst_unit]]
         row = f", batch row {residuals.worst_row}" if problem.batch > 1 else ""
         where = f" (worst at node {node}{row})"
-    return f"{status.value}: relative KCL {residuals.kcl_relative:.2g}{where} after {sweeps} sweeps"
+    return f"{status.value}: relative KCL {residuals.kcl_relative:.2g}{where} after {after}"

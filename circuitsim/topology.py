@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from scipy import sparse
 
 from circuitsim.circuit import Circuit
 from circuitsim.islands import Islands
+from circuitsim.linear import LinearSolver, choose_solver
 from circuitsim.units import TieForest
 
 Ints = NDArray[np.int64]
@@ -57,6 +59,11 @@ class Dense:
     branch: Ints  # flat branches and where in the flattened block they add
     position: Ints
 
+    @property
+    def inner(self) -> bool:
+        """Whether it joins free units, not free units and known potentials."""
+        return self.row.units is not None and self.col.units is not None
+
     def values(self, circuit: Circuit, flat_g: Floats) -> Floats:
         """The (nr, nc) conductances; a view of the crossbar when all of it is meant."""
         if self.crossbar < 0:
@@ -64,6 +71,21 @@ class Dense:
             flat: Floats = np.bincount(self.position, g, self.shape[0] * self.shape[1]).astype(np.float64, copy=False)
             return flat.reshape(self.shape)
         return circuit.crossbars[self.crossbar].g[self.pick_rows][:, self.pick_cols]
+
+
+@dataclass(frozen=True)
+class Legs:
+    """The branches of a problem that are not linear: junctions, links, then lower and upper bounds of units.
+
+    A leg's voltage is x[a] - x[k] + an offset; a or k is -1 where that end is known.
+    """
+
+    a: Ints  # (n_legs,) unit
+    k: Ints
+    n_junctions: int
+    n_links: int
+    lower: Ints  # units with a lower bound: ideal diode from a known potential into the unit
+    upper: Ints  # units with an upper bound
 
 
 @dataclass(frozen=True)
@@ -86,6 +108,7 @@ class Topology:
     dense: tuple[Dense, ...]
     diag_units: Ints  # flat branches that add to the diagonal, once for each free end
     diag_branches: Ints
+    known_ends: Ints  # positions in diag_units whose branch ends at a known node
     source_incidence: sparse.csr_array  # (n_free, n_sources) +1 where a source's current enters the unit
     junctions: Ints  # nonlinear branches with a free end
     junction_a: Ints  # free unit of the anode, -1: known
@@ -100,10 +123,55 @@ class Topology:
     upper_diodes: Ints  # free anode, known cathode: an upper bound
     upper_units: Ints
     links: Ints  # ideal diodes between two free units
+    link_a: Ints  # unit of the anode
+    link_k: Ints
 
     @property
     def n_colors(self) -> int:
         return self.color_ptr.size - 1
+
+    @cached_property
+    def upper(self) -> Ints:
+        """Entries of `couplings` above the diagonal: each pair of coupled units once."""
+        return np.flatnonzero(self._coupling_rows() < self.couplings.indices)
+
+    def _coupling_rows(self) -> Ints:
+        return np.repeat(np.arange(self.n_free), np.diff(self.couplings.indptr))
+
+    @cached_property
+    def legs(self) -> Legs:
+        """The nonlinear branches."""
+        lower, upper = np.unique(self.lower_units), np.unique(self.upper_units)
+        none_l, none_u = np.full(lower.size, -1, np.int64), np.full(upper.size, -1, np.int64)
+        return Legs(
+            np.concatenate([self.junction_a, self.link_a, none_l, upper]),
+            np.concatenate([self.junction_k, self.link_k, lower, none_u]),
+            self.junctions.size, self.links.size, lower, upper,
+        )  # fmt: skip
+
+    @property
+    def leg_edges(self) -> Ints:
+        """The legs that join two free units."""
+        return np.flatnonzero((self.legs.a >= 0) & (self.legs.k >= 0))
+
+    @cached_property
+    def edges(self) -> tuple[Ints, Ints]:
+        """Pairs of free units that something joins: couplings, dense blocks, legs."""
+        i, j = [self._coupling_rows()[self.upper]], [self.couplings.indices[self.upper]]
+        unit = np.arange(self.n_free)
+        for spec in self.dense:
+            if spec.inner:
+                rows, cols = unit[spec.row.units], unit[spec.col.units]
+                i.append(np.repeat(rows, cols.size))
+                j.append(np.tile(cols, rows.size))
+        i.append(self.legs.a[self.leg_edges])
+        j.append(self.legs.k[self.leg_edges])
+        return np.concatenate(i), np.concatenate(j)
+
+    @cached_property
+    def solver(self) -> LinearSolver:
+        """For conductances on `edges` and to ground; what depends on the pattern alone is done once."""
+        return choose_solver(self.n_free, *self.edges)
 
     def root(self) -> Ints:
         """The root node of each node's tied group, (n_nodes,)."""

@@ -5,12 +5,11 @@ B. Scellier, "A fast algorithm to simulate nonlinear resistive networks", ICML 2
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.backends.base import Engine
+from circuitsim.methods.outcome import Outcome
 from circuitsim.problem import Drive, Problem
 from circuitsim.residual import Check, Residuals, shift
 from circuitsim.solution import Settings, Status
@@ -18,18 +17,9 @@ from circuitsim.solution import Settings, Status
 Floats = NDArray[np.float64]
 
 _SETTLED = 10  # sweeps before which it is not worth asking whether only rounding is left
+_PATIENCE = 200  # sweeps before which the rate of convergence says nothing
+_MOST_AHEAD = 1000  # sweeps still to come at the measured rate: with another method at hand, too many
 _MAX_SHIFTS = 3  # one gives twice the digits; more help when the first voltages were not the nearest ones
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a method reached on one tile of the batch."""
-
-    x: Floats  # (rows, n_free) V
-    status: Status
-    sweeps: int
-    residuals: Residuals
-    low: Floats | None = None  # (rows, n_free) V: a correction to x, too small to be added to it
 
 
 def refusal(problem: Problem) -> str:
@@ -50,13 +40,17 @@ def refusal(problem: Problem) -> str:
     )
 
 
-def solve_tile(problem: Problem, drive: Drive, engine: Engine, settings: Settings, x: Floats) -> Outcome:
+def solve_tile(
+    problem: Problem, drive: Drive, engine: Engine, settings: Settings, x: Floats, *, patient: bool = True
+) -> Outcome:
     """Sweep one tile of the batch from x until the relative KCL violation meets the tolerance in every row.
 
     Where the rounding of the voltages themselves is what is left of it, the sweeps go on for a correction to them.
+    With `patient` False it stops, with MAX_SWEEPS, once the measured rate of convergence says that it will take long.
     """
     tolerance, eps = settings.tolerance, float(np.finfo(settings.dtype).eps)
     given, shifts, sweeps = drive, 0, 0
+    before: tuple[int, float] | None = None  # sweeps and largest violation at an earlier look
 
     def at_rounding(check: Check) -> bool:
         return sweeps > _SETTLED and check.at_rounding(tolerance, eps)
@@ -84,8 +78,18 @@ def solve_tile(problem: Problem, drive: Drive, engine: Engine, settings: Setting
             continue
         elif not moved:
             status = Status.STALLED
-        elif sweeps >= settings.max_sweeps:
+        elif sweeps >= settings.max_sweeps or (not patient and _slow(before, sweeps, check, tolerance)):
             status = Status.MAX_SWEEPS
         else:
+            if before is None or sweeps >= 2 * before[0]:
+                before = sweeps, check.worst
             continue
         return reached(status, check.certificate())
+
+
+def _slow(before: tuple[int, float] | None, sweeps: int, check: Check, tolerance: float) -> bool:
+    """Whether too many sweeps are still to come, at the rate since the earlier look."""
+    if before is None or sweeps < _PATIENCE or not np.isfinite(check.worst):
+        return False
+    fall = np.log(before[1] / check.worst) / (sweeps - before[0]) if 0 < check.worst < before[1] else 0.0
+    return bool(np.log(check.worst / tolerance) > _MOST_AHEAD * fall)

@@ -1,0 +1,25 @@
+"""What a method hands back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim.residual import Residuals
+from circuitsim.solution import Status
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a method reached on one tile of the batch."""
+
+    x: Floats  # (rows, n_free) V
+    status: Status
+    steps: int  # sweeps, or iterations of Newton
+    residuals: Residuals
+    low: Floats | None = None  # (rows, n_free) V: a correction to x, too small to be added to it
+    link_current: Floats | None = None  # (rows, n_links) A: of the ideal diodes between free units
