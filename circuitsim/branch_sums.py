@@ -12,12 +12,18 @@ from circuitsim.compiled import jit
 
 
 @jit(nogil=True)
-def flat_sums(ptr, branch, sign, a, b, g, v, low, flow, total):
-    """Add the flat branches to flow (A, out of the unit) and total (A, absolute); unit u has ptr[u]:ptr[u+1]."""
+def flat_sums(ptr, branch, sign, a, b, g, v, flow, total):
+    """Add the flat branches to flow (A, out of the unit) and total (A, absolute); unit u has ptr[u]:ptr[u+1].
+
+    v (parts, nodes): voltages are the sums of their parts.
+    """
     for u in range(ptr.size - 1):
         for k in range(ptr[u], ptr[u + 1]):
             n = branch[k]
-            current = g[n] * ((v[a[n]] - v[b[n]]) + (low[a[n]] - low[b[n]]))
+            drop = v[0, a[n]] - v[0, b[n]]
+            for part in range(1, v.shape[0]):
+                drop += v[part, a[n]] - v[part, b[n]]
+            current = g[n] * drop
             flow[u] += sign[k] * current
             total[u] += abs(current)
 

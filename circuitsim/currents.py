@@ -38,7 +38,10 @@ def ideal_currents(solution: Solution, rows: slice) -> Floats:
     drive = replace(problem.drive(rows), link_current=solution.link_current[rows])
     x = solution.x[rows]
     lo, hi = np.broadcast_to(drive.lo, x.shape), np.broadcast_to(drive.hi, x.shape)
-    fine, correction = (drive, x) if solution.low is None else (shift(problem, drive, x), solution.low[rows])
+    fine, correction = drive, x
+    if solution.low is not None:
+        *parts, correction = x, *solution.low[:, rows]
+        fine = shift(problem, drive, *parts)
     flow, slope = outflow(problem, fine, correction)
     supplied = flow - violation(flow, slope, correction, fine.lo, fine.hi)
     ideal = problem.circuit.ideal_diodes

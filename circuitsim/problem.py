@@ -12,7 +12,7 @@ numbered by colour: block c is `color_ptr[c] : color_ptr[c + 1]`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
@@ -61,15 +61,15 @@ class Drive:
     junction_offset: Floats  # (rows or 1, n_junctions) V: fixed part of anode minus cathode voltage
     link_offset: Floats  # (rows or 1, n_links) V: the same of ideal diodes between free units, less their vf
     link_current: Floats  # (rows or 1, n_links) A: what they carry; 0 before a method says so
-    base: Floats | None = None  # (rows, n_free) V: when given, the unknowns are corrections to it (residual.shift)
+    base: tuple[Floats, ...] = ()  # each (rows, n_free) V: the unknowns are corrections to their sum (residual.shift)
 
 
     def part(self, rows: slice) -> Drive:
         """Some of these rows, numbered from the first one here."""
         first = self.rows.start
-        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "rows"}
-        taken = {name: x[rows] if x is not None and x.shape[0] > 1 else x for name, x in given.items()}
-        return Drive(slice(first + rows.start, first + rows.stop), **taken)
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("rows", "base")}
+        taken = {name: x[rows] if x.shape[0] > 1 else x for name, x in given.items()}
+        return Drive(slice(first + rows.start, first + rows.stop), **taken, base=tuple(x[rows] for x in self.base))
 
 
 @dataclass(frozen=True)
@@ -251,12 +251,14 @@ class Problem:
         column[self.topology.fixed_nodes] = np.arange(self.topology.fixed_nodes.size)
         return column
 
-    def drops(self, x: Floats, low: Floats, rows: slice, a: Ints, b: Ints) -> Floats:
-        """Voltages from nodes a to nodes b, (rows, n), of unknowns x + low: differences first, for their digits."""
+    def drops(self, x: Floats, low: Sequence[Floats], rows: slice, a: Ints, b: Ints) -> Floats:
+        """Voltages from nodes a to nodes b, (rows, n), of unknowns x + sum(low): differences first, for their digits."""
         fixed = self.fixed_potentials(rows)
         none = np.zeros((1, fixed.shape[1]))
-        high = self.node_voltages(x, fixed, a) - self.node_voltages(x, fixed, b)
-        return high + (self.node_voltages(low, none, a) - self.node_voltages(low, none, b))
+        drop = self.node_voltages(x, fixed, a) - self.node_voltages(x, fixed, b)
+        for part in low:
+            drop = drop + (self.node_voltages(part, none, a) - self.node_voltages(part, none, b))
+        return drop
 
     def node_voltages(self, x: Floats, fixed: Floats, nodes: Ints) -> Floats:
         """Voltages of some nodes, (rows, len(nodes)), from unknowns x (rows, n_free) and fixed (rows or 1, n_fixed)."""

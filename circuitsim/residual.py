@@ -135,11 +135,10 @@ def exact_sums(problem: Problem, drive: Drive, x: Floats, rows: Ints) -> tuple[F
     t, c, flat = problem.topology, problem.circuit, problem.flat
     nodes = np.arange(len(c.nodes))
     fixed = _take(drive.fixed, rows)
-    if drive.base is None:
-        v, low = problem.node_voltages(x[rows], fixed, nodes), np.zeros((rows.size, nodes.size))
-    else:
-        v = problem.node_voltages(drive.base[rows], fixed, nodes)
-        low = problem.node_voltages(x[rows], np.zeros_like(fixed), nodes)
+    parts = [part[rows] for part in (*drive.base, x)]
+    none = np.zeros_like(fixed)
+    v = np.stack([problem.node_voltages(part, none if k else fixed, nodes) for k, part in enumerate(parts)])
+    low = v[1:].sum(axis=0)
     nonlinear, _, absolute = _junction_sums(problem, _take(drive.junction_offset, rows), x[rows])
     i = _take(problem.source_currents(drive.rows), rows)
     linked, linked_abs = _link_sums(problem, _take(drive.link_current, rows))
@@ -147,13 +146,13 @@ def exact_sums(problem: Problem, drive: Drive, x: Floats, rows: Ints) -> tuple[F
     total = np.zeros((rows.size, t.n_free)) + absolute + linked_abs + (abs(t.source_incidence) @ np.abs(i).T).T
     g = t.flat_conductances(c)
     for k in range(rows.size):
-        flat_sums(flat.ptr, flat.branch, flat.sign, flat.a, flat.b, g, v[k], low[k], flow[k], total[k])
+        flat_sums(flat.ptr, flat.branch, flat.sign, flat.a, flat.b, g, v[:, k], flow[k], total[k])
         for n, crossbar in enumerate(c.crossbars):
             if n not in t.expanded:
                 units = t.index_of_node
                 overlap = np.intersect1d(units[crossbar.rows], units[crossbar.cols]).max(initial=-1) >= 0
                 crossbar_sums(
-                    crossbar.rows, crossbar.cols, crossbar.g, units, overlap, v[k], low[k], flow[k], total[k]
+                    crossbar.rows, crossbar.cols, crossbar.g, units, overlap, v[0, k], low[k], flow[k], total[k]
                 )  # fmt: skip
     return flow, total
 
@@ -163,19 +162,21 @@ def _take(values: Floats, rows: Ints) -> Floats:
     return values[rows] if values.shape[0] > 1 else values
 
 
-def shift(problem: Problem, drive: Drive, x: Floats) -> Drive:
+def shift(problem: Problem, drive: Drive, x: Floats, *parts: Floats) -> Drive:
     """The same problem for a correction d to x: unknowns are then x + d, with twice the digits.
 
     Rounding of x itself no longer limits KCL: branch voltages are (x_a - x_b) + (d_a - d_b), and the linear branch
-    currents at x, summed branch by branch, become injections.
+    currents at x, summed branch by branch, become injections. With further `parts` d corrects x + sum(parts).
     """
+    if parts:
+        return shift(problem, shift(problem, drive, x), *parts)
     t = problem.topology
     flow, _ = exact_sums(problem, drive, x, np.arange(x.shape[0]))
     linked, _ = _link_sums(problem, drive.link_current)
     nonlinear, _, _ = _junction_sums(problem, drive.junction_offset, x)
     return replace(
         drive,
-        base=x,
+        base=(*drive.base, x),
         injection=nonlinear + linked - flow,
         lo=drive.lo - x,
         hi=drive.hi - x,
@@ -204,7 +205,7 @@ class Check:
         self.certain = violations(
             x, neighbours, neighbours_abs, v.diag, v.to_fixed,
             drive.injection - linked, drive.source_flow - linked, drive.source_abs + linked_abs, drive.fixed_abs,
-            nonlinear, slope, nonlinear_abs, drive.lo, drive.hi, _EPS * problem.most_terms, drive.base is None,
+            nonlinear, slope, nonlinear_abs, drive.lo, drive.hi, _EPS * problem.most_terms, not drive.base,
             self.flow, self.rho, self.upper,
         )  # fmt: skip
         if self.link_volts.any() or (drive.link_current < 0).any():
@@ -256,7 +257,7 @@ class Check:
 
     def at_rounding(self, tolerance: float, eps: float) -> bool:
         """Whether each violation above the tolerance is one that the rounding of the unit's own voltage can make."""
-        if self.drive.base is not None:
+        if self.drive.base:
             return False
         scale = np.maximum(np.abs(self.x), np.abs(self.drive.fixed).max(initial=0.0))
         return bool(((np.abs(self.rho) <= 8 * eps * self.slope * scale) | (self.upper <= tolerance)).all())
@@ -285,8 +286,8 @@ class Check:
         if x.size * self.problem.mean_degree <= _FULL_WORK or x.shape[0] == 1:
             self._sum_exactly(np.arange(x.shape[0]))
         row, unit = (int(k) for k in np.unravel_index(self.upper.argmax(), self.upper.shape))
-        base = np.zeros((0, x.shape[1])) if drive.base is None else drive.base
-        v = x if drive.base is None else drive.base + x
+        base = sum(drive.base[1:], drive.base[0]) if drive.base else np.zeros((0, x.shape[1]))
+        v = base + x if drive.base else x
         span = max(v.max(), drive.fixed.max(initial=0.0)) - min(v.min(), drive.fixed.min(initial=0.0))
         amps, clamp, complementarity, balance, gap = figures(x, base, self.flow, self.rho, drive.lo, drive.hi, span)
         if self.link_volts.size:

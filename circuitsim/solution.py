@@ -72,7 +72,7 @@ class Solution:
 
     problem: Problem
     x: Floats  # (batch, n_free) V: the unknowns
-    low: Floats | None  # (batch, n_free) V: their next digits, where those matter (residual.shift)
+    low: Floats | None  # (parts, batch, n_free) V: their next digits, where those matter (residual.shift)
     status: Status
     message: str
     residuals: Residuals
@@ -110,14 +110,13 @@ class Solution:
         if nodes is None:
             nodes = np.arange(len(self.circuit.nodes))
         rows = rows or slice(0, self.batch)
-        x = self.x[rows] if self.low is None else self.x[rows] + self.low[rows]
+        x = self.x[rows] if self.low is None else self.x[rows] + self.low[:, rows].sum(axis=0)
         return self.problem.node_voltages(x, self.problem.fixed_potentials(rows), nodes)
 
     def drops(self, a: NDArray[np.int64], b: NDArray[np.int64], rows: slice | None = None) -> Floats:
         """Voltages from nodes `a` to nodes `b`, (rows, n), V, with all the digits that the solution holds."""
         rows = rows or slice(0, self.batch)
-        low = np.zeros((1, self.problem.n_free)) if self.low is None else self.low[rows]
-        return self.problem.drops(self.x[rows], low, rows, a, b)
+        return self.problem.drops(self.x[rows], () if self.low is None else list(self.low[:, rows]), rows, a, b)
 
     def current(self, name: str) -> Floats:
         """Current through an element from its first node to its second, A; (batch,) or (batch, members)."""

@@ -92,8 +92,8 @@ def _solve(
     for rows, outcome in work.tiles(x):
         x[rows] = outcome.x
         if outcome.low is not None:
-            low = np.zeros_like(x) if low is None else low
-            low[rows] = outcome.low
+            low = _more_parts(low, (len(outcome.low), *x.shape))
+            low[: len(outcome.low), rows] = outcome.low
         if outcome.link_current is not None:
             links[rows] = outcome.link_current
         residuals = residuals.merge(outcome.residuals, rows.start)
@@ -108,6 +108,13 @@ def _solve(
     return Solution(
         problem, x, low, status, message, residuals, method, backend.name, settings.dtype, steps, links, why
     )
+
+
+def _more_parts(low: Floats | None, shape: tuple[int, ...]) -> Floats:
+    """Next digits with at least so many parts, 0 where there were none."""
+    have = 0 if low is None else len(low)
+    more = np.zeros((max(shape[0] - have, 0), *shape[1:]))
+    return more if low is None else np.concatenate([low, more])
 
 
 STEPS = {"bcd": "sweeps", "newton": "Newton steps"}

@@ -58,7 +58,7 @@ def free_phase(problem: Problem, drive: Drive, x: Floats, phase: Phase, backend:
     engine = backend.engine(problem, phase.dtype)
     if phase.tol is not None:
         outcome = solve_tile(problem, drive, engine, Settings(dtype=phase.dtype, tol=phase.tol), x)
-        return outcome.x if outcome.low is None else outcome.x + outcome.low
+        return outcome.x if outcome.low is None else outcome.x + outcome.low.sum(axis=0)
     engine.start(drive, x)
     engine.sweep(phase.sweeps)
     return engine.voltages()

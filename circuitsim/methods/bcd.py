@@ -56,9 +56,9 @@ def solve_tile(
         return sweeps > _SETTLED and check.at_rounding(tolerance, eps)
 
     def reached(status: Status, residuals: Residuals) -> Outcome:
-        if drive.base is None:
+        if not drive.base:
             return Outcome(x, status, sweeps, residuals)
-        return Outcome(drive.base, status, sweeps, residuals, low=x)
+        return Outcome(drive.base[0], status, sweeps, residuals, low=x[None])
 
     engine.start(drive, x)
     while True:
@@ -72,7 +72,7 @@ def solve_tile(
         elif check.meets(tolerance) and (residuals := check.certificate()).kcl_relative <= tolerance:
             return reached(Status.SOLVED, residuals)
         elif shifts < _MAX_SHIFTS and sweeps < settings.max_sweeps and (not moved or at_rounding(check)):
-            drive = shift(problem, given, x if drive.base is None else drive.base + x)
+            drive = shift(problem, given, x if not drive.base else drive.base[0] + x)
             engine.start(drive, np.zeros_like(x))
             shifts += 1
             continue

@@ -33,7 +33,8 @@ Bools = NDArray[np.bool_]
 
 _STIFFNESS = 1e4  # rho of a conducting ideal diode, in units of the conductances at its ends
 _FULL_STEPS = 60  # before the slow and sure way
-_MOST_REFINED = 6  # corrections of a correction
+_MOST_PARTS = 3  # of the voltages, each the rounding of the one before
+_MOST_REFINED = 8  # corrections of a correction
 _MOST_SETTLED = 6  # steps that change no state and meet no certificate
 _NEAR = 1e-4  # of N Vt: tangents closer to their legs than this are worth a certificate
 _ROUNDING = 4 * float(np.finfo(np.float64).eps)
@@ -178,19 +179,21 @@ def solve_tile(engine: Engine, drive: Drive, settings: Settings, x: Floats, warm
     """Solve one tile of the batch; x (rows, n_free) is where to start when `warm`."""
     if not engine.legs.a.size:
         return _linear(engine, drive, settings, x)
-    low, links = np.zeros_like(x), np.zeros((x.shape[0], engine.legs.n_links))
+    low, links = np.zeros((_MOST_PARTS, *x.shape)), np.zeros((x.shape[0], engine.legs.n_links))
     x = x.copy()
     status, steps, residuals = Status.SOLVED, 0, Residuals(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     for row in range(x.shape[0]):
         one = drive.part(slice(row, row + 1))
         outcome = _Row(engine, one, settings).solve(x[row] if warm or row == 0 else x[row - 1], warm or row > 0)
         x[row] = outcome.x[0]
-        low[row] = 0.0 if outcome.low is None else outcome.low[0]
+        if outcome.low is not None:
+            low[: len(outcome.low), row] = outcome.low[:, 0]
         links[row] = 0.0 if outcome.link_current is None else outcome.link_current[0]
         steps = max(steps, outcome.steps)
         residuals = residuals.merge(outcome.residuals, row)
         status = outcome.status if status is Status.SOLVED else status
-    return Outcome(x, status, steps, residuals, low if low.any() else None, links)
+    used = int(low.any(axis=(1, 2)).sum())
+    return Outcome(x, status, steps, residuals, low[:used] if used else None, links)
 
 
 def _linear(engine: Engine, drive: Drive, settings: Settings, x: Floats) -> Outcome:
@@ -211,41 +214,49 @@ def _polished(
     left: every branch voltage then has all its digits, however close its ends are. `link_current` (links,) and `slope`
     (legs,) are those of the tangents at x; they are of a single row when there are any.
     """
-    given, tolerance, correction = drive, settings.tolerance, np.zeros_like(x)
-    links = slice(engine.legs.n_junctions, engine.legs.n_junctions + engine.legs.n_links)
+    tolerance, parts = settings.tolerance, [x]
+    legs = engine.legs
+    links = slice(legs.n_junctions, legs.n_junctions + legs.n_links)
+    a, k = legs.a[links], legs.k[links]
     conducting = np.where(slope[links] > 0, engine.rho[links], 0.0)
+
+    def check(low: Floats | None) -> Check:
+        at = replace(drive, link_current=np.maximum(link_current, 0.0)[None])
+        if low is None:
+            return Check(engine.problem, at, x)
+        return Check(engine.problem, shift(engine.problem, at, *parts), low)
+
+    found = check(None)
     for refined in range(_MOST_REFINED + 1):
-        at = x if refined == 0 else correction
-        drive = replace(drive, link_current=np.maximum(link_current, 0.0)[None])
-        check = Check(engine.problem, drive, at)
-        if not check.finite():
-            return Outcome(x, Status.NONFINITE, steps, check.certificate())
-        if check.meets(tolerance) and (found := check.certificate()).kcl_relative <= tolerance:
-            status = Status.SOLVED
-        elif refined < _MOST_REFINED:
-            if refined == 0:
-                drive = shift(engine.problem, drive, x)
-                check = Check(engine.problem, drive, correction)
-            gap = correction[:, engine.legs.a[links]] - correction[:, engine.legs.k[links]] + drive.link_offset
-            injected = -check.exact_violation()
-            for unit, sign in ((engine.legs.a[links], -1.0), (engine.legs.k[links], 1.0)):
-                np.add.at(injected.T, unit, sign * (conducting * gap).T)
-            step = engine.factor(slope).solve(injected)
-            correction = np.clip(correction + step, drive.lo, drive.hi)
-            if links.stop > links.start:
-                moved = gap + step[:, engine.legs.a[links]] - step[:, engine.legs.k[links]]
-                link_current = link_current + conducting * moved[0]
-            total = x + correction
-            if not np.array_equal(total, x):  # the leading digits themselves change: shift to them
-                correction = correction - (total - x)
-                x = total
-                drive = shift(engine.problem, replace(given, link_current=drive.link_current), x)
-            continue
-        else:
-            status, found = Status.STALLED, check.certificate()
-        break
+        if not found.finite():
+            return Outcome(x, Status.NONFINITE, steps, found.certificate())
+        met = found.meets(tolerance) and found.certificate().kcl_relative <= tolerance
+        if met or refined == _MOST_REFINED:
+            break
+        if refined == 0:
+            found = check(np.zeros_like(x))
+        gap = found.x[:, a] - found.x[:, k] + found.drive.link_offset
+        injected = -found.exact_violation()
+        for unit, sign in ((a, -1.0), (k, 1.0)):
+            np.add.at(injected.T, unit, sign * (conducting * gap).T)
+        step = engine.factor(slope).solve(injected)
+        low = np.clip(found.x + step, found.drive.lo, found.drive.hi)
+        if legs.n_links:
+            link_current = link_current + conducting * (gap + step[:, a] - step[:, k])[0]
+        parts, low = _spread(parts, low)
+        if refined == _MOST_REFINED // 2 and len(parts) < _MOST_PARTS:
+            parts, low = [*parts, low], np.zeros_like(low)
+        found = check(low)
+    status = Status.SOLVED if met else Status.STALLED
     carried = np.broadcast_to(np.maximum(link_current, 0.0), (x.shape[0], link_current.size))
-    return Outcome(x, status, steps, found, correction if refined else None, carried)
+    first, *rest = parts if refined == 0 else (*parts, found.x)
+    return Outcome(first, status, steps, found.certificate(), np.stack(rest) if rest else None, carried)
+
+
+def _spread(parts: list[Floats], low: Floats) -> tuple[list[Floats], Floats]:
+    """The same sum, with those digits of `low` that reach into the part before it moved there."""
+    total = parts[-1] + low
+    return [*parts[:-1], total], low - (total - parts[-1])
 
 
 class _Row:

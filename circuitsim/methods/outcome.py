@@ -21,5 +21,5 @@ class Outcome:
     status: Status
     steps: int  # sweeps, or iterations of Newton
     residuals: Residuals
-    low: Floats | None = None  # (rows, n_free) V: a correction to x, too small to be added to it
+    low: Floats | None = None  # (parts, rows, n_free) V: corrections to x, each too small to be added to the one before
     link_current: Floats | None = None  # (rows, n_links) A: of the ideal diodes between free units
