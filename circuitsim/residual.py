@@ -208,7 +208,7 @@ class Check:
             nonlinear, slope, nonlinear_abs, drive.lo, drive.hi, _EPS * problem.most_terms, not drive.base,
             self.flow, self.rho, self.upper,
         )  # fmt: skip
-        if self.link_volts.any() or (drive.link_current < 0).any():
+        if self.link_volts.any() or (drive.link_current < 0).any() or problem.topology.islands.arcs:
             self.upper[:] = np.inf  # to be summed exactly
 
     def _link_violation(self) -> Floats:
@@ -271,7 +271,45 @@ class Check:
         rho = violation(flow, self.slope[rows], x, _take(drive.lo, rows), _take(drive.hi, rows))
         self.flow[rows], self.rho[rows] = flow, rho
         size = np.abs(rho) + (self._link_amps(rows) if self.problem.topology.links.size else 0.0)
+        size[size <= _EPS * _EPS * self.slope[rows] * self._largest(rows)] = 0.0
         self.upper[rows] = np.divide(size, total, out=np.where(size > 0, np.inf, 0.0), where=total > 0)
+        if self.problem.topology.islands.arcs:
+            self.upper[rows] = np.maximum(self.upper[rows], self._island_violation(rows))
+
+    def _largest(self, rows: Ints) -> Floats:
+        """The largest voltage of each row, (len(rows), 1), V: currents of less than 2^-104 of it are no digits at all."""
+        parts = [np.abs(part[rows]).max(axis=1, initial=0.0) for part in (*self.drive.base, self.x)]
+        fixed = _take(np.abs(self.drive.fixed), rows).max(axis=1, initial=0.0)
+        largest: Floats = np.maximum(np.max(parts, axis=0), fixed)[:, None]
+        return largest
+
+    def _island_violation(self, rows: Ints) -> Floats:
+        """KCL of each island as a whole: its net current relative to what crosses its border, (len(rows), n_free).
+
+        The nodes of an island may each meet a tolerance with errors that add up to more than all that leaves it.
+        """
+        t, c = self.problem.topology, self.problem.circuit
+        part = t.islands.part
+        net, total = (np.zeros((t.islands.n_parts, rows.size)) for _ in range(2))
+        voltage = _take(self.drive.junction_offset, rows) + _across(self.problem, self.x[rows])
+        j, s = c.junctions, c.current_sources
+        current, _ = branch_current(j.law[t.junctions], j.params[t.junctions], voltage)
+        sources = np.broadcast_to(_take(self.problem.source_currents(self.drive.rows), rows), (rows.size, len(s)))
+        linked = np.broadcast_to(_take(self.drive.link_current, rows), (rows.size, t.links.size))
+        for branches, some, amps in ((j, t.junctions, current), (s, None, sources), (c.ideal_diodes, t.links, linked)):
+            a, b = (part[ends if some is None else ends[some]] for ends in (branches.a, branches.b))
+            crossing = a != b
+            for ends, sign in ((a, 1.0), (b, -1.0)):
+                np.add.at(net, ends[crossing], sign * amps.T[crossing])
+                np.add.at(total, ends[crossing], np.abs(amps.T[crossing]))
+        held = np.zeros(net.shape, bool)  # a diode to a known potential takes what is left
+        at_bound = (self.flow[rows] - self.rho[rows] != 0.0).T
+        np.logical_or.at(held, part[t.root_of_unit], at_bound)
+        size = np.where(held, 0.0, np.abs(net))
+        worst = np.divide(size, total, out=np.where(size > 0, np.inf, 0.0), where=total > 0)
+        worst[0] = 0.0
+        spread: Floats = worst[part[t.root_of_unit]].T
+        return spread
 
     def exact_violation(self) -> Floats:
         """rho, (rows, n_free), A, from each branch's own voltage."""

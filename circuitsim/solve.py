@@ -95,7 +95,7 @@ def _solve(
             low = _more_parts(low, (len(outcome.low), *x.shape))
             low[: len(outcome.low), rows] = outcome.low
         if outcome.link_current is not None:
-            links[rows] = outcome.link_current
+            links[rows] = np.maximum(outcome.link_current, 0.0)
         residuals = residuals.merge(outcome.residuals, rows.start)
         steps = max(steps, outcome.steps)
         if status is Status.SOLVED:

@@ -14,6 +14,7 @@ direction, and along it the exact minimum. Without controlled sources they alway
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -35,6 +36,7 @@ _STIFFNESS = 1e4  # rho of a conducting ideal diode, in units of the conductance
 _FULL_STEPS = 60  # before the slow and sure way
 _MOST_PARTS = 3  # of the voltages, each the rounding of the one before
 _MOST_REFINED = 8  # corrections of a correction
+_MOST_RETURNS = 2  # to a state that was there before
 _MOST_SETTLED = 6  # steps that change no state and meet no certificate
 _NEAR = 1e-4  # of N Vt: tangents closer to their legs than this are worth a certificate
 _ROUNDING = 4 * float(np.finfo(np.float64).eps)
@@ -160,18 +162,19 @@ def _knee(params: Floats) -> Floats:
 
 
 def _limited(law: NDArray[np.int8], params: Floats, old: Floats, v: Floats, line: Floats) -> Floats:
-    """Voltages to go on from: of exponential legs, that of the current on the old tangent where it is nearer."""
+    """Voltages to go on from: beyond the knee of an exponential, that of the current on the old tangent where nearer."""
     w = v.copy()
     chosen = law == Law.SHOCKLEY
-    p, i = params[chosen], line[chosen]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        forward = p[:, 1] * np.log1p(np.maximum(i, 0.0) / p[:, 0]) + p[:, 2] * i
-        reverse = -(p[:, 3] + p[:, 4] * np.log(np.maximum(-i / p[:, 0], 1.0)) - p[:, 2] * i)
-    inner, was = v[chosen], old[chosen]
-    up = (inner > np.maximum(was, 0.0)) & (i > 0)
-    down = (inner < -p[:, 3]) & (inner < was) & (i < 0)
-    inner = np.where(up, np.maximum(np.minimum(inner, forward), was), inner)
-    w[chosen] = np.where(down, np.minimum(np.maximum(inner, reverse), was), inner)
+    p, i, inner, was = params[chosen], line[chosen], v[chosen], old[chosen]
+    knee = _knee(p)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        forward = p[:, 1] * np.log1p(np.maximum(i, 0.0) / p[:, 0]) + p[:, 2] * np.maximum(i, 0.0)
+        decades = np.log(np.maximum(-i / p[:, 0], 1.0))
+        reverse = -(p[:, 3] + p[:, 4] * decades + p[:, 2] * np.maximum(-i, 0.0))
+        broken = -(p[:, 3] + knee)
+    up, down = inner > np.maximum(was, knee), inner < np.minimum(was, broken)
+    inner = np.where(up, np.minimum(inner, np.maximum(np.maximum(forward, knee), was)), inner)
+    w[chosen] = np.where(down, np.maximum(inner, np.minimum(np.minimum(reverse, broken), was)), inner)
     return w
 
 
@@ -248,7 +251,7 @@ def _polished(
             parts, low = [*parts, low], np.zeros_like(low)
         found = check(low)
     status = Status.SOLVED if met else Status.STALLED
-    carried = np.broadcast_to(np.maximum(link_current, 0.0), (x.shape[0], link_current.size))
+    carried = np.broadcast_to(link_current, (x.shape[0], link_current.size))
     first, *rest = parts if refined == 0 else (*parts, found.x)
     return Outcome(first, status, steps, found.certificate(), np.stack(rest) if rest else None, carried)
 
@@ -292,7 +295,7 @@ class _Row:
         """Newton with limiting, while it makes its way."""
         e = self.engine
         offset = e.offset(self.drive)
-        seen: set[bytes] = set()
+        seen: Counter[bytes] = Counter()
         settled = 0
         while self.steps < min(_FULL_STEPS, self.settings.max_sweeps):
             self.steps += 1
@@ -308,11 +311,12 @@ class _Row:
                 settled += 1
                 if outcome.status is Status.SOLVED or settled > _MOST_SETTLED:
                     return outcome
+                new = self._corrected(new, outcome)
             elif not same:
                 state = (new.slope > 0).tobytes() if not e.exponential.any() else new.slope.tobytes()
-                if state in seen:
+                seen[state] += 1
+                if seen[state] > _MOST_RETURNS:
                     break
-                seen.add(state)
             tangents = new
         return replace(self._outcome(x, tangents), status=Status.MAX_SWEEPS)
 
@@ -331,6 +335,22 @@ class _Row:
         e = self.engine
         size = np.abs(x)
         return e._at(size, e.legs.a) + e._at(size, e.legs.k) + np.where(np.isfinite(offset), np.abs(offset), 0.0)
+
+    def _corrected(self, tangents: Tangents, outcome: Outcome) -> Tangents:
+        """The tangents with the diodes open that the digits of a refined solution show to be."""
+        e, legs = self.engine, self.engine.legs
+        first = legs.n_junctions + legs.n_links
+        current, slope = tangents.current.copy(), tangents.slope.copy()
+        if outcome.link_current is not None:
+            current[legs.n_junctions : first] = outcome.link_current[0]
+        x, low = outcome.x[0], np.zeros_like(outcome.x[0]) if outcome.low is None else outcome.low.sum(axis=0)[0]
+        inside = np.concatenate([
+            (x - self.drive.lo[0] + low)[legs.lower] > 0.0, (self.drive.hi[0] - x - low)[legs.upper] > 0.0,
+        ])  # fmt: skip
+        current[first:][inside] = 0.0
+        off = e.ideal & (current <= 0.0) & (slope > 0.0)
+        current[off] = slope[off] = 0.0
+        return Tangents(tangents.voltage, current, slope)
 
     def _outcome(self, x: Floats, tangents: Tangents) -> Outcome:
         """The certificate at x, exactly at the bounds whose diodes conduct and beyond none."""
@@ -410,10 +430,12 @@ def _minimum(derivative: Callable[[float], float]) -> float:
         return 0.0
     while derivative(high) < 0.0 and high < 1e30:
         low, high = high, 2.0 * high
+    while low == 0.0 and high > 1e-300 and not derivative(1e-3 * high) < 0.0:
+        high *= 1e-3
     at_one = derivative(1.0) if high == 1.0 else np.inf
     if abs(at_one) <= 1e-9 * abs(derivative(0.0)):
         return 1.0
-    for _ in range(200):
+    for _ in range(60):
         middle = 0.5 * (low + high)
         if middle in (low, high):
             break
