@@ -274,7 +274,7 @@ class Check:
         size[size <= _EPS * _EPS * self.slope[rows] * self._largest(rows)] = 0.0
         self.upper[rows] = np.divide(size, total, out=np.where(size > 0, np.inf, 0.0), where=total > 0)
         if self.problem.topology.islands.arcs:
-            self.upper[rows] = np.maximum(self.upper[rows], self._island_violation(rows))
+            self.upper[rows] = np.maximum(self.upper[rows], self._island_violation(rows, total))
 
     def _largest(self, rows: Ints) -> Floats:
         """The largest voltage of each row, (len(rows), 1), V: currents of less than 2^-104 of it are no digits at all."""
@@ -283,10 +283,11 @@ class Check:
         largest: Floats = np.maximum(np.max(parts, axis=0), fixed)[:, None]
         return largest
 
-    def _island_violation(self, rows: Ints) -> Floats:
+    def _island_violation(self, rows: Ints, inside: Floats) -> Floats:
         """KCL of each island as a whole: its net current relative to what crosses its border, (len(rows), n_free).
 
-        The nodes of an island may each meet a tolerance with errors that add up to more than all that leaves it.
+        The nodes of an island may each meet a tolerance with errors that add up to more than all that leaves it. What
+        the rounding of the currents `inside` (len(rows), n_free) makes up does not count.
         """
         t, c = self.problem.topology, self.problem.circuit
         part = t.islands.part
@@ -305,7 +306,9 @@ class Check:
         held = np.zeros(net.shape, bool)  # a diode to a known potential takes what is left
         at_bound = (self.flow[rows] - self.rho[rows] != 0.0).T
         np.logical_or.at(held, part[t.root_of_unit], at_bound)
-        size = np.where(held, 0.0, np.abs(net))
+        rounding = np.zeros(net.shape)
+        np.add.at(rounding, part[t.root_of_unit], 4 * _EPS * inside.T)
+        size = np.where(held | (np.abs(net) <= rounding), 0.0, np.abs(net))
         worst = np.divide(size, total, out=np.where(size > 0, np.inf, 0.0), where=total > 0)
         worst[0] = 0.0
         spread: Floats = worst[part[t.root_of_unit]].T

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from circuitsim.laws import Law, branch_current
 from circuitsim.linear import Solved
+from circuitsim.linear.elimination import Elimination
 from circuitsim.methods.outcome import Outcome
 from circuitsim.problem import Drive, Problem
 from circuitsim.residual import Check, Residuals, shift
@@ -34,9 +35,11 @@ Bools = NDArray[np.bool_]
 
 _STIFFNESS = 1e4  # rho of a conducting ideal diode, in units of the conductances at its ends
 _FULL_STEPS = 60  # before the slow and sure way
+_MOVES = 1e-9  # of the largest voltage: a solution that a correction moves by more is corrected
 _MOST_PARTS = 3  # of the voltages, each the rounding of the one before
 _MOST_REFINED = 8  # corrections of a correction
 _MOST_RETURNS = 2  # to a state that was there before
+_MOST_CLOSING = 8  # solutions with one factorisation, until conducting ideal diodes are closed to rounding
 _MOST_SETTLED = 6  # steps that change no state and meet no certificate
 _NEAR = 1e-4  # of N Vt: tangents closer to their legs than this are worth a certificate
 _ROUNDING = 4 * float(np.finfo(np.float64).eps)
@@ -69,6 +72,8 @@ class Engine:
         everywhere = float(v.diag.max(initial=0.0)) or 1.0
         self.largest = everywhere
         self.rho = _STIFFNESS * np.where(largest > 0, largest, everywhere)
+        self.exact = isinstance(t.solver, Elimination)
+        self.ends = [(has := np.flatnonzero(unit >= 0), unit[has]) for unit in (legs.a, legs.k)]
         self.factored: Solved | None = None
         self.factored_slope = np.full(legs.a.size, np.nan)
         self.held = np.zeros(0, np.int64)
@@ -107,11 +112,16 @@ class Engine:
 
     def into_units(self, current: Floats) -> Floats:
         """Currents of the legs, a to k, as injections into the units."""
-        out = np.zeros(self.problem.n_free)
-        for unit, sign in ((self.legs.a, -1.0), (self.legs.k, 1.0)):
-            has = unit >= 0
-            np.add.at(out, unit[has], sign * current[has])
-        return out
+        ends, n = self.ends, self.problem.n_free
+        return np.bincount(ends[1][1], current[ends[1][0]], n) - np.bincount(ends[0][1], current[ends[0][0]], n)
+
+    def linear_flow(self, x: Floats) -> Floats:
+        """Currents out of the units through the linear branches between them and to ground, (n_free,), A."""
+        i, j = self.problem.topology.edges
+        current = self.edge_g * (x[i] - x[j])
+        n = self.problem.n_free
+        flow: Floats = self.to_fixed * x + np.bincount(i, current, n) - np.bincount(j, current, n)
+        return flow
 
     def offset(self, drive: Drive) -> Floats:
         """The fixed part of each leg's voltage; -inf for a bound that is not there. Ideal legs conduct at 0 V."""
@@ -142,7 +152,8 @@ class Engine:
     def advance(self, old: Tangents, v: Floats, scale: Floats) -> Tangents:
         """The next tangents, from the voltages that the linear network gave. `scale`: of what v was computed from."""
         n = self.legs.n_junctions
-        line = old.current + np.where(old.slope > 0, old.slope * (v - old.voltage), 0.0)
+        line = old.current.copy()  # of closed ideal diodes, already
+        line[:n] += old.slope[:n] * (v[:n] - old.voltage[:n])
         w = v.copy()
         w[:n] = _limited(self.law, self.params, old.voltage[:n], v[:n], line[:n])
         current, slope = self.currents(w, np.zeros(w.size))
@@ -234,9 +245,11 @@ def _polished(
         if not found.finite():
             return Outcome(x, Status.NONFINITE, steps, found.certificate())
         met = found.meets(tolerance) and found.certificate().kcl_relative <= tolerance
-        if met or refined == _MOST_REFINED:
+        if refined == _MOST_REFINED:
             break
-        if refined == 0:
+        if met and (not engine.exact or _small(engine.factor(slope).solve(-found.exact_violation()), x)):
+            break
+        if not found.drive.base:
             found = check(np.zeros_like(x))
         gap = found.x[:, a] - found.x[:, k] + found.drive.link_offset
         injected = -found.exact_violation()
@@ -252,8 +265,13 @@ def _polished(
         found = check(low)
     status = Status.SOLVED if met else Status.STALLED
     carried = np.broadcast_to(link_current, (x.shape[0], link_current.size))
-    first, *rest = parts if refined == 0 else (*parts, found.x)
+    first, *rest = (*parts, found.x) if found.drive.base else parts
     return Outcome(first, status, steps, found.certificate(), np.stack(rest) if rest else None, carried)
+
+
+def _small(step: Floats, x: Floats) -> bool:
+    """Whether a correction is far below the largest voltage of its row."""
+    return bool((np.abs(step) <= _MOVES * np.abs(x).max(axis=1, initial=0.0, keepdims=True)).all())
 
 
 def _spread(parts: list[Floats], low: Floats) -> tuple[list[Floats], Floats]:
@@ -282,14 +300,32 @@ class _Row:
         return self._sure_steps(np.clip(np.zeros_like(x), self.drive.lo[0], self.drive.hi[0]))
 
     def _linear_step(self, x: Floats, offset: Floats, tangents: Tangents) -> Floats:
-        """The solution of the linear network of the tangents."""
+        """The solution of the linear network of the tangents, as a correction to x: nothing large cancels near it.
+
+        Floating parts stay where they are in x.
+        """
         e = self.engine
-        network = e.factor(tangents.slope)
         live = tangents.slope > 0
-        constant = tangents.current + np.where(live, tangents.slope * (np.where(live, offset, 0.0) - tangents.voltage), 0.0)
-        injected = self.drive.injection[0] + e.into_units(constant)
-        injected[e.held] += e.hold * x[e.held]
-        return network.solve(injected[None])[0]
+        past = np.where(live, e.across(x) + np.where(live, offset, 0.0) - tangents.voltage, 0.0)
+        current = tangents.current + tangents.slope * past
+        violation = self.drive.injection[0] - e.linear_flow(x) + e.into_units(current)
+        correction: Floats = e.factor(tangents.slope).solve(violation[None])[0]
+        return x + correction
+
+    def _closing_step(self, x: Floats, offset: Floats, tangents: Tangents) -> tuple[Floats, Tangents]:
+        """The same with the conducting ideal diodes closed: the tangents returned have their currents."""
+        e = self.engine
+        closed = e.ideal & (tangents.slope > 0)
+        current, before = tangents.current.copy(), np.inf
+        for _ in range(_MOST_CLOSING):
+            x = self._linear_step(x, offset, replace(tangents, current=current))
+            gap = e.across(x)[closed] + offset[closed]
+            current[closed] += tangents.slope[closed] * gap
+            largest = float(np.abs(gap).max(initial=0.0))
+            if largest == 0.0 or largest > 0.1 * before:
+                break
+            before = largest
+        return x, replace(tangents, current=current)
 
     def _full_steps(self, x: Floats, tangents: Tangents) -> Outcome:
         """Newton with limiting, while it makes its way."""
@@ -299,7 +335,7 @@ class _Row:
         settled = 0
         while self.steps < min(_FULL_STEPS, self.settings.max_sweeps):
             self.steps += 1
-            x = self._linear_step(x, offset, tangents)
+            x, tangents = self._closing_step(x, offset, tangents)
             if not np.isfinite(x).all():
                 break
             v = e.across(x) + offset
@@ -402,7 +438,7 @@ class _Row:
     def _along(self, x: Floats, d: Floats, v: Floats, dv: Floats, lam: Floats) -> Callable[[float], float]:
         """The derivative of the co-content along d, A V, as a function of the step."""
         e = self.engine
-        at_x, at_d = self._linear_flow(x), self._linear_flow(d)
+        at_x, at_d = e.linear_flow(x), e.linear_flow(d)
         constant, slope = float(d @ (at_x - self.drive.injection[0])), float(d @ at_d)
         moving = dv != 0.0
 
@@ -411,16 +447,6 @@ class _Row:
             return constant + t * slope + float(i[moving] @ dv[moving])
 
         return derivative
-
-    def _linear_flow(self, x: Floats) -> Floats:
-        """Currents out of the units through the linear branches, injections left out."""
-        e = self.engine
-        i, j = e.problem.topology.edges
-        current = e.edge_g * (x[i] - x[j])
-        out = e.to_fixed * x
-        np.add.at(out, i, current)
-        np.subtract.at(out, j, current)
-        return out
 
 
 def _minimum(derivative: Callable[[float], float]) -> float:
