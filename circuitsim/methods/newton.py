@@ -42,7 +42,7 @@ _MOST_RETURNS = 2  # to a state that was there before
 _MOST_CLOSING = 8  # solutions with one factorisation, until conducting ideal diodes are closed to rounding
 _MOST_SETTLED = 6  # steps that change no state and meet no certificate
 _NEAR = 1e-4  # of N Vt: tangents closer to their legs than this are worth a certificate
-_ROUNDING = 4 * float(np.finfo(np.float64).eps)
+_ROUNDING = 64 * float(np.finfo(np.float64).eps)
 _STEEPEST = 1e12  # tangents of the sure steps, in units of the largest conductance
 
 
@@ -149,8 +149,8 @@ class Engine:
         v[:n] = np.where(self.exponential, _knee(self.params), v[:n])
         return self.tangents(v)
 
-    def advance(self, old: Tangents, v: Floats, scale: Floats) -> Tangents:
-        """The next tangents, from the voltages that the linear network gave. `scale`: of what v was computed from."""
+    def advance(self, old: Tangents, v: Floats, rounding: float) -> Tangents:
+        """The next tangents, from the voltages that the linear network gave; `rounding`: what v may be off by."""
         n = self.legs.n_junctions
         line = old.current.copy()  # of closed ideal diodes, already
         line[:n] += old.slope[:n] * (v[:n] - old.voltage[:n])
@@ -158,7 +158,7 @@ class Engine:
         w[:n] = _limited(self.law, self.params, old.voltage[:n], v[:n], line[:n])
         current, slope = self.currents(w, np.zeros(w.size))
         was_on = old.slope[n:] > 0
-        on = np.where(was_on, line[n:] > 0, v[n:] > _ROUNDING * scale[n:])
+        on = np.where(was_on, line[n:] > 0, v[n:] > rounding)
         current[n:] = np.where(on & was_on, line[n:], 0.0)
         slope[n:] = np.where(on, self.rho[n:], 0.0)
         w[n:] = 0.0
@@ -292,7 +292,7 @@ class _Row:
         offset = e.offset(self.drive)
         tangents = e.tangents(e.across(x) + offset) if warm else e.begin(offset)
         if warm:
-            on = e.ideal & (e.across(x) + offset >= -_ROUNDING * np.abs(x).max(initial=0.0))
+            on = e.ideal & (e.across(x) + offset >= -self._rounding(x))
             tangents = replace(tangents, slope=np.where(on, e.rho, tangents.slope), voltage=np.where(e.ideal, 0.0, tangents.voltage))
         outcome = self._full_steps(x, tangents)
         if outcome.status is Status.SOLVED:
@@ -339,7 +339,7 @@ class _Row:
             if not np.isfinite(x).all():
                 break
             v = e.across(x) + offset
-            new = e.advance(tangents, v, self._scale(x, offset))
+            new = e.advance(tangents, v, self._rounding(x))
             same = np.array_equal(new.slope[e.ideal] > 0, tangents.slope[e.ideal] > 0)
             near = self._near(tangents, v)
             if same and near:
@@ -347,7 +347,7 @@ class _Row:
                 settled += 1
                 if outcome.status is Status.SOLVED or settled > _MOST_SETTLED:
                     return outcome
-                new = self._corrected(new, outcome)
+                new = self._corrected(new, outcome, offset)
             elif not same:
                 state = (new.slope > 0).tobytes() if not e.exponential.any() else new.slope.tobytes()
                 seen[state] += 1
@@ -366,26 +366,26 @@ class _Row:
         line = tangents.current[:n] + tangents.slope[:n] * (v[:n] - tangents.voltage[:n])
         return bool((np.abs(i - line) <= _NEAR * np.abs(i) + 1e-12 * np.abs(i).max(initial=0.0)).all())
 
-    def _scale(self, x: Floats, offset: Floats) -> Floats:
-        """What each leg's voltage was computed from, V."""
-        e = self.engine
-        size = np.abs(x)
-        return e._at(size, e.legs.a) + e._at(size, e.legs.k) + np.where(np.isfinite(offset), np.abs(offset), 0.0)
+    def _rounding(self, x: Floats) -> float:
+        """How far a difference of voltages may be from 0 for no other reason than rounding, V."""
+        return _ROUNDING * float(max(np.abs(x).max(initial=0.0), np.abs(self.drive.fixed).max(initial=0.0)))
 
-    def _corrected(self, tangents: Tangents, outcome: Outcome) -> Tangents:
-        """The tangents with the diodes open that the digits of a refined solution show to be."""
-        e, legs = self.engine, self.engine.legs
-        first = legs.n_junctions + legs.n_links
+    def _corrected(self, tangents: Tangents, outcome: Outcome, offset: Floats) -> Tangents:
+        """The tangents with the states of the ideal diodes that the digits of a refined solution show."""
+        e, n = self.engine, self.engine.legs.n_junctions
+        if outcome.low is None or outcome.link_current is None:
+            return tangents
         current, slope = tangents.current.copy(), tangents.slope.copy()
-        if outcome.link_current is not None:
-            current[legs.n_junctions : first] = outcome.link_current[0]
-        x, low = outcome.x[0], np.zeros_like(outcome.x[0]) if outcome.low is None else outcome.low.sum(axis=0)[0]
-        inside = np.concatenate([
-            (x - self.drive.lo[0] + low)[legs.lower] > 0.0, (self.drive.hi[0] - x - low)[legs.upper] > 0.0,
-        ])  # fmt: skip
-        current[first:][inside] = 0.0
-        off = e.ideal & (current <= 0.0) & (slope > 0.0)
-        current[off] = slope[off] = 0.0
+        current[n : n + e.legs.n_links] = outcome.link_current[0]
+        low = outcome.low.sum(axis=0)[0]
+        v = (e.across(outcome.x[0]) + offset) + e.across(low)
+        was_on = slope > 0
+        bounds = slice(n + e.legs.n_links, None)
+        current[bounds] += slope[bounds] * np.where(was_on, v, 0.0)[bounds]
+        off = was_on & (current <= 0.0)
+        on = ~was_on & (v > _ROUNDING * np.abs(low).max(initial=0.0))
+        current[e.ideal & (off | on)] = 0.0
+        slope[e.ideal & off], slope[e.ideal & on] = 0.0, e.rho[e.ideal & on]
         return Tangents(tangents.voltage, current, slope)
 
     def _outcome(self, x: Floats, tangents: Tangents) -> Outcome:
