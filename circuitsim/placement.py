@@ -8,6 +8,7 @@ from scipy import sparse
 
 from circuitsim.circuit import Branches, Circuit
 from circuitsim.coloring import color_units
+from circuitsim.feasibility import diode_cycles
 from circuitsim.islands import Islands, find_islands
 from circuitsim.topology import Dense, Scatter, Side, Topology, flat_ends
 from circuitsim.units import TieForest, tie_forest
@@ -155,6 +156,7 @@ class _Placement:
             upper_diodes=upper,
             upper_units=ia[upper],
             links=links,
+            diode_cycles=diode_cycles(c, root),
         )
 
     def _difference(self, a: Ints, b: Ints) -> sparse.csr_array:

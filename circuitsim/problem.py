@@ -22,11 +22,12 @@ from scipy import sparse
 
 from circuitsim.circuit import Circuit
 from circuitsim.errors import TopologyError
+from circuitsim.feasibility import check_diodes
 from circuitsim.islands import find_islands
 from circuitsim.laws import MAX_EXPONENT, Law
 from circuitsim.placement import build_topology
 from circuitsim.topology import Dense, FlatBranches, Topology, flat_branches
-from circuitsim.units import check_loops, ties_above
+from circuitsim.units import check_loops
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -134,12 +135,10 @@ class Problem:
 
     def _bounds(self, fixed: Floats, first_row: int) -> tuple[Floats, Floats]:
         t = self.topology
-        ideal = self.circuit.ideal_diodes
-        difference = fixed @ t.ideal_fixed.T  # fixed part of anode minus cathode voltage
-        room = ideal.vf - difference
-        if (room[:, t.ideal_closed] < -_tolerance(fixed)).any():
-            row, k = (int(x) for x in np.argwhere(room[:, t.ideal_closed] < -_tolerance(fixed))[0])
-            self._infeasible(first_row + row, [int(t.ideal_closed[k])], -float(room[row, t.ideal_closed[k]]))
+        room = self.circuit.ideal_diodes.vf - fixed @ t.ideal_fixed.T  # fixed part of anode minus cathode voltage
+        e = self.circuit.ties.e
+        e = e[first_row : first_row + room.shape[0]] if e.shape[0] > 1 else e
+        check_diodes(self.circuit, t.forest, t.diode_cycles, e, room, first_row)
         lower, upper = -room[:, t.lower_diodes], room[:, t.upper_diodes]
         if (lower == lower[:1]).all() and (upper == upper[:1]).all():
             lower, upper = lower[:1], upper[:1]
@@ -147,15 +146,6 @@ class Problem:
         hi = np.full((t.n_free, lower.shape[0]), np.inf)
         np.maximum.at(lo, t.lower_units, lower.T)
         np.minimum.at(hi, t.upper_units, upper.T)
-        if (lo - hi > _tolerance(fixed)).any():
-            u, row = (int(x) for x in np.argwhere(lo - hi > _tolerance(fixed))[0])
-            witness = [
-                int(t.lower_diodes[k]) for k in np.flatnonzero(t.lower_units == u) if lower[row, k] == lo[u, row]
-            ][:1]
-            witness += [
-                int(t.upper_diodes[k]) for k in np.flatnonzero(t.upper_units == u) if upper[row, k] == hi[u, row]
-            ][:1]
-            self._infeasible(first_row + row, witness, float(lo[u, row] - hi[u, row]))
         return np.ascontiguousarray(lo.T), np.ascontiguousarray(np.maximum(hi, lo).T)
 
     def _check_overflow(self, fixed: Floats) -> None:
@@ -181,22 +171,6 @@ class Problem:
                 nodes=[self.circuit.nodes[j.a[k]], self.circuit.nodes[j.b[k]]],
                 elements=[name],
             )
-
-    def _infeasible(self, row: int, diodes: list[int], volts: float) -> None:
-        circuit = self.circuit
-        ideal, forest = circuit.ideal_diodes, self.topology.forest
-        ends = [int(node) for k in diodes for node in (ideal.a[k], ideal.b[k])]
-        ties = dict.fromkeys(tie for node in ends for tie in ties_above(forest, node))
-        sources = [circuit.element(circuit.ties, k) for k in ties]
-        names = [circuit.element(ideal, k) for k in diodes]
-        of_row = f" (batch row {row})" if self.batch > 1 else ""
-        raise TopologyError(
-            f"loop of voltage sources {', '.join(sources)} and ideal diodes {' and '.join(names)} that no voltages "
-            f"satisfy: the sources push {volts:g} V forward through the diodes{of_row}; put a resistor in the loop",
-            circuit.at(circuit.ideal_diodes, diodes[-1]),
-            nodes=[circuit.nodes[circuit.ideal_diodes.b[k]] for k in diodes],
-            elements=[*sources, *names],
-        )
 
     def source_currents(self, rows: slice) -> Floats:
         """The current sources' values for some rows of the batch, (rows or 1, n_sources), A."""
@@ -255,11 +229,6 @@ def _times(matrix: sparse.csr_array, rows: Floats) -> Floats:
     if not matrix.nnz:
         return np.zeros((rows.shape[0], matrix.shape[0]))
     return np.ascontiguousarray((matrix @ rows.T).T)
-
-
-def _tolerance(fixed: Floats) -> float:
-    """Rounding allowance for comparing sums of source voltages."""
-    return 1e-12 * float(np.abs(fixed).max(initial=0.0))
 
 
 def compile_problem(circuit: Circuit) -> Problem:

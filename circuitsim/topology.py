@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from circuitsim.circuit import Circuit
+from circuitsim.feasibility import DiodeCycles
 from circuitsim.islands import Islands
 from circuitsim.units import TieForest
 
@@ -100,6 +101,7 @@ class Topology:
     upper_diodes: Ints  # free anode, known cathode: an upper bound
     upper_units: Ints
     links: Ints  # ideal diodes between two free units
+    diode_cycles: DiodeCycles
 
     @property
     def n_colors(self) -> int:
