@@ -163,7 +163,7 @@ def determined_nodes(solution: Solution) -> NDArray[np.bool_]:
     """
     t, c = solution.problem.topology, solution.circuit
     islands = t.islands
-    if not islands.arcs:
+    if not len(islands.arcs):
         return islands.part == 0
     holds = np.zeros(islands.n_parts, bool)
     reached = np.ones(islands.n_parts, bool)

@@ -123,7 +123,7 @@ class Problem:
         for spec, g in zip(t.dense, v.dense, strict=True):
             _add_dense_drive(injection, fixed_abs if plain else None, spec, g, fixed)
         i = self.source_currents(rows)
-        t.islands.check(self.circuit, i)
+        t.islands.check(self.circuit, i, rows.start)
         source_flow = _times(t.source_incidence, i)
         source_abs = _times(abs(t.source_incidence), np.abs(i))
         if source_abs.any():
