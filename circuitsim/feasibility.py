@@ -92,9 +92,7 @@ class _Loop:
     volts: float  # by which it fails
 
 
-def _negative_loop(
-    circuit: Circuit, forest: TieForest, cycles: DiodeCycles, e: Floats, room: Floats
-) -> _Loop | None:
+def _negative_loop(circuit: Circuit, forest: TieForest, cycles: DiodeCycles, e: Floats, room: Floats) -> _Loop | None:
     """A loop whose voltages fail by more than their own rounding, of one batch row.
 
     Lengths are relaxed a little; each loop that is still negative is summed again from its own voltages alone. When

@@ -124,7 +124,7 @@ class Islands:
 
 
 class _Flow:
-    """Whether what is pushed into parts can get out: trees are pruned leaf by leaf, what is left is one maximum flow."""
+    """Whether what is pushed into parts can get out: trees are pruned leaf by leaf, the rest is one maximum flow."""
 
     def __init__(self, pushed: list[float], exits: list[float]) -> None:
         self.pushed, self.exits = pushed, exits  # A, of each part; both change as leaves are pruned
@@ -138,7 +138,7 @@ class _Flow:
         back.setdefault(a, 0.0)
 
     def cuts(self, parts: list[int]) -> Iterator[list[int]]:
-        """Sets of parts that may have more pushed into them than gets out; all that do are among them, or part of it."""
+        """Sets of parts that may have more pushed into them than can get out; none, if none has."""
         ready = [p for p in parts if len(self.arcs.get(p, ())) <= 1]
         while ready:
             p = ready.pop()

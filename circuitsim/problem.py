@@ -27,7 +27,7 @@ from circuitsim.islands import find_islands
 from circuitsim.laws import MAX_EXPONENT, Law
 from circuitsim.placement import build_topology
 from circuitsim.topology import Dense, FlatBranches, Topology, flat_branches
-from circuitsim.units import check_loops
+from circuitsim.units import check_loops, listed, unique_ties
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -172,6 +172,13 @@ class Problem:
                 elements=[name],
             )
 
+    def check_unique(self) -> None:
+        """Raise TopologyError for what cannot be unique whatever the diodes do: pinned islands, loops of sources."""
+        c, t = self.circuit, self.topology
+        nodes = [c.nodes[k] for k in np.flatnonzero(t.islands.pinned).tolist()]
+        ties = np.flatnonzero(~unique_ties(c, t.forest))
+        refuse_loose(nodes, [c.element(c.ties, k) for k in ties.tolist()])
+
     def source_currents(self, rows: slice) -> Floats:
         """The current sources' values for some rows of the batch, (rows or 1, n_sources), A."""
         i = self.circuit.current_sources.i
@@ -231,12 +238,39 @@ def _times(matrix: sparse.csr_array, rows: Floats) -> Floats:
     return np.ascontiguousarray((matrix @ rows.T).T)
 
 
-def compile_problem(circuit: Circuit) -> Problem:
-    """Arrange a circuit for solving. Raises TopologyError for loops of sources that no voltages satisfy."""
-    topology = build_topology(circuit)
-    problem = Problem(circuit, topology, _values(circuit, topology))
-    problem.fixed_potentials(slice(0, 1))
-    return problem
+def refuse_loose(nodes: list[str], elements: list[str]) -> None:
+    """Raise TopologyError when there are voltages or currents that are not unique: those of `--strict`."""
+    if nodes:
+        raise TopologyError(
+            f"strict: the voltage of {len(nodes):,} nodes is not unique ({listed(nodes)}); join them to ground",
+            nodes=nodes,
+        )
+    if elements:
+        raise TopologyError(
+            f"strict: the current of {listed(elements)} is not unique; put a resistor in each loop of sources",
+            elements=elements,
+        )
+
+
+def compile_problem(circuit: Circuit, lenient: bool = False) -> Problem:
+    """Arrange a circuit for solving. Raises TopologyError for loops of sources that no voltages satisfy.
+
+    lenient: leave out islands that sources push a current into (or draw from) that cannot leave, in any row of the
+    batch, with all elements at their nodes (Circuit.dropped) and a note in the circuit; other faults still are errors.
+    """
+    while True:
+        topology = build_topology(circuit)
+        problem = Problem(circuit, topology, _values(circuit, topology))
+        problem.fixed_potentials(slice(0, 1))
+        try:
+            if lenient:
+                topology.islands.check(circuit, circuit.current_sources.i)
+            return problem
+        except TopologyError as error:
+            if not error.is_cut:
+                raise
+            nodes = np.array([circuit.netlist.node(name) for name in error.nodes], np.int64)
+            circuit = circuit.without(nodes, (error.at, f"left out, with all elements at it: {error.message}"))
 
 
 def _values(circuit: Circuit, t: Topology) -> Values:

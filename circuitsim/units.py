@@ -153,8 +153,19 @@ def _up(forest: TieForest, k: int) -> list[int]:
     return chain
 
 
-def tie_currents(circuit: Circuit, forest: TieForest, out_of_node: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-    """Currents (A) through the ties, a to b, and which of them are unique.
+def unique_ties(circuit: Circuit, forest: TieForest) -> NDArray[np.bool_]:
+    """Which ties lie on no loop of ties: KCL alone gives their currents, unless ideal diodes close a loop."""
+    a, b = (np.searchsorted(forest.nodes, ends) for ends in (circuit.ties.a, circuit.ties.b))
+    unique = np.ones(a.size, bool)
+    if forest.chords.size:
+        chosen = np.flatnonzero(np.isin(forest.root[a], forest.root[a[forest.chords]]) & (a != b))
+        unique[chosen] = bridges(a[chosen], b[chosen])
+        unique[a == b] = False
+    return unique
+
+
+def tie_currents(circuit: Circuit, forest: TieForest, out_of_node: Floats) -> Floats:
+    """Currents (A) through the ties, a to b, (batch, ties).
 
     `out_of_node` (batch, tied nodes): what the rest of the circuit carries away from each tied node; KCL asks the ties
     to bring it. Where ties form loops the split is not unique: the least-norm one is given, as equal resistances
@@ -163,9 +174,8 @@ def tie_currents(circuit: Circuit, forest: TieForest, out_of_node: Floats) -> tu
     ties = circuit.ties
     m, n = len(ties), forest.nodes.size
     currents = np.zeros((out_of_node.shape[0], m))
-    unique = np.ones(m, bool)
     if not m:
-        return currents, unique
+        return currents
     free = np.flatnonzero(forest.sign)
     # Column of tie t: leaves its node a (+1), enters b (-1). Restricted to non-roots and tree ties it is square.
     a, b = np.searchsorted(forest.nodes, ties.a), np.searchsorted(forest.nodes, ties.b)
@@ -180,23 +190,14 @@ def tie_currents(circuit: Circuit, forest: TieForest, out_of_node: Floats) -> tu
         matrix = sparse.csc_array((data[keep], (rows[keep], cols[keep])), shape=(free.size, free.size))
         solver = linalg.splu(matrix, permc_spec="COLAMD")
         currents[:, tree] = solver.solve(np.ascontiguousarray(-out_of_node[:, free].T)).T
-    looped = forest.chords
+    looped = np.flatnonzero(~unique_ties(circuit, forest) & (a != b))
     if looped.size:
-        group = forest.root
-        in_loop_group = np.isin(group[a], group[a[looped]])
-        chosen = np.flatnonzero(in_loop_group & (a != b))
-        self_loops = looped[a[looped] == b[looped]]
-        unique[self_loops] = False
-        real = np.setdiff1d(looped, self_loops)
-        if real.size:
-            tied_currents, determined = _least_norm(currents[:, chosen], a[chosen], b[chosen], n)
-            currents[:, chosen] = tied_currents
-            unique[chosen] &= determined
-    return currents, unique
+        currents[:, looped] = _least_norm(currents[:, looped], a[looped], b[looped], n)
+    return currents
 
 
-def _least_norm(currents: Floats, a: Ints, b: Ints, n: int) -> tuple[Floats, NDArray[np.bool_]]:
-    """Take the circulating part out of branch currents; say which branches no circulation can change."""
+def _least_norm(currents: Floats, a: Ints, b: Ints, n: int) -> Floats:
+    """Take the circulating part out of branch currents."""
     m = a.size
     incidence = sparse.csr_array(
         (np.concatenate([np.ones(m), -np.ones(m)]), (np.concatenate([a, b]), np.tile(np.arange(m), 2))), shape=(n, m)
@@ -206,10 +207,10 @@ def _least_norm(currents: Floats, a: Ints, b: Ints, n: int) -> tuple[Floats, NDA
         # The least-norm current with the same divergence: the potential part of `row`.
         potential = linalg.lsqr(incidence.T, row, atol=1e-15, btol=1e-15, iter_lim=10 * n + 100)[0]
         out[k] = incidence.T @ potential
-    return out, _bridges(a, b)
+    return out
 
 
-def _bridges(a: Ints, b: Ints) -> NDArray[np.bool_]:
+def bridges(a: Ints, b: Ints) -> NDArray[np.bool_]:
     """Which branches lie on no loop: removing one cuts its ends apart."""
     import networkx as nx
 
