@@ -74,6 +74,7 @@ def _out_of_nodes(solution: Solution, rows: slice) -> Floats:
         (c.ideal_diodes, ideal_currents(solution, rows)),
     ]
     for branches, current in currents:
+        current = np.where(branches.a == branches.b, 0.0, current)  # to itself: nothing, not even rounding
         np.add.at(out, branches.a, current.T)
         np.subtract.at(out, branches.b, current.T)
     v = solution.voltages(rows=rows)
