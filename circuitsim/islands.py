@@ -159,8 +159,17 @@ class _Flow:
                 if len(self.arcs[q]) == 1:
                     ready.append(q)
         core = {p: arcs for p, arcs in self.arcs.items() if arcs}
-        if any(self.pushed[p] > 0 for p in core):
-            yield from map(self._with_children, self._least_cuts(core))
+        seen: set[int] = set()
+        for first in core:
+            group, ready = [], [first]
+            while ready:
+                p = ready.pop()
+                if p not in seen:
+                    seen.add(p)
+                    group.append(p)
+                    ready += core[p]
+            if any(self.pushed[p] > self.exits[p] for p in group):
+                yield self._with_children(self._least_cut({p: core[p] for p in group}))
 
     def _with_children(self, parts: list[int]) -> list[int]:
         found, ready = [], list(parts)
@@ -169,18 +178,16 @@ class _Flow:
             ready += self.children.get(found[-1], [])
         return found
 
-    def _least_cuts(self, core: dict[int, dict[int, float]]) -> Iterator[list[int]]:
-        """The sources' side of a least cut of parts that lie on loops, connected part by connected part."""
+    def _least_cut(self, core: dict[int, dict[int, float]]) -> list[int]:
+        """The sources' side of a least cut of connected parts that all lie on loops."""
         import networkx as nx
 
         graph = nx.DiGraph()
-        graph.add_nodes_from(["from", "to"])
         for p, arcs in core.items():
             graph.add_edge("from", p, capacity=self.pushed[p])
             graph.add_edge(p, "to", capacity=self.exits[p])
             graph.add_edges_from((p, q, {} if np.isinf(most) else {"capacity": most}) for q, most in arcs.items())
-        _, (inside, _) = nx.minimum_cut(graph, "from", "to")
-        yield from map(list, nx.weakly_connected_components(graph.subgraph(inside - {"from"})))
+        return sorted(nx.minimum_cut(graph, "from", "to")[1][0] - {"from"})
 
 
 def _graph(tail: Ints, head: Ints, n: int) -> sparse.csr_array:

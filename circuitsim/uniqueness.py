@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse import csgraph
 
+from circuitsim.circuit import Branches
 from circuitsim.currents import ideal_currents, tiles
 from circuitsim.feasibility import relax
 from circuitsim.laws import flat_room
@@ -32,10 +33,15 @@ _CLOSED = 1e-9  # of the voltages at a diode: a gap to its forward voltage that 
 def _states(solution: Solution, rows: slice) -> tuple[Floats, Bools]:
     """Gaps of the ideal diodes to their forward voltages, V, 0 where closed; and which conduct; (rows, n_ideal)."""
     d = solution.circuit.ideal_diodes
-    v = solution.voltages(rows=rows)
     gap = d.vf - solution.drops(d.a, d.b, rows)
-    gap = np.where(gap <= _CLOSED * (np.abs(v[:, d.a]) + np.abs(v[:, d.b]) + d.vf), 0.0, gap)
+    gap = np.where(gap <= _rounding(solution, d, rows) + _CLOSED * d.vf, 0.0, gap)
     return gap, (ideal_currents(solution, rows) > 0) & (gap == 0)
+
+
+def _rounding(solution: Solution, branches: Branches, rows: slice) -> Floats:
+    """Voltages at branches that are none, (rows, n), V."""
+    v = np.abs(solution.voltages(rows=rows))
+    return _CLOSED * (v[:, branches.a] + v[:, branches.b])
 
 
 def part_room(solution: Solution) -> tuple[Floats, Floats]:
@@ -52,7 +58,8 @@ def part_room(solution: Solution) -> tuple[Floats, Floats]:
     tail, head = np.concatenate([b, a]), np.concatenate([a, b])
     for rows in tiles(solution.batch, len(d) + len(j)):
         gap, conducts = (x[:, ideal] for x in _states(solution, rows))
-        down, up = flat_room(j.law[other], j.params[other], solution.drops(j.a[other], j.b[other], rows))
+        flat = flat_room(j.law[other], j.params[other], solution.drops(j.a[other], j.b[other], rows))
+        down, up = (np.where(x <= _rounding(solution, j, rows)[:, other], 0.0, x) for x in flat)
         ideal_down = np.where(conducts, 0.0, np.inf)
         length = np.concatenate([gap, up, ideal_down, down], axis=1)
         for k in range(rows.start, rows.stop):

@@ -169,8 +169,9 @@ CASES: dict[str, Solved | Refused] = {
 }
 
 WAITING = {  # for the second method, and for controlled sources
-    "R1e-12_1e15", "ratio_chain", "diode_island_link", "diode_island_link/gmin", "series_diodes_fwd_mid/ideal", "series_diodes_rev_mid/ideal",
-    "series_diodes_back2back_mid/ideal", "E_self_gain2", "opamp_ideal", "nullor_loop", "G_neg",
+    "R1e-12_1e15", "ratio_chain", "diode_island_link", "diode_island_link/gmin", "series_diodes_fwd_mid/ideal",
+    "series_diodes_rev_mid/ideal", "series_diodes_back2back_mid/ideal", "E_self_gain2", "opamp_ideal",
+    "nullor_loop", "G_neg",
 }  # fmt: skip
 
 
