@@ -96,6 +96,13 @@ def _crossbar_drops(solution: Solution, x: Crossbar, rows: slice) -> Floats:
     return solution.drops(a, b, rows).reshape(-1, *x.g.shape)
 
 
+def _known_drops(solution: Solution, x: Crossbar) -> Floats:
+    """The same for all rows of the batch; NaN at lines that are left out."""
+    dropped = solution.circuit.dropped
+    gone = np.isin(x.rows, dropped)[:, None] | np.isin(x.cols, dropped)
+    return np.where(gone, np.nan, _crossbar_drops(solution, x, slice(0, solution.batch)))
+
+
 def tie_currents(solution: Solution) -> tuple[Floats, NDArray[np.bool_]]:
     """Currents of the voltage sources and shorts by KCL, (batch, n_ties), and which are unique."""
     c, forest = solution.circuit, solution.problem.topology.forest
@@ -112,8 +119,7 @@ def element_current(solution: Solution, name: str) -> Floats:
     c = solution.circuit
     for x in c.crossbars:
         if x.name.lower() == name.lower():
-            v = _crossbar_drops(solution, x, slice(0, solution.batch))
-            return x.g * v
+            return x.g * _known_drops(solution, x)
     kind, start, stop = c.rows_of(name)
     total = np.zeros((solution.batch, stop - start))
     groups: list[Branches] = [c.conductors, c.ties, c.current_sources, c.junctions, c.ideal_diodes]
@@ -162,7 +168,7 @@ def element_power(solution: Solution, name: str) -> Floats:
     c = solution.circuit
     for x in c.crossbars:
         if x.name.lower() == name.lower():
-            v = _crossbar_drops(solution, x, slice(0, solution.batch))
+            v = _known_drops(solution, x)
             return x.g * v * v
     kind, start, stop = c.rows_of(name)
     if kind == "C":
