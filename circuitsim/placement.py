@@ -150,13 +150,13 @@ class _Placement:
             closed_junctions=closed,
             closed_fixed=self._difference(j.a[closed], j.b[closed]),
             ideal_fixed=self._difference(ideal.a, ideal.b),
+            diode_cycles=diode_cycles(c, root),
             ideal_closed=np.flatnonzero(ia == ik),
             lower_diodes=lower,
             lower_units=ik[lower],
             upper_diodes=upper,
             upper_units=ia[upper],
             links=links,
-            diode_cycles=diode_cycles(c, root),
         )
 
     def _difference(self, a: Ints, b: Ints) -> sparse.csr_array:

@@ -95,13 +95,13 @@ class Topology:
     closed_junctions: Ints  # nonlinear branches whose voltage the sources fix
     closed_fixed: sparse.csr_array  # (n_closed, n_fixed)
     ideal_fixed: sparse.csr_array  # (n_ideal, n_fixed)
+    diode_cycles: DiodeCycles
     ideal_closed: Ints  # ideal diodes whose voltage the sources fix
     lower_diodes: Ints  # known anode, free cathode: a lower bound
     lower_units: Ints
     upper_diodes: Ints  # free anode, known cathode: an upper bound
     upper_units: Ints
     links: Ints  # ideal diodes between two free units
-    diode_cycles: DiodeCycles
 
     @property
     def n_colors(self) -> int:

@@ -48,10 +48,11 @@ class Refused:
 
 
 def gmin_balance(v: float) -> float:
-    """diode_island_link: what two diodes carry away from the island at v, 1 V above ground at the one's cathode, A."""
-    reverse, gmin = v - 1, 1e-12
-    leak = 1e-14 * (1 + (3 * VT / (reverse * np.e)) ** 3)
-    return 1e-14 * np.expm1(v / VT) + gmin * v - leak + gmin * reverse
+    """diode_island_link, node 3 at v: what D2, and D1 beyond 1 kohm, carry away from the island, A."""
+    gmin = 1e-12
+    forward = 1e-14 * np.expm1(v / VT) + gmin * v
+    reverse = v + 1e3 * forward - 1
+    return forward - 1e-14 * (1 + (3 * VT / (reverse * np.e)) ** 3) + gmin * reverse
 
 
 OHM_1K = {"R1": 1e-3, "V1": -1e-3}
@@ -101,7 +102,7 @@ CASES: dict[str, Solved | Refused] = {
     "series_diodes_back2back_mid/ideal": Solved({"3": 0.0}, undetermined="2", intervals={"2": (5.0, np.inf)}),
     "diode_island": Solved({"D1": 0.0}, undetermined="2 3"),
     "diode_island_link": Solved(),
-    "diode_island_link/gmin": Solved({"2": brentq(gmin_balance, 0, 0.5, xtol=1e-15)}),
+    "diode_island_link/gmin": Solved({"3": brentq(gmin_balance, 0, 0.5, xtol=1e-15)}),
     "is_zero": Solved({"2": 1.0, "D1": 0.0}, notes=("IS = 0",)),
     "is_1e-300": Solved({"2": 1.0, "D1": 1e-300 * np.exp(1 / VT)}),
     "neg_isat": Refused(("IS = -1e-14", "negative")),
