@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+
+B = TypeVar("B", bound="Branches")
 
 KINDS = "RVIDLC"
 
@@ -90,7 +92,7 @@ class Circuit:
     """The nodes and the physical branches of a netlist.
 
     Open elements are left out: C, and R of infinite resistance unless `.train` names it. A trained one stays as a
-    conductor of 0 S, so that it can take a conductance later.
+    conductor of 0 S, so that it can take a conductance later. `without` leaves out those at some nodes.
     """
 
     netlist: Netlist
@@ -101,6 +103,7 @@ class Circuit:
     ideal_diodes: IdealDiodes
     crossbars: tuple[Crossbar, ...]
     notes: tuple[tuple[At | None, str], ...]
+    dropped: Ints = field(default_factory=lambda: np.zeros(0, np.int64))  # nodes whose elements are left out
 
     @property
     def nodes(self) -> list[str]:
@@ -170,6 +173,25 @@ class Circuit:
                 return kind, i, i + 1
         known_names = ", ".join([*list(self.netlist.arrays)[:5], *names[:5]])
         raise SettingsError(f"no element '{name}' in {self.netlist.path}; there are {known_names} ...")
+
+    def without(self, nodes: Ints, note: tuple[At | None, str]) -> Circuit:
+        """The circuit without the elements that end at these nodes; the nodes stay, joined to nothing."""
+        gone = np.zeros(len(self.nodes), bool)
+        gone[nodes] = True
+        crossbars = tuple(
+            replace(x, g=np.where(gone[x.rows][:, None] | gone[x.cols], 0.0, x.g)) for x in self.crossbars
+        )
+        return replace(
+            self,
+            conductors=_kept(self.conductors, gone),
+            ties=_kept(self.ties, gone),
+            current_sources=_kept(self.current_sources, gone),
+            junctions=_kept(self.junctions, gone),
+            ideal_diodes=_kept(self.ideal_diodes, gone),
+            crossbars=crossbars,
+            notes=(*self.notes, note),
+            dropped=np.union1d(self.dropped, nodes),
+        )
 
     def to_networkx(self) -> nx.MultiGraph:
         """The circuit as a multigraph: an edge for each branch but those of 0 S, with `name`, `kind` and its value.
@@ -352,6 +374,13 @@ class _CircuitBuilder:
             self.pieces["conductors"].append((nodes, ground, -1, nodes, np.full(nodes.size, 1.0 / rshunt)))
 
 
+def _kept(branches: B, gone: NDArray[np.bool_]) -> B:
+    """The branches without an end that is gone."""
+    keep = ~(gone[branches.a] | gone[branches.b])
+    columns = {f.name: getattr(branches, f.name) for f in fields(branches)}
+    return replace(branches, **{name: x[:, keep] if name in ("e", "i") else x[keep] for name, x in columns.items()})
+
+
 def _branch_of_rows(branches: Branches, kind: str, start: int, stop: int) -> slice | None:
     """Rows start:stop of a netlist table as a slice of branches (both in deck order), None when some are missing."""
     of_kind = np.flatnonzero(branches.kind == KINDS.index(kind))
@@ -364,7 +393,8 @@ def _branch_of_rows(branches: Branches, kind: str, start: int, stop: int) -> sli
 
 def _batched(name: str, old: Floats, where: slice | None, value: Floats) -> Floats:
     """Put source values of shape (), (n,), (batch,) for n = 1, or (batch, n) in place; broadcasts the batch axis."""
-    assert where is not None  # every source of the table is a branch
+    if where is None:
+        raise SettingsError(f"{name}: it is left out, and cannot take a value, or not all of its members can")
     count = where.stop - where.start
     if value.ndim == 1 and count == 1:
         value = value[:, None]

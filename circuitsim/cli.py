@@ -68,6 +68,10 @@ Examples:
 )
 @click.option("--tol", type=float, metavar="X", help="Largest relative KCL error.  [default: 1e-9; 1e-5 with float32]")
 @click.option("--max-sweeps", type=int, default=100_000, show_default=True, metavar="N", help="Give up after N sweeps.")
+@click.option(
+    "--lenient", is_flag=True, help="Leave out islands that sources push into in vain, with a warning; solve the rest."
+)
+@click.option("--strict", is_flag=True, help="A voltage or a current that is not unique is an error.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of tables.")
 @click.option("--csv", "as_csv", is_flag=True, help="CSV on stdout: a column for each .output node, or each node.")
 @click.option(
@@ -82,6 +86,8 @@ def solve(
     dtype: str,
     tol: float | None,
     max_sweeps: int,
+    lenient: bool,
+    strict: bool,
     as_json: bool,
     as_csv: bool,
     npz: Path | None,
@@ -93,9 +99,9 @@ def solve(
     from circuitsim import Settings
     from circuitsim.io.files import check_target
     from circuitsim.io.inputs import apply_inputs
-    from circuitsim.io.output import Results, write_npz
+    from circuitsim.io.output import Results, warning_texts, write_npz
 
-    settings = Settings(method, backend, dtype, tol, max_sweeps)
+    settings = Settings(method, backend, dtype, tol, max_sweeps, lenient, strict)
     if npz is not None:
         check_target(npz)
     clock = time.perf_counter()
@@ -104,6 +110,8 @@ def solve(
     solution = _solve(apply_inputs(circuit, inputs), settings, quiet)
     seconds = {"parse": parsed - clock, **solution.seconds, "total": time.perf_counter() - clock}
     results = Results(solution)
+    if not quiet:
+        _print_warnings([*warning_texts(solution.circuit)[len(circuit.notes) :], *results.remarks])
     try:
         if npz is not None:
             write_npz(results, npz)
@@ -120,22 +128,27 @@ def solve(
     + _EXIT_CODES
 )
 @click.argument("file", type=click.Path(path_type=Path))
+@click.option("--lenient", is_flag=True, help="Leave out islands that sources push into in vain, with a warning.")
+@click.option("--strict", is_flag=True, help="Islands that nothing joins to ground, and loops of sources, are errors.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of a table, of faults too.")
-def check(file: Path, as_json: bool) -> None:
+def check(file: Path, lenient: bool, strict: bool, as_json: bool) -> None:
     """Say what a netlist holds, how it is arranged for solving, and what is wrong with it. Nothing is solved."""
     from circuitsim import compile_problem
     from circuitsim.io.inventory import inventory, print_inventory
-    from circuitsim.io.output import write_json
+    from circuitsim.io.output import warning_texts, write_json
     from circuitsim.io.tables import console
 
     try:
         circuit = _load(file)
-        problem = compile_problem(circuit)
+        problem = compile_problem(circuit, lenient)
         problem.drive(slice(0, 1))  # finds sources that no voltages satisfy
+        if strict:
+            problem.check_unique()
     except NetlistError as error:
         if as_json:
             write_json(_fault(error), sys.stdout)
         raise
+    _print_warnings(warning_texts(problem.circuit)[len(circuit.notes) :])
     found = inventory(problem)
     if as_json:
         write_json({"status": "OK", **found}, sys.stdout)

@@ -13,6 +13,7 @@ from circuitsim.errors import SettingsError
 from circuitsim.laws import branch_current
 from circuitsim.residual import outflow, shift, violation
 from circuitsim.units import tie_currents as currents_of_ties
+from circuitsim.units import unique_ties
 
 if TYPE_CHECKING:
     from circuitsim.solution import Solution
@@ -21,9 +22,11 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _WORK = 4_000_000  # branch currents held at once
+_ENORMOUS = 1e6  # A
 
 
-def _tiles(rows: int, branches: int) -> list[slice]:
+def tiles(rows: int, branches: int) -> list[slice]:
+    """The rows of a batch, so many at a time that a number for each branch is no burden."""
     size = max(1, _WORK // max(branches, 1))
     return [slice(i, min(i + size, rows)) for i in range(0, rows, size)]
 
@@ -76,6 +79,7 @@ def _out_of_nodes(solution: Solution, rows: slice) -> Floats:
         (c.ideal_diodes, ideal_currents(solution, rows)),
     ]
     for branches, current in currents:
+        current = np.where(branches.a == branches.b, 0.0, current)  # to itself: nothing, not even rounding
         np.add.at(out, branches.a, current.T)
         np.subtract.at(out, branches.b, current.T)
     v = solution.voltages(rows=rows)
@@ -97,17 +101,22 @@ def _crossbar_drops(solution: Solution, x: Crossbar, rows: slice) -> Floats:
     return solution.drops(a, b, rows).reshape(-1, *x.g.shape)
 
 
+def _known_drops(solution: Solution, x: Crossbar) -> Floats:
+    """The same for all rows of the batch; NaN at lines that are left out."""
+    dropped = solution.circuit.dropped
+    gone = np.isin(x.rows, dropped)[:, None] | np.isin(x.cols, dropped)
+    return np.where(gone, np.nan, _crossbar_drops(solution, x, slice(0, solution.batch)))
+
+
 def tie_currents(solution: Solution) -> tuple[Floats, NDArray[np.bool_]]:
     """Currents of the voltage sources and shorts by KCL, (batch, n_ties), and which are unique."""
     c, forest = solution.circuit, solution.problem.topology.forest
     pieces = []
-    unique = np.ones(len(c.ties), bool)
     branches = len(c.conductors) + len(c.junctions) + len(c.nodes)
-    for rows in _tiles(solution.batch, branches):
+    for rows in tiles(solution.batch, branches):
         out = _out_of_nodes(solution, rows)[:, forest.nodes]
-        current, unique = currents_of_ties(c, forest, out)
-        pieces.append(current)
-    return np.concatenate(pieces), unique
+        pieces.append(currents_of_ties(c, forest, out))
+    return np.concatenate(pieces), unique_ties(c, forest)
 
 
 def element_current(solution: Solution, name: str) -> Floats:
@@ -115,8 +124,7 @@ def element_current(solution: Solution, name: str) -> Floats:
     c = solution.circuit
     for x in c.crossbars:
         if x.name.lower() == name.lower():
-            v = _crossbar_drops(solution, x, slice(0, solution.batch))
-            return x.g * v
+            return x.g * _known_drops(solution, x)
     kind, start, stop = c.rows_of(name)
     total = np.zeros((solution.batch, stop - start))
     groups: list[Branches] = [c.conductors, c.ties, c.current_sources, c.junctions, c.ideal_diodes]
@@ -125,7 +133,21 @@ def element_current(solution: Solution, name: str) -> Floats:
         if chosen.size:
             current, forward = _branch_currents(solution, branches, chosen)
             np.add.at(total.T, branches.row[chosen] - start, (current * forward).T)
+    table = c.netlist.tables[kind]
+    total[:, np.isin(table.a[start:stop], c.dropped) | np.isin(table.b[start:stop], c.dropped)] = np.nan
     return total if name.lower() in c.netlist.arrays else total[:, 0]
+
+
+def enormous_currents(solution: Solution) -> list[tuple[int, float, float]]:
+    """Nonlinear branches of a voltage that the sources fix and of more than 1e6 A: (branch, V, A) in the worst row."""
+    j, closed = solution.circuit.junctions, solution.problem.topology.closed_junctions
+    if not closed.size:
+        return []
+    v = solution.drops(j.a[closed], j.b[closed])
+    amperes = branch_current(j.law[closed], j.params[closed], v)[0]
+    worst = np.abs(amperes).argmax(axis=0)
+    pairs = [(int(k), float(v[r, n]), float(amperes[r, n])) for n, (k, r) in enumerate(zip(closed, worst, strict=True))]
+    return [found for found in pairs if abs(found[2]) > _ENORMOUS]
 
 
 def _branch_currents(solution: Solution, branches: Branches, chosen: Ints) -> tuple[Floats, Floats]:
@@ -151,7 +173,7 @@ def element_power(solution: Solution, name: str) -> Floats:
     c = solution.circuit
     for x in c.crossbars:
         if x.name.lower() == name.lower():
-            v = _crossbar_drops(solution, x, slice(0, solution.batch))
+            v = _known_drops(solution, x)
             return x.g * v * v
     kind, start, stop = c.rows_of(name)
     if kind == "C":
@@ -159,34 +181,3 @@ def element_power(solution: Solution, name: str) -> Floats:
     table = c.netlist.tables[kind]
     v = solution.drops(table.a[start:stop], table.b[start:stop])
     return element_current(solution, name) * (v if name.lower() in c.netlist.arrays else v[:, 0])
-
-
-def determined_nodes(solution: Solution) -> NDArray[np.bool_]:
-    """Nodes whose voltage is unique: joined to ground by resistors, ties, and diodes that hold them there.
-
-    A Shockley diode always does (its law is strictly monotone), a piecewise-linear or ideal one when it conducts.
-    """
-    t, c = solution.problem.topology, solution.circuit
-    islands = t.islands
-    if not islands.arcs:
-        return islands.part == 0
-    holds = np.zeros(islands.n_parts, bool)
-    reached = np.ones(islands.n_parts, bool)
-    for row in range(solution.batch):
-        rows = slice(row, row + 1)
-        ideal = ideal_currents(solution, rows)[0]
-        j = c.junctions
-        slope = branch_current(j.law, j.params, solution.drops(j.a, j.b, rows)[0])[1]
-        holds[:] = False
-        holds[0] = True
-        pairs = [
-            (a, b) for a, b, _, group, k in islands.arcs if (ideal[k] if group == "ideal_diodes" else slope[k]) > 0
-        ]
-        growing = True
-        while growing:
-            growing = False
-            for a, b in pairs:
-                if holds[a] != holds[b]:
-                    holds[a] = holds[b] = growing = True
-        reached &= holds
-    return reached[islands.part]

@@ -45,14 +45,24 @@ class NetlistError(CircuitError):
 
 
 class TopologyError(NetlistError):
-    """The circuit has no solution, or no meaning, whatever solver is used; `nodes` and `elements` are the witness."""
+    """The circuit has no solution, or no meaning, whatever solver is used; `nodes` and `elements` are the witness.
+
+    `is_cut`: the nodes are all those of an island that sources push a current into (or draw from) that cannot leave;
+    without them the rest may have a solution.
+    """
 
     def __init__(
-        self, message: str, at: At | None = None, nodes: Sequence[str] = (), elements: Sequence[str] = ()
+        self,
+        message: str,
+        at: At | None = None,
+        nodes: Sequence[str] = (),
+        elements: Sequence[str] = (),
+        is_cut: bool = False,
     ) -> None:
         super().__init__(message, at)
         self.nodes = tuple(nodes)
         self.elements = tuple(elements)
+        self.is_cut = is_cut
 
 
 class SettingsError(CircuitError):

@@ -1,22 +1,25 @@
 """Islands: parts of a circuit without a resistive path to ground. What they may float on, and what no voltages can fix.
 
 KCL on an island is solvable exactly when its net injected current can be routed to ground through diodes, forward in
-any amount (a Shockley diode's reverse current is at most IS without breakdown): a maximum flow, whose minimum cut is
-the witness when it fails.
+any amount (laws.most_current says how much else: a Shockley diode's reverse current is at most IS without breakdown):
+a maximum flow, whose minimum cut is the witness when it fails.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from math import fsum
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from circuitsim.circuit import Circuit
+from circuitsim.circuit import Branches, Circuit
 from circuitsim.errors import TopologyError
-from circuitsim.laws import Law
+from circuitsim.laws import most_current
+from circuitsim.units import listed
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -25,85 +28,170 @@ _BALANCE = 1e-12  # of the sum of the sources' absolute currents: rounding when 
 
 
 @dataclass(frozen=True)
+class Arcs:
+    """The diodes between parts: each carries at most `most` amperes from part `a` to part `b`."""
+
+    a: Ints  # (n,) part
+    b: Ints
+    most: Floats  # A
+    ideal: NDArray[np.bool_]  # which of circuit.ideal_diodes or circuit.junctions it is
+    branch: Ints
+
+    def __len__(self) -> int:
+        return self.a.size
+
+
+@dataclass(frozen=True)
 class Islands:
     """Parts joined by resistors and ties. `part[node]`: 0 holds ground; parts 1 ... n_parts - 1 are islands.
 
     `pins` are the nodes set to 0 V because nothing at all joins their part to ground: the first node (in deck order)
-    of each group of islands that diodes join. `arcs` are the diodes between parts: (from, to, most amperes, branch
-    kind, branch).
+    of each group of islands that diodes join.
     """
 
     part: Ints  # (n_nodes,)
     n_parts: int
     pins: Ints
     pinned: NDArray[np.bool_]  # (n_nodes,) in a group that is pinned
-    arcs: tuple[tuple[int, int, float, str, int], ...]
+    arcs: Arcs
 
-    def check(self, circuit: Circuit, i: Floats) -> None:
-        """Raise TopologyError when source currents `i` (rows, n_sources) cannot leave, or reach, an island."""
-        if self.n_parts <= 1:
-            return
+    def check(self, circuit: Circuit, i: Floats, first_row: int = 0) -> None:
+        """Raise TopologyError when source currents `i` (rows, n_sources) cannot leave, or reach, an island.
+
+        They are those of the batch rows from `first_row` on; the error names the first row that fails.
+        """
         s = circuit.current_sources
-        for row in np.unique(i, axis=0):
-            net = np.zeros(self.n_parts)
-            np.add.at(net, self.part[s.b], row)
-            np.subtract.at(net, self.part[s.a], row)
-            size = np.bincount(self.part[s.b], abs(row), self.n_parts) + np.bincount(
-                self.part[s.a], abs(row), self.n_parts
-            )
-            net[np.abs(net) <= _BALANCE * size] = 0.0
-            net[0] = 0.0
-            if net.any():
-                self._route(circuit, net, push=True)
-                self._route(circuit, net, push=False)
-
-    def _route(self, circuit: Circuit, net: Floats, push: bool) -> None:
-        """One max-flow: all that is pushed into islands must get out (push), all that is drawn must get in."""
-        import networkx as nx
-
-        sign = 1.0 if push else -1.0
-        graph = nx.DiGraph()
-        graph.add_node("source")
-        graph.add_edge(0, "sink")
-        for p in np.flatnonzero(net).tolist():
-            if sign * net[p] > 0:
-                graph.add_edge("source", p, capacity=abs(net[p]))
-            else:
-                graph.add_edge(p, "sink", capacity=abs(net[p]))
-        for a, k, most, _, _ in self.arcs:
-            ends = (a, k) if push else (k, a)
-            old = graph.get_edge_data(*ends, default={"capacity": 0.0}).get("capacity", np.inf)
-            graph.add_edge(*ends, **({} if np.isinf(old + most) else {"capacity": old + most}))
-        wanted = float(np.maximum(sign * net, 0.0).sum())
-        if wanted == 0.0:
+        if self.n_parts <= 1 or not len(s):
             return
-        flow, (stuck, _) = nx.minimum_cut(graph, "source", "sink")
-        if flow < wanted * (1.0 - 1e-9):
-            self._blame(circuit, net, {p for p in stuck if p != "source"}, push)
+        ends, sources = np.concatenate([self.part[s.b], self.part[s.a]]), np.tile(np.arange(len(s)), 2)
+        signs = np.repeat([1.0, -1.0], len(s))
+        into = sparse.csr_array((signs, (ends, sources)), shape=(self.n_parts, len(s)))  # a source within: 1 - 1 = 0
+        net, size = (into @ i.T).T, (abs(into) @ np.abs(i).T).T
+        net[(np.abs(net) <= _BALANCE * size) | (np.arange(self.n_parts) == 0)] = 0.0
+        rows = np.flatnonzero(net.any(axis=1))
+        if rows.size > 1:
+            rows = rows[np.sort(np.unique(net[rows], axis=0, return_index=True)[1])]
+        for row in rows.tolist():
+            for push in (True, False):
+                stuck = self._stuck(net[row] if push else -net[row], size[row], push)
+                if stuck.size:
+                    self._blame(circuit, float(net[row, stuck].sum()), stuck, first_row + row if len(i) > 1 else None)
 
-    def _blame(self, circuit: Circuit, net: Floats, parts: set[int], push: bool) -> None:
-        inside = np.isin(self.part, list(parts))
+    def _stuck(self, net: Floats, size: Floats, push: bool) -> Ints:
+        """Parts into which more is pushed than can get out together; with `push` false all flows are reversed."""
+        if not (net > 0).any():
+            return np.zeros(0, np.int64)
+        tail, head = (self.arcs.a, self.arcs.b) if push else (self.arcs.b, self.arcs.a)
+        most, unlimited = self.arcs.most, np.isinf(self.arcs.most)
+        free = np.zeros(self.n_parts, bool)  # what reaches ground without a limit: no part of a cut
+        backwards = _graph(head[unlimited], tail[unlimited], self.n_parts)
+        free[csgraph.breadth_first_order(backwards, 0, return_predecessors=False)] = True
+        inner, leaving = ~free[tail] & ~free[head], ~free[tail] & free[head]
+        exits = np.bincount(tail[leaving], most[leaving], self.n_parts)
+        flow = _Flow(np.maximum(net, 0.0).tolist(), (exits + np.maximum(-net, 0.0)).tolist())
+        for a, b, amperes in zip(tail[inner].tolist(), head[inner].tolist(), most[inner].tolist(), strict=True):
+            flow.join(a, b, amperes)
+        for cut in flow.cuts(np.flatnonzero(~free).tolist()):  # judged by its own sources alone
+            out = ~free[tail] & np.isin(tail, cut) & ~np.isin(head, cut)
+            if fsum(net[cut]) - fsum(most[out]) > _BALANCE * fsum(size[cut]):
+                return np.array(sorted(cut), np.int64)
+        return np.zeros(0, np.int64)
+
+    def _blame(self, circuit: Circuit, amperes: float, parts: Ints, row: int | None) -> None:
+        inside, arcs = np.isin(self.part, parts), self.arcs
         s = circuit.current_sources
         crossing = np.flatnonzero(inside[s.a] != inside[s.b])
         sources = [circuit.element(s, int(k)) for k in crossing]
-        diodes = [
-            circuit.element(getattr(circuit, group), k)
-            for a, b, _, group, k in self.arcs
-            if (a in parts) != (b in parts)
-        ]
+        across = np.flatnonzero(np.isin(arcs.a, parts) != np.isin(arcs.b, parts)).tolist()
+        groups: dict[bool, Branches] = {True: circuit.ideal_diodes, False: circuit.junctions}
+        diodes = [circuit.element(groups[bool(arcs.ideal[k])], int(arcs.branch[k])) for k in across]
+        diodes = list(dict.fromkeys(diodes))
         nodes = [circuit.nodes[k] for k in np.flatnonzero(inside).tolist()]
         shown = ", ".join(nodes[:5]) + (f" and {len(nodes) - 5} more" if len(nodes) > 5 else "")
-        blocked = f" ({', '.join(dict.fromkeys(diodes))} blocks it)" if diodes else ""
+        blocked = f" ({listed(diodes)} blocks it)" if diodes else ""
+        push = amperes > 0
         verb = ("push" if push else "draw") + ("es" if push else "s") * (len(sources) == 1)
-        amperes = abs(sum(float(net[p]) for p in parts))
+        of_row = "" if row is None else f" (batch row {row})"
         raise TopologyError(
-            f"node {shown}: {', '.join(sources[:5])} {verb} a net {amperes:g} A "
-            f"{'into' if push else 'from'} it, and no element can carry this current {'away' if push else 'there'}"
-            f"{blocked}; connect it to ground with a resistor, or balance the sources",
+            f"node {shown}: {', '.join(sources[:5])} {verb} a net {abs(amperes):g} A "
+            f"{'into' if push else 'from'} it{of_row}, and no element can carry this current "
+            f"{'away' if push else 'there'}{blocked}; connect it to ground with a resistor, or balance the sources",
             circuit.at(s, int(crossing[0])),
             nodes=nodes,
-            elements=[*sources, *dict.fromkeys(diodes)],
+            elements=[*sources, *diodes],
+            is_cut=True,
         )
+
+
+class _Flow:
+    """Whether what is pushed into parts can get out: trees are pruned leaf by leaf, the rest is one maximum flow."""
+
+    def __init__(self, pushed: list[float], exits: list[float]) -> None:
+        self.pushed, self.exits = pushed, exits  # A, of each part; both change as leaves are pruned
+        self.arcs: dict[int, dict[int, float]] = {}  # most amperes from part to part, in both directions of a pair
+        self.children: dict[int, list[int]] = {}  # leaves pruned into a part, that belong to a cut which holds it
+
+    def join(self, a: int, b: int, amperes: float) -> None:
+        """An arc; parallel ones add up."""
+        out, back = self.arcs.setdefault(a, {}), self.arcs.setdefault(b, {})
+        out[b] = out.get(b, 0.0) + amperes
+        back.setdefault(a, 0.0)
+
+    def cuts(self, parts: list[int]) -> Iterator[list[int]]:
+        """Sets of parts that may have more pushed into them than can get out; none, if none has."""
+        ready = [p for p in parts if len(self.arcs.get(p, ())) <= 1]
+        while ready:
+            p = ready.pop()
+            arcs = self.arcs.pop(p, {})
+            excess = self.pushed[p] - self.exits[p]
+            out = sum(arcs.values())
+            if excess > out:
+                yield self._with_children([p])
+                excess = out  # but for rounding
+            for q in arcs:  # at most one
+                back = self.arcs[q].pop(p)
+                if excess > 0:
+                    self.pushed[q] += excess
+                else:
+                    self.exits[q] += min(back, -excess)
+                if excess > 0 or back > -excess:
+                    self.children.setdefault(q, []).append(p)
+                if len(self.arcs[q]) == 1:
+                    ready.append(q)
+        core = {p: arcs for p, arcs in self.arcs.items() if arcs}
+        seen: set[int] = set()
+        for first in core:
+            group, ready = [], [first]
+            while ready:
+                p = ready.pop()
+                if p not in seen:
+                    seen.add(p)
+                    group.append(p)
+                    ready += core[p]
+            if any(self.pushed[p] > self.exits[p] for p in group):
+                yield self._with_children(self._least_cut({p: core[p] for p in group}))
+
+    def _with_children(self, parts: list[int]) -> list[int]:
+        found, ready = [], list(parts)
+        while ready:
+            found.append(ready.pop())
+            ready += self.children.get(found[-1], [])
+        return found
+
+    def _least_cut(self, core: dict[int, dict[int, float]]) -> list[int]:
+        """The sources' side of a least cut of connected parts that all lie on loops."""
+        import networkx as nx
+
+        graph = nx.DiGraph()
+        for p, arcs in core.items():
+            graph.add_edge("from", p, capacity=self.pushed[p])
+            graph.add_edge(p, "to", capacity=self.exits[p])
+            graph.add_edges_from((p, q, {} if np.isinf(most) else {"capacity": most}) for q, most in arcs.items())
+        return sorted(nx.minimum_cut(graph, "from", "to")[1][0] - {"from"})
+
+
+def _graph(tail: Ints, head: Ints, n: int) -> sparse.csr_array:
+    return sparse.coo_array((np.ones(tail.size, np.int8), (tail, head)), shape=(n, n)).tocsr()
 
 
 def find_islands(circuit: Circuit, root: Ints) -> Islands:
@@ -119,12 +207,12 @@ def find_islands(circuit: Circuit, root: Ints) -> Islands:
         part = _parts(n, root, edges + [_every(x.g, x.rows, x.cols) for x in circuit.crossbars])
     n_parts = int(part.max(initial=0)) + 1
     if n_parts == 1:
-        return Islands(part, 1, np.zeros(0, np.int64), np.zeros(n, bool), ())
+        return Islands(part, 1, np.zeros(0, np.int64), np.zeros(n, bool), _arcs(circuit, part))
     j, d = circuit.junctions, circuit.ideal_diodes
     joined = _parts(n_parts, np.arange(n_parts), [(part[j.a], part[j.b]), (part[d.a], part[d.b])])
     group = joined[part]
     first = np.unique(group, return_index=True)[1]
-    return Islands(part, n_parts, root[first[1:]], group > 0, tuple(_arcs(circuit, part)))
+    return Islands(part, n_parts, root[first[1:]], group > 0, _arcs(circuit, part))
 
 
 def _sample(g: Floats, rows: Ints, cols: Ints) -> tuple[Ints, Ints]:
@@ -156,20 +244,20 @@ def _parts(n: int, root: Ints, edges: list[tuple[Ints, Ints]]) -> Ints:
     return rank[inverse]
 
 
-def _arcs(circuit: Circuit, part: Ints) -> list[tuple[int, int, float, str, int]]:
+def _arcs(circuit: Circuit, part: Ints) -> Arcs:
     """Which parts a diode can carry current between, forward and in reverse, and how much."""
-    arcs: list[tuple[int, int, float, str, int]] = []
     d, j = circuit.ideal_diodes, circuit.junctions
-    for k in np.flatnonzero(part[d.a] != part[d.b]).tolist():
-        arcs.append((int(part[d.a[k]]), int(part[d.b[k]]), np.inf, "ideal_diodes", k))
-    for k in np.flatnonzero(part[j.a] != part[j.b]).tolist():
-        a, b = int(part[j.a[k]]), int(part[j.b[k]])
-        p = j.params[k]
-        if j.law[k] == Law.SHOCKLEY:
-            forward = np.inf
-            reverse = np.inf if np.isfinite(p[3]) or p[5] > 0 else float(p[0])
-        else:
-            forward, reverse = (np.inf if p[0] > 0 else 0.0), (np.inf if p[2] > 0 else 0.0)
-        arcs += [(a, b, forward, "junctions", k)] if forward else []
-        arcs += [(b, a, reverse, "junctions", k)] if reverse else []
-    return arcs
+    ideal = np.flatnonzero(part[d.a] != part[d.b])
+    other = np.flatnonzero(part[j.a] != part[j.b])
+    forward, reverse = most_current(j.law[other], j.params[other])
+    a, b = part[j.a[other]], part[j.b[other]]
+    most = np.concatenate([np.full(ideal.size, np.inf), forward, reverse])
+    arcs = Arcs(
+        np.concatenate([part[d.a[ideal]], a, b]),
+        np.concatenate([part[d.b[ideal]], b, a]),
+        most,
+        np.arange(most.size) < ideal.size,
+        np.concatenate([ideal, other, other]),
+    )
+    kept = most > 0
+    return Arcs(*(getattr(arcs, f.name)[kept] for f in fields(Arcs)))

@@ -119,6 +119,24 @@ def _adjusted_breakdown(bv: float, ibv: Floats, saturation: Floats, vt: Floats) 
     return np.where(ratio < bv / vt, bv, x)
 
 
+def most_current(law: NDArray[np.int8], params: Floats) -> tuple[Floats, Floats]:
+    """The most that branches can carry forward, and in reverse, at any voltage, (m,) each, A; inf without a limit."""
+    pwl = law == Law.PWL
+    unlimited = np.isfinite(params[:, 3]) | (params[:, 5] > 0)  # of a Shockley diode in reverse: breakdown, gmin
+    forward = np.where(~pwl | (params[:, 0] > 0), np.inf, 0.0)
+    reverse = np.where(pwl, np.where(params[:, 2] > 0, np.inf, 0.0), np.where(unlimited, np.inf, params[:, 0]))
+    return forward, reverse
+
+
+def flat_room(law: NDArray[np.int8], params: Floats, v: Floats) -> tuple[Floats, Floats]:
+    """How far the voltages v (..., m) may fall, and rise, without a change of current, V; 0 where the law is strict."""
+    pwl = law == Law.PWL
+    flat = pwl & (branch_current(law, params, v)[1] == 0)
+    fall = np.where(params[:, 2] > 0, v + params[:, 3], np.inf)
+    rise = np.where(params[:, 0] > 0, params[:, 1] - v, np.inf)
+    return np.where(flat, np.maximum(fall, 0.0), 0.0), np.where(flat, np.maximum(rise, 0.0), 0.0)
+
+
 def branch_current(law: NDArray[np.int8], params: Floats, v: Floats) -> tuple[Floats, Floats]:
     """Currents (A) and slopes (S) of m branches at voltages v; shapes: law (m,), params (m, N_PARAMS), v (..., m)."""
     current, slope = np.zeros(v.shape), np.zeros(v.shape)

@@ -8,6 +8,7 @@ from scipy import sparse
 
 from circuitsim.circuit import Branches, Circuit
 from circuitsim.coloring import color_units
+from circuitsim.feasibility import diode_cycles
 from circuitsim.islands import Islands, find_islands
 from circuitsim.topology import Dense, Scatter, Side, Topology, flat_ends
 from circuitsim.units import TieForest, tie_forest
@@ -150,6 +151,7 @@ class _Placement:
             closed_junctions=closed,
             closed_fixed=self._difference(j.a[closed], j.b[closed]),
             ideal_fixed=self._difference(ideal.a, ideal.b),
+            diode_cycles=diode_cycles(c, root),
             ideal_closed=np.flatnonzero(ia == ik),
             lower_diodes=lower,
             lower_units=ik[lower],

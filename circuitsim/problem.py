@@ -22,11 +22,12 @@ from scipy import sparse
 
 from circuitsim.circuit import Circuit
 from circuitsim.errors import TopologyError
+from circuitsim.feasibility import check_diodes
 from circuitsim.islands import find_islands
 from circuitsim.laws import MAX_EXPONENT, Law
 from circuitsim.placement import build_topology
 from circuitsim.topology import Dense, FlatBranches, Topology, flat_branches
-from circuitsim.units import check_loops, ties_above
+from circuitsim.units import check_loops, listed, unique_ties
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -132,7 +133,7 @@ class Problem:
         for spec, g in zip(t.dense, v.dense, strict=True):
             _add_dense_drive(injection, fixed_abs if plain else None, spec, g, fixed)
         i = self.source_currents(rows)
-        t.islands.check(self.circuit, i)
+        t.islands.check(self.circuit, i, rows.start)
         source_flow = _times(t.source_incidence, i)
         source_abs = _times(abs(t.source_incidence), np.abs(i))
         if source_abs.any():
@@ -148,12 +149,10 @@ class Problem:
 
     def _bounds(self, fixed: Floats, first_row: int) -> tuple[Floats, Floats]:
         t = self.topology
-        ideal = self.circuit.ideal_diodes
-        difference = fixed @ t.ideal_fixed.T  # fixed part of anode minus cathode voltage
-        room = ideal.vf - difference
-        if (room[:, t.ideal_closed] < -_tolerance(fixed)).any():
-            row, k = (int(x) for x in np.argwhere(room[:, t.ideal_closed] < -_tolerance(fixed))[0])
-            self._infeasible(first_row + row, [int(t.ideal_closed[k])], -float(room[row, t.ideal_closed[k]]))
+        room = self.circuit.ideal_diodes.vf - fixed @ t.ideal_fixed.T  # fixed part of anode minus cathode voltage
+        e = self.circuit.ties.e
+        e = e[first_row : first_row + room.shape[0]] if e.shape[0] > 1 else e
+        check_diodes(self.circuit, t.forest, t.diode_cycles, e, room, first_row)
         lower, upper = -room[:, t.lower_diodes], room[:, t.upper_diodes]
         if (lower == lower[:1]).all() and (upper == upper[:1]).all():
             lower, upper = lower[:1], upper[:1]
@@ -161,15 +160,6 @@ class Problem:
         hi = np.full((t.n_free, lower.shape[0]), np.inf)
         np.maximum.at(lo, t.lower_units, lower.T)
         np.minimum.at(hi, t.upper_units, upper.T)
-        if (lo - hi > _tolerance(fixed)).any():
-            u, row = (int(x) for x in np.argwhere(lo - hi > _tolerance(fixed))[0])
-            witness = [
-                int(t.lower_diodes[k]) for k in np.flatnonzero(t.lower_units == u) if lower[row, k] == lo[u, row]
-            ][:1]
-            witness += [
-                int(t.upper_diodes[k]) for k in np.flatnonzero(t.upper_units == u) if upper[row, k] == hi[u, row]
-            ][:1]
-            self._infeasible(first_row + row, witness, float(lo[u, row] - hi[u, row]))
         return np.ascontiguousarray(lo.T), np.ascontiguousarray(np.maximum(hi, lo).T)
 
     def _check_overflow(self, fixed: Floats) -> None:
@@ -196,21 +186,12 @@ class Problem:
                 elements=[name],
             )
 
-    def _infeasible(self, row: int, diodes: list[int], volts: float) -> None:
-        circuit = self.circuit
-        ideal, forest = circuit.ideal_diodes, self.topology.forest
-        ends = [int(node) for k in diodes for node in (ideal.a[k], ideal.b[k])]
-        ties = dict.fromkeys(tie for node in ends for tie in ties_above(forest, node))
-        sources = [circuit.element(circuit.ties, k) for k in ties]
-        names = [circuit.element(ideal, k) for k in diodes]
-        of_row = f" (batch row {row})" if self.batch > 1 else ""
-        raise TopologyError(
-            f"loop of voltage sources {', '.join(sources)} and ideal diodes {' and '.join(names)} that no voltages "
-            f"satisfy: the sources push {volts:g} V forward through the diodes{of_row}; put a resistor in the loop",
-            circuit.at(circuit.ideal_diodes, diodes[-1]),
-            nodes=[circuit.nodes[circuit.ideal_diodes.b[k]] for k in diodes],
-            elements=[*sources, *names],
-        )
+    def check_unique(self) -> None:
+        """Raise TopologyError for what cannot be unique whatever the diodes do: pinned islands, loops of sources."""
+        c, t = self.circuit, self.topology
+        nodes = [c.nodes[k] for k in np.flatnonzero(t.islands.pinned).tolist()]
+        ties = np.flatnonzero(~unique_ties(c, t.forest))
+        refuse_loose(nodes, [c.element(c.ties, k) for k in ties.tolist()])
 
     def source_currents(self, rows: slice) -> Floats:
         """The current sources' values for some rows of the batch, (rows or 1, n_sources), A."""
@@ -279,17 +260,39 @@ def _times(matrix: sparse.csr_array, rows: Floats) -> Floats:
     return np.ascontiguousarray((matrix @ rows.T).T)
 
 
-def _tolerance(fixed: Floats) -> float:
-    """Rounding allowance for comparing sums of source voltages."""
-    return 1e-12 * float(np.abs(fixed).max(initial=0.0))
+def refuse_loose(nodes: list[str], elements: list[str]) -> None:
+    """Raise TopologyError when there are voltages or currents that are not unique: those of `--strict`."""
+    if nodes:
+        raise TopologyError(
+            f"strict: the voltage of {len(nodes):,} nodes is not unique ({listed(nodes)}); join them to ground",
+            nodes=nodes,
+        )
+    if elements:
+        raise TopologyError(
+            f"strict: the current of {listed(elements)} is not unique; put a resistor in each loop of sources",
+            elements=elements,
+        )
 
 
-def compile_problem(circuit: Circuit) -> Problem:
-    """Arrange a circuit for solving. Raises TopologyError for loops of sources that no voltages satisfy."""
-    topology = build_topology(circuit)
-    problem = Problem(circuit, topology, _values(circuit, topology))
-    problem.fixed_potentials(slice(0, 1))
-    return problem
+def compile_problem(circuit: Circuit, lenient: bool = False) -> Problem:
+    """Arrange a circuit for solving. Raises TopologyError for loops of sources that no voltages satisfy.
+
+    lenient: leave out islands that sources push a current into (or draw from) that cannot leave, in any row of the
+    batch, with all elements at their nodes (Circuit.dropped) and a note in the circuit; other faults still are errors.
+    """
+    while True:
+        topology = build_topology(circuit)
+        problem = Problem(circuit, topology, _values(circuit, topology))
+        problem.fixed_potentials(slice(0, 1))
+        try:
+            if lenient:
+                topology.islands.check(circuit, circuit.current_sources.i)
+            return problem
+        except TopologyError as error:
+            if not error.is_cut:
+                raise
+            nodes = np.array([circuit.netlist.node(name) for name in error.nodes], np.int64)
+            circuit = circuit.without(nodes, (error.at, f"left out, with all elements at it: {error.message}"))
 
 
 def _values(circuit: Circuit, t: Topology) -> Values:

@@ -10,13 +10,14 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim import currents
+from circuitsim import currents, uniqueness
 from circuitsim.backends.base import DTYPES
 from circuitsim.circuit import Circuit
 from circuitsim.errors import SettingsError
 from circuitsim.netlist.arrays import member_names, split_ranges
-from circuitsim.problem import Problem
+from circuitsim.problem import Problem, refuse_loose
 from circuitsim.residual import Residuals
+from circuitsim.units import listed
 
 Floats = NDArray[np.float64]
 
@@ -36,13 +37,19 @@ class Status(Enum):
 
 @dataclass(frozen=True)
 class Settings:
-    """How to solve. `tol` is the largest relative KCL violation (None: 1e-9 in float64, 1e-5 in float32)."""
+    """How to solve. `tol` is the largest relative KCL violation (None: 1e-9 in float64, 1e-5 in float32).
+
+    lenient  leave out islands that no currents satisfy, and solve the rest (problem.compile_problem)
+    strict   a voltage or a current that is not unique is an error
+    """
 
     method: str = "auto"
     backend: str = "auto"
     dtype: str = "float64"
     tol: float | None = None
     max_sweeps: int = 100_000
+    lenient: bool = False
+    strict: bool = False
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -106,12 +113,18 @@ class Solution:
         return v if ranges else v[:, 0]
 
     def voltages(self, nodes: NDArray[np.int64] | None = None, rows: slice | None = None) -> Floats:
-        """Voltages of these node indices (all: the order of `circuit.nodes`), (batch or rows, n), V."""
+        """Voltages of these node indices (all: the order of `circuit.nodes`), (batch or rows, n), V.
+
+        NaN at nodes that are left out (Circuit.dropped).
+        """
         if nodes is None:
             nodes = np.arange(len(self.circuit.nodes))
         rows = rows or slice(0, self.batch)
         x = self.x[rows] if self.low is None else self.x[rows] + self.low[:, rows].sum(axis=0)
-        return self.problem.node_voltages(x, self.problem.fixed_potentials(rows), nodes)
+        v = self.problem.node_voltages(x, self.problem.fixed_potentials(rows), nodes)
+        if self.circuit.dropped.size:
+            v[:, np.isin(nodes, self.circuit.dropped)] = np.nan
+        return v
 
     def drops(self, a: NDArray[np.int64], b: NDArray[np.int64], rows: slice | None = None) -> Floats:
         """Voltages from nodes `a` to nodes `b`, (rows, n), V, with all the digits that the solution holds."""
@@ -129,9 +142,66 @@ class Solution:
     @cached_property
     def tie_currents(self) -> tuple[Floats, NDArray[np.bool_]]:
         """Currents of voltage sources and shorts, (batch, n_ties), and which of them are unique."""
-        return currents.tie_currents(self)
+        current, unique = currents.tie_currents(self)
+        return current, unique & ~self.ambiguous[0]
+
+    @cached_property
+    def ambiguous(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Ties, and ideal diodes, in loops with ideal diodes that conduct: their currents are not unique."""
+        c = self.circuit
+        if not len(c.ideal_diodes):
+            return np.zeros(len(c.ties), bool), np.zeros(0, bool)
+        return uniqueness.ambiguous(self)
+
+    @cached_property
+    def _room(self) -> tuple[Floats, Floats]:
+        return uniqueness.part_room(self)
 
     @cached_property
     def determined(self) -> NDArray[np.bool_]:
         """For each node: whether its voltage is unique (False: on an island that can shift), in every row."""
-        return currents.determined_nodes(self)
+        islands = self.problem.topology.islands
+        if islands.n_parts == 1:
+            return np.ones(len(self.circuit.nodes), bool)
+        fall, rise = self._room
+        return ((fall == 0) & (rise == 0)).all(axis=0)[islands.part]
+
+    @property
+    def intervals(self) -> tuple[Floats, Floats] | None:
+        """Lowest and highest possible voltage of each node with all others of its part moving along, (batch, n_nodes).
+
+        None when all voltages are unique; -inf and inf where nothing bounds an island. No current changes.
+        """
+        if self.determined.all():
+            return None
+        part, v = self.problem.topology.islands.part, self.voltages()
+        fall, rise = self._room
+        return v - fall[:, part], v + rise[:, part]
+
+    @property
+    def remarks(self) -> list[str]:
+        """What is odd about this solution, in sentences: intervals, currents that are not unique, or are enormous."""
+        c, j = self.circuit, self.circuit.junctions
+        found = [
+            f"diode {c.element(j, k)}: the sources force {v:g} V across it, and it carries {amperes:.3g} A; put a "
+            "resistor in series, or give its model an RS"
+            for k, v, amperes in currents.enormous_currents(self)
+        ]
+        if self.batch == 1 and (bounds := self.intervals) is not None:
+            lo, hi = (bound[0] for bound in bounds)
+            for k in np.flatnonzero(~self.determined & (np.isfinite(lo) | np.isfinite(hi))).tolist():
+                low, high = (f"{x:.6g} V" if np.isfinite(x) else "" for x in (lo[k], hi[k]))
+                span = f"from {low[:-2]} to {high}" if low and high else f"from {low} up" if low else f"up to {high}"
+                found.append(f"node {c.nodes[k]}: any voltage {span}")
+        loose = list(dict.fromkeys(c.element(c.ideal_diodes, k) for k in np.flatnonzero(self.ambiguous[1]).tolist()))
+        if loose:
+            found.append(f"ideal diodes {listed(loose)}: a current can circulate through them; theirs are not unique")
+        return found
+
+    def check_unique(self) -> None:
+        """Raise TopologyError naming what is not unique: nodes, or else sources and ideal diodes."""
+        c = self.circuit
+        nodes = [c.nodes[k] for k in np.flatnonzero(~self.determined).tolist()]
+        ties = [c.element(c.ties, k) for k in np.flatnonzero(~self.tie_currents[1]).tolist()]
+        diodes = [c.element(c.ideal_diodes, k) for k in np.flatnonzero(self.ambiguous[1]).tolist()]
+        refuse_loose(nodes, list(dict.fromkeys(ties + diodes)))

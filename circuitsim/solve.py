@@ -55,7 +55,10 @@ def solve(
     """
     settings = settings or Settings()
     clock = time.perf_counter()
-    problem = circuit if isinstance(circuit, Problem) else compile_problem(circuit)
+    if isinstance(circuit, Problem) and not settings.lenient:
+        problem = circuit
+    else:
+        problem = compile_problem(circuit.circuit if isinstance(circuit, Problem) else circuit, settings.lenient)
     compiled = time.perf_counter()
     backend = backend or find_backend(settings.backend)
     solution = _solve(problem, settings, backend, start, progress)
@@ -63,6 +66,8 @@ def solve(
     solution = replace(solution, seconds=seconds)
     if raise_on_failure and not solution.solved:
         raise NotSolved(solution)
+    if settings.strict and solution.solved:
+        solution.check_unique()
     return solution
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from circuitsim.circuit import Circuit
+from circuitsim.feasibility import DiodeCycles
 from circuitsim.islands import Islands
 from circuitsim.linear import LinearSolver, choose_solver
 from circuitsim.units import TieForest
@@ -117,6 +118,7 @@ class Topology:
     closed_junctions: Ints  # nonlinear branches whose voltage the sources fix
     closed_fixed: sparse.csr_array  # (n_closed, n_fixed)
     ideal_fixed: sparse.csr_array  # (n_ideal, n_fixed)
+    diode_cycles: DiodeCycles
     ideal_closed: Ints  # ideal diodes whose voltage the sources fix
     lower_diodes: Ints  # known anode, free cathode: a lower bound
     lower_units: Ints

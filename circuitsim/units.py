@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,13 +10,14 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse import csgraph, linalg
 
-from circuitsim.circuit import Circuit, Ties
+from circuitsim.circuit import Circuit
 from circuitsim.errors import TopologyError
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-_LOOP_TOLERANCE = 1e-12  # of the largest voltage in a loop: rounding in 0.1 + 0.2 = 0.3
+LOOP_TOLERANCE = 1e-12  # of the largest voltage in a loop: rounding in 0.1 + 0.2 = 0.3
+_SHOWN = 10  # names in a message
 
 
 @dataclass(frozen=True)
@@ -95,42 +97,52 @@ def check_loops(circuit: Circuit, forest: TieForest, e: Floats, offsets: Floats,
     a = np.searchsorted(forest.nodes, ties.a[forest.chords])
     b = np.searchsorted(forest.nodes, ties.b[forest.chords])
     error = offsets[:, a] - offsets[:, b] - e[:, forest.chords]
-    largest = np.zeros((forest.nodes.size, offsets.shape[0]))  # of the tied group, at its root
-    np.maximum.at(largest, forest.root, np.abs(offsets).T)
-    scale = largest[forest.root[a]].T + np.abs(e[:, forest.chords])
-    bad = np.abs(error) > _LOOP_TOLERANCE * scale
-    if bad.any():
-        row, k = (int(i) for i in np.argwhere(bad)[0])
-        loop = [int(forest.chords[k]), *_path(forest, int(a[k]), int(b[k]))]
-        names = [circuit.element(ties, t) for t in loop]
-        latest = max(loop, key=lambda t: _place(circuit, ties, t))
-        of_row = f" in batch row {first_row + row}" if offsets.shape[0] > 1 else ""
-        fault = f"loop of voltage sources {', '.join(names)}: its voltages add up to"
-        cure = "put a resistor in the loop, or make the voltages agree"
-        if len(loop) == 1:
-            fault = (
-                f"voltage source {names[0]}: both its ends are at node {circuit.nodes[ties.a[latest]]}, and it asks for"
-            )
-            cure = "give it two nodes"
-        raise TopologyError(
-            f"{fault} {abs(error[row, k]):g} V instead of 0{of_row}; {cure}",
-            circuit.at(ties, latest),
-            nodes=[circuit.nodes[ties.a[t]] for t in loop],
-            elements=names,
-        )
+    for k in np.flatnonzero(error.any(axis=0)).tolist():  # summed again from the loop's own voltages alone
+        chord = int(forest.chords[k])
+        path = signed_path(forest, int(ties.a[chord]), int(ties.b[chord]))
+        loop = [chord, *(t for t, _ in path)]
+        terms = e[:, loop] * [-1.0, *(sign for _, sign in path)]
+        volts, allowed = np.abs(terms.sum(axis=1)), LOOP_TOLERANCE * np.abs(terms).max(axis=1)
+        if (volts > allowed).any():
+            row = int((volts > allowed).argmax())
+            _refuse_loop(circuit, loop, float(volts[row]), first_row + row if e.shape[0] > 1 else None)
 
 
-def _place(circuit: Circuit, ties: Ties, t: int) -> int:
-    at = circuit.at(ties, t)
-    return at.line if at else -1
+def _refuse_loop(circuit: Circuit, loop: list[int], volts: float, row: int | None) -> None:
+    ties = circuit.ties
+    names = [circuit.element(ties, t) for t in loop]
+    latest = max(loop, key=lambda t: at.line if (at := circuit.at(ties, t)) else -1)
+    of_row = "" if row is None else f" in batch row {row}"
+    fault = f"loop of voltage sources {listed(names)}: its voltages add up to"
+    cure = "put a resistor in the loop, or make the voltages agree"
+    if len(loop) == 1:
+        fault = f"voltage source {names[0]}: both its ends are at node {circuit.nodes[ties.a[latest]]}, and it asks for"
+        cure = "give it two nodes"
+    raise TopologyError(
+        f"{fault} {volts:g} V instead of 0{of_row}; {cure}",
+        circuit.at(ties, latest),
+        nodes=[circuit.nodes[ties.a[t]] for t in loop],
+        elements=names,
+    )
 
 
-def ties_above(forest: TieForest, node: int) -> list[int]:
-    """The ties between a node and the root of its tree; none for a node without ties."""
-    k = int(np.searchsorted(forest.nodes, node))
-    if k == forest.nodes.size or forest.nodes[k] != node:
+def listed(names: Sequence[str]) -> str:
+    """Names for a message; of many only the first."""
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def signed_path(forest: TieForest, a: int, b: int) -> list[tuple[int, float]]:
+    """The ties from node a to node b of one tied group, with signs: v[a] - v[b] = sum of sign e. Empty for a = b."""
+    if a == b:
         return []
-    return [int(forest.tie[i]) for i in _up(forest, k)[:-1]]
+    up_a, up_b = (_up(forest, int(np.searchsorted(forest.nodes, node))) for node in (a, b))
+    while len(up_a) > 1 and len(up_b) > 1 and up_a[-2] == up_b[-2]:
+        up_a.pop()
+        up_b.pop()
+    there = [(int(forest.tie[k]), float(forest.sign[k])) for k in up_a[:-1]]
+    back = [(int(forest.tie[k]), -float(forest.sign[k])) for k in up_b[:-1]]
+    return there + back[::-1]
 
 
 def _up(forest: TieForest, k: int) -> list[int]:
@@ -141,17 +153,19 @@ def _up(forest: TieForest, k: int) -> list[int]:
     return chain
 
 
-def _path(forest: TieForest, a: int, b: int) -> list[int]:
-    """The ties between two positions of one tree."""
-    up_a, up_b = _up(forest, a), _up(forest, b)
-    while len(up_a) > 1 and len(up_b) > 1 and up_a[-2] == up_b[-2]:
-        up_a.pop()
-        up_b.pop()
-    return [int(forest.tie[k]) for k in up_a[:-1] + up_b[:-1]]
+def unique_ties(circuit: Circuit, forest: TieForest) -> NDArray[np.bool_]:
+    """Which ties lie on no loop of ties: KCL alone gives their currents, unless ideal diodes close a loop."""
+    a, b = (np.searchsorted(forest.nodes, ends) for ends in (circuit.ties.a, circuit.ties.b))
+    unique = np.ones(a.size, bool)
+    if forest.chords.size:
+        chosen = np.flatnonzero(np.isin(forest.root[a], forest.root[a[forest.chords]]) & (a != b))
+        unique[chosen] = bridges(a[chosen], b[chosen])
+        unique[a == b] = False
+    return unique
 
 
-def tie_currents(circuit: Circuit, forest: TieForest, out_of_node: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-    """Currents (A) through the ties, a to b, and which of them are unique.
+def tie_currents(circuit: Circuit, forest: TieForest, out_of_node: Floats) -> Floats:
+    """Currents (A) through the ties, a to b, (batch, ties).
 
     `out_of_node` (batch, tied nodes): what the rest of the circuit carries away from each tied node; KCL asks the ties
     to bring it. Where ties form loops the split is not unique: the least-norm one is given, as equal resistances
@@ -160,9 +174,8 @@ def tie_currents(circuit: Circuit, forest: TieForest, out_of_node: Floats) -> tu
     ties = circuit.ties
     m, n = len(ties), forest.nodes.size
     currents = np.zeros((out_of_node.shape[0], m))
-    unique = np.ones(m, bool)
     if not m:
-        return currents, unique
+        return currents
     free = np.flatnonzero(forest.sign)
     # Column of tie t: leaves its node a (+1), enters b (-1). Restricted to non-roots and tree ties it is square.
     a, b = np.searchsorted(forest.nodes, ties.a), np.searchsorted(forest.nodes, ties.b)
@@ -177,23 +190,14 @@ def tie_currents(circuit: Circuit, forest: TieForest, out_of_node: Floats) -> tu
         matrix = sparse.csc_array((data[keep], (rows[keep], cols[keep])), shape=(free.size, free.size))
         solver = linalg.splu(matrix, permc_spec="COLAMD")
         currents[:, tree] = solver.solve(np.ascontiguousarray(-out_of_node[:, free].T)).T
-    looped = forest.chords
+    looped = np.flatnonzero(~unique_ties(circuit, forest) & (a != b))
     if looped.size:
-        group = forest.root
-        in_loop_group = np.isin(group[a], group[a[looped]])
-        chosen = np.flatnonzero(in_loop_group & (a != b))
-        self_loops = looped[a[looped] == b[looped]]
-        unique[self_loops] = False
-        real = np.setdiff1d(looped, self_loops)
-        if real.size:
-            tied_currents, determined = _least_norm(currents[:, chosen], a[chosen], b[chosen], n)
-            currents[:, chosen] = tied_currents
-            unique[chosen] &= determined
-    return currents, unique
+        currents[:, looped] = _least_norm(currents[:, looped], a[looped], b[looped], n)
+    return currents
 
 
-def _least_norm(currents: Floats, a: Ints, b: Ints, n: int) -> tuple[Floats, NDArray[np.bool_]]:
-    """Take the circulating part out of branch currents; say which branches no circulation can change."""
+def _least_norm(currents: Floats, a: Ints, b: Ints, n: int) -> Floats:
+    """Take the circulating part out of branch currents."""
     m = a.size
     incidence = sparse.csr_array(
         (np.concatenate([np.ones(m), -np.ones(m)]), (np.concatenate([a, b]), np.tile(np.arange(m), 2))), shape=(n, m)
@@ -203,10 +207,10 @@ def _least_norm(currents: Floats, a: Ints, b: Ints, n: int) -> tuple[Floats, NDA
         # The least-norm current with the same divergence: the potential part of `row`.
         potential = linalg.lsqr(incidence.T, row, atol=1e-15, btol=1e-15, iter_lim=10 * n + 100)[0]
         out[k] = incidence.T @ potential
-    return out, _bridges(a, b)
+    return out
 
 
-def _bridges(a: Ints, b: Ints) -> NDArray[np.bool_]:
+def bridges(a: Ints, b: Ints) -> NDArray[np.bool_]:
     """Which branches lie on no loop: removing one cuts its ends apart."""
     import networkx as nx
 

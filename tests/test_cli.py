@@ -452,3 +452,49 @@ def test_runs_as_a_module() -> None:
     with process("--version", stdout=subprocess.PIPE) as running:
         assert running.communicate()[0] == f"circuitsim, version {cs.__version__}\n"
         assert running.returncode == 0
+
+
+# ---- what has no solution, or more than one --------------------------------------------------------------------------
+
+STRAY = "stray\nV1 a 0 1\nR1 a 0 1k\nI1 0 x 2m\nRx x y 1\n"
+
+
+def test_lenient_solves_the_rest() -> None:
+    Path("stray.cir").write_text(STRAY)
+    assert run("solve", "stray.cir").exit_code == 2
+    assert run("check", "stray.cir").exit_code == 2
+    result = run("solve", "stray.cir", "--lenient", "--json")
+    assert result.exit_code == 0
+    data = json.loads(result.stdout)
+    assert data["voltages"] == {"a": 1.0, "x": None, "y": None}
+    assert data["undetermined"] == ["x", "y"] and data["currents"] == {"V1": -0.001}
+    told = "stray.cir:4: left out, with all elements at it: node x, y: I1 pushes a net 0.002 A into it"
+    assert any(text.startswith(told) for text in data["warnings"])
+    assert f"warning: {told}" in result.stderr
+    assert "nan" in run("solve", "stray.cir", "--lenient").stdout
+    result = run("check", "stray.cir", "--lenient")
+    assert result.exit_code == 0 and f"warning: {told}" in result.stderr
+
+
+def test_strict_refuses_what_is_not_unique() -> None:
+    Path("loop.cir").write_text("loop\nV1 a 0 1\nV2 a 0 1\nR1 a 0 1k\n")
+    for command in ("solve", "check"):
+        assert run(command, "divider.cir", "--strict").exit_code == 0
+        for file, words in (("floating.cir", "2 nodes is not unique (b, c)"), ("loop.cir", "current of V1, V2")):
+            assert run(command, file).exit_code == 0
+            result = run(command, file, "--strict")
+            assert (
+                result.exit_code == 2
+                and f"error: strict: the {'voltage of ' * (file[0] == 'f')}{words}" in result.stderr
+            )
+
+
+def test_intervals_and_enormous_currents_are_told() -> None:
+    Path("between.cir").write_text("between\n.model di D(ron=0)\nV1 a 0 -1\nD1 a b di\nD2 b 0 di\n")
+    result = run("solve", "between.cir", "--json")
+    data = json.loads(result.stdout)
+    assert data["intervals"] == {"b": [-1.0, 0.0]} and "node b: any voltage from -1 to 0 V" in data["warnings"]
+    assert "warning: node b: any voltage from -1 to 0 V" in run("solve", "between.cir", "--csv").stderr
+    Path("hot.cir").write_text("hot\n.model d D(is=1e-14)\nV1 a 0 5\nD1 a 0 d\n")
+    assert "D1: the sources force 5 V across it, and it carries 9e+69 A" in run("solve", "hot.cir").stderr
+    assert run("solve", "hot.cir", "--quiet").stderr == ""

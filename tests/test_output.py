@@ -56,7 +56,7 @@ def test_json_of_one_row() -> None:
     data = json_of(solved(DIVIDER))
     assert list(data) == [
         "status", "message", "voltages", "currents", "residuals", "method", "backend", "dtype", "sweeps", "seconds",
-        "warnings", "undetermined", "ambiguous_currents",
+        "warnings", "undetermined", "intervals", "ambiguous_currents",
     ]  # fmt: skip
     assert data["status"] == "SOLVED"
     assert data["voltages"] == {"in": 10.0, "out": 7.5}

@@ -77,6 +77,26 @@ class Results:
         """For each source: whether its current is not unique."""
         return ~self.solution.tie_currents[1] if self.finite else np.zeros(len(self.circuit.ties), bool)
 
+    @property
+    def ambiguous_diodes(self) -> list[str]:
+        """Names of the ideal diodes whose currents are not unique."""
+        ideal = self.circuit.ideal_diodes
+        marks = self.solution.ambiguous[1] if self.finite else np.zeros(len(ideal), bool)
+        return list(dict.fromkeys(self.circuit.element(ideal, k) for k in np.flatnonzero(marks).tolist()))
+
+    @cached_property
+    def remarks(self) -> list[str]:
+        """What is odd about the solution (Solution.remarks); nothing before there are voltages."""
+        return self.solution.remarks if self.finite else []
+
+    def intervals(self, nodes: Ints) -> dict[str, list[float | None]]:
+        """Lowest and highest possible voltage of each undetermined node that has a bound, of a batch of one row."""
+        if self.solution.batch > 1 or not self.undetermined.any() or (bounds := self.solution.intervals) is None:
+            return {}
+        lo, hi = (bound[0] for bound in bounds)
+        chosen = nodes[self.undetermined[nodes] & (np.isfinite(lo) | np.isfinite(hi))[nodes]]
+        return {name: [_number(lo[k]), _number(hi[k])] for name, k in zip(self.names(chosen), chosen, strict=True)}
+
 
 def warning_texts(circuit: Circuit) -> list[str]:
     """The circuit's notes, each with its place in front."""
@@ -89,7 +109,7 @@ def result_object(results: Results, seconds: Mapping[str, float]) -> dict[str, A
     Beyond 1e6 numbers voltages are those of the `.output` nodes only, and currents are left out; a warning says so.
     """
     solution, circuit = results.solution, results.circuit
-    warnings = warning_texts(circuit)
+    warnings = warning_texts(circuit) + results.remarks
     nodes = results.nodes
     if nodes.size * solution.batch > MOST_NUMBERS:
         nodes = results.outputs
@@ -119,7 +139,9 @@ def result_object(results: Results, seconds: Mapping[str, float]) -> dict[str, A
         "seconds": dict(seconds),
         "warnings": warnings,
         "undetermined": results.names(np.flatnonzero(results.undetermined)),
-        "ambiguous_currents": _chosen(results.source_names, results.ambiguous) if with_currents else [],
+        "intervals": results.intervals(nodes),
+        "ambiguous_currents": (_chosen(results.source_names, results.ambiguous) if with_currents else [])
+        + results.ambiguous_diodes,
     }
 
 
@@ -177,7 +199,7 @@ def _columns(names: Sequence[str], values: Floats) -> dict[str, Any]:
 
 
 def _number(x: float) -> float | None:
-    return x if np.isfinite(x) else None
+    return float(x) if np.isfinite(x) else None
 
 
 def _chosen(names: Sequence[str], which: NDArray[np.bool_]) -> list[str]:

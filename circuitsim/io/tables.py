@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from circuitsim.circuit import KINDS
 from circuitsim.io.output import Results
 
 Ints = NDArray[np.int64]
@@ -149,7 +150,7 @@ def _explain_undetermined(needed: bool, out: Console, mark: str = "") -> None:
 
 def _print_sources(results: Results, out: Console) -> None:
     circuit = results.circuit
-    count = len(circuit.netlist.tables["V"])  # voltage sources come first among the ties
+    count = int(np.count_nonzero(circuit.ties.kind == KINDS.index("V")))  # they come first among the ties
     if not count:
         return
     shown = min(count, MOST_SOURCES)

@@ -15,7 +15,7 @@ from circuitsim.netlist.source import Card
 from circuitsim.netlist.tokens import labelled, located, shown, split_keys, tokenize
 
 _SUPPORTED = (
-    ".model .param .func .subckt .ends .include .lib .global .temp .options .ic .nodeset .op .save .print "
+    ".model .param .func .subckt .ends .if .include .lib .global .temp .options .ic .nodeset .op .save .print "
     ".input .output .train .end"
 )
 _OPTIONS = frozenset({".options", ".option", ".opt"})
@@ -65,6 +65,8 @@ def _read_control(card: Card, controls: Controls, note: Note) -> None:
         controls.title = card.text[len(key) :].strip()
     elif key in _SKIPPED:
         note(card.seq, f"{key} is skipped: only the DC operating point is solved")
+    elif key == ".csparam":
+        note(card.seq, ".csparam is skipped: only scripts read it")
     elif key in _STARTS:
         note(card.seq, f"{key} is ignored: the equilibrium does not depend on a starting point")
     elif key == ".dc":

@@ -116,20 +116,21 @@ def _factor(reader: CardReader, e: Element, keys: dict[str, Value], model: Model
 
 def _model_resistance(reader: CardReader, e: Element, model: ModelCard | None, keys: dict[str, Value]) -> Value:
     """RSH (L - 2 SHORT) / (W - 2 NARROW), or the model's own R. `.options scale` acts on L and W of the element."""
-    if model is None or not model.params.keys() & {"rsh", "r", "res"}:
+    own = [key for key in ("r", "res", "resistance") if model is not None and key in model.params]
+    if model is None or not (own or "rsh" in model.params):
         raise NetlistError(
             f"{e.label}: no value; write {shown(e.pattern.name)} {' '.join(map(shown, e.words[:2]))} VALUE "
             "(ngspice would silently take 1 mohm)"
         )
     p, scale = model.params, reader.options.scale
     if "rsh" not in p:
-        return p["r"] if "r" in p else p["res"]
+        return p[own[0]]
     length = keys["l"] * scale if "l" in keys else p.get("l", p.get("defl", 1e-5))
     width = keys["w"] * scale if "w" in keys else p.get("w", p.get("defw", 1e-5))
     width = width - 2.0 * p.get("narrow", p.get("dw", 0.0))
-    if not np.all(width > 0):
-        raise NetlistError(f"{e.label}: its width less NARROW of model {shown(model.name)} must be positive")
-    return p["rsh"] * (length - 2.0 * p.get("short", p.get("dlr", 0.0))) / width
+    if not np.all(width >= 0):
+        raise NetlistError(f"{e.label}: its width less NARROW of model {shown(model.name)} must not be negative")
+    return np.divide(p["rsh"] * (length - 2.0 * p.get("short", p.get("dlr", 0.0))), width)  # no width: open
 
 
 def _crossbar(reader: CardReader, e: Element, r: Value | None, g: Value | None, factor: Value) -> None:
@@ -179,6 +180,8 @@ def _source(reader: CardReader, e: Element) -> None:
             if word == "dc":
                 if i == n:
                     raise NetlistError(f"{e.label}: DC without a value; write {shown(e.pattern.name)} ... DC VALUE")
+                if words[i].lower() in _WAVEFORMS:
+                    continue
                 i += 1
             dc = reader.value(e, words[i - 1], "value")
         else:
@@ -215,6 +218,8 @@ def _diode(reader: CardReader, e: Element) -> None:
     if len(e.words) < 3:
         raise NetlistError(f"{e.label}: no model; write {shown(e.pattern.name)} ANODE CATHODE MODEL")
     word = e.words[2]
+    if "thermal" in (w.lower() for w in e.words[4:]):
+        raise NetlistError(f"{e.label}: self-heating (a node for its temperature, thermal) is not supported; remove it")
     found = reader.model(e.scope, word)
     if found is None:
         raise NetlistError(f"{e.label}: no model '{shown(word)}'; define it: .model {shown(word)} D(IS=1e-14)")

@@ -13,6 +13,7 @@ from circuitsim.netlist.arrays import split_ranges
 from circuitsim.netlist.builder import Builder
 from circuitsim.netlist.cards import CardReader
 from circuitsim.netlist.checks import check_values, remarks
+from circuitsim.netlist.conditions import chosen_cards
 from circuitsim.netlist.controls import read_controls, read_options, with_roles, with_seed
 from circuitsim.netlist.elements import read_element
 from circuitsim.netlist.model import Netlist
@@ -53,7 +54,7 @@ class _Expansion:
         self.notes = text.notes
         self.builder = Builder(self.place)
         self.calls: dict[int, _Call] = {}  # X cards by place
-        self.top, cards = sort_cards(text.cards, self.place, self._note)
+        self.top, cards = sort_cards(chosen_cards(text.cards, self.place, self._note), self.place, self._note)
         self.root = Scope(self.top, None, "", np.random.default_rng(0), self.place)
         self.controls = read_controls(cards, self.place, self._note)
         self.options = with_seed(read_options(cards, self.root, self._note), seed)

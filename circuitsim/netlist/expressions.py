@@ -250,6 +250,8 @@ class _Evaluator:
         user = self.functions.get(name)
         wanted = len(user.parameters) if user else _ARGUMENTS.get(name)
         if wanted is None:
+            if name in ("v", "i"):
+                self.fail(f"{name}(...): a value that depends on a voltage or a current is not supported")
             self.fail(f"unknown function '{name}' (known: {', '.join(sorted({*_ARGUMENTS, *self.functions}))})")
         or_more = user is None and name in _EXTREMES
         if given < wanted or (given > wanted and not or_more):

@@ -11,7 +11,9 @@ from circuitsim.netlist.tokens import comma_hint, labelled, located, shown, spli
 
 _TYPES = {"d": "d", "r": "r", "res": "r"}
 _FLAGS = frozenset({"ideal"})
-_RESISTOR = frozenset("r res rsh l w defl defw short dlr narrow dw tc tc1 tc2 tce tnom kf af lf wf ef bv_max".split())
+_RESISTOR = frozenset(
+    "r res resistance rsh l w defl defw short dlr narrow dw tc tc1 tc2 tce tnom kf af lf wf ef bv_max".split()
+)
 
 
 class ModelTable:
@@ -45,6 +47,8 @@ class ModelTable:
         words = split_keys(tokenize(card.text))
         name, kind, *rest = words.words[1:]
         kind = _TYPES.get(kind.lower(), kind.lower())
+        if kind not in _TYPES.values():
+            return ModelCard(name, kind, {}, frozenset(), card.seq)  # no element takes it: its words do not matter
         label = f"model {shown(name)}"
         given = dict(words.keys)
         flags = []

@@ -1,0 +1,89 @@
+"""`.if (CONDITION) ... .elseif (CONDITION) ... .else ... .endif`: which cards of a netlist count.
+
+Conditions see the parameters and functions of the netlist that stand outside of `.if` and `.subckt`; a single `=`
+compares, as in ngspice. Blocks nest; within `.subckt` they are refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from circuitsim.errors import NetlistError
+from circuitsim.netlist.scopes import Note, Place, Scope, expression, sort_cards
+from circuitsim.netlist.source import Card
+from circuitsim.netlist.tokens import labelled, located
+
+_KEYS = (".if", ".elseif", ".else", ".endif")
+_EQUALS = re.compile(r"(?<![=<>!])=(?!=)")
+
+
+@dataclass
+class _Block:
+    seq: int
+    around: bool  # whether the cards around the block count
+    active: bool = False
+    taken: bool = False  # whether a branch has been active
+    last: bool = False  # after .else
+
+
+def chosen_cards(cards: list[Card], place: Place, note: Note) -> list[Card]:
+    """The cards outside of `.if` blocks and in their active branches. Raises NetlistError."""
+    if not any(card.text[0] == "." and card.keyword in _KEYS for card in cards):
+        return cards
+    top, _ = sort_cards(list(_definitions(cards)), place, note)
+    scope = Scope(top, None, "", np.random.default_rng(0), place)
+    blocks: list[_Block] = []
+    chosen: list[Card] = []
+    depth = 0  # of .subckt
+    for card in cards:
+        key = card.keyword if card.text[0] == "." else ""
+        depth += (key in (".subckt", ".macro")) - (key in (".ends", ".eom"))
+        if key in _KEYS:
+            with located(place, card.seq):
+                if depth > 0:
+                    raise NetlistError(f"{key} within .subckt is not supported; write two subcircuits")
+                _branch(card, key, blocks, scope)
+        elif not blocks or blocks[-1].active:
+            chosen.append(card)
+    if blocks:
+        raise NetlistError(".if has no .endif; add it after its last card", place(blocks[-1].seq))
+    return chosen
+
+
+def _definitions(cards: list[Card]) -> Iterator[Card]:
+    """The parameters and functions that conditions see."""
+    depth = 0
+    for card in cards:
+        key = card.keyword if card.text[0] == "." else ""
+        depth += (key in (".if", ".subckt", ".macro")) - (key in (".endif", ".ends", ".eom"))
+        if depth == 0 and key in (".param", ".func"):
+            yield card
+
+
+def _branch(card: Card, key: str, blocks: list[_Block], scope: Scope) -> None:
+    """Open, continue or close a block."""
+    if key == ".if":
+        blocks.append(_Block(card.seq, not blocks or blocks[-1].active))
+    elif not blocks:
+        raise NetlistError(f"{key} without an .if before it; remove it")
+    elif key == ".endif":
+        blocks.pop()
+        return
+    elif blocks[-1].last:
+        raise NetlistError(f"{key} after .else; .endif must follow")
+    block = blocks[-1]
+    block.last = key == ".else"
+    block.active = block.around and not block.taken and (block.last or _holds(card, key, scope))
+    block.taken |= block.active
+
+
+def _holds(card: Card, key: str, scope: Scope) -> bool:
+    text = card.text[len(key) :].strip()
+    if not text:
+        raise NetlistError(f"{key} has no condition; write {key} (a == 1)")
+    with labelled(f"condition of {key}"):
+        return bool(np.all(scope.evaluate(expression(_EQUALS.sub("==", text)))))

@@ -1,0 +1,97 @@
+"""What of a solution is not unique: voltages of islands that can shift, currents that can circulate.
+
+Resistor currents always are unique, and with them all voltages within a part. A part's potential may shift as far as
+the diodes around it let it while every current stays: difference constraints again, whose shortest paths from and to
+ground are the interval. Currents can circulate only in loops of sources and ideal diodes that conduct, or are about to.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse import csgraph
+
+from circuitsim.circuit import Branches
+from circuitsim.currents import ideal_currents, tiles
+from circuitsim.feasibility import relax
+from circuitsim.laws import flat_room
+from circuitsim.units import bridges
+
+if TYPE_CHECKING:
+    from circuitsim.solution import Solution
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+_CLOSED = 1e-9  # of the voltages at a diode: a gap to its forward voltage that is none
+
+
+def _states(solution: Solution, rows: slice) -> tuple[Floats, Bools]:
+    """Gaps of the ideal diodes to their forward voltages, V, 0 where closed; and which conduct; (rows, n_ideal)."""
+    d = solution.circuit.ideal_diodes
+    gap = d.vf - solution.drops(d.a, d.b, rows)
+    gap = np.where(gap <= _rounding(solution, d, rows) + _CLOSED * d.vf, 0.0, gap)
+    return gap, (ideal_currents(solution, rows) > 0) & (gap == 0)
+
+
+def _rounding(solution: Solution, branches: Branches, rows: slice) -> Floats:
+    """Voltages at branches that are none, (rows, n), V."""
+    v = np.abs(solution.voltages(rows=rows))
+    return _CLOSED * (v[:, branches.a] + v[:, branches.b])
+
+
+def part_room(solution: Solution) -> tuple[Floats, Floats]:
+    """How far each part's potential may fall, and rise, (batch, n_parts) each, V; 0 where it is unique."""
+    islands, c = solution.problem.topology.islands, solution.circuit
+    fall, rise = (np.full((solution.batch, islands.n_parts), np.inf) for _ in range(2))
+    fall[:, 0] = rise[:, 0] = 0.0
+    arcs, d, j = islands.arcs, c.ideal_diodes, c.junctions
+    if not len(arcs):
+        return fall, rise
+    ideal, other = arcs.branch[arcs.ideal], np.unique(arcs.branch[~arcs.ideal])
+    a = islands.part[np.concatenate([d.a[ideal], j.a[other]])]
+    b = islands.part[np.concatenate([d.b[ideal], j.b[other]])]
+    tail, head = np.concatenate([b, a]), np.concatenate([a, b])
+    for rows in tiles(solution.batch, len(d) + len(j)):
+        gap, conducts = (x[:, ideal] for x in _states(solution, rows))
+        flat = flat_room(j.law[other], j.params[other], solution.drops(j.a[other], j.b[other], rows))
+        down, up = (np.where(x <= _rounding(solution, j, rows)[:, other], 0.0, x) for x in flat)
+        ideal_down = np.where(conducts, 0.0, np.inf)
+        length = np.concatenate([gap, up, ideal_down, down], axis=1)
+        for k in range(rows.start, rows.stop):
+            edges = np.isfinite(length[k - rows.start])
+            for room, start, stop in ((rise, tail, head), (fall, head, tail)):
+                above = np.full(islands.n_parts, -1)
+                relax(start[edges], stop[edges], length[k - rows.start, edges], room[k], above)
+    return fall, rise
+
+
+def ambiguous(solution: Solution) -> tuple[Bools, Bools]:
+    """Ties, and ideal diodes, whose currents are not unique in some row of the batch.
+
+    A current can change when it lies on a directed cycle of ties (either way), conducting ideal diodes (either way) and
+    ideal diodes at their forward voltage (forward). In a strongly connected part that is every branch but bridges.
+    """
+    ties, d = solution.circuit.ties, solution.circuit.ideal_diodes
+    n_ties = len(ties)
+    marks = np.zeros(n_ties + len(d), bool)
+    nodes, local = np.unique(np.concatenate([ties.a, d.a, ties.b, d.b]), return_inverse=True)
+    a, b = np.split(local, 2)
+    for rows in tiles(solution.batch, marks.size):
+        gap, conducts = _states(solution, rows)
+        for state in np.unique(np.concatenate([gap == 0, conducts], axis=1), axis=0):
+            closed, both = (np.concatenate([np.ones(n_ties, bool), x]) for x in np.split(state, 2))
+            tail, head = np.concatenate([a[closed], b[both]]), np.concatenate([b[closed], a[both]])
+            graph = sparse.coo_array((np.ones(tail.size, np.int8), (tail, head)), shape=(nodes.size, nodes.size))
+            _, label = csgraph.connected_components(graph.tocsr(), directed=True, connection="strong")
+            within = np.flatnonzero(closed & (label[a] == label[b]))
+            loops = within[a[within] == b[within]]
+            within = within[a[within] != b[within]]
+            marks[loops] = True
+            if within.size:
+                marks[within[~bridges(a[within], b[within])]] = True
+    return marks[:n_ties], marks[n_ties:]

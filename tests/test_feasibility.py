@@ -1,0 +1,265 @@
+"""Whether voltages and currents exist at all, against linear programs; what the witness says, by hand."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from scipy.optimize import linprog
+
+import circuitsim as cs
+from circuitsim.laws import most_current
+
+MODELS = [
+    ".model i D(ron=0)", ".model j D(ron=0 vfwd=1)", ".model z D(ron=0 vrev=2)", ".model p D(ron=1 vfwd=1)",
+    ".model s D(is=1 eg=0 xti=0)", ".model b D(is=1 bv=5)",
+]  # fmt: skip
+
+
+def parse(*cards: str) -> cs.Circuit:
+    return cs.parse("\n".join(["test", *MODELS, "Rg g 0 1", *cards]))
+
+
+def fault(*cards: str) -> cs.TopologyError:
+    with pytest.raises(cs.TopologyError) as caught:
+        cs.compile_problem(parse(*cards)).drive(slice(0, 1))
+    return caught.value
+
+
+# -- voltages ----------------------------------------------------------------------------------------------------------
+
+
+def voltages_exist(c: cs.Circuit) -> bool:
+    """Sources as equalities, ideal diodes as inequalities."""
+    n = len(c.nodes)
+    eye = np.eye(n)
+    found = linprog(
+        np.zeros(n),
+        A_ub=eye[c.ideal_diodes.a] - eye[c.ideal_diodes.b] if len(c.ideal_diodes) else None,
+        b_ub=c.ideal_diodes.vf if len(c.ideal_diodes) else None,
+        A_eq=eye[c.ties.a] - eye[c.ties.b] if len(c.ties) else None,
+        b_eq=c.ties.e[0] if len(c.ties) else None,
+        bounds=(None, None),
+    )
+    return found.status == 0
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_sources_and_ideal_diodes_against_a_linear_program(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(2, 9))
+    cards = [f"R{k} n{k} 0 1" for k in range(n)]
+    for k in range(int(rng.integers(1, 2 * n))):
+        a, b = rng.integers(-1, n, 2).tolist()
+        ends = f"{'0' if a < 0 else f'n{a}'} {'0' if b < 0 else f'n{b}'}"
+        cards.append(
+            f"V{k} {ends} {rng.integers(-2, 3)}" if rng.random() < 0.3 else f"D{k} {ends} {rng.choice(list('ijz'))}"
+        )
+    c = parse(*cards)
+    try:
+        cs.compile_problem(c).drive(slice(0, 1))
+        feasible = True
+    except cs.TopologyError as error:
+        feasible = False
+        assert len(error.elements) == len(set(error.elements)) > 0
+        loop = [card for card in cards if card.split()[0] in error.elements]
+        assert not voltages_exist(parse(*loop))  # the witness alone is a contradiction
+        for card in loop:
+            assert voltages_exist(parse(*(other for other in loop if other != card)))  # and all of it is needed
+    assert feasible == voltages_exist(c)
+
+
+def test_a_loop_names_its_elements_in_order_and_its_volts() -> None:
+    error = fault("V1 a 0 5", "D1 a b j", "R1 b 0 1", "V2 c b 2", "D2 c d i", "R2 d 0 1", "L1 d e", "D3 e 0 j")
+    assert error.elements == ("D1", "V2", "D2", "L1", "D3", "V1")
+    assert "5 V forward" in error.message  # 5 - 1 + 2 - 1
+    assert set(error.nodes) == {"a", "b", "c", "d", "e", "0"}
+
+
+def test_diodes_between_free_nodes_bound_each_other() -> None:
+    """No potential is known in this loop: a floating source drives two perfect diodes."""
+    assert fault("R1 a 0 1", "R2 b 0 1", "V1 a c 1", "R3 c 0 1", "D1 a b i", "D2 b c i").elements == ("D1", "D2", "V1")
+    cs.compile_problem(parse("R1 a 0 1", "R2 b 0 1", "V1 a c 1", "D1 a b j", "D2 b c i")).drive(slice(0, 1))
+
+
+@pytest.mark.parametrize("where", ["0", "a"])
+@pytest.mark.parametrize("second", ["D1 b {} i", "V3 b {} 0"])
+def test_a_fault_of_half_a_microvolt_beside_a_megavolt(where: str, second: str) -> None:
+    error = fault("V1 a 0 1meg", f"V2 b {where} 0.5u", second.format(where))
+    assert "5e-07 V" in error.message
+    assert "V1" not in error.elements
+
+
+def test_rounding_of_decimals_is_no_fault() -> None:
+    for third in ("V3 c 0 0.3", "V3 c 0 0.3\nRc c 0 1"):
+        cards = ["V1 a 0 0.1", "V2 b a 0.2", third]
+        cs.compile_problem(parse(*cards, "V4 b c 0")).drive(slice(0, 1))
+        cs.compile_problem(parse(*cards, "D1 b c i", "D2 c b i")).drive(slice(0, 1))
+        cs.compile_problem(parse(*cards, "D1 b x i", "D2 x c i", "Rx x 0 1")).drive(slice(0, 1))
+    many = [f"Da{k} n{k} c i\nDb{k} b n{k} i\nR{k} n{k} 0 1" for k in range(1000)]
+    cs.compile_problem(parse(*cards, *many)).drive(slice(0, 1))
+    assert "1e-11 V" in fault("V1 a 0 0.1", "V2 b a 0.2", "V3 c 0 0.29999999999", "D1 b c i").message
+
+
+def test_only_the_rows_that_fail() -> None:
+    c = parse("V1 a 0 1", "D1 a b i", "D2 b c i", "R1 b 0 1", "V2 c 0 1")
+    with pytest.raises(cs.TopologyError, match=r"2 V forward.*batch row 3"):
+        cs.compile_problem(c.with_values({"V1": [0.0, 1.0, -4.0, 3.0, 9.0]})).drive(slice(0, 5))
+
+
+def test_a_long_loop_in_any_order_is_found_quickly() -> None:
+    """The longest chain of diodes, in order and shuffled; and 65,536 diodes that bound each other in pairs."""
+    n = 65_536
+    order = np.random.default_rng(0).permutation(n + 1)
+    chain = [f"D{k} n{order[k]} n{order[k + 1]} i" for k in np.random.default_rng(1).permutation(n)]
+    clamps = [f"Da{k} n{k} a i\nDb{k} c n{k} i\nR{k} n{k} 0 1k" for k in range(n // 2)]
+    for cards, ok in (
+        ([f"V1 n{order[n]} 0 -5", *chain, f"Dx 0 n{order[0]} i"], False),
+        ([f"V1 n{order[n]} 0 5", *chain, f"Dx 0 n{order[0]} i"], True),
+        (["V1 a 0 2", "V2 c 0 0.5", *clamps], True),
+        (["V1 a 0 2", "V2 c 0 2.5", *clamps], False),
+    ):
+        problem = cs.compile_problem(parse(*cards))
+        clock = time.process_time()
+        if ok:
+            problem.drive(slice(0, 1))
+        else:
+            with pytest.raises(cs.TopologyError):
+                problem.drive(slice(0, 1))
+        assert time.process_time() - clock < 10
+
+
+# -- currents ----------------------------------------------------------------------------------------------------------
+
+
+def currents_exist(c: cs.Circuit) -> bool:
+    """A current for each branch within its law's limits, and KCL at every node but ground."""
+    j, d, s = c.junctions, c.ideal_diodes, c.current_sources
+    forward, reverse = most_current(j.law, j.params)
+    linear = len(c.ties) + len(c.conductors)
+    a = np.concatenate([c.ties.a, c.conductors.a, d.a, j.a])
+    b = np.concatenate([c.ties.b, c.conductors.b, d.b, j.b])
+    n = len(c.nodes)
+    incidence = (np.eye(n)[a] - np.eye(n)[b]).T[1:]
+    wanted = (np.eye(n)[s.b] - np.eye(n)[s.a]).T[1:] @ s.i[0]
+    bounds = [(None, None)] * linear + [(0, None)] * len(d)
+    bounds += [tuple(None if np.isinf(x) else x for x in (-r, f)) for r, f in zip(reverse, forward, strict=True)]
+    return linprog(np.zeros(a.size), A_eq=incidence, b_eq=wanted, bounds=bounds).status == 0
+
+
+@pytest.mark.parametrize("seed", range(120))
+def test_islands_against_a_linear_program(seed: int) -> None:
+    """Sources of multiples of 0.75 A; Shockley diodes carry 1 A in reverse: no cut is met exactly."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(2, 8))
+
+    def ends() -> str:
+        a, b = rng.integers(-1, n, 2).tolist()
+        return f"{'0' if a < 0 else f'n{a}'} {'0' if b < 0 else f'n{b}'}"
+
+    cards = [f"D{k} {ends()} {rng.choice(list('ijzpssssb'))}" for k in range(int(rng.integers(1, 2 * n)))]
+    cards += [f"I{k} {ends()} {0.75 * rng.integers(-2, 3)}" for k in range(int(rng.integers(1, n + 1)))]
+    cards += [f"R{k} {ends()} 1" for k in range(int(rng.integers(0, 3)))]
+    c = parse(*cards)
+    problem = cs.compile_problem(c)
+    try:
+        problem.topology.islands.check(c, c.current_sources.i)
+        assert currents_exist(c)
+    except cs.TopologyError as error:
+        assert not currents_exist(c)
+        assert error.is_cut and "0" not in error.nodes
+        inside = np.isin(np.arange(len(c.nodes)), [c.netlist.node(name) for name in error.nodes])
+        s, d, j = c.current_sources, c.ideal_diodes, c.junctions
+        net = float(s.i[0] @ (inside[s.b].astype(float) - inside[s.a]))
+        forward, reverse = most_current(j.law, j.params)
+        out = np.where(inside[j.a] & ~inside[j.b], forward, 0) + np.where(inside[j.b] & ~inside[j.a], reverse, 0)
+        into = np.where(inside[j.b] & ~inside[j.a], forward, 0) + np.where(inside[j.a] & ~inside[j.b], reverse, 0)
+        blocked = (inside[d.a] & ~inside[d.b]) if net > 0 else (inside[d.b] & ~inside[d.a])
+        assert not blocked.any()
+        assert abs(net) > (out if net > 0 else into).sum()  # the cut alone proves it
+        assert f"a net {abs(net):g} A" in error.message
+
+
+def test_a_small_fault_beside_a_large_balance() -> None:
+    """1 uA that cannot leave, among 1 MA that can."""
+    error = fault("I1 0 a 1meg", "I2 b 0 1meg", "D1 a b i", "I4 0 c 1u", "D4 b c i")
+    assert error.nodes == ("c",) and error.elements == ("I4", "D4")
+
+
+def test_leakage_is_the_limit() -> None:
+    cs.compile_problem(parse("I1 a 0 0.99", "D1 a 0 s")).drive(slice(0, 1))
+    assert fault("I1 a 0 1.01", "D1 a 0 s").elements == ("I1", "D1")
+    cs.compile_problem(parse("I1 a 0 1.01", "D1 a 0 b")).drive(slice(0, 1))  # breaks down
+
+
+def test_current_faults_name_the_row() -> None:
+    c = parse("I1 0 a 1", "I2 a 0 1").with_values({"I1": [1.0, 1.0, 3.0]})
+    with pytest.raises(cs.TopologyError, match=r"a net 2 A into it \(batch row 2\)"):
+        cs.compile_problem(c).drive(slice(0, 3))
+
+
+@pytest.mark.parametrize(
+    "island",
+    [
+        "I{k} 0 a{k} 1\nD{k} a{k} 0 i",
+        "I{k} a{k} 0 0.5\nD{k} a{k} 0 s",
+        "I{k} b{k} a{k} 1\nD{k} a{k} b{k} i",
+        "I{k} b{k} a{k} 1\nD{k} a{k} b{k} s",
+        "I{k} z a{k} 1\nD{k} a{k} a{n} i",
+    ],
+)
+def test_5000_islands_take_less_than_a_second(island: str) -> None:
+    cards = [island.format(k=k, n=k + 1) for k in range(5000)]
+    c = parse(*cards, "Dz a5000 z i")
+    problem = cs.compile_problem(c)
+    clock = time.process_time()
+    problem.topology.islands.check(c, c.current_sources.i)
+    assert time.process_time() - clock < 1.0
+
+
+# -- leaving out what cannot be solved ---------------------------------------------------------------------------------
+
+LENIENT = cs.Settings(lenient=True)
+
+
+def test_lenient_leaves_out_the_island_and_solves_the_rest() -> None:
+    c = parse("V1 a 0 2", "R1 a b 1", "R2 b 0 1", "I1 0 x 1m", "R3 x y 1", "I2 z b 1", "D1 z w i", "I3 b 0 1")
+    with pytest.raises(cs.TopologyError):
+        cs.solve(c)
+    solution = cs.solve(c, LENIENT)
+    assert solution.voltage("b") == pytest.approx(0.5)  # I2 and its 1 A are left out, I3 is not
+    for node in "xyz":
+        assert np.isnan(solution.voltage(node)).all()
+    marked = {n for n, fixed in zip(c.nodes, solution.determined, strict=True) if not fixed}
+    assert marked == {"x", "y", "z", "w"}
+    for name in ("I1", "R3", "I2", "D1"):
+        assert np.isnan(solution.current(name)).all() and np.isnan(solution.power(name)).all()
+    assert solution.current("I3") == 1.0
+    notes = [str(text) for _, text in solution.circuit.notes if "left out" in text]
+    assert len(notes) == 2 and "node x, y: I1" in notes[0] and "node z: I2" in notes[1]
+
+
+def test_lenient_looks_at_every_row_and_keeps_what_can_be_solved() -> None:
+    c = parse("V1 a 0 2", "I1 0 x 0", "Rx x y 1").with_values({"I1": np.r_[np.zeros(300), 1.0]})
+    assert np.isnan(cs.solve(c, LENIENT).voltage("x")).all()
+    fine = cs.solve(parse("V1 a 0 2", "R1 a 0 1"), LENIENT)
+    assert not fine.circuit.dropped.size
+
+
+def test_lenient_leaves_out_lines_of_a_crossbar() -> None:
+    c = parse("V1 x[0] 0 1", "RX[0:2][0:1] x[0:2] y[0:1] g=1", "I1 0 x[2] 1").with_values(
+        {"RX": [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]}
+    )
+    solution = cs.solve(c, LENIENT)
+    assert solution.voltage("x[1]") == 1.0 and np.isnan(solution.voltage("y[1]"))[0]
+    current = solution.current("RX")[0]
+    assert np.isnan(current).tolist() == [[False, True], [False, True], [True, True]]
+
+
+def test_lenient_does_not_hide_other_faults() -> None:
+    with pytest.raises(cs.TopologyError, match="loop of voltage sources"):
+        cs.solve(parse("V1 a 0 2", "V2 a 0 3", "I1 0 x 1"), LENIENT)
+    problem = cs.compile_problem(parse("V1 a 0 2", "I1 0 x 1"), lenient=True)
+    with pytest.raises(cs.SettingsError, match="I1: it is left out"):
+        problem.with_values({"I1": 0.0})
