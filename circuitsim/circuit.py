@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from circuitsim.errors import At, NetlistError, SettingsError
-from circuitsim.laws import N_PARAMS, Law, diode_kind, shockley_params
+from circuitsim.laws import N_PARAMS, Law
+from circuitsim.models import MAX_SINH, diode_kind, resistor_branches, shockley_params
 from circuitsim.netlist import Netlist, parse_netlist, read_netlist
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-KINDS = "RVIDLC"
+KINDS = "RVIDLCEFGHN"
 
 
 @dataclass(frozen=True)
@@ -258,6 +259,7 @@ class _CircuitBuilder:
         inductors = np.arange(len(tables["L"]))
         self.add("ties", "L", inductors, np.zeros(inductors.size))
         self._diodes()
+        self._nonlinear_resistors()
         self._shunts()
         sources = tables["I"]
         every_i = np.arange(len(sources))
@@ -340,6 +342,37 @@ class _CircuitBuilder:
         if params[:, [0, 2]].any():
             self.add("junctions", "D", rows, params)
             self.laws.append(np.full(rows.size, Law.PWL, np.int8))
+
+    def _nonlinear_resistors(self) -> None:
+        """A model's conductance and, in parallel to it, its nonlinear branches; m multiplies all currents."""
+        table = self.netlist.tables["N"]
+        model_of = table.values["model"].astype(np.int64)
+        for k in np.unique(model_of).tolist():
+            rows = np.flatnonzero(model_of == k)
+            model, m = self.netlist.models[k], table.values["m"][rows]
+            at = self.netlist.at(model.seq)
+            g, law, branches = resistor_branches(model, at)
+            if g > 0:
+                self.add("conductors", "N", rows, g * m)
+            for branch in branches:
+                params = np.tile(branch, (rows.size, 1))
+                params[:, 0] *= m
+                self._check_sinh(law, params, rows)
+                self.add("junctions", "N", rows, params)
+                self.laws.append(np.full(rows.size, law, np.int8))
+            if g == 0 and not len(branches):
+                self.notes.append((at, f"model {model.name}: no current at any voltage, its elements are open"))
+
+    def _check_sinh(self, law: Law, params: Floats, rows: Ints) -> None:
+        over = np.flatnonzero(np.maximum(params[:, 0], params[:, 0] / params[:, 1]) > MAX_SINH)
+        if law == Law.SINH and over.size:
+            table, row = self.netlist.tables["N"], int(rows[over[0]])
+            i0, v0 = params[over[0], :2]
+            raise NetlistError(
+                f"nonlinear resistor {table.names[row]}: I0 = {i0:g} A and I0 / V0 = {i0 / v0:g} S must be at most "
+                f"{MAX_SINH:g}, or its current overflows; make I0 or m smaller",
+                self.netlist.at(int(table.seq[row])),
+            )
 
     def _shunts(self) -> None:
         """`.options rshunt`: a resistor from every node to ground."""

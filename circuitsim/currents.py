@@ -157,9 +157,9 @@ def element_power(solution: Solution, name: str) -> Floats:
 
 
 def determined_nodes(solution: Solution) -> NDArray[np.bool_]:
-    """Nodes whose voltage is unique: joined to ground by resistors, ties, and diodes that hold them there.
+    """Nodes whose voltage is unique: joined to ground by resistors, ties, and nonlinear branches that hold them there.
 
-    A Shockley diode always does (its law is strictly monotone), a piecewise-linear or ideal one when it conducts.
+    A branch holds where its slope is not 0: a Shockley diode always, a piecewise-linear or ideal one when it conducts.
     """
     t, c = solution.problem.topology, solution.circuit
     islands = t.islands

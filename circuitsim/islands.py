@@ -1,8 +1,8 @@
 """Islands: parts of a circuit without a resistive path to ground. What they may float on, and what no voltages can fix.
 
-KCL on an island is solvable exactly when its net injected current can be routed to ground through diodes, forward in
-any amount (a Shockley diode's reverse current is at most IS without breakdown): a maximum flow, whose minimum cut is
-the witness when it fails.
+KCL on an island is solvable exactly when its net injected current can be routed to ground through nonlinear branches,
+each within what its law can carry in that direction (a diode forward: any amount; a Shockley diode in reverse without
+breakdown: IS): a maximum flow, whose minimum cut is the witness when it fails.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from scipy.sparse import csgraph
 
 from circuitsim.circuit import Circuit
 from circuitsim.errors import TopologyError
-from circuitsim.laws import Law
+from circuitsim.laws import most_current
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -29,8 +29,8 @@ class Islands:
     """Parts joined by resistors and ties. `part[node]`: 0 holds ground; parts 1 ... n_parts - 1 are islands.
 
     `pins` are the nodes set to 0 V because nothing at all joins their part to ground: the first node (in deck order)
-    of each group of islands that diodes join. `arcs` are the diodes between parts: (from, to, most amperes, branch
-    kind, branch).
+    of each group of islands that diodes join. `arcs` are the nonlinear branches between parts: (from, to, most amperes,
+    branch kind, branch).
     """
 
     part: Ints  # (n_nodes,)
@@ -157,19 +157,14 @@ def _parts(n: int, root: Ints, edges: list[tuple[Ints, Ints]]) -> Ints:
 
 
 def _arcs(circuit: Circuit, part: Ints) -> list[tuple[int, int, float, str, int]]:
-    """Which parts a diode can carry current between, forward and in reverse, and how much."""
+    """Which parts nonlinear branches can carry current between, from a to b and back, and how much."""
     arcs: list[tuple[int, int, float, str, int]] = []
     d, j = circuit.ideal_diodes, circuit.junctions
     for k in np.flatnonzero(part[d.a] != part[d.b]).tolist():
         arcs.append((int(part[d.a[k]]), int(part[d.b[k]]), np.inf, "ideal_diodes", k))
     for k in np.flatnonzero(part[j.a] != part[j.b]).tolist():
         a, b = int(part[j.a[k]]), int(part[j.b[k]])
-        p = j.params[k]
-        if j.law[k] == Law.SHOCKLEY:
-            forward = np.inf
-            reverse = np.inf if np.isfinite(p[3]) or p[5] > 0 else float(p[0])
-        else:
-            forward, reverse = (np.inf if p[0] > 0 else 0.0), (np.inf if p[2] > 0 else 0.0)
+        forward, reverse = most_current(int(j.law[k]), j.params[k])
         arcs += [(a, b, forward, "junctions", k)] if forward else []
         arcs += [(b, a, reverse, "junctions", k)] if reverse else []
     return arcs

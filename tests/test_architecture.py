@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    "errors compiled", "netlist", "laws", "circuit", "units coloring islands", "topology", "placement",
+    "errors compiled", "netlist", "laws", "models", "circuit", "units coloring islands", "topology", "placement",
     "problem branch_sums", "residual", "currents backends",
     "solution", "methods", "solve", "__init__", "io gallery plot", "cli", "__main__",
 ]  # fmt: skip

@@ -12,7 +12,8 @@ from circuitsim import gallery
 from circuitsim.backends import kernels
 from circuitsim.backends.base import find_backend
 from circuitsim.gallery import Recipe, random_circuit
-from circuitsim.laws import BOLTZMANN, CHARGE, N_PARAMS, Law, branch_current
+from circuitsim.laws import N_PARAMS, Law, branch_current
+from circuitsim.models import BOLTZMANN, CHARGE
 
 VT = BOLTZMANN * 300.15 / CHARGE  # thermal voltage at 27 C
 
