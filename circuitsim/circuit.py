@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from circuitsim.errors import At, NetlistError, SettingsError
 from circuitsim.laws import N_PARAMS, Law
-from circuitsim.models import MAX_SINH, diode_kind, resistor_branches, shockley_params
+from circuitsim.models import MOST, diode_kind, resistor_branches, shockley_params
 from circuitsim.netlist import Netlist, parse_netlist, read_netlist
 
 if TYPE_CHECKING:
@@ -353,26 +353,25 @@ class _CircuitBuilder:
             at = self.netlist.at(model.seq)
             g, law, branches = resistor_branches(model, at)
             if g > 0:
-                self.add("conductors", "N", rows, g * m)
+                self.add("conductors", "N", rows, self._scaled(rows, g, m))
             for branch in branches:
                 params = np.tile(branch, (rows.size, 1))
-                params[:, 0] *= m
-                self._check_sinh(law, params, rows)
+                params[:, 0] = self._scaled(rows, branch[0], m)
                 self.add("junctions", "N", rows, params)
                 self.laws.append(np.full(rows.size, law, np.int8))
             if g == 0 and not len(branches):
                 self.notes.append((at, f"model {model.name}: no current at any voltage, its elements are open"))
 
-    def _check_sinh(self, law: Law, params: Floats, rows: Ints) -> None:
-        over = np.flatnonzero(np.maximum(params[:, 0], params[:, 0] / params[:, 1]) > MAX_SINH)
-        if law == Law.SINH and over.size:
-            table, row = self.netlist.tables["N"], int(rows[over[0]])
-            i0, v0 = params[over[0], :2]
+    def _scaled(self, rows: Ints, value: float, m: Floats) -> Floats:
+        """A current or conductance of nonlinear resistors times their m. NetlistError where it overflows."""
+        scaled = value * np.minimum(m, MOST)
+        if max(m.max(), scaled.max()) > MOST:
+            table, k = self.netlist.tables["N"], int(np.argmax(m))
             raise NetlistError(
-                f"nonlinear resistor {table.names[row]}: I0 = {i0:g} A and I0 / V0 = {i0 / v0:g} S must be at most "
-                f"{MAX_SINH:g}, or its current overflows; make I0 or m smaller",
-                self.netlist.at(int(table.seq[row])),
+                f"nonlinear resistor {table.names[rows[k]]}: m {m[k]:g} makes its current overflow; make m smaller",
+                self.netlist.at(int(table.seq[rows[k]])),
             )
+        return scaled
 
     def _shunts(self) -> None:
         """`.options rshunt`: a resistor from every node to ground."""

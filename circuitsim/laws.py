@@ -9,7 +9,8 @@ Shockley, at junction voltage w (ngspice manual, diode model; the law of SPICE 3
     w <= -BV:           i = -IS exp(-(w + BV) / (NBV Vt))
 
 plus GMIN w where the deck asks for gmin. A series resistance RS is solved exactly: v = w + RS i(w).
-Beyond MAX_EXPONENT exponentials stay what they are there, and so do their slopes.
+Beyond MAX_EXPONENT exponentials stay what they are there, and so do their slopes; a sinh goes on as a straight line
+beyond STRAIGHT.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 MAX_EXPONENT = 700.0  # exp stays finite in float64
+STRAIGHT = 500.0  # v / v0 of sinh
 _NEARLY = 1.0 - 1e-8  # of imax: what tanh reaches at a voltage that is not far away
 _HUGE = 1e300
 
@@ -139,9 +141,9 @@ def _segment_coenergy(p: Floats, v: Floats) -> Floats:
 
 
 def _scaled(p: Floats, v: Floats) -> Floats:
-    """v / v0, limited to +-MAX_EXPONENT."""
+    """v / v0, limited to +-STRAIGHT."""
     with np.errstate(over="ignore"):
-        return np.clip(v / p[:, 1], -MAX_EXPONENT, MAX_EXPONENT)
+        return np.clip(v / p[:, 1], -STRAIGHT, STRAIGHT)
 
 
 def _tanh_current(p: Floats, v: Floats) -> tuple[Floats, Floats]:
@@ -161,24 +163,26 @@ def _tanh_coenergy(p: Floats, v: Floats) -> Floats:
     z = np.abs(_scaled(p, v))
     near = 0.5 * np.log1p(np.sinh(np.minimum(z, 1.0)) ** 2)
     log_cosh = np.where(z < 1.0, near, z - np.log(2.0) + np.log1p(np.exp(-2.0 * z)))
-    return p[:, 0] * (p[:, 1] * log_cosh + np.maximum(np.abs(v) - MAX_EXPONENT * p[:, 1], 0.0))
+    return p[:, 0] * (p[:, 1] * log_cosh + np.maximum(np.abs(v) - STRAIGHT * p[:, 1], 0.0))
 
 
 def _sinh_current(p: Floats, v: Floats) -> tuple[Floats, Floats]:
     z = _scaled(p, v)
-    return p[:, 0] * np.sinh(z), p[:, 0] / p[:, 1] * np.cosh(z)
+    slope = p[:, 0] / p[:, 1] * np.cosh(z)
+    return p[:, 0] * np.sinh(z) + slope * (v - z * p[:, 1]), slope
 
 
 def _sinh_voltage(p: Floats, i: Floats) -> Floats:
-    z = np.arcsinh(_ratio(i, p[:, 0]))
-    return np.where(np.abs(i) > p[:, 0] * np.sinh(MAX_EXPONENT), np.copysign(np.inf, i), p[:, 1] * z)
+    z = np.clip(np.arcsinh(_ratio(i, p[:, 0])), -STRAIGHT, STRAIGHT)
+    return p[:, 1] * z + _ratio(i - p[:, 0] * np.sinh(z), p[:, 0] / p[:, 1] * np.cosh(z))
 
 
 def _sinh_coenergy(p: Floats, v: Floats) -> Floats:
     """i0 v0 (cosh(v / v0) - 1)"""
     z = _scaled(p, v)
-    beyond = np.maximum(np.abs(v) - MAX_EXPONENT * p[:, 1], 0.0)
-    return p[:, 0] * (2.0 * p[:, 1] * np.sinh(0.5 * z) ** 2 + np.sinh(MAX_EXPONENT) * beyond)
+    beyond = v - z * p[:, 1]
+    straight = p[:, 0] * (np.sinh(z) * beyond + 0.5 / p[:, 1] * np.cosh(z) * beyond**2)
+    return 2.0 * p[:, 0] * p[:, 1] * np.sinh(0.5 * z) ** 2 + straight
 
 
 # -- Shockley ----------------------------------------------------------------------------------------------------------

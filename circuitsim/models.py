@@ -25,7 +25,7 @@ _NAMED = {
     "tanh": (Law.TANH, {"imax": 1e-3, "v0": 0.5, "g": 0.0}),
     "sinh": (Law.SINH, {"i0": 1e-6, "v0": 0.2, "g": 0.0}),
 }
-MAX_SINH = 1e4  # A, S: i0 and i0 / v0, so that i and di/dv stay finite up to MAX_EXPONENT
+MOST = 1e50  # A, S: beyond it, currents could overflow
 _ZERO = 1e-12  # of the currents around it: rounding in a table's current at 0 V
 _INFINITE = frozenset({"bv", "roff", "ron", "rrev", "vfwd", "vrev"})  # parameters of D that may be
 _NO_DC_EFFECT = frozenset(
@@ -147,10 +147,12 @@ def resistor_branches(model: ModelCard, at: At) -> tuple[float, Law, Floats]:
         if not np.isfinite(value):
             raise NetlistError(f"{label}: {key.upper()} = {value:g}; make it finite", at)
     scale, v0, g = resistor_values(model)
-    with np.errstate(over="ignore"):
-        slope = np.divide(scale, v0)
-    if not np.isfinite(slope):
-        raise NetlistError(f"{label}: its slope at 0 V, {scale:g} A / {v0:g} V, overflows; make V0 larger", at)
+    if max(scale, g) > MOST or scale > MOST * v0:
+        raise NetlistError(
+            f"{label}: {next(iter(p)).upper()} = {scale:g} A with V0 = {v0:g} V and G = {g:g} S makes its current "
+            "overflow; take values that a circuit can have",
+            at,
+        )
     rows = np.zeros((int(scale > 0), N_PARAMS))
     rows[:, :2] = scale, v0
     return g, law, rows
@@ -190,7 +192,7 @@ def _segments(model: ModelCard, at: At) -> tuple[float, Floats]:
         )
     with np.errstate(over="ignore"):
         slope = di / dv
-    if not np.isfinite(slope).all():
+    if slope.max() > MOST:
         raise NetlistError(f"{label}: a slope of its table overflows; put its points further apart", at)
     k = int(np.clip(np.searchsorted(v, 0.0) - 1, 0, slope.size - 1))  # the segment of 0 V
     with np.errstate(over="ignore"):

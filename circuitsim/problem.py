@@ -23,7 +23,7 @@ from scipy import sparse
 from circuitsim.circuit import Circuit
 from circuitsim.errors import TopologyError
 from circuitsim.islands import find_islands
-from circuitsim.laws import MAX_EXPONENT, Law
+from circuitsim.laws import MAX_EXPONENT, STRAIGHT, Law
 from circuitsim.placement import build_topology
 from circuitsim.topology import Dense, FlatBranches, Topology, flat_branches
 from circuitsim.units import check_loops, ties_above
@@ -171,7 +171,7 @@ class Problem:
         reverse = (-v.min(axis=0) - p[:, 3]) / np.maximum(np.where(law == Law.SINH, p[:, 1], p[:, 4]), 1e-300)
         exponent = np.maximum(forward, reverse)
         v = np.where(forward >= reverse, v.max(axis=0), v.min(axis=0))
-        over = np.flatnonzero(bare & (exponent > MAX_EXPONENT))
+        over = np.flatnonzero(bare & (exponent > np.where(law == Law.SINH, STRAIGHT, MAX_EXPONENT)))
         if over.size:
             k = int(t.closed_junctions[over[0]])
             name = self.circuit.element(j, k)

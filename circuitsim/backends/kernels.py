@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from circuitsim.compiled import jit
-from circuitsim.laws import MAX_EXPONENT, Law
+from circuitsim.laws import MAX_EXPONENT, STRAIGHT, Law
 
 _PWL, _TANH, _SINH, _SEGMENT = int(Law.PWL), int(Law.TANH), int(Law.SINH), int(Law.SEGMENT)
 _STEPS = 200  # of a safeguarded Newton iteration; bisection alone needs about 60 for ten digits
@@ -48,9 +48,10 @@ def branch(law, p, v):
         at_zero = min(max(0.0, p[1]), p[2])
         return p[0] * (min(max(v, p[1]), p[2]) - at_zero), p[0] if p[1] <= v < p[2] else 0.0
     if law == _TANH or law == _SINH:
-        z = min(max(v / p[1], -MAX_EXPONENT), MAX_EXPONENT)
+        z = min(max(v / p[1], -STRAIGHT), STRAIGHT)
         if law == _SINH:
-            return p[0] * math.sinh(z), p[0] / p[1] * math.cosh(z)
+            g = p[0] / p[1] * math.cosh(z)
+            return p[0] * math.sinh(z) + g * (v - z * p[1]), g
         e = math.exp(-2.0 * abs(z))
         return p[0] * math.tanh(z), p[0] / p[1] * (4.0 * e / (1.0 + e) ** 2)
     rs = p[2]

@@ -105,7 +105,7 @@ def print_inventory(found: dict[str, Any], out: Console) -> None:
         table.add_row(text, f"{found['couplings'][side]['sparse']:,} sparse{dense}")
     table.add_row("connected parts", _parts(found))
     for island in found["islands"][:_SHOWN]:
-        pinned = f", pinned: {island['nodes'][0]} at 0 V" if island["pinned"] else ", joined to others by diodes"
+        pinned = f", pinned: {island['nodes'][0]} at 0 V" if island["pinned"] else ", joined by nonlinear elements"
         table.add_row("  island", Text(_list(island["nodes"]) + pinned))
     for role, names in found["roles"].items():
         if names:
