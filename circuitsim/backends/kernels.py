@@ -73,10 +73,10 @@ def branch(law, p, v):
         else:
             break
         new = w - error / (1.0 + rs * g)
-        if not (low < new < high):
-            new = 0.5 * (low + high)
         if new == w:
             break
+        if not (low < new < high):
+            new = 0.5 * (low + high)
         w = new
     i, g = shockley(p, w)
     return i, g / (1.0 + rs * g)
