@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from circuitsim.errors import At, NetlistError, SettingsError
-from circuitsim.laws import N_PARAMS, Law, diode_kind, shockley_params
+from circuitsim.laws import N_PARAMS, Law
+from circuitsim.models import MOST, diode_kind, resistor_branches, shockley_params
 from circuitsim.netlist import Netlist, parse_netlist, read_netlist
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ Floats = NDArray[np.float64]
 
 B = TypeVar("B", bound="Branches")
 
-KINDS = "RVIDLC"
+KINDS = "RVIDLCEFGHN"
 
 
 @dataclass(frozen=True)
@@ -280,6 +281,7 @@ class _CircuitBuilder:
         inductors = np.arange(len(tables["L"]))
         self.add("ties", "L", inductors, np.zeros(inductors.size))
         self._diodes()
+        self._nonlinear_resistors()
         self._shunts()
         sources = tables["I"]
         every_i = np.arange(len(sources))
@@ -362,6 +364,36 @@ class _CircuitBuilder:
         if params[:, [0, 2]].any():
             self.add("junctions", "D", rows, params)
             self.laws.append(np.full(rows.size, Law.PWL, np.int8))
+
+    def _nonlinear_resistors(self) -> None:
+        """A model's conductance and, in parallel to it, its nonlinear branches; m multiplies all currents."""
+        table = self.netlist.tables["N"]
+        model_of = table.values["model"].astype(np.int64)
+        for k in np.unique(model_of).tolist():
+            rows = np.flatnonzero(model_of == k)
+            model, m = self.netlist.models[k], table.values["m"][rows]
+            at = self.netlist.at(model.seq)
+            g, law, branches = resistor_branches(model, at)
+            if g > 0:
+                self.add("conductors", "N", rows, self._scaled(rows, g, m))
+            for branch in branches:
+                params = np.tile(branch, (rows.size, 1))
+                params[:, 0] = self._scaled(rows, branch[0], m)
+                self.add("junctions", "N", rows, params)
+                self.laws.append(np.full(rows.size, law, np.int8))
+            if g == 0 and not len(branches):
+                self.notes.append((at, f"model {model.name}: no current at any voltage, its elements are open"))
+
+    def _scaled(self, rows: Ints, value: float, m: Floats) -> Floats:
+        """A current or conductance of nonlinear resistors times their m. NetlistError where it overflows."""
+        scaled = value * np.minimum(m, MOST)
+        if max(m.max(), scaled.max()) > MOST:
+            table, k = self.netlist.tables["N"], int(np.argmax(m))
+            raise NetlistError(
+                f"nonlinear resistor {table.names[rows[k]]}: m {m[k]:g} makes its current overflow; make m smaller",
+                self.netlist.at(int(table.seq[rows[k]])),
+            )
+        return scaled
 
     def _shunts(self) -> None:
         """`.options rshunt`: a resistor from every node to ground."""

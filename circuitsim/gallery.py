@@ -125,6 +125,7 @@ class Recipe:
     forward_drops: bool = True  # False: ideal diodes have no forward voltage
     crossbars: int = 1
     subcircuits: int = 1
+    laws: int = 0  # nonlinear resistors: tanh, sinh, tables
 
     def linear(self) -> Recipe:
         """The same with nothing but resistors, sources and ideal diodes without forward drop."""
@@ -178,6 +179,8 @@ class _Random:
         for k in range(r.crossbars):
             self._crossbar(k)
         self._subcircuits()
+        for k in range(r.laws):
+            self._law(k)
         return "\n".join(self.lines)
 
     def add(self, line: str) -> None:
@@ -241,6 +244,23 @@ class _Random:
         extra += f" vrev={rng.uniform(0, 3):.3g} rrev={rng.uniform(100, 1e3):.3g}" if rng.random() < 0.5 else ""
         self.add(f".model dp{k} D(ron={rng.uniform(100, 1e3):.3g} vfwd={rng.uniform(0, 1):.3g}{extra})")
         self.add(f"Dp{k} {self.name(self.any_node())} {self.name(self.node())} dp{k}")
+
+    def _law(self, k: int) -> None:
+        """tanh, sinh and tables in turn; tables with flat parts, saturation, and points on one side of 0 alone."""
+        rng = self.rng
+        g = f" g={10 ** rng.uniform(-6, -4):.3g}" if rng.random() < 0.5 else ""
+        if k % 3 == 0:
+            law = f"tanh(imax={10 ** rng.uniform(-5, -3):.3g} v0={rng.uniform(0.1, 2):.3g}{g})"
+        elif k % 3 == 1:
+            law = f"sinh(i0={10 ** rng.uniform(-7, -5):.3g} v0={rng.uniform(1.5, 3):.3g}{g})"
+        else:
+            v = np.sort(rng.uniform(-3, 3, rng.integers(1, 5)).round(2))
+            v = np.unique([*(v if rng.random() < 0.7 else np.abs(v) + 0.01), 0.0])
+            i = np.cumsum(np.diff(v, prepend=v[0]) * 1e-3 * rng.uniform(0, 1, v.size) * (rng.random(v.size) < 0.6))
+            i = (i - i[np.flatnonzero(v == 0)[0]]).round(9)
+            law = f"pwl({' '.join(f'{x:.9g}' for x in np.stack([v, i], 1).ravel())})"
+        self.add(f".model ln{k} {law}")
+        self.add(f"N{k} {self.name(self.any_node())} {self.name(self.node())} ln{k} m={rng.uniform(0.5, 2):.3g}")
 
     def _ideal(self) -> None:
         """Perfect diodes and limiters between free groups and fixed nodes, a group once at most."""

@@ -1,8 +1,8 @@
 """Islands: parts of a circuit without a resistive path to ground. What they may float on, and what no voltages can fix.
 
-KCL on an island is solvable exactly when its net injected current can be routed to ground through diodes, forward in
-any amount (laws.most_current says how much else: a Shockley diode's reverse current is at most IS without breakdown):
-a maximum flow, whose minimum cut is the witness when it fails.
+KCL on an island is solvable exactly when its net injected current can be routed to ground through nonlinear branches,
+each within what its law can carry in that direction (laws.most_current; an ideal diode forward: any amount): a maximum
+flow, whose minimum cut is the witness when it fails.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Current laws of the nonlinear two-terminal elements, vectorised: the Shockley diode and the piecewise-linear diode.
+"""Current laws of the nonlinear two-terminal elements, vectorised.
 
-A law is a row of `Law` parameters; `branch_current` gives i(v) and di/dv. All laws are monotone: di/dv >= 0.
+A law is a row of `Law` parameters; `branch_current` gives i(v) and di/dv, `branch_voltage` v(i), `coenergy` the
+integral of i dv from 0. All laws are monotone, di/dv >= 0, and i(0) = 0.
 Shockley, at junction voltage w (ngspice manual, diode model; the law of SPICE 3):
 
     w >= -3 N Vt:       i = IS (exp(w / (N Vt)) - 1)
@@ -8,25 +9,24 @@ Shockley, at junction voltage w (ngspice manual, diode model; the law of SPICE 3
     w <= -BV:           i = -IS exp(-(w + BV) / (NBV Vt))
 
 plus GMIN w where the deck asks for gmin. A series resistance RS is solved exactly: v = w + RS i(w).
+Beyond MAX_EXPONENT exponentials stay what they are there, and so do their slopes; a sinh goes on as a straight line
+beyond STRAIGHT.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.errors import At, NetlistError
-from circuitsim.netlist import ModelCard, Options
-
 Floats = NDArray[np.float64]
 
-BOLTZMANN = 1.38064852e-23  # J/K, as in ngspice-39
-CHARGE = 1.6021766208e-19  # C
-KELVIN = 273.15
 MAX_EXPONENT = 700.0  # exp stays finite in float64
+STRAIGHT = 500.0  # v / v0 of sinh
+_NEARLY = 1.0 - 1e-8  # of imax: what tanh reaches at a voltage that is not far away
+_HUGE = 1e304
 
 
 class Law(IntEnum):
@@ -34,126 +34,227 @@ class Law(IntEnum):
 
     SHOCKLEY = 0  # is (A), nvt (V), rs (ohm), bv (V, adjusted), nbv_vt (V), gmin (S)
     PWL = 1  # g_forward (S), v_forward (V), g_reverse (S), v_reverse (V): slopes added beyond the two knees
+    TANH = 2  # imax (A), v0 (V): i = imax tanh(v / v0)
+    SINH = 3  # i0 (A), v0 (V): i = i0 sinh(v / v0)
+    SEGMENT = 4  # g (S), lo (V), hi (V), -inf and inf allowed: i = g (clip(v, lo, hi) - clip(0, lo, hi))
 
 
 N_PARAMS = 6
 
-_SHOCKLEY = {"is": 1e-14, "n": 1.0, "rs": 0.0, "bv": np.inf, "ibv": 1e-3, "eg": 1.11, "xti": 3.0}
-_SYNONYMS = {"js": "is", "vb": "bv", "vrb": "bv", "var": "bv", "ib": "ibv", "tref": "tnom"}
-_PWL = {"ron": 1.0, "roff": np.inf, "vfwd": 0.0, "vrev": np.inf}
-_NO_DC_EFFECT = frozenset(
-    "cjo cj0 cj cjp cjsw vj pb m mj php mjsw tt fc fcs kf af ttt1 ttt2 tm1 tm2 cta ctc cta1 tpb tvj tphp level "
-    "fv_max bv_max fv id_max te_max pd_max rth0 cth0 vpk mfg type iave".split()
-)
-_CHANGES_DC = frozenset(
-    "ikf ik ikr ikp isr nr jsw ns jtun jtunsw ntun xtitun keg rsw trs trs1 trs2 tbv1 tbv2 tcv tlev tlevc area pj l w "
-    "epsilon revepsilon ilimit revilimit".split()
-)
-
-
-def diode_kind(model: ModelCard, at: At) -> tuple[str, dict[str, float], list[str]]:
-    """Read a D model: ('shockley' | 'pwl' | 'ideal', its parameters with defaults, remarks).
-
-    A model is piecewise linear when it names RON, ROFF, VFWD, VREV or RREV; it is the perfect diode when RON = 0 or the
-    word `ideal` stands in it, or when N = 0. Raises NetlistError for parameters that no such diode can have.
-    """
-    given = {_SYNONYMS.get(key, key): value for key, value in model.params.items()}
-    remarks = []
-    for key in given:
-        if key in _CHANGES_DC:
-            raise NetlistError(f"model {model.name}: parameter {key.upper()} changes DC and is not supported", at)
-        if key not in _SHOCKLEY and key not in _PWL and key not in ("rrev", "nbv", "tnom"):
-            if key not in _NO_DC_EFFECT:
-                remarks.append(f"model {model.name}: unknown parameter {key.upper()} is ignored")
-            continue
-        if np.isnan(given[key]) or (given[key] < 0 and key not in ("tnom", "xti")):
-            raise NetlistError(f"model {model.name}: {key.upper()} = {given[key]:g} must not be negative", at)
-    if "ideal" in model.flags or any(key in given for key in ("ron", "roff", "vfwd", "vrev", "rrev")):
-        p = _PWL | {key: given[key] for key in _PWL if key in given}
-        if "ideal" in model.flags:
-            p["ron"] = 0.0
-        p["rrev"] = given.get("rrev", p["ron"])
-        if p["roff"] == 0 or max(p["ron"], p["rrev"]) > p["roff"]:
-            raise NetlistError(f"model {model.name}: RON and RREV must not exceed ROFF, and ROFF not be 0", at)
-        return "pwl", p, remarks
-    p = _SHOCKLEY | {key: given[key] for key in _SHOCKLEY if key in given}
-    if p["n"] == 0:
-        return "pwl", _PWL | {"ron": 0.0, "rrev": 0.0}, remarks
-    p["nbv"] = given.get("nbv", p["n"])
-    if "tnom" in given:
-        p["tnom"] = given["tnom"]
-    return "shockley", p, remarks
-
-
-def shockley_params(p: Mapping[str, float], area: Floats, m: Floats, temp: Floats, options: Options) -> Floats:
-    """The (n, N_PARAMS) law rows of diodes of one Shockley model.
-
-    `area` and `m` scale IS and 1/RS, `m` alone scales IBV (as in ngspice-39); `temp` is in degree Celsius.
-    IS(T) = IS exp((T/Tnom - 1) EG/(N Vt) + XTI/N ln(T/Tnom)); the breakdown voltage is adjusted so that the
-    exponential passes through IBV at -BV, but for terms of the order of IS (SPICE 3, `diotemp.c`).
-    """
-    kelvin = temp + KELVIN
-    vt = BOLTZMANN * kelvin / CHARGE
-    ratio = kelvin / (p.get("tnom", options.tnom) + KELVIN)
-    log_is = (ratio - 1.0) * p["eg"] / (p["n"] * vt) + p["xti"] / p["n"] * np.log(ratio)
-    saturation = p["is"] * area * m * np.exp(log_is)
-    nbv_vt = p["nbv"] * vt
-    rows = np.zeros((area.size, N_PARAMS))
-    rows[:, 0] = saturation
-    rows[:, 1] = p["n"] * vt
-    rows[:, 2] = p["rs"] / (area * m)
-    rows[:, 3] = _adjusted_breakdown(p["bv"], p["ibv"] * m, saturation, nbv_vt)
-    rows[:, 4] = nbv_vt
-    rows[:, 5] = options.gmin
-    return rows
-
-
-def _adjusted_breakdown(bv: float, ibv: Floats, saturation: Floats, vt: Floats) -> Floats:
-    if not np.isfinite(bv):
-        return np.full(ibv.shape, np.inf)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(saturation > 0, ibv / saturation, 0.0)
-    x = bv - vt * np.log1p(ratio)
-    for _ in range(25):
-        x = bv - vt * np.log(np.maximum(ratio + 1.0 - x / vt, 1.0))
-    return np.where(ratio < bv / vt, bv, x)
-
 
 def most_current(law: NDArray[np.int8], params: Floats) -> tuple[Floats, Floats]:
-    """The most that branches can carry forward, and in reverse, at any voltage, (m,) each, A; inf without a limit."""
-    pwl = law == Law.PWL
-    unlimited = np.isfinite(params[:, 3]) | (params[:, 5] > 0)  # of a Shockley diode in reverse: breakdown, gmin
-    forward = np.where(~pwl | (params[:, 0] > 0), np.inf, 0.0)
-    reverse = np.where(pwl, np.where(params[:, 2] > 0, np.inf, 0.0), np.where(unlimited, np.inf, params[:, 0]))
+    """The most that branches can carry from a to b, and from b to a, at any voltage, (m,) each, A; inf: no limit."""
+    forward, reverse = np.full(law.size, np.inf), np.full(law.size, np.inf)
+    p = params.T
+    shockley, pwl, tanh, segment = (law == kind for kind in (Law.SHOCKLEY, Law.PWL, Law.TANH, Law.SEGMENT))
+    limited = shockley & ~np.isfinite(p[3]) & (p[5] == 0)  # neither breakdown nor gmin
+    reverse[limited] = p[0, limited]
+    forward[pwl & (p[0] == 0)] = 0.0
+    reverse[pwl & (p[2] == 0)] = 0.0
+    forward[tanh] = reverse[tanh] = p[0, tanh] * _NEARLY
+    at_zero = np.clip(0.0, p[1, segment], p[2, segment])
+    forward[segment] = p[0, segment] * (p[2, segment] - at_zero)
+    reverse[segment] = p[0, segment] * (at_zero - p[1, segment])
     return forward, reverse
 
 
 def flat_room(law: NDArray[np.int8], params: Floats, v: Floats) -> tuple[Floats, Floats]:
     """How far the voltages v (..., m) may fall, and rise, without a change of current, V; 0 where the law is strict."""
-    pwl = law == Law.PWL
-    flat = pwl & (branch_current(law, params, v)[1] == 0)
-    fall = np.where(params[:, 2] > 0, v + params[:, 3], np.inf)
-    rise = np.where(params[:, 0] > 0, params[:, 1] - v, np.inf)
+    pwl, segment = law == Law.PWL, law == Law.SEGMENT
+    flat = (pwl | segment) & (branch_current(law, params, v)[1] == 0)
+    p = params.T
+    fall = np.where(segment, np.where(v > p[1], v - p[2], np.inf), np.where(p[2] > 0, v + p[3], np.inf))
+    rise = np.where(segment, np.where(v < p[2], p[1] - v, np.inf), np.where(p[0] > 0, p[1] - v, np.inf))
     return np.where(flat, np.maximum(fall, 0.0), 0.0), np.where(flat, np.maximum(rise, 0.0), 0.0)
 
 
 def branch_current(law: NDArray[np.int8], params: Floats, v: Floats) -> tuple[Floats, Floats]:
     """Currents (A) and slopes (S) of m branches at voltages v; shapes: law (m,), params (m, N_PARAMS), v (..., m)."""
     current, slope = np.zeros(v.shape), np.zeros(v.shape)
-    pwl = law == Law.PWL
-    if pwl.any():
-        g_f, v_f, g_r, v_r = (params[pwl, k] for k in range(4))
-        above, below = v[..., pwl] - v_f, -v[..., pwl] - v_r
-        current[..., pwl] = g_f * np.maximum(above, 0.0) - g_r * np.maximum(below, 0.0)
-        slope[..., pwl] = g_f * (above > 0) + g_r * (below > 0)
-    rest = ~pwl
-    if rest.any():
-        p = params[rest]
-        w = _junction_voltage(p, v[..., rest])
-        i, g = _junction_current(p, w)
-        current[..., rest] = i
-        slope[..., rest] = g / (1.0 + p[:, 2] * g)
+    for kind, chosen in _groups(law):
+        current[..., chosen], slope[..., chosen] = _CURRENT[kind](params[chosen], v[..., chosen])
     return current, slope
+
+
+def branch_voltage(law: NDArray[np.int8], params: Floats, current: Floats) -> Floats:
+    """Voltages (V) at which m branches carry `current` (A), (..., m): `branch_current` turned around, RS and gmin too.
+
+    Where a law is flat or jumps: the voltage nearest 0 of those that fit best. A current that no voltage gives has the
+    voltage inf or -inf.
+    """
+    v = np.zeros(current.shape)
+    for kind, chosen in _groups(law):
+        v[..., chosen] = _VOLTAGE[kind](params[chosen], current[..., chosen])
+    return v
+
+
+def coenergy(law: NDArray[np.int8], params: Floats, v: Floats) -> Floats:
+    """Co-contents (W) of m branches, the integrals of i dv from 0 to v, (..., m); inf where they overflow."""
+    found = np.zeros(v.shape)
+    with np.errstate(over="ignore"):
+        for kind, chosen in _groups(law):
+            found[..., chosen] = _COENERGY[kind](params[chosen], v[..., chosen])
+    return found
+
+
+def _groups(law: NDArray[np.int8]) -> Iterator[tuple[int, NDArray[np.bool_] | slice]]:
+    """Each law in use, and the branches that follow it."""
+    kinds = np.flatnonzero(np.bincount(law)).tolist()
+    for kind in kinds:
+        yield kind, law == kind if len(kinds) > 1 else slice(None)
+
+
+def _ratio(a: Floats, b: Floats) -> Floats:
+    """a / b; 0 / b = 0, and a / 0 = +-inf."""
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        return np.where(a == 0, 0.0, a / b)
+
+
+# -- piecewise linear --------------------------------------------------------------------------------------------------
+
+
+def _pwl_current(p: Floats, v: Floats) -> tuple[Floats, Floats]:
+    g_f, v_f, g_r, v_r = p[:, :4].T
+    above, below = v - v_f, -v - v_r
+    return g_f * np.maximum(above, 0.0) - g_r * np.maximum(below, 0.0), g_f * (above > 0) + g_r * (below > 0)
+
+
+def _pwl_voltage(p: Floats, i: Floats) -> Floats:
+    g_f, v_f, g_r, v_r = p[:, :4].T
+    forward, reverse = v_f + _ratio(np.maximum(i, 0.0), g_f), _ratio(np.minimum(i, 0.0), g_r) - v_r
+    return np.where(i > 0, forward, np.where(i < 0, reverse, 0.0))
+
+
+def _pwl_coenergy(p: Floats, v: Floats) -> Floats:
+    g_f, v_f, g_r, v_r = p[:, :4].T
+    return 0.5 * (g_f * np.maximum(v - v_f, 0.0) ** 2 + g_r * np.maximum(-v - v_r, 0.0) ** 2)
+
+
+def _segment_current(p: Floats, v: Floats) -> tuple[Floats, Floats]:
+    g, lo, hi = p[:, :3].T
+    return g * (np.clip(v, lo, hi) - np.clip(0.0, lo, hi)), g * ((v >= lo) & (v < hi))
+
+
+def _segment_voltage(p: Floats, i: Floats) -> Floats:
+    g, lo, hi = p[:, :3].T
+    at_zero = np.clip(0.0, lo, hi)
+    v = np.clip(at_zero + _ratio(i, g), lo, hi)
+    v = np.where(i > g * (hi - at_zero), np.inf, np.where(i < g * (lo - at_zero), -np.inf, v))
+    return np.where(i == 0, 0.0, v)
+
+
+def _segment_coenergy(p: Floats, v: Floats) -> Floats:
+    g, lo, hi = p[:, :3].T
+    c, at_zero = np.clip(v, lo, hi), np.clip(0.0, lo, hi)
+    return g * (c - at_zero) * (v - 0.5 * (c + at_zero))
+
+
+# -- tanh and sinh -----------------------------------------------------------------------------------------------------
+
+
+def _scaled(p: Floats, v: Floats) -> Floats:
+    """v / v0, limited to +-STRAIGHT."""
+    with np.errstate(over="ignore"):
+        return np.clip(v / p[:, 1], -STRAIGHT, STRAIGHT)
+
+
+def _tanh_current(p: Floats, v: Floats) -> tuple[Floats, Floats]:
+    z = _scaled(p, v)
+    e = np.exp(-2.0 * np.abs(z))
+    return p[:, 0] * np.tanh(z), p[:, 0] / p[:, 1] * (4.0 * e / (1.0 + e) ** 2)
+
+
+def _tanh_voltage(p: Floats, i: Floats) -> Floats:
+    z = np.clip(_ratio(i, p[:, 0]), -1.0, 1.0)
+    with np.errstate(divide="ignore"):
+        return p[:, 1] * np.arctanh(z)
+
+
+def _tanh_coenergy(p: Floats, v: Floats) -> Floats:
+    """imax v0 log cosh(v / v0)"""
+    z = np.abs(_scaled(p, v))
+    near = 0.5 * np.log1p(np.sinh(np.minimum(z, 1.0)) ** 2)
+    log_cosh = np.where(z < 1.0, near, z - np.log(2.0) + np.log1p(np.exp(-2.0 * z)))
+    return p[:, 0] * (p[:, 1] * log_cosh + np.maximum(np.abs(v) - STRAIGHT * p[:, 1], 0.0))
+
+
+def _sinh_current(p: Floats, v: Floats) -> tuple[Floats, Floats]:
+    z = _scaled(p, v)
+    slope = p[:, 0] / p[:, 1] * np.cosh(z)
+    return p[:, 0] * np.sinh(z) + slope * (v - z * p[:, 1]), slope
+
+
+def _sinh_voltage(p: Floats, i: Floats) -> Floats:
+    z = np.clip(np.arcsinh(_ratio(i, p[:, 0])), -STRAIGHT, STRAIGHT)
+    return p[:, 1] * z + _ratio(i - p[:, 0] * np.sinh(z), p[:, 0] / p[:, 1] * np.cosh(z))
+
+
+def _sinh_coenergy(p: Floats, v: Floats) -> Floats:
+    """i0 v0 (cosh(v / v0) - 1)"""
+    z = _scaled(p, v)
+    beyond = v - z * p[:, 1]
+    straight = p[:, 0] * (np.sinh(z) * beyond + 0.5 / p[:, 1] * np.cosh(z) * beyond**2)
+    return 2.0 * p[:, 0] * p[:, 1] * np.sinh(0.5 * z) ** 2 + straight
+
+
+# -- Shockley ----------------------------------------------------------------------------------------------------------
+
+
+def _shockley_current(p: Floats, v: Floats) -> tuple[Floats, Floats]:
+    i, g = _junction_current(p, _junction_voltage(p, v))
+    return i, g / (1.0 + p[:, 2] * g)
+
+
+def _shockley_voltage(p: Floats, i: Floats) -> Floats:
+    """RS i + w(i). With gmin, w solves w + i_junction(w) / gmin = i / gmin, which is the equation of an RS."""
+    w = _bare_voltage(p, i)
+    leaky = p[:, 5] > 0
+    if leaky.any():
+        shunted, gmin = p[leaky], p[leaky, 5]
+        shunted[:, 2], shunted[:, 5] = 1.0 / gmin, 0.0
+        w[..., leaky] = _junction_voltage(shunted, np.clip(_ratio(i[..., leaky], gmin), -_HUGE, _HUGE))
+    return w + p[:, 2] * i
+
+
+def _bare_voltage(p: Floats, i: Floats) -> Floats:
+    """The junction voltage w at which the junction without gmin carries i; -BV for currents that the law jumps over."""
+    saturation, nvt, bv, nbv_vt = p[:, 0], p[:, 1], p[:, 3], p[:, 4]
+    ratio = _ratio(i, saturation)
+    with np.errstate(divide="ignore"):
+        forward = nvt * np.log1p(np.maximum(ratio, np.expm1(-3.0)))
+        cubic = -3.0 * nvt / (np.e * np.cbrt(np.maximum(1.0 + ratio, 0.0)))
+    w = np.maximum(np.where(ratio < np.expm1(-3.0), cubic, forward), -bv)
+    exponent = np.log(np.maximum(-ratio, 1.0))
+    w = np.where(ratio <= -1.0, -(bv + nbv_vt * exponent), w)
+    w = np.where(exponent > MAX_EXPONENT, -np.inf, w)
+    return np.where(ratio > np.expm1(MAX_EXPONENT), np.inf, w)
+
+
+def _shockley_coenergy(p: Floats, v: Floats) -> Floats:
+    """With v = w + RS i: the integral of i dv is that of i dw, plus RS i^2 / 2."""
+    w = _junction_voltage(p, v)
+    i, _ = _junction_current(p, w)
+    saturation, nvt, rs, bv, nbv_vt, gmin = p.T
+    u = np.maximum(w, -bv)
+    x = np.maximum(u / nvt, -3.0)
+    beyond = np.maximum(x - MAX_EXPONENT, 0.0)
+    phi = nvt * (_expm1_less(x - beyond) + np.expm1(MAX_EXPONENT) * beyond)
+    edge = -3.0 * nvt
+    off = np.minimum(u, edge)
+    phi += edge - off - 0.5 * (edge / np.e) ** 3 * (1.0 / off**2 - 1.0 / edge**2)
+    z = np.maximum(np.where(w < -bv, -(w + bv) / nbv_vt, 0.0), 0.0)
+    beyond = np.maximum(z - MAX_EXPONENT, 0.0)
+    phi += nbv_vt * (np.expm1(z - beyond) + np.exp(MAX_EXPONENT) * beyond)
+    return saturation * phi + 0.5 * (gmin * w * w + rs * i * i)
+
+
+def _expm1_less(x: Floats) -> Floats:
+    """exp(x) - 1 - x, to the last digits for small x too."""
+    near = np.clip(x, -0.5, 0.5)
+    series = np.ones_like(x)
+    for k in range(14, 2, -1):
+        series = 1.0 + near / k * series
+    return np.where(np.abs(x) <= 0.5, 0.5 * near * near * series, np.expm1(x) - x)
 
 
 def _junction_current(p: Floats, w: Floats) -> tuple[Floats, Floats]:
@@ -188,8 +289,13 @@ def _junction_voltage(p: Floats, v: Floats) -> Floats:
         low, high = np.where(error < 0, w, low), np.where(error > 0, w, high)
         step = w - error / (1.0 + rs * g)
         inside = (step > low) & (step < high)
-        new = np.where(error == 0, w, np.where(inside, step, 0.5 * (low + high)))
+        new = np.where((error == 0) | (step == w), w, np.where(inside, step, 0.5 * (low + high)))
         if np.array_equal(new, w):
             break
         w = new
     return np.where(rs > 0, w, v)
+
+
+_CURRENT = (_shockley_current, _pwl_current, _tanh_current, _sinh_current, _segment_current)
+_VOLTAGE = (_shockley_voltage, _pwl_voltage, _tanh_voltage, _sinh_voltage, _segment_voltage)
+_COENERGY = (_shockley_coenergy, _pwl_coenergy, _tanh_coenergy, _sinh_coenergy, _segment_coenergy)

@@ -24,7 +24,7 @@ from circuitsim.circuit import Circuit
 from circuitsim.errors import TopologyError
 from circuitsim.feasibility import check_diodes
 from circuitsim.islands import find_islands
-from circuitsim.laws import MAX_EXPONENT, Law
+from circuitsim.laws import MAX_EXPONENT, STRAIGHT, Law
 from circuitsim.placement import build_topology
 from circuitsim.topology import Dense, FlatBranches, Topology, flat_branches
 from circuitsim.units import check_loops, listed, unique_ties
@@ -163,24 +163,27 @@ class Problem:
         return np.ascontiguousarray(lo.T), np.ascontiguousarray(np.maximum(hi, lo).T)
 
     def _check_overflow(self, fixed: Floats) -> None:
-        """A Shockley diode whose voltage the sources fix must have a current that is a number."""
+        """A Shockley diode, or sinh, whose voltage the sources fix must have a current that is a number."""
         t, j = self.topology, self.circuit.junctions
         if not t.closed_junctions.size:
             return
         v = fixed @ t.closed_fixed.T
         p = j.params[t.closed_junctions]
-        bare = (j.law[t.closed_junctions] == Law.SHOCKLEY) & (p[:, 2] == 0)
+        law = j.law[t.closed_junctions]
+        bare = (law == Law.SHOCKLEY) & (p[:, 2] == 0) | (law == Law.SINH)
         forward = v.max(axis=0) / np.maximum(p[:, 1], 1e-300)
-        reverse = (-v.min(axis=0) - p[:, 3]) / np.maximum(p[:, 4], 1e-300)
+        reverse = (-v.min(axis=0) - p[:, 3]) / np.maximum(np.where(law == Law.SINH, p[:, 1], p[:, 4]), 1e-300)
         exponent = np.maximum(forward, reverse)
         v = np.where(forward >= reverse, v.max(axis=0), v.min(axis=0))
-        over = np.flatnonzero(bare & (exponent > MAX_EXPONENT))
+        over = np.flatnonzero(bare & (exponent > np.where(law == Law.SINH, STRAIGHT, MAX_EXPONENT)))
         if over.size:
             k = int(t.closed_junctions[over[0]])
             name = self.circuit.element(j, k)
+            diode = j.law[k] == Law.SHOCKLEY
+            noun, cure = ("diode", ", or give its model an RS") if diode else ("nonlinear resistor", "")
             raise TopologyError(
-                f"diode {name}: the sources force {v[over[0]]:g} V across it, exp({exponent[over[0]]:.0f}): its "
-                "current overflows; put a resistor in series, or give its model an RS",
+                f"{noun} {name}: the sources force {v[over[0]]:g} V across it, exp({exponent[over[0]]:.0f}): its "
+                f"current overflows; put a resistor in series{cure}",
                 self.circuit.at(j, k),
                 nodes=[self.circuit.nodes[j.a[k]], self.circuit.nodes[j.b[k]]],
                 elements=[name],

@@ -83,7 +83,7 @@ def assert_power_balance(solution: cs.Solution, tol: float) -> None:
     powers = np.concatenate([power for *_, power in element_currents(solution)], axis=1)
     scale = np.abs(powers).sum(axis=1)
     assert (np.abs(powers.sum(axis=1)) <= tol * scale).all(), (powers.sum(axis=1), scale)
-    passive = [p for n, *_, p in element_currents(solution) if n[0].lower() in "rd"]
+    passive = [p for n, *_, p in element_currents(solution) if n[0].lower() in "rdn"]
     for power in passive:
         assert (power >= -ROUNDING * scale[:, None]).all()
 
@@ -163,6 +163,15 @@ def law(kind: int, p: Floats, v: float) -> tuple[float, float]:
     if kind == Law.PWL:
         forward, backward = max(v - p[1], 0.0), max(-v - p[3], 0.0)
         return p[0] * forward - p[2] * backward, p[0] * (forward > 0) + p[2] * (backward > 0)
+    if kind == Law.TANH:
+        return p[0] * np.tanh(v / p[1]), p[0] / p[1] / np.cosh(min(abs(v / p[1]), 300.0)) ** 2
+    if kind == Law.SINH:
+        z, most = abs(v / p[1]), float(np.arcsinh(STRAIGHT / p[0]))
+        slope = p[0] / p[1] * np.cosh(min(z, most))
+        return np.sign(v) * (p[0] * np.sinh(min(z, most)) + slope * p[1] * max(z - most, 0.0)), slope
+    if kind == Law.SEGMENT:  # the overlap of [0, v] or [v, 0] with [lo, hi]
+        overlap = max(min(max(v, 0.0), p[2]) - max(min(v, 0.0), p[1]), 0.0)
+        return p[0] * np.copysign(overlap, v), p[0] * (p[1] <= v < p[2])
     saturation, nvt, _, bv, nbv_vt, gmin = p
     if v >= -3 * nvt:
         z = min(v / nvt, np.log(STRAIGHT / saturation))
@@ -286,6 +295,9 @@ def flat_cards(circuit: cs.Circuit, conductance: float = 1.0, current: float = 1
         model, area, m = (float(table.values[column][row]) for column in ("model", "area", "m"))
         name = netlist.models[int(model)].name
         add("D", row, f"{name}_{int(model)} area={area!r} m={m * conductance!r}")
+    table = netlist.tables["N"]
+    for row, (number, m) in enumerate(zip(table.values["model"], table.values["m"], strict=True)):
+        add("N", row, f"{netlist.models[int(number)].name}_{int(number)} m={float(m) * conductance!r}")
     for x in circuit.crossbars:
         for i, j in np.argwhere(x.g > 0):
             g = float(x.g[i, j]) * conductance
@@ -297,7 +309,7 @@ def model_cards(circuit: cs.Circuit) -> list[str]:
     """The .model cards that flat_cards refer to."""
     lines = []
     for k, model in enumerate(circuit.netlist.models):
-        values = " ".join(f"{key}={value!r}" for key, value in model.params.items())
+        values = " ".join([*(f"{key}={value!r}" for key, value in model.params.items()), *map(repr, model.points)])
         lines.append(f".model {model.name}_{k} {model.type}({' '.join(sorted(model.flags))} {values})")
     return lines
 

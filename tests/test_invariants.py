@@ -42,6 +42,7 @@ MIXES = [
     Recipe(shockley=5, pwl=5, ideal=3, crossbars=4, shorts=4, floating_sources=3, subcircuits=2),
     Recipe(volts=60.0, current_sources=4),
     Recipe(nodes=4, shorts=3, floating_sources=4),
+    Recipe(laws=6, crossbars=2),
 ]
 OPTIONS = ["", "\n.options gmin=1e-9 rshunt=1e5", "\n.temp 85"]
 

@@ -7,8 +7,9 @@ import math
 import numpy as np
 
 from circuitsim.compiled import jit
-from circuitsim.laws import MAX_EXPONENT
+from circuitsim.laws import MAX_EXPONENT, STRAIGHT, Law
 
+_PWL, _TANH, _SINH, _SEGMENT = int(Law.PWL), int(Law.TANH), int(Law.SINH), int(Law.SEGMENT)
 _STEPS = 200  # of a safeguarded Newton iteration; bisection alone needs about 60 for ten digits
 
 
@@ -33,7 +34,7 @@ def shockley(p, w):
 @jit()
 def branch(law, p, v):
     """Current and slope of a nonlinear branch at voltage v (laws.branch_current)."""
-    if law == 1:
+    if law == _PWL:
         i = 0.0
         g = 0.0
         if v > p[1]:
@@ -43,6 +44,16 @@ def branch(law, p, v):
             i -= p[2] * (-v - p[3])
             g += p[2]
         return i, g
+    if law == _SEGMENT:
+        at_zero = min(max(0.0, p[1]), p[2])
+        return p[0] * (min(max(v, p[1]), p[2]) - at_zero), p[0] if p[1] <= v < p[2] else 0.0
+    if law == _TANH or law == _SINH:
+        z = min(max(v / p[1], -STRAIGHT), STRAIGHT)
+        if law == _SINH:
+            g = p[0] / p[1] * math.cosh(z)
+            return p[0] * math.sinh(z) + g * (v - z * p[1]), g
+        e = math.exp(-2.0 * abs(z))
+        return p[0] * math.tanh(z), p[0] / p[1] * (4.0 * e / (1.0 + e) ** 2)
     rs = p[2]
     if rs == 0.0:
         return shockley(p, v)
@@ -62,10 +73,10 @@ def branch(law, p, v):
         else:
             break
         new = w - error / (1.0 + rs * g)
-        if not (low < new < high):
-            new = 0.5 * (low + high)
         if new == w:
             break
+        if not (low < new < high):
+            new = 0.5 * (low + high)
         w = new
     i, g = shockley(p, w)
     return i, g / (1.0 + rs * g)

@@ -3,8 +3,8 @@
 Everything is resolved - includes, subcircuits, parameters, expressions, random draws, files - but arrays stay arrays,
 in the order of the deck. Numbers are written so that they read back to the same double; a resistor is written in ohm
 where that gives its conductance exactly, otherwise as `g=` in siemens. Left behind is what has no effect on the
-circuit: the values of L and C, K, `.options scale`, models that no diode uses. Diodes of several instances of a
-subcircuit share one model when their models are equal.
+circuit: the values of L and C, K, `.options scale`, models that no element uses. Diodes (and nonlinear resistors) of
+several instances of a subcircuit share one model when their models are equal.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ _UNSAFE_MODEL = re.compile(r"^[-+.0-9]+(e[-+]?[0-9]+)?$|^inf$|[^\w.+:#<>-]", re.
 _ANY = re.compile(r"(?!)")  # matches nothing
 _PARAMETER = re.compile(r"[a-z_]\w*")
 _LAST = (2**63, 0)  # a place behind all others
-_FACTORS = (("area", 1.0), ("m", 1.0))  # of a diode, with what it has by itself
+_FACTORS = {
+    "D": (("area", 1.0), ("m", 1.0)),
+    "N": (("m", 1.0),),
+}  # and what they are by themselves
 
 
 def export(circuit: Circuit, path: Path, remarks: Sequence[str] = ()) -> None:
@@ -87,7 +90,7 @@ class _Part(NamedTuple):
     """What one card says: rows start:stop of the table of a kind (several: an array), or one crossbar."""
 
     place: tuple[int, int]  # of the top-level card, and of its own card (in a subcircuit: where that is defined)
-    kind: str  # R V I D L C or `crossbar`
+    kind: str  # R V I D L C N or `crossbar`
     start: int
     stop: int
     ref: ArrayRef | None = None  # of an array
@@ -158,9 +161,9 @@ class _Writer:
                 start = stop
 
     def _name_models(self) -> list[str]:
-        """The name in the deck of each row of Netlist.models; '' when no diode uses it."""
+        """The name in the deck of each row of Netlist.models; '' when no element uses it."""
         names = Names(_UNSAFE_MODEL)
-        used = set(self.tables["D"].values["model"].astype(int).tolist())
+        used = {row for kind in _FACTORS for row in self.tables[kind].values["model"].astype(int).tolist()}
         known: dict[tuple[str, str], str] = {}  # (lower-case name, law) -> name in the deck
         out = []
         for row, model in enumerate(self.netlist.models):
@@ -239,10 +242,10 @@ class _Writer:
         a, b = self.ends[kind]
         if kind == "R":
             value = _number(self.r[row]) if self.in_ohm[row] else f"g={_number(self.g[row])}"
-        elif kind == "D":
-            given = [(key, values[row], default) for key, values, default in self._factors()]
+        elif kind in _FACTORS:
+            given = [(key, values[row], default) for key, values, default in self._factors(kind)]
             words = [f"{key}={_number(value)}" for key, value, default in given if value != default]
-            value = " ".join([self._model(row), *words])
+            value = " ".join([self._model(kind, row), *words])
         else:
             value = _number(self.sources[kind][row]) if kind in self.sources else "0"
         return f"{self.tables[kind].names[row]} {self.nodes[a[row]]} {self.nodes[b[row]]} {value}\n"
@@ -262,14 +265,14 @@ class _Writer:
 
     def _values(self, kind: str, name: str, rows: slice) -> list[str] | None:
         """The words for the values of an array; None when no file can hold them: shorts and opens side by side."""
-        if kind == "D":
-            given = [(key, values[rows], default) for key, values, default in self._factors()]
+        if kind in _FACTORS:
+            given = [(key, values[rows], default) for key, values, default in self._factors(kind)]
             words = [
                 self._word(f"{key}=", f"{name}.{key}", values)
                 for key, values, default in given
                 if (values != default).any()
             ]
-            return [self._model(rows.start), *words]
+            return [self._model(kind, rows.start), *words]
         if kind == "R":
             r, g = self.r[rows], self.g[rows]
             if self.in_ohm[rows].all() and np.isfinite(r).all():
@@ -313,13 +316,13 @@ class _Writer:
         self.arrays[key] = values
         return f"{before}@{self.file}:{key}"
 
-    def _model(self, row: int) -> str:
-        return self.model_of[int(self.tables["D"].values["model"][row])]
+    def _model(self, kind: str, row: int) -> str:
+        return self.model_of[int(self.tables[kind].values["model"][row])]
 
-    def _factors(self) -> list[tuple[str, Floats, float]]:
-        """What can stand behind the model of a diode: (key, values of all diodes, what it is when not given)."""
-        factors = [*_FACTORS, ("temp", self.netlist.options.temp)]
-        return [(key, self.tables["D"].values[key], default) for key, default in factors]
+    def _factors(self, kind: str) -> list[tuple[str, Floats, float]]:
+        """What can stand behind the model of an element: (key, values of all of the kind, what it is by itself)."""
+        factors = [*_FACTORS[kind], *([("temp", self.netlist.options.temp)] if kind == "D" else [])]
+        return [(key, self.tables[kind].values[key], default) for key, default in factors]
 
 
 def _number(value: float) -> str:
@@ -353,9 +356,9 @@ def _span(names: list[str], spelling: int = 0) -> str | None:
 
 
 def _law(model: ModelCard) -> str:
-    """`D(ideal ron=0)`. Parameters that cannot be spelled so mean nothing to any model, and are left out."""
+    """`D(ideal ron=0)`, `PWL(0 0 1 0.001)`. Parameters with other names mean nothing to any model: left out."""
     given = [f"{key}={_number(value)}" for key, value in model.params.items() if _PARAMETER.fullmatch(key)]
-    return f"{model.type.upper()}({' '.join([*sorted(model.flags), *given])})"
+    return f"{model.type.upper()}({' '.join([*sorted(model.flags), *given, *map(_number, model.points)])})"
 
 
 def _options(options: Options) -> list[str]:

@@ -7,6 +7,7 @@ Every element is written with its final value. What ngspice spells or treats dif
 - Piecewise-linear and perfect diodes become XSPICE `sidiode` devices, whose law is the same: i = v/Roff, and slopes
   1/Ron and 1/Rrev beyond Vfwd and -Vrev. Its smoothing stays at its default, Epsilon = 0; Ron = 0 becomes 1e-6 ohm.
 - XSPICE cannot read `[ ] < > ~ %` in node names: such a node is tied by a 0 V source to one with a simpler name.
+- Nonlinear resistors (N) become B sources: tanh and sinh by name, tables as `pwl(...)`, whose end slopes go on too.
 - Names that ngspice cannot keep (not ASCII; `temper`, which crashes ngspice-39) are replaced, and a comment says so.
 """
 
@@ -21,8 +22,8 @@ from numpy.typing import NDArray
 
 from circuitsim.circuit import KINDS, Circuit
 from circuitsim.io.deck import Names, refuse_batch, resistor_siemens, safe_names, source_volts, wrapped
-from circuitsim.laws import diode_kind
-from circuitsim.netlist.model import CrossbarCard
+from circuitsim.models import diode_kind, resistor_values
+from circuitsim.netlist.model import CrossbarCard, ModelCard
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -78,6 +79,7 @@ class _Writer:
         self.loops = {kind: self.tables[kind].a == self.tables[kind].b for kind in KINDS}
         self.models: list[str] = []  # cards
         self.opens = 0  # diodes with IS = 0
+        self.devices = Names(_UNSAFE)  # A and B elements
 
     def chunks(self) -> Iterator[str]:
         """The whole netlist, top to bottom."""
@@ -92,6 +94,7 @@ class _Writer:
         for name, card, x in zip(self.crossbar_names, self.netlist.crossbars, self.circuit.crossbars, strict=True):
             yield from self._crossbar(name, card, x.g)
         yield "".join(f"{card}\n" for card in diodes)
+        yield from self._nonlinear_resistors()
         yield ".op\n.end\n"
 
     # -- names -----------------------------------------------------------------------------------------------------
@@ -198,7 +201,6 @@ class _Writer:
         cards: dict[int, str] = {}
         self.model_names = Names(_UNSAFE)
         self.written: dict[tuple[str, str], str] = {}
-        devices = Names(_UNSAFE)
         for m in np.unique(table.values["model"]).astype(int).tolist():
             model = self.netlist.models[m]
             kind, p, _ = diode_kind(model, self.netlist.at(model.seq))
@@ -206,7 +208,7 @@ class _Writer:
                 area, copies, temp = (float(table.values[column][k]) for column in ("area", "m", "temp"))
                 if kind == "pwl":
                     ends = f"{self._xspice_node(int(table.a[k]))} {self._xspice_node(int(table.b[k]))}"
-                    name = devices.fresh(f"A{self.names['D'][k]}")
+                    name = self.devices.fresh(f"A{self.names['D'][k]}")
                     cards[k] = f"{name} {ends} {self._model(model.name, _sidiode(p, area * copies))}"
                 elif p["is"] == 0:
                     self.opens += 1
@@ -216,6 +218,14 @@ class _Writer:
                     name = self._model(model.name, _shockley(p))
                     cards[k] = f"{self.names['D'][k]} {self._ends('D', k)} {name}{factor}{heat}"
         return [cards[k] for k in sorted(cards)]
+
+    def _nonlinear_resistors(self) -> Iterator[str]:
+        """B sources whose current is a function of their own voltage."""
+        table = self.tables["N"]
+        for k, (row, m) in enumerate(zip(table.values["model"].tolist(), table.values["m"].tolist(), strict=True)):
+            across = f"v({self.nodes[table.a[k]]},{self.nodes[table.b[k]]})"
+            name = self.devices.fresh(f"B{self.names['N'][k]}")
+            yield f"{name} {self._ends('N', k)} i={_current(self.netlist.models[int(row)], m, across)}\n"
 
     def _model(self, name: str, parameters: str) -> str:
         """The name of a model in the output; models of one name and the same parameters are one."""
@@ -239,3 +249,12 @@ def _sidiode(p: Mapping[str, float], area: float) -> str:
     if np.isfinite(p["vrev"]):
         values |= {"Vrev": p["vrev"], "Rrev": max(p["rrev"] / area, MIN_RON)}
     return f"sidiode({' '.join(f'{key}={value!r}' for key, value in values.items())})"
+
+
+def _current(model: ModelCard, m: float, v: str) -> str:
+    """The current of a nonlinear resistor as an expression of its voltage `v`."""
+    if model.type == "pwl":
+        return f"{m!r}*pwl({v}, {', '.join(map(repr, model.points))})"
+    scale, v0, g = resistor_values(model)
+    linear = f"+{m * g!r}*{v}" if g else ""
+    return f"{m * scale!r}*{model.type}({v}/{v0!r}){linear}"

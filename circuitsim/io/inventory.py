@@ -20,6 +20,7 @@ _KINDS = {
     "D": "diodes",
     "L": "inductors (shorts at DC)",
     "C": "capacitors (open at DC)",
+    "N": "nonlinear resistors",
 }
 _SHOWN = 8  # names in a list
 
@@ -27,7 +28,8 @@ _SHOWN = 8  # names in a list
 def inventory(problem: Problem) -> dict[str, Any]:
     """Counts and structure as a JSON object.
 
-    elements           {R, V, I, D, L, C: count}; crossbars [{name, rows, columns, conductances (those that are not 0)}]
+    elements           {R, V, I, D, L, C, N: count}
+    crossbars          [{name, rows, columns, conductances (those that are not 0)}]
     nodes              ground included; units: nodes tied together by voltage sources and shorts count once
     free, known        units with and without an unknown voltage; known ones are tied to ground, or pinned
     colors, bipartite  blocks of units that are not adjacent
@@ -103,7 +105,7 @@ def print_inventory(found: dict[str, Any], out: Console) -> None:
         table.add_row(text, f"{found['couplings'][side]['sparse']:,} sparse{dense}")
     table.add_row("connected parts", _parts(found))
     for island in found["islands"][:_SHOWN]:
-        pinned = f", pinned: {island['nodes'][0]} at 0 V" if island["pinned"] else ", joined to others by diodes"
+        pinned = f", pinned: {island['nodes'][0]} at 0 V" if island["pinned"] else ", joined by nonlinear elements"
         table.add_row("  island", Text(_list(island["nodes"]) + pinned))
     for role, names in found["roles"].items():
         if names:

@@ -17,9 +17,13 @@ from circuitsim.netlist.model import ArrayRef, CrossbarCard, Floats, Ints, Table
 from circuitsim.netlist.source import Plain
 from circuitsim.netlist.tokens import shown
 
-KINDS = "RVIDLC"
+KINDS = "RVIDLCEFGHN"
 _INDEX = re.compile(r"\[([0-9]{1,15})\]$")
-COLUMNS = {"R": ("r", "g"), "V": ("v",), "I": ("i",), "D": ("model", "area", "m", "temp"), "L": (), "C": ()}
+COLUMNS = {
+    "R": ("r", "g"), "V": ("v",), "I": ("i",), "D": ("model", "area", "m", "temp"), "L": (), "C": (),
+    "E": (), "F": (), "G": (), "H": (),
+    "N": ("model", "m"),
+}  # fmt: skip
 
 
 @dataclass

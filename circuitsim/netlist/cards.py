@@ -23,14 +23,16 @@ from circuitsim.netlist.tokens import Words, comma_hint, shown, split_keys, toke
 NOUNS = {
     "R": "resistor", "V": "voltage source", "I": "current source", "D": "diode", "L": "inductor", "C": "capacitor",
     "K": "coupling",
+    "N": "nonlinear resistor",
 }  # fmt: skip
 _KEYS = {
     "R": frozenset("r resistance g m scale temp dtemp tc tc1 tc2 tce l w".split()),
     "D": frozenset({"area", "m", "temp", "dtemp"}),
+    "N": frozenset({"m"}),
 }
 _IGNORED = frozenset({"ac", "noisy", "noise", "ic", "off", "pj"})  # keys that do not change the operating point
 _WITHOUT_EQUALS = {kind: keys | _IGNORED - {"off"} for kind, keys in _KEYS.items()}
-_POSITIONAL = {"R": 2, "D": 3}  # words before the first key that may stand without its `=`
+_POSITIONAL = {"R": 2, "D": 3, "N": 3}  # words before the first key that may stand without its `=`
 _INFINITE = frozenset({"inf", "infinity"})
 
 
@@ -38,7 +40,7 @@ _INFINITE = frozenset({"inf", "infinity"})
 class Pattern:
     """A card split into words; those of a subcircuit are split once for all instances."""
 
-    kind: str  # R V I D L C K
+    kind: str  # R V I D L C K N
     name: str  # as on the card, with its ranges
     base: str
     ranges: tuple[range, ...]

@@ -31,9 +31,10 @@ def check_values(tables: Mapping[str, Table], place: Place) -> None:
         value = tables[kind].values[column]
         _refuse(tables[kind], place, ~np.isfinite(value), column, "{:g} " + unit + "; its value must be finite")
     d = tables["D"]
-    for column in ("area", "m"):
-        factor = d.values[column]
-        _refuse(d, place, ~((factor > 0) & (factor < np.inf)), column, f"{column} {{:g}} must be positive and finite")
+    for table, column in ((d, "area"), (d, "m"), (tables["N"], "m")):
+        factor = table.values[column]
+        bad = ~((factor > 0) & (factor < np.inf))
+        _refuse(table, place, bad, column, f"{column} {{:g}} must be positive and finite")
     temp = d.values["temp"]
     cold = f"temperature {{:g}} C must be above absolute zero, {ABSOLUTE_ZERO} C, and finite"
     _refuse(d, place, ~((temp > ABSOLUTE_ZERO) & (temp < np.inf)), "temp", cold)
@@ -82,7 +83,7 @@ def _about_idle_elements(
     alone = degree == 1
     alone[0] = False
     out: list[Remark] = []
-    for kind in "RDLVI":
+    for kind in "RDNLVI":
         table = tables[kind]
         if kind != "V":
             for i in np.flatnonzero(table.a == table.b).tolist():

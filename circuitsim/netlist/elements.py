@@ -16,7 +16,7 @@ from circuitsim.netlist.scopes import Scope
 from circuitsim.netlist.source import Card, first_word
 from circuitsim.netlist.tokens import shown
 
-SUPPORTED = "supported elements: R V I D L C X (and K, which is ignored)"
+SUPPORTED = "supported elements: R V I D L C N X (and K, which is ignored)"
 _LATER = {
     "E": "voltage-controlled voltage source", "F": "current-controlled current source",
     "G": "voltage-controlled current source", "H": "current-controlled voltage source",
@@ -215,17 +215,9 @@ def _waveform(reader: CardReader, e: Element, name: str, words: list[str]) -> Va
 
 def _diode(reader: CardReader, e: Element) -> None:
     """D anode cathode model [area] [off] [area= m= temp= dtemp=]"""
-    if len(e.words) < 3:
-        raise NetlistError(f"{e.label}: no model; write {shown(e.pattern.name)} ANODE CATHODE MODEL")
-    word = e.words[2]
+    row = _model(reader, e, "ANODE CATHODE MODEL", ("d",), "D(IS=1e-14)")
     if "thermal" in (w.lower() for w in e.words[4:]):
         raise NetlistError(f"{e.label}: self-heating (a node for its temperature, thermal) is not supported; remove it")
-    found = reader.model(e.scope, word)
-    if found is None:
-        raise NetlistError(f"{e.label}: no model '{shown(word)}'; define it: .model {shown(word)} D(IS=1e-14)")
-    row, model = found
-    if model.type != "d":
-        raise _wrong_model(e, word, model, "D")
     keys = reader.keys(e) if e.pattern.words.keys else {}
     extra = [w for w in e.words[3:] if w.lower() != "off"]
     if len(extra) > 1:
@@ -233,6 +225,29 @@ def _diode(reader: CardReader, e: Element) -> None:
     area = keys["area"] if "area" in keys else reader.value(e, extra[0], "area") if extra else 1.0
     m = keys.get("m", 1.0) * e.scope.multiplier
     _add(reader, e, float(row), area, m, reader.temperature(keys))
+
+
+def _nonlinear(reader: CardReader, e: Element) -> None:
+    """N n1 n2 model [m=]"""
+    row = _model(reader, e, "n1 n2 MODEL", ("tanh", "sinh", "pwl"), "tanh(imax=1m v0=0.5)")
+    keys = reader.keys(e) if e.pattern.words.keys else {}
+    if len(e.words) > 3:
+        raise extra_word(e, "model", e.words[3])
+    _add(reader, e, float(row), keys.get("m", 1.0) * e.scope.multiplier)
+
+
+def _model(reader: CardReader, e: Element, form: str, types: tuple[str, ...], example: str) -> int:
+    """The row of the model that the third word of an element names, of one of these types."""
+    if len(e.words) < 3:
+        raise NetlistError(f"{e.label}: no model; write {shown(e.pattern.name)} {form}")
+    word = e.words[2]
+    found = reader.model(e.scope, word)
+    if found is None:
+        raise NetlistError(f"{e.label}: no model '{shown(word)}'; define it: .model {shown(word)} {example}")
+    row, model = found
+    if model.type not in types:
+        raise _wrong_model(e, word, model, " or ".join(kind.upper() for kind in types))
+    return row
 
 
 def _wrong_model(e: Element, word: str, model: ModelCard, wanted: str) -> NetlistError:
@@ -252,6 +267,6 @@ def _coupling(reader: CardReader, e: Element) -> None:
 
 _READERS: dict[str, Callable[[CardReader, Element], None]] = {
     "R": _resistor, "V": _source, "I": _source, "D": _diode, "L": _inductor_or_capacitor, "C": _inductor_or_capacitor,
-    "K": _coupling,
+    "K": _coupling, "N": _nonlinear,
 }  # fmt: skip
 assert _READERS.keys() == NOUNS.keys()

@@ -31,6 +31,7 @@ class Table:
     I: `i` ampere, from a to b through the source
     D: `model` row of Netlist.models, `area` and `m` factors, `temp` degree Celsius; a is the anode
     L, C: none
+    N: `model` row of Netlist.models, `m` factor
     """
 
     kind: str
@@ -73,10 +74,11 @@ class ModelCard:
     """A `.model` card with its parameters evaluated (names lower case)."""
 
     name: str
-    type: str  # lower case: d, r
+    type: str  # lower case: d, r, tanh, sinh, pwl
     params: Mapping[str, float]
     flags: frozenset[str]  # words without a value, such as `ideal`
     seq: int
+    points: tuple[float, ...] = ()  # of a pwl model: V, A, V, A ...
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ class Netlist:
     path: str
     title: str
     nodes: list[str]
-    tables: Mapping[str, Table]  # keys R V I D L C
+    tables: Mapping[str, Table]  # keys R V I D L C N
     crossbars: tuple[CrossbarCard, ...]
     models: tuple[ModelCard, ...]
     arrays: Mapping[str, ArrayRef]  # lower-case array name -> rows

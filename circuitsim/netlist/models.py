@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from circuitsim.errors import NetlistError
 from circuitsim.netlist.model import ModelCard
 from circuitsim.netlist.numbers import parse_number
@@ -9,11 +11,12 @@ from circuitsim.netlist.scopes import Note, Place, Scope, expression
 from circuitsim.netlist.source import Card
 from circuitsim.netlist.tokens import comma_hint, labelled, located, shown, split_keys, tokenize
 
-_TYPES = {"d": "d", "r": "r", "res": "r"}
+_TYPES = {"d": "d", "r": "r", "res": "r", "tanh": "tanh", "sinh": "sinh", "pwl": "pwl"}
 _FLAGS = frozenset({"ideal"})
 _RESISTOR = frozenset(
     "r res resistance rsh l w defl defw short dlr narrow dw tc tc1 tc2 tce tnom kf af lf wf ef bv_max".split()
 )
+_STRICT = frozenset({"tanh", "sinh"})  # types of ours: no word of theirs is ignored
 
 
 class ModelTable:
@@ -50,12 +53,14 @@ class ModelTable:
         if kind not in _TYPES.values():
             return ModelCard(name, kind, {}, frozenset(), card.seq)  # no element takes it: its words do not matter
         label = f"model {shown(name)}"
+        if kind == "pwl":
+            return ModelCard(name, kind, {}, frozenset(), card.seq, _points(scope, label, rest, words.keys))
         given = dict(words.keys)
         flags = []
         rest.reverse()
         while rest:
             word = rest.pop().lower()
-            if word in _FLAGS:
+            if word in _FLAGS or (not rest and kind in _STRICT):
                 flags.append(word)
             elif word[0] in "+-.0123456789{":
                 raise NetlistError(
@@ -73,6 +78,17 @@ class ModelTable:
             for key in sorted(params.keys() - _RESISTOR):
                 self.note(card.seq, f"{label}: unknown parameter {shown(key.upper())} is ignored")
         return ModelCard(name, kind, params, frozenset(flags), card.seq)
+
+
+def _points(scope: Scope, label: str, words: list[str], keys: Mapping[str, str]) -> tuple[float, ...]:
+    """The numbers of a table: V, A, V, A ..."""
+    if keys:
+        raise NetlistError(
+            f"{label}: unknown parameter {shown(next(iter(keys)).upper())}; a pwl model has none, only volts and "
+            "amperes in turn: pwl(-1 -1m 0 0 1 1m)"
+        )
+    with labelled(f"{label}: its table"):
+        return tuple(_value(scope, word) for word in words)
 
 
 def _value(scope: Scope, word: str) -> float:

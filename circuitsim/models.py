@@ -1,0 +1,210 @@
+"""`.model` cards -> parameters of the laws: diodes, and the nonlinear resistors tanh, sinh and pwl."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim.errors import At, NetlistError
+from circuitsim.laws import N_PARAMS, Law
+from circuitsim.netlist import ModelCard, Options
+from circuitsim.netlist.model import ABSOLUTE_ZERO
+from circuitsim.netlist.tokens import comma_hint
+
+Floats = NDArray[np.float64]
+
+BOLTZMANN = 1.38064852e-23  # J/K, as in ngspice-39
+CHARGE = 1.6021766208e-19  # C
+
+_SHOCKLEY = {"is": 1e-14, "n": 1.0, "rs": 0.0, "bv": np.inf, "ibv": 1e-3, "eg": 1.11, "xti": 3.0}
+_SYNONYMS = {"js": "is", "vb": "bv", "vrb": "bv", "var": "bv", "ib": "ibv", "tref": "tnom"}
+_PWL = {"ron": 1.0, "roff": np.inf, "vfwd": 0.0, "vrev": np.inf}
+_NAMED = {
+    "tanh": (Law.TANH, {"imax": 1e-3, "v0": 0.5, "g": 0.0}),
+    "sinh": (Law.SINH, {"i0": 1e-6, "v0": 0.2, "g": 0.0}),
+}
+MOST = 1e50  # A, S: beyond it, currents could overflow
+_ZERO = 1e-12  # of the currents around it: rounding in a table's current at 0 V
+_INFINITE = frozenset({"bv", "roff", "ron", "rrev", "vfwd", "vrev"})  # parameters of D that may be
+_NO_DC_EFFECT = frozenset(
+    "cjo cj0 cj cjp cjsw vj pb m mj php mjsw tt fc fcs kf af ttt1 ttt2 tm1 tm2 cta ctc cta1 tpb tvj tphp level "
+    "fv_max bv_max fv id_max te_max pd_max rth0 cth0 vpk mfg type iave".split()
+)
+_CHANGES_DC = frozenset(
+    "ikf ik ikr ikp isr nr jsw ns jtun jtunsw ntun xtitun keg rsw trs trs1 trs2 tbv1 tbv2 tcv tlev tlevc area pj l w "
+    "epsilon revepsilon ilimit revilimit".split()
+)
+
+
+def diode_kind(model: ModelCard, at: At) -> tuple[str, dict[str, float], list[str]]:
+    """Read a D model: ('shockley' | 'pwl' | 'ideal', its parameters with defaults, remarks).
+
+    A model is piecewise linear when it names RON, ROFF, VFWD, VREV or RREV; it is the perfect diode when RON = 0 or the
+    word `ideal` stands in it, or when N = 0. Raises NetlistError for parameters that no such diode can have.
+    """
+    given = {_SYNONYMS.get(key, key): value for key, value in model.params.items()}
+    remarks = []
+    for key in given:
+        if key in _CHANGES_DC:
+            raise NetlistError(
+                f"model {model.name}: parameter {key.upper()} changes DC and is not supported; leave it out if the "
+                "diode can do without",
+                at,
+            )
+        if key not in _SHOCKLEY and key not in _PWL and key not in ("rrev", "nbv", "tnom"):
+            if key not in _NO_DC_EFFECT:
+                remarks.append(f"model {model.name}: unknown parameter {key.upper()} is ignored")
+            continue
+        value = given[key]
+        if np.isnan(value) or (value < 0 and key not in ("tnom", "xti")):
+            raise NetlistError(
+                f"model {model.name}: {key.upper()} = {value:g} must not be negative; make it 0 or positive", at
+            )
+        if np.isinf(value) and key not in _INFINITE:
+            raise NetlistError(f"model {model.name}: {key.upper()} = {value:g}; make it finite", at)
+        if key == "tnom" and value <= ABSOLUTE_ZERO:
+            raise NetlistError(
+                f"model {model.name}: TNOM = {value:g} C must be above absolute zero, {ABSOLUTE_ZERO} C; it is in "
+                "degree Celsius",
+                at,
+            )
+    if "ideal" in model.flags or any(key in given for key in ("ron", "roff", "vfwd", "vrev", "rrev")):
+        p = _PWL | {key: given[key] for key in _PWL if key in given}
+        if "ideal" in model.flags:
+            p["ron"] = 0.0
+        p["rrev"] = given.get("rrev", p["ron"])
+        if p["roff"] == 0 or max(p["ron"], p["rrev"]) > p["roff"]:
+            raise NetlistError(
+                f"model {model.name}: RON and RREV must not exceed ROFF, and ROFF not be 0; raise ROFF", at
+            )
+        return "pwl", p, remarks
+    p = _SHOCKLEY | {key: given[key] for key in _SHOCKLEY if key in given}
+    if p["n"] == 0:
+        return "pwl", _PWL | {"ron": 0.0, "rrev": 0.0}, remarks
+    p["nbv"] = given.get("nbv", p["n"])
+    if "tnom" in given:
+        p["tnom"] = given["tnom"]
+    return "shockley", p, remarks
+
+
+def shockley_params(p: Mapping[str, float], area: Floats, m: Floats, temp: Floats, options: Options) -> Floats:
+    """The (n, N_PARAMS) law rows of diodes of one Shockley model.
+
+    `area` and `m` scale IS and 1/RS, `m` alone scales IBV (as in ngspice-39); `temp` is in degree Celsius.
+    IS(T) = IS exp((T/Tnom - 1) EG/(N Vt) + XTI/N ln(T/Tnom)); the breakdown voltage is adjusted so that the
+    exponential passes through IBV at -BV, but for terms of the order of IS (SPICE 3, `diotemp.c`).
+    """
+    kelvin = temp - ABSOLUTE_ZERO
+    vt = BOLTZMANN * kelvin / CHARGE
+    ratio = kelvin / (p.get("tnom", options.tnom) - ABSOLUTE_ZERO)
+    log_is = (ratio - 1.0) * p["eg"] / (p["n"] * vt) + p["xti"] / p["n"] * np.log(ratio)
+    saturation = p["is"] * area * m * np.exp(log_is)
+    nbv_vt = p["nbv"] * vt
+    rows = np.zeros((area.size, N_PARAMS))
+    rows[:, 0] = saturation
+    rows[:, 1] = p["n"] * vt
+    rows[:, 2] = p["rs"] / (area * m)
+    rows[:, 3] = _adjusted_breakdown(p["bv"], p["ibv"] * m, saturation, nbv_vt)
+    rows[:, 4] = nbv_vt
+    rows[:, 5] = options.gmin
+    return rows
+
+
+def _adjusted_breakdown(bv: float, ibv: Floats, saturation: Floats, vt: Floats) -> Floats:
+    if not np.isfinite(bv):
+        return np.full(ibv.shape, np.inf)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(saturation > 0, ibv / saturation, 0.0)
+    x = bv - vt * np.log1p(ratio)
+    for _ in range(25):
+        x = bv - vt * np.log(np.maximum(ratio + 1.0 - x / vt, 1.0))
+    return np.where(ratio < bv / vt, bv, x)
+
+
+def resistor_branches(model: ModelCard, at: At) -> tuple[float, Law, Floats]:
+    """Read a tanh, sinh or pwl model: the conductance (S) and the nonlinear branches in parallel to it that it is.
+
+    The branches are rows of one law, (k, N_PARAMS), whose column 0 multiplies the current. Raises NetlistError for
+    parameters that the type does not have, for values that make it not monotone, and for tables not through (0, 0).
+    """
+    if model.type == "pwl":
+        g, rows = _segments(model, at)
+        return g, Law.SEGMENT, rows
+    law, p = _NAMED[model.type]
+    label = f"model {model.name}"
+    for key in [*model.flags, *model.params]:
+        if key not in p or key in model.flags:
+            known = ", ".join(p).upper()
+            raise NetlistError(f"{label}: {model.type} has no parameter {key.upper()}; its parameters are {known}", at)
+    p = {**p, **model.params}
+    for key, value in p.items():
+        if key == "v0" and not 0 < value < np.inf:
+            raise NetlistError(f"{label}: V0 = {value:g} V; make it positive and finite", at)
+        if value < 0:
+            raise NetlistError(f"{label}: {key.upper()} = {value:g} is not monotone; make it 0 or positive", at)
+        if not np.isfinite(value):
+            raise NetlistError(f"{label}: {key.upper()} = {value:g}; make it finite", at)
+    scale, v0, g = resistor_values(model)
+    if max(scale, g) > MOST or scale > MOST * v0:
+        raise NetlistError(
+            f"{label}: {next(iter(p)).upper()} = {scale:g} A with V0 = {v0:g} V and G = {g:g} S makes its current "
+            "overflow; take values that a circuit can have",
+            at,
+        )
+    rows = np.zeros((int(scale > 0), N_PARAMS))
+    rows[:, :2] = scale, v0
+    return g, law, rows
+
+
+def resistor_values(model: ModelCard) -> tuple[float, float, float]:
+    """The parameters of a tanh or sinh model, defaults among them: imax or i0 (A), v0 (V), g (S)."""
+    scale, v0, g = {**_NAMED[model.type][1], **model.params}.values()
+    return scale, v0, g
+
+
+def _segments(model: ModelCard, at: At) -> tuple[float, Floats]:
+    """A table as its least slope (S) and, for each steeper segment, a row of SEGMENT with the rest of its slope."""
+    label = f"model {model.name}"
+    points, count = np.array(model.points), len(model.points)
+    if count % 2 or count < 4:
+        raise NetlistError(
+            f"{label}: a table is two pairs of volts and amperes or more, found {count} numbers; write "
+            f"pwl(v1 i1 v2 i2 ...){comma_hint(at.text)}",
+            at,
+        )
+    if not np.isfinite(points).all():
+        raise NetlistError(f"{label}: {points[~np.isfinite(points)][0]:g} in its table; make it finite", at)
+    v, i = points[::2], points[1::2]
+    dv, di = np.diff(v), np.diff(i)
+    if not (dv > 0).all():
+        k = int(np.argmin(dv > 0))
+        raise NetlistError(
+            f"{label}: voltages of a table must rise, but {v[k + 1]:g} V follows {v[k]:g} V; sort it", at
+        )
+    if not (di >= 0).all():
+        k = int(np.argmin(di >= 0))
+        raise NetlistError(
+            f"{label}: not monotone, its current falls from {i[k]:g} A at {v[k]:g} V to {i[k + 1]:g} A at "
+            f"{v[k + 1]:g} V; make currents of a table rise or stay",
+            at,
+        )
+    with np.errstate(over="ignore"):
+        slope = di / dv
+    if slope.max() > MOST:
+        raise NetlistError(f"{label}: a slope of its table overflows; put its points further apart", at)
+    k = int(np.clip(np.searchsorted(v, 0.0) - 1, 0, slope.size - 1))  # the segment of 0 V
+    with np.errstate(over="ignore"):
+        offset = i[k] - slope[k] * v[k]
+    if abs(offset) > _ZERO * np.abs(i[k : k + 2]).max():
+        raise NetlistError(
+            f"{label}: its table has {offset:g} A at 0 V instead of 0; subtract this from its currents, and put a "
+            f"current source of {offset:g} A in parallel, from the element's first node to its second",
+            at,
+        )
+    g = float(slope.min())
+    rows = np.zeros((slope.size, N_PARAMS))
+    rows[:, 0] = slope - g
+    rows[:, 1], rows[:, 2] = [-np.inf, *v[1:-1]], [*v[1:-1], np.inf]
+    return g, rows[rows[:, 0] > 0]
