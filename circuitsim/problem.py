@@ -264,10 +264,24 @@ def _tolerance(fixed: Floats) -> float:
 
 def compile_problem(circuit: Circuit) -> Problem:
     """Arrange a circuit for solving. Raises TopologyError for loops of sources that no voltages satisfy."""
+    _refuse_controlled(circuit)
     topology = build_topology(circuit)
     problem = Problem(circuit, topology, _values(circuit, topology))
     problem.fixed_potentials(slice(0, 1))
     return problem
+
+
+def _refuse_controlled(circuit: Circuit) -> None:
+    """Raise TopologyError when there are controlled sources: no method here can solve them yet."""
+    if not circuit.reciprocal:
+        sources = [circuit.element(circuit.controlled, k) for k in range(len(circuit.controlled))]
+        raise TopologyError(
+            f"element {sources[0]}: circuits with controlled sources cannot be solved yet; circuitsim flatten writes "
+            "them for ngspice",
+            circuit.at(circuit.controlled, 0),
+            nodes=[circuit.nodes[circuit.controlled.a[0]]],
+            elements=sources,
+        )
 
 
 def _values(circuit: Circuit, t: Topology) -> Values:
