@@ -79,6 +79,19 @@ class IdealDiodes(Branches):
 
 
 @dataclass(frozen=True)
+class Controlled(Branches):
+    """Linear controlled sources, in the order of the kinds E, F, G, H. With i the current from a to b, in each source:
+
+    E: va - vb = gain (vca - vcb); F: i = gain i(control); G: i = gain (vca - vcb); H: va - vb = gain i(control)
+    """
+
+    ca: Ints  # (n,) node (E, G; 0 otherwise)
+    cb: Ints  # (n,) node (E, G; 0 otherwise)
+    control: Ints  # (n,) the branch in Circuit.ties, a voltage source, that carries i(control) (F, H; -1 otherwise)
+    gain: Floats  # (n,) of G in S, of H in ohm; any sign
+
+
+@dataclass(frozen=True)
 class Crossbar:
     """A conductance from every row node to every column node; 0 means no resistor."""
 
@@ -102,6 +115,7 @@ class Circuit:
     current_sources: CurrentSources
     junctions: Junctions
     ideal_diodes: IdealDiodes
+    controlled: Controlled
     crossbars: tuple[Crossbar, ...]
     notes: tuple[tuple[At | None, str], ...]
     dropped: Ints = field(default_factory=lambda: np.zeros(0, np.int64))  # nodes whose elements are left out
@@ -110,6 +124,11 @@ class Circuit:
     def nodes(self) -> list[str]:
         """Node names; index 0 is ground."""
         return self.netlist.nodes
+
+    @property
+    def reciprocal(self) -> bool:
+        """Whether there are no controlled sources: then the equilibrium minimises an energy, the co-content."""
+        return not len(self.controlled)
 
     def element(self, branches: Branches, i: int) -> str:
         """The name of the netlist element behind a branch."""
@@ -122,7 +141,8 @@ class Circuit:
         return None if kind < 0 else self.netlist.at(int(self.netlist.tables[KINDS[kind]].seq[int(branches.row[i])]))
 
     def with_values(self, values: Mapping[str, ArrayLike]) -> Circuit:
-        """The same circuit with new element values: volts for V, amperes for I, siemens for R and crossbars.
+        """The same circuit with new element values: volts for V, amperes for I, siemens for R and crossbars, gains of
+        controlled sources.
 
         Keys are element or array names. Sources may have a leading batch axis. Topology cannot change: conductances
         are finite and >= 0, and shorts, and opens that are not trained, stay what they are. Raises SettingsError
@@ -160,6 +180,11 @@ class Circuit:
             where = _branch_of_rows(self.current_sources, kind, start, stop)
             i = _batched(name, self.current_sources.i, where, value)
             return replace(self, current_sources=replace(self.current_sources, i=i))
+        if kind in "EFGH":
+            where = _branch_of_rows(self.controlled, kind, start, stop)
+            gain = self.controlled.gain.copy()
+            gain[where] = _fit(name, value, (stop - start,))
+            return replace(self, controlled=replace(self.controlled, gain=gain))
         raise SettingsError(f"{name}: only resistors, crossbars and sources can take new values")
 
     def rows_of(self, name: str) -> tuple[str, int, int]:
@@ -211,6 +236,7 @@ class Circuit:
             ("current source", self.current_sources, "i"),
             ("junction", self.junctions, "law"),
             ("ideal diode", self.ideal_diodes, "vf"),
+            ("controlled source", self.controlled, "gain"),
         ]
         for kind, branches, column in groups:
             values = getattr(branches, column)
@@ -295,8 +321,26 @@ class _CircuitBuilder:
             current_sources=CurrentSources(sources.a, sources.b, kind_i, every_i, sources.values["i"][None, :]),
             junctions=Junctions(*junctions[:4], law, junctions[4].reshape(-1, N_PARAMS)),
             ideal_diodes=IdealDiodes(*ideal),
+            controlled=self._controlled(),
             crossbars=tuple(Crossbar(c.name, c.rows, c.cols, c.g) for c in self.netlist.crossbars),
             notes=tuple(self.notes),
+        )
+
+    def _controlled(self) -> Controlled:
+        tables = [self.netlist.tables[kind] for kind in "EFGH"]
+
+        def column(links: str, otherwise: int) -> Ints:
+            return np.concatenate([t.links.get(links, np.full(len(t), otherwise)) for t in tables])
+
+        return Controlled(
+            a=np.concatenate([t.a for t in tables]),
+            b=np.concatenate([t.b for t in tables]),
+            kind=np.concatenate([np.full(len(t), KINDS.index(t.kind), np.int8) for t in tables]),
+            row=np.concatenate([np.arange(len(t)) for t in tables]),
+            ca=column("ca", 0),
+            cb=column("cb", 0),
+            control=column("control", -1),  # a row of V is the branch of the same number: sources come first in ties
+            gain=np.concatenate([t.values["gain"] for t in tables]),
         )
 
     def _trained_opens(self) -> NDArray[np.bool_]:

@@ -283,6 +283,7 @@ def compile_problem(circuit: Circuit, lenient: bool = False) -> Problem:
     lenient: leave out islands that sources push a current into (or draw from) that cannot leave, in any row of the
     batch, with all elements at their nodes (Circuit.dropped) and a note in the circuit; other faults still are errors.
     """
+    _refuse_controlled(circuit)
     while True:
         topology = build_topology(circuit)
         problem = Problem(circuit, topology, _values(circuit, topology))
@@ -296,6 +297,19 @@ def compile_problem(circuit: Circuit, lenient: bool = False) -> Problem:
                 raise
             nodes = np.array([circuit.netlist.node(name) for name in error.nodes], np.int64)
             circuit = circuit.without(nodes, (error.at, f"left out, with all elements at it: {error.message}"))
+
+
+def _refuse_controlled(circuit: Circuit) -> None:
+    """Raise TopologyError when there are controlled sources: no method here can solve them yet."""
+    if not circuit.reciprocal:
+        sources = [circuit.element(circuit.controlled, k) for k in range(len(circuit.controlled))]
+        raise TopologyError(
+            f"element {sources[0]}: circuits with controlled sources cannot be solved yet; circuitsim flatten writes "
+            "them for ngspice",
+            circuit.at(circuit.controlled, 0),
+            nodes=[circuit.nodes[circuit.controlled.a[0]]],
+            elements=sources,
+        )
 
 
 def _values(circuit: Circuit, t: Topology) -> Values:

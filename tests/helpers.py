@@ -21,6 +21,14 @@ STRAIGHT = 100.0  # A: beyond, the reference solver's exponentials go on as stra
 ROUNDING = 1e-12  # of the largest term in a sum that should be 0
 
 
+# Decks with controlled sources: no method solves them yet.
+WAITING = frozenset({
+    "controlled_arrays", "controlled_e", "controlled_feedback", "controlled_fh", "controlled_g",
+    "controlled_multiplier", "controlled_subckt", "hard_E_self_gain2", "hard_G_neg", "hard_nullor_loop",
+    "hard_opamp_ideal", "opamp", "bidirectional_amplifier", "relu_network",
+})  # fmt: skip
+
+
 # -- laws of nature ----------------------------------------------------------------------------------------------------
 
 

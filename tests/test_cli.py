@@ -350,7 +350,7 @@ def test_check_for_people_and_as_json() -> None:
     assert ".output" in out
     data = json.loads(succeed("check", "array.cir", "--json"))
     assert data["status"] == "OK"
-    assert data["elements"] == {"R": 6, "V": 3, "I": 0, "D": 0, "L": 0, "C": 0, "N": 0}
+    assert data["elements"] == {"R": 6, "V": 3, "I": 0, "D": 0, "L": 0, "C": 0, "E": 0, "F": 0, "G": 0, "H": 0, "N": 0}
     assert (data["nodes"], data["free"]) == (7, 3)
 
 

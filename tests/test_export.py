@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import WAITING
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import ArrayLike, NDArray
@@ -23,7 +24,10 @@ from circuitsim.netlist import Netlist
 NETLISTS = Path(__file__).parent.parent / "netlists"
 TOO_BIG = {"drn_2h", "drn_3h", "drn_xl"}
 DECKS = [p for p in sorted([*NETLISTS.glob("*.cir"), *(NETLISTS / "valid").glob("*.cir")]) if p.stem not in TOO_BIG]
-VALUES = {"conductors": "g", "ties": "e", "current_sources": "i", "junctions": "params", "ideal_diodes": "vf"}
+VALUES = {
+    "conductors": "g", "ties": "e", "current_sources": "i", "junctions": "params", "ideal_diodes": "vf",
+    "controlled": "gain",
+}  # fmt: skip
 
 
 def again(circuit: Circuit, folder: Path, *remarks: str) -> Circuit:
@@ -72,6 +76,9 @@ def assert_same(found: Circuit, wanted: Circuit, values_changed: bool = False) -
         assert table.names == model.names
         np.testing.assert_array_equal(table.a, model.a)
         np.testing.assert_array_equal(table.b, model.b)
+        assert table.links.keys() == model.links.keys()
+        for column, nodes_or_sources in table.links.items():
+            np.testing.assert_array_equal(nodes_or_sources, model.links[column])
         for column in table.values.keys() - {"model"}:
             if not values_changed or kind in "DN":
                 assert_same_bits(table.values[column], model.values[column], f"{kind} {column}")
@@ -115,7 +122,8 @@ def test_a_deck_reads_back_to_the_same_circuit(path: Path, tmp_path: Path) -> No
     circuit = cs.load(path)
     back = again(circuit, tmp_path)
     assert_same(back, circuit)
-    assert_same_solution(back, circuit)
+    if path.stem not in WAITING:
+        assert_same_solution(back, circuit)
 
 
 # -- the text ----------------------------------------------------------------------------------------------------------
@@ -601,6 +609,8 @@ RANGE = st.sampled_from(["m[0:1]", "n[1:2]", "N[2:1]", "n[2:3]", "h[4:3]", "M[0:
 END = st.one_of(RANGE, st.sampled_from(["a", "0", "b"]))
 OHM = st.sampled_from(["3", "{aunif(2, 1)}", "g={aunif(2, 1)}", "g=0", "inf", "0", "g=0.7 m=3", "3 tc1=1m", "1 m=3"])
 DRAWN = st.sampled_from(["1", "{aunif(2, 1)}", "{max(0, aunif(0, 1))}"])
+SOURCE = st.sampled_from(["Vs[0]", "vs[2]"])
+SOURCES = st.one_of(SOURCE, st.sampled_from(["Vs[0:1]", "vs[2:1]"]))
 FACTOR = st.sampled_from(["", "area=2", "m={aunif(2, 1)}", "temp={aunif(2, 1)} m=3"])
 CARD = st.one_of(
     st.builds("R@ {} {} {}".format, NODE, NODE, OHM),
@@ -614,9 +624,18 @@ CARD = st.one_of(
     st.builds("R@[0:1][1:2] {} {} g={}".format, RANGE, RANGE, DRAWN),
     st.builds("{}@[0:1] {} {} {}".format, st.sampled_from("VI"), END, END, DRAWN),
     st.builds("D@[0:1] {} {} dm {}".format, END, END, FACTOR),
+    st.builds("{}@ {} {} {} {} {}".format, st.sampled_from("EG"), NODE, NODE, NODE, NODE, DRAWN),
+    st.builds("{}@ {} {} {} {}".format, st.sampled_from("FH"), NODE, NODE, SOURCE, DRAWN),
+    st.builds("{}@[0:1] {} {} {} {} {}".format, st.sampled_from("EG"), END, END, END, END, DRAWN),
+    st.builds("{}@[3:2] {} {} {} {}".format, st.sampled_from("FH"), END, END, SOURCES, DRAWN),
 )
 CELLS = """.model dm D(is=1e-12)
+Vs[0:2] a n[1:3] 1
 .subckt cell a[0] a[1] q
+E1[0:1] k[0:1] w a[1:0] q {unif(2, 0.5)}
+F1[0:1] a[0:1] q V1 {unif(2, 0.5)}
+V1 q w 1
+H1 z 0 V1 2
 R1[0:1] a[0:1] q 2
 RX[0:1][0:2] a[0:1] k[2:0] g={max(0, aunif(0, 1))}
 X1 a[0] k[1] inner

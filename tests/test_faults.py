@@ -151,7 +151,7 @@ WORDS = (
     "= , ( ) { } ' \" m=0 m=-1 temp=1e6 tc1=1e9 scale=0 r= g=0 g=inf .lib .include .if .param .subckt .model .control "
     ".end ideal RON=0 IS=0 N=0 BV=0 XTI=9 RS=0 1T 1f 4k7 1,5 SIN(1 1 1) PWL(0 1) AC DC X1 K1 E1"
 ).split(" ")
-CHARACTERS = "0123456789kKmMeE+-*/.,;$'\"{}()[]:=@ \t\n\\_<>!?&|^%~#aRVIDLCXgnd\0\x0b\x85\u00b5\ufeff"
+CHARACTERS = "0123456789kKmMeE+-*/.,;$'\"{}()[]:=@ \t\n\\_<>!?&|^%~#aRVIDLCEFGHXgnd\0\x0b\x85\u00b5\ufeff"
 MUTATION = st.tuples(
     st.sampled_from(["cut", "double", "replace", "insert", "word", "line", "twice", "swap"]),
     st.floats(0, 1),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import WAITING
 
 import circuitsim as cs
 
@@ -18,7 +19,12 @@ VALID = sorted((Path(__file__).parent.parent / "netlists" / "valid").glob("*.cir
 FLOOR = 1e-12  # of the largest voltage or current in the deck: what rounding leaves of an answer that is exactly 0
 
 
-@pytest.mark.parametrize("path", VALID, ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, marks=pytest.mark.xfail(strict=True, raises=cs.TopologyError)) if p.stem in WAITING else p
+     for p in VALID],
+    ids=lambda p: p.stem,
+)  # fmt: skip
 def test_valid_deck_gives_the_independent_answer(path: Path) -> None:
     answer = json.loads(path.with_suffix(".json").read_text())
     settings = cs.Settings(tol=1e-12, max_sweeps=2_000)

@@ -241,6 +241,69 @@ def test_inductors_capacitors_and_couplings() -> None:
     assert netlist.tables["C"].names == ["C1", "C2"]
 
 
+def controls(netlist: Netlist) -> dict[str, tuple[tuple[str, ...], float]]:
+    """Name -> (nodes, or the voltage source, that control it; gain), of all controlled sources."""
+    found: dict[str, tuple[tuple[str, ...], float]] = {}
+    for kind in "EFGH":
+        table = netlist.tables[kind]
+        names = netlist.nodes if kind in "EG" else netlist.tables["V"].names
+        for row, name in enumerate(table.names):
+            control = tuple(names[rows[row]] for rows in table.links.values())
+            found[name] = control, table.values["gain"][row].item()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("card", "control", "gain"),
+    [
+        ("E1 a 0 b c 2k", ("b", "c"), 2000), ("e1 a,0 (b,c) {k+1}", ("b", "c"), 4),
+        ("E1 a 0 VCVS b GND K", ("b", "0"), 3), ("E1 a 0 gain b gain=1", ("gain", "b"), 1),
+        ("E1 a 0 b c gain = '-k'", ("b", "c"), -3), ("G1 a 0 b b 0 m=2", ("b", "b"), 0), ("G1 a 0 vccs b c 1m m={k}",
+        ("b", "c"), 3e-3), ("G1 a 0 b c m=2 gain=-4", ("b", "c"), -8), ("F1 a 0 vb -2 m=3", ("Vb",), -6),
+        ("F1 a 0 (VB) gain={k}", ("Vb",), 3), ("F1 a 0 CCCS Vb[1] 1", ("Vb[1]",), 1), ("H1 a 0 Vb 1.5k", ("Vb",), 1500),
+        ("H1 a 0 ccvs V.X1.V1 gain=2", ("V.X1.V1",), 2), ("F1 a 0 Vol 2", ("Vol",), 2),
+    ],
+)  # fmt: skip
+def test_controlled_sources(card: str, control: tuple[str, ...], gain: float) -> None:
+    netlist = deck(".param k=3", card, "R1 b 0 1", "R2 c 0 1", "Vb b 0 1", "Vol c 0 1", "Vb[1] c 0 1", "X1 b s",
+                   ".subckt s p", "V1 p 0 1", ".ends")  # fmt: skip
+    name = card[:2]
+    found = controls(netlist)[name]
+    assert found == (control, pytest.approx(gain, rel=1e-15))
+    assert ends(netlist)[name] == ("a", "0")
+
+
+def test_controlled_sources_in_instances() -> None:
+    netlist = deck(".subckt s p q k=2", "F1 q 0 v1 {k}", "V1 p i 0", "E1 o 0 i gnd {k}", "X1 o i t m=5", ".ends",
+                   ".subckt t u w", "V1 u w 0", "H1 z 0 V1 10", "G1 z 0 u w 1", "F1 z 0 V1 1", "E1 y 0 u w 1", ".ends",
+                   "X1 a b s k=7", "V1 a 0 1", "R1 b 0 1")  # fmt: skip
+    assert controls(netlist) == {
+        "E.X1.E1": (("X1.i", "0"), 7), "F.X1.F1": (("V.X1.V1",), 7), "E.X1.X1.E1": (("X1.o", "X1.i"), 1),
+        "F.X1.X1.F1": (("V.X1.X1.V1",), 1), "G.X1.X1.G1": (("X1.o", "X1.i"), 5), "H.X1.X1.H1": (("V.X1.X1.V1",), 2),
+    }  # fmt: skip
+    assert netlist.nodes == ["0", "b", "a", "X1.i", "X1.o", "X1.X1.z", "X1.X1.y"]
+
+
+def test_arrays_of_controlled_sources(tmp_path: Path) -> None:
+    np.save(tmp_path / "g.npy", np.array([1.0, -2.0]))
+    path = tmp_path / "deck.cir"
+    path.write_text("""t
+F[0:1] q[0:1] 0 Vx[8:7] @g.npy
+V0 x[7] 0 1
+Vx[7:8] x[7:8] 0 1
+E[0:1] y[1:0] c x[7:8] 0 {2+1}
+G[3:2] y[0] y[1] c y[0:1] gain=@g.npy m=2
+H[0:0] z 0 Vx[8] 3
+""")
+    netlist = read_netlist(path)
+    assert controls(netlist) == {
+        "F[0]": (("Vx[8]",), 1), "F[1]": (("Vx[7]",), -2), "E[0]": (("x[7]", "0"), 3), "E[1]": (("x[8]", "0"), 3),
+        "G[3]": (("c", "y[0]"), 2), "G[2]": (("c", "y[1]"), -4), "H[0]": (("Vx[8]",), 3),
+    }  # fmt: skip
+    assert netlist.nodes == ["0", "q[0]", "q[1]", "x[7]", "x[8]", "y[1]", "y[0]", "c", "z"]
+    assert netlist.arrays["e"] == ArrayRef("E", 0, 2, (range(2),))
+
+
 # ---- parameters ------------------------------------------------------------------------------------------------------
 
 
@@ -530,6 +593,11 @@ def test_library_sections(tmp_path: Path) -> None:
         (["V3 a q 1"], 2, "voltage source V3 carries no current: nothing else is at node q"),
         (["R3 a a 1"], 2, "resistor R3 has no effect: both ends are at node a"),
         (["I3 a a 1"], 2, "current source I3 has no effect: both ends are at node a"),
+        (["G3 a a a 0 1"], 2, "voltage-controlled current source G3 has no effect: both ends are at node a"),
+        (["R3 a q 1", "G3 a 0 q 0 1"], 2, "resistor R3 carries no current: nothing but controls is at node q"),
+        (["E3 q 0 p 0 1", "V3 p 0 1"], 2,
+         "voltage-controlled voltage source E3 carries no current: nothing else is at node q"),
+        (["R3 a 0 1", "G3 a 0 ground 0 1"], 3, "node 'ground' is an ordinary node; ground is 0 or gnd"),
         ([".model m D(IS=1)", ".model M D(IS=2)"], 3, "model M is defined again; the first definition counts"),
         ([".model m D(IS=1 foo)", "D1 a 0 m"], 2, "model m: unknown word 'foo' is ignored"),
         ([".model m R(rsh=1 foo=3)", "R3 a 0 m"], 2, "model m: unknown parameter FOO is ignored"),
@@ -588,6 +656,9 @@ def assert_same(fast: Netlist, general: Netlist) -> None:
         assert table.values.keys() == other.values.keys()
         for column in table.values:
             np.testing.assert_array_equal(table.values[column], other.values[column], strict=True)
+        assert table.links.keys() == other.links.keys()
+        for column, rows in table.links.items():
+            np.testing.assert_array_equal(rows, other.links[column], strict=True)
         assert [fast.at(seq) for seq in table.seq] == [general.at(seq) for seq in other.seq]
     assert fast.arrays == general.arrays
     assert fast.models == general.models
@@ -619,10 +690,12 @@ CARD = st.one_of(
         str.format, st.sampled_from(["D@ {} {} dm", "C@ {} {} 1u", "X@ {} {} cell", "R@ {}\n+ {} 4"]), NODE, NODE
     ),
     st.builds("RA@[0:1] {} m[0:1] 3".format, NODE),
+    st.builds("E@ {} {} a b {{p}}\nF@ {} 0 Vc 2".format, NODE, NODE, NODE),
     st.sampled_from(["", "* comment", "; comment", "  ", ".temp 3@", ".subckt s@ p q\nR1 p q 1\nRx q r 2\n.ends"]),
     st.sampled_from([".control\nR1 a b 1\n.endc", ".include part@.inc", "X@ a B cell\nR0@ x@.m c 2"]),
 )
-HEAD = ["title", ".param p=6", ".model dm D(IS=1e-12)", ".subckt cell p q", "R1 p m 1", "R2 m q 2", "V1 p q 3", ".ends"]
+HEAD = ["title", ".param p=6", ".model dm D(IS=1e-12)", ".subckt cell p q", "R1 p m 1", "R2 m q 2", "V1 p q 3",
+        "H1 m q V1 2", ".ends", "Vc a 0 1"]  # fmt: skip
 
 
 def numbered(cards: list[str], prefix: str = "") -> list[str]:

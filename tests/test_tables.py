@@ -154,7 +154,7 @@ def test_inventory_counts() -> None:
     data = inventory(cs.compile_problem(cs.parse(HOUSE)))
     assert json.loads(json.dumps(data)) == data
     assert data["title"] == "what a house holds"
-    assert data["elements"] == {"R": 2, "V": 3, "I": 2, "D": 1, "L": 1, "C": 1, "N": 0}
+    assert data["elements"] == {"R": 2, "V": 3, "I": 2, "D": 1, "L": 1, "C": 1, "E": 0, "F": 0, "G": 0, "H": 0, "N": 0}
     assert data["crossbars"] == [
         {"name": "RW", "rows": 3, "columns": 2, "conductances": 6},
         {"name": "RV", "rows": 2, "columns": 1, "conductances": 2},

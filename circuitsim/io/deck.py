@@ -77,6 +77,12 @@ def resistor_siemens(circuit: Circuit) -> Floats:
     return g
 
 
+def gains(circuit: Circuit) -> dict[str, Floats]:
+    """The gain that each controlled source has now, by kind."""
+    c = circuit.controlled
+    return {kind: c.gain[c.kind == KINDS.index(kind)] for kind in "EFGH"}
+
+
 def wrapped(head: str, words: Iterable[str]) -> Iterator[str]:
     """`head` and the words in lines of limited width, each beginning with `head`; nothing when there are no words.
 

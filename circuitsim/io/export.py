@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from circuitsim.circuit import Circuit
 from circuitsim.errors import SettingsError
-from circuitsim.io.deck import Names, refuse_batch, resistor_siemens, safe_names, source_volts, wrapped
+from circuitsim.io.deck import Names, gains, refuse_batch, resistor_siemens, safe_names, source_volts, wrapped
 from circuitsim.io.files import check_target, replacing
 from circuitsim.netlist import ArrayRef, ModelCard, Options
 from circuitsim.netlist.arrays import member_names
@@ -90,7 +90,7 @@ class _Part(NamedTuple):
     """What one card says: rows start:stop of the table of a kind (several: an array), or one crossbar."""
 
     place: tuple[int, int]  # of the top-level card, and of its own card (in a subcircuit: where that is defined)
-    kind: str  # R V I D L C N or `crossbar`
+    kind: str  # that of the table, or `crossbar`
     start: int
     stop: int
     ref: ArrayRef | None = None  # of an array
@@ -112,11 +112,14 @@ class _Writer:
         self.comments += [f"node {new} stands for {old}, which not every card can name" for old, new in renamed]
         self.models: dict[str, ModelCard] = {}  # name in the deck -> model
         self.model_of = self._name_models()
-        self.ends = {kind: (table.a.tolist(), table.b.tolist()) for kind, table in self.tables.items()}
+        self.ends = {kind: [table.a, table.b] for kind, table in self.tables.items()}
+        for kind in "EG":
+            self.ends[kind] += [self.tables[kind].links["ca"], self.tables[kind].links["cb"]]
+        self.nodes_of = {kind: [nodes.tolist() for nodes in ends] for kind, ends in self.ends.items()}
         self.r, self.g = self.tables["R"].values["r"], resistor_siemens(circuit)
         with np.errstate(divide="ignore"):
             self.in_ohm = self.g == 1.0 / self.r
-        self.sources = {"V": source_volts(circuit), "I": circuit.current_sources.i[0]}
+        self.sources = {"V": source_volts(circuit), "I": circuit.current_sources.i[0], **gains(circuit)}
 
     def deck(self, remarks: Sequence[str]) -> list[str]:
         """The whole netlist, top to bottom."""
@@ -129,7 +132,10 @@ class _Writer:
         yield f"{self.netlist.title}\n"
         comments = [line for remark in remarks for line in remark.splitlines() or [""]] + self.comments
         if self.arrays:
-            comments.append(f"{self.file} holds values of arrays: sources in V and A, g= in S, other resistors in ohm")
+            more = ", gains of controlled sources" if len(self.circuit.controlled) else ""
+            comments.append(
+                f"{self.file} holds values of arrays: sources in V and A, g= in S, other resistors in ohm{more}"
+            )
         if len(self.tables["L"]) or len(self.tables["C"]):
             comments.append("L and C are shorts and opens at DC: their values do not matter, and are 0 here")
         yield from (f"* {comment}\n" for comment in comments)
@@ -215,10 +221,9 @@ class _Writer:
         named = self.named
         if part.kind == "crossbar":
             card = self.netlist.crossbars[part.start]
-            ends = card.rows.tolist(), card.cols.tolist()
+            ends = [card.rows.tolist(), card.cols.tolist()]
         else:
-            a, b = self.ends[part.kind]
-            ends = a[part.start : part.stop], b[part.start : part.stop]
+            ends = [nodes[part.start : part.stop] for nodes in self.nodes_of[part.kind]]
         for nodes in ends:
             for node in nodes:
                 if node == named:
@@ -239,25 +244,34 @@ class _Writer:
 
     def _single(self, kind: str, row: int) -> str:
         """The card of one row of a table."""
-        a, b = self.ends[kind]
+        words = [self.tables[kind].names[row], *(self.nodes[nodes[row]] for nodes in self.nodes_of[kind])]
+        words += self._controls(kind, slice(row, row + 1))
         if kind == "R":
             value = _number(self.r[row]) if self.in_ohm[row] else f"g={_number(self.g[row])}"
         elif kind in _FACTORS:
             given = [(key, values[row], default) for key, values, default in self._factors(kind)]
-            words = [f"{key}={_number(value)}" for key, value, default in given if value != default]
-            value = " ".join([self._model(kind, row), *words])
+            factors = [f"{key}={_number(value)}" for key, value, default in given if value != default]
+            value = " ".join([self._model(kind, row), *factors])
         else:
             value = _number(self.sources[kind][row]) if kind in self.sources else "0"
-        return f"{self.tables[kind].names[row]} {self.nodes[a[row]]} {self.nodes[b[row]]} {value}\n"
+        return f"{' '.join(words)} {value}\n"
+
+    def _controls(self, kind: str, rows: slice) -> list[str]:
+        """The names of the voltage sources that control these rows of a table."""
+        control = self.tables[kind].links.get("control")
+        return [] if control is None else [self.tables["V"].names[row] for row in control[rows].tolist()]
 
     def _array(self, part: _Part, ref: ArrayRef) -> Iterator[str]:
         """One card for an array; a card for each member when one cannot say it."""
         table, rows = self.tables[part.kind], slice(part.start, part.stop)
         name = table.names[part.start].removesuffix(f"[{ref.indices[0][0]}]")
-        ends = [self._shared(nodes) or self._range(nodes) for nodes in (table.a[rows], table.b[rows])]
+        ends = [self._shared(nodes[rows]) or self._range(nodes[rows]) for nodes in self.ends[part.kind]]
+        controls = self._controls(part.kind, rows)
+        if controls:
+            ends.append(controls[0] if len(set(controls)) == 1 else _span(controls))
         values = self._values(part.kind, name, rows) if None not in ends else None
         if values is not None:
-            yield f"{name}{_bounds(ref.indices)} {ends[0]} {ends[1]} {' '.join(values)}\n"
+            yield f"{name}{_bounds(ref.indices)} {' '.join([*filter(None, ends), *values])}\n"
             return
         self.split[name.lower()] = table.names[rows]
         yield f"* array {name}{_bounds(ref.indices)}, member by member: no one card can say it\n"

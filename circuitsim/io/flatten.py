@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.circuit import KINDS, Circuit
-from circuitsim.io.deck import Names, refuse_batch, resistor_siemens, safe_names, source_volts, wrapped
+from circuitsim.io.deck import Names, gains, refuse_batch, resistor_siemens, safe_names, source_volts, wrapped
 from circuitsim.models import diode_kind, resistor_values
 from circuitsim.netlist.model import CrossbarCard, ModelCard
 
@@ -91,6 +91,8 @@ class _Writer:
         yield from self._alias_sources()
         yield from self._branches("I", np.arange(len(self.tables["I"])), self.circuit.current_sources.i[0])
         yield from self._branches("R", np.flatnonzero((self.r > 0) & np.isfinite(self.r)), self.r)
+        for kind, values in gains(self.circuit).items():
+            yield from self._controlled(kind, values)
         for name, card, x in zip(self.crossbar_names, self.netlist.crossbars, self.circuit.crossbars, strict=True):
             yield from self._crossbar(name, card, x.g)
         yield "".join(f"{card}\n" for card in diodes)
@@ -161,6 +163,13 @@ class _Writer:
             some = rows[start : start + _CHUNK]
             columns = some.tolist(), table.a[some].tolist(), table.b[some].tolist(), values[some].tolist()
             yield "".join([f"{names[k]} {nodes[a]} {nodes[b]} {x!r}\n" for k, a, b, x in zip(*columns, strict=True)])
+
+    def _controlled(self, kind: str, values: Floats) -> Iterator[str]:
+        """Lines `name a b nc+ nc- gain`, or with the name of a source in the place of nc+ and nc-."""
+        for k, gain in enumerate(values.tolist()):
+            links = [(column, int(rows[k])) for column, rows in self.tables[kind].links.items()]
+            control = [self.names["V"][i] if column == "control" else self.nodes[i] for column, i in links]
+            yield f"{self.names[kind][k]} {self._ends(kind, k)} {' '.join(control)} {gain!r}\n"
 
     def _shorts(self) -> Iterator[str]:
         """R = 0 and L, as sources of 0 V."""

@@ -20,6 +20,10 @@ _KINDS = {
     "D": "diodes",
     "L": "inductors (shorts at DC)",
     "C": "capacitors (open at DC)",
+    "E": "voltage-controlled voltage sources",
+    "F": "current-controlled current sources",
+    "G": "voltage-controlled current sources",
+    "H": "current-controlled voltage sources",
     "N": "nonlinear resistors",
 }
 _SHOWN = 8  # names in a list
@@ -28,7 +32,7 @@ _SHOWN = 8  # names in a list
 def inventory(problem: Problem) -> dict[str, Any]:
     """Counts and structure as a JSON object.
 
-    elements           {R, V, I, D, L, C, N: count}
+    elements           {R, V, I, D, L, C, E, F, G, H, N: count}
     crossbars          [{name, rows, columns, conductances (those that are not 0)}]
     nodes              ground included; units: nodes tied together by voltage sources and shorts count once
     free, known        units with and without an unknown voltage; known ones are tied to ground, or pinned

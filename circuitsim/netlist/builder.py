@@ -13,16 +13,15 @@ from numpy.typing import NDArray
 from circuitsim.errors import At, NetlistError
 from circuitsim.netlist.arrays import member_names
 from circuitsim.netlist.expressions import Value
-from circuitsim.netlist.model import ArrayRef, CrossbarCard, Floats, Ints, Table
+from circuitsim.netlist.model import ArrayRef, CrossbarCard, Floats, Ints, Table, similar
 from circuitsim.netlist.source import Plain
 from circuitsim.netlist.tokens import shown
 
 KINDS = "RVIDLCEFGHN"
 _INDEX = re.compile(r"\[([0-9]{1,15})\]$")
 COLUMNS = {
-    "R": ("r", "g"), "V": ("v",), "I": ("i",), "D": ("model", "area", "m", "temp"), "L": (), "C": (),
-    "E": (), "F": (), "G": (), "H": (),
-    "N": ("model", "m"),
+    "R": ("r", "g"), "V": ("v",), "I": ("i",), "D": ("model", "area", "m", "temp"), "L": (), "C": (), "N": ("model", "m"),
+    "E": ("gain", "ca", "cb"), "F": ("gain", "control"), "G": ("gain", "ca", "cb"), "H": ("gain", "control"),
 }  # fmt: skip
 
 
@@ -63,6 +62,7 @@ class Builder:
         self.arrays: dict[str, ArrayRef] = {}
         self.crossbars: list[CrossbarCard] = []
         self.names: dict[str, int] = {}  # lower-case element or array name -> place
+        self.controls: list[tuple[str, str, int]] = []  # (voltage source, label and place of what it controls)
 
     def node(self, name: str, order: int) -> int:
         """The index of a node, made when new; `order`: place of the top-level card. Ground is `0` or `gnd` in any case.
@@ -84,6 +84,11 @@ class Builder:
         earlier = self.names.setdefault(name.lower(), seq)
         if earlier != seq:
             raise _duplicate(name, self.place(earlier), self.place(seq))
+
+    def control(self, source: str, label: str, seq: int) -> int:
+        """The number, for the column `control`, of a voltage source that may come later in the deck."""
+        self.controls.append((source, label, seq))
+        return len(self.controls) - 1
 
     def add(self, kind: str, name: str, a: int, b: int, order: int, seq: int, *values: float) -> None:
         """Append one element; `values` in the order of COLUMNS."""
@@ -131,10 +136,22 @@ class Builder:
         by_first = np.argsort(np.array(self.first), kind="stable")
         number = np.empty_like(by_first)
         number[by_first] = np.arange(by_first.size)
+        meaning = {"ca": number, "cb": number, "control": self._control_rows(tables["V"].names)}
         for kind, t in tables.items():
-            tables[kind] = Table(kind, t.names, number[t.a], number[t.b], t.seq, t.order, t.values)
+            values = {column: v for column, v in t.values.items() if column not in meaning}
+            links = {column: meaning[column][v.astype(np.int64)] for column, v in t.values.items() if column in meaning}
+            tables[kind] = Table(kind, t.names, number[t.a], number[t.b], t.seq, t.order, values, links)
         crossbars = tuple(replace(c, rows=number[c.rows], cols=number[c.cols]) for c in self.crossbars)
         return tables, crossbars, [self.nodes[i] for i in by_first.tolist()]
+
+    def _control_rows(self, sources: list[str]) -> Ints:
+        """The row of each of `controls` in the table of voltage sources."""
+        rows = {name.lower(): row for row, name in enumerate(sources)} if self.controls else {}
+        for name, label, seq in self.controls:
+            if name.lower() not in rows:
+                hint = similar(name.lower(), rows, "voltage sources") or "; add it: a current is measured by one"
+                raise NetlistError(f"{label}: no voltage source '{shown(name)}'{hint}", self.place(seq))
+        return np.array([rows[name.lower()] for name, _, _ in self.controls], np.int64)
 
     def _table(self, kind: str, plain: list[_PlainRows]) -> Table:
         """The rows of the builder and the plain ones, merged in deck order."""

@@ -22,17 +22,19 @@ from circuitsim.netlist.tokens import Words, comma_hint, shown, split_keys, toke
 
 NOUNS = {
     "R": "resistor", "V": "voltage source", "I": "current source", "D": "diode", "L": "inductor", "C": "capacitor",
-    "K": "coupling",
-    "N": "nonlinear resistor",
+    "K": "coupling", "E": "voltage-controlled voltage source", "F": "current-controlled current source",
+    "G": "voltage-controlled current source", "H": "current-controlled voltage source", "N": "nonlinear resistor",
 }  # fmt: skip
 _KEYS = {
     "R": frozenset("r resistance g m scale temp dtemp tc tc1 tc2 tce l w".split()),
     "D": frozenset({"area", "m", "temp", "dtemp"}),
+    **dict.fromkeys("EH", frozenset({"gain"})),
+    **dict.fromkeys("FG", frozenset({"gain", "m"})),
     "N": frozenset({"m"}),
 }
 _IGNORED = frozenset({"ac", "noisy", "noise", "ic", "off", "pj"})  # keys that do not change the operating point
 _WITHOUT_EQUALS = {kind: keys | _IGNORED - {"off"} for kind, keys in _KEYS.items()}
-_POSITIONAL = {"R": 2, "D": 3, "N": 3}  # words before the first key that may stand without its `=`
+_POSITIONAL = {"R": 2, **dict.fromkeys("DFHN", 3), **dict.fromkeys("EG", 4)}  # words before a key without its `=`
 _INFINITE = frozenset({"inf", "infinity"})
 
 
@@ -40,7 +42,7 @@ _INFINITE = frozenset({"inf", "infinity"})
 class Pattern:
     """A card split into words; those of a subcircuit are split once for all instances."""
 
-    kind: str  # R V I D L C K N
+    kind: str  # R V I D L C K E F G H N
     name: str  # as on the card, with its ranges
     base: str
     ranges: tuple[range, ...]
@@ -138,26 +140,31 @@ class CardReader:
 
     def ends(self, e: Element) -> tuple[list[int], list[int]]:
         """The node indices of both ends of an array: one for each member, or for each row and column of a crossbar."""
-        ends = []
-        for k, word in enumerate(e.words[:2]):
-            base, ranges = split_ranges(word)
-            if not ranges:
-                if len(e.ranges) == 2:
-                    raise NetlistError(
-                        f"{e.label}: a crossbar needs a range on both nodes, found '{shown(word)}'; "
-                        f"write {shown(word)}[{_bounds(e.ranges[k])}], or one range in the name"
-                    )
-                ends.append([self.node(e, word)] * len(e.ranges[0]))
-                continue
-            wanted = e.ranges[k] if len(e.ranges) == 2 else e.ranges[0]
-            if len(ranges) != 1 or len(ranges[0]) != len(wanted):
-                found = shown(" x ".join(f"{len(r):,}" for r in ranges))
+        for word, indices in zip(e.words, e.ranges if len(e.ranges) == 2 else (), strict=False):
+            if not split_ranges(word)[1]:
                 raise NetlistError(
-                    f"{e.label}: ranges do not match: node {shown(word)} has {found} members, "
-                    f"[{_bounds(wanted)}] of the element has {len(wanted):,}; make them equal"
+                    f"{e.label}: a crossbar needs a range on both nodes, found '{shown(word)}'; "
+                    f"write {shown(word)}[{_bounds(indices)}], or one range in the name"
                 )
-            ends.append([self.node(e, f"{base}[{i}]") for i in ranges[0]])
-        return ends[0], ends[1]
+        return self.nodes(e, e.words[0], e.ranges[0]), self.nodes(e, e.words[1], e.ranges[-1])
+
+    def nodes(self, e: Element, word: str, members: range) -> list[int]:
+        """The node indices that a word stands for: one for each of `members`, a range in the name of the element."""
+        nodes = [self.node(e, name) for name in self.spread(e, word, members, "node")]
+        return nodes if len(nodes) == len(members) else nodes * len(members)
+
+    def spread(self, e: Element, word: str, members: range, what: str) -> list[str]:
+        """The names that a word stands for: one for all members, or from its range one for each."""
+        base, ranges = split_ranges(word)
+        if not ranges:
+            return [word]
+        if len(ranges) != 1 or len(ranges[0]) != len(members):
+            found = shown(" x ".join(f"{len(r):,}" for r in ranges))
+            raise NetlistError(
+                f"{e.label}: ranges do not match: {what} {shown(word)} has {found} members, "
+                f"[{_bounds(members)}] of the element has {len(members):,}; make them equal"
+            )
+        return [f"{base}[{i}]" for i in ranges[0]]
 
     # -- values ----------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from circuitsim.errors import NetlistError
 from circuitsim.netlist.cards import NOUNS
-from circuitsim.netlist.model import ABSOLUTE_ZERO, CrossbarCard, Table
+from circuitsim.netlist.model import ABSOLUTE_ZERO, CrossbarCard, Ints, Table
 from circuitsim.netlist.scopes import Place
 from circuitsim.netlist.tokens import shown
 
@@ -30,6 +30,9 @@ def check_values(tables: Mapping[str, Table], place: Place) -> None:
     for kind, column, unit in (("V", "v", "V"), ("I", "i", "A")):
         value = tables[kind].values[column]
         _refuse(tables[kind], place, ~np.isfinite(value), column, "{:g} " + unit + "; its value must be finite")
+    for kind in "EFGH":
+        gain = tables[kind].values["gain"]
+        _refuse(tables[kind], place, ~np.isfinite(gain), "gain", "gain {:g}; it must be finite")
     d = tables["D"]
     for table, column in ((d, "area"), (d, "m"), (tables["N"], "m")):
         factor = table.values[column]
@@ -57,7 +60,7 @@ def remarks(tables: Mapping[str, Table], crossbars: Sequence[CrossbarCard], node
 
 
 def _about_ground(tables: Mapping[str, Table], crossbars: Sequence[CrossbarCard], nodes: list[str]) -> list[Remark]:
-    ends = [(side, t.seq) for t in tables.values() for side in (t.a, t.b)]
+    ends = [(side, t.seq) for t in tables.values() for side in (t.a, t.b, *_ports(t))]
     ends += [(side, np.full(side.size, c.seq)) for c in crossbars for side in (c.rows, c.cols)]
     out: list[Remark] = []
     if not any((side == 0).any() for side, _ in ends):
@@ -69,31 +72,44 @@ def _about_ground(tables: Mapping[str, Table], crossbars: Sequence[CrossbarCard]
     return out
 
 
+def _ports(table: Table) -> list[Ints]:
+    """The nodes that control voltage-controlled sources: no current flows there."""
+    return [nodes for column, nodes in table.links.items() if column in ("ca", "cb")]
+
+
 def _about_idle_elements(
     tables: Mapping[str, Table], crossbars: Sequence[CrossbarCard], nodes: list[str]
 ) -> list[Remark]:
-    """Elements with both ends at one node, or alone at a node. Capacitors carry nothing anyway."""
+    """Elements with both ends at one node, or alone at a node. Capacitors and control ports carry nothing anyway.
+
+    A source of a voltage that only controls others is no slip.
+    """
+    sensed = np.zeros(len(nodes), bool)
     degree = np.zeros(len(nodes), np.int64)
     for kind, table in tables.items():
         if kind != "C":
             degree += np.bincount(table.a, minlength=len(nodes)) + np.bincount(table.b, minlength=len(nodes))
+        for ports in _ports(table):
+            sensed[ports] = True
     for c in crossbars:
         np.add.at(degree, c.rows, np.count_nonzero(c.g, axis=1))
         np.add.at(degree, c.cols, np.count_nonzero(c.g, axis=0))
     alone = degree == 1
     alone[0] = False
     out: list[Remark] = []
-    for kind in "RDNLVI":
+    for kind in "RDNLVIEFGH":
         table = tables[kind]
-        if kind != "V":
+        if kind not in "VEH":
             for i in np.flatnonzero(table.a == table.b).tolist():
                 name = shown(nodes[table.a[i]])
                 out.append((int(table.seq[i]), f"{_label(table, i)} has no effect: both ends are at node {name}"))
-        if kind != "I":
+        if kind not in "IFG":
             for i in np.flatnonzero(alone[table.a] | alone[table.b]).tolist():
-                name = shown(nodes[table.a[i] if alone[table.a[i]] else table.b[i]])
-                text = f"{_label(table, i)} carries no current: nothing else is at node {name}"
-                out.append((int(table.seq[i]), text))
+                node = table.a[i] if alone[table.a[i]] else table.b[i]
+                if not sensed[node] or kind not in "VEH":
+                    other = "nothing but controls is" if sensed[node] else "nothing else is"
+                    text = f"{_label(table, i)} carries no current: {other} at node {shown(nodes[node])}"
+                    out.append((int(table.seq[i]), text))
     out.sort()
     more = len(out) - _MOST_REMARKS
     return [*out[:_MOST_REMARKS], (out[-1][0], f"{more} more elements have no effect")] if more > 1 else out

@@ -16,15 +16,16 @@ from circuitsim.netlist.scopes import Scope
 from circuitsim.netlist.source import Card, first_word
 from circuitsim.netlist.tokens import shown
 
-SUPPORTED = "supported elements: R V I D L C N X (and K, which is ignored)"
-_LATER = {
-    "E": "voltage-controlled voltage source", "F": "current-controlled current source",
-    "G": "voltage-controlled current source", "H": "current-controlled voltage source",
-}  # fmt: skip
+SUPPORTED = "supported elements: R V I D L C E F G H N X (and K, which is ignored)"
 _VALUES = frozenset({"r", "resistance", "g"})
 _WAVEFORMS = frozenset("sin pulse exp sffm am pwl trnoise trrandom external".split())
 _SOURCE_WORDS = frozenset("ac distof1 distof2 portnum z0 pwr freq phase".split())  # not about the operating point
 _SOURCE_KEYS = _SOURCE_WORDS | {"dc", "r", "td"}
+_BY_VOLTAGE, _BY_CURRENT = "n+ n- nc+ nc- GAIN", "n+ n- VNAME GAIN"
+_CONTROLLED = {
+    "E": ("vcvs", _BY_VOLTAGE), "F": ("cccs", _BY_CURRENT), "G": ("vccs", _BY_VOLTAGE), "H": ("ccvs", _BY_CURRENT),
+}  # fmt: skip
+_NOT_LINEAR = frozenset("poly value vol cur table laplace freq".split())
 
 
 def read_element(reader: CardReader, card: Card, scope: Scope, order: int) -> None:
@@ -36,8 +37,11 @@ def read_element(reader: CardReader, card: Card, scope: Scope, order: int) -> No
     read = _READERS.get(letter)
     if read is None:
         name = shown(first_word(card.text) or card.text)
-        if letter in _LATER:
-            raise NetlistError(f"element {name}: {_LATER[letter]} ({letter}) is not yet supported; {SUPPORTED}")
+        if letter == "B":
+            raise NetlistError(
+                f"element {name}: only linear controlled sources are supported, not formulas (B); write E or G "
+                f"{_BY_VOLTAGE}, or F or H {_BY_CURRENT}"
+            )
         raise NetlistError(f"element {name}: elements '{letter}' are not supported; {SUPPORTED}")
     read(reader, reader.element(letter, card, scope, order))
 
@@ -210,6 +214,67 @@ def _waveform(reader: CardReader, e: Element, name: str, words: list[str]) -> Va
     return values[0]
 
 
+# -- controlled sources ------------------------------------------------------------------------------------------------
+
+
+def _controlled(reader: CardReader, e: Element) -> None:
+    """E and G: n+ n- nc+ nc- gain; F and H: n+ n- Vname gain. Also gain=, and of F and G m=.
+
+    In m copies of a subcircuit, G conducts m times as much; F and H see the current of all copies through their source.
+    """
+    kind = e.pattern.kind
+    own, form = _CONTROLLED[kind]
+    first, second, *words = e.words
+    for word in (*words[:1], *e.pattern.words.keys):
+        if word.lower() in _NOT_LINEAR and (kind in "EG" or word[0] not in "vV"):
+            raise NetlistError(
+                f"{e.label}: only linear controlled sources are supported, not {word.upper()}; "
+                f"write {shown(e.pattern.name)} {form}"
+            )
+    words = words[1:] if words and words[0].lower() == own else words
+    needed = 2 if kind in "EG" else 1
+    if len(words) < needed:
+        what = "four nodes" if needed == 2 else "two nodes and the name of a voltage source"
+        raise NetlistError(
+            f"{e.label}: needs {what}, found {shown(' '.join([first, second, *words]))}; "
+            f"write {shown(e.pattern.name)} {form}"
+        )
+    control, rest = words[:needed], words[needed:]
+    keys = reader.keys(e)
+    if len(rest) > ("gain" not in keys):
+        raise extra_word(e, "gain", rest[-1])
+    if not rest and "gain" not in keys:
+        raise NetlistError(f"{e.label}: no gain; write {shown(e.pattern.name)} {form}")
+    gain = keys["gain"] if "gain" in keys else reader.value(e, rest[0], "gain")
+    gain = gain * keys.get("m", 1.0) * (e.scope.multiplier if kind == "G" else 1.0)
+    if kind == "H":
+        gain = np.divide(gain, e.scope.multiplier)
+    members = e.ranges[0] if e.ranges else range(1)
+    if kind in "EG":
+        _, _, *ports = [_nodes(reader, e, word, members) for word in (first, second, *control)]
+        _add(reader, e, gain, *ports)
+    else:
+        _add(reader, e, gain, _sources(reader, e, control[0], members))
+
+
+def _nodes(reader: CardReader, e: Element, word: str, members: range) -> Value:
+    """The nodes behind a word, as a column of the builder takes them."""
+    return np.array(reader.nodes(e, word, members), float) if e.ranges else float(reader.node(e, word))
+
+
+def _sources(reader: CardReader, e: Element, word: str, members: range) -> Value:
+    """The voltage sources whose currents control the members of a current-controlled source."""
+    if word[0] not in "vV":
+        raise NetlistError(
+            f"{e.label}: '{shown(word)}' is no voltage source; a current is measured by one: put a source of 0 V "
+            "in series, and write its name"
+        )
+    names = reader.spread(e, word, members, "source") if e.ranges else [word]
+    path = f"V.{e.scope.path}." if e.scope.path else ""
+    numbers = [reader.builder.control(path + name, e.label, e.card.seq) for name in names]
+    return np.array(numbers, float) if e.ranges else float(numbers[0])
+
+
 # -- diodes and the rest -----------------------------------------------------------------------------------------------
 
 
@@ -267,6 +332,7 @@ def _coupling(reader: CardReader, e: Element) -> None:
 
 _READERS: dict[str, Callable[[CardReader, Element], None]] = {
     "R": _resistor, "V": _source, "I": _source, "D": _diode, "L": _inductor_or_capacitor, "C": _inductor_or_capacitor,
-    "K": _coupling, "N": _nonlinear,
+    "K": _coupling, "E": _controlled, "F": _controlled, "G": _controlled, "H": _controlled,
+    "N": _nonlinear,
 }  # fmt: skip
 assert _READERS.keys() == NOUNS.keys()

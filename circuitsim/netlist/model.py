@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 
@@ -30,6 +30,8 @@ class Table:
     V: `v` volt, node a minus node b
     I: `i` ampere, from a to b through the source
     D: `model` row of Netlist.models, `area` and `m` factors, `temp` degree Celsius; a is the anode
+    E, G: `gain` (of G in siemens), and links `ca` and `cb`, the nodes whose difference controls
+    F, H: `gain` (of H in ohm), and link `control`, the row of V whose current controls
     L, C: none
     N: `model` row of Netlist.models, `m` factor
     """
@@ -41,6 +43,7 @@ class Table:
     seq: Ints  # (n,) place in the source
     order: Ints  # (n,) place of the top-level card: the element's own, or the X card that it comes from
     values: Mapping[str, Floats]  # each (n,)
+    links: Mapping[str, Ints] = field(default_factory=dict)  # each (n,)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -100,7 +103,7 @@ class Netlist:
     path: str
     title: str
     nodes: list[str]
-    tables: Mapping[str, Table]  # keys R V I D L C N
+    tables: Mapping[str, Table]  # keys R V I D L C E F G H N
     crossbars: tuple[CrossbarCard, ...]
     models: tuple[ModelCard, ...]
     arrays: Mapping[str, ArrayRef]  # lower-case array name -> rows
