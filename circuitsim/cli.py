@@ -42,7 +42,7 @@ Examples:
   circuitsim solve netlists/drn_xs.cir --json > answer.json
   circuitsim solve netlists/divider.cir --input Vin=2.5
   circuitsim solve netlists/drn_xs.cir --input Vx=@netlists/digit.npz:gain100 --csv
-  circuitsim solve netlists/divider.cir --save "i(R1),@R1[p]" --save all --json
+  circuitsim solve netlists/divider.cir --save "i(R1),@R1[p]"
   circuitsim solve netlists/zener.cir --raw zener.raw
 """
 

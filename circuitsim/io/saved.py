@@ -14,7 +14,7 @@ from circuitsim.currents import ambiguous_elements, table_currents
 from circuitsim.errors import NetlistError, SettingsError
 from circuitsim.io.deck import resistor_siemens
 from circuitsim.laws import Law
-from circuitsim.netlist.saves import CROSSBAR, NODES, Save, find_saves, split_saves
+from circuitsim.netlist.saves import CROSSBAR, MOST_SAVED, NODES, Save, find_save, split_saves, unique_saves
 from circuitsim.solution import Solution
 
 Ints = NDArray[np.int64]
@@ -26,15 +26,16 @@ UNITS = {"v": "V", "vd": "V", "e": "V", "i": "A", "p": "W", "r": "ohm"}
 
 def wanted_saves(circuit: Circuit, texts: Sequence[str]) -> list[Save]:
     """What the netlist's .save and .print cards and the texts of `--save` ask for. SettingsError names a wrong text."""
-    words = list(circuit.netlist.saves)
-    for text in texts:
-        for word in split_saves(text):
-            try:
-                find_saves(circuit.netlist, [word])
-            except NetlistError as error:
-                raise SettingsError(f"--save {word}: {error.message}") from None
-            words.append(word)
-    return find_saves(circuit.netlist, words)
+    netlist = circuit.netlist
+    saves = [save for word in netlist.saves for save in find_save(netlist, word)]
+    for word in (word for text in texts for word in split_saves(text)):
+        try:
+            saves += find_save(netlist, word)
+        except NetlistError as error:
+            raise SettingsError(f"--save {word}: {error.message}") from None
+    if sum(map(len, saves)) > MOST_SAVED:
+        raise SettingsError(f"more than {MOST_SAVED:,} voltages, currents and powers to save; name fewer elements")
+    return unique_saves(saves)
 
 
 class Saved:

@@ -73,25 +73,19 @@ def split_saves(text: str) -> list[str]:
     return ["".join(word.split()) for word in _WORD.findall(text)]
 
 
-def find_saves(netlist: Netlist, words: Sequence[str]) -> list[Save]:
-    """What some expressions stand for, each thing once. NetlistError without a place for what does not exist.
-
-    An expression for one thing keeps its spelling as label; otherwise names are spelled as in the deck.
-    """
+def unique_saves(saves: Sequence[Save]) -> list[Save]:
+    """Each thing once, under the name by which it was asked for first."""
     found: list[Save] = []
     seen: set[str] = set()
-    for save in (save for word in words for save in find_save(netlist, word)):
-        keys = [label.lower() for label in save.labels]
-        if len(seen) + len(keys) > MOST_SAVED:
-            raise NetlistError(f"more than {MOST_SAVED:,} currents, powers and voltages to save; name fewer elements")
-        fresh = [k for k, key in enumerate(keys) if key not in seen]
-        seen.update(keys)
-        if len(fresh) == len(keys):
+    for save in saves:
+        keys = "\n".join(save.labels).lower().split("\n")
+        if seen.isdisjoint(keys):
             found.append(save)
-        elif fresh:
+        elif fresh := [k for k, key in enumerate(keys) if key not in seen]:
             minus = None if save.minus is None else save.minus[fresh]
             labels = [save.labels[k] for k in fresh]
             found.append(Save(labels, save.quantity, save.kind, save.rows[fresh], minus, save.crossbar))
+        seen.update(keys)
     return found
 
 
@@ -123,7 +117,10 @@ def printed(card: str, skipped: frozenset[str], note: Callable[[str], None]) -> 
 
 
 def find_save(netlist: Netlist, word: str) -> list[Save]:
-    """What one expression stands for. NetlistError without a place."""
+    """What one expression stands for. NetlistError without a place for what does not exist.
+
+    An expression for one thing keeps its spelling as label; otherwise names are spelled as in the deck.
+    """
     if word.lower() in ALL:
         return list(_everything(netlist, word.lower()))
     device, call = _DEVICE.fullmatch(word), _CALL.fullmatch(word)
@@ -145,19 +142,20 @@ def _everything(netlist: Netlist, word: str) -> Iterator[Save]:
     if word != "alli":
         nodes = np.arange(1, len(netlist.nodes))
         yield Save([f"v({name})" for name in netlist.nodes[1:]], "v", NODES, nodes)
-    for quantity, label in (("i", "i({})"), ("p", "@{}[p]")):
+    for quantity, before, after in (("i", "i(", ")"), ("p", "@", "[p]")):
         if word == "allv" or (word == "alli" and quantity == "p"):
             continue
         for kind, table in netlist.tables.items():
             if len(table):
-                yield Save([label.format(name) for name in table.names], quantity, kind, np.arange(len(table)))
+                labels = [f"{before}{name}{after}" for name in table.names]
+                yield Save(labels, quantity, kind, np.arange(len(table)))
         for k, x in enumerate(netlist.crossbars):
             if x.g.size > MOST_SAVED:
                 raise NetlistError(
                     f"crossbar {x.name}: {x.g.size:,} conductances are more than the {MOST_SAVED:,} that can be saved; "
                     "name single members or elements"
                 )
-            labels = [label.format(name) for name in member_names(x.name, x.ranges)]
+            labels = [f"{before}{name}{after}" for name in member_names(x.name, x.ranges)]
             yield Save(labels, quantity, CROSSBAR, np.arange(x.g.size), crossbar=k)
 
 
