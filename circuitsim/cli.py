@@ -137,7 +137,7 @@ def solve(
         raise
     _print_results(results, seconds, settings, as_json, as_csv, quiet)
     if (as_csv or raw is not None) and not quiet:
-        _print_warnings(results.loose_texts(MOST_WARNINGS))
+        _print_warnings(results.loose_texts(MOST_WARNINGS, sources=raw is not None))
     if not solution.solved:
         raise NotSolved(solution)
 

@@ -86,11 +86,14 @@ class Results:
         """For each source: whether its current is not unique."""
         return ~self.solution.tie_currents[1] if self.finite else np.zeros(len(self.circuit.ties), bool)
 
-    def loose_texts(self, most: int) -> list[str]:
-        """A warning for each kind of value that is not unique, for outputs that cannot mark them; `most` names each."""
+    def loose_texts(self, most: int, sources: bool) -> list[str]:
+        """A warning for each kind of value that is not unique, for outputs that cannot mark them; `most` names each.
+
+        `sources`: whether the output holds the currents of sources.
+        """
         found = (
             ("nodes without a unique voltage", _chosen(["0", *self.names(self.nodes)], self.undetermined)),
-            ("currents that are not unique", _chosen(self.source_names, self.ambiguous)),
+            ("currents that are not unique", _chosen(self.source_names, self.ambiguous) if sources else []),
             ("saved values that are not unique", _chosen(self.saved.labels, self.saved.ambiguous)),
         )
         return [

@@ -54,7 +54,9 @@ def print_solution(
     print_voltages = _print_nodes if solution.batch == 1 else _print_batch
     if quiet:
         print_voltages(results, out)
-        _print_saved(results, out)
+        if results.saved.count:
+            out.print()
+            _print_saved(results, out)
         return
     if title:
         out.print(Text(title, "bold"), end="\n\n")
