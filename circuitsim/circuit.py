@@ -192,11 +192,11 @@ class Circuit:
         ref = self.netlist.arrays.get(name.lower())
         if ref is not None:
             return ref.kind, ref.start, ref.stop
+        single = self.netlist.element_rows.get(name.lower())
+        if single is not None:
+            return single[0], single[1], single[1] + 1
         kind = name[:1].upper()
         names = self.netlist.tables[kind].names if kind in self.netlist.tables else []
-        for i, known in enumerate(names):
-            if known.lower() == name.lower():
-                return kind, i, i + 1
         known_names = ", ".join([*list(self.netlist.arrays)[:5], *names[:5]])
         raise SettingsError(f"no element '{name}' in {self.netlist.path}; there are {known_names} ...")
 

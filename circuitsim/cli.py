@@ -42,6 +42,8 @@ Examples:
   circuitsim solve netlists/drn_xs.cir --json > answer.json
   circuitsim solve netlists/divider.cir --input Vin=2.5
   circuitsim solve netlists/drn_xs.cir --input Vx=@netlists/digit.npz:gain100 --csv
+  circuitsim solve netlists/divider.cir --save "i(R1),@R1[p]"
+  circuitsim solve netlists/zener.cir --raw zener.raw
 """
 
 
@@ -77,7 +79,19 @@ Examples:
 @click.option(
     "--npz", type=click.Path(path_type=Path), metavar="OUT.npz", help="Also write everything to a numpy file."
 )
-@click.option("--quiet", "-q", is_flag=True, help="Only the voltages; no warnings, no progress.")
+@click.option(
+    "--raw", type=click.Path(path_type=Path), metavar="OUT.raw", help="Also write a raw file, as ngspice does."
+)
+@click.option("--ascii", "as_ascii", is_flag=True, help="Write the raw file as text.")
+@click.option(
+    "--save",
+    "saves",
+    multiple=True,
+    metavar="EXPR,...",
+    help="Also give v(a,b), i(r1) of any element or array, @r1[p], alli, or all: every voltage, current and power; "
+    "adds to .save. Repeatable.",
+)
+@click.option("--quiet", "-q", is_flag=True, help="Only the voltages and what is saved; no warnings, no progress.")
 def solve(
     file: Path,
     inputs: tuple[str, ...],
@@ -91,34 +105,47 @@ def solve(
     as_json: bool,
     as_csv: bool,
     npz: Path | None,
+    raw: Path | None,
+    as_ascii: bool,
+    saves: tuple[str, ...],
     quiet: bool,
 ) -> None:
     """Solve a netlist for its node voltages and source currents, and prove the answer."""
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other; choose one")
+    if as_ascii and raw is None:
+        raise click.UsageError("--ascii is about the raw file; add --raw OUT.raw")
     from circuitsim import Settings
     from circuitsim.io.files import check_target
     from circuitsim.io.inputs import apply_inputs
-    from circuitsim.io.output import Results, warning_texts, write_npz
+    from circuitsim.io.output import Results, raw_plot, warning_texts, write_npz
+    from circuitsim.io.raw import write_raw
+    from circuitsim.io.saved import wanted_saves
 
     settings = Settings(method, backend, dtype, tol, max_sweeps, lenient, strict)
-    if npz is not None:
-        check_target(npz)
+    for target in (npz, raw):
+        if target is not None:
+            check_target(target)
     clock = time.perf_counter()
     circuit = _load(file, quiet)
     parsed = time.perf_counter()
+    wanted = wanted_saves(circuit, saves)
     solution = _solve(apply_inputs(circuit, inputs), settings, quiet)
     seconds = {"parse": parsed - clock, **solution.seconds, "total": time.perf_counter() - clock}
-    results = Results(solution)
+    results = Results(solution, wanted)
     if not quiet:
         _print_warnings([*warning_texts(solution.circuit)[len(circuit.notes) :], *results.remarks])
     try:
         if npz is not None:
             write_npz(results, npz)
+        if raw is not None:
+            write_raw(raw, [raw_plot(results)], title=circuit.netlist.title, ascii=as_ascii)
     except SettingsError:  # a full disk does not take the answer away
         _print_results(results, seconds, settings, as_json, as_csv, quiet)
         raise
     _print_results(results, seconds, settings, as_json, as_csv, quiet)
+    if (as_csv or raw is not None) and not quiet:
+        _print_warnings(results.loose_texts(MOST_WARNINGS, sources=raw is not None))
     if not solution.solved:
         raise NotSolved(solution)
 
@@ -236,11 +263,6 @@ def _print_results(
         write_json(result_object(results, seconds), sys.stdout)
     elif as_csv:
         write_csv(results, sys.stdout)
-        loose = results.undetermined.nonzero()[0]
-        if loose.size and not quiet:
-            more = " ..." if loose.size > MOST_WARNINGS else ""
-            names = ", ".join(results.names(loose[:MOST_WARNINGS]))
-            _print_warnings([f"nodes without a unique voltage: {names}{more}"])
     else:
         from circuitsim.io.tables import console, print_solution
 

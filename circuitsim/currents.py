@@ -1,4 +1,4 @@
-"""Currents and powers of single elements, from the voltages: Ohm's law where there is one, KCL where there is not."""
+"""Currents and powers of elements, from the voltages: Ohm's law where there is one, KCL where there is not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.circuit import KINDS, Branches, Crossbar
-from circuitsim.errors import SettingsError
 from circuitsim.laws import branch_current
 from circuitsim.residual import outflow, shift, violation
 from circuitsim.units import tie_currents as currents_of_ties
@@ -119,23 +118,43 @@ def tie_currents(solution: Solution) -> tuple[Floats, NDArray[np.bool_]]:
     return np.concatenate(pieces), unique_ties(c, forest)
 
 
-def element_current(solution: Solution, name: str) -> Floats:
-    """See Solution.current."""
+def table_currents(solution: Solution, kind: str, members: Ints, rows: slice | None = None) -> Floats:
+    """Currents through elements of one kind (rows `members` of its table) from first to second node, (rows, n), A.
+
+    Ohm's law where there is one, KCL for voltage sources, shorts and ideal diodes. Open elements carry 0 A.
+    """
     c = solution.circuit
-    for x in c.crossbars:
-        if x.name.lower() == name.lower():
-            return x.g * _known_drops(solution, x)
-    kind, start, stop = c.rows_of(name)
-    total = np.zeros((solution.batch, stop - start))
+    rows = rows or slice(0, solution.batch)
+    wanted, position = np.unique(members, return_inverse=True)
+    place = np.full(len(c.netlist.tables[kind]), -1)
+    place[wanted] = np.arange(wanted.size)
+    total = np.zeros((wanted.size, rows.stop - rows.start))
     groups: list[Branches] = [c.conductors, c.ties, c.current_sources, c.junctions, c.ideal_diodes]
     for branches in groups:
-        chosen = np.flatnonzero((branches.kind == KINDS.index(kind)) & (branches.row >= start) & (branches.row < stop))
+        chosen = np.flatnonzero(branches.kind == KINDS.index(kind))
+        chosen = chosen[place[branches.row[chosen]] >= 0]
         if chosen.size:
-            current, forward = _branch_currents(solution, branches, chosen)
-            np.add.at(total.T, branches.row[chosen] - start, (current * forward).T)
+            np.add.at(total, place[branches.row[chosen]], _branch_currents(solution, branches, chosen, rows).T)
     table = c.netlist.tables[kind]
-    total[:, np.isin(table.a[start:stop], c.dropped) | np.isin(table.b[start:stop], c.dropped)] = np.nan
-    return total if name.lower() in c.netlist.arrays else total[:, 0]
+    lost = np.isin(table.a[members], c.dropped) | np.isin(table.b[members], c.dropped)
+    found: Floats = total[position].T
+    found[:, lost] = np.nan
+    return found
+
+
+def all_currents(solution: Solution) -> dict[str, Floats]:
+    """The currents of all elements of each kind, from first to second node, (batch, n), A."""
+    tables = solution.circuit.netlist.tables
+    return {kind: table_currents(solution, kind, np.arange(len(table))) for kind, table in tables.items()}
+
+
+def ambiguous_elements(solution: Solution, kind: str) -> NDArray[np.bool_]:
+    """For each element of a kind: whether its current is not unique, as sources, shorts and diodes in a loop share it."""
+    c = solution.circuit
+    found = np.zeros(len(c.netlist.tables[kind]), bool)
+    for branches, marks in zip((c.ties, c.ideal_diodes), solution.ambiguous, strict=True):
+        found[branches.row[marks & (branches.kind == KINDS.index(kind))]] = True
+    return found
 
 
 def enormous_currents(solution: Solution) -> list[tuple[int, float, float]]:
@@ -150,34 +169,44 @@ def enormous_currents(solution: Solution) -> list[tuple[int, float, float]]:
     return [found for found in pairs if abs(found[2]) > _ENORMOUS]
 
 
-def _branch_currents(solution: Solution, branches: Branches, chosen: Ints) -> tuple[Floats, Floats]:
-    """Currents of some branches and +-1: whether the branch runs from the element's first node to its second."""
-    c = solution.circuit
-    forward = np.ones(chosen.size)
-    v = solution.drops(branches.a[chosen], branches.b[chosen])
-    if branches is c.conductors:
-        return c.conductors.g[chosen] * v, forward
-    if branches is c.ties:
-        return solution.tie_currents[0][:, chosen], forward
-    if branches is c.current_sources:
-        return np.broadcast_to(c.current_sources.i[:, chosen], v.shape), forward
-    if branches is c.junctions:
-        return branch_current(c.junctions.law[chosen], c.junctions.params[chosen], v)[0], forward
-    table = c.netlist.tables["D"]  # a PWL diode's reverse knee is an ideal diode that runs from cathode to anode
-    forward = np.where(branches.a[chosen] == table.a[branches.row[chosen]], 1.0, -1.0)
-    return ideal_currents(solution, slice(0, solution.batch))[:, chosen], forward
+def element_current(solution: Solution, name: str) -> Floats:
+    """See Solution.current."""
+    return _of_element(solution, name, power=False)
 
 
 def element_power(solution: Solution, name: str) -> Floats:
     """See Solution.power."""
+    return _of_element(solution, name, power=True)
+
+
+def _of_element(solution: Solution, name: str, power: bool) -> Floats:
+    """Current or power of an element, (batch,), or of an array, (batch, members)."""
     c = solution.circuit
     for x in c.crossbars:
         if x.name.lower() == name.lower():
             v = _known_drops(solution, x)
-            return x.g * v * v
+            return x.g * v * v if power else x.g * v
     kind, start, stop = c.rows_of(name)
-    if kind == "C":
-        raise SettingsError(f"{name}: a capacitor carries no DC current and absorbs no power")
-    table = c.netlist.tables[kind]
-    v = solution.drops(table.a[start:stop], table.b[start:stop])
-    return element_current(solution, name) * (v if name.lower() in c.netlist.arrays else v[:, 0])
+    members = np.arange(start, stop)
+    found = table_currents(solution, kind, members)
+    if power:
+        table = c.netlist.tables[kind]
+        found = found * solution.drops(table.a[members], table.b[members])
+    return found if name.lower() in c.netlist.arrays else found[:, 0]
+
+
+def _branch_currents(solution: Solution, branches: Branches, chosen: Ints, rows: slice) -> Floats:
+    """Currents of some branches of one kind, from their element's first node to its second, (rows, n) or (1, n)."""
+    c = solution.circuit
+    if branches is c.ties:
+        return solution.tie_currents[0][rows][:, chosen]
+    if branches is c.current_sources:
+        return solution.problem.source_currents(rows)[:, chosen]
+    if branches is c.ideal_diodes:
+        table = c.netlist.tables["D"]  # a PWL diode's reverse knee is an ideal diode that runs from cathode to anode
+        forward = np.where(branches.a[chosen] == table.a[branches.row[chosen]], 1.0, -1.0)
+        return forward * ideal_currents(solution, rows)[:, chosen]
+    v = solution.drops(branches.a[chosen], branches.b[chosen], rows)
+    if branches is c.conductors:
+        return c.conductors.g[chosen] * v
+    return branch_current(c.junctions.law[chosen], c.junctions.params[chosen], v)[0]

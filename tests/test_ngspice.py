@@ -1,8 +1,7 @@
-"""Running ngspice and reading its raw files."""
+"""Running ngspice as a program."""
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ from circuitsim.io.ngspice import (
     NgspiceError,
     ngspice_available,
     operating_point,
-    read_raw,
     run_ngspice,
     tight_options,
 )
@@ -21,75 +19,6 @@ from circuitsim.io.ngspice import (
 needs_ngspice = pytest.mark.skipif(not ngspice_available(), reason="ngspice is not installed")
 
 DIVIDER = "divider\nVin In 0 10\nR1 In Out 1k\nR2 Out 0 3k\n.op\n.end\n"
-
-
-def header(name: str, variables: list[tuple[str, str]], points: int, flags: str = "real") -> bytes:
-    """The header of a plot as ngspice-39 writes it."""
-    lines = ["Title: a deck", "Date: Tue Nov 24 05:36:49  2026", f"Plotname: {name}", f"Flags: {flags}"]
-    lines += [f"No. Variables: {len(variables)}", f"No. Points: {points}       ", "Variables:"]
-    lines += [f"\t{i}\t{variable}\t{unit}" for i, (variable, unit) in enumerate(variables)]
-    return ("\n".join(lines) + "\n").encode()
-
-
-OP = header("Operating Point", [("v(a)", "voltage"), ("i(v1)", "current")], 1)
-SWEEP = header("DC transfer characteristic", [("v(v-sweep)", "voltage"), ("v(a)", "voltage")], 3)
-
-
-# -- raw files ---------------------------------------------------------------------------------------------------------
-
-
-def test_binary_plots() -> None:
-    sweep = SWEEP + b"Binary:\n" + struct.pack("<6d", 0, 0.5, 1, 1.5, 2, 2.5)
-    first, second = read_raw(sweep + OP + b"Binary:\n" + struct.pack("<2d", 3.0, -1e-3))
-    assert first.name == "DC transfer characteristic"
-    assert first.variables == (("v(v-sweep)", "voltage"), ("v(a)", "voltage"))
-    np.testing.assert_array_equal(first.values, [[0, 0.5], [1, 1.5], [2, 2.5]])
-    assert second.name == "Operating Point"
-    np.testing.assert_array_equal(second.values, [[3.0, -1e-3]])
-
-
-def test_a_number_that_looks_like_a_line_end_does_not_end_a_binary_plot() -> None:
-    tricky = struct.unpack("<d", b"\nTitle:\n")[0]
-    first, second = read_raw(2 * (OP + b"Binary:\n" + struct.pack("<2d", tricky, 1.0)))
-    assert first.values.tolist() == second.values.tolist() == [[tricky, 1.0]]
-
-
-def test_ascii_plots() -> None:
-    sweep = SWEEP + b"Values:\n0\t\t0.0e+00\n\t5.0e-01\n\n1\t\t1.0e+00\n\t1.5e+00\n2\t\t2.0e+00\n\t-2.5e+00\n"
-    first, second = read_raw(sweep + OP + b"Values:\n0\t\t3.0\n\t-1e-3\n")
-    np.testing.assert_array_equal(first.values, [[0, 0.5], [1, 1.5], [2, -2.5]])
-    np.testing.assert_array_equal(second.values, [[3.0, -1e-3]])
-
-
-def test_an_analysis_that_failed_has_no_points() -> None:
-    failed = SWEEP.replace(b"Points: 3", b"Points: 0").split(b"\t0\t")[0]
-    [plot] = read_raw(failed)
-    assert plot.values.shape == (0, 2)
-    assert [p.values.shape for p in read_raw(failed + OP + b"Binary:\n" + bytes(16))] == [(0, 2), (1, 2)]
-    assert read_raw(b"") == []
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (header("AC Analysis", [("frequency", "frequency")], 1, "complex") + b"Binary:\n" + bytes(16), "'AC Analysis'"),
-        (SWEEP + b"Binary:\n" + struct.pack("<5d", 1, 2, 3, 4, 5), "ends after 5 of 6 numbers"),
-        (SWEEP + b"Binary:\n" + struct.pack("<5d", 1, 2, 3, 4, 5) + b"1234", "ends after 5 of 6 numbers"),
-        (SWEEP + b"Values:\n0\t\t0.0\n\t0.5\n1\t\t1.0\n", "ends after 3 of 6 numbers"),
-        (OP.replace(b"Variables: 2", b"Variables: 3") + b"Binary:\n" + bytes(24), "names 2 of its 3 variables"),
-        (b"Circuit: something else\n", "not a raw file"),
-    ],
-)
-def test_bad_raw_files_are_refused(data: bytes, message: str) -> None:
-    with pytest.raises(NgspiceError, match=message):
-        read_raw(data)
-
-
-def test_columns_by_name() -> None:
-    [plot] = read_raw(SWEEP + b"Binary:\n" + struct.pack("<6d", 0, 0.5, 1, 1.5, 2, 2.5))
-    assert plot.column("v(a)").tolist() == [0.5, 1.5, 2.5]
-    with pytest.raises(NgspiceError, match=r"no variable 'v\(b\)' in the plot 'DC transfer .*v\(v-sweep\), v\(a\)"):
-        plot.column("v(b)")
 
 
 # -- runs --------------------------------------------------------------------------------------------------------------

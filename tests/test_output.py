@@ -55,8 +55,8 @@ def json_of(results: Results) -> dict:
 def test_json_of_one_row() -> None:
     data = json_of(solved(DIVIDER))
     assert list(data) == [
-        "status", "message", "voltages", "currents", "residuals", "method", "backend", "dtype", "sweeps", "seconds",
-        "warnings", "undetermined", "intervals", "ambiguous_currents",
+        "status", "message", "voltages", "currents", "saved", "residuals", "method", "backend", "dtype", "sweeps",
+        "seconds", "warnings", "undetermined", "intervals", "ambiguous_currents", "ambiguous_saved",
     ]  # fmt: skip
     assert data["status"] == "SOLVED"
     assert data["voltages"] == {"in": 10.0, "out": 7.5}

@@ -23,6 +23,7 @@ from circuitsim.io.deck import Names, gains, refuse_batch, resistor_siemens, saf
 from circuitsim.io.files import check_target, replacing
 from circuitsim.netlist import ArrayRef, ModelCard, Options
 from circuitsim.netlist.arrays import member_names
+from circuitsim.netlist.saves import ALL, NODES, find_save
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -147,7 +148,19 @@ class _Writer:
         yield from wrapped(".input", self._elements(self.netlist.inputs))
         yield from wrapped(".output", self._outputs())
         yield from wrapped(".train", self._elements(self.netlist.trained))
-        yield from wrapped(".save", self.netlist.saves)
+        yield from wrapped(".save", (word for saved in self.netlist.saves for word in self._saved(saved)))
+
+    def _saved(self, word: str) -> list[str]:
+        """A .save expression with the names that nodes, and arrays written member by member, have here."""
+        if word.lower() in ALL:
+            return [word]
+        [save] = find_save(self.netlist, word)
+        if save.kind != NODES:
+            return save.labels if self.split else [word]
+        nodes = [save.rows] if save.minus is None else [save.rows, save.minus]
+        if all(self.nodes[k] == self.netlist.nodes[k] for k in np.concatenate(nodes).tolist()):
+            return [word]
+        return [f"v({','.join(self.nodes[k] for k in ends)})" for ends in np.transpose(nodes).tolist()]
 
     def _elements(self, names: Sequence[str]) -> Iterator[str]:
         for name in names:

@@ -1,4 +1,4 @@
-"""Runs ngspice as a separate program and reads its raw files.
+"""Runs ngspice as a separate program and reads the raw files that it leaves.
 
 Names in the results are ngspice's: lower case, each byte that is not ASCII as `_`; `v(out)` a node voltage, `i(v1)` the
 current through a voltage source from its first node to its second, `v(d1#internal)` the node behind a diode's RS.
@@ -13,36 +13,11 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from circuitsim.errors import CircuitError
-
-Floats = NDArray[np.float64]
+from circuitsim.io.raw import NgspiceError, Plot, read_raw
 
 _LOG_LINES = 12  # of ngspice's own words in an error message
 _STATISTICS = re.compile(r"^\s*Total (analysis|elapsed) time.*", re.MULTILINE | re.DOTALL)
 _ABORTED = "simulation(s) aborted"
-
-
-class NgspiceError(CircuitError):
-    """ngspice is missing, was too slow, or gave no usable result; the message ends with what it said."""
-
-
-@dataclass(frozen=True)
-class Plot:
-    """The results of one analysis."""
-
-    name: str  # `Operating Point`, `DC transfer characteristic`
-    variables: tuple[tuple[str, str], ...]  # (name, what it is: voltage, current); of a sweep, the swept one first
-    values: Floats  # (points, variables), V or A
-
-    def column(self, name: str) -> Floats:
-        """All points of one variable, (points,). NgspiceError when there is none of this name."""
-        names = [known for known, _ in self.variables]
-        if name not in names:
-            raise NgspiceError(f"no variable '{name}' in the plot '{self.name}'; there are {', '.join(names[:8])} ...")
-        return self.values[:, names.index(name)]
 
 
 @dataclass(frozen=True)
@@ -111,72 +86,6 @@ def operating_point(deck: str | Path, *, options: str = "", timeout: float = 600
             names = [_node(name) for name, _ in plot.variables]
             return dict(zip(names, plot.values[0].tolist(), strict=True))
     raise NgspiceError("ngspice computed no operating point; the deck needs a line .op")
-
-
-def read_raw(data: bytes) -> list[Plot]:
-    """The plots of a raw file: real numbers, binary (little-endian float64) or ASCII. Raises NgspiceError.
-
-    >>> header = b"Plotname: Operating Point\\nFlags: real\\nNo. Variables: 2\\nNo. Points: 1\\nVariables:\\n"
-    >>> variables = b"\\t0\\tv(a)\\tvoltage\\n\\t1\\ti(v1)\\tcurrent\\n"
-    >>> [plot] = read_raw(header + variables + b"Values:\\n0\\t2.0\\n\\t-0.5\\n")
-    >>> plot.variables, plot.values
-    ((('v(a)', 'voltage'), ('i(v1)', 'current')), array([[ 2. , -0.5]]))
-    """
-    plots = []
-    start = 0
-    while data[start:].strip():
-        plot, start = _read_plot(data, start)
-        plots.append(plot)
-    return plots
-
-
-def _read_plot(data: bytes, start: int) -> tuple[Plot, int]:
-    """The plot whose header begins at byte `start`, and where the next one begins."""
-    header: dict[str, str] = {}
-    variables: list[tuple[str, str]] = []
-    key = ""
-    while start < len(data) and key not in ("Binary", "Values"):
-        stop = data.find(b"\n", start)
-        stop = stop if stop >= 0 else len(data)
-        line = data[start:stop].decode("utf-8", "replace")
-        key, _, value = line.partition(":")
-        if key == "Title" and header:  # an analysis without points has neither variables nor values
-            break
-        if line.startswith("\t"):
-            variables.append((line.split("\t")[2], line.split("\t")[3]))
-        else:
-            header[key] = value.strip()
-        start = stop + 1
-    name = header.get("Plotname", "")
-    try:
-        n_variables, n_points = int(header["No. Variables"]), int(header["No. Points"])
-    except (KeyError, ValueError):
-        raise NgspiceError("not a raw file: its header has no numbers of variables and points") from None
-    if "real" not in header.get("Flags", ""):
-        raise NgspiceError(f"raw file: the plot '{name}' holds complex numbers, not a DC analysis")
-    if n_points == 0:
-        return Plot(name, tuple(variables), np.zeros((0, n_variables))), start
-    if len(variables) != n_variables:
-        raise NgspiceError(f"raw file: the plot '{name}' names {len(variables)} of its {n_variables} variables")
-    read = _binary if key == "Binary" else _ascii
-    values, start = read(data, start, n_points, n_variables)
-    if values.size != n_points * n_variables:
-        raise NgspiceError(f"raw file: the plot '{name}' ends after {values.size} of {n_points * n_variables} numbers")
-    return Plot(name, tuple(variables), values.reshape(n_points, n_variables)), start
-
-
-def _binary(data: bytes, start: int, points: int, variables: int) -> tuple[Floats, int]:
-    stop = start + 8 * points * variables
-    whole = (min(stop, len(data)) - start) // 8
-    return np.frombuffer(data, "<f8", whole, start).astype(np.float64), stop
-
-
-def _ascii(data: bytes, start: int, points: int, variables: int) -> tuple[Floats, int]:
-    """Each point: its number and the first value on a line, then a value a line."""
-    stop = data.find(b"Title:", start)
-    stop = stop if stop >= 0 else len(data)
-    values = [float(line.split()[-1]) for line in data[start:stop].splitlines() if line.strip()]
-    return np.array(values[: points * variables]), stop
 
 
 def _node(name: str) -> str:

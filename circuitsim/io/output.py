@@ -1,7 +1,8 @@
 """A solution as data: a JSON object, CSV lines, an npz file. Volts, amperes, watts, seconds.
 
 Nodes are all but ground, in deck order. Sources are the branches whose current only KCL gives: voltage sources,
-inductors and zero-ohm resistors; their current flows from first to second node through the element.
+inductors and zero-ohm resistors; their current flows from first to second node through the element. Saved is what
+.save, .print and --save ask for besides.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from numpy.typing import NDArray
 
 from circuitsim.circuit import Circuit
 from circuitsim.io.files import replacing
+from circuitsim.io.raw import Plot
+from circuitsim.io.saved import UNITS, Saved, wanted_saves
+from circuitsim.netlist.saves import Save
 from circuitsim.residual import FIGURES
 from circuitsim.solution import Solution
 
@@ -26,14 +30,19 @@ Floats = NDArray[np.float64]
 
 MOST_NUMBERS = 1_000_000  # voltages, or currents, in one JSON object
 _CSV_NUMBERS = 1_000_000  # turned into text at a time
+_RAW_TYPES = {quantity: {"A": "current", "W": "power"}.get(unit, "voltage") for quantity, unit in UNITS.items()}
 
 
 class Results:
-    """The named voltages and currents of a solution, and what is not unique among them."""
+    """The named voltages and currents of a solution, what is saved besides, and what is not unique among them.
 
-    def __init__(self, solution: Solution) -> None:
+    `saves`: what is asked for (default: by the netlist's own cards).
+    """
+
+    def __init__(self, solution: Solution, saves: Sequence[Save] | None = None) -> None:
         self.solution = solution
         self.circuit = solution.circuit
+        self.saved = Saved(solution, wanted_saves(self.circuit, ()) if saves is None else saves)
 
     @cached_property
     def finite(self) -> bool:
@@ -96,6 +105,19 @@ class Results:
         lo, hi = (bound[0] for bound in bounds)
         chosen = nodes[self.undetermined[nodes] & (np.isfinite(lo) | np.isfinite(hi))[nodes]]
         return {name: [_number(lo[k]), _number(hi[k])] for name, k in zip(self.names(chosen), chosen, strict=True)}
+    def loose_texts(self, most: int, sources: bool) -> list[str]:
+        """A warning for each kind of value that is not unique, for outputs that cannot mark them; `most` names each.
+
+        `sources`: whether the output holds the currents of sources.
+        """
+        found = (
+            ("nodes without a unique voltage", _chosen(["0", *self.names(self.nodes)], self.undetermined)),
+            ("currents that are not unique", _chosen(self.source_names, self.ambiguous) if sources else []),
+            ("saved values that are not unique", _chosen(self.saved.labels, self.saved.ambiguous)),
+        )
+        return [
+            f"{text}: {', '.join(names[:most])}{' ...' if len(names) > most else ''}" for text, names in found if names
+        ]
 
 
 def warning_texts(circuit: Circuit) -> list[str]:
@@ -126,11 +148,19 @@ def result_object(results: Results, seconds: Mapping[str, float]) -> dict[str, A
             f"currents: {len(circuit.ties)} sources x {solution.batch} rows are more than {MOST_NUMBERS:,} numbers: "
             "none are given; --npz gives all"
         )
+    saved = results.saved
+    with_saved = saved.count * solution.batch <= MOST_NUMBERS
+    if not with_saved:
+        warnings.append(
+            f"saved: {saved.count} values x {solution.batch} rows are more than {MOST_NUMBERS:,} numbers: "
+            "none are given; --npz and --raw give all"
+        )
     return {
         "status": solution.status.name,
         "message": solution.message,
         "voltages": _columns(results.names(nodes), solution.voltages(nodes)),
         "currents": _columns(results.source_names, results.currents) if with_currents else {},
+        "saved": _columns(saved.labels, saved.values()) if with_saved else {},
         "residuals": {name: _number(getattr(solution.residuals, name)) for name in FIGURES},
         "method": solution.method,
         "backend": solution.backend,
@@ -142,6 +172,7 @@ def result_object(results: Results, seconds: Mapping[str, float]) -> dict[str, A
         "intervals": results.intervals(nodes),
         "ambiguous_currents": (_chosen(results.source_names, results.ambiguous) if with_currents else [])
         + results.ambiguous_diodes,
+        "ambiguous_saved": _chosen(saved.labels, saved.ambiguous) if with_saved else [],
     }
 
 
@@ -151,22 +182,30 @@ def write_json(data: Mapping[str, Any], out: IO[str]) -> None:
 
 
 def write_csv(results: Results, out: IO[str]) -> None:
-    """A header `row,NODE,...` (the `.output` nodes, or all without one) and a line of volts for each batch row."""
+    """A header `row,NODE,...,SAVED,...` and a line of numbers for each batch row.
+
+    Nodes are the `.output` nodes, or all without one; their voltages in V, what is saved in V, A or W.
+    """
     solution = results.solution
     nodes = results.outputs if results.outputs.size else results.nodes
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["row", *results.names(nodes)])
-    step = max(1, _CSV_NUMBERS // max(nodes.size, 1))
+    names, saved = results.names(nodes), results.saved
+    given = {f"v({name})".lower() for name in names}
+    more = [k for k, label in enumerate(saved.labels) if label.lower() not in given]
+    writer.writerow(["row", *names, *(saved.labels[k] for k in more)])
+    step = max(1, _CSV_NUMBERS // max(nodes.size + saved.count, 1))
     for first in range(0, solution.batch, step):
-        block = solution.voltages(nodes, slice(first, min(first + step, solution.batch)))
+        rows = slice(first, min(first + step, solution.batch))
+        block = np.concatenate([solution.voltages(nodes, rows), saved.values(rows)[:, more]], axis=1)
         writer.writerows([first + k, *row] for k, row in enumerate(block.tolist()))
 
 
 def write_npz(results: Results, path: Path) -> None:
     """Everything as arrays, the batch axis first; the file appears whole or not at all. SettingsError if it cannot.
 
-    voltages (batch, nodes), nodes, undetermined; currents (batch, sources), sources, ambiguous; each figure of
-    Residuals; status, message, method, backend, dtype, sweeps. Strings are numpy strings: nothing needs a pickle.
+    voltages (batch, nodes), nodes, undetermined; currents (batch, sources), sources, ambiguous; saved (batch, n),
+    saved_names, saved_ambiguous; each figure of Residuals; status, message, method, backend, dtype, sweeps. Strings are
+    numpy strings: nothing needs a pickle.
     """
     solution = results.solution
     arrays: dict[str, Any] = {
@@ -176,6 +215,9 @@ def write_npz(results: Results, path: Path) -> None:
         "currents": results.currents,
         "sources": _strings(results.source_names),
         "ambiguous": results.ambiguous,
+        "saved": results.saved.values(),
+        "saved_names": _strings(results.saved.labels),
+        "saved_ambiguous": results.saved.ambiguous,
         "status": solution.status.name,
         "message": solution.message,
         "method": solution.method,
@@ -186,6 +228,33 @@ def write_npz(results: Results, path: Path) -> None:
     }
     with replacing(path, "wb") as out:
         np.savez(out, **arrays)
+
+
+def raw_plot(results: Results) -> Plot:
+    """The plot of a raw file: node voltages, source currents, what is saved; names as ngspice writes them.
+
+    One row is the plot `Operating Point`. A batch is `Operating points of a batch`, a point for each row, and its first
+    variable is `row`, the row's number from 0.
+    """
+    solution, saved = results.solution, results.saved
+    columns = [f"v({name})" for name in results.names(results.nodes)] + [f"i({name})" for name in results.source_names]
+    types = ["voltage"] * results.nodes.size + ["current"] * len(results.source_names)
+    columns += [_raw_name(label, quantity) for label, quantity in zip(saved.labels, saved.quantities, strict=True)]
+    types += [_RAW_TYPES[quantity] for quantity in saved.quantities]
+    first = {name.lower(): k for k, name in reversed(list(enumerate(columns)))}  # what is saved may be given already
+    kept = sorted(first.values())
+    values = np.concatenate([solution.voltages(results.nodes), results.currents, saved.values()], axis=1)[:, kept]
+    variables = [(columns[k].lower(), types[k]) for k in kept]
+    if solution.batch == 1:
+        return Plot("Operating Point", tuple(variables), values)
+    numbered = np.column_stack([np.arange(solution.batch), values])
+    return Plot("Operating points of a batch", (("row", "notype"), *variables), numbered)
+
+
+def _raw_name(label: str, quantity: str) -> str:
+    """ngspice's: `i(@r1[i])`, `v(@d1[vd])`, `@r1[p]`; what has parentheses already stays."""
+    letter = {"current": "i", "voltage": "v"}.get(_RAW_TYPES[quantity])
+    return f"{letter}({label})" if letter and label.startswith("@") else label
 
 
 def _columns(names: Sequence[str], values: Floats) -> dict[str, Any]:

@@ -13,8 +13,10 @@ from rich.text import Text
 
 from circuitsim.circuit import KINDS
 from circuitsim.io.output import Results
+from circuitsim.io.saved import UNITS
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 MOST_NODES = 40
 MOST_SOURCES = 20
@@ -45,11 +47,17 @@ def console(stderr: bool = False) -> Console:
 def print_solution(
     results: Results, seconds: Mapping[str, float], tolerance: float, out: Console, quiet: bool = False
 ) -> None:
-    """Title, node voltages, source currents, certificate, how it was solved; when quiet only the voltages."""
+    """Title, node voltages, source currents, what is saved, certificate, how it was solved.
+
+    When quiet only the voltages and what is saved.
+    """
     solution, title = results.solution, results.circuit.netlist.title.strip()
     print_voltages = _print_nodes if solution.batch == 1 else _print_batch
     if quiet:
         print_voltages(results, out)
+        if results.saved.count:
+            out.print()
+            _print_saved(results, out)
         return
     if title:
         out.print(Text(title, "bold"), end="\n\n")
@@ -57,6 +65,7 @@ def print_solution(
     out.print()
     if solution.batch == 1:
         _print_sources(results, out)
+    _print_saved(results, out)
     _print_certificate(results, tolerance, out)
     rows = f", {solution.batch} rows" if solution.batch > 1 else ""
     sweeps = f"{solution.sweeps} sweep{'s' * (solution.sweeps != 1)}"
@@ -103,17 +112,47 @@ def _print_batch(results: Results, out: Console) -> None:
     nodes, more = _shown_nodes(results)
     solution, loose = results.solution, results.undetermined[nodes]
     count = min(solution.batch, MOST_ROWS)
-    cells = [[_seven(x) for x in row] for row in solution.voltages(nodes, slice(0, count)).tolist()]
     heads = [_short(name) + "*" * mark for name, mark in zip(results.names(nodes), loose.tolist(), strict=True)]
+    _print_rows(heads, solution.voltages(nodes, slice(0, count)), out)
+    _print_more(solution.batch - count, "rows", out)
+    _print_more(more, "nodes", out)
+    _explain_undetermined(bool(loose.any()), out, "* ")
+
+
+def _print_rows(heads: Sequence[str], values: Floats, out: Console) -> None:
+    """The first rows of a batch, (rows, columns), in as many tables side by side as fit the width."""
+    count = values.shape[0]
+    cells = [[_seven(x) for x in row] for row in values.tolist()]
     first_width = max(len("row"), len(str(count - 1)))
     for columns in _fitting([max(map(len, column)) for column in zip(heads, *cells, strict=True)], first_width, out):
         table = _new_table(("row", True), *((heads[k], True) for k in columns))
         for k, row in enumerate(cells):
             table.add_row(str(k), *(row[j] for j in columns))
         out.print(table)
-    _print_more(solution.batch - count, "rows", out)
-    _print_more(more, "nodes", out)
-    _explain_undetermined(bool(loose.any()), out, "* ")
+
+
+def _print_saved(results: Results, out: Console) -> None:
+    """What .save, .print and --save ask for, with units."""
+    saved, batch = results.saved, results.solution.batch
+    if not saved.count:
+        return
+    shown = min(saved.count, MOST_NODES)
+    loose = saved.ambiguous[:shown]
+    units = [UNITS[quantity] for quantity in saved.quantities[:shown]]
+    values = saved.values(slice(0, min(batch, MOST_ROWS)))[:, :shown]
+    if batch == 1:
+        table = _new_table(("saved", False), ("value", True), ("", False))
+        for name, value, unit, mark in zip(saved.labels, values[0].tolist(), units, loose.tolist(), strict=False):
+            table.add_row(Text(name), _seven(value), unit + ", not unique" * mark)
+        out.print(table)
+    else:
+        named = zip(saved.labels, units, loose.tolist(), strict=False)
+        _print_rows([f"{_short(name)}{'*' * mark} {unit}" for name, unit, mark in named], values, out)
+        _print_more(batch - MOST_ROWS, "rows", out)
+    _print_more(saved.count - shown, "saved values", out)
+    if loose.any() and batch > 1:
+        out.print(Text("* not unique"))
+    out.print()
 
 
 def _fitting(widths: Sequence[int], first: int, out: Console) -> list[list[int]]:

@@ -10,6 +10,7 @@ from circuitsim.errors import NetlistError, SettingsError
 from circuitsim.netlist.arrays import member_names, split_ranges
 from circuitsim.netlist.model import ABSOLUTE_ZERO, Netlist, Options, similar
 from circuitsim.netlist.numbers import parse_number
+from circuitsim.netlist.saves import printed, split_saves
 from circuitsim.netlist.scopes import Note, Place, Scope, expression
 from circuitsim.netlist.source import Card
 from circuitsim.netlist.tokens import labelled, located, shown, split_keys, tokenize
@@ -27,7 +28,7 @@ _SKIPPED = frozenset(
 _STARTS = frozenset({".ic", ".nodeset"})
 _QUIET = frozenset({".op", ".end", ".temp", *_OPTIONS})
 _ROLES = frozenset({".input", ".output", ".train"})
-_ANALYSES = frozenset({"op", "dc", "tran", "ac", "noise"})
+_SAVE_CURRENTS = "savecurrents"
 
 
 @dataclass
@@ -37,7 +38,7 @@ class Controls:
     title: str | None = None
     global_nodes: set[str] = field(default_factory=set)
     roles: list[tuple[str, Card]] = field(default_factory=list)
-    saves: list[str] = field(default_factory=list)
+    saves: list[tuple[int, str]] = field(default_factory=list)  # place and expression
 
 
 def read_controls(cards: list[Card], place: Place, note: Note) -> Controls:
@@ -58,9 +59,13 @@ def _read_control(card: Card, controls: Controls, note: Note) -> None:
         if not words:
             raise NetlistError(f"{key} names nothing; write {key} and the names of {_ROLE_NOUNS[key]}")
         controls.roles.append((key, card))
-    elif key in (".save", ".print"):
-        skip = key == ".print" and words and words[0].lower() in _ANALYSES
-        controls.saves += words[1:] if skip else words
+    elif key == ".save":
+        controls.saves += [(card.seq, word) for word in split_saves(card.text)[1:]]
+    elif key == ".print":
+        found = printed(card.text, _SKIPPED, lambda remark: note(card.seq, remark))
+        controls.saves += [(card.seq, word) for word in found]
+    elif key in _OPTIONS and _SAVE_CURRENTS in [word.lower() for word in words]:
+        controls.saves.append((card.seq, "alli"))
     elif key == ".title":
         controls.title = card.text[len(key) :].strip()
     elif key in _SKIPPED:
@@ -92,6 +97,7 @@ def read_options(cards: list[Card], root: Scope, note: Note) -> Options:
             else:
                 pairs = {name: word for name, word in words.keys.items() if name in _NUMBERS}
                 unknown = [*(name for name in words.keys if name not in _NUMBERS), *words.words[1:]]
+                unknown = [name for name in unknown if name.lower() != _SAVE_CURRENTS]
             for name, word in pairs.items():
                 with labelled(f"option {name}"):
                     found[name] = _option(root, name, word)

@@ -19,6 +19,7 @@ from circuitsim.netlist.elements import read_element
 from circuitsim.netlist.model import Netlist
 from circuitsim.netlist.models import ModelTable
 from circuitsim.netlist.numbers import parse_number
+from circuitsim.netlist.saves import check_saves
 from circuitsim.netlist.scopes import Block, Scope, expression, sort_cards
 from circuitsim.netlist.source import Card, Text, first_word
 from circuitsim.netlist.tokens import labelled, located, shown, split_keys, tokenize
@@ -89,12 +90,14 @@ class _Expansion:
             inputs=(),
             outputs=(),
             trained=(),
-            saves=tuple(self.controls.saves),
+            saves=tuple(word for _, word in self.controls.saves),
             options=self.options,
             notes=tuple((self.place(seq), remark) for seq, remark in sorted(self.notes)),
             source=self.text.source,
         )
-        return with_roles(netlist, self.controls.roles, self.place)
+        netlist = with_roles(netlist, self.controls.roles, self.place)
+        check_saves(netlist, self.controls.saves, self.place)
+        return netlist
 
     def _note(self, seq: int, remark: str) -> None:
         self.notes.append((seq, remark))

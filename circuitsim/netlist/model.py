@@ -123,6 +123,11 @@ class Netlist:
     def _node_index(self) -> dict[str, int]:
         return {name.lower(): i for i, name in enumerate(self.nodes)} | {"gnd": 0}
 
+    @cached_property
+    def element_rows(self) -> dict[str, tuple[str, int]]:
+        """Lower-case name of each element, array members too, crossbar members not -> kind and row of its table."""
+        return {name.lower(): (kind, k) for kind, t in self.tables.items() for k, name in enumerate(t.names)}
+
     def has_node(self, name: str) -> bool:
         """Whether a node of this name exists, in any case."""
         return name.lower() in self._node_index

@@ -1,0 +1,143 @@
+"""ngspice's raw files: the results of analyses by name, binary or ASCII, read and written.
+
+A plot is a header of lines `key: value`, its variables by number, name and type, and its points, each with all its
+variables. Names are ngspice's: lower case, `v(out)`, `i(v1)`, `i(@r1[i])`, `@r1[p]`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim import __version__
+from circuitsim.errors import CircuitError
+from circuitsim.io.files import replacing
+
+Floats = NDArray[np.float64]
+
+_COMMAND = f"version ngspice raw file by circuitsim {__version__}"  # spicelib looks for `ngspice`
+_NUMBERS = 1_000_000  # turned into text at a time
+
+
+class NgspiceError(CircuitError):
+    """ngspice is missing, was too slow, or gave no usable result, or a raw file is damaged; the message says which."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """The results of one analysis."""
+
+    name: str  # `Operating Point`, `DC transfer characteristic`
+    variables: tuple[tuple[str, str], ...]  # (name, what it is: voltage, current); of a sweep, the swept one first
+    values: Floats  # (points, variables), V or A
+
+    def column(self, name: str) -> Floats:
+        """All points of one variable, (points,). NgspiceError when there is none of this name."""
+        names = [known for known, _ in self.variables]
+        if name not in names:
+            raise NgspiceError(f"no variable '{name}' in the plot '{self.name}'; there are {', '.join(names[:8])} ...")
+        return self.values[:, names.index(name)]
+
+
+def write_raw(path: Path, plots: Sequence[Plot], *, title: str = "", ascii: bool = False) -> None:
+    """Write plots into one raw file that ngspice's `load` and spicelib read; it appears whole or not at all.
+
+    Binary: little-endian float64, all variables of a point together. ASCII: 17 digits, which give back the same bits.
+    Raises SettingsError when the file cannot be written.
+    """
+    with replacing(path, "wb") as out:
+        for plot in plots:
+            out.write(_header(plot, title, "Values" if ascii else "Binary").encode())
+            if ascii:
+                out.writelines(_text(plot.values))
+            else:
+                out.write(np.ascontiguousarray(plot.values, "<f8").data)
+
+
+def _header(plot: Plot, title: str, form: str) -> str:
+    """`Command:` stands after `No. Points:`, as ngspice writes it since version 44."""
+    points, n = plot.values.shape
+    lines = [f"Title: {' '.join(title.split())}", f"Date: {time.asctime()}", f"Plotname: {plot.name}", "Flags: real"]
+    lines += [f"No. Variables: {n}", f"No. Points: {points}", f"Command: {_COMMAND}", "Variables:"]
+    lines += [f"\t{k}\t{name}\t{what}" for k, (name, what) in enumerate(plot.variables)]
+    return "\n".join([*lines, f"{form}:\n"])
+
+
+def _text(values: Floats) -> Iterator[bytes]:
+    """Each point: its number and the first value on a line, then a value a line, and an empty line."""
+    step = max(1, _NUMBERS // max(values.shape[1], 1))
+    for first in range(0, values.shape[0], step):
+        rows = values[first : first + step].tolist()
+        points = ["\n\t".join([f"{x:.16e}" for x in row]) for row in rows]
+        yield "".join([f" {first + k}\t{point}\n\n" for k, point in enumerate(points)]).encode()
+
+
+def read_raw(data: bytes) -> list[Plot]:
+    """The plots of a raw file: real numbers, binary (little-endian float64) or ASCII. Raises NgspiceError.
+
+    >>> header = b"Plotname: Operating Point\\nFlags: real\\nNo. Variables: 2\\nNo. Points: 1\\nVariables:\\n"
+    >>> variables = b"\\t0\\tv(a)\\tvoltage\\n\\t1\\ti(v1)\\tcurrent\\n"
+    >>> [plot] = read_raw(header + variables + b"Values:\\n0\\t2.0\\n\\t-0.5\\n")
+    >>> plot.variables, plot.values
+    ((('v(a)', 'voltage'), ('i(v1)', 'current')), array([[ 2. , -0.5]]))
+    """
+    plots = []
+    start = 0
+    while data[start:].strip():
+        plot, start = _read_plot(data, start)
+        plots.append(plot)
+    return plots
+
+
+def _read_plot(data: bytes, start: int) -> tuple[Plot, int]:
+    """The plot whose header begins at byte `start`, and where the next one begins."""
+    header: dict[str, str] = {}
+    variables: list[tuple[str, str]] = []
+    key = ""
+    while start < len(data) and key not in ("Binary", "Values"):
+        stop = data.find(b"\n", start)
+        stop = stop if stop >= 0 else len(data)
+        line = data[start:stop].decode("utf-8", "replace")
+        key, _, value = line.partition(":")
+        if key == "Title" and header:  # an analysis without points has neither variables nor values
+            break
+        if line.startswith("\t"):
+            variables.append((line.split("\t")[2], line.split("\t")[3]))
+        else:
+            header[key] = value.strip()
+        start = stop + 1
+    name = header.get("Plotname", "")
+    try:
+        n_variables, n_points = int(header["No. Variables"]), int(header["No. Points"])
+    except (KeyError, ValueError):
+        raise NgspiceError("not a raw file: its header has no numbers of variables and points") from None
+    if "real" not in header.get("Flags", ""):
+        raise NgspiceError(f"raw file: the plot '{name}' holds complex numbers, not a DC analysis")
+    if n_points == 0:
+        return Plot(name, tuple(variables), np.zeros((0, n_variables))), start
+    if len(variables) != n_variables:
+        raise NgspiceError(f"raw file: the plot '{name}' names {len(variables)} of its {n_variables} variables")
+    read = _binary if key == "Binary" else _ascii
+    values, start = read(data, start, n_points, n_variables)
+    if values.size != n_points * n_variables:
+        raise NgspiceError(f"raw file: the plot '{name}' ends after {values.size} of {n_points * n_variables} numbers")
+    return Plot(name, tuple(variables), values.reshape(n_points, n_variables)), start
+
+
+def _binary(data: bytes, start: int, points: int, variables: int) -> tuple[Floats, int]:
+    stop = start + 8 * points * variables
+    whole = (min(stop, len(data)) - start) // 8
+    return np.frombuffer(data, "<f8", whole, start).astype(np.float64), stop
+
+
+def _ascii(data: bytes, start: int, points: int, variables: int) -> tuple[Floats, int]:
+    """Each point: its number and the first value on a line, then a value a line."""
+    stop = data.find(b"Title:", start)
+    stop = stop if stop >= 0 else len(data)
+    values = [float(line.split()[-1]) for line in data[start:stop].splitlines() if line.strip()]
+    return np.array(values[: points * variables]), stop

@@ -1,0 +1,162 @@
+"""The values of what `.save`, `.print` and `--save` ask for: currents, powers and voltages in columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim.circuit import KINDS, Circuit
+from circuitsim.currents import ambiguous_elements, table_currents
+from circuitsim.errors import NetlistError, SettingsError
+from circuitsim.io.deck import resistor_siemens
+from circuitsim.laws import Law
+from circuitsim.netlist.saves import CROSSBAR, MOST_SAVED, NODES, Save, find_save, split_saves, unique_saves
+from circuitsim.solution import Solution
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+UNITS = {"v": "V", "vd": "V", "e": "V", "i": "A", "p": "W", "r": "ohm"}
+
+
+def wanted_saves(circuit: Circuit, texts: Sequence[str]) -> list[Save]:
+    """What the netlist's .save and .print cards and the texts of `--save` ask for. SettingsError names a wrong text."""
+    netlist = circuit.netlist
+    saves = [save for word in netlist.saves for save in find_save(netlist, word)]
+    for word in (word for text in texts for word in split_saves(text)):
+        try:
+            saves += find_save(netlist, word)
+        except NetlistError as error:
+            raise SettingsError(f"--save {word}: {error.message}") from None
+    if sum(map(len, saves)) > MOST_SAVED:
+        raise SettingsError(f"more than {MOST_SAVED:,} voltages, currents and powers to save; name fewer elements")
+    return unique_saves(saves)
+
+
+class Saved:
+    """Columns of values; those of one quantity of one kind of element are worked out together."""
+
+    def __init__(self, solution: Solution, saves: Sequence[Save]) -> None:
+        self.solution = solution
+        self.saves = list(saves)
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """A name for each column: `i(R1)`, `@R1[p]`, `v(a,b)`."""
+        return [label for save in self.saves for label in save.labels]
+
+    @cached_property
+    def quantities(self) -> list[str]:
+        """What each column is, a key of UNITS."""
+        return [save.quantity for save in self.saves for _ in save.labels]
+
+    @property
+    def count(self) -> int:
+        """Number of columns."""
+        return sum(map(len, self.saves))
+
+    def values(self, rows: slice | None = None) -> Floats:
+        """Values of all columns for some rows of the batch, (rows, columns)."""
+        rows = rows or slice(0, self.solution.batch)
+        out = np.full((rows.stop - rows.start, self.count), np.nan)
+        if np.isfinite(self.solution.x).all():
+            for save, columns in self._groups():
+                out[:, columns] = _values(self.solution, save, rows)
+        return out
+
+    @cached_property
+    def ambiguous(self) -> Bools:
+        """For each column: whether its value is not unique."""
+        out = np.zeros(self.count, bool)
+        if np.isfinite(self.solution.x).all():
+            for save, columns in self._groups():
+                out[columns] = _ambiguous(self.solution, save)
+        return out
+
+    def _groups(self) -> Iterator[tuple[Save, Ints]]:
+        """Saves of one quantity and kind joined, with the columns that they fill."""
+        starts = np.cumsum([0, *map(len, self.saves)])
+        numbered = sorted(enumerate(self.saves), key=lambda pair: _group(pair[1]))
+        for (quantity, kind, crossbar, _), pairs in groupby(numbered, key=lambda pair: _group(pair[1])):
+            members = list(pairs)
+            columns = np.concatenate([np.arange(starts[k], starts[k + 1]) for k, _ in members])
+            rows = np.concatenate([save.rows for _, save in members])
+            minus = [save.minus for _, save in members if save.minus is not None]
+            yield Save([], quantity, kind, rows, np.concatenate(minus) if minus else None, crossbar), columns
+
+
+def _group(save: Save) -> tuple[str, str, int, bool]:
+    return save.quantity, save.kind, save.crossbar, save.minus is not None
+
+
+def _ends(circuit: Circuit, save: Save) -> tuple[Ints, Ints]:
+    """The nodes between which each voltage is taken."""
+    if save.kind == NODES:
+        return save.rows, np.zeros_like(save.rows) if save.minus is None else save.minus
+    if save.kind == CROSSBAR:
+        x = circuit.crossbars[save.crossbar]
+        i, j = np.divmod(save.rows, x.cols.size)
+        return x.rows[i], x.cols[j]
+    table = circuit.netlist.tables[save.kind]
+    return table.a[save.rows], table.b[save.rows]
+
+
+def _values(solution: Solution, save: Save, rows: slice) -> Floats:
+    circuit = solution.circuit
+    if save.kind == NODES and save.minus is None:
+        return solution.voltages(save.rows, rows)
+    if save.quantity == "r":
+        with np.errstate(divide="ignore"):
+            return _ohms(circuit, save)[None, :]
+    if save.quantity == "e":
+        e = circuit.ties.e[:, circuit.ties.kind == KINDS.index("V")]
+        return (e[rows] if e.shape[0] > 1 else e)[:, save.rows]
+    v = solution.drops(*_ends(circuit, save), rows)
+    if save.quantity == "v":
+        return v
+    if save.quantity == "vd":
+        return v - _series_drops(solution, save.rows, rows)
+    if save.kind == CROSSBAR:
+        current = circuit.crossbars[save.crossbar].g.ravel()[save.rows] * v
+    else:
+        current = table_currents(solution, save.kind, save.rows, rows)
+    return current * v if save.quantity == "p" else current
+
+
+def _ohms(circuit: Circuit, save: Save) -> Floats:
+    """Resistances as the circuit has them now."""
+    if save.kind == CROSSBAR:
+        return 1.0 / circuit.crossbars[save.crossbar].g.ravel()[save.rows]
+    r, g = circuit.netlist.tables["R"].values["r"][save.rows], resistor_siemens(circuit)[save.rows]
+    return np.where(g == 1.0 / r, r, 1.0 / g)
+
+
+def _series_drops(solution: Solution, rows: Ints, batch: slice) -> Floats:
+    """The part of diodes' voltages that falls across their series resistance RS."""
+    j = solution.circuit.junctions
+    rs = np.zeros(len(solution.circuit.netlist.tables["D"]))
+    shockley = j.law == Law.SHOCKLEY
+    rs[j.row[shockley]] = j.params[shockley, 2]
+    return rs[rows] * table_currents(solution, "D", rows, batch)
+
+
+def _ambiguous(solution: Solution, save: Save) -> Bools:
+    """A voltage: between nodes that can shift against each other. A current: shared in a loop of sources and shorts."""
+    if save.quantity in ("r", "e"):
+        return np.zeros(save.rows.size, bool)
+    part, sure = solution.problem.topology.islands.part, solution.determined
+    a, b = _ends(solution.circuit, save)
+    loose = (part[a] != part[b]) & ~(sure[a] & sure[b])
+    if save.quantity in ("v", "vd"):
+        return loose
+    if save.kind == CROSSBAR:
+        return np.zeros(save.rows.size, bool)
+    shared = ambiguous_elements(solution, save.kind)[save.rows]
+    if save.quantity == "i":
+        return shared
+    return (shared | loose) & (_values(solution, save, slice(0, solution.batch)) != 0).any(axis=0)

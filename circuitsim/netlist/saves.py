@@ -1,0 +1,233 @@
+"""What to give besides node voltages and source currents: the expressions of `.save`, `.print` and `--save`.
+
+    v(b)  v(y[0:9])  b       node voltages                         all    every voltage, current and power
+    v(a,b)                   from node a to node b                 allv   every node voltage
+    i(v1)  i(r1)  i(rw)      current of an element, of an array    alli   the current of every element
+    @r1[i]  @r.x1.r1[p]      a quantity of an element (QUANTITIES)
+
+Names are ngspice's, in any case; ours are i() of any element, arrays, and their members: `i(rw[3][0:9])`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim.errors import NetlistError
+from circuitsim.netlist.arrays import member_names, split_ranges
+from circuitsim.netlist.model import Netlist, similar
+from circuitsim.netlist.scopes import Place
+from circuitsim.netlist.tokens import located, shown
+
+Ints = NDArray[np.int64]
+
+NODES, CROSSBAR = "node", "X"  # kinds of what is saved, besides the tables of a netlist
+MOST_SAVED = 10_000_000  # columns
+_WORD = re.compile(r"[^\s,()]+(?:\s*\([^()]*\))?")
+_CALL = re.compile(r"([a-z]+)\(([^()]+)\)", re.IGNORECASE)
+_DEVICE = re.compile(r"@(.+)\[([a-z]\w*)\]", re.IGNORECASE)
+_INDICES = re.compile(r"(.+?)((?:\[[0-9]+(?::[0-9]+)?\])+)")
+_INDEX = re.compile(r"\[([0-9]+)(?::([0-9]+))?\]")
+ALL = frozenset({"all", "allv", "alli"})
+
+_TWO_TERMINAL = {"i": "i", "p": "p", "v": "v"}
+_OHMIC = _TWO_TERMINAL | {"r": "r", "resistance": "r"}
+QUANTITIES: Mapping[str, Mapping[str, str]] = {
+    "R": _OHMIC,
+    CROSSBAR: _OHMIC,
+    "V": _TWO_TERMINAL | {"dc": "e"},
+    "I": {"i": "i", "c": "i", "current": "i", "p": "p", "dc": "i"},  # ngspice's v has the other sign than all others
+    "D": _TWO_TERMINAL | {"id": "i", "vd": "vd"},
+    "L": _TWO_TERMINAL | {"current": "i"},
+    "C": _TWO_TERMINAL,
+}  # kind of element -> name in @element[name] -> quantity of Save
+
+
+@dataclass(frozen=True)
+class Save:
+    """One quantity of some nodes or elements: what an expression stands for."""
+
+    labels: list[str]  # a name for each
+    quantity: str  # i A, p W, v V from first to second node, vd V of the junction alone, r ohm, e V of the source
+    kind: str  # NODES, CROSSBAR or a kind of table
+    rows: Ints  # nodes, table rows, or members of a crossbar in row-major order
+    minus: Ints | None = None  # (n,) nodes: the other ends of voltages between two nodes
+    crossbar: int = 0  # which one
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def split_saves(text: str) -> list[str]:
+    """The expressions of a card or an option, without blanks inside them.
+
+    >>> split_saves("v(a), i( R1 ) v(a, b) @r1[p],all")
+    ['v(a)', 'i(R1)', 'v(a,b)', '@r1[p]', 'all']
+    """
+    return ["".join(word.split()) for word in _WORD.findall(text)]
+
+
+def unique_saves(saves: Sequence[Save]) -> list[Save]:
+    """Each thing once, under the name by which it was asked for first."""
+    found: list[Save] = []
+    seen: set[str] = set()
+    for save in saves:
+        keys = "\n".join(save.labels).lower().split("\n")
+        if seen.isdisjoint(keys):
+            found.append(save)
+        elif fresh := [k for k, key in enumerate(keys) if key not in seen]:
+            minus = None if save.minus is None else save.minus[fresh]
+            labels = [save.labels[k] for k in fresh]
+            found.append(Save(labels, save.quantity, save.kind, save.rows[fresh], minus, save.crossbar))
+        seen.update(keys)
+    return found
+
+
+def check_saves(netlist: Netlist, saves: Sequence[tuple[int, str]], place: Place) -> None:
+    """Raise NetlistError, at its place, for an expression (place, text) that stands for nothing."""
+    for seq, word in saves:
+        if word.lower() not in ALL:
+            with located(place, seq):
+                find_save(netlist, word)
+
+
+def readable(word: str) -> bool:
+    """Whether this may be an expression at all: `.print` may also hold formulas, which are not."""
+    return bool(_CALL.fullmatch(word) or _DEVICE.fullmatch(word) or re.fullmatch(r"[^-+*/^'\"{}=]+", word))
+
+
+def printed(card: str, skipped: frozenset[str], note: Callable[[str], None]) -> list[str]:
+    """The expressions of a `.print` card; those of analyses that are skipped, and formulas, become notes."""
+    words = split_saves(card)[1:]
+    analysis = words[0].lower() if words else ""
+    if f".{analysis}" in skipped:
+        note(f".print {analysis} is skipped: only the DC operating point is solved")
+        return []
+    words = words[1:] if analysis in ("op", "dc") else words
+    for word in words:
+        if not readable(word):
+            note(f".print: '{shown(word)}' is a formula, and is skipped; v(a,b), i(r1) and @r1[p] are given")
+    return [word for word in words if readable(word)]
+
+
+def find_save(netlist: Netlist, word: str) -> list[Save]:
+    """What one expression stands for. NetlistError without a place for what does not exist.
+
+    An expression for one thing keeps its spelling as label; otherwise names are spelled as in the deck.
+    """
+    if word.lower() in ALL:
+        return list(_everything(netlist, word.lower()))
+    device, call = _DEVICE.fullmatch(word), _CALL.fullmatch(word)
+    if device:
+        return _of_element(netlist, word, device.group(1), device.group(2).lower(), f"@{{}}[{device.group(2)}]")
+    if call is None:
+        if word.lower().endswith("#branch"):
+            return _of_element(netlist, word, word[: -len("#branch")], "i", "i({})")
+        return [_voltage(netlist, word, word)]
+    function, inner = call.group(1).lower(), call.group(2)
+    if function == "i":
+        return _of_element(netlist, word, inner, "i", "i({})")
+    if function == "v":
+        return [_voltage(netlist, word, inner)]
+    raise NetlistError(f"'{shown(word)}' cannot be saved; write v(a), v(a,b), i(r1), @r1[p], all, allv or alli")
+
+
+def _everything(netlist: Netlist, word: str) -> Iterator[Save]:
+    if word != "alli":
+        nodes = np.arange(1, len(netlist.nodes))
+        yield Save([f"v({name})" for name in netlist.nodes[1:]], "v", NODES, nodes)
+    for quantity, before, after in (("i", "i(", ")"), ("p", "@", "[p]")):
+        if word == "allv" or (word == "alli" and quantity == "p"):
+            continue
+        for kind, table in netlist.tables.items():
+            if len(table):
+                labels = [f"{before}{name}{after}" for name in table.names]
+                yield Save(labels, quantity, kind, np.arange(len(table)))
+        for k, x in enumerate(netlist.crossbars):
+            if x.g.size > MOST_SAVED:
+                raise NetlistError(
+                    f"crossbar {x.name}: {x.g.size:,} conductances are more than the {MOST_SAVED:,} that can be saved; "
+                    "name single members or elements"
+                )
+            labels = [f"{before}{name}{after}" for name in member_names(x.name, x.ranges)]
+            yield Save(labels, quantity, CROSSBAR, np.arange(x.g.size), crossbar=k)
+
+
+def _voltage(netlist: Netlist, word: str, inner: str) -> Save:
+    """`b`, `y[0:9]` or `a,b`."""
+    names = inner.split(",")
+    if len(names) > 2:
+        raise NetlistError(f"'{shown(word)}' names {len(names)} nodes; write v(a) or v(a,b)")
+    if len(names) == 2:
+        a, b = (np.array([netlist.node(name)]) for name in names)
+        return Save([word], "v", NODES, a, b)
+    base, ranges = (inner, ()) if netlist.has_node(inner) else split_ranges(inner)
+    if not ranges:
+        return Save([word if "(" in word else f"v({word})"], "v", NODES, np.array([netlist.node(inner)]))
+    if math.prod(map(len, ranges)) > len(netlist.nodes):
+        raise NetlistError(f"'{shown(word)}' are more nodes than the netlist has; shorten the range")
+    nodes = np.array([netlist.node(name) for name in member_names(base, ranges)])
+    return Save([f"v({netlist.nodes[k]})" for k in nodes.tolist()], "v", NODES, nodes)
+
+
+def _of_element(netlist: Netlist, word: str, name: str, parameter: str, label: str) -> list[Save]:
+    """A quantity of an element, an array, or members of one; `label` makes the name of each from the element's."""
+    kind, rows, names, crossbar = _elements(netlist, name)
+    known = QUANTITIES.get(kind, _TWO_TERMINAL)
+    quantity = known.get(parameter)
+    if quantity is None:
+        of = ", ".join(f"@{shown(name)}[{key}]" for key in known)
+        raise NetlistError(f"element '{shown(name)}' has no '{shown(parameter)}'; it has {of}")
+    labels = [word] if names is None else [label.format(name) for name in names]
+    return [Save(labels, quantity, kind, rows, crossbar=crossbar)]
+
+
+def _elements(netlist: Netlist, name: str) -> tuple[str, Ints, list[str] | None, int]:
+    """Kind, rows, names (None: a single element, named as it was asked for), and which crossbar."""
+    single = netlist.element_rows.get(name.lower())
+    if single is not None:
+        return single[0], np.array([single[1]]), None, 0
+    match = _INDICES.fullmatch(name)
+    base, indices = (name, None) if name.lower() in netlist.arrays or match is None else match.groups()
+    ref = netlist.arrays.get(base.lower())
+    if ref is None:
+        known = [*netlist.arrays, *netlist.element_rows]
+        raise NetlistError(f"no element '{shown(name)}' in {netlist.path}{similar(name.lower(), known, 'elements')}")
+    chosen = [range(len(r)) for r in ref.indices] if indices is None else _members(name, indices, ref.indices)
+    size = math.prod(map(len, chosen))
+    if size > MOST_SAVED:
+        raise NetlistError(f"'{shown(name)}': {size:,} members are more than the {MOST_SAVED:,} that can be saved")
+    places = np.array(list(product(*chosen)), np.int64).reshape(size, len(chosen))
+    flat = np.zeros(size, np.int64)  # in row-major order
+    for indices_of, have in zip(places.T, ref.indices, strict=True):
+        flat = flat * len(have) + indices_of
+    single_member = indices is not None and ":" not in indices
+    if ref.kind == "crossbar":
+        crossbar = next(k for k, x in enumerate(netlist.crossbars) if x.name.lower() == base.lower())
+        x = netlist.crossbars[crossbar]
+        members = [f"{x.name}[{x.ranges[0][i]}][{x.ranges[1][j]}]" for i, j in places.tolist()]
+        return CROSSBAR, flat, None if single_member else members, crossbar
+    rows = ref.start + flat
+    table = netlist.tables[ref.kind]
+    return ref.kind, rows, None if single_member else [table.names[k] for k in rows.tolist()], 0
+
+
+def _members(name: str, indices: str, of: tuple[range, ...]) -> list[list[int]]:
+    """The places that `[3][0:9]` names in an array of these ranges."""
+    found = _INDEX.findall(indices)
+    if len(found) != len(of):
+        raise NetlistError(f"'{shown(name)}' has {len(found)} indices; the array has {len(of)}")
+    chosen = []
+    for (first, last), have in zip(found, of, strict=True):
+        low, high = sorted((int(first), int(last or first)))
+        if low not in have or high not in have:
+            raise NetlistError(f"'{shown(name)}': the array's indices run from {have[0]} to {have[-1]}")
+        wanted = range(low, high + 1) if int(last or first) >= int(first) else range(high, low - 1, -1)
+        chosen.append([have.index(k) for k in wanted])
+    return chosen

@@ -1,0 +1,439 @@
+"""Currents, powers and voltages on request: expressions, values, laws of nature, and what ngspice says."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from helpers import PRECISE
+
+import circuitsim as cs
+from circuitsim import cli, currents, gallery
+from circuitsim.io.export import export
+from circuitsim.io.ngspice import ngspice_available, run_ngspice, tight_options
+from circuitsim.io.saved import Saved, wanted_saves
+from circuitsim.netlist.saves import split_saves
+
+needs_ngspice = pytest.mark.skipif(not ngspice_available(), reason="ngspice is not installed")
+
+DIVIDER = "divider\nV1 In 0 10\nR1 In Out 1k\nR2 Out 0 3k\n"
+ARRAY = (
+    "array\nVx[0:2] x[0:2] 0 1\nR1[0:2] x[0:2] y[0:2] 1k\nR2[0:2] y[0:2] 0 1k\n"
+    "RW[0:2][5:4] x[0:2] z[5:4] g=1m\nRz[5:4] z[5:4] 0 1k\n"
+)
+NESTED = (
+    "nested\nV1 a 0 6\nX1 a outer\n.subckt outer p\nR1 p q 1k\nX2 q inner\n.ends\n.subckt inner p\nR1 p 0 2k\n.ends\n"
+)
+
+
+def saved(text: str, *expressions: str, **values: object) -> dict[str, list[float]]:
+    """Columns by name."""
+    circuit = cs.parse(text, "deck.cir").with_values(values)  # type: ignore[arg-type]
+    found = Saved(cs.solve(circuit, PRECISE), wanted_saves(circuit, expressions))
+    assert len(set(found.labels)) == found.count
+    return dict(zip(found.labels, found.values().T.tolist(), strict=True))
+
+
+def one(text: str, *expressions: str) -> dict[str, float]:
+    return {name: column[0] for name, column in saved(text, *expressions).items()}
+
+
+# -- expressions -------------------------------------------------------------------------------------------------------
+
+
+def test_expressions_are_split_at_blanks_and_commas_outside_parentheses() -> None:
+    assert split_saves("v(a),i(r1) , v( a , b )  @r1[p],,all b") == [
+        "v(a)", "i(r1)", "v(a,b)", "@r1[p]", "all", "b",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("v(out)", 7.5), ("V(OUT)", 7.5), ("v(in,out)", 2.5), ("v(out,in)", -2.5), ("v(0)", 0.0), ("v(out,gnd)", 7.5),
+        ("i(v1)", -2.5e-3), ("V1#branch", -2.5e-3), ("@v1[i]", -2.5e-3), ("@V1[p]", -25e-3), ("@v1[dc]", 10.0),
+        ("i(R1)", 2.5e-3), ("@r1[i]", 2.5e-3), ("@r1[p]", 6.25e-3), ("@r1[v]", 2.5), ("@r1[r]", 1e3),
+        ("@r1[Resistance]", 1e3),
+    ],
+)  # fmt: skip
+def test_one_thing_keeps_the_spelling_of_its_expression(expression: str, value: float) -> None:
+    assert one(DIVIDER, expression) == pytest.approx({expression: value}, rel=1e-12)
+
+
+def test_a_bare_word_is_a_node() -> None:
+    assert one(DIVIDER, "out") == pytest.approx({"v(out)": 7.5})
+
+
+def test_each_kind_of_element() -> None:
+    text = DIVIDER + "I1 0 Out 2m\nD1 Out 0 dd\n.model dd D(ron=1k vfwd=5)\nL1 Out e 1m\nR3 e 0 4k\nC1 In Out 1u\n"
+    # KCL at Out: (10 - v)/1k + 2m = v/3k + (v - 5)/1k + v/4k: 31/12 v = 17
+    v = 17 * 12 / 31
+    assert one(
+        text, "@i1[i]", "@i1[c]", "@i1[current]", "@i1[dc]", "@i1[p]", "@d1[id]", "@d1[i]", "i(D1)", "@d1[vd]",
+        "@d1[p]", "@l1[i]", "@l1[current]", "@l1[v]", "@l1[p]", "@c1[i]", "@c1[v]", "@c1[p]", "i(C1)",
+    ) == pytest.approx(
+        {
+            "@i1[i]": 2e-3, "@i1[c]": 2e-3, "@i1[current]": 2e-3, "@i1[dc]": 2e-3, "@i1[p]": -2e-3 * v,
+            "@d1[id]": (v - 5) / 1e3, "@d1[i]": (v - 5) / 1e3, "i(D1)": (v - 5) / 1e3, "@d1[vd]": v,
+            "@d1[p]": (v - 5) / 1e3 * v, "@l1[i]": v / 4e3, "@l1[current]": v / 4e3, "@l1[v]": 0, "@l1[p]": 0,
+            "@c1[i]": 0, "@c1[v]": 10 - v, "@c1[p]": 0, "i(C1)": 0,
+        }, rel=1e-10, abs=1e-15,
+    )  # fmt: skip
+
+
+def test_arrays_and_crossbars() -> None:
+    half, third = 0.5e-3, 1e-3 / 4  # z: three times 1 mS to 1 V, 1 mS to ground: 0.75 V
+    assert one(ARRAY, "i(R1)") == pytest.approx({f"i(R1[{k}])": half for k in range(3)})
+    assert one(ARRAY, "@R2[2:1][p]") == pytest.approx({f"@R2[{k}][p]": 0.25e-3 for k in (2, 1)})
+    assert one(ARRAY, "i(r1[1])") == pytest.approx({"i(r1[1])": half})
+    names = [f"i(RW[{i}][{j}])" for i in range(3) for j in (5, 4)]
+    found = one(ARRAY, "i(rw)")
+    assert list(found) == names
+    assert found == pytest.approx(dict.fromkeys(names, third))
+    assert one(ARRAY, "i(rw[1][4:5])") == pytest.approx({"i(RW[1][4])": third, "i(RW[1][5])": third})
+    assert one(ARRAY, "@rw[2][5][p]", "@rw[2][5][r]", "@rw[2][5][v]") == pytest.approx(
+        {"@rw[2][5][p]": third / 4, "@rw[2][5][r]": 1e3, "@rw[2][5][v]": 0.25}
+    )
+    assert one(ARRAY, "v(y[0:2])", "v(z[4])") == pytest.approx(
+        {"v(y[0])": 0.5, "v(y[1])": 0.5, "v(y[2])": 0.5, "v(z[4])": 0.75}
+    )
+
+
+def test_elements_in_subcircuits() -> None:
+    found = one(NESTED, "@r.x1.r1[i]", "@R.X1.X2.R1[p]", "v(x1.q)", "i(r.x1.x2.r1)")
+    assert found == pytest.approx({"@r.x1.r1[i]": 2e-3, "@R.X1.X2.R1[p]": 8e-3, "v(x1.q)": 4.0, "i(r.x1.x2.r1)": 2e-3})
+
+
+def test_all_and_its_parts() -> None:
+    nodes, flows = ["v(In)", "v(Out)"], ["i(R1)", "i(R2)", "i(V1)"]
+    assert list(one(DIVIDER, "allv")) == nodes
+    assert list(one(DIVIDER, "alli")) == flows
+    assert list(one(DIVIDER, "ALL")) == [*nodes, *flows, "@R1[p]", "@R2[p]", "@V1[p]"]
+    assert list(one(DIVIDER, "v(out)", "i(r2)", "all")) == [
+        "v(out)", "i(r2)", "v(In)", "i(R1)", "i(V1)", "@R1[p]", "@R2[p]", "@V1[p]",
+    ]  # fmt: skip
+    assert list(one(DIVIDER + ".options reltol=1e-4 savecurrents\n")) == flows
+    assert len(one(ARRAY, "all")) == 8 + 2 * (3 + 6 + 6 + 2)
+
+
+def test_cards_and_options_add_up() -> None:
+    text = DIVIDER + ".save v(out) @r1[p]\n.print op i(r2), v(in, out)\n.PRINT DC v(in)\n.print tran i(c9) vdb(x)\n"
+    assert list(one(text, "i(r2),@r2[p]")) == ["v(out)", "@r1[p]", "i(r2)", "v(in,out)", "v(in)", "@r2[p]"]
+    assert list(one(DIVIDER)) == []
+
+
+def test_what_print_holds_besides_becomes_a_note() -> None:
+    circuit = cs.parse(DIVIDER + ".print ac vdb(out)\n.print v(in)-v(out) 2*v(out)\n", "deck.cir")
+    assert circuit.netlist.saves == ("v(in)",)
+    assert [(at.line, text) for at, text in circuit.netlist.notes] == [
+        (5, ".print ac is skipped: only the DC operating point is solved"),
+        (6, ".print: '-v(out)' is a formula, and is skipped; v(a,b), i(r1) and @r1[p] are given"),
+        (6, ".print: '2*v(out)' is a formula, and is skipped; v(a,b), i(r1) and @r1[p] are given"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ("v(ou)", "no node 'ou' in deck.cir; nodes are 0, x[0], x[1], x[2], y[0] ..."),
+        ("v(y[0:9])", "'v(y[0:9])' are more nodes than the netlist has; shorten the range"),
+        ("v(y[1:4])", "no node 'y[3]' in deck.cir; nodes are y[2], y[1], y[0] ..."),
+        ("v(a,b,c)", "'v(a,b,c)' names 3 nodes; write v(a) or v(a,b)"),
+        ("i(r9)", "no element 'r9' in deck.cir; elements are"),
+        ("@r1[3][i]", "'r1[3]': the array's indices run from 0 to 2"),
+        ("i(rw[1])", "'rw[1]' has 1 indices; the array has 2"),
+        ("@rz[4][vd]", "element 'rz[4]' has no 'vd'; it has @rz[4][i], @rz[4][p], @rz[4][v], @rz[4][r], @rz[4][resist"),
+        ("vdb(x[0])", "'vdb(x[0])' cannot be saved; write v(a), v(a,b), i(r1), @r1[p], all, allv or alli"),
+        ("@r1", "no node '@r1' in deck.cir"),
+    ],
+)  # fmt: skip
+def test_wrong_expressions_are_named(expression: str, message: str) -> None:
+    with pytest.raises(cs.SettingsError) as caught:
+        wanted_saves(cs.parse(ARRAY, "deck.cir"), [expression])
+    assert str(caught.value).startswith(f"--save {expression}: {message}")
+    with pytest.raises(cs.NetlistError) as refused:
+        cs.parse(f"{ARRAY}.save {expression}", "deck.cir")
+    assert refused.value.at is not None
+    assert refused.value.at.line == 7
+    assert refused.value.message.startswith(message)
+
+
+def test_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("circuitsim.netlist.saves.MOST_SAVED", 5)
+    circuit = cs.parse(ARRAY, "deck.cir")
+    with pytest.raises(cs.SettingsError, match=r"--save all: crossbar RW: 6 conductances are more than the 5 that can"):
+        wanted_saves(circuit, ["all"])
+    with pytest.raises(
+        cs.SettingsError, match=r"--save i\(rw\): 'rw': 6 members are more than the 5 that can be saved"
+    ):
+        wanted_saves(circuit, ["i(rw)"])
+    monkeypatch.setattr("circuitsim.io.saved.MOST_SAVED", 5)
+    with pytest.raises(cs.SettingsError, match="more than 5 voltages, currents and powers to save"):
+        wanted_saves(circuit, ["i(r1)", "i(r2)"])
+
+
+# -- values ------------------------------------------------------------------------------------------------------------
+
+
+def test_new_values_and_batches() -> None:
+    found = saved(ARRAY, "@vx[0][dc]", "i(r1[0])", "@r1[1][r]", "v(x[0],y[0])", Vx=np.array([[1.0, 1, 1], [4, 4, 4]]))
+    assert found == {
+        "@vx[0][dc]": [1.0, 4.0], "i(r1[0])": [5e-4, 2e-3], "@r1[1][r]": [1e3, 1e3], "v(x[0],y[0])": [0.5, 2.0],
+    }  # fmt: skip
+    found = saved(DIVIDER + "I1 0 Out 0\n", "@r2[r]", "@i1[dc]", R2=1e-3, I1=np.array([0.0, 2e-3]))
+    assert found == {"@r2[r]": [1e3, 1e3], "@i1[dc]": [0.0, 2e-3]}
+
+
+def test_open_elements_carry_nothing() -> None:
+    text = (
+        DIVIDER + "R3 Out 0 inf\nD1 Out 0 open\n.model open D(is=0)\n"
+        "V2 w[0] 0 1\nRW[0:0][0:1] w[0:0] q[0:1] g=0\nRq[0:1] q[0:1] 0 1\n"
+    )
+    found = one(text, "i(r3)", "@r3[p]", "i(d1)", "@d1[p]", "i(rw)", "@r3[r]", "@rw[0][0][r]")
+    assert found.pop("@r3[r]") == found.pop("@rw[0][0][r]") == np.inf
+    assert set(found.values()) == {0.0}
+
+
+def test_before_there_are_voltages_nothing_is_known() -> None:
+    circuit = cs.parse("refused\nI1 0 a 1m\nR1 a 0 1k\nR2 b 0 1k\n.model di D(ron=0)\nD1 a b di\n")
+    solution = cs.solve(circuit, cs.Settings("bcd", max_sweeps=1), raise_on_failure=False)
+    if solution.solved:
+        pytest.skip("this method solves it")
+    found = Saved(solution, wanted_saves(circuit, ["all"]))
+    assert np.isnan(found.values()).all()
+    assert not found.ambiguous.any()
+
+
+def circuits() -> Iterator[str]:
+    for seed in range(25):
+        yield gallery.random_circuit(np.random.default_rng(seed))
+    for seed in range(5):
+        rng = np.random.default_rng(100 + seed)
+        yield gallery.random_circuit(rng, gallery.Recipe(nodes=20, crossbars=3, subcircuits=3, shorts=3, ideal=4))
+    yield gallery.crossbar(6, 9).text
+    yield gallery.crossbar(30, 20, siemens=3e-4).text
+    yield gallery.drn([6, 8, 4])
+    yield gallery.grid(5, 7).text
+
+
+@pytest.mark.parametrize("text", list(circuits()))
+def test_powers_add_up_to_zero_and_currents_meet_kcl_at_every_node(text: str) -> None:
+    """Tellegen: the sum of the powers over all elements; and KCL from the very currents that are given, ground too."""
+    circuit = cs.parse(text)
+    solution = cs.solve(circuit, cs.Settings(tol=1e-13), raise_on_failure=False)
+    assert solution.residuals.kcl_relative < 1e-11
+    found = Saved(solution, wanted_saves(circuit, ["all"]))
+    column = dict(zip(found.labels, found.values()[0].tolist(), strict=True))
+    powers = np.array([value for name, value in column.items() if name.endswith("[p]")])
+    assert abs(powers.sum()) <= 1e-12 * np.abs(powers).sum()
+
+    netlist = circuit.netlist
+    net, total = np.zeros((2, len(netlist.nodes)))
+    ends = [
+        (f"i({name})", a, b)
+        for table in netlist.tables.values()
+        for name, a, b in zip(table.names, table.a.tolist(), table.b.tolist(), strict=True)
+    ]
+    for x in netlist.crossbars:
+        ends += [
+            (f"i({x.name}[{i}][{j}])", a, b)
+            for i, a in zip(x.ranges[0], x.rows.tolist(), strict=True)
+            for j, b in zip(x.ranges[1], x.cols.tolist(), strict=True)
+        ]
+    for name, a, b in ends:
+        current = column.pop(name)
+        np.add.at(net, [a, b], [current, -current])
+        np.add.at(total, [a, b], abs(current))
+    assert not [name for name in column if name.startswith("i(")]
+    assert (np.abs(net) <= 1e-12 * max(total.max(), 1e-300)).all()
+
+
+def test_all_currents_are_those_of_single_elements() -> None:
+    solution = cs.solve(cs.parse(gallery.random_circuit(np.random.default_rng(7))), PRECISE)
+    tables = solution.circuit.netlist.tables
+    every = currents.all_currents(solution)
+    assert every.keys() == tables.keys()
+    for kind, table in tables.items():
+        for k, name in enumerate(table.names):
+            np.testing.assert_array_equal(every[kind][:, k], solution.current(name))
+
+
+def test_everything_of_a_large_netlist_is_quick() -> None:
+    """100,000 elements, shorts and sources among them: what saving adds to a solve."""
+    n = 20_000
+    text = f"many\nV[1:{n}] a[1:{n}] 0 1\nR1[1:{n}] a[1:{n}] b[1:{n}] 1k\nR2[1:{n}] b[1:{n}] c[1:{n}] 0\n"
+    circuit = cs.parse(f"{text}R3[1:{n}] c[1:{n}] 0 3k\nI1[1:{n}] 0 c[1:{n}] 1m\n")
+    solution = cs.solve(circuit)
+    start = time.perf_counter()
+    found = Saved(solution, wanted_saves(circuit, ["all"]))
+    column = dict(zip(found.labels, found.values()[0].tolist(), strict=True))
+    assert not found.ambiguous.any()
+    assert time.perf_counter() - start < 5  # it takes 0.3 s on an idle machine
+    assert len(column) == 13 * n
+    assert column["i(R2[20000])"] == pytest.approx(-0.5e-3)  # b = c = 1.5 V
+    assert column["@V[1][p]"] == pytest.approx(0.5e-3)
+
+
+# -- ngspice -----------------------------------------------------------------------------------------------------------
+
+PEERS = {
+    "bridge": (
+        "V1 in com 12\nR1 com 0 10\nD1 in p dd\nD2 com p dd m=2\nD3 n in dd area=3\nD4 n com dd\n"
+        "Rl p n 220 m=2\nRg n 0 1k\n.model dd D(is=2e-9 n=1.8 rs=0.6)\n",
+        "@d1[id] @d2[id] @d3[id] @d3[vd] @d4[id] @d4[vd] @d2[p] @d3[p] @rl[i] @rl[p] @r1[r] @r1[p] @v1[i] @v1[p]",
+    ),
+    "zener": (
+        "V1 in 0 9\nR1 in z 470\nD1 0 z zd\nI1 z 0 2m\nR2 z 0 2.2k\n.model zd D(is=1e-14 bv=5.1 ibv=5m rs=2)\n",
+        "@d1[id] @d1[vd] @d1[p] @i1[c] @i1[p] @r1[i] @r2[p] @i1[dc] @v1[dc]",
+    ),
+    "nested": (
+        "V1 a 0 6\nX1 a b outer\nL1 b c 1m\nV2 c 0 0\n.subckt outer p q\nR1 p m 1k\nX2 m q inner\nD1 m 0 dd\n.ends\n"
+        ".subckt inner p q\nR1 p q 2k\nI1 p q 0.1m\n.ends\n.model dd D(rs=10)\n",
+        "@r.x1.r1[i] @r.x1.x2.r1[p] @d.x1.d1[id] @d.x1.d1[vd] @i.x1.x2.i1[c] @i.x1.x2.i1[p] @l1[i] @v2[i]",
+    ),
+    "ladder": (
+        "".join(f"R{k} n{k} n{k + 1} {k + 1}k\nS{k} n{k + 1} 0 10k\n" for k in range(6)).replace("\nS", "\nRS")
+        + "V1 n0 0 5\nV2 n6 0 -2\nC1 n3 0 1u\n",
+        " ".join(f"@r{k}[i] @r{k}[p] @rs{k}[i]" for k in range(6)) + " @c1[i] @v2[p]",
+    ),
+}  # fmt: skip
+
+
+@needs_ngspice
+@pytest.mark.parametrize("name", PEERS)
+def test_ngspice_gives_the_same(name: str) -> None:
+    body, expressions = PEERS[name]
+    [plot] = run_ngspice(f"t\n{body}.save all {expressions}\n.op\n.end\n", options=tight_options()).plots
+    peer = {key.removeprefix("i(").removeprefix("v(").removesuffix(")"): column for key, column in _columns(plot)}
+    found = one(f"t\n{body}", expressions)
+    assert list(found) == expressions.split()
+    for expression, value in found.items():
+        assert value == pytest.approx(peer[expression], rel=1e-6, abs=1e-12), expression
+    sources = {key: value for key, value in _columns(plot) if key.startswith("i(") and "@" not in key}
+    assert sources
+    assert one(f"t\n{body}", *sources) == pytest.approx(sources, rel=1e-6, abs=1e-12)
+
+
+def _columns(plot: object) -> list[tuple[str, float]]:
+    return [(key, float(plot.column(key)[0])) for key, _ in plot.variables]  # type: ignore[attr-defined]
+
+
+# -- the command -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    Path("divider.cir").write_text(DIVIDER + ".save @r1[p]\n")
+    Path("array.cir").write_text(ARRAY + ".output z[4]\n")
+    Path("loop.cir").write_text(
+        "loop\nV1 a 0 5\nV2 a 0 5\nR1 a 0 1k\nI1 c b 1\nI2 b c 1\nR2 b c 1\nD1 b 0 di\n.model di D(is=0)\n"
+    )
+    return tmp_path
+
+
+def run(*arguments: str) -> Result:
+    result = CliRunner().invoke(cli.main, ["solve", *arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def test_tables(folder: Path) -> None:
+    for quiet in ([], ["--quiet"]):
+        lines = [line.split() for line in run("divider.cir", "--save", "i(R2),v(in,out)", *quiet).stdout.splitlines()]
+        for row in (
+            ["saved", "value"],
+            ["@r1[p]", "0.00625", "W"],
+            ["i(R2)", "0.0025", "A"],
+            ["v(in,out)", "2.5", "V"],
+        ):
+            assert row in lines
+    lines = [line.split() for line in run("loop.cir", "--save", "all", "--quiet").stdout.splitlines()]
+    for row in (
+        ["v(b)", "0", "V,", "not", "unique"], ["v(a)", "5", "V"], ["i(V2)", "-0.0025", "A,", "not", "unique"],
+        ["@V1[p]", "-0.0125", "W,", "not", "unique"], ["i(R1)", "0.005", "A"], ["i(R2)", "0", "A"],
+    ):  # fmt: skip
+        assert row in lines
+    np.save("x.npy", np.array([[1.0, 1, 1], [2, 2, 2]]))
+    text = run("array.cir", "--input", "Vx=@x.npy", "--save", "i(rz[4]),@rz[4][p]", "--quiet").stdout
+    lines = [line.split() for line in text.splitlines()]
+    assert ["row", "i(rz[4])", "A", "@rz[4][p]", "W"] in lines
+    assert ["1", "0.0015", "0.00225"] in lines
+    assert "... and 2 more saved values" in run("array.cir", "--save", "all").stdout
+
+
+def test_json(folder: Path) -> None:
+    data = json.loads(run("divider.cir", "--save", "i(r2)", "--save", "alli", "--json").stdout)
+    assert data["saved"] == pytest.approx({"@r1[p]": 6.25e-3, "i(r2)": 2.5e-3, "i(R1)": 2.5e-3, "i(V1)": -2.5e-3})
+    assert data["ambiguous_saved"] == []
+    data = json.loads(run("loop.cir", "--save", "all", "--json").stdout)
+    assert data["ambiguous_saved"] == ["v(c)", "v(b)", "i(V1)", "i(V2)", "@V1[p]", "@V2[p]"]
+    np.save("x.npy", np.array([[1.0, 1, 1], [2, 2, 2]]))
+    data = json.loads(run("array.cir", "--input", "Vx=@x.npy", "--save", "i(rz[4])", "--json").stdout)
+    assert data["saved"] == {"i(rz[4])": pytest.approx([0.75e-3, 1.5e-3])}
+
+
+def test_json_beyond_the_limit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("circuitsim.io.output.MOST_NUMBERS", 2)
+    data = json.loads(run("divider.cir", "--save", "all", "--json").stdout)
+    assert data["saved"] == {}
+    assert data["warnings"] == [
+        "saved: 8 values x 1 rows are more than 2 numbers: none are given; --npz and --raw give all"
+    ]
+
+
+def test_csv(folder: Path) -> None:
+    rows = list(csv.reader(io.StringIO(run("divider.cir", "--save", "all", "--csv").stdout)))
+    assert rows[0] == ["row", "In", "Out", "@r1[p]", "i(R1)", "i(R2)", "i(V1)", "@R2[p]", "@V1[p]"]
+    np.testing.assert_allclose(
+        np.array(rows[1], float), [0, 10, 7.5, 6.25e-3, 2.5e-3, 2.5e-3, -2.5e-3, 18.75e-3, -25e-3], rtol=1e-12
+    )
+    rows = list(csv.reader(io.StringIO(run("array.cir", "--save", "v(z[4]),v(z[5])", "--csv").stdout)))
+    assert rows[0] == ["row", "z[4]", "v(z[5])"]
+    result = run("loop.cir", "--save", "@v1[p]", "--csv")
+    assert result.stderr == (
+        "warning: loop.cir:9: model di: IS = 0, its diodes are open circuits\n"
+        "warning: nodes without a unique voltage: c, b\n"
+        "warning: saved values that are not unique: @v1[p]\n"
+    )
+
+
+def test_npz(folder: Path) -> None:
+    np.save("x.npy", np.array([[1.0, 1, 1], [2, 2, 2]]))
+    assert run("array.cir", "--input", "Vx=@x.npy", "--save", "alli", "--npz", "out.npz").exit_code == 0
+    with np.load("out.npz") as data:
+        assert data["saved"].shape == (2, 17)
+        column = dict(zip(data["saved_names"].tolist(), data["saved"].T.tolist(), strict=True))
+        assert not data["saved_ambiguous"].any()
+    assert column["i(RW[2][5])"] == pytest.approx([0.25e-3, 0.5e-3])
+    assert run("loop.cir", "--save", "alli", "--npz", "out.npz").exit_code == 0
+    with np.load("out.npz") as data:
+        assert data["saved_names"][data["saved_ambiguous"]].tolist() == ["i(V1)", "i(V2)"]
+
+
+def test_a_wrong_expression_ends_before_solving(folder: Path) -> None:
+    result = run("divider.cir", "--save", "i(r7)", "--json")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == ("error: --save i(r7): no element 'r7' in divider.cir; elements are r1, r2, v1 ...\n")
+
+
+# -- export ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_exported_netlist_saves_the_same(tmp_path: Path) -> None:
+    text = ARRAY + "D[0:1] y[0:1] 0 dd\n.model dd D\n.save i(RW) all @r1[0:1][p] v(x[0],y[0]) v(y[0:1])\n"
+    circuit = cs.parse(text)
+    export(circuit, tmp_path / "again.cir")
+    again = cs.load(tmp_path / "again.cir")
+    assert wanted_saves(again, ()) is not None
+    labels = [Saved(cs.solve(c), wanted_saves(c, ())).labels for c in (circuit, again)]
+    assert labels[0] == labels[1]
