@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from circuitsim.circuit import Circuit
+from circuitsim.circuit import Circuit, structural_difference
 from circuitsim.errors import TopologyError
 from circuitsim.islands import find_islands
 from circuitsim.laws import MAX_EXPONENT, Law
@@ -88,15 +88,29 @@ class Problem:
 
     def with_values(self, values: Mapping[str, ArrayLike]) -> Problem:
         """The same problem with new element values (see Circuit.with_values); compiled again only if islands change."""
-        circuit = self.circuit.with_values(values)
-        tables = self.circuit.conductors.g is circuit.conductors.g
-        same = tables and all(a.g is b.g for a, b in zip(circuit.crossbars, self.circuit.crossbars, strict=True))
-        problem = replace(self, circuit=circuit)
+        return self._with(self.circuit.with_values(values))
+
+    def with_circuit(self, circuit: Circuit) -> Problem:
+        """This problem for a circuit of the same branches with values of its own, laws and bounds of diodes too.
+
+        Compiled again only if islands change. Raises TopologyError, naming the element, when the branches differ.
+        """
+        if difference := structural_difference(self.circuit, circuit):
+            raise TopologyError(f"{difference}; values may change here, the structure may not")
+        return self._with(circuit)
+
+    def _with(self, circuit: Circuit) -> Problem:
+        """This problem for a circuit of the same structure."""
+        old = self.circuit
+        same = old.conductors.g is circuit.conductors.g and old.junctions is circuit.junctions
+        same = same and all(a.g is b.g for a, b in zip(circuit.crossbars, old.crossbars, strict=True))
         if same:
-            return problem
-        if not np.array_equal(find_islands(circuit, self.topology.root()).part, self.topology.islands.part):
+            return replace(self, circuit=circuit)
+        islands = find_islands(circuit, self.topology.root())  # they know the reverse currents of diodes
+        if not np.array_equal(islands.part, self.topology.islands.part):
             return compile_problem(circuit)  # a conductance that became 0, or left it, changed what is joined to ground
-        return replace(problem, values=_values(circuit, self.topology))
+        topology = replace(self.topology, islands=islands)
+        return replace(self, circuit=circuit, topology=topology, values=_values(circuit, topology))
 
     def fixed_potentials(self, rows: slice) -> Floats:
         """Potentials of known nodes and offsets of tied free nodes, (rows or 1, n_fixed), V. Checks voltage loops."""

@@ -15,7 +15,7 @@ from circuitsim.netlist.source import Card
 from circuitsim.netlist.tokens import labelled, located, shown, split_keys, tokenize
 
 _SUPPORTED = (
-    ".model .param .func .subckt .ends .include .lib .global .temp .options .ic .nodeset .op .save .print "
+    ".model .param .func .subckt .ends .include .lib .global .temp .options .ic .nodeset .op .dc .save .print "
     ".input .output .train .end"
 )
 _OPTIONS = frozenset({".options", ".option", ".opt"})
@@ -25,7 +25,7 @@ _SKIPPED = frozenset(
     ".tran .ac .noise .tf .sens .pz .disto .four .fourier .meas .measure .plot .probe .width .sp .pss .hb".split()
 )
 _STARTS = frozenset({".ic", ".nodeset"})
-_QUIET = frozenset({".op", ".end", ".temp", *_OPTIONS})
+_QUIET = frozenset({".end", ".temp", *_OPTIONS})
 _ROLES = frozenset({".input", ".output", ".train"})
 _ANALYSES = frozenset({"op", "dc", "tran", "ac", "noise"})
 
@@ -38,6 +38,7 @@ class Controls:
     global_nodes: set[str] = field(default_factory=set)
     roles: list[tuple[str, Card]] = field(default_factory=list)
     saves: list[str] = field(default_factory=list)
+    analyses: list[Card] = field(default_factory=list)
 
 
 def read_controls(cards: list[Card], place: Place, note: Note) -> Controls:
@@ -67,8 +68,8 @@ def _read_control(card: Card, controls: Controls, note: Note) -> None:
         note(card.seq, f"{key} is skipped: only the DC operating point is solved")
     elif key in _STARTS:
         note(card.seq, f"{key} is ignored: the equilibrium does not depend on a starting point")
-    elif key == ".dc":
-        raise NetlistError(".dc: sweeps are not yet supported; remove it or solve once for each value")
+    elif key in (".op", ".dc"):
+        controls.analyses.append(card)
     elif key not in _QUIET:
         raise NetlistError(f"{shown(key)} is not supported; supported: {_SUPPORTED}")
 
