@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from circuitsim.backends.base import Backend, find_backend
 from circuitsim.circuit import Circuit, build_circuit
-from circuitsim.errors import CircuitError, NetlistError, SettingsError, TopologyError
+from circuitsim.errors import NetlistError, SettingsError, TopologyError
 from circuitsim.netlist.analyses import points
 from circuitsim.netlist.expand import Changes
 from circuitsim.netlist.model import Analysis, Netlist, Swept
@@ -98,7 +99,7 @@ def sweep(
     """
     clock = time.perf_counter()
     if isinstance(dc, str):
-        dc = Revaluer(circuit.netlist).analysis(dc)
+        [dc] = analyses_to_run(circuit, dc)
     if dc.kind != "dc":
         raise SettingsError(f".{dc.kind} is no sweep; choose a .dc analysis")
     run = _Sweep(circuit, dc.sweeps, _Runner(settings or Settings(), backend, progress))
@@ -106,10 +107,30 @@ def sweep(
     return run.runner.result(circuit, dc.sweeps, run.values, time.perf_counter() - clock)
 
 
+def analyses_to_run(circuit: Circuit, dc: str | None = None) -> list[Analysis]:
+    """The `.dc` analysis in a text `V1 0 5 0.1`, or without one those of the netlist. SettingsError without any."""
+    if dc is not None:
+        try:
+            return [Revaluer(circuit.netlist).analysis(dc)]
+        except NetlistError as error:
+            raise SettingsError(f"--dc '{dc}': {error.message}") from None
+    analyses = [analysis for analysis in circuit.netlist.analyses if analysis.kind == "dc"]
+    if not analyses:
+        raise SettingsError(
+            f"{circuit.netlist.path} has no .dc card; add one, or --dc 'V1 0 5 0.1', or --runs for Monte Carlo"
+        )
+    return analyses
+
+
+def count_points(analysis: Analysis) -> int:
+    """How many points an analysis has."""
+    return math.prod(points(swept).size for swept in analysis.sweeps)
+
+
 def monte_carlo(
     circuit: Circuit,
     runs: int,
-    seed: int = 0,
+    seed: int | None = None,
     settings: Settings | None = None,
     *,
     backend: Backend | None = None,
@@ -117,9 +138,11 @@ def monte_carlo(
 ) -> SweepResult:
     """Solve a circuit `runs` times with fresh random draws: run k is the netlist as read with seed `seed + k`.
 
+    seed: None takes that of `.options seed=`, or 0. Runs with nearby seeds share draws: seed 1 and 2 all but one run.
     A run whose draws make no circuit (a negative resistance) is a failed one. Raises SettingsError.
     """
     clock = time.perf_counter()
+    seed = circuit.netlist.options.seed if seed is None else seed
     if runs < 1:
         raise SettingsError(f"runs must be at least 1, found {runs}")
     if not 0 <= seed <= _MOST_SEED - runs:
@@ -307,23 +330,17 @@ class _Sweep:
         return problem.with_values(values)
 
 
-class _at_point:  # noqa: N801 - reads as a context
-    """Errors from inside begin with the point."""
-
-    def __init__(self, run: _Sweep, point: int, axes: Sequence[int]) -> None:
-        self.run, self.point, self.axes = run, point, axes
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, CircuitError) and self.axes:
-            numbers = [(self.run.swept[k].name, self.run.values[self.point, k]) for k in self.axes]
-            where = "at " + ", ".join(f"{name} = {number:.10g}" for name, number in numbers)
-            if isinstance(error, NetlistError):
-                error.message = f"{where}: {error.message}"
-            else:
-                raise type(error)(f"{where}: {error}") from None
+@contextmanager
+def _at_point(run: _Sweep, point: int, axes: Sequence[int]) -> Iterator[None]:
+    """Errors from inside begin with the values of a point along some axes."""
+    where = ", ".join(f"{run.swept[k].name} = {run.values[point, k]:.10g}" for k in axes)
+    try:
+        yield
+    except NetlistError as error:
+        error.message = f"at {where}: {error.message}" if axes else error.message
+        raise
+    except SettingsError as error:
+        raise SettingsError(f"at {where}: {error}" if axes else str(error)) from None
 
 
 def _values_of(netlist: Netlist, swept: Swept) -> Floats:
