@@ -238,22 +238,24 @@ def _sweep_all(
         with _progress("runs", runs, quiet) as report:
             return [monte_carlo(circuit, runs, seed, settings, progress=report)]
     analyses = analyses_to_run(circuit, dc)
-    results: list[SweepResult] = []
     counts = [count_points(analysis) for analysis in analyses]
     with _progress("points", sum(counts), quiet) as report:
-        for k, analysis in enumerate(analyses):
-            before = sum(counts[:k])
-            results.append(
-                run_sweep(circuit, analysis, settings, progress=lambda done, _, before=before: report(before + done, 0))
-            )
-    return results
+        return [
+            run_sweep(circuit, analysis, settings, progress=_after(sum(counts[:k]), report))
+            for k, analysis in enumerate(analyses)
+        ]
+
+
+def _after(before: int, report: Callable[[int, int], None]) -> Callable[[int, int], None]:
+    """Report what is done after `before` points of earlier sweeps."""
+    return lambda done, total: report(before + done, total)
 
 
 @contextmanager
 def _progress(text: str, total: int, quiet: bool) -> Iterator[Callable[[int, int], None]]:
     """A bar on a terminal; yields what is to be called with (done, ...)."""
     if total == 1 or not _on_terminal(quiet):
-        yield lambda done, count: None
+        yield lambda done, _: None
         return
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
@@ -262,7 +264,7 @@ def _progress(text: str, total: int, quiet: bool) -> Iterator[Callable[[int, int
     columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console(stderr=True), transient=True) as bar:
         task = bar.add_task(text, total=total)
-        yield lambda done, count: bar.update(task, completed=done)
+        yield lambda done, _: bar.update(task, completed=done)
 
 
 @main.command(

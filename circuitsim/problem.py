@@ -102,15 +102,19 @@ class Problem:
     def _with(self, circuit: Circuit) -> Problem:
         """This problem for a circuit of the same structure."""
         old = self.circuit
-        same = old.conductors.g is circuit.conductors.g and old.junctions is circuit.junctions
-        same = same and all(a.g is b.g for a, b in zip(circuit.crossbars, old.crossbars, strict=True))
-        if same:
-            return replace(self, circuit=circuit)
-        islands = find_islands(circuit, self.topology.root())  # they know the reverse currents of diodes
-        if not np.array_equal(islands.part, self.topology.islands.part):
-            return compile_problem(circuit)  # a conductance that became 0, or left it, changed what is joined to ground
-        topology = replace(self.topology, islands=islands)
-        return replace(self, circuit=circuit, topology=topology, values=_values(circuit, topology))
+        g = [(old.conductors.g, circuit.conductors.g)]
+        g += [(a.g, b.g) for a, b in zip(old.crossbars, circuit.crossbars, strict=True)]
+        problem = replace(self, circuit=circuit)
+        islands = self.topology.islands
+        same_diodes = islands.n_parts == 1 or old.junctions is circuit.junctions
+        if not same_diodes or any(a is not b and not np.array_equal(a > 0, b > 0) for a, b in g):
+            islands = find_islands(circuit, self.topology.root())  # they know the reverse currents of diodes
+            if not np.array_equal(islands.part, self.topology.islands.part):
+                return compile_problem(circuit)  # a conductance that became 0, or left it: another path to ground
+            problem = replace(problem, topology=replace(self.topology, islands=islands))
+        if all(a is b for a, b in g):
+            return problem
+        return replace(problem, values=_values(circuit, self.topology))
 
     def fixed_potentials(self, rows: slice) -> Floats:
         """Potentials of known nodes and offsets of tied free nodes, (rows or 1, n_fixed), V. Checks voltage loops."""

@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from circuitsim.backends.base import Backend, find_backend
 from circuitsim.circuit import Circuit
@@ -98,6 +99,11 @@ def _solve(
     return Solution(problem, x, low, status, message, residuals, "bcd", backend.name, settings.dtype, sweeps, {})
 
 
+@cache  # finding the libraries takes longer than solving a small circuit
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
 def _tiles(problem: Problem, settings: Settings, backend: Backend, x: Floats) -> Iterator[tuple[slice, bcd.Outcome]]:
     """Solve the batch tile by tile, in order; several at a time where the backend has several workers.
 
@@ -113,7 +119,7 @@ def _tiles(problem: Problem, settings: Settings, backend: Backend, x: Floats) ->
         return bcd.solve_tile(problem, problem.drive(rows), own.engine, settings, x[rows])
 
     workers = min(backend.workers, len(tiles))
-    with threadpool_limits(1, "blas"):
+    with _blas().limit(limits=1, user_api="blas"):
         if workers <= 1:
             for rows in tiles:
                 yield rows, work(rows)

@@ -39,7 +39,9 @@ _MOST_SEED = 2**53
 
 @dataclass(frozen=True)
 class SweepResult:
-    """All points of a sweep, or all runs of a Monte Carlo analysis, in order; what failed holds NaN or what was reached.
+    """All points of a sweep, or all runs of a Monte Carlo analysis, in order.
+
+    What failed holds the voltages that were reached, or NaN.
 
     >>> from circuitsim import parse
     >>> circuit = parse("divider\\nV1 in 0 10\\nR1 in out 1k\\nR2 out 0 1k\\n.dc V1 0 2 1")
@@ -157,7 +159,7 @@ def monte_carlo(
         except NetlistError as error:
             runner.fault(k, error)
             continue
-        runner.solve(np.array([k]), lambda _, problem=problem: problem)
+        runner.solve(np.array([k]), _always(problem))
     values = np.arange(seed, seed + runs, dtype=np.float64)[:, None]
     return runner.result(circuit, (), values, time.perf_counter() - clock)
 
@@ -184,7 +186,12 @@ class _Runner:
 
     def solve(self, rows: Ints, problem_of: Callable[[Ints], Problem]) -> None:
         """Solve the points `rows` as one batch; where some have no solution, find them by halving."""
-        progress, done = self.progress, self.done
+        report, done = self.progress, self.done
+
+        def progress(rows_done: int, _: int) -> None:
+            if report:
+                report(done + rows_done, self.count)
+
         try:
             problem = problem_of(rows)
             solution = solve(
@@ -193,7 +200,7 @@ class _Runner:
                 start=self._start(problem),
                 backend=self.backend,
                 raise_on_failure=False,
-                progress=(lambda k, _: progress(done + k, self.count)) if progress else None,
+                progress=progress,
             )
         except TopologyError as error:
             if rows.size == 1:
@@ -223,7 +230,10 @@ class _Runner:
             self.voltages[rows] = solution.voltages()
             self.currents[rows] = solution.tie_currents[0]
             self.determined &= solution.determined
-            self.kcl[rows] = row_violations(solution, self.settings.tolerance)
+            alone = rows.size == 1
+            self.kcl[rows] = (
+                solution.residuals.kcl_relative if alone else row_violations(solution, self.settings.tolerance)
+            )
         solved = np.full(rows.size, True) if solution.solved else self.kcl[rows] <= self.settings.tolerance
         self.statuses[rows] = np.where(solved, Status.SOLVED.name, solution.status.name)
         for row in rows[~solved].tolist():
@@ -286,7 +296,7 @@ class _Sweep:
                     with _at_point(self, int(rows[0]), self.resistors):
                         siemens = 1.0 / (self.values[rows[0], k] * factors[k])
                         problem = problem.with_values({self.swept[k].name: siemens})
-                self.runner.solve(rows, lambda chosen, p=problem, f=factors: self._driven(p, f, chosen))
+                self.runner.solve(rows, self._driven(problem, factors))
 
     def _groups(self, rows: Ints, axes: Sequence[int]) -> Iterator[Ints]:
         """The points `rows` in groups of equal values along some axes."""
@@ -324,10 +334,18 @@ class _Sweep:
         found = self.circuit.netlist.find(swept.name) if swept.kind in "VIR" else None
         return found[2] - found[1] if found else 1
 
-    def _driven(self, problem: Problem, factors: Mapping[int, Floats], rows: Ints) -> Problem:
-        """A problem with the sources of the points `rows` as its batch."""
-        values = {self.swept[k].name: self.values[rows, k][:, None] * factors[k] for k in self.sources}
-        return problem.with_values(values)
+    def _driven(self, problem: Problem, factors: Mapping[int, Floats]) -> Callable[[Ints], Problem]:
+        """For points `rows` the problem with their sources as its batch."""
+
+        def at(rows: Ints) -> Problem:
+            values = {self.swept[k].name: self.values[rows, k][:, None] * factors[k] for k in self.sources}
+            return problem.with_values(values)
+
+        return at
+
+
+def _always(problem: Problem) -> Callable[[Ints], Problem]:
+    return lambda _: problem
 
 
 @contextmanager

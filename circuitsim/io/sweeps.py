@@ -173,7 +173,7 @@ def sweep_plot(result: SweepResult) -> Plot:
 
 def write_raw_file(results: Sequence[SweepResult], path: Path) -> None:
     """The plots of all results, in their order, as an ngspice raw file. SettingsError if it cannot be written."""
-    from circuitsim.io.raw import write_raw
+    from circuitsim.io.raw import write_raw  # type: ignore[import-untyped, unused-ignore]
 
     write_raw(path, [sweep_plot(result) for result in results])
 

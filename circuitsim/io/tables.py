@@ -222,7 +222,7 @@ def _print_points(result: SweepResult, nodes: Ints, out: Console) -> None:
     shown = np.unique(np.linspace(0, count - 1, min(count, _MOST_POINTS)).round().astype(np.int64))
     swept = [[f"{x:.10g}" for x in row] for row in result.values[shown].tolist()]
     volts = [[_seven(x) for x in row] for row in result.voltages[np.ix_(shown, nodes[:MOST_NODES])].tolist()]
-    loose = ~result.determined[nodes]
+    loose = (~result.determined[nodes]).tolist()
     heads = [_short(result.circuit.nodes[n]) + "*" * mark for n, mark in zip(nodes[:MOST_NODES], loose, strict=False)]
     status = [str(s) for s in result.statuses[shown]] if result.failed.size else []
     first = sum(max(map(len, column)) + _GAP for column in zip(result.names, *swept, strict=True))
@@ -241,8 +241,8 @@ def _print_points(result: SweepResult, nodes: Ints, out: Console) -> None:
 
 def _print_statistics(result: SweepResult, nodes: Ints, out: Console) -> None:
     table = _new_table(("node", False), *((f"{name}, V", True) for name in STATISTICS))
-    loose = ~result.determined[nodes]
+    loose = (~result.determined[nodes]).tolist()
     for node, mark, row in zip(nodes[:MOST_NODES].tolist(), loose, statistics(result, nodes).tolist(), strict=False):
-        table.add_row(Text(_short(result.circuit.nodes[node]) + "*" * bool(mark)), *map(_seven, row))
+        table.add_row(Text(_short(result.circuit.nodes[node]) + "*" * mark), *map(_seven, row))
     out.print(table)
     _print_more(nodes.size - MOST_NODES, "nodes", out)

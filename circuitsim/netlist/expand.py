@@ -100,9 +100,7 @@ class Deck:
                 "give one node for each pin"
             )
         for key in sorted(words.keys.keys() - found.params.keys() - {"m"}):
-            self.note(
-                card.seq, f"subcircuit {shown(name)}: '{shown(called)}' has no parameter '{shown(key)}'; ignored"
-            )
+            self.note(card.seq, f"subcircuit {shown(name)}: '{shown(called)}' has no parameter '{shown(key)}'; ignored")
         return self.calls.setdefault(card.seq, _Call(name, nodes, words.keys, found))
 
     def check_size(self) -> None:

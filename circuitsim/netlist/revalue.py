@@ -45,7 +45,8 @@ class Revaluer:
         builder = evaluation.builder
         tables = {kind: self._table(kind, builder, changes) for kind in self.base.tables}
         check_values(tables, self.deck.place)
-        crossbars = tuple(replace(old, g=new.g) for old, new in zip(self.base.crossbars, builder.crossbars, strict=True))
+        pairs = zip(self.base.crossbars, builder.crossbars, strict=True)
+        crossbars = tuple(replace(old, g=new.g) for old, new in pairs)
         models = tuple(evaluation.models.rows)
         return replace(self.base, tables=tables, crossbars=crossbars, models=models, options=evaluation.options)
 
