@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from circuitsim.circuit import KINDS, Branches, Crossbar
 from circuitsim.errors import SettingsError
+from circuitsim.islands import Islands
 from circuitsim.laws import branch_current
 from circuitsim.residual import outflow, shift, violation
 from circuitsim.units import tie_currents as currents_of_ties
@@ -165,23 +166,28 @@ def determined_nodes(solution: Solution) -> NDArray[np.bool_]:
     islands = t.islands
     if not islands.arcs:
         return islands.part == 0
-    holds = np.zeros(islands.n_parts, bool)
     reached = np.ones(islands.n_parts, bool)
-    for row in range(solution.batch):
-        rows = slice(row, row + 1)
-        ideal = ideal_currents(solution, rows)[0]
+    for rows in _tiles(solution.batch, len(c.junctions) + len(c.ideal_diodes)):
         j = c.junctions
-        slope = branch_current(j.law, j.params, solution.drops(j.a, j.b, rows)[0])[1]
-        holds[:] = False
-        holds[0] = True
-        pairs = [
-            (a, b) for a, b, _, group, k in islands.arcs if (ideal[k] if group == "ideal_diodes" else slope[k]) > 0
-        ]
-        growing = True
-        while growing:
-            growing = False
-            for a, b in pairs:
-                if holds[a] != holds[b]:
-                    holds[a] = holds[b] = growing = True
-        reached &= holds
+        conducts = {
+            "ideal_diodes": ideal_currents(solution, rows) > 0,
+            "junctions": branch_current(j.law, j.params, solution.drops(j.a, j.b, rows))[1] > 0,
+        }
+        held = np.stack([conducts[group][:, k] for _, _, _, group, k in islands.arcs], axis=1)
+        for pattern in np.unique(held, axis=0).tolist():
+            reached &= _held(islands, pattern)
     return reached[islands.part]
+
+
+def _held(islands: Islands, pattern: list[bool]) -> NDArray[np.bool_]:
+    """The parts that conducting diodes hold to ground; `pattern` says which of the arcs conduct."""
+    holds = np.zeros(islands.n_parts, bool)
+    holds[0] = True
+    pairs = [(a, b) for (a, b, *_), conducts in zip(islands.arcs, pattern, strict=True) if conducts]
+    growing = True
+    while growing:
+        growing = False
+        for a, b in pairs:
+            if holds[a] != holds[b]:
+                holds[a] = holds[b] = growing = True
+    return holds

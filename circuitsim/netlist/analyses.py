@@ -55,7 +55,7 @@ def points(swept: Swept) -> Floats:
     array([0. , 0.3, 0.6, 0.9])
     """
     zero = -ABSOLUTE_ZERO if swept.kind == "temp" else 0.0
-    values = np.full(int(_count(swept)) + 1, swept.step)
+    values = np.full(int(_count(swept)) + 2, float(swept.step))
     values[0] = zero + swept.start
     values = np.add.accumulate(values)
     beyond = np.sign(swept.step) * (values - (zero + swept.stop)) > _BEYOND
@@ -63,8 +63,8 @@ def points(swept: Swept) -> Floats:
 
 
 def _count(swept: Swept) -> float:
-    """At least as many points as `points` gives, at most two more."""
-    return float((abs(swept.stop - swept.start) + _BEYOND) // abs(swept.step) + 2.0)
+    """How many points there are; when their sums round differently, one more or less."""
+    return float((abs(swept.stop - swept.start) + _BEYOND) // abs(swept.step) + 1.0)
 
 
 def _swept(netlist: Netlist, root: Scope, words: list[str]) -> Swept:
