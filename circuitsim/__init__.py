@@ -14,10 +14,12 @@ from circuitsim.problem import Problem, compile_problem
 from circuitsim.residual import Residuals
 from circuitsim.solution import Settings, Solution, Status
 from circuitsim.solve import solve
+from circuitsim.sweep import SweepResult, monte_carlo, sweep
 
 __version__ = "0.1.0"
 
 __all__ = [
     "At", "BackendUnavailable", "Circuit", "CircuitError", "NetlistError", "NotSolved", "Problem", "Residuals",
-    "Settings", "SettingsError", "Solution", "Status", "TopologyError", "compile_problem", "load", "parse", "solve",
+    "Settings", "SettingsError", "Solution", "Status", "SweepResult", "TopologyError", "compile_problem", "load",
+    "monte_carlo", "parse", "solve", "sweep",
 ]  # fmt: skip

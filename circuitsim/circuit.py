@@ -189,12 +189,9 @@ class Circuit:
 
     def rows_of(self, name: str) -> tuple[str, int, int]:
         """Kind and table rows of an element or element array. SettingsError when there is none."""
-        ref = self.netlist.arrays.get(name.lower())
-        if ref is not None:
-            return ref.kind, ref.start, ref.stop
-        single = self.netlist.element_rows.get(name.lower())
-        if single is not None:
-            return single[0], single[1], single[1] + 1
+        found = self.netlist.find(name)
+        if found is not None:
+            return found
         kind = name[:1].upper()
         names = self.netlist.tables[kind].names if kind in self.netlist.tables else []
         known_names = ", ".join([*list(self.netlist.arrays)[:5], *names[:5]])
@@ -270,6 +267,46 @@ def parse(text: str, name: str = "netlist", seed: int | None = None) -> Circuit:
     array([0.001, 0.001])
     """
     return build_circuit(parse_netlist(text, name, seed))
+
+
+_GROUPS = (
+    ("conductors", "a conductance"), ("ties", "a source or a short"), ("current_sources", "a current source"),
+    ("junctions", "a diode with a smooth or piecewise-linear law"), ("ideal_diodes", "a perfect diode"),
+)  # fmt: skip
+
+
+def structural_difference(old: Circuit, new: Circuit) -> str:
+    """What distinguishes the branches of two circuits, values aside, in words; '' when nothing does.
+
+    >>> deck = "divider\\nV1 in 0 10\\nR1 in out 1k\\nR2 out 0 {}"
+    >>> structural_difference(parse(deck.format("1k")), parse(deck.format("0")))
+    'R2 was a conductance and is now a source or a short'
+    """
+    if old.nodes is not new.nodes and old.nodes != new.nodes:
+        return "the nodes are not the same"
+    for group, _ in _GROUPS:
+        a, b = getattr(old, group), getattr(new, group)
+        columns = ("kind", "row", "a", "b", "law") if group == "junctions" else ("kind", "row", "a", "b")
+        if all(np.array_equal(getattr(a, column), getattr(b, column)) for column in columns):
+            continue
+        keys = [set(zip(x.kind.tolist(), x.row.tolist(), strict=True)) for x in (a, b)]
+        changed = sorted(keys[0] ^ keys[1])
+        if not changed:
+            return f"the elements that are {dict(_GROUPS)[group]} are not the same"
+        kind, row = changed[0]
+        name = "option rshunt" if kind < 0 else old.netlist.tables[KINDS[kind]].names[row]
+        return f"{name} was {_roles(old, kind, row)} and is now {_roles(new, kind, row)}"
+    for x, y in zip(old.crossbars, new.crossbars, strict=False):
+        if not (np.array_equal(x.rows, y.rows) and np.array_equal(x.cols, y.cols)):
+            return f"the nodes of crossbar {x.name} are not the same"
+    return "" if len(old.crossbars) == len(new.crossbars) else "the crossbars are not the same"
+
+
+def _roles(circuit: Circuit, kind: int, row: int) -> str:
+    """Which branches an element is made of."""
+    groups = [(getattr(circuit, group), words) for group, words in _GROUPS]
+    found = [words for x, words in groups if ((x.kind == kind) & (x.row == row)).any()]
+    return " and ".join(found) or "open"
 
 
 def build_circuit(netlist: Netlist) -> Circuit:

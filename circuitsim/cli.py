@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +16,10 @@ import click
 
 from circuitsim import __version__
 from circuitsim.errors import NetlistError, NotSolved, SettingsError, TopologyError
-from circuitsim.io.commands import HELP_NAMES, Group
+from circuitsim.io.commands import HELP_NAMES, NOT_SOLVED, Group
 
 if TYPE_CHECKING:
-    from circuitsim import Circuit, Settings, Solution
+    from circuitsim import Circuit, Settings, Solution, SweepResult
     from circuitsim.io.output import Results
 
 MOST_WARNINGS = 10
@@ -128,6 +128,8 @@ def solve(
             check_target(target)
     clock = time.perf_counter()
     circuit = _load(file, quiet)
+    if not quiet and any(analysis.kind == "dc" for analysis in circuit.netlist.analyses):
+        click.echo(f"note: this is the operating point; circuitsim sweep {file} runs the .dc card", err=True)
     parsed = time.perf_counter()
     wanted = wanted_saves(circuit, saves)
     solution = _solve(apply_inputs(circuit, inputs), settings, quiet)
@@ -148,6 +150,156 @@ def solve(
         _print_warnings(results.loose_texts(MOST_WARNINGS, sources=raw is not None))
     if not solution.solved:
         raise NotSolved(solution)
+
+
+_EXAMPLES_SWEEP = """
+\b
+Examples:
+  circuitsim sweep netlists/diode_bridge_sweep.cir
+  circuitsim sweep netlists/divider.cir --dc "Vin 0 5 0.1"
+  circuitsim sweep netlists/zener.cir --dc "Vin 0 20 0.5 TEMP -40 120 40" --csv > curves.csv
+  circuitsim sweep netlists/monte_carlo.cir --runs 1000 --seed 1
+"""
+
+
+@main.command(epilog=_EXAMPLES_SWEEP + "\n" + _EXIT_CODES)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--dc",
+    metavar="'SRC START STOP STEP [SRC2 ...]'",
+    help="Sweep this, in the place of the .dc cards of the netlist. SRC: a V, I or R element, TEMP or a parameter; the "
+    "first one varies fastest.",
+)
+@click.option(
+    "--runs",
+    type=click.IntRange(1, 10_000_000),
+    metavar="N",
+    help="Monte Carlo: N operating points, each with fresh draws of the random functions; .dc cards are not run.",
+)
+@click.option("--seed", type=int, metavar="S", help="Run k draws with seed S + k.  [default: .options seed, or 0]")
+@click.option("--method", type=click.Choice(["auto", "bcd"]), default="auto", show_default=True, help="Algorithm.")
+@click.option(
+    "--backend",
+    type=click.Choice(["auto", "cpu", "reference", "gpu"]),
+    default="auto",
+    show_default=True,
+    help="Where to compute; reference is slow and simple.",
+)
+@click.option(
+    "--dtype", type=click.Choice(["float64", "float32"]), default="float64", show_default=True, help="Precision."
+)
+@click.option("--tol", type=float, metavar="X", help="Largest relative KCL error.  [default: 1e-9; 1e-5 with float32]")
+@click.option("--max-sweeps", type=int, default=100_000, show_default=True, metavar="N", help="Give up after N sweeps.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of tables.")
+@click.option("--csv", "as_csv", is_flag=True, help="CSV on stdout: swept values, .output nodes (or all), status.")
+@click.option("--npz", type=click.Path(path_type=Path), metavar="OUT.npz", help="Also write all to a numpy file.")
+@click.option("--raw", type=click.Path(path_type=Path), metavar="OUT.raw", help="Also write an ngspice raw file.")
+@click.option("--quiet", "-q", is_flag=True, help="Only the table; no warnings, no progress.")
+def sweep(
+    file: Path,
+    dc: str | None,
+    runs: int | None,
+    seed: int | None,
+    method: str,
+    backend: str,
+    dtype: str,
+    tol: float | None,
+    max_sweeps: int,
+    as_json: bool,
+    as_csv: bool,
+    npz: Path | None,
+    raw: Path | None,
+    quiet: bool,
+) -> None:
+    """Run the .dc sweeps of a netlist, or Monte Carlo: many points on one circuit, each with its certificate."""
+    for one, other, both in (
+        ("--json", "--csv", as_json and as_csv),
+        ("--dc", "--runs", dc is not None and runs is not None),
+    ):
+        if both:
+            raise click.UsageError(f"{one} and {other} exclude each other; choose one")
+    if seed is not None and runs is None:
+        raise click.UsageError("--seed is for --runs")
+    from circuitsim import Settings
+    from circuitsim.io.files import check_target
+    from circuitsim.io.output import warning_texts, write_json
+    from circuitsim.io.sweeps import sweep_object, write_raw_file, write_sweep_csv, write_sweep_npz
+    from circuitsim.io.tables import console, print_sweep
+
+    settings = Settings(method, backend, dtype, tol, max_sweeps)
+    for target in filter(None, (npz, raw)):
+        check_target(target)
+    clock = time.perf_counter()
+    circuit = _load(file, quiet)
+    parsed = time.perf_counter()
+    results = _sweep_all(circuit, settings, dc, runs, seed, quiet)
+    now = time.perf_counter()
+    seconds = {"parse": parsed - clock, "sweep": now - parsed, "total": now - clock}
+    if npz is not None:
+        write_sweep_npz(results, npz)
+    if raw is not None:
+        write_raw_file(results, raw)
+    if as_json:
+        write_json(sweep_object(results, warning_texts(circuit), seconds), sys.stdout)
+    elif as_csv:
+        write_sweep_csv(results, sys.stdout)
+    else:
+        title = circuit.netlist.title.strip()
+        if title and not quiet:
+            click.echo(f"{title}\n")
+        for k, result in enumerate(results):
+            if k:
+                click.echo()
+            print_sweep(result, settings.tolerance, console(), quiet)
+        if not quiet:
+            click.echo("seconds: " + ", ".join(f"{stage} {value:.2g}" for stage, value in seconds.items()))
+    failed, total = sum(r.failed.size for r in results), sum(r.statuses.size for r in results)
+    if failed:
+        first = next(r for r in results if r.failed.size)
+        k = int(first.failed[0])
+        message = f"{failed} of {total} points failed; the first, {first.point(k)}: {first.messages[k]}"
+        click.echo(f"error: {message}", err=True)
+        click.get_current_context().exit(NOT_SOLVED)
+
+
+def _sweep_all(
+    circuit: Circuit, settings: Settings, dc: str | None, runs: int | None, seed: int | None, quiet: bool
+) -> list[SweepResult]:
+    """Every sweep that is asked for, under one progress bar."""
+    from circuitsim.sweep import analyses_to_run, count_points, monte_carlo
+    from circuitsim.sweep import sweep as run_sweep
+
+    if runs is not None:
+        with _progress("runs", runs, quiet) as report:
+            return [monte_carlo(circuit, runs, seed, settings, progress=report)]
+    analyses = analyses_to_run(circuit, dc)
+    counts = [count_points(analysis) for analysis in analyses]
+    with _progress("points", sum(counts), quiet) as report:
+        return [
+            run_sweep(circuit, analysis, settings, progress=_after(sum(counts[:k]), report))
+            for k, analysis in enumerate(analyses)
+        ]
+
+
+def _after(before: int, report: Callable[[int, int], None]) -> Callable[[int, int], None]:
+    """Report what is done after `before` points of earlier sweeps."""
+    return lambda done, total: report(before + done, total)
+
+
+@contextmanager
+def _progress(text: str, total: int, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal; yields what is to be called with (done, ...)."""
+    if total == 1 or not _on_terminal(quiet):
+        yield lambda done, _: None
+        return
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from circuitsim.io.tables import console
+
+    columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
+        task = bar.add_task(text, total=total)
+        yield lambda done, _: bar.update(task, completed=done)
 
 
 @main.command(
@@ -219,22 +371,11 @@ def _solve(circuit: Circuit, settings: Settings, quiet: bool) -> Solution:
     from circuitsim import solve as solve_circuit
 
     rows = max(circuit.ties.e.shape[0], circuit.current_sources.i.shape[0])
-    if rows == 1 or not _on_terminal(quiet):
+    if rows == 1:
         with _busy("solving", quiet):
             return solve_circuit(circuit, settings, raise_on_failure=False)
-    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    from circuitsim.io.tables import console
-
-    columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
-        task = bar.add_task("solving", total=rows)
-        return solve_circuit(
-            circuit,
-            settings,
-            raise_on_failure=False,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    with _progress("solving", rows, quiet) as report:
+        return solve_circuit(circuit, settings, raise_on_failure=False, progress=report)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from circuitsim.circuit import Circuit
+from circuitsim.circuit import Circuit, structural_difference
 from circuitsim.errors import TopologyError
 from circuitsim.feasibility import check_diodes
 from circuitsim.islands import find_islands
@@ -99,14 +99,32 @@ class Problem:
 
     def with_values(self, values: Mapping[str, ArrayLike]) -> Problem:
         """The same problem with new element values (see Circuit.with_values); compiled again only if islands change."""
-        circuit = self.circuit.with_values(values)
-        tables = self.circuit.conductors.g is circuit.conductors.g
-        same = tables and all(a.g is b.g for a, b in zip(circuit.crossbars, self.circuit.crossbars, strict=True))
+        return self._with(self.circuit.with_values(values))
+
+    def with_circuit(self, circuit: Circuit) -> Problem:
+        """This problem for a circuit of the same branches with values of its own, laws and bounds of diodes too.
+
+        Compiled again only if islands change. Raises TopologyError, naming the element, when the branches differ.
+        """
+        if difference := structural_difference(self.circuit, circuit):
+            raise TopologyError(f"{difference}; values may change here, the structure may not")
+        return self._with(circuit)
+
+    def _with(self, circuit: Circuit) -> Problem:
+        """This problem for a circuit of the same structure."""
+        old = self.circuit
+        g = [(old.conductors.g, circuit.conductors.g)]
+        g += [(a.g, b.g) for a, b in zip(old.crossbars, circuit.crossbars, strict=True)]
         problem = replace(self, circuit=circuit)
-        if same:
+        same_diodes = self.topology.islands.n_parts == 1 or old.junctions is circuit.junctions
+        if not same_diodes or any(a is not b and not np.array_equal(a > 0, b > 0) for a, b in g):
+            islands = find_islands(circuit, self.topology.root())
+            if not np.array_equal(islands.part, self.topology.islands.part):
+                return compile_problem(circuit)  # a conductance that became 0, or left it: another path to ground
+            if not same_diodes:  # islands know their reverse currents
+                problem = replace(problem, topology=replace(self.topology, islands=islands))
+        if all(a is b for a, b in g):
             return problem
-        if not np.array_equal(find_islands(circuit, self.topology.root()).part, self.topology.islands.part):
-            return compile_problem(circuit)  # a conductance that became 0, or left it, changed what is joined to ground
         return replace(problem, values=_values(circuit, self.topology))
 
     def fixed_potentials(self, rows: slice) -> Floats:

@@ -262,6 +262,12 @@ class Check:
         scale = np.maximum(np.abs(self.x), np.abs(self.drive.fixed).max(initial=0.0))
         return bool(((np.abs(self.rho) <= 8 * eps * self.slope * scale) | (self.upper <= tolerance)).all())
 
+    def by_row(self, tolerance: float) -> Floats:
+        """The largest relative violation of each row, (rows,); exact where its bound exceeds the tolerance."""
+        self._sum_exactly(np.flatnonzero(self.upper.max(axis=1, initial=0.0) > tolerance))
+        worst: Floats = self.upper.max(axis=1, initial=0.0)
+        return worst
+
     def _sum_exactly(self, rows: Ints) -> None:
         """Replace the bounds of some rows by exact figures."""
         if not rows.size:

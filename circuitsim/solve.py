@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from circuitsim.backends.base import Backend, find_backend
 from circuitsim.circuit import Circuit
@@ -122,6 +123,11 @@ def _more_parts(low: Floats | None, shape: tuple[int, ...]) -> Floats:
     return more if low is None else np.concatenate([low, more])
 
 
+@cache  # finding the libraries takes longer than solving a small circuit
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
 STEPS = {"bcd": "sweeps", "newton": "Newton steps"}
 
 
@@ -163,7 +169,7 @@ class _Work:
         """
         tiles = [slice(first, min(first + _TILE, x.shape[0])) for first in range(0, x.shape[0], _TILE)]
         workers = min(self.backend.workers, len(tiles)) if self.method == "bcd" else 1
-        with threadpool_limits(1, "blas"):
+        with _blas().limit(limits=1, user_api="blas"):
             if workers <= 1:
                 for rows in tiles:
                     yield rows, self._tile(rows, x[rows])

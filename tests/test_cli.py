@@ -162,7 +162,7 @@ def test_a_refusal_exits_3_and_names_the_diode() -> None:
 # -- Bad input ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["solve", "check", "flatten"])
+@pytest.mark.parametrize("command", ["solve", "sweep", "check", "flatten"])
 @pytest.mark.parametrize(
     ("deck", "message"),
     [
@@ -404,7 +404,7 @@ def test_flatten_leaves_no_half_written_file(monkeypatch: pytest.MonkeyPatch) ->
 # -- Help and version --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["", "solve", "check", "flatten"])
+@pytest.mark.parametrize("command", ["", "solve", "sweep", "check", "flatten"])
 def test_help_tells_the_exit_codes_and_gives_examples(command: str) -> None:
     out = " ".join(succeed(*command.split(), "--help").split())
     assert "Exit codes: 0 solved (check, flatten: done); 2 bad netlist or usage; 3 not solved" in out
@@ -412,7 +412,7 @@ def test_help_tells_the_exit_codes_and_gives_examples(command: str) -> None:
     assert succeed(*command.split(), "-h").split() == out.split()
 
 
-@pytest.mark.parametrize("command", ["solve", "check", "flatten"])
+@pytest.mark.parametrize("command", ["solve", "sweep", "check", "flatten"])
 def test_the_examples_in_the_help_run(command: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     examples = [line.strip() for line in succeed(command, "--help").splitlines() if "circuitsim " in line]
     examples = [example for example in examples if example.startswith("circuitsim ")]

@@ -51,10 +51,11 @@ class _PlainRows:
 class Builder:
     """Nodes, element rows and crossbars under construction."""
 
-    def __init__(self, place: Callable[[int], At]) -> None:
+    def __init__(self, place: Callable[[int], At], known: dict[str, int] | None = None) -> None:
+        """`known`: the numbers of all nodes (lower-case names), where they are settled."""
         self.place = place
         self.nodes: list[str] = ["0"]
-        self.node_index: dict[str, int] = {"0": 0}
+        self.node_index: dict[str, int] = {"0": 0} if known is None else known
         self.first: list[int] = [
             -1
         ]  # twice the place where a node appears first, plus 1 for a plain card's second node

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from circuitsim.errors import NetlistError
-from circuitsim.netlist.arrays import load_values, split_ranges
+from circuitsim.netlist.arrays import load_values, member_names, split_ranges
 from circuitsim.netlist.builder import Builder
 from circuitsim.netlist.expressions import Value
 from circuitsim.netlist.model import ModelCard, Options
@@ -83,26 +84,46 @@ class Element:
         return f"{NOUNS[self.pattern.kind]} {shown(self.base)}{indices}"
 
 
-class CardReader:
-    """Reads the parts of element cards in their scope; knows what is shared by the whole netlist."""
+@dataclass
+class Memory:
+    """What was taken apart before. Once the cards are to be read again and again, `everything` is kept."""
 
-    def __init__(self, builder: Builder, models: ModelTable, options: Options, global_nodes: frozenset[str]) -> None:
+    everything: bool = False
+    patterns: dict[int, Pattern] = field(default_factory=dict)  # by place; else only those inside subcircuits
+    files: dict[tuple[str, Path], NDArray[np.float64]] = field(default_factory=dict)
+
+
+class CardReader:
+    """Reads the parts of element cards in their scope; knows what is shared by the whole netlist.
+
+    `given`: values of V (volt), I (ampere) and R (ohm) by lower-case name, in the place of those of their cards.
+    """
+
+    def __init__(
+        self,
+        builder: Builder,
+        models: ModelTable,
+        options: Options,
+        global_nodes: frozenset[str],
+        memory: Memory,
+        given: Mapping[str, float],
+    ) -> None:
         self.builder = builder
         self.models = models
         self.options = options
         self.global_nodes = global_nodes
-        self.patterns: dict[int, Pattern] = {}  # of cards inside subcircuits, by place
+        self.memory = memory
+        self.given = given
         self.remarked: set[tuple[int, str]] = set()
 
     def element(self, kind: str, card: Card, scope: Scope, order: int) -> Element:
         """A card taken apart; its name is claimed in the netlist."""
-        if not scope.path:
-            pattern = _pattern(kind, card.text)
-            base = pattern.base
+        if scope.path or self.memory.everything:
+            known = self.memory.patterns.get(card.seq)
+            pattern = known or self.memory.patterns.setdefault(card.seq, _pattern(kind, card.text))
         else:
-            known = self.patterns.get(card.seq)
-            pattern = known or self.patterns.setdefault(card.seq, _pattern(kind, card.text))
-            base = f"{kind}.{scope.path}.{pattern.base}"
+            pattern = _pattern(kind, card.text)
+        base = f"{kind}.{scope.path}.{pattern.base}" if scope.path else pattern.base
         self.builder.claim(base, card.seq)
         return Element(card, pattern, scope, order, base)
 
@@ -174,7 +195,7 @@ class CardReader:
         if first not in "0123456789.+-":
             try:
                 if first == "@":
-                    return load_values(word, Path(self.models.place(e.card.seq).path).parent, e.shape)
+                    return self._from_file(e, word)
                 if first == "{" or self.names_parameter(e.scope, word):
                     return e.scope.evaluate(expression(word), e.shape if shape is None else shape)
             except NetlistError as error:
@@ -192,6 +213,27 @@ class CardReader:
                     f"write digits, such as 4.7k, or define .param {shown(word)}=VALUE"
                 ) from None
             raise NetlistError(f"{e.label}: {what} {error}") from None
+
+    def _from_file(self, e: Element, word: str) -> NDArray[np.float64]:
+        folder = Path(self.models.place(e.card.seq).path).parent
+        if not self.memory.everything:
+            return load_values(word, folder, e.shape)
+        if (word, folder) not in self.memory.files:
+            self.memory.files[word, folder] = load_values(word, folder, e.shape)
+        return self.memory.files[word, folder]
+
+    def replaced(self, e: Element, value: Value) -> Value:
+        """`value` of a V, I or R card with what is `given` in its place: for all of it, or for members of an array."""
+        whole = self.given.get(e.base.lower())
+        if whole is not None or len(e.ranges) != 1:
+            return value if whole is None else whole
+        members = [name.lower() for name in member_names(e.base, e.ranges)]
+        chosen = [k for k, name in enumerate(members) if name in self.given]
+        if not chosen:
+            return value
+        values = np.array(np.broadcast_to(value, e.shape), np.float64)
+        values[chosen] = [self.given[members[k]] for k in chosen]
+        return values
 
     def number(self, e: Element, word: str, what: str) -> float:
         """A value word that means one number for all members."""

@@ -16,7 +16,7 @@ from circuitsim.netlist.source import Card
 from circuitsim.netlist.tokens import labelled, located, shown, split_keys, tokenize
 
 _SUPPORTED = (
-    ".model .param .func .subckt .ends .if .include .lib .global .temp .options .ic .nodeset .op .save .print "
+    ".model .param .func .subckt .ends .if .include .lib .global .temp .options .ic .nodeset .op .dc .save .print "
     ".input .output .train .end"
 )
 _OPTIONS = frozenset({".options", ".option", ".opt"})
@@ -26,7 +26,7 @@ _SKIPPED = frozenset(
     ".tran .ac .noise .tf .sens .pz .disto .four .fourier .meas .measure .plot .probe .width .sp .pss .hb".split()
 )
 _STARTS = frozenset({".ic", ".nodeset"})
-_QUIET = frozenset({".op", ".end", ".temp", *_OPTIONS})
+_QUIET = frozenset({".end", ".temp", *_OPTIONS})
 _ROLES = frozenset({".input", ".output", ".train"})
 _SAVE_CURRENTS = "savecurrents"
 
@@ -39,6 +39,7 @@ class Controls:
     global_nodes: set[str] = field(default_factory=set)
     roles: list[tuple[str, Card]] = field(default_factory=list)
     saves: list[tuple[int, str]] = field(default_factory=list)  # place and expression
+    analyses: list[Card] = field(default_factory=list)
 
 
 def read_controls(cards: list[Card], place: Place, note: Note) -> Controls:
@@ -74,8 +75,8 @@ def _read_control(card: Card, controls: Controls, note: Note) -> None:
         note(card.seq, ".csparam is skipped: only scripts read it")
     elif key in _STARTS:
         note(card.seq, f"{key} is ignored: the equilibrium does not depend on a starting point")
-    elif key == ".dc":
-        raise NetlistError(".dc: sweeps are not yet supported; remove it or solve once for each value")
+    elif key in (".op", ".dc"):
+        controls.analyses.append(card)
     elif key not in _QUIET:
         raise NetlistError(f"{shown(key)} is not supported; supported: {_SUPPORTED}")
 

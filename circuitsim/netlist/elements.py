@@ -82,6 +82,12 @@ def _resistor(reader: CardReader, e: Element) -> None:
         raise NetlistError(f"{e.label}: both a resistance and a conductance; write one of them")
     if r is None and g is None:
         r = _model_resistance(reader, e, model, keys)
+    if reader.given and len(e.ranges) < 2:
+        own = np.divide(1.0, _not_negative(e, g)) if g is not None else r
+        assert own is not None  # one of them is given
+        new = reader.replaced(e, own)
+        if new is not own:
+            r, g = new, None
     factor: Value = 1.0 if e.scope.multiplier == 1.0 else float(np.divide(1.0, e.scope.multiplier))
     if model is not None or keys.keys() - _VALUES:
         factor = _factor(reader, e, keys, model)
@@ -191,6 +197,8 @@ def _source(reader: CardReader, e: Element) -> None:
         else:
             raise extra_word(e, "value", words[i - 1])
     value = dc if dc is not None else (start if start is not None else 0.0)
+    if reader.given:
+        value = reader.replaced(e, value)
     if e.pattern.kind == "I":
         m = reader.value(e, keys["m"], "m") if "m" in keys else 1.0
         value = value * m * e.scope.multiplier

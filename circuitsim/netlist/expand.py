@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from circuitsim.errors import NetlistError
+from circuitsim.netlist.analyses import read_analyses
 from circuitsim.netlist.arrays import split_ranges
 from circuitsim.netlist.builder import Builder
-from circuitsim.netlist.cards import CardReader
+from circuitsim.netlist.cards import CardReader, Memory
 from circuitsim.netlist.checks import check_values, remarks
 from circuitsim.netlist.conditions import chosen_cards
 from circuitsim.netlist.controls import read_controls, read_options, with_roles, with_seed
@@ -33,8 +34,19 @@ def expand(text: Text, path: str, seed: int | None = None) -> Netlist:
 
     Raises NetlistError, and SettingsError for a seed that no netlist can have.
     """
+    deck = Deck(text, path)
     with np.errstate(all="ignore"):  # the values are checked at the end
-        return _Expansion(text, path, seed).netlist()
+        return _netlist(deck, Evaluation(deck, Builder(deck.place), Changes(seed=seed)))
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Values in the place of those that a netlist says."""
+
+    seed: int | None = None
+    temp: float | None = None  # degree Celsius
+    params: Mapping[str, float] = field(default_factory=dict)  # of the main netlist, by lower-case name
+    elements: Mapping[str, float] = field(default_factory=dict)  # CardReader.given
 
 
 @dataclass(frozen=True)
@@ -47,80 +59,24 @@ class _Call:
     block: Block  # what it is an instance of
 
 
-class _Expansion:
-    def __init__(self, text: Text, path: str, seed: int | None) -> None:
+class Deck:
+    """The cards of a netlist, sorted; nothing here depends on a value."""
+
+    def __init__(self, text: Text, path: str, memory: Memory | None = None) -> None:
         self.text = text
         self.path = path
+        self.memory = memory or Memory()
         self.place = text.source.at
-        self.notes = text.notes
-        self.builder = Builder(self.place)
+        self.notes = list(text.notes)
         self.calls: dict[int, _Call] = {}  # X cards by place
-        self.top, cards = sort_cards(chosen_cards(text.cards, self.place, self._note), self.place, self._note)
-        self.root = Scope(self.top, None, "", np.random.default_rng(0), self.place)
-        self.controls = read_controls(cards, self.place, self._note)
-        self.options = with_seed(read_options(cards, self.root, self._note), seed)
-        self.root.rng = np.random.default_rng(self.options.seed)
-        self.root.values["temper"] = self.options.temp
+        self.top, self.cards = sort_cards(chosen_cards(text.cards, self.place, self.note), self.place, self.note)
+        self.controls = read_controls(self.cards, self.place, self.note)
 
-    def netlist(self) -> Netlist:
-        for name in self.top.params:  # in deck order: random draws do not depend on the order of their use
-            self.root.lookup(name)
-        self._check_size()
-        models = ModelTable(self.place, self._note)
-        reader = CardReader(self.builder, models, self.options, frozenset(self.controls.global_nodes))
-        for card, scope, order in self._instances():
-            try:
-                read_element(reader, card, scope, order)
-            except NetlistError as error:  # `located` would cost a third of the time
-                error.at = error.at or self.place(card.seq)
-                raise
-        tables, crossbars, nodes = self.builder.tables(self.text.plain)
-        if not crossbars and not any(len(t) for t in tables.values()):
-            raise NetlistError("no elements: line 1 is always the title, elements start at line 2", self.place(0))
-        check_values(tables, self.place)
-        self.notes += remarks(tables, crossbars, nodes)
-        netlist = Netlist(
-            path=self.path,
-            title=self.text.title if self.controls.title is None else self.controls.title,
-            nodes=nodes,
-            tables=tables,
-            crossbars=crossbars,
-            models=tuple(models.rows),
-            arrays=self.builder.arrays,
-            inputs=(),
-            outputs=(),
-            trained=(),
-            saves=tuple(word for _, word in self.controls.saves),
-            options=self.options,
-            notes=tuple((self.place(seq), remark) for seq, remark in sorted(self.notes)),
-            source=self.text.source,
-        )
-        netlist = with_roles(netlist, self.controls.roles, self.place)
-        check_saves(netlist, self.controls.saves, self.place)
-        return netlist
-
-    def _note(self, seq: int, remark: str) -> None:
+    def note(self, seq: int, remark: str) -> None:
+        """Keep a remark about the card at a place."""
         self.notes.append((seq, remark))
 
-    # -- instances -------------------------------------------------------------------------------------------------
-
-    def _instances(self) -> Iterator[tuple[Card, Scope, int]]:
-        """All element cards but X, with their scopes, in deck order; instances are entered depth first."""
-        stack = [(iter(self.top.elements), self.root, -1)]
-        while stack:
-            cards, scope, order = stack[-1]
-            for card in cards:
-                place = card.seq if order < 0 else order
-                if card.text[0] in "xX":
-                    with located(self.place, card.seq):
-                        inner = self._enter(card, scope)
-                    stack.append((iter(inner.block.elements), inner, place))
-                    break
-                yield card, scope, place
-            else:
-                stack.pop()
-
-    def _call(self, card: Card, block: Block) -> _Call:
+    def call(self, card: Card, block: Block) -> _Call:
         """The nodes, parameters and definition of an X card in `block`."""
         known = self.calls.get(card.seq)
         if known is not None:
@@ -146,17 +102,84 @@ class _Expansion:
                 "give one node for each pin"
             )
         for key in sorted(words.keys.keys() - found.params.keys() - {"m"}):
-            self._note(
-                card.seq, f"subcircuit {shown(name)}: '{shown(called)}' has no parameter '{shown(key)}'; ignored"
-            )
+            self.note(card.seq, f"subcircuit {shown(name)}: '{shown(called)}' has no parameter '{shown(key)}'; ignored")
         return self.calls.setdefault(card.seq, _Call(name, nodes, words.keys, found))
+
+    def check_size(self) -> None:
+        """Refuse recursive subcircuits, and netlists that expand beyond MAX_ELEMENTS, before expanding any."""
+        sizes: dict[Block, int] = {}  # of finished blocks
+        stack = [_Count(self.top)]
+        while stack:
+            count = stack[-1]
+            if count.done == len(count.block.elements):
+                sizes[count.block] = count.total
+                stack.pop()
+                continue
+            card = count.block.elements[count.done]
+            with located(self.place, card.seq):
+                called = self.call(card, count.block).block if card.text[0] in "xX" else None
+                if called is not None and called not in sizes:
+                    _refuse_recursion([c.block for c in stack], called)
+                    stack.append(_Count(called))
+                    continue
+                count.done += 1
+                count.total += sizes[called] if called else _members(card.text) if "[" in card.text else 1
+                if count.total > MAX_ELEMENTS:
+                    where = f"subcircuit '{shown(count.block.name)}'" if count.block.parent else "the netlist"
+                    raise NetlistError(
+                        f"{where} expands to {count.total:,} elements up to here, more than {MAX_ELEMENTS:,}; split it"
+                    )
+
+
+class Evaluation:
+    """One evaluation of a deck: parameters and options at once, element rows by `run`."""
+
+    def __init__(self, deck: Deck, builder: Builder, changes: Changes) -> None:
+        self.deck = deck
+        self.builder = builder
+        self.root = Scope(deck.top, None, "", np.random.default_rng(0), deck.place)
+        self.root.values.update(changes.params)
+        options = with_seed(read_options(deck.cards, self.root, deck.note), changes.seed)
+        self.options = options if changes.temp is None else replace(options, temp=changes.temp)
+        self.root.rng = np.random.default_rng(self.options.seed)
+        self.root.values["temper"] = self.options.temp
+        for name in deck.top.params:  # in deck order: random draws do not depend on the order of their use
+            self.root.lookup(name)
+        self.models = ModelTable(deck.place, deck.note)
+        global_nodes = frozenset(deck.controls.global_nodes)
+        self.reader = CardReader(builder, self.models, self.options, global_nodes, deck.memory, changes.elements)
+
+    def run(self) -> None:
+        """Read all element cards into the builder."""
+        for card, scope, order in self._instances():
+            try:
+                read_element(self.reader, card, scope, order)
+            except NetlistError as error:  # `located` would cost a third of the time
+                error.at = error.at or self.deck.place(card.seq)
+                raise
+
+    def _instances(self) -> Iterator[tuple[Card, Scope, int]]:
+        """All element cards but X, with their scopes, in deck order; instances are entered depth first."""
+        stack = [(iter(self.deck.top.elements), self.root, -1)]
+        while stack:
+            cards, scope, order = stack[-1]
+            for card in cards:
+                place = card.seq if order < 0 else order
+                if card.text[0] in "xX":
+                    with located(self.deck.place, card.seq):
+                        inner = self._enter(card, scope)
+                    stack.append((iter(inner.block.elements), inner, place))
+                    break
+                yield card, scope, place
+            else:
+                stack.pop()
 
     def _enter(self, card: Card, scope: Scope) -> Scope:
         """The scope of an instance."""
-        call = self._call(card, scope.block)
+        call = self.deck.call(card, scope.block)
         path = f"{scope.path}.{call.name}" if scope.path else call.name
         self.builder.claim(path, card.seq)
-        inner = Scope(call.block, scope, path, self.root.rng, self.place)
+        inner = Scope(call.block, scope, path, self.root.rng, self.deck.place)
         inner.pins = dict(zip(call.block.pins, call.nodes, strict=True))
         for key, word in call.keys.items():
             with labelled(f"subcircuit {shown(path)}: {shown(key)}"):
@@ -180,30 +203,37 @@ class _Expansion:
                     raise NetlistError(str(error)) from None
         return float(scope.evaluate(expression(word)))
 
-    def _check_size(self) -> None:
-        """Refuse recursive subcircuits, and netlists that expand beyond MAX_ELEMENTS, before expanding any."""
-        sizes: dict[Block, int] = {}  # of finished blocks
-        stack = [_Count(self.top)]
-        while stack:
-            count = stack[-1]
-            if count.done == len(count.block.elements):
-                sizes[count.block] = count.total
-                stack.pop()
-                continue
-            card = count.block.elements[count.done]
-            with located(self.place, card.seq):
-                called = self._call(card, count.block).block if card.text[0] in "xX" else None
-                if called is not None and called not in sizes:
-                    _refuse_recursion([c.block for c in stack], called)
-                    stack.append(_Count(called))
-                    continue
-                count.done += 1
-                count.total += sizes[called] if called else _members(card.text) if "[" in card.text else 1
-                if count.total > MAX_ELEMENTS:
-                    where = f"subcircuit '{shown(count.block.name)}'" if count.block.parent else "the netlist"
-                    raise NetlistError(
-                        f"{where} expands to {count.total:,} elements up to here, more than {MAX_ELEMENTS:,}; split it"
-                    )
+
+def _netlist(deck: Deck, evaluation: Evaluation) -> Netlist:
+    """The netlist of a first evaluation."""
+    deck.check_size()
+    evaluation.run()
+    builder, options, controls = evaluation.builder, evaluation.options, deck.controls
+    tables, crossbars, nodes = builder.tables(deck.text.plain)
+    if not crossbars and not any(len(t) for t in tables.values()):
+        raise NetlistError("no elements: line 1 is always the title, elements start at line 2", deck.place(0))
+    check_values(tables, deck.place)
+    notes = sorted(deck.notes + remarks(tables, crossbars, nodes))
+    netlist = Netlist(
+        path=deck.path,
+        title=deck.text.title if controls.title is None else controls.title,
+        nodes=nodes,
+        tables=tables,
+        crossbars=crossbars,
+        models=tuple(evaluation.models.rows),
+        arrays=builder.arrays,
+        inputs=(),
+        outputs=(),
+        trained=(),
+        saves=tuple(word for _, word in controls.saves),
+        analyses=(),
+        options=options,
+        notes=tuple((deck.place(seq), remark) for seq, remark in notes),
+        text=replace(deck.text, plain=[]),
+    )
+    netlist = with_roles(netlist, controls.roles, deck.place)
+    check_saves(netlist, controls.saves, deck.place)
+    return replace(netlist, analyses=read_analyses(controls.analyses, netlist, evaluation.root))
 
 
 @dataclass

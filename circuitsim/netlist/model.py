@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.errors import At, NetlistError
-from circuitsim.netlist.source import Source
+from circuitsim.netlist.source import Text
 from circuitsim.netlist.tokens import shown
 
 Ints = NDArray[np.int64]
@@ -97,6 +97,29 @@ class Options:
 
 
 @dataclass(frozen=True)
+class Swept:
+    """One quantity that a `.dc` card sweeps from `start` to `stop` by `step`; its values: analyses.points.
+
+    `kind`: V (volt), I (ampere), R (ohm): an element or an array; `temp` (degree Celsius); `param`.
+    """
+
+    kind: str
+    name: str  # as the netlist spells it; `temp`
+    start: float
+    stop: float
+    step: float
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A card `.op` or `.dc`; what it sweeps, the first varying fastest."""
+
+    kind: str  # op, dc
+    seq: int  # place in the source; -1: none
+    sweeps: tuple[Swept, ...] = ()
+
+
+@dataclass(frozen=True)
 class Netlist:
     """An expanded netlist: subcircuits, parameters and arrays resolved. Node 0 is ground, named `0`."""
 
@@ -111,16 +134,18 @@ class Netlist:
     outputs: tuple[int, ...]  # node indices of .output
     trained: tuple[str, ...]  # element names of .train
     saves: tuple[str, ...]  # .save and .print, as written
+    analyses: tuple[Analysis, ...]  # .op and .dc, in deck order
     options: Options
     notes: tuple[tuple[At, str], ...]
-    source: Source
+    text: Text  # the cards that it was made of, but the plain ones, which always mean the same
 
     def at(self, seq: int) -> At:
         """File, line and text of a place."""
-        return self.source.at(int(seq))
+        return self.text.source.at(int(seq))
 
     @cached_property
-    def _node_index(self) -> dict[str, int]:
+    def node_index(self) -> dict[str, int]:
+        """Lower-case node name -> index."""
         return {name.lower(): i for i, name in enumerate(self.nodes)} | {"gnd": 0}
 
     @cached_property
@@ -130,16 +155,24 @@ class Netlist:
 
     def has_node(self, name: str) -> bool:
         """Whether a node of this name exists, in any case."""
-        return name.lower() in self._node_index
+        return name.lower() in self.node_index
 
     def node(self, name: str) -> int:
         """The index of a node by name, in any case; NetlistError when there is none."""
-        index = self._node_index.get(name.lower())
+        index = self.node_index.get(name.lower())
         if index is None:
             raise NetlistError(
-                f"no node '{shown(name)}' in {self.path}{similar(name.lower(), self._node_index, 'nodes')}"
+                f"no node '{shown(name)}' in {self.path}{similar(name.lower(), self.node_index, 'nodes')}"
             )
         return index
+
+    def find(self, name: str) -> tuple[str, int, int] | None:
+        """Kind and table rows (start, stop) of an element or element array, in any case; None when there is none."""
+        ref = self.arrays.get(name.lower())
+        if ref is not None:
+            return ref.kind, ref.start, ref.stop
+        single = self.element_rows.get(name.lower())
+        return None if single is None else (single[0], single[1], single[1] + 1)
 
 
 def similar(key: str, known: Iterable[str], what: str) -> str:

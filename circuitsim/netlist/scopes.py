@@ -55,7 +55,7 @@ class Block:
         return {**self.parent.all_functions, **self.functions} if self.functions else self.parent.all_functions
 
 
-@lru_cache(maxsize=1024)  # a subcircuit's expressions come again in each of its instances
+@lru_cache(maxsize=16384)  # they come again in each instance of a subcircuit, and at each point of a sweep
 def expression(text: str) -> Expression:
     """Parse an expression, with or without its braces. Raises NetlistError without a place."""
     try:

@@ -1,0 +1,405 @@
+"""Sweeps and Monte Carlo: the points and answers of ngspice, hand formulas, fresh loads; what goes wrong on the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import circuitsim as cs
+from circuitsim import netlist
+from circuitsim.circuit import build_circuit
+from circuitsim.io.ngspice import Plot, ngspice_available, run_ngspice, tight_options
+from circuitsim.io.sweeps import statistics, sweep_plot
+from circuitsim.netlist import cards, source, syntax
+from circuitsim.netlist.analyses import points
+from circuitsim.netlist.expand import Changes
+from circuitsim.netlist.model import Swept
+from circuitsim.netlist.revalue import Revaluer
+
+NETLISTS = Path(__file__).parent.parent / "netlists"
+needs_ngspice = pytest.mark.skipif(not ngspice_available(), reason="ngspice is not installed")
+
+MIXED = """mixed
+V1 in 0 1
+R1 in out 1k tc1=2m
+R2 out 0 1k m=2 scale=3
+R3 out 0 {2k + 10*temper}
+I1 0 out 1m m=3
+D1 out 0 dm
+.model dm D(is=1e-12 n=1.5 rs=2)
+"""
+CLIPPER = "clipper\nV1 in 0 1\nR1 in out 1k\nD1 out 0 dm\nD2 0 out dm area=3\n.model dm D(is=1n n=1.7 bv=6 ibv=1m)\n"
+INSIDE = """inside a subcircuit
+X1 in out cell g=2
+X2 in second cell
+.subckt cell a b g=1
+V1 a c 1
+R1 c b {1k/g}
+R2 b 0 1k
+I1 0 b 1m
+.ends
+R9 in 0 1k
+"""
+NESTED_RUNS = [
+    (MIXED, "V1 0 1 0.1"), (MIXED, "V1 5 -5 -0.5"), (MIXED, "I1 0 5m 1m"), (MIXED, "R1 1k 3k 500"),
+    (MIXED, "R2 1k 4k 1k"), (MIXED, "TEMP -40 120 20"), (MIXED, "V1 0 2 0.5 R2 1k 2k 500"),
+    (MIXED, "R2 1k 2k 500 V1 0 2 0.5"), (MIXED, "R1 1k 2k 500 TEMP 0 50 25"), (MIXED, "TEMP 0 50 25 R1 1k 2k 500"),
+    (MIXED, "I1 0 1m 0.5m V1 1 3 1"), (MIXED, "TEMP 0 50 25 I1 0 1m 0.5m"), (CLIPPER, "V1 -20 20 0.8"),
+    (CLIPPER, "V1 -9 9 3 TEMP 0 100 50"), (INSIDE, "V.X1.V1 -1 1 0.5"), (INSIDE, "R.X1.R1 1k 2k 200"),
+    (INSIDE, "i.x2.i1 0 2m 0.5m"),
+]  # fmt: skip
+
+
+def run(text: str, dc: str) -> cs.SweepResult:
+    circuit = cs.parse(f"{text}.dc {dc}\n.end\n")
+    result = cs.sweep(circuit, circuit.netlist.analyses[0])
+    assert not result.failed.size
+    assert result.kcl_relative.max() <= 1e-9
+    return result
+
+
+def same_plot(ours: Plot, theirs: Plot) -> None:
+    assert ours.name == theirs.name
+    assert ours.variables[0] == theirs.variables[0]
+    assert {name for name, _ in ours.variables} == {name for name, _ in theirs.variables}
+    assert ours.values.shape == theirs.values.shape
+    np.testing.assert_allclose(ours.values[:, 0], theirs.values[:, 0], rtol=4e-16, atol=5e-16)
+    for name, kind in theirs.variables[1:]:
+        scale = {"voltage": 1.0, "current": 1e-3}[kind]
+        np.testing.assert_allclose(ours.column(name), theirs.column(name), rtol=1e-7, atol=1e-8 * scale, err_msg=name)
+
+
+@needs_ngspice
+@pytest.mark.parametrize(("text", "dc"), NESTED_RUNS, ids=[f"{t.split()[0]} {dc}" for t, dc in NESTED_RUNS])
+def test_every_kind_of_sweep_agrees_with_ngspice(text: str, dc: str) -> None:
+    result = run(text, dc)
+    [plot] = run_ngspice(f"{text}.dc {dc}\n.end\n", options=tight_options()).plots
+    same_plot(sweep_plot(result), plot)
+
+
+@needs_ngspice
+def test_the_shipped_bridge_agrees_with_ngspice() -> None:
+    text = (NETLISTS / "diode_bridge_sweep.cir").read_text().replace(".end\n", ".options gmin=1e-12\n")
+    circuit = cs.parse(text)
+    result = cs.sweep(circuit, circuit.netlist.analyses[0])
+    [plot] = run_ngspice(text, options=tight_options(1e-12)).plots
+    assert result.values.shape == (1001, 1)
+    np.testing.assert_allclose(result.voltage("plus"), plot.column("v(plus)"), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(result.voltage("plus"), result.voltage("plus")[::-1], rtol=1e-6, atol=1e-8)  # even in V1
+
+
+@needs_ngspice
+@pytest.mark.parametrize(
+    "dc",
+    ["0 1 0.3", "0 1 0.1", "0 5 0.01", "1 0 -0.1", "1 0 -0.3", "-1 1 0.2", "0 0 1", "3 3.0000001 1", "0 1p 0.1p",
+     "0 1 0.3333333", "-5 5 0.05", "1e6 1000001 0.1", "0 0.7 0.7", "2 -2 -0.013"],
+)  # fmt: skip
+@pytest.mark.parametrize("source", ["V1", "TEMP"])
+def test_points_are_those_of_ngspice(source: str, dc: str) -> None:
+    text = f"points\nV1 a 0 1\nR1 a 0 1k\n.dc {source} {dc}\n.end\n"
+    [swept] = cs.parse(text).netlist.analyses[0].sweeps
+    [plot] = run_ngspice(text).plots
+    found = points(swept)
+    assert found.shape == plot.values[:, 0].shape
+    np.testing.assert_allclose(found, plot.values[:, 0], rtol=1e-14, atol=1e-13 if source == "TEMP" else 5e-16)
+
+
+def test_points_by_hand() -> None:
+    def of(start: float, stop: float, step: float, kind: str = "V") -> list[float]:
+        return points(Swept(kind, "x", start, stop, step)).tolist()
+
+    assert of(0, 1, 0.3) == [0, 0.3, 0.6, 0.6 + 0.3]
+    assert of(0, 1, 0.25) == [0, 0.25, 0.5, 0.75, 1]
+    assert of(0, 0.3, 0.1) == [0, 0.1, 0.2, 0.1 + 0.1 + 0.1]  # 0.30000000000000004 still is 0.3
+    assert of(2, -1, -1) == [2, 1, 0, -1]
+    assert of(1, 1, 5) == [1]
+    np.testing.assert_allclose(of(-50, 50, 25, "temp"), [-50, -25, 0, 25, 50], atol=1e-13)
+
+
+def test_order_and_analyses_of_a_netlist() -> None:
+    text = MIXED + ".op\n.param n=2 step={n/4}\n.dc R2 1k {n*1k} 1k v1 0 n step\n.dc TEMP 0 10 10\n"
+    circuit = cs.parse(text)
+    op, nested, temp = circuit.netlist.analyses
+    assert (op.kind, nested.kind, temp.kind) == ("op", "dc", "dc")
+    assert nested.sweeps == (Swept("R", "R2", 1e3, 2e3, 1e3), Swept("V", "V1", 0, 2, 0.5))
+    assert temp.sweeps == (Swept("temp", "temp", 0, 10, 10),)
+    assert circuit.netlist.at(nested.seq).line == 11
+    result = cs.sweep(circuit, nested)
+    assert result.names == ("R2", "V1")
+    assert result.values.tolist() == [[r, v] for v in (0, 0.5, 1, 1.5, 2) for r in (1e3, 2e3)]
+    for k, (r, v) in enumerate(result.values.tolist()):
+        alone = cs.solve(cs.parse(text.replace("R2 out 0 1k", f"R2 out 0 {r}").replace("V1 in 0 1", f"V1 in 0 {v}")))
+        np.testing.assert_allclose(result.voltages[k], alone.voltages()[0], atol=1e-9)
+        np.testing.assert_allclose(result.currents[k], alone.tie_currents[0][0], atol=1e-12)
+
+
+# -- parameters and temperature ----------------------------------------------------------------------------------------
+
+PARAMETERS = """parameters
+.param r=1k s={2*r} vf=0.6
+.func twice(x) {2*x}
+.subckt cell a b k=1
+R1 a b {k*r}
+Rx[0:2] a b {s}
+.ends
+V1 in 0 {r/1k}
+X1 in out cell k=3
+X2 out 0 cell k={twice(r)/1k}
+R7 out 0 4k
+.model ds D(is=1e-12 n={r/1k})
+.model dp D(ron=1 vfwd=vf)
+.model di D(ron=0 vfwd=vf)
+D1 out 0 ds
+D2 in m dp
+D3 m 0 di
+Rm m 0 1k
+RX[0:3][0:1] x[0:3] y[0:1] g={1/r}
+Vx[0:3] x[0:3] 0 {vf}
+Ry[0:1] y[0:1] 0 {s}
+"""
+
+
+@pytest.mark.parametrize("name", ["r", "VF"])
+def test_a_parameter_sweep_is_the_netlist_with_another_number(name: str) -> None:
+    start, stop, step = (500, 2500, 500) if name == "r" else (0.2, 1.0, 0.2)
+    result = run(PARAMETERS, f"{name} {start} {stop} {step}")
+    assert result.names == (name,)
+    for k, value in enumerate(result.values[:, 0].tolist()):
+        old = "r=1k" if name == "r" else "vf=0.6"
+        fresh = cs.solve(cs.parse(PARAMETERS.replace(old, f"{name}={value!r}")))
+        np.testing.assert_allclose(result.voltages[k], fresh.voltages()[0], rtol=1e-8, atol=1e-8)
+
+
+def test_revalued_netlists_are_those_read_afresh() -> None:
+    base = cs.parse(PARAMETERS + ".options temp=30\n").netlist
+    revaluer = Revaluer(base)
+    for value, temp in ((700.0, 50.0), (1300.0, 27.0), (1000.0, 30.0)):
+        found = revaluer.netlist(Changes(params={"r": value}, temp=temp))
+        text = PARAMETERS.replace("r=1k", f"r={value!r}") + f".options temp={temp}\n"
+        wanted = cs.parse(text).netlist
+        assert (found.nodes, found.options) == (wanted.nodes, wanted.options)
+        assert [m.params for m in found.models] == [m.params for m in wanted.models]
+        for kind, table in wanted.tables.items():
+            assert found.tables[kind].names == table.names
+            for column, values in table.values.items():
+                np.testing.assert_array_equal(found.tables[kind].values[column], values, err_msg=column)
+        np.testing.assert_array_equal(found.crossbars[0].g, wanted.crossbars[0].g)
+
+
+def test_temperature_reaches_expressions_and_coefficients() -> None:
+    """By hand: R1 = 1k (1 + 0.01 (T - 27)), R2 = 10 T."""
+    result = run("t\nV1 a 0 1\nR1 a b 1k tc1=0.01\nR2 b 0 {10*temper}\n", "TEMP 27 127 50")
+    np.testing.assert_allclose(result.values[:, 0], [27, 77, 127], rtol=1e-14)
+    r1, r2 = np.array([1000, 1500, 2000]), np.array([270, 770, 1270])
+    np.testing.assert_allclose(result.voltage("b"), r2 / (r1 + r2), rtol=1e-9)
+
+
+def test_arrays_and_their_members() -> None:
+    text = "t\nVx[0:2] x[0:2] 0 1\nR1[0:2] x[0:2] y[0:2] 1k\nR2[0:2] y[0:2] 0 3k m=3\nI1[0:2] 0 y[0:2] 0 m=2\n"
+    whole, member = run(text, "Vx 0 4 2"), run(text, "vx[1] 0 4 2")
+    for name, volts in (("y[0]", [0, 1, 2]), ("y[1]", [0, 1, 2])):
+        np.testing.assert_allclose(whole.voltage(name), volts, atol=1e-12)
+    np.testing.assert_allclose(member.voltage("y[0]"), [0.5, 0.5, 0.5])
+    np.testing.assert_allclose(member.voltage("y[1]"), [0, 1, 2], atol=1e-12)
+    r = run(text, "R2[2] 3k 9k 6k")  # ohm before m
+    np.testing.assert_allclose(r.voltage("y[2]"), [0.5, 0.75])
+    np.testing.assert_allclose(r.voltage("y[1]"), [0.5, 0.5])
+    i = run(text, "I1[0] 0 1m 1m")  # 2 mA into 500 ohm
+    np.testing.assert_allclose(i.voltage("y[0]"), [0.5, 1.5])
+    np.testing.assert_allclose(i.voltage("y[1]"), [0.5, 0.5])
+
+
+def test_a_resistor_of_0_ohm_can_be_swept() -> None:
+    result = run("t\nV1 a 0 1\nR1 a b 1k\nR2 b 0 0\n", "R2 1k 3k 2k")
+    np.testing.assert_allclose(result.voltage("b"), [0.5, 0.75])
+
+
+def test_a_text_in_the_place_of_a_card() -> None:
+    circuit = cs.parse(PARAMETERS)
+    result = cs.sweep(circuit, "V1 0 vf {vf/2}")
+    np.testing.assert_allclose(result.values[:, 0], [0, 0.3, 0.6])
+    with pytest.raises(cs.SettingsError, match=r"--dc 'V8 0 1 1': .dc: no 'V8' to sweep; name a V, I or R element.*v1"):
+        cs.sweep(circuit, "V8 0 1 1")
+
+
+# -- what changes, and what must not -----------------------------------------------------------------------------------
+
+
+def test_the_structure_must_stay() -> None:
+    text = "t\n.param r=1k\nV1 a 0 1\nR1 a b 1k\nR2 b 0 {r}\n"
+    with pytest.raises(cs.TopologyError) as error:
+        cs.sweep(cs.parse(text), "r 2k 0 -1k")
+    assert str(error.value) == (
+        "at r = 0: R2 was a conductance and is now a source or a short; values may change here, the structure may not"
+    )
+    text = "t\n.param r=1\nV1 a 0 1\nR1 a b 1k\nD1 b 0 dm\n.model dm D(ron={r})\n"
+    with pytest.raises(cs.TopologyError, match=r"at r = 0: D1 was a diode with a .* law and is now a perfect diode; "):
+        cs.sweep(cs.parse(text), "r 1 0 -1")
+
+
+def test_values_that_no_element_may_have_name_the_point() -> None:
+    text = "t\n.param r=1k\nV1 a 0 1\nR1 a b 1k\nR2 b 0 {r}\n"
+    with pytest.raises(cs.NetlistError) as error:
+        cs.sweep(cs.parse(text), "r 1k -1k -1500 V1 0 1 1")
+    assert str(error.value).startswith("netlist:5: at r = -500: resistor R2: negative resistance -500 ohm")
+
+
+def test_with_circuit_takes_every_kind_of_value() -> None:
+    """The compiled problem with the values of another deck gives that deck's answer; islands too."""
+    text = """t
+V1 a 0 {v}
+R1 a b {r}
+D1 b c ds
+R2 c 0 {3*r}
+I1 0 b {v*1m}
+D2 c 0 dp
+D3 c 0 di
+I2 f g {v*1p}
+D4 g f ds
+D5 0 f ds
+.model ds D(is={v*1p} n={r})
+.model dp D(ron={r} vfwd={v} vrev=9)
+.model di D(ron=0 vfwd={2*v})
+"""
+    decks = [f"{text}.param v={v} r={r}\n" for v, r in ((1, 1), (2, 1.5), (0.5, 2))]
+    base = cs.compile_problem(cs.parse(decks[0]))
+    for deck in decks:
+        circuit = cs.parse(deck)
+        problem = base.with_circuit(circuit)
+        assert problem.topology.index_of_node is base.topology.index_of_node
+        assert problem.topology.islands.arcs == cs.compile_problem(circuit).topology.islands.arcs
+        settings = cs.Settings(tol=1e-11)
+        found, wanted = cs.solve(problem, settings), cs.solve(circuit, settings)
+        np.testing.assert_allclose(found.voltages(), wanted.voltages(), rtol=1e-6, atol=1e-9)
+    with pytest.raises(cs.TopologyError, match="the nodes are not the same"):
+        base.with_circuit(cs.parse("t\nR1 a 0 1\n"))
+
+
+def test_with_circuit_compiles_again_when_islands_change() -> None:
+    text = "t\nV1 a 0 1\nR1 a b g={g}\nR2 b c 1k\n.train R1\n"
+    base = cs.compile_problem(cs.parse(text + ".param g=1m\n"))
+    assert base.topology.islands.n_parts == 1
+    cut = base.with_circuit(cs.parse(text + ".param g=0\n"))
+    assert cut.topology.islands.n_parts == 2
+    assert cs.solve(cut).voltage("b") == [0.0]
+
+
+def test_points_without_a_solution_leave_the_others_alone() -> None:
+    """A current source against a diode that blocks: only currents forward through it can flow."""
+    text = "t\nI1 0 a 1m\nD1 a b dm\nR1 b 0 1k\n.model dm D(is=1e-12)\n"
+    result = cs.sweep(cs.parse(text), "I1 -2m 2m 0.5m", cs.Settings())
+    assert set(result.statuses[:4].tolist()) == {"FAULT"}
+    assert "no element can carry this current" in result.messages[0]
+    assert np.isnan(result.voltages[:4]).all()
+    good = result.statuses == "SOLVED"
+    np.testing.assert_allclose(result.voltage("b")[good], 1e3 * result.values[good, 0], atol=1e-12)
+
+
+def test_points_that_are_not_solved_say_so() -> None:
+    ladder = "t\nV1 n0 0 1\n" + "".join(f"R{k} n{k} n{k + 1} 1k\nRg{k} n{k + 1} 0 1k\n" for k in range(5))
+    result = cs.sweep(cs.parse(ladder), "V1 0 1 0.5", cs.Settings(method="bcd", max_sweeps=2))
+    assert result.statuses.tolist() == ["SOLVED", "MAX_SWEEPS", "MAX_SWEEPS"]  # 0 V is where it starts
+    assert result.failed.tolist() == [1, 2]
+    assert result.kcl_relative[0] == 0
+    assert (result.kcl_relative[1:] > 1e-9).all()
+    assert result.messages[1].startswith("stopped at the sweep limit")
+
+
+def test_values_set_after_reading_are_not_lost_silently() -> None:
+    circuit = cs.parse(MIXED).with_values({"R2": 1e-4})
+    assert not cs.sweep(circuit, "V1 0 1 1").failed.size  # V sweeps keep them
+    for call in (lambda: cs.sweep(circuit, "TEMP 0 10 10"), lambda: cs.monte_carlo(circuit, 2)):
+        with pytest.raises(cs.SettingsError, match="values that were set after reading"):
+            call()
+
+
+def test_progress_counts_every_point() -> None:
+    seen: list[tuple[int, int]] = []
+    cs.sweep(cs.parse(MIXED), "V1 0 1 0.25 R1 1k 2k 1k", progress=lambda done, total: seen.append((done, total)))
+    assert {total for _, total in seen} == {10}
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[-1] == (10, 10)
+
+
+# -- Monte Carlo -------------------------------------------------------------------------------------------------------
+
+RANDOM = """random
+.param scale={aunif(1, 0.1)}
+V1 a 0 {limit(5, 1)}
+R1 a b {scale*agauss(1k, 100, 1)}
+R2 b 0 2k
+R3[0:3] b 0 {gauss(9k, 0.1, 1)}
+X1 b 0 cell
+.subckt cell p q
+R1 p q {unif(7k, 0.2)}
+.ends
+D1 b 0 dm
+.model dm D(is={agauss(1p, 0.1p, 1)})
+"""
+
+
+def test_run_k_is_the_netlist_read_with_seed_plus_k() -> None:
+    result = cs.monte_carlo(cs.parse(RANDOM), 5, seed=7)
+    assert result.names == ("seed",)
+    assert result.values[:, 0].tolist() == [7, 8, 9, 10, 11]
+    for k in range(5):
+        fresh = cs.parse(RANDOM, seed=7 + k)
+        np.testing.assert_allclose(result.voltages[k], cs.solve(fresh).voltages()[0], rtol=1e-8)
+        again = build_circuit(Revaluer(cs.parse(RANDOM).netlist).netlist(Changes(seed=7 + k)))
+        np.testing.assert_array_equal(again.conductors.g, fresh.conductors.g)
+        np.testing.assert_array_equal(again.junctions.params, fresh.junctions.params)
+    again = cs.monte_carlo(cs.parse(RANDOM), 5, seed=7)
+    np.testing.assert_array_equal(result.voltages, again.voltages)
+    of_deck = cs.monte_carlo(cs.parse(RANDOM + ".options seed=7\n"), 5)
+    np.testing.assert_array_equal(result.voltages, of_deck.voltages)
+
+
+def test_statistics_of_a_divider() -> None:
+    """v = R2/(R1 + R2) with R2 = 1k + 10 N: mean 0.5 and, to first order, std 10 / 4k; four standard errors apart."""
+    runs = 400
+    circuit = cs.parse("t\nV1 a 0 1\nR1 a b 1k\nR2 b 0 {agauss(1k, 30, 3)}\n")
+    result = cs.monte_carlo(circuit, runs, seed=1)
+    v = result.voltage("b")
+    r2 = 1000 * v / (1 - v)
+    assert abs(r2.mean() - 1000) < 4 * 10 / np.sqrt(runs)
+    assert abs(r2.std(ddof=1) / 10 - 1) < 4 / np.sqrt(2 * runs)
+    [[mean, std, low, high]] = statistics(result, np.array([circuit.netlist.node("b")])).tolist()
+    np.testing.assert_allclose([mean, std, low, high], [v.mean(), np.std(v, ddof=1), v.min(), v.max()], rtol=1e-12)
+    assert abs(std / 0.0025 - 1) < 0.15
+
+
+def test_a_run_whose_draws_make_no_circuit_has_failed() -> None:
+    result = cs.monte_carlo(cs.parse("t\nV1 a 0 1\nR1 a b 1k\nR2 b 0 {aunif(1k, 1.5k)}\n", seed=4), 60, seed=0)
+    assert 2 < result.failed.size < 30  # one in six
+    assert set(result.statuses[result.failed]) == {"FAULT"}
+    assert "negative resistance" in result.messages[int(result.failed[0])]
+    assert np.isnan(result.voltage("b")[result.failed]).all()
+    assert np.isfinite(result.voltage("b")[result.statuses == "SOLVED"]).all()
+
+
+def test_bad_numbers_of_runs() -> None:
+    circuit = cs.parse(RANDOM)
+    with pytest.raises(cs.SettingsError, match="runs must be at least 1, found 0"):
+        cs.monte_carlo(circuit, 0)
+    with pytest.raises(cs.SettingsError, match="must lie between 0 and 2"):
+        cs.monte_carlo(circuit, 2, seed=-1)
+
+
+def test_nothing_is_read_or_parsed_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    np.save(tmp_path / "w.npy", np.arange(1.0, 5.0))
+    deck = tmp_path / "deck.cir"
+    deck.write_text(RANDOM + "Rw[0:3] b 0 @w.npy m={agauss(1, 0.1, 1)}\n")
+    circuit = cs.load(deck)
+    loads: list[str] = []
+    real = np.load
+    monkeypatch.setattr(np, "load", lambda file, **keys: loads.append("x") or real(file, **keys))
+    for module, name in ((netlist, "expand"), (netlist, "read_text"), (source, "scan"), (syntax, "parse_expression")):
+        monkeypatch.setattr(module, name, None)
+    patterns: list[str] = []
+    real_pattern = cards._pattern
+    monkeypatch.setattr(cards, "_pattern", lambda kind, text: patterns.append(text) or real_pattern(kind, text))
+    assert not cs.monte_carlo(circuit, 10).failed.size
+    assert len(loads) == 1
+    assert len(patterns) == len(set(patterns)) == 6  # each card that is not plain, once

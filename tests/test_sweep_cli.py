@@ -1,0 +1,219 @@
+"""`circuitsim sweep`: its outputs, exit codes and messages."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import io
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from circuitsim import cli
+from circuitsim.backends.base import BACKENDS, DTYPES
+from circuitsim.io.ngspice import read_raw
+from circuitsim.solution import METHODS
+
+DIVIDER = "divider\n.param k=1\nV1 in 0 10\nR1 in out 1k\nR2 out 0 {k*3k}\n"
+SWEPT = DIVIDER + ".dc V1 0 2 1\n.op\n"
+TWO = DIVIDER + ".dc V1 0 2 1 R1 1k 3k 2k\n.dc k 1 3 1\n.output out\n"
+RANDOM = "random\nV1 a 0 1\nR1 a b 1k\nR2 b 0 {agauss(1k, 100, 1)}\n.op\n"
+BLOCKED = "blocked\nI1 0 a 1m\nD1 a 0 dm\n.model dm D(is=1e-12)\n.dc I1 -1m 1m 1m\n"
+DECKS = {"divider": DIVIDER, "swept": SWEPT, "two": TWO, "random": RANDOM, "blocked": BLOCKED}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test works in a folder of its own, on 80 columns."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    for name, text in DECKS.items():
+        Path(f"{name}.cir").write_text(text)
+    return tmp_path
+
+
+def run(*arguments: str) -> Result:
+    result = CliRunner().invoke(cli.main, ["sweep", *arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def succeed(*arguments: str) -> str:
+    result = run(*arguments)
+    assert (result.exit_code, result.stderr) == (0, "")
+    return result.stdout
+
+
+def test_a_table_of_the_points() -> None:
+    out = succeed("swept.cir")
+    lines = [line.split() for line in out.splitlines()]
+    assert out.startswith("divider\n\n3 points, V1\n")
+    assert ["V1", "in", "out"] in lines
+    assert ["2", "2", "1.5"] in lines
+    assert "certificate: met" in out
+    assert lines[-1][:2] == ["seconds:", "parse"]
+    quiet = [line.split() for line in succeed("swept.cir", "-q").splitlines()]
+    assert quiet[0] == ["V1", "in", "out"]
+    assert quiet[2:] == [["0", "0", "0"], ["1", "1", "0.75"], ["2", "2", "1.5"]]
+
+
+def test_a_long_sweep_of_many_nodes_is_cut_to_a_table() -> None:
+    chain = "".join(f"R{k} n{k} n{k + 1} 1k\n" for k in range(60))
+    Path("long.cir").write_text(f"t\nV1 n0 0 1\n{chain}Rz n60 0 1k\n")
+    out = succeed("long.cir", "--dc", "V1 0 100 1", "--tol", "0.5")
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 80
+    rows = [line.split() for line in lines if line.strip()[:1].isdigit()][1:]
+    assert len([row for row in rows if row[1] != "of"]) == 40
+    assert rows[0][0] == "0"
+    assert rows[39][0] == "100"
+    assert "40 of 101 points, evenly spread" in out
+    assert " more nodes; " in out
+
+
+def test_csv_has_all_points_of_all_plots() -> None:
+    assert succeed("swept.cir", "--csv") == (
+        "V1,in,out,status\n0.0,0.0,0.0,SOLVED\n1.0,1.0,0.75,SOLVED\n2.0,2.0,1.5,SOLVED\n"
+    )
+    first, second = succeed("two.cir", "--csv").split("\n\n")
+    rows = list(csv.reader(io.StringIO(first)))
+    assert rows[0] == ["V1", "R1", "out", "status"]
+    assert [[float(x) for x in row[:3]] for row in rows[1:]] == [
+        [0, 1e3, 0], [1, 1e3, 0.75], [2, 1e3, 1.5], [0, 3e3, 0], [1, 3e3, 0.5], [2, 3e3, 1]
+    ]  # fmt: skip
+    np.testing.assert_allclose([float(line.split(",")[1]) for line in second.split()[1:]], [7.5, 60 / 7, 9])
+
+
+def test_json() -> None:
+    data = json.loads(succeed("two.cir", "--json"))
+    assert data["status"] == "SOLVED"
+    nested, k = data["plots"]
+    assert nested["sweeps"][1] == {"kind": "R", "name": "R1", "start": 1e3, "stop": 3e3, "step": 2e3}
+    assert nested["values"] == {"V1": [0, 1, 2, 0, 1, 2], "R1": [1e3] * 3 + [3e3] * 3}
+    np.testing.assert_allclose(nested["voltages"]["out"], [0, 0.75, 1.5, 0, 0.5, 1])
+    np.testing.assert_allclose(nested["currents"]["V1"], -np.array([0, 1, 2, 0, 1 / 1.5, 2 / 1.5]) / 4e3)
+    assert (k["values"], k["failed"]) == ({"k": [1, 2, 3]}, [])
+    assert max(k["kcl_relative"]) <= 1e-9
+
+
+def test_npz() -> None:
+    succeed("swept.cir", "-q", "--npz", "one.npz")
+    with np.load("one.npz", allow_pickle=False) as found:
+        assert found["swept"].tolist() == ["V1"]
+        assert found["nodes"].tolist() == ["in", "out"]
+        np.testing.assert_allclose(found["voltages"], [[0, 0], [1, 0.75], [2, 1.5]])
+        np.testing.assert_allclose(found["currents"], [[0], [-0.25e-3], [-0.5e-3]])
+        assert found["statuses"].tolist() == ["SOLVED"] * 3
+    succeed("two.cir", "-q", "--npz", "two.npz")
+    with np.load("two.npz", allow_pickle=False) as found:
+        assert found["dc1_values"].shape == (6, 2)
+        assert found["dc2_kinds"].tolist() == ["param"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("circuitsim.io.raw") is None, reason="nothing writes raw files yet")
+def test_raw() -> None:
+    succeed("two.cir", "-q", "--raw", "out.raw")
+    first, second = read_raw(Path("out.raw").read_bytes())
+    assert first.name == "DC transfer characteristic"
+    assert first.variables == (
+        ("v(v-sweep)", "voltage"), ("v(in)", "voltage"), ("v(out)", "voltage"), ("i(v1)", "current")
+    )  # fmt: skip
+    np.testing.assert_allclose(first.column("v(out)"), [0, 0.75, 1.5, 0, 0.5, 1])
+    assert second.variables[0] == ("param-sweep", "param-sweep")
+
+
+def test_another_sweep_than_that_of_the_deck() -> None:
+    out = succeed("swept.cir", "--dc", "R2 1k {k*3k} 2k", "--csv")
+    assert out == "R2,in,out,status\n1000.0,10.0,5.0,SOLVED\n3000.0,10.0,7.5,SOLVED\n"
+
+
+def test_monte_carlo() -> None:
+    out = succeed("random.cir", "--runs", "50", "--seed", "3")
+    assert "50 runs, seed" in out
+    row = next(line.split() for line in out.splitlines() if line.startswith("b "))
+    lines = list(csv.DictReader(io.StringIO(succeed("random.cir", "--runs", "50", "--seed", "3", "--csv"))))
+    assert [line["seed"] for line in lines] == [str(3 + k) for k in range(50)]
+    b = np.array([float(line["b"]) for line in lines])
+    np.testing.assert_allclose([float(x) for x in row[1:]], [b.mean(), b.std(ddof=1), b.min(), b.max()], rtol=1e-6)
+    [plot] = json.loads(succeed("random.cir", "--runs", "50", "--seed", "3", "--json"))["plots"]
+    np.testing.assert_allclose(plot["statistics"]["b"]["std"], b.std(ddof=1), rtol=1e-9)
+    assert plot["analysis"] == "monte carlo"
+
+
+def test_points_that_fail_are_named_and_the_others_written() -> None:
+    result = run("blocked.cir", "--npz", "out.npz")
+    assert result.exit_code == 3
+    assert result.stderr.startswith("error: 1 of 3 points failed; the first, I1 = -0.001: ")
+    assert "NOT met at 1 of 3 points" in result.stdout
+    assert "failed at I1 = -0.001: FAULT: " in result.stdout
+    with np.load("out.npz", allow_pickle=False) as found:
+        assert found["statuses"].tolist() == ["FAULT", "SOLVED", "SOLVED"]
+        assert np.isnan(found["voltages"][0]).all()
+        assert found["voltages"][2, 0] > 0.5
+    result = run("blocked.cir", "--json")
+    data = json.loads(result.stdout)
+    assert (result.exit_code, data["status"]) == (3, "FAILED")
+    assert data["plots"][0]["voltages"]["a"][0] is None
+    assert data["plots"][0]["failed"][0]["status"] == "FAULT"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("divider.cir", "error: divider.cir has no .dc card; add one, or --dc 'V1 0 5 0.1', or --runs"),
+        ("swept.cir --json --csv", "--json and --csv exclude each other"),
+        ("swept.cir --runs 5 --dc x", "--dc and --runs exclude each other"),
+        ("swept.cir --seed 5", "--seed is for --runs"),
+        ("swept.cir --runs 0", "0 is not in the range 1<=x<=10000000"),
+        ("swept.cir --runs 5 --seed -1", "error: seeds -1 ... 3 must lie between 0 and 2^53"),
+        ("swept.cir --npz no/out.npz", "error: cannot write no/out.npz"),
+        ("swept.cir --dc x", "error: --dc 'x': .dc needs SOURCE START STOP STEP, or that twice; found 1 words"),
+    ],
+)
+def test_bad_usage(arguments: str, message: str) -> None:
+    result = run(*arguments.split())
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_faulty_point_ends_the_sweep_before_anything_is_written() -> None:
+    result = run("divider.cir", "--dc", "k 1 -1 -1", "--npz", "out.npz")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: at k = 0: R2 was a conductance and is now a source or a short")
+    assert not Path("out.npz").exists()
+
+
+def test_choices_are_those_of_the_solver() -> None:
+    options = {option.name: option for option in cli.sweep.params}
+    for name, known in (("method", METHODS), ("backend", BACKENDS), ("dtype", DTYPES)):
+        assert set(options[name].type.choices) == {*known, *(["auto"] if name == "backend" else [])}  # type: ignore[attr-defined]
+
+
+def test_solve_gives_the_operating_point_and_a_note() -> None:
+    result = CliRunner().invoke(cli.main, ["solve", "swept.cir", "--csv"])
+    assert (result.exit_code, result.stdout) == (0, "row,in,out\n0,10.0,7.5\n")
+    assert result.stderr == "note: this is the operating point; circuitsim sweep swept.cir runs the .dc card\n"
+
+
+def test_ctrl_c_ends_a_long_sweep_without_a_trace() -> None:
+    Path("noted.cir").write_text(RANDOM + ".tran 1 1\n")
+    command = [sys.executable, "-m", "circuitsim", "sweep", "noted.cir", "--runs", "1000000", "--npz", "out.npz"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as running:
+        assert running.stderr is not None
+        assert running.stderr.readline().startswith("warning: noted.cir:6")  # now it has been read
+        time.sleep(1.0)
+        assert running.poll() is None
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=30)
+    assert (running.returncode, out, err) == (130, "", "interrupted\n")
+    assert {path.name for path in Path().iterdir()} == {*(f"{name}.cir" for name in DECKS), "noted.cir"}
