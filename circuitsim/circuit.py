@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -119,6 +120,31 @@ class Circuit:
     crossbars: tuple[Crossbar, ...]
     notes: tuple[tuple[At | None, str], ...]
     dropped: Ints = field(default_factory=lambda: np.zeros(0, np.int64))  # nodes whose elements are left out
+
+    @cached_property
+    def active(self) -> Controlled:
+        """Branches whose currents a method has to find: the controlled sources, then the sources that control F and H.
+
+        The latter are written as H of gain 0 beside their own voltage (`ties.e`).
+        """
+        s, t, probes = self.controlled, self.ties, self.probes
+        none = np.zeros(probes.size, np.int64)
+        return Controlled(
+            a=np.concatenate([s.a, t.a[probes]]),
+            b=np.concatenate([s.b, t.b[probes]]),
+            kind=np.concatenate([s.kind, t.kind[probes]]),
+            row=np.concatenate([s.row, t.row[probes]]),
+            ca=np.concatenate([s.ca, none]),
+            cb=np.concatenate([s.cb, none]),
+            control=np.concatenate([s.control, none - 1]),
+            gain=np.concatenate([s.gain, np.zeros(probes.size)]),
+        )
+
+    @cached_property
+    def probes(self) -> Ints:
+        """The voltage sources, branches of `ties`, whose currents control an F or H."""
+        control = self.controlled.control
+        return np.unique(control[control >= 0])
 
     @property
     def nodes(self) -> list[str]:
@@ -271,7 +297,7 @@ def parse(text: str, name: str = "netlist", seed: int | None = None) -> Circuit:
 
 _GROUPS = (
     ("conductors", "a conductance"), ("ties", "a source or a short"), ("current_sources", "a current source"),
-    ("junctions", "a diode with a smooth or piecewise-linear law"), ("ideal_diodes", "a perfect diode"),
+    ("junctions", "a diode with a smooth or piecewise-linear law"), ("ideal_diodes", "a perfect diode"), ("controlled", "a controlled source"),
 )  # fmt: skip
 
 

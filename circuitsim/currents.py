@@ -37,7 +37,7 @@ def ideal_currents(solution: Solution, rows: slice) -> Floats:
     """
     problem = solution.problem
     t = problem.topology
-    drive = replace(problem.drive(rows), link_current=solution.link_current[rows])
+    drive = replace(problem.drive(rows), carried=solution.carried[rows])
     x = solution.x[rows]
     lo, hi = np.broadcast_to(drive.lo, x.shape), np.broadcast_to(drive.hi, x.shape)
     fine, correction = drive, x
@@ -60,8 +60,13 @@ def ideal_currents(solution: Solution, rows: slice) -> Floats:
         np.add.at(share, units, active.T.astype(float))
         wanted = np.maximum(sign * supplied, 0.0)[:, units]
         out[:, diodes] = np.where(active, wanted / np.maximum(share.T[:, units], 1.0), 0.0)
-    out[:, t.links] = drive.link_current
+    out[:, t.links] = drive.carried[:, : t.links.size]
     return out
+
+
+def active_currents(solution: Solution, rows: slice) -> Floats:
+    """Currents of the branches of Circuit.active, (rows, n_active), A."""
+    return solution.carried[rows, solution.problem.topology.links.size :]
 
 
 def _out_of_nodes(solution: Solution, rows: slice) -> Floats:
@@ -76,6 +81,7 @@ def _out_of_nodes(solution: Solution, rows: slice) -> Floats:
         (c.current_sources, np.broadcast_to(given, (n_rows, given.shape[1]))),
         (j, branch_current(j.law, j.params, solution.drops(j.a, j.b, rows))[0]),
         (c.ideal_diodes, ideal_currents(solution, rows)),
+        (c.active, active_currents(solution, rows)),
     ]
     for branches, current in currents:
         current = np.where(branches.a == branches.b, 0.0, current)  # to itself: nothing, not even rounding
@@ -114,7 +120,9 @@ def tie_currents(solution: Solution) -> tuple[Floats, NDArray[np.bool_]]:
     branches = len(c.conductors) + len(c.junctions) + len(c.nodes)
     for rows in tiles(solution.batch, branches):
         out = _out_of_nodes(solution, rows)[:, forest.nodes]
-        pieces.append(currents_of_ties(c, forest, out))
+        current = currents_of_ties(c, forest, out)
+        current[:, c.probes] = active_currents(solution, rows)[:, len(c.controlled) :]
+        pieces.append(current)
     return np.concatenate(pieces), unique_ties(c, forest)
 
 
@@ -129,7 +137,7 @@ def table_currents(solution: Solution, kind: str, members: Ints, rows: slice | N
     place = np.full(len(c.netlist.tables[kind]), -1)
     place[wanted] = np.arange(wanted.size)
     total = np.zeros((wanted.size, rows.stop - rows.start))
-    groups: list[Branches] = [c.conductors, c.ties, c.current_sources, c.junctions, c.ideal_diodes]
+    groups: list[Branches] = [c.conductors, c.ties, c.current_sources, c.junctions, c.ideal_diodes, c.controlled]
     for branches in groups:
         chosen = np.flatnonzero(branches.kind == KINDS.index(kind))
         chosen = chosen[place[branches.row[chosen]] >= 0]
@@ -202,6 +210,8 @@ def _branch_currents(solution: Solution, branches: Branches, chosen: Ints, rows:
         return solution.tie_currents[0][rows][:, chosen]
     if branches is c.current_sources:
         return solution.problem.source_currents(rows)[:, chosen]
+    if branches is c.controlled:
+        return active_currents(solution, rows)[:, chosen]
     if branches is c.ideal_diodes:
         table = c.netlist.tables["D"]  # a PWL diode's reverse knee is an ideal diode that runs from cathode to anode
         forward = np.where(branches.a[chosen] == table.a[branches.row[chosen]], 1.0, -1.0)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from circuitsim.circuit import Branches, Circuit
+from circuitsim.circuit import KINDS, Branches, Circuit
 from circuitsim.errors import TopologyError
 from circuitsim.laws import most_current
 from circuitsim.units import listed
@@ -199,7 +199,9 @@ def find_islands(circuit: Circuit, root: Ints) -> Islands:
     n = root.size
     c = circuit.conductors
     live = c.g > 0
-    edges = [(root[c.a[live]], root[c.b[live]])]
+    active = circuit.active
+    fixes = ~np.isin(active.kind, [KINDS.index("F"), KINDS.index("G")])  # its voltage: the ends do not shift alone
+    edges = [(root[c.a[live]], root[c.b[live]]), (root[active.a[fixes]], root[active.b[fixes]])]
     part = _parts(
         n, root, edges + [_sample(crossbar.g, crossbar.rows, crossbar.cols) for crossbar in circuit.crossbars]
     )

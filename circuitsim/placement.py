@@ -158,8 +158,8 @@ class _Placement:
             upper_diodes=upper,
             upper_units=ia[upper],
             links=links,
-            link_a=ia[links],
-            link_k=ik[links],
+            carrier_a=np.concatenate([ia[links], self.index[c.active.a]]),
+            carrier_k=np.concatenate([ik[links], self.index[c.active.b]]),
         )
 
     def _difference(self, a: Ints, b: Ints) -> sparse.csr_array:

@@ -61,7 +61,7 @@ class Drive:
     hi: Floats  # (rows or 1, n_free) V
     junction_offset: Floats  # (rows or 1, n_junctions) V: fixed part of anode minus cathode voltage
     link_offset: Floats  # (rows or 1, n_links) V: the same of ideal diodes between free units, less their vf
-    link_current: Floats  # (rows or 1, n_links) A: what they carry; 0 before a method says so
+    carried: Floats  # (rows or 1, n_carriers) A: what they, and the branches of Circuit.active, carry; 0 at first
     base: tuple[Floats, ...] = ()  # each (rows, n_free) V: the unknowns are corrections to their sum (residual.shift)
 
 
@@ -162,7 +162,7 @@ class Problem:
         link_offset = (fixed @ t.ideal_fixed.T - self.circuit.ideal_diodes.vf)[:, t.links]
         return Drive(
             rows, fixed, injection, source_flow, source_abs, fixed_abs, lo, hi, junction_offset,
-            link_offset, np.zeros((1, t.links.size)),
+            link_offset, np.zeros((1, t.carrier_a.size)),
         )  # fmt: skip
 
     def _bounds(self, fixed: Floats, first_row: int) -> tuple[Floats, Floats]:
@@ -301,7 +301,6 @@ def compile_problem(circuit: Circuit, lenient: bool = False) -> Problem:
     lenient: leave out islands that sources push a current into (or draw from) that cannot leave, in any row of the
     batch, with all elements at their nodes (Circuit.dropped) and a note in the circuit; other faults still are errors.
     """
-    _refuse_controlled(circuit)
     while True:
         topology = build_topology(circuit)
         problem = Problem(circuit, topology, _values(circuit, topology))
@@ -315,19 +314,6 @@ def compile_problem(circuit: Circuit, lenient: bool = False) -> Problem:
                 raise
             nodes = np.array([circuit.netlist.node(name) for name in error.nodes], np.int64)
             circuit = circuit.without(nodes, (error.at, f"left out, with all elements at it: {error.message}"))
-
-
-def _refuse_controlled(circuit: Circuit) -> None:
-    """Raise TopologyError when there are controlled sources: no method here can solve them yet."""
-    if not circuit.reciprocal:
-        sources = [circuit.element(circuit.controlled, k) for k in range(len(circuit.controlled))]
-        raise TopologyError(
-            f"element {sources[0]}: circuits with controlled sources cannot be solved yet; circuitsim flatten writes "
-            "them for ngspice",
-            circuit.at(circuit.controlled, 0),
-            nodes=[circuit.nodes[circuit.controlled.a[0]]],
-            elements=sources,
-        )
 
 
 def _values(circuit: Circuit, t: Topology) -> Values:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.branch_sums import crossbar_sums, figures, flat_sums, violations
+from circuitsim.circuit import KINDS
 from circuitsim.laws import branch_current
 from circuitsim.problem import Drive, Problem
 
@@ -25,6 +26,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _FULL_WORK = 4_000_000  # branch currents in one go: below, all rows are summed exactly; above, those that may matter
+_CURRENT_KINDS = [KINDS.index("F"), KINDS.index("G")]  # of controlled sources: these fix a current, the others a voltage
 _EPS = float(np.finfo(np.float64).eps)
 
 
@@ -33,7 +35,8 @@ class Residuals:
     """The certificate of one solution; each figure is the worst over all units and all rows of the batch.
 
     kcl_amps             largest KCL violation rho, A
-    kcl_relative         largest rho / (sum of the absolute branch currents at the unit), 0/0 = 0
+    kcl_relative         largest rho / (sum of the absolute branch currents at the unit), 0/0 = 0; or, if larger, by how much
+                         a controlled source misses its law / (sum of the absolute terms of the law)
     clamp_volts          largest violation of an ideal diode's voltage bound, V
     complementarity_watts  largest (ideal diode's current) x (its gap), W
     power_balance_watts  |power of the sources - power absorbed| = |sum of x rho| (Tellegen), W
@@ -67,7 +70,7 @@ FIGURES = (
 def outflow(problem: Problem, drive: Drive, x: Floats) -> tuple[Floats, Floats]:
     """F (A) and s = dF/dx (S) of every free unit, (rows, n_free), by matrix products."""
     nonlinear, slope, _ = _junction_sums(problem, drive.junction_offset, x)
-    linked, _ = _link_sums(problem, drive.link_current)
+    linked, _ = _carried_sums(problem, drive.carried)
     flow = problem.values.diag * x - drive.injection - _neighbours(problem, x) + nonlinear + linked
     return flow, np.broadcast_to(problem.values.diag + slope, x.shape)
 
@@ -107,14 +110,47 @@ def _across(problem: Problem, x: Floats) -> Floats:
     return padded[:, t.junction_a] - padded[:, t.junction_k]
 
 
-def _link_sums(problem: Problem, current: Floats) -> tuple[Floats, Floats]:
-    """Net (out of the unit) and absolute currents of the ideal diodes between free units, (rows or 1, n_free), A."""
+def _carried_sums(problem: Problem, current: Floats) -> tuple[Floats, Floats]:
+    """Net (out of the unit) and absolute currents of the carriers at each free unit, (rows or 1, n_free), A."""
     t = problem.topology
-    net, total = np.zeros((t.n_free, current.shape[0])), np.zeros((t.n_free, current.shape[0]))
-    for unit, sign in ((t.link_a, 1.0), (t.link_k, -1.0)):
+    net, total = (np.zeros((t.n_free + 1, current.shape[0])) for _ in range(2))  # the last: known ends
+    for unit, sign in ((t.carrier_a, 1.0), (t.carrier_k, -1.0)):
         np.add.at(net, unit, sign * current.T)
         np.add.at(total, unit, np.abs(current).T)
-    return net.T, total.T
+    return net[:-1].T, total[:-1].T
+
+
+def active_laws(problem: Problem, drive: Drive, x: Floats) -> tuple[Floats, Floats]:
+    """By how much each branch of Circuit.active misses its law, and the size of the law's terms, (rows, n_active).
+
+    V for E, H and the sources that control; A for F and G. Branch voltages from the parts of the unknowns, differences
+    first.
+    """
+    c = problem.circuit
+    s, parts = c.active, (*drive.base, x)
+    none = np.zeros((1, drive.fixed.shape[1]))
+
+    def drop(a: Ints, b: Ints) -> tuple[Floats, Floats]:
+        total, size = np.zeros((x.shape[0], a.size)), np.zeros((x.shape[0], a.size))
+        for k, part in enumerate(parts):
+            fixed = none if k else drive.fixed
+            va, vb = problem.node_voltages(part, fixed, a), problem.node_voltages(part, fixed, b)
+            total, size = total + (va - vb), size + np.abs(va) + np.abs(vb) if k == 0 else size
+        return total, size
+
+    carried = np.broadcast_to(drive.carried[:, problem.topology.links.size :], (x.shape[0], len(s)))
+    own, own_size = drop(s.a, s.b)
+    voltage, voltage_size = drop(s.ca, s.cb)
+    n = len(c.controlled)
+    probe = np.searchsorted(c.probes, s.control.clip(min=0)) + n
+    current = np.where(s.control >= 0, carried[:, np.minimum(probe, len(s) - 1)], 0.0) if len(s) else carried
+    e = np.zeros((x.shape[0], len(s)))
+    e[:, n:] = c.ties.e[drive.rows if c.ties.e.shape[0] > 1 else slice(None)][:, c.probes]
+    wanted = s.gain * np.where(s.control >= 0, current, voltage) + e
+    size = np.abs(s.gain) * np.where(s.control >= 0, np.abs(current), voltage_size) + np.abs(e)
+    gives_current = np.isin(s.kind, _CURRENT_KINDS)
+    have, have_size = np.where(gives_current, carried, own), np.where(gives_current, np.abs(carried), own_size)
+    return have - wanted, have_size + size
 
 
 def violation(flow: Floats, slope: Floats, x: Floats, lo: Floats, hi: Floats) -> Floats:
@@ -141,7 +177,7 @@ def exact_sums(problem: Problem, drive: Drive, x: Floats, rows: Ints) -> tuple[F
     low = v[1:].sum(axis=0)
     nonlinear, _, absolute = _junction_sums(problem, _take(drive.junction_offset, rows), x[rows])
     i = _take(problem.source_currents(drive.rows), rows)
-    linked, linked_abs = _link_sums(problem, _take(drive.link_current, rows))
+    linked, linked_abs = _carried_sums(problem, _take(drive.carried, rows))
     flow = np.zeros((rows.size, t.n_free)) + nonlinear + linked - (t.source_incidence @ i.T).T
     total = np.zeros((rows.size, t.n_free)) + absolute + linked_abs + (abs(t.source_incidence) @ np.abs(i).T).T
     g = t.flat_conductances(c)
@@ -172,7 +208,7 @@ def shift(problem: Problem, drive: Drive, x: Floats, *parts: Floats) -> Drive:
         return shift(problem, shift(problem, drive, x), *parts)
     t = problem.topology
     flow, _ = exact_sums(problem, drive, x, np.arange(x.shape[0]))
-    linked, _ = _link_sums(problem, drive.link_current)
+    linked, _ = _carried_sums(problem, drive.carried)
     nonlinear, _, _ = _junction_sums(problem, drive.junction_offset, x)
     return replace(
         drive,
@@ -181,7 +217,7 @@ def shift(problem: Problem, drive: Drive, x: Floats, *parts: Floats) -> Drive:
         lo=drive.lo - x,
         hi=drive.hi - x,
         junction_offset=drive.junction_offset + _across(problem, x),
-        link_offset=drive.link_offset + x[:, t.link_a] - x[:, t.link_k],
+        link_offset=drive.link_offset + x[:, t.legs.link_a] - x[:, t.legs.link_k],
     )
 
 
@@ -199,7 +235,8 @@ class Check:
         nonlinear, slope, nonlinear_abs = _junction_sums(problem, drive.junction_offset, x)
         self.slope = np.broadcast_to(v.diag + slope, x.shape)
         self.flow, self.rho, self.upper = np.empty(x.shape), np.empty(x.shape), np.empty(x.shape)
-        linked, linked_abs = _link_sums(problem, drive.link_current)
+        linked, linked_abs = _carried_sums(problem, drive.carried)
+        self.linked = drive.carried[:, : problem.topology.links.size]
         self.link_volts = self._link_violation()
         neighbours, neighbours_abs = np.split(_neighbours(problem, np.concatenate([x, np.abs(x)])), 2)
         self.certain = violations(
@@ -208,21 +245,32 @@ class Check:
             nonlinear, slope, nonlinear_abs, drive.lo, drive.hi, _EPS * problem.most_terms, not drive.base,
             self.flow, self.rho, self.upper,
         )  # fmt: skip
-        if self.link_volts.any() or (drive.link_current < 0).any() or problem.topology.islands.arcs:
+        self.active_error = self._active_violation()
+        exactly = self.link_volts.any() or (self.linked < 0).any() or problem.topology.islands.arcs
+        if exactly or not problem.circuit.reciprocal:
             self.upper[:] = np.inf  # to be summed exactly
 
     def _link_violation(self) -> Floats:
         """By how many volts each ideal diode between free units misses its law, (rows, n_links), at its current."""
         t, drive = self.problem.topology, self.drive
-        across = self.x[:, t.link_a] - self.x[:, t.link_k] + drive.link_offset
-        return np.where(drive.link_current > 0, np.abs(across), np.maximum(across, 0.0))
+        across = self.x[:, t.legs.link_a] - self.x[:, t.legs.link_k] + drive.link_offset
+        return np.where(self.linked > 0, np.abs(across), np.maximum(across, 0.0))
+
+    def _active_violation(self) -> Floats:
+        """By how much the laws of the controlled sources are missed, relative to their terms, (rows,); worst of each."""
+        if self.problem.circuit.reciprocal:
+            return np.zeros(self.x.shape[0])
+        miss, size = active_laws(self.problem, self.drive, self.x)
+        relative = np.divide(np.abs(miss), size, out=np.where(miss != 0, np.inf, 0.0), where=size > 0)
+        worst: Floats = relative.max(axis=1, initial=0.0)
+        return worst
 
     def _link_amps(self, rows: Ints) -> Floats:
         """The same in amperes at both ends, slope times volts; and currents of the wrong sign; (len(rows), n_free)."""
         t = self.problem.topology
-        wrong = np.maximum(-_take(self.drive.link_current, rows), 0.0)
+        wrong = np.maximum(-_take(self.linked, rows), 0.0)
         out = np.zeros((rows.size, t.n_free))
-        for unit in (t.link_a, t.link_k):
+        for unit in (t.legs.link_a, t.legs.link_k):
             amps = self.slope[rows][:, unit] * self.link_volts[rows] + wrong
             np.maximum.at(out.T, unit, amps.T)
         return out
@@ -242,7 +290,7 @@ class Check:
         Rows whose upper bounds say so need no exact sum; of the others the worst comes first, and one that fails
         settles the question.
         """
-        if self.certain > tolerance:
+        if self.certain > tolerance or (self.active_error > tolerance).any():
             return False
         worst = self.upper.max(axis=1, initial=0.0)
         doubtful = np.flatnonzero(worst > tolerance)
@@ -302,7 +350,7 @@ class Check:
         j, s = c.junctions, c.current_sources
         current, _ = branch_current(j.law[t.junctions], j.params[t.junctions], voltage)
         sources = np.broadcast_to(_take(self.problem.source_currents(self.drive.rows), rows), (rows.size, len(s)))
-        linked = np.broadcast_to(_take(self.drive.link_current, rows), (rows.size, t.links.size))
+        linked = np.broadcast_to(_take(self.linked, rows), (rows.size, t.links.size))
         for branches, some, amps in ((j, t.junctions, current), (s, None, sources), (c.ideal_diodes, t.links, linked)):
             a, b = (part[ends if some is None else ends[some]] for ends in (branches.a, branches.b))
             crossing = a != b
@@ -339,11 +387,11 @@ class Check:
         amps, clamp, complementarity, balance, gap = figures(x, base, self.flow, self.rho, drive.lo, drive.hi, span)
         if self.link_volts.size:
             clamp = max(clamp, float(self.link_volts.max()))
-            watts = np.abs(drive.link_current * self.link_volts)
+            watts = np.abs(self.linked * self.link_volts)
             complementarity, gap = max(complementarity, float(watts.max())), gap + float(watts.sum(axis=1).max())
         return Residuals(
             kcl_amps=amps,
-            kcl_relative=float(self.upper[row, unit]),
+            kcl_relative=max(float(self.upper[row, unit]), float(self.active_error.max())),
             clamp_volts=clamp,
             complementarity_watts=complementarity,
             power_balance_watts=balance,

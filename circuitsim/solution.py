@@ -87,7 +87,8 @@ class Solution:
     backend: str
     dtype: str
     sweeps: int  # of bcd, or iterations of newton
-    link_current: Floats  # (batch, n_links) A: what the ideal diodes between free units carry
+    carried: Floats  # (batch, n_carriers) A: of ideal diodes between free units, then of Circuit.active
+    loose: NDArray[np.bool_]  # (n_free,) unknowns that controlled sources leave open
     why: str  # why this method
     seconds: Mapping[str, float] = field(default_factory=dict)
 
@@ -160,11 +161,12 @@ class Solution:
     @cached_property
     def determined(self) -> NDArray[np.bool_]:
         """For each node: whether its voltage is unique (False: on an island that can shift), in every row."""
-        islands = self.problem.topology.islands
-        if islands.n_parts == 1:
-            return np.ones(len(self.circuit.nodes), bool)
+        t = self.problem.topology
+        certain = ~np.append(self.loose, False)[t.index_of_node]  # -1: known
+        if t.islands.n_parts == 1:
+            return certain
         fall, rise = self._room
-        return ((fall == 0) & (rise == 0)).all(axis=0)[islands.part]
+        return certain & ((fall == 0) & (rise == 0)).all(axis=0)[t.islands.part]
 
     @property
     def intervals(self) -> tuple[Floats, Floats] | None:

@@ -17,6 +17,7 @@ from circuitsim.backends.base import Backend, find_backend
 from circuitsim.circuit import Circuit
 from circuitsim.errors import NotSolved, SettingsError
 from circuitsim.methods import bcd, newton
+from circuitsim.methods.networks import Network, make_network
 from circuitsim.methods.outcome import Outcome
 from circuitsim.problem import Problem, compile_problem
 from circuitsim.residual import Residuals
@@ -84,13 +85,15 @@ def _solve(
     if x.shape != shape or not np.isfinite(x).all():
         raise SettingsError(f"start must be {shape} finite numbers (batch, unknowns), found shape {x.shape}")
     method, why = choose_method(problem, settings)
-    links = np.zeros((problem.batch, problem.topology.links.size))
+    carried = np.zeros((problem.batch, problem.topology.carrier_a.size))
     if method == "bcd" and (refused := bcd.refusal(problem)):
         x[:] = np.nan
         residuals = Residuals(*[float("nan")] * 6)  # type: ignore[arg-type]
         return Solution(
-            problem, x, None, Status.REFUSED, refused, residuals, method, backend.name, settings.dtype, 0, links, why
+            problem, x, None, Status.REFUSED, refused, residuals, method, backend.name, settings.dtype, 0, carried,
+            np.zeros(problem.n_free, bool), why
         )
+    loose = np.zeros(problem.n_free, bool)
     status, steps = Status.SOLVED, 0
     low: Floats | None = None
     residuals = Residuals(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -100,8 +103,10 @@ def _solve(
         if outcome.low is not None:
             low = _more_parts(low, (len(outcome.low), *x.shape))
             low[: len(outcome.low), rows] = outcome.low
-        if outcome.link_current is not None:
-            links[rows] = np.maximum(outcome.link_current, 0.0)
+        if outcome.loose is not None:
+            loose |= outcome.loose
+        if outcome.carried is not None:
+            carried[rows] = outcome.carried
         residuals = residuals.merge(outcome.residuals, rows.start)
         steps = max(steps, outcome.steps)
         if status is Status.SOLVED:
@@ -112,7 +117,7 @@ def _solve(
         method, why = work.method, f"block coordinate descent was slow after {work.given_up} sweeps"
     message = _message(problem, status, residuals, settings, f"{steps} {STEPS[method]}")
     return Solution(
-        problem, x, low, status, message, residuals, method, backend.name, settings.dtype, steps, links, why
+        problem, x, low, status, message, residuals, method, backend.name, settings.dtype, steps, carried, loose, why
     )
 
 
@@ -140,6 +145,8 @@ def choose_method(problem: Problem, settings: Settings) -> tuple[str, str]:
         return "bcd", f"the {settings.backend} backend has no other"
     if settings.dtype != "float64":
         return "bcd", f"newton has no {settings.dtype}"
+    if not problem.circuit.reciprocal:
+        return "newton", "controlled sources"
     if t.links.size:
         return "newton", "ideal diodes join nodes that both can move"
     if any(spec.inner for spec in t.dense):
@@ -159,7 +166,7 @@ class _Work:
         self.own = threading.local()
         self.given_up = 0  # sweeps after which bcd made way for newton
         self.switch = threading.Lock()
-        self.newton: newton.Engine | None = None
+        self.network: Network | None = None
 
     def tiles(self, x: Floats) -> Iterator[tuple[slice, Outcome]]:
         """Solve tile by tile, in order.
@@ -194,9 +201,9 @@ class _Work:
             x, warm = outcome.x, True
         with self.switch:
             self.method = "newton"
-            if self.newton is None:
-                self.newton = newton.Engine(self.problem)
-            return newton.solve_tile(self.newton, drive, self.settings, x, warm)
+            if self.network is None:
+                self.network = make_network(self.problem)
+            return newton.solve_tile(self.network, drive, self.settings, x, warm)
 
 
 def _message(problem: Problem, status: Status, residuals: Residuals, settings: Settings, after: str) -> str:

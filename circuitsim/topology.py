@@ -88,6 +88,16 @@ class Legs:
     lower: Ints  # units with a lower bound: ideal diode from a known potential into the unit
     upper: Ints  # units with an upper bound
 
+    @property
+    def link_a(self) -> Ints:
+        """Unit of each link's anode."""
+        return self.a[self.n_junctions : self.n_junctions + self.n_links]
+
+    @property
+    def link_k(self) -> Ints:
+        """Unit of each link's cathode."""
+        return self.k[self.n_junctions : self.n_junctions + self.n_links]
+
 
 @dataclass(frozen=True)
 class Topology:
@@ -125,8 +135,8 @@ class Topology:
     upper_diodes: Ints  # free anode, known cathode: an upper bound
     upper_units: Ints
     links: Ints  # ideal diodes between two free units
-    link_a: Ints  # unit of the anode
-    link_k: Ints
+    carrier_a: Ints  # unit, -1: known, of the first node of each link, then of each branch of Circuit.active
+    carrier_k: Ints
 
     @property
     def n_colors(self) -> int:
@@ -146,8 +156,8 @@ class Topology:
         lower, upper = np.unique(self.lower_units), np.unique(self.upper_units)
         none_l, none_u = np.full(lower.size, -1, np.int64), np.full(upper.size, -1, np.int64)
         return Legs(
-            np.concatenate([self.junction_a, self.link_a, none_l, upper]),
-            np.concatenate([self.junction_k, self.link_k, lower, none_u]),
+            np.concatenate([self.junction_a, self.carrier_a[: self.links.size], none_l, upper]),
+            np.concatenate([self.junction_k, self.carrier_k[: self.links.size], lower, none_u]),
             self.junctions.size, self.links.size, lower, upper,
         )  # fmt: skip
 

@@ -46,14 +46,19 @@ class TieForest:
 
 
 def tie_forest(circuit: Circuit) -> TieForest:
-    """Span the ties from ground and, elsewhere, from the first node (in deck order) of each tied group."""
+    """Span the ties from ground and, elsewhere, from the first node (in deck order) of each tied group.
+
+    Sources that control an F or H are left out: their currents are unknowns of their own (Circuit.active).
+    """
     ties = circuit.ties
     nodes, local = np.unique(np.concatenate([ties.a, ties.b]), return_inverse=True)
     n, m = nodes.size, len(ties)
     a, b = local[:m], local[m:]
     low, high = np.minimum(a, b), np.maximum(a, b)
     pair = low * n + high
-    first_pairs, first_ties = np.unique(pair, return_index=True)
+    kept = np.setdiff1d(np.arange(m), circuit.probes)
+    first_pairs, first_ties = np.unique(pair[kept], return_index=True)
+    first_ties = kept[first_ties]
     usable = first_pairs // max(n, 1) != first_pairs % max(n, 1)  # not a tie from a node to itself
     first_pairs, first_ties = first_pairs[usable], first_ties[usable]
     graph = sparse.csr_array((np.ones(first_ties.size), (low[first_ties], high[first_ties])), shape=(n, n))
@@ -67,7 +72,7 @@ def tie_forest(circuit: Circuit) -> TieForest:
         found = np.searchsorted(first_pairs, up).clip(max=first_ties.size - 1)
         tie = np.where(at_root, 0, first_ties[found])
     sign = np.where(at_root, 0.0, np.where(a[tie] == np.arange(n), 1.0, -1.0)) if m else np.zeros(n)
-    chords = np.setdiff1d(np.arange(m), tie[~at_root])
+    chords = np.setdiff1d(np.setdiff1d(np.arange(m), tie[~at_root]), circuit.probes)
     depth, ancestor = 1, parent
     while not np.array_equal(ancestor, ancestor[ancestor]):
         ancestor, depth = ancestor[ancestor], 2 * depth

@@ -21,6 +21,7 @@ class Solved(Protocol):
     """A network with its conductances."""
 
     floating: Ints  # a node of each part that nothing joins to ground
+    loose: NDArray[np.bool_]  # (n,) unknowns that are not determined for other reasons
 
     def solve(self, injected: Floats) -> Floats:
         """Voltages, (rows, n), V, for currents (rows, n), A, injected into the nodes."""

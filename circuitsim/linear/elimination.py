@@ -37,6 +37,11 @@ class Factors:
         """A node of each part that nothing joins to ground: the last that was left of it."""
         return self.order.perm[self.pivot == 0]
 
+    @property
+    def loose(self) -> NDArray[np.bool_]:
+        """None: a reciprocal network leaves nothing open but floating parts."""
+        return np.zeros(self.order.n, bool)
+
     def solve(self, injected: Floats) -> Floats:
         """Voltages, (rows, n), for injected currents, (rows, n), A; the last node of a floating part stays at 0 V."""
         e = self.order

@@ -49,6 +49,7 @@ class Hierarchy:
         _, part = csgraph.connected_components(self.matrix, directed=False)
         grounded = np.zeros(int(part.max(initial=-1)) + 1, bool)
         grounded[part[to_ground > 0]] = True
+        self.loose = np.zeros(n, bool)
         self.floating = np.unique(part, return_index=True)[1][~grounded]
 
     @cached_property

@@ -29,6 +29,8 @@ def refusal(problem: Problem) -> str:
     the minimum, at a point where neither may move alone.
     """
     t, c = problem.topology, problem.circuit
+    if not c.reciprocal:
+        return f"method bcd refuses: {c.element(c.controlled, 0)} is a controlled source ({c.at(c.controlled, 0)}), and the circuit has no co-content to minimise; use newton"
     if not t.links.size:
         return ""
     k = int(t.links[0])
@@ -36,7 +38,7 @@ def refusal(problem: Problem) -> str:
     ends = f"{c.nodes[c.ideal_diodes.a[k]]} and {c.nodes[c.ideal_diodes.b[k]]}"
     return (
         f"method bcd refuses: ideal diode {diode} ({at}) joins two nodes that can both move, {ends}; steps of one node "
-        "at a time may stop at a wrong point. Give its model a small RON, or use a Shockley model"
+        "at a time may stop at a wrong point. use newton"
     )
 
 

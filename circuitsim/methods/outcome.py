@@ -22,4 +22,5 @@ class Outcome:
     steps: int  # sweeps, or iterations of Newton
     residuals: Residuals
     low: Floats | None = None  # (parts, rows, n_free) V: corrections to x, each too small to be added to the one before
-    link_current: Floats | None = None  # (rows, n_links) A: of the ideal diodes between free units
+    carried: Floats | None = None  # (rows, n_carriers) A: of ideal diodes between free units, then of Circuit.active
+    loose: NDArray[np.bool_] | None = None  # (n_free,) unknowns that controlled sources leave open

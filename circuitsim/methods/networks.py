@@ -1,0 +1,323 @@
+"""The linear networks of newton: what a problem is when every leg is replaced by its tangent.
+
+`Network` is the reciprocal one: conductances and currents, by elimination or multigrid. `ActiveNetwork` adds the
+controlled sources (modified nodal analysis; C.-W. Ho, A. E. Ruehli, P. A. Brennan 1975): the currents of E, H and of
+the sources that control F and H are further unknowns, the laws of these branches further equations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse import linalg
+
+from circuitsim.circuit import KINDS
+from circuitsim.errors import CircuitError
+from circuitsim.linear import Solved
+from circuitsim.linear.elimination import Elimination
+from circuitsim.problem import Drive, Problem
+from circuitsim.residual import Check, active_laws
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+_MOST_SINGULAR = 2000  # unknowns of a singular network that is looked into
+_NO_PIVOT = 1e-12  # of the largest singular value: 0
+_STIFFNESS = 1e4  # rho of a conducting ideal diode, in units of the conductances at its ends
+
+
+class NotUnique(CircuitError):
+    """A large network of controlled sources without a unique solution."""
+
+    def __init__(self) -> None:
+        super().__init__("the controlled sources leave no unique solution (their equations are singular)")
+
+
+@dataclass(frozen=True)
+class Tangents:
+    """Where each leg is replaced by its tangent: i = current + slope (v - voltage)."""
+
+    voltage: Floats  # (legs,) V
+    current: Floats  # (legs,) A
+    slope: Floats  # (legs,) S
+
+
+def make_network(problem: Problem) -> Network:
+    """The network of a problem."""
+    return Network(problem) if problem.circuit.reciprocal else ActiveNetwork(problem)
+
+
+class Network:
+    """The legs of a problem and the linear branches around them. Unknowns u are the voltages x of the free units."""
+
+    reciprocal = True
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        t, v = problem.topology, problem.values
+        self.size = problem.n_free
+        self.legs = legs = t.legs
+        self.edge_g, self.to_fixed = problem.edge_conductances(), v.to_fixed
+        self.first_leg_edge = self.edge_g.size - t.leg_edges.size
+        j = problem.circuit.junctions
+        self.law, self.params = j.law[t.junctions], j.params[t.junctions]
+        self.ideal = np.arange(legs.a.size) >= legs.n_junctions
+        self.largest = float(v.diag.max(initial=0.0)) or 1.0
+        at_ends = np.maximum(_at(v.diag, legs.a), _at(v.diag, legs.k))
+        self.rho = _STIFFNESS * np.where(at_ends > 0, at_ends, self.largest)
+        self.ends = [(has := np.flatnonzero(unit >= 0), unit[has]) for unit in (legs.a, legs.k)]
+        self.damping = 0.0
+        self.factored: Solved | None = None
+        self.factored_slope = np.full(legs.a.size, np.nan)
+
+    @property
+    def exact(self) -> bool:
+        """Whether a solution costs little once the network is factored."""
+        return isinstance(self.problem.topology.solver, Elimination)
+
+    def factor(self, slope: Floats) -> Solved:
+        """The network with these conductances of the legs, (legs,), S; kept while they stay."""
+        if self.factored is None or not np.array_equal(slope, self.factored_slope):
+            self.factored, self.factored_slope = self._factor(slope), slope
+        return self.factored
+
+    def damp(self, conductance: float) -> None:
+        """Hold every free unit to where it is, S: steps get shorter, and what they lead to stays."""
+        self.damping, self.factored = conductance, None
+
+    def _factor(self, slope: Floats) -> Solved:
+        t, legs = self.problem.topology, self.legs
+        g = self.edge_g.copy()
+        g[self.first_leg_edge :] = slope[t.leg_edges]
+        to_ground = self.to_fixed.copy()
+        for own, other in ((legs.a, legs.k), (legs.k, legs.a)):
+            single = (own >= 0) & (other < 0)
+            np.add.at(to_ground, own[single], slope[single])
+        solved = t.solver.factor(g, to_ground)
+        if not solved.floating.size:
+            return solved
+        # What floats is held, softly, to where it is: that carries nothing once it stays there.
+        to_ground[solved.floating] += 1e-12 * self.largest
+        return _Held(t.solver.factor(g, to_ground), solved.floating)
+
+    def across(self, u: Floats) -> Floats:
+        """Voltages of the legs without their offsets, (legs,), V."""
+        return _at(u, self.legs.a) - _at(u, self.legs.k)
+
+    def into(self, current: Floats) -> Floats:
+        """Currents of the legs, a to k, as injections into the unknowns, (size,)."""
+        (a, at_a), (k, at_k) = self.ends
+        out: Floats = np.bincount(at_k, current[k], self.size) - np.bincount(at_a, current[a], self.size)
+        return out
+
+    def offset(self, drive: Drive) -> Floats:
+        """The fixed part of each leg's voltage; -inf for a bound that is not there. Ideal legs conduct at 0 V."""
+        return np.concatenate([
+            drive.junction_offset[0], drive.link_offset[0], drive.lo[0, self.legs.lower], -drive.hi[0, self.legs.upper],
+        ])  # fmt: skip
+
+    def flow(self, u: Floats) -> Floats:
+        """Left-hand sides of the linear equations at u (rows, size): currents out of the units."""
+        i, j = self.problem.topology.edges
+        out = self.to_fixed * u[:, : self.problem.n_free]
+        for row, at in zip(out, u, strict=True):
+            current = self.edge_g * (at[i] - at[j])
+            row += np.bincount(i, current, row.size) - np.bincount(j, current, row.size)
+        return out
+
+    def sides(self, drive: Drive) -> Floats:
+        """Right-hand sides, (rows or 1, size): injections."""
+        return drive.injection
+
+    def violations(self, drive: Drive, u: Floats) -> Floats:
+        """Right-hand sides minus left-hand sides at u, (rows, size), legs left out."""
+        return self.sides(drive) - self.flow(u)
+
+    def linear_step(self, drive: Drive, u: Floats, offset: Floats, tangents: Tangents) -> Floats:
+        """The solution of the linear network of the tangents, as a correction to u: nothing large cancels near it."""
+        live = tangents.slope > 0
+        past = np.where(live, self.across(u) + np.where(live, offset, 0.0) - tangents.voltage, 0.0)
+        current = tangents.current + tangents.slope * past
+        wanted = self.violations(drive, u[None])[0] + self.into(current)
+        correction: Floats = self.factor(tangents.slope).solve(wanted[None])[0]
+        return u + correction
+
+    # -- for the certificate ---------------------------------------------------------------------------------------
+
+    def with_carried(self, drive: Drive, links: Floats, extra: Floats, x: Floats) -> Drive:
+        """The drive with the currents of its carriers at x; `extra` (rows, size - n_free) are the further unknowns."""
+        return replace(drive, carried=links[None])
+
+    def violation(self, check: Check) -> Floats:
+        """Left-hand sides minus right-hand sides where the check was made, with all digits, (rows, size)."""
+        return check.exact_violation()
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A solved network of which some nodes float."""
+
+    solved: Solved
+    floating: Ints
+
+    @property
+    def loose(self) -> NDArray[np.bool_]:
+        return self.solved.loose
+
+    def solve(self, injected: Floats) -> Floats:
+        return self.solved.solve(injected)
+
+
+def _at(values: Floats, unit: Ints) -> Floats:
+    """Values of units, 0 for known ends."""
+    return np.where(unit >= 0, values[unit] if values.size else 0.0, 0.0)
+
+
+class ActiveNetwork(Network):
+    """Unknowns u are (x, j): j are the currents of the E, the H, and the sources that control an F or H."""
+
+    reciprocal = False
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
+        c = problem.circuit
+        s = c.active
+        fixes_voltage = ~np.isin(s.kind, [KINDS.index("F"), KINDS.index("G")])
+        self.fixed_voltage = np.flatnonzero(fixes_voltage)
+        self.fixed_current = np.flatnonzero(~fixes_voltage)
+        self.size = problem.n_free + self.fixed_voltage.size
+        column = np.full(len(s), -1, np.int64)
+        column[self.fixed_voltage] = problem.n_free + np.arange(self.fixed_voltage.size)
+        of_probe = np.searchsorted(c.probes, s.control.clip(min=0)) + len(c.controlled)
+        self.control = np.where(s.control >= 0, column[np.minimum(of_probe, len(s) - 1)], -1)  # column of its current
+        self.matrix = self._matrix(column)
+
+    def _matrix(self, column: Ints) -> sparse.csr_array:
+        """The linear branches and the laws of the active ones; legs come on top."""
+        c, t = self.problem.circuit, self.problem.topology
+        s, n = c.active, self.problem.n_free
+        a, b, ca, cb = (t.index_of_node[nodes] for nodes in (s.a, s.b, s.ca, s.cb))
+        rows, cols, data = [], [], []
+
+        def put(row: Ints, col: Ints, value: Floats) -> None:
+            has = (row >= 0) & (col >= 0)
+            rows.append(row[has])
+            cols.append(col[has])
+            data.append(np.broadcast_to(value, row.shape)[has])
+
+        i, j = t.edges
+        for own, other in ((i, j), (j, i)):
+            put(own, own, self.edge_g)
+            put(own, other, -self.edge_g)
+        put(np.arange(n), np.arange(n), self.to_fixed)
+        one = np.ones(len(s))
+        by_voltage, by_current = s.control < 0, s.control >= 0
+        for end, sign in ((a, 1.0), (b, -1.0)):
+            put(end, column, sign * one)  # E, H and controls: their own current leaves at a
+            put(column, end, sign * one)
+        gives = column < 0
+        for end, sign in ((a, 1.0), (b, -1.0)):
+            for control, side in ((ca, 1.0), (cb, -1.0)):
+                g = gives & by_voltage
+                put(end[g], control[g], sign * side * s.gain[g])
+            f = gives & by_current
+            put(end[f], self.control[f], sign * s.gain[f])
+        e = ~gives & by_voltage
+        put(column[e], ca[e], -s.gain[e])
+        put(column[e], cb[e], s.gain[e])
+        h = ~gives & by_current
+        put(column[h], self.control[h], -s.gain[h])
+        entries = np.concatenate(data), (np.concatenate(rows), np.concatenate(cols))
+        return sparse.csr_array(entries, shape=(self.size, self.size))
+
+    @property
+    def exact(self) -> bool:
+        return True
+
+    def _factor(self, slope: Floats) -> Solved:
+        a, k = self.legs.a, self.legs.k
+        rows, cols, data = [], [], []
+        for row, col, sign in ((a, a, 1.0), (k, k, 1.0), (a, k, -1.0), (k, a, -1.0)):
+            has = (row >= 0) & (col >= 0)
+            rows.append(row[has])
+            cols.append(col[has])
+            data.append(sign * slope[has])
+        on_top = sparse.csr_array(
+            (np.concatenate(data), (np.concatenate(rows), np.concatenate(cols))), shape=self.matrix.shape
+        )
+        held = np.where(np.arange(self.size) < self.problem.n_free, self.damping, 0.0)
+        return Lu(sparse.csc_array(self.matrix + on_top + sparse.diags_array(held)))
+
+    def flow(self, u: Floats) -> Floats:
+        out: Floats = (self.matrix @ u.T).T
+        return out
+
+    def sides(self, drive: Drive) -> Floats:
+        """Injections, those of F and G from fixed potentials among them; and the fixed parts of the voltage laws."""
+        rows = max(drive.injection.shape[0], drive.fixed.shape[0])
+        at_zero = np.zeros((rows, self.problem.n_free))
+        still = replace(drive, carried=np.zeros((1, self.problem.topology.carrier_a.size)), base=())
+        miss, _ = active_laws(self.problem, still, at_zero)  # carried - law, or voltage - law, at x = 0, j = 0
+        current = np.zeros_like(miss)
+        current[:, self.fixed_current] = -miss[:, self.fixed_current]
+        t = self.problem.topology
+        padded = np.zeros((rows, self.problem.n_free + 1))
+        padded[:, :-1] = drive.injection
+        for unit, sign in ((t.carrier_a, -1.0), (t.carrier_k, 1.0)):
+            np.add.at(padded.T, unit[t.links.size :], sign * current.T)
+        return np.concatenate([padded[:, :-1], -miss[:, self.fixed_voltage]], axis=1)
+
+    def with_carried(self, drive: Drive, links: Floats, extra: Floats, x: Floats) -> Drive:
+        """Currents of F and G follow from their laws, with all digits."""
+        carried = np.zeros((x.shape[0], self.problem.topology.carrier_a.size))
+        carried[:, : links.size] = links
+        active = carried[:, links.size :]
+        active[:, self.fixed_voltage] = extra
+        miss, _ = active_laws(self.problem, replace(drive, carried=carried), x)
+        active[:, self.fixed_current] = -miss[:, self.fixed_current]
+        return replace(drive, carried=carried)
+
+    def violation(self, check: Check) -> Floats:
+        miss, _ = active_laws(self.problem, check.drive, check.x)
+        return np.concatenate([check.exact_violation(), miss[:, self.fixed_voltage]], axis=1)
+
+
+class Lu:
+    """A sparse LU factorisation of an equilibrated matrix (SuperLU)."""
+
+    floating = np.zeros(0, np.int64)
+
+    def __init__(self, matrix: sparse.csc_array) -> None:
+        size = abs(matrix)
+        self.row = _reciprocal(np.asarray(size.max(axis=1).todense()).ravel())
+        scaled = sparse.diags_array(self.row) @ matrix
+        self.col = _reciprocal(np.asarray(abs(scaled).max(axis=0).todense()).ravel())
+        scaled = sparse.csc_array(scaled @ sparse.diags_array(self.col))
+        self.loose = np.zeros(self.col.size, bool)
+        try:
+            self.solver = linalg.splu(scaled).solve
+        except RuntimeError:  # exactly singular
+            self.solver = self._least_norm(scaled)
+
+    def _least_norm(self, matrix: sparse.csc_array) -> Callable[[Floats], Floats]:
+        """What is determined, exactly; of the rest, marked in `loose`, the least-norm choice."""
+        if matrix.shape[0] > _MOST_SINGULAR:
+            raise NotUnique
+        u, s, vt = np.linalg.svd(matrix.toarray())
+        kept = s > _NO_PIVOT * s.max(initial=0.0)
+        self.loose = (np.abs(vt[~kept]) > 1e-9).any(axis=0)
+        inverse = vt[kept].T @ ((1.0 / s[kept])[:, None] * u[:, kept].T)
+        return lambda sides: np.asarray(inverse @ sides)
+
+    def solve(self, injected: Floats) -> Floats:
+        """The unknowns for these right-hand sides, (rows, size)."""
+        out: Floats = (self.col[:, None] * self.solver(self.row[:, None] * injected.T)).T
+        return out
+
+
+def _reciprocal(scale: Floats) -> Floats:
+    return np.where(scale > 0, 1.0 / np.where(scale > 0, scale, 1.0), 1.0)

@@ -1,0 +1,99 @@
+"""Newton directions with exact minima of the co-content along them: slow, but without controlled sources it arrives.
+
+The co-content of the linear network and the legs, ideal diodes as max(0, lam + rho v)^2 / (2 rho), is convex with a
+continuous slope. Once it is minimal, lam becomes the currents found (augmented Lagrangian), until those stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim.laws import branch_current
+from circuitsim.methods.networks import Network, Tangents
+from circuitsim.methods.outcome import Outcome
+from circuitsim.problem import Drive
+
+Floats = NDArray[np.float64]
+
+_STEEPEST = 1e12  # slope of a tangent, in units of the largest conductance
+
+
+def minimise(
+    network: Network,
+    drive: Drive,
+    offset: Floats,
+    finish: Callable[[Floats, Tangents], Outcome | None],
+    most: int,
+) -> Iterator[tuple[int, Outcome | None]]:
+    """Steps from 0; after each: their number, and what `finish` makes of a minimum once there is one."""
+    u = np.zeros(network.size)
+    n_free = network.problem.n_free
+    u[:n_free] = np.clip(u[:n_free], drive.lo[0], drive.hi[0])
+    lam = np.zeros(network.legs.a.size)
+    state = b""
+    for step in range(1, most + 1):
+        v = network.across(u) + offset
+        i, g = _legs(network, v, lam)
+        g = np.minimum(g, _STEEPEST * network.largest)
+        d = network.linear_step(drive, u, offset, Tangents(np.where(g > 0, v, 0.0), i, g)) - u
+        t = _minimum(_along(network, drive, u, d, v, lam))
+        u = u + t * d
+        v = network.across(u) + offset
+        i, g = _legs(network, v, lam)
+        new_state = (i > 0).tobytes()
+        found = None
+        if t == 0.0 or (abs(t - 1.0) < 1e-3 and new_state == state):
+            lam = np.where(network.ideal, i, 0.0)
+            slope = np.where(network.ideal & (i > 0), network.rho, g)
+            found = finish(u, Tangents(np.where(network.ideal, 0.0, v), i, slope))
+        yield step, found
+        if t == 0.0:
+            return
+        state = new_state
+
+
+def _legs(network: Network, v: Floats, lam: Floats) -> tuple[Floats, Floats]:
+    """Currents and slopes of the legs; an ideal one is the line lam + rho v, where that is positive."""
+    n = network.legs.n_junctions
+    line = lam[n:] + network.rho[n:] * v[n:]
+    i, g = branch_current(network.law, network.params, v[:n])
+    return np.concatenate([i, np.maximum(line, 0.0)]), np.concatenate([g, np.where(line > 0, network.rho[n:], 0.0)])
+
+
+def _along(network: Network, drive: Drive, u: Floats, d: Floats, v: Floats, lam: Floats) -> Callable[[float], float]:
+    """The derivative of the co-content along d, A V, as a function of the step."""
+    dv = network.across(d)
+    constant = -float(d @ network.violations(drive, u[None])[0])
+    slope = float(d @ network.flow(d[None])[0])
+    moving = dv != 0.0
+
+    def derivative(t: float) -> float:
+        i, _ = _legs(network, v + t * np.where(moving, dv, 0.0), lam)
+        return constant + t * slope + float(i[moving] @ dv[moving])
+
+    return derivative
+
+
+def _minimum(derivative: Callable[[float], float]) -> float:
+    """The step at which an increasing derivative crosses 0; 0 when the direction leads nowhere."""
+    low, high = 0.0, 1.0
+    if not derivative(0.0) < 0.0:
+        return 0.0
+    while derivative(high) < 0.0 and high < 1e30:
+        low, high = high, 2.0 * high
+    while low == 0.0 and high > 1e-300 and not derivative(1e-3 * high) < 0.0:
+        high *= 1e-3
+    if high == 1.0 and abs(derivative(1.0)) <= 1e-9 * abs(derivative(0.0)):
+        return 1.0
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        if middle in (low, high):
+            break
+        if derivative(middle) < 0.0:
+            low = middle
+        else:
+            high = middle
+    return high
