@@ -64,7 +64,6 @@ class Drive:
     carried: Floats  # (rows or 1, n_carriers) A: what they, and the branches of Circuit.active, carry; 0 at first
     base: tuple[Floats, ...] = ()  # each (rows, n_free) V: the unknowns are corrections to their sum (residual.shift)
 
-
     def part(self, rows: slice) -> Drive:
         """Some of these rows, numbered from the first one here."""
         first = self.rows.start

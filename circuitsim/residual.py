@@ -26,7 +26,10 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _FULL_WORK = 4_000_000  # branch currents in one go: below, all rows are summed exactly; above, those that may matter
-_CURRENT_KINDS = [KINDS.index("F"), KINDS.index("G")]  # of controlled sources: these fix a current, the others a voltage
+_CURRENT_KINDS = [
+    KINDS.index("F"),
+    KINDS.index("G"),
+]  # of controlled sources: these fix a current, the others a voltage
 _EPS = float(np.finfo(np.float64).eps)
 
 
@@ -235,6 +238,7 @@ class Check:
         nonlinear, slope, nonlinear_abs = _junction_sums(problem, drive.junction_offset, x)
         self.slope = np.broadcast_to(v.diag + slope, x.shape)
         self.flow, self.rho, self.upper = np.empty(x.shape), np.empty(x.shape), np.empty(x.shape)
+        self.summed = np.zeros(x.shape[0], bool)  # rows whose figures are exact
         linked, linked_abs = _carried_sums(problem, drive.carried)
         self.linked = drive.carried[:, : problem.topology.links.size]
         self.link_volts = self._link_violation()
@@ -317,9 +321,11 @@ class Check:
         return worst
 
     def _sum_exactly(self, rows: Ints) -> None:
-        """Replace the bounds of some rows by exact figures."""
+        """Replace the bounds of some rows by exact figures, once."""
+        rows = rows[~self.summed[rows]]
         if not rows.size:
             return
+        self.summed[rows] = True
         x, drive = self.x[rows], self.drive
         flow, total = exact_sums(self.problem, drive, self.x, rows)
         rho = violation(flow, self.slope[rows], x, _take(drive.lo, rows), _take(drive.hi, rows))

@@ -90,8 +90,19 @@ def _solve(
         x[:] = np.nan
         residuals = Residuals(*[float("nan")] * 6)  # type: ignore[arg-type]
         return Solution(
-            problem, x, None, Status.REFUSED, refused, residuals, method, backend.name, settings.dtype, 0, carried,
-            np.zeros(problem.n_free, bool), why
+            problem,
+            x,
+            None,
+            Status.REFUSED,
+            refused,
+            residuals,
+            method,
+            backend.name,
+            settings.dtype,
+            0,
+            carried,
+            np.zeros(problem.n_free, bool),
+            why,
         )
     loose = np.zeros(problem.n_free, bool)
     status, steps = Status.SOLVED, 0

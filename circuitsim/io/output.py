@@ -105,6 +105,7 @@ class Results:
         lo, hi = (bound[0] for bound in bounds)
         chosen = nodes[self.undetermined[nodes] & (np.isfinite(lo) | np.isfinite(hi))[nodes]]
         return {name: [_number(lo[k]), _number(hi[k])] for name, k in zip(self.names(chosen), chosen, strict=True)}
+
     def loose_texts(self, most: int, sources: bool) -> list[str]:
         """A warning for each kind of value that is not unique, for outputs that cannot mark them; `most` names each.
 

@@ -14,7 +14,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _MANY_NODES = 150_000  # above, a mesh is faster by multigrid; below, elimination is, and exact
-_TREE_LIKE = 1.2  # edges a node: up to here elimination hardly fills in
+_IN_A_CHAIN = 2  # edges at a node: up to here its elimination fills nothing in
 
 
 class Solved(Protocol):
@@ -36,6 +36,7 @@ class LinearSolver(Protocol):
 
 def choose_solver(n: int, i: Ints, j: Ints) -> LinearSolver:
     """Elimination, or multigrid for large meshes; edges i[k] - j[k] join n nodes."""
-    if n <= _MANY_NODES or i.size <= _TREE_LIKE * n:
+    degree = np.bincount(i, minlength=n) + np.bincount(j, minlength=n)
+    if int((degree > _IN_A_CHAIN).sum()) <= _MANY_NODES:
         return Elimination(n, i, j)
     return Multigrid(n, i, j)

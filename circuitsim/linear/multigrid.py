@@ -14,7 +14,7 @@ from circuitsim.linear.elimination import Elimination, Factors
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-_REDUCTION = 1e-12  # of the residual in one solve
+_REDUCTION = 1e-9  # of the residual in one solve; what is left is corrected in another (newton)
 _MOST_STEPS = 60  # of conjugate gradients; more say that multigrid does not suit the network
 
 
@@ -56,7 +56,13 @@ class Hierarchy:
     def levels(self):  # type: ignore[no-untyped-def]  # pyamg has no types
         from pyamg import ruge_stuben_solver
 
-        return ruge_stuben_solver(self.matrix)
+        return ruge_stuben_solver(
+            self.matrix,
+            strength=("classical", {"theta": 0.1}),
+            presmoother=("gauss_seidel", {"sweep": "forward"}),
+            postsmoother=("gauss_seidel", {"sweep": "backward"}),
+            max_coarse=500,
+        )
 
     @cached_property
     def factors(self) -> Factors:
