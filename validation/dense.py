@@ -366,6 +366,8 @@ def finished(dense: Dense, v: Floats, on: Bools) -> Answer:
     levels = np.concatenate([dense.e, dense.vf[on]])
     basis, start = _plane(rows, levels)
     v = _newton(dense.out, basis, start + basis @ (basis.T @ (v - start)))
+    if not np.isfinite(v).all():
+        raise NoReference("the reference overflowed")
     scale = max(np.abs(v).max(initial=0.0), 1e-9)
     out, slope = dense.out(v)
     if (dense.D @ v - dense.vf > 1e-8 * scale).any():
