@@ -14,9 +14,8 @@ import circuitsim as cs
 from circuitsim.io.ngspice import ngspice_available
 from circuitsim.residual import Check
 from validation import benchmarks, qp, suite
-from validation.measure import BenchmarkError, Row, Target, run_process
+from validation.measure import BenchmarkError, Options, Row, Target, run_process
 from validation.qp import PeerRun, QuadraticProgram, measure_peer, quadratic_program, relative_kcl
-from validation.suite import Options
 
 # Two layers: a crossbar from sources to clamped units, a crossbar and a flat resistor on to free ones.
 NETWORK = """small network
