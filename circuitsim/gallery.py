@@ -110,10 +110,10 @@ def drn(sizes: Sequence[int], seed: int = 1, gain: float = 1.0) -> str:
 def wired_crossbar(n: int, cell: str = "resistor", wire: float = 1.0, volts: float = 1.0, seed: int = 1) -> str:
     """An n x n crossbar whose wires have resistance, as netlist text: wire k is a chain of `wire` ohms.
 
-    Source Vx[i] (0 V +- `volts`, random) drives row i (nodes a<i>[0], a<i>[1], ...) at one end, through a wire; column
-    j (nodes b0[j], b1[j], ...) ends at ground, through a wire; the cell at (i, j), 10 to 100 uS at random, joins a<i>[j]
-    to b<i>[j]. With `cell` "diode" or "ideal" a Shockley or a perfect diode follows it, from m<i>[j] to the column.
-    2 n^2 unknown voltages, 3 n^2 with diodes.
+    Source Vx[i], up to +-`volts` at random, drives row i (nodes a<i>[0], a<i>[1], ...) at one end, through a wire;
+    column j (nodes b0[j], b1[j], ...) ends at ground, through a wire; the cell at (i, j), 10 to 100 uS at random, joins
+    a<i>[j] to b<i>[j]. With `cell` "diode" or "ideal" a Shockley or a perfect diode follows the resistor, from m<i>[j]
+    to the column. 2 n^2 unknown voltages, 3 n^2 with diodes.
 
     >>> print("\\n".join(wired_crossbar(2).splitlines()[2:6]))
     Vx[0:1] x[0:1] 0 {aunif(0, 1.0)}
@@ -156,9 +156,8 @@ def current_grid(n: int, sources: int, seed: int = 1, ohms: float = 1.0, amps: f
     lines += [f"Rh{i}_{j} n{i}_{j} n{i}_{j + 1} {ohms!r}" for i in range(n) for j in range(last)]
     lines += [f"Rv{i}_{j} n{i}_{j} n{i + 1}_{j} {ohms!r}" for i in range(last) for j in range(n)]
     lines += [f"V{k} n{at // n}_{at % n} 0 1" for k, at in enumerate(corners)]
-    at = rng.choice(inner, sources, replace=False).tolist()
-    draws = rng.uniform(0.0, amps, sources).tolist()
-    lines += [f"I{k} n{node // n}_{node % n} 0 {draw:.6g}" for k, (node, draw) in enumerate(zip(at, draws, strict=True))]
+    drawn = zip(rng.choice(inner, sources, replace=False).tolist(), rng.uniform(0, amps, sources).tolist(), strict=True)
+    lines += [f"I{k} n{at // n}_{at % n} 0 {draw:.6g}" for k, (at, draw) in enumerate(drawn)]
     return "\n".join([*lines, ".op", ".end"])
 
 

@@ -92,7 +92,7 @@ def _cpu_model() -> str:
 
 def versions() -> dict[str, str | None]:
     """What was measured, and with what; None: not installed."""
-    packages = ("numpy", "scipy", "numba", *PEERS)
+    packages = ("numpy", "scipy", "numba", "pyamg", *PEERS)
     return {
         "circuitsim": __version__,
         "python": platform.python_version(),
