@@ -26,7 +26,7 @@ class Solved(Protocol):
 
     @property
     def loose(self) -> NDArray[np.bool_]:
-        """(n,) unknowns that are not determined for other reasons."""
+        """Unknowns, (n,), that are not determined for other reasons."""
 
     def solve(self, injected: Floats) -> Floats:
         """Voltages, (rows, n), V, for currents (rows, n), A, injected into the nodes."""
