@@ -227,7 +227,7 @@ class Check:
 
     `upper` (rows, n_free) is the relative violation of each unit: exact in rows that were summed branch by branch,
     else an upper bound from matrix products, whose rounding is added to it. `certain` is a violation that some unit
-    has for sure: enough to say that a tolerance is not met. With `exact`, or where bounds would say nothing, all rows are
+    has for sure: enough to say that a tolerance is not met. With `exact`, or where bounds say nothing, all rows are
     summed at once.
     """
 
