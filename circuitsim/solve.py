@@ -22,6 +22,7 @@ from circuitsim.methods.outcome import Outcome
 from circuitsim.problem import Problem, compile_problem
 from circuitsim.residual import Residuals
 from circuitsim.solution import Settings, Solution, Status
+from circuitsim.units import listed
 
 Floats = NDArray[np.float64]
 
@@ -105,7 +106,7 @@ def _solve(
             np.zeros(problem.n_free, bool),
             why,
         )
-    loose = np.zeros(problem.n_free, bool)
+    loose, singular = np.zeros(problem.n_free, bool), False
     status, steps = Status.SOLVED, 0
     low: Floats | None = None
     residuals = Residuals(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -116,7 +117,8 @@ def _solve(
             low = _more_parts(low, (len(outcome.low), *x.shape))
             low[: len(outcome.low), rows] = outcome.low
         if outcome.loose is not None:
-            loose |= outcome.loose
+            loose |= outcome.loose[: problem.n_free]
+            singular = singular or bool(outcome.loose.any())
         if outcome.carried is not None:
             carried[rows] = outcome.carried
         residuals = residuals.merge(outcome.residuals, rows.start)
@@ -128,6 +130,10 @@ def _solve(
     if work.method != method:
         method, why = work.method, f"block coordinate descent was slow after {work.given_up} sweeps"
     message = _message(problem, status, residuals, settings, f"{steps} {STEPS[method]}")
+    if singular and status is not Status.SOLVED:
+        c = problem.circuit
+        sources = listed([c.element(c.controlled, k) for k in range(len(c.controlled))])
+        message += f"; the equations of the controlled sources ({sources}) are singular and contradict each other"
     return Solution(
         problem, x, low, status, message, residuals, method, backend.name, settings.dtype, steps, carried, loose, why
     )

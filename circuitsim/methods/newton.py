@@ -55,7 +55,7 @@ def solve_tile(network: Network, drive: Drive, settings: Settings, x: Floats, wa
             return outcome
     x, low = x.copy(), np.zeros((_MOST_PARTS, *x.shape))
     carried = np.zeros((x.shape[0], network.problem.topology.carrier_a.size))
-    loose = np.zeros(x.shape[1], bool)
+    loose = np.zeros(network.size, bool)
     status, steps, residuals = Status.SOLVED, 0, Residuals(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     for row in range(x.shape[0]):
         one = _Row(network, drive.part(slice(row, row + 1)), settings)
@@ -172,7 +172,7 @@ def _polished(
     if status is not Status.SOLVED:
         carried[:, : legs.n_links] = links  # their signs say what is wrong
     first, *rest = (*parts, found.x) if found.drive.base else parts
-    loose = network.factor(slope).loose[:n]
+    loose = network.factor(slope).loose
     return Outcome(first, status, steps, found.certificate(), np.stack(rest) if rest else None, carried, loose)
 
 
