@@ -288,9 +288,9 @@ def _sources(reader: CardReader, e: Element, word: str, members: range) -> Value
 
 def _diode(reader: CardReader, e: Element) -> None:
     """D anode cathode model [area] [off] [area= m= temp= dtemp=]"""
-    row = _model(reader, e, "ANODE CATHODE MODEL", ("d",), "D(IS=1e-14)")
     if "thermal" in (w.lower() for w in e.words[4:]):
         raise NetlistError(f"{e.label}: self-heating (a node for its temperature, thermal) is not supported; remove it")
+    row = _model(reader, e, "ANODE CATHODE MODEL", ("d",), "D(IS=1e-14)")
     keys = reader.keys(e) if e.pattern.words.keys else {}
     extra = [w for w in e.words[3:] if w.lower() != "off"]
     if len(extra) > 1:
