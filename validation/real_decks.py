@@ -43,7 +43,7 @@ OUTCOMES = ("solved", "refused", "differs", "not solved", "crashed")
 _WIDTH = 180  # of the table when it does not go to a terminal
 
 REASONS = {  # why a deck may be refused, and what the message then says
-    "POLY, VALUE, TABLE and gates of E and G": r"only linear controlled sources are supported, not [A-Z]+;|gates \([A-Z]",
+    "POLY, VALUE, TABLE and gates of E and G": r"only linear controlled sources are supported, not|gates \(",
     "B sources": r"not formulas \(B\)",
     "values that depend on voltages": r"depends on a voltage or a current",
     "elements": r"elements '\w' are not supported",
