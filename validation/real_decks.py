@@ -57,7 +57,7 @@ REASONS = {  # why a deck may be refused, and what the message then says
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a deck. `worst`: largest relative difference, of `where`, or NaN when nothing was compared."""
+    """What came of a deck. `worst`: largest relative difference, of `where`; NaN when there is no solution."""
 
     deck: str  # relative to the folder
     outcome: str  # of OUTCOMES
@@ -113,19 +113,23 @@ def our_values(solution: cs.Solution) -> Iterator[tuple[str, float, bool]]:
 def compare(solution: cs.Solution, theirs: Mapping[str, float]) -> tuple[float, str, int, int]:
     """The largest relative difference (see above), of what; how many values were compared, and how many not unique.
 
-    A value that only one side has makes the difference infinite.
+    A value that only one side has makes the difference infinite; those of nodes that are left out do not count.
     """
     ours = {name: (value, unique) for name, value, unique in our_values(solution)}
-    left_out = {f"v({solution.circuit.nodes[k].lower()})" for k in solution.circuit.dropped}
-    wanted = {name: value for name, value in theirs.items() if "#" not in name and name not in left_out}
-    missing = (wanted.keys() ^ ours.keys()) - left_out - {"v(0)"}
+    gone = {name for name, (value, _) in ours.items() if math.isnan(value)} if solution.circuit.dropped.size else set()
+    wanted = {name: value for name, value in theirs.items() if "#" not in name and name not in gone}
+    missing = (wanted.keys() ^ ours.keys()) - gone - {"v(0)"}
     if missing:
         return math.inf, ", ".join(sorted(missing)[:3]), 0, 0
     scale = {kind: max([SMALLEST[kind], *(abs(x) for name, x in wanted.items() if name[0] == kind)]) for kind in "vi"}
-    unique = [name for name in wanted if ours[name][1]]
-    differences = [(abs(ours[name][0] - wanted[name]) / scale[name[0]], name) for name in unique]
-    worst, where = max(differences, default=(math.nan, ""))
-    return worst, where, len(unique), len(wanted) - len(unique)
+    worst, where, compared = 0.0, "", 0
+    for name, value in wanted.items():
+        if ours[name][1]:
+            difference = abs(ours[name][0] - value) / scale[name[0]]
+            compared += 1
+            if not difference <= worst:  # NaN too
+                worst, where = difference, name
+    return worst, where, compared, len(wanted) - compared
 
 
 def try_deck(deck: Path, folder: Path) -> Outcome:
@@ -143,8 +147,7 @@ def try_deck(deck: Path, folder: Path) -> Outcome:
             solution = solve_deck(deck, lenient=True)
         worst, where, compared, left_out = compare(solution, operating_point(deck))
         found = replace(found, worst=worst, where=where, compared=compared, left_out=left_out)
-        agrees = compared == 0 or worst <= TOLERANCE
-        outcome = "differs" if not agrees else "refused" if message else "solved"
+        outcome = "differs" if not worst <= TOLERANCE else "refused" if message else "solved"
         found = replace(found, outcome=outcome, reason=reason, message=message)
     except cs.NetlistError as error:
         found = replace(found, reason=reason_of(error), message=place_and_message(error))
@@ -174,7 +177,7 @@ def print_table(outcomes: Iterable[Outcome], console: Console) -> None:
     for name in ("deck", "outcome", "compared", "worst difference", "seconds", "reason"):
         table.add_column(name, justify="right" if name in ("compared", "seconds") else "left", overflow="fold")
     for o in outcomes:
-        worst = f"{o.worst:.1e} {o.where}" if o.compared else ""
+        worst = "" if math.isnan(o.worst) else f"{o.worst:.1e} {o.where}"
         compared = f"{o.compared:,}" if o.compared else ""
         compared += f" + {o.left_out} not unique" if o.left_out else ""
         table.add_row(o.deck, o.outcome, compared, worst, f"{o.seconds:.2f}", o.message)
