@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 import numpy as np
@@ -375,9 +375,10 @@ def row_violations(solution: Solution, tolerance: float) -> Floats:
     out = np.zeros(x.shape[0])
     for first in range(0, x.shape[0], _TILE):
         rows = slice(first, min(first + _TILE, x.shape[0]))
-        drive, at = problem.drive(rows), x[rows]
+        drive, at = replace(problem.drive(rows), carried=solution.carried[rows]), x[rows]
         if solution.low is not None:
-            drive, at = shift(problem, drive, at), solution.low[rows]
+            *parts, at = at, *solution.low[:, rows]
+            drive = shift(problem, drive, *parts)
         out[rows] = Check(problem, drive, at).by_row(tolerance)
     return out
 
