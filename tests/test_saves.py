@@ -437,3 +437,10 @@ def test_an_exported_netlist_saves_the_same(tmp_path: Path) -> None:
     assert wanted_saves(again, ()) is not None
     labels = [Saved(cs.solve(c), wanted_saves(c, ())).labels for c in (circuit, again)]
     assert labels[0] == labels[1]
+
+
+def test_sources_in_parallel_share_their_current() -> None:
+    """Without a diode in the loop too."""
+    solution = cs.solve(cs.parse("loop\nV1 a 0 1\nV2 a 0 1\nV3 b 0 1\nR1 a b 1"))
+    saved = Saved(solution, wanted_saves(solution.circuit, ["i(v1)", "@v2[p]", "i(v3)", "i(r1)"]))
+    assert saved.ambiguous.tolist() == [True, True, False, False]

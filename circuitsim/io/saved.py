@@ -159,4 +159,6 @@ def _ambiguous(solution: Solution, save: Save) -> Bools:
     shared = ambiguous_elements(solution, save.kind)[save.rows]
     if save.quantity == "i":
         return shared
-    return (shared | loose) & (_values(solution, save, slice(0, solution.batch)) != 0).any(axis=0)
+    volts = solution.drops(a, b) != 0  # a power is their product: one that is 0 settles it
+    amperes = table_currents(solution, save.kind, save.rows) != 0
+    return (shared & volts.any(axis=0)) | (loose & amperes.any(axis=0))
