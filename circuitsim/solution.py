@@ -29,8 +29,8 @@ class Status(Enum):
     """How a solve ended; the value says it in a sentence."""
 
     SOLVED = "the certificate is met"
-    MAX_SWEEPS = "stopped at the sweep limit before the certificate was met; raise max_sweeps or loosen tol"
-    STALLED = "the sweeps no longer move any voltage, but the certificate is not met; use float64 or loosen tol"
+    MAX_SWEEPS = "stopped before the certificate was met; raise max_sweeps, loosen tol, or take another method"
+    STALLED = "further steps change nothing, but the certificate is not met; use float64 or loosen tol"
     REFUSED = "the method cannot promise the answer for this circuit"
     NONFINITE = "the voltages overflowed; check the element values"
 
@@ -41,6 +41,8 @@ class Settings:
 
     lenient  leave out islands that no currents satisfy, and solve the rest (problem.compile_problem)
     strict   a voltage or a current that is not unique is an error
+
+    `max_sweeps` counts sweeps of bcd or steps of newton.
     """
 
     method: str = "auto"

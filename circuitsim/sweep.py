@@ -59,10 +59,11 @@ class SweepResult:
     statuses: NDArray[np.str_]  # (points,) names of Status, or FAULT
     kcl_relative: Floats  # (points,) the largest relative KCL error; NaN without voltages
     messages: Mapping[int, str]  # of the points that failed
-    method: str
+    method: str  # of the last point, and `why` it
+    why: str
     backend: str
     dtype: str
-    sweeps: int  # the most that any point took
+    sweeps: int  # the most that any point took: sweeps of bcd, steps of newton
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -258,6 +259,7 @@ class _Runner:
             kcl_relative=self.kcl,
             messages=self.messages,
             method=self.last.method if self.last else self.settings.method,
+            why=self.last.why if self.last else "nothing to solve",
             backend=self.backend.name,
             dtype=self.settings.dtype,
             sweeps=self.sweeps,

@@ -10,7 +10,8 @@ import pytest
 import circuitsim as cs
 from circuitsim import netlist
 from circuitsim.circuit import build_circuit
-from circuitsim.io.ngspice import Plot, ngspice_available, run_ngspice, tight_options
+from circuitsim.io.ngspice import ngspice_available, run_ngspice, tight_options
+from circuitsim.io.raw import Plot
 from circuitsim.io.sweeps import statistics, sweep_plot
 from circuitsim.netlist import cards, source, syntax
 from circuitsim.netlist.analyses import points
