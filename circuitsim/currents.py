@@ -157,7 +157,7 @@ def all_currents(solution: Solution) -> dict[str, Floats]:
 
 
 def ambiguous_elements(solution: Solution, kind: str) -> NDArray[np.bool_]:
-    """For each element of a kind: whether its current is not unique, as sources, shorts and diodes in a loop share it."""
+    """For each element of a kind: whether its current is not unique: sources, shorts and diodes in a loop share it."""
     c = solution.circuit
     found = np.zeros(len(c.netlist.tables[kind]), bool)
     for branches, marks in zip((c.ties, c.ideal_diodes), solution.ambiguous, strict=True):

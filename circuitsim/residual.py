@@ -25,11 +25,9 @@ from circuitsim.problem import Drive, Problem
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
+_NO_DIGITS = 2.0**-156  # of a voltage: below what three float64 parts hold; where nothing flows this is left of 0
 _FULL_WORK = 4_000_000  # branch currents in one go: below, all rows are summed exactly; above, those that may matter
-_CURRENT_KINDS = [
-    KINDS.index("F"),
-    KINDS.index("G"),
-]  # of controlled sources: these fix a current, the others a voltage
+_CURRENT_KINDS = [KINDS.index(kind) for kind in "FG"]  # controlled sources that fix a current; others fix a voltage
 _EPS = float(np.finfo(np.float64).eps)
 
 
@@ -38,8 +36,8 @@ class Residuals:
     """The certificate of one solution; each figure is the worst over all units and all rows of the batch.
 
     kcl_amps             largest KCL violation rho, A
-    kcl_relative         largest rho / (sum of the absolute branch currents at the unit), 0/0 = 0; or, if larger, by how much
-                         a controlled source misses its law / (sum of the absolute terms of the law)
+    kcl_relative         largest rho / (sum of the absolute branch currents at the unit), 0/0 = 0; or, if larger, by
+                         how much a controlled source misses its law / (sum of the absolute terms of the law)
     clamp_volts          largest violation of an ideal diode's voltage bound, V
     complementarity_watts  largest (ideal diode's current) x (its gap), W
     power_balance_watts  |power of the sources - power absorbed| = |sum of x rho| (Tellegen), W
@@ -261,7 +259,7 @@ class Check:
         return np.where(self.linked > 0, np.abs(across), np.maximum(across, 0.0))
 
     def _active_violation(self) -> Floats:
-        """By how much the laws of the controlled sources are missed, relative to their terms, (rows,); worst of each."""
+        """By how much the laws of the controlled sources are missed, relative to their terms, (rows,): the worst."""
         if self.problem.circuit.reciprocal:
             return np.zeros(self.x.shape[0])
         miss, size = active_laws(self.problem, self.drive, self.x)
@@ -331,13 +329,13 @@ class Check:
         rho = violation(flow, self.slope[rows], x, _take(drive.lo, rows), _take(drive.hi, rows))
         self.flow[rows], self.rho[rows] = flow, rho
         size = np.abs(rho) + (self._link_amps(rows) if self.problem.topology.links.size else 0.0)
-        size[size <= _EPS * _EPS * self.slope[rows] * self._largest(rows)] = 0.0
+        size[size <= _NO_DIGITS * self.slope[rows] * self._largest(rows)] = 0.0
         self.upper[rows] = np.divide(size, total, out=np.where(size > 0, np.inf, 0.0), where=total > 0)
         if self.problem.topology.islands.arcs:
             self.upper[rows] = np.maximum(self.upper[rows], self._island_violation(rows, total))
 
     def _largest(self, rows: Ints) -> Floats:
-        """The largest voltage of each row, (len(rows), 1), V: currents of less than 2^-104 of it are no digits at all."""
+        """The largest voltage of each row, (len(rows), 1), V."""
         parts = [np.abs(part[rows]).max(axis=1, initial=0.0) for part in (*self.drive.base, self.x)]
         fixed = _take(np.abs(self.drive.fixed), rows).max(axis=1, initial=0.0)
         largest: Floats = np.maximum(np.max(parts, axis=0), fixed)[:, None]

@@ -111,8 +111,8 @@ class Network:
     def into(self, current: Floats) -> Floats:
         """Currents of the legs, a to k, as injections into the unknowns, (size,)."""
         (a, at_a), (k, at_k) = self.ends
-        out: Floats = np.bincount(at_k, current[k], self.size) - np.bincount(at_a, current[a], self.size)
-        return out
+        into = np.bincount(at_k, current[k], self.size) - np.bincount(at_a, current[a], self.size)
+        return into.astype(np.float64, copy=False)
 
     def offset(self, drive: Drive) -> Floats:
         """The fixed part of each leg's voltage; -inf for a bound that is not there. Ideal legs conduct at 0 V."""

@@ -312,7 +312,7 @@ def _knee(law: NDArray[np.int8], params: Floats) -> Floats:
 
 
 def _limited(law: NDArray[np.int8], params: Floats, old: Floats, v: Floats, line: Floats) -> Floats:
-    """Voltages to go on from: beyond the knee of an exponential, that of the current on the old tangent where nearer."""
+    """Voltages to go on from: beyond the knee of an exponential that of the current on the old tangent, if nearer."""
     w = v.copy()
     chosen = (law == Law.SHOCKLEY) | (law == Law.SINH)
     p, i, inner, was = params[chosen], line[chosen], v[chosen], old[chosen]
