@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 
 from circuitsim.backends.base import Backend, find_backend
 from circuitsim.circuit import Circuit, build_circuit
+from circuitsim.currents import with_digits
 from circuitsim.errors import NetlistError, SettingsError, TopologyError
 from circuitsim.netlist.analyses import points
 from circuitsim.netlist.expand import Changes
 from circuitsim.netlist.model import Analysis, Netlist, Swept
 from circuitsim.netlist.revalue import Revaluer
 from circuitsim.problem import Problem, compile_problem
-from circuitsim.residual import Check, shift
+from circuitsim.residual import Check
 from circuitsim.solution import Settings, Solution, Status
 from circuitsim.solve import solve
 
@@ -373,14 +374,11 @@ def _values_of(netlist: Netlist, swept: Swept) -> Floats:
 
 def row_violations(solution: Solution, tolerance: float) -> Floats:
     """The largest relative KCL error of each row of the batch, (batch,); below the tolerance it may be a bound."""
-    problem, x = solution.problem, solution.x
-    out = np.zeros(x.shape[0])
-    for first in range(0, x.shape[0], _TILE):
-        rows = slice(first, min(first + _TILE, x.shape[0]))
-        drive, at = problem.drive(rows), x[rows]
-        if solution.low is not None:
-            drive, at = shift(problem, drive, at), solution.low[rows]
-        out[rows] = Check(problem, drive, at).by_row(tolerance)
+    out = np.zeros(solution.batch)
+    for first in range(0, solution.batch, _TILE):
+        rows = slice(first, min(first + _TILE, solution.batch))
+        check = Check(solution.problem, *with_digits(solution, solution.problem.drive(rows)))
+        out[rows] = np.maximum(check.by_row(tolerance), check.active_error)
     return out
 
 

@@ -161,10 +161,10 @@ CASES: dict[str, Solved | Refused] = {
     "param_div0": Refused(("1/z", "division by zero")),
     "deep300": Solved({"V1": -1e-3}),
     "blowup4096": Solved({"V1": -4.096}),
-    "tunnel_like": Refused((":4", "B1", "not supported")),
+    "tunnel_like": Refused((":4", "B1", "not formulas")),
     # controlled sources
     "E_self_gain2": Solved({"1": 0.0, "R1": 0.0}),
-    "opamp_ideal": Solved({"2": 0.0, "3": -10.0}),
+    "opamp_ideal": Solved({"2": 10 / (11 + 1e12), "3": -10.0}),
     "nullor_loop": Solved(undetermined="1"),
     "G_neg": Solved({"2": 1000.0}),
 }
