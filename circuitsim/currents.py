@@ -168,7 +168,7 @@ def ambiguous_elements(solution: Solution, kind: str) -> NDArray[np.bool_]:
     """For each element of a kind: whether its current is not unique: sources, shorts and diodes in a loop share it."""
     c = solution.circuit
     found = np.zeros(len(c.netlist.tables[kind]), bool)
-    for branches, marks in zip((c.ties, c.ideal_diodes), solution.ambiguous, strict=True):
+    for branches, marks in ((c.ties, ~solution.tie_currents[1]), (c.ideal_diodes, solution.ambiguous[1])):
         found[branches.row[marks & (branches.kind == KINDS.index(kind))]] = True
     return found
 

@@ -243,7 +243,7 @@ def test_flat_netlist_has_the_same_solution(path: Path) -> None:
     circuit = cs.load(path)
     text = flat(circuit)
     if "sidiode" in text or "\nBN" in text:
-        with pytest.raises(cs.NetlistError, match=r"elements '[AB]' are not supported"):
+        with pytest.raises(cs.NetlistError, match=r"elements 'A' are not supported|not formulas \(B\)"):
             cs.parse(text)
         return
     again = cs.parse(text)

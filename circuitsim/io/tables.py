@@ -185,8 +185,9 @@ def _explain_undetermined(needed: bool, out: Console, mark: str = "") -> None:
     if needed:
         out.print(
             Text(
-                f"{mark}undetermined: nothing fixes these voltages against ground; only differences between nodes of "
-                "one island mean something. An island that nothing joins to ground has its first node at 0 V."
+                f"{mark}undetermined: nothing fixes these voltages against ground (differences between nodes of one "
+                "island mean something; an island that nothing joins to ground has its first node at 0 V), or "
+                "controlled sources leave them open."
             )
         )
 
