@@ -227,19 +227,26 @@ class Check:
 
     `upper` (rows, n_free) is the relative violation of each unit: exact in rows that were summed branch by branch,
     else an upper bound from matrix products, whose rounding is added to it. `certain` is a violation that some unit
-    has for sure: enough to say that a tolerance is not met.
+    has for sure: enough to say that a tolerance is not met. With `exact`, or where bounds say nothing, all rows are
+    summed at once.
     """
 
-    def __init__(self, problem: Problem, drive: Drive, x: Floats) -> None:
+    def __init__(self, problem: Problem, drive: Drive, x: Floats, *, exact: bool = False) -> None:
         self.problem, self.drive, self.x = problem, drive, x
         v = problem.values
         nonlinear, slope, nonlinear_abs = _junction_sums(problem, drive.junction_offset, x)
         self.slope = np.broadcast_to(v.diag + slope, x.shape)
         self.flow, self.rho, self.upper = np.empty(x.shape), np.empty(x.shape), np.empty(x.shape)
         self.summed = np.zeros(x.shape[0], bool)  # rows whose figures are exact
-        linked, linked_abs = _carried_sums(problem, drive.carried)
+        self.certain = 0.0
         self.linked = drive.carried[:, : problem.topology.links.size]
         self.link_volts = self._link_violation()
+        self.active_error = self._active_violation()
+        exact = exact or bool(self.link_volts.any() or (self.linked < 0).any() or problem.topology.islands.arcs)
+        if exact or not problem.circuit.reciprocal:
+            self._sum_exactly(np.arange(x.shape[0]))
+            return
+        linked, linked_abs = _carried_sums(problem, drive.carried)
         neighbours, neighbours_abs = np.split(_neighbours(problem, np.concatenate([x, np.abs(x)])), 2)
         self.certain = violations(
             x, neighbours, neighbours_abs, v.diag, v.to_fixed,
@@ -247,10 +254,6 @@ class Check:
             nonlinear, slope, nonlinear_abs, drive.lo, drive.hi, _EPS * problem.most_terms, not drive.base,
             self.flow, self.rho, self.upper,
         )  # fmt: skip
-        self.active_error = self._active_violation()
-        exactly = self.link_volts.any() or (self.linked < 0).any() or problem.topology.islands.arcs
-        if exactly or not problem.circuit.reciprocal:
-            self.upper[:] = np.inf  # to be summed exactly
 
     def _link_violation(self) -> Floats:
         """By how many volts each ideal diode between free units misses its law, (rows, n_links), at its current."""

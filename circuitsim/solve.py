@@ -26,6 +26,7 @@ from circuitsim.solution import Settings, Solution, Status
 Floats = NDArray[np.float64]
 
 _MANY_ROWS = 64  # of a nonlinear circuit: bcd takes them at once, newton one by one
+_IN_CACHE = 250_000  # voltages that newton handles at once
 _TILE = 256  # rows of a batch that are solved together: their voltages stay in the caches
 
 
@@ -170,7 +171,7 @@ def choose_method(problem: Problem, settings: Settings) -> tuple[str, str]:
         return "bcd", "dense layers"
     if problem.n_free and not t.legs.a.size and not t.couplings.indices.size:
         return "bcd", "no two unknowns are joined"
-    if t.legs.a.size and problem.batch > _MANY_ROWS:
+    if t.legs.a.size and problem.batch > _MANY_ROWS and not newton.together(problem):
         return "bcd", "many rows of a nonlinear circuit"
     return "newton", "a sparse network"
 
@@ -191,7 +192,8 @@ class _Work:
         BLAS keeps to one thread: the products of a sweep are small, and threads that wait for each other cost more than
         they bring (on a busy machine many times more).
         """
-        tiles = [slice(first, min(first + _TILE, x.shape[0])) for first in range(0, x.shape[0], _TILE)]
+        size = _TILE if self.method == "bcd" else 1 + _IN_CACHE // max(x.shape[1], 1)
+        tiles = [slice(first, min(first + size, x.shape[0])) for first in range(0, x.shape[0], size)]
         workers = min(self.backend.workers, len(tiles)) if self.method == "bcd" else 1
         with _blas().limit(limits=1, user_api="blas"):
             if workers <= 1:
