@@ -129,7 +129,7 @@ def _solve(
             progress(rows.stop, problem.batch)
     if work.method != method:
         method, why = work.method, f"block coordinate descent was slow after {work.given_up} sweeps"
-    message = _message(problem, status, residuals, settings, f"{steps} {STEPS[method]}")
+    message = _message(problem, status, residuals, settings, steps_text(method, steps))
     if singular and status is not Status.SOLVED:
         c = problem.circuit
         sources = listed([c.element(c.controlled, k) for k in range(len(c.controlled))])
@@ -151,7 +151,13 @@ def _blas() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-STEPS = {"bcd": "sweeps", "newton": "Newton steps"}
+def steps_text(method: str, count: int) -> str:
+    """A number of steps in words.
+
+    >>> steps_text("bcd", 24), steps_text("newton", 1)
+    ('24 sweeps', '1 Newton step')
+    """
+    return f"{count} {'Newton step' if method == 'newton' else 'sweep'}{'s' * (count != 1)}"
 
 
 def choose_method(problem: Problem, settings: Settings) -> tuple[str, str]:

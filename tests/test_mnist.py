@@ -16,6 +16,7 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from helpers import process
 
 import circuitsim as cs
 from circuitsim.backends.base import BACKENDS, DTYPES
@@ -381,7 +382,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on() -> None:
     options = f"{QUICK} --epochs 25"
     succeed(f"{options} --out quiet")
     command = [sys.executable, "-m", "training.mnist", *shlex.split(options), "--out", "stopped"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    with process(command) as running:
         assert running.stdout is not None
         while not running.stdout.readline().startswith("epoch  2/25"):
             assert running.poll() is None
