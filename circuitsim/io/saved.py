@@ -162,5 +162,7 @@ def _ambiguous(solution: Solution, save: Save) -> Bools:
     if save.quantity == "i":
         return shared
     volts = solution.drops(a, b) != 0  # a power is their product: one that is 0 settles it
+    if save.kind == CROSSBAR:  # Ohm's law: no power without a voltage
+        return (shared | loose) & volts.any(axis=0)
     amperes = table_currents(solution, save.kind, save.rows) != 0
     return (shared & volts.any(axis=0)) | (loose & amperes.any(axis=0))

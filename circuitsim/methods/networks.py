@@ -293,6 +293,10 @@ class Lu:
     floating = np.zeros(0, np.int64)
 
     def __init__(self, matrix: sparse.csc_array) -> None:
+        if not matrix.shape[0]:
+            self.row = self.col = np.zeros(0)
+            self.loose, self.solver = np.zeros(0, bool), np.copy
+            return
         size = abs(matrix)
         self.row = _reciprocal(np.asarray(size.max(axis=1).todense()).ravel())
         scaled = sparse.diags_array(self.row) @ matrix
