@@ -429,6 +429,7 @@ def test_the_examples_in_the_help_run(command: str, monkeypatch: pytest.MonkeyPa
     for example in examples:
         words = shlex.split(example.partition("|")[0].partition(">")[0])[1:]
         words = [str(folder / word) if words[k - 1] in ("-o", "--raw") else word for k, word in enumerate(words)]
+        words = ["20" if words[k - 1] == "--runs" else word for k, word in enumerate(words)]
         with monkeypatch.context() as context:
             context.chdir(ROOT)
             assert run(*words).exit_code == 0

@@ -430,16 +430,16 @@ def failing_after(steps: int, error: BaseException) -> Callable[..., object]:
 
 
 def test_interrupts_are_asked_for_once_and_twice() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with live.interrupts() as asked:
-        assert not asked()
-        signal.raise_signal(signal.SIGINT)
-        assert asked()
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        with live.interrupts() as asked:
+            assert not asked()
+            signal.raise_signal(signal.SIGINT)
+            assert asked()
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         with live.interrupts() as asked:
             signal.raise_signal(signal.SIGINT)
             assert not asked()
