@@ -213,6 +213,10 @@ class _Work:
                 pool.shutdown(cancel_futures=True)
 
     def _tile(self, rows: slice, x: Floats) -> Outcome:
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # what is no number shows in the certificate
+            return self._solve_tile(rows, x)
+
+    def _solve_tile(self, rows: slice, x: Floats) -> Outcome:
         drive = self.problem.drive(rows)
         warm = self.warm
         if self.method == "bcd":

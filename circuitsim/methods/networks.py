@@ -291,11 +291,12 @@ class Lu:
     """A sparse LU factorisation of an equilibrated matrix (SuperLU)."""
 
     floating = np.zeros(0, np.int64)
+    solver: Callable[[Floats], Floats]
 
     def __init__(self, matrix: sparse.csc_array) -> None:
         if not matrix.shape[0]:
             self.row = self.col = np.zeros(0)
-            self.loose, self.solver = np.zeros(0, bool), np.copy
+            self.loose, self.solver = np.zeros(0, bool), lambda sides: sides
             return
         size = abs(matrix)
         self.row = _reciprocal(np.asarray(size.max(axis=1).todense()).ravel())
