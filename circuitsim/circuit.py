@@ -297,7 +297,8 @@ def parse(text: str, name: str = "netlist", seed: int | None = None) -> Circuit:
 
 _GROUPS = (
     ("conductors", "a conductance"), ("ties", "a source or a short"), ("current_sources", "a current source"),
-    ("junctions", "a diode with a smooth or piecewise-linear law"), ("ideal_diodes", "a perfect diode"), ("controlled", "a controlled source"),
+    ("junctions", "a diode with a smooth or piecewise-linear law"), ("ideal_diodes", "a perfect diode"),
+    ("controlled", "a controlled source"),
 )  # fmt: skip
 
 

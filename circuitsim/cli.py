@@ -57,7 +57,13 @@ Examples:
     help="Set a source, or an array of sources, in V or A. VALUE: a SPICE number, @file.npy or @file.npz:key; a "
     "leading batch axis solves many inputs at once. Repeatable.",
 )
-@click.option("--method", type=click.Choice(["auto", "bcd"]), default="auto", show_default=True, help="Algorithm.")
+@click.option(
+    "--method",
+    type=click.Choice(["auto", "bcd", "newton"]),
+    default="auto",
+    show_default=True,
+    help="Algorithm: block coordinate descent or Newton; auto takes the one that suits the circuit.",
+)
 @click.option(
     "--backend",
     type=click.Choice(["auto", "cpu", "reference", "gpu"]),
@@ -69,7 +75,14 @@ Examples:
     "--dtype", type=click.Choice(["float64", "float32"]), default="float64", show_default=True, help="Precision."
 )
 @click.option("--tol", type=float, metavar="X", help="Largest relative KCL error.  [default: 1e-9; 1e-5 with float32]")
-@click.option("--max-sweeps", type=int, default=100_000, show_default=True, metavar="N", help="Give up after N sweeps.")
+@click.option(
+    "--max-sweeps",
+    type=int,
+    default=100_000,
+    show_default=True,
+    metavar="N",
+    help="Give up after N sweeps, or Newton steps.",
+)
 @click.option(
     "--lenient", is_flag=True, help="Leave out islands that sources push into in vain, with a warning; solve the rest."
 )
@@ -136,7 +149,8 @@ def solve(
     seconds = {"parse": parsed - clock, **solution.seconds, "total": time.perf_counter() - clock}
     results = Results(solution, wanted)
     if not quiet:
-        _print_warnings([*warning_texts(solution.circuit)[len(circuit.notes) :], *results.remarks])
+        loose = results.loose_texts(MOST_WARNINGS, sources=raw is not None) if as_csv or raw is not None else []
+        _print_warnings([*warning_texts(solution.circuit)[len(circuit.notes) :], *results.remarks, *loose])
     try:
         if npz is not None:
             write_npz(results, npz)
@@ -146,8 +160,6 @@ def solve(
         _print_results(results, seconds, settings, as_json, as_csv, quiet)
         raise
     _print_results(results, seconds, settings, as_json, as_csv, quiet)
-    if (as_csv or raw is not None) and not quiet:
-        _print_warnings(results.loose_texts(MOST_WARNINGS, sources=raw is not None))
     if not solution.solved:
         raise NotSolved(solution)
 
@@ -177,7 +189,13 @@ Examples:
     help="Monte Carlo: N operating points, each with fresh draws of the random functions; .dc cards are not run.",
 )
 @click.option("--seed", type=int, metavar="S", help="Run k draws with seed S + k.  [default: .options seed, or 0]")
-@click.option("--method", type=click.Choice(["auto", "bcd"]), default="auto", show_default=True, help="Algorithm.")
+@click.option(
+    "--method",
+    type=click.Choice(["auto", "bcd", "newton"]),
+    default="auto",
+    show_default=True,
+    help="Algorithm: block coordinate descent or Newton; auto takes the one that suits the circuit.",
+)
 @click.option(
     "--backend",
     type=click.Choice(["auto", "cpu", "reference", "gpu"]),
@@ -189,7 +207,14 @@ Examples:
     "--dtype", type=click.Choice(["float64", "float32"]), default="float64", show_default=True, help="Precision."
 )
 @click.option("--tol", type=float, metavar="X", help="Largest relative KCL error.  [default: 1e-9; 1e-5 with float32]")
-@click.option("--max-sweeps", type=int, default=100_000, show_default=True, metavar="N", help="Give up after N sweeps.")
+@click.option(
+    "--max-sweeps",
+    type=int,
+    default=100_000,
+    show_default=True,
+    metavar="N",
+    help="Give up after N sweeps, or Newton steps.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of tables.")
 @click.option("--csv", "as_csv", is_flag=True, help="CSV on stdout: swept values, .output nodes (or all), status.")
 @click.option("--npz", type=click.Path(path_type=Path), metavar="OUT.npz", help="Also write all to a numpy file.")
@@ -223,7 +248,8 @@ def sweep(
     from circuitsim import Settings
     from circuitsim.io.files import check_target
     from circuitsim.io.output import warning_texts, write_json
-    from circuitsim.io.sweeps import sweep_object, write_raw_file, write_sweep_csv, write_sweep_npz
+    from circuitsim.io.raw import write_raw
+    from circuitsim.io.sweeps import sweep_object, sweep_plot, write_sweep_csv, write_sweep_npz
     from circuitsim.io.tables import console, print_sweep
 
     settings = Settings(method, backend, dtype, tol, max_sweeps)
@@ -238,7 +264,7 @@ def sweep(
     if npz is not None:
         write_sweep_npz(results, npz)
     if raw is not None:
-        write_raw_file(results, raw)
+        write_raw(raw, [sweep_plot(result) for result in results], title=circuit.netlist.title)
     if as_json:
         write_json(sweep_object(results, warning_texts(circuit), seconds), sys.stdout)
     elif as_csv:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from circuitsim.circuit import KINDS, Branches, Crossbar
 from circuitsim.laws import branch_current
+from circuitsim.problem import Drive
 from circuitsim.residual import outflow, shift, violation
 from circuitsim.units import tie_currents as currents_of_ties
 from circuitsim.units import unique_ties
@@ -30,6 +31,18 @@ def tiles(rows: int, branches: int) -> list[slice]:
     return [slice(i, min(i + size, rows)) for i in range(0, rows, size)]
 
 
+def with_digits(solution: Solution, drive: Drive) -> tuple[Drive, Floats]:
+    """A drive with all that the solution holds of its rows: carried currents, and corrections to the unknowns apart.
+
+    Returns it and the last correction, (rows, n_free), V: the unknowns of the drive returned (residual.shift).
+    """
+    x, drive = solution.x[drive.rows], replace(drive, carried=solution.carried[drive.rows])
+    if solution.low is None:
+        return drive, x
+    *parts, last = x, *solution.low[:, drive.rows]
+    return shift(solution.problem, drive, *parts), last
+
+
 def ideal_currents(solution: Solution, rows: slice) -> Floats:
     """Currents of the ideal diodes, (rows, n_ideal), A: at each unit what KCL asks of the diodes that bound it.
 
@@ -37,13 +50,9 @@ def ideal_currents(solution: Solution, rows: slice) -> Floats:
     """
     problem = solution.problem
     t = problem.topology
-    drive = replace(problem.drive(rows), carried=solution.carried[rows])
-    x = solution.x[rows]
+    drive, x = problem.drive(rows), solution.x[rows]
     lo, hi = np.broadcast_to(drive.lo, x.shape), np.broadcast_to(drive.hi, x.shape)
-    fine, correction = drive, x
-    if solution.low is not None:
-        *parts, correction = x, *solution.low[:, rows]
-        fine = shift(problem, drive, *parts)
+    fine, correction = with_digits(solution, drive)
     flow, slope = outflow(problem, fine, correction)
     supplied = flow - violation(flow, slope, correction, fine.lo, fine.hi)
     ideal = problem.circuit.ideal_diodes
@@ -60,7 +69,7 @@ def ideal_currents(solution: Solution, rows: slice) -> Floats:
         np.add.at(share, units, active.T.astype(float))
         wanted = np.maximum(sign * supplied, 0.0)[:, units]
         out[:, diodes] = np.where(active, wanted / np.maximum(share.T[:, units], 1.0), 0.0)
-    out[:, t.links] = drive.carried[:, : t.links.size]
+    out[:, t.links] = fine.carried[:, : t.links.size]
     return out
 
 
@@ -157,10 +166,10 @@ def all_currents(solution: Solution) -> dict[str, Floats]:
 
 
 def ambiguous_elements(solution: Solution, kind: str) -> NDArray[np.bool_]:
-    """For each element of a kind: whether its current is not unique, as sources, shorts and diodes in a loop share it."""
+    """For each element of a kind: whether its current is not unique: sources, shorts and diodes in a loop share it."""
     c = solution.circuit
     found = np.zeros(len(c.netlist.tables[kind]), bool)
-    for branches, marks in zip((c.ties, c.ideal_diodes), solution.ambiguous, strict=True):
+    for branches, marks in ((c.ties, ~solution.tie_currents[1]), (c.ideal_diodes, solution.ambiguous[1])):
         found[branches.row[marks & (branches.kind == KINDS.index(kind))]] = True
     return found
 

@@ -107,6 +107,60 @@ def drn(sizes: Sequence[int], seed: int = 1, gain: float = 1.0) -> str:
     return "\n".join(lines)
 
 
+def wired_crossbar(n: int, cell: str = "resistor", wire: float = 1.0, volts: float = 1.0, seed: int = 1) -> str:
+    """An n x n crossbar whose wires have resistance, as netlist text: wire k is a chain of `wire` ohms.
+
+    Source Vx[i], up to +-`volts` at random, drives row i (nodes a<i>[0], a<i>[1], ...) at one end, through a wire;
+    column j (nodes b0[j], b1[j], ...) ends at ground, through a wire; the cell at (i, j), 10 to 100 uS at random, joins
+    a<i>[j] to b<i>[j]. With `cell` "diode" or "ideal" a Shockley or a perfect diode follows the resistor, from m<i>[j]
+    to the column. 2 n^2 unknown voltages, 3 n^2 with diodes.
+
+    >>> print("\\n".join(wired_crossbar(2).splitlines()[2:6]))
+    Vx[0:1] x[0:1] 0 {aunif(0, 1.0)}
+    Rin0 x[0] a0[0] 1.0
+    Rrow0[1:1] a0[0:0] a0[1:1] 1.0
+    Rcell0[0:1] a0[0:1] b0[0:1] g={aunif(55u, 45u)}
+    """
+    model = {"resistor": "", "diode": ".model diode D", "ideal": IDEAL}[cell]
+    last = n - 1
+    lines = [f"{n} x {n} crossbar with wires", f".options seed={seed}", *([model] if model else [])]
+    lines.append(f"Vx[0:{last}] x[0:{last}] 0 {{aunif(0, {volts!r})}}")
+    for i in range(n):
+        row, column = f"a{i}[0:{last}]", f"b{i}[0:{last}]"
+        lines.append(f"Rin{i} x[{i}] a{i}[0] {wire!r}")
+        if n > 1:
+            lines.append(f"Rrow{i}[1:{last}] a{i}[0:{last - 1}] a{i}[1:{last}] {wire!r}")
+        end = f"m{i}[0:{last}]" if model else column
+        lines.append(f"Rcell{i}[0:{last}] {row} {end} g={{aunif(55u, 45u)}}")
+        if model:
+            lines.append(f"D{i}[0:{last}] {end} {column} {cell}")
+        below = f"b{i + 1}[0:{last}]" if i < last else "0"
+        lines.append(f"Rcol{i}[0:{last}] {column} {below} {wire!r}")
+    return "\n".join([*lines, ".input Vx", ".op", ".end"])
+
+
+def current_grid(n: int, sources: int, seed: int = 1, ohms: float = 1.0, amps: float = 20e-6) -> str:
+    """A square sheet of equal resistors that current sources draw from, as plain netlist text without arrays.
+
+    Nodes n<i>_<j>, joined to their neighbours by `ohms`; 1 V at the four corners; `sources` different nodes, none of
+    them a corner, feed a current source to ground each, 0 to `amps` at random. A power grid of n^2 - 4 unknowns.
+
+    >>> len(current_grid(3, 2).splitlines())  # title, 12 resistors, 4 voltage sources, 2 current sources, .op, .end
+    21
+    """
+    rng = np.random.default_rng(seed)
+    last = n - 1
+    corners = (0, last, n * last, n * n - 1)
+    inner = np.setdiff1d(np.arange(n * n), corners)
+    lines = [f"{n} x {n} grid, {sources} current sources"]
+    lines += [f"Rh{i}_{j} n{i}_{j} n{i}_{j + 1} {ohms!r}" for i in range(n) for j in range(last)]
+    lines += [f"Rv{i}_{j} n{i}_{j} n{i + 1}_{j} {ohms!r}" for i in range(last) for j in range(n)]
+    lines += [f"V{k} n{at // n}_{at % n} 0 1" for k, at in enumerate(corners)]
+    drawn = zip(rng.choice(inner, sources, replace=False).tolist(), rng.uniform(0, amps, sources).tolist(), strict=True)
+    lines += [f"I{k} n{at // n}_{at % n} 0 {draw:.6g}" for k, (at, draw) in enumerate(drawn)]
+    return "\n".join([*lines, ".op", ".end"])
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What random_circuit puts in: how many of each, and how far resistances spread."""

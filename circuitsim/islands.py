@@ -211,7 +211,8 @@ def find_islands(circuit: Circuit, root: Ints) -> Islands:
     if n_parts == 1:
         return Islands(part, 1, np.zeros(0, np.int64), np.zeros(n, bool), _arcs(circuit, part))
     j, d = circuit.junctions, circuit.ideal_diodes
-    joined = _parts(n_parts, np.arange(n_parts), [(part[j.a], part[j.b]), (part[d.a], part[d.b])])
+    across = [(part[x.a], part[x.b]) for x in (j, d, active)]  # F and G: their currents tie the parts' KCL together
+    joined = _parts(n_parts, np.arange(n_parts), across)
     group = joined[part]
     first = np.unique(group, return_index=True)[1]
     return Islands(part, n_parts, root[first[1:]], group > 0, _arcs(circuit, part))

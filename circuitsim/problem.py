@@ -253,7 +253,7 @@ class Problem:
         return column
 
     def drops(self, x: Floats, low: Sequence[Floats], rows: slice, a: Ints, b: Ints) -> Floats:
-        """Voltages from nodes a to nodes b, (rows, n), of unknowns x + sum(low): differences first, for their digits."""
+        """Voltages from nodes a to nodes b, (rows, n), of unknowns x + sum(low): differences first, for the digits."""
         fixed = self.fixed_potentials(rows)
         none = np.zeros((1, fixed.shape[1]))
         drop = self.node_voltages(x, fixed, a) - self.node_voltages(x, fixed, b)

@@ -25,11 +25,9 @@ from circuitsim.problem import Drive, Problem
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
+_NO_DIGITS = 2.0**-156  # of a voltage: below what three float64 parts hold; where nothing flows this is left of 0
 _FULL_WORK = 4_000_000  # branch currents in one go: below, all rows are summed exactly; above, those that may matter
-_CURRENT_KINDS = [
-    KINDS.index("F"),
-    KINDS.index("G"),
-]  # of controlled sources: these fix a current, the others a voltage
+_CURRENT_KINDS = [KINDS.index(kind) for kind in "FG"]  # controlled sources that fix a current; others fix a voltage
 _EPS = float(np.finfo(np.float64).eps)
 
 
@@ -38,8 +36,8 @@ class Residuals:
     """The certificate of one solution; each figure is the worst over all units and all rows of the batch.
 
     kcl_amps             largest KCL violation rho, A
-    kcl_relative         largest rho / (sum of the absolute branch currents at the unit), 0/0 = 0; or, if larger, by how much
-                         a controlled source misses its law / (sum of the absolute terms of the law)
+    kcl_relative         largest rho / (sum of the absolute branch currents at the unit), 0/0 = 0; or, if larger, by
+                         how much a controlled source misses its law / (sum of the absolute terms of the law)
     clamp_volts          largest violation of an ideal diode's voltage bound, V
     complementarity_watts  largest (ideal diode's current) x (its gap), W
     power_balance_watts  |power of the sources - power absorbed| = |sum of x rho| (Tellegen), W
@@ -229,19 +227,26 @@ class Check:
 
     `upper` (rows, n_free) is the relative violation of each unit: exact in rows that were summed branch by branch,
     else an upper bound from matrix products, whose rounding is added to it. `certain` is a violation that some unit
-    has for sure: enough to say that a tolerance is not met.
+    has for sure: enough to say that a tolerance is not met. With `exact`, or where bounds say nothing, all rows are
+    summed at once.
     """
 
-    def __init__(self, problem: Problem, drive: Drive, x: Floats) -> None:
+    def __init__(self, problem: Problem, drive: Drive, x: Floats, *, exact: bool = False) -> None:
         self.problem, self.drive, self.x = problem, drive, x
         v = problem.values
         nonlinear, slope, nonlinear_abs = _junction_sums(problem, drive.junction_offset, x)
         self.slope = np.broadcast_to(v.diag + slope, x.shape)
         self.flow, self.rho, self.upper = np.empty(x.shape), np.empty(x.shape), np.empty(x.shape)
         self.summed = np.zeros(x.shape[0], bool)  # rows whose figures are exact
-        linked, linked_abs = _carried_sums(problem, drive.carried)
+        self.certain = 0.0
         self.linked = drive.carried[:, : problem.topology.links.size]
         self.link_volts = self._link_violation()
+        self.active_error = self._active_violation()
+        exact = exact or bool(self.link_volts.any() or (self.linked < 0).any() or problem.topology.islands.arcs)
+        if exact or not problem.circuit.reciprocal:
+            self._sum_exactly(np.arange(x.shape[0]))
+            return
+        linked, linked_abs = _carried_sums(problem, drive.carried)
         neighbours, neighbours_abs = np.split(_neighbours(problem, np.concatenate([x, np.abs(x)])), 2)
         self.certain = violations(
             x, neighbours, neighbours_abs, v.diag, v.to_fixed,
@@ -249,10 +254,6 @@ class Check:
             nonlinear, slope, nonlinear_abs, drive.lo, drive.hi, _EPS * problem.most_terms, not drive.base,
             self.flow, self.rho, self.upper,
         )  # fmt: skip
-        self.active_error = self._active_violation()
-        exactly = self.link_volts.any() or (self.linked < 0).any() or problem.topology.islands.arcs
-        if exactly or not problem.circuit.reciprocal:
-            self.upper[:] = np.inf  # to be summed exactly
 
     def _link_violation(self) -> Floats:
         """By how many volts each ideal diode between free units misses its law, (rows, n_links), at its current."""
@@ -261,7 +262,7 @@ class Check:
         return np.where(self.linked > 0, np.abs(across), np.maximum(across, 0.0))
 
     def _active_violation(self) -> Floats:
-        """By how much the laws of the controlled sources are missed, relative to their terms, (rows,); worst of each."""
+        """By how much the laws of the controlled sources are missed, relative to their terms, (rows,): the worst."""
         if self.problem.circuit.reciprocal:
             return np.zeros(self.x.shape[0])
         miss, size = active_laws(self.problem, self.drive, self.x)
@@ -331,13 +332,13 @@ class Check:
         rho = violation(flow, self.slope[rows], x, _take(drive.lo, rows), _take(drive.hi, rows))
         self.flow[rows], self.rho[rows] = flow, rho
         size = np.abs(rho) + (self._link_amps(rows) if self.problem.topology.links.size else 0.0)
-        size[size <= _EPS * _EPS * self.slope[rows] * self._largest(rows)] = 0.0
+        size[size <= _NO_DIGITS * self.slope[rows] * self._largest(rows)] = 0.0
         self.upper[rows] = np.divide(size, total, out=np.where(size > 0, np.inf, 0.0), where=total > 0)
         if self.problem.topology.islands.arcs:
             self.upper[rows] = np.maximum(self.upper[rows], self._island_violation(rows, total))
 
     def _largest(self, rows: Ints) -> Floats:
-        """The largest voltage of each row, (len(rows), 1), V: currents of less than 2^-104 of it are no digits at all."""
+        """The largest voltage of each row, (len(rows), 1), V."""
         parts = [np.abs(part[rows]).max(axis=1, initial=0.0) for part in (*self.drive.base, self.x)]
         fixed = _take(np.abs(self.drive.fixed), rows).max(axis=1, initial=0.0)
         largest: Floats = np.maximum(np.max(parts, axis=0), fixed)[:, None]

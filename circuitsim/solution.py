@@ -29,8 +29,8 @@ class Status(Enum):
     """How a solve ended; the value says it in a sentence."""
 
     SOLVED = "the certificate is met"
-    MAX_SWEEPS = "stopped at the sweep limit before the certificate was met; raise max_sweeps or loosen tol"
-    STALLED = "the sweeps no longer move any voltage, but the certificate is not met; use float64 or loosen tol"
+    MAX_SWEEPS = "stopped before the certificate was met; raise max_sweeps, loosen tol, or take another method"
+    STALLED = "further steps change nothing, but the certificate is not met; use float64 or loosen tol"
     REFUSED = "the method cannot promise the answer for this circuit"
     NONFINITE = "the voltages overflowed; check the element values"
 
@@ -41,6 +41,8 @@ class Settings:
 
     lenient  leave out islands that no currents satisfy, and solve the rest (problem.compile_problem)
     strict   a voltage or a current that is not unique is an error
+
+    `max_sweeps` counts sweeps of bcd or steps of newton.
     """
 
     method: str = "auto"
@@ -161,24 +163,29 @@ class Solution:
     @cached_property
     def determined(self) -> NDArray[np.bool_]:
         """For each node: whether its voltage is unique (False: on an island that can shift), in every row."""
-        t = self.problem.topology
-        certain = ~np.append(self.loose, False)[t.index_of_node]  # -1: known
-        if t.islands.n_parts == 1:
-            return certain
+        islands = self.problem.topology.islands
+        if islands.n_parts == 1:
+            return ~self.left_open
         fall, rise = self._room
-        return certain & ((fall == 0) & (rise == 0)).all(axis=0)[t.islands.part]
+        return ~self.left_open & ((fall == 0) & (rise == 0)).all(axis=0)[islands.part]
+
+    @property
+    def left_open(self) -> NDArray[np.bool_]:
+        """For each node: whether controlled sources leave its voltage open."""
+        return np.append(self.loose, False)[self.problem.topology.index_of_node]  # -1: known
 
     @property
     def intervals(self) -> tuple[Floats, Floats] | None:
         """Lowest and highest possible voltage of each node with all others of its part moving along, (batch, n_nodes).
 
-        None when all voltages are unique; -inf and inf where nothing bounds an island. No current changes.
+        None when all voltages are unique; -inf and inf where nothing bounds an island, or controlled sources leave a
+        voltage open. Else no current changes.
         """
         if self.determined.all():
             return None
         part, v = self.problem.topology.islands.part, self.voltages()
-        fall, rise = self._room
-        return v - fall[:, part], v + rise[:, part]
+        fall, rise = (np.where(self.left_open, np.inf, room[:, part]) for room in self._room)
+        return v - fall, v + rise
 
     @property
     def remarks(self) -> list[str]:

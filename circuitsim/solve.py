@@ -22,10 +22,12 @@ from circuitsim.methods.outcome import Outcome
 from circuitsim.problem import Problem, compile_problem
 from circuitsim.residual import Residuals
 from circuitsim.solution import Settings, Solution, Status
+from circuitsim.units import listed
 
 Floats = NDArray[np.float64]
 
 _MANY_ROWS = 64  # of a nonlinear circuit: bcd takes them at once, newton one by one
+_IN_CACHE = 250_000  # voltages that newton handles at once
 _TILE = 256  # rows of a batch that are solved together: their voltages stay in the caches
 
 
@@ -104,7 +106,7 @@ def _solve(
             np.zeros(problem.n_free, bool),
             why,
         )
-    loose = np.zeros(problem.n_free, bool)
+    loose, singular = np.zeros(problem.n_free, bool), False
     status, steps = Status.SOLVED, 0
     low: Floats | None = None
     residuals = Residuals(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -115,7 +117,8 @@ def _solve(
             low = _more_parts(low, (len(outcome.low), *x.shape))
             low[: len(outcome.low), rows] = outcome.low
         if outcome.loose is not None:
-            loose |= outcome.loose
+            loose |= outcome.loose[: problem.n_free]
+            singular = singular or bool(outcome.loose.any())
         if outcome.carried is not None:
             carried[rows] = outcome.carried
         residuals = residuals.merge(outcome.residuals, rows.start)
@@ -126,7 +129,11 @@ def _solve(
             progress(rows.stop, problem.batch)
     if work.method != method:
         method, why = work.method, f"block coordinate descent was slow after {work.given_up} sweeps"
-    message = _message(problem, status, residuals, settings, f"{steps} {STEPS[method]}")
+    message = _message(problem, status, residuals, settings, steps_text(method, steps))
+    if singular and status is not Status.SOLVED:
+        c = problem.circuit
+        sources = listed([c.element(c.controlled, k) for k in range(len(c.controlled))])
+        message += f"; the equations of the controlled sources ({sources}) are singular and contradict each other"
     return Solution(
         problem, x, low, status, message, residuals, method, backend.name, settings.dtype, steps, carried, loose, why
     )
@@ -144,7 +151,13 @@ def _blas() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-STEPS = {"bcd": "sweeps", "newton": "Newton steps"}
+def steps_text(method: str, count: int) -> str:
+    """A number of steps in words.
+
+    >>> steps_text("bcd", 24), steps_text("newton", 1)
+    ('24 sweeps', '1 Newton step')
+    """
+    return f"{count} {'Newton step' if method == 'newton' else 'sweep'}{'s' * (count != 1)}"
 
 
 def choose_method(problem: Problem, settings: Settings) -> tuple[str, str]:
@@ -164,7 +177,7 @@ def choose_method(problem: Problem, settings: Settings) -> tuple[str, str]:
         return "bcd", "dense layers"
     if problem.n_free and not t.legs.a.size and not t.couplings.indices.size:
         return "bcd", "no two unknowns are joined"
-    if t.legs.a.size and problem.batch > _MANY_ROWS:
+    if t.legs.a.size and problem.batch > _MANY_ROWS and not newton.together(problem):
         return "bcd", "many rows of a nonlinear circuit"
     return "newton", "a sparse network"
 
@@ -185,7 +198,8 @@ class _Work:
         BLAS keeps to one thread: the products of a sweep are small, and threads that wait for each other cost more than
         they bring (on a busy machine many times more).
         """
-        tiles = [slice(first, min(first + _TILE, x.shape[0])) for first in range(0, x.shape[0], _TILE)]
+        size = _TILE if self.method == "bcd" else 1 + _IN_CACHE // max(x.shape[1], 1)
+        tiles = [slice(first, min(first + size, x.shape[0])) for first in range(0, x.shape[0], size)]
         workers = min(self.backend.workers, len(tiles)) if self.method == "bcd" else 1
         with _blas().limit(limits=1, user_api="blas"):
             if workers <= 1:
@@ -199,6 +213,10 @@ class _Work:
                 pool.shutdown(cancel_futures=True)
 
     def _tile(self, rows: slice, x: Floats) -> Outcome:
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # what is no number shows in the certificate
+            return self._solve_tile(rows, x)
+
+    def _solve_tile(self, rows: slice, x: Floats) -> Outcome:
         drive = self.problem.drive(rows)
         warm = self.warm
         if self.method == "bcd":

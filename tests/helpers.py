@@ -1,10 +1,15 @@
-"""Laws of nature that every solution must obey, an independent solver to compare with, and ways to rewrite a deck."""
+"""Laws of nature for every solution, an independent solver to compare with, ways to rewrite a deck, processes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +24,6 @@ Floats = NDArray[np.float64]
 PRECISE = cs.Settings(tol=1e-12)
 STRAIGHT = 100.0  # A: beyond, the reference solver's exponentials go on as straight lines
 ROUNDING = 1e-12  # of the largest term in a sum that should be 0
-
-
-# Decks with controlled sources: no method solves them yet.
-WAITING = frozenset({
-    "controlled_arrays", "controlled_e", "controlled_feedback", "controlled_fh", "controlled_g",
-    "controlled_multiplier", "controlled_subckt", "hard_E_self_gain2", "hard_G_neg", "hard_nullor_loop",
-    "hard_opamp_ideal", "opamp", "bidirectional_amplifier", "relu_network",
-})  # fmt: skip
 
 
 # -- laws of nature ----------------------------------------------------------------------------------------------------
@@ -344,3 +341,30 @@ def voltages(solution: cs.Solution, nodes: list[str]) -> Floats:
 def assert_close(found: Floats, wanted: Floats, relative: float) -> None:
     """Equal within `relative` of the largest wanted value."""
     np.testing.assert_allclose(found, wanted, rtol=0, atol=relative * np.abs(wanted).max(initial=0.0))
+
+
+# -- processes ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def process(
+    command: Sequence[str], stdout: int | IO[str] = subprocess.PIPE, seconds: float = 120, **options: object
+) -> Iterator[subprocess.Popen[str]]:
+    """A program with its stderr as a pipe, killed after so many seconds and at the end: a test that fails ends too.
+
+    Ctrl-C reaches it also where this process ignores it: in what a shell starts in the background (`make test &`)
+    SIGINT is ignored, and a child would inherit that.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        running = subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload]
+    finally:
+        signal.signal(signal.SIGINT, before)
+    late = threading.Timer(seconds, running.kill)
+    late.start()
+    with running:
+        try:
+            yield running
+        finally:
+            late.cancel()
+            running.kill()  # nothing, once it has ended

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,9 @@ from click.testing import CliRunner
 import circuitsim as cs
 from circuitsim.io.ngspice import ngspice_available
 from circuitsim.residual import Check
-from validation import benchmarks, qp, suite
-from validation.measure import BenchmarkError, Row, Target, run_process
+from validation import benchmarks, newton, qp, scaling, suite
+from validation.measure import BenchmarkError, Options, Row, Target, best_of, run_process
 from validation.qp import PeerRun, QuadraticProgram, measure_peer, quadratic_program, relative_kcl
-from validation.suite import Options
 
 # Two layers: a crossbar from sources to clamped units, a crossbar and a flat resistor on to free ones.
 NETWORK = """small network
@@ -196,6 +196,91 @@ def test_flat_rows_beside_ngspice(tmp_path: Path) -> None:
     assert by_name["file size"].measured == flat.stat().st_size / 1e6
     left_out = suite.flat_rows(flat, Options())
     assert [row.note for row in left_out if row.what == "whole process"] == ["not measured in this run"]
+
+
+TINY = newton.Sizes(linear=6, large=7, diode=4, ideal=5, grid=8, grid_sources=10, batch=5, batch_rows=3, runs=1)
+
+
+def figure(note: str, before: str) -> float:
+    """The number in a note that stands after some words."""
+    return float(note.split(before)[1].split()[0].rstrip(",;"))
+
+
+def test_every_row_of_newton_at_tiny_sizes() -> None:
+    rows = newton.newton(Options(quick=True), TINY)
+    assert len(rows) == 10
+    assert all(row.benchmark == "newton" and row.measured is not None and row.measured > 0 for row in rows)
+    limits = [(row.target.limit, row.target.of_ratio) if row.target else None for row in rows]
+    assert limits == [
+        (1.2, True), (4.0, False), (0.5, False), (15.0, True), (20.0, False), (6000.0, False),
+        (1.0, True), (1.0, True), (5.0, True), None,
+    ]  # fmt: skip
+    assert all(figure(row.note, "KCL ") <= 1e-9 for row in rows if "memory" not in row.what and row.peer != "ngspice")
+    linear, large, diode, ideal, *_, many, prepared = rows
+    assert figure(linear.note, "largest difference of voltages ") < 1e-12
+    assert linear.ratio is not None and linear.ratio == linear.measured / linear.peer_measured  # type: ignore[operator]
+    assert (large.peer_measured, "left out by --quick" in large.note) == (None, True)
+    assert (diode.peer_measured, "not measured in this run" in diode.note) == (None, True)
+    assert "75 unknowns" in ideal.what and ideal.peer == "linear crossbar 5 x 5, 50 unknowns"
+    assert many.peer_measured is not None and prepared.peer == "one vector prepared"
+
+
+def test_slow_peer_of_newton_is_measured_when_wanted() -> None:
+    row = newton.large_row(5, Options())
+    assert row.peer_measured is not None
+    assert figure(row.note, "largest difference of voltages ") < 1e-12
+
+
+@pytest.mark.skipif(not ngspice_available(), reason="ngspice is not installed")
+def test_rows_of_newton_beside_ngspice() -> None:
+    row = newton.diode_row(3, 1, Options(ngspice=True))
+    assert row.ratio is not None
+    assert figure(row.note, "largest difference of 30 node voltages: ") < 1e-4
+    whole, inside = newton.sweep_rows(1)
+    assert whole.ratio is not None and inside.peer_measured is not None
+    assert figure(whole.note, "largest difference of v(plus): ") < 1e-4
+
+
+def test_nodal_system_refuses_what_it_does_not_know() -> None:
+    for card in ("D1 a 0 d\n.model d D", "V2 a b 1\nR2 b 0 1", "E1 b 0 a 0 2\nR2 b 0 1"):
+        with pytest.raises(BenchmarkError, match="resistors and sources"):
+            newton.nodal_system(cs.parse(f"t\nV1 in 0 1\nR1 in a 1\n{card}"))
+
+
+def test_nodal_system_of_a_divider_with_a_current_source() -> None:
+    circuit = cs.parse("t\nV1 in 0 10\nR1 in a 2\nR2 a 0 4\nI1 0 a 3")
+    matrix, sides, free = newton.nodal_system(circuit)
+    assert [circuit.nodes[k] for k in free] == ["a"]
+    assert (matrix.toarray().tolist(), sides.tolist()) == ([[0.75]], [8.0])
+
+
+def test_scaling_prints_both_methods_and_leaves_slow_ones_out() -> None:
+    result = CliRunner().invoke(scaling.main, ["--side", "5", "--side", "3", "--cell", "diode"])
+    assert result.exit_code == 0
+    rows = [line.replace("│", " ").split() for line in result.stdout.splitlines() if line.startswith("│")]
+    assert [row[:2] for row in rows] == [["3", "27"], ["5", "75"]]
+    for row in rows:
+        assert len(row) == 8
+        assert float(row[4]) <= 1e-9 and float(row[7]) <= 1e-9
+        assert float(row[2]) > 0 and float(row[5]) > 0
+    slow = list(scaling.study([3, 4], "resistor", limit=0.0))
+    assert slow[0][5] != "> 0"  # the first side is run, to know
+    assert slow[1][5:] == ["> 0", "", "left out"]
+
+
+def test_actions_take_turns_and_the_fastest_run_counts() -> None:
+    calls: list[str] = []
+    waits = iter([0.0, 0.1, 0.1, 0.0])
+
+    def action(name: str) -> int:
+        calls.append(name)
+        time.sleep(next(waits))
+        return len(calls)
+
+    best = best_of(2, {"a": lambda: action("a"), "b": lambda: action("b")})
+    assert calls == ["a", "b", "a", "b"]
+    assert (best["a"][1], best["b"][1]) == (3, 4)
+    assert best["a"][0] < 0.1 and best["b"][0] < 0.1
 
 
 @pytest.fixture

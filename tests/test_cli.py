@@ -12,9 +12,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import IO
 
 import click
+import helpers
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -63,7 +66,15 @@ def succeed(*arguments: str) -> str:
 
 def test_solve_prints_tables() -> None:
     out = succeed("solve", "divider.cir", "--method", "bcd")
-    for part in ("divider\n", "node", "7.5", "V1", "certificate: met", "method bcd, backend cpu", "seconds: parse"):
+    for part in (
+        "divider\n",
+        "node",
+        "7.5",
+        "V1",
+        "certificate: met",
+        "method bcd (asked for), backend cpu",
+        "seconds: parse",
+    ):
         assert part in out
 
 
@@ -142,7 +153,7 @@ def test_csv_warns_of_undetermined_nodes() -> None:
 def test_not_solved_prints_results_and_exits_3(flags: Sequence[str]) -> None:
     result = run("solve", "coupled.cir", "--method", "bcd", "--max-sweeps", "1", "--npz", "out.npz", *flags)
     assert result.exit_code == 3
-    assert result.stderr.startswith("error: MAX_SWEEPS: stopped at the sweep limit")
+    assert result.stderr.startswith("error: MAX_SWEEPS: stopped before the certificate was met; raise max_sweeps")
     expected = {"--json": '{"status": "MAX_SWEEPS", ', "--csv": "row,n0,n1,", "--quiet": "node", "": "needs sweeps\n"}
     assert result.stdout.startswith(expected["".join(flags)])
     assert ("certificate: NOT met" in result.stdout) == (not flags)
@@ -275,17 +286,16 @@ def files() -> list[str]:
     return sorted({path.name for path in Path().iterdir()} - {f"{name}.cir" for name in DECKS})
 
 
-def process(arguments: str, **options: object) -> subprocess.Popen[str]:
+def process(arguments: str, stdout: int | IO[str] = subprocess.PIPE) -> AbstractContextManager[subprocess.Popen[str]]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "circuitsim", *shlex.split(arguments)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, **options)  # type: ignore[call-overload]
+    return helpers.process([sys.executable, "-m", "circuitsim", *shlex.split(arguments)], stdout, env=environment)
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
     Path("many.cir").write_text(
         "many\nV1[0:30000] a[0:30000] 0 1\nR1[0:30000] a[0:30000] 0 1\n"
     )  # more than a pipe holds
-    with process("solve many.cir --csv", stdout=subprocess.PIPE) as running:
+    with process("solve many.cir --csv") as running:
         assert running.stdout is not None
         assert running.stdout.read(4) == "row,"
         running.stdout.close()
@@ -303,9 +313,7 @@ def test_a_disk_that_is_full_for_stdout() -> None:
 def test_ctrl_c_ends_a_long_solve_without_a_traceback() -> None:
     chain = "chain\n.tran 1 1\nV1 n0 0 1\n" + "".join(f"R{k} n{k} n{k + 1} 1\n" for k in range(3000)) + "Rz n3000 0 1\n"
     Path("chain.cir").write_text(chain)  # some ten million sweeps
-    with process(
-        "solve chain.cir --method bcd --npz out.npz --max-sweeps 1000000000", stdout=subprocess.PIPE
-    ) as running:
+    with process("solve chain.cir --method bcd --npz out.npz --max-sweeps 1000000000") as running:
         assert running.stderr is not None
         assert running.stderr.readline().startswith("warning: chain.cir:2")  # now it has been read
         time.sleep(1.0)
@@ -319,7 +327,7 @@ def test_ctrl_c_ends_a_long_solve_without_a_traceback() -> None:
 def test_names_that_the_terminal_cannot_show(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("greek.cir").write_text("Ω\nV1 ω 0 1\nR1 ω 0 1\n", encoding="utf-8")
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
-    with process("solve greek.cir -q", stdout=subprocess.PIPE) as running:
+    with process("solve greek.cir -q") as running:
         out, err = running.communicate()
     assert (running.returncode, err) == (0, "")
     assert "\\u03c9" in out
@@ -363,7 +371,8 @@ def test_check_warns_on_stderr() -> None:
 
 
 def test_check_does_not_solve(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("circuitsim.methods.bcd.solve_tile", failing_with(AssertionError("solved")))
+    for method in ("bcd", "newton"):
+        monkeypatch.setattr(f"circuitsim.methods.{method}.solve_tile", failing_with(AssertionError("solved")))
     assert "unknown units" in succeed("check", "refused.cir")
 
 
@@ -419,7 +428,8 @@ def test_the_examples_in_the_help_run(command: str, monkeypatch: pytest.MonkeyPa
     assert len(examples) >= 2
     for example in examples:
         words = shlex.split(example.partition("|")[0].partition(">")[0])[1:]
-        words = [str(folder / word) if words[k - 1] == "-o" else word for k, word in enumerate(words)]
+        words = [str(folder / word) if words[k - 1] in ("-o", "--raw") else word for k, word in enumerate(words)]
+        words = ["20" if words[k - 1] == "--runs" else word for k, word in enumerate(words)]
         with monkeypatch.context() as context:
             context.chdir(ROOT)
             assert run(*words).exit_code == 0
@@ -449,7 +459,7 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 def test_runs_as_a_module() -> None:
-    with process("--version", stdout=subprocess.PIPE) as running:
+    with process("--version") as running:
         assert running.communicate()[0] == f"circuitsim, version {cs.__version__}\n"
         assert running.returncode == 0
 

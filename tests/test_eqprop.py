@@ -54,7 +54,7 @@ Rd m[1] 0 2k
 
 def equilibrium(problem: Problem) -> Floats:
     solution = solve(problem, Settings(tol=1e-13))
-    return solution.x if solution.low is None else solution.x + solution.low
+    return solution.x if solution.low is None else solution.x + solution.low.sum(axis=0)
 
 
 def cost_of(problem: Problem, outputs: Outputs, targets: Floats) -> float:

@@ -290,14 +290,18 @@ R2 n right 1
 Dlink left right ideal"""
 
 
-def test_ideal_diode_between_free_nodes_is_refused_by_name() -> None:
+def test_ideal_diode_between_free_nodes_is_refused_by_bcd_and_solved_by_newton() -> None:
     """From (-5, 5) block coordinate descent would stop at (1, 1); the answer is (0, 0)."""
     circuit = cs.parse(TWO_NODES)
-    solution = cs.solve(circuit, raise_on_failure=False)
+    solution = cs.solve(circuit, cs.Settings("bcd"), raise_on_failure=False)
     assert solution.status is cs.Status.REFUSED and not solution.solved
     for word in ("Dlink", "left", "right", "netlist:7"):
         assert word in solution.message
     assert np.isnan(solution.voltage("left")).all() and np.isnan(solution.voltage("right")).all()
     with pytest.raises(cs.NotSolved, match="Dlink") as caught:
-        cs.solve(circuit)
+        cs.solve(circuit, cs.Settings("bcd"))
     assert caught.value.solution.status is cs.Status.REFUSED
+    solution = cs.solve(circuit, PRECISE)
+    assert_laws(solution)
+    np.testing.assert_allclose([solution.voltage("left")[0], solution.voltage("right")[0]], 0, atol=1e-12)
+    np.testing.assert_allclose(solution.current("Dlink"), 1, rtol=1e-12)

@@ -16,6 +16,7 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from helpers import process
 
 import circuitsim as cs
 from circuitsim.backends.base import BACKENDS, DTYPES
@@ -381,7 +382,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on() -> None:
     options = f"{QUICK} --epochs 25"
     succeed(f"{options} --out quiet")
     command = [sys.executable, "-m", "training.mnist", *shlex.split(options), "--out", "stopped"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    with process(command) as running:
         assert running.stdout is not None
         while not running.stdout.readline().startswith("epoch  2/25"):
             assert running.poll() is None
@@ -429,16 +430,16 @@ def failing_after(steps: int, error: BaseException) -> Callable[..., object]:
 
 
 def test_interrupts_are_asked_for_once_and_twice() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with live.interrupts() as asked:
-        assert not asked()
-        signal.raise_signal(signal.SIGINT)
-        assert asked()
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        with live.interrupts() as asked:
+            assert not asked()
+            signal.raise_signal(signal.SIGINT)
+            assert asked()
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         with live.interrupts() as asked:
             signal.raise_signal(signal.SIGINT)
             assert not asked()

@@ -55,15 +55,16 @@ def json_of(results: Results) -> dict:
 def test_json_of_one_row() -> None:
     data = json_of(solved(DIVIDER))
     assert list(data) == [
-        "status", "message", "voltages", "currents", "saved", "residuals", "method", "backend", "dtype", "sweeps",
-        "seconds", "warnings", "undetermined", "intervals", "ambiguous_currents", "ambiguous_saved",
+        "status", "message", "voltages", "currents", "saved", "residuals", "method", "why", "backend", "dtype",
+        "sweeps", "seconds", "warnings", "undetermined", "intervals", "ambiguous_currents", "ambiguous_saved",
     ]  # fmt: skip
     assert data["status"] == "SOLVED"
     assert data["voltages"] == {"in": 10.0, "out": 7.5}
     assert data["currents"] == {"V1": -0.0025}
     assert tuple(data["residuals"]) == FIGURES
     assert data["residuals"]["kcl_relative"] <= 1e-9
-    assert (data["method"], data["backend"], data["dtype"]) == ("bcd", "cpu", "float64")
+    assert (data["method"], data["why"]) == ("bcd", "no two unknowns are joined")
+    assert (data["backend"], data["dtype"]) == ("cpu", "float64")
     assert data["seconds"] == SECONDS
     assert data["warnings"] == data["undetermined"] == data["ambiguous_currents"] == []
 

@@ -192,10 +192,14 @@ def test_resistances(card: str, ohm: float) -> None:
         ("PULSE(1 2 0 1n)", 1.0),
         ("EXP(1 2)", 1.0),
         ("SFFM(1 2 1k 3 4k)", 1.0),
+        ("SFFM(1 2 1k 3 4k 30)", 2.0),  # 1 + 2 sin 30
+        ("SFFM(1 2 1k 1.5707963267948966 4k 0 90)", 3.0),  # 1 + 2 sin(pi/2 sin 90)
         ("AM(1 2 1k 4k)", 0.0),
         ("PWL(1m 3 2m 4)", 3.0),
         ("PWL(-1m 3 1m 4)", 3.5),
         ("PWL(-2m 3 -1m 4)", 4.0),
+        ("PWL(-1m 3 1m 4) td=0.5m", 3.25),
+        ("DC 5 SIN(1 2 1k -1m)", 5.0),
         ("TRNOISE(20n 0.5n 0 0)", 0.0),
         ("TRRANDOM(2 10m 0 1 5)", 5.0),
         ("{2*u}", 6.0),

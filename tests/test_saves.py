@@ -437,3 +437,24 @@ def test_an_exported_netlist_saves_the_same(tmp_path: Path) -> None:
     assert wanted_saves(again, ()) is not None
     labels = [Saved(cs.solve(c), wanted_saves(c, ())).labels for c in (circuit, again)]
     assert labels[0] == labels[1]
+
+
+def test_sources_in_parallel_share_their_current() -> None:
+    """Without a diode in the loop too."""
+    solution = cs.solve(cs.parse("loop\nV1 a 0 1\nV2 a 0 1\nV3 b 0 1\nR1 a b 1"))
+    saved = Saved(solution, wanted_saves(solution.circuit, ["i(v1)", "@v2[p]", "i(v3)", "i(r1)"]))
+    assert saved.ambiguous.tolist() == [True, True, False, False]
+
+
+def test_what_controlled_sources_leave_open() -> None:
+    """E1 is met by any voltage of a; with a at u, v(b) = (1 + u)/3, so that i(R1) and i(R3) follow u, v(c) does not."""
+    circuit = cs.parse("t\nE1 a 0 a 0 1\nR1 a b 1k\nR2 b 0 1k\nV1 c 0 1\nR3 c b 1k\nR4 c 0 1k\n")
+    solution = cs.solve(circuit)
+    assert [circuit.nodes[k] for k in np.flatnonzero(solution.left_open)] == ["a", "b"]
+    assert solution.intervals is not None
+    assert [bound[0, 1] for bound in solution.intervals] == [-np.inf, np.inf]
+    assert solution.remarks == []
+    saved = Saved(solution, wanted_saves(circuit, ["v(a,b),v(c),i(R1),i(R3),i(R4),@R1[p]"]))
+    assert dict(zip(saved.labels, saved.ambiguous.tolist(), strict=True)) == {
+        "v(a,b)": True, "v(c)": False, "i(R1)": True, "i(R3)": True, "i(R4)": False, "@R1[p]": True,
+    }  # fmt: skip

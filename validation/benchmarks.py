@@ -22,9 +22,9 @@ from rich.table import Table
 
 from circuitsim import CircuitError, SettingsError, __version__
 from circuitsim.io.files import check_target, replacing
-from validation.measure import BenchmarkError, Row, Target
+from validation.measure import NGSPICE, BenchmarkError, Options, Row, Target
 from validation.qp import PEERS, installed
-from validation.suite import BENCHMARKS, NGSPICE, Options
+from validation.suite import BENCHMARKS
 
 _WIDTH = 160  # of the table when it does not go to a terminal
 
@@ -35,7 +35,7 @@ _WIDTH = 160  # of the table when it does not go to a terminal
 )
 @click.option("--json", "target", type=click.Path(path_type=Path, dir_okay=False), help="Also save the rows here.")
 @click.option("--quick", is_flag=True, help="Leave the slow peers out.")
-@click.option("--with-ngspice", is_flag=True, help="Run ngspice on the flat netlist too: minutes.")
+@click.option("--with-ngspice", is_flag=True, help="Run ngspice where it takes long, too: minutes.")
 def main(names: tuple[str, ...], target: Path | None, quick: bool, with_ngspice: bool) -> None:
     """Measure circuitsim's speed and memory, beside its targets and its peers."""
     if target is not None:
@@ -92,7 +92,7 @@ def _cpu_model() -> str:
 
 def versions() -> dict[str, str | None]:
     """What was measured, and with what; None: not installed."""
-    packages = ("numpy", "scipy", "numba", *PEERS)
+    packages = ("numpy", "scipy", "numba", "pyamg", *PEERS)
     return {
         "circuitsim": __version__,
         "python": platform.python_version(),

@@ -6,15 +6,34 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from circuitsim.io.raw import Plot
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent
+NETLISTS = ROOT / "netlists"
+CIRCUITSIM = (sys.executable, "-m", "circuitsim")
+NGSPICE = "ngspice"
+MB = 1e6
 
 
 class BenchmarkError(Exception):
     """A benchmark cannot be run; the message says why."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to leave out."""
+
+    quick: bool = False  # the slow peers
+    ngspice: bool = False  # run it where it needs minutes
 
 
 @dataclass(frozen=True)
@@ -59,6 +78,23 @@ class Row:
         return None if self.target is None or figure is None else self.target.met(figure)
 
 
+def timed(action: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> tuple[float, T]:
+    """Wall-clock seconds of a call, and its result."""
+    clock = time.perf_counter()
+    result = action(*arguments, **options)
+    return time.perf_counter() - clock, result
+
+
+def best_of(runs: int, actions: Mapping[str, Callable[[], Any]]) -> dict[str, tuple[float, Any]]:
+    """Seconds of the fastest of `runs` runs of each action, and its last result; the actions take turns."""
+    best: dict[str, tuple[float, Any]] = {}
+    for _ in range(runs):
+        for name, action in actions.items():
+            seconds, result = timed(action)
+            best[name] = min(seconds, best[name][0]) if name in best else seconds, result
+    return best
+
+
 @dataclass(frozen=True)
 class ProcessRun:
     """A finished process: wall-clock seconds from start to end, peak resident memory, output."""
@@ -85,6 +121,13 @@ def run_process(command: Sequence[str], runs: int = 1) -> ProcessRun:
             if found["exit_code"]:
                 raise BenchmarkError(f"{' '.join(command)} ended with {found['exit_code']}: {_last_line(done.stderr)}")
     return ProcessRun(found["seconds"], found["peak_bytes"], done.stdout, done.stderr)
+
+
+def agreement(ours: Mapping[str, float], theirs: Plot) -> str:
+    """How far ngspice's voltages are from circuitsim's: its exit code alone proves nothing."""
+    column = {name: volts for (name, _), volts in zip(theirs.variables, theirs.values[0].tolist(), strict=True)}
+    differences = [abs(volts - column[f"v({name.lower()})"]) for name, volts in ours.items()]
+    return f"largest difference of {len(ours)} node voltages: {max(differences):.1e} V"
 
 
 def _last_line(text: str) -> str:

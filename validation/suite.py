@@ -6,16 +6,12 @@ import json
 import re
 import shutil
 import statistics
-import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,33 +19,31 @@ from threadpoolctl import threadpool_limits
 
 import circuitsim as cs
 from circuitsim.backends.base import find_backend
-from circuitsim.io.ngspice import Plot, ngspice_available, read_raw
+from circuitsim.io.ngspice import ngspice_available, read_raw
 from training.datasets import MNIST, load_idx_dataset
 from validation.learning import step_rows
-from validation.measure import ROOT, BenchmarkError, Row, Target, run_process
+from validation.measure import (
+    CIRCUITSIM,
+    MB,
+    NETLISTS,
+    NGSPICE,
+    BenchmarkError,
+    Options,
+    Row,
+    Target,
+    agreement,
+    run_process,
+    timed,
+)
+from validation.newton import newton
 from validation.qp import PEERS, SLOW_PEERS, PeerResult, installed, measure_peer, quadratic_program, relative_kcl
 
 Floats = NDArray[np.float64]
-P = ParamSpec("P")
-T = TypeVar("T")
-
-NETLISTS = ROOT / "netlists"
-CIRCUITSIM = (sys.executable, "-m", "circuitsim")
-NGSPICE = "ngspice"
-MB = 1e6
 
 _GAIN = 480.0  # V at a white pixel; the input gain of drn_1h
 _BCD_TOL = 1e-9
 _COMPARABLE = 10.0  # a peer may miss BCD's tolerance by this factor
 _TILE = 256  # rows of a batch, as in circuitsim.solve
-
-
-@dataclass(frozen=True)
-class Options:
-    """What to leave out."""
-
-    quick: bool = False  # the slow peers
-    ngspice: bool = False  # run it where it needs minutes
 
 
 def stages(netlist: Path) -> dict[str, float]:
@@ -89,7 +83,7 @@ def flat_rows(flat: Path, options: Options) -> list[Row]:
         raw = flat.with_suffix(".raw")
         run = run_process([NGSPICE, "-n", "-b", "-r", str(raw), str(flat)])
         peer_seconds, peer_memory = run.seconds, run.peak_bytes / MB
-        note = _agreement(answer["voltages"], read_raw(raw.read_bytes())[0])
+        note = agreement(answer["voltages"], read_raw(raw.read_bytes())[0])
     parts = ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items())
     size = flat.stat().st_size / MB
     return [
@@ -98,13 +92,6 @@ def flat_rows(flat: Path, options: Options) -> list[Row]:
         Row("drn_1h_flat", "peak memory", whole.peak_bytes / MB, "MB", Target(2000.0), NGSPICE, peer_memory),
         Row("drn_1h_flat", "file size", size, "MB"),
     ]
-
-
-def _agreement(ours: Mapping[str, float], theirs: Plot) -> str:
-    """How far ngspice's voltages are from circuitsim's: its exit code alone proves nothing."""
-    column = {name: volts for (name, _), volts in zip(theirs.variables, theirs.values[0].tolist(), strict=True)}
-    differences = [abs(volts - column[f"v({name.lower()})"]) for name, volts in ours.items()]
-    return f"largest difference of {len(ours)} node voltages: {max(differences):.1e} V"
 
 
 @contextmanager
@@ -151,10 +138,10 @@ def batch_rows(netlist: Path, pixels: Floats, repeats: int = 3) -> list[Row]:
     cs.solve(problem.with_values({"Vx": volts[:2]}), settings)  # loads the compiled kernels
     product_seconds, solve_seconds, sweep_seconds = [], [], []
     for _ in range(repeats):
-        product_seconds.append(_timed(np.matmul, left, weights, out=product)[0])
-        taken, solution = _timed(lambda: cs.solve(problem.with_values({"Vx": volts}), settings))
+        product_seconds.append(timed(np.matmul, left, weights, out=product)[0])
+        taken, solution = timed(lambda: cs.solve(problem.with_values({"Vx": volts}), settings))
         solve_seconds.append(taken)
-        sweep_seconds.append(_timed(sweep_only, problem, volts, settings, solution.sweeps)[0])
+        sweep_seconds.append(timed(sweep_only, problem, volts, settings, solution.sweeps)[0])
     peer = statistics.median(product_seconds)
     what = f"{len(pixels)} images in one batch, float32, relative KCL {settings.tolerance:g}"
     name = f"product {left.shape[0]} x {left.shape[1]} x {weights.shape[1]}, float32"
@@ -196,7 +183,7 @@ def qp_rows(problem: cs.Problem, options: Options) -> list[Row]:
     settings = cs.Settings(method="bcd", tol=_BCD_TOL)
     program = quadratic_program(problem)
     cs.solve(problem, settings)  # loads the compiled kernels
-    first, _ = _timed(cs.solve, problem, settings)
+    first, _ = timed(cs.solve, problem, settings)
     results: dict[str, PeerResult] = {}
     missing = []
     for name, peer in PEERS.items():
@@ -206,7 +193,7 @@ def qp_rows(problem: cs.Problem, options: Options) -> list[Row]:
             missing.append(Row("qp", "", peer=name, note="left out by --quick"))
         else:
             results[name] = measure_peer(peer, program, lambda x: relative_kcl(problem, x), _COMPARABLE * _BCD_TOL)
-    again, solution = _timed(cs.solve, problem, settings)
+    again, solution = timed(cs.solve, problem, settings)
     seconds = min(first, again)
     what = f"BCD, {problem.n_free} unknowns, float64, relative KCL 1e-9"
     note = f"KCL {solution.residuals.kcl_relative:.1e} in {solution.sweeps} sweeps"
@@ -238,7 +225,7 @@ def parser_rows(lines: int, runs: int = 2) -> list[Row]:
         write_resistors(deck, 100)
         cs.load(deck)  # loads the compiled kernels
         write_resistors(deck, lines)
-        seconds = min(_timed(cs.load, deck)[0] for _ in range(runs))
+        seconds = min(timed(cs.load, deck)[0] for _ in range(runs))
         what = f"load {lines} resistor lines with 17-digit values"
         note = f"{seconds:.2f} s for {deck.stat().st_size / MB:.1f} MB"
     return [Row("parser", what, lines / seconds, "lines/s", Target(300_000.0, at_most=False), note=note)]
@@ -258,13 +245,6 @@ def write_resistors(path: Path, count: int, columns: int = 1024) -> None:
         out.write(".end\n")
 
 
-def _timed(action: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> tuple[float, T]:
-    """Wall-clock seconds of a call, and its result."""
-    clock = time.perf_counter()
-    result = action(*arguments, **options)
-    return time.perf_counter() - clock, result
-
-
 BENCHMARKS: dict[str, Callable[[Options], list[Row]]] = {
     "drn_1h": drn_1h,
     "drn_1h_flat": drn_1h_flat,
@@ -273,4 +253,5 @@ BENCHMARKS: dict[str, Callable[[Options], list[Row]]] = {
     "qp": qp,
     "parser": parser,
     "training": training,
+    "newton": newton,
 }

@@ -109,10 +109,12 @@ class Results:
     def loose_texts(self, most: int, sources: bool) -> list[str]:
         """A warning for each kind of value that is not unique, for outputs that cannot mark them; `most` names each.
 
-        `sources`: whether the output holds the currents of sources.
+        What `remarks` say already is left out: nodes with an interval. `sources`: whether the output holds the
+        currents of sources.
         """
+        told, nodes = self.intervals(self.nodes), _chosen(self.circuit.nodes, self.undetermined)
         found = (
-            ("nodes without a unique voltage", _chosen(["0", *self.names(self.nodes)], self.undetermined)),
+            ("nodes without a unique voltage", [name for name in nodes if name not in told]),
             ("currents that are not unique", _chosen(self.source_names, self.ambiguous) if sources else []),
             ("saved values that are not unique", _chosen(self.saved.labels, self.saved.ambiguous)),
         )
@@ -164,6 +166,7 @@ def result_object(results: Results, seconds: Mapping[str, float]) -> dict[str, A
         "saved": _columns(saved.labels, saved.values()) if with_saved else {},
         "residuals": {name: _number(getattr(solution.residuals, name)) for name in FIGURES},
         "method": solution.method,
+        "why": solution.why,
         "backend": solution.backend,
         "dtype": solution.dtype,
         "sweeps": solution.sweeps,
@@ -205,8 +208,8 @@ def write_npz(results: Results, path: Path) -> None:
     """Everything as arrays, the batch axis first; the file appears whole or not at all. SettingsError if it cannot.
 
     voltages (batch, nodes), nodes, undetermined; currents (batch, sources), sources, ambiguous; saved (batch, n),
-    saved_names, saved_ambiguous; each figure of Residuals; status, message, method, backend, dtype, sweeps. Strings are
-    numpy strings: nothing needs a pickle.
+    saved_names, saved_ambiguous; each figure of Residuals; status, message, method, why, backend, dtype, sweeps.
+    Strings are numpy strings: nothing needs a pickle.
     """
     solution = results.solution
     arrays: dict[str, Any] = {
@@ -222,6 +225,7 @@ def write_npz(results: Results, path: Path) -> None:
         "status": solution.status.name,
         "message": solution.message,
         "method": solution.method,
+        "why": solution.why,
         "backend": solution.backend,
         "dtype": solution.dtype,
         "sweeps": solution.sweeps,

@@ -146,17 +146,23 @@ def _series_drops(solution: Solution, rows: Ints, batch: slice) -> Floats:
 
 
 def _ambiguous(solution: Solution, save: Save) -> Bools:
-    """A voltage: between nodes that can shift against each other. A current: shared in a loop of sources and shorts."""
+    """A voltage: between nodes that can shift against each other. A current: of what it is a function, or in a loop."""
     if save.quantity in ("r", "e"):
         return np.zeros(save.rows.size, bool)
-    part, sure = solution.problem.topology.islands.part, solution.determined
+    topology, sure = solution.problem.topology, solution.determined
+    part, unit = topology.islands.part, topology.index_of_node
     a, b = _ends(solution.circuit, save)
-    loose = (part[a] != part[b]) & ~(sure[a] & sure[b])
+    left_open = (solution.left_open[a] | solution.left_open[b]) & (unit[a] != unit[b])
+    loose = left_open | (part[a] != part[b]) & ~(sure[a] & sure[b])
     if save.quantity in ("v", "vd"):
         return loose
-    if save.kind == CROSSBAR:
-        return np.zeros(save.rows.size, bool)
-    shared = ambiguous_elements(solution, save.kind)[save.rows]
+    shared = left_open & (save.kind in (CROSSBAR, *"RDN"))
+    if save.kind != CROSSBAR:
+        shared = shared | ambiguous_elements(solution, save.kind)[save.rows]
     if save.quantity == "i":
         return shared
-    return (shared | loose) & (_values(solution, save, slice(0, solution.batch)) != 0).any(axis=0)
+    volts = solution.drops(a, b) != 0  # a power is their product: one that is 0 settles it
+    if save.kind == CROSSBAR:  # Ohm's law: no power without a voltage
+        return (shared | loose) & volts.any(axis=0)
+    amperes = table_currents(solution, save.kind, save.rows) != 0
+    return (shared & volts.any(axis=0)) | (loose & amperes.any(axis=0))

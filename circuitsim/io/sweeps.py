@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from circuitsim.circuit import KINDS
 from circuitsim.io.files import replacing
-from circuitsim.io.ngspice import Plot
 from circuitsim.io.output import MOST_NUMBERS
+from circuitsim.io.raw import Plot
 from circuitsim.solution import Status
 from circuitsim.sweep import SweepResult
 
@@ -91,6 +91,7 @@ def _plot_object(result: SweepResult, warnings: list[str]) -> dict[str, Any]:
         ],
         "undetermined": node_names(result, np.flatnonzero(~result.determined)),
         "method": result.method,
+        "why": result.why,
         "backend": result.backend,
         "dtype": result.dtype,
         "sweeps_needed": result.sweeps,
@@ -123,8 +124,8 @@ def write_sweep_npz(results: Sequence[SweepResult], path: Path) -> None:
     """Everything as arrays, points first; the file appears whole or not at all. SettingsError if it cannot.
 
     swept (n,), kinds (n,), values (points, n); nodes, voltages (points, nodes); sources, currents (points, sources);
-    undetermined (nodes,); statuses, kcl_relative (points,); method, backend, dtype, sweeps. Of several plots the names
-    begin with dc1_, dc2_ ... in the order of the cards.
+    undetermined (nodes,); statuses, kcl_relative (points,); method, why, backend, dtype, sweeps. Of several plots the
+    names begin with dc1_, dc2_ ... in the order of the cards.
     """
     arrays: dict[str, Any] = {}
     for k, result in enumerate(results):
@@ -142,6 +143,7 @@ def write_sweep_npz(results: Sequence[SweepResult], path: Path) -> None:
             "statuses": result.statuses,
             "kcl_relative": result.kcl_relative,
             "method": result.method,
+            "why": result.why,
             "backend": result.backend,
             "dtype": result.dtype,
             "sweeps": result.sweeps,
@@ -169,13 +171,6 @@ def sweep_plot(result: SweepResult) -> Plot:
     )
     values = np.concatenate([result.values[:, :1], result.voltages[:, 1:], result.currents[:, ties]], axis=1)
     return Plot(name, variables, values)
-
-
-def write_raw_file(results: Sequence[SweepResult], path: Path) -> None:
-    """The plots of all results, in their order, as an ngspice raw file. SettingsError if it cannot be written."""
-    from circuitsim.io.raw import write_raw  # type: ignore[import-untyped, unused-ignore]
-
-    write_raw(path, [sweep_plot(result) for result in results])
 
 
 def _source_names(result: SweepResult) -> list[str]:

@@ -15,6 +15,7 @@ from circuitsim.circuit import KINDS
 from circuitsim.io.output import Results
 from circuitsim.io.saved import UNITS
 from circuitsim.io.sweeps import STATISTICS, chosen_nodes, statistics
+from circuitsim.solve import steps_text
 from circuitsim.sweep import SweepResult
 
 Ints = NDArray[np.int64]
@@ -70,8 +71,9 @@ def print_solution(
     _print_saved(results, out)
     _print_certificate(results, tolerance, out)
     rows = f", {solution.batch} rows" if solution.batch > 1 else ""
-    sweeps = f"{solution.sweeps} sweep{'s' * (solution.sweeps != 1)}"
-    out.print(Text(f"method {solution.method}, backend {solution.backend}, {solution.dtype}{rows}, {sweeps}"))
+    steps = steps_text(solution.method, solution.sweeps)
+    method = f"method {solution.method} ({solution.why})"
+    out.print(Text(f"{method}, backend {solution.backend}, {solution.dtype}{rows}, {steps}"))
     out.print(Text("seconds: " + ", ".join(f"{stage} {_seconds(value)}" for stage, value in seconds.items())))
 
 
@@ -183,8 +185,9 @@ def _explain_undetermined(needed: bool, out: Console, mark: str = "") -> None:
     if needed:
         out.print(
             Text(
-                f"{mark}undetermined: nothing fixes these voltages against ground; only differences between nodes of "
-                "one island mean something. An island that nothing joins to ground has its first node at 0 V."
+                f"{mark}undetermined: nothing fixes these voltages against ground (differences between nodes of one "
+                "island mean something; an island that nothing joins to ground has its first node at 0 V), or "
+                "controlled sources leave them open."
             )
         )
 
@@ -253,8 +256,8 @@ def print_sweep(result: SweepResult, tolerance: float, out: Console, quiet: bool
     known = result.kcl_relative[~np.isnan(result.kcl_relative)]
     worst = f"{known.max():.2g}" if known.size else "unknown"
     out.print(Text(f"KCL error / currents at the node, the worst: {worst}; at most {tolerance:g} wanted"))
-    sweeps = f"{result.sweeps} sweep{'s' * (result.sweeps != 1)} at most"
-    out.print(Text(f"method {result.method}, backend {result.backend}, {result.dtype}, {sweeps}"))
+    steps = f"{steps_text(result.method, result.sweeps)} at most"
+    out.print(Text(f"method {result.method} ({result.why}), backend {result.backend}, {result.dtype}, {steps}"))
 
 
 def _print_points(result: SweepResult, nodes: Ints, out: Console) -> None:

@@ -20,8 +20,13 @@ _IN_A_CHAIN = 2  # edges at a node: up to here its elimination fills nothing in
 class Solved(Protocol):
     """A network with its conductances."""
 
-    floating: Ints  # a node of each part that nothing joins to ground
-    loose: NDArray[np.bool_]  # (n,) unknowns that are not determined for other reasons
+    @property
+    def floating(self) -> Ints:
+        """A node of each part that nothing joins to ground."""
+
+    @property
+    def loose(self) -> NDArray[np.bool_]:
+        """Unknowns, (n,), that are not determined for other reasons."""
 
     def solve(self, injected: Floats) -> Floats:
         """Voltages, (rows, n), V, for currents (rows, n), A, injected into the nodes."""

@@ -30,7 +30,8 @@ def refusal(problem: Problem) -> str:
     """
     t, c = problem.topology, problem.circuit
     if not c.reciprocal:
-        return f"method bcd refuses: {c.element(c.controlled, 0)} is a controlled source ({c.at(c.controlled, 0)}), and the circuit has no co-content to minimise; use newton"
+        source = f"{c.element(c.controlled, 0)} ({c.at(c.controlled, 0)})"
+        return f"method bcd refuses: with the controlled source {source} there is no co-content to minimise; use newton"
     if not t.links.size:
         return ""
     k = int(t.links[0])

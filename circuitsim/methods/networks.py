@@ -17,6 +17,7 @@ from scipy.sparse import linalg
 
 from circuitsim.circuit import KINDS
 from circuitsim.errors import CircuitError
+from circuitsim.laws import Law
 from circuitsim.linear import Solved
 from circuitsim.linear.elimination import Elimination
 from circuitsim.problem import Drive, Problem
@@ -27,7 +28,7 @@ Floats = NDArray[np.float64]
 
 _MOST_SINGULAR = 2000  # unknowns of a singular network that is looked into
 _NO_PIVOT = 1e-12  # of the largest singular value: 0
-_STIFFNESS = 1e4  # rho of a conducting ideal diode, in units of the conductances at its ends
+_STIFFNESS = 1e4  # rho of a conducting ideal diode, in units of the largest conductance
 
 
 class NotUnique(CircuitError):
@@ -66,9 +67,9 @@ class Network:
         j = problem.circuit.junctions
         self.law, self.params = j.law[t.junctions], j.params[t.junctions]
         self.ideal = np.arange(legs.a.size) >= legs.n_junctions
-        self.largest = float(v.diag.max(initial=0.0)) or 1.0
-        at_ends = np.maximum(_at(v.diag, legs.a), _at(v.diag, legs.k))
-        self.rho = _STIFFNESS * np.where(at_ends > 0, at_ends, self.largest)
+        steepest = self.params[self.law == Law.PWL][:, [0, 2]].max(initial=0.0)  # an exponential's slope has no limit
+        self.largest = max(float(v.diag.max(initial=0.0)), float(steepest)) or 1.0
+        self.rho = np.where(self.ideal, _STIFFNESS * self.largest, 0.0)
         self.ends = [(has := np.flatnonzero(unit >= 0), unit[has]) for unit in (legs.a, legs.k)]
         self.damping = 0.0
         self.factored: Solved | None = None
@@ -111,8 +112,8 @@ class Network:
     def into(self, current: Floats) -> Floats:
         """Currents of the legs, a to k, as injections into the unknowns, (size,)."""
         (a, at_a), (k, at_k) = self.ends
-        out: Floats = np.bincount(at_k, current[k], self.size) - np.bincount(at_a, current[a], self.size)
-        return out
+        into = np.bincount(at_k, current[k], self.size) - np.bincount(at_a, current[a], self.size)
+        return into.astype(np.float64, copy=False)
 
     def offset(self, drive: Drive) -> Floats:
         """The fixed part of each leg's voltage; -inf for a bound that is not there. Ideal legs conduct at 0 V."""
@@ -290,8 +291,13 @@ class Lu:
     """A sparse LU factorisation of an equilibrated matrix (SuperLU)."""
 
     floating = np.zeros(0, np.int64)
+    solver: Callable[[Floats], Floats]
 
     def __init__(self, matrix: sparse.csc_array) -> None:
+        if not matrix.shape[0]:
+            self.row = self.col = np.zeros(0)
+            self.loose, self.solver = np.zeros(0, bool), lambda sides: sides
+            return
         size = abs(matrix)
         self.row = _reciprocal(np.asarray(size.max(axis=1).todense()).ravel())
         scaled = sparse.diags_array(self.row) @ matrix

@@ -24,7 +24,7 @@ from circuitsim.laws import Law, branch_current, branch_voltage
 from circuitsim.methods.networks import Network, Tangents
 from circuitsim.methods.outcome import Outcome
 from circuitsim.methods.sure import minimise
-from circuitsim.problem import Drive
+from circuitsim.problem import Drive, Problem
 from circuitsim.residual import Check, Residuals, shift
 from circuitsim.solution import Settings, Status
 
@@ -33,6 +33,8 @@ Floats = NDArray[np.float64]
 _FULL_STEPS = 60  # before the slow and sure way
 _NEAR = 1e-4  # of their current: tangents closer to their legs than this are worth a certificate
 _MOVES = 1e-9  # of the largest voltage: a solution that a correction moves by more is corrected
+_SMALL = 40  # unknowns, and legs, of circuits whose rows are solved at once
+_EXTRA_STEPS = 2  # after all tangents are near
 _MOST_PARTS = 3  # of the voltages, each the rounding of the one before
 _MOST_REFINED = 8  # corrections of a correction
 _DAMPING = range(1, -10, -1)  # powers of ten of the largest conductance
@@ -47,9 +49,13 @@ def solve_tile(network: Network, drive: Drive, settings: Settings, x: Floats, wa
     """Solve one tile of the batch; x (rows, n_free) is where to start when `warm`."""
     if not network.legs.a.size:
         return _linear(network, drive, settings, x)
+    if x.shape[0] > 1 and together(network.problem):
+        outcome = _rows_at_once(network, drive, settings, x, warm)
+        if outcome.status is Status.SOLVED:
+            return outcome
     x, low = x.copy(), np.zeros((_MOST_PARTS, *x.shape))
     carried = np.zeros((x.shape[0], network.problem.topology.carrier_a.size))
-    loose = np.zeros(x.shape[1], bool)
+    loose = np.zeros(network.size, bool)
     status, steps, residuals = Status.SOLVED, 0, Residuals(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     for row in range(x.shape[0]):
         one = _Row(network, drive.part(slice(row, row + 1)), settings)
@@ -66,6 +72,49 @@ def solve_tile(network: Network, drive: Drive, settings: Settings, x: Floats, wa
         status = outcome.status if status is Status.SOLVED else status
     used = int(low.any(axis=(1, 2)).sum())
     return Outcome(x, status, steps, residuals, low[:used] if used else None, carried, loose)
+
+
+def together(problem: Problem) -> bool:
+    """Whether many rows are best solved at once, with dense matrices: small circuits without ideal diodes."""
+    legs = problem.topology.legs
+    return problem.n_free <= _SMALL and legs.a.size == legs.n_junctions <= _SMALL
+
+
+def _rows_at_once(network: Network, drive: Drive, settings: Settings, x: Floats, warm: bool) -> Outcome:
+    """Full steps for all rows of a tile; its status says whether all of them arrived."""
+    rows, n = x.shape
+    eye = np.eye(network.size)
+    linear = network.flow(eye).T
+    incidence = np.stack([network.across(unit) for unit in eye], axis=1)  # (legs, size)
+    sides, offset = network.sides(drive), drive.junction_offset
+    u = np.zeros((rows, network.size))
+    u[:, :n] = x
+    law, params = network.law, network.params
+    w = u @ incidence.T + offset
+    if not warm:
+        w = np.where(law == Law.SHOCKLEY, _knee(law, params), w)
+    settled = step = 0
+    while settled <= _EXTRA_STEPS and step < _FULL_STEPS:
+        step += 1
+        i, g = branch_current(law, params, w)
+        matrix = linear + np.einsum("rm,mi,mj->rij", g, incidence, incidence)
+        wanted = sides - (i + g * (offset - w)) @ incidence
+        try:
+            u = np.linalg.solve(matrix, wanted[:, :, None])[:, :, 0]
+        except np.linalg.LinAlgError:
+            break
+        v = u @ incidence.T + offset
+        line = i + g * (v - w)
+        i, _ = branch_current(law, params, v)
+        settled += bool((np.abs(i - line) <= _NEAR * np.abs(i) + 1e-12 * np.abs(i).max(initial=0.0)).all())
+        w = _limited(law, params, w, v, line)
+    u[:, :n] = np.where(np.isfinite(u[:, :n]), u[:, :n], 0.0)
+    at = network.with_carried(drive, np.zeros(0), u[:, n:], u[:, :n])
+    check = Check(network.problem, at, u[:, :n], exact=True)
+    found = check.certificate()
+    met = check.finite() and found.kcl_relative <= settings.tolerance
+    carried = np.broadcast_to(at.carried, (rows, at.carried.shape[1]))
+    return Outcome(u[:, :n], Status.SOLVED if met else Status.MAX_SWEEPS, step, found, None, carried)
 
 
 def _linear(network: Network, drive: Drive, settings: Settings, x: Floats) -> Outcome:
@@ -94,7 +143,7 @@ def _polished(
 
     def check(low: Floats | None) -> Check:
         at, x = (drive, parts[0]) if low is None else (shift(network.problem, drive, *parts), low)
-        return Check(network.problem, network.with_carried(at, np.maximum(links, 0.0), extra, x), x)
+        return Check(network.problem, network.with_carried(at, np.maximum(links, 0.0), extra, x), x, exact=True)
 
     found = check(None)
     for refined in range(_MOST_REFINED + 1):
@@ -123,7 +172,7 @@ def _polished(
     if status is not Status.SOLVED:
         carried[:, : legs.n_links] = links  # their signs say what is wrong
     first, *rest = (*parts, found.x) if found.drive.base else parts
-    loose = network.factor(slope).loose[:n]
+    loose = network.factor(slope).loose
     return Outcome(first, status, steps, found.certificate(), np.stack(rest) if rest else None, carried, loose)
 
 
@@ -312,15 +361,15 @@ def _knee(law: NDArray[np.int8], params: Floats) -> Floats:
 
 
 def _limited(law: NDArray[np.int8], params: Floats, old: Floats, v: Floats, line: Floats) -> Floats:
-    """Voltages to go on from: beyond the knee of an exponential, that of the current on the old tangent where nearer."""
+    """Voltages to go on from: beyond the knee of an exponential that of the current on the old tangent, if nearer."""
     w = v.copy()
     chosen = (law == Law.SHOCKLEY) | (law == Law.SINH)
-    p, i, inner, was = params[chosen], line[chosen], v[chosen], old[chosen]
+    p, i, inner, was = params[chosen], line[..., chosen], v[..., chosen], old[..., chosen]
     kinds = law[chosen]
     knee = _knee(kinds, p)
     broken = np.where(kinds == Law.SHOCKLEY, -(p[:, 3] + knee), 0.0)
     forward = np.maximum(branch_voltage(kinds, p, np.maximum(i, 0.0)), knee)
     reverse = np.minimum(branch_voltage(kinds, p, np.minimum(i, 0.0)), broken)
     inner = np.where(inner > np.maximum(was, knee), np.minimum(inner, np.maximum(forward, was)), inner)
-    w[chosen] = np.where(inner < np.minimum(was, broken), np.maximum(inner, np.minimum(reverse, was)), inner)
+    w[..., chosen] = np.where(inner < np.minimum(was, broken), np.maximum(inner, np.minimum(reverse, was)), inner)
     return w

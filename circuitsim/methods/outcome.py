@@ -23,4 +23,4 @@ class Outcome:
     residuals: Residuals
     low: Floats | None = None  # (parts, rows, n_free) V: corrections to x, each too small to be added to the one before
     carried: Floats | None = None  # (rows, n_carriers) A: of ideal diodes between free units, then of Circuit.active
-    loose: NDArray[np.bool_] | None = None  # (n_free,) unknowns that controlled sources leave open
+    loose: NDArray[np.bool_] | None = None  # (size,) unknowns that controlled sources leave open

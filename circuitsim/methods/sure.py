@@ -18,6 +18,7 @@ from circuitsim.problem import Drive
 
 Floats = NDArray[np.float64]
 
+_ROUNDING = 64 * float(np.finfo(np.float64).eps)
 _STEEPEST = 1e12  # slope of a tangent, in units of the largest conductance
 
 
@@ -40,17 +41,18 @@ def minimise(
         g = np.minimum(g, _STEEPEST * network.largest)
         d = network.linear_step(drive, u, offset, Tangents(np.where(g > 0, v, 0.0), i, g)) - u
         t = _minimum(_along(network, drive, u, d, v, lam))
+        still = bool((np.abs(t * d) <= _ROUNDING * np.abs(u).max(initial=0.0)).all())
         u = u + t * d
         v = network.across(u) + offset
         i, g = _legs(network, v, lam)
         new_state = (i > 0).tobytes()
-        found = None
-        if t == 0.0 or (abs(t - 1.0) < 1e-3 and new_state == state):
+        found, before = None, lam
+        if still or (abs(t - 1.0) < 1e-3 and new_state == state):
             lam = np.where(network.ideal, i, 0.0)
             slope = np.where(network.ideal & (i > 0), network.rho, g)
             found = finish(u, Tangents(np.where(network.ideal, 0.0, v), i, slope))
         yield step, found
-        if t == 0.0:
+        if still and np.array_equal(lam, before):
             return
         state = new_state
 

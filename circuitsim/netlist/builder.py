@@ -20,7 +20,8 @@ from circuitsim.netlist.tokens import shown
 KINDS = "RVIDLCEFGHN"
 _INDEX = re.compile(r"\[([0-9]{1,15})\]$")
 COLUMNS = {
-    "R": ("r", "g"), "V": ("v",), "I": ("i",), "D": ("model", "area", "m", "temp"), "L": (), "C": (), "N": ("model", "m"),
+    "R": ("r", "g"), "V": ("v",), "I": ("i",), "D": ("model", "area", "m", "temp"), "L": (), "C": (),
+    "N": ("model", "m"),
     "E": ("gain", "ca", "cb"), "F": ("gain", "control"), "G": ("gain", "ca", "cb"), "H": ("gain", "control"),
 }  # fmt: skip
 

@@ -19,6 +19,7 @@ from circuitsim.netlist.tokens import shown
 SUPPORTED = "supported elements: R V I D L C E F G H N X (and K, which is ignored)"
 _VALUES = frozenset({"r", "resistance", "g"})
 _WAVEFORMS = frozenset("sin pulse exp sffm am pwl trnoise trrandom external".split())
+_DELAYS = {"sin": 3, "pulse": 2, "exp": 2, "am": 4}  # where among the parameters of a waveform its delay stands
 _SOURCE_WORDS = frozenset("ac distof1 distof2 portnum z0 pwr freq phase".split())  # not about the operating point
 _SOURCE_KEYS = _SOURCE_WORDS | {"dc", "r", "td"}
 _BY_VOLTAGE, _BY_CURRENT = "n+ n- nc+ nc- GAIN", "n+ n- VNAME GAIN"
@@ -26,6 +27,7 @@ _CONTROLLED = {
     "E": ("vcvs", _BY_VOLTAGE), "F": ("cccs", _BY_CURRENT), "G": ("vccs", _BY_VOLTAGE), "H": ("ccvs", _BY_CURRENT),
 }  # fmt: skip
 _NOT_LINEAR = frozenset("poly value vol cur table laplace freq".split())
+_GATES = frozenset("and nand or nor".split())
 
 
 def read_element(reader: CardReader, card: Card, scope: Scope, order: int) -> None:
@@ -173,7 +175,7 @@ def _source(reader: CardReader, e: Element) -> None:
         if key not in supported:
             raise unknown_key(e, key, {"dc", "m"} & supported)
     dc = reader.value(e, keys["dc"], "value") if "dc" in keys else None
-    start: Value | None = None  # of a waveform
+    start: float | None = None  # of a waveform
     words = e.words
     i, n = 2, len(words)
     while i < n:
@@ -197,6 +199,10 @@ def _source(reader: CardReader, e: Element) -> None:
         else:
             raise extra_word(e, "value", words[i - 1])
     value = dc if dc is not None else (start if start is not None else 0.0)
+    if dc is None and start is not None and math.isnan(start):
+        raise NetlistError(
+            f"{e.label}: with a negative delay its waveform has begun before t = 0; write its value then as DC VALUE"
+        )
     if reader.given:
         value = reader.replaced(e, value)
     if e.pattern.kind == "I":
@@ -205,21 +211,30 @@ def _source(reader: CardReader, e: Element) -> None:
     _add(reader, e, value)
 
 
-def _waveform(reader: CardReader, e: Element, name: str, words: list[str]) -> Value:
-    """The value at t = 0, as ngspice's operating point takes it."""
+def _waveform(reader: CardReader, e: Element, name: str, words: list[str]) -> float:
+    """The value at t = 0, as ngspice's operating point takes it; NaN when a negative delay has it begin before."""
     values = [reader.number(e, word, name.upper()) for word in words]
-    if name in ("am", "trnoise", "external"):
+    if name in ("trnoise", "external"):
         return 0.0
     if name == "trrandom":  # type, time step, delay, two parameters
         return values[4] if len(values) > 4 else 0.0
     if not values or (name == "pwl" and len(values) % 2):
         raise NetlistError(f"{e.label}: {name.upper()} needs its parameters, found {len(values)}; complete them")
+    place = _DELAYS.get(name, len(values))
+    delay = values[place] if place < len(values) else 0.0
+    if name == "pwl" and "td" in e.pattern.words.keys:
+        delay = reader.number(e, e.pattern.words.keys["td"], "td")
+    if delay < 0:
+        return math.nan
     if name == "pwl":
         times, levels = values[::2], values[1::2]
-        return levels[0] if times[0] >= 0 else float(np.interp(0.0, times, levels))
+        return levels[0] if times[0] >= -delay else float(np.interp(-delay, times, levels))
     if name == "sin" and len(values) > 5:
         return values[0] + values[1] * math.sin(math.radians(values[5]))
-    return values[0]
+    if name == "sffm" and len(values) > 5:  # VO VA FC MDI FS PHASEC PHASES
+        signal = math.sin(math.radians(values[6])) if len(values) > 6 else 0.0
+        return values[0] + values[1] * math.sin(math.radians(values[5]) + values[3] * signal)
+    return 0.0 if name == "am" else values[0]
 
 
 # -- controlled sources ------------------------------------------------------------------------------------------------
@@ -239,6 +254,11 @@ def _controlled(reader: CardReader, e: Element) -> None:
                 f"{e.label}: only linear controlled sources are supported, not {word.upper()}; "
                 f"write {shown(e.pattern.name)} {form}"
             )
+    if kind in "EG" and len(words) > 3 and words[0].lower() in _GATES:  # nand(2) ...: else it is a node
+        raise NetlistError(
+            f"{e.label}: gates ({words[0].upper()}) are not supported, only linear controlled sources; "
+            f"write {shown(e.pattern.name)} {form}"
+        )
     words = words[1:] if words and words[0].lower() == own else words
     needed = 2 if kind in "EG" else 1
     if len(words) < needed:
@@ -288,9 +308,9 @@ def _sources(reader: CardReader, e: Element, word: str, members: range) -> Value
 
 def _diode(reader: CardReader, e: Element) -> None:
     """D anode cathode model [area] [off] [area= m= temp= dtemp=]"""
-    row = _model(reader, e, "ANODE CATHODE MODEL", ("d",), "D(IS=1e-14)")
     if "thermal" in (w.lower() for w in e.words[4:]):
         raise NetlistError(f"{e.label}: self-heating (a node for its temperature, thermal) is not supported; remove it")
+    row = _model(reader, e, "ANODE CATHODE MODEL", ("d",), "D(IS=1e-14)")
     keys = reader.keys(e) if e.pattern.words.keys else {}
     extra = [w for w in e.words[3:] if w.lower() != "off"]
     if len(extra) > 1:
