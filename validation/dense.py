@@ -369,6 +369,8 @@ def finished(dense: Dense, v: Floats, on: Bools) -> Answer:
     if not np.isfinite(v).all():
         raise NoReference("the reference overflowed")
     scale = max(np.abs(v).max(initial=0.0), 1e-9)
+    if (np.abs(rows @ v - levels) > 1e-9 * scale).any():
+        raise NoReference("the reference lost the digits of its sources")
     out, slope = dense.out(v)
     if (dense.D @ v - dense.vf > 1e-8 * scale).any():
         raise NoReference("an ideal diode that is off is beyond its forward voltage")
