@@ -94,11 +94,10 @@ def violations(
             steep = diag[u] + slope[k, u]
             violation = out
             held = False
-            if out > 0.0 and lo[d, u] > -np.inf:
-                if steep * (v - lo[d, u]) < out:
-                    violation = steep * (v - lo[d, u])
-                    held = violation == 0.0
-            elif out < 0.0 and hi[d, u] < np.inf and steep * (v - hi[d, u]) > out:
+            if lo[d, u] > -np.inf and steep * (v - lo[d, u]) <= out:
+                violation = steep * (v - lo[d, u])
+                held = violation == 0.0
+            elif hi[d, u] < np.inf and steep * (v - hi[d, u]) >= out:
                 violation = steep * (v - hi[d, u])
                 held = violation == 0.0
             if steep == 0.0 and ((out > 0.0 and v > lo[d, u]) or (out < 0.0 and v < hi[d, u])):

@@ -91,6 +91,11 @@ class Controlled(Branches):
     control: Ints  # (n,) the branch in Circuit.ties, a voltage source, that carries i(control) (F, H; -1 otherwise)
     gain: Floats  # (n,) of G in S, of H in ohm; any sign
 
+    @property
+    def gives_current(self) -> NDArray[np.bool_]:
+        """Those that fix a current, F and G; the others fix a voltage."""
+        return np.isin(self.kind, [KINDS.index(kind) for kind in "FG"])
+
 
 @dataclass(frozen=True)
 class Crossbar:

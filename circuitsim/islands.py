@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from circuitsim.circuit import KINDS, Branches, Circuit
+from circuitsim.circuit import Branches, Circuit
 from circuitsim.errors import TopologyError
 from circuitsim.laws import most_current
 from circuitsim.units import listed
@@ -54,6 +54,7 @@ class Islands:
     pins: Ints
     pinned: NDArray[np.bool_]  # (n_nodes,) in a group that is pinned
     arcs: Arcs
+    driven: bool = False  # an F or G joins parts: only the solution tells whether their KCL can be met
 
     def check(self, circuit: Circuit, i: Floats, first_row: int = 0) -> None:
         """Raise TopologyError when source currents `i` (rows, n_sources) cannot leave, or reach, an island.
@@ -61,7 +62,7 @@ class Islands:
         They are those of the batch rows from `first_row` on; the error names the first row that fails.
         """
         s = circuit.current_sources
-        if self.n_parts <= 1 or not len(s):
+        if self.n_parts <= 1 or not len(s) or self.driven:
             return
         ends, sources = np.concatenate([self.part[s.b], self.part[s.a]]), np.tile(np.arange(len(s)), 2)
         signs = np.repeat([1.0, -1.0], len(s))
@@ -200,7 +201,7 @@ def find_islands(circuit: Circuit, root: Ints) -> Islands:
     c = circuit.conductors
     live = c.g > 0
     active = circuit.active
-    fixes = ~np.isin(active.kind, [KINDS.index("F"), KINDS.index("G")])  # its voltage: the ends do not shift alone
+    fixes = ~active.gives_current  # its voltage: the ends do not shift alone
     edges = [(root[c.a[live]], root[c.b[live]]), (root[active.a[fixes]], root[active.b[fixes]])]
     part = _parts(
         n, root, edges + [_sample(crossbar.g, crossbar.rows, crossbar.cols) for crossbar in circuit.crossbars]
@@ -215,7 +216,8 @@ def find_islands(circuit: Circuit, root: Ints) -> Islands:
     joined = _parts(n_parts, np.arange(n_parts), across)
     group = joined[part]
     first = np.unique(group, return_index=True)[1]
-    return Islands(part, n_parts, root[first[1:]], group > 0, _arcs(circuit, part))
+    driven = bool((part[active.a[~fixes]] != part[active.b[~fixes]]).any())
+    return Islands(part, n_parts, root[first[1:]], group > 0, _arcs(circuit, part), driven)
 
 
 def _sample(g: Floats, rows: Ints, cols: Ints) -> tuple[Ints, Ints]:

@@ -152,7 +152,6 @@ class _Placement:
             closed_fixed=self._difference(j.a[closed], j.b[closed]),
             ideal_fixed=self._difference(ideal.a, ideal.b),
             diode_cycles=diode_cycles(c, root),
-            ideal_closed=np.flatnonzero(ia == ik),
             lower_diodes=lower,
             lower_units=ik[lower],
             upper_diodes=upper,

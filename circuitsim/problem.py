@@ -311,6 +311,9 @@ def compile_problem(circuit: Circuit, lenient: bool = False) -> Problem:
         except TopologyError as error:
             if not error.is_cut:
                 raise
+            if not circuit.reciprocal:
+                error.message += "; --lenient leaves out islands of circuits without controlled sources only"
+                raise
             nodes = np.array([circuit.netlist.node(name) for name in error.nodes], np.int64)
             circuit = circuit.without(nodes, (error.at, f"left out, with all elements at it: {error.message}"))
 

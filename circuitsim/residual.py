@@ -18,16 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.branch_sums import crossbar_sums, figures, flat_sums, violations
-from circuitsim.circuit import KINDS
+from circuitsim.circuit import Branches
 from circuitsim.laws import branch_current
 from circuitsim.problem import Drive, Problem
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-_NO_DIGITS = 2.0**-156  # of a voltage: below what three float64 parts hold; where nothing flows this is left of 0
+_NO_DIGITS = 2.0**-140  # of the sources' voltages: what is left of 0 where nothing flows, with three float64 parts
 _FULL_WORK = 4_000_000  # branch currents in one go: below, all rows are summed exactly; above, those that may matter
-_CURRENT_KINDS = [KINDS.index(kind) for kind in "FG"]  # controlled sources that fix a current; others fix a voltage
 _EPS = float(np.finfo(np.float64).eps)
 
 
@@ -149,7 +148,7 @@ def active_laws(problem: Problem, drive: Drive, x: Floats) -> tuple[Floats, Floa
     e[:, n:] = c.ties.e[drive.rows if c.ties.e.shape[0] > 1 else slice(None)][:, c.probes]
     wanted = s.gain * np.where(s.control >= 0, current, voltage) + e
     size = np.abs(s.gain) * np.where(s.control >= 0, np.abs(current), voltage_size) + np.abs(e)
-    gives_current = np.isin(s.kind, _CURRENT_KINDS)
+    gives_current = s.gives_current
     have, have_size = np.where(gives_current, carried, own), np.where(gives_current, np.abs(carried), own_size)
     return have - wanted, have_size + size
 
@@ -158,7 +157,8 @@ def violation(flow: Floats, slope: Floats, x: Floats, lo: Floats, hi: Floats) ->
     """rho of the module's equation; where s = 0 only the sign of F counts."""
     with np.errstate(divide="ignore", invalid="ignore"):
         target = x - flow / slope
-    low, high = (flow > 0) & ~(target > lo), (flow < 0) & ~(target < hi)  # also where s = 0: target is infinite
+    low = ~(target > lo)  # also where s = 0: target is infinite
+    high = ~low & ~(target < hi)
     with np.errstate(invalid="ignore"):  # inf - inf where there is no bound: not chosen
         rho = np.where(low & (lo > -np.inf), slope * (x - lo), np.where(high & (hi < np.inf), slope * (x - hi), flow))
     return np.where((slope == 0) & ((flow > 0) & (x > lo) | (flow < 0) & (x < hi)), flow, rho)
@@ -280,9 +280,22 @@ class Check:
             np.maximum.at(out.T, unit, amps.T)
         return out
 
+    def _link_relative(self, rows: Ints) -> Floats:
+        """And relative to the largest voltage of the row: of nodes that have no slope; (len(rows), n_free)."""
+        t = self.problem.topology
+        parts = [np.abs(part[rows]).max(axis=1, initial=0.0) for part in (*self.drive.base, self.x)]
+        fixed = _take(np.abs(self.drive.fixed), rows).max(axis=1, initial=0.0)
+        largest = np.maximum(np.max(parts, axis=0), fixed)[:, None]
+        volts = np.broadcast_to(self.link_volts, (self.x.shape[0], t.links.size))[rows]
+        relative = np.divide(volts, largest, out=np.where(volts > 0, np.inf, 0.0), where=largest > 0)
+        out = np.zeros((rows.size, t.n_free))
+        for unit in (t.legs.link_a, t.legs.link_k):
+            np.maximum.at(out.T, unit, relative.T)
+        return out
+
     def finite(self) -> bool:
         """Whether every violation is a number."""
-        return bool(np.isfinite(self.rho).all())
+        return bool(np.isfinite(self.rho).all() and np.isfinite(self.active_error).all())
 
     @property
     def worst(self) -> float:
@@ -331,18 +344,15 @@ class Check:
         flow, total = exact_sums(self.problem, drive, self.x, rows)
         rho = violation(flow, self.slope[rows], x, _take(drive.lo, rows), _take(drive.hi, rows))
         self.flow[rows], self.rho[rows] = flow, rho
-        size = np.abs(rho) + (self._link_amps(rows) if self.problem.topology.links.size else 0.0)
-        size[size <= _NO_DIGITS * self.slope[rows] * self._largest(rows)] = 0.0
+        links = bool(self.problem.topology.links.size)
+        size = np.abs(rho) + (self._link_amps(rows) if links else 0.0)
+        given = _take(np.abs(drive.fixed), rows).max(axis=1, initial=0.0)[:, None]
+        size[size <= _NO_DIGITS * self.slope[rows] * given] = 0.0
         self.upper[rows] = np.divide(size, total, out=np.where(size > 0, np.inf, 0.0), where=total > 0)
+        if links:
+            self.upper[rows] = np.maximum(self.upper[rows], self._link_relative(rows))
         if self.problem.topology.islands.arcs:
             self.upper[rows] = np.maximum(self.upper[rows], self._island_violation(rows, total))
-
-    def _largest(self, rows: Ints) -> Floats:
-        """The largest voltage of each row, (len(rows), 1), V."""
-        parts = [np.abs(part[rows]).max(axis=1, initial=0.0) for part in (*self.drive.base, self.x)]
-        fixed = _take(np.abs(self.drive.fixed), rows).max(axis=1, initial=0.0)
-        largest: Floats = np.maximum(np.max(parts, axis=0), fixed)[:, None]
-        return largest
 
     def _island_violation(self, rows: Ints, inside: Floats) -> Floats:
         """KCL of each island as a whole: its net current relative to what crosses its border, (len(rows), n_free).
@@ -358,7 +368,11 @@ class Check:
         current, _ = branch_current(j.law[t.junctions], j.params[t.junctions], voltage)
         sources = np.broadcast_to(_take(self.problem.source_currents(self.drive.rows), rows), (rows.size, len(s)))
         linked = np.broadcast_to(_take(self.linked, rows), (rows.size, t.links.size))
-        for branches, some, amps in ((j, t.junctions, current), (s, None, sources), (c.ideal_diodes, t.links, linked)):
+        driven = np.broadcast_to(_take(self.drive.carried[:, t.links.size :], rows), (rows.size, len(c.active)))
+        groups: list[tuple[Branches, Ints | None, Floats]] = [
+            (j, t.junctions, current), (s, None, sources), (c.ideal_diodes, t.links, linked), (c.active, None, driven),
+        ]  # fmt: skip
+        for branches, some, amps in groups:
             a, b = (part[ends if some is None else ends[some]] for ends in (branches.a, branches.b))
             crossing = a != b
             for ends, sign in ((a, 1.0), (b, -1.0)):
@@ -384,7 +398,7 @@ class Check:
         """All figures for this tile. On large batches kcl_relative may be a bound, larger than the exact figure."""
         x, drive = self.x, self.drive
         if not x.size:
-            return Residuals(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+            return Residuals(0.0, float(self.active_error.max(initial=0.0)), 0.0, 0.0, 0.0, 0.0)
         if x.size * self.problem.mean_degree <= _FULL_WORK or x.shape[0] == 1:
             self._sum_exactly(np.arange(x.shape[0]))
         row, unit = (int(k) for k in np.unravel_index(self.upper.argmax(), self.upper.shape))
@@ -398,7 +412,7 @@ class Check:
             complementarity, gap = max(complementarity, float(watts.max())), gap + float(watts.sum(axis=1).max())
         return Residuals(
             kcl_amps=amps,
-            kcl_relative=max(float(self.upper[row, unit]), float(self.active_error.max())),
+            kcl_relative=float(np.maximum(self.upper[row, unit], self.active_error.max())),
             clamp_volts=clamp,
             complementarity_watts=complementarity,
             power_balance_watts=balance,

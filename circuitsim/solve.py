@@ -163,6 +163,11 @@ def steps_text(method: str, count: int) -> str:
 def choose_method(problem: Problem, settings: Settings) -> tuple[str, str]:
     """The method for a problem, and the reason in a few words."""
     t = problem.topology
+    here = settings.dtype == "float64" and settings.backend in ("auto", "cpu")
+    forced = settings.method == "auto" and (not problem.circuit.reciprocal or t.links.size > 0)
+    if not here and (settings.method == "newton" or forced):
+        need = "method newton" if settings.method == "newton" else "this circuit needs method newton, which"
+        raise SettingsError(f"{need} computes in float64 on the cpu; leave --dtype and --backend out")
     if settings.method != "auto":
         return settings.method, "asked for"
     if settings.backend not in ("auto", "cpu"):
@@ -213,7 +218,7 @@ class _Work:
                 pool.shutdown(cancel_futures=True)
 
     def _tile(self, rows: slice, x: Floats) -> Outcome:
-        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # what is no number shows in the certificate
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # the certificate shows it
             return self._solve_tile(rows, x)
 
     def _solve_tile(self, rows: slice, x: Floats) -> Outcome:

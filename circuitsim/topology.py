@@ -129,7 +129,6 @@ class Topology:
     closed_fixed: sparse.csr_array  # (n_closed, n_fixed)
     ideal_fixed: sparse.csr_array  # (n_ideal, n_fixed)
     diode_cycles: DiodeCycles
-    ideal_closed: Ints  # ideal diodes whose voltage the sources fix
     lower_diodes: Ints  # known anode, free cathode: a lower bound
     lower_units: Ints
     upper_diodes: Ints  # free anode, known cathode: an upper bound

@@ -12,7 +12,7 @@ from validation.random_decks import FAMILIES, Deck, Part, random_deck
 
 CHUNK, CHUNKS = 15, 5
 BY_NGSPICE = 30  # seeds of a family that ngspice solves as well
-OPEN = {(4, 23)}  # (family, seed) of known mistakes; one that is mended has to go from here
+OPEN: set[tuple[int, int]] = set()
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))

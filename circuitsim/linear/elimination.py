@@ -73,11 +73,6 @@ class Elimination:
         self.row = _pattern(n, row_ptr, self.column[by_row], parent, self.ptr)
         self.first = _supernodes(parent, count)
 
-    @property
-    def work(self) -> float:
-        """Multiplications of one factorisation."""
-        return float(((self.ptr[1:] - self.ptr[:-1]).astype(float) ** 2).sum() / 2)
-
     def factor(self, g: Floats, to_ground: Floats) -> Factors:
         """Eliminate with edge conductances g (edges,) and conductances to ground (n,), all >= 0, S."""
         entry = np.bincount(self.position, g, self.entries) if g.size else np.zeros(self.entries)

@@ -15,27 +15,21 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse import linalg
 
-from circuitsim.circuit import KINDS
-from circuitsim.errors import CircuitError
+from circuitsim.errors import TopologyError
 from circuitsim.laws import Law
 from circuitsim.linear import Solved
 from circuitsim.linear.elimination import Elimination
 from circuitsim.problem import Drive, Problem
 from circuitsim.residual import Check, active_laws
+from circuitsim.units import listed
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _MOST_SINGULAR = 2000  # unknowns of a singular network that is looked into
-_NO_PIVOT = 1e-12  # of the largest singular value: 0
+_SINGULAR = 1e15  # condition number of an equilibrated matrix: its solutions are rounding
+_NO_PIVOT = 1e-14  # of the largest singular value: 0
 _STIFFNESS = 1e4  # rho of a conducting ideal diode, in units of the largest conductance
-
-
-class NotUnique(CircuitError):
-    """A large network of controlled sources without a unique solution."""
-
-    def __init__(self) -> None:
-        super().__init__("the controlled sources leave no unique solution (their equations are singular)")
 
 
 @dataclass(frozen=True)
@@ -83,7 +77,7 @@ class Network:
     def factor(self, slope: Floats) -> Solved:
         """The network with these conductances of the legs, (legs,), S; kept while they stay."""
         if self.factored is None or not np.array_equal(slope, self.factored_slope):
-            self.factored, self.factored_slope = self._factor(slope), slope
+            self.factored, self.factored_slope = self._factor(slope), slope.copy()
         return self.factored
 
     def damp(self, conductance: float) -> None:
@@ -187,7 +181,7 @@ class ActiveNetwork(Network):
         super().__init__(problem)
         c = problem.circuit
         s = c.active
-        fixes_voltage = ~np.isin(s.kind, [KINDS.index("F"), KINDS.index("G")])
+        fixes_voltage = ~s.gives_current
         self.fixed_voltage = np.flatnonzero(fixes_voltage)
         self.fixed_current = np.flatnonzero(~fixes_voltage)
         self.size = problem.n_free + self.fixed_voltage.size
@@ -251,7 +245,17 @@ class ActiveNetwork(Network):
             (np.concatenate(data), (np.concatenate(rows), np.concatenate(cols))), shape=self.matrix.shape
         )
         held = np.where(np.arange(self.size) < self.problem.n_free, self.damping, 0.0)
-        return Lu(sparse.csc_array(self.matrix + on_top + sparse.diags_array(held)))
+        try:
+            return Lu(sparse.csc_array(self.matrix + on_top + sparse.diags_array(held)))
+        except np.linalg.LinAlgError:
+            c = self.problem.circuit
+            names = [c.element(c.controlled, k) for k in range(len(c.controlled))]
+            raise TopologyError(
+                f"the equations of the controlled sources {listed(names)} are singular: no solution, or more than one; "
+                "check their gains and loops",
+                c.at(c.controlled, 0),
+                elements=names,
+            ) from None
 
     def flow(self, u: Floats) -> Floats:
         out: Floats = (self.matrix @ u.T).T
@@ -306,13 +310,25 @@ class Lu:
         self.loose = np.zeros(self.col.size, bool)
         try:
             self.solver = linalg.splu(scaled).solve
-        except RuntimeError:  # exactly singular
+            singular = self._condition(scaled) > _SINGULAR
+        except RuntimeError:  # exactly
+            singular = True
+        if singular:
             self.solver = self._least_norm(scaled)
+
+    def _condition(self, matrix: sparse.csc_array) -> float:
+        """The condition number, estimated (W. W. Hager 1984), in the 1-norm."""
+        lu = linalg.splu(matrix)
+        inverse = linalg.LinearOperator(
+            matrix.shape, matvec=lu.solve, rmatvec=lambda y: lu.solve(y, trans="T"), dtype=np.float64
+        )
+        with np.errstate(all="ignore"):
+            return float(linalg.norm(matrix, 1) * linalg.onenormest(inverse))
 
     def _least_norm(self, matrix: sparse.csc_array) -> Callable[[Floats], Floats]:
         """What is determined, exactly; of the rest, marked in `loose`, the least-norm choice."""
         if matrix.shape[0] > _MOST_SINGULAR:
-            raise NotUnique
+            raise np.linalg.LinAlgError
         u, s, vt = np.linalg.svd(matrix.toarray())
         kept = s > _NO_PIVOT * s.max(initial=0.0)
         self.loose = (np.abs(vt[~kept]) > 1e-9).any(axis=0)

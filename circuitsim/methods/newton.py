@@ -106,7 +106,7 @@ def _rows_at_once(network: Network, drive: Drive, settings: Settings, x: Floats,
         v = u @ incidence.T + offset
         line = i + g * (v - w)
         i, _ = branch_current(law, params, v)
-        settled += bool((np.abs(i - line) <= _NEAR * np.abs(i) + 1e-12 * np.abs(i).max(initial=0.0)).all())
+        settled += _near(i, line)
         w = _limited(law, params, w, v, line)
     u[:, :n] = np.where(np.isfinite(u[:, :n]), u[:, :n], 0.0)
     at = network.with_carried(drive, np.zeros(0), u[:, n:], u[:, :n])
@@ -257,7 +257,8 @@ class _Row:
                 if seen[state] > _MOST_RETURNS:
                     break
             tangents = new
-        return replace(self._outcome(u, tangents), status=Status.MAX_SWEEPS)
+        outcome = self._outcome(u, tangents)
+        return outcome if outcome.status is Status.SOLVED else replace(outcome, status=Status.MAX_SWEEPS)
 
     def _damped_steps(self, u: Floats, tangents: Tangents) -> Outcome:
         """Short steps first, then longer and longer ones: for circuits that full steps do not settle."""
@@ -265,6 +266,8 @@ class _Row:
             for exponent in _DAMPING:
                 self.network.damp(self.network.largest * 10.0**exponent)
                 for _ in range(_DAMPED_STEPS):
+                    if self.steps >= self.settings.max_sweeps:
+                        break
                     self.steps += 1
                     u, tangents = self._closing_step(u, tangents)
                     if not np.isfinite(u).all():
@@ -311,7 +314,7 @@ class _Row:
             return True
         i, _ = branch_current(net.law, net.params, v[:n])
         line = tangents.current[:n] + tangents.slope[:n] * (v[:n] - tangents.voltage[:n])
-        return bool((np.abs(i - line) <= _NEAR * np.abs(i) + 1e-12 * np.abs(i).max(initial=0.0)).all())
+        return _near(i, line)
 
     def _rounding(self, u: Floats) -> float:
         """How far a difference of voltages may be from 0 for no other reason than rounding, V."""
@@ -351,6 +354,11 @@ def _tangents(network: Network, v: Floats) -> Tangents:
     current, slope = np.zeros(v.size), np.zeros(v.size)
     current[:n], slope[:n] = branch_current(network.law, network.params, v[:n])
     return Tangents(v, current, slope)
+
+
+def _near(i: Floats, line: Floats) -> bool:
+    """Whether tangents give nearly the currents that their legs have."""
+    return bool((np.abs(i - line) <= _NEAR * np.abs(i) + 1e-12 * np.abs(i).max(initial=0.0)).all())
 
 
 def _knee(law: NDArray[np.int8], params: Floats) -> Floats:
