@@ -145,12 +145,12 @@ def _polished(
         at, x = (drive, parts[0]) if low is None else (shift(network.problem, drive, *parts), low)
         return Check(network.problem, network.with_carried(at, np.maximum(links, 0.0), extra, x), x, exact=True)
 
-    found = check(None)
+    found, still = check(None), False
     for refined in range(_MOST_REFINED + 1):
         if not found.finite():
             return Outcome(parts[0], Status.NONFINITE, steps, found.certificate())
         met = found.meets(tolerance) and found.certificate().kcl_relative <= tolerance
-        if refined == _MOST_REFINED or (met and _settled(network, found, slope)):
+        if refined == _MOST_REFINED or (met and (still or _settled(network, found, slope))):
             break
         if not found.drive.base:
             found = check(np.zeros_like(parts[0]))
@@ -159,6 +159,7 @@ def _polished(
         for unit, sign in ((legs.link_a, -1.0), (legs.link_k, 1.0)):
             np.add.at(injected.T, unit, sign * (stiff * gap).T)
         step = network.factor(slope).solve(injected)
+        still = _still(step[:, :n], parts[0])  # the next correction would be smaller still
         low = np.clip(found.x + step[:, :n], found.drive.lo, found.drive.hi)
         extra = extra + step[:, n:]
         if legs.n_links:
@@ -184,8 +185,12 @@ def _settled(network: Network, found: Check, slope: Floats) -> bool:
     if not network.exact:
         return True
     step = network.factor(slope).solve(-network.violation(found))[:, : found.x.shape[1]]
-    base = found.drive.base[0] if found.drive.base else found.x
-    return bool((np.abs(step) <= _MOVES * np.abs(base).max(axis=1, initial=0.0, keepdims=True)).all())
+    return _still(step, found.drive.base[0] if found.drive.base else found.x)
+
+
+def _still(step: Floats, x: Floats) -> bool:
+    """Whether a step of the voltages x (rows, n_free) is far below the largest of its row."""
+    return bool((np.abs(step) <= _MOVES * np.abs(x).max(axis=1, initial=0.0, keepdims=True)).all())
 
 
 def _spread(parts: list[Floats], low: Floats) -> tuple[list[Floats], Floats]:
