@@ -109,6 +109,12 @@ class Network:
         into = np.bincount(at_k, current[k], self.size) - np.bincount(at_a, current[a], self.size)
         return into.astype(np.float64, copy=False)
 
+    def held(self, slope: Floats) -> tuple[Ints, Ints]:
+        """The units that conducting diodes hold at their lower, and at their upper bounds."""
+        conducting = slope[self.legs.n_junctions + self.legs.n_links :] > 0
+        lower, upper = np.split(conducting, [self.legs.lower.size])
+        return self.legs.lower[lower], self.legs.upper[upper]
+
     def offset(self, drive: Drive) -> Floats:
         """The fixed part of each leg's voltage; -inf for a bound that is not there. Ideal legs conduct at 0 V."""
         return np.concatenate([

@@ -137,7 +137,9 @@ def _polished(
     currents) and `slope` (legs,) are those of the tangents at x; they are of a single row when there are any.
     """
     n, legs, tolerance = network.problem.n_free, network.legs, settings.tolerance
-    parts, extra = [u[:, :n]], u[:, n:].copy()
+    parts, extra = [u[:, :n].copy()], u[:, n:].copy()
+    lower, upper = network.held(slope)
+    parts[0][:, lower], parts[0][:, upper] = drive.lo[:, lower], drive.hi[:, upper]
     of_links = slice(legs.n_junctions, legs.n_junctions + legs.n_links)
     stiff = np.where(slope[of_links] > 0, network.rho[of_links], 0.0)
 
@@ -161,6 +163,8 @@ def _polished(
         step = network.factor(slope).solve(injected)
         still = _still(step[:, :n], parts[0])  # the next correction would be smaller still
         low = np.clip(found.x + step[:, :n], found.drive.lo, found.drive.hi)
+        low[:, lower] = np.where(found.flow[:, lower] > 0, found.drive.lo[:, lower], low[:, lower])
+        low[:, upper] = np.where(found.flow[:, upper] < 0, found.drive.hi[:, upper], low[:, upper])
         extra = extra + step[:, n:]
         if legs.n_links:
             links = links + stiff * (gap + step[:, legs.link_a] - step[:, legs.link_k])[0]
