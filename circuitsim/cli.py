@@ -257,6 +257,8 @@ def sweep(
         check_target(target)
     clock = time.perf_counter()
     circuit = _load(file, quiet)
+    if circuit.netlist.saves and not quiet:
+        _print_warnings(["sweep gives node voltages and source currents only: what .save and .print add is left out"])
     parsed = time.perf_counter()
     results = _sweep_all(circuit, settings, dc, runs, seed, quiet)
     now = time.perf_counter()

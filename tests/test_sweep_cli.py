@@ -215,3 +215,11 @@ def test_ctrl_c_ends_a_long_sweep_without_a_trace() -> None:
         out, err = running.communicate(timeout=30)
     assert (running.returncode, out, err) == (130, "", "interrupted\n")
     assert {path.name for path in Path().iterdir()} == {*(f"{name}.cir" for name in DECKS), "noted.cir"}
+
+
+def test_saves_that_a_sweep_leaves_out_are_said() -> None:
+    Path("saving.cir").write_text(SWEPT + ".save i(R1)\n")
+    result = run("saving.cir")
+    assert result.exit_code == 0
+    assert ".save" in result.stderr and "left out" in result.stderr
+    assert run("saving.cir", "--quiet").stderr == ""
