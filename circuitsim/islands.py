@@ -54,7 +54,7 @@ class Islands:
     pins: Ints
     pinned: NDArray[np.bool_]  # (n_nodes,) in a group that is pinned
     arcs: Arcs
-    driven: bool = False  # an F or G joins parts: only the solution tells whether their KCL can be met
+    driven: tuple[Ints, Ints]  # parts that an F or G joins: it carries any current, and the solution tells which
 
     def check(self, circuit: Circuit, i: Floats, first_row: int = 0) -> None:
         """Raise TopologyError when source currents `i` (rows, n_sources) cannot leave, or reach, an island.
@@ -62,7 +62,7 @@ class Islands:
         They are those of the batch rows from `first_row` on; the error names the first row that fails.
         """
         s = circuit.current_sources
-        if self.n_parts <= 1 or not len(s) or self.driven:
+        if self.n_parts <= 1 or not len(s):
             return
         ends, sources = np.concatenate([self.part[s.b], self.part[s.a]]), np.tile(np.arange(len(s)), 2)
         signs = np.repeat([1.0, -1.0], len(s))
@@ -83,7 +83,10 @@ class Islands:
         if not (net > 0).any():
             return np.zeros(0, np.int64)
         tail, head = (self.arcs.a, self.arcs.b) if push else (self.arcs.b, self.arcs.a)
-        most, unlimited = self.arcs.most, np.isinf(self.arcs.most)
+        one, other = self.driven
+        tail, head = np.concatenate([tail, one, other]), np.concatenate([head, other, one])
+        most = np.concatenate([self.arcs.most, np.full(2 * one.size, np.inf)])
+        unlimited = np.isinf(most)
         free = np.zeros(self.n_parts, bool)  # what reaches ground without a limit: no part of a cut
         backwards = _graph(head[unlimited], tail[unlimited], self.n_parts)
         free[csgraph.breadth_first_order(backwards, 0, return_predecessors=False)] = True
@@ -210,13 +213,13 @@ def find_islands(circuit: Circuit, root: Ints) -> Islands:
         part = _parts(n, root, edges + [_every(x.g, x.rows, x.cols) for x in circuit.crossbars])
     n_parts = int(part.max(initial=0)) + 1
     if n_parts == 1:
-        return Islands(part, 1, np.zeros(0, np.int64), np.zeros(n, bool), _arcs(circuit, part))
+        return Islands(part, 1, np.zeros(0, np.int64), np.zeros(n, bool), _arcs(circuit, part), (part[:0], part[:0]))
     j, d = circuit.junctions, circuit.ideal_diodes
     across = [(part[x.a], part[x.b]) for x in (j, d, active)]  # F and G: their currents tie the parts' KCL together
     joined = _parts(n_parts, np.arange(n_parts), across)
     group = joined[part]
     first = np.unique(group, return_index=True)[1]
-    driven = bool((part[active.a[~fixes]] != part[active.b[~fixes]]).any())
+    driven = part[active.a[~fixes]], part[active.b[~fixes]]
     return Islands(part, n_parts, root[first[1:]], group > 0, _arcs(circuit, part), driven)
 
 

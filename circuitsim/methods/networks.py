@@ -197,6 +197,11 @@ class ActiveNetwork(Network):
         self.control = np.where(s.control >= 0, column[np.minimum(of_probe, len(s) - 1)], -1)  # column of its current
         self.matrix = self._matrix(column)
 
+    def held(self, slope: Floats) -> tuple[Ints, Ints]:
+        """None: what controlled sources hang on a unit follows it only as far as the linear solution says."""
+        none = np.zeros(0, np.int64)
+        return none, none
+
     def _matrix(self, column: Ints) -> sparse.csr_array:
         """The linear branches and the laws of the active ones; legs come on top."""
         c, t = self.problem.circuit, self.problem.topology
