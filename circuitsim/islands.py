@@ -219,7 +219,8 @@ def find_islands(circuit: Circuit, root: Ints) -> Islands:
     joined = _parts(n_parts, np.arange(n_parts), across)
     group = joined[part]
     first = np.unique(group, return_index=True)[1]
-    driven = part[active.a[~fixes]], part[active.b[~fixes]]
+    one, other = part[active.a[~fixes]], part[active.b[~fixes]]
+    driven = one[one != other], other[one != other]
     return Islands(part, n_parts, root[first[1:]], group > 0, _arcs(circuit, part), driven)
 
 
