@@ -35,6 +35,47 @@ def main() -> None:
     """Exact DC equilibria of nonlinear resistive networks from SPICE netlists, each with its certificate."""
 
 
+def _solver_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of every command that solves: how, where, how exactly and how long."""
+    options = (
+        click.option(
+            "--method",
+            type=click.Choice(["auto", "bcd", "newton"]),
+            default="auto",
+            show_default=True,
+            help="Algorithm: block coordinate descent or Newton; auto takes the one that suits the circuit.",
+        ),
+        click.option(
+            "--backend",
+            type=click.Choice(["auto", "cpu", "reference", "gpu"]),
+            default="auto",
+            show_default=True,
+            help="Where to compute; reference is slow and simple.",
+        ),
+        click.option(
+            "--dtype",
+            type=click.Choice(["float64", "float32"]),
+            default="float64",
+            show_default=True,
+            help="Precision.",
+        ),
+        click.option(
+            "--tol", type=float, metavar="X", help="Largest relative KCL error.  [default: 1e-9; 1e-5 with float32]"
+        ),
+        click.option(
+            "--max-sweeps",
+            type=int,
+            default=100_000,
+            show_default=True,
+            metavar="N",
+            help="Give up after N sweeps, or Newton steps.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 _EXAMPLES_SOLVE = """
 \b
 Examples:
@@ -57,32 +98,7 @@ Examples:
     help="Set a source, or an array of sources, in V or A. VALUE: a SPICE number, @file.npy or @file.npz:key; a "
     "leading batch axis solves many inputs at once. Repeatable.",
 )
-@click.option(
-    "--method",
-    type=click.Choice(["auto", "bcd", "newton"]),
-    default="auto",
-    show_default=True,
-    help="Algorithm: block coordinate descent or Newton; auto takes the one that suits the circuit.",
-)
-@click.option(
-    "--backend",
-    type=click.Choice(["auto", "cpu", "reference", "gpu"]),
-    default="auto",
-    show_default=True,
-    help="Where to compute; reference is slow and simple.",
-)
-@click.option(
-    "--dtype", type=click.Choice(["float64", "float32"]), default="float64", show_default=True, help="Precision."
-)
-@click.option("--tol", type=float, metavar="X", help="Largest relative KCL error.  [default: 1e-9; 1e-5 with float32]")
-@click.option(
-    "--max-sweeps",
-    type=int,
-    default=100_000,
-    show_default=True,
-    metavar="N",
-    help="Give up after N sweeps, or Newton steps.",
-)
+@_solver_options
 @click.option(
     "--lenient", is_flag=True, help="Leave out islands that sources push into in vain, with a warning; solve the rest."
 )
@@ -189,32 +205,7 @@ Examples:
     help="Monte Carlo: N operating points, each with fresh draws of the random functions; .dc cards are not run.",
 )
 @click.option("--seed", type=int, metavar="S", help="Run k draws with seed S + k.  [default: .options seed, or 0]")
-@click.option(
-    "--method",
-    type=click.Choice(["auto", "bcd", "newton"]),
-    default="auto",
-    show_default=True,
-    help="Algorithm: block coordinate descent or Newton; auto takes the one that suits the circuit.",
-)
-@click.option(
-    "--backend",
-    type=click.Choice(["auto", "cpu", "reference", "gpu"]),
-    default="auto",
-    show_default=True,
-    help="Where to compute; reference is slow and simple.",
-)
-@click.option(
-    "--dtype", type=click.Choice(["float64", "float32"]), default="float64", show_default=True, help="Precision."
-)
-@click.option("--tol", type=float, metavar="X", help="Largest relative KCL error.  [default: 1e-9; 1e-5 with float32]")
-@click.option(
-    "--max-sweeps",
-    type=int,
-    default=100_000,
-    show_default=True,
-    metavar="N",
-    help="Give up after N sweeps, or Newton steps.",
-)
+@_solver_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of tables.")
 @click.option("--csv", "as_csv", is_flag=True, help="CSV on stdout: swept values, .output nodes (or all), status.")
 @click.option("--npz", type=click.Path(path_type=Path), metavar="OUT.npz", help="Also write all to a numpy file.")

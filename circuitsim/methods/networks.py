@@ -49,8 +49,6 @@ def make_network(problem: Problem) -> Network:
 class Network:
     """The legs of a problem and the linear branches around them. Unknowns u are the voltages x of the free units."""
 
-    reciprocal = True
-
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         t, v = problem.topology, problem.values
@@ -180,8 +178,6 @@ def _at(values: Floats, unit: Ints) -> Floats:
 
 class ActiveNetwork(Network):
     """Unknowns u are (x, j): j are the currents of the E, the H, and the sources that control an F or H."""
-
-    reciprocal = False
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)

@@ -228,7 +228,7 @@ class _Row:
         outcome = self._full_steps(u, tangents, _FULL_STEPS)
         if outcome.status is Status.SOLVED:
             return outcome
-        if not net.reciprocal:
+        if not net.problem.circuit.reciprocal:
             return self._damped_steps(np.zeros(net.size), _tangents(net, np.where(net.ideal, 0.0, self.offset)))
 
         def finish(u: Floats, tangents: Tangents) -> Outcome | None:
