@@ -1,7 +1,9 @@
 """Numba kernels of the certificate: net and absolute branch currents at every free unit, branch by branch.
 
-They see the circuit's own branches and node voltages, none of the couplings that solvers use. Voltages come in two
-parts, v + low, so that a difference keeps its digits: (v_a - v_b) + (low_a - low_b). All arrays are for one input row.
+They see the circuit's own branches and node voltages, none of the couplings that solvers use. Voltages come in parts,
+so that a difference keeps its digits: (v_a - v_b) + (low_a - low_b). Sums too: flow + low, where low gathers what each
+addition rounds away (D. E. Knuth's TwoSum), so that currents between units cancel in the sum over these units. All
+arrays are for one input row.
 """
 
 from __future__ import annotations
@@ -12,20 +14,59 @@ from circuitsim.compiled import jit
 
 
 @jit(nogil=True)
-def flat_sums(ptr, branch, sign, a, b, g, v, flow, total):
-    """Add the flat branches to flow (A, out of the unit) and total (A, absolute); unit u has ptr[u]:ptr[u+1].
+def flat_sums(ptr, branch, sign, a, b, g, v, flow, low, total):
+    """Add the flat branches to flow + low (A, out of the unit) and total (A, absolute); unit u has ptr[u]:ptr[u+1].
 
     v (parts, nodes): voltages are the sums of their parts.
     """
     for u in range(ptr.size - 1):
+        net, rest = flow[u], low[u]
         for k in range(ptr[u], ptr[u + 1]):
             n = branch[k]
-            drop = v[0, a[n]] - v[0, b[n]]
+            va, vb = v[0, a[n]], v[0, b[n]]
+            drop = va - vb
+            back = drop - va
+            lost = (va - (drop - back)) - (vb + back)
             for part in range(1, v.shape[0]):
-                drop += v[part, a[n]] - v[part, b[n]]
-            current = g[n] * drop
-            flow[u] += sign[k] * current
+                more = v[part, a[n]] - v[part, b[n]]
+                old = drop
+                drop = old + more
+                back = drop - old
+                lost += (old - (drop - back)) + (more - back)
+            conductance = sign[k] * g[n]
+            current = conductance * drop
+            lost = conductance * lost + _lost_in_product(conductance, drop, current)
+            new = net + current
+            back = new - net
+            rest += (net - (new - back)) + (current - back) + lost
+            net = new
             total[u] += abs(current)
+        flow[u], low[u] = net, rest
+
+
+@jit(nogil=True)
+def _lost_in_product(x, y, product):
+    """x y - product, what rounding x y to `product` lost (T. J. Dekker 1971); 0 where splitting would overflow."""
+    wide = 134217729.0  # 2^27 + 1
+    p, q = wide * x, wide * y
+    x_high, y_high = p - (p - x), q - (q - y)
+    x_low, y_low = x - x_high, y - y_high
+    lost = ((x_high * y_high - product) + x_high * y_low + x_low * y_high) + x_low * y_low
+    return lost if abs(lost) <= abs(product) else 0.0
+
+
+@jit(nogil=True)
+def end_sums(unit, sign, current, flow, low, total):
+    """Add the currents of branches at one of their ends: `unit` (-1: known), `sign` 1 where they leave it."""
+    for k in range(unit.size):
+        u = unit[k]
+        if u >= 0:
+            amps = sign * current[k]
+            new = flow[u] + amps
+            back = new - flow[u]
+            low[u] += (flow[u] - (new - back)) + (amps - back)
+            flow[u] = new
+            total[u] += abs(amps)
 
 
 @jit(nogil=True, fastmath={"reassoc", "contract"})

@@ -216,6 +216,8 @@ def find_islands(circuit: Circuit, root: Ints) -> Islands:
         return Islands(part, 1, np.zeros(0, np.int64), np.zeros(n, bool), _arcs(circuit, part), (part[:0], part[:0]))
     j, d = circuit.junctions, circuit.ideal_diodes
     across = [(part[x.a], part[x.b]) for x in (j, d, active)]  # F and G: their currents tie the parts' KCL together
+    seen = active.control < 0
+    across.append((part[active.ca[seen]], part[active.cb[seen]]))  # a voltage that controls is not free to choose
     joined = _parts(n_parts, np.arange(n_parts), across)
     group = joined[part]
     first = np.unique(group, return_index=True)[1]

@@ -252,13 +252,12 @@ class Problem:
         column[self.topology.fixed_nodes] = np.arange(self.topology.fixed_nodes.size)
         return column
 
-    def drops(self, x: Floats, low: Sequence[Floats], rows: slice, a: Ints, b: Ints) -> Floats:
-        """Voltages from nodes a to nodes b, (rows, n), of unknowns x + sum(low): differences first, for the digits."""
-        fixed = self.fixed_potentials(rows)
-        none = np.zeros((1, fixed.shape[1]))
-        drop = self.node_voltages(x, fixed, a) - self.node_voltages(x, fixed, b)
-        for part in low:
-            drop = drop + (self.node_voltages(part, none, a) - self.node_voltages(part, none, b))
+    def drops(self, parts: Sequence[Floats], fixed: Floats, a: Ints, b: Ints) -> Floats:
+        """Voltages from nodes a to nodes b, (rows, n), V, of unknowns sum(parts): differences first, for the digits."""
+        drop = np.zeros((parts[0].shape[0], a.size))
+        for k, part in enumerate(parts):
+            of_part = np.zeros((1, fixed.shape[1])) if k else fixed
+            drop = drop + (self.node_voltages(part, of_part, a) - self.node_voltages(part, of_part, b))
         return drop
 
     def node_voltages(self, x: Floats, fixed: Floats, nodes: Ints) -> Floats:

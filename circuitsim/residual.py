@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.branch_sums import crossbar_sums, figures, flat_sums, violations
+from circuitsim.branch_sums import crossbar_sums, end_sums, figures, flat_sums, violations
 from circuitsim.circuit import Branches
 from circuitsim.laws import branch_current
 from circuitsim.problem import Drive, Problem
@@ -25,7 +25,9 @@ from circuitsim.problem import Drive, Problem
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-_NO_DIGITS = 2.0**-140  # of the sources' voltages: what is left of 0 where nothing flows, with three float64 parts
+_NO_VOLTAGE = 2.0**-140  # of the largest: what is left of 0 with three float64 parts
+_NO_CURRENT = 2.0**-106  # of the largest: no current
+ROUNDING = 4.0 * float(np.finfo(np.float64).eps)  # of the voltage of a nonlinear branch, or of a carried current
 _FULL_WORK = 4_000_000  # branch currents in one go: below, all rows are summed exactly; above, those that may matter
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -120,23 +122,18 @@ def _carried_sums(problem: Problem, current: Floats) -> tuple[Floats, Floats]:
     return net[:-1].T, total[:-1].T
 
 
-def active_laws(problem: Problem, drive: Drive, x: Floats) -> tuple[Floats, Floats]:
-    """By how much each branch of Circuit.active misses its law, and the size of the law's terms, (rows, n_active).
+def active_laws(problem: Problem, drive: Drive, x: Floats) -> tuple[Floats, Floats, Floats]:
+    """By how much each branch of Circuit.active misses its law, and two sizes of the law's terms, (rows, n_active).
 
     V for E, H and the sources that control; A for F and G. Branch voltages from the parts of the unknowns, differences
-    first.
+    first. The first size has the node voltages in it, the second only their differences: what rounds.
     """
     c = problem.circuit
     s, parts = c.active, (*drive.base, x)
-    none = np.zeros((1, drive.fixed.shape[1]))
 
     def drop(a: Ints, b: Ints) -> tuple[Floats, Floats]:
-        total, size = np.zeros((x.shape[0], a.size)), np.zeros((x.shape[0], a.size))
-        for k, part in enumerate(parts):
-            fixed = none if k else drive.fixed
-            va, vb = problem.node_voltages(part, fixed, a), problem.node_voltages(part, fixed, b)
-            total, size = total + (va - vb), size + np.abs(va) + np.abs(vb) if k == 0 else size
-        return total, size
+        first = (problem.node_voltages(parts[0], drive.fixed, ends) for ends in (a, b))
+        return problem.drops(parts, drive.fixed, a, b), np.asarray(sum(np.abs(v) for v in first))
 
     carried = np.broadcast_to(drive.carried[:, problem.topology.links.size :], (x.shape[0], len(s)))
     own, own_size = drop(s.a, s.b)
@@ -146,11 +143,11 @@ def active_laws(problem: Problem, drive: Drive, x: Floats) -> tuple[Floats, Floa
     current = np.where(s.control >= 0, carried[:, np.minimum(probe, len(s) - 1)], 0.0) if len(s) else carried
     e = np.zeros((x.shape[0], len(s)))
     e[:, n:] = c.ties.e[drive.rows if c.ties.e.shape[0] > 1 else slice(None)][:, c.probes]
-    wanted = s.gain * np.where(s.control >= 0, current, voltage) + e
+    by_control = s.gain * np.where(s.control >= 0, current, voltage)
     size = np.abs(s.gain) * np.where(s.control >= 0, np.abs(current), voltage_size) + np.abs(e)
     gives_current = s.gives_current
     have, have_size = np.where(gives_current, carried, own), np.where(gives_current, np.abs(carried), own_size)
-    return have - wanted, have_size + size
+    return have - (by_control + e), have_size + size, np.abs(have) + np.abs(by_control) + np.abs(e)
 
 
 def violation(flow: Floats, slope: Floats, x: Floats, lo: Floats, hi: Floats) -> Floats:
@@ -169,28 +166,37 @@ def exact_sums(problem: Problem, drive: Drive, x: Floats, rows: Ints) -> tuple[F
 
     Branch by branch, as the circuit has them: nothing of the couplings that a solver uses enters here.
     """
-    t, c, flat = problem.topology, problem.circuit, problem.flat
+    t, c, flat, j = problem.topology, problem.circuit, problem.flat, problem.circuit.junctions
     nodes = np.arange(len(c.nodes))
     fixed = _take(drive.fixed, rows)
     parts = [part[rows] for part in (*drive.base, x)]
     none = np.zeros_like(fixed)
     v = np.stack([problem.node_voltages(part, none if k else fixed, nodes) for k, part in enumerate(parts)])
-    low = v[1:].sum(axis=0)
-    nonlinear, _, absolute = _junction_sums(problem, _take(drive.junction_offset, rows), x[rows])
-    i = _take(problem.source_currents(drive.rows), rows)
-    linked, linked_abs = _carried_sums(problem, _take(drive.carried, rows))
-    flow = np.zeros((rows.size, t.n_free)) + nonlinear + linked - (t.source_incidence @ i.T).T
-    total = np.zeros((rows.size, t.n_free)) + absolute + linked_abs + (abs(t.source_incidence) @ np.abs(i).T).T
+    voltage = _take(drive.junction_offset, rows) + _across(problem, x[rows])
+    nonlinear, _ = branch_current(j.law[t.junctions], j.params[t.junctions], voltage)
+    sources = t.index_of_node[c.current_sources.a], t.index_of_node[c.current_sources.b]
+    groups = [
+        (nonlinear, t.junction_a, t.junction_k),
+        (_take(drive.carried, rows), t.carrier_a, t.carrier_k),
+        (_take(problem.source_currents(drive.rows), rows), *sources),
+    ]
+    flow, low, total = (np.zeros((rows.size, t.n_free)) for _ in range(3))
     g = t.flat_conductances(c)
     for k in range(rows.size):
-        flat_sums(flat.ptr, flat.branch, flat.sign, flat.a, flat.b, g, v[:, k], flow[k], total[k])
+        for amps, a, b in groups:
+            within = a == b  # both ends at one unit: nothing, not even rounding
+            for unit, sign in ((a, 1.0), (b, -1.0)):
+                end_sums(np.where(within, -1, unit), sign, amps[k if len(amps) > 1 else 0], flow[k], low[k], total[k])
+        flat_sums(flat.ptr, flat.branch, flat.sign, flat.a, flat.b, g, v[:, k], flow[k], low[k], total[k])
         for n, crossbar in enumerate(c.crossbars):
             if n not in t.expanded:
                 units = t.index_of_node
                 overlap = np.intersect1d(units[crossbar.rows], units[crossbar.cols]).max(initial=-1) >= 0
                 crossbar_sums(
-                    crossbar.rows, crossbar.cols, crossbar.g, units, overlap, v[0, k], low[k], flow[k], total[k]
+                    crossbar.rows, crossbar.cols, crossbar.g, units, overlap, v[0, k], v[1:, k].sum(axis=0), flow[k],
+                    total[k],
                 )  # fmt: skip
+    flow += low
     return flow, total
 
 
@@ -211,14 +217,15 @@ def shift(problem: Problem, drive: Drive, x: Floats, *parts: Floats) -> Drive:
     flow, _ = exact_sums(problem, drive, x, np.arange(x.shape[0]))
     linked, _ = _carried_sums(problem, drive.carried)
     nonlinear, _, _ = _junction_sums(problem, drive.junction_offset, x)
+    base, j, d = (*drive.base, x), problem.circuit.junctions, problem.circuit.ideal_diodes
     return replace(
         drive,
-        base=(*drive.base, x),
+        base=base,
         injection=nonlinear + linked - flow,
         lo=drive.lo - x,
         hi=drive.hi - x,
-        junction_offset=drive.junction_offset + _across(problem, x),
-        link_offset=drive.link_offset + x[:, t.legs.link_a] - x[:, t.legs.link_k],
+        junction_offset=problem.drops(base, drive.fixed, j.a[t.junctions], j.b[t.junctions]),
+        link_offset=problem.drops(base, drive.fixed, d.a[t.links], d.b[t.links]) - d.vf[t.links],
     )
 
 
@@ -265,7 +272,7 @@ class Check:
         """By how much the laws of the controlled sources are missed, relative to their terms, (rows,): the worst."""
         if self.problem.circuit.reciprocal:
             return np.zeros(self.x.shape[0])
-        miss, size = active_laws(self.problem, self.drive, self.x)
+        miss, size, _ = active_laws(self.problem, self.drive, self.x)
         relative = np.divide(np.abs(miss), size, out=np.where(miss != 0, np.inf, 0.0), where=size > 0)
         worst: Floats = relative.max(axis=1, initial=0.0)
         return worst
@@ -280,12 +287,18 @@ class Check:
             np.maximum.at(out.T, unit, amps.T)
         return out
 
-    def _link_relative(self, rows: Ints) -> Floats:
-        """And relative to the largest voltage of the row: of nodes that have no slope; (len(rows), n_free)."""
+    def _link_relative(self, rows: Ints, total: Floats) -> Floats:
+        """And relative to the largest voltage of the row: of nodes that have no slope; (len(rows), n_free).
+
+        With no voltages at all it is that of the largest current (`total` are the absolute ones at each unit) in the
+        largest conductance.
+        """
         t = self.problem.topology
         parts = [np.abs(part[rows]).max(axis=1, initial=0.0) for part in (*self.drive.base, self.x)]
         fixed = _take(np.abs(self.drive.fixed), rows).max(axis=1, initial=0.0)
-        largest = np.maximum(np.max(parts, axis=0), fixed)[:, None]
+        steepest = self.slope[rows].max(axis=1, initial=0.0)
+        by_current = total.max(axis=1, initial=0.0) / np.where(steepest > 0, steepest, np.inf)
+        largest = np.max([*parts, fixed, by_current], axis=0)[:, None]
         volts = np.broadcast_to(self.link_volts, (self.x.shape[0], t.links.size))[rows]
         relative = np.divide(volts, largest, out=np.where(volts > 0, np.inf, 0.0), where=largest > 0)
         out = np.zeros((rows.size, t.n_free))
@@ -346,19 +359,49 @@ class Check:
         self.flow[rows], self.rho[rows] = flow, rho
         links = bool(self.problem.topology.links.size)
         size = np.abs(rho) + (self._link_amps(rows) if links else 0.0)
-        given = _take(np.abs(drive.fixed), rows).max(axis=1, initial=0.0)[:, None]
-        size[size <= _NO_DIGITS * self.slope[rows] * given] = 0.0
+        size[size <= self._nothing(rows, total)] = 0.0
+        settled = (size == 0) & (self.slope[rows] > 0)
         self.upper[rows] = np.divide(size, total, out=np.where(size > 0, np.inf, 0.0), where=total > 0)
         if links:
-            self.upper[rows] = np.maximum(self.upper[rows], self._link_relative(rows))
+            self.upper[rows] = np.maximum(self.upper[rows], np.where(settled, 0.0, self._link_relative(rows, total)))
         if self.problem.topology.islands.arcs:
             self.upper[rows] = np.maximum(self.upper[rows], self._island_violation(rows, total))
+
+    def _nothing(self, rows: Ints, total: Floats) -> Floats:
+        """Currents that are none, (len(rows), n_free), A: no voltages in float64 can make them smaller.
+
+        They are beyond the last digit of the largest currents (`total` are the absolute ones at each unit), or of the
+        unit's own voltage; or the currents of nonlinear branches change by as much when their voltages change in the
+        last digits; or they are the last digits of currents that are carried.
+        """
+        _, carried = _carried_sums(self.problem, _take(self.drive.carried, rows))
+        at_units = self._at_units(self._junction_rounding(rows)) + ROUNDING * carried
+        volts = _take(np.abs(self.drive.fixed), rows).max(axis=1, initial=0.0)[:, None]
+        largest = total.max(axis=1, initial=0.0, keepdims=True)
+        return np.asarray(at_units + _NO_VOLTAGE * self.slope[rows] * volts + _NO_CURRENT * largest)
+
+    def _junction_rounding(self, rows: Ints) -> Floats:
+        """By how much the current of each nonlinear branch changes with the rounding of its voltage, A."""
+        t, j = self.problem.topology, self.problem.circuit.junctions
+        law, params = j.law[t.junctions], j.params[t.junctions]
+        v = _take(self.drive.junction_offset, rows) + _across(self.problem, self.x[rows])
+        above, below = (branch_current(law, params, v + sign * ROUNDING * np.abs(v))[0] for sign in (1.0, -1.0))
+        return above - below
+
+    def _at_units(self, amps: Floats) -> Floats:
+        """Sums of figures of the nonlinear branches (rows, n_junctions) at their units, (rows, n_free)."""
+        t = self.problem.topology
+        out = np.zeros((t.n_free + 1, amps.shape[0]))
+        for unit in (t.junction_a, t.junction_k):
+            np.add.at(out, unit, amps.T)
+        return out[:-1].T
 
     def _island_violation(self, rows: Ints, inside: Floats) -> Floats:
         """KCL of each island as a whole: its net current relative to what crosses its border, (len(rows), n_free).
 
         The nodes of an island may each meet a tolerance with errors that add up to more than all that leaves it. What
-        the rounding of the currents `inside` (len(rows), n_free) makes up does not count.
+        the rounding of the currents `inside` (len(rows), n_free), or of the voltages at its border, makes up does not
+        count.
         """
         t, c = self.problem.topology, self.problem.circuit
         part = t.islands.part
@@ -381,11 +424,13 @@ class Check:
         held = np.zeros(net.shape, bool)  # a diode to a known potential takes what is left
         at_bound = (self.flow[rows] - self.rho[rows] != 0.0).T
         np.logical_or.at(held, part[t.root_of_unit], at_bound)
-        rounding = np.zeros(net.shape)
+        rounding = np.zeros(net.shape) + _NO_CURRENT * inside.max(axis=1, initial=0.0)
         np.add.at(rounding, part[t.root_of_unit], 4 * _EPS * inside.T)
+        for ends in (part[j.a[t.junctions]], part[j.b[t.junctions]]):
+            np.add.at(rounding, ends, self._junction_rounding(rows).T)
         size = np.where(held | (np.abs(net) <= rounding), 0.0, np.abs(net))
         worst = np.divide(size, total, out=np.where(size > 0, np.inf, 0.0), where=total > 0)
-        worst[0] = 0.0
+        worst[[0, *part[t.islands.pins]]] = 0.0  # what is known takes what the others leave
         spread: Floats = worst[part[t.root_of_unit]].T
         return spread
 

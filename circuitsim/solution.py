@@ -132,7 +132,8 @@ class Solution:
     def drops(self, a: NDArray[np.int64], b: NDArray[np.int64], rows: slice | None = None) -> Floats:
         """Voltages from nodes `a` to nodes `b`, (rows, n), V, with all the digits that the solution holds."""
         rows = rows or slice(0, self.batch)
-        return self.problem.drops(self.x[rows], () if self.low is None else list(self.low[:, rows]), rows, a, b)
+        parts = [self.x[rows], *(() if self.low is None else self.low[:, rows])]
+        return self.problem.drops(parts, self.problem.fixed_potentials(rows), a, b)
 
     def current(self, name: str) -> Floats:
         """Current through an element from its first node to its second, A; (batch,) or (batch, members)."""

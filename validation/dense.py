@@ -7,6 +7,7 @@ RS is a resistor to an inner node. Signs: a branch current flows from a to b thr
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
@@ -369,7 +370,7 @@ def finished(dense: Dense, v: Floats, on: Bools) -> Answer:
     if not np.isfinite(v).all():
         raise NoReference("the reference overflowed")
     scale = max(np.abs(v).max(initial=0.0), 1e-9)
-    if (np.abs(rows @ v - levels) > 1e-9 * scale).any():
+    if (np.abs(rows @ v - levels) > 1e-9 * max(np.abs(levels).max(initial=0.0), 1e-9)).any():
         raise NoReference("the reference lost the digits of its sources")
     out, slope = dense.out(v)
     if (dense.D @ v - dense.vf > 1e-8 * scale).any():
@@ -383,6 +384,8 @@ def finished(dense: Dense, v: Floats, on: Bools) -> Answer:
         misfit = float(np.linalg.norm(weight * out))
     if misfit > 1e-6:
         raise NoReference(f"the reference's own KCL fails by {misfit:.2g}")
+    if (fails := out_of_groups(dense, v, rows).max(initial=0.0)) > 1e-6:
+        raise NoReference(f"the reference's own KCL fails by {fails:.2g}")
     d, stiffness, modes = _modes(basis, slope)
     soft = stiffness <= _TRUSTED * max(stiffness.max(initial=0.0), 1e-300)
     moved = np.abs(basis @ (d[:, None] * modes[:, soft]))
@@ -390,12 +393,27 @@ def finished(dense: Dense, v: Floats, on: Bools) -> Answer:
     return Answer(v, (moved <= 1e-7).all(axis=1))
 
 
+def out_of_groups(dense: Dense, v: Floats, rows: Floats) -> Floats:
+    """Net current out of each node's group, tied by these rows, relative to the absolute ones, (n,); 0: known.
+
+    Where these are small, relative to 1e-7 of the largest of a group.
+    """
+    basis, _ = _plane(rows, rows @ v)
+    member = (basis != 0).astype(float)
+    net = np.abs(member.T @ dense.out(v)[0])
+    size = sum(np.abs(A @ member).T @ np.abs(i) for A, i in _currents(dense, v))
+    return np.asarray(member @ (net / np.maximum(size, 1e-7 * max(size.max(initial=0.0), 1e-9))))
+
+
 def _sizes(dense: Dense, v: Floats) -> Floats:
     """Sums of absolute currents at the nodes, ties and ideal diodes left out."""
+    return np.asarray(sum(np.abs(A).T @ np.abs(i) for A, i in _currents(dense, v)))
+
+
+def _currents(dense: Dense, v: Floats) -> list[tuple[Floats, Floats]]:
+    """Incidences and currents of resistors, current sources and legs."""
     i, _ = dense.legs_current(dense.N @ v)
-    currents = ((dense.R, dense.g * (dense.R @ v)), (dense.I, dense.i), (dense.N, i))
-    out: Floats = sum((np.abs(A).T @ np.abs(x) for A, x in currents), np.zeros(v.size))
-    return out
+    return [(dense.R, dense.g * (dense.R @ v)), (dense.I, dense.i), (dense.N, i)]
 
 
 def _plane(rows: Floats, levels: Floats) -> tuple[Floats, Floats]:
@@ -449,7 +467,7 @@ def _newton(out, basis: Floats, v: Floats) -> Floats:  # type: ignore[no-untyped
 
 
 def linear_answer(dense: Dense) -> Answer | None:
-    """Modified nodal analysis of a circuit without diodes; None: it has no solution. Raises NoReference."""
+    """Modified nodal analysis of a circuit without diodes, exactly; None: it has no solution. Raises NoReference."""
     n, t, s = len(dense.names), len(dense.ties), len(dense.controlled)
     A, sides = np.zeros((n + t + s, n + t + s)), np.zeros(n + t + s)
     A[:n, :n], sides[:n] = dense.laplacian, dense.injected
@@ -466,19 +484,48 @@ def linear_answer(dense: Dense) -> Answer | None:
             A[row, :n] -= part.value * dense.rows([(part.control[0], part.control[1])])[0]
         else:
             A[row, n + names.index(part.control[0])] -= part.value
+    exact = _exactly(A, sides)
     live = np.abs(A).max(axis=1) > 0
-    if (sides[~live] != 0).any():
-        return None
     row = 1.0 / np.maximum(np.abs(A).max(axis=1), 1e-300)
     col = 1.0 / np.maximum(np.abs(row[:, None] * A).max(axis=0), 1e-300)
     scaled = row[:, None] * A * col
     u, size, vt = np.linalg.svd(scaled)
     kept = size > 1e-11 * size.max()
-    if ((size > _NOTHING * size.max()) & ~kept).any():
+    if ((size > _NOTHING * size.max()) & ~kept).any() or (exact is not None and exact[1].sum() > kept.sum()):
         raise NoReference("nearly singular")
+    if exact is not None:
+        return Answer(exact[0][:n], exact[2][:n])
+    if (sides[~live] != 0).any():
+        return None
     y = vt[kept].T @ ((u[:, kept].T @ (row * sides)) / size[kept])
     miss = scaled @ y - row * sides
     if np.abs(miss).max() > 1e-9 * max(np.abs(row * sides).max(), 1e-300):
-        return None
+        return None  # else contradictions are no more than rounding in the deck
     x = col * y
     return Answer(x[:n], (np.abs(vt[~kept][:, :n]) <= 1e-9).all(axis=0))
+
+
+def _exactly(A: Floats, sides: Floats) -> tuple[Floats, Bools, Bools] | None:
+    """A solution of A x = sides in rational arithmetic, which unknowns are pivots, and which are unique; None: none."""
+    rows = [[Fraction(x) for x in (*line, side)] for line, side in zip(A.tolist(), sides.tolist(), strict=True)]
+    n = A.shape[1]
+    pivots: list[int] = []
+    for k in range(n):
+        at = len(pivots)
+        found = next((r for r in range(at, len(rows)) if rows[r][k]), None)
+        if found is None:
+            continue
+        rows[at], rows[found] = rows[found], rows[at]
+        lead = rows[at][k]
+        rows[at] = [x / lead for x in rows[at]]
+        for r, line in enumerate(rows):
+            if r != at and line[k]:
+                rows[r] = [x - line[k] * y for x, y in zip(line, rows[at], strict=True)]
+        pivots.append(k)
+    if any(line[n] for line in rows[len(pivots) :]):
+        return None
+    x, is_pivot, unique = np.zeros(n), np.zeros(n, bool), np.zeros(n, bool)
+    for k, line in zip(pivots, rows, strict=False):
+        x[k], is_pivot[k] = float(line[n]), True
+        unique[k] = sum(1 for y in line[:n] if y) == 1
+    return x, is_pivot, unique

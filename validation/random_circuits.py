@@ -21,7 +21,9 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 from scipy.optimize import brentq
+from scipy.sparse import csgraph
 
 import circuitsim as cs
 from circuitsim.io.flatten import flatten
@@ -39,8 +41,12 @@ BAD = (WRONG, CRASH)
 
 SAME = 1e-6  # of the largest voltage, or current
 MOST = 1e6  # A through a diode: beyond, a deck is absurd
+_MOST_VOLTS = 1e7  # V, the same: 1 uA through the gmin of ngspice is 1e6 V
 _KCL = 1e-9  # of the absolute currents at a node
+_NGSPICE_KCL = 1e-7  # the same, where ngspice's voltages are compared
 _LEAST = 1e-8  # A: beside the sources here, nothing
+_LEAST_VOLTS = 1e-6  # V: the same; references round 1 mA through 1 Mohm to 1e-13 V
+_NGSPICE_VOLTS = 1e-3  # V: the same for ngspice, which has gmin and tolerances
 _EPS = float(np.finfo(float).eps)
 _STEPS = 300  # of a method that does not get there
 _BCD_SWEEPS = 300
@@ -167,7 +173,7 @@ def _solved(dense: Dense, found: _Found, with_ngspice: bool) -> tuple[str, str]:
     if with_ngspice and dense.deck.family == 3 and (theirs := _by_ngspice(dense.deck, dense)) is not None:
         v = np.array([theirs[0].get(name, 0.0) for name in dense.names])
         known = answer.trusted & np.isin(dense.names, list(theirs[0]))
-        if wrong := _difference(dense, found, Answer(v, known)):
+        if wrong := _difference(dense, found, Answer(v, known), _NGSPICE_VOLTS):
             return WRONG, f"ngspice: {wrong}"
     return AGREE, ""
 
@@ -188,11 +194,11 @@ def _largest_through_diode(dense: Dense, found: _Found) -> float:
 # -- comparisons -------------------------------------------------------------------------------------------------------
 
 
-def _difference(dense: Dense, found: _Found, answer: Answer) -> str:
-    """What differs by more than SAME; '' when nothing does."""
+def _difference(dense: Dense, found: _Found, answer: Answer, least: float = _LEAST_VOLTS) -> str:
+    """What differs by more than SAME, of `least` V where all voltages are smaller; '' when nothing does."""
     v = np.array([found.v.get(name, np.nan) for name in dense.names])
     certain = np.array([found.certain.get(name, False) for name in dense.names])
-    scale = max(np.abs(answer.v[answer.trusted]).max(initial=0.0), 1e-9)
+    scale = max(np.abs(answer.v[answer.trusted]).max(initial=0.0), least)
     off = np.where(certain & answer.trusted, np.abs(v - answer.v), 0.0)
     if off.max(initial=0.0) > SAME * scale:
         k = int(off.argmax())
@@ -220,7 +226,8 @@ def broken_equation(
     """The first equation of the circuit that voltages and currents break; '' when all hold.
 
     Currents of R, I, N and of D with a law follow from the voltages; those of V, shorts, E, F, G, H and ideal diodes
-    are given. Ground, tied nodes and those of islands that float take up the rounding of all others.
+    are given. Ground, tied nodes and those of islands that float take up the rounding of all others; nodes that V and
+    shorts tie together must meet KCL as a group.
     """
     known = {"0": 0.0} | v_of
     if not all(np.isfinite([*v_of.values(), *i_of.values()])):
@@ -228,13 +235,19 @@ def broken_equation(
     volts = max([1e-9, *map(abs, v_of.values())])
     net: dict[str, float] = dict.fromkeys(known, 0.0)
     size, noise = dict(net), dict(net)
+    group = _tied(dense, list(known))
+    group_net, group_size, group_noise = ([0.0] * len(known) for _ in range(3))
 
-    def carry(a: str, b: str, i: float, slope: float = 0.0) -> None:
+    def carry(a: str, b: str, i: float, rounding: float = 0.0) -> None:
         for node, sign in ((a, 1.0), (b, -1.0)):
             if a != b:
                 net[node] += sign * i
                 size[node] += abs(i)
-                noise[node] += 8 * _EPS * slope * volts
+                noise[node] += rounding
+                if group[a] != group[b]:
+                    group_net[group[node]] += sign * i
+                    group_size[group[node]] += abs(i)
+                    group_noise[group[node]] += rounding
 
     def across(a: str, b: str) -> float:
         return known[a] - known[b]
@@ -242,15 +255,18 @@ def broken_equation(
     inner = {x.part: x.value for x in dense.resistors if x.b == f"{x.part}#"}
     for x in dense.resistors:
         if x.b not in inner and not x.b.endswith("#"):
-            carry(x.a, x.b, x.value * across(x.a, x.b), x.value)
+            carry(x.a, x.b, x.value * across(x.a, x.b), 8 * _EPS * volts * x.value)
     for x in dense.sources:
         carry(x.a, x.b, x.value)
     for k, (x, _, _) in enumerate(dense.legs):
         a = x.a if x.part not in inner else next(r.a for r in dense.resistors if r.b == f"{x.part}#")
-        i, slope = _leg(dense, k, across(a, x.b), 1.0 / inner[x.part] if x.part in inner else 0.0)
-        carry(a, x.b, i, slope)
+        rs = 1.0 / inner[x.part] if x.part in inner else 0.0
+        i, below, above = (_leg(dense, k, across(a, x.b) + d, rs) for d in (0.0, -8 * _EPS * volts, 8 * _EPS * volts))
+        carry(a, x.b, i, above - below)
     for x in dense.ties:
         carry(x.a, x.b, i_of[x.part])
+        if dense.controlled:  # then currents of sources may be unknowns, with the rounding of one float64
+            group_noise[group[x.a]] += 4 * _EPS * abs(i_of[x.part])
         if abs(across(x.a, x.b) - x.value) > 1e-9 * max(volts, abs(x.value)):
             return f"source or short {x.part} has {across(x.a, x.b)!r} V"
     done = set()
@@ -285,23 +301,34 @@ def broken_equation(
         allowed += _EPS * _LEAST
         if abs(net[node]) > allowed:
             return f"KCL at {node}: {net[node]:.3g} A are left of {size[node]:.3g} A"
+    held = {group["0"], *(group[n] for x in [*dense.ideals, *dense.controlled] for n in (x.a, x.b))}
+    held |= {group[n] for n in net if certain is not None and n != "0" and not certain[n]}
+    for node in net:
+        k = group[node]
+        if k not in held and abs(group_net[k]) > kcl * group_size[k] + group_noise[k] + _EPS * _LEAST:
+            return f"KCL at the group of {node}: {group_net[k]:.3g} A are left of {group_size[k]:.3g} A"
     return ""
 
 
-def _leg(dense: Dense, k: int, v: float, rs: float) -> tuple[float, float]:
-    """Current and slope of a nonlinear branch with its RS in series."""
+def _tied(dense: Dense, nodes: list[str]) -> dict[str, int]:
+    """The group of each node: nodes that V and shorts tie together have one number."""
+    index = {node: k for k, node in enumerate(nodes)}
+    ends = np.array([(index[x.a], index[x.b]) for x in dense.ties], int).reshape(-1, 2).T
+    graph = sparse.coo_array((np.ones(ends.shape[1]), (ends[0], ends[1])), shape=(len(nodes), len(nodes)))
+    return dict(zip(nodes, csgraph.connected_components(graph, directed=False)[1].tolist(), strict=True))
+
+
+def _leg(dense: Dense, k: int, v: float, rs: float) -> float:
+    """Current of a nonlinear branch with its RS in series."""
     _, kind, p = dense.legs[k]
 
-    def current(w: float) -> tuple[float, float]:
-        i, g = LAWS[kind](np.array([p]), np.array([w]))
-        return float(i[0]), float(g[0])
+    def current(w: float) -> float:
+        return float(LAWS[kind](np.array([p]), np.array([w]))[0][0])
 
-    w = v
     if rs and v:
         ends = min(v, 0.0), max(v, 0.0)
-        w = float(brentq(lambda w: w + rs * current(w)[0] - v, *ends, xtol=1e-300, rtol=4 * _EPS, maxiter=500))
-    i, g = current(w)
-    return i, g / (1.0 + rs * g)
+        v = float(brentq(lambda w: w + rs * current(w) - v, *ends, xtol=1e-300, rtol=4 * _EPS, maxiter=500))
+    return current(v)
 
 
 def _bcd_differs(dense: Dense, found: _Found) -> str:
@@ -319,7 +346,8 @@ def _bcd_differs(dense: Dense, found: _Found) -> str:
 def _by_ngspice(deck: Deck, dense: Dense) -> tuple[dict[str, float], dict[str, float]] | None:
     """Voltages and source currents by ngspice, where its own equations hold; None elsewhere.
 
-    Circuits with ideal diodes are left out: ngspice has none.
+    Circuits with ideal diodes are left out: ngspice has none. So are answers in which gmin carries what nothing else
+    can: their voltages are enormous.
     """
     if dense.vf.size:
         return None
@@ -331,6 +359,8 @@ def _by_ngspice(deck: Deck, dense: Dense) -> tuple[dict[str, float], dict[str, f
     except NgspiceError:
         return None
     v = {name: found.get(name.lower(), 0.0) for name in deck.nodes}
+    if max(map(abs, v.values())) > _MOST_VOLTS:
+        return None
     i = {}
     for part in deck.parts:
         if part.kind in "VEH":
@@ -342,7 +372,7 @@ def _by_ngspice(deck: Deck, dense: Dense) -> tuple[dict[str, float], dict[str, f
             i[part.name] = part.value * i[part.control[0]]
         elif part.kind == "G":
             i[part.name] = part.value * (v[part.control[0]] - v[part.control[1]])
-    return (v, i) if not broken_equation(dense, v, i, 1e-7) else None
+    return (v, i) if not broken_equation(dense, v, i, _NGSPICE_KCL) else None
 
 
 # -- the command -------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from circuitsim.laws import Law
 from circuitsim.linear import Solved
 from circuitsim.linear.elimination import Elimination
 from circuitsim.problem import Drive, Problem
-from circuitsim.residual import Check, active_laws
+from circuitsim.residual import ROUNDING, Check, active_laws
 from circuitsim.units import listed
 
 Ints = NDArray[np.int64]
@@ -29,6 +29,7 @@ Floats = NDArray[np.float64]
 _MOST_SINGULAR = 2000  # unknowns of a singular network that is looked into
 _SINGULAR = 1e15  # condition number of an equilibrated matrix: its solutions are rounding
 _NO_PIVOT = 1e-14  # of the largest singular value: 0
+_IMMOVABLE = 1e200  # S: a unit that hangs on it does not move
 _STIFFNESS = 1e4  # rho of a conducting ideal diode, in units of the largest conductance
 
 
@@ -112,6 +113,11 @@ class Network:
         conducting = slope[self.legs.n_junctions + self.legs.n_links :] > 0
         lower, upper = np.split(conducting, [self.legs.lower.size])
         return self.legs.lower[lower], self.legs.upper[upper]
+
+    def immovable(self, slope: Floats) -> Floats:
+        """Slopes with which the conducting diodes at bounds let no unit move: what rounds elsewhere stays there."""
+        bounds = np.arange(slope.size) >= self.legs.n_junctions + self.legs.n_links
+        return np.where(bounds & (slope > 0), _IMMOVABLE, slope)
 
     def offset(self, drive: Drive) -> Floats:
         """The fixed part of each leg's voltage; -inf for a bound that is not there. Ideal legs conduct at 0 V."""
@@ -198,6 +204,10 @@ class ActiveNetwork(Network):
         none = np.zeros(0, np.int64)
         return none, none
 
+    def immovable(self, slope: Floats) -> Floats:
+        """The slopes themselves, for the same reason."""
+        return slope
+
     def _matrix(self, column: Ints) -> sparse.csr_array:
         """The linear branches and the laws of the active ones; legs come on top."""
         c, t = self.problem.circuit, self.problem.topology
@@ -273,7 +283,7 @@ class ActiveNetwork(Network):
         rows = max(drive.injection.shape[0], drive.fixed.shape[0])
         at_zero = np.zeros((rows, self.problem.n_free))
         still = replace(drive, carried=np.zeros((1, self.problem.topology.carrier_a.size)), base=())
-        miss, _ = active_laws(self.problem, still, at_zero)  # carried - law, or voltage - law, at x = 0, j = 0
+        miss, *_ = active_laws(self.problem, still, at_zero)  # carried - law, or voltage - law, at x = 0, j = 0
         current = np.zeros_like(miss)
         current[:, self.fixed_current] = -miss[:, self.fixed_current]
         t = self.problem.topology
@@ -289,13 +299,16 @@ class ActiveNetwork(Network):
         carried[:, : links.size] = links
         active = carried[:, links.size :]
         active[:, self.fixed_voltage] = extra
-        miss, _ = active_laws(self.problem, replace(drive, carried=carried), x)
+        miss, *_ = active_laws(self.problem, replace(drive, carried=carried), x)
         active[:, self.fixed_current] = -miss[:, self.fixed_current]
         return replace(drive, carried=carried)
 
     def violation(self, check: Check) -> Floats:
-        miss, _ = active_laws(self.problem, check.drive, check.x)
-        return np.concatenate([check.exact_violation(), miss[:, self.fixed_voltage]], axis=1)
+        miss, _, size = active_laws(self.problem, check.drive, check.x)
+        miss = np.where(np.abs(miss) > ROUNDING * size, miss, 0.0)
+        flow = check.exact_violation()
+        flow = np.where(check.upper > ROUNDING, flow, 0.0)  # carried currents have no more digits
+        return np.concatenate([flow, miss[:, self.fixed_voltage]], axis=1)
 
 
 class Lu:

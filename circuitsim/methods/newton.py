@@ -36,7 +36,9 @@ _MOVES = 1e-9  # of the largest voltage: a solution that a correction moves by m
 _SMALL = 40  # unknowns, and legs, of circuits whose rows are solved at once
 _EXTRA_STEPS = 2  # after all tangents are near
 _MOST_PARTS = 3  # of the voltages, each the rounding of the one before
-_MOST_REFINED = 8  # corrections of a correction
+_MOST_REFINED = 16  # corrections of a correction
+_NEXT_PART = 4  # corrections: then the voltages get another part
+_HOLD_AFTER = 2  # corrections: then conducting diodes hold their units as known potentials would
 _DAMPING = range(1, -10, -1)  # powers of ten of the largest conductance
 _DAMPED_STEPS = 10  # with each
 _MOST_RETURNS = 2  # to a state that was there before
@@ -160,7 +162,7 @@ def _polished(
         injected = -network.violation(found)
         for unit, sign in ((legs.link_a, -1.0), (legs.link_k, 1.0)):
             np.add.at(injected.T, unit, sign * (stiff * gap).T)
-        step = network.factor(slope).solve(injected)
+        step = network.factor(slope if refined < _HOLD_AFTER else network.immovable(slope)).solve(injected)
         still = _still(step[:, :n], parts[0])  # the next correction would be smaller still
         low = np.clip(found.x + step[:, :n], found.drive.lo, found.drive.hi)
         low[:, lower] = np.where(found.flow[:, lower] > 0, found.drive.lo[:, lower], low[:, lower])
@@ -169,7 +171,7 @@ def _polished(
         if legs.n_links:
             links = links + stiff * (gap + step[:, legs.link_a] - step[:, legs.link_k])[0]
         parts, low = _spread(parts, low)
-        if refined == _MOST_REFINED // 2 and len(parts) < _MOST_PARTS:
+        if refined == _NEXT_PART and len(parts) < _MOST_PARTS:
             parts, low = [*parts, low], np.zeros_like(low)
         found = check(low)
     status = Status.SOLVED if met else Status.STALLED

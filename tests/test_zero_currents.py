@@ -1,0 +1,76 @@
+"""Nodes where nothing flows beside others where much does: their KCL is 0 of 0, which must not fail."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+import circuitsim as cs
+from circuitsim.branch_sums import end_sums, flat_sums
+from validation.random_circuits import AGREE, VERIFIED, judge
+from validation.random_decks import random_deck
+
+
+@pytest.mark.parametrize(
+    ("family", "seed"),
+    [
+        (1, 20027),  # a dead end behind a conducting ideal diode, beside 95 V
+        (1, 20427), (1, 20448), (1, 20383), (2, 30045),  # all voltages are 0, a current circulates in ideal diodes
+        (2, 20264),  # a loop without a current on a source of 9 V
+        (2, 20350),  # an island with the pin in it
+        (2, 30348),  # two resistors in a loop, 760 V and 1 mA beside them
+        (3, 20081),  # a leakage of 1e-16 A beside 0.8 A
+        (3, 20084), (3, 20340),  # islands that nothing flows between
+        (4, 20190),  # the current of an open source controls another
+        (4, 20037), (4, 20386), (4, 20424),  # F, G and H that carry nothing
+        (4, 20074), (4, 20490),  # a node that only controls
+    ],
+)  # fmt: skip
+def test_random_circuits_with_quiet_corners(family: int, seed: int) -> None:
+    outcome = judge(random_deck(family, seed), with_ngspice=False)
+    assert outcome.kind in (AGREE, VERIFIED), outcome.why
+
+
+def test_a_node_that_only_controls_has_the_voltage_that_kcl_asks_for() -> None:
+    """G1 must carry the 1 mA of I1, so v(c) = v(b) + 1 V; nothing fixes v(a)."""
+    solution = cs.solve(cs.parse("control\nI1 0 a 1m\nG1 a 0 c b 1m\nV1 b 0 2\nR1 b 0 1k"))
+    assert solution.voltage("c")[0] == pytest.approx(3.0, rel=1e-12)
+    assert not solution.determined[solution.circuit.netlist.node("a")]
+
+
+def test_an_open_h_carries_nothing() -> None:
+    solution = cs.solve(cs.parse("open\nV1 a 0 1\nR1 a 0 1k\nH1 a h V1 -100"))
+    assert solution.voltage("h")[0] == pytest.approx(0.9, rel=1e-12)
+    assert abs(solution.current("H1")[0]) < 1e-30
+
+
+def test_sums_keep_what_rounding_loses() -> None:
+    """Branch currents between two units, in rational arithmetic: 100 digits fewer than float64 would lose."""
+    rng = np.random.default_rng(0)
+    n, nodes = 200, 4
+    a, b = rng.integers(0, nodes, n), rng.integers(0, nodes, n)
+    b = np.where(a == b, (b + 1) % nodes, b)
+    g = 10.0 ** rng.uniform(-9, 3, n)
+    v = np.stack([rng.normal(size=nodes), 1e-17 * rng.normal(size=nodes), 1e-34 * rng.normal(size=nodes)])
+    given, at = rng.normal(size=n), rng.integers(-1, nodes, n)
+    exact = [Fraction(0)] * nodes
+    for k in range(n):
+        drop = sum((Fraction(x[a[k]]) - Fraction(x[b[k]]) for x in v), Fraction(0))
+        exact[a[k]] += Fraction(g[k]) * drop
+        exact[b[k]] -= Fraction(g[k]) * drop
+        if at[k] >= 0:
+            exact[at[k]] -= Fraction(given[k])
+    ends = np.concatenate([a, b])
+    order = np.argsort(ends, kind="stable")
+    ptr = np.searchsorted(ends[order], np.arange(nodes + 1))
+    branch, sign = np.tile(np.arange(n), 2)[order], np.repeat([1.0, -1.0], n)[order]
+    flow, low, total = np.zeros(nodes), np.zeros(nodes), np.zeros(nodes)
+    flat_sums(ptr, branch, sign, a, b, g, v, flow, low, total)
+    end_sums(at, -1.0, given, flow, low, total)
+    for k in range(nodes):
+        found = Fraction(flow[k]) + Fraction(low[k])
+        assert abs(found - exact[k]) <= Fraction(total[k]) * Fraction(2) ** -98
+    residue = sum((Fraction(flow[k]) + Fraction(low[k]) for k in range(nodes)), Fraction(0))
+    assert abs(residue + sum(map(Fraction, given[at >= 0]), Fraction(0))) <= Fraction(total.sum()) * Fraction(2) ** -98
