@@ -88,7 +88,7 @@ class Solution:
     method: str
     backend: str
     dtype: str
-    sweeps: int  # of bcd, or iterations of newton
+    steps: int  # sweeps of bcd, or steps of newton
     carried: Floats  # (batch, n_carriers) A: of ideal diodes between free units, then of Circuit.active
     loose: NDArray[np.bool_]  # (n_free,) unknowns that controlled sources leave open
     why: str  # why this method

@@ -64,7 +64,7 @@ class SweepResult:
     why: str
     backend: str
     dtype: str
-    sweeps: int  # the most that any point took: sweeps of bcd, steps of newton
+    steps: int  # the most that any point took (Solution.steps)
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -174,7 +174,7 @@ class _Runner:
         self.backend = backend or find_backend(settings.backend)
         self.progress = progress
         self.last: Solution | None = None
-        self.done = self.sweeps = 0
+        self.done = self.steps = 0
         self.messages: dict[int, str] = {}
 
     def reserve(self, circuit: Circuit, count: int) -> None:
@@ -227,7 +227,7 @@ class _Runner:
 
     def _keep(self, rows: Ints, solution: Solution) -> None:
         self.last = solution
-        self.sweeps = max(self.sweeps, solution.sweeps)
+        self.steps = max(self.steps, solution.steps)
         if np.isfinite(solution.x).all():
             self.voltages[rows] = solution.voltages()
             self.currents[rows] = solution.tie_currents[0]
@@ -263,7 +263,7 @@ class _Runner:
             why=self.last.why if self.last else "nothing to solve",
             backend=self.backend.name,
             dtype=self.settings.dtype,
-            sweeps=self.sweeps,
+            steps=self.steps,
             seconds={"sweep": seconds},
         )
 

@@ -101,6 +101,7 @@ def test_json() -> None:
     np.testing.assert_allclose(nested["currents"]["V1"], -np.array([0, 1, 2, 0, 1 / 1.5, 2 / 1.5]) / 4e3)
     assert (k["values"], k["failed"]) == ({"k": [1, 2, 3]}, [])
     assert max(k["kcl_relative"]) <= 1e-9
+    assert k["steps"] >= 1
 
 
 def test_npz() -> None:
@@ -111,6 +112,7 @@ def test_npz() -> None:
         np.testing.assert_allclose(found["voltages"], [[0, 0], [1, 0.75], [2, 1.5]])
         np.testing.assert_allclose(found["currents"], [[0], [-0.25e-3], [-0.5e-3]])
         assert found["statuses"].tolist() == ["SOLVED"] * 3
+        assert found["steps"] >= 1 and "sweeps" not in found
     succeed("two.cir", "-q", "--npz", "two.npz")
     with np.load("two.npz", allow_pickle=False) as found:
         assert found["dc1_values"].shape == (6, 2)

@@ -169,7 +169,7 @@ def result_object(results: Results, seconds: Mapping[str, float]) -> dict[str, A
         "why": solution.why,
         "backend": solution.backend,
         "dtype": solution.dtype,
-        "sweeps": solution.sweeps,
+        "steps": solution.steps,
         "seconds": dict(seconds),
         "warnings": warnings,
         "undetermined": results.names(np.flatnonzero(results.undetermined)),
@@ -208,7 +208,7 @@ def write_npz(results: Results, path: Path) -> None:
     """Everything as arrays, the batch axis first; the file appears whole or not at all. SettingsError if it cannot.
 
     voltages (batch, nodes), nodes, undetermined; currents (batch, sources), sources, ambiguous; saved (batch, n),
-    saved_names, saved_ambiguous; each figure of Residuals; status, message, method, why, backend, dtype, sweeps.
+    saved_names, saved_ambiguous; each figure of Residuals; status, message, method, why, backend, dtype, steps.
     Strings are numpy strings: nothing needs a pickle.
     """
     solution = results.solution
@@ -228,7 +228,7 @@ def write_npz(results: Results, path: Path) -> None:
         "why": solution.why,
         "backend": solution.backend,
         "dtype": solution.dtype,
-        "sweeps": solution.sweeps,
+        "steps": solution.steps,
         **{name: getattr(solution.residuals, name) for name in FIGURES},
     }
     with replacing(path, "wb") as out:

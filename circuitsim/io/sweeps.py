@@ -94,7 +94,7 @@ def _plot_object(result: SweepResult, warnings: list[str]) -> dict[str, Any]:
         "why": result.why,
         "backend": result.backend,
         "dtype": result.dtype,
-        "sweeps_needed": result.sweeps,
+        "steps": result.steps,
     }
     if not result.swept:
         rows = [dict(zip(STATISTICS, _numbers(row), strict=True)) for row in statistics(result, nodes)]
@@ -124,7 +124,7 @@ def write_sweep_npz(results: Sequence[SweepResult], path: Path) -> None:
     """Everything as arrays, points first; the file appears whole or not at all. SettingsError if it cannot.
 
     swept (n,), kinds (n,), values (points, n); nodes, voltages (points, nodes); sources, currents (points, sources);
-    undetermined (nodes,); statuses, kcl_relative (points,); method, why, backend, dtype, sweeps. Of several plots the
+    undetermined (nodes,); statuses, kcl_relative (points,); method, why, backend, dtype, steps. Of several plots the
     names begin with dc1_, dc2_ ... in the order of the cards.
     """
     arrays: dict[str, Any] = {}
@@ -146,7 +146,7 @@ def write_sweep_npz(results: Sequence[SweepResult], path: Path) -> None:
             "why": result.why,
             "backend": result.backend,
             "dtype": result.dtype,
-            "sweeps": result.sweeps,
+            "steps": result.steps,
         }
         arrays |= {prefix + name: array for name, array in found.items()}
     with replacing(path, "wb") as out:

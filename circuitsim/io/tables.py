@@ -71,7 +71,7 @@ def print_solution(
     _print_saved(results, out)
     _print_certificate(results, tolerance, out)
     rows = f", {solution.batch} rows" if solution.batch > 1 else ""
-    steps = steps_text(solution.method, solution.sweeps)
+    steps = steps_text(solution.method, solution.steps)
     method = f"method {solution.method} ({solution.why})"
     out.print(Text(f"{method}, backend {solution.backend}, {solution.dtype}{rows}, {steps}"))
     out.print(Text("seconds: " + ", ".join(f"{stage} {_seconds(value)}" for stage, value in seconds.items())))
@@ -256,7 +256,7 @@ def print_sweep(result: SweepResult, tolerance: float, out: Console, quiet: bool
     known = result.kcl_relative[~np.isnan(result.kcl_relative)]
     worst = f"{known.max():.2g}" if known.size else "unknown"
     out.print(Text(f"KCL error / currents at the node, the worst: {worst}; at most {tolerance:g} wanted"))
-    steps = f"{steps_text(result.method, result.sweeps)} at most"
+    steps = f"{steps_text(result.method, result.steps)} at most"
     out.print(Text(f"method {result.method} ({result.why}), backend {result.backend}, {result.dtype}, {steps}"))
 
 
