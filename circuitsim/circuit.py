@@ -151,6 +151,11 @@ class Circuit:
         control = self.controlled.control
         return np.unique(control[control >= 0])
 
+    @cached_property
+    def active_voltages(self) -> Ints:
+        """The branches of `active` that fix a voltage, all but F and G: their currents are unknowns of newton."""
+        return np.flatnonzero(~self.active.gives_current)
+
     @property
     def nodes(self) -> list[str]:
         """Node names; index 0 is ground."""

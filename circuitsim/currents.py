@@ -166,10 +166,14 @@ def all_currents(solution: Solution) -> dict[str, Floats]:
 
 
 def ambiguous_elements(solution: Solution, kind: str) -> NDArray[np.bool_]:
-    """For each element of a kind: whether its current is not unique: sources, shorts and diodes in a loop share it."""
+    """For each element of a kind: whether its current is not unique: sources, shorts and diodes in a loop share it,
+    controlled sources leave it open.
+    """
     c = solution.circuit
     found = np.zeros(len(c.netlist.tables[kind]), bool)
-    for branches, marks in ((c.ties, ~solution.tie_currents[1]), (c.ideal_diodes, solution.ambiguous[1])):
+    _, diodes, controlled = solution.ambiguous
+    unsure = (c.ties, ~solution.tie_currents[1]), (c.ideal_diodes, diodes), (c.controlled, controlled)
+    for branches, marks in unsure:
         found[branches.row[marks & (branches.kind == KINDS.index(kind))]] = True
     return found
 

@@ -90,7 +90,7 @@ class Solution:
     dtype: str
     steps: int  # sweeps of bcd, or steps of newton
     carried: Floats  # (batch, n_carriers) A: of ideal diodes between free units, then of Circuit.active
-    loose: NDArray[np.bool_]  # (n_free,) unknowns that controlled sources leave open
+    loose: NDArray[np.bool_]  # x, then currents of Circuit.active_voltages: what controlled sources leave open
     why: str  # why this method
     seconds: Mapping[str, float] = field(default_factory=dict)
 
@@ -149,12 +149,20 @@ class Solution:
         return current, unique & ~self.ambiguous[0]
 
     @cached_property
-    def ambiguous(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Ties, and ideal diodes, in loops with ideal diodes that conduct: their currents are not unique."""
+    def ambiguous(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Ties, ideal diodes and controlled sources whose currents are not unique; of ties in loops: `tie_currents`.
+
+        Ideal diodes that conduct close loops, and the equations of controlled sources may leave currents open.
+        """
         c = self.circuit
-        if not len(c.ideal_diodes):
-            return np.zeros(len(c.ties), bool), np.zeros(0, bool)
-        return uniqueness.ambiguous(self)
+        ties, diodes = np.zeros(len(c.ties), bool), np.zeros(len(c.ideal_diodes), bool)
+        if diodes.size:
+            ties, diodes = uniqueness.ambiguous(self)
+        controlled = np.zeros(len(c.controlled), bool)
+        if self.loose.any():
+            with_open, controlled = uniqueness.open_currents(self)
+            ties = ties | with_open
+        return ties, diodes, controlled
 
     @cached_property
     def _room(self) -> tuple[Floats, Floats]:
@@ -172,7 +180,13 @@ class Solution:
     @property
     def left_open(self) -> NDArray[np.bool_]:
         """For each node: whether controlled sources leave its voltage open."""
-        return np.append(self.loose, False)[self.problem.topology.index_of_node]  # -1: known
+        of_unit = np.append(self.loose[: self.problem.n_free], False)
+        return of_unit[self.problem.topology.index_of_node]  # -1: known
+
+    def open_between(self, a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """For each pair of nodes: whether controlled sources leave the voltage between them open (in doubt: yes)."""
+        unit = self.problem.topology.index_of_node
+        return (self.left_open[a] | self.left_open[b]) & (unit[a] != unit[b])
 
     @property
     def intervals(self) -> tuple[Floats, Floats] | None:
@@ -205,12 +219,16 @@ class Solution:
         loose = list(dict.fromkeys(c.element(c.ideal_diodes, k) for k in np.flatnonzero(self.ambiguous[1]).tolist()))
         if loose:
             found.append(f"ideal diodes {listed(loose)}: a current can circulate through them; theirs are not unique")
+        if self.ambiguous[2].any():
+            names = [c.element(c.controlled, k) for k in np.flatnonzero(self.ambiguous[2]).tolist()]
+            found.append(f"controlled sources {listed(names)}: their equations leave their currents open")
         return found
 
     def check_unique(self) -> None:
-        """Raise TopologyError naming what is not unique: nodes, or else sources and ideal diodes."""
+        """Raise TopologyError naming what is not unique: nodes, or else sources, shorts and ideal diodes."""
         c = self.circuit
         nodes = [c.nodes[k] for k in np.flatnonzero(~self.determined).tolist()]
         ties = [c.element(c.ties, k) for k in np.flatnonzero(~self.tie_currents[1]).tolist()]
         diodes = [c.element(c.ideal_diodes, k) for k in np.flatnonzero(self.ambiguous[1]).tolist()]
-        refuse_loose(nodes, list(dict.fromkeys(ties + diodes)))
+        controlled = [c.element(c.controlled, k) for k in np.flatnonzero(self.ambiguous[2]).tolist()]
+        refuse_loose(nodes, list(dict.fromkeys(ties + controlled + diodes)))

@@ -453,7 +453,7 @@ def test_what_controlled_sources_leave_open() -> None:
     assert [circuit.nodes[k] for k in np.flatnonzero(solution.left_open)] == ["a", "b"]
     assert solution.intervals is not None
     assert [bound[0, 1] for bound in solution.intervals] == [-np.inf, np.inf]
-    assert solution.remarks == []
+    assert solution.remarks == ["controlled sources E1: their equations leave their currents open"]
     saved = Saved(solution, wanted_saves(circuit, ["v(a,b),v(c),i(R1),i(R3),i(R4),@R1[p]"]))
     assert dict(zip(saved.labels, saved.ambiguous.tolist(), strict=True)) == {
         "v(a,b)": True, "v(c)": False, "i(R1)": True, "i(R3)": True, "i(R4)": False, "@R1[p]": True,

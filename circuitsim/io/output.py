@@ -87,11 +87,13 @@ class Results:
         return ~self.solution.tie_currents[1] if self.finite else np.zeros(len(self.circuit.ties), bool)
 
     @property
-    def ambiguous_diodes(self) -> list[str]:
-        """Names of the ideal diodes whose currents are not unique."""
-        ideal = self.circuit.ideal_diodes
-        marks = self.solution.ambiguous[1] if self.finite else np.zeros(len(ideal), bool)
-        return list(dict.fromkeys(self.circuit.element(ideal, k) for k in np.flatnonzero(marks).tolist()))
+    def ambiguous_others(self) -> list[str]:
+        """Names of the ideal diodes and controlled sources whose currents are not unique."""
+        if not self.finite:
+            return []
+        c, (_, *marks) = self.circuit, self.solution.ambiguous
+        pairs = zip((c.ideal_diodes, c.controlled), marks, strict=True)
+        return list(dict.fromkeys(c.element(x, k) for x, mark in pairs for k in np.flatnonzero(mark).tolist()))
 
     @cached_property
     def remarks(self) -> list[str]:
@@ -175,7 +177,7 @@ def result_object(results: Results, seconds: Mapping[str, float]) -> dict[str, A
         "undetermined": results.names(np.flatnonzero(results.undetermined)),
         "intervals": results.intervals(nodes),
         "ambiguous_currents": (_chosen(results.source_names, results.ambiguous) if with_currents else [])
-        + results.ambiguous_diodes,
+        + results.ambiguous_others,
         "ambiguous_saved": _chosen(saved.labels, saved.ambiguous) if with_saved else [],
     }
 

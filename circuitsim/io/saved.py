@@ -149,10 +149,9 @@ def _ambiguous(solution: Solution, save: Save) -> Bools:
     """A voltage: between nodes that can shift against each other. A current: of what it is a function, or in a loop."""
     if save.quantity in ("r", "e"):
         return np.zeros(save.rows.size, bool)
-    topology, sure = solution.problem.topology, solution.determined
-    part, unit = topology.islands.part, topology.index_of_node
+    part, sure = solution.problem.topology.islands.part, solution.determined
     a, b = _ends(solution.circuit, save)
-    left_open = (solution.left_open[a] | solution.left_open[b]) & (unit[a] != unit[b])
+    left_open = solution.open_between(a, b)
     loose = left_open | (part[a] != part[b]) & ~(sure[a] & sure[b])
     if save.quantity in ("v", "vd"):
         return loose

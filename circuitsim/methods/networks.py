@@ -27,7 +27,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _MOST_SINGULAR = 2000  # unknowns of a singular network that is looked into
-_SINGULAR = 1e15  # condition number of an equilibrated matrix: its solutions are rounding
+SINGULAR = 1e15  # condition number of an equilibrated matrix: its solutions are rounding
 _NO_PIVOT = 1e-14  # of the largest singular value: 0
 _STIFFNESS = 1e4  # rho of a conducting ideal diode, in units of the largest conductance
 
@@ -183,9 +183,8 @@ class ActiveNetwork(Network):
         super().__init__(problem)
         c = problem.circuit
         s = c.active
-        fixes_voltage = ~s.gives_current
-        self.fixed_voltage = np.flatnonzero(fixes_voltage)
-        self.fixed_current = np.flatnonzero(~fixes_voltage)
+        self.fixed_voltage = c.active_voltages
+        self.fixed_current = np.flatnonzero(s.gives_current)
         self.size = problem.n_free + self.fixed_voltage.size
         column = np.full(len(s), -1, np.int64)
         column[self.fixed_voltage] = problem.n_free + np.arange(self.fixed_voltage.size)
@@ -317,7 +316,7 @@ class Lu:
         self.loose = np.zeros(self.col.size, bool)
         try:
             self.solver = linalg.splu(scaled).solve
-            singular = self._condition(scaled) > _SINGULAR
+            singular = self._condition(scaled) > SINGULAR
         except RuntimeError:  # exactly
             singular = True
         if singular:
