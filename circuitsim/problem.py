@@ -298,7 +298,8 @@ def compile_problem(circuit: Circuit, lenient: bool = False) -> Problem:
     """Arrange a circuit for solving. Raises TopologyError for loops of sources that no voltages satisfy.
 
     lenient: leave out islands that sources push a current into (or draw from) that cannot leave, in any row of the
-    batch, with all elements at their nodes (Circuit.dropped) and a note in the circuit; other faults still are errors.
+    batch, with all elements at their nodes (Circuit.dropped) and a note in the circuit; other faults still are errors,
+    as are such islands that a controlled source joins to the rest: it ends, or what controls it is, on both sides.
     """
     while True:
         topology = build_topology(circuit)
@@ -311,10 +312,12 @@ def compile_problem(circuit: Circuit, lenient: bool = False) -> Problem:
         except TopologyError as error:
             if not error.is_cut:
                 raise
-            if not circuit.reciprocal:
-                error.message += "; --lenient leaves out islands of circuits without controlled sources only"
-                raise
             nodes = np.array([circuit.netlist.node(name) for name in error.nodes], np.int64)
+            if joining := circuit.controlled_across(nodes):
+                error.message += (
+                    f"; --lenient cannot leave it out: controlled sources ({listed(joining)}) join it to the rest"
+                )
+                raise
             circuit = circuit.without(nodes, (error.at, f"left out, with all elements at it: {error.message}"))
 
 

@@ -114,7 +114,10 @@ def _values(solution: Solution, save: Save, rows: slice) -> Floats:
         with np.errstate(divide="ignore"):
             return _ohms(circuit, save)[None, :]
     if save.quantity == "e":
-        e = circuit.ties.e[:, circuit.ties.kind == KINDS.index("V")]
+        ties = circuit.ties
+        e = np.full((ties.e.shape[0], len(circuit.netlist.tables["V"])), np.nan)  # NaN: left out
+        own = np.flatnonzero(ties.kind == KINDS.index("V"))
+        e[:, ties.row[own]] = ties.e[:, own]
         return (e[rows] if e.shape[0] > 1 else e)[:, save.rows]
     v = solution.drops(*_ends(circuit, save), rows)
     if save.quantity == "v":
