@@ -156,6 +156,11 @@ class Circuit:
         """The branches of `active` that fix a voltage, all but F and G: their currents are unknowns of newton."""
         return np.flatnonzero(~self.active.gives_current)
 
+    @cached_property
+    def left_out(self) -> NDArray[np.bool_]:
+        """For each node: whether it is among those `dropped`."""
+        return np.isin(np.arange(len(self.nodes)), self.dropped)
+
     @property
     def nodes(self) -> list[str]:
         """Node names; index 0 is ground."""

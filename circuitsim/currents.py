@@ -117,8 +117,8 @@ def _crossbar_drops(solution: Solution, x: Crossbar, rows: slice) -> Floats:
 
 def _known_drops(solution: Solution, x: Crossbar) -> Floats:
     """The same for all rows of the batch; NaN at lines that are left out."""
-    dropped = solution.circuit.dropped
-    gone = np.isin(x.rows, dropped)[:, None] | np.isin(x.cols, dropped)
+    left_out = solution.circuit.left_out
+    gone = left_out[x.rows][:, None] | left_out[x.cols]
     return np.where(gone, np.nan, _crossbar_drops(solution, x, slice(0, solution.batch)))
 
 
@@ -153,9 +153,8 @@ def table_currents(solution: Solution, kind: str, members: Ints, rows: slice | N
         if chosen.size:
             np.add.at(total, place[branches.row[chosen]], _branch_currents(solution, branches, chosen, rows).T)
     table = c.netlist.tables[kind]
-    lost = np.isin(table.a[members], c.dropped) | np.isin(table.b[members], c.dropped)
     found: Floats = total[position].T
-    found[:, lost] = np.nan
+    found[:, c.left_out[table.a[members]] | c.left_out[table.b[members]]] = np.nan
     return found
 
 

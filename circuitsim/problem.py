@@ -209,7 +209,7 @@ class Problem:
     def check_unique(self) -> None:
         """Raise TopologyError for what cannot be unique whatever the diodes do: pinned islands, loops of sources."""
         c, t = self.circuit, self.topology
-        nodes = [c.nodes[k] for k in np.flatnonzero(t.islands.pinned).tolist()]
+        nodes = [c.nodes[k] for k in np.flatnonzero(t.islands.pinned & ~c.left_out).tolist()]
         ties = np.flatnonzero(~unique_ties(c, t.forest))
         refuse_loose(nodes, [c.element(c.ties, k) for k in ties.tolist()])
 

@@ -125,8 +125,7 @@ class Solution:
         rows = rows or slice(0, self.batch)
         x = self.x[rows] if self.low is None else self.x[rows] + self.low[:, rows].sum(axis=0)
         v = self.problem.node_voltages(x, self.problem.fixed_potentials(rows), nodes)
-        if self.circuit.dropped.size:
-            v[:, np.isin(nodes, self.circuit.dropped)] = np.nan
+        v[:, self.circuit.left_out[nodes]] = np.nan
         return v
 
     def drops(self, a: NDArray[np.int64], b: NDArray[np.int64], rows: slice | None = None) -> Floats:
@@ -170,12 +169,15 @@ class Solution:
 
     @cached_property
     def determined(self) -> NDArray[np.bool_]:
-        """For each node: whether its voltage is unique (False: on an island that can shift), in every row."""
+        """For each node: whether its voltage is unique (False: on an island that can shift), in every row.
+
+        True where it is left out and has none (Circuit.left_out).
+        """
         islands = self.problem.topology.islands
         if islands.n_parts == 1:
             return ~self.left_open
         fall, rise = self._room
-        return ~self.left_open & ((fall == 0) & (rise == 0)).all(axis=0)[islands.part]
+        return self.circuit.left_out | ~self.left_open & ((fall == 0) & (rise == 0)).all(axis=0)[islands.part]
 
     @property
     def left_open(self) -> NDArray[np.bool_]:

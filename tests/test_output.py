@@ -56,7 +56,8 @@ def test_json_of_one_row() -> None:
     data = json_of(solved(DIVIDER))
     assert list(data) == [
         "status", "message", "voltages", "currents", "saved", "residuals", "method", "why", "backend", "dtype",
-        "steps", "seconds", "warnings", "undetermined", "intervals", "ambiguous_currents", "ambiguous_saved",
+        "steps", "seconds", "warnings", "undetermined", "left_out", "intervals",
+        "ambiguous_currents", "ambiguous_saved", "left_out_saved",
     ]  # fmt: skip
     assert data["status"] == "SOLVED"
     assert data["voltages"] == {"in": 10.0, "out": 7.5}

@@ -65,7 +65,10 @@ class Results:
 
     @cached_property
     def undetermined(self) -> NDArray[np.bool_]:
-        """For each node, ground too: whether its voltage is not unique (nothing is known before there are voltages)."""
+        """For each node, ground too: whether its voltage is not unique.
+
+        Nothing is known before there are voltages; nodes that are left out have none.
+        """
         return ~self.solution.determined if self.finite else np.zeros(len(self.circuit.nodes), bool)
 
     @cached_property
@@ -109,16 +112,18 @@ class Results:
         return {name: [_number(lo[k]), _number(hi[k])] for name, k in zip(self.names(chosen), chosen, strict=True)}
 
     def loose_texts(self, most: int, sources: bool) -> list[str]:
-        """A warning for each kind of value that is not unique, for outputs that cannot mark them; `most` names each.
+        """A warning for each kind of value that is not unique, or left out, for outputs that cannot mark them.
 
-        What `remarks` say already is left out: nodes with an interval. `sources`: whether the output holds the
-        currents of sources.
+        Each gives `most` names. What `remarks` say already is left out: nodes with an interval. `sources`: whether the
+        output holds the currents of sources.
         """
         told, nodes = self.intervals(self.nodes), _chosen(self.circuit.nodes, self.undetermined)
         found = (
             ("nodes without a unique voltage", [name for name in nodes if name not in told]),
             ("currents that are not unique", _chosen(self.source_names, self.ambiguous) if sources else []),
             ("saved values that are not unique", _chosen(self.saved.labels, self.saved.ambiguous)),
+            ("nodes that are left out", _chosen(self.circuit.nodes, self.circuit.left_out)),
+            ("saved values that are left out", _chosen(self.saved.labels, self.saved.left_out)),
         )
         return [
             f"{text}: {', '.join(names[:most])}{' ...' if len(names) > most else ''}" for text, names in found if names
@@ -175,10 +180,12 @@ def result_object(results: Results, seconds: Mapping[str, float]) -> dict[str, A
         "seconds": dict(seconds),
         "warnings": warnings,
         "undetermined": results.names(np.flatnonzero(results.undetermined)),
+        "left_out": _chosen(circuit.nodes, circuit.left_out),
         "intervals": results.intervals(nodes),
         "ambiguous_currents": (_chosen(results.source_names, results.ambiguous) if with_currents else [])
         + results.ambiguous_others,
         "ambiguous_saved": _chosen(saved.labels, saved.ambiguous) if with_saved else [],
+        "left_out_saved": _chosen(saved.labels, saved.left_out) if with_saved else [],
     }
 
 
@@ -209,21 +216,23 @@ def write_csv(results: Results, out: IO[str]) -> None:
 def write_npz(results: Results, path: Path) -> None:
     """Everything as arrays, the batch axis first; the file appears whole or not at all. SettingsError if it cannot.
 
-    voltages (batch, nodes), nodes, undetermined; currents (batch, sources), sources, ambiguous; saved (batch, n),
-    saved_names, saved_ambiguous; each figure of Residuals; status, message, method, why, backend, dtype, steps.
-    Strings are numpy strings: nothing needs a pickle.
+    voltages (batch, nodes), nodes, undetermined, left_out; currents (batch, sources), sources, ambiguous; saved
+    (batch, n), saved_names, saved_ambiguous, saved_left_out; each figure of Residuals; status, message, method, why,
+    backend, dtype, steps. Strings are numpy strings: nothing needs a pickle.
     """
     solution = results.solution
     arrays: dict[str, Any] = {
         "voltages": solution.voltages(results.nodes),
         "nodes": _strings(results.names(results.nodes)),
         "undetermined": results.undetermined[1:],
+        "left_out": results.circuit.left_out[1:],
         "currents": results.currents,
         "sources": _strings(results.source_names),
         "ambiguous": results.ambiguous,
         "saved": results.saved.values(),
         "saved_names": _strings(results.saved.labels),
         "saved_ambiguous": results.saved.ambiguous,
+        "saved_left_out": results.saved.left_out,
         "status": solution.status.name,
         "message": solution.message,
         "method": solution.method,

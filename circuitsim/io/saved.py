@@ -61,21 +61,33 @@ class Saved:
         return sum(map(len, self.saves))
 
     def values(self, rows: slice | None = None) -> Floats:
-        """Values of all columns for some rows of the batch, (rows, columns)."""
+        """Values of all columns for some rows of the batch, (rows, columns); NaN for what is left out."""
         rows = rows or slice(0, self.solution.batch)
         out = np.full((rows.stop - rows.start, self.count), np.nan)
         if np.isfinite(self.solution.x).all():
             for save, columns in self._groups():
                 out[:, columns] = _values(self.solution, save, rows)
+        out[:, self.left_out] = np.nan
         return out
 
     @cached_property
     def ambiguous(self) -> Bools:
-        """For each column: whether its value is not unique."""
+        """For each column: whether it has a value that is not unique."""
         out = np.zeros(self.count, bool)
         if np.isfinite(self.solution.x).all():
             for save, columns in self._groups():
                 out[columns] = _ambiguous(self.solution, save)
+        return out & ~self.left_out
+
+    @cached_property
+    def left_out(self) -> Bools:
+        """For each column: whether it is about a node that is left out, or an element at one."""
+        c = self.solution.circuit
+        out = np.zeros(self.count, bool)
+        if c.dropped.size:
+            for save, columns in self._groups():
+                a, b = _ends(c, save)
+                out[columns] = c.left_out[a] | c.left_out[b]
         return out
 
     def _groups(self) -> Iterator[tuple[Save, Ints]]:

@@ -20,11 +20,13 @@ from circuitsim.sweep import SweepResult
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 MOST_NODES = 40
 MOST_SOURCES = 20
 MOST_ROWS = 10
 _ALL = "--csv, --json or --npz FILE gives all"
+_LEFT_OUT = "left out"
 _GAP = 3  # characters between columns
 _SHOWN_NAME = 40  # characters of a name in the head of a column
 
@@ -102,11 +104,12 @@ def _shown_nodes(results: Results) -> tuple[Ints, int]:
 
 def _print_nodes(results: Results, out: Console) -> None:
     nodes, more = _shown_nodes(results)
-    loose = results.undetermined[nodes]
-    table = _new_table(("node", False), ("volts", True), *([("", False)] if loose.any() else []))
+    loose, left_out = results.undetermined[nodes], results.circuit.left_out[nodes]
+    marks = np.where(left_out, _LEFT_OUT, np.where(loose, "undetermined", "")).tolist()
+    table = _new_table(("node", False), ("volts", True), *([("", False)] if any(marks) else []))
     values = results.solution.voltages(nodes)[0].tolist()
-    for name, value, mark in zip(results.names(nodes), values, loose.tolist(), strict=True):
-        table.add_row(Text(name), _seven(value), *(["undetermined"] if mark else []))
+    for name, value, mark in zip(results.names(nodes), values, marks, strict=True):
+        table.add_row(Text(name), _seven(value), *([mark] if any(marks) else []))
     out.print(table)
     _print_more(more, "nodes", out)
     _explain_undetermined(bool(loose.any()), out)
@@ -116,11 +119,17 @@ def _print_batch(results: Results, out: Console) -> None:
     nodes, more = _shown_nodes(results)
     solution, loose = results.solution, results.undetermined[nodes]
     count = min(solution.batch, MOST_ROWS)
-    heads = [_short(name) + "*" * mark for name, mark in zip(results.names(nodes), loose.tolist(), strict=True)]
+    heads = _heads(results.names(nodes), loose, results.circuit.left_out[nodes])
     _print_rows(heads, solution.voltages(nodes, slice(0, count)), out)
     _print_more(solution.batch - count, "rows", out)
     _print_more(more, "nodes", out)
     _explain_undetermined(bool(loose.any()), out, "* ")
+
+
+def _heads(names: Sequence[str], loose: Bools, left_out: Bools) -> list[str]:
+    """Names above columns, marked when their values are not unique, or left out."""
+    marks = np.where(left_out, f", {_LEFT_OUT}", np.where(loose, "*", "")).tolist()
+    return [_short(name) + mark for name, mark in zip(names, marks, strict=True)]
 
 
 def _print_rows(heads: Sequence[str], values: Floats, out: Console) -> None:
@@ -141,17 +150,18 @@ def _print_saved(results: Results, out: Console) -> None:
     if not saved.count:
         return
     shown = min(saved.count, MOST_NODES)
-    loose = saved.ambiguous[:shown]
+    loose, left_out = saved.ambiguous[:shown], saved.left_out[:shown]
     units = [UNITS[quantity] for quantity in saved.quantities[:shown]]
     values = saved.values(slice(0, min(batch, MOST_ROWS)))[:, :shown]
     if batch == 1:
         table = _new_table(("saved", False), ("value", True), ("", False))
-        for name, value, unit, mark in zip(saved.labels, values[0].tolist(), units, loose.tolist(), strict=False):
-            table.add_row(Text(name), _seven(value), unit + ", not unique" * mark)
+        marks = np.where(left_out, f", {_LEFT_OUT}", np.where(loose, ", not unique", "")).tolist()
+        for name, value, unit, mark in zip(saved.labels, values[0].tolist(), units, marks, strict=False):
+            table.add_row(Text(name), _seven(value), unit + mark)
         out.print(table)
     else:
-        named = zip(saved.labels, units, loose.tolist(), strict=False)
-        _print_rows([f"{_short(name)}{'*' * mark} {unit}" for name, unit, mark in named], values, out)
+        heads = _heads(saved.labels[:shown], loose, left_out)
+        _print_rows([f"{head} {unit}" for head, unit in zip(heads, units, strict=True)], values, out)
         _print_more(batch - MOST_ROWS, "rows", out)
     _print_more(saved.count - shown, "saved values", out)
     if loose.any() and batch > 1:
