@@ -156,6 +156,14 @@ class Circuit:
         """The branches of `active` that fix a voltage, all but F and G: their currents are unknowns of newton."""
         return np.flatnonzero(~self.active.gives_current)
 
+    @property
+    def resistor_siemens(self) -> Floats:
+        """The conductance that each R has now, (n_R,), S: infinite for shorts, 0 for opens."""
+        g = self.netlist.tables["R"].values["g"].copy()
+        own = self.conductors.kind == KINDS.index("R")
+        g[self.conductors.row[own]] = self.conductors.g[own]
+        return g
+
     @cached_property
     def left_out(self) -> NDArray[np.bool_]:
         """For each node: whether it is among those `dropped`."""

@@ -312,13 +312,19 @@ def compile_problem(circuit: Circuit, lenient: bool = False) -> Problem:
         except TopologyError as error:
             if not error.is_cut:
                 raise
-            nodes = np.array([circuit.netlist.node(name) for name in error.nodes], np.int64)
-            if joining := circuit.controlled_across(nodes):
-                error.message += (
-                    f"; --lenient cannot leave it out: controlled sources ({listed(joining)}) join it to the rest"
-                )
-                raise
-            circuit = circuit.without(nodes, (error.at, f"left out, with all elements at it: {error.message}"))
+            circuit = without_island(circuit, error)
+
+
+def without_island(circuit: Circuit, error: TopologyError) -> Circuit:
+    """The circuit without the island that an error names (TopologyError.is_cut), with a note.
+
+    Raises the error when a controlled source joins the island to the rest.
+    """
+    nodes = np.array([circuit.netlist.node(name) for name in error.nodes], np.int64)
+    if joining := circuit.controlled_across(nodes):
+        error.message += f"; --lenient cannot leave it out: controlled sources ({listed(joining)}) join it to the rest"
+        raise error
+    return circuit.without(nodes, (error.at, f"left out, with all elements at it: {error.message}"))
 
 
 def _values(circuit: Circuit, t: Topology) -> Values:

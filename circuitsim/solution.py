@@ -163,6 +163,13 @@ class Solution:
             ties = ties | with_open
         return ties, diodes, controlled
 
+    @property
+    def ambiguous_others(self) -> list[str]:
+        """Names of the ideal diodes and controlled sources whose currents are not unique."""
+        c, (_, *marks) = self.circuit, self.ambiguous
+        pairs = zip((c.ideal_diodes, c.controlled), marks, strict=True)
+        return list(dict.fromkeys(c.element(x, k) for x, mark in pairs for k in np.flatnonzero(mark).tolist()))
+
     @cached_property
     def _room(self) -> tuple[Floats, Floats]:
         return uniqueness.part_room(self)
@@ -231,6 +238,4 @@ class Solution:
         c = self.circuit
         nodes = [c.nodes[k] for k in np.flatnonzero(~self.determined).tolist()]
         ties = [c.element(c.ties, k) for k in np.flatnonzero(~self.tie_currents[1]).tolist()]
-        diodes = [c.element(c.ideal_diodes, k) for k in np.flatnonzero(self.ambiguous[1]).tolist()]
-        controlled = [c.element(c.controlled, k) for k in np.flatnonzero(self.ambiguous[2]).tolist()]
-        refuse_loose(nodes, list(dict.fromkeys(ties + controlled + diodes)))
+        refuse_loose(nodes, list(dict.fromkeys(ties + self.ambiguous_others)))

@@ -9,8 +9,8 @@ import pytest
 from scipy.optimize import linprog
 
 import circuitsim as cs
-from circuitsim.io.saved import Saved, wanted_saves
 from circuitsim.laws import most_current
+from circuitsim.saved import Saved, wanted_saves
 
 MODELS = [
     ".model i D(ron=0)", ".model j D(ron=0 vfwd=1)", ".model z D(ron=0 vrev=2)", ".model p D(ron=1 vfwd=1)",

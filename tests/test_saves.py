@@ -18,8 +18,8 @@ import circuitsim as cs
 from circuitsim import cli, currents, gallery
 from circuitsim.io.export import export
 from circuitsim.io.ngspice import ngspice_available, run_ngspice, tight_options
-from circuitsim.io.saved import Saved, wanted_saves
 from circuitsim.netlist.saves import split_saves
+from circuitsim.saved import Saved, wanted_saves
 
 needs_ngspice = pytest.mark.skipif(not ngspice_available(), reason="ngspice is not installed")
 
@@ -174,7 +174,7 @@ def test_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         cs.SettingsError, match=r"--save i\(rw\): 'rw': 6 members are more than the 5 that can be saved"
     ):
         wanted_saves(circuit, ["i(rw)"])
-    monkeypatch.setattr("circuitsim.io.saved.MOST_SAVED", 5)
+    monkeypatch.setattr("circuitsim.saved.MOST_SAVED", 5)
     with pytest.raises(cs.SettingsError, match="more than 5 voltages, currents and powers to save"):
         wanted_saves(circuit, ["i(r1)", "i(r2)"])
 

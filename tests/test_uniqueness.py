@@ -13,8 +13,8 @@ from scipy.optimize import linprog
 import circuitsim as cs
 from circuitsim.currents import ambiguous_elements
 from circuitsim.io.output import Results, result_object, write_npz
-from circuitsim.io.saved import wanted_saves
 from circuitsim.laws import branch_current
+from circuitsim.saved import wanted_saves
 
 MODELS = [".model i D(ron=0)", ".model j D(ron=0 vfwd=1)", ".model p D(ron=1 vfwd=1 vrev=2)", ".model s D(is=1e-14)"]
 

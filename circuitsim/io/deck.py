@@ -68,15 +68,6 @@ def source_volts(circuit: Circuit) -> Floats:
     return circuit.ties.e[0, circuit.ties.kind == KINDS.index("V")]
 
 
-def resistor_siemens(circuit: Circuit) -> Floats:
-    """The conductance that each resistor has now, (n_R,), S: infinite for shorts, 0 for opens."""
-    g = circuit.netlist.tables["R"].values["g"].copy()
-    c = circuit.conductors
-    own = c.kind == KINDS.index("R")
-    g[c.row[own]] = c.g[own]
-    return g
-
-
 def gains(circuit: Circuit) -> dict[str, Floats]:
     """The gain that each controlled source has now, by kind."""
     c = circuit.controlled

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from circuitsim.circuit import Circuit
 from circuitsim.errors import SettingsError
-from circuitsim.io.deck import Names, gains, refuse_batch, resistor_siemens, safe_names, source_volts, wrapped
+from circuitsim.io.deck import Names, gains, refuse_batch, safe_names, source_volts, wrapped
 from circuitsim.io.files import check_target, replacing
 from circuitsim.netlist import ArrayRef, ModelCard, Options
 from circuitsim.netlist.arrays import member_names
@@ -117,7 +117,7 @@ class _Writer:
         for kind in "EG":
             self.ends[kind] += [self.tables[kind].links["ca"], self.tables[kind].links["cb"]]
         self.nodes_of = {kind: [nodes.tolist() for nodes in ends] for kind, ends in self.ends.items()}
-        self.r, self.g = self.tables["R"].values["r"], resistor_siemens(circuit)
+        self.r, self.g = self.tables["R"].values["r"], circuit.resistor_siemens
         with np.errstate(divide="ignore"):
             self.in_ohm = self.g == 1.0 / self.r
         self.sources = {"V": source_volts(circuit), "I": circuit.current_sources.i[0], **gains(circuit)}

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.circuit import KINDS, Circuit
-from circuitsim.io.deck import Names, gains, refuse_batch, resistor_siemens, safe_names, source_volts, wrapped
+from circuitsim.io.deck import Names, gains, refuse_batch, safe_names, source_volts, wrapped
 from circuitsim.models import diode_kind, resistor_values
 from circuitsim.netlist.model import CrossbarCard, ModelCard
 
@@ -152,7 +152,7 @@ class _Writer:
 
     def _resistances(self) -> Floats:
         """Ohm, as in the netlist where the circuit still has that value: 1/(1/r) may differ in the last digit."""
-        r, g = self.tables["R"].values["r"], resistor_siemens(self.circuit)
+        r, g = self.tables["R"].values["r"], self.circuit.resistor_siemens
         with np.errstate(divide="ignore"):
             return np.where(g == 1.0 / r, r, 1.0 / g)
 

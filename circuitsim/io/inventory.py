@@ -76,7 +76,7 @@ def inventory(problem: Problem) -> dict[str, Any]:
             "output": [circuit.nodes[k] for k in netlist.outputs],
             "train": list(netlist.trained),
         },
-        "warnings": warning_texts(circuit),
+        "warnings": warning_texts(circuit.notes),
     }
 
 

@@ -12,9 +12,18 @@ from numpy.typing import NDArray
 from circuitsim.circuit import KINDS, Circuit
 from circuitsim.currents import ambiguous_elements, table_currents
 from circuitsim.errors import NetlistError, SettingsError
-from circuitsim.io.deck import resistor_siemens
 from circuitsim.laws import Law
-from circuitsim.netlist.saves import CROSSBAR, MOST_SAVED, NODES, Save, find_save, split_saves, unique_saves
+from circuitsim.netlist.saves import (
+    CROSSBAR,
+    MOST_SAVED,
+    NODES,
+    Save,
+    find_save,
+    labels_of,
+    quantities_of,
+    split_saves,
+    unique_saves,
+)
 from circuitsim.solution import Solution
 
 Ints = NDArray[np.int64]
@@ -48,12 +57,12 @@ class Saved:
     @cached_property
     def labels(self) -> list[str]:
         """A name for each column: `i(R1)`, `@R1[p]`, `v(a,b)`."""
-        return [label for save in self.saves for label in save.labels]
+        return labels_of(self.saves)
 
     @cached_property
     def quantities(self) -> list[str]:
         """What each column is, a key of UNITS."""
-        return [save.quantity for save in self.saves for _ in save.labels]
+        return quantities_of(self.saves)
 
     @property
     def count(self) -> int:
@@ -147,7 +156,7 @@ def _ohms(circuit: Circuit, save: Save) -> Floats:
     """Resistances as the circuit has them now."""
     if save.kind == CROSSBAR:
         return 1.0 / circuit.crossbars[save.crossbar].g.ravel()[save.rows]
-    r, g = circuit.netlist.tables["R"].values["r"][save.rows], resistor_siemens(circuit)[save.rows]
+    r, g = circuit.netlist.tables["R"].values["r"][save.rows], circuit.resistor_siemens[save.rows]
     return np.where(g == 1.0 / r, r, 1.0 / g)
 
 
