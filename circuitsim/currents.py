@@ -158,12 +158,6 @@ def table_currents(solution: Solution, kind: str, members: Ints, rows: slice | N
     return found
 
 
-def all_currents(solution: Solution) -> dict[str, Floats]:
-    """The currents of all elements of each kind, from first to second node, (batch, n), A."""
-    tables = solution.circuit.netlist.tables
-    return {kind: table_currents(solution, kind, np.arange(len(table))) for kind, table in tables.items()}
-
-
 def ambiguous_elements(solution: Solution, kind: str) -> NDArray[np.bool_]:
     """For each element of a kind: whether its current is not unique: sources, shorts and diodes in a loop share it,
     controlled sources leave it open.

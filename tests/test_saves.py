@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from helpers import PRECISE
 
 import circuitsim as cs
-from circuitsim import cli, currents, gallery
+from circuitsim import cli, gallery
 from circuitsim.io.export import export
 from circuitsim.io.ngspice import ngspice_available, run_ngspice, tight_options
 from circuitsim.netlist.saves import split_saves
@@ -253,16 +253,6 @@ def test_powers_add_up_to_zero_and_currents_meet_kcl_at_every_node(text: str) ->
         np.add.at(total, [a, b], abs(current))
     assert not [name for name in column if name.startswith("i(")]
     assert (np.abs(net) <= 1e-12 * max(total.max(), 1e-300)).all()
-
-
-def test_all_currents_are_those_of_single_elements() -> None:
-    solution = cs.solve(cs.parse(gallery.random_circuit(np.random.default_rng(7))), PRECISE)
-    tables = solution.circuit.netlist.tables
-    every = currents.all_currents(solution)
-    assert every.keys() == tables.keys()
-    for kind, table in tables.items():
-        for k, name in enumerate(table.names):
-            np.testing.assert_array_equal(every[kind][:, k], solution.current(name))
 
 
 def test_everything_of_a_large_netlist_is_quick() -> None:
