@@ -132,7 +132,7 @@ def _solve(
     if loose.any() and status is not Status.SOLVED:
         c = problem.circuit
         sources = listed([c.element(c.controlled, k) for k in range(len(c.controlled))])
-        message += f"; the equations of the controlled sources ({sources}) are singular and contradict each other"
+        message += f"; the equations of the controlled sources ({sources}) leave voltages or currents open"
     return Solution(
         problem, x, low, status, message, residuals, method, backend.name, settings.dtype, steps, carried, loose, why
     )
@@ -236,7 +236,10 @@ class _Work:
             self.method = "newton"
             if self.network is None:
                 self.network = make_network(self.problem)
-            return newton.solve_tile(self.network, drive, self.settings, x, warm)
+            outcome = newton.solve_tile(self.network, drive, self.settings, x, warm)
+            if outcome.status is not Status.SOLVED and outcome.loose is not None and outcome.loose.any():
+                self.network.check_consistent(drive)
+            return outcome
 
 
 def _message(problem: Problem, status: Status, residuals: Residuals, settings: Settings, after: str) -> str:
