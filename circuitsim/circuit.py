@@ -151,6 +151,24 @@ class Circuit:
         control = self.controlled.control
         return np.unique(control[control >= 0])
 
+    @cached_property
+    def active_voltages(self) -> Ints:
+        """The branches of `active` that fix a voltage, all but F and G: their currents are unknowns of newton."""
+        return np.flatnonzero(~self.active.gives_current)
+
+    @property
+    def resistor_siemens(self) -> Floats:
+        """The conductance that each R has now, (n_R,), S: infinite for shorts, 0 for opens."""
+        g = self.netlist.tables["R"].values["g"].copy()
+        own = self.conductors.kind == KINDS.index("R")
+        g[self.conductors.row[own]] = self.conductors.g[own]
+        return g
+
+    @cached_property
+    def left_out(self) -> NDArray[np.bool_]:
+        """For each node: whether it is among those `dropped`."""
+        return np.isin(np.arange(len(self.nodes)), self.dropped)
+
     @property
     def nodes(self) -> list[str]:
         """Node names; index 0 is ground."""
@@ -228,17 +246,39 @@ class Circuit:
         known_names = ", ".join([*list(self.netlist.arrays)[:5], *names[:5]])
         raise SettingsError(f"no element '{name}' in {self.netlist.path}; there are {known_names} ...")
 
+    def controlled_across(self, nodes: Ints) -> list[str]:
+        """The controlled sources of which some ends, or ends of what controls them, are at these nodes, and some not.
+
+        >>> circuit = parse("t\\nV1 a 0 1\\nE1 b 0 a 0 2\\nG1 c d b 0 1m\\nR1 c d 1k\\nR2 b 0 1k")
+        >>> circuit.controlled_across(np.array([circuit.netlist.node(name) for name in "cd"]))
+        ['G1']
+        """
+        s, ties, inside = self.controlled, self.ties, np.isin(np.arange(len(self.nodes)), nodes)
+        by_current = s.control >= 0
+        ca, cb = s.ca.copy(), s.cb.copy()
+        ca[by_current], cb[by_current] = ties.a[s.control[by_current]], ties.b[s.control[by_current]]
+        count = sum(inside[ends].astype(int) for ends in (s.a, s.b, ca, cb))
+        return [self.element(s, k) for k in np.flatnonzero((count > 0) & (count < 4)).tolist()]
+
     def without(self, nodes: Ints, note: tuple[At | None, str]) -> Circuit:
-        """The circuit without the elements that end at these nodes; the nodes stay, joined to nothing."""
+        """The circuit without the elements that end at these nodes; the nodes stay, joined to nothing.
+
+        No controlled source may join them to others (`controlled_across`).
+        """
         gone = np.zeros(len(self.nodes), bool)
         gone[nodes] = True
         crossbars = tuple(
             replace(x, g=np.where(gone[x.rows][:, None] | gone[x.cols], 0.0, x.g)) for x in self.crossbars
         )
+        ties, controlled = self.ties, _kept(self.controlled, gone)
+        place = np.cumsum(~(gone[ties.a] | gone[ties.b])) - 1  # of the ties that are left
+        by_current = controlled.control >= 0
+        control = np.where(by_current, place[controlled.control], -1) if by_current.any() else controlled.control
         return replace(
             self,
             conductors=_kept(self.conductors, gone),
-            ties=_kept(self.ties, gone),
+            ties=_kept(ties, gone),
+            controlled=replace(controlled, control=control),
             current_sources=_kept(self.current_sources, gone),
             junctions=_kept(self.junctions, gone),
             ideal_diodes=_kept(self.ideal_diodes, gone),

@@ -21,6 +21,7 @@ from circuitsim.io.commands import HELP_NAMES, NOT_SOLVED, Group
 if TYPE_CHECKING:
     from circuitsim import Circuit, Settings, Solution, SweepResult
     from circuitsim.io.output import Results
+    from circuitsim.netlist.saves import Save
 
 MOST_WARNINGS = 10
 _EXIT_CODES = (
@@ -70,10 +71,63 @@ def _solver_options(command: Callable[..., None]) -> Callable[..., None]:
             metavar="N",
             help="Give up after N sweeps, or Newton steps.",
         ),
+        click.option(
+            "--lenient",
+            is_flag=True,
+            help="Leave out islands that sources push into in vain, with a warning; solve the rest.",
+        ),
+        click.option("--strict", is_flag=True, help="A voltage or a current that is not unique is an error."),
     )
+    return _with_options(command, options)
+
+
+def _output_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of every command that solves: what to give, and how."""
+    options = (
+        click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of tables."),
+        click.option(
+            "--csv", "as_csv", is_flag=True, help="CSV on stdout: a column for each .output node, or each node."
+        ),
+        click.option(
+            "--npz", type=click.Path(path_type=Path), metavar="OUT.npz", help="Also write everything to a numpy file."
+        ),
+        click.option(
+            "--raw", type=click.Path(path_type=Path), metavar="OUT.raw", help="Also write a raw file, as ngspice does."
+        ),
+        click.option("--ascii", "as_ascii", is_flag=True, help="Write the raw file as text."),
+        click.option(
+            "--save",
+            "saves",
+            multiple=True,
+            metavar="EXPR,...",
+            help="Also give v(a,b), i(r1) of any element or array, @r1[p], alli, or all: every voltage, current and "
+            "power; adds to .save. Repeatable.",
+        ),
+        click.option(
+            "--quiet", "-q", is_flag=True, help="Only the voltages and what is saved; no warnings, no progress."
+        ),
+    )
+    return _with_options(command, options)
+
+
+def _with_options(
+    command: Callable[..., None], options: Sequence[Callable[[Callable[..., None]], Callable[..., None]]]
+) -> Callable[..., None]:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def _check_outputs(as_json: bool, as_csv: bool, as_ascii: bool, npz: Path | None, raw: Path | None) -> None:
+    """Raise UsageError for options that do not go together, SettingsError for files that cannot be written."""
+    from circuitsim.io.files import check_target
+
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv exclude each other; choose one")
+    if as_ascii and raw is None:
+        raise click.UsageError("--ascii is about the raw file; add --raw OUT.raw")
+    for target in filter(None, (npz, raw)):
+        check_target(target)
 
 
 _EXAMPLES_SOLVE = """
@@ -99,28 +153,7 @@ Examples:
     "leading batch axis solves many inputs at once. Repeatable.",
 )
 @_solver_options
-@click.option(
-    "--lenient", is_flag=True, help="Leave out islands that sources push into in vain, with a warning; solve the rest."
-)
-@click.option("--strict", is_flag=True, help="A voltage or a current that is not unique is an error.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of tables.")
-@click.option("--csv", "as_csv", is_flag=True, help="CSV on stdout: a column for each .output node, or each node.")
-@click.option(
-    "--npz", type=click.Path(path_type=Path), metavar="OUT.npz", help="Also write everything to a numpy file."
-)
-@click.option(
-    "--raw", type=click.Path(path_type=Path), metavar="OUT.raw", help="Also write a raw file, as ngspice does."
-)
-@click.option("--ascii", "as_ascii", is_flag=True, help="Write the raw file as text.")
-@click.option(
-    "--save",
-    "saves",
-    multiple=True,
-    metavar="EXPR,...",
-    help="Also give v(a,b), i(r1) of any element or array, @r1[p], alli, or all: every voltage, current and power; "
-    "adds to .save. Repeatable.",
-)
-@click.option("--quiet", "-q", is_flag=True, help="Only the voltages and what is saved; no warnings, no progress.")
+@_output_options
 def solve(
     file: Path,
     inputs: tuple[str, ...],
@@ -140,21 +173,14 @@ def solve(
     quiet: bool,
 ) -> None:
     """Solve a netlist for its node voltages and source currents, and prove the answer."""
-    if as_json and as_csv:
-        raise click.UsageError("--json and --csv exclude each other; choose one")
-    if as_ascii and raw is None:
-        raise click.UsageError("--ascii is about the raw file; add --raw OUT.raw")
+    _check_outputs(as_json, as_csv, as_ascii, npz, raw)
     from circuitsim import Settings
-    from circuitsim.io.files import check_target
     from circuitsim.io.inputs import apply_inputs
     from circuitsim.io.output import Results, raw_plot, warning_texts, write_npz
     from circuitsim.io.raw import write_raw
-    from circuitsim.io.saved import wanted_saves
+    from circuitsim.saved import wanted_saves
 
     settings = Settings(method, backend, dtype, tol, max_sweeps, lenient, strict)
-    for target in (npz, raw):
-        if target is not None:
-            check_target(target)
     clock = time.perf_counter()
     circuit = _load(file, quiet)
     if not quiet and any(analysis.kind == "dc" for analysis in circuit.netlist.analyses):
@@ -166,7 +192,7 @@ def solve(
     results = Results(solution, wanted)
     if not quiet:
         loose = results.loose_texts(MOST_WARNINGS, sources=raw is not None) if as_csv or raw is not None else []
-        _print_warnings([*warning_texts(solution.circuit)[len(circuit.notes) :], *results.remarks, *loose])
+        _print_warnings([*warning_texts(solution.circuit.notes)[len(circuit.notes) :], *results.remarks, *loose])
     try:
         if npz is not None:
             write_npz(results, npz)
@@ -206,11 +232,7 @@ Examples:
 )
 @click.option("--seed", type=int, metavar="S", help="Run k draws with seed S + k.  [default: .options seed, or 0]")
 @_solver_options
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of tables.")
-@click.option("--csv", "as_csv", is_flag=True, help="CSV on stdout: swept values, .output nodes (or all), status.")
-@click.option("--npz", type=click.Path(path_type=Path), metavar="OUT.npz", help="Also write all to a numpy file.")
-@click.option("--raw", type=click.Path(path_type=Path), metavar="OUT.raw", help="Also write an ngspice raw file.")
-@click.option("--quiet", "-q", is_flag=True, help="Only the table; no warnings, no progress.")
+@_output_options
 def sweep(
     file: Path,
     dc: str | None,
@@ -221,45 +243,46 @@ def sweep(
     dtype: str,
     tol: float | None,
     max_sweeps: int,
+    lenient: bool,
+    strict: bool,
     as_json: bool,
     as_csv: bool,
     npz: Path | None,
     raw: Path | None,
+    as_ascii: bool,
+    saves: tuple[str, ...],
     quiet: bool,
 ) -> None:
     """Run the .dc sweeps of a netlist, or Monte Carlo: many points on one circuit, each with its certificate."""
-    for one, other, both in (
-        ("--json", "--csv", as_json and as_csv),
-        ("--dc", "--runs", dc is not None and runs is not None),
-    ):
-        if both:
-            raise click.UsageError(f"{one} and {other} exclude each other; choose one")
+    _check_outputs(as_json, as_csv, as_ascii, npz, raw)
+    if dc is not None and runs is not None:
+        raise click.UsageError("--dc and --runs exclude each other; choose one")
     if seed is not None and runs is None:
         raise click.UsageError("--seed is for --runs")
     from circuitsim import Settings
-    from circuitsim.io.files import check_target
     from circuitsim.io.output import warning_texts, write_json
     from circuitsim.io.raw import write_raw
-    from circuitsim.io.sweeps import sweep_object, sweep_plot, write_sweep_csv, write_sweep_npz
+    from circuitsim.io.sweeps import loose_texts, sweep_object, sweep_plot, write_sweep_csv, write_sweep_npz
     from circuitsim.io.tables import console, print_sweep
+    from circuitsim.saved import wanted_saves
 
-    settings = Settings(method, backend, dtype, tol, max_sweeps)
-    for target in filter(None, (npz, raw)):
-        check_target(target)
+    settings = Settings(method, backend, dtype, tol, max_sweeps, lenient, strict)
     clock = time.perf_counter()
     circuit = _load(file, quiet)
-    if circuit.netlist.saves and not quiet:
-        _print_warnings(["sweep gives node voltages and source currents only: what .save and .print add is left out"])
     parsed = time.perf_counter()
-    results = _sweep_all(circuit, settings, dc, runs, seed, quiet)
+    results = _sweep_all(circuit, settings, dc, runs, seed, wanted_saves(circuit, saves), quiet)
     now = time.perf_counter()
     seconds = {"parse": parsed - clock, "sweep": now - parsed, "total": now - clock}
+    notes = list(dict.fromkeys(note for result in results for note in result.notes))
+    if not quiet:
+        loose = loose_texts(results, MOST_WARNINGS, sources=raw is not None) if as_csv or raw is not None else []
+        _print_warnings([*warning_texts(notes), *loose])
     if npz is not None:
         write_sweep_npz(results, npz)
     if raw is not None:
-        write_raw(raw, [sweep_plot(result) for result in results], title=circuit.netlist.title)
+        write_raw(raw, [sweep_plot(result) for result in results], title=circuit.netlist.title, ascii=as_ascii)
     if as_json:
-        write_json(sweep_object(results, warning_texts(circuit), seconds), sys.stdout)
+        write_json(sweep_object(results, warning_texts([*circuit.notes, *notes]), seconds), sys.stdout)
     elif as_csv:
         write_sweep_csv(results, sys.stdout)
     else:
@@ -282,7 +305,13 @@ def sweep(
 
 
 def _sweep_all(
-    circuit: Circuit, settings: Settings, dc: str | None, runs: int | None, seed: int | None, quiet: bool
+    circuit: Circuit,
+    settings: Settings,
+    dc: str | None,
+    runs: int | None,
+    seed: int | None,
+    saves: Sequence[Save],
+    quiet: bool,
 ) -> list[SweepResult]:
     """Every sweep that is asked for, under one progress bar."""
     from circuitsim.sweep import analyses_to_run, count_points, monte_carlo
@@ -290,12 +319,12 @@ def _sweep_all(
 
     if runs is not None:
         with _progress("runs", runs, quiet) as report:
-            return [monte_carlo(circuit, runs, seed, settings, progress=report)]
+            return [monte_carlo(circuit, runs, seed, settings, progress=report, saves=saves)]
     analyses = analyses_to_run(circuit, dc)
     counts = [count_points(analysis) for analysis in analyses]
     with _progress("points", sum(counts), quiet) as report:
         return [
-            run_sweep(circuit, analysis, settings, progress=_after(sum(counts[:k]), report))
+            run_sweep(circuit, analysis, settings, progress=_after(sum(counts[:k]), report), saves=saves)
             for k, analysis in enumerate(analyses)
         ]
 
@@ -346,7 +375,7 @@ def check(file: Path, lenient: bool, strict: bool, as_json: bool) -> None:
         if as_json:
             write_json(_fault(error), sys.stdout)
         raise
-    _print_warnings(warning_texts(problem.circuit)[len(circuit.notes) :])
+    _print_warnings(warning_texts(problem.circuit.notes)[len(circuit.notes) :])
     found = inventory(problem)
     if as_json:
         write_json({"status": "OK", **found}, sys.stdout)
@@ -382,7 +411,7 @@ def _load(file: Path, quiet: bool = False) -> Circuit:
     with _busy(f"reading {file}", quiet):
         circuit = load(file)
     if not quiet:
-        _print_warnings(warning_texts(circuit))
+        _print_warnings(warning_texts(circuit.notes))
     return circuit
 
 

@@ -117,8 +117,8 @@ def _crossbar_drops(solution: Solution, x: Crossbar, rows: slice) -> Floats:
 
 def _known_drops(solution: Solution, x: Crossbar) -> Floats:
     """The same for all rows of the batch; NaN at lines that are left out."""
-    dropped = solution.circuit.dropped
-    gone = np.isin(x.rows, dropped)[:, None] | np.isin(x.cols, dropped)
+    left_out = solution.circuit.left_out
+    gone = left_out[x.rows][:, None] | left_out[x.cols]
     return np.where(gone, np.nan, _crossbar_drops(solution, x, slice(0, solution.batch)))
 
 
@@ -153,23 +153,20 @@ def table_currents(solution: Solution, kind: str, members: Ints, rows: slice | N
         if chosen.size:
             np.add.at(total, place[branches.row[chosen]], _branch_currents(solution, branches, chosen, rows).T)
     table = c.netlist.tables[kind]
-    lost = np.isin(table.a[members], c.dropped) | np.isin(table.b[members], c.dropped)
     found: Floats = total[position].T
-    found[:, lost] = np.nan
+    found[:, c.left_out[table.a[members]] | c.left_out[table.b[members]]] = np.nan
     return found
 
 
-def all_currents(solution: Solution) -> dict[str, Floats]:
-    """The currents of all elements of each kind, from first to second node, (batch, n), A."""
-    tables = solution.circuit.netlist.tables
-    return {kind: table_currents(solution, kind, np.arange(len(table))) for kind, table in tables.items()}
-
-
 def ambiguous_elements(solution: Solution, kind: str) -> NDArray[np.bool_]:
-    """For each element of a kind: whether its current is not unique: sources, shorts and diodes in a loop share it."""
+    """For each element of a kind: whether its current is not unique: sources, shorts and diodes in a loop share it,
+    controlled sources leave it open.
+    """
     c = solution.circuit
     found = np.zeros(len(c.netlist.tables[kind]), bool)
-    for branches, marks in ((c.ties, ~solution.tie_currents[1]), (c.ideal_diodes, solution.ambiguous[1])):
+    _, diodes, controlled = solution.ambiguous
+    unsure = (c.ties, ~solution.tie_currents[1]), (c.ideal_diodes, diodes), (c.controlled, controlled)
+    for branches, marks in unsure:
         found[branches.row[marks & (branches.kind == KINDS.index(kind))]] = True
     return found
 

@@ -1,7 +1,7 @@
 """Current laws of the nonlinear two-terminal elements, vectorised.
 
-A law is a row of `Law` parameters; `branch_current` gives i(v) and di/dv, `branch_voltage` v(i), `coenergy` the
-integral of i dv from 0. All laws are monotone, di/dv >= 0, and i(0) = 0.
+A law is a row of `Law` parameters; `branch_current` gives i(v) and di/dv, `branch_voltage` v(i). All laws are
+monotone, di/dv >= 0, and i(0) = 0.
 Shockley, at junction voltage w (ngspice manual, diode model; the law of SPICE 3):
 
     w >= -3 N Vt:       i = IS (exp(w / (N Vt)) - 1)
@@ -88,15 +88,6 @@ def branch_voltage(law: NDArray[np.int8], params: Floats, current: Floats) -> Fl
     return v
 
 
-def coenergy(law: NDArray[np.int8], params: Floats, v: Floats) -> Floats:
-    """Co-contents (W) of m branches, the integrals of i dv from 0 to v, (..., m); inf where they overflow."""
-    found = np.zeros(v.shape)
-    with np.errstate(over="ignore"):
-        for kind, chosen in _groups(law):
-            found[..., chosen] = _COENERGY[kind](params[chosen], v[..., chosen])
-    return found
-
-
 def _groups(law: NDArray[np.int8]) -> Iterator[tuple[int, NDArray[np.bool_] | slice]]:
     """Each law in use, and the branches that follow it."""
     kinds = np.flatnonzero(np.bincount(law)).tolist()
@@ -125,11 +116,6 @@ def _pwl_voltage(p: Floats, i: Floats) -> Floats:
     return np.where(i > 0, forward, np.where(i < 0, reverse, 0.0))
 
 
-def _pwl_coenergy(p: Floats, v: Floats) -> Floats:
-    g_f, v_f, g_r, v_r = p[:, :4].T
-    return 0.5 * (g_f * np.maximum(v - v_f, 0.0) ** 2 + g_r * np.maximum(-v - v_r, 0.0) ** 2)
-
-
 def _segment_current(p: Floats, v: Floats) -> tuple[Floats, Floats]:
     g, lo, hi = p[:, :3].T
     return g * (np.clip(v, lo, hi) - np.clip(0.0, lo, hi)), g * ((v >= lo) & (v < hi))
@@ -141,12 +127,6 @@ def _segment_voltage(p: Floats, i: Floats) -> Floats:
     v = np.clip(at_zero + _ratio(i, g), lo, hi)
     v = np.where(i > g * (hi - at_zero), np.inf, np.where(i < g * (lo - at_zero), -np.inf, v))
     return np.where(i == 0, 0.0, v)
-
-
-def _segment_coenergy(p: Floats, v: Floats) -> Floats:
-    g, lo, hi = p[:, :3].T
-    c, at_zero = np.clip(v, lo, hi), np.clip(0.0, lo, hi)
-    return g * (c - at_zero) * (v - 0.5 * (c + at_zero))
 
 
 # -- tanh and sinh -----------------------------------------------------------------------------------------------------
@@ -170,14 +150,6 @@ def _tanh_voltage(p: Floats, i: Floats) -> Floats:
         return p[:, 1] * np.arctanh(z)
 
 
-def _tanh_coenergy(p: Floats, v: Floats) -> Floats:
-    """imax v0 log cosh(v / v0)"""
-    z = np.abs(_scaled(p, v))
-    near = 0.5 * np.log1p(np.sinh(np.minimum(z, 1.0)) ** 2)
-    log_cosh = np.where(z < 1.0, near, z - np.log(2.0) + np.log1p(np.exp(-2.0 * z)))
-    return p[:, 0] * (p[:, 1] * log_cosh + np.maximum(np.abs(v) - STRAIGHT * p[:, 1], 0.0))
-
-
 def _sinh_current(p: Floats, v: Floats) -> tuple[Floats, Floats]:
     z = _scaled(p, v)
     slope = p[:, 0] / p[:, 1] * np.cosh(z)
@@ -187,14 +159,6 @@ def _sinh_current(p: Floats, v: Floats) -> tuple[Floats, Floats]:
 def _sinh_voltage(p: Floats, i: Floats) -> Floats:
     z = np.clip(np.arcsinh(_ratio(i, p[:, 0])), -STRAIGHT, STRAIGHT)
     return p[:, 1] * z + _ratio(i - p[:, 0] * np.sinh(z), p[:, 0] / p[:, 1] * np.cosh(z))
-
-
-def _sinh_coenergy(p: Floats, v: Floats) -> Floats:
-    """i0 v0 (cosh(v / v0) - 1)"""
-    z = _scaled(p, v)
-    beyond = v - z * p[:, 1]
-    straight = p[:, 0] * (np.sinh(z) * beyond + 0.5 / p[:, 1] * np.cosh(z) * beyond**2)
-    return 2.0 * p[:, 0] * p[:, 1] * np.sinh(0.5 * z) ** 2 + straight
 
 
 # -- Shockley ----------------------------------------------------------------------------------------------------------
@@ -228,33 +192,6 @@ def _bare_voltage(p: Floats, i: Floats) -> Floats:
     w = np.where(ratio <= -1.0, -(bv + nbv_vt * exponent), w)
     w = np.where(exponent > MAX_EXPONENT, -np.inf, w)
     return np.where(ratio > np.expm1(MAX_EXPONENT), np.inf, w)
-
-
-def _shockley_coenergy(p: Floats, v: Floats) -> Floats:
-    """With v = w + RS i: the integral of i dv is that of i dw, plus RS i^2 / 2."""
-    w = _junction_voltage(p, v)
-    i, _ = _junction_current(p, w)
-    saturation, nvt, rs, bv, nbv_vt, gmin = p.T
-    u = np.maximum(w, -bv)
-    x = np.maximum(u / nvt, -3.0)
-    beyond = np.maximum(x - MAX_EXPONENT, 0.0)
-    phi = nvt * (_expm1_less(x - beyond) + np.expm1(MAX_EXPONENT) * beyond)
-    edge = -3.0 * nvt
-    off = np.minimum(u, edge)
-    phi += edge - off - 0.5 * (edge / np.e) ** 3 * (1.0 / off**2 - 1.0 / edge**2)
-    z = np.maximum(np.where(w < -bv, -(w + bv) / nbv_vt, 0.0), 0.0)
-    beyond = np.maximum(z - MAX_EXPONENT, 0.0)
-    phi += nbv_vt * (np.expm1(z - beyond) + np.exp(MAX_EXPONENT) * beyond)
-    return saturation * phi + 0.5 * (gmin * w * w + rs * i * i)
-
-
-def _expm1_less(x: Floats) -> Floats:
-    """exp(x) - 1 - x, to the last digits for small x too."""
-    near = np.clip(x, -0.5, 0.5)
-    series = np.ones_like(x)
-    for k in range(14, 2, -1):
-        series = 1.0 + near / k * series
-    return np.where(np.abs(x) <= 0.5, 0.5 * near * near * series, np.expm1(x) - x)
 
 
 def _junction_current(p: Floats, w: Floats) -> tuple[Floats, Floats]:
@@ -298,4 +235,3 @@ def _junction_voltage(p: Floats, v: Floats) -> Floats:
 
 _CURRENT = (_shockley_current, _pwl_current, _tanh_current, _sinh_current, _segment_current)
 _VOLTAGE = (_shockley_voltage, _pwl_voltage, _tanh_voltage, _sinh_voltage, _segment_voltage)
-_COENERGY = (_shockley_coenergy, _pwl_coenergy, _tanh_coenergy, _sinh_coenergy, _segment_coenergy)

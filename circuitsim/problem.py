@@ -209,7 +209,7 @@ class Problem:
     def check_unique(self) -> None:
         """Raise TopologyError for what cannot be unique whatever the diodes do: pinned islands, loops of sources."""
         c, t = self.circuit, self.topology
-        nodes = [c.nodes[k] for k in np.flatnonzero(t.islands.pinned).tolist()]
+        nodes = [c.nodes[k] for k in np.flatnonzero(t.islands.pinned & ~c.left_out).tolist()]
         ties = np.flatnonzero(~unique_ties(c, t.forest))
         refuse_loose(nodes, [c.element(c.ties, k) for k in ties.tolist()])
 
@@ -297,7 +297,8 @@ def compile_problem(circuit: Circuit, lenient: bool = False) -> Problem:
     """Arrange a circuit for solving. Raises TopologyError for loops of sources that no voltages satisfy.
 
     lenient: leave out islands that sources push a current into (or draw from) that cannot leave, in any row of the
-    batch, with all elements at their nodes (Circuit.dropped) and a note in the circuit; other faults still are errors.
+    batch, with all elements at their nodes (Circuit.dropped) and a note in the circuit; other faults still are errors,
+    as are such islands that a controlled source joins to the rest: it ends, or what controls it is, on both sides.
     """
     while True:
         topology = build_topology(circuit)
@@ -310,11 +311,19 @@ def compile_problem(circuit: Circuit, lenient: bool = False) -> Problem:
         except TopologyError as error:
             if not error.is_cut:
                 raise
-            if not circuit.reciprocal:
-                error.message += "; --lenient leaves out islands of circuits without controlled sources only"
-                raise
-            nodes = np.array([circuit.netlist.node(name) for name in error.nodes], np.int64)
-            circuit = circuit.without(nodes, (error.at, f"left out, with all elements at it: {error.message}"))
+            circuit = without_island(circuit, error)
+
+
+def without_island(circuit: Circuit, error: TopologyError) -> Circuit:
+    """The circuit without the island that an error names (TopologyError.is_cut), with a note.
+
+    Raises the error when a controlled source joins the island to the rest.
+    """
+    nodes = np.array([circuit.netlist.node(name) for name in error.nodes], np.int64)
+    if joining := circuit.controlled_across(nodes):
+        error.message += f"; --lenient cannot leave it out: controlled sources ({listed(joining)}) join it to the rest"
+        raise error
+    return circuit.without(nodes, (error.at, f"left out, with all elements at it: {error.message}"))
 
 
 def _values(circuit: Circuit, t: Topology) -> Values:

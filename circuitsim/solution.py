@@ -88,9 +88,9 @@ class Solution:
     method: str
     backend: str
     dtype: str
-    sweeps: int  # of bcd, or iterations of newton
+    steps: int  # sweeps of bcd, or steps of newton
     carried: Floats  # (batch, n_carriers) A: of ideal diodes between free units, then of Circuit.active
-    loose: NDArray[np.bool_]  # (n_free,) unknowns that controlled sources leave open
+    loose: NDArray[np.bool_]  # x, then currents of Circuit.active_voltages: what controlled sources leave open
     why: str  # why this method
     seconds: Mapping[str, float] = field(default_factory=dict)
 
@@ -125,8 +125,7 @@ class Solution:
         rows = rows or slice(0, self.batch)
         x = self.x[rows] if self.low is None else self.x[rows] + self.low[:, rows].sum(axis=0)
         v = self.problem.node_voltages(x, self.problem.fixed_potentials(rows), nodes)
-        if self.circuit.dropped.size:
-            v[:, np.isin(nodes, self.circuit.dropped)] = np.nan
+        v[:, self.circuit.left_out[nodes]] = np.nan
         return v
 
     def drops(self, a: NDArray[np.int64], b: NDArray[np.int64], rows: slice | None = None) -> Floats:
@@ -150,12 +149,27 @@ class Solution:
         return current, unique & ~self.ambiguous[0]
 
     @cached_property
-    def ambiguous(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Ties, and ideal diodes, in loops with ideal diodes that conduct: their currents are not unique."""
+    def ambiguous(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Ties, ideal diodes and controlled sources whose currents are not unique; of ties in loops: `tie_currents`.
+
+        Ideal diodes that conduct close loops, and the equations of controlled sources may leave currents open.
+        """
         c = self.circuit
-        if not len(c.ideal_diodes):
-            return np.zeros(len(c.ties), bool), np.zeros(0, bool)
-        return uniqueness.ambiguous(self)
+        ties, diodes = np.zeros(len(c.ties), bool), np.zeros(len(c.ideal_diodes), bool)
+        if diodes.size:
+            ties, diodes = uniqueness.ambiguous(self)
+        controlled = np.zeros(len(c.controlled), bool)
+        if self.loose.any():
+            with_open, controlled = uniqueness.open_currents(self)
+            ties = ties | with_open
+        return ties, diodes, controlled
+
+    @property
+    def ambiguous_others(self) -> list[str]:
+        """Names of the ideal diodes and controlled sources whose currents are not unique."""
+        c, (_, *marks) = self.circuit, self.ambiguous
+        pairs = zip((c.ideal_diodes, c.controlled), marks, strict=True)
+        return list(dict.fromkeys(c.element(x, k) for x, mark in pairs for k in np.flatnonzero(mark).tolist()))
 
     @cached_property
     def _room(self) -> tuple[Floats, Floats]:
@@ -163,17 +177,26 @@ class Solution:
 
     @cached_property
     def determined(self) -> NDArray[np.bool_]:
-        """For each node: whether its voltage is unique (False: on an island that can shift), in every row."""
+        """For each node: whether its voltage is unique (False: on an island that can shift), in every row.
+
+        True where it is left out and has none (Circuit.left_out).
+        """
         islands = self.problem.topology.islands
         if islands.n_parts == 1:
             return ~self.left_open
         fall, rise = self._room
-        return ~self.left_open & ((fall == 0) & (rise == 0)).all(axis=0)[islands.part]
+        return self.circuit.left_out | ~self.left_open & ((fall == 0) & (rise == 0)).all(axis=0)[islands.part]
 
     @property
     def left_open(self) -> NDArray[np.bool_]:
         """For each node: whether controlled sources leave its voltage open."""
-        return np.append(self.loose, False)[self.problem.topology.index_of_node]  # -1: known
+        of_unit = np.append(self.loose[: self.problem.n_free], False)
+        return of_unit[self.problem.topology.index_of_node]  # -1: known
+
+    def open_between(self, a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """For each pair of nodes: whether controlled sources leave the voltage between them open (in doubt: yes)."""
+        unit = self.problem.topology.index_of_node
+        return (self.left_open[a] | self.left_open[b]) & (unit[a] != unit[b])
 
     @property
     def intervals(self) -> tuple[Floats, Floats] | None:
@@ -206,12 +229,14 @@ class Solution:
         loose = list(dict.fromkeys(c.element(c.ideal_diodes, k) for k in np.flatnonzero(self.ambiguous[1]).tolist()))
         if loose:
             found.append(f"ideal diodes {listed(loose)}: a current can circulate through them; theirs are not unique")
+        if self.ambiguous[2].any():
+            names = [c.element(c.controlled, k) for k in np.flatnonzero(self.ambiguous[2]).tolist()]
+            found.append(f"controlled sources {listed(names)}: their equations leave their currents open")
         return found
 
     def check_unique(self) -> None:
-        """Raise TopologyError naming what is not unique: nodes, or else sources and ideal diodes."""
+        """Raise TopologyError naming what is not unique: nodes, or else sources, shorts and ideal diodes."""
         c = self.circuit
         nodes = [c.nodes[k] for k in np.flatnonzero(~self.determined).tolist()]
         ties = [c.element(c.ties, k) for k in np.flatnonzero(~self.tie_currents[1]).tolist()]
-        diodes = [c.element(c.ideal_diodes, k) for k in np.flatnonzero(self.ambiguous[1]).tolist()]
-        refuse_loose(nodes, list(dict.fromkeys(ties + diodes)))
+        refuse_loose(nodes, list(dict.fromkeys(ties + self.ambiguous_others)))

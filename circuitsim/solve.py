@@ -88,6 +88,7 @@ def _solve(
         raise SettingsError(f"start must be {shape} finite numbers (batch, unknowns), found shape {x.shape}")
     method, why = choose_method(problem, settings)
     carried = np.zeros((problem.batch, problem.topology.carrier_a.size))
+    loose = np.zeros(problem.n_free + problem.circuit.active_voltages.size, bool)
     if method == "bcd" and (refused := bcd.refusal(problem)):
         x[:] = np.nan
         residuals = Residuals(*[float("nan")] * 6)  # type: ignore[arg-type]
@@ -103,10 +104,9 @@ def _solve(
             settings.dtype,
             0,
             carried,
-            np.zeros(problem.n_free, bool),
+            loose,
             why,
         )
-    loose, singular = np.zeros(problem.n_free, bool), False
     status, steps = Status.SOLVED, 0
     low: Floats | None = None
     residuals = Residuals(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -117,8 +117,7 @@ def _solve(
             low = _more_parts(low, (len(outcome.low), *x.shape))
             low[: len(outcome.low), rows] = outcome.low
         if outcome.loose is not None:
-            loose |= outcome.loose[: problem.n_free]
-            singular = singular or bool(outcome.loose.any())
+            loose |= outcome.loose
         if outcome.carried is not None:
             carried[rows] = outcome.carried
         residuals = residuals.merge(outcome.residuals, rows.start)
@@ -130,10 +129,10 @@ def _solve(
     if work.method != method:
         method, why = work.method, f"block coordinate descent was slow after {work.given_up} sweeps"
     message = _message(problem, status, residuals, settings, steps_text(method, steps))
-    if singular and status is not Status.SOLVED:
+    if loose.any() and status is not Status.SOLVED:
         c = problem.circuit
         sources = listed([c.element(c.controlled, k) for k in range(len(c.controlled))])
-        message += f"; the equations of the controlled sources ({sources}) are singular and contradict each other"
+        message += f"; the equations of the controlled sources ({sources}) leave voltages or currents open"
     return Solution(
         problem, x, low, status, message, residuals, method, backend.name, settings.dtype, steps, carried, loose, why
     )
@@ -237,7 +236,10 @@ class _Work:
             self.method = "newton"
             if self.network is None:
                 self.network = make_network(self.problem)
-            return newton.solve_tile(self.network, drive, self.settings, x, warm)
+            outcome = newton.solve_tile(self.network, drive, self.settings, x, warm)
+            if outcome.status is not Status.SOLVED and outcome.loose is not None and outcome.loose.any():
+                self.network.check_consistent(drive)
+            return outcome
 
 
 def _message(problem: Problem, status: Status, residuals: Residuals, settings: Settings, after: str) -> str:

@@ -7,35 +7,42 @@ the last solution. The netlist is read once: values change, its structure does n
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.backends.base import Backend, find_backend
-from circuitsim.circuit import Circuit, build_circuit
+from circuitsim.circuit import KINDS, Circuit, build_circuit
 from circuitsim.currents import with_digits
-from circuitsim.errors import NetlistError, SettingsError, TopologyError
+from circuitsim.errors import At, NetlistError, SettingsError, TopologyError
 from circuitsim.netlist.analyses import points
 from circuitsim.netlist.expand import Changes
 from circuitsim.netlist.model import Analysis, Netlist, Swept
 from circuitsim.netlist.revalue import Revaluer
-from circuitsim.problem import Problem, compile_problem
+from circuitsim.netlist.saves import Save, labels_of, quantities_of
+from circuitsim.problem import Problem, compile_problem, without_island
 from circuitsim.residual import Check
+from circuitsim.saved import Saved
 from circuitsim.solution import Settings, Solution, Status
 from circuitsim.solve import solve
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Note = tuple[At | None, str]
 Progress = Callable[[int, int], None]
 
 FAULT = "FAULT"  # the status of a point whose circuit has no solution, or no meaning; the others are those of Status
 _TILE = 256  # rows whose certificates are computed together
 _MOST_SEED = 2**53
+_BATCH_ROW = re.compile(r" \(batch row \d+\)")  # means nothing here: how points make batches is not seen
+_MOST_SAVED = 100_000_000  # values
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,15 @@ class SweepResult:
     values: Floats  # (points, n) volt, ampere, ohm, degree Celsius or as the parameter; Monte Carlo: (runs, 1) seeds
     voltages: Floats  # (points, nodes) V, in the order of circuit.nodes
     currents: Floats  # (points, ties) A, in the order of circuit.ties
-    determined: NDArray[np.bool_]  # (nodes,) whether the voltage is unique at every point
+    determined: Bools  # (nodes,) whether the voltage is unique at every point
+    left_out: Bools  # (nodes,) whether it is left out at some point (Settings.lenient)
+    ambiguous: Bools  # (ties,) whether the current is not unique at some point
+    ambiguous_others: tuple[str, ...]  # ideal diodes and controlled sources of which that is so
+    saves: tuple[Save, ...]  # what is kept besides
+    saved: Floats  # (points, columns of saves)
+    saved_ambiguous: Bools  # (columns,) whether the value is not unique at some point
+    saved_left_out: Bools  # (columns,) whether it is left out at some point
+    notes: tuple[Note, ...]  # on islands that are left out
     statuses: NDArray[np.str_]  # (points,) names of Status, or FAULT
     kcl_relative: Floats  # (points,) the largest relative KCL error; NaN without voltages
     messages: Mapping[int, str]  # of the points that failed
@@ -64,13 +79,23 @@ class SweepResult:
     why: str
     backend: str
     dtype: str
-    sweeps: int  # the most that any point took: sweeps of bcd, steps of newton
+    steps: int  # the most that any point took (Solution.steps)
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
         """What each column of `values` is."""
         return tuple(s.name for s in self.swept) or ("seed",)
+
+    @property
+    def saved_labels(self) -> list[str]:
+        """A name for each column of `saved`."""
+        return labels_of(self.saves)
+
+    @property
+    def saved_quantities(self) -> list[str]:
+        """What each column of `saved` is, a key of saved.UNITS."""
+        return quantities_of(self.saves)
 
     @property
     def failed(self) -> Ints:
@@ -94,19 +119,21 @@ def sweep(
     *,
     backend: Backend | None = None,
     progress: Progress | None = None,
+    saves: Sequence[Save] = (),
 ) -> SweepResult:
     """Solve a circuit at all points of a `.dc` analysis: one of `circuit.netlist.analyses`, or a text `V1 0 5 0.1`.
 
     A point that has no solution, or that is not solved, does not stop the others: see `statuses`. `progress` is called
-    with (points done, points in all). Raises NetlistError for values that no element may have, naming the point;
-    TopologyError when the structure changes on the way (a resistance that becomes 0); SettingsError.
+    with (points done, points in all). `saves`: what to keep besides voltages and source currents (saved.wanted_saves).
+    Raises NetlistError for values that no element may have, naming the point; TopologyError when the structure changes
+    on the way (a resistance that becomes 0); SettingsError.
     """
     clock = time.perf_counter()
     if isinstance(dc, str):
         [dc] = analyses_to_run(circuit, dc)
     if dc.kind != "dc":
         raise SettingsError(f".{dc.kind} is no sweep; choose a .dc analysis")
-    run = _Sweep(circuit, dc.sweeps, _Runner(settings or Settings(), backend, progress))
+    run = _Sweep(circuit, dc.sweeps, _Runner(settings or Settings(), backend, progress, saves))
     run.all_points()
     return run.runner.result(circuit, dc.sweeps, run.values, time.perf_counter() - clock)
 
@@ -139,6 +166,7 @@ def monte_carlo(
     *,
     backend: Backend | None = None,
     progress: Progress | None = None,
+    saves: Sequence[Save] = (),
 ) -> SweepResult:
     """Solve a circuit `runs` times with fresh random draws: run k is the netlist as read with seed `seed + k`.
 
@@ -152,7 +180,7 @@ def monte_carlo(
     if not 0 <= seed <= _MOST_SEED - runs:
         raise SettingsError(f"seeds {seed} ... {seed + runs - 1} must lie between 0 and 2^53; choose another")
     _check_as_read(circuit)
-    runner = _Runner(settings or Settings(), backend, progress)
+    runner = _Runner(settings or Settings(), backend, progress, saves)
     runner.reserve(circuit, runs)
     revaluer, base = Revaluer(circuit.netlist), compile_problem(circuit)
     for k in range(runs):
@@ -169,31 +197,50 @@ def monte_carlo(
 class _Runner:
     """Solves points and keeps what came out."""
 
-    def __init__(self, settings: Settings, backend: Backend | None, progress: Progress | None) -> None:
-        self.settings = settings
+    def __init__(
+        self, settings: Settings, backend: Backend | None, progress: Progress | None, saves: Sequence[Save]
+    ) -> None:
+        self.lenient, self.settings = settings.lenient, replace(settings, lenient=False)
         self.backend = backend or find_backend(settings.backend)
         self.progress = progress
+        self.saves = tuple(saves)
         self.last: Solution | None = None
-        self.done = self.sweeps = 0
+        self.done = self.steps = 0
         self.messages: dict[int, str] = {}
+        self.others: dict[str, None] = {}  # ideal diodes and controlled sources whose currents are not unique
+        self.notes: dict[frozenset[str], Note] = {}  # of the islands that are left out
 
     def reserve(self, circuit: Circuit, count: int) -> None:
         """Make room for `count` points."""
         self.count = count
         self.voltages = np.full((count, len(circuit.nodes)), np.nan)
         self.currents = np.full((count, len(circuit.ties)), np.nan)
+        self.ties = _keys(circuit)
+        columns = sum(map(len, self.saves))
+        if count * columns > _MOST_SAVED:
+            raise SettingsError(
+                f"{columns:,} values to save at {count:,} points are more than {_MOST_SAVED:,}; save less"
+            )
+        self.saved = np.full((count, columns), np.nan)
+        self.saved_ambiguous, self.saved_left_out = np.zeros(columns, bool), np.zeros(columns, bool)
         self.determined = np.ones(len(circuit.nodes), bool)
+        self.left_out = np.zeros(len(circuit.nodes), bool)
+        self.ambiguous = np.zeros(len(circuit.ties), bool)
         self.statuses = np.full(count, FAULT, f"<U{max(len(s.name) for s in Status)}")
         self.kcl = np.full(count, np.nan)
 
     def solve(self, rows: Ints, problem_of: Callable[[Ints], Problem]) -> None:
-        """Solve the points `rows` as one batch; where some have no solution, find them by halving."""
+        """Solve the points `rows` as one batch; where some have no solution, find them by halving.
+
+        When lenient, an island without a solution is left out, at the points where it has none.
+        """
         report, done = self.progress, self.done
 
         def progress(rows_done: int, _: int) -> None:
             if report:
                 report(done + rows_done, self.count)
 
+        problem = None
         try:
             problem = problem_of(rows)
             solution = solve(
@@ -205,6 +252,8 @@ class _Runner:
                 progress=progress,
             )
         except TopologyError as error:
+            if problem is not None and self._leave_out(rows, problem, error):
+                return
             if rows.size == 1:
                 self.fault(int(rows[0]), error)
                 return
@@ -212,6 +261,32 @@ class _Runner:
                 self.solve(half, problem_of)
             return
         self._keep(rows, solution)
+
+    def _leave_out(self, rows: Ints, problem: Problem, error: TopologyError) -> bool:
+        """When lenient, solve without the island that an error names; returns whether that has been done.
+
+        Not so when the currents into the island are not the same at all these points.
+        """
+        circuit = problem.circuit
+        s, nodes = circuit.current_sources, [circuit.netlist.node(name) for name in error.nodes]
+        into = s.i[:, np.isin(s.a, nodes) | np.isin(s.b, nodes)]
+        if not self.lenient or not error.is_cut or (into != into[:1]).any():
+            return False
+        try:
+            rest = compile_problem(without_island(circuit, error))
+        except TopologyError:  # a controlled source joins the island to the rest, or more is wrong
+            return False
+        at_line, text = rest.circuit.notes[-1]
+        self.notes.setdefault(frozenset(error.nodes), (at_line, _BATCH_ROW.sub("", text)))
+
+        def at(some: Ints) -> Problem:
+            which, c = np.searchsorted(rows, some), rest.circuit
+            e, i = (x[which] if x.shape[0] > 1 else x for x in (c.ties.e, c.current_sources.i))
+            sources = replace(c.current_sources, i=i)
+            return replace(rest, circuit=replace(c, ties=replace(c.ties, e=e), current_sources=sources))
+
+        self.solve(rows, at)
+        return True
 
     def fault(self, row: int, error: NetlistError) -> None:
         """A point that cannot be solved."""
@@ -227,11 +302,20 @@ class _Runner:
 
     def _keep(self, rows: Ints, solution: Solution) -> None:
         self.last = solution
-        self.sweeps = max(self.sweeps, solution.sweeps)
+        self.steps = max(self.steps, solution.steps)
         if np.isfinite(solution.x).all():
             self.voltages[rows] = solution.voltages()
-            self.currents[rows] = solution.tie_currents[0]
+            ties = np.isin(self.ties, _keys(solution.circuit))  # some may be left out
+            self.currents[np.ix_(rows, ties)], unique = solution.tie_currents
             self.determined &= solution.determined
+            self.left_out |= solution.circuit.left_out
+            self.ambiguous[ties] |= ~unique
+            self.others |= dict.fromkeys(solution.ambiguous_others)
+            if self.saves:
+                saved = Saved(solution, self.saves)
+                self.saved[rows] = saved.values()
+                self.saved_ambiguous |= saved.ambiguous
+                self.saved_left_out |= saved.left_out
             alone = rows.size == 1
             self.kcl[rows] = (
                 solution.residuals.kcl_relative if alone else row_violations(solution, self.settings.tolerance)
@@ -256,6 +340,14 @@ class _Runner:
             voltages=self.voltages,
             currents=self.currents,
             determined=self.determined,
+            left_out=self.left_out,
+            ambiguous=self.ambiguous,
+            ambiguous_others=tuple(self.others),
+            saves=self.saves,
+            saved=self.saved,
+            saved_ambiguous=self.saved_ambiguous,
+            saved_left_out=self.saved_left_out,
+            notes=tuple(self.notes.values()),
             statuses=self.statuses,
             kcl_relative=self.kcl,
             messages=self.messages,
@@ -263,7 +355,7 @@ class _Runner:
             why=self.last.why if self.last else "nothing to solve",
             backend=self.backend.name,
             dtype=self.settings.dtype,
-            sweeps=self.sweeps,
+            steps=self.steps,
             seconds={"sweep": seconds},
         )
 
@@ -345,6 +437,11 @@ class _Sweep:
             return problem.with_values(values)
 
         return at
+
+
+def _keys(circuit: Circuit) -> Ints:
+    """A number for the element of each tie."""
+    return circuit.ties.row * len(KINDS) + circuit.ties.kind
 
 
 def _always(problem: Problem) -> Callable[[Ints], Problem]:

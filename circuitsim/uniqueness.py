@@ -70,6 +70,42 @@ def part_room(solution: Solution) -> tuple[Floats, Floats]:
     return fall, rise
 
 
+def open_currents(solution: Solution) -> tuple[Bools, Bools]:
+    """Ties, and controlled sources, whose currents the equations of controlled sources leave open.
+
+    F and G follow what controls them. Of the others and the sources that control, the method said so
+    (Solution.loose). By KCL a tie's current can change only in a loop of ties and branches whose currents can.
+    """
+    c = solution.circuit
+    s, ties = c.active, c.ties
+    n = len(c.controlled)
+    marks = np.zeros(len(s), bool)
+    marks[c.active_voltages] = solution.loose[solution.problem.n_free :]
+    probe = np.searchsorted(c.probes, s.control.clip(min=0)) + n
+    follows = np.where(s.control >= 0, marks[np.minimum(probe, len(s) - 1)], solution.open_between(s.ca, s.cb))
+    marks |= s.gives_current & (s.gain != 0) & follows
+    others: list[tuple[Branches, Bools]] = [(s, marks), (c.conductors, c.conductors.g > 0)]
+    others += [(x, np.ones(len(x), bool)) for x in (c.junctions, c.ideal_diodes)]
+    kept = np.setdiff1d(np.arange(len(ties)), c.probes)
+    a, b = [ties.a[kept]], [ties.b[kept]]
+    for k, (branches, chosen) in enumerate(others):
+        chosen = chosen if k == 0 else chosen & solution.open_between(branches.a, branches.b)
+        a.append(branches.a[chosen])
+        b.append(branches.b[chosen])
+    for x in c.crossbars:
+        i, j = np.nonzero(x.g)
+        chosen = solution.open_between(x.rows[i], x.cols[j])
+        a.append(x.rows[i[chosen]])
+        b.append(x.cols[j[chosen]])
+    tail, head = np.concatenate(a), np.concatenate(b)
+    across = np.flatnonzero(tail != head)
+    in_loop = np.zeros(tail.size, bool)
+    in_loop[across] = ~bridges(tail[across], head[across])
+    of_ties = np.zeros(len(ties), bool)
+    of_ties[kept], of_ties[c.probes] = in_loop[: kept.size], marks[n:]
+    return of_ties, marks[:n]
+
+
 def ambiguous(solution: Solution) -> tuple[Bools, Bools]:
     """Ties, and ideal diodes, whose currents are not unique in some row of the batch.
 

@@ -159,13 +159,18 @@ def _up(forest: TieForest, k: int) -> list[int]:
 
 
 def unique_ties(circuit: Circuit, forest: TieForest) -> NDArray[np.bool_]:
-    """Which ties lie on no loop of ties: KCL alone gives their currents, unless ideal diodes close a loop."""
+    """Which ties lie on no loop of ties: KCL alone gives their currents, unless ideal diodes close a loop.
+
+    Sources that control an F or H are not among the ties here, and unique as far as this can say.
+    """
     a, b = (np.searchsorted(forest.nodes, ends) for ends in (circuit.ties.a, circuit.ties.b))
     unique = np.ones(a.size, bool)
     if forest.chords.size:
         chosen = np.flatnonzero(np.isin(forest.root[a], forest.root[a[forest.chords]]) & (a != b))
+        chosen = np.setdiff1d(chosen, circuit.probes)
         unique[chosen] = bridges(a[chosen], b[chosen])
         unique[a == b] = False
+        unique[circuit.probes] = True
     return unique
 
 

@@ -477,13 +477,45 @@ def test_lenient_solves_the_rest() -> None:
     assert result.exit_code == 0
     data = json.loads(result.stdout)
     assert data["voltages"] == {"a": 1.0, "x": None, "y": None}
-    assert data["undetermined"] == ["x", "y"] and data["currents"] == {"V1": -0.001}
+    assert data["left_out"] == ["x", "y"] and data["undetermined"] == [] and data["currents"] == {"V1": -0.001}
     told = "stray.cir:4: left out, with all elements at it: node x, y: I1 pushes a net 0.002 A into it"
     assert any(text.startswith(told) for text in data["warnings"])
     assert f"warning: {told}" in result.stderr
-    assert "nan" in run("solve", "stray.cir", "--lenient").stdout
-    result = run("check", "stray.cir", "--lenient")
+    result = run("check", "stray.cir", "--lenient", "--strict")
     assert result.exit_code == 0 and f"warning: {told}" in result.stderr
+    assert [line.split() for line in result.stdout.splitlines()][-1] == ["left", "out", "x,", "y"]
+
+
+def test_what_lenient_leaves_out_is_called_so_everywhere() -> None:
+    Path("stray.cir").write_text(STRAY + "D1 b a ideal\n.model ideal D(ron=0)\n.save v(b) v(x,y) i(I1) i(R1) @Rx[v]\n")
+    lenient = ("solve", "stray.cir", "--lenient")
+    lines = {line.split()[0]: line.split()[1:] for line in run(*lenient).stdout.splitlines() if line.strip()}
+    assert lines["x"] == lines["y"] == ["nan", "left", "out"]
+    assert lines["b"][1:] == ["undetermined"]
+    assert lines["i(I1)"] == ["nan", "A,", "left", "out"]
+    assert lines["v(b)"][1:] == ["V,", "not", "unique"]
+    data = json.loads(run(*lenient, "--json").stdout)
+    assert (data["left_out"], data["undetermined"]) == (["x", "y"], ["b"])
+    assert (data["left_out_saved"], data["ambiguous_saved"]) == (["v(x,y)", "i(I1)", "@Rx[v]"], ["v(b)"])
+    assert data["saved"]["v(x,y)"] is None and data["saved"]["@Rx[v]"] is None
+    result = run(*lenient, "--csv", "--npz", "out.npz", "--raw", "out.raw")
+    assert "warning: nodes that are left out: x, y\n" in result.stderr
+    assert "warning: saved values that are left out: v(x,y), i(I1), @Rx[v]\n" in result.stderr
+    assert "unique voltage: x" not in result.stderr and "saved values that are not unique: v(b)\n" in result.stderr
+    with np.load("out.npz") as found:
+        assert found["left_out"].tolist() == [False, True, True, False]
+        assert found["undetermined"].tolist() == [False, False, False, True]
+        assert found["saved_left_out"].tolist() == [False, True, True, False, True]
+        assert found["saved_ambiguous"].tolist() == [True, False, False, False, False]
+    assert run(*lenient, "--strict").stderr.endswith("voltage of 1 nodes is not unique (b); join them to ground\n")
+
+
+def test_strict_has_nothing_against_what_is_left_out() -> None:
+    Path("stray.cir").write_text(STRAY)
+    assert run("solve", "stray.cir", "--lenient", "--strict").exit_code == 0
+    np.save("two.npy", np.array([1.0, 2.0]))
+    out = run("solve", "stray.cir", "--lenient", "--input", "V1=@two.npy").stdout
+    assert "x, left out" in out and "undetermined" not in out
 
 
 def test_strict_refuses_what_is_not_unique() -> None:

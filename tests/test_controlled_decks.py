@@ -202,3 +202,64 @@ V1 s p 0
         "H.X1.H1 X1.s 0 V.X1.V1 500.0",
         ".op",
     ]
+
+
+# -- equations that contradict each other ------------------------------------------------------------------------------
+
+TWO = ("V1 b 0 1", "E1 a 0 b 0 2", "E2 a 0 b 0 3")
+TAIL = ("R1 a c 1", "D1 c 0 di", "R2 c 0 1", ".model di D(is=1e-12)")
+
+
+def parse(*cards: str) -> Circuit:
+    return cs.parse("\n".join(["t", *cards]))
+
+
+@pytest.mark.parametrize(
+    ("cards", "names", "words"),
+    [
+        (
+            (*TWO, "R1 a 0 1"),
+            ("E1", "E2"),
+            "the equations of E1, E2 contradict each other, with what other sources fix: ",
+        ),
+        ((*TWO, *TAIL), ("E1", "E2"), "the equations of E1, E2 contradict"),
+        (("V1 b 0 1", "V2 a 0 1", "E1 a 0 b 0 2"), ("E1",), "the equation of E1 contradicts what other sources fix: "),
+        (("I1 0 b 1", "R1 b 0 1", *TWO[1:], "R2 a 0 1"), ("E1", "E2"), "contradict"),
+        (("V1 b 0 1", "R1 b 0 1", "F1 0 x V1 2"), ("F1", "V1"), "contradict"),
+        (("I1 0 b 1m", "R1 b 0 1k", "G1 0 b b 0 1m"), ("G1",), "contradict"),
+        (("V1 a 0 1", "R1 a 0 1k", "H1 b 0 V1 1k", "V2 b 0 1"), ("H1", "V1"), "contradict"),
+    ],
+)
+def test_controlled_sources_that_contradict_are_named(
+    cards: tuple[str, ...], names: tuple[str, ...], words: str
+) -> None:
+    with pytest.raises(cs.TopologyError) as caught:
+        cs.solve(parse(*cards), raise_on_failure=False)
+    assert words in str(caught.value)
+    assert set(caught.value.elements) == set(names)
+    assert caught.value.at is not None and caught.value.at.text.split()[0] in names
+
+
+def test_contradictions_name_their_batch_row() -> None:
+    circuit = parse(*TWO, *TAIL).with_values({"V1": np.array([0.0, 0.0, 1.0])})
+    with pytest.raises(
+        cs.TopologyError, match="E1, E2 contradict each other, with what other sources fix in batch row 2"
+    ):
+        cs.solve(circuit)
+    result = cs.sweep(parse(*TWO, *TAIL), "V1 0 1 0.5")
+    assert result.statuses.tolist() == ["SOLVED", "FAULT", "FAULT"]
+
+
+@pytest.mark.parametrize(
+    "cards",
+    [
+        (*TWO[:2], "E2 a 0 b 0 2", "R1 a 0 1"),
+        ("V1 b 0 0", *TWO[1:], "R1 a 0 1"),  # a = 0 satisfies both
+        ("V1 b 0 1", "E1 a 0 b 0 0.3", "E3 c 0 b 0 0.1", "E2 a d c 0 1", "E4 d 0 c 0 2", "R1 a 0 1"),  # 3 x 0.1 = 0.3
+        ("I1 0 b 1m", "R1 b 0 1k", "G1 0 b b 0 1m", "D1 b 0 di", ".model di D(is=1e-12)"),  # D1 takes it
+        ("I1 0 b -1m", "R1 b 0 1k", "G1 0 b b 0 1m", "D1 b 0 dp", ".model dp D(ron=1 vfwd=0.5)"),
+    ],
+)
+def test_what_rounding_or_a_nonlinear_element_decides_is_no_contradiction(cards: tuple[str, ...]) -> None:
+    solution = cs.solve(parse(*cards), raise_on_failure=False)
+    assert "contradict" not in solution.message

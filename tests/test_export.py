@@ -20,6 +20,7 @@ from circuitsim.circuit import KINDS, Branches, Circuit
 from circuitsim.gallery import Recipe, random_circuit
 from circuitsim.io.export import export
 from circuitsim.netlist import Netlist
+from circuitsim.netlist.model import Swept
 
 NETLISTS = Path(__file__).parent.parent / "netlists"
 TOO_BIG = {"drn_2h", "drn_3h", "drn_xl"}
@@ -66,6 +67,11 @@ def models_of_elements(netlist: Netlist) -> list[tuple[str, dict[str, float], fr
     return [(m.type, dict(m.params), m.flags, m.points) for m in models]
 
 
+def sweeps(netlist: Netlist) -> list[tuple[Swept, ...]]:
+    """Those of .dc cards, but of parameters."""
+    return [a.sweeps for a in netlist.analyses if a.kind == "dc" and not any(s.kind == "param" for s in a.sweeps)]
+
+
 def assert_same(found: Circuit, wanted: Circuit, values_changed: bool = False) -> None:
     """The same nodes, elements, arrays, roles and options, and the same values to the last bit."""
     one, other = found.netlist, wanted.netlist
@@ -89,6 +95,7 @@ def assert_same(found: Circuit, wanted: Circuit, values_changed: bool = False) -
         other.inputs, other.outputs, other.trained, other.saves
     )  # fmt: skip
     assert one.options == replace(other.options, scale=1.0)
+    assert sweeps(one) == sweeps(other)
     for group, column in VALUES.items():
         mine, its = getattr(found, group), getattr(wanted, group)
         a, b = in_order(mine), in_order(its)
@@ -762,3 +769,28 @@ def test_a_large_netlist_is_written_in_seconds(tmp_path: Path) -> None:
     export(circuit, tmp_path / "a.cir")
     assert time.perf_counter() - start < 10
     assert_same(cs.load(tmp_path / "a.cir"), circuit)
+
+
+def test_sweeps_of_the_netlist_written_give_the_same_points(tmp_path: Path) -> None:
+    deck = """sweeps
+V[1:2] in[1:2] 0 1
+R1[0:1] in[1:2] out 1k tc1=2m m=2
+R2 out 0 1k m=2 scale=3
+I1 0 out 1m m=3
+.param k=1
+.options temp=50
+.dc V 0 1 0.3 R2 1k 3k 700
+.dc R1 1k 2k 500
+.dc I1 0 1m 0.3m
+.dc k 1 2 1
+.dc temp 0 50 50
+"""
+    circuit = cs.parse(deck)
+    back = again(circuit, tmp_path)
+    text = (tmp_path / "again.cir").read_text()
+    assert "* left out: .dc k 1.0 2.0 1.0: k is a parameter" in text
+    assert "* left out: .dc temp 0.0 50.0 50.0: not the same values follow the temperature here" in text
+    pairs = zip([a for a in circuit.netlist.analyses if a.kind == "dc"][:3], back.netlist.analyses[:3], strict=True)
+    for mine, its in pairs:
+        wanted, found = cs.sweep(circuit, mine), cs.sweep(back, its)
+        np.testing.assert_allclose(found.voltages, wanted.voltages, rtol=1e-12, atol=1e-15)

@@ -10,6 +10,7 @@ from scipy.optimize import linprog
 
 import circuitsim as cs
 from circuitsim.laws import most_current
+from circuitsim.saved import Saved, wanted_saves
 
 MODELS = [
     ".model i D(ron=0)", ".model j D(ron=0 vfwd=1)", ".model z D(ron=0 vrev=2)", ".model p D(ron=1 vfwd=1)",
@@ -231,8 +232,9 @@ def test_lenient_leaves_out_the_island_and_solves_the_rest() -> None:
     assert solution.voltage("b") == pytest.approx(0.5)  # I2 and its 1 A are left out, I3 is not
     for node in "xyz":
         assert np.isnan(solution.voltage(node)).all()
-    marked = {n for n, fixed in zip(c.nodes, solution.determined, strict=True) if not fixed}
-    assert marked == {"x", "y", "z", "w"}
+    found = solution.circuit
+    assert [found.nodes[k] for k in np.flatnonzero(~solution.determined)] == ["w"]
+    assert [found.nodes[k] for k in np.flatnonzero(found.left_out)] == ["x", "y", "z"]
     for name in ("I1", "R3", "I2", "D1"):
         assert np.isnan(solution.current(name)).all() and np.isnan(solution.power(name)).all()
     assert solution.current("I3") == 1.0
@@ -263,3 +265,31 @@ def test_lenient_does_not_hide_other_faults() -> None:
     problem = cs.compile_problem(parse("V1 a 0 2", "I1 0 x 1"), lenient=True)
     with pytest.raises(cs.SettingsError, match="I1: it is left out"):
         problem.with_values({"I1": 0.0})
+
+
+CONTROLLED = ("V1 a 0 2", "E1 b 0 a 0 3", "R1 b 0 1", "V2 b d 0", "R2 d 0 1", "F1 0 f V2 2", "R3 f 0 1")
+STUCK = ("I1 0 x 1", "R4 x y 1")
+
+
+def test_lenient_leaves_out_an_island_beside_controlled_sources() -> None:
+    """Those inside it go with it, and those outside keep their controls: V3 stands before V2 among the ties."""
+    deck = parse("V1 a 0 2", *STUCK, "V3 y z 0", "R5 z x 1", "F2 x y V3 2", "G1 x z y z 1", *CONTROLLED[1:])
+    with pytest.raises(cs.TopologyError, match="node x, y, z: I1 pushes a net 1 A into it"):
+        cs.solve(deck)
+    found, wanted = cs.solve(deck, LENIENT), cs.solve(parse(*CONTROLLED))
+    for node in ("a", "b", "d", "f"):
+        assert found.voltage(node) == wanted.voltage(node)
+    assert np.isnan(found.voltage("x")) and np.isnan(found.current("F2")) and np.isnan(found.current("V3"))
+    assert found.current("F1") == wanted.current("F1") == 12.0
+    saved = Saved(found, wanted_saves(found.circuit, ["@v1[dc],@v3[dc],@v2[dc]"])).values()
+    np.testing.assert_array_equal(saved, [[2.0, np.nan, 0.0]])
+
+
+@pytest.mark.parametrize(
+    "card",
+    ["E9 f 0 x 0 1", "G9 x y a 0 1", "F9 x y V1 1", "H9 f g V9 1", "E9 x y y 0 1"],
+)
+def test_lenient_names_the_controlled_source_that_joins_an_island_to_the_rest(card: str) -> None:
+    deck = parse(*CONTROLLED, *STUCK, "V9 x z 0", "R6 z y 1", "R7 g 0 1", card)
+    with pytest.raises(cs.TopologyError, match=r"I1 pushes .*cannot leave it out: controlled sources \(.9\) join it"):
+        cs.solve(deck, LENIENT)

@@ -15,7 +15,9 @@ import circuitsim as cs
 from circuitsim.circuit import KINDS, Circuit, build_circuit
 from circuitsim.io.flatten import MIN_RON, flatten
 from circuitsim.io.ngspice import ngspice_available, operating_point, run_ngspice, tight_options
+from circuitsim.io.sweeps import sweep_plot
 from circuitsim.netlist.numbers import parse_number
+from circuitsim.saved import Saved, wanted_saves
 
 NETLISTS = Path(__file__).parent.parent / "netlists"
 DECKS = sorted([*NETLISTS.glob("[!d]*.cir"), *NETLISTS.glob("d[!r]*.cir"), *(NETLISTS / "valid").glob("*.cir")])
@@ -126,7 +128,6 @@ D5 out 0 sw
 * .input Vx
 * .output out h[2] h[3]
 * .train RW
-* .save v(out) i(Vx[0])
 * left out, no DC current there: infinite resistors (1)
 * left out, no DC current there: capacitors (1)
 * Ron of a perfect diode is 1e-06 ohm here: an error of 1 uV for each ampere
@@ -156,6 +157,7 @@ AD3 0 out sw
 ADc_0 0 h_2 ideal
 ADc_1 0 h_3 ideal
 AD5 out 0 sw_2
+.save all i(Vx[0])
 .op
 .end
 """
@@ -368,3 +370,133 @@ def test_a_million_elements_take_seconds(tmp_path: Path) -> None:
     assert time.process_time() - start < 3
     with (tmp_path / "flat.cir").open() as flat_netlist:
         assert sum(line.startswith("RW") for line in flat_netlist) == members
+
+
+# -- sweeps and what is saved ------------------------------------------------------------------------------------------
+
+
+@needs_ngspice
+def test_the_flat_bridge_runs_the_same_sweep_in_ngspice() -> None:
+    circuit = cs.load(NETLISTS / "diode_bridge_sweep.cir")
+    assert ".dc V1 -12.0 12.0 0.024\n.op\n" in flat(circuit)
+    plots = {plot.name: plot for plot in run_ngspice(flat(circuit), options=tight_options(GMIN)).plots}
+    ours = sweep_plot(cs.sweep(circuit, circuit.netlist.analyses[0]))
+    theirs = plots[ours.name]
+    assert theirs.values.shape == ours.values.shape == (1001, 5)
+    np.testing.assert_allclose(theirs.values[:, 0], ours.values[:, 0], rtol=0, atol=1e-12)
+    for name, _ in ours.variables[1:]:
+        np.testing.assert_allclose(theirs.column(name), ours.column(name), rtol=1e-6, atol=1e-6, err_msg=name)
+
+
+FACTORS = """factors
+V[1:2] in[1:2] 0 1
+R1 in[1] out 1k tc1=2m
+R2 out 0 1k m=2 scale=3
+X1 in[2] out cell
+.subckt cell a b
+R1 a b 3k
+.ends
+I1 0 out 1m m=3
+D1 out 0 dm
+.model dm D(is=1e-12)
+.options temp=50
+"""
+
+
+@needs_ngspice
+@pytest.mark.parametrize(
+    "dc", ["I1 0 5m 0.7m", "R2 1k 4k 1k", "R1 1k 3k 500", "R.X1.R1 1k 2k 300 V[2] 0 1 0.5", "V[2] 0 1 0.3 R1 1k 2k 500"]
+)
+def test_sweeps_of_flat_decks_give_the_values_of_the_originals(dc: str) -> None:
+    circuit = cs.parse(f"{FACTORS}.dc {dc}\n")
+    theirs = run_ngspice(flat(circuit), options=tight_options(GMIN)).plots[0]
+    ours = sweep_plot(cs.sweep(circuit, circuit.netlist.analyses[0]))
+    assert theirs.values.shape == ours.values.shape
+    for name, _ in ours.variables[1:]:
+        np.testing.assert_allclose(theirs.column(name), ours.column(name), rtol=1e-6, atol=1e-9, err_msg=name)
+
+
+@needs_ngspice
+def test_temperature_sweeps_where_only_diodes_follow_it() -> None:
+    circuit = cs.parse(FACTORS.replace(" tc1=2m", "") + ".dc TEMP 0 100 25\n")
+    theirs = run_ngspice(flat(circuit), options=tight_options(GMIN)).plots[0]
+    ours = sweep_plot(cs.sweep(circuit, circuit.netlist.analyses[0]))
+    np.testing.assert_allclose(theirs.column("v(out)"), ours.column("v(out)"), rtol=1e-6)
+    assert np.ptp(ours.column("v(out)")) > 0.05
+
+
+@pytest.mark.parametrize(
+    ("cards", "wanted"),
+    [
+        ("", "* left out: .dc temp 0.0 10.0 5.0: not the same values follow the temperature here"),
+        (".param k=1", "* left out: .dc k 1.0 2.0 1.0: k is a parameter, and there are none here"),
+        ("", "* left out: .dc V 0.0 1.0 1.0: there is no one element V to sweep here"),
+        ("R7 out 0 0", "* left out: .dc R7 1.0 2.0 1.0: there is no one element R7 to sweep here"),
+        ("R7 out 0 inf", "* left out: .dc R7 1.0 2.0 1.0: there is no one element R7 to sweep here"),
+        ("D7 out 0 dm temp=50", None),
+    ],
+)
+def test_sweeps_that_ngspice_cannot_do_become_comments(cards: str, wanted: str | None) -> None:
+    if wanted is None:  # D7 has a temperature of its own, which is that of all: nothing says so in the flat deck
+        deck, wanted = FACTORS.replace(" tc1=2m", "") + cards, "* left out: .dc temp 0.0 10.0 5.0: not the same values"
+    else:
+        deck = FACTORS + cards
+    what = wanted.split(".dc ")[1].split(":")[0]
+    text = flat(cs.parse(f"{deck}\n.dc {what}\n"))
+    assert wanted in text and "\n.dc" not in text
+
+
+SAVES = """saves
+V1 a 0 2
+R1 a b 1k m=2
+R0 b c 0
+L1 c d 1u
+D1 d 0 dm m=2
+D2 d 0 sw
+I1 0 b 1m m=3
+E1 e 0 b 0 2
+Re e 0 1k
+F1 0 f V1 2
+Rf f 0 1k
+G1 0 g a b 1m
+Rg g 0 1k
+H1 h 0 V1 5
+Rh h 0 1k
+N1 a n sat
+Rn n 0 1k
+RA[0:1] a k[0:1] 1k
+RB[0:1] k[0:1] 0 1k
+C1 a 0 1u
+.model dm D(is=1e-12 rs=1)
+.model sw D(ron=1 vfwd=0.9)
+.model sat tanh(imax=1m v0=0.5)
+.save i(R1) @R1[p] @r1[r] i(V1) @v1[p] @v1[dc] i(R0) i(L1) @D1[id] @d1[vd] @d1[p] @I1[c] @i1[p] i(E1) i(F1) i(G1) i(H1)
+.save i(N1) v(b) i(RA) @RB[1][p] v(a,b) @D2[id] i(C1) @R1[v]
+"""
+
+
+@needs_ngspice
+def test_saved_values_of_flat_decks() -> None:
+    circuit = cs.parse(SAVES)
+    text = flat(circuit)
+    lost = "* .save, of which ngspice knows nothing: i(RA[0]) i(RA[1]) @RB[1][p] v(a,b) @D2[id] i(C1) @R1[v]\n"
+    assert lost in text
+    names = [name for line in text.splitlines() if line.startswith(".save") for name in line.split()[1:]]
+    assert names.pop(0) == "all"
+    [plot] = run_ngspice(text, options=tight_options(GMIN)).plots
+    known = {name.removeprefix("i(").removeprefix("v(").removesuffix(")"): name for name, _ in plot.variables}
+    found = [plot.column(known[name.lower().removeprefix("i(").removesuffix(")")])[0] for name in names]
+    saved = Saved(cs.solve(circuit, PRECISE), wanted_saves(circuit, ()))
+    wanted = dict(zip(saved.labels, saved.values()[0].tolist(), strict=True))
+    kept = [label for label in saved.labels if label not in lost.split() and label != "v(b)"]
+    assert len(kept) == len(names) == 18
+    np.testing.assert_allclose(found, [wanted[label] for label in kept], rtol=1e-5, atol=1e-12)
+
+
+def test_everything_is_saved_by_name_where_that_is_not_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    deck = "t\nV1 a 0 1\nR1 a 0 1k\n.save all\n"
+    [card] = [line for line in flat(cs.parse(deck)).splitlines() if line.startswith(".save")]
+    assert card.split()[:2] == [".save", "all"] and {*card.split()[2:]} == {"i(V1)", "@R1[i]", "@V1[p]", "@R1[p]"}
+    monkeypatch.setattr("circuitsim.io.flatten._MOST_SAVES", 2)
+    assert "* .save, of which ngspice knows nothing: all\n" in flat(cs.parse(deck))
+    assert ".save" not in flat(cs.parse("t\nV1 a 0 1\nR1 a 0 1k\n"))

@@ -1,4 +1,4 @@
-"""Nonlinear resistors (N): their cards, and for every law the inverse, the co-content and the largest current."""
+"""Nonlinear resistors (N): their cards, and for every law the inverse and the largest current."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ from helpers import (
     voltages,
 )  # fmt: skip
 from numpy.typing import NDArray
-from scipy.integrate import quad
 from scipy.optimize import brentq
 
 import circuitsim as cs
 from circuitsim.gallery import Recipe, random_circuit
 from circuitsim.io.flatten import flatten
 from circuitsim.io.ngspice import ngspice_available, operating_point, run_ngspice, tight_options
-from circuitsim.laws import MAX_EXPONENT, STRAIGHT, Law, branch_current, branch_voltage, coenergy, most_current
+from circuitsim.laws import MAX_EXPONENT, STRAIGHT, Law, branch_current, branch_voltage, most_current
 from circuitsim.models import BOLTZMANN, CHARGE
 
 Floats = NDArray[np.float64]
@@ -53,13 +52,6 @@ NAMES = pytest.mark.parametrize("name", LAWS)
 def rows(name: str, count: int) -> tuple[NDArray[np.int8], Floats]:
     law, p = LAWS[name]
     return np.full(count, law, np.int8), np.tile(np.array(p), (count, 1))
-
-
-def bare(name: str) -> tuple[NDArray[np.int8], Floats]:
-    """The law without RS, twice."""
-    law, p = rows(name, 2)
-    p[:, 2] = 0.0
-    return law, p
 
 
 def current(name: str, v: Floats) -> Floats:
@@ -123,10 +115,9 @@ def test_inverse_of_mixed_laws_and_batches_is_that_of_each() -> None:
     law = np.array([LAWS[name][0] for name in LAWS], np.int8)
     p = np.array([LAWS[name][1] for name in LAWS])
     i = np.linspace(-1e-3, 1e-3, 5)[:, None] * np.ones(law.size)
-    mixed, energy, found = branch_voltage(law, p, i), coenergy(law, p, i), branch_current(law, p, i)[0]
+    mixed, found = branch_voltage(law, p, i), branch_current(law, p, i)[0]
     for k, name in enumerate(LAWS):
         np.testing.assert_array_equal(mixed[:, k], voltage(name, i[:, k]))
-        np.testing.assert_array_equal(energy[:, k], coenergy(*rows(name, 5), i[:, k]))
         np.testing.assert_array_equal(found[:, k], current(name, i[:, k]))
 
 
@@ -136,50 +127,6 @@ def test_no_current_makes_nan(name: str, i: float) -> None:
     v = voltage(name, np.array([i, -i]))
     assert not np.isnan(v).any()
     assert (v[0] >= 0) and (v[1] <= 0)
-
-
-# -- the co-content ----------------------------------------------------------------------------------------------------
-
-
-@NAMES
-def test_coenergy_is_the_integral_of_the_current(name: str) -> None:
-    """Adaptive quadrature, cut at knees and seams."""
-    law, p = LAWS[name]
-    seams = {
-        Law.SHOCKLEY: [-3 * p[1], -p[3]], Law.PWL: [p[1], -p[3]], Law.SEGMENT: [p[1], p[2]],
-    }.get(law, [])  # fmt: skip
-    if law == Law.SHOCKLEY and p[2]:  # seams of w, as seen from outside
-        i = branch_current(*bare(name), np.array(seams := [-3 * p[1], max(-p[3], -100.0)]))[0]
-        seams = [*seams, *(seams + p[2] * i)]
-    for v in (-8.0, -5.2, -4.6, -2.5, -1.0, -0.08, -0.01, -1e-5, 1e-5, 0.01, 0.3, 0.75, 1.1, 3.0):
-        if law == Law.SHOCKLEY and not p[2] and (v > 1.1 or v < -p[3] - 1):
-            continue
-        cuts = sorted({0.0, v, *(s for s in seams if min(v, 0) < s < max(v, 0))})
-        pieces = [quad(lambda u: current(name, np.array([u]))[0], a, b, epsabs=0, epsrel=1e-12, limit=500)[0]
-                  for a, b in zip(cuts, cuts[1:], strict=False)]  # fmt: skip
-        wanted = math.copysign(1, v) * sum(pieces)
-        found = coenergy(*rows(name, 1), np.array([v]))[0]
-        assert found == pytest.approx(wanted, rel=1e-8, abs=1e-300), v
-
-
-@NAMES
-def test_slope_of_the_coenergy_is_the_current(name: str) -> None:
-    """Far out too, where exponentials are cut off: central differences over a hundred-thousandth of v."""
-    v = np.concatenate([s := np.logspace(-3, 2.2, 40), -s])
-    step = 1e-5 * np.abs(v)
-    law = rows(name, v.size)
-    slope = (coenergy(*law, v + step) - coenergy(*law, v - step)) / (2 * step)
-    low, high = current(name, v - step), current(name, v + step)
-    rounding = 1e-10 * (np.abs(coenergy(*law, v) / v) + np.abs(slope))
-    assert (slope >= low - rounding).all() and (slope <= high + rounding).all()
-
-
-@NAMES
-def test_coenergy_is_convex_and_0_at_0(name: str) -> None:
-    v = np.linspace(-6, 1.2, 4001)
-    energy = coenergy(*rows(name, v.size), v)
-    assert (np.diff(energy, 2) >= -1e-12 * np.abs(energy).max()).all()
-    assert (energy >= 0).all() and coenergy(*rows(name, 1), np.zeros(1))[0] == 0
 
 
 # -- how they go on far out --------------------------------------------------------------------------------------------

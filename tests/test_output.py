@@ -56,7 +56,8 @@ def test_json_of_one_row() -> None:
     data = json_of(solved(DIVIDER))
     assert list(data) == [
         "status", "message", "voltages", "currents", "saved", "residuals", "method", "why", "backend", "dtype",
-        "sweeps", "seconds", "warnings", "undetermined", "intervals", "ambiguous_currents", "ambiguous_saved",
+        "steps", "seconds", "warnings", "undetermined", "left_out", "intervals",
+        "ambiguous_currents", "ambiguous_saved", "left_out_saved",
     ]  # fmt: skip
     assert data["status"] == "SOLVED"
     assert data["voltages"] == {"in": 10.0, "out": 7.5}
@@ -65,6 +66,7 @@ def test_json_of_one_row() -> None:
     assert data["residuals"]["kcl_relative"] <= 1e-9
     assert (data["method"], data["why"]) == ("bcd", "no two unknowns are joined")
     assert (data["backend"], data["dtype"]) == ("cpu", "float64")
+    assert data["steps"] >= 1 and "sweeps" not in data
     assert data["seconds"] == SECONDS
     assert data["warnings"] == data["undetermined"] == data["ambiguous_currents"] == []
 

@@ -15,11 +15,11 @@ from click.testing import CliRunner, Result
 from helpers import PRECISE
 
 import circuitsim as cs
-from circuitsim import cli, currents, gallery
+from circuitsim import cli, gallery
 from circuitsim.io.export import export
 from circuitsim.io.ngspice import ngspice_available, run_ngspice, tight_options
-from circuitsim.io.saved import Saved, wanted_saves
 from circuitsim.netlist.saves import split_saves
+from circuitsim.saved import Saved, wanted_saves
 
 needs_ngspice = pytest.mark.skipif(not ngspice_available(), reason="ngspice is not installed")
 
@@ -174,7 +174,7 @@ def test_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         cs.SettingsError, match=r"--save i\(rw\): 'rw': 6 members are more than the 5 that can be saved"
     ):
         wanted_saves(circuit, ["i(rw)"])
-    monkeypatch.setattr("circuitsim.io.saved.MOST_SAVED", 5)
+    monkeypatch.setattr("circuitsim.saved.MOST_SAVED", 5)
     with pytest.raises(cs.SettingsError, match="more than 5 voltages, currents and powers to save"):
         wanted_saves(circuit, ["i(r1)", "i(r2)"])
 
@@ -253,16 +253,6 @@ def test_powers_add_up_to_zero_and_currents_meet_kcl_at_every_node(text: str) ->
         np.add.at(total, [a, b], abs(current))
     assert not [name for name in column if name.startswith("i(")]
     assert (np.abs(net) <= 1e-12 * max(total.max(), 1e-300)).all()
-
-
-def test_all_currents_are_those_of_single_elements() -> None:
-    solution = cs.solve(cs.parse(gallery.random_circuit(np.random.default_rng(7))), PRECISE)
-    tables = solution.circuit.netlist.tables
-    every = currents.all_currents(solution)
-    assert every.keys() == tables.keys()
-    for kind, table in tables.items():
-        for k, name in enumerate(table.names):
-            np.testing.assert_array_equal(every[kind][:, k], solution.current(name))
 
 
 def test_everything_of_a_large_netlist_is_quick() -> None:
@@ -453,7 +443,7 @@ def test_what_controlled_sources_leave_open() -> None:
     assert [circuit.nodes[k] for k in np.flatnonzero(solution.left_open)] == ["a", "b"]
     assert solution.intervals is not None
     assert [bound[0, 1] for bound in solution.intervals] == [-np.inf, np.inf]
-    assert solution.remarks == []
+    assert solution.remarks == ["controlled sources E1: their equations leave their currents open"]
     saved = Saved(solution, wanted_saves(circuit, ["v(a,b),v(c),i(R1),i(R3),i(R4),@R1[p]"]))
     assert dict(zip(saved.labels, saved.ambiguous.tolist(), strict=True)) == {
         "v(a,b)": True, "v(c)": False, "i(R1)": True, "i(R3)": True, "i(R4)": False, "@R1[p]": True,

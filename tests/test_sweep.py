@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from circuitsim.netlist.analyses import points
 from circuitsim.netlist.expand import Changes
 from circuitsim.netlist.model import Swept
 from circuitsim.netlist.revalue import Revaluer
+from circuitsim.saved import Saved, wanted_saves
 
 NETLISTS = Path(__file__).parent.parent / "netlists"
 needs_ngspice = pytest.mark.skipif(not ngspice_available(), reason="ngspice is not installed")
@@ -68,7 +70,7 @@ def same_plot(ours: Plot, theirs: Plot) -> None:
     assert ours.values.shape == theirs.values.shape
     np.testing.assert_allclose(ours.values[:, 0], theirs.values[:, 0], rtol=4e-16, atol=5e-16)
     for name, kind in theirs.variables[1:]:
-        scale = {"voltage": 1.0, "current": 1e-3}[kind]
+        scale = {"voltage": 1.0, "current": 1e-3, "power": 1e-3}[kind]
         np.testing.assert_allclose(ours.column(name), theirs.column(name), rtol=1e-7, atol=1e-8 * scale, err_msg=name)
 
 
@@ -77,6 +79,28 @@ def same_plot(ours: Plot, theirs: Plot) -> None:
 def test_every_kind_of_sweep_agrees_with_ngspice(text: str, dc: str) -> None:
     result = run(text, dc)
     [plot] = run_ngspice(f"{text}.dc {dc}\n.end\n", options=tight_options()).plots
+    same_plot(sweep_plot(result), plot)
+
+
+PLAIN = MIXED.replace(" m=2 scale=3", "").replace(" m=3", "")  # ngspice's @i1[c] and @r2[r] know nothing of m
+SAVED_RUNS = [
+    (PLAIN, "V1 0 2 0.5", "@r1[i] @r2[p] @d1[id] @d1[vd] @d1[p] @i1[c] @v1[p]"),
+    (PLAIN, "R2 1k 2k 500 V1 0 2 1", "@r2[i] @r2[p] @r2[r] @v1[i]"),
+    (PLAIN, "TEMP 0 50 25", "@r1[p] @r1[i] @d1[id]"),
+    (PLAIN, "I1 0 1m 0.5m", "@i1[c] @i1[p] @i1[dc] @r2[p]"),
+    (CLIPPER, "V1 -9 9 3", "@d1[id] @d2[id] @r1[p]"),
+    (INSIDE, "R.X1.R1 1k 2k 200", "@r.x1.r1[i] @r.x1.r1[r] @i.x2.i1[c] @v.x1.v1[p]"),
+]  # fmt: skip
+
+
+@needs_ngspice
+@pytest.mark.parametrize(("text", "dc", "saves"), SAVED_RUNS, ids=[f"{t.split()[0]} {dc}" for t, dc, _ in SAVED_RUNS])
+def test_saved_values_agree_with_ngspice(text: str, dc: str, saves: str) -> None:
+    deck = f"{text}.save all {saves}\n.dc {dc}\n.end\n"
+    [plot] = run_ngspice(deck, options=tight_options()).plots
+    circuit = cs.parse(f"{text}.save {saves}\n.dc {dc}\n.end\n")
+    result = cs.sweep(circuit, circuit.netlist.analyses[0], saves=wanted_saves(circuit, ()))
+    assert not result.failed.size
     same_plot(sweep_plot(result), plot)
 
 
@@ -368,7 +392,7 @@ def test_statistics_of_a_divider() -> None:
     r2 = 1000 * v / (1 - v)
     assert abs(r2.mean() - 1000) < 4 * 10 / np.sqrt(runs)
     assert abs(r2.std(ddof=1) / 10 - 1) < 4 / np.sqrt(2 * runs)
-    [[mean, std, low, high]] = statistics(result, np.array([circuit.netlist.node("b")])).tolist()
+    [[mean, std, low, high]] = statistics(result, result.voltage("b")[:, None]).tolist()
     np.testing.assert_allclose([mean, std, low, high], [v.mean(), np.std(v, ddof=1), v.min(), v.max()], rtol=1e-12)
     assert abs(std / 0.0025 - 1) < 0.15
 
@@ -406,3 +430,20 @@ def test_nothing_is_read_or_parsed_again(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert not cs.monte_carlo(circuit, 10).failed.size
     assert len(loads) == 1
     assert len(patterns) == len(set(patterns)) == 6  # each card that is not plain, once
+
+
+def test_saved_values_are_those_of_single_solutions() -> None:
+    circuit = cs.parse(MIXED + ".param k=1\n")
+    saves = wanted_saves(circuit, ["all"])
+    result = cs.sweep(circuit, "V1 0 2 0.5 TEMP 0 50 25", saves=saves)
+    for k in (0, 7, 14):
+        volts, temp = result.values[k].tolist()
+        alone = cs.solve(cs.parse(MIXED.replace("V1 in 0 1", f"V1 in 0 {volts!r}") + f".options temp={temp}\n"))
+        np.testing.assert_allclose(result.saved[k], Saved(alone, saves).values()[0], rtol=1e-9, atol=1e-15)
+
+
+def test_too_much_to_save_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["circuitsim.sweep"], "_MOST_SAVED", 5)
+    circuit = cs.parse(MIXED)
+    with pytest.raises(cs.SettingsError, match="2 values to save at 3 points are more than 5"):
+        cs.sweep(circuit, "V1 0 2 1", saves=wanted_saves(circuit, ["i(R1),i(R2)"]))

@@ -18,6 +18,7 @@ from helpers import process
 from circuitsim import cli
 from circuitsim.backends.base import BACKENDS, DTYPES
 from circuitsim.io.raw import read_raw
+from circuitsim.io.sweeps import STATISTICS
 from circuitsim.solution import METHODS
 
 DIVIDER = "divider\n.param k=1\nV1 in 0 10\nR1 in out 1k\nR2 out 0 {k*3k}\n"
@@ -101,6 +102,7 @@ def test_json() -> None:
     np.testing.assert_allclose(nested["currents"]["V1"], -np.array([0, 1, 2, 0, 1 / 1.5, 2 / 1.5]) / 4e3)
     assert (k["values"], k["failed"]) == ({"k": [1, 2, 3]}, [])
     assert max(k["kcl_relative"]) <= 1e-9
+    assert k["steps"] >= 1
 
 
 def test_npz() -> None:
@@ -111,6 +113,7 @@ def test_npz() -> None:
         np.testing.assert_allclose(found["voltages"], [[0, 0], [1, 0.75], [2, 1.5]])
         np.testing.assert_allclose(found["currents"], [[0], [-0.25e-3], [-0.5e-3]])
         assert found["statuses"].tolist() == ["SOLVED"] * 3
+        assert found["steps"] >= 1 and "sweeps" not in found
     succeed("two.cir", "-q", "--npz", "two.npz")
     with np.load("two.npz", allow_pickle=False) as found:
         assert found["dc1_values"].shape == (6, 2)
@@ -217,9 +220,110 @@ def test_ctrl_c_ends_a_long_sweep_without_a_trace() -> None:
     assert {path.name for path in Path().iterdir()} == {*(f"{name}.cir" for name in DECKS), "noted.cir"}
 
 
-def test_saves_that_a_sweep_leaves_out_are_said() -> None:
-    Path("saving.cir").write_text(SWEPT + ".save i(R1)\n")
-    result = run("saving.cir")
+# -- what is saved, left out, not unique -------------------------------------------------------------------------------
+
+SAVING = SWEPT + ".save v(in,out) @R1[p]\n.print dc v(out) i(R2)\n"
+STRAY = "stray\nV1 a 0 1\nR1 a b 1k\nR2 b 0 1k\nI1 0 x 1m\nRx x y 1\nI2 0 w 0\nD1 0 w dm\n.model dm D(is=1e-12)\n"
+
+
+def test_saved_values_in_every_output() -> None:
+    Path("saving.cir").write_text(SAVING)
+    names = ["v(in,out)", "@R1[p]", "v(out)", "i(R2)", "i(R1)"]
+    wanted = [[v / 4, v * v / 16e3, 0.75 * v, v / 4e3, v / 4e3] for v in (0.0, 1.0, 2.0)]
+    save = ("saving.cir", "--save", "i(R1)")
+    lines = [line.split() for line in succeed(*save, "-q").splitlines()]
+    k = lines.index(["V1", "v(in,out)", "V", "@R1[p]", "W", "v(out)", "V", "i(R2)", "A", "i(R1)", "A"])
+    assert lines[k + 4] == ["2", "0.5", "0.00025", "1.5", "0.0005", "0.0005"]
+    rows = list(csv.reader(io.StringIO(succeed(*save, "--csv"))))
+    assert rows[0] == ["V1", "in", "out", "v(in,out)", "@R1[p]", "i(R2)", "i(R1)", "status"]
+    np.testing.assert_allclose(np.array([row[3:-1] for row in rows[1:]], float), np.delete(wanted, 2, axis=1))
+    [plot] = json.loads(succeed(*save, "--json"))["plots"]
+    assert list(plot["saved"]) == names
+    np.testing.assert_allclose(np.transpose(list(plot["saved"].values())), wanted)
+    assert plot["ambiguous_saved"] == plot["left_out_saved"] == plot["left_out"] == plot["ambiguous_currents"] == []
+    succeed(*save, "-q", "--npz", "out.npz", "--raw", "out.raw", "--ascii")
+    with np.load("out.npz", allow_pickle=False) as found:
+        assert found["saved_names"].tolist() == names
+        np.testing.assert_allclose(found["saved"], wanted)
+        assert not found["saved_ambiguous"].any() and not found["saved_left_out"].any()
+    assert b"\nValues:\n" in Path("out.raw").read_bytes()
+    [plot] = read_raw(Path("out.raw").read_bytes())
+    assert [name for name, _ in plot.variables[4:]] == ["v(in,out)", "@r1[p]", "i(r2)", "i(r1)"]
+    np.testing.assert_allclose(plot.column("@r1[p]"), [row[1] for row in wanted])
+
+
+def test_saved_values_of_monte_carlo() -> None:
+    run_it = ("random.cir", "--runs", "20", "--seed", "3", "--save", "i(R1),@R2[r]")
+    [plot] = json.loads(succeed(*run_it, "--json"))["plots"]
+    ohms = np.array(plot["saved"]["@R2[r]"])
+    np.testing.assert_allclose(plot["saved"]["i(R1)"], 1 / (1e3 + ohms))
+    assert np.unique(ohms).size == 20
+    assert plot["saved_statistics"]["@R2[r]"]["max"] == ohms.max()
+    lines = [line.split() for line in succeed(*run_it, "-q").splitlines()]
+    assert ["saved", *STATISTICS] in lines
+    assert [line[2:] for line in lines if line[:2] == ["@R2[r]", "ohm"]] == [
+        [f"{x:.7g}" for x in (ohms.mean(), ohms.std(ddof=1), ohms.min(), ohms.max())]
+    ]
+
+
+def test_lenient_leaves_out_islands_at_the_points_where_they_have_no_solution() -> None:
+    Path("stray.cir").write_text(STRAY)
+    every = ("stray.cir", "--lenient", "--save", "v(w),i(Rx),v(b)")
+    result = run(*every, "--dc", "V1 0 2 1", "--json")
+    data = json.loads(result.stdout)
+    [plot] = data["plots"]
+    assert (result.exit_code, data["status"], plot["failed"]) == (0, "SOLVED", [])
+    assert (plot["left_out"], plot["left_out_saved"]) == (["x", "y"], ["i(Rx)"])
+    assert plot["voltages"]["b"] == [0, 0.5, 1] and plot["voltages"]["x"] == [None] * 3
+    told = data["warnings"][-1]
+    assert told.startswith(
+        "stray.cir:5: left out, with all elements at it: node x, y: I1 pushes a net 0.001 A into it,"
+    )
+    assert f"warning: {told}\n" in result.stderr
+    result = run(*every, "--dc", "I2 -1m 1m 1m", "--csv")
+    rows = list(csv.DictReader(io.StringIO(result.stdout)))
+    assert [row["status"] for row in rows] == ["SOLVED"] * 3
+    assert [row["w"] == "nan" for row in rows] == [False, False, True]
+    assert [row["b"] for row in rows] == ["0.5"] * 3
+    assert "node w: I2 pushes" in result.stderr and "batch row" not in result.stderr
+    assert "warning: nodes that are left out: x, y, w\n" in result.stderr
+    out = run(*every, "--dc", "I2 -1m 1m 1m").stdout
+    assert "x, left out" in out and "i(Rx), left out A" in out
+    assert "3 of 3 points failed" in run("stray.cir", "--dc", "V1 0 2 1").stderr
+
+
+def test_lenient_in_resistor_sweeps_and_where_a_controlled_source_forbids_it() -> None:
+    Path("stray.cir").write_text(STRAY + "E1 e 0 y 0 1\n")
+    result = run("stray.cir", "--lenient", "--dc", "R1 1k 3k 2k", "--json")
+    [plot] = json.loads(result.stdout)["plots"]
+    assert (result.exit_code, len(plot["failed"])) == (3, 2)
+    assert "cannot leave it out: controlled sources (E1) join it to the rest" in plot["failed"][0]["message"]
+    Path("stray.cir").write_text(STRAY + "R3 x z 1\nV2 z y 3\n")
+    [plot] = json.loads(run("stray.cir", "--lenient", "--dc", "R1 1k 3k 2k", "--json").stdout)["plots"]
+    assert plot["voltages"]["b"] == [0.5, 0.25] and plot["voltages"]["z"] == [None, None]
+    np.testing.assert_allclose(plot["currents"]["V1"], [-0.5e-3, -0.25e-3])
+    assert plot["currents"]["V2"] == [None, None]
+
+
+def test_what_is_not_unique_is_marked_and_strict_refuses_it() -> None:
+    deck = "loop\nV1 a 0 1\nE1 a 0 a 0 1\nR1 a 0 1k\nV2 b 0 1\nR2 b 0 1\n.save i(E1)\n.dc V2 0 1 1\n"
+    Path("loop.cir").write_text(deck)
+    [plot] = json.loads(run("loop.cir", "--json").stdout)["plots"]
+    assert (plot["ambiguous_currents"], plot["ambiguous_saved"]) == (["V1", "E1"], ["i(E1)"])
+    assert "* of a saved value: not unique" in run("loop.cir").stdout
+    result = run("loop.cir", "-q", "--npz", "out.npz", "--raw", "out.raw")
     assert result.exit_code == 0
-    assert ".save" in result.stderr and "left out" in result.stderr
-    assert run("saving.cir", "--quiet").stderr == ""
+    with np.load("out.npz") as found:
+        assert (found["ambiguous"].tolist(), found["saved_ambiguous"].tolist()) == ([True, False], [True])
+    assert "saved values that are not unique: i(E1)" in run("loop.cir", "--raw", "out.raw").stderr
+    result = run("loop.cir", "--strict")
+    assert result.exit_code == 3
+    assert "2 of 2 points failed; the first, V2 = 0: strict: the current of V1, E1 is not unique" in result.stderr
+    assert run("swept.cir", "--strict").exit_code == 0
+
+
+def test_bad_saves_end_before_anything_is_solved() -> None:
+    result = run("swept.cir", "--save", "i(R7)", "--npz", "out.npz")
+    assert result.exit_code == 2 and "error: --save i(R7): no element 'R7'" in result.stderr
+    assert not Path("out.npz").exists()
+    assert "--ascii is about the raw file" in run("swept.cir", "--ascii").stderr

@@ -48,7 +48,7 @@ def test_table_of_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "certificate: met; the worst over all nodes:".split() in lines
     assert any(line[-4:] == ["met:", "at", "most", "1e-09"] for line in lines)
     assert lines[-2:] == [
-        f"method bcd (no two unknowns are joined), backend cpu, float64, {results.solution.sweeps} sweeps".split(),
+        f"method bcd (no two unknowns are joined), backend cpu, float64, {results.solution.steps} sweeps".split(),
         "seconds: parse 0.5, compile 0.25, solve 0.12, total 123.5".split(),
     ]
     text = as_table(solved("bridge\nV1 a 0 1\nR1 a b 1\nR2 b c 1\nR3 c 0 1\n"), monkeypatch)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from helpers import PRECISE
+from scipy.linalg import null_space
 from scipy.optimize import linprog
 
 import circuitsim as cs
+from circuitsim.currents import ambiguous_elements
+from circuitsim.io.output import Results, result_object, write_npz
 from circuitsim.laws import branch_current
+from circuitsim.saved import wanted_saves
 
 MODELS = [".model i D(ron=0)", ".model j D(ron=0 vfwd=1)", ".model p D(ron=1 vfwd=1 vrev=2)", ".model s D(is=1e-14)"]
 
@@ -156,3 +162,125 @@ def test_strict() -> None:
         cs.compile_problem(cs.parse("t\nV1 a 0 1\nV2 a 0 1\nR1 a 0 1")).check_unique()
     with pytest.raises(cs.TopologyError, match="not unique"):
         cs.compile_problem(cs.parse("t\nV1 a 0 1\nR1 b c 1")).check_unique()
+
+
+# -- controlled sources ------------------------------------------------------------------------------------------------
+
+SENSE = ("I1 0 c 1m", "Vs c 0 0")  # i(Vs) = 1 mA
+OPEN = [
+    (("V1 a 0 1", "E1 a 0 a 0 1", "R1 a 0 1k"), "V1 E1"),
+    (("V1 a 0 1", "E1 a 0 a 0 1", "R1 a 0 1k", "R0 a b 0", "R2 b 0 1k"), "V1 E1"),  # R0 alone joins b
+    (("V1 a 0 1", "E1 b 0 a 0 2", "E2 b 0 a 0 2", "R1 b 0 1k"), "E1 E2"),
+    (("V1 a 0 1", "E1 b 0 a 0 3", "E2 a 0 b 0 {1/3}", "R1 b 0 1k"), "V1 E2"),  # E1 alone gives b its current
+    (("V1 a 0 1", "E1 b 0 a 0 3", "R1 b 0 1k", "E2 c b a 0 1", "R2 c 0 1"), ""),
+    (("V1 a 0 1", "V2 b a 1", "E1 b c a 0 1", "E2 c 0 a 0 1", "R2 c 0 1"), "V1 V2 E1 E2"),
+    (("V1 a 0 1", "V2 b a 1", "E1 c 0 a 0 1", "E2 c 0 a 0 1", "R2 c b 1"), "E1 E2"),
+    (("V1 a 0 1", "R1 a 0 1k", *SENSE, "H1 a 0 Vs 1k"), "V1 H1"),
+    (("V1 a 0 1", *SENSE, "H1 a 0 Vs 1k", "F1 d 0 Vs 1", "F2 e 0 V1 1", "F3 g 0 V1 0", "R1 d 0 1k", "R2 e 0 1k"),
+     "V1 H1 F2 R2"),
+    (("H1 x 0 Vs 1k", "Vs x y 0", "R1 y 0 1k"), "H1 Vs R1"),
+    (("V1 a 0 1", "R1 a 0 1k", "H1 b 0 V1 1k", "R2 b 0 1k", "V3 d b 1", "R3 d 0 1k"), ""),
+]  # fmt: skip
+
+
+def open_elements(solution: cs.Solution) -> set[str]:
+    """The marks of sources and shorts as they are, those of resistors as they are saved."""
+    c = solution.circuit
+    tables = {kind: table for kind, table in c.netlist.tables.items() if kind != "R"}
+    marks = {kind: ambiguous_elements(solution, kind) for kind in tables}
+    found = {
+        name for kind, table in tables.items() for name, mark in zip(table.names, marks[kind], strict=True) if mark
+    }
+    saved = Results(solution, wanted_saves(c, ["alli"])).saved
+    loose = {label[2:-1] for label, mark in zip(saved.labels, saved.ambiguous, strict=True) if mark}
+    assert found == loose - set(c.netlist.tables["R"].names)
+    return loose
+
+
+def in_kernel(circuit: cs.Circuit) -> set[str]:
+    """Elements whose currents the kernel of all laws and of KCL changes: unknowns are all voltages, all currents."""
+    tables = circuit.netlist.tables
+    names = [(kind, k) for kind in "RVIEFGH" for k in range(len(tables[kind]))]
+    n = len(circuit.nodes)
+    rows = []
+    eye = np.eye(n + len(names))
+    kcl = np.zeros((n, n + len(names)))
+    for column, (kind, k) in enumerate(names):
+        table = tables[kind]
+        own, current = eye[table.a[k]] - eye[table.b[k]], eye[n + column]
+        kcl[table.a[k]] += current
+        kcl[table.b[k]] -= current
+        control = np.zeros(n + len(names))
+        if kind in "EG":
+            control = eye[table.links["ca"][k]] - eye[table.links["cb"][k]]
+        elif kind in "FH":
+            control = eye[n + names.index(("V", int(table.links["control"][k])))]
+        if kind in "EFGH":
+            rows.append((own if kind in "EH" else current) - table.values["gain"][k] * control)
+        else:
+            rows.append(
+                {"R": own - table.values["r"][k] * current if kind == "R" else own, "V": own, "I": current}[kind]
+            )
+    kernel = null_space(np.concatenate([eye[:1], kcl[1:], rows]), rcond=1e-10)
+    changes = np.abs(kernel[n:]).max(axis=1, initial=0.0) > 1e-9
+    return {tables[kind].names[k] for (kind, k), change in zip(names, changes.tolist(), strict=True) if change}
+
+
+@pytest.mark.parametrize(("cards", "wanted"), OPEN)
+def test_currents_that_controlled_sources_leave_open(cards: tuple[str, ...], wanted: str) -> None:
+    solution = cs.solve(cs.parse("\n".join(["t", *cards])))
+    assert open_elements(solution) == in_kernel(solution.circuit) == set(wanted.split())
+
+
+@pytest.mark.parametrize("seed", range(80))
+def test_open_currents_of_random_circuits_are_marked(seed: int) -> None:
+    """Sources of 0: then equations do not contradict each other. In doubt a current is marked, never the other way."""
+    rng = np.random.default_rng(seed)
+    nodes = ["0", *(f"n{k}" for k in range(int(rng.integers(2, 5))))]
+
+    def two() -> str:
+        return " ".join(rng.choice(nodes, 2, replace=False).tolist())
+
+    cards = [f"V{k} {two()} 0" for k in range(2)] + [f"R{k} {two()} {rng.choice([0, 1, 2])}" for k in range(3)]
+    cards += [f"{kind}{k} {two()} {two()} {rng.choice([1, -1, 0.5])}" for k, kind in enumerate(rng.choice([*"EG"], 2))]
+    cards += [f"{rng.choice([*'FH'])}0 {two()} V{rng.integers(2)} {rng.choice([1, -1, 2])}"]
+    solution = cs.solve(cs.parse("\n".join(["t", *cards])))
+    if not solution.problem.topology.islands.pinned.any():
+        marks, wanted = open_elements(solution), in_kernel(solution.circuit)
+        assert marks >= wanted, cards
+        assert marks == wanted or wanted, cards  # nothing is marked where all is unique
+
+
+def test_a_source_that_controls_and_others_share_no_current_of_its_own() -> None:
+    """V1, beside V2 and V3, drives F1: what V2 and V3 carry is shared by them alone, and KCL holds."""
+    solution = cs.solve(cs.parse("t\nV1 a 0 1\nV2 a 0 1\nV3 a 0 1\nR1 a 0 1\nF1 0 b V1 1\nR2 b 0 1"))
+    currents = [solution.current(name)[0] for name in ("V1", "V2", "V3")]
+    assert sum(currents) == pytest.approx(-1.0)
+    assert currents[1] == pytest.approx(currents[2])
+    assert solution.tie_currents[1].tolist() == [False] * 3
+
+
+def test_open_currents_are_marked_in_every_output(tmp_path: Path) -> None:
+    solution = cs.solve(cs.parse("t\nV1 a 0 1\nE1 a 0 a 0 1\nR1 a 0 1k\nV2 b 0 1\nR2 b 0 1\n.save i(E1) i(R1) @E1[p]"))
+    results = Results(solution)
+    data = result_object(results, {})
+    assert data["ambiguous_currents"] == ["V1", "E1"]
+    assert data["ambiguous_saved"] == ["i(E1)", "@E1[p]"]
+    assert "controlled sources E1: their equations leave their currents open" in data["warnings"]
+    write_npz(results, tmp_path / "out.npz")
+    with np.load(tmp_path / "out.npz") as found:
+        assert (found["ambiguous"].tolist(), found["saved_ambiguous"].tolist()) == ([True, False], [True, False, True])
+    assert any(text.endswith(": V1") for text in results.loose_texts(5, sources=True))
+
+
+def test_strict_refuses_open_currents_of_controlled_sources() -> None:
+    strict = cs.Settings(strict=True)
+    with pytest.raises(cs.TopologyError, match="the current of V1, E1 is not unique"):
+        cs.solve(cs.parse("t\nV1 a 0 1\nE1 a 0 a 0 1\nR1 a 0 1k"), strict)
+    cs.solve(cs.parse("t\nV1 a 0 1\nE1 b 0 a 0 3\nR1 b 0 1k"), strict)
+
+
+def test_rows_solved_at_once_are_marked_too() -> None:
+    deck = "t\nV1 a 0 1\nE1 b 0 a 0 3\nE2 b 0 a 0 3\nR1 b 0 1k\nD1 b c di\nR3 c 0 1k\n.model di D(is=1e-12)"
+    solution = cs.solve(cs.parse(deck).with_values({"V1": np.array([1.0, 2.0])}))
+    assert solution.ambiguous[2].tolist() == [True, True]

@@ -139,7 +139,7 @@ def _prepare(options: Options, recipe: Recipe, data: Data) -> _Job:
         options.first,
     )
     circuit = load(recipe.netlist, seed=options.seed)
-    for text in warning_texts(circuit)[:MOST_WARNINGS]:
+    for text in warning_texts(circuit.notes)[:MOST_WARNINGS]:
         click.echo(f"warning: {text}", err=True)
     trained = trained_elements(circuit)
     recipe.rates(trained, 0)  # finds another number of rates before anything is written

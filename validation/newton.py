@@ -220,7 +220,7 @@ def batch_rows(n: int, rows: int, runs: int) -> list[Row]:
 
 
 def _certificate(solution: cs.Solution) -> str:
-    return f"KCL {solution.residuals.kcl_relative:.1e} ({solution.method}, {solution.sweeps} steps)"
+    return f"KCL {solution.residuals.kcl_relative:.1e} ({solution.method}, {solution.steps} steps)"
 
 
 def _compared(solution: cs.Solution, v: Floats, free: Ints) -> str:

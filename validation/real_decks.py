@@ -29,7 +29,7 @@ from rich.table import Table
 
 import circuitsim as cs
 from circuitsim.circuit import build_circuit
-from circuitsim.currents import table_currents
+from circuitsim.currents import ambiguous_elements, table_currents
 from circuitsim.io.commands import Command
 from circuitsim.netlist import read_netlist
 
@@ -102,12 +102,11 @@ def our_values(solution: cs.Solution) -> Iterator[tuple[str, float, bool]]:
     names, v = circuit.nodes, solution.voltages()[0].tolist()
     for k, unique in enumerate(solution.determined.tolist()):
         yield f"v({names[k].lower()})", v[k], unique
-    shared = {circuit.element(circuit.ties, k) for k in np.flatnonzero(~solution.tie_currents[1])}
     for kind in "VLEH":
         table = circuit.netlist.tables[kind]
         current = table_currents(solution, kind, np.arange(len(table)))[0].tolist()
-        for name, value in zip(table.names, current, strict=True):
-            yield f"i({name.lower()})", value, name not in shared
+        for name, value, loose in zip(table.names, current, ambiguous_elements(solution, kind).tolist(), strict=True):
+            yield f"i({name.lower()})", value, not loose
 
 
 def compare(solution: cs.Solution, theirs: Mapping[str, float]) -> tuple[float, str, int, int]:

@@ -51,7 +51,7 @@ def study(sides: list[int], cell: str, limit: float) -> Iterator[list[str]]:
             seconds, solution = timed(cs.solve, circuit, settings, raise_on_failure=False)
             last[method] = side, seconds
             kcl = f"{solution.residuals.kcl_relative:.1e}" + ("" if solution.solved else f" {solution.status.name}")
-            cells += [f"{seconds:.3g}", str(solution.sweeps), kcl]
+            cells += [f"{seconds:.3g}", str(solution.steps), kcl]
         yield cells
 
 

@@ -141,11 +141,11 @@ def batch_rows(netlist: Path, pixels: Floats, repeats: int = 3) -> list[Row]:
         product_seconds.append(timed(np.matmul, left, weights, out=product)[0])
         taken, solution = timed(lambda: cs.solve(problem.with_values({"Vx": volts}), settings))
         solve_seconds.append(taken)
-        sweep_seconds.append(timed(sweep_only, problem, volts, settings, solution.sweeps)[0])
+        sweep_seconds.append(timed(sweep_only, problem, volts, settings, solution.steps)[0])
     peer = statistics.median(product_seconds)
     what = f"{len(pixels)} images in one batch, float32, relative KCL {settings.tolerance:g}"
     name = f"product {left.shape[0]} x {left.shape[1]} x {weights.shape[1]}, float32"
-    reached = f"KCL {solution.residuals.kcl_relative:.1e} in {solution.sweeps} sweeps"
+    reached = f"KCL {solution.residuals.kcl_relative:.1e} in {solution.steps} sweeps"
     target = Target(3.0, of_ratio=True)
     bare = "sources set, drive, as many sweeps; no check, no certificate"
     return [
@@ -196,7 +196,7 @@ def qp_rows(problem: cs.Problem, options: Options) -> list[Row]:
     again, solution = timed(cs.solve, problem, settings)
     seconds = min(first, again)
     what = f"BCD, {problem.n_free} unknowns, float64, relative KCL 1e-9"
-    note = f"KCL {solution.residuals.kcl_relative:.1e} in {solution.sweeps} sweeps"
+    note = f"KCL {solution.residuals.kcl_relative:.1e} in {solution.steps} sweeps"
     comparable = {k: r for k, r in results.items() if r.kcl_relative <= _COMPARABLE * _BCD_TOL}
     best = min(comparable, key=lambda name: comparable[name].run.seconds, default="")
     peer_seconds = comparable[best].run.seconds if best else None

@@ -1,15 +1,19 @@
-"""What all writers of netlists share: names, the values that a circuit has now, lines of limited width."""
+"""What all writers of netlists share: names, the values that a circuit has now, `.dc` cards, lines of limited width."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.circuit import KINDS, Circuit
-from circuitsim.errors import SettingsError
+from circuitsim.errors import NetlistError, SettingsError
+from circuitsim.netlist.analyses import points
+from circuitsim.netlist.expand import Changes
+from circuitsim.netlist.model import Netlist, Swept
+from circuitsim.netlist.revalue import Revaluer
 
 Floats = NDArray[np.float64]
 
@@ -68,15 +72,6 @@ def source_volts(circuit: Circuit) -> Floats:
     return circuit.ties.e[0, circuit.ties.kind == KINDS.index("V")]
 
 
-def resistor_siemens(circuit: Circuit) -> Floats:
-    """The conductance that each resistor has now, (n_R,), S: infinite for shorts, 0 for opens."""
-    g = circuit.netlist.tables["R"].values["g"].copy()
-    c = circuit.conductors
-    own = c.kind == KINDS.index("R")
-    g[c.row[own]] = c.g[own]
-    return g
-
-
 def gains(circuit: Circuit) -> dict[str, Floats]:
     """The gain that each controlled source has now, by kind."""
     c = circuit.controlled
@@ -97,3 +92,71 @@ def wrapped(head: str, words: Iterable[str]) -> Iterator[str]:
         line += f" {word}"
     if line:
         yield f"{head}{line}\n"
+
+
+def dc_cards(circuit: Circuit, name_of: Callable[[Swept], str | None]) -> Iterator[str]:
+    """The `.dc` cards of a circuit for a deck of final values, without parameters; a comment for each it cannot say.
+
+    `name_of`: what a swept element or array is called in the deck; None: nothing there can be swept in its place.
+    """
+    netlist = circuit.netlist
+    analyses = [analysis for analysis in netlist.analyses if analysis.kind == "dc"]
+    if not analyses:
+        return
+    revaluer = Revaluer(netlist)
+    for analysis in analyses:
+        found = [_swept(netlist, revaluer, swept, name_of) for swept in analysis.sweeps]
+        faults = [text for text, fits in found if not fits]
+        if faults:
+            given = " ".join(f"{s.name} {s.start!r} {s.stop!r} {s.step!r}" for s in analysis.sweeps)
+            yield f"* left out: .dc {given}: {'; '.join(faults)}\n"
+        else:
+            yield f".dc {' '.join(text for text, _ in found)}\n"
+
+
+def _swept(
+    netlist: Netlist, revaluer: Revaluer, swept: Swept, name_of: Callable[[Swept], str | None]
+) -> tuple[str, bool]:
+    """The words `name start stop step`; or why there are none, and False."""
+    if swept.kind == "param":
+        return f"{swept.name} is a parameter, and there are none here", False
+    if swept.kind == "temp":
+        if any(_other_values(netlist, revaluer, temp) for temp in (swept.start, swept.stop)):
+            return "not the same values follow the temperature here", False
+        return f"temp {swept.start!r} {swept.stop!r} {swept.step!r}", True
+    name = name_of(swept)
+    if name is None:
+        return f"there is no one element {swept.name} to sweep here", False
+    factor = 1.0  # of the value on the card, in that which the element has: m, scale, temperature
+    if swept.kind != "V":
+        kind, start, stop = netlist.find(swept.name) or (swept.kind, 0, 0)
+        table = revaluer.netlist(Changes(elements={swept.name.lower(): 1.0})).tables[kind]
+        factors = np.unique(table.values[kind.lower()][start:stop])
+        if factors.size > 1:
+            return f"the members of {swept.name} have values of their own", False
+        factor = float(factors[0])
+    if factor == 1.0:
+        return f"{name} {swept.start!r} {swept.stop!r} {swept.step!r}", True
+    # `stop` half a step beyond the last point: rounding does not decide whether that is one
+    stop_at = (float(points(swept)[-1]) + 0.5 * swept.step) * factor
+    return f"{name} {swept.start * factor!r} {stop_at!r} {swept.step * factor!r}", True
+
+
+def _other_values(netlist: Netlist, revaluer: Revaluer, temp: float) -> bool:
+    """Whether values, but those that diodes work out by themselves, are others at this temperature."""
+    try:
+        other = revaluer.netlist(Changes(temp=temp))
+    except NetlistError:
+        return True
+    usual, diodes = netlist.options.temp, other.tables["D"].values["temp"]
+    if temp != usual and (diodes == usual).any():  # of a diode with a temperature of its own, the same as all have
+        return True
+    pairs = [
+        (old, other.tables[kind].values[column])
+        for kind, table in netlist.tables.items()
+        for column, old in table.values.items()
+        if (kind, column) != ("D", "temp")
+    ]
+    pairs += [(a.g, b.g) for a, b in zip(netlist.crossbars, other.crossbars, strict=True)]
+    laws = [[(model.params, model.points) for model in n.models] for n in (netlist, other)]
+    return laws[0] != laws[1] or not all(np.array_equal(a, b) for a, b in pairs)

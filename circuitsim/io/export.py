@@ -4,7 +4,8 @@ Everything is resolved - includes, subcircuits, parameters, expressions, random 
 in the order of the deck. Numbers are written so that they read back to the same double; a resistor is written in ohm
 where that gives its conductance exactly, otherwise as `g=` in siemens. Left behind is what has no effect on the
 circuit: the values of L and C, K, `.options scale`, models that no element uses. Diodes (and nonlinear resistors) of
-several instances of a subcircuit share one model when their models are equal.
+several instances of a subcircuit share one model when their models are equal. A `.dc` card that final values cannot
+follow, of a parameter say, becomes a comment.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from circuitsim.circuit import Circuit
 from circuitsim.errors import SettingsError
-from circuitsim.io.deck import Names, gains, refuse_batch, resistor_siemens, safe_names, source_volts, wrapped
+from circuitsim.io.deck import Names, dc_cards, gains, refuse_batch, safe_names, source_volts, wrapped
 from circuitsim.io.files import check_target, replacing
 from circuitsim.netlist import ArrayRef, ModelCard, Options
 from circuitsim.netlist.arrays import member_names
@@ -117,7 +118,7 @@ class _Writer:
         for kind in "EG":
             self.ends[kind] += [self.tables[kind].links["ca"], self.tables[kind].links["cb"]]
         self.nodes_of = {kind: [nodes.tolist() for nodes in ends] for kind, ends in self.ends.items()}
-        self.r, self.g = self.tables["R"].values["r"], resistor_siemens(circuit)
+        self.r, self.g = self.tables["R"].values["r"], circuit.resistor_siemens
         with np.errstate(divide="ignore"):
             self.in_ohm = self.g == 1.0 / self.r
         self.sources = {"V": source_volts(circuit), "I": circuit.current_sources.i[0], **gains(circuit)}
@@ -125,7 +126,8 @@ class _Writer:
     def deck(self, remarks: Sequence[str]) -> list[str]:
         """The whole netlist, top to bottom."""
         body = [text for part in self._in_deck_order() for text in self._cards(part)]
-        return [*self._head(remarks), "\n", *body, "\n", *self._roles(), ".op\n.end\n"]
+        analyses = dc_cards(self.circuit, lambda swept: None if swept.name.lower() in self.split else swept.name)
+        return [*self._head(remarks), "\n", *body, "\n", *self._roles(), *analyses, ".op\n.end\n"]
 
     # -- what stands around the elements ---------------------------------------------------------------------------
 

@@ -8,6 +8,8 @@ Every element is written with its final value. What ngspice spells or treats dif
   1/Ron and 1/Rrev beyond Vfwd and -Vrev. Its smoothing stays at its default, Epsilon = 0; Ron = 0 becomes 1e-6 ohm.
 - XSPICE cannot read `[ ] < > ~ %` in node names: such a node is tied by a 0 V source to one with a simpler name.
 - Nonlinear resistors (N) become B sources: tanh and sinh by name, tables as `pwl(...)`, whose end slopes go on too.
+- `.dc` and `.save` are written where ngspice has a name for what they mean, and left as comments where not: it sweeps
+  no parameters and no arrays, saves no voltages between two nodes, and no `@name[i]` of names with brackets.
 - Names that ngspice cannot keep (not ASCII; `temper`, which crashes ngspice-39) are replaced, and a comment says so.
 """
 
@@ -21,15 +23,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.circuit import KINDS, Circuit
-from circuitsim.io.deck import Names, gains, refuse_batch, resistor_siemens, safe_names, source_volts, wrapped
+from circuitsim.io.deck import Names, dc_cards, gains, refuse_batch, safe_names, source_volts, wrapped
 from circuitsim.models import diode_kind, resistor_values
-from circuitsim.netlist.model import CrossbarCard, ModelCard
+from circuitsim.netlist.model import CrossbarCard, ModelCard, Swept
+from circuitsim.netlist.saves import CROSSBAR, NODES, Save, find_save
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 MIN_RON = 1e-6  # ohm, the smallest Ron that the ngspice manual allows for sidiode
 _OPEN = 1e300  # ohm or volt, for an infinite parameter
+_MOST_SAVES = 10_000  # names that one word of .save may become
+_SAVES = {
+    ("R", "i"): "@{}[i]",
+    ("R", "p"): "@{}[p]",
+    ("R", "r"): "@{}[r]",
+    ("V", "i"): "i({})",
+    ("V", "p"): "@{}[p]",
+    ("V", "e"): "@{}[dc]",
+    ("I", "i"): "@{}[c]",
+    ("I", "p"): "@{}[p]",
+    ("D", "i"): "@{}[id]",
+    ("D", "vd"): "@{}[vd]",
+    ("D", "p"): "@{}[p]",
+    ("E", "i"): "i({})",
+    ("H", "i"): "i({})",
+    ("F", "i"): "@{}[i]",
+    ("G", "i"): "@{}[i]",
+    ("B", "i"): "@{}[i]",
+}  # kind of element in the deck, quantity (netlist.saves) -> ngspice's name for it
 _CHUNK = 65_536  # lines joined before they are written
 
 _XSPICE_SPECIAL = re.compile(r"[][<>~%]|^null$", re.IGNORECASE)
@@ -39,6 +61,8 @@ _UNSAFE = re.compile(r"[^\x00-\x7f]|\btemper\b|#branch$", re.IGNORECASE | re.MUL
 
 def flatten(circuit: Circuit, out: IO[str]) -> None:
     """Write a circuit to `out` as plain SPICE with `.op`, a line for each element; values changed by `with_values` too.
+
+    With its `.dc` and `.save` as far as ngspice knows them.
 
     Raises SettingsError when sources have a batch of values: a netlist holds one.
 
@@ -79,7 +103,11 @@ class _Writer:
         self.loops = {kind: self.tables[kind].a == self.tables[kind].b for kind in KINDS}
         self.models: list[str] = []  # cards
         self.opens = 0  # diodes with IS = 0
+        self.diodes: set[int] = set()  # rows of those that are written as such
         self.devices = Names(_UNSAFE)  # A and B elements
+        self.stand_ins: dict[
+            tuple[str, int], tuple[str, str]
+        ] = {}  # kind, row -> kind and name of what is there instead
 
     def chunks(self) -> Iterator[str]:
         """The whole netlist, top to bottom."""
@@ -97,6 +125,8 @@ class _Writer:
             yield from self._crossbar(name, card, x.g)
         yield "".join(f"{card}\n" for card in diodes)
         yield from self._nonlinear_resistors()
+        yield from self._saves()
+        yield from dc_cards(self.circuit, self._swept_name)
         yield ".op\n.end\n"
 
     # -- names -----------------------------------------------------------------------------------------------------
@@ -125,7 +155,6 @@ class _Writer:
         yield from wrapped("* .input", netlist.inputs)
         yield from wrapped("* .output", [netlist.nodes[i] for i in netlist.outputs])
         yield from wrapped("* .train", netlist.trained)
-        yield from wrapped("* .save", netlist.saves)
         yield from (f"* {new} stands for {old}, a name that ngspice cannot keep\n" for old, new in self.renamed)
         yield from (f"* left out, no DC current there: {what} ({count})\n" for what, count in self._left_out() if count)
         if any(" D(" in card for card in self.models) and not options.gmin:
@@ -148,11 +177,54 @@ class _Writer:
             ("sources of 0 V from a node to itself", int((loops["V"] & (self.v == 0)).sum())),
         ]
 
+    # -- what is asked for -----------------------------------------------------------------------------------------
+
+    def _swept_name(self, swept: Swept) -> str | None:
+        """The name of an element that ngspice can sweep; None: it is an array, or not there as such."""
+        found = self.netlist.find(swept.name)
+        if found is None or found[2] - found[1] != 1:
+            return None
+        kind, row, _ = found
+        return self.names[kind][row] if self._written(kind, row) and (kind, row) not in self.stand_ins else None
+
+    def _written(self, kind: str, row: int) -> bool:
+        """Whether there is a card for an element."""
+        if kind == "R":
+            return bool(np.isfinite(self.r[row]) and (self.r[row] > 0 or not self.loops[kind][row]))
+        if kind == "D":
+            return (kind, row) in self.stand_ins or row in self.diodes
+        return kind in "IEFGHN" or (kind in "VL" and not self.loops[kind][row])
+
+    def _saves(self) -> Iterator[str]:
+        """Node voltages and source currents always, as circuitsim gives them; `.save` alone would restrict ngspice."""
+        words, lost = [], []
+        for word in self.netlist.saves:
+            saves = find_save(self.netlist, word)
+            if sum(map(len, saves)) > _MOST_SAVES:
+                lost.append(word)
+                continue
+            for save in saves:
+                if save.kind == NODES and save.minus is None:
+                    continue  # among all
+                names = [self._save_name(save, row) for row in save.rows.tolist()]
+                words += [name for name in names if name is not None]
+                lost += [label for label, name in zip(save.labels, names, strict=True) if name is None]
+        yield from wrapped(".save", ["all", *dict.fromkeys(words)] if self.netlist.saves else [])
+        yield from wrapped("* .save, of which ngspice knows nothing:", lost)
+
+    def _save_name(self, save: Save, row: int) -> str | None:
+        """What ngspice calls a quantity of an element; None: nothing."""
+        if save.kind in (NODES, CROSSBAR) or not self._written(save.kind, row):
+            return None
+        kind, name = self.stand_ins.get((save.kind, row), (save.kind, self.names[save.kind][row]))
+        form = _SAVES.get((kind, save.quantity), "")
+        return None if not form or ("[" in name and form[0] == "@") else form.format(name)
+
     # -- linear elements -------------------------------------------------------------------------------------------
 
     def _resistances(self) -> Floats:
         """Ohm, as in the netlist where the circuit still has that value: 1/(1/r) may differ in the last digit."""
-        r, g = self.tables["R"].values["r"], resistor_siemens(self.circuit)
+        r, g = self.tables["R"].values["r"], self.circuit.resistor_siemens
         with np.errstate(divide="ignore"):
             return np.where(g == 1.0 / r, r, 1.0 / g)
 
@@ -180,6 +252,7 @@ class _Writer:
                     yield "* Shorts (R = 0, L) are sources of 0 V: exact, where ngspice would take 1 mohm for R = 0\n"
                     first = False
                 name = self.source_names.fresh(f"V_{self.names[kind][k]}")
+                self.stand_ins[kind, k] = "V", name
                 yield f"{name} {self._ends(kind, k)} 0.0\n"
 
     def _ends(self, kind: str, row: int) -> str:
@@ -218,6 +291,7 @@ class _Writer:
                 if kind == "pwl":
                     ends = f"{self._xspice_node(int(table.a[k]))} {self._xspice_node(int(table.b[k]))}"
                     name = self.devices.fresh(f"A{self.names['D'][k]}")
+                    self.stand_ins["D", k] = "A", name
                     cards[k] = f"{name} {ends} {self._model(model.name, _sidiode(p, area * copies))}"
                 elif p["is"] == 0:
                     self.opens += 1
@@ -226,6 +300,7 @@ class _Writer:
                     heat = f" temp={temp!r}" if temp != self.netlist.options.temp else ""
                     name = self._model(model.name, _shockley(p))
                     cards[k] = f"{self.names['D'][k]} {self._ends('D', k)} {name}{factor}{heat}"
+                    self.diodes.add(k)
         return [cards[k] for k in sorted(cards)]
 
     def _nonlinear_resistors(self) -> Iterator[str]:
@@ -234,6 +309,7 @@ class _Writer:
         for k, (row, m) in enumerate(zip(table.values["model"].tolist(), table.values["m"].tolist(), strict=True)):
             across = f"v({self.nodes[table.a[k]]},{self.nodes[table.b[k]]})"
             name = self.devices.fresh(f"B{self.names['N'][k]}")
+            self.stand_ins["N", k] = "B", name
             yield f"{name} {self._ends('N', k)} i={_current(self.netlist.models[int(row)], m, across)}\n"
 
     def _model(self, name: str, parameters: str) -> str:

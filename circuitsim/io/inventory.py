@@ -38,6 +38,7 @@ def inventory(problem: Problem) -> dict[str, Any]:
     free, known        units with and without an unknown voltage; known ones are tied to ground, or pinned
     colors, bipartite  blocks of units that are not adjacent
     parts, islands     parts joined by resistors and ties; [{nodes, pinned}] for each one without ground
+    left_out           nodes that are left out; in no part
     couplings          between free units, and from known potentials: sparse count, shapes of the dense blocks
     roles              {input, output, train: names}
     """
@@ -59,11 +60,13 @@ def inventory(problem: Problem) -> dict[str, Any]:
         "known": units - t.n_free,
         "colors": t.n_colors,
         "bipartite": t.bipartite,
-        "parts": islands.n_parts,
+        "parts": islands.n_parts - circuit.dropped.size,
         "islands": [
             {"nodes": [circuit.nodes[k] for k in members.tolist()], "pinned": bool(islands.pinned[members[0]])}
             for members in np.split(by_part, starts)[1:]
+            if not circuit.left_out[members[0]]
         ],
+        "left_out": [circuit.nodes[k] for k in circuit.dropped.tolist()],
         "couplings": {
             "free": {"sparse": t.couplings.indices.size // 2, "dense": _shapes(problem, known=False)},
             "known": {"sparse": t.fixed.indices.size, "dense": _shapes(problem, known=True)},
@@ -73,7 +76,7 @@ def inventory(problem: Problem) -> dict[str, Any]:
             "output": [circuit.nodes[k] for k in netlist.outputs],
             "train": list(netlist.trained),
         },
-        "warnings": warning_texts(circuit),
+        "warnings": warning_texts(circuit.notes),
     }
 
 
@@ -111,6 +114,8 @@ def print_inventory(found: dict[str, Any], out: Console) -> None:
     for island in found["islands"][:_SHOWN]:
         pinned = f", pinned: {island['nodes'][0]} at 0 V" if island["pinned"] else ", joined by nonlinear elements"
         table.add_row("  island", Text(_list(island["nodes"]) + pinned))
+    if found["left_out"]:
+        table.add_row("left out", Text(_list(found["left_out"])))
     for role, names in found["roles"].items():
         if names:
             table.add_row(f".{role}", Text(_list(names)))

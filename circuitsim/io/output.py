@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
@@ -17,12 +17,12 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.circuit import Circuit
+from circuitsim.errors import At
 from circuitsim.io.files import replacing
 from circuitsim.io.raw import Plot
-from circuitsim.io.saved import UNITS, Saved, wanted_saves
 from circuitsim.netlist.saves import Save
 from circuitsim.residual import FIGURES
+from circuitsim.saved import UNITS, Saved, wanted_saves
 from circuitsim.solution import Solution
 
 Ints = NDArray[np.int64]
@@ -65,7 +65,10 @@ class Results:
 
     @cached_property
     def undetermined(self) -> NDArray[np.bool_]:
-        """For each node, ground too: whether its voltage is not unique (nothing is known before there are voltages)."""
+        """For each node, ground too: whether its voltage is not unique.
+
+        Nothing is known before there are voltages; nodes that are left out have none.
+        """
         return ~self.solution.determined if self.finite else np.zeros(len(self.circuit.nodes), bool)
 
     @cached_property
@@ -87,11 +90,9 @@ class Results:
         return ~self.solution.tie_currents[1] if self.finite else np.zeros(len(self.circuit.ties), bool)
 
     @property
-    def ambiguous_diodes(self) -> list[str]:
-        """Names of the ideal diodes whose currents are not unique."""
-        ideal = self.circuit.ideal_diodes
-        marks = self.solution.ambiguous[1] if self.finite else np.zeros(len(ideal), bool)
-        return list(dict.fromkeys(self.circuit.element(ideal, k) for k in np.flatnonzero(marks).tolist()))
+    def ambiguous_others(self) -> list[str]:
+        """Names of the ideal diodes and controlled sources whose currents are not unique."""
+        return self.solution.ambiguous_others if self.finite else []
 
     @cached_property
     def remarks(self) -> list[str]:
@@ -103,29 +104,38 @@ class Results:
         if self.solution.batch > 1 or not self.undetermined.any() or (bounds := self.solution.intervals) is None:
             return {}
         lo, hi = (bound[0] for bound in bounds)
-        chosen = nodes[self.undetermined[nodes] & (np.isfinite(lo) | np.isfinite(hi))[nodes]]
-        return {name: [_number(lo[k]), _number(hi[k])] for name, k in zip(self.names(chosen), chosen, strict=True)}
+        shown = nodes[self.undetermined[nodes] & (np.isfinite(lo) | np.isfinite(hi))[nodes]]
+        return {name: [_number(lo[k]), _number(hi[k])] for name, k in zip(self.names(shown), shown, strict=True)}
 
     def loose_texts(self, most: int, sources: bool) -> list[str]:
-        """A warning for each kind of value that is not unique, for outputs that cannot mark them; `most` names each.
+        """A warning for each kind of value that is not unique, or left out, for outputs that cannot mark them.
 
-        What `remarks` say already is left out: nodes with an interval. `sources`: whether the output holds the
-        currents of sources.
+        Each gives `most` names. What `remarks` say already is left out: nodes with an interval. `sources`: whether the
+        output holds the currents of sources.
         """
-        told, nodes = self.intervals(self.nodes), _chosen(self.circuit.nodes, self.undetermined)
+        told, nodes = self.intervals(self.nodes), chosen(self.circuit.nodes, self.undetermined)
         found = (
             ("nodes without a unique voltage", [name for name in nodes if name not in told]),
-            ("currents that are not unique", _chosen(self.source_names, self.ambiguous) if sources else []),
-            ("saved values that are not unique", _chosen(self.saved.labels, self.saved.ambiguous)),
+            ("currents that are not unique", chosen(self.source_names, self.ambiguous) if sources else []),
+            ("saved values that are not unique", chosen(self.saved.labels, self.saved.ambiguous)),
+            ("nodes that are left out", chosen(self.circuit.nodes, self.circuit.left_out)),
+            ("saved values that are left out", chosen(self.saved.labels, self.saved.left_out)),
         )
-        return [
-            f"{text}: {', '.join(names[:most])}{' ...' if len(names) > most else ''}" for text, names in found if names
-        ]
+        return named_texts(found, most)
 
 
-def warning_texts(circuit: Circuit) -> list[str]:
-    """The circuit's notes, each with its place in front."""
-    return [f"{at}: {text}" if at else text for at, text in circuit.notes]
+def named_texts(found: Iterable[tuple[str, Sequence[str]]], most: int) -> list[str]:
+    """Sentences with at most so many names behind each; none without names.
+
+    >>> named_texts([("open", ["a", "b", "c"]), ("closed", [])], 2)
+    ['open: a, b ...']
+    """
+    return [f"{text}: {', '.join(names[:most])}{' ...' if len(names) > most else ''}" for text, names in found if names]
+
+
+def warning_texts(notes: Iterable[tuple[At | None, str]]) -> list[str]:
+    """Notes (Circuit.notes), each with its place in front."""
+    return [f"{at}: {text}" if at else text for at, text in notes]
 
 
 def result_object(results: Results, seconds: Mapping[str, float]) -> dict[str, Any]:
@@ -134,7 +144,7 @@ def result_object(results: Results, seconds: Mapping[str, float]) -> dict[str, A
     Beyond 1e6 numbers voltages are those of the `.output` nodes only, and currents are left out; a warning says so.
     """
     solution, circuit = results.solution, results.circuit
-    warnings = warning_texts(circuit) + results.remarks
+    warnings = warning_texts(circuit.notes) + results.remarks
     nodes = results.nodes
     if nodes.size * solution.batch > MOST_NUMBERS:
         nodes = results.outputs
@@ -169,14 +179,16 @@ def result_object(results: Results, seconds: Mapping[str, float]) -> dict[str, A
         "why": solution.why,
         "backend": solution.backend,
         "dtype": solution.dtype,
-        "sweeps": solution.sweeps,
+        "steps": solution.steps,
         "seconds": dict(seconds),
         "warnings": warnings,
         "undetermined": results.names(np.flatnonzero(results.undetermined)),
+        "left_out": chosen(circuit.nodes, circuit.left_out),
         "intervals": results.intervals(nodes),
-        "ambiguous_currents": (_chosen(results.source_names, results.ambiguous) if with_currents else [])
-        + results.ambiguous_diodes,
-        "ambiguous_saved": _chosen(saved.labels, saved.ambiguous) if with_saved else [],
+        "ambiguous_currents": (chosen(results.source_names, results.ambiguous) if with_currents else [])
+        + results.ambiguous_others,
+        "ambiguous_saved": chosen(saved.labels, saved.ambiguous) if with_saved else [],
+        "left_out_saved": chosen(saved.labels, saved.left_out) if with_saved else [],
     }
 
 
@@ -194,8 +206,7 @@ def write_csv(results: Results, out: IO[str]) -> None:
     nodes = results.outputs if results.outputs.size else results.nodes
     writer = csv.writer(out, lineterminator="\n")
     names, saved = results.names(nodes), results.saved
-    given = {f"v({name})".lower() for name in names}
-    more = [k for k, label in enumerate(saved.labels) if label.lower() not in given]
+    more = not_given(saved.labels, names)
     writer.writerow(["row", *names, *(saved.labels[k] for k in more)])
     step = max(1, _CSV_NUMBERS // max(nodes.size + saved.count, 1))
     for first in range(0, solution.batch, step):
@@ -204,31 +215,39 @@ def write_csv(results: Results, out: IO[str]) -> None:
         writer.writerows([first + k, *row] for k, row in enumerate(block.tolist()))
 
 
+def not_given(labels: Sequence[str], nodes: Sequence[str]) -> list[int]:
+    """Which of the saved columns are not the voltages of these nodes, which have columns already."""
+    given = {f"v({name})".lower() for name in nodes}
+    return [k for k, label in enumerate(labels) if label.lower() not in given]
+
+
 def write_npz(results: Results, path: Path) -> None:
     """Everything as arrays, the batch axis first; the file appears whole or not at all. SettingsError if it cannot.
 
-    voltages (batch, nodes), nodes, undetermined; currents (batch, sources), sources, ambiguous; saved (batch, n),
-    saved_names, saved_ambiguous; each figure of Residuals; status, message, method, why, backend, dtype, sweeps.
-    Strings are numpy strings: nothing needs a pickle.
+    voltages (batch, nodes), nodes, undetermined, left_out; currents (batch, sources), sources, ambiguous; saved
+    (batch, n), saved_names, saved_ambiguous, saved_left_out; each figure of Residuals; status, message, method, why,
+    backend, dtype, steps. Strings are numpy strings: nothing needs a pickle.
     """
     solution = results.solution
     arrays: dict[str, Any] = {
         "voltages": solution.voltages(results.nodes),
-        "nodes": _strings(results.names(results.nodes)),
+        "nodes": strings(results.names(results.nodes)),
         "undetermined": results.undetermined[1:],
+        "left_out": results.circuit.left_out[1:],
         "currents": results.currents,
-        "sources": _strings(results.source_names),
+        "sources": strings(results.source_names),
         "ambiguous": results.ambiguous,
         "saved": results.saved.values(),
-        "saved_names": _strings(results.saved.labels),
+        "saved_names": strings(results.saved.labels),
         "saved_ambiguous": results.saved.ambiguous,
+        "saved_left_out": results.saved.left_out,
         "status": solution.status.name,
         "message": solution.message,
         "method": solution.method,
         "why": solution.why,
         "backend": solution.backend,
         "dtype": solution.dtype,
-        "sweeps": solution.sweeps,
+        "steps": solution.steps,
         **{name: getattr(solution.residuals, name) for name in FIGURES},
     }
     with replacing(path, "wb") as out:
@@ -244,16 +263,25 @@ def raw_plot(results: Results) -> Plot:
     solution, saved = results.solution, results.saved
     columns = [f"v({name})" for name in results.names(results.nodes)] + [f"i({name})" for name in results.source_names]
     types = ["voltage"] * results.nodes.size + ["current"] * len(results.source_names)
-    columns += [_raw_name(label, quantity) for label, quantity in zip(saved.labels, saved.quantities, strict=True)]
-    types += [_RAW_TYPES[quantity] for quantity in saved.quantities]
-    first = {name.lower(): k for k, name in reversed(list(enumerate(columns)))}  # what is saved may be given already
-    kept = sorted(first.values())
+    more = raw_variables(saved.labels, saved.quantities)
+    variables, kept = once([*zip(columns, types, strict=True), *more])
     values = np.concatenate([solution.voltages(results.nodes), results.currents, saved.values()], axis=1)[:, kept]
-    variables = [(columns[k].lower(), types[k]) for k in kept]
     if solution.batch == 1:
         return Plot("Operating Point", tuple(variables), values)
     numbered = np.column_stack([np.arange(solution.batch), values])
     return Plot("Operating points of a batch", (("row", "notype"), *variables), numbered)
+
+
+def raw_variables(labels: Sequence[str], quantities: Sequence[str]) -> list[tuple[str, str]]:
+    """What is saved, as variables of a raw file."""
+    return [(_raw_name(*pair), _RAW_TYPES[pair[1]]) for pair in zip(labels, quantities, strict=True)]
+
+
+def once(variables: Sequence[tuple[str, str]]) -> tuple[list[tuple[str, str]], list[int]]:
+    """Variables with their names in lower case, each name once, and which ones they are."""
+    first = {name.lower(): k for k, (name, _) in reversed(list(enumerate(variables)))}
+    kept = sorted(first.values())
+    return [(variables[k][0].lower(), variables[k][1]) for k in kept], kept
 
 
 def _raw_name(label: str, quantity: str) -> str:
@@ -276,9 +304,11 @@ def _number(x: float) -> float | None:
     return float(x) if np.isfinite(x) else None
 
 
-def _chosen(names: Sequence[str], which: NDArray[np.bool_]) -> list[str]:
+def chosen(names: Sequence[str], which: NDArray[np.bool_]) -> list[str]:
+    """Those that are marked."""
     return [names[k] for k in np.flatnonzero(which).tolist()]
 
 
-def _strings(names: Sequence[str]) -> NDArray[np.str_]:
+def strings(names: Sequence[str]) -> NDArray[np.str_]:
+    """Numpy strings."""
     return np.array(names, np.str_) if names else np.zeros(0, "U1")

@@ -1,6 +1,7 @@
 """Sweeps and Monte Carlo runs as data: a JSON object, CSV lines, an npz file, plots for a raw file.
 
-Nodes and sources are those of io/output.py; every point has a status, and NaN (JSON: null) where it has no answer.
+Nodes, sources and what is saved are those of io/output.py; every point has a status, and NaN (JSON: null) where it has
+no answer. What is not unique, or left out, at some point is marked as a whole.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from circuitsim.circuit import KINDS
 from circuitsim.io.files import replacing
-from circuitsim.io.output import MOST_NUMBERS
+from circuitsim.io.output import MOST_NUMBERS, chosen, named_texts, not_given, once, raw_variables, strings
 from circuitsim.io.raw import Plot
 from circuitsim.solution import Status
 from circuitsim.sweep import SweepResult
@@ -42,13 +43,30 @@ def node_names(result: SweepResult, nodes: Ints) -> list[str]:
     return [result.circuit.nodes[k] for k in nodes.tolist()]
 
 
-def statistics(result: SweepResult, nodes: Ints) -> Floats:
-    """For each node the STATISTICS of its voltage over the solved points, (nodes, 4), V; std is the sample's."""
-    v = result.voltages[np.ix_(result.statuses == Status.SOLVED.name, nodes)]
-    if not v.size:
-        return np.full((nodes.size, len(STATISTICS)), np.nan)
-    std = v.std(axis=0, ddof=1) if v.shape[0] > 1 else np.zeros(nodes.size)
-    return np.stack([v.mean(axis=0), std, v.min(axis=0), v.max(axis=0)], axis=1)
+def statistics(result: SweepResult, values: Floats) -> Floats:
+    """The STATISTICS of each column of values (points, n) over the solved points, (n, 4); std is the sample's."""
+    solved = values[result.statuses == Status.SOLVED.name]
+    count, n = solved.shape
+    if not count:
+        return np.full((n, len(STATISTICS)), np.nan)
+    std = solved.std(axis=0, ddof=1) if count > 1 else np.zeros(n)
+    return np.stack([solved.mean(axis=0), std, solved.min(axis=0), solved.max(axis=0)], axis=1)
+
+
+def loose_texts(results: Sequence[SweepResult], most: int, sources: bool) -> list[str]:
+    """A warning for each kind of value that is not unique, or left out, as Results.loose_texts; the same ones once."""
+    texts = []
+    for result in results:
+        names = result.circuit.nodes
+        found = (
+            ("nodes without a unique voltage", chosen(names, ~result.determined)),
+            ("currents that are not unique", chosen(source_names(result), result.ambiguous) if sources else []),
+            ("saved values that are not unique", chosen(result.saved_labels, result.saved_ambiguous)),
+            ("nodes that are left out", chosen(names, result.left_out)),
+            ("saved values that are left out", chosen(result.saved_labels, result.saved_left_out)),
+        )
+        texts += named_texts(found, most)
+    return list(dict.fromkeys(texts))
 
 
 def sweep_object(
@@ -56,7 +74,8 @@ def sweep_object(
 ) -> dict[str, Any]:
     """The JSON object of `circuitsim sweep --json`: `plots`, one for each .dc card, or one for Monte Carlo.
 
-    Beyond 1e6 numbers a plot has the voltages of the `.output` nodes only, or none, and no currents; a warning says so.
+    Beyond 1e6 numbers a plot has the voltages of the `.output` nodes only, or none, and no currents, or nothing that is
+    saved; a warning says so.
     """
     warnings = list(warnings)
     plots = [_plot_object(result, warnings) for result in results]
@@ -67,7 +86,7 @@ def sweep_object(
 def _plot_object(result: SweepResult, warnings: list[str]) -> dict[str, Any]:
     count = result.values.shape[0]
     nodes = np.arange(1, len(result.circuit.nodes))
-    sources = _source_names(result)
+    sources, labels = source_names(result), result.saved_labels
     if nodes.size * count > MOST_NUMBERS:
         nodes = np.array(result.circuit.netlist.outputs, np.int64)
         nodes = nodes if nodes.size * count <= MOST_NUMBERS else nodes[:0]
@@ -78,32 +97,45 @@ def _plot_object(result: SweepResult, warnings: list[str]) -> dict[str, Any]:
     if len(sources) * count > MOST_NUMBERS:
         sources = []
         warnings.append(f"currents: more than {MOST_NUMBERS:,} numbers: none are given; --npz gives all")
+    if len(labels) * count > MOST_NUMBERS:
+        labels = []
+        warnings.append(f"saved: more than {MOST_NUMBERS:,} numbers: none are given; --npz and --raw give all")
     plot: dict[str, Any] = {
         "analysis": "dc" if result.swept else "monte carlo",
         "sweeps": [vars(swept) for swept in result.swept],
         "values": _columns(result.names, result.values),
         "voltages": _columns(node_names(result, nodes), result.voltages[:, nodes]),
         "currents": _columns(sources, result.currents),
+        "saved": _columns(labels, result.saved),
         "kcl_relative": _numbers(result.kcl_relative),
         "failed": [
             {"point": k, "at": result.point(k), "status": str(result.statuses[k]), "message": result.messages[k]}
             for k in result.failed.tolist()
         ],
-        "undetermined": node_names(result, np.flatnonzero(~result.determined)),
+        "undetermined": chosen(result.circuit.nodes, ~result.determined),
+        "left_out": chosen(result.circuit.nodes, result.left_out),
+        "ambiguous_currents": (chosen(sources, result.ambiguous) if sources else []) + list(result.ambiguous_others),
+        "ambiguous_saved": chosen(labels, result.saved_ambiguous) if labels else [],
+        "left_out_saved": chosen(labels, result.saved_left_out) if labels else [],
         "method": result.method,
         "why": result.why,
         "backend": result.backend,
         "dtype": result.dtype,
-        "sweeps_needed": result.sweeps,
+        "steps": result.steps,
     }
     if not result.swept:
-        rows = [dict(zip(STATISTICS, _numbers(row), strict=True)) for row in statistics(result, nodes)]
-        plot["statistics"] = dict(zip(node_names(result, nodes), rows, strict=True))
+        plot["statistics"] = _statistics(result, node_names(result, nodes), result.voltages[:, nodes])
+        plot["saved_statistics"] = _statistics(result, labels, result.saved)
     return plot
 
 
+def _statistics(result: SweepResult, names: Sequence[str], values: Floats) -> dict[str, dict[str, float | None]]:
+    rows = [dict(zip(STATISTICS, _numbers(row), strict=True)) for row in statistics(result, values)]
+    return dict(zip(names, rows, strict=False))
+
+
 def write_sweep_csv(results: Sequence[SweepResult], out: IO[str]) -> None:
-    """A header (swept names, nodes, `status`) and a line for each point; several plots with an empty line between.
+    """A header (swept names, nodes, what is saved, `status`) and a line for each point; an empty line between plots.
 
     The nodes are those of `.output`, or all without one.
     """
@@ -112,20 +144,23 @@ def write_sweep_csv(results: Sequence[SweepResult], out: IO[str]) -> None:
         if k:
             out.write("\n")
         nodes = chosen_nodes(result)
-        writer.writerow([*result.names, *node_names(result, nodes), "status"])
+        names, labels = node_names(result, nodes), result.saved_labels
+        more = not_given(labels, names)
+        writer.writerow([*result.names, *names, *(labels[k] for k in more), "status"])
         for first in range(0, result.values.shape[0], _CSV_POINTS):
             rows = slice(first, first + _CSV_POINTS)
             swept = result.values[rows].tolist() if result.swept else result.values[rows].astype(np.int64).tolist()
-            volts, statuses = result.voltages[rows][:, nodes].tolist(), result.statuses[rows].tolist()
-            writer.writerows([*a, *b, c] for a, b, c in zip(swept, volts, statuses, strict=True))
+            given = np.concatenate([result.voltages[rows][:, nodes], result.saved[rows][:, more]], axis=1).tolist()
+            writer.writerows([*a, *b, c] for a, b, c in zip(swept, given, result.statuses[rows].tolist(), strict=True))
 
 
 def write_sweep_npz(results: Sequence[SweepResult], path: Path) -> None:
     """Everything as arrays, points first; the file appears whole or not at all. SettingsError if it cannot.
 
-    swept (n,), kinds (n,), values (points, n); nodes, voltages (points, nodes); sources, currents (points, sources);
-    undetermined (nodes,); statuses, kcl_relative (points,); method, why, backend, dtype, sweeps. Of several plots the
-    names begin with dc1_, dc2_ ... in the order of the cards.
+    swept (n,), kinds (n,), values (points, n); nodes, voltages (points, nodes), undetermined (nodes,), left_out;
+    sources, currents (points, sources), ambiguous; saved (points, n), saved_names, saved_ambiguous, saved_left_out;
+    statuses, kcl_relative (points,); method, why, backend, dtype, steps. Of several plots the names begin with dc1_,
+    dc2_ ... in the order of the cards.
     """
     arrays: dict[str, Any] = {}
     for k, result in enumerate(results):
@@ -135,18 +170,24 @@ def write_sweep_npz(results: Sequence[SweepResult], path: Path) -> None:
             "swept": np.array(result.names, np.str_),
             "kinds": np.array([swept.kind for swept in result.swept] or ["seed"], np.str_),
             "values": result.values,
-            "nodes": np.array(node_names(result, nodes), np.str_),
+            "nodes": strings(node_names(result, nodes)),
             "voltages": result.voltages[:, 1:],
-            "sources": np.array(_source_names(result), np.str_),
-            "currents": result.currents,
             "undetermined": ~result.determined[1:],
+            "left_out": result.left_out[1:],
+            "sources": strings(source_names(result)),
+            "currents": result.currents,
+            "ambiguous": result.ambiguous,
+            "saved": result.saved,
+            "saved_names": strings(result.saved_labels),
+            "saved_ambiguous": result.saved_ambiguous,
+            "saved_left_out": result.saved_left_out,
             "statuses": result.statuses,
             "kcl_relative": result.kcl_relative,
             "method": result.method,
             "why": result.why,
             "backend": result.backend,
             "dtype": result.dtype,
-            "sweeps": result.sweeps,
+            "steps": result.steps,
         }
         arrays |= {prefix + name: array for name, array in found.items()}
     with replacing(path, "wb") as out:
@@ -154,7 +195,7 @@ def write_sweep_npz(results: Sequence[SweepResult], path: Path) -> None:
 
 
 def sweep_plot(result: SweepResult) -> Plot:
-    """A plot as ngspice writes it: the first swept quantity, all nodes, the currents of V and L elements.
+    """A plot as ngspice writes it: the first swept quantity, all nodes, the currents of V and L elements, saved values.
 
     ngspice has no parameter sweeps and no Monte Carlo: their first variables are `param-sweep` and `seed`.
     """
@@ -163,17 +204,19 @@ def sweep_plot(result: SweepResult) -> Plot:
     if result.swept:
         first, name = _RAW_NAMES[result.swept[0].kind], "DC transfer characteristic"
     ties = np.flatnonzero(circuit.ties.kind != KINDS.index("R"))
-    sources = _source_names(result)
-    variables = (
+    sources = source_names(result)
+    variables, kept = once([
         first,
-        *((f"v({node.lower()})", "voltage") for node in circuit.nodes[1:]),
-        *((f"i({sources[k].lower()})", "current") for k in ties.tolist()),
-    )
-    values = np.concatenate([result.values[:, :1], result.voltages[:, 1:], result.currents[:, ties]], axis=1)
-    return Plot(name, variables, values)
+        *((f"v({node})", "voltage") for node in circuit.nodes[1:]),
+        *((f"i({sources[k]})", "current") for k in ties.tolist()),
+        *raw_variables(result.saved_labels, result.saved_quantities),
+    ])  # fmt: skip
+    columns = result.values[:, :1], result.voltages[:, 1:], result.currents[:, ties], result.saved
+    return Plot(name, tuple(variables), np.concatenate(columns, axis=1)[:, kept])
 
 
-def _source_names(result: SweepResult) -> list[str]:
+def source_names(result: SweepResult) -> list[str]:
+    """Names of the sources, in the order of `Circuit.ties`."""
     ties = result.circuit.ties
     return [result.circuit.element(ties, k) for k in range(len(ties))]
 

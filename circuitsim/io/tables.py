@@ -13,18 +13,20 @@ from rich.text import Text
 
 from circuitsim.circuit import KINDS
 from circuitsim.io.output import Results
-from circuitsim.io.saved import UNITS
 from circuitsim.io.sweeps import STATISTICS, chosen_nodes, statistics
+from circuitsim.saved import UNITS
 from circuitsim.solve import steps_text
 from circuitsim.sweep import SweepResult
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 MOST_NODES = 40
 MOST_SOURCES = 20
 MOST_ROWS = 10
 _ALL = "--csv, --json or --npz FILE gives all"
+_LEFT_OUT = "left out"
 _GAP = 3  # characters between columns
 _SHOWN_NAME = 40  # characters of a name in the head of a column
 
@@ -71,7 +73,7 @@ def print_solution(
     _print_saved(results, out)
     _print_certificate(results, tolerance, out)
     rows = f", {solution.batch} rows" if solution.batch > 1 else ""
-    steps = steps_text(solution.method, solution.sweeps)
+    steps = steps_text(solution.method, solution.steps)
     method = f"method {solution.method} ({solution.why})"
     out.print(Text(f"{method}, backend {solution.backend}, {solution.dtype}{rows}, {steps}"))
     out.print(Text("seconds: " + ", ".join(f"{stage} {_seconds(value)}" for stage, value in seconds.items())))
@@ -102,11 +104,12 @@ def _shown_nodes(results: Results) -> tuple[Ints, int]:
 
 def _print_nodes(results: Results, out: Console) -> None:
     nodes, more = _shown_nodes(results)
-    loose = results.undetermined[nodes]
-    table = _new_table(("node", False), ("volts", True), *([("", False)] if loose.any() else []))
+    loose, left_out = results.undetermined[nodes], results.circuit.left_out[nodes]
+    marks = np.where(left_out, _LEFT_OUT, np.where(loose, "undetermined", "")).tolist()
+    table = _new_table(("node", False), ("volts", True), *([("", False)] if any(marks) else []))
     values = results.solution.voltages(nodes)[0].tolist()
-    for name, value, mark in zip(results.names(nodes), values, loose.tolist(), strict=True):
-        table.add_row(Text(name), _seven(value), *(["undetermined"] if mark else []))
+    for name, value, mark in zip(results.names(nodes), values, marks, strict=True):
+        table.add_row(Text(name), _seven(value), *([mark] if any(marks) else []))
     out.print(table)
     _print_more(more, "nodes", out)
     _explain_undetermined(bool(loose.any()), out)
@@ -116,11 +119,17 @@ def _print_batch(results: Results, out: Console) -> None:
     nodes, more = _shown_nodes(results)
     solution, loose = results.solution, results.undetermined[nodes]
     count = min(solution.batch, MOST_ROWS)
-    heads = [_short(name) + "*" * mark for name, mark in zip(results.names(nodes), loose.tolist(), strict=True)]
+    heads = _heads(results.names(nodes), loose, results.circuit.left_out[nodes])
     _print_rows(heads, solution.voltages(nodes, slice(0, count)), out)
     _print_more(solution.batch - count, "rows", out)
     _print_more(more, "nodes", out)
     _explain_undetermined(bool(loose.any()), out, "* ")
+
+
+def _heads(names: Sequence[str], loose: Bools, left_out: Bools) -> list[str]:
+    """Names above columns, marked when their values are not unique, or left out."""
+    marks = np.where(left_out, f", {_LEFT_OUT}", np.where(loose, "*", "")).tolist()
+    return [_short(name) + mark for name, mark in zip(names, marks, strict=True)]
 
 
 def _print_rows(heads: Sequence[str], values: Floats, out: Console) -> None:
@@ -141,17 +150,18 @@ def _print_saved(results: Results, out: Console) -> None:
     if not saved.count:
         return
     shown = min(saved.count, MOST_NODES)
-    loose = saved.ambiguous[:shown]
+    loose, left_out = saved.ambiguous[:shown], saved.left_out[:shown]
     units = [UNITS[quantity] for quantity in saved.quantities[:shown]]
     values = saved.values(slice(0, min(batch, MOST_ROWS)))[:, :shown]
     if batch == 1:
         table = _new_table(("saved", False), ("value", True), ("", False))
-        for name, value, unit, mark in zip(saved.labels, values[0].tolist(), units, loose.tolist(), strict=False):
-            table.add_row(Text(name), _seven(value), unit + ", not unique" * mark)
+        marks = np.where(left_out, f", {_LEFT_OUT}", np.where(loose, ", not unique", "")).tolist()
+        for name, value, unit, mark in zip(saved.labels, values[0].tolist(), units, marks, strict=False):
+            table.add_row(Text(name), _seven(value), unit + mark)
         out.print(table)
     else:
-        named = zip(saved.labels, units, loose.tolist(), strict=False)
-        _print_rows([f"{_short(name)}{'*' * mark} {unit}" for name, unit, mark in named], values, out)
+        heads = _heads(saved.labels[:shown], loose, left_out)
+        _print_rows([f"{head} {unit}" for head, unit in zip(heads, units, strict=True)], values, out)
         _print_more(batch - MOST_ROWS, "rows", out)
     _print_more(saved.count - shown, "saved values", out)
     if loose.any() and batch > 1:
@@ -238,54 +248,64 @@ _MOST_POINTS = 40  # in a table
 
 
 def print_sweep(result: SweepResult, tolerance: float, out: Console, quiet: bool = False) -> None:
-    """A sweep as a table of its points, Monte Carlo runs as statistics; the points that failed; when quiet no more."""
+    """A sweep as tables of its points, Monte Carlo runs as statistics; the points that failed; when quiet no more."""
     nodes = chosen_nodes(result)
     count, what = result.values.shape[0], "points" if result.swept else "runs"
     if not quiet:
         out.print(Text(f"{count:,} {what}, {', '.join(result.names)}", "bold"), end="\n\n")
-    (_print_points if result.swept else _print_statistics)(result, nodes, out)
+    names = [result.circuit.nodes[k] for k in nodes.tolist()]
+    loose, left_out = ~result.determined[nodes], result.left_out[nodes]
+    print_columns = _print_points if result.swept else _print_statistics
+    print_columns(result, _heads(names, loose, left_out), result.voltages[:, nodes], "nodes", out)
+    if result.saves:
+        out.print()
+        heads = _heads(result.saved_labels, result.saved_ambiguous, result.saved_left_out)
+        heads = [f"{head} {UNITS[quantity]}" for head, quantity in zip(heads, result.saved_quantities, strict=True)]
+        print_columns(result, heads, result.saved, "saved values", out)
     for k in result.failed[:MOST_ROWS].tolist():
         out.print(Text(f"failed at {result.point(k)}: {result.statuses[k]}: {result.messages[k]}", "red"))
     _print_more(result.failed.size - MOST_ROWS, f"{what} that failed", out)
     if quiet:
         return
-    _explain_undetermined(not result.determined[nodes].all(), out, "* ")
+    _explain_undetermined(bool(loose.any()), out, "* ")
+    if result.saved_ambiguous.any():
+        out.print(Text("* of a saved value: not unique"))
     out.print()
     verdict = (f"NOT met at {result.failed.size:,} of {count:,} {what}", "bold red")
     out.print(Text.assemble("certificate: ", verdict if result.failed.size else ("met", "green")))
     known = result.kcl_relative[~np.isnan(result.kcl_relative)]
     worst = f"{known.max():.2g}" if known.size else "unknown"
     out.print(Text(f"KCL error / currents at the node, the worst: {worst}; at most {tolerance:g} wanted"))
-    steps = f"{steps_text(result.method, result.sweeps)} at most"
+    steps = f"{steps_text(result.method, result.steps)} at most"
     out.print(Text(f"method {result.method} ({result.why}), backend {result.backend}, {result.dtype}, {steps}"))
 
 
-def _print_points(result: SweepResult, nodes: Ints, out: Console) -> None:
+def _print_points(result: SweepResult, heads: Sequence[str], values: Floats, what: str, out: Console) -> None:
+    """Columns of values (points, columns) beside those of the swept quantities."""
     count = result.values.shape[0]
     shown = np.unique(np.linspace(0, count - 1, min(count, _MOST_POINTS)).round().astype(np.int64))
     swept = [[f"{x:.10g}" for x in row] for row in result.values[shown].tolist()]
-    volts = [[_seven(x) for x in row] for row in result.voltages[np.ix_(shown, nodes[:MOST_NODES])].tolist()]
-    loose = (~result.determined[nodes]).tolist()
-    heads = [_short(result.circuit.nodes[n]) + "*" * mark for n, mark in zip(nodes[:MOST_NODES], loose, strict=False)]
+    cells = [[_seven(x) for x in row] for row in values[shown, :MOST_NODES].tolist()]
     status = [str(s) for s in result.statuses[shown]] if result.failed.size else []
     first = sum(max(map(len, column)) + _GAP for column in zip(result.names, *swept, strict=True))
     first += max(map(len, status)) + _GAP if status else 0
-    widths = [max(map(len, column)) for column in zip(heads, *volts, strict=True)]
+    widths = [max(map(len, column)) for column in zip(heads[:MOST_NODES], *cells, strict=True)]
     fitting = (_fitting(widths, first, out) or [[]])[0]  # one table: beyond its width --csv is of more use
     columns = [*((name, True) for name in result.names), *((heads[k], True) for k in fitting)]
     table = _new_table(*columns, *([("status", False)] if status else []))
     for k, row in enumerate(swept):
-        table.add_row(*row, *(volts[k][j] for j in fitting), *status[k : k + 1])
+        table.add_row(*row, *(cells[k][j] for j in fitting), *status[k : k + 1])
     out.print(table)
     if shown.size < count:
         out.print(Text(f"{shown.size} of {count:,} points, evenly spread; {_ALL}", "italic"))
-    _print_more(nodes.size - len(fitting), "nodes", out)
+    _print_more(len(heads) - len(fitting), what, out)
 
 
-def _print_statistics(result: SweepResult, nodes: Ints, out: Console) -> None:
-    table = _new_table(("node", False), *((f"{name}, V", True) for name in STATISTICS))
-    loose = (~result.determined[nodes]).tolist()
-    for node, mark, row in zip(nodes[:MOST_NODES].tolist(), loose, statistics(result, nodes).tolist(), strict=False):
-        table.add_row(Text(_short(result.circuit.nodes[node]) + "*" * mark), *map(_seven, row))
+def _print_statistics(result: SweepResult, heads: Sequence[str], values: Floats, what: str, out: Console) -> None:
+    """A row for each column of values (runs, columns)."""
+    first, unit = ("node", ", V") if what == "nodes" else ("saved", "")
+    table = _new_table((first, False), *((name + unit, True) for name in STATISTICS))
+    for head, row in zip(heads, statistics(result, values[:, :MOST_NODES]).tolist(), strict=False):
+        table.add_row(Text(head), *map(_seven, row))
     out.print(table)
-    _print_more(nodes.size - MOST_NODES, "nodes", out)
+    _print_more(len(heads) - MOST_NODES, what, out)

@@ -27,9 +27,10 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _MOST_SINGULAR = 2000  # unknowns of a singular network that is looked into
-_SINGULAR = 1e15  # condition number of an equilibrated matrix: its solutions are rounding
+SINGULAR = 1e15  # condition number of an equilibrated matrix: its solutions are rounding
 _NO_PIVOT = 1e-14  # of the largest singular value: 0
 _IMMOVABLE = 1e200  # S: a unit that hangs on it does not move
+_CONTRADICTS = 1e-9  # of the terms of equations: what their sum may miss 0 by for rounding
 _STIFFNESS = 1e4  # rho of a conducting ideal diode, in units of the largest conductance
 
 
@@ -151,6 +152,12 @@ class Network:
         correction: Floats = self.factor(tangents.slope).solve(wanted[None])[0]
         return u + correction
 
+    def check_consistent(self, drive: Drive) -> None:
+        """Raise TopologyError when the linear equations alone contradict each other: not so without controlled sources.
+
+        Islands, loops of sources and of ideal diodes are looked at before.
+        """
+
     # -- for the certificate ---------------------------------------------------------------------------------------
 
     def with_carried(self, drive: Drive, links: Floats, extra: Floats, x: Floats) -> Drive:
@@ -189,9 +196,8 @@ class ActiveNetwork(Network):
         super().__init__(problem)
         c = problem.circuit
         s = c.active
-        fixes_voltage = ~s.gives_current
-        self.fixed_voltage = np.flatnonzero(fixes_voltage)
-        self.fixed_current = np.flatnonzero(~fixes_voltage)
+        self.fixed_voltage = c.active_voltages
+        self.fixed_current = np.flatnonzero(s.gives_current)
         self.size = problem.n_free + self.fixed_voltage.size
         column = np.full(len(s), -1, np.int64)
         column[self.fixed_voltage] = problem.n_free + np.arange(self.fixed_voltage.size)
@@ -274,24 +280,83 @@ class ActiveNetwork(Network):
                 elements=names,
             ) from None
 
+    def check_consistent(self, drive: Drive) -> None:
+        """Raise TopologyError when some of the linear equations add up to 0 = something else.
+
+        w' M = 0 and w' b != 0 mean that M u = b has no solution; w' is also 0 across every leg, so that their currents
+        do not matter. What is within rounding of 0 counts as 0; networks with many unknowns and legs are let pass.
+        """
+        a, k = self.legs.a, self.legs.k
+        if self.size + a.size > 2 * _MOST_SINGULAR or not self.size:
+            return
+        across = np.zeros((self.size + 1, a.size))  # the last row: known ends
+        across[a, np.arange(a.size)] += 1.0
+        across[k, np.arange(a.size)] -= 1.0
+        matrix = np.concatenate([self.matrix.toarray(), across[:-1]], axis=1)
+        row = _reciprocal(np.abs(matrix).max(axis=1))
+        scaled = row[:, None] * matrix
+        scaled *= _reciprocal(np.abs(scaled).max(axis=0))
+        left, s, _ = np.linalg.svd(scaled, full_matrices=False)  # never more rows than columns: all of `left`
+        null = left[:, np.count_nonzero(s > _NO_PIVOT * s.max(initial=0.0)) :]
+        sides, sizes = row * self.sides(drive), row * self._sizes(drive)
+        weights = sides @ null @ null.T  # the part of b that no u gives, for each row of the batch
+        wrong = np.abs((weights * sides).sum(axis=1)) > _CONTRADICTS * (np.abs(weights) * sizes).sum(axis=1)
+        for k in np.flatnonzero(wrong)[:1].tolist():
+            self._refuse(weights[k] * row, drive.rows.start + k if self.problem.batch > 1 else None)
+
+    def _refuse(self, weight: Floats, row: int | None) -> None:
+        """Raise TopologyError naming the active branches in a sum of equations with these weights (size,)."""
+        c, n = self.problem.circuit, self.problem.n_free
+        s, t = c.active, self.problem.topology
+        at_unit = np.append(weight[:n], 0.0)
+        first = t.links.size
+        of_branch = at_unit[t.carrier_a[first:]] - at_unit[t.carrier_k[first:]]  # F and G: by the KCL that they enter
+        of_branch[self.fixed_voltage] = weight[n:]
+        largest = np.abs(of_branch).max(initial=0.0)
+        named = np.flatnonzero(np.abs(of_branch) > 1e-9 * largest).tolist()
+        if named:
+            names = [c.element(s, k) for k in named]
+            of_row = "" if row is None else f" in batch row {row}"
+            fault = f"the equations of {listed(names)} contradict each other, with what other sources fix"
+            if len(names) == 1:
+                fault = f"the equation of {names[0]} contradicts what other sources fix"
+            raise TopologyError(
+                f"{fault}{of_row}: no voltages and currents satisfy all of them; make them agree, or put a resistor "
+                "between them",
+                c.at(s, max(named, key=lambda k: at.line if (at := c.at(s, k)) else -1)),
+                elements=names,
+            )
+
     def flow(self, u: Floats) -> Floats:
         out: Floats = (self.matrix @ u.T).T
         return out
 
     def sides(self, drive: Drive) -> Floats:
         """Injections, those of F and G from fixed potentials among them; and the fixed parts of the voltage laws."""
+        return self._gathered(drive.injection, -self._laws_at_zero(drive)[0], -1.0)
+
+    def _sizes(self, drive: Drive) -> Floats:
+        """The sums of the absolute terms in them."""
+        fixed = drive.fixed_abs if drive.fixed_abs.size else (abs(self.problem.values.fixed) @ np.abs(drive.fixed).T).T
+        return self._gathered(np.abs(drive.injection) + fixed + drive.source_abs, self._laws_at_zero(drive)[1], 1.0)
+
+    def _laws_at_zero(self, drive: Drive) -> tuple[Floats, Floats]:
+        """Of each active branch: carried - law, or voltage - law, where all unknowns are 0; and the terms' sizes."""
         rows = max(drive.injection.shape[0], drive.fixed.shape[0])
-        at_zero = np.zeros((rows, self.problem.n_free))
         still = replace(drive, carried=np.zeros((1, self.problem.topology.carrier_a.size)), base=())
-        miss, *_ = active_laws(self.problem, still, at_zero)  # carried - law, or voltage - law, at x = 0, j = 0
-        current = np.zeros_like(miss)
-        current[:, self.fixed_current] = -miss[:, self.fixed_current]
+        miss, size, _ = active_laws(self.problem, still, np.zeros((rows, self.problem.n_free)))
+        return miss, size
+
+    def _gathered(self, injected: Floats, of_law: Floats, sign_at_a: float) -> Floats:
+        """One number for each equation: into the units also what F and G bring, then those of the voltage laws."""
+        current = np.zeros_like(of_law)
+        current[:, self.fixed_current] = of_law[:, self.fixed_current]
         t = self.problem.topology
-        padded = np.zeros((rows, self.problem.n_free + 1))
-        padded[:, :-1] = drive.injection
-        for unit, sign in ((t.carrier_a, -1.0), (t.carrier_k, 1.0)):
+        padded = np.zeros((of_law.shape[0], self.problem.n_free + 1))
+        padded[:, :-1] = injected
+        for unit, sign in ((t.carrier_a, sign_at_a), (t.carrier_k, 1.0)):
             np.add.at(padded.T, unit[t.links.size :], sign * current.T)
-        return np.concatenate([padded[:, :-1], -miss[:, self.fixed_voltage]], axis=1)
+        return np.concatenate([padded[:, :-1], of_law[:, self.fixed_voltage]], axis=1)
 
     def with_carried(self, drive: Drive, links: Floats, extra: Floats, x: Floats) -> Drive:
         """Currents of F and G follow from their laws, with all digits."""
@@ -330,7 +395,7 @@ class Lu:
         self.loose = np.zeros(self.col.size, bool)
         try:
             self.solver = linalg.splu(scaled).solve
-            singular = self._condition(scaled) > _SINGULAR
+            singular = self._condition(scaled) > SINGULAR
         except RuntimeError:  # exactly
             singular = True
         if singular:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.laws import Law, branch_current, branch_voltage
-from circuitsim.methods.networks import Network, Tangents
+from circuitsim.methods.networks import SINGULAR, Network, Tangents
 from circuitsim.methods.outcome import Outcome
 from circuitsim.methods.sure import minimise
 from circuitsim.problem import Drive, Problem
@@ -115,6 +115,8 @@ def _rows_at_once(network: Network, drive: Drive, settings: Settings, x: Floats,
     check = Check(network.problem, at, u[:, :n], exact=True)
     found = check.certificate()
     met = check.finite() and found.kcl_relative <= settings.tolerance
+    if met and not network.problem.circuit.reciprocal:  # row by row it comes out what a singular network leaves open
+        met = bool((np.linalg.cond(matrix) < SINGULAR).all())
     carried = np.broadcast_to(at.carried, (rows, at.carried.shape[1]))
     return Outcome(u[:, :n], Status.SOLVED if met else Status.MAX_SWEEPS, step, found, None, carried)
 

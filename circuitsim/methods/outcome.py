@@ -19,7 +19,7 @@ class Outcome:
 
     x: Floats  # (rows, n_free) V
     status: Status
-    steps: int  # sweeps, or iterations of Newton
+    steps: int  # sweeps of bcd, or steps of newton
     residuals: Residuals
     low: Floats | None = None  # (parts, rows, n_free) V: corrections to x, each too small to be added to the one before
     carried: Floats | None = None  # (rows, n_carriers) A: of ideal diodes between free units, then of Circuit.active

@@ -73,6 +73,16 @@ def split_saves(text: str) -> list[str]:
     return ["".join(word.split()) for word in _WORD.findall(text)]
 
 
+def labels_of(saves: Sequence[Save]) -> list[str]:
+    """The names of all columns."""
+    return [label for save in saves for label in save.labels]
+
+
+def quantities_of(saves: Sequence[Save]) -> list[str]:
+    """The quantity of each column."""
+    return [save.quantity for save in saves for _ in save.labels]
+
+
 def unique_saves(saves: Sequence[Save]) -> list[Save]:
     """Each thing once, under the name by which it was asked for first."""
     found: list[Save] = []

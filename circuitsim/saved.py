@@ -12,9 +12,18 @@ from numpy.typing import NDArray
 from circuitsim.circuit import KINDS, Circuit
 from circuitsim.currents import ambiguous_elements, table_currents
 from circuitsim.errors import NetlistError, SettingsError
-from circuitsim.io.deck import resistor_siemens
 from circuitsim.laws import Law
-from circuitsim.netlist.saves import CROSSBAR, MOST_SAVED, NODES, Save, find_save, split_saves, unique_saves
+from circuitsim.netlist.saves import (
+    CROSSBAR,
+    MOST_SAVED,
+    NODES,
+    Save,
+    find_save,
+    labels_of,
+    quantities_of,
+    split_saves,
+    unique_saves,
+)
 from circuitsim.solution import Solution
 
 Ints = NDArray[np.int64]
@@ -48,12 +57,12 @@ class Saved:
     @cached_property
     def labels(self) -> list[str]:
         """A name for each column: `i(R1)`, `@R1[p]`, `v(a,b)`."""
-        return [label for save in self.saves for label in save.labels]
+        return labels_of(self.saves)
 
     @cached_property
     def quantities(self) -> list[str]:
         """What each column is, a key of UNITS."""
-        return [save.quantity for save in self.saves for _ in save.labels]
+        return quantities_of(self.saves)
 
     @property
     def count(self) -> int:
@@ -61,21 +70,33 @@ class Saved:
         return sum(map(len, self.saves))
 
     def values(self, rows: slice | None = None) -> Floats:
-        """Values of all columns for some rows of the batch, (rows, columns)."""
+        """Values of all columns for some rows of the batch, (rows, columns); NaN for what is left out."""
         rows = rows or slice(0, self.solution.batch)
         out = np.full((rows.stop - rows.start, self.count), np.nan)
         if np.isfinite(self.solution.x).all():
             for save, columns in self._groups():
                 out[:, columns] = _values(self.solution, save, rows)
+        out[:, self.left_out] = np.nan
         return out
 
     @cached_property
     def ambiguous(self) -> Bools:
-        """For each column: whether its value is not unique."""
+        """For each column: whether it has a value that is not unique."""
         out = np.zeros(self.count, bool)
         if np.isfinite(self.solution.x).all():
             for save, columns in self._groups():
                 out[columns] = _ambiguous(self.solution, save)
+        return out & ~self.left_out
+
+    @cached_property
+    def left_out(self) -> Bools:
+        """For each column: whether it is about a node that is left out, or an element at one."""
+        c = self.solution.circuit
+        out = np.zeros(self.count, bool)
+        if c.dropped.size:
+            for save, columns in self._groups():
+                a, b = _ends(c, save)
+                out[columns] = c.left_out[a] | c.left_out[b]
         return out
 
     def _groups(self) -> Iterator[tuple[Save, Ints]]:
@@ -114,7 +135,10 @@ def _values(solution: Solution, save: Save, rows: slice) -> Floats:
         with np.errstate(divide="ignore"):
             return _ohms(circuit, save)[None, :]
     if save.quantity == "e":
-        e = circuit.ties.e[:, circuit.ties.kind == KINDS.index("V")]
+        ties = circuit.ties
+        e = np.full((ties.e.shape[0], len(circuit.netlist.tables["V"])), np.nan)  # NaN: left out
+        own = np.flatnonzero(ties.kind == KINDS.index("V"))
+        e[:, ties.row[own]] = ties.e[:, own]
         return (e[rows] if e.shape[0] > 1 else e)[:, save.rows]
     v = solution.drops(*_ends(circuit, save), rows)
     if save.quantity == "v":
@@ -132,7 +156,7 @@ def _ohms(circuit: Circuit, save: Save) -> Floats:
     """Resistances as the circuit has them now."""
     if save.kind == CROSSBAR:
         return 1.0 / circuit.crossbars[save.crossbar].g.ravel()[save.rows]
-    r, g = circuit.netlist.tables["R"].values["r"][save.rows], resistor_siemens(circuit)[save.rows]
+    r, g = circuit.netlist.tables["R"].values["r"][save.rows], circuit.resistor_siemens[save.rows]
     return np.where(g == 1.0 / r, r, 1.0 / g)
 
 
@@ -149,10 +173,9 @@ def _ambiguous(solution: Solution, save: Save) -> Bools:
     """A voltage: between nodes that can shift against each other. A current: of what it is a function, or in a loop."""
     if save.quantity in ("r", "e"):
         return np.zeros(save.rows.size, bool)
-    topology, sure = solution.problem.topology, solution.determined
-    part, unit = topology.islands.part, topology.index_of_node
+    part, sure = solution.problem.topology.islands.part, solution.determined
     a, b = _ends(solution.circuit, save)
-    left_open = (solution.left_open[a] | solution.left_open[b]) & (unit[a] != unit[b])
+    left_open = solution.open_between(a, b)
     loose = left_open | (part[a] != part[b]) & ~(sure[a] & sure[b])
     if save.quantity in ("v", "vd"):
         return loose
