@@ -26,7 +26,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _NO_VOLTAGE = 2.0**-140  # of the largest: what is left of 0 with three float64 parts
-_NO_CURRENT = 2.0**-106  # of the largest: no current
+_NOTHING = 2.0**-106  # of the largest current, or voltage in a law of a controlled source: none
 ROUNDING = 4.0 * float(np.finfo(np.float64).eps)  # of the voltage of a nonlinear branch, or of a carried current
 _FULL_WORK = 4_000_000  # branch currents in one go: below, all rows are summed exactly; above, those that may matter
 _EPS = float(np.finfo(np.float64).eps)
@@ -273,6 +273,10 @@ class Check:
         if self.problem.circuit.reciprocal:
             return np.zeros(self.x.shape[0])
         miss, size, _ = active_laws(self.problem, self.drive, self.x)
+        parts = [np.abs(part) for part in (self.drive.fixed, *self.drive.base, self.x)]
+        volts = np.max([np.broadcast_to(p.max(axis=1, initial=0.0), len(miss)) for p in parts], axis=0)[:, None]
+        amperes = np.abs(self.drive.carried).max(axis=1, initial=0.0)[:, None]
+        miss[np.abs(miss) <= _NOTHING * np.where(self.problem.circuit.active.gives_current, amperes, volts)] = 0.0
         relative = np.divide(np.abs(miss), size, out=np.where(miss != 0, np.inf, 0.0), where=size > 0)
         worst: Floats = relative.max(axis=1, initial=0.0)
         return worst
@@ -378,7 +382,7 @@ class Check:
         at_units = self._at_units(self._junction_rounding(rows)) + ROUNDING * carried
         volts = _take(np.abs(self.drive.fixed), rows).max(axis=1, initial=0.0)[:, None]
         largest = total.max(axis=1, initial=0.0, keepdims=True)
-        return np.asarray(at_units + _NO_VOLTAGE * self.slope[rows] * volts + _NO_CURRENT * largest)
+        return np.asarray(at_units + _NO_VOLTAGE * self.slope[rows] * volts + _NOTHING * largest)
 
     def _junction_rounding(self, rows: Ints) -> Floats:
         """By how much the current of each nonlinear branch changes with the rounding of its voltage, A."""
@@ -424,7 +428,7 @@ class Check:
         held = np.zeros(net.shape, bool)  # a diode to a known potential takes what is left
         at_bound = (self.flow[rows] - self.rho[rows] != 0.0).T
         np.logical_or.at(held, part[t.root_of_unit], at_bound)
-        rounding = np.zeros(net.shape) + _NO_CURRENT * inside.max(axis=1, initial=0.0)
+        rounding = np.zeros(net.shape) + _NOTHING * inside.max(axis=1, initial=0.0)
         np.add.at(rounding, part[t.root_of_unit], 4 * _EPS * inside.T)
         for ends in (part[j.a[t.junctions]], part[j.b[t.junctions]]):
             np.add.at(rounding, ends, self._junction_rounding(rows).T)

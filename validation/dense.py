@@ -463,7 +463,77 @@ def _newton(out, basis: Floats, v: Floats) -> Floats:  # type: ignore[no-untyped
     return v
 
 
-# -- linear circuits with controlled sources ---------------------------------------------------------------------------
+# -- circuits with controlled sources ----------------------------------------------------------------------------------
+
+
+def piecewise_solvable(dense: Dense, volts: float = 1e4, amperes: float = 10.0, seconds: float = 20.0) -> bool | None:
+    """Whether a circuit of piecewise-linear parts has a solution within +-volts and +-amperes; None: not known.
+
+    A mixed-integer feasibility problem: which segment each law is on, and whether each ideal diode conducts. Unknowns
+    are v, the currents (mA) of ties, controlled sources and ideal diodes, and y = clip(w, lo, hi) of each segment.
+    """
+    if (dense.law != 2).any():
+        return None
+    n, m, most = len(dense.names), dense.law.size, 2.0 * volts
+    groups = {"v": n, "tie": len(dense.ties), "ctl": len(dense.controlled), "ideal": len(dense.ideals)}
+    groups |= {"on": groups["ideal"], "y": m, "low": m, "high": m}
+    at = dict(zip(groups, np.cumsum([0, *groups.values()]), strict=False))
+    size = sum(groups.values())
+    rows: list[Floats] = []
+    limits: list[tuple[float, float]] = []
+
+    def require(least: float, greatest: float, *terms: tuple[str, int | slice, float | Floats]) -> None:
+        row = np.zeros(size)
+        for name, which, factor in terms:
+            columns = slice(at[name], at[name] + groups[name]) if isinstance(which, slice) else at[name] + which
+            row[columns] += factor
+        rows.append(row)
+        limits.append((least, greatest))
+
+    every, g, lo, hi = slice(None), *(dense.p.T if m else np.zeros((3, 0)))
+    middle, ends = np.clip(0.0, lo, hi), dense.incidence(dense.controlled)
+    for k in range(n):
+        into = 1e3 * (dense.injected[k] + float(g * middle @ dense.N[:, k]))
+        sums = [("tie", every, dense.V[:, k]), ("ctl", every, ends[:, k]), ("ideal", every, dense.D[:, k])]
+        require(into, into, ("v", every, 1e3 * dense.laplacian[k]), ("y", every, 1e3 * g * dense.N[:, k]), *sums)
+    for k in range(groups["tie"]):
+        require(dense.e[k], dense.e[k], ("v", every, dense.V[k]))
+    names = [tie.part for tie in dense.ties]
+    for k, part in enumerate(dense.controlled):
+        own: tuple[str, int | slice, float | Floats] = ("v", every, ends[k]) if part.kind in "EH" else ("ctl", k, 1.0)
+        by = "v" if part.kind in "EG" else "tie"
+        of = every if by == "v" else names.index(part.control[0])
+        weight = dense.rows([(part.control[0], part.control[1])])[0] if by == "v" else 1.0
+        unit = {"E": 1.0, "F": 1.0, "G": 1e3, "H": 1e-3}[part.kind]
+        require(0.0, 0.0, own, (by, of, -part.value * unit * weight))
+    for k, vf in enumerate(dense.vf.tolist()):
+        require(-np.inf, vf, ("v", every, dense.D[k]))
+        require(-np.inf, 0.0, ("ideal", k, 1.0), ("on", k, -1e3 * amperes))
+        require(vf - most, np.inf, ("v", every, dense.D[k]), ("on", k, -most))
+    for k in range(m):
+        for side, limit, sign in (("low", lo[k], 1.0), ("high", hi[k], -1.0)):
+            if not np.isfinite(limit):  # then y does not leave w on this side
+                require(-np.inf, 0.0, ("y", k, sign), ("v", every, -sign * dense.N[k]))
+                continue
+            require(sign * limit, np.inf, ("y", k, sign))
+            require(-np.inf, sign * limit + most, ("y", k, sign), (side, k, most))
+            require(-np.inf, 0.0, ("y", k, sign), ("v", every, -sign * dense.N[k]), (side, k, -most))
+    bound = np.full(size, np.inf)
+    whole = np.zeros(size)
+    for name, limit in (("v", volts), ("tie", 1e3 * amperes), ("ctl", 1e3 * amperes)):
+        bound[at[name] : at[name] + groups[name]] = limit
+    least = -bound
+    for name in ("ideal", "on", "low", "high"):
+        chosen = slice(at[name], at[name] + groups[name])
+        least[chosen] = 0.0
+        if name != "ideal":
+            bound[chosen] = whole[chosen] = 1.0
+    below, above = np.array(limits).T
+    found = optimize.milp(
+        np.zeros(size), constraints=optimize.LinearConstraint(np.array(rows), below, above),
+        bounds=optimize.Bounds(least, bound), integrality=whole, options={"time_limit": seconds},
+    )  # fmt: skip
+    return {0: True, 2: False}.get(found.status)
 
 
 def linear_answer(dense: Dense) -> Answer | None:

@@ -4,8 +4,9 @@
 
 Every solved circuit is put into its own equations (KCL at every node, sources, signs of ideal diodes), computed by
 dense.py from the parts of the deck; voltages and resistor currents are compared with a QP solver and a dense Newton
-(convex circuits), with dense modified nodal analysis (linear ones) and with ngspice. Errors that say that there is no
-solution are compared with linear programs. Exits with 1 when an answer is wrong or something crashes.
+(convex circuits), with modified nodal analysis in rational arithmetic (linear ones) and with ngspice. Errors that say
+that there is no solution are compared with linear programs, with controlled sources mixed-integer ones. Exits with 1
+when an answer is wrong or something crashes.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import circuitsim as cs
 from circuitsim.io.flatten import flatten
 from circuitsim.io.ngspice import operating_point, tight_options
 from circuitsim.io.raw import NgspiceError
-from validation.dense import LAWS, Answer, Dense, NoReference, convex_answer, linear_answer
+from validation.dense import LAWS, Answer, Dense, NoReference, convex_answer, linear_answer, piecewise_solvable
 from validation.random_decks import FAMILIES, Deck, random_deck
 
 Floats = NDArray[np.float64]
@@ -38,6 +39,7 @@ AGREE, VERIFIED, REFUSED = "agree", "equations hold", "no solution"
 UNDECIDED, ENORMOUS, FAILED, WRONG, CRASH = "undecided", "enormous", "not solved", "WRONG", "crash"
 OUTCOMES = (AGREE, VERIFIED, REFUSED, UNDECIDED, ENORMOUS, FAILED, WRONG, CRASH)
 BAD = (WRONG, CRASH)
+NONE, ONE = "it has no solution: ", "it has a solution: "  # why something is not solved begins with, where known
 
 SAME = 1e-6  # of the largest voltage, or current
 MOST = 1e6  # A through a diode: beyond, a deck is absurd
@@ -119,6 +121,9 @@ def _refused(deck: Deck, error: cs.CircuitError, with_ngspice: bool) -> tuple[st
                 return (REFUSED, text) if linear_answer(dense) is None else (WRONG, f"there is a solution: {text}")
             except NoReference as none:
                 return UNDECIDED, f"{none}: {text}"
+        solvable = piecewise_solvable(dense)
+        if solvable is not None:
+            return (WRONG, f"there is a solution: {text}") if solvable else (REFUSED, text)
         if with_ngspice and _by_ngspice(deck, dense) is not None:
             return WRONG, f"ngspice has a solution: {text}"
         return UNDECIDED, text
@@ -145,9 +150,11 @@ def _unsolved(dense: Dense, solution: cs.Solution, with_ngspice: bool) -> tuple[
             answer = linear_answer(dense)
         except NoReference as none:
             return UNDECIDED, f"{none}: {text}"
-        return FAILED, ("it has no solution: " if answer is None else "it has one: ") + text
+        return FAILED, (NONE if answer is None else ONE) + text
+    if dense.controlled and (solvable := piecewise_solvable(dense)) is not None:
+        return FAILED, (ONE if solvable else NONE) + text
     if dense.controlled and with_ngspice and _by_ngspice(dense.deck, dense) is not None:
-        return FAILED, f"ngspice has a solution: {text}"
+        return FAILED, f"{ONE}ngspice's: {text}"
     return FAILED, text
 
 
