@@ -231,4 +231,4 @@ def bridges(a: Ints, b: Ints) -> NDArray[np.bool_]:
     pairs = [frozenset(pair) for pair in zip(a.tolist(), b.tolist(), strict=True)]
     for pair in pairs:
         count[pair] = count.get(pair, 0) + 1
-    return np.array([pair in found and count[pair] == 1 for pair in pairs])
+    return np.array([pair in found and count[pair] == 1 for pair in pairs], bool)

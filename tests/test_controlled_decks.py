@@ -263,3 +263,13 @@ def test_contradictions_name_their_batch_row() -> None:
 def test_what_rounding_or_a_nonlinear_element_decides_is_no_contradiction(cards: tuple[str, ...]) -> None:
     solution = cs.solve(parse(*cards), raise_on_failure=False)
     assert "contradict" not in solution.message
+
+
+def test_a_current_of_0_that_is_amplified_is_no_contradiction() -> None:
+    """i(V3) = 0, and so what F6 brings to n4, beside terms of some volts elsewhere."""
+    circuit = parse(
+        "R1 n6 n7 4130.606553382905", "R2 n7 n6 199333.41015671383", "V3 n3 n5 -0.934088081097924",
+        "V4 n6 n1 8.689151657180826", "R5 0 n3 190.8635822874376", "F6 n6 n4 V3 -2.7369556969047952",
+        "V7 n2 n1 -3.5360658069014406",
+    )  # fmt: skip
+    cs.solve(circuit, raise_on_failure=False)  # no TopologyError

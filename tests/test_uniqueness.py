@@ -180,6 +180,7 @@ OPEN = [
      "V1 H1 F2 R2"),
     (("H1 x 0 Vs 1k", "Vs x y 0", "R1 y 0 1k"), "H1 Vs R1"),
     (("V1 a 0 1", "R1 a 0 1k", "H1 b 0 V1 1k", "R2 b 0 1k", "V3 d b 1", "R3 d 0 1k"), ""),
+    (("I1 0 a 1m", "R1 a 0 1k", "E1 b b a a 2", "R2 b 0 1k"), "E1"),  # a loop of its own, and no other
 ]  # fmt: skip
 
 

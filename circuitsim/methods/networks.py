@@ -30,7 +30,7 @@ _MOST_SINGULAR = 2000  # unknowns of a singular network that is looked into
 SINGULAR = 1e15  # condition number of an equilibrated matrix: its solutions are rounding
 _NO_PIVOT = 1e-14  # of the largest singular value: 0
 _IMMOVABLE = 1e200  # S: a unit that hangs on it does not move
-_CONTRADICTS = 1e-9  # of the terms of equations: what their sum may miss 0 by for rounding
+_CONTRADICTS = 1e-9  # of the terms of all equations: what a sum of some may miss 0 by for rounding
 _STIFFNESS = 1e4  # rho of a conducting ideal diode, in units of the largest conductance
 
 
@@ -300,7 +300,7 @@ class ActiveNetwork(Network):
         null = left[:, np.count_nonzero(s > _NO_PIVOT * s.max(initial=0.0)) :]
         sides, sizes = row * self.sides(drive), row * self._sizes(drive)
         weights = sides @ null @ null.T  # the part of b that no u gives, for each row of the batch
-        wrong = np.abs((weights * sides).sum(axis=1)) > _CONTRADICTS * (np.abs(weights) * sizes).sum(axis=1)
+        wrong = np.linalg.norm(weights, axis=1) > _CONTRADICTS * np.linalg.norm(sizes, axis=1)
         for k in np.flatnonzero(wrong)[:1].tolist():
             self._refuse(weights[k] * row, drive.rows.start + k if self.problem.batch > 1 else None)
 
