@@ -13,6 +13,8 @@ from circuitsim.linear.elimination import Elimination
 from circuitsim.linear.forest import strong_forest
 from circuitsim.linear.multigrid import Multigrid
 
+pytestmark = pytest.mark.usefixtures("kernel_form")
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 

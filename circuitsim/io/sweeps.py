@@ -18,7 +18,7 @@ from circuitsim.io.files import replacing
 from circuitsim.io.output import MOST_NUMBERS
 from circuitsim.io.raw import Plot
 from circuitsim.solution import Status
-from circuitsim.sweep import SweepResult
+from circuitsim.sweeping import SweepResult
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

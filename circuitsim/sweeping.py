@@ -27,7 +27,7 @@ from circuitsim.netlist.revalue import Revaluer
 from circuitsim.problem import Problem, compile_problem
 from circuitsim.residual import Check
 from circuitsim.solution import Settings, Solution, Status
-from circuitsim.solve import solve
+from circuitsim.solving import solve
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
