@@ -1,7 +1,7 @@
 """Numba kernels of the certificate: net and absolute branch currents at every free unit, branch by branch.
 
 They see the circuit's own branches and node voltages, none of the couplings that solvers use. Voltages come in two
-parts, v + low, so that a difference keeps its digits: (v_a - v_b) + (low_a - low_b). All arrays are for one input row.
+parts, v + low, so that a difference keeps its digits: (v_a - v_b) + (low_a - low_b).
 """
 
 from __future__ import annotations
@@ -15,22 +15,26 @@ from circuitsim.compiled import jit
 def flat_sums(ptr, branch, sign, a, b, g, v, flow, total):
     """Add the flat branches to flow (A, out of the unit) and total (A, absolute); unit u has ptr[u]:ptr[u+1].
 
-    v (parts, nodes): voltages are the sums of their parts.
+    v (parts, rows, nodes): voltages are the sums of their parts; flow, total (rows, units).
     """
-    for u in range(ptr.size - 1):
-        for k in range(ptr[u], ptr[u + 1]):
-            n = branch[k]
-            drop = v[0, a[n]] - v[0, b[n]]
-            for part in range(1, v.shape[0]):
-                drop += v[part, a[n]] - v[part, b[n]]
-            current = g[n] * drop
-            flow[u] += sign[k] * current
-            total[u] += abs(current)
+    for row in range(v.shape[1]):
+        for u in range(ptr.size - 1):
+            for k in range(ptr[u], ptr[u + 1]):
+                n = branch[k]
+                drop = v[0, row, a[n]] - v[0, row, b[n]]
+                for part in range(1, v.shape[0]):
+                    drop += v[part, row, a[n]] - v[part, row, b[n]]
+                current = g[n] * drop
+                flow[row, u] += sign[k] * current
+                total[row, u] += abs(current)
 
 
 @jit(nogil=True, fastmath={"reassoc", "contract"})
 def crossbar_sums(rows, cols, g, unit_of_node, overlap, v, low, flow, total):
-    """Add the currents of a crossbar at its free ends; unit -1 is known. `overlap`: some unit is on both sides."""
+    """Add the currents of a crossbar in one input row at its free ends; unit -1 is known.
+
+    `overlap`: some unit is on both sides.
+    """
     nc = cols.size
     v_col, low_col = v[cols], low[cols]
     net, absolute = np.zeros(nc), np.zeros(nc)  # at the columns, out of the unit

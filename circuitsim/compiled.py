@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import numpy as np
 
-SMALL = 500  # array elements: Python takes milliseconds for them, loading Numba takes the better part of a second
+SMALL = 250  # array elements: Python takes milliseconds for them, loading Numba takes the better part of a second
 
 
 class Kernel:

@@ -182,8 +182,8 @@ def exact_sums(problem: Problem, drive: Drive, x: Floats, rows: Ints) -> tuple[F
     flow = np.zeros((rows.size, t.n_free)) + nonlinear + linked - (t.source_incidence @ i.T).T
     total = np.zeros((rows.size, t.n_free)) + absolute + linked_abs + (abs(t.source_incidence) @ np.abs(i).T).T
     g = t.flat_conductances(c)
-    for k in range(rows.size):
-        flat_sums(flat.ptr, flat.branch, flat.sign, flat.a, flat.b, g, v[:, k], flow[k], total[k])
+    flat_sums(flat.ptr, flat.branch, flat.sign, flat.a, flat.b, g, v, flow, total)
+    for k in range(rows.size if c.crossbars else 0):
         for n, crossbar in enumerate(c.crossbars):
             if n not in t.expanded:
                 units = t.index_of_node

@@ -34,7 +34,7 @@ Floats = NDArray[np.float64]
 Progress = Callable[[int, int], None]
 
 FAULT = "FAULT"  # the status of a point whose circuit has no solution, or no meaning; the others are those of Status
-_TILE = 256  # rows whose certificates are computed together
+_TILE = 250_000  # voltages whose certificates are computed together
 _MOST_SEED = 2**53
 
 
@@ -375,8 +375,9 @@ def _values_of(netlist: Netlist, swept: Swept) -> Floats:
 def row_violations(solution: Solution, tolerance: float) -> Floats:
     """The largest relative KCL error of each row of the batch, (batch,); below the tolerance it may be a bound."""
     out = np.zeros(solution.batch)
-    for first in range(0, solution.batch, _TILE):
-        rows = slice(first, min(first + _TILE, solution.batch))
+    size = 1 + _TILE // len(solution.circuit.nodes)
+    for first in range(0, solution.batch, size):
+        rows = slice(first, min(first + size, solution.batch))
         check = Check(solution.problem, *with_digits(solution, solution.problem.drive(rows)))
         out[rows] = np.maximum(check.by_row(tolerance), check.active_error)
     return out

@@ -94,9 +94,9 @@ def _rows_at_once(network: Network, drive: Drive, settings: Settings, x: Floats,
     if not warm:
         w = np.where(law == Law.SHOCKLEY, _knee(law, params), w)
     settled = step = 0
+    i, g = branch_current(law, params, w)
     while settled <= _EXTRA_STEPS and step < _FULL_STEPS:
         step += 1
-        i, g = branch_current(law, params, w)
         matrix = linear + np.einsum("rm,mi,mj->rij", g, incidence, incidence)
         wanted = sides - (i + g * (offset - w)) @ incidence
         try:
@@ -105,9 +105,11 @@ def _rows_at_once(network: Network, drive: Drive, settings: Settings, x: Floats,
             break
         v = u @ incidence.T + offset
         line = i + g * (v - w)
-        i, _ = branch_current(law, params, v)
+        i, g = branch_current(law, params, v)
         settled += _near(i, line)
         w = _limited(law, params, w, v, line)
+        if not np.array_equal(w, v):
+            i, g = branch_current(law, params, w)
     u[:, :n] = np.where(np.isfinite(u[:, :n]), u[:, :n], 0.0)
     at = network.with_carried(drive, np.zeros(0), u[:, n:], u[:, :n])
     check = Check(network.problem, at, u[:, :n], exact=True)
