@@ -1,20 +1,27 @@
-"""circuitsim: exact DC equilibria of nonlinear resistive networks, from SPICE netlists, with a certificate."""
+"""circuitsim: exact DC equilibria of nonlinear resistive networks, from SPICE netlists, with a certificate.
 
-from circuitsim.circuit import Circuit, load, parse
-from circuitsim.errors import (
-    At,
-    BackendUnavailable,
-    CircuitError,
-    NetlistError,
-    NotSolved,
-    SettingsError,
-    TopologyError,
-)
-from circuitsim.problem import Problem, compile_problem
-from circuitsim.residual import Residuals
-from circuitsim.solution import Settings, Solution, Status
-from circuitsim.solve import solve
-from circuitsim.sweep import SweepResult, monte_carlo, sweep
+What is public is imported when it is first asked for: `circuitsim --help` answers at once.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from circuitsim.circuit import Circuit, load, parse
+    from circuitsim.errors import (
+        At,
+        BackendUnavailable,
+        CircuitError,
+        NetlistError,
+        NotSolved,
+        SettingsError,
+        TopologyError,
+    )
+    from circuitsim.problem import Problem, compile_problem
+    from circuitsim.residual import Residuals
+    from circuitsim.solution import Settings, Solution, Status
+    from circuitsim.solving import solve
+    from circuitsim.sweeping import SweepResult, monte_carlo, sweep
 
 __version__ = "0.1.0"
 
@@ -23,3 +30,19 @@ __all__ = [
     "Settings", "SettingsError", "Solution", "Status", "SweepResult", "TopologyError", "compile_problem", "load",
     "monte_carlo", "parse", "solve", "sweep",
 ]  # fmt: skip
+
+_HOMES = ("errors", "circuit", "problem", "residual", "solution", "solving", "sweeping")
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        for home in _HOMES:
+            module = vars(import_module(f"circuitsim.{home}"))
+            if name in module:
+                globals()[name] = module[name]
+                return module[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

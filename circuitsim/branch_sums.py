@@ -2,8 +2,7 @@
 
 They see the circuit's own branches and node voltages, none of the couplings that solvers use. Voltages come in parts,
 so that a difference keeps its digits: (v_a - v_b) + (low_a - low_b). Sums too: flow + low, where low gathers what each
-addition rounds away (D. E. Knuth's TwoSum), so that currents between units cancel in the sum over these units. All
-arrays are for one input row.
+addition rounds away (D. E. Knuth's TwoSum), so that currents between units cancel in the sum over these units.
 """
 
 from __future__ import annotations
@@ -17,31 +16,32 @@ from circuitsim.compiled import jit
 def flat_sums(ptr, branch, sign, a, b, g, v, flow, low, total):
     """Add the flat branches to flow + low (A, out of the unit) and total (A, absolute); unit u has ptr[u]:ptr[u+1].
 
-    v (parts, nodes): voltages are the sums of their parts.
+    v (parts, rows, nodes): voltages are the sums of their parts; flow, low, total (rows, units).
     """
-    for u in range(ptr.size - 1):
-        net, rest = flow[u], low[u]
-        for k in range(ptr[u], ptr[u + 1]):
-            n = branch[k]
-            va, vb = v[0, a[n]], v[0, b[n]]
-            drop = va - vb
-            back = drop - va
-            lost = (va - (drop - back)) - (vb + back)
-            for part in range(1, v.shape[0]):
-                more = v[part, a[n]] - v[part, b[n]]
-                old = drop
-                drop = old + more
-                back = drop - old
-                lost += (old - (drop - back)) + (more - back)
-            conductance = sign[k] * g[n]
-            current = conductance * drop
-            lost = conductance * lost + _lost_in_product(conductance, drop, current)
-            new = net + current
-            back = new - net
-            rest += (net - (new - back)) + (current - back) + lost
-            net = new
-            total[u] += abs(current)
-        flow[u], low[u] = net, rest
+    for row in range(v.shape[1]):
+        for u in range(ptr.size - 1):
+            net, rest = flow[row, u], low[row, u]
+            for k in range(ptr[u], ptr[u + 1]):
+                n = branch[k]
+                va, vb = v[0, row, a[n]], v[0, row, b[n]]
+                drop = va - vb
+                back = drop - va
+                lost = (va - (drop - back)) - (vb + back)
+                for part in range(1, v.shape[0]):
+                    more = v[part, row, a[n]] - v[part, row, b[n]]
+                    old = drop
+                    drop = old + more
+                    back = drop - old
+                    lost += (old - (drop - back)) + (more - back)
+                conductance = sign[k] * g[n]
+                current = conductance * drop
+                lost = conductance * lost + _lost_in_product(conductance, drop, current)
+                new = net + current
+                back = new - net
+                rest += (net - (new - back)) + (current - back) + lost
+                net = new
+                total[row, u] += abs(current)
+            flow[row, u], low[row, u] = net, rest
 
 
 @jit(nogil=True)
@@ -57,21 +57,26 @@ def _lost_in_product(x, y, product):
 
 @jit(nogil=True)
 def end_sums(unit, sign, current, flow, low, total):
-    """Add the currents of branches at one of their ends: `unit` (-1: known), `sign` 1 where they leave it."""
-    for k in range(unit.size):
-        u = unit[k]
-        if u >= 0:
-            amps = sign * current[k]
-            new = flow[u] + amps
-            back = new - flow[u]
-            low[u] += (flow[u] - (new - back)) + (amps - back)
-            flow[u] = new
-            total[u] += abs(amps)
+    """Add currents (rows or 1, branches) at one of their ends: `unit` (-1: known), `sign` 1 where they leave it."""
+    for row in range(flow.shape[0]):
+        of = row if current.shape[0] > 1 else 0
+        for k in range(unit.size):
+            u = unit[k]
+            if u >= 0:
+                amps = sign * current[of, k]
+                new = flow[row, u] + amps
+                back = new - flow[row, u]
+                low[row, u] += (flow[row, u] - (new - back)) + (amps - back)
+                flow[row, u] = new
+                total[row, u] += abs(amps)
 
 
 @jit(nogil=True, fastmath={"reassoc", "contract"})
 def crossbar_sums(rows, cols, g, unit_of_node, overlap, v, low, flow, total):
-    """Add the currents of a crossbar at its free ends; unit -1 is known. `overlap`: some unit is on both sides."""
+    """Add the currents of a crossbar in one input row at its free ends; unit -1 is known.
+
+    `overlap`: some unit is on both sides.
+    """
     nc = cols.size
     v_col, low_col = v[cols], low[cols]
     net, absolute = np.zeros(nc), np.zeros(nc)  # at the columns, out of the unit

@@ -314,8 +314,8 @@ def _sweep_all(
     quiet: bool,
 ) -> list[SweepResult]:
     """Every sweep that is asked for, under one progress bar."""
-    from circuitsim.sweep import analyses_to_run, count_points, monte_carlo
-    from circuitsim.sweep import sweep as run_sweep
+    from circuitsim.sweeping import analyses_to_run, count_points, monte_carlo
+    from circuitsim.sweeping import sweep as run_sweep
 
     if runs is not None:
         with _progress("runs", runs, quiet) as report:

@@ -1,28 +1,56 @@
-"""Numba functions kept on disk, so that they are compiled once for a machine."""
+"""Numba functions kept on disk, so that they are compiled once for a machine; small work is left to Python."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cached_property, update_wrapper
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 from uuid import uuid4
 
-from numba import njit, typeof
+import numpy as np
+
+SMALL = 250  # array elements: Python takes milliseconds for them, loading Numba takes the better part of a second
 
 
-def jit(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """numba.njit(cache=True, ...), safe when several processes compile at once or one is killed meanwhile.
+class Kernel:
+    """A function that Numba compiles when it is first called with more than `small` array elements in all.
 
-    Numba numbers the files of a function's signatures and writes its index before them. Two processes that compile
-    different signatures may then take the same number, and a process that is killed in between leaves an index that
-    points to an older file: machine code of one signature runs on arrays of another. Here every file has a name of its
-    own: the worst that is left is an entry lost from the index, which is compiled again.
+    The sizes alone decide, so that the same call gives the same bits at any time. Kernels that it calls are compiled
+    with it, or run by Python with it. Numba is not imported before.
     """
 
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        dispatcher = njit(cache=True, **options)(function)
+    def __init__(self, function: FunctionType, small: int | None, options: dict[str, Any]) -> None:
+        self.function, self.small, self.options = function, small, options
+        update_wrapper(self, function)
+
+    def __call__(self, *arguments: Any) -> Any:
+        small = SMALL if self.small is None else self.small
+        if sum(a.size for a in arguments if isinstance(a, np.ndarray)) > small:
+            return self.compiled(*arguments)
+        with np.errstate(all="ignore"):  # compiled code does not warn either
+            return self.plain(*arguments)
+
+    @cached_property
+    def plain(self) -> FunctionType:
+        """The function, with the kernels that it calls, for Python."""
+        return self._linked("plain")
+
+    @cached_property
+    def compiled(self) -> Any:
+        """numba.njit(cache=True, ...), safe when several processes compile at once or one is killed meanwhile.
+
+        Numba numbers the files of a function's signatures and writes its index before them. Two processes that compile
+        different signatures may then take the same number, and a process that is killed in between leaves an index
+        that points to an older file: machine code of one signature runs on arrays of another. Here every file has a
+        name of its own: the worst that is left is an entry lost from the index, which is compiled again.
+        """
+        from numba import njit
+
+        dispatcher = njit(cache=True, **self.options)(self._linked("compiled"))
         cache = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
         if cache is not None:
             cache._data_name = lambda number: (
@@ -30,11 +58,34 @@ def jit(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
             )
         return dispatcher
 
+    def _linked(self, form: str) -> FunctionType:
+        """A copy of the function that calls this form of other kernels."""
+        f = self.function
+        names = {
+            name: getattr(value, form) if isinstance(value, Kernel) else value
+            for name, value in f.__globals__.items()
+            if name in f.__code__.co_names or name.startswith("__")
+        }
+        copy = FunctionType(f.__code__, names, f.__name__, f.__defaults__, f.__closure__)
+        copy.__qualname__, copy.__module__ = f.__qualname__, f.__module__
+        return copy
+
+
+def jit(small: int | None = None, **options: Any) -> Callable[[Callable[..., Any]], Kernel]:
+    """A kernel: numba.njit with these options, or Python up to `small` elements (default: SMALL)."""
+
+    def decorate(function: Callable[..., Any]) -> Kernel:
+        assert isinstance(function, FunctionType)
+        return Kernel(function, small, options)
+
     return decorate
 
 
-def on_disk(function: Callable[..., Any], *arguments: Any) -> bool:
-    """Whether the machine code of a function for arguments of these types is on disk already."""
+def on_disk(kernel: Kernel, *arguments: Any) -> bool:
+    """Whether the machine code of a kernel for arguments of these types is on disk already."""
+    from numba import typeof
+
+    function = kernel.compiled
     cache = getattr(function, "_cache", None)
     try:
         key = cache._index_key(tuple(map(typeof, arguments)), function.targetctx.codegen())  # type: ignore

@@ -180,3 +180,10 @@ def relax(tail, head, length, distance, above):  # type: ignore[no-untyped-def]
                     return node
                 if above[node] < 0:
                     seen[node] = stamp
+
+
+@jit()
+def relax_rows(tail, head, length, distance):  # type: ignore[no-untyped-def]
+    """`relax` for each row of lengths (rows, edges) and distances (rows, nodes), in place; an edge of inf is none."""
+    for row in range(length.shape[0]):
+        relax(tail, head, length[row], distance[row], np.full(distance.shape[1], -1, np.int64))

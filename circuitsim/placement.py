@@ -200,7 +200,7 @@ class _Placement:
         dense: list[Dense] = []
         left = np.ones(inner.size, bool)
         pair = self.color[low] * self.color_ptr.size + self.color[high]
-        for p in np.unique(pair):
+        for p in np.flatnonzero(np.bincount(pair)):
             chosen = np.flatnonzero(pair == p)
             core = dense_core(low[chosen], high[chosen])
             if core is not None:
@@ -307,7 +307,7 @@ def dense_core(rows: Ints, cols: Ints) -> tuple[Ints, Ints, Ints] | None:
     row_ok = row_count >= max(0.25 * row_count.max(), 1)
     col_ok = col_count >= max(0.25 * col_count.max(), 1)
     taken = np.flatnonzero(row_ok[rows] & col_ok[cols])
-    in_rows, in_cols = np.unique(rows[taken]), np.unique(cols[taken])
+    in_rows, in_cols = (np.flatnonzero(np.bincount(ends[taken])) for ends in (rows, cols))
     size = in_rows.size * in_cols.size
     if size < _MIN_DENSE or taken.size < _DENSE_SHARE * size:
         return None

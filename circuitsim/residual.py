@@ -182,12 +182,12 @@ def exact_sums(problem: Problem, drive: Drive, x: Floats, rows: Ints) -> tuple[F
     ]
     flow, low, total = (np.zeros((rows.size, t.n_free)) for _ in range(3))
     g = t.flat_conductances(c)
-    for k in range(rows.size):
-        for amps, a, b in groups:
-            within = a == b  # both ends at one unit: nothing, not even rounding
-            for unit, sign in ((a, 1.0), (b, -1.0)):
-                end_sums(np.where(within, -1, unit), sign, amps[k if len(amps) > 1 else 0], flow[k], low[k], total[k])
-        flat_sums(flat.ptr, flat.branch, flat.sign, flat.a, flat.b, g, v[:, k], flow[k], low[k], total[k])
+    for amps, a, b in groups:
+        within = a == b  # both ends at one unit: nothing, not even rounding
+        for unit, sign in ((a, 1.0), (b, -1.0)):
+            end_sums(np.where(within, -1, unit), sign, amps, flow, low, total)
+    flat_sums(flat.ptr, flat.branch, flat.sign, flat.a, flat.b, g, v, flow, low, total)
+    for k in range(rows.size if c.crossbars else 0):
         for n, crossbar in enumerate(c.crossbars):
             if n not in t.expanded:
                 units = t.index_of_node

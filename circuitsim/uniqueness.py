@@ -16,7 +16,7 @@ from scipy.sparse import csgraph
 
 from circuitsim.circuit import Branches
 from circuitsim.currents import ideal_currents, tiles
-from circuitsim.feasibility import relax
+from circuitsim.feasibility import relax_rows
 from circuitsim.laws import flat_room
 from circuitsim.units import bridges
 
@@ -62,11 +62,8 @@ def part_room(solution: Solution) -> tuple[Floats, Floats]:
         down, up = (np.where(x <= _rounding(solution, j, rows)[:, other], 0.0, x) for x in flat)
         ideal_down = np.where(conducts, 0.0, np.inf)
         length = np.concatenate([gap, up, ideal_down, down], axis=1)
-        for k in range(rows.start, rows.stop):
-            edges = np.isfinite(length[k - rows.start])
-            for room, start, stop in ((rise, tail, head), (fall, head, tail)):
-                above = np.full(islands.n_parts, -1)
-                relax(start[edges], stop[edges], length[k - rows.start, edges], room[k], above)
+        relax_rows(tail, head, length, rise[rows])
+        relax_rows(head, tail, length, fall[rows])
     return fall, rise
 
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     "errors compiled", "linear", "netlist", "laws", "models", "circuit", "units coloring", "feasibility islands",
     "topology", "placement", "problem branch_sums", "residual", "currents backends",
-    "uniqueness", "solution", "saved methods", "solve", "sweep", "__init__", "io gallery plot", "cli", "__main__",
+    "uniqueness", "solution", "saved methods", "solving", "sweeping", "__init__", "io gallery plot", "cli", "__main__",
 ]  # fmt: skip
 LAYER = {name: k for k, names in enumerate(LAYERS) for name in names.split()}
 FILES = sorted((ROOT / "circuitsim").rglob("*.py"))
@@ -81,4 +81,4 @@ def test_the_simulator_knows_neither_training_nor_validation() -> None:
 def test_the_certificate_imports_no_solver() -> None:
     graph = nx.DiGraph((module(p), name) for p in FILES for name in imports(p) if name.startswith("circuitsim."))
     below = nx.descendants(graph, "circuitsim.residual")
-    assert not {name for name in below if name.split(".")[1] in ("methods", "backends", "solve", "solution")}
+    assert not {name for name in below if name.split(".")[1] in ("methods", "backends", "solving", "solution")}

@@ -16,6 +16,8 @@ from circuitsim.gallery import Recipe, random_circuit
 from circuitsim.laws import N_PARAMS, Law, branch_current
 from circuitsim.models import BOLTZMANN, CHARGE
 
+pytestmark = pytest.mark.usefixtures("kernel_form")
+
 VT = BOLTZMANN * 300.15 / CHARGE  # thermal voltage at 27 C
 
 

@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+import circuitsim as cs
+
 FUNCTION = "from circuitsim.compiled import jit\n\n\n@jit()\ndef double(x):\n    return x + x\n"
 # Two processes that have both read an empty index, as when they start together, save their signatures one after the
 # other. Then each signature that the index knows must be the one in its file.
@@ -14,15 +18,16 @@ import numpy as np, sys
 from unittest import mock
 import doubles
 kind = np.dtype(sys.argv[1])
-cache = doubles.double._cache._cache_file
+double = doubles.double.compiled
+cache = double._cache._cache_file
 with mock.patch.object(cache, "_load_index", lambda: {}):
-    doubles.double(np.ones(3, kind))
+    double(np.ones(3, kind))
 """
 USE = """
 import numpy as np
 import doubles
 for kind in ("float32", "int64"):
-    found = doubles.double(np.full(3, 1.5).astype(kind))
+    found = doubles.double.compiled(np.full(3, 1.5).astype(kind))
     assert found.dtype == kind and (found == 2 * np.full(3, 1.5).astype(kind)).all(), (kind, found)
 """
 
@@ -40,3 +45,60 @@ def test_two_processes_that_compile_at_once_do_not_mix_up_their_code(tmp_path: P
     assert len(files) == 2, files
     run(tmp_path, USE)
     run(tmp_path, USE)
+
+
+SQUARES = """
+import numpy as np
+import sys
+from circuitsim.compiled import jit
+
+@jit()
+def square(x):
+    return x * x
+
+@jit()
+def sum_of_squares(values):
+    total = 0.0
+    for x in values:
+        total += square(x)
+    return total
+
+assert sum_of_squares(np.arange(4.0)) == 14.0
+assert "numba" not in sys.modules
+assert sum_of_squares(np.ones(251)) == 251.0
+assert "numba" in sys.modules
+assert sum_of_squares.compiled.signatures and square.compiled.signatures
+assert sum_of_squares(np.arange(4.0)) == 14.0
+"""
+START = """
+import sys
+import circuitsim.cli as cli
+try:
+    cli.main(sys.argv[1:])
+except SystemExit as done:
+    assert not done.code
+found = {"numpy", "numba"} & set(sys.modules)
+assert found == (set() if "--help" in sys.argv else {"numpy"}), found
+"""
+
+
+def test_small_work_is_left_to_python_and_numba_comes_with_the_first_large_one(tmp_path: Path) -> None:
+    (tmp_path / "squares.py").write_text(SQUARES)
+    run(tmp_path, "import squares")
+
+
+@pytest.mark.parametrize("command", [["--help"], ["solve", "--help"], ["solve", "divider.cir"], ["solve", "zener.cir"]])
+def test_a_command_loads_what_it_needs(command: list[str]) -> None:
+    run(Path(__file__).parent.parent / "netlists", START, *command)
+
+
+def test_public_names_are_there_and_stay_what_they_are() -> None:
+    """`solve` and `sweep` are functions, also once every module of the package is loaded."""
+    for name in cs.__all__:
+        assert getattr(cs, name).__name__ == name
+        assert name in dir(cs)
+    import circuitsim.cli
+
+    assert callable(cs.solve) and callable(cs.sweep) and circuitsim.cli
+    with pytest.raises(AttributeError, match="no attribute 'solv'"):
+        cs.solv  # noqa: B018

@@ -12,6 +12,8 @@ import circuitsim as cs
 from circuitsim.laws import most_current
 from circuitsim.saved import Saved, wanted_saves
 
+pytestmark = pytest.mark.usefixtures("kernel_form")
+
 MODELS = [
     ".model i D(ron=0)", ".model j D(ron=0 vfwd=1)", ".model z D(ron=0 vrev=2)", ".model p D(ron=1 vfwd=1)",
     ".model s D(is=1 eg=0 xti=0)", ".model b D(is=1 bv=5)",

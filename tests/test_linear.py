@@ -1,4 +1,4 @@
-"""Linear networks: elimination against exact rational arithmetic and numpy, multigrid against elimination."""
+"""Linear networks: elimination against exact rational arithmetic and numpy, what iterates against elimination."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 
 from circuitsim.linear import choose_solver
 from circuitsim.linear.elimination import Elimination
+from circuitsim.linear.forest import strong_forest
 from circuitsim.linear.multigrid import Multigrid
+
+pytestmark = pytest.mark.usefixtures("kernel_form")
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -173,6 +176,66 @@ def test_multigrid_gives_way_to_elimination_where_it_does_not_converge() -> None
     found = hierarchy.solve(injected)
     assert "factors" in vars(hierarchy)
     np.testing.assert_array_equal(found, Elimination(n, i, j).factor(g, to_ground).solve(injected))
+
+
+def wires(side: int, cell: Floats) -> tuple[int, Ints, Ints, Floats]:
+    """Wires of 1 S across each other, with a cell where two cross: row wire nodes first, column wire nodes next."""
+    a = np.arange(side * side).reshape(side, side)
+    b = a + side * side
+    i, j = np.r_[a[:, :-1].ravel(), b[:-1].ravel(), a.ravel()], np.r_[a[:, 1:].ravel(), b[1:].ravel(), b.ravel()]
+    return 2 * side * side, i, j, np.r_[np.ones(i.size - cell.size), cell]
+
+
+def test_a_forest_is_the_inverse_of_its_strong_edges_with_the_weak_ones_at_ground() -> None:
+    rng = np.random.default_rng(4)
+    n = 20
+    i, j = random_graph(rng, n, 0)
+    g = rng.uniform(0.5, 2.0, n - 1)
+    g[::7] = 0.0  # parts, and edges that carry nothing
+    weak_i, weak_j = random_graph(rng, n, 10)
+    weak = rng.uniform(1e-9, 1e-3, weak_i.size)
+    to_ground = np.where(rng.uniform(size=n) < 0.5, rng.uniform(0.1, 1.0, n), 0.0)
+    forest = strong_forest(np.r_[i, weak_i], np.r_[j, weak_j], np.r_[g, weak], to_ground)
+    assert forest is not None and 1 < (forest.parent < 0).sum() < n
+    leak = np.bincount(weak_i, weak, n) + np.bincount(weak_j, weak, n)
+    injected = rng.uniform(size=n)  # of one sign: every voltage has its digits
+    before = injected.copy()
+    wanted = exact_voltages(n, i, j, g, to_ground + leak, injected)
+    np.testing.assert_allclose(forest.solve(injected), np.array(wanted, float), rtol=1e-12)
+    assert (injected == before).all()
+
+
+def test_strong_edges_that_close_a_loop_are_no_forest() -> None:
+    n, i, j = sheet(2)
+    assert strong_forest(i, j, np.array([1.0, 1.0, 1.0, 1.0]), np.ones(n)) is None
+    assert strong_forest(i, j, np.array([1.0, 1.0, 1.0, 0.01]), np.ones(n)) is not None
+    twice = np.array([0, 0]), np.array([1, 1])
+    assert strong_forest(*twice, np.ones(2), np.ones(2)) is None
+
+
+@pytest.mark.parametrize(("cell", "by_forest"), [(1e-4, True), (6e-2, False)])
+def test_wires_are_solved_by_their_forest_while_that_converges(cell: float, by_forest: bool) -> None:
+    """Wires that hold the voltages of their nodes together; and wires so long that their cells do instead."""
+    rng = np.random.default_rng(6)
+    side = 100
+    n, i, j, g = wires(side, cell * rng.uniform(0.5, 1.5, side**2))
+    to_ground = np.zeros(n)
+    to_ground[: n // 2 : side] = 1.0
+    injected = np.stack([to_ground * rng.normal(size=n), np.zeros(n)])
+    hierarchy = Multigrid(n, i, j).factor(g, to_ground)
+    found = hierarchy.solve(injected)
+    assert hierarchy.forest is not None
+    assert "levels" not in vars(hierarchy) if by_forest else "levels" in vars(hierarchy)
+    assert "factors" not in vars(hierarchy)
+    for _ in range(2):  # as newton does
+        current = g * (found[:, i] - found[:, j])
+        for row, amps in enumerate(current):
+            out = to_ground * found[row] + np.bincount(i, amps, n) - np.bincount(j, amps, n)
+            left = injected[row] - out
+            assert np.linalg.norm(left) <= 2e-9 * np.linalg.norm(injected[row])
+            found[row] += hierarchy.solve(left[None])[0]
+    wanted = Elimination(n, i, j).factor(g, to_ground).solve(injected)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-12 * np.abs(wanted).max())
 
 
 def test_large_meshes_get_multigrid_and_all_others_elimination() -> None:

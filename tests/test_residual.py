@@ -10,6 +10,8 @@ import circuitsim as cs
 from circuitsim.gallery import Recipe, drn, random_circuit
 from circuitsim.residual import FIGURES, Check, Residuals, exact_sums, shift, violation
 
+pytestmark = pytest.mark.usefixtures("kernel_form")
+
 INF = np.inf
 
 

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from circuitsim.netlist.scan import Scan, _find_keys, scan
 from circuitsim.netlist.scan_reference import scan_reference
 
+pytestmark = pytest.mark.usefixtures("kernel_form")
+
 
 def scan_both(data: bytes, has_title: bool = True, plain_allowed: bool = True) -> Scan:
     """The scan, after checking that it is the twin's to the last bit."""

@@ -66,9 +66,10 @@ def test_sums_keep_what_rounding_loses() -> None:
     order = np.argsort(ends, kind="stable")
     ptr = np.searchsorted(ends[order], np.arange(nodes + 1))
     branch, sign = np.tile(np.arange(n), 2)[order], np.repeat([1.0, -1.0], n)[order]
-    flow, low, total = np.zeros(nodes), np.zeros(nodes), np.zeros(nodes)
-    flat_sums(ptr, branch, sign, a, b, g, v, flow, low, total)
-    end_sums(at, -1.0, given, flow, low, total)
+    flow, low, total = (np.zeros((1, nodes)) for _ in range(3))
+    flat_sums(ptr, branch, sign, a, b, g, v[:, None], flow, low, total)
+    end_sums(at, -1.0, given[None], flow, low, total)
+    flow, low, total = flow[0], low[0], total[0]
     for k in range(nodes):
         found = Fraction(flow[k]) + Fraction(low[k])
         assert abs(found - exact[k]) <= Fraction(total[k]) * Fraction(2) ** -98

@@ -540,7 +540,7 @@ def _measure(y, t, size, tally):
         tally[1] += best != wanted
 
 
-@jit(nogil=True)
+@jit(small=0, nogil=True)
 def steps(
     features, unit_volts, targets, order, sweeps, mode, n, u, where, g, bias, lo, hi, rates, bias_rates, beta1, beta2,
     v, free, delta, total, n_parts, tally,

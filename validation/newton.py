@@ -57,7 +57,7 @@ def newton(options: Options, sizes: Sizes | None = None) -> list[Row]:
     structure, values, solution, certificate; parsing is left out."""
     sizes = sizes or Sizes()
     for cell in ("resistor", "diode", "ideal"):
-        cs.solve(cs.parse(wired_crossbar(2, cell)))  # loads the compiled kernels
+        cs.solve(cs.parse(wired_crossbar(16, cell)))  # loads the compiled kernels
     return [
         linear_row(sizes.linear, sizes.runs),
         large_row(sizes.large, options),

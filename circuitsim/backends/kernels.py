@@ -10,6 +10,7 @@ from circuitsim.compiled import jit
 from circuitsim.laws import MAX_EXPONENT, STRAIGHT, Law
 
 _PWL, _TANH, _SINH, _SEGMENT = int(Law.PWL), int(Law.TANH), int(Law.SINH), int(Law.SEGMENT)
+_FEW = 50  # array elements that Python takes: it comes back to them in every sweep
 _STEPS = 200  # of a safeguarded Newton iteration; bisection alone needs about 60 for ten digits
 
 
@@ -139,7 +140,7 @@ def unit_root(x, diag, current, zeros, signs, laws, params, first, last):
     return best
 
 
-@jit(nogil=True)
+@jit(small=_FEW, nogil=True)
 def relax_plain(x, current, start, stop, diag, lo, hi):
     """`relax` for units that have neither sparse couplings nor junctions, and diag > 0: a loop without branches."""
     moved = 0
@@ -152,7 +153,7 @@ def relax_plain(x, current, start, stop, diag, lo, hi):
     return moved != 0
 
 
-@jit(nogil=True)
+@jit(small=_FEW, nogil=True)
 def relax(
     x, current, start, stop, indptr, indices, data, diag, lo, hi,
     j_ptr, j_other, j_sign, j_index, j_law, j_params, offset, zeros,

@@ -19,7 +19,7 @@ from circuitsim.io.files import replacing
 from circuitsim.io.output import MOST_NUMBERS, chosen, named_texts, not_given, once, raw_variables, strings
 from circuitsim.io.raw import Plot
 from circuitsim.solution import Status
-from circuitsim.sweep import SweepResult
+from circuitsim.sweeping import SweepResult
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

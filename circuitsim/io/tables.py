@@ -15,8 +15,8 @@ from circuitsim.circuit import KINDS
 from circuitsim.io.output import Results
 from circuitsim.io.sweeps import STATISTICS, chosen_nodes, statistics
 from circuitsim.saved import UNITS
-from circuitsim.solve import steps_text
-from circuitsim.sweep import SweepResult
+from circuitsim.solving import steps_text
+from circuitsim.sweeping import SweepResult
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

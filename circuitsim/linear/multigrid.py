@@ -1,4 +1,5 @@
-"""Large meshes: conjugate gradients with an algebraic multigrid preconditioner (Ruge and Stueben 1987), by pyamg."""
+"""Large meshes: conjugate gradients, preconditioned by the strong edges alone where these are a forest (forest.py),
+else by algebraic multigrid (Ruge and Stueben 1987; pyamg)."""
 
 from __future__ import annotations
 
@@ -8,15 +9,16 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.sparse import csgraph
+from scipy.sparse import csgraph, linalg
 
 from circuitsim.linear.elimination import Elimination, Factors
+from circuitsim.linear.forest import Forest, strong_forest
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _REDUCTION = 1e-9  # of the residual in one solve; what is left is corrected in another (newton)
-_MOST_STEPS = 60  # of conjugate gradients; more say that multigrid does not suit the network
+_MOST_STEPS = 60  # of conjugate gradients; more say that the preconditioner does not suit the network
 
 
 class Multigrid:
@@ -35,13 +37,13 @@ class Multigrid:
 
 
 class Hierarchy:
-    """A network and its coarser and coarser images. Where conjugate gradients do not converge it is eliminated."""
+    """A network and what preconditions it. Where conjugate gradients do not converge it is eliminated."""
 
     def __init__(self, pattern: Multigrid, g: Floats, to_ground: Floats) -> None:
         self.pattern, self.g, self.to_ground = pattern, g, to_ground
         i, j, n = pattern.i, pattern.j, pattern.n
         live = g > 0
-        i, j, g = i[live].astype(np.int32), j[live].astype(np.int32), g[live]
+        self.live = i, j, g = i[live].astype(np.int32), j[live].astype(np.int32), g[live]
         diag = np.bincount(i, g, n) + np.bincount(j, g, n) + to_ground
         every = np.arange(n, dtype=np.int32)
         entries = np.concatenate([-g, -g, np.where(diag > 0, diag, 1.0)])
@@ -54,6 +56,11 @@ class Hierarchy:
         self.floating = np.unique(part, return_index=True)[1][~grounded]
 
     @cached_property
+    def forest(self) -> Forest | None:
+        """The strong edges, where they close no loop."""
+        return strong_forest(*self.live, self.to_ground)
+
+    @cached_property
     def levels(self):  # type: ignore[no-untyped-def]  # pyamg has no types
         from pyamg import ruge_stuben_solver
 
@@ -63,7 +70,7 @@ class Hierarchy:
             presmoother=("gauss_seidel", {"sweep": "forward"}),
             postsmoother=("gauss_seidel", {"sweep": "backward"}),
             max_coarse=500,
-        )
+        ).aspreconditioner(cycle="V")
 
     @cached_property
     def factors(self) -> Factors:
@@ -76,13 +83,23 @@ class Hierarchy:
             return self.factors.solve(injected)
         out = np.empty_like(injected)
         for row, current in enumerate(injected):
-            if not current.any():
-                out[row] = 0.0
-                continue
-            with warnings.catch_warnings(record=True):  # `failed` says it all
-                out[row], failed = self.levels.solve(
-                    current, tol=_REDUCTION, maxiter=_MOST_STEPS, accel="cg", return_info=True
-                )
-            if failed or not np.isfinite(out[row]).all():
+            found = self._iterated(current)
+            if found is None:
                 return self.factors.solve(injected)
+            out[row] = found
         return out
+
+    def _iterated(self, current: Floats) -> Floats | None:
+        """One row by conjugate gradients; None where neither preconditioner suits the network."""
+        if "levels" not in self.__dict__ and self.forest is not None:
+            found, failed = self._gradients(current, linalg.LinearOperator(self.matrix.shape, self.forest.solve))
+            if not failed:
+                return found
+        found, failed = self._gradients(current, self.levels)
+        return None if failed else found
+
+    def _gradients(self, current: Floats, preconditioner: linalg.LinearOperator) -> tuple[Floats, bool]:
+        """Voltages, and whether they are wrong."""
+        with warnings.catch_warnings(record=True):  # what is returned says it all
+            found, left = linalg.cg(self.matrix, current, rtol=_REDUCTION, maxiter=_MOST_STEPS, M=preconditioner)
+        return found, bool(left or not np.isfinite(found).all())

@@ -96,9 +96,9 @@ def _rows_at_once(network: Network, drive: Drive, settings: Settings, x: Floats,
     if not warm:
         w = np.where(law == Law.SHOCKLEY, _knee(law, params), w)
     settled = step = 0
+    i, g = branch_current(law, params, w)
     while settled <= _EXTRA_STEPS and step < _FULL_STEPS:
         step += 1
-        i, g = branch_current(law, params, w)
         matrix = linear + np.einsum("rm,mi,mj->rij", g, incidence, incidence)
         wanted = sides - (i + g * (offset - w)) @ incidence
         try:
@@ -107,9 +107,11 @@ def _rows_at_once(network: Network, drive: Drive, settings: Settings, x: Floats,
             break
         v = u @ incidence.T + offset
         line = i + g * (v - w)
-        i, _ = branch_current(law, params, v)
+        i, g = branch_current(law, params, v)
         settled += _near(i, line)
         w = _limited(law, params, w, v, line)
+        if not np.array_equal(w, v):
+            i, g = branch_current(law, params, w)
     u[:, :n] = np.where(np.isfinite(u[:, :n]), u[:, :n], 0.0)
     at = network.with_carried(drive, np.zeros(0), u[:, n:], u[:, :n])
     check = Check(network.problem, at, u[:, :n], exact=True)
@@ -124,9 +126,11 @@ def _rows_at_once(network: Network, drive: Drive, settings: Settings, x: Floats,
 def _linear(network: Network, drive: Drive, settings: Settings, x: Floats) -> Outcome:
     """All rows at once: one network, several right-hand sides."""
     none = np.zeros(0)
+    solved = network.factor(none)
     u = np.zeros((x.shape[0], network.size))
-    u[:, network.factor(none).floating] = x[:, network.factor(none).floating]
-    u = u + network.factor(none).solve(network.violations(drive, u))
+    u[:, solved.floating] = x[:, solved.floating]
+    sides = network.violations(drive, u) if u.any() else network.sides(drive)
+    u = u + solved.solve(sides)
     u[:, : x.shape[1]] = np.clip(u[:, : x.shape[1]], drive.lo, drive.hi)
     return _polished(network, drive, settings, u, none, none, 1)
 
@@ -192,8 +196,14 @@ def _settled(network: Network, found: Check, slope: Floats) -> bool:
     """
     if not network.exact:
         return True
-    step = network.factor(slope).solve(-network.violation(found))[:, : found.x.shape[1]]
-    return _still(step, found.drive.base[0] if found.drive.base else found.x)
+    x, solve = found.drive.base[0] if found.drive.base else found.x, network.factor(slope).solve
+    violation = network.violation(found)
+    if x.shape[0] > 1 and network.problem.circuit.reciprocal:
+        # The inverse of a conductance matrix has no negative entry: the worst of all rows bounds every correction.
+        worst = (np.abs(violation) / np.abs(x).max(axis=1, initial=0.0, keepdims=True)).max(axis=0, keepdims=True)
+        if (solve(worst) <= _MOVES).all():
+            return True
+    return _still(solve(-violation)[:, : x.shape[1]], x)
 
 
 def _still(step: Floats, x: Floats) -> bool:

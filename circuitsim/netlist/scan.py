@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from circuitsim.compiled import jit
@@ -164,7 +163,7 @@ _POWER = np.array([float(ten) for ten in _TENS])
 _POWER_REST = np.array([float(ten - Fraction(float(ten))) for ten in _TENS])
 
 
-@jit()
+@jit(small=8_000)
 def _find_cards(
     text: Bytes,
     line_start: Ints,
@@ -235,7 +234,7 @@ def _find_cards(
     return n, n_hard, n_other, end_line, 0
 
 
-@njit
+@jit(small=8_000)
 def _line_stop(text: Bytes, line_start: Ints, k: int) -> int:
     """Where line k ends, without its line feed and one carriage return."""
     stop = line_start[k + 1]
@@ -246,7 +245,7 @@ def _line_stop(text: Bytes, line_start: Ints, k: int) -> int:
     return stop
 
 
-@njit
+@jit(small=8_000)
 def _first(text: Bytes, pos: int, stop: int) -> int:
     """The first byte from pos that is not blank, or stop."""
     while pos < stop and _KIND[text[pos]] == _BLANK:
@@ -254,7 +253,7 @@ def _first(text: Bytes, pos: int, stop: int) -> int:
     return pos
 
 
-@njit
+@jit(small=8_000)
 def _is_comment(text: Bytes, pos: int, stop: int) -> bool:
     c = text[pos]
     return (
@@ -265,12 +264,12 @@ def _is_comment(text: Bytes, pos: int, stop: int) -> bool:
     )
 
 
-@njit
+@jit(small=8_000)
 def _is_printable(c: int) -> bool:
     return 0x20 < c < 0x7F
 
 
-@njit
+@jit(small=8_000)
 def _has_backslash(text: Bytes, pos: int, stop: int) -> bool:
     for i in range(pos, stop):  # noqa: SIM110  (Numba has no generator expressions)
         if text[i] == ord("\\"):
@@ -278,7 +277,7 @@ def _has_backslash(text: Bytes, pos: int, stop: int) -> bool:
     return False
 
 
-@njit
+@jit(small=8_000)
 def _is_continued(text: Bytes, line_start: Ints, k: int) -> bool:
     """Whether the next card line after line k starts with '+', or with a byte that the parser may take for a blank."""
     for j in range(k + 1, line_start.size - 1):
@@ -289,7 +288,7 @@ def _is_continued(text: Bytes, line_start: Ints, k: int) -> bool:
     return False
 
 
-@njit
+@jit(small=8_000)
 def _split(text: Bytes, pos: int, stop: int, edges: Ints) -> bool:
     """Whether the line has exactly four plain words; edges (8,) gets their starts and stops."""
     count = 0
@@ -315,7 +314,7 @@ def _split(text: Bytes, pos: int, stop: int, edges: Ints) -> bool:
     return True
 
 
-@njit
+@jit(small=8_000)
 def _read_word(text: Bytes, pos: int, stop: int) -> tuple[np.int64, int]:
     """The folded word at pos, packed in an integer (0: longer than 7 letters), and where it ends."""
     key = np.int64(0)
@@ -329,7 +328,7 @@ def _read_word(text: Bytes, pos: int, stop: int) -> tuple[np.int64, int]:
     return (key if pos - begin <= 7 else np.int64(0)), pos
 
 
-@njit
+@jit(small=8_000)
 def _count_operands(text: Bytes, pos: int, stop: int) -> int:
     """The number of blank-separated words up to an inline comment; a quoted text is (part of) one word."""
     count = 0
@@ -352,7 +351,7 @@ def _count_operands(text: Bytes, pos: int, stop: int) -> int:
     return count
 
 
-@njit
+@jit(small=8_000)
 def _read_number(text: Bytes, pos: int, stop: int, is_resistor: bool) -> tuple[int, np.int64, float]:
     """Read a SPICE number: (where its mantissa stops, power of ten by exponent and suffix, value).
 
@@ -407,7 +406,7 @@ def _read_number(text: Bytes, pos: int, stop: int, is_resistor: bool) -> tuple[i
     return digits_stop, exponent, -number if negative else number
 
 
-@njit
+@jit(small=8_000)
 def _read_suffix(text: Bytes, pos: int, stop: int, is_resistor: bool) -> np.int64:
     """The power of ten of a suffix with its unit; -100: not letters, or one that the parser remarks on."""
     for i in range(pos, stop):
@@ -425,7 +424,7 @@ def _read_suffix(text: Bytes, pos: int, stop: int, is_resistor: bool) -> np.int6
     return _SUFFIX[first]
 
 
-@njit
+@jit(small=8_000)
 def _to_double(mantissa: np.int64, exponent: np.int64, cut: bool) -> float:
     """The double nearest to mantissa * 10^exponent, for 0 <= mantissa < 10^18; NaN where that is not certain.
 
@@ -456,7 +455,7 @@ def _to_double(mantissa: np.int64, exponent: np.int64, cut: bool) -> float:
     return above if above == below else np.nan
 
 
-@jit()
+@jit(small=8_000)
 def _intern(text: Bytes, start: Ints, stop: Ints, index: Ints, first: Ints) -> tuple[int, int]:
     """Number the names text[start:stop] by first appearance, ASCII case ignored; `0` and `gnd` are one name.
 
@@ -492,13 +491,13 @@ def _intern(text: Bytes, start: Ints, stop: Ints, index: Ints, first: Ints) -> t
     return count, ground
 
 
-@jit()
+@jit(small=8_000)
 def _find_keys(text: Bytes, start: Ints, stop: Ints, keys: NDArray[np.uint64]) -> None:
     for i in range(start.size):
         keys[i] = _key(text, start[i], stop[i])
 
 
-@njit
+@jit(small=8_000)
 def _key(text: Bytes, start: int, stop: int) -> np.uint64:
     """Up to 8 folded ASCII bytes themselves, the high bit clear; of a longer name a hash with the high bit set."""
     key = np.uint64(0)
@@ -511,14 +510,14 @@ def _key(text: Bytes, start: int, stop: int) -> np.uint64:
     return key | _HASHED
 
 
-@njit
+@jit(small=8_000)
 def _slot(key: np.uint64, table: NDArray[np.uint64]) -> int:
     """Where the search for a key begins: multiplicative hashing."""
     mixed = (key ^ (key >> np.uint64(32))) * _MULTIPLIER
     return np.int64(mixed >> np.uint64(32)) & (table.shape[0] - 1)
 
 
-@njit
+@jit(small=8_000)
 def _grow(table: NDArray[np.uint64]) -> NDArray[np.uint64]:
     larger = np.zeros((4 * table.shape[0], 2), np.uint64)
     for i in range(table.shape[0]):
@@ -530,7 +529,7 @@ def _grow(table: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return larger
 
 
-@njit
+@jit(small=8_000)
 def _is_ground(text: Bytes, start: int, stop: int) -> bool:
     if stop - start == 1:
         return text[start] == ord("0")
@@ -542,7 +541,7 @@ def _is_ground(text: Bytes, start: int, stop: int) -> bool:
     )
 
 
-@njit
+@jit(small=8_000)
 def _is_same(text: Bytes, start: int, stop: int, other: int, other_stop: int) -> bool:
     if stop - start != other_stop - other:
         return False

@@ -30,7 +30,7 @@ from circuitsim.problem import Problem, compile_problem, without_island
 from circuitsim.residual import Check
 from circuitsim.saved import Saved
 from circuitsim.solution import Settings, Solution, Status
-from circuitsim.solve import solve
+from circuitsim.solving import solve
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -39,7 +39,7 @@ Note = tuple[At | None, str]
 Progress = Callable[[int, int], None]
 
 FAULT = "FAULT"  # the status of a point whose circuit has no solution, or no meaning; the others are those of Status
-_TILE = 256  # rows whose certificates are computed together
+_TILE = 250_000  # voltages whose certificates are computed together
 _MOST_SEED = 2**53
 _BATCH_ROW = re.compile(r" \(batch row \d+\)")  # means nothing here: how points make batches is not seen
 _MOST_SAVED = 100_000_000  # values
@@ -472,8 +472,9 @@ def _values_of(netlist: Netlist, swept: Swept) -> Floats:
 def row_violations(solution: Solution, tolerance: float) -> Floats:
     """The largest relative KCL error of each row of the batch, (batch,); below the tolerance it may be a bound."""
     out = np.zeros(solution.batch)
-    for first in range(0, solution.batch, _TILE):
-        rows = slice(first, min(first + _TILE, solution.batch))
+    size = 1 + _TILE // len(solution.circuit.nodes)
+    for first in range(0, solution.batch, size):
+        rows = slice(first, min(first + size, solution.batch))
         check = Check(solution.problem, *with_digits(solution, solution.problem.drive(rows)))
         out[rows] = np.maximum(check.by_row(tolerance), check.active_error)
     return out

@@ -1,0 +1,42 @@
+"""Parts of newton that whole circuits do not single out."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import circuitsim as cs
+from circuitsim.gallery import wired_crossbar
+from circuitsim.methods.networks import make_network
+from circuitsim.methods.newton import _settled
+from circuitsim.residual import Check
+
+NONE = np.zeros(0)
+
+
+def test_a_batch_is_settled_when_each_of_its_rows_is() -> None:
+    """Rows at and around the solution, and what would move them: of one unit, or of all in both directions."""
+    rng = np.random.default_rng(3)
+    volts = rng.uniform(-1.0, 1.0, (3, 8)) * np.array([[1.0], [1e-6], [1e3]])
+    problem = cs.compile_problem(cs.parse(wired_crossbar(8))).with_values({"Vx": volts})
+    network = make_network(problem)
+    x = cs.solve(problem).x
+    size = np.abs(x).max(axis=1, keepdims=True)
+    answers = set()
+    for off in (0.0, 1e-12, 1e-10, 9e-10, 1.1e-9, 1e-6):
+        for which in range(4):
+            moved = size * off * rng.choice([-1.0, 1.0], x.shape)
+            if which < 3:  # one row
+                moved[np.arange(3) != which] = 0.0
+            drive, at = problem.drive(slice(0, 3)), x + moved
+            together = _settled(network, Check(problem, drive, at, exact=True), NONE)
+            alone = [
+                _settled(network, Check(problem, drive.part(slice(k, k + 1)), at[k : k + 1], exact=True), NONE)
+                for k in range(3)
+            ]
+            assert together == all(alone) == (off < 1e-9)
+            answers.add(together)
+    assert answers == {True, False}
+    zero = cs.compile_problem(cs.parse(wired_crossbar(8, volts=0.0))).with_values({"Vx": np.zeros((2, 8))})
+    check = Check(zero, zero.drive(slice(0, 2)), np.zeros((2, zero.n_free)), exact=True)
+    with np.errstate(invalid="ignore"):
+        assert _settled(make_network(zero), check, NONE)
