@@ -257,6 +257,7 @@ def test_contradictions_name_their_batch_row() -> None:
         ("V1 b 0 0", *TWO[1:], "R1 a 0 1"),  # a = 0 satisfies both
         ("V1 b 0 1", "E1 a 0 b 0 0.3", "E3 c 0 b 0 0.1", "E2 a d c 0 1", "E4 d 0 c 0 2", "R1 a 0 1"),  # 3 x 0.1 = 0.3
         ("I1 0 b 1m", "R1 b 0 1k", "G1 0 b b 0 1m", "D1 b 0 di", ".model di D(is=1e-12)"),  # D1 takes it
+        ("V1 a 0 1", "R1 a 0 1k", "G1 x a f a 1m", "R2 f g 1k"),  # f is at 0 V by choice; 1 V fits
         ("I1 0 b -1m", "R1 b 0 1k", "G1 0 b b 0 1m", "D1 b 0 dp", ".model dp D(ron=1 vfwd=0.5)"),
     ],
 )

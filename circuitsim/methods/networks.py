@@ -286,8 +286,11 @@ class ActiveNetwork(Network):
         w' M = 0 and w' b != 0 mean that M u = b has no solution; w' is also 0 across every leg, so that their currents
         do not matter. What is within rounding of 0 counts as 0; networks with many unknowns and legs are let pass.
         """
-        a, k = self.legs.a, self.legs.k
+        a, k, s = self.legs.a, self.legs.k, self.problem.circuit.active
         if self.size + a.size > 2 * _MOST_SINGULAR or not self.size:
+            return
+        pinned = self.problem.topology.islands.pinned  # at 0 V by choice: any other potential may be the one that fits
+        if (pinned[s.ca] | pinned[s.cb]).any():
             return
         across = np.zeros((self.size + 1, a.size))  # the last row: known ends
         across[a, np.arange(a.size)] += 1.0
@@ -296,8 +299,8 @@ class ActiveNetwork(Network):
         row = _reciprocal(np.abs(matrix).max(axis=1))
         scaled = row[:, None] * matrix
         scaled *= _reciprocal(np.abs(scaled).max(axis=0))
-        left, s, _ = np.linalg.svd(scaled, full_matrices=False)  # never more rows than columns: all of `left`
-        null = left[:, np.count_nonzero(s > _NO_PIVOT * s.max(initial=0.0)) :]
+        left, values, _ = np.linalg.svd(scaled, full_matrices=False)  # never more rows than columns: all of `left`
+        null = left[:, np.count_nonzero(values > _NO_PIVOT * values.max(initial=0.0)) :]
         sides, sizes = row * self.sides(drive), row * self._sizes(drive)
         weights = sides @ null @ null.T  # the part of b that no u gives, for each row of the batch
         wrong = np.linalg.norm(weights, axis=1) > _CONTRADICTS * np.linalg.norm(sizes, axis=1)
