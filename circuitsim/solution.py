@@ -30,7 +30,7 @@ class Status(Enum):
 
     SOLVED = "the certificate is met"
     MAX_SWEEPS = "stopped before the certificate was met; raise max_sweeps, loosen tol, or take another method"
-    STALLED = "further steps change nothing, but the certificate is not met; use float64 or loosen tol"
+    STALLED = "further steps lead no nearer to the certificate; use float64 or loosen tol"
     REFUSED = "the method cannot promise the answer for this circuit"
     NONFINITE = "the voltages overflowed; check the element values"
 

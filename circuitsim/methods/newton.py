@@ -249,11 +249,12 @@ class _Row:
             found = self._full_steps(u, tangents, self.steps + 10)
             return found if found.status is Status.SOLVED else None
 
-        for steps, found in minimise(net, self.drive, self.offset, finish, self.settings.max_sweeps):
-            self.steps = max(self.steps, steps)
+        before = self.steps
+        for steps, found in minimise(net, self.drive, self.offset, finish, self.settings.max_sweeps - before):
+            self.steps = max(self.steps, before + steps)
             if found is not None:
                 return found
-        return outcome
+        return replace(outcome, status=self._given_up(), steps=self.steps)
 
     def _full_steps(self, u: Floats, tangents: Tangents, most: int) -> Outcome:
         """Newton with limiting, while it makes its way."""
@@ -281,7 +282,11 @@ class _Row:
                     break
             tangents = new
         outcome = self._outcome(u, tangents)
-        return outcome if outcome.status is Status.SOLVED else replace(outcome, status=Status.MAX_SWEEPS)
+        return outcome if outcome.status is Status.SOLVED else replace(outcome, status=self._given_up())
+
+    def _given_up(self) -> Status:
+        """Why no more steps are taken: there may not be more, or they lead nowhere."""
+        return Status.STALLED if self.steps < self.settings.max_sweeps else Status.MAX_SWEEPS
 
     def _damped_steps(self, u: Floats, tangents: Tangents) -> Outcome:
         """Short steps first, then longer and longer ones: for circuits that full steps do not settle."""
