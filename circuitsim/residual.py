@@ -245,6 +245,7 @@ class Check:
         self.slope = np.broadcast_to(v.diag + slope, x.shape)
         self.flow, self.rho, self.upper = np.empty(x.shape), np.empty(x.shape), np.empty(x.shape)
         self.summed = np.zeros(x.shape[0], bool)  # rows whose figures are exact
+        self.largest = np.zeros(x.shape[0])  # the largest absolute current at a unit, or of a source, of such rows, A
         self.certain = 0.0
         self.linked = drive.carried[:, : problem.topology.links.size]
         self.link_volts = self._link_violation()
@@ -363,13 +364,14 @@ class Check:
         self.flow[rows], self.rho[rows] = flow, rho
         links = bool(self.problem.topology.links.size)
         size = np.abs(rho) + (self._link_amps(rows) if links else 0.0)
-        size[size <= self._nothing(rows, total)] = 0.0
+        nothing = self._nothing(rows, total)
+        size[size <= nothing] = 0.0
         settled = (size == 0) & (self.slope[rows] > 0)
         self.upper[rows] = np.divide(size, total, out=np.where(size > 0, np.inf, 0.0), where=total > 0)
         if links:
             self.upper[rows] = np.maximum(self.upper[rows], np.where(settled, 0.0, self._link_relative(rows, total)))
         if self.problem.topology.islands.arcs:
-            self.upper[rows] = np.maximum(self.upper[rows], self._island_violation(rows, total))
+            self.upper[rows] = np.maximum(self.upper[rows], self._island_violation(rows, nothing))
 
     def _nothing(self, rows: Ints, total: Floats) -> Floats:
         """Currents that are none, (len(rows), n_free), A: no voltages in float64 can make them smaller.
@@ -378,11 +380,16 @@ class Check:
         unit's own voltage; or the currents of nonlinear branches change by as much when their voltages change in the
         last digits; or they are the last digits of currents that are carried.
         """
+        t = self.problem.topology
         _, carried = _carried_sums(self.problem, _take(self.drive.carried, rows))
-        at_units = self._at_units(self._junction_rounding(rows)) + ROUNDING * carried
-        volts = _take(np.abs(self.drive.fixed), rows).max(axis=1, initial=0.0)[:, None]
-        largest = total.max(axis=1, initial=0.0, keepdims=True)
-        return np.asarray(at_units + _NO_VOLTAGE * self.slope[rows] * volts + _NOTHING * largest)
+        at_units = np.zeros((t.n_free + 1, rows.size))  # the last: known ends
+        for unit in (t.junction_a, t.junction_k):
+            np.add.at(at_units, unit, self._junction_rounding(rows).T)
+        volts = _take(np.abs(self.drive.fixed), rows).max(axis=1, initial=0.0)
+        sources = np.abs(_take(self.problem.source_currents(self.drive.rows), rows)).max(axis=1, initial=0.0)
+        self.largest[rows] = np.maximum(total.max(axis=1, initial=0.0), sources)
+        beyond = _NO_VOLTAGE * self.slope[rows] * volts[:, None] + _NOTHING * self.largest[rows, None]
+        return np.asarray(at_units[:-1].T + ROUNDING * carried + beyond)
 
     def _junction_rounding(self, rows: Ints) -> Floats:
         """By how much the current of each nonlinear branch changes with the rounding of its voltage, A."""
@@ -392,20 +399,11 @@ class Check:
         above, below = (branch_current(law, params, v + sign * ROUNDING * np.abs(v))[0] for sign in (1.0, -1.0))
         return above - below
 
-    def _at_units(self, amps: Floats) -> Floats:
-        """Sums of figures of the nonlinear branches (rows, n_junctions) at their units, (rows, n_free)."""
-        t = self.problem.topology
-        out = np.zeros((t.n_free + 1, amps.shape[0]))
-        for unit in (t.junction_a, t.junction_k):
-            np.add.at(out, unit, amps.T)
-        return out[:-1].T
-
-    def _island_violation(self, rows: Ints, inside: Floats) -> Floats:
+    def _island_violation(self, rows: Ints, nothing: Floats) -> Floats:
         """KCL of each island as a whole: its net current relative to what crosses its border, (len(rows), n_free).
 
-        The nodes of an island may each meet a tolerance with errors that add up to more than all that leaves it. What
-        the rounding of the currents `inside` (len(rows), n_free), or of the voltages at its border, makes up does not
-        count.
+        The nodes of an island may each meet a tolerance with errors that add up to more than all that leaves it. The
+        sum of what is `nothing` at its units (len(rows), n_free) does not count.
         """
         t, c = self.problem.topology, self.problem.circuit
         part = t.islands.part
@@ -428,10 +426,8 @@ class Check:
         held = np.zeros(net.shape, bool)  # a diode to a known potential takes what is left
         at_bound = (self.flow[rows] - self.rho[rows] != 0.0).T
         np.logical_or.at(held, part[t.root_of_unit], at_bound)
-        rounding = np.zeros(net.shape) + _NOTHING * inside.max(axis=1, initial=0.0)
-        np.add.at(rounding, part[t.root_of_unit], 4 * _EPS * inside.T)
-        for ends in (part[j.a[t.junctions]], part[j.b[t.junctions]]):
-            np.add.at(rounding, ends, self._junction_rounding(rows).T)
+        rounding = np.zeros(net.shape)
+        np.add.at(rounding, part[t.root_of_unit], nothing.T)
         size = np.where(held | (np.abs(net) <= rounding), 0.0, np.abs(net))
         worst = np.divide(size, total, out=np.where(size > 0, np.inf, 0.0), where=total > 0)
         worst[[0, *part[t.islands.pins]]] = 0.0  # what is known takes what the others leave

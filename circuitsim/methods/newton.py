@@ -8,8 +8,9 @@ limiting of L. W. Nagel, SPICE2, 1975): then exponentials cost no more steps tha
 An ideal diode conducts or not. When it does, it is the stiff line i = lam + rho (v - vf), and lam the current of the
 solution before (augmented Lagrangian, R. T. Rockafellar 1976): v = vf and the current follow exactly, for any rho.
 
-Full steps have no guarantee. When they go round in circles, sure.py takes over. The unknowns are u = (x, j): the
-voltages of the free units, and in non-reciprocal circuits the currents that networks.ActiveNetwork adds.
+Full steps have no guarantee. When they go round in circles, sure.py takes over; where there is no co-content, damped
+steps and other starts. The unknowns are u = (x, j): the voltages of the free units, and in non-reciprocal circuits the
+currents that networks.ActiveNetwork adds.
 """
 
 from __future__ import annotations
@@ -38,9 +39,12 @@ _EXTRA_STEPS = 2  # after all tangents are near
 _MOST_PARTS = 3  # of the voltages, each the rounding of the one before
 _MOST_REFINED = 16  # corrections of a correction
 _NEXT_PART = 4  # corrections: then the voltages get another part
+_GROSS = 1e-9  # of the largest current: a violation that is more than rounding
 _HOLD_AFTER = 2  # corrections: then conducting diodes hold their units as known potentials would
 _DAMPING = range(1, -10, -1)  # powers of ten of the largest conductance
 _DAMPED_STEPS = 10  # with each
+_OTHER_STARTS, _STEPS_THERE = 12, 20  # of circuits with controlled sources that shorter steps do not solve either
+_ABSURD = 1e9  # of the largest source: voltages from these starts that are no solution but an overflow
 _MOST_RETURNS = 2  # to a state that was there before
 _MOST_CLOSING = 8  # solutions with one factorisation, until conducting ideal diodes are closed to rounding
 _MOST_SETTLED = 6  # steps that change no state and meet no certificate
@@ -155,7 +159,7 @@ def _polished(
         at, x = (drive, parts[0]) if low is None else (shift(network.problem, drive, *parts), low)
         return Check(network.problem, network.with_carried(at, np.maximum(links, 0.0), extra, x), x, exact=True)
 
-    found, still = check(None), False
+    found, still, before = check(None), False, np.inf
     for refined in range(_MOST_REFINED + 1):
         if not found.finite():
             return Outcome(parts[0], Status.NONFINITE, steps, found.certificate())
@@ -166,6 +170,10 @@ def _polished(
             found = check(np.zeros_like(parts[0]))
         gap = found.x[:, legs.link_a] - found.x[:, legs.link_k] + found.drive.link_offset
         injected = -network.violation(found)
+        wrong = float((np.abs(injected[:, :n]).max(axis=1, initial=0.0) / np.maximum(found.largest, 1e-300)).max())
+        if not met and _GROSS < wrong > 0.9 * before:
+            break  # tangents of wrong states: there is nothing to refine
+        before = wrong
         for unit, sign in ((legs.link_a, -1.0), (legs.link_k, 1.0)):
             np.add.at(injected.T, unit, sign * (stiff * gap).T)
         step = network.factor(slope if refined < _HOLD_AFTER else network.immovable(slope)).solve(injected)
@@ -243,7 +251,8 @@ class _Row:
         if outcome.status is Status.SOLVED:
             return outcome
         if not net.problem.circuit.reciprocal:
-            return self._damped_steps(np.zeros(net.size), _tangents(net, np.where(net.ideal, 0.0, self.offset)))
+            outcome = self._damped_steps(np.zeros(net.size), _tangents(net, np.where(net.ideal, 0.0, self.offset)))
+            return outcome if outcome.status is Status.SOLVED else self._elsewhere(outcome)
 
         def finish(u: Floats, tangents: Tangents) -> Outcome | None:
             found = self._full_steps(u, tangents, self.steps + 10)
@@ -305,6 +314,22 @@ class _Row:
         finally:
             self.network.damp(0.0)
         return self._full_steps(u, tangents, self.steps + _FULL_STEPS)
+
+    def _elsewhere(self, outcome: Outcome) -> Outcome:
+        """Full steps from other states of the legs, drawn anew: the solution, or else the outcome that there was."""
+        net, rng = self.network, np.random.default_rng(0)
+        largest = max(float(np.abs(self.drive.fixed).max(initial=0.0)), 1.0)
+        for _ in range(_OTHER_STARTS):
+            if self.steps >= self.settings.max_sweeps:
+                break
+            v = rng.normal(size=net.ideal.size) * largest * 10.0 ** rng.uniform(-1.0, 2.0)
+            tangents = _tangents(net, np.where(net.ideal, 0.0, v))
+            on = net.ideal & (rng.random(net.ideal.size) < 0.5)
+            tangents = replace(tangents, slope=np.where(on, net.rho, tangents.slope))
+            found = self._full_steps(np.zeros(net.size), tangents, self.steps + _STEPS_THERE)
+            if found.status is Status.SOLVED and np.abs(found.x).max(initial=0.0) <= _ABSURD * largest:
+                return found
+        return replace(outcome, steps=self.steps, status=self._given_up())
 
     def _closing_step(self, u: Floats, tangents: Tangents) -> tuple[Floats, Tangents]:
         """The solution with the conducting ideal diodes closed: the tangents returned have their currents."""
