@@ -50,7 +50,7 @@ _LEAST = 1e-8  # A: beside the sources here, nothing
 _LEAST_VOLTS = 1e-6  # V: the same; references round 1 mA through 1 Mohm to 1e-13 V
 _NGSPICE_VOLTS = 1e-3  # V: the same for ngspice, which has gmin and tolerances
 _EPS = float(np.finfo(float).eps)
-_STEPS = 400  # of a method that does not get there
+_STEPS = 300  # of a method that does not get there
 _BCD_SWEEPS = 300
 
 

@@ -40,6 +40,7 @@ _MOST_PARTS = 3  # of the voltages, each the rounding of the one before
 _MOST_REFINED = 16  # corrections of a correction
 _NEXT_PART = 4  # corrections: then the voltages get another part
 _GROSS = 1e-9  # of the largest current: a violation that is more than rounding
+_HOPELESS = 4  # corrections that leave such a one as it is
 _HOLD_AFTER = 2  # corrections: then conducting diodes hold their units as known potentials would
 _DAMPING = range(1, -10, -1)  # powers of ten of the largest conductance
 _DAMPED_STEPS = 10  # with each
@@ -159,7 +160,7 @@ def _polished(
         at, x = (drive, parts[0]) if low is None else (shift(network.problem, drive, *parts), low)
         return Check(network.problem, network.with_carried(at, np.maximum(links, 0.0), extra, x), x, exact=True)
 
-    found, still, before = check(None), False, np.inf
+    found, still, before, stuck = check(None), False, np.inf, 0
     for refined in range(_MOST_REFINED + 1):
         if not found.finite():
             return Outcome(parts[0], Status.NONFINITE, steps, found.certificate())
@@ -171,7 +172,8 @@ def _polished(
         gap = found.x[:, legs.link_a] - found.x[:, legs.link_k] + found.drive.link_offset
         injected = -network.violation(found)
         wrong = float((np.abs(injected[:, :n]).max(axis=1, initial=0.0) / np.maximum(found.largest, 1e-300)).max())
-        if not met and _GROSS < wrong > 0.9 * before:
+        stuck = stuck + 1 if _GROSS < wrong > 0.9 * before else 0
+        if not met and stuck >= _HOPELESS:
             break  # tangents of wrong states: there is nothing to refine
         before = wrong
         for unit, sign in ((legs.link_a, -1.0), (legs.link_k, 1.0)):
