@@ -26,6 +26,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _NO_VOLTAGE = 2.0**-140  # of the largest: what is left of 0 with three float64 parts
+_NO_VOLTAGE_ACTIVE = 2.0**-96  # the same where currents of controlled sources, of one float64 each, round
 _NOTHING = 2.0**-106  # of the largest current, or voltage in a law of a controlled source: none
 ROUNDING = 4.0 * float(np.finfo(np.float64).eps)  # of the voltage of a nonlinear branch, or of a carried current
 _FULL_WORK = 4_000_000  # branch currents in one go: below, all rows are summed exactly; above, those that may matter
@@ -274,13 +275,17 @@ class Check:
         if self.problem.circuit.reciprocal:
             return np.zeros(self.x.shape[0])
         miss, size, _ = active_laws(self.problem, self.drive, self.x)
-        parts = [np.abs(part) for part in (self.drive.fixed, *self.drive.base, self.x)]
-        volts = np.max([np.broadcast_to(p.max(axis=1, initial=0.0), len(miss)) for p in parts], axis=0)[:, None]
+        volts = self._largest_volts()[:, None]
         amperes = np.abs(self.drive.carried).max(axis=1, initial=0.0)[:, None]
         miss[np.abs(miss) <= _NOTHING * np.where(self.problem.circuit.active.gives_current, amperes, volts)] = 0.0
         relative = np.divide(np.abs(miss), size, out=np.where(miss != 0, np.inf, 0.0), where=size > 0)
         worst: Floats = relative.max(axis=1, initial=0.0)
         return worst
+
+    def _largest_volts(self) -> Floats:
+        """The largest absolute voltage of each row, (rows,)."""
+        parts = [np.abs(part).max(axis=1, initial=0.0) for part in (self.drive.fixed, *self.drive.base, self.x)]
+        return np.asarray(np.max([np.broadcast_to(part, self.x.shape[0]) for part in parts], axis=0))
 
     def _link_amps(self, rows: Ints) -> Floats:
         """The same in amperes at both ends, slope times volts; and currents of the wrong sign; (len(rows), n_free)."""
@@ -299,11 +304,9 @@ class Check:
         largest conductance.
         """
         t = self.problem.topology
-        parts = [np.abs(part[rows]).max(axis=1, initial=0.0) for part in (*self.drive.base, self.x)]
-        fixed = _take(np.abs(self.drive.fixed), rows).max(axis=1, initial=0.0)
         steepest = self.slope[rows].max(axis=1, initial=0.0)
         by_current = total.max(axis=1, initial=0.0) / np.where(steepest > 0, steepest, np.inf)
-        largest = np.max([*parts, fixed, by_current], axis=0)[:, None]
+        largest = np.maximum(self._largest_volts()[rows], by_current)[:, None]
         volts = np.broadcast_to(self.link_volts, (self.x.shape[0], t.links.size))[rows]
         relative = np.divide(volts, largest, out=np.where(volts > 0, np.inf, 0.0), where=largest > 0)
         out = np.zeros((rows.size, t.n_free))
@@ -385,10 +388,11 @@ class Check:
         at_units = np.zeros((t.n_free + 1, rows.size))  # the last: known ends
         for unit in (t.junction_a, t.junction_k):
             np.add.at(at_units, unit, self._junction_rounding(rows).T)
-        volts = _take(np.abs(self.drive.fixed), rows).max(axis=1, initial=0.0)
+        volts = self._largest_volts()[rows]
         sources = np.abs(_take(self.problem.source_currents(self.drive.rows), rows)).max(axis=1, initial=0.0)
         self.largest[rows] = np.maximum(total.max(axis=1, initial=0.0), sources)
-        beyond = _NO_VOLTAGE * self.slope[rows] * volts[:, None] + _NOTHING * self.largest[rows, None]
+        digits = _NO_VOLTAGE if self.problem.circuit.reciprocal else _NO_VOLTAGE_ACTIVE
+        beyond = digits * self.slope[rows] * volts[:, None] + _NOTHING * self.largest[rows, None]
         return np.asarray(at_units[:-1].T + ROUNDING * carried + beyond)
 
     def _junction_rounding(self, rows: Ints) -> Floats:

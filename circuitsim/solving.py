@@ -132,7 +132,7 @@ def _solve(
     if loose.any() and status is not Status.SOLVED:
         c = problem.circuit
         sources = listed([c.element(c.controlled, k) for k in range(len(c.controlled))])
-        message += f"; the equations of the controlled sources ({sources}) leave voltages or currents open"
+        message += f"; the equations of the controlled sources ({sources}) are singular, as far as float64 can tell"
     return Solution(
         problem, x, low, status, message, residuals, method, backend.name, settings.dtype, steps, carried, loose, why
     )

@@ -75,3 +75,43 @@ def test_sums_keep_what_rounding_loses() -> None:
         assert abs(found - exact[k]) <= Fraction(total[k]) * Fraction(2) ** -98
     residue = sum((Fraction(flow[k]) + Fraction(low[k]) for k in range(nodes)), Fraction(0))
     assert abs(residue + sum(map(Fraction, given[at >= 0]), Fraction(0))) <= Fraction(total.sum()) * Fraction(2) ** -98
+
+
+@pytest.mark.parametrize(
+    ("cards", "node", "volts"),
+    [
+        # 1 V over 10 uohm beside 1 kohm: i(V1) holds b only through the H.
+        ("V1 a 0 1\nR1 b a 1e-05\nR2 a 0 1k\nH1 a b V1 -60k", "b", -59.0),
+        # 1 Gohm holds b, while 770 A circulate at it.
+        ("V1 a 0 1\nR2 a 0 1.3\nR3 a b 1e9\nR5 b c 0.7\nF1 b c V1 1000", "b", 1.0),
+    ],
+)
+def test_voltages_that_little_holds_are_corrected(cards: str, node: str, volts: float) -> None:
+    assert cs.solve(cs.parse("weak\n" + cards)).voltage(node)[0] == pytest.approx(volts, rel=1e-9)
+
+
+def test_rows_of_a_batch_are_as_exact_as_one() -> None:
+    """1,000 A through 1 uohm; a diode and 1 Gohm hold all of it."""
+    deck = (
+        "weak\n.model dm D(is=1e-14)\nV1 s 0 1\nR1 a b 1.3u\nR2 b c 1.7u\nR3 c a 2.3u\nI1 a b 1000\nI2 b c 777\n"
+        "Rw a s 1e9\nDw c 0 dm"
+    )
+    volts = [1.0, 2.0, 0.3, 0.7]
+    batch = cs.solve(cs.parse(deck).with_values({"V1": volts})).voltage("c")
+    single = [cs.solve(cs.parse(deck).with_values({"V1": [v]})).voltage("c")[0] for v in volts]
+    np.testing.assert_allclose(batch, single, rtol=1e-8)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_loops_around_an_h_that_nothing_flows_in(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    v, h, (r1, r2) = rng.uniform(-5, 5), rng.uniform(-500, 500), 10.0 ** rng.uniform(0, 4, 2)
+    solution = cs.solve(cs.parse(f"quiet\nV1 a 0 {v}\nR1 a b {r1}\nR2 b d {r2}\nH1 a d V1 {h}"))
+    np.testing.assert_allclose([solution.voltage(n)[0] for n in "bd"], v, rtol=1e-12)
+
+
+def test_a_stiff_circuit_is_not_said_to_contradict_itself() -> None:
+    """1 V everywhere is the answer; float64 cannot tell 1e3 S from 1e3 S + 1e-12 S well enough to find it."""
+    circuit = cs.parse("stiff\nV1 a 0 1\nR1 c b 1m\nG1 c 0 b a 1p")
+    solution = cs.solve(circuit, raise_on_failure=False)
+    assert not solution.solved and "as far as float64 can tell" in solution.message

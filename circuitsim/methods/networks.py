@@ -7,8 +7,9 @@ the sources that control F and H are further unknowns, the laws of these branche
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,8 @@ _MOST_SINGULAR = 2000  # unknowns of a singular network that is looked into
 SINGULAR = 1e15  # condition number of an equilibrated matrix: its solutions are rounding
 _NO_PIVOT = 1e-14  # of the largest singular value: 0
 _IMMOVABLE = 1e200  # S: a unit that hangs on it does not move
-_CONTRADICTS = 1e-9  # of the terms of all equations: what a sum of some may miss 0 by for rounding
+_CONTRADICTS = 1e-9  # of the terms of equations: what their sum may miss 0 by for rounding
+_MOST_EXACT = 100  # unknowns, and legs, of networks whose equations are compared in rational arithmetic
 _STIFFNESS = 1e4  # rho of a conducting ideal diode, in units of the largest conductance
 
 
@@ -164,8 +166,11 @@ class Network:
         """The drive with the currents of its carriers at x; `extra` (rows, size - n_free) are the further unknowns."""
         return replace(drive, carried=links[None])
 
-    def violation(self, check: Check) -> Floats:
-        """Left-hand sides minus right-hand sides where the check was made, with all digits, (rows, size)."""
+    def violation(self, check: Check, quiet: bool = False) -> Floats:
+        """Left-hand sides minus right-hand sides where the check was made, with all digits, (rows, size).
+
+        `quiet`: without what carried currents, of one float64 each, cannot make smaller.
+        """
         return check.exact_violation()
 
 
@@ -203,7 +208,9 @@ class ActiveNetwork(Network):
         column[self.fixed_voltage] = problem.n_free + np.arange(self.fixed_voltage.size)
         of_probe = np.searchsorted(c.probes, s.control.clip(min=0)) + len(c.controlled)
         self.control = np.where(s.control >= 0, column[np.minimum(of_probe, len(s) - 1)], -1)  # column of its current
-        self.matrix = self._matrix(column)
+        self.stamps = self._stamps(column)
+        value, *at = self.stamps
+        self.matrix = sparse.csr_array((value, tuple(at)), shape=(self.size, self.size))
 
     def held(self, slope: Floats) -> tuple[Ints, Ints]:
         """None: what controlled sources hang on a unit follows it only as far as the linear solution says."""
@@ -214,8 +221,8 @@ class ActiveNetwork(Network):
         """The slopes themselves, for the same reason."""
         return slope
 
-    def _matrix(self, column: Ints) -> sparse.csr_array:
-        """The linear branches and the laws of the active ones; legs come on top."""
+    def _stamps(self, column: Ints) -> tuple[Floats, Ints, Ints]:
+        """Values, rows and columns of the linear branches and the laws of the active ones; legs come on top."""
         c, t = self.problem.circuit, self.problem.topology
         s, n = c.active, self.problem.n_free
         a, b, ca, cb = (t.index_of_node[nodes] for nodes in (s.a, s.b, s.ca, s.cb))
@@ -249,8 +256,7 @@ class ActiveNetwork(Network):
         put(column[e], cb[e], s.gain[e])
         h = ~gives & by_current
         put(column[h], self.control[h], -s.gain[h])
-        entries = np.concatenate(data), (np.concatenate(rows), np.concatenate(cols))
-        return sparse.csr_array(entries, shape=(self.size, self.size))
+        return np.concatenate(data), np.concatenate(rows), np.concatenate(cols)
 
     @property
     def exact(self) -> bool:
@@ -284,25 +290,40 @@ class ActiveNetwork(Network):
         """Raise TopologyError when some of the linear equations add up to 0 = something else.
 
         w' M = 0 and w' b != 0 mean that M u = b has no solution; w' is also 0 across every leg, so that their currents
-        do not matter. What is within rounding of 0 counts as 0; networks with many unknowns and legs are let pass.
+        do not matter. w comes from rational arithmetic: float64 would call a stiff network a singular one. What b
+        misses for rounding counts as 0; networks with many unknowns are let pass.
         """
-        a, k = self.legs.a, self.legs.k
-        if self.size + a.size > 2 * _MOST_SINGULAR or not self.size:
+        if max(self.size, self.legs.a.size) > _MOST_EXACT:
             return
-        across = np.zeros((self.size + 1, a.size))  # the last row: known ends
-        across[a, np.arange(a.size)] += 1.0
-        across[k, np.arange(a.size)] -= 1.0
-        matrix = np.concatenate([self.matrix.toarray(), across[:-1]], axis=1)
-        row = _reciprocal(np.abs(matrix).max(axis=1))
-        scaled = row[:, None] * matrix
-        scaled *= _reciprocal(np.abs(scaled).max(axis=0))
-        left, values, _ = np.linalg.svd(scaled, full_matrices=False)  # never more rows than columns: all of `left`
-        null = left[:, np.count_nonzero(values > _NO_PIVOT * values.max(initial=0.0)) :]
-        sides, sizes = row * self.sides(drive), row * self._sizes(drive)
-        weights = sides @ null @ null.T  # the part of b that no u gives, for each row of the batch
-        wrong = np.linalg.norm(weights, axis=1) > _CONTRADICTS * np.linalg.norm(sizes, axis=1)
-        for k in np.flatnonzero(wrong)[:1].tolist():
-            self._refuse(weights[k] * row, drive.rows.start + k if self.problem.batch > 1 else None)
+        sides, sizes = self.sides(drive), self._sizes(drive)
+        for weight in self._dependent():
+            wrong = np.flatnonzero(np.abs(sides @ weight) > _CONTRADICTS * (sizes @ np.abs(weight)))
+            for row in wrong[:1].tolist():
+                self._refuse(weight, drive.rows.start + row if self.problem.batch > 1 else None)
+
+    def _dependent(self) -> Iterator[Floats]:
+        """Weights w (size,), each with w' M = 0, that span all such: Gaussian elimination of rows, in fractions."""
+        rows: list[dict[int, Fraction]] = [{} for _ in range(self.size)]
+        leg = self.size + np.arange(self.legs.a.size)
+        ends = [(sign * np.ones(leg.size), unit, leg) for unit, sign in ((self.legs.a, 1.0), (self.legs.k, -1.0))]
+        for value, row, col in (self.stamps, *ends):
+            for x, i, j in zip(value.tolist(), row.tolist(), col.tolist(), strict=True):
+                if i >= 0:
+                    rows[i][j] = rows[i].get(j, Fraction(0)) + Fraction(x)
+        pivots: dict[int, tuple[dict[int, Fraction], dict[int, Fraction]]] = {}
+        for i, entries in enumerate(rows):
+            left, weight = {j: x for j, x in entries.items() if x}, {i: Fraction(1)}
+            while (j := min(left, default=-1)) >= 0:
+                if j not in pivots:
+                    pivots[j] = left, weight
+                    break
+                above, of_above = pivots[j]
+                factor = left[j] / above[j]
+                left, weight = _minus(left, factor, above), _minus(weight, factor, of_above)
+            else:
+                out = np.zeros(self.size)
+                out[list(weight)] = [float(x) for x in weight.values()]
+                yield out
 
     def _refuse(self, weight: Floats, row: int | None) -> None:
         """Raise TopologyError naming the active branches in a sum of equations with these weights (size,)."""
@@ -368,11 +389,12 @@ class ActiveNetwork(Network):
         active[:, self.fixed_current] = -miss[:, self.fixed_current]
         return replace(drive, carried=carried)
 
-    def violation(self, check: Check) -> Floats:
+    def violation(self, check: Check, quiet: bool = False) -> Floats:
         miss, _, size = active_laws(self.problem, check.drive, check.x)
-        miss = np.where(np.abs(miss) > ROUNDING * size, miss, 0.0)
         flow = check.exact_violation()
-        flow = np.where(check.upper > ROUNDING, flow, 0.0)  # carried currents have no more digits
+        if quiet:
+            miss = np.where(np.abs(miss) > ROUNDING * size, miss, 0.0)
+            flow = np.where(check.upper > ROUNDING, flow, 0.0)
         return np.concatenate([flow, miss[:, self.fixed_voltage]], axis=1)
 
 
@@ -424,6 +446,14 @@ class Lu:
         """The unknowns for these right-hand sides, (rows, size)."""
         out: Floats = (self.col[:, None] * self.solver(self.row[:, None] * injected.T)).T
         return out
+
+
+def _minus(x: dict[int, Fraction], factor: Fraction, y: dict[int, Fraction]) -> dict[int, Fraction]:
+    """x - factor y of sparse vectors."""
+    out = dict(x)
+    for j, value in y.items():
+        out[j] = out.get(j, Fraction(0)) - factor * value
+    return {j: value for j, value in out.items() if value}
 
 
 def _reciprocal(scale: Floats) -> Floats:

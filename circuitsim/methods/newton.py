@@ -124,6 +124,9 @@ def _rows_at_once(network: Network, drive: Drive, settings: Settings, x: Floats,
     met = check.finite() and found.kcl_relative <= settings.tolerance
     if met and not network.problem.circuit.reciprocal:  # row by row it comes out what a singular network leaves open
         met = bool((np.linalg.cond(matrix) < SINGULAR).all())
+    if met:  # likewise for voltages that little holds
+        correction = np.linalg.solve(matrix, network.violation(check)[:, :, None])[:, :n, 0]
+        met = _still(correction, u[:, :n])
     carried = np.broadcast_to(at.carried, (rows, at.carried.shape[1]))
     return Outcome(u[:, :n], Status.SOLVED if met else Status.MAX_SWEEPS, step, found, None, carried)
 
@@ -170,7 +173,7 @@ def _polished(
         if not found.drive.base:
             found = check(np.zeros_like(parts[0]))
         gap = found.x[:, legs.link_a] - found.x[:, legs.link_k] + found.drive.link_offset
-        injected = -network.violation(found)
+        injected = -network.violation(found, quiet=refined >= _NEXT_PART)
         wrong = float((np.abs(injected[:, :n]).max(axis=1, initial=0.0) / np.maximum(found.largest, 1e-300)).max())
         stuck = stuck + 1 if _GROSS < wrong > 0.9 * before else 0
         if not met and stuck >= _HOPELESS:
