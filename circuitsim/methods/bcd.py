@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.backends.base import Engine
+from circuitsim.methods.held import Held
 from circuitsim.methods.outcome import Outcome
 from circuitsim.problem import Drive, Problem
 from circuitsim.residual import Check, Residuals, shift
@@ -19,6 +20,7 @@ Floats = NDArray[np.float64]
 _SETTLED = 10  # sweeps before which it is not worth asking whether only rounding is left
 _PATIENCE = 200  # sweeps before which the rate of convergence says nothing
 _MOST_AHEAD = 1000  # sweeps still to come at the measured rate: with another method at hand, too many
+_TIGHTER = 1e-2  # tolerance, when voltages are not held
 _MAX_SHIFTS = 3  # one gives twice the digits; more help when the first voltages were not the nearest ones
 
 
@@ -44,12 +46,21 @@ def refusal(problem: Problem) -> str:
 
 
 def solve_tile(
-    problem: Problem, drive: Drive, engine: Engine, settings: Settings, x: Floats, *, patient: bool = True
+    problem: Problem,
+    drive: Drive,
+    engine: Engine,
+    settings: Settings,
+    x: Floats,
+    *,
+    held: Held | None = None,
+    patient: bool = True,
 ) -> Outcome:
     """Sweep one tile of the batch from x until the relative KCL violation meets the tolerance in every row.
 
     Where the rounding of the voltages themselves is what is left of it, the sweeps go on for a correction to them.
-    With `patient` False it stops, with MAX_SWEEPS, once the measured rate of convergence says that it will take long.
+    With `held` it goes on, to smaller violations, while those left still move voltages; what rounds then ends it.
+    With `patient` False it stops, with MAX_SWEEPS, once the measured rate of convergence says that it will take long,
+    or when voltages are not held.
     """
     tolerance, eps = settings.tolerance, float(np.finfo(settings.dtype).eps)
     given, shifts, sweeps = drive, 0, 0
@@ -73,7 +84,12 @@ def solve_tile(
         if not check.finite():
             status = Status.NONFINITE
         elif check.meets(tolerance) and (residuals := check.certificate()).kcl_relative <= tolerance:
-            return reached(Status.SOLVED, residuals)
+            if held is None or held.settled(check, settings.tolerance):
+                return reached(Status.SOLVED, residuals)
+            if not patient:
+                return reached(Status.MAX_SWEEPS, residuals)
+            tolerance *= _TIGHTER
+            continue
         elif shifts < _MAX_SHIFTS and sweeps < settings.max_sweeps and (not moved or at_rounding(check)):
             drive = shift(problem, given, x if not drive.base else drive.base[0] + x)
             engine.start(drive, np.zeros_like(x))

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.laws import Law, branch_current, branch_voltage
+from circuitsim.methods.held import hardly_moves
 from circuitsim.methods.networks import SINGULAR, Network, Tangents
 from circuitsim.methods.outcome import Outcome
 from circuitsim.methods.sure import minimise
@@ -126,7 +127,7 @@ def _rows_at_once(network: Network, drive: Drive, settings: Settings, x: Floats,
         met = bool((np.linalg.cond(matrix) < SINGULAR).all())
     if met:  # likewise for voltages that little holds
         correction = np.linalg.solve(matrix, network.violation(check)[:, :, None])[:, :n, 0]
-        met = _still(correction, u[:, :n])
+        met = hardly_moves(correction, u[:, :n], _MOVES)
     carried = np.broadcast_to(at.carried, (rows, at.carried.shape[1]))
     return Outcome(u[:, :n], Status.SOLVED if met else Status.MAX_SWEEPS, step, found, None, carried)
 
@@ -182,7 +183,7 @@ def _polished(
         for unit, sign in ((legs.link_a, -1.0), (legs.link_k, 1.0)):
             np.add.at(injected.T, unit, sign * (stiff * gap).T)
         step = network.factor(slope if refined < _HOLD_AFTER else network.immovable(slope)).solve(injected)
-        still = _still(step[:, :n], parts[0])  # the next correction would be smaller still
+        still = hardly_moves(step[:, :n], parts[0], _MOVES)  # the next correction would be smaller still
         low = np.clip(found.x + step[:, :n], found.drive.lo, found.drive.hi)
         low[:, lower] = np.where(found.flow[:, lower] > 0, found.drive.lo[:, lower], low[:, lower])
         low[:, upper] = np.where(found.flow[:, upper] < 0, found.drive.hi[:, upper], low[:, upper])
@@ -216,12 +217,7 @@ def _settled(network: Network, found: Check, slope: Floats) -> bool:
         worst = (np.abs(violation) / np.abs(x).max(axis=1, initial=0.0, keepdims=True)).max(axis=0, keepdims=True)
         if (solve(worst) <= _MOVES).all():
             return True
-    return _still(solve(-violation)[:, : x.shape[1]], x)
-
-
-def _still(step: Floats, x: Floats) -> bool:
-    """Whether a step of the voltages x (rows, n_free) is far below the largest of its row."""
-    return bool((np.abs(step) <= _MOVES * np.abs(x).max(axis=1, initial=0.0, keepdims=True)).all())
+    return hardly_moves(solve(-violation)[:, : x.shape[1]], x, _MOVES)
 
 
 def _spread(parts: list[Floats], low: Floats) -> tuple[list[Floats], Floats]:

@@ -1,0 +1,100 @@
+"""Whether the voltages of a certified solution are held: how far a Newton correction would still move them.
+
+KCL is met relative to the currents at a node. A node, or several that large conductances join, may hang on so little
+that a violation far below these currents moves it by volts. With A the conductance matrix of the tangents and rho the
+violations, the correction is A^-1 rho. A is an M-matrix, so A^-1 has no negative entry, its largest in each row is the
+diagonal one, which is the resistance from the node to the known potentials, and that is at most the resistance of any
+path there (Rayleigh's monotonicity law):
+
+    |A^-1 rho|_u <= sum_v |rho_v| R_v,   R_v the resistance of a path from v to a known potential.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim.laws import branch_current
+from circuitsim.methods.networks import Network
+from circuitsim.problem import Problem
+from circuitsim.residual import Check
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+_MOST_MOVED = 1e3  # tolerances, of the largest voltage: corrections that sweeps may leave
+_PATH_SWEEPS = 32  # for the resistances of paths: fewer than the longest path takes leave bounds that are too large
+_EPS = float(np.finfo(np.float64).eps)
+
+
+def hardly_moves(step: Floats, x: Floats, moves: float) -> bool:
+    """Whether a step of the voltages x (rows, n_free) is at most `moves` of the largest of its row everywhere."""
+    return bool((np.abs(step) <= moves * np.abs(x).max(axis=1, initial=0.0, keepdims=True)).all())
+
+
+class Held:
+    """The question for one reciprocal problem; its network, from `network`, is made when bounds do not answer it."""
+
+    def __init__(self, problem: Problem, network: Callable[[], Network]) -> None:
+        self.problem, self.network = problem, network
+        self.one_at_a_time = threading.Lock()  # a network keeps what it factored last
+
+    def settled(self, check: Check, tolerance: float) -> bool:
+        """Whether corrections of the voltages of a check move none by 1,000 tolerances of the largest of its row."""
+        x = check.drive.base[0] if check.drive.base else check.x
+        allowed = _MOST_MOVED * tolerance * np.abs(x).max(axis=1, initial=0.0)
+        rho = np.abs(check.rho)
+        rounded = ~check.summed
+        rho[rounded] += _EPS * self.problem.most_terms * (check.slope * np.abs(x).max(axis=1, keepdims=True))[rounded]
+        with np.errstate(invalid="ignore", over="ignore"):
+            bound = np.where(rho > 0, rho * self.paths, 0.0).sum(axis=1)
+        doubtful = np.flatnonzero(~(bound <= allowed))
+        if not doubtful.size:
+            return True
+        rho = check.exact_violation()
+        with self.one_at_a_time:
+            network = self.network()
+            slope = self._slopes(network, check)
+            # With the smallest slopes of all rows every entry of A^-1 is the largest.
+            bound = network.factor(slope[doubtful].min(axis=0)).solve(np.abs(rho[doubtful])).max(axis=1, initial=0.0)
+            for row in doubtful[~(bound <= allowed[doubtful])].tolist():
+                step = network.factor(slope[row]).solve(rho[row : row + 1])
+                if not np.abs(step).max(initial=0.0) <= allowed[row]:
+                    return False
+        return True
+
+    @cached_property
+    def paths(self) -> Floats:
+        """At least the resistance from each unit to a known potential over linear branches, (n_free,), Ohm."""
+        t, v = self.problem.topology, self.problem.values
+        with np.errstate(divide="ignore"):
+            found = 1.0 / v.to_fixed
+            joined = np.flatnonzero(np.diff(v.couplings.indptr))
+            first, resistance = v.couplings.indptr[joined], 1.0 / v.couplings.data
+            for _ in range(_PATH_SWEEPS):
+                before = found.copy()
+                if joined.size:
+                    over = np.minimum.reduceat(resistance + found[v.couplings.indices], first)
+                    found[joined] = np.minimum(found[joined], over)
+                for spec, g in zip(t.dense, v.dense, strict=True):
+                    if spec.row.units is not None and spec.col.units is not None:
+                        rows, cols = spec.row.units, spec.col.units
+                        found[rows] = np.minimum(found[rows], (1.0 / g + found[cols]).min(axis=1))
+                        found[cols] = np.minimum(found[cols], (1.0 / g + found[rows][:, None]).min(axis=0))
+                if np.array_equal(found, before):
+                    break
+        return found
+
+    def _slopes(self, network: Network, check: Check) -> Floats:
+        """Conductances of the legs at the check, (rows, legs), S; stiff where a diode holds a unit at its bound."""
+        n, legs = network.legs.n_junctions, network.legs
+        slope = np.zeros((check.x.shape[0], legs.a.size))
+        across = np.array([network.across(x)[:n] for x in check.x]) + check.drive.junction_offset
+        slope[:, :n] = branch_current(network.law, network.params, across)[1]
+        at_bound = check.flow - check.rho != 0.0
+        slope[:, n:] = np.where(at_bound[:, np.concatenate([legs.lower, legs.upper])], network.rho[n:], 0.0)
+        return slope

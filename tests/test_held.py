@@ -1,0 +1,86 @@
+"""methods/held.py: how far a correction would still move the voltages of a certified solution."""
+
+import numpy as np
+import pytest
+
+import circuitsim as cs
+from circuitsim import gallery
+from circuitsim.methods.held import Held, hardly_moves
+from circuitsim.methods.networks import make_network
+from circuitsim.residual import Check
+
+# Two nodes with 1 A between them, on 10 Tohm: KCL is met to 1e-13 wherever they are together.
+WEAK = """weak
+V1 s 0 1
+I1 a b 1
+R1 a b 0.7
+Rw1 a s 1e13
+Rw2 b 0 3e13
+Rd s d 1k
+.model di D(ron=0)
+D1 d 0 di
+"""
+# By hand: 1 A through 0.7 Ohm, v(b) = v(a) + 0.7; (1 - v(a)) / 1e13 = v(b) / 3e13.
+WEAK_VOLTAGE = (3.0 - 0.7) / 4.0
+
+
+def conductance_matrix(problem: cs.Problem) -> np.ndarray:
+    """Of the linear branches, from the equations' own products: column by column."""
+    network = make_network(problem)
+    return network.flow(np.eye(problem.n_free))
+
+
+@pytest.mark.parametrize("deck", [gallery.drn([5, 4, 3, 2]), gallery.drn([3, 7, 2]), WEAK])
+def test_paths_bound_the_inverse(deck: str) -> None:
+    problem = cs.compile_problem(cs.parse(deck))
+    inverse = np.linalg.inv(conductance_matrix(problem))
+    paths = Held(problem, lambda: make_network(problem)).paths
+    assert (paths >= np.diag(inverse) * (1 - 1e-12)).all()
+    assert (inverse <= paths * (1 + 1e-12)).all()
+
+
+def test_paths_of_a_chain_are_its_resistances() -> None:
+    """And infinite, still a bound, further away than the sweeps go."""
+    problem = cs.compile_problem(cs.parse("chain\nV1 n[0] 0 1\nR[1:40] n[0:39] n[1:40] 2"))
+    paths = Held(problem, lambda: make_network(problem)).paths
+    unit = problem.topology.index_of_node[[problem.circuit.nodes.index(f"n[{k}]") for k in range(1, 41)]]
+    assert paths[unit[:33]] == pytest.approx(2.0 * np.arange(1, 34))
+    assert np.isinf(paths[unit[33:]]).all()
+
+
+def test_hardly_moves() -> None:
+    x = np.array([[1.0, -2.0], [0.0, 0.0]])
+    assert hardly_moves(np.array([[2e-9, -2e-9], [0.0, 0.0]]), x, 1e-9)
+    assert not hardly_moves(np.array([[2.1e-9, 0.0], [0.0, 0.0]]), x, 1e-9)
+    assert not hardly_moves(np.array([[0.0, 0.0], [0.0, 1e-30]]), x, 1e-9)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_what_little_holds_is_not_settled(rows: int) -> None:
+    problem = cs.compile_problem(cs.parse(WEAK).with_values({"V1": np.ones(rows)}))
+    held = Held(problem, lambda: make_network(problem))
+    drive = problem.drive(slice(0, rows))
+    a, b = (problem.topology.index_of_node[problem.circuit.nodes.index(n)] for n in "ab")
+    right, wrong = np.zeros((2, rows, 3))
+    right[:, [a, b]] = WEAK_VOLTAGE, WEAK_VOLTAGE + 0.7
+    wrong[:, [a, b]] = -0.7, 0.0
+    for x in (right, wrong):  # the certificate cannot tell them apart
+        assert Check(problem, drive, x, exact=True).certificate().kcl_relative < 1e-9
+    assert held.settled(Check(problem, drive, right), 1e-9)
+    assert not held.settled(Check(problem, drive, wrong), 1e-9)
+    if rows > 1:  # one wrong row
+        right[1] = wrong[1]
+        assert not held.settled(Check(problem, drive, right), 1e-9)
+    assert held.settled(Check(problem, drive, wrong), 1.0)
+
+
+@pytest.mark.parametrize("rows", [1, 65])
+def test_weakly_held_nodes_are_right_or_not_solved(rows: int) -> None:
+    circuit = cs.parse(WEAK).with_values({"V1": np.ones(rows)})
+    for method in ("auto", "newton"):
+        assert cs.solve(circuit, cs.Settings(method)).voltage("a") == pytest.approx(np.full(rows, WEAK_VOLTAGE))
+    solution = cs.solve(circuit, cs.Settings("bcd", max_sweeps=2000), raise_on_failure=False)
+    assert solution.status is cs.Status.MAX_SWEEPS
+    assert "KCL is met, but so little holds some voltages that they may be wrong" in solution.message
+    if rows == 65:
+        assert cs.solve(circuit).why == "block coordinate descent left voltages that little holds after 2 sweeps"
