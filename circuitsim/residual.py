@@ -367,47 +367,50 @@ class Check:
         self.flow[rows], self.rho[rows] = flow, rho
         links = bool(self.problem.topology.links.size)
         size = np.abs(rho) + (self._link_amps(rows) if links else 0.0)
-        nothing = self._nothing(rows, total)
-        size[size <= nothing] = 0.0
+        fall, rise = self._nothing(rows, total)
+        size[size <= np.where(rho > 0, fall, rise)] = 0.0
         settled = (size == 0) & (self.slope[rows] > 0)
         self.upper[rows] = np.divide(size, total, out=np.where(size > 0, np.inf, 0.0), where=total > 0)
         if links:
             self.upper[rows] = np.maximum(self.upper[rows], np.where(settled, 0.0, self._link_relative(rows, total)))
         if self.problem.topology.islands.arcs:
-            self.upper[rows] = np.maximum(self.upper[rows], self._island_violation(rows, nothing))
+            self.upper[rows] = np.maximum(self.upper[rows], self._island_violation(rows, fall, rise))
 
-    def _nothing(self, rows: Ints, total: Floats) -> Floats:
-        """Currents that are none, (len(rows), n_free), A: no voltages in float64 can make them smaller.
+    def _nothing(self, rows: Ints, total: Floats) -> tuple[Floats, Floats]:
+        """Currents out of a unit, and into it, that are none, (len(rows), n_free) each, A.
 
-        They are beyond the last digit of the largest currents (`total` are the absolute ones at each unit), or of the
-        unit's own voltage; or the currents of nonlinear branches change by as much when their voltages change in the
-        last digits; or they are the last digits of currents that are carried.
+        No voltages in float64 can make them smaller: they are beyond the last digit of the largest currents (`total`
+        are the absolute ones at each unit), or of the unit's own voltage; or the currents of nonlinear branches would
+        fall, or rise, by as much when their voltages change in the last digits; or they are the last digits of currents
+        that are carried.
         """
         t = self.problem.topology
         _, carried = _carried_sums(self.problem, _take(self.drive.carried, rows))
-        at_units = np.zeros((t.n_free + 1, rows.size))  # the last: known ends
-        for unit in (t.junction_a, t.junction_k):
-            np.add.at(at_units, unit, self._junction_rounding(rows).T)
+        fall, rise = (np.zeros((t.n_free + 1, rows.size)) for _ in range(2))  # the last: known ends
+        less, more = (x.T for x in self._junction_rounding(rows))
+        for out, at_a, at_k in ((fall, less, more), (rise, more, less)):
+            np.add.at(out, t.junction_a, at_a)
+            np.add.at(out, t.junction_k, at_k)
         volts = self._largest_volts()[rows]
         sources = np.abs(_take(self.problem.source_currents(self.drive.rows), rows)).max(axis=1, initial=0.0)
         self.largest[rows] = np.maximum(total.max(axis=1, initial=0.0), sources)
         digits = _NO_VOLTAGE if self.problem.circuit.reciprocal else _NO_VOLTAGE_ACTIVE
-        beyond = digits * self.slope[rows] * volts[:, None] + _NOTHING * self.largest[rows, None]
-        return np.asarray(at_units[:-1].T + ROUNDING * carried + beyond)
+        beyond = digits * self.slope[rows] * volts[:, None] + _NOTHING * self.largest[rows, None] + ROUNDING * carried
+        return fall[:-1].T + beyond, rise[:-1].T + beyond
 
-    def _junction_rounding(self, rows: Ints) -> Floats:
-        """By how much the current of each nonlinear branch changes with the rounding of its voltage, A."""
+    def _junction_rounding(self, rows: Ints) -> tuple[Floats, Floats]:
+        """By how much the current of each nonlinear branch falls, and rises, with the rounding of its voltage, A."""
         t, j = self.problem.topology, self.problem.circuit.junctions
         law, params = j.law[t.junctions], j.params[t.junctions]
         v = _take(self.drive.junction_offset, rows) + _across(self.problem, self.x[rows])
-        above, below = (branch_current(law, params, v + sign * ROUNDING * np.abs(v))[0] for sign in (1.0, -1.0))
-        return above - below
+        below, at, above = (branch_current(law, params, v + k * ROUNDING * np.abs(v))[0] for k in (-1.0, 0.0, 1.0))
+        return at - below, above - at
 
-    def _island_violation(self, rows: Ints, nothing: Floats) -> Floats:
+    def _island_violation(self, rows: Ints, fall: Floats, rise: Floats) -> Floats:
         """KCL of each island as a whole: its net current relative to what crosses its border, (len(rows), n_free).
 
         The nodes of an island may each meet a tolerance with errors that add up to more than all that leaves it. The
-        sum of what is `nothing` at its units (len(rows), n_free) does not count.
+        sum of what is none at its units, `fall` out of them and `rise` into them (len(rows), n_free), does not count.
         """
         t, c = self.problem.topology, self.problem.circuit
         part = t.islands.part
@@ -430,9 +433,10 @@ class Check:
         held = np.zeros(net.shape, bool)  # a diode to a known potential takes what is left
         at_bound = (self.flow[rows] - self.rho[rows] != 0.0).T
         np.logical_or.at(held, part[t.root_of_unit], at_bound)
-        rounding = np.zeros(net.shape)
-        np.add.at(rounding, part[t.root_of_unit], nothing.T)
-        size = np.where(held | (np.abs(net) <= rounding), 0.0, np.abs(net))
+        out_of, into = np.zeros(net.shape), np.zeros(net.shape)
+        np.add.at(out_of, part[t.root_of_unit], fall.T)
+        np.add.at(into, part[t.root_of_unit], rise.T)
+        size = np.where(held | ((-into <= net) & (net <= out_of)), 0.0, np.abs(net))
         worst = np.divide(size, total, out=np.where(size > 0, np.inf, 0.0), where=total > 0)
         worst[[0, *part[t.islands.pins]]] = 0.0  # what is known takes what the others leave
         spread: Floats = worst[part[t.root_of_unit]].T

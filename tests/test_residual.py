@@ -240,3 +240,15 @@ def test_bounds_hold_what_branches_say(seed: int) -> None:
         check._sum_exactly(np.arange(3))
         assert (bounds >= check.upper * (1 - 1e-12)).all()
         assert certain <= check.upper.max(initial=0.0) * (1 + 1e-12)
+
+
+@pytest.mark.parametrize(("more", "met"), [(1e-13, True), (-1e-13, False)])
+def test_rounding_at_a_knee_counts_on_its_own_side_only(more: float, met: bool) -> None:
+    """At 0.7 V the current is 0.7 nA: the last digit of the voltage adds up to 0.6 pA, but takes next to nothing away."""
+    deck = f"knee\nI1 0 a {0.7e-9 + more!r}\nD1 a 0 d\n.model d D(ron=1m roff=1e9 vfwd=0.7)"
+    problem = cs.compile_problem(cs.parse(deck))
+    check = Check(problem, problem.drive(slice(0, 1)), np.array([[0.7]]), exact=True)
+    assert check.rho[0, 0] == pytest.approx(-more, rel=1e-3)
+    assert check.meets(1e-9) == met
+    solution = cs.solve(problem)
+    assert solution.voltage("a")[0] == pytest.approx(0.7 + min(more, 0.0) * 1e9, rel=1e-12)
