@@ -31,11 +31,19 @@ _CLOSED = 1e-9  # of the voltages at a diode: a gap to its forward voltage that 
 
 
 def _states(solution: Solution, rows: slice) -> tuple[Floats, Bools]:
-    """Gaps of the ideal diodes to their forward voltages, V, 0 where closed; and which conduct; (rows, n_ideal)."""
+    """Gaps of the ideal diodes to their forward voltages, V, 0 where closed; and which conduct; (rows, n_ideal).
+
+    Of gap and current one is 0 but for rounding: the one that is less of the largest voltage, or current, of the row.
+    """
     d = solution.circuit.ideal_diodes
-    gap = d.vf - solution.drops(d.a, d.b, rows)
-    gap = np.where(gap <= _rounding(solution, d, rows) + _CLOSED * d.vf, 0.0, gap)
-    return gap, (ideal_currents(solution, rows) > 0) & (gap == 0)
+    gap, current = d.vf - solution.drops(d.a, d.b, rows), ideal_currents(solution, rows)
+    sources = np.abs(solution.problem.source_currents(rows)).max(axis=1, initial=0.0)
+    amps = np.maximum(current.max(axis=1, initial=0.0), sources)[:, None]
+    volts = np.abs(solution.voltages(rows=rows)).max(axis=1, initial=0.0)[:, None]
+    volts = np.maximum(volts, amps / (solution.problem.values.diag.max(initial=0.0) or np.inf))
+    carries = (current > 0) & (current * volts > gap * amps)
+    gap = np.where(carries | (gap <= _rounding(solution, d, rows) + _CLOSED * d.vf), 0.0, gap)
+    return gap, (current > 0) & (gap == 0)
 
 
 def _rounding(solution: Solution, branches: Branches, rows: slice) -> Floats:

@@ -244,7 +244,7 @@ def test_bounds_hold_what_branches_say(seed: int) -> None:
 
 @pytest.mark.parametrize(("more", "met"), [(1e-13, True), (-1e-13, False)])
 def test_rounding_at_a_knee_counts_on_its_own_side_only(more: float, met: bool) -> None:
-    """At 0.7 V the current is 0.7 nA: the last digit of the voltage adds up to 0.6 pA, but takes next to nothing away."""
+    """At 0.7 V the current is 0.7 nA: its last digits add up to 0.6 pA, but take next to nothing away."""
     deck = f"knee\nI1 0 a {0.7e-9 + more!r}\nD1 a 0 d\n.model d D(ron=1m roff=1e9 vfwd=0.7)"
     problem = cs.compile_problem(cs.parse(deck))
     check = Check(problem, problem.drive(slice(0, 1)), np.array([[0.7]]), exact=True)

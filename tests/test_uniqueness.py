@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -285,3 +286,15 @@ def test_rows_solved_at_once_are_marked_too() -> None:
     deck = "t\nV1 a 0 1\nE1 b 0 a 0 3\nE2 b 0 a 0 3\nR1 b 0 1k\nD1 b c di\nR3 c 0 1k\n.model di D(is=1e-12)"
     solution = cs.solve(cs.parse(deck).with_values({"V1": np.array([1.0, 2.0])}))
     assert solution.ambiguous[2].tolist() == [True, True]
+
+
+def test_the_last_digit_of_0_volts_opens_no_diode() -> None:
+    """I1 circulates in D2; in a batch of two rows v(n2) = v(n3) = 0 may come out 1e-22 V apart."""
+    cards = "V1 n1 0 1\nR0 0 n4 31.2\nR2 n4 n3 104\n.model di D(ron=0)\nD2 n3 n2 di\nI1 n2 n3 .000161"
+    circuit = cs.parse(f"circulates\n{cards}").with_values({"V1": [1.0, -2.0]})
+    solution = cs.solve(circuit)
+    assert solution.determined.all()
+    assert solution.current("D2") == pytest.approx(0.000161)
+    x = solution.x.copy()
+    x[1, solution.problem.topology.index_of_node[solution.circuit.netlist.node("n2")]] = 1e-21
+    assert replace(solution, x=x).determined.all()
