@@ -20,7 +20,7 @@ from circuitsim.methods import bcd, newton
 from circuitsim.methods.held import Held
 from circuitsim.methods.networks import make_network
 from circuitsim.methods.outcome import Outcome
-from circuitsim.problem import Problem, compile_problem
+from circuitsim.problem import Drive, Problem, compile_problem
 from circuitsim.residual import Residuals
 from circuitsim.solution import Settings, Solution, Status
 from circuitsim.units import listed
@@ -128,7 +128,7 @@ def _solve(
         if progress:
             progress(rows.stop, problem.batch)
     if work.method != method:
-        method, why = work.method, work.given_up
+        method, why = work.method, work.change
     message = _message(problem, status, residuals, settings, steps_text(method, steps))
     if loose.any() and status is not Status.SOLVED:
         c = problem.circuit
@@ -193,10 +193,10 @@ class _Work:
     def __init__(self, problem: Problem, settings: Settings, backend: Backend, method: str, warm: bool) -> None:
         self.problem, self.settings, self.backend, self.method, self.warm = problem, settings, backend, method, warm
         self.own = threading.local()
-        self.given_up = ""  # why bcd made way for newton
-        self.switch = threading.Lock()
+        self.change = ""  # why one method made way for another
+        self.alone = threading.Lock()  # a network keeps what it factored last
         self.network = cache(lambda: make_network(problem))
-        self.held = Held(problem, self.network) if settings.dtype == "float64" else None
+        self.held = Held(problem, self.network, self.alone) if settings.dtype == "float64" else None
 
     def tiles(self, x: Floats) -> Iterator[tuple[slice, Outcome]]:
         """Solve tile by tile, in order.
@@ -223,23 +223,36 @@ class _Work:
             return self._solve_tile(rows, x)
 
     def _solve_tile(self, rows: slice, x: Floats) -> Outcome:
-        drive = self.problem.drive(rows)
-        warm = self.warm
+        drive, s = self.problem.drive(rows), self.settings
+        only = s.method != "auto" or s.dtype != "float64" or self.backend.name != "cpu"
         if self.method == "bcd":
-            if not hasattr(self.own, "engine"):
-                self.own.engine = self.backend.engine(self.problem, self.settings.dtype)
-            patient = self.settings.method == "bcd" or self.settings.dtype != "float64" or self.backend.name != "cpu"
-            outcome = bcd.solve_tile(
-                self.problem, drive, self.own.engine, self.settings, x, held=self.held, patient=patient
-            )
-            if patient or outcome.status in (Status.SOLVED, Status.NONFINITE):
+            outcome = self._by_bcd(drive, x, patient=only)
+            if only or outcome.status in (Status.SOLVED, Status.NONFINITE):
                 return outcome
-            met = outcome.residuals.kcl_relative <= self.settings.tolerance
+            met = outcome.residuals.kcl_relative <= s.tolerance
             fault = "left voltages that little holds" if met else "was slow"
-            self.given_up = f"block coordinate descent {fault} after {outcome.steps} sweeps"
-            x, warm = outcome.x, True
-        with self.switch:
-            self.method = "newton"
+            self._change("newton", f"block coordinate descent {fault} after {outcome.steps} sweeps")
+            return self._by_newton(drive, outcome.x, warm=True)
+        outcome = self._by_newton(drive, x, self.warm)
+        if only or outcome.status is Status.SOLVED or bcd.refusal(self.problem):
+            return outcome
+        other = self._by_bcd(drive, np.zeros_like(x), patient=False)
+        if other.status is not Status.SOLVED:
+            return outcome
+        self._change("bcd", f"newton did not arrive in {steps_text('newton', outcome.steps)}")
+        return other
+
+    def _change(self, method: str, reason: str) -> None:
+        """Go on with another method, in the tiles to come too."""
+        self.method, self.change = method, reason
+
+    def _by_bcd(self, drive: Drive, x: Floats, patient: bool) -> Outcome:
+        if not hasattr(self.own, "engine"):
+            self.own.engine = self.backend.engine(self.problem, self.settings.dtype)
+        return bcd.solve_tile(self.problem, drive, self.own.engine, self.settings, x, held=self.held, patient=patient)
+
+    def _by_newton(self, drive: Drive, x: Floats, warm: bool) -> Outcome:
+        with self.alone:
             network = self.network()
             outcome = newton.solve_tile(network, drive, self.settings, x, warm)
             if outcome.status is not Status.SOLVED and outcome.loose is not None and outcome.loose.any():

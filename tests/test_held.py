@@ -1,5 +1,7 @@
 """methods/held.py: how far a correction would still move the voltages of a certified solution."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -24,6 +26,10 @@ D1 d 0 di
 WEAK_VOLTAGE = (3.0 - 0.7) / 4.0
 
 
+def asked(problem: cs.Problem) -> Held:
+    return Held(problem, lambda: make_network(problem), threading.Lock())
+
+
 def conductance_matrix(problem: cs.Problem) -> np.ndarray:
     """Of the linear branches, from the equations' own products: column by column."""
     network = make_network(problem)
@@ -34,7 +40,7 @@ def conductance_matrix(problem: cs.Problem) -> np.ndarray:
 def test_paths_bound_the_inverse(deck: str) -> None:
     problem = cs.compile_problem(cs.parse(deck))
     inverse = np.linalg.inv(conductance_matrix(problem))
-    paths = Held(problem, lambda: make_network(problem)).paths
+    paths = asked(problem).paths
     assert (paths >= np.diag(inverse) * (1 - 1e-12)).all()
     assert (inverse <= paths * (1 + 1e-12)).all()
 
@@ -42,7 +48,7 @@ def test_paths_bound_the_inverse(deck: str) -> None:
 def test_paths_of_a_chain_are_its_resistances() -> None:
     """And infinite, still a bound, further away than the sweeps go."""
     problem = cs.compile_problem(cs.parse("chain\nV1 n[0] 0 1\nR[1:40] n[0:39] n[1:40] 2"))
-    paths = Held(problem, lambda: make_network(problem)).paths
+    paths = asked(problem).paths
     unit = problem.topology.index_of_node[[problem.circuit.nodes.index(f"n[{k}]") for k in range(1, 41)]]
     assert paths[unit[:33]] == pytest.approx(2.0 * np.arange(1, 34))
     assert np.isinf(paths[unit[33:]]).all()
@@ -58,7 +64,7 @@ def test_hardly_moves() -> None:
 @pytest.mark.parametrize("rows", [1, 3])
 def test_what_little_holds_is_not_settled(rows: int) -> None:
     problem = cs.compile_problem(cs.parse(WEAK).with_values({"V1": np.ones(rows)}))
-    held = Held(problem, lambda: make_network(problem))
+    held = asked(problem)
     drive = problem.drive(slice(0, rows))
     a, b = (problem.topology.index_of_node[problem.circuit.nodes.index(n)] for n in "ab")
     right, wrong = np.zeros((2, rows, 3))
@@ -84,3 +90,13 @@ def test_weakly_held_nodes_are_right_or_not_solved(rows: int) -> None:
     assert "KCL is met, but so little holds some voltages that they may be wrong" in solution.message
     if rows == 65:
         assert cs.solve(circuit).why == "block coordinate descent left voltages that little holds after 2 sweeps"
+
+
+@pytest.mark.parametrize("rest", ["", "R1 a b 1k\nR2 b 0 2k", "R1 a b 1k\nR2 b 0 2k\nD2 b c d\nR3 c 0 1m"])
+def test_a_knee_that_one_digit_of_its_voltage_crosses(rest: str) -> None:
+    """1 A raises a by 1e-17 V above the knee: which side it is on no float64 voltage says."""
+    solution = cs.solve(cs.parse(f"steep\nI1 0 a 1\nD1 a 0 d\n.model d D(ron=1e-17 roff=1e9 vfwd=0.7)\n{rest}"))
+    assert solution.voltage("a") == pytest.approx(0.7, rel=1e-12)
+    if rest:
+        assert solution.why.startswith("newton did not arrive in ")
+        assert solution.method == "bcd"

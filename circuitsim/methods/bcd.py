@@ -81,15 +81,16 @@ def solve_tile(
         sweeps += count
         x = engine.voltages()
         check = Check(problem, drive, x)
+        residuals = check.certificate() if check.finite() and check.meets(tolerance) else None
+        met = residuals is not None and residuals.kcl_relative <= tolerance
+        if met:
+            tolerance *= _TIGHTER  # should it not be enough
         if not check.finite():
             status = Status.NONFINITE
-        elif check.meets(tolerance) and (residuals := check.certificate()).kcl_relative <= tolerance:
-            if held is None or held.settled(check, settings.tolerance):
-                return reached(Status.SOLVED, residuals)
-            if not patient:
-                return reached(Status.MAX_SWEEPS, residuals)
-            tolerance *= _TIGHTER
-            continue
+        elif met and (held is None or held.settled(check, settings.tolerance)):
+            status = Status.SOLVED
+        elif met and not patient:
+            status = Status.MAX_SWEEPS
         elif shifts < _MAX_SHIFTS and sweeps < settings.max_sweeps and (not moved or at_rounding(check)):
             drive = shift(problem, given, x if not drive.base else drive.base[0] + x)
             engine.start(drive, np.zeros_like(x))
@@ -103,7 +104,7 @@ def solve_tile(
             if before is None or sweeps >= 2 * before[0]:
                 before = sweeps, check.worst
             continue
-        return reached(status, check.certificate())
+        return reached(status, residuals or check.certificate())
 
 
 def _slow(before: tuple[int, float] | None, sweeps: int, check: Check, tolerance: float) -> bool:

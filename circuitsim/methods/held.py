@@ -37,18 +37,19 @@ def hardly_moves(step: Floats, x: Floats, moves: float) -> bool:
 
 
 class Held:
-    """The question for one reciprocal problem; its network, from `network`, is made when bounds do not answer it."""
+    """The question for one reciprocal problem; its network, from `network`, is made when bounds do not answer it.
 
-    def __init__(self, problem: Problem, network: Callable[[], Network]) -> None:
-        self.problem, self.network = problem, network
-        self.one_at_a_time = threading.Lock()  # a network keeps what it factored last
+    Only who holds `alone` works with the network.
+    """
+
+    def __init__(self, problem: Problem, network: Callable[[], Network], alone: threading.Lock) -> None:
+        self.problem, self.network, self.alone = problem, network, alone
 
     def settled(self, check: Check, tolerance: float) -> bool:
         """Whether corrections of the voltages of a check move none by 1,000 tolerances of the largest of its row."""
         x = check.drive.base[0] if check.drive.base else check.x
         allowed = _MOST_MOVED * tolerance * np.abs(x).max(axis=1, initial=0.0)
-        rho = np.abs(check.rho)
-        rounded = ~check.summed
+        rho, rounded = np.where(check.upper > 0, np.abs(check.rho), 0.0), ~check.summed
         rho[rounded] += _EPS * self.problem.most_terms * (check.slope * np.abs(x).max(axis=1, keepdims=True))[rounded]
         with np.errstate(invalid="ignore", over="ignore"):
             bound = np.where(rho > 0, rho * self.paths, 0.0).sum(axis=1)
@@ -56,7 +57,8 @@ class Held:
         if not doubtful.size:
             return True
         rho = check.exact_violation()
-        with self.one_at_a_time:
+        rho = np.where(check.upper > 0, rho, 0.0)
+        with self.alone:  # a network keeps what it factored last
             network = self.network()
             slope = self._slopes(network, check)
             # With the smallest slopes of all rows every entry of A^-1 is the largest.
