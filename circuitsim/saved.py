@@ -37,11 +37,17 @@ def wanted_saves(circuit: Circuit, texts: Sequence[str]) -> list[Save]:
     """What the netlist's .save and .print cards and the texts of `--save` ask for. SettingsError names a wrong text."""
     netlist = circuit.netlist
     saves = [save for word in netlist.saves for save in find_save(netlist, word)]
-    for word in (word for text in texts for word in split_saves(text)):
-        try:
-            saves += find_save(netlist, word)
-        except NetlistError as error:
-            raise SettingsError(f"--save {word}: {error.message}") from None
+    for text in texts:
+        words = split_saves(text)
+        if not words:
+            raise SettingsError(
+                f"--save '{text}' names nothing; write voltages and currents, such as v(a),i(r1), or all"
+            )
+        for word in words:
+            try:
+                saves += find_save(netlist, word)
+            except NetlistError as error:
+                raise SettingsError(f"--save {word}: {error.message}") from None
     if sum(map(len, saves)) > MOST_SAVED:
         raise SettingsError(f"more than {MOST_SAVED:,} voltages, currents and powers to save; name fewer elements")
     return unique_saves(saves)

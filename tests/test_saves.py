@@ -139,6 +139,12 @@ def test_what_print_holds_besides_becomes_a_note() -> None:
     ]
 
 
+@pytest.mark.parametrize("text", ["", " ", ",", " , "])
+def test_a_save_of_nothing_is_an_error(text: str) -> None:
+    with pytest.raises(cs.SettingsError, match=f"^--save '{text}' names nothing"):
+        wanted_saves(cs.parse(ARRAY, "deck.cir"), [text])
+
+
 @pytest.mark.parametrize(
     ("expression", "message"),
     [
@@ -152,6 +158,7 @@ def test_what_print_holds_besides_becomes_a_note() -> None:
         ("@rz[4][vd]", "element 'rz[4]' has no 'vd'; it has @rz[4][i], @rz[4][p], @rz[4][v], @rz[4][r], @rz[4][resist"),
         ("vdb(x[0])", "'vdb(x[0])' cannot be saved; write v(a), v(a,b), i(r1), @r1[p], all, allv or alli"),
         ("@r1", "no node '@r1' in deck.cir"),
+        ("i(", "no node 'i(' in deck.cir"), (")", "no node ')' in deck.cir"),
     ],
 )  # fmt: skip
 def test_wrong_expressions_are_named(expression: str, message: str) -> None:

@@ -29,7 +29,7 @@ Ints = NDArray[np.int64]
 
 NODES, CROSSBAR = "node", "X"  # kinds of what is saved, besides the tables of a netlist
 MOST_SAVED = 10_000_000  # columns
-_WORD = re.compile(r"[^\s,()]+(?:\s*\([^()]*\))?")
+_WORD = re.compile(r"[^\s,()]+(?:\s*\([^()]*\)?)?|[()][^\s,]*")  # also a parenthesis without its other one
 _CALL = re.compile(r"([a-z]+)\(([^()]+)\)", re.IGNORECASE)
 _DEVICE = re.compile(r"@(.+)\[([a-z]\w*)\]", re.IGNORECASE)
 _INDICES = re.compile(r"(.+?)((?:\[[0-9]+(?::[0-9]+)?\])+)")
@@ -69,6 +69,8 @@ def split_saves(text: str) -> list[str]:
 
     >>> split_saves("v(a), i( R1 ) v(a, b) @r1[p],all")
     ['v(a)', 'i(R1)', 'v(a,b)', '@r1[p]', 'all']
+    >>> split_saves("i( R1")  # faults stay, to be found
+    ['i(R1']
     """
     return ["".join(word.split()) for word in _WORD.findall(text)]
 
