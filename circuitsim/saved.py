@@ -40,9 +40,7 @@ def wanted_saves(circuit: Circuit, texts: Sequence[str]) -> list[Save]:
     for text in texts:
         words = split_saves(text)
         if not words:
-            raise SettingsError(
-                f"--save '{text}' names nothing; write voltages and currents, such as v(a),i(r1), or all"
-            )
+            raise SettingsError(f"--save '{text}' names nothing; write v(a), i(r1), @r1[p] or all")
         for word in words:
             try:
                 saves += find_save(netlist, word)
