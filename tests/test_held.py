@@ -100,3 +100,8 @@ def test_a_knee_that_one_digit_of_its_voltage_crosses(rest: str) -> None:
     if rest:
         assert solution.why.startswith("newton did not arrive in ")
         assert solution.method == "bcd"
+
+
+@pytest.mark.parametrize("deck", ["all known\nV1 a 0 1\nR1 a 0 1", "no current\nV1 a 0 0\nR1 a b 1\nR2 b 0 1"])
+def test_where_nothing_is_unknown_or_flows_all_is_held(deck: str) -> None:
+    assert cs.solve(cs.parse(deck), cs.Settings("bcd")).solved

@@ -48,9 +48,10 @@ class Held:
     def settled(self, check: Check, tolerance: float) -> bool:
         """Whether corrections of the voltages of a check move none by 1,000 tolerances of the largest of its row."""
         x = check.drive.base[0] if check.drive.base else check.x
-        allowed = _MOST_MOVED * tolerance * np.abs(x).max(axis=1, initial=0.0)
+        largest = np.abs(x).max(axis=1, initial=0.0)
+        allowed = _MOST_MOVED * tolerance * largest
         rho, rounded = np.where(check.upper > 0, np.abs(check.rho), 0.0), ~check.summed
-        rho[rounded] += _EPS * self.problem.most_terms * (check.slope * np.abs(x).max(axis=1, keepdims=True))[rounded]
+        rho[rounded] += _EPS * self.problem.most_terms * (check.slope * largest[:, None])[rounded]
         with np.errstate(invalid="ignore", over="ignore"):
             bound = np.where(rho > 0, rho * self.paths, 0.0).sum(axis=1)
         doubtful = np.flatnonzero(~(bound <= allowed))
