@@ -22,17 +22,18 @@ def exponent(
 
     prepare(n) gives the work of size n, ready to be timed; what it does itself is not. Both sizes run `repeats` times
     in turn, without garbage collection, and the fastest run of each counts: work must not remember what it did before.
-    The smallest p of three tries is returned; the first below LIMIT ends them. `size` must be large enough that what
-    grows faster than linearly would be half of the rest, or more.
+    While p is not below LIMIT, this is done up to two times more, and the fastest of all runs count. `size` must be
+    large enough that what grows faster than linearly would be half of the rest, or more.
     """
     works = [prepare(size), prepare(factor * size)]
-    least = math.inf
+    best = [math.inf, math.inf]
+    p = math.inf
     for _ in range(_TRIES):
-        small, large = _fastest(works, repeats, clock)
-        least = min(least, math.log(large / small) / math.log(factor))
-        if least < LIMIT:
+        best = [min(pair) for pair in zip(best, _fastest(works, repeats, clock), strict=True)]
+        p = math.log(best[1] / best[0]) / math.log(factor)
+        if p < LIMIT:
             break
-    return least
+    return p
 
 
 def _fastest(works: list[Callable[[], object]], repeats: int, clock: Callable[[], float]) -> list[float]:
