@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
-import time
 from dataclasses import astuple, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -124,17 +124,13 @@ def test_lengths_of_chunks_do_not_matter(seconds: float, wanted: Checkpoint, mon
     assert sum(learner.calls) == 60
 
 
-def test_chunks_grow_to_their_time() -> None:
-    learner = FakeLearner(pause=0.001)
-    run = make_run(replace(SCHEDULE, samples=1501, epochs=1), learner)
-    clock = time.perf_counter()
-    times = []
-    for _ in run.advance():
-        times.append(time.perf_counter() - clock)
-        clock = time.perf_counter()
-    assert learner.calls[:3] == [1, 4, 16]
-    assert 0.05 < max(times) < 2.0
-    assert learner.calls[-1] == 1  # the last step, alone
+def test_chunks_grow_to_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of 1/1024 s, by a clock that they alone move."""
+    learner = FakeLearner()
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: sum(learner.calls) / 1024))
+    finish(make_run(replace(SCHEDULE, samples=1501, epochs=1), learner))
+    assert int(module.CHUNK_SECONDS * 1024) == 204
+    assert learner.calls == [1, 4, 16, 64, 204, 204, 204, 52, 1]  # the last step, alone
 
 
 def test_another_seed_gives_another_run(wanted: Checkpoint) -> None:
