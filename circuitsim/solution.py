@@ -156,12 +156,12 @@ class Solution:
         """
         c = self.circuit
         ties, diodes = np.zeros(len(c.ties), bool), np.zeros(len(c.ideal_diodes), bool)
-        if diodes.size:
-            ties, diodes = uniqueness.ambiguous(self)
         controlled = np.zeros(len(c.controlled), bool)
+        if diodes.size:
+            ties, diodes, controlled = uniqueness.ambiguous(self)
         if self.loose.any():
-            with_open, controlled = uniqueness.open_currents(self)
-            ties = ties | with_open
+            open_ties, open_controlled = uniqueness.open_currents(self)
+            ties, controlled = ties | open_ties, controlled | open_controlled
         return ties, diodes, controlled
 
     @property

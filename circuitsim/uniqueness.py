@@ -111,16 +111,19 @@ def open_currents(solution: Solution) -> tuple[Bools, Bools]:
     return of_ties, marks[:n]
 
 
-def ambiguous(solution: Solution) -> tuple[Bools, Bools]:
-    """Ties, and ideal diodes, whose currents are not unique in some row of the batch.
+def ambiguous(solution: Solution) -> tuple[Bools, Bools, Bools]:
+    """Ties, ideal diodes, and controlled sources, whose currents are not unique in some row of the batch.
 
-    A current can change when it lies on a directed cycle of ties (either way), conducting ideal diodes (either way) and
-    ideal diodes at their forward voltage (forward). In a strongly connected part that is every branch but bridges.
+    A current can change when it lies on a directed cycle of ties, E and H (either way), conducting ideal diodes (either
+    way) and ideal diodes at their forward voltage (forward). In a strongly connected part that is every branch but
+    bridges. That a current in such a cycle may control a source of it is not looked into.
     """
-    ties, d = solution.circuit.ties, solution.circuit.ideal_diodes
-    n_ties = len(ties)
+    c = solution.circuit
+    ties, d, driven = c.ties, c.ideal_diodes, np.flatnonzero(~c.controlled.gives_current)
+    n_ties = len(ties) + driven.size  # branches whose voltages are given
     marks = np.zeros(n_ties + len(d), bool)
-    nodes, local = np.unique(np.concatenate([ties.a, d.a, ties.b, d.b]), return_inverse=True)
+    ends = ties.a, c.controlled.a[driven], d.a, ties.b, c.controlled.b[driven], d.b
+    nodes, local = np.unique(np.concatenate(ends), return_inverse=True)
     a, b = np.split(local, 2)
     for rows in tiles(solution.batch, marks.size):
         gap, conducts = _states(solution, rows)
@@ -135,4 +138,6 @@ def ambiguous(solution: Solution) -> tuple[Bools, Bools]:
             marks[loops] = True
             if within.size:
                 marks[within[~bridges(a[within], b[within])]] = True
-    return marks[:n_ties], marks[n_ties:]
+    of_controlled = np.zeros(len(c.controlled), bool)
+    of_controlled[driven] = marks[len(ties) : n_ties]
+    return marks[: len(ties)], marks[n_ties:], of_controlled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -298,3 +299,23 @@ def test_the_last_digit_of_0_volts_opens_no_diode() -> None:
     x = solution.x.copy()
     x[1, solution.problem.topology.index_of_node[solution.circuit.netlist.node("n2")]] = 1e-21
     assert replace(solution, x=x).determined.all()
+
+
+@pytest.mark.parametrize(
+    ("cards", "loose"),
+    [
+        (
+            ("V1 c 0 0", "E1 a 0 c 0 1", "D1 a 0 i"),
+            ["D1", "E1"],
+        ),  # D1 may take any current of E1
+        (("V1 c 0 1", "E1 a 0 c 0 1", "D1 a 0 j"), ["D1", "E1"]),
+        (("V1 c 0 0", "H1 a 0 V1 1", "D1 a 0 i"), ["D1", "H1"]),
+        (("V1 c 0 1", "E1 a 0 c 0 0.5", "D1 a 0 j"), []),  # it blocks
+        (("V1 c 0 1", "G1 a 0 c 0 1", "D1 a 0 i", "V2 a 0 0"), ["D1"]),  # and V2, a source
+    ],
+)
+def test_diodes_in_loops_with_controlled_sources(cards: tuple[str, ...], loose: list[str]) -> None:
+    solution = solve(*cards, "R1 a 0 1", "I1 0 a 1", "Rc c 0 1")
+    assert sorted(solution.ambiguous_others) == loose
+    with pytest.raises(cs.TopologyError, match=r"^strict: ") if loose else nullcontext():
+        solution.check_unique()
