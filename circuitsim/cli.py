@@ -446,7 +446,6 @@ def compare(
     from circuitsim.io.files import check_target
     from circuitsim.io.output import write_json
     from circuitsim.io.tables import console
-    from circuitsim.sweeping import analyses_to_run
 
     if plot is not None:
         check_target(plot)
@@ -454,7 +453,9 @@ def compare(
     circuit, settings = _load(file, quiet), Settings(lenient=lenient)
     with _busy("comparing", quiet):
         if sweeps:
-            cards = analyses_to_run(circuit)
+            cards = [analysis for analysis in circuit.netlist.analyses if analysis.kind == "dc"]
+            if not cards:
+                raise SettingsError(f"{file} has no .dc card to compare; add one, or leave --sweeps out")
             found = [point for card in cards for point in compare_sweep(circuit, card, engine, settings, timeout)]
         else:
             found = [compare_point(circuit, engine, settings, timeout)]

@@ -6,13 +6,15 @@ So with bounds on d the voltages are bounded by |J^-1| d. What d holds, at each 
 
 - RELTOL |i| + ABSTOL of each nonlinear branch: ngspice stops when no branch misses its tangent by more;
 - GMIN |v| of each Shockley junction, unless the deck has a gmin of its own: ngspice cannot do without;
-- |i| of each perfect diode that conducts, whose conductance in J is 1/Ron, Ron = 1e-6 ohm: ngspice's `sidiode` holds
-  its voltage only to Ron |i|, and what hangs on it follows; the same of piecewise-linear diodes of a smaller RON;
 - n eps sum of (g (|va| + |vb|) + |i|) over all branches at the node, with n the most branches at a node, eps = 2^-52
   and g the branch's conductance in J: the rounding of a sum of n terms g v, and of the pivots of an elimination; with
   g = 1/Ron also for perfect diodes that only touch their forward voltage, or may: they can conduct by rounding. Nodes
   that voltage sources join have the sum of theirs each, as elimination adds up their equations;
 - our own violation, the largest of the certificate, times the absolute currents at the node.
+
+A perfect diode that conducts i has the conductance 1/Ron in J, Ron = 1e-6 ohm: ngspice's `sidiode` holds its voltage
+only to Ron i, and what hangs on it follows. Where it goes is known: J^-1 f, with f the currents i of all these diodes
+from cathode to anode, each with its sign; |J^-1 f| is added. The same of piecewise-linear diodes of a smaller RON.
 
 Without controlled sources J is an M-matrix, J^-1 >= 0, and one solution of the network gives |J^-1| d; with them
 |J^-1| is summed column by column. A node voltage may differ by that and by RELTOL |v| + VNTOL, at which ngspice stops.
@@ -74,7 +76,8 @@ class _Bounds:
         capped = (j.law == Law.PWL) & (self.slope > 1.0 / MIN_RON)
         self.slope = np.where(capped, 1.0 / MIN_RON, self.slope)
         gmin = 0.0 if c.netlist.options.gmin else GMIN
-        self.missed = RELTOL * np.abs(self.current) + ABSTOL + np.where(capped, np.abs(self.current), 0.0)
+        self.capped = np.where(capped, self.current, 0.0)
+        self.missed = RELTOL * np.abs(self.current) + ABSTOL
         self.missed += np.where(j.law == Law.SHOCKLEY, gmin * np.abs(self.drops), 0.0)
         self.ideal = np.abs(ideal_currents(solution, slice(0, 1))[0])
         d, size = c.ideal_diodes, np.abs(self.v)
@@ -86,7 +89,10 @@ class _Bounds:
     def allowed(self) -> Allowed:
         c, t = self.circuit, self.problem.topology
         network = make_network(self.problem)
-        moved = _moved(network, self._leg_slopes(), np.abs(self._disturbance(network)))
+        slopes = self._leg_slopes()
+        held = np.concatenate([self.capped[t.junctions], self._leg_ideal()])
+        shift = network.factor(slopes).solve(-network.into(held)[None])[0]
+        moved = np.abs(shift) + _moved(network, slopes, self._disturbance(network))
         of_unit = np.append(moved[: self.problem.n_free], 0.0)  # the last: known
         of_active = self._active(moved[self.problem.n_free :], of_unit)
         out = self._out_of_nodes(of_unit, of_active)
@@ -119,7 +125,7 @@ class _Bounds:
         """d of the module's text, for each unknown of the network."""
         c, t, n = self.circuit, self.problem.topology, self.problem.n_free
         ideal, legs = self._leg_ideal(), t.legs
-        of_leg = np.concatenate([self.missed[t.junctions], (1.0 + RELTOL) * ideal + np.where(ideal > 0, ABSTOL, 0.0)])
+        of_leg = np.concatenate([self.missed[t.junctions], RELTOL * ideal + np.where(ideal > 0, ABSTOL, 0.0)])
         d = np.zeros(network.size + 1)  # the last: known
         for ends in (legs.a, legs.k):
             np.add.at(d, np.where(ends >= 0, ends, network.size), of_leg)

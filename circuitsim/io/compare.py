@@ -41,7 +41,7 @@ from circuitsim.laws import Law
 from circuitsim.netlist.expand import Changes
 from circuitsim.netlist.model import Analysis
 from circuitsim.netlist.revalue import Revaluer
-from circuitsim.problem import Problem
+from circuitsim.problem import Problem, compile_problem
 from circuitsim.residual import Check, exact_sums
 from circuitsim.solution import Settings, Solution
 from circuitsim.solving import solve
@@ -59,6 +59,7 @@ _LEAST_IS = 1e-28  # A: ngspice's lower limit of IS
 _USELESS = 1e-3  # of the largest voltage, or current
 _LEAST = {"v": VNTOL / _USELESS, "i": ABSTOL / _USELESS}  # V, A: beside these the tolerances themselves are that much
 _TELLING = re.compile(r"^(?!.*(trying|supplies|step)).*(error|singular|fail|can't|cannot|too small)", re.IGNORECASE)
+_ROUNDING = 8.0 * float(np.finfo(np.float64).eps)  # of a voltage
 _LINES = 3  # of those that ngspice said
 _VT = 8.617333262e-5  # V/K, Boltzmann's constant by the elementary charge
 _KELVIN = 273.15
@@ -185,10 +186,11 @@ def compare_sweep(
     result = sweep(circuit, analysis, settings)
     points = _swept_points(circuit, result, found, timeout)
     comparisons = []
-    for k in range(result.values.shape[0]):
-        at_point = _at_point(circuit, result, k)
+    problem: Problem | None = None
+    for k, at_point in enumerate(_circuits_of(circuit, result)):
+        problem = compile_problem(at_point) if problem is None else problem.with_circuit(at_point)
         theirs = points[k] if points else _operating_point(at_point, found, timeout)
-        comparisons.append(_compare(at_point, found, settings, theirs, (result, k)))
+        comparisons.append(_compare(problem, found, settings, theirs, (result, k)))
     return comparisons
 
 
@@ -233,24 +235,27 @@ def _swept_points(circuit: Circuit, result: SweepResult, engine: Engine, timeout
     return [_Theirs(written, dict(zip(names, row, strict=True)), seconds) for row in plot.values.tolist()]
 
 
-def _at_point(circuit: Circuit, result: SweepResult, k: int) -> Circuit:
-    """The circuit with the values of a point of a sweep."""
-    values = {s: float(x) for s, x in zip(result.swept, result.values[k], strict=True)}
-    if all(s.kind == "V" for s in values):
-        return circuit.with_values({s.name: x for s, x in values.items()})
-    changes = Changes(
-        temp=next((x for s, x in values.items() if s.kind == "temp"), None),
-        params={s.name.lower(): x for s, x in values.items() if s.kind == "param"},
-        elements={s.name.lower(): x for s, x in values.items() if s.kind in "VIR"},
-    )
-    return build_circuit(Revaluer(circuit.netlist).netlist(changes))
+def _circuits_of(circuit: Circuit, result: SweepResult) -> Iterator[Circuit]:
+    """The circuit with the values of each point of a sweep."""
+    revaluer = Revaluer(circuit.netlist)
+    for point in result.values:
+        values = [(s, float(x)) for s, x in zip(result.swept, point, strict=True)]
+        if all(s.kind == "V" for s in result.swept):
+            yield circuit.with_values({s.name: x for s, x in values})
+            continue
+        changes = Changes(
+            temp=next((x for s, x in values if s.kind == "temp"), None),
+            params={s.name.lower(): x for s, x in values if s.kind == "param"},
+            elements={s.name.lower(): x for s, x in values if s.kind in "VIR"},
+        )
+        yield build_circuit(revaluer.netlist(changes))
 
 
 # -- both --------------------------------------------------------------------------------------------------------------
 
 
 def _compare(
-    circuit: Circuit,
+    circuit: Circuit | Problem,
     engine: Engine,
     settings: Settings,
     theirs: _Theirs | str,
@@ -263,7 +268,8 @@ def _compare(
         ours = solve(circuit, settings)
     except (TopologyError, NotSolved) as error:
         ours = str(error)
-    seconds = time.perf_counter() - clock, float("nan") if isinstance(theirs, str) else theirs.seconds
+    own = sum(swept[0].seconds.values()) / swept[0].values.shape[0] if swept else time.perf_counter() - clock
+    seconds = own, np.nan if isinstance(theirs, str) else theirs.seconds
     point = swept[0].point(swept[1]) if swept else ""
     if isinstance(ours, str) or isinstance(theirs, str):
         verdict = Verdict.NO_ANSWER if isinstance(ours, str) else Verdict.NO_REFERENCE
@@ -313,6 +319,7 @@ def kcl_of(problem: Problem, written: Written, values: Mapping[str, float]) -> t
     values   by the names of `written`; nodes that are not there are taken to be at 0 V
 
     What no voltage tells follows as in our own certificate: sources and perfect diodes carry what KCL asks of them.
+    What the last digits of the voltages make up does not count: there are no further ones, as a Solution has.
     """
     t, c = problem.topology, problem.circuit
     v = np.array([values.get(f"v({name})", 0.0) for name in written.nodes])
@@ -326,9 +333,18 @@ def kcl_of(problem: Problem, written: Written, values: Mapping[str, float]) -> t
     if t.links.size:
         carried[0, : t.links.size] = _link_currents(problem, x, *exact_sums(problem, drive, x, np.array([0])))
     with np.errstate(all="ignore"):
-        found = Check(problem, drive, x, exact=True).certificate()
-    node = c.nodes[t.root_of_unit[found.worst_unit]] if found.worst_unit >= 0 else ""
-    return found.kcl_relative, node
+        check = Check(problem, drive, x, exact=True)
+        scale = np.maximum(np.abs(x[0]), np.abs(drive.fixed).max(initial=0.0))
+        by_rounding = np.abs(check.rho[0]) <= _ROUNDING * check.slope[0] * scale
+        for unit in (t.legs.link_a, t.legs.link_k):
+            beyond = np.broadcast_to(check.link_volts, (1, t.links.size))[0] > _ROUNDING * scale[unit]
+            by_rounding[unit[beyond]] = False
+        violations = np.where(by_rounding, 0.0, check.upper[0])
+    law = float(check.active_error.max())
+    if not violations.size or not violations.max() > law:  # a controlled source is worse, or nothing is wrong
+        return law, ""
+    worst = int(violations.argmax())
+    return float(violations[worst]), c.nodes[t.root_of_unit[worst]]
 
 
 def _pin_potentials(problem: Problem, v: Floats) -> Floats:
@@ -451,4 +467,4 @@ def _useless(quantities: Sequence[Quantity]) -> Iterator[str]:
         scale = max((abs(q.ours) for q in some), default=0.0)
         names = [q.name for q in some if q.allowed > max(_USELESS * scale, _LEAST[kind])]
         if names:
-            yield f"ngspice's rounding alone may be more than {_USELESS:g} of the largest there: {listed(names)}"
+            yield f"ngspice may be wrong by more than {_USELESS:g} of the largest value there: {listed(names)}"

@@ -169,9 +169,9 @@ def plot_comparison(comparisons: Sequence[Comparison], path: Path) -> None:
 
 def _scatter(axes: Axes, values: Sequence[Quantity], what: str, unit: str) -> None:
     ours, theirs, good = _columns(values)
-    axes.set(xlabel=f"circuitsim, {unit}", ylabel=f"ngspice, {unit}", title=f"{len(values):,} {what}")
+    axes.set(xlabel=f"circuitsim, {unit}", ylabel=f"ngspice, {unit}", title=f"{what}: {len(values):,}")
     if values:
-        ends = [float(np.nanmin([ours, theirs])), float(np.nanmax([ours, theirs]))]
+        ends = [min(np.nanmin([ours, theirs]), 0.0), max(np.nanmax([ours, theirs]), 0.0)]  # from 0: no rounding as axis
         axes.plot(ends, ends, color="0.8", zorder=0)
         axes.scatter(ours[good], theirs[good], s=12, color="tab:blue")
         axes.scatter(ours[~good], theirs[~good], s=24, color="tab:red", marker="x")
@@ -188,7 +188,8 @@ def _errors(axes: Axes, values: Sequence[Quantity], what: str, unit: str) -> Non
             (good, {"color": "tab:blue", "s": 12}, "agree"), (~good, {"color": "tab:red", "marker": "x"}, "differ"),
         ):  # fmt: skip
             some = shown & which
-            axes.scatter(np.abs(ours[some]), np.abs(ours - theirs)[some], label=label, **style)
+            if some.any():
+                axes.scatter(np.abs(ours[some]), np.abs(ours - theirs)[some], label=label, **style)
         if (ours != 0).any():
             axes.set(xscale="log", yscale="log")
             axes.legend()

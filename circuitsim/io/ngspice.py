@@ -24,6 +24,8 @@ GMIN = 1e-18  # S: it cannot do without, and then fails on blocked diodes
 
 _LOG_LINES = 12  # of ngspice's own words in an error message
 _STATISTICS = re.compile(r"^\s*Total (analysis|elapsed) time.*", re.MULTILINE | re.DOTALL)
+# hundreds of lines on the way to nowhere
+_STEPS = re.compile(r"^\s*(Trying gmin|Supplies reduced|Note: One successful|Note: Starting|Warning: .*step)")
 _ABORTED = "simulation(s) aborted"
 
 
@@ -121,5 +123,5 @@ def _node(name: str) -> str:
 def _said(stdout: str, stderr: str) -> str:
     """The last lines that ngspice printed, without its statistics."""
     text = stderr.strip() or _STATISTICS.sub("", stdout).strip()
-    lines = [line for line in text.splitlines() if line.strip()][-_LOG_LINES:]
+    lines = [line for line in text.splitlines() if line.strip() and not _STEPS.match(line)][-_LOG_LINES:]
     return "; it said:\n    " + "\n    ".join(lines) if lines else ""
