@@ -13,7 +13,7 @@ install: $(STAMP)  ## virtual environment with the package and its development t
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,bench,plot]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,bench,plot,spice]"
 	touch $@
 
 test: $(STAMP) ngspice check  ## every check; fast tests first
@@ -26,7 +26,7 @@ check: $(STAMP)  ## style and types
 	$(BIN)/mypy
 
 ngspice:  ## the peer that some tests compare with
-	command -v ngspice >/dev/null || { \
+	{ command -v ngspice && /sbin/ldconfig -p | grep libngspice; } >/dev/null || { \
 	  SUDO=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 	  $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq ngspice libngspice0 libngspice0-dev; }
 
