@@ -11,9 +11,16 @@ import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from circuitsim.io.raw import NgspiceError, Plot, read_raw
+
+# Its tolerances in comparisons, as tight as it still converges (ngspice manual, .options)
+RELTOL = 1e-9
+ABSTOL = 1e-15  # A
+VNTOL = 1e-12  # V
+GMIN = 1e-18  # S: it cannot do without, and then fails on blocked diodes
 
 _LOG_LINES = 12  # of ngspice's own words in an error message
 _STATISTICS = re.compile(r"^\s*Total (analysis|elapsed) time.*", re.MULTILINE | re.DOTALL)
@@ -34,13 +41,28 @@ def ngspice_available() -> bool:
     return shutil.which("ngspice") is not None
 
 
+def find_ngspice() -> str:
+    """The path of the program `ngspice`. Raises NgspiceError when there is none."""
+    program = shutil.which("ngspice")
+    if program is None:
+        raise NgspiceError("ngspice is not on the PATH; install it (Debian, Ubuntu: apt-get install ngspice)")
+    return program
+
+
 def tight_options(gmin: float = 0.0) -> str:
     """The card that makes ngspice as exact as it gets, for comparisons.
 
-    `gmin`: what the deck has across each junction, S. ngspice cannot do without (it then fails on blocked diodes), so 0
-    becomes 1e-18.
+    `gmin`: what the deck has across each junction, S; 0 becomes GMIN.
     """
-    return f".options reltol=1e-9 abstol=1e-15 vntol=1e-12 gmin={gmin or 1e-18!r}"
+    return f".options reltol={RELTOL:g} abstol={ABSTOL:g} vntol={VNTOL:g} gmin={gmin or GMIN!r}"
+
+
+@cache  # it does not change while a program runs
+def ngspice_version(program: str) -> str:
+    """`ngspice-39.3` or the like, as the program at this path says itself; `ngspice` when it does not say."""
+    done = subprocess.run([program, "--version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    found = re.search(rb"ngspice-[\w.+-]*\w", done.stdout)
+    return found.group().decode() if found else "ngspice"
 
 
 def run_ngspice(deck: str | Path, *, options: str = "", timeout: float = 600) -> RawData:
@@ -53,9 +75,7 @@ def run_ngspice(deck: str | Path, *, options: str = "", timeout: float = 600) ->
     Personal settings (.spiceinit) are not read. The exit code is ignored, as it proves nothing. Raises NgspiceError
     when ngspice is missing, takes too long, says that it aborted, or leaves an analysis without points.
     """
-    program = shutil.which("ngspice")
-    if program is None:
-        raise NgspiceError("ngspice is not on the PATH; install it (Debian, Ubuntu: apt-get install ngspice)")
+    program = find_ngspice()
     data = deck.read_bytes() if isinstance(deck, Path) else deck.encode()
     with tempfile.TemporaryDirectory(prefix="circuitsim-") as folder:
         netlist, raw = Path(folder, "deck.cir"), Path(folder, "deck.raw")

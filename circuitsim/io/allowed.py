@@ -1,0 +1,204 @@
+"""How far an answer of ngspice may be from ours although both are right: a bound for each voltage and current.
+
+Both solve KCL at the nodes, and each misses it a little. A current d (A) that is missed at the nodes moves the voltages
+by J^-1 d, with J the conductances of the circuit when every nonlinear branch is replaced by its tangent at our answer.
+So with bounds on d the voltages are bounded by |J^-1| d. What d holds, at each end of a branch:
+
+- RELTOL |i| + ABSTOL of each nonlinear branch: ngspice stops when no branch misses its tangent by more;
+- GMIN |v| of each Shockley junction, unless the deck has a gmin of its own: ngspice cannot do without;
+- |i| of each perfect diode that conducts, whose conductance in J is 1/Ron, Ron = 1e-6 ohm: ngspice's `sidiode` holds
+  its voltage only to Ron |i|, and what hangs on it follows; the same of piecewise-linear diodes of a smaller RON;
+- n eps sum of g (|va| + |vb|) over all branches at the node, with n the most branches at a node and eps = 2^-52: the
+  rounding of a sum of n terms g v, and of the pivots of an elimination;
+- our own violation, the largest of the certificate, times the absolute currents at the node.
+
+Without controlled sources J is an M-matrix, J^-1 >= 0, and one solution of the network gives |J^-1| d; with them
+|J^-1| is summed column by column. A node voltage may differ by that and by RELTOL |v| + VNTOL, at which ngspice stops.
+
+The current of a source is what KCL leaves to it: bounded by the sum over all branches that meet it of g (dva + dvb),
+with dv the bounds above, and of their own d; plus RELTOL |i| + ABSTOL. A perfect diode's current follows from KCL at its
+free end in the same way. All is of first order in d.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse import csgraph
+
+from circuitsim.currents import ideal_currents
+from circuitsim.io.flatten import MIN_RON
+from circuitsim.io.ngspice import ABSTOL, GMIN, RELTOL, VNTOL
+from circuitsim.laws import Law, branch_current
+from circuitsim.methods.networks import Network, make_network
+from circuitsim.solution import Solution
+from circuitsim.units import tie_currents
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+_EPS = float(np.finfo(np.float64).eps)
+_COLUMNS = 256  # of |J^-1| at a time
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """By how much ngspice may differ from a solution."""
+
+    voltages: Floats  # (nodes,) V
+    ties: Floats  # (ties,) A, in the order of Circuit.ties
+    controlled: Floats  # (controlled,) A, in the order of Circuit.controlled
+
+
+def allowed_differences(solution: Solution) -> Allowed:
+    """The bounds of the module's text for a solution of one row."""
+    return _Bounds(solution).allowed()
+
+
+class _Bounds:
+    """The branches of a circuit at a solution: currents, tangents, and by how much each may be missed."""
+
+    def __init__(self, solution: Solution) -> None:
+        self.solution, self.problem = solution, solution.problem
+        c = self.circuit = solution.circuit
+        self.v = np.nan_to_num(solution.voltages()[0])
+        j = c.junctions
+        self.drops = solution.drops(j.a, j.b)[0]
+        self.current, self.slope = branch_current(j.law, j.params, self.drops)
+        capped = (j.law == Law.PWL) & (self.slope > 1.0 / MIN_RON)
+        self.slope = np.where(capped, 1.0 / MIN_RON, self.slope)
+        gmin = 0.0 if c.netlist.options.gmin else GMIN
+        self.missed = RELTOL * np.abs(self.current) + ABSTOL + np.where(capped, np.abs(self.current), 0.0)
+        self.missed += np.where(j.law == Law.SHOCKLEY, gmin * np.abs(self.drops), 0.0)
+        self.ideal = np.abs(ideal_currents(solution, slice(0, 1))[0])
+        self.active = solution.carried[0, self.problem.topology.links.size :]
+        self.eps = _EPS * self.problem.most_terms
+
+    def allowed(self) -> Allowed:
+        c, t = self.circuit, self.problem.topology
+        network = make_network(self.problem)
+        moved = _moved(network, self._leg_slopes(), np.abs(self._disturbance(network)))
+        of_unit = np.append(moved[: self.problem.n_free], 0.0)  # the last: known
+        of_active = self._active(moved[self.problem.n_free :], of_unit)
+        out = self._out_of_nodes(of_unit, of_active)
+        ties = np.abs(tie_currents(c, t.forest, out[None, t.forest.nodes])[0])
+        ties[c.probes] = of_active[len(c.controlled) :]
+        tie_now, active_now = np.abs(self.solution.tie_currents[0][0]), np.abs(self.active[: len(c.controlled)])
+        return Allowed(
+            of_unit[t.index_of_node] + RELTOL * np.abs(self.v) + VNTOL,
+            ties + RELTOL * tie_now + ABSTOL,
+            of_active[: len(c.controlled)] + RELTOL * active_now + ABSTOL,
+        )
+
+    def _leg_ideal(self) -> Floats:
+        """The current of the ideal diodes of each leg but the junctions: links, lower, upper bounds."""
+        t, legs = self.problem.topology, self.problem.topology.legs
+        at_bound = []
+        for diodes, units, wanted in (
+            (t.lower_diodes, t.lower_units, legs.lower), (t.upper_diodes, t.upper_units, legs.upper),
+        ):  # fmt: skip
+            total = np.bincount(units, self.ideal[diodes], self.problem.n_free)
+            at_bound.append(total[wanted])
+        return np.concatenate([self.ideal[t.links], *at_bound])
+
+    def _leg_slopes(self) -> Floats:
+        """The conductance of each leg in J."""
+        j = self.problem.topology.junctions
+        return np.concatenate([self.slope[j], np.where(self._leg_ideal() > 0, 1.0 / MIN_RON, 0.0)])
+
+    def _disturbance(self, network: Network) -> Floats:
+        """d of the module's text, for each unknown of the network."""
+        t, p = self.problem.topology, self.problem
+        legs = t.legs
+        x = np.abs(self.v[t.root_of_unit])
+        known = np.abs(self.v).max(initial=0.0)
+        padded = np.append(x, known)
+        ideal = self._leg_ideal()
+        of_leg = np.concatenate([self.missed[t.junctions], (1.0 + RELTOL) * ideal + np.where(ideal > 0, ABSTOL, 0.0)])
+        of_leg = of_leg + self.eps * self._leg_slopes() * (padded[legs.a] + padded[legs.k])
+        d = np.zeros(network.size + 1)
+        for ends in (legs.a, legs.k):
+            np.add.at(d, np.where(ends >= 0, ends, network.size), of_leg)
+        i, j = t.edges
+        rounding = network.edge_g * (x[i] + x[j])
+        of_unit = np.bincount(i, rounding, p.n_free) + np.bincount(j, rounding, p.n_free)
+        of_unit = of_unit + network.to_fixed * (x + 2.0 * known)
+        source = np.asarray(abs(t.source_incidence) @ np.abs(p.source_currents(slice(0, 1))[0])).ravel()
+        d[: p.n_free] += (self.eps + self.solution.residuals.kcl_relative) * (of_unit + source)
+        for ends in (t.carrier_a, t.carrier_k):
+            carried = self.solution.residuals.kcl_relative * np.abs(self.solution.carried[0])
+            np.add.at(d, np.where(ends >= 0, ends, network.size), carried)
+        size = max(known, np.abs(self.active).max(initial=0.0))
+        d[p.n_free : network.size] = (self.eps + self.solution.residuals.kcl_relative) * size
+        return d[:-1]
+
+    def _active(self, extra: Floats, of_unit: Floats) -> Floats:
+        """Bounds of the currents of Circuit.active."""
+        c, t = self.circuit, self.problem.topology
+        s = c.active
+        bounds = np.zeros(len(s))
+        bounds[c.active_voltages] = extra
+        place = np.searchsorted(c.probes, s.control.clip(min=0)) + len(c.controlled)
+        by_current = np.abs(s.gain) * np.append(bounds, 0.0)[np.minimum(place, len(s))]
+        by_voltage = np.abs(s.gain) * _between(t.index_of_node, of_unit, s.ca, s.cb)
+        return np.where(s.gives_current, np.where(s.control >= 0, by_current, by_voltage), bounds)
+
+    def _out_of_nodes(self, of_unit: Floats, of_active: Floats) -> Floats:
+        """By how much the current that all branches but ties carry out of each node may differ, (nodes,), A."""
+        c, t = self.circuit, self.problem.topology
+        unit, size = t.index_of_node, np.abs(self.v)
+        out = np.zeros(len(c.nodes))
+
+        def add(a: Ints, b: Ints, amperes: Floats) -> None:
+            np.add.at(out, a, amperes)
+            np.add.at(out, b, amperes)
+
+        g, j, s = c.conductors, c.junctions, c.active
+        add(g.a, g.b, g.g * (_between(unit, of_unit, g.a, g.b) + self.eps * (size[g.a] + size[g.b])))
+        for x in c.crossbars:
+            row = of_unit[unit[x.rows]] + self.eps * size[x.rows]
+            col = of_unit[unit[x.cols]] + self.eps * size[x.cols]
+            np.add.at(out, x.rows, x.g.sum(axis=1) * row + x.g @ col)
+            np.add.at(out, x.cols, x.g.sum(axis=0) * col + row @ x.g)
+        add(j.a, j.b, self.slope * _between(unit, of_unit, j.a, j.b) + self.missed)
+        add(s.a, s.b, of_active)
+        add(c.ideal_diodes.a, c.ideal_diodes.b, self._ideal_bounds(out))
+        return out
+
+    def _ideal_bounds(self, out: Floats) -> Floats:
+        """The same of the current of each ideal diode: what may differ at all units that conducting ones join."""
+        c, t = self.circuit, self.problem.topology
+        d, n = c.ideal_diodes, self.problem.n_free
+        if not len(d):
+            return np.zeros(0)
+        unit = np.where(t.index_of_node >= 0, t.index_of_node, n)
+        of_unit = np.bincount(unit, out, n + 1)
+        conducting = t.links[self.ideal[t.links] > 0]
+        ends = unit[d.a[conducting]], unit[d.b[conducting]]
+        graph = sparse.coo_array((np.ones(conducting.size), ends), shape=(n + 1, n + 1))
+        label = csgraph.connected_components(graph, directed=False)[1]
+        total = np.bincount(label, of_unit)
+        free = np.where(unit[d.a] < n, unit[d.a], unit[d.b])
+        return np.where((self.ideal > 0) & (free < n), total[label[free]], 0.0)
+
+
+def _between(unit: Ints, of_unit: Floats, a: Ints, b: Ints) -> Floats:
+    """By how much the voltage from nodes a to nodes b may differ: nodes of one unit move together."""
+    return np.where(unit[a] == unit[b], 0.0, of_unit[unit[a]] + of_unit[unit[b]])
+
+
+def _moved(network: Network, slopes: Floats, d: Floats) -> Floats:
+    """|J^-1| d."""
+    solved = network.factor(slopes)
+    if network.problem.circuit.reciprocal:
+        return np.abs(solved.solve(d[None])[0])
+    moved = np.zeros(network.size)
+    for first in range(0, network.size, _COLUMNS):
+        some = np.arange(first, min(first + _COLUMNS, network.size))
+        columns = np.zeros((some.size, network.size))
+        columns[np.arange(some.size), some] = d[some]
+        moved += np.abs(solved.solve(columns)).sum(axis=0)
+    return moved
