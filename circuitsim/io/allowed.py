@@ -8,16 +8,16 @@ So with bounds on d the voltages are bounded by |J^-1| d. What d holds, at each 
 - GMIN |v| of each Shockley junction, unless the deck has a gmin of its own: ngspice cannot do without;
 - |i| of each perfect diode that conducts, whose conductance in J is 1/Ron, Ron = 1e-6 ohm: ngspice's `sidiode` holds
   its voltage only to Ron |i|, and what hangs on it follows; the same of piecewise-linear diodes of a smaller RON;
-- n eps sum of g (|va| + |vb|) over all branches at the node, with n the most branches at a node and eps = 2^-52: the
-  rounding of a sum of n terms g v, and of the pivots of an elimination;
+- n eps sum of (g (|va| + |vb|) + |i|) over all branches at the node, with n the most branches at a node, eps = 2^-52
+  and g the branch's conductance in J: the rounding of a sum of n terms g v, and of the pivots of an elimination;
 - our own violation, the largest of the certificate, times the absolute currents at the node.
 
 Without controlled sources J is an M-matrix, J^-1 >= 0, and one solution of the network gives |J^-1| d; with them
 |J^-1| is summed column by column. A node voltage may differ by that and by RELTOL |v| + VNTOL, at which ngspice stops.
 
 The current of a source is what KCL leaves to it: bounded by the sum over all branches that meet it of g (dva + dvb),
-with dv the bounds above, and of their own d; plus RELTOL |i| + ABSTOL. A perfect diode's current follows from KCL at its
-free end in the same way. All is of first order in d.
+with dv the bounds above, and of their own d; plus RELTOL |i| + ABSTOL. A perfect diode's current follows from KCL at
+its free end in the same way. All is of first order in d.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse import csgraph
 
+from circuitsim.circuit import Branches
 from circuitsim.currents import ideal_currents
 from circuitsim.io.flatten import MIN_RON
 from circuitsim.io.ngspice import ABSTOL, GMIN, RELTOL, VNTOL
@@ -111,29 +112,46 @@ class _Bounds:
 
     def _disturbance(self, network: Network) -> Floats:
         """d of the module's text, for each unknown of the network."""
-        t, p = self.problem.topology, self.problem
-        legs = t.legs
-        x = np.abs(self.v[t.root_of_unit])
-        known = np.abs(self.v).max(initial=0.0)
-        padded = np.append(x, known)
-        ideal = self._leg_ideal()
+        c, t, n = self.circuit, self.problem.topology, self.problem.n_free
+        ideal, legs = self._leg_ideal(), t.legs
         of_leg = np.concatenate([self.missed[t.junctions], (1.0 + RELTOL) * ideal + np.where(ideal > 0, ABSTOL, 0.0)])
-        of_leg = of_leg + self.eps * self._leg_slopes() * (padded[legs.a] + padded[legs.k])
-        d = np.zeros(network.size + 1)
+        d = np.zeros(network.size + 1)  # the last: known
         for ends in (legs.a, legs.k):
             np.add.at(d, np.where(ends >= 0, ends, network.size), of_leg)
-        i, j = t.edges
-        rounding = network.edge_g * (x[i] + x[j])
-        of_unit = np.bincount(i, rounding, p.n_free) + np.bincount(j, rounding, p.n_free)
-        of_unit = of_unit + network.to_fixed * (x + 2.0 * known)
-        source = np.asarray(abs(t.source_incidence) @ np.abs(p.source_currents(slice(0, 1))[0])).ravel()
-        d[: p.n_free] += (self.eps + self.solution.residuals.kcl_relative) * (of_unit + source)
-        for ends in (t.carrier_a, t.carrier_k):
-            carried = self.solution.residuals.kcl_relative * np.abs(self.solution.carried[0])
-            np.add.at(d, np.where(ends >= 0, ends, network.size), carried)
-        size = max(known, np.abs(self.active).max(initial=0.0))
-        d[p.n_free : network.size] = (self.eps + self.solution.residuals.kcl_relative) * size
+        rounding, carried = self._sums()
+        ours = self.solution.residuals.kcl_relative
+        np.add.at(d, np.where(t.index_of_node >= 0, t.index_of_node, network.size), rounding + ours * carried)
+        s, v = c.active, np.abs(self.v)
+        controls = np.where(s.control >= 0, np.abs(self.active).max(initial=0.0), v[s.ca] + v[s.cb])
+        terms = v[s.a] + v[s.b] + np.abs(s.gain) * controls
+        d[n : network.size] = (self.eps + ours) * terms[c.active_voltages]
         return d[:-1]
+
+    def _sums(self) -> tuple[Floats, Floats]:
+        """At each node: the rounding of the sum of g v over all branches, and the sum of their absolute currents, A."""
+        c, v = self.circuit, np.abs(self.v)
+        rounding, carried = np.zeros(len(c.nodes)), np.zeros(len(c.nodes))
+        g, j, d = c.conductors, c.junctions, c.ideal_diodes
+        sources = np.abs(self.problem.source_currents(slice(0, 1))[0])
+        groups: tuple[tuple[Branches, Floats | float, Floats], ...] = (
+            (g, g.g, g.g * np.abs(self.v[g.a] - self.v[g.b])),
+            (j, self.slope, np.abs(self.current)),
+            (d, np.where(self.ideal > 0, 1.0 / MIN_RON, 0.0), self.ideal),
+            (c.active, 0.0, np.abs(self.active)),
+            (c.current_sources, 0.0, sources),
+        )
+        for branches, slope, amperes in groups:
+            terms = self.eps * (slope * (v[branches.a] + v[branches.b]) + amperes)
+            for ends in (branches.a, branches.b):
+                np.add.at(rounding, ends, terms)
+                np.add.at(carried, ends, amperes)
+        for x in c.crossbars:
+            amperes = x.g * np.abs(self.v[x.rows][:, None] - self.v[x.cols])
+            np.add.at(carried, x.rows, amperes.sum(axis=1))
+            np.add.at(carried, x.cols, amperes.sum(axis=0))
+            np.add.at(rounding, x.rows, self.eps * (x.g.sum(axis=1) * v[x.rows] + x.g @ v[x.cols]))
+            np.add.at(rounding, x.cols, self.eps * (x.g.sum(axis=0) * v[x.cols] + v[x.rows] @ x.g))
+        return rounding, carried
 
     def _active(self, extra: Floats, of_unit: Floats) -> Floats:
         """Bounds of the currents of Circuit.active."""
@@ -149,18 +167,17 @@ class _Bounds:
     def _out_of_nodes(self, of_unit: Floats, of_active: Floats) -> Floats:
         """By how much the current that all branches but ties carry out of each node may differ, (nodes,), A."""
         c, t = self.circuit, self.problem.topology
-        unit, size = t.index_of_node, np.abs(self.v)
-        out = np.zeros(len(c.nodes))
+        unit = t.index_of_node
+        out, _ = self._sums()
 
         def add(a: Ints, b: Ints, amperes: Floats) -> None:
             np.add.at(out, a, amperes)
             np.add.at(out, b, amperes)
 
         g, j, s = c.conductors, c.junctions, c.active
-        add(g.a, g.b, g.g * (_between(unit, of_unit, g.a, g.b) + self.eps * (size[g.a] + size[g.b])))
+        add(g.a, g.b, g.g * _between(unit, of_unit, g.a, g.b))
         for x in c.crossbars:
-            row = of_unit[unit[x.rows]] + self.eps * size[x.rows]
-            col = of_unit[unit[x.cols]] + self.eps * size[x.cols]
+            row, col = of_unit[unit[x.rows]], of_unit[unit[x.cols]]
             np.add.at(out, x.rows, x.g.sum(axis=1) * row + x.g @ col)
             np.add.at(out, x.cols, x.g.sum(axis=0) * col + row @ x.g)
         add(j.a, j.b, self.slope * _between(unit, of_unit, j.a, j.b) + self.missed)

@@ -9,8 +9,9 @@ Where the two differ the certificate says who is right.
 from __future__ import annotations
 
 import io
+import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -25,8 +26,10 @@ from circuitsim.errors import NotSolved, SettingsError, TopologyError
 from circuitsim.io.allowed import allowed_differences
 from circuitsim.io.flatten import MIN_RON, Written, flatten
 from circuitsim.io.ngspice import (
+    ABSTOL,
     GMIN,
     RELTOL,
+    VNTOL,
     NgspiceError,
     RawData,
     find_ngspice,
@@ -52,6 +55,11 @@ ENGINES = ("ngspice", "pyspice")
 
 _NEAR_IDEAL = 1e-3  # N of a diode: below, ngspice's steps may end anywhere
 _TINY = 1e-12  # ohm: below, its matrix loses all else at the node
+_LEAST_IS = 1e-28  # A: ngspice's lower limit of IS
+_USELESS = 1e-3  # of the largest voltage, or current
+_LEAST = {"v": VNTOL / _USELESS, "i": ABSTOL / _USELESS}  # V, A: beside these the tolerances themselves are that much
+_TELLING = re.compile(r"error|singular|failed|can't|cannot|too small", re.IGNORECASE)
+_LINES = 3  # of those that ngspice said
 _VT = 8.617333262e-5  # V/K, Boltzmann's constant by the elementary charge
 _KELVIN = 273.15
 
@@ -257,14 +265,9 @@ def _compare(
     point = swept[0].point(swept[1]) if swept else ""
     if isinstance(ours, str) or isinstance(theirs, str):
         verdict = Verdict.NO_ANSWER if isinstance(ours, str) else Verdict.NO_REFERENCE
-        notes = [f"circuitsim: {ours}"] if isinstance(ours, str) else []
-        if isinstance(theirs, str):
-            notes.append(f"{engine.name}: {theirs}")
-        else:
-            volts = [x for name, x in theirs.values.items() if name.startswith("v(")]
-            notes.append(f"{engine.name} has an answer, with voltages from {min(volts):.4g} to {max(volts):.4g} V")
-        kcl = float("nan") if isinstance(ours, str) else ours.residuals.kcl_relative
-        return Comparison(engine.name, (), kcl, float("nan"), seconds, verdict, tuple(notes), point)
+        notes = (_said_by("circuitsim", ours), _said_by("ngspice", theirs))
+        kcl = np.nan if isinstance(ours, str) else ours.residuals.kcl_relative
+        return Comparison(engine.name, (), kcl, np.nan, seconds, verdict, notes, point)
     v, ties = ours.voltages()[0], ours.tie_currents[0][0]
     kcl = ours.residuals.kcl_relative
     if swept:
@@ -273,10 +276,9 @@ def _compare(
     quantities = tuple(_quantities(ours, v, ties, theirs))
     kcl_theirs, node = kcl_of(ours.problem, theirs.written, theirs.values)
     verdict = Verdict.AGREE if all(q.agrees for q in quantities) else Verdict.DIFFER
-    notes = list(_notes(ours, engine.name))
-    if verdict is Verdict.DIFFER:
-        notes.insert(0, _decision(engine.name, kcl, kcl_theirs, node, ours))
-    return Comparison(engine.name, quantities, kcl, kcl_theirs, seconds, verdict, tuple(notes), point)
+    decision = [_decision(kcl, kcl_theirs, node, ours)] if verdict is Verdict.DIFFER else []
+    notes = (*decision, *_notes(ours), *_useless(quantities))
+    return Comparison(engine.name, quantities, kcl, kcl_theirs, seconds, verdict, notes, point)
 
 
 def _quantities(solution: Solution, v: Floats, ties: Floats, theirs: _Theirs) -> Iterator[Quantity]:
@@ -293,9 +295,9 @@ def _quantities(solution: Solution, v: Floats, ties: Floats, theirs: _Theirs) ->
     )
     for branches, currents, most, unique_ones in groups:
         for k in range(len(branches)):
-            name = names.branches.get((KINDS[branches.kind[k]], int(branches.row[k])))
-            if name is not None:
-                value = theirs.values.get(f"i({name})", np.nan)
+            written = names.branches.get((KINDS[branches.kind[k]], int(branches.row[k])))
+            if written is not None:
+                value = theirs.values.get(f"i({written})", np.nan)
                 label = f"i({c.element(branches, k).lower()})"
                 yield Quantity(label, float(currents[k]), value, float(most[k]), bool(unique_ones[k]))
 
@@ -388,35 +390,49 @@ def _link_currents(problem: Problem, x: Floats, flow: Floats, total: Floats) -> 
 # -- notes -------------------------------------------------------------------------------------------------------------
 
 
-def _decision(engine: str, ours: float, theirs: float, node: str, solution: Solution) -> str:
+def _said_by(name: str, answer: Solution | _Theirs | str) -> str:
+    """What one of them says when the other, or it, has no answer."""
+    if isinstance(answer, Solution):
+        return f"{name} has an answer: {answer.message}"
+    if isinstance(answer, _Theirs):
+        volts = [x for key, x in answer.values.items() if key.startswith("v(")]
+        return f"{name} has an answer, with voltages from {min(volts):.4g} to {max(volts):.4g} V"
+    first, *others = answer.splitlines()
+    telling = [line.strip() for line in others if _TELLING.search(line)]
+    return f"{name}: {'; '.join([first.removesuffix('; it said:'), *list(dict.fromkeys(telling))[:_LINES]])}"
+
+
+def _decision(ours: float, theirs: float, node: str, solution: Solution) -> str:
     """Who is right."""
-    t = solution.problem.topology
     worst = solution.residuals.worst_unit
-    mine = f" at node {solution.circuit.nodes[t.root_of_unit[worst]]}" if worst >= 0 else ""
-    where = f" at node {node}" if node else ""
-    right = "circuitsim is right" if ours < theirs else f"{engine} is right" if theirs < ours else "it cannot tell"
+    mine = solution.circuit.nodes[solution.problem.topology.root_of_unit[worst]] if worst >= 0 else ""
+    right = "circuitsim is right" if ours < theirs else "ngspice is right" if theirs < ours else "both are as good"
+    at, at_mine = (f" at node {name}" if name else "" for name in (node, mine))
     return (
-        f"the certificate decides, {right}: {engine} violates KCL by {theirs:.2g} of the currents{where}, circuitsim by "
-        f"{ours:.2g}{mine}"
+        f"the certificate decides, {right}: ngspice violates KCL by {theirs:.2g} of the currents{at}, circuitsim by "
+        f"{ours:.2g}{at_mine}"
     )
 
 
-def _notes(solution: Solution, engine: str) -> Iterator[str]:
+def _notes(solution: Solution) -> Iterator[str]:
     """What is known to make ngspice wrong, or to make comparing impossible."""
     c, j = solution.circuit, solution.circuit.junctions
     shockley = j.law == Law.SHOCKLEY
     vt = _VT * (c.netlist.options.temp + _KELVIN)
     steep = [c.element(j, k) for k in np.flatnonzero(shockley & (j.params[:, 1] <= _NEAR_IDEAL * vt)).tolist()]
     if steep:
-        yield f"diodes {listed(steep)} have N <= {_NEAR_IDEAL:g}: {engine} may be wrong there without saying so"
+        yield f"diodes {listed(steep)} have N <= {_NEAR_IDEAL:g}: ngspice may be wrong there without saying so"
+    faint = [c.element(j, k) for k in np.flatnonzero(shockley & (j.params[:, 0] < _LEAST_IS)).tolist()]
+    if faint:
+        yield f"diodes {listed(faint)} have IS below {_LEAST_IS:g} A: ngspice takes {_LEAST_IS:g} A"
     g = c.conductors
     tiny = [c.element(g, k) for k in np.flatnonzero(g.g > 1.0 / _TINY).tolist()]
     if tiny:
-        yield f"resistors {listed(tiny)} are below {_TINY:g} ohm: {engine} loses what else is at their nodes"
+        yield f"resistors {listed(tiny)} are below {_TINY:g} ohm: ngspice loses what else is at their nodes"
     if shockley.any() and not c.netlist.options.gmin:
-        yield f"{engine} has {GMIN:g} S across each junction, circuitsim nothing"
+        yield f"ngspice has {GMIN:g} S across each junction, circuitsim nothing"
     if len(c.ideal_diodes):
-        yield f"perfect diodes are sidiodes of {MIN_RON:g} ohm in {engine}"
+        yield f"perfect diodes have Ron = {MIN_RON:g} ohm in ngspice"
     loose = [c.nodes[k] for k in np.flatnonzero(~solution.determined).tolist()]
     if loose:
         yield f"nodes without a unique voltage are not compared: {listed(loose)}"
@@ -424,3 +440,13 @@ def _notes(solution: Solution, engine: str) -> Iterator[str]:
     if ties or solution.ambiguous_others:
         names = list(dict.fromkeys([*ties, *solution.ambiguous_others]))
         yield f"currents that are not unique are not compared: {listed(names)}"
+
+
+def _useless(quantities: Sequence[Quantity]) -> Iterator[str]:
+    """Values about which ngspice's answer says little: it may be wrong by much of the largest voltage, or current."""
+    for kind in "vi":
+        some = [q for q in quantities if q.name[0] == kind and q.determined]
+        scale = max((abs(q.ours) for q in some), default=0.0)
+        names = [q.name for q in some if q.allowed > max(_USELESS * scale, _LEAST[kind])]
+        if names:
+            yield f"ngspice's rounding alone may be more than {_USELESS:g} of the largest there: {listed(names)}"

@@ -88,11 +88,16 @@ def run_ngspice(deck: str | Path, *, options: str = "", timeout: float = 600) ->
             raise NgspiceError(f"ngspice took more than {timeout:g} s") from None
         stdout, stderr = (stream.decode("utf-8", "replace") for stream in (done.stdout, done.stderr))
         data = raw.read_bytes() if raw.exists() else b""
+    return checked_run(data, stdout, stderr, done.returncode)
+
+
+def checked_run(raw: bytes, stdout: str, stderr: str, exit_code: int) -> RawData:
+    """What a run left, from the bytes of its raw file. Raises NgspiceError when that is no result."""
     if _ABORTED in stderr:
         raise NgspiceError(f"ngspice aborted{_said(stdout, stderr)}")
-    plots = tuple(read_raw(data))
+    plots = tuple(read_raw(raw))
     if not plots or any(not plot.values.size for plot in plots):
-        raise NgspiceError(f"ngspice gave no results (its exit code: {done.returncode}){_said(stdout, stderr)}")
+        raise NgspiceError(f"ngspice gave no results (its exit code: {exit_code}){_said(stdout, stderr)}")
     return RawData(plots, stdout, stderr)
 
 
