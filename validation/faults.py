@@ -34,21 +34,19 @@ def judged(deck: Deck) -> Judged:
     fault = outcome.kind if outcome.kind in BAD else ""
     if outcome.kind == FAILED and (ONE in outcome.why or not deck.has(*"EFGH")):
         fault = FAILED
-    row: dict[str, Any] = {
-        "suite": "random",
-        "name": f"family {deck.family}, seed {deck.seed}",
-        "verdict": outcome.kind,
-    }
+    name = f"family {deck.family}, seed {deck.seed}"
     try:
         found = compare(cs.parse(deck.text), timeout=_TIMEOUT)
     except Exception as error:
-        fault = fault or f"crash: {type(error).__name__}"
-        return Judged(deck, fault, row | {"judged": outcome.kind, "fault": fault, "why": str(error)})
+        fault, why = fault or f"crash: {type(error).__name__}", outcome.why or str(error)
+        return Judged(
+            deck, fault, {"suite": "random", "name": name, "verdict": outcome.kind, "why": why, "fault": fault}
+        )
     explained = explanation(deck, found) if found.verdict is Verdict.DIFFER else ""
     if found.verdict is Verdict.DIFFER and not explained:
         fault = fault or "ngspice"
     more = {"judged": outcome.kind, "why": outcome.why, "fault": fault, "explained": explained}
-    return Judged(deck, fault, row_of(row["suite"], row["name"], found) | more)
+    return Judged(deck, fault, row_of("random", name, found) | more)
 
 
 def explanation(deck: Deck, found: Comparison) -> str:

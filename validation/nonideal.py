@@ -200,7 +200,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 def main(
     netlist: Path | None, gain: float, count: int, table: Path | None, data: Path | None, picture: Path | None
 ) -> None:
-    """Solve a trained NETLIST with perfect, piecewise-linear and Shockley diodes. Default: a drn-xs, quickly trained."""
+    """Solve a trained NETLIST with perfect, piecewise-linear and Shockley diodes (default: drn-xs, quickly trained)."""
     for target in (table, data, picture):
         if target is not None:
             check_target(target)

@@ -101,15 +101,13 @@ EXACT = {  # decks and voltages that arithmetic gives
 def test_tiny_resistances(name: str, record_comparison: Callable[..., None]) -> None:
     cards, volts = EXACT[name]
     circuit = cs.parse(f"{name}\n{cards}\n")
-    found = compare(circuit)
+    solution, found = cs.solve(circuit), compare(circuit)
     record_comparison(SUITE, name, found)
+    for node, v in volts.items():
+        assert solution.voltage(node)[0] == pytest.approx(v, rel=1e-9)
     assert found.kcl_ours <= 1e-9
-    assert {q.name: q.ours for q in found.quantities if q.name[2:-1] in volts} == pytest.approx(
-        {f"v({node})": v for node, v in volts.items()}, rel=1e-9
-    )
-    assert any("below 1e-12 ohm" in note for note in found.notes)
-    if found.verdict is Verdict.DIFFER:
-        assert found.kcl_theirs > 1e-9
+    assert found.verdict in (Verdict.AGREE, Verdict.NO_REFERENCE) or found.kcl_theirs > 1e-9
+    assert found.verdict is Verdict.NO_REFERENCE or any("below 1e-12 ohm" in note for note in found.notes)
 
 
 NOWHERE = {  # currents that have nowhere to go
