@@ -9,7 +9,9 @@ So with bounds on d the voltages are bounded by |J^-1| d. What d holds, at each 
 - |i| of each perfect diode that conducts, whose conductance in J is 1/Ron, Ron = 1e-6 ohm: ngspice's `sidiode` holds
   its voltage only to Ron |i|, and what hangs on it follows; the same of piecewise-linear diodes of a smaller RON;
 - n eps sum of (g (|va| + |vb|) + |i|) over all branches at the node, with n the most branches at a node, eps = 2^-52
-  and g the branch's conductance in J: the rounding of a sum of n terms g v, and of the pivots of an elimination;
+  and g the branch's conductance in J: the rounding of a sum of n terms g v, and of the pivots of an elimination; with
+  g = 1/Ron also for perfect diodes that only touch their forward voltage, or may: they can conduct by rounding. Nodes
+  that voltage sources join have the sum of theirs each, as elimination adds up their equations;
 - our own violation, the largest of the certificate, times the absolute currents at the node.
 
 Without controlled sources J is an M-matrix, J^-1 >= 0, and one solution of the network gives |J^-1| d; with them
@@ -75,6 +77,9 @@ class _Bounds:
         self.missed = RELTOL * np.abs(self.current) + ABSTOL + np.where(capped, np.abs(self.current), 0.0)
         self.missed += np.where(j.law == Law.SHOCKLEY, gmin * np.abs(self.drops), 0.0)
         self.ideal = np.abs(ideal_currents(solution, slice(0, 1))[0])
+        d, size = c.ideal_diodes, np.abs(self.v)
+        gap, free = d.vf - (self.v[d.a] - self.v[d.b]), ~solution.determined
+        self.touching = (self.ideal > 0) | (gap <= RELTOL * (size[d.a] + size[d.b])) | free[d.a] | free[d.b]
         self.active = solution.carried[0, self.problem.topology.links.size :]
         self.eps = _EPS * self.problem.most_terms
 
@@ -136,7 +141,7 @@ class _Bounds:
         groups: tuple[tuple[Branches, Floats | float, Floats], ...] = (
             (g, g.g, g.g * np.abs(self.v[g.a] - self.v[g.b])),
             (j, self.slope, np.abs(self.current)),
-            (d, np.where(self.ideal > 0, 1.0 / MIN_RON, 0.0), self.ideal),
+            (d, np.where(self.touching, 1.0 / MIN_RON, 0.0), self.ideal),
             (c.active, 0.0, np.abs(self.active)),
             (c.current_sources, 0.0, sources),
         )
@@ -151,7 +156,18 @@ class _Bounds:
             np.add.at(carried, x.cols, amperes.sum(axis=0))
             np.add.at(rounding, x.rows, self.eps * (x.g.sum(axis=1) * v[x.rows] + x.g @ v[x.cols]))
             np.add.at(rounding, x.cols, self.eps * (x.g.sum(axis=0) * v[x.cols] + v[x.rows] @ x.g))
-        return rounding, carried
+        return self._mixed(rounding), carried
+
+    def _mixed(self, rounding: Floats) -> Floats:
+        """The sum over all nodes that voltage sources join, at each of them."""
+        c, n = self.circuit, len(self.circuit.nodes)
+        s = c.active_voltages
+        a, b = np.concatenate([c.ties.a, c.active.a[s]]), np.concatenate([c.ties.b, c.active.b[s]])
+        inner = (a > 0) & (b > 0)
+        graph = sparse.coo_array((np.ones(inner.sum()), (a[inner], b[inner])), shape=(n, n))
+        label = csgraph.connected_components(graph, directed=False)[1]
+        total: Floats = np.bincount(label, rounding)[label]
+        return total
 
     def _active(self, extra: Floats, of_unit: Floats) -> Floats:
         """Bounds of the currents of Circuit.active."""

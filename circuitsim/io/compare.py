@@ -58,7 +58,7 @@ _TINY = 1e-12  # ohm: below, its matrix loses all else at the node
 _LEAST_IS = 1e-28  # A: ngspice's lower limit of IS
 _USELESS = 1e-3  # of the largest voltage, or current
 _LEAST = {"v": VNTOL / _USELESS, "i": ABSTOL / _USELESS}  # V, A: beside these the tolerances themselves are that much
-_TELLING = re.compile(r"error|singular|failed|can't|cannot|too small", re.IGNORECASE)
+_TELLING = re.compile(r"^(?!.*(trying|supplies|step)).*(error|singular|fail|can't|cannot|too small)", re.IGNORECASE)
 _LINES = 3  # of those that ngspice said
 _VT = 8.617333262e-5  # V/K, Boltzmann's constant by the elementary charge
 _KELVIN = 273.15
@@ -89,6 +89,11 @@ class Quantity:
         return abs(self.ours - self.theirs)
 
     @property
+    def excess(self) -> float:
+        """The difference in units of what is allowed; -1 where nothing can be compared, inf where nothing came."""
+        return -1.0 if not self.determined else np.inf if np.isnan(self.difference) else self.difference / self.allowed
+
+    @property
     def agrees(self) -> bool:
         """Whether they are as near as they have to be; what is not unique always is."""
         return not self.determined or self.difference <= self.allowed
@@ -115,10 +120,7 @@ class Comparison:
     def by_difference(self) -> list[Quantity]:
         """All, the largest difference in units of what is allowed first; what is not unique last."""
 
-        def rank(q: Quantity) -> float:
-            return -1.0 if not q.determined else np.inf if np.isnan(q.difference) else q.difference / q.allowed
-
-        return sorted(self.quantities, key=rank, reverse=True)
+        return sorted(self.quantities, key=lambda q: q.excess, reverse=True)
 
 
 @dataclass(frozen=True)
@@ -277,8 +279,8 @@ def _compare(
     kcl_theirs, node = kcl_of(ours.problem, theirs.written, theirs.values)
     verdict = Verdict.AGREE if all(q.agrees for q in quantities) else Verdict.DIFFER
     decision = [_decision(kcl, kcl_theirs, node, ours)] if verdict is Verdict.DIFFER else []
-    notes = (*decision, *_notes(ours), *_useless(quantities))
-    return Comparison(engine.name, quantities, kcl, kcl_theirs, seconds, verdict, notes, point)
+    found = (*decision, *_notes(ours), *_useless(quantities))
+    return Comparison(engine.name, quantities, kcl, kcl_theirs, seconds, verdict, found, point)
 
 
 def _quantities(solution: Solution, v: Floats, ties: Floats, theirs: _Theirs) -> Iterator[Quantity]:
