@@ -87,7 +87,10 @@ def test_a_wrong_law_is_found_and_shrunk(monkeypatch: pytest.MonkeyPatch) -> Non
     )
     small = shrink(wrong.deck, lambda deck: judge(deck, with_ngspice=False).kind == "WRONG")
     assert "I" in kinds(small)
-    assert len(small.parts) <= 3, small.text
+    assert len(small.parts) < len(wrong.deck.parts) / 2
+    assert set(kinds(small)) <= {"I", "R", "V"}  # one loop: the source and what closes its way
+    ends = [node for part in small.parts for node in (part.a, part.b)]
+    assert all(ends.count(node) == 2 for node in ends), small.text
 
 
 def test_saved_decks_read_back(tmp_path: Path) -> None:
