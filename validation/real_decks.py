@@ -40,7 +40,7 @@ GMIN = 1e-12  # S, ngspice's default
 TOLERANCE = 1e-6  # relative
 SMALLEST = {"v": 1e-6, "i": 1e-6}  # V, A
 SUFFIXES = (".cir", ".ckt", ".net", ".sp", ".spice")  # of decks without stored values
-OUTCOMES = ("solved", "refused", "not compared", "differs", "not solved", "crashed")
+OUTCOMES = ("solved", "refused", "differs", "not solved", "crashed", "not compared")
 _INCLUDE = re.compile(r"""^\s*\.(?:inc|include|lib)\s+["']?([^"'\s]+)""", re.IGNORECASE | re.MULTILINE)
 _WIDTH = 180  # of the table when it does not go to a terminal
 
