@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run install test check ngspice bench clean
+.PHONY: run install test validate check ngspice bench clean
 
 run: $(STAMP)  ## solve the first example
 	$(BIN)/circuitsim solve netlists/drn_1h.cir
@@ -17,8 +17,11 @@ $(STAMP): pyproject.toml
 	touch $@
 
 test: $(STAMP) ngspice check  ## every check; fast tests first
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+	CIRCUITSIM_NEEDS_NGSPICE=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	CIRCUITSIM_NEEDS_NGSPICE=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+
+validate: $(STAMP) ngspice  ## the suites against ngspice and other references; their results go to build/validation
+	CIRCUITSIM_NEEDS_NGSPICE=1 $(BIN)/python -m pytest validation/ -n 2
 
 check: $(STAMP)  ## style and types
 	$(BIN)/ruff check .
