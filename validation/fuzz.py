@@ -220,18 +220,20 @@ def run_hypothesis(workshop: Workshop, seconds: float, seed: int) -> None:
     from validation.fuzz_decks import decks
 
     until = time.monotonic() + seconds
+    settings = hypothesis.settings(
+        max_examples=500,
+        phases=[hypothesis.Phase.generate],
+        database=None,
+        deadline=None,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
 
-    @hypothesis.given(decks())
     def drawn(data: bytes) -> None:
         if time.monotonic() < until:
             workshop.judge(data)
 
     while time.monotonic() < until:
-        settings = hypothesis.settings(
-            max_examples=500, phases=[hypothesis.Phase.generate], database=None, deadline=None,
-            suppress_health_check=list(hypothesis.HealthCheck),
-        )  # fmt: skip
-        hypothesis.seed(seed)(settings(drawn))()
+        hypothesis.seed(seed)(settings(hypothesis.given(data=decks())(drawn)))()
         seed += 1
 
 
@@ -250,7 +252,7 @@ def run_slice(engine: str, seconds: float, seed: int, found: Path, corpus: Path)
         with said.open("wb") as out:
             process = subprocess.Popen(command, cwd=ROOT, stderr=out)
             died = _death(process, folder, seconds)
-        if died and (folder / "deck.cir").exists():
+        if died and process.returncode != 1 and (folder / "deck.cir").exists():  # 1: this program's own fault
             fault = Fault(f"the process {died}", said.read_text(errors="replace")[-5000:])
             Workshop(folder, found).keep(fault, "unknown", (folder / "deck.cir").read_bytes())
         elif died:

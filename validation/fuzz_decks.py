@@ -13,6 +13,23 @@ from validation.measure import NETLISTS
 _MOST_BYTES = 4000  # of a seed
 _DEEPEST = 8  # rules within rules
 _RULE = re.compile(r"<(\w+)>")
+_PROLOGUE = """\
+.model d D
+.model p D(ron=0 vfwd={0})
+.model q D(ron={1} vfwd={2} roff=1meg)
+.model x tanh(imax={3} v0=1)
+.model r sinh(i0={4} v0=1)
+.model v0 pwl(-1 -1m 0 0 1 {5})
+.model m D(is=1e-12 rs={6})
+.model temper D(bv=5)
+.subckt cell a b
+R1 a m {7}
+D1 m b p
+.ends
+V1 a 0 1
+V2 b 0 {2}
+V3 c d {5}
+R1 a e 1k"""
 _WORD = re.compile(rb"[^\s,=(){}]+")
 
 GRAMMAR: dict[str, tuple[str, ...]] = {
@@ -32,6 +49,44 @@ GRAMMAR: dict[str, tuple[str, ...]] = {
         "+ <value>",
         "",
     ),
+    "sound": (
+        "<element>",
+        "<element>",
+        "<element>",
+        "<element>",
+        "R<n> <node> <node> <value>",
+        "R<n> <node> 0 <value>",
+        "<array>",
+        "X<n> <node> <node> cell",
+        ".param p<n>=<value>",
+        ".options gmin=1p",
+        ".options rshunt=1g",
+        ".temp 50",
+        ".save all",
+        ".save v(a)",
+        ".train R1",
+    ),
+    "usual": (
+        "1k",
+        "1",
+        "2.5",
+        "10",
+        "1m",
+        "330",
+        "1meg",
+        "0.7",
+        "5",
+        "{2*(1+3)}",
+        "20u",
+        "1e-9",
+        "4.7k",
+        "100",
+        "3",
+        "{sqrt(2)}",
+        "1e9",
+        "1e-12",
+    ),
+    "v": ("1", "2", "3"),
     "element": (
         "R<n> <node> <node> <value>",
         "R<n> <node> <node> <value> <key>=<value>",
@@ -45,8 +100,8 @@ GRAMMAR: dict[str, tuple[str, ...]] = {
         "C<n> <node> <node> 1n",
         "E<n> <node> <node> <node> <node> <value>",
         "G<n> <node> <node> <node> <node> <value>",
-        "F<n> <node> <node> V<n> <value>",
-        "H<n> <node> <node> V<n> <value>",
+        "F<n> <node> <node> V<v> <value>",
+        "H<n> <node> <node> V<v> <value>",
     ),
     "array": (
         "R<n><range> <node><range> <node> <value>",
@@ -225,16 +280,32 @@ _SEEDS = seeds()
 
 
 def grown_deck(rng: random.Random) -> str:
-    """A title and some lines."""
-    return "\n".join(["fuzz", *(grown("line", rng) for _ in range(rng.randrange(1, 2 + rng.choice((3, 6, 12, 25)))))])
+    """A title and some lines; most decks keep to what is needed for a solution, others to nothing."""
+    sound = rng.random() < 0.75
+    grower = _Grower(rng, sound)
+    rule = "sound" if sound else "line"
+    lines = [grower.grown(rule) for _ in range(rng.randrange(1, 2 + rng.choice((3, 6, 12, 25))))]
+    start = _PROLOGUE.format(*(grower.grown("usual") for _ in range(8))).split("\n") if sound else []
+    return "\n".join(["fuzz", *start, *lines])
 
 
-def grown(rule: str, rng: random.Random, depth: int = 0) -> str:
-    """A random text of a rule; deep down one without further rules, where there is one."""
-    choices = GRAMMAR[rule]
-    if depth > _DEEPEST:
-        choices = tuple(text for text in choices if "<" not in text) or choices
-    return _RULE.sub(lambda found: grown(found.group(1), rng, depth + 1), rng.choice(choices))
+class _Grower:
+    """Texts of rules; `sound`: every name is new, and values are usual ones nearly always."""
+
+    def __init__(self, rng: random.Random, sound: bool) -> None:
+        self.rng, self.sound, self.names = rng, sound, 10
+
+    def grown(self, rule: str, depth: int = 0) -> str:
+        """A random text of a rule; deep down one without further rules, where there is one."""
+        if self.sound and rule == "n":
+            self.names += 1
+            return str(self.names)
+        if self.sound and rule == "value" and self.rng.random() < 0.93:
+            rule = "usual"
+        choices = GRAMMAR[rule]
+        if depth > _DEEPEST:
+            choices = tuple(text for text in choices if "<" not in text) or choices
+        return _RULE.sub(lambda found: self.grown(found.group(1), depth + 1), self.rng.choice(choices))
 
 
 def mutated(data: bytes, rng: random.Random) -> bytes:
