@@ -17,6 +17,7 @@ import importlib
 import importlib.util
 import io
 import json
+import resource
 import shutil
 import signal
 import subprocess
@@ -322,6 +323,8 @@ def main(arguments: list[str] | None = None) -> int:
         left, turn = left - part, turn + 1
     for engine in engines:
         print(f"{engine}: {counts[engine]} decks in {seconds[engine]:.0f} s")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(f"{(used.ru_utime + used.ru_stime) / 60:.1f} core-minutes")
     faults = sorted(options.found.glob("*.json"))
     print(f"{len(faults)} faults" + (f", in {options.found}" if faults else ""))
     return int(bool(faults))
