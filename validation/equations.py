@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 
 _EPS = float(np.finfo(float).eps)
 _ROUNDING = 8 * _EPS  # of a voltage or a current
-_NOTHING = 2.0**-100  # of the largest current: none
+_NOTHING = 2.0**-100  # of the largest current, or voltage: none
 _SAME = 1e-9  # of a source's voltage
 
 
@@ -42,7 +42,7 @@ def _not_a_number(solution: cs.Solution) -> str:
 def _ends(solution: cs.Solution, a: Ints, b: Ints) -> tuple[Floats, Floats]:
     """Voltages from nodes a to nodes b, (n,), and how far rounding may move them."""
     v = np.abs(np.nan_to_num(solution.voltages()[0]))
-    return solution.drops(a, b)[0], _ROUNDING * np.maximum(v[a], v[b])
+    return solution.drops(a, b)[0], _ROUNDING * np.maximum(v[a], v[b]) + _NOTHING * v.max()
 
 
 def _missed_source(solution: cs.Solution) -> str:
