@@ -74,7 +74,7 @@ def _flat(solution: Solution, other: Ints, rows: slice) -> tuple[Floats, Floats]
     rounding of its voltage, stands at the end of the flat piece beside it.
     """
     c = solution.circuit
-    law, params, a, b = (x[other] for x in (c.junctions.law, c.junctions.params, c.junctions.a, c.junctions.b))
+    law, params, a, b = c.junctions.law[other], c.junctions.params[other], c.junctions.a[other], c.junctions.b[other]
     islands, i = solution.problem.topology.islands, c.current_sources.i
     pushed, _ = islands.pushed(c, i[rows] if i.shape[0] > 1 else i)
     idle = ~pushed.any(axis=1) & (not islands.driven[0].size)

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 import circuitsim as cs
 from circuitsim.io.ngspice import ngspice_available
 from circuitsim.residual import Check
-from validation import benchmarks, newton, qp, scaling, suite
+from validation import benchmarks, newton, qp, suite
 from validation.measure import BenchmarkError, Options, Row, Target, best_of, run_process
 from validation.qp import PeerRun, QuadraticProgram, measure_peer, quadratic_program, relative_kcl
 
@@ -252,20 +252,6 @@ def test_nodal_system_of_a_divider_with_a_current_source() -> None:
     matrix, sides, free = newton.nodal_system(circuit)
     assert [circuit.nodes[k] for k in free] == ["a"]
     assert (matrix.toarray().tolist(), sides.tolist()) == ([[0.75]], [8.0])
-
-
-def test_scaling_prints_both_methods_and_leaves_slow_ones_out() -> None:
-    result = CliRunner().invoke(scaling.main, ["--side", "5", "--side", "3", "--cell", "diode"])
-    assert result.exit_code == 0
-    rows = [line.replace("│", " ").split() for line in result.stdout.splitlines() if line.startswith("│")]
-    assert [row[:2] for row in rows] == [["3", "27"], ["5", "75"]]
-    for row in rows:
-        assert len(row) == 8
-        assert float(row[4]) <= 1e-9 and float(row[7]) <= 1e-9
-        assert float(row[2]) > 0 and float(row[5]) > 0
-    slow = list(scaling.study([3, 4], "resistor", limit=0.0))
-    assert slow[0][5] != "> 0"  # the first side is run, to know
-    assert slow[1][5:] == ["> 0", "", "left out"]
 
 
 def test_actions_take_turns_and_the_fastest_run_counts() -> None:
