@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 MOST_WARNINGS = 10
 _EXIT_CODES = (
-    "Exit codes: 0 solved (check, flatten: done; compare: both agree); 1 compare: they differ; 2 bad netlist or usage; "
-    "3 not solved: no answer that meets its certificate; 130 interrupted."
+    "Exit codes: 0 solved (check, flatten: done); 2 bad netlist or usage; 3 not solved: no answer that meets its "
+    "certificate; 130 interrupted."
 )
 
 
-@click.group(cls=Group, epilog=_EXIT_CODES, context_settings=HELP_NAMES)
+@click.group(cls=Group, epilog=f"{_EXIT_CODES} Those of compare are in its help.", context_settings=HELP_NAMES)
 @click.version_option(__version__, prog_name="circuitsim")
 def main() -> None:
     """Exact DC equilibria of nonlinear resistive networks from SPICE netlists, each with its certificate."""

@@ -299,6 +299,12 @@ def deck(tmp_path: Path) -> Path:
     return path
 
 
+def test_the_help_has_the_exit_codes_and_examples() -> None:
+    text = run("--help").stdout
+    assert "Exit codes: 0 both agree; 1 they differ" in text
+    assert "circuitsim compare netlists/bridge_rectifier.cir" in text
+
+
 @needs_ngspice
 def test_the_command_shows_both_and_the_verdict(deck: Path) -> None:
     result = run(str(deck))
