@@ -77,7 +77,7 @@ def _flat(solution: Solution, other: Ints, rows: slice) -> tuple[Floats, Floats]
     law, params, a, b = c.junctions.law[other], c.junctions.params[other], c.junctions.a[other], c.junctions.b[other]
     islands, i = solution.problem.topology.islands, c.current_sources.i
     pushed, _ = islands.pushed(c, i[rows] if i.shape[0] > 1 else i)
-    idle = ~pushed.any(axis=1) & (not islands.driven[0].size)
+    idle = np.asarray(~pushed.any(axis=1) & (not islands.driven[0].size))
     v = np.abs(solution.voltages(rows=rows))
     noise = np.where(idle[:, None], ROUNDING * (v[:, a] + v[:, b]), 0.0)
     drops = solution.drops(a, b, rows)
