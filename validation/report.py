@@ -220,7 +220,7 @@ def ladder_picture(points: Sequence[Point], kind: str) -> bytes:
     figure.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=6, fontsize=8)
     out = io.BytesIO()
     with rc_context({"svg.fonttype": "none"}):  # letters stay letters: a small file
-        figure.savefig(out, format=kind, dpi=80, metadata={"Date": None} if kind == "svg" else None)
+        figure.savefig(out, format=kind, dpi=64, metadata={"Date": None} if kind == "svg" else None)
     return out.getvalue()
 
 
