@@ -44,7 +44,7 @@ def main() -> None:
 
     flags = [
         str(options.corpus), f"-dict={dictionary}", f"-max_total_time={max(round(options.minutes * 60), 1)}",
-        f"-max_len={_MOST_BYTES}", f"-seed={options.seed}", "-timeout=60", "-rss_limit_mb=4096", "-verbosity=0",
+        f"-max_len={_MOST_BYTES}", f"-seed={options.seed}", "-timeout=600", "-rss_limit_mb=4096", "-verbosity=0",
         f"-artifact_prefix={options.slice}/",
     ]  # fmt: skip
     atheris.Setup([sys.argv[0], *flags], one, custom_mutator=change)

@@ -43,18 +43,18 @@ _STYLE = (
 
 @click.command()
 @click.option("--output", type=click.Path(path_type=Path), default=ROOT / "build" / "report.html", show_default=True)
-@click.option("--picture", type=click.Path(path_type=Path), help="Only write the picture of the ladders here (SVG).")
+@click.option("--picture", type=click.Path(path_type=Path), help="Only write the picture of the ladders here (PNG).")
 def main(output: Path, picture: Path | None) -> None:
     """Write the report from what the other commands left in build/ and runs/."""
     target = picture or output
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         check_target(target)
-        text = ladder_svg(read_points(ROOT / PEERS)) if picture else page(ROOT)
+        data = ladder_picture(read_points(ROOT / PEERS), "png") if picture else page(ROOT).encode()
     except (SettingsError, OSError, ImportError) as error:
         raise click.UsageError(f"{error}; the ladders come from {SOURCES[PEERS]}" if picture else str(error)) from None
-    with replacing(target, "w") as out:
-        out.write(text)
+    with replacing(target, "wb") as out:
+        out.write(data)
     click.echo(f"wrote {target}")
 
 
@@ -174,7 +174,7 @@ def _ladders(path: Path) -> Iterator[str]:
         return
     points = [Point(**point) for point in found]
     try:
-        yield picture(ladder_svg(points).encode(), "svg+xml", "ladders")
+        yield picture(ladder_picture(points, "svg"), "svg+xml", "ladders")
     except ImportError:
         yield "<p class=missing>no plot: matplotlib is not installed; <code>pip install -e '.[plot]'</code></p>"
     growth = [(*key, exponent(climb)) for key, climb in Climbs(points).by.items()]
@@ -184,8 +184,12 @@ def _ladders(path: Path) -> Iterator[str]:
     yield table(heads, [[getattr(point, head) for head in heads] for point in points])
 
 
-def ladder_svg(points: Sequence[Point]) -> str:
-    """Seconds, and below them peak memory, over unknowns for each ladder: SVG text. ImportError without matplotlib."""
+def ladder_picture(points: Sequence[Point], kind: str) -> bytes:
+    """Seconds, and below them peak memory, over unknowns for each ladder; `kind` svg or png.
+
+    ImportError without matplotlib.
+    """
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     ladders = list(dict.fromkeys(point.ladder for point in points))
@@ -204,17 +208,19 @@ def ladder_svg(points: Sequence[Point]) -> str:
                 axes[:, column], ([p.seconds for p in solved], [p.peak_mb for p in solved]), strict=True
             ):
                 axis.loglog(x, y, style, color=color, lw=width, label=solver)
-                reached = [p.kcl is not None and p.kcl <= WANTED for p in solved]
-                for at, value, full in zip(x, y, reached, strict=True):
-                    axis.plot(at, value, "o", ms=4, color=color, mfc=color if full else "white")
+                for full in (True, False):
+                    some = [k for k, p in enumerate(solved) if (p.kcl is not None and p.kcl <= WANTED) == full]
+                    face = color if full else "white"
+                    axis.plot([x[k] for k in some], [y[k] for k in some], "o", ms=4, color=color, mfc=face)
         axes[0, column].set_title(ladder)
         axes[1, column].set_xlabel("unknowns")
     axes[0, 0].set_ylabel("seconds")
     axes[1, 0].set_ylabel("peak memory, MB")
     labels = {label: line for axis in axes[0] for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=6, fontsize=8)
-    out = io.StringIO()
-    figure.savefig(out, format="svg", metadata={"Date": None})
+    out = io.BytesIO()
+    with rc_context({"svg.fonttype": "none"}):  # letters stay letters: a small file
+        figure.savefig(out, format=kind, dpi=64, metadata={"Date": None} if kind == "svg" else None)
     return out.getvalue()
 
 
