@@ -73,8 +73,8 @@ def _flat(solution: Solution, other: Ints, rows: slice) -> tuple[Floats, Floats]
     Where nothing pushes a current into any island, branches that reach an island carry none: one that seems to, by the
     rounding of its voltage, stands at the end of the flat piece beside it.
     """
-    c = solution.circuit
-    law, params, a, b = (x[other] for x in (c.junctions.law, c.junctions.params, c.junctions.a, c.junctions.b))
+    c, j = solution.circuit, solution.circuit.junctions
+    law, params, a, b = j.law[other], j.params[other], j.a[other], j.b[other]
     islands, i = solution.problem.topology.islands, c.current_sources.i
     pushed, _ = islands.pushed(c, i[rows] if i.shape[0] > 1 else i)
     idle = ~pushed.any(axis=1) & (not islands.driven[0].size)
