@@ -77,9 +77,9 @@ def _flat(solution: Solution, other: Ints, rows: slice) -> tuple[Floats, Floats]
     law, params, a, b = j.law[other], j.params[other], j.a[other], j.b[other]
     islands, i = solution.problem.topology.islands, c.current_sources.i
     pushed, _ = islands.pushed(c, i[rows] if i.shape[0] > 1 else i)
-    idle = ~pushed.any(axis=1) & (not islands.driven[0].size)
+    idle = ~pushed.any(axis=1, keepdims=True) & (not islands.driven[0].size)
     v = np.abs(solution.voltages(rows=rows))
-    noise = np.where(idle[:, None], ROUNDING * (v[:, a] + v[:, b]), 0.0)
+    noise = np.where(idle, ROUNDING * (v[:, a] + v[:, b]), 0.0)
     drops = solution.drops(a, b, rows)
     rooms = [flat_room(law, params, drops + sign * noise) for sign in (-1.0, 0.0, 1.0)]
     fall, rise = (np.max(room, axis=0) for room in zip(*rooms, strict=True))
