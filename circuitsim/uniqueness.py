@@ -73,19 +73,11 @@ def _flat(solution: Solution, other: Ints, rows: slice) -> tuple[Floats, Floats]
     Where nothing pushes a current into any island, branches that reach an island carry none: one that seems to, by the
     rounding of its voltage, stands at the end of the flat piece beside it.
     """
-<<<<<<< HEAD
     c = solution.circuit
     law, params, a, b = c.junctions.law[other], c.junctions.params[other], c.junctions.a[other], c.junctions.b[other]
     islands, i = solution.problem.topology.islands, c.current_sources.i
     pushed, _ = islands.pushed(c, i[rows] if i.shape[0] > 1 else i)
     idle = np.asarray(~pushed.any(axis=1) & (not islands.driven[0].size))
-=======
-    c, j = solution.circuit, solution.circuit.junctions
-    law, params, a, b = j.law[other], j.params[other], j.a[other], j.b[other]
-    islands, i = solution.problem.topology.islands, c.current_sources.i
-    pushed, _ = islands.pushed(c, i[rows] if i.shape[0] > 1 else i)
-    idle = ~pushed.any(axis=1, keepdims=True) & (not islands.driven[0].size)
->>>>>>> suites
     v = np.abs(solution.voltages(rows=rows))
     noise = np.where(idle, ROUNDING * (v[:, a] + v[:, b]), 0.0)
     drops = solution.drops(a, b, rows)
