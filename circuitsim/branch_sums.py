@@ -25,23 +25,27 @@ def flat_sums(ptr, branch, sign, a, b, g, v, flow, low, total):
                 n = branch[k]
                 va, vb = v[0, row, a[n]], v[0, row, b[n]]
                 drop = va - vb
-                back = drop - va
-                lost = (va - (drop - back)) - (vb + back)
+                lost = _lost_in_sum(va, -vb, drop)
                 for part in range(1, v.shape[0]):
                     more = v[part, row, a[n]] - v[part, row, b[n]]
                     old = drop
                     drop = old + more
-                    back = drop - old
-                    lost += (old - (drop - back)) + (more - back)
+                    lost += _lost_in_sum(old, more, drop)
                 conductance = sign[k] * g[n]
                 current = conductance * drop
                 lost = conductance * lost + _lost_in_product(conductance, drop, current)
                 new = net + current
-                back = new - net
-                rest += (net - (new - back)) + (current - back) + lost
+                rest += _lost_in_sum(net, current, new) + lost
                 net = new
                 total[row, u] += abs(current)
             flow[row, u], low[row, u] = net, rest
+
+
+@jit(nogil=True)
+def _lost_in_sum(x, y, total):
+    """x + y - total, what rounding x + y to `total` lost, exactly (TwoSum)."""
+    back = total - x
+    return (x - (total - back)) + (y - back)
 
 
 @jit(nogil=True)
@@ -65,8 +69,7 @@ def end_sums(unit, sign, current, flow, low, total):
             if u >= 0:
                 amps = sign * current[of, k]
                 new = flow[row, u] + amps
-                back = new - flow[row, u]
-                low[row, u] += (flow[row, u] - (new - back)) + (amps - back)
+                low[row, u] += _lost_in_sum(flow[row, u], amps, new)
                 flow[row, u] = new
                 total[row, u] += abs(amps)
 
