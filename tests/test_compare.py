@@ -10,6 +10,7 @@ from pathlib import Path
 import click.testing
 import numpy as np
 import pytest
+from helpers import needs_ngspice
 
 import circuitsim as cs
 from circuitsim.cli import main
@@ -18,11 +19,8 @@ from circuitsim.io.allowed import allowed_differences
 from circuitsim.io.compare import Comparison, Quantity, Verdict, compare, compare_sweep, kcl_of
 from circuitsim.io.compared import overall, plot_comparison
 from circuitsim.io.flatten import MIN_RON, Written, flatten
-from circuitsim.io.ngspice import ABSTOL, GMIN, RELTOL, VNTOL, NgspiceError, RawData, ngspice_available, run_ngspice
+from circuitsim.io.ngspice import ABSTOL, GMIN, RELTOL, VNTOL, NgspiceError, RawData, run_ngspice
 
-needs_ngspice = pytest.mark.skipif(
-    not ngspice_available(), reason="ngspice is not installed; Debian, Ubuntu: apt-get install ngspice"
-)
 NETLISTS = Path(__file__).parent.parent / "netlists"
 
 DIVIDER = "divider\nV1 in 0 10\nR1 in out 1k\nR2 out 0 1k\n"
@@ -358,7 +356,7 @@ def test_sweeps_are_compared_on_demand(deck: Path) -> None:
 
 @needs_ngspice
 def test_a_plot_is_written_whole_or_refused(deck: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="pip install 'circuitsim[plot]'")
     picture = deck.with_suffix(".png")
     assert run(str(deck), "--plot", str(picture)).exit_code == 0
     assert picture.read_bytes().startswith(b"\x89PNG")
@@ -370,7 +368,7 @@ def test_a_plot_is_written_whole_or_refused(deck: Path, monkeypatch: pytest.Monk
 
 
 def test_a_plot_has_room_for_what_differs_is_zero_or_is_missing(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="pip install 'circuitsim[plot]'")
     nan = float("nan")
     values = (
         Quantity("v(a)", 1.0, 1.5, 1e-9, True), Quantity("v(b)", 0.0, 1e-12, 1e-9, True),

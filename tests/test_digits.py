@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import needs_ngspice
 
-from circuitsim.io.ngspice import ngspice_available
 from validation.digits import readings, train_quickly
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not ngspice_available(), reason="ngspice is not installed")
+@needs_ngspice
 def test_a_trained_netlist_classifies_alike_in_ngspice(tmp_path: Path) -> None:
     path = tmp_path / "trained.cir"
     gain = train_quickly(path)

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import PRECISE
+from helpers import PRECISE, needs_ngspice
 
 import circuitsim as cs
 from circuitsim.circuit import KINDS, Circuit, build_circuit
 from circuitsim.io.flatten import MIN_RON, flatten
-from circuitsim.io.ngspice import ngspice_available, operating_point, run_ngspice, tight_options
+from circuitsim.io.ngspice import operating_point, run_ngspice, tight_options
 from circuitsim.io.sweeps import sweep_plot
 from circuitsim.netlist.numbers import parse_number
 from circuitsim.saved import Saved, wanted_saves
@@ -23,8 +23,6 @@ NETLISTS = Path(__file__).parent.parent / "netlists"
 DECKS = sorted([*NETLISTS.glob("[!d]*.cir"), *NETLISTS.glob("d[!r]*.cir"), *(NETLISTS / "valid").glob("*.cir")])
 FLOOR = 1e-12  # of the largest voltage or current in a deck: what rounding leaves of an answer that is exactly 0
 GMIN = 1e-15  # S across each junction, on both sides of a comparison: ngspice cannot do without
-
-needs_ngspice = pytest.mark.skipif(not ngspice_available(), reason="ngspice is not installed")
 
 BEYOND_NGSPICE = {
     "hard_R0_loop": "a loop of shorts is singular in ngspice",

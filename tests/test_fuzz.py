@@ -108,7 +108,7 @@ def test_the_grammar_grows_decks_that_are_solved_and_mutations_change_them() -> 
 @pytest.mark.parametrize("engine", ["hypothesis", "atheris"])
 def test_half_a_minute_of_fuzzing_finds_nothing(engine: str, tmp_path: Path) -> None:
     if importlib.util.find_spec(engine) is None:
-        pytest.skip(f"{engine} is not installed: pip install -e '.[fuzz]' (Linux)")
+        pytest.skip(f"{engine} is not installed: pip install 'circuitsim[fuzz]' (Linux)")
     command = [
         sys.executable,
         "-m",

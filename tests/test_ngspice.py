@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import needs_ngspice
 
 from circuitsim.errors import CircuitError
 from circuitsim.io.ngspice import (
@@ -15,8 +16,6 @@ from circuitsim.io.ngspice import (
     run_ngspice,
     tight_options,
 )
-
-needs_ngspice = pytest.mark.skipif(not ngspice_available(), reason="ngspice is not installed")
 
 DIVIDER = "divider\nVin In 0 10\nR1 In Out 1k\nR2 Out 0 3k\n.op\n.end\n"
 

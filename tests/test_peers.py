@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from helpers import needs_ngspice
 
 import circuitsim as cs
-from circuitsim.io.ngspice import ngspice_available
 from validation import peers, report
 from validation.measure import Options
 from validation.peers import LADDERS, SOLVERS, Climbs, Point, exponent, reached, solve_point
@@ -26,7 +26,7 @@ def test_every_python_solver_reaches_the_same_voltages(name: str) -> None:
     exact = cs.solve(problem, cs.Settings(tol=1e-13)).x[0]
     for solver in set(LADDERS[name].solvers) & set(SOLVERS):
         if solver in PEERS:
-            pytest.importorskip(solver)
+            pytest.importorskip(solver, reason="pip install 'circuitsim[bench]'")
         answer = SOLVERS[solver](problem)
         assert answer.seconds > 0
         assert reached(problem, answer.x) <= 1e-9, solver
@@ -39,7 +39,7 @@ def test_a_point_is_solved_apart() -> None:
     assert solve_point("crossbar", 5, "spsolve")["kcl"] == found["kcl"]
 
 
-@pytest.mark.skipif(not ngspice_available(), reason="ngspice is not installed")
+@needs_ngspice
 @pytest.mark.parametrize("name", LADDERS)
 def test_programs_solve_the_flat_deck(name: str, tmp_path: Path) -> None:
     deck = tmp_path / "deck.cir"
@@ -96,7 +96,7 @@ def test_report_says_what_is_missing_and_how_to_make_it(tmp_path: Path) -> None:
 
 
 def test_report_shows_what_is_there(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="pip install 'circuitsim[plot]'")
     agreement, runs = tmp_path / report.AGREEMENT, tmp_path / report.RUNS / "one"
     agreement.mkdir(parents=True)
     runs.mkdir(parents=True)

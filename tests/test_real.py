@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from helpers import needs_ngspice
 
 import circuitsim as cs
-from circuitsim.io.ngspice import ngspice_available
-from validation.real_decks import FOLDER, SMALLEST, TOLERANCE, Outcome, find_decks, main, solve_deck, try_deck
+from validation.real_decks import CORPUS, SMALLEST, TOLERANCE, Outcome, corpus, find_decks, main, solve_deck, try_deck
 
-published = pytest.mark.skipif(not FOLDER.is_dir(), reason="no folder of published decks (CIRCUITSIM_CORPUS)")
+FOLDER = corpus()
+published = pytest.mark.skipif(FOLDER is None, reason=f"no published decks: name their folder by {CORPUS}")
 DIVIDER = "divider\nV1 in 0 10\nR1 in out 1k\nR2 out 0 1k\n.op\n.end\n"
 ANSWER = {"v(in)": 10.0, "v(out)": 5.0, "i(v1)": -0.005}
 
@@ -138,7 +139,7 @@ def test_a_part_without_a_solution_leaves_the_rest_to_compare(tmp_path: Path) ->
         assert (found.outcome, found.compared, found.right) == (outcome, 3, not wrong)
 
 
-@pytest.mark.skipif(not ngspice_available(), reason="ngspice is not installed")
+@needs_ngspice
 def test_ngspice_is_asked_where_no_values_are_stored(tmp_path: Path) -> None:
     (tmp_path / "half.cir").write_text("* a part\nR2 out 0 1k\n")
     deck = tmp_path / "divider.cir"

@@ -9,19 +9,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import needs_ngspice
 from planted import ERRORS, plant
 
 import circuitsim as cs
 from circuitsim.gallery import drn
 from circuitsim.io.compare import Verdict, compare
-from circuitsim.io.ngspice import ngspice_available
 from validation.digits import digit_inputs
 from validation.faults import judged
 from validation.nonideal import DIODES, IDEAL, PERFECT, PWL, SHOCKLEY, Diode, draw, study, with_diode, write_csv
 from validation.random_decks import random_deck
 
 ROOT = Path(__file__).parent.parent
-needs_ngspice = pytest.mark.skipif(not ngspice_available(), reason="ngspice is not installed")
 
 CIRCUITS = {
     "Shockley": "t\nV1 in 0 2\nR1 in a 1k\nD1 a 0 d\nR2 a b 1k\nI1 0 b 1m\nR3 b 0 1k\n.model d D(is=1e-12 n=1.5)\n",
@@ -79,7 +78,7 @@ def test_without_ngspice_suites_are_skipped_or_fail(tmp_path: Path) -> None:
     tests = ["validation/test_netlists.py", "-rs", "-k", "operating_point and divider"]
     run = suites(tmp_path, *tests, PATH=str(tmp_path))
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "ngspice is not installed (Debian, Ubuntu: apt-get install ngspice)" in run.stdout
+    assert "install it (Debian, Ubuntu: apt-get install ngspice)" in run.stdout
     run = suites(tmp_path, *tests, PATH=str(tmp_path), CIRCUITSIM_NEEDS_NGSPICE="1")
     assert run.returncode == 4
     assert "make ngspice" in run.stderr

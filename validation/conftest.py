@@ -9,19 +9,18 @@ from typing import Any
 import pytest
 
 from circuitsim.io.compare import Comparison
-from circuitsim.io.ngspice import ngspice_available
+from circuitsim.io.ngspice import MISSING, ngspice_available
 from validation.digits import train_quickly
-from validation.real_decks import FOLDER
+from validation.real_decks import CORPUS, corpus
 from validation.results import PROPERTY, Gatherer, plain, row_of
 
 RESULTS = Path(__file__).parent.parent / "build" / "validation"
-MISSING = "ngspice is not installed (Debian, Ubuntu: apt-get install ngspice)"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("circuitsim")
-    corpus = "a folder of decks; stored values DECK.op.tsv[.gz] beside them are used [CIRCUITSIM_CORPUS, %(default)s]"
-    group.addoption("--corpus", type=Path, default=FOLDER, metavar="DIR", help=corpus)
+    decks = f"a folder of decks; stored values DECK.op.tsv[.gz] beside them are used [{CORPUS}]"
+    group.addoption("--corpus", type=Path, default=corpus(), metavar="DIR", help=decks)
     group.addoption("--count", type=int, default=200, help="random circuits [%(default)s]")
     group.addoption("--seed", type=int, default=0, help="of the first random circuit of each family [%(default)s]")
     results = "where results.json and decks that show a fault are written [%(default)s]"

@@ -35,7 +35,7 @@ from circuitsim.io.commands import Command
 from circuitsim.io.raw import NgspiceError
 from circuitsim.netlist import read_netlist
 
-FOLDER = Path(os.environ.get("CIRCUITSIM_CORPUS", Path(__file__).parent.parent.parent / "shared" / "netlists" / "real"))
+CORPUS = "CIRCUITSIM_CORPUS"  # the variable of the environment that names their folder
 GMIN = 1e-12  # S, ngspice's default
 TOLERANCE = 1e-6  # relative
 SMALLEST = {"v": 1e-6, "i": 1e-6}  # V, A
@@ -75,6 +75,12 @@ class Outcome:
     def right(self) -> bool:
         """Whether the deck is solved as ngspice solves it, where it does, or refused for a reason."""
         return self.outcome in ("solved", "not compared") or (self.outcome == "refused" and bool(self.reason))
+
+
+def corpus() -> Path | None:
+    """The folder of decks that CIRCUITSIM_CORPUS names; None: it names none."""
+    named = os.environ.get(CORPUS)
+    return Path(named) if named else None
 
 
 def find_decks(folder: Path) -> list[Path]:
@@ -209,9 +215,12 @@ def print_table(outcomes: Iterable[Outcome], console: Console) -> None:
 
 
 @click.command(cls=Command)
-@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False), default=FOLDER)
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False), envvar=CORPUS)
 def main(folder: Path) -> None:
-    """Solve the decks of FOLDER and compare with ngspice's operating points. Exit code 1: a deck did not come right."""
+    """Solve the decks of FOLDER and compare with ngspice's operating points. Default: what CIRCUITSIM_CORPUS names.
+
+    Exit code 1: a deck did not come right.
+    """
     outcomes = [try_deck(deck, folder) for deck in find_decks(folder)]
     print_table(outcomes, Console(width=None if sys.stdout.isatty() else _WIDTH))
     sys.exit(not all(o.right for o in outcomes))

@@ -22,6 +22,7 @@ ABSTOL = 1e-15  # A
 VNTOL = 1e-12  # V
 GMIN = 1e-18  # S: it cannot do without, and then fails on blocked diodes
 
+MISSING = "ngspice is not on the PATH; install it (Debian, Ubuntu: apt-get install ngspice)"
 _LOG_LINES = 12  # of ngspice's own words in an error message
 _STATISTICS = re.compile(r"^\s*Total (analysis|elapsed) time.*", re.MULTILINE | re.DOTALL)
 # hundreds of lines on the way to nowhere
@@ -47,7 +48,7 @@ def find_ngspice() -> str:
     """The path of the program `ngspice`. Raises NgspiceError when there is none."""
     program = shutil.which("ngspice")
     if program is None:
-        raise NgspiceError("ngspice is not on the PATH; install it (Debian, Ubuntu: apt-get install ngspice)")
+        raise NgspiceError(MISSING)
     return program
 
 
