@@ -5,21 +5,24 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from itertools import product
 from pathlib import Path
 
 import click.testing
 import numpy as np
 import pytest
-from helpers import needs_ngspice
+from helpers import PRECISE, needs_ngspice
 
 import circuitsim as cs
 from circuitsim.cli import main
+from circuitsim.io import allowed as allowed_module
 from circuitsim.io import compare as module
 from circuitsim.io.allowed import allowed_differences
 from circuitsim.io.compare import Comparison, Quantity, Verdict, compare, compare_sweep, kcl_of
 from circuitsim.io.compared import overall, plot_comparison
 from circuitsim.io.flatten import MIN_RON, Written, flatten
 from circuitsim.io.ngspice import ABSTOL, GMIN, RELTOL, VNTOL, NgspiceError, RawData, run_ngspice
+from circuitsim.sweeping import sweep
 
 NETLISTS = Path(__file__).parent.parent / "netlists"
 
@@ -101,6 +104,49 @@ def test_controlled_sources_change_the_way_not_the_bounds(text: str) -> None:
     other = allowed_differences(cs.solve(cs.parse(f"{text}G9 x9 0 x9 0 1m\nR9 x9 0 1k\n")))
     np.testing.assert_allclose(other.voltages[: plain.voltages.size], plain.voltages, rtol=0.01)
     np.testing.assert_allclose(other.ties, plain.ties, rtol=0.01)
+
+
+KINKS = {  # decks whose answer lies on a kink, or so near that what ngspice may miss reaches it
+    "the knee of a diode": "V1 a 0 2\nR1 a b 1k\nR2 b 0 1k\nD1 b 0 d\n.model d D(ron=1 vfwd=1)",
+    "the reverse knee": "V1 a 0 -2\nR1 a b 1k\nR2 b 0 1k\nD1 b 0 d\n.model d D(ron=1 vfwd=3 vrev=1 rrev=50)",
+    "a RON below ngspice's": "V1 a 0 2\nR1 a b 1k\nR2 b 0 1k\nD1 b 0 d\n.model d D(ron=1n vfwd=1)",
+    "a perfect diode to a known potential": "V1 a 0 2\nR1 a b 1k\nR2 b 0 1k\nD1 b 0 d\n.model d D(ron=0 vfwd=1)",
+    "a perfect diode that conducts little": "V1 a 0 2\nR1 a b 1k\nR2 b 0 1k\nD1 b 0 d\n.model d D(ron=0 vfwd=0.9999)",
+    "a perfect diode from a known potential": "V1 a 0 2\nR1 a b 1k\nR2 b 0 1k\nV2 c 0 1\nD1 c b d\n.model d D(ron=0)",
+    "a perfect diode between free nodes": (
+        "V1 a 0 2\nR1 a b 1k\nR2 b 0 1k\nR3 a c 2k\nR4 c 0 2k\nD1 b c d\n.model d D(ron=0)"
+    ),
+    "two, and a chain": (
+        "V1 a 0 2\nR1 a b 1k\nR2 b 0 1k\nR3 b c 1k\nR4 c 0 1g\nR5 b e 1k\nD1 b 0 d\nD2 c e d\nR6 e 0 1g\n"
+        ".model d D(ron=0 vfwd=0)\nV2 x 0 1\nI1 b 0 1m"
+    ),
+    "a segment": "V1 a 0 2\nR1 a b 1k\nR2 b 0 1k\nN1 b 0 t\n.model t pwl(-1 0 1 0 2 1)",
+    "controlled sources": (
+        "V1 a 0 0\nR1 a n 1k\nD1 0 n d\nE1 o 0 n 0 2\nR2 o p 1k\nR3 p 0 1k\nD2 p 0 d\nE2 q 0 p 0 3\nR4 q 0 1k\n"
+        ".model d D(ron=0)"
+    ),
+}
+MISSED = 1e-6  # A
+
+
+@pytest.mark.parametrize("name", KINKS)
+def test_what_ngspice_misses_at_a_kink_stays_within_the_bounds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every nonlinear branch misses its current by MISSED, either way: exact solutions with Ron, beside the bounds."""
+    monkeypatch.setattr(allowed_module, "ABSTOL", MISSED)
+    deck = f"{name}\n{KINKS[name]}\n"
+    solution = cs.solve(cs.parse(deck), PRECISE)
+    bounds = allowed_differences(solution)
+    branches = [line.split()[:3] for line in deck.splitlines() if line[0] in "DN"]
+    there = deck.replace("ron=0", f"ron={MIN_RON}").replace("ron=1n", f"ron={MIN_RON}")
+    volts, amperes = np.zeros(len(solution.circuit.nodes)), np.zeros(len(solution.circuit.ties))
+    for signs in product((-MISSED, 0.0, MISSED), repeat=len(branches)):
+        cards = [f"Imissed{k} {a} {b} {x}\n" for k, ((_, a, b), x) in enumerate(zip(branches, signs, strict=True))]
+        other = cs.solve(cs.parse(there + "".join(cards)), PRECISE)
+        volts = np.maximum(volts, np.abs(other.voltages() - solution.voltages())[0])
+        amperes = np.maximum(amperes, np.abs(other.tie_currents[0] - solution.tie_currents[0])[0])
+    assert (volts <= bounds.voltages).all()
+    assert (amperes <= bounds.ties).all()
+    assert volts.max() > 1e-4  # what a tangent on the steep side would not allow
 
 
 # -- the certificate of another's answer -------------------------------------------------------------------------------
@@ -280,6 +326,31 @@ def test_a_point_of_a_sweep_that_is_wrong_is_found(monkeypatch: pytest.MonkeyPat
     found = compare_sweep(cs.parse(DIVIDER), "V1 0 2 1")
     assert [c.verdict for c in found] == [Verdict.AGREE, Verdict.DIFFER, Verdict.DIFFER]  # 0 V tells nothing
     assert overall(found) is Verdict.DIFFER
+
+
+@needs_ngspice
+def test_a_sweep_is_judged_by_its_own_values_currents_and_certificate() -> None:
+    circuit, settings = cs.parse(SOURCES), cs.Settings(tol=1e-6)
+    result = sweep(circuit, "R1 1k 2k 250", settings)
+    found = compare_sweep(circuit, "R1 1k 2k 250", settings=settings)
+    assert [c.kcl_ours for c in found] == result.kcl_relative.tolist()
+    assert {c.verdict for c in found} == {Verdict.AGREE}
+    for k, c in enumerate(found):
+        of_name = {q.name: q for q in c.quantities}
+        assert of_name["v(b)"].ours == result.voltages[k, circuit.netlist.node("b")]
+        assert of_name["i(e1)"].ours == pytest.approx(-6e-3 + of_name["v(d)"].ours / 1e3)
+        assert of_name["i(h1)"].ours == pytest.approx(of_name["i(e1)"].ours * -1)
+
+
+@needs_ngspice
+def test_what_a_sweep_misses_is_allowed_and_what_it_does_not_solve_is_no_answer() -> None:
+    ladder = "ladder\nV1 a 0 1\nR1 a b 1k\nR2 b c 1k\nR3 c d 1k\nR4 d 0 1k\n"
+    found = compare_sweep(cs.parse(ladder), "R1 1k 1.01k 5", settings=cs.Settings("bcd", tol=1e-3))
+    assert all(1e-6 < c.kcl_ours <= 1e-3 and c.verdict is Verdict.AGREE for c in found)
+    assert all(max(q.difference for q in c.quantities) > 1e-6 for c in found)
+    some = compare_sweep(cs.parse(ladder), "V1 0 1 0.5", settings=cs.Settings("bcd", max_sweeps=1))
+    assert [c.verdict for c in some] == [Verdict.AGREE, Verdict.NO_ANSWER, Verdict.NO_ANSWER]
+    assert "before the certificate was met" in some[1].notes[0]
 
 
 # -- the command -------------------------------------------------------------------------------------------------------

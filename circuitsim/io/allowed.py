@@ -14,18 +14,32 @@ So with bounds on d the voltages are bounded by |J^-1| d. What d holds, at each 
 
 A perfect diode that conducts i has the conductance 1/Ron in J, Ron = 1e-6 ohm: ngspice's `sidiode` holds its voltage
 only to Ron i, and what hangs on it follows. Where it goes is known: J^-1 f, with f the currents i of all these diodes
-from cathode to anode, each with its sign; |J^-1 f| is added. The same of piecewise-linear diodes of a smaller RON.
+from cathode to anode, each with its sign; |J^-1 f| is added. Of piecewise-linear diodes of a smaller RON the same, with
+what such a RON falls short of i.
 
 Without controlled sources J is an M-matrix, J^-1 >= 0, and one solution of the network gives |J^-1| d; with them
 |J^-1| is summed column by column. A node voltage may differ by that and by RELTOL |v| + VNTOL, at which ngspice stops.
 
+All this is of first order in d; and no tangent bounds what goes across a kink of a diode, or of a table's segment. So
+the branches c whose kinks lie within the bounds of their voltages count as open in J. By how much their currents differ
+is then one more disturbance, and fits a conductance s_c that nobody knows, from 0 on:
+
+    (1/s + K) x = w,  |w_c| <= |u_c' J^-1 f| + |u_c|' |J^-1| d + Ron |i_c|,  K = u' J^-1 u
+
+with u the ends of these branches, 1 at a and -1 at k, and x what they carry more than i (f is then of all others).
+Where the matrix M, K with all but its diagonal made negative, is an M-matrix, so it is with 1/s added, and
+|x| <= M^-1 |w| (A. M. Ostrowski 1937): |J^-1 u| |x| is added to the bounds of the unknowns. Without controlled sources
+the sum of |w| is enough, as no branch of a network of resistors carries more than a current that is put into it. More
+branches may have kinks within these bounds; then all is done again.
+
 The current of a source is what KCL leaves to it: bounded by the sum over all branches that meet it of g (dva + dvb),
-with dv the bounds above, and of their own d; plus RELTOL |i| + ABSTOL. A perfect diode's current follows from KCL at
-its free end in the same way. All is of first order in d.
+with dv the bounds above, of x at kinks, and of their own d; plus RELTOL |i| + ABSTOL. A perfect diode's current follows
+from KCL at its free end in the same way.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,15 +52,18 @@ from circuitsim.currents import ideal_currents
 from circuitsim.io.flatten import MIN_RON
 from circuitsim.io.ngspice import ABSTOL, GMIN, RELTOL, VNTOL
 from circuitsim.laws import Law, branch_current
+from circuitsim.linear import Solved
 from circuitsim.methods.networks import Network, make_network
 from circuitsim.solution import Solution
 from circuitsim.units import tie_currents
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 _EPS = float(np.finfo(np.float64).eps)
 _COLUMNS = 256  # of |J^-1| at a time
+_MOST_KINKS = 1000  # that are looked at one by one
 
 
 @dataclass(frozen=True)
@@ -58,25 +75,28 @@ class Allowed:
     controlled: Floats  # (controlled,) A, in the order of Circuit.controlled
 
 
-def allowed_differences(solution: Solution) -> Allowed:
-    """The bounds of the module's text for a solution of one row."""
-    return _Bounds(solution).allowed()
+def allowed_differences(solution: Solution, kcl_relative: float | None = None) -> Allowed:
+    """The bounds of the module's text for a solution of one row.
+
+    kcl_relative   the violation of KCL of what is compared, where that is another answer to the same circuit
+    """
+    return _Bounds(solution, solution.residuals.kcl_relative if kcl_relative is None else kcl_relative).allowed()
 
 
 class _Bounds:
     """The branches of a circuit at a solution: currents, tangents, and by how much each may be missed."""
 
-    def __init__(self, solution: Solution) -> None:
-        self.solution, self.problem = solution, solution.problem
+    def __init__(self, solution: Solution, kcl_relative: float) -> None:
+        self.solution, self.problem, self.kcl_relative = solution, solution.problem, kcl_relative
         c = self.circuit = solution.circuit
         self.v = np.nan_to_num(solution.voltages()[0])
         j = c.junctions
         self.drops = solution.drops(j.a, j.b)[0]
         self.current, self.slope = branch_current(j.law, j.params, self.drops)
         capped = (j.law == Law.PWL) & (self.slope > 1.0 / MIN_RON)
+        self.capped = np.where(capped, self.current * (1.0 - 1.0 / (MIN_RON * np.where(capped, self.slope, 1.0))), 0.0)
         self.slope = np.where(capped, 1.0 / MIN_RON, self.slope)
         gmin = 0.0 if c.netlist.options.gmin else GMIN
-        self.capped = np.where(capped, self.current, 0.0)
         self.missed = RELTOL * np.abs(self.current) + ABSTOL
         self.missed += np.where(j.law == Law.SHOCKLEY, gmin * np.abs(self.drops), 0.0)
         self.ideal = np.abs(ideal_currents(solution, slice(0, 1))[0])
@@ -88,14 +108,10 @@ class _Bounds:
 
     def allowed(self) -> Allowed:
         c, t = self.circuit, self.problem.topology
-        network = make_network(self.problem)
-        slopes = self._leg_slopes()
-        held = np.concatenate([self.capped[t.junctions], self._leg_ideal()])
-        shift = network.factor(slopes).solve(-network.into(held)[None])[0]
-        moved = np.abs(shift) + _moved(network, slopes, self._disturbance(network))
+        moved, of_leg = self._moved(make_network(self.problem))
         of_unit = np.append(moved[: self.problem.n_free], 0.0)  # the last: known
         of_active = self._active(moved[self.problem.n_free :], of_unit)
-        out = self._out_of_nodes(of_unit, of_active)
+        out = self._out_of_nodes(of_unit, of_active, of_leg)
         ties = np.abs(tie_currents(c, t.forest, out[None, t.forest.nodes])[0])
         ties[c.probes] = of_active[len(c.controlled) :]
         tie_now, active_now = np.abs(self.solution.tie_currents[0][0]), np.abs(self.active[: len(c.controlled)])
@@ -104,6 +120,53 @@ class _Bounds:
             ties + RELTOL * tie_now + ABSTOL,
             of_active[: len(c.controlled)] + RELTOL * active_now + ABSTOL,
         )
+
+    def _moved(self, network: Network) -> tuple[Floats, Floats]:
+        """By how much each unknown of the network may differ; and of each leg the current, A, 0 but at kinks."""
+        slopes, held, (fall, rise) = self._leg_slopes(), self._leg_held(), self._room(network)
+        adrift = _adrift(network.factor(slopes))
+        at_kink = np.zeros(slopes.size, bool)
+        while True:
+            solved, carried = network.factor(np.where(at_kink, 0.0, slopes)), np.zeros(slopes.size)
+            shift: Floats = solved.solve(-network.into(np.where(at_kink, 0.0, held))[None])[0]
+            spread = _spread(network, solved, self._disturbance(network, at_kink))
+            if at_kink.any():
+                w = np.abs(network.across(shift)) + _of_legs(network, spread) + MIN_RON * np.abs(held)
+                extra, carried[at_kink] = _across_kinks(network, solved, np.flatnonzero(at_kink), w[at_kink])
+                spread += extra
+                spread[_adrift(solved) & ~adrift] = np.inf  # nothing but kinks holds these
+            shifted, within = network.across(shift), _of_legs(network, spread)
+            further = ((shifted - within <= -fall) | (shifted + within >= rise)) & ~at_kink
+            if not further.any():
+                return np.abs(shift) + spread, carried
+            at_kink |= further
+
+    def _room(self, network: Network) -> tuple[Floats, Floats]:
+        """How far the voltage of each leg may fall, and rise, before its slope jumps, (legs,) each, V.
+
+        NaN where it never does; and where a node's voltage is not unique, as nothing flows there.
+        """
+        t, x = self.problem.topology, self.solution.x[0]
+        law, p, drop = network.law, network.params.T, self.drops[t.junctions]
+        pwl, segment = law == Law.PWL, law == Law.SEGMENT
+        knees = np.array([
+            np.where(segment, p[1], np.where(pwl & (p[0] > 0), p[1], np.nan)),
+            np.where(segment, p[2], np.where(pwl & (p[2] > 0), -p[3], np.nan)),
+        ])  # fmt: skip
+        above = np.where(knees >= drop, knees - drop, np.inf).min(axis=0)
+        below = np.where(knees <= drop, drop - knees, np.inf).min(axis=0)
+        gap = -(network.across(x) + network.offset(self.problem.drive(slice(0, 1))))[t.junctions.size :]
+        conducts = self._leg_ideal() > 0
+        fall = np.concatenate([below, np.where(conducts, 0.0, np.inf)])
+        rise = np.concatenate([above, np.where(conducts, np.inf, np.maximum(gap, 0.0))])
+        open_units = np.isin(np.arange(network.size), t.index_of_node[~self.solution.determined])
+        loose = _of_legs(network, open_units.astype(np.float64)) > 0
+        fall, rise = (np.where(loose | np.isinf(room), np.nan, room) for room in (fall, rise))
+        return fall, rise
+
+    def _leg_held(self) -> Floats:
+        """f of each leg, A."""
+        return np.concatenate([self.capped[self.problem.topology.junctions], self._leg_ideal()])
 
     def _leg_ideal(self) -> Floats:
         """The current of the ideal diodes of each leg but the junctions: links, lower, upper bounds."""
@@ -121,16 +184,17 @@ class _Bounds:
         j = self.problem.topology.junctions
         return np.concatenate([self.slope[j], np.where(self._leg_ideal() > 0, 1.0 / MIN_RON, 0.0)])
 
-    def _disturbance(self, network: Network) -> Floats:
+    def _disturbance(self, network: Network, at_kink: Bools) -> Floats:
         """d of the module's text, for each unknown of the network."""
         c, t, n = self.circuit, self.problem.topology, self.problem.n_free
         ideal, legs = self._leg_ideal(), t.legs
-        of_leg = np.concatenate([self.missed[t.junctions], RELTOL * ideal + np.where(ideal > 0, ABSTOL, 0.0)])
+        of_ideal = RELTOL * ideal + np.where((ideal > 0) | at_kink[t.junctions.size :], ABSTOL, 0.0)
+        of_leg = np.concatenate([self.missed[t.junctions], of_ideal])
         d = np.zeros(network.size + 1)  # the last: known
         for ends in (legs.a, legs.k):
             np.add.at(d, np.where(ends >= 0, ends, network.size), of_leg)
         rounding, carried = self._sums()
-        ours = self.solution.residuals.kcl_relative
+        ours = self.kcl_relative
         np.add.at(d, np.where(t.index_of_node >= 0, t.index_of_node, network.size), rounding + ours * carried)
         s, v = c.active, np.abs(self.v)
         controls = np.where(s.control >= 0, np.abs(self.active).max(initial=0.0), v[s.ca] + v[s.cb])
@@ -186,7 +250,7 @@ class _Bounds:
         by_voltage = np.abs(s.gain) * _between(t.index_of_node, of_unit, s.ca, s.cb)
         return np.where(s.gives_current, np.where(s.control >= 0, by_current, by_voltage), bounds)
 
-    def _out_of_nodes(self, of_unit: Floats, of_active: Floats) -> Floats:
+    def _out_of_nodes(self, of_unit: Floats, of_active: Floats, of_leg: Floats) -> Floats:
         """By how much the current that all branches but ties carry out of each node may differ, (nodes,), A."""
         c, t = self.circuit, self.problem.topology
         unit = t.index_of_node
@@ -202,26 +266,41 @@ class _Bounds:
             row, col = of_unit[unit[x.rows]], of_unit[unit[x.cols]]
             np.add.at(out, x.rows, x.g.sum(axis=1) * row + x.g @ col)
             np.add.at(out, x.cols, x.g.sum(axis=0) * col + row @ x.g)
-        add(j.a, j.b, self.slope * _between(unit, of_unit, j.a, j.b) + self.missed)
+        changed = self.slope * _between(unit, of_unit, j.a, j.b)
+        at_kink = of_leg[: t.junctions.size]
+        changed[t.junctions] = np.where(at_kink > 0, at_kink, changed[t.junctions])
+        add(j.a, j.b, changed + self.missed)
         add(s.a, s.b, of_active)
-        add(c.ideal_diodes.a, c.ideal_diodes.b, self._ideal_bounds(out))
+        d, touching = c.ideal_diodes, self._of_ideal(of_leg)
+        add(d.a, d.b, touching)
+        add(d.a, d.b, self._ideal_bounds(out, (self.ideal > 0) & (touching == 0)))
         return out
 
-    def _ideal_bounds(self, out: Floats) -> Floats:
-        """The same of the current of each ideal diode: what may differ at all units that conducting ones join."""
+    def _of_ideal(self, of_leg: Floats) -> Floats:
+        """Of each ideal diode what its leg has, 0 where it is none."""
+        t, found = self.problem.topology, np.zeros(self.ideal.size)
+        legs = t.legs
+        first, second = legs.n_junctions + legs.n_links, legs.n_junctions + legs.n_links + legs.lower.size
+        found[t.links] = of_leg[legs.n_junctions : first]
+        found[t.lower_diodes] = of_leg[first + np.searchsorted(legs.lower, t.lower_units)]
+        found[t.upper_diodes] = of_leg[second + np.searchsorted(legs.upper, t.upper_units)]
+        return found
+
+    def _ideal_bounds(self, out: Floats, conducts: Bools) -> Floats:
+        """The same of the current of each of these ideal diodes: what may differ at all units that they join."""
         c, t = self.circuit, self.problem.topology
         d, n = c.ideal_diodes, self.problem.n_free
         if not len(d):
             return np.zeros(0)
         unit = np.where(t.index_of_node >= 0, t.index_of_node, n)
         of_unit = np.bincount(unit, out, n + 1)
-        conducting = t.links[self.ideal[t.links] > 0]
+        conducting = t.links[conducts[t.links]]
         ends = unit[d.a[conducting]], unit[d.b[conducting]]
         graph = sparse.coo_array((np.ones(conducting.size), ends), shape=(n + 1, n + 1))
         label = csgraph.connected_components(graph, directed=False)[1]
         total = np.bincount(label, of_unit)
         free = np.where(unit[d.a] < n, unit[d.a], unit[d.b])
-        return np.where((self.ideal > 0) & (free < n), total[label[free]], 0.0)
+        return np.where(conducts & (free < n), total[label[free]], 0.0)
 
 
 def _between(unit: Ints, of_unit: Floats, a: Ints, b: Ints) -> Floats:
@@ -229,9 +308,44 @@ def _between(unit: Ints, of_unit: Floats, a: Ints, b: Ints) -> Floats:
     return np.where(unit[a] == unit[b], 0.0, of_unit[unit[a]] + of_unit[unit[b]])
 
 
-def _moved(network: Network, slopes: Floats, d: Floats) -> Floats:
+def _adrift(solved: Solved) -> Bools:
+    """Unknowns that nothing holds."""
+    open_ones = solved.loose.copy()
+    if solved.floating.size:  # held softly, one of each part
+        held = np.zeros((1, open_ones.size))
+        held[0, solved.floating] = 1.0
+        open_ones |= solved.solve(held)[0] != 0.0
+    return open_ones
+
+
+def _of_legs(network: Network, bounds: Floats) -> Floats:
+    """Bounds of the voltages of the legs, (legs,), from those of the unknowns."""
+    padded = np.append(bounds[: network.problem.n_free], 0.0)
+    a, k = (np.where(unit >= 0, unit, padded.size - 1) for unit in (network.legs.a, network.legs.k))
+    return padded[a] + padded[k]
+
+
+def _across_kinks(network: Network, solved: Solved, kinks: Ints, w: Floats) -> tuple[Floats, Floats]:
+    """|J^-1 u| x of the module's text, and x, of the legs at kinks; inf where nothing bounds them."""
+    moved, carried = np.full(network.size, np.inf), np.full(kinks.size, np.inf)
+    if kinks.size <= _MOST_KINKS:
+        one = np.zeros((kinks.size, network.legs.a.size))
+        one[np.arange(kinks.size), kinks] = 1.0
+        response = solved.solve(np.array([network.into(row) for row in one]))
+        drops = np.array([network.across(row)[kinks] for row in response])  # -K
+        matrix = -np.abs(drops)
+        np.fill_diagonal(matrix, -drops.diagonal())
+        with suppress(np.linalg.LinAlgError):
+            if (np.linalg.solve(matrix, np.ones(kinks.size)) > 0).all():  # an M-matrix (A. Berman, R. J. Plemmons 1979)
+                carried = np.linalg.solve(matrix, w)
+                moved = np.abs(response).T @ carried
+    if network.problem.circuit.reciprocal:
+        moved = np.minimum(moved, w.sum())
+    return moved, carried
+
+
+def _spread(network: Network, solved: Solved, d: Floats) -> Floats:
     """|J^-1| d."""
-    solved = network.factor(slopes)
     if network.problem.circuit.reciprocal:
         return np.abs(solved.solve(d[None])[0])
     moved = np.zeros(network.size)

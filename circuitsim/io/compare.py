@@ -41,6 +41,7 @@ from circuitsim.laws import Law
 from circuitsim.netlist.expand import Changes
 from circuitsim.netlist.model import Analysis
 from circuitsim.netlist.revalue import Revaluer
+from circuitsim.netlist.saves import Save
 from circuitsim.problem import Problem, compile_problem
 from circuitsim.residual import Check, exact_sums
 from circuitsim.solution import Settings, Solution
@@ -148,6 +149,17 @@ def find_engine(name: str) -> Engine:
 
 
 @dataclass(frozen=True)
+class _Ours:
+    """Our answer: that of the solution, or what a sweep says of the same circuit."""
+
+    solution: Solution
+    voltages: Floats  # (nodes,) V
+    ties: Floats  # (ties,) A
+    controlled: Floats  # (controlled,) A, those of E and H
+    kcl_relative: float
+
+
+@dataclass(frozen=True)
 class _Theirs:
     """One operating point of the other simulator."""
 
@@ -167,7 +179,10 @@ def compare(
     without a solution, and a run that fails, are verdicts.
     """
     found = find_engine(engine)
-    return _compare(circuit, found, settings or Settings(), _operating_point(circuit, found, timeout))
+    theirs = _operating_point(circuit, found, timeout)
+    clock = time.perf_counter()
+    ours = _solved(circuit, settings or Settings())
+    return _compare(ours, theirs, found.name, time.perf_counter() - clock)
 
 
 def compare_sweep(
@@ -183,15 +198,51 @@ def compare_sweep(
     `compare` and `sweep`.
     """
     found, settings = find_engine(engine), settings or Settings()
-    result = sweep(circuit, analysis, settings)
+    tables = [circuit.netlist.tables[kind] for kind in "EH"]
+    saves = [Save(table.names, "i", table.kind, np.arange(len(table))) for table in tables if len(table)]
+    result = sweep(circuit, analysis, settings, saves=saves)
     points = _swept_points(circuit, result, found, timeout)
     comparisons = []
     problem: Problem | None = None
     for k, at_point in enumerate(_circuits_of(circuit, result)):
         problem = compile_problem(at_point) if problem is None else problem.with_circuit(at_point)
         theirs = points[k] if points else _operating_point(at_point, found, timeout)
-        comparisons.append(_compare(problem, found, settings, theirs, (result, k)))
+        ours = _at_point(problem, settings, result, k)
+        seconds = sum(result.seconds.values()) / result.values.shape[0]
+        comparisons.append(_compare(ours, theirs, found.name, seconds, result.point(k)))
     return comparisons
+
+
+# -- ours --------------------------------------------------------------------------------------------------------------
+
+
+def _solved(circuit: Circuit | Problem, settings: Settings, start: Floats | None = None) -> _Ours | str:
+    """Our answer, or why there is none."""
+    try:
+        solution = solve(circuit, settings, start=start)
+    except (TopologyError, NotSolved) as error:
+        return str(error)
+    first = solution.problem.topology.links.size
+    controlled = solution.carried[0, first : first + len(solution.circuit.controlled)]
+    v, ties = solution.voltages()[0], solution.tie_currents[0][0]
+    return _Ours(solution, v, ties, controlled, solution.residuals.kcl_relative)
+
+
+def _at_point(problem: Problem, settings: Settings, result: SweepResult, k: int) -> _Ours | str:
+    """Point k of a sweep; the solution of its problem on its own tells what is unique, and what may differ."""
+    if k in result.messages:
+        return result.messages[k]
+    start = None if settings.lenient else result.voltages[k, problem.topology.root_of_unit][None]
+    ours = _solved(problem, settings, start)
+    if isinstance(ours, str):
+        return ours
+    controlled, first = ours.controlled.copy(), 0
+    for kind in "EH":
+        chosen = np.flatnonzero(ours.solution.circuit.controlled.kind == KINDS.index(kind))
+        controlled[chosen] = result.saved[k, first : first + chosen.size]
+        first += chosen.size
+    kcl = float(result.kcl_relative[k])
+    return replace(ours, voltages=result.voltages[k], ties=result.currents[k], controlled=controlled, kcl_relative=kcl)
 
 
 # -- theirs ------------------------------------------------------------------------------------------------------------
@@ -254,52 +305,35 @@ def _circuits_of(circuit: Circuit, result: SweepResult) -> Iterator[Circuit]:
 # -- both --------------------------------------------------------------------------------------------------------------
 
 
-def _compare(
-    circuit: Circuit | Problem,
-    engine: Engine,
-    settings: Settings,
-    theirs: _Theirs | str,
-    swept: tuple[SweepResult, int] | None = None,
-) -> Comparison:
-    """Solve and compare; with `swept` our values are those of a point of a sweep."""
-    clock = time.perf_counter()
-    ours: Solution | str
-    try:
-        ours = solve(circuit, settings)
-    except (TopologyError, NotSolved) as error:
-        ours = str(error)
-    own = sum(swept[0].seconds.values()) / swept[0].values.shape[0] if swept else time.perf_counter() - clock
+def _compare(ours: _Ours | str, theirs: _Theirs | str, engine: str, own: float, point: str = "") -> Comparison:
+    """`own`: our seconds; `point` of a sweep in words."""
     seconds = own, np.nan if isinstance(theirs, str) else theirs.seconds
-    point = swept[0].point(swept[1]) if swept else ""
     if isinstance(ours, str) or isinstance(theirs, str):
         verdict = Verdict.NO_ANSWER if isinstance(ours, str) else Verdict.NO_REFERENCE
         notes = (_said_by("circuitsim", ours), _said_by("ngspice", theirs))
-        kcl = np.nan if isinstance(ours, str) else ours.residuals.kcl_relative
-        return Comparison(engine.name, (), kcl, np.nan, seconds, verdict, notes, point)
-    v, ties = ours.voltages()[0], ours.tie_currents[0][0]
-    kcl = ours.residuals.kcl_relative
-    if swept:
-        result, k = swept
-        v, ties, kcl = result.voltages[k], result.currents[k], float(result.kcl_relative[k])
-    quantities = tuple(_quantities(ours, v, ties, theirs))
-    kcl_theirs, node = kcl_of(ours.problem, theirs.written, theirs.values)
+        kcl = np.nan if isinstance(ours, str) else ours.kcl_relative
+        return Comparison(engine, (), kcl, np.nan, seconds, verdict, notes, point)
+    kcl, solution = ours.kcl_relative, ours.solution
+    quantities = tuple(_quantities(ours, theirs))
+    kcl_theirs, node = kcl_of(solution.problem, theirs.written, theirs.values)
     verdict = Verdict.AGREE if all(q.agrees for q in quantities) else Verdict.DIFFER
-    decision = [_decision(kcl, kcl_theirs, node, ours)] if verdict is Verdict.DIFFER else []
-    found = (*decision, *_notes(ours), *_useless(quantities))
-    return Comparison(engine.name, quantities, kcl, kcl_theirs, seconds, verdict, found, point)
+    decision = [_decision(kcl, kcl_theirs, node, solution)] if verdict is Verdict.DIFFER else []
+    found = (*decision, *_notes(solution), *_useless(quantities))
+    return Comparison(engine, quantities, kcl, kcl_theirs, seconds, verdict, found, point)
 
 
-def _quantities(solution: Solution, v: Floats, ties: Floats, theirs: _Theirs) -> Iterator[Quantity]:
+def _quantities(ours: _Ours, theirs: _Theirs) -> Iterator[Quantity]:
     """All node voltages but ground's and those left out, then the currents of V, L, R = 0, E and H."""
-    c, allowed, names = solution.circuit, allowed_differences(solution), theirs.written
+    solution, names = ours.solution, theirs.written
+    c, allowed = solution.circuit, allowed_differences(solution, ours.kcl_relative)
     for k, unique in enumerate(solution.determined.tolist()):
         if k and not c.left_out[k]:
             name = f"v({names.nodes[k]})"
-            yield Quantity(name, float(v[k]), theirs.values.get(name, np.nan), float(allowed.voltages[k]), unique)
-    first = solution.problem.topology.links.size
+            value = theirs.values.get(name, np.nan)
+            yield Quantity(name, float(ours.voltages[k]), value, float(allowed.voltages[k]), unique)
     groups = (
-        (c.ties, ties, allowed.ties, solution.tie_currents[1]),
-        (c.controlled, solution.carried[0, first:], allowed.controlled, ~solution.ambiguous[2]),
+        (c.ties, ours.ties, allowed.ties, solution.tie_currents[1]),
+        (c.controlled, ours.controlled, allowed.controlled, ~solution.ambiguous[2]),
     )
     for branches, currents, most, unique_ones in groups:
         for k in range(len(branches)):
@@ -408,10 +442,10 @@ def _link_currents(problem: Problem, x: Floats, flow: Floats, total: Floats) -> 
 # -- notes -------------------------------------------------------------------------------------------------------------
 
 
-def _said_by(name: str, answer: Solution | _Theirs | str) -> str:
+def _said_by(name: str, answer: _Ours | _Theirs | str) -> str:
     """What one of them says when the other, or it, has no answer."""
-    if isinstance(answer, Solution):
-        return f"{name} has an answer: {answer.message}"
+    if isinstance(answer, _Ours):
+        return f"{name} has an answer: {answer.solution.message}"
     if isinstance(answer, _Theirs):
         volts = [x for key, x in answer.values.items() if key.startswith("v(")]
         return f"{name} has an answer, with voltages from {min(volts):.4g} to {max(volts):.4g} V"
