@@ -66,6 +66,20 @@ class Islands:
         net[(np.abs(net) <= _BALANCE * size) | (np.arange(self.n_parts) == 0)] = 0.0
         return net, size
 
+    def fed(self, circuit: Circuit, i: Floats) -> NDArray[np.bool_]:
+        """Whether a source, or an F or G, brings a current into the group of islands of each part, (rows, n_parts).
+
+        A group: islands that diodes join, other than by ground.
+        """
+        one, other = self.arcs.a, self.arcs.b
+        inner = (one > 0) & (other > 0)
+        group = _parts(self.n_parts, np.arange(self.n_parts), [(one[inner], other[inner])])
+        brought = self.pushed(circuit, i)[0] != 0
+        brought[:, np.concatenate(self.driven)] = True
+        of_group = np.zeros((brought.shape[0], int(group.max()) + 1), np.bool_)
+        np.logical_or.at(of_group.T, group, brought.T)
+        return of_group[:, group]
+
     def check(self, circuit: Circuit, i: Floats, first_row: int = 0) -> None:
         """Raise TopologyError when source currents `i` (rows, n_sources) cannot leave, or reach, an island.
 

@@ -70,16 +70,18 @@ def part_room(solution: Solution) -> tuple[Floats, Floats]:
 def _flat(solution: Solution, other: Ints, rows: slice) -> tuple[Floats, Floats]:
     """How far the voltages of these nonlinear branches may fall, and rise, without a change of current, V.
 
-    Where nothing pushes a current into any island, branches that reach an island carry none: one that seems to, by the
-    rounding of its voltage, stands at the end of the flat piece beside it.
+    A current that is within the rounding of its branch's voltage may be none: the branch counts as standing at the end
+    of the flat piece beside it. It may not where a source pushes a current into its group of islands: that alone may be
+    what flows there. Elsewhere, what enters an island by one branch leaves it by another, and one of the two ends each
+    shift.
     """
     c = solution.circuit
     law, params, a, b = c.junctions.law[other], c.junctions.params[other], c.junctions.a[other], c.junctions.b[other]
     islands, i = solution.problem.topology.islands, c.current_sources.i
-    pushed, _ = islands.pushed(c, i[rows] if i.shape[0] > 1 else i)
-    idle = np.asarray(~pushed.any(axis=1) & (not islands.driven[0].size))
+    fed = islands.fed(c, i[rows] if i.shape[0] > 1 else i)
     v = np.abs(solution.voltages(rows=rows))
-    noise = np.where(idle, ROUNDING * (v[:, a] + v[:, b]), 0.0)
+    inner = np.maximum(islands.part[a], islands.part[b])  # 0: ground's part, no island
+    noise = np.where(fed[:, inner], 0.0, ROUNDING * (v[:, a] + v[:, b]))
     drops = solution.drops(a, b, rows)
     rooms = [flat_room(law, params, drops + sign * noise) for sign in (-1.0, 0.0, 1.0)]
     fall, rise = (np.max(room, axis=0) for room in zip(*rooms, strict=True))

@@ -120,6 +120,10 @@ KINKS = {  # decks whose answer lies on a kink, or so near that what ngspice may
         "V1 a 0 2\nR1 a b 1k\nR2 b 0 1k\nR3 b c 1k\nR4 c 0 1g\nR5 b e 1k\nD1 b 0 d\nD2 c e d\nR6 e 0 1g\n"
         ".model d D(ron=0 vfwd=0)\nV2 x 0 1\nI1 b 0 1m"
     ),
+    "two of different forward voltages beside each other": (
+        "V1 a 0 2\nR1 a b 1k\nR2 b 0 1k\nD1 b 0 d\nD2 b c e\nV2 c 0 0.5\n.model d D(ron=0 vfwd=1)\n"
+        ".model e D(ron=2 vfwd=0.5)"
+    ),
     "a segment": "V1 a 0 2\nR1 a b 1k\nR2 b 0 1k\nN1 b 0 t\n.model t pwl(-1 0 1 0 2 1)",
     "controlled sources": (
         "V1 a 0 0\nR1 a n 1k\nD1 0 n d\nE1 o 0 n 0 2\nR2 o p 1k\nR3 p 0 1k\nD2 p 0 d\nE2 q 0 p 0 3\nR4 q 0 1k\n"

@@ -49,6 +49,9 @@ def test_a_node_at_the_knee_of_a_diode_whatever_rounds(volts: float, vfwd: float
     for amperes in ("1f", "1u"):
         assert solve(*cards, "D1 a b k", f"I1 b 0 {amperes}").determined.all()
         assert solve(*cards, "N1 a b t", f"I1 b 0 {amperes}").determined.all()
+        elsewhere = solve(*cards, "D1 a b k", f"I1 c 0 {amperes}", "D2 a c k")  # what flows into c says nothing of b
+        assert interval(elsewhere, "b") == (pytest.approx(volts - vfwd), np.inf)
+        assert elsewhere.determined[elsewhere.circuit.netlist.node("c")]
 
 
 def test_one_bound_or_none() -> None:

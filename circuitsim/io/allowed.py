@@ -112,7 +112,9 @@ class _Bounds:
         of_unit = np.append(moved[: self.problem.n_free], 0.0)  # the last: known
         of_active = self._active(moved[self.problem.n_free :], of_unit)
         out = self._out_of_nodes(of_unit, of_active, of_leg)
-        ties = np.abs(tie_currents(c, t.forest, out[None, t.forest.nodes])[0])
+        with np.errstate(invalid="ignore"):
+            ties = np.abs(tie_currents(c, t.forest, out[None, t.forest.nodes])[0])
+        ties[np.isnan(ties)] = np.inf  # inf - inf
         ties[c.probes] = of_active[len(c.controlled) :]
         tie_now, active_now = np.abs(self.solution.tie_currents[0][0]), np.abs(self.active[: len(c.controlled)])
         return Allowed(
@@ -122,12 +124,12 @@ class _Bounds:
         )
 
     def _moved(self, network: Network) -> tuple[Floats, Floats]:
-        """By how much each unknown of the network may differ; and of each leg the current, A, 0 but at kinks."""
+        """By how much each unknown of the network may differ; and of each leg at a kink the current, A, else NaN."""
         slopes, held, (fall, rise) = self._leg_slopes(), self._leg_held(), self._room(network)
         adrift = _adrift(network.factor(slopes))
         at_kink = np.zeros(slopes.size, bool)
         while True:
-            solved, carried = network.factor(np.where(at_kink, 0.0, slopes)), np.zeros(slopes.size)
+            solved, carried = network.factor(np.where(at_kink, 0.0, slopes)), np.full(slopes.size, np.nan)
             shift: Floats = solved.solve(-network.into(np.where(at_kink, 0.0, held))[None])[0]
             spread = _spread(network, solved, self._disturbance(network, at_kink))
             if at_kink.any():
@@ -266,19 +268,20 @@ class _Bounds:
             row, col = of_unit[unit[x.rows]], of_unit[unit[x.cols]]
             np.add.at(out, x.rows, x.g.sum(axis=1) * row + x.g @ col)
             np.add.at(out, x.cols, x.g.sum(axis=0) * col + row @ x.g)
-        changed = self.slope * _between(unit, of_unit, j.a, j.b)
+        across = _between(unit, of_unit, j.a, j.b)
+        changed = self.slope * np.where(self.slope > 0, across, 0.0)  # of what blocks nothing, however far it may move
         at_kink = of_leg[: t.junctions.size]
-        changed[t.junctions] = np.where(at_kink > 0, at_kink, changed[t.junctions])
+        changed[t.junctions] = np.where(np.isnan(at_kink), changed[t.junctions], at_kink)
         add(j.a, j.b, changed + self.missed)
         add(s.a, s.b, of_active)
         d, touching = c.ideal_diodes, self._of_ideal(of_leg)
-        add(d.a, d.b, touching)
-        add(d.a, d.b, self._ideal_bounds(out, (self.ideal > 0) & (touching == 0)))
+        add(d.a, d.b, np.nan_to_num(touching, posinf=np.inf))
+        add(d.a, d.b, self._ideal_bounds(out, (self.ideal > 0) & np.isnan(touching)))
         return out
 
     def _of_ideal(self, of_leg: Floats) -> Floats:
-        """Of each ideal diode what its leg has, 0 where it is none."""
-        t, found = self.problem.topology, np.zeros(self.ideal.size)
+        """Of each ideal diode what its leg has, NaN where it is none."""
+        t, found = self.problem.topology, np.full(self.ideal.size, np.nan)
         legs = t.legs
         first, second = legs.n_junctions + legs.n_links, legs.n_junctions + legs.n_links + legs.lower.size
         found[t.links] = of_leg[legs.n_junctions : first]
@@ -326,19 +329,26 @@ def _of_legs(network: Network, bounds: Floats) -> Floats:
 
 
 def _across_kinks(network: Network, solved: Solved, kinks: Ints, w: Floats) -> tuple[Floats, Floats]:
-    """|J^-1 u| x of the module's text, and x, of the legs at kinks; inf where nothing bounds them."""
-    moved, carried = np.full(network.size, np.inf), np.full(kinks.size, np.inf)
-    if kinks.size <= _MOST_KINKS:
-        one = np.zeros((kinks.size, network.legs.a.size))
-        one[np.arange(kinks.size), kinks] = 1.0
+    """|J^-1 u| x of the module's text, and x, of the legs at kinks; inf where nothing bounds them.
+
+    Legs between the same units are one branch, and each has the x of all at most.
+    """
+    ends = np.sort(np.stack([network.legs.a[kinks], network.legs.k[kinks]]), axis=0)
+    _, first, group = np.unique(ends, axis=1, return_index=True, return_inverse=True)
+    chosen, farthest = kinks[first], np.zeros(first.size)
+    np.maximum.at(farthest, group.ravel(), w)
+    w, moved, carried = farthest, np.full(network.size, np.inf), np.full(kinks.size, np.inf)
+    if chosen.size <= _MOST_KINKS:
+        one = np.zeros((chosen.size, network.legs.a.size))
+        one[np.arange(chosen.size), chosen] = 1.0
         response = solved.solve(np.array([network.into(row) for row in one]))
-        drops = np.array([network.across(row)[kinks] for row in response])  # -K
+        drops = np.array([network.across(row)[chosen] for row in response])  # -K
         matrix = -np.abs(drops)
         np.fill_diagonal(matrix, -drops.diagonal())
         with suppress(np.linalg.LinAlgError):
-            if (np.linalg.solve(matrix, np.ones(kinks.size)) > 0).all():  # an M-matrix (A. Berman, R. J. Plemmons 1979)
-                carried = np.linalg.solve(matrix, w)
-                moved = np.abs(response).T @ carried
+            if (np.linalg.solve(matrix, np.ones(chosen.size)) > 0).all():  # an M-matrix (A. Berman, R. Plemmons 1979)
+                x = np.linalg.solve(matrix, w)
+                moved, carried = np.abs(response).T @ x, x[group.ravel()]
     if network.problem.circuit.reciprocal:
         moved = np.minimum(moved, w.sum())
     return moved, carried
