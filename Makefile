@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run install test check ngspice bench clean
+.PHONY: run install test validate check ngspice bench fuzz report clean
 
 run: $(STAMP)  ## solve the first example
 	$(BIN)/circuitsim solve netlists/drn_1h.cir
@@ -13,12 +13,15 @@ install: $(STAMP)  ## virtual environment with the package and its development t
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,bench,plot]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,bench,plot,spice,fuzz]"
 	touch $@
 
 test: $(STAMP) ngspice check  ## every check; fast tests first
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+	CIRCUITSIM_NEEDS_NGSPICE=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	CIRCUITSIM_NEEDS_NGSPICE=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+
+validate: $(STAMP) ngspice  ## the suites against ngspice and other references; their results go to build/validation
+	CIRCUITSIM_NEEDS_NGSPICE=1 $(BIN)/python -m pytest validation/ -n 2
 
 check: $(STAMP)  ## style and types
 	$(BIN)/ruff check .
@@ -26,12 +29,20 @@ check: $(STAMP)  ## style and types
 	$(BIN)/mypy
 
 ngspice:  ## the peer that some tests compare with
-	command -v ngspice >/dev/null || { \
+	{ command -v ngspice && /sbin/ldconfig -p | grep libngspice; } >/dev/null || { \
 	  SUDO=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 	  $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq ngspice libngspice0 libngspice0-dev; }
 
 bench: $(STAMP) ngspice  ## the performance table of the README
-	$(BIN)/python -m validation.benchmarks
+	mkdir -p build
+	$(BIN)/python -m validation.benchmarks --json build/bench.json
+
+MINUTES ?= 10
+fuzz: $(STAMP)  ## odd netlists for MINUTES=10: whatever goes wrong is kept in build/fuzz
+	$(BIN)/python -m validation.fuzz --minutes $(MINUTES)
+
+report: $(STAMP)  ## build/report.html: agreement, speed, training
+	$(BIN)/python -m validation.report
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -487,6 +487,8 @@ class _CircuitBuilder:
             kind, p, remarks = diode_kind(model, at)
             self.notes += [(at, remark) for remark in remarks]
             area, m = table.values["area"][rows], table.values["m"][rows]
+            steepest = [1.0 / p[key] for key in ("ron", "roff", "rrev") if p[key] > 0] if kind == "pwl" else [p["is"]]
+            self._check_area(rows, area, m, max([1.0, *steepest]))
             if kind == "pwl":
                 self._piecewise_linear(rows, p, area * m)
             elif p["is"] > 0:
@@ -495,6 +497,19 @@ class _CircuitBuilder:
                 self.laws.append(np.full(rows.size, Law.SHOCKLEY, np.int8))
             else:
                 self.notes.append((at, f"model {model.name}: IS = 0, its diodes are open circuits"))
+
+    def _check_area(self, rows: Ints, area: Floats, m: Floats, steepest: float) -> None:
+        """NetlistError for a diode whose area and m, times the steepest conductance or IS of its model, overflow."""
+        with np.errstate(over="ignore"):
+            scaled = steepest * (area * m)
+        k = int(np.argmax(scaled))
+        if scaled[k] > MOST:
+            table = self.netlist.tables["D"]
+            raise NetlistError(
+                f"diode {table.names[rows[k]]}: area {area[k]:g} times m {m[k]:g} makes its current overflow; make "
+                "them smaller, or RON of its model larger or 0",
+                self.netlist.at(int(table.seq[rows[k]])),
+            )
 
     def _piecewise_linear(self, rows: Ints, p: Mapping[str, float], area: Floats) -> None:
         """i = goff v, and beyond each knee a steeper line (or, for RON = 0 and RREV = 0, a perfect diode)."""

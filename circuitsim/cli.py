@@ -16,7 +16,7 @@ import click
 
 from circuitsim import __version__
 from circuitsim.errors import NetlistError, NotSolved, SettingsError, TopologyError
-from circuitsim.io.commands import HELP_NAMES, NOT_SOLVED, Group
+from circuitsim.io.commands import DIFFER, HELP_NAMES, NOT_SOLVED, Group
 
 if TYPE_CHECKING:
     from circuitsim import Circuit, Settings, Solution, SweepResult
@@ -30,7 +30,7 @@ _EXIT_CODES = (
 )
 
 
-@click.group(cls=Group, epilog=_EXIT_CODES, context_settings=HELP_NAMES)
+@click.group(cls=Group, epilog=f"{_EXIT_CODES} Those of compare are in its help.", context_settings=HELP_NAMES)
 @click.version_option(__version__, prog_name="circuitsim")
 def main() -> None:
     """Exact DC equilibria of nonlinear resistive networks from SPICE netlists, each with its certificate."""
@@ -402,6 +402,72 @@ def flatten(file: Path, target: Path | None) -> None:
     else:
         with replacing(target, "w") as out:
             write_plain(circuit, out)
+
+
+@main.command(
+    epilog="\b\nExamples:\n  circuitsim compare netlists/bridge_rectifier.cir\n"
+    "  circuitsim compare netlists/drn_xs.cir --plot drn_xs.png\n"
+    "  circuitsim compare netlists/diode_bridge_sweep.cir --sweeps --json > points.json\n"
+    "  circuitsim compare netlists/clipper.cir --engine pyspice\n\n"
+    "Exit codes: 0 both agree; 1 they differ by more than their tolerances allow; 2 bad netlist or usage, or the other "
+    "simulator is not installed; 3 one of them has no answer; 130 interrupted."
+)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--engine",
+    type=click.Choice(["ngspice", "pyspice"]),
+    default="ngspice",
+    show_default=True,
+    help="The program ngspice, or its shared library through PySpice (the extra `spice`).",
+)
+@click.option("--sweeps", is_flag=True, help="Compare every point of the .dc cards, not the operating point.")
+@click.option("--timeout", type=float, default=600.0, show_default=True, metavar="S", help="Seconds for ngspice.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of tables: every value.")
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path),
+    metavar="OUT.png",
+    help="Also draw their values over ours, and the differences: .png, .pdf or .svg (the extra `plot`).",
+)
+@click.option("--lenient", is_flag=True, help="Leave out islands that sources push into in vain; compare the rest.")
+@click.option("--quiet", "-q", is_flag=True, help="Only the values and the verdict; no warnings, no progress.")
+def compare(
+    file: Path, engine: str, sweeps: bool, timeout: float, as_json: bool, plot: Path | None, lenient: bool, quiet: bool
+) -> None:
+    """Solve a netlist here and by ngspice: each voltage and source current of both, and who violates KCL more.
+
+    ngspice gets the netlist as `flatten` writes it, with its tolerances tightened. What may differ is derived from
+    them; where more does, the certificate says who is right.
+    """
+    from circuitsim import Settings
+    from circuitsim.io.compare import Verdict, compare_sweep
+    from circuitsim.io.compare import compare as compare_point
+    from circuitsim.io.compared import check_picture, comparison_object, overall, plot_comparison, print_comparison
+    from circuitsim.io.files import check_target
+    from circuitsim.io.output import write_json
+    from circuitsim.io.tables import console
+
+    if plot is not None:
+        check_target(plot)
+        check_picture(plot)
+    circuit, settings = _load(file, quiet), Settings(lenient=lenient)
+    with _busy("comparing", quiet):
+        if sweeps:
+            cards = [analysis for analysis in circuit.netlist.analyses if analysis.kind == "dc"]
+            if not cards:
+                raise SettingsError(f"{file} has no .dc card to compare; add one, or leave --sweeps out")
+            found = [point for card in cards for point in compare_sweep(circuit, card, engine, settings, timeout)]
+        else:
+            found = [compare_point(circuit, engine, settings, timeout)]
+    if plot is not None:
+        plot_comparison(found, plot)
+    if as_json:
+        write_json(comparison_object(found), sys.stdout)
+    else:
+        print_comparison(found, console(), quiet)
+    verdict = overall(found)
+    if verdict is not Verdict.AGREE:
+        click.get_current_context().exit(DIFFER if verdict is Verdict.DIFFER else NOT_SOLVED)
 
 
 def _load(file: Path, quiet: bool = False) -> Circuit:

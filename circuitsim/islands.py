@@ -56,19 +56,38 @@ class Islands:
     arcs: Arcs
     driven: tuple[Ints, Ints]  # parts that an F or G joins: it carries any current, and the solution tells which
 
-    def check(self, circuit: Circuit, i: Floats, first_row: int = 0) -> None:
-        """Raise TopologyError when source currents `i` (rows, n_sources) cannot leave, or reach, an island.
-
-        They are those of the batch rows from `first_row` on; the error names the first row that fails.
-        """
+    def pushed(self, circuit: Circuit, i: Floats) -> tuple[Floats, Floats]:
+        """What source currents `i` (rows, n_sources) push into each part, net and in absolute value, A; ground: 0."""
         s = circuit.current_sources
-        if self.n_parts <= 1 or not len(s):
-            return
         ends, sources = np.concatenate([self.part[s.b], self.part[s.a]]), np.tile(np.arange(len(s)), 2)
         signs = np.repeat([1.0, -1.0], len(s))
         into = sparse.csr_array((signs, (ends, sources)), shape=(self.n_parts, len(s)))  # a source within: 1 - 1 = 0
         net, size = (into @ i.T).T, (abs(into) @ np.abs(i).T).T
         net[(np.abs(net) <= _BALANCE * size) | (np.arange(self.n_parts) == 0)] = 0.0
+        return net, size
+
+    def fed(self, circuit: Circuit, i: Floats) -> NDArray[np.bool_]:
+        """Whether a source, or an F or G, brings a current into the group of islands of each part, (rows, n_parts).
+
+        A group: islands that diodes join, other than by ground.
+        """
+        one, other = self.arcs.a, self.arcs.b
+        inner = (one > 0) & (other > 0)
+        group = _parts(self.n_parts, np.arange(self.n_parts), [(one[inner], other[inner])])
+        brought = self.pushed(circuit, i)[0] != 0
+        brought[:, np.concatenate(self.driven)] = True
+        of_group = np.zeros((brought.shape[0], int(group.max()) + 1), np.bool_)
+        np.logical_or.at(of_group.T, group, brought.T)
+        return of_group[:, group]
+
+    def check(self, circuit: Circuit, i: Floats, first_row: int = 0) -> None:
+        """Raise TopologyError when source currents `i` (rows, n_sources) cannot leave, or reach, an island.
+
+        They are those of the batch rows from `first_row` on; the error names the first row that fails.
+        """
+        if self.n_parts <= 1 or not len(circuit.current_sources):
+            return
+        net, size = self.pushed(circuit, i)
         rows = np.flatnonzero(net.any(axis=1))
         if rows.size > 1:
             rows = rows[np.sort(np.unique(net[rows], axis=0, return_index=True)[1])]

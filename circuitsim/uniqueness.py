@@ -18,6 +18,7 @@ from circuitsim.circuit import Branches
 from circuitsim.currents import ideal_currents, tiles
 from circuitsim.feasibility import relax_rows
 from circuitsim.laws import flat_room
+from circuitsim.residual import ROUNDING
 from circuitsim.units import bridges
 
 if TYPE_CHECKING:
@@ -66,12 +67,32 @@ def part_room(solution: Solution) -> tuple[Floats, Floats]:
     tail, head = np.concatenate([b, a]), np.concatenate([a, b])
     for rows in tiles(solution.batch, len(d) + len(j)):
         gap, conducts = (x[:, ideal] for x in _states(solution, rows))
-        flat = flat_room(j.law[other], j.params[other], solution.drops(j.a[other], j.b[other], rows))
-        down, up = (np.where(x <= _rounding(solution, j, rows)[:, other], 0.0, x) for x in flat)
+        down, up = (np.where(x <= _rounding(solution, j, rows)[:, other], 0.0, x) for x in _flat(solution, other, rows))
         ideal_down = np.where(conducts, 0.0, np.inf)
         length = np.concatenate([gap, up, ideal_down, down], axis=1)
         relax_rows(tail, head, length, rise[rows])
         relax_rows(head, tail, length, fall[rows])
+    return fall, rise
+
+
+def _flat(solution: Solution, other: Ints, rows: slice) -> tuple[Floats, Floats]:
+    """How far the voltages of these nonlinear branches may fall, and rise, without a change of current, V.
+
+    A current that is within the rounding of its branch's voltage may be none: the branch counts as standing at the end
+    of the flat piece beside it. It may not where a source pushes a current into its group of islands: that alone may be
+    what flows there. Elsewhere, what enters an island by one branch leaves it by another, and one of the two ends each
+    shift.
+    """
+    c = solution.circuit
+    law, params, a, b = c.junctions.law[other], c.junctions.params[other], c.junctions.a[other], c.junctions.b[other]
+    islands, i = solution.problem.topology.islands, c.current_sources.i
+    fed = islands.fed(c, i[rows] if i.shape[0] > 1 else i)
+    v = np.abs(solution.voltages(rows=rows))
+    inner = np.maximum(islands.part[a], islands.part[b])  # 0: ground's part, no island
+    noise = np.where(fed[:, inner], 0.0, ROUNDING * (v[:, a] + v[:, b]))
+    drops = solution.drops(a, b, rows)
+    rooms = [flat_room(law, params, drops + sign * noise) for sign in (-1.0, 0.0, 1.0)]
+    fall, rise = (np.max(room, axis=0) for room in zip(*rooms, strict=True))
     return fall, rise
 
 

@@ -12,11 +12,13 @@ from itertools import product
 from typing import IO
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from scipy.linalg import lstsq, null_space
 
 import circuitsim as cs
 from circuitsim.currents import ideal_currents
+from circuitsim.io.ngspice import MISSING, ngspice_available
 from circuitsim.laws import Law
 
 Floats = NDArray[np.float64]
@@ -24,6 +26,8 @@ Floats = NDArray[np.float64]
 PRECISE = cs.Settings(tol=1e-12)
 STRAIGHT = 100.0  # A: beyond, the reference solver's exponentials go on as straight lines
 ROUNDING = 1e-12  # of the largest term in a sum that should be 0
+
+needs_ngspice = pytest.mark.skipif(not ngspice_available(), reason=MISSING)
 
 
 # -- laws of nature ----------------------------------------------------------------------------------------------------

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from helpers import needs_ngspice
 
 import circuitsim as cs
-from circuitsim.io.ngspice import ngspice_available
 from circuitsim.residual import Check
-from validation import benchmarks, newton, qp, scaling, suite
+from validation import benchmarks, newton, qp, suite
 from validation.measure import BenchmarkError, Options, Row, Target, best_of, run_process
 from validation.qp import PeerRun, QuadraticProgram, measure_peer, quadratic_program, relative_kcl
 
@@ -90,7 +90,7 @@ def test_quadratic_program_refuses_other_nonlinear_elements() -> None:
 
 @pytest.mark.parametrize("name", list(qp.PEERS))
 def test_peer_finds_the_equilibrium(name: str) -> None:
-    pytest.importorskip(name)
+    pytest.importorskip(name, reason="pip install 'circuitsim[bench]'")
     problem = cs.compile_problem(cs.parse(NETWORK))
     exact = cs.solve(problem, cs.Settings(tol=1e-13)).x[0]
     program = quadratic_program(problem)
@@ -183,7 +183,7 @@ def test_stages_come_from_the_command(tmp_path: Path) -> None:
     assert 0 < seconds["solve"] < seconds["total"]
 
 
-@pytest.mark.skipif(not ngspice_available(), reason="ngspice is not installed")
+@needs_ngspice
 def test_flat_rows_beside_ngspice(tmp_path: Path) -> None:
     flat = tmp_path / "flat.cir"
     flat.write_text("t\nV1 In 0 10\nR1 In h[0] 1k\nR2 h[0] 0 3k\nR3 h[0] k 1k\nD1 k 0 d\n.model d D\n.op\n.end\n")
@@ -231,7 +231,7 @@ def test_slow_peer_of_newton_is_measured_when_wanted() -> None:
     assert figure(row.note, "largest difference of voltages ") < 1e-12
 
 
-@pytest.mark.skipif(not ngspice_available(), reason="ngspice is not installed")
+@needs_ngspice
 def test_rows_of_newton_beside_ngspice() -> None:
     row = newton.diode_row(3, 1, Options(ngspice=True))
     assert row.ratio is not None
@@ -252,20 +252,6 @@ def test_nodal_system_of_a_divider_with_a_current_source() -> None:
     matrix, sides, free = newton.nodal_system(circuit)
     assert [circuit.nodes[k] for k in free] == ["a"]
     assert (matrix.toarray().tolist(), sides.tolist()) == ([[0.75]], [8.0])
-
-
-def test_scaling_prints_both_methods_and_leaves_slow_ones_out() -> None:
-    result = CliRunner().invoke(scaling.main, ["--side", "5", "--side", "3", "--cell", "diode"])
-    assert result.exit_code == 0
-    rows = [line.replace("│", " ").split() for line in result.stdout.splitlines() if line.startswith("│")]
-    assert [row[:2] for row in rows] == [["3", "27"], ["5", "75"]]
-    for row in rows:
-        assert len(row) == 8
-        assert float(row[4]) <= 1e-9 and float(row[7]) <= 1e-9
-        assert float(row[2]) > 0 and float(row[5]) > 0
-    slow = list(scaling.study([3, 4], "resistor", limit=0.0))
-    assert slow[0][5] != "> 0"  # the first side is run, to know
-    assert slow[1][5:] == ["> 0", "", "left out"]
 
 
 def test_actions_take_turns_and_the_fastest_run_counts() -> None:

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import needs_ngspice
 
 import circuitsim as cs
 from circuitsim.circuit import Circuit
 from circuitsim.io.flatten import flatten
-from circuitsim.io.ngspice import ngspice_available, operating_point, tight_options
+from circuitsim.io.ngspice import operating_point, tight_options
 
 NETLISTS = Path(__file__).parent.parent / "netlists"
 RON = 1e-7  # relative: a perfect diode has 1 uohm in ngspice
 FLOOR = 1e-7  # V: the same, for nodes that are at 0 V
 
-needs_ngspice = pytest.mark.skipif(not ngspice_available(), reason="ngspice is not installed")
 
 Solver = Callable[[Circuit], Mapping[str, float]]
 

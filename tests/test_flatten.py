@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from growth import LIMIT, exponent
-from helpers import PRECISE
+from helpers import PRECISE, needs_ngspice
 
 import circuitsim as cs
 from circuitsim import gallery
 from circuitsim.circuit import KINDS, Circuit, build_circuit
 from circuitsim.io.flatten import MIN_RON, flatten
-from circuitsim.io.ngspice import ngspice_available, operating_point, run_ngspice, tight_options
+from circuitsim.io.ngspice import operating_point, run_ngspice, tight_options
 from circuitsim.io.sweeps import sweep_plot
 from circuitsim.netlist.numbers import parse_number
 from circuitsim.saved import Saved, wanted_saves
@@ -25,8 +25,6 @@ NETLISTS = Path(__file__).parent.parent / "netlists"
 DECKS = sorted([*NETLISTS.glob("[!d]*.cir"), *NETLISTS.glob("d[!r]*.cir"), *(NETLISTS / "valid").glob("*.cir")])
 FLOOR = 1e-12  # of the largest voltage or current in a deck: what rounding leaves of an answer that is exactly 0
 GMIN = 1e-15  # S across each junction, on both sides of a comparison: ngspice cannot do without
-
-needs_ngspice = pytest.mark.skipif(not ngspice_available(), reason="ngspice is not installed")
 
 BEYOND_NGSPICE = {
     "hard_R0_loop": "a loop of shorts is singular in ngspice",
@@ -150,8 +148,8 @@ V_h_3 h[3] h_3 0.0
 I1 0 out 0.0001
 R.X1.R1 out X1.m 1046.0
 RW[0][0] x[0] h[3] 500.0
-RW[0][1] x[0] h[2] 500.0
 RW[1][0] x[1] h[3] 500.0
+RW[0][1] x[0] h[2] 500.0
 RW[1][1] x[1] h[2] 500.0
 D.X1.D1 X1.m 0 dd m=2.0
 D2 out 0 dd_2 temp=60.0

@@ -13,6 +13,7 @@ from helpers import (
     assert_close,
     assert_laws,
     flat_text,
+    needs_ngspice,
     reference_voltages,
     renumbered,
     voltages,
@@ -23,14 +24,12 @@ from scipy.optimize import brentq
 import circuitsim as cs
 from circuitsim.gallery import Recipe, random_circuit
 from circuitsim.io.flatten import flatten
-from circuitsim.io.ngspice import ngspice_available, operating_point, run_ngspice, tight_options
+from circuitsim.io.ngspice import operating_point, run_ngspice, tight_options
 from circuitsim.laws import MAX_EXPONENT, STRAIGHT, Law, branch_current, branch_voltage, most_current
 from circuitsim.models import BOLTZMANN, CHARGE
 
 Floats = NDArray[np.float64]
 VT = BOLTZMANN * 300.15 / CHARGE  # V, at 27 C
-
-needs_ngspice = pytest.mark.skipif(not ngspice_available(), reason="ngspice is not installed")
 
 LAWS = {
     "diode": (Law.SHOCKLEY, [1e-14, VT, 0.0, np.inf, VT, 0.0]),

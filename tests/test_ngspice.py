@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import needs_ngspice
 
 from circuitsim.errors import CircuitError
 from circuitsim.io.ngspice import (
@@ -15,8 +16,6 @@ from circuitsim.io.ngspice import (
     run_ngspice,
     tight_options,
 )
-
-needs_ngspice = pytest.mark.skipif(not ngspice_available(), reason="ngspice is not installed")
 
 DIVIDER = "divider\nVin In 0 10\nR1 In Out 1k\nR2 Out 0 3k\n.op\n.end\n"
 
@@ -106,5 +105,5 @@ def test_a_missing_program_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 def test_the_deck_keeps_its_own_gmin() -> None:
-    assert tight_options() == ".options reltol=1e-9 abstol=1e-15 vntol=1e-12 gmin=1e-18"
+    assert tight_options() == ".options reltol=1e-09 abstol=1e-15 vntol=1e-12 gmin=1e-18"
     assert tight_options(1e-9).endswith(" gmin=1e-09")

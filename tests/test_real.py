@@ -1,6 +1,6 @@
 """Published decks, read where they lie: each is solved as ngspice solves it, or refused for what circuitsim lacks.
 
-They belong to others and are not part of this repository: CIRCUITSIM_REAL_DECKS names their folder
+They belong to others and are not part of this repository: CIRCUITSIM_CORPUS names their folder
 (`python -m validation.real_decks` prints the table). The comparison itself is tested with decks made here.
 """
 
@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from helpers import needs_ngspice
 
 import circuitsim as cs
-from validation.real_decks import FOLDER, SMALLEST, TOLERANCE, Outcome, find_decks, main, solve_deck, try_deck
+from validation.real_decks import CORPUS, SMALLEST, TOLERANCE, Outcome, corpus, find_decks, main, solve_deck, try_deck
 
-published = pytest.mark.skipif(not FOLDER.is_dir(), reason="no folder of published decks (CIRCUITSIM_REAL_DECKS)")
+FOLDER = corpus()
+published = pytest.mark.skipif(FOLDER is None, reason=f"no published decks: name their folder by {CORPUS}")
 DIVIDER = "divider\nV1 in 0 10\nR1 in out 1k\nR2 out 0 1k\n.op\n.end\n"
 ANSWER = {"v(in)": 10.0, "v(out)": 5.0, "i(v1)": -0.005}
 
@@ -135,6 +137,20 @@ def test_a_part_without_a_solution_leaves_the_rest_to_compare(tmp_path: Path) ->
         found = try_deck(put(tmp_path, "cut.cir", text, values), tmp_path)
         assert found.message.startswith("cut.cir:5: node b: ")
         assert (found.outcome, found.compared, found.right) == (outcome, 3, not wrong)
+
+
+@needs_ngspice
+def test_ngspice_is_asked_where_no_values_are_stored(tmp_path: Path) -> None:
+    (tmp_path / "half.cir").write_text("* a part\nR2 out 0 1k\n")
+    deck = tmp_path / "divider.cir"
+    deck.write_text("divider\nV1 in 0 10\nR1 in out 1k\n.include half.cir\nD1 0 out d\n.model d D\n.end\n")
+    assert find_decks(tmp_path) == [deck]
+    found = try_deck(deck, tmp_path)
+    assert (found.outcome, found.compared) == ("solved", 3)
+    deck.write_text("divider\nV1 in 0 10\nV2 in 0 10\nR1 in 0 1k\n.end\n")
+    found = try_deck(deck, tmp_path)
+    assert (found.outcome, found.right) == ("not compared", True)
+    assert found.message.startswith("ngspice aborted")
 
 
 def test_command(tmp_path: Path) -> None:

@@ -302,7 +302,7 @@ def test_a_row_for_people() -> None:
 
 
 def test_the_learning_curve_is_a_picture(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="pip install 'circuitsim[plot]'")
     for rows in (ROWS, ROWS[:1]):
         plot_curve(rows, {"test": 3.46, "train": 2.94}, "a run", tmp_path / "curve.png")
         assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG\r\n")

@@ -13,16 +13,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from growth import LIMIT, exponent
-from helpers import PRECISE
+from helpers import PRECISE, needs_ngspice
 
 import circuitsim as cs
 from circuitsim import cli, gallery
 from circuitsim.io.export import export
-from circuitsim.io.ngspice import ngspice_available, run_ngspice, tight_options
+from circuitsim.io.ngspice import run_ngspice, tight_options
 from circuitsim.netlist.saves import split_saves
 from circuitsim.saved import Saved, wanted_saves
-
-needs_ngspice = pytest.mark.skipif(not ngspice_available(), reason="ngspice is not installed")
 
 DIVIDER = "divider\nV1 In 0 10\nR1 In Out 1k\nR2 Out 0 3k\n"
 ARRAY = (

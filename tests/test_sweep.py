@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import needs_ngspice
 
 import circuitsim as cs
 from circuitsim import netlist
 from circuitsim.circuit import build_circuit
-from circuitsim.io.ngspice import ngspice_available, run_ngspice, tight_options
+from circuitsim.io.ngspice import run_ngspice, tight_options
 from circuitsim.io.raw import Plot
 from circuitsim.io.sweeps import statistics, sweep_plot
 from circuitsim.netlist import cards, source, syntax
@@ -22,7 +23,6 @@ from circuitsim.netlist.revalue import Revaluer
 from circuitsim.saved import Saved, wanted_saves
 
 NETLISTS = Path(__file__).parent.parent / "netlists"
-needs_ngspice = pytest.mark.skipif(not ngspice_available(), reason="ngspice is not installed")
 
 MIXED = """mixed
 V1 in 0 1

@@ -39,6 +39,23 @@ def test_a_node_between_two_perfect_diodes() -> None:
     assert solution.remarks == ["node b: any voltage from -1 to 0 V", "node c: any voltage from -1 to 0 V"]
 
 
+@pytest.mark.parametrize("volts", [5.0, 5.3, 0.1, 12.7])
+@pytest.mark.parametrize("vfwd", [0.7084939811511785, 0.3, 1.1])
+def test_a_node_at_the_knee_of_a_diode_whatever_rounds(volts: float, vfwd: float) -> None:
+    """The forward voltage is met to a rounding error, above or below; a current that flows makes the voltage unique."""
+    cards = f".model k D(ron=3 vfwd={vfwd!r})", f".model t pwl(-1 -1m 0 0 {vfwd!r} 0 9 1m)", f"V1 a 0 {volts!r}"
+    low, high = interval(solve(*cards, "D1 a b k"), "b") or (0.0, 0.0)
+    assert (low, high) == (pytest.approx(volts - vfwd), np.inf)
+    low, high = interval(solve(*cards, "N1 a b t"), "b") or (0.0, 0.0)
+    assert (low, high) == (pytest.approx(volts - vfwd), pytest.approx(volts))
+    for amperes in ("1f", "1u"):
+        assert solve(*cards, "D1 a b k", f"I1 b 0 {amperes}").determined.all()
+        assert solve(*cards, "N1 a b t", f"I1 b 0 {amperes}").determined.all()
+        elsewhere = solve(*cards, "D1 a b k", f"I1 c 0 {amperes}", "D2 a c k")  # what flows into c says nothing of b
+        assert interval(elsewhere, "b") == (pytest.approx(volts - vfwd), np.inf)
+        assert elsewhere.determined[elsewhere.circuit.netlist.node("c")]
+
+
 def test_one_bound_or_none() -> None:
     solution = solve("V1 a 0 5", "D1 a b i", "D2 c a j", "R1 d e 1")
     assert interval(solution, "b") == (5.0, np.inf)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -107,7 +108,9 @@ def _ngspice_version() -> str | None:
     except FileNotFoundError:
         return None
     words = [word for word in text.split() if word.startswith("ngspice-")]
-    return words[0].removeprefix("ngspice-") if words else "unknown"
+    program = shutil.which(NGSPICE)
+    with_klu = program is not None and b"KLU" in Path(program).resolve().read_bytes()
+    return f"{words[0].removeprefix('ngspice-') if words else 'unknown'}, {'KLU' if with_klu else 'SPARSE 1.3'}"
 
 
 def print_table(rows: Sequence[Row], console: Console) -> None:

@@ -33,7 +33,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _NAME = "newton"
-_KCL = re.compile(r"KCL error / currents at the node +(\S+) +met")
+KCL = re.compile(r"KCL error / currents at the node +(\S+) +met")
 _ANALYSIS = re.compile(r"Total analysis time \(seconds\) = (\S+)")
 
 
@@ -155,7 +155,7 @@ def grid_rows(n: int, sources: int) -> list[Row]:
         deck.write_text(current_grid(n, sources))
         size = deck.stat().st_size
         run = run_process([*CIRCUITSIM, "solve", str(deck)])
-    found = _KCL.search(run.stdout)
+    found = KCL.search(run.stdout)
     if found is None:
         raise BenchmarkError("circuitsim solve printed no certificate")
     stages = next((line for line in run.stdout.splitlines() if line.startswith("seconds: ")), "")

@@ -25,6 +25,7 @@ Floats = NDArray[np.float64]
 RUNGS = (1e-9, 1e-12, 1e-15, 1e-16)  # a peer's own tolerance, tightened until KCL is good enough
 _MAX_STEPS = 20  # of an interior-point method; below the last rung they go on without gaining digits
 _MAX_OSQP = 20_000
+_HIGHS_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -133,9 +134,37 @@ def _clarabel(qp: QuadraticProgram, tolerance: float) -> PeerRun:
     return PeerRun(np.array(result.x), ready - clock, done - ready, not solved)
 
 
+def _highs(qp: QuadraticProgram, tolerance: float) -> PeerRun:
+    """Its active-set method for quadratic programs; it takes no tolerance below 1e-10."""
+    highspy = importlib.import_module("highspy")
+    clock = time.perf_counter()
+    model, n = highspy.HighsModel(), qp.b.size
+    lower = sparse.tril(qp.A, format="csc")
+    model.lp_.num_col_, model.lp_.num_row_ = n, 0
+    model.lp_.col_cost_ = -qp.b
+    model.lp_.col_lower_, model.lp_.col_upper_ = qp.lo, qp.hi
+    model.lp_.a_matrix_.start_ = np.zeros(n + 1, np.int32)
+    model.hessian_.dim_ = n
+    model.hessian_.format_ = highspy.HessianFormat.kTriangular
+    model.hessian_.start_, model.hessian_.index_, model.hessian_.value_ = lower.indptr, lower.indices, lower.data
+    solver = highspy.Highs()
+    for name, value in {
+        "output_flag": False, "time_limit": _HIGHS_SECONDS, "qp_regularization_value": 0.0,
+        "primal_feasibility_tolerance": max(tolerance, 1e-10), "dual_feasibility_tolerance": max(tolerance, 1e-10),
+    }.items():  # fmt: skip
+        solver.setOptionValue(name, value)
+    solver.passModel(model)
+    ready = time.perf_counter()
+    solver.run()
+    done = time.perf_counter()
+    x = np.array(solver.getSolution().col_value, float)
+    solved = solver.getModelStatus() == highspy.HighsModelStatus.kOptimal and tolerance > 1e-10
+    return PeerRun(x if x.size == n else np.full(n, np.nan), ready - clock, done - ready, not solved)
+
+
 Peer = Callable[[QuadraticProgram, float], PeerRun]
-PEERS: dict[str, Peer] = {"osqp": _osqp, "piqp": _piqp, "clarabel": _clarabel}
-SLOW_PEERS = ("piqp", "clarabel")
+PEERS: dict[str, Peer] = {"osqp": _osqp, "piqp": _piqp, "clarabel": _clarabel, "highspy": _highs}
+SLOW_PEERS = ("piqp", "clarabel", "highspy")
 
 
 def installed(name: str) -> str | None:

@@ -1,8 +1,8 @@
 """`python -m validation.real_decks [FOLDER]`: published decks, each solved and compared with ngspice, or refused.
 
-A deck counts when NAME.op.tsv or NAME.op.tsv.gz lies beside it: node voltages and currents of voltage sources, of E and
-H, and of inductors as ngspice finds them, a name and a value a line. The decks belong to others and are not part of
-this repository.
+NAME.op.tsv or NAME.op.tsv.gz beside a deck holds node voltages and currents of voltage sources, of E and H, and of
+inductors as ngspice found them, a name and a value a line. A deck without one, by its suffix and named by no other
+deck, is given to ngspice now. The decks belong to others and are not part of this repository.
 
 Compared are all of these but ngspice's own inner nodes (`d1#internal`), and those that are not unique. The difference
 of a voltage counts relative to the largest voltage of the deck, that of a current relative to the largest current, with
@@ -30,16 +30,18 @@ from rich.table import Table
 import circuitsim as cs
 from circuitsim.circuit import build_circuit
 from circuitsim.currents import ambiguous_elements, table_currents
+from circuitsim.io import ngspice
 from circuitsim.io.commands import Command
+from circuitsim.io.raw import NgspiceError
 from circuitsim.netlist import read_netlist
 
-FOLDER = Path(
-    os.environ.get("CIRCUITSIM_REAL_DECKS", Path(__file__).parent.parent.parent / "shared" / "netlists" / "real")
-)
+CORPUS = "CIRCUITSIM_CORPUS"  # the variable of the environment that names their folder
 GMIN = 1e-12  # S, ngspice's default
 TOLERANCE = 1e-6  # relative
 SMALLEST = {"v": 1e-6, "i": 1e-6}  # V, A
-OUTCOMES = ("solved", "refused", "differs", "not solved", "crashed")
+SUFFIXES = (".cir", ".ckt", ".net", ".sp", ".spice")  # of decks without stored values
+OUTCOMES = ("solved", "refused", "differs", "not solved", "crashed", "not compared")
+_INCLUDE = re.compile(r"""^\s*\.(?:inc|include|lib)\s+["']?([^"'\s]+)""", re.IGNORECASE | re.MULTILINE)
 _WIDTH = 180  # of the table when it does not go to a terminal
 
 REASONS = {  # why a deck may be refused, and what the message then says
@@ -71,21 +73,39 @@ class Outcome:
 
     @property
     def right(self) -> bool:
-        """Whether the deck is solved as ngspice solves it, or refused for a reason."""
-        return self.outcome == "solved" or (self.outcome == "refused" and bool(self.reason))
+        """Whether the deck is solved as ngspice solves it, where it does, or refused for a reason."""
+        return self.outcome in ("solved", "not compared") or (self.outcome == "refused" and bool(self.reason))
+
+
+def corpus() -> Path | None:
+    """The folder of decks that CIRCUITSIM_CORPUS names; None: it names none."""
+    named = os.environ.get(CORPUS)
+    return Path(named) if named else None
 
 
 def find_decks(folder: Path) -> list[Path]:
-    """The decks with an operating point beside them; other files are parts of them."""
+    """The decks with an operating point beside them, and those of SUFFIXES that no other includes."""
     points = {path.with_suffix("") if path.suffix == ".gz" else path for path in folder.rglob("*.op.tsv*")}
-    return sorted(path.with_name(path.name.removesuffix(".op.tsv")) for path in points)
+    stored = {path.with_name(path.name.removesuffix(".op.tsv")) for path in points}
+    others = {path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES}
+    included = {
+        (path.parent / name).resolve()
+        for path in stored | others
+        for name in _INCLUDE.findall(path.read_text(errors="replace"))
+    }
+    return sorted(stored | {path for path in others if path.resolve() not in included})
 
 
 def operating_point(deck: Path) -> dict[str, float]:
-    """ngspice's values for a deck: `v(out)`, `i(v1)`."""
+    """ngspice's values for a deck, stored or new: `v(out)`, `i(v1)`. Raises NgspiceError."""
     plain = deck.with_name(f"{deck.name}.op.tsv")
-    text = plain.read_text() if plain.exists() else gzip.decompress(Path(f"{plain}.gz").read_bytes()).decode()
-    return {name: float(value) for name, value in (line.split("\t") for line in text.splitlines())}
+    packed = Path(f"{plain}.gz")
+    if plain.exists() or packed.exists():
+        text = plain.read_text() if plain.exists() else gzip.decompress(packed.read_bytes()).decode()
+        return {name: float(value) for name, value in (line.split("\t") for line in text.splitlines())}
+    gmin = read_netlist(deck).options.gmin or GMIN
+    found = ngspice.operating_point(deck, options=f"{ngspice.tight_options(gmin)}\n.op")
+    return {name if "(" in name or name.startswith("@") else f"v({name})": value for name, value in found.items()}
 
 
 def solve_deck(deck: Path, lenient: bool = False) -> cs.Solution:
@@ -150,6 +170,8 @@ def try_deck(deck: Path, folder: Path) -> Outcome:
         found = replace(found, outcome=outcome, reason=reason, message=message)
     except cs.NetlistError as error:
         found = replace(found, reason=reason_of(error), message=place_and_message(error))
+    except NgspiceError as error:
+        found = replace(found, outcome="not compared", message=str(error).split("\n")[0])
     except cs.NotSolved as error:
         found = replace(found, outcome="not solved", message=str(error))
     except Exception as error:  # a defect: the other decks are tried all the same
@@ -193,9 +215,12 @@ def print_table(outcomes: Iterable[Outcome], console: Console) -> None:
 
 
 @click.command(cls=Command)
-@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False), default=FOLDER)
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False), envvar=CORPUS)
 def main(folder: Path) -> None:
-    """Solve the decks of FOLDER and compare with ngspice's operating points. Exit code 1: a deck did not come right."""
+    """Solve the decks of FOLDER and compare with ngspice's operating points. Default: what CIRCUITSIM_CORPUS names.
+
+    Exit code 1: a deck did not come right.
+    """
     outcomes = [try_deck(deck, folder) for deck in find_decks(folder)]
     print_table(outcomes, Console(width=None if sys.stdout.isatty() else _WIDTH))
     sys.exit(not all(o.right for o in outcomes))

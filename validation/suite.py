@@ -36,6 +36,7 @@ from validation.measure import (
     timed,
 )
 from validation.newton import newton
+from validation.peers import peers
 from validation.qp import PEERS, SLOW_PEERS, PeerResult, installed, measure_peer, quadratic_program, relative_kcl
 
 Floats = NDArray[np.float64]
@@ -254,4 +255,5 @@ BENCHMARKS: dict[str, Callable[[Options], list[Row]]] = {
     "parser": parser,
     "training": training,
     "newton": newton,
+    "peers": peers,
 }

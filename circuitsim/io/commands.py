@@ -13,7 +13,7 @@ import click
 
 from circuitsim.errors import CircuitError, NotSolved
 
-OK, BAD_INPUT, NOT_SOLVED, INTERRUPTED, BROKEN_PIPE = 0, 2, 3, 130, 141
+OK, DIFFER, BAD_INPUT, NOT_SOLVED, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 130, 141
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import IO
 
 import numpy as np
@@ -59,16 +60,24 @@ _EXECUTED = re.compile(r"\.|\*#|\*ng_script", re.IGNORECASE)  # ngspice obeys ev
 _UNSAFE = re.compile(r"[^\x00-\x7f]|\btemper\b|#branch$", re.IGNORECASE | re.MULTILINE)
 
 
-def flatten(circuit: Circuit, out: IO[str]) -> None:
+@dataclass(frozen=True)
+class Written:
+    """What ngspice calls the nodes and the branches of a circuit that flatten wrote, lower case as in its results."""
+
+    nodes: list[str]  # by node index
+    branches: Mapping[tuple[str, int], str]  # (kind, row of its table) -> the element; V, L, R = 0, E, H
+
+
+def flatten(circuit: Circuit, out: IO[str]) -> Written:
     """Write a circuit to `out` as plain SPICE with `.op`, a line for each element; values changed by `with_values` too.
 
-    With its `.dc` and `.save` as far as ngspice knows them.
+    With its `.dc` and `.save` as far as ngspice knows them. Returns the names that ngspice gives its results.
 
     Raises SettingsError when sources have a batch of values: a netlist holds one.
 
     >>> import sys
     >>> from circuitsim.circuit import parse
-    >>> flatten(parse("two loads\\nV1 a 0 6\\nRL[0:1] a 0 g=1m\\n.output a", "loads.cir"), sys.stdout)
+    >>> names = flatten(parse("two loads\\nV1 a 0 6\\nRL[0:1] a 0 g=1m\\n.output a", "loads.cir"), sys.stdout)
     two loads
     * Plain SPICE, written by circuitsim flatten from loads.cir
     * .output a
@@ -80,8 +89,10 @@ def flatten(circuit: Circuit, out: IO[str]) -> None:
     .end
     """
     refuse_batch(circuit, "flatten")
-    for text in _Writer(circuit).chunks():
+    writer = _Writer(circuit)
+    for text in writer.chunks():
         out.write(text)
+    return writer.written_names()
 
 
 class _Writer:
@@ -128,6 +139,14 @@ class _Writer:
         yield from self._saves()
         yield from dc_cards(self.circuit, self._swept_name)
         yield ".op\n.end\n"
+
+    def written_names(self) -> Written:
+        """The names of what was written, once all chunks are."""
+        branches = {key: name.lower() for key, (kind, name) in self.stand_ins.items() if kind == "V"}
+        for kind in "VEH":
+            names = self.names[kind]
+            branches |= {(kind, k): names[k].lower() for k in range(len(names)) if self._written(kind, k)}
+        return Written([name.lower() for name in self.nodes], branches)
 
     # -- names -----------------------------------------------------------------------------------------------------
 
@@ -266,14 +285,14 @@ class _Writer:
             yield f"{self.source_names.fresh(f'V_{alias}')} {self.nodes[node]} {alias} 0.0\n"
 
     def _crossbar(self, name: str, card: CrossbarCard, g: Floats) -> Iterator[str]:
-        """A chunk for each row of the crossbar."""
+        """A chunk for each column of the crossbar: row by row ngspice would take up to four times as long."""
         rows = [self.nodes[i] for i in card.rows.tolist()]
         ends = [self.nodes[j] for j in card.cols.tolist()]
-        cols = [f"[{j}]" for j in card.ranges[1]]
-        for i, row, conductances in zip(card.ranges[0], rows, g, strict=True):
+        names = [f"{name}[{i}]" for i in card.ranges[0]]
+        for j, end, conductances in zip(card.ranges[1], ends, np.ascontiguousarray(g.T), strict=True):
             present = np.flatnonzero(conductances)
             members = zip(present.tolist(), (1.0 / conductances[present]).tolist(), strict=True)
-            yield "".join([f"{name}[{i}]{cols[j]} {row} {ends[j]} {r!r}\n" for j, r in members])
+            yield "".join([f"{names[i]}[{j}] {rows[i]} {end} {r!r}\n" for i, r in members])
 
     # -- diodes ----------------------------------------------------------------------------------------------------
 

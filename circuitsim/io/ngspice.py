@@ -11,12 +11,22 @@ import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from circuitsim.io.raw import NgspiceError, Plot, read_raw
 
+# Its tolerances in comparisons, as tight as it still converges (ngspice manual, .options)
+RELTOL = 1e-9
+ABSTOL = 1e-15  # A
+VNTOL = 1e-12  # V
+GMIN = 1e-18  # S: it cannot do without, and then fails on blocked diodes
+
+MISSING = "ngspice is not on the PATH; install it (Debian, Ubuntu: apt-get install ngspice)"
 _LOG_LINES = 12  # of ngspice's own words in an error message
 _STATISTICS = re.compile(r"^\s*Total (analysis|elapsed) time.*", re.MULTILINE | re.DOTALL)
+# hundreds of lines on the way to nowhere
+_STEPS = re.compile(r"^\s*(Trying gmin|Supplies reduced|Note: One successful|Note: Starting|Warning: .*step)")
 _ABORTED = "simulation(s) aborted"
 
 
@@ -34,13 +44,28 @@ def ngspice_available() -> bool:
     return shutil.which("ngspice") is not None
 
 
+def find_ngspice() -> str:
+    """The path of the program `ngspice`. Raises NgspiceError when there is none."""
+    program = shutil.which("ngspice")
+    if program is None:
+        raise NgspiceError(MISSING)
+    return program
+
+
 def tight_options(gmin: float = 0.0) -> str:
     """The card that makes ngspice as exact as it gets, for comparisons.
 
-    `gmin`: what the deck has across each junction, S. ngspice cannot do without (it then fails on blocked diodes), so 0
-    becomes 1e-18.
+    `gmin`: what the deck has across each junction, S; 0 becomes GMIN.
     """
-    return f".options reltol=1e-9 abstol=1e-15 vntol=1e-12 gmin={gmin or 1e-18!r}"
+    return f".options reltol={RELTOL:g} abstol={ABSTOL:g} vntol={VNTOL:g} gmin={gmin or GMIN!r}"
+
+
+@cache  # it does not change while a program runs
+def ngspice_version(program: str) -> str:
+    """`ngspice-39.3` or the like, as the program at this path says itself; `ngspice` when it does not say."""
+    done = subprocess.run([program, "--version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    found = re.search(rb"ngspice-[\w.+-]*\w", done.stdout)
+    return found.group().decode() if found else "ngspice"
 
 
 def run_ngspice(deck: str | Path, *, options: str = "", timeout: float = 600) -> RawData:
@@ -53,9 +78,7 @@ def run_ngspice(deck: str | Path, *, options: str = "", timeout: float = 600) ->
     Personal settings (.spiceinit) are not read. The exit code is ignored, as it proves nothing. Raises NgspiceError
     when ngspice is missing, takes too long, says that it aborted, or leaves an analysis without points.
     """
-    program = shutil.which("ngspice")
-    if program is None:
-        raise NgspiceError("ngspice is not on the PATH; install it (Debian, Ubuntu: apt-get install ngspice)")
+    program = find_ngspice()
     data = deck.read_bytes() if isinstance(deck, Path) else deck.encode()
     with tempfile.TemporaryDirectory(prefix="circuitsim-") as folder:
         netlist, raw = Path(folder, "deck.cir"), Path(folder, "deck.raw")
@@ -68,11 +91,16 @@ def run_ngspice(deck: str | Path, *, options: str = "", timeout: float = 600) ->
             raise NgspiceError(f"ngspice took more than {timeout:g} s") from None
         stdout, stderr = (stream.decode("utf-8", "replace") for stream in (done.stdout, done.stderr))
         data = raw.read_bytes() if raw.exists() else b""
+    return checked_run(data, stdout, stderr, done.returncode)
+
+
+def checked_run(raw: bytes, stdout: str, stderr: str, exit_code: int) -> RawData:
+    """What a run left, from the bytes of its raw file. Raises NgspiceError when that is no result."""
     if _ABORTED in stderr:
         raise NgspiceError(f"ngspice aborted{_said(stdout, stderr)}")
-    plots = tuple(read_raw(data))
+    plots = tuple(read_raw(raw))
     if not plots or any(not plot.values.size for plot in plots):
-        raise NgspiceError(f"ngspice gave no results (its exit code: {done.returncode}){_said(stdout, stderr)}")
+        raise NgspiceError(f"ngspice gave no results (its exit code: {exit_code}){_said(stdout, stderr)}")
     return RawData(plots, stdout, stderr)
 
 
@@ -96,5 +124,5 @@ def _node(name: str) -> str:
 def _said(stdout: str, stderr: str) -> str:
     """The last lines that ngspice printed, without its statistics."""
     text = stderr.strip() or _STATISTICS.sub("", stdout).strip()
-    lines = [line for line in text.splitlines() if line.strip()][-_LOG_LINES:]
+    lines = [line for line in text.splitlines() if line.strip() and not _STEPS.match(line)][-_LOG_LINES:]
     return "; it said:\n    " + "\n    ".join(lines) if lines else ""

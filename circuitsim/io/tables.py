@@ -79,7 +79,7 @@ def print_solution(
     out.print(Text("seconds: " + ", ".join(f"{stage} {_seconds(value)}" for stage, value in seconds.items())))
 
 
-def _new_table(*columns: tuple[str, bool]) -> Table:
+def new_table(*columns: tuple[str, bool]) -> Table:
     """A table with these (head, is number) columns."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
     for head, is_number in columns:
@@ -106,7 +106,7 @@ def _print_nodes(results: Results, out: Console) -> None:
     nodes, more = _shown_nodes(results)
     loose, left_out = results.undetermined[nodes], results.circuit.left_out[nodes]
     marks = np.where(left_out, _LEFT_OUT, np.where(loose, "undetermined", "")).tolist()
-    table = _new_table(("node", False), ("volts", True), *([("", False)] if any(marks) else []))
+    table = new_table(("node", False), ("volts", True), *([("", False)] if any(marks) else []))
     values = results.solution.voltages(nodes)[0].tolist()
     for name, value, mark in zip(results.names(nodes), values, marks, strict=True):
         table.add_row(Text(name), _seven(value), *([mark] if any(marks) else []))
@@ -138,7 +138,7 @@ def _print_rows(heads: Sequence[str], values: Floats, out: Console) -> None:
     cells = [[_seven(x) for x in row] for row in values.tolist()]
     first_width = max(len("row"), len(str(count - 1)))
     for columns in _fitting([max(map(len, column)) for column in zip(heads, *cells, strict=True)], first_width, out):
-        table = _new_table(("row", True), *((heads[k], True) for k in columns))
+        table = new_table(("row", True), *((heads[k], True) for k in columns))
         for k, row in enumerate(cells):
             table.add_row(str(k), *(row[j] for j in columns))
         out.print(table)
@@ -154,7 +154,7 @@ def _print_saved(results: Results, out: Console) -> None:
     units = [UNITS[quantity] for quantity in saved.quantities[:shown]]
     values = saved.values(slice(0, min(batch, MOST_ROWS)))[:, :shown]
     if batch == 1:
-        table = _new_table(("saved", False), ("value", True), ("", False))
+        table = new_table(("saved", False), ("value", True), ("", False))
         marks = np.where(left_out, f", {_LEFT_OUT}", np.where(loose, ", not unique", "")).tolist()
         for name, value, unit, mark in zip(saved.labels, values[0].tolist(), units, marks, strict=False):
             table.add_row(Text(name), _seven(value), unit + mark)
@@ -209,7 +209,7 @@ def _print_sources(results: Results, out: Console) -> None:
         return
     shown = min(count, MOST_SOURCES)
     loose = results.ambiguous[:shown]
-    table = _new_table(("source", False), ("amperes", True), *([("", False)] if loose.any() else []))
+    table = new_table(("source", False), ("amperes", True), *([("", False)] if loose.any() else []))
     amperes = results.currents[0, :shown].tolist()
     for name, value, mark in zip(results.source_names, amperes, loose.tolist(), strict=False):
         table.add_row(Text(name), _seven(value), *(["not unique"] if mark else []))
@@ -292,7 +292,7 @@ def _print_points(result: SweepResult, heads: Sequence[str], values: Floats, wha
     widths = [max(map(len, column)) for column in zip(heads[:MOST_NODES], *cells, strict=True)]
     fitting = (_fitting(widths, first, out) or [[]])[0]  # one table: beyond its width --csv is of more use
     columns = [*((name, True) for name in result.names), *((heads[k], True) for k in fitting)]
-    table = _new_table(*columns, *([("status", False)] if status else []))
+    table = new_table(*columns, *([("status", False)] if status else []))
     for k, row in enumerate(swept):
         table.add_row(*row, *(cells[k][j] for j in fitting), *status[k : k + 1])
     out.print(table)
@@ -304,7 +304,7 @@ def _print_points(result: SweepResult, heads: Sequence[str], values: Floats, wha
 def _print_statistics(result: SweepResult, heads: Sequence[str], values: Floats, what: str, out: Console) -> None:
     """A row for each column of values (runs, columns)."""
     first, unit = ("node", ", V") if what == "nodes" else ("saved", "")
-    table = _new_table((first, False), *((name + unit, True) for name in STATISTICS))
+    table = new_table((first, False), *((name + unit, True) for name in STATISTICS))
     for head, row in zip(heads, statistics(result, values[:, :MOST_NODES]).tolist(), strict=False):
         table.add_row(Text(head), *map(_seven, row))
     out.print(table)

@@ -267,7 +267,7 @@ def _unquote(word: str) -> str:
 
 
 def _logical_lines(data: bytes, other: Ints, path: str) -> Iterator[tuple[int, str]]:
-    """Join continuation lines; yield (line number of the first, text)."""
+    """Join continuation lines; yield (line number of the first, text). Cards of nothing but `\\\\` are none."""
     parts: list[str] = []
     first = 0
     joined = False  # the line before ended in a double backslash
@@ -282,13 +282,13 @@ def _logical_lines(data: bytes, other: Ints, path: str) -> Iterator[tuple[int, s
                 )
             piece = text.removeprefix("+")
         else:
-            if parts:
-                yield first, " ".join(parts)
+            if card := " ".join(parts).strip():
+                yield first, card
             parts, first, piece = [], line, text
         joined = piece.endswith("\\\\")
         parts.append(piece.removesuffix("\\\\").strip())
-    if parts:
-        yield first, " ".join(parts)
+    if card := " ".join(parts).strip():
+        yield first, card
 
 
 def strip_comment(text: str) -> str:

@@ -1,0 +1,367 @@
+"""How far an answer of ngspice may be from ours although both are right: a bound for each voltage and current.
+
+Both solve KCL at the nodes, and each misses it a little. A current d (A) that is missed at the nodes moves the voltages
+by J^-1 d, with J the conductances of the circuit when every nonlinear branch is replaced by its tangent at our answer.
+So with bounds on d the voltages are bounded by |J^-1| d. What d holds, at each end of a branch:
+
+- RELTOL |i| + ABSTOL of each nonlinear branch: ngspice stops when no branch misses its tangent by more;
+- GMIN |v| of each Shockley junction, unless the deck has a gmin of its own: ngspice cannot do without;
+- n eps sum of (g (|va| + |vb|) + |i|) over all branches at the node, with n the most branches at a node, eps = 2^-52
+  and g the branch's conductance in J: the rounding of a sum of n terms g v, and of the pivots of an elimination; with
+  g = 1/Ron also for perfect diodes that only touch their forward voltage, or may: they can conduct by rounding. Nodes
+  that voltage sources join have the sum of theirs each, as elimination adds up their equations;
+- our own violation, the largest of the certificate, times the absolute currents at the node.
+
+A perfect diode that conducts i has the conductance 1/Ron in J, Ron = 1e-6 ohm: ngspice's `sidiode` holds its voltage
+only to Ron i, and what hangs on it follows. Where it goes is known: J^-1 f, with f the currents i of all these diodes
+from cathode to anode, each with its sign; |J^-1 f| is added. Of piecewise-linear diodes of a smaller RON the same, with
+what such a RON falls short of i.
+
+Without controlled sources J is an M-matrix, J^-1 >= 0, and one solution of the network gives |J^-1| d; with them
+|J^-1| is summed column by column. A node voltage may differ by that and by RELTOL |v| + VNTOL, at which ngspice stops.
+
+All this is of first order in d; and no tangent bounds what goes across a kink of a diode, or of a table's segment. So
+the branches c whose kinks lie within the bounds of their voltages count as open in J. By how much their currents differ
+is then one more disturbance, and fits a conductance s_c that nobody knows, from 0 on:
+
+    (1/s + K) x = w,  |w_c| <= |u_c' J^-1 f| + |u_c|' |J^-1| d + Ron |i_c|,  K = u' J^-1 u
+
+with u the ends of these branches, 1 at a and -1 at k, and x what they carry more than i (f is then of all others).
+Where the matrix M, K with all but its diagonal made negative, is an M-matrix, so it is with 1/s added, and
+|x| <= M^-1 |w| (A. M. Ostrowski 1937): |J^-1 u| |x| is added to the bounds of the unknowns. Without controlled sources
+the sum of |w| is enough, as no branch of a network of resistors carries more than a current that is put into it. More
+branches may have kinks within these bounds; then all is done again.
+
+The current of a source is what KCL leaves to it: bounded by the sum over all branches that meet it of g (dva + dvb),
+with dv the bounds above, of x at kinks, and of their own d; plus RELTOL |i| + ABSTOL. A perfect diode's current follows
+from KCL at its free end in the same way.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse import csgraph
+
+from circuitsim.circuit import Branches
+from circuitsim.currents import ideal_currents
+from circuitsim.io.flatten import MIN_RON
+from circuitsim.io.ngspice import ABSTOL, GMIN, RELTOL, VNTOL
+from circuitsim.laws import Law, branch_current
+from circuitsim.linear import Solved
+from circuitsim.methods.networks import Network, make_network
+from circuitsim.solution import Solution
+from circuitsim.units import tie_currents
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+_EPS = float(np.finfo(np.float64).eps)
+_COLUMNS = 256  # of |J^-1| at a time
+_MOST_KINKS = 1000  # that are looked at one by one
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """By how much ngspice may differ from a solution."""
+
+    voltages: Floats  # (nodes,) V
+    ties: Floats  # (ties,) A, in the order of Circuit.ties
+    controlled: Floats  # (controlled,) A, in the order of Circuit.controlled
+
+
+def allowed_differences(solution: Solution, kcl_relative: float | None = None) -> Allowed:
+    """The bounds of the module's text for a solution of one row.
+
+    kcl_relative   the violation of KCL of what is compared, where that is another answer to the same circuit
+    """
+    return _Bounds(solution, solution.residuals.kcl_relative if kcl_relative is None else kcl_relative).allowed()
+
+
+class _Bounds:
+    """The branches of a circuit at a solution: currents, tangents, and by how much each may be missed."""
+
+    def __init__(self, solution: Solution, kcl_relative: float) -> None:
+        self.solution, self.problem, self.kcl_relative = solution, solution.problem, kcl_relative
+        c = self.circuit = solution.circuit
+        self.v = np.nan_to_num(solution.voltages()[0])
+        j = c.junctions
+        self.drops = solution.drops(j.a, j.b)[0]
+        self.current, self.slope = branch_current(j.law, j.params, self.drops)
+        capped = (j.law == Law.PWL) & (self.slope > 1.0 / MIN_RON)
+        self.capped = np.where(capped, self.current * (1.0 - 1.0 / (MIN_RON * np.where(capped, self.slope, 1.0))), 0.0)
+        self.slope = np.where(capped, 1.0 / MIN_RON, self.slope)
+        gmin = 0.0 if c.netlist.options.gmin else GMIN
+        self.missed = RELTOL * np.abs(self.current) + ABSTOL
+        self.missed += np.where(j.law == Law.SHOCKLEY, gmin * np.abs(self.drops), 0.0)
+        self.ideal = np.abs(ideal_currents(solution, slice(0, 1))[0])
+        d, size = c.ideal_diodes, np.abs(self.v)
+        gap, free = d.vf - (self.v[d.a] - self.v[d.b]), ~solution.determined
+        self.touching = (self.ideal > 0) | (gap <= RELTOL * (size[d.a] + size[d.b])) | free[d.a] | free[d.b]
+        self.active = solution.carried[0, self.problem.topology.links.size :]
+        self.eps = _EPS * self.problem.most_terms
+
+    def allowed(self) -> Allowed:
+        c, t = self.circuit, self.problem.topology
+        moved, of_leg = self._moved(make_network(self.problem))
+        of_unit = np.append(moved[: self.problem.n_free], 0.0)  # the last: known
+        of_active = self._active(moved[self.problem.n_free :], of_unit)
+        out = self._out_of_nodes(of_unit, of_active, of_leg)
+        with np.errstate(invalid="ignore"):
+            ties = np.abs(tie_currents(c, t.forest, out[None, t.forest.nodes])[0])
+        ties[np.isnan(ties)] = np.inf  # inf - inf
+        ties[c.probes] = of_active[len(c.controlled) :]
+        tie_now, active_now = np.abs(self.solution.tie_currents[0][0]), np.abs(self.active[: len(c.controlled)])
+        return Allowed(
+            of_unit[t.index_of_node] + RELTOL * np.abs(self.v) + VNTOL,
+            ties + RELTOL * tie_now + ABSTOL,
+            of_active[: len(c.controlled)] + RELTOL * active_now + ABSTOL,
+        )
+
+    def _moved(self, network: Network) -> tuple[Floats, Floats]:
+        """By how much each unknown of the network may differ; and of each leg at a kink the current, A, else NaN."""
+        slopes, held, (fall, rise) = self._leg_slopes(), self._leg_held(), self._room(network)
+        adrift = _adrift(network.factor(slopes))
+        at_kink = np.zeros(slopes.size, bool)
+        while True:
+            solved, carried = network.factor(np.where(at_kink, 0.0, slopes)), np.full(slopes.size, np.nan)
+            shift: Floats = solved.solve(-network.into(np.where(at_kink, 0.0, held))[None])[0]
+            spread = _spread(network, solved, self._disturbance(network, at_kink))
+            if at_kink.any():
+                w = np.abs(network.across(shift)) + _of_legs(network, spread) + MIN_RON * np.abs(held)
+                extra, carried[at_kink] = _across_kinks(network, solved, np.flatnonzero(at_kink), w[at_kink])
+                spread += extra
+                spread[_adrift(solved) & ~adrift] = np.inf  # nothing but kinks holds these
+            shifted, within = network.across(shift), _of_legs(network, spread)
+            further = ((shifted - within <= -fall) | (shifted + within >= rise)) & ~at_kink
+            if not further.any():
+                return np.abs(shift) + spread, carried
+            at_kink |= further
+
+    def _room(self, network: Network) -> tuple[Floats, Floats]:
+        """How far the voltage of each leg may fall, and rise, before its slope jumps, (legs,) each, V.
+
+        NaN where it never does; and where a node's voltage is not unique, as nothing flows there.
+        """
+        t, x = self.problem.topology, self.solution.x[0]
+        law, p, drop = network.law, network.params.T, self.drops[t.junctions]
+        pwl, segment = law == Law.PWL, law == Law.SEGMENT
+        knees = np.array([
+            np.where(segment, p[1], np.where(pwl & (p[0] > 0), p[1], np.nan)),
+            np.where(segment, p[2], np.where(pwl & (p[2] > 0), -p[3], np.nan)),
+        ])  # fmt: skip
+        above = np.where(knees >= drop, knees - drop, np.inf).min(axis=0)
+        below = np.where(knees <= drop, drop - knees, np.inf).min(axis=0)
+        gap = -(network.across(x) + network.offset(self.problem.drive(slice(0, 1))))[t.junctions.size :]
+        conducts = self._leg_ideal() > 0
+        fall = np.concatenate([below, np.where(conducts, 0.0, np.inf)])
+        rise = np.concatenate([above, np.where(conducts, np.inf, np.maximum(gap, 0.0))])
+        open_units = np.isin(np.arange(network.size), t.index_of_node[~self.solution.determined])
+        loose = _of_legs(network, open_units.astype(np.float64)) > 0
+        fall, rise = (np.where(loose | np.isinf(room), np.nan, room) for room in (fall, rise))
+        return fall, rise
+
+    def _leg_held(self) -> Floats:
+        """f of each leg, A."""
+        return np.concatenate([self.capped[self.problem.topology.junctions], self._leg_ideal()])
+
+    def _leg_ideal(self) -> Floats:
+        """The current of the ideal diodes of each leg but the junctions: links, lower, upper bounds."""
+        t, legs = self.problem.topology, self.problem.topology.legs
+        at_bound = []
+        for diodes, units, wanted in (
+            (t.lower_diodes, t.lower_units, legs.lower), (t.upper_diodes, t.upper_units, legs.upper),
+        ):  # fmt: skip
+            total = np.bincount(units, self.ideal[diodes], self.problem.n_free)
+            at_bound.append(total[wanted])
+        return np.concatenate([self.ideal[t.links], *at_bound])
+
+    def _leg_slopes(self) -> Floats:
+        """The conductance of each leg in J."""
+        j = self.problem.topology.junctions
+        return np.concatenate([self.slope[j], np.where(self._leg_ideal() > 0, 1.0 / MIN_RON, 0.0)])
+
+    def _disturbance(self, network: Network, at_kink: Bools) -> Floats:
+        """d of the module's text, for each unknown of the network."""
+        c, t, n = self.circuit, self.problem.topology, self.problem.n_free
+        ideal, legs = self._leg_ideal(), t.legs
+        of_ideal = RELTOL * ideal + np.where((ideal > 0) | at_kink[t.junctions.size :], ABSTOL, 0.0)
+        of_leg = np.concatenate([self.missed[t.junctions], of_ideal])
+        d = np.zeros(network.size + 1)  # the last: known
+        for ends in (legs.a, legs.k):
+            np.add.at(d, np.where(ends >= 0, ends, network.size), of_leg)
+        rounding, carried = self._sums()
+        ours = self.kcl_relative
+        np.add.at(d, np.where(t.index_of_node >= 0, t.index_of_node, network.size), rounding + ours * carried)
+        s, v = c.active, np.abs(self.v)
+        controls = np.where(s.control >= 0, np.abs(self.active).max(initial=0.0), v[s.ca] + v[s.cb])
+        terms = v[s.a] + v[s.b] + np.abs(s.gain) * controls
+        d[n : network.size] = (self.eps + ours) * terms[c.active_voltages]
+        return d[:-1]
+
+    def _sums(self) -> tuple[Floats, Floats]:
+        """At each node: the rounding of the sum of g v over all branches, and the sum of their absolute currents, A."""
+        c, v = self.circuit, np.abs(self.v)
+        rounding, carried = np.zeros(len(c.nodes)), np.zeros(len(c.nodes))
+        g, j, d = c.conductors, c.junctions, c.ideal_diodes
+        sources = np.abs(self.problem.source_currents(slice(0, 1))[0])
+        groups: tuple[tuple[Branches, Floats | float, Floats], ...] = (
+            (g, g.g, g.g * np.abs(self.v[g.a] - self.v[g.b])),
+            (j, self.slope, np.abs(self.current)),
+            (d, np.where(self.touching, 1.0 / MIN_RON, 0.0), self.ideal),
+            (c.active, 0.0, np.abs(self.active)),
+            (c.current_sources, 0.0, sources),
+        )
+        for branches, slope, amperes in groups:
+            terms = self.eps * (slope * (v[branches.a] + v[branches.b]) + amperes)
+            for ends in (branches.a, branches.b):
+                np.add.at(rounding, ends, terms)
+                np.add.at(carried, ends, amperes)
+        for x in c.crossbars:
+            amperes = x.g * np.abs(self.v[x.rows][:, None] - self.v[x.cols])
+            np.add.at(carried, x.rows, amperes.sum(axis=1))
+            np.add.at(carried, x.cols, amperes.sum(axis=0))
+            np.add.at(rounding, x.rows, self.eps * (x.g.sum(axis=1) * v[x.rows] + x.g @ v[x.cols]))
+            np.add.at(rounding, x.cols, self.eps * (x.g.sum(axis=0) * v[x.cols] + v[x.rows] @ x.g))
+        return self._mixed(rounding), carried
+
+    def _mixed(self, rounding: Floats) -> Floats:
+        """The sum over all nodes that voltage sources join, at each of them."""
+        c, n = self.circuit, len(self.circuit.nodes)
+        s = c.active_voltages
+        a, b = np.concatenate([c.ties.a, c.active.a[s]]), np.concatenate([c.ties.b, c.active.b[s]])
+        inner = (a > 0) & (b > 0)
+        graph = sparse.coo_array((np.ones(inner.sum()), (a[inner], b[inner])), shape=(n, n))
+        label = csgraph.connected_components(graph, directed=False)[1]
+        total: Floats = np.bincount(label, rounding)[label]
+        return total
+
+    def _active(self, extra: Floats, of_unit: Floats) -> Floats:
+        """Bounds of the currents of Circuit.active."""
+        c, t = self.circuit, self.problem.topology
+        s = c.active
+        bounds = np.zeros(len(s))
+        bounds[c.active_voltages] = extra
+        place = np.searchsorted(c.probes, s.control.clip(min=0)) + len(c.controlled)
+        by_current = np.abs(s.gain) * np.append(bounds, 0.0)[np.minimum(place, len(s))]
+        by_voltage = np.abs(s.gain) * _between(t.index_of_node, of_unit, s.ca, s.cb)
+        return np.where(s.gives_current, np.where(s.control >= 0, by_current, by_voltage), bounds)
+
+    def _out_of_nodes(self, of_unit: Floats, of_active: Floats, of_leg: Floats) -> Floats:
+        """By how much the current that all branches but ties carry out of each node may differ, (nodes,), A."""
+        c, t = self.circuit, self.problem.topology
+        unit = t.index_of_node
+        out, _ = self._sums()
+
+        def add(a: Ints, b: Ints, amperes: Floats) -> None:
+            np.add.at(out, a, amperes)
+            np.add.at(out, b, amperes)
+
+        g, j, s = c.conductors, c.junctions, c.active
+        add(g.a, g.b, g.g * _between(unit, of_unit, g.a, g.b))
+        for x in c.crossbars:
+            row, col = of_unit[unit[x.rows]], of_unit[unit[x.cols]]
+            np.add.at(out, x.rows, x.g.sum(axis=1) * row + x.g @ col)
+            np.add.at(out, x.cols, x.g.sum(axis=0) * col + row @ x.g)
+        across = _between(unit, of_unit, j.a, j.b)
+        changed = self.slope * np.where(self.slope > 0, across, 0.0)  # of what blocks nothing, however far it may move
+        at_kink = of_leg[: t.junctions.size]
+        changed[t.junctions] = np.where(np.isnan(at_kink), changed[t.junctions], at_kink)
+        add(j.a, j.b, changed + self.missed)
+        add(s.a, s.b, of_active)
+        d, touching = c.ideal_diodes, self._of_ideal(of_leg)
+        add(d.a, d.b, np.nan_to_num(touching, posinf=np.inf))
+        add(d.a, d.b, self._ideal_bounds(out, (self.ideal > 0) & np.isnan(touching)))
+        return out
+
+    def _of_ideal(self, of_leg: Floats) -> Floats:
+        """Of each ideal diode what its leg has, NaN where it is none."""
+        t, found = self.problem.topology, np.full(self.ideal.size, np.nan)
+        legs = t.legs
+        first, second = legs.n_junctions + legs.n_links, legs.n_junctions + legs.n_links + legs.lower.size
+        found[t.links] = of_leg[legs.n_junctions : first]
+        found[t.lower_diodes] = of_leg[first + np.searchsorted(legs.lower, t.lower_units)]
+        found[t.upper_diodes] = of_leg[second + np.searchsorted(legs.upper, t.upper_units)]
+        return found
+
+    def _ideal_bounds(self, out: Floats, conducts: Bools) -> Floats:
+        """The same of the current of each of these ideal diodes: what may differ at all units that they join."""
+        c, t = self.circuit, self.problem.topology
+        d, n = c.ideal_diodes, self.problem.n_free
+        if not len(d):
+            return np.zeros(0)
+        unit = np.where(t.index_of_node >= 0, t.index_of_node, n)
+        of_unit = np.bincount(unit, out, n + 1)
+        conducting = t.links[conducts[t.links]]
+        ends = unit[d.a[conducting]], unit[d.b[conducting]]
+        graph = sparse.coo_array((np.ones(conducting.size), ends), shape=(n + 1, n + 1))
+        label = csgraph.connected_components(graph, directed=False)[1]
+        total = np.bincount(label, of_unit)
+        free = np.where(unit[d.a] < n, unit[d.a], unit[d.b])
+        return np.where(conducts & (free < n), total[label[free]], 0.0)
+
+
+def _between(unit: Ints, of_unit: Floats, a: Ints, b: Ints) -> Floats:
+    """By how much the voltage from nodes a to nodes b may differ: nodes of one unit move together."""
+    return np.where(unit[a] == unit[b], 0.0, of_unit[unit[a]] + of_unit[unit[b]])
+
+
+def _adrift(solved: Solved) -> Bools:
+    """Unknowns that nothing holds."""
+    open_ones = solved.loose.copy()
+    if solved.floating.size:  # held softly, one of each part
+        held = np.zeros((1, open_ones.size))
+        held[0, solved.floating] = 1.0
+        open_ones |= solved.solve(held)[0] != 0.0
+    return open_ones
+
+
+def _of_legs(network: Network, bounds: Floats) -> Floats:
+    """Bounds of the voltages of the legs, (legs,), from those of the unknowns."""
+    padded = np.append(bounds[: network.problem.n_free], 0.0)
+    a, k = (np.where(unit >= 0, unit, padded.size - 1) for unit in (network.legs.a, network.legs.k))
+    return padded[a] + padded[k]
+
+
+def _across_kinks(network: Network, solved: Solved, kinks: Ints, w: Floats) -> tuple[Floats, Floats]:
+    """|J^-1 u| x of the module's text, and x, of the legs at kinks; inf where nothing bounds them.
+
+    Legs between the same units are one branch, and each has the x of all at most.
+    """
+    ends = np.sort(np.stack([network.legs.a[kinks], network.legs.k[kinks]]), axis=0)
+    _, first, group = np.unique(ends, axis=1, return_index=True, return_inverse=True)
+    chosen, farthest = kinks[first], np.zeros(first.size)
+    np.maximum.at(farthest, group.ravel(), w)
+    w, moved, carried = farthest, np.full(network.size, np.inf), np.full(kinks.size, np.inf)
+    if chosen.size <= _MOST_KINKS:
+        one = np.zeros((chosen.size, network.legs.a.size))
+        one[np.arange(chosen.size), chosen] = 1.0
+        response = solved.solve(np.array([network.into(row) for row in one]))
+        drops = np.array([network.across(row)[chosen] for row in response])  # -K
+        matrix = -np.abs(drops)
+        np.fill_diagonal(matrix, -drops.diagonal())
+        with suppress(np.linalg.LinAlgError):
+            if (np.linalg.solve(matrix, np.ones(chosen.size)) > 0).all():  # an M-matrix (A. Berman, R. Plemmons 1979)
+                x = np.linalg.solve(matrix, w)
+                moved, carried = np.abs(response).T @ x, x[group.ravel()]
+    if network.problem.circuit.reciprocal:
+        moved = np.minimum(moved, w.sum())
+    return moved, carried
+
+
+def _spread(network: Network, solved: Solved, d: Floats) -> Floats:
+    """|J^-1| d."""
+    if network.problem.circuit.reciprocal:
+        return np.abs(solved.solve(d[None])[0])
+    moved = np.zeros(network.size)
+    for first in range(0, network.size, _COLUMNS):
+        some = np.arange(first, min(first + _COLUMNS, network.size))
+        columns = np.zeros((some.size, network.size))
+        columns[np.arange(some.size), some] = d[some]
+        moved += np.abs(solved.solve(columns)).sum(axis=0)
+    return moved

@@ -1,0 +1,504 @@
+"""A circuit solved here and by ngspice: every voltage and source current of both, and which of the two obeys KCL.
+
+Both get the same circuit, ngspice as io/flatten.py writes it and with the tight options of io/ngspice.py. They agree
+when no value differs by more than io/allowed.py allows. Both answers are judged by the same certificate, residual.py:
+ngspice's node voltages are put into the unknowns of the problem, so that its KCL is computed here, branch by branch.
+Where the two differ the certificate says who is right.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.optimize import nnls
+from scipy.sparse import csgraph
+
+from circuitsim.circuit import KINDS, Circuit, build_circuit
+from circuitsim.errors import NotSolved, SettingsError, TopologyError
+from circuitsim.io.allowed import allowed_differences
+from circuitsim.io.flatten import MIN_RON, Written, flatten
+from circuitsim.io.ngspice import (
+    ABSTOL,
+    GMIN,
+    RELTOL,
+    VNTOL,
+    NgspiceError,
+    RawData,
+    find_ngspice,
+    ngspice_version,
+    run_ngspice,
+    tight_options,
+)
+from circuitsim.laws import Law
+from circuitsim.netlist.expand import Changes
+from circuitsim.netlist.model import Analysis
+from circuitsim.netlist.revalue import Revaluer
+from circuitsim.netlist.saves import Save
+from circuitsim.problem import Problem, compile_problem
+from circuitsim.residual import Check, exact_sums
+from circuitsim.solution import Settings, Solution
+from circuitsim.solving import solve
+from circuitsim.sweeping import SweepResult, sweep
+from circuitsim.units import listed
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+ENGINES = ("ngspice", "pyspice")
+
+_NEAR_IDEAL = 1e-3  # N of a diode: below, ngspice's steps may end anywhere
+_TINY = 1e-12  # ohm: below, its matrix loses all else at the node
+_LEAST_IS = 1e-28  # A: ngspice's lower limit of IS
+_USELESS = 1e-3  # of the largest voltage, or current
+_LEAST = {"v": VNTOL / _USELESS, "i": ABSTOL / _USELESS}  # V, A: beside these the tolerances themselves are that much
+_TELLING = re.compile(r"^(?!.*(trying|supplies|step)).*(error|singular|fail|can't|cannot|too small)", re.IGNORECASE)
+_ROUNDING = 8.0 * float(np.finfo(np.float64).eps)  # of a voltage
+_LINES = 3  # of those that ngspice said
+_VT = 8.617333262e-5  # V/K, Boltzmann's constant by the elementary charge
+_KELVIN = 273.15
+
+
+class Verdict(Enum):
+    """What came of a comparison; the value says it in a sentence."""
+
+    AGREE = "both agree within what their tolerances allow"
+    DIFFER = "they differ by more than their tolerances allow"
+    NO_ANSWER = "circuitsim has no answer"
+    NO_REFERENCE = "ngspice has no answer"
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One value of both."""
+
+    name: str  # v(out), i(v1), lower case
+    ours: float  # V or A
+    theirs: float  # NaN: there is none
+    allowed: float  # by how much they may differ (io/allowed.py)
+    determined: bool  # whether the circuit has one value only; else nothing can be compared
+
+    @property
+    def difference(self) -> float:
+        """|ours - theirs|."""
+        return abs(self.ours - self.theirs)
+
+    @property
+    def excess(self) -> float:
+        """The difference in units of what is allowed; -1 where nothing can be compared, inf where nothing came."""
+        return -1.0 if not self.determined else np.inf if np.isnan(self.difference) else self.difference / self.allowed
+
+    @property
+    def agrees(self) -> bool:
+        """Whether they are as near as they have to be; what is not unique always is."""
+        return not self.determined or self.difference <= self.allowed
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Both answers to one operating point. Without one of them `quantities` is empty and its KCL is NaN."""
+
+    engine: str  # name and version of the other simulator
+    quantities: tuple[Quantity, ...]
+    kcl_ours: float  # largest relative violation of KCL, Residuals.kcl_relative
+    kcl_theirs: float
+    seconds: tuple[float, float]  # ours: compiling and solving; theirs: starting, reading the deck, solving
+    verdict: Verdict
+    notes: tuple[str, ...]
+    point: str = ""  # of a sweep: `V1 = 0.5`
+
+    @property
+    def differing(self) -> list[Quantity]:
+        """Those that do not agree, the worst first."""
+        return [q for q in self.by_difference() if not q.agrees]
+
+    def by_difference(self) -> list[Quantity]:
+        """All, the largest difference in units of what is allowed first; what is not unique last."""
+
+        return sorted(self.quantities, key=lambda q: q.excess, reverse=True)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The other simulator: its name and version, and how to run a deck with further cards, within seconds."""
+
+    name: str
+    run: Callable[[str, str, float], RawData]
+
+
+def find_engine(name: str) -> Engine:
+    """`ngspice`, the program, or `pyspice`, its shared library. Raises SettingsError, BackendUnavailable."""
+    if name == "ngspice":
+        version = ngspice_version(find_ngspice())
+        return Engine(version, lambda deck, options, timeout: run_ngspice(deck, options=options, timeout=timeout))
+    if name == "pyspice":
+        from circuitsim.io import pyspice
+
+        return Engine(
+            pyspice.version(),
+            lambda deck, options, timeout: pyspice.run_pyspice(deck, options=options, timeout=timeout),
+        )
+    raise SettingsError(f"unknown engine '{name}': choose {' or '.join(ENGINES)}")
+
+
+@dataclass(frozen=True)
+class _Ours:
+    """Our answer: that of the solution, or what a sweep says of the same circuit."""
+
+    solution: Solution
+    voltages: Floats  # (nodes,) V
+    ties: Floats  # (ties,) A
+    controlled: Floats  # (controlled,) A, those of E and H
+    kcl_relative: float
+
+
+@dataclass(frozen=True)
+class _Theirs:
+    """One operating point of the other simulator."""
+
+    written: Written
+    values: Mapping[str, float]  # by its names, v(out), i(v1)
+    seconds: float
+
+
+def compare(
+    circuit: Circuit, engine: str = "ngspice", settings: Settings | None = None, timeout: float = 600
+) -> Comparison:
+    """The operating point of a circuit, here and by ngspice.
+
+    timeout   seconds for ngspice
+
+    Raises SettingsError for a batch or an unknown engine, BackendUnavailable when it is not installed. A circuit
+    without a solution, and a run that fails, are verdicts.
+    """
+    found = find_engine(engine)
+    theirs = _operating_point(circuit, found, timeout)
+    clock = time.perf_counter()
+    ours = _solved(circuit, settings or Settings())
+    return _compare(ours, theirs, found.name, time.perf_counter() - clock)
+
+
+def compare_sweep(
+    circuit: Circuit,
+    analysis: Analysis | str,
+    engine: str = "ngspice",
+    settings: Settings | None = None,
+    timeout: float = 600,
+) -> list[Comparison]:
+    """All points of a `.dc` analysis: our sweep against ngspice's, in one run of each; a Comparison for each point.
+
+    Where ngspice cannot sweep the same (parameters, arrays), or fails, it gets a deck for each point. Raises as
+    `compare` and `sweep`.
+    """
+    found, settings = find_engine(engine), settings or Settings()
+    tables = [circuit.netlist.tables[kind] for kind in "EH"]
+    saves = [Save(table.names, "i", table.kind, np.arange(len(table))) for table in tables if len(table)]
+    result = sweep(circuit, analysis, settings, saves=saves)
+    points = _swept_points(circuit, result, found, timeout)
+    comparisons = []
+    problem: Problem | None = None
+    for k, at_point in enumerate(_circuits_of(circuit, result)):
+        problem = compile_problem(at_point) if problem is None else problem.with_circuit(at_point)
+        theirs = points[k] if points else _operating_point(at_point, found, timeout)
+        ours = _at_point(problem, settings, result, k)
+        seconds = sum(result.seconds.values()) / result.values.shape[0]
+        comparisons.append(_compare(ours, theirs, found.name, seconds, result.point(k)))
+    return comparisons
+
+
+# -- ours --------------------------------------------------------------------------------------------------------------
+
+
+def _solved(circuit: Circuit | Problem, settings: Settings, start: Floats | None = None) -> _Ours | str:
+    """Our answer, or why there is none."""
+    try:
+        solution = solve(circuit, settings, start=start)
+    except (TopologyError, NotSolved) as error:
+        return str(error)
+    first = solution.problem.topology.links.size
+    controlled = solution.carried[0, first : first + len(solution.circuit.controlled)]
+    v, ties = solution.voltages()[0], solution.tie_currents[0][0]
+    return _Ours(solution, v, ties, controlled, solution.residuals.kcl_relative)
+
+
+def _at_point(problem: Problem, settings: Settings, result: SweepResult, k: int) -> _Ours | str:
+    """Point k of a sweep; the solution of its problem on its own tells what is unique, and what may differ."""
+    if k in result.messages:
+        return result.messages[k]
+    start = None if settings.lenient else result.voltages[k, problem.topology.root_of_unit][None]
+    ours = _solved(problem, settings, start)
+    if isinstance(ours, str):
+        return ours
+    controlled, first = ours.controlled.copy(), 0
+    for kind in "EH":
+        chosen = np.flatnonzero(ours.solution.circuit.controlled.kind == KINDS.index(kind))
+        controlled[chosen] = result.saved[k, first : first + chosen.size]
+        first += chosen.size
+    kcl = float(result.kcl_relative[k])
+    return replace(ours, voltages=result.voltages[k], ties=result.currents[k], controlled=controlled, kcl_relative=kcl)
+
+
+# -- theirs ------------------------------------------------------------------------------------------------------------
+
+
+def _operating_point(circuit: Circuit, engine: Engine, timeout: float) -> _Theirs | str:
+    """Their answer, or why there is none."""
+    text = io.StringIO()
+    written = flatten(replace(circuit, netlist=replace(circuit.netlist, analyses=(), saves=())), text)
+    clock = time.perf_counter()
+    try:
+        run = engine.run(text.getvalue(), tight_options(circuit.netlist.options.gmin), timeout)
+    except NgspiceError as error:
+        return str(error)
+    seconds = time.perf_counter() - clock
+    for plot in run.plots:
+        if plot.name == "Operating Point":
+            names = [name for name, _ in plot.variables]
+            return _Theirs(written, dict(zip(names, plot.values[0].tolist(), strict=True)), seconds)
+    return "no operating point came back"
+
+
+def _swept_points(circuit: Circuit, result: SweepResult, engine: Engine, timeout: float) -> list[_Theirs]:
+    """Their answers at all points, from one run; none when ngspice cannot sweep this."""
+    text = io.StringIO()
+    dc = Analysis("dc", -1, result.swept)
+    written = flatten(replace(circuit, netlist=replace(circuit.netlist, analyses=(dc,), saves=())), text)
+    if "\n.dc " not in text.getvalue():
+        return []
+    clock = time.perf_counter()
+    try:
+        run = engine.run(text.getvalue(), tight_options(circuit.netlist.options.gmin), timeout)
+    except NgspiceError:
+        return []
+    count = result.values.shape[0]
+    seconds = (time.perf_counter() - clock) / count
+    plot = next(plot for plot in run.plots if plot.name != "Operating Point")
+    if plot.values.shape[0] != count:
+        return []
+    names = [name for name, _ in plot.variables]
+    return [_Theirs(written, dict(zip(names, row, strict=True)), seconds) for row in plot.values.tolist()]
+
+
+def _circuits_of(circuit: Circuit, result: SweepResult) -> Iterator[Circuit]:
+    """The circuit with the values of each point of a sweep."""
+    revaluer = Revaluer(circuit.netlist)
+    for point in result.values:
+        values = [(s, float(x)) for s, x in zip(result.swept, point, strict=True)]
+        if all(s.kind == "V" for s in result.swept):
+            yield circuit.with_values({s.name: x for s, x in values})
+            continue
+        changes = Changes(
+            temp=next((x for s, x in values if s.kind == "temp"), None),
+            params={s.name.lower(): x for s, x in values if s.kind == "param"},
+            elements={s.name.lower(): x for s, x in values if s.kind in "VIR"},
+        )
+        yield build_circuit(revaluer.netlist(changes))
+
+
+# -- both --------------------------------------------------------------------------------------------------------------
+
+
+def _compare(ours: _Ours | str, theirs: _Theirs | str, engine: str, own: float, point: str = "") -> Comparison:
+    """`own`: our seconds; `point` of a sweep in words."""
+    seconds = own, np.nan if isinstance(theirs, str) else theirs.seconds
+    if isinstance(ours, str) or isinstance(theirs, str):
+        verdict = Verdict.NO_ANSWER if isinstance(ours, str) else Verdict.NO_REFERENCE
+        notes = (_said_by("circuitsim", ours), _said_by("ngspice", theirs))
+        kcl = np.nan if isinstance(ours, str) else ours.kcl_relative
+        return Comparison(engine, (), kcl, np.nan, seconds, verdict, notes, point)
+    kcl, solution = ours.kcl_relative, ours.solution
+    quantities = tuple(_quantities(ours, theirs))
+    kcl_theirs, node = kcl_of(solution.problem, theirs.written, theirs.values)
+    verdict = Verdict.AGREE if all(q.agrees for q in quantities) else Verdict.DIFFER
+    decision = [_decision(kcl, kcl_theirs, node, solution)] if verdict is Verdict.DIFFER else []
+    found = (*decision, *_notes(solution), *_useless(quantities))
+    return Comparison(engine, quantities, kcl, kcl_theirs, seconds, verdict, found, point)
+
+
+def _quantities(ours: _Ours, theirs: _Theirs) -> Iterator[Quantity]:
+    """All node voltages but ground's and those left out, then the currents of V, L, R = 0, E and H."""
+    solution, names = ours.solution, theirs.written
+    c, allowed = solution.circuit, allowed_differences(solution, ours.kcl_relative)
+    for k, unique in enumerate(solution.determined.tolist()):
+        if k and not c.left_out[k]:
+            name = f"v({names.nodes[k]})"
+            value = theirs.values.get(name, np.nan)
+            yield Quantity(name, float(ours.voltages[k]), value, float(allowed.voltages[k]), unique)
+    groups = (
+        (c.ties, ours.ties, allowed.ties, solution.tie_currents[1]),
+        (c.controlled, ours.controlled, allowed.controlled, ~solution.ambiguous[2]),
+    )
+    for branches, currents, most, unique_ones in groups:
+        for k in range(len(branches)):
+            written = names.branches.get((KINDS[branches.kind[k]], int(branches.row[k])))
+            if written is not None:
+                value = theirs.values.get(f"i({written})", np.nan)
+                label = f"i({c.element(branches, k).lower()})"
+                yield Quantity(label, float(currents[k]), value, float(most[k]), bool(unique_ones[k]))
+
+
+# -- the certificate of their answer -----------------------------------------------------------------------------------
+
+
+def kcl_of(problem: Problem, written: Written, values: Mapping[str, float]) -> tuple[float, str]:
+    """The largest relative KCL violation (Residuals.kcl_relative) of another simulator's answer, and at which node.
+
+    values   by the names of `written`; nodes that are not there are taken to be at 0 V
+
+    What no voltage tells follows as in our own certificate: sources and perfect diodes carry what KCL asks of them.
+    What the last digits of the voltages make up does not count: there are no further ones, as a Solution has.
+    """
+    t, c = problem.topology, problem.circuit
+    v = np.array([values.get(f"v({name})", 0.0) for name in written.nodes])
+    v[0] = 0.0
+    v -= _pin_potentials(problem, v)
+    drive = problem.drive(slice(0, 1))
+    x = v[None, t.root_of_unit]
+    carried = np.zeros((1, t.carrier_a.size))
+    carried[0, t.links.size :] = _active_currents(problem, written, values, v)
+    drive = replace(drive, carried=carried)
+    if t.links.size:
+        carried[0, : t.links.size] = _link_currents(problem, x, *exact_sums(problem, drive, x, np.array([0])))
+    with np.errstate(all="ignore"):
+        check = Check(problem, drive, x, exact=True)
+        scale = np.maximum(np.abs(x[0]), np.abs(drive.fixed).max(initial=0.0))
+        by_rounding = np.abs(check.rho[0]) <= _ROUNDING * check.slope[0] * scale
+        for unit in (t.legs.link_a, t.legs.link_k):
+            beyond = np.broadcast_to(check.link_volts, (1, t.links.size))[0] > _ROUNDING * scale[unit]
+            by_rounding[unit[beyond]] = False
+        violations = np.where(by_rounding, 0.0, check.upper[0])
+    law = float(check.active_error.max())
+    if not violations.size or not violations.max() > law:  # a controlled source is worse, or nothing is wrong
+        return law, ""
+    worst = int(violations.argmax())
+    return float(violations[worst]), c.nodes[t.root_of_unit[worst]]
+
+
+def _pin_potentials(problem: Problem, v: Floats) -> Floats:
+    """For each node the potential of the pin of its group of islands, which ngspice leaves where it likes."""
+    islands = problem.topology.islands
+    one, other = (np.concatenate(pair) for pair in zip((islands.arcs.a, islands.arcs.b), islands.driven, strict=True))
+    graph = sparse.coo_array((np.ones(one.size), (one, other)), shape=(islands.n_parts, islands.n_parts))
+    group = csgraph.connected_components(graph, directed=False)[1]
+    potential = np.zeros(islands.n_parts)
+    potential[group[islands.part[islands.pins]]] = v[islands.pins]
+    shifts: Floats = np.where(islands.pinned, potential[group[islands.part]], 0.0)
+    return shifts
+
+
+def _active_currents(problem: Problem, written: Written, values: Mapping[str, float], v: Floats) -> Floats:
+    """Currents of Circuit.active: as given, those of F and G by their laws."""
+    s = problem.circuit.active
+
+    def given(kind: int, row: int) -> float:
+        name = written.branches.get((KINDS[kind], row))
+        return 0.0 if name is None else values.get(f"i({name})", 0.0)
+
+    current = np.array([given(int(kind), int(row)) for kind, row in zip(s.kind, s.row, strict=True)])
+    place = np.searchsorted(problem.circuit.probes, s.control.clip(min=0)) + len(problem.circuit.controlled)
+    control = np.append(current, 0.0)[np.minimum(place, len(s))]
+    by_law = s.gain * np.where(s.control >= 0, control, v[s.ca] - v[s.cb])
+    return np.where(s.gives_current, by_law, current)
+
+
+def _link_currents(problem: Problem, x: Floats, flow: Floats, total: Floats) -> Floats:
+    """Currents of the perfect diodes between free units that fit KCL best, relative to the currents at each unit.
+
+    Only those that conduct carry any: no further below their forward voltage than ngspice's tolerance.
+    """
+    t, c = problem.topology, problem.circuit
+    drive = problem.drive(slice(0, 1))
+    a, k = t.legs.link_a, t.legs.link_k
+    across = (x[:, a] - x[:, k] + drive.link_offset)[0]
+    size = np.abs(x).max(initial=0.0) + np.abs(drive.fixed).max(initial=0.0)
+    conducting = np.flatnonzero(across >= -RELTOL * size)
+    near = RELTOL * size + MIN_RON * total[0]
+    held = (x[0] <= drive.lo[0] + near) | (x[0] >= drive.hi[0] - near)  # a diode to a known potential takes the rest
+    graph = sparse.coo_array(
+        (np.ones(conducting.size), (a[conducting], k[conducting])), shape=(problem.n_free, problem.n_free)
+    )
+    label = csgraph.connected_components(graph, directed=False)[1]
+    weight = np.divide(1.0, total[0], out=np.zeros(problem.n_free), where=(total[0] > 0) & ~held)
+    currents = np.zeros(len(c.ideal_diodes))[: t.links.size]
+    for group in np.unique(label[a[conducting]]).tolist():
+        links, units = conducting[label[a[conducting]] == group], np.flatnonzero(label == group)
+        matrix = np.zeros((units.size, links.size))
+        column = np.arange(links.size)
+        np.add.at(matrix, (np.searchsorted(units, a[links]), column), 1.0)
+        np.add.at(matrix, (np.searchsorted(units, k[links]), column), -1.0)
+        matrix *= weight[units, None]
+        unit = np.abs(flow[0, units]).max(initial=0.0) or 1.0
+        currents[links] = unit * nnls(matrix, -flow[0, units] / unit * weight[units])[0]
+    return currents
+
+
+# -- notes -------------------------------------------------------------------------------------------------------------
+
+
+def _said_by(name: str, answer: _Ours | _Theirs | str) -> str:
+    """What one of them says when the other, or it, has no answer."""
+    if isinstance(answer, _Ours):
+        return f"{name} has an answer: {answer.solution.message}"
+    if isinstance(answer, _Theirs):
+        volts = [x for key, x in answer.values.items() if key.startswith("v(")]
+        return f"{name} has an answer, with voltages from {min(volts):.4g} to {max(volts):.4g} V"
+    first, *others = answer.splitlines()
+    telling = [line.strip() for line in others if _TELLING.search(line)]
+    return f"{name}: {'; '.join([first.removesuffix('; it said:'), *list(dict.fromkeys(telling))[:_LINES]])}"
+
+
+def _decision(ours: float, theirs: float, node: str, solution: Solution) -> str:
+    """Who is right."""
+    worst = solution.residuals.worst_unit
+    mine = solution.circuit.nodes[solution.problem.topology.root_of_unit[worst]] if worst >= 0 else ""
+    right = "circuitsim is right" if ours < theirs else "ngspice is right" if theirs < ours else "both are as good"
+    at, at_mine = (f" at node {name}" if name else "" for name in (node, mine))
+    return (
+        f"the certificate decides, {right}: ngspice violates KCL by {theirs:.2g} of the currents{at}, circuitsim by "
+        f"{ours:.2g}{at_mine}"
+    )
+
+
+def _notes(solution: Solution) -> Iterator[str]:
+    """What is known to make ngspice wrong, or to make comparing impossible."""
+    c, j = solution.circuit, solution.circuit.junctions
+    shockley = j.law == Law.SHOCKLEY
+    vt = _VT * (c.netlist.options.temp + _KELVIN)
+    steep = [c.element(j, k) for k in np.flatnonzero(shockley & (j.params[:, 1] <= _NEAR_IDEAL * vt)).tolist()]
+    if steep:
+        yield f"diodes {listed(steep)} have N <= {_NEAR_IDEAL:g}: ngspice may be wrong there without saying so"
+    faint = [c.element(j, k) for k in np.flatnonzero(shockley & (j.params[:, 0] < _LEAST_IS)).tolist()]
+    if faint:
+        yield f"diodes {listed(faint)} have IS below {_LEAST_IS:g} A: ngspice takes {_LEAST_IS:g} A"
+    g = c.conductors
+    tiny = [c.element(g, k) for k in np.flatnonzero(g.g > 1.0 / _TINY).tolist()]
+    if tiny:
+        yield f"resistors {listed(tiny)} are below {_TINY:g} ohm: ngspice loses what else is at their nodes"
+    if shockley.any() and not c.netlist.options.gmin:
+        yield f"ngspice has {GMIN:g} S across each junction, circuitsim nothing"
+    if len(c.ideal_diodes):
+        yield f"perfect diodes have Ron = {MIN_RON:g} ohm in ngspice"
+    loose = [c.nodes[k] for k in np.flatnonzero(~solution.determined).tolist()]
+    if loose:
+        yield f"nodes without a unique voltage are not compared: {listed(loose)}"
+    ties = [c.element(c.ties, k) for k in np.flatnonzero(~solution.tie_currents[1]).tolist()]
+    if ties or solution.ambiguous_others:
+        names = list(dict.fromkeys([*ties, *solution.ambiguous_others]))
+        yield f"currents that are not unique are not compared: {listed(names)}"
+
+
+def _useless(quantities: Sequence[Quantity]) -> Iterator[str]:
+    """Values about which ngspice's answer says little: it may be wrong by much of the largest voltage, or current."""
+    for kind in "vi":
+        some = [q for q in quantities if q.name[0] == kind and q.determined]
+        scale = max((abs(q.ours) for q in some), default=0.0)
+        names = [q.name for q in some if q.allowed > max(_USELESS * scale, _LEAST[kind])]
+        if names:
+            yield f"ngspice may be wrong by more than {_USELESS:g} of the largest value there: {listed(names)}"

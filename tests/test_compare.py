@@ -1,0 +1,462 @@
+"""Comparisons with ngspice: the bounds of what may differ, the certificate of another's answer, planted errors."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from itertools import product
+from pathlib import Path
+
+import click.testing
+import numpy as np
+import pytest
+from helpers import PRECISE, needs_ngspice
+
+import circuitsim as cs
+from circuitsim.cli import main
+from circuitsim.io import allowed as allowed_module
+from circuitsim.io import compare as module
+from circuitsim.io.allowed import allowed_differences
+from circuitsim.io.compare import Comparison, Quantity, Verdict, compare, compare_sweep, kcl_of
+from circuitsim.io.compared import overall, plot_comparison
+from circuitsim.io.flatten import MIN_RON, Written, flatten
+from circuitsim.io.ngspice import ABSTOL, GMIN, RELTOL, VNTOL, NgspiceError, RawData, run_ngspice
+from circuitsim.sweeping import sweep
+
+NETLISTS = Path(__file__).parent.parent / "netlists"
+
+DIVIDER = "divider\nV1 in 0 10\nR1 in out 1k\nR2 out 0 1k\n"
+CLAMP = "clamp\nV1 in 0 3\nR1 in a 1k\nD1 a 0 ideal\n.model ideal D(ron=0 vfwd=1)\n"
+LINKED = "ideal diode between free nodes\nI1 0 a 1m\nR1 a 0 10k\nD1 a b ideal\nR2 b 0 10k\n.model ideal D(ron=0)\n"
+SOURCES = (
+    "E, F, G and H\nV1 a 0 2\nR1 a b 1k\nV2 b 0 0\nE1 c 0 a 0 3\nR2 c d 1k\nH1 d 0 V2 500\nF1 0 e V2 2\nR3 e 0 1k\n"
+)
+SHOCKLEY = "rectifier\nV1 a 0 5\nR1 a b 1k\nD1 b 0 dd\nR2 a c 1k\nD2 0 c dd\n.model dd D(is=1e-14 n=1.1 rs=2)\n"
+ISLAND = "floating\nV1 a 0 1\nR1 a 0 1k\nI1 b c 1m\nR2 b c 1k\nR3 c d 1k\n"
+FLOATING_SOURCE = "supernode\nV1 a b 2\nR1 a 0 1k\nR2 b 0 3k\nI1 0 b 1m\nL1 b c 1u\nR4 c 0 1k\n"
+CROSSBAR = "crossbar\nV[0:2] x[0:2] 0 {1}\nRW[0:2][0:1] x[0:2] h[0:1] g=1m\nRb[0:1] h[0:1] 0 2k\n"
+DECKS = (DIVIDER, CLAMP, LINKED, SOURCES, SHOCKLEY, ISLAND, FLOATING_SOURCE, CROSSBAR)
+
+
+def allowed(text: str, node: str) -> float:
+    """What is allowed at a node of a deck."""
+    solution = cs.solve(cs.parse(text))
+    return float(allowed_differences(solution).voltages[solution.circuit.netlist.node(node)])
+
+
+def written(circuit: cs.Circuit) -> Written:
+    return flatten(circuit, io.StringIO())
+
+
+def own_values(solution: cs.Solution) -> dict[str, float]:
+    """A solution as ngspice would give it."""
+    c, v = solution.circuit, solution.voltages()[0]
+    names = written(c)
+    values = {f"v({name})": float(x) for name, x in zip(names.nodes, v, strict=True)}
+    for (kind, row), name in names.branches.items():
+        values[f"i({name})"] = float(solution.current(c.netlist.tables[kind].names[row])[0])
+    return values
+
+
+# -- what is allowed ---------------------------------------------------------------------------------------------------
+
+
+def test_a_linear_circuit_may_differ_by_ngspices_tolerance_and_rounding() -> None:
+    assert RELTOL * 5 + VNTOL < allowed(DIVIDER, "out") < 1.001 * (RELTOL * 5 + VNTOL)
+
+
+def test_a_perfect_diode_holds_its_voltage_to_ron_times_its_current() -> None:
+    off = MIN_RON * 2e-3 / (1 + MIN_RON * 1e-3)  # the 2 mA through Ron beside the 1 kohm
+    assert allowed(CLAMP, "a") == pytest.approx(off + RELTOL * 1 + VNTOL, rel=1e-4)
+
+
+def test_what_hangs_on_a_perfect_diode_follows_it() -> None:
+    text = f"{CLAMP}R2 a b 1k\nR3 b 0 1k\n"
+    moved = allowed(text, "a") - RELTOL * 1 - VNTOL
+    assert allowed(text, "b") - RELTOL * 0.5 - VNTOL == pytest.approx(0.5 * moved, rel=1e-3)
+
+
+def test_gmin_counts_unless_the_deck_has_its_own() -> None:
+    text = "blocked\nV1 a 0 5\nR1 a b 1e12\nD1 0 b dd\n.model dd D(is=1e-30)\n"
+    assert allowed(text, "b") == pytest.approx((GMIN * 5 + ABSTOL) * 1e12 + RELTOL * 5, rel=0.01)
+    with_gmin = cs.solve(cs.parse(f"{text}.options gmin=1e-18\n"))
+    v = with_gmin.voltage("b")[0]
+    tolerance = (ABSTOL + RELTOL * GMIN * v) * 1e12 / (1 + GMIN * 1e12) + RELTOL * v + VNTOL
+    assert allowed(f"{text}.options gmin=1e-18\n", "b") == pytest.approx(tolerance, rel=0.01)
+
+
+def test_the_rounding_of_a_steep_conductance_reaches_what_hangs_on_it() -> None:
+    bound = allowed("steep\nV1 a 0 1\nR1 a b 1k\nR2 b c 1n\nR3 c 0 1k\n", "b")
+    assert 1e-16 * 1e9 / 2e-3 < bound < 100 * 1e-16 * 1e9 / 2e-3
+
+
+def test_a_sources_current_follows_from_the_bounds_of_its_neighbours() -> None:
+    solution = cs.solve(cs.parse(CLAMP))
+    bounds = allowed_differences(solution)
+    moved = bounds.voltages[solution.circuit.netlist.node("a")] - RELTOL * 1 - VNTOL
+    assert bounds.ties[0] == pytest.approx(1e-3 * moved + RELTOL * 2e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize("text", [DIVIDER, CLAMP, LINKED, SHOCKLEY, CROSSBAR])
+def test_controlled_sources_change_the_way_not_the_bounds(text: str) -> None:
+    plain = allowed_differences(cs.solve(cs.parse(text)))
+    other = allowed_differences(cs.solve(cs.parse(f"{text}G9 x9 0 x9 0 1m\nR9 x9 0 1k\n")))
+    np.testing.assert_allclose(other.voltages[: plain.voltages.size], plain.voltages, rtol=0.01)
+    np.testing.assert_allclose(other.ties, plain.ties, rtol=0.01)
+
+
+KINKS = {  # decks whose answer lies on a kink, or so near that what ngspice may miss reaches it
+    "the knee of a diode": "V1 a 0 2\nR1 a b 1k\nR2 b 0 1k\nD1 b 0 d\n.model d D(ron=1 vfwd=1)",
+    "the reverse knee": "V1 a 0 -2\nR1 a b 1k\nR2 b 0 1k\nD1 b 0 d\n.model d D(ron=1 vfwd=3 vrev=1 rrev=50)",
+    "a RON below ngspice's": "V1 a 0 2\nR1 a b 1k\nR2 b 0 1k\nD1 b 0 d\n.model d D(ron=1n vfwd=1)",
+    "a perfect diode to a known potential": "V1 a 0 2\nR1 a b 1k\nR2 b 0 1k\nD1 b 0 d\n.model d D(ron=0 vfwd=1)",
+    "a perfect diode that conducts little": "V1 a 0 2\nR1 a b 1k\nR2 b 0 1k\nD1 b 0 d\n.model d D(ron=0 vfwd=0.9999)",
+    "a perfect diode from a known potential": "V1 a 0 2\nR1 a b 1k\nR2 b 0 1k\nV2 c 0 1\nD1 c b d\n.model d D(ron=0)",
+    "a perfect diode between free nodes": (
+        "V1 a 0 2\nR1 a b 1k\nR2 b 0 1k\nR3 a c 2k\nR4 c 0 2k\nD1 b c d\n.model d D(ron=0)"
+    ),
+    "two, and a chain": (
+        "V1 a 0 2\nR1 a b 1k\nR2 b 0 1k\nR3 b c 1k\nR4 c 0 1g\nR5 b e 1k\nD1 b 0 d\nD2 c e d\nR6 e 0 1g\n"
+        ".model d D(ron=0 vfwd=0)\nV2 x 0 1\nI1 b 0 1m"
+    ),
+    "two of different forward voltages beside each other": (
+        "V1 a 0 2\nR1 a b 1k\nR2 b 0 1k\nD1 b 0 d\nD2 b c e\nV2 c 0 0.5\n.model d D(ron=0 vfwd=1)\n"
+        ".model e D(ron=2 vfwd=0.5)"
+    ),
+    "a segment": "V1 a 0 2\nR1 a b 1k\nR2 b 0 1k\nN1 b 0 t\n.model t pwl(-1 0 1 0 2 1)",
+    "controlled sources": (
+        "V1 a 0 0\nR1 a n 1k\nD1 0 n d\nE1 o 0 n 0 2\nR2 o p 1k\nR3 p 0 1k\nD2 p 0 d\nE2 q 0 p 0 3\nR4 q 0 1k\n"
+        ".model d D(ron=0)"
+    ),
+}
+MISSED = 1e-6  # A
+
+
+@pytest.mark.parametrize("name", KINKS)
+def test_what_ngspice_misses_at_a_kink_stays_within_the_bounds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every nonlinear branch misses its current by MISSED, either way: exact solutions with Ron, beside the bounds."""
+    monkeypatch.setattr(allowed_module, "ABSTOL", MISSED)
+    deck = f"{name}\n{KINKS[name]}\n"
+    solution = cs.solve(cs.parse(deck), PRECISE)
+    bounds = allowed_differences(solution)
+    branches = [line.split()[:3] for line in deck.splitlines() if line[0] in "DN"]
+    there = deck.replace("ron=0", f"ron={MIN_RON}").replace("ron=1n", f"ron={MIN_RON}")
+    volts, amperes = np.zeros(len(solution.circuit.nodes)), np.zeros(len(solution.circuit.ties))
+    for signs in product((-MISSED, 0.0, MISSED), repeat=len(branches)):
+        cards = [f"Imissed{k} {a} {b} {x}\n" for k, ((_, a, b), x) in enumerate(zip(branches, signs, strict=True))]
+        other = cs.solve(cs.parse(there + "".join(cards)), PRECISE)
+        volts = np.maximum(volts, np.abs(other.voltages() - solution.voltages())[0])
+        amperes = np.maximum(amperes, np.abs(other.tie_currents[0] - solution.tie_currents[0])[0])
+    assert (volts <= bounds.voltages).all()
+    assert (amperes <= bounds.ties).all()
+    assert volts.max() > 1e-4  # what a tangent on the steep side would not allow
+
+
+# -- the certificate of another's answer -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", DECKS)
+def test_our_own_answer_keeps_its_certificate_when_it_comes_from_elsewhere(text: str) -> None:
+    solution = cs.solve(cs.parse(text), cs.Settings(tol=1e-12))
+    kcl, _ = kcl_of(solution.problem, written(solution.circuit), own_values(solution))
+    assert kcl <= 1e-12
+
+
+def test_a_wrong_voltage_is_a_violation_at_its_node() -> None:
+    solution = cs.solve(cs.parse(DIVIDER))
+    values = own_values(solution)
+    values["v(out)"] += 0.1  # 4.9 mA come, 5.1 mA go
+    kcl, node = kcl_of(solution.problem, written(solution.circuit), values)
+    assert (kcl, node) == (pytest.approx(0.2 / 10), "out")
+
+
+def test_a_floating_island_may_be_anywhere_but_not_askew() -> None:
+    solution = cs.solve(cs.parse(ISLAND))
+    values = own_values(solution) | {"v(d)": 7.0}
+    shifted = {name: x + 0.5 if name in ("v(b)", "v(c)", "v(d)") else x for name, x in own_values(solution).items()}
+    assert kcl_of(solution.problem, written(solution.circuit), shifted)[0] <= 1e-12
+    assert kcl_of(solution.problem, written(solution.circuit), values)[0] > 0.1
+
+
+def test_a_perfect_diode_that_conducts_backwards_is_a_violation() -> None:
+    text = LINKED.replace("D1 a b", "D1 b a")
+    solution = cs.solve(cs.parse(text))
+    wrong = own_values(solution) | {"v(a)": 5.0, "v(b)": 5.0}  # as if it were a short
+    assert kcl_of(solution.problem, written(solution.circuit), wrong)[0] > 0.1
+
+
+# -- comparisons -------------------------------------------------------------------------------------------------------
+
+
+@needs_ngspice
+@pytest.mark.parametrize("text", DECKS)
+def test_both_agree(text: str) -> None:
+    found = compare(cs.parse(text))
+    assert found.verdict is Verdict.AGREE, found.differing
+    assert found.engine.startswith("ngspice-")
+    assert found.kcl_ours <= 1e-9
+    assert found.kcl_theirs <= 1e-5
+    nodes = cs.parse(text).nodes[1:]
+    assert [q.name for q in found.quantities][: len(nodes)] == [f"v({name.lower()})" for name in nodes]
+    assert all(np.isfinite(q.theirs) for q in found.quantities)
+
+
+@needs_ngspice
+def test_currents_of_sources_shorts_and_controlled_sources_are_compared() -> None:
+    text = f"{SOURCES}R0 e f 0\nR4 f 0 1k\nL1 d g 1u\nR5 g 0 1k\n"
+    names = [q.name for q in compare(cs.parse(text)).quantities if q.name[0] == "i"]
+    assert sorted(names) == ["i(e1)", "i(h1)", "i(l1)", "i(r0)", "i(v1)", "i(v2)"]
+
+
+@needs_ngspice
+@pytest.mark.parametrize(
+    ("text", "right", "wrong"),
+    [
+        (DIVIDER, "R1 in out 1000.0", "R1 in out 1001.0"),
+        (CROSSBAR, "RW[1][0] x[1] h[0] 1000.0", "RW[1][0] x[1] h[0] 1001.0"),
+        (DIVIDER, "V1 in 0 10.0", "V1 in 0 -10.0"),
+        (LINKED, "I1 0 a 0.001", "I1 a 0 0.001"),
+        (LINKED, "AD1 a b", "AD1 b a"),
+        (SHOCKLEY, "D2 0 c", "D2 c 0"),
+        (SHOCKLEY, "IS=1e-14", "IS=1.001e-14"),
+        (SOURCES, "H1 d 0 V2 500.0", "H1 d 0 V2 500.5"),
+        (SOURCES, "F1 0 e V2 2.0", "F1 0 e V2 -2.0"),
+    ],
+)
+def test_a_planted_error_is_found(text: str, right: str, wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(deck: str, *, options: str, timeout: float) -> RawData:
+        assert right in deck
+        return run_ngspice(deck.replace(right, wrong), options=options, timeout=timeout)
+
+    monkeypatch.setattr(module, "run_ngspice", run)
+    found = compare(cs.parse(text))
+    assert found.verdict is Verdict.DIFFER
+    assert found.kcl_theirs > 1e3 * found.kcl_ours
+    assert found.notes[0].startswith("the certificate decides, circuitsim is right: ngspice violates KCL by")
+
+
+@needs_ngspice
+def test_who_is_right_when_ngspice_cannot_have_the_circuit() -> None:
+    found = compare(cs.load(NETLISTS / "valid" / "hard_is_1e-300.cir"))
+    assert found.verdict is Verdict.DIFFER
+    assert "circuitsim is right" in found.notes[0]
+    assert "diodes D1 have IS below 1e-28 A: ngspice takes 1e-28 A" in found.notes
+
+
+@needs_ngspice
+def test_what_ngspice_cannot_judge_is_said() -> None:
+    found = compare(cs.load(NETLISTS / "valid" / "hard_R1e-15.cir"))
+    assert "resistors R1 are below 1e-12 ohm: ngspice loses what else is at their nodes" in found.notes
+    assert "ngspice may be wrong by more than 0.001 of the largest value there: i(v1)" in found.notes
+    steep = "near-ideal\nV1 a 0 1\nR1 a b 1k\nD1 b 0 dd\n.model dd D(is=1e-14 n=1e-4)\n"
+    assert "diodes D1 have N <= 0.001: ngspice may be wrong there without saying so" in compare(cs.parse(steep)).notes
+
+
+@needs_ngspice
+def test_what_is_not_unique_is_not_compared() -> None:
+    found = compare(cs.parse(ISLAND))
+    loose = {q.name for q in found.quantities if not q.determined}
+    assert loose == {"v(b)", "v(c)", "v(d)"}
+    assert "nodes without a unique voltage are not compared: b, c, d" in found.notes
+
+
+@needs_ngspice
+def test_a_circuit_without_a_solution_and_a_run_that_fails_are_verdicts() -> None:
+    stuck = compare(cs.parse("stuck\nI1 0 a 1m\nC1 a 0 1u\nV1 b 0 1\nR1 b 0 1k\n"))
+    assert (stuck.verdict, stuck.quantities) == (Verdict.NO_ANSWER, ())
+    assert "I1" in stuck.notes[0]
+    assert stuck.notes[1].startswith("ngspice has an answer, with voltages from ")
+    loop = compare(cs.load(NETLISTS / "valid" / "hard_R0_loop.cir"))
+    assert loop.verdict is Verdict.NO_REFERENCE
+    assert loop.notes[0].startswith("circuitsim has an answer: relative KCL")
+    assert "singular matrix" in loop.notes[1]
+
+
+@needs_ngspice
+def test_a_lenient_comparison_leaves_out_what_has_no_solution() -> None:
+    text = "half of it\nI1 0 a 1m\nC1 a 0 1u\nV1 b 0 1\nR1 b 0 1k\n"
+    found = compare(cs.parse(text), settings=cs.Settings(lenient=True))
+    assert (found.verdict, [q.name for q in found.quantities]) == (Verdict.AGREE, ["v(b)", "i(v1)"])
+
+
+def test_an_engine_that_is_unknown_or_missing_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(cs.SettingsError, match="unknown engine 'xyce': choose ngspice or pyspice"):
+        compare(cs.parse(DIVIDER), "xyce")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(NgspiceError, match="ngspice is not on the PATH; install it"):
+        compare(cs.parse(DIVIDER))
+
+
+@needs_ngspice
+def test_a_batch_is_refused() -> None:
+    with pytest.raises(cs.SettingsError, match="batch of 2 values"):
+        compare(cs.parse(DIVIDER).with_values({"V1": [[1.0], [2.0]]}))
+
+
+# -- sweeps ------------------------------------------------------------------------------------------------------------
+
+
+@needs_ngspice
+def test_a_sweep_is_compared_point_by_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = []
+
+    def run(deck: str, *, options: str, timeout: float) -> RawData:
+        runs.append(deck)
+        return run_ngspice(deck, options=options, timeout=timeout)
+
+    monkeypatch.setattr(module, "run_ngspice", run)
+    found = compare_sweep(cs.parse(SHOCKLEY), "V1 -2 2 1 R1 1k 2k 1k")
+    assert [c.point for c in found][3:6] == ["V1 = 1, R1 = 1000", "V1 = 2, R1 = 1000", "V1 = -2, R1 = 2000"]
+    assert {c.verdict for c in found} == {Verdict.AGREE}
+    assert [c.quantities[0].theirs for c in found] == pytest.approx([-2, -1, 0, 1, 2] * 2)
+    assert len(runs) == 1
+
+
+@needs_ngspice
+def test_a_sweep_that_ngspice_cannot_do_takes_a_run_for_each_point() -> None:
+    text = ".param\n.param r=1k\nV1 a 0 1\nR1 a b {r}\nR2 b 0 1k\n"
+    found = compare_sweep(cs.parse(text), "r 1k 3k 1k")
+    assert [c.quantities[1].theirs for c in found] == pytest.approx([1 / 2, 1 / 3, 1 / 4])
+    assert {c.verdict for c in found} == {Verdict.AGREE}
+
+
+@needs_ngspice
+def test_a_point_of_a_sweep_that_is_wrong_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(deck: str, *, options: str, timeout: float) -> RawData:
+        return run_ngspice(deck.replace("R1 in out 1000.0", "R1 in out 1001.0"), options=options, timeout=timeout)
+
+    monkeypatch.setattr(module, "run_ngspice", run)
+    found = compare_sweep(cs.parse(DIVIDER), "V1 0 2 1")
+    assert [c.verdict for c in found] == [Verdict.AGREE, Verdict.DIFFER, Verdict.DIFFER]  # 0 V tells nothing
+    assert overall(found) is Verdict.DIFFER
+
+
+@needs_ngspice
+def test_a_sweep_is_judged_by_its_own_values_currents_and_certificate() -> None:
+    circuit, settings = cs.parse(SOURCES), cs.Settings(tol=1e-6)
+    result = sweep(circuit, "R1 1k 2k 250", settings)
+    found = compare_sweep(circuit, "R1 1k 2k 250", settings=settings)
+    assert [c.kcl_ours for c in found] == result.kcl_relative.tolist()
+    assert {c.verdict for c in found} == {Verdict.AGREE}
+    for k, c in enumerate(found):
+        of_name = {q.name: q for q in c.quantities}
+        assert of_name["v(b)"].ours == result.voltages[k, circuit.netlist.node("b")]
+        assert of_name["i(e1)"].ours == pytest.approx(-6e-3 + of_name["v(d)"].ours / 1e3)
+        assert of_name["i(h1)"].ours == pytest.approx(of_name["i(e1)"].ours * -1)
+
+
+@needs_ngspice
+def test_what_a_sweep_misses_is_allowed_and_what_it_does_not_solve_is_no_answer() -> None:
+    ladder = "ladder\nV1 a 0 1\nR1 a b 1k\nR2 b c 1k\nR3 c d 1k\nR4 d 0 1k\n"
+    found = compare_sweep(cs.parse(ladder), "R1 1k 1.01k 5", settings=cs.Settings("bcd", tol=1e-3))
+    assert all(1e-6 < c.kcl_ours <= 1e-3 and c.verdict is Verdict.AGREE for c in found)
+    assert all(max(q.difference for q in c.quantities) > 1e-6 for c in found)
+    some = compare_sweep(cs.parse(ladder), "V1 0 1 0.5", settings=cs.Settings("bcd", max_sweeps=1))
+    assert [c.verdict for c in some] == [Verdict.AGREE, Verdict.NO_ANSWER, Verdict.NO_ANSWER]
+    assert "before the certificate was met" in some[1].notes[0]
+
+
+# -- the command -------------------------------------------------------------------------------------------------------
+
+
+def run(*arguments: str) -> click.testing.Result:
+    """Run the command on a wide terminal."""
+    return click.testing.CliRunner(env={"COLUMNS": "150"}).invoke(main, ["compare", *arguments])
+
+
+@pytest.fixture
+def deck(tmp_path: Path) -> Path:
+    path = tmp_path / "deck.cir"
+    path.write_text(DIVIDER)
+    return path
+
+
+def test_the_help_has_the_exit_codes_and_examples() -> None:
+    text = run("--help").stdout
+    assert "Exit codes: 0 both agree; 1 they differ" in text
+    assert "circuitsim compare netlists/bridge_rectifier.cir" in text
+
+
+@needs_ngspice
+def test_the_command_shows_both_and_the_verdict(deck: Path) -> None:
+    result = run(str(deck))
+    assert result.exit_code == 0
+    assert "v(out)" in result.stdout
+    assert "violates KCL more" in result.stdout
+    assert "verdict: both agree within what their tolerances allow (3 of 3 values agree)" in result.stdout
+    quiet = run(str(deck), "-q").stdout
+    assert "v(out)" in quiet
+    assert "KCL" not in quiet
+
+
+@needs_ngspice
+@pytest.mark.parametrize(
+    ("name", "code"), [("hard_is_1e-300.cir", 1), ("hard_R0_loop.cir", 3), ("dc_cards.cir", 0), ("no_such.cir", 2)]
+)
+def test_the_exit_code_is_the_verdict(name: str, code: int) -> None:
+    assert run(str(NETLISTS / "valid" / name)).exit_code == code
+
+
+@needs_ngspice
+def test_json_has_every_value(deck: Path) -> None:
+    found = json.loads(run(str(deck), "--json").stdout)
+    [point] = found["points"]
+    assert (found["verdict"], point["at"]) == ("AGREE", "")
+    assert point["values"]["v(out)"]["theirs"] == pytest.approx(5.0)
+    assert point["values"]["i(v1)"]["determined"]
+    none = json.loads(run(str(NETLISTS / "valid" / "hard_R0_loop.cir"), "--json").stdout)
+    assert (none["verdict"], none["points"][0]["kcl_theirs"]) == ("NO_REFERENCE", None)
+
+
+@needs_ngspice
+def test_of_many_values_the_worst_are_shown(tmp_path: Path) -> None:
+    path = tmp_path / "many.cir"
+    path.write_text("many\nV1 a 0 1\nR[0:99] a b[0:99] 1k\nS".replace("S", "Rx[0:99] b[0:99] 0 1k\n"))
+    text = run(str(path)).stdout
+    assert "... and 82 more that differ less; --json gives all" in text
+    assert "102 of 102 values agree" in text
+
+
+@needs_ngspice
+def test_sweeps_are_compared_on_demand(deck: Path) -> None:
+    deck.write_text(f"{DIVIDER}.dc V1 0 2 1\n")
+    result = run(str(deck), "--sweeps")
+    assert result.exit_code == 0
+    assert "9 of 9 values agree, at 3 of 3 points all do" in result.stdout
+    assert "V1 = 2" in result.stdout
+    deck.write_text(DIVIDER)
+    assert "has no .dc card to compare" in run(str(deck), "--sweeps").stderr
+
+
+@needs_ngspice
+def test_a_plot_is_written_whole_or_refused(deck: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib", reason="pip install 'circuitsim[plot]'")
+    picture = deck.with_suffix(".png")
+    assert run(str(deck), "--plot", str(picture)).exit_code == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    bad = run(str(deck), "--plot", str(deck.with_suffix(".txt")))
+    assert (bad.exit_code, "must end in .png, .pdf or .svg" in bad.stderr) == (2, True)
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    missing = run(str(deck), "--plot", str(picture))
+    assert (missing.exit_code, "pip install 'circuitsim[plot]'" in missing.stderr) == (2, True)
+
+
+def test_a_plot_has_room_for_what_differs_is_zero_or_is_missing(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="pip install 'circuitsim[plot]'")
+    nan = float("nan")
+    values = (
+        Quantity("v(a)", 1.0, 1.5, 1e-9, True), Quantity("v(b)", 0.0, 1e-12, 1e-9, True),
+        Quantity("v(c)", 1.0, nan, 1e-9, True), Quantity("v(d)", 0.0, 0.5, 1e-9, False),
+    )  # fmt: skip
+    found = Comparison("ngspice-39", values, 1e-12, 1e-3, (0.1, 0.2), Verdict.DIFFER, ())
+    assert [q.name for q in found.differing] == ["v(c)", "v(a)"]
+    for some in ([found], [Comparison("ngspice-39", (), nan, nan, (0.1, nan), Verdict.NO_REFERENCE, ())]):
+        plot_comparison(some, tmp_path / "c.svg")
+        assert b"<svg" in (tmp_path / "c.svg").read_bytes()
+
+
+def test_without_ngspice_the_command_says_how_to_get_it(deck: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    result = run(str(deck))
+    assert (result.exit_code, "apt-get install ngspice" in result.stderr) == (2, True)

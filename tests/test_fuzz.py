@@ -1,0 +1,126 @@
+"""Every deck that fuzzing found a fault with, the checks that have to see faults, and a minute of fuzzing."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import random
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import circuitsim as cs
+from validation.equations import broken_equation
+from validation.fuzz import VARIANTS, Fault, Workshop, certificate
+from validation.fuzz_decks import GRAMMAR, companions, grown_deck, mutated, seeds
+from validation.measure import ROOT
+
+CASES = sorted((Path(__file__).parent / "fuzz_cases").glob("*.cir"))
+CIRCUITS = {
+    "divider": "t\nV1 in 0 10\nR1 in out 1k\nR2 out 0 3k",
+    "diodes": "t\n.model s D\n.model p D(ron=0 vfwd=0.7)\nI1 0 a 1m\nD1 a b s\nD2 b 0 p\nR1 a 0 10k",
+    "controlled": "t\nV1 a 0 1\nR1 a b 1k\nE1 c 0 a 0 2\nF1 0 d V1 3\nR2 b c 1k\nR3 d 0 1k",
+    "crossbar": "t\nV1 x[0] 0 1\nV2 x[1] 0 2\nRW[0:1][0:1] x[0:1] y[0:1] g=1m\nR1[0:1] y[0:1] 0 1k",
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_cases_once_found_stay_solved_or_refused(path: Path, variant: str, tmp_path: Path) -> None:
+    for companion in companions():
+        shutil.copy(companion, tmp_path)
+    fault = Workshop(tmp_path, tmp_path / "found").fault_of(path.read_bytes(), variant)
+    assert fault is None, fault.said
+
+
+@pytest.mark.parametrize("name", CIRCUITS)
+def test_the_equations_hold_and_a_wrong_voltage_breaks_them(name: str) -> None:
+    solution = cs.solve(cs.parse(CIRCUITS[name]))
+    assert broken_equation(solution, 1e-9) == ""
+    assert certificate(solution) <= 1e-9
+    for unit in range(solution.problem.n_free):
+        x = solution.x.copy()
+        x[0, unit] += 1e-4
+        wrong = replace(solution, x=x, low=None)
+        assert broken_equation(wrong, 1e-9) != ""
+        assert certificate(wrong) > 1e-9
+
+
+def test_equations_see_a_source_that_is_missed_and_what_is_no_number() -> None:
+    solution = cs.solve(cs.parse(CIRCUITS["controlled"]))
+    x = np.full_like(solution.x, np.nan)
+    assert "not a number" in broken_equation(replace(solution, x=x, low=None), 1e-9)
+    carried = solution.carried.copy()
+    carried[0, 1] *= 1.001  # of F1
+    assert "F1 gives" in broken_equation(replace(solution, carried=carried), 1e-9)
+
+
+def test_a_fault_is_made_small_and_kept_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken_solve(circuit: cs.Circuit, *arguments: object, **options: object) -> cs.Solution:
+        if len(circuit.conductors) > 1:
+            raise ZeroDivisionError("planted")
+        return solve(circuit, *arguments, **options)  # type: ignore[arg-type]
+
+    solve = cs.solve
+    monkeypatch.setattr(cs, "solve", broken_solve)
+    workshop = Workshop(tmp_path, tmp_path / "found")
+    for _ in range(2):
+        workshop.judge(b"title\nR9 q 0 1\n" + CIRCUITS["divider"][2:].encode() + b"\nI1 0 out 1m\n.op\n")
+    [kept] = (tmp_path / "found").glob("*.cir")
+    assert sorted(line[:1] for line in kept.read_bytes().splitlines() if line)[-2:] == [b"R", b"R"]
+    assert len(kept.read_bytes()) < 30
+    assert "planted" in kept.with_suffix(".json").read_text()
+
+
+def test_a_deck_that_takes_too_long_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def endless(*arguments: object, **options: object) -> None:
+        while True:
+            pass
+
+    monkeypatch.setattr(cs, "solve", endless)
+    fault = Workshop(tmp_path, tmp_path / "found").fault_of(CIRCUITS["divider"].encode(), "auto", seconds=0.2)
+    assert isinstance(fault, Fault) and fault.where.startswith("slow") and "0.2 s" in fault.said
+
+
+def test_the_grammar_grows_decks_that_are_solved_and_mutations_change_them() -> None:
+    rules = {name for choices in GRAMMAR.values() for text in choices for name in text.split("<")[1:]}
+    assert {name.split(">")[0] for name in rules if ">" in name and name.split(">")[0].isalpha()} <= set(GRAMMAR)
+    rng = random.Random(0)
+    solved, changed = 0, 0
+    for _ in range(200):
+        text = grown_deck(rng)
+        changed += mutated(text.encode(), rng) != text.encode()
+        try:
+            solved += cs.solve(cs.parse(text), raise_on_failure=False).solved
+        except cs.CircuitError:
+            continue
+    assert solved >= 10
+    assert changed >= 100
+    assert len(seeds()) > 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["hypothesis", "atheris"])
+def test_half_a_minute_of_fuzzing_finds_nothing(engine: str, tmp_path: Path) -> None:
+    if importlib.util.find_spec(engine) is None:
+        pytest.skip(f"{engine} is not installed: pip install 'circuitsim[fuzz]' (Linux)")
+    command = [
+        sys.executable,
+        "-m",
+        "validation.fuzz",
+        "--minutes",
+        "0.5",
+        "--engine",
+        engine,
+        "--found",
+        str(tmp_path),
+    ]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(done.stdout.split(f"{engine}: ")[1].split()[0]) >= 100

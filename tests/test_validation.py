@@ -1,0 +1,132 @@
+"""The suites of validation/ fail when circuitsim is wrong: errors are planted in it, one at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import needs_ngspice
+from planted import ERRORS, plant
+
+import circuitsim as cs
+from circuitsim.gallery import drn
+from circuitsim.io.compare import Verdict, compare
+from validation.digits import digit_inputs
+from validation.faults import judged
+from validation.nonideal import DIODES, IDEAL, PERFECT, PWL, SHOCKLEY, Diode, draw, study, with_diode, write_csv
+from validation.random_decks import random_deck
+
+ROOT = Path(__file__).parent.parent
+
+CIRCUITS = {
+    "Shockley": "t\nV1 in 0 2\nR1 in a 1k\nD1 a 0 d\nR2 a b 1k\nI1 0 b 1m\nR3 b 0 1k\n.model d D(is=1e-12 n=1.5)\n",
+    "perfect": "t\nV1 in 0 2\nR1 in a 1k\nD1 a c d\nVc c 0 0.5\nR2 a b 1k\nI1 0 b 1m\nR3 b 0 1k\n.model d D(ron=0)\n",
+    "network": drn([6, 4, 3], gain=5.0).replace("Ib1[0:3] 0 h1[0:3] 0", "Ib1[0:3] 0 h1[0:3] 0.1"),
+}
+
+
+@needs_ngspice
+@pytest.mark.parametrize("error", ["none", *ERRORS])
+@pytest.mark.parametrize("name", CIRCUITS)
+def test_a_planted_error_is_a_difference(name: str, error: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    circuit = cs.parse(CIRCUITS[name])
+    if error != "none":
+        plant(monkeypatch, ERRORS[error])
+    found = compare(circuit)
+    assert found.kcl_ours <= 1e-9  # the wrong circuit is solved right
+    assert found.verdict is (Verdict.AGREE if error == "none" else Verdict.DIFFER)
+
+
+@needs_ngspice
+@pytest.mark.parametrize("error", ["none", *ERRORS])
+def test_random_circuits_notice_a_planted_error(error: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if error != "none":
+        plant(monkeypatch, ERRORS[error])
+    faults = [judged(random_deck(family, seed)).fault for family in (1, 3) for seed in range(8)]
+    assert any(faults) == (error != "none"), faults
+
+
+def suites(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`pytest validation/...` in a process of its own."""
+    paths = f"{Path(__file__).parent}{os.pathsep}{ROOT}"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--results={tmp_path}", *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"PYTHONPATH": paths} | environment, capture_output=True, text=True
+    )
+
+
+@pytest.mark.slow
+@needs_ngspice
+@pytest.mark.parametrize("error", ["", "conductance", "diode", "voltage"])
+def test_a_planted_error_makes_the_suites_fail(error: str, tmp_path: Path) -> None:
+    plugin = ["-p", "planted"] if error else []
+    tests = ["validation/test_netlists.py", "-k", "operating_point and (bridge_rectifier or diode_or)"]
+    run = suites(tmp_path, *tests, *plugin, **({"PLANTED": error} if error else {}))
+    assert run.returncode == (1 if error else 0), run.stdout + run.stderr
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == ["bridge_rectifier", "diode_or"]
+    assert "AGREE" in {row["verdict"] for row in rows} if not error else "DIFFER" in {row["verdict"] for row in rows}
+    assert ("validation" in run.stdout) and "netlists: " in run.stdout
+
+
+@pytest.mark.slow
+def test_without_ngspice_suites_are_skipped_or_fail(tmp_path: Path) -> None:
+    tests = ["validation/test_netlists.py", "-rs", "-k", "operating_point and divider"]
+    run = suites(tmp_path, *tests, PATH=str(tmp_path))
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "install it (Debian, Ubuntu: apt-get install ngspice)" in run.stdout
+    run = suites(tmp_path, *tests, PATH=str(tmp_path), CIRCUITSIM_NEEDS_NGSPICE="1")
+    assert run.returncode == 4
+    assert "make ngspice" in run.stderr
+
+
+# -- diodes that are not perfect ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Path:
+    """A small network for MNIST's images, untrained."""
+    path = tmp_path / "net.cir"
+    path.write_text(drn([1568, 8, 10]))
+    return path
+
+
+def test_diodes_are_replaced_and_values_kept(network: Path) -> None:
+    perfect, real = with_diode(network, PERFECT), with_diode(network, Diode(SHOCKLEY, {"is": 1e-9, "n": 1.5}))
+    assert (len(perfect.ideal_diodes), len(perfect.junctions)) == (8, 0)
+    assert (len(real.ideal_diodes), len(real.junctions)) == (0, 8)
+    assert (perfect.crossbars[0].g == real.crossbars[0].g).all()
+
+
+def test_the_study_is_what_two_solutions_say(network: Path, tmp_path: Path) -> None:
+    diodes = [PERFECT, Diode(PWL, {"ron": 0.1, "vfwd": 0.0}), Diode(SHOCKLEY, {"is": 1e-9, "n": 1.0})]
+    rows = study(network, 100.0, 7, diodes)
+    assert [row.kind for row in rows] == [IDEAL, PWL, SHOCKLEY]
+    assert rows[0].hidden_change == rows[0].output_change == rows[0].reread_percent == 0
+    volts = []
+    for diode in (PERFECT, diodes[2]):
+        circuit = with_diode(network, diode)
+        inputs, labels = digit_inputs(circuit, 100.0, 7)
+        solution = cs.solve(circuit.with_values(inputs))
+        volts.append((solution.voltage("h1[0:7]"), solution.voltage("y[0:9]")))
+    for k, change in enumerate((rows[2].hidden_change, rows[2].output_change)):
+        perfect, real = volts[0][k], volts[1][k]
+        assert change == pytest.approx((((real - perfect) ** 2).sum() / (perfect**2).sum()) ** 0.5)
+    wrong = [int(y.argmax()) != label for y, label in zip(volts[1][1], labels, strict=True)]
+    assert rows[2].error_percent == pytest.approx(100 * sum(wrong) / 7)
+    write_csv(rows, tmp_path / "table.csv")
+    lines = (tmp_path / "table.csv").read_text().splitlines()
+    assert lines[0] == "kind,diode,hidden_change,output_change,reread_percent,error_percent,kcl_relative,seconds"
+    assert len(lines) == 4
+    assert lines[3].startswith("Shockley,IS=1e-09 N=1,")
+    draw(rows, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_study_has_all_kinds_of_diodes() -> None:
+    assert {diode.kind for diode in DIODES} == {IDEAL, PWL, SHOCKLEY}
+    assert len({diode.parameters["n"] for diode in DIODES if diode.kind == SHOCKLEY}) >= 3

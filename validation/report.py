@@ -1,0 +1,266 @@
+"""`python -m validation.report`: one HTML page, build/report.html, of what was measured: agreement, speed, training.
+
+It reads what other commands left (SOURCES) and measures nothing itself; what is not there is named with the command
+that makes it. Pictures are within the page.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import html
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from circuitsim import SettingsError
+from circuitsim.io.files import check_target, replacing
+from validation.benchmarks import machine, versions
+from validation.measure import ROOT
+from validation.peers import WANTED, Climbs, Point, exponent, read_points
+
+AGREEMENT, BENCH, PEERS, RUNS = "build/validation", "build/bench.json", "build/peers.json", "runs"
+SOURCES = {
+    AGREEMENT: "pytest validation/",
+    BENCH: "make bench",
+    PEERS: "make bench",
+    RUNS: "python -m training.mnist --netlist drn-xs",
+}
+_QUIET = {"AGREE", "agree", "equations hold", "no solution", "solved"}  # verdicts that are not listed one by one
+_STYLE = (
+    "body{font:15px/1.45 sans-serif;max-width:75em;margin:2em auto;padding:0 1em;color:#222}"
+    "table{border-collapse:collapse;margin:1em 0;font-size:13px}td,th{border:1px solid #ccc;padding:.25em .6em;"
+    "text-align:left;vertical-align:top}th{background:#f2f2f2}img{max-width:100%}.missing{color:#a30}code{"
+    "background:#f2f2f2;padding:0 .3em}"
+)
+
+
+@click.command()
+@click.option("--output", type=click.Path(path_type=Path), default=ROOT / "build" / "report.html", show_default=True)
+@click.option("--picture", type=click.Path(path_type=Path), help="Only write the picture of the ladders here (PNG).")
+def main(output: Path, picture: Path | None) -> None:
+    """Write the report from what the other commands left in build/ and runs/."""
+    target = picture or output
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        check_target(target)
+        data = ladder_picture(read_points(ROOT / PEERS), "png") if picture else page(ROOT).encode()
+    except (SettingsError, OSError, ImportError) as error:
+        raise click.UsageError(f"{error}; the ladders come from {SOURCES[PEERS]}" if picture else str(error)) from None
+    with replacing(target, "wb") as out:
+        out.write(data)
+    click.echo(f"wrote {target}")
+
+
+def page(root: Path) -> str:
+    """The whole page, from what lies under the root of the repository."""
+    parts = [
+        "<h1>circuitsim: agreement, speed, training</h1>",
+        f"<p>Written {escaped(datetime.now(UTC).isoformat(timespec='seconds'))} by <code>make report</code>.</p>",
+        _about(),
+        "<h2>Agreement</h2>",
+        *_agreement(root / AGREEMENT),
+        "<h2>Speed</h2>",
+        *_benchmarks(root / BENCH),
+        *_ladders(root / PEERS),
+        "<h2>Training</h2>",
+        *_runs(root / RUNS),
+        *_recorded(root / "README.md", "### Results"),
+    ]
+    head = f'<meta charset="utf-8"><title>circuitsim: report</title><style>{_STYLE}</style>'
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n' + "\n".join(parts) + "\n</body></html>\n"
+
+
+def escaped(value: object) -> str:
+    """A value as text of the page; None is nothing, numbers have four digits."""
+    if value is None:
+        return ""
+    return html.escape(f"{value:.4g}" if isinstance(value, float) else str(value))
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table of values."""
+    lines = ["".join(f"<td>{escaped(cell)}</td>" for cell in row) for row in rows]
+    head = "".join(f"<th>{escaped(cell)}</th>" for cell in heads)
+    return f"<table><tr>{head}</tr>\n" + "\n".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
+
+
+def missing(source: str, why: str = "is not there") -> str:
+    """What is said of a source that cannot be shown."""
+    return f'<p class="missing">{escaped(source)} {escaped(why)}; make it: <code>{escaped(SOURCES[source])}</code></p>'
+
+
+def picture(data: bytes, kind: str, title: str) -> str:
+    """An image within the page."""
+    return f'<p><img alt="{escaped(title)}" src="data:image/{kind};base64,{base64.b64encode(data).decode()}"></p>'
+
+
+def _about() -> str:
+    facts = {**machine(), **{name: version or "not installed" for name, version in versions().items()}}
+    return "<p>This machine and what is installed now:</p>" + table(("", ""), facts.items())
+
+
+def _read(path: Path, source: str) -> tuple[Any, str]:
+    """The JSON of a file, and '' or what to say instead."""
+    try:
+        return json.loads(path.read_text()), ""
+    except OSError:
+        return None, missing(source)
+    except ValueError as error:
+        return None, missing(source, f"cannot be read ({error})")
+
+
+def _agreement(folder: Path) -> Iterator[str]:
+    """Counts of verdicts by suite, and every row that is not plain agreement; then pictures."""
+    files = sorted(folder.glob("*.json"))
+    if not files:
+        yield missing(AGREEMENT)
+    for path in files:
+        found, said = _read(path, AGREEMENT)
+        if said:
+            yield said
+            continue
+        if not isinstance(found, dict) or "rows" not in found:
+            continue
+        rows = found["rows"]
+        facts = {name: found[name] for name in ("command", "started", "seconds", "tests", "versions") if name in found}
+        yield f"<h3>{escaped(path.name)}</h3>" + table(("", ""), facts.items())
+        counts: dict[str, Counter[str]] = {}
+        for row in rows:
+            counts.setdefault(row.get("suite", ""), Counter())[row.get("verdict", "")] += 1
+        yield table(("suite", "verdict", "count"), [(s, v, n) for s, c in counts.items() for v, n in c.items()])
+        notable = [row for row in rows if row.get("verdict") not in _QUIET]
+        if notable:
+            yield f"<p>The {len(notable)} that do not plainly agree:</p>" + table(
+                ("suite", "name", "verdict", "why"), [_notable(row) for row in notable]
+            )
+    for path in sorted([*folder.glob("*.png"), *folder.glob("*.svg")]):
+        kind = {".png": "png", ".svg": "svg+xml"}[path.suffix]
+        yield picture(path.read_bytes(), kind, path.stem)
+
+
+def _notable(row: Mapping[str, Any]) -> tuple[object, ...]:
+    words = [str(row[key]) for key in ("explained", "why") if row.get(key)] + list(map(str, row.get("notes") or []))
+    if row.get("worst"):
+        words.append(f"{row['worst']}: {escaped(row.get('ours'))}, theirs {escaped(row.get('theirs'))}")
+    return row.get("suite"), row.get("name"), row.get("verdict"), "; ".join(words)
+
+
+def _benchmarks(path: Path) -> Iterator[str]:
+    found, said = _read(path, BENCH)
+    if said:
+        yield said
+        return
+    yield f"<p>Measured {escaped(found['date'])} on {escaped(found['machine']['cpu'])}, "
+    yield f"{escaped(found['machine']['cores'])} cores; versions: "
+    yield escaped(", ".join(f"{name} {version}" for name, version in found["versions"].items())) + "</p>"
+    heads = ("benchmark", "what", "measured", "unit", "met", "peer", "peer measured", "ratio", "note")
+    keys = [head.replace(" ", "_") for head in heads]
+    met = {None: "", True: "yes", False: "no"}
+    yield table(heads, [[met[row[key]] if key == "met" else row[key] for key in keys] for row in found["rows"]])
+
+
+def _ladders(path: Path) -> Iterator[str]:
+    yield f"<h3>Ladders</h3><p>Time to a relative KCL of {WANTED:g}; hollow marks: the solver stopped before it.</p>"
+    found, said = _read(path, PEERS)
+    if said:
+        yield said
+        return
+    points = [Point(**point) for point in found]
+    try:
+        yield picture(ladder_picture(points, "svg"), "svg+xml", "ladders")
+    except ImportError:
+        yield "<p class=missing>no plot: matplotlib is not installed; <code>pip install -e '.[plot]'</code></p>"
+    growth = [(*key, exponent(climb)) for key, climb in Climbs(points).by.items()]
+    yield "<p>Growth, p of seconds ~ unknowns^p at the upper end:</p>"
+    yield table(("ladder", "solver", "p"), [row for row in growth if row[-1] is not None])
+    heads = ("ladder", "size", "unknowns", "solver", "seconds", "kcl", "peak_mb", "note")
+    yield table(heads, [[getattr(point, head) for head in heads] for point in points])
+
+
+def ladder_picture(points: Sequence[Point], kind: str) -> bytes:
+    """Seconds, and below them peak memory, over unknowns for each ladder; `kind` svg or png.
+
+    ImportError without matplotlib.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    ladders = list(dict.fromkeys(point.ladder for point in points))
+    solvers = list(dict.fromkeys(point.solver for point in points if point.seconds is not None))
+    figure = Figure(figsize=(3.4 * len(ladders), 6.4), layout="constrained")
+    axes = figure.subplots(2, len(ladders), squeeze=False, sharex="col")
+    for column, ladder in enumerate(ladders):
+        for (name, solver), climb in Climbs(points).by.items():
+            solved = [p for p in climb if p.seconds is not None]
+            if name != ladder or not solved:
+                continue
+            color, width = f"C{solvers.index(solver) % 10}", 2.2 if solver == "circuitsim" else 1.0
+            style = "--" if solvers.index(solver) >= 10 else "-"
+            x = [p.unknowns for p in solved]
+            for axis, y in zip(
+                axes[:, column], ([p.seconds for p in solved], [p.peak_mb for p in solved]), strict=True
+            ):
+                axis.loglog(x, y, style, color=color, lw=width, label=solver)
+                for full in (True, False):
+                    some = [k for k, p in enumerate(solved) if (p.kcl is not None and p.kcl <= WANTED) == full]
+                    face = color if full else "white"
+                    axis.plot([x[k] for k in some], [y[k] for k in some], "o", ms=4, color=color, mfc=face)
+        axes[0, column].set_title(ladder)
+        axes[1, column].set_xlabel("unknowns")
+    axes[0, 0].set_ylabel("seconds")
+    axes[1, 0].set_ylabel("peak memory, MB")
+    labels = {label: line for axis in axes[0] for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=6, fontsize=8)
+    out = io.BytesIO()
+    with rc_context({"svg.fonttype": "none"}):  # letters stay letters: a small file
+        figure.savefig(out, format=kind, dpi=64, metadata={"Date": None} if kind == "svg" else None)
+    return out.getvalue()
+
+
+def _runs(folder: Path) -> Iterator[str]:
+    """The last epoch of every training run."""
+    rows = []
+    for path in sorted(folder.glob("**/metrics.csv")):
+        with path.open(newline="") as stream:
+            lines = list(csv.DictReader(stream))
+        if lines:
+            rows.append((str(path.parent.relative_to(folder)), lines[-1], _command(path.parent / "config.json")))
+    if not rows:
+        yield missing(RUNS)
+        return
+    heads = list(rows[0][1])
+    yield table(("run", *heads, "command"), [(name, *(last.get(h) for h in heads), said) for name, last, said in rows])
+
+
+def _command(path: Path) -> str:
+    try:
+        return str((json.loads(path.read_text()).get("commands") or [""])[-1])
+    except (OSError, ValueError):
+        return ""
+
+
+def _recorded(path: Path, heading: str) -> Iterator[str]:
+    """The tables that a Markdown file has below a heading, up to the next one of its rank or above."""
+    if not path.exists():
+        return
+    rank = len(heading.split()[0])
+    inside, lines = False, []
+    for line in [*path.read_text(encoding="utf-8").splitlines(), ""]:
+        if line.startswith("#"):
+            inside = line.strip() == heading or (inside and len(line.split()[0]) > rank)
+        if inside and line.startswith("|"):
+            lines.append([cell.strip() for cell in line.strip("| ").split("|")])
+        elif lines:
+            yield "<p>Recorded in README.md:</p>" + table(lines[0], lines[2:])
+            lines = []
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m validation.report")
