@@ -27,7 +27,7 @@ Floats = NDArray[np.float64]
 
 _NO_VOLTAGE = 2.0**-140  # of the largest: what is left of 0 with three float64 parts
 _NO_VOLTAGE_ACTIVE = 2.0**-96  # the same where currents of controlled sources, of one float64 each, round
-_NOTHING = 2.0**-106  # of the largest current, or voltage in a law of a controlled source: none
+NOTHING = 2.0**-106  # of the largest current, or voltage in a law of a controlled source: none
 ROUNDING = 4.0 * float(np.finfo(np.float64).eps)  # of the voltage of a nonlinear branch, or of a carried current
 _FULL_WORK = 4_000_000  # branch currents in one go: below, all rows are summed exactly; above, those that may matter
 _EPS = float(np.finfo(np.float64).eps)
@@ -277,7 +277,7 @@ class Check:
         miss, size, _ = active_laws(self.problem, self.drive, self.x)
         volts = self._largest_volts()[:, None]
         amperes = np.abs(self.drive.carried).max(axis=1, initial=0.0)[:, None]
-        miss[np.abs(miss) <= _NOTHING * np.where(self.problem.circuit.active.gives_current, amperes, volts)] = 0.0
+        miss[np.abs(miss) <= NOTHING * np.where(self.problem.circuit.active.gives_current, amperes, volts)] = 0.0
         relative = np.divide(np.abs(miss), size, out=np.where(miss != 0, np.inf, 0.0), where=size > 0)
         worst: Floats = relative.max(axis=1, initial=0.0)
         return worst
@@ -395,7 +395,7 @@ class Check:
         sources = np.abs(_take(self.problem.source_currents(self.drive.rows), rows)).max(axis=1, initial=0.0)
         self.largest[rows] = np.maximum(total.max(axis=1, initial=0.0), sources)
         digits = _NO_VOLTAGE if self.problem.circuit.reciprocal else _NO_VOLTAGE_ACTIVE
-        beyond = digits * self.slope[rows] * volts[:, None] + _NOTHING * self.largest[rows, None] + ROUNDING * carried
+        beyond = digits * self.slope[rows] * volts[:, None] + NOTHING * self.largest[rows, None] + ROUNDING * carried
         return fall[:-1].T + beyond, rise[:-1].T + beyond
 
     def _junction_rounding(self, rows: Ints) -> tuple[Floats, Floats]:

@@ -347,6 +347,19 @@ def test_a_sweep_is_judged_by_its_own_values_currents_and_certificate() -> None:
 
 
 @needs_ngspice
+@needs_ngspice
+def test_where_next_to_nothing_flows_is_no_fault() -> None:
+    """A current of 1e-310 A at a node: its reciprocal is no number."""
+    model = ".model i D(ron=0)\n.model j D(ron=0 vfwd=0.3)\n"
+    cards = "R2 n6 0 420901.2140109584\nD3 n7 0 i\nD6 n5 n6 j\nD7 n5 n7 i\nI8 n7 0 -0.001"
+    circuit = cs.parse(f"quiet\n{model}{cards}")
+    assert compare(circuit).verdict is Verdict.AGREE
+    problem = cs.compile_problem(circuit)
+    names = Written(list(circuit.nodes), {})
+    kcl, _ = kcl_of(problem, names, {"v(n6)": 1e-305, "v(n5)": 0.3})
+    assert np.isfinite(kcl)
+
+
 def test_what_a_sweep_misses_is_allowed_and_what_it_does_not_solve_is_no_answer() -> None:
     ladder = "ladder\nV1 a 0 1\nR1 a b 1k\nR2 b c 1k\nR3 c d 1k\nR4 d 0 1k\n"
     found = compare_sweep(cs.parse(ladder), "R1 1k 1.01k 5", settings=cs.Settings("bcd", tol=1e-3))

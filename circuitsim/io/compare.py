@@ -43,7 +43,7 @@ from circuitsim.netlist.model import Analysis
 from circuitsim.netlist.revalue import Revaluer
 from circuitsim.netlist.saves import Save
 from circuitsim.problem import Problem, compile_problem
-from circuitsim.residual import Check, exact_sums
+from circuitsim.residual import NOTHING, Check, exact_sums
 from circuitsim.solution import Settings, Solution
 from circuitsim.solving import solve
 from circuitsim.sweeping import SweepResult, sweep
@@ -425,7 +425,8 @@ def _link_currents(problem: Problem, x: Floats, flow: Floats, total: Floats) -> 
         (np.ones(conducting.size), (a[conducting], k[conducting])), shape=(problem.n_free, problem.n_free)
     )
     label = csgraph.connected_components(graph, directed=False)[1]
-    weight = np.divide(1.0, total[0], out=np.zeros(problem.n_free), where=(total[0] > 0) & ~held)
+    largest = total[0].max(initial=0.0)
+    weight = np.divide(largest, total[0], out=np.zeros(problem.n_free), where=(total[0] > NOTHING * largest) & ~held)
     currents = np.zeros(len(c.ideal_diodes))[: t.links.size]
     for group in np.unique(label[a[conducting]]).tolist():
         links, units = conducting[label[a[conducting]] == group], np.flatnonzero(label == group)
