@@ -369,10 +369,14 @@ def finished(dense: Dense, v: Floats, on: Bools) -> Answer:
     v = _newton(dense.out, basis, start + basis @ (basis.T @ (v - start)))
     if not np.isfinite(v).all():
         raise NoReference("the reference overflowed")
-    scale = max(np.abs(v).max(initial=0.0), 1e-9)
+    out, slope = dense.out(v)
+    d, stiffness, modes = _modes(basis, slope)
+    soft = stiffness <= _TRUSTED * max(stiffness.max(initial=0.0), 1e-300)
+    moved = np.abs(basis @ (d[:, None] * modes[:, soft]))
+    trusted = (moved <= 1e-7 * np.maximum(moved.max(axis=0, initial=0.0), 1e-300)).all(axis=1)
+    scale = max(np.abs(v[trusted]).max(initial=0.0), 1e-9)  # what nothing holds may be anywhere
     if (np.abs(rows @ v - levels) > 1e-9 * max(np.abs(levels).max(initial=0.0), 1e-9)).any():
         raise NoReference("the reference lost the digits of its sources")
-    out, slope = dense.out(v)
     if (dense.D @ v - dense.vf > 1e-8 * scale).any():
         raise NoReference("an ideal diode that is off is beyond its forward voltage")
     within = np.vstack([dense.V, -dense.V, dense.D[on]]).T
@@ -386,11 +390,7 @@ def finished(dense: Dense, v: Floats, on: Bools) -> Answer:
         raise NoReference(f"the reference's own KCL fails by {misfit:.2g}")
     if (fails := out_of_groups(dense, v, rows).max(initial=0.0)) > 1e-6:
         raise NoReference(f"the reference's own KCL fails by {fails:.2g}")
-    d, stiffness, modes = _modes(basis, slope)
-    soft = stiffness <= _TRUSTED * max(stiffness.max(initial=0.0), 1e-300)
-    moved = np.abs(basis @ (d[:, None] * modes[:, soft]))
-    moved = moved / np.maximum(moved.max(axis=0, initial=0.0), 1e-300)
-    return Answer(v, (moved <= 1e-7).all(axis=1))
+    return Answer(v, trusted)
 
 
 def out_of_groups(dense: Dense, v: Floats, rows: Floats) -> Floats:
