@@ -54,8 +54,9 @@ def suites(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.Co
     """`pytest validation/...` in a process of its own."""
     paths = f"{Path(__file__).parent}{os.pathsep}{ROOT}"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--results={tmp_path}", *arguments]
+    inherited = {name: value for name, value in os.environ.items() if name != "CIRCUITSIM_NEEDS_NGSPICE"}
     return subprocess.run(
-        command, cwd=ROOT, env=os.environ | {"PYTHONPATH": paths} | environment, capture_output=True, text=True
+        command, cwd=ROOT, env=inherited | {"PYTHONPATH": paths} | environment, capture_output=True, text=True
     )
 
 
