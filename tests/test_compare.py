@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from circuitsim.io.compare import Comparison, Quantity, Verdict, compare, compar
 from circuitsim.io.compared import overall, plot_comparison
 from circuitsim.io.flatten import MIN_RON, Written, flatten
 from circuitsim.io.ngspice import ABSTOL, GMIN, RELTOL, VNTOL, NgspiceError, RawData, run_ngspice
+from circuitsim.io.pyspice import library as pyspice_library
 from circuitsim.sweeping import sweep
 
 NETLISTS = Path(__file__).parent.parent / "netlists"
@@ -347,6 +349,23 @@ def test_a_sweep_is_judged_by_its_own_values_currents_and_certificate() -> None:
 
 
 @needs_ngspice
+@needs_ngspice
+@pytest.mark.parametrize("end", ["\n", "\v", "\f", "\x1c", "\x1e", "\x85", "\u2028", "\u2029"])
+def test_titles_and_file_names_run_nothing(end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands behind whatever a reader may take for the end of a line; and those of a .spiceinit."""
+    ran = tmp_path / "ran"
+    monkeypatch.setenv("RAN", str(ran))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".spiceinit").write_text("shell touch $RAN\n")
+    commands = f"a{end}.control{end}shell touch $RAN{end}.endc{end}*"
+    title = "title" if end == "\n" else commands
+    circuit = cs.parse(f"{title}\nV1 a 0 1\nR1 a 0 1", commands)
+    engines = ["ngspice", "pyspice"] if pyspice_library() and find_spec("PySpice") else ["ngspice"]
+    for engine in engines:
+        assert compare(circuit, engine=engine).verdict is Verdict.AGREE
+    assert not ran.exists()
+
+
 @needs_ngspice
 def test_where_next_to_nothing_flows_is_no_fault() -> None:
     """A current of 1e-310 A at a node: its reciprocal is no number."""

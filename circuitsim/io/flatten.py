@@ -57,7 +57,7 @@ _CHUNK = 65_536  # lines joined before they are written
 
 _XSPICE_SPECIAL = re.compile(r"[][<>~%]|^null$", re.IGNORECASE)
 _EXECUTED = re.compile(r"\.|\*#|\*ng_script", re.IGNORECASE)  # ngspice obeys even a title that begins so
-_UNSAFE = re.compile(r"[^\x00-\x7f]|\btemper\b|#branch$", re.IGNORECASE | re.MULTILINE)
+_UNSAFE = re.compile(r"[^\x20-\x7e]|\btemper\b|#branch$", re.IGNORECASE | re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,11 @@ def flatten(circuit: Circuit, out: IO[str]) -> Written:
     for text in writer.chunks():
         out.write(text)
     return writer.written_names()
+
+
+def _printable(text: str) -> str:
+    """Free text on one line, whatever characters a reader takes for the end of a line: what follows would be a card."""
+    return "".join(x if x.isprintable() else " " for x in text).strip()
 
 
 class _Writer:
@@ -169,12 +174,14 @@ class _Writer:
 
     def _head(self) -> Iterator[str]:
         netlist, options = self.netlist, self.netlist.options
-        title = f"* {netlist.title}" if _EXECUTED.match(netlist.title) else netlist.title or "untitled"
-        yield f"{title}\n* Plain SPICE, written by circuitsim flatten from {netlist.path}\n"
-        yield from wrapped("* .input", netlist.inputs)
-        yield from wrapped("* .output", [netlist.nodes[i] for i in netlist.outputs])
-        yield from wrapped("* .train", netlist.trained)
-        yield from (f"* {new} stands for {old}, a name that ngspice cannot keep\n" for old, new in self.renamed)
+        title = _printable(netlist.title)
+        title = f"* {title}" if _EXECUTED.match(title) else title or "untitled"
+        yield f"{title}\n* Plain SPICE, written by circuitsim flatten from {_printable(netlist.path)}\n"
+        yield from wrapped("* .input", map(_printable, netlist.inputs))
+        yield from wrapped("* .output", [_printable(netlist.nodes[i]) for i in netlist.outputs])
+        yield from wrapped("* .train", map(_printable, netlist.trained))
+        for old, new in self.renamed:
+            yield f"* {new} stands for {_printable(old)}, a name that ngspice cannot keep\n"
         yield from (f"* left out, no DC current there: {what} ({count})\n" for what, count in self._left_out() if count)
         if any(" D(" in card for card in self.models) and not options.gmin:
             yield "* ngspice adds 1e-12 S across each junction, circuitsim none: .options gmin=1e-18 closes the gap\n"

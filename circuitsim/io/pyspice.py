@@ -45,7 +45,7 @@ def run_pyspice(deck: str, *, options: str = "", timeout: float = 600) -> RawDat
     check_available()
     with tempfile.TemporaryDirectory(prefix="circuitsim-") as folder:
         netlist, raw = Path(folder, "deck.cir"), Path(folder, "deck.raw")
-        cards = [line for line in deck.splitlines() if line.strip().lower() != ".end"]  # the library stops there
+        cards = [line for line in deck.split("\n") if line.strip().lower() != ".end"]  # the library stops there
         netlist.write_text("\n".join([*cards, options, ".end\n"]), encoding="utf-8")
         try:
             done = _child([str(netlist), str(raw)], folder, timeout)
@@ -60,7 +60,8 @@ def run_pyspice(deck: str, *, options: str = "", timeout: float = 600) -> RawDat
 def version() -> str:
     """`PySpice 1.5 with ngspice-39`. Raises BackendUnavailable."""
     check_available()
-    words = _child([], None, 60).stdout.decode("utf-8", "replace").splitlines()
+    with tempfile.TemporaryDirectory(prefix="circuitsim-") as folder:  # without a .spiceinit, which it would obey
+        words = _child([], folder, 60).stdout.decode("utf-8", "replace").splitlines()
     found = [line.removeprefix(_VERSION) for line in words if line.startswith(_VERSION)]
     return f"PySpice {importlib.metadata.version('PySpice')} with ngspice{f'-{found[0]}' if found else ''}"
 
@@ -82,7 +83,7 @@ def library() -> str | None:
     return os.environ.get("NGSPICE_LIBRARY_PATH") or ctypes.util.find_library("ngspice")
 
 
-def _child(arguments: list[str], folder: str | None, timeout: float) -> subprocess.CompletedProcess[bytes]:
+def _child(arguments: list[str], folder: str, timeout: float) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-W", "ignore", __file__, *arguments]
     environment = os.environ | {"NGSPICE_LIBRARY_PATH": library() or ""}
     return subprocess.run(
