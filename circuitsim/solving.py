@@ -127,7 +127,7 @@ def _solve(
             status = outcome.status
         if progress:
             progress(rows.stop, problem.batch)
-    if work.method != method:
+    if work.change:
         method, why = work.method, work.change
     message = _message(problem, status, residuals, settings, steps_text(method, steps))
     if loose.any() and status is not Status.SOLVED:
@@ -268,7 +268,7 @@ def _message(problem: Problem, status: Status, residuals: Residuals, settings: S
         node = problem.circuit.nodes[problem.topology.root_of_unit[residuals.worst_unit]]
         row = f", batch row {residuals.worst_row}" if problem.batch > 1 else ""
         where = f" (worst at node {node}{row})"
-    met = "; KCL is met, but so little holds some voltages that they may be wrong" * bool(
-        residuals.kcl_relative <= settings.tolerance
-    )
-    return f"{status.value}: relative KCL {residuals.kcl_relative:.2g}{where} after {after}{met}"
+    reached = f"relative KCL {residuals.kcl_relative:.2g}{where} after {after}"
+    if residuals.kcl_relative <= settings.tolerance:
+        return f"KCL is met, but so little holds some voltages that they may be wrong; use method newton: {reached}"
+    return f"{status.value}: {reached}"

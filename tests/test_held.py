@@ -105,3 +105,47 @@ def test_a_knee_that_one_digit_of_its_voltage_crosses(rest: str) -> None:
 @pytest.mark.parametrize("deck", ["all known\nV1 a 0 1\nR1 a 0 1", "no current\nV1 a 0 0\nR1 a b 1\nR2 b 0 1"])
 def test_where_nothing_is_unknown_or_flows_all_is_held(deck: str) -> None:
     assert cs.solve(cs.parse(deck), cs.Settings("bcd")).solved
+
+
+ARRAYS = """knee
+I1[0:1] 0 a[0:1] 1
+I2[0:1] b[0:1] 0 1
+I3[0:1] a[0:1] 0 1e-10
+RW[0:1][0:1] a[0:1] b[0:1] 2
+R2[0:1] b[0:1] 0 1e12
+"""
+ONE = """knee
+I1 0 a 1
+I2 b 0 1
+I3 a 0 1e-10
+R1 a b 1
+R2 b 0 1e12
+D1 a 0 p
+V9 s 0 1
+R8 s t 1
+.model i D(ron=0)
+D8 t 0 i
+"""
+DIODE = ".model p D(ron=1m roff=1e12 vfwd=0)\n"
+
+
+@pytest.mark.parametrize(
+    ("deck", "node", "rows"),
+    [
+        (ARRAYS + DIODE + "D1[0:1] a[0:1] 0 p", "a[0]", 1),
+        (ARRAYS + ".model p pwl(-1e6 -1e-6 0 0 1 1000)\nN1[0:1] a[0:1] 0 p", "a[0]", 1),
+        (ONE + DIODE, "a", 65),
+        (ONE + DIODE, "a", 1),
+    ],
+)
+def test_a_knee_near_by_holds_nothing_beyond_it(deck: str, node: str, rows: int) -> None:
+    """By hand: the diode is off, (a + b) / 1e12 = -1e-10 and a - b = 1. A hair above 0 V its tangent holds a."""
+    circuit = cs.parse(deck)
+    if rows > 1:
+        circuit = circuit.with_values({"V9": np.ones(rows)})
+    for method in ("auto", "newton"):
+        assert cs.solve(circuit, cs.Settings(method)).voltage(node) == pytest.approx(np.full(rows, -49.5))
+    solution = cs.solve(circuit, cs.Settings("bcd"), raise_on_failure=False)
+    assert solution.status is cs.Status.MAX_SWEEPS
+    assert solution.steps < 1000  # at its rate it would take forever
+    assert solution.message.startswith("KCL is met, but so little holds some voltages that they may be wrong")

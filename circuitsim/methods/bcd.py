@@ -63,7 +63,7 @@ def solve_tile(
     or when voltages are not held.
     """
     tolerance, eps = settings.tolerance, float(np.finfo(settings.dtype).eps)
-    given, shifts, sweeps = drive, 0, 0
+    given, shifts, sweeps, hasty = drive, 0, 0, not patient
     before: tuple[int, float] | None = None  # sweeps and largest violation at an earlier look
 
     def at_rounding(check: Check) -> bool:
@@ -84,7 +84,7 @@ def solve_tile(
         residuals = check.certificate() if check.finite() and check.meets(tolerance) else None
         met = residuals is not None and residuals.kcl_relative <= tolerance
         if met:
-            tolerance *= _TIGHTER  # should it not be enough
+            tolerance, hasty = tolerance * _TIGHTER, True  # should it not be enough
         if not check.finite():
             status = Status.NONFINITE
         elif met and (held is None or held.settled(check, settings.tolerance)):
@@ -98,7 +98,7 @@ def solve_tile(
             continue
         elif not moved:
             status = Status.STALLED
-        elif sweeps >= settings.max_sweeps or (not patient and _slow(before, sweeps, check, tolerance)):
+        elif sweeps >= settings.max_sweeps or (hasty and _slow(before, sweeps, check, tolerance)):
             status = Status.MAX_SWEEPS
         else:
             if before is None or sweeps >= 2 * before[0]:

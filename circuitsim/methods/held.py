@@ -24,10 +24,12 @@ from circuitsim.problem import Problem
 from circuitsim.residual import Check
 
 Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
 
 _MOST_MOVED = 1e3  # tolerances, of the largest voltage: corrections that sweeps may leave
 _PATH_SWEEPS = 32  # for the resistances of paths: fewer than the longest path takes leave bounds that are too large
+_MOST_LOWERED = 8  # times that slopes are made smaller
+_BEYOND = 1.0 + 1e-9  # of a correction: past a knee to which it leads
 _EPS = float(np.finfo(np.float64).eps)
 
 
@@ -61,14 +63,33 @@ class Held:
         rho = np.where(check.upper > 0, rho, 0.0)
         with self.alone:  # a network keeps what it factored last
             network = self.network()
-            slope = self._slopes(network, check)
-            # With the smallest slopes of all rows every entry of A^-1 is the largest.
-            bound = network.factor(slope[doubtful].min(axis=0)).solve(np.abs(rho[doubtful])).max(axis=1, initial=0.0)
-            for row in doubtful[~(bound <= allowed[doubtful])].tolist():
-                step = network.factor(slope[row]).solve(rho[row : row + 1])
-                if not np.abs(step).max(initial=0.0) <= allowed[row]:
-                    return False
-        return True
+            doubtful = doubtful[~(self._bound(network, check, np.abs(rho), doubtful) <= allowed[doubtful])]
+            return all(self._bound(network, check, rho, np.array([row]))[0] <= allowed[row] for row in doubtful)
+
+    def _bound(self, network: Network, check: Check, rho: Floats, rows: Ints) -> Floats:
+        """The largest |A^-1 rho| of each of these rows, (len(rows),), V.
+
+        A has the smallest slopes that the legs have in any of the rows, at the check and at the voltages to which the
+        correction leads: beyond a knee, little may hold what much holds before it. With smaller slopes every entry of
+        A^-1 is larger.
+        """
+        n, legs = network.legs.n_junctions, network.legs
+        offset = check.drive.junction_offset
+        across = np.array([network.across(x)[:n] for x in check.x[rows]]) + offset[rows if len(offset) > 1 else [0]]
+        at_bound = (check.flow - check.rho)[rows][:, np.concatenate([legs.lower, legs.upper])] != 0.0
+        held = np.where(at_bound, network.rho[n:], 0.0)  # stiff where a diode holds a unit at its bound
+        slope = np.append(branch_current(network.law, network.params, across)[1].min(axis=0), held.min(axis=0))
+        for _ in range(_MOST_LOWERED):
+            step = network.factor(slope).solve(rho[rows])
+            a, k = (np.where(unit >= 0, step[:, unit], 0.0)[:, :n] for unit in (legs.a, legs.k))
+            moved = np.abs(a - k) if rows.size == 1 else a + k  # of several rows rho has lost its signs
+            moved = _BEYOND * moved
+            ends = (branch_current(network.law, network.params, across + sign * moved)[1] for sign in (-1.0, 1.0))
+            least = np.minimum(*ends).min(axis=0)
+            if (least >= slope[:n] / 2).all():
+                break
+            slope = np.append(np.minimum(slope[:n], least), slope[n:])
+        return np.abs(step).max(axis=1, initial=0.0)
 
     @cached_property
     def paths(self) -> Floats:
@@ -91,13 +112,3 @@ class Held:
                 if np.array_equal(found, before):
                     break
         return found
-
-    def _slopes(self, network: Network, check: Check) -> Floats:
-        """Conductances of the legs at the check, (rows, legs), S; stiff where a diode holds a unit at its bound."""
-        n, legs = network.legs.n_junctions, network.legs
-        slope = np.zeros((check.x.shape[0], legs.a.size))
-        across = np.array([network.across(x)[:n] for x in check.x]) + check.drive.junction_offset
-        slope[:, :n] = branch_current(network.law, network.params, across)[1]
-        at_bound = check.flow - check.rho != 0.0
-        slope[:, n:] = np.where(at_bound[:, np.concatenate([legs.lower, legs.upper])], network.rho[n:], 0.0)
-        return slope
