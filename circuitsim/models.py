@@ -106,20 +106,21 @@ def shockley_params(p: Mapping[str, float], area: Floats, m: Floats, temp: Float
     rows[:, 0] = saturation
     rows[:, 1] = p["n"] * vt
     rows[:, 2] = p["rs"] / (area * m)
-    rows[:, 3] = _adjusted_breakdown(p["bv"], p["ibv"] * m, saturation, nbv_vt)
+    rows[:, 3] = _adjusted_breakdown(p["bv"], p["ibv"] * m, saturation, vt, nbv_vt)
     rows[:, 4] = nbv_vt
     rows[:, 5] = options.gmin
     return rows
 
 
-def _adjusted_breakdown(bv: float, ibv: Floats, saturation: Floats, vt: Floats) -> Floats:
+def _adjusted_breakdown(bv: float, ibv: Floats, saturation: Floats, vt: Floats, nbv_vt: Floats) -> Floats:
+    """x = BV - NBV Vt ln(IBV/IS + 1 - x/Vt): the last term has no NBV in ngspice-39."""
     if not np.isfinite(bv):
         return np.full(ibv.shape, np.inf)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(saturation > 0, ibv / saturation, 0.0)
-    x = bv - vt * np.log1p(ratio)
+    x = bv - nbv_vt * np.log1p(ratio)
     for _ in range(25):
-        x = bv - vt * np.log(np.maximum(ratio + 1.0 - x / vt, 1.0))
+        x = bv - nbv_vt * np.log(np.maximum(ratio + 1.0 - x / vt, 1.0))
     return np.where(ratio < bv / vt, bv, x)
 
 

@@ -261,11 +261,12 @@ def test_temperature_law_by_hand() -> None:
     ("bv", "ibv", "rest"), [(5.0, 1e-3, ""), (50.0, 1e-6, ""), (5.0, 1e-3, "n=1.7"), (3.3, 5e-3, "is=1e-9")]
 )
 def test_breakdown_passes_through_ibv(bv: float, ibv: float, rest: str, area: float, m: float) -> None:
-    """SPICE 3 moves BV to x so that IS (exp((BV - x)/Vt) - 1 + x/Vt) = IBV: I(-BV) = -IBV but for IS (x/Vt - 1)."""
+    """BV moves to x so that IS (exp((BV - x)/(N Vt)) - 1 + x/Vt) = IBV: I(-BV) = -IBV but for IS (x/Vt - 1)."""
     circuit = cs.parse(f"zener\nV1 a 0 1\nD1 0 a m area={area} m={m}\n.model m D(bv={bv} ibv={ibv} {rest})")
     i, _ = branch_current(circuit.junctions.law, circuit.junctions.params, np.array([-bv]))
     saturation, _, _, x, nvt, _ = circuit.junctions.params[0]
-    assert -i[0] == pytest.approx(ibv * m - saturation * (x / nvt - 1), rel=1e-9)
+    vt = nvt / (1.7 if "n=1.7" in rest else 1.0)
+    assert -i[0] == pytest.approx(ibv * m - saturation * (x / vt - 1), rel=1e-9)
     assert -i[0] == pytest.approx(ibv * m, rel=1e-4)
 
 

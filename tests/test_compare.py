@@ -38,7 +38,9 @@ SHOCKLEY = "rectifier\nV1 a 0 5\nR1 a b 1k\nD1 b 0 dd\nR2 a c 1k\nD2 0 c dd\n.mo
 ISLAND = "floating\nV1 a 0 1\nR1 a 0 1k\nI1 b c 1m\nR2 b c 1k\nR3 c d 1k\n"
 FLOATING_SOURCE = "supernode\nV1 a b 2\nR1 a 0 1k\nR2 b 0 3k\nI1 0 b 1m\nL1 b c 1u\nR4 c 0 1k\n"
 CROSSBAR = "crossbar\nV[0:2] x[0:2] 0 {1}\nRW[0:2][0:1] x[0:2] h[0:1] g=1m\nRb[0:1] h[0:1] 0 2k\n"
-DECKS = (DIVIDER, CLAMP, LINKED, SOURCES, SHOCKLEY, ISLAND, FLOATING_SOURCE, CROSSBAR)
+ZENER = "breakdown\nV1 a 0 -7.2\nR1 a b 10\nD1 b 0 d\n.model d D(is=3e-10 n=1.8 bv=6.8 ibv=1.6m)\n"
+SERIES = "a current of leakage\nV1 0 a 92\nR1 a b 0\nD1 b 0 d\n.model d D(is=1e-14 rs=70m)\n"
+DECKS = (DIVIDER, CLAMP, LINKED, SOURCES, SHOCKLEY, ISLAND, FLOATING_SOURCE, CROSSBAR, ZENER, SERIES)
 
 
 def allowed(text: str, node: str) -> float:
@@ -235,7 +237,8 @@ def test_a_planted_error_is_found(text: str, right: str, wrong: str, monkeypatch
     found = compare(cs.parse(text))
     assert found.verdict is Verdict.DIFFER
     assert found.kcl_theirs > 1e3 * found.kcl_ours
-    assert found.notes[0].startswith("the certificate decides, circuitsim is right: ngspice violates KCL by")
+    right = "by the certificate, of the circuit as circuitsim reads it, circuitsim is right: ngspice violates KCL by"
+    assert found.notes[0].startswith(right)
 
 
 @needs_ngspice
@@ -253,6 +256,19 @@ def test_what_ngspice_cannot_judge_is_said() -> None:
     assert "ngspice may be wrong by more than 0.001 of the largest value there: i(v1)" in found.notes
     steep = "near-ideal\nV1 a 0 1\nR1 a b 1k\nD1 b 0 dd\n.model dd D(is=1e-14 n=1e-4)\n"
     assert "diodes D1 have N <= 0.001: ngspice may be wrong there without saying so" in compare(cs.parse(steep)).notes
+
+
+@needs_ngspice
+def test_agreement_that_says_nothing_is_none() -> None:
+    found = compare(cs.parse("nothing is unique\nI1 a b 1m\nR1 a b 1k\n"))
+    assert found.verdict is Verdict.UNTOLD
+    deck = "a pivot of 1e14 S\nV1 a 0 9\nR1 a b 1e-14\nR2 b c 1\nR3 c 0 1e-14\nI1 0 c 1\n"
+    found = compare(cs.parse(deck))
+    assert {q.name: q.telling for q in found.quantities} == dict.fromkeys(("v(a)", "v(b)", "v(c)"), True) | {
+        "i(v1)": False
+    }
+    assert found.verdict is Verdict.AGREE
+    assert "ngspice may be wrong by more than 0.001 of the largest value there: i(v1)" in found.notes
 
 
 @needs_ngspice

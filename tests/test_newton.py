@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 import circuitsim as cs
 from circuitsim.gallery import wired_crossbar
 from circuitsim.methods.networks import make_network
 from circuitsim.methods.newton import _settled
 from circuitsim.residual import Check
+from validation.random_decks import random_deck
 
 NONE = np.zeros(0)
 
@@ -40,3 +42,11 @@ def test_a_batch_is_settled_when_each_of_its_rows_is() -> None:
     check = Check(zero, zero.drive(slice(0, 2)), np.zeros((2, zero.n_free)), exact=True)
     with np.errstate(invalid="ignore"):
         assert _settled(make_network(zero), check, NONE)
+
+
+@pytest.mark.slow
+def test_line_searches_that_lead_nowhere_end() -> None:
+    """6e38 A through diodes that a source forces: nothing but multipliers moves, which took 100,000 steps."""
+    solution = cs.solve(cs.parse(random_deck(3, 100716).text), raise_on_failure=False)
+    assert solution.status is cs.Status.STALLED
+    assert solution.steps < 1000

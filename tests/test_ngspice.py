@@ -105,5 +105,5 @@ def test_a_missing_program_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 def test_the_deck_keeps_its_own_gmin() -> None:
-    assert tight_options() == ".options reltol=1e-09 abstol=1e-15 vntol=1e-12 gmin=1e-18"
+    assert tight_options() == ".options reltol=1e-09 abstol=1e-15 vntol=1e-12 pivrel=0.1 gmin=1e-18"
     assert tight_options(1e-9).endswith(" gmin=1e-09")

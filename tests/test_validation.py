@@ -15,9 +15,11 @@ from planted import ERRORS, plant
 import circuitsim as cs
 from circuitsim.gallery import drn
 from circuitsim.io.compare import Verdict, compare
+from validation import faults
 from validation.digits import digit_inputs
 from validation.faults import judged
 from validation.nonideal import DIODES, IDEAL, PERFECT, PWL, SHOCKLEY, Diode, draw, study, with_diode, write_csv
+from validation.random_circuits import AGREE, Outcome
 from validation.random_decks import random_deck
 
 ROOT = Path(__file__).parent.parent
@@ -48,6 +50,17 @@ def test_random_circuits_notice_a_planted_error(error: str, monkeypatch: pytest.
         plant(monkeypatch, ERRORS[error])
     faults = [judged(random_deck(family, seed)).fault for family in (1, 3) for seed in range(8)]
     assert any(faults) == (error != "none"), faults
+
+
+@needs_ngspice
+@pytest.mark.parametrize("error", ["none", *ERRORS])
+def test_ngspice_alone_notices_a_planted_error(error: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No verdict of ours explains it away: with references that see nothing wrong it is a difference all the same."""
+    monkeypatch.setattr(faults, "judge", lambda deck: Outcome(deck, AGREE))
+    if error != "none":
+        plant(monkeypatch, ERRORS[error])
+    found = [judged(random_deck(family, seed)).fault for family in (1, 2, 3, 4) for seed in range(8)]
+    assert set(found) == ({"", "ngspice"} if error != "none" else {""})
 
 
 def suites(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -40,7 +40,7 @@ def breakdown(p: dict[str, float]) -> float:
     vt, ratio = p["n"] * VT, p["ibv"] / p["is"]
     x = p["bv"]
     for _ in range(60):
-        x = p["bv"] - vt * np.log(ratio + 1.0 - x / vt)
+        x = p["bv"] - vt * np.log(ratio + 1.0 - x / VT)  # without N, as ngspice has it
     return float(x)
 
 

@@ -222,6 +222,8 @@ class _Bounds:
             for ends in (branches.a, branches.b):
                 np.add.at(rounding, ends, terms)
                 np.add.at(carried, ends, amperes)
+        rs = np.where(j.law == Law.SHOCKLEY, j.params[:, 2], 0.0)
+        np.add.at(rounding, j.a, 2.0 * self.eps * v[j.a] / np.where(rs > 0, rs, np.inf))
         for x in c.crossbars:
             amperes = x.g * np.abs(self.v[x.rows][:, None] - self.v[x.cols])
             np.add.at(carried, x.rows, amperes.sum(axis=1))
@@ -248,8 +250,9 @@ class _Bounds:
         bounds = np.zeros(len(s))
         bounds[c.active_voltages] = extra
         place = np.searchsorted(c.probes, s.control.clip(min=0)) + len(c.controlled)
-        by_current = np.abs(s.gain) * np.append(bounds, 0.0)[np.minimum(place, len(s))]
-        by_voltage = np.abs(s.gain) * _between(t.index_of_node, of_unit, s.ca, s.cb)
+        by_current = np.append(bounds, 0.0)[np.minimum(place, len(s))]
+        by_voltage = _between(t.index_of_node, of_unit, s.ca, s.cb)
+        by_current, by_voltage = (np.abs(s.gain) * np.where(s.gain == 0.0, 0.0, x) for x in (by_current, by_voltage))
         return np.where(s.gives_current, np.where(s.control >= 0, by_current, by_voltage), bounds)
 
     def _out_of_nodes(self, of_unit: Floats, of_active: Floats, of_leg: Floats) -> Floats:

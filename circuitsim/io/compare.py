@@ -3,7 +3,7 @@
 Both get the same circuit, ngspice as io/flatten.py writes it and with the tight options of io/ngspice.py. They agree
 when no value differs by more than io/allowed.py allows. Both answers are judged by the same certificate, residual.py:
 ngspice's node voltages are put into the unknowns of the problem, so that its KCL is computed here, branch by branch.
-Where the two differ the certificate says who is right.
+Where the two differ the certificate says who is right, of the circuit as circuitsim reads it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ ENGINES = ("ngspice", "pyspice")
 _NEAR_IDEAL = 1e-3  # N of a diode: below, ngspice's steps may end anywhere
 _TINY = 1e-12  # ohm: below, its matrix loses all else at the node
 _LEAST_IS = 1e-28  # A: ngspice's lower limit of IS
-_USELESS = 1e-3  # of the largest voltage, or current
+_USELESS = 1e-3  # of the largest voltage, or current: to agree within that means nothing
+_OBEYS = 1e-9  # of the currents at a node: KCL is met
 _LEAST = {"v": VNTOL / _USELESS, "i": ABSTOL / _USELESS}  # V, A: beside these the tolerances themselves are that much
 _TELLING = re.compile(r"^(?!.*(trying|supplies|step)).*(error|singular|fail|can't|cannot|too small)", re.IGNORECASE)
 _ROUNDING = 8.0 * float(np.finfo(np.float64).eps)  # of a voltage
@@ -73,6 +74,7 @@ class Verdict(Enum):
     DIFFER = "they differ by more than their tolerances allow"
     NO_ANSWER = "circuitsim has no answer"
     NO_REFERENCE = "ngspice has no answer"
+    UNTOLD = "nothing can be told: ngspice may be wrong by too much, or no value is unique"
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class Quantity:
     theirs: float  # NaN: there is none
     allowed: float  # by how much they may differ (io/allowed.py)
     determined: bool  # whether the circuit has one value only; else nothing can be compared
+    telling: bool = True  # whether what is allowed is small beside the largest value, so that agreeing means something
 
     @property
     def difference(self) -> float:
@@ -314,11 +317,13 @@ def _compare(ours: _Ours | str, theirs: _Theirs | str, engine: str, own: float, 
         kcl = np.nan if isinstance(ours, str) else ours.kcl_relative
         return Comparison(engine, (), kcl, np.nan, seconds, verdict, notes, point)
     kcl, solution = ours.kcl_relative, ours.solution
-    quantities = tuple(_quantities(ours, theirs))
+    quantities = tuple(_told(list(_quantities(ours, theirs))))
     kcl_theirs, node = kcl_of(solution.problem, theirs.written, theirs.values)
-    verdict = Verdict.AGREE if all(q.agrees for q in quantities) else Verdict.DIFFER
-    decision = [_decision(kcl, kcl_theirs, node, solution)] if verdict is Verdict.DIFFER else []
-    found = (*decision, *_notes(solution), *_useless(quantities))
+    verdict = Verdict.AGREE if any(q.determined and q.telling for q in quantities) else Verdict.UNTOLD
+    decision = []
+    if not all(q.agrees for q in quantities):
+        verdict, decision = Verdict.DIFFER, [_decision(kcl, kcl_theirs, node, solution)]
+    found = (*decision, *_notes(solution), *_untold(quantities))
     return Comparison(engine, quantities, kcl, kcl_theirs, seconds, verdict, found, point)
 
 
@@ -456,14 +461,17 @@ def _said_by(name: str, answer: _Ours | _Theirs | str) -> str:
 
 
 def _decision(ours: float, theirs: float, node: str, solution: Solution) -> str:
-    """Who is right."""
+    """Who is right: the one that obeys KCL, where the other does not."""
     worst = solution.residuals.worst_unit
     mine = solution.circuit.nodes[solution.problem.topology.root_of_unit[worst]] if worst >= 0 else ""
-    right = "circuitsim is right" if ours < theirs else "ngspice is right" if theirs < ours else "both are as good"
+    good = ours <= _OBEYS, theirs <= _OBEYS
+    right = {(True, False): "circuitsim is right", (False, True): "ngspice is right"}.get(
+        good, "neither is right or wrong"
+    )
     at, at_mine = (f" at node {name}" if name else "" for name in (node, mine))
     return (
-        f"the certificate decides, {right}: ngspice violates KCL by {theirs:.2g} of the currents{at}, circuitsim by "
-        f"{ours:.2g}{at_mine}"
+        f"by the certificate, of the circuit as circuitsim reads it, {right}: ngspice violates KCL by "
+        f"{theirs:.2g} of the currents{at}, circuitsim by {ours:.2g}{at_mine}"
     )
 
 
@@ -495,11 +503,17 @@ def _notes(solution: Solution) -> Iterator[str]:
         yield f"currents that are not unique are not compared: {listed(names)}"
 
 
-def _useless(quantities: Sequence[Quantity]) -> Iterator[str]:
-    """Values about which ngspice's answer says little: it may be wrong by much of the largest voltage, or current."""
+def _told(quantities: Sequence[Quantity]) -> Iterator[Quantity]:
+    """The same, those marked of which ngspice may be wrong by much of the largest voltage, or current."""
     for kind in "vi":
-        some = [q for q in quantities if q.name[0] == kind and q.determined]
-        scale = max((abs(q.ours) for q in some), default=0.0)
-        names = [q.name for q in some if q.allowed > max(_USELESS * scale, _LEAST[kind])]
+        some = [q for q in quantities if q.name[0] == kind]
+        most = max(_USELESS * max((abs(q.ours) for q in some if q.determined), default=0.0), _LEAST[kind])
+        yield from (replace(q, telling=q.allowed <= most) for q in some)
+
+
+def _untold(quantities: Sequence[Quantity]) -> Iterator[str]:
+    """Values about which ngspice's answer says little."""
+    for kind in "vi":
+        names = [q.name for q in quantities if q.name[0] == kind and q.determined and not q.telling]
         if names:
             yield f"ngspice may be wrong by more than {_USELESS:g} of the largest value there: {listed(names)}"

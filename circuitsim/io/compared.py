@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 MOST_ROWS = 20
 _MOST_NOTES = 20
 _FORMATS = ("png", "pdf", "svg")
+_WORST_FIRST = (Verdict.DIFFER, Verdict.NO_ANSWER, Verdict.NO_REFERENCE, Verdict.UNTOLD, Verdict.AGREE)
 _STYLES = {Verdict.AGREE: "green", Verdict.DIFFER: "bold red"}
 
 
 def overall(comparisons: Sequence[Comparison]) -> Verdict:
     """What came of all points: they differ if one does, and agree only if all do."""
     found = {c.verdict for c in comparisons}
-    return next(v for v in (Verdict.DIFFER, Verdict.NO_ANSWER, Verdict.NO_REFERENCE, Verdict.AGREE) if v in found)
+    return next(v for v in _WORST_FIRST if v in found)
 
 
 def notes_of(comparisons: Sequence[Comparison]) -> list[str]:
@@ -63,7 +64,7 @@ def print_comparison(comparisons: Sequence[Comparison], out: Console, quiet: boo
     if len(notes) > _MOST_NOTES and not quiet:
         out.print(Text(f"... and {len(notes) - _MOST_NOTES:,} more notes; --json gives all", "italic"))
     verdict = overall(comparisons)
-    compared = [q for _, q in values if q.determined]
+    compared = [q for _, q in values if q.determined and (q.telling or not q.agrees)]
     counts = f"{sum(q.agrees for q in compared):,} of {len(compared):,} values agree" if compared else ""
     if len(comparisons) > 1:
         good = sum(c.verdict is Verdict.AGREE for c in comparisons)
@@ -86,7 +87,7 @@ def _print_values(values: Sequence[tuple[str, Quantity]], engine: str, out: Cons
 
 
 def _mark(q: Quantity) -> str:
-    return "not unique" if not q.determined else "" if q.agrees else "differs"
+    return "not unique" if not q.determined else "differs" if not q.agrees else "" if q.telling else "says nothing"
 
 
 def _print_certificates(comparisons: Sequence[Comparison], out: Console) -> None:
@@ -119,6 +120,7 @@ def comparison_object(comparisons: Sequence[Comparison]) -> dict[str, Any]:
                     q.name: {
                         "ours": _number(q.ours), "theirs": _number(q.theirs), "difference": _number(q.difference),
                         "allowed": _number(q.allowed), "determined": q.determined, "agrees": q.agrees,
+                        "telling": q.telling,
                     }
                     for q in c.quantities
                 },

@@ -19,6 +19,9 @@ from circuitsim.problem import Drive
 Floats = NDArray[np.float64]
 
 _ROUNDING = 64 * float(np.finfo(np.float64).eps)
+_MOST_STEPS = 2000  # where rounding hides the minimum the steps go on for ever
+_MOST_STILL = 20  # steps in a row in which nothing but lam moves
+_RARER = 10
 _STEEPEST = 1e12  # slope of a tangent, in units of the largest conductance
 
 
@@ -34,8 +37,8 @@ def minimise(
     n_free = network.problem.n_free
     u[:n_free] = np.clip(u[:n_free], drive.lo[0], drive.hi[0])
     lam = np.zeros(network.legs.a.size)
-    state = b""
-    for step in range(1, most + 1):
+    state, next_try, rests = b"", 1, 0
+    for step in range(1, min(most, _MOST_STEPS) + 1):
         v = network.across(u) + offset
         i, g = _legs(network, v, lam)
         g = np.minimum(g, _STEEPEST * network.largest)
@@ -49,10 +52,13 @@ def minimise(
         found, before = None, lam
         if still or (abs(t - 1.0) < 1e-3 and new_state == state):
             lam = np.where(network.ideal, i, 0.0)
-            slope = np.where(network.ideal & (i > 0), network.rho, g)
-            found = finish(u, Tangents(np.where(network.ideal, 0.0, v), i, slope))
+            if step >= next_try:  # what fails again and again is tried ever more rarely
+                next_try = step + max(1, step // _RARER)
+                slope = np.where(network.ideal & (i > 0), network.rho, g)
+                found = finish(u, Tangents(np.where(network.ideal, 0.0, v), i, slope))
         yield step, found
-        if still and np.array_equal(lam, before):
+        rests = rests + 1 if still else 0
+        if (still and np.array_equal(lam, before)) or rests > _MOST_STILL:
             return
         state = new_state
 
