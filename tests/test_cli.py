@@ -334,26 +334,11 @@ def test_ctrl_c_ends_a_long_solve_without_a_traceback() -> None:
 
 
 def test_sigterm_ends_ngspice_too_and_removes_its_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program, pid = folder / "bin" / "ngspice", folder / "pid"
-    program.parent.mkdir()
-    program.write_text(
-        f'#!/bin/sh\n[ "$1" = --version ] && exit\necho $$ > {pid}.new\nmv {pid}.new {pid}\nexec sleep 90\n'
-    )
-    program.chmod(0o755)
-    (folder / "temporary").mkdir()
-    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("TMPDIR", str(folder / "temporary"))
-    with process("compare divider.cir") as running:
-        while not pid.exists():
-            assert running.poll() is None
-            time.sleep(0.05)
-        assert list((folder / "temporary").iterdir())
-        running.send_signal(signal.SIGTERM)
-        out, err = running.communicate(timeout=30)
-    assert (running.returncode, out, err) == (128 + signal.SIGTERM, "", "ended by SIGTERM\n")
-    assert not list((folder / "temporary").iterdir())
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(pid.read_text()), 0)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    (folder / "made").mkdir()
+    command = [sys.executable, "-m", "circuitsim", "compare", "divider.cir"]
+    found = helpers.end_while_ngspice_runs(command, folder / "made", monkeypatch)
+    assert found == (128 + signal.SIGTERM, "ended by SIGTERM\n")
 
 
 def test_sighup_ends_in_order_unless_it_is_ignored() -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from helpers import needs_ngspice
+from helpers import end_while_ngspice_runs, needs_ngspice
 from planted import ERRORS, plant
 
 import circuitsim as cs
@@ -82,7 +83,19 @@ def test_without_ngspice_suites_are_skipped_or_fail(tmp_path: Path) -> None:
     assert "install it (Debian, Ubuntu: apt-get install ngspice)" in run.stdout
     run = suites(tmp_path, *tests, PATH=str(tmp_path), CIRCUITSIM_NEEDS_NGSPICE="1")
     assert run.returncode == 4
-    assert "make ngspice" in run.stderr
+    assert "apt-get install ngspice" in run.stderr and "must be there: make test" in run.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [[], ["-n", "1"]])
+def test_suites_that_are_ended_leave_nothing(
+    workers: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("CIRCUITSIM_NEEDS_NGSPICE", raising=False)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--results={tmp_path}", *workers]
+    tests = ["validation/test_netlists.py", "-k", "operating_point and divider"]
+    assert end_while_ngspice_runs([*command, *tests], tmp_path, monkeypatch)[0] == 128 + signal.SIGTERM
 
 
 # -- diodes that are not perfect ---------------------------------------------------------------------------------------
