@@ -1,4 +1,4 @@
-"""For all tests: where ngspice must be there, a run without it fails, rather than skip what needs it.
+"""For all tests: where ngspice and PySpice must be there, a run without them fails, rather than skip what needs them.
 
 A run that is ended by SIGTERM or SIGHUP ends the programs that it has started, and removes its temporary folders.
 """
@@ -12,12 +12,14 @@ import pytest
 
 from circuitsim.errors import CircuitError
 from circuitsim.io.ngspice import find_ngspice
+from circuitsim.io.pyspice import check_available
 
 
 def pytest_configure() -> None:
     if os.environ.get("CIRCUITSIM_NEEDS_NGSPICE"):
         try:
             find_ngspice()
+            check_available()
         except CircuitError as error:
             raise pytest.UsageError(
                 f"{error}; CIRCUITSIM_NEEDS_NGSPICE says that it must be there: make test"

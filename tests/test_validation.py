@@ -23,6 +23,10 @@ from validation.random_decks import random_deck
 
 ROOT = Path(__file__).parent.parent
 
+WITHOUT_PYSPICE = (
+    "import importlib.util\nfind = importlib.util.find_spec\n"
+    "importlib.util.find_spec = lambda name, *more: None if name == 'PySpice' else find(name, *more)\n"
+)
 CIRCUITS = {
     "Shockley": "t\nV1 in 0 2\nR1 in a 1k\nD1 a 0 d\nR2 a b 1k\nI1 0 b 1m\nR3 b 0 1k\n.model d D(is=1e-12 n=1.5)\n",
     "perfect": "t\nV1 in 0 2\nR1 in a 1k\nD1 a c d\nVc c 0 0.5\nR2 a b 1k\nI1 0 b 1m\nR3 b 0 1k\n.model d D(ron=0)\n",
@@ -84,6 +88,17 @@ def test_without_ngspice_suites_are_skipped_or_fail(tmp_path: Path) -> None:
     run = suites(tmp_path, *tests, PATH=str(tmp_path), CIRCUITSIM_NEEDS_NGSPICE="1")
     assert run.returncode == 4
     assert "apt-get install ngspice" in run.stderr and "must be there: make test" in run.stderr
+
+
+@pytest.mark.slow
+@needs_ngspice
+def test_without_pyspice_a_run_that_needs_it_fails(tmp_path: Path) -> None:
+    (tmp_path / "without.py").write_text(WITHOUT_PYSPICE)
+    tests = ["-p", "without", "validation/test_netlists.py", "-k", "operating_point and divider"]
+    paths = f"{tmp_path}{os.pathsep}{ROOT}"
+    assert suites(tmp_path, *tests, PYTHONPATH=paths).returncode == 0
+    run = suites(tmp_path, *tests, PYTHONPATH=paths, CIRCUITSIM_NEEDS_NGSPICE="1")
+    assert (run.returncode, "PySpice is not installed" in run.stderr) == (4, True), run.stderr
 
 
 @pytest.mark.slow
