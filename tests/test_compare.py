@@ -492,3 +492,19 @@ def test_without_ngspice_the_command_says_how_to_get_it(deck: Path, monkeypatch:
     monkeypatch.setattr(shutil, "which", lambda _: None)
     result = run(str(deck))
     assert (result.exit_code, "apt-get install ngspice" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("seconds", ["nan", "0", "-3", "inf", "1e300"])
+def test_a_time_limit_that_is_none_is_refused(seconds: str, deck: Path) -> None:
+    result = run(str(deck), f"--timeout={seconds}")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"a time limit of {float(seconds):g} s: it must be above 0 and at most 1,000,000 s" in result.stderr
+
+
+def test_a_program_that_is_none_is_named(deck: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = deck.with_name("ngspice")
+    program.write_bytes(b"\x7fELF, and then nothing")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(deck.parent))
+    result = run(str(deck))
+    assert (result.exit_code, result.stderr) == (2, f"error: {program} cannot be started: Exec format error\n")
