@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -15,11 +16,12 @@ from planted import ERRORS, plant
 
 import circuitsim as cs
 from circuitsim.gallery import drn
-from circuitsim.io.compare import Verdict, compare
+from circuitsim.io.compare import Comparison, Quantity, Verdict, compare
 from validation.digits import digit_inputs
 from validation.faults import judged
 from validation.nonideal import DIODES, IDEAL, PERFECT, PWL, SHOCKLEY, Diode, draw, study, with_diode, write_csv
 from validation.random_decks import random_deck
+from validation.results import row_of, worst_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -77,6 +79,15 @@ def test_a_planted_error_makes_the_suites_fail(error: str, tmp_path: Path) -> No
     assert [row["name"] for row in rows] == ["bridge_rectifier", "diode_or"]
     assert "AGREE" in {row["verdict"] for row in rows} if not error else "DIFFER" in {row["verdict"] for row in rows}
     assert ("validation" in run.stdout) and "netlists: " in run.stdout
+
+
+def test_the_worst_point_of_a_sweep_may_have_no_values() -> None:
+    near, far = (Quantity("v(a)", 1.0, 1.0 + off, 1e-9, True) for off in (1e-12, 5e-10))
+    agreeing = [Comparison("ngspice", (q,), 0.0, 0.0, (1.0, 1.0), Verdict.AGREE, (), q.name) for q in (near, far)]
+    silent = Comparison("ngspice", (), 0.0, math.nan, (1.0, math.nan), Verdict.NO_REFERENCE, ())
+    assert worst_of(agreeing) is agreeing[1]
+    assert worst_of([silent, *agreeing]) is silent
+    assert "of_allowed" not in row_of("suite", "name", silent)
 
 
 @pytest.mark.slow
