@@ -103,6 +103,8 @@ def test_report_shows_what_is_there(tmp_path: Path) -> None:
     rows = [
         {"suite": "netlists", "name": "a.cir", "verdict": "AGREE"},
         {"suite": "netlists", "name": "<b>.cir", "verdict": "DIFFER", "worst": "v(x)", "ours": 1.0, "theirs": 2.0},
+        {"suite": "random", "name": "family 1, seed 3", "verdict": "AGREE", "fault": "WRONG", "why": "v(n) by 1 V"},
+        {"suite": "random", "name": "family 1, seed 4", "verdict": "NO_REFERENCE", "fault": ""},
     ]
     (agreement / "results.json").write_text(json.dumps({"command": "pytest validation/", "rows": rows}))
     (agreement / "study.png").write_bytes(b"\x89PNG")
@@ -114,6 +116,7 @@ def test_report_shows_what_is_there(tmp_path: Path) -> None:
     text = report.page(tmp_path)
     assert "&lt;b&gt;.cir" in text and "v(x): 1, theirs 2" in text and "<b>" not in text
     assert "data:image/png;base64," in text and "data:image/svg+xml;base64," in text
+    assert "fault: WRONG; v(n) by 1 V" in text and "seed 4" not in text
     assert "3.25" in text and "9.5" not in text and "python -m training.mnist" in text
     assert "<td>two</td>" in text and "<th>no</th>" not in text
     assert "cannot be read" in text

@@ -24,6 +24,7 @@ from circuitsim.io.files import check_target, replacing
 from validation.benchmarks import machine, versions
 from validation.measure import ROOT
 from validation.peers import WANTED, Climbs, Point, exponent, read_points
+from validation.results import notable
 
 AGREEMENT, BENCH, PEERS, RUNS = "build/validation", "build/bench.json", "build/peers.json", "runs"
 SOURCES = {
@@ -32,7 +33,6 @@ SOURCES = {
     PEERS: "make bench",
     RUNS: "python -m training.mnist --netlist drn-xs",
 }
-_QUIET = {"AGREE", "agree", "equations hold", "no solution", "solved"}  # verdicts that are not listed one by one
 _STYLE = (
     "body{font:15px/1.45 sans-serif;max-width:75em;margin:2em auto;padding:0 1em;color:#222}"
     "table{border-collapse:collapse;margin:1em 0;font-size:13px}td,th{border:1px solid #ccc;padding:.25em .6em;"
@@ -117,7 +117,7 @@ def _read(path: Path, source: str) -> tuple[Any, str]:
 
 
 def _agreement(folder: Path) -> Iterator[str]:
-    """Counts of verdicts by suite, and every row that is not plain agreement; then pictures."""
+    """Counts of verdicts by suite, and every row that differs or shows a fault; then pictures."""
     files = sorted(folder.glob("*.json"))
     if not files:
         yield missing(AGREEMENT)
@@ -135,18 +135,19 @@ def _agreement(folder: Path) -> Iterator[str]:
         for row in rows:
             counts.setdefault(row.get("suite", ""), Counter())[row.get("verdict", "")] += 1
         yield table(("suite", "verdict", "count"), [(s, v, n) for s, c in counts.items() for v, n in c.items()])
-        notable = [row for row in rows if row.get("verdict") not in _QUIET]
-        if notable:
-            yield f"<p>The {len(notable)} that do not plainly agree:</p>" + table(
-                ("suite", "name", "verdict", "why"), [_notable(row) for row in notable]
+        listed = [row for row in rows if notable(row)]
+        if listed:
+            yield f"<p>The {len(listed)} that differ or show a fault:</p>" + table(
+                ("suite", "name", "verdict", "why"), [_cells(row) for row in listed]
             )
     for path in sorted([*folder.glob("*.png"), *folder.glob("*.svg")]):
         kind = {".png": "png", ".svg": "svg+xml"}[path.suffix]
         yield picture(path.read_bytes(), kind, path.stem)
 
 
-def _notable(row: Mapping[str, Any]) -> tuple[object, ...]:
-    words = [str(row[key]) for key in ("explained", "why") if row.get(key)] + list(map(str, row.get("notes") or []))
+def _cells(row: Mapping[str, Any]) -> tuple[object, ...]:
+    words = [f"fault: {row['fault']}"] if row.get("fault") else []
+    words += [str(row[key]) for key in ("explained", "why") if row.get(key)] + list(map(str, row.get("notes") or []))
     if row.get("worst"):
         words.append(f"{row['worst']}: {escaped(row.get('ours'))}, theirs {escaped(row.get('theirs'))}")
     return row.get("suite"), row.get("name"), row.get("verdict"), "; ".join(words)
