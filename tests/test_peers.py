@@ -12,8 +12,9 @@ from click.testing import CliRunner
 from helpers import needs_ngspice
 
 import circuitsim as cs
-from validation import peers, report
+from validation import nonideal, peers, report
 from validation.measure import Options
+from validation.nonideal import PWL, SHOCKLEY, Diode
 from validation.peers import LADDERS, SOLVERS, Climbs, Point, exponent, reached, solve_point
 from validation.qp import PEERS
 
@@ -113,13 +114,23 @@ def test_report_shows_what_is_there(tmp_path: Path) -> None:
     (runs / "config.json").write_text(json.dumps({"commands": ["python -m training.mnist"]}))
     (tmp_path / "README.md").write_text("### Results\n\n| a | b |\n|---|---|\n| 1 | two |\n\n## Next\n\n| no | no |\n")
     (tmp_path / report.BENCH).write_text("{torn")
+    diodes = [Diode(PWL, {"ron": 0.25, "vfwd": 0.0}), Diode(SHOCKLEY, {"is": 1e-9, "n": 1.5})]
+    study = [
+        nonideal.Row(d.kind, str(d), d.parameters, 0.1, change, 3.0, 4.375, 1e-12, 0.5)
+        for d, change in zip(diodes, (0.5, 0.0625), strict=True)
+    ]
+    nonideal.write_json(study, tmp_path / report.DIODES, "a <net>", 100.0, 7)
     text = report.page(tmp_path)
+    assert "<td>IS=1e-09 N=1.5</td><td>10</td><td>6.25</td><td>3.00</td><td>4.38</td>" in text
+    assert "a &lt;net&gt;: each model" in text and 'alt="diodes" src="data:image/svg+xml' in text
     assert "&lt;b&gt;.cir" in text and "v(x): 1, theirs 2" in text and "<b>" not in text
     assert "data:image/png;base64," in text and "data:image/svg+xml;base64," in text
     assert "fault: WRONG; v(n) by 1 V" in text and "seed 4" not in text
     assert "3.25" in text and "9.5" not in text and "python -m training.mnist" in text
     assert "<td>two</td>" in text and "<th>no</th>" not in text
     assert "cannot be read" in text
+    (tmp_path / report.DIODES).write_text('{"rows": [{"kind": 1}]}')
+    assert f"{report.DIODES} cannot be read" in report.page(tmp_path)
 
 
 def test_report_is_written_whole_and_the_picture_needs_ladders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,20 @@ from circuitsim.gallery import drn
 from circuitsim.io.compare import Comparison, Quantity, Verdict, compare
 from validation.digits import digit_inputs
 from validation.faults import judged
-from validation.nonideal import DIODES, IDEAL, PERFECT, PWL, SHOCKLEY, Diode, draw, study, with_diode, write_csv
+from validation.nonideal import (
+    DIODES,
+    IDEAL,
+    PERFECT,
+    PWL,
+    SHOCKLEY,
+    Diode,
+    picture,
+    read_json,
+    study,
+    with_diode,
+    write_csv,
+    write_json,
+)
 from validation.random_decks import random_deck
 from validation.results import row_of, worst_of
 
@@ -163,8 +176,9 @@ def test_the_study_is_what_two_solutions_say(network: Path, tmp_path: Path) -> N
     assert lines[0] == "kind,diode,hidden_change,output_change,reread_percent,error_percent,kcl_relative,seconds"
     assert len(lines) == 4
     assert lines[3].startswith("Shockley,IS=1e-09 N=1,")
-    draw(rows, tmp_path / "picture.png")
-    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+    assert picture(rows).startswith(b"\x89PNG")
+    write_json(rows, tmp_path / "study.json", "a net", 100.0, 7)
+    assert read_json(tmp_path / "study.json") == ({"netlist": "a net", "gain": 100.0, "digits": 7}, rows)
 
 
 def test_the_study_has_all_kinds_of_diodes() -> None:

@@ -1,4 +1,5 @@
-"""`python -m validation.report`: one HTML page, build/report.html, of what was measured: agreement, speed, training.
+"""`python -m validation.report`: one HTML page, build/report.html, of what was measured: agreement with ngspice,
+diodes that are not perfect, speed, training.
 
 It reads what other commands left (SOURCES) and measures nothing itself; what is not there is named with the command
 that makes it. Pictures are within the page.
@@ -9,10 +10,9 @@ from __future__ import annotations
 import base64
 import csv
 import html
-import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,17 @@ import click
 
 from circuitsim import SettingsError
 from circuitsim.io.files import check_target, replacing
+from validation import nonideal
 from validation.benchmarks import machine, versions
-from validation.measure import ROOT
+from validation.measure import ROOT, rendered
 from validation.peers import WANTED, Climbs, Point, exponent, read_points
 from validation.results import notable
 
 AGREEMENT, BENCH, PEERS, RUNS = "build/validation", "build/bench.json", "build/peers.json", "runs"
+DIODES = "build/nonideal.json"
 SOURCES = {
     AGREEMENT: "pytest validation/",
+    DIODES: "make nonideal",
     BENCH: "make bench",
     PEERS: "make bench",
     RUNS: "python -m training.mnist --netlist drn-xs",
@@ -66,6 +69,8 @@ def page(root: Path) -> str:
         _about(),
         "<h2>Agreement</h2>",
         *_agreement(root / AGREEMENT),
+        "<h2>Diodes that are not perfect</h2>",
+        *_diodes(root / DIODES),
         "<h2>Speed</h2>",
         *_benchmarks(root / BENCH),
         *_ladders(root / PEERS),
@@ -99,6 +104,14 @@ def missing(source: str, why: str = "is not there") -> str:
 def picture(data: bytes, kind: str, title: str) -> str:
     """An image within the page."""
     return f'<p><img alt="{escaped(title)}" src="data:image/{kind};base64,{base64.b64encode(data).decode()}"></p>'
+
+
+def _drawn(svg: Callable[[], bytes], title: str) -> str:
+    """A plot, where it can be drawn."""
+    try:
+        return picture(svg(), "svg+xml", title)
+    except ImportError:
+        return "<p class=missing>no plot: matplotlib is not installed; <code>pip install -e '.[plot]'</code></p>"
 
 
 def _about() -> str:
@@ -153,6 +166,22 @@ def _cells(row: Mapping[str, Any]) -> tuple[object, ...]:
     return row.get("suite"), row.get("name"), row.get("verdict"), "; ".join(words)
 
 
+def _diodes(path: Path) -> Iterator[str]:
+    """The study of nonideal.py: its table and its picture."""
+    try:
+        about, rows = nonideal.read_json(path)
+    except OSError:
+        yield missing(DIODES)
+        return
+    except (ValueError, KeyError, TypeError) as error:
+        yield missing(DIODES, f"cannot be read ({error})")
+        return
+    yield f"<p>{escaped(about['netlist'])}: each model in the place of all its diodes, {escaped(about['digits'])} test "
+    yield "digits. Changes are those of voltages, root mean square, relative to those with perfect diodes.</p>"
+    yield table(nonideal.HEADS, map(nonideal.cells, rows))
+    yield _drawn(lambda: nonideal.picture(rows, "svg"), "diodes")
+
+
 def _benchmarks(path: Path) -> Iterator[str]:
     found, said = _read(path, BENCH)
     if said:
@@ -174,10 +203,7 @@ def _ladders(path: Path) -> Iterator[str]:
         yield said
         return
     points = [Point(**point) for point in found]
-    try:
-        yield picture(ladder_picture(points, "svg"), "svg+xml", "ladders")
-    except ImportError:
-        yield "<p class=missing>no plot: matplotlib is not installed; <code>pip install -e '.[plot]'</code></p>"
+    yield _drawn(lambda: ladder_picture(points, "svg"), "ladders")
     growth = [(*key, exponent(climb)) for key, climb in Climbs(points).by.items()]
     yield "<p>Growth, p of seconds ~ unknowns^p at the upper end:</p>"
     yield table(("ladder", "solver", "p"), [row for row in growth if row[-1] is not None])
@@ -190,7 +216,6 @@ def ladder_picture(points: Sequence[Point], kind: str) -> bytes:
 
     ImportError without matplotlib.
     """
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     ladders = list(dict.fromkeys(point.ladder for point in points))
@@ -219,10 +244,7 @@ def ladder_picture(points: Sequence[Point], kind: str) -> bytes:
     axes[1, 0].set_ylabel("peak memory, MB")
     labels = {label: line for axis in axes[0] for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=6, fontsize=8)
-    out = io.BytesIO()
-    with rc_context({"svg.fonttype": "none"}):  # letters stay letters: a small file
-        figure.savefig(out, format=kind, dpi=64, metadata={"Date": None} if kind == "svg" else None)
-    return out.getvalue()
+    return rendered(figure, kind, 64)
 
 
 def _runs(folder: Path) -> Iterator[str]:
