@@ -114,6 +114,10 @@ def test_report_shows_what_is_there(tmp_path: Path) -> None:
     (runs / "config.json").write_text(json.dumps({"commands": ["python -m training.mnist"]}))
     (tmp_path / "README.md").write_text("### Results\n\n| a | b |\n|---|---|\n| 1 | two |\n\n## Next\n\n| no | no |\n")
     (tmp_path / report.BENCH).write_text("{torn")
+    fuzzing = tmp_path / report.FUZZING
+    fuzzing.parent.mkdir()
+    turn = {"started": "now", "engine": "atheris", "decks": 1000, "cpu_seconds": 5400.0, "faults": ["<slow>"]}
+    fuzzing.write_text(f"{json.dumps(turn)}\n{json.dumps({**turn, 'faults': []})}\n")
     diodes = [Diode(PWL, {"ron": 0.25, "vfwd": 0.0}), Diode(SHOCKLEY, {"is": 1e-9, "n": 1.5})]
     study = [
         nonideal.Row(d.kind, str(d), d.parameters, 0.1, change, 3.0, 4.375, 1e-12, 0.5)
@@ -123,6 +127,7 @@ def test_report_shows_what_is_there(tmp_path: Path) -> None:
     text = report.page(tmp_path)
     assert "<td>IS=1e-09 N=1.5</td><td>10</td><td>6.25</td><td>3.00</td><td>4.38</td>" in text
     assert "a &lt;net&gt;: each model" in text and 'alt="diodes" src="data:image/svg+xml' in text
+    assert "<td>2</td><td>2000</td><td>3</td><td>&lt;slow&gt;</td>" in text
     assert "&lt;b&gt;.cir" in text and "v(x): 1, theirs 2" in text and "<b>" not in text
     assert "data:image/png;base64," in text and "data:image/svg+xml;base64," in text
     assert "fault: WRONG; v(n) by 1 V" in text and "seed 4" not in text

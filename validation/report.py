@@ -23,15 +23,17 @@ from circuitsim import SettingsError
 from circuitsim.io.files import check_target, replacing
 from validation import nonideal
 from validation.benchmarks import machine, versions
+from validation.fuzz import RECORD, read_record
 from validation.measure import ROOT, rendered
 from validation.peers import WANTED, Climbs, Point, exponent, read_points
 from validation.results import notable
 
 AGREEMENT, BENCH, PEERS, RUNS = "build/validation", "build/bench.json", "build/peers.json", "runs"
-DIODES = "build/nonideal.json"
+DIODES, FUZZING = "build/nonideal.json", f"build/fuzz/{RECORD}"
 SOURCES = {
     AGREEMENT: "pytest validation/",
     DIODES: "make nonideal",
+    FUZZING: "make fuzz",
     BENCH: "make bench",
     PEERS: "make bench",
     RUNS: "python -m training.mnist --netlist drn-xs",
@@ -71,6 +73,8 @@ def page(root: Path) -> str:
         *_agreement(root / AGREEMENT),
         "<h2>Diodes that are not perfect</h2>",
         *_diodes(root / DIODES),
+        "<h2>Fuzzing</h2>",
+        *_fuzzing((root / FUZZING).parent),
         "<h2>Speed</h2>",
         *_benchmarks(root / BENCH),
         *_ladders(root / PEERS),
@@ -180,6 +184,22 @@ def _diodes(path: Path) -> Iterator[str]:
     yield "digits. Changes are those of voltages, root mean square, relative to those with perfect diodes.</p>"
     yield table(nonideal.HEADS, map(nonideal.cells, rows))
     yield _drawn(lambda: nonideal.picture(rows, "svg"), "diodes")
+
+
+def _fuzzing(folder: Path) -> Iterator[str]:
+    """What each engine has tried in all runs that are recorded, and the faults that it found."""
+    turns = read_record(folder)
+    if not turns:
+        yield missing(FUZZING)
+        return
+    rows = []
+    for engine in dict.fromkeys(turn["engine"] for turn in turns):
+        own = [turn for turn in turns if turn["engine"] == engine]
+        hours = sum(turn["cpu_seconds"] for turn in own) / 3600
+        found = Counter(fault for turn in own for fault in turn["faults"])
+        rows.append((engine, own[0]["started"], own[-1]["started"], len(own), sum(turn["decks"] for turn in own), hours,
+                     "; ".join(found) or "none"))  # fmt: skip
+    yield table(("engine", "from", "to", "turns", "decks", "core-hours", "faults found"), rows)
 
 
 def _benchmarks(path: Path) -> Iterator[str]:
