@@ -46,7 +46,6 @@ def test_programs_solve_the_flat_deck(name: str, tmp_path: Path) -> None:
     deck = tmp_path / "deck.cir"
     deck.write_text(LADDERS[name].text(16))
     problem = cs.compile_problem(cs.load(deck))
-    peers._write_flat(problem.circuit, tmp_path / "flat.cir")
     for solver in ("circuitsim solve", "ngspice"):
         found = peers._by_program(problem, deck, solver, 60.0)
         assert found["kcl"] is not None and found["kcl"] <= (1e-9 if solver != "ngspice" else 1e-4), solver
