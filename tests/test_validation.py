@@ -34,7 +34,7 @@ from validation.nonideal import (
     write_json,
 )
 from validation.random_decks import random_deck
-from validation.results import row_of, worst_of
+from validation.results import row_of, said, worst_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -97,10 +97,12 @@ def test_a_planted_error_makes_the_suites_fail(error: str, tmp_path: Path) -> No
 def test_the_worst_point_of_a_sweep_may_have_no_values() -> None:
     near, far = (Quantity("v(a)", 1.0, 1.0 + off, 1e-9, True) for off in (1e-12, 5e-10))
     agreeing = [Comparison("ngspice", (q,), 0.0, 0.0, (1.0, 1.0), Verdict.AGREE, (), q.name) for q in (near, far)]
-    silent = Comparison("ngspice", (), 0.0, math.nan, (1.0, math.nan), Verdict.NO_REFERENCE, ())
+    silent = Comparison("ngspice", (), 0.0, math.nan, (1.0, math.nan), Verdict.NO_REFERENCE, ("it was killed",))
     assert worst_of(agreeing) is agreeing[1]
     assert worst_of([silent, *agreeing]) is silent
-    assert "of_allowed" not in row_of("suite", "name", silent)
+    row = row_of("suite", "name", silent)
+    assert "of_allowed" not in row
+    assert said(row) == "suite: name: NO_REFERENCE; it was killed"
 
 
 @pytest.mark.slow

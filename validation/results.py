@@ -62,6 +62,8 @@ def said(row: Mapping[str, Any]) -> str:
     if row.get("worst") and row["verdict"] == Verdict.DIFFER.name:
         text += f": {row['worst']} {row['ours']!r}, theirs {row['theirs']!r}, allowed {row['allowed']:.2g}"
         text += f"; KCL {row['kcl_ours']:.1e}, theirs {row['kcl_theirs']:.1e}"
+    elif not row.get("worst"):
+        text += "".join(f"; {note}" for note in row.get("notes", ()))
     return text + "".join(f"; {row[key]}" for key in ("fault", "why", "explained") if row.get(key))
 
 
