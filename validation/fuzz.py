@@ -385,7 +385,7 @@ def _recorded(engine: str, seconds: float, seed: int, found: Path, corpus: Path)
     decks = run_slice(engine, seconds, seed, found, corpus)
     turn = {
         "started": started.isoformat(timespec="seconds"), "circuitsim": cs.__version__, "engine": engine, "seed": seed,
-        "decks": decks, "seconds": round(time.monotonic() - clock, 1), "cpu_seconds": round(_cpu_seconds() - before, 1),
+        "decks": decks, "seconds": round(time.monotonic() - clock, 1), "cpu_seconds": round(_cpu_seconds() - before, 2),
         "faults": [json.loads(path.read_text())["where"] for path in sorted(set(found.glob("*.json")) - known)],
     }  # fmt: skip
     with (found / RECORD).open("a") as out:
