@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run install test validate check ngspice bench fuzz report clean
+.PHONY: run install test validate check ngspice bench fuzz nonideal report clean
 
 run: $(STAMP)  ## solve the first example
 	$(BIN)/circuitsim solve netlists/drn_1h.cir
@@ -41,7 +41,11 @@ MINUTES ?= 10
 fuzz: $(STAMP)  ## odd netlists for MINUTES=10: whatever goes wrong is kept in build/fuzz
 	$(BIN)/python -m validation.fuzz --minutes $(MINUTES)
 
-report: $(STAMP)  ## build/report.html: agreement, speed, training
+nonideal: $(STAMP)  ## a trained network with perfect and with real diodes
+	mkdir -p build
+	$(BIN)/python -m validation.nonideal --json build/nonideal.json
+
+report: $(STAMP)  ## build/report.html: agreement, diodes, speed, training
 	$(BIN)/python -m validation.report
 
 clean:

@@ -1,17 +1,33 @@
-"""For all tests: where ngspice must be there, a run without it fails, rather than skip what needs it."""
+"""For all tests: where ngspice and PySpice must be there, a run without them fails, rather than skip what needs them.
+
+A run that is ended by SIGTERM or SIGHUP ends the programs that it has started, and removes its temporary folders.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
-from circuitsim.io.ngspice import ngspice_available
+from circuitsim.errors import CircuitError
+from circuitsim.io.ngspice import find_ngspice
+from circuitsim.io.pyspice import check_available
 
 
 def pytest_configure() -> None:
-    if os.environ.get("CIRCUITSIM_NEEDS_NGSPICE") and not ngspice_available():
-        raise pytest.UsageError(
-            "ngspice is not installed, and CIRCUITSIM_NEEDS_NGSPICE says that it must be: make ngspice, or apt-get "
-            "install ngspice"
-        )
+    if os.environ.get("CIRCUITSIM_NEEDS_NGSPICE"):
+        try:
+            find_ngspice()
+            check_available()
+        except CircuitError as error:
+            raise pytest.UsageError(
+                f"{error}; CIRCUITSIM_NEEDS_NGSPICE says that it must be there: make test"
+            ) from None
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is signal.SIG_DFL:
+            signal.signal(getattr(signal, name), _end)
+
+
+def _end(number: int, frame: object) -> None:
+    pytest.exit(f"ended by {signal.Signals(number).name}", returncode=128 + number)

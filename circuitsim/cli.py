@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MOST_WARNINGS = 10
 _EXIT_CODES = (
     "Exit codes: 0 solved (check, flatten: done); 2 bad netlist or usage; 3 not solved: no answer that meets its "
-    "certificate; 130 interrupted."
+    "certificate; 70 a defect of circuitsim; 130 interrupted, 143 or 129 ended by SIGTERM or SIGHUP."
 )
 
 
@@ -410,7 +410,8 @@ def flatten(file: Path, target: Path | None) -> None:
     "  circuitsim compare netlists/diode_bridge_sweep.cir --sweeps --json > points.json\n"
     "  circuitsim compare netlists/clipper.cir --engine pyspice\n\n"
     "Exit codes: 0 both agree; 1 they differ by more than their tolerances allow; 2 bad netlist or usage, or the other "
-    "simulator is not installed; 3 one of them has no answer; 130 interrupted."
+    "simulator is not installed; 3 one of them has no answer; 70 a defect of circuitsim; 130 interrupted, 143 or 129 "
+    "ended by SIGTERM or SIGHUP."
 )
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
@@ -444,9 +445,11 @@ def compare(
     from circuitsim.io.compare import compare as compare_point
     from circuitsim.io.compared import check_picture, comparison_object, overall, plot_comparison, print_comparison
     from circuitsim.io.files import check_target
+    from circuitsim.io.ngspice import check_timeout
     from circuitsim.io.output import write_json
     from circuitsim.io.tables import console
 
+    check_timeout(timeout)
     if plot is not None:
         check_target(plot)
         check_picture(plot)

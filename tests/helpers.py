@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -372,3 +375,28 @@ def process(
         finally:
             late.cancel()
             running.kill()  # nothing, once it has ended
+
+
+def end_while_ngspice_runs(command: Sequence[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
+    """Send SIGTERM to a program once it runs ngspice, which only sleeps here; its exit code and what it said on stderr.
+
+    Neither ngspice nor its temporary folder may be left. `folder` is for ngspice and temporary folders.
+    """
+    program, pid, temporary = folder / "ngspice", folder / "pid", folder / "temporary"
+    say = f"echo $$ > {pid}.new; mv {pid}.new {pid}"
+    program.write_text(f'#!/bin/sh\n[ "$1" = --version ] && exit\n{say}\nexec sleep 90\n')
+    program.chmod(0o755)
+    temporary.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    with process(command) as running:
+        while not pid.exists():
+            assert running.poll() is None
+            time.sleep(0.05)
+        assert list(temporary.glob("circuitsim-*"))
+        running.send_signal(signal.SIGTERM)
+        said = running.communicate(timeout=30)[1]
+    assert not list(temporary.glob("circuitsim-*"))
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+    return running.returncode, said

@@ -25,6 +25,7 @@ from click.testing import CliRunner, Result
 import circuitsim as cs
 from circuitsim import cli
 from circuitsim.backends.base import BACKENDS, DTYPES
+from circuitsim.io.commands import DEFECT, Ended, ends_in_order
 from circuitsim.solution import METHODS
 
 ROOT = Path(__file__).parent.parent
@@ -51,6 +52,7 @@ def run(*arguments: str) -> Result:
     result = CliRunner().invoke(cli.main, arguments)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
+    assert result.exit_code != DEFECT, result.stderr
     return result
 
 
@@ -281,6 +283,13 @@ def test_out_of_memory_is_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+def test_a_defect_has_a_traceback_and_an_exit_code_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("circuitsim.load", failing_with(ZeroDivisionError("planted")))
+    result = CliRunner().invoke(cli.main, ["compare", "divider.cir"])
+    assert (result.exit_code, result.stdout) == (DEFECT, "")
+    assert "ZeroDivisionError: planted\nerror: this is a defect of the program; please report it" in result.stderr
+
+
 def files() -> list[str]:
     """What is in the folder, beside the decks of the fixture."""
     return sorted({path.name for path in Path().iterdir()} - {f"{name}.cir" for name in DECKS})
@@ -322,6 +331,27 @@ def test_ctrl_c_ends_a_long_solve_without_a_traceback() -> None:
         out, err = running.communicate(timeout=30)
     assert (running.returncode, out, err) == (130, "", "interrupted\n")
     assert files() == ["chain.cir"]
+
+
+def test_sigterm_ends_ngspice_too_and_removes_its_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    (folder / "made").mkdir()
+    command = [sys.executable, "-m", "circuitsim", "compare", "divider.cir"]
+    found = helpers.end_while_ngspice_runs(command, folder / "made", monkeypatch)
+    assert found == (128 + signal.SIGTERM, "ended by SIGTERM\n")
+
+
+def test_sighup_ends_in_order_unless_it_is_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with pytest.raises(Ended), ends_in_order():
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+        with ends_in_order():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_names_that_the_terminal_cannot_show(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import time
+from dataclasses import replace
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
@@ -340,6 +342,45 @@ def test_a_sweep_that_ngspice_cannot_do_takes_a_run_for_each_point() -> None:
 
 
 @needs_ngspice
+@pytest.mark.parametrize("failure", ["an error", "no plot", "too few points"])
+def test_a_sweep_that_fails_takes_a_run_for_each_point_and_says_why(
+    failure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(deck: str, *, options: str, timeout: float) -> RawData:
+        if "\n.dc " in deck and failure == "an error":
+            raise NgspiceError("ngspice aborted; it said:\n    Error: planted")
+        found = run_ngspice(deck, options=options, timeout=timeout)
+        if "\n.dc " not in deck:
+            return found
+        [plot, *others] = found.plots
+        return replace(found, plots=tuple(others if failure == "no plot" else [replace(plot, values=plot.values[:2])]))
+
+    monkeypatch.setattr(module, "run_ngspice", run)
+    found = compare_sweep(cs.parse(DIVIDER), "V1 0 2 1")
+    assert {c.verdict for c in found} == {Verdict.AGREE}
+    why = {"an error": "Error: planted", "no plot": "0 points came back, not 3", "too few points": "2 points came"}
+    assert any(why[failure] in note and "so it had a run for each" in note for note in found[0].notes)
+    assert not any("so it had a run for each" in note for note in found[1].notes)
+
+
+@needs_ngspice
+def test_the_time_limit_of_a_sweep_is_for_all_its_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[float] = []
+    clock = time.perf_counter
+
+    def run(deck: str, *, options: str, timeout: float) -> RawData:
+        limits.append(timeout)
+        return run_ngspice(deck, options=options, timeout=timeout)
+
+    monkeypatch.setattr(module, "run_ngspice", run)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + 4.0 * len(limits))
+    found = compare_sweep(cs.parse(".param\n.param r=1k\nV1 a 0 1\nR1 a b {r}\nR2 b 0 1k\n"), "r 1k 5k 1k", timeout=10)
+    assert [round(limit) for limit in limits] == [10, 6, 2]
+    assert [c.verdict for c in found] == [Verdict.AGREE] * 3 + [Verdict.NO_REFERENCE] * 2
+    assert "took more than 10 s for the points before" in found[3].notes[1]
+
+
+@needs_ngspice
 def test_a_point_of_a_sweep_that_is_wrong_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(deck: str, *, options: str, timeout: float) -> RawData:
         return run_ngspice(deck.replace("R1 in out 1000.0", "R1 in out 1001.0"), options=options, timeout=timeout)
@@ -508,3 +549,19 @@ def test_without_ngspice_the_command_says_how_to_get_it(deck: Path, monkeypatch:
     monkeypatch.setattr(shutil, "which", lambda _: None)
     result = run(str(deck))
     assert (result.exit_code, "apt-get install ngspice" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("seconds", ["nan", "0", "-3", "inf", "1e300"])
+def test_a_time_limit_that_is_none_is_refused(seconds: str, deck: Path) -> None:
+    result = run(str(deck), f"--timeout={seconds}")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"a time limit of {float(seconds):g} s: it must be above 0 and at most 1,000,000 s" in result.stderr
+
+
+def test_a_program_that_is_none_is_named(deck: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = deck.with_name("ngspice")
+    program.write_bytes(b"\x7fELF, and then nothing")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(deck.parent))
+    result = run(str(deck))
+    assert (result.exit_code, result.stderr) == (2, f"error: {program} cannot be started: Exec format error\n")

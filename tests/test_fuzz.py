@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +18,10 @@ import numpy as np
 import pytest
 
 import circuitsim as cs
+from circuitsim.io.commands import Ended, ends_in_order
+from validation import fuzz
 from validation.equations import broken_equation
-from validation.fuzz import VARIANTS, Fault, Workshop, certificate
+from validation.fuzz import VARIANTS, Fault, Workshop, certificate, main, read_record
 from validation.fuzz_decks import GRAMMAR, companions, grown_deck, mutated, seeds
 from validation.measure import ROOT
 
@@ -77,6 +82,60 @@ def test_a_fault_is_made_small_and_kept_once(tmp_path: Path, monkeypatch: pytest
     assert "planted" in kept.with_suffix(".json").read_text()
 
 
+def kept_fault(folder: Path, variant: str) -> Path:
+    (folder / "kept.cir").write_text(CIRCUITS["divider"])
+    about = folder / "kept.json"
+    about.write_text(json.dumps({"where": "certificate", "variant": variant, "said": "planted"}))
+    return about
+
+
+def test_kept_faults_that_are_none_any_more_are_removed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept_fault(tmp_path, "newton")
+    assert main(["--minutes", "0", "--found", str(tmp_path)]) == 0
+    assert not list(tmp_path.glob("kept.*"))
+    assert "kept is no fault any more: certificate" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("variant", ["bcd", "unknown"])
+def test_kept_faults_that_still_are_stay(variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = kept_fault(tmp_path, variant)
+    assert main(["--again", str(kept)]) == 0
+    monkeypatch.setattr(fuzz, "certificate", lambda solution: 1.0)
+    assert main(["--again", str(kept)]) == 1
+
+
+def test_a_process_does_not_outlive_the_one_that_waits_for_it(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    process = subprocess.Popen(["sleep", "60"])
+    try:
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        with pytest.raises(Ended), ends_in_order():
+            fuzz._death(process, tmp_path, 60.0)
+        assert process.returncode == -signal.SIGKILL
+    finally:
+        process.kill()
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_each_turn_of_an_engine_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run_slice(engine: str, seconds: float, seed: int, found: Path, corpus: Path) -> int:
+        subprocess.run([sys.executable, "-c", "sum(range(5_000_000))"], check=True)
+        Workshop(tmp_path, found).keep(Fault(f"of {engine}", "planted"), "auto", b"deck")
+        return 7
+
+    monkeypatch.setattr(fuzz, "run_slice", run_slice)
+    monkeypatch.setattr(fuzz, "forget_mended", lambda found: None)
+    for seed in ("1", "5"):
+        assert main(["--minutes", "1", "--engine", "hypothesis", "--seed", seed, "--found", str(tmp_path / "f")]) == 1
+    first, second = read_record(tmp_path / "f")
+    assert (first["decks"], first["seed"], first["faults"]) == (7, 1, ["of hypothesis"])
+    assert (second["decks"], second["seed"], second["faults"]) == (7, 5, [])  # it was known
+    assert first["cpu_seconds"] > 0
+    assert "14 decks in" in capsys.readouterr().out
+
+
 def test_a_deck_that_takes_too_long_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def endless(*arguments: object, **options: object) -> None:
         while True:
@@ -123,4 +182,7 @@ def test_half_a_minute_of_fuzzing_finds_nothing(engine: str, tmp_path: Path) -> 
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
+    [turn] = read_record(tmp_path)
+    assert (turn["engine"], turn["seed"], turn["faults"]) == (engine, 1, [])
+    assert turn["decks"] >= 100 and turn["cpu_seconds"] > 0
     assert int(done.stdout.split(f"{engine}: ")[1].split()[0]) >= 100

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from helpers import needs_ngspice
 
-from circuitsim.errors import CircuitError
+from circuitsim.errors import CircuitError, SettingsError
 from circuitsim.io.ngspice import (
     NgspiceError,
     ngspice_available,
+    ngspice_version,
     operating_point,
     run_ngspice,
+    run_program,
     tight_options,
 )
 
@@ -102,6 +104,21 @@ def test_a_missing_program_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert not ngspice_available()
     with pytest.raises(NgspiceError, match="ngspice is not on the PATH; install it"):
         run_ngspice(DIVIDER)
+
+
+def test_a_program_that_does_not_say_its_version_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "ngspice"
+    program.write_text("#!/bin/sh\nexec sleep 90\n")
+    program.chmod(0o755)
+    monkeypatch.setattr("circuitsim.io.ngspice.VERSION_SECONDS", 0.2)
+    with pytest.raises(NgspiceError, match=r"ngspice --version took more than 0\.2 s"):
+        ngspice_version(str(program))
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), 0.0, -1.0, float("inf")])
+def test_a_time_limit_that_is_none_is_refused(seconds: float) -> None:
+    with pytest.raises(SettingsError, match="must be above 0"):
+        run_program("a program", ["true"], None, seconds)
 
 
 def test_the_deck_keeps_its_own_gmin() -> None:

@@ -12,8 +12,9 @@ from click.testing import CliRunner
 from helpers import needs_ngspice
 
 import circuitsim as cs
-from validation import peers, report
+from validation import nonideal, peers, report
 from validation.measure import Options
+from validation.nonideal import PWL, SHOCKLEY, Diode
 from validation.peers import LADDERS, SOLVERS, Climbs, Point, exponent, reached, solve_point
 from validation.qp import PEERS
 
@@ -45,7 +46,6 @@ def test_programs_solve_the_flat_deck(name: str, tmp_path: Path) -> None:
     deck = tmp_path / "deck.cir"
     deck.write_text(LADDERS[name].text(16))
     problem = cs.compile_problem(cs.load(deck))
-    peers._write_flat(problem.circuit, tmp_path / "flat.cir")
     for solver in ("circuitsim solve", "ngspice"):
         found = peers._by_program(problem, deck, solver, 60.0)
         assert found["kcl"] is not None and found["kcl"] <= (1e-9 if solver != "ngspice" else 1e-4), solver
@@ -103,6 +103,8 @@ def test_report_shows_what_is_there(tmp_path: Path) -> None:
     rows = [
         {"suite": "netlists", "name": "a.cir", "verdict": "AGREE"},
         {"suite": "netlists", "name": "<b>.cir", "verdict": "DIFFER", "worst": "v(x)", "ours": 1.0, "theirs": 2.0},
+        {"suite": "random", "name": "family 1, seed 3", "verdict": "AGREE", "fault": "WRONG", "why": "v(n) by 1 V"},
+        {"suite": "random", "name": "family 1, seed 4", "verdict": "NO_REFERENCE", "fault": ""},
     ]
     (agreement / "results.json").write_text(json.dumps({"command": "pytest validation/", "rows": rows}))
     (agreement / "study.png").write_bytes(b"\x89PNG")
@@ -111,12 +113,28 @@ def test_report_shows_what_is_there(tmp_path: Path) -> None:
     (runs / "config.json").write_text(json.dumps({"commands": ["python -m training.mnist"]}))
     (tmp_path / "README.md").write_text("### Results\n\n| a | b |\n|---|---|\n| 1 | two |\n\n## Next\n\n| no | no |\n")
     (tmp_path / report.BENCH).write_text("{torn")
+    fuzzing = tmp_path / report.FUZZING
+    fuzzing.parent.mkdir()
+    turn = {"started": "now", "engine": "atheris", "decks": 1000, "cpu_seconds": 5400.0, "faults": ["<slow>"]}
+    fuzzing.write_text(f"{json.dumps(turn)}\n{json.dumps({**turn, 'faults': []})}\n")
+    diodes = [Diode(PWL, {"ron": 0.25, "vfwd": 0.0}), Diode(SHOCKLEY, {"is": 1e-9, "n": 1.5})]
+    study = [
+        nonideal.Row(d.kind, str(d), d.parameters, 0.1, change, 3.0, 4.375, 1e-12, 0.5)
+        for d, change in zip(diodes, (0.5, 0.0625), strict=True)
+    ]
+    nonideal.write_json(study, tmp_path / report.DIODES, "a <net>", 100.0, 7)
     text = report.page(tmp_path)
+    assert "<td>IS=1e-09 N=1.5</td><td>10</td><td>6.25</td><td>3.00</td><td>4.38</td>" in text
+    assert "a &lt;net&gt;: each model" in text and 'alt="diodes" src="data:image/svg+xml' in text
+    assert "<td>2</td><td>2000</td><td>3</td><td>&lt;slow&gt;</td>" in text
     assert "&lt;b&gt;.cir" in text and "v(x): 1, theirs 2" in text and "<b>" not in text
     assert "data:image/png;base64," in text and "data:image/svg+xml;base64," in text
+    assert "fault: WRONG; v(n) by 1 V" in text and "seed 4" not in text
     assert "3.25" in text and "9.5" not in text and "python -m training.mnist" in text
     assert "<td>two</td>" in text and "<th>no</th>" not in text
     assert "cannot be read" in text
+    (tmp_path / report.DIODES).write_text('{"rows": [{"kind": 1}]}')
+    assert f"{report.DIODES} cannot be read" in report.page(tmp_path)
 
 
 def test_report_is_written_whole_and_the_picture_needs_ladders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,3 +117,16 @@ def test_without_pyspice_or_the_library_the_error_says_how_to_get_it(monkeypatch
     monkeypatch.setattr(pyspice, "library", lambda: None)
     with pytest.raises(BackendUnavailable, match="apt-get install libngspice0"):
         pyspice.run_pyspice(DECK)
+
+
+@needs_engines
+def test_a_library_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    library = tmp_path / "libngspice.so"
+    library.write_text("nothing")
+    monkeypatch.setenv("NGSPICE_LIBRARY_PATH", str(library))
+    pyspice.version.cache_clear()
+    with pytest.raises(BackendUnavailable, match=rf"PySpice cannot use the shared library {library} \(NGSPICE_LIB"):
+        compare(cs.parse(DECK), "pyspice")
+    monkeypatch.setattr("circuitsim.io.ngspice.VERSION_SECONDS", 0.01)
+    with pytest.raises(NgspiceError, match=r"PySpice took more than 0\.01 s"):
+        pyspice.version()

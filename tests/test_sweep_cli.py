@@ -17,6 +17,7 @@ from helpers import process
 
 from circuitsim import cli
 from circuitsim.backends.base import BACKENDS, DTYPES
+from circuitsim.io.commands import DEFECT
 from circuitsim.io.raw import read_raw
 from circuitsim.io.sweeps import STATISTICS
 from circuitsim.solution import METHODS
@@ -43,6 +44,7 @@ def run(*arguments: str) -> Result:
     result = CliRunner().invoke(cli.main, ["sweep", *arguments])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
+    assert result.exit_code != DEFECT, result.stderr
     return result
 
 

@@ -3,27 +3,47 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from helpers import needs_ngspice
+from helpers import end_while_ngspice_runs, needs_ngspice
 from planted import ERRORS, plant
 
 import circuitsim as cs
 from circuitsim.gallery import drn
-from circuitsim.io.compare import Verdict, compare
+from circuitsim.io.compare import Comparison, Quantity, Verdict, compare
 from validation import faults
 from validation.digits import digit_inputs
 from validation.faults import judged
-from validation.nonideal import DIODES, IDEAL, PERFECT, PWL, SHOCKLEY, Diode, draw, study, with_diode, write_csv
+from validation.nonideal import (
+    DIODES,
+    IDEAL,
+    PERFECT,
+    PWL,
+    SHOCKLEY,
+    Diode,
+    picture,
+    read_json,
+    study,
+    with_diode,
+    write_csv,
+    write_json,
+)
 from validation.random_circuits import AGREE, Outcome
-from validation.random_decks import random_deck
+from validation.random_decks import FAMILIES, random_deck, shares
+from validation.results import row_of, said, worst_of
 
 ROOT = Path(__file__).parent.parent
 
+WITHOUT_PYSPICE = (
+    "import importlib.util\nfind = importlib.util.find_spec\n"
+    "importlib.util.find_spec = lambda name, *more: None if name == 'PySpice' else find(name, *more)\n"
+)
 CIRCUITS = {
     "Shockley": "t\nV1 in 0 2\nR1 in a 1k\nD1 a 0 d\nR2 a b 1k\nI1 0 b 1m\nR3 b 0 1k\n.model d D(is=1e-12 n=1.5)\n",
     "perfect": "t\nV1 in 0 2\nR1 in a 1k\nD1 a c d\nVc c 0 0.5\nR2 a b 1k\nI1 0 b 1m\nR3 b 0 1k\n.model d D(ron=0)\n",
@@ -63,6 +83,14 @@ def test_ngspice_alone_notices_a_planted_error(error: str, monkeypatch: pytest.M
     assert set(found) == ({"", "ngspice"} if error != "none" else {""})
 
 
+@pytest.mark.parametrize("count", [0, 1, 3, 10, 200])
+def test_families_share_all_circuits_of_a_count(count: int) -> None:
+    each = shares(count)
+    assert (list(each), sum(each.values())) == (list(FAMILIES), count)
+    assert max(each.values()) - min(each.values()) <= 1
+    assert shares(count, [3]) == {3: count}
+
+
 def suites(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """`pytest validation/...` in a process of its own."""
     paths = f"{Path(__file__).parent}{os.pathsep}{ROOT}"
@@ -87,6 +115,17 @@ def test_a_planted_error_makes_the_suites_fail(error: str, tmp_path: Path) -> No
     assert ("validation" in run.stdout) and "netlists: " in run.stdout
 
 
+def test_the_worst_point_of_a_sweep_may_have_no_values() -> None:
+    near, far = (Quantity("v(a)", 1.0, 1.0 + off, 1e-9, True) for off in (1e-12, 5e-10))
+    agreeing = [Comparison("ngspice", (q,), 0.0, 0.0, (1.0, 1.0), Verdict.AGREE, (), q.name) for q in (near, far)]
+    silent = Comparison("ngspice", (), 0.0, math.nan, (1.0, math.nan), Verdict.NO_REFERENCE, ("it was killed",))
+    assert worst_of(agreeing) is agreeing[1]
+    assert worst_of([silent, *agreeing]) is silent
+    row = row_of("suite", "name", silent)
+    assert "of_allowed" not in row
+    assert said(row) == "suite: name: NO_REFERENCE; it was killed"
+
+
 @pytest.mark.slow
 def test_without_ngspice_suites_are_skipped_or_fail(tmp_path: Path) -> None:
     tests = ["validation/test_netlists.py", "-rs", "-k", "operating_point and divider"]
@@ -95,7 +134,30 @@ def test_without_ngspice_suites_are_skipped_or_fail(tmp_path: Path) -> None:
     assert "install it (Debian, Ubuntu: apt-get install ngspice)" in run.stdout
     run = suites(tmp_path, *tests, PATH=str(tmp_path), CIRCUITSIM_NEEDS_NGSPICE="1")
     assert run.returncode == 4
-    assert "make ngspice" in run.stderr
+    assert "apt-get install ngspice" in run.stderr and "must be there: make test" in run.stderr
+
+
+@pytest.mark.slow
+@needs_ngspice
+def test_without_pyspice_a_run_that_needs_it_fails(tmp_path: Path) -> None:
+    (tmp_path / "without.py").write_text(WITHOUT_PYSPICE)
+    tests = ["-p", "without", "validation/test_netlists.py", "-k", "operating_point and divider"]
+    paths = f"{tmp_path}{os.pathsep}{ROOT}"
+    assert suites(tmp_path, *tests, PYTHONPATH=paths).returncode == 0
+    run = suites(tmp_path, *tests, PYTHONPATH=paths, CIRCUITSIM_NEEDS_NGSPICE="1")
+    assert (run.returncode, "PySpice is not installed" in run.stderr) == (4, True), run.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [[], ["-n", "1"]])
+def test_suites_that_are_ended_leave_nothing(
+    workers: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("CIRCUITSIM_NEEDS_NGSPICE", raising=False)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--results={tmp_path}", *workers]
+    tests = ["validation/test_netlists.py", "-k", "operating_point and divider"]
+    assert end_while_ngspice_runs([*command, *tests], tmp_path, monkeypatch)[0] == 128 + signal.SIGTERM
 
 
 # -- diodes that are not perfect ---------------------------------------------------------------------------------------
@@ -137,8 +199,9 @@ def test_the_study_is_what_two_solutions_say(network: Path, tmp_path: Path) -> N
     assert lines[0] == "kind,diode,hidden_change,output_change,reread_percent,error_percent,kcl_relative,seconds"
     assert len(lines) == 4
     assert lines[3].startswith("Shockley,IS=1e-09 N=1,")
-    draw(rows, tmp_path / "picture.png")
-    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+    assert picture(rows).startswith(b"\x89PNG")
+    write_json(rows, tmp_path / "study.json", "a net", 100.0, 7)
+    assert read_json(tmp_path / "study.json") == ({"netlist": "a net", "gain": 100.0, "digits": 7}, rows)
 
 
 def test_the_study_has_all_kinds_of_diodes() -> None:

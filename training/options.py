@@ -15,7 +15,10 @@ FILES_HELP = (
     "The folder of a run ends with trained.cir and trained.npz (the trained netlist), metrics.csv, learning-curve.png, "
     "config.json and checkpoint.npz."
 )
-EXIT_CODES = "Exit codes: 0 done; 2 bad input or usage, or learning cannot go on; 3 not enough memory; 130 interrupted."
+EXIT_CODES = (
+    "Exit codes: 0 done; 2 bad input or usage, or learning cannot go on; 3 not enough memory; 70 a defect of the "
+    "program; 130 interrupted."
+)
 
 
 class Rates(click.ParamType):

@@ -6,7 +6,9 @@ Two engines take turns: Hypothesis grows decks by a grammar and mutates the repo
 changes bytes, lines and words, and keeps what reaches new code. Each deck goes the way of `circuitsim solve`: read,
 solve with one of VARIANTS, certificate computed again, equations put to the test (equations.py), results as JSON, plain
 SPICE. Anything but a result or a CircuitError is a fault, and so are warnings and more than SLOWEST seconds. The deck
-of a fault is made small and kept in FOLDER beside what was said; exit code 1 when there are any.
+of a fault is made small and kept in FOLDER beside what was said; those of earlier runs that are faults no longer are
+removed first. Exit code 1 when there are any. Each turn of an engine adds a line to RECORD in FOLDER: decks, seconds of
+the processor, faults.
 """
 
 from __future__ import annotations
@@ -27,17 +29,20 @@ import time
 import traceback
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
+from typing import Any
 from unittest import mock
 
 import numpy as np
 
 import circuitsim as cs
 from circuitsim.currents import with_digits
+from circuitsim.io.commands import Ended, ends_in_order
 from circuitsim.io.flatten import flatten
 from circuitsim.io.output import Results, result_object, write_json
 from circuitsim.residual import Check
@@ -56,7 +61,10 @@ VARIANTS = {
     "strict": cs.Settings(strict=True, max_sweeps=200),
 }
 ENGINES = ("hypothesis", "atheris")
+RECORD = "runs.jsonl"
+_COUNT = "count.txt"  # in the folder of a process: the decks that it has judged
 SLOWEST = 20.0  # s of the processor for one deck: a busy machine makes none slow
+_COMPILING = 600.0  # s, the same for a deck on whose way kernels are compiled
 _MOST_ELEMENTS = 2000  # of an expanded deck: larger ones are refused, as those of 50,000,000 are otherwise
 _SLICE = 150.0  # s: engines take turns
 _SHRINKING = 30.0  # s for one fault
@@ -162,6 +170,7 @@ class Workshop:
         """Solve a deck with the variant that its bytes choose; keep it when that is a fault of a new kind."""
         variant = list(VARIANTS)[zlib.crc32(data) % len(VARIANTS)]
         self.count += 1
+        (self.folder / _COUNT).write_text(str(self.count))
         fault = self.fault_of(data, variant, seconds)
         if fault is None or fault.where in self.known:
             return
@@ -211,7 +220,7 @@ def _without_parts(data: bytes, separator: bytes, keeps: Callable[[bytes], bool]
 def run_seeds(workshop: Workshop) -> None:
     """The repository's own decks, without a time limit: kernels are compiled on the way."""
     for data in seeds():
-        workshop.judge(data, seconds=600.0)
+        workshop.judge(data, seconds=_COMPILING)
 
 
 def run_hypothesis(workshop: Workshop, seconds: float, seed: int) -> None:
@@ -258,22 +267,26 @@ def run_slice(engine: str, seconds: float, seed: int, found: Path, corpus: Path)
             Workshop(folder, found).keep(fault, "unknown", (folder / "deck.cir").read_bytes())
         elif died:
             raise SystemExit(f"{engine} {died}: {said.read_text(errors='replace')[-5000:]}")
-        count = folder / "count.txt"
+        count = folder / _COUNT
         return int(count.read_text() or 0) if count.exists() else 0
 
 
 def _death(process: subprocess.Popen[bytes], folder: Path, seconds: float) -> str:
     """Wait for the end; how it came when it is no good one, '' when it is."""
     until = time.monotonic() + seconds + 600.0  # seeds and compilation come first
-    while process.poll() is None and time.monotonic() < until:
-        deck = folder / "deck.cir"
-        started = (folder / "started.txt").exists()
-        if started and deck.exists() and time.time() - deck.stat().st_mtime > _GRACE:
-            break
-        time.sleep(0.5)
-    if process.poll() is None:
-        process.kill()
-        process.wait()
+    try:
+        while process.poll() is None and time.monotonic() < until:
+            deck = folder / "deck.cir"
+            started = (folder / "started.txt").exists()
+            if started and deck.exists() and time.time() - deck.stat().st_mtime > _GRACE:
+                break
+            time.sleep(0.5)
+    finally:
+        hung = process.poll() is None
+        if hung:
+            process.kill()
+            process.wait()
+    if hung:
         return "hung"
     return f"ended with {process.returncode}" if process.returncode else ""
 
@@ -287,6 +300,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--found", type=Path, default=ROOT / "build" / "fuzz", help="folder for decks of faults")
     parser.add_argument("--corpus", type=Path, help="folder in which atheris keeps decks  [default: FOUND/corpus]")
     parser.add_argument("--slice", type=Path, help=argparse.SUPPRESS)  # what run_slice starts: its folder
+    parser.add_argument("--again", type=Path, help=argparse.SUPPRESS)  # a kept fault: 0 when it is none any more
     return parser
 
 
@@ -298,36 +312,102 @@ def begin_slice(options: argparse.Namespace) -> Workshop:
     return workshop
 
 
+def is_fault(kept: Path) -> bool:
+    """Whether the deck beside a kept .json still is a fault, with its variant, or any when that is unknown."""
+    about = json.loads(kept.read_text())
+    variants = [about["variant"]] if about["variant"] in VARIANTS else list(VARIANTS)
+    with tempfile.TemporaryDirectory() as folder:
+        workshop = Workshop(Path(folder), kept.parent)
+        data = kept.with_suffix(".cir").read_bytes()
+        limits = (_COMPILING, SLOWEST)  # kernels are compiled first
+        return any(workshop.fault_of(data, variant, seconds) for variant in variants for seconds in limits)
+
+
+def forget_mended(found: Path) -> None:
+    """Remove what earlier runs have kept and is a fault no longer; each is tried in a process of its own."""
+    for kept in sorted(found.glob("*.json")):
+        command = [sys.executable, "-m", "validation.fuzz", "--again", str(kept.resolve())]
+        try:
+            mended = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=_GRACE).returncode == 0
+        except subprocess.TimeoutExpired:
+            mended = False
+        if mended:
+            print(f"{kept.stem} is no fault any more: {json.loads(kept.read_text())['where']}", flush=True)
+            kept.unlink()
+            kept.with_suffix(".cir").unlink(missing_ok=True)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Fuzz for the time given; 1 when there are faults."""
     options = parser().parse_args(arguments)
+    if options.again:
+        return int(is_fault(options.again))
     if options.slice:
         workshop = begin_slice(options)
         run_hypothesis(workshop, options.minutes * 60, options.seed)
-        (options.slice / "count.txt").write_text(str(workshop.count))
         return 0
     engines = options.engine or list(ENGINES)
     if "atheris" in engines and importlib.util.find_spec("atheris") is None:
         print("atheris is not installed, so bytes are not fuzzed: pip install -e '.[fuzz]' (Linux)", file=sys.stderr)
         engines.remove("atheris")
+    try:
+        with ends_in_order():
+            return run_engines(options, engines)
+    except Ended as error:
+        print(f"ended by {signal.Signals(error.args[0]).name}", file=sys.stderr)
+        return 128 + int(error.args[0])
+
+
+def run_engines(options: argparse.Namespace, engines: list[str]) -> int:
+    """Let the engines take turns, record each and print the sums; 1 when there are faults."""
     corpus = options.corpus or options.found / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)
-    left, counts, seconds = options.minutes * 60, dict.fromkeys(engines, 0), dict.fromkeys(engines, 0.0)
-    turn = 0
+    forget_mended(options.found)
+    left, turns = options.minutes * 60, list[dict[str, Any]]()
     while engines and left > 0:
-        engine = engines[turn % len(engines)]
+        engine, seed = engines[len(turns) % len(engines)], options.seed + 1000 * len(turns)
         part = min(left, _SLICE, options.minutes * 60 / len(engines))
-        clock = time.monotonic()
-        counts[engine] += run_slice(engine, part, options.seed + 1000 * turn, options.found, corpus)
-        seconds[engine] += time.monotonic() - clock
-        left, turn = left - part, turn + 1
+        turns.append(_recorded(engine, part, seed, options.found, corpus))
+        left -= part
     for engine in engines:
-        print(f"{engine}: {counts[engine]} decks in {seconds[engine]:.0f} s")
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    print(f"{(used.ru_utime + used.ru_stime) / 60:.1f} core-minutes")
+        own = [turn for turn in turns if turn["engine"] == engine]
+        print(f"{engine}: {_sums(own)}")
+    print(f"{_sums(read_record(options.found))}, in all that {options.found / RECORD} has")
     faults = sorted(options.found.glob("*.json"))
     print(f"{len(faults)} faults" + (f", in {options.found}" if faults else ""))
     return int(bool(faults))
+
+
+def _recorded(engine: str, seconds: float, seed: int, found: Path, corpus: Path) -> dict[str, Any]:
+    """A turn of an engine, and its line in RECORD."""
+    started, clock, before = datetime.now(UTC), time.monotonic(), _cpu_seconds()
+    known = set(found.glob("*.json"))
+    decks = run_slice(engine, seconds, seed, found, corpus)
+    turn = {
+        "started": started.isoformat(timespec="seconds"), "circuitsim": cs.__version__, "engine": engine, "seed": seed,
+        "decks": decks, "seconds": round(time.monotonic() - clock, 1), "cpu_seconds": round(_cpu_seconds() - before, 2),
+        "faults": [json.loads(path.read_text())["where"] for path in sorted(set(found.glob("*.json")) - known)],
+    }  # fmt: skip
+    with (found / RECORD).open("a") as out:
+        out.write(json.dumps(turn) + "\n")
+    return turn
+
+
+def read_record(found: Path) -> list[dict[str, Any]]:
+    """The turns of all runs that kept their faults in this folder; none without RECORD."""
+    path = found / RECORD
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _sums(turns: Sequence[Mapping[str, Any]]) -> str:
+    decks, seconds, cpu = (sum(turn[key] for turn in turns) for key in ("decks", "seconds", "cpu_seconds"))
+    return f"{decks} decks in {seconds:.0f} s, {cpu / 3600:.2f} core-hours"
+
+
+def _cpu_seconds() -> float:
+    """Of all processes that this one has waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 if __name__ == "__main__":

@@ -26,7 +26,6 @@ def main() -> None:
     """Fuzz until the time is over; libFuzzer ends the process."""
     options = parser().parse_args()
     workshop = begin_slice(options)
-    counted = options.slice / "count.txt"
     dictionary = options.slice / "words.dict"
     dictionary.write_text("".join(f'"{_escaped(word)}"\n' for word in WORDS))
     for k, data in enumerate(seeds()):
@@ -34,8 +33,6 @@ def main() -> None:
 
     def one(data: bytes) -> None:
         workshop.judge(data)
-        if workshop.count % 50 == 0:
-            counted.write_text(str(workshop.count))
 
     def change(data: bytes, most: int, seed: int) -> bytes:
         rng = random.Random(seed)

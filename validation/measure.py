@@ -1,7 +1,8 @@
-"""What a benchmark measures: rows of the table, whole processes."""
+"""What a benchmark measures: rows of the table, whole processes; pictures of what was measured."""
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -10,9 +11,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from circuitsim.io.raw import Plot
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -121,6 +125,16 @@ def run_process(command: Sequence[str], runs: int = 1) -> ProcessRun:
             if found["exit_code"]:
                 raise BenchmarkError(f"{' '.join(command)} ended with {found['exit_code']}: {_last_line(done.stderr)}")
     return ProcessRun(found["seconds"], found["peak_bytes"], done.stdout, done.stderr)
+
+
+def rendered(figure: Figure, kind: str, dpi: float) -> bytes:
+    """A figure of matplotlib as a picture; `kind` png or svg."""
+    from matplotlib import rc_context
+
+    out = io.BytesIO()
+    with rc_context({"svg.fonttype": "none"}):  # letters stay letters: a small file
+        figure.savefig(out, format=kind, dpi=dpi, metadata={"Date": None} if kind == "svg" else None)
+    return out.getvalue()
 
 
 def agreement(ours: Mapping[str, float], theirs: Plot) -> str:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -28,6 +29,7 @@ from circuitsim.io.commands import HELP_NAMES, Command
 from circuitsim.io.files import check_target, replacing
 from circuitsim.netlist import read_netlist
 from validation.digits import digit_inputs, train_quickly
+from validation.measure import rendered
 
 Floats = NDArray[np.float64]
 
@@ -132,17 +134,23 @@ def _change(real: Floats, perfect: Floats) -> float:
 
 # -- output ------------------------------------------------------------------------------------------------------------
 
+HEADS = ("diode", "", "hidden change, %", "output change, %", "read otherwise, %", "test error, %", "KCL", "s")
+
+
+def cells(row: Row) -> list[str]:
+    """A row as texts below HEADS."""
+    changes = [f"{100 * row.hidden_change:.3g}", f"{100 * row.output_change:.3g}"]
+    errors = [f"{row.reread_percent:.2f}", f"{row.error_percent:.2f}"]
+    return [row.kind, row.diode, *changes, *errors, f"{row.kcl_relative:.1e}", f"{row.seconds:.1f}"]
+
 
 def print_table(rows: Sequence[Row], console: Console) -> None:
     """A line for each diode."""
-    names = ("diode", "", "hidden change, %", "output change, %", "read otherwise, %", "test error, %", "KCL", "s")
     table = Table(box=None, pad_edge=False)
-    for k, name in enumerate(names):
+    for k, name in enumerate(HEADS):
         table.add_column(name, justify="left" if k < 2 else "right")
     for row in rows:
-        changes = [f"{100 * row.hidden_change:.3g}", f"{100 * row.output_change:.3g}"]
-        errors = [f"{row.reread_percent:.2f}", f"{row.error_percent:.2f}"]
-        table.add_row(row.kind, row.diode, *changes, *errors, f"{row.kcl_relative:.1e}", f"{row.seconds:.1f}")
+        table.add_row(*cells(row))
     console.print(table)
 
 
@@ -162,13 +170,20 @@ def write_json(rows: Sequence[Row], path: Path, netlist: str, gain: float, count
         out.write(json.dumps(found, indent=1) + "\n")
 
 
-def draw(rows: Sequence[Row], path: Path) -> None:
-    """Change of the outputs and test error over IS, a line for each N; what the others give as levels. PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+def read_json(path: Path) -> tuple[dict[str, Any], list[Row]]:
+    """What `write_json` wrote: of what the rows are, and the rows. Raises OSError, ValueError, KeyError, TypeError."""
+    found = json.loads(path.read_text())
+    return found, [Row(**row) for row in found.pop("rows")]
+
+
+def picture(rows: Sequence[Row], kind: str = "png") -> bytes:
+    """Change of the outputs and test error over IS, a line for each N; what the others give as levels.
+
+    `kind` png or svg. Raises ImportError without matplotlib.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Figure(figsize=(9, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     shockley = [row for row in rows if row.kind == SHOCKLEY]
     for n in sorted({row.parameters["n"] for row in shockley}):
@@ -177,17 +192,18 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         left.plot(amperes, [100 * row.output_change for row in line], "o-", label=f"Shockley, N = {n:g}")
         right.plot(amperes, [row.error_percent for row in line], "o-", label=f"Shockley, N = {n:g}")
     for k, row in enumerate(row for row in rows if row.kind == PWL):
-        style = {"color": f"{0.2 + 0.1 * k:.1f}", "linestyle": "--", "linewidth": 0.8}
+        style = {"color": f"C{3 + k}", "linestyle": "--", "linewidth": 0.8}
         left.axhline(100 * row.output_change, label=row.diode, **style)
         right.axhline(row.error_percent, **style)
     for row in (row for row in rows if row.kind == IDEAL):
         right.axhline(row.error_percent, color="black", linewidth=0.8, label="perfect")
     left.set(xscale="log", yscale="log", xlabel="IS (A)", ylabel="change of the outputs (%)")
     right.set(xscale="log", xlabel="IS (A)", ylabel="test error (%)")
-    left.legend(fontsize=7)
-    right.legend(fontsize=7)
-    with replacing(path, "wb") as out:
-        figure.savefig(out, format="png", dpi=150)
+    lines = dict(
+        reversed(pair) for axes in (left, right) for pair in zip(*axes.get_legend_handles_labels(), strict=True)
+    )
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=5, fontsize=7)
+    return rendered(figure, kind, 150)
 
 
 @click.command(cls=Command, context_settings=HELP_NAMES)
@@ -196,12 +212,12 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 @click.option("--count", type=click.IntRange(1, 10_000), default=1000, show_default=True, help="Test digits.")
 @click.option("--csv", "table", type=click.Path(path_type=Path, dir_okay=False), help="Also save the table here.")
 @click.option("--json", "data", type=click.Path(path_type=Path, dir_okay=False), help="The same as JSON.")
-@click.option("--plot", "picture", type=click.Path(path_type=Path, dir_okay=False), help="Draw a PNG (matplotlib).")
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw a PNG (matplotlib).")
 def main(
-    netlist: Path | None, gain: float, count: int, table: Path | None, data: Path | None, picture: Path | None
+    netlist: Path | None, gain: float, count: int, table: Path | None, data: Path | None, plot: Path | None
 ) -> None:
     """Solve a trained NETLIST with perfect, piecewise-linear and Shockley diodes (default: drn-xs, quickly trained)."""
-    for target in (table, data, picture):
+    for target in (table, data, plot):
         if target is not None:
             check_target(target)
     with tempfile.TemporaryDirectory() as folder:
@@ -215,8 +231,9 @@ def main(
         write_csv(rows, table)
     if data:
         write_json(rows, data, name, gain, count)
-    if picture:
-        draw(rows, picture)
+    if plot:
+        with replacing(plot, "wb") as out:
+            out.write(picture(rows))
 
 
 if __name__ == "__main__":

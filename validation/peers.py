@@ -3,7 +3,7 @@
 Each point is a process of its own (`python -m validation.peers LADDER SIZE SOLVER`), so that its peak memory is its
 own. Solvers in Python are timed from the circuit (circuitsim), or from the matrix (all others), in memory to the
 answer; programs from the start of the process to its end: `circuitsim solve` on the deck, ngspice on its flat form with
-tight tolerances. Every answer is judged by circuitsim's certificate (`reached`).
+tight tolerances. Every answer is judged by circuitsim's certificate (`reached`), ngspice's as in `circuitsim compare`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from scipy.sparse import linalg
 
 import circuitsim as cs
 from circuitsim.gallery import current_grid, drn, wired_crossbar
+from circuitsim.io.compare import kcl_of
 from circuitsim.io.files import replacing
-from circuitsim.io.flatten import flatten
+from circuitsim.io.flatten import Written, flatten
 from circuitsim.io.ngspice import ngspice_available, read_raw, tight_options
 from circuitsim.residual import Check
 from validation.measure import CIRCUITSIM, MB, NGSPICE, ROOT, BenchmarkError, Options, Row, run_process
@@ -216,28 +217,23 @@ def _in_process(ladder: str, size: int, solver: str, limit: float) -> dict[str, 
 
 
 def _by_program(problem: cs.Problem, deck: Path, solver: str, limit: float) -> dict[str, Any]:
-    """A program on the deck, or on flat.cir beside it."""
+    """A program on the deck; ngspice on flat.cir, which is written beside it."""
     flat, raw = deck.with_name("flat.cir"), deck.with_name("flat.raw")
     own = solver != NGSPICE
+    written = None if own else _write_flat(problem.circuit, flat)
     command = [*CIRCUITSIM, "solve", str(deck)] if own else [NGSPICE, "-n", "-b", "-r", str(raw), str(flat)]
     runs = [run_process(["timeout", str(limit), *command])]
     if runs[0].seconds < _SHORT:
         runs.append(run_process(command))
     run = min(runs, key=lambda run: run.seconds)
     figures = {"seconds": run.seconds, "peak_mb": run.peak_bytes / MB}
-    if own:
+    if written is None:
         found = KCL.search(run.stdout)
         return {**figures, "kcl": float(found.group(1)) if found else None, "note": "whole process"}
-    return {**figures, "kcl": _kcl_of_raw(problem, raw), "note": "whole process"}
-
-
-def _kcl_of_raw(problem: cs.Problem, raw: Path) -> float | None:
-    """The relative KCL of the node voltages in ngspice's raw file."""
     [plot] = read_raw(raw.read_bytes())
-    column = {name: volts for (name, _), volts in zip(plot.variables, plot.values[0].tolist(), strict=True)}
-    nodes = [problem.circuit.nodes[k] for k in problem.topology.root_of_unit[: problem.n_free].tolist()]
-    kcl = reached(problem, np.array([column[f"v({name.lower()})"] for name in nodes]))
-    return kcl if np.isfinite(kcl) else None
+    values = dict(zip([name for name, _ in plot.variables], plot.values[0].tolist(), strict=True))
+    kcl = kcl_of(problem, written, values)[0]
+    return {**figures, "kcl": kcl if np.isfinite(kcl) else None, "note": "whole process"}
 
 
 def points(options: Options, ladders: Sequence[str] = tuple(LADDERS)) -> Iterator[Point]:
@@ -254,8 +250,6 @@ def points(options: Options, ladders: Sequence[str] = tuple(LADDERS)) -> Iterato
                 deck.write_text(ladder.text(size))
                 problem = cs.compile_problem(cs.load(deck))
                 for solver in [s for s in ladder.solvers if s not in out]:
-                    if solver == NGSPICE:
-                        _write_flat(problem.circuit, deck.with_name("flat.cir"))
                     point = Point(name, size, problem.n_free, solver)
                     try:
                         if solver in _PROGRAMS:
@@ -271,11 +265,12 @@ def points(options: Options, ladders: Sequence[str] = tuple(LADDERS)) -> Iterato
                     yield point
 
 
-def _write_flat(circuit: cs.Circuit, flat: Path) -> None:
+def _write_flat(circuit: cs.Circuit, flat: Path) -> Written:
     """The circuit as plain SPICE, with options that make ngspice as exact as it gets."""
     with flat.open("w") as out:
-        flatten(circuit, out)
-    flat.write_text(flat.read_text() + tight_options() + "\n")  # ngspice reads what stands after .end
+        written = flatten(circuit, out)
+        out.write(tight_options() + "\n")  # ngspice reads what stands after .end
+    return written
 
 
 def _missing(solver: str) -> str:

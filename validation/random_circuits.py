@@ -29,7 +29,7 @@ from circuitsim.io.ngspice import VNTOL, operating_point, tight_options
 from circuitsim.io.raw import NgspiceError
 from validation.deck_equations import EPS, KCL, LEAST, broken_equation, controlled_currents
 from validation.dense import Answer, Dense, NoReference, convex_answer, linear_answer, piecewise_solvable
-from validation.random_decks import FAMILIES, Deck, random_deck
+from validation.random_decks import FAMILIES, Deck, random_deck, shares
 
 Floats = NDArray[np.float64]
 
@@ -284,12 +284,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Run and print; 1 when an answer is wrong or something crashed."""
     options = _parser().parse_args(arguments)
     families = [options.family] if options.family else list(FAMILIES)
-    each = options.count // len(families)
     bad = 0
     clock = time.perf_counter()
     print(f"{'family':24}" + "".join(f"{name:>16}" for name in OUTCOMES))
-    for family in families:
-        outcomes = [judge(random_deck(family, options.seed + k)) for k in range(each)]
+    for family, share in shares(options.count, families).items():
+        outcomes = [judge(random_deck(family, options.seed + k)) for k in range(share)]
         counts = Counter(outcome.kind for outcome in outcomes)
         print(f"{family} {FAMILIES[family]:22}" + "".join(f"{counts[name]:16}" for name in OUTCOMES), flush=True)
         for outcome in outcomes:
@@ -298,7 +297,7 @@ def main(arguments: list[str] | None = None) -> int:
             if outcome.kind in BAD and options.show:
                 print("\n".join(f"        {line}" for line in outcome.deck.text.split("\n")))
         bad += sum(counts[name] for name in BAD)
-    print(f"{each * len(families)} circuits in {time.perf_counter() - clock:.0f} s; {bad} wrong or crashed")
+    print(f"{options.count} circuits in {time.perf_counter() - clock:.0f} s; {bad} wrong or crashed")
     return int(bad > 0)
 
 

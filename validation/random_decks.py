@@ -6,6 +6,7 @@ sinh; 4 controlled sources E F G H, with diodes in a part of the decks. Nodes ma
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -80,6 +81,16 @@ class Deck:
 def random_deck(family: int, seed: int) -> Deck:
     """The deck of a family and a seed."""
     return _Writer(family, np.random.default_rng([family, seed])).deck(seed)
+
+
+def shares(count: int, families: Sequence[int] = tuple(FAMILIES)) -> dict[int, int]:
+    """How many of `count` circuits each family gives; the first ones one more where they do not come out even.
+
+    >>> shares(10)
+    {1: 3, 2: 3, 3: 2, 4: 2}
+    """
+    each, more = divmod(count, len(families))
+    return {family: each + (k < more) for k, family in enumerate(families)}
 
 
 class _Writer:

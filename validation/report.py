@@ -1,4 +1,5 @@
-"""`python -m validation.report`: one HTML page, build/report.html, of what was measured: agreement, speed, training.
+"""`python -m validation.report`: one HTML page, build/report.html, of what was measured: agreement with ngspice,
+diodes that are not perfect, speed, training.
 
 It reads what other commands left (SOURCES) and measures nothing itself; what is not there is named with the command
 that makes it. Pictures are within the page.
@@ -9,10 +10,9 @@ from __future__ import annotations
 import base64
 import csv
 import html
-import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,18 +21,23 @@ import click
 
 from circuitsim import SettingsError
 from circuitsim.io.files import check_target, replacing
+from validation import nonideal
 from validation.benchmarks import machine, versions
-from validation.measure import ROOT
+from validation.fuzz import RECORD, read_record
+from validation.measure import ROOT, rendered
 from validation.peers import WANTED, Climbs, Point, exponent, read_points
+from validation.results import notable
 
 AGREEMENT, BENCH, PEERS, RUNS = "build/validation", "build/bench.json", "build/peers.json", "runs"
+DIODES, FUZZING = "build/nonideal.json", f"build/fuzz/{RECORD}"
 SOURCES = {
     AGREEMENT: "pytest validation/",
+    DIODES: "make nonideal",
+    FUZZING: "make fuzz",
     BENCH: "make bench",
     PEERS: "make bench",
     RUNS: "python -m training.mnist --netlist drn-xs",
 }
-_QUIET = {"AGREE", "agree", "equations hold", "no solution", "solved"}  # verdicts that are not listed one by one
 _STYLE = (
     "body{font:15px/1.45 sans-serif;max-width:75em;margin:2em auto;padding:0 1em;color:#222}"
     "table{border-collapse:collapse;margin:1em 0;font-size:13px}td,th{border:1px solid #ccc;padding:.25em .6em;"
@@ -66,6 +71,10 @@ def page(root: Path) -> str:
         _about(),
         "<h2>Agreement</h2>",
         *_agreement(root / AGREEMENT),
+        "<h2>Diodes that are not perfect</h2>",
+        *_diodes(root / DIODES),
+        "<h2>Fuzzing</h2>",
+        *_fuzzing((root / FUZZING).parent),
         "<h2>Speed</h2>",
         *_benchmarks(root / BENCH),
         *_ladders(root / PEERS),
@@ -101,6 +110,14 @@ def picture(data: bytes, kind: str, title: str) -> str:
     return f'<p><img alt="{escaped(title)}" src="data:image/{kind};base64,{base64.b64encode(data).decode()}"></p>'
 
 
+def _drawn(svg: Callable[[], bytes], title: str) -> str:
+    """A plot, where it can be drawn."""
+    try:
+        return picture(svg(), "svg+xml", title)
+    except ImportError:
+        return "<p class=missing>no plot: matplotlib is not installed; <code>pip install -e '.[plot]'</code></p>"
+
+
 def _about() -> str:
     facts = {**machine(), **{name: version or "not installed" for name, version in versions().items()}}
     return "<p>This machine and what is installed now:</p>" + table(("", ""), facts.items())
@@ -117,7 +134,7 @@ def _read(path: Path, source: str) -> tuple[Any, str]:
 
 
 def _agreement(folder: Path) -> Iterator[str]:
-    """Counts of verdicts by suite, and every row that is not plain agreement; then pictures."""
+    """Counts of verdicts by suite, and every row that differs or shows a fault; then pictures."""
     files = sorted(folder.glob("*.json"))
     if not files:
         yield missing(AGREEMENT)
@@ -135,21 +152,54 @@ def _agreement(folder: Path) -> Iterator[str]:
         for row in rows:
             counts.setdefault(row.get("suite", ""), Counter())[row.get("verdict", "")] += 1
         yield table(("suite", "verdict", "count"), [(s, v, n) for s, c in counts.items() for v, n in c.items()])
-        notable = [row for row in rows if row.get("verdict") not in _QUIET]
-        if notable:
-            yield f"<p>The {len(notable)} that do not plainly agree:</p>" + table(
-                ("suite", "name", "verdict", "why"), [_notable(row) for row in notable]
+        listed = [row for row in rows if notable(row)]
+        if listed:
+            yield f"<p>The {len(listed)} that differ or show a fault:</p>" + table(
+                ("suite", "name", "verdict", "why"), [_cells(row) for row in listed]
             )
     for path in sorted([*folder.glob("*.png"), *folder.glob("*.svg")]):
         kind = {".png": "png", ".svg": "svg+xml"}[path.suffix]
         yield picture(path.read_bytes(), kind, path.stem)
 
 
-def _notable(row: Mapping[str, Any]) -> tuple[object, ...]:
-    words = [str(row[key]) for key in ("explained", "why") if row.get(key)] + list(map(str, row.get("notes") or []))
+def _cells(row: Mapping[str, Any]) -> tuple[object, ...]:
+    words = [f"fault: {row['fault']}"] if row.get("fault") else []
+    words += [str(row[key]) for key in ("explained", "why") if row.get(key)] + list(map(str, row.get("notes") or []))
     if row.get("worst"):
         words.append(f"{row['worst']}: {escaped(row.get('ours'))}, theirs {escaped(row.get('theirs'))}")
     return row.get("suite"), row.get("name"), row.get("verdict"), "; ".join(words)
+
+
+def _diodes(path: Path) -> Iterator[str]:
+    """The study of nonideal.py: its table and its picture."""
+    try:
+        about, rows = nonideal.read_json(path)
+    except OSError:
+        yield missing(DIODES)
+        return
+    except (ValueError, KeyError, TypeError) as error:
+        yield missing(DIODES, f"cannot be read ({error})")
+        return
+    yield f"<p>{escaped(about['netlist'])}: each model in the place of all its diodes, {escaped(about['digits'])} test "
+    yield "digits. Changes are those of voltages, root mean square, relative to those with perfect diodes.</p>"
+    yield table(nonideal.HEADS, map(nonideal.cells, rows))
+    yield _drawn(lambda: nonideal.picture(rows, "svg"), "diodes")
+
+
+def _fuzzing(folder: Path) -> Iterator[str]:
+    """What each engine has tried in all runs that are recorded, and the faults that it found."""
+    turns = read_record(folder)
+    if not turns:
+        yield missing(FUZZING)
+        return
+    rows = []
+    for engine in dict.fromkeys(turn["engine"] for turn in turns):
+        own = [turn for turn in turns if turn["engine"] == engine]
+        hours = sum(turn["cpu_seconds"] for turn in own) / 3600
+        found = Counter(fault for turn in own for fault in turn["faults"])
+        rows.append((engine, own[0]["started"], own[-1]["started"], len(own), sum(turn["decks"] for turn in own), hours,
+                     "; ".join(found) or "none"))  # fmt: skip
+    yield table(("engine", "from", "to", "turns", "decks", "core-hours", "faults found"), rows)
 
 
 def _benchmarks(path: Path) -> Iterator[str]:
@@ -173,10 +223,7 @@ def _ladders(path: Path) -> Iterator[str]:
         yield said
         return
     points = [Point(**point) for point in found]
-    try:
-        yield picture(ladder_picture(points, "svg"), "svg+xml", "ladders")
-    except ImportError:
-        yield "<p class=missing>no plot: matplotlib is not installed; <code>pip install -e '.[plot]'</code></p>"
+    yield _drawn(lambda: ladder_picture(points, "svg"), "ladders")
     growth = [(*key, exponent(climb)) for key, climb in Climbs(points).by.items()]
     yield "<p>Growth, p of seconds ~ unknowns^p at the upper end:</p>"
     yield table(("ladder", "solver", "p"), [row for row in growth if row[-1] is not None])
@@ -189,7 +236,6 @@ def ladder_picture(points: Sequence[Point], kind: str) -> bytes:
 
     ImportError without matplotlib.
     """
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     ladders = list(dict.fromkeys(point.ladder for point in points))
@@ -218,10 +264,7 @@ def ladder_picture(points: Sequence[Point], kind: str) -> bytes:
     axes[1, 0].set_ylabel("peak memory, MB")
     labels = {label: line for axis in axes[0] for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=6, fontsize=8)
-    out = io.BytesIO()
-    with rc_context({"svg.fonttype": "none"}):  # letters stay letters: a small file
-        figure.savefig(out, format=kind, dpi=64, metadata={"Date": None} if kind == "svg" else None)
-    return out.getvalue()
+    return rendered(figure, kind, 64)
 
 
 def _runs(folder: Path) -> Iterator[str]:

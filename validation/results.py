@@ -13,7 +13,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,31 +21,40 @@ import numpy as np
 import pytest
 
 import circuitsim as cs
-from circuitsim.io.compare import Comparison, Quantity, Verdict
+from circuitsim.io.compare import Comparison, Verdict
 from circuitsim.io.files import replacing
 from circuitsim.io.ngspice import ngspice_version
 
 PROPERTY = "validation"
 _LISTED = 40  # rows of one kind at the end of a run
-_QUIET = ("AGREE", "NO_ANSWER", "NO_REFERENCE", "solved")  # verdicts that are not listed one by one
+_QUIET = ("AGREE", "UNTOLD", "NO_ANSWER", "NO_REFERENCE", "solved")  # verdicts that are only counted
 
 
 def row_of(suite: str, name: str, found: Comparison, **more: Any) -> dict[str, Any]:
     """A comparison as a row, with the quantity that comes nearest to what is allowed, or exceeds it most."""
     row = {"suite": suite, "name": name, "verdict": found.verdict.name, "quantities": len(found.quantities)}
+    row["told"] = sum(q.determined and q.telling for q in found.quantities)
     compared = [q for q in found.quantities if q.determined]
     if compared:
-        worst = max(compared, key=excess)
+        worst = max(compared, key=lambda q: q.excess)
         row |= {"worst": worst.name, "ours": worst.ours, "theirs": worst.theirs, "allowed": worst.allowed}
-        row |= {"of_allowed": excess(worst)}
+        row |= {"of_allowed": worst.excess}
     row |= {"kcl_ours": found.kcl_ours, "kcl_theirs": found.kcl_theirs, "seconds": found.seconds}
     return row | {"notes": list(found.notes)} | more
 
 
-def excess(q: Quantity) -> float:
-    """The difference over what is allowed; infinite for a difference that is not a number."""
-    off = abs(q.ours - q.theirs)
-    return math.inf if math.isnan(off) else 0.0 if not off else off / q.allowed if q.allowed else math.inf
+def worst_of(points: Sequence[Comparison]) -> Comparison:
+    """The point of a sweep that shows most: one that does not agree, or comes nearest to what is allowed."""
+
+    def order(point: Comparison) -> tuple[bool, float]:
+        return point.verdict is not Verdict.AGREE, max((q.excess for q in point.quantities), default=math.inf)
+
+    return max(points, key=order)
+
+
+def notable(row: Mapping[str, Any]) -> bool:
+    """Whether a row is to be listed: it shows a fault, or is neither agreement nor an answer that one side lacks."""
+    return row.get("verdict") not in _QUIET or bool(row.get("fault"))
 
 
 def said(row: Mapping[str, Any]) -> str:
@@ -54,6 +63,8 @@ def said(row: Mapping[str, Any]) -> str:
     if row.get("worst") and row["verdict"] == Verdict.DIFFER.name:
         text += f": {row['worst']} {row['ours']!r}, theirs {row['theirs']!r}, allowed {row['allowed']:.2g}"
         text += f"; KCL {row['kcl_ours']:.1e}, theirs {row['kcl_theirs']:.1e}"
+    elif not row.get("worst"):
+        text += "".join(f"; {note}" for note in row.get("notes", ()))
     return text + "".join(f"; {row[key]}" for key in ("fault", "why", "explained") if row.get(key))
 
 
@@ -115,9 +126,9 @@ class Gatherer:
         for suite in dict.fromkeys(row["suite"] for row in self.rows):
             counts = Counter(row["verdict"] for row in self.rows if row["suite"] == suite)
             write(f"{suite}: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
-        notable = [row for row in self.rows if row["verdict"] not in _QUIET or row.get("fault")]
-        for row in notable[:_LISTED]:
+        listed = [row for row in self.rows if notable(row)]
+        for row in listed[:_LISTED]:
             write(f"    {said(row)}")
-        if len(notable) > _LISTED:
-            write(f"    and {len(notable) - _LISTED} more")
+        if len(listed) > _LISTED:
+            write(f"    and {len(listed) - _LISTED} more")
         write(f"All {len(self.rows)} rows: {self.path}")

@@ -9,7 +9,7 @@ import pytest
 
 import circuitsim as cs
 from circuitsim.io.compare import Verdict, compare, compare_sweep
-from validation.results import row_of, said
+from validation.results import row_of, said, worst_of
 
 pytestmark = pytest.mark.usefixtures("ngspice")
 
@@ -50,7 +50,7 @@ def test_sweep(name: str, dc: str, record_comparison: Callable[..., None]) -> No
     analysis = dc or next(a for a in circuit.netlist.analyses if a.kind == "dc")
     points = compare_sweep(circuit, analysis)
     assert points
-    worst = max(points, key=lambda point: (point.verdict is not Verdict.AGREE, row_of("", "", point)["of_allowed"]))
+    worst = worst_of(points)
     row = row_of(SUITE, f"{name} .dc {dc}, {len(points)} points", worst, at=worst.point)
     record_comparison(SUITE, row["name"], worst, at=worst.point)
     assert all(point.verdict is Verdict.AGREE for point in points), f"{said(row)} at {worst.point}"

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from validation.faults import Judged, judged
-from validation.random_decks import FAMILIES, random_deck
+from validation.random_decks import FAMILIES, random_deck, shares
 from validation.results import said
 from validation.shrink import save, shrink
 
@@ -24,11 +24,11 @@ CHUNK = 10  # circuits of a test
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """--count circuits from seed --seed on, shared among the families."""
-    each, seed = metafunc.config.getoption("count") // len(FAMILIES), metafunc.config.getoption("seed")
+    count, seed = (metafunc.config.getoption(name) for name in ("count", "seed"))
     chunks = [
-        (family, range(seed + first, seed + min(first + CHUNK, each)))
-        for family in FAMILIES
-        for first in range(0, each, CHUNK)
+        (family, range(seed + first, seed + min(first + CHUNK, share)))
+        for family, share in shares(count).items()
+        for first in range(0, share, CHUNK)
     ]
     names = [f"family {family}, {FAMILIES[family]}, seeds {seeds[0]} to {seeds[-1]}" for family, seeds in chunks]
     metafunc.parametrize(("family", "seeds"), chunks, ids=names)

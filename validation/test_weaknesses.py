@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,28 +19,35 @@ from circuitsim.io.ngspice import run_ngspice
 from circuitsim.io.raw import NgspiceError
 from validation.faults import explanation
 from validation.random_circuits import AGREE, judge
-from validation.random_decks import Deck, Model, random_deck
-from validation.shrink import flat
+from validation.random_decks import Deck, Model, Part
 
 pytestmark = pytest.mark.usefixtures("ngspice")
 
 SUITE = "weaknesses"
-NETS, NEAR_IDEAL = 60, 1e-3
+NETS, NEAR_IDEAL = 40, 1e-3
 NOTICED = 1e-3  # V
+FEW = 3  # of NETS: ngspice-39 is wrong in 7
 
 
 def near_ideal(seed: int) -> Deck:
-    """A random circuit whose Shockley diodes have N = 1e-3: they conduct from 0.7 mV on."""
+    """A random net of resistors, current sources, a voltage source and Shockley diodes that conduct from 0.7 mV on."""
+    rng = np.random.default_rng(seed)
+    nodes = ["0", *(f"n{k}" for k in range(1, 20))]
+    steep = Model("steep", "shockley", {"is": 1e-14, "n": NEAR_IDEAL})
 
-    def steep(model: Model) -> Model:
-        return Model(model.name, model.type, {"is": model.p["is"], "n": NEAR_IDEAL})
+    def ends() -> list[str]:
+        return [str(node) for node in rng.choice(nodes, 2, replace=False)]
 
-    deck = random_deck(3, seed)
-    parts = [
-        replace(part, model=steep(part.model)) if part.model and part.model.type == "shockley" else part
-        for part in deck.parts
-    ]
-    return flat(replace(deck, parts=tuple(parts)))
+    def ohms() -> float:
+        return float(10 ** rng.uniform(1, 4))
+
+    parts = [Part("R", f"Rt{k}", str(rng.choice(nodes[:k])), nodes[k], ohms()) for k in range(1, len(nodes))]
+    parts += [Part("R", f"R{k}", *ends(), ohms()) for k in range(20)]
+    parts += [Part("D", f"D{k}", *ends(), model=steep) for k in range(20)]
+    parts += [Part("I", f"I{k}", *ends(), float(rng.uniform(-0.01, 0.01))) for k in range(6)]
+    parts.append(Part("V", "V1", "n1", "0", float(rng.uniform(-5, 5))))
+    lines = [f"near-ideal diodes, seed {seed}", steep.text(), *(part.text() for part in parts)]
+    return Deck(3, seed, "\n".join(lines), tuple(parts))
 
 
 def by_default(circuit: cs.Circuit) -> tuple[dict[str, float], float] | None:
@@ -61,7 +67,7 @@ def test_near_ideal_diodes(record_comparison: Callable[..., None], record: Calla
     tried = silently_wrong = 0
     for seed in range(NETS):
         deck = near_ideal(seed)
-        if not deck.has("shockley") or judge(deck, with_ngspice=False).kind != AGREE:
+        if judge(deck, with_ngspice=False).kind != AGREE:
             continue
         tried += 1
         circuit = cs.parse(deck.text)
@@ -75,15 +81,14 @@ def test_near_ideal_diodes(record_comparison: Callable[..., None], record: Calla
             values, kcl = theirs
             solution = cs.solve(circuit)
             ours = dict(zip(circuit.nodes, solution.voltages()[0].tolist(), strict=True))
-            sure = dict(zip(circuit.nodes, solution.determined.tolist(), strict=True))
-            off = max(abs(ours[n] - values[f"v({n.lower()})"]) for n in deck.nodes if n != "0" and sure[n])
+            off = max(abs(ours[n] - values[f"v({n})"]) for n in deck.nodes if n != "0")
             if off > NOTICED:
                 silently_wrong += 1
                 why = f"default tolerances: off by {off:.2g} V, misses KCL by {kcl:.1e}"
                 record({"suite": SUITE, "name": name, "verdict": "DIFFER", "explained": why, "kcl_theirs": kcl})
                 assert kcl > 1e-3, (deck.text, off, kcl)
-    assert tried >= NETS // 3
-    assert silently_wrong > 0  # else this test shows nothing
+    assert tried >= NETS // 2
+    assert silently_wrong >= FEW  # else this test shows nothing
 
 
 EXACT = {  # decks and voltages that arithmetic gives
@@ -106,7 +111,7 @@ def test_tiny_resistances(name: str, record_comparison: Callable[..., None]) -> 
     for node, v in volts.items():
         assert solution.voltage(node)[0] == pytest.approx(v, rel=1e-9)
     assert found.kcl_ours <= 1e-9
-    assert found.verdict in (Verdict.AGREE, Verdict.NO_REFERENCE) or found.kcl_theirs > 1e-9
+    assert found.verdict in (Verdict.AGREE, Verdict.UNTOLD, Verdict.NO_REFERENCE) or found.kcl_theirs > 1e-9
     assert found.verdict is Verdict.NO_REFERENCE or any("below 1e-12 ohm" in note for note in found.notes)
 
 

@@ -197,22 +197,34 @@ def compare_sweep(
 ) -> list[Comparison]:
     """All points of a `.dc` analysis: our sweep against ngspice's, in one run of each; a Comparison for each point.
 
-    Where ngspice cannot sweep the same (parameters, arrays), or fails, it gets a deck for each point. Raises as
-    `compare` and `sweep`.
+    timeout   seconds for ngspice, all points together
+
+    Where ngspice cannot sweep the same (parameters, arrays), or fails, it gets a deck for each point; the first
+    Comparison has a note of how it failed. Raises as `compare` and `sweep`.
     """
     found, settings = find_engine(engine), settings or Settings()
     tables = [circuit.netlist.tables[kind] for kind in "EH"]
     saves = [Save(table.names, "i", table.kind, np.arange(len(table))) for table in tables if len(table)]
     result = sweep(circuit, analysis, settings, saves=saves)
+    until = time.perf_counter() + timeout
     points = _swept_points(circuit, result, found, timeout)
-    comparisons = []
+    comparisons: list[Comparison] = []
     problem: Problem | None = None
     for k, at_point in enumerate(_circuits_of(circuit, result)):
         problem = compile_problem(at_point) if problem is None else problem.with_circuit(at_point)
-        theirs = points[k] if points else _operating_point(at_point, found, timeout)
+        theirs: _Theirs | str
+        if not isinstance(points, str):
+            theirs = points[k]
+        elif (left := until - time.perf_counter()) > 0:
+            theirs = _operating_point(at_point, found, left)
+        else:
+            theirs = f"ngspice took more than {timeout:g} s for the points before"
         ours = _at_point(problem, settings, result, k)
         seconds = sum(result.seconds.values()) / result.values.shape[0]
         comparisons.append(_compare(ours, theirs, found.name, seconds, result.point(k)))
+    if comparisons and isinstance(points, str) and points:
+        note = f"{_said_by('ngspice, all points in one run', points)}; so it had a run for each"
+        comparisons[0] = replace(comparisons[0], notes=(*comparisons[0].notes, note))
     return comparisons
 
 
@@ -268,23 +280,23 @@ def _operating_point(circuit: Circuit, engine: Engine, timeout: float) -> _Their
     return "no operating point came back"
 
 
-def _swept_points(circuit: Circuit, result: SweepResult, engine: Engine, timeout: float) -> list[_Theirs]:
-    """Their answers at all points, from one run; none when ngspice cannot sweep this."""
+def _swept_points(circuit: Circuit, result: SweepResult, engine: Engine, timeout: float) -> list[_Theirs] | str:
+    """Their answers at all points, from one run; or why there are none, '' when ngspice has no such sweep."""
     text = io.StringIO()
     dc = Analysis("dc", -1, result.swept)
     written = flatten(replace(circuit, netlist=replace(circuit.netlist, analyses=(dc,), saves=())), text)
     if "\n.dc " not in text.getvalue():
-        return []
+        return ""
     clock = time.perf_counter()
     try:
         run = engine.run(text.getvalue(), tight_options(circuit.netlist.options.gmin), timeout)
-    except NgspiceError:
-        return []
+    except NgspiceError as error:
+        return str(error)
     count = result.values.shape[0]
     seconds = (time.perf_counter() - clock) / count
-    plot = next(plot for plot in run.plots if plot.name != "Operating Point")
-    if plot.values.shape[0] != count:
-        return []
+    plot = next((plot for plot in run.plots if plot.name != "Operating Point"), None)
+    if plot is None or plot.values.shape[0] != count:
+        return f"{plot.values.shape[0] if plot else 0} points came back, not {count}"
     names = [name for name, _ in plot.variables]
     return [_Theirs(written, dict(zip(names, row, strict=True)), seconds) for row in plot.values.tolist()]
 

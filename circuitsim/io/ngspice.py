@@ -10,10 +10,12 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from circuitsim.errors import SettingsError
 from circuitsim.io.raw import NgspiceError, Plot, read_raw
 
 # Its tolerances in comparisons, as tight as it still converges (ngspice manual, .options)
@@ -22,6 +24,8 @@ ABSTOL = 1e-15  # A
 VNTOL = 1e-12  # V
 GMIN = 1e-18  # S: it cannot do without, and then fails on blocked diodes
 
+LONGEST = 1e6  # s: far beyond, the system's clocks overflow
+VERSION_SECONDS = 60.0  # to say its version
 MISSING = "ngspice is not on the PATH; install it (Debian, Ubuntu: apt-get install ngspice)"
 _LOG_LINES = 12  # of ngspice's own words in an error message
 _STATISTICS = re.compile(r"^\s*Total (analysis|elapsed) time.*", re.MULTILINE | re.DOTALL)
@@ -64,10 +68,42 @@ def tight_options(gmin: float = 0.0) -> str:
 
 @cache  # it does not change while a program runs
 def ngspice_version(program: str) -> str:
-    """`ngspice-39.3` or the like, as the program at this path says itself; `ngspice` when it does not say."""
-    done = subprocess.run([program, "--version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    """`ngspice-39.3` or the like, as the program at this path says itself; `ngspice` when it does not say.
+
+    Raises NgspiceError when it cannot be started, or does not end.
+    """
+    done = run_program("ngspice --version", [program, "--version"], None, VERSION_SECONDS)
     found = re.search(rb"ngspice-[\w.+-]*\w", done.stdout)
     return found.group().decode() if found else "ngspice"
+
+
+def check_timeout(seconds: float) -> None:
+    """Raise SettingsError for what is no time limit."""
+    if not 0 < seconds <= LONGEST:
+        raise SettingsError(f"a time limit of {seconds:g} s: it must be above 0 and at most {LONGEST:,.0f} s")
+
+
+def run_program(
+    name: str,
+    command: Sequence[str],
+    folder: str | Path | None,
+    timeout: float,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a program that errors call `name` to its end; its streams are kept. It does not outlive an exception.
+
+    Raises NgspiceError when it cannot be started or needs more than `timeout` seconds, SettingsError for a limit that
+    is none.
+    """
+    check_timeout(timeout)
+    try:
+        return subprocess.run(
+            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout
+        )
+    except subprocess.TimeoutExpired:
+        raise NgspiceError(f"{name} took more than {timeout:g} s") from None
+    except OSError as error:
+        raise NgspiceError(f"{command[0]} cannot be started: {error.strerror or error}") from None
 
 
 def run_ngspice(deck: str | Path, *, options: str = "", timeout: float = 600) -> RawData:
@@ -75,10 +111,11 @@ def run_ngspice(deck: str | Path, *, options: str = "", timeout: float = 600) ->
 
     deck      the text of a netlist, or the path of one (whose includes are then looked up beside it)
     options   cards that are added at the end of the deck, such as tight_options(); they win over the deck's own
-    timeout   seconds
+    timeout   seconds, up to LONGEST
 
     Personal settings (.spiceinit) are not read. The exit code is ignored, as it proves nothing. Raises NgspiceError
-    when ngspice is missing, takes too long, says that it aborted, or leaves an analysis without points.
+    when ngspice is missing, cannot be started, takes too long, says that it aborted, or leaves an analysis without
+    points; SettingsError for a timeout that is none.
     """
     program = find_ngspice()
     data = deck.read_bytes() if isinstance(deck, Path) else deck.encode()
@@ -87,10 +124,7 @@ def run_ngspice(deck: str | Path, *, options: str = "", timeout: float = 600) ->
         netlist.write_bytes(data + f"\n{options}\n".encode())
         home = deck.resolve().parent if isinstance(deck, Path) else folder
         command = [program, "-n", "-b", "-r", str(raw), str(netlist)]
-        try:
-            done = subprocess.run(command, cwd=home, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout)
-        except subprocess.TimeoutExpired:
-            raise NgspiceError(f"ngspice took more than {timeout:g} s") from None
+        done = run_program("ngspice", command, home, timeout)
         stdout, stderr = (stream.decode("utf-8", "replace") for stream in (done.stdout, done.stderr))
         data = raw.read_bytes() if raw.exists() else b""
     return checked_run(data, stdout, stderr, done.returncode)

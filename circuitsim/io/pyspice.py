@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from circuitsim.io.ngspice import RawData
 
 _VERSION = "circuitsim: version "  # begins the line of the child that has ngspice's
+_LIBRARY = "NGSPICE_LIBRARY_PATH"  # the variable that names the shared library, PySpice's own
 
 
 def run_pyspice(deck: str, *, options: str = "", timeout: float = 600) -> RawData:
@@ -36,21 +37,18 @@ def run_pyspice(deck: str, *, options: str = "", timeout: float = 600) -> RawDat
 
     deck      the text of a netlist
     options   cards that are added at the end of the deck; they win over the deck's own
-    timeout   seconds
+    timeout   seconds, up to ngspice.LONGEST
 
-    Raises BackendUnavailable when PySpice or the library is missing, NgspiceError.
+    Raises BackendUnavailable when PySpice or the library is missing, NgspiceError, SettingsError for the timeout.
     """
-    from circuitsim.io.ngspice import NgspiceError, checked_run
+    from circuitsim.io.ngspice import checked_run
 
     check_available()
     with tempfile.TemporaryDirectory(prefix="circuitsim-") as folder:
         netlist, raw = Path(folder, "deck.cir"), Path(folder, "deck.raw")
         cards = [line for line in deck.split("\n") if line.strip().lower() != ".end"]  # the library stops there
         netlist.write_text("\n".join([*cards, options, ".end\n"]), encoding="utf-8")
-        try:
-            done = _child([str(netlist), str(raw)], folder, timeout)
-        except subprocess.TimeoutExpired:
-            raise NgspiceError(f"PySpice took more than {timeout:g} s") from None
+        done = _child([str(netlist), str(raw)], folder, timeout)
         data = raw.read_bytes() if raw.exists() else b""
     stdout, stderr = (stream.decode("utf-8", "replace") for stream in (done.stdout, done.stderr))
     return checked_run(data, stdout, stderr, done.returncode)
@@ -58,12 +56,20 @@ def run_pyspice(deck: str, *, options: str = "", timeout: float = 600) -> RawDat
 
 @cache  # it does not change while a program runs
 def version() -> str:
-    """`PySpice 1.5 with ngspice-39`. Raises BackendUnavailable."""
+    """`PySpice 1.5 with ngspice-39`. Raises BackendUnavailable, also for a library that is none, and NgspiceError."""
+    from circuitsim.io.ngspice import VERSION_SECONDS
+
     check_available()
     with tempfile.TemporaryDirectory(prefix="circuitsim-") as folder:  # without a .spiceinit, which it would obey
-        words = _child([], folder, 60).stdout.decode("utf-8", "replace").splitlines()
-    found = [line.removeprefix(_VERSION) for line in words if line.startswith(_VERSION)]
-    return f"PySpice {importlib.metadata.version('PySpice')} with ngspice{f'-{found[0]}' if found else ''}"
+        done = _child([], folder, VERSION_SECONDS)
+    stdout, stderr = (stream.decode("utf-8", "replace").splitlines() for stream in (done.stdout, done.stderr))
+    found = [line.removeprefix(_VERSION) for line in stdout if line.startswith(_VERSION)]
+    if not found:
+        why = stderr[-1] if stderr else f"exit code {done.returncode}"
+        raise BackendUnavailable(
+            f"PySpice cannot use the shared library {library()} ({_LIBRARY} can name another): {why}"
+        )
+    return f"PySpice {importlib.metadata.version('PySpice')} with ngspice-{found[0]}"
 
 
 def check_available() -> None:
@@ -80,15 +86,14 @@ def _check_package() -> None:
 
 def library() -> str | None:
     """The name or path of ngspice's shared library, for the loader; None: there is none."""
-    return os.environ.get("NGSPICE_LIBRARY_PATH") or ctypes.util.find_library("ngspice")
+    return os.environ.get(_LIBRARY) or ctypes.util.find_library("ngspice")
 
 
 def _child(arguments: list[str], folder: str, timeout: float) -> subprocess.CompletedProcess[bytes]:
+    from circuitsim.io.ngspice import run_program
+
     command = [sys.executable, "-W", "ignore", __file__, *arguments]
-    environment = os.environ | {"NGSPICE_LIBRARY_PATH": library() or ""}
-    return subprocess.run(
-        command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout
-    )
+    return run_program("PySpice", command, folder, timeout, {**os.environ, _LIBRARY: library() or ""})
 
 
 # -- circuits ----------------------------------------------------------------------------------------------------------
