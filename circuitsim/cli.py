@@ -410,8 +410,8 @@ def flatten(file: Path, target: Path | None) -> None:
     "  circuitsim compare netlists/diode_bridge_sweep.cir --sweeps --json > points.json\n"
     "  circuitsim compare netlists/clipper.cir --engine pyspice\n\n"
     "Exit codes: 0 both agree; 1 they differ by more than their tolerances allow; 2 bad netlist or usage, or the other "
-    "simulator is not installed; 3 one of them has no answer; 70 a defect of circuitsim; 130 interrupted, 143 or 129 "
-    "ended by SIGTERM or SIGHUP."
+    "simulator is not installed; 3 one of them has no answer, or nothing can be told; 70 a defect of circuitsim; 130 "
+    "interrupted, 143 or 129 ended by SIGTERM or SIGHUP."
 )
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
