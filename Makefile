@@ -43,9 +43,13 @@ bench: $(STAMP) ngspice  ## the performance table of the README
 	mkdir -p build
 	$(BIN)/python -m validation.benchmarks --json build/bench.json
 
-SOLVING := gpu backends laws hard residual held random_circuits gallery zero_currents uniqueness feasibility problem
+SOLVING := gpu backends laws hard residual held gallery uniqueness feasibility problem
 gpu-test:  ## where there is a GPU, CuPy and pytest: the solver tests on it, from the source tree
 	CIRCUITSIM_NEEDS_GPU=1 $(PYTHON) -W default -m pytest -p no:cacheprovider -W default $(SOLVING:%=tests/test_%.py)
+
+gpu-bench:  ## there too: the GPU's table of the README
+	mkdir -p build
+	$(PYTHON) -m validation.gpu --json build/gpu.json
 
 MINUTES ?= 10
 fuzz: $(STAMP)  ## odd netlists for MINUTES=10: whatever goes wrong is kept in build/fuzz

@@ -32,6 +32,8 @@ from circuitsim.backends.gpu import Device, GpuBackend
 from circuitsim.backends.gpu_check import GpuCheck
 from circuitsim.gallery import Recipe, drn, random_circuit
 from circuitsim.residual import FIGURES, Check
+from validation import gpu as bench
+from validation.measure import timed
 
 ARCHITECTURES = ["sm_80", "sm_90"]
 NEEDS_COMPILERS, NEEDS_GPU = "CIRCUITSIM_NEEDS_COMPILERS", "CIRCUITSIM_NEEDS_GPU"
@@ -421,3 +423,32 @@ def test_why_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch, module: Any, wante
         monkeypatch.setitem(sys.modules, "cupy.cublas", module.cublas)
     with pytest.raises(cs.BackendUnavailable, match=wanted):
         find_backend("gpu")
+
+
+# -- the benchmark -----------------------------------------------------------------------------------------------------
+
+
+def test_the_table_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a stand-in, with small networks: every row, its target and what it is compared with."""
+    x = np.random.default_rng(2).uniform(-1, 1, (5, 4))
+    one = cs.compile_problem(cs.parse(drn([4, 6, 5, 3], gain=40.0)))
+    batches = {"drn_1h": one.with_values({"Vx": x}), "drn_3h": one.with_values({"Vx": x}), "drn_xl": one}
+    monkeypatch.setattr(bench, "_problem", lambda name, _: batches[name])
+    rows = bench.gpu(NumpyDevice(), lambda action: timed(action)[0], 5, 5, copied=1000)
+    assert [row.measured is None for row in rows] == [False, False, False, False, True, True]
+    assert [row.target is not None for row in rows] == [True, False, True, True, False, False]
+    assert all(row.peer_measured for row in rows[1:4]) and rows[2].ratio == rows[2].measured / rows[2].peer_measured
+    assert all("SOLVED" in rows[k].note for k in (0, 2))
+    lines = [bench.text(row) for row in rows]
+    assert lines[3].startswith("drn_3h, 5 images, whole solve: ") and "target >= 20: " in lines[3]
+    assert lines[4].endswith("not measured; method newton runs on the cpu only")
+    saved = bench.report(rows, NumpyDevice())
+    assert saved["device"] == "a stand-in" and saved["rows"][2]["ratio"] == rows[2].ratio
+
+
+def test_the_benchmark_without_a_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(bench, "CudaDevice", no_device)
+    assert bench.main([]) == 2
+    assert capsys.readouterr() == ("", "error: no GPU today\n")
+    assert bench.main(["--json", "nowhere/gpu.json"]) == 2
+    assert "there is no folder nowhere" in capsys.readouterr().err
