@@ -31,6 +31,7 @@ from circuitsim.backends.cuda import OPTIONS, SOURCE, CudaDevice
 from circuitsim.backends.gpu import Device, GpuBackend
 from circuitsim.backends.gpu_check import GpuCheck
 from circuitsim.gallery import Recipe, drn, random_circuit
+from circuitsim.laws import Law
 from circuitsim.residual import FIGURES, Check
 from validation import gpu as bench
 from validation.measure import timed
@@ -101,6 +102,34 @@ def test_every_kernel_has_its_twin() -> None:
     assert len(re.findall(r"__global__", SOURCE.read_text())) == 2  # the macro RELAX, and violations
 
 
+EVERY_LAW = """every law, and a node that only diodes hold
+V1 in 0 3
+R1 in a 1k
+D1 a 0 plain
+R2 a b 2k
+D2 b 0 real
+N1 b c sat
+R3 c 0 5k
+N2 c e mem
+R4 e 0 1k
+N3 e f dead
+R5 f 0 3k
+D3 f g lines
+R6 g 0 1k
+D4 in h plain
+D5 h 0 real
+.model plain D(is=1e-14)
+.model real D(is=1e-9 n=2 rs=10 bv=6)
+.model lines D(ron=1 roff=1e9 vfwd=0.7 vrev=5 rrev=2)
+.model sat tanh(imax=1m v0=0.5)
+.model mem sinh(i0=1u v0=0.2)
+.model dead pwl(-2 -1m -1 0 1 0 2 1m)
+.options gmin=1e-12
+"""
+CIRCUITS = {**DECKS, "every law": EVERY_LAW}
+WITH_BOUNDS = {**DECKS, "every law": EVERY_LAW.replace("D5 h 0 real", "D5 h 0 real\nR7 h 0 1meg")}  # no islands
+
+
 # -- devices -----------------------------------------------------------------------------------------------------------
 
 
@@ -134,7 +163,7 @@ def test_with_a_gpu_all_of_this_runs_on_it_too() -> None:
 
 @pytest.mark.parametrize(("dtype", "tol"), [("float64", 1e-12), ("float32", 1e-5)])
 @pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("deck", DECKS.values(), ids=DECKS.keys())
+@pytest.mark.parametrize("deck", CIRCUITS.values(), ids=CIRCUITS.keys())
 def test_gpu_takes_the_steps_of_the_cpu(device: Device, deck: str, batch: int, dtype: str, tol: float) -> None:
     problem = batched(deck, batch)
     drive = problem.drive(slice(0, problem.batch))
@@ -148,6 +177,13 @@ def test_gpu_takes_the_steps_of_the_cpu(device: Device, deck: str, batch: int, d
         scale = np.abs(there.voltages()).max(initial=0.0)
         np.testing.assert_allclose(here.voltages(), there.voltages(), rtol=0, atol=tol * scale)
     assert np.array_equal(x, kept)
+
+
+def test_the_circuits_have_every_law() -> None:
+    j = cs.parse(EVERY_LAW).junctions
+    assert set(j.law.tolist()) == set(Law)
+    assert {"rs": j.params[:, 2][j.law == Law.SHOCKLEY].max(), "gmin": j.params[0, 5]} == {"rs": 10.0, "gmin": 1e-12}
+    assert (cs.compile_problem(cs.parse(EVERY_LAW)).values.diag == 0).any()
 
 
 def test_sweeps_in_one_go_are_single_sweeps(device: Device) -> None:
@@ -184,7 +220,7 @@ def looks(device: Device, problem: cs.Problem, x: np.ndarray, dtype: str = "floa
 
 @pytest.mark.parametrize("noise", [0.0, 1e-12, 1e-3, 3.0])
 @pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("deck", DECKS.values(), ids=DECKS.keys())
+@pytest.mark.parametrize("deck", WITH_BOUNDS.values(), ids=WITH_BOUNDS.keys())
 def test_bounds_are_those_of_the_certificate(
     device: Device, deck: str, batch: int, noise: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,9 +296,9 @@ def test_shifted_drives_are_checked_on_the_host(device: Device) -> None:
 
 @pytest.mark.parametrize(("dtype", "tol"), [("float64", 1e-8), ("float32", 1e-3)])
 @pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("name", [name for name in DECKS if name != "dense flat block"])
+@pytest.mark.parametrize("name", [name for name in CIRCUITS if name != "dense flat block"])
 def test_solutions_are_those_of_the_cpu(device: Device, name: str, batch: int, dtype: str, tol: float) -> None:
-    problem = batched(DECKS[name], batch)
+    problem = batched(CIRCUITS[name], batch)
     settings = cs.Settings(method="bcd", dtype=dtype)
     here, there = cs.solve(problem, settings, backend=GpuBackend(device)), cs.solve(problem)
     assert (here.backend, here.method, here.dtype) == ("gpu", "bcd", dtype)

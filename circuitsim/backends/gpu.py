@@ -71,7 +71,7 @@ class GpuBackend:
         dense = 8 + (4 if dtype == "float32" else 0)
         fixed = dense * sum(g.size for spec, g in zip(t.dense, v.dense, strict=True) if spec.inner)
         fixed += 24 * v.couplings.nnz + 200 * t.junctions.size
-        a_row = 8 * (_ARRAYS * problem.n_free + 2 * t.junctions.size)
+        a_row = 8 * (_ARRAYS * problem.n_free + 2 * t.junctions.size + 2 * t.fixed_nodes.size)
         free = int(_SPARE * self.device.free_bytes())
         if fixed + a_row > free:
             raise BackendUnavailable(
