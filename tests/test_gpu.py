@@ -15,17 +15,17 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
-from devices import COMPILER, TWINS, NumpyDevice, compiled_device
+from devices import COMPILER, TWINS, CompiledDevice, NumpyDevice, compiled_device
 from helpers import assert_laws
-from test_backends import DECKS, batched
+from test_backends import DECKS, LAWS, WIDE, batched
 
 import circuitsim as cs
 from circuitsim import residual, solving
-from circuitsim.backends import cuda, gpu_check
+from circuitsim.backends import cuda, gpu_check, kernels
 from circuitsim.backends.base import find_backend
 from circuitsim.backends.cuda import OPTIONS, SOURCE, CudaDevice
 from circuitsim.backends.gpu import Device, GpuBackend
@@ -43,7 +43,7 @@ if os.environ.get(NEEDS_GPU) or find_spec("cupy"):
     DEVICES.append("cuda")
 
 
-def missing(what: str, variable: str) -> None:
+def missing(what: str, variable: str) -> NoReturn:
     """Skip, or fail where a variable says that it must be there."""
     if os.environ.get(variable):
         pytest.fail(f"{what}, and {variable} says that it must be there")
@@ -134,7 +134,7 @@ WITH_BOUNDS = {**DECKS, "every law": EVERY_LAW.replace("D5 h 0 real", "D5 h 0 re
 
 
 @pytest.fixture(params=DEVICES, scope="module")
-def device(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
+def device(request: pytest.FixtureRequest) -> Iterator[Device]:
     if request.param == "twins":
         yield NumpyDevice()
     elif request.param == "cuda":
@@ -143,11 +143,13 @@ def device(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         except cs.BackendUnavailable as error:
             missing(str(error), NEEDS_GPU)
     else:
-        found = compiled_device(tmp_path_factory.mktemp("kernels"))
-        if found is None:
-            missing(f"{COMPILER} is not installed", NEEDS_COMPILERS)
-        else:
-            yield found
+        yield request.getfixturevalue("compiled")
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> CompiledDevice:
+    found = compiled_device(tmp_path_factory.mktemp("kernels"))
+    return found or missing(f"{COMPILER} is not installed", NEEDS_COMPILERS)
 
 
 def test_with_a_gpu_all_of_this_runs_on_it_too() -> None:
@@ -177,6 +179,16 @@ def test_gpu_takes_the_steps_of_the_cpu(device: Device, deck: str, batch: int, d
         scale = np.abs(there.voltages()).max(initial=0.0)
         np.testing.assert_allclose(here.voltages(), there.voltages(), rtol=0, atol=tol * scale)
     assert np.array_equal(x, kept)
+
+
+@pytest.mark.parametrize(("kind", "p"), LAWS)
+def test_laws_are_those_of_the_cpu(compiled: CompiledDevice, kind: Law, p: list[float]) -> None:
+    """From -1 MV to 1 MV, by the source compiled for the host."""
+    params = np.array(p)
+    current, slope = compiled.branches(int(kind), params, WIDE)
+    wanted = np.array([kernels.branch(int(kind), params, v) for v in WIDE])
+    np.testing.assert_allclose(current, wanted[:, 0], rtol=1e-13, atol=1e-320)
+    np.testing.assert_allclose(slope, wanted[:, 1], rtol=1e-12, atol=1e-320)
 
 
 def test_the_circuits_have_every_law() -> None:
