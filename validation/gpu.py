@@ -72,8 +72,7 @@ def batch_rows(
     device: Device, timer: Timer, problem: cs.Problem, settings: cs.Settings, what: str, target: Target
 ) -> list[Row]:
     """A batch by device events against its target, and the whole solve beside the CPU's."""
-    seconds, outcome = on_device(device, timer, problem, settings)
-    note = f"by device events; {_reached(outcome)}"
+    seconds, _, note = on_device(device, timer, problem, settings)
     return [
         Row(_NAME, what, seconds, target=target, note=note),
         whole_row(device, problem, settings, "the same, whole solve", None),
@@ -94,13 +93,12 @@ def whole_row(device: Device, problem: cs.Problem, settings: cs.Settings, what: 
 
 def passes_row(device: Device, timer: Timer, problem: cs.Problem, settings: cs.Settings, copied: int) -> Row:
     """One image against what reading its couplings as often as the sweeps do takes at the speed of a copy."""
-    seconds, outcome = on_device(device, timer, problem, settings)
+    seconds, outcome, note = on_device(device, timer, problem, settings)
     pairs = zip(problem.topology.dense, problem.values.dense, strict=True)
     a_sweep = 2 * sum(g.nbytes for spec, g in pairs if spec.inner)  # each block once for each of its sides
     speed = memory_speed(device, timer, copied)
     peer = f"{outcome.steps} sweeps of {a_sweep / 1e6:.3g} MB at {speed / 1e12:.3g} TB/s"
     floor = outcome.steps * a_sweep / speed
-    note = f"by device events; {_reached(outcome)}"
     target = Target(3.0, of_ratio=True)
     return Row(_NAME, "drn_xl, one image, float64", seconds, "s", target, peer, floor, False, note)
 
@@ -116,8 +114,8 @@ def memory_speed(device: Device, timer: Timer, count: int) -> float:
     return 2 * a.nbytes / min(timer(copy) for _ in range(5))
 
 
-def on_device(device: Device, timer: Timer, problem: cs.Problem, settings: cs.Settings) -> tuple[float, Outcome]:
-    """The fastest of three runs of bcd on all rows at once, all else prepared, and its outcome.
+def on_device(device: Device, timer: Timer, problem: cs.Problem, settings: cs.Settings) -> tuple[float, Outcome, str]:
+    """The fastest of three runs of bcd on all rows at once, all else prepared; its outcome; a note.
 
     As in solving.py it is asked in float64 whether voltages are held.
     """
@@ -132,7 +130,8 @@ def on_device(device: Device, timer: Timer, problem: cs.Problem, settings: cs.Se
         timer(lambda: outcomes.append(bcd.solve_tile(problem, drive, engine, settings, zero, held=held)))
         for _ in range(3)
     )
-    return seconds, outcomes[-1]
+    transfers = min(timer(lambda: (engine.start(drive, zero), engine.voltages())) for _ in range(3))
+    return seconds, outcomes[-1], f"by device events; {_reached(outcomes[-1])}; {transfers * 1e3:.3g} ms are transfers"
 
 
 def device_timer(device: Device) -> Timer:
