@@ -1,7 +1,8 @@
 """Stand-ins for a GPU (backends.gpu.Device): NumPy arrays, and kernels as twins in Python or compiled as C++.
 
 `TWINS` has a twin of each kernel of kernels.cu, with its arguments in its order. `compiled_device` compiles kernels.cu
-itself for the host: each thread is a call. That works because every argument is a pointer or a long long.
+itself for the host: each thread is a call, the last one first, so that what depends on the order of threads differs
+from the twin. That works because every argument is a pointer or a long long.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ static inline double __longlong_as_double(long long bits) {{ double x; memcpy(&x
 typedef void (*Kernel)({", ".join(["integer"] * _MOST_ARGUMENTS)});
 extern "C" void launch(Kernel kernel, integer blocks, integer block, const integer* a) {{
     blockDim.x = (unsigned)block;
-    for (blockIdx.x = 0; blockIdx.x < blocks; ++blockIdx.x)
-        for (threadIdx.x = 0; threadIdx.x < block; ++threadIdx.x)
+    for (blockIdx.x = (unsigned)blocks; blockIdx.x-- > 0;)
+        for (threadIdx.x = (unsigned)block; threadIdx.x-- > 0;)
             kernel({", ".join(f"a[{k}]" for k in range(_MOST_ARGUMENTS))});
 }}
 extern "C" void branches(integer law, const double* params, integer count, const double* v, double* i, double* slope) {{
