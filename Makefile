@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run install test validate check ngspice bench fuzz nonideal report clean
+.PHONY: run install test validate check ngspice compiler bench gpu-test gpu-bench fuzz nonideal report clean
 
 run: $(STAMP)  ## solve the first example
 	$(BIN)/circuitsim solve netlists/drn_1h.cir
@@ -16,9 +16,10 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,bench,plot,spice,fuzz]"
 	touch $@
 
-test: $(STAMP) ngspice check  ## every check; fast tests first
-	CIRCUITSIM_NEEDS_NGSPICE=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
-	CIRCUITSIM_NEEDS_NGSPICE=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+NEEDS := CIRCUITSIM_NEEDS_NGSPICE=1 CIRCUITSIM_NEEDS_COMPILERS=1
+test: $(STAMP) ngspice compiler check  ## every check; fast tests first
+	$(NEEDS) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(NEEDS) $(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 validate: $(STAMP) ngspice  ## the suites against ngspice and other references; their results go to build/validation
 	CIRCUITSIM_NEEDS_NGSPICE=1 $(BIN)/python -m pytest validation/ -n 2
@@ -33,9 +34,22 @@ ngspice:  ## the peer that some tests compare with
 	  SUDO=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 	  $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq ngspice libngspice0 libngspice0-dev; }
 
+compiler:  ## compiles the GPU's kernels for the host in the tests
+	command -v g++ >/dev/null || { \
+	  SUDO=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	  $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq g++; }
+
 bench: $(STAMP) ngspice  ## the performance table of the README
 	mkdir -p build
 	$(BIN)/python -m validation.benchmarks --json build/bench.json
+
+SOLVING := gpu backends laws hard residual held gallery uniqueness feasibility problem
+gpu-test:  ## where there is a GPU, CuPy and pytest: the solver tests on it, from the source tree
+	CIRCUITSIM_NEEDS_GPU=1 $(PYTHON) -W default -m pytest -p no:cacheprovider -W default $(SOLVING:%=tests/test_%.py)
+
+gpu-bench:  ## there too: the GPU's table of the README
+	mkdir -p build
+	$(PYTHON) -m validation.gpu --json build/gpu.json
 
 MINUTES ?= 10
 fuzz: $(STAMP)  ## odd netlists for MINUTES=10: whatever goes wrong is kept in build/fuzz

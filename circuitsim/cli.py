@@ -51,7 +51,7 @@ def _solver_options(command: Callable[..., None]) -> Callable[..., None]:
             type=click.Choice(["auto", "cpu", "reference", "gpu"]),
             default="auto",
             show_default=True,
-            help="Where to compute; reference is slow and simple.",
+            help="Where to compute; auto takes a GPU for large batches, reference is slow and simple.",
         ),
         click.option(
             "--dtype",

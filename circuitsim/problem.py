@@ -12,7 +12,7 @@ numbered by colour: block c is `color_ptr[c] : color_ptr[c + 1]`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
@@ -139,8 +139,11 @@ class Problem:
         fixed[:, t.fixed_of_tied] = offsets[:, t.tied_with_column]
         return fixed
 
-    def drive(self, rows: slice) -> Drive:
-        """What the sources impose for these rows of the batch. Raises TopologyError when no voltages satisfy them."""
+    def drive(self, rows: slice, product: Callable[[Floats, Floats], Floats] = np.matmul) -> Drive:
+        """What the sources impose for these rows of the batch. Raises TopologyError when no voltages satisfy them.
+
+        `product` multiplies potentials (rows, n) by the conductances (n, m) of a dense block.
+        """
         t, v = self.topology, self.values
         fixed = self.fixed_potentials(rows)
         injection = _times(v.fixed, fixed)
@@ -148,7 +151,7 @@ class Problem:
         plain = bool((t.index_of_node[t.fixed_nodes] < 0).all())
         fixed_abs = _times(v.fixed, np.abs(fixed)) if plain else np.zeros((1, 0))
         for spec, g in zip(t.dense, v.dense, strict=True):
-            _add_dense_drive(injection, fixed_abs if plain else None, spec, g, fixed)
+            _add_dense_drive(injection, fixed_abs if plain else None, spec, g, fixed, product)
         i = self.source_currents(rows)
         t.islands.check(self.circuit, i, rows.start)
         source_flow = _times(t.source_incidence, i)
@@ -346,7 +349,14 @@ def _values(circuit: Circuit, t: Topology) -> Values:
     return Values(diag, to_fixed, dense, t.couplings.fill(g), t.fixed.fill(g))
 
 
-def _add_dense_drive(injection: Floats, fixed_abs: Floats | None, spec: Dense, g: Floats, fixed: Floats) -> None:
+def _add_dense_drive(
+    injection: Floats,
+    fixed_abs: Floats | None,
+    spec: Dense,
+    g: Floats,
+    fixed: Floats,
+    product: Callable[[Floats, Floats], Floats],
+) -> None:
     """injection[u] += sum over the block of g (fixed part of the other node - fixed part of u's own node).
 
     With `fixed_abs` all fixed parts are known potentials c, and it takes the sum of g |c|.
@@ -357,10 +367,12 @@ def _add_dense_drive(injection: Floats, fixed_abs: Floats | None, spec: Dense, g
         if other.fixed is not None:
             potential = fixed[:, other.fixed]
             for part, sign in _by_sign(potential):
-                drive = potential[:, part] @ matrix[part]
+                drive = product(potential[:, part], matrix[part])
                 injection[:, own.units] += drive
                 if fixed_abs is not None:
-                    fixed_abs[:, own.units] += sign * drive if sign else np.abs(potential[:, part]) @ matrix[part]
+                    fixed_abs[:, own.units] += (
+                        sign * drive if sign else product(np.abs(potential[:, part]), matrix[part])
+                    )
         if own.fixed is not None:
             injection[:, own.units] -= fixed[:, own.fixed] * matrix.sum(axis=0)
 

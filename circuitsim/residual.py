@@ -29,8 +29,8 @@ _NO_VOLTAGE = 2.0**-140  # of the largest: what is left of 0 with three float64 
 _NO_VOLTAGE_ACTIVE = 2.0**-96  # the same where currents of controlled sources, of one float64 each, round
 NOTHING = 2.0**-106  # of the largest current, or voltage in a law of a controlled source: none
 ROUNDING = 4.0 * float(np.finfo(np.float64).eps)  # of the voltage of a nonlinear branch, or of a carried current
-_FULL_WORK = 4_000_000  # branch currents in one go: below, all rows are summed exactly; above, those that may matter
-_EPS = float(np.finfo(np.float64).eps)
+FULL_WORK = 4_000_000  # branch currents in one go: below, all rows are summed exactly; above, those that may matter
+EPS = float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True)
@@ -260,7 +260,7 @@ class Check:
         self.certain = violations(
             x, neighbours, neighbours_abs, v.diag, v.to_fixed,
             drive.injection - linked, drive.source_flow - linked, drive.source_abs + linked_abs, drive.fixed_abs,
-            nonlinear, slope, nonlinear_abs, drive.lo, drive.hi, _EPS * problem.most_terms, not drive.base,
+            nonlinear, slope, nonlinear_abs, drive.lo, drive.hi, EPS * problem.most_terms, not drive.base,
             self.flow, self.rho, self.upper,
         )  # fmt: skip
 
@@ -334,7 +334,7 @@ class Check:
         worst = self.upper.max(axis=1, initial=0.0)
         doubtful = np.flatnonzero(worst > tolerance)
         doubtful = doubtful[np.argsort(-worst[doubtful], kind="stable")]
-        few = max(1, _FULL_WORK // (self.problem.mean_degree * max(self.problem.n_free, 1)))
+        few = max(1, FULL_WORK // (self.problem.mean_degree * max(self.problem.n_free, 1)))
         for first in [0, *range(1, doubtful.size, few)]:
             chosen = doubtful[first : first + (few if first else 1)]
             self._sum_exactly(chosen)
@@ -348,6 +348,22 @@ class Check:
             return False
         scale = np.maximum(np.abs(self.x), np.abs(self.drive.fixed).max(initial=0.0))
         return bool(((np.abs(self.rho) <= 8 * eps * self.slope * scale) | (self.upper <= tolerance)).all())
+
+    def reach(self, paths: Floats) -> tuple[Floats, Floats]:
+        """For each row sum |rho| R over its units, R of `paths` (n_free,), Ohm, and its largest voltage; (rows,), V.
+
+        To violations that matrix products gave their rounding is added.
+        """
+        x = self.drive.base[0] if self.drive.base else self.x
+        largest: Floats = np.abs(x).max(axis=1, initial=0.0)
+        rho, rounded = np.where(self.upper > 0, np.abs(self.rho), 0.0), ~self.summed
+        rho[rounded] += EPS * self.problem.most_terms * (self.slope * largest[:, None])[rounded]
+        with np.errstate(invalid="ignore", over="ignore"):
+            return np.where(rho > 0, rho * paths, 0.0).sum(axis=1), largest
+
+    def full(self) -> Check:
+        """This check (backends.base.Look)."""
+        return self
 
     def by_row(self, tolerance: float) -> Floats:
         """The largest relative violation of each row, (rows,); exact where its bound exceeds the tolerance."""
@@ -452,7 +468,7 @@ class Check:
         x, drive = self.x, self.drive
         if not x.size:
             return Residuals(0.0, float(self.active_error.max(initial=0.0)), 0.0, 0.0, 0.0, 0.0)
-        if x.size * self.problem.mean_degree <= _FULL_WORK or x.shape[0] == 1:
+        if x.size * self.problem.mean_degree <= FULL_WORK or x.shape[0] == 1:
             self._sum_exactly(np.arange(x.shape[0]))
         row, unit = (int(k) for k in np.unravel_index(self.upper.argmax(), self.upper.shape))
         base = sum(drive.base[1:], drive.base[0]) if drive.base else np.zeros((0, x.shape[1]))

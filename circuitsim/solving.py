@@ -15,7 +15,7 @@ from threadpoolctl import ThreadpoolController
 
 from circuitsim.backends.base import Backend, find_backend
 from circuitsim.circuit import Circuit
-from circuitsim.errors import NotSolved, SettingsError
+from circuitsim.errors import BackendUnavailable, NotSolved, SettingsError
 from circuitsim.methods import bcd, newton
 from circuitsim.methods.held import Held
 from circuitsim.methods.networks import make_network
@@ -29,7 +29,9 @@ Floats = NDArray[np.float64]
 
 _MANY_ROWS = 64  # of a nonlinear circuit: bcd takes them at once, newton one by one
 _IN_CACHE = 250_000  # voltages that newton handles at once
-_TILE = 256  # rows of a batch that are solved together: their voltages stay in the caches
+# Branch ends times rows above which `auto` takes the GPU for bcd. Not yet measured: two cores take some 20 sweeps of
+# them at 5e10 multiplications a second in 2 s, a GPU needs 1 s to start and to be sent the conductances.
+GPU_WINS = 5_000_000_000
 
 
 def solve(
@@ -65,7 +67,7 @@ def solve(
     else:
         problem = compile_problem(circuit.circuit if isinstance(circuit, Problem) else circuit, settings.lenient)
     compiled = time.perf_counter()
-    backend = backend or find_backend(settings.backend)
+    backend = backend or choose_backend(problem, settings)
     solution = _solve(problem, settings, backend, start, progress)
     seconds = {"compile": compiled - clock, "solve": time.perf_counter() - compiled}
     solution = replace(solution, seconds=seconds)
@@ -129,13 +131,14 @@ def _solve(
             progress(rows.stop, problem.batch)
     if work.change:
         method, why = work.method, work.change
+    name = backend.name if method == "bcd" else "cpu"  # newton has no other
     message = _message(problem, status, residuals, settings, steps_text(method, steps))
     if loose.any() and status is not Status.SOLVED:
         c = problem.circuit
         sources = listed([c.element(c.controlled, k) for k in range(len(c.controlled))])
         message += f"; the equations of the controlled sources ({sources}) are singular, as far as float64 can tell"
     return Solution(
-        problem, x, low, status, message, residuals, method, backend.name, settings.dtype, steps, carried, loose, why
+        problem, x, low, status, message, residuals, method, name, settings.dtype, steps, carried, loose, why
     )
 
 
@@ -187,6 +190,19 @@ def choose_method(problem: Problem, settings: Settings) -> tuple[str, str]:
     return "newton", "a sparse network"
 
 
+def choose_backend(problem: Problem, settings: Settings) -> Backend:
+    """The backend that settings name; under `auto` the GPU where bcd has much to do and one can be used, or the CPU."""
+    much = problem.batch * problem.n_free * problem.mean_degree >= GPU_WINS
+    if settings.backend == "auto" and much and choose_method(problem, settings)[0] == "bcd":
+        try:
+            gpu = find_backend("gpu")
+            gpu.tile(problem, settings.dtype)
+            return gpu
+        except BackendUnavailable:
+            pass
+    return find_backend(settings.backend)
+
+
 class _Work:
     """The tiles of a batch, solved one by one; several at a time where the backend has several workers."""
 
@@ -204,9 +220,10 @@ class _Work:
         BLAS keeps to one thread: the products of a sweep are small, and threads that wait for each other cost more than
         they bring (on a busy machine many times more).
         """
-        size = _TILE if self.method == "bcd" else 1 + _IN_CACHE // max(x.shape[1], 1)
+        by_bcd = self.method == "bcd"
+        size = self.backend.tile(self.problem, self.settings.dtype) if by_bcd else 1 + _IN_CACHE // max(x.shape[1], 1)
         tiles = [slice(first, min(first + size, x.shape[0])) for first in range(0, x.shape[0], size)]
-        workers = min(self.backend.workers, len(tiles)) if self.method == "bcd" else 1
+        workers = min(self.backend.workers, len(tiles)) if by_bcd else 1
         with _blas().limit(limits=1, user_api="blas"):
             if workers <= 1:
                 for rows in tiles:
@@ -223,8 +240,9 @@ class _Work:
             return self._solve_tile(rows, x)
 
     def _solve_tile(self, rows: slice, x: Floats) -> Outcome:
-        drive, s = self.problem.drive(rows), self.settings
-        only = s.method != "auto" or s.dtype != "float64" or self.backend.name != "cpu"
+        drive, s = self.problem.drive(rows, self.backend.product), self.settings
+        chosen = self.backend.name == "cpu" or (self.backend.name, s.backend) == ("gpu", "auto")
+        only = s.method != "auto" or s.dtype != "float64" or not chosen
         if self.method == "bcd":
             outcome = self._by_bcd(drive, x, patient=only)
             if only or outcome.status in (Status.SOLVED, Status.NONFINITE):

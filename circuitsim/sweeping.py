@@ -201,7 +201,7 @@ class _Runner:
         self, settings: Settings, backend: Backend | None, progress: Progress | None, saves: Sequence[Save]
     ) -> None:
         self.lenient, self.settings = settings.lenient, replace(settings, lenient=False)
-        self.backend = backend or find_backend(settings.backend)
+        self.backend = backend or (None if settings.backend == "auto" else find_backend(settings.backend))
         self.progress = progress
         self.saves = tuple(saves)
         self.last: Solution | None = None
@@ -353,7 +353,7 @@ class _Runner:
             messages=self.messages,
             method=self.last.method if self.last else self.settings.method,
             why=self.last.why if self.last else "nothing to solve",
-            backend=self.backend.name,
+            backend=self.last.backend if self.last else self.settings.backend,
             dtype=self.settings.dtype,
             steps=self.steps,
             seconds={"sweep": seconds},

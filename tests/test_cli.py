@@ -238,6 +238,16 @@ def test_an_unavailable_backend_exits_2(monkeypatch: pytest.MonkeyPatch) -> None
     assert (result.exit_code, result.stdout, result.stderr) == (2, "", "error: no CPU today\n")
 
 
+@pytest.mark.parametrize("command", ["solve", "sweep --dc V1,0,1,1"])
+def test_a_missing_gpu_exits_2_with_the_cure(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    first, *options = (word.replace(",", " ") for word in command.split())
+    result = run(first, "divider.cir", "--backend", "gpu", *options)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "error: backend gpu: CuPy is not installed" in result.stderr
+    assert "pip install 'cupy-cuda13x[ctk]'" in result.stderr and "--backend cpu" in result.stderr
+
+
 def test_a_wrong_shape_says_what_is_needed() -> None:
     np.save("x.npy", np.ones((2, 5)))
     result = run("solve", "array.cir", "--input", "Vx=@x.npy")

@@ -44,7 +44,7 @@ Floats = NDArray[np.float64]
 _GAIN = 480.0  # V at a white pixel; the input gain of drn_1h
 _BCD_TOL = 1e-9
 _COMPARABLE = 10.0  # a peer may miss BCD's tolerance by this factor
-_TILE = 256  # rows of a batch, as in circuitsim.solving
+_TILE = 256  # rows of a batch, as in backends/cpu.py
 
 
 def stages(netlist: Path) -> dict[str, float]:

@@ -7,13 +7,40 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.errors import BackendUnavailable, SettingsError
+from circuitsim.errors import SettingsError
 from circuitsim.problem import Drive, Problem
+from circuitsim.residual import Check, Residuals
 
 Floats = NDArray[np.float64]
 
 BACKENDS = ("cpu", "reference", "gpu")
 DTYPES = ("float64", "float32")
+
+
+class Look(Protocol):
+    """The KCL of one tile of the batch where an engine stands: residual.Check, or figures of it made elsewhere."""
+
+    def finite(self) -> bool:
+        """Whether every violation is a number."""
+
+    @property
+    def worst(self) -> float:
+        """The largest relative violation, or a bound of it."""
+
+    def meets(self, tolerance: float) -> bool:
+        """Whether the relative violation is at most `tolerance` everywhere."""
+
+    def at_rounding(self, tolerance: float, eps: float) -> bool:
+        """Whether each violation above the tolerance is one that the rounding of the unit's own voltage can make."""
+
+    def reach(self, paths: Floats) -> tuple[Floats, Floats]:
+        """See residual.Check.reach."""
+
+    def certificate(self) -> Residuals:
+        """All figures for this tile; see residual.Check.certificate."""
+
+    def full(self) -> Check:
+        """The check with an array for every figure, in this process."""
 
 
 class Engine(Protocol):
@@ -28,6 +55,9 @@ class Engine(Protocol):
     def voltages(self) -> Floats:
         """The unknowns as float64, (rows, n_free)."""
 
+    def check(self) -> Look:
+        """How well these unknowns satisfy the problem under the drive, in float64."""
+
 
 class Backend(Protocol):
     """A place to compute."""
@@ -37,6 +67,12 @@ class Backend(Protocol):
 
     def engine(self, problem: Problem, dtype: str) -> Engine:
         """Prepare a problem for sweeps."""
+
+    def tile(self, problem: Problem, dtype: str) -> int:
+        """How many rows of the batch are best solved together. Raises BackendUnavailable when not even one fits."""
+
+    def product(self, a: Floats, b: Floats) -> Floats:
+        """a @ b: what known potentials drive through a dense block (Problem.drive)."""
 
 
 def find_backend(name: str) -> Backend:
@@ -50,5 +86,8 @@ def find_backend(name: str) -> Backend:
 
         return ReferenceBackend()
     if name == "gpu":
-        raise BackendUnavailable("backend gpu is not yet available; use --backend cpu")
+        from circuitsim.backends.cuda import CudaDevice
+        from circuitsim.backends.gpu import GpuBackend
+
+        return GpuBackend(CudaDevice())
     raise SettingsError(f"unknown backend '{name}': choose auto, {', '.join(BACKENDS)}")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.backends import kernels
+from circuitsim.backends.arrange import junctions_by_unit, pulls_by_color
 from circuitsim.problem import Drive, Problem
+from circuitsim.residual import Check
 
 Floats = NDArray[np.float64]
+
+TILE = 256  # rows of a batch that are solved together: their voltages stay in the caches
 
 
 class CpuBackend:
@@ -25,14 +28,11 @@ class CpuBackend:
     def engine(self, problem: Problem, dtype: str) -> CpuEngine:
         return CpuEngine(problem, dtype)
 
+    def tile(self, problem: Problem, dtype: str) -> int:
+        return TILE
 
-@dataclass(frozen=True)
-class _Pull:
-    """current[:, target] += x[:, source] @ matrix, with target and source of different colours."""
-
-    target: slice | NDArray[np.int64]
-    source: slice | NDArray[np.int64]
-    matrix: Floats  # (sources, targets)
+    def product(self, a: Floats, b: Floats) -> Floats:
+        return a @ b
 
 
 class CpuEngine:
@@ -40,27 +40,25 @@ class CpuEngine:
 
     def __init__(self, problem: Problem, dtype: str) -> None:
         t, v = problem.topology, problem.values
+        self.problem = problem
         self.dtype = np.dtype(dtype)
         self.color_ptr = t.color_ptr
         self.diag = v.diag.astype(dtype)
         self.csr = (
             v.couplings.indptr.astype(np.int64), v.couplings.indices.astype(np.int64), v.couplings.data.astype(dtype),
         )  # fmt: skip
-        self.pulls: list[list[_Pull]] = [[] for _ in range(t.n_colors)]
-        unit = np.arange(problem.n_free)
-        for spec, g in zip(t.dense, v.dense, strict=True):
-            row, col = spec.row.units, spec.col.units
-            if row is None or col is None:
-                continue
-            matrix = g.astype(dtype, copy=False)
-            for target, source, m in ((col, row, matrix), (row, col, matrix.T)):
-                color = int(np.searchsorted(t.color_ptr, unit[target][0], side="right")) - 1
-                self.pulls[color].append(_Pull(target, source, m))
-        self.junctions = _junction_entries(problem)
+        dense = [g.astype(dtype, copy=False) if spec.inner else g for spec, g in zip(t.dense, v.dense, strict=True)]
+        self.pulls = [
+            [(p.target, p.source, dense[p.which] if p.transposed else dense[p.which].T) for p in pulls]
+            for pulls in pulls_by_color(problem)
+        ]
+        j = junctions_by_unit(problem)
+        self.junctions = (j.ptr, j.other, j.sign, j.number, j.law, j.params)
         self.zeros = np.zeros(self.junctions[1].size)
         self.plain = (self.diag > 0) & (np.diff(self.csr[0]) == 0) & (np.diff(self.junctions[0]) == 0)
 
     def start(self, drive: Drive, x: Floats) -> None:
+        self.drive = drive
         self.x = np.ascontiguousarray(x, self.dtype)
         if self.x is x:
             self.x = x.copy()
@@ -79,8 +77,8 @@ class CpuEngine:
             for c, pulls in enumerate(self.pulls):
                 start, stop = int(self.color_ptr[c]), int(self.color_ptr[c + 1])
                 self.current[:, start:stop] = self.injection[:, start:stop]
-                for pull in pulls:
-                    self.current[:, pull.target] += self.x[:, pull.source] @ pull.matrix
+                for target, source, matrix in pulls:
+                    self.current[:, target] += self.x[:, source] @ matrix
                 moved = self._relax(start, stop) or moved
         return moved
 
@@ -96,17 +94,5 @@ class CpuEngine:
     def voltages(self) -> Floats:
         return self.x.astype(np.float64)
 
-
-def _junction_entries(problem: Problem) -> tuple[NDArray, ...]:
-    """Junctions by unit: ptr, other unit, sign (+1: anode), number, law, parameters."""
-    t = problem.topology
-    units = np.concatenate([t.junction_a, t.junction_k])
-    others = np.concatenate([t.junction_k, t.junction_a])
-    number = np.tile(np.arange(t.junctions.size), 2)
-    sign = np.repeat([1.0, -1.0], t.junctions.size)
-    order = np.argsort(units, kind="stable")
-    order = order[units[order] >= 0]
-    ptr = np.searchsorted(units[order], np.arange(problem.n_free + 1))
-    j = problem.circuit.junctions
-    rows = t.junctions[number[order]]
-    return ptr, others[order], sign[order], number[order], j.law[rows], np.ascontiguousarray(j.params[rows])
+    def check(self) -> Check:
+        return Check(self.problem, self.drive, self.voltages())

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from circuitsim.laws import branch_current
 from circuitsim.problem import Drive, Problem
+from circuitsim.residual import Check
 
 Floats = NDArray[np.float64]
 
@@ -21,6 +22,12 @@ class ReferenceBackend:
 
     def engine(self, problem: Problem, dtype: str) -> ReferenceEngine:
         return ReferenceEngine(problem, dtype)
+
+    def tile(self, problem: Problem, dtype: str) -> int:
+        return 256
+
+    def product(self, a: Floats, b: Floats) -> Floats:
+        return a @ b
 
 
 class ReferenceEngine:
@@ -50,6 +57,7 @@ class ReferenceEngine:
 
     def start(self, drive: Drive, x: Floats) -> None:
         rows = x.shape[0]
+        self.drive = drive
         self.x = x.astype(self.dtype)
         self.injection = np.broadcast_to(drive.injection, x.shape)
         self.lo, self.hi = np.broadcast_to(drive.lo, x.shape), np.broadcast_to(drive.hi, x.shape)
@@ -68,6 +76,9 @@ class ReferenceEngine:
 
     def voltages(self) -> Floats:
         return self.x.astype(np.float64)
+
+    def check(self) -> Check:
+        return Check(self.problem, self.drive, self.voltages())
 
     def exact_step(self, b: int, u: int) -> float:
         """The unit's voltage that satisfies its own KCL and bounds, all else fixed."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.backends.base import Engine
+from circuitsim.backends.base import Engine, Look
 from circuitsim.methods.held import Held
 from circuitsim.methods.outcome import Outcome
 from circuitsim.problem import Drive, Problem
-from circuitsim.residual import Check, Residuals, shift
+from circuitsim.residual import Residuals, shift
 from circuitsim.solution import Settings, Status
 
 Floats = NDArray[np.float64]
@@ -66,10 +66,11 @@ def solve_tile(
     given, shifts, sweeps, hasty = drive, 0, 0, not patient
     before: tuple[int, float] | None = None  # sweeps and largest violation at an earlier look
 
-    def at_rounding(check: Check) -> bool:
+    def at_rounding(check: Look) -> bool:
         return sweeps > _SETTLED and check.at_rounding(tolerance, eps)
 
     def reached(status: Status, residuals: Residuals) -> Outcome:
+        x = engine.voltages()
         if not drive.base:
             return Outcome(x, status, sweeps, residuals)
         return Outcome(drive.base[0], status, sweeps, residuals, low=x[None])
@@ -79,8 +80,7 @@ def solve_tile(
         count = min(max(1, sweeps // 8) if sweeps else 2, settings.max_sweeps - sweeps)
         moved = engine.sweep(count)
         sweeps += count
-        x = engine.voltages()
-        check = Check(problem, drive, x)
+        check = engine.check()
         residuals = check.certificate() if check.finite() and check.meets(tolerance) else None
         met = residuals is not None and residuals.kcl_relative <= tolerance
         if met:
@@ -92,6 +92,7 @@ def solve_tile(
         elif met and not patient:
             status = Status.MAX_SWEEPS
         elif shifts < _MAX_SHIFTS and sweeps < settings.max_sweeps and (not moved or at_rounding(check)):
+            x = engine.voltages()
             drive = shift(problem, given, x if not drive.base else drive.base[0] + x)
             engine.start(drive, np.zeros_like(x))
             shifts += 1
@@ -107,7 +108,7 @@ def solve_tile(
         return reached(status, residuals or check.certificate())
 
 
-def _slow(before: tuple[int, float] | None, sweeps: int, check: Check, tolerance: float) -> bool:
+def _slow(before: tuple[int, float] | None, sweeps: int, check: Look, tolerance: float) -> bool:
     """Whether too many sweeps are still to come, at the rate since the earlier look."""
     if before is None or sweeps < _PATIENCE or not np.isfinite(check.worst):
         return False

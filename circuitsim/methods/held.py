@@ -18,6 +18,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from circuitsim.backends.base import Look
 from circuitsim.laws import branch_current
 from circuitsim.methods.networks import Network
 from circuitsim.problem import Problem
@@ -30,7 +31,6 @@ _MOST_MOVED = 1e3  # tolerances, of the largest voltage: corrections that sweeps
 _PATH_SWEEPS = 32  # for the resistances of paths: fewer than the longest path takes leave bounds that are too large
 _MOST_LOWERED = 8  # times that slopes are made smaller
 _BEYOND = 1.0 + 1e-9  # of a correction: past a knee to which it leads
-_EPS = float(np.finfo(np.float64).eps)
 
 
 def hardly_moves(step: Floats, x: Floats, moves: float) -> bool:
@@ -47,18 +47,14 @@ class Held:
     def __init__(self, problem: Problem, network: Callable[[], Network], alone: threading.Lock) -> None:
         self.problem, self.network, self.alone = problem, network, alone
 
-    def settled(self, check: Check, tolerance: float) -> bool:
-        """Whether corrections of the voltages of a check move none by 1,000 tolerances of the largest of its row."""
-        x = check.drive.base[0] if check.drive.base else check.x
-        largest = np.abs(x).max(axis=1, initial=0.0)
+    def settled(self, look: Look, tolerance: float) -> bool:
+        """Whether corrections of the voltages looked at move none by 1,000 tolerances of the largest of its row."""
+        bound, largest = look.reach(self.paths)
         allowed = _MOST_MOVED * tolerance * largest
-        rho, rounded = np.where(check.upper > 0, np.abs(check.rho), 0.0), ~check.summed
-        rho[rounded] += _EPS * self.problem.most_terms * (check.slope * largest[:, None])[rounded]
-        with np.errstate(invalid="ignore", over="ignore"):
-            bound = np.where(rho > 0, rho * self.paths, 0.0).sum(axis=1)
         doubtful = np.flatnonzero(~(bound <= allowed))
         if not doubtful.size:
             return True
+        check = look.full()
         rho = check.exact_violation()
         rho = np.where(check.upper > 0, rho, 0.0)
         with self.alone:  # a network keeps what it factored last

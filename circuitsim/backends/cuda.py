@@ -1,0 +1,106 @@
+"""The GPU by CuPy, which is imported here and nowhere else: arrays, cuBLAS, and the kernels of kernels.cu.
+
+CuPy compiles the kernels for the GPU at hand (NVRTC) and keeps the result on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim.errors import BackendUnavailable
+
+Array = Any  # cupy.ndarray
+
+SOURCE = Path(__file__).with_name("kernels.cu")
+OPTIONS = ("--std=c++17",)  # of the compiler
+
+_BLOCK = 256  # threads
+_INSTALL = "pip install 'cupy-cuda13x[ctk]' for a driver of CUDA 13, 'cupy-cuda12x[ctk]' for one of CUDA 12"
+
+
+class CudaDevice:
+    """The current GPU; see gpu.Device. Raises BackendUnavailable where there is none that can be used."""
+
+    def __init__(self) -> None:
+        self.xp = _usable_cupy()
+        from cupy import cublas
+
+        self.cublas = cublas
+        cuda = self.xp.cuda
+        try:
+            self.name = cuda.runtime.getDeviceProperties(cuda.Device().id)["name"].decode()
+            cuda.device.get_cublas_handle()
+            self.module = self.xp.RawModule(code=SOURCE.read_text(encoding="utf-8"), options=OPTIONS)
+            self.module.compile()
+        except (ImportError, OSError, RuntimeError) as error:  # CUDA's own errors are RuntimeErrors
+            raise _unavailable(f"CUDA does not start ({_first_line(error)}); {_INSTALL}") from None
+        self.kernels: dict[str, Any] = {}
+
+    def launch(self, kernel: str, threads: int, *arguments: Array | int) -> None:
+        if kernel not in self.kernels:
+            self.kernels[kernel] = self.module.get_function(kernel)
+        whole = tuple(np.int64(x) if isinstance(x, int) else x for x in arguments)
+        self.kernels[kernel]((-(-threads // _BLOCK),), (_BLOCK,), whole)
+
+    def add_product(self, out: Array, matrix: Array, x: Array) -> None:
+        if x.shape[1] == 1:
+            self.cublas.gemv("N", 1.0, matrix, x[:, 0], 1.0, out[:, 0])
+        else:
+            self.cublas.gemm("N", "N", matrix, x, out, 1.0, 1.0)
+
+    def to_host(self, array: Array) -> NDArray[Any]:
+        host: NDArray[Any] = self.xp.asnumpy(array)
+        return host
+
+    def free_bytes(self) -> int:
+        free: int = self.xp.cuda.runtime.memGetInfo()[0] + self.xp.get_default_memory_pool().free_bytes()
+        return free
+
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        try:
+            yield
+        except self.xp.cuda.memory.OutOfMemoryError as error:
+            raise _unavailable(f"{self.name} has no memory left ({_first_line(error)})") from None
+
+
+def _usable_cupy() -> Any:
+    """The module, when there is a GPU that it can use."""
+    try:
+        import cupy
+    except ModuleNotFoundError as error:
+        if error.name != "cupy":
+            raise _unavailable(f"CuPy cannot be imported ({_first_line(error)}); {_INSTALL}") from None
+        raise _unavailable(f"CuPy is not installed: {_INSTALL}") from None
+    except ImportError as error:
+        raise _unavailable(f"CuPy cannot be imported ({_first_line(error)}); {_INSTALL}") from None
+    runtime = cupy.cuda.runtime
+    try:
+        driver, own = runtime.driverGetVersion() // 1000, runtime.runtimeGetVersion() // 1000
+        if driver == 0:
+            raise _unavailable("there is no NVIDIA driver on this machine")
+        if driver < own:
+            raise _unavailable(
+                f"the NVIDIA driver is for CUDA {driver}, CuPy for CUDA {own}; get a newer driver, or another CuPy: "
+                f"{_INSTALL}"
+            )
+        if runtime.getDeviceCount() == 0:
+            raise _unavailable("there is no GPU on this machine")
+    except RuntimeError as error:  # CUDA's own
+        raise _unavailable(f"no GPU can be used ({_first_line(error)})") from None
+    return cupy
+
+
+def _unavailable(cause: str) -> BackendUnavailable:
+    return BackendUnavailable(f"backend gpu: {cause}; or use --backend cpu")
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

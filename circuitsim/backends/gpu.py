@@ -1,0 +1,213 @@
+"""The GPU backend: dense couplings by matrix products, everything else by the kernels of kernels.cu.
+
+Arrays on the device are (units, rows): a colour block is a contiguous part, and neighbouring threads work on
+neighbouring rows. In the loop of a method only what it asks crosses to the host: whether anything moved, and a few
+figures of the certificate (gpu_check.py). What computes is a `Device`: the GPU by CuPy (cuda.py); the tests have one
+for the host.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim.backends.arrange import Junctions, junctions_by_unit, pulls_by_color
+from circuitsim.backends.gpu_check import DriveOnDevice, GpuCheck
+from circuitsim.errors import BackendUnavailable
+from circuitsim.problem import Drive, Problem
+from circuitsim.residual import Check
+
+Floats = NDArray[np.float64]
+Array = Any  # of the device's array module
+
+_SPARE = 0.8  # of the free memory, to be used
+_ARRAYS = 28  # float64 numbers for each unit in one row, at the most: state, drive, figures of the check, temporaries
+_MOST_VOLTAGES = 50_000_000  # of a tile: the host keeps several arrays of them
+_FEW_ROWS = 64  # for which it is not worth taking conductances to the device for one product
+
+
+class Device(Protocol):
+    """Where arrays live and kernels run."""
+
+    name: str
+    xp: Any  # the array module: cupy, or numpy
+
+    def launch(self, kernel: str, threads: int, *arguments: Array | int) -> None:
+        """Run a kernel of kernels.cu in at least so many threads."""
+
+    def add_product(self, out: Array, matrix: Array, x: Array) -> None:
+        """out += matrix @ x, all of one dtype; out (m, rows), x (n, rows), matrix (m, n) or matrix.T are contiguous."""
+
+    def to_host(self, array: Array) -> NDArray[Any]:
+        """A copy for NumPy."""
+
+    def free_bytes(self) -> int:
+        """Memory that can be had."""
+
+    def guard(self) -> AbstractContextManager[None]:
+        """Turns the lack of memory into BackendUnavailable."""
+
+
+class GpuBackend:
+    """One GPU."""
+
+    name = "gpu"
+    workers = 1
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+
+    def engine(self, problem: Problem, dtype: str) -> GpuEngine:
+        with self.device.guard():
+            return GpuEngine(problem, dtype, self.device)
+
+    def tile(self, problem: Problem, dtype: str) -> int:
+        t, v = problem.topology, problem.values
+        dense = 8 + (4 if dtype == "float32" else 0)
+        fixed = dense * sum(g.size for spec, g in zip(t.dense, v.dense, strict=True) if spec.inner)
+        fixed += 24 * v.couplings.nnz + 200 * t.junctions.size
+        a_row = 8 * (_ARRAYS * problem.n_free + 2 * t.junctions.size + 2 * t.fixed_nodes.size)
+        free = int(_SPARE * self.device.free_bytes())
+        if fixed + a_row > free:
+            raise BackendUnavailable(
+                f"backend gpu: {self.device.name} has {_bytes(free)} free, this circuit needs "
+                f"{_bytes(fixed + a_row)} for one row of the batch; use --backend cpu"
+            )
+        return max(1, min((free - fixed) // max(a_row, 1), _MOST_VOLTAGES // max(problem.n_free, 1)))
+
+    def product(self, a: Floats, b: Floats) -> Floats:
+        if a.shape[0] < _FEW_ROWS:
+            return a @ b
+        xp = self.device.xp
+        with self.device.guard():
+            return self.device.to_host(xp.asarray(a) @ xp.asarray(b))
+
+
+def _bytes(count: int) -> str:
+    """A number of bytes with three digits."""
+    for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count} B"
+
+
+@dataclass(frozen=True)
+class Conductances:
+    """A problem's linear conductances in one dtype."""
+
+    diag: Array  # (n_free,)
+    ptr: Array  # (n_free + 1,) sparse couplings: row u has the entries ptr[u]:ptr[u + 1]
+    indices: Array  # int32
+    data: Array
+    dense: tuple[Array, ...]  # (rows, columns) of each dense block between free units; empty for others
+
+    def astype(self, dtype: str) -> Conductances:
+        """The same in another dtype."""
+        dense = tuple(g.astype(dtype, copy=False) for g in self.dense)
+        diag, data = (x.astype(dtype, copy=False) for x in (self.diag, self.data))
+        return Conductances(diag, self.ptr, self.indices, data, dense)
+
+
+class GpuEngine:
+    """See base.Engine."""
+
+    def __init__(self, problem: Problem, dtype: str, device: Device) -> None:
+        t, v, xp = problem.topology, problem.values, device.xp
+        self.problem, self.dtype, self.device = problem, dtype, device
+        self.color_ptr = t.color_ptr.tolist()
+        self.pulls = [
+            [replace(p, target=_index(xp, p.target), source=_index(xp, p.source)) for p in pulls]
+            for pulls in pulls_by_color(problem)
+        ]
+        inner = (g if spec.inner else g[:0] for spec, g in zip(t.dense, v.dense, strict=True))
+        self.exact = Conductances(
+            xp.asarray(v.diag),
+            xp.asarray(v.couplings.indptr.astype(np.int64)),
+            xp.asarray(v.couplings.indices.astype(np.int32)),
+            xp.asarray(v.couplings.data),
+            tuple(xp.ascontiguousarray(xp.asarray(g)) for g in inner),  # a part of a crossbar may be a view
+        )
+        self.g = self.exact.astype(dtype)
+        self.to_fixed = xp.asarray(v.to_fixed)
+        self.junctions = _on_device(device, junctions_by_unit(problem))
+        self.moved = xp.zeros(1, np.int32)
+
+    def start(self, drive: Drive, x: Floats) -> None:
+        xp = self.device.xp
+        with self.device.guard():
+            self.drive, self.rows = drive, x.shape[0]
+            self.of_drive = DriveOnDevice(self.device, drive)
+            self.x = xp.ascontiguousarray(xp.asarray(x).T.astype(self.dtype))
+            self.lo, self.hi, self.injection = (
+                a.astype(self.dtype, copy=False) for a in (self.of_drive.lo, self.of_drive.hi, self.of_drive.injection)
+            )
+            self.current = xp.empty_like(self.x) if any(self.pulls) else self.injection
+
+    def sweep(self, count: int) -> bool:
+        if not self.x.size:
+            return False
+        with self.device.guard():
+            for k in range(count):
+                if k == count - 1:
+                    self.moved.fill(0)
+                for color, pulls in enumerate(self.pulls):
+                    start, stop = self.color_ptr[color], self.color_ptr[color + 1]
+                    if self.current is not self.injection:
+                        self.current[start:stop] = self.injection[start:stop]
+                    for pull in pulls:
+                        g = self.g.dense[pull.which]
+                        self.add_pull(self.current, pull.target, g.T if pull.transposed else g, self.x[pull.source])
+                    self._relax(start, stop)
+            return bool(self.device.to_host(self.moved)[0])
+
+    def add_pull(self, out: Array, target: slice | Array, matrix: Array, x: Array) -> None:
+        """out[target] += matrix @ x."""
+        if isinstance(target, slice):
+            self.device.add_product(out[target], matrix, x)
+            return
+        part = self.device.xp.zeros((target.size, x.shape[1]), x.dtype)
+        self.device.add_product(part, matrix, x)
+        out[target] += part
+
+    def _relax(self, start: int, stop: int) -> None:
+        g, j = self.g, self.junctions
+        offset = self.of_drive.junction_offset
+        self.device.launch(
+            f"relax_{self.dtype}", self.rows * (stop - start),
+            self.rows, start, stop, self.x, self.current, self.current.shape[1], self.lo, self.hi, self.lo.shape[1],
+            g.diag, g.ptr, g.indices, g.data, j.ptr, j.other, j.sign, j.number, j.law, j.params,
+            offset, offset.shape[1], self.moved,
+        )  # fmt: skip
+
+    def voltages(self) -> Floats:
+        return np.ascontiguousarray(self.device.to_host(self.x.astype(np.float64)).T)
+
+    def check(self) -> GpuCheck | Check:
+        t = self.problem.topology
+        plain = self.problem.circuit.reciprocal and not (t.links.size or t.islands.arcs or self.drive.base)
+        if not plain or not self.x.size:
+            return Check(self.problem, self.drive, self.voltages())
+        with self.device.guard():
+            return GpuCheck(self)
+
+    @cached_property
+    def terms(self) -> int:
+        """The most currents that are summed at a unit."""
+        return self.problem.most_terms
+
+
+def _index(xp: Any, units: slice | NDArray[np.int64]) -> Any:
+    """Units for an array on the device."""
+    return units if isinstance(units, slice) else xp.asarray(units)
+
+
+def _on_device(device: Device, j: Junctions) -> Junctions:
+    """The same arrays there, whole numbers as int64."""
+    xp = device.xp
+    ptr, other, number, law = (xp.asarray(x.astype(np.int64)) for x in (j.ptr, j.other, j.number, j.law))
+    return Junctions(ptr, other, xp.asarray(j.sign), number, law, xp.asarray(j.params))

@@ -1,0 +1,137 @@
+"""The certificate's figures on the device, in float64: residual.Check's bounds from matrix products, and no more.
+
+A few numbers cross to the host. Where bounds do not settle what is asked, or all rows are cheaply summed branch by
+branch, the voltages cross too and residual.Check answers.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim.problem import Drive
+from circuitsim.residual import EPS, FULL_WORK, Check, Residuals
+
+if TYPE_CHECKING:
+    from circuitsim.backends.gpu import Device, GpuEngine
+
+Floats = NDArray[np.float64]
+Array = Any
+
+
+class DriveOnDevice:
+    """The arrays of a drive, each (n, rows or 1), float64."""
+
+    def __init__(self, device: Device, drive: Drive) -> None:
+        xp = device.xp
+
+        def put(values: Floats) -> Array:
+            return xp.ascontiguousarray(xp.asarray(values).T)
+
+        self.injection, self.source_flow, self.source_abs = map(
+            put, (drive.injection, drive.source_flow, drive.source_abs)
+        )
+        self.fixed_abs = put(drive.fixed_abs)
+        self.fixed_rows = self.fixed_abs.shape[1] if drive.fixed_abs.shape[1] else 0  # 0: not known
+        self.lo, self.hi, self.junction_offset = map(put, (drive.lo, drive.hi, drive.junction_offset))
+        self.drive = drive
+
+    @cached_property
+    def fixed_range(self) -> tuple[float, float]:
+        """The lowest and the highest of the fixed potentials and 0, V."""
+        fixed = self.drive.fixed
+        return float(fixed.min(initial=0.0)), float(fixed.max(initial=0.0))
+
+
+class GpuCheck:
+    """See base.Look. Arrays are (n_free, rows) on the device."""
+
+    def __init__(self, engine: GpuEngine) -> None:
+        self.engine, self.device, self.xp = engine, engine.device, engine.device.xp
+        self.of_drive = engine.of_drive
+        self.on_host: Check | None = None  # once it was needed
+        self.x = engine.x.astype(np.float64)
+        xp, rows = self.xp, engine.rows
+        both = xp.concatenate([self.x, xp.abs(self.x)], axis=1)
+        dense = xp.zeros_like(both)
+        for pulls in engine.pulls:
+            for pull in pulls:
+                g = engine.exact.dense[pull.which]
+                engine.add_pull(dense, pull.target, g.T if pull.transposed else g, both[pull.source])
+        self.flow, self.slope, self.rho, self.upper, certain = (xp.empty_like(self.x) for _ in range(5))
+        g, j, d = engine.exact, engine.junctions, self.of_drive
+        self.device.launch(
+            "violations", self.x.size,
+            rows, self.x.shape[0], self.x, dense, g.diag, engine.to_fixed, g.ptr, g.indices, g.data,
+            j.ptr, j.other, j.sign, j.number, j.law, j.params, d.junction_offset, d.junction_offset.shape[1],
+            d.injection, d.injection.shape[1], d.source_flow, d.source_abs, d.source_abs.shape[1],
+            d.fixed_abs, d.fixed_rows, d.lo, d.hi, d.lo.shape[1], engine.terms,
+            self.flow, self.slope, self.rho, self.upper, certain,
+        )  # fmt: skip
+        summary = xp.stack([xp.abs(self.rho).max(), self.upper.max(), certain.max()])
+        self.largest, self.bound, self.certain = self.device.to_host(summary).tolist()
+
+    def finite(self) -> bool:
+        return bool(np.isfinite(self.largest))  # max keeps NaN
+
+    @property
+    def worst(self) -> float:
+        return self.bound if self.on_host is None else self.on_host.worst
+
+    def full(self) -> Check:
+        if self.on_host is None:
+            x = np.ascontiguousarray(self.device.to_host(self.x).T)
+            self.on_host = Check(self.engine.problem, self.engine.drive, x)
+        return self.on_host
+
+    def meets(self, tolerance: float) -> bool:
+        if self.certain > tolerance:
+            return False
+        return self.bound <= tolerance or self.full().meets(tolerance)
+
+    def at_rounding(self, tolerance: float, eps: float) -> bool:
+        if self.on_host is not None:
+            return self.on_host.at_rounding(tolerance, eps)
+        xp = self.xp
+        with self.device.guard():
+            scale = xp.maximum(xp.abs(self.x), max(map(abs, self.of_drive.fixed_range)))
+            small = (xp.abs(self.rho) <= 8 * eps * self.slope * scale) | (self.upper <= tolerance)
+            return bool(self.device.to_host(small.all()))
+
+    def reach(self, paths: Floats) -> tuple[Floats, Floats]:
+        if self.on_host is not None:
+            return self.on_host.reach(paths)
+        xp = self.xp
+        with self.device.guard():
+            largest = xp.abs(self.x).max(axis=0)
+            rho = xp.where(self.upper > 0, xp.abs(self.rho), 0.0) + EPS * self.engine.terms * self.slope * largest
+            bound = xp.where(rho > 0, rho * xp.asarray(paths)[:, None], 0.0).sum(axis=0)
+            return self.device.to_host(bound), self.device.to_host(largest)
+
+    def certificate(self) -> Residuals:
+        problem = self.engine.problem
+        if self.on_host is not None or self.x.size * problem.mean_degree <= FULL_WORK:
+            return self.full().certificate()
+        with self.device.guard():
+            return self._figures()
+
+    def _figures(self) -> Residuals:
+        """Those of branch_sums.figures; kcl_relative is a bound, larger than the exact figure."""
+        xp, x, rho, d = self.xp, self.x, self.rho, self.of_drive
+        low, high = d.fixed_range
+        span = xp.maximum(x.max(), high) - xp.minimum(x.min(), low)
+        supplied = self.flow - rho
+        gap = xp.where(supplied > 0, x - d.lo, xp.where(supplied < 0, d.hi - x, 0.0))
+        watts = xp.abs(supplied * gap)
+        figures = xp.stack([
+            xp.abs(rho).max(), self.upper.max(),
+            xp.maximum(xp.maximum((d.lo - x).max(), (x - d.hi).max()), 0.0), watts.max(),
+            xp.abs((x * rho).sum(axis=0)).max(), (watts + xp.abs(rho) * span).sum(axis=0).max(),
+            self.upper.argmax().astype(np.float64),
+        ])  # fmt: skip
+        amps, relative, clamp, complementarity, balance, most_gap, place = self.device.to_host(figures).tolist()
+        unit, row = divmod(int(place), self.engine.rows)
+        return Residuals(amps, relative, clamp, complementarity, balance, most_gap, row, unit if relative > 0 else -1)

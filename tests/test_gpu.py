@@ -1,0 +1,502 @@
+"""The GPU backend: its kernels compile, and do what their twins do; its Python side is right on stand-ins for a GPU.
+
+Where there is a GPU the same tests run on it too: `make gpu-test`, which fails without one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any, NoReturn
+
+import numpy as np
+import pytest
+from devices import COMPILER, TWINS, CompiledDevice, NumpyDevice, compiled_device
+from helpers import assert_laws
+from test_backends import DECKS, LAWS, WIDE, batched
+
+import circuitsim as cs
+from circuitsim import residual, solving
+from circuitsim.backends import cuda, gpu_check, kernels
+from circuitsim.backends.base import find_backend
+from circuitsim.backends.cuda import OPTIONS, SOURCE, CudaDevice
+from circuitsim.backends.gpu import Device, GpuBackend
+from circuitsim.backends.gpu_check import GpuCheck
+from circuitsim.gallery import Recipe, drn, random_circuit
+from circuitsim.laws import Law
+from circuitsim.residual import FIGURES, Check
+from validation import gpu as bench
+from validation.measure import timed
+
+ARCHITECTURES = ["sm_80", "sm_90"]
+NEEDS_COMPILERS, NEEDS_GPU = "CIRCUITSIM_NEEDS_COMPILERS", "CIRCUITSIM_NEEDS_GPU"
+DEVICES = ["twins", "compiled for the host"]
+if os.environ.get(NEEDS_GPU) or find_spec("cupy"):
+    DEVICES.append("cuda")
+
+
+def missing(what: str, variable: str) -> NoReturn:
+    """Skip, or fail where a variable says that it must be there."""
+    if os.environ.get(variable):
+        pytest.fail(f"{what}, and {variable} says that it must be there")
+    pytest.skip(what)
+
+
+# -- the source compiles for GPUs --------------------------------------------------------------------------------------
+
+
+def nvrtc() -> ctypes.CDLL:
+    """NVIDIA's run-time compiler, from the package nvidia-cuda-nvrtc."""
+    spec = find_spec("nvidia")
+    folders = spec.submodule_search_locations if spec is not None else None
+    found = [path for folder in folders or () for path in sorted(Path(folder).rglob("libnvrtc.so.*"))]
+    if not found:
+        missing("NVRTC is not installed (pip install nvidia-cuda-nvrtc)", NEEDS_COMPILERS)
+    return ctypes.CDLL(str(found[0]))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_nvrtc_compiles_every_kernel(architecture: str) -> None:
+    """As CuPy does at run time; the machine code has every kernel that is launched."""
+    lib, program = nvrtc(), ctypes.c_void_p()
+    source = SOURCE.read_bytes()
+    assert lib.nvrtcCreateProgram(ctypes.byref(program), source, b"kernels.cu", 0, None, None) == 0
+    options = [*OPTIONS, f"--gpu-architecture={architecture}"]
+    packed = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
+    status = lib.nvrtcCompileProgram(program, len(options), packed)
+    size = ctypes.c_size_t()
+    lib.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+    log = ctypes.create_string_buffer(size.value)
+    lib.nvrtcGetProgramLog(program, log)
+    assert status == 0 and not log.value, log.value.decode()
+    assert lib.nvrtcGetCUBINSize(program, ctypes.byref(size)) == 0
+    code = ctypes.create_string_buffer(size.value)
+    assert lib.nvrtcGetCUBIN(program, code) == 0
+    for name in TWINS:
+        assert f".text.{name}".encode() in code.raw
+    lib.nvrtcDestroyProgram(ctypes.byref(program))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_nvcc_compiles_every_kernel(architecture: str, tmp_path: Path) -> None:
+    if shutil.which("nvcc") is None:
+        pytest.skip("nvcc is not installed")
+    out = tmp_path / "kernels.cubin"
+    command = ["nvcc", "-std=c++17", f"-arch={architecture}", "-cubin", "-Werror", "all-warnings", "-o", str(out)]
+    done = subprocess.run([*command, str(SOURCE)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert all(f".text.{name}".encode() in out.read_bytes() for name in TWINS)
+
+
+def test_every_kernel_has_its_twin() -> None:
+    named = re.findall(r"^RELAX\((\w+), \w+\)|^extern \"C\" __global__ void (\w+)\(", SOURCE.read_text(), re.M)
+    assert {a or b for a, b in named} == TWINS.keys()
+    assert len(re.findall(r"__global__", SOURCE.read_text())) == 2  # the macro RELAX, and violations
+
+
+EVERY_LAW = """every law, and a node that only diodes hold
+V1 in 0 3
+R1 in a 1k
+D1 a 0 plain
+R2 a b 2k
+D2 b 0 real
+N1 b c sat
+R3 c 0 5k
+N2 c e mem
+R4 e 0 1k
+N3 e f dead
+R5 f 0 3k
+D3 f g lines
+R6 g 0 1k
+D4 in h plain
+D5 h 0 real
+.model plain D(is=1e-14)
+.model real D(is=1e-9 n=2 rs=10 bv=6)
+.model lines D(ron=1 roff=1e9 vfwd=0.7 vrev=5 rrev=2)
+.model sat tanh(imax=1m v0=0.5)
+.model mem sinh(i0=1u v0=0.2)
+.model dead pwl(-2 -1m -1 0 1 0 2 1m)
+.options gmin=1e-12
+"""
+CIRCUITS = {**DECKS, "every law": EVERY_LAW}
+WITH_BOUNDS = {**DECKS, "every law": EVERY_LAW.replace("D5 h 0 real", "D5 h 0 real\nR7 h 0 1meg")}  # no islands
+
+
+# -- devices -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=DEVICES, scope="module")
+def device(request: pytest.FixtureRequest) -> Iterator[Device]:
+    if request.param == "twins":
+        yield NumpyDevice()
+    elif request.param == "cuda":
+        try:
+            yield CudaDevice()
+        except cs.BackendUnavailable as error:
+            missing(str(error), NEEDS_GPU)
+    else:
+        yield request.getfixturevalue("compiled")
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> CompiledDevice:
+    found = compiled_device(tmp_path_factory.mktemp("kernels"))
+    return found or missing(f"{COMPILER} is not installed", NEEDS_COMPILERS)
+
+
+def test_with_a_gpu_all_of_this_runs_on_it_too() -> None:
+    try:
+        CudaDevice()
+    except cs.BackendUnavailable as error:
+        missing(str(error), NEEDS_GPU)
+    assert "cuda" in DEVICES
+
+
+# -- sweeps ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("dtype", "tol"), [("float64", 1e-12), ("float32", 1e-5)])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("deck", CIRCUITS.values(), ids=CIRCUITS.keys())
+def test_gpu_takes_the_steps_of_the_cpu(device: Device, deck: str, batch: int, dtype: str, tol: float) -> None:
+    problem = batched(deck, batch)
+    drive = problem.drive(slice(0, problem.batch))
+    x = np.random.default_rng(0).normal(0, 2, (problem.batch, problem.n_free))
+    kept = x.copy()
+    here, there = (b.engine(problem, dtype) for b in (GpuBackend(device), find_backend("cpu")))
+    here.start(drive, x)
+    there.start(drive, x)
+    for _ in range(4):
+        assert here.sweep(1) == there.sweep(1)
+        scale = np.abs(there.voltages()).max(initial=0.0)
+        np.testing.assert_allclose(here.voltages(), there.voltages(), rtol=0, atol=tol * scale)
+    assert np.array_equal(x, kept)
+
+
+@pytest.mark.parametrize(("kind", "p"), LAWS)
+def test_laws_are_those_of_the_cpu(compiled: CompiledDevice, kind: Law, p: list[float]) -> None:
+    """From -1 MV to 1 MV, by the source compiled for the host."""
+    params = np.array(p)
+    current, slope = compiled.branches(int(kind), params, WIDE)
+    wanted = np.array([kernels.branch(int(kind), params, v) for v in WIDE])
+    np.testing.assert_allclose(current, wanted[:, 0], rtol=1e-13, atol=1e-320)
+    np.testing.assert_allclose(slope, wanted[:, 1], rtol=1e-12, atol=1e-320)
+
+
+def test_the_circuits_have_every_law() -> None:
+    j = cs.parse(EVERY_LAW).junctions
+    assert set(j.law.tolist()) == set(Law)
+    assert {"rs": j.params[:, 2][j.law == Law.SHOCKLEY].max(), "gmin": j.params[0, 5]} == {"rs": 10.0, "gmin": 1e-12}
+    assert (cs.compile_problem(cs.parse(EVERY_LAW)).values.diag == 0).any()
+
+
+def test_sweeps_in_one_go_are_single_sweeps(device: Device) -> None:
+    problem = batched(DECKS["random nonlinear"], 3)
+    engines = [GpuBackend(device).engine(problem, "float64") for _ in range(2)]
+    for engine in engines:
+        engine.start(problem.drive(slice(0, 3)), np.ones((3, problem.n_free)))
+    engines[0].sweep(3)
+    for _ in range(3):
+        engines[1].sweep(1)
+    np.testing.assert_array_equal(engines[0].voltages(), engines[1].voltages())
+
+
+def test_sweep_says_when_nothing_moves(device: Device) -> None:
+    problem = batched(DECKS["diode_or"], 1)
+    engine = GpuBackend(device).engine(problem, "float64")
+    engine.start(problem.drive(slice(0, 1)), np.zeros((1, problem.n_free)))
+    assert engine.sweep(1)
+    assert not engine.sweep(1)
+
+
+# -- the certificate ---------------------------------------------------------------------------------------------------
+
+
+def looks(device: Device, problem: cs.Problem, x: np.ndarray, dtype: str = "float64") -> tuple[GpuCheck, Check]:
+    """Both checks where an engine starts."""
+    drive = problem.drive(slice(0, problem.batch))
+    engine = GpuBackend(device).engine(problem, dtype)
+    engine.start(drive, x)
+    look = engine.check()
+    assert isinstance(look, GpuCheck)
+    return look, Check(problem, drive, x)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-12, 1e-3, 3.0])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("deck", WITH_BOUNDS.values(), ids=WITH_BOUNDS.keys())
+def test_bounds_are_those_of_the_certificate(
+    device: Device, deck: str, batch: int, noise: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (residual, gpu_check):
+        monkeypatch.setattr(module, "FULL_WORK", 0)  # bounds, not exact sums
+    problem = batched(deck, batch)
+    solution = cs.solve(problem)
+    drive = problem.drive(slice(0, problem.batch))
+    rng = np.random.default_rng(3)
+    x = np.clip(solution.x + noise * rng.normal(size=solution.x.shape), drive.lo, drive.hi)
+    look, check = looks(device, problem, x)
+    size = np.abs(check.flow).max() + (problem.values.diag * np.abs(x)).max()  # of what rounds differently
+    for mine, theirs, scale in (
+        (look.flow, check.flow, size), (look.rho, check.rho, size), (look.slope, check.slope, check.slope.max()),
+    ):  # fmt: skip
+        np.testing.assert_allclose(device.to_host(mine).T, theirs, rtol=1e-9, atol=1e-13 * scale)
+    upper = device.to_host(look.upper).T
+    if noise >= 1e-3:  # else it is rounding that both bound
+        np.testing.assert_allclose(upper, check.upper, rtol=1e-6, atol=1e-12)
+        assert look.certain == pytest.approx(check.certain, rel=1e-9)
+        assert look.worst == pytest.approx(check.worst, rel=1e-6)
+    assert look.finite() and check.finite()
+    for eps in (1e-16, 1e-7):
+        assert look.at_rounding(1e-9, eps) == check.at_rounding(1e-9, eps)
+    paths = rng.uniform(1.0, 2.0, problem.n_free)
+    for mine, theirs in zip(look.reach(paths), check.reach(paths), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-13 * np.abs(theirs).max() + size * 1e-10)
+    if batch == 3:  # a single row is always summed exactly on the host
+        mine, theirs = look.certificate(), check.certificate()
+        assert look.on_host is None
+        for name in FIGURES:
+            scale = {"kcl_amps": size, "kcl_relative": 1e-3}.get(name, size * np.abs(x).max())
+            assert getattr(mine, name) == pytest.approx(getattr(theirs, name), rel=1e-6, abs=1e-9 * scale)
+        if noise >= 1e-3:
+            assert (mine.worst_row, mine.worst_unit) == (theirs.worst_row, theirs.worst_unit)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_bounds_hold_what_branches_say(device: Device, seed: int) -> None:
+    """`upper` is never below the exact relative violation, `certain` never above; `meets` is right on both sides."""
+    rng = np.random.default_rng(seed)
+    problem = cs.compile_problem(cs.parse(random_circuit(rng)))
+    drive = problem.drive(slice(0, 1))
+    for noise in (1e-9, 1e-3, 1.0):
+        x = np.clip(rng.normal(0.0, noise, (1, problem.n_free)) + rng.normal(), drive.lo, drive.hi)
+        look, _ = looks(device, problem, x)
+        exact = Check(problem, drive, x, exact=True)
+        assert (exact.upper * (1 - 1e-12) <= device.to_host(look.upper).T).all()
+        assert look.certain <= exact.worst * (1 + 1e-12)
+        assert look.meets(exact.worst * 1.001) and not look.meets(exact.worst * 0.999)
+
+
+def test_what_is_not_finite_shows(device: Device) -> None:
+    problem = batched(DECKS["drn"], 3)
+    x = np.zeros((3, problem.n_free))
+    for bad in (np.nan, np.inf):
+        x[1, 2] = bad
+        with np.errstate(invalid="ignore"):
+            look, _ = looks(device, problem, x)
+        assert not look.finite()
+
+
+def test_shifted_drives_are_checked_on_the_host(device: Device) -> None:
+    problem = batched(DECKS["ladder"], 1)
+    drive = residual.shift(problem, problem.drive(slice(0, 1)), np.ones((1, problem.n_free)))
+    engine = GpuBackend(device).engine(problem, "float64")
+    engine.start(drive, np.zeros((1, problem.n_free)))
+    assert isinstance(engine.check(), Check)
+
+
+# -- solving -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("dtype", "tol"), [("float64", 1e-8), ("float32", 1e-3)])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("name", [name for name in CIRCUITS if name != "dense flat block"])
+def test_solutions_are_those_of_the_cpu(device: Device, name: str, batch: int, dtype: str, tol: float) -> None:
+    problem = batched(CIRCUITS[name], batch)
+    settings = cs.Settings(method="bcd", dtype=dtype)
+    here, there = cs.solve(problem, settings, backend=GpuBackend(device)), cs.solve(problem)
+    assert (here.backend, here.method, here.dtype) == ("gpu", "bcd", dtype)
+    scale = np.abs(there.voltages()).max()
+    np.testing.assert_allclose(here.voltages(), there.voltages(), rtol=0, atol=tol * scale)
+    if dtype == "float64":
+        assert_laws(here, 1e-8)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_laws_of_nature_hold_on_random_circuits(device: Device, seed: int) -> None:
+    circuit = cs.parse(random_circuit(np.random.default_rng(seed), Recipe(nodes=8, shockley=3, pwl=2)))
+    settings = cs.Settings(method="bcd", tol=1e-10)
+    assert_laws(cs.solve(circuit, settings, backend=GpuBackend(device)), 1e-9)
+
+
+def test_a_batch_too_large_for_the_device_is_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = batched(DECKS["drn"], 11)
+    whole, small = GpuBackend(NumpyDevice()), GpuBackend(NumpyDevice(free=20_000))
+    assert whole.tile(problem, "float64") >= 11 > small.tile(problem, "float64") > 1
+    settings, seen = cs.Settings(method="bcd"), []
+    one = cs.solve(problem, settings, backend=whole)
+    many = cs.solve(problem, settings, backend=small, progress=lambda done, _: seen.append(done))
+    assert seen == [*range(small.tile(problem, "float64"), 11, small.tile(problem, "float64")), 11]
+    np.testing.assert_allclose(many.voltages(), one.voltages(), rtol=0, atol=1e-8 * np.abs(one.voltages()).max())
+
+
+def test_not_even_one_row_fits() -> None:
+    backend = GpuBackend(NumpyDevice(free=1000))
+    wanted = r"a stand-in has 800 B free, this circuit needs [\d.]+ kB for one row of the batch; use --backend cpu"
+    with pytest.raises(cs.BackendUnavailable, match=wanted):
+        cs.solve(batched(DECKS["drn"], 2), cs.Settings(method="bcd"), backend=backend)
+
+
+def test_products_of_many_rows_are_taken_on_the_device(device: Device) -> None:
+    circuit = cs.parse(drn([4, 6, 5, 3], gain=40.0))
+    x = np.random.default_rng(1).uniform(-1, 1, (70, 4))
+    problem = cs.compile_problem(circuit.with_values({"Vx": x}))
+    rows = slice(0, 70)
+    here, there = problem.drive(rows, GpuBackend(device).product), problem.drive(rows)
+    np.testing.assert_allclose(here.injection, there.injection, rtol=1e-12, atol=1e-18)
+    np.testing.assert_allclose(here.fixed_abs, there.fixed_abs, rtol=1e-12, atol=1e-18)
+
+
+# -- auto --------------------------------------------------------------------------------------------------------------
+
+
+def no_device() -> None:
+    raise cs.BackendUnavailable("no GPU today")
+
+
+def test_auto_takes_the_gpu_where_it_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, ladder = batched(DECKS["drn"], 3), batched(DECKS["ladder"], 1)
+    work = problem.batch * problem.n_free * problem.mean_degree
+    monkeypatch.setattr(cuda, "CudaDevice", NumpyDevice)
+    monkeypatch.setattr(solving, "GPU_WINS", work + 1)
+    assert cs.solve(problem).backend == "cpu"
+    monkeypatch.setattr(solving, "GPU_WINS", work)
+    assert cs.solve(problem).backend == "gpu"
+    assert cs.solve(problem, cs.Settings(backend="cpu")).backend == "cpu"
+    monkeypatch.setattr(solving, "GPU_WINS", 0)
+    assert cs.solve(ladder).backend == "cpu"  # newton
+
+
+@pytest.mark.parametrize("device_class", [no_device, lambda: NumpyDevice(free=0)])
+def test_auto_goes_on_with_the_cpu(monkeypatch: pytest.MonkeyPatch, device_class: Any) -> None:
+    monkeypatch.setattr(cuda, "CudaDevice", device_class)
+    monkeypatch.setattr(solving, "GPU_WINS", 0)
+    problem = batched(DECKS["drn"], 3)
+    assert cs.solve(problem).backend == "cpu"
+    with pytest.raises(cs.BackendUnavailable):
+        cs.solve(problem, cs.Settings(backend="gpu"))
+
+
+def test_small_work_never_looks_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "CudaDevice", lambda: pytest.fail("looked for"))
+    monkeypatch.setattr(solving, "GPU_WINS", 5_000_000_000)
+    cs.solve(batched(DECKS["drn"], 3))
+
+
+def test_auto_leaves_the_gpu_where_sweeps_are_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Newton, which then takes over, runs on the CPU; the solution says both."""
+    stiff = "\n".join(["chain", "V1 p0 0 1", *(f"R{k} p{k} p{k + 1} 1" for k in range(300)), "R300 p300 0 1k"])
+    problem = cs.compile_problem(cs.parse(stiff))
+    monkeypatch.setattr(cuda, "CudaDevice", NumpyDevice)
+    monkeypatch.setattr(solving, "GPU_WINS", 0)
+    monkeypatch.setattr(solving, "choose_method", lambda *_: ("bcd", "for this test"))
+    solution = cs.solve(problem)
+    assert (solution.method, solution.backend) == ("newton", "cpu")
+    assert "block coordinate descent was slow" in solution.why
+    assert_laws(solution, 1e-8)
+
+
+def test_sweeps_say_which_backend_solved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "CudaDevice", NumpyDevice)
+    monkeypatch.setattr(solving, "GPU_WINS", 5_000_000_000)
+    circuit = cs.parse(DECKS["divider"])
+    result = cs.sweep(circuit, "V1 0 5 0.5", cs.Settings(backend="gpu"))
+    assert (result.backend, result.method) == ("gpu", "bcd")
+    np.testing.assert_allclose(result.voltages, cs.sweep(circuit, "V1 0 5 0.5").voltages, atol=1e-8)
+    assert cs.sweep(circuit, "V1 0 5 0.5").backend == "cpu"
+
+
+# -- no GPU, and why ---------------------------------------------------------------------------------------------------
+
+
+class CudaError(RuntimeError):
+    """As CuPy's."""
+
+
+def raising(error: Exception) -> Any:
+    def fail(*_: Any) -> None:
+        raise error
+
+    return fail
+
+
+def cupy_with(driver: Any = lambda: 13010, count: Any = lambda: 1, handle: Any = lambda: 1, compile: Any = None) -> Any:
+    """What CudaDevice asks of CuPy."""
+    runtime = SimpleNamespace(
+        driverGetVersion=driver, runtimeGetVersion=lambda: 13000, getDeviceCount=count,
+        getDeviceProperties=lambda _: {"name": b"NVIDIA H200"},
+    )  # fmt: skip
+    module = ModuleType("cupy")
+    module.__path__ = []
+    module.cuda = SimpleNamespace(
+        runtime=runtime, Device=lambda: SimpleNamespace(id=0), device=SimpleNamespace(get_cublas_handle=handle),
+        memory=SimpleNamespace(OutOfMemoryError=MemoryError),
+    )  # fmt: skip
+    module.RawModule = lambda **_: SimpleNamespace(compile=compile or (lambda: None))
+    module.cublas = ModuleType("cupy.cublas")
+    return module
+
+
+PIP = re.escape("pip install 'cupy-cuda13x[ctk]' for a driver of CUDA 13, 'cupy-cuda12x[ctk]' for one of CUDA 12")
+CPU = "; or use --backend cpu$"
+
+
+@pytest.mark.parametrize(
+    ("module", "wanted"),
+    [
+        (None, f"^backend gpu: CuPy is not installed: {PIP}{CPU}"),
+        (cupy_with(driver=lambda: 0), f"there is no NVIDIA driver on this machine{CPU}"),
+        (cupy_with(driver=lambda: 12080), f"driver is for CUDA 12, CuPy for CUDA 13; .*: {PIP}{CPU}"),
+        (cupy_with(count=lambda: 0), f"there is no GPU on this machine{CPU}"),
+        (cupy_with(count=raising(CudaError("cudaErrorNoDevice: no\nmore"))), rf"\(cudaErrorNoDevice: no\){CPU}"),
+        (cupy_with(handle=raising(ImportError("libcublas.so.13"))), rf"not start \(libcublas.so.13\); {PIP}{CPU}"),
+        (cupy_with(compile=raising(RuntimeError("no libnvrtc"))), rf"not start \(no libnvrtc\); {PIP}{CPU}"),
+    ],
+)
+def test_why_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch, module: Any, wanted: str) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "cupy"]:
+        monkeypatch.delitem(sys.modules, name)
+    if module is None:
+        monkeypatch.setattr("sys.path", [])
+    else:
+        monkeypatch.setitem(sys.modules, "cupy", module)
+        monkeypatch.setitem(sys.modules, "cupy.cublas", module.cublas)
+    with pytest.raises(cs.BackendUnavailable, match=wanted):
+        find_backend("gpu")
+
+
+# -- the benchmark -----------------------------------------------------------------------------------------------------
+
+
+def test_the_table_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a stand-in, with small networks: every row, its target and what it is compared with."""
+    x = np.random.default_rng(2).uniform(-1, 1, (5, 4))
+    one = cs.compile_problem(cs.parse(drn([4, 6, 5, 3], gain=40.0)))
+    batches = {"drn_1h": one.with_values({"Vx": x}), "drn_3h": one.with_values({"Vx": x}), "drn_xl": one}
+    monkeypatch.setattr(bench, "_problem", lambda name, _: batches[name])
+    rows = bench.gpu(NumpyDevice(), lambda action: timed(action)[0], 5, 5, copied=1000)
+    assert [row.measured is None for row in rows] == [False, False, False, False, True, True]
+    assert [row.target is not None for row in rows] == [True, False, True, True, False, False]
+    assert all(row.peer_measured for row in rows[1:4]) and rows[2].ratio == rows[2].measured / rows[2].peer_measured
+    assert all("SOLVED" in rows[k].note for k in (0, 2))
+    lines = [bench.text(row) for row in rows]
+    assert lines[3].startswith("drn_3h, 5 images, whole solve: ") and "target >= 20: " in lines[3]
+    assert lines[4].endswith("not measured; method newton runs on the cpu only")
+    saved = bench.report(rows, NumpyDevice())
+    assert saved["device"] == "a stand-in" and saved["rows"][2]["ratio"] == rows[2].ratio
+
+
+def test_the_benchmark_without_a_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(bench, "CudaDevice", no_device)
+    assert bench.main([]) == 2
+    assert capsys.readouterr() == ("", "error: no GPU today\n")
+    assert bench.main(["--json", "nowhere/gpu.json"]) == 2
+    assert "there is no folder nowhere" in capsys.readouterr().err

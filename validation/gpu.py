@@ -1,0 +1,206 @@
+"""`python -m validation.gpu [--json FILE]`: the table of the GPU, beside the CPU of the same machine in the same run.
+
+Seconds "by device events" are those between two CUDA events around `bcd.solve_tile`: from the drive on the host to
+certified voltages on the host, transfers, sweeps and every look at the certificate included; what prepares them
+(arranging, conductances to the device, the drive) is in the whole solves only, which are wall-clock time. It needs
+NumPy, SciPy, Numba, NetworkX and CuPy, nothing else, so that it runs from the source tree. The exit code is 0 when it
+ran, 2 when there is no GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import circuitsim as cs
+from circuitsim.backends.base import Backend
+from circuitsim.backends.cpu import CpuBackend
+from circuitsim.backends.cuda import CudaDevice
+from circuitsim.backends.gpu import Device, GpuBackend
+from circuitsim.io.files import check_target, replacing
+from circuitsim.methods import bcd
+from circuitsim.methods.held import Held
+from circuitsim.methods.networks import make_network
+from circuitsim.methods.outcome import Outcome
+from training.datasets import MNIST, load_idx_dataset
+from validation.measure import NETLISTS, Row, Target, best_of
+
+Floats = NDArray[np.float64]
+Timer = Callable[[Callable[[], Any]], float]  # seconds of a call
+
+_NAME = "gpu"
+_COPIED = 2**28  # float64 numbers, for the speed of the device's memory
+_ONLY_CPU = "method newton runs on the cpu only"
+
+
+def gpu(device: Device, timer: Timer, images: int, few: int, copied: int = _COPIED) -> list[Row]:
+    """All rows, for so many images through drn_1h and so many through drn_3h."""
+    _, test = load_idx_dataset(MNIST)
+    pixels = test.scale * test.features
+    pixels = np.concatenate([pixels, -pixels], axis=1)
+    single = cs.Settings(method="bcd", dtype="float32", tol=1e-5)
+    double = cs.Settings(method="bcd")
+    many = _problem("drn_1h", 480.0 * pixels[:images])
+    deep = _problem("drn_3h", 4000.0 * pixels[:few])
+    return [
+        *batch_rows(device, timer, many, single, f"{images} images through drn_1h, float32", Target(0.020)),
+        passes_row(device, timer, _problem("drn_xl", None), double, copied),
+        whole_row(device, deep, double, f"drn_3h, {few} images, whole solve", Target(20.0, False, of_ratio=True)),
+        Row(_NAME, "512 x 512 crossbar with wires; 1000 x 1000 grid", note=_ONLY_CPU),
+        Row(_NAME, "Monte Carlo, 10,000 draws of a 500-node diode circuit", note=_ONLY_CPU),
+    ]
+
+
+def _problem(name: str, volts: Floats | None) -> cs.Problem:
+    problem = cs.compile_problem(cs.load(NETLISTS / f"{name}.cir"))
+    return problem if volts is None else problem.with_values({"Vx": volts})
+
+
+def batch_rows(
+    device: Device, timer: Timer, problem: cs.Problem, settings: cs.Settings, what: str, target: Target
+) -> list[Row]:
+    """A batch by device events against its target, and the whole solve beside the CPU's."""
+    seconds, _, note = on_device(device, timer, problem, settings)
+    return [
+        Row(_NAME, what, seconds, target=target, note=note),
+        whole_row(device, problem, settings, "the same, whole solve", None),
+    ]
+
+
+def whole_row(device: Device, problem: cs.Problem, settings: cs.Settings, what: str, target: Target | None) -> Row:
+    """Wall-clock time of `solve` on both."""
+    backends: dict[str, Backend] = {"gpu": GpuBackend(device), "cpu": CpuBackend()}
+    best = best_of(
+        3, {name: lambda b=b: cs.solve(problem, settings, backend=b) for name, b in backends.items()}
+    )  # fmt: skip
+    (seconds, here), (peer, there) = best["gpu"], best["cpu"]
+    difference = np.abs(here.voltages() - there.voltages()).max()
+    note = f"KCL {here.residuals.kcl_relative:.1e}, {here.steps} sweeps; largest difference {difference:.1e} V"
+    return Row(_NAME, what, seconds, "s", target, f"cpu, {backends['cpu'].workers} cores", peer, note=note)
+
+
+def passes_row(device: Device, timer: Timer, problem: cs.Problem, settings: cs.Settings, copied: int) -> Row:
+    """One image against what reading its couplings as often as the sweeps do takes at the speed of a copy."""
+    seconds, outcome, note = on_device(device, timer, problem, settings)
+    pairs = zip(problem.topology.dense, problem.values.dense, strict=True)
+    a_sweep = 2 * sum(g.nbytes for spec, g in pairs if spec.inner)  # each block once for each of its sides
+    speed = memory_speed(device, timer, copied)
+    peer = f"{outcome.steps} sweeps of {a_sweep / 1e6:.3g} MB at {speed / 1e12:.3g} TB/s"
+    floor = outcome.steps * a_sweep / speed
+    target = Target(3.0, of_ratio=True)
+    return Row(_NAME, "drn_xl, one image, float64", seconds, "s", target, peer, floor, False, note)
+
+
+def memory_speed(device: Device, timer: Timer, count: int) -> float:
+    """Bytes a second that a copy reads and writes."""
+    a = device.xp.zeros(count)
+    b = device.xp.empty_like(a)
+
+    def copy() -> None:
+        b[:] = a
+
+    return 2 * a.nbytes / min(timer(copy) for _ in range(5))
+
+
+def on_device(device: Device, timer: Timer, problem: cs.Problem, settings: cs.Settings) -> tuple[float, Outcome, str]:
+    """The fastest of three runs of bcd on all rows at once, all else prepared; its outcome; a note.
+
+    As in solving.py it is asked in float64 whether voltages are held.
+    """
+    backend = GpuBackend(device)
+    engine, drive = backend.engine(problem, settings.dtype), problem.drive(slice(0, problem.batch), backend.product)
+    held = None
+    if settings.dtype == "float64":
+        held = Held(problem, lambda: make_network(problem), threading.Lock())
+    zero = np.zeros((problem.batch, problem.n_free))
+    outcomes: list[Outcome] = []
+    seconds = min(
+        timer(lambda: outcomes.append(bcd.solve_tile(problem, drive, engine, settings, zero, held=held)))
+        for _ in range(3)
+    )
+    transfers = min(timer(lambda: (engine.start(drive, zero), engine.voltages())) for _ in range(3))
+    return seconds, outcomes[-1], f"by device events; {_reached(outcomes[-1])}; {transfers * 1e3:.3g} ms are transfers"
+
+
+def device_timer(device: Device) -> Timer:
+    """Seconds between two events of the device's stream around a call."""
+    event = device.xp.cuda.Event
+
+    def seconds(action: Callable[[], Any]) -> float:
+        start, end = event(), event()
+        start.record()
+        action()
+        end.record()
+        end.synchronize()
+        return float(device.xp.cuda.get_elapsed_time(start, end)) / 1e3
+
+    return seconds
+
+
+def _reached(outcome: Outcome) -> str:
+    return f"{outcome.status.name}, KCL {outcome.residuals.kcl_relative:.1e}, {outcome.steps} sweeps"
+
+
+def report(rows: list[Row], device: Device) -> dict[str, Any]:
+    """Everything that the JSON file holds."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": device.name,
+        "cpu_cores": CpuBackend().workers,
+        "system": platform.platform(),
+        "rows": [{**asdict(row), "ratio": row.ratio, "met": row.met} for row in rows],
+    }
+
+
+def text(row: Row) -> str:
+    """A row on one line."""
+    if row.measured is None:
+        return f"{row.what}: not measured; {row.note}"
+    parts = [f"{row.what}: {row.measured * 1e3:.4g} ms"]
+    if row.peer_measured is not None:
+        ratio = row.ratio or float("nan")
+        parts.append(f"{row.peer}: {row.peer_measured * 1e3:.4g} ms, ratio {ratio:.3g}")
+    if row.target is not None:
+        limit = f"{row.target.limit:g}" if row.target.of_ratio else f"{row.target.limit * 1e3:g} ms"
+        sign = "<=" if row.target.at_most else ">="
+        parts.append(f"target {sign} {limit}: {'met' if row.met else 'missed'}")
+    return "; ".join([*parts, row.note])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, print, save."""
+    parser = argparse.ArgumentParser(prog="python -m validation.gpu", description="Measure the GPU backend.")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also save the rows here")
+    options = parser.parse_args(arguments)
+    try:
+        if options.json is not None:
+            check_target(options.json)
+        device = CudaDevice()
+    except cs.CircuitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    clock = time.perf_counter()
+    rows = gpu(device, device_timer(device), 10_000, 1000)
+    print(f"{device.name}; {CpuBackend().workers} CPU cores; {time.perf_counter() - clock:.0f} s in all")
+    for row in rows:
+        print(text(row))
+    if options.json is not None:
+        with replacing(options.json, "w") as out:
+            out.write(json.dumps(report(rows, device), indent=2, allow_nan=False) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
