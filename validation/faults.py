@@ -11,7 +11,7 @@ from circuitsim.io.flatten import MIN_RON
 from circuitsim.io.ngspice import RELTOL
 from validation.deck_equations import broken_equation, controlled_currents, ideal_currents
 from validation.dense import Dense
-from validation.random_circuits import ABSURD, BAD, ENORMOUS, FAILED, ONE, judge
+from validation.random_circuits import ABSURD, BAD, ENORMOUS, FAILED, MOST_VOLTS, ONE, judge
 from validation.random_decks import Deck
 from validation.results import row_of
 
@@ -67,6 +67,8 @@ def explanation(deck: Deck, found: Comparison) -> str:
     size = max(map(abs, v.values()), default=0.0)
     near = RELTOL * size + MIN_RON * max(map(abs, i.values()), default=0.0)
     i |= ideal_currents(dense, v, i, near)
+    if size > MOST_VOLTS:
+        return f"ngspice leaves nodes at {size:.1e} V, where rounding hides all else"
     if broken := broken_equation(dense, v, i, certain=certain, ron=MIN_RON):
         return f"ngspice's answer breaks an equation: {broken}"
     if deck.has(*"EFGH") and deck.has(*_NONLINEAR):

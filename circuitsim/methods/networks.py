@@ -17,7 +17,7 @@ from scipy import sparse
 from scipy.sparse import linalg
 
 from circuitsim.errors import TopologyError
-from circuitsim.laws import Law
+from circuitsim.laws import Law, branch_current
 from circuitsim.linear import Solved
 from circuitsim.linear.elimination import Elimination
 from circuitsim.problem import Drive, Problem
@@ -121,6 +121,16 @@ class Network:
         """Slopes with which the conducting diodes at bounds let no unit move: what rounds elsewhere stays there."""
         bounds = np.arange(slope.size) >= self.legs.n_junctions + self.legs.n_links
         return np.where(bounds & (slope > 0), _IMMOVABLE, slope)
+
+    def past_kinks(self, slope: Floats, check: Check) -> Floats:
+        """These slopes, but of straight segments those at the voltages of a check: corrections may end past a kink."""
+        straight = np.isin(self.law, (Law.PWL, Law.SEGMENT))
+        if not straight.any():
+            return slope
+        v = self.across(check.x[0])[: straight.size] + check.drive.junction_offset[0]
+        new = slope.copy()
+        new[: straight.size][straight] = branch_current(self.law[straight], self.params[straight], v[straight])[1]
+        return new
 
     def offset(self, drive: Drive) -> Floats:
         """The fixed part of each leg's voltage; -inf for a bound that is not there. Ideal legs conduct at 0 V."""
