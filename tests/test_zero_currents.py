@@ -27,6 +27,7 @@ from validation.random_decks import random_deck
         (3, 20084), (3, 20340),  # islands that nothing flows between
         (4, 20190),  # the current of an open source controls another
         (4, 20037), (4, 20386), (4, 20424),  # F, G and H that carry nothing
+        (4, 201574), (4, 201271),  # E and F in which nothing flows, but 1e-262 A
         (4, 20074), (4, 20490),  # a node that only controls
     ],
 )  # fmt: skip
