@@ -22,6 +22,8 @@ from validation.random_decks import random_deck
         (2, 20350),  # an island with the pin in it
         (2, 201319),  # a table of which nothing flows through, beside its kink
         (3, 200431),  # nothing flows anywhere
+        (3, 302051),  # 3e-17 A through a perfect diode that rounding opens
+        (3, 302348),  # an island that only a leakage of 1e-15 A holds, in which 46 mA flow
         (2, 30348),  # two resistors in a loop, 760 V and 1 mA beside them
         (3, 20081),  # a leakage of 1e-16 A beside 0.8 A
         (3, 20084), (3, 20340),  # islands that nothing flows between

@@ -190,8 +190,10 @@ class _Bounds:
         for leg in np.flatnonzero(near)[:_MOST_KINKS].tolist():
             one = np.zeros(rise.size)
             one[leg] = 1.0
-            reach[leg] = np.abs(network.across(solved.solve(network.into(one)[None])[0])[leg]) / rise[leg]
-        return np.nan_to_num(self._of_ideal(reach)) * self.eps * (v[d.a] + v[d.b]) >= MIN_RON
+            reach[leg] = np.abs(network.across(solved.solve(network.into(one)[None])[0])[leg])
+        gap = self._of_ideal(np.where(near, rise, np.nan))
+        touches: Bools = self._of_ideal(reach) * self.eps * (v[d.a] + v[d.b]) >= MIN_RON * gap
+        return touches
 
     def _leg_held(self) -> Floats:
         """f of each leg, A."""

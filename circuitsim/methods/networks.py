@@ -33,6 +33,7 @@ _NO_PIVOT = 1e-14  # of the largest singular value: 0
 _IMMOVABLE = 1e200  # S: a unit that hangs on it does not move
 _CONTRADICTS = 1e-9  # of the terms of equations: what their sum may miss 0 by for rounding
 _MOST_EXACT = 100  # unknowns, and legs, of networks whose equations are compared in rational arithmetic
+_SAME_SLOPE = 0.1  # of a slope: by less it may differ, corrections still shrink fast
 _STIFFNESS = 1e4  # rho of a conducting ideal diode, in units of the largest conductance
 
 
@@ -122,15 +123,14 @@ class Network:
         bounds = np.arange(slope.size) >= self.legs.n_junctions + self.legs.n_links
         return np.where(bounds & (slope > 0), _IMMOVABLE, slope)
 
-    def past_kinks(self, slope: Floats, check: Check) -> Floats:
-        """These slopes, but of straight segments those at the voltages of a check: corrections may end past a kink."""
-        straight = np.isin(self.law, (Law.PWL, Law.SEGMENT))
-        if not straight.any():
+    def relinearised(self, slope: Floats, check: Check) -> Floats:
+        """These slopes, or those of the nonlinear branches at the voltages of a check where one is quite another."""
+        n = self.legs.n_junctions
+        v = self.across(check.x[0])[:n] + check.drive.junction_offset[0] if n else np.zeros(0)
+        _, now = branch_current(self.law, self.params, v)
+        if (np.abs(now - slope[:n]) <= _SAME_SLOPE * now).all():
             return slope
-        v = self.across(check.x[0])[: straight.size] + check.drive.junction_offset[0]
-        new = slope.copy()
-        new[: straight.size][straight] = branch_current(self.law[straight], self.params[straight], v[straight])[1]
-        return new
+        return np.concatenate([now, slope[n:]])
 
     def offset(self, drive: Drive) -> Floats:
         """The fixed part of each leg's voltage; -inf for a bound that is not there. Ideal legs conduct at 0 V."""

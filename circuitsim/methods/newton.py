@@ -183,7 +183,7 @@ def _polished(
         before = float(worst.max())
         for unit, sign in ((legs.link_a, -1.0), (legs.link_k, 1.0)):
             np.add.at(injected.T, unit, sign * (stiff * gap).T)
-        slope = network.past_kinks(slope, found)
+        slope = network.relinearised(slope, found)
         step = network.factor(slope if refined < _HOLD_AFTER else network.immovable(slope)).solve(injected)
         still = hardly_moves(step[:, :n], parts[0], _MOVES)  # the next correction would be smaller still
         low = np.clip(found.x + step[:, :n], found.drive.lo, found.drive.hi)
@@ -291,6 +291,9 @@ class _Row:
                 state = new.slope.tobytes() if net.law.size else (new.slope > 0).tobytes()
                 seen[state] += 1
                 if seen[state] > _MOST_RETURNS:
+                    outcome = self._outcome(*self._closing_step(u, new))  # one of two states that rounding tells apart
+                    if outcome.status is Status.SOLVED:
+                        return outcome
                     break
             tangents = new
         outcome = self._outcome(u, tangents)
