@@ -42,7 +42,7 @@ ABSURD = "absurd currents: "  # the same, of what is beyond MOST, or beyond floa
 
 SAME = 1e-6  # of the largest voltage, or current
 MOST = 1e6  # A through a diode: beyond, a deck is absurd
-MOST_VOLTS = 1e7  # V, the same: 1 uA through the gmin of ngspice is 1e6 V
+_MOST_VOLTS = 1e7  # V, the same: 1 uA through the gmin of ngspice is 1e6 V
 _NGSPICE_KCL = 1e-7  # the same, where ngspice's voltages are compared
 _LEAST_VOLTS = 1e-6  # V: beside the sources here, nothing; references round 1 mA through 1 Mohm to 1e-13 V
 _NGSPICE_VOLTS = 1e-3  # V: the same for ngspice, which has gmin and tolerances
@@ -256,7 +256,7 @@ def _by_ngspice(deck: Deck, dense: Dense) -> tuple[dict[str, float], dict[str, f
     except NgspiceError:
         return None
     v = {name: found.get(name.lower(), 0.0) for name in deck.nodes}
-    if max(map(abs, v.values())) > MOST_VOLTS:
+    if max(map(abs, v.values())) > _MOST_VOLTS:
         return None
     i = {}
     for part in deck.parts:

@@ -88,7 +88,10 @@ def allowed_differences(solution: Solution, kcl_relative: float | None = None) -
 
     kcl_relative   the violation of KCL of what is compared, where that is another answer to the same circuit
     """
-    return _Bounds(solution, solution.residuals.kcl_relative if kcl_relative is None else kcl_relative).allowed()
+    kcl = solution.residuals.kcl_relative if kcl_relative is None else kcl_relative
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what overflows has no bound
+        found = _Bounds(solution, kcl).allowed()
+    return Allowed(*(np.where(np.isnan(x), np.inf, x) for x in (found.voltages, found.ties, found.controlled)))
 
 
 class _Bounds:
@@ -124,9 +127,7 @@ class _Bounds:
         of_unit = np.append(moved[: self.problem.n_free], 0.0)  # the last: known
         of_active = self._active(moved[self.problem.n_free :], of_unit)
         out = self._out_of_nodes(of_unit, of_active, of_leg)
-        with np.errstate(invalid="ignore"):
-            ties = np.abs(tie_currents(c, t.forest, out[None, t.forest.nodes])[0])
-        ties[np.isnan(ties)] = np.inf  # inf - inf
+        ties = np.abs(tie_currents(c, t.forest, out[None, t.forest.nodes])[0])
         volts = self.far[c.ties.a[c.probes]] + self.far[c.ties.b[c.probes]]
         ties[c.probes] = of_active[len(c.controlled) :] + self.eps / PIVREL * volts
         many = np.bincount(self.group)[self.group] > 1

@@ -30,6 +30,7 @@ Floats = NDArray[np.float64]
 _MOST_SINGULAR = 2000  # unknowns of a singular network that is looked into
 SINGULAR = 1e15  # condition number of an equilibrated matrix: its solutions are rounding
 _NO_PIVOT = 1e-14  # of the largest singular value: 0
+_OPEN = 1e-12  # of a direction that no equation fixes: a part of an unknown in it, and not rounding
 _IMMOVABLE = 1e200  # S: a unit that hangs on it does not move
 _CONTRADICTS = 1e-9  # of the terms of equations: what their sum may miss 0 by for rounding
 _MOST_EXACT = 100  # unknowns, and legs, of networks whose equations are compared in rational arithmetic
@@ -448,7 +449,7 @@ class Lu:
             raise np.linalg.LinAlgError
         u, s, vt = np.linalg.svd(matrix.toarray())
         kept = s > _NO_PIVOT * s.max(initial=0.0)
-        self.loose = (np.abs(vt[~kept]) > 1e-9).any(axis=0)
+        self.loose = (np.abs(vt[~kept]) > _OPEN).any(axis=0)
         inverse = vt[kept].T @ ((1.0 / s[kept])[:, None] * u[:, kept].T)
         return lambda sides: np.asarray(inverse @ sides)
 
