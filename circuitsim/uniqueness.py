@@ -35,9 +35,11 @@ def _states(solution: Solution, rows: slice) -> tuple[Floats, Bools]:
     """Gaps of the ideal diodes to their forward voltages, V, 0 where closed; and which conduct; (rows, n_ideal).
 
     Of gap and current one is 0 but for rounding: the one that is less of the largest voltage, or current, of the row.
+    A current that is no more than what the certificate leaves of KCL is none.
     """
     d = solution.circuit.ideal_diodes
     gap, current = d.vf - solution.drops(d.a, d.b, rows), ideal_currents(solution, rows)
+    current = np.where(current > solution.residuals.kcl_amps, current, 0.0)
     sources = np.abs(solution.problem.source_currents(rows)).max(axis=1, initial=0.0)
     amps = np.maximum(current.max(axis=1, initial=0.0), sources)[:, None]
     volts = np.abs(solution.voltages(rows=rows)).max(axis=1, initial=0.0)[:, None]

@@ -97,6 +97,8 @@ def test_ngspice_alone_notices_a_planted_error(error: str, monkeypatch: pytest.M
         (4, 100226),  # pivots that ngspice chose too small
         (4, 100130), (4, 201877),  # laws and bounds are met relative to what is in the circuit
         (4, 201551),  # was without any element
+        (1, 300284),  # an island that hangs on an ideal diode without a current
+        (3, 300856),  # corrections that a flat tangent led to 1e143 V
     ],
 )  # fmt: skip
 def test_random_decks_that_once_were_faults(family: int, seed: int) -> None:

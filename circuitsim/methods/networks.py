@@ -35,6 +35,7 @@ _IMMOVABLE = 1e200  # S: a unit that hangs on it does not move
 _CONTRADICTS = 1e-9  # of the terms of equations: what their sum may miss 0 by for rounding
 _MOST_EXACT = 100  # unknowns, and legs, of networks whose equations are compared in rational arithmetic
 _SAME_SLOPE = 0.1  # of a slope: by less it may differ, corrections still shrink fast
+_CURVED = 8.0  # times a slope: beyond, a law is not corrected but solved
 _STIFFNESS = 1e4  # rho of a conducting ideal diode, in units of the largest conductance
 
 
@@ -125,10 +126,15 @@ class Network:
         return np.where(bounds & (slope > 0), _IMMOVABLE, slope)
 
     def relinearised(self, slope: Floats, check: Check) -> Floats:
-        """These slopes, or those of the nonlinear branches at the voltages of a check where one is quite another."""
+        """These slopes, or those of the nonlinear branches at the voltages of a check where one is another.
+
+        Of a curved law only one of the same size: a tangent that is much flatter leads far away.
+        """
         n = self.legs.n_junctions
         v = self.across(check.x[0])[:n] + check.drive.junction_offset[0] if n else np.zeros(0)
         _, now = branch_current(self.law, self.params, v)
+        straight = np.isin(self.law, (Law.PWL, Law.SEGMENT))
+        now = np.where(straight | ((now > slope[:n] / _CURVED) & (now < slope[:n] * _CURVED)), now, slope[:n])
         if (np.abs(now - slope[:n]) <= _SAME_SLOPE * now).all():
             return slope
         return np.concatenate([now, slope[n:]])

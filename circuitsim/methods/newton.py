@@ -39,6 +39,7 @@ _SMALL = 40  # unknowns, and legs, of circuits whose rows are solved at once
 _EXTRA_STEPS = 2  # after all tangents are near
 _MOST_PARTS = 3  # of the voltages, each the rounding of the one before
 _MOST_REFINED = 16  # corrections of a correction
+_FAR = 1e3  # times the largest voltage: corrections beyond are none
 _NEXT_PART = 4  # corrections: then the voltages get another part
 _GROSS = 1e-9  # of the largest current: a violation that is more than rounding
 _HOPELESS = 4  # corrections that leave such a one as it is
@@ -185,6 +186,8 @@ def _polished(
             np.add.at(injected.T, unit, sign * (stiff * gap).T)
         slope = network.relinearised(slope, found)
         step = network.factor(slope if refined < _HOLD_AFTER else network.immovable(slope)).solve(injected)
+        if _far(step[:, :n], parts[0], drive.fixed):
+            break
         still = hardly_moves(step[:, :n], parts[0], _MOVES)  # the next correction would be smaller still
         low = np.clip(found.x + step[:, :n], found.drive.lo, found.drive.hi)
         low[:, lower] = np.where(found.flow[:, lower] > 0, found.drive.lo[:, lower], low[:, lower])
@@ -203,6 +206,12 @@ def _polished(
     first, *rest = (*parts, found.x) if found.drive.base else parts
     loose = network.factor(slope).loose
     return Outcome(first, status, steps, found.certificate(), np.stack(rest) if rest else None, carried, loose)
+
+
+def _far(step: Floats, x: Floats, fixed: Floats) -> bool:
+    """Whether a correction is no correction: it leads beyond all voltages that there are, (rows, n) or more, V."""
+    largest = max(np.abs(x).max(initial=0.0), np.abs(fixed).max(initial=0.0))
+    return bool(np.abs(step).max(initial=0.0) > _FAR * largest > 0.0)
 
 
 def _settled(network: Network, found: Check, slope: Floats) -> bool:
@@ -258,7 +267,7 @@ class _Row:
             return outcome if outcome.status is Status.SOLVED else self._elsewhere(outcome)
 
         def finish(u: Floats, tangents: Tangents) -> Outcome | None:
-            found = self._full_steps(u, tangents, self.steps + 10)
+            found = self._full_steps(u, tangents, self.steps + 10, last=True)
             return found if found.status is Status.SOLVED else None
 
         before = self.steps
@@ -268,8 +277,8 @@ class _Row:
                 return found
         return replace(outcome, status=self._given_up(), steps=self.steps)
 
-    def _full_steps(self, u: Floats, tangents: Tangents, most: int) -> Outcome:
-        """Newton with limiting, while it makes its way."""
+    def _full_steps(self, u: Floats, tangents: Tangents, most: int, *, last: bool = False) -> Outcome:
+        """Newton with limiting, while it makes its way; of two states that it ends between `last` tries both."""
         net, ideal = self.network, self.network.ideal
         seen: Counter[bytes] = Counter()
         settled = 0
@@ -291,9 +300,8 @@ class _Row:
                 state = new.slope.tobytes() if net.law.size else (new.slope > 0).tobytes()
                 seen[state] += 1
                 if seen[state] > _MOST_RETURNS:
-                    outcome = self._outcome(*self._closing_step(u, new))  # one of two states that rounding tells apart
-                    if outcome.status is Status.SOLVED:
-                        return outcome
+                    if last and (other := self._outcome(*self._closing_step(u, new))).status is Status.SOLVED:
+                        return other
                     break
             tangents = new
         outcome = self._outcome(u, tangents)
