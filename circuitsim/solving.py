@@ -207,17 +207,26 @@ def choose_backend(problem: Problem, settings: Settings) -> Backend:
     """The backend that settings name; under `auto` the GPU where it has much to do and one can be used, or the CPU."""
     if settings.backend != "auto":
         return find_backend(settings.backend)
-    ends, unknowns = problem.batch * problem.n_free * problem.mean_degree, problem.batch * problem.n_free
-    if ends >= GPU_WINS or unknowns >= GPU_WINS_NEWTON:
-        by_bcd = choose_method(problem, settings)[0] == "bcd"
-        if ends >= GPU_WINS if by_bcd else unknowns >= GPU_WINS_NEWTON and not gpu_newton.refusal(problem):
+    unknowns = problem.batch * problem.n_free
+    much = {"bcd": unknowns * problem.mean_degree >= GPU_WINS, "newton": unknowns >= GPU_WINS_NEWTON}
+    if any(much.values()):
+        method, _ = choose_method(problem, settings)
+        if much[method] and (method == "bcd" or not gpu_newton.refusal(problem)):
             try:
-                gpu = find_backend("gpu")
-                _ = gpu.tile(problem, settings.dtype) if by_bcd else gpu.row_steps(problem)
-                return gpu
+                return _gpu_for(problem, settings, method)
             except BackendUnavailable:
                 pass
     return find_backend("cpu")
+
+
+def _gpu_for(problem: Problem, settings: Settings, method: str) -> Backend:
+    """The GPU, when it has the memory for a row of the batch. Raises BackendUnavailable."""
+    gpu = find_backend("gpu")
+    if method == "bcd":
+        gpu.tile(problem, settings.dtype)
+    else:
+        gpu.row_steps(problem)
+    return gpu
 
 
 class _Work:

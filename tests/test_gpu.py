@@ -441,6 +441,20 @@ def test_why_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch, module: Any, wante
         find_backend("gpu")
 
 
+@pytest.mark.parametrize("threads", [1, 33, 10_000, 100_000, 100_001])
+def test_every_thread_is_launched(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    calls: list[tuple[Any, ...]] = []
+    module = cupy_with()
+    kernel = lambda *call: calls.append(call)  # noqa: E731
+    module.RawModule = lambda **_: SimpleNamespace(compile=lambda: None, get_function=lambda _: kernel)
+    monkeypatch.setitem(sys.modules, "cupy", module)
+    monkeypatch.setitem(sys.modules, "cupy.cublas", module.cublas)
+    CudaDevice().launch("relax_float64", threads, 7, "array")
+    [((grid,), (block,), arguments)] = calls
+    assert threads <= grid * block < threads + block
+    assert arguments == (7, "array") and arguments[0].dtype == np.int64
+
+
 # -- the benchmark -----------------------------------------------------------------------------------------------------
 
 
@@ -460,7 +474,7 @@ def test_the_table_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines[4].startswith("484-node diode mesh, 5 rows, newton: ") and "Newton steps (asked for)" in lines[4]
     assert lines[5].endswith("not measured; method newton runs large and linear circuits on the cpu only")
     assert lines[6].endswith(
-        "not measured; each draw is evaluated and solved on the cpu, and evaluating takes most of the time"
+        "not measured; draws are evaluated and solved one by one, on the cpu; evaluating takes most of the time"
     )
     saved = bench.report(rows, NumpyDevice())
     assert saved["device"] == "a stand-in" and saved["rows"][2]["ratio"] == rows[2].ratio

@@ -148,6 +148,22 @@ def test_bounds_are_above_the_certificate(device: Device, deck: str, noise: floa
         assert (upper <= 1e-9).all()
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_bounds_hold_what_branches_say(device: Device, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    recipe = Recipe(nodes=9, shockley=3, pwl=2, ideal=0)
+    problem = cs.compile_problem(cs.parse(random_circuit(rng, recipe)))
+    assert not gpu_newton.refusal(problem)
+    there, _ = steps_on(device, problem)
+    for noise in (1e-9, 1e-3, 1.0):
+        x = rng.normal(0.0, noise, (1, problem.n_free)) + rng.normal()
+        there.x[:] = device.xp.asarray(x.T)
+        rho, most, upper = (device.to_host(a).T for a in there._kcl())
+        exact = Check(problem, problem.drive(slice(0, 1)), x, exact=True)
+        assert (most >= np.abs(exact.rho)).all() and (upper >= exact.upper * (1 - 1e-12)).all()
+        np.testing.assert_allclose(rho, exact.rho, rtol=1e-6, atol=1e-9 * np.abs(exact.rho).max())
+
+
 # -- solving -----------------------------------------------------------------------------------------------------------
 
 

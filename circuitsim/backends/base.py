@@ -1,4 +1,4 @@
-"""What a backend must offer to block coordinate descent, and how a backend is found by name."""
+"""What a backend must offer to block coordinate descent, may offer to newton, and how it is found by name."""
 
 from __future__ import annotations
 
