@@ -219,6 +219,10 @@ def test_rows_that_do_not_arrive_go_to_the_cpu(device: Device, monkeypatch: pyte
     np.testing.assert_array_equal(part.x[[0, 2, 3]], whole.x[[0, 2, 3]])
     np.testing.assert_allclose(part.x, whole.x, rtol=0, atol=1e-8 * np.abs(whole.x).max())
     assert_laws(part, 1e-8)
+    starts: list[np.ndarray] = []
+    monkeypatch.setattr(newton._Row, "solve", lambda row, x, warm: starts.append(x.copy()) or solve(row, x, warm))
+    cs.solve(problem, NEWTON, backend=GpuBackend(device), start=whole.x)
+    np.testing.assert_array_equal(starts, whole.x[[1, 4]])  # their own, not what the device left
 
 
 def test_what_bounds_do_not_settle_goes_to_the_cpu(device: Device) -> None:
@@ -240,6 +244,21 @@ def test_what_bounds_do_not_settle_goes_to_the_cpu(device: Device) -> None:
     there.x[:] = 1.0
     there.pivot[:] = 0.0  # as conductances without limit leave it: no correction follows from it
     assert not there.found(np.inf, 1e-9)[1].any()
+
+
+def test_voltages_that_little_holds_go_to_the_cpu(device: Device) -> None:
+    """1 A between two nodes on 10 Tohm: KCL is met to 1e-9 wherever they are together."""
+    weak = MESH + "I9 p q 1\nR9 p q 1\nRp p 0 1e13\nRq q 0 1e13\n"
+    problem = batched(weak, 1)
+    there, _ = steps_on(device, problem)
+    for _ in range(30):
+        there.step(1e-4)
+    *_, upper = there._kcl()
+    assert (device.to_host(upper) <= 1e-9).all()
+    assert not there.found(1e-9, 1e-9)[1].any() and there.found(1e-9, np.inf)[1].all()
+    solution = cs.solve(problem, NEWTON, backend=GpuBackend(device))
+    assert "1 of 1 rows did not arrive" in solution.why
+    np.testing.assert_allclose([solution.voltage("p"), solution.voltage("q")], [[-0.5], [0.5]], rtol=1e-9)
 
 
 def test_failures_are_failures(device: Device) -> None:
