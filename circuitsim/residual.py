@@ -27,6 +27,7 @@ Floats = NDArray[np.float64]
 
 _NO_VOLTAGE = 2.0**-140  # of the largest: what is left of 0 with three float64 parts
 _NO_VOLTAGE_ACTIVE = 2.0**-96  # the same where currents of controlled sources, of one float64 each, round
+_NO_CURRENT_ACTIVE = 1e-60  # A: at nodes of controlled sources alone no conductance tells what is none
 NOTHING = 2.0**-106  # of the largest current, or voltage in a law of a controlled source: none
 ROUNDING = 4.0 * float(np.finfo(np.float64).eps)  # of the voltage of a nonlinear branch, or of a carried current
 FULL_WORK = 4_000_000  # branch currents in one go: below, all rows are summed exactly; above, those that may matter
@@ -411,8 +412,10 @@ class Check:
         volts = self._largest_volts()[rows]
         sources = np.abs(_take(self.problem.source_currents(self.drive.rows), rows)).max(axis=1, initial=0.0)
         self.largest[rows] = np.maximum(total.max(axis=1, initial=0.0), sources)
-        digits = _NO_VOLTAGE if self.problem.circuit.reciprocal else _NO_VOLTAGE_ACTIVE
+        reciprocal = self.problem.circuit.reciprocal
+        digits, least = (_NO_VOLTAGE, 0.0) if reciprocal else (_NO_VOLTAGE_ACTIVE, _NO_CURRENT_ACTIVE)
         beyond = digits * self.slope[rows] * volts[:, None] + NOTHING * self.largest[rows, None] + ROUNDING * carried
+        beyond += least
         return fall[:-1].T + beyond, rise[:-1].T + beyond
 
     def _junction_rounding(self, rows: Ints) -> tuple[Floats, Floats]:

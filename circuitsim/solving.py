@@ -71,8 +71,13 @@ def solve(
     else:
         problem = compile_problem(circuit.circuit if isinstance(circuit, Problem) else circuit, settings.lenient)
     compiled = time.perf_counter()
-    backend = backend or choose_backend(problem, settings)
-    solution = _solve(problem, settings, backend, start, progress)
+    chosen = backend or choose_backend(problem, settings)
+    try:
+        solution = _solve(problem, settings, chosen, start, progress)
+    except BackendUnavailable:  # its memory has gone since it was chosen
+        if backend or settings.backend != "auto":
+            raise
+        solution = _solve(problem, settings, find_backend("cpu"), start, progress)
     seconds = {"compile": compiled - clock, "solve": time.perf_counter() - compiled}
     solution = replace(solution, seconds=seconds)
     if raise_on_failure and not solution.solved:

@@ -228,10 +228,12 @@ def test_bounds_are_those_of_the_certificate(
     paths = rng.uniform(1.0, 2.0, problem.n_free)
     for mine, theirs in zip(look.reach(paths), check.reach(paths), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-13 * np.abs(theirs).max() + size * 1e-10)
-    if batch == 3:  # a single row is always summed exactly on the host
+    if batch == 3:  # of a single row the host's certificate is exact, not a bound
         mine, theirs = look.certificate(), check.certificate()
         assert look.on_host is None
         for name in FIGURES:
+            if name == "kcl_relative" and noise < 1e-3:
+                continue  # as above
             scale = {"kcl_amps": size, "kcl_relative": 1e-3}.get(name, size * np.abs(x).max())
             assert getattr(mine, name) == pytest.approx(getattr(theirs, name), rel=1e-6, abs=1e-9 * scale)
         if noise >= 1e-3:
@@ -251,6 +253,26 @@ def test_bounds_hold_what_branches_say(device: Device, seed: int) -> None:
         assert (exact.upper * (1 - 1e-12) <= device.to_host(look.upper).T).all()
         assert look.certain <= exact.worst * (1 + 1e-12)
         assert look.meets(exact.worst * 1.001) and not look.meets(exact.worst * 0.999)
+
+
+@pytest.mark.parametrize("model", ["is=1e-14", "ron=1m roff=1e12 vfwd=0.7"])
+def test_bounds_hold_at_a_high_common_voltage(device: Device, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source in series with a diode at 1 kV: its digits must not go in a difference with the kilovolts."""
+    for module in (residual, gpu_check):
+        monkeypatch.setattr(module, "FULL_WORK", 0)
+    i = np.linspace(0.9e-3, 1.1e-3, 500)
+    deck = f"t\nI1 0 a 1m\nR2 b 0 1meg\nD1 a m d\nV2 m b 0.613\nR3 a 0 1e19\n.model d D({model})\n"
+    problem = cs.compile_problem(cs.parse(deck)).with_values({"I1": i})
+    unit = problem.topology.index_of_node[[problem.circuit.nodes.index(name) for name in "ab"]]
+    x = np.zeros((i.size, 2))
+    x[:, unit[1]] = 1e6 * i
+    forward = 0.025864786 * np.log1p(i / 1e-14) if "is" in model else 0.7 + 1e-3 * i
+    for ulps in range(-2, 3):
+        x[:, unit[0]] = 1e6 * i + 0.613 + forward
+        x[:, unit[0]] += ulps * np.spacing(x[:, unit[0]])
+        look, _ = looks(device, problem, x)
+        exact = Check(problem, problem.drive(slice(0, i.size)), x, exact=True).upper
+        assert (0.999 * exact <= device.to_host(look.upper).T).all()
 
 
 def test_what_is_not_finite_shows(device: Device) -> None:
@@ -353,6 +375,23 @@ def test_auto_goes_on_with_the_cpu(monkeypatch: pytest.MonkeyPatch, device_class
         cs.solve(problem, cs.Settings(backend="gpu"))
 
 
+class FailingDevice(NumpyDevice):
+    """Its memory goes while it works."""
+
+    def launch(self, kernel: str, threads: int, *arguments: Any) -> None:
+        raise cs.BackendUnavailable("no memory left")
+
+
+def test_auto_goes_on_with_the_cpu_when_memory_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "CudaDevice", FailingDevice)
+    monkeypatch.setattr(solving, "GPU_WINS", 0)
+    problem = batched(DECKS["drn"], 3)
+    assert cs.solve(problem).backend == "cpu"
+    for settings, backend in ((cs.Settings(backend="gpu"), None), (cs.Settings(), GpuBackend(FailingDevice()))):
+        with pytest.raises(cs.BackendUnavailable, match="no memory left"):
+            cs.solve(problem, settings, backend=backend)
+
+
 def test_small_work_never_looks_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "CudaDevice", lambda: pytest.fail("looked for"))
     monkeypatch.setattr(solving, "GPU_WINS", 5_000_000_000)
@@ -396,8 +435,18 @@ def raising(error: Exception) -> Any:
     return fail
 
 
-def cupy_with(driver: Any = lambda: 13010, count: Any = lambda: 1, handle: Any = lambda: 1, compile: Any = None) -> Any:
-    """What CudaDevice asks of CuPy."""
+class CompileException(Exception):
+    """CuPy's, for what the compiler refuses; no RuntimeError."""
+
+
+def cupy_with(
+    driver: Any = lambda: 13010,
+    count: Any = lambda: 1,
+    handle: Any = lambda: 1,
+    compile: Any = None,
+    cublas: bool = True,
+) -> Any:
+    """What CudaDevice asks of CuPy; without `cublas` the module of that name cannot be imported."""
     runtime = SimpleNamespace(
         driverGetVersion=driver, runtimeGetVersion=lambda: 13000, getDeviceCount=count,
         getDeviceProperties=lambda _: {"name": b"NVIDIA H200"},
@@ -409,7 +458,8 @@ def cupy_with(driver: Any = lambda: 13010, count: Any = lambda: 1, handle: Any =
         memory=SimpleNamespace(OutOfMemoryError=MemoryError),
     )  # fmt: skip
     module.RawModule = lambda **_: SimpleNamespace(compile=compile or (lambda: None))
-    module.cublas = ModuleType("cupy.cublas")
+    if cublas:
+        module.cublas = ModuleType("cupy.cublas")
     return module
 
 
@@ -426,7 +476,8 @@ CPU = "; or use --backend cpu$"
         (cupy_with(count=lambda: 0), f"there is no GPU on this machine{CPU}"),
         (cupy_with(count=raising(CudaError("cudaErrorNoDevice: no\nmore"))), rf"\(cudaErrorNoDevice: no\){CPU}"),
         (cupy_with(handle=raising(ImportError("libcublas.so.13"))), rf"not start \(libcublas.so.13\); {PIP}{CPU}"),
-        (cupy_with(compile=raising(RuntimeError("no libnvrtc"))), rf"not start \(no libnvrtc\); {PIP}{CPU}"),
+        (cupy_with(cublas=False), rf"not start \(.*cublas.*\); {PIP}{CPU}"),
+        (cupy_with(compile=raising(CompileException("sm_70"))), rf"not start \(sm_70\); {PIP}{CPU}"),
     ],
 )
 def test_why_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch, module: Any, wanted: str) -> None:
@@ -436,7 +487,7 @@ def test_why_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch, module: Any, wante
         monkeypatch.setattr("sys.path", [])
     else:
         monkeypatch.setitem(sys.modules, "cupy", module)
-        monkeypatch.setitem(sys.modules, "cupy.cublas", module.cublas)
+        monkeypatch.setitem(sys.modules, "cupy.cublas", getattr(module, "cublas", None))
     with pytest.raises(cs.BackendUnavailable, match=wanted):
         find_backend("gpu")
 

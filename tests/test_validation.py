@@ -83,6 +83,27 @@ def test_ngspice_alone_notices_a_planted_error(error: str, monkeypatch: pytest.M
     assert set(found) == ({"", "ngspice"} if error != "none" else {""})
 
 
+@needs_ngspice
+@pytest.mark.parametrize(
+    ("family", "seed"),
+    [
+        (1, 201492),  # a perfect diode blocks a voltage that closed would drive less than rounding through Ron
+        (1, 202163), (2, 200013), (4, 201438),  # rounding of amperes in the rows of sources, and of volts
+        (2, 201517),  # rounding at nodes of an island leaves it by the branch that holds it
+        (2, 202251),  # ngspice leaves an island at 7e279 V
+        (3, 100132), (3, 101136),  # breakdown at N > 1
+        (3, 100884),  # rounding of a series resistance
+        (3, 100155), (3, 202106), (3, 200696), (3, 200781), (3, 201343),  # the reference itself is not that exact
+        (4, 100226),  # pivots that ngspice chose too small
+        (4, 100130), (4, 201877),  # laws and bounds are met relative to what is in the circuit
+        (4, 201551),  # was without any element
+    ],
+)  # fmt: skip
+def test_random_decks_that_once_were_faults(family: int, seed: int) -> None:
+    found = judged(random_deck(family, seed))
+    assert not found.fault, said(found.row)
+
+
 @pytest.mark.parametrize("count", [0, 1, 3, 10, 200])
 def test_families_share_all_circuits_of_a_count(count: int) -> None:
     each = shares(count)

@@ -20,11 +20,16 @@ from validation.random_decks import random_deck
         (1, 20427), (1, 20448), (1, 20383), (2, 30045),  # all voltages are 0, a current circulates in ideal diodes
         (2, 20264),  # a loop without a current on a source of 9 V
         (2, 20350),  # an island with the pin in it
+        (2, 201319),  # a table of which nothing flows through, beside its kink
+        (3, 200431),  # nothing flows anywhere
+        (3, 302051),  # 3e-17 A through a perfect diode that rounding opens
+        (3, 302348),  # an island that only a leakage of 1e-15 A holds, in which 46 mA flow
         (2, 30348),  # two resistors in a loop, 760 V and 1 mA beside them
         (3, 20081),  # a leakage of 1e-16 A beside 0.8 A
         (3, 20084), (3, 20340),  # islands that nothing flows between
         (4, 20190),  # the current of an open source controls another
         (4, 20037), (4, 20386), (4, 20424),  # F, G and H that carry nothing
+        (4, 201574), (4, 201271),  # E and F in which nothing flows, but 1e-262 A
         (4, 20074), (4, 20490),  # a node that only controls
     ],
 )  # fmt: skip

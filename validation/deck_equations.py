@@ -90,8 +90,8 @@ def broken_equation(
     known = {"0": 0.0} | dict(v_of)
     if not all(np.isfinite([*v_of.values(), *i_of.values()])):
         return "a voltage or a current is not finite"
-    volts = max([1e-9, *map(abs, v_of.values())])
     most = max(map(abs, i_of.values()), default=0.0)
+    volts = max([1e-9, most / max(dense.g.max(initial=0.0), 1e-9), *map(abs, v_of.values())])
     sums = _without_ideals(dense, known, i_of, volts)
 
     def across(a: str, b: str) -> float:

@@ -21,6 +21,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 VT = 1.38064852e-23 * 300.15 / 1.6021766208e-19  # V at 27 C
+_EPS = float(np.finfo(np.float64).eps)
 STRAIGHT = 1e8  # A: beyond, exponentials go on as straight lines
 _TRUSTED = 1e-10  # of the stiffest direction: softer ones are not trusted to double precision
 _NOTHING = 1e-13  # the same: softer ones are none
@@ -396,13 +397,15 @@ def finished(dense: Dense, v: Floats, on: Bools) -> Answer:
 def out_of_groups(dense: Dense, v: Floats, rows: Floats) -> Floats:
     """Net current out of each node's group, tied by these rows, relative to the absolute ones, (n,); 0: known.
 
-    Where these are small, relative to 1e-7 of the largest of a group.
+    Where these are small, relative to a million times what the rounding of the voltages makes of them.
     """
     basis, _ = _plane(rows, rows @ v)
     member = (basis != 0).astype(float)
     net = np.abs(member.T @ dense.out(v)[0])
     size = sum(np.abs(A @ member).T @ np.abs(i) for A, i in _currents(dense, v))
-    return np.asarray(member @ (net / np.maximum(size, 1e-7 * max(size.max(initial=0.0), 1e-9))))
+    slopes = (dense.R, dense.g), (dense.N, dense.legs_current(dense.N @ v)[1])
+    noise = sum(np.abs(A @ member).T @ (g * (np.abs(A) @ np.abs(v))) for A, g in slopes)
+    return np.asarray(member @ (net / np.maximum(size, 64e6 * _EPS * noise + 1e-30)))
 
 
 def _sizes(dense: Dense, v: Floats) -> Floats:

@@ -3,7 +3,7 @@
 Seconds "by device events" are those between two CUDA events around `bcd.solve_tile`: from the drive on the host to
 certified voltages on the host, transfers, sweeps and every look at the certificate included; what prepares them
 (arranging, conductances to the device, the drive) is in the whole solves only, which are wall-clock time. It needs
-NumPy, SciPy, Numba, NetworkX and CuPy, nothing else, so that it runs from the source tree. The exit code is 0 when it
+NumPy, SciPy, Numba, NetworkX, threadpoolctl and CuPy, so that it runs from the source tree. The exit code is 0 when it
 ran, 2 when there is no GPU.
 """
 

@@ -202,13 +202,14 @@ def _largest_through_diode(dense: Dense, found: _Found) -> float:
 
 
 def _difference(dense: Dense, found: _Found, answer: Answer, least: float = _LEAST_VOLTS, vntol: float = 0.0) -> str:
-    """What differs by more than SAME, of `least` V where all voltages are smaller; '' when nothing does.
+    """What differs by more than SAME of the largest voltage, of nodes or sources; '' when nothing does.
 
+    least   V: beside it no voltage counts
     vntol   what each voltage of the answer may be off, V: a resistor's current is, by that
     """
     v = np.array([found.v.get(name, np.nan) for name in dense.names])
     certain = np.array([found.certain.get(name, False) for name in dense.names])
-    scale = max(np.abs(answer.v[answer.trusted]).max(initial=0.0), least)
+    scale = max(np.abs(answer.v[answer.trusted]).max(initial=0.0), np.abs(dense.e).max(initial=0.0), least)
     off = np.where(certain & answer.trusted, np.abs(v - answer.v), 0.0)
     if off.max(initial=0.0) > SAME * scale:
         k = int(off.argmax())
@@ -220,7 +221,7 @@ def _difference(dense: Dense, found: _Found, answer: Answer, least: float = _LEA
     scale = max(np.abs(theirs[sure]).max(initial=0.0), LEAST)
     off = np.where(sure, np.abs(ours - theirs), 0.0)
     noise = dense.g * (1e3 * EPS * np.abs(dense.R) @ np.abs(answer.v) + 2.0 * vntol)
-    noise += KCL * np.abs(dense.i).max(initial=0.0)  # what a certificate lets go astray
+    noise += KCL * max((abs(found.i[x.name]) for x in dense.deck.parts if x.kind in "VI"), default=0.0)  # may go astray
     if (off > SAME * scale + noise).any():
         k = int((off - noise).argmax())
         return f"current of {dense.resistors[k].part}: {ours[k]!r} A, the reference says {theirs[k]!r} A"

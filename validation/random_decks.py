@@ -116,6 +116,7 @@ class _Writer:
         for _ in range(int(rng.uniform(0.8, 2.5) * len(nodes)) + 1):
             group = groups[int(rng.integers(len(groups)))]
             parts += self._part(group if rng.random() < 0.95 else nodes, nodes, parts)
+        parts = parts or [self._resistor("0", nodes[1])]
         lines = [f"family {self.family}, seed {seed}", *(model.text() for model in self.models)]
         lines += [part.text() for part in parts]
         if rng.random() < 0.3:

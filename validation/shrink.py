@@ -7,6 +7,7 @@ stay only where the fault needs them.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +16,13 @@ from circuitsim.io.files import replacing
 from validation.random_decks import Deck, Part
 
 
-def shrink(deck: Deck, faulty: Callable[[Deck], bool]) -> Deck:
-    """The smallest deck found that is still `faulty`; no line of it can be left out."""
+def shrink(deck: Deck, shows: Callable[[Deck], bool], seconds: float = 120.0) -> Deck:
+    """The smallest deck found that still `shows` a fault: given the time, no line of it can be left out."""
+    until = time.monotonic() + seconds
+
+    def faulty(deck: Deck) -> bool:
+        return time.monotonic() < until and shows(deck)
+
     plain = flat(deck)
     if plain.text != deck.text and faulty(plain):
         deck = plain

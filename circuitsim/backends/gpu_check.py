@@ -83,7 +83,7 @@ class GpuCheck:
 
     def full(self) -> Check:
         if self.on_host is None:
-            x = np.ascontiguousarray(self.device.to_host(self.x).T)
+            x = self.device.to_host(self.xp.ascontiguousarray(self.x.T))
             self.on_host = Check(self.engine.problem, self.engine.drive, x)
         return self.on_host
 

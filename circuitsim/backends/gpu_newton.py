@@ -179,7 +179,8 @@ class GpuNewton:
             arrived = (upper <= tolerance).all(axis=0) & (correction <= moves * largest).all(axis=0)
             arrived &= (self.pivot > 0).all(axis=0)
             residuals = self._figures(arrived, rho, upper) if arrived.any() else NO_RESIDUALS
-            return np.ascontiguousarray(self.device.to_host(x).T), self.device.to_host(arrived), residuals
+            turned = self.device.xp.ascontiguousarray(x.T)
+            return self.device.to_host(turned), self.device.to_host(arrived), residuals
 
     def _kcl(self) -> tuple[Array, Array, Array]:
         """The violations, the most that they are but for rounding, and bounds of the relative ones, (n_free, rows)."""

@@ -115,11 +115,16 @@ __device__ inline double branch(integer law, const double* p, double v, double* 
     return i;
 }
 
+// The fixed part of a junction's anode minus cathode voltage.
+__device__ inline double offset_of(const Junctions& j, integer k, integer row) {
+    return j.offset[j.number[k] * j.offset_rows + (j.offset_rows > 1 ? row : 0)];
+}
+
 // Where a unit must be for no voltage across its junction k.
 template <typename Real>
 __device__ inline double zero_of(const Junctions& j, integer k, const Real* x, integer rows, integer row) {
     const double other = j.other[k] >= 0 ? (double)x[j.other[k] * rows + row] : 0.0;
-    return other - j.sign[k] * j.offset[j.number[k] * j.offset_rows + (j.offset_rows > 1 ? row : 0)];
+    return other - j.sign[k] * offset_of(j, k, row);
 }
 
 // diag v - current + junction currents out of the unit, and its slope.
@@ -245,7 +250,8 @@ extern "C" __global__ void violations(
     const Junctions j = {j_other, j_sign, j_number, j_law, j_params, offset, offset_rows, j_ptr[unit], j_ptr[unit + 1]};
     double nonlinear = 0.0, nonlinear_abs = 0.0, steep = diag[unit], g;
     for (integer k = j.first; k < j.last; ++k) {
-        const double across = j.sign[k] * (v - zero_of(j, k, x, rows, row));
+        const double other = j.other[k] >= 0 ? x[j.other[k] * rows + row] : 0.0;  // differences first: nothing is lost
+        const double across = j.sign[k] * (v - other) + offset_of(j, k, row);
         const double amps = branch(j.law[k], j.params + k * N_PARAMS, across, &g);
         nonlinear += j.sign[k] * amps;
         nonlinear_abs += fabs(amps);
@@ -450,7 +456,8 @@ extern "C" __global__ void kcl(
     const Junctions j = {j_other, j_sign, j_number, j_law, j_params, offset, offset_rows, j_ptr[unit], j_ptr[unit + 1]};
     for (integer k = j.first; k < j.last; ++k) {
         double slope;
-        const double across = j.sign[k] * (v - zero_of(j, k, x, rows, row));
+        const double other = j.other[k] >= 0 ? x[j.other[k] * rows + row] : 0.0;
+        const double across = j.sign[k] * (v - other) + offset_of(j, k, row);
         const double amps = branch(j.law[k], j.params + k * N_PARAMS, across, &slope);
         nonlinear += j.sign[k] * amps;
         nonlinear_abs += fabs(amps);

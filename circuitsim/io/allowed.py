@@ -8,9 +8,13 @@ So with bounds on d the voltages are bounded by |J^-1| d. What d holds, at each 
 - GMIN |v| of each Shockley junction, unless the deck has a gmin of its own: ngspice cannot do without;
 - n eps sum of (g (|va| + |vb|) + |i|) over all branches at the node, with n the most branches at a node, eps = 2^-52
   and g the branch's conductance in J: the rounding of a sum of n terms g v, and of the pivots of an elimination; with
-  g = 1/Ron also for perfect diodes that only touch their forward voltage, or may: they can conduct by rounding. Nodes
-  that voltage sources join have the sum of theirs each, as elimination adds up their equations;
-- our own violation, the largest of the certificate, times the absolute currents at the node.
+  g = 1/Ron also for perfect diodes that only touch their forward voltage, or may, as they would carry no more than
+  this rounding if they were closed: they can conduct by rounding; and with 1/RS at the anode of a diode that has one,
+  as ngspice puts a node between the two. Nodes
+  that voltage sources join have the sum of theirs each, as elimination adds up their equations, with the largest of
+  their voltages; nodes whose voltage is not unique with the largest of all;
+- our own violation, the largest of the certificate, times the absolute currents at the node;
+- where a branch leads to nodes whose voltage is not unique, as nothing flows there, all that these miss.
 
 A perfect diode that conducts i has the conductance 1/Ron in J, Ron = 1e-6 ohm: ngspice's `sidiode` holds its voltage
 only to Ron i, and what hangs on it follows. Where it goes is known: J^-1 f, with f the currents i of all these diodes
@@ -19,6 +23,9 @@ what such a RON falls short of i.
 
 Without controlled sources J is an M-matrix, J^-1 >= 0, and one solution of the network gives |J^-1| d; with them
 |J^-1| is summed column by column. A node voltage may differ by that and by RELTOL |v| + VNTOL, at which ngspice stops.
+Rows of amperes and of volts share ngspice's matrix: with a least pivot of PIVREL the rounding at the nodes that a
+voltage source joins may, over PIVREL x 1 S, become an error of its voltage, which all others may follow; and that of
+the voltages of a source whose current controls others, over PIVREL x 1 ohm, one of this current.
 
 All this is of first order in d; and no tangent bounds what goes across a kink of a diode, or of a table's segment. So
 the branches c whose kinks lie within the bounds of their voltages count as open in J. By how much their currents differ
@@ -50,7 +57,7 @@ from scipy.sparse import csgraph
 from circuitsim.circuit import Branches
 from circuitsim.currents import ideal_currents
 from circuitsim.io.flatten import MIN_RON
-from circuitsim.io.ngspice import ABSTOL, GMIN, RELTOL, VNTOL
+from circuitsim.io.ngspice import ABSTOL, GMIN, PIVREL, RELTOL, VNTOL
 from circuitsim.laws import Law, branch_current
 from circuitsim.linear import Solved
 from circuitsim.methods.networks import Network, make_network
@@ -64,6 +71,7 @@ Bools = NDArray[np.bool_]
 _EPS = float(np.finfo(np.float64).eps)
 _COLUMNS = 256  # of |J^-1| at a time
 _MOST_KINKS = 1000  # that are looked at one by one
+_NEAR_KNEE = 1e-3  # of the largest voltage: gaps beyond are no rounding
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,10 @@ def allowed_differences(solution: Solution, kcl_relative: float | None = None) -
 
     kcl_relative   the violation of KCL of what is compared, where that is another answer to the same circuit
     """
-    return _Bounds(solution, solution.residuals.kcl_relative if kcl_relative is None else kcl_relative).allowed()
+    kcl = solution.residuals.kcl_relative if kcl_relative is None else kcl_relative
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what overflows has no bound
+        found = _Bounds(solution, kcl).allowed()
+    return Allowed(*(np.where(np.isnan(x), np.inf, x) for x in (found.voltages, found.ties, found.controlled)))
 
 
 class _Bounds:
@@ -105,6 +116,10 @@ class _Bounds:
         self.touching = (self.ideal > 0) | (gap <= RELTOL * (size[d.a] + size[d.b])) | free[d.a] | free[d.b]
         self.active = solution.carried[0, self.problem.topology.links.size :]
         self.eps = _EPS * self.problem.most_terms
+        self.group = self._joined()
+        largest = np.zeros(len(c.nodes))
+        np.maximum.at(largest, self.group, np.where(free, size.max(initial=0.0), size))
+        self.far = largest[self.group]
 
     def allowed(self) -> Allowed:
         c, t = self.circuit, self.problem.topology
@@ -112,13 +127,14 @@ class _Bounds:
         of_unit = np.append(moved[: self.problem.n_free], 0.0)  # the last: known
         of_active = self._active(moved[self.problem.n_free :], of_unit)
         out = self._out_of_nodes(of_unit, of_active, of_leg)
-        with np.errstate(invalid="ignore"):
-            ties = np.abs(tie_currents(c, t.forest, out[None, t.forest.nodes])[0])
-        ties[np.isnan(ties)] = np.inf  # inf - inf
-        ties[c.probes] = of_active[len(c.controlled) :]
+        ties = np.abs(tie_currents(c, t.forest, out[None, t.forest.nodes])[0])
+        volts = self.far[c.ties.a[c.probes]] + self.far[c.ties.b[c.probes]]
+        ties[c.probes] = of_active[len(c.controlled) :] + self.eps / PIVREL * volts
+        many = np.bincount(self.group)[self.group] > 1
+        by_pivot = float(np.where(many, self._sums()[0] / PIVREL, 0.0).sum())
         tie_now, active_now = np.abs(self.solution.tie_currents[0][0]), np.abs(self.active[: len(c.controlled)])
         return Allowed(
-            of_unit[t.index_of_node] + RELTOL * np.abs(self.v) + VNTOL,
+            of_unit[t.index_of_node] + by_pivot + RELTOL * np.abs(self.v) + VNTOL,
             ties + RELTOL * tie_now + ABSTOL,
             of_active[: len(c.controlled)] + RELTOL * active_now + ABSTOL,
         )
@@ -126,7 +142,9 @@ class _Bounds:
     def _moved(self, network: Network) -> tuple[Floats, Floats]:
         """By how much each unknown of the network may differ; and of each leg at a kink the current, A, else NaN."""
         slopes, held, (fall, rise) = self._leg_slopes(), self._leg_held(), self._room(network)
-        adrift = _adrift(network.factor(slopes))
+        solved = network.factor(slopes)
+        adrift = _adrift(solved)
+        self.touching |= self._may_touch(network, solved, rise)
         at_kink = np.zeros(slopes.size, bool)
         while True:
             solved, carried = network.factor(np.where(at_kink, 0.0, slopes)), np.full(slopes.size, np.nan)
@@ -166,6 +184,18 @@ class _Bounds:
         fall, rise = (np.where(loose | np.isinf(room), np.nan, room) for room in (fall, rise))
         return fall, rise
 
+    def _may_touch(self, network: Network, solved: Solved, rise: Floats) -> Bools:
+        """Perfect diodes that block, and would carry no more than rounding if they were closed, (ideal diodes,)."""
+        d, v, reach = self.circuit.ideal_diodes, self.far, np.zeros(rise.size)
+        near = network.ideal & (rise > 0) & (rise <= _NEAR_KNEE * np.abs(self.v).max(initial=0.0))
+        for leg in np.flatnonzero(near)[:_MOST_KINKS].tolist():
+            one = np.zeros(rise.size)
+            one[leg] = 1.0
+            reach[leg] = np.abs(network.across(solved.solve(network.into(one)[None])[0])[leg])
+        gap = self._of_ideal(np.where(near, rise, np.nan))
+        touches: Bools = self._of_ideal(reach) * self.eps * (v[d.a] + v[d.b]) >= MIN_RON * gap
+        return touches
+
     def _leg_held(self) -> Floats:
         """f of each leg, A."""
         return np.concatenate([self.capped[self.problem.topology.junctions], self._leg_ideal()])
@@ -197,7 +227,15 @@ class _Bounds:
             np.add.at(d, np.where(ends >= 0, ends, network.size), of_leg)
         rounding, carried = self._sums()
         ours = self.kcl_relative
-        np.add.at(d, np.where(t.index_of_node >= 0, t.index_of_node, network.size), rounding + ours * carried)
+        missed = rounding + ours * carried
+        loose = np.isin(np.arange(network.size + 1), t.index_of_node[~self.solution.determined])
+        unknown = (
+            loose[np.where(legs.a >= 0, legs.a, network.size)] | loose[np.where(legs.k >= 0, legs.k, network.size)]
+        )
+        of_loose = d[loose].sum() + missed[~self.solution.determined].sum()
+        for ends in (legs.a[unknown], legs.k[unknown]):
+            np.add.at(d, np.where(ends >= 0, ends, network.size), of_loose)
+        np.add.at(d, np.where(t.index_of_node >= 0, t.index_of_node, network.size), missed)
         s, v = c.active, np.abs(self.v)
         controls = np.where(s.control >= 0, np.abs(self.active).max(initial=0.0), v[s.ca] + v[s.cb])
         terms = v[s.a] + v[s.b] + np.abs(s.gain) * controls
@@ -206,7 +244,7 @@ class _Bounds:
 
     def _sums(self) -> tuple[Floats, Floats]:
         """At each node: the rounding of the sum of g v over all branches, and the sum of their absolute currents, A."""
-        c, v = self.circuit, np.abs(self.v)
+        c, far = self.circuit, self.far
         rounding, carried = np.zeros(len(c.nodes)), np.zeros(len(c.nodes))
         g, j, d = c.conductors, c.junctions, c.ideal_diodes
         sources = np.abs(self.problem.source_currents(slice(0, 1))[0])
@@ -218,30 +256,30 @@ class _Bounds:
             (c.current_sources, 0.0, sources),
         )
         for branches, slope, amperes in groups:
-            terms = self.eps * (slope * (v[branches.a] + v[branches.b]) + amperes)
+            terms = self.eps * (slope * (far[branches.a] + far[branches.b]) + amperes)
             for ends in (branches.a, branches.b):
                 np.add.at(rounding, ends, terms)
                 np.add.at(carried, ends, amperes)
         rs = np.where(j.law == Law.SHOCKLEY, j.params[:, 2], 0.0)
-        np.add.at(rounding, j.a, 2.0 * self.eps * v[j.a] / np.where(rs > 0, rs, np.inf))
+        np.add.at(rounding, j.a, 2.0 * self.eps * far[j.a] / np.where(rs > 0, rs, np.inf))
         for x in c.crossbars:
             amperes = x.g * np.abs(self.v[x.rows][:, None] - self.v[x.cols])
             np.add.at(carried, x.rows, amperes.sum(axis=1))
             np.add.at(carried, x.cols, amperes.sum(axis=0))
-            np.add.at(rounding, x.rows, self.eps * (x.g.sum(axis=1) * v[x.rows] + x.g @ v[x.cols]))
-            np.add.at(rounding, x.cols, self.eps * (x.g.sum(axis=0) * v[x.cols] + v[x.rows] @ x.g))
-        return self._mixed(rounding), carried
+            np.add.at(rounding, x.rows, self.eps * (x.g.sum(axis=1) * far[x.rows] + x.g @ far[x.cols]))
+            np.add.at(rounding, x.cols, self.eps * (x.g.sum(axis=0) * far[x.cols] + far[x.rows] @ x.g))
+        mixed = np.asarray(np.bincount(self.group, rounding)[self.group], float)
+        return mixed, carried
 
-    def _mixed(self, rounding: Floats) -> Floats:
-        """The sum over all nodes that voltage sources join, at each of them."""
+    def _joined(self) -> Ints:
+        """The group of each node: nodes that voltage sources join, ground's left alone, have one number."""
         c, n = self.circuit, len(self.circuit.nodes)
         s = c.active_voltages
         a, b = np.concatenate([c.ties.a, c.active.a[s]]), np.concatenate([c.ties.b, c.active.b[s]])
         inner = (a > 0) & (b > 0)
         graph = sparse.coo_array((np.ones(inner.sum()), (a[inner], b[inner])), shape=(n, n))
-        label = csgraph.connected_components(graph, directed=False)[1]
-        total: Floats = np.bincount(label, rounding)[label]
-        return total
+        label: Ints = csgraph.connected_components(graph, directed=False)[1]
+        return label
 
     def _active(self, extra: Floats, of_unit: Floats) -> Floats:
         """Bounds of the currents of Circuit.active."""

@@ -331,7 +331,7 @@ def _compare(ours: _Ours | str, theirs: _Theirs | str, engine: str, own: float, 
     kcl, solution = ours.kcl_relative, ours.solution
     quantities = tuple(_told(list(_quantities(ours, theirs))))
     kcl_theirs, node = kcl_of(solution.problem, theirs.written, theirs.values)
-    verdict = Verdict.AGREE if any(q.determined and q.telling for q in quantities) else Verdict.UNTOLD
+    verdict = Verdict.AGREE if _tell(quantities, theirs.written, solution.problem) else Verdict.UNTOLD
     decision = []
     if not all(q.agrees for q in quantities):
         verdict, decision = Verdict.DIFFER, [_decision(kcl, kcl_theirs, node, solution)]
@@ -521,6 +521,14 @@ def _told(quantities: Sequence[Quantity]) -> Iterator[Quantity]:
         some = [q for q in quantities if q.name[0] == kind]
         most = max(_USELESS * max((abs(q.ours) for q in some if q.determined), default=0.0), _LEAST[kind])
         yield from (replace(q, telling=q.allowed <= most) for q in some)
+
+
+def _tell(quantities: Sequence[Quantity], written: Written, problem: Problem) -> bool:
+    """Whether a value can tell something: of what voltage sources alone fix only where there is nothing else."""
+    known = {f"v({written.nodes[k]})" for k in np.flatnonzero(problem.topology.index_of_node < 0).tolist()}
+    unique = [q for q in quantities if q.determined]
+    free = [q for q in unique if q.name[0] == "v" and q.name not in known]
+    return any(q.telling for q in free or unique)
 
 
 def _untold(quantities: Sequence[Quantity]) -> Iterator[str]:

@@ -22,6 +22,7 @@ from circuitsim.io.raw import NgspiceError, Plot, read_raw
 RELTOL = 1e-9
 ABSTOL = 1e-15  # A
 VNTOL = 1e-12  # V
+PIVREL = 0.1  # least pivot, of the largest entry of its column
 GMIN = 1e-18  # S: it cannot do without, and then fails on blocked diodes
 
 LONGEST = 1e6  # s: far beyond, the system's clocks overflow
@@ -59,11 +60,11 @@ def find_ngspice() -> str:
 def tight_options(gmin: float = 0.0) -> str:
     """The card that makes ngspice as exact as it gets, for comparisons.
 
-    pivrel=0.1 lets its elimination take no pivot below a tenth of the largest one of its column: with the default of
-    1e-3 rounding can grow a thousandfold in a step, and does so with controlled sources.
+    With ngspice's own PIVREL of 1e-3 rounding can grow a thousandfold in a step of its elimination, and does so with
+    controlled sources; with 1 it fails more often.
     `gmin`: what the deck has across each junction, S; 0 becomes GMIN.
     """
-    return f".options reltol={RELTOL:g} abstol={ABSTOL:g} vntol={VNTOL:g} pivrel=0.1 gmin={gmin or GMIN!r}"
+    return f".options reltol={RELTOL:g} abstol={ABSTOL:g} vntol={VNTOL:g} pivrel={PIVREL:g} gmin={gmin or GMIN!r}"
 
 
 @cache  # it does not change while a program runs

@@ -17,7 +17,7 @@ from scipy import sparse
 from scipy.sparse import linalg
 
 from circuitsim.errors import TopologyError
-from circuitsim.laws import Law
+from circuitsim.laws import Law, branch_current
 from circuitsim.linear import Solved
 from circuitsim.linear.elimination import Elimination
 from circuitsim.problem import Drive, Problem
@@ -30,9 +30,11 @@ Floats = NDArray[np.float64]
 _MOST_SINGULAR = 2000  # unknowns of a singular network that is looked into
 SINGULAR = 1e15  # condition number of an equilibrated matrix: its solutions are rounding
 _NO_PIVOT = 1e-14  # of the largest singular value: 0
+_OPEN = 1e-12  # of a direction that no equation fixes: a part of an unknown in it, and not rounding
 _IMMOVABLE = 1e200  # S: a unit that hangs on it does not move
 _CONTRADICTS = 1e-9  # of the terms of equations: what their sum may miss 0 by for rounding
 _MOST_EXACT = 100  # unknowns, and legs, of networks whose equations are compared in rational arithmetic
+_SAME_SLOPE = 0.1  # of a slope: by less it may differ, corrections still shrink fast
 _STIFFNESS = 1e4  # rho of a conducting ideal diode, in units of the largest conductance
 
 
@@ -121,6 +123,15 @@ class Network:
         """Slopes with which the conducting diodes at bounds let no unit move: what rounds elsewhere stays there."""
         bounds = np.arange(slope.size) >= self.legs.n_junctions + self.legs.n_links
         return np.where(bounds & (slope > 0), _IMMOVABLE, slope)
+
+    def relinearised(self, slope: Floats, check: Check) -> Floats:
+        """These slopes, or those of the nonlinear branches at the voltages of a check where one is quite another."""
+        n = self.legs.n_junctions
+        v = self.across(check.x[0])[:n] + check.drive.junction_offset[0] if n else np.zeros(0)
+        _, now = branch_current(self.law, self.params, v)
+        if (np.abs(now - slope[:n]) <= _SAME_SLOPE * now).all():
+            return slope
+        return np.concatenate([now, slope[n:]])
 
     def offset(self, drive: Drive) -> Floats:
         """The fixed part of each leg's voltage; -inf for a bound that is not there. Ideal legs conduct at 0 V."""
@@ -438,7 +449,7 @@ class Lu:
             raise np.linalg.LinAlgError
         u, s, vt = np.linalg.svd(matrix.toarray())
         kept = s > _NO_PIVOT * s.max(initial=0.0)
-        self.loose = (np.abs(vt[~kept]) > 1e-9).any(axis=0)
+        self.loose = (np.abs(vt[~kept]) > _OPEN).any(axis=0)
         inverse = vt[kept].T @ ((1.0 / s[kept])[:, None] * u[:, kept].T)
         return lambda sides: np.asarray(inverse @ sides)
 

@@ -204,13 +204,15 @@ def _polished(
             found = check(np.zeros_like(parts[0]))
         gap = found.x[:, legs.link_a] - found.x[:, legs.link_k] + found.drive.link_offset
         injected = -network.violation(found, quiet=refined >= _NEXT_PART)
-        wrong = float((np.abs(injected[:, :n]).max(axis=1, initial=0.0) / np.maximum(found.largest, 1e-300)).max())
-        stuck = stuck + 1 if _GROSS < wrong > 0.9 * before else 0
+        worst = np.abs(injected[:, :n]).max(axis=1, initial=0.0)
+        gross = bool((worst > _GROSS * found.largest).any())
+        stuck = stuck + 1 if gross and worst.max() > 0.9 * before else 0
         if not met and stuck >= _HOPELESS:
             break  # tangents of wrong states: there is nothing to refine
-        before = wrong
+        before = float(worst.max())
         for unit, sign in ((legs.link_a, -1.0), (legs.link_k, 1.0)):
             np.add.at(injected.T, unit, sign * (stiff * gap).T)
+        slope = network.relinearised(slope, found)
         step = network.factor(slope if refined < _HOLD_AFTER else network.immovable(slope)).solve(injected)
         still = hardly_moves(step[:, :n], parts[0], _MOVES)  # the next correction would be smaller still
         low = np.clip(found.x + step[:, :n], found.drive.lo, found.drive.hi)
@@ -318,6 +320,9 @@ class _Row:
                 state = new.slope.tobytes() if net.law.size else (new.slope > 0).tobytes()
                 seen[state] += 1
                 if seen[state] > _MOST_RETURNS:
+                    outcome = self._outcome(*self._closing_step(u, new))  # one of two states that rounding tells apart
+                    if outcome.status is Status.SOLVED:
+                        return outcome
                     break
             tangents = new
         outcome = self._outcome(u, tangents)

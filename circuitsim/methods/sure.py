@@ -37,8 +37,8 @@ def minimise(
     n_free = network.problem.n_free
     u[:n_free] = np.clip(u[:n_free], drive.lo[0], drive.hi[0])
     lam = np.zeros(network.legs.a.size)
-    state, next_try, rests = b"", 1, 0
-    for step in range(1, min(most, _MOST_STEPS) + 1):
+    state, next_try, rests, last = b"", 1, 0, min(most, _MOST_STEPS)
+    for step in range(1, last + 1):
         v = network.across(u) + offset
         i, g = _legs(network, v, lam)
         g = np.minimum(g, _STEEPEST * network.largest)
@@ -50,15 +50,17 @@ def minimise(
         i, g = _legs(network, v, lam)
         new_state = (i > 0).tobytes()
         found, before = None, lam
-        if still or (abs(t - 1.0) < 1e-3 and new_state == state):
-            lam = np.where(network.ideal, i, 0.0)
-            if step >= next_try:  # what fails again and again is tried ever more rarely
-                next_try = step + max(1, step // _RARER)
-                slope = np.where(network.ideal & (i > 0), network.rho, g)
-                found = finish(u, Tangents(np.where(network.ideal, 0.0, v), i, slope))
-        yield step, found
         rests = rests + 1 if still else 0
-        if (still and np.array_equal(lam, before)) or rests > _MOST_STILL:
+        minimal = still or (abs(t - 1.0) < 1e-3 and new_state == state)
+        if minimal:
+            lam = np.where(network.ideal, i, 0.0)
+        ends = (still and np.array_equal(lam, before)) or rests > _MOST_STILL or step == last
+        if minimal and (ends or step >= next_try):  # what fails again and again is tried ever more rarely
+            next_try = step + max(1, step // _RARER)
+            slope = np.where(network.ideal & (i > 0), network.rho, g)
+            found = finish(u, Tangents(np.where(network.ideal, 0.0, v), i, slope))
+        yield step, found
+        if ends:
             return
         state = new_state
 
