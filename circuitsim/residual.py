@@ -69,6 +69,7 @@ class Residuals:
 FIGURES = (
     "kcl_amps", "kcl_relative", "clamp_volts", "complementarity_watts", "power_balance_watts", "gap_watts",
 )  # fmt: skip
+NO_RESIDUALS = Residuals(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)  # of no rows
 
 
 def outflow(problem: Problem, drive: Drive, x: Floats) -> tuple[Floats, Floats]:

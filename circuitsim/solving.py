@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
+from circuitsim.backends import gpu_newton
 from circuitsim.backends.base import Backend, find_backend
 from circuitsim.circuit import Circuit
 from circuitsim.errors import BackendUnavailable, NotSolved, SettingsError
@@ -21,7 +22,7 @@ from circuitsim.methods.held import Held
 from circuitsim.methods.networks import make_network
 from circuitsim.methods.outcome import Outcome
 from circuitsim.problem import Drive, Problem, compile_problem
-from circuitsim.residual import Residuals
+from circuitsim.residual import NO_RESIDUALS, Residuals
 from circuitsim.solution import Settings, Solution, Status
 from circuitsim.units import listed
 
@@ -32,6 +33,9 @@ _IN_CACHE = 250_000  # voltages that newton handles at once
 # Branch ends times rows above which `auto` takes the GPU for bcd. Not yet measured: two cores take some 20 sweeps of
 # them at 5e10 multiplications a second in 2 s, a GPU needs 1 s to start and to be sent the conductances.
 GPU_WINS = 5_000_000_000
+# Unknowns times rows above which `auto` takes the GPU for newton in circuits of which it solves many rows at once. Not
+# yet measured: two cores take 50 to 100 us for each of them, 3 to 5 s for so many, a GPU 1 s to start.
+GPU_WINS_NEWTON = 50_000
 
 
 def solve(
@@ -117,7 +121,7 @@ def _solve(
         )
     status, steps = Status.SOLVED, 0
     low: Floats | None = None
-    residuals = Residuals(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    residuals = NO_RESIDUALS
     work = _Work(problem, settings, backend, method, start is not None)
     for rows, outcome in work.tiles(x):
         x[rows] = outcome.x
@@ -136,7 +140,9 @@ def _solve(
             progress(rows.stop, problem.batch)
     if work.change:
         method, why = work.method, work.change
-    name = backend.name if method == "bcd" else "cpu"  # newton has no other
+    name = backend.name if method == "bcd" or work.there else "cpu"
+    if work.left:
+        why += f"; {work.left} of {problem.batch} rows did not arrive on the {name} and were solved on the cpu"
     message = _message(problem, status, residuals, settings, steps_text(method, steps))
     if loose.any() and status is not Status.SOLVED:
         c = problem.circuit
@@ -171,15 +177,19 @@ def steps_text(method: str, count: int) -> str:
 def choose_method(problem: Problem, settings: Settings) -> tuple[str, str]:
     """The method for a problem, and the reason in a few words."""
     t = problem.topology
-    here = settings.dtype == "float64" and settings.backend in ("auto", "cpu")
     forced = settings.method == "auto" and (not problem.circuit.reciprocal or t.links.size > 0)
-    if not here and (settings.method == "newton" or forced):
+    if forced or settings.method == "newton":
         need = "method newton" if settings.method == "newton" else "this circuit needs method newton, which"
-        raise SettingsError(f"{need} computes in float64 on the cpu; leave --dtype and --backend out")
+        if settings.dtype != "float64":
+            raise SettingsError(f"{need} computes in float64; leave --dtype out")
+        if settings.backend == "reference":
+            raise SettingsError(f"{need} does not run on the reference backend; leave --backend out")
+        if settings.backend == "gpu" and (refused := gpu_newton.refusal(problem)):
+            raise SettingsError(f"{need} cannot run on the gpu here: {refused}; leave --backend out")
     if settings.method != "auto":
         return settings.method, "asked for"
-    if settings.backend not in ("auto", "cpu"):
-        return "bcd", f"the {settings.backend} backend has no other"
+    if settings.backend == "reference":
+        return "bcd", "the reference backend has no other"
     if settings.dtype != "float64":
         return "bcd", f"newton has no {settings.dtype}"
     if not problem.circuit.reciprocal:
@@ -190,22 +200,38 @@ def choose_method(problem: Problem, settings: Settings) -> tuple[str, str]:
         return "bcd", "dense layers"
     if problem.n_free and not t.legs.a.size and not t.couplings.indices.size:
         return "bcd", "no two unknowns are joined"
+    if settings.backend == "gpu":
+        refused = gpu_newton.refusal(problem)
+        return ("bcd", f"not newton on the gpu: {refused}") if refused else ("newton", "a sparse network")
     if t.legs.a.size and problem.batch > _MANY_ROWS and not newton.together(problem):
         return "bcd", "many rows of a nonlinear circuit"
     return "newton", "a sparse network"
 
 
 def choose_backend(problem: Problem, settings: Settings) -> Backend:
-    """The backend that settings name; under `auto` the GPU where bcd has much to do and one can be used, or the CPU."""
-    much = problem.batch * problem.n_free * problem.mean_degree >= GPU_WINS
-    if settings.backend == "auto" and much and choose_method(problem, settings)[0] == "bcd":
-        try:
-            gpu = find_backend("gpu")
-            gpu.tile(problem, settings.dtype)
-            return gpu
-        except BackendUnavailable:
-            pass
-    return find_backend(settings.backend)
+    """The backend that settings name; under `auto` the GPU where it has much to do and one can be used, or the CPU."""
+    if settings.backend != "auto":
+        return find_backend(settings.backend)
+    unknowns = problem.batch * problem.n_free
+    much = {"bcd": unknowns * problem.mean_degree >= GPU_WINS, "newton": unknowns >= GPU_WINS_NEWTON}
+    if any(much.values()):
+        method, _ = choose_method(problem, settings)
+        if much[method] and (method == "bcd" or not gpu_newton.refusal(problem)):
+            try:
+                return _gpu_for(problem, settings, method)
+            except BackendUnavailable:
+                pass
+    return find_backend("cpu")
+
+
+def _gpu_for(problem: Problem, settings: Settings, method: str) -> Backend:
+    """The GPU, when it has the memory for a row of the batch. Raises BackendUnavailable."""
+    gpu = find_backend("gpu")
+    if method == "bcd":
+        gpu.tile(problem, settings.dtype)
+    else:
+        gpu.row_steps(problem)
+    return gpu
 
 
 class _Work:
@@ -214,9 +240,12 @@ class _Work:
     def __init__(self, problem: Problem, settings: Settings, backend: Backend, method: str, warm: bool) -> None:
         self.problem, self.settings, self.backend, self.method, self.warm = problem, settings, backend, method, warm
         self.own = threading.local()
+        self.there = False  # whether newton took its steps on a backend that has its own
+        self.left = 0  # rows that did not arrive there
         self.change = ""  # why one method made way for another
         self.alone = threading.Lock()  # a network keeps what it factored last
         self.network = cache(lambda: make_network(problem))
+        self.row_steps = cache(lambda: backend.row_steps(problem))
         self.held = Held(problem, self.network, self.alone) if settings.dtype == "float64" else None
 
     def tiles(self, x: Floats) -> Iterator[tuple[slice, Outcome]]:
@@ -226,7 +255,11 @@ class _Work:
         they bring (on a busy machine many times more).
         """
         by_bcd = self.method == "bcd"
-        size = self.backend.tile(self.problem, self.settings.dtype) if by_bcd else 1 + _IN_CACHE // max(x.shape[1], 1)
+        if by_bcd:
+            size = self.backend.tile(self.problem, self.settings.dtype)
+        else:
+            there = self.row_steps()
+            size = there.tile if there else 1 + _IN_CACHE // max(x.shape[1], 1)
         tiles = [slice(first, min(first + size, x.shape[0])) for first in range(0, x.shape[0], size)]
         workers = min(self.backend.workers, len(tiles)) if by_bcd else 1
         with _blas().limit(limits=1, user_api="blas"):
@@ -277,6 +310,12 @@ class _Work:
     def _by_newton(self, drive: Drive, x: Floats, warm: bool) -> Outcome:
         with self.alone:
             network = self.network()
+            there = self.row_steps()
+            if there and x.shape[0] <= there.tile:
+                self.there = True
+                outcome, left = newton.solve_tile_there(there, network, drive, self.settings, x, warm)
+                self.left += left
+                return outcome
             outcome = newton.solve_tile(network, drive, self.settings, x, warm)
             if outcome.status is not Status.SOLVED and outcome.loose is not None and outcome.loose.any():
                 network.check_consistent(drive)

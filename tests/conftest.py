@@ -6,9 +6,22 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from devices import (
+    COMPILER,
+    DEVICES,
+    NEEDS_COMPILERS,
+    NEEDS_GPU,
+    CompiledDevice,
+    NumpyDevice,
+    compiled_device,
+    missing,
+)
 
 from circuitsim import solving
+from circuitsim.backends.cuda import CudaDevice
+from circuitsim.backends.gpu import Device
 from circuitsim.compiled import Kernel
+from circuitsim.errors import BackendUnavailable
 
 
 @pytest.fixture(params=["by size", "compiled"], scope="module")
@@ -22,8 +35,30 @@ def kernel_form(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def gpu_for_small_work() -> Iterator[None]:
-    """Where a GPU must be (make gpu-test), `auto` takes it for all that bcd solves, however little it is."""
+    """Where a GPU must be (make gpu-test), `auto` takes it for all that it can solve, however little it is."""
     with pytest.MonkeyPatch.context() as patch:
-        if os.environ.get("CIRCUITSIM_NEEDS_GPU"):
+        if os.environ.get(NEEDS_GPU):
             patch.setattr(solving, "GPU_WINS", 0)
+            patch.setattr(solving, "GPU_WINS_NEWTON", 0)
         yield
+
+
+@pytest.fixture(params=DEVICES, scope="module")
+def device(request: pytest.FixtureRequest) -> Iterator[Device]:
+    """A GPU, and what stands in for one."""
+    if request.param == "twins":
+        yield NumpyDevice()
+    elif request.param == "cuda":
+        try:
+            yield CudaDevice()
+        except BackendUnavailable as error:
+            missing(str(error), NEEDS_GPU)
+    else:
+        yield request.getfixturevalue("compiled")
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> CompiledDevice:
+    """The GPU's kernels, compiled for the host."""
+    found = compiled_device(tmp_path_factory.mktemp("kernels"))
+    return found or missing(f"{COMPILER} is not installed", NEEDS_COMPILERS)

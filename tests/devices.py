@@ -8,21 +8,29 @@ from the twin. That works because every argument is a pointer or a long long.
 from __future__ import annotations
 
 import ctypes
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
+import pytest
 
 from circuitsim.backends import kernels
 from circuitsim.backends.cuda import SOURCE
 from circuitsim.branch_sums import violations
 from circuitsim.laws import branch_current
+from circuitsim.methods import newton
 
 COMPILER = "g++"
+NEEDS_COMPILERS, NEEDS_GPU = "CIRCUITSIM_NEEDS_COMPILERS", "CIRCUITSIM_NEEDS_GPU"
+DEVICES = ["twins", "compiled for the host"]
+if os.environ.get(NEEDS_GPU) or find_spec("cupy"):
+    DEVICES.append("cuda")
 _BLOCK = 32
 _MOST_ARGUMENTS = 40
 
@@ -46,6 +54,13 @@ extern "C" void branches(integer law, const double* params, integer count, const
     for (integer k = 0; k < count; ++k) i[k] = branch(law, params, v[k], slope + k);
 }}
 """
+
+
+def missing(what: str, variable: str) -> NoReturn:
+    """Skip, or fail where a variable says that it must be there."""
+    if os.environ.get(variable):
+        pytest.fail(f"{what}, and {variable} says that it must be there")
+    pytest.skip(what)
 
 
 class NumpyDevice:
@@ -185,6 +200,91 @@ def violations_twin(
             flow[u, row], rho[u, row], upper[u, row] = (a[0, 0] for a in out)
 
 
+def eliminate(rows, columns, ptr, target, linear, leg_ptr, legs, slope, value, pivot):
+    """linear/elimination.py's, row by row, for conductances in the order of its entries."""
+    count = np.diff(ptr)
+    assert (target.dtype, target.size) == (np.int32, (count * (count - 1) // 2).sum())
+    assert slope.shape[1] == value.shape[1] == pivot.shape[1] == rows
+    of_leg = np.repeat(np.arange(linear.size), np.diff(leg_ptr))
+    value[:] = linear[:, None]
+    np.add.at(value, of_leg, slope[legs])
+    at = 0
+    for j in range(columns):
+        column = value[ptr[j] : ptr[j + 1]]
+        d = column.sum(axis=0)
+        pivot[j] = np.divide(1.0, d, out=np.zeros(rows), where=d > 0)
+        one, other = np.triu_indices(count[j], 1)
+        np.add.at(value, target[at : at + one.size], column[one] * pivot[j] * column[other])
+        at += one.size
+
+
+def substitute(rows, columns, unit, ptr, end, value, pivot, x):
+    """elimination.Factors.solve, for networks that differ from row to row."""
+    for j in range(columns):
+        x[unit[j]] *= pivot[j]
+        below = slice(ptr[j], ptr[j + 1] - 1)
+        x[end[below]] += x[unit[j]] * value[below]
+    for j in range(columns - 1, -1, -1):
+        below = slice(ptr[j], ptr[j + 1] - 1)
+        x[unit[j]] += (value[below] * x[end[below]]).sum(axis=0) * pivot[j]
+
+
+def inject(rows, units, j_ptr, j_sign, j_number, w, current, slope, offset, offset_rows, injection, injection_rows, x):
+    """By sums over all ends of legs."""
+    assert (offset.shape[1], injection.shape[1], w.shape[1]) == (offset_rows, injection_rows, rows)
+    source = current + slope * (offset - w)
+    x[:] = injection
+    np.subtract.at(x, np.repeat(np.arange(units), np.diff(j_ptr)), j_sign[:, None] * source[j_number])
+
+
+def tangents(rows, legs, x, a, k, law, params, offset, offset_rows, w, current, slope, amps, miss):
+    """newton's limiting, and the vectorised laws."""
+    assert offset.shape[1] == offset_rows
+    kinds, padded = law.astype(np.int8), np.concatenate([x, np.zeros((1, rows))])
+    v = (padded[a] - padded[k] + offset).T
+    line = current.T + slope.T * (v - w.T)
+    i, _ = branch_current(kinds, params, v)
+    amps[:], miss[:] = np.abs(i).T, np.abs(i - line).T
+    w[:] = newton._limited(kinds, params, w.T, v, line).T
+    i, g = branch_current(kinds, params, np.ascontiguousarray(w.T))
+    current[:], slope[:] = i.T, g.T
+
+
+def kcl(
+    rows, units, x, g_ptr, near, g, to_fixed, j_ptr, j_other, j_sign, j_number, j_law, j_params, offset, offset_rows,
+    injection, injection_rows, source_flow, source_abs, source_rows, fixed_abs, fixed_rows, terms, rho, most, upper,
+):  # fmt: skip
+    """By sums over all ends of branches. That its figures are bounds of residual.Check's is a test."""
+    assert [a.shape[1] for a in (offset, injection, source_flow, source_abs)] == [
+        offset_rows, injection_rows, source_rows, source_rows,
+    ]  # fmt: skip
+    assert fixed_rows in (0, fixed_abs.shape[1])
+    padded, known = np.concatenate([x, np.zeros((1, rows))]), to_fixed[:, None] * x
+
+    def total(ptr: np.ndarray, values: np.ndarray) -> np.ndarray:
+        out = np.zeros((units, rows))
+        np.add.at(out, np.repeat(np.arange(units), np.diff(ptr)), values)
+        return out
+
+    amps = g[:, None] * (x[np.repeat(np.arange(units), np.diff(g_ptr))] - x[near])
+    unit = np.repeat(np.arange(units), np.diff(j_ptr))
+    across = j_sign[:, None] * (x[unit] - padded[j_other]) + offset[j_number]
+    i, slope = (a.T for a in branch_current(j_law.astype(np.int8), j_params, np.ascontiguousarray(across.T)))
+    linear, size, curved = total(g_ptr, amps), total(g_ptr, np.abs(amps)), total(j_ptr, np.abs(i))
+    by_sources = injection - source_flow
+    fixed = fixed_abs if fixed_rows else np.abs(by_sources)
+    all_known = size + np.maximum(np.abs(known - by_sources), np.abs(fixed - np.abs(known)))
+    least = source_abs + curved + (all_known if fixed_rows else np.abs(linear + known - by_sources))
+    inexact = total(j_ptr, slope * (np.abs(x[unit]) + np.abs(across)))
+    rho[:] = linear + known - injection + total(j_ptr, j_sign[:, None] * i)
+    rounding = terms * (size + np.abs(known) + fixed + source_abs + curved) + 2.0 * inexact
+    most[:] = np.abs(rho) + np.finfo(float).eps * rounding
+    with np.errstate(divide="ignore", invalid="ignore"):
+        upper[:] = np.where(most == 0, 0.0, most / least)
+
+
 TWINS: dict[str, Callable[..., None]] = {
     "relax_float64": relax, "relax_float32": relax, "violations": violations_twin,
+    "eliminate": eliminate, "substitute": substitute, "inject": inject, "tangents": tangents,
+    "kcl": kcl,
 }  # fmt: skip

@@ -6,20 +6,18 @@ Where there is a GPU the same tests run on it too: `make gpu-test`, which fails 
 from __future__ import annotations
 
 import ctypes
-import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pytest
-from devices import COMPILER, TWINS, CompiledDevice, NumpyDevice, compiled_device
+from devices import DEVICES, NEEDS_COMPILERS, NEEDS_GPU, TWINS, CompiledDevice, NumpyDevice, missing
 from helpers import assert_laws
 from test_backends import DECKS, LAWS, WIDE, batched
 
@@ -37,17 +35,6 @@ from validation import gpu as bench
 from validation.measure import timed
 
 ARCHITECTURES = ["sm_80", "sm_90"]
-NEEDS_COMPILERS, NEEDS_GPU = "CIRCUITSIM_NEEDS_COMPILERS", "CIRCUITSIM_NEEDS_GPU"
-DEVICES = ["twins", "compiled for the host"]
-if os.environ.get(NEEDS_GPU) or find_spec("cupy"):
-    DEVICES.append("cuda")
-
-
-def missing(what: str, variable: str) -> NoReturn:
-    """Skip, or fail where a variable says that it must be there."""
-    if os.environ.get(variable):
-        pytest.fail(f"{what}, and {variable} says that it must be there")
-    pytest.skip(what)
 
 
 # -- the source compiles for GPUs --------------------------------------------------------------------------------------
@@ -99,7 +86,7 @@ def test_nvcc_compiles_every_kernel(architecture: str, tmp_path: Path) -> None:
 def test_every_kernel_has_its_twin() -> None:
     named = re.findall(r"^RELAX\((\w+), \w+\)|^extern \"C\" __global__ void (\w+)\(", SOURCE.read_text(), re.M)
     assert {a or b for a, b in named} == TWINS.keys()
-    assert len(re.findall(r"__global__", SOURCE.read_text())) == 2  # the macro RELAX, and violations
+    assert len(re.findall(r"__global__", SOURCE.read_text())) == len(TWINS) - 1  # two of them are the macro RELAX
 
 
 EVERY_LAW = """every law, and a node that only diodes hold
@@ -131,25 +118,6 @@ WITH_BOUNDS = {**DECKS, "every law": EVERY_LAW.replace("D5 h 0 real", "D5 h 0 re
 
 
 # -- devices -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(params=DEVICES, scope="module")
-def device(request: pytest.FixtureRequest) -> Iterator[Device]:
-    if request.param == "twins":
-        yield NumpyDevice()
-    elif request.param == "cuda":
-        try:
-            yield CudaDevice()
-        except cs.BackendUnavailable as error:
-            missing(str(error), NEEDS_GPU)
-    else:
-        yield request.getfixturevalue("compiled")
-
-
-@pytest.fixture(scope="session")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> CompiledDevice:
-    found = compiled_device(tmp_path_factory.mktemp("kernels"))
-    return found or missing(f"{COMPILER} is not installed", NEEDS_COMPILERS)
 
 
 def test_with_a_gpu_all_of_this_runs_on_it_too() -> None:
@@ -524,6 +492,20 @@ def test_why_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch, module: Any, wante
         find_backend("gpu")
 
 
+@pytest.mark.parametrize("threads", [1, 33, 10_000, 100_000, 100_001])
+def test_every_thread_is_launched(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    calls: list[tuple[Any, ...]] = []
+    module = cupy_with()
+    kernel = lambda *call: calls.append(call)  # noqa: E731
+    module.RawModule = lambda **_: SimpleNamespace(compile=lambda: None, get_function=lambda _: kernel)
+    monkeypatch.setitem(sys.modules, "cupy", module)
+    monkeypatch.setitem(sys.modules, "cupy.cublas", module.cublas)
+    CudaDevice().launch("relax_float64", threads, 7, "array")
+    [((grid,), (block,), arguments)] = calls
+    assert threads <= grid * block < threads + block
+    assert arguments == (7, "array") and arguments[0].dtype == np.int64
+
+
 # -- the benchmark -----------------------------------------------------------------------------------------------------
 
 
@@ -534,13 +516,17 @@ def test_the_table_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
     batches = {"drn_1h": one.with_values({"Vx": x}), "drn_3h": one.with_values({"Vx": x}), "drn_xl": one}
     monkeypatch.setattr(bench, "_problem", lambda name, _: batches[name])
     rows = bench.gpu(NumpyDevice(), lambda action: timed(action)[0], 5, 5, copied=1000)
-    assert [row.measured is None for row in rows] == [False, False, False, False, True, True]
-    assert [row.target is not None for row in rows] == [True, False, True, True, False, False]
-    assert all(row.peer_measured for row in rows[1:4]) and rows[2].ratio == rows[2].measured / rows[2].peer_measured
+    assert [row.measured is None for row in rows] == [False] * 5 + [True, True]
+    assert [row.target is not None for row in rows] == [True, False, True, True, False, False, False]
+    assert all(row.peer_measured for row in rows[1:5]) and rows[2].ratio == rows[2].measured / rows[2].peer_measured
     assert all("SOLVED" in rows[k].note for k in (0, 2))
     lines = [bench.text(row) for row in rows]
     assert lines[3].startswith("drn_3h, 5 images, whole solve: ") and "target >= 20: " in lines[3]
-    assert lines[4].endswith("not measured; method newton runs on the cpu only")
+    assert lines[4].startswith("484-node diode mesh, 5 rows, newton: ") and "Newton steps (asked for)" in lines[4]
+    assert lines[5].endswith("not measured; method newton runs large and linear circuits on the cpu only")
+    assert lines[6].endswith(
+        "not measured; draws are evaluated and solved one by one, on the cpu; evaluating takes most of the time"
+    )
     saved = bench.report(rows, NumpyDevice())
     assert saved["device"] == "a stand-in" and saved["rows"][2]["ratio"] == rows[2].ratio
 

@@ -34,6 +34,7 @@ from circuitsim.methods import bcd
 from circuitsim.methods.held import Held
 from circuitsim.methods.networks import make_network
 from circuitsim.methods.outcome import Outcome
+from circuitsim.solving import steps_text
 from training.datasets import MNIST, load_idx_dataset
 from validation.measure import NETLISTS, Row, Target, best_of
 
@@ -42,7 +43,8 @@ Timer = Callable[[Callable[[], Any]], float]  # seconds of a call
 
 _NAME = "gpu"
 _COPIED = 2**28  # float64 numbers, for the speed of the device's memory
-_ONLY_CPU = "method newton runs on the cpu only"
+_LARGE = "method newton runs large and linear circuits on the cpu only"
+_DRAWS = "draws are evaluated and solved one by one, on the cpu; evaluating takes most of the time"
 
 
 def gpu(device: Device, timer: Timer, images: int, few: int, copied: int = _COPIED) -> list[Row]:
@@ -58,14 +60,29 @@ def gpu(device: Device, timer: Timer, images: int, few: int, copied: int = _COPI
         *batch_rows(device, timer, many, single, f"{images} images through drn_1h, float32", Target(0.020)),
         passes_row(device, timer, _problem("drn_xl", None), double, copied),
         whole_row(device, deep, double, f"drn_3h, {few} images, whole solve", Target(20.0, False, of_ratio=True)),
-        Row(_NAME, "512 x 512 crossbar with wires; 1000 x 1000 grid", note=_ONLY_CPU),
-        Row(_NAME, "Monte Carlo, 10,000 draws of a 500-node diode circuit", note=_ONLY_CPU),
+        whole_row(
+            device, _mesh(22, few), cs.Settings(method="newton"), f"484-node diode mesh, {few} rows, newton", None
+        ),
+        Row(_NAME, "512 x 512 crossbar with wires; 1000 x 1000 grid", note=_LARGE),
+        Row(_NAME, "Monte Carlo, 10,000 draws of a 500-node diode circuit", note=_DRAWS),
     ]
 
 
 def _problem(name: str, volts: Floats | None) -> cs.Problem:
     problem = cs.compile_problem(cs.load(NETLISTS / f"{name}.cir"))
     return problem if volts is None else problem.with_values({"Vx": volts})
+
+
+def _mesh(n: int, rows: int) -> cs.Problem:
+    """n x n nodes, 1 kohm between neighbours, a diode from every second to ground; two corners on sources that vary."""
+    deck = ["mesh of diodes", "V1 p 0 1", "V2 q 0 1", "R1 p n0_0 100", f"R2 q n{n - 1}_{n - 1} 100"]
+    for i in range(n):
+        deck += [f"Rx{i}_{j} n{i}_{j} n{i}_{j + 1} 1k" for j in range(n - 1)]
+        deck += [f"Ry{i}_{j} n{j}_{i} n{j + 1}_{i} 1k" for j in range(n - 1)]
+        deck += [f"D{i}_{j} n{i}_{j} 0 d" for j in range(i % 2, n, 2)]
+    problem = cs.compile_problem(cs.parse("\n".join([*deck, ".model d D(is=1e-14)"])))
+    rng = np.random.default_rng(1)
+    return problem.with_values({"V1": rng.uniform(1, 5, (rows, 1)), "V2": rng.uniform(-5, 5, (rows, 1))})
 
 
 def batch_rows(
@@ -87,7 +104,8 @@ def whole_row(device: Device, problem: cs.Problem, settings: cs.Settings, what: 
     )  # fmt: skip
     (seconds, here), (peer, there) = best["gpu"], best["cpu"]
     difference = np.abs(here.voltages() - there.voltages()).max()
-    note = f"KCL {here.residuals.kcl_relative:.1e}, {here.steps} sweeps; largest difference {difference:.1e} V"
+    reached = f"KCL {here.residuals.kcl_relative:.1e}, {steps_text(here.method, here.steps)} ({here.why})"
+    note = f"{reached}; largest difference {difference:.1e} V"
     return Row(_NAME, what, seconds, "s", target, f"cpu, {backends['cpu'].workers} cores", peer, note=note)
 
 

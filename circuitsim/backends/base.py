@@ -1,4 +1,4 @@
-"""What a backend must offer to block coordinate descent, and how a backend is found by name."""
+"""What a backend must offer to block coordinate descent, may offer to newton, and how it is found by name."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from circuitsim.problem import Drive, Problem
 from circuitsim.residual import Check, Residuals
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 BACKENDS = ("cpu", "reference", "gpu")
 DTYPES = ("float64", "float32")
@@ -59,6 +60,28 @@ class Engine(Protocol):
         """How well these unknowns satisfy the problem under the drive, in float64."""
 
 
+class RowSteps(Protocol):
+    """Takes Newton's steps of one problem in many rows of the batch at once."""
+
+    tile: int  # rows that are best solved together
+
+    def start(self, drive: Drive, w: Floats) -> None:
+        """Begin at tangents where the legs have the voltages w (rows, legs), under this drive."""
+
+    def step(self, near: float) -> bool:
+        """Solve the linear networks of the tangents, and take new ones; whether all the old were near enough.
+
+        They were where they missed no current by more than `near` of it.
+        """
+
+    def found(self, tolerance: float, moves: float) -> tuple[Floats, Bools, Residuals]:
+        """The unknowns (rows, n_free), which rows have arrived for sure (rows,), and all figures of these.
+
+        Those whose relative violations are at most `tolerance`, and whose voltages one more correction would move by
+        at most `moves` of the largest of the row.
+        """
+
+
 class Backend(Protocol):
     """A place to compute."""
 
@@ -70,6 +93,9 @@ class Backend(Protocol):
 
     def tile(self, problem: Problem, dtype: str) -> int:
         """How many rows of the batch are best solved together. Raises BackendUnavailable when not even one fits."""
+
+    def row_steps(self, problem: Problem) -> RowSteps | None:
+        """For newton's steps in many rows at once; None where it has none for this problem. Raises as `tile` does."""
 
     def product(self, a: Floats, b: Floats) -> Floats:
         """a @ b: what known potentials drive through a dense block (Problem.drive)."""

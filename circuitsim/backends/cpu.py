@@ -31,6 +31,9 @@ class CpuBackend:
     def tile(self, problem: Problem, dtype: str) -> int:
         return TILE
 
+    def row_steps(self, problem: Problem) -> None:
+        return None
+
     def product(self, a: Floats, b: Floats) -> Floats:
         return a @ b
 

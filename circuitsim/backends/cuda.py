@@ -20,7 +20,8 @@ Array = Any  # cupy.ndarray
 SOURCE = Path(__file__).with_name("kernels.cu")
 OPTIONS = ("--std=c++17",)  # of the compiler
 
-_BLOCK = 256  # threads
+_BLOCK, _FEW = 256, 32  # threads of a block; and where they are few, so that every multiprocessor gets some
+_MANY = 100_000
 _INSTALL = "pip install 'cupy-cuda13x[ctk]' for a driver of CUDA 13, 'cupy-cuda12x[ctk]' for one of CUDA 12"
 
 
@@ -46,7 +47,8 @@ class CudaDevice:
         if kernel not in self.kernels:
             self.kernels[kernel] = self.module.get_function(kernel)
         whole = tuple(np.int64(x) if isinstance(x, int) else x for x in arguments)
-        self.kernels[kernel]((-(-threads // _BLOCK),), (_BLOCK,), whole)
+        block = _BLOCK if threads >= _MANY else _FEW
+        self.kernels[kernel]((-(-threads // block),), (block,), whole)
 
     def add_product(self, out: Array, matrix: Array, x: Array) -> None:
         if x.shape[1] == 1:

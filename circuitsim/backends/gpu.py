@@ -16,8 +16,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from circuitsim.backends import gpu_newton
 from circuitsim.backends.arrange import Junctions, junctions_by_unit, pulls_by_color
 from circuitsim.backends.gpu_check import DriveOnDevice, GpuCheck
+from circuitsim.backends.gpu_newton import GpuNewton
 from circuitsim.errors import BackendUnavailable
 from circuitsim.problem import Drive, Problem
 from circuitsim.residual import Check
@@ -67,11 +69,21 @@ class GpuBackend:
             return GpuEngine(problem, dtype, self.device)
 
     def tile(self, problem: Problem, dtype: str) -> int:
+        return self._rows(problem, dtype, 0, 0)
+
+    def row_steps(self, problem: Problem) -> GpuNewton | None:
+        if gpu_newton.refusal(problem):
+            return None
+        fixed, a_row = gpu_newton.memory(problem)
+        return GpuNewton(problem, self.device, self._rows(problem, "float64", fixed, a_row))
+
+    def _rows(self, problem: Problem, dtype: str, fixed: int, a_row: int) -> int:
+        """How many rows fit, with so many bytes more than an engine needs, in all and for each row."""
         t, v = problem.topology, problem.values
         dense = 8 + (4 if dtype == "float32" else 0)
-        fixed = dense * sum(g.size for spec, g in zip(t.dense, v.dense, strict=True) if spec.inner)
+        fixed += dense * sum(g.size for spec, g in zip(t.dense, v.dense, strict=True) if spec.inner)
         fixed += 24 * v.couplings.nnz + 200 * t.junctions.size
-        a_row = 8 * (_ARRAYS * problem.n_free + 2 * t.junctions.size + 2 * t.fixed_nodes.size)
+        a_row += 8 * (_ARRAYS * problem.n_free + 2 * t.junctions.size + 2 * t.fixed_nodes.size)
         free = int(_SPARE * self.device.free_bytes())
         if fixed + a_row > free:
             raise BackendUnavailable(

@@ -1,5 +1,6 @@
 // The GPU's kernels: one thread for each unit in one row of the batch, flat arrays only.
-// Twins: kernels.py (relax), branch_sums.py (violations).
+// Twins: kernels.py (relax), branch_sums.py (violations), linear/elimination.py (eliminate, substitute), laws.py and
+// methods/newton.py (tangents), residual.py (kcl).
 //
 // Arrays of units are (units, rows), the row varying fastest: the threads of a warp follow the same law and read
 // neighbouring voltages. A count of rows beside an array is 1 where its one column stands for all rows. Every argument
@@ -7,6 +8,7 @@
 
 typedef long long integer;
 
+#define SHOCKLEY 0
 #define PWL 1
 #define TANH 2
 #define SINH 3
@@ -14,6 +16,7 @@ typedef long long integer;
 #define N_PARAMS 6
 #define MAX_EXPONENT 700.0
 #define STRAIGHT 500.0
+#define HUGE_RATIO 1e304
 #define STEPS 200  // of a safeguarded Newton iteration
 #define INF __longlong_as_double(0x7ff0000000000000LL)
 #define EPS 2.220446049250313e-16
@@ -35,8 +38,8 @@ __device__ inline double within(double x, double low, double high) {  // NaN sta
     return x > high ? high : x;
 }
 
-// Current and slope of the bare junction at voltage w; p: is, nvt, rs, bv, nbv_vt, gmin.
-__device__ inline double shockley(const double* p, double w, double* slope) {
+// Current and slope of the bare junction at voltage w beside gmin; p: is, nvt, rs, bv, nbv_vt, gmin.
+__device__ inline double shockley(const double* p, double gmin, double w, double* slope) {
     double i, g;
     if (w < -p[3]) {
         i = -p[0] * exp(fmin(-(w + p[3]) / p[4], MAX_EXPONENT));
@@ -51,8 +54,29 @@ __device__ inline double shockley(const double* p, double w, double* slope) {
         i = p[0] * expm1(z);
         g = p[0] * exp(z) / p[1];
     }
-    *slope = g + p[5];
-    return i + p[5] * w;
+    *slope = g + gmin;
+    return i + gmin * w;
+}
+
+// The root w of w + rs i(w) = v.
+__device__ inline double junction_voltage(const double* p, double rs, double gmin, double v) {
+    if (rs == 0.0) return v;
+    double low = fmin(v, 0.0), high = fmax(v, 0.0), w = v, g;
+    if (rs * p[0] > 0.0) {  // where the exponential alone would carry all of v / RS: beyond the root
+        const double decades = log1p(fabs(v) / (rs * p[0]));
+        w = v > 0.0 ? fmin(v, p[1] * decades) : fmax(v, -(p[3] + p[4] * decades));
+    }
+    for (int step = 0; step < STEPS; ++step) {
+        const double error = w + rs * shockley(p, gmin, w, &g) - v;
+        if (error < 0.0) low = w;
+        else if (error > 0.0) high = w;
+        else break;
+        double next = w - error / (1.0 + rs * g);
+        if (next == w) break;
+        if (!(low < next && next < high)) next = 0.5 * (low + high);
+        w = next;
+    }
+    return w;
 }
 
 // Current and slope of a nonlinear branch at voltage v.
@@ -84,25 +108,10 @@ __device__ inline double branch(integer law, const double* p, double v, double* 
         *slope = p[0] / p[1] * (4.0 * e / ((1.0 + e) * (1.0 + e)));
         return p[0] * tanh(z);
     }
-    const double rs = p[2];
-    if (rs == 0.0) return shockley(p, v, slope);
-    double low = fmin(v, 0.0), high = fmax(v, 0.0), w = v, g;
-    if (rs * p[0] > 0.0) {  // where the exponential alone would carry all of v / RS: beyond the root
-        const double decades = log1p(fabs(v) / (rs * p[0]));
-        w = v > 0.0 ? fmin(v, p[1] * decades) : fmax(v, -(p[3] + p[4] * decades));
-    }
-    for (int step = 0; step < STEPS; ++step) {
-        const double error = w + rs * shockley(p, w, &g) - v;
-        if (error < 0.0) low = w;
-        else if (error > 0.0) high = w;
-        else break;
-        double next = w - error / (1.0 + rs * g);
-        if (next == w) break;
-        if (!(low < next && next < high)) next = 0.5 * (low + high);
-        w = next;
-    }
-    const double i = shockley(p, w, &g);
-    *slope = g / (1.0 + rs * g);
+    const double w = junction_voltage(p, p[2], p[5], v);
+    double g;
+    const double i = shockley(p, p[5], w, &g);
+    *slope = g / (1.0 + p[2] * g);
     return i;
 }
 
@@ -287,4 +296,183 @@ extern "C" __global__ void violations(
         if (fabs(violation) - size > 0.0) certain[at] = (fabs(violation) - size) / at_most;
     }
     upper[at] = least > 0.0 ? most / least : INF;
+}
+
+// -- Newton's steps of many rows: methods/newton.py, backends/gpu_newton.py ------------------------------------------
+
+// a / b; 0 / b = 0.
+__device__ inline double ratio(double a, double b) { return a == 0.0 ? 0.0 : a / b; }
+
+// The voltage at which a Shockley diode carries i.
+__device__ inline double shockley_voltage(const double* p, double i) {
+    double w;
+    if (p[5] > 0.0) {
+        w = junction_voltage(p, 1.0 / p[5], 0.0, within(ratio(i, p[5]), -HUGE_RATIO, HUGE_RATIO));
+    } else {
+        const double times = ratio(i, p[0]), least = expm1(-3.0), exponent = log(fmax(-times, 1.0));
+        if (times > expm1(MAX_EXPONENT)) w = INF;
+        else if (exponent > MAX_EXPONENT) w = -INF;
+        else if (times <= -1.0) w = -(p[3] + p[4] * exponent);
+        else if (times < least) w = fmax(-3.0 * p[1] / (2.718281828459045 * cbrt(1.0 + times)), -p[3]);
+        else w = fmax(p[1] * log1p(times), -p[3]);
+    }
+    return w + p[2] * i;
+}
+
+// The voltage at which a sinh branch carries i.
+__device__ inline double sinh_voltage(const double* p, double i) {
+    const double z = within(asinh(ratio(i, p[0])), -STRAIGHT, STRAIGHT);
+    return p[1] * z + ratio(i - p[0] * sinh(z), p[0] / p[1] * cosh(z));
+}
+
+// Where to go on from, when the branch was at `was` and is to go to v, with the current `line` on its old tangent.
+__device__ inline double limited(integer law, const double* p, double was, double v, double line) {
+    if (law != SHOCKLEY && law != SINH) return v;
+    double knee = 0.0, broken = 0.0;
+    if (law == SHOCKLEY) {
+        knee = p[1] * log(p[1] / (1.4142135623730951 * p[0]));
+        knee = knee > 0.0 && knee < INF ? knee : 0.0;
+        broken = -(p[3] + knee);
+    }
+    if (v > fmax(was, knee)) {
+        const double i = fmax(line, 0.0);
+        const double forward = fmax(law == SHOCKLEY ? shockley_voltage(p, i) : sinh_voltage(p, i), knee);
+        return fmin(v, fmax(forward, was));
+    }
+    if (v < fmin(was, broken)) {
+        const double i = fmin(line, 0.0);
+        const double reverse = fmin(law == SHOCKLEY ? shockley_voltage(p, i) : sinh_voltage(p, i), broken);
+        return fmax(v, fmin(reverse, was));
+    }
+    return v;
+}
+
+// In each row, eliminate one network node by node (star-mesh transformation). Column j of the pattern has the entries
+// ptr[j]:ptr[j + 1], the last of them to ground; each pair of them adds to the entry that `target` says next. An entry
+// is its linear conductance and the slopes of the legs leg_ptr[e]:leg_ptr[e + 1]. value (entries, rows); pivot
+// (columns, rows) is 1 / d, 0 where nothing joins the node to ground.
+extern "C" __global__ void eliminate(
+    integer rows, integer columns, const integer* ptr, const int* target, const double* linear, const integer* leg_ptr,
+    const integer* legs, const double* slope, double* value, double* pivot) {
+    const integer row = (integer)blockIdx.x * blockDim.x + threadIdx.x;
+    if (row >= rows) return;
+    for (integer e = 0; e < ptr[columns]; ++e) {
+        double g = linear[e];
+        for (integer k = leg_ptr[e]; k < leg_ptr[e + 1]; ++k) g += slope[legs[k] * rows + row];
+        value[e * rows + row] = g;
+    }
+    for (integer j = 0; j < columns; ++j) {
+        double d = 0.0;
+        for (integer e = ptr[j]; e < ptr[j + 1]; ++e) d += value[e * rows + row];
+        const double inverse = d > 0.0 ? 1.0 / d : 0.0;
+        pivot[j * rows + row] = inverse;
+        for (integer e = ptr[j]; e < ptr[j + 1]; ++e) {
+            const double part = value[e * rows + row] * inverse;
+            for (integer other = e + 1; other < ptr[j + 1]; ++other, ++target)
+                value[*target * rows + row] += part * value[other * rows + row];
+        }
+    }
+}
+
+// In each row, currents into the nodes, x (units, rows), become voltages. Column j stands for unit[j], entry e joins it
+// to end[e], -1: ground.
+extern "C" __global__ void substitute(
+    integer rows, integer columns, const integer* unit, const integer* ptr, const integer* end, const double* value,
+    const double* pivot, double* x) {
+    const integer row = (integer)blockIdx.x * blockDim.x + threadIdx.x;
+    if (row >= rows) return;
+    for (integer j = 0; j < columns; ++j) {
+        const double part = x[unit[j] * rows + row] * pivot[j * rows + row];
+        x[unit[j] * rows + row] = part;
+        for (integer e = ptr[j]; e < ptr[j + 1] - 1; ++e) x[end[e] * rows + row] += part * value[e * rows + row];
+    }
+    for (integer j = columns - 1; j >= 0; --j) {
+        double total = 0.0;
+        for (integer e = ptr[j]; e < ptr[j + 1] - 1; ++e) total += value[e * rows + row] * x[end[e] * rows + row];
+        x[unit[j] * rows + row] += total * pivot[j * rows + row];
+    }
+}
+
+// The currents into every unit of the linear network of the tangents: its injection, less what the tangents carry out
+// of it where all unknowns are 0.
+extern "C" __global__ void inject(
+    integer rows, integer units, const integer* j_ptr, const double* j_sign, const integer* j_number, const double* w,
+    const double* current, const double* slope, const double* offset, integer offset_rows, const double* injection,
+    integer injection_rows, double* x) {
+    const integer thread = (integer)blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= rows * units) return;
+    const integer unit = thread / rows, row = thread % rows;
+    double total = injection[unit * injection_rows + (injection_rows > 1 ? row : 0)];
+    for (integer k = j_ptr[unit]; k < j_ptr[unit + 1]; ++k) {
+        const integer leg = j_number[k], at = leg * rows + row;
+        const double zero = offset[leg * offset_rows + (offset_rows > 1 ? row : 0)];
+        total -= j_sign[k] * (current[at] + slope[at] * (zero - w[at]));
+    }
+    x[unit * rows + row] = total;
+}
+
+// Every leg goes on from where the unknowns x put it: new tangents (w, current, slope), and what current it had there
+// and by how much its old tangent missed it; all (legs, rows). a and k are units, -1: known.
+extern "C" __global__ void tangents(
+    integer rows, integer legs, const double* x, const integer* a, const integer* k, const integer* law,
+    const double* params, const double* offset, integer offset_rows, double* w, double* current, double* slope,
+    double* amps, double* miss) {
+    const integer thread = (integer)blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= rows * legs) return;
+    const integer leg = thread / rows, row = thread % rows, at = leg * rows + row;
+    const double* p = params + leg * N_PARAMS;
+    const double high = a[leg] >= 0 ? x[a[leg] * rows + row] : 0.0, low = k[leg] >= 0 ? x[k[leg] * rows + row] : 0.0;
+    const double v = high - low + offset[leg * offset_rows + (offset_rows > 1 ? row : 0)];
+    const double line = current[at] + slope[at] * (v - w[at]);
+    double g, i = branch(law[leg], p, v, &g);
+    amps[at] = fabs(i);
+    miss[at] = fabs(i - line);
+    const double from = limited(law[leg], p, w[at], v, line);
+    if (from != v) i = branch(law[leg], p, from, &g);
+    w[at] = from;
+    current[at] = i;
+    slope[at] = g;
+}
+
+// The certificate of a network without ideal diodes and controlled sources, branch by branch: each unit's KCL violation
+// rho (A), the most that it is when nothing is rounded, and a bound of the relative violation. Entries
+// g_ptr[u]:g_ptr[u + 1] are the conductances g from unit u to unit `near`. fixed_rows 0: free nodes have offsets.
+extern "C" __global__ void kcl(
+    integer rows, integer units, const double* x, const integer* g_ptr, const integer* near, const double* g,
+    const double* to_fixed, const integer* j_ptr, const integer* j_other, const double* j_sign, const integer* j_number,
+    const integer* j_law, const double* j_params, const double* offset, integer offset_rows, const double* injection,
+    integer injection_rows, const double* source_flow, const double* source_abs, integer source_rows,
+    const double* fixed_abs, integer fixed_rows, integer terms, double* rho, double* most, double* upper) {
+    const integer thread = (integer)blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= rows * units) return;
+    const integer unit = thread / rows, row = thread % rows, at = unit * rows + row;
+    const double v = x[at], known = to_fixed[unit] * v;
+    double out = 0.0, size = 0.0, nonlinear = 0.0, nonlinear_abs = 0.0, inexact = 0.0;
+    for (integer k = g_ptr[unit]; k < g_ptr[unit + 1]; ++k) {
+        const double amps = g[k] * (v - x[near[k] * rows + row]);
+        out += amps;
+        size += fabs(amps);
+    }
+    const Junctions j = {j_other, j_sign, j_number, j_law, j_params, offset, offset_rows, j_ptr[unit], j_ptr[unit + 1]};
+    for (integer k = j.first; k < j.last; ++k) {
+        double slope;
+        const double other = j.other[k] >= 0 ? x[j.other[k] * rows + row] : 0.0;
+        const double across = j.sign[k] * (v - other) + offset_of(j, k, row);
+        const double amps = branch(j.law[k], j.params + k * N_PARAMS, across, &slope);
+        nonlinear += j.sign[k] * amps;
+        nonlinear_abs += fabs(amps);
+        inexact += slope * (fabs(v) + fabs(across));
+    }
+    const double injected = injection[unit * injection_rows + (injection_rows > 1 ? row : 0)];
+    const integer source = unit * source_rows + (source_rows > 1 ? row : 0);
+    const double by_sources = injected - source_flow[source];
+    const double fixed_size = fixed_rows ? fixed_abs[unit * fixed_rows + (fixed_rows > 1 ? row : 0)] : fabs(by_sources);
+    double least = source_abs[source] + nonlinear_abs;
+    if (fixed_rows) least += size + fmax(fabs(known - by_sources), fabs(fixed_size - fabs(known)));
+    else least += fabs(out + known - by_sources);
+    size += fabs(known) + fixed_size + source_abs[source] + nonlinear_abs;
+    out += known - injected + nonlinear;
+    rho[at] = out;
+    most[at] = fabs(out) + EPS * ((double)terms * size + 2.0 * inexact);
+    upper[at] = most[at] == 0.0 ? 0.0 : least > 0.0 ? most[at] / least : INF;
 }

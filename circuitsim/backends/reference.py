@@ -26,6 +26,9 @@ class ReferenceBackend:
     def tile(self, problem: Problem, dtype: str) -> int:
         return 256
 
+    def row_steps(self, problem: Problem) -> None:
+        return None
+
     def product(self, a: Floats, b: Floats) -> Floats:
         return a @ b
 

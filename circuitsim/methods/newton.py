@@ -9,8 +9,9 @@ An ideal diode conducts or not. When it does, it is the stiff line i = lam + rho
 solution before (augmented Lagrangian, R. T. Rockafellar 1976): v = vf and the current follow exactly, for any rho.
 
 Full steps have no guarantee. When they go round in circles, sure.py takes over; where there is no co-content, damped
-steps and other starts. The unknowns are u = (x, j): the voltages of the free units, and in non-reciprocal circuits the
-currents that networks.ActiveNetwork adds.
+steps and other starts. Many rows of a small circuit without ideal diodes take full steps at once: by dense matrices, or
+as the backend does it (base.RowSteps). The unknowns are u = (x, j): the voltages of the free units, and in
+non-reciprocal circuits the currents that networks.ActiveNetwork adds.
 """
 
 from __future__ import annotations
@@ -21,15 +22,17 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from circuitsim.backends.base import RowSteps
 from circuitsim.laws import Law, branch_current, branch_voltage
 from circuitsim.methods.held import hardly_moves
 from circuitsim.methods.networks import SINGULAR, Network, Tangents
 from circuitsim.methods.outcome import Outcome
 from circuitsim.methods.sure import minimise
 from circuitsim.problem import Drive, Problem
-from circuitsim.residual import Check, Residuals, shift
+from circuitsim.residual import NO_RESIDUALS, Check, shift
 from circuitsim.solution import Settings, Status
 
+Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _FULL_STEPS = 60  # before the slow and sure way
@@ -62,11 +65,18 @@ def solve_tile(network: Network, drive: Drive, settings: Settings, x: Floats, wa
         outcome = _rows_at_once(network, drive, settings, x, warm)
         if outcome.status is Status.SOLVED:
             return outcome
-    x, low = x.copy(), np.zeros((_MOST_PARTS, *x.shape))
+    return _row_by_row(
+        network, drive, settings, Outcome(x, Status.SOLVED, 0, NO_RESIDUALS), np.arange(x.shape[0]), warm
+    )
+
+
+def _row_by_row(network: Network, drive: Drive, settings: Settings, others: Outcome, rows: Ints, warm: bool) -> Outcome:
+    """Solve these rows of a tile, each from the row before it, or when `warm` from its own; the others are as given."""
+    x, low = others.x.copy(), np.zeros((_MOST_PARTS, *others.x.shape))
     carried = np.zeros((x.shape[0], network.problem.topology.carrier_a.size))
     loose = np.zeros(network.size, bool)
-    status, steps, residuals = Status.SOLVED, 0, Residuals(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-    for row in range(x.shape[0]):
+    status, steps, residuals = others.status, others.steps, others.residuals
+    for row in rows.tolist():
         one = _Row(network, drive.part(slice(row, row + 1)), settings)
         outcome = one.solve(x[row - 1 if row and not warm else row], warm or row > 0)
         x[row] = outcome.x[0]
@@ -99,9 +109,7 @@ def _rows_at_once(network: Network, drive: Drive, settings: Settings, x: Floats,
     u = np.zeros((rows, network.size))
     u[:, :n] = x
     law, params = network.law, network.params
-    w = u @ incidence.T + offset
-    if not warm:
-        w = np.where(law == Law.SHOCKLEY, _knee(law, params), w)
+    w = _first(network, u @ incidence.T + offset, warm)
     settled = step = 0
     i, g = branch_current(law, params, w)
     while settled <= _EXTRA_STEPS and step < _FULL_STEPS:
@@ -131,6 +139,27 @@ def _rows_at_once(network: Network, drive: Drive, settings: Settings, x: Floats,
         met = hardly_moves(correction, u[:, :n], _MOVES)
     carried = np.broadcast_to(at.carried, (rows, at.carried.shape[1]))
     return Outcome(u[:, :n], Status.SOLVED if met else Status.MAX_SWEEPS, step, found, None, carried)
+
+
+def solve_tile_there(
+    there: RowSteps, network: Network, drive: Drive, settings: Settings, x: Floats, warm: bool
+) -> tuple[Outcome, int]:
+    """Solve a tile by full steps for all rows at once in another place; rows that do not arrive there, row by row here.
+
+    Returns how many these were, too.
+    """
+    ends = np.concatenate([x, np.zeros((x.shape[0], 1))], axis=1)  # index -1: known, its potential is in the offset
+    legs = network.legs
+    there.start(drive, _first(network, ends[:, legs.a] - ends[:, legs.k] + drive.junction_offset, warm))
+    settled = step = 0
+    while settled <= _EXTRA_STEPS and step < min(_FULL_STEPS, settings.max_sweeps):
+        step += 1
+        settled += there.step(_NEAR)
+    found, arrived, residuals = there.found(settings.tolerance, _MOVES)
+    left = np.flatnonzero(~arrived)
+    found[left] = x[left]
+    others = Outcome(found, Status.SOLVED, step, residuals)
+    return _row_by_row(network, drive, settings, others, left, warm), left.size
 
 
 def _linear(network: Network, drive: Drive, settings: Settings, x: Floats) -> Outcome:
@@ -421,6 +450,11 @@ def _tangents(network: Network, v: Floats) -> Tangents:
     current, slope = np.zeros(v.size), np.zeros(v.size)
     current[:n], slope[:n] = branch_current(network.law, network.params, v[:n])
     return Tangents(v, current, slope)
+
+
+def _first(network: Network, v: Floats, warm: bool) -> Floats:
+    """Where the junctions' first tangents are: at their voltages v (rows, legs), or without a start at their knees."""
+    return v if warm else np.where(network.law == Law.SHOCKLEY, _knee(network.law, network.params), v)
 
 
 def _near(i: Floats, line: Floats) -> bool:
