@@ -149,3 +149,10 @@ def test_a_knee_near_by_holds_nothing_beyond_it(deck: str, node: str, rows: int)
     assert solution.status is cs.Status.MAX_SWEEPS
     assert solution.steps < 1000  # at its rate it would take forever
     assert solution.message.startswith("KCL is met, but so little holds some voltages that they may be wrong")
+
+
+def test_many_rows_of_a_mesh_of_diodes_are_left_to_newton() -> None:
+    """Sweeps take thousands there, with units at which nothing flows yet: no rate is one that is too slow."""
+    problem = cs.compile_problem(cs.parse(gallery.wired_crossbar(6, "diode")))
+    solution = cs.solve(problem.with_values({"Vx[0]": np.linspace(0.5, 1.0, 65)}))
+    assert solution.method == "newton" and "block coordinate descent was slow" in solution.why

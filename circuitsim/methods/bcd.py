@@ -18,8 +18,10 @@ from circuitsim.solution import Settings, Status
 Floats = NDArray[np.float64]
 
 _SETTLED = 10  # sweeps before which it is not worth asking whether only rounding is left
-_PATIENCE = 200  # sweeps before which the rate of convergence says nothing
-_MOST_AHEAD = 1000  # sweeps still to come at the measured rate: with another method at hand, too many
+# Sweeps before which the rate of convergence says nothing; and sweeps still to come at this rate that are, with another
+# method at hand, too many. With nonlinear branches a sweep solves an equation at each unit: it takes ten times as long.
+_PATIENCE, _MOST_AHEAD = 200, 1000
+_PATIENCE_CURVED, _MOST_AHEAD_CURVED = 40, 100
 _TIGHTER = 1e-2  # tolerance, when voltages are not held
 _MAX_SHIFTS = 3  # one gives twice the digits; more help when the first voltages were not the nearest ones
 
@@ -99,7 +101,7 @@ def solve_tile(
             continue
         elif not moved:
             status = Status.STALLED
-        elif sweeps >= settings.max_sweeps or (hasty and _slow(before, sweeps, check, tolerance)):
+        elif sweeps >= settings.max_sweeps or (hasty and _slow(problem, before, sweeps, check, tolerance)):
             status = Status.MAX_SWEEPS
         else:
             if before is None or sweeps >= 2 * before[0]:
@@ -108,9 +110,13 @@ def solve_tile(
         return reached(status, residuals or check.certificate())
 
 
-def _slow(before: tuple[int, float] | None, sweeps: int, check: Look, tolerance: float) -> bool:
+def _slow(problem: Problem, before: tuple[int, float] | None, sweeps: int, check: Look, tolerance: float) -> bool:
     """Whether too many sweeps are still to come, at the rate since the earlier look."""
-    if before is None or sweeps < _PATIENCE or not np.isfinite(check.worst):
+    curved = problem.topology.junctions.size > 0
+    patience, most = (_PATIENCE_CURVED, _MOST_AHEAD_CURVED) if curved else (_PATIENCE, _MOST_AHEAD)
+    if before is None or sweeps < patience:
         return False
+    if not np.isfinite(check.worst):  # a unit through which nothing flows is not at rest: no rate at all
+        return True
     fall = np.log(before[1] / check.worst) / (sweeps - before[0]) if 0 < check.worst < before[1] else 0.0
-    return bool(np.log(check.worst / tolerance) > _MOST_AHEAD * fall)
+    return bool(np.log(check.worst / tolerance) > most * fall)
