@@ -191,8 +191,9 @@ class Problem:
         p = j.params[t.closed_junctions]
         law = j.law[t.closed_junctions]
         bare = (law == Law.SHOCKLEY) & (p[:, 2] == 0) | (law == Law.SINH)
-        forward = v.max(axis=0) / np.maximum(p[:, 1], 1e-300)
-        reverse = (-v.min(axis=0) - p[:, 3]) / np.maximum(np.where(law == Law.SINH, p[:, 1], p[:, 4]), 1e-300)
+        with np.errstate(over="ignore"):  # of laws that have no exponent
+            forward = v.max(axis=0) / np.maximum(p[:, 1], 1e-300)
+            reverse = (-v.min(axis=0) - p[:, 3]) / np.maximum(np.where(law == Law.SINH, p[:, 1], p[:, 4]), 1e-300)
         exponent = np.maximum(forward, reverse)
         v = np.where(forward >= reverse, v.max(axis=0), v.min(axis=0))
         over = np.flatnonzero(bare & (exponent > np.where(law == Law.SINH, STRAIGHT, MAX_EXPONENT)))

@@ -453,7 +453,7 @@ def test_the_small_network_killed_again_and_again_ends_with_the_same_bits() -> N
     out = succeed(f"{options} --out quiet")
     assert "expected after 10: test error 3.46 %" in out
     for seed in (1, 2):
-        killed_again_and_again(f"killed{seed}", 25, seed, 1.2, options)
+        killed_again_and_again(f"killed{seed}", 25, seed, 0.4, options)
         assert_same_end(Path(f"killed{seed}"), Path("quiet"))
     assert float(timeless(Path("quiet/metrics.csv"))[2][4]) < 15
     assert cs.solve(cs.load("quiet/trained.cir")).solved

@@ -119,7 +119,7 @@ class _Writer:
             self.ends[kind] += [self.tables[kind].links["ca"], self.tables[kind].links["cb"]]
         self.nodes_of = {kind: [nodes.tolist() for nodes in ends] for kind, ends in self.ends.items()}
         self.r, self.g = self.tables["R"].values["r"], circuit.resistor_siemens
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", over="ignore"):
             self.in_ohm = self.g == 1.0 / self.r
         self.sources = {"V": source_volts(circuit), "I": circuit.current_sources.i[0], **gains(circuit)}
 

@@ -249,9 +249,12 @@ class _Writer:
     # -- linear elements -------------------------------------------------------------------------------------------
 
     def _resistances(self) -> Floats:
-        """Ohm, as in the netlist where the circuit still has that value: 1/(1/r) may differ in the last digit."""
+        """Ohm, as in the netlist where the circuit still has that value: 1/(1/r) may differ in the last digit.
+
+        Infinite where next to no conductance is left.
+        """
         r, g = self.tables["R"].values["r"], self.circuit.resistor_siemens
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", over="ignore"):
             return np.where(g == 1.0 / r, r, 1.0 / g)
 
     def _branches(self, kind: str, rows: Ints, values: Floats) -> Iterator[str]:
