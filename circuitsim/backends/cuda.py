@@ -76,11 +76,9 @@ def _usable_cupy() -> Any:
     """The module, when there is a GPU that it can use."""
     try:
         import cupy
-    except ModuleNotFoundError as error:
-        if error.name != "cupy":
-            raise _unavailable(f"CuPy cannot be imported ({_first_line(error)}); {_INSTALL}") from None
-        raise _unavailable(f"CuPy is not installed: {_INSTALL}") from None
     except Exception as error:  # a NumPy that it does not fit raises anything
+        if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
+            raise _unavailable(f"CuPy is not installed: {_INSTALL}") from None
         raise _unavailable(f"CuPy cannot be imported ({_first_line(error)}); {_INSTALL}") from None
     runtime = cupy.cuda.runtime
     try:

@@ -10,9 +10,8 @@ So with bounds on d the voltages are bounded by |J^-1| d. What d holds, at each 
   and g the branch's conductance in J: the rounding of a sum of n terms g v, and of the pivots of an elimination; with
   g = 1/Ron also for perfect diodes that only touch their forward voltage, or may, as they would carry no more than
   this rounding if they were closed: they can conduct by rounding; and with 1/RS at the anode of a diode that has one,
-  as ngspice puts a node between the two. Nodes
-  that voltage sources join have the sum of theirs each, as elimination adds up their equations, with the largest of
-  their voltages; nodes whose voltage is not unique with the largest of all;
+  as ngspice puts a node between the two. Nodes that voltage sources join have the sum of theirs each, as elimination
+  adds up their equations, with the largest of their voltages; nodes whose voltage is not unique that of all;
 - our own violation, the largest of the certificate, times the absolute currents at the node;
 - where a branch leads to nodes whose voltage is not unique, as nothing flows there, all that these miss.
 
@@ -228,13 +227,12 @@ class _Bounds:
         rounding, carried = self._sums()
         ours = self.kcl_relative
         missed = rounding + ours * carried
-        loose = np.isin(np.arange(network.size + 1), t.index_of_node[~self.solution.determined])
-        unknown = (
-            loose[np.where(legs.a >= 0, legs.a, network.size)] | loose[np.where(legs.k >= 0, legs.k, network.size)]
-        )
-        of_loose = d[loose].sum() + missed[~self.solution.determined].sum()
-        for ends in (legs.a[unknown], legs.k[unknown]):
-            np.add.at(d, np.where(ends >= 0, ends, network.size), of_loose)
+        open_nodes = ~self.solution.determined
+        loose = np.isin(np.arange(network.size + 1), t.index_of_node[open_nodes])
+        a, k = (np.where(ends >= 0, ends, network.size) for ends in (legs.a, legs.k))
+        of_loose = np.where(loose[a] | loose[k], d[loose].sum() + missed[open_nodes].sum(), 0.0)
+        np.add.at(d, a, of_loose)
+        np.add.at(d, k, of_loose)
         np.add.at(d, np.where(t.index_of_node >= 0, t.index_of_node, network.size), missed)
         s, v = c.active, np.abs(self.v)
         controls = np.where(s.control >= 0, np.abs(self.active).max(initial=0.0), v[s.ca] + v[s.cb])
