@@ -1,0 +1,168 @@
+"""What the commands share: options, reading, progress, warnings.
+
+numpy, numba and rich are imported inside the commands: help and usage errors answer at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from circuitsim import Circuit
+
+MOST_WARNINGS = 10
+EXIT_CODES = (
+    "Exit codes: 0 solved (check, flatten: done); 2 bad netlist or usage; 3 not solved: no answer that meets its "
+    "certificate; 70 a defect of circuitsim; 130 interrupted, 143 or 129 ended by SIGTERM or SIGHUP."
+)
+
+
+def solver_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of every command that solves: how, where, how exactly and how long."""
+    options = (
+        click.option(
+            "--method",
+            type=click.Choice(["auto", "bcd", "newton"]),
+            default="auto",
+            show_default=True,
+            help="Algorithm: block coordinate descent or Newton; auto takes the one that suits the circuit.",
+        ),
+        click.option(
+            "--backend",
+            type=click.Choice(["auto", "cpu", "reference", "gpu"]),
+            default="auto",
+            show_default=True,
+            help="Where to compute; auto takes a GPU for large batches, reference is slow and simple.",
+        ),
+        click.option(
+            "--dtype",
+            type=click.Choice(["float64", "float32"]),
+            default="float64",
+            show_default=True,
+            help="Precision.",
+        ),
+        click.option(
+            "--tol", type=float, metavar="X", help="Largest relative KCL error.  [default: 1e-9; 1e-5 with float32]"
+        ),
+        click.option(
+            "--max-sweeps",
+            type=int,
+            default=100_000,
+            show_default=True,
+            metavar="N",
+            help="Give up after N sweeps, or Newton steps.",
+        ),
+        click.option(
+            "--lenient",
+            is_flag=True,
+            help="Leave out islands that sources push into in vain, with a warning; solve the rest.",
+        ),
+        click.option("--strict", is_flag=True, help="A voltage or a current that is not unique is an error."),
+    )
+    return _with_options(command, options)
+
+
+def output_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of every command that solves: what to give, and how."""
+    options = (
+        click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of tables."),
+        click.option(
+            "--csv", "as_csv", is_flag=True, help="CSV on stdout: a column for each .output node, or each node."
+        ),
+        click.option(
+            "--npz", type=click.Path(path_type=Path), metavar="OUT.npz", help="Also write everything to a numpy file."
+        ),
+        click.option(
+            "--raw", type=click.Path(path_type=Path), metavar="OUT.raw", help="Also write a raw file, as ngspice does."
+        ),
+        click.option("--ascii", "as_ascii", is_flag=True, help="Write the raw file as text."),
+        click.option(
+            "--save",
+            "saves",
+            multiple=True,
+            metavar="EXPR,...",
+            help="Also give v(a,b), i(r1) of any element or array, @r1[p], alli, or all: every voltage, current and "
+            "power; adds to .save. Repeatable.",
+        ),
+        click.option(
+            "--quiet", "-q", is_flag=True, help="Only the voltages and what is saved; no warnings, no progress."
+        ),
+    )
+    return _with_options(command, options)
+
+
+def _with_options(
+    command: Callable[..., None], options: Sequence[Callable[[Callable[..., None]], Callable[..., None]]]
+) -> Callable[..., None]:
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def check_outputs(as_json: bool, as_csv: bool, as_ascii: bool, npz: Path | None, raw: Path | None) -> None:
+    """Raise UsageError for options that do not go together, SettingsError for files that cannot be written."""
+    from circuitsim.io.files import check_target
+
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv exclude each other; choose one")
+    if as_ascii and raw is None:
+        raise click.UsageError("--ascii is about the raw file; add --raw OUT.raw")
+    for target in filter(None, (npz, raw)):
+        check_target(target)
+
+
+def load(file: Path, quiet: bool = False) -> Circuit:
+    from circuitsim import load as read
+    from circuitsim.io.output import warning_texts
+
+    with busy(f"reading {file}", quiet):
+        circuit = read(file)
+    if not quiet:
+        print_warnings(warning_texts(circuit.notes))
+    return circuit
+
+
+@contextmanager
+def progress(text: str, total: int, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal; yields what is to be called with (done, ...)."""
+    if total == 1 or not _on_terminal(quiet):
+        yield lambda done, _: None
+        return
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from circuitsim.io.tables import console
+
+    columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
+        task = bar.add_task(text, total=total)
+        yield lambda done, _: bar.update(task, completed=done)
+
+
+@contextmanager
+def busy(text: str, quiet: bool) -> Iterator[None]:
+    """Show that something is under way, on a terminal only."""
+    if not _on_terminal(quiet):
+        yield
+        return
+    from circuitsim.io.tables import console
+
+    with console(stderr=True).status(text):
+        yield
+
+
+def _on_terminal(quiet: bool) -> bool:
+    """Whether to draw progress."""
+    return not quiet and sys.stderr.isatty()
+
+
+def print_warnings(texts: Sequence[str]) -> None:
+    for text in texts[:MOST_WARNINGS]:
+        click.echo(f"warning: {text}", err=True)
+    if len(texts) > MOST_WARNINGS:
+        click.echo(f"... and {len(texts) - MOST_WARNINGS} more warnings; --json lists all", err=True)

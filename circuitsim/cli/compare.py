@@ -1,0 +1,81 @@
+"""`circuitsim compare`: beside ngspice."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from circuitsim.cli.common import busy, load
+from circuitsim.errors import SettingsError
+from circuitsim.io.commands import DIFFER, NOT_SOLVED
+
+
+@click.command(
+    epilog="\b\nExamples:\n  circuitsim compare netlists/bridge_rectifier.cir\n"
+    "  circuitsim compare netlists/drn_xs.cir --plot drn_xs.png\n"
+    "  circuitsim compare netlists/diode_bridge_sweep.cir --sweeps --json > points.json\n"
+    "  circuitsim compare netlists/clipper.cir --engine pyspice\n\n"
+    "Exit codes: 0 both agree; 1 they differ by more than their tolerances allow; 2 bad netlist or usage, or the other "
+    "simulator is not installed; 3 one of them has no answer, or nothing can be told; 70 a defect of circuitsim; 130 "
+    "interrupted, 143 or 129 ended by SIGTERM or SIGHUP."
+)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--engine",
+    type=click.Choice(["ngspice", "pyspice"]),
+    default="ngspice",
+    show_default=True,
+    help="The program ngspice, or its shared library through PySpice (the extra `spice`).",
+)
+@click.option("--sweeps", is_flag=True, help="Compare every point of the .dc cards, not the operating point.")
+@click.option("--timeout", type=float, default=600.0, show_default=True, metavar="S", help="Seconds for ngspice.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of tables: every value.")
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path),
+    metavar="OUT.png",
+    help="Also draw their values over ours, and the differences: .png, .pdf or .svg (the extra `plot`).",
+)
+@click.option("--lenient", is_flag=True, help="Leave out islands that sources push into in vain; compare the rest.")
+@click.option("--quiet", "-q", is_flag=True, help="Only the values and the verdict; no warnings, no progress.")
+def compare(
+    file: Path, engine: str, sweeps: bool, timeout: float, as_json: bool, plot: Path | None, lenient: bool, quiet: bool
+) -> None:
+    """Solve a netlist here and by ngspice: each voltage and source current of both, and who violates KCL more.
+
+    ngspice gets the netlist as `flatten` writes it, with its tolerances tightened. What may differ is derived from
+    them; where more does, the certificate says who is right.
+    """
+    from circuitsim import Settings
+    from circuitsim.io.compare import Verdict, compare_sweep
+    from circuitsim.io.compare import compare as compare_point
+    from circuitsim.io.compared import check_picture, comparison_object, overall, plot_comparison, print_comparison
+    from circuitsim.io.files import check_target
+    from circuitsim.io.ngspice import check_timeout
+    from circuitsim.io.output import write_json
+    from circuitsim.io.tables import console
+
+    check_timeout(timeout)
+    if plot is not None:
+        check_target(plot)
+        check_picture(plot)
+    circuit, settings = load(file, quiet), Settings(lenient=lenient)
+    with busy("comparing", quiet):
+        if sweeps:
+            cards = [analysis for analysis in circuit.netlist.analyses if analysis.kind == "dc"]
+            if not cards:
+                raise SettingsError(f"{file} has no .dc card to compare; add one, or leave --sweeps out")
+            found = [point for card in cards for point in compare_sweep(circuit, card, engine, settings, timeout)]
+        else:
+            found = [compare_point(circuit, engine, settings, timeout)]
+    if plot is not None:
+        plot_comparison(found, plot)
+    if as_json:
+        write_json(comparison_object(found), sys.stdout)
+    else:
+        print_comparison(found, console(), quiet)
+    verdict = overall(found)
+    if verdict is not Verdict.AGREE:
+        click.get_current_context().exit(DIFFER if verdict is Verdict.DIFFER else NOT_SOLVED)
