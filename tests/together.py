@@ -9,8 +9,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from devices import COMPILER, NEEDS_COMPILERS, NumpyDevice, missing
+
 from circuitsim.backends.gpu import Program
-from tests.devices import COMPILER, NEEDS_COMPILERS, NumpyDevice, missing
 
 FIBERS = Path(__file__).with_name("fibers.h")
 _MOST_ARGUMENTS = 24
@@ -28,9 +30,7 @@ class TogetherDevice(NumpyDevice):
         self.folder, self.multiprocessors, self.shared_bytes = folder, multiprocessors, shared_bytes
         self.launches: list[tuple[Program, int, int]] = []  # blocks, bytes of shared memory
 
-    def launch_together(
-        self, program: Program, blocks: int, threads: int, shared_bytes: int, *arguments: Any
-    ) -> None:
+    def launch_together(self, program: Program, blocks: int, threads: int, shared_bytes: int, *arguments: Any) -> None:
         assert 0 < blocks <= self.multiprocessors and shared_bytes <= self.shared_bytes
         for argument in arguments:
             assert isinstance(argument, int) or argument.flags.c_contiguous
@@ -48,9 +48,63 @@ class TogetherDevice(NumpyDevice):
         if not library.exists():
             source = self.folder / f"{name}.cpp"
             source.write_text(f'#include "{FIBERS}"\n#include "{program.source}"\n')
-            flags = ["-std=c++17", "-O1", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-psabi"]
+            flags = [
+                "-std=c++17",
+                "-O1",
+                "-ffp-contract=off",
+                "-Wall",
+                "-Wextra",
+                "-Werror",
+                "-Wno-unknown-pragmas",
+                "-Wno-psabi",
+            ]
             command = [COMPILER, *flags, *program.options, "-shared", "-fPIC", str(source), "-o", str(library)]
             done = subprocess.run(command, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr
         return ctypes.CDLL(str(library))
 
+
+class Foreign(np.ndarray):
+    """An array on a device: what NumPy computes from it and from a plain array is an error, as it is with CuPy's."""
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        out = options.pop("out", None)
+        if out is not None:
+            options["out"] = tuple(_plain(x) for x in out)
+        found = getattr(ufunc, method)(*(_plain(x) for x in inputs), **options)
+        return out[0] if out is not None else _foreign(found)
+
+    def __array_function__(self, function: Any, types: Any, arguments: Any, options: Any) -> Any:
+        return _foreign(function(*_plain_all(arguments), **{k: _plain_all(x) for k, x in options.items()}))
+
+
+def _plain(x: Any) -> Any:
+    if isinstance(x, Foreign):
+        return x.view(np.ndarray)
+    assert not isinstance(x, np.ndarray), "a plain array among those of a device"
+    return x
+
+
+def _plain_all(x: Any) -> Any:
+    return type(x)(_plain_all(y) for y in x) if isinstance(x, list | tuple) else _plain(x)
+
+
+def _foreign(x: Any) -> Any:
+    return x.view(Foreign) if isinstance(x, np.ndarray) else x
+
+
+class ForeignDevice(NumpyDevice):
+    """Arrays that do not mix with NumPy's; no multiprocessor has room for steps."""
+
+    name = "a stand-in of foreign arrays"
+    multiprocessors = shared_bytes = 1
+
+    class xp:  # noqa: N801
+        """The array module."""
+
+        zeros = staticmethod(lambda *a, **o: np.zeros(*a, **o).view(Foreign))
+        asarray = staticmethod(lambda x: np.array(x).view(Foreign))
+
+    def to_host(self, array: np.ndarray) -> np.ndarray:
+        assert isinstance(array, Foreign)
+        return np.array(array)

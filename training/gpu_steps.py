@@ -1,4 +1,5 @@
-"""The step of equilibrium propagation on a GPU: how a layered netlist is spread over it, and the launches of steps.cu.
+"""The steps of a layered netlist on a GPU, by equilibrium propagation or back-propagation: how they are spread over it,
+and the launches of steps.cu.
 
 Each multiprocessor keeps the conductances at some units of every hidden layer in its shared memory, for thousands of
 steps; see steps.cu. What does not fit is refused, and takes the plain path (layers.py), its arrays on the device.
@@ -20,6 +21,7 @@ from training.learner import Samples
 Array = Any  # of the device's array module
 
 SOURCE = Path(__file__).with_name("steps.cu")
+DIFFERENCE, PLAIN, BACK = range(3)  # modes: two forms of equilibrium propagation, back-propagation
 FEATURES = {"uint8": "unsigned char", "float32": "float", "float64": "double"}  # others become float64
 REALS = {"float32": "float", "float64": "double"}
 
@@ -27,6 +29,7 @@ _THREADS = 512  # of a block: one block a multiprocessor, 128 registers a thread
 _MOST_SAMPLES = 8  # of a step: a thread keeps sums of so many in its registers
 _MOST_OUTPUTS = 256  # which every block works out for itself
 _LAYER_BYTES = 96
+_WRONG_PLAN = 4
 _MOST_ARRIVALS = 2**31  # at the barriers of one launch, which are counted in 32 bits
 
 
@@ -45,8 +48,21 @@ class Plan:
     shared_bytes: int
 
 
-def plan_of(sizes: Sequence[int], features: int, batch: int, dtype: str, device: Device) -> Plan:
-    """Spread the layers of `sizes` (inputs, hidden ones, outputs) over a device. Raises Refused."""
+@dataclass(frozen=True)
+class Task:
+    """What the steps are."""
+
+    sizes: tuple[int, ...]  # of the layers: inputs, hidden ones, outputs
+    features: int
+    batch: int
+    sweeps: int
+    mode: int  # DIFFERENCE, PLAIN, BACK
+    dtype: str
+
+
+def plan_of(task: Task, device: Device) -> Plan:
+    """Spread the layers over a device. Raises Refused."""
+    sizes, batch = task.sizes, task.batch
     hidden, outputs = sizes[1:-1], sizes[-1]
     if not hidden:
         raise Refused("there is no hidden layer")
@@ -56,9 +72,9 @@ def plan_of(sizes: Sequence[int], features: int, batch: int, dtype: str, device:
         raise Refused(f"there are {outputs} outputs; up to {_MOST_OUTPUTS} go this way")
     widths = tuple(4 * -(-n // (4 * device.multiprocessors)) for n in hidden)
     blocks = max(-(-n // width) for n, width in zip(hidden, widths, strict=True))
-    size = np.dtype(dtype).itemsize
+    size = np.dtype(task.dtype).itemsize
     for resident in (True, False):
-        numbers = _numbers(sizes, widths, features, batch, resident)
+        numbers = _numbers(task, widths, resident)
         shared = len(hidden) * _LAYER_BYTES + numbers * size
         if shared <= device.shared_bytes and (resident or hidden[0] % 4 == 0):
             return Plan(blocks, widths, resident, numbers, shared)
@@ -70,8 +86,9 @@ def plan_of(sizes: Sequence[int], features: int, batch: int, dtype: str, device:
     )
 
 
-def _numbers(sizes: Sequence[int], widths: Sequence[int], features: int, batch: int, resident: bool) -> int:
+def _numbers(task: Task, widths: Sequence[int], resident: bool) -> int:
     """What Net::lay_out of steps.cu takes; the kernel compares."""
+    sizes, features, batch = task.sizes, task.features, task.batch
     hidden, outputs = sizes[1:-1], sizes[-1]
     wanted: list[int] = []
     for k, width in enumerate(widths):
@@ -85,7 +102,13 @@ def _numbers(sizes: Sequence[int], widths: Sequence[int], features: int, batch: 
         (batch + 1) * first, 2 * batch * widest, 2 * batch * last, batch * widest, batch * widest, 2 * batch * outputs,
         (2 * batch + 1) * outputs, batch * outputs, outputs, outputs, widest, _THREADS // 32 * across * sums,
     ]  # fmt: skip
-    return sum(-(-count // 4) * 4 for count in wanted)
+    if task.mode == BACK:
+        wanted += [count * batch * n for n in (widest, outputs) for count in (task.sweeps + 1, task.sweeps)]
+    return sum(_whole_quads(count) for count in wanted)
+
+
+def _whole_quads(count: int) -> int:
+    return -(-count // 4) * 4
 
 
 def _across(width: int) -> int:
@@ -93,10 +116,11 @@ def _across(width: int) -> int:
     return min(32, 1 << ((width // 4).bit_length() - 1))
 
 
-def program(dtype: str, features: str, batch: int, plain: bool) -> Program:
-    """steps.cu for these types, and so many samples in a step."""
+def program(task: Task, features: str) -> Program:
+    """steps.cu for this task, and features of this dtype."""
     defined = {
-        "REAL": REALS[dtype], "FEATURE": FEATURES[features], "BATCH": batch, "THREADS": _THREADS, "PLAIN": int(plain)
+        "REAL": REALS[task.dtype], "FEATURE": FEATURES[features], "BATCH": task.batch, "THREADS": _THREADS,
+        "MODE": task.mode,
     }  # fmt: skip
     return Program(SOURCE, tuple(f"-D{name}={value}" for name, value in defined.items()), "steps")
 
@@ -104,25 +128,20 @@ def program(dtype: str, features: str, batch: int, plain: bool) -> Program:
 class GpuSteps:
     """Takes steps on a learner's arrays, which lie on the device as kernels.py describes them."""
 
-    def __init__(self, device: Device, sizes: Sequence[int], features: int, batch: int, dtype: str) -> None:
+    def __init__(self, task: Task, device: Device) -> None:
         """Raises Refused."""
-        self.device, self.batch, self.dtype = device, batch, dtype
-        self.plan = plan_of(sizes, features, batch, dtype, device)
-        self.features, self.sizes = features, tuple(sizes)
-        xp, outputs = device.xp, sizes[-1]
-        stride = -(-2 * batch // 4) * 4
-        self.volts = xp.zeros(sum(sizes[1:]) * stride, dtype)
-        self.partials = xp.zeros(2 * (2 * batch + 1) * outputs * self.plan.blocks, dtype)
+        self.task, self.device, self.plan = task, device, plan_of(task, device)
+        zeros, dtype, batch = device.xp.zeros, task.dtype, task.batch
+        units, back = sum(task.sizes[1:]), task.mode == BACK
+        self.volts = zeros(units * _whole_quads(2 * batch), dtype)
+        self.partials = zeros(2 * (2 * batch + 1) * task.sizes[-1] * self.plan.blocks, dtype)
+        self.tapes = [
+            zeros(times * units * _whole_quads(batch) if back else 0, dtype) for times in (task.sweeps + 1, task.sweeps)
+        ]
         self._samples: tuple[Samples, Array, Array] | None = None
 
     def run(
-        self,
-        samples: Samples,
-        order: NDArray[np.int64],
-        sweeps: int,
-        plain: bool,
-        numbers: NDArray[Any],
-        arrays: Sequence[Array],
+        self, samples: Samples, order: NDArray[np.int64], numbers: NDArray[Any], arrays: Sequence[Array]
     ) -> tuple[int, int, float, int]:
         """A step for every `batch` entries of `order`.
 
@@ -132,26 +151,27 @@ class GpuSteps:
         """
         device, xp = self.device, self.device.xp
         data, targets = self._on_device(samples)
-        n = np.array(self.sizes, np.int64)
-        p = self.plan
-        head = [n.size - 1, sweeps, self.features, int(p.resident), p.numbers]
+        p, task = self.plan, self.task
+        n = np.array(task.sizes, np.int64)
+        head = [n.size - 1, task.sweeps, task.features, int(p.resident), p.numbers]
         units, entries = np.cumsum([0, *n[1:-1]]), np.cumsum([0, *(n[:-2] * n[1:-1])])
         plan = xp.asarray(np.concatenate([head, n, units, entries, p.widths]).astype(np.int64))
-        numbers, rows = xp.asarray(numbers.astype(self.dtype)), xp.asarray(order.astype(np.int64))
+        numbers, rows = xp.asarray(numbers.astype(task.dtype)), xp.asarray(order.astype(np.int64))
         tally, status = xp.zeros(2), xp.zeros(2, np.int64)
-        code = program(self.dtype, str(data.dtype), self.batch, plain)
-        barriers = 4 * (sweeps + 1)  # of a step, at the most
+        code = program(task, str(data.dtype))
+        barriers = 6 * (task.sweeps + 1)  # of a step, at the most
         most = max(1, _MOST_ARRIVALS // (barriers * p.blocks))
-        count = order.size // self.batch
+        count = order.size // task.batch
         for first in range(0, count, most):
             arrived, cut_off = xp.zeros(1, np.uint32), xp.full(1, -1, np.int32)
             device.launch_together(
                 code, p.blocks, _THREADS, p.shared_bytes,
-                plan, numbers, data, targets, rows[first * self.batch :], min(most, count - first), *arrays,
-                self.volts, self.partials, arrived, cut_off, tally, status,
+                plan, numbers, data, targets, rows[first * task.batch :], min(most, count - first), *arrays,
+                self.volts, self.partials, *self.tapes, arrived, cut_off, tally, status,
             )  # fmt: skip
             if device.to_host(status)[0]:
                 break
+        assert int(device.to_host(status)[0]) != _WRONG_PLAN, "steps.cu lays out its shared memory in another way"
         found, (cost, wrong) = device.to_host(status), device.to_host(tally)
         return int(found[0]), int(found[1]), float(cost), int(wrong)
 

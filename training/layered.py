@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 from circuitsim import Problem, SettingsError
 from circuitsim.backends.gpu import Device
 from training import eqprop, kernels, layers
-from training.gpu_steps import GpuSteps, Refused
+from training.gpu_steps import BACK, DIFFERENCE, PLAIN, GpuSteps, Refused, Task
 from training.gradient import find_outputs
 from training.layers import Layers, Weights
 from training.learner import Learner, LearningError, Samples, Tally, check_arrays, tally_of
@@ -45,10 +45,10 @@ class LayeredLearner(Learner):
     ) -> None:
         self.problem, self.structure, self.recipe = problem, structure, recipe
         self.batch_size = recipe.batch_size
-        self.fast = kernel and recipe.algorithm != "bp" and recipe.tol is None
+        self.fast = kernel and recipe.tol is None and (recipe.algorithm != "bp" or device is not None)
         self.threads, self.device = threads, device
         self.xp = device.xp if device else np
-        self.betas = (0.0, 0.0) if recipe.algorithm == "implicit" else eqprop.nudges(recipe.variant, recipe.nudge)
+        self.betas = eqprop.nudges(recipe.variant, recipe.nudge) if recipe.algorithm == "ep" else (0.0, 0.0)
         self.form = "difference" if recipe.algorithm == "implicit" else recipe.form
         self.outputs_at = find_outputs(problem)
         self.path = "fast path for layers" if self.fast else "plain path for layers"
@@ -88,10 +88,13 @@ class LayeredLearner(Learner):
 
     def _make_gpu_steps(self, device: Device, features: int) -> None:
         """The fast path on a device, where it can be taken; else the plain one there."""
-        if not self.fast or (self.gpu_steps and self.gpu_steps.features == features):
+        r = self.recipe
+        mode = BACK if r.algorithm == "bp" else PLAIN if self.form == "plain" else DIFFERENCE
+        task = Task(self.structure.sizes, features, self.batch_size, r.sweeps, mode, r.dtype)
+        if not self.fast or (self.gpu_steps and self.gpu_steps.task == task):
             return
         try:
-            self.gpu_steps = GpuSteps(device, self.structure.sizes, features, self.batch_size, self.recipe.dtype)
+            self.gpu_steps = GpuSteps(task, device)
             self.path = f"fast path for layers on {device.name}"
         except Refused as reason:
             self.fast, self.path = False, f"plain path for layers on {device.name} ({reason})"
@@ -110,13 +113,28 @@ class LayeredLearner(Learner):
         with threadpool_limits(self.threads, "blas"):
             while first < order.size:  # up to the next test of convexity, wherever the steps were interrupted
                 if self.steps % _CHECK_EVERY == 0 and self.recipe.algorithm == "ep":
-                    problem = self.problem.with_values(self.values())
-                    eqprop.check_convex(problem, self.outputs_at, min(self.betas))
+                    self._check_convex(min(self.betas))
                 count = min(_CHECK_EVERY - self.steps % _CHECK_EVERY, (order.size - first) // self.batch_size)
                 stop = first + count * self.batch_size
                 tally += run(samples, order[first:stop], g_rates, b_rates)
                 self.steps, first = self.steps + count, stop
         return tally
+
+    def _check_convex(self, beta: float) -> None:
+        """LearningError when E + beta C is not convex; see eqprop.check_convex, which takes any circuit."""
+        if beta >= 0:
+            return
+        w = self._weights()
+        sums = self._host(w.a[-1])
+        if (sums + beta <= 0).any():
+            raise self._not_convex(int(sums.argmin()), float(sums.min()), beta)
+        matrix = layers.reduced_conductances(w, beta)
+        if matrix is None or not eqprop.positive_definite(self._host(matrix)):
+            raise eqprop.not_convex("", np.nan, beta)
+
+    def _not_convex(self, output: int, conductance: float, beta: float) -> LearningError:
+        node = self.problem.circuit.nodes[int(self.outputs_at.nodes[output])]
+        return eqprop.not_convex(node, conductance, beta)
 
     def _kernel_steps(self, samples: Samples, order: Ints, g_rates: NDArray, b_rates: NDArray) -> Tally:
         scalar = self.g.dtype.type
@@ -125,9 +143,7 @@ class LayeredLearner(Learner):
         states = [self.v, self.free, self.delta, self.total]
         if self.gpu_steps:
             numbers = np.array([volts, *betas, *g_rates, *b_rates])
-            status, unit, cost, wrong = self.gpu_steps.run(
-                samples, order, self.recipe.sweeps, self.form == "plain", numbers, [*arrays, *states]
-            )
+            status, unit, cost, wrong = self.gpu_steps.run(samples, order, numbers, [*arrays, *states])
         else:
             sums = np.zeros(2)
             mode = kernels.DIFFERENCE if self.form == "difference" else kernels.PLAIN
@@ -137,8 +153,7 @@ class LayeredLearner(Learner):
             )  # fmt: skip
             cost, wrong = float(sums[0]), int(sums[1])
         if status == kernels.NOT_CONVEX:
-            node = self.problem.circuit.nodes[int(self.outputs_at.nodes[unit])]
-            raise eqprop.not_convex(node, float(self._weights().a[-1][unit]), min(self.betas))
+            raise self._not_convex(unit, float(self._weights().a[-1][unit]), min(self.betas))
         if status == kernels.CUT_OFF:
             raise self._cut_off(unit)
         if status == kernels.NOT_FINITE:

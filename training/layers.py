@@ -297,6 +297,37 @@ def relax_pair(
     return Pair(v1, other)
 
 
+# -- convexity ---------------------------------------------------------------------------------------------------------
+
+
+def reduced_conductances(w: Weights, nudge: float) -> Array | None:
+    """A matrix that is positive definite when that of all conductances is, with `nudge` (S) added at the outputs.
+
+    The layers of one parity have no conductance between each other: they are eliminated, all at once, which leaves the
+    Schur complement of the others, (n, n) S in float64. None when the sum of conductances of one that is eliminated is
+    not positive: then neither is the matrix.
+    """
+    a = [x.astype(np.float64) for x in w.a]
+    a[-1] = a[-1] + nudge
+    sizes = [x.size for x in a]
+    kept = min((0, 1), key=lambda parity: sum(sizes[parity::2])) if len(a) > 1 else 0
+    starts = np.cumsum([0, *sizes[kept::2]]).tolist()
+    block = {k: slice(starts[i], starts[i + 1]) for i, k in enumerate(range(kept, len(a), 2))}
+    matrix = np.zeros_like(a[0], shape=(starts[-1], starts[-1]))
+    for k, part in block.items():
+        matrix[part, part] += np.diag(a[k])
+    for k in range(1 - kept, len(a), 2):
+        if not bool((a[k] > 0).all()):
+            return None
+        near = {k - 1: w.g[k]} if k else {}
+        near |= {k + 1: w.g[k + 1].T} if k + 1 < len(a) else {}
+        scaled = {j: g.astype(np.float64) / np.sqrt(a[k]) for j, g in near.items()}
+        for i, one in scaled.items():
+            for j, other in scaled.items():
+                matrix[block[i], block[j]] -= one @ other.T
+    return matrix
+
+
 # -- gradients ---------------------------------------------------------------------------------------------------------
 
 

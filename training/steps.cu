@@ -12,9 +12,12 @@
 // - Voltages are in `volts` (unit, STRIDE): rows 0 .. B-1 the state v1, rows B .. 2B-1 delta (or v2 in the plain form).
 // - The update of a step is left pending and joins the next step's pass over the conductances.
 //
+// - Back-propagation takes as many sweeps more in the place of the nudged phases and keeps every voltage (`tape_v`); then
+//   the adjoints mu of all these exact steps (`tape_mu`) settle backwards, by the same sums over neighbours.
+//
 // To be compiled with REAL (float, double), FEATURE (a type), BATCH (samples of a step), THREADS (of a block, a multiple
-// of 32), PLAIN (0: the nudged phases in difference form; 1: v1 and v2). Launched cooperatively: blocks wait for each
-// other. Every argument is a pointer or a long long.
+// of 32), MODE (0: the nudged phases in difference form; 1: v1 and v2; 2: back-propagation). Launched cooperatively:
+// blocks wait for each other. Every argument is a pointer or a long long.
 
 typedef long long integer;
 
@@ -24,6 +27,9 @@ typedef long long integer;
 #define WARPS (THREADS / 32)
 #define BOTH (2 * BATCH)
 #define STRIDE ((BOTH + 3) / 4 * 4)
+#define TAPED ((BATCH + 3) / 4 * 4)  // of a unit's voltages, or adjoints, on a tape
+#define PLAIN (MODE == 1)
+#define BACK (MODE == 2)
 
 #define LAYER_BYTES 96
 
@@ -54,6 +60,8 @@ __device__ inline REAL within(REAL x, REAL low, REAL high) {  // NaN stays
     x = x < low ? low : x;
     return x > high ? high : x;
 }
+
+__device__ inline REAL clipped(REAL g) { return g < 0 ? (REAL)0 : g; }  // NaN stays, for `measure` to see
 
 // Four numbers that another block may have written: past this multiprocessor's own cache.
 __device__ inline Quad fetched(const float* p) {
@@ -108,15 +116,16 @@ struct Net {
     const integer *n, *unit, *where, *widths;
     const REAL *rates, *bias_rates;
     REAL unit_volts, beta1, beta2;
-    REAL *g, *bias, *v, *free_state, *delta, *total, *volts, *partials;
+    REAL *g, *bias, *v, *free_state, *delta, *total, *volts, *partials, *tape_v, *tape_mu;
     const REAL *lo, *hi;
     unsigned* arrived;  // at barriers, by all blocks
     int* cut_off;       // the last unit without conductance, or -1
     int side;           // of the two halves of `partials`: where the last sums are
+    int all_units;      // of all layers: a time of a tape has TAPED numbers for each
 
     Layer* layers;
     REAL *inputs, *out_slab, *x_old, *x_new, *e, *c, *drive, *sums, *now, *mine_d, *mine_t, *y, *s_out, *t, *a_out,
-        *bias_out, *a_part, *scratch;
+        *bias_out, *a_part, *scratch, *mine_v, *mine_mu, *y_v, *y_mu;
 
     // -- where things are ----------------------------------------------------------------------------------------------
 
@@ -173,13 +182,20 @@ struct Net {
         bias_out = take(outputs);
         a_part = take(widest);
         scratch = take(WARPS * most_across * power_of_two(4 * BOTH > 4 * BATCH + 4 ? 4 * BOTH : 4 * BATCH + 4));
+        if (BACK) {  // of the own units of one layer, and of the outputs: (time, unit, sample)
+            mine_v = take((sweeps + 1) * widest * BATCH);
+            mine_mu = take(sweeps * widest * BATCH);
+            y_v = take((sweeps + 1) * outputs * BATCH);
+            y_mu = take(sweeps * outputs * BATCH);
+        }
         return next - start;
     }
 
     __device__ REAL* own(const Layer& l, int u) const { return volts + (l.unit + l.first + u) * STRIDE; }
-    __device__ const REAL* near(const Layer& l, int j) const {
-        return volts + (j < l.before ? l.unit_before + j : l.unit_after + j - l.before) * STRIDE;
+    __device__ int near(const Layer& l, int j) const {  // the unit that row j of a slab stands for
+        return j < l.before ? l.unit_before + j : l.unit_after + j - l.before;
     }
+    __device__ REAL* taped(REAL* tape, int time, int u) const { return tape + (time * all_units + u) * TAPED; }
     // Row b (of `rows`) of a layer's block in an array of all layers, as the host keeps them.
     __device__ REAL* kept(REAL* array, int k, int rows, int b) const {
         return array + rows * unit[k] + b * n[k + 1];
@@ -237,7 +253,7 @@ struct Net {
             for (int u = threadIdx.x; u < l.count; u += THREADS) bias[l.unit + l.first + u] = l.bias[u];
             for (int i = threadIdx.x; i < BOTH * l.count; i += THREADS)
                 kept(v, k, BOTH, i / l.count)[l.first + i % l.count] = own(l, i % l.count)[i / l.count];
-            for (int i = threadIdx.x; i < BATCH * l.count; i += THREADS) {
+            for (int i = threadIdx.x; !BACK && i < BATCH * l.count; i += THREADS) {
                 const int b = i / l.count, u = i % l.count;
                 kept(delta, k, BATCH, b)[l.first + u] = delta_of(own(l, u), b, 1);
                 kept(total, k, BATCH, b)[l.first + u] = total_of(own(l, u), b, 1);
@@ -253,7 +269,7 @@ struct Net {
                 g[where[hidden] + i / rear.width * rear.units + rear.first + i % rear.width] = out_slab[i];
         if (blockIdx.x) return;
         for (int i = threadIdx.x; i < BOTH * outputs; i += THREADS) kept(v, hidden, BOTH, 0)[i] = y[i];
-        for (int i = threadIdx.x; i < BATCH * outputs; i += THREADS) {
+        for (int i = threadIdx.x; !BACK && i < BATCH * outputs; i += THREADS) {
             const int b = i / outputs, o = i % outputs;
             kept(delta, hidden, BATCH, b)[o] = delta_of(y + o, b, outputs);
             kept(total, hidden, BATCH, b)[o] = total_of(y + o, b, outputs);
@@ -341,9 +357,9 @@ struct Net {
         __syncthreads();
     }
 
-    // sums[u * ROWS + r] = sum over the neighbours j of slab[j, u] volts[j, r].
+    // sums[u * ROWS + r] = sum over the neighbours j of slab[j, u] field[j, r]; the field has `stride` numbers a unit.
     template <int ROWS>
-    __device__ void product(const Layer& l) const {
+    __device__ void product(const Layer& l, const REAL* field, int stride) const {
         constexpr int SIZE = 4 * ROWS, N = power_of_two(SIZE), QUADS = (ROWS + 3) / 4;
         const int quads = l.width / 4, down = 32 / l.across;
         const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -354,7 +370,7 @@ struct Net {
 #pragma unroll 4
                 for (int j = warp * down + lane / l.across; j < l.near; j += down * WARPS) {
                     const Quad of = *(const Quad*)(l.slab + j * l.width + 4 * quad);
-                    const REAL* at = near(l, j);
+                    const REAL* at = field + near(l, j) * stride;
                     REAL x[4 * QUADS];
 #pragma unroll
                     for (int q = 0; q < QUADS; ++q) spread(fetched(at + 4 * q), x + 4 * q);
@@ -387,7 +403,7 @@ struct Net {
     }
 
     template <bool NUDGED>
-    __device__ void settle(int k) {
+    __device__ void settle(int k, int time) {
         constexpr int ROWS = NUDGED ? BOTH : BATCH;
         const Layer& l = layers[k];
         const bool last = k == hidden - 1;
@@ -406,6 +422,7 @@ struct Net {
             REAL v1, other;
             exact_step<NUDGED, false>(s1, s2, l.a[u], l.lo[u], l.hi[u], 0, 0, 0, &v1, &other);
             own(l, u)[b] = v1;
+            if (BACK && time) taped(tape_v, time, l.unit + l.first + u)[b] = v1;
             if (NUDGED) own(l, u)[BATCH + b] = other;
             if (last) {
                 now[u * BOTH + b] = v1;
@@ -416,7 +433,7 @@ struct Net {
     }
 
     template <bool NUDGED>
-    __device__ void settle_outputs() {
+    __device__ void settle_outputs(int time) {
         collect(0, (NUDGED ? BOTH : BATCH) * outputs, s_out);
         const int at = unit[hidden];
         for (int i = threadIdx.x; i < BATCH * outputs; i += THREADS) {
@@ -425,21 +442,92 @@ struct Net {
             const REAL s2 = NUDGED ? s_out[BATCH * outputs + i] + (PLAIN ? bias_out[o] : (REAL)0) : (REAL)0;
             exact_step<NUDGED, NUDGED>(s1, s2, a_out[o], lo[at + o], hi[at + o], t[i], NUDGED ? beta1 : (REAL)0,
                                        NUDGED ? beta2 : (REAL)0, y + i, y + BATCH * outputs + i);
+            if (BACK && time) y_v[time * BATCH * outputs + i] = y[i];
         }
         __syncthreads();
     }
 
-    // The layers 0, 2, ... or 1, 3, ... at once.
+    // The layers 0, 2, ... or 1, 3, ... at once; what they come to is the tapes' at `time`, when that is not 0.
     template <bool NUDGED>
-    __device__ void half_sweep(int parity) {
+    __device__ void half_sweep(int parity, int time = 0) {
         constexpr int ROWS = NUDGED ? BOTH : BATCH;
         for (int k = parity; k < hidden; k += 2) {
-            if (layers[k].near) product<ROWS>(layers[k]);
-            settle<NUDGED>(k);
+            if (layers[k].near) product<ROWS>(layers[k], volts, STRIDE);
+            settle<NUDGED>(k, time);
             if (k == hidden - 1) share<ROWS>();
         }
-        if (hidden % 2 == parity) settle_outputs<NUDGED>();
+        if (hidden % 2 == parity) settle_outputs<NUDGED>(time);
         if (parity < hidden) barrier();
+    }
+
+    // -- back-propagation ----------------------------------------------------------------------------------------------
+
+    // What a layer does at a time of the tapes (1 .. sweeps), and its neighbours did before: odd layers come after even.
+    __device__ int before(int k, int time) const { return k % 2 ? time : time - 1; }
+
+    __device__ void begin_tape() {  // time 0: the free state
+        for (int k = 0; k < hidden; ++k) {
+            const Layer& l = layers[k];
+            for (int i = threadIdx.x; i < BATCH * l.count; i += THREADS)
+                taped(tape_v, 0, l.unit + l.first + i / BATCH)[i % BATCH] = own(l, i / BATCH)[i % BATCH];
+        }
+        for (int i = threadIdx.x; i < BATCH * outputs; i += THREADS) y_v[i] = y[i];
+        __syncthreads();
+    }
+
+    // The layers of a parity, backwards: mu = lambda / a inside the bounds, with lambda the sum of the neighbours' mu
+    // times conductances; tape_mu has time t at t - 1. The neighbours' are those of this time for even layers, of the
+    // next one for odd layers.
+    __device__ void half_back(int parity, int time) {
+        const int from = parity ? time + 1 : time;
+        const bool some = from <= sweeps;
+        for (int k = parity; k < hidden; k += 2) {
+            const Layer& l = layers[k];
+            const bool last = k == hidden - 1;
+            if (l.near && some) product<BATCH>(l, taped(tape_mu, from - 1, 0), TAPED);
+            for (int i = threadIdx.x; i < l.count * BATCH; i += THREADS) {
+                const int u = i / BATCH, b = i % BATCH, unit_of = l.unit + l.first + u;
+                REAL lambda = l.near && some ? sums[i] : (REAL)0;
+                for (int o = 0; last && some && o < outputs; ++o)
+                    lambda += out_slab[o * l.width + u] * y_mu[((from - 1) * BATCH + b) * outputs + o];
+                const REAL at = taped(tape_v, time, unit_of)[b];
+                const REAL mu = at > l.lo[u] && at < l.hi[u] ? lambda / l.a[u] : (REAL)0;
+                taped(tape_mu, time - 1, unit_of)[b] = mu;
+                if (last) now[u * BOTH + b] = mu;
+            }
+            __syncthreads();
+            if (last) share<BATCH>();
+        }
+        if (hidden % 2 == parity) {
+            const bool shared = parity == 0 || time < sweeps;  // something, since the backward sweeps began
+            if (shared) collect(0, BATCH * outputs, s_out);
+            for (int i = threadIdx.x; i < BATCH * outputs; i += THREADS) {
+                const int o = i % outputs, at = time * BATCH * outputs + i;
+                const REAL lambda = (shared ? s_out[i] : (REAL)0) + (time == sweeps ? y[i] - t[i] : (REAL)0);
+                const bool inside = y_v[at] > lo[unit[hidden] + o] && y_v[at] < hi[unit[hidden] + o];
+                y_mu[at - BATCH * outputs] = inside ? lambda / a_out[o] : (REAL)0;
+            }
+            __syncthreads();
+        }
+        if (parity < hidden) barrier();
+    }
+
+    // The own units of a layer, from the tapes into shared memory.
+    __device__ void recall_tapes(const Layer& l) {
+        for (int i = threadIdx.x; i < (sweeps + 1) * l.count * BATCH; i += THREADS) {
+            const int time = i / (l.count * BATCH), u = i / BATCH % l.count, b = i % BATCH;
+            const int to = (time * l.width + u) * BATCH + b;
+            mine_v[to] = taped(tape_v, time, l.unit + l.first + u)[b];
+            if (time < sweeps) mine_mu[to] = taped(tape_mu, time, l.unit + l.first + u)[b];
+        }
+        __syncthreads();
+    }
+
+    // The slope of the cost by a conductance, from the voltages and adjoints of its ends at one time: at the exact step of
+    // the lower layer, then at that of the upper one. Both owners of a conductance come to the same bits.
+    __device__ REAL add_slope(REAL slope, REAL mu_low, REAL seen_by_low, REAL v_low, REAL mu_high, REAL seen_by_high,
+                              REAL v_high) const {
+        return fma(mu_high, seen_by_high - v_high, fma(mu_low, seen_by_low - v_low, slope));
     }
 
     // -- the update of a step, and the sums of the next ----------------------------------------------------------------
@@ -483,9 +571,9 @@ struct Net {
 #pragma unroll
                         for (int column = 0; column < 4; ++column) {
                             const REAL one = p.at[column] - fall.at[column] + slope.at[column];
-                            p.at[column] = one > 0 ? one : 0;
+                            p.at[column] = clipped(one);
                             const REAL two = q.at[column] - fall.at[column] - slope.at[column];
-                            q.at[column] = mirrored && two > 0 ? two : 0;
+                            q.at[column] = mirrored ? clipped(two) : (REAL)0;
                         }
                         *(Quad*)(matrix + i * columns + 4 * quad) = p;
                         if (mirrored) *(Quad*)(matrix + (features + i) * columns + 4 * quad) = q;
@@ -505,6 +593,30 @@ struct Net {
         }
     }
 
+    // What one time of the tapes adds to the slopes of row j of a slab, in a quad of columns.
+    __device__ void add_slopes(int k, int time, int j, int quad, REAL* slope) const {
+        const Layer& l = layers[k];
+        const int of_near = near(l, j), seen_here = before(k, time), seen_there = before(k + 1, time);
+#pragma unroll
+        for (int q = 0; q < TAPED / 4; ++q) {
+            const Quad seen = fetched(taped(tape_v, seen_here, of_near) + 4 * q);
+            const Quad theirs = fetched(taped(tape_v, time, of_near) + 4 * q);
+            const Quad mu = fetched(taped(tape_mu, time - 1, of_near) + 4 * q);
+#pragma unroll
+            for (int column = 0; column < 4; ++column)
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                    const int b = 4 * q + i, at = (4 * quad + column) * BATCH + b, times = l.width * BATCH;
+                    if (b >= BATCH || 4 * quad + column >= l.count) continue;
+                    const REAL my_v = mine_v[time * times + at], my_mu = mine_mu[(time - 1) * times + at];
+                    const REAL my_seen = mine_v[seen_there * times + at];
+                    slope[column] = j < l.before
+                        ? add_slope(slope[column], mu.at[i], my_seen, theirs.at[i], my_mu, seen.at[i], my_v)
+                        : add_slope(slope[column], my_mu, seen.at[i], my_v, mu.at[i], my_seen, theirs.at[i]);
+                }
+        }
+    }
+
     // The slab of a layer: g <- max(0, g - factor sum_b (d_j - d_u) (t_j - t_u)); its column sums into a_part.
     __device__ void pass_slab(int k, bool pending) {
         const Layer& l = layers[k];
@@ -519,10 +631,21 @@ struct Net {
                 for (int j = warp * down + lane / l.across; j < l.near; j += down * WARPS) {
                     Quad* const at = (Quad*)(l.slab + j * l.width + 4 * quad);
                     Quad of = *at;
-                    if (pending) {
+                    if (pending && BACK) {
+                        const REAL factor = 2 * (j < l.before ? factor_before : factor_after);
+                        REAL slope[4] = {};
+                        for (int time = 1; time <= sweeps; ++time) add_slopes(k, time, j, quad, slope);
+#pragma unroll
+                        for (int column = 0; column < 4; ++column) {
+                            const REAL value = of.at[column] - factor * slope[column];
+                            of.at[column] = 4 * quad + column < l.count ? clipped(value) : (REAL)0;
+                        }
+                        *at = of;
+                    } else if (pending) {
                         REAL other[STRIDE];
 #pragma unroll
-                        for (int q = 0; q < STRIDE / 4; ++q) spread(fetched(near(l, j) + 4 * q), other + 4 * q);
+                        for (int q = 0; q < STRIDE / 4; ++q)
+                            spread(fetched(volts + near(l, j) * STRIDE + 4 * q), other + 4 * q);
                         const REAL factor = j < l.before ? factor_before : factor_after;
 #pragma unroll
                         for (int column = 0; column < 4; ++column) {
@@ -533,7 +656,7 @@ struct Net {
                             for (int b = 0; b < BATCH; ++b)
                                 slope += (delta_of(other, b, 1) - d[b]) * (total_of(other, b, 1) - both[b]);
                             const REAL value = of.at[column] - factor * slope;
-                            of.at[column] = value > 0 && 4 * quad + column < l.count ? value : 0;
+                            of.at[column] = 4 * quad + column < l.count ? clipped(value) : (REAL)0;
                         }
                         *at = of;
                     }
@@ -551,13 +674,34 @@ struct Net {
             const int o = i / l.width, u = i % l.width;
             if (u >= l.count) continue;
             REAL slope = 0;
-            for (int b = 0; b < BATCH; ++b)
-                slope += (delta_of(y + o, b, outputs) - mine_d[u * BATCH + b]) *
-                         (total_of(y + o, b, outputs) - mine_t[u * BATCH + b]);
+            if (BACK) {
+                for (int time = 1; time <= sweeps; ++time)
+                    for (int b = 0; b < BATCH; ++b) {
+                        const int at = u * BATCH + b, times = l.width * BATCH;
+                        const REAL* const theirs = y_v + b * outputs + o;
+                        slope = add_slope(
+                            slope, mine_mu[(time - 1) * times + at], theirs[before(hidden - 1, time) * BATCH * outputs],
+                            mine_v[time * times + at], y_mu[((time - 1) * BATCH + b) * outputs + o],
+                            mine_v[before(hidden, time) * times + at], theirs[time * BATCH * outputs]);
+                    }
+                slope *= 2;
+            } else {
+                for (int b = 0; b < BATCH; ++b)
+                    slope += (delta_of(y + o, b, outputs) - mine_d[u * BATCH + b]) *
+                             (total_of(y + o, b, outputs) - mine_t[u * BATCH + b]);
+            }
             const REAL value = out_slab[i] - factor * slope;
-            out_slab[i] = value > 0 ? value : 0;
+            out_slab[i] = clipped(value);
         }
         __syncthreads();
+    }
+
+    // How a unit moves for a pull along -dC/dv, in one sample: delta, or less the sum of its adjoints.
+    __device__ REAL pull(const Layer& l, int u, int b, bool pending) const {
+        if (!BACK) return delta_of(own(l, u), b, 1);
+        REAL sum = 0;
+        for (int time = 1; pending && time <= sweeps; ++time) sum -= mine_mu[((time - 1) * l.width + u) * BATCH + b];
+        return sum;
     }
 
     // Finish the update that is pending; sums a of all own units, the drive of the inputs.
@@ -565,10 +709,11 @@ struct Net {
         for (int k = 0; k < hidden; ++k) {
             const Layer& l = layers[k];
             const REAL factor = pending ? rates[k] * (REAL)(1.0 / BATCH) : (REAL)0;
+            if (BACK && pending) recall_tapes(l);
             for (int i = threadIdx.x; i < l.width * BATCH; i += THREADS) {
                 const int u = i / BATCH, b = i % BATCH;
-                mine_d[i] = u < l.count ? delta_of(own(l, u), b, 1) : (REAL)0;
-                mine_t[i] = u < l.count ? total_of(own(l, u), b, 1) : (REAL)0;
+                mine_d[i] = u < l.count ? pull(l, u, b, pending) : (REAL)0;
+                mine_t[i] = u < l.count && !BACK ? total_of(own(l, u), b, 1) : (REAL)0;
             }
             __syncthreads();
             if (k == 0) {
@@ -576,7 +721,10 @@ struct Net {
                     c[u] = 0;
                     for (int b = 0; b < BATCH; ++b) {
                         e[b * l.width + u] = factor * mine_d[u * BATCH + b];
-                        c[u] += factor * (REAL)0.5 * mine_d[u * BATCH + b] * mine_t[u * BATCH + b];
+                        if (!BACK) c[u] += factor * (REAL)0.5 * mine_d[u * BATCH + b] * mine_t[u * BATCH + b];
+                        for (int time = 1; BACK && pending && u < l.count && time <= sweeps; ++time)
+                            c[u] -= factor * mine_mu[((time - 1) * l.width + u) * BATCH + b] *
+                                    mine_v[(time * l.width + u) * BATCH + b];
                     }
                 }
                 __syncthreads();
@@ -589,7 +737,7 @@ struct Net {
                 if (k == hidden - 1)
                     for (int o = 0; o < outputs; ++o) sum += out_slab[o * l.width + u];
                 l.a[u] = sum;
-                if (!(sum > 0)) atomicMax(cut_off, (int)(l.unit + l.first + u));
+                if (sum <= 0) atomicMax(cut_off, (int)(l.unit + l.first + u));
             }
             __syncthreads();
         }
@@ -599,11 +747,17 @@ struct Net {
         const REAL scale = (REAL)(1.0 / BATCH);
         for (int k = 0; k < hidden; ++k) {
             const Layer& l = layers[k];
+            if (BACK) recall_tapes(l);
             for (int u = threadIdx.x; u < l.count; u += THREADS)
-                for (int b = 0; b < BATCH; ++b) l.bias[u] += bias_rates[k] * scale * delta_of(own(l, u), b, 1);
+                for (int b = 0; b < BATCH; ++b) l.bias[u] += bias_rates[k] * scale * pull(l, u, b, true);
+            __syncthreads();
         }
         for (int o = threadIdx.x; o < outputs; o += THREADS)
-            for (int b = 0; b < BATCH; ++b) bias_out[o] += bias_rates[hidden] * scale * delta_of(y + o, b, outputs);
+            for (int b = 0; b < BATCH; ++b) {
+                REAL moved = BACK ? (REAL)0 : delta_of(y + o, b, outputs);
+                for (int time = 0; BACK && time < sweeps; ++time) moved -= y_mu[(time * BATCH + b) * outputs + o];
+                bias_out[o] += bias_rates[hidden] * scale * moved;
+            }
         __syncthreads();
     }
 
@@ -619,13 +773,13 @@ struct Net {
             *which = cut;
         }
         for (int o = 0; o < outputs; ++o)
-            if (!(a_out[o] > 0)) {
+            if (a_out[o] <= 0) {
                 code = CUT_OFF;
                 *which = unit[hidden] + o;
             }
         const REAL least = beta1 < beta2 ? beta1 : beta2;
         for (int o = 0; o < outputs && code != CUT_OFF; ++o)
-            if (!(a_out[o] + least > 0)) {
+            if (a_out[o] + least <= 0) {
                 code = NOT_CONVEX;
                 *which = o;
             }
@@ -685,6 +839,26 @@ struct Net {
         barrier();
     }
 
+    __device__ void nudge() {
+        begin_nudging();
+        for (int k = 0; k < sweeps; ++k) {
+            half_sweep<true>(0);
+            half_sweep<true>(1);
+        }
+    }
+
+    __device__ void back_propagate() {
+        begin_tape();
+        for (int time = 1; time <= sweeps; ++time) {
+            half_sweep<false>(0, time);
+            half_sweep<false>(1, time);
+        }
+        for (int time = sweeps; time > 0; --time) {
+            half_back(1, time);
+            half_back(0, time);
+        }
+    }
+
     __device__ void read_samples(const FEATURE* data, const float* targets, const integer* rows) {
         for (int i = threadIdx.x; i < features * BATCH; i += THREADS)
             x_new[i] = (REAL)data[rows[i % BATCH] * features + i / BATCH] * unit_volts;
@@ -722,11 +896,8 @@ struct Net {
                 break;
             }
             if (step == count - 1) keep_free_state();
-            begin_nudging();
-            for (int k = 0; k < sweeps; ++k) {
-                half_sweep<true>(0);
-                half_sweep<true>(1);
-            }
+            if (BACK) back_propagate();
+            else nudge();
             learn_biases();
             pending = true;
         }
@@ -744,7 +915,8 @@ struct Net {
 extern "C" __global__ void __launch_bounds__(THREADS, 1) steps(
     const integer* plan, const REAL* numbers, const FEATURE* data, const float* targets, const integer* order,
     integer count, REAL* g, REAL* bias, const REAL* lo, const REAL* hi, REAL* v, REAL* free_state, REAL* delta,
-    REAL* total, REAL* volts, REAL* partials, unsigned* arrived, int* cut_off, double* tally, integer* status) {
+    REAL* total, REAL* volts, REAL* partials, REAL* tape_v, REAL* tape_mu, unsigned* arrived, int* cut_off,
+    double* tally, integer* status) {
     SHARED_MEMORY(shared)
     Net net;
     net.depth = plan[0];
@@ -771,9 +943,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) steps(
     net.total = total;
     net.volts = volts;
     net.partials = partials;
+    net.tape_v = tape_v;
+    net.tape_mu = tape_mu;
     net.arrived = arrived;
     net.cut_off = cut_off;
     net.side = 0;
+    net.all_units = (int)(net.unit[net.hidden] + net.n[net.depth]);
     if (net.lay_out(shared) != plan[4]) {
         status[0] = WRONG_PLAN;
         return;
