@@ -526,6 +526,6 @@ def test_blocks_that_wait_for_each_other_are_launched_together(monkeypatch: pyte
     assert found.max_dynamic_shared_size_bytes == 232448 - 48
     how = {"shared_mem": 1000, "enable_cooperative_groups": True}
     assert calls == [((3,), (64,), (count, "array"), how) for count in (7, 8)]
-    module.RawModule = raising(CompileException("no such type"))
+    module.RawModule = lambda **_: raising(CompileException("no such type"))()
     with pytest.raises(cs.BackendUnavailable, match=r"kernels.cu cannot be compiled \(no such type\)"):
         device.launch_together(Program(SOURCE, (), "steps"), 3, 64, 1000)

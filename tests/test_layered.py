@@ -173,7 +173,7 @@ def test_a_nudge_that_becomes_too_strong_while_learning_is_found_by_the_kernel()
         learner.train(samples(6, 3), np.arange(4), dict.fromkeys(learner.values(), 0.0))
 
 
-@pytest.mark.parametrize("sizes", [(6, 4), (12, 5, 3), (12, 3, 9), (12, 9, 6, 2), (12, 4, 11, 2), (8, 21, 17, 19, 3)])
+@pytest.mark.parametrize("sizes", [(6, 4), (12, 5, 3), (12, 13, 9), (12, 9, 6, 2), (12, 4, 11, 2), (8, 21, 17, 19, 3)])
 def test_convexity_is_that_of_the_whole_matrix(sizes: tuple[int, ...]) -> None:
     """Just within the nudge at which the smallest eigenvalue of all conductances is 0, and just beyond."""
     circuit = parse(drn(sizes, seed=5))
