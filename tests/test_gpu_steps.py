@@ -264,11 +264,26 @@ def test_many_steps_are_several_launches(folder: Path, monkeypatch: pytest.Monke
     device = TogetherDevice(folder)
     whole = run(on_device(circuit, recipe, device), data, np.arange(28))
     assert len(device.launches) == 1
-    monkeypatch.setattr(gpu_steps, "_MOST_ARRIVALS", 3 * 6 * (recipe.sweeps + 1) * 3)
+    monkeypatch.setattr(gpu_steps, "_MOST_ARRIVALS", 3 * (2 + 4 * recipe.sweeps) * 3)
     parts = run(on_device(circuit, recipe, device), data, np.arange(28))
     assert len(device.launches) == 1 + 3
     for name, array in whole.items():
         np.testing.assert_array_equal(parts[name], array, err_msg=name)
+
+
+@pytest.mark.parametrize("algorithm, form", [("ep", "difference"), ("ep", "plain"), ("bp", "difference")])
+@pytest.mark.parametrize("sizes", [(12, 5, 3), (12, 9, 6, 2), (8, 9, 7, 9, 3)])
+def test_barriers_are_counted(
+    sizes: tuple[int, ...], algorithm: str, form: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_steps, "_THREADS", 64)
+    device = TogetherDevice(folder)
+    recipe = replace(RECIPE, batch_size=4, algorithm=algorithm, form=form)
+    learner = on_device(parse(drn(sizes, seed=5)), recipe, device)
+    run(learner, samples(sizes[0] // 2, sizes[-1]), np.arange(12))
+    assert learner.gpu_steps is not None
+    arrived = next(x for x in device.arguments if getattr(x, "dtype", None) == np.uint32)
+    assert arrived[0] == 3 * gpu_steps.barriers(learner.gpu_steps.task) * learner.gpu_steps.plan.blocks
 
 
 @pytest.mark.parametrize("algorithm", ["ep", "bp"])

@@ -29,12 +29,14 @@ class TogetherDevice(NumpyDevice):
         super().__init__()
         self.folder, self.multiprocessors, self.shared_bytes = folder, multiprocessors, shared_bytes
         self.launches: list[tuple[Program, int, int]] = []  # blocks, bytes of shared memory
+        self.arguments: tuple[Any, ...] = ()  # of the last one
 
     def launch_together(self, program: Program, blocks: int, threads: int, shared_bytes: int, *arguments: Any) -> None:
         assert 0 < blocks <= self.multiprocessors and shared_bytes <= self.shared_bytes
         for argument in arguments:
             assert isinstance(argument, int) or argument.flags.c_contiguous
         self.launches.append((program, blocks, shared_bytes))
+        self.arguments = arguments
         library = self._library(program)
         words = [x if isinstance(x, int) else x.ctypes.data for x in arguments]
         packed = (ctypes.c_longlong * _MOST_ARGUMENTS)(*words)

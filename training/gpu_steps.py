@@ -116,13 +116,20 @@ def _across(width: int) -> int:
     return min(32, 1 << ((width // 4).bit_length() - 1))
 
 
-def program(task: Task, features: str) -> Program:
+def barriers(task: Task) -> int:
+    """How often all blocks wait for each other in a step."""
+    hidden = len(task.sizes) - 2
+    phases, begun = (3, 0) if task.mode == BACK else (2, int(hidden > 1))
+    return 1 + begun + phases * task.sweeps * (2 if hidden > 1 else 1)
+
+
+def program(task: Task, features: str, kernel: str = "steps") -> Program:
     """steps.cu for this task, and features of this dtype."""
     defined = {
         "REAL": REALS[task.dtype], "FEATURE": FEATURES[features], "BATCH": task.batch, "THREADS": _THREADS,
         "MODE": task.mode,
     }  # fmt: skip
-    return Program(SOURCE, tuple(f"-D{name}={value}" for name, value in defined.items()), "steps")
+    return Program(SOURCE, tuple(f"-D{name}={value}" for name, value in defined.items()), kernel)
 
 
 class GpuSteps:
@@ -131,6 +138,7 @@ class GpuSteps:
     def __init__(self, task: Task, device: Device) -> None:
         """Raises Refused."""
         self.task, self.device, self.plan = task, device, plan_of(task, device)
+        self.threads = _THREADS
         zeros, dtype, batch = device.xp.zeros, task.dtype, task.batch
         units, back = sum(task.sizes[1:]), task.mode == BACK
         self.volts = zeros(units * _whole_quads(2 * batch), dtype)
@@ -159,13 +167,12 @@ class GpuSteps:
         numbers, rows = xp.asarray(numbers.astype(task.dtype)), xp.asarray(order.astype(np.int64))
         tally, status = xp.zeros(2), xp.zeros(2, np.int64)
         code = program(task, str(data.dtype))
-        barriers = 6 * (task.sweeps + 1)  # of a step, at the most
-        most = max(1, _MOST_ARRIVALS // (barriers * p.blocks))
+        most = max(1, _MOST_ARRIVALS // (barriers(task) * p.blocks))
         count = order.size // task.batch
         for first in range(0, count, most):
             arrived, cut_off = xp.zeros(1, np.uint32), xp.full(1, -1, np.int32)
             device.launch_together(
-                code, p.blocks, _THREADS, p.shared_bytes,
+                code, p.blocks, self.threads, p.shared_bytes,
                 plan, numbers, data, targets, rows[first * task.batch :], min(most, count - first), *arrays,
                 self.volts, self.partials, *self.tapes, arrived, cut_off, tally, status,
             )  # fmt: skip

@@ -111,6 +111,19 @@ __device__ inline void sum_lanes(const REAL (&part)[N], int offset, int across, 
     }
 }
 
+// All blocks wait for each other; `arrived` counts them, from 0 on.
+__device__ inline void meet(unsigned* arrived) {
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        __threadfence();
+        const unsigned ticket = atomicAdd(arrived, 1u);
+        const unsigned goal = (ticket / gridDim.x + 1) * gridDim.x;
+        while (*(volatile unsigned*)arrived < goal) __nanosleep(20);
+        __threadfence();
+    }
+    __syncthreads();
+}
+
 struct Net {
     int depth, hidden, sweeps, features, resident, outputs;
     const integer *n, *unit, *where, *widths;
@@ -279,17 +292,7 @@ struct Net {
 
     // -- all blocks ----------------------------------------------------------------------------------------------------
 
-    __device__ void barrier() const {
-        __syncthreads();
-        if (threadIdx.x == 0) {
-            __threadfence();
-            const unsigned ticket = atomicAdd(arrived, 1u);
-            const unsigned goal = (ticket / gridDim.x + 1) * gridDim.x;
-            while (*(volatile unsigned*)arrived < goal) __nanosleep(20);
-            __threadfence();
-        }
-        __syncthreads();
-    }
+    __device__ void barrier() const { meet(arrived); }
 
     // This block's part of the currents into the outputs, from the own units' voltages `now`.
     template <int ROWS>
@@ -955,4 +958,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) steps(
     }
     __syncthreads();
     net.run(data, targets, order, count, tally, status);
+}
+
+// As many meetings of all blocks, and nothing else: what one costs.
+extern "C" __global__ void __launch_bounds__(THREADS, 1) meetings(integer count, unsigned* arrived) {
+    for (integer k = 0; k < count; ++k) meet(arrived);
 }
