@@ -1,5 +1,6 @@
 // Runs a CUDA kernel on the host whose threads wait for each other: every thread of every block is a fiber, and what
-// makes threads wait lets the next one run. Blocks and threads take their turns in order, on one processor.
+// makes threads wait lets another one run, on one processor. Which one is drawn by lot (the same ones every time), so
+// that a thread that does not wait where it should reads what is not there yet.
 //
 // For kernels whose arguments are pointers or long longs. A kernel that waits for ever is seen: launch gives 1.
 
@@ -156,10 +157,12 @@ extern "C" int launch(void* address, long long blocks, long long threads, long l
             fibers.push_back(fiber);
         }
     }
-    static size_t left, turn;
+    static size_t left;
+    static unsigned long long lot;
     idle = 0;
-    for (left = fibers.size(), turn = 0; left && idle < 1000L * (long)fibers.size(); ++turn) {
-        current = fibers[turn % fibers.size()];
+    for (left = fibers.size(), lot = 1; left && idle < 1000L * (long)fibers.size();) {
+        lot = lot * 6364136223846793005ULL + 1442695040888963407ULL;
+        current = fibers[(lot >> 33) % fibers.size()];
         if (current->done) continue;
         ++idle;
         if (!_setjmp(scheduler)) {

@@ -164,6 +164,27 @@ def test_golden_trajectory(file: Path, dtype: str, device: Device) -> None:
         assert learner.gpu_steps is not None
 
 
+@pytest.mark.parametrize(
+    "waiting",
+    [
+        "        if (parity < hidden) barrier();\n",
+        "        __syncthreads();\n        for (int i = threadIdx.x; i < across",
+    ],
+    ids=["for all blocks", "for the warps of a block"],
+)
+def test_the_stand_in_sees_that_nobody_waits(
+    waiting: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = gpu_steps.SOURCE.read_text()
+    assert source.count(waiting) == 1
+    (tmp_path / "steps.cu").write_text(source.replace(waiting, waiting.split(";\n", 1)[1]))
+    monkeypatch.setattr(gpu_steps, "SOURCE", tmp_path / "steps.cu")
+    monkeypatch.setattr(gpu_steps, "_THREADS", 64)
+    circuit, recipe = parse(drn((12, 9, 6, 2), seed=5)), replace(RECIPE, batch_size=4)
+    with pytest.raises((AssertionError, LearningError)), np.errstate(all="ignore"):
+        assert_steps(circuit, recipe, TogetherDevice(folder))
+
+
 # -- errors ------------------------------------------------------------------------------------------------------------
 
 

@@ -43,7 +43,7 @@ def test_a_step_and_its_floor(algorithm: str, tmp_path: Path, monkeypatch: pytes
 
 def test_what_passes_through_memory_is_in_the_floor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_steps, "_THREADS", 64)
-    device = TogetherDevice(tmp_path, 3, 110_000)
+    device = TogetherDevice(tmp_path, 3, 40_000)
     recipe = replace(find_recipe("drn-xs"), nudge=0.01)
     row = step_row("drn-xs", recipe, parse(drn((1568, 12, 10))), device, timer, 1, 1000)
     assert f" {2 * 1568 * 12 * 4 / 1e6:.4g} MB through memory at " in row.note
