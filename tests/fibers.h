@@ -1,6 +1,6 @@
 // Runs a CUDA kernel on the host whose threads wait for each other: every thread of every block is a fiber, and what
-// makes threads wait lets another one run, on one processor. Which one is drawn by lot (the same ones every time), so
-// that a thread that does not wait where it should reads what is not there yet.
+// makes threads wait lets another one run, on one processor. Which one is drawn by lot (the same ones every time), for
+// a while among all, or those of one block or one warp only: who does not wait where he should is soon far ahead.
 //
 // For kernels whose arguments are pointers or long longs. A kernel that waits for ever is seen: launch gives 1.
 
@@ -157,13 +157,22 @@ extern "C" int launch(void* address, long long blocks, long long threads, long l
             fibers.push_back(fiber);
         }
     }
-    static size_t left;
+    static size_t left, first, size, turns;
     static unsigned long long lot;
     idle = 0;
-    for (left = fibers.size(), lot = 1; left && idle < 1000L * (long)fibers.size();) {
+    for (left = fibers.size(), turns = 0, lot = 1; left && idle < 1000L * (long)fibers.size();) {
         lot = lot * 6364136223846793005ULL + 1442695040888963407ULL;
-        current = fibers[(lot >> 33) % fibers.size()];
-        if (current->done) continue;
+        if (turns-- == 0) {
+            const size_t sizes[] = {fibers.size(), (size_t)threads, 32};
+            size = sizes[(lot >> 33) % 3];
+            first = (lot >> 35) % (fibers.size() / size) * size;
+            turns = (lot >> 33) % (20 * size);
+        }
+        current = fibers[first + (lot >> 33) % size];
+        if (current->done) {
+            ++idle;
+            continue;
+        }
         ++idle;
         if (!_setjmp(scheduler)) {
             if (current->begun) _longjmp(current->at, 1);

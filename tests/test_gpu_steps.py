@@ -167,7 +167,7 @@ def test_golden_trajectory(file: Path, dtype: str, device: Device) -> None:
 @pytest.mark.parametrize(
     "waiting",
     [
-        "        if (parity < hidden) barrier();\n",
+        "        if (parity < hidden) barrier();\n    }\n\n    // -- back",
         "        __syncthreads();\n        for (int i = threadIdx.x; i < across",
     ],
     ids=["for all blocks", "for the warps of a block"],
