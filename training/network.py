@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from circuitsim import Circuit, compile_problem
 from circuitsim.backends.base import find_backend
+from circuitsim.backends.gpu import GpuBackend
 from training import gradient
 from training.general import GeneralLearner
 from training.layered import LayeredLearner
@@ -23,7 +24,8 @@ def make_learner(circuit: Circuit, recipe: Recipe, backend: str = "auto", thread
     structure = find_layers(problem)
     if structure is None:
         return GeneralLearner(problem, recipe, engine)
-    return LayeredLearner(problem, structure, recipe, kernel=engine.name == "cpu", threads=threads)
+    device = engine.device if isinstance(engine, GpuBackend) else None
+    return LayeredLearner(problem, structure, recipe, kernel=engine.name != "reference", threads=threads, device=device)
 
 
 def trained_elements(circuit: Circuit) -> list[tuple[str, bool]]:
