@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run install test validate check ngspice compiler bench gpu-test gpu-bench gpu-table1 fuzz nonideal report clean
+.PHONY: run install test validate check docs ngspice compiler bench gpu-test gpu-bench gpu-table1 fuzz nonideal report clean
 
 run: $(STAMP)  ## solve the first example
 	$(BIN)/circuitsim solve netlists/drn_1h.cir
@@ -13,7 +13,7 @@ install: $(STAMP)  ## virtual environment with the package and its development t
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,bench,plot,spice,fuzz]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,bench,plot,spice,fuzz,docs]"
 	touch $@
 
 NEEDS := CIRCUITSIM_NEEDS_NGSPICE=1 CIRCUITSIM_NEEDS_COMPILERS=1
@@ -28,6 +28,9 @@ check: $(STAMP)  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(STAMP) ngspice  ## build/docs: the documentation, its notebooks run; a warning is an error
+	$(BIN)/mkdocs build --strict
 
 ngspice:  ## the peer that some tests compare with
 	{ command -v ngspice && /sbin/ldconfig -p | grep libngspice; } >/dev/null || { \
