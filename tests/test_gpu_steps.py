@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,8 +21,8 @@ from test_golden import GOLDEN, circuit_of, follow, recipe_of
 from test_layered import DROPS, RECIPE, assert_close, layered, run, samples
 from together import ForeignDevice, TogetherDevice
 
-from circuitsim import Circuit, compile_problem, parse
-from circuitsim.backends.base import find_backend
+from circuitsim import BackendUnavailable, Circuit, compile_problem, parse
+from circuitsim.backends.base import Backend, find_backend
 from circuitsim.backends.cuda import OPTIONS
 from circuitsim.backends.gpu import Device, GpuBackend
 from circuitsim.gallery import drn
@@ -325,3 +326,34 @@ def test_the_backend_chooses(device: Device, monkeypatch: pytest.MonkeyPatch) ->
     learner = make_learner(parse(drn((12, 5, 3), seed=5)), replace(RECIPE, batch_size=4), "gpu")
     learner.prepare(samples(6, 3))
     assert learner.path == f"fast path for layers on {device.name}"
+
+
+@pytest.mark.parametrize(
+    "sizes, changes, there, taken",
+    [
+        ((400, 300, 10), {}, True, True),
+        ((400, 300, 10), {"algorithm": "bp"}, True, True),
+        ((400, 300, 10), {}, False, False),
+        ((400, 200, 10), {}, True, False),  # too few conductances
+        ((400, 300, 10), {"tol": 1e-6}, True, False),
+        ((400, 300, 10), {"batch_size": 9}, True, False),
+    ],
+)
+def test_auto_takes_a_gpu_where_it_wins(
+    sizes: tuple[int, ...], changes: dict[str, Any], there: bool, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = ForeignDevice()
+    device.multiprocessors, device.shared_bytes = H200["multiprocessors"], H200["shared_bytes"]
+
+    def find(name: str) -> Backend:
+        if name != "gpu":
+            return find_backend(name)
+        if not there:
+            raise BackendUnavailable("backend gpu: there is none")
+        return GpuBackend(device)
+
+    monkeypatch.setattr(network, "find_backend", find)
+    recipe = replace(RECIPE, **({"batch_size": 4, "dtype": "float32"} | changes))
+    learner = make_learner(parse(drn(sizes, seed=5)), recipe)
+    assert isinstance(learner, LayeredLearner)
+    assert (learner.device is device) == taken
