@@ -44,8 +44,9 @@ def joined(circuit: Circuit) -> tuple[Ints, Ints]:
     """
     n = len(circuit.nodes)
     a, b = ([getattr(group, end) for group in branch_groups(circuit)] for end in "ab")
-    for ends, nodes in zip((a, b), controls(circuit), strict=True):
-        ends.append(nodes)
+    control, source = controls(circuit)
+    a.append(control)
+    b.append(source)
     each = sum(x.g.size for x in circuit.crossbars) <= _MOST_CELLS
     for x in circuit.crossbars:
         if each:
@@ -56,8 +57,8 @@ def joined(circuit: Circuit) -> tuple[Ints, Ints]:
             j = np.concatenate([k % x.cols.size, np.zeros(x.rows.size, np.int64)])
         a.append(x.rows[i])
         b.append(x.cols[j])
-    ends = np.concatenate(a), np.concatenate(b)
-    low, high = np.minimum(*ends), np.maximum(*ends)
+    first, second = np.concatenate(a), np.concatenate(b)
+    low, high = np.minimum(first, second), np.maximum(first, second)
     pairs = np.unique(low[low != high] * n + high[low != high])
     return pairs // n, pairs % n
 
