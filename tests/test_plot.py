@@ -25,6 +25,7 @@ from matplotlib.patches import Rectangle
 
 from circuitsim.plot import crossbars, curves, field, graph, layers, style
 from circuitsim.plot.elements import conducting, elements_of
+from circuitsim.shapes import Shapes
 from training.metrics import COLUMNS, Row, write_metrics
 
 NETLISTS = Path(__file__).parent.parent / "netlists"
@@ -244,7 +245,7 @@ def test_maps_of_a_crossbar_with_wires(cell: str) -> None:
     n = 5
     solution = solved(gallery.wired_crossbar(n, cell, wire=100.0))
     figure = solution.plot()
-    [map_] = crossbars.find_maps(solution, 0)
+    [map_] = crossbars.find_maps(solution, 0, Shapes(solution.circuit))
     assert (map_.name, map_.shape) == ("a x b", (n, n))
     circuit = solution.circuit
     g = np.array(
@@ -264,10 +265,10 @@ def test_maps_of_a_crossbar_with_wires(cell: str) -> None:
 
 def test_blocks_of_a_large_crossbar_are_means(monkeypatch: pytest.MonkeyPatch) -> None:
     solution = solved(gallery.drn([7, 9]))
-    whole = crossbars.find_maps(solution, 0)[0]
+    whole = crossbars.find_maps(solution, 0, Shapes(solution.circuit))[0]
     monkeypatch.setattr(crossbars, "MOST_LINES", 3)
     monkeypatch.setattr(crossbars, "_CHUNK", 20)
-    part = crossbars.find_maps(solution, 0)[0]
+    part = crossbars.find_maps(solution, 0, Shapes(solution.circuit))[0]
     assert (part.block, part.g.shape) == ((3, 3), (3, 3))
     for name in ("g", "current", "power"):
         fine, coarse = getattr(whole, name), getattr(part, name)

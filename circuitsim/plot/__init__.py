@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from circuitsim.errors import SettingsError
 from circuitsim.plot import crossbars, field, graph, layers, style, sweeps
 from circuitsim.plot.elements import count_elements
-from circuitsim.shapes import find_layers
+from circuitsim.shapes import Shapes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,16 +35,15 @@ def solution_figure(solution: Solution, kind: str = "auto", row: int = 0) -> Fig
         title += f"\nnot solved: {solution.message}"
     if solution.batch > 1:
         title += f"\nrow {row} of {solution.batch:,}"
-    if kind in ("auto", "layers"):
-        found = find_layers(solution.circuit)
-        if kind == "layers" or len(found) > 2:
-            return layers.draw(solution, row, title, found)
+    shapes = Shapes(solution.circuit)
+    if kind == "layers" or (kind == "auto" and len(shapes.layers) > 2):
+        return layers.draw(solution, row, title, shapes.layers)
     if kind in ("auto", "crossbar"):
-        maps = crossbars.find_maps(solution, row)
+        maps = crossbars.find_maps(solution, row, shapes)
         if kind == "crossbar" or maps:
             return crossbars.draw(solution, row, title, maps)
     small = len(solution.circuit.nodes) <= graph.MOST_NODES and count_elements(solution) <= graph.MOST_ELEMENTS
-    return (graph if small else field).draw(solution, row, title)
+    return (graph if small else field).draw(solution, row, title, shapes)
 
 
 def sweep_figure(result: SweepResult, units: Sequence[str]) -> Figure:

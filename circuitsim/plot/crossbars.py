@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from circuitsim.errors import SettingsError
 from circuitsim.plot import style
 from circuitsim.plot.elements import Elements, elements_of
-from circuitsim.shapes import Grid, find_grids, joined
+from circuitsim.shapes import Grid, Shapes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,7 +49,7 @@ class Map:
     lost: Floats | None  # V that row and column wire take from the cell; None: the wires have no resistance
 
 
-def find_maps(solution: Solution, row: int) -> list[Map]:
+def find_maps(solution: Solution, row: int, shapes: Shapes) -> list[Map]:
     """The crossbars of a circuit, in deck order: element arrays first, then grids of wires; [] without any."""
     circuit = solution.circuit
     named = [x.name for x in circuit.crossbars if min(x.g.shape) > 1]
@@ -57,7 +57,7 @@ def find_maps(solution: Solution, row: int) -> list[Map]:
         return [_of_array(solution, row, name) for name in named[:MOST_SHOWN]]
     found: list[Map] = []
     elements: Elements | None = None
-    for stack in find_grids(circuit, *joined(circuit)):
+    for stack in shapes.grids:
         if len(stack) > 1 and len({grid.nodes.shape for grid in stack}) == 1:
             elements = elements or elements_of(solution, row, crossbars=False)
             of_wires = _of_wires(solution, row, stack, elements)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from circuitsim.layout import layout
 from circuitsim.plot import style
 from circuitsim.plot.elements import Elements, elements_of
+from circuitsim.shapes import Shapes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,12 +26,12 @@ _MOST_CELLS = 2_000_000  # conductances of crossbars that are drawn one by one
 _DECADES = 9  # of currents below the largest, in the histogram
 
 
-def draw(solution: Solution, row: int, title: str) -> Figure:
+def draw(solution: Solution, row: int, title: str, shapes: Shapes) -> Figure:
     """The picture of a circuit of any size."""
     circuit = solution.circuit
     cells = sum(int(np.count_nonzero(x.g)) for x in circuit.crossbars)
     elements = elements_of(solution, row, crossbars=cells <= _MOST_CELLS)
-    at, v = layout(circuit)[1:], solution.voltages(rows=slice(row, row + 1))[0][1:]
+    at, v = layout(circuit, shapes)[1:], solution.voltages(rows=slice(row, row + 1))[0][1:]
     low, high = at.min(axis=0) - 0.5, at.max(axis=0) + 0.5
     size = float((high - low).max())
     figure = style.new_figure(13, 9.5, title)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from circuitsim.layout import layout
 from circuitsim.plot import style
 from circuitsim.plot.elements import Elements, elements_of, name_of
-from circuitsim.shapes import controls
+from circuitsim.shapes import Shapes, controls
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,10 +34,10 @@ _SHARES = np.linspace(0.08, 0.92, 12)[:, None]  # points of a line that labels k
 _DIRECTIONS = np.deg2rad(np.arange(0, 360, 22.5) - 90.0)  # of stubs: downwards first
 
 
-def draw(solution: Solution, row: int, title: str) -> Figure:
+def draw(solution: Solution, row: int, title: str, shapes: Shapes) -> Figure:
     """The picture of a circuit of some thousand elements at most (MOST_NODES, MOST_ELEMENTS)."""
     circuit = solution.circuit
-    at = layout(circuit)
+    at = layout(circuit, shapes)
     elements = elements_of(solution, row, crossbars=True)
     lines = _lines(at, elements)
     v = solution.voltages(rows=slice(row, row + 1))[0]
