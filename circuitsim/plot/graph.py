@@ -28,6 +28,7 @@ _MOST_ARROWS = 400  # those of the largest currents
 _STUB = 0.95  # length of an element to ground
 _BEND = 0.22  # between elements that join the same nodes
 _SIZE = 0.115  # half of a diode or source, radius of a node
+_ROOMY = 1.8  # over the distance of most nodes to their nearest: at 1 and more there is room for symbols
 _NEAR = 200  # points of earlier elements to ground that a later one keeps away from
 _POINTS = 15  # of a bent line
 _SHARES = np.linspace(0.08, 0.92, 12)[:, None]  # points of a line that labels keep away from
@@ -37,7 +38,7 @@ _DIRECTIONS = np.deg2rad(np.arange(0, 360, 22.5) - 90.0)  # of stubs: downwards 
 def draw(solution: Solution, row: int, title: str, shapes: Shapes) -> Figure:
     """The picture of a circuit of some thousand elements at most (MOST_NODES, MOST_ELEMENTS)."""
     circuit = solution.circuit
-    at = layout(circuit, shapes)
+    at = _spaced(layout(circuit, shapes))
     elements = elements_of(solution, row, crossbars=True)
     lines = _lines(at, elements)
     v = solution.voltages(rows=slice(row, row + 1))[0]
@@ -59,6 +60,16 @@ def draw(solution: Solution, row: int, title: str, shapes: Shapes) -> Figure:
         _write_names(axes, solution, at, v, elements, lines, inches)
     _legend(axes, shown, solution)
     return figure
+
+
+def _spaced(at: Floats) -> Floats:
+    """Positions, larger where nodes are crowded: symbols and elements to ground keep their size."""
+    from scipy.spatial import cKDTree
+
+    if len(at) < 3:
+        return at
+    nearest = cKDTree(at[1:]).query(at[1:], 2)[0][:, 1]
+    return at / float(np.clip(_ROOMY * np.median(nearest), 0.3, 1.0))
 
 
 # -- geometry ----------------------------------------------------------------------------------------------------------

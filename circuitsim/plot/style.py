@@ -110,6 +110,19 @@ def largest(values: ArrayLike) -> float:
     return float(found.max()) if found.size else 0.0
 
 
+def bins(values: Floats, count: int) -> list[float]:
+    """Edges of the bars of a histogram of these finite values; values that only rounding tells apart get one bar.
+
+    >>> bins(np.array([0.0, 2.0]), 2), bins(np.array([5.0, 5.0]), 3)
+    ([0.0, 1.0, 2.0], [4.75, 5.25])
+    """
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
+    if high - low <= _ROUNDING * max(-low, high):
+        low, high, count = low - (0.05 * abs(low) or 0.5), high + (0.05 * abs(high) or 0.5), 1
+    share = np.linspace(0, 1, count + 1)
+    return (low * (1 - share) + high * share).tolist()
+
+
 def value_colours(values: ArrayLike) -> tuple[Colormap, Normalize]:
     """A map and a norm for values of one sign (cividis) or of both (PuOr, 0 in the middle); NaN is grey."""
     import matplotlib
