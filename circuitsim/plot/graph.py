@@ -207,7 +207,7 @@ def _draw_lines(figure: Figure, axes: Axes, elements: Elements, lines: list[Floa
         )
         colours.append(drawn.to_rgba(size[k]))
     axes.add_collection(
-        PolyCollection(heads, facecolors=colours, edgecolors="white", linewidths=0.4 * scale, zorder=3, gid="arrows"),
+        PolyCollection(heads, facecolors=colours, edgecolors="none", zorder=3, gid="arrows"),
         autolim=False,
     )
 
@@ -292,9 +292,10 @@ def _write_names(
     """Names of nodes, with their voltages, and of elements, with their currents, where they cover the least."""
     circuit, values = solution.circuit, len(at) <= _MOST_VALUES and len(lines) <= 2 * _MOST_VALUES
     most_volts, most_amperes = style.largest(v), style.largest(elements.current)
+    ring = 1.2 * _SIZE * np.stack([np.cos(_DIRECTIONS), np.sin(_DIRECTIONS)], axis=1)
     points = [at[1:]] * 4 + [line[0] + _SHARES * (line[-1] - line[0]) for line in lines]
-    middles = [_along(line, 0.5)[0] for line in lines]
-    labels = _Labels(axes, inches, np.concatenate([points[0][:0], *points, *([np.array(middles)] * bool(middles))]))
+    points += [_along(lines[k], 0.5)[0] + ring for k in np.flatnonzero(~np.isin(elements.kind, ["R", "L"])).tolist()]
+    labels = _Labels(axes, inches, np.concatenate(points))
     turn = np.deg2rad(90.0 - np.arange(0, 360, 30))
     around = 1.3 * _SIZE * np.stack([np.cos(turn), np.sin(turn)], axis=1)
     for node in range(1, len(at)):
