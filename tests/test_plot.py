@@ -183,6 +183,16 @@ def test_a_picture_of_what_is_not_solved_says_so() -> None:
     assert any("not solved" in text for text in texts(solution.plot("graph")))
 
 
+def test_voltages_that_are_not_known_are_grey(monkeypatch: pytest.MonkeyPatch) -> None:
+    circuit = cs.parse("t\nV1 a 0 1\nR1 a b 1\nR2 c 0 1\nD1 b c di\n.model di D(ron=0)")
+    refused = cs.solve(circuit, cs.Settings(method="bcd"), raise_on_failure=False)
+    figure = refused.plot()
+    assert np.isnan(values(one(figure, "nodes"))).tolist() == [False, True, True]
+    assert not any("nan" in text.split() for text in texts(figure))
+    monkeypatch.setattr(graph, "MOST_NODES", 1)
+    assert np.isfinite(image(refused.plot(), "voltage map")).sum() == 1
+
+
 # -- large circuits ----------------------------------------------------------------------------------------------------
 
 

@@ -97,7 +97,7 @@ def _lines(at: Floats, elements: Elements) -> list[Floats]:
             lines.append(line if a[k] else line[::-1])
             continue
         start, stop = at[low[k]], at[high[k]]
-        side = (nth[k] - (count[which[k]] - 1) / 2) * 2 * _BEND
+        side = (nth[k] - (count[which[k]] - 1) / 2) * 2 * min(_BEND, 2.5 / count[which[k]])
         if a[k] == b[k]:
             turn = np.linspace(0, 2 * np.pi, _POINTS)
             line = start + 0.25 * np.stack([np.sin(turn), 1 - np.cos(turn)], axis=1)
@@ -306,7 +306,8 @@ def _write_names(
         name = style.shortened(name_of(solution, elements, k), 14)
         if not name:
             continue
-        text = f"{name}\n{style.quantity(abs(elements.current[k]), 'A', most_amperes)}" if values else name
+        amperes = abs(elements.current[k])
+        text = f"{name}\n{style.quantity(amperes, 'A', most_amperes)}" if values and np.isfinite(amperes) else name
         spots = []
         for share in (0.5, 0.4, 0.6, 0.3, 0.7):
             spot, way = _along(lines[k], share)
