@@ -296,6 +296,12 @@ def test_blocks_of_a_large_crossbar_are_means(monkeypatch: pytest.MonkeyPatch) -
     assert "means of 3 x 3" in " ".join(texts(solution.plot("crossbar")))
 
 
+def test_a_small_crossbar_within_something_else_does_not_decide() -> None:
+    text = gallery.ladder(12).text + "\nRX[0:1][0:1] n[1:2] n[8:9] 1k"
+    assert found(solved(text).plot(), "nodes") and not solved(text).plot().findobj(AxesImage)
+    assert image(solved(text).plot("crossbar"), "RX: conductance") == pytest.approx(np.full((2, 2), 1e-3))
+
+
 def test_several_crossbars_are_lines_of_maps() -> None:
     figure = solved(gallery.drn([4, 3, 3, 3, 3, 2])).plot("crossbar")
     assert len(figure.findobj(AxesImage)) == 12

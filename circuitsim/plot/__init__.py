@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from circuitsim.sweeping import SweepResult
 
 KINDS = ("auto", "graph", "crossbar", "layers")  # of an operating point
+_MOST_OF = 0.5  # of the nodes of a circuit: those of its crossbars, for these to be what suits
 _MOST_TITLE = 110
 
 
@@ -40,7 +41,7 @@ def solution_figure(solution: Solution, kind: str = "auto", row: int = 0) -> Fig
         return layers.draw(solution, row, title, shapes.layers)
     if kind in ("auto", "crossbar"):
         maps = crossbars.find_maps(solution, row, shapes)
-        if kind == "crossbar" or maps:
+        if kind == "crossbar" or sum(one.nodes for one in maps) > _MOST_OF * len(solution.circuit.nodes):
             return crossbars.draw(solution, row, title, maps)
     small = len(solution.circuit.nodes) <= graph.MOST_NODES and count_elements(solution) <= graph.MOST_ELEMENTS
     return (graph if small else field).draw(solution, row, title, shapes)

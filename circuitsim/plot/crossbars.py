@@ -37,6 +37,7 @@ class Map:
     """A crossbar as it is drawn: arrays of (rows, cols) blocks of `block` cells each, means over their cells."""
 
     name: str
+    nodes: int  # of its wires and cells
     rows: str  # what the rows are
     cols: str
     shape: tuple[int, int]  # cells
@@ -126,6 +127,7 @@ def _of_array(solution: Solution, row: int, name: str) -> Map:
     row_map, col_map = _blocks(row_volts[:, None], (block[0], 1)), _blocks(col_volts[None], (1, block[1]))
     return Map(
         name=name,
+        nodes=np.union1d(x.rows, x.cols).size,
         rows=f"row: {_span(circuit.nodes, x.rows)}",
         cols=f"column: {_span(circuit.nodes, x.cols)}",
         shape=(shape[0], shape[1]),
@@ -187,8 +189,9 @@ def _of_wires(solution: Solution, row: int, stack: list[Grid], elements: Element
     block = tuple(-(-size // MOST_LINES) for size in shape)
     fields = [_blocks(x.reshape(shape), block) for x in (g, current, power, *volts, lost)]
     names = [stack[k].prefix for k in (first, last)]
+    nodes = sum(int((grid.nodes >= 0).sum()) for grid in stack)
     return Map(
-        f"{names[0]} x {names[1]}", f"row wire: {names[0]}", f"column wire: {names[1]}", (shape[0], shape[1]),
+        f"{names[0]} x {names[1]}", nodes, f"row wire: {names[0]}", f"column wire: {names[1]}", (shape[0], shape[1]),
         (block[0], block[1]), *fields,
     )  # fmt: skip
 

@@ -141,8 +141,9 @@ def _stub_angles(at: Floats, a: Ints, b: Ints) -> Floats:
             room = np.minimum(room, np.abs(np.angle(np.exp(1j * (_DIRECTIONS - angle)))))
         spots = at[node] + reach
         free = obstacles.query(spots)[0].min(axis=0) if obstacles is not None else np.ones(_DIRECTIONS.size)
-        for other in stubs[-_NEAR:]:
-            free = np.minimum(free, np.hypot(*(spots - other).transpose(2, 0, 1)).min(axis=0))
+        if stubs:
+            apart = spots[:, :, None] - np.array(stubs[-_NEAR:])
+            free = np.minimum(free, np.sqrt((apart**2).sum(axis=3).min(axis=(0, 2))))
         score = np.minimum(room, np.deg2rad(68)) + 0.1 * (1 - np.sin(_DIRECTIONS)) + 2 * np.minimum(free, 0.4)
         angles[k] = _DIRECTIONS[np.argmax(score)]
         taken.append(float(angles[k]))
