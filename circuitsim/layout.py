@@ -85,7 +85,7 @@ def _place_layers(at: Floats, layers: list[Ints]) -> None:
     """Each layer as a column, its first node at the top; small layers are drawn out to half the height."""
     most = max(layer.size for layer in layers)
     height = max(most - 1, 1)
-    width = max(1.5, _WIDE * height / max(len(layers) - 1, 1)) if most < 30 else _WIDE * height / (len(layers) - 1)
+    width = max(1.5, _WIDE * height / (len(layers) - 1))
     for k, layer in enumerate(layers):
         span = height * max(layer.size / most, 0.5) if layer.size > 1 else 0.0
         at[layer, 0] = k * width

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+from scipy.sparse import csgraph
 
 from circuitsim.circuit import Branches, Circuit
 
@@ -69,7 +70,7 @@ class Shapes:
 
 
 def branch_groups(circuit: Circuit) -> list[Branches]:
-    """Every kind of two-terminal branch but crossbars; for F and G too the ends that carry the current."""
+    """Every kind of branch but crossbars."""
     c = circuit
     return [c.conductors, c.ties, c.current_sources, c.junctions, c.ideal_diodes, c.controlled]
 
@@ -229,5 +230,5 @@ def _numbered(names: list[str]) -> dict[str, tuple[Ints, Ints, Ints]]:
 
 def _connected(over: NDArray[np.bool_]) -> list[list[int]]:
     """The connected parts of a small graph."""
-    count, label = sparse.csgraph.connected_components(sparse.csr_array(over), directed=False)
+    count, label = csgraph.connected_components(sparse.csr_array(over), directed=False)
     return [np.flatnonzero(label == k).tolist() for k in range(count)]

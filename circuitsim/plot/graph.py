@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 MOST_NODES, MOST_ELEMENTS = 3_000, 6_000  # drawn one by one
 _MOST_NAMES, _MOST_VALUES = 60, 30  # nodes whose names, and whose voltages, are written beside them
+_MOST_LABELS = 40  # elements that are named
 _MOST_ARROWS = 400  # those of the largest currents
 _STUB = 0.95  # length of an element to ground
 _BEND = 0.22  # between elements that join the same nodes
@@ -291,7 +291,7 @@ def _write_names(
     axes: Axes, solution: Solution, at: Floats, v: Floats, elements: Elements, lines: list[Floats], inches: float
 ) -> None:
     """Names of nodes, with their voltages, and of elements, with their currents, where they cover the least."""
-    circuit, values = solution.circuit, len(at) <= _MOST_VALUES and len(lines) <= 2 * _MOST_VALUES
+    circuit, values = solution.circuit, len(at) <= _MOST_VALUES
     most_volts, most_amperes = style.largest(v), style.largest(elements.current)
     ring = 1.2 * _SIZE * np.stack([np.cos(_DIRECTIONS), np.sin(_DIRECTIONS)], axis=1)
     points = [at[1:]] * 4 + [line[0] + _SHARES * (line[-1] - line[0]) for line in lines]
@@ -303,7 +303,7 @@ def _write_names(
         name = style.shortened(circuit.nodes[node], 14)
         text = f"{name}\n{style.quantity(v[node], 'V', most_volts)}" if values and np.isfinite(v[node]) else name
         labels.write(text, [(at[node] + out, out) for out in around], 8, fontweight="bold", zorder=6)
-    for k in range(len(lines)) if len(lines) <= _MOST_NAMES - 20 else ():
+    for k in range(len(lines)) if len(lines) <= _MOST_LABELS else ():
         name = style.shortened(name_of(solution, elements, k), 14)
         if not name:
             continue
