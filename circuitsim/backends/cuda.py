@@ -55,18 +55,22 @@ class CudaDevice:
         block = _BLOCK if threads >= _MANY else _FEW
         self.kernels[kernel]((-(-threads // block),), (block,), whole)
 
+    def make_ready(self, program: Program) -> None:
+        if program in self.programs:
+            return
+        source = program.source.read_text(encoding="utf-8")
+        try:
+            module = self.xp.RawModule(code=source, options=(*OPTIONS, *program.options))
+            found = module.get_function(program.kernel)
+            found.max_dynamic_shared_size_bytes = self.shared_bytes - found.shared_size_bytes
+        except Exception as error:
+            raise _unavailable(f"{program.source.name} cannot be compiled ({_first_line(error)})") from None
+        self.programs[program] = found.kernel  # which alone can be told how to launch it
+
     def launch_together(
         self, program: Program, blocks: int, threads: int, shared_bytes: int, *arguments: Array | int
     ) -> None:
-        if program not in self.programs:
-            source = program.source.read_text(encoding="utf-8")
-            try:
-                module = self.xp.RawModule(code=source, options=(*OPTIONS, *program.options))
-                found = module.get_function(program.kernel)
-                found.max_dynamic_shared_size_bytes = self.shared_bytes - found.shared_size_bytes
-            except Exception as error:
-                raise _unavailable(f"{program.source.name} cannot be compiled ({_first_line(error)})") from None
-            self.programs[program] = found.kernel  # which alone can be told how to launch it
+        self.make_ready(program)
         whole = tuple(np.int64(x) if isinstance(x, int) else x for x in arguments)
         self.programs[program]((blocks,), (threads,), whole, shared_mem=shared_bytes, enable_cooperative_groups=True)
 

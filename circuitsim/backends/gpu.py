@@ -54,6 +54,9 @@ class Device(Protocol):
     def launch(self, kernel: str, threads: int, *arguments: Array | int) -> None:
         """Run a kernel of kernels.cu in at least so many threads."""
 
+    def make_ready(self, program: Program) -> None:
+        """Compile it, so that the first launch does not."""
+
     def launch_together(
         self, program: Program, blocks: int, threads: int, shared_bytes: int, *arguments: Array | int
     ) -> None:
