@@ -282,7 +282,7 @@ class _Work:
         chosen = self.backend.name == "cpu" or (self.backend.name, s.backend) == ("gpu", "auto")
         only = s.method != "auto" or s.dtype != "float64" or not chosen
         if self.method == "bcd":
-            outcome = self._by_bcd(drive, x, patient=only)
+            outcome = self._by_bcd(drive, x if self.warm else None, patient=only)
             if only or outcome.status in (Status.SOLVED, Status.NONFINITE):
                 return outcome
             met = outcome.residuals.kcl_relative <= s.tolerance
@@ -292,7 +292,7 @@ class _Work:
         outcome = self._by_newton(drive, x, self.warm)
         if only or outcome.status is Status.SOLVED or bcd.refusal(self.problem):
             return outcome
-        other = self._by_bcd(drive, np.zeros_like(x), patient=False)
+        other = self._by_bcd(drive, None, patient=False)
         if other.status is not Status.SOLVED:
             return outcome
         self._change("bcd", f"newton did not arrive in {steps_text('newton', outcome.steps)}")
@@ -302,7 +302,7 @@ class _Work:
         """Go on with another method, in the tiles to come too."""
         self.method, self.change = method, reason
 
-    def _by_bcd(self, drive: Drive, x: Floats, patient: bool) -> Outcome:
+    def _by_bcd(self, drive: Drive, x: Floats | None, patient: bool) -> Outcome:
         if not hasattr(self.own, "engine"):
             self.own.engine = self.backend.engine(self.problem, self.settings.dtype)
         return bcd.solve_tile(self.problem, drive, self.own.engine, self.settings, x, held=self.held, patient=patient)

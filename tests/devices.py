@@ -72,18 +72,38 @@ class NumpyDevice:
     def __init__(self, free: int = 10**9) -> None:
         self.free = free
         self.launched: list[str] = []
+        self.tape: list[tuple[Any, ...]] | None = None  # while launches are recorded
+        self.recordings = 0
 
     def launch(self, kernel: str, threads: int, *arguments: Any) -> None:
         assert threads > 0
         for argument in arguments:
             assert isinstance(argument, int) or argument.flags.c_contiguous
+        if self.tape is not None:
+            self.tape.append((kernel, threads, *arguments))
+            return
         self.launched.append(kernel)
         self.run(kernel, threads, *arguments)
+
+    def recorded(self, launches: Callable[[], None]) -> Callable[[], None]:
+        """What is captured does not run, and is bound to its arrays."""
+        self.tape = tape = []
+        launches()
+        self.tape = None
+        assert tape
+        self.recordings += 1
+
+        def replay() -> None:
+            for kernel, threads, *arguments in tape:
+                self.launch(kernel, threads, *arguments)
+
+        return replay
 
     def run(self, kernel: str, threads: int, *arguments: Any) -> None:
         TWINS[kernel](*arguments)
 
     def add_product(self, out: np.ndarray, matrix: np.ndarray, x: np.ndarray) -> None:
+        assert self.tape is None, "CuPy refuses to capture cuBLAS"
         assert out.dtype == matrix.dtype == x.dtype
         assert out.flags.c_contiguous and x.flags.c_contiguous
         assert matrix.flags.c_contiguous or matrix.flags.f_contiguous

@@ -23,7 +23,7 @@ from test_backends import DECKS, LAWS, WIDE, batched
 
 import circuitsim as cs
 from circuitsim import residual, solving
-from circuitsim.backends import cuda, gpu_check, kernels
+from circuitsim.backends import cuda, gpu, gpu_check, kernels
 from circuitsim.backends.base import find_backend
 from circuitsim.backends.cuda import OPTIONS, SOURCE, CudaDevice
 from circuitsim.backends.gpu import Device, GpuBackend
@@ -113,6 +113,12 @@ D5 h 0 real
 .model dead pwl(-2 -1m -1 0 1 0 2 1m)
 .options gmin=1e-12
 """
+
+
+def has_dense_layers(deck: str) -> bool:
+    return gpu.inner_conductances(cs.compile_problem(cs.parse(deck))) > 0
+
+
 CIRCUITS = {**DECKS, "every law": EVERY_LAW}
 WITH_BOUNDS = {**DECKS, "every law": EVERY_LAW.replace("D5 h 0 real", "D5 h 0 real\nR7 h 0 1meg")}  # no islands
 
@@ -175,6 +181,30 @@ def test_sweeps_in_one_go_are_single_sweeps(device: Device) -> None:
     for _ in range(3):
         engines[1].sweep(1)
     np.testing.assert_array_equal(engines[0].voltages(), engines[1].voltages())
+
+
+@pytest.mark.parametrize(("dtype", "tol"), [("float64", 1e-12), ("float32", 1e-5)])
+@pytest.mark.parametrize("few", [0, 10**9])
+@pytest.mark.parametrize("deck", [deck for deck in DECKS.values() if has_dense_layers(deck)])
+def test_products_and_fused_sweeps_are_the_same_steps(
+    device: Device, deck: str, few: int, dtype: str, tol: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dense couplings by matrix products, or among the sparse ones; only the latter are recorded, once a start."""
+    monkeypatch.setattr(gpu, "_FEW_PRODUCTS", few)
+    problem, rng = batched(deck, 3), np.random.default_rng(0)
+    drive = problem.drive(slice(0, 3))
+    here, there = (b.engine(problem, dtype) for b in (GpuBackend(device), find_backend("cpu")))
+    before = getattr(device, "recordings", 0)
+    for x in (rng.normal(0, 2, (3, problem.n_free)), None, rng.normal(0, 2, (3, problem.n_free))):
+        here.start(drive, x)
+        there.start(drive, x)
+        for count in (1, 1, 2, 3):
+            assert here.sweep(count) == there.sweep(count)
+            scale = np.abs(there.voltages()).max()
+            np.testing.assert_allclose(here.voltages(), there.voltages(), rtol=0, atol=tol * scale)
+    assert bool(any(here.products)) is (few == 0)
+    if isinstance(device, NumpyDevice):
+        assert device.recordings - before == (0 if few == 0 else 3)
 
 
 def test_sweep_says_when_nothing_moves(device: Device) -> None:
@@ -490,6 +520,49 @@ def test_why_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch, module: Any, wante
         monkeypatch.setitem(sys.modules, "cupy.cublas", getattr(module, "cublas", None))
     with pytest.raises(cs.BackendUnavailable, match=wanted):
         find_backend("gpu")
+
+
+class Capture:
+    """As CuPy's stream: captures nothing but whether it is asked to."""
+
+    def __init__(self, fault: Exception | None) -> None:
+        self.fault, self.calls = fault, []
+
+    def __enter__(self) -> None:
+        self.calls.append("enter")
+
+    def __exit__(self, *_: Any) -> None:
+        self.calls.append("exit")
+
+    def begin_capture(self) -> None:
+        self.calls.append("begin")
+
+    def end_capture(self) -> Any:
+        self.calls.append("end")
+        if self.fault:
+            raise self.fault
+        return SimpleNamespace(launch=lambda: self.calls.append("launch"))
+
+
+@pytest.mark.parametrize("fault", [None, CudaError("cudaErrorStreamCaptureInvalidated")])
+def test_launches_are_captured_or_taken_again(monkeypatch: pytest.MonkeyPatch, fault: Exception | None) -> None:
+    module, streams = cupy_with(), []
+
+    def stream(non_blocking: bool) -> Capture:
+        assert non_blocking
+        streams.append(Capture(fault))
+        return streams[-1]
+
+    module.cuda.Stream = stream
+    monkeypatch.setitem(sys.modules, "cupy", module)
+    monkeypatch.setitem(sys.modules, "cupy.cublas", module.cublas)
+    device, launched = CudaDevice(), []
+    again = device.recorded(lambda: launched.append(1))
+    assert launched == [1] and streams[0].calls == ["enter", "begin", "end", "exit"]
+    again()
+    assert (launched, streams[0].calls[4:]) == (([1], ["launch"]) if fault is None else ([1, 1], []))
+    device.recorded(lambda: None)
+    assert len(streams) == (2 if fault is None else 1)  # what failed once is not tried again
 
 
 @pytest.mark.parametrize("threads", [1, 33, 10_000, 100_000, 100_001])

@@ -142,13 +142,12 @@ def on_device(device: Device, timer: Timer, problem: cs.Problem, settings: cs.Se
     held = None
     if settings.dtype == "float64":
         held = Held(problem, lambda: make_network(problem), threading.Lock())
-    zero = np.zeros((problem.batch, problem.n_free))
     outcomes: list[Outcome] = []
     seconds = min(
-        timer(lambda: outcomes.append(bcd.solve_tile(problem, drive, engine, settings, zero, held=held)))
+        timer(lambda: outcomes.append(bcd.solve_tile(problem, drive, engine, settings, None, held=held)))
         for _ in range(3)
     )
-    transfers = min(timer(lambda: (engine.start(drive, zero), engine.voltages())) for _ in range(3))
+    transfers = min(timer(lambda: (engine.start(drive, None), engine.voltages())) for _ in range(3))
     return seconds, outcomes[-1], f"by device events; {_reached(outcomes[-1])}; {transfers * 1e3:.3g} ms are transfers"
 
 

@@ -47,8 +47,8 @@ class Look(Protocol):
 class Engine(Protocol):
     """One problem's conductances, ready in one dtype; takes sweeps for one tile of the batch at a time."""
 
-    def start(self, drive: Drive, x: Floats) -> None:
-        """Begin at unknowns x (rows, n_free) under this drive."""
+    def start(self, drive: Drive, x: Floats | None) -> None:
+        """Begin at unknowns x (rows, n_free), None: all 0, under this drive."""
 
     def sweep(self, count: int) -> bool:
         """Take `count` sweeps (each: the exact step of every colour block in turn); False if the last moved nothing."""
