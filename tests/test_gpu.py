@@ -24,7 +24,7 @@ from test_backends import DECKS, LAWS, WIDE, batched
 import circuitsim as cs
 from circuitsim import residual, solving
 from circuitsim.backends import cuda, gpu, gpu_check, kernels
-from circuitsim.backends.base import find_backend
+from circuitsim.backends.base import Engine, find_backend
 from circuitsim.backends.cuda import OPTIONS, SOURCE, CudaDevice
 from circuitsim.backends.gpu import Device, GpuBackend
 from circuitsim.backends.gpu_check import GpuCheck
@@ -149,10 +149,20 @@ def test_gpu_takes_the_steps_of_the_cpu(device: Device, deck: str, batch: int, d
     here.start(drive, x)
     there.start(drive, x)
     for _ in range(4):
-        assert here.sweep(1) == there.sweep(1)
-        scale = np.abs(there.voltages()).max(initial=0.0)
-        np.testing.assert_allclose(here.voltages(), there.voltages(), rtol=0, atol=tol * scale)
+        sweep_alike(here, there, 1, tol)
     assert np.array_equal(x, kept)
+
+
+def sweep_alike(here: Engine, there: Engine, count: int, tol: float) -> None:
+    """Take sweeps with both; they move the same. In the last digit one may still move where the other rests."""
+    for engine in (here, there):
+        engine.sweep(count - 1)
+    before = here.voltages()
+    moved = here.sweep(1), there.sweep(1)
+    scale = np.abs(there.voltages()).max(initial=0.0)
+    np.testing.assert_allclose(here.voltages(), there.voltages(), rtol=0, atol=tol * scale)
+    if moved[0] != moved[1]:
+        np.testing.assert_allclose(here.voltages(), before, rtol=0, atol=tol * scale)
 
 
 @pytest.mark.parametrize(("kind", "p"), LAWS)
@@ -162,7 +172,8 @@ def test_laws_are_those_of_the_cpu(compiled: CompiledDevice, kind: Law, p: list[
     current, slope = compiled.branches(int(kind), params, WIDE)
     wanted = np.array([kernels.branch(int(kind), params, v) for v in WIDE])
     np.testing.assert_allclose(current, wanted[:, 0], rtol=1e-13, atol=1e-320)
-    np.testing.assert_allclose(slope, wanted[:, 1], rtol=1e-12, atol=1e-320)
+    least = 8 * (p[0] / p[1]) * 5e-324 if kind == Law.TANH else 0.0  # an exponential below 1e-308 has few digits
+    np.testing.assert_allclose(slope, wanted[:, 1], rtol=1e-12, atol=1e-320 + least)
 
 
 def test_the_circuits_have_every_law() -> None:
@@ -199,9 +210,7 @@ def test_products_and_fused_sweeps_are_the_same_steps(
         here.start(drive, x)
         there.start(drive, x)
         for count in (1, 1, 2, 3):
-            assert here.sweep(count) == there.sweep(count)
-            scale = np.abs(there.voltages()).max()
-            np.testing.assert_allclose(here.voltages(), there.voltages(), rtol=0, atol=tol * scale)
+            sweep_alike(here, there, count, tol)
     assert bool(any(here.products)) is (few == 0)
     if isinstance(device, NumpyDevice):
         assert device.recordings - before == (0 if few == 0 else 3)
@@ -266,8 +275,8 @@ def test_bounds_are_those_of_the_certificate(
                 continue  # as above
             scale = {"kcl_amps": size, "kcl_relative": 1e-3}.get(name, size * np.abs(x).max())
             assert getattr(mine, name) == pytest.approx(getattr(theirs, name), rel=1e-6, abs=1e-9 * scale)
-        if noise >= 1e-3:
-            assert (mine.worst_row, mine.worst_unit) == (theirs.worst_row, theirs.worst_unit)
+        if noise >= 1e-3:  # where several units are as bad, any of them
+            assert check.upper[mine.worst_row, mine.worst_unit] >= theirs.kcl_relative * (1 - 1e-6)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -371,8 +380,9 @@ def test_products_of_many_rows_are_taken_on_the_device(device: Device) -> None:
     problem = cs.compile_problem(circuit.with_values({"Vx": x}))
     rows = slice(0, 70)
     here, there = problem.drive(rows, GpuBackend(device).product), problem.drive(rows)
-    np.testing.assert_allclose(here.injection, there.injection, rtol=1e-12, atol=1e-18)
-    np.testing.assert_allclose(here.fixed_abs, there.fixed_abs, rtol=1e-12, atol=1e-18)
+    rounding = 2 * problem.most_terms * np.finfo(float).eps * there.fixed_abs  # of two sums of as many products
+    assert (np.abs(here.injection - there.injection) <= rounding).all()
+    assert (np.abs(here.fixed_abs - there.fixed_abs) <= rounding).all() and rounding.max() > 0
 
 
 # -- auto --------------------------------------------------------------------------------------------------------------

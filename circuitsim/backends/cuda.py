@@ -19,7 +19,9 @@ from circuitsim.errors import BackendUnavailable
 Array = Any  # cupy.ndarray
 
 SOURCE = Path(__file__).with_name("kernels.cu")
-OPTIONS = ("--std=c++17",)  # of the compiler
+# Of the compiler. It may add to products that are not rounded (FMA): fewer roundings than bounds count, and no kernel
+# needs one to be made. Bits are not the host's anyway: exponentials and logarithms are another library's.
+OPTIONS = ("--std=c++17",)
 
 _BLOCK, _FEW = 256, 32  # threads of a block; and where they are few, so that every multiprocessor gets some
 _MANY = 100_000
