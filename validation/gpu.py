@@ -44,7 +44,7 @@ Timer = Callable[[Callable[[], Any]], float]  # seconds of a call
 _NAME = "gpu"
 _COPIED = 2**28  # float64 numbers, for the speed of the device's memory
 _LARGE = "method newton runs large and linear circuits on the cpu only"
-_DRAWS = "draws are evaluated and solved one by one, on the cpu; evaluating takes most of the time"
+_DRAWS = "draws are solved one by one, on the cpu"
 
 
 def gpu(device: Device, timer: Timer, images: int, few: int, copied: int = _COPIED) -> list[Row]:
