@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
-from circuitsim.backends import gpu_newton
+from circuitsim.backends import gpu_mesh, gpu_newton
 from circuitsim.backends.base import Backend, find_backend
 from circuitsim.circuit import Circuit
 from circuitsim.errors import BackendUnavailable, NotSolved, SettingsError
+from circuitsim.linear.elimination import Elimination
 from circuitsim.methods import bcd, newton
 from circuitsim.methods.held import Held
 from circuitsim.methods.networks import make_network
@@ -36,6 +37,8 @@ GPU_WINS = 5_000_000_000
 # Unknowns times rows above which `auto` takes the GPU for newton in circuits of which it solves many rows at once. Not
 # yet measured: two cores take 50 to 100 us for each of them, 3 to 5 s for so many, a GPU 1 s to start.
 GPU_WINS_NEWTON = 50_000
+# The same in large meshes. Not yet measured: multigrid takes 2 to 4 us for each, a GPU 1 s to start.
+GPU_WINS_MESH = 500_000
 
 
 def solve(
@@ -184,7 +187,7 @@ def choose_method(problem: Problem, settings: Settings) -> tuple[str, str]:
             raise SettingsError(f"{need} computes in float64; leave --dtype out")
         if settings.backend == "reference":
             raise SettingsError(f"{need} does not run on the reference backend; leave --backend out")
-        if settings.backend == "gpu" and (refused := gpu_newton.refusal(problem)):
+        if settings.backend == "gpu" and (refused := _no_newton_on_gpu(problem)):
             raise SettingsError(f"{need} cannot run on the gpu here: {refused}; leave --backend out")
     if settings.method != "auto":
         return settings.method, "asked for"
@@ -201,7 +204,7 @@ def choose_method(problem: Problem, settings: Settings) -> tuple[str, str]:
     if problem.n_free and not t.legs.a.size and not t.couplings.indices.size:
         return "bcd", "no two unknowns are joined"
     if settings.backend == "gpu":
-        refused = gpu_newton.refusal(problem)
+        refused = _no_newton_on_gpu(problem)
         return ("bcd", f"not newton on the gpu: {refused}") if refused else ("newton", "a sparse network")
     if t.legs.a.size and problem.batch > _MANY_ROWS and not newton.together(problem):
         return "bcd", "many rows of a nonlinear circuit"
@@ -213,15 +216,22 @@ def choose_backend(problem: Problem, settings: Settings) -> Backend:
     if settings.backend != "auto":
         return find_backend(settings.backend)
     unknowns = problem.batch * problem.n_free
-    much = {"bcd": unknowns * problem.mean_degree >= GPU_WINS, "newton": unknowns >= GPU_WINS_NEWTON}
+    least = GPU_WINS_NEWTON if isinstance(problem.topology.solver, Elimination) else GPU_WINS_MESH
+    much = {"bcd": unknowns * problem.mean_degree >= GPU_WINS, "newton": unknowns >= least}
     if any(much.values()):
         method, _ = choose_method(problem, settings)
-        if much[method] and (method == "bcd" or not gpu_newton.refusal(problem)):
+        if much[method] and (method == "bcd" or not _no_newton_on_gpu(problem)):
             try:
                 return _gpu_for(problem, settings, method)
             except BackendUnavailable:
                 pass
     return find_backend("cpu")
+
+
+def _no_newton_on_gpu(problem: Problem) -> str:
+    """Why newton has nothing to do on the GPU; empty where it takes its steps there, or solves its networks."""
+    refused = gpu_newton.refusal(problem)
+    return refused if refused and gpu_mesh.refusal(problem) else ""
 
 
 def _gpu_for(problem: Problem, settings: Settings, method: str) -> Backend:
@@ -240,11 +250,12 @@ class _Work:
     def __init__(self, problem: Problem, settings: Settings, backend: Backend, method: str, warm: bool) -> None:
         self.problem, self.settings, self.backend, self.method, self.warm = problem, settings, backend, method, warm
         self.own = threading.local()
-        self.there = False  # whether newton took its steps on a backend that has its own
+        self.there = False  # whether newton took its steps, or solved its networks, on a backend that has its own
         self.left = 0  # rows that did not arrive there
         self.change = ""  # why one method made way for another
         self.alone = threading.Lock()  # a network keeps what it factored last
-        self.network = cache(lambda: make_network(problem))
+        self.solver = cache(lambda: backend.solver(problem))
+        self.network = cache(lambda: make_network(problem, self.solver()))
         self.row_steps = cache(lambda: backend.row_steps(problem))
         self.held = Held(problem, self.network, self.alone) if settings.dtype == "float64" else None
 
@@ -316,6 +327,7 @@ class _Work:
                 outcome, left = newton.solve_tile_there(there, network, drive, self.settings, x, warm)
                 self.left += left
                 return outcome
+            self.there = self.there or self.solver() is not None
             outcome = newton.solve_tile(network, drive, self.settings, x, warm)
             if outcome.status is not Status.SOLVED and outcome.loose is not None and outcome.loose.any():
                 network.check_consistent(drive)

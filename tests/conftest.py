@@ -44,6 +44,7 @@ def gpu_for_small_work() -> Iterator[None]:
         if os.environ.get(NEEDS_GPU):
             patch.setattr(solving, "GPU_WINS", 0)
             patch.setattr(solving, "GPU_WINS_NEWTON", 0)
+            patch.setattr(solving, "GPU_WINS_MESH", 0)
             patch.setattr(gpu_check, "FULL_WORK", 0)
         yield
 

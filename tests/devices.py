@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from circuitsim.backends import kernels
 from circuitsim.backends.cuda import SOURCE
@@ -323,8 +324,35 @@ def kcl(
         upper[:] = np.where(most == 0, 0.0, most / least)
 
 
+def by_thread(values: np.ndarray, threads: int) -> np.ndarray:
+    return np.bincount(np.arange(values.size) % threads, values, threads)
+
+
+def cg_multiply(n, threads, ptr, indices, data, p, q, parts, after, before):
+    """And the three after it: a step of conjugate gradients, sums by thread. That the steps solve is a test."""
+    q[:] = sparse.csr_array((data, indices, ptr), shape=(n, n)) @ p
+    parts[:] = by_thread(p * q, threads)
+    before[:] = after
+
+
+def cg_sum(threads, parts, sums):
+    assert parts.size == threads
+    sums[:] = parts.reshape(-1, sums.size).sum(axis=0)
+
+
+def cg_advance(n, threads, diag, p, q, before, energy, x, r, parts):
+    step = before.sum() / energy.sum() if before.any() else 0.0
+    x += step * p
+    r -= step * q
+    parts[:] = by_thread(r * r / diag, threads)
+
+
+def cg_turn(n, threads, diag, r, after, before, p):
+    p[:] = r / diag + (after.sum() / before.sum() if after.any() else 0.0) * p
+
+
 TWINS: dict[str, Callable[..., None]] = {
     "relax_float64": relax, "relax_float32": relax, "violations": violations_twin,
     "eliminate": eliminate, "substitute": substitute, "inject": inject, "tangents": tangents,
-    "kcl": kcl,
+    "kcl": kcl, "cg_multiply": cg_multiply, "cg_sum": cg_sum, "cg_advance": cg_advance, "cg_turn": cg_turn,
 }  # fmt: skip

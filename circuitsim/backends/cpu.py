@@ -34,6 +34,9 @@ class CpuBackend:
     def row_steps(self, problem: Problem) -> None:
         return None
 
+    def solver(self, problem: Problem) -> None:
+        return None
+
     def product(self, a: Floats, b: Floats) -> Floats:
         return a @ b
 

@@ -24,8 +24,11 @@ from scipy import sparse
 from circuitsim.backends import gpu_newton
 from circuitsim.backends.arrange import Junctions, Pull, dense_among_sparse, junctions_by_unit, pulls_by_color
 from circuitsim.backends.gpu_check import DriveOnDevice, GpuCheck
+from circuitsim.backends.gpu_mesh import GpuMesh
+from circuitsim.backends.gpu_mesh import refusal as mesh_refusal
 from circuitsim.backends.gpu_newton import GpuNewton
 from circuitsim.errors import BackendUnavailable
+from circuitsim.linear.multigrid import Multigrid
 from circuitsim.problem import Drive, Problem
 from circuitsim.residual import Check
 
@@ -90,6 +93,10 @@ class GpuBackend:
             return None
         fixed, a_row = gpu_newton.memory(problem)
         return GpuNewton(problem, self.device, self._rows(problem, "float64", fixed, a_row))
+
+    def solver(self, problem: Problem) -> GpuMesh | None:
+        pattern = problem.topology.solver
+        return GpuMesh(pattern, self.device) if isinstance(pattern, Multigrid) and not mesh_refusal(problem) else None
 
     def _rows(self, problem: Problem, dtype: str, fixed: int, a_row: int) -> int:
         """How many rows fit, with so many bytes more than an engine needs, in all and for each row."""

@@ -29,6 +29,9 @@ class ReferenceBackend:
     def row_steps(self, problem: Problem) -> None:
         return None
 
+    def solver(self, problem: Problem) -> None:
+        return None
+
     def product(self, a: Floats, b: Floats) -> Floats:
         return a @ b
 
