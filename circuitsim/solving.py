@@ -17,7 +17,7 @@ from circuitsim.backends import gpu_mesh, gpu_newton
 from circuitsim.backends.base import Backend, find_backend
 from circuitsim.circuit import Circuit
 from circuitsim.errors import BackendUnavailable, NotSolved, SettingsError
-from circuitsim.linear.elimination import Elimination
+from circuitsim.linear.multigrid import Multigrid
 from circuitsim.methods import bcd, newton
 from circuitsim.methods.held import Held
 from circuitsim.methods.networks import make_network
@@ -216,11 +216,12 @@ def choose_backend(problem: Problem, settings: Settings) -> Backend:
     if settings.backend != "auto":
         return find_backend(settings.backend)
     unknowns = problem.batch * problem.n_free
-    least = GPU_WINS_NEWTON if isinstance(problem.topology.solver, Elimination) else GPU_WINS_MESH
+    least = GPU_WINS_MESH if isinstance(problem.topology.solver, Multigrid) else GPU_WINS_NEWTON
     much = {"bcd": unknowns * problem.mean_degree >= GPU_WINS, "newton": unknowns >= least}
     if any(much.values()):
         method, _ = choose_method(problem, settings)
-        if much[method] and (method == "bcd" or not _no_newton_on_gpu(problem)):
+        mesh = isinstance(problem.topology.solver, Multigrid)  # what else it takes is not asked for nothing
+        if much[method] and (method == "bcd" or mesh or not gpu_newton.refusal(problem)):
             try:
                 return _gpu_for(problem, settings, method)
             except BackendUnavailable:
@@ -235,10 +236,12 @@ def _no_newton_on_gpu(problem: Problem) -> str:
 
 
 def _gpu_for(problem: Problem, settings: Settings, method: str) -> Backend:
-    """The GPU, when it has the memory for a row of the batch. Raises BackendUnavailable."""
+    """The GPU, when it has the memory for a row of the batch, and something to do. Raises BackendUnavailable."""
     gpu = find_backend("gpu")
     if method == "bcd":
         gpu.tile(problem, settings.dtype)
+    elif refused := _no_newton_on_gpu(problem):
+        raise BackendUnavailable(refused)
     else:
         gpu.row_steps(problem)
     return gpu

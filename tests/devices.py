@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from circuitsim.backends import kernels
+from circuitsim.backends import gpu_mesh, kernels
 from circuitsim.backends.cuda import SOURCE
 from circuitsim.branch_sums import violations
 from circuitsim.laws import branch_current
@@ -336,7 +336,7 @@ def cg_multiply(n, threads, ptr, indices, data, p, q, parts, after, before):
 
 
 def cg_sum(threads, parts, sums):
-    assert parts.size == threads
+    assert parts.size == threads and threads % (gpu_mesh.AT_ONCE * gpu_mesh.SUMS) == 0 and sums.size == gpu_mesh.SUMS
     sums[:] = parts.reshape(-1, sums.size).sum(axis=0)
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Array = Any
 
-SUMS = 256  # of a dot product, that every thread then adds up; as in kernels.cu
+SUMS, AT_ONCE = 256, 8  # sums of a dot product, that every thread then adds up; as in kernels.cu
 _THREADS = 256 * SUMS  # that share the unknowns
 _TOGETHER = 20  # steps, launched in one go
 _LOOKS = 5  # times so many between two looks at the residual
@@ -79,7 +79,7 @@ class _OnDevice(Hierarchy):
         """One row; None where so many steps do not suffice."""
         device, xp, n = self.device, self.device.xp, current.size
         ptr, indices, data, diag = self.on_device
-        threads = min(_THREADS, -(-n // SUMS) * SUMS)
+        threads = min(_THREADS, -(-n // (AT_ONCE * SUMS)) * AT_ONCE * SUMS)
         r = xp.array(current)
         p = r / diag
         x, q = xp.zeros(n), xp.empty(n)

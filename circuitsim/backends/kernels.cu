@@ -480,6 +480,7 @@ extern "C" __global__ void kcl(
 // -- Conjugate gradients: linear/multigrid.py, backends/gpu_mesh.py ---------------------------------------------------
 
 #define SUMS 256  // that a dot product is left in
+#define AT_ONCE 8  // numbers that a thread waits for together
 
 __device__ inline double total(const double* sums) {
     double all = 0.0;
@@ -505,12 +506,15 @@ extern "C" __global__ void cg_multiply(
     if (thread < SUMS) before[thread] = after[thread];
 }
 
-// Parts (threads,), a multiple of SUMS, become SUMS sums.
+// Parts (threads,), a multiple of AT_ONCE SUMS, become SUMS sums.
 extern "C" __global__ void cg_sum(integer threads, const double* parts, double* sums) {
     const integer thread = (integer)blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= SUMS) return;
+    double several[AT_ONCE] = {};
+    for (integer k = thread; k < threads; k += AT_ONCE * SUMS)
+        for (int m = 0; m < AT_ONCE; ++m) several[m] += parts[k + m * SUMS];
     double sum = 0.0;
-    for (integer k = thread; k < threads; k += SUMS) sum += parts[k];
+    for (int m = 0; m < AT_ONCE; ++m) sum += several[m];
     sums[thread] = sum;
 }
 
