@@ -134,6 +134,16 @@ def test_a_seed_with_a_fault_says_so_and_the_others_are_drawn(text: str, fault: 
     assert 1 < faults < 39
 
 
+def test_only_the_neighbours_of_a_fault_are_drawn_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    netlist, seeds = deck("R3 b 0 g={agauss(1m, 1.2m, 3)}\n", tmp_path), range(200)  # R2 draws first
+    faults = [k for k in seeds if np.random.default_rng(k).standard_normal(2)[1] < -2.5]
+    alone = counted(monkeypatch)
+    found = list(Revaluer(netlist).draws(seeds))
+    assert [k for k, drawn in enumerate(found) if isinstance(drawn, NetlistError)] == faults
+    drawn_alone = {changes.seed for changes in alone}
+    assert drawn_alone >= set(faults) and len(alone) <= revalue._FEW_SEEDS * len(faults) < len(seeds) / 2
+
+
 def test_large_netlists_are_drawn_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     netlist = deck("R3[0:9] b 0 {aunif(1k, 9)}\n", tmp_path)
     parts: list[range] = []

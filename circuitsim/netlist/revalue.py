@@ -18,6 +18,7 @@ from circuitsim.netlist.model import Analysis, Floats, Ints, ModelCard, Netlist,
 from circuitsim.netlist.source import Card
 
 _SEEDS = 256  # whose values are evaluated together
+_FEW_SEEDS = 8  # of which one has a fault: the others are not looked for further
 _MOST_NUMBERS = 4_000_000  # at once: 32 MB
 
 
@@ -61,16 +62,19 @@ class Revaluer:
         """
         size = min(_SEEDS, _MOST_NUMBERS // (1 + sum(map(len, self.base.tables.values()))))
         together = size > 1 and not self.base.crossbars
-        for start in range(0, len(seeds), max(size, 1)):
-            part = seeds[start : start + max(size, 1)]
-            many = None
+        parts = [seeds[start : start + max(size, 1)] for start in range(0, len(seeds), max(size, 1))][::-1]
+        while parts:
+            part, many = parts.pop(), None
             if together and len(part) > 1:
                 try:
                     many = self._many(part)
                 except NotTogether:
                     together = False
                 except (NetlistError, ValueError):  # a fault of one seed; the member that has it may not be found
-                    pass
+                    if len(part) > _FEW_SEEDS:
+                        half = len(part) // 2
+                        parts += [part[half:], part[:half]]
+                        continue
             for k, seed in enumerate(part):
                 try:
                     yield self._one(many, k, seed) if many else self.netlist(Changes(seed=seed))
