@@ -43,6 +43,7 @@ _FEW_ROWS = 64  # for which it is not worth taking conductances to the device fo
 # Dense conductances times rows up to which a kernel takes less time than cuBLAS and what goes with it to launch. Not
 # yet measured: some 10 us each, in which a GPU multiplies more.
 _FEW_PRODUCTS = 2_000_000
+_PLAIN = 4  # sweeps after which recording one pays: it costs a few
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,8 @@ class GpuEngine:
     def start(self, drive: Drive, x: Floats | None) -> None:
         xp = self.device.xp
         with self.device.guard():
-            self.again: Callable[[], None] | None = None  # it has the arrays of the start before
+            self.again: Callable[[], None] | None = None  # what there was has the arrays of the start before
+            self.plain = 0  # sweeps taken otherwise
             self.drive, self.rows = drive, drive.rows.stop - drive.rows.start
             few = self.rows * inner_conductances(self.problem) <= _FEW_PRODUCTS
             self.g, self.products = self.small if few else self.large
@@ -233,7 +235,8 @@ class GpuEngine:
                     self.again()
                     continue
                 self._sweep()
-                if self.current is self.injection:
+                self.plain += 1
+                if self.plain == _PLAIN and self.current is self.injection:
                     self.again = self.device.recorded(self._sweep)
             return bool(self.device.to_host(self.moved)[0])
 
