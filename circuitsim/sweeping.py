@@ -196,9 +196,11 @@ def monte_carlo(
     runner = _Runner(settings or Settings(), backend, progress, saves)
     runner.reserve(circuit, runs)
     revaluer, base = Revaluer(circuit.netlist), compile_problem(circuit)
-    for k in range(runs):
+    for k, netlist in enumerate(revaluer.draws(range(seed, seed + runs))):
         try:
-            problem = base.with_circuit(build_circuit(revaluer.netlist(Changes(seed=seed + k))))
+            if isinstance(netlist, NetlistError):
+                raise netlist
+            problem = base.with_circuit(build_circuit(netlist))
         except NetlistError as error:
             runner.fault(k, error)
             continue
