@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     "errors compiled", "linear", "netlist", "laws", "models", "circuit", "units coloring", "feasibility islands",
-    "topology", "placement", "problem branch_sums", "residual", "currents backends",
+    "topology", "placement workers", "problem branch_sums", "residual", "currents backends",
     "uniqueness", "solution", "saved methods", "solving", "sweeping", "__init__", "io gallery plot", "cli", "__main__",
 ]  # fmt: skip
 LAYER = {name: k for k, names in enumerate(LAYERS) for name in names.split()}
