@@ -198,9 +198,10 @@ def _remote(function: Callable[[Shared, Item], Result], shared: Shared, address:
 
 async def _identity(address: str) -> Any:
     """What a scheduler says of itself. A Client that finds none cannot be closed in order."""
-    from distributed import rpc
+    from distributed import Security, rpc
 
-    async with rpc(address, timeout=PATIENCE) as there:
+    keys = Security().get_connection_args("client")  # as Dask's configuration says
+    async with rpc(address, timeout=PATIENCE, connection_args=keys) as there:
         return await asyncio.wait_for(there.identity(), PATIENCE)
 
 
