@@ -91,6 +91,20 @@ def check(workers: int, scheduler: str | None) -> None:
         raise BackendUnavailable(f"--{option} needs {name}, {error.name} is missing: {_INSTALL}") from None
 
 
+def unwanted() -> bool:
+    """Inside a task: whether it was cancelled. Only Dask lets it run on; processes of this machine are killed."""
+    if "distributed" not in sys.modules:
+        return False
+    from distributed import get_worker
+    from distributed.worker import thread_state
+
+    try:
+        tasks = get_worker().state.tasks
+    except ValueError:  # no worker of Dask
+        return False
+    return thread_state.key not in tasks or tasks[thread_state.key].state == "cancelled"
+
+
 def _as_done(
     submit: Submit[Item, Result], items: Sequence[tuple[int, Item]], room: int
 ) -> Iterator[tuple[int, Result]]:

@@ -1,9 +1,9 @@
-"""Sweeps and Monte Carlo runs as a Parquet table, a row for each point. pyarrow is imported on demand."""
+"""Parquet files: sweeps and Monte Carlo runs, a row for each point; other tables. pyarrow is imported on demand."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,16 @@ def check_parquet() -> None:
         import pyarrow.parquet  # noqa: F401
     except ImportError:
         raise BackendUnavailable("--parquet needs pyarrow: pip install 'circuitsim[parquet]'") from None
+
+
+def write_columns(columns: Mapping[str, Sequence[Any]], path: Path) -> None:
+    """A table of columns; the file appears whole or not at all. Raises as write_sweep_parquet."""
+    check_parquet()
+    import pyarrow
+    from pyarrow.parquet import write_table
+
+    with replacing(path, "wb") as out:
+        write_table(pyarrow.table({name: list(values) for name, values in columns.items()}), out)
 
 
 def write_sweep_parquet(results: Sequence[SweepResult], path: Path) -> None:

@@ -40,21 +40,7 @@ class Study:
 
     def begin(self, circuit: Circuit, facts: Mapping[str, Any], chunks: int) -> None:
         """Make the folder, or take up the study there. SettingsError when it is another one, or cannot be."""
-        wanted = {"format": _FORMAT, "version": __version__, **circuit_facts(circuit), **facts, "chunks in all": chunks}
-        path = self.folder / FACTS
-        try:
-            if path.exists():
-                _compare(path, wanted)
-                for torn in self.folder.glob(".*.tmp"):  # of writes that a kill cut short
-                    torn.unlink(missing_ok=True)
-                return
-            if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
-                raise SettingsError(f"--study {self.folder}: it exists and holds no study; choose another name")
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SettingsError(f"--study {self.folder}: {error.strerror or error}") from None
-        with replacing(path, "w") as out:
-            out.write(json.dumps(wanted, indent=1) + "\n")
+        take_up(self.folder, {**circuit_facts(circuit), **facts, "chunks in all": chunks}, "--study")
 
     def load(self, k: int) -> Points | None:
         """Chunk k, when it is there and whole."""
@@ -109,17 +95,39 @@ def circuit_facts(circuit: Circuit) -> dict[str, str]:
     return {"netlist": text.hexdigest(), "values": values.hexdigest()}
 
 
-def _compare(path: Path, wanted: Mapping[str, Any]) -> None:
+def take_up(folder: Path, facts: Mapping[str, Any], option: str) -> None:
+    """Make a folder for a study with these facts, which study.json keeps, or go on with the one there.
+
+    SettingsError, and nothing changes, when the folder holds another study, or anything else; `option` asked for it.
+    """
+    path = folder / FACTS
+    wanted = {"format": _FORMAT, "version": __version__, **facts}
+    try:
+        if path.exists():
+            _compare(path, wanted, option)
+            for torn in folder.glob(".*.tmp"):  # of writes that a kill cut short
+                torn.unlink(missing_ok=True)
+            return
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise SettingsError(f"{option} {folder}: it exists and holds no study; choose another name")
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"{option} {folder}: {error.strerror or error}") from None
+    with replacing(path, "w") as out:
+        out.write(json.dumps(wanted, indent=1) + "\n")
+
+
+def _compare(path: Path, wanted: Mapping[str, Any], option: str) -> None:
     """SettingsError when the study of a file is another one."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         others = differences(found, wanted)
     except (ValueError, AttributeError) as error:
         raise SettingsError(
-            f"{path} is damaged ({error}): what the chunks beside it belong to is not known; choose another --study"
+            f"{path} is damaged ({error}): what lies beside it is not known; choose another {option}"
         ) from None
     if others:
         raise SettingsError(
-            f"{path.parent} holds another study: {', '.join(others)}; choose another --study, or the netlist and "
+            f"{path.parent} holds another study: {', '.join(others)}; choose another {option}, or the netlist and "
             "options that it was begun with"
         )
