@@ -293,7 +293,8 @@ def _columns(rows: Sequence[Mapping[str, Any]], varied: Sequence[str]) -> dict[s
     """A column for each key that is varied, numbers where all are; then seed, figures, folder."""
     columns = {key: _numbers([row["varied"][key] for row in rows]) for key in varied}
     names = ("seed", *_FIGURES, "folder")
-    return {**columns, **{name: [row[name] for row in rows] for name in names}}
+    counts = {name: [int(row[name]) for row in rows] for name in ("epoch", "examples")}
+    return {**columns, **{name: [row[name] for row in rows] for name in names}, **counts}
 
 
 def _numbers(values: list[str]) -> list[Any]:
