@@ -259,6 +259,13 @@ class _Plan:
         self._length = -(-rows // self._pieces)
         self.chunks = self._pieces * -(-count // self._together)
 
+    @cached_property
+    def chosen_backend(self) -> Backend | None:
+        """The backend for every chunk; None: `auto` chooses one for each."""
+        if self.backend is not None or self.settings.backend == "auto":
+            return self.backend
+        return find_backend(self.settings.backend)
+
     def chunk(self, k: int) -> tuple[range, Ints]:
         """The groups of a chunk, and the points (groups, rows) that it has of them."""
         which, piece = divmod(k, self._pieces)
@@ -269,7 +276,7 @@ class _Plan:
     def solve(self, k: int) -> Points | CircuitError:
         """A chunk; or why it is none."""
         groups, rows = self.chunk(k)
-        runner = _Runner(self.circuit, self.settings, self.backend, self.saves, rows.size)
+        runner = _Runner(self.circuit, self.settings, self.chosen_backend, self.saves, rows.size)
         try:
             self.solve_groups(groups, rows, runner)
         except CircuitError as error:
@@ -405,7 +412,7 @@ class _Runner:
         self, circuit: Circuit, settings: Settings, backend: Backend | None, saves: tuple[Save, ...], count: int
     ) -> None:
         self.lenient, self.settings = settings.lenient, replace(settings, lenient=False)
-        self.backend = backend or (None if settings.backend == "auto" else find_backend(settings.backend))
+        self.backend = backend
         self.saves = saves
         self.ties = _keys(circuit)
         self.found = _empty(circuit, saves, count)

@@ -58,10 +58,11 @@ def run(
         return
     losses = 0
     while left:
-        team = _local(function, shared, workers) if scheduler is None else _remote(function, shared, scheduler)
+        count = min(workers, len(left))
+        team = _local(function, shared, count) if scheduler is None else _remote(function, shared, scheduler)
         try:
             with team as submit:
-                room = 2 * workers if scheduler is None else _IN_FLIGHT
+                room = 2 * count if scheduler is None else _IN_FLIGHT
                 for k, result in _as_done(submit, tuple(left.items()), room):
                     del left[k]
                     losses = 0

@@ -51,6 +51,8 @@ class Revaluer:
         return replace(self.base, tables=tables, crossbars=crossbars, models=models, options=evaluation.options)
 
     def _evaluation(self, changes: Changes) -> Evaluation:
+        if changes.seed is None:  # that of the reading, which `.options seed=` need not say
+            changes = replace(changes, seed=self.base.options.seed)
         return Evaluation(self.deck, Builder(self.deck.place, self.base.node_index), changes)
 
     def _table(self, kind: str, builder: Builder, changes: Changes) -> Table:
