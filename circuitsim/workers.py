@@ -30,6 +30,7 @@ Submit = Callable[[Item], "Future[Result]"]
 MOST_WORKERS = 1024
 PATIENCE = 5.0  # seconds in which a scheduler must answer, and have a worker
 _INSTALL = "pip install 'circuitsim[parallel]'"
+_RETURN = 60.0  # seconds in which killed workers of a scheduler may come back
 _MOST_LOSSES = 3  # of workers one after another, without any result between them
 _IN_FLIGHT = 256  # tasks that a scheduler knows at a time
 _ALONE = threading.Lock()  # one task at a time: a Dask worker may have several threads
@@ -59,7 +60,10 @@ def run(
     losses = 0
     while left:
         count = min(workers, len(left))
-        team = _local(function, shared, count) if scheduler is None else _remote(function, shared, scheduler)
+        if scheduler is None:
+            team = _local(function, shared, count)
+        else:
+            team = _remote(function, shared, scheduler, _RETURN if losses else PATIENCE)
         try:
             with team as submit:
                 room = 2 * count if scheduler is None else _IN_FLIGHT
@@ -180,7 +184,9 @@ def _next(item: Any) -> Any:
 
 
 @contextmanager
-def _remote(function: Callable[[Shared, Item], Result], shared: Shared, address: str) -> Iterator[Submit[Item, Result]]:
+def _remote(
+    function: Callable[[Shared, Item], Result], shared: Shared, address: str, patience: float
+) -> Iterator[Submit[Item, Result]]:
     """The workers of a Dask scheduler; what they have not begun is cancelled when the block ends before its time."""
     from distributed import Client
     from distributed.scheduler import KilledWorker
@@ -195,15 +201,14 @@ def _remote(function: Callable[[Shared, Item], Result], shared: Shared, address:
             ) from None
     client = Client(address, timeout=PATIENCE, set_as_default=False)
     try:
-        _check_team(client, address)
+        _check_team(client, address, patience)
         [there] = client.scatter([shared], broadcast=True, hash=False)
         executor = client.get_executor(pure=False)
         try:
             yield partial(executor.submit, _alone, function, there)
-        except KilledWorker as error:
+        except KilledWorker:
             raise BackendUnavailable(
-                f"workers of {address} died again and again of the same task: is there memory enough? "
-                f"({_first_line(error)})"
+                f"workers of {address} died again and again of the same task: is there memory enough? their logs may say"
             ) from None
         finally:
             executor.shutdown(wait=False)
@@ -220,10 +225,10 @@ async def _identity(address: str) -> Any:
         return await asyncio.wait_for(there.identity(), PATIENCE)
 
 
-def _check_team(client: Any, address: str) -> None:
-    """Raise BackendUnavailable unless there are workers, all with the same circuitsim."""
+def _check_team(client: Any, address: str, patience: float) -> None:
+    """Raise BackendUnavailable unless there are workers within so many seconds, all with the same circuitsim."""
     try:
-        client.wait_for_workers(1, timeout=PATIENCE)
+        client.wait_for_workers(1, timeout=patience)
     except TimeoutError:
         raise BackendUnavailable(
             f"the scheduler at {address} has no workers; start some: dask worker {address} --nthreads 1"

@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
 import pytest
 from click.testing import CliRunner
 from distributed import LocalCluster
+from distributed.scheduler import KilledWorker
 from pyarrow.parquet import read_table
 
 import circuitsim as cs
@@ -208,16 +210,30 @@ def test_a_killed_process_loses_nothing() -> None:
     assert not children()
 
 
-def test_a_killed_worker_of_a_cluster_loses_nothing(cluster: LocalCluster) -> None:
+@pytest.mark.parametrize("count", [1, 2])
+def test_killed_workers_of_a_cluster_lose_nothing(cluster: LocalCluster, count: int) -> None:
+    """One of two; both, with all that they were given: their nannies begin others."""
+
     def kill() -> int:
-        victim = min(nanny.pid for nanny in cluster.workers.values())
-        os.kill(victim, signal.SIGKILL)
-        return victim
+        victims = sorted(nanny.pid for nanny in cluster.workers.values())[:count]
+        for victim in victims:
+            os.kill(victim, signal.SIGKILL)
+        return victims[-1]
 
     report, killed = killing(kill)
     same(monte_carlo(scheduler=cluster.scheduler_address, progress=report), alone("draws"))
     assert len(killed) == 1
     assert not psutil.pid_exists(killed[0])
+
+
+def killed_everywhere(shared: None, item: int) -> int:
+    """What Dask raises when one task has killed worker after worker."""
+    raise KilledWorker(f"task {item}", SimpleNamespace(address="tcp://there:1"), 3)
+
+
+def test_a_task_that_kills_workers_of_a_cluster_is_given_up(cluster: LocalCluster) -> None:
+    with pytest.raises(cs.BackendUnavailable, match="died again and again of the same task"):
+        list(workers.run(killed_everywhere, None, {0: 0}, scheduler=cluster.scheduler_address))
 
 
 def suicide(shared: None, item: int) -> int:
