@@ -208,7 +208,7 @@ def _remote(
             yield partial(executor.submit, _alone, function, there)
         except KilledWorker:
             raise BackendUnavailable(
-                f"workers of {address} died again and again of the same task: is there memory enough? their logs may say"
+                f"workers of {address} died again and again of the same task: is there memory enough? see their logs"
             ) from None
         finally:
             executor.shutdown(wait=False)
