@@ -436,6 +436,7 @@ class _Runner:
                 start=self._start(problem),
                 backend=self.backend,
                 raise_on_failure=False,
+                in_order=True,  # what one tile learns, the next one uses
             )
         except TopologyError as error:
             if problem is not None and self._leave_out(rows, problem, error):
