@@ -166,6 +166,9 @@ def _uninterrupted() -> Iterator[None]:
 def _begin(function: Callable[[Shared, Item], Result], shared: Shared, parent: int) -> None:
     """What a worker does first."""
     _TASK[:] = [partial(function, shared)]
+    for name in ("SIGTERM", "SIGHUP"):  # a worker that is ended is one that is killed, whatever it is doing
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda number, frame: os._exit(1))
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 

@@ -124,6 +124,20 @@ def test_every_point_is_in_one_chunk(case: str) -> None:
             assert (group[:, others] == group[:1, others]).all()  # but for sources
 
 
+def test_chunks_use_no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one tile learns the next one uses: with threads, which one is next would depend on the cores."""
+    text, _, _ = DC["not solved"]
+    circuit = cs.parse(text)
+    backend = find_backend("cpu")
+    monkeypatch.setattr(backend, "workers", 2)
+    monkeypatch.setattr(sys.modules["circuitsim.solving"], "ThreadPoolExecutor", None)
+    settings = cs.Settings(method="bcd")
+    assert not cs.sweep(circuit, "V1 0 2 0.002", settings, backend=backend).failed.size
+    batch = circuit.with_values({"V1": np.linspace(0, 2, 1001)[:, None]})
+    with pytest.raises(TypeError, match="'NoneType' object is not callable"):
+        cs.solve(batch, settings, backend=backend)
+
+
 def test_there_are_failed_points_among_these() -> None:
     assert 5 < alone("draws").failed.size < 40
     assert alone("not solved").failed.size > 0

@@ -142,6 +142,12 @@ def test_what_is_refused(arguments: str, message: str) -> None:
     assert not list(Path().glob("s/*/*"))  # no run has begun
 
 
+def test_a_worker_elsewhere_must_see_the_folder(tmp_path: Path) -> None:
+    outcome = study._train(str(tmp_path / "not there"), study.Task("s", {}, 1, ()))
+    assert outcome.figures is None
+    assert "does not see the folder" in outcome.fault
+
+
 def test_another_study_is_refused_and_kept() -> None:
     succeed(f"{OPTIONS} --seeds 1 --out s")
     before = {path: path.read_bytes() for path in Path("s").rglob("*") if path.is_file()}
@@ -166,9 +172,9 @@ def test_a_killed_worker_goes_on_from_its_checkpoint() -> None:
     def kill() -> None:
         wait_for(lambda: Path("s/recipe/seed1/metrics.csv").exists())
         found = [p for p in psutil.Process().children() if "popen_loky" in " ".join(p.cmdline())]
-        for process in found:
+        for process, number in zip(found, (signal.SIGKILL, signal.SIGTERM), strict=True):
             killed.append(process.pid)
-            os.kill(process.pid, signal.SIGKILL)
+            os.kill(process.pid, number)
 
     thread = threading.Thread(target=kill)
     thread.start()
@@ -177,6 +183,25 @@ def test_a_killed_worker_goes_on_from_its_checkpoint() -> None:
     assert killed
     assert_same_end(Path("s/recipe/seed1"), Path("whole"))
     assert "going on after" in Path("s/recipe/seed1/log.txt").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_study_in_one_process_ends_and_goes_on(number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "training.study", *shlex.split(f"{LONG} --seeds 1:2 --out s")]
+    begun = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_for(lambda: Path("s/recipe/seed1/metrics.csv").exists())
+        begun.send_signal(number)
+        _, told = begun.communicate(timeout=60)
+    finally:
+        begun.kill()
+    assert begun.returncode == 128 + number
+    assert told.startswith("0 of 2 runs are done; the same command goes on with the others\n")
+    assert not Path("s/recipe/seed2").exists()
+    alone(f"{LONG} --seed 1 --threads 1 --out whole")
+    succeed(f"{LONG} --seeds 1 --out s")
+    assert_same_end(Path("s/recipe/seed1"), Path("whole"))
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from circuitsim.io.commands import BAD_INPUT, HELP_NAMES, Command
+from circuitsim.io.commands import BAD_INPUT, HELP_NAMES, INTERRUPTED, Command, Ended
 from training import mnist
 from training.options import EXIT_CODES, RECIPE_KEYS, Options
 
@@ -23,6 +23,8 @@ _LOG, _RESULT = "log.txt", "result.json"
 _FIGURES = ("epoch", "examples", "train_cost", "train_error", "test_error", "seconds")  # those of metrics.csv
 _OURS = {"seed": "--seeds", "out": "--out, a folder for all runs", "threads": "--workers; a run has one thread"}
 _NOT_HERE = {**_OURS, "resume": "nothing: a study always goes on", "save_arrays": "trained.npz in the folder of a run"}
+
+_ENDED = (143, 129)  # exit codes after SIGTERM and SIGHUP
 
 _EXAMPLES = f"""
 \b
@@ -152,7 +154,7 @@ def main(
                 _keep(tasks[k], found)
                 click.echo(f"{tasks[k].folder}: {_said(found)}", err=True)
                 report(len(outcomes), len(tasks))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Ended):
         click.echo(f"{len(outcomes)} of {len(tasks)} runs are done; the same command goes on with the others", err=True)
         raise
     rows = [_row(tasks[k], outcomes[k]) for k in range(len(tasks)) if outcomes[k].figures]
@@ -222,6 +224,8 @@ def _train(home: str, task: Task) -> Outcome:
     from training.checkpoint import NEWEST
 
     told = io.StringIO()
+    if not Path(home).is_dir():
+        return Outcome(None, f"the worker does not see the folder {home}; work in one that all machines see")
     with chdir(home):
         folder = Path(task.folder)
         resume = ["--resume"] if (folder / NEWEST).exists() else []
@@ -232,6 +236,8 @@ def _train(home: str, task: Task) -> Outcome:
         if folder.is_dir():
             with (folder / _LOG).open("a", encoding="utf-8") as log:
                 log.write(told.getvalue())
+        if code in (INTERRUPTED, *_ENDED) and not unwanted():  # by a signal, and this process with it
+            raise KeyboardInterrupt if code == INTERRUPTED else Ended(code - 128)
         if code:
             lines = [line for line in told.getvalue().splitlines() if line.strip()]
             return Outcome(None, lines[-1].removeprefix("error: ") if lines else f"exit code {code}")

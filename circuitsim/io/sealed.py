@@ -21,6 +21,7 @@ from circuitsim.io.files import replacing
 
 _DIGEST = 64  # hexadecimal digits of a SHA-256, at the end of the file
 _SHOWN_DIGEST = 12  # of them in a message
+_SHOWN = 200  # characters of another fact
 _BLOCK = 1 << 20  # bytes
 
 
@@ -78,10 +79,11 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
 
 
 def _shown(value: Any) -> str:
-    """A fact in a message; of a long digest its beginning."""
+    """A fact in a message; of a digest, and of what is long, its beginning."""
     if isinstance(value, str) and len(value) == _DIGEST:
         return value[:_SHOWN_DIGEST] + "..."
-    return "not set" if value is None else str(value)
+    text = "not set" if value is None else str(value)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + " ..."
 
 
 def _digest_of_body(file: IO[bytes]) -> bytes:
