@@ -6,7 +6,6 @@ another one. What is sent travels in memory, pickled by loky or Dask: a schedule
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import sys
@@ -14,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
@@ -57,6 +55,8 @@ def run(
     if workers == 1 and scheduler is None:
         yield from ((k, function(shared, item)) for k, item in left.items())
         return
+    from concurrent.futures.process import BrokenProcessPool
+
     losses = 0
     while left:
         count = min(workers, len(left))
@@ -191,6 +191,8 @@ def _remote(
     function: Callable[[Shared, Item], Result], shared: Shared, address: str, patience: float
 ) -> Iterator[Submit[Item, Result]]:
     """The workers of a Dask scheduler; what they have not begun is cancelled when the block ends before its time."""
+    import asyncio
+
     from distributed import Client
     from distributed.scheduler import KilledWorker
 
@@ -221,6 +223,8 @@ def _remote(
 
 async def _identity(address: str) -> Any:
     """What a scheduler says of itself. A Client that finds none cannot be closed in order."""
+    import asyncio
+
     from distributed import Security, rpc
 
     keys = Security().get_connection_args("client")  # as Dask's configuration says
