@@ -466,9 +466,10 @@ def test_the_examples_in_the_help_run(command: str, monkeypatch: pytest.MonkeyPa
     examples = [line.strip() for line in succeed(command, "--help").splitlines() if "circuitsim " in line]
     examples = [example for example in examples if example.startswith("circuitsim ")]
     assert len(examples) >= 2
+    files = ("-o", "--raw", "--study", "--parquet")
     for example in examples:
         words = shlex.split(example.partition("|")[0].partition(">")[0])[1:]
-        words = [str(folder / word) if words[k - 1] in ("-o", "--raw") else word for k, word in enumerate(words)]
+        words = [str(folder / word) if words[k - 1] in files else word for k, word in enumerate(words)]
         words = ["20" if words[k - 1] == "--runs" else word for k, word in enumerate(words)]
         with monkeypatch.context() as context:
             context.chdir(ROOT)
