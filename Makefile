@@ -13,7 +13,7 @@ install: $(STAMP)  ## virtual environment with the package and its development t
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,bench,plot,spice,fuzz]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,bench,plot,spice,fuzz,parallel,parquet]"
 	touch $@
 
 NEEDS := CIRCUITSIM_NEEDS_NGSPICE=1 CIRCUITSIM_NEEDS_COMPILERS=1

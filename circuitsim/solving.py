@@ -49,6 +49,7 @@ def solve(
     backend: Backend | None = None,
     raise_on_failure: bool = True,
     progress: Callable[[int, int], None] | None = None,
+    in_order: bool = False,
 ) -> Solution:
     """The DC equilibrium of a circuit, or of a prepared problem, with its certificate.
 
@@ -59,6 +60,7 @@ def solve(
     backend            a Backend object; default: the one that settings name
     raise_on_failure   raise NotSolved (which holds the Solution) unless the certificate is met
     progress           called with (rows done, rows in all) after each tile of the batch
+    in_order           solve tiles one after another, never at once: the same bits however many cores there are
 
     Raises TopologyError when no solution exists, SettingsError, BackendUnavailable, NotSolved.
 
@@ -76,11 +78,11 @@ def solve(
     compiled = time.perf_counter()
     chosen = backend or choose_backend(problem, settings)
     try:
-        solution = _solve(problem, settings, chosen, start, progress)
+        solution = _solve(problem, settings, chosen, start, progress, in_order)
     except BackendUnavailable:  # its memory has gone since it was chosen
         if backend or settings.backend != "auto":
             raise
-        solution = _solve(problem, settings, find_backend("cpu"), start, progress)
+        solution = _solve(problem, settings, find_backend("cpu"), start, progress, in_order)
     seconds = {"compile": compiled - clock, "solve": time.perf_counter() - compiled}
     solution = replace(solution, seconds=seconds)
     if raise_on_failure and not solution.solved:
@@ -96,6 +98,7 @@ def _solve(
     backend: Backend,
     start: Floats | None,
     progress: Callable[[int, int], None] | None,
+    in_order: bool,
 ) -> Solution:
     shape = (problem.batch, problem.n_free)
     x = np.zeros(shape) if start is None else np.array(start, float)
@@ -126,7 +129,7 @@ def _solve(
     low: Floats | None = None
     residuals = NO_RESIDUALS
     work = _Work(problem, settings, backend, method, start is not None)
-    for rows, outcome in work.tiles(x):
+    for rows, outcome in work.tiles(x, in_order):
         x[rows] = outcome.x
         if outcome.low is not None:
             low = _more_parts(low, (len(outcome.low), *x.shape))
@@ -262,8 +265,8 @@ class _Work:
         self.row_steps = cache(lambda: backend.row_steps(problem))
         self.held = Held(problem, self.network, self.alone) if settings.dtype == "float64" else None
 
-    def tiles(self, x: Floats) -> Iterator[tuple[slice, Outcome]]:
-        """Solve tile by tile, in order.
+    def tiles(self, x: Floats, in_order: bool) -> Iterator[tuple[slice, Outcome]]:
+        """Solve tile by tile; several at once, unless `in_order`. The results come in order.
 
         BLAS keeps to one thread: the products of a sweep are small, and threads that wait for each other cost more than
         they bring (on a busy machine many times more).
@@ -275,7 +278,7 @@ class _Work:
             there = self.row_steps()
             size = there.tile if there else 1 + _IN_CACHE // max(x.shape[1], 1)
         tiles = [slice(first, min(first + size, x.shape[0])) for first in range(0, x.shape[0], size)]
-        workers = min(self.backend.workers, len(tiles)) if by_bcd else 1
+        workers = min(self.backend.workers, len(tiles)) if by_bcd and not in_order else 1
         with _blas().limit(limits=1, user_api="blas"):
             if workers <= 1:
                 for rows in tiles:

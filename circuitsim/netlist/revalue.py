@@ -111,6 +111,8 @@ class Revaluer:
         return replace(self.base, tables=tables, models=models, options=replace(self.base.options, seed=seed))
 
     def _evaluation(self, changes: Changes) -> Evaluation:
+        if changes.seed is None:  # that of the reading, which `.options seed=` need not say
+            changes = replace(changes, seed=self.base.options.seed)
         return Evaluation(self.deck, Builder(self.deck.place, self.base.node_index), changes)
 
     def _run(self, builder: Builder, changes: Changes, chance: Chance | None = None) -> Evaluation:
