@@ -13,7 +13,7 @@ install: $(STAMP)  ## virtual environment with the package and its development t
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,bench,plot,spice,fuzz,docs]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,bench,plot,spice,fuzz,parallel,parquet,docs]"
 	touch $@
 
 NEEDS := CIRCUITSIM_NEEDS_NGSPICE=1 CIRCUITSIM_NEEDS_COMPILERS=1
@@ -46,7 +46,7 @@ bench: $(STAMP) ngspice  ## the performance table of the README
 	mkdir -p build
 	$(BIN)/python -m validation.benchmarks --json build/bench.json
 
-SOLVING := gpu gpu_newton gpu_steps backends laws hard residual held gallery uniqueness feasibility problem
+SOLVING := gpu gpu_newton gpu_mesh gpu_steps backends laws hard residual held gallery uniqueness feasibility problem
 gpu-test:  ## where there is a GPU, CuPy and pytest: the solver's and the training steps' tests on it, from the source tree
 	CIRCUITSIM_NEEDS_GPU=1 $(PYTHON) -W default -m pytest -p no:cacheprovider -W default $(SOLVING:%=tests/test_%.py)
 

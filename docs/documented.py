@@ -90,15 +90,19 @@ def notebook_page(notebook: Any, name: str) -> tuple[str, dict[str, bytes]]:
         if cell.cell_type == "markdown":
             parts.append(cell.source)
             continue
-        parts.append(f"```python\n{cell.source}\n```")
+        source, shell = re.subn(r"^%%bash\n", "", cell.source)
+        parts.append(f"```{'bash' if shell else 'python'}\n{source}\n```")
+        printed = ""
         for output in cell.get("outputs", ()):
             data = output.get("data", {})
             if "image/png" in data:
                 picture = f"{Path(name).stem}_{len(pictures) + 1}.png"
                 pictures[picture] = base64.b64decode(data["image/png"])
                 parts.append(f"![Result]({picture})")
-            elif text := output.get("text") or data.get("text/plain"):
-                parts.append(f"```text\n{_ESCAPES.sub('', text).rstrip()}\n```")
+            else:
+                printed += output.get("text") or data.get("text/plain", "")
+        if printed:
+            parts.append(f"```text\n{_ESCAPES.sub('', printed).rstrip()}\n```")
     title, *rest = parts
     note = f"*This page is the notebook [{name}]({name}), run when the documentation was built.*"
     return "\n\n".join([title, note, *rest]) + "\n", pictures

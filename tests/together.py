@@ -31,6 +31,9 @@ class TogetherDevice(NumpyDevice):
         self.launches: list[tuple[Program, int, int]] = []  # blocks, bytes of shared memory
         self.arguments: tuple[Any, ...] = ()  # of the last one
 
+    def make_ready(self, program: Program) -> None:
+        self._library(program)
+
     def launch_together(self, program: Program, blocks: int, threads: int, shared_bytes: int, *arguments: Any) -> None:
         assert 0 < blocks <= self.multiprocessors and shared_bytes <= self.shared_bytes
         for argument in arguments:

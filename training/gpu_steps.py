@@ -30,6 +30,7 @@ _MOST_SAMPLES = 8  # of a step: a thread keeps sums of so many in its registers
 _MOST_OUTPUTS = 256  # which every block works out for itself
 _LAYER_BYTES = 96
 _WRONG_PLAN = 4
+_MOST_ENTRIES = 2**31  # of the input crossbar, where it passes through
 _MOST_ARRIVALS = 2**31  # at the barriers of one launch, which are counted in 32 bits
 
 
@@ -70,19 +71,23 @@ def plan_of(task: Task, device: Device) -> Plan:
         raise Refused(f"a step takes {batch} samples; up to {_MOST_SAMPLES} go this way")
     if outputs > _MOST_OUTPUTS:
         raise Refused(f"there are {outputs} outputs; up to {_MOST_OUTPUTS} go this way")
-    widths = tuple(4 * -(-n // (4 * device.multiprocessors)) for n in hidden)
-    blocks = max(-(-n // width) for n, width in zip(hidden, widths, strict=True))
     size = np.dtype(task.dtype).itemsize
     for resident in (True, False):
+        whole = [4 if resident or k else 32 for k in range(len(hidden))]  # what passes through in whole cache lines
+        widths = tuple(w * -(-n // (w * device.multiprocessors)) for n, w in zip(hidden, whole, strict=True))
+        blocks = max(-(-n // width) for n, width in zip(hidden, widths, strict=True))
+        if barriers(task) * blocks >= _MOST_ARRIVALS:
+            raise Refused(f"a step takes {task.sweeps:,} sweeps")
         numbers = _numbers(task, widths, resident)
         shared = len(hidden) * _LAYER_BYTES + numbers * size
-        if shared <= device.shared_bytes and (resident or hidden[0] % 4 == 0):
+        fits = resident or (hidden[0] % 4 == 0 and sizes[0] * hidden[0] < _MOST_ENTRIES)
+        if shared <= device.shared_bytes and fits:
             return Plan(blocks, widths, resident, numbers, shared)
     raise Refused(
         f"its conductances do not fit the shared memory: {shared:,} bytes for a multiprocessor, which has "
         f"{device.shared_bytes:,}"
         if shared > device.shared_bytes
-        else f"the first hidden layer has {hidden[0]} units, which is no multiple of 4"
+        else f"the first hidden layer has {hidden[0]:,} units: no multiple of 4, or too many conductances to count"
     )
 
 
@@ -100,7 +105,8 @@ def _numbers(task: Task, widths: Sequence[int], resident: bool) -> int:
     wanted += [
         sizes[0] * first if resident else 0, outputs * last, features * batch, features * batch, batch * first, first,
         (batch + 1) * first, 2 * batch * widest, 2 * batch * last, batch * widest, batch * widest, 2 * batch * outputs,
-        (2 * batch + 1) * outputs, batch * outputs, outputs, outputs, widest, _THREADS // 32 * across * sums,
+        (2 * batch + 1) * outputs, batch * outputs, outputs, outputs, outputs, outputs, widest,
+        _THREADS // 32 * across * (sums + 1),
     ]  # fmt: skip
     if task.mode == BACK:
         wanted += [count * batch * n for n in (widest, outputs) for count in (task.sweeps + 1, task.sweeps)]
@@ -148,6 +154,10 @@ class GpuSteps:
         ]
         self._samples: tuple[Samples, Array, Array] | None = None
 
+    def prepare(self, samples: Samples) -> None:
+        """Compile the kernel for such samples, and send them."""
+        self.device.make_ready(program(self.task, str(self._on_device(samples)[0].dtype)))
+
     def run(
         self, samples: Samples, order: NDArray[np.int64], numbers: NDArray[Any], arrays: Sequence[Array]
     ) -> tuple[int, int, float, int]:
@@ -161,13 +171,13 @@ class GpuSteps:
         data, targets = self._on_device(samples)
         p, task = self.plan, self.task
         n = np.array(task.sizes, np.int64)
-        head = [n.size - 1, task.sweeps, task.features, int(p.resident), p.numbers]
+        head = [n.size - 1, task.sweeps, task.features, int(p.resident), p.numbers, p.blocks]
         units, entries = np.cumsum([0, *n[1:-1]]), np.cumsum([0, *(n[:-2] * n[1:-1])])
         plan = xp.asarray(np.concatenate([head, n, units, entries, p.widths]).astype(np.int64))
         numbers, rows = xp.asarray(numbers.astype(task.dtype)), xp.asarray(order.astype(np.int64))
         tally, status = xp.zeros(2), xp.zeros(2, np.int64)
         code = program(task, str(data.dtype))
-        most = max(1, _MOST_ARRIVALS // (barriers(task) * p.blocks))
+        most = _MOST_ARRIVALS // (barriers(task) * p.blocks)
         count = order.size // task.batch
         for first in range(0, count, most):
             arrived, cut_off = xp.zeros(1, np.uint32), xp.full(1, -1, np.int32)
@@ -178,8 +188,9 @@ class GpuSteps:
             )  # fmt: skip
             if device.to_host(status)[0]:
                 break
-        assert int(device.to_host(status)[0]) != _WRONG_PLAN, "steps.cu lays out its shared memory in another way"
         found, (cost, wrong) = device.to_host(status), device.to_host(tally)
+        if found[0] == _WRONG_PLAN:
+            raise RuntimeError("steps.cu lays out its shared memory, or the launch its blocks, in another way")
         return int(found[0]), int(found[1]), float(cost), int(wrong)
 
     def _on_device(self, samples: Samples) -> tuple[Array, Array]:

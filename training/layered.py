@@ -81,23 +81,26 @@ class LayeredLearner(Learner):
             if not np.isfinite(dtype.type(self.recipe.gain * samples.scale)):
                 raise SettingsError(f"gain {self.recipe.gain:g} is too large for {dtype}; choose a smaller one")
         if self.device:
-            self._make_gpu_steps(self.device, samples.features.shape[1])
+            self._make_gpu_steps(self.device, samples)
         elif self.fast:
             kernels.make_ready(str(dtype), str(samples.features.dtype))
         self._prepared = samples
 
-    def _make_gpu_steps(self, device: Device, features: int) -> None:
+    def _make_gpu_steps(self, device: Device, samples: Samples) -> None:
         """The fast path on a device, where it can be taken; else the plain one there."""
+        if not self.fast:
+            return
         r = self.recipe
         mode = BACK if r.algorithm == "bp" else PLAIN if self.form == "plain" else DIFFERENCE
-        task = Task(self.structure.sizes, features, self.batch_size, r.sweeps, mode, r.dtype)
-        if not self.fast or (self.gpu_steps and self.gpu_steps.task == task):
-            return
+        task = Task(self.structure.sizes, samples.features.shape[1], self.batch_size, r.sweeps, mode, r.dtype)
         try:
-            self.gpu_steps = GpuSteps(task, device)
-            self.path = f"fast path for layers on {device.name}"
+            if self.gpu_steps is None or self.gpu_steps.task != task:
+                self.gpu_steps = GpuSteps(task, device)
         except Refused as reason:
             self.fast, self.path = False, f"plain path for layers on {device.name} ({reason})"
+            return
+        self.gpu_steps.prepare(samples)
+        self.path = f"fast path for layers on {device.name}"
 
     # -- steps -----------------------------------------------------------------------------------------------------
 

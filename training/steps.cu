@@ -33,7 +33,7 @@ typedef long long integer;
 
 #define LAYER_BYTES 96
 
-enum { OK, NOT_CONVEX, NOT_FINITE, CUT_OFF, WRONG_PLAN };  // those of kernels.py, and a defect
+enum { OK, NOT_CONVEX, NOT_FINITE, CUT_OFF, WRONG_PLAN };  // those of kernels.py, and a defect of gpu_steps.py
 
 struct alignas(4 * sizeof(REAL)) Quad {
     REAL at[4];
@@ -138,7 +138,7 @@ struct Net {
 
     Layer* layers;
     REAL *inputs, *out_slab, *x_old, *x_new, *e, *c, *drive, *sums, *now, *mine_d, *mine_t, *y, *s_out, *t, *a_out,
-        *bias_out, *a_part, *scratch, *mine_v, *mine_mu, *y_v, *y_mu;
+        *bias_out, *lo_out, *hi_out, *a_part, *scratch, *mine_v, *mine_mu, *y_v, *y_mu;
 
     // -- where things are ----------------------------------------------------------------------------------------------
 
@@ -193,8 +193,10 @@ struct Net {
         t = take(BATCH * outputs);
         a_out = take(outputs);
         bias_out = take(outputs);
+        lo_out = take(outputs);
+        hi_out = take(outputs);
         a_part = take(widest);
-        scratch = take(WARPS * most_across * power_of_two(4 * BOTH > 4 * BATCH + 4 ? 4 * BOTH : 4 * BATCH + 4));
+        scratch = take(WARPS * most_across * (power_of_two(4 * BOTH > 4 * BATCH + 4 ? 4 * BOTH : 4 * BATCH + 4) + 1));
         if (BACK) {  // of the own units of one layer, and of the outputs: (time, unit, sample)
             mine_v = take((sweeps + 1) * widest * BATCH);
             mine_mu = take(sweeps * widest * BATCH);
@@ -206,7 +208,7 @@ struct Net {
 
     __device__ REAL* own(const Layer& l, int u) const { return volts + (l.unit + l.first + u) * STRIDE; }
     __device__ int near(const Layer& l, int j) const {  // the unit that row j of a slab stands for
-        return j < l.before ? l.unit_before + j : l.unit_after + j - l.before;
+        return j + (j < l.before ? l.unit_before : l.unit_after - l.before);
     }
     __device__ REAL* taped(REAL* tape, int time, int u) const { return tape + (time * all_units + u) * TAPED; }
     // Row b (of `rows`) of a layer's block in an array of all layers, as the host keeps them.
@@ -218,7 +220,7 @@ struct Net {
     }
     __device__ REAL total_of(const REAL* at, int b, int step) const {
         const REAL one = at[b * step], other = at[(BATCH + b) * step];
-        return PLAIN ? one + other : one + one - (beta1 - beta2) * other;
+        return PLAIN ? one + other : fma(beta2 - beta1, other, one + one);
     }
 
     __device__ void load() {
@@ -252,7 +254,11 @@ struct Net {
             out_slab[i] = u < rear.count ? g[where[hidden] + o * rear.units + rear.first + u] : 0;
         }
         for (int i = threadIdx.x; i < BOTH * outputs; i += THREADS) y[i] = kept(v, hidden, BOTH, 0)[i];
-        for (int o = threadIdx.x; o < outputs; o += THREADS) bias_out[o] = bias[unit[hidden] + o];
+        for (int o = threadIdx.x; o < outputs; o += THREADS) {
+            bias_out[o] = bias[unit[hidden] + o];
+            lo_out[o] = lo[unit[hidden] + o];
+            hi_out[o] = hi[unit[hidden] + o];
+        }
         for (int i = threadIdx.x; i < features * BATCH; i += THREADS) x_old[i] = x_new[i] = 0;
         __syncthreads();
     }
@@ -302,7 +308,7 @@ struct Net {
         for (int pair = threadIdx.x / 32; pair < outputs * ROWS; pair += WARPS) {
             const int r = pair / outputs, o = pair % outputs;
             REAL sum = 0;
-            for (int u = threadIdx.x % 32; u < l.count; u += 32) sum += out_slab[o * l.width + u] * now[u * BOTH + r];
+            for (int u = threadIdx.x % 32; u < l.count; u += 32) sum += out_slab[o * l.width + u] * now[r * l.width + u];
             sum = warp_sum(sum);
             if (threadIdx.x % 32 == 0) part(pair)[blockIdx.x] = sum;
         }
@@ -325,11 +331,18 @@ struct Net {
 
     // What all blocks have shared, first:stop of it, into `sum`.
     __device__ void collect(int first, int stop, REAL* sum) const {
-        for (int pair = first + threadIdx.x / 32; pair < stop; pair += WARPS) {
-            REAL found = 0;
-            for (int k = threadIdx.x % 32; k < (int)gridDim.x; k += 32) found += __ldcg(part(pair) + k);
-            found = warp_sum(found);
-            if (threadIdx.x % 32 == 0) sum[pair - first] = found;
+        constexpr int AHEAD = 4;
+        for (int pair = first + threadIdx.x / 32; pair < stop; pair += AHEAD * WARPS) {
+            REAL found[AHEAD] = {};
+            for (int k = threadIdx.x % 32; k < (int)gridDim.x; k += 32)
+#pragma unroll
+                for (int i = 0; i < AHEAD; ++i)
+                    if (pair + i * WARPS < stop) found[i] += __ldcg(part(pair + i * WARPS) + k);
+#pragma unroll
+            for (int i = 0; i < AHEAD; ++i) {
+                found[i] = warp_sum(found[i]);
+                if (threadIdx.x % 32 == 0 && pair + i * WARPS < stop) sum[pair + i * WARPS - first] = found[i];
+            }
         }
         __syncthreads();
     }
@@ -338,7 +351,7 @@ struct Net {
         const Layer& l = layers[hidden - 1];
         for (int i = threadIdx.x; i < rows * l.count; i += THREADS) {
             const int u = i / rows, r = i % rows;
-            now[u * BOTH + r] = own(l, u)[r];
+            now[r * l.width + u] = own(l, u)[r];
         }
         __syncthreads();
     }
@@ -349,12 +362,12 @@ struct Net {
     template <int SIZE, int N>
     __device__ void sum_rows(const REAL (&part)[N], int group, int across, int quads, REAL* out) const {
         const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-        sum_lanes<N>(part, 16, across, scratch + (warp * across + lane % across) * N);
+        sum_lanes<N>(part, 16, across, scratch + (warp * across + lane % across) * (N + 1));
         __syncthreads();
         for (int i = threadIdx.x; i < across * SIZE; i += THREADS) {
             if (group + i / SIZE >= quads) continue;
             REAL sum = 0;
-            for (int w = 0; w < WARPS; ++w) sum += scratch[(w * across + i / SIZE) * N + i % SIZE];
+            for (int w = 0; w < WARPS; ++w) sum += scratch[(w * across + i / SIZE) * (N + 1) + i % SIZE];
             out[(group + i / SIZE) * SIZE + i % SIZE] = sum;
         }
         __syncthreads();
@@ -362,26 +375,33 @@ struct Net {
 
     // sums[u * ROWS + r] = sum over the neighbours j of slab[j, u] field[j, r]; the field has `stride` numbers a unit.
     template <int ROWS>
-    __device__ void product(const Layer& l, const REAL* field, int stride) const {
-        constexpr int SIZE = 4 * ROWS, N = power_of_two(SIZE), QUADS = (ROWS + 3) / 4;
+    __device__ void product(const Layer& kept_there, const REAL* field, int stride) const {
+        const Layer l = kept_there;
+        constexpr int SIZE = 4 * ROWS, N = power_of_two(SIZE), QUADS = (ROWS + 3) / 4, AHEAD = ROWS > 4 ? 2 : 4;
         const int quads = l.width / 4, down = 32 / l.across;
         const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
         for (int group = 0; group < quads; group += l.across) {
             const int quad = group + lane % l.across;
             REAL sum[N] = {};
-            if (quad < quads)
-#pragma unroll 4
-                for (int j = warp * down + lane / l.across; j < l.near; j += down * WARPS) {
-                    const Quad of = *(const Quad*)(l.slab + j * l.width + 4 * quad);
-                    const REAL* at = field + near(l, j) * stride;
-                    REAL x[4 * QUADS];
+            const int step = down * WARPS, rows = quad < quads ? l.near : 0;
+            for (int first = warp * down + lane / l.across; first < rows; first += AHEAD * step) {
+                Quad of[AHEAD];
+                REAL x[AHEAD][4 * QUADS];
 #pragma unroll
-                    for (int q = 0; q < QUADS; ++q) spread(fetched(at + 4 * q), x + 4 * q);
+                for (int k = 0; k < AHEAD; ++k) {  // all on their way before the first is needed
+                    const int j = first + k * step < rows ? first + k * step : first;
+                    of[k] = *(const Quad*)(l.slab + j * l.width + 4 * quad);
 #pragma unroll
-                    for (int column = 0; column < 4; ++column)
-#pragma unroll
-                        for (int r = 0; r < ROWS; ++r) sum[column * ROWS + r] += of.at[column] * x[r];
+                    for (int q = 0; q < QUADS; ++q) spread(fetched(field + near(l, j) * stride + 4 * q), x[k] + 4 * q);
                 }
+#pragma unroll
+                for (int k = 0; k < AHEAD; ++k)
+                    if (first + k * step < rows)
+#pragma unroll
+                        for (int column = 0; column < 4; ++column)
+#pragma unroll
+                            for (int r = 0; r < ROWS; ++r) sum[column * ROWS + r] += of[k].at[column] * x[k][r];
+            }
             sum_rows<SIZE>(sum, group, l.across, quads, sums);
         }
     }
@@ -428,8 +448,8 @@ struct Net {
             if (BACK && time) taped(tape_v, time, l.unit + l.first + u)[b] = v1;
             if (NUDGED) own(l, u)[BATCH + b] = other;
             if (last) {
-                now[u * BOTH + b] = v1;
-                if (NUDGED) now[u * BOTH + BATCH + b] = other;
+                now[b * l.width + u] = v1;
+                if (NUDGED) now[(BATCH + b) * l.width + u] = other;
             }
         }
         __syncthreads();
@@ -438,12 +458,11 @@ struct Net {
     template <bool NUDGED>
     __device__ void settle_outputs(int time) {
         collect(0, (NUDGED ? BOTH : BATCH) * outputs, s_out);
-        const int at = unit[hidden];
         for (int i = threadIdx.x; i < BATCH * outputs; i += THREADS) {
             const int o = i % outputs;
             const REAL s1 = bias_out[o] + s_out[i];
             const REAL s2 = NUDGED ? s_out[BATCH * outputs + i] + (PLAIN ? bias_out[o] : (REAL)0) : (REAL)0;
-            exact_step<NUDGED, NUDGED>(s1, s2, a_out[o], lo[at + o], hi[at + o], t[i], NUDGED ? beta1 : (REAL)0,
+            exact_step<NUDGED, NUDGED>(s1, s2, a_out[o], lo_out[o], hi_out[o], t[i], NUDGED ? beta1 : (REAL)0,
                                        NUDGED ? beta2 : (REAL)0, y + i, y + BATCH * outputs + i);
             if (BACK && time) y_v[time * BATCH * outputs + i] = y[i];
         }
@@ -496,7 +515,7 @@ struct Net {
                 const REAL at = taped(tape_v, time, unit_of)[b];
                 const REAL mu = at > l.lo[u] && at < l.hi[u] ? lambda / l.a[u] : (REAL)0;
                 taped(tape_mu, time - 1, unit_of)[b] = mu;
-                if (last) now[u * BOTH + b] = mu;
+                if (last) now[b * l.width + u] = mu;
             }
             __syncthreads();
             if (last) share<BATCH>();
@@ -507,7 +526,7 @@ struct Net {
             for (int i = threadIdx.x; i < BATCH * outputs; i += THREADS) {
                 const int o = i % outputs, at = time * BATCH * outputs + i;
                 const REAL lambda = (shared ? s_out[i] : (REAL)0) + (time == sweeps ? y[i] - t[i] : (REAL)0);
-                const bool inside = y_v[at] > lo[unit[hidden] + o] && y_v[at] < hi[unit[hidden] + o];
+                const bool inside = y_v[at] > lo_out[o] && y_v[at] < hi_out[o];
                 y_mu[at - BATCH * outputs] = inside ? lambda / a_out[o] : (REAL)0;
             }
             __syncthreads();
@@ -640,7 +659,7 @@ struct Net {
                         for (int time = 1; time <= sweeps; ++time) add_slopes(k, time, j, quad, slope);
 #pragma unroll
                         for (int column = 0; column < 4; ++column) {
-                            const REAL value = of.at[column] - factor * slope[column];
+                            const REAL value = fma(-factor, slope[column], of.at[column]);
                             of.at[column] = 4 * quad + column < l.count ? clipped(value) : (REAL)0;
                         }
                         *at = of;
@@ -657,8 +676,8 @@ struct Net {
                             REAL slope = 0;
 #pragma unroll
                             for (int b = 0; b < BATCH; ++b)
-                                slope += (delta_of(other, b, 1) - d[b]) * (total_of(other, b, 1) - both[b]);
-                            const REAL value = of.at[column] - factor * slope;
+                                slope = fma(delta_of(other, b, 1) - d[b], total_of(other, b, 1) - both[b], slope);
+                            const REAL value = fma(-factor, slope, of.at[column]);
                             of.at[column] = 4 * quad + column < l.count ? clipped(value) : (REAL)0;
                         }
                         *at = of;
@@ -690,8 +709,8 @@ struct Net {
                 slope *= 2;
             } else {
                 for (int b = 0; b < BATCH; ++b)
-                    slope += (delta_of(y + o, b, outputs) - mine_d[u * BATCH + b]) *
-                             (total_of(y + o, b, outputs) - mine_t[u * BATCH + b]);
+                    slope = fma(delta_of(y + o, b, outputs) - mine_d[u * BATCH + b],
+                                total_of(y + o, b, outputs) - mine_t[u * BATCH + b], slope);
             }
             const REAL value = out_slab[i] - factor * slope;
             out_slab[i] = clipped(value);
@@ -797,17 +816,26 @@ struct Net {
             wild |= !(miss * miss <= 1.7976931348623157e308);
         }
         const bool finite = !__syncthreads_or(wild);
-        if (blockIdx.x || threadIdx.x) return finite;
-        for (int b = 0; b < BATCH; ++b) {
-            const REAL *found = y + b * outputs, *wanted = t + b * outputs;
+        if (blockIdx.x || threadIdx.x >= 32) return finite;
+        double cost = 0.0, wrong = 0.0;  // of the sample of this lane
+        if (threadIdx.x < BATCH) {
+            const REAL *found = y + threadIdx.x * outputs, *wanted = t + threadIdx.x * outputs;
             int best = 0, right = 0;
             for (int o = 0; o < outputs; ++o) {
                 const double miss = (double)found[o] - (double)wanted[o];
-                tally[0] += 0.5 * miss * miss;
+                cost += 0.5 * miss * miss;
                 if (found[o] > found[best]) best = o;
                 if (wanted[o] > wanted[right]) right = o;
             }
-            tally[1] += best != right;
+            wrong = best != right;
+        }
+        for (int offset = 16; offset > 0; offset /= 2) {
+            cost += whole_warp(cost, offset);
+            wrong += whole_warp(wrong, offset);
+        }
+        if (threadIdx.x == 0) {
+            tally[0] += cost;
+            tally[1] += wrong;
         }
         return finite;
     }
@@ -912,7 +940,7 @@ struct Net {
     }
 };
 
-// plan: depth, sweeps, features, resident, numbers in shared memory; n (depth + 1), first unit of each layer (depth),
+// plan: depth, sweeps, features, resident, numbers in shared memory, blocks; n (depth + 1), first unit of each layer (depth),
 // first entry of each crossbar (depth), width of each hidden layer's slab (depth - 1).
 // numbers: volts of a feature of 1, beta1, beta2; rates (depth), bias_rates (depth).
 extern "C" __global__ void __launch_bounds__(THREADS, 1) steps(
@@ -927,7 +955,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) steps(
     net.sweeps = plan[1];
     net.features = plan[2];
     net.resident = plan[3];
-    net.n = plan + 5;
+    net.n = plan + 6;
     net.unit = net.n + net.depth + 1;
     net.where = net.unit + net.depth;
     net.widths = net.where + net.depth;
@@ -952,7 +980,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) steps(
     net.cut_off = cut_off;
     net.side = 0;
     net.all_units = (int)(net.unit[net.hidden] + net.n[net.depth]);
-    if (net.lay_out(shared) != plan[4]) {
+    if (net.lay_out(shared) != plan[4] || gridDim.x != plan[5]) {
         status[0] = WRONG_PLAN;
         return;
     }

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import json
+import platform
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -91,7 +92,9 @@ def barrier_seconds(steps: GpuSteps, device: Device, timer: Timer, count: int = 
     code = program(steps.task, "uint8", "meetings")
 
     def meet() -> None:
-        device.launch_together(code, steps.plan.blocks, steps.threads, 0, count, device.xp.zeros(1, np.uint32))
+        device.launch_together(
+            code, steps.plan.blocks, steps.threads, steps.plan.shared_bytes, count, device.xp.zeros(1, np.uint32)
+        )
 
     meet()
     return min(timer(meet) for _ in range(3)) / count
@@ -102,7 +105,7 @@ def barrier_seconds(steps: GpuSteps, device: Device, timer: Timer, count: int = 
 
 def trained(name: str, algorithm: str, seed: int, folder: Path, options: Sequence[str]) -> dict[str, Any]:
     """A run of the recipe, or what an earlier call has left of it; its last row, and its command."""
-    out = folder / f"{name}-{algorithm}-seed{seed}"
+    out = folder / f"{name}-{algorithm}-seed{seed}{''.join(options)}"
     arguments = ["--netlist", name, "--algorithm", algorithm, "--seed", str(seed), "--backend", "gpu", *options]
     command = ["python", "-m", "training.mnist", *arguments]
     if not (out / TRAINED).exists():
@@ -156,7 +159,9 @@ def main(
     if target is not None:
         check_target(target)
     device = CudaDevice()
-    found: dict[str, Any] = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "device": device.name}
+    found: dict[str, Any] = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"), "device": device.name, "versions": versions(device.xp),
+    }  # fmt: skip
     jobs = [(name, algorithm) for name in networks or TARGETS for algorithm in algorithms]
     if table1:
         options = ["--epochs", str(epochs)] if epochs else []
@@ -173,6 +178,15 @@ def main(
         click.echo(text(rows[-1]))
     found["rows"] = [{**asdict(row), "ratio": row.ratio, "met": row.met} for row in rows]
     _save(found, target)
+
+
+def versions(cupy: Any) -> dict[str, str]:
+    """Of what computes."""
+    runtime = cupy.cuda.runtime
+    return {
+        "circuitsim": cs.__version__, "python": platform.python_version(), "numpy": np.__version__,
+        "cupy": cupy.__version__, "cuda": str(runtime.runtimeGetVersion()), "driver": str(runtime.driverGetVersion()),
+    }  # fmt: skip
 
 
 def _save(found: dict[str, Any], target: Path | None) -> None:
