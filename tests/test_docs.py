@@ -19,6 +19,7 @@ from click.testing import CliRunner
 import circuitsim.netlist.cards as cards_module
 import training.fit
 import training.mnist
+import training.study
 from circuitsim import cli, models
 from circuitsim.netlist import controls, expressions
 
@@ -28,6 +29,7 @@ PROGRAMS: dict[str, click.Command] = {
     "circuitsim": cli.main,
     "python -m training.mnist": training.mnist.main,
     "python -m training.fit": training.fit.main,
+    "python -m training.study": training.study.main,
 }
 LANGUAGES = {"console", "pycon", "spice", "text", "ebnf", "toml", "csv"}
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
