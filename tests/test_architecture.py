@@ -13,7 +13,8 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     "errors compiled", "linear", "netlist", "laws", "models", "circuit", "units coloring", "feasibility islands",
     "topology", "placement", "problem branch_sums", "residual", "currents backends",
-    "uniqueness", "solution", "saved methods", "solving", "sweeping", "__init__", "io gallery plot", "cli", "__main__",
+    "uniqueness", "solution", "saved methods", "solving", "sweeping", "__init__", "io gallery plot", "view", "cli",
+    "__main__",
 ]  # fmt: skip
 LAYER = {name: k for k, names in enumerate(LAYERS) for name in names.split()}
 FILES = sorted((ROOT / "circuitsim").rglob("*.py"))

@@ -1,0 +1,105 @@
+"""`circuitsim view`: a circuit as a page in the browser."""
+
+from __future__ import annotations
+
+import threading
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from circuitsim.cli.common import EXIT_CODES, busy, load, print_warnings, solver_options
+
+if TYPE_CHECKING:
+    from circuitsim.view.server import PageServer
+
+_EXAMPLES_VIEW = """
+\b
+Examples:
+  circuitsim view netlists/bridge_rectifier.cir
+  circuitsim view runs/drn-xs/trained.cir              draw a digit
+  circuitsim view netlists/divider.cir --no-browser --port 8000
+  circuitsim view netlists/xor.cir --export xor.html
+"""
+
+
+@click.command(epilog=_EXAMPLES_VIEW + "\n" + EXIT_CODES)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Set a source, or an array of sources, as for solve. Repeatable.",
+)
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port of 127.0.0.1.  [default: a free one]")
+@click.option("--no-browser", is_flag=True, help="Only print the address.")
+@click.option(
+    "--export",
+    "target",
+    type=click.Path(path_type=Path),
+    metavar="PAGE.html",
+    help="Write the page with its answers into one file that needs no server and no network, and end.",
+)
+@solver_options
+@click.option("--quiet", "-q", is_flag=True, help="No warnings, no progress.")
+def view(
+    file: Path,
+    inputs: tuple[str, ...],
+    port: int,
+    no_browser: bool,
+    target: Path | None,
+    method: str,
+    backend: str,
+    dtype: str,
+    tol: float | None,
+    max_sweeps: int,
+    lenient: bool,
+    strict: bool,
+    quiet: bool,
+) -> None:
+    """Show a circuit in the browser: voltages, currents, powers; change a value and see the new equilibrium.
+
+    The page is served on 127.0.0.1 only, under an address that holds a random token. Ctrl-C ends it. The netlist's file
+    is never changed.
+    """
+    if target is not None and (port or no_browser):
+        raise click.UsageError("--export writes a file and serves nothing; leave --port and --no-browser out")
+    from circuitsim import Settings
+    from circuitsim.io.files import check_target
+    from circuitsim.view.page import export
+    from circuitsim.view.server import PageServer
+    from circuitsim.view.session import Changes, Session
+
+    if target is not None:
+        check_target(target)
+    settings = Settings(method, backend, dtype, tol, max_sweeps, lenient, strict)
+    session = Session(load(file, quiet), settings, inputs)
+    with busy("solving", quiet):
+        solution = session.solution(Changes())
+    if not quiet:
+        print_warnings(solution.remarks)
+    if target is not None:
+        with busy(f"writing {target}", quiet):
+            export(session, target)
+        return
+    with PageServer(session, port) as server:
+        click.echo(server.address)
+        if not no_browser:
+            threading.Thread(target=_open, args=(server,), daemon=True).start()
+        click.echo("press Ctrl-C to end", err=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            click.echo("ended", err=True)
+
+
+def _open(server: PageServer) -> None:
+    """Show the page in the user's browser; some wait there until the browser is closed."""
+    try:
+        opened = webbrowser.open(server.address)
+    except webbrowser.Error:
+        opened = False
+    if not opened:
+        click.echo("no browser was found: open the address above in one, on this machine", err=True)
