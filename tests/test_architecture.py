@@ -11,8 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    "errors compiled", "linear", "netlist", "laws", "models", "circuit", "units coloring", "feasibility islands",
-    "topology", "placement", "problem branch_sums", "residual", "currents backends",
+    "errors compiled", "linear", "netlist", "laws", "models", "circuit", "units coloring shapes",
+    "feasibility islands layout", "topology", "placement", "problem branch_sums", "residual", "currents backends",
     "uniqueness", "solution", "saved methods", "solving", "sweeping", "__init__", "io gallery plot", "view", "cli",
     "__main__",
 ]  # fmt: skip

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.circuit import KINDS, Circuit
+from circuitsim.layout import layout
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -22,7 +23,7 @@ MOST_VERTICES, MOST_EDGES = 1200, 4000  # drawn at once
 NEAR = 120  # vertices drawn around a node of a circuit that has more
 WIDE = 32  # lines of a crossbar's side that are drawn one by one
 _GROUNDS = 4  # neighbours of ground up to which it is one vertex; beyond, each neighbour has a ground of its own
-_FINE = 150  # vertices of a part that is laid out by the slower method
+_FINE = 150  # vertices that springs place
 _STEP = 160.0  # length of an edge in the picture
 
 
@@ -122,7 +123,7 @@ class Drawing:
         vertices = [self._vertex(k, int(hidden[k])) for k in np.flatnonzero(chosen).tolist()]
         edges = [self._edge(k, where) for k in np.flatnonzero(drawn).tolist()]
         wires = [(int(where[x]), int(where[y])) for x, y in self.wires.tolist() if chosen[x] and chosen[y]]
-        return _laid_out(vertices, edges, wires, bool(chosen.all()))
+        return _laid_out(self.circuit, vertices, edges, wires, bool(chosen.all()))
 
     def _near(self, centre: int) -> NDArray[np.bool_]:
         """The vertices met first, ring by ring, from one of them; ground is met, but leads nowhere."""
@@ -225,7 +226,9 @@ def _groups(circuit: Circuit) -> tuple[list[Ints], Ints]:
     return groups, group_of
 
 
-def _laid_out(vertices: list[Vertex], edges: list[Edge], wires: list[tuple[int, int]], whole: bool) -> Scene:
+def _laid_out(
+    circuit: Circuit, vertices: list[Vertex], edges: list[Edge], wires: list[tuple[int, int]], whole: bool
+) -> Scene:
     """Give the vertices their places; ground with many neighbours becomes a vertex at each of them."""
     ground = next((k for k, v in enumerate(vertices) if v.kind == "ground"), -1)
     pairs = [(e.a, e.b) for e in edges] + wires
@@ -247,9 +250,9 @@ def _laid_out(vertices: list[Vertex], edges: list[Edge], wires: list[tuple[int, 
     graph = nx.Graph()
     graph.add_nodes_from(set(range(len(drawn))) - set(hung.values()) - ({ground} if copies else set()))
     graph.add_edges_from((a, b) for a, b in pairs if a != b and a in graph and b in graph)
-    place = _positions(graph)
-    place |= {c: place[v] + np.array([0.0, 0.6 * _STEP]) for v, c in hung.items()}
-    kept = sorted(place)
+    place = _by_springs(graph) if len(graph) <= _FINE else _by_nodes(circuit, vertices, wires)
+    place |= {c: place[v] + np.array([0.3, 0.4]) * _STEP for v, c in hung.items()}
+    kept = sorted(set(place) - ({ground} if copies else set()))
     where = {v: k for k, v in enumerate(kept)}
     return Scene(
         tuple(drawn[v] for v in kept),
@@ -260,11 +263,21 @@ def _laid_out(vertices: list[Vertex], edges: list[Edge], wires: list[tuple[int, 
     )
 
 
-def _positions(graph: nx.Graph) -> dict[int, Floats]:
-    """A place for each vertex of a graph: its parts one by one, in rows, the largest first."""
+def _by_nodes(circuit: Circuit, vertices: list[Vertex], wires: list[tuple[int, int]]) -> dict[int, Floats]:
+    """A place for each vertex of a larger graph: that of its nodes (layout.py), in the mean; crossbars amid theirs."""
+    at = layout(circuit) * np.array([_STEP, -_STEP])
+    place = {k: at[v.nodes].mean(axis=0) for k, v in enumerate(vertices) if v.nodes.size}
+    ends: dict[int, list[int]] = {}
+    for box, end in wires:
+        ends.setdefault(box, []).append(end)
+    return place | {box: np.mean([place[v] for v in found], axis=0) for box, found in ends.items()}
+
+
+def _by_springs(graph: nx.Graph) -> dict[int, Floats]:
+    """A place for each vertex of a small graph: its parts one by one, in rows, the largest first."""
     place: dict[int, Floats] = {}
     parts = sorted((sorted(part) for part in nx.connected_components(graph)), key=lambda part: (-len(part), part))
-    width = _STEP * max(8.0, 2.2 * graph.number_of_nodes() ** 0.5)
+    width = _STEP * max(6.0, 2.2 * graph.number_of_nodes() ** 0.5)
     x = y = row = 0.0
     for part in parts:
         spots = _part(graph.subgraph(part), part)
@@ -284,10 +297,7 @@ def _part(graph: nx.Graph, part: list[int]) -> Floats:
     """
     if len(part) == 1:
         return np.zeros((1, 2))
-    if len(part) <= _FINE:
-        found = nx.kamada_kawai_layout(graph, pos=nx.circular_layout(part))
-    else:
-        found = nx.spring_layout(graph, pos=_smooth(graph, part), seed=1, iterations=60, k=0.6 / len(part) ** 0.5)
+    found = nx.kamada_kawai_layout(graph, pos=nx.circular_layout(part))
     index = {v: k for k, v in enumerate(part)}
     spots = np.array([complex(*found[v]) for v in part])
     lines = np.array([spots[index[a]] - spots[index[b]] for a, b in graph.edges])
@@ -296,18 +306,3 @@ def _part(graph: nx.Graph, part: list[int]) -> Floats:
     if np.ptp(spots.imag) > 1.1 * np.ptp(spots.real):
         spots = spots * 1j
     return np.stack([spots.real, spots.imag], axis=1)
-
-
-def _smooth(graph: nx.Graph, part: list[int]) -> dict[int, Floats]:
-    """Where to start from: the smoothest two functions on the graph, by inverse iteration on its Laplacian."""
-    from scipy import sparse
-    from scipy.sparse.linalg import splu
-
-    laplacian = sparse.csc_array(nx.laplacian_matrix(graph, nodelist=part).astype(float))
-    solve = splu(sparse.csc_matrix(laplacian + 1e-6 * sparse.eye_array(len(part)))).solve
-    x = np.random.default_rng(1).standard_normal((len(part), 2))
-    for _ in range(20):
-        x -= x.mean(axis=0)
-        x, _ = np.linalg.qr(solve(x))
-    x /= np.abs(x).max(axis=0)
-    return dict(zip(part, x, strict=True))
