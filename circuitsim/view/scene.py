@@ -12,6 +12,8 @@ from functools import cached_property
 import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse import csgraph
 
 from circuitsim.circuit import KINDS, Circuit
 from circuitsim.layout import layout
@@ -23,7 +25,8 @@ MOST_VERTICES, MOST_EDGES = 1200, 4000  # drawn at once
 NEAR = 120  # vertices drawn around a node of a circuit that has more
 WIDE = 32  # lines of a crossbar's side that are drawn one by one
 _GROUNDS = 4  # neighbours of ground up to which it is one vertex; beyond, each neighbour has a ground of its own
-_FINE = 150  # vertices that springs place
+_FINE = 150  # vertices of a whole circuit that are placed by all distances between them
+_ROUNDS = 100  # of that
 _STEP = 160.0  # length of an edge in the picture
 
 
@@ -122,7 +125,7 @@ class Drawing:
             np.add.at(hidden, ends, ~chosen[others])
         vertices = [self._vertex(k, int(hidden[k])) for k in np.flatnonzero(chosen).tolist()]
         edges = [self._edge(k, where) for k in np.flatnonzero(drawn).tolist()]
-        wires = [(int(where[x]), int(where[y])) for x, y in self.wires.tolist() if chosen[x] and chosen[y]]
+        wires = [(int(where[x]), int(where[y]), side) for x, y, side in self.wires.tolist() if chosen[x] and chosen[y]]
         return _laid_out(self.circuit, vertices, edges, wires, bool(chosen.all()))
 
     def _near(self, centre: int) -> NDArray[np.bool_]:
@@ -180,18 +183,18 @@ class Drawing:
         return Edge(kind, name, self.row[members], int(where[self.edge_a[k]]), int(where[self.edge_b[k]]))
 
     def _wires(self) -> Ints:
-        """(n, 2): crossbars and the vertices of their lines, each pair once."""
-        pairs = [np.zeros((0, 2), np.int64)]
+        """(n, 3): crossbars, the vertices of their lines, each pair once, and 0 for rows, 1 for columns."""
+        found = [np.zeros((0, 3), np.int64)]
         for k, x in enumerate(self.circuit.crossbars):
-            ends = np.unique(self.vertex_of_node[np.concatenate([x.rows, x.cols])])
-            pairs.append(np.stack([np.full(ends.size, self.first_box + k), ends], axis=1))
-        return np.concatenate(pairs)
+            ends, first = np.unique(self.vertex_of_node[np.concatenate([x.rows, x.cols])], return_index=True)
+            found.append(np.stack([np.full(ends.size, self.first_box + k), ends, first >= x.rows.size], axis=1))
+        return np.concatenate(found)
 
     def _vertex(self, k: int, hidden: int) -> Vertex:
         n_singles = self.singles.size
         if k >= self.first_box:
             x = self.circuit.crossbars[k - self.first_box]
-            label = f"{x.name}  {x.rows.size} × {x.cols.size}"
+            label = f"{x.name}\n{x.rows.size} × {x.cols.size}"
             return Vertex("crossbar", label, np.zeros(0, np.int64), k - self.first_box, hidden)
         if k >= n_singles:
             nodes = self.groups[k - n_singles]
@@ -227,11 +230,11 @@ def _groups(circuit: Circuit) -> tuple[list[Ints], Ints]:
 
 
 def _laid_out(
-    circuit: Circuit, vertices: list[Vertex], edges: list[Edge], wires: list[tuple[int, int]], whole: bool
+    circuit: Circuit, vertices: list[Vertex], edges: list[Edge], wires: list[tuple[int, int, int]], whole: bool
 ) -> Scene:
     """Give the vertices their places; ground with many neighbours becomes a vertex at each of them."""
     ground = next((k for k, v in enumerate(vertices) if v.kind == "ground"), -1)
-    pairs = [(e.a, e.b) for e in edges] + wires
+    pairs = [(e.a, e.b) for e in edges] + [(box, v) for box, v, _ in wires]
     beside = {a + b - ground for a, b in pairs if ground in (a, b)} - {ground}
     drawn, n = list(vertices), len(vertices)
     if len(beside) > _GROUNDS:  # the one ground goes, its copies come behind the others
@@ -244,15 +247,20 @@ def _laid_out(
         return copies.get(other, own) if own == ground else own
 
     joined = [replace(e, a=end(e.a, e.b), b=end(e.b, e.a)) for e in edges]
-    wired = [(box, end(v, box)) for box, v in wires]
-    pairs = [(e.a, e.b) for e in joined] + wired
-    hung = copies if len(drawn) > _FINE else {}  # copies that get their places from their neighbours
-    graph = nx.Graph()
-    graph.add_nodes_from(set(range(len(drawn))) - set(hung.values()) - ({ground} if copies else set()))
-    graph.add_edges_from((a, b) for a, b in pairs if a != b and a in graph and b in graph)
-    place = _by_springs(graph) if len(graph) <= _FINE else _by_nodes(circuit, vertices, wires)
-    place |= {c: place[v] + np.array([0.3, 0.4]) * _STEP for v, c in hung.items()}
-    kept = sorted(set(place) - ({ground} if copies else set()))
+    wired = [(box, end(v, box)) for box, v, _ in wires]
+    if whole and len(drawn) > _FINE:
+        place = _by_nodes(circuit, vertices, wired)
+        place |= {c: place[v] + np.array([0.3, 0.4]) * _STEP for v, c in copies.items()}
+    else:
+        graph = nx.Graph()
+        graph.add_nodes_from(set(range(len(drawn))) - ({ground} if copies else set()))
+        graph.add_edges_from((e.a, e.b) for e in joined if e.a != e.b and e.a in graph)
+        for (box, v), (_, _, side) in zip(wired, wires, strict=True):  # -box - 1: where its columns leave a crossbar
+            graph.add_edge(-box - 1 if side else box, v)
+            graph.add_edge(box, -box - 1, ahead=(box, -box - 1))
+        place = _by_parts(graph)
+        place |= {box: (place[box] + place[-box - 1]) / 2 for box, _, _ in wires if -box - 1 in place}
+    kept = sorted(v for v in place if v >= 0 and not (copies and v == ground))
     where = {v: k for k, v in enumerate(kept)}
     return Scene(
         tuple(drawn[v] for v in kept),
@@ -273,7 +281,7 @@ def _by_nodes(circuit: Circuit, vertices: list[Vertex], wires: list[tuple[int, i
     return place | {box: np.mean([place[v] for v in found], axis=0) for box, found in ends.items()}
 
 
-def _by_springs(graph: nx.Graph) -> dict[int, Floats]:
+def _by_parts(graph: nx.Graph) -> dict[int, Floats]:
     """A place for each vertex of a small graph: its parts one by one, in rows, the largest first."""
     place: dict[int, Floats] = {}
     parts = sorted((sorted(part) for part in nx.connected_components(graph)), key=lambda part: (-len(part), part))
@@ -291,18 +299,45 @@ def _by_springs(graph: nx.Graph) -> dict[int, Floats]:
 
 
 def _part(graph: nx.Graph, part: list[int]) -> Floats:
-    """Places of a connected part: by springs, turned so that lines run along the axes and the longer side is level.
+    """Places of a connected part: by distances, turned so that lines run along the axes and the longer side is level.
 
     Lines are _STEP long, in the median.
     """
     if len(part) == 1:
         return np.zeros((1, 2))
-    found = nx.kamada_kawai_layout(graph, pos=nx.circular_layout(part))
+    at = _by_distances(sparse.csr_array(nx.to_scipy_sparse_array(graph, part)))
     index = {v: k for k, v in enumerate(part)}
-    spots = np.array([complex(*found[v]) for v in part])
+    spots = at[:, 0] + 1j * at[:, 1]
     lines = np.array([spots[index[a]] - spots[index[b]] for a, b in graph.edges])
     length = max(float(np.median(np.abs(lines))), 1e-9)
     spots = spots * np.exp(-0.25j * np.angle((lines**4).sum())) * (_STEP / length)
     if np.ptp(spots.imag) > 1.1 * np.ptp(spots.real):
         spots = spots * 1j
+    ahead = [spots[index[b]] - spots[index[a]] for a, b in nx.get_edge_attributes(graph, "ahead").values()]
+    if sum(ahead).real < 0:  # a crossbar's columns are to its right
+        spots = -spots.conj()
     return np.stack([spots.real, spots.imag], axis=1)
+
+
+def _by_distances(graph: sparse.csr_array) -> Floats:
+    """Places that minimise the stress, sum over pairs of (|x_i - x_j| / d_ij - 1)^2, with d the lines between the two.
+
+    By majorisation (E. Gansner, Y. Koren, S. North, "Graph drawing by stress majorization", 2004)
+    from classical scaling.
+    """
+    n = graph.shape[0]
+    d = csgraph.shortest_path(graph, unweighted=True)
+    square = d**2
+    _, vectors = np.linalg.eigh(square.mean(axis=0) + square.mean(axis=1)[:, None] - square.mean() - square)
+    x = vectors[:, -2:] * d.max() + 0.01 * np.random.default_rng(1).standard_normal((n, 2))  # twins are pulled apart
+    d += np.eye(n)
+    inverse = np.linalg.pinv(_laplacian(d**-2.0))
+    for _ in range(_ROUNDS):
+        apart = np.linalg.norm(x[:, None] - x, axis=2) + np.eye(n)
+        x = inverse @ (_laplacian(1.0 / (d * np.maximum(apart, 1e-9))) @ x)
+    return x
+
+
+def _laplacian(weights: Floats) -> Floats:
+    off = weights - np.diag(np.diag(weights))
+    return np.diag(off.sum(axis=1)) - off

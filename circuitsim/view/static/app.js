@@ -124,7 +124,7 @@ function words(thing, index) {
     return `${e.name}: ${KINDS[e.kind]}\n${many}${withUnit(v, "V")}, ${withUnit(i, "A")}, ${withUnit(p, "W")}\n${e.at}  ${e.text}`;
   }
   const v = scene.vertices[index], volts = answer.values.vertices[index];
-  if (v.kind === "crossbar") return `crossbar ${v.label}: click to see it`;
+  if (v.kind === "crossbar") return `crossbar ${v.label.replace("\n", ", ")}: click to see it`;
   if (v.kind === "group") return `${v.label}: ${v.count} nodes\n${volts.map((x) => withUnit(x, "V")).join(" ... ")} (lowest, mean, highest)`;
   const own = scene.edges.flatMap((e, k) => (e.a === index || e.b === index ? [k] : []));
   const lines = own.slice(0, 6).map((k) => `${scene.edges[k].name} ${withUnit(answer.values.edges[k][1], "A")}   ${scene.edges[k].at}  ${scene.edges[k].text}`);
@@ -318,7 +318,7 @@ async function showNodes() {
 async function goTo(hit) {
   const look = () => {
     const { vertices, edges } = state.scene;
-    const vertex = vertices.findIndex((v) => v.label === hit.at || (hit.what === "crossbar" && v.label.startsWith(`${hit.name}  `)));
+    const vertex = vertices.findIndex((v) => v.label === hit.at || (hit.what === "crossbar" && v.label.startsWith(`${hit.name}\n`)));
     if (vertex >= 0 && (hit.what === "node" || hit.what === "crossbar" || hit.what === "group")) return ["vertex", vertex];
     const edge = edges.findIndex((e) => e.name === hit.name || (e.count > 1 && hit.name.startsWith(`${e.name}[`)));
     return edge >= 0 ? ["edge", edge] : null;

@@ -37,10 +37,10 @@ const STYLE = [
 ];
 
 // Where the words of an edge stand: beside the line, before its middle, where the arrow is and lines cross.
-function besides(a, b, name) {
+function besides(a, b, name, nth) {
   const [x, y] = [b.x - a.x, b.y - a.y], length = Math.hypot(x, y) || 1, left = y > 0 ? 1 : -1;
   return { aside: Math.round(left * y / length * (16 + 4 * Math.min(name.length, 8))),
-    above: Math.round(-left * x / length * 22), along: Math.round(Math.max(0.4 * length - 20, 8)) };
+    above: Math.round(-left * x / length * 22), along: Math.round(Math.max((0.4 + 0.2 * nth) * length - 20, 8)) };
 }
 
 const SIDES = [["top", "center", 0, -1], ["bottom", "center", 0, 1], ["center", "right", 1, 0], ["center", "left", -1, 0]];
@@ -90,9 +90,11 @@ export class Graph {
     const besideNodes = sides(scene);
     const nodes = scene.vertices.map((v, k) => ({ group: "nodes", position: { x: v.x, y: v.y },
       data: { ...besideNodes[k], size: 26 * this.large, id: `v${k}`, thing: "vertex", index: k, kind: v.kind, hidden: v.hidden, fill: NONE, text: v.label } }));
+    const seen = {};  // edges between the same two vertices
+    const nth = (e) => { const key = `${Math.min(e.a, e.b)} ${Math.max(e.a, e.b)}`; seen[key] = (seen[key] ?? -1) + 1; return seen[key] % 3; };
     const edges = scene.edges.map((e, k) => ({ group: "edges", data: { id: `e${k}`, thing: "edge", index: k,
       kind: e.kind, source: `v${e.a}`, target: `v${e.b}`, fill: "#999", wide: 2, text: e.name, way: 0,
-      ...besides(scene.vertices[e.a], scene.vertices[e.b], e.name) } }));
+      ...besides(scene.vertices[e.a], scene.vertices[e.b], e.name, nth(e)) } }));
     const wires = scene.wires.map(([box, end], k) => ({ group: "edges", data: { id: `w${k}`, thing: "vertex",
       index: box, kind: "wire", source: `v${end}`, target: `v${box}`, fill: "#999", wide: 2, text: "", way: 0, aside: 0, above: 0, along: 0 } }));
     this.cy.batch(() => {
@@ -129,7 +131,7 @@ export class Graph {
         const blocks = e.kind === "D" && !(row[1] > NO_CURRENT * most);
         const what = { voltage: [row[3], e.unit], current: [row[1], "A"], power: [row[2], "W"] }[quantity];
         const name = e.count > 1 ? `${e.name} (${e.count})` : e.name;
-        const text = few && what[0] !== null && what[1] ? `${name}\n${withUnit(what[0], what[1])}` : name;
+        const text = few && what[0] !== null && what[1] && (e.count === 1 || quantity !== "voltage") ? `${name}\n${withUnit(what[0], what[1])}` : name;
         this.cy.getElementById(`e${k}`).data({ text, blocks, way: way(row[1]), wide: width(row[1]),
           fill: column === undefined ? "#7d8895" : scale.colour(number(row)) });
       });
