@@ -433,10 +433,9 @@ class Picture {
     this.detail = made("section", { id: "unit", "aria-live": "polite" });
     const part = (name, ...children) => made("div", {}, made("h3", { textContent: name }), ...children);
     this.box.replaceChildren(
-      made("div", { className: "row" }, draw, part("Output voltages", this.outputs)),
-      made("div", { className: "row" }, part("Inputs", this.input.root),
-        ...this.hidden.map((heat, k) => part(`Hidden layer${rest.length > 1 ? ` ${k + 1}` : ""}`, heat.root)),
-        part("Settling, sweep by sweep", this.settling)),
+      made("div", { className: "row" }, draw, part("Output voltages", this.outputs),
+        part("Settling, sweep by sweep", this.settling), part("Inputs", this.input.root),
+        ...this.hidden.map((heat, k) => part(`Hidden layer${rest.length > 1 ? ` ${k + 1}` : ""}`, heat.root))),
       this.detail);
   }
 
@@ -566,7 +565,10 @@ el("graph").addEventListener("keydown", (event) => {
   const arrow = ARROWS[event.key];
   if (arrow && event.shiftKey) graph.pan(-60 * arrow[0], -60 * arrow[1]);
   else if (arrow) goBy("vertex", graph.next(state.vertex, arrow));
-  else if (event.key === "e" && state.vertex !== null) {
+  else if (event.key === "n" || event.key === "p") {
+    const count = state.scene.vertices.length;
+    goBy("vertex", ((state.vertex ?? -1) + (event.key === "n" ? 1 : count - 1)) % count);
+  } else if (event.key === "e" && state.vertex !== null) {
     const edge = graph.around(state.vertex, state.chosen?.thing === "edge" ? state.chosen.index : -1);
     if (edge !== null) goBy("edge", edge);
   } else if (event.key === "+" || event.key === "=") graph.zoom(1.25);

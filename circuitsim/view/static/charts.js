@@ -13,7 +13,7 @@ export function curves(box, { x, lines, xLabel, yLabel, unit = "V", width = 340,
   const options = {
     width, height, legend: { show: false }, cursor: { y: false, drag: { x: false, y: false } },
     scales: { x: { time: false } },
-    axes: [axis(xLabel), { ...axis(yLabel), size: 58, values: (_, ticks) => ticks.map((t) => withUnit(t, unit)) }],
+    axes: [axis(xLabel), { ...axis(yLabel), size: 74, values: (_, ticks) => ticks.map((t) => withUnit(t, unit)) }],
     series: [{}, ...lines.map((line, k) => ({
       label: line.label, stroke: COLOURS[k % COLOURS.length], width: line.wide ? 3 : 1.5, points: { show: x.length < 30 },
       dash: k >= COLOURS.length ? [4, 3] : undefined,

@@ -9,6 +9,7 @@ export class Digit {
     canvas.width = canvas.height = PIXELS;
     this.ink = document.createElement("canvas");
     this.ink.width = this.ink.height = PIXELS;
+    this.pencil = this.ink.getContext("2d", { willReadFrequently: true });
     canvas.addEventListener("pointerdown", (event) => { canvas.setPointerCapture(event.pointerId); this.drawing = true; this.last = this.#at(event); this.#line(this.last); });
     canvas.addEventListener("pointermove", (event) => { if (this.drawing) this.#line(this.#at(event)); });
     canvas.addEventListener("pointerup", () => { this.drawing = false; this.changed(); });
@@ -20,7 +21,7 @@ export class Digit {
   }
 
   clear() {
-    this.ink.getContext("2d").clearRect(0, 0, PIXELS, PIXELS);
+    this.pencil.clearRect(0, 0, PIXELS, PIXELS);
     this.#show();
   }
 
@@ -30,7 +31,7 @@ export class Digit {
   }
 
   #line(to) {
-    const pen = this.ink.getContext("2d");
+    const pen = this.pencil;
     Object.assign(pen, { strokeStyle: "#fff", lineWidth: PEN, lineCap: "round", lineJoin: "round" });
     pen.beginPath();
     pen.moveTo(...this.last); pen.lineTo(to[0] + 0.01, to[1]);
@@ -69,7 +70,7 @@ export class Digit {
   // Grey values from 0 to 1, row by row.
   pixels() {
     const { side } = this;
-    const data = this.ink.getContext("2d").getImageData(0, 0, PIXELS, PIXELS).data;
+    const data = this.pencil.getImageData(0, 0, PIXELS, PIXELS).data;
     let [left, right, top, bottom] = [PIXELS, -1, PIXELS, -1];
     for (let k = 0; k < PIXELS * PIXELS; k += 1) {
       if (data[4 * k + 3] > 0) {

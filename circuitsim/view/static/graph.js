@@ -76,6 +76,7 @@ export class Graph {
     this.cy.on("viewport", () => leave());
     new ResizeObserver(() => { this.cy.resize(); if (!this.moved) this.fit(); }).observe(box);
     box.addEventListener("wheel", () => { this.moved = true; }, { passive: true });
+    box.addEventListener("pointerleave", () => leave());
     box.addEventListener("pointerdown", () => { this.moved = true; });
   }
 
@@ -187,7 +188,7 @@ export class Graph {
     vertices.forEach((v, k) => {
       const [x, y] = [v.x - vertices[index].x, v.y - vertices[index].y];
       const ahead = x * dx + y * dy, aside = Math.abs(x * dy - y * dx);
-      if (k !== index && ahead > 0 && ahead >= aside && ahead + 2 * aside < least) { least = ahead + 2 * aside; best = k; }
+      if (k !== index && ahead > 1 && ahead + 2 * aside < least) { least = ahead + 2 * aside; best = k; }
     });
     return best;
   }
