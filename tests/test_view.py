@@ -503,7 +503,7 @@ def test_pictures_are_solved_and_seen_settling(network: Session) -> None:
 
 def test_frames_are_those_of_single_sweeps(network: Session) -> None:
     problem, nodes = network.base, np.arange(1, len(network.circuit.nodes))
-    shown = frames(problem, cs.Settings(), nodes)
+    shown = frames(problem, cs.Settings(), [nodes])
     for count in (1, 2):
         settings = cs.Settings(method="bcd", max_sweeps=count)
         assert shown[count] == pytest.approx(cs.solve(problem, settings, raise_on_failure=False).voltages(nodes)[0])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
-import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,9 +97,12 @@ def view(
 
 
 def _open(server: PageServer) -> None:
-    """Show the page in the user's browser; some wait there until the browser is closed."""
+    """Show the page in the user's browser; some wait there until it is closed. None that would take the terminal."""
+    import webbrowser
+
+    screen = not sys.platform.startswith("linux") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")))
     try:
-        opened = webbrowser.open(server.address)
+        opened = screen and webbrowser.open(server.address)
     except webbrowser.Error:
         opened = False
     if not opened:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,7 +23,7 @@ Floats = NDArray[np.float64]
 
 MOST_FRAMES = 16  # sweeps that are shown one by one
 _SIDES = range(4, 65)  # pixels of a picture's side
-_SETTLED = 2e-3  # of the largest voltage: a sweep that moves nothing by more ends the show
+_SETTLED = 2e-3  # of the largest voltage of a layer: a sweep that moves nothing there by more has come to rest
 
 
 @dataclass(frozen=True)
@@ -72,14 +73,16 @@ def given_inputs(circuit: Circuit, layers: Layers) -> Floats:
     return np.concatenate(found)
 
 
-def frames(problem: Problem, settings: Settings, nodes: Ints) -> list[Floats]:
-    """Voltages of some nodes after each of the first sweeps of bcd from 0 V; none where bcd cannot promise the answer.
+def frames(problem: Problem, settings: Settings, layers: Sequence[Ints]) -> list[Floats]:
+    """Voltages of layers, one after the other, after each of the first sweeps of bcd from 0 V, (nodes,) each.
 
-    The last frame is the first one that differs little from the one before, or the sixteenth.
+    None where bcd cannot promise the answer. The last frame is the first one in which no layer differs much from the
+    frame before, or the sixteenth sweep.
     """
     if bcd.refusal(problem):
         return []
     one = replace(settings, method="bcd", backend="cpu", max_sweeps=1, strict=False)
+    nodes, starts = np.concatenate(layers), np.cumsum([0, *(layer.size for layer in layers[:-1])])
     x, shown = np.zeros((1, problem.n_free)), [np.zeros(nodes.size)]
     for _ in range(MOST_FRAMES):
         solution = solve(problem, one, start=x, raise_on_failure=False)
@@ -87,7 +90,8 @@ def frames(problem: Problem, settings: Settings, nodes: Ints) -> list[Floats]:
         if not np.isfinite(x).all():
             break
         shown.append(solution.voltages(nodes)[0])
-        if np.abs(shown[-1] - shown[-2]).max(initial=0.0) <= _SETTLED * np.abs(shown[-1]).max(initial=0.0):
+        moved, size = (np.maximum.reduceat(np.abs(v), starts) for v in (shown[-1] - shown[-2], shown[-1]))
+        if (moved <= _SETTLED * size).all() and size[-1] > 0:
             break
     return shown
 

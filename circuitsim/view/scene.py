@@ -258,7 +258,7 @@ def _laid_out(
         for (box, v), (_, _, side) in zip(wired, wires, strict=True):  # -box - 1: where its columns leave a crossbar
             graph.add_edge(-box - 1 if side else box, v)
             graph.add_edge(box, -box - 1, ahead=(box, -box - 1))
-        place = _by_parts(graph)
+        place = _by_parts(graph, {k for k, v in enumerate(drawn) if v.kind == "ground"})
         place |= {box: (place[box] + place[-box - 1]) / 2 for box, _, _ in wires if -box - 1 in place}
     kept = sorted(v for v in place if v >= 0 and not (copies and v == ground))
     where = {v: k for k, v in enumerate(kept)}
@@ -281,14 +281,14 @@ def _by_nodes(circuit: Circuit, vertices: list[Vertex], wires: list[tuple[int, i
     return place | {box: np.mean([place[v] for v in found], axis=0) for box, found in ends.items()}
 
 
-def _by_parts(graph: nx.Graph) -> dict[int, Floats]:
-    """A place for each vertex of a small graph: its parts one by one, in rows, the largest first."""
+def _by_parts(graph: nx.Graph, low: set[int]) -> dict[int, Floats]:
+    """A place for each vertex of a small graph: its parts one by one, in rows, the largest first; `low` ones below."""
     place: dict[int, Floats] = {}
     parts = sorted((sorted(part) for part in nx.connected_components(graph)), key=lambda part: (-len(part), part))
     width = _STEP * max(6.0, 2.2 * graph.number_of_nodes() ** 0.5)
     x = y = row = 0.0
     for part in parts:
-        spots = _part(graph.subgraph(part), part)
+        spots = _part(graph.subgraph(part), part, low)
         spots -= spots.min(axis=0)
         wide, high = spots.max(axis=0).tolist()
         if x > 0 and x + wide > width:
@@ -298,7 +298,7 @@ def _by_parts(graph: nx.Graph) -> dict[int, Floats]:
     return place
 
 
-def _part(graph: nx.Graph, part: list[int]) -> Floats:
+def _part(graph: nx.Graph, part: list[int], low: set[int]) -> Floats:
     """Places of a connected part: by distances, turned so that lines run along the axes and the longer side is level.
 
     Lines are _STEP long, in the median.
@@ -316,6 +316,8 @@ def _part(graph: nx.Graph, part: list[int]) -> Floats:
     ahead = [spots[index[b]] - spots[index[a]] for a, b in nx.get_edge_attributes(graph, "ahead").values()]
     if sum(ahead).real < 0:  # a crossbar's columns are to its right
         spots = -spots.conj()
+    if sum(spots[index[v]].imag - spots.mean().imag for v in low & set(part)) < 0:
+        spots = spots.conj()
     return np.stack([spots.real, spots.imag], axis=1)
 
 

@@ -265,12 +265,13 @@ class Session:
 
     def _scene(self, centre: str | None) -> Scene:
         node = None if centre is None or self.drawing.whole else self._node_of(centre)
-        if node not in self.scenes:
-            self.scenes[node] = self.drawing.scene(node)
-            while len(self.scenes) > _KEPT:
-                self.scenes.popitem(last=False)
-        self.scenes.move_to_end(node)
-        return self.scenes[node]
+        with self.lock:
+            if node not in self.scenes:
+                self.scenes[node] = self.drawing.scene(node)
+                while len(self.scenes) > _KEPT:
+                    self.scenes.popitem(last=False)
+            self.scenes.move_to_end(node)
+            return self.scenes[node]
 
     def _node_of(self, name: str) -> int:
         """The node of this name, or the first node of the element or crossbar of this name."""
@@ -325,8 +326,8 @@ class Session:
                 v = solution.voltages()[0]
                 found["layers"] = [_list(v[nodes]) for nodes in self.layers.nodes]
                 if trace:
-                    free = np.concatenate(self.layers.nodes[1:])
-                    found["frames"] = [_list(frame, 5) for frame in frames(solution.problem, self.settings, free)]
+                    shown = frames(solution.problem, self.settings, self.layers.nodes[1:])
+                    found["frames"] = [_list(frame, 5) for frame in shown]
             return found
 
     def _certificate(self, solution: Solution) -> dict[str, Any]:

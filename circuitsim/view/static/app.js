@@ -258,6 +258,7 @@ function showAnswer() {
   if (picture) picture.show(answer);
   if (state.tab === "table") showTable();
   if (state.tab === "nodes") showNodes();
+  markCurve();
 }
 
 // An error: its size matters, not its digits.
@@ -294,7 +295,7 @@ function showTable() {
   const right = made("table", {}, made("caption", { textContent: "Elements" }), head("Element", "Kind", "Value", "Voltage", "Current", "Power", "Netlist"),
     made("tbody", {}, ...scene.edges.slice(0, MOST_ROWS).map((e, k) => {
       const [v, i, p, value] = answer.values.edges[k];
-      return made("tr", {}, link(e.count > 1 ? `${e.name} (${e.count})` : e.name, "edge", k), cell(KINDS[e.kind]), cell(value === null ? "" : withUnit(value, e.unit), true),
+      return made("tr", {}, link(e.count > 1 ? `${e.name} (${e.count})` : e.name, "edge", k), cell(KINDS[e.kind]), cell(value === null ? "" : `${e.count > 1 ? "mean " : ""}${withUnit(value, e.unit)}`, true),
         cell(withUnit(v, "V"), true), cell(withUnit(i, "A"), true), cell(withUnit(p, "W"), true), made("td", {}, made("code", { textContent: `${e.at}  ${e.text}` })));
     })));
   const cut = nodes.length > MOST_ROWS || scene.edges.length > MOST_ROWS ? [made("p", { className: "note", textContent: `The first ${MOST_ROWS} of ${nodes.length} nodes and ${scene.edges.length} elements; find others by name.` })] : [];
@@ -340,8 +341,9 @@ async function search() {
     textContent: `${hit.name}  (${KINDS[hit.what] ?? hit.what}${hit.at !== hit.name ? ` in ${hit.at}` : ""})` })));
   el("found").replaceChildren(...(text.trim() && !items.length ? [made("li", { className: "note", textContent: "no such name" })] : items));
 }
-el("find").addEventListener("input", search);
-el("search").addEventListener("submit", async (event) => { event.preventDefault(); await search(); if (found.length) goTo(found[0]); });
+let typing = null;
+el("find").addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(search, 120); });
+el("search").addEventListener("submit", async (event) => { event.preventDefault(); clearTimeout(typing); await search(); if (found.length) goTo(found[0]); });
 
 // -- changes ----------------------------------------------------------------------------------------------------------
 
@@ -352,36 +354,48 @@ el("edit").addEventListener("submit", (event) => {
 });
 el("edit-name").addEventListener("input", () => { el("edit-unit").textContent = ""; });
 el("reset").addEventListener("click", () => {
-  for (const input of el("sweep-axes").querySelectorAll("input")) input.value = input.dataset.given;
   solve({ values: {}, sweep: null, inputs: null });
+  if (current) showSweep(current);
 });
 
 function setUpSweeps() {
-  const sweep = state.about.sweeps[0];
-  el("sweeps").hidden = !sweep;
-  if (!sweep) return;
-  el("sweeps-head").textContent = "Sweep";
+  const { sweeps } = state.about;
+  el("sweeps").hidden = sweeps.length === 0;
+  if (sweeps.length > 1) {
+    const choice = made("select", { onchange: () => showSweep(sweeps[Number(choice.value)]) },
+      ...sweeps.map((sweep, k) => made("option", { value: k, textContent: sweep.line })));
+    el("sweeps-head").after(made("label", {}, "Card ", choice));
+  }
+  if (sweeps.length) showSweep(sweeps[0]);
+}
+
+// Sliders for the points of a .dc card, and the curve of a node.
+let current = null;
+function showSweep(sweep) {
+  current = sweep;
   const point = sweep.axes.map(() => 0);
   const axes = sweep.axes.map((axis, k) => {
     const said = made("output", { textContent: `${axis.name}: as in the netlist` });
     const input = made("input", { type: "range", min: 0, max: axis.points.length - 1, step: 1, value: 0, id: `axis-${k}`, disabled: !live });
-    input.dataset.given = "0";
     input.addEventListener("input", () => {
       point[k] = Number(input.value);
-      said.textContent = `${axis.name} = ${withUnit(axis.points[point[k]], axis.unit)}`;
-      input.setAttribute("aria-valuetext", said.textContent);
+      sweep.axes.forEach((other, n) => sayPoint(n, `${other.name} = ${withUnit(other.points[point[n]], other.unit)}`));
       solve({ sweep: { card: sweep.card, point: [...point] } });
-      markCurve(axis.points[point[0]]);
     });
     return made("div", {}, made("label", { htmlFor: `axis-${k}` }, said), input);
   });
-  el("sweep-axes").replaceChildren(made("p", { className: "line", textContent: sweep.line }), ...axes);
   const nodes = state.scene.vertices.filter((v) => v.kind === "node").map((v) => v.label);
-  const choice = made("select", { id: "curve-node", onchange: () => drawCurve(sweep, choice.value) }, ...nodes.slice(0, 200).map((n) => made("option", { value: n, textContent: n })));
-  const first = state.about.outputs.find((n) => nodes.includes(n)) ?? nodes[nodes.length - 1];
-  choice.value = first;
-  el("sweep-axes").append(made("label", {}, "Voltage of ", choice, " over the sweep, without other changes"));
-  if (first) drawCurve(sweep, first);
+  const choice = made("select", { onchange: () => drawCurve(sweep, choice.value) }, ...nodes.slice(0, 200).map((n) => made("option", { value: n, textContent: n })));
+  el("sweep-axes").replaceChildren(made("p", { className: "line", textContent: sweep.line }), ...axes,
+    made("label", {}, "Voltage of ", choice, " over the sweep, without other changes"));
+  choice.value = state.about.outputs.find((n) => nodes.includes(n)) ?? nodes[nodes.length - 1];
+  if (choice.value) drawCurve(sweep, choice.value);
+}
+
+function sayPoint(k, text) {
+  const input = el(`axis-${k}`);
+  input.previousSibling.firstChild.textContent = text;
+  input.setAttribute("aria-valuetext", text);
 }
 
 let shown = null;  // the curve
@@ -389,14 +403,17 @@ async function drawCurve(sweep, node) {
   try {
     const curve = await ask("curve", { card: sweep.card, node });
     shown = { sweep, node, curve };
-    markCurve(state.changes.sweep ? sweep.axes[0].points[state.changes.sweep.point[0]] : null);
+    markCurve();
   } catch (error) { shown = null; el("curve").replaceChildren(made("p", { className: "note", textContent: error.message })); }
 }
 
-function markCurve(at) {
+function markCurve() {
   if (!shown) return;
   const { sweep, node, curve } = shown, axis = sweep.axes[0];
-  curves(el("curve"), { x: curve.x, lines: curve.lines.map((values, k) => ({ label: `${k}`, values })), mark: at,
+  const point = state.changes.sweep?.point ?? [];  // of its axes but the first: the curve that is thicker
+  let [now, size] = [0, 1];
+  sweep.axes.slice(1).forEach((other, k) => { now += size * (point[k + 1] ?? NaN); size *= other.points.length; });
+  curves(el("curve"), { x: curve.x, lines: curve.lines.map((values, k) => ({ label: `${k}`, values, wide: k === now && curve.lines.length > 1 })), mark: point.length ? axis.points[point[0]] : null,
     xLabel: axis.unit ? `${axis.name} (${axis.unit})` : axis.name, yLabel: `v(${node})`,
     pick: live ? (k) => { const input = el("axis-0"); input.value = k; input.dispatchEvent(new Event("input")); } : null });
 }

@@ -22,6 +22,7 @@ export class Digit {
 
   clear() {
     this.pencil.clearRect(0, 0, PIXELS, PIXELS);
+    this.empty = true;
     this.#show();
   }
 
@@ -33,6 +34,7 @@ export class Digit {
   #line(to) {
     const pen = this.pencil;
     Object.assign(pen, { strokeStyle: "#fff", lineWidth: PEN, lineCap: "round", lineJoin: "round" });
+    this.empty = false;
     pen.beginPath();
     pen.moveTo(...this.last); pen.lineTo(to[0] + 0.01, to[1]);
     pen.stroke();
@@ -61,6 +63,10 @@ export class Digit {
     const pen = this.canvas.getContext("2d");
     pen.fillStyle = "#000"; pen.fillRect(0, 0, PIXELS, PIXELS);
     pen.drawImage(this.ink, 0, 0);
+    if (this.empty) {
+      Object.assign(pen, { fillStyle: "#9aa5b1", font: "18px system-ui, sans-serif", textAlign: "center" });
+      pen.fillText("draw here", PIXELS / 2, PIXELS / 2);
+    }
     if (document.activeElement === this.canvas) {
       pen.strokeStyle = this.down ? "#e08a00" : "#6baed6"; pen.lineWidth = 2;
       pen.beginPath(); pen.arc(...this.pen, PEN / 2, 0, 7); pen.stroke();

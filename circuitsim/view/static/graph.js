@@ -3,7 +3,7 @@
 import cytoscape from "cytoscape";
 import { NONE, scaleOf, withUnit } from "view/scales";
 
-const MANY = 80;  // edges up to which values are written beside them
+const MANY = 40;  // edges up to which values are written beside them
 const LARGE = 300;  // vertices beyond which they are drawn larger
 const NO_CURRENT = 1e-6;  // of the largest current: a diode that carries less blocks
 
@@ -43,7 +43,8 @@ function besides(a, b, name, nth) {
     above: Math.round(-left * x / length * 22), along: Math.round(Math.max((0.4 + 0.2 * nth) * length - 20, 8)) };
 }
 
-const SIDES = [["top", "center", 0, -1], ["bottom", "center", 0, 1], ["center", "right", 1, 0], ["center", "left", -1, 0]];
+const SIDES = [["top", "center", 0, -1], ["bottom", "center", 0, 1], ["center", "right", 1, 0], ["center", "left", -1, 0],
+  ["top", "right", 1, -1], ["bottom", "right", 1, 1], ["top", "left", -1, -1], ["bottom", "left", -1, 1]];
 
 // For each vertex the side on which its words stand: the one farthest from its lines.
 function sides(scene) {
@@ -56,8 +57,8 @@ function sides(scene) {
     if (v.kind === "crossbar") return { valign: "center", halign: "center", dx: 0, dy: 0 };
     if (v.kind === "ground") return { valign: "bottom", halign: "center", dx: 0, dy: 4 };
     const room = ([, , x, y]) => Math.min(4, ...lines[k].map((angle) => Math.acos(Math.cos(Math.atan2(y, x) - angle))));
-    const [valign, halign, x, y] = SIDES.reduce((best, side) => (room(side) > room(best) + 1e-6 ? side : best));
-    return { valign, halign, dx: 5 * x, dy: 5 * y };
+    const [valign, halign, x, y] = SIDES.reduce((best, side) => (room(side) > room(best) + 0.1 ? side : best));
+    return { valign, halign, dx: (x && y ? -4 : 5) * x, dy: (x && y ? -2 : 5) * y };
   });
 }
 
@@ -101,7 +102,8 @@ export class Graph {
     this.cy.batch(() => {
       this.cy.elements().remove();
       this.cy.add([...nodes, ...edges, ...wires]);
-      this.cy.edges().style("curve-style", many ? "straight" : "bezier");
+      this.cy.edges().style("min-zoomed-font-size", many ? 11 : 7);
+      if (scene.edges.length > LARGE) this.cy.edges().style("curve-style", "straight");
     });
     this.moved = false;
     this.fit();

@@ -13,7 +13,7 @@ export function withUnit(x, unit, digits = 4) {
   if (x === 0) return `0 ${unit}`.trim();
   const power = Math.min(Math.max(Math.floor(Math.log10(Math.abs(x)) / 3 + 1e-12), -6), 4);
   const scaled = Number((x / 1000 ** power).toPrecision(digits));
-  return unit ? `${scaled} ${PREFIXES[power + 6]}${unit}` : `${Number(x.toPrecision(digits))}`;
+  return unit && !unit.includes("/") ? `${scaled} ${PREFIXES[power + 6]}${unit}` : `${Number(x.toPrecision(digits))} ${unit}`.trim();
 }
 
 // A number as SPICE reads it back, for the field that edits it.
