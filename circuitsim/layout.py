@@ -18,7 +18,7 @@ from scipy.sparse import csgraph
 
 from circuitsim.circuit import Circuit
 from circuitsim.compiled import jit
-from circuitsim.shapes import Grid, adjacency, find_grids, find_layers, joined
+from circuitsim.shapes import Grid, Shapes, adjacency
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -36,10 +36,11 @@ _ROUNDS = 50  # in which nodes beside those of a shape find their place
 _GOLDEN = math.pi * (3.0 - math.sqrt(5.0))
 
 
-def layout(circuit: Circuit) -> Floats:
+def layout(circuit: Circuit, shapes: Shapes | None = None) -> Floats:
     """Positions of all nodes, in the order of `circuit.nodes`, (n_nodes, 2): x to the right, y upwards.
 
     Nodes that are joined are about 1 apart (layers: nodes of the largest layer). Ground, node 0, lies below all others.
+    `shapes`: those of the circuit, when they are known already.
 
     >>> from circuitsim.circuit import parse
     >>> layout(parse("ladder\\nV1 a 0 1\\nR1 a b 1\\nR2 b c 1\\nR3 c 0 1"))
@@ -48,17 +49,18 @@ def layout(circuit: Circuit) -> Floats:
            [ 1.  ,  0.  ],
            [ 2.  ,  0.  ]])
     """
+    shapes = shapes or Shapes(circuit)
     n = len(circuit.nodes)
-    a, b = joined(circuit)
+    a, b = shapes.joined
     a, b = a[a > 0], b[a > 0]
     graph = adjacency(n, a, b)
     at, placed = np.zeros((n, 2)), np.zeros(n, bool)
-    if len(layers := find_layers(circuit)) > 1:
-        _place_layers(at, layers)
-        placed[np.concatenate(layers)] = True
+    if shapes.layers:
+        _place_layers(at, shapes.layers)
+        placed[np.concatenate(shapes.layers)] = True
     else:
         right = 0.0
-        for stack in find_grids(circuit, a, b):
+        for stack in shapes.grids:
             right = _place_stack(at, placed, stack, right) + 2.0
     if placed.any():
         _place_beside(at, placed, graph)

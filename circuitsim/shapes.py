@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ Ints = NDArray[np.int64]
 _MOST_CELLS = 2_000_000  # conductances of crossbars that are looked at one by one
 _MOST_LAYERS = 12  # of a network without crossbars that still counts as layered
 _DENSE = 0.1  # of the pairs between two layers: fewer are joined where there are no layers
-_NUMBERED = re.compile(r"(.*?)(\d+)\D+(\d+)\D*")  # n3_4, a3[4], x1.n2: the last two numbers
+_NUMBERED = re.compile(r"^(?:(.*?)(\d{1,9})[^\d\n]+(\d{1,9})[^\d\n]*|.*)$", re.MULTILINE)  # n3_4, a3[4], x1.n2
 _SAMPLE = 1_000  # names that show whether it is worth reading all
 _FILLED = 0.5  # of a grid's places, at least
 _LOCAL = 0.75  # of the branches within a grid: neighbours
@@ -28,6 +29,42 @@ class Grid:
 
     prefix: str  # what the names have in common: n, a
     nodes: Ints  # (rows, cols) node; -1: there is none
+
+
+class Shapes:
+    """The shapes of a circuit; each is looked for once, when it is asked for."""
+
+    def __init__(self, circuit: Circuit) -> None:
+        self.circuit = circuit
+
+    @cached_property
+    def joined(self) -> tuple[Ints, Ints]:
+        """See `joined`."""
+        return joined(self.circuit)
+
+    @cached_property
+    def layers(self) -> list[Ints]:
+        """The layers of a layered network, inputs first: sets of nodes, each joined to the next one only. [] elsewhere.
+
+        Either its crossbars are a chain, or the distance from the sources gives the layers, which are densely joined.
+
+        >>> from circuitsim.circuit import parse
+        >>> deck = "two layers\\nV[0:2] x[0:2] 0 1\\nR1[0:2][0:1] x[0:2] h[0:1] 1k\\nR2[0:1][0:0] h[0:1] y[0:0] 1k"
+        >>> [layer.tolist() for layer in Shapes(parse(deck)).layers]
+        [[1, 2, 3], [4, 5], [6]]
+        """
+        if self.circuit.crossbars:
+            return _chain_of_crossbars(self.circuit)
+        return _layers_by_distance(self.circuit, *self.joined)
+
+    @cached_property
+    def grids(self) -> list[list[Grid]]:
+        """The grids of nodes, those that lie over each other together.
+
+        A grid has two rows and two columns at least, half of its places are filled, and three quarters of the branches
+        within it, and to those that lie over it, join neighbours.
+        """
+        return _find_grids(self.circuit, *self.joined)
 
 
 def branch_groups(circuit: Circuit) -> list[Branches]:
@@ -44,8 +81,9 @@ def joined(circuit: Circuit) -> tuple[Ints, Ints]:
     """
     n = len(circuit.nodes)
     a, b = ([getattr(group, end) for group in branch_groups(circuit)] for end in "ab")
-    for ends, nodes in zip((a, b), controls(circuit), strict=True):
-        ends.append(nodes)
+    control, source = controls(circuit)
+    a.append(control)
+    b.append(source)
     each = sum(x.g.size for x in circuit.crossbars) <= _MOST_CELLS
     for x in circuit.crossbars:
         if each:
@@ -56,9 +94,10 @@ def joined(circuit: Circuit) -> tuple[Ints, Ints]:
             j = np.concatenate([k % x.cols.size, np.zeros(x.rows.size, np.int64)])
         a.append(x.rows[i])
         b.append(x.cols[j])
-    ends = np.concatenate(a), np.concatenate(b)
-    low, high = np.minimum(*ends), np.maximum(*ends)
-    pairs = np.unique(low[low != high] * n + high[low != high])
+    first, second = np.concatenate(a), np.concatenate(b)
+    low, high = np.minimum(first, second), np.maximum(first, second)
+    pairs = np.sort(low[low != high] * n + high[low != high])
+    pairs = pairs[np.r_[True, pairs[1:] != pairs[:-1]]] if pairs.size else pairs  # faster than np.unique
     return pairs // n, pairs % n
 
 
@@ -80,19 +119,6 @@ def adjacency(n: int, a: Ints, b: Ints) -> sparse.csr_array:
 
 
 # -- layers ------------------------------------------------------------------------------------------------------------
-
-
-def find_layers(circuit: Circuit) -> list[Ints]:
-    """The layers of a layered network, inputs first: each a set of nodes, joined to the next one only. [] elsewhere.
-
-    Either its crossbars are a chain, or the distance from the sources gives the layers, which are densely joined.
-
-    >>> from circuitsim.circuit import parse
-    >>> deck = "two layers\\nV[0:2] x[0:2] 0 1\\nR1[0:2][0:1] x[0:2] h[0:1] 1k\\nR2[0:1][0:0] h[0:1] y[0:0] 1k"
-    >>> [layer.tolist() for layer in find_layers(parse(deck))]
-    [[1, 2, 3], [4, 5], [6]]
-    """
-    return _chain_of_crossbars(circuit) if circuit.crossbars else _layers_by_distance(circuit)
 
 
 def driven(circuit: Circuit) -> NDArray[np.bool_]:
@@ -128,10 +154,9 @@ def _chain_of_crossbars(circuit: Circuit) -> list[Ints]:
     return [sets[key] for key in chain] if len(chain) == len(sets) else []
 
 
-def _layers_by_distance(circuit: Circuit) -> list[Ints]:
+def _layers_by_distance(circuit: Circuit, a: Ints, b: Ints) -> list[Ints]:
     """Layers by the number of branches from the nodes that sources drive; [] where that makes no dense layers."""
     n = len(circuit.nodes)
-    a, b = joined(circuit)
     a, b = a[a > 0], b[a > 0]
     level = np.where(driven(circuit), 0, -1)
     level[0] = _MOST_LAYERS
@@ -152,20 +177,12 @@ def _layers_by_distance(circuit: Circuit) -> list[Ints]:
 # -- grids -------------------------------------------------------------------------------------------------------------
 
 
-def find_grids(circuit: Circuit, a: Ints, b: Ints) -> list[list[Grid]]:
-    """The grids of nodes, those that lie over each other together; a, b: what is joined (`joined`).
-
-    A grid has two rows and two columns at least, half of its places are filled, and three quarters of the branches
-    within it, and to those that lie over it, join neighbours.
-    """
-    numbered = _numbered(circuit.nodes)
-    if not numbered:
-        return []
+def _find_grids(circuit: Circuit, a: Ints, b: Ints) -> list[list[Grid]]:
+    """See Shapes.grids; a, b: what is joined."""
     n = len(circuit.nodes)
     family, row, col = np.full(n, -1), np.zeros(n, np.int64), np.zeros(n, np.int64)
     grids: list[Grid] = []
-    for prefix, members in numbered.items():
-        nodes, first, second = np.array(members, np.int64).T
+    for prefix, (nodes, first, second) in _numbered(circuit.nodes).items():
         i, j = (np.unique(x, return_inverse=True)[1] for x in (first, second))
         shape = int(i.max()) + 1, int(j.max()) + 1
         if min(shape) < 2 or nodes.size < _FILLED * shape[0] * shape[1]:
@@ -190,18 +207,22 @@ def find_grids(circuit: Circuit, a: Ints, b: Ints) -> list[list[Grid]]:
     return stacks
 
 
-def _numbered(names: list[str]) -> dict[str, list[tuple[int, int, int]]]:
-    """Nodes with two numbers in their names, by what stands before these: (node, first, second)."""
-    step = max(1, len(names) // _SAMPLE)
-    sample = names[1::step]
-    if 3 * sum(_NUMBERED.fullmatch(name) is not None for name in sample) < len(sample):
+def _numbered(names: list[str]) -> dict[str, tuple[Ints, Ints, Ints]]:
+    """Nodes with two numbers in their names, by what stands before these, in small letters: (nodes, first, second)."""
+    sample = _NUMBERED.findall("\n".join(names[1 :: max(1, len(names) // _SAMPLE)]))
+    if 3 * sum(found[1] != "" for found in sample) < len(sample):
         return {}
-    found: dict[str, list[tuple[int, int, int]]] = {}
-    for k, name in enumerate(names):
-        match = _NUMBERED.fullmatch(name)
-        if match and max(len(match[2]), len(match[3])) < 10:
-            found.setdefault(match[1].lower(), []).append((k, int(match[2]), int(match[3])))
-    return found
+    found = _NUMBERED.findall("\n".join(names))
+    nodes = np.array([k for k, (_, first, _) in enumerate(found) if first], np.int64)
+    numbers = np.array([(int(first), int(second)) for _, first, second in found if first], np.int64)
+    prefixes: dict[str, int] = {}
+    family = np.array([prefixes.setdefault(p.lower(), len(prefixes)) for p, first, _ in found if first], np.int64)
+    order = np.argsort(family, kind="stable")
+    ends = np.searchsorted(family[order], np.arange(1, len(prefixes)))
+    return {
+        prefix: (nodes[own], numbers[own, 0], numbers[own, 1])
+        for prefix, own in zip(prefixes, np.split(order, ends), strict=True)
+    }
 
 
 def _connected(over: NDArray[np.bool_]) -> list[list[int]]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +29,12 @@ from circuitsim.netlist.revalue import Revaluer
 from circuitsim.netlist.saves import Save, labels_of, quantities_of
 from circuitsim.problem import Problem, compile_problem, without_island
 from circuitsim.residual import Check
-from circuitsim.saved import Saved
+from circuitsim.saved import UNITS, Saved
 from circuitsim.solution import Settings, Solution, Status
 from circuitsim.solving import solve
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -105,6 +109,15 @@ class SweepResult:
     def voltage(self, name: str) -> Floats:
         """The voltage of a node at all points, (points,), V. NetlistError for an unknown node."""
         return self.voltages[:, self.circuit.netlist.node(name)]
+
+    def plot(self) -> Figure:
+        """Curves over what is swept, or histograms of a Monte Carlo analysis: a figure of matplotlib.
+
+        Of the `.output` nodes and what is saved; without these of all nodes. BackendUnavailable without matplotlib.
+        """
+        from circuitsim.plot import sweep_figure
+
+        return sweep_figure(self, [UNITS[quantity] for quantity in self.saved_quantities])
 
     def point(self, index: int) -> str:
         """A point in words: `V1 = 0.5, temp = 27`."""

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     "errors compiled", "linear", "netlist", "laws", "models", "circuit", "units coloring shapes",
     "feasibility islands layout", "topology", "placement", "problem branch_sums", "residual", "currents backends",
-    "uniqueness", "solution", "saved methods", "solving", "sweeping", "__init__", "io gallery plot", "view", "cli",
+    "uniqueness plot", "solution", "saved methods", "solving", "sweeping", "__init__", "io gallery", "view", "cli",
     "__main__",
 ]  # fmt: skip
 LAYER = {name: k for k, names in enumerate(LAYERS) for name in names.split()}

@@ -15,7 +15,7 @@ import circuitsim as cs
 from circuitsim import gallery
 from circuitsim.io.flatten import flatten
 from circuitsim.layout import _give_slots, _levels, layout
-from circuitsim.shapes import adjacency, find_grids, find_layers, joined
+from circuitsim.shapes import Shapes, adjacency, joined
 
 NETLISTS = Path(__file__).parent.parent / "netlists"
 
@@ -84,7 +84,7 @@ def test_layers_of_crossbars_and_of_the_same_flat(sizes: list[int]) -> None:
     flatten(circuit, written)
     flat = [line for line in written.getvalue().splitlines() if not line.startswith(("A", "V_", ".model"))]
     for one in (circuit, cs.parse("\n".join(flat))):  # without its diodes, which are ngspice's own
-        layers = find_layers(one)
+        layers = Shapes(one).layers
         assert [layer.size for layer in layers] == sizes
         assert {one.nodes[k][0] for k in layers[0].tolist()} == {"x"}
         assert {one.nodes[k][0] for k in layers[-1].tolist()} == {"y"}
@@ -92,19 +92,19 @@ def test_layers_of_crossbars_and_of_the_same_flat(sizes: list[int]) -> None:
 
 @pytest.mark.parametrize("name", ["divider", "ladder", "xor", "bridge_rectifier", "wheatstone", "monte_carlo"])
 def test_no_layers_elsewhere(name: str) -> None:
-    assert find_layers(cs.load(NETLISTS / f"{name}.cir")) == []
+    assert Shapes(cs.load(NETLISTS / f"{name}.cir")).layers == []
 
 
 def test_crossbars_that_are_no_chain_are_no_layers() -> None:
     ring = "ring\nV[0:1] a[0:1] 0 1\nRA[0:1][0:1] a[0:1] b[0:1] 1\nRB[0:1][0:1] b[0:1] c[0:1] 1\n"
-    assert len(find_layers(cs.parse(ring))) == 3
-    assert find_layers(cs.parse(ring + "RC[0:1][0:1] c[0:1] a[0:1] 1")) == []
-    assert find_layers(cs.parse(ring + "RC[0:1][0:1] b[0:1] d[0:1] 1")) == []
+    assert len(Shapes(cs.parse(ring)).layers) == 3
+    assert Shapes(cs.parse(ring + "RC[0:1][0:1] c[0:1] a[0:1] 1")).layers == []
+    assert Shapes(cs.parse(ring + "RC[0:1][0:1] b[0:1] d[0:1] 1")).layers == []
 
 
 def test_grids_by_name_and_by_what_is_joined() -> None:
     circuit = cs.parse(gallery.current_grid(5, 3))
-    [[grid]] = find_grids(circuit, *joined(circuit))
+    [[grid]] = Shapes(circuit).grids
     assert (grid.prefix, grid.nodes.shape) == ("n", (5, 5))
     assert circuit.nodes[grid.nodes[2, 3]] == "n2_3"
     names = set(circuit.nodes[1:])
@@ -112,13 +112,13 @@ def test_grids_by_name_and_by_what_is_joined() -> None:
     shuffled = {name: f"n{k // 5}_{k % 5}" for name, k in zip(sorted(names), order.tolist(), strict=True)}
     lines = [" ".join(shuffled.get(w, w) for w in line.split()) for line in gallery.current_grid(5, 3).splitlines()]
     wrong = cs.parse("\n".join(lines))
-    assert find_grids(wrong, *joined(wrong)) == []  # numbers that say nothing
+    assert Shapes(wrong).grids == []  # numbers that say nothing
 
 
 @pytest.mark.parametrize(("cell", "prefixes"), [("resistor", "ab"), ("ideal", "amb")])
 def test_wires_of_a_crossbar_lie_over_each_other(cell: str, prefixes: str) -> None:
     circuit, at = positions(gallery.wired_crossbar(4, cell))
-    [stack] = find_grids(circuit, *joined(circuit))
+    [stack] = Shapes(circuit).grids
     assert sorted(grid.prefix for grid in stack) == sorted(prefixes)
     assert at["a1[3]"] == pytest.approx((at["a1[2]"][0] + 1, at["a1[2]"][1]))
     assert at["b2[0]"][1] < at["b1[0]"][1]
