@@ -340,6 +340,8 @@ def test_wires_of_a_crossbar_carry_what_flows_into_it() -> None:
     through = session.solution(Changes()).current("RW")[0]
     assert [into[f"x[{k}]"] for k in range(3)] == pytest.approx(through.sum(axis=1))
     assert [into[f"y[{k}]"] for k in range(2)] == pytest.approx(-through.sum(axis=0))
+    bar = [v["kind"] for v in scene["vertices"]].index("crossbar")
+    assert values["vertices"][bar] == pytest.approx(session.solution(Changes()).power("RW").sum())
 
 
 def test_inputs_may_be_given() -> None:

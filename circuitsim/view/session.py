@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.circuit import KINDS, Branches, Circuit, build_circuit
+from circuitsim.circuit import KINDS, Branches, Circuit, Crossbar, build_circuit
 from circuitsim.currents import table_currents
 from circuitsim.errors import At, SettingsError
 from circuitsim.io.inputs import apply_inputs
@@ -341,18 +341,26 @@ class Session:
         }  # fmt: skip
 
     def _values(self, solution: Solution, scene: Scene) -> dict[str, Any]:
-        """Of each vertex its voltage, or lowest, mean and highest; of each edge voltage, current, power, value."""
+        """Of each vertex its voltage, of a group the lowest, mean and highest, of a crossbar the power that it absorbs;
+
+        of each edge voltage, current, power and value; of each wire the current into the crossbar, A.
+        """
         v = solution.voltages()[0]
+        into = {
+            vertex.key: _into_crossbar(solution.circuit.crossbars[vertex.key], v)
+            for vertex in scene.vertices
+            if vertex.kind == "crossbar"
+        }
         vertices: list[Any] = []
         for vertex in scene.vertices:
             if vertex.kind == "crossbar":
-                vertices.append(None)
+                vertices.append(_number(float(into[vertex.key] @ np.where(np.isfinite(v), v, 0.0))))
             elif vertex.kind == "group":
                 own = v[vertex.nodes]
                 vertices.append([_number(own.min()), _number(own.mean()), _number(own.max())])
             else:
                 vertices.append(_number(v[vertex.nodes[0]]))
-        wires = self._wire_values(solution, scene, v)
+        wires = [_number(into[scene.vertices[k].key][scene.vertices[end].nodes].sum()) for k, end in scene.wires]
         return {"vertices": vertices, "edges": self._edge_values(solution, scene), "wires": wires}
 
     def _edge_values(self, solution: Solution, scene: Scene) -> list[list[float | None]]:
@@ -372,24 +380,6 @@ class Session:
                 found[own, column] = np.add.reduceat(x, starts)
             found[np.ix_(own, [0, 3])] /= sizes[:, None]
         return [[_number(x) for x in row] for row in found.tolist()]
-
-    def _wire_values(self, solution: Solution, scene: Scene, v: Floats) -> list[float | None]:
-        """Current of each wire from the lines into the crossbar, A; of several lines their sum."""
-        out: dict[int, Floats] = {}
-        found: list[float | None] = []
-        for box, end in scene.wires:
-            key = scene.vertices[box].key
-            x = solution.circuit.crossbars[key]
-            if x.g.size > _MOST_WORK:
-                found.append(None)
-                continue
-            if key not in out:
-                into = np.zeros(len(v))
-                np.add.at(into, x.rows, v[x.rows] * x.g.sum(axis=1) - x.g @ v[x.cols])
-                np.add.at(into, x.cols, v[x.cols] * x.g.sum(axis=0) - v[x.rows] @ x.g)
-                out[key] = into
-            found.append(_number(out[key][scene.vertices[end].nodes].sum()))
-        return found
 
     # -- parts ---------------------------------------------------------------------------------------------------------
 
@@ -460,6 +450,16 @@ class Session:
             voltages, _ = self.curves[card]
         lines = voltages[:, self.circuit.netlist.node(node)].reshape(-1, axes[0].size)
         return {"x": _list(axes[0]), "lines": [_list(line) for line in lines[:50]]}
+
+
+def _into_crossbar(x: Crossbar, v: Floats) -> Floats:
+    """Current of each node into a crossbar, A; NaN where that is too much work."""
+    into = np.zeros(v.size)
+    if x.g.size > _MOST_WORK:
+        return np.full(v.size, np.nan)
+    np.add.at(into, x.rows, v[x.rows] * x.g.sum(axis=1) - x.g @ v[x.cols])
+    np.add.at(into, x.cols, v[x.cols] * x.g.sum(axis=0) - v[x.rows] @ x.g)
+    return into
 
 
 def _strip(v: Floats, side: int) -> dict[str, Any]:

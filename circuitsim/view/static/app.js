@@ -124,7 +124,7 @@ function words(thing, index) {
     return `${e.name}: ${KINDS[e.kind]}\n${many}${withUnit(v, "V")}, ${withUnit(i, "A")}, ${withUnit(p, "W")}\n${e.at}  ${e.text}`;
   }
   const v = scene.vertices[index], volts = answer.values.vertices[index];
-  if (v.kind === "crossbar") return `crossbar ${v.label.replace("\n", ", ")}: click to see it`;
+  if (v.kind === "crossbar") return `crossbar ${v.label.replace("\n", ", ")}: absorbs ${withUnit(volts, "W")}\nclick to see its conductances`;
   if (v.kind === "group") return `${v.label}: ${v.count} nodes\n${volts.map((x) => withUnit(x, "V")).join(" ... ")} (lowest, mean, highest)`;
   const own = scene.edges.flatMap((e, k) => (e.a === index || e.b === index ? [k] : []));
   const lines = own.slice(0, 6).map((k) => `${scene.edges[k].name} ${withUnit(answer.values.edges[k][1], "A")}   ${scene.edges[k].at}  ${scene.edges[k].text}`);
@@ -217,7 +217,7 @@ async function showCrossbar(box, number) {
   heat.show({ ...found, label: `${crossbarQuantity}: rows down, columns across${single ? "" : `; means of ${found.blocks[0]} × ${found.blocks[1]}`}` });
   const choice = made("select", { onchange: (event) => { crossbarQuantity = event.target.value; showCrossbar(box, number); } },
     ...["conductance", "current", "power"].map((q) => made("option", { value: q, textContent: q, selected: q === crossbarQuantity })));
-  box.replaceChildren(head, facts(["Size", `${about.rows} rows × ${about.cols} columns`], ["Conductances", `${about.conductances.toLocaleString("en")} that are not 0`]),
+  box.replaceChildren(head, facts(["Size", `${about.rows} rows × ${about.cols} columns`], ["Power absorbed", withUnit(state.answer.values.vertices[state.scene.vertices.findIndex((v) => v.kind === "crossbar" && v.key === number)], "W", 6)], ["Conductances", `${about.conductances.toLocaleString("en")} that are not 0`]),
     made("label", {}, "Show ", choice), heat.root);
 }
 
@@ -228,7 +228,9 @@ async function showGroup(box, vertex) {
   } catch (error) { fail(error); return; }
   const heat = new Heat({ label: `voltages of ${vertex.label}`, tip, size: 330, tell: (row, col, value) => cellWords(found, row, col, value) });
   heat.show(found);
-  box.replaceChildren(made("h3", { textContent: vertex.label }), facts(["Nodes", `${vertex.count}`]), heat.root);
+  const member = found.names?.indexOf(state.member) ?? -1;  // what was looked for
+  const own = member >= 0 && found.blocks[0] * found.blocks[1] === 1 ? [[state.member, withUnit(found.values[member], "V", 6)]] : [];
+  box.replaceChildren(made("h3", { textContent: vertex.label }), facts(["Nodes", `${vertex.count}`], ...own), heat.root);
 }
 
 function cellWords(found, row, col, value) {
@@ -327,6 +329,7 @@ async function goTo(hit) {
   if (state.tab !== "circuit") openTab("circuit");
   if (!look() && !state.scene.whole && live) await centreOn(hit.name);
   const seen = look();
+  state.member = hit.name;
   if (seen) await choose(...seen, true);
   else el("selection").replaceChildren(made("p", { className: "note", textContent: `${hit.name} is not in the drawing.` }));
   if (seen && live && hit.what !== "node" && hit.what !== "crossbar" && hit.what !== "group") el("edit-name").value = hit.name;

@@ -15,9 +15,7 @@ const STYLE = [
     "min-zoomed-font-size": 7, "text-background-color": "#fff", "text-background-opacity": 0.75, color: "#1c2430" } },
   { selector: "node[kind = 'group']", style: { shape: "round-rectangle", width: 54, height: 54, "border-width": 3,
     "border-style": "double" } },
-  { selector: "node[kind = 'crossbar']", style: { shape: "rectangle", width: 96, height: 64, "background-color": "#fff",
-    "background-fill": "linear-gradient", "background-gradient-stop-colors": "#dfe6ee #ffffff #dfe6ee",
-    "background-gradient-direction": "to-bottom-right" } },
+  { selector: "node[kind = 'crossbar']", style: { shape: "rectangle", width: 110, height: 70 } },
   { selector: "node[kind = 'ground']", style: { shape: "polygon", width: 20, height: 14, "background-color": "#1c2430",
     "shape-polygon-points": "-1 -1 1 -1 0 1", "font-size": 11 } },
   { selector: "node[hidden > 0]", style: { "border-style": "dashed", "border-width": 3 } },
@@ -39,7 +37,7 @@ const STYLE = [
 // Where the words of an edge stand: beside the line, before its middle, where the arrow is and lines cross.
 function besides(a, b, name, nth) {
   const [x, y] = [b.x - a.x, b.y - a.y], length = Math.hypot(x, y) || 1, left = y > 0 ? 1 : -1;
-  return { aside: Math.round(left * y / length * (16 + 4 * Math.min(name.length, 8))),
+  return { aside: Math.round(left * y / length * (16 + 4 * Math.min(Math.max(name.length, 6), 8))),
     above: Math.round(-left * x / length * 22), along: Math.round(Math.max((0.4 + 0.2 * nth) * length - 20, 8)) };
 }
 
@@ -118,15 +116,18 @@ export class Graph {
     const number = (row) => (quantity === "current" && row[1] !== null ? Math.abs(row[1]) : row[column]);
     const numbers = quantity === "voltage"
       ? scene.vertices.map((v, k) => (v.kind === "crossbar" ? null : volts(k)))
-      : [...values.edges.map(number), ...(quantity === "current" ? values.wires.map((i) => (i === null ? null : Math.abs(i))) : [])];
-    const scale = scaleOf(numbers, { voltage: "V", current: "A", power: "W" }[quantity], { log });
+      : quantity === "current" ? [...values.edges.map(number), ...values.wires.map((i) => (i === null ? null : Math.abs(i)))]
+        : [...values.edges.map(number), ...scene.vertices.map((v, k) => (v.kind === "crossbar" ? values.vertices[k] : null))];
+    const scale = scaleOf(numbers, { voltage: "V", current: "A", power: "W" }[quantity], { log, lines: quantity !== "voltage" });
     const most = Math.max(1e-300, ...values.edges.map((row) => Math.abs(row[1] ?? 0)), ...values.wires.map((i) => Math.abs(i ?? 0)));
     const width = (i) => this.large * (1.5 + 3 * Math.sqrt(Math.abs(i ?? 0) / most));
     const way = (i) => (Math.abs(i ?? 0) > NO_CURRENT * most ? Math.sign(i) : 0);
     this.cy.batch(() => {
       scene.vertices.forEach((v, k) => {
-        const fill = quantity === "voltage" && v.kind !== "crossbar" ? scale.colour(volts(k)) : "#e9edf1";
-        const said = few && v.kind === "node" ? `${v.label}\n${withUnit(volts(k), "V")}` : v.label;
+        const bar = v.kind === "crossbar", coloured = quantity === (bar ? "power" : "voltage");
+        const fill = coloured ? scale.colour(volts(k)) : bar ? "#ffffff" : "#e9edf1";
+        const words = few && v.kind === "node" ? withUnit(volts(k), "V") : coloured && bar ? withUnit(volts(k), "W") : "";
+        const said = words ? `${v.label}\n${words}` : v.label;
         this.cy.getElementById(`v${k}`).data({ fill, text: v.hidden > 0 ? `${said}\n+${v.hidden} more` : said });
       });
       scene.edges.forEach((e, k) => {

@@ -3,6 +3,7 @@
 const PREFIXES = ["a", "f", "p", "n", "µ", "m", "", "k", "M", "G", "T"];
 const SEQUENTIAL = ["#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b",
   "#fde725"];  // viridis
+const LINES = SEQUENTIAL.toReversed();
 const DIVERGING = ["#08306b", "#2171b5", "#6baed6", "#c9d4de", "#dedede", "#ecd0ae", "#f0a04b", "#c8590f", "#7f2704"];
 const DECADES = 6;  // of a logarithmic scale
 export const NONE = "#ffffff";
@@ -29,8 +30,9 @@ function mixed(ramp, t) {
   return `rgb(${parts.join(",")})`;
 }
 
-// A scale over some numbers: {colour(x), low, high, unit}. Both signs: blue below 0, orange above, grey at 0.
-export function scaleOf(numbers, unit, { log = false, symmetric = false } = {}) {
+// A scale over some numbers: {colour(x), low, high, unit}. Both signs: blue below 0, orange above, grey at 0. `lines`: for
+// lines on white, the larger the darker.
+export function scaleOf(numbers, unit, { log = false, symmetric = false, lines = false } = {}) {
   let low = Infinity, high = -Infinity;
   for (const x of numbers) {
     if (x === null || x === undefined || Number.isNaN(x)) continue;
@@ -44,7 +46,7 @@ export function scaleOf(numbers, unit, { log = false, symmetric = false } = {}) 
   const bend = (x) => Math.sign(x) * Math.max(0, 1 + Math.log10(Math.max(Math.abs(x) / (top || 1), 1e-300)) / DECADES);
   const place = log ? bend : (x) => x;
   const [from, to] = [place(low), place(high)];
-  const ramp = both ? DIVERGING : SEQUENTIAL;
+  const ramp = both ? DIVERGING : lines ? LINES : SEQUENTIAL;
   const colour = (x) => (x === null || x === undefined ? NONE : mixed(ramp, to > from ? (place(x) - from) / (to - from) : 0.5));
   return { low, high, unit, log, colour, at: (t) => mixed(ramp, t), middle: both ? 0 : log ? null : (low + high) / 2 };
 }
