@@ -32,7 +32,8 @@ from circuitsim.view.layers import contributions, find_layers, frames
 from circuitsim.view.page import ASSETS, export, exported_page
 from circuitsim.view.scene import Drawing
 from circuitsim.view.server import HOST, MOST_BYTES, PageServer
-from circuitsim.view.session import Changes, Session
+from circuitsim.view.session import Session
+from circuitsim.view.solver import Changes
 
 ROOT = Path(__file__).parent.parent
 STATIC = ROOT / "circuitsim" / "view" / "static"
@@ -126,9 +127,10 @@ def test_the_page_and_its_assets(server: PageServer) -> None:
         ("GET", "/{token}/", {"Host": "localhost:{port}"}, 421),
         ("GET", "/{token}/", {"Host": "127.0.0.1"}, 421),
         ("GET", "/{token}/", {"Host": ""}, 421),
-        ("GET", "/{token}/", {"Origin": "http://evil.example"}, 403),
+        ("POST", "/{token}/api/about", {"Origin": "http://evil.example"}, 403),
         ("POST", "/{token}/api/about", {"Origin": "null"}, 403),
         ("POST", "/{token}/api/about", {"Sec_Fetch_Site": "cross-site"}, 403),
+        ("POST", "/{token}/api/about", {"Sec_Fetch_Site": "none"}, 403),
         ("POST", "/{token}/api/about", {"Content_Type": "text/plain"}, 400),
         ("POST", "/{token}/api/about", {"Content_Type": ""}, 400),
         ("POST", "/{token}/api/about", {"Content_Length": "-1"}, 400),
@@ -368,7 +370,10 @@ def test_names_are_found() -> None:
     assert [hit["name"] for hit in session.find("X[1]")] == ["x[1]"]
     assert {"name": "RW", "what": "crossbar", "at": "RW"} in session.find("w")
     assert session.find("rs")[0]["what"] == "R" and session.find(" ") == [] and session.find("zz") == []
-    assert len(Session(cs.parse(MANY)).find("n")) == 20
+    many = Session(cs.parse(MANY))
+    assert len(many.find("n")) == 20
+    assert many.find("N1499")[0] == {"name": "n1499", "what": "node", "at": "n1499"}
+    assert many.find("r1399")[0] == {"name": "R1399", "what": "R", "at": "R1399"}
 
 
 # -- what is drawn -----------------------------------------------------------------------------------------------------
@@ -437,6 +442,13 @@ def test_scenes_are_whole_and_vertices_lie_apart(deck: str) -> None:
     assert distances.min() > 20
 
 
+def test_circuits_of_almost_nothing() -> None:
+    for deck in ("none\nR1 0 0 1k\n", "one\nV1 a 0 1\n", "alone\nR1 a b 1k\n"):
+        session = Session(cs.parse(deck))
+        assert session.scene(None)["whole"] and session.answer(Changes())["certificate"]["status"] == "SOLVED"
+        assert len(answers(exported_page(session))["nodes"]["values"]) == len(session.circuit.nodes) - 1
+
+
 def test_what_stands_alone_is_drawn_too() -> None:
     scene = Drawing(cs.parse("pairs\nV1 a 0 1\nR1 a 0 1\nV2 b c 1\nR2 b c 1\nV3 d d2 1\nR3 d d2 1\nR4 e e 1\n")).scene()
     assert {v.label for v in scene.vertices} == {"0", "a", "b", "c", "d", "d2", "e"}
@@ -493,7 +505,7 @@ def test_pictures_are_solved_and_seen_settling(network: Session) -> None:
     grey = np.linspace(0, 1, 64)
     inputs = tuple(np.concatenate([5 * grey, -5 * grey]).tolist())
     answer = network.answer(Changes(inputs=inputs), trace=True)
-    wanted = cs.solve(network.base.with_values({"Vx": np.array(inputs)}))
+    wanted = cs.solve(network.solver.base.with_values({"Vx": np.array(inputs)}))
     assert answer["layers"][2] == pytest.approx(wanted.voltage("y[0:9]")[0], rel=1e-9)
     assert answer["layers"][0] == pytest.approx(inputs)
     first, last = np.array(answer["frames"][0]), np.array(answer["frames"][-1])
@@ -504,7 +516,7 @@ def test_pictures_are_solved_and_seen_settling(network: Session) -> None:
 
 
 def test_frames_are_those_of_single_sweeps(network: Session) -> None:
-    problem, nodes = network.base, np.arange(1, len(network.circuit.nodes))
+    problem, nodes = network.solver.base, np.arange(1, len(network.circuit.nodes))
     shown = frames(problem, cs.Settings(), [nodes])
     for count in (1, 2):
         settings = cs.Settings(method="bcd", max_sweeps=count)

@@ -23,7 +23,8 @@ import circuitsim as cs
 from circuitsim.circuit import Circuit
 from circuitsim.view.page import export
 from circuitsim.view.server import PageServer
-from circuitsim.view.session import Changes, Session
+from circuitsim.view.session import Session
+from circuitsim.view.solver import Changes
 from validation.digits import train_quickly
 
 if TYPE_CHECKING:
@@ -394,7 +395,7 @@ def test_a_digit_is_drawn_and_read(visit: Any, trained: Session) -> None:
         assert np.ptp(rows) == 19 and np.ptp(columns) < 8  # as MNIST: 20 pixels high
         mass = [(grey.sum(axis=axis) * np.arange(28)).sum() / grey.sum() for axis in (1, 0)]
         assert mass == pytest.approx([13.5, 13.5], abs=0.5)
-        wanted = cs.solve(trained.base.with_values({"Vx": volts})).voltage("y[0:9]")[0]
+        wanted = cs.solve(trained.solver.base.with_values({"Vx": volts})).voltage("y[0:9]")[0]
         told = outputs(seen)
         units = {"V": 1.0, "mV": 1e3, "µV": 1e6}
         assert [float(text.split()[0]) / units[text.split()[1]] for text in told] == pytest.approx(wanted, rel=1e-3)

@@ -71,7 +71,8 @@ def view(
     from circuitsim.io.files import check_target
     from circuitsim.view.page import export
     from circuitsim.view.server import PageServer
-    from circuitsim.view.session import Changes, Session
+    from circuitsim.view.session import Session
+    from circuitsim.view.solver import Changes
 
     if target is not None:
         check_target(target)

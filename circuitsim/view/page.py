@@ -13,7 +13,8 @@ from typing import Any
 from circuitsim.errors import SettingsError
 from circuitsim.io.files import replacing
 from circuitsim.view.heat import UNITS
-from circuitsim.view.session import Changes, Session
+from circuitsim.view.session import Session
+from circuitsim.view.solver import Changes
 
 _MODULES = {
     "cytoscape": "cytoscape.esm.min.mjs",

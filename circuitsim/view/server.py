@@ -10,12 +10,10 @@ from __future__ import annotations
 import errno
 import hmac
 import json
-import math
 import os
 import secrets
 import sys
 import traceback
-from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
@@ -23,16 +21,12 @@ from typing import Any
 
 from circuitsim.errors import CircuitError, SettingsError
 from circuitsim.view.page import ASSETS, asset, live_page
-from circuitsim.view.session import MOST_CHANGES, Changes, Session
+from circuitsim.view.questions import QUESTIONS, BadQuestion, read_question
+from circuitsim.view.session import Session
 
 HOST = "127.0.0.1"
 MOST_BYTES = 256 * 1024  # of a question
-_MOST_NAME = 200  # characters of a name or a number
 _SECONDS = 30  # that a connection may stay silent
-
-
-class BadQuestion(Exception):
-    """A question that the page does not ask: its form is wrong."""
 
 
 class PageServer(ThreadingHTTPServer):
@@ -124,12 +118,11 @@ class _Handler(BaseHTTPRequestHandler):
         here = {f"{HOST}:{self.server.port}"} | ({HOST} if self.server.port == 80 else set())
         hosts = self.headers.get_all("Host", [])
         origins = self.headers.get_all("Origin", [])
-        site = self.headers.get("Sec-Fetch-Site", "none")
+        site = self.headers.get("Sec-Fetch-Site", "same-origin")  # old browsers, and programs, do not say
         if len(hosts) != 1 or hosts[0] not in here:
             self._refuse(HTTPStatus.MISDIRECTED_REQUEST, "wrong host")
-        elif any(origin.removeprefix("http://") not in here for origin in origins) or site not in (
-            "same-origin",
-            "none",
+        elif self.command == "POST" and (
+            site != "same-origin" or any(origin.removeprefix("http://") not in here for origin in origins)
         ):
             self._refuse(HTTPStatus.FORBIDDEN, "asked from another site")
         else:
@@ -149,13 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise BadQuestion("a question says how long it is")
         if int(length) > MOST_BYTES:
             raise BadQuestion(f"a question has at most {MOST_BYTES} bytes")
-        try:
-            body = json.loads(self.rfile.read(int(length)), parse_constant=_no_number)
-        except (ValueError, RecursionError):
-            raise BadQuestion("a question is JSON of finite numbers") from None
-        if not isinstance(body, dict):
-            raise BadQuestion("a question is a JSON object")
-        return body
+        return read_question(self.rfile.read(int(length)))
 
     def _send_json(self, status: HTTPStatus, answer: Any) -> None:
         self._send(status, json.dumps(answer, allow_nan=False).encode(), "application/json")
@@ -189,123 +176,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing: the address holds the token."""
-
-
-# -- questions ---------------------------------------------------------------------------------------------------------
-
-
-def _no_number(text: str) -> float:
-    raise ValueError(text)
-
-
-def _fields(body: Mapping[str, Any], *known: str) -> None:
-    if unknown := [str(name)[:_MOST_NAME] for name in body if name not in known]:
-        raise BadQuestion(f"unknown: {', '.join(unknown[:5])}")
-
-
-def _text(value: Any, what: str) -> str:
-    if not isinstance(value, str) or len(value) > _MOST_NAME:
-        raise BadQuestion(f"{what}: a text of at most {_MOST_NAME} characters")
-    return value
-
-
-def _whole(value: Any, what: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**53:
-        raise BadQuestion(f"{what}: a whole number, 0 or more")
-    return value
-
-
-def _finite(value: Any, what: str) -> float:
-    try:
-        number = math.nan if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
-    except OverflowError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise BadQuestion(f"{what}: finite numbers")
-    return number
-
-
-def read_changes(value: Any) -> Changes:
-    """What a question says about changes: {values: {NAME: "4.7k"}, sweep: {card, point}, inputs: [...]}, all optional.
-
-    >>> read_changes({"values": {"R1": "2k"}, "sweep": {"card": 0, "point": [3]}})
-    Changes(values=(('R1', '2k'),), sweep=(0, (3,)), inputs=None)
-    """
-    if not isinstance(value, dict):
-        raise BadQuestion("changes: an object")
-    _fields(value, "values", "sweep", "inputs")
-    values, card, inputs = value.get("values") or {}, value.get("sweep"), value.get("inputs")
-    if not isinstance(values, dict) or len(values) > MOST_CHANGES:
-        raise BadQuestion(f"values: an object of at most {MOST_CHANGES} names")
-    pairs = tuple((_text(name, "name"), _text(text, "value")) for name, text in values.items())
-    point = None
-    if card is not None:
-        if not isinstance(card, dict) or not isinstance(card.get("point"), list) or len(card["point"]) > 10:
-            raise BadQuestion("sweep: {card, point: [...]}")
-        _fields(card, "card", "point")
-        point = _whole(card.get("card"), "card"), tuple(_whole(k, "point") for k in card["point"])
-    if inputs is not None and not isinstance(inputs, list):
-        raise BadQuestion("inputs: a list")
-    return Changes(pairs, point, None if inputs is None else tuple(_finite(x, "inputs") for x in inputs))
-
-
-def _answer(session: Session, body: Mapping[str, Any]) -> Any:
-    _fields(body, "changes", "centre", "trace")
-    centre, trace = body.get("centre"), body.get("trace", False)
-    if not isinstance(trace, bool):
-        raise BadQuestion("trace: true or false")
-    return session.answer(read_changes(body.get("changes")), None if centre is None else _text(centre, "centre"), trace)
-
-
-def _scene(session: Session, body: Mapping[str, Any]) -> Any:
-    _fields(body, "centre")
-    centre = body.get("centre")
-    return session.scene(None if centre is None else _text(centre, "centre"))
-
-
-def _find(session: Session, body: Mapping[str, Any]) -> Any:
-    _fields(body, "text")
-    return session.find(_text(body.get("text"), "text"))
-
-
-def _about(session: Session, body: Mapping[str, Any]) -> Any:
-    _fields(body)
-    return session.about()
-
-
-def _crossbar(session: Session, body: Mapping[str, Any]) -> Any:
-    _fields(body, "changes", "number", "quantity")
-    number, quantity = _whole(body.get("number"), "number"), _text(body.get("quantity"), "quantity")
-    return session.crossbar(read_changes(body.get("changes")), number, quantity)
-
-
-def _group(session: Session, body: Mapping[str, Any]) -> Any:
-    _fields(body, "changes", "number")
-    return session.group(read_changes(body.get("changes")), _whole(body.get("number"), "number"))
-
-
-def _nodes(session: Session, body: Mapping[str, Any]) -> Any:
-    _fields(body, "changes")
-    return session.nodes(read_changes(body.get("changes")))
-
-
-def _node_at(session: Session, body: Mapping[str, Any]) -> Any:
-    _fields(body, "number")
-    return session.node_at(_whole(body.get("number"), "number"))
-
-
-def _unit(session: Session, body: Mapping[str, Any]) -> Any:
-    _fields(body, "changes", "layer", "unit")
-    layer, unit = (_whole(body.get(name), name) for name in ("layer", "unit"))
-    return session.unit(read_changes(body.get("changes")), layer, unit)
-
-
-def _curve(session: Session, body: Mapping[str, Any]) -> Any:
-    _fields(body, "card", "node")
-    return session.curve(_whole(body.get("card"), "card"), _text(body.get("node"), "node"))
-
-
-QUESTIONS: Mapping[str, Callable[[Session, Mapping[str, Any]], Any]] = {
-    "api/about": _about, "api/answer": _answer, "api/crossbar": _crossbar, "api/curve": _curve, "api/find": _find,
-    "api/group": _group, "api/node_at": _node_at, "api/nodes": _nodes, "api/scene": _scene, "api/unit": _unit,
-}  # fmt: skip
