@@ -19,12 +19,9 @@ from circuitsim.view.solver import Changes
 _MODULES = {
     "cytoscape": "cytoscape.esm.min.mjs",
     "uplot": "uPlot.esm.js",
-    "view/app": "app.js",
-    "view/charts": "charts.js",
-    "view/digit": "digit.js",
-    "view/graph": "graph.js",
-    "view/heat": "heat.js",
-    "view/scales": "scales.js",
+} | {
+    f"view/{name}": f"{name}.js"
+    for name in "app ask charts digit dom graph heat picture scales selection state sweeps tables".split()
 }  # module name -> file
 # Style sheets and their ids. Cytoscape adds an inline one, which the page's policy forbids, where it does not find its
 # own: ours says what that would.
