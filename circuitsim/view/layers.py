@@ -21,6 +21,7 @@ from circuitsim.view.scene import span
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
+MOST_UNITS = 4096  # of a layer that are shown
 MOST_FRAMES = 16  # sweeps that are shown one by one
 _SIDES = range(4, 65)  # pixels of a picture's side
 _SETTLED = 2e-3  # of the largest voltage of a layer: a sweep that moves nothing there by more has come to rest
@@ -35,6 +36,11 @@ class Layers:
     pair: bool  # whether the second half of the inputs takes the negated picture
     nodes: tuple[Ints, ...]
     crossbars: tuple[int, ...]
+
+    @property
+    def shown(self) -> tuple[Ints, ...]:
+        """The nodes of each layer that are shown: all inputs, the first MOST_UNITS of the others."""
+        return (self.nodes[0], *(nodes[:MOST_UNITS] for nodes in self.nodes[1:]))
 
     def labels(self, circuit: Circuit) -> list[str]:
         """A name for each layer."""

@@ -29,7 +29,7 @@ _STYLES = {"page.css": "__________cytoscape_stylesheet", "uPlot.min.css": "uplot
 ASSETS = {f"static/{name}": "text/javascript" for name in _MODULES.values()} | {
     f"static/{name}": "text/css" for name in _STYLES
 }  # path -> content type
-_MOST_EXPORTED = 2_000_000  # numbers of crossbars and units in a file
+_MOST_EXPORTED = 500_000  # numbers of crossbars and units in a file
 
 
 def asset(path: str) -> bytes:

@@ -23,7 +23,7 @@ from circuitsim.residual import FIGURES
 from circuitsim.solution import Settings, Solution
 from circuitsim.sweeping import sweep
 from circuitsim.view.heat import CELLS, crossbar_image
-from circuitsim.view.layers import contributions, frames, given_inputs
+from circuitsim.view.layers import MOST_UNITS, contributions, frames, given_inputs
 from circuitsim.view.scene import Drawing, Scene
 from circuitsim.view.solver import Changes, Solver
 from circuitsim.view.values import number, numbers, scene_values, short, strip
@@ -114,6 +114,7 @@ class Session:
             "given": numbers(x[:half]),
             "labels": layers.labels(self.circuit),
             "sizes": [nodes.size for nodes in layers.nodes],
+            "shown": [nodes.size for nodes in layers.shown],
             "crossbars": [self.circuit.crossbars[k].name for k in layers.crossbars],
         }
 
@@ -206,9 +207,9 @@ class Session:
             }
             if self.layers is not None:
                 v = solution.voltages()[0]
-                found["layers"] = [numbers(v[nodes]) for nodes in self.layers.nodes]
+                found["layers"] = [numbers(v[nodes]) for nodes in self.layers.shown]
                 if trace:
-                    shown = frames(solution.problem, self.solver.settings, self.layers.nodes[1:])
+                    shown = frames(solution.problem, self.solver.settings, self.layers.shown[1:])
                     found["frames"] = [numbers(frame, 5) for frame in shown]
             return found
 
@@ -271,7 +272,8 @@ class Session:
         g, i = contributions(solution.circuit, layers, v, layer, unit)
         node = int(layers.nodes[layer][unit])
         return {
-            "name": self.circuit.nodes[node], "voltage": number(v[node]), "g": numbers(g, 5), "i": numbers(i, 5),
+            "name": self.circuit.nodes[node], "voltage": number(v[node]), "g": numbers(g[:MOST_UNITS], 5),
+            "i": numbers(i[:MOST_UNITS], 5),
             "sum": number(i.sum()),
         }  # fmt: skip
 

@@ -8,8 +8,6 @@ import { Heat } from "view/heat";
 import { plain, scaleOf, withUnit } from "view/scales";
 import { state } from "view/state";
 
-const MOST_SHOWN = 4096; // units of a layer
-
 export class Picture {
   // `changed(part)`: solve with this change, and show the sweeps too.
   constructor(about, changed) {
@@ -95,9 +93,14 @@ export class Picture {
     );
   }
 
+  label(layer) {
+    const { labels, sizes, shown } = this.about;
+    const part = shown[layer] < sizes[layer] ? `, the first ${shown[layer]} of ${sizes[layer]}` : "";
+    return labels[layer] + part;
+  }
+
   width(layer) {
-    const n = Math.min(this.about.sizes[layer], MOST_SHOWN);
-    return Math.max(1, Math.ceil(Math.sqrt(n)));
+    return Math.max(1, Math.ceil(Math.sqrt(this.about.shown[layer])));
   }
 
   send() {
@@ -121,7 +124,7 @@ export class Picture {
 
   // One frame after the other, then the certified answer.
   play(frames, k) {
-    const sizes = this.about.sizes.slice(1);
+    const sizes = this.about.shown.slice(1);
     if (k >= frames.length) {
       this.layers(this.final);
       return;
@@ -148,7 +151,7 @@ export class Picture {
     });
     this.hidden.forEach((heat, k) => {
       const cols = this.width(k + 1),
-        values = layers[k + 1].slice(0, MOST_SHOWN);
+        values = layers[k + 1];
       const rows = Math.ceil(values.length / cols);
       heat.show({
         rows,
@@ -156,7 +159,7 @@ export class Picture {
         unit: "V",
         values: [...values, ...new Array(rows * cols - values.length).fill(null)],
         scale: scaleOf(this.final[k + 1], "V", { symmetric: true }),
-        label: this.about.labels[k + 1],
+        label: this.label(k + 1),
       });
     });
     this.bars(layers[layers.length - 1].slice(0, 64));
@@ -195,7 +198,7 @@ export class Picture {
   }
 
   chart(frames) {
-    const n = this.about.sizes.at(-1),
+    const n = this.about.shown.at(-1),
       best = this.final.at(-1).indexOf(Math.max(...this.final.at(-1)));
     const lines = Array.from({ length: Math.min(n, 20) }, (_, k) => ({
       label: `${k}`,
@@ -261,7 +264,7 @@ export class Picture {
             ["from +pixels", 0, side * side],
             ["from −pixels", side * side, 2 * side * side],
           ]
-        : [["", 0, Math.min(found.g.length, MOST_SHOWN)]];
+        : [["", 0, found.g.length]];
     const [gScale, iScale] = [scaleOf(found.g, "S"), scaleOf(found.i, "A", { symmetric: true })];
     for (const [said, from, to] of halves) add(found.g.slice(from, to), "S", `conductances ${said}`, false, gScale);
     for (const [said, from, to] of halves) add(found.i.slice(from, to), "A", `currents ${said}`, true, iScale);
