@@ -60,7 +60,7 @@ def exported_page(session: Session) -> str:
         f'<style id="{key}" nonce="{nonce}">{_read(name).decode()}</style>' for name, key in _STYLES.items()
     )
     answers = exported_answers(session)
-    return _page(answers["about"]["title"], nonce, head + _import_map(modules, nonce), answers)
+    return _page(session.title, nonce, head + _import_map(modules, nonce), answers)
 
 
 def exported_answers(session: Session) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from circuitsim.layout import layout
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-MOST_VERTICES, MOST_EDGES = 1200, 4000  # drawn at once
+MOST_VERTICES, MOST_EDGES = 1200, 2500  # drawn at once
 NEAR = 120  # vertices drawn around a node of a circuit that has more
 WIDE = 32  # lines of a crossbar's side that are drawn one by one
 _GROUNDS = 4  # neighbours of ground up to which it is one vertex; beyond, each neighbour has a ground of its own
@@ -38,7 +38,7 @@ class Vertex:
     label: str
     nodes: Ints  # (n,) the nodes that it stands for; empty for a crossbar
     key: int  # of a group its number, of a crossbar its number in Circuit.crossbars, else the node
-    hidden: int  # edges that are not drawn
+    hidden: int  # edges that are not drawn; 0 of ground
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ class Drawing:
             nodes = self.groups[k - n_singles]
             return Vertex("group", self.label(k), nodes, k - n_singles, hidden)
         node = int(self.singles[k])
-        return Vertex("node" if node else "ground", self.label(k), np.array([node]), node, hidden)
+        return Vertex("node" if node else "ground", self.label(k), np.array([node]), node, hidden if node else 0)
 
 
 def span(names: list[str], nodes: Ints) -> str:

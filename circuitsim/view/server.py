@@ -79,7 +79,7 @@ class _Handler(BaseHTTPRequestHandler):
                 f"default-src 'none'; script-src 'self' 'nonce-{nonce}'; style-src 'self' 'nonce-{nonce}'; "
                 "connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
             )
-            page = live_page(self.server.session.about()["title"], nonce)
+            page = live_page(self.server.session.title, nonce)
             self._send(HTTPStatus.OK, page.encode(), "text/html; charset=utf-8", policy)
         elif path in ASSETS:
             self._send(HTTPStatus.OK, asset(path), ASSETS[path])

@@ -52,6 +52,11 @@ class Session:
         self.scenes: OrderedDict[int | None, Scene] = OrderedDict()
         self.curves: dict[int, Floats] = {}  # voltages of the sweeps that were run, (points, nodes)
 
+    @property
+    def title(self) -> str:
+        """The netlist's first line."""
+        return self.circuit.netlist.title.strip()
+
     def solution(self, changes: Changes) -> Solution:
         """The certified equilibrium with these changes (Solver.solution)."""
         return self.solver.solution(changes)
@@ -63,7 +68,7 @@ class Session:
         c, netlist = self.circuit, self.circuit.netlist
         counts = {kind: len(table) for kind, table in netlist.tables.items() if len(table)}
         return {
-            "title": netlist.title.strip(),
+            "title": self.title,
             "file": Path(netlist.path).name,
             "nodes": len(c.nodes) - 1,
             "elements": counts,

@@ -5,6 +5,7 @@ import { NONE, scaleOf, withUnit } from "view/scales";
 
 const MANY = 40; // edges up to which values are written beside them
 const LARGE = 300; // vertices beyond which they are drawn larger
+const DENSE = 1000; // edges beyond which they are drawn the quickest way, without names
 const NO_CURRENT = 1e-6; // of the largest current: a diode that carries less blocks
 
 const STYLE = [
@@ -130,6 +131,14 @@ function sides(scene) {
   });
 }
 
+// How far a vertex is from the nearest other one, in the median.
+function spacing(vertices) {
+  const nearest = vertices.map((v) =>
+    vertices.reduce((least, w) => (w === v ? least : Math.min(least, Math.hypot(w.x - v.x, w.y - v.y))), Infinity),
+  );
+  return nearest.sort((a, b) => a - b)[Math.floor(nearest.length / 2)];
+}
+
 export class Graph {
   // choose(kind, index): vertex or edge; hover(kind, index, x, y), or hover(null) at the end.
   constructor(box, { choose, hover, leave }) {
@@ -174,7 +183,7 @@ export class Graph {
   draw(scene) {
     this.scene = scene;
     const many = scene.edges.length > MANY;
-    this.large = scene.vertices.length > LARGE ? 2.5 : 1; // seen from afar
+    this.large = scene.vertices.length > LARGE ? Math.min(2.5, spacing(scene.vertices) / 40) : 1; // seen from afar
     const besideNodes = sides(scene);
     const nodes = scene.vertices.map((v, k) => ({
       group: "nodes",
@@ -235,7 +244,9 @@ export class Graph {
       this.cy.elements().remove();
       this.cy.add([...nodes, ...edges, ...wires]);
       this.cy.edges().style("min-zoomed-font-size", many ? 11 : 7);
-      if (scene.edges.length > LARGE) this.cy.edges().style("curve-style", "straight");
+      if (scene.edges.length > DENSE) {
+        this.cy.edges().style({ "curve-style": "haystack", "haystack-radius": 0, "source-label": "" });
+      }
     });
     this.moved = false;
     this.fit();
@@ -250,7 +261,7 @@ export class Graph {
     const number = (row) => (quantity === "current" && row[1] !== null ? Math.abs(row[1]) : row[column]);
     const numbers =
       quantity === "voltage"
-        ? scene.vertices.map((v, k) => (v.kind === "crossbar" ? null : volts(k)))
+        ? scene.vertices.map((v, k) => (v.kind === "crossbar" || v.kind === "ground" ? null : volts(k)))
         : quantity === "current"
           ? [...values.edges.map(number), ...values.wires.map((i) => (i === null ? null : Math.abs(i)))]
           : [
