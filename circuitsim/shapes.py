@@ -16,6 +16,7 @@ Ints = NDArray[np.int64]
 
 _MOST_CELLS = 2_000_000  # conductances of crossbars that are looked at one by one
 _MOST_LAYERS = 12  # of a network without crossbars that still counts as layered
+_MOST_OF = 0.5  # of the nodes of a circuit: those that its layers have at least
 _DENSE = 0.1  # of the pairs between two layers: fewer are joined where there are no layers
 _NUMBERED = re.compile(r"^(?:(.*?)(\d{1,9})[^\d\n]+(\d{1,9})[^\d\n]*|.*)$", re.MULTILINE)  # n3_4, a3[4], x1.n2
 _SAMPLE = 1_000  # names that show whether it is worth reading all
@@ -141,8 +142,9 @@ def _chain_of_crossbars(circuit: Circuit) -> list[Ints]:
     ends = [key for key, others in beside.items() if len(others) == 1 and key not in others]
     if len(ends) != 2 or any(len(others) > 2 for others in beside.values()):
         return []
-    if sum(nodes.size for nodes in sets.values()) != np.unique(np.concatenate(list(sets.values()))).size:
-        return []  # a node in two layers
+    nodes = np.concatenate(list(sets.values()))
+    if np.unique(nodes).size != nodes.size or nodes.size < _MOST_OF * (len(circuit.nodes) - 1):
+        return []  # a node in two layers, or a crossbar within something else
     fixed = driven(circuit)
     start, stop = ends
     if fixed[sets[stop]].sum() > fixed[sets[start]].sum():

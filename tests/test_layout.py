@@ -102,6 +102,13 @@ def test_crossbars_that_are_no_chain_are_no_layers() -> None:
     assert Shapes(cs.parse(ring + "RC[0:1][0:1] b[0:1] d[0:1] 1")).layers == []
 
 
+def test_a_crossbar_within_something_else_makes_no_layers() -> None:
+    crossbar = "t\nV1 a0 0 1\nRX[0:1][0:1] a[0:1] b[0:1] 1\nRa a[0] a0 1\nRb b[0] 0 1\n"
+    assert len(Shapes(cs.parse(crossbar)).layers) == 2
+    others = [f"R{k} a{k} a{k + 1} 1" for k in range(5)]
+    assert Shapes(cs.parse(crossbar + "\n".join(others))).layers == []
+
+
 def test_grids_by_name_and_by_what_is_joined() -> None:
     circuit = cs.parse(gallery.current_grid(5, 3))
     [[grid]] = Shapes(circuit).grids

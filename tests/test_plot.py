@@ -75,7 +75,7 @@ def saved(figure: Figure, kind: str = "png") -> bytes:
 def test_nodes_have_their_places_and_voltages() -> None:
     solution = solved(gallery.diode_or().text)
     nodes = one(solution.plot("graph"), "nodes")
-    assert np.array_equal(nodes.get_offsets(), layout(solution.circuit)[1:])
+    assert np.array_equal(nodes.get_offsets(), graph._spaced(layout(solution.circuit))[1:])
     assert values(nodes) == pytest.approx(solution.voltages()[0, 1:])
 
 
@@ -89,13 +89,20 @@ def test_arrows_point_where_the_currents_flow(name: str) -> None:
     heads = [path.vertices[:3] for path in one(figure, "arrows").get_paths()]
     order = np.argsort(-np.abs(elements.current), kind="stable")  # the largest first
     order = order[np.abs(elements.current[order]) > 1e-9 * np.abs(elements.current).max()]
-    at = layout(solution.circuit)
+    at = graph._spaced(layout(solution.circuit))
     for head, k in zip(heads, order.tolist(), strict=True):
         first, last = (lines[k][end] for end in (0, -1))
         assert np.array_equal(first, at[elements.a[k]]) or elements.a[k] == 0
         assert np.array_equal(last, at[elements.b[k]]) or elements.b[k] == 0
         assert distance(head.mean(axis=0), lines[k]) < 0.02
         assert np.sign((head[0] - head[1:].mean(axis=0)) @ (last - first)) == np.sign(elements.current[k])
+
+
+def test_crowded_nodes_are_drawn_farther_apart() -> None:
+    corners = np.array([[0.0, -1.0], [0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    assert np.array_equal(graph._spaced(corners), corners)
+    assert graph._spaced(corners / 4) == pytest.approx(corners / (1.8 / 1))
+    assert np.array_equal(graph._spaced(corners[:2]), corners[:2])
 
 
 def distance(point: NDArray[np.float64], line: NDArray[np.float64]) -> float:
@@ -116,7 +123,7 @@ def test_diodes_are_filled_when_they_conduct(model: str, volts: int) -> None:
     assert (len(filled.get_paths()), len(hollow.get_paths())) == (2, 2)
     assert filled.get_facecolor()[0] == pytest.approx([0, 0, 0, 1])
     assert hollow.get_facecolor()[0] == pytest.approx([1, 1, 1, 1])
-    at = layout(solution.circuit)
+    at = graph._spaced(layout(solution.circuit))
     [p, plus] = (at[solution.circuit.netlist.node(name)] for name in ("p", "plus"))
     tips = {tuple(np.round(path.vertices[0] - path.vertices[1:3].mean(axis=0), 6)) for path in filled.get_paths()}
     if forward:  # the triangle of D1 points from p to plus
@@ -174,6 +181,16 @@ def test_a_picture_of_what_is_not_solved_says_so() -> None:
     solution = cs.solve(circuit, cs.Settings(method="bcd", max_sweeps=1), raise_on_failure=False)
     assert not solution.solved
     assert any("not solved" in text for text in texts(solution.plot("graph")))
+
+
+def test_voltages_that_are_not_known_are_grey(monkeypatch: pytest.MonkeyPatch) -> None:
+    circuit = cs.parse("t\nV1 a 0 1\nR1 a b 1\nR2 c 0 1\nD1 b c di\n.model di D(ron=0)")
+    refused = cs.solve(circuit, cs.Settings(method="bcd"), raise_on_failure=False)
+    figure = refused.plot()
+    assert np.isnan(values(one(figure, "nodes"))).tolist() == [False, True, True]
+    assert not any("nan" in text.split() for text in texts(figure))
+    monkeypatch.setattr(graph, "MOST_NODES", 1)
+    assert np.isfinite(image(refused.plot(), "voltage map")).sum() == 1
 
 
 # -- large circuits ----------------------------------------------------------------------------------------------------

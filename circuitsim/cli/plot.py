@@ -54,6 +54,7 @@ Examples:
 @click.option("--runs", type=click.IntRange(1, 10_000_000), metavar="N", help="Draw N Monte Carlo runs.")
 @click.option("--seed", type=int, metavar="S", help="Run k draws with seed S + k.  [default: .options seed, or 0]")
 @click.option("--save", "saves", multiple=True, metavar="EXPR,...", help="Draw i(r1), @r1[p], ... of a sweep, too.")
+@click.option("--dpi", type=click.IntRange(20, 1200), default=150, show_default=True, help="Resolution of a .png.")
 @solver_options
 @click.option("--quiet", "-q", is_flag=True, help="No warnings, no progress.")
 def plot(
@@ -66,6 +67,7 @@ def plot(
     runs: int | None,
     seed: int | None,
     saves: tuple[str, ...],
+    dpi: int,
     method: str,
     backend: str,
     dtype: str,
@@ -88,7 +90,7 @@ def plot(
     if kind == "training" or (kind == "auto" and all(map(is_metrics, files))):
         if of_sweeps or of_points:
             raise click.UsageError(f"{(of_sweeps + of_points)[0]} is for netlists, not for training runs")
-        write_picture(_training(files), target)
+        write_picture(_training(files), target, dpi)
         return
     if len(files) > 1:
         raise click.UsageError("several FILEs are for training runs (their folders, or metrics.csv); name one netlist")
@@ -112,7 +114,7 @@ def plot(
     cards = any(analysis.kind == "dc" for analysis in circuit.netlist.analyses)
     if of_sweeps or kind == "sweep" or (kind == "auto" and cards and not of_points):
         result = _sweep(circuit, settings, dc, runs, seed, saves, quiet)
-        write_picture(result.plot(), target)
+        write_picture(result.plot(), target, dpi)
         if result.failed.size:
             k = int(result.failed[0])
             text = f"{result.failed.size} of {result.statuses.size} points failed; the first, {result.point(k)}"
@@ -125,7 +127,7 @@ def plot(
     with busy("solving", quiet):
         solution = solve(apply_inputs(circuit, inputs), settings)
     with busy("drawing", quiet):
-        write_picture(solution.plot(kind, row), target)
+        write_picture(solution.plot(kind, row), target, dpi)
 
 
 def _training(files: Sequence[Path]) -> Figure:

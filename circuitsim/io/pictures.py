@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMATS = ("png", "pdf", "svg")
-_DPI = 150
 _NO_DATE = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
 
 
@@ -28,7 +27,7 @@ def check_picture(path: Path, option: str) -> None:
     need_matplotlib()
 
 
-def write_picture(figure: Figure, path: Path, dpi: float = _DPI) -> None:
+def write_picture(figure: Figure, path: Path, dpi: int = 150) -> None:
     """A figure as the file `path`, whose name says the format. SettingsError when it cannot be written."""
     from matplotlib import rc_context
 

@@ -95,7 +95,7 @@ def draw(solution: Solution, row: int, title: str, maps: list[Map]) -> Figure:
             place.set_xlabel(style.plain(one.cols))
             place.set_ylabel(style.plain(one.rows))
             for axis in (place.xaxis, place.yaxis):
-                axis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+                axis.get_major_locator().set_params(integer=True, min_n_ticks=1, nbins=5)
             style.colour_bar(figure, image, place, what.split(",")[0].split(" of ")[0], unit, fraction=0.05, pad=0.02)
     notes = [
         f"{one.name}: {one.shape[0]:,} x {one.shape[1]:,} cells"

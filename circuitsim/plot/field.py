@@ -23,6 +23,8 @@ Floats = NDArray[np.float64]
 
 _CELLS, _ARROWS = 180, 22  # along the longer side of the maps
 _MOST_CELLS = 2_000_000  # conductances of crossbars that are drawn one by one
+_BARS = 60  # of a histogram
+_LOG = 30.0  # over the smallest current, the largest one: a logarithmic axis
 _DECADES = 9  # of currents below the largest, in the histogram
 
 
@@ -114,9 +116,9 @@ def _flow(figure: Figure, axes: Axes, at: Floats, elements: Elements, low: Float
 
 def _voltage_histogram(axes: Axes, v: Floats) -> None:
     found = v[np.isfinite(v)]
-    axes.hist(found, bins=60, color=style.BLUE, gid="voltages")
-    axes.set_yscale("log")
-    axes.set_ylabel("nodes")
+    axes.hist(found, bins=style.bins(found, _BARS), color=style.BLUE, gid="voltages")
+    axes.set(yscale="log", ylabel="nodes")
+    axes.set_ylim(bottom=0.8)
     style.unit_axis(axes.xaxis, "node voltage", "V", found)
     axes.grid(alpha=0.3)
 
@@ -130,14 +132,15 @@ def _current_histogram(axes: Axes, elements: Elements) -> None:
         style.note(axes, "no current flows")
         return
     size = size[size > most * 10.0**-_DECADES]
-    low = float(np.log10(size.min()))
-    axes.hist(
-        size, bins=np.logspace(low - 0.01, np.log10(most) + 0.01, 60).tolist(), color=style.ORANGE, gid="currents"
-    )
-    axes.set(xscale="log", yscale="log", ylabel="elements")
+    wide = most > _LOG * size.min()
+    low, high = np.log10(size.min()) - 0.01, np.log10(most) + 0.01
+    bins = np.logspace(low, high, _BARS).tolist() if wide else style.bins(size, _BARS)
+    axes.hist(size, bins=bins, color=style.ORANGE, gid="currents")
+    axes.set(xscale="log" if wide else "linear", yscale="log", ylabel="elements")
+    axes.set_ylim(bottom=0.8)
     style.unit_axis(axes.xaxis, "current of an element", "A", size)
     axes.grid(alpha=0.3)
-    lines = [f"{none:,} elements carry nothing to speak of"] if none else []
+    lines = [f"without {none:,} that carry next to nothing"] if none else []
     diodes = elements.kind == "D"
     if diodes.any():
         lines.append(f"{elements.conducts[diodes].sum():,} of {diodes.sum():,} diodes conduct")

@@ -28,6 +28,7 @@ _MOST_ARROWS = 400  # those of the largest currents
 _STUB = 0.95  # length of an element to ground
 _BEND = 0.22  # between elements that join the same nodes
 _SIZE = 0.115  # half of a diode or source, radius of a node
+_ROOMY = 1.8  # over the distance of most nodes to their nearest: at 1 and more there is room for symbols
 _NEAR = 200  # points of earlier elements to ground that a later one keeps away from
 _POINTS = 15  # of a bent line
 _SHARES = np.linspace(0.08, 0.92, 12)[:, None]  # points of a line that labels keep away from
@@ -37,7 +38,7 @@ _DIRECTIONS = np.deg2rad(np.arange(0, 360, 22.5) - 90.0)  # of stubs: downwards 
 def draw(solution: Solution, row: int, title: str, shapes: Shapes) -> Figure:
     """The picture of a circuit of some thousand elements at most (MOST_NODES, MOST_ELEMENTS)."""
     circuit = solution.circuit
-    at = layout(circuit, shapes)
+    at = _spaced(layout(circuit, shapes))
     elements = elements_of(solution, row, crossbars=True)
     lines = _lines(at, elements)
     v = solution.voltages(rows=slice(row, row + 1))[0]
@@ -59,6 +60,16 @@ def draw(solution: Solution, row: int, title: str, shapes: Shapes) -> Figure:
         _write_names(axes, solution, at, v, elements, lines, inches)
     _legend(axes, shown, solution)
     return figure
+
+
+def _spaced(at: Floats) -> Floats:
+    """Positions, larger where nodes are crowded: symbols and elements to ground keep their size."""
+    from scipy.spatial import cKDTree
+
+    if len(at) < 3:
+        return at
+    nearest = cKDTree(at[1:]).query(at[1:], 2)[0][:, 1]
+    return at / float(np.clip(_ROOMY * np.median(nearest), 0.3, 1.0))
 
 
 # -- geometry ----------------------------------------------------------------------------------------------------------
@@ -86,7 +97,7 @@ def _lines(at: Floats, elements: Elements) -> list[Floats]:
             lines.append(line if a[k] else line[::-1])
             continue
         start, stop = at[low[k]], at[high[k]]
-        side = (nth[k] - (count[which[k]] - 1) / 2) * 2 * _BEND
+        side = (nth[k] - (count[which[k]] - 1) / 2) * 2 * min(_BEND, 2.5 / count[which[k]])
         if a[k] == b[k]:
             turn = np.linspace(0, 2 * np.pi, _POINTS)
             line = start + 0.25 * np.stack([np.sin(turn), 1 - np.cos(turn)], axis=1)
@@ -196,7 +207,7 @@ def _draw_lines(figure: Figure, axes: Axes, elements: Elements, lines: list[Floa
         )
         colours.append(drawn.to_rgba(size[k]))
     axes.add_collection(
-        PolyCollection(heads, facecolors=colours, edgecolors="white", linewidths=0.4 * scale, zorder=3, gid="arrows"),
+        PolyCollection(heads, facecolors=colours, edgecolors="none", zorder=3, gid="arrows"),
         autolim=False,
     )
 
@@ -281,9 +292,10 @@ def _write_names(
     """Names of nodes, with their voltages, and of elements, with their currents, where they cover the least."""
     circuit, values = solution.circuit, len(at) <= _MOST_VALUES and len(lines) <= 2 * _MOST_VALUES
     most_volts, most_amperes = style.largest(v), style.largest(elements.current)
+    ring = 1.2 * _SIZE * np.stack([np.cos(_DIRECTIONS), np.sin(_DIRECTIONS)], axis=1)
     points = [at[1:]] * 4 + [line[0] + _SHARES * (line[-1] - line[0]) for line in lines]
-    middles = [_along(line, 0.5)[0] for line in lines]
-    labels = _Labels(axes, inches, np.concatenate([points[0][:0], *points, *([np.array(middles)] * bool(middles))]))
+    points += [_along(lines[k], 0.5)[0] + ring for k in np.flatnonzero(~np.isin(elements.kind, ["R", "L"])).tolist()]
+    labels = _Labels(axes, inches, np.concatenate(points))
     turn = np.deg2rad(90.0 - np.arange(0, 360, 30))
     around = 1.3 * _SIZE * np.stack([np.cos(turn), np.sin(turn)], axis=1)
     for node in range(1, len(at)):
@@ -294,7 +306,8 @@ def _write_names(
         name = style.shortened(name_of(solution, elements, k), 14)
         if not name:
             continue
-        text = f"{name}\n{style.quantity(abs(elements.current[k]), 'A', most_amperes)}" if values else name
+        amperes = abs(elements.current[k])
+        text = f"{name}\n{style.quantity(amperes, 'A', most_amperes)}" if values and np.isfinite(amperes) else name
         spots = []
         for share in (0.5, 0.4, 0.6, 0.3, 0.7):
             spot, way = _along(lines[k], share)

@@ -60,9 +60,9 @@ def draw(solution: Solution, row: int, title: str, layers: list[Ints]) -> Figure
         if v.size <= _MOST_BARS:
             below.set_axis_off()
             continue
-        below.hist(v[np.isfinite(v)], bins=40, color=style.BLUE, gid=f"spread {k}")
-        below.set_yscale("log")
-        below.set_ylabel("nodes" if k == 0 else "")
+        below.hist(v[np.isfinite(v)], bins=style.bins(v[np.isfinite(v)], 40), color=style.BLUE, gid=f"spread {k}")
+        below.set(yscale="log", ylabel="nodes" if k == 0 else "")
+        below.set_ylim(bottom=0.8)
         style.unit_axis(below.xaxis, "voltage", "V", v)
         below.grid(alpha=0.3)
     return figure

@@ -5,6 +5,7 @@ Colours: Okabe and Ito's for lines and marks; the map cividis for values of one 
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,7 @@ BLUE, ORANGE, VERMILION, GREY = "#0072B2", "#E69F00", "#D55E00", "#7F7F7F"
 NOTHING = "#DDDDDD"  # where there is no value
 _PREFIXES = {-24: "y", -21: "z", -18: "a", -15: "f", -12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G"}
 _ROUNDING = 1e-12
+_LETTERS = 11  # of a title, to the inch
 _BOTH_SIGNS = 0.05  # of the larger end: the smaller one, for zero to be the middle of the colours
 
 
@@ -45,7 +47,8 @@ def new_figure(width: float, height: float, title: str = "") -> Figure:
 
     figure = Figure(figsize=(width, height), layout="constrained")
     if title:
-        figure.suptitle(plain(title), fontsize=11)
+        lines = [part for line in title.split("\n") for part in wrap(line, max(30, int(_LETTERS * width)))]
+        figure.suptitle(plain("\n".join(lines)), fontsize=11)
     return figure
 
 
@@ -108,6 +111,19 @@ def largest(values: ArrayLike) -> float:
     found = np.abs(np.asarray(values, np.float64))
     found = found[np.isfinite(found)]
     return float(found.max()) if found.size else 0.0
+
+
+def bins(values: Floats, count: int) -> list[float]:
+    """Edges of the bars of a histogram of these finite values; values that only rounding tells apart get one bar.
+
+    >>> bins(np.array([0.0, 2.0]), 2), bins(np.array([5.0, 5.0]), 3)
+    ([0.0, 1.0, 2.0], [4.75, 5.25])
+    """
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
+    if high - low <= _ROUNDING * max(-low, high):
+        low, high, count = low - (0.05 * abs(low) or 0.5), high + (0.05 * abs(high) or 0.5), 1
+    share = np.linspace(0, 1, count + 1)
+    return (low * (1 - share) + high * share).tolist()
 
 
 def value_colours(values: ArrayLike) -> tuple[Colormap, Normalize]:

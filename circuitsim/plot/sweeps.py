@@ -210,7 +210,9 @@ def _histogram(axes: Axes, one: Column) -> None:
     """A histogram with the mean, and one standard deviation to both sides."""
     values = one.values[np.isfinite(one.values)]
     mean, std = float(values.mean()), float(values.std(ddof=1))
-    axes.hist(values, bins=int(np.clip(np.sqrt(values.size), 8, 60)), color=style.LINES[5], gid="runs")
+    axes.hist(
+        values, bins=style.bins(values, int(np.clip(np.sqrt(values.size), 8, 60))), color=style.LINES[5], gid="runs"
+    )
     axes.axvspan(mean - std, mean + std, color=style.ORANGE, alpha=0.25, zorder=0, gid="spread")
     axes.axvline(mean, color=style.VERMILION, linewidth=1.6, gid="mean")
     spread = style.quantity(std, one.unit)
