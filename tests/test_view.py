@@ -358,6 +358,15 @@ def test_a_batch_is_refused(tmp_path: Path) -> None:
         Session(cs.parse(DIVIDER), inputs=[f"V1=@{tmp_path / 'v.npy'}"])
 
 
+def test_what_overflows_is_unknown() -> None:
+    session = Session(cs.parse(CROSSBAR + "Rbig x[0] 0 1m\n"))
+    answer = session.answer(Changes((("V1", "1e300"),)))
+    values = answer["values"]
+    assert [row[2] for row in values["edges"]].count(None) > 0 and None not in [row[0] for row in values["edges"]]
+    assert None in session.crossbar(Changes((("V1", "1e300"),)), 0, "power")["values"]
+    json.dumps(answer, allow_nan=False)
+
+
 def test_what_is_left_out_has_no_value() -> None:
     deck = DIVIDER + "I9 0 p 1m\nR9 p q 1k\n"
     session = Session(cs.parse(deck), cs.Settings(lenient=True))

@@ -26,7 +26,7 @@ from circuitsim.view.heat import CELLS, crossbar_image
 from circuitsim.view.layers import MOST_UNITS, contributions, frames, given_inputs
 from circuitsim.view.scene import Drawing, Scene
 from circuitsim.view.solver import Changes, Solver
-from circuitsim.view.values import number, numbers, scene_values, short, strip
+from circuitsim.view.values import OVERFLOWS, number, numbers, scene_values, short, strip
 
 Floats = NDArray[np.float64]
 
@@ -230,6 +230,7 @@ class Session:
 
     # -- parts ---------------------------------------------------------------------------------------------------------
 
+    @OVERFLOWS
     def group(self, changes: Changes, number: int) -> dict[str, Any]:
         """The voltages of a group's nodes, binned where they are many."""
         groups = self.drawing.groups
@@ -240,6 +241,7 @@ class Session:
         side = max(1, int(np.ceil(v.size**0.5))) if v.size > 64 else v.size
         return {"unit": "V", "names": names if v.size <= CELLS * CELLS else None, **strip(v, side)}
 
+    @OVERFLOWS
     def nodes(self, changes: Changes) -> dict[str, Any]:
         """The voltages of all nodes but ground as an image, in the order of the netlist, binned where they are many."""
         v = self.solution(changes).voltages()[0][1:]
@@ -254,6 +256,7 @@ class Session:
             raise SettingsError(f"no node {number}")
         return {"name": names[number]}
 
+    @OVERFLOWS
     def crossbar(self, changes: Changes, number: int, quantity: str) -> dict[str, Any]:
         """A crossbar as an image of conductances, currents or powers: means of blocks where it is larger than that."""
         if not 0 <= number < len(self.circuit.crossbars):
@@ -267,6 +270,7 @@ class Session:
             "step": [r.step for r in card.ranges],
         }  # fmt: skip
 
+    @OVERFLOWS
     def unit(self, changes: Changes, layer: int, unit: int) -> dict[str, Any]:
         """What comes into a unit of a layer: conductances, and the current that each brings."""
         layers = self.layers

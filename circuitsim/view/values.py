@@ -15,9 +15,11 @@ from circuitsim.view.scene import Scene
 
 Floats = NDArray[np.float64]
 
+OVERFLOWS = np.errstate(over="ignore", invalid="ignore")  # what is no number is shown as unknown
 _MOST_WORK = 20_000_000  # conductances of a crossbar up to which it is summed for each answer
 
 
+@OVERFLOWS
 def scene_values(solution: Solution, scene: Scene) -> dict[str, Any]:
     """Of each vertex its voltage, of a group the lowest, mean and highest, of a crossbar the power that it absorbs;
 
