@@ -636,6 +636,7 @@ def deck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["divider.cir", "--export", "p.html", "--port", "80"], "leave --port and --no-browser out"),
         (["divider.cir", "--port", "65536"], "65536 is not in the range"),
         (["divider.cir", "--input", "V1=x"], "input V1=x"),
+        (["divider.cir", "--no-browser", "--max-sweeps", "0"], "max_sweeps must be at least 1"),
     ],
 )
 def test_bad_commands(deck: Path, arguments: list[str], words: str) -> None:
@@ -648,6 +649,16 @@ def test_the_command_says_that_a_port_is_in_use(deck: Path, server: PageServer) 
     result = CliRunner().invoke(cli.main, ["view", "divider.cir", "--no-browser", "--port", str(server.port)])
     assert result.exit_code == 2
     assert f"error: port {server.port} of 127.0.0.1 is in use; choose another --port" in result.stderr
+
+
+def test_what_cannot_be_solved_is_not_shown(deck: Path) -> None:
+    deck.write_text("loop\nV1 a 0 1\nV2 a 0 2\nR1 a 0 1k\n")
+    result = CliRunner().invoke(cli.main, ["view", "divider.cir", "--no-browser"])
+    assert result.exit_code == 2 and "V2" in result.stderr and result.stdout == ""
+    deck.write_text(gallery.drn([128, 40, 10]))
+    hasty = ["--method", "bcd", "--max-sweeps", "1"]
+    result = CliRunner().invoke(cli.main, ["view", "divider.cir", "--export", "page.html", *hasty])
+    assert result.exit_code == 3 and "MAX_SWEEPS" in result.stderr and not Path("page.html").exists()
 
 
 def test_the_command_exports(deck: Path) -> None:

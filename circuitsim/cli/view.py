@@ -14,12 +14,13 @@ from circuitsim.cli.common import EXIT_CODES, busy, load, print_warnings, solver
 
 if TYPE_CHECKING:
     from circuitsim.view.server import PageServer
+    from circuitsim.view.session import Session
 
 _EXAMPLES_VIEW = """
 \b
 Examples:
   circuitsim view netlists/bridge_rectifier.cir
-  circuitsim view runs/drn-xs/trained.cir              draw a digit
+  circuitsim view runs/drn-xs-ep/trained.cir           draw a digit
   circuitsim view netlists/divider.cir --no-browser --port 8000
   circuitsim view netlists/xor.cir --export xor.html
 """
@@ -34,7 +35,9 @@ Examples:
     metavar="NAME=VALUE",
     help="Set a source, or an array of sources, as for solve. Repeatable.",
 )
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port of 127.0.0.1.  [default: a free one]")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=0, metavar="N", help="Port of 127.0.0.1.  [default: a free one]"
+)
 @click.option("--no-browser", is_flag=True, help="Only print the address.")
 @click.option(
     "--export",
@@ -62,8 +65,8 @@ def view(
 ) -> None:
     """Show a circuit in the browser: voltages, currents, powers; change a value and see the new equilibrium.
 
-    The page is served on 127.0.0.1 only, under an address that holds a random token. Ctrl-C ends it. The netlist's file
-    is never changed.
+    The page is served on 127.0.0.1 only, under an address that holds a random token. Ctrl-C ends it, with
+    exit code 0. The netlist's file is never changed.
     """
     if target is not None and (port or no_browser):
         raise click.UsageError("--export writes a file and serves nothing; leave --port and --no-browser out")
@@ -72,21 +75,18 @@ def view(
     from circuitsim.view.page import export
     from circuitsim.view.server import PageServer
     from circuitsim.view.session import Session
-    from circuitsim.view.solver import Changes
 
     if target is not None:
         check_target(target)
     settings = Settings(method, backend, dtype, tol, max_sweeps, lenient, strict)
     session = Session(load(file, quiet), settings, inputs)
-    with busy("solving", quiet):
-        solution = session.solution(Changes())
-    if not quiet:
-        print_warnings(solution.remarks)
     if target is not None:
+        _solve(session, quiet)
         with busy(f"writing {target}", quiet):
             export(session, target)
         return
     with PageServer(session, port) as server:
+        _solve(session, quiet)
         click.echo(server.address)
         if not no_browser:
             threading.Thread(target=_open, args=(server,), daemon=True).start()
@@ -95,6 +95,16 @@ def view(
             server.serve_forever()
         except KeyboardInterrupt:
             click.echo("ended", err=True)
+
+
+def _solve(session: Session, quiet: bool) -> None:
+    """Solve once before anything is shown: what cannot be solved is an error of the command."""
+    from circuitsim.view.solver import Changes
+
+    with busy("solving", quiet):
+        solution = session.solution(Changes())
+    if not quiet:
+        print_warnings(solution.remarks)
 
 
 def _open(server: PageServer) -> None:
