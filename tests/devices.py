@@ -11,7 +11,7 @@ import ctypes
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +26,7 @@ from circuitsim.branch_sums import violations
 from circuitsim.laws import branch_current
 from circuitsim.methods import newton
 
+ARCHITECTURES = ["sm_80", "sm_90"]
 COMPILER = "g++"
 NEEDS_COMPILERS, NEEDS_GPU = "CIRCUITSIM_NEEDS_COMPILERS", "CIRCUITSIM_NEEDS_GPU"
 DEVICES = ["twins", "compiled for the host"]
@@ -61,6 +62,30 @@ def missing(what: str, variable: str) -> NoReturn:
     if os.environ.get(variable):
         pytest.fail(f"{what}, and {variable} says that it must be there")
     pytest.skip(what)
+
+
+def nvrtc_cubin(source: Path, options: Sequence[str]) -> bytes:
+    """The machine code that NVIDIA's run-time compiler makes, without a warning (package nvidia-cuda-nvrtc)."""
+    spec = find_spec("nvidia")
+    folders = spec.submodule_search_locations if spec is not None else None
+    found = [path for folder in folders or () for path in sorted(Path(folder).rglob("libnvrtc.so.*"))]
+    if not found:
+        missing("NVRTC is not installed (pip install nvidia-cuda-nvrtc)", NEEDS_COMPILERS)
+    lib, program = ctypes.CDLL(str(found[0])), ctypes.c_void_p()
+    name = source.name.encode()
+    assert lib.nvrtcCreateProgram(ctypes.byref(program), source.read_bytes(), name, 0, None, None) == 0
+    packed = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
+    status = lib.nvrtcCompileProgram(program, len(options), packed)
+    size = ctypes.c_size_t()
+    lib.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+    log = ctypes.create_string_buffer(size.value)
+    lib.nvrtcGetProgramLog(program, log)
+    assert status == 0 and not log.value, log.value.decode()
+    assert lib.nvrtcGetCUBINSize(program, ctypes.byref(size)) == 0
+    code = ctypes.create_string_buffer(size.value)
+    assert lib.nvrtcGetCUBIN(program, code) == 0
+    lib.nvrtcDestroyProgram(ctypes.byref(program))
+    return code.raw
 
 
 class NumpyDevice:

@@ -5,19 +5,17 @@ Where there is a GPU the same tests run on it too: `make gpu-test`, which fails 
 
 from __future__ import annotations
 
-import ctypes
 import re
 import shutil
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from devices import DEVICES, NEEDS_COMPILERS, NEEDS_GPU, TWINS, CompiledDevice, NumpyDevice, missing
+from devices import ARCHITECTURES, DEVICES, NEEDS_GPU, TWINS, CompiledDevice, NumpyDevice, missing, nvrtc_cubin
 from helpers import assert_laws
 from test_backends import DECKS, LAWS, WIDE, batched
 
@@ -26,7 +24,7 @@ from circuitsim import residual, solving
 from circuitsim.backends import cuda, gpu_check, kernels
 from circuitsim.backends.base import find_backend
 from circuitsim.backends.cuda import OPTIONS, SOURCE, CudaDevice
-from circuitsim.backends.gpu import Device, GpuBackend
+from circuitsim.backends.gpu import Device, GpuBackend, Program
 from circuitsim.backends.gpu_check import GpuCheck
 from circuitsim.gallery import Recipe, drn, random_circuit
 from circuitsim.laws import Law
@@ -34,42 +32,15 @@ from circuitsim.residual import FIGURES, Check
 from validation import gpu as bench
 from validation.measure import timed
 
-ARCHITECTURES = ["sm_80", "sm_90"]
-
-
 # -- the source compiles for GPUs --------------------------------------------------------------------------------------
-
-
-def nvrtc() -> ctypes.CDLL:
-    """NVIDIA's run-time compiler, from the package nvidia-cuda-nvrtc."""
-    spec = find_spec("nvidia")
-    folders = spec.submodule_search_locations if spec is not None else None
-    found = [path for folder in folders or () for path in sorted(Path(folder).rglob("libnvrtc.so.*"))]
-    if not found:
-        missing("NVRTC is not installed (pip install nvidia-cuda-nvrtc)", NEEDS_COMPILERS)
-    return ctypes.CDLL(str(found[0]))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_nvrtc_compiles_every_kernel(architecture: str) -> None:
     """As CuPy does at run time; the machine code has every kernel that is launched."""
-    lib, program = nvrtc(), ctypes.c_void_p()
-    source = SOURCE.read_bytes()
-    assert lib.nvrtcCreateProgram(ctypes.byref(program), source, b"kernels.cu", 0, None, None) == 0
-    options = [*OPTIONS, f"--gpu-architecture={architecture}"]
-    packed = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
-    status = lib.nvrtcCompileProgram(program, len(options), packed)
-    size = ctypes.c_size_t()
-    lib.nvrtcGetProgramLogSize(program, ctypes.byref(size))
-    log = ctypes.create_string_buffer(size.value)
-    lib.nvrtcGetProgramLog(program, log)
-    assert status == 0 and not log.value, log.value.decode()
-    assert lib.nvrtcGetCUBINSize(program, ctypes.byref(size)) == 0
-    code = ctypes.create_string_buffer(size.value)
-    assert lib.nvrtcGetCUBIN(program, code) == 0
+    code = nvrtc_cubin(SOURCE, [*OPTIONS, f"--gpu-architecture={architecture}"])
     for name in TWINS:
-        assert f".text.{name}".encode() in code.raw
-    lib.nvrtcDestroyProgram(ctypes.byref(program))
+        assert f".text.{name}".encode() in code
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -451,10 +422,11 @@ def cupy_with(
         driverGetVersion=driver, runtimeGetVersion=lambda: 13000, getDeviceCount=count,
         getDeviceProperties=lambda _: {"name": b"NVIDIA H200"},
     )  # fmt: skip
+    device = SimpleNamespace(id=0, attributes={"MultiProcessorCount": 132, "MaxSharedMemoryPerBlockOptin": 232448})
     module = ModuleType("cupy")
     module.__path__ = []
     module.cuda = SimpleNamespace(
-        runtime=runtime, Device=lambda: SimpleNamespace(id=0), device=SimpleNamespace(get_cublas_handle=handle),
+        runtime=runtime, Device=lambda: device, device=SimpleNamespace(get_cublas_handle=handle),
         memory=SimpleNamespace(OutOfMemoryError=MemoryError),
     )  # fmt: skip
     module.RawModule = lambda **_: SimpleNamespace(compile=compile or (lambda: None))
@@ -537,3 +509,23 @@ def test_the_benchmark_without_a_gpu(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert capsys.readouterr() == ("", "error: no GPU today\n")
     assert bench.main(["--json", "nowhere/gpu.json"]) == 2
     assert "there is no folder nowhere" in capsys.readouterr().err
+
+
+def test_blocks_that_wait_for_each_other_are_launched_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[Any, ...]] = []
+    module, sources = cupy_with(), []
+    found = SimpleNamespace(shared_size_bytes=48, kernel=lambda *call, **how: calls.append((*call, how)))
+    made = SimpleNamespace(compile=lambda: None, get_function=lambda _: found)
+    module.RawModule = lambda **given: sources.append(given["options"]) or made
+    monkeypatch.setitem(sys.modules, "cupy", module)
+    monkeypatch.setitem(sys.modules, "cupy.cublas", module.cublas)
+    device, program = CudaDevice(), Program(SOURCE, ("-DREAL=float",), "steps")
+    for count in (7, 8):
+        device.launch_together(program, 3, 64, 1000, count, "array")
+    assert sources == [OPTIONS, (*OPTIONS, "-DREAL=float")]  # compiled once
+    assert found.max_dynamic_shared_size_bytes == 232448 - 48
+    how = {"shared_mem": 1000, "enable_cooperative_groups": True}
+    assert calls == [((3,), (64,), (count, "array"), how) for count in (7, 8)]
+    module.RawModule = lambda **_: raising(CompileException("no such type"))()
+    with pytest.raises(cs.BackendUnavailable, match=r"kernels.cu cannot be compiled \(no such type\)"):
+        device.launch_together(Program(SOURCE, (), "steps"), 3, 64, 1000)

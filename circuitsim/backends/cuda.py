@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from circuitsim.backends.gpu import Program
 from circuitsim.errors import BackendUnavailable
 
 Array = Any  # cupy.ndarray
@@ -36,12 +37,16 @@ class CudaDevice:
 
             self.cublas = cublas
             self.name = cuda.runtime.getDeviceProperties(cuda.Device().id)["name"].decode()
+            attributes = cuda.Device().attributes
+            self.multiprocessors: int = attributes["MultiProcessorCount"]
+            self.shared_bytes: int = attributes["MaxSharedMemoryPerBlockOptin"]
             cuda.device.get_cublas_handle()
             self.module = self.xp.RawModule(code=SOURCE.read_text(encoding="utf-8"), options=OPTIONS)
             self.module.compile()
         except Exception as error:  # libraries that are not there, a compiler that does not know this GPU, no memory
             raise _unavailable(f"CUDA does not start ({_first_line(error)}); {_INSTALL}") from None
         self.kernels: dict[str, Any] = {}
+        self.programs: dict[Program, Any] = {}
 
     def launch(self, kernel: str, threads: int, *arguments: Array | int) -> None:
         if kernel not in self.kernels:
@@ -49,6 +54,21 @@ class CudaDevice:
         whole = tuple(np.int64(x) if isinstance(x, int) else x for x in arguments)
         block = _BLOCK if threads >= _MANY else _FEW
         self.kernels[kernel]((-(-threads // block),), (block,), whole)
+
+    def launch_together(
+        self, program: Program, blocks: int, threads: int, shared_bytes: int, *arguments: Array | int
+    ) -> None:
+        if program not in self.programs:
+            source = program.source.read_text(encoding="utf-8")
+            try:
+                module = self.xp.RawModule(code=source, options=(*OPTIONS, *program.options))
+                found = module.get_function(program.kernel)
+                found.max_dynamic_shared_size_bytes = self.shared_bytes - found.shared_size_bytes
+            except Exception as error:
+                raise _unavailable(f"{program.source.name} cannot be compiled ({_first_line(error)})") from None
+            self.programs[program] = found.kernel  # which alone can be told how to launch it
+        whole = tuple(np.int64(x) if isinstance(x, int) else x for x in arguments)
+        self.programs[program]((blocks,), (threads,), whole, shared_mem=shared_bytes, enable_cooperative_groups=True)
 
     def add_product(self, out: Array, matrix: Array, x: Array) -> None:
         if x.shape[1] == 1:

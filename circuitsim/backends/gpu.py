@@ -11,6 +11,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,14 +34,30 @@ _MOST_VOLTAGES = 50_000_000  # of a tile: the host keeps several arrays of them
 _FEW_ROWS = 64  # for which it is not worth taking conductances to the device for one product
 
 
+@dataclass(frozen=True)
+class Program:
+    """A kernel that is compiled for its sizes and types."""
+
+    source: Path
+    options: tuple[str, ...]  # of the compiler
+    kernel: str
+
+
 class Device(Protocol):
     """Where arrays live and kernels run."""
 
     name: str
     xp: Any  # the array module: cupy, or numpy
+    multiprocessors: int
+    shared_bytes: int  # the shared memory that a block can have
 
     def launch(self, kernel: str, threads: int, *arguments: Array | int) -> None:
         """Run a kernel of kernels.cu in at least so many threads."""
+
+    def launch_together(
+        self, program: Program, blocks: int, threads: int, shared_bytes: int, *arguments: Array | int
+    ) -> None:
+        """Run a kernel whose blocks wait for each other, at most one on each multiprocessor."""
 
     def add_product(self, out: Array, matrix: Array, x: Array) -> None:
         """out += matrix @ x, all of one dtype; out (m, rows), x (n, rows), matrix (m, n) or matrix.T are contiguous."""
