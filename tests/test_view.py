@@ -358,6 +358,12 @@ def test_a_batch_is_refused(tmp_path: Path) -> None:
         Session(cs.parse(DIVIDER), inputs=[f"V1=@{tmp_path / 'v.npy'}"])
 
 
+def test_what_is_not_drawn_is_said() -> None:
+    session = Session(cs.parse(DIVIDER + ".options rshunt=1meg\n.tran 1 2\n"))
+    first, second = session.about()["warnings"]
+    assert "rshunt are not drawn" in first and ".tran" in second
+
+
 def test_what_overflows_is_unknown() -> None:
     session = Session(cs.parse(CROSSBAR + "Rbig x[0] 0 1m\n"))
     answer = session.answer(Changes((("V1", "1e300"),)))

@@ -80,8 +80,16 @@ class Session:
             "outputs": [c.nodes[k] for k in netlist.outputs[:_MOST_TEXTS]],
             "sweeps": self._sweeps(),
             "layers": self._layers_about(),
-            "warnings": [short(text) for text in warning_texts(c.notes)[:_MOST_TEXTS]],
+            "warnings": [short(text) for text in self._remarks()[:_MOST_TEXTS]],
         }
+
+    def _remarks(self) -> list[str]:
+        shunts = (
+            ["the resistors of .options rshunt are not drawn"]
+            if np.isfinite(self.circuit.netlist.options.rshunt)
+            else []
+        )
+        return shunts + warning_texts(self.circuit.notes)
 
     @cached_property
     def drawing(self) -> Drawing:
