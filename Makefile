@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run install test validate check docs ngspice compiler bench gpu-test gpu-bench gpu-table1 fuzz nonideal report clean
+.PHONY: run install test validate check ngspice compiler bench gpu-test gpu-bench gpu-table1 fuzz nonideal report clean
+.PHONY: docs browser-test
 
 run: $(STAMP)  ## solve the first example
 	$(BIN)/circuitsim solve netlists/drn_1h.cir
@@ -23,6 +24,13 @@ test: $(STAMP) ngspice compiler check  ## every check; fast tests first
 
 validate: $(STAMP) ngspice  ## the suites against ngspice and other references; their results go to build/validation
 	CIRCUITSIM_NEEDS_NGSPICE=1 $(BIN)/python -m pytest validation/ -n 2
+
+browser-test: $(STAMP)  ## the live page in Chromium, from Debian's packages; pictures of it go to build/browser
+	command -v chromium >/dev/null || { \
+	  SUDO=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	  $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq chromium; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[browser]"
+	CIRCUITSIM_NEEDS_BROWSER=1 $(BIN)/python -m pytest tests/test_view_browser.py
 
 check: $(STAMP)  ## style and types
 	$(BIN)/ruff check .

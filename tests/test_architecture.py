@@ -14,7 +14,7 @@ LAYERS = [
     "errors compiled", "linear", "netlist", "laws", "models", "circuit", "units coloring shapes",
     "feasibility islands layout", "topology", "placement workers", "problem branch_sums", "residual",
     "currents backends", "uniqueness plot", "solution", "saved methods", "solving", "sweeping", "__init__",
-    "io gallery", "cli", "__main__",
+    "io gallery", "view", "cli", "__main__",
 ]  # fmt: skip
 LAYER = {name: k for k, names in enumerate(LAYERS) for name in names.split()}
 FILES = sorted((ROOT / "circuitsim").rglob("*.py"))

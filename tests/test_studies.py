@@ -57,6 +57,14 @@ R3 c e 1k
 D2 0 d ideal
 .model ideal D(ron=0)
 """
+
+
+@pytest.fixture(autouse=True)
+def chunks_of_few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that few runs make many chunks."""
+    monkeypatch.setattr(sweeping._MonteCarlo, "most_groups", 16)
+
+
 DC = {
     "a batch": (MIXED, "V1 0 2 0.001", {}),
     "nested": (MIXED, "V1 0 2 0.5 TEMP -40 100 4", {}),
@@ -117,7 +125,7 @@ def test_every_point_is_in_one_chunk(case: str) -> None:
     assert sorted(rows.tolist()) == list(range(len(plan.values)))
     for k in range(plan.chunks):
         groups, chosen = plan.chunk(k)
-        assert len(groups) == len(chosen) <= sweeping._CHUNK_GROUPS
+        assert len(groups) == len(chosen) <= plan.most_groups
         assert chosen.size <= sweeping._CHUNK_POINTS
         others = [j for j in range(len(analysis.sweeps)) if j not in plan.sources]
         for group in plan.values[chosen]:
@@ -495,9 +503,12 @@ def test_parquet_of_runs_that_fail(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("way", ["interrupt", "kill"])
 @pytest.mark.slow
-def test_what_ends_the_command_ends_its_workers_and_keeps_what_is_done(tmp_path: Path, way: str) -> None:
-    folder = tmp_path / "study"
-    command = [sys.executable, "-m", "circuitsim", "sweep", str(MONTE_CARLO), "--runs", "4000", "--seed", "1"]
+def test_what_ends_the_command_ends_its_workers_and_keeps_what_is_done(
+    tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeping._MonteCarlo, "most_groups", sweeping._CHUNK_DRAWS)  # as the command has it
+    folder, runs = tmp_path / "study", 20_000
+    command = [sys.executable, "-m", "circuitsim", "sweep", str(MONTE_CARLO), "--runs", str(runs), "--seed", "1"]
     command += ["--workers", "2", "--study", str(folder), "--npz", str(tmp_path / "out.npz")]
     begun = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
@@ -521,9 +532,9 @@ def test_what_ends_the_command_ends_its_workers_and_keeps_what_is_done(tmp_path:
     wait_for(lambda: not any(p.is_running() for p in everybody))
     assert not (tmp_path / "out.npz").exists()
     chunks = list(folder.glob("runs/chunk-*"))
-    assert 2 < len(chunks) < 250
     circuit, study = cs.load(MONTE_CARLO), Study(folder / "runs")
-    plan = sweeping._MonteCarlo(circuit, cs.Settings(), None, (), 4000, 1)
+    plan = sweeping._MonteCarlo(circuit, cs.Settings(), None, (), runs, 1)
+    assert 2 < len(chunks) < plan.chunks
     study.begin(circuit, plan.facts(), plan.chunks)
     for path in chunks[:3]:
         k = int(path.stem.removeprefix("chunk-"))

@@ -111,14 +111,16 @@ class Revaluer:
         return replace(self.base, tables=tables, models=models, options=replace(self.base.options, seed=seed))
 
     def _evaluation(self, changes: Changes) -> Evaluation:
-        if changes.seed is None:  # that of the reading, which `.options seed=` need not say
-            changes = replace(changes, seed=self.base.options.seed)
-        return Evaluation(self.deck, Builder(self.deck.place, self.base.node_index), changes)
+        return Evaluation(self.deck, Builder(self.deck.place, self.base.node_index), self._seeded(changes))
+
+    def _seeded(self, changes: Changes) -> Changes:
+        """With the seed of the reading, which `.options seed=` need not say, where they have none."""
+        return changes if changes.seed is not None else replace(changes, seed=self.base.options.seed)
 
     def _run(self, builder: Builder, changes: Changes, chance: Chance | None = None) -> Evaluation:
         """Evaluate all cards into a builder."""
         with np.errstate(all="ignore"):  # the values are checked at the end
-            evaluation = Evaluation(self.deck, builder, changes, chance)
+            evaluation = Evaluation(self.deck, builder, self._seeded(changes), chance)
             evaluation.run()
         self.deck.notes.clear()  # they are those of the first reading
         return evaluation
