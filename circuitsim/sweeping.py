@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,11 +27,15 @@ from circuitsim.netlist.expand import Changes
 from circuitsim.netlist.model import Analysis, Netlist, Swept
 from circuitsim.netlist.revalue import Revaluer
 from circuitsim.netlist.saves import Save, labels_of, quantities_of
+from circuitsim.notebook import sweep_frame, sweep_html
 from circuitsim.problem import Problem, compile_problem, without_island
 from circuitsim.residual import Check
-from circuitsim.saved import Saved
+from circuitsim.saved import UNITS, Saved
 from circuitsim.solution import Settings, Solution, Status
 from circuitsim.solving import solve
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -98,6 +103,11 @@ class SweepResult:
         return quantities_of(self.saves)
 
     @property
+    def saved_units(self) -> list[str]:
+        """The unit of each column of `saved`."""
+        return [UNITS[quantity] for quantity in self.saved_quantities]
+
+    @property
     def failed(self) -> Ints:
         """The points without a certified answer."""
         return np.flatnonzero(self.statuses != Status.SOLVED.name)
@@ -105,6 +115,17 @@ class SweepResult:
     def voltage(self, name: str) -> Floats:
         """The voltage of a node at all points, (points,), V. NetlistError for an unknown node."""
         return self.voltages[:, self.circuit.netlist.node(name)]
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """A line for each point, of pandas: what is swept (or the seed), voltages, currents, what is saved, status.
+
+        Columns: `names`, v(NODE), i(SOURCE), `saved_labels`, status, kcl_relative. Its `attrs` hold the units and the
+        columns that are `not_unique`. BackendUnavailable without pandas.
+        """
+        return sweep_frame(self)
+
+    def _repr_html_(self) -> str:
+        return sweep_html(self)
 
     def point(self, index: int) -> str:
         """A point in words: `V1 = 0.5, temp = 27`."""
