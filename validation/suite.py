@@ -6,9 +6,10 @@ import json
 import re
 import shutil
 import statistics
+import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +45,7 @@ Floats = NDArray[np.float64]
 _GAIN = 480.0  # V at a white pixel; the input gain of drn_1h
 _BCD_TOL = 1e-9
 _COMPARABLE = 10.0  # a peer may miss BCD's tolerance by this factor
+_STARTS = 5  # of each command
 _TILE = 256  # rows of a batch, as in backends/cpu.py
 
 
@@ -61,6 +63,32 @@ def drn_1h(options: Options) -> list[Row]:
         Row("drn_1h", "whole process", whole.seconds, target=Target(2.0)),
         Row("drn_1h", "solve stage", stages(netlist)["solve"], target=Target(0.1)),
         Row("drn_1h", "peak memory", whole.peak_bytes / MB, "MB"),
+    ]
+
+
+def startup(options: Options) -> list[Row]:
+    """Whole processes that have next to nothing to do, beside Python with NumPy alone; the fastest runs.
+
+    They take turns, so that other work on the machine touches all alike.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        deck = Path(folder) / "ladder.cir"
+        deck.write_text(
+            "ten nodes\nV1 n1 0 1\n" + "".join(f"R{k} n{k} n{k + 1} 1k\nRg{k} n{k + 1} 0 2k\n" for k in range(1, 10))
+        )
+        commands: dict[str, Sequence[str]] = {
+            "numpy": [sys.executable, "-c", "import numpy"],
+            "circuitsim --help": [*CIRCUITSIM, "--help"],
+            "circuitsim solve, ten nodes": [*CIRCUITSIM, "solve", str(deck)],
+            "circuitsim sweep, a diode bridge": [*CIRCUITSIM, "sweep", str(NETLISTS / "diode_bridge_sweep.cir")],
+        }
+        runs = [{name: run_process(command).seconds for name, command in commands.items()} for _ in range(_STARTS)]
+    numpy, *found = ((name, min(run[name] for run in runs)) for name in commands)
+    targets = Target(0.3), Target(1.0), None
+    peer = "python, import numpy"
+    return [
+        Row("startup", f"{what}, whole process", seconds, "s", target, peer, numpy[1], speedup=False)
+        for (what, seconds), target in zip(found, targets, strict=True)
     ]
 
 
@@ -247,6 +275,7 @@ def write_resistors(path: Path, count: int, columns: int = 1024) -> None:
 
 
 BENCHMARKS: dict[str, Callable[[Options], list[Row]]] = {
+    "startup": startup,
     "drn_1h": drn_1h,
     "drn_1h_flat": drn_1h_flat,
     "drn_xl": drn_xl,

@@ -8,6 +8,8 @@ from circuitsim import __version__
 from circuitsim.cli.check import check
 from circuitsim.cli.common import EXIT_CODES
 from circuitsim.cli.compare import compare
+from circuitsim.cli.completion import completion
+from circuitsim.cli.examples import examples
 from circuitsim.cli.flatten import flatten
 from circuitsim.cli.solve import solve
 from circuitsim.cli.sweep import sweep
@@ -20,5 +22,5 @@ def main() -> None:
     """Exact DC equilibria of nonlinear resistive networks from SPICE netlists, each with its certificate."""
 
 
-for _command in (solve, sweep, check, flatten, compare):
+for _command in (solve, sweep, check, flatten, compare, examples, completion):
     main.add_command(_command)
