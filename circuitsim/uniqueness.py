@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.sparse import csgraph
 
 from circuitsim.circuit import Branches
 from circuitsim.currents import ideal_currents, tiles
@@ -154,7 +153,7 @@ def ambiguous(solution: Solution) -> tuple[Bools, Bools, Bools]:
             closed, both = (np.concatenate([np.ones(n_ties, bool), x]) for x in np.split(state, 2))
             tail, head = np.concatenate([a[closed], b[both]]), np.concatenate([b[closed], a[both]])
             graph = sparse.coo_array((np.ones(tail.size, np.int8), (tail, head)), shape=(nodes.size, nodes.size))
-            _, label = csgraph.connected_components(graph.tocsr(), directed=True, connection="strong")
+            _, label = sparse.csgraph.connected_components(graph.tocsr(), directed=True, connection="strong")
             within = np.flatnonzero(closed & (label[a] == label[b]))
             loops = within[a[within] == b[within]]
             within = within[a[within] != b[within]]

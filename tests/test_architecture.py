@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    "errors compiled", "linear", "netlist", "laws notebook", "models", "circuit", "units coloring",
+    "errors compiled", "linear graphs", "netlist", "laws notebook", "models", "circuit", "units coloring",
     "feasibility islands", "topology", "placement", "problem branch_sums", "residual", "currents backends",
     "uniqueness", "saved", "solution", "methods", "solving", "sweeping", "__init__", "io gallery plot", "cli",
     "__main__",

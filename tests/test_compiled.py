@@ -82,6 +82,26 @@ assert found == (set() if "--help" in sys.argv else {"numpy"}), found
 """
 
 
+FEW = """
+import sys
+import circuitsim.cli as cli
+try:
+    cli.main(sys.argv[1:])
+except SystemExit as done:
+    assert not done.code
+names = ("numba", "networkx", "pyamg", "pandas", "matplotlib", "threadpoolctl", "concurrent.futures.thread",
+         "scipy.linalg", "scipy.sparse.linalg", "scipy.sparse.csgraph", "scipy.optimize", "circuitsim.sweeping")
+assert not [name for name in names if name in sys.modules], [name for name in names if name in sys.modules]
+"""
+LADDER = "ten nodes\nV1 n1 0 1\n" + "".join(f"R{k} n{k} n{k + 1} 1k\nRg{k} n{k + 1} 0 2k\n" for k in range(1, 10))
+
+
+@pytest.mark.parametrize("options", [[], ["--json"], ["--csv"], ["--save", "all"]])
+def test_a_small_circuit_is_solved_without_what_takes_long_to_load(tmp_path: Path, options: list[str]) -> None:
+    (tmp_path / "ladder.cir").write_text(LADDER)
+    run(tmp_path, FEW, "solve", "ladder.cir", *options)
+
+
 def test_small_work_is_left_to_python_and_numba_comes_with_the_first_large_one(tmp_path: Path) -> None:
     (tmp_path / "squares.py").write_text(SQUARES)
     run(tmp_path, "import squares")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,9 @@ from circuitsim.circuit import KINDS
 from circuitsim.io.output import Results
 from circuitsim.io.sweeps import STATISTICS, chosen_nodes, statistics
 from circuitsim.solving import steps_text
-from circuitsim.sweeping import SweepResult
+
+if TYPE_CHECKING:
+    from circuitsim.sweeping import SweepResult
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
