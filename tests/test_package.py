@@ -99,11 +99,15 @@ def test_what_the_distributions_hold(built: Path) -> None:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
         [metadata] = [name for name in archive.namelist() if name.endswith("/METADATA")]
         assert f"\nVersion: {cs.__version__}\n" in archive.read(metadata).decode()
-    code = {str(p.relative_to(ROOT)) for top in ("circuitsim", "training") for p in (ROOT / top).rglob("*.py")}
-    examples = {f"circuitsim/examples/{p.name}" for p in (ROOT / "netlists").iterdir() if p.is_file()}
-    data = {str(p.relative_to(ROOT)) for p in (ROOT / "training" / "data").rglob("*") if p.is_file()}
-    recipes = {str(p.relative_to(ROOT)) for p in (ROOT / "training" / "recipes").iterdir()}
-    assert held == code | examples | data | recipes | {"circuitsim/py.typed", "circuitsim/backends/kernels.cu"}
+    every = {
+        str(path.relative_to(ROOT))
+        for top in ("circuitsim", "training")
+        for path in (ROOT / top).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    examples = {f"circuitsim/examples/{path.name}" for path in (ROOT / "netlists").iterdir() if path.is_file()}
+    assert {"circuitsim/py.typed", "circuitsim/backends/kernels.cu", "training/recipes/drn-2h.toml"} <= every
+    assert held == every | examples
     with tarfile.open(source) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     wanted = {"Makefile", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", ".ci/run", "conftest.py"}

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from click.shell_completion import CompletionItem
 
 from circuitsim.cli.common import EXIT_CODES
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 
 def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem
+
     from circuitsim.io.examples import names
 
     return [CompletionItem(name) for name in names() if name.startswith(incomplete)]
