@@ -27,8 +27,11 @@ class Example:
 
 
 def names() -> list[str]:
-    """The names of all examples."""
-    return sorted(path.stem for path in FOLDER.glob("*.cir"))
+    """The names of all examples. SettingsError when they are not where they belong."""
+    found = sorted(path.stem for path in FOLDER.glob("*.cir"))
+    if not found:
+        raise SettingsError(f"the example netlists are not there, in {FOLDER}; install circuitsim again")
+    return found
 
 
 def find_example(name: str) -> Example:
