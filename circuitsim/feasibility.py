@@ -17,6 +17,7 @@ from scipy import sparse
 from circuitsim.circuit import Circuit
 from circuitsim.compiled import jit
 from circuitsim.errors import TopologyError
+from circuitsim.graphs import strong_components
 from circuitsim.units import LOOP_TOLERANCE, TieForest, listed, signed_path
 
 Ints = NDArray[np.int64]
@@ -45,8 +46,7 @@ def diode_cycles(circuit: Circuit, root: Ints) -> DiodeCycles:
     tail, head = np.split(local, 2)
     if not some.size:
         return DiodeCycles(some, tail, head, 0)
-    graph = sparse.coo_array((np.ones(tail.size, np.int8), (tail, head)), shape=(units.size, units.size)).tocsr()
-    _, label = sparse.csgraph.connected_components(graph, directed=True, connection="strong")
+    label = strong_components(units.size, tail, head)
     cyclic = np.flatnonzero(label[tail] == label[head])
     kept, local = np.unique(np.concatenate([tail[cyclic], head[cyclic]]), return_inverse=True)
     diodes = some[cyclic]

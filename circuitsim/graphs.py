@@ -1,4 +1,4 @@
-"""Connected parts and breadth-first forests: for small graphs SciPy takes far longer to load than these to run."""
+"""Parts and breadth-first forests of graphs: for small ones SciPy takes far longer to load than these to run."""
 
 from __future__ import annotations
 
@@ -77,3 +77,52 @@ def _spread(ptr: Ints, head: Ints, roots: Ints, order: Ints, parent: Ints) -> in
                 parent[w] = u
                 end += 1
     return end
+
+
+def strong_components(n: int, tail: Ints, head: Ints) -> Ints:
+    """The number of the strongly connected part of each of n nodes, (n,); edges from tail[k] to head[k].
+
+    >>> strong_components(4, np.array([0, 1, 2, 2]), np.array([1, 2, 1, 3]))
+    array([2, 1, 1, 0])
+    """
+    by_tail = np.argsort(tail, kind="stable")
+    label = np.full(n, -1)
+    _strong(np.searchsorted(tail[by_tail], np.arange(n + 1)), np.asarray(head, np.int64)[by_tail], label)
+    return label
+
+
+@jit()
+def _strong(ptr: Ints, head: Ints, label: Ints) -> None:
+    """R. Tarjan 1972, without recursion; node u has the edges ptr[u]:ptr[u+1], label -1 until its part is known."""
+    n = label.size
+    found, low = np.full(n, -1), np.zeros(n, np.int64)  # when it was found; the first that is reached from there
+    edge, path, open_nodes = ptr.copy(), np.zeros(n, np.int64), np.zeros(n, np.int64)
+    count = n_open = parts = 0
+    for start in range(n):
+        if found[start] >= 0:
+            continue
+        path[0], depth = start, 1
+        while depth > 0:
+            u = path[depth - 1]
+            if found[u] < 0:
+                found[u] = low[u] = count
+                count += 1
+                open_nodes[n_open] = u
+                n_open += 1
+            if edge[u] < ptr[u + 1]:
+                w = head[edge[u]]
+                edge[u] += 1
+                if found[w] < 0:
+                    path[depth] = w
+                    depth += 1
+                elif label[w] < 0:
+                    low[u] = min(low[u], found[w])
+                continue
+            depth -= 1
+            if depth > 0:
+                low[path[depth - 1]] = min(low[path[depth - 1]], low[u])
+            if low[u] == found[u]:
+                while label[u] < 0:
+                    n_open -= 1
+                    label[open_nodes[n_open]] = parts
+                parts += 1

@@ -9,7 +9,7 @@ from scipy import sparse
 from scipy.sparse import csgraph
 
 from circuitsim import graphs
-from circuitsim.graphs import breadth_first, components
+from circuitsim.graphs import breadth_first, components, strong_components
 from circuitsim.linear.elimination import Elimination, _minimum_degree, _order
 
 Ints = NDArray[np.int64]
@@ -18,7 +18,7 @@ SIZES = [(1, 0), (2, 1), (5, 3), (30, 20), (60, 70), (400, 380), (400, 1600)]
 
 @pytest.fixture(params=["python", "compiled"])
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    for kernel in (graphs._join, graphs._spread):
+    for kernel in (graphs._join, graphs._spread, graphs._strong):
         monkeypatch.setattr(kernel, "small", -1 if request.param == "compiled" else 10**9)
     return str(request.param)
 
@@ -68,6 +68,23 @@ def test_breadth_first_forests_are_scipy_s(n: int, m: int, form: str) -> None:
         wanted = np.where(before[1:] < 0, -1, before[1:] - 1)
         wanted[roots] = roots
         assert np.array_equal(parent, wanted)
+
+
+@pytest.mark.parametrize(("n", "m"), [*SIZES, (3000, 4500)])
+def test_strong_components_are_scipy_s(n: int, m: int, form: str) -> None:
+    for seed in range(10):
+        tail, head = edges(n, m, seed)
+        found = strong_components(n, tail, head)
+        wanted = csgraph.connected_components(graph(n, tail, head), directed=True, connection="strong")[1]
+        pairs = np.unique(np.stack([found, wanted]), axis=1)
+        assert pairs.shape[1] == np.unique(found).size == np.unique(wanted).size == found.max() + 1
+
+
+def test_a_long_cycle_is_one_part_and_a_chain_is_none(form: str) -> None:
+    n = 3000
+    k = np.random.default_rng(0).permutation(n)
+    assert np.unique(strong_components(n, k, np.roll(k, 1))).size == 1
+    assert np.unique(strong_components(n, k[1:], k[:-1])).size == n
 
 
 def test_a_small_network_is_eliminated_in_an_order_of_minimum_degree() -> None:
