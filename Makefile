@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run install test validate check dist ngspice compiler bench gpu-test gpu-bench fuzz nonideal report clean
+.PHONY: run install test validate check dist ngspice compiler bench gpu-test gpu-bench gpu-table1 fuzz nonideal report clean
 
 run: $(STAMP)  ## solve the first example
 	$(BIN)/circuitsim solve netlists/drn_1h.cir
@@ -46,13 +46,18 @@ bench: $(STAMP) ngspice  ## the performance table of the README
 	mkdir -p build
 	$(BIN)/python -m validation.benchmarks --json build/bench.json
 
-SOLVING := gpu gpu_newton backends laws hard residual held gallery uniqueness feasibility problem
-gpu-test:  ## where there is a GPU, CuPy and pytest: the solver tests on it, from the source tree
+SOLVING := gpu gpu_newton gpu_mesh gpu_steps backends laws hard residual held gallery uniqueness feasibility problem
+gpu-test:  ## where there is a GPU, CuPy and pytest: the solver's and the training steps' tests on it, from the source tree
 	CIRCUITSIM_NEEDS_GPU=1 $(PYTHON) -W default -m pytest -p no:cacheprovider -W default $(SOLVING:%=tests/test_%.py)
 
-gpu-bench:  ## there too: the GPU's table of the README
+gpu-bench:  ## there too: the GPU's tables of the README
 	mkdir -p build
 	$(PYTHON) -m validation.gpu --json build/gpu.json
+	$(PYTHON) -m validation.gpu_training --json build/gpu-training.json
+
+gpu-table1:  ## there too: trains the paper's five networks, by EP and by BP; goes on where it was interrupted
+	mkdir -p build
+	$(PYTHON) -m validation.gpu_training --table1 --json build/table1.json
 
 MINUTES ?= 10
 fuzz: $(STAMP)  ## odd netlists for MINUTES=10: whatever goes wrong is kept in build/fuzz

@@ -36,6 +36,7 @@ from circuitsim.solving import solve
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -127,6 +128,15 @@ class SweepResult:
     def _repr_html_(self) -> str:
         return sweep_html(self)
 
+    def plot(self) -> Figure:
+        """Curves over what is swept, or histograms of a Monte Carlo analysis: a figure of matplotlib.
+
+        Of the `.output` nodes and what is saved; without these of all nodes. BackendUnavailable without matplotlib.
+        """
+        from circuitsim.plot import sweep_figure
+
+        return sweep_figure(self, self.saved_units)
+
     def point(self, index: int) -> str:
         """A point in words: `V1 = 0.5, temp = 27`."""
         numbers = self.values[index].tolist()
@@ -204,9 +214,11 @@ def monte_carlo(
     runner = _Runner(settings or Settings(), backend, progress, saves)
     runner.reserve(circuit, runs)
     revaluer, base = Revaluer(circuit.netlist), compile_problem(circuit)
-    for k in range(runs):
+    for k, netlist in enumerate(revaluer.draws(range(seed, seed + runs))):
         try:
-            problem = base.with_circuit(build_circuit(revaluer.netlist(Changes(seed=seed + k))))
+            if isinstance(netlist, NetlistError):
+                raise netlist
+            problem = base.with_circuit(build_circuit(netlist))
         except NetlistError as error:
             runner.fault(k, error)
             continue

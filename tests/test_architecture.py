@@ -11,9 +11,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    "errors compiled", "linear graphs", "netlist", "laws notebook", "models", "circuit", "units coloring",
-    "feasibility islands", "topology", "placement", "problem branch_sums", "residual", "currents backends",
-    "uniqueness", "saved", "solution", "methods", "solving", "sweeping", "__init__", "io gallery plot", "cli",
+    "errors compiled", "linear graphs", "netlist", "laws notebook", "models", "circuit", "units coloring shapes",
+    "feasibility islands layout", "topology", "placement", "problem branch_sums", "residual", "currents backends",
+    "uniqueness plot", "saved", "solution", "methods", "solving", "sweeping", "__init__", "io gallery", "cli",
     "__main__",
 ]  # fmt: skip
 LAYER = {name: k for k, names in enumerate(LAYERS) for name in names.split()}

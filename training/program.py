@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MOST_WARNINGS = 10
 _MOST_LINES = 100  # about: of many epochs not each has its line
+_LEAST_BETWEEN = 20  # times what writing a checkpoint took: short epochs do not end with one each
 
 
 @dataclass(frozen=True)
@@ -203,13 +204,17 @@ def _advance(job: _Job, record: Record, every: float, note: Callable[[Any], None
     from training.metrics import row_text
 
     run = job.run
-    saved = time.perf_counter()
+    saved, took = time.perf_counter(), 0.0
     with interrupts() as asked, progress(run) as shown:
         for row in run.advance():
             shown.update()
-            if row is not None or asked() or time.perf_counter() - saved >= every:
+            ends = row is not None and run.done == run.schedule.total
+            due = _LEAST_BETWEEN * took if row is not None else every
+            if ends or asked() or time.perf_counter() - saved >= due:
+                clock = time.perf_counter()
                 record.save(run.checkpoint(job.fingerprint))
                 saved = time.perf_counter()
+                took = saved - clock
             if row is not None:
                 record.write_metrics(run.results)
                 if note:

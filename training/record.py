@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim import Circuit
+from circuitsim import Circuit, __version__
 from circuitsim.errors import BackendUnavailable, SettingsError
 from circuitsim.io.export import export
 from circuitsim.io.files import replacing
@@ -189,7 +189,8 @@ def _add(digest: Any, name: str, array: NDArray) -> None:
 
 def _versions() -> dict[str, str]:
     return {
-        **{name: version(name) for name in ("circuitsim", "numpy", "numba", "scipy")},
+        "circuitsim": __version__,
+        **{name: version(name) for name in ("numpy", "numba", "scipy")},
         "python": sys.version.split()[0],
         "platform": platform.platform(),
     }

@@ -11,6 +11,7 @@ from circuitsim.cli.compare import compare
 from circuitsim.cli.completion import completion
 from circuitsim.cli.examples import examples
 from circuitsim.cli.flatten import flatten
+from circuitsim.cli.plot import plot
 from circuitsim.cli.solve import solve
 from circuitsim.cli.sweep import sweep
 from circuitsim.io.commands import HELP_NAMES, Group
@@ -22,5 +23,5 @@ def main() -> None:
     """Exact DC equilibria of nonlinear resistive networks from SPICE netlists, each with its certificate."""
 
 
-for _command in (solve, sweep, check, flatten, compare, examples, completion):
+for _command in (solve, sweep, check, flatten, compare, plot, examples, completion):
     main.add_command(_command)
