@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run install test validate check ngspice compiler bench gpu-test gpu-bench gpu-table1 fuzz nonideal report clean
+.PHONY: run install test validate check dist ngspice compiler bench gpu-test gpu-bench gpu-table1 fuzz nonideal report clean
 .PHONY: docs browser-test
 
 run: $(STAMP)  ## solve the first example
@@ -14,7 +14,7 @@ install: $(STAMP)  ## virtual environment with the package and its development t
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,bench,plot,spice,fuzz,parallel,parquet,docs]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,bench,plot,dataframe,spice,fuzz,parallel,parquet,docs]"
 	touch $@
 
 NEEDS := CIRCUITSIM_NEEDS_NGSPICE=1 CIRCUITSIM_NEEDS_COMPILERS=1
@@ -39,6 +39,9 @@ check: $(STAMP)  ## style and types
 
 docs: $(STAMP) ngspice  ## build/docs: the documentation, its notebooks run; a warning is an error
 	$(BIN)/mkdocs build --strict
+
+dist: $(STAMP)  ## dist/: wheel and source distribution
+	$(BIN)/python -m build --no-isolation
 
 ngspice:  ## the peer that some tests compare with
 	{ command -v ngspice && /sbin/ldconfig -p | grep libngspice; } >/dev/null || { \

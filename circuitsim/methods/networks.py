@@ -14,7 +14,6 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.sparse import linalg
 
 from circuitsim.errors import TopologyError
 from circuitsim.laws import Law, branch_current
@@ -434,7 +433,7 @@ class Lu:
         scaled = sparse.csc_array(scaled @ sparse.diags_array(self.col))
         self.loose = np.zeros(self.col.size, bool)
         try:
-            self.solver = linalg.splu(scaled).solve
+            self.solver = sparse.linalg.splu(scaled).solve
             singular = self._condition(scaled) > SINGULAR
         except RuntimeError:  # exactly
             singular = True
@@ -443,12 +442,12 @@ class Lu:
 
     def _condition(self, matrix: sparse.csc_array) -> float:
         """The condition number, estimated (W. W. Hager 1984), in the 1-norm."""
-        lu = linalg.splu(matrix)
-        inverse = linalg.LinearOperator(
+        lu = sparse.linalg.splu(matrix)
+        inverse = sparse.linalg.LinearOperator(
             matrix.shape, matvec=lu.solve, rmatvec=lambda y: lu.solve(y, trans="T"), dtype=np.float64
         )
         with np.errstate(all="ignore"):
-            return float(linalg.norm(matrix, 1) * linalg.onenormest(inverse))
+            return float(sparse.linalg.norm(matrix, 1) * sparse.linalg.onenormest(inverse))
 
     def _least_norm(self, matrix: sparse.csc_array) -> Callable[[Floats], Floats]:
         """What is determined, exactly; of the rest, marked in `loose`, the least-norm choice."""
