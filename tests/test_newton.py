@@ -50,3 +50,12 @@ def test_line_searches_that_lead_nowhere_end() -> None:
     solution = cs.solve(cs.parse(random_deck(3, 100716).text), raise_on_failure=False)
     assert solution.status is cs.Status.STALLED
     assert solution.steps < 1000
+
+
+def test_matrices_without_a_structural_inverse_are_left_to_no_sparse_factorisation(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """SuperLU does not always notice: it wrote where it must not, and BLAS complained."""
+    solution = cs.solve(cs.parse(random_deck(4, 20501).text), cs.Settings(max_sweeps=200), raise_on_failure=False)
+    assert not solution.solved  # it has none
+    assert capfd.readouterr() == ("", "")

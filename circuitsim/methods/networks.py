@@ -14,7 +14,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.sparse import linalg
+from scipy.sparse import csgraph, linalg
 
 from circuitsim.errors import TopologyError
 from circuitsim.laws import Law, branch_current
@@ -432,11 +432,14 @@ class Lu:
         self.col = _reciprocal(np.asarray(abs(scaled).max(axis=0).todense()).ravel())
         scaled = sparse.csc_array(scaled @ sparse.diags_array(self.col))
         self.loose = np.zeros(self.col.size, bool)
-        try:
-            self.solver = linalg.splu(scaled).solve
-            singular = self._condition(scaled) > SINGULAR
-        except RuntimeError:  # exactly
-            singular = True
+        scaled.eliminate_zeros()
+        singular = csgraph.structural_rank(scaled) < scaled.shape[0]  # SuperLU may not notice, and ruin its memory
+        if not singular:
+            try:
+                self.solver = linalg.splu(scaled).solve
+                singular = self._condition(scaled) > SINGULAR
+            except RuntimeError:  # exactly
+                singular = True
         if singular:
             self.solver = self._least_norm(scaled)
 
