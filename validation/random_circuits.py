@@ -46,7 +46,7 @@ _MOST_VOLTS = 1e7  # V, the same: 1 uA through the gmin of ngspice is 1e6 V
 _NGSPICE_KCL = 1e-7  # the same, where ngspice's voltages are compared
 _LEAST_VOLTS = 1e-6  # V: beside the sources here, nothing; references round 1 mA through 1 Mohm to 1e-13 V
 _NGSPICE_VOLTS = 1e-3  # V: the same for ngspice, which has gmin and tolerances
-_STEPS = 300  # of a method that does not get there
+_STEPS = 1000  # of a method that does not get there
 _BCD_SWEEPS = 300
 
 
