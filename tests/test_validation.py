@@ -98,12 +98,18 @@ def test_ngspice_alone_notices_a_planted_error(error: str, monkeypatch: pytest.M
         (4, 100130), (4, 201877),  # laws and bounds are met relative to what is in the circuit
         (4, 201551),  # was without any element
         (1, 300284),  # an island that hangs on an ideal diode without a current
+        (1, 6002),  # one that ngspice leaves at 1e7 V
         (3, 300856),  # corrections that a flat tangent led to 1e143 V
     ],
 )  # fmt: skip
 def test_random_decks_that_once_were_faults(family: int, seed: int) -> None:
     found = judged(random_deck(family, seed))
     assert not found.fault, said(found.row)
+
+
+@needs_ngspice
+def test_where_ngspice_leaves_an_island_is_no_difference() -> None:
+    assert compare(cs.parse(random_deck(1, 6002).text)).verdict is not Verdict.DIFFER
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 10, 200])
