@@ -296,7 +296,8 @@ class _Bounds:
         """How large what adds up to the voltage of each node is, V; and the sum of the absolute currents there, A.
 
         By KCL the voltages that sources join are a sum over all branches there, over their conductances: small because
-        its terms are, or because they cancel. What a nonlinear branch blocks it might pass.
+        its terms are, or because they cancel. What a nonlinear branch blocks it might pass. No voltage counts as more
+        than the largest, or as less than it is.
         """
         v = np.abs(self.v)
         pulls, slopes, carried = self._sums(v)
@@ -305,7 +306,7 @@ class _Bounds:
         for branches in (self.circuit.junctions, self.circuit.ideal_diodes):
             np.maximum.at(terms, branches.a, v[branches.b])
             np.maximum.at(terms, branches.b, v[branches.a])
-        return np.minimum(terms, v.max(initial=0.0)), carried
+        return np.clip(terms, v, v.max(initial=0.0)), carried
 
     def _joined(self) -> Ints:
         """The group of each node: nodes that voltage sources join, ground's left alone, have one number."""
