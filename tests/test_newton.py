@@ -110,6 +110,13 @@ def test_solutions_that_steps_miss_are_found_by_continuation(seed: int, monkeypa
     assert not cs.solve(circuit, raise_on_failure=False).solved
 
 
+def test_contradictions_are_seen_before_steps_are_tried_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    cards = "V1 b 0 1", "E1 a 0 b 0 1", "E2 a 0 b 0 2", "R1 a c 1k", "D1 c 0 d", ".model d D(ron=0)"
+    monkeypatch.setattr(newton._Row, "_damped_steps", None)
+    with pytest.raises(cs.TopologyError, match="E1, E2 contradict each other"):
+        cs.solve(cs.parse("\n".join(["contradiction", *cards])))
+
+
 def test_matrices_without_a_structural_inverse_are_left_to_no_sparse_factorisation(
     capfd: pytest.CaptureFixture[str],
 ) -> None:

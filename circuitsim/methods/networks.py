@@ -436,16 +436,15 @@ class Lu:
         singular = csgraph.structural_rank(scaled) < scaled.shape[0]  # SuperLU may not notice, and ruin its memory
         if not singular:
             try:
-                self.solver = linalg.splu(scaled).solve
-                singular = self._condition(scaled) > SINGULAR
+                lu = linalg.splu(scaled)
+                self.solver, singular = lu.solve, self._condition(scaled, lu) > SINGULAR
             except RuntimeError:  # exactly
                 singular = True
         if singular:
             self.solver = self._least_norm(scaled)
 
-    def _condition(self, matrix: sparse.csc_array) -> float:
+    def _condition(self, matrix: sparse.csc_array, lu: linalg.SuperLU) -> float:
         """The condition number, estimated (W. W. Hager 1984), in the 1-norm."""
-        lu = linalg.splu(matrix)
         inverse = linalg.LinearOperator(
             matrix.shape, matvec=lu.solve, rmatvec=lambda y: lu.solve(y, trans="T"), dtype=np.float64
         )

@@ -293,6 +293,8 @@ class _Row:
         if outcome.status is Status.SOLVED:
             return outcome
         if not net.problem.circuit.reciprocal:
+            if outcome.loose is not None and outcome.loose.any():
+                net.check_consistent(self.drive)  # before much time is spent in vain
             outcome = self._damped_steps(np.zeros(net.size), _tangents(net, np.where(net.ideal, 0.0, self.offset)))
             outcome = outcome if outcome.status is Status.SOLVED else self._elsewhere(outcome)
             if outcome.status is Status.SOLVED:
