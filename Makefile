@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run install test validate check ngspice compiler bench gpu-test gpu-bench fuzz nonideal report clean
+.PHONY: run install test validate check ngspice compiler bench gpu-test gpu-bench gpu-table1 fuzz nonideal report clean
+.PHONY: browser-test
 
 run: $(STAMP)  ## solve the first example
 	$(BIN)/circuitsim solve netlists/drn_1h.cir
@@ -13,7 +14,7 @@ install: $(STAMP)  ## virtual environment with the package and its development t
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,bench,plot,spice,fuzz]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,bench,plot,spice,fuzz,parallel,parquet]"
 	touch $@
 
 NEEDS := CIRCUITSIM_NEEDS_NGSPICE=1 CIRCUITSIM_NEEDS_COMPILERS=1
@@ -23,6 +24,13 @@ test: $(STAMP) ngspice compiler check  ## every check; fast tests first
 
 validate: $(STAMP) ngspice  ## the suites against ngspice and other references; their results go to build/validation
 	CIRCUITSIM_NEEDS_NGSPICE=1 $(BIN)/python -m pytest validation/ -n 2
+
+browser-test: $(STAMP)  ## the live page in Chromium, from Debian's packages; pictures of it go to build/browser
+	command -v chromium >/dev/null || { \
+	  SUDO=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	  $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq chromium; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[browser]"
+	CIRCUITSIM_NEEDS_BROWSER=1 $(BIN)/python -m pytest tests/test_view_browser.py
 
 check: $(STAMP)  ## style and types
 	$(BIN)/ruff check .
@@ -43,13 +51,18 @@ bench: $(STAMP) ngspice  ## the performance table of the README
 	mkdir -p build
 	$(BIN)/python -m validation.benchmarks --json build/bench.json
 
-SOLVING := gpu gpu_newton backends laws hard residual held gallery uniqueness feasibility problem
-gpu-test:  ## where there is a GPU, CuPy and pytest: the solver tests on it, from the source tree
+SOLVING := gpu gpu_newton gpu_mesh gpu_steps backends laws hard residual held gallery uniqueness feasibility problem
+gpu-test:  ## where there is a GPU, CuPy and pytest: the solver's and the training steps' tests on it, from the source tree
 	CIRCUITSIM_NEEDS_GPU=1 $(PYTHON) -W default -m pytest -p no:cacheprovider -W default $(SOLVING:%=tests/test_%.py)
 
-gpu-bench:  ## there too: the GPU's table of the README
+gpu-bench:  ## there too: the GPU's tables of the README
 	mkdir -p build
 	$(PYTHON) -m validation.gpu --json build/gpu.json
+	$(PYTHON) -m validation.gpu_training --json build/gpu-training.json
+
+gpu-table1:  ## there too: trains the paper's five networks, by EP and by BP; goes on where it was interrupted
+	mkdir -p build
+	$(PYTHON) -m validation.gpu_training --table1 --json build/table1.json
 
 MINUTES ?= 10
 fuzz: $(STAMP)  ## odd netlists for MINUTES=10: whatever goes wrong is kept in build/fuzz

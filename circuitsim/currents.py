@@ -49,16 +49,15 @@ def ideal_currents(solution: Solution, rows: slice) -> Floats:
     Diodes whose bounds coincide share the current equally, the least-norm choice.
     """
     problem = solution.problem
-    t = problem.topology
+    t, ideal = problem.topology, problem.circuit.ideal_diodes
+    if not len(ideal):
+        return np.zeros((rows.stop - rows.start, 0))
     drive, x = problem.drive(rows), solution.x[rows]
     lo, hi = np.broadcast_to(drive.lo, x.shape), np.broadcast_to(drive.hi, x.shape)
     fine, correction = with_digits(solution, drive)
     flow, slope = outflow(problem, fine, correction)
     supplied = flow - violation(flow, slope, correction, fine.lo, fine.hi)
-    ideal = problem.circuit.ideal_diodes
     out = np.zeros((x.shape[0], len(ideal)))
-    if not len(ideal):
-        return out
     room = ideal.vf - drive.fixed @ t.ideal_fixed.T
     for diodes, units, bound, sign in (
         (t.lower_diodes, t.lower_units, -lo, 1.0),

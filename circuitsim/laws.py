@@ -199,14 +199,14 @@ def _junction_current(p: Floats, w: Floats) -> tuple[Floats, Floats]:
     forward = np.exp(np.minimum(w / nvt, MAX_EXPONENT))
     i = saturation * np.expm1(np.minimum(w / nvt, MAX_EXPONENT))
     g = saturation * forward / nvt
-    off = w < -3.0 * nvt
-    arg = 3.0 * nvt / (np.where(off, w, -3.0 * nvt) * np.e)
-    i = np.where(off, -saturation * (1.0 + arg**3), i)
-    g = np.where(off, saturation * 3.0 * arg**3 / np.where(off, w, -1.0), g)
-    broken = w < -bv
-    reverse = np.exp(np.minimum(np.where(broken, -(w + bv) / nbv_vt, 0.0), MAX_EXPONENT))
-    i = np.where(broken, -saturation * reverse, i)
-    g = np.where(broken, saturation * reverse / nbv_vt, g)
+    if (off := w < -3.0 * nvt).any():
+        arg = 3.0 * nvt / (np.where(off, w, -3.0 * nvt) * np.e)
+        i = np.where(off, -saturation * (1.0 + arg**3), i)
+        g = np.where(off, saturation * 3.0 * arg**3 / np.where(off, w, -1.0), g)
+    if (broken := w < -bv).any():
+        reverse = np.exp(np.minimum(np.where(broken, -(w + bv) / nbv_vt, 0.0), MAX_EXPONENT))
+        i = np.where(broken, -saturation * reverse, i)
+        g = np.where(broken, saturation * reverse / nbv_vt, g)
     return i + gmin * w, g + gmin
 
 

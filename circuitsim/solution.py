@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,9 @@ from circuitsim.netlist.arrays import member_names, split_ranges
 from circuitsim.problem import Problem, refuse_loose
 from circuitsim.residual import Residuals
 from circuitsim.units import listed
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Floats = NDArray[np.float64]
 
@@ -141,6 +145,17 @@ class Solution:
     def power(self, name: str) -> Floats:
         """Power that an element absorbs, W (negative: it delivers); shapes as for `current`."""
         return currents.element_power(self, name)
+
+    def plot(self, kind: str = "auto", row: int = 0) -> Figure:
+        """A picture of one row of the batch, a figure of matplotlib: `solution.plot().savefig("out.png")`.
+
+        kind: `graph` (nodes by voltage, elements by current; aggregated when large), `crossbar` (maps of conductance,
+        current, power, voltages), `layers` (of a layered network), or `auto`, the one that suits. SettingsError when
+        the circuit is not of that kind, BackendUnavailable without matplotlib.
+        """
+        from circuitsim.plot import solution_figure
+
+        return solution_figure(self, kind, row)
 
     @cached_property
     def tie_currents(self) -> tuple[Floats, NDArray[np.bool_]]:

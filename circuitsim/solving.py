@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
-from circuitsim.backends import gpu_newton
+from circuitsim.backends import gpu_mesh, gpu_newton
 from circuitsim.backends.base import Backend, find_backend
 from circuitsim.circuit import Circuit
 from circuitsim.errors import BackendUnavailable, NotSolved, SettingsError
+from circuitsim.linear.multigrid import Multigrid
 from circuitsim.methods import bcd, newton
 from circuitsim.methods.held import Held
 from circuitsim.methods.networks import make_network
@@ -36,6 +37,8 @@ GPU_WINS = 5_000_000_000
 # Unknowns times rows above which `auto` takes the GPU for newton in circuits of which it solves many rows at once. Not
 # yet measured: two cores take 50 to 100 us for each of them, 3 to 5 s for so many, a GPU 1 s to start.
 GPU_WINS_NEWTON = 50_000
+# The same in large meshes. Not yet measured: multigrid takes 2 to 4 us for each, a GPU 1 s to start.
+GPU_WINS_MESH = 500_000
 
 
 def solve(
@@ -46,6 +49,7 @@ def solve(
     backend: Backend | None = None,
     raise_on_failure: bool = True,
     progress: Callable[[int, int], None] | None = None,
+    in_order: bool = False,
 ) -> Solution:
     """The DC equilibrium of a circuit, or of a prepared problem, with its certificate.
 
@@ -56,6 +60,7 @@ def solve(
     backend            a Backend object; default: the one that settings name
     raise_on_failure   raise NotSolved (which holds the Solution) unless the certificate is met
     progress           called with (rows done, rows in all) after each tile of the batch
+    in_order           solve tiles one after another, never at once: the same bits however many cores there are
 
     Raises TopologyError when no solution exists, SettingsError, BackendUnavailable, NotSolved.
 
@@ -73,11 +78,11 @@ def solve(
     compiled = time.perf_counter()
     chosen = backend or choose_backend(problem, settings)
     try:
-        solution = _solve(problem, settings, chosen, start, progress)
+        solution = _solve(problem, settings, chosen, start, progress, in_order)
     except BackendUnavailable:  # its memory has gone since it was chosen
         if backend or settings.backend != "auto":
             raise
-        solution = _solve(problem, settings, find_backend("cpu"), start, progress)
+        solution = _solve(problem, settings, find_backend("cpu"), start, progress, in_order)
     seconds = {"compile": compiled - clock, "solve": time.perf_counter() - compiled}
     solution = replace(solution, seconds=seconds)
     if raise_on_failure and not solution.solved:
@@ -93,6 +98,7 @@ def _solve(
     backend: Backend,
     start: Floats | None,
     progress: Callable[[int, int], None] | None,
+    in_order: bool,
 ) -> Solution:
     shape = (problem.batch, problem.n_free)
     x = np.zeros(shape) if start is None else np.array(start, float)
@@ -123,7 +129,7 @@ def _solve(
     low: Floats | None = None
     residuals = NO_RESIDUALS
     work = _Work(problem, settings, backend, method, start is not None)
-    for rows, outcome in work.tiles(x):
+    for rows, outcome in work.tiles(x, in_order):
         x[rows] = outcome.x
         if outcome.low is not None:
             low = _more_parts(low, (len(outcome.low), *x.shape))
@@ -184,7 +190,7 @@ def choose_method(problem: Problem, settings: Settings) -> tuple[str, str]:
             raise SettingsError(f"{need} computes in float64; leave --dtype out")
         if settings.backend == "reference":
             raise SettingsError(f"{need} does not run on the reference backend; leave --backend out")
-        if settings.backend == "gpu" and (refused := gpu_newton.refusal(problem)):
+        if settings.backend == "gpu" and (refused := _no_newton_on_gpu(problem)):
             raise SettingsError(f"{need} cannot run on the gpu here: {refused}; leave --backend out")
     if settings.method != "auto":
         return settings.method, "asked for"
@@ -201,7 +207,7 @@ def choose_method(problem: Problem, settings: Settings) -> tuple[str, str]:
     if problem.n_free and not t.legs.a.size and not t.couplings.indices.size:
         return "bcd", "no two unknowns are joined"
     if settings.backend == "gpu":
-        refused = gpu_newton.refusal(problem)
+        refused = _no_newton_on_gpu(problem)
         return ("bcd", f"not newton on the gpu: {refused}") if refused else ("newton", "a sparse network")
     if t.legs.a.size and problem.batch > _MANY_ROWS and not newton.together(problem):
         return "bcd", "many rows of a nonlinear circuit"
@@ -213,10 +219,12 @@ def choose_backend(problem: Problem, settings: Settings) -> Backend:
     if settings.backend != "auto":
         return find_backend(settings.backend)
     unknowns = problem.batch * problem.n_free
-    much = {"bcd": unknowns * problem.mean_degree >= GPU_WINS, "newton": unknowns >= GPU_WINS_NEWTON}
+    least = GPU_WINS_MESH if isinstance(problem.topology.solver, Multigrid) else GPU_WINS_NEWTON
+    much = {"bcd": unknowns * problem.mean_degree >= GPU_WINS, "newton": unknowns >= least}
     if any(much.values()):
         method, _ = choose_method(problem, settings)
-        if much[method] and (method == "bcd" or not gpu_newton.refusal(problem)):
+        mesh = isinstance(problem.topology.solver, Multigrid)  # what else it takes is not asked for nothing
+        if much[method] and (method == "bcd" or mesh or not gpu_newton.refusal(problem)):
             try:
                 return _gpu_for(problem, settings, method)
             except BackendUnavailable:
@@ -224,11 +232,19 @@ def choose_backend(problem: Problem, settings: Settings) -> Backend:
     return find_backend("cpu")
 
 
+def _no_newton_on_gpu(problem: Problem) -> str:
+    """Why newton has nothing to do on the GPU; empty where it takes its steps there, or solves its networks."""
+    refused = gpu_newton.refusal(problem)
+    return refused if refused and gpu_mesh.refusal(problem) else ""
+
+
 def _gpu_for(problem: Problem, settings: Settings, method: str) -> Backend:
-    """The GPU, when it has the memory for a row of the batch. Raises BackendUnavailable."""
+    """The GPU, when it has the memory for a row of the batch, and something to do. Raises BackendUnavailable."""
     gpu = find_backend("gpu")
     if method == "bcd":
         gpu.tile(problem, settings.dtype)
+    elif refused := _no_newton_on_gpu(problem):
+        raise BackendUnavailable(refused)
     else:
         gpu.row_steps(problem)
     return gpu
@@ -240,16 +256,17 @@ class _Work:
     def __init__(self, problem: Problem, settings: Settings, backend: Backend, method: str, warm: bool) -> None:
         self.problem, self.settings, self.backend, self.method, self.warm = problem, settings, backend, method, warm
         self.own = threading.local()
-        self.there = False  # whether newton took its steps on a backend that has its own
+        self.there = False  # whether newton took its steps, or solved its networks, on a backend that has its own
         self.left = 0  # rows that did not arrive there
         self.change = ""  # why one method made way for another
         self.alone = threading.Lock()  # a network keeps what it factored last
-        self.network = cache(lambda: make_network(problem))
+        self.solver = cache(lambda: backend.solver(problem))
+        self.network = cache(lambda: make_network(problem, self.solver()))
         self.row_steps = cache(lambda: backend.row_steps(problem))
         self.held = Held(problem, self.network, self.alone) if settings.dtype == "float64" else None
 
-    def tiles(self, x: Floats) -> Iterator[tuple[slice, Outcome]]:
-        """Solve tile by tile, in order.
+    def tiles(self, x: Floats, in_order: bool) -> Iterator[tuple[slice, Outcome]]:
+        """Solve tile by tile; several at once, unless `in_order`. The results come in order.
 
         BLAS keeps to one thread: the products of a sweep are small, and threads that wait for each other cost more than
         they bring (on a busy machine many times more).
@@ -261,7 +278,7 @@ class _Work:
             there = self.row_steps()
             size = there.tile if there else 1 + _IN_CACHE // max(x.shape[1], 1)
         tiles = [slice(first, min(first + size, x.shape[0])) for first in range(0, x.shape[0], size)]
-        workers = min(self.backend.workers, len(tiles)) if by_bcd else 1
+        workers = min(self.backend.workers, len(tiles)) if by_bcd and not in_order else 1
         with _blas().limit(limits=1, user_api="blas"):
             if workers <= 1:
                 for rows in tiles:
@@ -282,7 +299,7 @@ class _Work:
         chosen = self.backend.name == "cpu" or (self.backend.name, s.backend) == ("gpu", "auto")
         only = s.method != "auto" or s.dtype != "float64" or not chosen
         if self.method == "bcd":
-            outcome = self._by_bcd(drive, x, patient=only)
+            outcome = self._by_bcd(drive, x if self.warm else None, patient=only)
             if only or outcome.status in (Status.SOLVED, Status.NONFINITE):
                 return outcome
             met = outcome.residuals.kcl_relative <= s.tolerance
@@ -292,7 +309,7 @@ class _Work:
         outcome = self._by_newton(drive, x, self.warm)
         if only or outcome.status is Status.SOLVED or bcd.refusal(self.problem):
             return outcome
-        other = self._by_bcd(drive, np.zeros_like(x), patient=False)
+        other = self._by_bcd(drive, None, patient=False)
         if other.status is not Status.SOLVED:
             return outcome
         self._change("bcd", f"newton did not arrive in {steps_text('newton', outcome.steps)}")
@@ -302,7 +319,7 @@ class _Work:
         """Go on with another method, in the tiles to come too."""
         self.method, self.change = method, reason
 
-    def _by_bcd(self, drive: Drive, x: Floats, patient: bool) -> Outcome:
+    def _by_bcd(self, drive: Drive, x: Floats | None, patient: bool) -> Outcome:
         if not hasattr(self.own, "engine"):
             self.own.engine = self.backend.engine(self.problem, self.settings.dtype)
         return bcd.solve_tile(self.problem, drive, self.own.engine, self.settings, x, held=self.held, patient=patient)
@@ -316,6 +333,7 @@ class _Work:
                 outcome, left = newton.solve_tile_there(there, network, drive, self.settings, x, warm)
                 self.left += left
                 return outcome
+            self.there = self.there or self.solver() is not None
             outcome = newton.solve_tile(network, drive, self.settings, x, warm)
             if outcome.status is not Status.SOLVED and outcome.loose is not None and outcome.loose.any():
                 network.check_consistent(drive)

@@ -2,6 +2,9 @@
 
 Sources are swept as one batch; resistors, temperature, parameters and random draws point by point, each started from
 the last solution. The netlist is read once: values change, its structure does not.
+
+The points are solved in chunks, which know nothing of each other and depend on the circuit and the analysis alone: the
+results are the same bits in whatever order, and by however many processes (workers.py), chunks are solved.
 """
 
 from __future__ import annotations
@@ -10,17 +13,19 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from itertools import product
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from circuitsim import workers as processes
 from circuitsim.backends.base import Backend, find_backend
 from circuitsim.circuit import KINDS, Circuit, build_circuit
 from circuitsim.currents import with_digits
-from circuitsim.errors import At, NetlistError, SettingsError, TopologyError
+from circuitsim.errors import At, CircuitError, NetlistError, SettingsError, TopologyError
 from circuitsim.netlist.analyses import points
 from circuitsim.netlist.expand import Changes
 from circuitsim.netlist.model import Analysis, Netlist, Swept
@@ -28,9 +33,12 @@ from circuitsim.netlist.revalue import Revaluer
 from circuitsim.netlist.saves import Save, labels_of, quantities_of
 from circuitsim.problem import Problem, compile_problem, without_island
 from circuitsim.residual import Check
-from circuitsim.saved import Saved
+from circuitsim.saved import UNITS, Saved
 from circuitsim.solution import Settings, Solution, Status
 from circuitsim.solving import solve
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -43,13 +51,46 @@ _TILE = 250_000  # voltages whose certificates are computed together
 _MOST_SEED = 2**53
 _BATCH_ROW = re.compile(r" \(batch row \d+\)")  # means nothing here: how points make batches is not seen
 _MOST_SAVED = 100_000_000  # values
+_NOTHING = "nothing to solve"
+_NO_ARRAY = np.zeros(0)
+_OF_POINTS = ("voltages", "currents", "saved", "statuses", "kcl_relative")  # arrays of Points with an axis of points
+_STATUS = f"<U{max(len(s.name) for s in Status)}"
+
+# A chunk: long enough that starting it afresh, and sending it to a worker, cost little; short enough that many workers
+# have work, and that little is lost with one. Changing these numbers changes the last bits of results.
+_CHUNK_GROUPS = 16  # evaluations of the netlist, or resistances
+_CHUNK_DRAWS = 256  # draws, which are evaluated together
+_CHUNK_POINTS = 1_000
+_CHUNK_VOLTAGES = 250_000
 
 
 @dataclass(frozen=True)
-class SweepResult:
-    """All points of a sweep, or all runs of a Monte Carlo analysis, in order.
+class Points:
+    """What was found at some points: all of a sweep, or those of a chunk. Of what failed, what was reached, or NaN."""
 
-    What failed holds the voltages that were reached, or NaN.
+    voltages: Floats  # (points, nodes) V, in the order of circuit.nodes
+    currents: Floats  # (points, ties) A, in the order of circuit.ties
+    determined: Bools  # (nodes,) whether the voltage is unique at every point
+    left_out: Bools  # (nodes,) whether it is left out at some point (Settings.lenient)
+    ambiguous: Bools  # (ties,) whether the current is not unique at some point
+    ambiguous_others: tuple[str, ...]  # ideal diodes and controlled sources of which that is so
+    saved: Floats  # (points, columns of saves): what is kept besides
+    saved_ambiguous: Bools  # (columns,) whether the value is not unique at some point
+    saved_left_out: Bools  # (columns,) whether it is left out at some point
+    islands: tuple[tuple[str, ...], ...]  # the nodes of each island that is left out at some point
+    notes: tuple[Note, ...]  # on each
+    statuses: NDArray[np.str_]  # (points,) names of Status, or FAULT
+    kcl_relative: Floats  # (points,) the largest relative KCL error; NaN without voltages
+    messages: Mapping[int, str]  # of the points that failed
+    method: str  # of the last point, and `why` it
+    why: str
+    backend: str
+    steps: int  # the most that any point took (Solution.steps)
+
+
+@dataclass(frozen=True)
+class SweepResult(Points):
+    """All points of a sweep, or all runs of a Monte Carlo analysis, in order.
 
     >>> from circuitsim import parse
     >>> circuit = parse("divider\\nV1 in 0 10\\nR1 in out 1k\\nR2 out 0 1k\\n.dc V1 0 2 1")
@@ -61,25 +102,8 @@ class SweepResult:
     circuit: Circuit  # as read: its names
     swept: tuple[Swept, ...]  # the first varies fastest; none: Monte Carlo
     values: Floats  # (points, n) volt, ampere, ohm, degree Celsius or as the parameter; Monte Carlo: (runs, 1) seeds
-    voltages: Floats  # (points, nodes) V, in the order of circuit.nodes
-    currents: Floats  # (points, ties) A, in the order of circuit.ties
-    determined: Bools  # (nodes,) whether the voltage is unique at every point
-    left_out: Bools  # (nodes,) whether it is left out at some point (Settings.lenient)
-    ambiguous: Bools  # (ties,) whether the current is not unique at some point
-    ambiguous_others: tuple[str, ...]  # ideal diodes and controlled sources of which that is so
-    saves: tuple[Save, ...]  # what is kept besides
-    saved: Floats  # (points, columns of saves)
-    saved_ambiguous: Bools  # (columns,) whether the value is not unique at some point
-    saved_left_out: Bools  # (columns,) whether it is left out at some point
-    notes: tuple[Note, ...]  # on islands that are left out
-    statuses: NDArray[np.str_]  # (points,) names of Status, or FAULT
-    kcl_relative: Floats  # (points,) the largest relative KCL error; NaN without voltages
-    messages: Mapping[int, str]  # of the points that failed
-    method: str  # of the last point, and `why` it
-    why: str
-    backend: str
+    saves: tuple[Save, ...]  # the columns of `saved`
     dtype: str
-    steps: int  # the most that any point took (Solution.steps)
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -106,6 +130,15 @@ class SweepResult:
         """The voltage of a node at all points, (points,), V. NetlistError for an unknown node."""
         return self.voltages[:, self.circuit.netlist.node(name)]
 
+    def plot(self) -> Figure:
+        """Curves over what is swept, or histograms of a Monte Carlo analysis: a figure of matplotlib.
+
+        Of the `.output` nodes and what is saved; without these of all nodes. BackendUnavailable without matplotlib.
+        """
+        from circuitsim.plot import sweep_figure
+
+        return sweep_figure(self, [UNITS[quantity] for quantity in self.saved_quantities])
+
     def point(self, index: int) -> str:
         """A point in words: `V1 = 0.5, temp = 27`."""
         numbers = self.values[index].tolist()
@@ -120,22 +153,31 @@ def sweep(
     backend: Backend | None = None,
     progress: Progress | None = None,
     saves: Sequence[Save] = (),
+    workers: int = 1,
+    scheduler: str | None = None,
+    study: Store | None = None,
 ) -> SweepResult:
     """Solve a circuit at all points of a `.dc` analysis: one of `circuit.netlist.analyses`, or a text `V1 0 5 0.1`.
 
-    A point that has no solution, or that is not solved, does not stop the others: see `statuses`. `progress` is called
-    with (points done, points in all). `saves`: what to keep besides voltages and source currents (saved.wanted_saves).
+    A point that has no solution, or that is not solved, does not stop the others: see `statuses`. Parameters:
+
+    backend    a Backend object, for this process only; default: the one that settings name
+    progress   called with (points done, points in all)
+    saves      what to keep besides voltages and source currents (saved.wanted_saves)
+    workers    processes on this machine; the results are the same
+    scheduler  tcp://host:8786: the workers of this Dask scheduler, instead
+    study      where finished chunks are kept, and found again (io.study.Study)
+
     Raises NetlistError for values that no element may have, naming the point; TopologyError when the structure changes
-    on the way (a resistance that becomes 0); SettingsError.
+    on the way (a resistance that becomes 0); SettingsError; BackendUnavailable, also for workers.
     """
     clock = time.perf_counter()
     if isinstance(dc, str):
         [dc] = analyses_to_run(circuit, dc)
     if dc.kind != "dc":
         raise SettingsError(f".{dc.kind} is no sweep; choose a .dc analysis")
-    run = _Sweep(circuit, dc.sweeps, _Runner(settings or Settings(), backend, progress, saves))
-    run.all_points()
-    return run.runner.result(circuit, dc.sweeps, run.values, time.perf_counter() - clock)
+    plan = _Sweep(circuit, settings or Settings(), backend, tuple(saves), dc.sweeps)
+    return _solved(plan, clock, progress, workers, scheduler, study)
 
 
 def analyses_to_run(circuit: Circuit, dc: str | None = None) -> list[Analysis]:
@@ -167,11 +209,15 @@ def monte_carlo(
     backend: Backend | None = None,
     progress: Progress | None = None,
     saves: Sequence[Save] = (),
+    workers: int = 1,
+    scheduler: str | None = None,
+    study: Store | None = None,
 ) -> SweepResult:
     """Solve a circuit `runs` times with fresh random draws: run k is the netlist as read with seed `seed + k`.
 
     seed: None takes that of `.options seed=`, or 0. Runs with nearby seeds share draws: seed 1 and 2 all but one run.
-    A run whose draws make no circuit (a negative resistance) is a failed one. Raises SettingsError.
+    A run whose draws make no circuit (a negative resistance) is a failed one. The other parameters are those of
+    `sweep`. Raises SettingsError, BackendUnavailable.
     """
     clock = time.perf_counter()
     seed = circuit.netlist.options.seed if seed is None else seed
@@ -179,67 +225,222 @@ def monte_carlo(
         raise SettingsError(f"runs must be at least 1, found {runs}")
     if not 0 <= seed <= _MOST_SEED - runs:
         raise SettingsError(f"seeds {seed} ... {seed + runs - 1} must lie between 0 and 2^53; choose another")
-    _check_as_read(circuit)
-    runner = _Runner(settings or Settings(), backend, progress, saves)
-    runner.reserve(circuit, runs)
-    revaluer, base = Revaluer(circuit.netlist), compile_problem(circuit)
-    for k in range(runs):
+    plan = _MonteCarlo(circuit, settings or Settings(), backend, tuple(saves), runs, seed)
+    return _solved(plan, clock, progress, workers, scheduler, study)
+
+
+# -- chunks ------------------------------------------------------------------------------------------------------------
+
+
+class Store(Protocol):
+    """Keeps the chunks of one analysis of one circuit."""
+
+    def begin(self, circuit: Circuit, facts: Mapping[str, Any], chunks: int) -> None:
+        """Get ready. SettingsError when what is kept there is of another circuit, or of other `facts`."""
+
+    def load(self, k: int) -> Points | None:
+        """Chunk k; None when it is not kept, or not whole."""
+
+    def save(self, k: int, found: Points) -> None:
+        """Keep it. SettingsError when that cannot be."""
+
+
+class _Plan:
+    """An analysis as chunks: what every process that solves some of them needs to know.
+
+    groups: (groups, rows) points, in the order in which they are solved. Those of a group make one batch, and all
+    groups of a chunk are solved one after another, each from the last solution.
+    """
+
+    swept: tuple[Swept, ...] = ()
+    most_groups = _CHUNK_GROUPS  # of a chunk
+
+    def __init__(
+        self,
+        circuit: Circuit,
+        settings: Settings,
+        backend: Backend | None,
+        saves: tuple[Save, ...],
+        values: Floats,
+        groups: Ints,
+    ) -> None:
+        self.circuit, self.settings, self.backend, self.saves = circuit, settings, backend, saves
+        self.values, self.groups = values, groups
+        count, rows = groups.shape
+        most = max(1, min(_CHUNK_POINTS, _CHUNK_VOLTAGES // len(circuit.nodes)))  # points of a chunk
+        self._together = max(1, min(self.most_groups, most // rows))  # groups of a chunk
+        self._pieces = -(-rows // most)  # of a large group, each a chunk
+        self._length = -(-rows // self._pieces)
+        self.chunks = self._pieces * -(-count // self._together)
+
+    @cached_property
+    def chosen_backend(self) -> Backend | None:
+        """The backend for every chunk; None: `auto` chooses one for each."""
+        if self.backend is not None or self.settings.backend == "auto":
+            return self.backend
+        return find_backend(self.settings.backend)
+
+    def chunk(self, k: int) -> tuple[range, Ints]:
+        """The groups of a chunk, and the points (groups, rows) that it has of them."""
+        which, piece = divmod(k, self._pieces)
+        groups = range(which * self._together, min((which + 1) * self._together, len(self.groups)))
+        columns = slice(piece * self._length, (piece + 1) * self._length)
+        return groups, self.groups[groups.start : groups.stop, columns]
+
+    def solve(self, k: int) -> Points | CircuitError:
+        """A chunk; or why it is none."""
+        groups, rows = self.chunk(k)
+        runner = _Runner(self.circuit, self.settings, self.chosen_backend, self.saves, rows.size)
         try:
-            problem = base.with_circuit(build_circuit(revaluer.netlist(Changes(seed=seed + k))))
-        except NetlistError as error:
-            runner.fault(k, error)
-            continue
-        runner.solve(np.array([k]), _always(problem))
-    values = np.arange(seed, seed + runs, dtype=np.float64)[:, None]
-    return runner.result(circuit, (), values, time.perf_counter() - clock)
+            self.solve_groups(groups, rows, runner)
+        except CircuitError as error:
+            return error
+        return runner.points()
+
+    def solve_groups(self, groups: range, rows: Ints, runner: _Runner) -> None:
+        """Solve groups, of each the points `rows[k]`; for the runner points are numbered from 0."""
+        raise NotImplementedError
+
+    def facts(self) -> dict[str, Any]:
+        """What the results depend on besides the circuit, as JSON can hold it."""
+        return {
+            "settings": asdict(self.settings),
+            "saved": labels_of(self.saves),
+            "chunks": [self.most_groups, _CHUNK_POINTS, _CHUNK_VOLTAGES],
+        }
+
+
+def _solve_chunk(plan: _Plan, k: int) -> Points | CircuitError:
+    return plan.solve(k)
+
+
+def _solved(
+    plan: _Plan, clock: float, progress: Progress | None, workers: int, scheduler: str | None, study: Store | None
+) -> SweepResult:
+    """Solve all chunks that are not kept, and put them together."""
+    processes.check(workers, scheduler)
+    if plan.backend is not None and (workers > 1 or scheduler is not None):
+        raise SettingsError("a backend object cannot be sent to workers; name it: Settings(backend=...)")
+    gathered = _Gathered(plan, progress)
+    if study is not None:
+        study.begin(plan.circuit, plan.facts(), plan.chunks)
+    left: dict[int, int] = {}
+    for k in range(plan.chunks):
+        found = study.load(k) if study is not None else None
+        if found is None:
+            left[k] = k
+        else:
+            gathered.add(k, found)
+    faults: dict[int, CircuitError] = {}
+    with closing(processes.run(_solve_chunk, plan, left, workers, scheduler)) as solved:
+        for k, chunk in solved:
+            del left[k]
+            if isinstance(chunk, CircuitError):
+                faults[k] = chunk
+            else:
+                gathered.add(k, chunk)
+                if study is not None:
+                    study.save(k, chunk)
+            if faults and min(faults) < next(iter(left), plan.chunks):  # the one that one process meets
+                raise faults[min(faults)]
+    return gathered.result(time.perf_counter() - clock)
+
+
+class _Gathered:
+    """The points of all chunks, as they come."""
+
+    def __init__(self, plan: _Plan, progress: Progress | None) -> None:
+        self.plan, self.progress = plan, progress
+        self.found = _empty(plan.circuit, plan.saves, plan.values.shape[0])
+        self.parts: dict[int, Points] = {}  # without their arrays
+        self.done = 0
+
+    def add(self, k: int, chunk: Points) -> None:
+        """The points of chunk k."""
+        rows = self.plan.chunk(k)[1].ravel()
+        for name, array in self.found.items():
+            new = getattr(chunk, name)
+            if name in _OF_POINTS:
+                array[rows] = new
+            elif name == "determined":
+                array &= new
+            else:
+                array |= new
+        messages = {int(rows[j]): text for j, text in chunk.messages.items()}
+        none: dict[str, Any] = dict.fromkeys(self.found, _NO_ARRAY)
+        self.parts[k] = replace(chunk, messages=messages, **none)
+        self.done += rows.size
+        if self.progress:
+            self.progress(self.done, self.plan.values.shape[0])
+
+    def result(self, seconds: float) -> SweepResult:
+        """All points, once all chunks are there."""
+        parts = [self.parts[k] for k in sorted(self.parts)]
+        last = next((part for part in reversed(parts) if part.why != _NOTHING), parts[-1])
+        notes: dict[tuple[str, ...], Note] = {}
+        for part in parts:
+            for island, note in zip(part.islands, part.notes, strict=True):
+                notes.setdefault(island, note)
+        return SweepResult(
+            **self.found,
+            ambiguous_others=tuple(dict.fromkeys(name for part in parts for name in part.ambiguous_others)),
+            islands=tuple(notes),
+            notes=tuple(notes.values()),
+            messages={row: text for part in parts for row, text in part.messages.items()},
+            method=last.method,
+            why=last.why,
+            backend=last.backend,
+            steps=max(part.steps for part in parts),
+            circuit=self.plan.circuit,
+            swept=self.plan.swept,
+            values=self.plan.values,
+            saves=self.plan.saves,
+            dtype=self.plan.settings.dtype,
+            seconds={"sweep": seconds},
+        )
+
+
+def _empty(circuit: Circuit, saves: tuple[Save, ...], count: int) -> dict[str, NDArray[Any]]:
+    """The arrays of Points, for `count` points of which nothing is known."""
+    nodes, ties, columns = len(circuit.nodes), len(circuit.ties), sum(map(len, saves))
+    if count * columns > _MOST_SAVED:
+        raise SettingsError(f"{columns:,} values to save at {count:,} points are more than {_MOST_SAVED:,}; save less")
+    return {
+        "voltages": np.full((count, nodes), np.nan),
+        "currents": np.full((count, ties), np.nan),
+        "saved": np.full((count, columns), np.nan),
+        "statuses": np.full(count, FAULT, _STATUS),
+        "kcl_relative": np.full(count, np.nan),
+        "determined": np.ones(nodes, bool),
+        "left_out": np.zeros(nodes, bool),
+        "ambiguous": np.zeros(ties, bool),
+        "saved_ambiguous": np.zeros(columns, bool),
+        "saved_left_out": np.zeros(columns, bool),
+    }
 
 
 class _Runner:
-    """Solves points and keeps what came out."""
+    """Solves the points of a chunk, which are numbered from 0, and keeps what came out."""
 
     def __init__(
-        self, settings: Settings, backend: Backend | None, progress: Progress | None, saves: Sequence[Save]
+        self, circuit: Circuit, settings: Settings, backend: Backend | None, saves: tuple[Save, ...], count: int
     ) -> None:
         self.lenient, self.settings = settings.lenient, replace(settings, lenient=False)
-        self.backend = backend or (None if settings.backend == "auto" else find_backend(settings.backend))
-        self.progress = progress
-        self.saves = tuple(saves)
+        self.backend = backend
+        self.saves = saves
+        self.ties = _keys(circuit)
+        self.found = _empty(circuit, saves, count)
         self.last: Solution | None = None
-        self.done = self.steps = 0
+        self.steps = 0
         self.messages: dict[int, str] = {}
         self.others: dict[str, None] = {}  # ideal diodes and controlled sources whose currents are not unique
         self.notes: dict[frozenset[str], Note] = {}  # of the islands that are left out
-
-    def reserve(self, circuit: Circuit, count: int) -> None:
-        """Make room for `count` points."""
-        self.count = count
-        self.voltages = np.full((count, len(circuit.nodes)), np.nan)
-        self.currents = np.full((count, len(circuit.ties)), np.nan)
-        self.ties = _keys(circuit)
-        columns = sum(map(len, self.saves))
-        if count * columns > _MOST_SAVED:
-            raise SettingsError(
-                f"{columns:,} values to save at {count:,} points are more than {_MOST_SAVED:,}; save less"
-            )
-        self.saved = np.full((count, columns), np.nan)
-        self.saved_ambiguous, self.saved_left_out = np.zeros(columns, bool), np.zeros(columns, bool)
-        self.determined = np.ones(len(circuit.nodes), bool)
-        self.left_out = np.zeros(len(circuit.nodes), bool)
-        self.ambiguous = np.zeros(len(circuit.ties), bool)
-        self.statuses = np.full(count, FAULT, f"<U{max(len(s.name) for s in Status)}")
-        self.kcl = np.full(count, np.nan)
 
     def solve(self, rows: Ints, problem_of: Callable[[Ints], Problem]) -> None:
         """Solve the points `rows` as one batch; where some have no solution, find them by halving.
 
         When lenient, an island without a solution is left out, at the points where it has none.
         """
-        report, done = self.progress, self.done
-
-        def progress(rows_done: int, _: int) -> None:
-            if report:
-                report(done + rows_done, self.count)
-
         problem = None
         try:
             problem = problem_of(rows)
@@ -249,7 +450,7 @@ class _Runner:
                 start=self._start(problem),
                 backend=self.backend,
                 raise_on_failure=False,
-                progress=progress,
+                in_order=True,  # what one tile learns, the next one uses
             )
         except TopologyError as error:
             if problem is not None and self._leave_out(rows, problem, error):
@@ -291,7 +492,6 @@ class _Runner:
     def fault(self, row: int, error: NetlistError) -> None:
         """A point that cannot be solved."""
         self.messages[row] = str(error).split("\n")[0]
-        self._count(1)
 
     def _start(self, problem: Problem) -> Floats | None:
         """The last solution, where it can be that of this problem too."""
@@ -303,106 +503,141 @@ class _Runner:
     def _keep(self, rows: Ints, solution: Solution) -> None:
         self.last = solution
         self.steps = max(self.steps, solution.steps)
+        found, kcl = self.found, self.found["kcl_relative"]
         if np.isfinite(solution.x).all():
-            self.voltages[rows] = solution.voltages()
+            found["voltages"][rows] = solution.voltages()
             ties = np.isin(self.ties, _keys(solution.circuit))  # some may be left out
-            self.currents[np.ix_(rows, ties)], unique = solution.tie_currents
-            self.determined &= solution.determined
-            self.left_out |= solution.circuit.left_out
-            self.ambiguous[ties] |= ~unique
+            found["currents"][np.ix_(rows, ties)], unique = solution.tie_currents
+            found["determined"] &= solution.determined
+            found["left_out"] |= solution.circuit.left_out
+            found["ambiguous"][ties] |= ~unique
             self.others |= dict.fromkeys(solution.ambiguous_others)
             if self.saves:
                 saved = Saved(solution, self.saves)
-                self.saved[rows] = saved.values()
-                self.saved_ambiguous |= saved.ambiguous
-                self.saved_left_out |= saved.left_out
+                found["saved"][rows] = saved.values()
+                found["saved_ambiguous"] |= saved.ambiguous
+                found["saved_left_out"] |= saved.left_out
             alone = rows.size == 1
-            self.kcl[rows] = (
-                solution.residuals.kcl_relative if alone else row_violations(solution, self.settings.tolerance)
-            )
-        solved = np.full(rows.size, True) if solution.solved else self.kcl[rows] <= self.settings.tolerance
-        self.statuses[rows] = np.where(solved, Status.SOLVED.name, solution.status.name)
+            kcl[rows] = solution.residuals.kcl_relative if alone else row_violations(solution, self.settings.tolerance)
+        solved = np.full(rows.size, True) if solution.solved else kcl[rows] <= self.settings.tolerance
+        found["statuses"][rows] = np.where(solved, Status.SOLVED.name, solution.status.name)
         for row in rows[~solved].tolist():
             self.messages[row] = solution.message if rows.size == 1 else solution.status.value
-        self._count(rows.size)
 
-    def _count(self, points: int) -> None:
-        self.done += points
-        if self.progress:
-            self.progress(self.done, self.count)
-
-    def result(self, circuit: Circuit, swept: tuple[Swept, ...], values: Floats, seconds: float) -> SweepResult:
-        """What was found at all points."""
-        return SweepResult(
-            circuit=circuit,
-            swept=swept,
-            values=values,
-            voltages=self.voltages,
-            currents=self.currents,
-            determined=self.determined,
-            left_out=self.left_out,
-            ambiguous=self.ambiguous,
+    def points(self) -> Points:
+        """What was found."""
+        return Points(
+            **self.found,
             ambiguous_others=tuple(self.others),
-            saves=self.saves,
-            saved=self.saved,
-            saved_ambiguous=self.saved_ambiguous,
-            saved_left_out=self.saved_left_out,
+            islands=tuple(tuple(sorted(island)) for island in self.notes),
             notes=tuple(self.notes.values()),
-            statuses=self.statuses,
-            kcl_relative=self.kcl,
             messages=self.messages,
             method=self.last.method if self.last else self.settings.method,
-            why=self.last.why if self.last else "nothing to solve",
+            why=self.last.why if self.last else _NOTHING,
             backend=self.last.backend if self.last else self.settings.backend,
-            dtype=self.settings.dtype,
             steps=self.steps,
-            seconds={"sweep": seconds},
         )
 
 
-class _Sweep:
+class _MonteCarlo(_Plan):
+    """Runs with random draws of their own."""
+
+    most_groups = _CHUNK_DRAWS
+
+    def __init__(
+        self,
+        circuit: Circuit,
+        settings: Settings,
+        backend: Backend | None,
+        saves: tuple[Save, ...],
+        runs: int,
+        seed: int,
+    ) -> None:
+        values = np.arange(seed, seed + runs, dtype=np.float64)[:, None]
+        super().__init__(circuit, settings, backend, saves, values, np.arange(runs)[:, None])
+        _check_as_read(circuit)
+        self.seed = seed
+        self.revaluer = Revaluer(circuit.netlist)
+        self.revaluer.netlist(Changes())  # has read all data files: workers need none
+
+    @cached_property
+    def base(self) -> Problem:
+        return compile_problem(self.circuit)
+
+    def solve_groups(self, groups: range, rows: Ints, runner: _Runner) -> None:
+        base, first = self.base, self.seed + int(rows[0, 0])
+        for k, netlist in enumerate(self.revaluer.draws(range(first, first + len(groups)))):
+            try:
+                if isinstance(netlist, NetlistError):
+                    raise netlist
+                problem = base.with_circuit(build_circuit(netlist))
+            except NetlistError as error:
+                runner.fault(k, error)
+                continue
+            runner.solve(np.array([k]), _always(problem))
+
+    def facts(self) -> dict[str, Any]:
+        return {"analysis": f"Monte Carlo, {len(self.values)} runs", "seed": self.seed, **super().facts()}
+
+
+class _Sweep(_Plan):
     """The points of a `.dc` analysis: parameters and temperature outermost, then resistors, sources as a batch."""
 
-    def __init__(self, circuit: Circuit, swept: tuple[Swept, ...], runner: _Runner) -> None:
-        self.circuit, self.swept, self.runner = circuit, swept, runner
-        axes = [points(s) for s in swept]
-        self.shape = tuple(axis.size for axis in reversed(axes))  # the first swept varies fastest
-        grids = np.meshgrid(*reversed(axes), indexing="ij")
-        self.values: Floats = np.stack([grid.ravel() for grid in reversed(grids)], axis=1)  # (points, swept)
+    def __init__(
+        self,
+        circuit: Circuit,
+        settings: Settings,
+        backend: Backend | None,
+        saves: tuple[Save, ...],
+        swept: tuple[Swept, ...],
+    ) -> None:
+        self.swept = swept
+        axes = [points(s) for s in reversed(swept)]  # the first swept varies fastest
+        shape = [axis.size for axis in axes]
+        grids = np.meshgrid(*axes, indexing="ij")
+        values = np.stack([grid.ravel() for grid in reversed(grids)], axis=1)  # (points, swept)
         self.evaluated, self.resistors, self.sources = (
             [k for k, s in enumerate(swept) if s.kind in kinds] for kinds in (("temp", "param"), "R", "VI")
         )
+        order = [*reversed(self.evaluated), *reversed(self.resistors), *reversed(self.sources)]
+        axis_of = [len(swept) - 1 - k for k in order]
+        by_group = np.arange(math.prod(shape)).reshape(shape).transpose(axis_of)
+        rows = math.prod(shape[len(swept) - 1 - k] for k in self.sources)
+        super().__init__(circuit, settings, backend, saves, values, by_group.reshape(-1, rows))
+        self.per_evaluation = math.prod(shape[len(swept) - 1 - k] for k in self.resistors)  # groups
         only_voltages = all(s.kind == "V" for s in swept)
         self.revaluer = None if only_voltages else Revaluer(circuit.netlist)
-        if not only_voltages:
+        if self.revaluer is not None:
             _check_as_read(circuit)
+            self.revaluer.netlist(Changes())  # has read all data files: workers need none
 
-    def all_points(self) -> None:
-        """Solve them."""
-        self.runner.reserve(self.circuit, self.values.shape[0])
-        base: Problem | None = None
-        for outer in self._groups(np.arange(self.values.shape[0]), self.evaluated):
-            with_outer, factors = self._evaluate(int(outer[0]))
-            with _at_point(self, int(outer[0]), self.evaluated):
-                base = compile_problem(with_outer) if base is None else base.with_circuit(with_outer)
-            for rows in self._groups(outer, self.resistors):
-                problem = base
-                for k in self.resistors:
-                    with _at_point(self, int(rows[0]), self.resistors):
-                        siemens = 1.0 / (self.values[rows[0], k] * factors[k])
-                        problem = problem.with_values({self.swept[k].name: siemens})
-                self.runner.solve(rows, self._driven(problem, factors))
+    @cached_property
+    def _first(self) -> tuple[Problem, dict[int, Floats]]:
+        return self._compiled(None, 0)
 
-    def _groups(self, rows: Ints, axes: Sequence[int]) -> Iterator[Ints]:
-        """The points `rows` in groups of equal values along some axes."""
-        if not axes:
-            yield rows
-            return
-        coordinates = np.unravel_index(rows, self.shape)
-        keys = [coordinates[len(self.shape) - 1 - k] for k in axes]
-        for choice in product(*(range(self.shape[len(self.shape) - 1 - k]) for k in reversed(axes))):
-            chosen = np.logical_and.reduce([key == c for key, c in zip(reversed(keys), choice, strict=True)])
-            yield rows[chosen]
+    def _compiled(self, base: Problem | None, point: int) -> tuple[Problem, dict[int, Floats]]:
+        """The problem at a point, but for resistors and sources, and the factors of their values: see _evaluate."""
+        circuit, factors = self._evaluate(point)
+        with _at_point(self, point, self.evaluated):
+            return (compile_problem(circuit) if base is None else base.with_circuit(circuit)), factors
+
+    def solve_groups(self, groups: range, rows: Ints, runner: _Runner) -> None:
+        count = rows.shape[1]
+        outer, factors = self._first
+        for k, (group, chosen) in enumerate(zip(groups, rows, strict=True)):
+            point = int(chosen[0])
+            if group >= self.per_evaluation and (not k or group % self.per_evaluation == 0):
+                outer, factors = self._compiled(self._first[0], point)
+            problem = outer
+            for axis in self.resistors:
+                with _at_point(self, point, self.resistors):
+                    siemens = 1.0 / (self.values[point, axis] * factors[axis])
+                    problem = problem.with_values({self.swept[axis].name: siemens})
+            driven = self._driven(problem, factors, chosen, k * count)
+            runner.solve(np.arange(k * count, (k + 1) * count), driven)
+
+    def facts(self) -> dict[str, Any]:
+        return {"analysis": [f".dc {s.name} {s.start!r} {s.stop!r} {s.step!r}" for s in self.swept], **super().facts()}
 
     def _evaluate(self, point: int) -> tuple[Circuit, dict[int, Floats]]:
         """The circuit at a point, but for resistors and sources: of those, the factors (m, scale, tc1) of their values.
@@ -429,11 +664,14 @@ class _Sweep:
         found = self.circuit.netlist.find(swept.name) if swept.kind in "VIR" else None
         return found[2] - found[1] if found else 1
 
-    def _driven(self, problem: Problem, factors: Mapping[int, Floats]) -> Callable[[Ints], Problem]:
-        """For points `rows` the problem with their sources as its batch."""
+    def _driven(
+        self, problem: Problem, factors: Mapping[int, Floats], chosen: Ints, first: int
+    ) -> Callable[[Ints], Problem]:
+        """For rows of a chunk the problem with their sources as its batch; row `first` is the point `chosen[0]`."""
 
         def at(rows: Ints) -> Problem:
-            values = {self.swept[k].name: self.values[rows, k][:, None] * factors[k] for k in self.sources}
+            some = chosen[rows - first]
+            values = {self.swept[k].name: self.values[some, k][:, None] * factors[k] for k in self.sources}
             return problem.with_values(values)
 
         return at

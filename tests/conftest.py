@@ -18,6 +18,7 @@ from devices import (
 )
 
 from circuitsim import solving
+from circuitsim.backends import gpu_check
 from circuitsim.backends.cuda import CudaDevice
 from circuitsim.backends.gpu import Device
 from circuitsim.compiled import Kernel
@@ -35,11 +36,16 @@ def kernel_form(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def gpu_for_small_work() -> Iterator[None]:
-    """Where a GPU must be (make gpu-test), `auto` takes it for all that it can solve, however little it is."""
+    """Where a GPU must be (make gpu-test), `auto` takes it for all that it can solve, however little it is.
+
+    And it computes the certificate of what it solves, where bounds settle it.
+    """
     with pytest.MonkeyPatch.context() as patch:
         if os.environ.get(NEEDS_GPU):
             patch.setattr(solving, "GPU_WINS", 0)
             patch.setattr(solving, "GPU_WINS_NEWTON", 0)
+            patch.setattr(solving, "GPU_WINS_MESH", 0)
+            patch.setattr(gpu_check, "FULL_WORK", 0)
         yield
 
 

@@ -2,7 +2,9 @@
 
 `TWINS` has a twin of each kernel of kernels.cu, with its arguments in its order. `compiled_device` compiles kernels.cu
 itself for the host: each thread is a call, the last one first, so that what depends on the order of threads differs
-from the twin. That works because every argument is a pointer or a long long.
+from the twin. Like a GPU's code it adds to products before they are rounded, where the processor can, and its
+exponentials and logarithms are one unit in the last place off those of the twin: no test may hang on such digits. That
+works because every argument is a pointer or a long long.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import ctypes
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,13 +21,15 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pytest
+from scipy import sparse
 
-from circuitsim.backends import kernels
+from circuitsim.backends import gpu_mesh, kernels
 from circuitsim.backends.cuda import SOURCE
 from circuitsim.branch_sums import violations
 from circuitsim.laws import branch_current
 from circuitsim.methods import newton
 
+ARCHITECTURES = ["sm_80", "sm_90"]
 COMPILER = "g++"
 NEEDS_COMPILERS, NEEDS_GPU = "CIRCUITSIM_NEEDS_COMPILERS", "CIRCUITSIM_NEEDS_GPU"
 DEVICES = ["twins", "compiled for the host"]
@@ -33,7 +37,9 @@ if os.environ.get(NEEDS_GPU) or find_spec("cupy"):
     DEVICES.append("cuda")
 _BLOCK = 32
 _MOST_ARGUMENTS = 40
+_NUDGED = "exp expm1 log log1p cbrt asinh sinh cosh tanh".split()
 
+_MACROS = "\n".join(f"#define {name}(x) nudged(std::{name}(x))" for name in _NUDGED)
 _SHIM = f"""
 #include <cmath>
 #include <cstring>
@@ -42,6 +48,12 @@ _SHIM = f"""
 struct Index {{ unsigned x; }};
 static Index blockIdx, blockDim, threadIdx;
 static inline double __longlong_as_double(long long bits) {{ double x; memcpy(&x, &bits, sizeof x); return x; }}
+static inline double nudged(double x) {{  // what is exact stays
+    long long bits;
+    memcpy(&bits, &x, sizeof x);
+    return x == 0.0 || fabs(x) == 1.0 || !std::isfinite(x) ? x : __longlong_as_double(bits + (bits & 4 ? 1 : -1));
+}}
+{_MACROS}
 #include "{SOURCE}"
 typedef void (*Kernel)({", ".join(["integer"] * _MOST_ARGUMENTS)});
 extern "C" void launch(Kernel kernel, integer blocks, integer block, const integer* a) {{
@@ -63,6 +75,30 @@ def missing(what: str, variable: str) -> NoReturn:
     pytest.skip(what)
 
 
+def nvrtc_cubin(source: Path, options: Sequence[str]) -> bytes:
+    """The machine code that NVIDIA's run-time compiler makes, without a warning (package nvidia-cuda-nvrtc)."""
+    spec = find_spec("nvidia")
+    folders = spec.submodule_search_locations if spec is not None else None
+    found = [path for folder in folders or () for path in sorted(Path(folder).rglob("libnvrtc.so.*"))]
+    if not found:
+        missing("NVRTC is not installed (pip install nvidia-cuda-nvrtc)", NEEDS_COMPILERS)
+    lib, program = ctypes.CDLL(str(found[0])), ctypes.c_void_p()
+    name = source.name.encode()
+    assert lib.nvrtcCreateProgram(ctypes.byref(program), source.read_bytes(), name, 0, None, None) == 0
+    packed = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
+    status = lib.nvrtcCompileProgram(program, len(options), packed)
+    size = ctypes.c_size_t()
+    lib.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+    log = ctypes.create_string_buffer(size.value)
+    lib.nvrtcGetProgramLog(program, log)
+    assert status == 0 and not log.value, log.value.decode()
+    assert lib.nvrtcGetCUBINSize(program, ctypes.byref(size)) == 0
+    code = ctypes.create_string_buffer(size.value)
+    assert lib.nvrtcGetCUBIN(program, code) == 0
+    lib.nvrtcDestroyProgram(ctypes.byref(program))
+    return code.raw
+
+
 class NumpyDevice:
     """Arrays in NumPy, kernels by their twins. Says what is done wrong with it: arrays that a kernel cannot take."""
 
@@ -72,18 +108,38 @@ class NumpyDevice:
     def __init__(self, free: int = 10**9) -> None:
         self.free = free
         self.launched: list[str] = []
+        self.tape: list[tuple[Any, ...]] | None = None  # while launches are recorded
+        self.recordings = 0
 
     def launch(self, kernel: str, threads: int, *arguments: Any) -> None:
         assert threads > 0
         for argument in arguments:
             assert isinstance(argument, int) or argument.flags.c_contiguous
+        if self.tape is not None:
+            self.tape.append((kernel, threads, *arguments))
+            return
         self.launched.append(kernel)
         self.run(kernel, threads, *arguments)
+
+    def recorded(self, launches: Callable[[], None]) -> Callable[[], None]:
+        """What is captured does not run, and is bound to its arrays."""
+        self.tape = tape = []
+        launches()
+        self.tape = None
+        assert tape
+        self.recordings += 1
+
+        def replay() -> None:
+            for kernel, threads, *arguments in tape:
+                self.launch(kernel, threads, *arguments)
+
+        return replay
 
     def run(self, kernel: str, threads: int, *arguments: Any) -> None:
         TWINS[kernel](*arguments)
 
     def add_product(self, out: np.ndarray, matrix: np.ndarray, x: np.ndarray) -> None:
+        assert self.tape is None, "CuPy refuses to capture cuBLAS"
         assert out.dtype == matrix.dtype == x.dtype
         assert out.flags.c_contiguous and x.flags.c_contiguous
         assert matrix.flags.c_contiguous or matrix.flags.f_contiguous
@@ -130,7 +186,17 @@ def compiled_device(folder: Path) -> CompiledDevice | None:
         return None
     source, library = folder / "kernels.cpp", folder / "kernels.so"
     source.write_text(_SHIM)
-    options = ["-std=c++17", "-O1", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
+    options = [
+        "-std=c++17",
+        "-O2",
+        "-march=native",
+        "-ffp-contract=fast",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-shared",
+        "-fPIC",
+    ]
     done = subprocess.run([COMPILER, *options, str(source), "-o", str(library)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return CompiledDevice(ctypes.CDLL(str(library)))
@@ -283,8 +349,35 @@ def kcl(
         upper[:] = np.where(most == 0, 0.0, most / least)
 
 
+def by_thread(values: np.ndarray, threads: int) -> np.ndarray:
+    return np.bincount(np.arange(values.size) % threads, values, threads)
+
+
+def cg_multiply(n, threads, ptr, indices, data, p, q, parts, after, before):
+    """And the three after it: a step of conjugate gradients, sums by thread. That the steps solve is a test."""
+    q[:] = sparse.csr_array((data, indices, ptr), shape=(n, n)) @ p
+    parts[:] = by_thread(p * q, threads)
+    before[:] = after
+
+
+def cg_sum(threads, parts, sums):
+    assert parts.size == threads and threads % (gpu_mesh.AT_ONCE * gpu_mesh.SUMS) == 0 and sums.size == gpu_mesh.SUMS
+    sums[:] = parts.reshape(-1, sums.size).sum(axis=0)
+
+
+def cg_advance(n, threads, diag, p, q, before, energy, x, r, parts):
+    step = before.sum() / energy.sum() if before.any() else 0.0
+    x += step * p
+    r -= step * q
+    parts[:] = by_thread(r * r / diag, threads)
+
+
+def cg_turn(n, threads, diag, r, after, before, p):
+    p[:] = r / diag + (after.sum() / before.sum() if after.any() else 0.0) * p
+
+
 TWINS: dict[str, Callable[..., None]] = {
     "relax_float64": relax, "relax_float32": relax, "violations": violations_twin,
     "eliminate": eliminate, "substitute": substitute, "inject": inject, "tangents": tangents,
-    "kcl": kcl,
+    "kcl": kcl, "cg_multiply": cg_multiply, "cg_sum": cg_sum, "cg_advance": cg_advance, "cg_turn": cg_turn,
 }  # fmt: skip

@@ -11,9 +11,10 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    "errors compiled", "linear", "netlist", "laws", "models", "circuit", "units coloring", "feasibility islands",
-    "topology", "placement", "problem branch_sums", "residual", "currents backends",
-    "uniqueness", "solution", "saved methods", "solving", "sweeping", "__init__", "io gallery plot", "cli", "__main__",
+    "errors compiled", "linear", "netlist", "laws", "models", "circuit", "units coloring shapes",
+    "feasibility islands layout", "topology", "placement workers", "problem branch_sums", "residual",
+    "currents backends", "uniqueness plot", "solution", "saved methods", "solving", "sweeping", "__init__",
+    "io gallery", "view", "cli", "__main__",
 ]  # fmt: skip
 LAYER = {name: k for k, names in enumerate(LAYERS) for name in names.split()}
 FILES = sorted((ROOT / "circuitsim").rglob("*.py"))

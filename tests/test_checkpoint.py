@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from circuitsim.errors import SettingsError
-from training import checkpoint as module
+from circuitsim.io import sealed
 from training.checkpoint import NEWEST, PREVIOUS, Checkpoint, keep, load_checkpoint
 from training.learner import Tally
 from training.metrics import Row
@@ -175,7 +175,7 @@ def resealed(path: Path, header: object) -> None:
         np.savez(out, header=np.array(json.dumps(header)))
         with zipfile.ZipFile(out, "a") as archive:
             archive.comment = b"0" * 64
-        digest = module._digest_of_body(out)
+        digest = sealed._digest_of_body(out)
         out.seek(-64, os.SEEK_END)
         out.write(digest)
 

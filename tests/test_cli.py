@@ -378,7 +378,7 @@ def test_names_that_the_terminal_cannot_show(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_progress_is_drawn_on_stderr_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     np.save("x.npy", np.ones((300, 3)))
-    monkeypatch.setattr(cli, "_on_terminal", lambda quiet: not quiet)
+    monkeypatch.setattr("circuitsim.cli.common._on_terminal", lambda quiet: not quiet)
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich draws nothing unless it sees a terminal
     monkeypatch.setenv("TTY_INTERACTIVE", "1")
     result = run("solve", "array.cir", "--input", "Vx=@x.npy", "--json")
@@ -466,9 +466,10 @@ def test_the_examples_in_the_help_run(command: str, monkeypatch: pytest.MonkeyPa
     examples = [line.strip() for line in succeed(command, "--help").splitlines() if "circuitsim " in line]
     examples = [example for example in examples if example.startswith("circuitsim ")]
     assert len(examples) >= 2
+    files = ("-o", "--raw", "--study", "--parquet")
     for example in examples:
         words = shlex.split(example.partition("|")[0].partition(">")[0])[1:]
-        words = [str(folder / word) if words[k - 1] in ("-o", "--raw") else word for k, word in enumerate(words)]
+        words = [str(folder / word) if words[k - 1] in files else word for k, word in enumerate(words)]
         words = ["20" if words[k - 1] == "--runs" else word for k, word in enumerate(words)]
         with monkeypatch.context() as context:
             context.chdir(ROOT)

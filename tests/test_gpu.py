@@ -5,28 +5,26 @@ Where there is a GPU the same tests run on it too: `make gpu-test`, which fails 
 
 from __future__ import annotations
 
-import ctypes
 import re
 import shutil
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from devices import DEVICES, NEEDS_COMPILERS, NEEDS_GPU, TWINS, CompiledDevice, NumpyDevice, missing
+from devices import ARCHITECTURES, DEVICES, NEEDS_GPU, TWINS, CompiledDevice, NumpyDevice, missing, nvrtc_cubin
 from helpers import assert_laws
 from test_backends import DECKS, LAWS, WIDE, batched
 
 import circuitsim as cs
 from circuitsim import residual, solving
-from circuitsim.backends import cuda, gpu_check, kernels
-from circuitsim.backends.base import find_backend
+from circuitsim.backends import cuda, gpu, gpu_check, kernels
+from circuitsim.backends.base import Engine, find_backend
 from circuitsim.backends.cuda import OPTIONS, SOURCE, CudaDevice
-from circuitsim.backends.gpu import Device, GpuBackend
+from circuitsim.backends.gpu import Device, GpuBackend, Program
 from circuitsim.backends.gpu_check import GpuCheck
 from circuitsim.gallery import Recipe, drn, random_circuit
 from circuitsim.laws import Law
@@ -34,42 +32,15 @@ from circuitsim.residual import FIGURES, Check
 from validation import gpu as bench
 from validation.measure import timed
 
-ARCHITECTURES = ["sm_80", "sm_90"]
-
-
 # -- the source compiles for GPUs --------------------------------------------------------------------------------------
-
-
-def nvrtc() -> ctypes.CDLL:
-    """NVIDIA's run-time compiler, from the package nvidia-cuda-nvrtc."""
-    spec = find_spec("nvidia")
-    folders = spec.submodule_search_locations if spec is not None else None
-    found = [path for folder in folders or () for path in sorted(Path(folder).rglob("libnvrtc.so.*"))]
-    if not found:
-        missing("NVRTC is not installed (pip install nvidia-cuda-nvrtc)", NEEDS_COMPILERS)
-    return ctypes.CDLL(str(found[0]))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_nvrtc_compiles_every_kernel(architecture: str) -> None:
     """As CuPy does at run time; the machine code has every kernel that is launched."""
-    lib, program = nvrtc(), ctypes.c_void_p()
-    source = SOURCE.read_bytes()
-    assert lib.nvrtcCreateProgram(ctypes.byref(program), source, b"kernels.cu", 0, None, None) == 0
-    options = [*OPTIONS, f"--gpu-architecture={architecture}"]
-    packed = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
-    status = lib.nvrtcCompileProgram(program, len(options), packed)
-    size = ctypes.c_size_t()
-    lib.nvrtcGetProgramLogSize(program, ctypes.byref(size))
-    log = ctypes.create_string_buffer(size.value)
-    lib.nvrtcGetProgramLog(program, log)
-    assert status == 0 and not log.value, log.value.decode()
-    assert lib.nvrtcGetCUBINSize(program, ctypes.byref(size)) == 0
-    code = ctypes.create_string_buffer(size.value)
-    assert lib.nvrtcGetCUBIN(program, code) == 0
+    code = nvrtc_cubin(SOURCE, [*OPTIONS, f"--gpu-architecture={architecture}"])
     for name in TWINS:
-        assert f".text.{name}".encode() in code.raw
-    lib.nvrtcDestroyProgram(ctypes.byref(program))
+        assert f".text.{name}".encode() in code
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -113,6 +84,12 @@ D5 h 0 real
 .model dead pwl(-2 -1m -1 0 1 0 2 1m)
 .options gmin=1e-12
 """
+
+
+def has_dense_layers(deck: str) -> bool:
+    return gpu.inner_conductances(cs.compile_problem(cs.parse(deck))) > 0
+
+
 CIRCUITS = {**DECKS, "every law": EVERY_LAW}
 WITH_BOUNDS = {**DECKS, "every law": EVERY_LAW.replace("D5 h 0 real", "D5 h 0 real\nR7 h 0 1meg")}  # no islands
 
@@ -143,10 +120,20 @@ def test_gpu_takes_the_steps_of_the_cpu(device: Device, deck: str, batch: int, d
     here.start(drive, x)
     there.start(drive, x)
     for _ in range(4):
-        assert here.sweep(1) == there.sweep(1)
-        scale = np.abs(there.voltages()).max(initial=0.0)
-        np.testing.assert_allclose(here.voltages(), there.voltages(), rtol=0, atol=tol * scale)
+        sweep_alike(here, there, 1, tol)
     assert np.array_equal(x, kept)
+
+
+def sweep_alike(here: Engine, there: Engine, count: int, tol: float) -> None:
+    """Take sweeps with both; they move the same. In the last digit one may still move where the other rests."""
+    for engine in (here, there):
+        engine.sweep(count - 1)
+    before = here.voltages()
+    moved = here.sweep(1), there.sweep(1)
+    scale = np.abs(there.voltages()).max(initial=0.0)
+    np.testing.assert_allclose(here.voltages(), there.voltages(), rtol=0, atol=tol * scale)
+    if moved[0] != moved[1]:
+        np.testing.assert_allclose(here.voltages(), before, rtol=0, atol=tol * scale)
 
 
 @pytest.mark.parametrize(("kind", "p"), LAWS)
@@ -156,7 +143,8 @@ def test_laws_are_those_of_the_cpu(compiled: CompiledDevice, kind: Law, p: list[
     current, slope = compiled.branches(int(kind), params, WIDE)
     wanted = np.array([kernels.branch(int(kind), params, v) for v in WIDE])
     np.testing.assert_allclose(current, wanted[:, 0], rtol=1e-13, atol=1e-320)
-    np.testing.assert_allclose(slope, wanted[:, 1], rtol=1e-12, atol=1e-320)
+    least = 8 * (p[0] / p[1]) * 5e-324 if kind == Law.TANH else 0.0  # an exponential below 1e-308 has few digits
+    np.testing.assert_allclose(slope, wanted[:, 1], rtol=1e-12, atol=1e-320 + least)
 
 
 def test_the_circuits_have_every_law() -> None:
@@ -175,6 +163,28 @@ def test_sweeps_in_one_go_are_single_sweeps(device: Device) -> None:
     for _ in range(3):
         engines[1].sweep(1)
     np.testing.assert_array_equal(engines[0].voltages(), engines[1].voltages())
+
+
+@pytest.mark.parametrize(("dtype", "tol"), [("float64", 1e-12), ("float32", 1e-5)])
+@pytest.mark.parametrize("few", [0, 10**9])
+@pytest.mark.parametrize("deck", [deck for deck in DECKS.values() if has_dense_layers(deck)])
+def test_products_and_fused_sweeps_are_the_same_steps(
+    device: Device, deck: str, few: int, dtype: str, tol: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dense couplings by matrix products, or among the sparse ones; only the latter are recorded, once a start."""
+    monkeypatch.setattr(gpu, "_FEW_PRODUCTS", few)
+    problem, rng = batched(deck, 3), np.random.default_rng(0)
+    drive = problem.drive(slice(0, 3))
+    here, there = (b.engine(problem, dtype) for b in (GpuBackend(device), find_backend("cpu")))
+    before = getattr(device, "recordings", 0)
+    for x in (rng.normal(0, 2, (3, problem.n_free)), None, rng.normal(0, 2, (3, problem.n_free))):
+        here.start(drive, x)
+        there.start(drive, x)
+        for count in (1, 1, 2, 3):
+            sweep_alike(here, there, count, tol)
+    assert bool(any(here.products)) is (few == 0)
+    if isinstance(device, NumpyDevice):
+        assert device.recordings - before == (0 if few == 0 else 3)
 
 
 def test_sweep_says_when_nothing_moves(device: Device) -> None:
@@ -236,8 +246,8 @@ def test_bounds_are_those_of_the_certificate(
                 continue  # as above
             scale = {"kcl_amps": size, "kcl_relative": 1e-3}.get(name, size * np.abs(x).max())
             assert getattr(mine, name) == pytest.approx(getattr(theirs, name), rel=1e-6, abs=1e-9 * scale)
-        if noise >= 1e-3:
-            assert (mine.worst_row, mine.worst_unit) == (theirs.worst_row, theirs.worst_unit)
+        if noise >= 1e-3:  # where several units are as bad, any of them
+            assert check.upper[mine.worst_row, mine.worst_unit] >= theirs.kcl_relative * (1 - 1e-6)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -341,8 +351,9 @@ def test_products_of_many_rows_are_taken_on_the_device(device: Device) -> None:
     problem = cs.compile_problem(circuit.with_values({"Vx": x}))
     rows = slice(0, 70)
     here, there = problem.drive(rows, GpuBackend(device).product), problem.drive(rows)
-    np.testing.assert_allclose(here.injection, there.injection, rtol=1e-12, atol=1e-18)
-    np.testing.assert_allclose(here.fixed_abs, there.fixed_abs, rtol=1e-12, atol=1e-18)
+    rounding = 2 * problem.most_terms * np.finfo(float).eps * there.fixed_abs  # of two sums of as many products
+    assert (np.abs(here.injection - there.injection) <= rounding).all()
+    assert (np.abs(here.fixed_abs - there.fixed_abs) <= rounding).all() and rounding.max() > 0
 
 
 # -- auto --------------------------------------------------------------------------------------------------------------
@@ -451,10 +462,11 @@ def cupy_with(
         driverGetVersion=driver, runtimeGetVersion=lambda: 13000, getDeviceCount=count,
         getDeviceProperties=lambda _: {"name": b"NVIDIA H200"},
     )  # fmt: skip
+    device = SimpleNamespace(id=0, attributes={"MultiProcessorCount": 132, "MaxSharedMemoryPerBlockOptin": 232448})
     module = ModuleType("cupy")
     module.__path__ = []
     module.cuda = SimpleNamespace(
-        runtime=runtime, Device=lambda: SimpleNamespace(id=0), device=SimpleNamespace(get_cublas_handle=handle),
+        runtime=runtime, Device=lambda: device, device=SimpleNamespace(get_cublas_handle=handle),
         memory=SimpleNamespace(OutOfMemoryError=MemoryError),
     )  # fmt: skip
     module.RawModule = lambda **_: SimpleNamespace(compile=compile or (lambda: None))
@@ -492,6 +504,49 @@ def test_why_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch, module: Any, wante
         find_backend("gpu")
 
 
+class Capture:
+    """As CuPy's stream: captures nothing but whether it is asked to."""
+
+    def __init__(self, fault: Exception | None) -> None:
+        self.fault, self.calls = fault, []
+
+    def __enter__(self) -> None:
+        self.calls.append("enter")
+
+    def __exit__(self, *_: Any) -> None:
+        self.calls.append("exit")
+
+    def begin_capture(self) -> None:
+        self.calls.append("begin")
+
+    def end_capture(self) -> Any:
+        self.calls.append("end")
+        if self.fault:
+            raise self.fault
+        return SimpleNamespace(launch=lambda: self.calls.append("launch"))
+
+
+@pytest.mark.parametrize("fault", [None, CudaError("cudaErrorStreamCaptureInvalidated")])
+def test_launches_are_captured_or_taken_again(monkeypatch: pytest.MonkeyPatch, fault: Exception | None) -> None:
+    module, streams = cupy_with(), []
+
+    def stream(non_blocking: bool) -> Capture:
+        assert non_blocking
+        streams.append(Capture(fault))
+        return streams[-1]
+
+    module.cuda.Stream = stream
+    monkeypatch.setitem(sys.modules, "cupy", module)
+    monkeypatch.setitem(sys.modules, "cupy.cublas", module.cublas)
+    device, launched = CudaDevice(), []
+    again = device.recorded(lambda: launched.append(1))
+    assert launched == [1] and streams[0].calls == ["enter", "begin", "end", "exit"]
+    again()
+    assert (launched, streams[0].calls[4:]) == (([1], ["launch"]) if fault is None else ([1, 1], []))
+    device.recorded(lambda: None)
+    assert len(streams) == (2 if fault is None else 1)  # what failed once is not tried again
+
+
 @pytest.mark.parametrize("threads", [1, 33, 10_000, 100_000, 100_001])
 def test_every_thread_is_launched(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
     calls: list[tuple[Any, ...]] = []
@@ -515,18 +570,19 @@ def test_the_table_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
     one = cs.compile_problem(cs.parse(drn([4, 6, 5, 3], gain=40.0)))
     batches = {"drn_1h": one.with_values({"Vx": x}), "drn_3h": one.with_values({"Vx": x}), "drn_xl": one}
     monkeypatch.setattr(bench, "_problem", lambda name, _: batches[name])
-    rows = bench.gpu(NumpyDevice(), lambda action: timed(action)[0], 5, 5, copied=1000)
-    assert [row.measured is None for row in rows] == [False] * 5 + [True, True]
-    assert [row.target is not None for row in rows] == [True, False, True, True, False, False, False]
-    assert all(row.peer_measured for row in rows[1:5]) and rows[2].ratio == rows[2].measured / rows[2].peer_measured
+    rows = bench.gpu(NumpyDevice(), lambda action: timed(action)[0], 5, 5, 30, copied=1000)
+    assert [row.measured is None for row in rows] == [False] * 6 + [True, True]
+    assert [row.target is not None for row in rows] == [True, False, True, True, False, True, False, False]
+    assert all(row.peer_measured for row in rows[1:6]) and rows[2].ratio == rows[2].measured / rows[2].peer_measured
     assert all("SOLVED" in rows[k].note for k in (0, 2))
     lines = [bench.text(row) for row in rows]
     assert lines[3].startswith("drn_3h, 5 images, whole solve: ") and "target >= 20: " in lines[3]
     assert lines[4].startswith("484-node diode mesh, 5 rows, newton: ") and "Newton steps (asked for)" in lines[4]
-    assert lines[5].endswith("not measured; method newton runs large and linear circuits on the cpu only")
-    assert lines[6].endswith(
-        "not measured; draws are evaluated and solved one by one, on the cpu; evaluating takes most of the time"
+    assert (
+        lines[5].startswith("grid 30 x 30, 600 current sources, newton, whole solve: ") and "target >= 1: " in lines[5]
     )
+    assert lines[6].endswith("not measured; wires are eliminated, on the cpu")
+    assert lines[7].endswith("not measured; draws are solved one by one, on the cpu")
     saved = bench.report(rows, NumpyDevice())
     assert saved["device"] == "a stand-in" and saved["rows"][2]["ratio"] == rows[2].ratio
 
@@ -537,3 +593,23 @@ def test_the_benchmark_without_a_gpu(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert capsys.readouterr() == ("", "error: no GPU today\n")
     assert bench.main(["--json", "nowhere/gpu.json"]) == 2
     assert "there is no folder nowhere" in capsys.readouterr().err
+
+
+def test_blocks_that_wait_for_each_other_are_launched_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[Any, ...]] = []
+    module, sources = cupy_with(), []
+    found = SimpleNamespace(shared_size_bytes=48, kernel=lambda *call, **how: calls.append((*call, how)))
+    made = SimpleNamespace(compile=lambda: None, get_function=lambda _: found)
+    module.RawModule = lambda **given: sources.append(given["options"]) or made
+    monkeypatch.setitem(sys.modules, "cupy", module)
+    monkeypatch.setitem(sys.modules, "cupy.cublas", module.cublas)
+    device, program = CudaDevice(), Program(SOURCE, ("-DREAL=float",), "steps")
+    for count in (7, 8):
+        device.launch_together(program, 3, 64, 1000, count, "array")
+    assert sources == [OPTIONS, (*OPTIONS, "-DREAL=float")]  # compiled once
+    assert found.max_dynamic_shared_size_bytes == 232448 - 48
+    how = {"shared_mem": 1000, "enable_cooperative_groups": True}
+    assert calls == [((3,), (64,), (count, "array"), how) for count in (7, 8)]
+    module.RawModule = lambda **_: raising(CompileException("no such type"))()
+    with pytest.raises(cs.BackendUnavailable, match=r"kernels.cu cannot be compiled \(no such type\)"):
+        device.launch_together(Program(SOURCE, (), "steps"), 3, 64, 1000)

@@ -15,7 +15,9 @@ from circuitsim import Circuit, SettingsError, compile_problem, parse
 from circuitsim.backends.base import find_backend
 from circuitsim.gallery import drn
 from training import kernels
+from training.adjoint import couplings
 from training.general import GeneralLearner
+from training.gradient import find_outputs
 from training.layered import LayeredLearner
 from training.layers import Layers, find_layers
 from training.learner import Learner, LearningError, Samples
@@ -169,6 +171,24 @@ def test_a_nudge_that_becomes_too_strong_while_learning_is_found_by_the_kernel()
     learner.restore(arrays)
     with pytest.raises(LearningError, match=r"not convex: output y\[\d\] has a conductance of"):
         learner.train(samples(6, 3), np.arange(4), dict.fromkeys(learner.values(), 0.0))
+
+
+@pytest.mark.parametrize("sizes", [(6, 4), (12, 5, 3), (12, 13, 9), (12, 9, 6, 2), (12, 4, 11, 2), (8, 21, 17, 19, 3)])
+def test_convexity_is_that_of_the_whole_matrix(sizes: tuple[int, ...]) -> None:
+    """Just within the nudge at which the smallest eigenvalue of all conductances is 0, and just beyond."""
+    circuit = parse(drn(sizes, seed=5))
+    problem = compile_problem(circuit)
+    whole = np.diag(problem.values.diag) - couplings(problem).toarray()
+    outputs = find_outputs(problem).units
+    inverse = np.linalg.inv(whole)[np.ix_(outputs, outputs)]
+    limit = 1.0 / np.linalg.eigvalsh(inverse).max()
+    for share, convex in ((0.0, True), (0.9, True), (1 - 1e-9, True), (1 + 1e-9, False), (1.5, False)):
+        learner = layered(circuit, replace(RECIPE, nudge=1e-3))
+        if convex:
+            learner._check_convex(-share * limit)
+        else:
+            with pytest.raises(LearningError, match=r"nudged by -.* is not convex"):
+                learner._check_convex(-share * limit)
 
 
 @pytest.mark.parametrize("kernel", [True, False])

@@ -310,7 +310,7 @@ def test_the_learning_curve_is_a_picture(tmp_path: Path) -> None:
 
 def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(BackendUnavailable, match=r'no learning curve drawn: .*pip install "circuitsim\[plot\]"'):
+    with pytest.raises(BackendUnavailable, match=r"no learning curve drawn: .*pip install 'circuitsim\[plot\]'"):
         plot_curve(ROWS, {}, "a run", tmp_path / "curve.png")
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(BackendUnavailable, match=r'--tensorboard: .*pip install "circuitsim\[tensorboard\]"'):

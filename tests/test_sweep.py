@@ -342,6 +342,13 @@ def test_values_set_after_reading_are_not_lost_silently() -> None:
             call()
 
 
+def test_a_seed_given_on_reading_draws_the_values_of_a_sweep_too() -> None:
+    text = "t\n.param k=1\nV1 a 0 1\nR1 a b 1k\nR2 b 0 {k*aunif(1k, 500)}\n"
+    circuit = cs.parse(text, seed=4)
+    result = cs.sweep(circuit, "k 1 2 1")
+    assert result.voltage("b")[0] == cs.solve(circuit).voltage("b")[0] != cs.solve(cs.parse(text)).voltage("b")[0]
+
+
 def test_progress_counts_every_point() -> None:
     seen: list[tuple[int, int]] = []
     cs.sweep(cs.parse(MIXED), "V1 0 1 0.25 R1 1k 2k 1k", progress=lambda done, total: seen.append((done, total)))

@@ -1,35 +1,28 @@
 """All that a training run needs to go on, in a file that is written whole and read whole or not at all.
 
-A checkpoint is an .npz file without pickles: numpy reads it. The comment of the zip archive ends with the SHA-256 of
-every byte before it, so that no damage goes unseen. A folder keeps the two newest ones; at every instant at least one
-of them is whole.
+A folder keeps the two newest checkpoints; at every instant at least one of them is whole.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.errors import SettingsError
 from circuitsim.io.files import replacing
+from circuitsim.io.sealed import Damaged, differences, load_sealed, save_sealed
 from training.learner import Tally
 from training.metrics import Row
 
 NEWEST, PREVIOUS = "checkpoint.npz", "checkpoint-previous.npz"
 _FORMAT = 1
-_DIGEST = 64  # hexadecimal digits of a SHA-256, at the end of the file
 _BLOCK = 1 << 20  # bytes
-_SHOWN_DIGEST = 12  # digits of a SHA-256 in a message
 
 Fingerprint = Mapping[str, Any]  # setting -> what JSON can hold
 
@@ -51,7 +44,6 @@ class Checkpoint:
         """Write the file, whole or not at all: until it is, `path` is what it was. SettingsError if it cannot."""
         header = {
             "format": _FORMAT,
-            "names": list(self.arrays),
             "generator": self.generator,
             "epoch": self.epoch,
             "position": self.position,
@@ -60,14 +52,7 @@ class Checkpoint:
             "seconds": self.seconds,
             "fingerprint": dict(self.fingerprint),
         }
-        named: dict[str, Any] = {f"array{k}": array for k, array in enumerate(self.arrays.values())}
-        with replacing(path, "w+b") as out:
-            np.savez(out, header=np.array(json.dumps(header)), **named)
-            with zipfile.ZipFile(out, "a") as archive:
-                archive.comment = b"sha256 " + b"0" * _DIGEST
-            digest = _digest_of_body(out)
-            out.seek(-_DIGEST, os.SEEK_END)
-            out.write(digest)
+        save_sealed(path, header, self.arrays)
 
 
 def load_checkpoint(path: Path, fingerprint: Fingerprint) -> Checkpoint:
@@ -77,19 +62,14 @@ def load_checkpoint(path: Path, fingerprint: Fingerprint) -> Checkpoint:
     kept), or when it is of another run: `fingerprint` differs.
     """
     try:
-        with path.open("rb") as file:
-            digest = _digest_of_body(file)
-            if file.read() != digest:
-                raise SettingsError(f"{path}: this checkpoint is damaged: its SHA-256 is wrong{_other_one(path)}")
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as archive:
-                header = json.loads(str(archive["header"]))
-                arrays = {name: archive[f"array{k}"] for k, name in enumerate(header["names"])}
+        header, arrays = load_sealed(path)
     except FileNotFoundError:
         raise SettingsError(f"no such file: {path}{_other_one(path)}") from None
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {error.strerror or error}{_other_one(path)}") from None
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
+    except Damaged as error:
+        raise SettingsError(f"{path}: this checkpoint is damaged: {error}{_other_one(path)}") from None
+    except ValueError as error:
         raise SettingsError(f"{path}: no checkpoint of a training run: {error}{_other_one(path)}") from None
     if header["format"] != _FORMAT:
         raise SettingsError(
@@ -135,17 +115,6 @@ def _give_second_name(path: Path, second: Path) -> None:
         temporary.unlink(missing_ok=True)  # it stays when both names were one file before
 
 
-def _digest_of_body(file: IO[bytes]) -> bytes:
-    """SHA-256, in hexadecimal, of all but the last 64 bytes; the file stands before these. An empty one has no body."""
-    left = max(file.seek(0, os.SEEK_END) - _DIGEST, 0)
-    file.seek(0)
-    digest = hashlib.sha256()
-    while left > 0 and (block := file.read(min(left, _BLOCK))):
-        digest.update(block)
-        left -= len(block)
-    return digest.hexdigest().encode()
-
-
 def _other_one(path: Path) -> str:
     """The end of a message: where to go on from instead."""
     other = path.with_name(NEWEST if path.name == PREVIOUS else PREVIOUS)
@@ -157,22 +126,9 @@ def _other_one(path: Path) -> str:
 
 def _check_fingerprint(path: Path, found: Fingerprint, wanted: Fingerprint) -> None:
     """SettingsError naming the settings that differ."""
-    wanted = json.loads(json.dumps(dict(wanted)))
-    names = [*wanted, *(name for name in found if name not in wanted)]
-    differences = [
-        f"{name} {_shown(found.get(name))} (now {_shown(wanted.get(name))})"
-        for name in names
-        if found.get(name) != wanted.get(name)
-    ]
-    if differences:
+    others = differences(found, wanted)
+    if others:
         raise SettingsError(
-            f"{path}: this checkpoint is of another run: {', '.join(differences)}; give the settings that it was made "
-            "with, or choose another --out"
+            f"{path}: this checkpoint is of another run: {', '.join(others)}; give the settings that it was "
+            "made with, or choose another --out"
         )
-
-
-def _shown(value: Any) -> str:
-    """A setting in a message; of a long digest its beginning."""
-    if isinstance(value, str) and len(value) == _DIGEST:
-        return value[:_SHOWN_DIGEST] + "..."
-    return "not set" if value is None else str(value)

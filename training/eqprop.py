@@ -188,12 +188,11 @@ def not_convex(node: str, conductance: float, beta: float) -> LearningError:
     )
 
 
-def positive_definite(matrix: sparse.sparray) -> bool:
-    """Whether a symmetric sparse matrix is positive definite, by its Cholesky or LDL' factors."""
-    n = matrix.shape[0]
-    if n <= _DENSE:
+def positive_definite(matrix: sparse.sparray | Floats) -> bool:
+    """Whether a symmetric matrix is positive definite, by its Cholesky factors; large sparse ones by LDL' factors."""
+    if isinstance(matrix, np.ndarray) or matrix.shape[0] <= _DENSE:
         try:
-            np.linalg.cholesky(matrix.toarray())
+            np.linalg.cholesky(matrix if isinstance(matrix, np.ndarray) else matrix.toarray())
         except np.linalg.LinAlgError:
             return False
         return True

@@ -147,7 +147,7 @@ def crossbar_gradient(delta_row: Floats, delta_col: Floats, total_row: Floats, t
     """Sum over the rows of the batch of 1/2 (delta_a - delta_b) (total_a - total_b), (nr, nc)."""
     if not delta_row.any():  # known rows: a product of matrices
         return 0.5 * ((delta_col * total_col).sum(axis=0) - total_row.T @ delta_col)
-    out = np.zeros((delta_row.shape[1], delta_col.shape[1]), delta_col.dtype)
+    out = np.zeros_like(delta_col, order="C", shape=(delta_row.shape[1], delta_col.shape[1]))
     for da, db, sa, sb in zip(delta_row, delta_col, total_row, total_col, strict=True):
         out += (da[:, None] - db) * (sa[:, None] - sb)
     return 0.5 * out

@@ -1,4 +1,5 @@
-"""Learning on a layered netlist: the fast path (kernels.py), and the plain one (layers.py) for what that leaves out."""
+"""Learning on a layered netlist: the fast path (kernels.py; gpu_steps.py on a GPU), and the plain one (layers.py) for
+what that leaves out."""
 
 from __future__ import annotations
 
@@ -9,7 +10,9 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from circuitsim import Problem, SettingsError
+from circuitsim.backends.gpu import Device
 from training import eqprop, kernels, layers
+from training.gpu_steps import BACK, DIFFERENCE, PLAIN, GpuSteps, Refused, Task
 from training.gradient import find_outputs
 from training.layers import Layers, Weights
 from training.learner import Learner, LearningError, Samples, Tally, check_arrays, tally_of
@@ -26,19 +29,30 @@ _KEPT = ("g", "bias", "v", "free", "delta", "total")
 class LayeredLearner(Learner):
     """See learner.Learner.
 
-    Conductances, biases and state are flat arrays of one dtype, as the kernel wants them, with views layer by layer.
-    The last of several crossbars is held transposed.
+    Conductances, biases and state are flat arrays of one dtype, as the kernels want them, with views layer by layer.
+    The last of several crossbars is held transposed. With a device they lie there.
     """
 
-    def __init__(self, problem: Problem, structure: Layers, recipe: Recipe, *, kernel: bool, threads: int) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        structure: Layers,
+        recipe: Recipe,
+        *,
+        kernel: bool,
+        threads: int,
+        device: Device | None = None,
+    ) -> None:
         self.problem, self.structure, self.recipe = problem, structure, recipe
         self.batch_size = recipe.batch_size
-        self.fast = kernel and recipe.algorithm != "bp" and recipe.tol is None
-        self.threads = threads
-        self.betas = (0.0, 0.0) if recipe.algorithm == "implicit" else eqprop.nudges(recipe.variant, recipe.nudge)
+        self.fast = kernel and recipe.tol is None and (recipe.algorithm != "bp" or device is not None)
+        self.threads, self.device = threads, device
+        self.xp = device.xp if device else np
+        self.betas = eqprop.nudges(recipe.variant, recipe.nudge) if recipe.algorithm == "ep" else (0.0, 0.0)
         self.form = "difference" if recipe.algorithm == "implicit" else recipe.form
         self.outputs_at = find_outputs(problem)
         self.path = "fast path for layers" if self.fast else "plain path for layers"
+        self.gpu_steps: GpuSteps | None = None
         self.steps = 0
         self._prepared: Samples | None = None
         dtype = np.dtype(recipe.dtype)
@@ -46,18 +60,19 @@ class LayeredLearner(Learner):
         self.unit = np.concatenate([[0], np.cumsum(self.n[1:])])[:-1]
         self.where = np.concatenate([[0], np.cumsum(self.n[:-1] * self.n[1:])])
         units = int(self.n[1:].sum())
-        self.g, self.bias = np.empty(int(self.where[-1]), dtype), np.empty(units, dtype)
-        self.lo, self.hi = (np.concatenate(bounds).astype(dtype) for bounds in (structure.lo, structure.hi))
-        self.v = np.zeros(2 * self.batch_size * units, dtype)
-        self.free, self.delta, self.total = (np.zeros(self.batch_size * units, dtype) for _ in range(3))
+        zeros = self.xp.zeros
+        self.g, self.bias = zeros(int(self.where[-1]), dtype), zeros(units, dtype)
+        self.lo, self.hi = (self._put(np.concatenate(bounds)) for bounds in (structure.lo, structure.hi))
+        self.v = zeros(2 * self.batch_size * units, dtype)
+        self.free, self.delta, self.total = (zeros(self.batch_size * units, dtype) for _ in range(3))
         c = problem.circuit
         g = {x.name: x.g for x in c.crossbars}
         for k, (name, bias) in enumerate(zip(structure.crossbars, structure.biases, strict=True)):
-            self._crossbar(k)[:] = g[name]
-            self._bias(k)[:] = structure.fixed[k]
+            self._crossbar(k)[:] = self._put(g[name])
+            self._bias(k)[:] = self._put(structure.fixed[k])
             if bias is not None:
                 _, start, stop = c.rows_of(bias)
-                self._bias(k)[:] += c.current_sources.i[0, start:stop].astype(dtype)
+                self._bias(k)[:] += self._put(c.current_sources.i[0, start:stop])
 
     def prepare(self, samples: Samples) -> None:
         self.structure.check_inputs(samples)
@@ -65,9 +80,27 @@ class LayeredLearner(Learner):
         with np.errstate(over="ignore"):
             if not np.isfinite(dtype.type(self.recipe.gain * samples.scale)):
                 raise SettingsError(f"gain {self.recipe.gain:g} is too large for {dtype}; choose a smaller one")
-        if self.fast:
+        if self.device:
+            self._make_gpu_steps(self.device, samples)
+        elif self.fast:
             kernels.make_ready(str(dtype), str(samples.features.dtype))
         self._prepared = samples
+
+    def _make_gpu_steps(self, device: Device, samples: Samples) -> None:
+        """The fast path on a device, where it can be taken; else the plain one there."""
+        if not self.fast:
+            return
+        r = self.recipe
+        mode = BACK if r.algorithm == "bp" else PLAIN if self.form == "plain" else DIFFERENCE
+        task = Task(self.structure.sizes, samples.features.shape[1], self.batch_size, r.sweeps, mode, r.dtype)
+        try:
+            if self.gpu_steps is None or self.gpu_steps.task != task:
+                self.gpu_steps = GpuSteps(task, device)
+        except Refused as reason:
+            self.fast, self.path = False, f"plain path for layers on {device.name} ({reason})"
+            return
+        self.gpu_steps.prepare(samples)
+        self.path = f"fast path for layers on {device.name}"
 
     # -- steps -----------------------------------------------------------------------------------------------------
 
@@ -83,32 +116,52 @@ class LayeredLearner(Learner):
         with threadpool_limits(self.threads, "blas"):
             while first < order.size:  # up to the next test of convexity, wherever the steps were interrupted
                 if self.steps % _CHECK_EVERY == 0 and self.recipe.algorithm == "ep":
-                    problem = self.problem.with_values(self.values())
-                    eqprop.check_convex(problem, self.outputs_at, min(self.betas))
+                    self._check_convex(min(self.betas))
                 count = min(_CHECK_EVERY - self.steps % _CHECK_EVERY, (order.size - first) // self.batch_size)
                 stop = first + count * self.batch_size
                 tally += run(samples, order[first:stop], g_rates, b_rates)
                 self.steps, first = self.steps + count, stop
         return tally
 
+    def _check_convex(self, beta: float) -> None:
+        """LearningError when E + beta C is not convex; see eqprop.check_convex, which takes any circuit."""
+        if beta >= 0:
+            return
+        w = self._weights()
+        sums = self._host(w.a[-1])
+        if (sums + beta <= 0).any():
+            raise self._not_convex(int(sums.argmin()), float(sums.min()), beta)
+        matrix = layers.reduced_conductances(w, beta)
+        if matrix is None or not eqprop.positive_definite(self._host(matrix)):
+            raise eqprop.not_convex("", np.nan, beta)
+
+    def _not_convex(self, output: int, conductance: float, beta: float) -> LearningError:
+        node = self.problem.circuit.nodes[int(self.outputs_at.nodes[output])]
+        return eqprop.not_convex(node, conductance, beta)
+
     def _kernel_steps(self, samples: Samples, order: Ints, g_rates: NDArray, b_rates: NDArray) -> Tally:
         scalar = self.g.dtype.type
-        sums = np.zeros(2)
-        mode = kernels.DIFFERENCE if self.form == "difference" else kernels.PLAIN
-        status, unit = kernels.steps(
-            samples.features, scalar(self.recipe.gain * samples.scale), samples.targets, order, self.recipe.sweeps,
-            mode, self.n, self.unit, self.where, self.g, self.bias, self.lo, self.hi, g_rates, b_rates,
-            scalar(self.betas[0]), scalar(self.betas[1]), self.v, self.free, self.delta, self.total,
-            self.threads, sums,
-        )  # fmt: skip
+        volts, betas = scalar(self.recipe.gain * samples.scale), [scalar(beta) for beta in self.betas]
+        arrays = [self.g, self.bias, self.lo, self.hi]
+        states = [self.v, self.free, self.delta, self.total]
+        if self.gpu_steps:
+            numbers = np.array([volts, *betas, *g_rates, *b_rates])
+            status, unit, cost, wrong = self.gpu_steps.run(samples, order, numbers, [*arrays, *states])
+        else:
+            sums = np.zeros(2)
+            mode = kernels.DIFFERENCE if self.form == "difference" else kernels.PLAIN
+            status, unit = kernels.steps(
+                samples.features, volts, samples.targets, order, self.recipe.sweeps, mode, self.n, self.unit,
+                self.where, *arrays, g_rates, b_rates, *betas, *states, self.threads, sums,
+            )  # fmt: skip
+            cost, wrong = float(sums[0]), int(sums[1])
         if status == kernels.NOT_CONVEX:
-            node = self.problem.circuit.nodes[int(self.outputs_at.nodes[unit])]
-            raise eqprop.not_convex(node, float(self._weights().a[-1][unit]), min(self.betas))
+            raise self._not_convex(unit, float(self._weights().a[-1][unit]), min(self.betas))
         if status == kernels.CUT_OFF:
             raise self._cut_off(unit)
         if status == kernels.NOT_FINITE:
             raise _not_finite()
-        return Tally(order.size, float(sums[0]), int(sums[1]))
+        return Tally(order.size, cost, wrong)
 
     def _plain_steps(self, samples: Samples, order: Ints, g_rates: NDArray, b_rates: NDArray) -> Tally:
         tally = Tally()
@@ -118,7 +171,7 @@ class LayeredLearner(Learner):
 
     def _plain_step(self, samples: Samples, rows: Ints, g_rates: NDArray, b_rates: NDArray) -> Tally:
         r, depth, size = self.recipe, self.structure.depth, self.batch_size
-        w, x, targets = self._weights(), self._inputs(samples, rows), samples.targets[rows].astype(self.g.dtype)
+        w, x, targets = self._weights(), self._inputs(samples, rows), self._put(samples.targets[rows])
         cut_off = np.flatnonzero(np.concatenate(w.a) <= 0)
         if cut_off.size:
             raise self._cut_off(int(cut_off[-1]))
@@ -155,16 +208,24 @@ class LayeredLearner(Learner):
         )
 
     def _inputs(self, samples: Samples, rows: Ints | slice) -> NDArray:
-        return (self.recipe.gain * samples.inputs(rows, int(self.n[0]))).astype(self.g.dtype)
+        return self._put(self.recipe.gain * samples.inputs(rows, int(self.n[0])))
+
+    def _put(self, array: NDArray) -> NDArray:
+        """An array of the learner's dtype, where the others are."""
+        return self.xp.asarray(array.astype(self.recipe.dtype))
+
+    def _host(self, array: NDArray) -> NDArray:
+        """A copy for NumPy."""
+        return self.device.to_host(array) if self.device else array.copy()
 
     def outputs(self, samples: Samples, rows: slice) -> Floats:
         w, found = self._weights(), []
         with threadpool_limits(self.threads, "blas"):
             for first in range(rows.start, rows.stop, _TILE):
                 base = layers.drive(w, self._inputs(samples, slice(first, min(first + _TILE, rows.stop))))
-                v = [np.zeros((base[0].shape[0], int(n)), self.g.dtype) for n in self.n[1:]]
+                v = [self.xp.zeros((base[0].shape[0], int(n)), self.g.dtype) for n in self.n[1:]]
                 layers.relax_free(w, base, v, self.recipe.sweeps, self.recipe.tol)
-                found.append(v[-1].astype(np.float64))
+                found.append(self._host(v[-1]).astype(np.float64))
         return np.concatenate(found)
 
     # -- values ----------------------------------------------------------------------------------------------------
@@ -205,23 +266,23 @@ class LayeredLearner(Learner):
         for name in self.problem.circuit.netlist.trained:
             k = crossbars.get(name.lower())
             if k is not None:
-                found[name] = self._crossbar(k).astype(np.float64)
+                found[name] = self._host(self._crossbar(k)).astype(np.float64)
             else:
                 k = biases[name.lower()]
-                found[name] = self._bias(k).astype(np.float64) - s.fixed[k]
+                found[name] = self._host(self._bias(k)).astype(np.float64) - s.fixed[k]
         return found
 
     def arrays(self) -> dict[str, NDArray]:
-        return {"steps": np.array(self.steps), **{name: getattr(self, name).copy() for name in _KEPT}}
+        return {"steps": np.array(self.steps), **{name: self._host(getattr(self, name)) for name in _KEPT}}
 
     def restore(self, arrays: Mapping[str, NDArray]) -> None:
         check_arrays(arrays, self.arrays())
         self.steps = int(arrays["steps"])
         for name in _KEPT:
-            getattr(self, name)[:] = arrays[name]
+            getattr(self, name)[:] = self._put(arrays[name])
 
     def free_state(self) -> list[Floats]:
-        return [self.layer(self.free, k).astype(np.float64) for k in range(self.structure.depth)]
+        return [self._host(self.layer(self.free, k)).astype(np.float64) for k in range(self.structure.depth)]
 
 
 def _not_finite() -> LearningError:

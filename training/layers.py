@@ -6,7 +6,7 @@ conductances at each unit of layer k, S_k = b_k + v_{k-1} g_k + v_{k+1} g_{k+1}^
     v_k = clip(S_k / a_k, lo_k, hi_k);   a sweep takes layers 0, 2, 4 ... at once, then 1, 3, 5 ...
 
 This file is the plain NumPy form: evaluation of many samples, back-propagation, relaxation to a tolerance, and the slow
-twin of the step in kernels.py.
+twin of the steps in kernels.py and steps.cu. Arrays may as well be CuPy's, which NumPy's functions hand over to it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from training.gradient import crossbar_gradient
 from training.learner import LearningError, Samples
 
 Ints = NDArray[np.int64]
-Array = NDArray  # of the learner's dtype
+Array = NDArray  # of the learner's dtype, in NumPy or CuPy
 
 _MOST_SWEEPS = 100_000
 
@@ -206,9 +206,13 @@ def free_sweep(w: Weights, a: Sequence[Array], base: Sequence[Array], v: list[Ar
 def _moved(a: Sequence[Array], before: Sequence[Array], after: Sequence[Array]) -> float:
     """The largest step of a sweep times conductance - the KCL violation that it has mended, A - over the largest
     conductance times voltage; 0/0 = 0."""
-    step = max(float((np.abs(y - x) * s).max(initial=0.0)) for s, x, y in zip(a, before, after, strict=True))
-    scale = max(float((np.abs(y) * s).max(initial=0.0)) for s, y in zip(a, after, strict=True))
+    step = max(_largest((y - x) * s) for s, x, y in zip(a, before, after, strict=True))
+    scale = max(_largest(y * s) for s, y in zip(a, after, strict=True))
     return step / scale if scale else step
+
+
+def _largest(x: Array) -> float:
+    return float(np.abs(x).max()) if x.size else 0.0
 
 
 def clip(v: Array, lo: Array, hi: Array) -> Array:
@@ -262,7 +266,7 @@ def relax_pair(
     a = w.a
     v1 = [v.copy() for v in free]
     other = [np.zeros_like(v) for v in free] if form == "difference" else [v.copy() for v in free]
-    zero = [np.zeros((1, v.shape[1]), v.dtype) for v in free]
+    zero = [np.zeros_like(v[:1]) for v in free]
     gap = betas[0] - betas[1]
 
     def sweep() -> float:
@@ -291,6 +295,37 @@ def relax_pair(
     if form == "plain":
         return Pair(v1, [(x - y) / gap for x, y in zip(v1, other, strict=True)])
     return Pair(v1, other)
+
+
+# -- convexity ---------------------------------------------------------------------------------------------------------
+
+
+def reduced_conductances(w: Weights, nudge: float) -> Array | None:
+    """A matrix that is positive definite when that of all conductances is, with `nudge` (S) added at the outputs.
+
+    The layers of one parity have no conductance between each other: they are eliminated, all at once, which leaves the
+    Schur complement of the others, (n, n) S in float64. None when the sum of conductances of one that is eliminated is
+    not positive: then neither is the matrix.
+    """
+    a = [x.astype(np.float64) for x in w.a]
+    a[-1] = a[-1] + nudge
+    sizes = [x.size for x in a]
+    kept = min((0, 1), key=lambda parity: sum(sizes[parity::2])) if len(a) > 1 else 0
+    starts = np.cumsum([0, *sizes[kept::2]]).tolist()
+    block = {k: slice(starts[i], starts[i + 1]) for i, k in enumerate(range(kept, len(a), 2))}
+    matrix = np.zeros_like(a[0], shape=(starts[-1], starts[-1]))
+    for k, part in block.items():
+        matrix[part, part] += np.diag(a[k])
+    for k in range(1 - kept, len(a), 2):
+        if not bool((a[k] > 0).all()):
+            return None
+        near = {k - 1: w.g[k]} if k else {}
+        near |= {k + 1: w.g[k + 1].T} if k + 1 < len(a) else {}
+        scaled = {j: g.astype(np.float64) / np.sqrt(a[k]) for j, g in near.items()}
+        for i, one in scaled.items():
+            for j, other in scaled.items():
+                matrix[block[i], block[j]] -= one @ other.T
+    return matrix
 
 
 # -- gradients ---------------------------------------------------------------------------------------------------------

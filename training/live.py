@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -17,9 +18,12 @@ from training.run import Run
 
 
 @contextmanager
-def interrupts() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C once: what this yields becomes true. Twice: KeyboardInterrupt at once."""
+def interrupts(elsewhere: Callable[[], bool] | None = None) -> Iterator[Callable[[], bool]]:
+    """Ctrl-C once, or `elsewhere` true: what this yields becomes true. Ctrl-C twice: KeyboardInterrupt at once."""
     asked = False
+
+    def stop() -> bool:
+        return asked or (elsewhere is not None and elsewhere())
 
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal asked
@@ -28,12 +32,13 @@ def interrupts() -> Iterator[Callable[[], bool]]:
         asked = True
 
     before = signal.getsignal(signal.SIGINT)
-    if before is signal.SIG_IGN:  # as under nohup: somebody wants this to go on
-        yield lambda: False
+    main = threading.current_thread() is threading.main_thread()  # no other thread can handle signals
+    if before is signal.SIG_IGN or not main:  # ignored as under nohup: somebody wants this to go on
+        yield stop
         return
     signal.signal(signal.SIGINT, handle)
     try:
-        yield lambda: asked
+        yield stop
     finally:
         signal.signal(signal.SIGINT, before)
 

@@ -10,6 +10,9 @@ from typing import Any
 
 from circuitsim.errors import BackendUnavailable
 from circuitsim.io.files import replacing
+from circuitsim.io.pictures import write_picture
+from circuitsim.plot import curves
+from circuitsim.plot.style import need_matplotlib
 from training.learner import Tally
 
 _DIGITS = 6
@@ -74,38 +77,16 @@ def write_metrics(rows: Sequence[Row], path: Path) -> None:
 
 
 def plot_curve(rows: Sequence[Row], expected: Mapping[str, float], title: str, path: Path) -> None:
-    """A PNG of both errors over the epochs; `expected` errors by name (train, test) are dashed lines.
+    """A picture of errors and cost over the epochs; `expected` errors by name (train, test) are dotted lines.
 
     BackendUnavailable without matplotlib.
     """
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import MaxNLocator, ScalarFormatter
-    except ImportError as error:
-        raise BackendUnavailable(
-            f'no learning curve drawn: {error}; install it with `pip install "circuitsim[plot]"`'
-        ) from None
-
-    figure = Figure(figsize=(7, 4.2), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    epochs = [row.epoch for row in rows]
-    for name, colour in (("train", "tab:orange"), ("test", "tab:blue")):
-        errors = [getattr(row, f"{name}_error") for row in rows]
-        axes.plot(epochs, errors, "o-", color=colour, markersize=3, label=f"{name} error, last {errors[-1]:.2f} %")
-        if name in expected:
-            axes.axhline(expected[name], color=colour, linestyle="--", linewidth=1, label=f"expected {name} error")
-    if all(line > 0 for row in rows for line in (row.train_error, row.test_error)):
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(ScalarFormatter())
-        axes.yaxis.set_minor_formatter(ScalarFormatter())
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel="epoch", ylabel="error, %", title=title)
-    axes.grid(alpha=0.3, which="both")
-    axes.legend()
-    with replacing(path, "wb") as out:
-        figure.savefig(out, format="png")
+        need_matplotlib()
+    except BackendUnavailable as error:
+        raise BackendUnavailable(f"no learning curve drawn: {error}") from None
+    found = {name: [float(getattr(row, name)) for row in rows] for name in curves.COLUMNS}
+    write_picture(curves.draw({title: found}, title, expected), path)
 
 
 class TensorBoard:

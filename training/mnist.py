@@ -46,11 +46,11 @@ def main(ctx: click.Context, data: Path | None, **values: Any) -> None:
     The netlist is the model: `.input` names the sources that take the pixels, `.output` the ten nodes that are read,
     `.train` what learns. The recipe (a TOML file) says how, and each of its keys is an option here.
     """
-    train("training.mnist", ctx, Options.of(**values), lambda: _read(data))
+    train("training.mnist", ctx, Options.of(**values), lambda: read_images(data))
 
 
-def _read(folder: Path | None) -> Data:
-    """The images of a folder."""
+def read_images(folder: Path | None) -> Data:
+    """The images of a folder; None: those of MNIST. SettingsError for files that are none."""
     from training.datasets import MNIST, find_idx, load_idx_dataset
     from training.record import file_digest
 

@@ -36,7 +36,7 @@ class Rates(click.ParamType):
             self.fail(f"'{value}' is not a number, or numbers with commas between them", param, ctx)
 
 
-_RECIPE_KEYS = (
+RECIPE_KEYS = (
     "algorithm", "epochs", "batch_size", "dtype", "gain", "sweeps", "tol", "nudge", "variant", "form",
     "conductance_rates", "bias_rates", "decay",
 )  # fmt: skip
@@ -67,7 +67,7 @@ class Options:
     @classmethod
     def of(cls, **values: Any) -> Options:
         """From the parameters of a command, those of the recipe among them."""
-        changes = {key: values.pop(key) for key in _RECIPE_KEYS}
+        changes = {key: values.pop(key) for key in RECIPE_KEYS}
         return cls(**values, changes={key: value for key, value in changes.items() if value is not None})
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MOST_WARNINGS = 10
 _MOST_LINES = 100  # about: of many epochs not each has its line
+_LEAST_BETWEEN = 20  # times what writing a checkpoint took: short epochs do not end with one each
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Data:
 def train(program: str, ctx: click.Context, options: Options, read_data: Callable[[], Data]) -> Path:
     """A whole run, or the rest of one; the folder of its results.
 
-    Interrupted, it saves a checkpoint and ends the program with exit code 130.
+    Interrupted, or when a function in `ctx.obj` says so, it saves a checkpoint and ends the program with exit code 130.
     `program` is the module's name, for the command line that goes on. SettingsError, NetlistError and
     BackendUnavailable say what is wrong with the options, the data or the netlist; LearningError why learning
     cannot go on.
@@ -71,7 +72,7 @@ def train(program: str, ctx: click.Context, options: Options, read_data: Callabl
         job = _prepare(options, recipe, read_data().limited(options.limit, options.test_limit))
     _start(job, record, options, command_line(program, ctx))
     try:
-        _advance(job, record, options.checkpoint_every, board.add if board else None)
+        _advance(job, record, options.checkpoint_every, board.add if board else None, ctx.obj)
         _finish(job, record, options, command_line(program, ctx, without=["resume"]))
         _compare(job.run, given, recipe.algorithm)
         return folder
@@ -197,19 +198,29 @@ def _start(job: _Job, record: Record, options: Options, command: str) -> None:
     )
 
 
-def _advance(job: _Job, record: Record, every: float, note: Callable[[Any], None] | None) -> None:
+def _advance(
+    job: _Job,
+    record: Record,
+    every: float,
+    note: Callable[[Any], None] | None,
+    stop: Callable[[], bool] | None,
+) -> None:
     """Train to the end: checkpoints, metrics and a line for each epoch; KeyboardInterrupt after Ctrl-C, all saved."""
     from training.live import interrupts, progress
     from training.metrics import row_text
 
     run = job.run
-    saved = time.perf_counter()
-    with interrupts() as asked, progress(run) as shown:
+    saved, took = time.perf_counter(), 0.0
+    with interrupts(stop) as asked, progress(run) as shown:
         for row in run.advance():
             shown.update()
-            if row is not None or asked() or time.perf_counter() - saved >= every:
+            ends = row is not None and run.done == run.schedule.total
+            due = _LEAST_BETWEEN * took if row is not None else every
+            if ends or asked() or time.perf_counter() - saved >= due:
+                clock = time.perf_counter()
                 record.save(run.checkpoint(job.fingerprint))
                 saved = time.perf_counter()
+                took = saved - clock
             if row is not None:
                 record.write_metrics(run.results)
                 if note:

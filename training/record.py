@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from circuitsim import Circuit
+from circuitsim import Circuit, __version__
 from circuitsim.errors import BackendUnavailable, SettingsError
 from circuitsim.io.export import export
 from circuitsim.io.files import replacing
 from circuitsim.io.inputs import read_array
+from circuitsim.io.sealed import add_array
 from training.checkpoint import NEWEST, PREVIOUS, Checkpoint, Fingerprint, keep, load_checkpoint
 from training.learner import Samples
 from training.metrics import Row, plot_curve, write_metrics
@@ -157,18 +157,18 @@ def circuit_digest(circuit: Circuit) -> str:
     digest = hashlib.sha256(repr((netlist.nodes, netlist.inputs, netlist.outputs, netlist.trained)).encode())
     for branches in (getattr(circuit, name) for name in _BRANCHES):
         for name, array in vars(branches).items():
-            _add(digest, name, array)
+            add_array(digest, name, array)
     for crossbar in circuit.crossbars:
         for name in ("rows", "cols", "g"):
-            _add(digest, f"{crossbar.name} {name}", getattr(crossbar, name))
+            add_array(digest, f"{crossbar.name} {name}", getattr(crossbar, name))
     return digest.hexdigest()
 
 
 def samples_digest(samples: Samples) -> str:
     """SHA-256 of a data set."""
     digest = hashlib.sha256(repr(samples.scale).encode())
-    _add(digest, "features", samples.features)
-    _add(digest, "targets", samples.targets)
+    add_array(digest, "features", samples.features)
+    add_array(digest, "targets", samples.targets)
     return digest.hexdigest()
 
 
@@ -181,15 +181,10 @@ def file_digest(path: Path) -> str:
         raise SettingsError(f"cannot read {path}: {error.strerror or error}") from None
 
 
-def _add(digest: Any, name: str, array: NDArray) -> None:
-    """Name, type, shape and bytes of an array."""
-    digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-    digest.update(np.ascontiguousarray(array))
-
-
 def _versions() -> dict[str, str]:
     return {
-        **{name: version(name) for name in ("circuitsim", "numpy", "numba", "scipy")},
+        "circuitsim": __version__,
+        **{name: version(name) for name in ("numpy", "numba", "scipy")},
         "python": sys.version.split()[0],
         "platform": platform.platform(),
     }

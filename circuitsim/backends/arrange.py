@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from circuitsim.problem import Problem
 
@@ -51,6 +52,19 @@ def pulls_by_color(problem: Problem) -> list[list[Pull]]:
             color = int(np.searchsorted(t.color_ptr, unit[target][0], side="right")) - 1
             pulls[color].append(Pull(target, source, which, transposed))
     return pulls
+
+
+def dense_among_sparse(problem: Problem) -> sparse.csr_array:
+    """All couplings between free units, (n_free, n_free), S: the sparse ones, and the dense ones entry by entry."""
+    t, v = problem.topology, problem.values
+    unit, found = np.arange(problem.n_free), v.couplings
+    for spec, g in zip(t.dense, v.dense, strict=True):
+        if spec.row.units is not None and spec.col.units is not None:
+            row, col = unit[spec.row.units], unit[spec.col.units]
+            at = np.repeat(row, col.size), np.tile(col, row.size)
+            block = sparse.coo_array((g.ravel(), at), shape=found.shape)
+            found = found + block.tocsr() + block.T.tocsr()
+    return sparse.csr_array(found)
 
 
 def junctions_by_unit(problem: Problem) -> Junctions:

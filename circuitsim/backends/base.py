@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.errors import SettingsError
+from circuitsim.linear import LinearSolver
 from circuitsim.problem import Drive, Problem
 from circuitsim.residual import Check, Residuals
 
@@ -47,8 +48,8 @@ class Look(Protocol):
 class Engine(Protocol):
     """One problem's conductances, ready in one dtype; takes sweeps for one tile of the batch at a time."""
 
-    def start(self, drive: Drive, x: Floats) -> None:
-        """Begin at unknowns x (rows, n_free) under this drive."""
+    def start(self, drive: Drive, x: Floats | None) -> None:
+        """Begin at unknowns x (rows, n_free), None: all 0, under this drive."""
 
     def sweep(self, count: int) -> bool:
         """Take `count` sweeps (each: the exact step of every colour block in turn); False if the last moved nothing."""
@@ -96,6 +97,9 @@ class Backend(Protocol):
 
     def row_steps(self, problem: Problem) -> RowSteps | None:
         """For newton's steps in many rows at once; None where it has none for this problem. Raises as `tile` does."""
+
+    def solver(self, problem: Problem) -> LinearSolver | None:
+        """What solves the linear networks of newton here; None: what the problem's topology has."""
 
     def product(self, a: Floats, b: Floats) -> Floats:
         """a @ b: what known potentials drive through a dense block (Problem.drive)."""

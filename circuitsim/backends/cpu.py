@@ -34,6 +34,9 @@ class CpuBackend:
     def row_steps(self, problem: Problem) -> None:
         return None
 
+    def solver(self, problem: Problem) -> None:
+        return None
+
     def product(self, a: Floats, b: Floats) -> Floats:
         return a @ b
 
@@ -60,12 +63,11 @@ class CpuEngine:
         self.zeros = np.zeros(self.junctions[1].size)
         self.plain = (self.diag > 0) & (np.diff(self.csr[0]) == 0) & (np.diff(self.junctions[0]) == 0)
 
-    def start(self, drive: Drive, x: Floats) -> None:
+    def start(self, drive: Drive, x: Floats | None) -> None:
         self.drive = drive
-        self.x = np.ascontiguousarray(x, self.dtype)
-        if self.x is x:
-            self.x = x.copy()
-        self.injection = np.ascontiguousarray(np.broadcast_to(drive.injection, x.shape), self.dtype)
+        shape = drive.rows.stop - drive.rows.start, self.problem.n_free
+        self.x = np.zeros(shape, self.dtype) if x is None else np.array(x, self.dtype, order="C")
+        self.injection = np.ascontiguousarray(np.broadcast_to(drive.injection, shape), self.dtype)
         self.lo, self.hi = drive.lo.astype(self.dtype), drive.hi.astype(self.dtype)
         self.offset = drive.junction_offset
         self.current = np.empty_like(self.injection) if any(self.pulls) else self.injection

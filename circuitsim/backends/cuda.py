@@ -1,11 +1,12 @@
 """The GPU by CuPy, which is imported here and nowhere else: arrays, cuBLAS, and the kernels of kernels.cu.
 
-CuPy compiles the kernels for the GPU at hand (NVRTC) and keeps the result on disk.
+CuPy compiles the kernels for the GPU at hand (NVRTC) and keeps the result on disk. It refuses to call cuBLAS while a
+graph is captured, so that only launches of kernels are recorded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from circuitsim.backends.gpu import Program
 from circuitsim.errors import BackendUnavailable
 
 Array = Any  # cupy.ndarray
 
 SOURCE = Path(__file__).with_name("kernels.cu")
-OPTIONS = ("--std=c++17",)  # of the compiler
+# Of the compiler. It may add to products that are not rounded (FMA): fewer roundings than bounds count, and none of
+# kernels.cu needs one to be made. Bits are not the host's anyway: exponentials and logarithms are another library's.
+OPTIONS = ("--std=c++17",)
 
 _BLOCK, _FEW = 256, 32  # threads of a block; and where they are few, so that every multiprocessor gets some
 _MANY = 100_000
@@ -36,12 +40,17 @@ class CudaDevice:
 
             self.cublas = cublas
             self.name = cuda.runtime.getDeviceProperties(cuda.Device().id)["name"].decode()
+            attributes = cuda.Device().attributes
+            self.multiprocessors: int = attributes["MultiProcessorCount"]
+            self.shared_bytes: int = attributes["MaxSharedMemoryPerBlockOptin"]
             cuda.device.get_cublas_handle()
             self.module = self.xp.RawModule(code=SOURCE.read_text(encoding="utf-8"), options=OPTIONS)
             self.module.compile()
         except Exception as error:  # libraries that are not there, a compiler that does not know this GPU, no memory
             raise _unavailable(f"CUDA does not start ({_first_line(error)}); {_INSTALL}") from None
         self.kernels: dict[str, Any] = {}
+        self.graphs = True  # until one cannot be captured
+        self.programs: dict[Program, Any] = {}
 
     def launch(self, kernel: str, threads: int, *arguments: Array | int) -> None:
         if kernel not in self.kernels:
@@ -50,11 +59,47 @@ class CudaDevice:
         block = _BLOCK if threads >= _MANY else _FEW
         self.kernels[kernel]((-(-threads // block),), (block,), whole)
 
+    def make_ready(self, program: Program) -> None:
+        if program in self.programs:
+            return
+        source = program.source.read_text(encoding="utf-8")
+        try:
+            module = self.xp.RawModule(code=source, options=(*OPTIONS, *program.options))
+            found = module.get_function(program.kernel)
+            found.max_dynamic_shared_size_bytes = self.shared_bytes - found.shared_size_bytes
+        except Exception as error:
+            raise _unavailable(f"{program.source.name} cannot be compiled ({_first_line(error)})") from None
+        self.programs[program] = found.kernel  # which alone can be told how to launch it
+
+    def launch_together(
+        self, program: Program, blocks: int, threads: int, shared_bytes: int, *arguments: Array | int
+    ) -> None:
+        self.make_ready(program)
+        whole = tuple(np.int64(x) if isinstance(x, int) else x for x in arguments)
+        self.programs[program]((blocks,), (threads,), whole, shared_mem=shared_bytes, enable_cooperative_groups=True)
+
     def add_product(self, out: Array, matrix: Array, x: Array) -> None:
         if x.shape[1] == 1:
             self.cublas.gemv("N", 1.0, matrix, x[:, 0], 1.0, out[:, 0])
         else:
             self.cublas.gemm("N", "N", matrix, x, out, 1.0, 1.0)
+
+    def recorded(self, launches: Callable[[], None]) -> Callable[[], None]:
+        if not self.graphs:
+            return launches
+        try:
+            stream = self.xp.cuda.Stream(non_blocking=True)  # the default one cannot be captured
+            with stream:
+                stream.begin_capture()
+                try:
+                    launches()
+                finally:
+                    graph = stream.end_capture()
+        except Exception:  # whatever the driver does not like: it is only slower without
+            self.graphs = False
+            return launches
+        launch: Callable[[], None] = graph.launch
+        return launch
 
     def to_host(self, array: Array) -> NDArray[Any]:
         host: NDArray[Any] = self.xp.asnumpy(array)

@@ -4,23 +4,32 @@ Arrays on the device are (units, rows): a colour block is a contiguous part, and
 neighbouring rows. In the loop of a method only what it asks crosses to the host: whether anything moved, and a few
 figures of the certificate (gpu_check.py). What computes is a `Device`: the GPU by CuPy (cuda.py); the tests have one
 for the host.
+
+Where there is so little to multiply that launches would take most of the time, a sweep is one kernel for each colour,
+dense couplings among the sparse ones; sweeps that are kernels alone are recorded once and then launched in one go.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from circuitsim.backends import gpu_newton
-from circuitsim.backends.arrange import Junctions, junctions_by_unit, pulls_by_color
+from circuitsim.backends.arrange import Junctions, Pull, dense_among_sparse, junctions_by_unit, pulls_by_color
 from circuitsim.backends.gpu_check import DriveOnDevice, GpuCheck
+from circuitsim.backends.gpu_mesh import GpuMesh
+from circuitsim.backends.gpu_mesh import refusal as mesh_refusal
 from circuitsim.backends.gpu_newton import GpuNewton
 from circuitsim.errors import BackendUnavailable
+from circuitsim.linear.multigrid import Multigrid
 from circuitsim.problem import Drive, Problem
 from circuitsim.residual import Check
 
@@ -31,6 +40,19 @@ _SPARE = 0.8  # of the free memory, to be used
 _ARRAYS = 28  # float64 numbers for each unit in one row, at the most: state, drive, figures of the check, temporaries
 _MOST_VOLTAGES = 50_000_000  # of a tile: the host keeps several arrays of them
 _FEW_ROWS = 64  # for which it is not worth taking conductances to the device for one product
+# Dense conductances times rows up to which a kernel takes less time than cuBLAS and what goes with it to launch. Not
+# yet measured: some 10 us each, in which a GPU multiplies more.
+_FEW_PRODUCTS = 2_000_000
+_PLAIN = 4  # sweeps after which recording one pays: it costs a few
+
+
+@dataclass(frozen=True)
+class Program:
+    """A kernel that is compiled for its sizes and types."""
+
+    source: Path
+    options: tuple[str, ...]  # of the compiler
+    kernel: str
 
 
 class Device(Protocol):
@@ -38,12 +60,28 @@ class Device(Protocol):
 
     name: str
     xp: Any  # the array module: cupy, or numpy
+    multiprocessors: int
+    shared_bytes: int  # the shared memory that a block can have
 
     def launch(self, kernel: str, threads: int, *arguments: Array | int) -> None:
         """Run a kernel of kernels.cu in at least so many threads."""
 
+    def make_ready(self, program: Program) -> None:
+        """Compile it, so that the first launch does not."""
+
+    def launch_together(
+        self, program: Program, blocks: int, threads: int, shared_bytes: int, *arguments: Array | int
+    ) -> None:
+        """Run a kernel whose blocks wait for each other, at most one on each multiprocessor."""
+
     def add_product(self, out: Array, matrix: Array, x: Array) -> None:
         """out += matrix @ x, all of one dtype; out (m, rows), x (n, rows), matrix (m, n) or matrix.T are contiguous."""
+
+    def recorded(self, launches: Callable[[], None]) -> Callable[[], None]:
+        """What launches the same kernels again, on the same arrays, as fast as it can; they have run before.
+
+        `launches` does nothing but `launch`. Its arrays must live as long as what is returned is called.
+        """
 
     def to_host(self, array: Array) -> NDArray[Any]:
         """A copy for NumPy."""
@@ -77,11 +115,19 @@ class GpuBackend:
         fixed, a_row = gpu_newton.memory(problem)
         return GpuNewton(problem, self.device, self._rows(problem, "float64", fixed, a_row))
 
+    def solver(self, problem: Problem) -> GpuMesh | None:
+        pattern = problem.topology.solver
+        return GpuMesh(pattern, self.device) if isinstance(pattern, Multigrid) and not mesh_refusal(problem) else None
+
     def _rows(self, problem: Problem, dtype: str, fixed: int, a_row: int) -> int:
         """How many rows fit, with so many bytes more than an engine needs, in all and for each row."""
         t, v = problem.topology, problem.values
         dense = 8 + (4 if dtype == "float32" else 0)
-        fixed += dense * sum(g.size for spec, g in zip(t.dense, v.dense, strict=True) if spec.inner)
+        inner = inner_conductances(problem)
+        fixed += dense * inner + (32 * inner if inner <= _FEW_PRODUCTS else 0)
+        outer = [g for spec, g in zip(t.dense, v.dense, strict=True) if not spec.inner]  # for `product`, one by one
+        fixed += 8 * max((g.size for g in outer), default=0)
+        a_row += 8 * max((sum(g.shape) for g in outer), default=0)
         fixed += 24 * v.couplings.nnz + 200 * t.junctions.size
         a_row += 8 * (_ARRAYS * problem.n_free + 2 * t.junctions.size + 2 * t.fixed_nodes.size)
         free = int(_SPARE * self.device.free_bytes())
@@ -98,6 +144,12 @@ class GpuBackend:
         xp = self.device.xp
         with self.device.guard():
             return self.device.to_host(xp.asarray(a) @ xp.asarray(b))
+
+
+def inner_conductances(problem: Problem) -> int:
+    """How many conductances the dense blocks between free units have."""
+    pairs = zip(problem.topology.dense, problem.values.dense, strict=True)
+    return sum(g.size for spec, g in pairs if spec.inner)
 
 
 def _bytes(count: int) -> str:
@@ -137,28 +189,43 @@ class GpuEngine:
             for pulls in pulls_by_color(problem)
         ]
         inner = (g if spec.inner else g[:0] for spec, g in zip(t.dense, v.dense, strict=True))
-        self.exact = Conductances(
-            xp.asarray(v.diag),
-            xp.asarray(v.couplings.indptr.astype(np.int64)),
-            xp.asarray(v.couplings.indices.astype(np.int32)),
-            xp.asarray(v.couplings.data),
-            tuple(xp.ascontiguousarray(xp.asarray(g)) for g in inner),  # a part of a crossbar may be a view
-        )
-        self.g = self.exact.astype(dtype)
+        dense = tuple(xp.ascontiguousarray(xp.asarray(g)) for g in inner)  # a part of a crossbar may be a view
+        self.exact = _conductances(xp, v.diag, v.couplings, dense)
         self.to_fixed = xp.asarray(v.to_fixed)
         self.junctions = _on_device(device, junctions_by_unit(problem))
         self.moved = xp.zeros(1, np.int32)
 
-    def start(self, drive: Drive, x: Floats) -> None:
+    @cached_property
+    def large(self) -> tuple[Conductances, list[list[Pull]]]:
+        """What a sweep goes by, and what it multiplies for each colour."""
+        return self.exact.astype(self.dtype), self.pulls
+
+    @cached_property
+    def small(self) -> tuple[Conductances, list[list[Pull]]]:
+        """The same without products."""
+        if not any(self.pulls):
+            return self.large
+        couplings = dense_among_sparse(self.problem)
+        g = _conductances(self.device.xp, self.problem.values.diag, couplings, ())
+        return g.astype(self.dtype), [[] for _ in self.pulls]
+
+    def start(self, drive: Drive, x: Floats | None) -> None:
         xp = self.device.xp
         with self.device.guard():
-            self.drive, self.rows = drive, x.shape[0]
+            self.again: Callable[[], None] | None = None  # what there was has the arrays of the start before
+            self.plain = 0  # sweeps taken otherwise
+            self.drive, self.rows = drive, drive.rows.stop - drive.rows.start
+            few = self.rows * inner_conductances(self.problem) <= _FEW_PRODUCTS
+            self.g, self.products = self.small if few else self.large
             self.of_drive = DriveOnDevice(self.device, drive)
-            self.x = xp.ascontiguousarray(xp.asarray(x).T.astype(self.dtype))
+            if x is None:
+                self.x = xp.zeros((self.problem.n_free, self.rows), self.dtype)
+            else:
+                self.x = xp.ascontiguousarray(xp.asarray(x).T.astype(self.dtype))
             self.lo, self.hi, self.injection = (
                 a.astype(self.dtype, copy=False) for a in (self.of_drive.lo, self.of_drive.hi, self.of_drive.injection)
             )
-            self.current = xp.empty_like(self.x) if any(self.pulls) else self.injection
+            self.current = xp.empty_like(self.x) if any(self.products) else self.injection
 
     def sweep(self, count: int) -> bool:
         if not self.x.size:
@@ -167,15 +234,24 @@ class GpuEngine:
             for k in range(count):
                 if k == count - 1:
                     self.moved.fill(0)
-                for color, pulls in enumerate(self.pulls):
-                    start, stop = self.color_ptr[color], self.color_ptr[color + 1]
-                    if self.current is not self.injection:
-                        self.current[start:stop] = self.injection[start:stop]
-                    for pull in pulls:
-                        g = self.g.dense[pull.which]
-                        self.add_pull(self.current, pull.target, g.T if pull.transposed else g, self.x[pull.source])
-                    self._relax(start, stop)
+                if self.again:
+                    self.again()
+                    continue
+                self._sweep()
+                self.plain += 1
+                if self.plain == _PLAIN and self.current is self.injection:
+                    self.again = self.device.recorded(self._sweep)
             return bool(self.device.to_host(self.moved)[0])
+
+    def _sweep(self) -> None:
+        for color, pulls in enumerate(self.products):
+            start, stop = self.color_ptr[color], self.color_ptr[color + 1]
+            if self.current is not self.injection:
+                self.current[start:stop] = self.injection[start:stop]
+            for pull in pulls:
+                g = self.g.dense[pull.which]
+                self.add_pull(self.current, pull.target, g.T if pull.transposed else g, self.x[pull.source])
+            self._relax(start, stop)
 
     def add_pull(self, out: Array, target: slice | Array, matrix: Array, x: Array) -> None:
         """out[target] += matrix @ x."""
@@ -212,6 +288,12 @@ class GpuEngine:
     def terms(self) -> int:
         """The most currents that are summed at a unit."""
         return self.problem.most_terms
+
+
+def _conductances(xp: Any, diag: Floats, couplings: sparse.csr_array, dense: tuple[Array, ...]) -> Conductances:
+    """On the device."""
+    ptr, indices = couplings.indptr.astype(np.int64), couplings.indices.astype(np.int32)
+    return Conductances(xp.asarray(diag), xp.asarray(ptr), xp.asarray(indices), xp.asarray(couplings.data), dense)
 
 
 def _index(xp: Any, units: slice | NDArray[np.int64]) -> Any:

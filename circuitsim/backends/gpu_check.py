@@ -116,22 +116,22 @@ class GpuCheck:
         if self.on_host is not None or self.x.size * problem.mean_degree <= FULL_WORK:
             return self.full().certificate()
         with self.device.guard():
-            return self._figures()
+            return figures(self.device, self.of_drive, self.x, self.flow, self.rho, self.upper)
 
-    def _figures(self) -> Residuals:
-        """Those of branch_sums.figures; kcl_relative is a bound, larger than the exact figure."""
-        xp, x, rho, d = self.xp, self.x, self.rho, self.of_drive
-        low, high = d.fixed_range
-        span = xp.maximum(x.max(), high) - xp.minimum(x.min(), low)
-        supplied = self.flow - rho
-        gap = xp.where(supplied > 0, x - d.lo, xp.where(supplied < 0, d.hi - x, 0.0))
-        watts = xp.abs(supplied * gap)
-        figures = xp.stack([
-            xp.abs(rho).max(), self.upper.max(),
-            xp.maximum(xp.maximum((d.lo - x).max(), (x - d.hi).max()), 0.0), watts.max(),
-            xp.abs((x * rho).sum(axis=0)).max(), (watts + xp.abs(rho) * span).sum(axis=0).max(),
-            self.upper.argmax().astype(np.float64),
-        ])  # fmt: skip
-        amps, relative, clamp, complementarity, balance, most_gap, place = self.device.to_host(figures).tolist()
-        unit, row = divmod(int(place), self.engine.rows)
-        return Residuals(amps, relative, clamp, complementarity, balance, most_gap, row, unit if relative > 0 else -1)
+
+def figures(device: Device, drive: DriveOnDevice, x: Array, flow: Array, rho: Array, upper: Array) -> Residuals:
+    """Those of branch_sums.figures, of arrays (n_free, rows); kcl_relative is a bound, larger than the exact figure."""
+    xp, lo, hi = device.xp, drive.lo, drive.hi
+    low, high = drive.fixed_range
+    span = xp.maximum(x.max(), high) - xp.minimum(x.min(), low)
+    supplied = flow - rho
+    gap = xp.where(supplied > 0, x - lo, xp.where(supplied < 0, hi - x, 0.0))
+    watts = xp.abs(supplied * gap)
+    found = xp.stack([
+        xp.abs(rho).max(), upper.max(), xp.maximum(xp.maximum((lo - x).max(), (x - hi).max()), 0.0), watts.max(),
+        xp.abs((x * rho).sum(axis=0)).max(), (watts + xp.abs(rho) * span).sum(axis=0).max(),
+        upper.argmax().astype(np.float64),
+    ])  # fmt: skip
+    amps, relative, clamp, complementarity, balance, most_gap, place = device.to_host(found).tolist()
+    unit, row = divmod(int(place), x.shape[1])
+    return Residuals(amps, relative, clamp, complementarity, balance, most_gap, row, unit if relative > 0 else -1)

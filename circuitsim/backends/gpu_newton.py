@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.backends.arrange import Junctions, junctions_by_unit
-from circuitsim.backends.gpu_check import DriveOnDevice
+from circuitsim.backends.gpu_check import DriveOnDevice, figures
 from circuitsim.laws import branch_current
 from circuitsim.linear.elimination import Elimination
 from circuitsim.problem import Drive, Problem
@@ -178,9 +178,14 @@ class GpuNewton:
             largest = self.device.xp.abs(x).max(axis=0)
             arrived = (upper <= tolerance).all(axis=0) & (correction <= moves * largest).all(axis=0)
             arrived &= (self.pivot > 0).all(axis=0)
-            residuals = self._figures(arrived, rho, upper) if arrived.any() else NO_RESIDUALS
+            found: Bools = self.device.to_host(arrived)
+            residuals = NO_RESIDUALS
+            if found.any():  # no ideal diode supplies anything: what flows is what violates
+                of_these = [a[:, arrived] for a in (x, rho, rho, upper)]
+                residuals = figures(self.device, self.drive, *of_these)
+                residuals = replace(residuals, worst_row=int(np.flatnonzero(found)[residuals.worst_row]))
             turned = self.device.xp.ascontiguousarray(x.T)
-            return self.device.to_host(turned), self.device.to_host(arrived), residuals
+            return self.device.to_host(turned), found, residuals
 
     def _kcl(self) -> tuple[Array, Array, Array]:
         """The violations, the most that they are but for rounding, and bounds of the relative ones, (n_free, rows)."""
@@ -195,21 +200,6 @@ class GpuNewton:
             rho, most, upper,
         )  # fmt: skip
         return rho, most, upper
-
-    def _figures(self, arrived: Array, rho: Array, upper: Array) -> Residuals:
-        """Those of branch_sums.figures for the rows that have arrived; kcl_relative is a bound."""
-        xp = self.device.xp
-        x, rho, upper = (a[:, arrived] for a in (self.x, rho, upper))
-        low, high = self.drive.fixed_range
-        span = xp.maximum(x.max(), high) - xp.minimum(x.min(), low)
-        figures = xp.stack([
-            xp.abs(rho).max(), upper.max(), xp.abs((x * rho).sum(axis=0)).max(),
-            (xp.abs(rho).sum(axis=0) * span).max(), upper.argmax().astype(np.float64),
-        ])  # fmt: skip
-        amps, relative, balance, gap, place = self.device.to_host(figures).tolist()
-        unit, column = divmod(int(place), x.shape[1])
-        row = int(np.flatnonzero(self.device.to_host(arrived))[column])
-        return Residuals(amps, relative, 0.0, 0.0, balance, gap, row, unit if relative > 0 else -1)
 
     def _substitute(self, x: Array) -> None:
         p, (n, rows) = self.pattern, x.shape

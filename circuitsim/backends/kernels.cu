@@ -1,6 +1,6 @@
 // The GPU's kernels: one thread for each unit in one row of the batch, flat arrays only.
 // Twins: kernels.py (relax), branch_sums.py (violations), linear/elimination.py (eliminate, substitute), laws.py and
-// methods/newton.py (tangents), residual.py (kcl).
+// methods/newton.py (tangents), residual.py (kcl), scipy.sparse.linalg.cg (cg_*).
 //
 // Arrays of units are (units, rows), the row varying fastest: the threads of a warp follow the same law and read
 // neighbouring voltages. A count of rows beside an array is 1 where its one column stands for all rows. Every argument
@@ -475,4 +475,72 @@ extern "C" __global__ void kcl(
     rho[at] = out;
     most[at] = fabs(out) + EPS * ((double)terms * size + 2.0 * inexact);
     upper[at] = most[at] == 0.0 ? 0.0 : least > 0.0 ? most[at] / least : INF;
+}
+
+// -- Conjugate gradients: linear/multigrid.py, backends/gpu_mesh.py ---------------------------------------------------
+
+#define SUMS 256  // that a dot product is left in
+#define AT_ONCE 8  // numbers that a thread waits for together
+
+__device__ inline double total(const double* sums) {
+    double all = 0.0;
+    for (int k = 0; k < SUMS; ++k) all += sums[k];
+    return all;
+}
+
+// Each of so many threads takes every threads-th unknown. q = A p, with the rows ptr[u]:ptr[u + 1] of A; parts
+// (threads,) is what each adds to p q. What was `after` the last step is `before` this one.
+extern "C" __global__ void cg_multiply(
+    integer n, integer threads, const integer* ptr, const int* indices, const double* data, const double* p, double* q,
+    double* parts, const double* after, double* before) {
+    const integer thread = (integer)blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= threads) return;
+    double part = 0.0;
+    for (integer u = thread; u < n; u += threads) {
+        double out = 0.0;
+        for (integer k = ptr[u]; k < ptr[u + 1]; ++k) out += data[k] * p[indices[k]];
+        q[u] = out;
+        part += p[u] * out;
+    }
+    parts[thread] = part;
+    if (thread < SUMS) before[thread] = after[thread];
+}
+
+// Parts (threads,), a multiple of AT_ONCE SUMS, become SUMS sums.
+extern "C" __global__ void cg_sum(integer threads, const double* parts, double* sums) {
+    const integer thread = (integer)blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= SUMS) return;
+    double several[AT_ONCE] = {};
+    for (integer k = thread; k < threads; k += AT_ONCE * SUMS)
+        for (int m = 0; m < AT_ONCE; ++m) several[m] += parts[k + m * SUMS];
+    double sum = 0.0;
+    for (int m = 0; m < AT_ONCE; ++m) sum += several[m];
+    sums[thread] = sum;
+}
+
+// x and the residual r go on along p; parts of r r / diag.
+extern "C" __global__ void cg_advance(
+    integer n, integer threads, const double* diag, const double* p, const double* q, const double* before,
+    const double* energy, double* x, double* r, double* parts) {
+    const integer thread = (integer)blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= threads) return;
+    const double step = ratio(total(before), total(energy));
+    double part = 0.0;
+    for (integer u = thread; u < n; u += threads) {
+        x[u] += step * p[u];
+        const double left = r[u] - step * q[u];
+        r[u] = left;
+        part += left * left / diag[u];
+    }
+    parts[thread] = part;
+}
+
+// The next direction p.
+extern "C" __global__ void cg_turn(
+    integer n, integer threads, const double* diag, const double* r, const double* after, const double* before,
+    double* p) {
+    const integer thread = (integer)blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= threads) return;
+    const double kept = ratio(total(after), total(before));
+    for (integer u = thread; u < n; u += threads) p[u] = r[u] / diag[u] + kept * p[u];
 }

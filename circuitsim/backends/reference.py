@@ -29,6 +29,9 @@ class ReferenceBackend:
     def row_steps(self, problem: Problem) -> None:
         return None
 
+    def solver(self, problem: Problem) -> None:
+        return None
+
     def product(self, a: Floats, b: Floats) -> Floats:
         return a @ b
 
@@ -58,8 +61,9 @@ class ReferenceEngine:
                 if u >= 0:
                     self.junctions[u].append(k)
 
-    def start(self, drive: Drive, x: Floats) -> None:
-        rows = x.shape[0]
+    def start(self, drive: Drive, x: Floats | None) -> None:
+        rows = drive.rows.stop - drive.rows.start
+        x = np.zeros((rows, self.problem.n_free)) if x is None else x
         self.drive = drive
         self.x = x.astype(self.dtype)
         self.injection = np.broadcast_to(drive.injection, x.shape)

@@ -9,8 +9,10 @@ from circuitsim.cli.check import check
 from circuitsim.cli.common import EXIT_CODES
 from circuitsim.cli.compare import compare
 from circuitsim.cli.flatten import flatten
+from circuitsim.cli.plot import plot
 from circuitsim.cli.solve import solve
 from circuitsim.cli.sweep import sweep
+from circuitsim.cli.view import view
 from circuitsim.io.commands import HELP_NAMES, Group
 
 
@@ -20,5 +22,5 @@ def main() -> None:
     """Exact DC equilibria of nonlinear resistive networks from SPICE netlists, each with its certificate."""
 
 
-for _command in (solve, sweep, check, flatten, compare):
+for _command in (solve, sweep, check, flatten, compare, plot, view):
     main.add_command(_command)

@@ -51,16 +51,15 @@ def compare(
     from circuitsim import Settings
     from circuitsim.io.compare import Verdict, compare_sweep
     from circuitsim.io.compare import compare as compare_point
-    from circuitsim.io.compared import check_picture, comparison_object, overall, plot_comparison, print_comparison
-    from circuitsim.io.files import check_target
+    from circuitsim.io.compared import comparison_object, overall, plot_comparison, print_comparison
     from circuitsim.io.ngspice import check_timeout
     from circuitsim.io.output import write_json
+    from circuitsim.io.pictures import check_picture
     from circuitsim.io.tables import console
 
     check_timeout(timeout)
     if plot is not None:
-        check_target(plot)
-        check_picture(plot)
+        check_picture(plot, "--plot")
     circuit, settings = load(file, quiet), Settings(lenient=lenient)
     with busy("comparing", quiet):
         if sweeps:

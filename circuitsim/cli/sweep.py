@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,11 +21,11 @@ from circuitsim.cli.common import (
     progress,
     solver_options,
 )
-from circuitsim.io.commands import NOT_SOLVED
+from circuitsim.io.commands import NOT_SOLVED, Ended
 
 if TYPE_CHECKING:
-    from circuitsim import Circuit, Settings, SweepResult
-    from circuitsim.netlist.saves import Save
+    from circuitsim import Circuit, SweepResult
+    from circuitsim.io.study import Study
 
 _EXAMPLES_SWEEP = """
 \b
@@ -33,6 +34,7 @@ Examples:
   circuitsim sweep netlists/divider.cir --dc "Vin 0 5 0.1"
   circuitsim sweep netlists/zener.cir --dc "Vin 0 20 0.5 TEMP -40 120 40" --csv > curves.csv
   circuitsim sweep netlists/monte_carlo.cir --runs 1000 --seed 1
+  circuitsim sweep netlists/monte_carlo.cir --runs 100000 --workers 8 --study studies/mc --parquet mc.parquet
 """
 
 
@@ -51,6 +53,29 @@ Examples:
     help="Monte Carlo: N operating points, each with fresh draws of the random functions; .dc cards are not run.",
 )
 @click.option("--seed", type=int, metavar="S", help="Run k draws with seed S + k.  [default: .options seed, or 0]")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 1024),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Processes on this machine. The results are the same, to the last bit.",
+)
+@click.option(
+    "--scheduler", metavar="ADDRESS", help="Use the workers of this Dask scheduler, tcp://HOST:PORT, which you trust."
+)
+@click.option(
+    "--study",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Keep what is finished in this folder: the same command goes on from there.",
+)
+@click.option(
+    "--parquet",
+    type=click.Path(path_type=Path),
+    metavar="OUT.parquet",
+    help="Also write a table, a row a point.",
+)
 @solver_options
 @output_options
 def sweep(
@@ -58,6 +83,10 @@ def sweep(
     dc: str | None,
     runs: int | None,
     seed: int | None,
+    workers: int,
+    scheduler: str | None,
+    study: Path | None,
+    parquet: Path | None,
     method: str,
     backend: str,
     dtype: str,
@@ -80,17 +109,25 @@ def sweep(
     if seed is not None and runs is None:
         raise click.UsageError("--seed is for --runs")
     from circuitsim import Settings
+    from circuitsim.io.files import check_target
     from circuitsim.io.output import warning_texts, write_json
+    from circuitsim.io.parquet import check_parquet, write_sweep_parquet
     from circuitsim.io.raw import write_raw
     from circuitsim.io.sweeps import loose_texts, sweep_object, sweep_plot, write_sweep_csv, write_sweep_npz
     from circuitsim.io.tables import console, print_sweep
     from circuitsim.saved import wanted_saves
+    from circuitsim.workers import check as check_workers
 
+    check_workers(workers, scheduler)
+    if parquet is not None:
+        check_parquet()
+        check_target(parquet)
     settings = Settings(method, backend, dtype, tol, max_sweeps, lenient, strict)
     clock = time.perf_counter()
     circuit = load(file, quiet)
     parsed = time.perf_counter()
-    results = _sweep_all(circuit, settings, dc, runs, seed, wanted_saves(circuit, saves), quiet)
+    how = {"settings": settings, "saves": wanted_saves(circuit, saves), "workers": workers, "scheduler": scheduler}
+    results = _sweep_all(circuit, dc, runs, seed, how, study, quiet)
     now = time.perf_counter()
     seconds = {"parse": parsed - clock, "sweep": now - parsed, "total": now - clock}
     notes = list(dict.fromkeys(note for result in results for note in result.notes))
@@ -99,6 +136,8 @@ def sweep(
         print_warnings([*warning_texts(notes), *loose])
     if npz is not None:
         write_sweep_npz(results, npz)
+    if parquet is not None:
+        write_sweep_parquet(results, parquet)
     if raw is not None:
         write_raw(raw, [sweep_plot(result) for result in results], title=circuit.netlist.title, ascii=as_ascii)
     if as_json:
@@ -126,27 +165,49 @@ def sweep(
 
 def _sweep_all(
     circuit: Circuit,
-    settings: Settings,
     dc: str | None,
     runs: int | None,
     seed: int | None,
-    saves: Sequence[Save],
+    how: dict[str, Any],
+    study: Path | None,
     quiet: bool,
 ) -> list[SweepResult]:
-    """Every sweep that is asked for, under one progress bar."""
+    """Every sweep that is asked for, under one progress bar; each with a folder of its own in that of the study."""
     from circuitsim.sweeping import analyses_to_run, count_points, monte_carlo
     from circuitsim.sweeping import sweep as run_sweep
 
     if runs is not None:
-        with progress("runs", runs, quiet) as report:
-            return [monte_carlo(circuit, runs, seed, settings, progress=report, saves=saves)]
+        with progress("runs", runs, quiet) as report, _kept(study, "runs", quiet) as store:
+            return [monte_carlo(circuit, runs, seed, progress=report, study=store, **how)]
     analyses = analyses_to_run(circuit, dc)
     counts = [count_points(analysis) for analysis in analyses]
+    results = []
     with progress("points", sum(counts), quiet) as report:
-        return [
-            run_sweep(circuit, analysis, settings, progress=_after(sum(counts[:k]), report), saves=saves)
-            for k, analysis in enumerate(analyses)
-        ]
+        for k, analysis in enumerate(analyses):
+            after = _after(sum(counts[:k]), report)
+            with _kept(study, f"dc{k + 1}", quiet) as store:
+                results.append(run_sweep(circuit, analysis, progress=after, study=store, **how))
+    return results
+
+
+@contextmanager
+def _kept(study: Path | None, name: str, quiet: bool) -> Iterator[Study | None]:
+    """Where the chunks of an analysis are kept, if anywhere; says what was found there, and what is left there."""
+    if study is None:
+        yield None
+        return
+    from circuitsim.io.study import Study
+
+    store = Study(study / name)
+    try:
+        yield store
+    except (KeyboardInterrupt, Ended):
+        click.echo(f"what is finished is kept in {store.folder}: the same command goes on from there", err=True)
+        raise
+    if not quiet:
+        print_warnings(store.remarks)
+        if store.kept:
+            click.echo(f"note: {store.kept} chunks were taken from {store.folder}", err=True)
 
 
 def _after(before: int, report: Callable[[int, int], None]) -> Callable[[int, int], None]:

@@ -10,17 +10,16 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from circuitsim.errors import BackendUnavailable, SettingsError
 from circuitsim.io.compare import Comparison, Quantity, Verdict
-from circuitsim.io.files import replacing
+from circuitsim.io.pictures import check_picture, write_picture
 from circuitsim.io.tables import new_table
+from circuitsim.plot.style import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_ROWS = 20
 _MOST_NOTES = 20
-_FORMATS = ("png", "pdf", "svg")
 _WORST_FIRST = (Verdict.DIFFER, Verdict.NO_ANSWER, Verdict.NO_REFERENCE, Verdict.UNTOLD, Verdict.AGREE)
 _STYLES = {Verdict.AGREE: "green", Verdict.DIFFER: "bold red"}
 
@@ -141,32 +140,18 @@ def _number(x: float) -> float | None:
 # -- pictures ----------------------------------------------------------------------------------------------------------
 
 
-def check_picture(path: Path) -> None:
-    """Raise, before any work is done for it, SettingsError for a name of no picture, BackendUnavailable."""
-    if path.suffix.lower().removeprefix(".") not in _FORMATS:
-        raise SettingsError(f"--plot {path}: the name must end in .{', .'.join(_FORMATS[:-1])} or .{_FORMATS[-1]}")
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError:
-        raise BackendUnavailable("--plot needs matplotlib: pip install 'circuitsim[plot]'") from None
-
-
 def plot_comparison(comparisons: Sequence[Comparison], path: Path) -> None:
     """Their values over ours, and the differences over the values with what is allowed; voltages and currents.
 
     The file appears whole or not at all. Raises as `check_picture`, and SettingsError when it cannot be written.
     """
-    check_picture(path)
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 8), layout="constrained")
-    figure.suptitle(f"circuitsim and {comparisons[0].engine}: {overall(comparisons).value}")
+    check_picture(path, "--plot")
+    figure = new_figure(10, 8, f"circuitsim and {comparisons[0].engine}: {overall(comparisons).value}")
     for row, (kind, what, unit) in enumerate((("v", "voltages", "V"), ("i", "source currents", "A"))):
         some = [q for c in comparisons for q in c.quantities if q.name[0] == kind and q.determined]
         _scatter(figure.add_subplot(2, 2, 2 * row + 1), some, what, unit)
         _errors(figure.add_subplot(2, 2, 2 * row + 2), some, what, unit)
-    with replacing(path, "wb") as out:
-        figure.savefig(out, format=path.suffix.lower().removeprefix("."), dpi=150)
+    write_picture(figure, path)
 
 
 def _scatter(axes: Axes, values: Sequence[Quantity], what: str, unit: str) -> None:

@@ -17,7 +17,7 @@ from circuitsim.linear.forest import Forest, strong_forest
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-_REDUCTION = 1e-9  # of the residual in one solve; what is left is corrected in another (newton)
+REDUCTION = 1e-9  # of the residual in one solve; what is left is corrected in another (newton)
 _MOST_STEPS = 60  # of conjugate gradients; more say that the preconditioner does not suit the network
 
 
@@ -101,5 +101,5 @@ class Hierarchy:
     def _gradients(self, current: Floats, preconditioner: linalg.LinearOperator) -> tuple[Floats, bool]:
         """Voltages, and whether they are wrong."""
         with warnings.catch_warnings(record=True):  # what is returned says it all
-            found, left = linalg.cg(self.matrix, current, rtol=_REDUCTION, maxiter=_MOST_STEPS, M=preconditioner)
+            found, left = linalg.cg(self.matrix, current, rtol=REDUCTION, maxiter=_MOST_STEPS, M=preconditioner)
         return found, bool(left or not np.isfinite(found).all())

@@ -52,12 +52,12 @@ def solve_tile(
     drive: Drive,
     engine: Engine,
     settings: Settings,
-    x: Floats,
+    x: Floats | None,
     *,
     held: Held | None = None,
     patient: bool = True,
 ) -> Outcome:
-    """Sweep one tile of the batch from x until the relative KCL violation meets the tolerance in every row.
+    """Sweep one tile of the batch from x (None: 0) until the relative KCL violation meets the tolerance in every row.
 
     Where the rounding of the voltages themselves is what is left of it, the sweeps go on for a correction to them.
     With `held` it goes on, to smaller violations, while those left still move voltages; what rounds then ends it.
@@ -96,7 +96,7 @@ def solve_tile(
         elif shifts < _MAX_SHIFTS and sweeps < settings.max_sweeps and (not moved or at_rounding(check)):
             x = engine.voltages()
             drive = shift(problem, given, x if not drive.base else drive.base[0] + x)
-            engine.start(drive, np.zeros_like(x))
+            engine.start(drive, None)
             shifts += 1
             continue
         elif not moved:

@@ -18,7 +18,7 @@ from scipy.sparse import csgraph, linalg
 
 from circuitsim.errors import TopologyError
 from circuitsim.laws import Law, branch_current
-from circuitsim.linear import Solved
+from circuitsim.linear import LinearSolver, Solved
 from circuitsim.linear.elimination import Elimination
 from circuitsim.problem import Drive, Problem
 from circuitsim.residual import ROUNDING, Check, active_laws
@@ -48,17 +48,18 @@ class Tangents:
     slope: Floats  # (legs,) S
 
 
-def make_network(problem: Problem) -> Network:
-    """The network of a problem."""
-    return Network(problem) if problem.circuit.reciprocal else ActiveNetwork(problem)
+def make_network(problem: Problem, solver: LinearSolver | None = None) -> Network:
+    """The network of a problem; `solver` in the place of the topology's, where there are no controlled sources."""
+    return Network(problem, solver) if problem.circuit.reciprocal else ActiveNetwork(problem)
 
 
 class Network:
     """The legs of a problem and the linear branches around them. Unknowns u are the voltages x of the free units."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, solver: LinearSolver | None = None) -> None:
         self.problem = problem
         t, v = problem.topology, problem.values
+        self.solver = solver or t.solver
         self.size = problem.n_free
         self.legs = legs = t.legs
         self.edge_g, self.to_fixed = problem.edge_conductances(), v.to_fixed
@@ -97,12 +98,12 @@ class Network:
         for own, other in ((legs.a, legs.k), (legs.k, legs.a)):
             single = (own >= 0) & (other < 0)
             np.add.at(to_ground, own[single], slope[single])
-        solved = t.solver.factor(g, to_ground)
+        solved = self.solver.factor(g, to_ground)
         if not solved.floating.size:
             return solved
         # What floats is held, softly, to where it is: that carries nothing once it stays there.
         to_ground[solved.floating] += 1e-12 * self.largest
-        return _Held(t.solver.factor(g, to_ground), solved.floating)
+        return _Held(self.solver.factor(g, to_ground), solved.floating)
 
     def across(self, u: Floats) -> Floats:
         """Voltages of the legs without their offsets, (legs,), V."""

@@ -92,7 +92,7 @@ class Builder:
         self.controls.append((source, label, seq))
         return len(self.controls) - 1
 
-    def add(self, kind: str, name: str, a: int, b: int, order: int, seq: int, *values: float) -> None:
+    def add(self, kind: str, name: str, a: int, b: int, order: int, seq: int, *values: Value) -> None:
         """Append one element; `values` in the order of COLUMNS."""
         rows = self.rows[kind]
         rows.names.append(name)
@@ -101,7 +101,7 @@ class Builder:
         rows.order.append(order)
         rows.seq.append(seq)
         for column, value in zip(rows.columns, values, strict=True):
-            column.append(value)
+            column.append(float(value))
 
     def add_array(
         self,
@@ -245,6 +245,43 @@ class Builder:
                 array = self.arrays.get(base)
                 if array is not None and all(i in r for i, r in zip(indices, array.indices, strict=False)):
                     raise _duplicate(name, *map(self.place, sorted([seq, self.names[base]])))
+
+
+class ManyBuilder(Builder):
+    """Takes values for many seeds at once, of each element one for each seed or one for all; `columns` has them."""
+
+    def __init__(self, place: Callable[[int], At], known: dict[str, int], seeds: int) -> None:
+        super().__init__(place, known)
+        self.seeds = seeds
+        self.values: dict[str, list[tuple[int, tuple[Value, ...]]]] = {kind: [] for kind in KINDS}
+
+    def add(self, kind: str, name: str, a: int, b: int, order: int, seq: int, *values: Value) -> None:
+        self.values[kind].append((1, values))
+
+    def add_array(
+        self,
+        kind: str,
+        name: str,
+        indices: range,
+        a: Sequence[int],
+        b: Sequence[int],
+        order: int,
+        seq: int,
+        *values: Value,
+    ) -> None:
+        self.values[kind].append((len(indices), values))
+
+    def column(self, kind: str, k: int) -> Floats | None:
+        """The k-th of COLUMNS for each seed, (seeds, rows of the builder); None where no value depends on the seed."""
+        parts = [(count, values[k]) for count, values in self.values[kind]]
+        if not any(np.ndim(value) and np.shape(value)[-1] > 1 for _, value in parts):
+            return None
+        rows = sum(count for count, _ in parts)
+        found, start = np.empty((rows, self.seeds)), 0
+        for count, value in parts:
+            found[start : start + count] = value
+            start += count
+        return np.ascontiguousarray(found.T)
 
 
 def _plain_columns(kind: str, value: Floats) -> list[Floats]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from circuitsim.errors import NetlistError
 from circuitsim.netlist.arrays import load_values, member_names, split_ranges
 from circuitsim.netlist.builder import Builder
+from circuitsim.netlist.chance import Together, single
 from circuitsim.netlist.expressions import Value
 from circuitsim.netlist.model import ModelCard, Options
 from circuitsim.netlist.models import ModelTable
@@ -220,7 +221,8 @@ class CardReader:
             return load_values(word, folder, e.shape)
         if (word, folder) not in self.memory.files:
             self.memory.files[word, folder] = load_values(word, folder, e.shape)
-        return self.memory.files[word, folder]
+        values = self.memory.files[word, folder]
+        return values[..., None] if values.ndim and isinstance(e.scope.rng, Together) else values
 
     def replaced(self, e: Element, value: Value) -> Value:
         """`value` of a V, I or R card with what is `given` in its place: for all of it, or for members of an array."""
@@ -237,7 +239,7 @@ class CardReader:
 
     def number(self, e: Element, word: str, what: str) -> float:
         """A value word that means one number for all members."""
-        return float(self.value(e, word, what, shape=()))
+        return single(self.value(e, word, what, shape=()))
 
     @staticmethod
     def names_parameter(scope: Scope, word: str) -> bool:

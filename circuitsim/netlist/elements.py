@@ -9,6 +9,7 @@ import numpy as np
 
 from circuitsim.errors import NetlistError
 from circuitsim.netlist.cards import NOUNS, CardReader, Element, extra_word, unknown_key
+from circuitsim.netlist.chance import seed_by_seed
 from circuitsim.netlist.expressions import Value
 from circuitsim.netlist.model import CrossbarCard, ModelCard
 from circuitsim.netlist.numbers import looks_like_mega
@@ -53,7 +54,7 @@ def _add(reader: CardReader, e: Element, *values: Value) -> None:
     kind, words = e.pattern.kind, e.words
     if not e.ranges:
         a, b = reader.node(e, words[0]), reader.node(e, words[1])
-        reader.builder.add(kind, e.base, a, b, e.order, e.card.seq, *map(float, values))
+        reader.builder.add(kind, e.base, a, b, e.order, e.card.seq, *values)
         return
     ends = reader.ends(e)
     reader.builder.add_array(kind, e.base, e.ranges[0], *ends, e.order, e.card.seq, *values)
@@ -120,7 +121,10 @@ def _factor(reader: CardReader, e: Element, keys: dict[str, Value], model: Model
     tc2 = keys.get("tc2", params.get("tc2", 0.0))
     tce = keys.get("tce", params.get("tce"))
     dt = reader.temperature(keys) - params.get("tnom", reader.options.tnom)
-    by_temperature = np.power(1.01, tce * dt) if tce is not None else 1.0 + tc1 * dt + tc2 * dt * dt
+    if tce is None:
+        by_temperature = 1.0 + tc1 * dt + tc2 * dt * dt
+    else:
+        by_temperature = seed_by_seed(e.scope.rng, np.power, 1.01, tce * dt)
     if not np.all(np.isfinite(by_temperature)):
         raise NetlistError(f"{e.label}: its temperature coefficients overflow; make them smaller")
     return np.divide(by_temperature * keys.get("scale", 1.0), keys.get("m", 1.0) * e.scope.multiplier)

@@ -13,10 +13,12 @@ from circuitsim.netlist.analyses import read_analyses
 from circuitsim.netlist.arrays import split_ranges
 from circuitsim.netlist.builder import Builder
 from circuitsim.netlist.cards import CardReader, Memory
+from circuitsim.netlist.chance import Chance, single
 from circuitsim.netlist.checks import check_values, remarks
 from circuitsim.netlist.conditions import chosen_cards
 from circuitsim.netlist.controls import read_controls, read_options, with_roles, with_seed
 from circuitsim.netlist.elements import read_element
+from circuitsim.netlist.expressions import Value
 from circuitsim.netlist.model import Netlist
 from circuitsim.netlist.models import ModelTable
 from circuitsim.netlist.numbers import parse_number
@@ -134,14 +136,15 @@ class Deck:
 class Evaluation:
     """One evaluation of a deck: parameters and options at once, element rows by `run`."""
 
-    def __init__(self, deck: Deck, builder: Builder, changes: Changes) -> None:
+    def __init__(self, deck: Deck, builder: Builder, changes: Changes, chance: Chance | None = None) -> None:
+        """`chance`: where to draw in the place of the seed's generator."""
         self.deck = deck
         self.builder = builder
         self.root = Scope(deck.top, None, "", np.random.default_rng(0), deck.place)
         self.root.values.update(changes.params)
         options = with_seed(read_options(deck.cards, self.root, deck.note), changes.seed)
         self.options = options if changes.temp is None else replace(options, temp=changes.temp)
-        self.root.rng = np.random.default_rng(self.options.seed)
+        self.root.rng = chance or np.random.default_rng(self.options.seed)
         self.root.values["temper"] = self.options.temp
         for name in deck.top.params:  # in deck order: random draws do not depend on the order of their use
             self.root.lookup(name)
@@ -186,14 +189,14 @@ class Evaluation:
                 if key in call.block.params:
                     inner.values[key] = self._argument(scope, word)
                 elif key == "m":
-                    m = self._argument(scope, word)
+                    m = single(self._argument(scope, word))
                     if m < 0:
                         raise NetlistError(f"{m:g} must not be negative")
                     inner.multiplier *= m
         return inner
 
     @staticmethod
-    def _argument(scope: Scope, word: str) -> float:
+    def _argument(scope: Scope, word: str) -> Value:
         """The value that an X card gives to a parameter; an expression may stand there without its braces."""
         if word[0] in "0123456789.+-":
             try:
@@ -201,7 +204,7 @@ class Evaluation:
             except ValueError as error:
                 if word[1:].isalnum():
                     raise NetlistError(str(error)) from None
-        return float(scope.evaluate(expression(word)))
+        return scope.evaluate(expression(word))
 
 
 def _netlist(deck: Deck, evaluation: Evaluation) -> Netlist:

@@ -17,6 +17,7 @@ from typing import Any, NoReturn, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from circuitsim.netlist.chance import Chance, Together, seed_by_seed
 from circuitsim.netlist.syntax import (
     DEEPEST,
     SHOWN,
@@ -49,6 +50,11 @@ class _Operation:
 
     compute: Callable[..., Value]
     faults: _Faults = ()
+    exact: bool = True  # but for rounding to the nearest: the same digits however many values there are
+
+
+def _rounded(compute: Callable[..., Value], faults: _Faults = ()) -> _Operation:
+    return _Operation(compute, faults, exact=False)
 
 
 def _logic(test: np.ufunc) -> _Operation:
@@ -72,7 +78,7 @@ _OPERATORS = {
     "/": _Operation(np.divide, _BY_ZERO),
     "%": _Operation(np.fmod, _BY_ZERO),
     "\\": _Operation(lambda a, b: np.trunc(np.abs(np.divide(a, b))), _BY_ZERO),
-    "^": _Operation(lambda a, b: np.power(np.abs(a), b), _ZERO_POWER),
+    "^": _rounded(lambda a, b: np.power(np.abs(a), b), _ZERO_POWER),
     "<": _logic(np.less),
     "<=": _logic(np.less_equal),
     ">": _logic(np.greater),
@@ -83,30 +89,30 @@ _OPERATORS = {
 _FUNCTIONS = {
     "sqr": _Operation(np.square),
     "sqrt": _Operation(np.sqrt, (("square root of a negative number", lambda a: a < 0),)),
-    "sin": _Operation(np.sin),
-    "cos": _Operation(np.cos),
-    "tan": _Operation(np.tan),
-    "asin": _Operation(np.arcsin, _BEYOND_ONE),
-    "acos": _Operation(np.arccos, _BEYOND_ONE),
-    "atan": _Operation(np.arctan),
-    "arctan": _Operation(np.arctan),
-    "sinh": _Operation(np.sinh),
-    "cosh": _Operation(np.cosh),
-    "tanh": _Operation(np.tanh),
-    "asinh": _Operation(np.arcsinh),
-    "acosh": _Operation(np.arccosh, (("acosh of a number below 1", lambda a: a < 1),)),
-    "atanh": _Operation(np.arctanh, (("atanh of a number not between -1 and 1", lambda a: np.abs(a) >= 1),)),
-    "exp": _Operation(np.exp),
-    "ln": _Operation(np.log, _LOG),
-    "log": _Operation(np.log, _LOG),
-    "log10": _Operation(np.log10, _LOG),
+    "sin": _rounded(np.sin),
+    "cos": _rounded(np.cos),
+    "tan": _rounded(np.tan),
+    "asin": _rounded(np.arcsin, _BEYOND_ONE),
+    "acos": _rounded(np.arccos, _BEYOND_ONE),
+    "atan": _rounded(np.arctan),
+    "arctan": _rounded(np.arctan),
+    "sinh": _rounded(np.sinh),
+    "cosh": _rounded(np.cosh),
+    "tanh": _rounded(np.tanh),
+    "asinh": _rounded(np.arcsinh),
+    "acosh": _rounded(np.arccosh, (("acosh of a number below 1", lambda a: a < 1),)),
+    "atanh": _rounded(np.arctanh, (("atanh of a number not between -1 and 1", lambda a: np.abs(a) >= 1),)),
+    "exp": _rounded(np.exp),
+    "ln": _rounded(np.log, _LOG),
+    "log": _rounded(np.log, _LOG),
+    "log10": _rounded(np.log10, _LOG),
     "abs": _Operation(np.abs),
     "sgn": _Operation(np.sign),
     "int": _Operation(np.trunc),
     "nint": _Operation(np.rint),
     "floor": _Operation(np.floor),
     "ceil": _Operation(np.ceil),
-    "pow": _Operation(np.power, _POWER),
+    "pow": _rounded(np.power, _POWER),
     "pwr": _OPERATORS["^"],
 }
 _EXTREMES = {"max": np.maximum, "min": np.minimum}
@@ -125,7 +131,7 @@ def evaluate(
     expression: Expression,
     lookup: Callable[[str], Value],
     functions: Mapping[str, UserFunction],
-    rng: np.random.Generator,
+    rng: Chance,
     shape: tuple[int, ...] = (),
 ) -> Value:
     """The finite value of an expression.
@@ -135,7 +141,7 @@ def evaluate(
     `aunif(m, a)` = m + a U, `unif(m, r)` = m + m r U, `agauss(m, a, s)` = m + (a / s) N, `gauss(m, r, s)` =
     m + (m r / s) N, `limit(m, a)` = m + a or m - a. A scalar condition evaluates only the branch it takes; where a
     condition is an array, elements that a branch does not serve cannot make it fail. `functions` (lower-case names) go
-    before the built-in ones.
+    before the built-in ones. Draws for many seeds at once (chance.Together) make the value an array of their shape.
 
     Raises ExpressionError for a value that is not finite (division by zero, overflow, out of a function's domain; never
     a numpy warning), an unknown or recursive function, a wrong number of arguments. What `lookup` raises passes.
@@ -164,12 +170,13 @@ class _Evaluator:
         expression: Expression,
         lookup: Callable[[str], Value],
         functions: Mapping[str, UserFunction],
-        rng: np.random.Generator,
+        rng: Chance,
         shape: tuple[int, ...],
     ) -> None:
         self.lookup = lookup
         self.functions = functions
         self.rng = rng
+        self.together = rng if isinstance(rng, Together) else None
         self.shape = shape
         self.frames = [_Frame("", f"expression '{shown(expression.text, SHOWN)}'", {}, {})]
         self.depth = 0
@@ -238,11 +245,15 @@ class _Evaluator:
         if not isinstance(condition, np.ndarray):
             return then() if condition != 0 else otherwise()
         taken, outer = condition != 0, self.served
+        if self.together:
+            self.together.branches += 1
         self.served = taken if outer is None else taken & outer
         yes = then()
         self.served = ~taken if outer is None else ~taken & outer
         no = otherwise()
         self.served = outer
+        if self.together:
+            self.together.branches -= 1
         return np.where(taken, yes, no)
 
     def call(self, node: Call) -> Value:
@@ -267,7 +278,9 @@ class _Evaluator:
         return self.random(name, *values) if name in _RANDOM else self.apply(_FUNCTIONS[name], *values)
 
     def apply(self, operation: _Operation, *values: Value) -> Value:
-        return self.finite(operation.compute(*values), operation.faults, *values)
+        compute = operation.compute
+        value = compute(*values) if operation.exact else seed_by_seed(self.rng, compute, *values)
+        return self.finite(value, operation.faults, *values)
 
     def extreme(self, larger_or_smaller: np.ufunc, arguments: tuple[Node, ...]) -> Value:
         """The largest or smallest argument. A fresh draw, which may be huge, is overwritten with the result."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from circuitsim.errors import NetlistError
 from circuitsim.netlist.model import ModelCard
@@ -91,9 +92,10 @@ def _points(scope: Scope, label: str, words: list[str], keys: Mapping[str, str])
         return tuple(_value(scope, word) for word in words)
 
 
-def _value(scope: Scope, word: str) -> float:
+def _value(scope: Scope, word: str) -> Any:
+    """A number; one for each seed where many are drawn for at once."""
     if word[0] == "{" or scope.owner(word.lower()) is not None:
-        return float(scope.evaluate(expression(word)))
+        return scope.evaluate(expression(word))
     if word.lower().lstrip("+") in ("inf", "infinity"):
         return float("inf")
     try:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from circuitsim.errors import NetlistError
 from circuitsim.netlist.analyses import read_analysis
-from circuitsim.netlist.builder import COLUMNS, Builder
+from circuitsim.netlist.builder import COLUMNS, Builder, ManyBuilder
 from circuitsim.netlist.cards import Memory
+from circuitsim.netlist.chance import Chance, NotTogether, Recorder, Together
 from circuitsim.netlist.checks import check_values
 from circuitsim.netlist.expand import Changes, Deck, Evaluation
-from circuitsim.netlist.model import Analysis, Ints, Netlist, Table
+from circuitsim.netlist.model import Analysis, Floats, Ints, ModelCard, Netlist, Table
 from circuitsim.netlist.source import Card
+
+_SEEDS = 256  # whose values are evaluated together
+_FEW_SEEDS = 8  # of which one has a fault: the others are not looked for further
+_MOST_NUMBERS = 4_000_000  # at once: 32 MB
 
 
 class Revaluer:
@@ -31,6 +37,7 @@ class Revaluer:
         self.base = netlist
         self.deck = Deck(netlist.text, netlist.path, Memory(everything=True))
         self.rows: dict[str, Ints] = {}  # of each table: those that do not come from plain cards
+        self.drawn: list[tuple[str, int]] | None = None  # what one evaluation draws (chance.Recorder), once recorded
 
     def analysis(self, text: str) -> Analysis:
         """A `.dc` card from elsewhere than the netlist: `V1 0 5 0.1`. NetlistError without a place."""
@@ -38,11 +45,8 @@ class Revaluer:
 
     def netlist(self, changes: Changes) -> Netlist:
         """The netlist with these changes. NetlistError for values that no element may have."""
-        with np.errstate(all="ignore"):  # the values are checked at the end
-            evaluation = self._evaluation(changes)
-            evaluation.run()
-        self.deck.notes.clear()  # they are those of the first reading
-        builder = evaluation.builder
+        builder = Builder(self.deck.place, self.base.node_index)
+        evaluation = self._run(builder, changes)
         tables = {kind: self._table(kind, builder, changes) for kind in self.base.tables}
         check_values(tables, self.deck.place)
         pairs = zip(self.base.crossbars, builder.crossbars, strict=True)
@@ -50,15 +54,89 @@ class Revaluer:
         models = tuple(evaluation.models.rows)
         return replace(self.base, tables=tables, crossbars=crossbars, models=models, options=evaluation.options)
 
+    def draws(self, seeds: range) -> Iterator[Netlist | NetlistError]:
+        """For each seed in turn the netlist that `netlist` gives for it, or why there is none.
+
+        The cards are read for many seeds at once, which costs as much as for a few. Not so where how much is drawn
+        depends on what is drawn, and for crossbars, which are large: one by one.
+        """
+        size = min(_SEEDS, _MOST_NUMBERS // (1 + sum(map(len, self.base.tables.values()))))
+        together = size > 1 and not self.base.crossbars
+        parts = [seeds[start : start + max(size, 1)] for start in range(0, len(seeds), max(size, 1))][::-1]
+        while parts:
+            part, many = parts.pop(), None
+            if together and len(part) > 1:
+                try:
+                    many = self._many(part)
+                except NotTogether:
+                    together = False
+                except (NetlistError, ValueError):  # a fault of one seed; the member that has it may not be found
+                    if len(part) > _FEW_SEEDS:
+                        half = len(part) // 2
+                        parts += [part[half:], part[:half]]
+                        continue
+            for k, seed in enumerate(part):
+                try:
+                    yield self._one(many, k, seed) if many else self.netlist(Changes(seed=seed))
+                except NetlistError as error:
+                    yield error
+
+    def _many(self, seeds: range) -> _Many:
+        """The values for these seeds."""
+        if self.drawn is None:
+            recorder, first = Recorder(seeds[0]), Builder(self.deck.place, self.base.node_index)
+            self._run(first, Changes(seed=seeds[0]), recorder)
+            for kind in self.base.tables:
+                self._where(kind, first)
+            self.drawn = recorder.drawn
+        builder = ManyBuilder(self.deck.place, self.base.node_index, len(seeds))
+        evaluation = self._run(builder, Changes(seed=seeds[0]), Together(seeds, self.drawn))
+        columns = {
+            (kind, name): column
+            for kind in self.base.tables
+            for k, name in enumerate(COLUMNS[kind])
+            if name in self.base.tables[kind].values and (column := builder.column(kind, k)) is not None
+        }
+        return _Many(columns, tuple(evaluation.models.rows))
+
+    def _one(self, many: _Many, k: int, seed: int) -> Netlist:
+        """The netlist for the k-th of the seeds of `many`."""
+        tables = dict(self.base.tables)
+        for (kind, name), column in many.columns.items():
+            values = self.base.tables[kind].values[name].copy()
+            values[self.rows[kind]] = column[k]
+            tables[kind] = replace(tables[kind], values={**tables[kind].values, name: values})
+        check_values(tables, self.deck.place)
+        models = tuple(_model_of(model, k) for model in many.models)
+        return replace(self.base, tables=tables, models=models, options=replace(self.base.options, seed=seed))
+
     def _evaluation(self, changes: Changes) -> Evaluation:
-        return Evaluation(self.deck, Builder(self.deck.place, self.base.node_index), changes)
+        return Evaluation(self.deck, Builder(self.deck.place, self.base.node_index), self._seeded(changes))
+
+    def _seeded(self, changes: Changes) -> Changes:
+        """With the seed of the reading, which `.options seed=` need not say, where they have none."""
+        return changes if changes.seed is not None else replace(changes, seed=self.base.options.seed)
+
+    def _run(self, builder: Builder, changes: Changes, chance: Chance | None = None) -> Evaluation:
+        """Evaluate all cards into a builder."""
+        with np.errstate(all="ignore"):  # the values are checked at the end
+            evaluation = Evaluation(self.deck, builder, self._seeded(changes), chance)
+            evaluation.run()
+        self.deck.notes.clear()  # they are those of the first reading
+        return evaluation
+
+    def _where(self, kind: str, builder: Builder) -> Ints:
+        """The rows of a table that do not come from plain cards."""
+        if kind not in self.rows:
+            self.rows[kind] = np.flatnonzero(
+                np.isin(self.base.tables[kind].seq, np.array(builder.rows[kind].seq, np.int64))
+            )
+        return self.rows[kind]
 
     def _table(self, kind: str, builder: Builder, changes: Changes) -> Table:
         """A table with new values; rows of the builder come in deck order, as those of the table do."""
         old, new = self.base.tables[kind], builder.rows[kind]
-        if kind not in self.rows:
-            self.rows[kind] = np.flatnonzero(np.isin(old.seq, np.array(new.seq, np.int64)))
-        where = self.rows[kind]
+        where = self._where(kind, builder)
         values = {name: column.copy() for name, column in old.values.items()}
         for name, column in zip(COLUMNS[kind], new.columns, strict=True):
             if name in values:  # the others are nodes and elements
@@ -72,3 +150,21 @@ class Revaluer:
                 if kind == "R":
                     values["g"][found[1]] = np.divide(1.0, value)
         return replace(old, values=values)
+
+
+@dataclass(frozen=True)
+class _Many:
+    """What depends on the seed, for many of them."""
+
+    columns: dict[tuple[str, str], Floats]  # kind of element and column of its table: (seeds, rows of the builder)
+    models: tuple[ModelCard, ...]  # with numbers for all seeds, or an array with one for each
+
+
+def _model_of(model: ModelCard, k: int) -> ModelCard:
+    """A model of `_Many` for the k-th seed."""
+
+    def of_seed(value: float) -> float:
+        return float(value[k]) if isinstance(value, np.ndarray) else value
+
+    params = {name: of_seed(value) for name, value in model.params.items()}
+    return replace(model, params=params, points=tuple(map(of_seed, model.points)))

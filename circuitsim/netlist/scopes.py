@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
-import numpy as np
-
 from circuitsim.errors import At, NetlistError
+from circuitsim.netlist.chance import Chance
 from circuitsim.netlist.expressions import Expression, ExpressionError, UserFunction, Value, evaluate, parse_expression
 from circuitsim.netlist.source import Card
 from circuitsim.netlist.syntax import Name
@@ -155,13 +154,13 @@ class Scope:
     __slots__ = ("block", "evaluating", "model_rows", "multiplier", "nodes", "parent", "path", "pins", "place", "rng",
                  "values")  # fmt: skip
 
-    def __init__(self, block: Block, parent: Scope | None, path: str, rng: np.random.Generator, place: Place) -> None:
+    def __init__(self, block: Block, parent: Scope | None, path: str, rng: Chance, place: Place) -> None:
         self.block = block
         self.parent = parent
         self.path = path  # "X1.X2" or "" at the top
         self.rng = rng
         self.place = place
-        self.values: dict[str, float] = {}
+        self.values: dict[str, Value] = {}
         self.pins: dict[str, str] = {}  # pin -> node of the scope outside
         self.nodes: dict[str, int] = {}  # node names met so far, as spelled -> index
         self.multiplier: float = parent.multiplier if parent else 1.0
@@ -175,7 +174,7 @@ class Scope:
             scope = scope.parent
         return scope
 
-    def lookup(self, name: str) -> float:
+    def lookup(self, name: str) -> Value:
         """The value of a parameter. Raises NetlistError, without a place when it is `name` that is not defined."""
         owner = self.owner(name)
         if owner is None:
@@ -205,12 +204,12 @@ class Scope:
                     scope.values[wanted] = scope._value(wanted, definition)
                     del chain[scope, wanted]
 
-    def _value(self, name: str, definition: Expression) -> float:
+    def _value(self, name: str, definition: Expression) -> Value:
         if name in self.evaluating:  # through a function: the names in its body are looked up when it is called
             raise NetlistError(_cycle(self.evaluating[self.evaluating.index(name) :]))
         self.evaluating.append(name)
         with labelled(f"parameter '{shown(name)}'"):
-            value = float(self.evaluate(definition))
+            value = self.evaluate(definition)
         self.evaluating.pop()
         return value
 

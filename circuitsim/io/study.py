@@ -1,0 +1,133 @@
+"""A folder that keeps the finished chunks of a sweep, so that what was interrupted goes on from them.
+
+study.json says what the results depend on: the text of the netlist with all that it includes, the values of its
+circuit, analysis, settings, version. Each chunk is a sealed archive (sealed.py), written whole or not at all; one that
+is damaged is solved again. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from circuitsim import __version__
+from circuitsim.circuit import Branches, Circuit
+from circuitsim.errors import At, SettingsError
+from circuitsim.io.files import replacing
+from circuitsim.io.sealed import Damaged, add_array, differences, load_sealed, save_sealed
+from circuitsim.sweeping import Points
+
+FACTS = "study.json"
+_FORMAT = 1
+
+
+class Study:
+    """A sweeping.Store: `sweep(circuit, "V1 0 5 0.1", study=Study("studies/first"))`.
+
+    `remarks` says which chunks were damaged, `kept` how many were there.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.remarks: list[str] = []
+        self.kept = 0
+
+    def begin(self, circuit: Circuit, facts: Mapping[str, Any], chunks: int) -> None:
+        """Make the folder, or take up the study there. SettingsError when it is another one, or cannot be."""
+        take_up(self.folder, {**circuit_facts(circuit), **facts, "chunks in all": chunks}, "--study")
+
+    def load(self, k: int) -> Points | None:
+        """Chunk k, when it is there and whole."""
+        path = self._path(k)
+        try:
+            header, arrays = load_sealed(path)
+            if header.pop("chunk") != k:
+                raise ValueError("it is another chunk")
+            header["notes"] = tuple((None if at is None else At(*at), text) for at, text in header["notes"])
+            header["messages"] = {int(row): text for row, text in header["messages"].items()}
+            for name in ("ambiguous_others", "islands"):
+                header[name] = tuple(tuple(x) if isinstance(x, list) else x for x in header[name])
+            found = Points(**arrays, **header)  # type: ignore[arg-type]
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise SettingsError(f"cannot read {path}: {error.strerror or error}") from None
+        except (Damaged, ValueError, KeyError, TypeError) as error:
+            self.remarks.append(f"{path} is damaged ({error}): its points were solved again")
+            return None
+        self.kept += 1
+        return found
+
+    def save(self, k: int, found: Points) -> None:
+        """Keep chunk k. SettingsError when it cannot be written."""
+        values = {f.name: getattr(found, f.name) for f in fields(Points)}
+        arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+        header = {name: value for name, value in values.items() if name not in arrays}
+        notes = [[None if at is None else [at.path, at.line, at.text], text] for at, text in found.notes]
+        save_sealed(self._path(k), {**header, "notes": notes, "chunk": k}, arrays)
+
+    def _path(self, k: int) -> Path:
+        return self.folder / f"chunk-{k:06}.npz"
+
+
+def circuit_facts(circuit: Circuit) -> dict[str, str]:
+    """SHA-256 of the netlist's text, included files too, and of the values and structure that the circuit has.
+
+    >>> from circuitsim import parse
+    >>> one, two = (circuit_facts(parse(f"t\\nV1 a 0 1\\nR1 a 0 {r}")) for r in ("1k", "1000"))
+    >>> one["netlist"] == two["netlist"], one["values"] == two["values"]
+    (False, True)
+    """
+    text, values = hashlib.sha256(), hashlib.sha256()
+    for _, data, _ in circuit.netlist.text.source.scans:
+        text.update(hashlib.sha256(data).digest())
+    branches = [x for x in (getattr(circuit, f.name) for f in fields(circuit)) if isinstance(x, Branches)]
+    for part in (*branches, *circuit.crossbars):
+        for name, array in vars(part).items():
+            if isinstance(array, np.ndarray):
+                add_array(values, f"{type(part).__name__} {name}", array)
+    return {"netlist": text.hexdigest(), "values": values.hexdigest()}
+
+
+def take_up(folder: Path, facts: Mapping[str, Any], option: str) -> None:
+    """Make a folder for a study with these facts, which study.json keeps, or go on with the one there.
+
+    SettingsError, and nothing changes, when the folder holds another study, or anything else; `option` asked for it.
+    """
+    path = folder / FACTS
+    wanted = {"format": _FORMAT, "version": __version__, **facts}
+    try:
+        if path.exists():
+            _compare(path, wanted, option)
+            for torn in folder.glob(".*.tmp"):  # of writes that a kill cut short
+                torn.unlink(missing_ok=True)
+            return
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise SettingsError(f"{option} {folder}: it exists and holds no study; choose another name")
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"{option} {folder}: {error.strerror or error}") from None
+    with replacing(path, "w") as out:
+        out.write(json.dumps(wanted, indent=1) + "\n")
+
+
+def _compare(path: Path, wanted: Mapping[str, Any], option: str) -> None:
+    """SettingsError when the study of a file is another one."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        others = differences(found, wanted)
+    except (ValueError, AttributeError) as error:
+        raise SettingsError(
+            f"{path} is damaged ({error}): what lies beside it is not known; choose another {option}"
+        ) from None
+    if others:
+        raise SettingsError(
+            f"{path.parent} holds another study: {', '.join(others)}; choose another {option}, or the netlist and "
+            "options that it was begun with"
+        )

@@ -1,0 +1,93 @@
+"""Where the random functions of expressions draw: for one seed (NumPy's generator), or for many seeds at once.
+
+For many seeds every value that depends on a draw has a last axis more, the seeds. Each seed keeps a generator of its
+own and takes from it what an evaluation for it alone takes, in that order; how much of what, an evaluation for one seed
+has recorded. Where that may differ from seed to seed there is no way together: `NotTogether`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from math import prod
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+UNIFORM, NORMAL = "uniform", "normal"
+
+
+class NotTogether(Exception):
+    """Values cannot be had for many seeds at once: what is drawn depends on draws, or one number must stand for all."""
+
+
+class Recorder:
+    """Draws for one seed, and keeps (kind, how many numbers) of each draw."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.drawn: list[tuple[str, int]] = []
+
+    def random(self, shape: tuple[int, ...]) -> Any:
+        self.drawn.append((UNIFORM, prod(shape)))
+        return self.rng.random(shape)
+
+    def standard_normal(self, shape: tuple[int, ...]) -> Any:
+        self.drawn.append((NORMAL, prod(shape)))
+        return self.rng.standard_normal(shape)
+
+
+class Together:
+    """Draws for many seeds, those that a Recorder has `drawn`; shapes get the seeds as their last axis."""
+
+    def __init__(self, seeds: Sequence[int], drawn: list[tuple[str, int]]) -> None:
+        self.count, self.drawn = len(seeds), drawn
+        self.at = self.start = 0
+        self.branches = 0  # of conditions, entered now, that are not the same for all seeds
+        numbers = np.empty((len(seeds), sum(count for _, count in drawn)))
+        runs = [(kind, sum(count for _, count in run)) for kind, run in groupby(drawn, key=lambda draw: draw[0])]
+        for row, seed in zip(numbers, seeds, strict=True):
+            rng, start = np.random.default_rng(seed), 0
+            for kind, count in runs:  # the same numbers as one by one
+                row[start : start + count] = rng.random(count) if kind == UNIFORM else rng.standard_normal(count)
+                start += count
+        self.numbers = np.ascontiguousarray(numbers.T)
+
+    def random(self, shape: tuple[int, ...]) -> Floats:
+        return self._take(UNIFORM, shape)
+
+    def standard_normal(self, shape: tuple[int, ...]) -> Floats:
+        return self._take(NORMAL, shape)
+
+    def _take(self, kind: str, shape: tuple[int, ...]) -> Floats:
+        size = prod(shape)
+        if self.branches or self.at == len(self.drawn) or self.drawn[self.at] != (kind, size):
+            raise NotTogether
+        found = self.numbers[self.start : self.start + size]
+        self.at, self.start = self.at + 1, self.start + size
+        return found.reshape(*shape, self.count)
+
+
+Chance: TypeAlias = np.random.Generator | Recorder | Together
+
+
+def seed_by_seed(chance: Chance, compute: Callable[..., Any], *values: Any) -> Any:
+    """The value of a function whose last digits depend on how many values it is given at once."""
+    if not isinstance(chance, Together) or not any(map(np.ndim, values)):
+        return compute(*values)
+    wide = [np.asarray(value)[..., None] if not np.ndim(value) else value for value in values]
+    singly = [
+        compute(*(value[..., k if value.shape[-1] > 1 else 0].copy()[()] for value in wide))
+        for k in range(chance.count)
+    ]
+    return np.stack(singly, axis=-1)
+
+
+def single(value: float | Floats) -> float:
+    """A value that one number must stand for. Raises NotTogether when seeds have numbers of their own."""
+    if np.ndim(value):
+        raise NotTogether
+    return float(value)

@@ -1,0 +1,207 @@
+"""Crossbars as heat maps: conductance, current and power of every cell, and the voltages that reach it.
+
+A crossbar is an element array with two ranges, whose wires are ideal, or two grids of nodes, wires along the rows of
+the one and the columns of the other, with a cell between each two nodes of the same numbers. Of large ones blocks of
+cells are averaged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim.errors import SettingsError
+from circuitsim.plot import style
+from circuitsim.plot.elements import Elements, elements_of
+from circuitsim.shapes import Grid, Shapes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from circuitsim.solution import Solution
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+MOST_SHOWN = 4  # crossbars in one picture
+MOST_LINES = 400  # rows and columns of a map: more are averaged
+_CHUNK = 4_000_000  # cells of a large crossbar at a time
+_WIRES = 0.9  # of the branches within a grid: along its rows, or its columns
+
+
+@dataclass(frozen=True)
+class Map:
+    """A crossbar as it is drawn: arrays of (rows, cols) blocks of `block` cells each, means over their cells."""
+
+    name: str
+    nodes: int  # of its wires and cells
+    rows: str  # what the rows are
+    cols: str
+    shape: tuple[int, int]  # cells
+    block: tuple[int, int]
+    g: Floats  # S; 0: no resistor; NaN: not a resistor
+    current: Floats  # A, from row to column
+    power: Floats  # W
+    row_volts: Floats  # V at the cell, on its row's wire
+    col_volts: Floats
+    lost: Floats | None  # V that row and column wire take from the cell; None: the wires have no resistance
+
+
+def find_maps(solution: Solution, row: int, shapes: Shapes) -> list[Map]:
+    """The crossbars of a circuit, in deck order: element arrays first, then grids of wires; [] without any."""
+    circuit = solution.circuit
+    named = [x.name for x in circuit.crossbars if min(x.g.shape) > 1]
+    if named:
+        return [_of_array(solution, row, name) for name in named[:MOST_SHOWN]]
+    found: list[Map] = []
+    elements: Elements | None = None
+    for stack in shapes.grids:
+        if len(stack) > 1 and len({grid.nodes.shape for grid in stack}) == 1:
+            elements = elements or elements_of(solution, row, crossbars=False)
+            of_wires = _of_wires(solution, row, stack, elements)
+            found += [of_wires] if of_wires else []
+    return found[:MOST_SHOWN]
+
+
+def draw(solution: Solution, row: int, title: str, maps: list[Map]) -> Figure:
+    """A line of maps for each crossbar; of a single one, a second line with the voltages."""
+    if not maps:
+        raise SettingsError("no crossbar in this circuit: neither an array with two ranges, nor two grids of wires")
+    many = len(maps) > 1
+    rows = len(maps) if many else 2
+    figure = style.new_figure(14, 4.2 * rows + 0.4, title)
+    axes = figure.subplots(rows, 3, squeeze=False)
+    for k, one in enumerate(maps):
+        fields = [("conductance", "S", one.g), ("current, row to column", "A", one.current), ("power", "W", one.power)]
+        if not many:
+            fields += [
+                ("voltage of the row wires", "V", one.row_volts),
+                ("voltage of the column wires", "V", one.col_volts),
+                ("voltage across the cells", "V", one.row_volts - one.col_volts)
+                if one.lost is None
+                else ("lost in the wires", "V", one.lost),
+            ]
+        for place, (what, unit, values) in zip(axes.flat if not many else axes[k], fields, strict=True):
+            shown = np.where(np.isnan(one.g) | (one.g != 0), values, np.nan) if unit != "V" else values
+            cmap, norm = style.value_colours(shown)
+            image = place.imshow(
+                shown, cmap=cmap, norm=norm, aspect="auto", interpolation="nearest",
+                extent=(-0.5, one.shape[1] - 0.5, one.shape[0] - 0.5, -0.5),
+            )  # fmt: skip
+            image.set_gid(f"{one.name}: {what}")
+            place.set_title(style.plain(f"{one.name}: {what}" if many else what), fontsize=10)
+            place.set_xlabel(style.plain(one.cols))
+            place.set_ylabel(style.plain(one.rows))
+            for axis in (place.xaxis, place.yaxis):
+                axis.get_major_locator().set_params(integer=True, min_n_ticks=1, nbins=5)
+            style.colour_bar(figure, image, place, what.split(",")[0].split(" of ")[0], unit, fraction=0.05, pad=0.02)
+    notes = [
+        f"{one.name}: {one.shape[0]:,} x {one.shape[1]:,} cells"
+        + (f", means of {one.block[0]} x {one.block[1]}" if max(one.block) > 1 else "")
+        for one in maps
+    ]
+    more = sum(min(x.g.shape) > 1 for x in solution.circuit.crossbars) - len(maps)
+    notes += [f"{more} more crossbars are not shown"] if more > 0 else []
+    figure.supxlabel(style.plain("; ".join(notes) + "; grey: no resistor"), fontsize=9, color=style.GREY)
+    return figure
+
+
+def _of_array(solution: Solution, row: int, name: str) -> Map:
+    """An array with two ranges; its wires have no resistance."""
+    circuit = solution.circuit
+    x = next(x for x in circuit.crossbars if x.name == name)
+    rows = slice(row, row + 1)
+    row_volts, col_volts = (solution.voltages(nodes, rows)[0] for nodes in (x.rows, x.cols))
+    shape = x.g.shape
+    block = tuple(-(-n // MOST_LINES) for n in shape)
+    step = max(1, _CHUNK // shape[1] // block[0]) * block[0]  # whole blocks at a time
+    pieces = []
+    for first in range(0, shape[0], step):
+        some = slice(first, first + step)
+        g, drop = x.g[some], row_volts[some, None] - col_volts
+        pieces.append([_blocks(values, block) for values in (g, g * drop, g * drop * drop)])
+    g, current, power = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
+    row_map, col_map = _blocks(row_volts[:, None], (block[0], 1)), _blocks(col_volts[None], (1, block[1]))
+    return Map(
+        name=name,
+        nodes=np.union1d(x.rows, x.cols).size,
+        rows=f"row: {_span(circuit.nodes, x.rows)}",
+        cols=f"column: {_span(circuit.nodes, x.cols)}",
+        shape=(shape[0], shape[1]),
+        block=(block[0], block[1]),
+        g=g,
+        current=current,
+        power=power,
+        row_volts=np.broadcast_to(row_map, g.shape),
+        col_volts=np.broadcast_to(col_map, g.shape),
+        lost=None,
+    )
+
+
+def _span(names: list[str], nodes: Ints) -> str:
+    return f"{names[nodes[0]]} ... {names[nodes[-1]]}"
+
+
+def _blocks(values: Floats, block: tuple[int, ...]) -> Floats:
+    """Means over blocks of rows and columns, of what is finite; the last ones may be smaller."""
+    good = np.isfinite(values)
+    total, count = np.where(good, values, 0.0), good.astype(np.float64)
+    for axis, size in enumerate(block):
+        if size > 1:
+            starts = np.arange(0, values.shape[axis], size)
+            total, count = np.add.reduceat(total, starts, axis), np.add.reduceat(count, starts, axis)
+    return np.where(count > 0, total / np.maximum(count, 1.0), np.nan)
+
+
+def _of_wires(solution: Solution, row: int, stack: list[Grid], elements: Elements) -> Map | None:
+    """Two grids of wires with cells between them, and perhaps nodes in the middle of the cells; None elsewhere."""
+    n, shape = len(solution.circuit.nodes), stack[0].nodes.shape
+    family, place = np.full(n, -1), np.full(n, -1)
+    for k, grid in enumerate(stack):
+        there = grid.nodes >= 0
+        family[grid.nodes[there]], place[grid.nodes[there]] = k, np.flatnonzero(there.ravel())
+    a, b = elements.a, elements.b
+    inside = (family[a] >= 0) & (family[a] == family[b])
+    along = [place[a] // shape[1] == place[b] // shape[1], place[a] % shape[1] == place[b] % shape[1]]
+    ends: list[int | None] = [None, None]
+    for k in range(len(stack)):
+        own = inside & (family[a] == k)
+        for way in (0, 1):
+            if own.any() and (own & along[way]).sum() > _WIRES * own.sum():
+                ends[way] = k
+    first, last = ends
+    if first is None or last is None or first == last:
+        return None
+    cell = (family[a] >= 0) & (family[b] >= 0) & (family[a] != family[b]) & (place[a] == place[b])
+    v = solution.voltages(rows=slice(row, row + 1))[0]
+    out = np.where(family[a] == first, elements.current, -elements.current)  # from the row's wire into the cell
+    at_row = cell & ((family[a] == first) | (family[b] == first))
+    count = shape[0] * shape[1]
+    current = np.bincount(place[a][at_row], out[at_row], count)
+    power = np.bincount(place[a][cell], (elements.current * (v[a] - v[b]))[cell], count)
+    resistor = cell & (elements.kind == "R")
+    g = np.bincount(place[a][resistor], solution.circuit.resistor_siemens[elements.number[resistor]], count)
+    volts = [np.where(stack[k].nodes >= 0, v[stack[k].nodes], np.nan) for k in (first, last)]
+    lost = _lost(*volts)
+    block = tuple(-(-size // MOST_LINES) for size in shape)
+    fields = [_blocks(x.reshape(shape), block) for x in (g, current, power, *volts, lost)]
+    names = [stack[k].prefix for k in (first, last)]
+    nodes = sum(int((grid.nodes >= 0).sum()) for grid in stack)
+    return Map(
+        f"{names[0]} x {names[1]}", nodes, f"row wire: {names[0]}", f"column wire: {names[1]}", (shape[0], shape[1]),
+        (block[0], block[1]), *fields,
+    )  # fmt: skip
+
+
+def _lost(row_volts: Floats, col_volts: Floats) -> Floats:
+    """What the voltage across each cell is short of that between the ends of its wires.
+
+    A row's end is the one of larger voltage, where it is driven, a column's the one of smaller, where it is read.
+    """
+    sides = np.nansum(np.abs(row_volts[:, [0, -1]]), axis=0)
+    ends = np.nansum(np.abs(col_volts[[0, -1]]), axis=1)
+    driven, read = row_volts[:, [-1 if sides[1] > sides[0] else 0]], col_volts[[-1 if ends[1] < ends[0] else 0]]
+    return (driven - row_volts) + (col_volts - read)

@@ -1,0 +1,164 @@
+"""A circuit that takes changes: prepared once, solved again for other values, points of a sweep, pictures."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim.circuit import Circuit, build_circuit
+from circuitsim.errors import SettingsError
+from circuitsim.io.inputs import apply_inputs
+from circuitsim.netlist.analyses import points
+from circuitsim.netlist.expand import Changes as NetlistChanges
+from circuitsim.netlist.numbers import parse_number
+from circuitsim.netlist.revalue import Revaluer
+from circuitsim.problem import Problem, compile_problem
+from circuitsim.solution import Settings, Solution
+from circuitsim.solving import solve
+from circuitsim.view.layers import find_layers
+
+Floats = NDArray[np.float64]
+
+MOST_CHANGES = 1000  # values changed at once
+MOST_POINTS = 5001  # of one axis of a sweep
+_KEPT = 3  # solutions
+_CELL = re.compile(r"(.+)\[(\d+)\]\[(\d+)\]")
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What the page has changed: nothing of it touches the netlist's file."""
+
+    values: tuple[tuple[str, str], ...] = ()  # element, number as SPICE writes it
+    sweep: tuple[int, tuple[int, ...]] | None = None  # number of the .dc card, and of the point on each of its axes
+    inputs: tuple[float, ...] | None = None  # V, of all `.input` sources in order
+
+
+class Solver:
+    """Solves a circuit with changes, one question at a time, and keeps the last answers.
+
+    >>> from circuitsim.circuit import parse
+    >>> solver = Solver(parse("divider\\nV1 in 0 10\\nR1 in out 1k\\nR2 out 0 1k"))
+    >>> solver.solution(Changes((("R2", "3k"),))).voltage("out")
+    array([7.5])
+    """
+
+    def __init__(self, circuit: Circuit, settings: Settings | None = None, inputs: Sequence[str] = ()) -> None:
+        self.settings, self.assignments = settings or Settings(), tuple(inputs)
+        self.circuit = apply_inputs(circuit, inputs)
+        if max(self.circuit.ties.e.shape[0], self.circuit.current_sources.i.shape[0]) > 1:
+            raise SettingsError("--input gives a batch of rows; view shows one: give one value for each source")
+        self.base = compile_problem(self.circuit, self.settings.lenient)
+        self.layers = find_layers(self.circuit)
+        self.cards = [analysis for analysis in circuit.netlist.analyses if analysis.kind == "dc"]
+        self.lock = threading.RLock()
+        self.kept: OrderedDict[Changes, Solution] = OrderedDict()
+
+    def solution(self, changes: Changes) -> Solution:
+        """The certified equilibrium with these changes. Raises what `solve` raises, and SettingsError."""
+        with self.lock:
+            if changes not in self.kept:
+                problem = self._problem(changes)
+                self.kept[changes] = solve(problem, self.settings, start=self._start(problem))
+                while len(self.kept) > _KEPT:
+                    self.kept.popitem(last=False)
+            self.kept.move_to_end(changes)
+            return self.kept[changes]
+
+    def _start(self, problem: Problem) -> Floats | None:
+        """The last solution, where its unknowns are those of this problem."""
+        last = next(reversed(self.kept.values()), None)
+        if last is None or last.problem.topology.index_of_node is not problem.topology.index_of_node:
+            return None
+        return last.x if np.isfinite(last.x).all() else None
+
+    def _problem(self, changes: Changes) -> Problem:
+        problem = self.base
+        if changes.sweep is not None:
+            problem = self._at_point(problem, *changes.sweep)
+        if changes.inputs is not None:
+            problem = problem.with_values(self._input_values(changes.inputs))
+        for name, text in changes.values:
+            try:
+                value = parse_number(text.strip())
+            except ValueError as error:
+                raise SettingsError(f"{name}: {error}") from None
+            problem = problem.with_values(self._new_value(problem.circuit, name, value))
+        return problem
+
+    def _new_value(self, circuit: Circuit, name: str, value: float) -> dict[str, Any]:
+        """What `with_values` takes for one element, array or conductance of a crossbar."""
+        cell = _CELL.fullmatch(name)
+        for card, x in zip(circuit.netlist.crossbars, circuit.crossbars, strict=True):
+            if x.name.lower() == name.lower():
+                return {name: value}
+            if cell and x.name.lower() == cell[1].lower():
+                i, j = int(cell[2]), int(cell[3])
+                if i not in card.ranges[0] or j not in card.ranges[1]:
+                    raise SettingsError(f"no conductance '{name}'; crossbar {x.name} has {_ranges(card.ranges)}")
+                g = x.g.copy()
+                g[card.ranges[0].index(i), card.ranges[1].index(j)] = value
+                return {x.name: g}
+        kind, _, _ = circuit.rows_of(name)
+        if kind != "R":
+            return {name: value}
+        if value <= 0:
+            what = "negative resistance" if value < 0 else "a resistance of 0 is a short, another circuit"
+            raise SettingsError(f"resistor {name}: {what}: found {value:g} ohm; a new resistance must be positive")
+        with np.errstate(over="ignore"):
+            return {name: 1.0 / value}
+
+    def _input_values(self, inputs: Sequence[float]) -> dict[str, Floats]:
+        layers = self.layers
+        if layers is None:
+            raise SettingsError("this circuit takes no picture: it has no .input sources of as many pixels")
+        count = sum(n for _, n in layers.sources)
+        if len(inputs) != count:
+            raise SettingsError(f"the picture has {len(inputs)} values, the .input sources are {count}")
+        start, found = 0, {}
+        for name, n in layers.sources:
+            found[name] = np.array(inputs[start : start + n])
+            start += n
+        return found
+
+    def _at_point(self, problem: Problem, card: int, point: Sequence[int]) -> Problem:
+        """The problem at a point of a `.dc` card."""
+        axes = self.axes(card)
+        if len(point) != len(axes) or any(not 0 <= k < axis.size for k, axis in zip(point, axes, strict=True)):
+            raise SettingsError(f"no such point of sweep {card + 1}: {', '.join(map(str, point))}")
+        temp, params, elements = None, {}, {}
+        for swept, k, axis in zip(self.cards[card].sweeps, point, axes, strict=True):
+            value = float(axis[k])
+            if swept.kind == "temp":
+                temp = value
+            elif swept.kind == "param":
+                params[swept.name.lower()] = value
+            else:
+                elements[swept.name.lower()] = value
+        netlist = self._revaluer.netlist(NetlistChanges(temp=temp, params=params, elements=elements))
+        return problem.with_circuit(apply_inputs(build_circuit(netlist), self.assignments))
+
+    @cached_property
+    def _revaluer(self) -> Revaluer:
+        return Revaluer(self.circuit.netlist)
+
+    def axes(self, card: int) -> list[Floats]:
+        """The values of each axis of a `.dc` card. SettingsError when there is none, or it is too long."""
+        if not 0 <= card < len(self.cards):
+            raise SettingsError(f"no sweep {card + 1}; the netlist has {len(self.cards)} .dc cards")
+        axes = [points(swept) for swept in self.cards[card].sweeps]
+        if max(axis.size for axis in axes) > MOST_POINTS:
+            raise SettingsError(f"a sweep of more than {MOST_POINTS:,} points is for circuitsim sweep")
+        return axes
+
+
+def _ranges(ranges: tuple[range, ...]) -> str:
+    return "".join(f"[{r[0]}:{r[-1]}]" for r in ranges)

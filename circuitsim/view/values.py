@@ -1,0 +1,122 @@
+"""The numbers of a solution at what is drawn, as lists that JSON takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim.circuit import KINDS, Branches, Circuit, Crossbar
+from circuitsim.currents import table_currents
+from circuitsim.solution import Solution
+from circuitsim.view.heat import binned
+from circuitsim.view.scene import Scene
+
+Floats = NDArray[np.float64]
+
+OVERFLOWS = np.errstate(over="ignore", invalid="ignore")  # what is no number is shown as unknown
+_MOST_WORK = 20_000_000  # conductances of a crossbar up to which it is summed for each answer
+
+
+@OVERFLOWS
+def scene_values(solution: Solution, scene: Scene) -> dict[str, Any]:
+    """Of each vertex its voltage, of a group the lowest, mean and highest, of a crossbar the power that it absorbs;
+
+    of each edge voltage, current, power and value; of each wire the current into the crossbar, A.
+    """
+    v = solution.voltages()[0]
+    into = {
+        vertex.key: _into_crossbar(solution.circuit.crossbars[vertex.key], v)
+        for vertex in scene.vertices
+        if vertex.kind == "crossbar"
+    }
+    vertices: list[Any] = []
+    for vertex in scene.vertices:
+        if vertex.kind == "crossbar":
+            vertices.append(number(float(into[vertex.key] @ np.where(np.isfinite(v), v, 0.0))))
+        elif vertex.kind == "group":
+            own = v[vertex.nodes]
+            vertices.append([number(own.min()), number(own.mean()), number(own.max())])
+        else:
+            vertices.append(number(v[vertex.nodes[0]]))
+    wires = [number(into[scene.vertices[k].key][scene.vertices[end].nodes].sum()) for k, end in scene.wires]
+    return {"vertices": vertices, "edges": _edge_values(solution, scene), "wires": wires}
+
+
+def _edge_values(solution: Solution, scene: Scene) -> list[list[float | None]]:
+    """[volts, amperes, watts, value]; of several members the mean of volts and values, the sum of the others."""
+    c = solution.circuit
+    found = np.full((len(scene.edges), 4), np.nan)
+    for kind in {edge.kind for edge in scene.edges}:
+        own = [k for k, edge in enumerate(scene.edges) if edge.kind == kind]
+        sizes = np.array([scene.edges[k].rows.size for k in own])
+        rows = np.concatenate([scene.edges[k].rows for k in own])
+        table = c.netlist.tables[kind]
+        volts = solution.drops(table.a[rows], table.b[rows])[0]
+        amperes = table_currents(solution, kind, rows)[0]
+        value = _element_values(c, kind)[rows]
+        starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        for column, x in enumerate((volts, amperes, volts * amperes, value)):
+            found[own, column] = np.add.reduceat(x, starts)
+        found[np.ix_(own, [0, 3])] /= sizes[:, None]
+    return [[number(x) for x in row] for row in found.tolist()]
+
+
+def _into_crossbar(x: Crossbar, v: Floats) -> Floats:
+    """Current of each node into a crossbar, A; NaN where that is too much work."""
+    into = np.zeros(v.size)
+    if x.g.size > _MOST_WORK:
+        return np.full(v.size, np.nan)
+    np.add.at(into, x.rows, v[x.rows] * x.g.sum(axis=1) - x.g @ v[x.cols])
+    np.add.at(into, x.cols, v[x.cols] * x.g.sum(axis=0) - v[x.rows] @ x.g)
+    return into
+
+
+def strip(v: Floats, side: int) -> dict[str, Any]:
+    """Values in rows of `side`, with empty cells at the end, binned to at most CELLS x CELLS."""
+    rows = -(-v.size // max(side, 1)) if v.size else 0
+    padded = np.full(rows * side, np.nan)
+    padded[: v.size] = v
+    image, blocks = binned(padded.reshape(rows, side))
+    return {
+        "rows": image.shape[0],
+        "cols": image.shape[1],
+        "blocks": blocks,
+        "width": side,
+        "values": numbers(image.ravel(), 6),
+    }
+
+
+def _element_values(circuit: Circuit, kind: str) -> Floats:
+    """What an element of a kind has as its value now: V, A, ohm, gain; NaN where it has none."""
+    table = circuit.netlist.tables[kind]
+    if kind == "R":
+        with np.errstate(divide="ignore"):
+            r, g = table.values["r"], circuit.resistor_siemens
+            return np.where(g == 1.0 / r, r, 1.0 / g)
+    found = np.full(len(table), np.nan)
+    sources: dict[str, tuple[Branches, Floats]] = {
+        "V": (circuit.ties, circuit.ties.e[0]),
+        "I": (circuit.current_sources, circuit.current_sources.i[0]),
+    }
+    branches, values = sources.get(kind, (circuit.controlled, circuit.controlled.gain))
+    own = np.flatnonzero(branches.kind == KINDS.index(kind))
+    found[branches.row[own]] = values[own]
+    return found
+
+
+def short(text: str) -> str:
+    return text if len(text) <= 300 else text[:300] + " ..."
+
+
+def number(x: float) -> float | None:
+    return float(x) if np.isfinite(x) else None
+
+
+def numbers(x: Floats, digits: int = 0) -> list[float | None]:
+    """Numbers, or None for NaN and inf; with so many significant digits, or all."""
+    found = x.tolist()
+    if digits:
+        found = [float(f"{n:.{digits}g}") for n in found]
+    return found if np.isfinite(x).all() else [n if np.isfinite(n) else None for n in found]

@@ -1,0 +1,185 @@
+"""Values drawn for many seeds at once are, to the last bit, those of each seed alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import circuitsim as cs
+from circuitsim.errors import NetlistError
+from circuitsim.netlist import Netlist, revalue
+from circuitsim.netlist.chance import NotTogether, Recorder, Together, single
+from circuitsim.netlist.expand import Changes
+from circuitsim.netlist.revalue import Revaluer
+
+ROUNDED = "sin cos tan atan arctan sinh cosh tanh asinh exp ln log log10".split()
+EXACT = "sqr sqrt abs sgn int nint floor ceil".split()
+ALWAYS = "V1 a 0 1\nR1 a b 1k\nR2 b 0 {agauss(1k, 30, 3)}\n"
+
+TOGETHER = {
+    "every random function": "R3 b 0 {aunif(1k, 9)}\nR4 b 0 {unif(1k, 0.1)}\nR5 b 0 {gauss(1k, 0.1, 3)}\n"
+    "R6 b 0 {limit(1k, 9)}\nR7 b 0 {agauss(1k, 9, 1) + aunif(0, 9) * agauss(1, 0.1, 2)}\n",
+    "every function": "".join(f"I{k} b 0 {{{name}(aunif(1, 0.5))}}\n" for k, name in enumerate([*ROUNDED, *EXACT]))
+    + "I90 b 0 {asin(aunif(0, 1)) + acos(aunif(0, 1)) + atanh(aunif(0, 0.9)) + acosh(aunif(3, 1))}\n"
+    "I91 b 0 {max(aunif(0, 1), 0.1, aunif(0, 1)) - min(2, agauss(0, 1, 1))}\nI92 b 0 {pow(aunif(2, 1), aunif(2, 1))}\n"
+    "I93 b 0 {pwr(aunif(2, 1), 2) + aunif(1, 1)^2 + 1.1^aunif(3, 2)}\n"
+    "I94 b 0 {aunif(9, 3) % 2 + (aunif(9, 3) \\ 2) - -aunif(1, 1) / 3}\n",
+    "conditions": ".param r={aunif(0, 1)}\nI1 b 0 {r > 0 ? r : 0}\nI2 b 0 {r < 0.5 && r > -0.5}\n"
+    "I3 b 0 {r > 0 || !r}\nI4 b 0 {(r == r) + (r != 0) + (r <= 0) + (r >= 0)}\nI5 b 0 {r > 0 ? 1/r : -1/r}\n"
+    "I6 b 0 {ternary_fcn(r > 0, 1, 2)}\nI7 b 0 {1 ? agauss(1, 1, 1) : aunif(1, 1)}\n",
+    "parameters": ".param p={aunif(1, 0.1)} q={p * gauss(1, 0.1, 3)} s=3\n.func f(x) {x * agauss(s, 1, 1)}\n"
+    "R3 b 0 {1k * q}\nR4 b 0 {f(1k) + f(p)}\nR5 b 0 p\nG1 b 0 a 0 {1m * q}\nE1 c 0 a 0 q\nR6 c 0 1k\n",
+    "arrays": ".param p={aunif(1, 0.1)}\nR3[0:3] b 0 {gauss(9k, 0.1, 1)}\nR4[0:2] b 0 {1k * p}\n"
+    "I1[0:2] b 0 {exp(aunif(p, 1))}\n"
+    "R5[0:3] b 0 @w.npy m={agauss(1, 0.1, 1)}\nR6[0:3] b 0 g=@w.npy\nD1[0:3] b 0 d area={aunif(1, 0.1)}\n"
+    "I2[0:3] b 0 {aunif(0, 1) > 0 ? 1 : 2}\n.model d D(is=1e-14)\n",
+    "subcircuits": "X1 a b cell w={aunif(1, 0.1)}\nX2 b 0 cell w=2\nX3 b 0 cell\n"
+    ".subckt cell p q w=1 z={agauss(2, 0.1, 1)}\nR1 p r {w * 1k * u}\nR2 r q {unif(7k, 0.2) * z}\nD1 p q dm {u}\n"
+    ".param u={aunif(3, 1)}\n.model dm D(is={agauss(1p, 0.1p, 1)} n={u / 3 + 1})\n.ends\n",
+    "models": ".param t={aunif(1m, 1u)}\nR3 b 0 rm 1k\nR4 b 0 1k tc1={t} dtemp={aunif(10, 5)}\n"
+    "R5 b 0 1k tce={t} dtemp=7\n"
+    "R6[0:1] b 0 1k tce={aunif(1, 0.1)} dtemp=3\nR7 b 0 rs l={aunif(10u, 1u)} w=1u\nR8 b 0 g={1m * aunif(1, 0.1)}\n"
+    "N1 b 0 sat m={aunif(1, 0.1)}\nN2 b 0 tab\nD1 b 0 real temp={aunif(27, 9)}\n"
+    ".model rm R(tc1={aunif(1m, 0.1m)} tnom={aunif(20, 1)})\n.model rs R(rsh={aunif(100, 1)})\n"
+    ".model sat tanh(imax={aunif(1m, 0.1m)} v0=0.5)\n.model tab pwl(-1 -1m 0 0 1 {aunif(2m, 1u)})\n"
+    ".model real D(is={agauss(1p, 0.1p, 1)} rs=1)\n",
+    "options": ".options seed=5 temp={aunif(30, 1)}\n.param x={aunif(1, 0.1)}\n.options gmin={1e-12 * x}\n"
+    "R3 b 0 {1k * x}\n",
+    "nothing drawn": "R3 b 0 {2 * 1k}\n",
+}
+ALONE = {  # how much is drawn depends on draws; a number of copies does; a waveform; a crossbar
+    "branches": "R3 b 0 {aunif(0, 1) > 0 ? aunif(1k, 1) : 2k}\nR4 b 0 {aunif(1k, 1)}\n",
+    "branches of another kind": "R3 b 0 {aunif(0, 1) > 0 ? agauss(1k, 1, 1) : aunif(1k, 1)}\n",
+    "branches with parameters": "X1 b 0 c\n.subckt c p q\n.param a={aunif(1k, 1)} b={agauss(1k, 1, 1)}\n"
+    "R1 p q {aunif(0, 1) > 0 ? a : b}\nR2 p q {a}\nR3 p q {b}\n.ends\n",
+    "copies": "X1 b 0 c m={aunif(3, 1)}\n.subckt c p q\nR1 p q 1k\n.ends\n",
+    "waveform": "I1 0 b sin({aunif(1, 0.1)} 1)\n",
+    "crossbar": "RW[0:1][0:2] x[0:1] y[0:2] {aunif(1k, 9)}\nR3[0:1] x[0:1] a 1k\nR4[0:2] y[0:2] 0 1k\n",
+}
+
+
+def deck(text: str, folder: Path, seed: int | None = None) -> Netlist:
+    np.save(folder / "w.npy", np.arange(1.0, 5.0))
+    (folder / "deck.cir").write_text("t\n" + ALWAYS + text)
+    return cs.load(folder / "deck.cir", seed).netlist
+
+
+def same(one: Netlist, other: Netlist) -> bool:
+    """In every bit of every value."""
+    columns = ((t, name) for t in one.tables for name in one.tables[t].values)
+    return (
+        all(one.tables[t].values[name].tobytes() == other.tables[t].values[name].tobytes() for t, name in columns)
+        and all(a.g.tobytes() == b.g.tobytes() for a, b in zip(one.crossbars, other.crossbars, strict=True))
+        and one.models == other.models
+        and one.options == other.options
+    )
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[Changes]:
+    """Evaluations for one seed alone, as they come."""
+    seen: list[Changes] = []
+    alone = Revaluer.netlist
+    monkeypatch.setattr(Revaluer, "netlist", lambda self, changes: seen.append(changes) or alone(self, changes))
+    return seen
+
+
+@pytest.mark.parametrize("text", TOGETHER.values(), ids=TOGETHER.keys())
+def test_draws_for_many_seeds_are_those_of_each(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    netlist, seeds = deck(text, tmp_path), range(3, 24)
+    monkeypatch.setattr(revalue, "_SEEDS", 8)  # three parts, the last of five
+    with monkeypatch.context() as patch:
+        alone = counted(patch)
+        found = list(Revaluer(netlist).draws(seeds))
+        assert not alone
+    revaluer = Revaluer(netlist)
+    for seed, drawn in zip(seeds, found, strict=True):
+        assert isinstance(drawn, Netlist) and same(drawn, revaluer.netlist(Changes(seed=seed)))
+    assert not same(found[0], found[1]) and not same(found[0], netlist)
+
+
+@pytest.mark.parametrize("text", ALONE.values(), ids=ALONE.keys())
+def test_what_cannot_be_drawn_together_is_drawn_alone(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netlist, seeds = deck(text, tmp_path), range(20)
+    alone = counted(monkeypatch)
+    found = list(Revaluer(netlist).draws(seeds))
+    assert [changes.seed for changes in alone] == [*seeds]
+    for seed, drawn in zip(seeds, found, strict=True):
+        assert isinstance(drawn, Netlist) and same(drawn, cs.load(tmp_path / "deck.cir", seed).netlist)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault", "seed"),  # the seed has none
+    [
+        ("R3 b 0 {aunif(1k, 1.5k)}\n", "resistor R3: negative resistance", 0),
+        ("R3[0:2] b 0 g={aunif(1m, 1.3m)}\n", r"resistor R3\[[012]\]: negative conductance", 3),
+        ("R3 b 0 {ln(aunif(1, 1.3)) + 9}\n", "logarithm of zero or of a negative number", 0),
+        (".param x={aunif(0, 1)}\nR3 b 0 {sqrt(x) + 1}\n", "square root of a negative number", 0),
+    ],
+)
+def test_a_seed_with_a_fault_says_so_and_the_others_are_drawn(text: str, fault: str, seed: int, tmp_path: Path) -> None:
+    netlist = deck(text, tmp_path, seed)
+    revaluer, faults = Revaluer(netlist), 0
+    for seed, drawn in enumerate(Revaluer(netlist).draws(range(40))):
+        if isinstance(drawn, Netlist):
+            assert same(drawn, revaluer.netlist(Changes(seed=seed)))
+            continue
+        faults += 1
+        with pytest.raises(NetlistError, match=fault) as alone:
+            revaluer.netlist(Changes(seed=seed))
+        assert str(alone.value) == str(drawn)
+    assert 1 < faults < 39
+
+
+def test_only_the_neighbours_of_a_fault_are_drawn_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    netlist, seeds = deck("R3 b 0 g={agauss(1m, 1.2m, 3)}\n", tmp_path), range(200)  # R2 draws first
+    faults = [k for k in seeds if np.random.default_rng(k).standard_normal(2)[1] < -2.5]
+    alone = counted(monkeypatch)
+    found = list(Revaluer(netlist).draws(seeds))
+    assert [k for k, drawn in enumerate(found) if isinstance(drawn, NetlistError)] == faults
+    drawn_alone = {changes.seed for changes in alone}
+    assert drawn_alone >= set(faults) and len(alone) <= revalue._FEW_SEEDS * len(faults) < len(seeds) / 2
+
+
+def test_large_netlists_are_drawn_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    netlist = deck("R3[0:9] b 0 {aunif(1k, 9)}\n", tmp_path)
+    parts: list[range] = []
+    many = Revaluer._many
+    monkeypatch.setattr(Revaluer, "_many", lambda self, seeds: parts.append(seeds) or many(self, seeds))
+    monkeypatch.setattr(revalue, "_MOST_NUMBERS", 60)  # V1, R1, R2, ten more, and one
+    assert len(list(Revaluer(netlist).draws(range(10)))) == 10
+    assert parts == [range(4), range(4, 8), range(8, 10)]
+    monkeypatch.setattr(revalue, "_MOST_NUMBERS", 10)
+    assert len(list(Revaluer(netlist).draws(range(10)))) == 10 and len(parts) == 3
+
+
+def test_generators_give_the_same_numbers_in_one_go() -> None:
+    """Each seed's, whatever was recorded with which seed; nothing but what was recorded may be asked for."""
+    recorder = Recorder(1)
+    shapes = [("random", ()), ("random", (3,)), ("standard_normal", ()), ("standard_normal", (2, 2)), ("random", (1,))]
+    for kind, shape in shapes:
+        getattr(recorder, kind)(shape)
+    together = Together(range(5, 9), recorder.drawn)
+    alone = [np.random.default_rng(seed) for seed in range(5, 9)]
+    for kind, shape in shapes:
+        found = getattr(together, kind)(shape)
+        np.testing.assert_array_equal(found, np.stack([getattr(rng, kind)(shape) for rng in alone], axis=-1))
+    with pytest.raises(NotTogether):
+        together.random(())
+    with pytest.raises(NotTogether):
+        Together(range(2), recorder.drawn).standard_normal(())
+    with pytest.raises(NotTogether):
+        single(np.zeros(2))
+    assert single(np.float64(3.0)) == 3.0
+
+
+def test_runs_drawn_together_are_solved_as_before(tmp_path: Path) -> None:
+    deck(TOGETHER["arrays"], tmp_path)
+    result = cs.monte_carlo(cs.load(tmp_path / "deck.cir"), 6, seed=2)
+    for k in range(6):
+        alone = cs.solve(cs.load(tmp_path / "deck.cir", 2 + k))
+        np.testing.assert_allclose(result.voltages[k], alone.voltages()[0], rtol=1e-8)
+    assert result.statuses.tolist() == ["SOLVED"] * 6

@@ -1,0 +1,261 @@
+"""Shapes of circuits, and where their nodes are drawn."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import networkx as nx
+import numpy as np
+import pytest
+from growth import LIMIT, exponent
+from numpy.typing import NDArray
+
+import circuitsim as cs
+from circuitsim import gallery
+from circuitsim.io.flatten import flatten
+from circuitsim.layout import _give_slots, _levels, layout
+from circuitsim.shapes import Shapes, adjacency, joined
+
+NETLISTS = Path(__file__).parent.parent / "netlists"
+
+
+def positions(text: str) -> tuple[cs.Circuit, dict[str, tuple[float, float]]]:
+    circuit = cs.parse(text)
+    at = layout(circuit)
+    assert at.shape == (len(circuit.nodes), 2) and np.isfinite(at).all()
+    return circuit, {name: tuple(row) for name, row in zip(circuit.nodes, at.tolist(), strict=True)}
+
+
+def smallest_distance(at: NDArray[np.float64]) -> float:
+    apart = np.hypot(*(at[:, None] - at[None]).transpose(2, 0, 1))
+    np.fill_diagonal(apart, np.inf)
+    return float(apart.min())
+
+
+def ladder(n: int) -> str:
+    """gallery.ladder without its answer, which float64 cannot hold for long ones."""
+    return f"ladder\nV1 n[0] 0 1\nRs[1:{n}] n[0:{n - 1}] n[1:{n}] 1k\nRp[1:{n}] n[1:{n}] 0 1k"
+
+
+def mesh(n: int, seed: int = 1) -> str:
+    """A random planar mesh whose names say nothing, with a source and a resistor to ground."""
+    from scipy.spatial import Delaunay
+
+    points = np.random.default_rng(seed).uniform(size=(n, 2))
+    triangles = Delaunay(points).simplices
+    pairs = {tuple(sorted(pair)) for t in triangles.tolist() for pair in ((t[0], t[1]), (t[1], t[2]), (t[2], t[0]))}
+    lines = [f"R{k} m{a} m{b} 1k" for k, (a, b) in enumerate(sorted(pairs))]
+    return "\n".join(["mesh", *lines, "V1 m0 0 1", f"Rg m{n - 1} 0 1k"])
+
+
+# -- shapes ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_joined_is_what_networkx_says() -> None:
+    circuit = cs.load(NETLISTS / "xor.cir")
+    index = {name: k for k, name in enumerate(circuit.nodes)}
+    wanted = {tuple(sorted((index[a], index[b]))) for a, b in circuit.to_networkx().edges() if a != b}
+    a, b = joined(circuit)
+    assert set(zip(a.tolist(), b.tolist(), strict=True)) == wanted and a.size == len(wanted)
+
+
+def test_what_controls_a_source_is_beside_it() -> None:
+    circuit = cs.parse(
+        "control\nV1 a 0 1\nR1 a 0 1\nE1 b 0 a 0 2\nR2 b 0 1\nF1 0 c V1 1\nR3 c 0 1\nG1 0 d 0 b 1\nR4 d 0 1"
+    )
+    named = {tuple(circuit.nodes[k] for k in pair) for pair in zip(*(x.tolist() for x in joined(circuit)), strict=True)}
+    assert {pair for pair in named if pair[0] != "0"} == {("a", "b"), ("a", "c"), ("b", "d")}
+
+
+def test_large_crossbars_hold_their_lines_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    circuit = cs.parse(gallery.crossbar(7, 3).text)
+    monkeypatch.setattr("circuitsim.shapes._MOST_CELLS", 20)
+    a, b = joined(circuit)
+    kept = (a > 0) & (a < 8)
+    assert kept.sum() < 21
+    assert nx.is_connected(nx.Graph(zip(a[kept].tolist(), b[kept].tolist(), strict=True)))
+
+
+@pytest.mark.parametrize("sizes", [[4, 3], [6, 5, 2], [5, 7, 4, 3]])
+def test_layers_of_crossbars_and_of_the_same_flat(sizes: list[int]) -> None:
+    circuit = cs.parse(gallery.drn(sizes))
+    written = io.StringIO()
+    flatten(circuit, written)
+    flat = [line for line in written.getvalue().splitlines() if not line.startswith(("A", "V_", ".model"))]
+    for one in (circuit, cs.parse("\n".join(flat))):  # without its diodes, which are ngspice's own
+        layers = Shapes(one).layers
+        assert [layer.size for layer in layers] == sizes
+        assert {one.nodes[k][0] for k in layers[0].tolist()} == {"x"}
+        assert {one.nodes[k][0] for k in layers[-1].tolist()} == {"y"}
+
+
+@pytest.mark.parametrize("name", ["divider", "ladder", "xor", "bridge_rectifier", "wheatstone", "monte_carlo"])
+def test_no_layers_elsewhere(name: str) -> None:
+    assert Shapes(cs.load(NETLISTS / f"{name}.cir")).layers == []
+
+
+def test_crossbars_that_are_no_chain_are_no_layers() -> None:
+    ring = "ring\nV[0:1] a[0:1] 0 1\nRA[0:1][0:1] a[0:1] b[0:1] 1\nRB[0:1][0:1] b[0:1] c[0:1] 1\n"
+    assert len(Shapes(cs.parse(ring)).layers) == 3
+    assert Shapes(cs.parse(ring + "RC[0:1][0:1] c[0:1] a[0:1] 1")).layers == []
+    assert Shapes(cs.parse(ring + "RC[0:1][0:1] b[0:1] d[0:1] 1")).layers == []
+
+
+def test_a_crossbar_within_something_else_makes_no_layers() -> None:
+    crossbar = "t\nV1 a0 0 1\nRX[0:1][0:1] a[0:1] b[0:1] 1\nRa a[0] a0 1\nRb b[0] 0 1\n"
+    assert len(Shapes(cs.parse(crossbar)).layers) == 2
+    others = [f"R{k} a{k} a{k + 1} 1" for k in range(5)]
+    assert Shapes(cs.parse(crossbar + "\n".join(others))).layers == []
+
+
+def test_grids_by_name_and_by_what_is_joined() -> None:
+    circuit = cs.parse(gallery.current_grid(5, 3))
+    [[grid]] = Shapes(circuit).grids
+    assert (grid.prefix, grid.nodes.shape) == ("n", (5, 5))
+    assert circuit.nodes[grid.nodes[2, 3]] == "n2_3"
+    names = set(circuit.nodes[1:])
+    order = np.random.default_rng(0).permutation(25)
+    shuffled = {name: f"n{k // 5}_{k % 5}" for name, k in zip(sorted(names), order.tolist(), strict=True)}
+    lines = [" ".join(shuffled.get(w, w) for w in line.split()) for line in gallery.current_grid(5, 3).splitlines()]
+    wrong = cs.parse("\n".join(lines))
+    assert Shapes(wrong).grids == []  # numbers that say nothing
+
+
+@pytest.mark.parametrize(("cell", "prefixes"), [("resistor", "ab"), ("ideal", "amb")])
+def test_wires_of_a_crossbar_lie_over_each_other(cell: str, prefixes: str) -> None:
+    circuit, at = positions(gallery.wired_crossbar(4, cell))
+    [stack] = Shapes(circuit).grids
+    assert sorted(grid.prefix for grid in stack) == sorted(prefixes)
+    assert at["a1[3]"] == pytest.approx((at["a1[2]"][0] + 1, at["a1[2]"][1]))
+    assert at["b2[0]"][1] < at["b1[0]"][1]
+    assert at["x[2]"] == pytest.approx((at["a2[0]"][0] - 1, at["a2[0]"][1]))  # beside the row that it drives
+
+
+# -- positions ---------------------------------------------------------------------------------------------------------
+
+
+def test_chains_are_lines_and_long_ones_are_folded() -> None:
+    _, at = positions(gallery.ladder(9).text)
+    assert [at[f"n[{k}]"] for k in range(10)] == [(float(k), 0.0) for k in range(10)]
+    circuit = cs.parse(ladder(500))
+    where = layout(circuit)[1:]
+    width, height = np.ptp(where, axis=0)
+    assert 1.0 < width / height < 3.0
+    steps = np.hypot(*np.diff(where, axis=0).T)
+    assert steps.min() == 1.0 and steps.max() < 2.0  # each node beside the one before
+
+
+def test_a_ladder_keeps_its_rails_straight() -> None:
+    rails = ["rails", "V1 a0 0 1", "Rg b0 0 1k", *(f"Rx{k} a{k} b{k} 1k" for k in range(20))]
+    rails += [f"R{rail}{k} {rail}{k} {rail}{k + 1} 1k" for k in range(19) for rail in "ab"]
+    _, at = positions("\n".join(rails))
+    for rail in "ab":
+        assert len({at[f"{rail}{k}"][1] for k in range(1, 18)}) == 1
+
+
+def test_layers_are_columns() -> None:
+    _, at = positions(gallery.drn([6, 4, 3]))
+    for name, count in (("x", 6), ("h1", 4), ("y", 3)):
+        column = [at[f"{name}[{k}]"] for k in range(count)]
+        assert len({x for x, _ in column}) == 1
+        assert [y for _, y in column] == sorted((y for _, y in column), reverse=True)
+    assert at["x[0]"][0] < at["h1[0]"][0] < at["y[0]"][0]
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in NETLISTS.glob("*.cir") if "drn" not in path.stem))
+def test_small_circuits_have_room_for_every_node(name: str) -> None:
+    circuit = cs.load(NETLISTS / f"{name}.cir")
+    at = layout(circuit)
+    assert np.isfinite(at).all()
+    assert smallest_distance(at) > 0.25
+    assert (at[0, 1] < at[1:, 1]).all()  # ground
+
+
+def test_large_meshes_keep_neighbours_near() -> None:
+    circuit = cs.parse(mesh(1500))
+    at = layout(circuit)
+    a, b = joined(circuit)
+    a, b = a[a > 0], b[a > 0]
+    length = np.hypot(*(at[a] - at[b]).T)
+    assert np.median(length) == pytest.approx(1.0, abs=0.3)
+    others = np.random.default_rng(0).permutation(np.arange(1, len(at)))
+    apart = np.hypot(*(at[1:] - at[others]).T)
+    assert np.mean(length) < 0.15 * np.mean(apart)
+
+
+def test_hubs_and_ground_draw_nothing_together() -> None:
+    """Two halves of a chain do not come close because a rail feeds all their nodes."""
+    text = ladder(300) + "\nVdd rail 0 1\nRr[1:300] rail n[1:300] 1meg"
+    circuit, at = positions(text)
+    plain = dict(zip(circuit.nodes, layout(cs.parse(ladder(300))).tolist(), strict=False))
+    assert at["n[7]"] == tuple(plain["n[7]"])
+    inside = np.array([at[f"n[{k}]"] for k in range(301)])
+    assert (inside.min(axis=0) < at["rail"]).all() and (at["rail"] < inside.max(axis=0)).all()
+
+
+def test_parts_do_not_overlap() -> None:
+    text = ["parts", "Rg a 0 1k"]
+    for part, n in (("p", 5), ("q", 9), ("r", 2), ("s", 1), ("t", 30)):
+        text += [f"Rg{part} {part}0 0 1k", f"V{part} {part}0 0 1"]
+        text += [f"R{part}{k} {part}{k} {part}{(k + 1 + k % 3) % n} 1k" for k in range(n)]
+    circuit, at = positions("\n".join(text))
+    boxes = {}
+    for part in "apqrst":
+        own = np.array([at[name] for name in circuit.nodes[1:] if name[0] == part])
+        boxes[part] = own.min(axis=0), own.max(axis=0)
+    for p, (low, high) in boxes.items():
+        for q, (other_low, other_high) in boxes.items():
+            assert p == q or (high < other_low).any() or (other_high < low).any(), (p, q)
+
+
+@pytest.mark.parametrize("text", [mesh(300), gallery.drn([5, 4, 2]), gallery.wired_crossbar(5)])
+def test_the_same_circuit_is_placed_alike(text: str) -> None:
+    assert np.array_equal(layout(cs.parse(text)), layout(cs.parse(text)))
+
+
+@pytest.mark.parametrize("text", ["one\nR1 a 0 1", "loop\nR1 a a 1\nR2 a 0 1", "none\nR1 0 0 1"])
+def test_next_to_nothing_has_positions_too(text: str) -> None:
+    positions(text)
+
+
+# -- kernels -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("kernel_form")
+def test_levels_are_distances() -> None:
+    rng = np.random.default_rng(3)
+    graph = nx.random_regular_graph(3, 40, seed=3)
+    a, b = np.array(graph.edges()).T
+    for start in rng.choice(40, 3, replace=False).tolist():
+        order, parent, level = _levels(adjacency(40, a, b), start)
+        far = nx.single_source_shortest_path_length(graph, start)
+        assert level.tolist() == [far[k] for k in range(40)]
+        assert (np.diff(level[order]) >= 0).all() and sorted(order.tolist()) == list(range(40))
+        others = np.delete(np.arange(40), start)
+        assert (level[parent[others]] == level[others] - 1).all()
+        assert all(graph.has_edge(k, int(parent[k])) for k in others.tolist())
+
+
+@pytest.mark.usefixtures("kernel_form")
+def test_no_two_nodes_of_a_level_have_one_slot() -> None:
+    tree = nx.random_labeled_tree(60, seed=5)
+    a, b = np.array(tree.edges()).T
+    order, parent, level = _levels(adjacency(60, a, b), 0)
+    slot = np.zeros(60, np.int64)
+    _give_slots(order, parent, level, slot)
+    assert len(set(zip(level.tolist(), slot.tolist(), strict=True))) == 60
+    behind = {k: len(nx.descendants(nx.bfs_tree(tree, 0), k)) for k in range(60)}
+    for k in range(60):
+        children = [c for c in range(1, 60) if parent[c] == k]
+        if children:
+            straight = [c for c in children if slot[c] == slot[k]]
+            assert any(behind[c] == max(behind[other] for other in children) for c in straight)
+
+
+def test_positions_take_linear_time() -> None:
+    def prepare(n: int):  # type: ignore[no-untyped-def]
+        circuit = cs.parse(ladder(n))
+        return lambda: layout(circuit)
+
+    assert exponent(prepare, 20_000) < LIMIT

@@ -1,0 +1,232 @@
+"""Studies of training: the runs of training.mnist, whatever ends them meanwhile; what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from click.testing import CliRunner, Result
+from distributed import LocalCluster
+from pyarrow.parquet import read_table
+from test_mnist import QUICK, assert_same_end, folder, timeless  # noqa: F401
+
+from training import mnist, study
+
+OPTIONS = f"{QUICK} --epochs 2"
+
+
+def run(arguments: str) -> Result:
+    return CliRunner().invoke(study.main, shlex.split(arguments), catch_exceptions=False)
+
+
+def succeed(arguments: str) -> Result:
+    result = run(arguments)
+    assert result.exit_code == 0, result.stderr
+    return result
+
+
+def alone(arguments: str) -> None:
+    result = CliRunner().invoke(mnist.main, shlex.split(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.stderr
+
+
+def test_every_run_is_one_of_the_training_program() -> None:
+    out = succeed(f"{OPTIONS} --seeds 1:2 --vary nudge=0.25,0.125 --vary sweeps=4 --out s --parquet s.parquet").stdout
+    for nudge in ("0.25", "0.125"):
+        for seed in (1, 2):
+            alone(f"{OPTIONS} --nudge {nudge} --sweeps 4 --seed {seed} --threads 1 --out alone/{nudge}-{seed}")
+            assert_same_end(Path(f"s/nudge={nudge},sweeps=4/seed{seed}"), Path(f"alone/{nudge}-{seed}"))
+    with Path("s/results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["nudge"], row["sweeps"], row["seed"]) for row in rows] == [
+        ("0.25", "4.0", "1"), ("0.25", "4.0", "2"), ("0.125", "4.0", "1"), ("0.125", "4.0", "2"),
+    ]  # fmt: skip
+    last = [timeless(Path(row["folder"], "metrics.csv"))[-1] for row in rows]
+    assert [(row["epoch"], row["examples"]) for row in rows] == [(line[0], line[1]) for line in last]
+    assert [float(row["test_error"]) for row in rows] == [float(line[4]) for line in last]
+    found = json.loads(Path("s/results.json").read_text())
+    assert [setting["varied"]["nudge"] for setting in found["settings"]] == ["0.25", "0.125"]
+    for k, setting in enumerate(found["settings"]):
+        errors = [float(line[4]) for line in last[2 * k : 2 * k + 2]]
+        np.testing.assert_allclose(setting["test_error"]["mean"], np.mean(errors), rtol=1e-14)
+        np.testing.assert_allclose(setting["test_error"]["std"], np.std(errors, ddof=1), rtol=1e-12, atol=1e-12)
+        mean = f"{np.mean(errors):.2f} ± {np.std(errors, ddof=1):.2f}"
+        assert mean in out.splitlines()[2 + k]
+    table = read_table("s.parquet").to_pydict()
+    assert table["nudge"] == [0.25, 0.25, 0.125, 0.125]
+    assert table["test_error"] == [float(row["test_error"]) for row in rows]
+
+
+def test_finished_runs_are_not_done_again_and_more_can_follow() -> None:
+    succeed(f"{OPTIONS} --seeds 1:2 --out s")
+    before = {path: path.stat().st_mtime_ns for path in Path("s/recipe").rglob("*") if path.is_file()}
+    result = succeed(f"{OPTIONS} --seeds 1:3 --out s")
+    assert "2 of 3 runs are done already" in result.stderr
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert len(json.loads(Path("s/results.json").read_text())["runs"]) == 3
+    Path("s/recipe/seed2/result.json").write_text('{"epo')
+    assert "2 of 3 runs are done already" in succeed(f"{OPTIONS} --seeds 1:3 --out s").stderr
+    assert json.loads(Path("s/recipe/seed2/result.json").read_text())["epoch"] == 2
+
+
+def test_an_interrupted_run_goes_on() -> None:
+    alone(f"{OPTIONS} --seed 1 --threads 1 --out whole")
+    alone(f"{OPTIONS} --seed 1 --threads 1 --steps 20 --out s/recipe/seed1")
+    for name in ("trained.cir", "trained.npz"):
+        Path("s/recipe/seed1", name).unlink()
+    Path("s/study.json").write_text(json.dumps(study_facts()))
+    succeed(f"{OPTIONS} --seeds 1 --out s")
+    assert_same_end(Path("s/recipe/seed1"), Path("whole"))
+    assert "going on after 20" in Path("s/recipe/seed1/log.txt").read_text()
+
+
+def study_facts() -> dict[str, object]:
+    """What a study of OPTIONS writes."""
+    succeed(f"{OPTIONS} --seeds 1 --out other")
+    return json.loads(Path("other/study.json").read_text())
+
+
+def test_processes_give_the_same_runs() -> None:
+    succeed(f"{OPTIONS} --seeds 1:2 --out one")
+    succeed(f"{OPTIONS} --seeds 1:2 --out two --workers 2")
+    for seed in (1, 2):
+        assert_same_end(Path(f"two/recipe/seed{seed}"), Path(f"one/recipe/seed{seed}"))
+
+
+def test_a_run_that_fails_stops_no_other_and_is_tried_again() -> None:
+    result = run(f"{OPTIONS} --seeds 1 --vary nudge=50,0.25 --out s")
+    assert result.exit_code == 2
+    assert "error: s/nudge=50/seed1: the problem nudged by -50 S is not convex" in result.stderr
+    assert [row["varied"]["nudge"] for row in json.loads(Path("s/results.json").read_text())["runs"]] == ["0.25"]
+    assert "not convex" in run(f"{OPTIONS} --seeds 1 --vary nudge=50,0.25 --out s").stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--seed 3", "--seed is not for a study; use --seeds"),
+        ("--resume", "--resume is not for a study; use nothing: a study always goes on"),
+        ("--threads 2", "--threads is not for a study"),
+        ("--seeds 5:1", "seeds are numbers from 0, each once"),
+        ("--seeds 1,1", "seeds are numbers from 0, each once"),
+        ("--seeds some", "write 1:5, or 1,2,7"),
+        ("--vary nudge", "write KEY=X,Y with a KEY of algorithm"),
+        ("--vary seed=1,2", "write KEY=X,Y with a KEY of algorithm"),
+        ("--vary nudge=1,1", "each value once"),
+        ("--vary nudge=1 --vary nudge=2", "each key once, with all its values"),
+        ("--vary nudge=-1", "nudge must be a positive number, found -1"),
+        ("--vary nudge=much", "'much' is not a valid float"),
+        ("--vary conductance_rates=1/x", "'1,x' is not a number"),
+        ("--nonsense", "No such option"),
+        ("--netlist nothing.cir", "no netlist 'nothing.cir'"),
+        ("--workers 2 --scheduler tcp://x:1", "--workers and --scheduler exclude each other"),
+        ("--scheduler nonsense", "no Dask scheduler answers at nonsense"),
+    ],
+)
+def test_what_is_refused(arguments: str, message: str) -> None:
+    result = run(f"{OPTIONS} {arguments} --out s")
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not list(Path().glob("s/*/*"))  # no run has begun
+
+
+def test_a_worker_elsewhere_must_see_the_folder(tmp_path: Path) -> None:
+    outcome = study._train(str(tmp_path / "not there"), study.Task("s", {}, 1, ()))
+    assert outcome.figures is None
+    assert "does not see the folder" in outcome.fault
+
+
+def test_another_study_is_refused_and_kept() -> None:
+    succeed(f"{OPTIONS} --seeds 1 --out s")
+    before = {path: path.read_bytes() for path in Path("s").rglob("*") if path.is_file()}
+    for other, text in (("--epochs 3", "epochs 2 (now 3)"), ("--limit 40", "limit not set (now 40)")):
+        result = run(f"{OPTIONS} {other} --seeds 1 --out s")
+        assert result.exit_code == 2
+        assert f"s holds another study: {text}; choose another --out" in result.stderr
+    with Path("tiny.cir").open("a") as deck:
+        deck.write("* a remark\n")
+    assert "s holds another study: netlist " in run(f"{OPTIONS} --seeds 1 --out s").stderr
+    assert {path: path.read_bytes() for path in Path("s").rglob("*") if path.is_file()} == before
+
+
+LONG = f"{QUICK} --epochs 60 --checkpoint-every 0"
+
+
+@pytest.mark.slow
+def test_a_killed_worker_goes_on_from_its_checkpoint() -> None:
+    alone(f"{LONG} --seed 1 --threads 1 --out whole")
+    killed: list[int] = []
+
+    def kill() -> None:
+        wait_for(lambda: Path("s/recipe/seed1/metrics.csv").exists())
+        found = [p for p in psutil.Process().children() if "popen_loky" in " ".join(p.cmdline())]
+        for process, number in zip(found, (signal.SIGKILL, signal.SIGTERM), strict=True):
+            killed.append(process.pid)
+            os.kill(process.pid, number)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    succeed(f"{LONG} --seeds 1:2 --out s --workers 2")
+    thread.join()
+    assert killed
+    assert_same_end(Path("s/recipe/seed1"), Path("whole"))
+    assert "going on after" in Path("s/recipe/seed1/log.txt").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_study_in_one_process_ends_and_goes_on(number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "training.study", *shlex.split(f"{LONG} --seeds 1:2 --out s")]
+    begun = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_for(lambda: Path("s/recipe/seed1/metrics.csv").exists())
+        begun.send_signal(number)
+        _, told = begun.communicate(timeout=60)
+    finally:
+        begun.kill()
+    assert begun.returncode == 128 + number
+    assert told.startswith("0 of 2 runs are done; the same command goes on with the others\n")
+    assert not Path("s/recipe/seed2").exists()
+    alone(f"{LONG} --seed 1 --threads 1 --out whole")
+    succeed(f"{LONG} --seeds 1 --out s")
+    assert_same_end(Path("s/recipe/seed1"), Path("whole"))
+
+
+@pytest.mark.slow
+def test_a_run_that_nobody_wants_any_more_ends() -> None:
+    """Dask lets it run on: it asks, saves a checkpoint and stops."""
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster:
+        command = [sys.executable, "-m", "training.study", *shlex.split(f"{QUICK} --epochs 100000 --seeds 1 --out s")]
+        begun = subprocess.Popen(
+            [*command, "--scheduler", cluster.scheduler_address], stderr=subprocess.PIPE, text=True
+        )
+        try:
+            wait_for(lambda: Path("s/recipe/seed1/metrics.csv").exists())
+            begun.send_signal(signal.SIGINT)
+            _, told = begun.communicate(timeout=60)
+        finally:
+            begun.kill()
+        assert begun.returncode == 130
+        assert told == "0 of 1 runs are done; the same command goes on with the others\ninterrupted\n"
+        wait_for(lambda: Path("s/recipe/seed1/log.txt").exists())
+        assert "interrupted after" in Path("s/recipe/seed1/log.txt").read_text()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it took more than a minute")

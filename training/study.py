@@ -1,0 +1,354 @@
+"""`python -m training.study`: many runs of training.mnist, for seeds and settings of the recipe, in parallel."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import chdir, closing, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import click
+
+from circuitsim.io.commands import BAD_INPUT, HELP_NAMES, INTERRUPTED, Command, Ended
+from training import mnist
+from training.options import EXIT_CODES, RECIPE_KEYS, Options
+
+_LOG, _RESULT = "log.txt", "result.json"
+_FIGURES = ("epoch", "examples", "train_cost", "train_error", "test_error", "seconds")  # those of metrics.csv
+_OURS = {"seed": "--seeds", "out": "--out, a folder for all runs", "threads": "--workers; a run has one thread"}
+_NOT_HERE = {**_OURS, "resume": "nothing: a study always goes on", "save_arrays": "trained.npz in the folder of a run"}
+
+_ENDED = (143, 129)  # exit codes after SIGTERM and SIGHUP
+
+_EXAMPLES = f"""
+\b
+Examples:
+  python -m training.study --seeds 1:5
+  python -m training.study --netlist drn-xs --seeds 1:5 --vary nudge=0.5,1,2 --workers 8
+  python -m training.study --seeds 1,2 --vary conductance_rates=0.004/0.008,0.006 --vary sweeps=4,8 --epochs 3
+  python -m training.study --netlist my.cir --data fashion --seeds 1:10 --scheduler tcp://host:8786
+
+Every run is one of training.mnist, in a folder of its own in --out: OUT/nudge=0.5/seed1. The same command goes on with
+what is left: finished runs are not done again, interrupted ones go on from their checkpoints, and more seeds or values
+can be added. OUT/results.csv and OUT/results.json hold all runs and the spread of each setting.
+
+{EXIT_CODES} Code 2 also says that some run failed; its log.txt says why.
+"""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A run: where, with what, and its command line."""
+
+    folder: str
+    varied: Mapping[str, str]
+    seed: int
+    arguments: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a run: its last line of metrics.csv; or why there is none."""
+
+    figures: Mapping[str, float] | None
+    fault: str = ""
+
+
+class _Command(Command):
+    memory_advice = "use fewer --workers, a smaller batch or a smaller netlist"
+
+
+class _Seeds(click.ParamType):
+    name = "A:B|A,B,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """`1:5` and `1,2,3,4,5` are the same."""
+        if isinstance(value, tuple):
+            return value
+        first, colon, last = value.partition(":")
+        try:
+            seeds = tuple(range(int(first), int(last) + 1)) if colon else tuple(map(int, value.split(",")))
+        except ValueError:
+            self.fail(f"'{value}': write 1:5, or 1,2,7", param, ctx)
+        if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+            self.fail(f"'{value}': seeds are numbers from 0, each once", param, ctx)
+        return seeds
+
+
+class _Vary(click.ParamType):
+    name = "KEY=X,Y,..."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, tuple[str, ...]]:
+        """A key of the recipe, and its values as text; `/` is the comma within one."""
+        if isinstance(value, tuple):
+            return value
+        key, equals, text = value.partition("=")
+        key, values = key.strip().replace("-", "_"), tuple(x.strip() for x in text.split(","))
+        if not equals or key not in RECIPE_KEYS:
+            self.fail(f"'{value}': write KEY=X,Y with a KEY of {', '.join(RECIPE_KEYS)}", param, ctx)
+        if not all(values) or len(set(values)) < len(values):
+            self.fail(f"'{value}': each value once, with commas between them", param, ctx)
+        return key, values
+
+
+@click.command(cls=_Command, epilog=_EXAMPLES, context_settings={**HELP_NAMES, "ignore_unknown_options": True})
+@click.option("--seeds", type=_Seeds(), default="1:3", show_default=True, help="Of the runs of each setting.")
+@click.option("--vary", type=_Vary(), multiple=True, help="Of the recipe. Repeatable: all combinations are run.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="[default: runs/study-NETLIST]")
+@click.option("--workers", type=click.IntRange(1, 1024), default=1, show_default=True, metavar="N", help="Processes.")
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Use the workers of this Dask scheduler, tcp://HOST:PORT, which you trust. All must see this folder.",
+)
+@click.option("--parquet", type=click.Path(path_type=Path), metavar="FILE.parquet", help="Also write all runs there.")
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+def main(
+    seeds: tuple[int, ...],
+    vary: tuple[tuple[str, tuple[str, ...]], ...],
+    out: Path | None,
+    workers: int,
+    scheduler: str | None,
+    parquet: Path | None,
+    options: tuple[str, ...],
+) -> None:
+    """Train a netlist with several seeds and settings, in parallel; errors with mean and spread.
+
+    OPTIONS are those of `python -m training.mnist`, for all runs: --netlist, --data, --epochs, --limit ...
+    """
+    from circuitsim.cli.common import progress
+    from circuitsim.io.files import check_target
+    from circuitsim.io.parquet import check_parquet, write_columns
+    from circuitsim.io.study import take_up
+    from circuitsim.workers import check, run
+
+    check(workers, scheduler)
+    if parquet is not None:
+        check_parquet()
+        check_target(parquet)
+    if len({key for key, _ in vary}) < len(vary):
+        raise click.UsageError("--vary: each key once, with all its values")
+    common = _parsed(options)
+    out = out or Path("runs", f"study-{Path(common.netlist).stem}")
+    settings = [dict(zip([key for key, _ in vary], values, strict=True)) for values in product(*(v for _, v in vary))]
+    facts = _facts(options, [key for key, _ in vary])
+    tasks = [_task(out, varied, seed, options) for varied in settings for seed in seeds]
+    take_up(out, facts, "--out")
+    outcomes = {k: outcome for k, task in enumerate(tasks) if (outcome := _finished(task))}
+    left = {k: task for k, task in enumerate(tasks) if k not in outcomes}
+    if outcomes:
+        click.echo(f"{len(outcomes)} of {len(tasks)} runs are done already", err=True)
+    try:
+        runs = run(_train, str(Path.cwd()), left, workers, scheduler)
+        with progress("runs", len(tasks), False) as report, closing(runs):
+            for k, found in runs:
+                outcomes[k] = found
+                _keep(tasks[k], found)
+                click.echo(f"{tasks[k].folder}: {_said(found)}", err=True)
+                report(len(outcomes), len(tasks))
+    except (KeyboardInterrupt, Ended):
+        click.echo(f"{len(outcomes)} of {len(tasks)} runs are done; the same command goes on with the others", err=True)
+        raise
+    rows = [_row(tasks[k], outcomes[k]) for k in range(len(tasks)) if outcomes[k].figures]
+    summary = [{"varied": varied, **_spread([r for r in rows if r["varied"] == varied])} for varied in settings]
+    _write(out, rows, summary, [key for key, _ in vary])
+    if parquet is not None:
+        write_columns(_columns(rows, [key for key, _ in vary]), parquet)
+    _print(summary, [key for key, _ in vary])
+    faults = [k for k in range(len(tasks)) if not outcomes[k].figures]
+    for k in faults:
+        click.echo(f"error: {tasks[k].folder}: {outcomes[k].fault}", err=True)
+    if faults:
+        click.get_current_context().exit(BAD_INPUT)
+
+
+# -- what is to be run -------------------------------------------------------------------------------------------------
+
+
+def _parsed(arguments: Sequence[str]) -> Options:
+    """Options of training.mnist; UsageError for what is none, or means nothing in a study."""
+    ctx = mnist.main.make_context("python -m training.mnist", list(arguments))
+    for name, instead in _NOT_HERE.items():
+        if ctx.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name.replace('_', '-')} is not for a study; use {instead}")
+    return Options.of(**{name: value for name, value in ctx.params.items() if name != "data"})
+
+
+def _task(out: Path, varied: Mapping[str, str], seed: int, options: Sequence[str]) -> Task:
+    """A run. UsageError, SettingsError for values that the recipe cannot have."""
+    from training.recipe import find_recipe, override
+
+    name = ",".join(f"{key}={value.replace('/', '+')}" for key, value in varied.items()) or "recipe"
+    folder = out / name / f"seed{seed}"
+    more = [word for key, value in varied.items() for word in (f"--{key.replace('_', '-')}", value.replace("/", ","))]
+    asked = _parsed([*options, *more])
+    override(find_recipe(asked.netlist, asked.recipe), **asked.changes)
+    ours = ["--seed", str(seed), "--out", str(folder), "--threads", "1"]
+    return Task(str(folder), dict(varied), seed, (*options, *more, *ours))
+
+
+def _facts(options: Sequence[str], varied: Sequence[str]) -> dict[str, Any]:
+    """What all runs of a study share, but seeds and what is varied."""
+    from circuitsim import load
+    from circuitsim.io.study import circuit_facts
+    from training.recipe import find_recipe, override
+    from training.record import file_digest
+
+    asked = _parsed(options)
+    recipe = override(find_recipe(asked.netlist, asked.recipe), **asked.changes)
+    data = mnist.main.make_context("python -m training.mnist", list(options)).params["data"]
+    return {
+        **circuit_facts(load(recipe.netlist)),
+        **{key: value for key, value in recipe.table().items() if key not in (*varied, "netlist", "expected")},
+        "varied": sorted(varied),
+        "init": None if asked.init is None else file_digest(asked.init),
+        "data": mnist.read_images(data).facts["sha256"],
+        **{key: getattr(asked, key) for key in ("backend", "limit", "test_limit", "order", "first", "steps")},
+    }
+
+
+# -- a run -------------------------------------------------------------------------------------------------------------
+
+
+def _train(home: str, task: Task) -> Outcome:
+    """Run training.mnist, or the rest of it, in this process; all that it says goes to log.txt."""
+    from circuitsim.workers import unwanted
+    from training.checkpoint import NEWEST
+
+    told = io.StringIO()
+    if not Path(home).is_dir():
+        return Outcome(None, f"the worker does not see the folder {home}; work in one that all machines see")
+    with chdir(home):
+        folder = Path(task.folder)
+        resume = ["--resume"] if (folder / NEWEST).exists() else []
+        with redirect_stdout(told), redirect_stderr(told):
+            code = mnist.main.main(
+                [*task.arguments, *resume], "python -m training.mnist", standalone_mode=False, obj=unwanted
+            )
+        if folder.is_dir():
+            with (folder / _LOG).open("a", encoding="utf-8") as log:
+                log.write(told.getvalue())
+        if code in (INTERRUPTED, *_ENDED) and not unwanted():  # by a signal, and this process with it
+            raise KeyboardInterrupt if code == INTERRUPTED else Ended(code - 128)
+        if code:
+            lines = [line for line in told.getvalue().splitlines() if line.strip()]
+            return Outcome(None, lines[-1].removeprefix("error: ") if lines else f"exit code {code}")
+        with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
+            last = list(csv.DictReader(file))[-1]
+        return Outcome({name: float(last[name]) for name in _FIGURES})
+
+
+def _keep(task: Task, outcome: Outcome) -> None:
+    """result.json of a run that is finished."""
+    from circuitsim.io.files import replacing
+
+    if outcome.figures is not None:
+        with replacing(Path(task.folder, _RESULT), "w") as out:
+            out.write(json.dumps(outcome.figures, indent=1) + "\n")
+
+
+def _finished(task: Task) -> Outcome | None:
+    """What came of a run before; None when it is not finished, or when that cannot be read."""
+    try:
+        found = json.loads(Path(task.folder, _RESULT).read_text(encoding="utf-8"))
+        return Outcome({name: float(found[name]) for name in _FIGURES})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _said(outcome: Outcome) -> str:
+    f = outcome.figures
+    if f is None:
+        return f"failed: {outcome.fault}"
+    return f"test error {f['test_error']:.2f} %, train error {f['train_error']:.2f} %, {f['seconds']:.0f} s"
+
+
+# -- results -----------------------------------------------------------------------------------------------------------
+
+
+def _row(task: Task, outcome: Outcome) -> dict[str, Any]:
+    return {"varied": dict(task.varied), "seed": task.seed, "folder": task.folder, **(outcome.figures or {})}
+
+
+def _spread(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of some runs: how many; mean, sample standard deviation (None for one), least and largest of both errors.
+
+    >>> _spread([{"test_error": 3.0, "train_error": 2.0}, {"test_error": 4.0, "train_error": 2.0}])["test_error"]
+    {'mean': 3.5, 'std': 0.7071067811865476, 'min': 3.0, 'max': 4.0}
+    """
+    found: dict[str, Any] = {"runs": len(rows)}
+    for name in ("test_error", "train_error"):
+        values = [row[name] for row in rows]
+        if values:
+            mean = math.fsum(values) / len(values)
+            square = math.fsum((x - mean) ** 2 for x in values)
+            std = math.sqrt(square / (len(values) - 1)) if len(values) > 1 else None
+            found[name] = {"mean": mean, "std": std, "min": min(values), "max": max(values)}
+    return found
+
+
+def _columns(rows: Sequence[Mapping[str, Any]], varied: Sequence[str]) -> dict[str, list[Any]]:
+    """A column for each key that is varied, numbers where all are; then seed, figures, folder."""
+    columns = {key: _numbers([row["varied"][key] for row in rows]) for key in varied}
+    names = ("seed", *_FIGURES, "folder")
+    counts = {name: [int(row[name]) for row in rows] for name in ("epoch", "examples")}
+    return {**columns, **{name: [row[name] for row in rows] for name in names}, **counts}
+
+
+def _numbers(values: list[str]) -> list[Any]:
+    try:
+        return [float(x) for x in values]
+    except ValueError:
+        return values
+
+
+def _write(
+    out: Path, rows: Sequence[Mapping[str, Any]], summary: Sequence[Mapping[str, Any]], varied: Sequence[str]
+) -> None:
+    """results.csv and results.json, each whole or not at all."""
+    from circuitsim.io.files import replacing
+
+    columns = _columns(rows, varied)
+    with replacing(out / "results.csv", "w") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+    with replacing(out / "results.json", "w") as file:
+        file.write(json.dumps({"settings": summary, "runs": rows}, indent=1) + "\n")
+
+
+def _print(summary: Sequence[Mapping[str, Any]], varied: Sequence[str]) -> None:
+    from rich.text import Text
+
+    from circuitsim.io.tables import console, new_table
+
+    heads = [(key, True) for key in varied]
+    heads += [("runs", True), ("test error, %", True), ("least", True), ("most", True), ("train error, %", True)]
+    table = new_table(*heads)
+    for setting in summary:
+        cells = [*(setting["varied"][key] for key in varied), str(setting["runs"])]
+        if setting["runs"]:
+            test, train = setting["test_error"], setting["train_error"]
+            cells += [_mean(test), f"{test['min']:.2f}", f"{test['max']:.2f}", _mean(train)]
+        else:
+            cells += [""] * 4
+        table.add_row(*map(Text, cells))
+    console().print(table)
+
+
+def _mean(figures: Mapping[str, float | None]) -> str:
+    """Mean and spread: `3.34 ± 0.21`."""
+    std = "" if figures["std"] is None else f" ± {figures['std']:.2f}"
+    return f"{figures['mean']:.2f}{std}"
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m training.study")
