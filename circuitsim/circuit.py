@@ -15,6 +15,7 @@ from circuitsim.errors import At, NetlistError, SettingsError
 from circuitsim.laws import N_PARAMS, Law
 from circuitsim.models import MOST, diode_kind, resistor_branches, shockley_params
 from circuitsim.netlist import Netlist, parse_netlist, read_netlist
+from circuitsim.notebook import circuit_html
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -286,6 +287,9 @@ class Circuit:
             notes=(*self.notes, note),
             dropped=np.union1d(self.dropped, nodes),
         )
+
+    def _repr_html_(self) -> str:
+        return circuit_html(self)
 
     def to_networkx(self) -> nx.MultiGraph:
         """The circuit as a multigraph: an edge for each branch but those of 0 S, with `name`, `kind` and its value.

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.sparse import csgraph
 
 from circuitsim.compiled import jit
+from circuitsim.graphs import components
 
 Ints = NDArray[np.int64]
 
@@ -59,10 +59,7 @@ def _symmetric(n: int, i: Ints, j: Ints) -> sparse.csr_array:
 
 def _two_colors(n: int, i: Ints, j: Ints, weight: NDArray[np.float64]) -> Ints | None:
     """A two-colouring, or None: in the double cover (i,0)-(j,1), (i,1)-(j,0) a part is bipartite iff it falls apart."""
-    double = sparse.coo_array(
-        (np.ones(2 * i.size, np.float32), (np.concatenate([i, j]), np.concatenate([j, i]) + n)), shape=(2 * n, 2 * n)
-    )
-    _, label = csgraph.connected_components(double, directed=False)
+    label = components(2 * n, np.concatenate([i, j]), np.concatenate([j, i]) + n)
     if (label[:n] == label[n:]).any():
         return None
     part = np.minimum(label[:n], label[n:])

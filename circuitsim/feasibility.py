@@ -13,11 +13,11 @@ from math import fsum
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.sparse import csgraph
 
 from circuitsim.circuit import Circuit
 from circuitsim.compiled import jit
 from circuitsim.errors import TopologyError
+from circuitsim.graphs import strong_components
 from circuitsim.units import LOOP_TOLERANCE, TieForest, listed, signed_path
 
 Ints = NDArray[np.int64]
@@ -40,14 +40,16 @@ class DiodeCycles:
 def diode_cycles(circuit: Circuit, root: Ints) -> DiodeCycles:
     """Find the diodes that can bound each other in a cycle; `root[node]` is the root of each node's tied group."""
     ideal = circuit.ideal_diodes
-    units, local = np.unique(np.concatenate([root[ideal.b], root[ideal.a]]), return_inverse=True)
+    tail, head = root[ideal.b], root[ideal.a]
+    some = np.flatnonzero(np.isin(tail, head) & np.isin(head, tail))  # others come from nowhere, or lead nowhere
+    units, local = np.unique(np.concatenate([tail[some], head[some]]), return_inverse=True)
     tail, head = np.split(local, 2)
-    if not tail.size:
-        return DiodeCycles(tail, tail, head, 0)
-    graph = sparse.coo_array((np.ones(tail.size, np.int8), (tail, head)), shape=(units.size, units.size)).tocsr()
-    _, label = csgraph.connected_components(graph, directed=True, connection="strong")
-    diodes = np.flatnonzero(label[tail] == label[head])
-    kept, local = np.unique(np.concatenate([tail[diodes], head[diodes]]), return_inverse=True)
+    if not some.size:
+        return DiodeCycles(some, tail, head, 0)
+    label = strong_components(units.size, tail, head)
+    cyclic = np.flatnonzero(label[tail] == label[head])
+    kept, local = np.unique(np.concatenate([tail[cyclic], head[cyclic]]), return_inverse=True)
+    diodes = some[cyclic]
     tail, head = np.split(_rank(local.reshape(2, -1), label[kept])[local], 2)
     order = np.argsort(tail, kind="stable")
     return DiodeCycles(diodes[order], tail[order], head[order], kept.size)
@@ -60,7 +62,7 @@ def _rank(edges: Ints, label: Ints) -> Ints:
     tail, head = np.concatenate([edges[0], np.full(first.size, n)]), np.concatenate([edges[1], first])
     graph = sparse.coo_array((np.ones(tail.size, np.int8), (tail, head)), shape=(n + 1, n + 1)).tocsr()
     rank = np.empty(n + 1, np.int64)
-    rank[csgraph.breadth_first_order(graph, n, return_predecessors=False)] = np.arange(n + 1)
+    rank[sparse.csgraph.breadth_first_order(graph, n, return_predecessors=False)] = np.arange(n + 1)
     return rank[:n] - 1
 
 

@@ -14,10 +14,10 @@ from math import fsum
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.sparse import csgraph
 
 from circuitsim.circuit import Branches, Circuit
 from circuitsim.errors import TopologyError
+from circuitsim.graphs import components
 from circuitsim.laws import most_current
 from circuitsim.units import listed
 
@@ -108,7 +108,7 @@ class Islands:
         unlimited = np.isinf(most)
         free = np.zeros(self.n_parts, bool)  # what reaches ground without a limit: no part of a cut
         backwards = _graph(head[unlimited], tail[unlimited], self.n_parts)
-        free[csgraph.breadth_first_order(backwards, 0, return_predecessors=False)] = True
+        free[sparse.csgraph.breadth_first_order(backwards, 0, return_predecessors=False)] = True
         inner, leaving = ~free[tail] & ~free[head], ~free[tail] & free[head]
         exits = np.bincount(tail[leaving], most[leaving], self.n_parts)
         flow = _Flow(np.maximum(net, 0.0).tolist(), (exits + np.maximum(-net, 0.0)).tolist())
@@ -266,12 +266,7 @@ def _parts(n: int, root: Ints, edges: list[tuple[Ints, Ints]]) -> Ints:
     """Connected parts of n nodes under the edges and the ties; numbered by first node, so that ground is in part 0."""
     a = np.concatenate([np.arange(n), *[e[0] for e in edges]])
     b = np.concatenate([root, *[e[1] for e in edges]])
-    graph = sparse.coo_array((np.ones(a.size, np.float32), (a, b)), shape=(n, n))
-    _, label = csgraph.connected_components(graph, directed=False)
-    _, first, inverse = np.unique(label, return_index=True, return_inverse=True)
-    rank = np.empty(first.size, np.int64)
-    rank[np.argsort(first)] = np.arange(first.size)
-    return rank[inverse]
+    return np.unique(components(n, a, b), return_inverse=True)[1]
 
 
 def _arcs(circuit: Circuit, part: Ints) -> Arcs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,9 @@ from circuitsim.netlist.saves import (
     split_saves,
     unique_saves,
 )
-from circuitsim.solution import Solution
+
+if TYPE_CHECKING:
+    from circuitsim.solution import Solution
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -67,6 +70,11 @@ class Saved:
     def quantities(self) -> list[str]:
         """What each column is, a key of UNITS."""
         return quantities_of(self.saves)
+
+    @property
+    def units(self) -> list[str]:
+        """The unit of each column."""
+        return [UNITS[quantity] for quantity in self.quantities]
 
     @property
     def count(self) -> int:

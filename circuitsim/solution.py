@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
@@ -16,15 +16,20 @@ from circuitsim.backends.base import DTYPES
 from circuitsim.circuit import Circuit
 from circuitsim.errors import SettingsError
 from circuitsim.netlist.arrays import member_names, split_ranges
+from circuitsim.netlist.saves import Save
+from circuitsim.notebook import solution_frame, solution_html
 from circuitsim.problem import Problem, refuse_loose
 from circuitsim.residual import Residuals
+from circuitsim.saved import Saved, wanted_saves
 from circuitsim.units import listed
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 Floats = NDArray[np.float64]
 
+_MOST_IN_HTML = 1000  # saved values that are worked out to show the first of them
 METHODS = ("auto", "bcd", "newton")
 DEFAULT_TOL = dict(zip(DTYPES, (1e-9, 1e-5), strict=True))
 
@@ -248,6 +253,22 @@ class Solution:
             names = [c.element(c.controlled, k) for k in np.flatnonzero(self.ambiguous[2]).tolist()]
             found.append(f"controlled sources {listed(names)}: their equations leave their currents open")
         return found
+
+    def to_dataframe(self, saves: Sequence[Save] | None = None) -> pd.DataFrame:
+        """A line for each value, of pandas: row (of the batch), quantity, name, value, unit, unique.
+
+        Voltages of nodes, currents of sources, and `saves` (saved.wanted_saves; default: those of the netlist's own
+        cards). Names are v(NODE), i(SOURCE), @R1[p]; quantities voltage, current, power, resistance. `unique` is False
+        where a value is not unique, or there is none (NaN). BackendUnavailable without pandas.
+        """
+        return solution_frame(self, self._saved(saves))
+
+    def _repr_html_(self) -> str:
+        saved = self._saved(None)
+        return solution_html(self, saved if saved.count <= _MOST_IN_HTML else self._saved(()))
+
+    def _saved(self, saves: Sequence[Save] | None) -> Saved:
+        return Saved(self, wanted_saves(self.circuit, ()) if saves is None else saves)
 
     def check_unique(self) -> None:
         """Raise TopologyError naming what is not unique: nodes, or else sources, shorts and ideal diodes."""

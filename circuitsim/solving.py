@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
 
 from circuitsim.backends import gpu_mesh, gpu_newton
 from circuitsim.backends.base import Backend, find_backend
@@ -27,8 +27,12 @@ from circuitsim.residual import NO_RESIDUALS, Residuals
 from circuitsim.solution import Settings, Solution, Status
 from circuitsim.units import listed
 
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
+
 Floats = NDArray[np.float64]
 
+_SMALL = 2_000  # branch ends times rows: products for which BLAS takes one thread in any case
 _MANY_ROWS = 64  # of a nonlinear circuit: bcd takes them at once, newton one by one
 _IN_CACHE = 250_000  # voltages that newton handles at once
 # Branch ends times rows above which `auto` takes the GPU for bcd. Not yet measured: two cores take some 20 sweeps of
@@ -168,6 +172,8 @@ def _more_parts(low: Floats | None, shape: tuple[int, ...]) -> Floats:
 
 @cache  # finding the libraries takes longer than solving a small circuit
 def _blas() -> ThreadpoolController:
+    from threadpoolctl import ThreadpoolController
+
     return ThreadpoolController()
 
 
@@ -279,11 +285,14 @@ class _Work:
             size = there.tile if there else 1 + _IN_CACHE // max(x.shape[1], 1)
         tiles = [slice(first, min(first + size, x.shape[0])) for first in range(0, x.shape[0], size)]
         workers = min(self.backend.workers, len(tiles)) if by_bcd and not in_order else 1
-        with _blas().limit(limits=1, user_api="blas"):
+        small = x.size * self.problem.mean_degree <= _SMALL
+        with nullcontext() if small else _blas().limit(limits=1, user_api="blas"):
             if workers <= 1:
                 for rows in tiles:
                     yield rows, self._tile(rows, x[rows])
                 return
+            from concurrent.futures import ThreadPoolExecutor
+
             pool = ThreadPoolExecutor(workers)
             try:
                 yield from zip(tiles, pool.map(lambda rows: self._tile(rows, x[rows]), tiles), strict=True)

@@ -31,6 +31,7 @@ from circuitsim.netlist.expand import Changes
 from circuitsim.netlist.model import Analysis, Netlist, Swept
 from circuitsim.netlist.revalue import Revaluer
 from circuitsim.netlist.saves import Save, labels_of, quantities_of
+from circuitsim.notebook import sweep_frame, sweep_html
 from circuitsim.problem import Problem, compile_problem, without_island
 from circuitsim.residual import Check
 from circuitsim.saved import UNITS, Saved
@@ -38,6 +39,7 @@ from circuitsim.solution import Settings, Solution, Status
 from circuitsim.solving import solve
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 Ints = NDArray[np.int64]
@@ -122,6 +124,11 @@ class SweepResult(Points):
         return quantities_of(self.saves)
 
     @property
+    def saved_units(self) -> list[str]:
+        """The unit of each column of `saved`."""
+        return [UNITS[quantity] for quantity in self.saved_quantities]
+
+    @property
     def failed(self) -> Ints:
         """The points without a certified answer."""
         return np.flatnonzero(self.statuses != Status.SOLVED.name)
@@ -130,6 +137,17 @@ class SweepResult(Points):
         """The voltage of a node at all points, (points,), V. NetlistError for an unknown node."""
         return self.voltages[:, self.circuit.netlist.node(name)]
 
+    def to_dataframe(self) -> pd.DataFrame:
+        """A line for each point, of pandas: what is swept (or the seed), voltages, currents, what is saved, status.
+
+        Columns: `names`, v(NODE), i(SOURCE), `saved_labels`, status, kcl_relative. Its `attrs` hold the units and the
+        columns that are `not_unique`. BackendUnavailable without pandas.
+        """
+        return sweep_frame(self)
+
+    def _repr_html_(self) -> str:
+        return sweep_html(self)
+
     def plot(self) -> Figure:
         """Curves over what is swept, or histograms of a Monte Carlo analysis: a figure of matplotlib.
 
@@ -137,7 +155,7 @@ class SweepResult(Points):
         """
         from circuitsim.plot import sweep_figure
 
-        return sweep_figure(self, [UNITS[quantity] for quantity in self.saved_quantities])
+        return sweep_figure(self, self.saved_units)
 
     def point(self, index: int) -> str:
         """A point in words: `V1 = 0.5, temp = 27`."""

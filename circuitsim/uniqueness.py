@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
-from scipy.sparse import csgraph
 
 from circuitsim.circuit import Branches
 from circuitsim.currents import ideal_currents, tiles
 from circuitsim.feasibility import relax_rows
+from circuitsim.graphs import strong_components
 from circuitsim.laws import flat_room
 from circuitsim.residual import ROUNDING
 from circuitsim.units import bridges
@@ -153,8 +152,7 @@ def ambiguous(solution: Solution) -> tuple[Bools, Bools, Bools]:
         for state in np.unique(np.concatenate([gap == 0, conducts], axis=1), axis=0):
             closed, both = (np.concatenate([np.ones(n_ties, bool), x]) for x in np.split(state, 2))
             tail, head = np.concatenate([a[closed], b[both]]), np.concatenate([b[closed], a[both]])
-            graph = sparse.coo_array((np.ones(tail.size, np.int8), (tail, head)), shape=(nodes.size, nodes.size))
-            _, label = csgraph.connected_components(graph.tocsr(), directed=True, connection="strong")
+            label = strong_components(nodes.size, tail, head)
             within = np.flatnonzero(closed & (label[a] == label[b]))
             loops = within[a[within] == b[within]]
             within = within[a[within] != b[within]]

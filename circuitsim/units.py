@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.sparse import csgraph, linalg
 
 from circuitsim.circuit import Circuit
+from circuitsim.compiled import jit
 from circuitsim.errors import TopologyError
+from circuitsim.graphs import breadth_first, components
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -34,6 +35,7 @@ class TieForest:
     root: Ints  # (n,) position in nodes
     chords: Ints  # ties outside the forest
     depth: int  # of the deepest node, in ties
+    order: Ints  # (n,) positions, every parent before its children
 
     def offsets(self, e: Floats) -> Floats:
         """Potentials of the tied nodes relative to their roots, (batch, n), by pointer doubling; e is (batch, ties)."""
@@ -61,10 +63,8 @@ def tie_forest(circuit: Circuit) -> TieForest:
     first_ties = kept[first_ties]
     usable = first_pairs // max(n, 1) != first_pairs % max(n, 1)  # not a tie from a node to itself
     first_pairs, first_ties = first_pairs[usable], first_ties[usable]
-    graph = sparse.csr_array((np.ones(first_ties.size), (low[first_ties], high[first_ties])), shape=(n, n))
-    _, label = csgraph.connected_components(graph, directed=False)
-    roots = np.unique(label, return_index=True)[1]  # nodes are sorted: the first of each group
-    parent = _parents(graph, roots)
+    roots = np.unique(components(n, low[first_ties], high[first_ties]))  # nodes are sorted: the first of each group
+    order, parent = breadth_first(n, low[first_ties], high[first_ties], roots)
     at_root = parent == np.arange(n)
     up = np.minimum(parent, np.arange(n)) * n + np.maximum(parent, np.arange(n))
     tie = np.zeros(n, np.int64)
@@ -76,19 +76,7 @@ def tie_forest(circuit: Circuit) -> TieForest:
     depth, ancestor = 1, parent
     while not np.array_equal(ancestor, ancestor[ancestor]):
         ancestor, depth = ancestor[ancestor], 2 * depth
-    return TieForest(nodes, parent, tie, sign, ancestor, chords, depth)
-
-
-def _parents(graph: sparse.csr_array, roots: Ints) -> Ints:
-    """Breadth-first parents in an undirected graph from all roots at once, through one extra node above them."""
-    n = graph.shape[0]
-    above = sparse.csr_array((np.ones(roots.size), (np.zeros(roots.size, np.int64), roots)), shape=(1, n))
-    joined = sparse.block_array([[None, above], [above.T, graph]], format="csr") if n else graph
-    if not n:
-        return np.zeros(0, np.int64)
-    _, predecessor = csgraph.breadth_first_order(joined, 0, directed=False)
-    parent = predecessor[1:].astype(np.int64) - 1
-    return np.where(parent < 0, np.arange(n), parent)
+    return TieForest(nodes, parent, tie, sign, ancestor, chords, depth, order)
 
 
 def check_loops(circuit: Circuit, forest: TieForest, e: Floats, offsets: Floats, first_row: int) -> None:
@@ -187,23 +175,24 @@ def tie_currents(circuit: Circuit, forest: TieForest, out_of_node: Floats) -> Fl
     if not m:
         return currents
     free = np.flatnonzero(forest.sign)
-    # Column of tie t: leaves its node a (+1), enters b (-1). Restricted to non-roots and tree ties it is square.
+    needed = np.array(out_of_node, order="C")  # by a node and all that hang on it
+    if forest.depth > 1:
+        _gather(forest.order, forest.parent, needed)
+    currents[:, forest.tie[free]] = -forest.sign[free] * needed[:, free]  # a tie's current leaves its node a
     a, b = np.searchsorted(forest.nodes, ties.a), np.searchsorted(forest.nodes, ties.b)
-    row_of = np.full(n, -1)
-    row_of[free] = np.arange(free.size)
-    if free.size:
-        tree = forest.tie[free]
-        rows = np.concatenate([row_of[a[tree]], row_of[b[tree]]])
-        cols = np.concatenate([np.arange(free.size)] * 2)
-        data = np.concatenate([np.ones(free.size), -np.ones(free.size)])
-        keep = rows >= 0
-        matrix = sparse.csc_array((data[keep], (rows[keep], cols[keep])), shape=(free.size, free.size))
-        solver = linalg.splu(matrix, permc_spec="COLAMD")
-        currents[:, tree] = solver.solve(np.ascontiguousarray(-out_of_node[:, free].T)).T
     looped = np.flatnonzero(~unique_ties(circuit, forest) & (a != b))
     if looped.size:
         currents[:, looped] = _least_norm(currents[:, looped], a[looped], b[looped], n)
     return currents
+
+
+@jit()
+def _gather(order: Ints, parent: Ints, needed: Floats) -> None:
+    """Add what each node needs, (rows, n), to what its parent needs, from the leaves on."""
+    for row in range(needed.shape[0]):
+        for k in range(order.size - 1, -1, -1):
+            if parent[order[k]] != order[k]:
+                needed[row, parent[order[k]]] += needed[row, order[k]]
 
 
 def _least_norm(currents: Floats, a: Ints, b: Ints, n: int) -> Floats:
@@ -215,7 +204,7 @@ def _least_norm(currents: Floats, a: Ints, b: Ints, n: int) -> Floats:
     out = np.empty_like(currents)
     for k, row in enumerate(currents):
         # The least-norm current with the same divergence: the potential part of `row`.
-        potential = linalg.lsqr(incidence.T, row, atol=1e-15, btol=1e-15, iter_lim=10 * n + 100)[0]
+        potential = sparse.linalg.lsqr(incidence.T, row, atol=1e-15, btol=1e-15, iter_lim=10 * n + 100)[0]
         out[k] = incidence.T @ potential
     return out
 

@@ -11,9 +11,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    "errors compiled", "linear", "netlist", "laws", "models", "circuit", "units coloring shapes",
+    "errors compiled", "linear graphs", "netlist", "laws notebook", "models", "circuit", "units coloring shapes",
     "feasibility islands layout", "topology", "placement workers", "problem branch_sums", "residual",
-    "currents backends", "uniqueness plot", "solution", "saved methods", "solving", "sweeping", "__init__",
+    "currents backends", "uniqueness plot", "saved", "solution", "methods", "solving", "sweeping", "__init__",
     "io gallery", "view", "cli", "__main__",
 ]  # fmt: skip
 LAYER = {name: k for k, names in enumerate(LAYERS) for name in names.split()}

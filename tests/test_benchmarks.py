@@ -71,6 +71,19 @@ def test_process_that_fails_is_named_with_its_last_words() -> None:
         run_process(["no_such_program_here"])
 
 
+def test_start_up_is_measured_by_clock_and_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suite, "_STARTS", 1)
+    rows = suite.startup(Options())
+    assert [row.what for row in rows] == [
+        f"circuitsim {what}, whole process" for what in ("--help", "solve, ten nodes", "sweep, a diode bridge")
+    ]
+    for row in rows:
+        processor = float(row.note.removesuffix(" s of the processor"))
+        assert row.measured is not None and row.peer_measured is not None
+        assert 0 < processor < 100 and row.measured > 0 and row.ratio == row.measured / row.peer_measured
+    assert [row.target for row in rows] == [Target(0.3), Target(1.0), None]
+
+
 def test_quadratic_program_has_the_network_s_gradient() -> None:
     problem = cs.compile_problem(cs.parse(NETWORK))
     program = quadratic_program(problem)

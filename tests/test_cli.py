@@ -453,7 +453,7 @@ def test_flatten_leaves_no_half_written_file(monkeypatch: pytest.MonkeyPatch) ->
 # -- Help and version --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["", "solve", "sweep", "check", "flatten"])
+@pytest.mark.parametrize("command", ["", "solve", "sweep", "check", "flatten", "examples"])
 def test_help_tells_the_exit_codes_and_gives_examples(command: str) -> None:
     out = " ".join(succeed(*command.split(), "--help").split())
     assert "Exit codes: 0 solved (check, flatten: done); 2 bad netlist or usage; 3 not solved" in out

@@ -10,6 +10,7 @@ import pytest
 
 import circuitsim as cs
 
+NETLISTS = Path(__file__).parent.parent / "netlists"
 FUNCTION = "from circuitsim.compiled import jit\n\n\n@jit()\ndef double(x):\n    return x + x\n"
 # Two processes that have both read an empty index, as when they start together, save their signatures one after the
 # other. Then each signature that the index knows must be the one in its file.
@@ -82,6 +83,31 @@ assert found == (set() if "--help" in sys.argv else {"numpy"}), found
 """
 
 
+FEW = """
+import sys
+import circuitsim.cli as cli
+try:
+    cli.main(sys.argv[1:])
+except SystemExit as done:
+    assert not done.code
+names = ("numba", "networkx", "pyamg", "pandas", "matplotlib", "threadpoolctl", "concurrent.futures.thread",
+         "scipy.linalg", "scipy.sparse.linalg", "scipy.sparse.csgraph", "scipy.optimize", "circuitsim.sweeping")
+assert not [name for name in names if name in sys.modules], [name for name in names if name in sys.modules]
+"""
+LADDER = "ten nodes\nV1 n1 0 1\n" + "".join(f"R{k} n{k} n{k + 1} 1k\nRg{k} n{k + 1} 0 2k\n" for k in range(1, 10))
+
+
+@pytest.mark.parametrize("options", [[], ["--json"], ["--csv"], ["--save", "all"]])
+def test_a_small_circuit_is_solved_without_what_takes_long_to_load(tmp_path: Path, options: list[str]) -> None:
+    (tmp_path / "ladder.cir").write_text(LADDER)
+    run(tmp_path, FEW, "solve", "ladder.cir", *options)
+
+
+@pytest.mark.parametrize("name", ["divider", "bridge_rectifier", "diode_or", "wheatstone", "zener"])
+def test_small_examples_are_solved_without_it_too(name: str) -> None:
+    run(NETLISTS, FEW, "solve", f"{name}.cir")
+
+
 def test_small_work_is_left_to_python_and_numba_comes_with_the_first_large_one(tmp_path: Path) -> None:
     (tmp_path / "squares.py").write_text(SQUARES)
     run(tmp_path, "import squares")
@@ -89,7 +115,7 @@ def test_small_work_is_left_to_python_and_numba_comes_with_the_first_large_one(t
 
 @pytest.mark.parametrize("command", [["--help"], ["solve", "--help"], ["solve", "divider.cir"], ["solve", "zener.cir"]])
 def test_a_command_loads_what_it_needs(command: list[str]) -> None:
-    run(Path(__file__).parent.parent / "netlists", START, *command)
+    run(NETLISTS, START, *command)
 
 
 def test_public_names_are_there_and_stay_what_they_are() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from circuitsim.backends.base import DTYPES
 from circuitsim.errors import SettingsError
+from circuitsim.io import examples
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -124,13 +125,9 @@ def find_recipe(netlist: str, recipe_file: Path | None = None) -> Recipe:
     A netlist file has the recipe of `recipe_file`, else the TOML file beside it of the same stem, else the defaults.
     SettingsError when there is no such netlist, or a file cannot be read or is no recipe.
     """
-    shipped = RECIPES / f"{netlist}.toml"
     if netlist in names():
-        return (
-            read_recipe(shipped)
-            if recipe_file is None
-            else replace(read_recipe(recipe_file), netlist=read_recipe(shipped).netlist)
-        )
+        shipped = read_recipe(RECIPES / f"{netlist}.toml", examples.FOLDER)
+        return shipped if recipe_file is None else replace(read_recipe(recipe_file), netlist=shipped.netlist)
     path = Path(netlist)
     if not _is_file(path):
         near = difflib.get_close_matches(netlist, names(), 1)
@@ -149,8 +146,8 @@ def _is_file(path: Path) -> bool:
         raise SettingsError(f"{path}: cannot read it: {error.strerror or error}") from None
 
 
-def read_recipe(path: Path) -> Recipe:
-    """Read a TOML file whose keys are the fields of Recipe; `netlist` is relative to the file.
+def read_recipe(path: Path, netlists: Path | None = None) -> Recipe:
+    """Read a TOML file whose keys are the fields of Recipe; `netlist` lies in the folder `netlists`, or the file's own.
 
     Raises SettingsError, naming file and key.
     """
@@ -171,7 +168,7 @@ def read_recipe(path: Path) -> Recipe:
             raise SettingsError(f"{path}: unknown key '{key}'{hint}")
     try:
         values = {key: _value(key, str(known[key]), value) for key, value in table.items()}
-        values["netlist"] = path.parent / values.get("netlist", f"{path.stem}.cir")
+        values["netlist"] = (netlists or path.parent) / values.get("netlist", f"{path.stem}.cir")
         return Recipe(**values)
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from None

@@ -101,9 +101,10 @@ def best_of(runs: int, actions: Mapping[str, Callable[[], Any]]) -> dict[str, tu
 
 @dataclass(frozen=True)
 class ProcessRun:
-    """A finished process: wall-clock seconds from start to end, peak resident memory, output."""
+    """A finished process: seconds from start to end by the clock and of the processor, peak resident memory, output."""
 
     seconds: float
+    processor_seconds: float
     peak_bytes: int
     stdout: str
     stderr: str
@@ -124,7 +125,7 @@ def run_process(command: Sequence[str], runs: int = 1) -> ProcessRun:
             found = json.loads(report.read_text())
             if found["exit_code"]:
                 raise BenchmarkError(f"{' '.join(command)} ended with {found['exit_code']}: {_last_line(done.stderr)}")
-    return ProcessRun(found["seconds"], found["peak_bytes"], done.stdout, done.stderr)
+    return ProcessRun(found["seconds"], found["processor_seconds"], found["peak_bytes"], done.stdout, done.stderr)
 
 
 def rendered(figure: Figure, kind: str, dpi: float) -> bytes:

@@ -6,9 +6,10 @@ import json
 import re
 import shutil
 import statistics
+import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +45,7 @@ Floats = NDArray[np.float64]
 _GAIN = 480.0  # V at a white pixel; the input gain of drn_1h
 _BCD_TOL = 1e-9
 _COMPARABLE = 10.0  # a peer may miss BCD's tolerance by this factor
+_STARTS = 5  # of each command
 _TILE = 256  # rows of a batch, as in backends/cpu.py
 
 
@@ -61,6 +63,34 @@ def drn_1h(options: Options) -> list[Row]:
         Row("drn_1h", "whole process", whole.seconds, target=Target(2.0)),
         Row("drn_1h", "solve stage", stages(netlist)["solve"], target=Target(0.1)),
         Row("drn_1h", "peak memory", whole.peak_bytes / MB, "MB"),
+    ]
+
+
+def startup(options: Options) -> list[Row]:
+    """Whole processes that have next to nothing to do, beside Python with NumPy alone; the fastest runs.
+
+    They take turns, so that other work on the machine touches all alike; seconds of the processor feel it least.
+    Modules are kept compiled, as in an installed package.
+    """
+    kept = ("env", "-u", "PYTHONDONTWRITEBYTECODE")
+    with tempfile.TemporaryDirectory() as folder:
+        deck = Path(folder) / "ladder.cir"
+        deck.write_text(
+            "ten nodes\nV1 n1 0 1\n" + "".join(f"R{k} n{k} n{k + 1} 1k\nRg{k} n{k + 1} 0 2k\n" for k in range(1, 10))
+        )
+        commands: dict[str, Sequence[str]] = {
+            "numpy": [*kept, sys.executable, "-c", "import numpy"],
+            "circuitsim --help": [*kept, *CIRCUITSIM, "--help"],
+            "circuitsim solve, ten nodes": [*kept, *CIRCUITSIM, "solve", str(deck)],
+            "circuitsim sweep, a diode bridge": [*kept, *CIRCUITSIM, "sweep", str(NETLISTS / "diode_bridge_sweep.cir")],
+        }
+        runs = [{name: run_process(command) for name, command in commands.items()} for _ in range(_STARTS)]
+    wall = {name: min(run[name].seconds for run in runs) for name in commands}
+    notes = {name: f"{min(run[name].processor_seconds for run in runs):.3f} s of the processor" for name in commands}
+    peer = "python, import numpy"
+    return [
+        Row("startup", f"{name}, whole process", wall[name], "s", target, peer, wall["numpy"], False, notes[name])
+        for name, target in zip(list(commands)[1:], (Target(0.3), Target(1.0), None), strict=True)
     ]
 
 
@@ -247,6 +277,7 @@ def write_resistors(path: Path, count: int, columns: int = 1024) -> None:
 
 
 BENCHMARKS: dict[str, Callable[[Options], list[Row]]] = {
+    "startup": startup,
     "drn_1h": drn_1h,
     "drn_1h_flat": drn_1h_flat,
     "drn_xl": drn_xl,

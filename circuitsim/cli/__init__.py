@@ -8,6 +8,8 @@ from circuitsim import __version__
 from circuitsim.cli.check import check
 from circuitsim.cli.common import EXIT_CODES
 from circuitsim.cli.compare import compare
+from circuitsim.cli.completion import completion
+from circuitsim.cli.examples import examples
 from circuitsim.cli.flatten import flatten
 from circuitsim.cli.plot import plot
 from circuitsim.cli.solve import solve
@@ -22,5 +24,5 @@ def main() -> None:
     """Exact DC equilibria of nonlinear resistive networks from SPICE netlists, each with its certificate."""
 
 
-for _command in (solve, sweep, check, flatten, compare, plot, view):
+for _command in (solve, sweep, check, flatten, compare, plot, view, examples, completion):
     main.add_command(_command)

@@ -73,7 +73,6 @@ def solve(
     from circuitsim import Settings
     from circuitsim.io.inputs import apply_inputs
     from circuitsim.io.output import Results, raw_plot, warning_texts, write_npz
-    from circuitsim.io.raw import write_raw
     from circuitsim.saved import wanted_saves
 
     settings = Settings(method, backend, dtype, tol, max_sweeps, lenient, strict)
@@ -93,6 +92,8 @@ def solve(
         if npz is not None:
             write_npz(results, npz)
         if raw is not None:
+            from circuitsim.io.raw import write_raw
+
             write_raw(raw, [raw_plot(results)], title=circuit.netlist.title, ascii=as_ascii)
     except SettingsError:  # a full disk does not take the answer away
         _print_results(results, seconds, settings, as_json, as_csv, quiet)

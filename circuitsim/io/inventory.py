@@ -10,22 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from circuitsim.io.output import warning_texts
+from circuitsim.netlist.model import KIND_NAMES
 from circuitsim.problem import Problem
 from circuitsim.topology import Side
 
-_KINDS = {
-    "R": "resistors",
-    "V": "voltage sources",
-    "I": "current sources",
-    "D": "diodes",
-    "L": "inductors (shorts at DC)",
-    "C": "capacitors (open at DC)",
-    "E": "voltage-controlled voltage sources",
-    "F": "current-controlled current sources",
-    "G": "voltage-controlled current sources",
-    "H": "current-controlled voltage sources",
-    "N": "nonlinear resistors",
-}
 _SHOWN = 8  # names in a list
 
 
@@ -49,7 +37,7 @@ def inventory(problem: Problem) -> dict[str, Any]:
     units = len(circuit.nodes) - int(np.count_nonzero(t.forest.sign))
     return {
         "title": netlist.title.strip(),
-        "elements": {kind: len(netlist.tables[kind]) for kind in _KINDS},
+        "elements": {kind: len(netlist.tables[kind]) for kind in KIND_NAMES},
         "crossbars": [
             {"name": x.name, "rows": x.rows.size, "columns": x.cols.size, "conductances": int(np.count_nonzero(x.g))}
             for x in circuit.crossbars
@@ -96,7 +84,7 @@ def print_inventory(found: dict[str, Any], out: Console) -> None:
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for kind, text in _KINDS.items():
+    for kind, text in KIND_NAMES.items():
         if found["elements"][kind]:
             table.add_row(text, f"{found['elements'][kind]:,}")
     for x in found["crossbars"]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,9 @@ from circuitsim.io.files import replacing
 from circuitsim.io.output import MOST_NUMBERS, chosen, named_texts, not_given, once, raw_variables, strings
 from circuitsim.io.raw import Plot
 from circuitsim.solution import Status
-from circuitsim.sweeping import SweepResult
+
+if TYPE_CHECKING:
+    from circuitsim.sweeping import SweepResult
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,10 @@ from rich.text import Text
 from circuitsim.circuit import KINDS
 from circuitsim.io.output import Results
 from circuitsim.io.sweeps import STATISTICS, chosen_nodes, statistics
-from circuitsim.saved import UNITS
 from circuitsim.solving import steps_text
-from circuitsim.sweeping import SweepResult
+
+if TYPE_CHECKING:
+    from circuitsim.sweeping import SweepResult
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -151,7 +153,7 @@ def _print_saved(results: Results, out: Console) -> None:
         return
     shown = min(saved.count, MOST_NODES)
     loose, left_out = saved.ambiguous[:shown], saved.left_out[:shown]
-    units = [UNITS[quantity] for quantity in saved.quantities[:shown]]
+    units = saved.units[:shown]
     values = saved.values(slice(0, min(batch, MOST_ROWS)))[:, :shown]
     if batch == 1:
         table = new_table(("saved", False), ("value", True), ("", False))
@@ -260,7 +262,7 @@ def print_sweep(result: SweepResult, tolerance: float, out: Console, quiet: bool
     if result.saves:
         out.print()
         heads = _heads(result.saved_labels, result.saved_ambiguous, result.saved_left_out)
-        heads = [f"{head} {UNITS[quantity]}" for head, quantity in zip(heads, result.saved_quantities, strict=True)]
+        heads = [f"{head} {unit}" for head, unit in zip(heads, result.saved_units, strict=True)]
         print_columns(result, heads, result.saved, "saved values", out)
     for k in result.failed[:MOST_ROWS].tolist():
         out.print(Text(f"failed at {result.point(k)}: {result.statuses[k]}: {result.messages[k]}", "red"))

@@ -16,12 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.sparse import linalg
 
 from circuitsim.compiled import jit
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+
+_FEW = 50  # nodes
 
 
 @dataclass(frozen=True)
@@ -86,17 +87,36 @@ class Elimination:
 
 
 def _order(n: int, i: Ints, j: Ints) -> Ints:
-    """A minimum-degree order. SuperLU's, asked for by an incomplete factorisation that keeps next to nothing."""
-    if n < 3:
-        return np.arange(n)
+    """A minimum-degree order. SuperLU's, asked for by an incomplete factorisation that keeps next to nothing.
+
+    It takes longer to load than to find the order of few nodes here.
+    """
+    if n <= _FEW:
+        return _minimum_degree(n, i, j)
     ones = np.ones(i.size)
     pattern = sparse.csc_array((np.r_[ones, ones], (np.r_[i, j], np.r_[j, i])), shape=(n, n))
     matrix = sparse.csc_array(sparse.diags_array(np.asarray(abs(pattern).sum(axis=1)).ravel() + 1.0) - pattern)
-    factored = linalg.spilu(
+    factored = sparse.linalg.spilu(
         matrix, drop_tol=1.0, fill_factor=1.0, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0,
         options={"SymmetricMode": True},
     )  # fmt: skip
     return np.argsort(factored.perm_c).astype(np.int64)
+
+
+def _minimum_degree(n: int, i: Ints, j: Ints) -> Ints:
+    """Always the node with the fewest neighbours next, the last of several; its neighbours become each other's."""
+    near: list[set[int]] = [set() for _ in range(n)]
+    for a, b in zip(i.tolist(), j.tolist(), strict=True):
+        near[a].add(b)
+        near[b].add(a)
+    left, order = set(range(n)), []
+    while left:
+        node = min(left, key=lambda k: (len(near[k]), -k))
+        left.remove(node)
+        order.append(node)
+        for other in near[node]:
+            near[other] = (near[other] | near[node]) - {node, other}
+    return np.array(order, np.int64)
 
 
 @jit(nogil=True)

@@ -9,7 +9,6 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.sparse import csgraph, linalg
 
 from circuitsim.linear.elimination import Elimination, Factors
 from circuitsim.linear.forest import Forest, strong_forest
@@ -49,7 +48,7 @@ class Hierarchy:
         entries = np.concatenate([-g, -g, np.where(diag > 0, diag, 1.0)])
         at = np.concatenate([i, j, every]), np.concatenate([j, i, every])
         self.matrix = sparse.csr_matrix((entries, at), shape=(n, n))
-        _, part = csgraph.connected_components(self.matrix, directed=False)
+        _, part = sparse.csgraph.connected_components(self.matrix, directed=False)
         grounded = np.zeros(int(part.max(initial=-1)) + 1, bool)
         grounded[part[to_ground > 0]] = True
         self.loose = np.zeros(n, bool)
@@ -92,14 +91,14 @@ class Hierarchy:
     def _iterated(self, current: Floats) -> Floats | None:
         """One row by conjugate gradients; None where neither preconditioner suits the network."""
         if "levels" not in self.__dict__ and self.forest is not None:
-            found, failed = self._gradients(current, linalg.LinearOperator(self.matrix.shape, self.forest.solve))
+            found, failed = self._gradients(current, sparse.linalg.LinearOperator(self.matrix.shape, self.forest.solve))
             if not failed:
                 return found
         found, failed = self._gradients(current, self.levels)
         return None if failed else found
 
-    def _gradients(self, current: Floats, preconditioner: linalg.LinearOperator) -> tuple[Floats, bool]:
+    def _gradients(self, current: Floats, preconditioner: sparse.linalg.LinearOperator) -> tuple[Floats, bool]:
         """Voltages, and whether they are wrong."""
         with warnings.catch_warnings(record=True):  # what is returned says it all
-            found, left = linalg.cg(self.matrix, current, rtol=REDUCTION, maxiter=_MOST_STEPS, M=preconditioner)
+            found, left = sparse.linalg.cg(self.matrix, current, rtol=REDUCTION, maxiter=_MOST_STEPS, M=preconditioner)
         return found, bool(left or not np.isfinite(found).all())

@@ -14,7 +14,6 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.sparse import csgraph, linalg
 
 from circuitsim.errors import TopologyError
 from circuitsim.laws import Law, branch_current
@@ -434,23 +433,23 @@ class Lu:
         scaled = sparse.csc_array(scaled @ sparse.diags_array(self.col))
         self.loose = np.zeros(self.col.size, bool)
         scaled.eliminate_zeros()
-        singular = csgraph.structural_rank(scaled) < scaled.shape[0]  # SuperLU may not notice, and ruin its memory
+        singular = sparse.csgraph.structural_rank(scaled) < scaled.shape[0]  # SuperLU may overwrite memory
         if not singular:
             try:
-                lu = linalg.splu(scaled)
+                lu = sparse.linalg.splu(scaled)
                 self.solver, singular = lu.solve, self._condition(scaled, lu) > SINGULAR
             except RuntimeError:  # exactly
                 singular = True
         if singular:
             self.solver = self._least_norm(scaled)
 
-    def _condition(self, matrix: sparse.csc_array, lu: linalg.SuperLU) -> float:
+    def _condition(self, matrix: sparse.csc_array, lu: sparse.linalg.SuperLU) -> float:
         """The condition number, estimated (W. W. Hager 1984), in the 1-norm."""
-        inverse = linalg.LinearOperator(
+        inverse = sparse.linalg.LinearOperator(
             matrix.shape, matvec=lu.solve, rmatvec=lambda y: lu.solve(y, trans="T"), dtype=np.float64
         )
         with np.errstate(all="ignore"):
-            return float(linalg.norm(matrix, 1) * linalg.onenormest(inverse))
+            return float(sparse.linalg.norm(matrix, 1) * sparse.linalg.onenormest(inverse))
 
     def _least_norm(self, matrix: sparse.csc_array) -> Callable[[Floats], Floats]:
         """What is determined, exactly; of the rest, marked in `loose`, the least-norm choice."""

@@ -19,6 +19,19 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 ABSOLUTE_ZERO = -273.15  # degree Celsius
+KIND_NAMES = {  # of the kinds of element, keys of Netlist.tables
+    "R": "resistors",
+    "V": "voltage sources",
+    "I": "current sources",
+    "D": "diodes",
+    "L": "inductors (shorts at DC)",
+    "C": "capacitors (open at DC)",
+    "E": "voltage-controlled voltage sources",
+    "F": "current-controlled current sources",
+    "G": "voltage-controlled current sources",
+    "H": "current-controlled voltage sources",
+    "N": "nonlinear resistors",
+}
 _SHORT = 40  # characters of a name that is worth proposing
 
 
