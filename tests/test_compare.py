@@ -104,6 +104,18 @@ def test_a_sources_current_follows_from_the_bounds_of_its_neighbours() -> None:
     assert bounds.ties[0] == pytest.approx(1e-3 * moved + RELTOL * 2e-3, rel=1e-3)
 
 
+def test_an_island_rounds_as_far_away_as_ngspice_leaves_it() -> None:
+    """A perfect diode that blocks may touch there, through which 1e7 V round to amperes."""
+    text = "far away\nV1 a 0 1\nR1 a b 1k\nR2 b 0 1k\nR3 c d 1k\nD1 c b ideal\n.model ideal D(ron=0)\n"
+    solution = cs.solve(cs.parse(text))
+    assert [solution.circuit.nodes[k] for k in np.flatnonzero(~solution.determined)] == ["c", "d"]
+    own = solution.voltages()[0]
+    near, far = allowed_differences(solution), allowed_differences(solution, theirs=np.where(own == 0.0, -1e7, own))
+    unique_only = allowed_differences(solution, theirs=np.where(solution.determined, 1e7, own))
+    b = solution.circuit.netlist.node("b")
+    assert near.voltages[b] == unique_only.voltages[b] < 1e-5 < 1.0 < far.voltages[b]
+
+
 @pytest.mark.parametrize("text", [DIVIDER, CLAMP, LINKED, SHOCKLEY, CROSSBAR])
 def test_controlled_sources_change_the_way_not_the_bounds(text: str) -> None:
     plain = allowed_differences(cs.solve(cs.parse(text)))
@@ -255,7 +267,7 @@ def test_who_is_right_when_ngspice_cannot_have_the_circuit() -> None:
 def test_what_ngspice_cannot_judge_is_said() -> None:
     found = compare(cs.load(NETLISTS / "valid" / "hard_R1e-15.cir"))
     assert "resistors R1 are below 1e-12 ohm: ngspice loses what else is at their nodes" in found.notes
-    assert "ngspice may be wrong by more than 0.001 of the largest value there: i(v1)" in found.notes
+    assert "ngspice may be wrong by more than 0.001 of the terms that add up there: i(v1)" in found.notes
     steep = "near-ideal\nV1 a 0 1\nR1 a b 1k\nD1 b 0 dd\n.model dd D(is=1e-14 n=1e-4)\n"
     assert "diodes D1 have N <= 0.001: ngspice may be wrong there without saying so" in compare(cs.parse(steep)).notes
 
@@ -270,7 +282,24 @@ def test_agreement_that_says_nothing_is_none() -> None:
         "i(v1)": False
     }
     assert found.verdict is Verdict.AGREE
-    assert "ngspice may be wrong by more than 0.001 of the largest value there: i(v1)" in found.notes
+    assert "ngspice may be wrong by more than 0.001 of the terms that add up there: i(v1)" in found.notes
+
+
+@needs_ngspice
+@pytest.mark.parametrize(
+    ("cards", "telling"),
+    [
+        ("R1 a b 1g\nR2 b 0 1\nR3 b c 1e-13", False),  # 1 uV, which the rounding of 1e13 S may move by 1 nV and more
+        ("R1 a b 1g\nR2 b 0 1\nR3 b c 1", True),
+        ("R1 a b 1\nR2 b 0 1\nR3 d b 1\nV2 0 d 1000\nR4 b c 1e-13", True),  # 0 V, of 1000 V and -1000 V
+        ("R1 0 b 1g\nD1 a b d\nR2 b c 1\n.model d D(is=1e-14)", True),  # 10 uV that a diode lets through
+    ],
+)
+def test_a_small_voltage_beside_a_large_source_tells_what_it_is_made_of(cards: str, telling: bool) -> None:
+    found = compare(cs.parse(f"a large source\nV1 a 0 1000\n{cards}\n"))
+    values = {q.name: q for q in found.quantities}
+    assert (values["v(b)"].telling, values["v(a)"].telling) == (telling, True)
+    assert found.verdict is (Verdict.AGREE if telling else Verdict.UNTOLD), found.quantities
 
 
 @needs_ngspice

@@ -93,7 +93,28 @@ def test_kept_faults_that_are_none_any_more_are_removed(tmp_path: Path, capsys: 
     kept_fault(tmp_path, "newton")
     assert main(["--minutes", "0", "--found", str(tmp_path)]) == 0
     assert not list(tmp_path.glob("kept.*"))
+    assert sorted(path.name for path in (tmp_path / fuzz.FORGOTTEN).iterdir()) == ["kept.cir", "kept.json"]
     assert "kept is no fault any more: certificate" in capsys.readouterr().out
+    [line] = map(json.loads, (tmp_path / fuzz.RECORD).read_text().splitlines())
+    assert (line["forgotten"], line["where"], line["variant"]) == ("kept", "certificate", "newton")
+    assert read_record(tmp_path) == []  # no turn of an engine
+
+
+@pytest.mark.parametrize(("shown", "stays"), [([False, False, True], True), ([False, False, False], False)])
+def test_a_kept_fault_that_one_process_in_three_shows_stays(
+    shown: list[bool], stays: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, answers = kept_fault(tmp_path, "newton"), iter(shown)
+    monkeypatch.setattr(fuzz, "_shows", lambda kept: next(answers))
+    fuzz.forget_mended(tmp_path)
+    assert kept.exists() == kept.with_suffix(".cir").exists() == stays
+    assert (tmp_path / fuzz.RECORD).exists() != stays
+
+
+def test_a_kept_fault_that_another_variant_shows_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = kept_fault(tmp_path, "newton")
+    monkeypatch.setattr(fuzz, "certificate", lambda solution: float(solution.method == "bcd"))
+    assert main(["--again", str(kept)]) == 1
 
 
 @pytest.mark.parametrize("variant", ["bcd", "unknown"])

@@ -7,6 +7,9 @@ import pytest
 
 import circuitsim as cs
 from circuitsim.gallery import wired_crossbar
+from circuitsim.laws import branch_current
+from circuitsim.methods import newton
+from circuitsim.methods.continuation import _Curve
 from circuitsim.methods.networks import make_network
 from circuitsim.methods.newton import _settled
 from circuitsim.residual import Check
@@ -54,3 +57,74 @@ def test_line_searches_that_lead_nowhere_end(monkeypatch: pytest.MonkeyPatch) ->
     solution = cs.solve(cs.parse(random_deck(3, 100716).text), raise_on_failure=False)
     assert solution.status is cs.Status.STALLED
     assert solution.steps < 1000
+
+
+# -- continuation ------------------------------------------------------------------------------------------------------
+
+LAWS = (
+    "every law\nV1 a 0 9\nE1 e 0 c 0 -3\n"
+    + "".join(f"R{k} {a} {b} 1k\n" for k, (a, b) in enumerate([("a", "b"), ("b", "c"), ("c", "d"), ("d", "e")]))
+    + "D1 b 0 s\nD2 c 0 p\nD3 c d i\nD4 d 0 i\nN1 b d t\nN2 c e h\nN3 d e l\n.model s D(is=1e-12 rs=3 bv=5)\n"
+    ".model p D(ron=2 vfwd=0.5 vrev=3 rrev=7)\n.model i D(ron=0 vfwd=0.3)\n.model t tanh\n.model h sinh\n"
+    ".model l pwl(-2 -1m -1 0 1 0 2 1m)\n"
+)
+
+
+def curve_of(text: str) -> _Curve:
+    problem = cs.compile_problem(cs.parse(text))
+    network, drive = make_network(problem), problem.drive(slice(0, 1))
+    return _Curve(network, drive, network.offset(drive), np.random.default_rng(1))
+
+
+def test_curves_of_legs_are_their_laws_but_for_rounded_kinks() -> None:
+    curve, rng = curve_of(LAWS), np.random.default_rng(2)
+    network, n = curve.network, curve.network.legs.n_junctions
+    assert set(network.law) == {0, 1, 2, 3, 4} and network.ideal.any()
+    for s in rng.normal(size=(200, network.legs.a.size)) * 10.0 ** rng.uniform(-3, 1, (200, 1)):
+        i, _, v, _ = curve._legs(s)
+        wide = 1e-3 * curve.volts  # by which kinks are rounded
+        ends = [branch_current(network.law, network.params, v[:n] + d)[0] for d in (-wide, wide)]
+        assert (ends[0] - 1e-12 <= i[:n]).all() and (i[:n] <= ends[1] + 1e-12).all()
+        assert (i[n:] >= 0).all() and (v[n:] <= wide).all() and (i[n:] * curve.r[n:] * -v[n:] <= wide**2).all()
+
+
+def test_the_equations_of_a_curve_are_the_circuits() -> None:
+    """Slopes against differences; and where G = 0 the network around the legs has their voltages and currents."""
+    curve, rng = curve_of(LAWS), np.random.default_rng(3)
+    for s in rng.normal(size=(20, curve.r.size)):
+        g, jacobian = curve._equations(s)
+        for k, column in enumerate(jacobian.T):
+            step = 1e-7 * np.eye(s.size)[k]
+            there = (curve._equations(s + step)[0] - curve._equations(s - step)[0]) / 2e-7
+            np.testing.assert_allclose(there, column, rtol=1e-4, atol=1e-6)
+        i, _, v, _ = curve._legs(s)
+        u = curve._around(v - curve.r * i)
+        around = curve.network.across(u) + curve.offset
+        np.testing.assert_allclose(around - v, curve.volts * g, atol=1e-9)
+        kcl = curve.sides + curve.network.into(i + (around - v) / curve.r) - curve.network.flow(u[None])[0]
+        np.testing.assert_allclose(kcl, 0.0, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", [301107, 310171, 60451])
+def test_solutions_that_steps_miss_are_found_by_continuation(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    circuit = cs.parse(random_deck(4, seed).text)
+    solution = cs.solve(circuit, raise_on_failure=False)
+    assert solution.solved, solution.message
+    monkeypatch.setattr(newton, "follow", lambda *arguments: iter(()))
+    assert not cs.solve(circuit, raise_on_failure=False).solved
+
+
+def test_contradictions_are_seen_before_steps_are_tried_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    cards = "V1 b 0 1", "E1 a 0 b 0 1", "E2 a 0 b 0 2", "R1 a c 1k", "D1 c 0 d", ".model d D(ron=0)"
+    monkeypatch.setattr(newton._Row, "_damped_steps", None)
+    with pytest.raises(cs.TopologyError, match="E1, E2 contradict each other"):
+        cs.solve(cs.parse("\n".join(["contradiction", *cards])))
+
+
+def test_matrices_without_a_structural_inverse_are_left_to_no_sparse_factorisation(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """SuperLU does not always notice: it wrote where it must not, and BLAS complained."""
+    solution = cs.solve(cs.parse(random_deck(4, 20501).text), cs.Settings(max_sweeps=200), raise_on_failure=False)
+    assert not solution.solved  # it has none
+    assert capfd.readouterr() == ("", "")

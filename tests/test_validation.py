@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers import end_while_ngspice_runs, needs_ngspice
 from planted import ERRORS, plant
@@ -34,7 +35,7 @@ from validation.nonideal import (
     write_csv,
     write_json,
 )
-from validation.random_circuits import AGREE, Outcome
+from validation.random_circuits import AGREE, ENORMOUS, WRONG, Outcome, judge
 from validation.random_decks import FAMILIES, random_deck, shares
 from validation.results import row_of, said, worst_of
 
@@ -72,6 +73,38 @@ def test_random_circuits_notice_a_planted_error(error: str, monkeypatch: pytest.
     assert any(faults) == (error != "none"), faults
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_calling_unique_voltages_open_is_noticed(family: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    decks = [random_deck(family, seed) for seed in range(8)]
+    assert not [out for deck in decks if (out := judge(deck, with_ngspice=False)).kind == WRONG]
+    nothing = property(lambda solution: np.arange(len(solution.circuit.nodes)) == 0)
+    monkeypatch.setattr(cs.Solution, "determined", nothing)
+    said = [out.why for deck in decks if (out := judge(deck, with_ngspice=False)).kind == WRONG]
+    assert said and all("marked as not unique" in why for why in said)
+
+
+@pytest.mark.parametrize("family", [1, 2, 3])
+def test_calling_one_unique_voltage_open_is_noticed(family: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in circuits of which other nodes are not unique."""
+    true, planted = cs.Solution.determined.func, []  # type: ignore[attr-defined]
+
+    def but_the_last_unique(solution: cs.Solution) -> np.ndarray:
+        found = true(solution).copy()
+        planted.append(np.flatnonzero(found)[1:][-1:])
+        found[planted[-1]] = False
+        return found
+
+    monkeypatch.setattr(cs.Solution, "determined", property(but_the_last_unique))
+    noticed = 0
+    for seed in range(12):
+        planted.clear()
+        outcome = judge(random_deck(family, seed), with_ngspice=False)
+        if planted and planted[0].size and outcome.kind != ENORMOUS:
+            assert "marked as not unique, but no other solution" in outcome.why, (seed, outcome)
+            noticed += 1
+    assert noticed >= 3
+
+
 @needs_ngspice
 @pytest.mark.parametrize("error", ["none", *ERRORS])
 def test_ngspice_alone_notices_a_planted_error(error: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,12 +131,18 @@ def test_ngspice_alone_notices_a_planted_error(error: str, monkeypatch: pytest.M
         (4, 100130), (4, 201877),  # laws and bounds are met relative to what is in the circuit
         (4, 201551),  # was without any element
         (1, 300284),  # an island that hangs on an ideal diode without a current
+        (1, 6002),  # one that ngspice leaves at 1e7 V
         (3, 300856),  # corrections that a flat tangent led to 1e143 V
     ],
 )  # fmt: skip
 def test_random_decks_that_once_were_faults(family: int, seed: int) -> None:
     found = judged(random_deck(family, seed))
     assert not found.fault, said(found.row)
+
+
+@needs_ngspice
+def test_where_ngspice_leaves_an_island_is_no_difference() -> None:
+    assert compare(cs.parse(random_deck(1, 6002).text)).verdict is not Verdict.DIFFER
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 10, 200])

@@ -183,6 +183,44 @@ def ideal_currents(dense: Dense, v_of: Mapping[str, float], i_of: Mapping[str, f
     return found
 
 
+def other_solutions(dense: Dense, v_of: Mapping[str, float], i_of: Mapping[str, float]) -> list[dict[str, float]]:
+    """Voltages of two more solutions with the same currents, of a circuit without controlled sources.
+
+    What no branch holds is moved up in one, and down in the other, as far as ideal diodes and flat pieces of laws let
+    it go, or by the largest voltage. Both are to be put to the test by `broken_equation`.
+    """
+    known = {"0": 0.0} | dict(v_of)
+    volts = max([1.0, *map(abs, known.values())])
+    room: list[tuple[str, str, float]] = []  # of a over b: by how much their voltage may rise
+    most, noise = max(map(abs, i_of.values()), default=0.0), 64 * EPS * volts
+    inner = {x.b: x.a for x in dense.resistors if x.b.endswith("#")}
+    for branch in [*dense.resistors, *dense.ties]:
+        if branch.b not in inner:
+            room += [(branch.a, branch.b, 0.0), (branch.b, branch.a, 0.0)]
+    for x, kind, (_, lo, hi) in dense.legs:
+        a = inner.get(x.a, x.a)
+        w = known[a] - known[x.b]
+        rise = np.inf if w >= hi - noise else max(lo - w, 0.0)
+        fall = np.inf if w <= lo + noise else max(w - hi, 0.0)
+        room += [(a, x.b, rise if kind == 2 else 0.0), (x.b, a, fall if kind == 2 else 0.0)]
+    done = set()
+    for x in dense.ideals:
+        through = max(-i_of[x.part] if x.part in done else i_of[x.part], 0.0)
+        done.add(x.part)
+        room.append((x.a, x.b, max(x.value - known[x.a] + known[x.b], 0.0)))
+        if through > 1e-9 * most:
+            room.append((x.b, x.a, 0.0))
+    found = []
+    for sign in (1.0, -1.0):
+        moved = {node: volts * (node != "0") for node in known}
+        for _ in known:  # shortest paths from ground (R. Bellman 1958)
+            for a, b, least in room:
+                high, low = (a, b) if sign > 0 else (b, a)
+                moved[high] = min(moved[high], moved[low] + least)
+        found.append({node: known[node] + sign * moved[node] for node in v_of})
+    return found
+
+
 def _tied(dense: Dense, nodes: list[str]) -> dict[str, int]:
     """The group of each node: nodes that V and shorts tie together have one number."""
     index = {node: k for k, node in enumerate(nodes)}

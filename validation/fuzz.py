@@ -6,9 +6,9 @@ Two engines take turns: Hypothesis grows decks by a grammar and mutates the repo
 changes bytes, lines and words, and keeps what reaches new code. Each deck goes the way of `circuitsim solve`: read,
 solve with one of VARIANTS, certificate computed again, equations put to the test (equations.py), results as JSON, plain
 SPICE. Anything but a result or a CircuitError is a fault, and so are warnings and more than SLOWEST seconds. The deck
-of a fault is made small and kept in FOLDER beside what was said; those of earlier runs that are faults no longer are
-removed first. Exit code 1 when there are any. Each turn of an engine adds a line to RECORD in FOLDER: decks, seconds of
-the processor, faults.
+of a fault is made small and kept in FOLDER beside what was said. Those of earlier runs are tried again first; what no
+variant shows in several new processes goes to FORGOTTEN in FOLDER. Exit code 1 when there are any. Each turn of an
+engine adds a line to RECORD in FOLDER: decks, seconds of the processor, faults; and so does each fault forgotten.
 """
 
 from __future__ import annotations
@@ -62,6 +62,8 @@ VARIANTS = {
 }
 ENGINES = ("hypothesis", "atheris")
 RECORD = "runs.jsonl"
+FORGOTTEN = "forgotten"
+_RETRIES = 3  # processes in which a kept fault must not show
 _COUNT = "count.txt"  # in the folder of a process: the decks that it has judged
 SLOWEST = 20.0  # s of the processor for one deck: a busy machine makes none slow
 _COMPILING = 600.0  # s, the same for a deck on whose way kernels are compiled
@@ -313,9 +315,9 @@ def begin_slice(options: argparse.Namespace) -> Workshop:
 
 
 def is_fault(kept: Path) -> bool:
-    """Whether the deck beside a kept .json still is a fault, with its variant, or any when that is unknown."""
-    about = json.loads(kept.read_text())
-    variants = [about["variant"]] if about["variant"] in VARIANTS else list(VARIANTS)
+    """Whether the deck beside a kept .json still is a fault, with its variant or any other."""
+    first = json.loads(kept.read_text())["variant"]
+    variants = sorted(VARIANTS, key=lambda variant: variant != first)
     with tempfile.TemporaryDirectory() as folder:
         workshop = Workshop(Path(folder), kept.parent)
         data = kept.with_suffix(".cir").read_bytes()
@@ -324,17 +326,29 @@ def is_fault(kept: Path) -> bool:
 
 
 def forget_mended(found: Path) -> None:
-    """Remove what earlier runs have kept and is a fault no longer; each is tried in a process of its own."""
+    """Put away what earlier runs have kept and no new process shows any more, with a line in RECORD for each.
+
+    What depends on state or time may show in one process and not in another; a process that dies shows it.
+    """
     for kept in sorted(found.glob("*.json")):
-        command = [sys.executable, "-m", "validation.fuzz", "--again", str(kept.resolve())]
-        try:
-            mended = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=_GRACE).returncode == 0
-        except subprocess.TimeoutExpired:
-            mended = False
-        if mended:
-            print(f"{kept.stem} is no fault any more: {json.loads(kept.read_text())['where']}", flush=True)
-            kept.unlink()
-            kept.with_suffix(".cir").unlink(missing_ok=True)
+        if any(_shows(kept) for _ in range(_RETRIES)):
+            continue
+        about = json.loads(kept.read_text())
+        line = {"started": _now(), "circuitsim": cs.__version__, "forgotten": kept.stem, "processes": _RETRIES}
+        _record(found, line | {"where": about["where"], "variant": about["variant"]})
+        (found / FORGOTTEN).mkdir(exist_ok=True)
+        for path in (kept.with_suffix(".cir"), kept):
+            path.replace(found / FORGOTTEN / path.name)
+        print(f"{kept.stem} is no fault any more: {about['where']}", flush=True)
+
+
+def _shows(kept: Path) -> bool:
+    """Whether a kept fault shows in a new process."""
+    command = [sys.executable, "-m", "validation.fuzz", "--again", str(kept.resolve())]
+    try:
+        return subprocess.run(command, cwd=ROOT, capture_output=True, timeout=_GRACE).returncode != 0
+    except subprocess.TimeoutExpired:
+        return True
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -380,23 +394,32 @@ def run_engines(options: argparse.Namespace, engines: list[str]) -> int:
 
 def _recorded(engine: str, seconds: float, seed: int, found: Path, corpus: Path) -> dict[str, Any]:
     """A turn of an engine, and its line in RECORD."""
-    started, clock, before = datetime.now(UTC), time.monotonic(), _cpu_seconds()
+    started, clock, before = _now(), time.monotonic(), _cpu_seconds()
     known = set(found.glob("*.json"))
     decks = run_slice(engine, seconds, seed, found, corpus)
     turn = {
-        "started": started.isoformat(timespec="seconds"), "circuitsim": cs.__version__, "engine": engine, "seed": seed,
+        "started": started, "circuitsim": cs.__version__, "engine": engine, "seed": seed,
         "decks": decks, "seconds": round(time.monotonic() - clock, 1), "cpu_seconds": round(_cpu_seconds() - before, 2),
         "faults": [json.loads(path.read_text())["where"] for path in sorted(set(found.glob("*.json")) - known)],
     }  # fmt: skip
-    with (found / RECORD).open("a") as out:
-        out.write(json.dumps(turn) + "\n")
+    _record(found, turn)
     return turn
+
+
+def _record(found: Path, line: Mapping[str, Any]) -> None:
+    with (found / RECORD).open("a") as out:
+        out.write(json.dumps(line) + "\n")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def read_record(found: Path) -> list[dict[str, Any]]:
     """The turns of all runs that kept their faults in this folder; none without RECORD."""
     path = found / RECORD
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [line for line in lines if "engine" in line]
 
 
 def _sums(turns: Sequence[Mapping[str, Any]]) -> str:

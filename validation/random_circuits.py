@@ -5,8 +5,9 @@
 Every solved circuit is put into its own equations (KCL at every node, sources, signs of ideal diodes), computed by
 deck_equations.py from the parts of the deck; voltages and resistor currents are compared with a QP solver and a dense
 Newton (convex circuits), with modified nodal analysis in rational arithmetic (linear ones) and with ngspice. Errors
-that say that there is no solution are compared with linear programs, with controlled sources mixed-integer ones. Exits
-with 1 when an answer is wrong or something crashes.
+that say that there is no solution are compared with linear programs, with controlled sources mixed-integer ones. Nodes
+whose voltages are marked as not unique need another solution that shows it. Exits with 1 when an answer is wrong or
+something crashes.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import circuitsim as cs
 from circuitsim.io.flatten import flatten
 from circuitsim.io.ngspice import VNTOL, operating_point, tight_options
 from circuitsim.io.raw import NgspiceError
-from validation.deck_equations import EPS, KCL, LEAST, broken_equation, controlled_currents
+from validation.deck_equations import EPS, KCL, LEAST, broken_equation, controlled_currents, other_solutions
 from validation.dense import Answer, Dense, NoReference, convex_answer, linear_answer, piecewise_solvable
 from validation.random_decks import FAMILIES, Deck, random_deck, shares
 
@@ -46,7 +47,7 @@ _MOST_VOLTS = 1e7  # V, the same: 1 uA through the gmin of ngspice is 1e6 V
 _NGSPICE_KCL = 1e-7  # the same, where ngspice's voltages are compared
 _LEAST_VOLTS = 1e-6  # V: beside the sources here, nothing; references round 1 mA through 1 Mohm to 1e-13 V
 _NGSPICE_VOLTS = 1e-3  # V: the same for ngspice, which has gmin and tolerances
-_STEPS = 300  # of a method that does not get there
+_STEPS = 1000  # of a method that does not get there
 _BCD_SWEEPS = 300
 
 
@@ -165,6 +166,8 @@ def _solved(dense: Dense, found: _Found, with_ngspice: bool) -> tuple[str, str]:
         return ENORMOUS, ""
     if wrong := broken_equation(dense, found.v, found.i, certain=found.certain):
         return WRONG, wrong
+    if wrong := _not_shown(dense, found):
+        return WRONG, wrong
     if not dense.controlled and dense.solvable() is False:
         return WRONG, "solved, but linear programs say that there is no solution"
     if wrong := _bcd_differs(dense, found):
@@ -175,7 +178,7 @@ def _solved(dense: Dense, found: _Found, with_ngspice: bool) -> tuple[str, str]:
         return VERIFIED, str(none)
     if answer is None:
         return WRONG, "solved, but there is no solution"
-    if wrong := _difference(dense, found, answer):
+    if wrong := _all_open(dense, found, answer) or _difference(dense, found, answer):
         return WRONG, wrong
     if with_ngspice and dense.deck.family == 3 and (theirs := _by_ngspice(dense.deck, dense)) is not None:
         v = np.array([theirs[0].get(name, 0.0) for name in dense.names])
@@ -225,6 +228,30 @@ def _difference(dense: Dense, found: _Found, answer: Answer, least: float = _LEA
     if (off > SAME * scale + noise).any():
         k = int((off - noise).argmax())
         return f"current of {dense.resistors[k].part}: {ours[k]!r} A, the reference says {theirs[k]!r} A"
+    return ""
+
+
+def _not_shown(dense: Dense, found: _Found) -> str:
+    """The first node that is marked as not unique, and is; '' when other solutions show of each that it is not."""
+    loose = [name for name, unique in found.certain.items() if not unique]
+    if dense.controlled or not loose:
+        return ""
+    others = [v for v in other_solutions(dense, found.v, found.i) if not broken_equation(dense, v, found.i)]
+    least = 64 * EPS * max(map(abs, found.v.values()))
+    for name in loose:
+        if all(abs(v[name] - found.v[name]) <= least for v in others):
+            return f"{name} is marked as not unique, but no other solution is found"
+    return ""
+
+
+def _all_open(dense: Dense, found: _Found, answer: Answer) -> str:
+    """What is wrong when each node of a linear circuit is marked, and none should be; '' else.
+
+    Beside controlled sources a few nodes more than need be are marked.
+    """
+    marked = not any(unique for name, unique in found.certain.items() if name != "0")
+    if dense.controlled and marked and answer.trusted.all():
+        return "every node is marked as not unique, and all are"
     return ""
 
 

@@ -11,7 +11,8 @@ So with bounds on d the voltages are bounded by |J^-1| d. What d holds, at each 
   g = 1/Ron also for perfect diodes that only touch their forward voltage, or may, as they would carry no more than
   this rounding if they were closed: they can conduct by rounding; and with 1/RS at the anode of a diode that has one,
   as ngspice puts a node between the two. Nodes that voltage sources join have the sum of theirs each, as elimination
-  adds up their equations, with the largest of their voltages; nodes whose voltage is not unique that of all;
+  adds up their equations, with the largest of their voltages; nodes whose voltage is not unique have that of all, and
+  of those that ngspice gives such nodes: it leaves islands where its steps end;
 - our own violation, the largest of the certificate, times the absolute currents at the node;
 - where a branch leads to nodes whose voltage is not unique, as nothing flows there, all that these miss.
 
@@ -46,7 +47,7 @@ from KCL at its free end in the same way.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,23 +81,28 @@ class Allowed:
     voltages: Floats  # (nodes,) V
     ties: Floats  # (ties,) A, in the order of Circuit.ties
     controlled: Floats  # (controlled,) A, in the order of Circuit.controlled
+    voltage_terms: Floats  # V: how large what adds up to each voltage is
+    tie_terms: Floats  # A, the same of currents
+    controlled_terms: Floats
 
 
-def allowed_differences(solution: Solution, kcl_relative: float | None = None) -> Allowed:
+def allowed_differences(solution: Solution, kcl_relative: float | None = None, theirs: Floats | None = None) -> Allowed:
     """The bounds of the module's text for a solution of one row.
 
     kcl_relative   the violation of KCL of what is compared, where that is another answer to the same circuit
+    theirs         (nodes,) V, ngspice's voltages
     """
     kcl = solution.residuals.kcl_relative if kcl_relative is None else kcl_relative
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what overflows has no bound
-        found = _Bounds(solution, kcl).allowed()
-    return Allowed(*(np.where(np.isnan(x), np.inf, x) for x in (found.voltages, found.ties, found.controlled)))
+        found = _Bounds(solution, kcl, theirs).allowed()
+    bounds = {name: getattr(found, name) for name in ("voltages", "ties", "controlled")}
+    return replace(found, **{name: np.where(np.isnan(x), np.inf, x) for name, x in bounds.items()})
 
 
 class _Bounds:
     """The branches of a circuit at a solution: currents, tangents, and by how much each may be missed."""
 
-    def __init__(self, solution: Solution, kcl_relative: float) -> None:
+    def __init__(self, solution: Solution, kcl_relative: float, theirs: Floats | None) -> None:
         self.solution, self.problem, self.kcl_relative = solution, solution.problem, kcl_relative
         c = self.circuit = solution.circuit
         self.v = np.nan_to_num(solution.voltages()[0])
@@ -116,8 +122,10 @@ class _Bounds:
         self.active = solution.carried[0, self.problem.topology.links.size :]
         self.eps = _EPS * self.problem.most_terms
         self.group = self._joined()
-        largest = np.zeros(len(c.nodes))
-        np.maximum.at(largest, self.group, np.where(free, size.max(initial=0.0), size))
+        largest, loose = np.zeros(len(c.nodes)), size.max(initial=0.0)
+        if theirs is not None:
+            loose = max(loose, np.abs(np.nan_to_num(theirs[free])).max(initial=0.0))
+        np.maximum.at(largest, self.group, np.where(free, loose, size))
         self.far = largest[self.group]
 
     def allowed(self) -> Allowed:
@@ -130,12 +138,18 @@ class _Bounds:
         volts = self.far[c.ties.a[c.probes]] + self.far[c.ties.b[c.probes]]
         ties[c.probes] = of_active[len(c.controlled) :] + self.eps / PIVREL * volts
         many = np.bincount(self.group)[self.group] > 1
-        by_pivot = float(np.where(many, self._sums()[0] / PIVREL, 0.0).sum())
+        by_pivot = float(np.where(many, self._rounding()[0] / PIVREL, 0.0).sum())
         tie_now, active_now = np.abs(self.solution.tie_currents[0][0]), np.abs(self.active[: len(c.controlled)])
+        terms, amperes = self._terms()
         return Allowed(
             of_unit[t.index_of_node] + by_pivot + RELTOL * np.abs(self.v) + VNTOL,
             ties + RELTOL * tie_now + ABSTOL,
             of_active[: len(c.controlled)] + RELTOL * active_now + ABSTOL,
+            terms,
+            *(
+                np.maximum(now, np.minimum(amperes[ends.a], amperes[ends.b]))
+                for ends, now in ((c.ties, tie_now), (c.controlled, active_now))
+            ),
         )
 
     def _moved(self, network: Network) -> tuple[Floats, Floats]:
@@ -224,7 +238,7 @@ class _Bounds:
         d = np.zeros(network.size + 1)  # the last: known
         for ends in (legs.a, legs.k):
             np.add.at(d, np.where(ends >= 0, ends, network.size), of_leg)
-        rounding, carried = self._sums()
+        rounding, carried = self._rounding()
         ours = self.kcl_relative
         missed = rounding + ours * carried
         open_nodes = ~self.solution.determined
@@ -240,10 +254,10 @@ class _Bounds:
         d[n : network.size] = (self.eps + ours) * terms[c.active_voltages]
         return d[:-1]
 
-    def _sums(self) -> tuple[Floats, Floats]:
-        """At each node: the rounding of the sum of g v over all branches, and the sum of their absolute currents, A."""
-        c, far = self.circuit, self.far
-        rounding, carried = np.zeros(len(c.nodes)), np.zeros(len(c.nodes))
+    def _sums(self, size: Floats) -> tuple[Floats, Floats, Floats]:
+        """At each node, over all branches but ties: the sums of g (size of a + size of b) + |i|, of g, and of |i|."""
+        c, n = self.circuit, len(self.circuit.nodes)
+        pulls, slopes, carried = np.zeros(n), np.zeros(n), np.zeros(n)
         g, j, d = c.conductors, c.junctions, c.ideal_diodes
         sources = np.abs(self.problem.source_currents(slice(0, 1))[0])
         groups: tuple[tuple[Branches, Floats | float, Floats], ...] = (
@@ -254,20 +268,45 @@ class _Bounds:
             (c.current_sources, 0.0, sources),
         )
         for branches, slope, amperes in groups:
-            terms = self.eps * (slope * (far[branches.a] + far[branches.b]) + amperes)
+            terms = slope * (size[branches.a] + size[branches.b]) + amperes
             for ends in (branches.a, branches.b):
-                np.add.at(rounding, ends, terms)
+                np.add.at(pulls, ends, terms)
+                np.add.at(slopes, ends, slope)
                 np.add.at(carried, ends, amperes)
-        rs = np.where(j.law == Law.SHOCKLEY, j.params[:, 2], 0.0)
-        np.add.at(rounding, j.a, 2.0 * self.eps * far[j.a] / np.where(rs > 0, rs, np.inf))
         for x in c.crossbars:
             amperes = x.g * np.abs(self.v[x.rows][:, None] - self.v[x.cols])
-            np.add.at(carried, x.rows, amperes.sum(axis=1))
-            np.add.at(carried, x.cols, amperes.sum(axis=0))
-            np.add.at(rounding, x.rows, self.eps * (x.g.sum(axis=1) * far[x.rows] + x.g @ far[x.cols]))
-            np.add.at(rounding, x.cols, self.eps * (x.g.sum(axis=0) * far[x.cols] + far[x.rows] @ x.g))
-        mixed = np.asarray(np.bincount(self.group, rounding)[self.group], float)
+            for ends, others, matrix, current in (
+                (x.rows, x.cols, x.g, amperes), (x.cols, x.rows, x.g.T, amperes.T),
+            ):  # fmt: skip
+                np.add.at(pulls, ends, matrix.sum(axis=1) * size[ends] + matrix @ size[others])
+                np.add.at(slopes, ends, matrix.sum(axis=1))
+                np.add.at(carried, ends, current.sum(axis=1))
+        return pulls, slopes, carried
+
+    def _rounding(self) -> tuple[Floats, Floats]:
+        """At each node: the rounding of the sum of g v over all branches, and the sum of their absolute currents, A."""
+        pulls, _, carried = self._sums(self.far)
+        j = self.circuit.junctions
+        rs = np.where(j.law == Law.SHOCKLEY, j.params[:, 2], 0.0)
+        np.add.at(pulls, j.a, 2.0 * self.far[j.a] / np.where(rs > 0, rs, np.inf))
+        mixed = np.asarray(np.bincount(self.group, self.eps * pulls)[self.group], float)
         return mixed, carried
+
+    def _terms(self) -> tuple[Floats, Floats]:
+        """How large what adds up to the voltage of each node is, V; and the sum of the absolute currents there, A.
+
+        By KCL the voltages that sources join are a sum over all branches there, over their conductances: small because
+        its terms are, or because they cancel. What a nonlinear branch blocks it might pass. No voltage counts as more
+        than the largest, or as less than it is.
+        """
+        v = np.abs(self.v)
+        pulls, slopes, carried = self._sums(v)
+        of_group, slope = (np.bincount(self.group, x)[self.group].astype(np.float64) for x in (pulls, slopes))
+        terms = np.divide(of_group, slope, out=np.full(v.size, np.inf), where=slope > 0)
+        for branches in (self.circuit.junctions, self.circuit.ideal_diodes):
+            np.maximum.at(terms, branches.a, v[branches.b])
+            np.maximum.at(terms, branches.b, v[branches.a])
+        return np.clip(terms, v, v.max(initial=0.0)), carried
 
     def _joined(self) -> Ints:
         """The group of each node: nodes that voltage sources join, ground's left alone, have one number."""
@@ -295,7 +334,7 @@ class _Bounds:
         """By how much the current that all branches but ties carry out of each node may differ, (nodes,), A."""
         c, t = self.circuit, self.problem.topology
         unit = t.index_of_node
-        out, _ = self._sums()
+        out, _ = self._rounding()
 
         def add(a: Ints, b: Ints, amperes: Floats) -> None:
             np.add.at(out, a, amperes)

@@ -57,9 +57,9 @@ ENGINES = ("ngspice", "pyspice")
 _NEAR_IDEAL = 1e-3  # N of a diode: below, ngspice's steps may end anywhere
 _TINY = 1e-12  # ohm: below, its matrix loses all else at the node
 _LEAST_IS = 1e-28  # A: ngspice's lower limit of IS
-_USELESS = 1e-3  # of the largest voltage, or current: to agree within that means nothing
+_USELESS = 1e-3  # of the terms that add up to a value: to agree within that means nothing
 _OBEYS = 1e-9  # of the currents at a node: KCL is met
-_LEAST = {"v": VNTOL / _USELESS, "i": ABSTOL / _USELESS}  # V, A: beside these the tolerances themselves are that much
+_LEAST = {"v": VNTOL / _USELESS, "i": ABSTOL / _USELESS}  # V, A: to agree within that always means something
 _TELLING = re.compile(r"^(?!.*(trying|supplies|step)).*(error|singular|fail|can't|cannot|too small)", re.IGNORECASE)
 _ROUNDING = 8.0 * float(np.finfo(np.float64).eps)  # of a voltage
 _LINES = 3  # of those that ngspice said
@@ -86,7 +86,7 @@ class Quantity:
     theirs: float  # NaN: there is none
     allowed: float  # by how much they may differ (io/allowed.py)
     determined: bool  # whether the circuit has one value only; else nothing can be compared
-    telling: bool = True  # whether what is allowed is small beside the largest value, so that agreeing means something
+    telling: bool = True  # whether what is allowed is small beside what adds up to the value: agreeing means something
 
     @property
     def difference(self) -> float:
@@ -329,7 +329,7 @@ def _compare(ours: _Ours | str, theirs: _Theirs | str, engine: str, own: float, 
         kcl = np.nan if isinstance(ours, str) else ours.kcl_relative
         return Comparison(engine, (), kcl, np.nan, seconds, verdict, notes, point)
     kcl, solution = ours.kcl_relative, ours.solution
-    quantities = tuple(_told(list(_quantities(ours, theirs))))
+    quantities = tuple(_quantities(ours, theirs))
     kcl_theirs, node = kcl_of(solution.problem, theirs.written, theirs.values)
     verdict = Verdict.AGREE if _tell(quantities, theirs.written, solution.problem) else Verdict.UNTOLD
     decision = []
@@ -342,23 +342,31 @@ def _compare(ours: _Ours | str, theirs: _Theirs | str, engine: str, own: float, 
 def _quantities(ours: _Ours, theirs: _Theirs) -> Iterator[Quantity]:
     """All node voltages but ground's and those left out, then the currents of V, L, R = 0, E and H."""
     solution, names = ours.solution, theirs.written
-    c, allowed = solution.circuit, allowed_differences(solution, ours.kcl_relative)
+    c = solution.circuit
+    allowed = allowed_differences(solution, ours.kcl_relative, _voltages(names, theirs.values))
     for k, unique in enumerate(solution.determined.tolist()):
         if k and not c.left_out[k]:
             name = f"v({names.nodes[k]})"
             value = theirs.values.get(name, np.nan)
-            yield Quantity(name, float(ours.voltages[k]), value, float(allowed.voltages[k]), unique)
+            most, terms = float(allowed.voltages[k]), float(allowed.voltage_terms[k])
+            yield Quantity(name, float(ours.voltages[k]), value, most, unique, _tells(name, most, terms))
     groups = (
-        (c.ties, ours.ties, allowed.ties, solution.tie_currents[1]),
-        (c.controlled, ours.controlled, allowed.controlled, ~solution.ambiguous[2]),
+        (c.ties, ours.ties, allowed.ties, allowed.tie_terms, solution.tie_currents[1]),
+        (c.controlled, ours.controlled, allowed.controlled, allowed.controlled_terms, ~solution.ambiguous[2]),
     )
-    for branches, currents, most, unique_ones in groups:
+    for branches, currents, bounds, sizes, unique_ones in groups:
         for k in range(len(branches)):
             written = names.branches.get((KINDS[branches.kind[k]], int(branches.row[k])))
             if written is not None:
                 value = theirs.values.get(f"i({written})", np.nan)
-                label = f"i({c.element(branches, k).lower()})"
-                yield Quantity(label, float(currents[k]), value, float(most[k]), bool(unique_ones[k]))
+                label, most, unique = f"i({c.element(branches, k).lower()})", float(bounds[k]), bool(unique_ones[k])
+                telling = _tells(label, most, float(sizes[k]))
+                yield Quantity(label, float(currents[k]), value, most, unique, telling)
+
+
+def _tells(name: str, allowed: float, terms: float) -> bool:
+    """Whether agreeing within what is allowed means something, for a value that terms of this size add up to."""
+    return allowed <= max(_USELESS * terms, _LEAST[name[0]])
 
 
 # -- the certificate of their answer -----------------------------------------------------------------------------------
@@ -373,8 +381,7 @@ def kcl_of(problem: Problem, written: Written, values: Mapping[str, float]) -> t
     What the last digits of the voltages make up does not count: there are no further ones, as a Solution has.
     """
     t, c = problem.topology, problem.circuit
-    v = np.array([values.get(f"v({name})", 0.0) for name in written.nodes])
-    v[0] = 0.0
+    v = _voltages(written, values)
     v -= _pin_potentials(problem, v)
     drive = problem.drive(slice(0, 1))
     x = v[None, t.root_of_unit]
@@ -396,6 +403,13 @@ def kcl_of(problem: Problem, written: Written, values: Mapping[str, float]) -> t
         return law, ""
     worst = int(violations.argmax())
     return float(violations[worst]), c.nodes[t.root_of_unit[worst]]
+
+
+def _voltages(written: Written, values: Mapping[str, float]) -> Floats:
+    """Their node voltages, (nodes,) V; 0 for ground and for nodes that are not there."""
+    v = np.array([values.get(f"v({name})", 0.0) for name in written.nodes])
+    v[0] = 0.0
+    return v
 
 
 def _pin_potentials(problem: Problem, v: Floats) -> Floats:
@@ -515,14 +529,6 @@ def _notes(solution: Solution) -> Iterator[str]:
         yield f"currents that are not unique are not compared: {listed(names)}"
 
 
-def _told(quantities: Sequence[Quantity]) -> Iterator[Quantity]:
-    """The same, those marked of which ngspice may be wrong by much of the largest voltage, or current."""
-    for kind in "vi":
-        some = [q for q in quantities if q.name[0] == kind]
-        most = max(_USELESS * max((abs(q.ours) for q in some if q.determined), default=0.0), _LEAST[kind])
-        yield from (replace(q, telling=q.allowed <= most) for q in some)
-
-
 def _tell(quantities: Sequence[Quantity], written: Written, problem: Problem) -> bool:
     """Whether a value can tell something: of what voltage sources alone fix only where there is nothing else."""
     known = {f"v({written.nodes[k]})" for k in np.flatnonzero(problem.topology.index_of_node < 0).tolist()}
@@ -536,4 +542,4 @@ def _untold(quantities: Sequence[Quantity]) -> Iterator[str]:
     for kind in "vi":
         names = [q.name for q in quantities if q.name[0] == kind and q.determined and not q.telling]
         if names:
-            yield f"ngspice may be wrong by more than {_USELESS:g} of the largest value there: {listed(names)}"
+            yield f"ngspice may be wrong by more than {_USELESS:g} of the terms that add up there: {listed(names)}"

@@ -432,17 +432,19 @@ class Lu:
         self.col = _reciprocal(np.asarray(abs(scaled).max(axis=0).todense()).ravel())
         scaled = sparse.csc_array(scaled @ sparse.diags_array(self.col))
         self.loose = np.zeros(self.col.size, bool)
-        try:
-            self.solver = sparse.linalg.splu(scaled).solve
-            singular = self._condition(scaled) > SINGULAR
-        except RuntimeError:  # exactly
-            singular = True
+        scaled.eliminate_zeros()
+        singular = sparse.csgraph.structural_rank(scaled) < scaled.shape[0]  # SuperLU may overwrite memory
+        if not singular:
+            try:
+                lu = sparse.linalg.splu(scaled)
+                self.solver, singular = lu.solve, self._condition(scaled, lu) > SINGULAR
+            except RuntimeError:  # exactly
+                singular = True
         if singular:
             self.solver = self._least_norm(scaled)
 
-    def _condition(self, matrix: sparse.csc_array) -> float:
+    def _condition(self, matrix: sparse.csc_array, lu: sparse.linalg.SuperLU) -> float:
         """The condition number, estimated (W. W. Hager 1984), in the 1-norm."""
-        lu = sparse.linalg.splu(matrix)
         inverse = sparse.linalg.LinearOperator(
             matrix.shape, matvec=lu.solve, rmatvec=lambda y: lu.solve(y, trans="T"), dtype=np.float64
         )

@@ -9,9 +9,9 @@ An ideal diode conducts or not. When it does, it is the stiff line i = lam + rho
 solution before (augmented Lagrangian, R. T. Rockafellar 1976): v = vf and the current follow exactly, for any rho.
 
 Full steps have no guarantee. When they go round in circles, sure.py takes over; where there is no co-content, damped
-steps and other starts. Many rows of a small circuit without ideal diodes take full steps at once: by dense matrices, or
-as the backend does it (base.RowSteps). The unknowns are u = (x, j): the voltages of the free units, and in
-non-reciprocal circuits the currents that networks.ActiveNetwork adds.
+steps, other starts, and then continuation.py. Many rows of a small circuit without ideal diodes take full steps at
+once: by dense matrices, or as the backend does it (base.RowSteps). The unknowns are u = (x, j): the voltages of the
+free units, and in non-reciprocal circuits the currents that networks.ActiveNetwork adds.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from circuitsim.backends.base import RowSteps
 from circuitsim.laws import Law, branch_current, branch_voltage
+from circuitsim.methods.continuation import follow
 from circuitsim.methods.held import hardly_moves
 from circuitsim.methods.networks import SINGULAR, Network, Tangents
 from circuitsim.methods.outcome import Outcome
@@ -292,15 +293,19 @@ class _Row:
         if outcome.status is Status.SOLVED:
             return outcome
         if not net.problem.circuit.reciprocal:
+            if outcome.loose is not None and outcome.loose.any():
+                net.check_consistent(self.drive)  # before much time is spent in vain
             outcome = self._damped_steps(np.zeros(net.size), _tangents(net, np.where(net.ideal, 0.0, self.offset)))
-            return outcome if outcome.status is Status.SOLVED else self._elsewhere(outcome)
+            outcome = outcome if outcome.status is Status.SOLVED else self._elsewhere(outcome)
+            if outcome.status is Status.SOLVED:
+                return outcome
 
         def finish(u: Floats, tangents: Tangents) -> Outcome | None:
             found = self._full_steps(u, tangents, self.steps + 10, last=True)
             return found if found.status is Status.SOLVED else None
 
-        before = self.steps
-        for steps, found in minimise(net, self.drive, self.offset, finish, self.settings.max_sweeps - before):
+        before, way = self.steps, minimise if net.problem.circuit.reciprocal else follow
+        for steps, found in way(net, self.drive, self.offset, finish, self.settings.max_sweeps - before):
             self.steps = max(self.steps, before + steps)
             if found is not None:
                 return found

@@ -1,0 +1,197 @@
+"""Continuation: the solutions of a circuit with modified sources, followed to the sources that it has.
+
+For circuits with controlled sources beside nonlinear branches, where Newton's steps go astray. Each leg moves along its
+curve (v(s), i(s)), s a voltage without bounds (G. J. Minty 1962: s = v + r i), the linear network around it follows:
+
+    M u + A' i = b,  v = A u + offset   <=>   v = c + Z t,  t = v - r i,  Z = A (M + A' r^-1 A)^-1 A' r^-1
+
+so that G(s) = c + Z t(s) - v(s) = 0 is the circuit. From any s0 the curve G(s) = (1 - q) G(s0) is followed by its
+arc length from q = 0 on, to and fro in q where it turns, until q = 1 (Newton homotopy, H. B. Keller 1977; for operating
+points: R. C. Melville, L. Trajkovic, S.-C. Fang, L. T. Watson 1993): all sources, and their errors, are then those of
+the circuit. Kinks are rounded on the way; Newton's own steps from the end of the curve know no rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim.laws import Law, branch_current, branch_voltage
+from circuitsim.methods.networks import Network, Tangents
+from circuitsim.methods.outcome import Outcome
+from circuitsim.problem import Drive
+
+Floats = NDArray[np.float64]
+
+_MOST_LEGS, _MOST_UNKNOWNS = 200, 20_000  # their matrices are dense
+_PATHS = 6
+_POINTS = 200  # of a path
+_ROUNDED = 1e-3  # kinks are rounded by that much; voltages are in units of the largest
+_CORRECTIONS = 5
+_NEAR = 1e-9  # a correction after which a point is on the curve
+_STRAIGHT = 0.7  # cosine of the angle between the directions at two points: below, the step was too long
+_SHORTEST, _FIRST = 1e-7, 0.1  # steps
+_OUTSIDE = 1e8  # a curve that has gone so far does not come back
+
+
+def follow(
+    network: Network, drive: Drive, offset: Floats, finish: Callable[[Floats, Tangents], Outcome | None], most: int
+) -> Iterator[tuple[int, Outcome | None]]:
+    """Points on such curves, from several starts; after each: their number, and what `finish` makes of a solution."""
+    count, rng = 0, np.random.default_rng(0)
+    if not 0 < offset.size <= _MOST_LEGS or network.size > _MOST_UNKNOWNS:
+        return
+    for path in range(_PATHS):
+        curve = _Curve(network, drive, offset, rng)
+        start = rng.normal(size=offset.size) * curve.scale * 10.0 ** rng.uniform(-1.0, 1.0) * (path > 0)
+        for s in curve.points(start):
+            count += 1
+            yield count, None if s is None else finish(*curve.at(s))
+            if count >= most:
+                return
+
+
+class _Curve:
+    """The equations G of a circuit, and the curves that lead to their solutions. All s and G in units of `volts`."""
+
+    def __init__(self, network: Network, drive: Drive, offset: Floats, rng: np.random.Generator) -> None:
+        self.network = network
+        self.live = np.isfinite(offset)
+        self.offset = np.where(self.live, offset, 0.0)
+        self.volts = max(float(np.abs(drive.fixed).max(initial=0.0)), float(np.abs(self.offset).max()), 1.0)
+        self.r = _resistances(network) * 10.0 ** rng.uniform(-0.5, 0.5, offset.size)
+        self.solved = network.factor(1.0 / self.r)
+        self.sides = network.sides(drive)[0]
+        self.c = self.offset + network.across(self._around(np.zeros(offset.size)))
+        self.scale = 1.0 + np.abs(self.c) / self.volts
+        currents = np.array([network.into(row) for row in -np.diag(1.0 / self.r)])
+        self.z = np.array([network.across(u) for u in self.solved.solve(currents)]).T
+
+    def _around(self, t: Floats) -> Floats:
+        """The unknowns of the network beside legs with these t, V."""
+        injected = self.sides + self.network.into((self.offset - t) / self.r)
+        out: Floats = self.solved.solve(injected[None])[0]
+        return out
+
+    def at(self, s: Floats) -> tuple[Floats, Tangents]:
+        """The unknowns of the network, and the tangents of its legs."""
+        net, n = self.network, self.network.legs.n_junctions
+        i, _, v, _ = self._legs(s)
+        current, slope = np.where(s > 0, i, 0.0), np.where(self.live & (s > 0), net.rho, 0.0)
+        current[:n], slope[:n] = branch_current(net.law, net.params, v[:n])
+        return self._around(v - self.r * i), Tangents(np.where(net.ideal, 0.0, v), current, slope)
+
+    def _legs(self, s: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+        """i (A), di/ds (S), v (V), dv/ds of all legs, kinks rounded."""
+        net, width, s = self.network, _ROUNDED * self.volts, s * self.volts
+        i, di = (np.where(self.live, x / self.r, 0.0) for x in _beyond(s, width))  # ideal diodes, up to 0 V
+        v, dv = s - self.r * i, 1.0 - self.r * di
+        for kind in np.unique(net.law).tolist():
+            chosen = np.flatnonzero(net.law == kind)
+            found = _leg(Law(kind), net.params[chosen], s[chosen], self.r[chosen], width)
+            for values, some in zip((i, di, v, dv), found, strict=True):
+                values[chosen] = some
+        return i, di, v, dv
+
+    def _equations(self, s: Floats) -> tuple[Floats, Floats]:
+        """G, and its Jacobian (legs, legs)."""
+        i, di, v, dv = self._legs(s)
+        return (self.c + self.z @ (v - self.r * i) - v) / self.volts, self.z * (dv - self.r * di) - np.diag(dv)
+
+    def points(self, start: Floats) -> Iterator[Floats | None]:
+        """Points of the curve that begins at s = start: near a solution where it passes q = 1, elsewhere None."""
+        g0 = self._equations(start)[0]
+        z, length, upwards = np.append(start, 0.0), _FIRST, np.append(np.zeros(start.size), 1.0)
+        tangent = self._tangent(z, g0, upwards)
+        for _ in range(_POINTS):
+            if length < _SHORTEST or not np.abs(z).max() < _OUTSIDE:
+                return
+            new = self._corrected(z + length * tangent, g0, tangent)
+            ahead = None if new is None else self._tangent(new, g0, tangent)
+            if new is None or ahead is None or not ahead @ tangent > _STRAIGHT:
+                length /= 4.0
+                yield None
+                continue
+            found, (before, after) = None, (z[-1] - 1.0, new[-1] - 1.0)
+            if before * after < 0.0:
+                found = self._corrected(z + before / (before - after) * (new - z), g0, upwards)
+            elif abs(after) <= _NEAR < abs(before):  # it goes on there: what lies on it are solutions
+                found = new
+            yield None if found is None else found[:-1]
+            z, tangent, length = new, ahead, 2.0 * length
+
+    def _corrected(self, z: Floats, g0: Floats, row: Floats) -> Floats | None:
+        """The point of the curve near z, in the plane across `row`; None: there is none."""
+        for _ in range(_CORRECTIONS):
+            g, jacobian = self._equations(z[:-1])
+            step = _solution(jacobian, g0, row, np.append((1.0 - z[-1]) * g0 - g, 0.0))
+            z = z + step
+            if not np.isfinite(z).all():
+                return None
+            if np.abs(step).max() <= _NEAR * (1.0 + np.abs(z).max()):
+                return z
+        return None
+
+    def _tangent(self, z: Floats, g0: Floats, before: Floats) -> Floats:
+        """The direction of the curve at z, that which goes on as `before`; NaN where it has none."""
+        found = _solution(self._equations(z[:-1])[1], g0, before, np.append(np.zeros(z.size - 1), 1.0))
+        return found / np.linalg.norm(found)
+
+
+def _solution(jacobian: Floats, g0: Floats, row: Floats, sides: Floats) -> Floats:
+    """The step (s, q) that changes G - (1 - q) G(s0), and row . (s, q), by `sides`; NaN where that overflows.
+
+    Where a loop of sources leaves currents open it is the shortest that comes nearest.
+    """
+    matrix = np.vstack([np.column_stack([jacobian, g0]), row])
+    out = np.full(sides.size, np.nan)
+    for solve in (np.linalg.solve, lambda a, b: np.linalg.lstsq(a, b)[0]):
+        with suppress(np.linalg.LinAlgError):
+            out[:] = solve(matrix, sides)
+            break
+    return out
+
+
+def _resistances(network: Network) -> Floats:
+    """About what the linear network has between the ends of each leg, ohm: 1/g of both; 1 where there is nothing."""
+    diag = network.problem.values.diag
+    usual = 1.0 / np.median(diag[diag > 0]) if (diag > 0).any() else 1.0
+    padded = np.append(np.where(diag > 0, 1.0 / np.where(diag > 0, diag, 1.0), usual), 0.0)
+    found: Floats = padded[network.legs.a] + padded[network.legs.k]
+    return found
+
+
+def _leg(law: Law, p: Floats, s: Floats, r: Floats, width: float) -> tuple[Floats, Floats, Floats, Floats]:
+    """i (A), di/ds (S), v (V), dv/ds of nonlinear branches at s (V): v + r i, but v for tanh and r i for sinh."""
+    if law is Law.TANH:
+        i, di = branch_current(np.full(s.size, law), p, s)
+        return i, di, s, np.ones(s.size)
+    if law is Law.SINH:
+        v = branch_voltage(np.full(s.size, law), p, s / r)
+        return s / r, 1.0 / r, v, 1.0 / (r * branch_current(np.full(s.size, law), p, v)[1])
+    if law is Law.SHOCKLEY:
+        q = p.copy()
+        q[:, 2] += r
+        i, di = branch_current(np.full(s.size, law), q, s)
+    elif law is Law.PWL:
+        g_f, v_f, g_r, v_r = p[:, :4].T
+        (x, dx), (y, dy) = _beyond(s - v_f, width), _beyond(-s - v_r, width)
+        g_f, g_r = g_f / (1.0 + r * g_f), g_r / (1.0 + r * g_r)
+        i, di = g_f * x - g_r * y, g_f * dx + g_r * dy
+    else:
+        g, lo, hi = p[:, :3].T
+        at_zero = np.clip(0.0, lo, hi)
+        low, high = (np.where(np.isfinite(end), end + r * g * (end - at_zero), end) for end in (lo, hi))
+        (x, dx), (y, dy) = _beyond(s - high, width), _beyond(low - s, width)
+        g = g / (1.0 + r * g)
+        i, di = g * (s - x + y - at_zero), g * (1.0 - dx - dy)
+    return i, di, s - r * i, 1.0 - r * di
+
+
+def _beyond(x: Floats, width: float) -> tuple[Floats, Floats]:
+    """max(x, 0), rounded within +-width, and its slope."""
+    slope = np.clip(0.5 * (x / width + 1.0), 0.0, 1.0)
+    return np.where(np.abs(x) < width, width * slope**2, np.maximum(x, 0.0)), slope
