@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .PHONY: run install test validate check dist ngspice compiler bench gpu-test gpu-bench gpu-table1 fuzz nonideal report clean
-.PHONY: browser-test
+.PHONY: docs browser-test
 
 run: $(STAMP)  ## solve the first example
 	$(BIN)/circuitsim solve netlists/drn_1h.cir
@@ -14,7 +14,7 @@ install: $(STAMP)  ## virtual environment with the package and its development t
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,bench,plot,dataframe,spice,fuzz,parallel,parquet]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,bench,plot,dataframe,spice,fuzz,parallel,parquet,docs]"
 	touch $@
 
 NEEDS := CIRCUITSIM_NEEDS_NGSPICE=1 CIRCUITSIM_NEEDS_COMPILERS=1
@@ -36,6 +36,9 @@ check: $(STAMP)  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(STAMP) ngspice  ## build/docs: the documentation, its notebooks run; a warning is an error
+	$(BIN)/mkdocs build --strict
 
 dist: $(STAMP)  ## dist/: wheel and source distribution
 	$(BIN)/python -m build --no-isolation

@@ -147,13 +147,17 @@ def readme_commands() -> list[list[str]]:
 
 
 def can_run(words: list[str], folder: Path) -> bool:
-    """Not so when it needs another program, or an extra, that is not here, or files that other programs write."""
+    """Not so when it needs another program or machine, or an extra, that is not here, or files that others write."""
     files = [folder / word for word in words[2:] if word.endswith(".cir") or word.startswith("runs/")]
     return (
         all(file.exists() for file in files)
         and (words[1] != "compare" or ngspice_available())
         and ("pyspice" not in words or (find_spec("PySpice") is not None and pyspice_library()))
         and (not {"plot", "--plot"} & set(words) or find_spec("matplotlib") is not None)
+        and (words[1] != "view" or "--export" in words)  # else it serves until Ctrl-C
+        and "--scheduler" not in words  # of another machine
+        and ("--workers" not in words or find_spec("joblib") is not None)
+        and ("--parquet" not in words or find_spec("pyarrow") is not None)
     )
 
 
