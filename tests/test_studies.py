@@ -138,7 +138,7 @@ def test_chunks_use_no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     circuit = cs.parse(text)
     backend = find_backend("cpu")
     monkeypatch.setattr(backend, "workers", 2)
-    monkeypatch.setattr(sys.modules["circuitsim.solving"], "ThreadPoolExecutor", None)
+    monkeypatch.setattr("concurrent.futures.ThreadPoolExecutor", None)
     settings = cs.Settings(method="bcd")
     assert not cs.sweep(circuit, "V1 0 2 0.002", settings, backend=backend).failed.size
     batch = circuit.with_values({"V1": np.linspace(0, 2, 1001)[:, None]})
