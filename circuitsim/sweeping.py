@@ -36,7 +36,7 @@ from circuitsim.problem import Problem, compile_problem, without_island
 from circuitsim.residual import Check
 from circuitsim.saved import UNITS, Saved
 from circuitsim.solution import Settings, Solution, Status
-from circuitsim.solving import solve
+from circuitsim.solving import one_blas_thread, solve
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -309,8 +309,10 @@ class _Plan:
         """A chunk; or why it is none."""
         groups, rows = self.chunk(k)
         runner = _Runner(self.circuit, self.settings, self.chosen_backend, self.saves, rows.size)
+        ends = 2 * (len(self.circuit.conductors) + sum(crossbar.g.size for crossbar in self.circuit.crossbars))
         try:
-            self.solve_groups(groups, rows, runner)
+            with one_blas_thread(rows.shape[1] * ends):  # currents and certificates too
+                self.solve_groups(groups, rows, runner)
         except CircuitError as error:
             return error
         return runner.points()

@@ -22,6 +22,7 @@ from click.testing import CliRunner
 from distributed import LocalCluster
 from distributed.scheduler import KilledWorker
 from pyarrow.parquet import read_table
+from threadpoolctl import threadpool_limits
 
 import circuitsim as cs
 from circuitsim import sweeping, workers
@@ -162,6 +163,40 @@ def test_a_cluster_gives_the_numbers_of_one_process(cluster: LocalCluster, case:
 
 def test_a_cluster_draws_what_one_process_draws(cluster: LocalCluster) -> None:
     same(monte_carlo(scheduler=cluster.scheduler_address), alone("draws"))
+
+
+@cache
+def crossbar() -> cs.Circuit:
+    """Large enough for BLAS to share a product among threads."""
+    text = "crossbar\nVx[0:299] x[0:299] 0 1\nRw[0:299][0:299] x[0:299] y[0:299] 1k\nRy[0:299] y[0:299] 0 1k\n"
+    return cs.parse(text).with_values({"Rw": np.random.default_rng(1).uniform(1e-4, 1e-3, (300, 300))})
+
+
+def sweep_of_crossbar(threads: int, **how: object) -> SweepResult:
+    with threadpool_limits(threads, "blas"):
+        return cs.sweep(crossbar(), "Vx[3] 0 2 0.05", **how)
+
+
+def test_threads_of_blas_do_not_change_the_numbers() -> None:
+    one = sweep_of_crossbar(1)
+    for threads in (2, 3):
+        same(sweep_of_crossbar(threads), one)
+
+
+def test_a_cluster_gives_the_numbers_of_a_large_crossbar(cluster: LocalCluster) -> None:
+    same(sweep_of_crossbar(2, scheduler=cluster.scheduler_address), sweep_of_crossbar(2))
+
+
+def test_a_few_points_are_swept_without_what_takes_long_to_load() -> None:
+    code = (
+        "import sys, circuitsim as cs\n"
+        "result = cs.sweep(cs.parse('t\\nV1 a 0 1\\nR1 a b 1k\\nR2 b 0 1k'), 'R1 1k 5k 1k')\n"
+        "assert not result.failed.size\n"
+        "found = {'numba', 'threadpoolctl', 'scipy.linalg', 'joblib', 'distributed'} & set(sys.modules)\n"
+        "assert not found, found\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_processes_give_the_numbers_of_one() -> None:
