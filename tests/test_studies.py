@@ -324,7 +324,7 @@ def test_a_study_goes_on_from_what_is_kept(tmp_path: Path) -> None:
         study_of(folder, progress=stop)
     kept = sorted(path.name for path in folder.glob("chunk-*"))
     assert kept == [f"chunk-{k:06}.npz" for k in range(2)]  # the third was not kept yet
-    (folder / ".chunk-000005.npz.123.tmp").write_bytes(b"a kill came in between")
+    (folder / f".chunk-000005.npz.{ended()}.tmp").write_bytes(b"a kill came in between")
     seen: list[int] = []
     result, study = study_of(folder, workers=2, progress=lambda done, total: seen.append(done))
     same(result, alone("draws"))
@@ -334,6 +334,40 @@ def test_a_study_goes_on_from_what_is_kept(tmp_path: Path) -> None:
     result, study = study_of(folder)
     same(result, alone("draws"))
     assert study.kept == 7
+
+
+def ended() -> int:
+    """The number of a process that there is no more."""
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    return done.pid
+
+
+def test_what_another_process_writes_is_left_to_it(tmp_path: Path) -> None:
+    """The same command twice at once: the second takes nothing from the first."""
+    study_of(tmp_path)
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom circuitsim.io.files import replacing\n"
+        "with replacing(Path(sys.argv[1]), 'wb') as out:\n"
+        "    out.write(b'first')\n    print('begun', flush=True)\n    sys.stdin.read()\n"
+    )
+    path = tmp_path / "chunk-000007.npz"
+    command = [sys.executable, "-c", code, str(path)]
+    first = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert first.stdout and first.stdout.readline() == "begun\n"
+        torn = [tmp_path / f".chunk-000008.npz.{pid}.tmp" for pid in (ended(), os.getpid(), 10**30)]
+        other = tmp_path / ".mine.tmp"
+        for file in (*torn, other):
+            file.write_bytes(b"")
+        study_of(tmp_path)
+        assert not any(file.exists() for file in torn)
+        assert other.exists()
+        _, told = first.communicate("", timeout=60)
+    finally:
+        first.kill()
+    assert (first.returncode, told) == (0, "")
+    assert path.read_bytes() == b"first"
 
 
 def test_notes_and_saved_values_are_kept(tmp_path: Path) -> None:
@@ -415,9 +449,10 @@ def test_other_folders_are_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     (tmp_path / "study").mkdir()
     study_of(tmp_path / "study")
-    (tmp_path / "study" / "study.json").write_text('{"version": ')
-    with pytest.raises(cs.SettingsError, match=r"study\.json is damaged .*choose another --study"):
-        study_of(tmp_path / "study")
+    for damaged in ('{"version": ', "5", "null", "[{}]", '["format"]', "[" * 100_000):
+        (tmp_path / "study" / "study.json").write_text(damaged)
+        with pytest.raises(cs.SettingsError, match=r"study\.json is damaged .*choose another --study"):
+            study_of(tmp_path / "study")
 
 
 # -- what cannot be ----------------------------------------------------------------------------------------------------
