@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from circuitsim.errors import At, NetlistError, SettingsError
+from circuitsim.errors import At, NetlistError, SettingsError, TopologyError
 from circuitsim.laws import N_PARAMS, Law
 from circuitsim.models import MOST, diode_kind, resistor_branches, shockley_params
 from circuitsim.netlist import Netlist, parse_netlist, read_netlist
@@ -349,6 +349,12 @@ _GROUPS = (
     ("junctions", "a diode with a smooth or piecewise-linear law"), ("ideal_diodes", "a perfect diode"),
     ("controlled", "a controlled source"),
 )  # fmt: skip
+
+
+def check_structure(old: Circuit, new: Circuit) -> None:
+    """Raise TopologyError, naming the element, when the branches of two circuits differ, values aside."""
+    if difference := structural_difference(old, new):
+        raise TopologyError(f"{difference}; values may change here, the structure may not")
 
 
 def structural_difference(old: Circuit, new: Circuit) -> str:

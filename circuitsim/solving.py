@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
@@ -170,8 +170,17 @@ def _more_parts(low: Floats | None, shape: tuple[int, ...]) -> Floats:
     return more if low is None else np.concatenate([low, more])
 
 
+def one_blas_thread(products: int) -> AbstractContextManager[object]:
+    """Inside, BLAS keeps to one thread: sums have the same bits however many cores there are.
+
+    products: branch ends times rows. Few need nothing, and nothing is loaded for them.
+    """
+    return nullcontext() if products <= _SMALL else _blas().limit(limits=1, user_api="blas")
+
+
 @cache  # finding the libraries takes longer than solving a small circuit
 def _blas() -> ThreadpoolController:
+    import scipy.linalg  # noqa: F401  its library is another one, and only those that are loaded are found
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
@@ -285,8 +294,7 @@ class _Work:
             size = there.tile if there else 1 + _IN_CACHE // max(x.shape[1], 1)
         tiles = [slice(first, min(first + size, x.shape[0])) for first in range(0, x.shape[0], size)]
         workers = min(self.backend.workers, len(tiles)) if by_bcd and not in_order else 1
-        small = x.size * self.problem.mean_degree <= _SMALL
-        with nullcontext() if small else _blas().limit(limits=1, user_api="blas"):
+        with one_blas_thread(x.size * self.problem.mean_degree):
             if workers <= 1:
                 for rows in tiles:
                     yield rows, self._tile(rows, x[rows])

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from circuitsim import workers as processes
 from circuitsim.backends.base import Backend, find_backend
-from circuitsim.circuit import KINDS, Circuit, build_circuit
+from circuitsim.circuit import KINDS, Circuit, build_circuit, check_structure
 from circuitsim.currents import with_digits
 from circuitsim.errors import At, CircuitError, NetlistError, SettingsError, TopologyError
 from circuitsim.netlist.analyses import points
@@ -36,7 +36,7 @@ from circuitsim.problem import Problem, compile_problem, without_island
 from circuitsim.residual import Check
 from circuitsim.saved import UNITS, Saved
 from circuitsim.solution import Settings, Solution, Status
-from circuitsim.solving import solve
+from circuitsim.solving import one_blas_thread, solve
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -309,8 +309,10 @@ class _Plan:
         """A chunk; or why it is none."""
         groups, rows = self.chunk(k)
         runner = _Runner(self.circuit, self.settings, self.chosen_backend, self.saves, rows.size)
+        ends = 2 * (len(self.circuit.conductors) + sum(crossbar.g.size for crossbar in self.circuit.crossbars))
         try:
-            self.solve_groups(groups, rows, runner)
+            with one_blas_thread(rows.shape[1] * ends):  # currents and certificates too
+                self.solve_groups(groups, rows, runner)
         except CircuitError as error:
             return error
         return runner.points()
@@ -631,13 +633,20 @@ class _Sweep(_Plan):
 
     @cached_property
     def _first(self) -> tuple[Problem, dict[int, Floats]]:
-        return self._compiled(None, 0)
+        """The problem at the first point: see _compiled. Results have the ties of the circuit as read."""
+        circuit, factors = self._evaluate(0)
+        with _at_point(self, 0, self.evaluated):
+            if self.revaluer is not None and self.evaluated:
+                as_read = build_circuit(self.revaluer.netlist(Changes(elements=self._ones)))
+                if not np.array_equal(_keys(as_read), _keys(circuit)):
+                    check_structure(as_read, circuit)
+            return compile_problem(circuit), factors
 
-    def _compiled(self, base: Problem | None, point: int) -> tuple[Problem, dict[int, Floats]]:
+    def _compiled(self, point: int) -> tuple[Problem, dict[int, Floats]]:
         """The problem at a point, but for resistors and sources, and the factors of their values: see _evaluate."""
         circuit, factors = self._evaluate(point)
         with _at_point(self, point, self.evaluated):
-            return (compile_problem(circuit) if base is None else base.with_circuit(circuit)), factors
+            return self._first[0].with_circuit(circuit), factors
 
     def solve_groups(self, groups: range, rows: Ints, runner: _Runner) -> None:
         count = rows.shape[1]
@@ -645,7 +654,7 @@ class _Sweep(_Plan):
         for k, (group, chosen) in enumerate(zip(groups, rows, strict=True)):
             point = int(chosen[0])
             if group >= self.per_evaluation and (not k or group % self.per_evaluation == 0):
-                outer, factors = self._compiled(self._first[0], point)
+                outer, factors = self._compiled(point)
             problem = outer
             for axis in self.resistors:
                 with _at_point(self, point, self.resistors):
@@ -672,11 +681,15 @@ class _Sweep(_Plan):
                 temp = value
             else:
                 params[self.swept[k].name.lower()] = value
-        ones = {self.swept[k].name.lower(): 1.0 for k in (*self.resistors, *self.sources)}
         with _at_point(self, point, self.evaluated):
-            netlist = self.revaluer.netlist(Changes(temp=temp, params=params, elements=ones))
+            netlist = self.revaluer.netlist(Changes(temp=temp, params=params, elements=self._ones))
             circuit = build_circuit(netlist)
         return circuit, {k: _values_of(netlist, self.swept[k]) for k in (*self.resistors, *self.sources)}
+
+    @property
+    def _ones(self) -> dict[str, float]:
+        """Resistors and sources that are swept, at 1 ohm, 1 V or 1 A."""
+        return {self.swept[k].name.lower(): 1.0 for k in (*self.resistors, *self.sources)}
 
     def _members(self, swept: Swept) -> int:
         found = self.circuit.netlist.find(swept.name) if swept.kind in "VIR" else None

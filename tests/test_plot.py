@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -150,6 +151,15 @@ def test_names_and_values_are_written_as_they_are() -> None:
     text = "a $b^2$ title\nV1 n$1$ 0 5\nR1 n$1$ _b_x 1k\nR2 _b_x 0 1k"
     shown = [text.replace("\\$", "$") for text in texts(solved(text).plot("graph"))]
     assert "n$1$\n5 V" in shown and "_b_x\n2.5 V" in shown and "R1\n2.5 mA" in shown and "a $b^2$ title" in shown
+
+
+def test_control_characters_do_not_spoil_a_picture() -> None:
+    text = "a \x1b[31mred\x07\x0b title\ufffe\nV1 n\x01a 0 5\nR1 n\x01a 0 1k\n.dc V1 0 1 0.5"
+    solution = solved(text)
+    sweep = cs.sweep(solution.circuit, "V1 0 1 0.5")
+    for figure in (solution.plot("graph"), sweep.plot()):
+        assert "a [31mred title" in texts(figure)
+        assert ElementTree.fromstring(saved(figure, "svg")).tag.endswith("svg")
 
 
 def test_elements_between_the_same_nodes_do_not_cover_each_other() -> None:

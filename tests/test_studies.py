@@ -22,6 +22,7 @@ from click.testing import CliRunner
 from distributed import LocalCluster
 from distributed.scheduler import KilledWorker
 from pyarrow.parquet import read_table
+from threadpoolctl import threadpool_limits
 
 import circuitsim as cs
 from circuitsim import sweeping, workers
@@ -164,6 +165,40 @@ def test_a_cluster_draws_what_one_process_draws(cluster: LocalCluster) -> None:
     same(monte_carlo(scheduler=cluster.scheduler_address), alone("draws"))
 
 
+@cache
+def crossbar() -> cs.Circuit:
+    """Large enough for BLAS to share a product among threads."""
+    text = "crossbar\nVx[0:299] x[0:299] 0 1\nRw[0:299][0:299] x[0:299] y[0:299] 1k\nRy[0:299] y[0:299] 0 1k\n"
+    return cs.parse(text).with_values({"Rw": np.random.default_rng(1).uniform(1e-4, 1e-3, (300, 300))})
+
+
+def sweep_of_crossbar(threads: int, **how: object) -> SweepResult:
+    with threadpool_limits(threads, "blas"):
+        return cs.sweep(crossbar(), "Vx[3] 0 2 0.05", **how)
+
+
+def test_threads_of_blas_do_not_change_the_numbers() -> None:
+    one = sweep_of_crossbar(1)
+    for threads in (2, 3):
+        same(sweep_of_crossbar(threads), one)
+
+
+def test_a_cluster_gives_the_numbers_of_a_large_crossbar(cluster: LocalCluster) -> None:
+    same(sweep_of_crossbar(2, scheduler=cluster.scheduler_address), sweep_of_crossbar(2))
+
+
+def test_a_few_points_are_swept_without_what_takes_long_to_load() -> None:
+    code = (
+        "import sys, circuitsim as cs\n"
+        "result = cs.sweep(cs.parse('t\\nV1 a 0 1\\nR1 a b 1k\\nR2 b 0 1k'), 'R1 1k 5k 1k')\n"
+        "assert not result.failed.size\n"
+        "found = {'numba', 'threadpoolctl', 'scipy.linalg', 'joblib', 'distributed'} & set(sys.modules)\n"
+        "assert not found, found\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_processes_give_the_numbers_of_one() -> None:
     same(sweep_of("left out", workers=2), alone("left out"))
 
@@ -289,7 +324,7 @@ def test_a_study_goes_on_from_what_is_kept(tmp_path: Path) -> None:
         study_of(folder, progress=stop)
     kept = sorted(path.name for path in folder.glob("chunk-*"))
     assert kept == [f"chunk-{k:06}.npz" for k in range(2)]  # the third was not kept yet
-    (folder / ".chunk-000005.npz.123.tmp").write_bytes(b"a kill came in between")
+    (folder / f".chunk-000005.npz.{ended()}.tmp").write_bytes(b"a kill came in between")
     seen: list[int] = []
     result, study = study_of(folder, workers=2, progress=lambda done, total: seen.append(done))
     same(result, alone("draws"))
@@ -299,6 +334,40 @@ def test_a_study_goes_on_from_what_is_kept(tmp_path: Path) -> None:
     result, study = study_of(folder)
     same(result, alone("draws"))
     assert study.kept == 7
+
+
+def ended() -> int:
+    """The number of a process that there is no more."""
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    return done.pid
+
+
+def test_what_another_process_writes_is_left_to_it(tmp_path: Path) -> None:
+    """The same command twice at once: the second takes nothing from the first."""
+    study_of(tmp_path)
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom circuitsim.io.files import replacing\n"
+        "with replacing(Path(sys.argv[1]), 'wb') as out:\n"
+        "    out.write(b'first')\n    print('begun', flush=True)\n    sys.stdin.read()\n"
+    )
+    path = tmp_path / "chunk-000007.npz"
+    command = [sys.executable, "-c", code, str(path)]
+    first = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert first.stdout and first.stdout.readline() == "begun\n"
+        torn = [tmp_path / f".chunk-000008.npz.{pid}.tmp" for pid in (ended(), os.getpid(), 10**30)]
+        other = tmp_path / ".mine.tmp"
+        for file in (*torn, other):
+            file.write_bytes(b"")
+        study_of(tmp_path)
+        assert not any(file.exists() for file in torn)
+        assert other.exists()
+        _, told = first.communicate("", timeout=60)
+    finally:
+        first.kill()
+    assert (first.returncode, told) == (0, "")
+    assert path.read_bytes() == b"first"
 
 
 def test_notes_and_saved_values_are_kept(tmp_path: Path) -> None:
@@ -380,9 +449,10 @@ def test_other_folders_are_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     (tmp_path / "study").mkdir()
     study_of(tmp_path / "study")
-    (tmp_path / "study" / "study.json").write_text('{"version": ')
-    with pytest.raises(cs.SettingsError, match=r"study\.json is damaged .*choose another --study"):
-        study_of(tmp_path / "study")
+    for damaged in ('{"version": ', "5", "null", "[{}]", '["format"]', "[" * 100_000):
+        (tmp_path / "study" / "study.json").write_text(damaged)
+        with pytest.raises(cs.SettingsError, match=r"study\.json is damaged .*choose another --study"):
+            study_of(tmp_path / "study")
 
 
 # -- what cannot be ----------------------------------------------------------------------------------------------------

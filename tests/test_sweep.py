@@ -264,6 +264,28 @@ def test_the_structure_must_stay() -> None:
         cs.sweep(cs.parse(text), "r 1 0 -1")
 
 
+@pytest.mark.parametrize(
+    ("read", "dc", "message"),
+    [
+        ("1k", "r 0 1k 500", "at r = 0: R2 was a conductance and is now a source or a short; values may change"),
+        ("1k", "r 0 1k 500 R1 1k 2k 1k", "at r = 0: R2 was a conductance and is now a source or a short"),
+        ("0", "r 500 1k 500", "at r = 500: R2 was a source or a short and is now a conductance"),
+        ("0", "TEMP 0 50 50 r 500 1k 500", "at temp = 0, r = 500: R2 was a source or a short and is now"),
+    ],
+)
+def test_the_first_point_has_the_structure_as_read_too(read: str, dc: str, message: str) -> None:
+    circuit = cs.parse(f"t\n.param r={read}\nV1 a 0 1\nR1 a b 0\nR2 b c {{r}}\nR3 c 0 1k\n")
+    with pytest.raises(cs.TopologyError) as error:
+        cs.sweep(circuit, dc)
+    assert str(error.value).startswith(message)
+
+
+def test_a_swept_short_may_be_a_resistance_beside_a_parameter() -> None:
+    circuit = cs.parse("t\n.param r=1k\nV1 a 0 1\nR1 a b 0\nR2 b 0 {r}\n")
+    result = cs.sweep(circuit, "R1 1k 3k 2k r 1k 3k 2k")
+    np.testing.assert_allclose(result.voltage("b"), [1 / 2, 1 / 4, 3 / 4, 1 / 2])
+
+
 def test_values_that_no_element_may_have_name_the_point() -> None:
     text = "t\n.param r=1k\nV1 a 0 1\nR1 a b 1k\nR2 b 0 {r}\n"
     with pytest.raises(cs.NetlistError) as error:

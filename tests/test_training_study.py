@@ -81,6 +81,28 @@ def test_finished_runs_are_not_done_again_and_more_can_follow() -> None:
     assert json.loads(Path("s/recipe/seed2/result.json").read_text())["epoch"] == 2
 
 
+def test_results_hold_the_runs_of_earlier_commands() -> None:
+    succeed(f"{OPTIONS} --seeds 1:2 --vary nudge=0.25 --vary sweeps=4 --out s")
+    before = json.loads(Path("s/results.json").read_text())
+    Path("s/nudge=0.25,sweeps=4/seed9").mkdir()
+    Path("s/nudge=0.25,sweeps=4/seed9/result.json").write_text("[]")  # as no run writes it
+    out = succeed(f"{OPTIONS} --seeds 10 --vary sweeps=4 --vary nudge=0.125,0.25 --out s --parquet s.parquet").stdout
+    found = json.loads(Path("s/results.json").read_text())
+    assert [(row["varied"]["nudge"], row["seed"]) for row in found["runs"]] == [
+        ("0.125", 10), ("0.25", 1), ("0.25", 2), ("0.25", 10),
+    ]  # fmt: skip
+    assert found["runs"][1:3] == before["runs"]
+    assert [setting["runs"] for setting in found["settings"]] == [1, 3]
+    assert [line.split()[2] for line in out.splitlines()[2:4]] == ["1", "3"]
+    succeed(f"{OPTIONS} --seeds 1 --vary sweeps=4 --vary nudge=0.25 --out s")  # in another folder, the same run
+    again = json.loads(Path("s/results.json").read_text())
+    assert [(row["varied"]["nudge"], row["seed"]) for row in again["runs"]] == [
+        ("0.25", 1), ("0.25", 2), ("0.25", 10), ("0.125", 10),
+    ]  # fmt: skip
+    with Path("s/results.csv").open(newline="") as file:
+        assert [row["seed"] for row in csv.DictReader(file)] == ["1", "2", "10", "10"]
+
+
 def test_an_interrupted_run_goes_on() -> None:
     alone(f"{OPTIONS} --seed 1 --threads 1 --out whole")
     alone(f"{OPTIONS} --seed 1 --threads 1 --steps 20 --out s/recipe/seed1")
@@ -121,6 +143,9 @@ def test_a_run_that_fails_stops_no_other_and_is_tried_again() -> None:
         ("--threads 2", "--threads is not for a study"),
         ("--seeds 5:1", "seeds are numbers from 0, each once"),
         ("--seeds 1,1", "seeds are numbers from 0, each once"),
+        ("--seeds 1:2:3", "write 1:5, or 1,2,7"),
+        ("--seeds 1:1000000000000000000000", "more than 10,000 seeds; take fewer"),
+        ("--seeds 1:10001", "more than 10,000 seeds; take fewer"),
         ("--seeds some", "write 1:5, or 1,2,7"),
         ("--vary nudge", "write KEY=X,Y with a KEY of algorithm"),
         ("--vary seed=1,2", "write KEY=X,Y with a KEY of algorithm"),

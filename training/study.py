@@ -24,6 +24,7 @@ _FIGURES = ("epoch", "examples", "train_cost", "train_error", "test_error", "sec
 _OURS = {"seed": "--seeds", "out": "--out, a folder for all runs", "threads": "--workers; a run has one thread"}
 _NOT_HERE = {**_OURS, "resume": "nothing: a study always goes on", "save_arrays": "trained.npz in the folder of a run"}
 
+_MOST_SEEDS = 10_000
 _ENDED = (143, 129)  # exit codes after SIGTERM and SIGHUP
 
 _EXAMPLES = f"""
@@ -36,9 +37,10 @@ Examples:
 
 Every run is one of training.mnist, in a folder of its own in --out: OUT/nudge=0.5/seed1. The same command goes on with
 what is left: finished runs are not done again, interrupted ones go on from their checkpoints, and more seeds or values
-can be added. OUT/results.csv and OUT/results.json hold all runs and the spread of each setting.
+can be added. OUT/results.csv and OUT/results.json hold all finished runs, those of earlier commands too, and the spread
+of each setting.
 
-{EXIT_CODES} Code 2 also says that some run failed; its log.txt says why.
+{EXIT_CODES} Code 2 also says that some run failed: the last lines say why, log.txt in its folder more, if it began.
 """
 
 
@@ -71,14 +73,19 @@ class _Seeds(click.ParamType):
         """`1:5` and `1,2,3,4,5` are the same."""
         if isinstance(value, tuple):
             return value
-        first, colon, last = value.partition(":")
         try:
-            seeds = tuple(range(int(first), int(last) + 1)) if colon else tuple(map(int, value.split(",")))
+            if ":" in value:
+                first, last = map(int, value.split(":"))
+                seeds: Sequence[int] = range(first, min(last, first + _MOST_SEEDS) + 1)
+            else:
+                seeds = list(map(int, value.split(",")))
         except ValueError:
             self.fail(f"'{value}': write 1:5, or 1,2,7", param, ctx)
         if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
             self.fail(f"'{value}': seeds are numbers from 0, each once", param, ctx)
-        return seeds
+        if len(seeds) > _MOST_SEEDS:
+            self.fail(f"'{value}': more than {_MOST_SEEDS:,} seeds; take fewer", param, ctx)
+        return tuple(seeds)
 
 
 class _Vary(click.ParamType):
@@ -157,7 +164,8 @@ def main(
     except (KeyboardInterrupt, Ended):
         click.echo(f"{len(outcomes)} of {len(tasks)} runs are done; the same command goes on with the others", err=True)
         raise
-    rows = [_row(tasks[k], outcomes[k]) for k in range(len(tasks)) if outcomes[k].figures]
+    asked = [_row(tasks[k], outcomes[k]) for k in range(len(tasks)) if outcomes[k].figures]
+    rows = _with_earlier(out, asked, settings)
     summary = [{"varied": varied, **_spread([r for r in rows if r["varied"] == varied])} for varied in settings]
     _write(out, rows, summary, [key for key, _ in vary])
     if parquet is not None:
@@ -252,14 +260,23 @@ def _keep(task: Task, outcome: Outcome) -> None:
 
     if outcome.figures is not None:
         with replacing(Path(task.folder, _RESULT), "w") as out:
-            out.write(json.dumps(outcome.figures, indent=1) + "\n")
+            out.write(json.dumps({"varied": task.varied, "seed": task.seed, **outcome.figures}, indent=1) + "\n")
 
 
 def _finished(task: Task) -> Outcome | None:
     """What came of a run before; None when it is not finished, or when that cannot be read."""
+    row = _kept(Path(task.folder))
+    same = row is not None and (row["varied"], row["seed"]) == (task.varied, task.seed)
+    return Outcome({name: row[name] for name in _FIGURES}) if row and same else None
+
+
+def _kept(folder: Path) -> dict[str, Any] | None:
+    """The row of a run that was finished before, from result.json; None when that cannot be read."""
     try:
-        found = json.loads(Path(task.folder, _RESULT).read_text(encoding="utf-8"))
-        return Outcome({name: float(found[name]) for name in _FIGURES})
+        found = json.loads((folder / _RESULT).read_text(encoding="utf-8"))
+        varied = {str(key): str(value) for key, value in dict(found["varied"]).items()}
+        task = Task(str(folder), varied, int(found["seed"]), ())
+        return _row(task, Outcome({name: float(found[name]) for name in _FIGURES}))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -276,6 +293,21 @@ def _said(outcome: Outcome) -> str:
 
 def _row(task: Task, outcome: Outcome) -> dict[str, Any]:
     return {"varied": dict(task.varied), "seed": task.seed, "folder": task.folder, **(outcome.figures or {})}
+
+
+def _with_earlier(out: Path, asked: Sequence[dict[str, Any]], settings: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """Rows of this command and of earlier ones, by setting and seed; `settings` grows by those that were not asked for.
+
+    Of a run that lies in two folders (keys in another order) there is one row.
+    """
+    rows: dict[tuple[int, int], dict[str, Any]] = {}
+    earlier = [_kept(path.parent) for path in sorted(out.glob(f"*/seed*/{_RESULT}"))]
+    for row in (*asked, *earlier):
+        if row is not None and row["varied"].keys() == settings[0].keys():
+            if row["varied"] not in settings:
+                settings.append(row["varied"])
+            rows.setdefault((settings.index(row["varied"]), row["seed"]), row)
+    return [rows[place] for place in sorted(rows)]
 
 
 def _spread(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

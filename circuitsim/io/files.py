@@ -39,3 +39,26 @@ def replacing(path: Path, mode: str) -> Iterator[IO]:
         raise SettingsError(f"cannot write {path}: {error.strerror or error}") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_torn(folder: Path) -> None:
+    """Remove what a kill left of `replacing` in a folder: files of processes that live on this machine stay."""
+    for path in folder.glob(".*.tmp"):
+        pid = path.name.split(".")[-2]
+        if pid.isascii() and pid.isdigit() and not _lives(int(pid)):
+            path.unlink(missing_ok=True)
+
+
+def _lives(pid: int) -> bool:
+    """Whether there is another process of this number."""
+    if pid == os.getpid():
+        return False
+    if os.name != "posix":  # there os.kill ends it
+        return True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # of another user
+        return True
+    return True

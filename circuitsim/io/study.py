@@ -19,7 +19,7 @@ import numpy as np
 from circuitsim import __version__
 from circuitsim.circuit import Branches, Circuit
 from circuitsim.errors import At, SettingsError
-from circuitsim.io.files import replacing
+from circuitsim.io.files import remove_torn, replacing
 from circuitsim.io.sealed import Damaged, add_array, differences, load_sealed, save_sealed
 from circuitsim.sweeping import Points
 
@@ -105,8 +105,7 @@ def take_up(folder: Path, facts: Mapping[str, Any], option: str) -> None:
     try:
         if path.exists():
             _compare(path, wanted, option)
-            for torn in folder.glob(".*.tmp"):  # of writes that a kill cut short
-                torn.unlink(missing_ok=True)
+            remove_torn(folder)
             return
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise SettingsError(f"{option} {folder}: it exists and holds no study; choose another name")
@@ -121,8 +120,10 @@ def _compare(path: Path, wanted: Mapping[str, Any], option: str) -> None:
     """SettingsError when the study of a file is another one."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("it holds no facts")
         others = differences(found, wanted)
-    except (ValueError, AttributeError) as error:
+    except (ValueError, RecursionError) as error:
         raise SettingsError(
             f"{path} is damaged ({error}): what lies beside it is not known; choose another {option}"
         ) from None

@@ -53,12 +53,13 @@ def new_figure(width: float, height: float, title: str = "") -> Figure:
 
 
 def plain(text: str) -> str:
-    """A text in which no dollar sign begins a formula.
+    """A text in which no dollar sign begins a formula, and no character is one that SVG may not hold.
 
-    >>> plain("a$b")
+    >>> plain("a$b\\x1b")
     'a\\\\$b'
     """
-    return text.replace("$", r"\$")
+    kept = (c if c.isprintable() or c == "\n" else " " if c.isspace() else "" for c in text)
+    return "".join(kept).replace("$", r"\$")
 
 
 def shortened(text: str, most: int) -> str:

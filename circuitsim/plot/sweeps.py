@@ -201,7 +201,7 @@ def _histograms(result: SweepResult, found: Sequence[Column], title: str) -> Fig
     for k, one in enumerate(shown):
         _histogram(figure.add_subplot(grid[k // across, k % across]), one)
     if overview:
-        [unit] = {one.unit for one in known} if len({one.unit for one in known}) == 1 else {known[0].unit}
+        unit = known[0].unit
         _spread(figure.add_subplot(grid[down, :]), [one for one in known if one.unit == unit], unit)
     return figure
 
