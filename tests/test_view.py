@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -321,6 +322,26 @@ def test_points_of_sweeps_are_those_of_the_sweep(card: int) -> None:
     assert np.ravel(curve["lines"]) == pytest.approx(result.voltage("b")) and curve["x"] == sorted(curve["x"])
 
 
+def test_a_sweep_keeps_no_answer_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    session, free = Session(cs.parse(MIXED)), []
+
+    def sweep(*given: Any) -> cs.SweepResult:
+        with ThreadPoolExecutor(1) as other:
+            free.append(other.submit(session.solver.lock.acquire, blocking=False).result())
+        return cs.sweep(*given)
+
+    monkeypatch.setattr("circuitsim.view.session.sweep", sweep)
+    assert session.curve(0, "b") == session.curve(0, "b")
+    assert free == [True]
+
+
+def test_what_is_swept_point_by_point_is_drawn_if_it_is_short() -> None:
+    session = Session(cs.parse(DIVIDER + ".dc V1 0 500 1 R2 1k 3k 1k\n.dc R2 1k 1500 1\n"))
+    assert len(session.curve(0, "out")["lines"]) == 3
+    with pytest.raises(SettingsError, match=r"501 values of what is no source, more than 500.*circuitsim sweep"):
+        session.curve(1, "out")
+
+
 def test_edges_have_the_values_of_the_solution() -> None:
     session = Session(cs.parse(MIXED))
     scene, values = session.scene(None), session.answer(Changes())["values"]
@@ -572,6 +593,8 @@ def test_an_exported_page_needs_nothing_else(deck: str, tmp_path: Path) -> None:
     session = Session(cs.parse(deck))
     export(session, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
+    assert policy and "base-uri 'none'; form-action 'none'" in policy[1] and "unsafe" not in policy[1]
     assert not re.search(r"https?:|//[a-z]", re.sub(r"base64,[A-Za-z0-9+/=]*", "", page))
     for reference in re.findall(r'(?:src|href)="([^"]*)"', page):
         assert reference.startswith(("data:", "#"))
@@ -671,6 +694,17 @@ def test_the_command_exports(deck: Path) -> None:
     result = CliRunner().invoke(cli.main, ["view", "divider.cir", "--export", "page.html"])
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
     assert answers((deck.parent / "page.html").read_text())["about"]["file"] == "divider.cir"
+
+
+def test_a_sweep_that_cannot_be_is_left_out_of_the_file(deck: Path) -> None:
+    card = ".dc load -1k 1k 2k"
+    deck.write_text(f"or\n.param load=1k\nV1 a 0 5\nR1 a b/c 1k\nR2 b/c 0 {{load}}\n.dc V1 1 2 1\n{card}\n")
+    result = CliRunner().invoke(cli.main, ["view", "divider.cir", "--export", "page.html"])
+    assert result.exit_code == 0 and result.stderr.count("left out") == 1
+    assert f"warning: left out: the curves of {card}: " in result.stderr
+    assert "at load = -1000: resistor R2: negative resistance" in result.stderr
+    found = answers(Path("page.html").read_text())
+    assert "lines" in found["curve/0/b/c"] and "R2: negative" in found["curve/1/b/c"]["error"]
 
 
 def test_a_failed_export_leaves_what_was_there(deck: Path, monkeypatch: pytest.MonkeyPatch) -> None:

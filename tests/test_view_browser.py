@@ -28,7 +28,7 @@ from circuitsim.view.solver import Changes
 from validation.digits import train_quickly
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Locator, Page
+    from playwright.sync_api import Browser, Locator, Page, Route
 
 ROOT = Path(__file__).parent.parent
 NEEDS_BROWSER = "CIRCUITSIM_NEEDS_BROWSER"
@@ -39,6 +39,10 @@ ARGUMENTS = (
 )  # fmt: skip
 DIVIDER = "divider\nV1 in 0 10\nR1 in out 1k\nR2 out 0 1k\n"
 SWEEP = "swept\nV1 a 0 5\nR1 a b 1k\nRt b 0 1k tc1=0.01\n.dc V1 0 5 1 TEMP 27 127 50\n"
+ARRAY = "array\nV1[0:1] i[0:1] 0 10\nRa[0:1] i[0:1] a[0:1] 1k\nRb[0:1] a[0:1] 0 1k\n"
+BARS = "bars\nV0 x[0] 0 0\nV1 x[1] 0 10\nRW[0:1][0:1] x[0:1] y[0:1] g={1m}\nRs[0:1] y[0:1] 0 1e6\n"
+COMB = "comb\nV1 a0 0 1\n" + "".join(f"R{k} a0 a{k + 1} 1k\nRg{k} a{k + 1} 0 1k\n" for k in range(70))
+CHAIN = "chain\nV1 n0 0 1501\n" + "".join(f"R{k} n{k} n{k + 1} 1k\n" for k in range(1500)) + "Re n1500 0 1k\n"
 GRID = "grid of 6,400 nodes\nV1 n0_0 0 1\nRend n79_79 0 1k\n" + "".join(
     f"Rh{i}_{j} n{i}_{j} n{i}_{j + 1} 1k\nRv{j}_{i} n{j}_{i} n{j + 1}_{i} 1k\n" for i in range(80) for j in range(79)
 )
@@ -110,6 +114,41 @@ class Visit:
         path = PICTURES / f"{name}.png"
         self.page.screenshot(path=path)
         assert path.stat().st_size > 10_000
+
+    def ask_for(self, name: str, value: str) -> None:
+        """Ask for a changed value, without waiting for its answer."""
+        self.page.get_by_label("Element", exact=True).fill(name)
+        self.page.get_by_label("New value").fill(value)
+        self.page.get_by_role("button", name="Solve", exact=True).click()
+
+    def hold(self, question: str) -> Held:
+        """From now on answers to a question wait until they are let go."""
+        held = Held(self.page)
+        self.page.route(f"**/api/{question}", lambda route: held.routes.append(route))
+        return held
+
+
+@dataclass
+class Held:
+    """Questions on their way, in order."""
+
+    page: Page
+    routes: list[Route] = field(default_factory=list)
+
+    def wait(self, count: int) -> None:
+        """Until so many were asked."""
+        for _ in range(200):
+            if len(self.routes) >= count:
+                return
+            self.page.wait_for_timeout(50)
+        raise AssertionError(f"asked {len(self.routes)} times, not {count}")
+
+    def let_go(self, k: int) -> None:
+        """Let a question have its answer, and the page take it in."""
+        self.wait(k + 1)
+        with self.page.expect_response(self.routes[k].request.url):
+            self.routes[k].continue_()
+        self.page.wait_for_timeout(100)
 
 
 @pytest.fixture
@@ -218,6 +257,120 @@ def test_what_cannot_be_is_said_and_the_old_answer_kept(visit: Any, name: str, v
         assert seen.volts("out") == "5 V"
 
 
+@pytest.mark.parametrize(
+    ("deck", "edits", "node", "volts", "kept"),
+    [
+        (DIVIDER, [("R2", "3k"), ("r2", "1k"), ("R2", "3k")], "out", "7.5 V", ["R2 = 3k"]),
+        (ARRAY, [("Rb[1]", "3k"), ("Rb", "1k"), ("Rb[1]", "9k")], "a[1]", "9 V", ["Rb = 1k", "Rb[1] = 9k"]),
+        (BARS, [("RW[1][0]", "3m"), ("RW", "1m"), ("rw[1][0]", "9m")], "y[0]", "8.999 V", ["RW = 1m", "rw[1][0] = 9m"]),
+    ],
+    ids=["element", "array", "crossbar"],
+)
+def test_the_last_change_wins(
+    visit: Any, deck: str, edits: list[tuple[str, str]], node: str, volts: str, kept: list[str]
+) -> None:
+    with visit(cs.parse(deck)) as seen:
+        for name, value in edits:
+            seen.change(name, value)
+        assert seen.volts(node) == volts and seen.page.locator("#changes li").all_inner_texts() == [
+            f"{text}\ntake back" for text in kept
+        ]
+
+
+def test_changes_made_while_one_is_solved_all_count(visit: Any) -> None:
+    with visit(cs.parse(DIVIDER)) as seen:
+        held = seen.hold("answer")
+        for name, value in (("R2", "3k"), ("V1", "20"), ("R1", "2k")):
+            seen.ask_for(name, value)
+        held.let_go(0)
+        held.let_go(1)
+        assert seen.volts("out") == "12 V" and len(held.routes) == 2
+        for name in ("R2", "R1"):
+            seen.page.get_by_role("button", name=f"Take back {name}").click()
+        held.let_go(2)
+        held.let_go(3)
+        assert seen.volts("out") == "10 V" and seen.text("#changes") == "V1 = 20\ntake back"
+
+
+def test_a_change_that_cannot_be_takes_no_other_with_it(visit: Any) -> None:
+    with visit(cs.parse(DIVIDER)) as seen:
+        held = seen.hold("answer")
+        for name, value in (("V1", "20"), ("R2", "-3"), ("R1", "3k")):
+            seen.ask_for(name, value)
+        for k in range(4):  # the first, both others, each of them
+            held.let_go(k)
+        assert seen.volts("out") == "5 V" and seen.text("#changes").count("take back") == 2
+        assert seen.text("#error").endswith("found -3 ohm; a new resistance must be positive")
+        seen.ask_for("R1", "1k")
+        held.let_go(4)
+        assert seen.page.locator("#error").is_hidden() and seen.volts("out") == "10 V"
+
+
+def test_another_part_is_drawn_with_its_own_voltages(visit: Any) -> None:
+    """Also where a change before it cannot be, and nothing of it before its answer is there."""
+    with visit(cs.parse(CHAIN)) as seen:
+        before = seen.graph("cy.nodes().length")
+        held = seen.hold("answer")
+        seen.ask_for("Re", "-1")
+        box = seen.page.get_by_label("Find a node or element")
+        box.fill("n700")
+        seen.page.get_by_role("button", name="n700 (node)").click()
+        held.wait(1)
+        seen.page.wait_for_timeout(200)
+        assert seen.graph("cy.nodes().length") == before and "near n700" not in seen.text("#part")
+        held.let_go(0)
+        held.let_go(1)
+        seen.page.locator("#selection h3", has_text="node n700").wait_for()
+        assert "near n700" in seen.text("#part") and "Voltage\n801 V" in seen.text("#selection")
+
+
+@pytest.mark.parametrize(("question", "first"), [("crossbar", "RW"), ("group", "x[0:39]")])
+def test_a_late_answer_leaves_a_later_choice_alone(visit: Any, question: str, first: str) -> None:
+    deck = "wide\nV1[0:39] x[0:39] 0 1\nRW[0:39][0:1] x[0:39] y[0:1] g={1m}\nRs[0:1] y[0:1] 0 1k\n"
+    with visit(cs.parse(deck)) as seen:
+        held = seen.hold(question)
+        seen.page.mouse.click(*seen.place(first))
+        held.wait(1)
+        seen.page.mouse.click(*seen.place("y[0]"))
+        seen.page.locator("#selection h3", has_text="node y[0]").wait_for()
+        held.let_go(0)
+        assert seen.text("#selection").startswith("node y[0]")
+
+
+def test_a_late_curve_leaves_that_of_a_later_node(visit: Any) -> None:
+    with visit(cs.parse(SWEEP)) as seen:
+        seen.page.locator("#curve canvas").wait_for()
+        held = seen.hold("curve")
+        for name in ("b", "a"):
+            seen.page.get_by_label("Voltage of").select_option(name)
+        held.let_go(1)
+        assert seen.page.get_by_role("img", name="v(a) over").count() == 1
+        held.let_go(0)
+        assert seen.page.get_by_role("img", name="v(a) over").count() == 1
+
+
+def test_a_late_unit_leaves_a_later_one(visit: Any, trained: Session) -> None:
+    with visit(trained) as seen:
+        held = seen.hold("unit")
+        for k in (1, 2):
+            seen.page.get_by_role("button", name=f"Output {k}: what comes into it").click()
+        held.let_go(1)
+        held.let_go(0)
+        assert seen.text("#unit h3").startswith("What comes into y[2]")
+
+
+def test_a_late_picture_of_all_nodes_is_not_shown(visit: Any) -> None:
+    with visit(cs.parse(COMB)) as seen:
+        held = seen.hold("nodes")
+        seen.page.get_by_role("tab", name="All nodes").click()
+        held.wait(1)
+        seen.change("V1", "7")
+        held.let_go(1)
+        assert "7 V" in seen.text("#panel-nodes")
+        held.let_go(0)
+        assert "7 V" in seen.text("#panel-nodes")
+
+
 def test_colours_by_quantity(visit: Any) -> None:
     with visit(cs.parse(DIVIDER)) as seen:
         fills = "cy.{}().filter((x) => x.data('kind') !== 'ground').map((x) => x.data('fill'))"
@@ -320,6 +473,20 @@ def test_points_of_a_sweep(visit: Any) -> None:
         assert result.values[11].tolist() == [5.0, 77.0]
         assert seen.volts("b") == f"{result.voltage('b')[11]:.4g} V"
         seen.picture("sweep")
+
+
+def test_a_swept_element_leaves_its_changed_value(visit: Any) -> None:
+    with visit(cs.parse(DIVIDER + ".dc V1 0 5 1\n")) as seen:
+        seen.change("v1", "2")
+        seen.change("R2", "3k")
+        assert seen.volts("out") == "1.5 V"
+        seen.page.locator("#axis-0").focus()
+        with seen.page.expect_response("**/api/answer"):
+            seen.page.locator("#axis-0").press("End")
+        seen.page.get_by_text("v1 = 2").wait_for(state="detached")
+        assert seen.volts("out") == "3.75 V" and seen.text("#changes") == "R2 = 3k\ntake back"
+        seen.change("V1", "2")
+        assert seen.volts("out") == "1.5 V"
 
 
 def test_crossbars_are_images_whose_cells_can_be_changed(visit: Any) -> None:

@@ -83,7 +83,9 @@ def view(
     if target is not None:
         _solve(session, quiet)
         with busy(f"writing {target}", quiet):
-            export(session, target)
+            left_out = export(session, target)
+        if not quiet:
+            print_warnings(left_out)
         return
     with PageServer(session, port) as server:
         _solve(session, quiet)

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from circuitsim.errors import SettingsError
+from circuitsim.errors import CircuitError
 from circuitsim.io.files import replacing
 from circuitsim.view.heat import UNITS
 from circuitsim.view.session import Session
@@ -50,21 +50,30 @@ def live_page(title: str, nonce: str) -> str:
 
 def exported_page(session: Session) -> str:
     """The page with everything inside: it asks nobody, and values cannot be changed."""
+    return _page_of_answers(session.title, exported_answers(session))
+
+
+def _page_of_answers(title: str, answers: dict[str, Any]) -> str:
     nonce = secrets.token_urlsafe(16)
     modules = {
         name: "data:text/javascript;base64," + base64.b64encode(_read(file)).decode() for name, file in _MODULES.items()
     }
-    policy = f"default-src 'none'; script-src 'nonce-{nonce}' data:; style-src 'nonce-{nonce}'; img-src data:"
+    policy = (
+        f"default-src 'none'; script-src 'nonce-{nonce}' data:; style-src 'nonce-{nonce}'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
     head = f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
     head += "".join(
         f'<style id="{key}" nonce="{nonce}">{_read(name).decode()}</style>' for name, key in _STYLES.items()
     )
-    answers = exported_answers(session)
-    return _page(session.title, nonce, head + _import_map(modules, nonce), answers)
+    return _page(title, nonce, head + _import_map(modules, nonce), answers)
 
 
 def exported_answers(session: Session) -> dict[str, Any]:
-    """Question -> answer, for all that the page can ask about the circuit as it is: see `ask` in app.js."""
+    """Question -> answer, for all that the page can ask about the circuit as it is: see `ask` in ask.js.
+
+    The answer about curves of a sweep that cannot be run is {error: why}, as the server's.
+    """
     about, now, room = session.about(), Changes(), _MOST_EXPORTED
     answers: dict[str, Any] = {"about": about, "scene": session.scene(None), "answer": session.answer(now, trace=True)}
     answers["nodes"] = session.nodes(now)
@@ -90,20 +99,24 @@ def exported_answers(session: Session) -> dict[str, Any]:
 
 
 def _add_curves(session: Session, card: int, answers: dict[str, Any]) -> None:
-    """The curves of the nodes that are drawn, 50 at most, where the sweep can be run."""
+    """The curves of the nodes that are drawn, 50 at most; or why there are none."""
     names = [v["label"] for v in answers["scene"]["vertices"] if v["kind"] == "node"][:50]
+    keys = [f"curve/{card}/{name}" for name in names]
     try:
-        for name in names:
-            answers[f"curve/{card}/{name}"] = session.curve(card, name)
-    except SettingsError:  # too many points
-        return
+        answers |= {key: session.curve(card, name) for key, name in zip(keys, names, strict=True)}
+    except CircuitError as error:  # too many points, or one that cannot be
+        answers |= {key: {"error": str(error)} for key in keys}
 
 
-def export(session: Session, path: Path) -> None:
-    """Write the page into one file, whole or not at all. SettingsError when it cannot be written."""
-    page = exported_page(session)
+def export(session: Session, path: Path) -> list[str]:
+    """Write the page into one file, whole or not at all; what had to be left out. SettingsError if it cannot be."""
+    answers = exported_answers(session)
+    page = _page_of_answers(session.title, answers)
     with replacing(path, "w") as out:
         out.write(page)
+    lines = {card["card"]: card["line"] for card in answers["about"]["sweeps"]}
+    errors = {int(key.split("/")[1]): found["error"] for key, found in answers.items() if "error" in found}
+    return [f"left out: the curves of {lines[card]}: {error}" for card, error in errors.items()]
 
 
 def _page(title: str, nonce: str, head: str, answers: dict[str, Any] | None) -> str:

@@ -75,7 +75,6 @@ class Drawing:
     def __init__(self, circuit: Circuit) -> None:
         self.circuit = circuit
         self.groups, group_of = _groups(circuit)
-        n = len(circuit.nodes)
         grouped = group_of >= 0
         own = np.cumsum(~grouped) - 1  # ground is vertex 0: it is never grouped
         self.vertex_of_node = np.where(grouped, np.count_nonzero(~grouped) + group_of, own)
@@ -85,8 +84,8 @@ class Drawing:
         tables = [circuit.netlist.tables[kind] for kind in KINDS]
         self.kind = np.repeat(np.arange(len(KINDS)), [len(t) for t in tables])
         self.row = np.concatenate([np.arange(len(t)) for t in tables])
-        self.a = self.vertex_of_node[np.concatenate([t.a for t in tables])] if n else np.zeros(0, np.int64)
-        self.b = self.vertex_of_node[np.concatenate([t.b for t in tables])] if n else np.zeros(0, np.int64)
+        self.a = self.vertex_of_node[np.concatenate([t.a for t in tables])]
+        self.b = self.vertex_of_node[np.concatenate([t.b for t in tables])]
         self._bundle()
         self.wires = self._wires()
 

@@ -1,15 +1,18 @@
 """What the page asks for, as JSON objects: the circuit, its answer for changed values, what belongs to a part of it.
 
 One circuit is prepared; every question brings the changes that it is about, so nothing is remembered between questions
-but the last solutions. Solving is done by one question at a time. Volts, amperes, siemens, ohms, watts, seconds.
+but the last solutions. One question at a time is solved, and beside it one sweep. Volts, amperes, siemens, ohms, watts,
+seconds.
 """
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import islice
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,7 @@ from circuitsim.view.values import OVERFLOWS, number, numbers, scene_values, sho
 Floats = NDArray[np.float64]
 
 _MOST_CURVE = 5_000_000  # voltages of a sweep that is drawn
+_MOST_GROUPS = 500  # of its points, one solved after the other: those of sources alone are one group
 _MOST_FOUND = 20  # names that a search gives
 _MOST_TEXTS = 20  # warnings
 _KEPT = 3  # scenes
@@ -51,6 +55,7 @@ class Session:
         self.circuit, self.layers = self.solver.circuit, self.solver.layers
         self.scenes: OrderedDict[int | None, Scene] = OrderedDict()
         self.curves: dict[int, Floats] = {}  # voltages of the sweeps that were run, (points, nodes)
+        self.curves_lock = threading.Lock()  # a long sweep keeps no answer waiting
 
     @property
     def title(self) -> str:
@@ -297,13 +302,21 @@ class Session:
     def curve(self, card: int, node: str) -> dict[str, Any]:
         """The voltage of a node along the first axis of a `.dc` card: a line for each value of the others, 50 at most.
 
-        Of the circuit as the netlist has it, without changes.
+        Of the circuit as the netlist has it, without changes. SettingsError where that is too much work; CircuitError
+        where a point has no solution.
         """
         axes = self.solver.axes(card)
-        count = int(np.prod([axis.size for axis in axes]))
+        count = prod(axis.size for axis in axes)
         if count * len(self.circuit.nodes) > _MOST_CURVE:
             raise SettingsError(f"{count:,} points of {len(self.circuit.nodes):,} nodes: too many to draw")
-        with self.solver.lock:
+        swept = self.solver.cards[card].sweeps
+        groups = prod(axis.size for axis, s in zip(axes, swept, strict=True) if s.kind not in ("V", "I"))
+        if groups > _MOST_GROUPS:
+            raise SettingsError(
+                f"{groups:,} values of what is no source, more than {_MOST_GROUPS}: too many to draw; circuitsim sweep "
+                "solves them"
+            )
+        with self.curves_lock:
             if card not in self.curves:
                 self.curves[card] = sweep(self.circuit, self.solver.cards[card], self.solver.settings).voltages
             voltages = self.curves[card]

@@ -6,12 +6,12 @@ import { Graph } from "view/graph";
 import { Picture } from "view/picture";
 import { showScale, withUnit } from "view/scales";
 import { showSelection, words } from "view/selection";
-import { solve, state } from "view/state";
+import { solve, state, withValue, without } from "view/state";
 import { markCurve, resetSweeps, setUpSweeps } from "view/sweeps";
 import { showNodes, showTable } from "view/tables";
 
 let picture = null;
-const change = (part, trace = false) => solve(part, showAnswer, trace);
+const change = (edit, options) => solve(edit, showAnswer, options);
 
 // -- the circuit ----------------------------------------------------------------------------------------------------
 
@@ -21,15 +21,19 @@ const graph = new Graph(el("graph"), {
   leave: () => tip.hide(),
 });
 
+// Whether it is still what is chosen, when all is told about it.
 async function choose(thing, index, focus = false) {
-  state.chosen = { thing, index };
+  const chosen = { thing, index };
+  state.chosen = chosen;
   if (thing === "vertex") state.vertex = index;
   graph.select(thing, index);
   await showSelection({ choose, centreOn });
-  if (focus) graph.show(thing, index);
+  const still = state.chosen === chosen;
+  if (focus && still) graph.show(thing, index);
+  return still;
 }
 
-async function showScene() {
+function showScene() {
   graph.draw(state.scene);
   const part = el("part");
   part.hidden = state.scene.whole;
@@ -40,23 +44,14 @@ async function showScene() {
 }
 
 // Draw what is near a node.
-async function centreOn(name) {
-  try {
-    state.scene = await ask("scene", { centre: name });
-    state.centre = state.scene.whole ? null : name;
-    state.chosen = null;
-    await showScene();
-    await change({});
-  } catch (error) {
-    fail(error);
-  }
-}
+const centreOn = (name) => change(() => ({}), { centre: name });
 
 // -- answers -------------------------------------------------------------------------------------------------------
 
 function showAnswer() {
   const { answer } = state,
     c = answer.certificate;
+  if (graph.scene !== state.scene) showScene();
   recolour();
   el("status").replaceChildren(
     made("b", { textContent: "✓ Solved" }),
@@ -110,11 +105,7 @@ function showChanges() {
         type: "button",
         textContent: "take back",
         "aria-label": `Take back ${name}`,
-        onclick: () => {
-          const rest = { ...values };
-          delete rest[name];
-          change({ values: rest });
-        },
+        onclick: () => change((before) => ({ values: without(before.values, name) })),
       }),
     ),
   );
@@ -191,13 +182,13 @@ el("edit").addEventListener("submit", (event) => {
   event.preventDefault();
   const name = el("edit-name").value.trim(),
     value = el("edit-value").value.trim();
-  if (name && value) change({ values: { ...state.changes.values, [name]: value } });
+  if (name && value) change(({ values }) => ({ values: withValue(values, name, value) }));
 });
 el("edit-name").addEventListener("input", () => {
   el("edit-unit").textContent = "";
 });
 el("reset").addEventListener("click", () => {
-  change({ values: {}, sweep: null, inputs: null });
+  change(() => ({ values: {}, sweep: null, inputs: null }));
   resetSweeps();
 });
 
@@ -277,8 +268,7 @@ el("graph").addEventListener("keydown", (event) => {
 });
 
 async function goBy(thing, index) {
-  await choose(thing, index, true);
-  tip.show(words(thing, index), ...graph.place(thing, index));
+  if (await choose(thing, index, true)) tip.show(words(thing, index), ...graph.place(thing, index));
 }
 el("graph").addEventListener("blur", () => tip.hide());
 el("zoom-in").addEventListener("click", () => graph.zoom(1.25));
@@ -318,10 +308,12 @@ async function start() {
         }),
       );
     }
-    await showScene();
-    if (about.layers) picture = new Picture(about.layers, (part) => change(part, true));
+    showScene();
+    if (about.layers) {
+      picture = new Picture(about.layers, (part) => change(() => part, { trace: true, latest: "inputs" }));
+    }
     setUpTabs();
-    await change({}, true);
+    await change(() => ({}), { trace: true });
     setUpSweeps(change);
   } catch (error) {
     fail(error, false);

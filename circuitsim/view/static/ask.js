@@ -34,6 +34,7 @@ function answerInside(what, body) {
   if (what === "node_at") return { name: embedded.nodes.names[body.number] };
   const key = [what, ...(keys[what] ?? []).map((name) => body[name])].join("/");
   if (!(key in embedded)) throw new Error("this file does not hold that; circuitsim view FILE does");
+  if (embedded[key].error !== undefined) throw new Error(embedded[key].error);
   return embedded[key];
 }
 

@@ -227,14 +227,17 @@ export class Picture {
 
   // What comes into a unit: conductances and currents, laid out like the layer before.
   async choose(layer, unit) {
-    this.unit = [layer, unit];
+    const chosen = [layer, unit];
+    this.unit = chosen;
     let found;
     try {
       found = await ask("unit", { changes: state.changes, layer, unit });
     } catch (error) {
+      if (this.unit !== chosen) return;
       this.detail.replaceChildren(made("p", { className: "note", textContent: error.message }));
       return;
     }
+    if (this.unit !== chosen) return;
     const { side, pair } = this.about,
       first = layer === 1;
     const heats = [];

@@ -109,17 +109,28 @@ export async function showSelection(act) {
     );
 }
 
+// A test for after a question: whether another choice, or another answer, has come meanwhile.
+function outdated() {
+  const { chosen, answer } = state;
+  return () => state.chosen !== chosen || state.answer !== answer;
+}
+
 let crossbarQuantity = "conductance";
 async function showCrossbar(box, number) {
   let found;
-  const about = state.about.crossbars[number];
+  const about = state.about.crossbars[number],
+    quantity = crossbarQuantity,
+    passed = outdated();
+  const late = () => passed() || quantity !== crossbarQuantity;
   const head = made("h3", { textContent: `crossbar ${about.name}` });
   try {
-    found = await ask("crossbar", { changes: state.changes, number, quantity: crossbarQuantity });
+    found = await ask("crossbar", { changes: state.changes, number, quantity });
   } catch (error) {
+    if (late()) return;
     box.replaceChildren(head, made("p", { className: "note", textContent: error.message }));
     return;
   }
+  if (late()) return;
   const [tall, wide] = found.blocks;
   const single = tall === 1 && wide === 1;
   const name = (row, col) =>
@@ -179,12 +190,14 @@ async function showCrossbar(box, number) {
 
 async function showGroup(box, vertex) {
   let found;
+  const late = outdated();
   try {
     found = await ask("group", { changes: state.changes, number: vertex.key });
   } catch (error) {
-    fail(error);
+    if (!late()) fail(error);
     return;
   }
+  if (late()) return;
   const heat = new Heat({
     label: `voltages of ${vertex.label}`,
     tip,

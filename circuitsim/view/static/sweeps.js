@@ -8,9 +8,9 @@ import { state } from "view/state";
 
 let change = null; // what a new point does
 let current = null; // the card whose sliders are shown
-let shown = null; // its curve
+let shown = null; // its curve, once it is known
 
-// `changed(part)`: solve with this change.
+// `changed(edit, options)`: solve after this edit.
 export function setUpSweeps(changed) {
   change = changed;
   const { sweeps } = state.about;
@@ -44,7 +44,8 @@ function showSweep(sweep) {
     input.addEventListener("input", () => {
       point[k] = Number(input.value);
       sweep.axes.forEach((other, n) => sayPoint(n, `${other.name} = ${withUnit(other.points[point[n]], other.unit)}`));
-      change({ sweep: { card: sweep.card, point: [...point] } });
+      const to = { card: sweep.card, point: [...point] };
+      change(({ values }) => ({ sweep: to, values: notSwept(values, sweep) }), { latest: "sweep" });
     });
     return made("div", {}, made("label", { htmlFor: `axis-${k}` }, said), input);
   });
@@ -63,6 +64,14 @@ function showSweep(sweep) {
   if (choice.value) drawCurve(sweep, choice.value);
 }
 
+// Changed values but those of what is swept: an element, the array that it is of, a member of it.
+function notSwept(values, sweep) {
+  const swept = sweep.axes.filter((axis) => axis.unit).map((axis) => axis.name.toLowerCase()); // a parameter has no unit
+  const covers = (a, b) => a === b || b.startsWith(`${a}[`);
+  const kept = ([name]) => swept.every((own) => !covers(own, name.toLowerCase()) && !covers(name.toLowerCase(), own));
+  return Object.fromEntries(Object.entries(values).filter(kept));
+}
+
 function sayPoint(k, text) {
   const input = el(`axis-${k}`);
   input.previousSibling.firstChild.textContent = text;
@@ -70,19 +79,20 @@ function sayPoint(k, text) {
 }
 
 async function drawCurve(sweep, node) {
+  const wanted = { sweep, node, curve: null };
+  shown = wanted;
   try {
-    const curve = await ask("curve", { card: sweep.card, node });
-    shown = { sweep, node, curve };
-    markCurve();
+    wanted.curve = await ask("curve", { card: sweep.card, node });
+    if (shown === wanted) markCurve();
   } catch (error) {
-    shown = null;
+    if (shown !== wanted) return;
     el("curve").replaceChildren(made("p", { className: "note", textContent: error.message }));
   }
 }
 
 // Point out, in the curve, where the answer is.
 export function markCurve() {
-  if (!shown) return;
+  if (!shown?.curve) return;
   const { sweep, node, curve } = shown,
     axis = sweep.axes[0];
   const point = state.changes.sweep?.point ?? []; // of its axes but the first: the curve that is thicker

@@ -73,12 +73,14 @@ export function showTable(open) {
 // `goTo(hit)`: show a node in the circuit.
 export async function showNodes(goTo) {
   let found;
+  const { answer, changes } = state;
   try {
-    found = await ask("nodes", { changes: state.changes });
+    found = await ask("nodes", { changes });
   } catch (error) {
-    fail(error);
+    if (state.answer === answer) fail(error);
     return;
   }
+  if (state.answer !== answer) return; // which asks again where this is still to be seen
   const heat = new Heat({
     label: "",
     tip,
