@@ -236,7 +236,8 @@ def _not_shown(dense: Dense, found: _Found) -> str:
     loose = [name for name, unique in found.certain.items() if not unique]
     if dense.controlled or not loose:
         return ""
-    others = [v for v in other_solutions(dense, found.v, found.i) if not broken_equation(dense, v, found.i)]
+    others = other_solutions(dense, found.v, found.i)
+    others = [v for v in others if not broken_equation(dense, v, found.i, certain=found.certain)]
     least = 64 * EPS * max(map(abs, found.v.values()))
     for name in loose:
         if all(abs(v[name] - found.v[name]) <= least for v in others):
