@@ -398,9 +398,9 @@ class Check:
         """Currents out of a unit, and into it, that are none, (len(rows), n_free) each, A.
 
         No voltages in float64 can make them smaller: they are beyond the last digit of the largest currents (`total`
-        are the absolute ones at each unit), or of the largest voltage, unless that would excuse any current; or the
-        currents of nonlinear branches would fall, or rise, by as much when their voltages change in the last digits; or
-        they are the last digits of currents that are carried.
+        are the absolute ones at each unit), or of the unit's own voltage; or the currents of nonlinear branches would
+        fall, or rise, by as much when their voltages change in the last digits; or they are the last digits of currents
+        that are carried.
         """
         t = self.problem.topology
         _, carried = _carried_sums(self.problem, _take(self.drive.carried, rows))
@@ -414,9 +414,8 @@ class Check:
         self.largest[rows] = np.maximum(total.max(axis=1, initial=0.0), sources)
         reciprocal = self.problem.circuit.reciprocal
         digits, least = (_NO_VOLTAGE, 0.0) if reciprocal else (_NO_VOLTAGE_ACTIVE, _NO_CURRENT_ACTIVE)
-        beyond = digits * self.slope[rows] * volts[:, None]
-        beyond[beyond > self.largest[rows, None]] = 0.0  # voltages so far off that they would excuse any current
-        beyond += NOTHING * self.largest[rows, None] + ROUNDING * carried + least
+        beyond = digits * self.slope[rows] * volts[:, None] + NOTHING * self.largest[rows, None] + ROUNDING * carried
+        beyond += least
         return fall[:-1].T + beyond, rise[:-1].T + beyond
 
     def _junction_rounding(self, rows: Ints) -> tuple[Floats, Floats]:
