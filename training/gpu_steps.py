@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from circuitsim.backends.gpu import Device, Program
 from training.learner import Samples
+from training.recipe import Recipe
 
 Array = Any  # of the device's array module
 
@@ -59,6 +60,13 @@ class Task:
     sweeps: int
     mode: int  # DIFFERENCE, PLAIN, BACK
     dtype: str
+
+
+def task_of(sizes: tuple[int, ...], features: int, recipe: Recipe) -> Task:
+    """The steps of a recipe, on layers of these sizes."""
+    plain = recipe.algorithm == "ep" and recipe.form == "plain"
+    mode = BACK if recipe.algorithm == "bp" else PLAIN if plain else DIFFERENCE
+    return Task(sizes, features, recipe.batch_size, recipe.sweeps, mode, recipe.dtype)
 
 
 def plan_of(task: Task, device: Device) -> Plan:

@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 from circuitsim import Problem, SettingsError
 from circuitsim.backends.gpu import Device
 from training import eqprop, kernels, layers
-from training.gpu_steps import BACK, DIFFERENCE, PLAIN, GpuSteps, Refused, Task
+from training.gpu_steps import GpuSteps, Refused, task_of
 from training.gradient import find_outputs
 from training.layers import Layers, Weights
 from training.learner import Learner, LearningError, Samples, Tally, check_arrays, tally_of
@@ -90,9 +90,7 @@ class LayeredLearner(Learner):
         """The fast path on a device, where it can be taken; else the plain one there."""
         if not self.fast:
             return
-        r = self.recipe
-        mode = BACK if r.algorithm == "bp" else PLAIN if self.form == "plain" else DIFFERENCE
-        task = Task(self.structure.sizes, samples.features.shape[1], self.batch_size, r.sweeps, mode, r.dtype)
+        task = task_of(self.structure.sizes, samples.features.shape[1], self.recipe)
         try:
             if self.gpu_steps is None or self.gpu_steps.task != task:
                 self.gpu_steps = GpuSteps(task, device)

@@ -9,7 +9,7 @@ from circuitsim.backends.base import Backend, find_backend
 from circuitsim.backends.gpu import GpuBackend
 from training import gradient
 from training.general import GeneralLearner
-from training.gpu_steps import BACK, DIFFERENCE, Refused, Task, plan_of
+from training.gpu_steps import Refused, plan_of, task_of
 from training.layered import LayeredLearner
 from training.layers import Layers, find_layers
 from training.learner import Learner
@@ -44,8 +44,7 @@ def _gpu_for(structure: Layers, recipe: Recipe) -> Backend | None:
     try:
         backend = find_backend("gpu")
         if isinstance(backend, GpuBackend):
-            mode = BACK if recipe.algorithm == "bp" else DIFFERENCE
-            plan_of(Task(sizes, sizes[0], recipe.batch_size, recipe.sweeps, mode, recipe.dtype), backend.device)
+            plan_of(task_of(sizes, sizes[0], recipe), backend.device)
     except (BackendUnavailable, Refused):
         return None
     return backend

@@ -55,9 +55,8 @@ class CudaDevice:
     def launch(self, kernel: str, threads: int, *arguments: Array | int) -> None:
         if kernel not in self.kernels:
             self.kernels[kernel] = self.module.get_function(kernel)
-        whole = tuple(np.int64(x) if isinstance(x, int) else x for x in arguments)
         block = _BLOCK if threads >= _MANY else _FEW
-        self.kernels[kernel]((-(-threads // block),), (block,), whole)
+        self.kernels[kernel]((-(-threads // block),), (block,), _passed(arguments))
 
     def make_ready(self, program: Program) -> None:
         if program in self.programs:
@@ -75,8 +74,8 @@ class CudaDevice:
         self, program: Program, blocks: int, threads: int, shared_bytes: int, *arguments: Array | int
     ) -> None:
         self.make_ready(program)
-        whole = tuple(np.int64(x) if isinstance(x, int) else x for x in arguments)
-        self.programs[program]((blocks,), (threads,), whole, shared_mem=shared_bytes, enable_cooperative_groups=True)
+        how = {"shared_mem": shared_bytes, "enable_cooperative_groups": True}
+        self.programs[program]((blocks,), (threads,), _passed(arguments), **how)
 
     def add_product(self, out: Array, matrix: Array, x: Array) -> None:
         if x.shape[1] == 1:
@@ -115,6 +114,11 @@ class CudaDevice:
             yield
         except self.xp.cuda.memory.OutOfMemoryError as error:
             raise _unavailable(f"{self.name} has no memory left ({_first_line(error)})") from None
+
+
+def _passed(arguments: tuple[Array | int, ...]) -> tuple[Any, ...]:
+    """As kernels take them: whole numbers are long longs."""
+    return tuple(np.int64(x) if isinstance(x, int) else x for x in arguments)
 
 
 def _usable_cupy() -> Any:

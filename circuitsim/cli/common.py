@@ -23,6 +23,16 @@ EXIT_CODES = (
 )
 
 
+input_option = click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Set a source, or an array of sources, in V or A. VALUE: a SPICE number, @file.npy or @file.npz:key; a "
+    "leading batch axis solves many inputs at once. Repeatable.",
+)
+
+
 def solver_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options of every command that solves: how, where, how exactly and how long."""
     options = (

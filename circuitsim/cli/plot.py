@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from circuitsim.cli.common import EXIT_CODES, busy, load, progress, solver_options
+from circuitsim.cli.common import EXIT_CODES, busy, input_option, load, progress, solver_options
 from circuitsim.errors import SettingsError
 from circuitsim.io.commands import NOT_SOLVED
 
@@ -48,7 +48,7 @@ Examples:
     help="What to draw: the circuit as a graph, its crossbars as maps, a layered network, the curves of its .dc "
     "sweeps, the histograms of --runs, the curves of training runs.",
 )
-@click.option("--input", "inputs", multiple=True, metavar="NAME=VALUE", help="Set a source, as solve does. Repeatable.")
+@input_option
 @click.option("--row", type=click.IntRange(0), default=0, show_default=True, metavar="K", help="Which row of a batch.")
 @click.option("--dc", metavar="'SRC START STOP STEP [SRC2 ...]'", help="Draw this sweep, as sweep runs it.")
 @click.option("--runs", type=click.IntRange(1, 10_000_000), metavar="N", help="Draw N Monte Carlo runs.")

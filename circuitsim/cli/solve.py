@@ -14,6 +14,7 @@ from circuitsim.cli.common import (
     MOST_WARNINGS,
     busy,
     check_outputs,
+    input_option,
     load,
     output_options,
     print_warnings,
@@ -40,14 +41,7 @@ Examples:
 
 @click.command(epilog=_EXAMPLES_SOLVE + "\n" + EXIT_CODES)
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option(
-    "--input",
-    "inputs",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Set a source, or an array of sources, in V or A. VALUE: a SPICE number, @file.npy or @file.npz:key; a "
-    "leading batch axis solves many inputs at once. Repeatable.",
-)
+@input_option
 @solver_options
 @output_options
 def solve(

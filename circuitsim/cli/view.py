@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from circuitsim.cli.common import EXIT_CODES, busy, load, print_warnings, solver_options
+from circuitsim.cli.common import EXIT_CODES, busy, input_option, load, print_warnings, solver_options
 
 if TYPE_CHECKING:
     from circuitsim.view.server import PageServer
@@ -28,13 +28,7 @@ Examples:
 
 @click.command(epilog=_EXAMPLES_VIEW + "\n" + EXIT_CODES)
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option(
-    "--input",
-    "inputs",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Set a source, or an array of sources, as for solve. Repeatable.",
-)
+@input_option
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=0, metavar="N", help="Port of 127.0.0.1.  [default: a free one]"
 )
