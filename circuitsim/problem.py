@@ -255,13 +255,21 @@ class Problem:
         column[self.topology.fixed_nodes] = np.arange(self.topology.fixed_nodes.size)
         return column
 
-    def drops(self, parts: Sequence[Floats], fixed: Floats, a: Ints, b: Ints) -> Floats:
-        """Voltages from nodes a to nodes b, (rows, n), V, of unknowns sum(parts): differences first, for the digits."""
-        drop = np.zeros((parts[0].shape[0], a.size))
-        for k, part in enumerate(parts):
-            of_part = np.zeros((1, fixed.shape[1])) if k else fixed
-            drop = drop + (self.node_voltages(part, of_part, a) - self.node_voltages(part, of_part, b))
-        return drop
+    def drops(self, parts: Sequence[Floats], fixed: Floats, a: Ints, b: Ints, less: Floats | None = None) -> Floats:
+        """Voltages from nodes a to nodes b, less some others, (rows, n), V, of unknowns sum(parts).
+
+        All terms are summed in twice the length of float64 (branch_sums), for the digits of what they nearly cancel to.
+        """
+        total = np.zeros((parts[0].shape[0], a.size)) - (0.0 if less is None else less)
+        low = np.zeros_like(total)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for k, part in enumerate(parts):
+                of_part = np.zeros((1, fixed.shape[1])) if k else fixed
+                for term in (self.node_voltages(part, of_part, a), -self.node_voltages(part, of_part, b)):
+                    old, total = total, total + term
+                    back = total - old
+                    low += (old - (total - back)) + (term - back)
+            return np.where(np.isfinite(low), total + low, total)
 
     def node_voltages(self, x: Floats, fixed: Floats, nodes: Ints) -> Floats:
         """Voltages of some nodes, (rows, len(nodes)), from unknowns x (rows, n_free) and fixed (rows or 1, n_fixed)."""
