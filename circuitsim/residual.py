@@ -119,6 +119,7 @@ def _across(problem: Problem, x: Floats) -> Floats:
 def _carried_sums(problem: Problem, current: Floats) -> tuple[Floats, Floats]:
     """Net (out of the unit) and absolute currents of the carriers at each free unit, (rows or 1, n_free), A."""
     t = problem.topology
+    current = np.where(t.carrier_a == t.carrier_k, 0.0, current)  # within a unit: nothing, not even rounding
     net, total = (np.zeros((t.n_free + 1, current.shape[0])) for _ in range(2))  # the last: known ends
     for unit, sign in ((t.carrier_a, 1.0), (t.carrier_k, -1.0)):
         np.add.at(net, unit, sign * current.T)
