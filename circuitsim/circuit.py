@@ -15,6 +15,7 @@ from circuitsim.errors import At, NetlistError, SettingsError, TopologyError
 from circuitsim.laws import N_PARAMS, Law
 from circuitsim.models import MOST, diode_kind, resistor_branches, shockley_params
 from circuitsim.netlist import Netlist, parse_netlist, read_netlist
+from circuitsim.netlist.checks import LEAST_OHMS
 from circuitsim.notebook import circuit_html
 
 if TYPE_CHECKING:
@@ -589,8 +590,10 @@ class _CircuitBuilder:
         """`.options rshunt`: a resistor from every node to ground."""
         rshunt = self.netlist.options.rshunt
         if np.isfinite(rshunt):
-            if rshunt <= 0:
-                raise NetlistError(f"{self.netlist.path}: option rshunt {rshunt:g} must be positive")
+            if not rshunt >= LEAST_OHMS:
+                raise NetlistError(
+                    f"{self.netlist.path}: option rshunt {rshunt:g} ohm must be positive, and have a finite conductance"
+                )
             nodes = np.arange(1, len(self.netlist.nodes))
             ground = np.zeros_like(nodes)
             self.pieces["conductors"].append((nodes, ground, -1, nodes, np.full(nodes.size, 1.0 / rshunt)))

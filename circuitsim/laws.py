@@ -217,7 +217,7 @@ def _junction_voltage(p: Floats, v: Floats) -> Floats:
         return v
     low, high = np.minimum(v, 0.0), np.maximum(v, 0.0)
     # Where the exponential alone would carry all of v / RS: beyond the root, so that Newton comes back to it.
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):
         decades = np.log1p(np.where(rs > 0, np.abs(v) / np.where(rs > 0, rs * p[:, 0], 1.0), np.inf))
     w = np.where(v > 0, np.minimum(v, p[:, 1] * decades), np.maximum(v, -(p[:, 3] + p[:, 4] * decades)))
     for _ in range(200):

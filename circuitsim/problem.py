@@ -213,7 +213,7 @@ class Problem:
     def _check_conductors(self, fixed: Floats) -> None:
         """The same of resistors, but for those of crossbars."""
         c, unit = self.circuit, self.topology.index_of_node
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             if np.isfinite(4.0 * np.abs(fixed).max(initial=0.0) * c.conductors.g.max(initial=0.0)):
                 return
             closed = np.flatnonzero(unit[c.conductors.a] == unit[c.conductors.b])
@@ -283,11 +283,11 @@ class Problem:
         All terms are summed in twice the length of float64 (branch_sums), for the digits of what they nearly cancel to.
         """
         total = np.zeros((parts[0].shape[0], a.size)) - (0.0 if less is None else less)
-        low = np.zeros_like(total)
+        low, none = np.zeros_like(total), np.zeros((1, fixed.shape[1]))
+        pieces = [(np.zeros((fixed.shape[0], self.n_free)), fixed), *((part, none) for part in parts)]
         with np.errstate(over="ignore", invalid="ignore"):
-            for k, part in enumerate(parts):
-                of_part = np.zeros((1, fixed.shape[1])) if k else fixed
-                for term in (self.node_voltages(part, of_part, a), -self.node_voltages(part, of_part, b)):
+            for piece in pieces:
+                for term in (self.node_voltages(*piece, a), -self.node_voltages(*piece, b)):
                     old, total = total, total + term
                     back = total - old
                     low += (old - (total - back)) + (term - back)
@@ -360,7 +360,10 @@ def without_island(circuit: Circuit, error: TopologyError) -> Circuit:
 
 
 def _values(circuit: Circuit, t: Topology) -> Values:
-    """Conductances from the circuit's tables: scatter-adds along the positions that the topology holds."""
+    """Conductances from the circuit's tables: scatter-adds along the positions that the topology holds.
+
+    Raises TopologyError where they add up to no number.
+    """
     g = t.flat_conductances(circuit)
     dense = tuple(spec.values(circuit, g) for spec in t.dense)
     diag, to_fixed = np.zeros(t.n_free), np.zeros(t.n_free)
@@ -368,14 +371,23 @@ def _values(circuit: Circuit, t: Topology) -> Values:
         ends = g[t.diag_branches]
         diag += np.bincount(t.diag_units, ends, t.n_free)
         to_fixed += np.bincount(t.diag_units[t.known_ends], ends[t.known_ends], t.n_free)
-    for spec, matrix in zip(t.dense, dense, strict=True):
-        for own, other, axis in ((spec.row, spec.col, 1), (spec.col, spec.row, 0)):
-            if own.units is not None:
-                total = matrix.sum(axis=axis)
-                if spec.crossbar >= 0:  # flat branches are in diag_units already
-                    diag[own.units] += total
-                    if other.units is None:
-                        to_fixed[own.units] += total
+    with np.errstate(over="ignore"):  # see below
+        for spec, matrix in zip(t.dense, dense, strict=True):
+            for own, other, axis in ((spec.row, spec.col, 1), (spec.col, spec.row, 0)):
+                if own.units is not None:
+                    total = matrix.sum(axis=axis)
+                    if spec.crossbar >= 0:  # flat branches are in diag_units already
+                        diag[own.units] += total
+                        if other.units is None:
+                            to_fixed[own.units] += total
+    if not np.isfinite(diag).all():
+        node = circuit.nodes[t.root_of_unit[int(np.argmin(np.isfinite(diag)))]]
+        raise TopologyError(
+            f"node {node}: the conductances of the resistors there add up to more than float64 holds; make the "
+            "resistances larger, or 0",
+            None,
+            nodes=[node],
+        )
     return Values(diag, to_fixed, dense, t.couplings.fill(g), t.fixed.fill(g))
 
 

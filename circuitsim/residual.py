@@ -76,7 +76,7 @@ NO_RESIDUALS = Residuals(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)  # of no rows
 def outflow(problem: Problem, drive: Drive, x: Floats) -> tuple[Floats, Floats]:
     """F (A) and s = dF/dx (S) of every free unit, (rows, n_free), by matrix products."""
     nonlinear, slope, _ = _junction_sums(problem, drive.junction_offset, x)
-    linked, _ = _carried_sums(problem, drive.carried)
+    linked, _ = carried_sums(problem, drive.carried)
     flow = problem.values.diag * x - drive.injection - _neighbours(problem, x) + nonlinear + linked
     return flow, np.broadcast_to(problem.values.diag + slope, x.shape)
 
@@ -109,6 +109,13 @@ def _junction_sums(problem: Problem, offset: Floats, x: Floats) -> tuple[Floats,
     return net[:-1].T, slopes[:-1].T, total[:-1].T
 
 
+def _junction_volts(problem: Problem, drive: Drive, x: Floats, rows: Ints) -> Floats:
+    """Voltages across the nonlinear branches in some rows, with all their digits, (len(rows), n_junctions), V."""
+    t, j = problem.topology, problem.circuit.junctions
+    parts = [part[rows] for part in (*drive.base, x)]
+    return problem.drops(parts, _take(drive.fixed, rows), j.a[t.junctions], j.b[t.junctions])
+
+
 def _across(problem: Problem, x: Floats) -> Floats:
     """The unknown part of the voltages across the nonlinear branches, (rows, n_junctions)."""
     t = problem.topology
@@ -116,7 +123,7 @@ def _across(problem: Problem, x: Floats) -> Floats:
     return padded[:, t.junction_a] - padded[:, t.junction_k]
 
 
-def _carried_sums(problem: Problem, current: Floats) -> tuple[Floats, Floats]:
+def carried_sums(problem: Problem, current: Floats) -> tuple[Floats, Floats]:
     """Net (out of the unit) and absolute currents of the carriers at each free unit, (rows or 1, n_free), A."""
     t = problem.topology
     current = np.where(t.carrier_a == t.carrier_k, 0.0, current)  # within a unit: nothing, not even rounding
@@ -177,7 +184,7 @@ def exact_sums(problem: Problem, drive: Drive, x: Floats, rows: Ints) -> tuple[F
     parts = [part[rows] for part in (*drive.base, x)]
     none = np.zeros_like(fixed)
     v = np.stack([problem.node_voltages(part, none if k else fixed, nodes) for k, part in enumerate(parts)])
-    voltage = _take(drive.junction_offset, rows) + _across(problem, x[rows])
+    voltage = _junction_volts(problem, drive, x, rows)
     nonlinear, _ = branch_current(j.law[t.junctions], j.params[t.junctions], voltage)
     sources = t.index_of_node[c.current_sources.a], t.index_of_node[c.current_sources.b]
     groups = [
@@ -220,16 +227,17 @@ def shift(problem: Problem, drive: Drive, x: Floats, *parts: Floats) -> Drive:
         return shift(problem, shift(problem, drive, x), *parts)
     t = problem.topology
     flow, _ = exact_sums(problem, drive, x, np.arange(x.shape[0]))
-    linked, _ = _carried_sums(problem, drive.carried)
-    nonlinear, _, _ = _junction_sums(problem, drive.junction_offset, x)
+    linked, _ = carried_sums(problem, drive.carried)
     base, j, d = (*drive.base, x), problem.circuit.junctions, problem.circuit.ideal_diodes
+    offset = problem.drops(base, drive.fixed, j.a[t.junctions], j.b[t.junctions])
+    nonlinear, _, _ = _junction_sums(problem, offset, np.zeros_like(x))
     return replace(
         drive,
         base=base,
         injection=nonlinear + linked - flow,
         lo=drive.lo - x,
         hi=drive.hi - x,
-        junction_offset=problem.drops(base, drive.fixed, j.a[t.junctions], j.b[t.junctions]),
+        junction_offset=offset,
         link_offset=problem.drops(base, drive.fixed, d.a[t.links], d.b[t.links], d.vf[t.links]),
     )
 
@@ -259,7 +267,7 @@ class Check:
         if exact or not problem.circuit.reciprocal:
             self._sum_exactly(np.arange(x.shape[0]))
             return
-        linked, linked_abs = _carried_sums(problem, drive.carried)
+        linked, linked_abs = carried_sums(problem, drive.carried)
         neighbours, neighbours_abs = np.split(_neighbours(problem, np.concatenate([x, np.abs(x)])), 2)
         self.certain = violations(
             x, neighbours, neighbours_abs, v.diag, v.to_fixed,
@@ -406,7 +414,7 @@ class Check:
         current that there is, excuse none.
         """
         t = self.problem.topology
-        _, carried = _carried_sums(self.problem, _take(self.drive.carried, rows))
+        _, carried = carried_sums(self.problem, _take(self.drive.carried, rows))
         fall, rise = (np.zeros((t.n_free + 1, rows.size)) for _ in range(2))  # the last: known ends
         less, more = (x.T for x in self._junction_rounding(rows))
         for out, at_a, at_k in ((fall, less, more), (rise, more, less)):
@@ -427,7 +435,7 @@ class Check:
         """By how much the current of each nonlinear branch falls, and rises, with the rounding of its voltage, A."""
         t, j = self.problem.topology, self.problem.circuit.junctions
         law, params = j.law[t.junctions], j.params[t.junctions]
-        v = _take(self.drive.junction_offset, rows) + _across(self.problem, self.x[rows])
+        v = _junction_volts(self.problem, self.drive, self.x, rows)
         below, at, above = (branch_current(law, params, v + k * ROUNDING * np.abs(v))[0] for k in (-1.0, 0.0, 1.0))
         return at - below, above - at
 
@@ -440,7 +448,7 @@ class Check:
         t, c = self.problem.topology, self.problem.circuit
         part = t.islands.part
         net, total = (np.zeros((t.islands.n_parts, rows.size)) for _ in range(2))
-        voltage = _take(self.drive.junction_offset, rows) + _across(self.problem, self.x[rows])
+        voltage = _junction_volts(self.problem, self.drive, self.x, rows)
         j, s = c.junctions, c.current_sources
         current, _ = branch_current(j.law[t.junctions], j.params[t.junctions], voltage)
         sources = np.broadcast_to(_take(self.problem.source_currents(self.drive.rows), rows), (rows.size, len(s)))

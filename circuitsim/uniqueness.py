@@ -2,11 +2,13 @@
 
 Resistor currents always are unique, and with them all voltages within a part. A part's potential may shift as far as
 the diodes around it let it while every current stays: difference constraints again, whose shortest paths from and to
-ground are the interval. Currents can circulate only in loops of sources and ideal diodes that conduct, or are about to.
+ground are the interval. Where the equations of controlled sources have no room for any shift, there is none. Currents
+can circulate only in loops of sources and ideal diodes that conduct, or are about to.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +19,7 @@ from circuitsim.currents import ideal_currents, tiles
 from circuitsim.feasibility import relax_rows
 from circuitsim.graphs import strong_components
 from circuitsim.laws import flat_room
-from circuitsim.residual import ROUNDING
+from circuitsim.residual import ROUNDING, active_laws, carried_sums
 from circuitsim.units import bridges
 
 if TYPE_CHECKING:
@@ -28,6 +30,9 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 _CLOSED = 1e-9  # of the voltages at a diode: a gap to its forward voltage that is none
+_MOST_DRIVEN = 2000  # shifts and currents that are looked at together
+_NO_SHIFT = 1e-12  # of a direction that no equation fixes: a part of it that is rounding
+_NO_PIVOT = 1e-14  # of the largest singular value: 0
 
 
 def _states(solution: Solution, rows: slice) -> tuple[Floats, Bools]:
@@ -43,7 +48,8 @@ def _states(solution: Solution, rows: slice) -> tuple[Floats, Bools]:
     amps = np.maximum(current.max(axis=1, initial=0.0), sources)[:, None]
     volts = np.abs(solution.voltages(rows=rows)).max(axis=1, initial=0.0)[:, None]
     volts = np.maximum(volts, amps / (solution.problem.values.diag.max(initial=0.0) or np.inf))
-    carries = (current > 0) & (current * volts > gap * amps)
+    with np.errstate(over="ignore", invalid="ignore"):
+        carries = (current > 0) & (current * volts > gap * amps)
     gap = np.where(carries | (gap <= _rounding(solution, d, rows) + _CLOSED * d.vf), 0.0, gap)
     return gap, (current > 0) & (gap == 0)
 
@@ -59,6 +65,8 @@ def part_room(solution: Solution) -> tuple[Floats, Floats]:
     islands, c = solution.problem.topology.islands, solution.circuit
     fall, rise = (np.full((solution.batch, islands.n_parts), np.inf) for _ in range(2))
     fall[:, 0] = rise[:, 0] = 0.0
+    still = _held_by_sources(solution)
+    fall[:, still] = rise[:, still] = 0.0
     arcs, d, j = islands.arcs, c.ideal_diodes, c.junctions
     if not len(arcs):
         return fall, rise
@@ -74,6 +82,41 @@ def part_room(solution: Solution) -> tuple[Floats, Floats]:
         relax_rows(tail, head, length, rise[rows])
         relax_rows(head, tail, length, fall[rows])
     return fall, rise
+
+
+def _held_by_sources(solution: Solution) -> Bools:
+    """Parts whose potential the equations of controlled sources fix, (n_parts,): no resistor current tells of it.
+
+    Unknown are shifts of the parts and changes of the currents of E, H and sources that control; F and G follow. None
+    of them may change what flows out of a unit, or miss a law: a part that is 0 in all such directions is fixed.
+    """
+    problem, s = solution.problem, solution.circuit.active
+    t, n_parts = problem.topology, problem.topology.islands.n_parts
+    held, given = np.zeros(n_parts, bool), solution.circuit.active_voltages
+    n = n_parts - 1 + given.size
+    if not len(s) or n_parts == 1 or n > _MOST_DRIVEN:
+        return held
+    x, carried = np.zeros((n, problem.n_free)), np.zeros((n, t.carrier_a.size))
+    part = t.islands.part[t.root_of_unit]
+    moves = np.flatnonzero(part > 0)
+    x[part[moves] - 1, moves] = 1.0
+    active = carried[:, t.links.size :]
+    active[np.arange(n_parts - 1, n), given] = 1.0
+    drive = replace(problem.drive(slice(0, 1)), base=())
+    pins = np.flatnonzero((t.index_of_node[t.fixed_nodes] < 0) & (t.islands.part[t.fixed_nodes] > 0))
+    fixed = np.repeat(drive.fixed, n, axis=0)
+    fixed[t.islands.part[t.fixed_nodes[pins]] - 1, pins] += 1.0  # what is known there, is so for want of anything else
+    miss = active_laws(problem, replace(drive, fixed=fixed, carried=carried), x)[0]
+    miss -= active_laws(problem, replace(drive, carried=np.zeros_like(carried[:1])), np.zeros_like(x[:1]))[0]
+    active[:, s.gives_current] = -miss[:, s.gives_current]
+    equations = np.concatenate([carried_sums(problem, carried)[0], miss[:, given]], axis=1).T
+    for axis in (1, 0):
+        largest = np.abs(equations).max(axis=axis, keepdims=True, initial=0.0)
+        equations = equations / np.where(largest > 0, largest, 1.0)
+    _, singular, directions = np.linalg.svd(equations)
+    kept = int((singular > _NO_PIVOT * singular.max(initial=0.0)).sum())
+    held[1:] = (np.abs(directions[kept:, : n_parts - 1]) <= _NO_SHIFT).all(axis=0)
+    return held
 
 
 def _flat(solution: Solution, other: Ints, rows: slice) -> tuple[Floats, Floats]:

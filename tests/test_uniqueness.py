@@ -217,8 +217,11 @@ def open_elements(solution: cs.Solution) -> set[str]:
     return loose
 
 
-def in_kernel(circuit: cs.Circuit) -> set[str]:
-    """Elements whose currents the kernel of all laws and of KCL changes: unknowns are all voltages, all currents."""
+def in_kernel(circuit: cs.Circuit) -> tuple[set[str], set[str]]:
+    """Elements whose currents, and nodes whose voltages, the kernel of all laws and of KCL changes.
+
+    Unknowns are all voltages, all currents.
+    """
     tables = circuit.netlist.tables
     names = [(kind, k) for kind in "RVIEFGH" for k in range(len(tables[kind]))]
     n = len(circuit.nodes)
@@ -242,14 +245,15 @@ def in_kernel(circuit: cs.Circuit) -> set[str]:
                 {"R": own - table.values["r"][k] * current if kind == "R" else own, "V": own, "I": current}[kind]
             )
     kernel = null_space(np.concatenate([eye[:1], kcl[1:], rows]), rcond=1e-10)
-    changes = np.abs(kernel[n:]).max(axis=1, initial=0.0) > 1e-9
-    return {tables[kind].names[k] for (kind, k), change in zip(names, changes.tolist(), strict=True) if change}
+    changes = np.abs(kernel).max(axis=1, initial=0.0) > 1e-9
+    elements = {tables[kind].names[k] for (kind, k), change in zip(names, changes[n:].tolist(), strict=True) if change}
+    return elements, {node for node, change in zip(circuit.nodes, changes[:n].tolist(), strict=True) if change}
 
 
 @pytest.mark.parametrize(("cards", "wanted"), OPEN)
 def test_currents_that_controlled_sources_leave_open(cards: tuple[str, ...], wanted: str) -> None:
     solution = cs.solve(cs.parse("\n".join(["t", *cards])))
-    assert open_elements(solution) == in_kernel(solution.circuit) == set(wanted.split())
+    assert open_elements(solution) == in_kernel(solution.circuit)[0] == set(wanted.split())
 
 
 @pytest.mark.parametrize("seed", range(80))
@@ -266,9 +270,37 @@ def test_open_currents_of_random_circuits_are_marked(seed: int) -> None:
     cards += [f"{rng.choice([*'FH'])}0 {two()} V{rng.integers(2)} {rng.choice([1, -1, 2])}"]
     solution = cs.solve(cs.parse("\n".join(["t", *cards])))
     if not solution.problem.topology.islands.pinned.any():
-        marks, wanted = open_elements(solution), in_kernel(solution.circuit)
+        marks, (wanted, _) = open_elements(solution), in_kernel(solution.circuit)
         assert marks >= wanted, cards
         assert marks == wanted or wanted, cards  # nothing is marked where all is unique
+
+
+def two(rng: np.random.Generator, nodes: list[str]) -> str:
+    return " ".join(rng.choice(nodes, 2, replace=False).tolist())
+
+
+@pytest.mark.parametrize("first", range(0, 400, 50))
+def test_potentials_of_islands_that_only_controlled_sources_hold(first: int) -> None:
+    """One in three has no resistor to ground; what marks say there is what the kernel of all equations says."""
+    held = 0
+    for seed in range(first, first + 50):
+        rng = np.random.default_rng(seed)
+        nodes = [f"n{k}" for k in range(int(rng.integers(3, 7)))]
+        any_node = ["0", *nodes]
+        cards = [f"R{k} {two(rng, nodes)} {rng.choice([1, 2, 3])}" for k in range(4)]
+        cards += [f"V{k} {two(rng, nodes)} 0" for k in range(rng.integers(2))]
+        kinds = rng.choice([*"EGGG"], int(rng.integers(1, 4)))
+        cards += [
+            f"{kind}{k} {two(rng, any_node)} {two(rng, any_node)} {rng.choice([3, -2, 0.5])}"
+            for k, kind in enumerate(kinds)
+        ]
+        solution = cs.solve(cs.parse("\n".join(["t", *cards])))
+        islands = solution.problem.topology.islands
+        if islands.n_parts > 1 and not islands.pinned.any():
+            loose = {node for node, sure in zip(solution.circuit.nodes, solution.determined, strict=True) if not sure}
+            assert loose == in_kernel(solution.circuit)[1], cards
+            held += not loose
+    assert held
 
 
 def test_a_source_that_controls_and_others_share_no_current_of_its_own() -> None:

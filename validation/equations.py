@@ -57,7 +57,7 @@ def _missed_source(solution: cs.Solution) -> str:
         return f"source or short {c.element(c.ties, k)} has {across[k]!r} V"
     d, i = c.ideal_diodes, ideal_currents(solution, row)[0]
     room = d.vf - _ends(solution, d.a, d.b)[0]
-    small = _SAME * np.maximum(volts, d.vf)
+    small = max(_SAME, float(np.finfo(solution.dtype).eps)) * np.maximum(volts, d.vf)  # a bound in float32 is rounded
     most = float(np.abs(np.concatenate([i, ties, active_currents(solution, row)[0]])).max(initial=0.0))
     for k in np.flatnonzero(~((room >= -small) & (i >= 0) & ((i <= _SAME * most) | (room <= 1e3 * small)))):
         return f"perfect diode {c.element(d, k)} carries {i[k]!r} A, {room[k]!r} V short of its forward voltage"

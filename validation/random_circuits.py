@@ -214,7 +214,8 @@ def _difference(dense: Dense, found: _Found, answer: Answer, least: float = _LEA
     certain = np.array([found.certain.get(name, False) for name in dense.names])
     scale = max(np.abs(answer.v[answer.trusted]).max(initial=0.0), np.abs(dense.e).max(initial=0.0), least)
     off = np.where(certain & answer.trusted, np.abs(v - answer.v), 0.0)
-    if off.max(initial=0.0) > SAME * scale:
+    rounding = EPS * np.abs(dense.i).max(initial=0.0) / dense.g.min(initial=np.inf)  # of currents, where least holds
+    if off.max(initial=0.0) > SAME * scale + rounding:
         k = int(off.argmax())
         return f"node {dense.names[k]}: {v[k]!r} V, the reference says {answer.v[k]!r} V (largest {scale:.3g} V)"
     theirs = dense.g * (dense.R @ answer.v)

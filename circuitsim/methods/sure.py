@@ -74,15 +74,18 @@ def _legs(network: Network, v: Floats, lam: Floats) -> tuple[Floats, Floats]:
 
 
 def _along(network: Network, drive: Drive, u: Floats, d: Floats, v: Floats, lam: Floats) -> Callable[[float], float]:
-    """The derivative of the co-content along d, A V, as a function of the step."""
-    dv = network.across(d)
-    constant = -float(d @ network.violations(drive, u[None])[0])
-    slope = float(d @ network.flow(d[None])[0])
+    """The derivative of the co-content along d, as a function of the step; W per volt of the largest in d."""
+    largest = float(np.abs(d).max(initial=0.0)) or 1.0
+    unit = d / largest  # d itself may be so long that its square overflows
+    dv = network.across(unit)
+    constant = -float(unit @ network.violations(drive, u[None])[0])
+    slope = float(unit @ network.flow(unit[None])[0])
     moving = dv != 0.0
 
     def derivative(t: float) -> float:
-        i, _ = _legs(network, v + t * np.where(moving, dv, 0.0), lam)
-        return constant + t * slope + float(i[moving] @ dv[moving])
+        volts = t * largest
+        i, _ = _legs(network, v + volts * np.where(moving, dv, 0.0), lam)
+        return constant + volts * slope + float(i[moving] @ dv[moving])
 
     return derivative
 

@@ -13,7 +13,7 @@ from circuitsim.netlist.model import ABSOLUTE_ZERO, CrossbarCard, Ints, Table
 from circuitsim.netlist.scopes import Place
 from circuitsim.netlist.tokens import shown
 
-_LEAST = 1.0 / np.finfo(np.float64).max  # ohm: below, the conductance overflows
+LEAST_OHMS = 1.0 / np.finfo(np.float64).max  # ohm: below, the conductance overflows
 _MONOTONE = "make it 0 or positive, or the equilibrium may not exist or not be unique"
 _NOT_GROUND = ("00", "000", "gnd!", "ground")
 _MOST_REMARKS = 10
@@ -26,7 +26,9 @@ def check_values(tables: Mapping[str, Table], place: Place) -> None:
     r = tables["R"].values["r"]
     _refuse(tables["R"], place, r < 0, "r", f"negative resistance {{:g}} ohm; {_MONOTONE}")
     _refuse(tables["R"], place, np.isnan(r), "r", "its resistance is not a number; check its factors")
-    _refuse(tables["R"], place, (r > 0) & (r < _LEAST), "r", "resistance {:g} ohm has no finite conductance; write 0")
+    _refuse(
+        tables["R"], place, (r > 0) & (r < LEAST_OHMS), "r", "resistance {:g} ohm has no finite conductance; write 0"
+    )
     for kind, column, unit in (("V", "v", "V"), ("I", "i", "A")):
         value = tables[kind].values[column]
         _refuse(tables[kind], place, ~np.isfinite(value), column, "{:g} " + unit + "; its value must be finite")
