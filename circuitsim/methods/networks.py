@@ -26,6 +26,7 @@ from circuitsim.units import listed
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
+_SMALLEST = float(np.finfo(np.float64).tiny)
 _MOST_SINGULAR = 2000  # unknowns of a singular network that is looked into
 SINGULAR = 1e15  # condition number of an equilibrated matrix: its solutions are rounding
 _NO_PIVOT = 1e-14  # of the largest singular value: 0
@@ -453,7 +454,7 @@ class Lu:
 
     def _least_norm(self, matrix: sparse.csc_array) -> Callable[[Floats], Floats]:
         """What is determined, exactly; of the rest, marked in `loose`, the least-norm choice."""
-        if matrix.shape[0] > _MOST_SINGULAR:
+        if matrix.shape[0] > _MOST_SINGULAR or not np.isfinite(matrix.data).all():  # LAPACK would never end
             raise np.linalg.LinAlgError
         u, s, vt = np.linalg.svd(matrix.toarray())
         kept = s > _NO_PIVOT * s.max(initial=0.0)
@@ -476,4 +477,5 @@ def _minus(x: dict[int, Fraction], factor: Fraction, y: dict[int, Fraction]) -> 
 
 
 def _reciprocal(scale: Floats) -> Floats:
-    return np.where(scale > 0, 1.0 / np.where(scale > 0, scale, 1.0), 1.0)
+    """1 / scale, 1 where that is 0; of what is too small for it, the largest number."""
+    return np.where(scale > 0, 1.0 / np.where(scale > 0, np.maximum(scale, _SMALLEST), 1.0), 1.0)
