@@ -128,9 +128,10 @@ def carried_sums(problem: Problem, current: Floats) -> tuple[Floats, Floats]:
     t = problem.topology
     current = np.where(t.carrier_a == t.carrier_k, 0.0, current)  # within a unit: nothing, not even rounding
     net, total = (np.zeros((t.n_free + 1, current.shape[0])) for _ in range(2))  # the last: known ends
-    for unit, sign in ((t.carrier_a, 1.0), (t.carrier_k, -1.0)):
-        np.add.at(net, unit, sign * current.T)
-        np.add.at(total, unit, np.abs(current).T)
+    with np.errstate(over="ignore"):
+        for unit, sign in ((t.carrier_a, 1.0), (t.carrier_k, -1.0)):
+            np.add.at(net, unit, sign * current.T)
+            np.add.at(total, unit, np.abs(current).T)
     return net[:-1].T, total[:-1].T
 
 

@@ -102,12 +102,13 @@ def _held_by_sources(solution: Solution) -> Bools:
     x[part[moves] - 1, moves] = 1.0
     active = carried[:, t.links.size :]
     active[np.arange(n_parts - 1, n), given] = 1.0
-    drive = replace(problem.drive(slice(0, 1)), base=())
+    drive = problem.drive(slice(0, 1))
     pins = np.flatnonzero((t.index_of_node[t.fixed_nodes] < 0) & (t.islands.part[t.fixed_nodes] > 0))
-    fixed = np.repeat(drive.fixed, n, axis=0)
-    fixed[t.islands.part[t.fixed_nodes[pins]] - 1, pins] += 1.0  # what is known there, is so for want of anything else
-    miss = active_laws(problem, replace(drive, fixed=fixed, carried=carried), x)[0]
-    miss -= active_laws(problem, replace(drive, carried=np.zeros_like(carried[:1])), np.zeros_like(x[:1]))[0]
+    fixed = np.zeros((n, t.fixed_nodes.size))
+    fixed[t.islands.part[t.fixed_nodes[pins]] - 1, pins] = 1.0  # what is known there, is so for want of anything else
+    miss = active_laws(problem, replace(drive, fixed=fixed, carried=carried, base=()), x)[0]
+    none = replace(drive, fixed=fixed[:1] * 0.0, carried=carried[:1] * 0.0, base=())
+    miss -= active_laws(problem, none, x[:1] * 0.0)[0]
     active[:, s.gives_current] = -miss[:, s.gives_current]
     equations = np.concatenate([carried_sums(problem, carried)[0], miss[:, given]], axis=1).T
     for axis in (1, 0):

@@ -148,6 +148,8 @@ def _solution(jacobian: Floats, g0: Floats, row: Floats, sides: Floats) -> Float
     """
     matrix = np.vstack([np.column_stack([jacobian, g0]), row])
     out = np.full(sides.size, np.nan)
+    if not (np.isfinite(matrix).all() and np.isfinite(sides).all()):
+        return out
     for solve in (np.linalg.solve, lambda a, b: np.linalg.lstsq(a, b)[0]):
         with suppress(np.linalg.LinAlgError):
             out[:] = solve(matrix, sides)

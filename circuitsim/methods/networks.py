@@ -320,7 +320,7 @@ class ActiveNetwork(Network):
                 self._refuse(weight, drive.rows.start + row if self.problem.batch > 1 else None)
 
     def _dependent(self) -> Iterator[Floats]:
-        """Weights w (size,), each with w' M = 0, that span all such: Gaussian elimination of rows, in fractions."""
+        """Weights w (size,), up to 1, each with w' M = 0, that span all such: Gaussian elimination, in fractions."""
         rows: list[dict[int, Fraction]] = [{} for _ in range(self.size)]
         leg = self.size + np.arange(self.legs.a.size)
         ends = [(sign * np.ones(leg.size), unit, leg) for unit, sign in ((self.legs.a, 1.0), (self.legs.k, -1.0))]
@@ -340,7 +340,8 @@ class ActiveNetwork(Network):
                 left, weight = _minus(left, factor, above), _minus(weight, factor, of_above)
             else:
                 out = np.zeros(self.size)
-                out[list(weight)] = [float(x) for x in weight.values()]
+                largest = max(map(abs, weight.values()))  # as it is, it may be no float
+                out[list(weight)] = [float(x / largest) for x in weight.values()]
                 yield out
 
     def _refuse(self, weight: Floats, row: int | None) -> None:
