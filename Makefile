@@ -53,7 +53,7 @@ compiler:  ## compiles the GPU's kernels for the host in the tests
 	  SUDO=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 	  $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq g++; }
 
-bench: $(STAMP) ngspice  ## the performance table of the README
+bench: $(STAMP) ngspice  ## the tables of docs/performance.md
 	mkdir -p build
 	$(BIN)/python -m validation.benchmarks --json build/bench.json
 
@@ -61,7 +61,7 @@ SOLVING := gpu gpu_newton gpu_mesh gpu_steps backends laws hard residual held ga
 gpu-test:  ## where there is a GPU, CuPy and pytest: the solver's and the training steps' tests on it, from the source tree
 	CIRCUITSIM_NEEDS_GPU=1 $(PYTHON) -W default -m pytest -p no:cacheprovider -W default $(SOLVING:%=tests/test_%.py)
 
-gpu-bench:  ## there too: the GPU's tables of the README
+gpu-bench:  ## there too: the tables of docs/gpu.md
 	mkdir -p build
 	$(PYTHON) -m validation.gpu --json build/gpu.json
 	$(PYTHON) -m validation.gpu_training --json build/gpu-training.json

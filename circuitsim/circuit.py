@@ -502,6 +502,7 @@ class _CircuitBuilder:
             if kind == "pwl":
                 self._piecewise_linear(rows, p, area * m)
             elif p["is"] > 0:
+                self._check_series(rows, area, m, p["rs"])
                 params = shockley_params(p, area, m, table.values["temp"][rows], self.netlist.options)
                 self.add("junctions", "D", rows, params)
                 self.laws.append(np.full(rows.size, Law.SHOCKLEY, np.int8))
@@ -518,6 +519,17 @@ class _CircuitBuilder:
             raise NetlistError(
                 f"diode {table.names[rows[k]]}: area {area[k]:g} times m {m[k]:g} makes its current overflow; make "
                 "them smaller, or RON of its model larger or 0",
+                self.netlist.at(int(table.seq[rows[k]])),
+            )
+
+    def _check_series(self, rows: Ints, area: Floats, m: Floats, rs: float) -> None:
+        """NetlistError for a diode whose area and m are so small that RS, divided by them, overflows."""
+        k = int(np.argmin(area * m))
+        if rs > MOST * (area[k] * m[k]):
+            table = self.netlist.tables["D"]
+            raise NetlistError(
+                f"diode {table.names[rows[k]]}: area {area[k]:g} times m {m[k]:g} makes the RS of its model, {rs:g} "
+                "ohm, overflow; make them larger",
                 self.netlist.at(int(table.seq[rows[k]])),
             )
 

@@ -204,7 +204,8 @@ def _of_element(solution: Solution, name: str, power: bool) -> Floats:
     found = table_currents(solution, kind, members)
     if power:
         table = c.netlist.tables[kind]
-        found = found * solution.drops(table.a[members], table.b[members])
+        with np.errstate(over="ignore"):  # inf, as it is
+            found = found * solution.drops(table.a[members], table.b[members])
     return found if name.lower() in c.netlist.arrays else found[:, 0]
 
 

@@ -182,8 +182,9 @@ class Problem:
         return np.ascontiguousarray(lo.T), np.ascontiguousarray(np.maximum(hi, lo).T)
 
     def _check_overflow(self, fixed: Floats) -> None:
-        """A Shockley diode, or sinh, whose voltage the sources fix must have a current that is a number."""
+        """What has its voltage fixed by the sources must have a current that is a number."""
         t, j = self.topology, self.circuit.junctions
+        self._check_conductors(fixed)
         if not t.closed_junctions.size:
             return
         v = fixed @ t.closed_fixed.T
@@ -207,6 +208,27 @@ class Problem:
                 self.circuit.at(j, k),
                 nodes=[self.circuit.nodes[j.a[k]], self.circuit.nodes[j.b[k]]],
                 elements=[name],
+            )
+
+    def _check_conductors(self, fixed: Floats) -> None:
+        """The same of resistors, but for those of crossbars."""
+        c, unit = self.circuit, self.topology.index_of_node
+        with np.errstate(over="ignore"):
+            if np.isfinite(4.0 * np.abs(fixed).max(initial=0.0) * c.conductors.g.max(initial=0.0)):
+                return
+            closed = np.flatnonzero(unit[c.conductors.a] == unit[c.conductors.b])
+            a, b = c.conductors.a[closed], c.conductors.b[closed]
+            v = self.drops([np.zeros((fixed.shape[0], self.n_free))], fixed, a, b)
+            over = np.argwhere(~np.isfinite(c.conductors.g[closed] * v))
+        if over.size:
+            row, n = over[0]
+            k = int(closed[n])
+            raise TopologyError(
+                f"{c.element(c.conductors, k)}: the sources force {v[row, n]:g} V across "
+                f"{1.0 / c.conductors.g[k]:g} ohm: its current overflows; make the resistance larger",
+                c.at(c.conductors, k),
+                nodes=[c.nodes[a[n]], c.nodes[b[n]]],
+                elements=[c.element(c.conductors, k)],
             )
 
     def check_unique(self) -> None:
@@ -255,13 +277,21 @@ class Problem:
         column[self.topology.fixed_nodes] = np.arange(self.topology.fixed_nodes.size)
         return column
 
-    def drops(self, parts: Sequence[Floats], fixed: Floats, a: Ints, b: Ints) -> Floats:
-        """Voltages from nodes a to nodes b, (rows, n), V, of unknowns sum(parts): differences first, for the digits."""
-        drop = np.zeros((parts[0].shape[0], a.size))
-        for k, part in enumerate(parts):
-            of_part = np.zeros((1, fixed.shape[1])) if k else fixed
-            drop = drop + (self.node_voltages(part, of_part, a) - self.node_voltages(part, of_part, b))
-        return drop
+    def drops(self, parts: Sequence[Floats], fixed: Floats, a: Ints, b: Ints, less: Floats | None = None) -> Floats:
+        """Voltages from nodes a to nodes b, less some others, (rows, n), V, of unknowns sum(parts).
+
+        All terms are summed in twice the length of float64 (branch_sums), for the digits of what they nearly cancel to.
+        """
+        total = np.zeros((parts[0].shape[0], a.size)) - (0.0 if less is None else less)
+        low = np.zeros_like(total)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for k, part in enumerate(parts):
+                of_part = np.zeros((1, fixed.shape[1])) if k else fixed
+                for term in (self.node_voltages(part, of_part, a), -self.node_voltages(part, of_part, b)):
+                    old, total = total, total + term
+                    back = total - old
+                    low += (old - (total - back)) + (term - back)
+            return np.where(np.isfinite(low), total + low, total)
 
     def node_voltages(self, x: Floats, fixed: Floats, nodes: Ints) -> Floats:
         """Voltages of some nodes, (rows, len(nodes)), from unknowns x (rows, n_free) and fixed (rows or 1, n_fixed)."""

@@ -28,6 +28,7 @@ Floats = NDArray[np.float64]
 _NO_VOLTAGE = 2.0**-140  # of the largest: what is left of 0 with three float64 parts
 _NO_VOLTAGE_ACTIVE = 2.0**-96  # the same where currents of controlled sources, of one float64 each, round
 _NO_CURRENT_ACTIVE = 1e-60  # A: at nodes of controlled sources alone no conductance tells what is none
+_ABSURD = 1e3  # times the largest known potential: voltages beyond may be of islands that nothing holds
 NOTHING = 2.0**-106  # of the largest current, or voltage in a law of a controlled source: none
 ROUNDING = 4.0 * float(np.finfo(np.float64).eps)  # of the voltage of a nonlinear branch, or of a carried current
 FULL_WORK = 4_000_000  # branch currents in one go: below, all rows are summed exactly; above, those that may matter
@@ -118,6 +119,7 @@ def _across(problem: Problem, x: Floats) -> Floats:
 def _carried_sums(problem: Problem, current: Floats) -> tuple[Floats, Floats]:
     """Net (out of the unit) and absolute currents of the carriers at each free unit, (rows or 1, n_free), A."""
     t = problem.topology
+    current = np.where(t.carrier_a == t.carrier_k, 0.0, current)  # within a unit: nothing, not even rounding
     net, total = (np.zeros((t.n_free + 1, current.shape[0])) for _ in range(2))  # the last: known ends
     for unit, sign in ((t.carrier_a, 1.0), (t.carrier_k, -1.0)):
         np.add.at(net, unit, sign * current.T)
@@ -228,7 +230,7 @@ def shift(problem: Problem, drive: Drive, x: Floats, *parts: Floats) -> Drive:
         lo=drive.lo - x,
         hi=drive.hi - x,
         junction_offset=problem.drops(base, drive.fixed, j.a[t.junctions], j.b[t.junctions]),
-        link_offset=problem.drops(base, drive.fixed, d.a[t.links], d.b[t.links]) - d.vf[t.links],
+        link_offset=problem.drops(base, drive.fixed, d.a[t.links], d.b[t.links], d.vf[t.links]),
     )
 
 
@@ -398,9 +400,10 @@ class Check:
         """Currents out of a unit, and into it, that are none, (len(rows), n_free) each, A.
 
         No voltages in float64 can make them smaller: they are beyond the last digit of the largest currents (`total`
-        are the absolute ones at each unit), or of the unit's own voltage; or the currents of nonlinear branches would
+        are the absolute ones at each unit), or of the largest voltage; or the currents of nonlinear branches would
         fall, or rise, by as much when their voltages change in the last digits; or they are the last digits of currents
-        that are carried.
+        that are carried. Voltages far beyond all that are known, so large that their last digits would excuse every
+        current that there is, excuse none.
         """
         t = self.problem.topology
         _, carried = _carried_sums(self.problem, _take(self.drive.carried, rows))
@@ -414,8 +417,10 @@ class Check:
         self.largest[rows] = np.maximum(total.max(axis=1, initial=0.0), sources)
         reciprocal = self.problem.circuit.reciprocal
         digits, least = (_NO_VOLTAGE, 0.0) if reciprocal else (_NO_VOLTAGE_ACTIVE, _NO_CURRENT_ACTIVE)
-        beyond = digits * self.slope[rows] * volts[:, None] + NOTHING * self.largest[rows, None] + ROUNDING * carried
-        beyond += least
+        beyond = digits * self.slope[rows] * volts[:, None]
+        absurd = volts > _ABSURD * np.abs(_take(self.drive.fixed, rows)).max(axis=1, initial=0.0)
+        beyond[absurd[:, None] & (beyond > self.largest[rows, None])] = 0.0
+        beyond += NOTHING * self.largest[rows, None] + ROUNDING * carried + least
         return fall[:-1].T + beyond, rise[:-1].T + beyond
 
     def _junction_rounding(self, rows: Ints) -> tuple[Floats, Floats]:

@@ -161,7 +161,8 @@ def _values(solution: Solution, save: Save, rows: slice) -> Floats:
         current = circuit.crossbars[save.crossbar].g.ravel()[save.rows] * v
     else:
         current = table_currents(solution, save.kind, save.rows, rows)
-    return current * v if save.quantity == "p" else current
+    with np.errstate(over="ignore"):  # inf, as it is
+        return current * v if save.quantity == "p" else current
 
 
 def _ohms(circuit: Circuit, save: Save) -> Floats:

@@ -4,7 +4,7 @@ Lines that pages have replaced:
 
     <!-- help of MODULE.COMMAND as NAME -->   what `NAME --help` prints, of a group also for each of its commands
     <!-- reference of MODULE -->              signature and docstring of everything that is public in a module
-    <!-- README: TITLE -->                    that section of the README, without its title
+    [README: TITLE](../README.md#title)       that section of the README, without its title; elsewhere it is a link
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from documented import ROOT, executed, notebook_page, notebooks
 
 _WIDTH = 100
 _EQUATION = re.compile(r'<(?:span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</(?:span|div)>', re.DOTALL)
-_GENERATED = re.compile(r"^<!-- (help|reference|README)(?: of |: )(.+?) -->$", re.MULTILINE)
+_GENERATED = re.compile(r"^<!-- (help|reference) of (.+?) -->$", re.MULTILINE)
+_FROM_README = re.compile(r"^\[README: (.+?)\]\(\.\./README\.md#\S+\)$", re.MULTILINE)
 _LOADED = r'script|img|iframe|link rel="(?:stylesheet|preconnect)"'
 _FROM_THE_NET = re.compile(rf'<(?:{_LOADED})[^>]*(?:src|href)="(?:https?:)?//')
 _log = logging.getLogger("mkdocs.hooks")
@@ -51,8 +52,9 @@ def on_files(files: Files, config: Any) -> Files:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """The lines above are replaced by what they stand for; a name that is not there is an error."""
-    makers: dict[str, Callable[[str], str]] = {"help": _helps, "reference": _reference, "README": _readme}
-    return _GENERATED.sub(lambda match: makers[match[1]](match[2]), markdown)
+    makers: dict[str, Callable[[str], str]] = {"help": _helps, "reference": _reference}
+    markdown = _GENERATED.sub(lambda match: makers[match[1]](match[2]), markdown)
+    return _FROM_README.sub(lambda match: _readme(match[1]), markdown)
 
 
 def on_page_content(content: str, **_: Any) -> str:

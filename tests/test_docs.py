@@ -1,4 +1,5 @@
-"""Every example of the documentation is run: commands and sessions print what the pages say, notebooks run through."""
+"""Every example of README.md and the documentation is run: commands and sessions print what the pages say, notebooks
+run through; links from README.md arrive."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ from circuitsim import cli, models
 from circuitsim.netlist import controls, expressions
 
 DOCS = documented.ROOT / "docs"
-PAGES = sorted(DOCS.glob("*.md"))
+README = documented.ROOT / "README.md"
+PAGES = [README, *sorted(DOCS.glob("*.md"))]
 PROGRAMS: dict[str, click.Command] = {
     "circuitsim": cli.main,
     "python -m training.mnist": training.mnist.main,
@@ -149,6 +151,23 @@ def test_notebooks_are_kept_without_results(path: Path) -> None:
 
 
 # -- pages name all that there is --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_between_the_readme_and_pages_arrive(page: Path) -> None:
+    """As a code host follows them, from file to file; MkDocs itself tests those from page to page."""
+    links = re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)", page.read_text())
+    found = [(page.parent / path if path else page, title) for path, title in links]
+    chosen = [(path, title) for path, title in found if page == README or path.name == README.name]
+    assert chosen or page != README
+    assert not [path for path, _ in chosen if not path.exists()]
+    assert not [(path, title) for path, title in chosen if title and title not in titles(path)]
+
+
+def titles(page: Path) -> set[str]:
+    """The anchors of a page: its titles in lower case, without punctuation, with hyphens for blanks."""
+    found = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", title.lower())) for title in found}
 
 
 def test_language_page_names_every_card_function_and_option() -> None:

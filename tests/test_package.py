@@ -14,12 +14,12 @@ import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 
+import documented
 import pytest
 import yaml
 
 import circuitsim as cs
 from circuitsim.io.ngspice import ngspice_available
-from circuitsim.io.pyspice import library as pyspice_library
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -129,36 +129,26 @@ def test_the_installed_package_is_the_wheel_s(installed: Path, tmp_path: Path) -
 
 @pytest.mark.slow
 def test_the_readme_s_commands_run_from_the_wheel(installed: Path, tmp_path: Path) -> None:
-    """Those lines of README.md that call circuitsim or train, on files that a user has after `circuitsim examples`."""
-    program = [sys.executable, "-m", "circuitsim"]
-    call(*program, "examples", "--all", "--to", "netlists", cwd=tmp_path, site=installed)
-    (tmp_path / "divider.cir").write_text("Divider\nV1 in 0 10\nR1 in out 1k\nR2 out 0 1k\n.end\n")
-    (tmp_path / "docs" / "pictures").mkdir(parents=True)
-    commands = [words for words in readme_commands() if can_run(words, tmp_path)]
-    assert {words[1] for words in commands} >= {"solve", "sweep", "examples"}
-    for words in [*commands, ["circuitsim", "completion", "bash"]]:
-        call(*program, *words[1:], cwd=tmp_path, site=installed)
+    """Those of README.md that test_docs.py runs from the source tree, on files that a user has after the first here."""
+    call(sys.executable, "-m", "circuitsim", "examples", "--all", "--to", "netlists", cwd=tmp_path, site=installed)
+    run = [["circuitsim", "completion", "bash"]]
+    for block in documented.blocks(ROOT / "README.md"):
+        if block.title:
+            (tmp_path / block.title).write_text(block.text)
+        elif block.language == "console" and block.reason is None:
+            run += [shlex.split(command, comments=True) for command, _ in documented.commands(block)]
+    run = [words for words in run if can_run(words)]
+    assert {words[1] for words in run} >= {"solve", "sweep", "view"} and ["python", "-m"] in [w[:2] for w in run]
+    for words in run:
+        program = words[1:] if words[0] == "python" else ["-m", *words]
+        call(sys.executable, *program, cwd=tmp_path, site=installed)
 
 
-def readme_commands() -> list[list[str]]:
-    """The lines that begin with the command, not those that say how it is called in general."""
-    lines = re.findall(r"^ {4}(?:\$ )?(circuitsim .*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
-    return [shlex.split(line, comments=True) for line in lines if not re.search(r" (FILE|NAME)\b", line)]
-
-
-def can_run(words: list[str], folder: Path) -> bool:
-    """Not so when it needs another program or machine, or an extra, that is not here, or files that others write."""
-    files = [folder / word for word in words[2:] if word.endswith(".cir") or word.startswith("runs/")]
-    return (
-        all(file.exists() for file in files)
-        and (words[1] != "compare" or ngspice_available())
-        and ("pyspice" not in words or (find_spec("PySpice") is not None and pyspice_library()))
-        and (not {"plot", "--plot"} & set(words) or find_spec("matplotlib") is not None)
-        and (words[1] != "view" or "--export" in words)  # else it serves until Ctrl-C
-        and "--scheduler" not in words  # of another machine
-        and ("--workers" not in words or find_spec("joblib") is not None)
-        and ("--parquet" not in words or find_spec("pyarrow") is not None)
-    )
+def can_run(words: list[str]) -> bool:
+    """Not so when it needs a program, or an extra, that is not here."""
+    if words[1] == "compare":
+        return ngspice_available()
+    return words[1] != "plot" or find_spec("matplotlib") is not None
 
 
 @pytest.mark.slow

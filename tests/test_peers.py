@@ -111,7 +111,7 @@ def test_report_shows_what_is_there(tmp_path: Path) -> None:
     (tmp_path / report.PEERS).write_text(json.dumps([vars(p) for p in points_of("ngspice", [0.1, 0.2, 0.4, 0.8])]))
     (runs / "metrics.csv").write_text("epoch,test_error\n1,9.5\n2,3.25\n")
     (runs / "config.json").write_text(json.dumps({"commands": ["python -m training.mnist"]}))
-    (tmp_path / "README.md").write_text("### Results\n\n| a | b |\n|---|---|\n| 1 | two |\n\n## Next\n\n| no | no |\n")
+    (tmp_path / "README.md").write_text("## Results\n\n| a | b |\n|---|---|\n| 1 | two |\n\n## Next\n\n| no | no |\n")
     (tmp_path / report.BENCH).write_text("{torn")
     fuzzing = tmp_path / report.FUZZING
     fuzzing.parent.mkdir()

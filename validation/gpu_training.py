@@ -121,7 +121,7 @@ def trained(name: str, algorithm: str, seed: int, folder: Path, options: Sequenc
 
 
 def table(runs: Sequence[dict[str, Any]]) -> str:
-    """The runs as the README shows them: a row for each network and algorithm, the means of its seeds."""
+    """The runs as README.md shows those of the CPU: a row for each network and algorithm, the means of its seeds."""
     lines = [
         "| netlist | algorithm, epochs | seeds | test error, % | train error, % | seconds | paper: errors, seconds |",
         "|---|---|---|---|---|---|---|",

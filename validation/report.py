@@ -80,7 +80,8 @@ def page(root: Path) -> str:
         *_ladders(root / PEERS),
         "<h2>Training</h2>",
         *_runs(root / RUNS),
-        *_recorded(root / "README.md", "### Results"),
+        *_recorded(root, "README.md", "## Results"),
+        *_recorded(root, "docs/training.md", "## Results"),
     ]
     head = f'<meta charset="utf-8"><title>circuitsim: report</title><style>{_STYLE}</style>'
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n' + "\n".join(parts) + "\n</body></html>\n"
@@ -289,8 +290,9 @@ def _command(path: Path) -> str:
         return ""
 
 
-def _recorded(path: Path, heading: str) -> Iterator[str]:
+def _recorded(root: Path, name: str, heading: str) -> Iterator[str]:
     """The tables that a Markdown file has below a heading, up to the next one of its rank or above."""
+    path = root / name
     if not path.exists():
         return
     rank = len(heading.split()[0])
@@ -301,7 +303,7 @@ def _recorded(path: Path, heading: str) -> Iterator[str]:
         if inside and line.startswith("|"):
             lines.append([cell.strip() for cell in line.strip("| ").split("|")])
         elif lines:
-            yield "<p>Recorded in README.md:</p>" + table(lines[0], lines[2:])
+            yield f"<p>Recorded in {name}:</p>" + table(lines[0], lines[2:])
             lines = []
 
 

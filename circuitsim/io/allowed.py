@@ -27,17 +27,22 @@ Rows of amperes and of volts share ngspice's matrix: with a least pivot of PIVRE
 voltage source joins may, over PIVREL x 1 S, become an error of its voltage, which all others may follow; and that of
 the voltages of a source whose current controls others, over PIVREL x 1 ohm, one of this current.
 
-All this is of first order in d; and no tangent bounds what goes across a kink of a diode, or of a table's segment. So
-the branches c whose kinks lie within the bounds of their voltages count as open in J. By how much their currents differ
-is then one more disturbance, and fits a conductance s_c that nobody knows, from 0 on:
+All this is of first order in d. By how much a nonlinear branch leaves its tangent within the bounds of its voltage is
+one more disturbance, added to d until the bounds have room for it; where they never have, they stay of first order.
+
+No tangent bounds what goes across a kink of a diode, or of a table's segment. So the branches c whose kinks lie within
+the bounds of their voltages count as open in J. By how much their currents differ is then one more disturbance, and
+fits a conductance s_c that nobody knows, from 0 on:
 
     (1/s + K) x = w,  |w_c| <= |u_c' J^-1 f| + |u_c|' |J^-1| d + Ron |i_c|,  K = u' J^-1 u
 
 with u the ends of these branches, 1 at a and -1 at k, and x what they carry more than i (f is then of all others).
 Where the matrix M, K with all but its diagonal made negative, is an M-matrix, so it is with 1/s added, and
 |x| <= M^-1 |w| (A. M. Ostrowski 1937): |J^-1 u| |x| is added to the bounds of the unknowns. Without controlled sources
-the sum of |w| is enough, as no branch of a network of resistors carries more than a current that is put into it. More
-branches may have kinks within these bounds; then all is done again.
+the sum of |w| is enough, as no branch of a network of resistors carries more than a current that is put into it.
+Branches between the same nodes are one here, of which x is the sum: each may carry that, and what all others of them
+do, at most g dv with g the largest of the branch's slopes. More branches may have kinks within these bounds; then all
+is done again.
 
 The current of a source is what KCL leaves to it: bounded by the sum over all branches that meet it of g (dva + dvb),
 with dv the bounds above, of x at kinks, and of their own d; plus RELTOL |i| + ABSTOL. A perfect diode's current follows
@@ -70,6 +75,8 @@ Bools = NDArray[np.bool_]
 
 _EPS = float(np.finfo(np.float64).eps)
 _COLUMNS = 256  # of |J^-1| at a time
+_WIDER = 1.01
+_MOST_WIDENED = 5  # times
 _MOST_KINKS = 1000  # that are looked at one by one
 _NEAR_KNEE = 1e-3  # of the largest voltage: gaps beyond are no rounding
 
@@ -158,21 +165,33 @@ class _Bounds:
         solved = network.factor(slopes)
         adrift = _adrift(solved)
         self.touching |= self._may_touch(network, solved, rise)
-        at_kink = np.zeros(slopes.size, bool)
+        at_kink, curved, found = np.zeros(slopes.size, bool), np.zeros(slopes.size), list[tuple[Floats, Floats]]()
         while True:
             solved, carried = network.factor(np.where(at_kink, 0.0, slopes)), np.full(slopes.size, np.nan)
             shift: Floats = solved.solve(-network.into(np.where(at_kink, 0.0, held))[None])[0]
-            spread = _spread(network, solved, self._disturbance(network, at_kink))
-            if at_kink.any():
-                w = np.abs(network.across(shift)) + _of_legs(network, spread) + MIN_RON * np.abs(held)
-                extra, carried[at_kink] = _across_kinks(network, solved, np.flatnonzero(at_kink), w[at_kink])
+            spread = _spread(network, solved, self._disturbance(network, at_kink, curved))
+            kinks, shifted = np.flatnonzero(at_kink), network.across(shift)
+            if kinks.size:
+                w = np.abs(shifted) + _of_legs(network, spread) + MIN_RON * np.abs(held)
+                extra, together, beside = _across_kinks(network, solved, kinks, w[kinks])
                 spread += extra
                 spread[_adrift(solved) & ~adrift] = np.inf  # nothing but kinks holds these
-            shifted, within = network.across(shift), _of_legs(network, spread)
+                most = np.nan_to_num(
+                    self._steepest(network) * (np.abs(shifted) + _of_legs(network, spread)), posinf=np.inf
+                )
+                carried[kinks] = together + np.where(beside, most[kinks], 0.0).sum(axis=1)
+            within = _of_legs(network, spread)
             further = ((shifted - within <= -fall) | (shifted + within >= rise)) & ~at_kink
-            if not further.any():
-                return np.abs(shift) + spread, carried
-            at_kink |= further
+            leaves = self._leaves_tangent(network, shifted, within)
+            if further.any():
+                at_kink |= further
+                continue
+            found.append((np.abs(shift) + spread, carried))
+            if (leaves <= curved).all() and np.isfinite(curved).all():
+                return found[-1]
+            if len(found) > _MOST_WIDENED:
+                return found[0]
+            curved = _WIDER * leaves
 
     def _room(self, network: Network) -> tuple[Floats, Floats]:
         """How far the voltage of each leg may fall, and rise, before its slope jumps, (legs,) each, V.
@@ -229,12 +248,29 @@ class _Bounds:
         j = self.problem.topology.junctions
         return np.concatenate([self.slope[j], np.where(self._leg_ideal() > 0, 1.0 / MIN_RON, 0.0)])
 
-    def _disturbance(self, network: Network, at_kink: Bools) -> Floats:
-        """d of the module's text, for each unknown of the network."""
+    def _steepest(self, network: Network) -> Floats:
+        """The largest slope of each leg that may have a kink, (legs,), S."""
+        law, p = network.law, network.params.T
+        slope = np.where(law == Law.SEGMENT, p[0], np.where(law == Law.PWL, np.maximum(p[0], p[2]), 0.0))
+        return np.minimum(np.append(slope, np.full(network.ideal.sum(), np.inf)), 1.0 / MIN_RON)
+
+    def _leaves_tangent(self, network: Network, shifted: Floats, within: Floats) -> Floats:
+        """By how much each leg leaves its tangent where its voltage is off by shifted +- within, (legs,) V; in A."""
+        j, out = self.problem.topology.junctions, np.zeros(shifted.size)
+        curved = (network.law != Law.SEGMENT) & (network.law != Law.PWL)
+        for end in (shifted - within, shifted + within):
+            end = end[: j.size]
+            current, _ = branch_current(network.law, network.params, self.drops[j] + end)
+            miss = np.abs(current - self.current[j] - self.slope[j] * end)
+            out[: j.size] = np.maximum(out[: j.size], np.where(curved, miss, 0.0))
+        return np.where(np.isnan(out), np.inf, out)
+
+    def _disturbance(self, network: Network, at_kink: Bools, more: Floats) -> Floats:
+        """d of the module's text, for each unknown of the network; `more` (legs,) is of the legs, A."""
         c, t, n = self.circuit, self.problem.topology, self.problem.n_free
         ideal, legs = self._leg_ideal(), t.legs
         of_ideal = RELTOL * ideal + np.where((ideal > 0) | at_kink[t.junctions.size :], ABSTOL, 0.0)
-        of_leg = np.concatenate([self.missed[t.junctions], of_ideal])
+        of_leg = np.concatenate([self.missed[t.junctions], of_ideal]) + more
         d = np.zeros(network.size + 1)  # the last: known
         for ends in (legs.a, legs.k):
             np.add.at(d, np.where(ends >= 0, ends, network.size), of_leg)
@@ -406,15 +442,17 @@ def _of_legs(network: Network, bounds: Floats) -> Floats:
     return padded[a] + padded[k]
 
 
-def _across_kinks(network: Network, solved: Solved, kinks: Ints, w: Floats) -> tuple[Floats, Floats]:
+def _across_kinks(network: Network, solved: Solved, kinks: Ints, w: Floats) -> tuple[Floats, Floats, Bools]:
     """|J^-1 u| x of the module's text, and x, of the legs at kinks; inf where nothing bounds them.
 
-    Legs between the same units are one branch, and each has the x of all at most.
+    Legs between the same units are one branch, and each has the x of all. Returns, too, (kinks, kinks): which others
+    each leg lies beside.
     """
     ends = np.sort(np.stack([network.legs.a[kinks], network.legs.k[kinks]]), axis=0)
     _, first, group = np.unique(ends, axis=1, return_index=True, return_inverse=True)
     chosen, farthest = kinks[first], np.zeros(first.size)
-    np.maximum.at(farthest, group.ravel(), w)
+    group = group.ravel()
+    np.maximum.at(farthest, group, w)
     w, moved, carried = farthest, np.full(network.size, np.inf), np.full(kinks.size, np.inf)
     if chosen.size <= _MOST_KINKS:
         one = np.zeros((chosen.size, network.legs.a.size))
@@ -426,10 +464,10 @@ def _across_kinks(network: Network, solved: Solved, kinks: Ints, w: Floats) -> t
         with suppress(np.linalg.LinAlgError):
             if (np.linalg.solve(matrix, np.ones(chosen.size)) > 0).all():  # an M-matrix (A. Berman, R. Plemmons 1979)
                 x = np.linalg.solve(matrix, w)
-                moved, carried = np.abs(response).T @ x, x[group.ravel()]
+                moved, carried = np.abs(response).T @ x, x[group]
     if network.problem.circuit.reciprocal:
         moved = np.minimum(moved, w.sum())
-    return moved, carried
+    return moved, carried, (group[:, None] == group) & ~np.eye(kinks.size, dtype=bool)
 
 
 def _spread(network: Network, solved: Solved, d: Floats) -> Floats:
