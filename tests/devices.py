@@ -75,7 +75,7 @@ def missing(what: str, variable: str) -> NoReturn:
     pytest.skip(what)
 
 
-def nvrtc_cubin(source: Path, options: Sequence[str]) -> bytes:
+def nvrtc_cubin(source: str, options: Sequence[str]) -> bytes:
     """The machine code that NVIDIA's run-time compiler makes, without a warning (package nvidia-cuda-nvrtc)."""
     spec = find_spec("nvidia")
     folders = spec.submodule_search_locations if spec is not None else None
@@ -83,8 +83,7 @@ def nvrtc_cubin(source: Path, options: Sequence[str]) -> bytes:
     if not found:
         missing("NVRTC is not installed (pip install nvidia-cuda-nvrtc)", NEEDS_COMPILERS)
     lib, program = ctypes.CDLL(str(found[0])), ctypes.c_void_p()
-    name = source.name.encode()
-    assert lib.nvrtcCreateProgram(ctypes.byref(program), source.read_bytes(), name, 0, None, None) == 0
+    assert lib.nvrtcCreateProgram(ctypes.byref(program), source.encode(), None, 0, None, None) == 0
     packed = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
     status = lib.nvrtcCompileProgram(program, len(options), packed)
     size = ctypes.c_size_t()

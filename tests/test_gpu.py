@@ -38,7 +38,7 @@ from validation.measure import timed
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_nvrtc_compiles_every_kernel(architecture: str) -> None:
     """As CuPy does at run time; the machine code has every kernel that is launched."""
-    code = nvrtc_cubin(SOURCE, [*OPTIONS, f"--gpu-architecture={architecture}"])
+    code = nvrtc_cubin(SOURCE.read_text(), [*OPTIONS, f"--gpu-architecture={architecture}"])
     for name in TWINS:
         assert f".text.{name}".encode() in code
 

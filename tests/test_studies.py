@@ -25,12 +25,15 @@ from pyarrow.parquet import read_table
 from threadpoolctl import threadpool_limits
 
 import circuitsim as cs
-from circuitsim import sweeping, workers
+from circuitsim import workers
 from circuitsim.backends.base import find_backend
 from circuitsim.cli import main
 from circuitsim.io.study import Study
 from circuitsim.saved import wanted_saves
-from circuitsim.sweeping import Points, SweepResult
+from circuitsim.sweeping import Points, SweepResult, analyses_to_run
+from circuitsim.sweeping.dc import SweepPlan
+from circuitsim.sweeping.draws import MonteCarloPlan
+from circuitsim.sweeping.plan import CHUNK_DRAWS, CHUNK_POINTS, solve_chunk
 
 ROOT = Path(__file__).parent.parent
 MONTE_CARLO = ROOT / "netlists" / "monte_carlo.cir"
@@ -63,7 +66,7 @@ D2 0 d ideal
 @pytest.fixture(autouse=True)
 def chunks_of_few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that few runs make many chunks."""
-    monkeypatch.setattr(sweeping._MonteCarlo, "most_groups", 16)
+    monkeypatch.setattr(MonteCarloPlan, "most_groups", 16)
 
 
 DC = {
@@ -119,15 +122,15 @@ def test_chunks_do_not_depend_on_how_many_points_there_are_in_all() -> None:
 def test_every_point_is_in_one_chunk(case: str) -> None:
     text, dc, settings = DC[case]
     circuit = cs.parse(text)
-    [analysis] = sweeping.analyses_to_run(circuit, dc)
-    plan = sweeping._Sweep(circuit, cs.Settings(**settings), None, (), analysis.sweeps)
+    [analysis] = analyses_to_run(circuit, dc)
+    plan = SweepPlan(circuit, cs.Settings(**settings), None, (), analysis.sweeps)
     assert plan.chunks > 1
     rows = np.concatenate([plan.chunk(k)[1].ravel() for k in range(plan.chunks)])
     assert sorted(rows.tolist()) == list(range(len(plan.values)))
     for k in range(plan.chunks):
         groups, chosen = plan.chunk(k)
         assert len(groups) == len(chosen) <= plan.most_groups
-        assert chosen.size <= sweeping._CHUNK_POINTS
+        assert chosen.size <= CHUNK_POINTS
         others = [j for j in range(len(analysis.sweeps)) if j not in plan.sources]
         for group in plan.values[chosen]:
             assert (group[:, others] == group[:1, others]).all()  # but for sources
@@ -214,9 +217,9 @@ def test_progress_counts_points_in_any_order() -> None:
 def test_data_files_are_read_before_work_is_sent(cluster: LocalCluster, tmp_path: Path) -> None:
     np.save(tmp_path / "w.npy", np.arange(1.0, 5.0))
     (tmp_path / "deck.cir").write_text(MIXED + "Rw[0:3] out 0 @w.npy m={agauss(1, 0.1, 1)}\n")
-    plan = sweeping._MonteCarlo(cs.load(tmp_path / "deck.cir"), cs.Settings(), None, (), 20, 0)
+    plan = MonteCarloPlan(cs.load(tmp_path / "deck.cir"), cs.Settings(), None, (), 20, 0)
     (tmp_path / "w.npy").unlink()
-    [(_, found)] = workers.run(sweeping._solve_chunk, plan, {1: 1}, scheduler=cluster.scheduler_address)
+    [(_, found)] = workers.run(solve_chunk, plan, {1: 1}, scheduler=cluster.scheduler_address)
     assert isinstance(found, Points)
     np.testing.assert_array_equal(found.voltages, plan.solve(1).voltages)
 
@@ -576,7 +579,7 @@ def test_parquet_of_runs_that_fail(tmp_path: Path) -> None:
 def test_what_ends_the_command_ends_its_workers_and_keeps_what_is_done(
     tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweeping._MonteCarlo, "most_groups", sweeping._CHUNK_DRAWS)  # as the command has it
+    monkeypatch.setattr(MonteCarloPlan, "most_groups", CHUNK_DRAWS)  # as the command has it
     folder, runs = tmp_path / "study", 20_000
     command = [sys.executable, "-m", "circuitsim", "sweep", str(MONTE_CARLO), "--runs", str(runs), "--seed", "1"]
     command += ["--workers", "2", "--study", str(folder), "--npz", str(tmp_path / "out.npz")]
@@ -603,7 +606,7 @@ def test_what_ends_the_command_ends_its_workers_and_keeps_what_is_done(
     assert not (tmp_path / "out.npz").exists()
     chunks = list(folder.glob("runs/chunk-*"))
     circuit, study = cs.load(MONTE_CARLO), Study(folder / "runs")
-    plan = sweeping._MonteCarlo(circuit, cs.Settings(), None, (), runs, 1)
+    plan = MonteCarloPlan(circuit, cs.Settings(), None, (), runs, 1)
     assert 2 < len(chunks) < plan.chunks
     study.begin(circuit, plan.facts(), plan.chunks)
     for path in chunks[:3]:

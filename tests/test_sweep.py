@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from circuitsim.netlist.expand import Changes
 from circuitsim.netlist.model import Swept
 from circuitsim.netlist.revalue import Revaluer
 from circuitsim.saved import Saved, wanted_saves
+from circuitsim.sweeping import results
 
 NETLISTS = Path(__file__).parent.parent / "netlists"
 
@@ -472,7 +472,7 @@ def test_saved_values_are_those_of_single_solutions() -> None:
 
 
 def test_too_much_to_save_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["circuitsim.sweeping"], "_MOST_SAVED", 5)
+    monkeypatch.setattr(results, "MOST_SAVED", 5)
     circuit = cs.parse(MIXED)
     with pytest.raises(cs.SettingsError, match="2 values to save at 3 points are more than 5"):
         cs.sweep(circuit, "V1 0 2 1", saves=wanted_saves(circuit, ["i(R1),i(R2)"]))

@@ -52,7 +52,7 @@ class TogetherDevice(NumpyDevice):
         library = self.folder / f"{name}.so"
         if not library.exists():
             source = self.folder / f"{name}.cpp"
-            source.write_text(f'#include "{FIBERS}"\n#include "{program.source}"\n')
+            source.write_text(f'#include "{FIBERS}"\n{program.text}')
             flags = [
                 "-std=c++17",
                 "-O1",

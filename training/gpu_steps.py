@@ -16,20 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.backends.gpu import Device, Program
+from training.kernels import BACK, DIFFERENCE, PLAIN
 from training.learner import Samples
 from training.recipe import Recipe
 
 Array = Any  # of the device's array module
 
 SOURCE = Path(__file__).with_name("steps.cu")
-DIFFERENCE, PLAIN, BACK = range(3)  # modes: two forms of equilibrium propagation, back-propagation
 FEATURES = {"uint8": "unsigned char", "float32": "float", "float64": "double"}  # others become float64
 REALS = {"float32": "float", "float64": "double"}
 
 _THREADS = 512  # of a block: one block a multiprocessor, 128 registers a thread
 _MOST_SAMPLES = 8  # of a step: a thread keeps sums of so many in its registers
 _MOST_OUTPUTS = 256  # which every block works out for itself
-_LAYER_BYTES = 96
+_LAYER_BYTES = 96  # of what a block keeps of a hidden layer besides
 _WRONG_PLAN = 4
 _MOST_ENTRIES = 2**31  # of the input crossbar, where it passes through
 _MOST_ARRIVALS = 2**31  # at the barriers of one launch, which are counted in 32 bits
@@ -58,7 +58,7 @@ class Task:
     features: int
     batch: int
     sweeps: int
-    mode: int  # DIFFERENCE, PLAIN, BACK
+    mode: int  # kernels.DIFFERENCE, PLAIN or BACK
     dtype: str
 
 
@@ -100,7 +100,7 @@ def plan_of(task: Task, device: Device) -> Plan:
 
 
 def _numbers(task: Task, widths: Sequence[int], resident: bool) -> int:
-    """What Net::lay_out of steps.cu takes; the kernel compares."""
+    """What Net::lay_out of steps/net.cuh takes; the kernel compares."""
     sizes, features, batch = task.sizes, task.features, task.batch
     hidden, outputs = sizes[1:-1], sizes[-1]
     wanted: list[int] = []
@@ -141,7 +141,7 @@ def program(task: Task, features: str, kernel: str = "steps") -> Program:
     """steps.cu for this task, and features of this dtype."""
     defined = {
         "REAL": REALS[task.dtype], "FEATURE": FEATURES[features], "BATCH": task.batch, "THREADS": _THREADS,
-        "MODE": task.mode,
+        "LAYER_BYTES": _LAYER_BYTES, "PLAIN": int(task.mode == PLAIN), "BACK": int(task.mode == BACK),
     }  # fmt: skip
     return Program(SOURCE, tuple(f"-D{name}={value}" for name, value in defined.items()), kernel)
 

@@ -12,6 +12,7 @@ Twin: layers.py, whose equations these are. How the work is arranged:
   crossbar - the next drive, while a row is in the cache.
 
 Only `steps` is kept on disk: a file that linked parallel functions compiled by different processes crashed when loaded.
+What it calls is all in this file: when the file changes, and only then, it is compiled again.
 
 Sizes: B samples a batch; layer k has n[k + 1] units, n[0] inputs. State, s and base of layer k are the (2B, n) blocks
 that start at 2B u[k] of their flat arrays; `unit` arrays (sums, bounds, biases) have layer k at u[k].
@@ -34,7 +35,7 @@ _TILE = 4096  # columns of the input crossbar at a time: their sums and drives s
 _PARALLEL = 200_000  # entries of a crossbar from which threads pay
 
 OK, NOT_CONVEX, NOT_FINITE, CUT_OFF = 0, 1, 2, 3
-FREE, DIFFERENCE, PLAIN = 0, 1, 2
+FREE, DIFFERENCE, PLAIN, BACK = range(4)  # modes: a free phase, two forms of nudged ones; back-propagation, on a GPU
 
 
 # -- products of a few rows of a matrix with a few rows of a batch -----------------------------------------------------

@@ -61,7 +61,7 @@ class CudaDevice:
     def make_ready(self, program: Program) -> None:
         if program in self.programs:
             return
-        source = program.source.read_text(encoding="utf-8")
+        source = program.text
         try:
             module = self.xp.RawModule(code=source, options=(*OPTIONS, *program.options))
             found = module.get_function(program.kernel)

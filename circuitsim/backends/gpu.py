@@ -11,6 +11,7 @@ dense couplings among the sparse ones; sweeps that are kernels alone are recorde
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -43,6 +44,7 @@ _FEW_ROWS = 64  # for which it is not worth taking conductances to the device fo
 # Dense conductances times rows up to which a kernel takes less time than cuBLAS and what goes with it to launch. Not
 # yet measured: some 10 us each, in which a GPU multiplies more.
 _FEW_PRODUCTS = 2_000_000
+_INCLUDE = re.compile(r'^#include "(.+)"$', re.MULTILINE)
 _PLAIN = 4  # sweeps after which recording one pays: it costs a few
 
 
@@ -53,6 +55,16 @@ class Program:
     source: Path
     options: tuple[str, ...]  # of the compiler
     kernel: str
+
+    @property
+    def text(self) -> str:
+        """The source, with what it includes: CuPy knows what it has compiled by the text that it was given."""
+        return _with_included(self.source)
+
+
+def _with_included(path: Path) -> str:
+    text = path.read_text(encoding="utf-8")
+    return _INCLUDE.sub(lambda found: _with_included(path.parent / found[1]), text)
 
 
 class Device(Protocol):

@@ -1,0 +1,214 @@
+"""`.dc` sweeps: sources are swept as one batch; resistors, temperature and parameters point by point."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim.backends.base import Backend
+from circuitsim.circuit import Circuit, build_circuit, check_structure
+from circuitsim.errors import NetlistError, SettingsError
+from circuitsim.netlist.analyses import points
+from circuitsim.netlist.expand import Changes
+from circuitsim.netlist.model import Analysis, Netlist, Swept
+from circuitsim.netlist.revalue import Revaluer
+from circuitsim.netlist.saves import Save
+from circuitsim.problem import Problem, compile_problem
+from circuitsim.solution import Settings
+from circuitsim.sweeping.gather import Progress, Store, solve_plan
+from circuitsim.sweeping.plan import CHUNK_GROUPS, Plan, revaluer_of
+from circuitsim.sweeping.results import SweepResult
+from circuitsim.sweeping.runner import Runner, tie_keys
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+def sweep(
+    circuit: Circuit,
+    dc: Analysis | str,
+    settings: Settings | None = None,
+    *,
+    backend: Backend | None = None,
+    progress: Progress | None = None,
+    saves: Sequence[Save] = (),
+    workers: int = 1,
+    scheduler: str | None = None,
+    study: Store | None = None,
+) -> SweepResult:
+    """Solve a circuit at all points of a `.dc` analysis: one of `circuit.netlist.analyses`, or a text `V1 0 5 0.1`.
+
+    A point that has no solution, or that is not solved, does not stop the others: see `statuses`. Parameters:
+
+    backend    a Backend object, for this process only; default: the one that settings name
+    progress   called with (points done, points in all)
+    saves      what to keep besides voltages and source currents (saved.wanted_saves)
+    workers    processes on this machine; the results are the same
+    scheduler  tcp://host:8786: the workers of this Dask scheduler, instead
+    study      where finished chunks are kept, and found again (io.study.Study)
+
+    Raises NetlistError for values that no element may have, naming the point; TopologyError when the structure changes
+    on the way (a resistance that becomes 0); SettingsError; BackendUnavailable, also for workers.
+    """
+    clock = time.perf_counter()
+    if isinstance(dc, str):
+        [dc] = analyses_to_run(circuit, dc)
+    if dc.kind != "dc":
+        raise SettingsError(f".{dc.kind} is no sweep; choose a .dc analysis")
+    plan = SweepPlan(circuit, settings or Settings(), backend, tuple(saves), dc.sweeps)
+    return solve_plan(plan, clock, progress, workers, scheduler, study)
+
+
+def analyses_to_run(circuit: Circuit, dc: str | None = None) -> list[Analysis]:
+    """The `.dc` analysis in a text `V1 0 5 0.1`, or without one those of the netlist. SettingsError without any."""
+    if dc is not None:
+        try:
+            return [Revaluer(circuit.netlist).analysis(dc)]
+        except NetlistError as error:
+            raise SettingsError(f"--dc '{dc}': {error.message}") from None
+    analyses = [analysis for analysis in circuit.netlist.analyses if analysis.kind == "dc"]
+    if not analyses:
+        raise SettingsError(
+            f"{circuit.netlist.path} has no .dc card; add one, or --dc 'V1 0 5 0.1', or --runs for Monte Carlo"
+        )
+    return analyses
+
+
+def count_points(analysis: Analysis) -> int:
+    """How many points an analysis has."""
+    return math.prod(points(swept).size for swept in analysis.sweeps)
+
+
+class SweepPlan(Plan):
+    """The points of a `.dc` analysis: parameters and temperature outermost, then resistors, sources as a batch."""
+
+    most_groups = CHUNK_GROUPS
+
+    def __init__(
+        self,
+        circuit: Circuit,
+        settings: Settings,
+        backend: Backend | None,
+        saves: tuple[Save, ...],
+        swept: tuple[Swept, ...],
+    ) -> None:
+        self.swept = swept
+        axes = [points(s) for s in reversed(swept)]  # the first swept varies fastest
+        shape = [axis.size for axis in axes]
+        grids = np.meshgrid(*axes, indexing="ij")
+        values = np.stack([grid.ravel() for grid in reversed(grids)], axis=1)  # (points, swept)
+        self.evaluated, self.resistors, self.sources = (
+            [k for k, s in enumerate(swept) if s.kind in kinds] for kinds in (("temp", "param"), "R", "VI")
+        )
+        order = [*reversed(self.evaluated), *reversed(self.resistors), *reversed(self.sources)]
+        axis_of = [len(swept) - 1 - k for k in order]
+        by_group = np.arange(math.prod(shape)).reshape(shape).transpose(axis_of)
+        rows = math.prod(shape[len(swept) - 1 - k] for k in self.sources)
+        super().__init__(circuit, settings, backend, saves, values, by_group.reshape(-1, rows))
+        self.per_evaluation = math.prod(shape[len(swept) - 1 - k] for k in self.resistors)  # groups
+        only_voltages = all(s.kind == "V" for s in swept)
+        self.revaluer = None if only_voltages else revaluer_of(circuit)
+
+    @cached_property
+    def _first(self) -> tuple[Problem, dict[int, Floats]]:
+        """The problem at the first point: see _compiled. Results have the ties of the circuit as read."""
+        circuit, factors = self._evaluate(0)
+        with _at_point(self, 0, self.evaluated):
+            if self.revaluer is not None and self.evaluated:
+                as_read = build_circuit(self.revaluer.netlist(Changes(elements=self._ones)))
+                if not np.array_equal(tie_keys(as_read), tie_keys(circuit)):
+                    check_structure(as_read, circuit)
+            return compile_problem(circuit), factors
+
+    def _compiled(self, point: int) -> tuple[Problem, dict[int, Floats]]:
+        """The problem at a point, but for resistors and sources, and the factors of their values: see _evaluate."""
+        circuit, factors = self._evaluate(point)
+        with _at_point(self, point, self.evaluated):
+            return self._first[0].with_circuit(circuit), factors
+
+    def solve_groups(self, groups: range, rows: Ints, runner: Runner) -> None:
+        count = rows.shape[1]
+        outer, factors = self._first
+        for k, (group, chosen) in enumerate(zip(groups, rows, strict=True)):
+            point = int(chosen[0])
+            if group >= self.per_evaluation and (not k or group % self.per_evaluation == 0):
+                outer, factors = self._compiled(point)
+            problem = outer
+            for axis in self.resistors:
+                with _at_point(self, point, self.resistors):
+                    siemens = 1.0 / (self.values[point, axis] * factors[axis])
+                    problem = problem.with_values({self.swept[axis].name: siemens})
+            driven = self._driven(problem, factors, chosen, k * count)
+            runner.solve(np.arange(k * count, (k + 1) * count), driven)
+
+    def facts(self) -> dict[str, Any]:
+        return {"analysis": [f".dc {s.name} {s.start!r} {s.stop!r} {s.step!r}" for s in self.swept], **super().facts()}
+
+    def _evaluate(self, point: int) -> tuple[Circuit, dict[int, Floats]]:
+        """The circuit at a point, but for resistors and sources: of those, the factors (m, scale, tc1) of their values.
+
+        It has them all at 1 ohm, 1 V or 1 A: the values of their cards may mean another structure, as R = 0 does.
+        """
+        none = {k: np.ones(self._members(s)) for k, s in enumerate(self.swept)}
+        if self.revaluer is None:
+            return self.circuit, none
+        params, temp = {}, None
+        for k in self.evaluated:
+            value = float(self.values[point, k])
+            if self.swept[k].kind == "temp":
+                temp = value
+            else:
+                params[self.swept[k].name.lower()] = value
+        with _at_point(self, point, self.evaluated):
+            netlist = self.revaluer.netlist(Changes(temp=temp, params=params, elements=self._ones))
+            circuit = build_circuit(netlist)
+        return circuit, {k: _values_of(netlist, self.swept[k]) for k in (*self.resistors, *self.sources)}
+
+    @property
+    def _ones(self) -> dict[str, float]:
+        """Resistors and sources that are swept, at 1 ohm, 1 V or 1 A."""
+        return {self.swept[k].name.lower(): 1.0 for k in (*self.resistors, *self.sources)}
+
+    def _members(self, swept: Swept) -> int:
+        found = self.circuit.netlist.find(swept.name) if swept.kind in "VIR" else None
+        return found[2] - found[1] if found else 1
+
+    def _driven(
+        self, problem: Problem, factors: Mapping[int, Floats], chosen: Ints, first: int
+    ) -> Callable[[Ints], Problem]:
+        """For rows of a chunk the problem with their sources as its batch; row `first` is the point `chosen[0]`."""
+
+        def at(rows: Ints) -> Problem:
+            some = chosen[rows - first]
+            values = {self.swept[k].name: self.values[some, k][:, None] * factors[k] for k in self.sources}
+            return problem.with_values(values)
+
+        return at
+
+
+@contextmanager
+def _at_point(run: SweepPlan, point: int, axes: Sequence[int]) -> Iterator[None]:
+    """Errors from inside begin with the values of a point along some axes."""
+    where = ", ".join(f"{run.swept[k].name} = {run.values[point, k]:.10g}" for k in axes)
+    try:
+        yield
+    except NetlistError as error:
+        error.message = f"at {where}: {error.message}" if axes else error.message
+        raise
+    except SettingsError as error:
+        raise SettingsError(f"at {where}: {error}" if axes else str(error)) from None
+
+
+def _values_of(netlist: Netlist, swept: Swept) -> Floats:
+    """The values of an element or array, (members,), in ohm, volt or ampere."""
+    found = netlist.find(swept.name)
+    assert found is not None  # the card was checked
+    kind, start, stop = found
+    return netlist.tables[kind].values[kind.lower()][start:stop]

@@ -1,0 +1,98 @@
+"""Monte Carlo analyses: a netlist again and again, each time with other random draws."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim.backends.base import Backend
+from circuitsim.circuit import Circuit, build_circuit
+from circuitsim.errors import NetlistError, SettingsError
+from circuitsim.netlist.saves import Save
+from circuitsim.problem import Problem, compile_problem
+from circuitsim.solution import Settings
+from circuitsim.sweeping.gather import Progress, Store, solve_plan
+from circuitsim.sweeping.plan import CHUNK_DRAWS, Plan, revaluer_of
+from circuitsim.sweeping.results import SweepResult
+from circuitsim.sweeping.runner import Runner
+
+Ints = NDArray[np.int64]
+
+_MOST_SEED = 2**53
+
+
+def monte_carlo(
+    circuit: Circuit,
+    runs: int,
+    seed: int | None = None,
+    settings: Settings | None = None,
+    *,
+    backend: Backend | None = None,
+    progress: Progress | None = None,
+    saves: Sequence[Save] = (),
+    workers: int = 1,
+    scheduler: str | None = None,
+    study: Store | None = None,
+) -> SweepResult:
+    """Solve a circuit `runs` times with fresh random draws: run k is the netlist as read with seed `seed + k`.
+
+    seed: None takes that of `.options seed=`, or 0. Runs with nearby seeds share draws: seed 1 and 2 all but one run.
+    A run whose draws make no circuit (a negative resistance) is a failed one. The other parameters are those of
+    `sweep`. Raises SettingsError, BackendUnavailable.
+    """
+    clock = time.perf_counter()
+    seed = circuit.netlist.options.seed if seed is None else seed
+    if runs < 1:
+        raise SettingsError(f"runs must be at least 1, found {runs}")
+    if not 0 <= seed <= _MOST_SEED - runs:
+        raise SettingsError(f"seeds {seed} ... {seed + runs - 1} must lie between 0 and 2^53; choose another")
+    plan = MonteCarloPlan(circuit, settings or Settings(), backend, tuple(saves), runs, seed)
+    return solve_plan(plan, clock, progress, workers, scheduler, study)
+
+
+class MonteCarloPlan(Plan):
+    """Runs with random draws of their own."""
+
+    most_groups = CHUNK_DRAWS
+
+    def __init__(
+        self,
+        circuit: Circuit,
+        settings: Settings,
+        backend: Backend | None,
+        saves: tuple[Save, ...],
+        runs: int,
+        seed: int,
+    ) -> None:
+        values = np.arange(seed, seed + runs, dtype=np.float64)[:, None]
+        super().__init__(circuit, settings, backend, saves, values, np.arange(runs)[:, None])
+        self.seed = seed
+        self.revaluer = revaluer_of(circuit)
+
+    @cached_property
+    def base(self) -> Problem:
+        return compile_problem(self.circuit)
+
+    def solve_groups(self, groups: range, rows: Ints, runner: Runner) -> None:
+        base, first = self.base, self.seed + int(rows[0, 0])
+        for k, netlist in enumerate(self.revaluer.draws(range(first, first + len(groups)))):
+            try:
+                if isinstance(netlist, NetlistError):
+                    raise netlist
+                problem = base.with_circuit(build_circuit(netlist))
+            except NetlistError as error:
+                runner.fault(k, error)
+                continue
+            runner.solve(np.array([k]), _always(problem))
+
+    def facts(self) -> dict[str, Any]:
+        return {"analysis": f"Monte Carlo, {len(self.values)} runs", "seed": self.seed, **super().facts()}
+
+
+def _always(problem: Problem) -> Callable[[Ints], Problem]:
+    return lambda _: problem

@@ -1,0 +1,129 @@
+"""An analysis as chunks, which know nothing of each other and depend on the circuit and the analysis alone.
+
+So the results are the same bits in whatever order, and by however many processes, chunks are solved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim.backends.base import Backend, find_backend
+from circuitsim.circuit import Circuit, build_circuit
+from circuitsim.errors import CircuitError, SettingsError
+from circuitsim.netlist.expand import Changes
+from circuitsim.netlist.model import Swept
+from circuitsim.netlist.revalue import Revaluer
+from circuitsim.netlist.saves import Save, labels_of
+from circuitsim.solution import Settings
+from circuitsim.solving import one_blas_thread
+from circuitsim.sweeping.results import Points
+from circuitsim.sweeping.runner import Runner
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+# A chunk: long enough that starting it afresh, and sending it to a worker, cost little; short enough that many workers
+# have work, and that little is lost with one. Changing these numbers changes the last bits of results.
+CHUNK_GROUPS = 16  # evaluations of the netlist, or resistances
+CHUNK_DRAWS = 256  # draws, which are evaluated together
+CHUNK_POINTS = 1_000
+CHUNK_VOLTAGES = 250_000
+
+
+class Plan:
+    """An analysis as chunks: what every process that solves some of them needs to know.
+
+    groups: (groups, rows) points, in the order in which they are solved. Those of a group make one batch, and all
+    groups of a chunk are solved one after another, each from the last solution.
+    """
+
+    swept: tuple[Swept, ...] = ()
+    most_groups: int  # of a chunk
+
+    def __init__(
+        self,
+        circuit: Circuit,
+        settings: Settings,
+        backend: Backend | None,
+        saves: tuple[Save, ...],
+        values: Floats,
+        groups: Ints,
+    ) -> None:
+        self.circuit, self.settings, self.backend, self.saves = circuit, settings, backend, saves
+        self.values, self.groups = values, groups
+        count, rows = groups.shape
+        most = max(1, min(CHUNK_POINTS, CHUNK_VOLTAGES // len(circuit.nodes)))  # points of a chunk
+        self._together = max(1, min(self.most_groups, most // rows))  # groups of a chunk
+        self._pieces = -(-rows // most)  # of a large group, each a chunk
+        self._length = -(-rows // self._pieces)
+        self.chunks = self._pieces * -(-count // self._together)
+
+    @cached_property
+    def chosen_backend(self) -> Backend | None:
+        """The backend for every chunk; None: `auto` chooses one for each."""
+        if self.backend is not None or self.settings.backend == "auto":
+            return self.backend
+        return find_backend(self.settings.backend)
+
+    def chunk(self, k: int) -> tuple[range, Ints]:
+        """The groups of a chunk, and the points (groups, rows) that it has of them."""
+        which, piece = divmod(k, self._pieces)
+        groups = range(which * self._together, min((which + 1) * self._together, len(self.groups)))
+        columns = slice(piece * self._length, (piece + 1) * self._length)
+        return groups, self.groups[groups.start : groups.stop, columns]
+
+    def solve(self, k: int) -> Points | CircuitError:
+        """A chunk; or why it is none."""
+        groups, rows = self.chunk(k)
+        runner = Runner(self.circuit, self.settings, self.chosen_backend, self.saves, rows.size)
+        ends = 2 * (len(self.circuit.conductors) + sum(crossbar.g.size for crossbar in self.circuit.crossbars))
+        try:
+            with one_blas_thread(rows.shape[1] * ends):  # currents and certificates too
+                self.solve_groups(groups, rows, runner)
+        except CircuitError as error:
+            return error
+        return runner.points()
+
+    def solve_groups(self, groups: range, rows: Ints, runner: Runner) -> None:
+        """Solve groups, of each the points `rows[k]`; for the runner points are numbered from 0."""
+        raise NotImplementedError
+
+    def facts(self) -> dict[str, Any]:
+        """What the results depend on besides the circuit, as JSON can hold it."""
+        return {
+            "settings": asdict(self.settings),
+            "saved": labels_of(self.saves),
+            "chunks": [self.most_groups, CHUNK_POINTS, CHUNK_VOLTAGES],
+        }
+
+
+def solve_chunk(plan: Plan, k: int) -> Points | CircuitError:
+    """Plan.solve, as workers are given it."""
+    return plan.solve(k)
+
+
+def revaluer_of(circuit: Circuit) -> Revaluer:
+    """What evaluates the netlist of a circuit again. It has read all data files: workers need none.
+
+    SettingsError when the circuit has values that were set after it was read: they would be lost.
+    """
+    fresh = build_circuit(circuit.netlist)
+    pairs = [
+        (circuit.conductors.g, fresh.conductors.g),
+        (circuit.ties.e, fresh.ties.e),
+        (circuit.current_sources.i, fresh.current_sources.i),
+        *((a.g, b.g) for a, b in zip(circuit.crossbars, fresh.crossbars, strict=True)),
+    ]
+    if not all(np.array_equal(a, b) for a, b in pairs):
+        raise SettingsError(
+            "the circuit has values that were set after reading (with_values): this analysis evaluates its netlist "
+            "again, which would lose them; write them into the netlist"
+        )
+    revaluer = Revaluer(circuit.netlist)
+    revaluer.netlist(Changes())
+    return revaluer

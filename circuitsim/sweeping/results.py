@@ -1,0 +1,148 @@
+"""What a sweep or a Monte Carlo analysis gives: its points, each with its certificate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim.circuit import Circuit
+from circuitsim.errors import At, SettingsError
+from circuitsim.netlist.model import Swept
+from circuitsim.netlist.saves import Save, labels_of, quantities_of
+from circuitsim.notebook import sweep_frame, sweep_html
+from circuitsim.saved import UNITS
+from circuitsim.solution import Status
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Note = tuple[At | None, str]
+
+FAULT = "FAULT"  # the status of a point whose circuit has no solution, or no meaning; the others are those of Status
+NOTHING = "nothing to solve"  # `why` of points none of which came to be solved
+MOST_SAVED = 100_000_000  # values
+_STATUS = f"<U{max(len(s.name) for s in Status)}"
+
+
+@dataclass(frozen=True)
+class Points:
+    """What was found at some points: all of a sweep, or those of a chunk. Of what failed, what was reached, or NaN."""
+
+    voltages: Floats  # (points, nodes) V, in the order of circuit.nodes
+    currents: Floats  # (points, ties) A, in the order of circuit.ties
+    determined: Bools  # (nodes,) whether the voltage is unique at every point
+    left_out: Bools  # (nodes,) whether it is left out at some point (Settings.lenient)
+    ambiguous: Bools  # (ties,) whether the current is not unique at some point
+    ambiguous_others: tuple[str, ...]  # ideal diodes and controlled sources of which that is so
+    saved: Floats  # (points, columns of saves): what is kept besides
+    saved_ambiguous: Bools  # (columns,) whether the value is not unique at some point
+    saved_left_out: Bools  # (columns,) whether it is left out at some point
+    islands: tuple[tuple[str, ...], ...]  # the nodes of each island that is left out at some point
+    notes: tuple[Note, ...]  # on each
+    statuses: NDArray[np.str_]  # (points,) names of Status, or FAULT
+    kcl_relative: Floats  # (points,) the largest relative KCL error; NaN without voltages
+    messages: Mapping[int, str]  # of the points that failed
+    method: str  # of the last point, and `why` it
+    why: str
+    backend: str
+    steps: int  # the most that any point took (Solution.steps)
+
+
+@dataclass(frozen=True)
+class SweepResult(Points):
+    """All points of a sweep, or all runs of a Monte Carlo analysis, in order.
+
+    >>> from circuitsim import parse, sweep
+    >>> circuit = parse("divider\\nV1 in 0 10\\nR1 in out 1k\\nR2 out 0 1k\\n.dc V1 0 2 1")
+    >>> result = sweep(circuit, circuit.netlist.analyses[0])
+    >>> result.names, result.values[:, 0], result.voltage("out")
+    (('V1',), array([0., 1., 2.]), array([0. , 0.5, 1. ]))
+    """
+
+    circuit: Circuit  # as read: its names
+    swept: tuple[Swept, ...]  # the first varies fastest; none: Monte Carlo
+    values: Floats  # (points, n) volt, ampere, ohm, degree Celsius or as the parameter; Monte Carlo: (runs, 1) seeds
+    saves: tuple[Save, ...]  # the columns of `saved`
+    dtype: str
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What each column of `values` is."""
+        return tuple(s.name for s in self.swept) or ("seed",)
+
+    @property
+    def saved_labels(self) -> list[str]:
+        """A name for each column of `saved`."""
+        return labels_of(self.saves)
+
+    @property
+    def saved_quantities(self) -> list[str]:
+        """What each column of `saved` is, a key of saved.UNITS."""
+        return quantities_of(self.saves)
+
+    @property
+    def saved_units(self) -> list[str]:
+        """The unit of each column of `saved`."""
+        return [UNITS[quantity] for quantity in self.saved_quantities]
+
+    @property
+    def failed(self) -> Ints:
+        """The points without a certified answer."""
+        return np.flatnonzero(self.statuses != Status.SOLVED.name)
+
+    def voltage(self, name: str) -> Floats:
+        """The voltage of a node at all points, (points,), V. NetlistError for an unknown node."""
+        return self.voltages[:, self.circuit.netlist.node(name)]
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """A line for each point, of pandas: what is swept (or the seed), voltages, currents, what is saved, status.
+
+        Columns: `names`, v(NODE), i(SOURCE), `saved_labels`, status, kcl_relative. Its `attrs` hold the units and the
+        columns that are `not_unique`. BackendUnavailable without pandas.
+        """
+        return sweep_frame(self)
+
+    def _repr_html_(self) -> str:
+        return sweep_html(self)
+
+    def plot(self) -> Figure:
+        """Curves over what is swept, or histograms of a Monte Carlo analysis: a figure of matplotlib.
+
+        Of the `.output` nodes and what is saved; without these of all nodes. BackendUnavailable without matplotlib.
+        """
+        from circuitsim.plot import sweep_figure
+
+        return sweep_figure(self, self.saved_units)
+
+    def point(self, index: int) -> str:
+        """A point in words: `V1 = 0.5, temp = 27`."""
+        numbers = self.values[index].tolist()
+        return ", ".join(f"{name} = {number:.10g}" for name, number in zip(self.names, numbers, strict=True))
+
+
+def unknown_points(circuit: Circuit, saves: tuple[Save, ...], count: int) -> dict[str, NDArray[Any]]:
+    """The arrays of Points, for `count` points of which nothing is known."""
+    nodes, ties, columns = len(circuit.nodes), len(circuit.ties), sum(map(len, saves))
+    if count * columns > MOST_SAVED:
+        raise SettingsError(f"{columns:,} values to save at {count:,} points are more than {MOST_SAVED:,}; save less")
+    return {
+        "voltages": np.full((count, nodes), np.nan),
+        "currents": np.full((count, ties), np.nan),
+        "saved": np.full((count, columns), np.nan),
+        "statuses": np.full(count, FAULT, _STATUS),
+        "kcl_relative": np.full(count, np.nan),
+        "determined": np.ones(nodes, bool),
+        "left_out": np.zeros(nodes, bool),
+        "ambiguous": np.zeros(ties, bool),
+        "saved_ambiguous": np.zeros(columns, bool),
+        "saved_left_out": np.zeros(columns, bool),
+    }

@@ -1,0 +1,164 @@
+"""The points of one chunk, solved one after another or as batches, each from the last solution."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim.backends.base import Backend
+from circuitsim.circuit import KINDS, Circuit
+from circuitsim.currents import with_digits
+from circuitsim.errors import NetlistError, TopologyError
+from circuitsim.netlist.saves import Save
+from circuitsim.problem import Problem, compile_problem, without_island
+from circuitsim.residual import Check
+from circuitsim.saved import Saved
+from circuitsim.solution import Settings, Solution, Status
+from circuitsim.solving import solve
+from circuitsim.sweeping.results import NOTHING, Note, Points, unknown_points
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+_TILE = 250_000  # voltages whose certificates are computed together
+_BATCH_ROW = re.compile(r" \(batch row \d+\)")  # means nothing here: how points make batches is not seen
+
+
+class Runner:
+    """Solves the points of a chunk, which are numbered from 0, and keeps what came out."""
+
+    def __init__(
+        self, circuit: Circuit, settings: Settings, backend: Backend | None, saves: tuple[Save, ...], count: int
+    ) -> None:
+        self.lenient, self.settings = settings.lenient, replace(settings, lenient=False)
+        self.backend = backend
+        self.saves = saves
+        self.ties = tie_keys(circuit)
+        self.found = unknown_points(circuit, saves, count)
+        self.last: Solution | None = None
+        self.steps = 0
+        self.messages: dict[int, str] = {}
+        self.others: dict[str, None] = {}  # ideal diodes and controlled sources whose currents are not unique
+        self.notes: dict[frozenset[str], Note] = {}  # of the islands that are left out
+
+    def solve(self, rows: Ints, problem_of: Callable[[Ints], Problem]) -> None:
+        """Solve the points `rows` as one batch; where some have no solution, find them by halving.
+
+        When lenient, an island without a solution is left out, at the points where it has none.
+        """
+        problem = None
+        try:
+            problem = problem_of(rows)
+            solution = solve(
+                problem,
+                self.settings,
+                start=self._start(problem),
+                backend=self.backend,
+                raise_on_failure=False,
+                in_order=True,  # what one tile learns, the next one uses
+            )
+        except TopologyError as error:
+            if problem is not None and self._leave_out(rows, problem, error):
+                return
+            if rows.size == 1:
+                self.fault(int(rows[0]), error)
+                return
+            for half in np.array_split(rows, 2):
+                self.solve(half, problem_of)
+            return
+        self._keep(rows, solution)
+
+    def _leave_out(self, rows: Ints, problem: Problem, error: TopologyError) -> bool:
+        """When lenient, solve without the island that an error names; returns whether that has been done.
+
+        Not so when the currents into the island are not the same at all these points.
+        """
+        circuit = problem.circuit
+        s, nodes = circuit.current_sources, [circuit.netlist.node(name) for name in error.nodes]
+        into = s.i[:, np.isin(s.a, nodes) | np.isin(s.b, nodes)]
+        if not self.lenient or not error.is_cut or (into != into[:1]).any():
+            return False
+        try:
+            rest = compile_problem(without_island(circuit, error))
+        except TopologyError:  # a controlled source joins the island to the rest, or more is wrong
+            return False
+        at_line, text = rest.circuit.notes[-1]
+        self.notes.setdefault(frozenset(error.nodes), (at_line, _BATCH_ROW.sub("", text)))
+
+        def at(some: Ints) -> Problem:
+            which, c = np.searchsorted(rows, some), rest.circuit
+            e, i = (x[which] if x.shape[0] > 1 else x for x in (c.ties.e, c.current_sources.i))
+            sources = replace(c.current_sources, i=i)
+            return replace(rest, circuit=replace(c, ties=replace(c.ties, e=e), current_sources=sources))
+
+        self.solve(rows, at)
+        return True
+
+    def fault(self, row: int, error: NetlistError) -> None:
+        """A point that cannot be solved."""
+        self.messages[row] = str(error).split("\n")[0]
+
+    def _start(self, problem: Problem) -> Floats | None:
+        """The last solution, where it can be that of this problem too."""
+        if self.last is None or self.last.problem.topology.index_of_node is not problem.topology.index_of_node:
+            return None
+        x = self.last.x
+        return x if x.shape == (problem.batch, problem.n_free) and np.isfinite(x).all() else None
+
+    def _keep(self, rows: Ints, solution: Solution) -> None:
+        self.last = solution
+        self.steps = max(self.steps, solution.steps)
+        found, kcl = self.found, self.found["kcl_relative"]
+        if np.isfinite(solution.x).all():
+            found["voltages"][rows] = solution.voltages()
+            ties = np.isin(self.ties, tie_keys(solution.circuit))  # some may be left out
+            found["currents"][np.ix_(rows, ties)], unique = solution.tie_currents
+            found["determined"] &= solution.determined
+            found["left_out"] |= solution.circuit.left_out
+            found["ambiguous"][ties] |= ~unique
+            self.others |= dict.fromkeys(solution.ambiguous_others)
+            if self.saves:
+                saved = Saved(solution, self.saves)
+                found["saved"][rows] = saved.values()
+                found["saved_ambiguous"] |= saved.ambiguous
+                found["saved_left_out"] |= saved.left_out
+            alone = rows.size == 1
+            kcl[rows] = solution.residuals.kcl_relative if alone else row_violations(solution, self.settings.tolerance)
+        solved = np.full(rows.size, True) if solution.solved else kcl[rows] <= self.settings.tolerance
+        found["statuses"][rows] = np.where(solved, Status.SOLVED.name, solution.status.name)
+        for row in rows[~solved].tolist():
+            self.messages[row] = solution.message if rows.size == 1 else solution.status.value
+
+    def points(self) -> Points:
+        """What was found."""
+        return Points(
+            **self.found,
+            ambiguous_others=tuple(self.others),
+            islands=tuple(tuple(sorted(island)) for island in self.notes),
+            notes=tuple(self.notes.values()),
+            messages=self.messages,
+            method=self.last.method if self.last else self.settings.method,
+            why=self.last.why if self.last else NOTHING,
+            backend=self.last.backend if self.last else self.settings.backend,
+            steps=self.steps,
+        )
+
+
+def tie_keys(circuit: Circuit) -> Ints:
+    """A number for the element of each tie."""
+    return circuit.ties.row * len(KINDS) + circuit.ties.kind
+
+
+def row_violations(solution: Solution, tolerance: float) -> Floats:
+    """The largest relative KCL error of each row of the batch, (batch,); below the tolerance it may be a bound."""
+    out = np.zeros(solution.batch)
+    size = 1 + _TILE // len(solution.circuit.nodes)
+    for first in range(0, solution.batch, size):
+        rows = slice(first, min(first + size, solution.batch))
+        check = Check(solution.problem, *with_digits(solution, solution.problem.drive(rows)))
+        out[rows] = np.maximum(check.by_row(tolerance), check.active_error)
+    return out

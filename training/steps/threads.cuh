@@ -1,0 +1,83 @@
+// What threads do together: numbers in fours, sums over the lanes of a warp, meetings of all blocks.
+
+typedef long long integer;
+
+#define WARPS (THREADS / 32)
+
+struct alignas(4 * sizeof(REAL)) Quad {
+    REAL at[4];
+};
+
+__device__ constexpr int power_of_two(int n) {
+    int power = 1;
+    while (power < n) power *= 2;
+    return power;
+}
+
+__device__ inline REAL within(REAL x, REAL low, REAL high) {  // NaN stays
+    x = x < low ? low : x;
+    return x > high ? high : x;
+}
+
+__device__ inline REAL clipped(REAL g) { return g < 0 ? (REAL)0 : g; }  // NaN stays, for `measure` to see
+
+// Four numbers that another block may have written: past this multiprocessor's own cache.
+__device__ inline Quad fetched(const float* p) {
+    const float4 found = __ldcg((const float4*)p);
+    return {{(REAL)found.x, (REAL)found.y, (REAL)found.z, (REAL)found.w}};
+}
+
+__device__ inline Quad fetched(const double* p) {
+    const double2 first = __ldcg((const double2*)p), second = __ldcg((const double2*)p + 1);
+    return {{(REAL)first.x, (REAL)first.y, (REAL)second.x, (REAL)second.y}};
+}
+
+__device__ inline void spread(const Quad& of, REAL* x) {
+    for (int i = 0; i < 4; ++i) x[i] = of.at[i];
+}
+
+__device__ inline float whole_warp(float x, int offset) { return __shfl_xor_sync(0xffffffffu, x, offset); }
+__device__ inline double whole_warp(double x, int offset) { return __shfl_xor_sync(0xffffffffu, x, offset); }
+
+__device__ inline REAL warp_sum(REAL x) {
+    for (int offset = 16; offset > 0; offset /= 2) x += whole_warp(x, offset);
+    return x;
+}
+
+// Sums of N numbers over the lanes that differ in the bits from 16 down to `across`, into slot: each step halves what a
+// lane is left with, so that N numbers take N exchanges, not 5 N.
+template <int N>
+__device__ inline void sum_lanes(const REAL (&part)[N], int offset, int across, REAL* slot) {
+    if (offset < across) {
+#pragma unroll
+        for (int i = 0; i < N; ++i) slot[i] = part[i];
+        return;
+    }
+    if constexpr (N == 1) {
+        REAL sum = part[0];
+        for (; offset >= across; offset /= 2) sum += whole_warp(sum, offset);
+        slot[0] = sum;
+    } else {
+        const bool upper = threadIdx.x & offset;
+        REAL half[N / 2];
+#pragma unroll
+        for (int i = 0; i < N / 2; ++i) {
+            const REAL given = upper ? part[i] : part[N / 2 + i], kept = upper ? part[N / 2 + i] : part[i];
+            half[i] = kept + whole_warp(given, offset);
+        }
+        sum_lanes<N / 2>(half, offset / 2, across, slot + (upper ? N / 2 : 0));
+    }
+}
+
+// All blocks wait for each other; `arrived` counts them, from 0 on.
+__device__ inline void meet(unsigned* arrived) {
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        __threadfence();
+        const unsigned ticket = atomicAdd(arrived, 1u);
+        const unsigned goal = (ticket / gridDim.x + 1) * gridDim.x;
+        while (*(volatile unsigned*)arrived < goal) __nanosleep(20);
+        __threadfence();
+    }
+    __syncthreads();
+}
