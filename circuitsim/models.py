@@ -25,6 +25,7 @@ _NAMED = {
     "tanh": (Law.TANH, {"imax": 1e-3, "v0": 0.5, "g": 0.0}),
     "sinh": (Law.SINH, {"i0": 1e-6, "v0": 0.2, "g": 0.0}),
 }
+_MOST_RATIO = 1e300  # of IBV to an IS that is next to nothing
 MOST = 1e50  # A, S: beyond it, currents could overflow
 _ZERO = 1e-12  # of the currents around it: rounding in a table's current at 0 V
 _INFINITE = frozenset({"bv", "roff", "ron", "rrev", "vfwd", "vrev"})  # parameters of D that may be
@@ -116,8 +117,8 @@ def _adjusted_breakdown(bv: float, ibv: Floats, saturation: Floats, vt: Floats, 
     """x = BV - NBV Vt ln(IBV/IS + 1 - x/Vt): the last term has no NBV in ngspice-39."""
     if not np.isfinite(bv):
         return np.full(ibv.shape, np.inf)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(saturation > 0, ibv / saturation, 0.0)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        ratio = np.where(saturation > 0, np.minimum(ibv / saturation, _MOST_RATIO), 0.0)
     x = bv - nbv_vt * np.log1p(ratio)
     for _ in range(25):
         x = bv - nbv_vt * np.log(np.maximum(ratio + 1.0 - x / vt, 1.0))

@@ -28,6 +28,7 @@ Floats = NDArray[np.float64]
 _NO_VOLTAGE = 2.0**-140  # of the largest: what is left of 0 with three float64 parts
 _NO_VOLTAGE_ACTIVE = 2.0**-96  # the same where currents of controlled sources, of one float64 each, round
 _NO_CURRENT_ACTIVE = 1e-60  # A: at nodes of controlled sources alone no conductance tells what is none
+_MOST_AMPS = 1e12  # A, of a circuit: beside more not all else is nothing
 _ABSURD = 1e3  # times the largest known potential: voltages beyond may be of islands that nothing holds
 NOTHING = 2.0**-106  # of the largest current, or voltage in a law of a controlled source: none
 ROUNDING = 4.0 * float(np.finfo(np.float64).eps)  # of the voltage of a nonlinear branch, or of a carried current
@@ -412,7 +413,7 @@ class Check:
         are the absolute ones at each unit), or of the largest voltage; or the currents of nonlinear branches would
         fall, or rise, by as much when their voltages change in the last digits; or they are the last digits of currents
         that are carried. Voltages far beyond all that are known, so large that their last digits would excuse every
-        current that there is, excuse none.
+        current that there is, excuse none; and currents beyond 1e12 A no more than that one would.
         """
         t = self.problem.topology
         _, carried = carried_sums(self.problem, _take(self.drive.carried, rows))
@@ -422,14 +423,16 @@ class Check:
             np.add.at(out, t.junction_a, at_a)
             np.add.at(out, t.junction_k, at_k)
         volts = self._largest_volts()[rows]
-        sources = np.abs(_take(self.problem.source_currents(self.drive.rows), rows)).max(axis=1, initial=0.0)
+        s = self.problem.circuit.current_sources
+        given = np.where(s.a != s.b, np.abs(_take(self.problem.source_currents(self.drive.rows), rows)), 0.0)
+        sources = given.max(axis=1, initial=0.0)
         self.largest[rows] = np.maximum(total.max(axis=1, initial=0.0), sources)
         reciprocal = self.problem.circuit.reciprocal
         digits, least = (_NO_VOLTAGE, 0.0) if reciprocal else (_NO_VOLTAGE_ACTIVE, _NO_CURRENT_ACTIVE)
         beyond = digits * self.slope[rows] * volts[:, None]
         absurd = volts > _ABSURD * np.abs(_take(self.drive.fixed, rows)).max(axis=1, initial=0.0)
         beyond[absurd[:, None] & (beyond > self.largest[rows, None])] = 0.0
-        beyond += NOTHING * self.largest[rows, None] + ROUNDING * carried + least
+        beyond += NOTHING * np.minimum(self.largest[rows, None], _MOST_AMPS) + ROUNDING * carried + least
         return fall[:-1].T + beyond, rise[:-1].T + beyond
 
     def _junction_rounding(self, rows: Ints) -> tuple[Floats, Floats]:
