@@ -48,7 +48,7 @@ class Factors:
         e = self.order
         if injected.shape[0] == 1:
             y = injected[0, e.perm]
-            _substitute(e.ptr, e.row, self.value, self.pivot, y)
+            substitute(e.ptr, e.row, self.value, self.pivot, y)
             out = np.empty_like(injected)
             out[0, e.perm] = y
             return out
@@ -75,6 +75,12 @@ class Elimination:
         self.ptr = np.concatenate([[0], np.cumsum(count + 1)])  # one more each: ground
         self.row = _pattern(n, row_ptr, self.column[by_row], parent, self.ptr)
         self.first = _supernodes(parent, count)
+
+    @property
+    def updates(self) -> int:
+        """How many times it adds to an entry: once for each pair of entries of a column."""
+        count = np.diff(self.ptr)
+        return int((count * (count - 1) // 2).sum())
 
     def factor(self, g: Floats, to_ground: Floats) -> Factors:
         """Eliminate with edge conductances g (edges,) and conductances to ground (n,), all >= 0, S."""
@@ -245,7 +251,7 @@ def _eliminate(ptr, row, first, column_ptr, entry_row, entry, to_ground, value, 
 
 
 @jit(nogil=True, fastmath={"contract"})
-def _substitute(ptr, row, value, pivot, y):
+def substitute(ptr, row, value, pivot, y):
     """Solve in place, y (n,): currents pass on to the nodes left, then voltages come back."""
     n = y.size
     for j in range(n):
