@@ -44,7 +44,7 @@ def _neighbours(n: int, i: Ints, j: Ints) -> tuple[NDArray[np.int32], NDArray[np
     return matrix.indptr, matrix.indices
 
 
-@jit(nogil=True)
+@jit()
 def _widest(ptr, near):
     n = ptr.size - 1
     reached = np.zeros(n, np.bool_)
@@ -71,7 +71,7 @@ def _widest(ptr, near):
     return most
 
 
-@jit(nogil=True)
+@jit()
 def _count(ptr, near, hubs, most, most_work):
     """Updates; inf where there are more than `most`. `near` changes: elements of a node come before its neighbours."""
     n = ptr.size - 1
@@ -161,7 +161,7 @@ def _count(ptr, near, hubs, most, most_work):
     return updates
 
 
-@jit(nogil=True)
+@jit()
 def enter(u, degree, top, after, before):
     """Put a node before the others of its degree."""
     other = top[degree]
@@ -171,7 +171,7 @@ def enter(u, degree, top, after, before):
     top[degree] = u
 
 
-@jit(nogil=True)
+@jit()
 def leave(u, degree, top, after, before):
     """Take it out."""
     if before[u] >= 0:

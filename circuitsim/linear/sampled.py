@@ -57,7 +57,7 @@ def sampled(i: Ints, j: Ints, g: Floats, to_ground: Floats) -> Sampled:
     return Sampled(perm, ptr, place[row], value, pivot)
 
 
-@jit(nogil=True)
+@jit()
 def _sample(n, end, g):
     """Order, and of each node its neighbours (ground, where it is one, last), conductances and 1 / their sum.
 
@@ -146,7 +146,7 @@ def _sample(n, end, g):
     return perm, ptr, row[: ptr[n]].copy(), value[: ptr[n]].copy(), pivot
 
 
-@jit(nogil=True)
+@jit()
 def _change(u, by, degree, top, after, before):
     """Change the degree of a node; returns it. Ground, which has no place in the lists, has it too."""
     if u < before.size:
