@@ -390,10 +390,11 @@ DIODES = {
 
 
 def wide_circuit(n: int, diodes: str, decades: float, seed: int = 0) -> str:
-    """A random graph of n nodes and 2 n resistors, with sources and, if wanted, n / 20 diodes anywhere."""
+    """A ring of n nodes and n chords, with sources and, if wanted, n / 20 diodes anywhere; no node is a dead end."""
     rng = np.random.default_rng(seed)
     names = np.array(["0", *(f"n{k}" for k in range(1, n))])
-    i, j = random_graph(rng, n, n)
+    i, j = np.r_[np.arange(n), rng.integers(n, size=n)], np.r_[(np.arange(n) + 1) % n, rng.integers(n, size=n)]
+    i, j = i[i != j], j[i != j]
     ohms = 10 ** rng.uniform(3 - decades, 3, i.size)
     cards = [f"R{k} {a} {b} {r}" for k, (a, b, r) in enumerate(zip(names[i], names[j], ohms, strict=True))]
     cards += [f"I{k} 0 {name} {rng.normal() * 1e-3}" for k, name in enumerate(names[rng.integers(1, n, 10)])]
