@@ -12,7 +12,7 @@ import numpy as np
 from circuitsim.compiled import jit
 
 
-@jit(nogil=True)
+@jit()
 def flat_sums(ptr, branch, sign, a, b, g, v, flow, low, total):
     """Add the flat branches to flow + low (A, out of the unit) and total (A, absolute); unit u has ptr[u]:ptr[u+1].
 
@@ -41,14 +41,14 @@ def flat_sums(ptr, branch, sign, a, b, g, v, flow, low, total):
             flow[row, u], low[row, u] = net, rest
 
 
-@jit(nogil=True)
+@jit()
 def _lost_in_sum(x, y, total):
     """x + y - total, what rounding x + y to `total` lost, exactly (TwoSum)."""
     back = total - x
     return (x - (total - back)) + (y - back)
 
 
-@jit(nogil=True)
+@jit()
 def _lost_in_product(x, y, product):
     """x y - product, what rounding x y to `product` lost (T. J. Dekker 1971); 0 where splitting would overflow."""
     wide = 134217729.0  # 2^27 + 1
@@ -59,7 +59,7 @@ def _lost_in_product(x, y, product):
     return lost if abs(lost) <= abs(product) else 0.0
 
 
-@jit(nogil=True)
+@jit()
 def end_sums(unit, sign, current, flow, low, total):
     """Add currents (rows or 1, branches) at one of their ends: `unit` (-1: known), `sign` 1 where they leave it."""
     for row in range(flow.shape[0]):
@@ -74,7 +74,7 @@ def end_sums(unit, sign, current, flow, low, total):
                 total[row, u] += abs(amps)
 
 
-@jit(nogil=True, fastmath={"reassoc", "contract"})
+@jit(fastmath={"reassoc", "contract"})
 def crossbar_sums(rows, cols, g, unit_of_node, overlap, v, low, flow, total):
     """Add the currents of a crossbar in one input row at its free ends; unit -1 is known.
 
@@ -115,7 +115,7 @@ def crossbar_sums(rows, cols, g, unit_of_node, overlap, v, low, flow, total):
             total[u] += absolute[j]
 
 
-@jit(nogil=True)
+@jit()
 def violations(
     x, neighbours, neighbours_abs, diag, to_fixed, injection, source_flow, source_abs, fixed_abs,
     nonlinear, slope, nonlinear_abs, lo, hi, rounding, groups, flow, rho, upper,
@@ -172,7 +172,7 @@ def violations(
     return certain
 
 
-@jit(nogil=True)
+@jit()
 def figures(x, base, flow, rho, lo, hi, span):
     """(kcl_amps, clamp_volts, complementarity_watts, power_balance_watts, gap_watts) of residual.Residuals.
 

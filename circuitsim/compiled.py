@@ -41,7 +41,9 @@ class Kernel:
 
     @cached_property
     def compiled(self) -> Any:
-        """numba.njit(cache=True, ...), safe when several processes compile at once or one is killed meanwhile.
+        """numba.njit(cache=True, nogil=True, ...), safe when several processes compile at once or one is killed then.
+
+        Without the interpreter's lock: other threads go on, among them one that ends a program (io/commands.py).
 
         Numba numbers the files of a function's signatures and writes its index before them. Two processes that compile
         different signatures may then take the same number, and a process that is killed in between leaves an index
@@ -50,7 +52,7 @@ class Kernel:
         """
         from numba import njit
 
-        dispatcher = njit(cache=True, **self.options)(self._linked("compiled"))
+        dispatcher = njit(cache=True, nogil=True, **self.options)(self._linked("compiled"))
         cache = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
         if cache is not None:
             cache._data_name = lambda number: (

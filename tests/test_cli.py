@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import ctypes
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -362,6 +364,81 @@ def test_sighup_ends_in_order_unless_it_is_ignored() -> None:
             os.kill(os.getpid(), signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+ENDLESS = """
+import click, numpy
+from circuitsim.compiled import jit
+from circuitsim.io.commands import Command
+
+@jit(small=0)
+def count(x):
+    while x[0] >= 0:
+        x[0] += x[1]
+
+@click.command(cls=Command)
+def main():
+    count(numpy.array([-1, 1]))
+    print("compiled", flush=True)
+    count(numpy.array([0, 1 - 1]))
+
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [(signal.SIGTERM, 143, "ended by SIGTERM\n"), (signal.SIGINT, 130, "interrupted\n")],
+)
+def test_one_signal_ends_compiled_code_that_does_not(number: signal.Signals, code: int, said: str) -> None:
+    Path("endless.py").write_text(ENDLESS)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with helpers.process([sys.executable, "endless.py"], env=environment) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "compiled\n"
+        time.sleep(0.2)
+        assert running.poll() is None
+        running.send_signal(number)
+        err = running.communicate(timeout=60)[1]
+    assert (running.returncode, err) == (code, said)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("then", ["goes on", "fails"])
+def test_a_signal_whose_exception_a_callback_loses_is_raised_again(number: signal.Signals, then: str) -> None:
+    """As callbacks of the compiler do, which may fail next."""
+    called = []
+
+    @ctypes.CFUNCTYPE(None)
+    def callback() -> None:
+        called.append(number)
+        os.kill(os.getpid(), number)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises((Ended, KeyboardInterrupt)), ends_in_order(5.0):
+            callback()
+            assert called
+            if then == "goes on":
+                time.sleep(30)
+            raise RuntimeError("no compiled object yet")
+        time.sleep(0.3)  # and not a third time
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def test_what_waits_for_a_signal_leaves_nothing_behind() -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    threads, opened = threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        assert run("check", "divider.cir").exit_code == 0
+    assert {number: signal.getsignal(number) for number in before} == before
+    assert signal.set_wakeup_fd(-1) == -1
+    assert threading.active_count() == threads
+    assert len(list(Path("/proc/self/fd").iterdir())) == opened
 
 
 def test_names_that_the_terminal_cannot_show(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,8 @@ from circuitsim import gallery, linear, solving
 from circuitsim.backends import cuda, gpu_mesh
 from circuitsim.backends.gpu import Device, GpuBackend
 from circuitsim.backends.gpu_mesh import GpuMesh
-from circuitsim.linear.multigrid import REDUCTION, Multigrid
+from circuitsim.linear.gradients import REDUCTION
+from circuitsim.linear.multigrid import Multigrid
 
 NEWTON = cs.Settings(method="newton")
 GRID = gallery.current_grid(11, 30)

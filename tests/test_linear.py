@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
+from growth import LIMIT, exponent
+from helpers import assert_close, assert_laws
 from numpy.typing import NDArray
+from scipy import sparse
 
-from circuitsim.linear import choose_solver
+import circuitsim as cs
+from circuitsim import topology
+from circuitsim.compiled import Kernel
+from circuitsim.linear import choose_solver, fill, gradients
 from circuitsim.linear.elimination import Elimination
 from circuitsim.linear.forest import strong_forest
+from circuitsim.linear.gradients import Gradients
 from circuitsim.linear.multigrid import Multigrid
+from circuitsim.linear.sampled import _sample, sampled
 
 pytestmark = pytest.mark.usefixtures("kernel_form")
 
@@ -112,7 +122,7 @@ def test_several_right_hand_sides_are_solved_as_each_alone() -> None:
         np.testing.assert_allclose(row, factors.solve(alone[None])[0], rtol=0, atol=1e-14 * np.abs(row).max())
 
 
-@pytest.mark.parametrize("solver", [Elimination, Multigrid])
+@pytest.mark.parametrize("solver", [Elimination, Multigrid, Gradients])
 def test_each_part_without_ground_is_reported_once_and_holds_0_volts_there(solver: type) -> None:
     """Nodes 0-1-2 float, 3-4 are grounded, 5 is alone, 6-7 are joined by nothing but a conductance of 0."""
     i, j = np.array([0, 1, 3, 6]), np.array([1, 2, 4, 7])
@@ -238,10 +248,210 @@ def test_wires_are_solved_by_their_forest_while_that_converges(cell: float, by_f
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-12 * np.abs(wanted).max())
 
 
-def test_large_meshes_get_multigrid_and_all_others_elimination() -> None:
-    n, i, j = sheet(400)
-    assert isinstance(choose_solver(n, i, j), Multigrid)
-    n, i, j = sheet(20)
-    assert isinstance(choose_solver(n, i, j), Elimination)
+def cube(side: int) -> tuple[int, Ints, Ints]:
+    """A grid of three dimensions."""
+    at = np.arange(side**3).reshape(side, side, side)
+    i = np.r_[at[:-1].ravel(), at[:, :-1].ravel(), at[:, :, :-1].ravel()]
+    return side**3, i, np.r_[at[1:].ravel(), at[:, 1:].ravel(), at[:, :, 1:].ravel()]
+
+
+def test_large_meshes_get_multigrid_wide_graphs_gradients_and_all_others_elimination() -> None:
+    rng = np.random.default_rng(0)
+    assert isinstance(choose_solver(*sheet(400)), Multigrid)
+    assert isinstance(choose_solver(*cube(28)), Gradients)
+    for few in (sheet(20), sheet(150), cube(10), (0, *np.zeros((2, 0), np.int64))):
+        assert isinstance(choose_solver(*few), Elimination)
     chain = np.arange(200_000)
     assert isinstance(choose_solver(200_000, chain[:-1], chain[1:]), Elimination)
+    assert isinstance(choose_solver(100_000, *random_graph(rng, 100_000, 100_000)), Gradients)
+    assert isinstance(choose_solver(3_000, *random_graph(rng, 3_000, 3_000)), Elimination)
+    n, rim = 20_000, np.arange(1, 20_000)
+    wheel = np.r_[0 * rim, rim[:-1]], np.r_[rim, rim[1:]]  # all of its nodes as far from the hub
+    for wide in (random_graph(rng, n, 100), wheel):
+        assert fill.widest(n, *wide) > 4 * n ** (2 / 3)
+        assert isinstance(choose_solver(n, *wide), Elimination)
+
+
+def forms(kernel: Kernel) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """A kernel in Python, and compiled."""
+    return kernel.plain, kernel.compiled
+
+
+def test_kernels_in_python_and_compiled_do_the_same() -> None:
+    rng = np.random.default_rng(7)
+    n = 40
+    i, j = random_graph(rng, n, 60)
+    ends = np.stack([np.r_[i, 3], np.r_[j, n]], axis=1).astype(np.int32).ravel()
+    g = 10 ** rng.uniform(-9, 0, i.size + 1)
+    for plain, compiled in zip(*(form(n, ends, g) for form in forms(_sample)), strict=True):
+        np.testing.assert_array_equal(plain, compiled)
+    for kernel, limits in ((fill._count, (2, 1e9, 10**9)), (fill._widest, ())):
+        plain, compiled = (form(*fill._neighbours(n, i, j), *limits) for form in forms(kernel))
+        assert plain == compiled > 0
+
+
+@pytest.mark.parametrize("graph", ["sheet", "cube", "tree", "random", "parallel"])
+def test_updates_are_counted_about_as_elimination_needs_them(graph: str) -> None:
+    rng = np.random.default_rng(8)
+    n, i, j = {
+        "sheet": sheet(60), "cube": cube(12), "tree": (2_000, *random_graph(rng, 2_000, 0)),
+        "random": (1_000, *random_graph(rng, 1_000, 1_000)), "parallel": (30, *random_graph(rng, 30, 3_000)),
+    }[graph]  # fmt: skip
+    updates = Elimination(n, i, j).updates
+    assert not fill.costs_more(n, i, j, 2 * updates)
+    assert fill.costs_more(n, i, j, updates // 3)
+
+
+def test_counting_updates_gives_up_where_it_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    n, i, j = sheet(30)
+    monkeypatch.setattr(fill, "_MOST_WORK", 100)
+    assert fill.costs_more(n, i, j, 10**12)
+
+
+def test_the_widest_level_is_of_the_widest_part() -> None:
+    """A chain of 5, and a star whose centre, the part's first node, has 4 leaves."""
+    i, j = np.array([0, 1, 2, 3, 5, 5, 5, 5]), np.array([1, 2, 3, 4, 6, 7, 8, 9])
+    assert fill.widest(11, i, j) == 4
+    assert fill.widest(5, i[:4], j[:4]) == 1
+
+
+def test_a_sample_of_a_tree_is_its_elimination() -> None:
+    rng = np.random.default_rng(9)
+    n = 25
+    i, j = random_graph(rng, n, 0)
+    i, j = np.r_[i, i[:3]], np.r_[j, j[:3]]  # some edges twice
+    g, to_ground = 10 ** rng.uniform(-9, 9, i.size), np.zeros(n)
+    to_ground[4] = 1e-3
+    injected = rng.uniform(size=n)
+    before = injected.copy()
+    found = sampled(i, j, g, to_ground).solve(injected)
+    np.testing.assert_allclose(found, np.array(exact_voltages(n, i, j, g, to_ground, injected), float), rtol=1e-12)
+    assert (injected == before).all()
+
+
+def test_a_sample_is_symmetric_positive_and_near_the_network() -> None:
+    """Its conductance matrix S beside the network's A: the eigenvalues of S^-1 A would all be 1 without sampling."""
+    rng = np.random.default_rng(10)
+    n = 200
+    i, j = random_graph(rng, n, 400)
+    g, to_ground = 10 ** rng.uniform(-6, 6, i.size), np.zeros(n)
+    to_ground[:3] = 1.0
+    sample = sampled(i, j, g, to_ground)
+    assert sample.row.size <= 4 * i.size
+    root = np.linalg.cholesky(dense(n, i, j, g, to_ground))
+    seen = root.T @ np.stack([sample.solve(column) for column in root.T], axis=1)
+    np.testing.assert_allclose(seen, seen.T, rtol=0, atol=1e-6 * np.abs(seen).max())
+    size = np.linalg.eigvalsh((seen + seen.T) / 2)
+    assert 0.1 < size.min() < 1 < size.max() < 10
+
+
+@pytest.mark.parametrize("decades", [0.5, 12])
+@pytest.mark.parametrize("graph", ["random", "cube", "sheet"])
+def test_gradients_are_what_elimination_and_scipy_solve(graph: str, decades: float) -> None:
+    rng = np.random.default_rng(11)
+    n, i, j = {"random": (4_000, *random_graph(rng, 4_000, 4_000)), "cube": cube(14), "sheet": sheet(60)}[graph]
+    g, to_ground = 10 ** rng.uniform(-decades, 0, i.size), np.zeros(n)
+    to_ground[rng.integers(n, size=3)] = 1.0
+    injected = np.stack([to_ground * rng.normal(size=n), np.zeros(n)])
+    solved = Gradients(n, i, j).factor(g, to_ground)
+    found = solved.solve(injected)
+    for _ in range(3):  # as newton does
+        current = g * (found[:, i] - found[:, j])
+        out = to_ground * found
+        for row, amps in zip(out, current, strict=True):
+            row += np.bincount(i, amps, n) - np.bincount(j, amps, n)
+        assert (np.linalg.norm(injected - out, axis=1) <= 2e-9 * np.linalg.norm(injected, axis=1)).all()
+        found += solved.solve(injected - out)
+    assert "factors" not in vars(solved)
+    wanted = Elimination(n, i, j).factor(g, to_ground).solve(injected)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-9 * np.abs(wanted).max())
+    if decades < 1:
+        direct = sparse.linalg.spsolve(sparse.csc_array(solved.matrix), injected[0])
+        np.testing.assert_allclose(found[0], direct, rtol=0, atol=1e-9 * np.abs(direct).max())
+
+
+def test_gradients_give_way_to_elimination_unless_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(12)
+    n, i, j = sheet(20)
+    g, to_ground = rng.uniform(0.5, 2.0, i.size), rng.uniform(size=n)
+    injected = rng.normal(size=(2, n))
+    monkeypatch.setattr(gradients, "_MOST_STEPS", 1)
+    found = Gradients(n, i, j).factor(g, to_ground).solve(injected)
+    np.testing.assert_array_equal(found, Elimination(n, i, j).factor(g, to_ground).solve(injected))
+    monkeypatch.setattr(gradients, "_MOST_UPDATES", 0)
+    near = Gradients(n, i, j).factor(g, to_ground).solve(injected)
+    assert 0 < np.abs(near - found).max() < np.abs(found).max()
+
+
+DIODES = {
+    "linear": "", "smooth": ".model d1 D(is=1e-14)", "piecewise": ".model d1 D(ron=1 roff=1e9 vfwd=0.6)",
+    "perfect": ".model d1 D(ron=0)",
+}  # fmt: skip
+
+
+def wide_circuit(n: int, diodes: str, decades: float, seed: int = 0) -> str:
+    """A ring of n nodes and n chords, with sources and, if wanted, n / 20 diodes anywhere; no node is a dead end."""
+    rng = np.random.default_rng(seed)
+    names = np.array(["0", *(f"n{k}" for k in range(1, n))])
+    i, j = np.r_[np.arange(n), rng.integers(n, size=n)], np.r_[(np.arange(n) + 1) % n, rng.integers(n, size=n)]
+    i, j = i[i != j], j[i != j]
+    ohms = 10 ** rng.uniform(3 - decades, 3, i.size)
+    cards = [f"R{k} {a} {b} {r}" for k, (a, b, r) in enumerate(zip(names[i], names[j], ohms, strict=True))]
+    cards += [f"I{k} 0 {name} {rng.normal() * 1e-3}" for k, name in enumerate(names[rng.integers(1, n, 10)])]
+    if DIODES[diodes]:
+        a, b = random_graph(rng, n, 0)
+        cards += [f"D{k} {names[a[k]]} {names[b[k]]} d1" for k in range(n // 20)]
+    return "\n".join([f"wide, {diodes}", "V1 n1 0 5", DIODES[diodes], *cards])
+
+
+@pytest.fixture
+def gradients_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Circuits of any size are solved by gradients, without elimination in their place."""
+    monkeypatch.setattr(topology, "choose_solver", Gradients)
+    monkeypatch.setattr(gradients, "_MOST_UPDATES", 0)
+
+
+@pytest.mark.parametrize("decades", [1, 12])
+@pytest.mark.parametrize("diodes", DIODES)
+def test_circuits_of_wide_graphs_have_the_same_solution(
+    diodes: str, decades: float, request: pytest.FixtureRequest
+) -> None:
+    circuit = cs.parse(wide_circuit(400, diodes, decades))
+    wanted = cs.solve(circuit, cs.Settings(method="newton"))
+    request.getfixturevalue("gradients_alone")
+    found = cs.solve(circuit, cs.Settings(method="newton"))
+    assert isinstance(found.problem.topology.solver, Gradients)
+    assert_laws(found, 1e-8)
+    assert_close(found.voltages(), wanted.voltages(), 1e-8)
+
+
+def test_rows_of_a_wide_graph_are_those_of_each_alone(gradients_alone: None) -> None:
+    problem = cs.compile_problem(cs.parse(wide_circuit(400, "smooth", 2)))
+    volts = np.array([[5.0], [-3.0], [0.0]])
+    together = cs.solve(problem.with_values({"V1": volts}), cs.Settings(method="newton"))
+    assert_laws(together, 1e-8)
+    for row, volt in zip(together.voltages(), volts, strict=True):
+        alone = cs.solve(problem.with_values({"V1": volt}), cs.Settings(method="newton"))
+        assert_close(row, alone.voltages()[0], 1e-8)
+
+
+@pytest.mark.parametrize("diodes", DIODES)
+def test_what_gradients_do_not_solve_is_said_to_be_unsolved(
+    diodes: str, gradients_alone: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And newton ends: without any steps a network's voltages are 0, and so are all corrections."""
+    monkeypatch.setattr(gradients, "_MOST_STEPS", 0)
+    found = cs.solve(cs.parse(wide_circuit(400, diodes, 12)), cs.Settings(method="newton"), raise_on_failure=False)
+    assert found.status in (cs.Status.STALLED, cs.Status.MAX_SWEEPS)
+    assert found.residuals.kcl_relative > 1e-9
+
+
+@pytest.mark.slow
+def test_the_cost_of_a_wide_graph_grows_linearly() -> None:
+    def prepare(n: int) -> Callable[[], object]:
+        rng = np.random.default_rng(n)
+        i, j = random_graph(rng, n, n)
+        g, to_ground = rng.uniform(0.5, 2.0, i.size), np.where(np.arange(n) < 3, 1.0, 0.0)
+        return lambda: choose_solver(n, i, j).factor(g, to_ground).solve(to_ground[None])
+
+    assert exponent(prepare, 20_000) < LIMIT

@@ -212,6 +212,9 @@ def test_a_port_in_use_is_an_error(server: PageServer) -> None:
         ("answer", json.dumps({"changes": {"values": {f"R{k}": "1" for k in range(1001)}}}).encode()),
         ("answer", json.dumps({"changes": {"values": {"R" * 201: "1"}}}).encode()),
         ("find", b'{"text": 1}'),
+        ("touched", b'{"card": 0, "names": "R1"}'),
+        ("touched", b'{"card": -1, "names": []}'),
+        ("touched", json.dumps({"card": 0, "names": ["R1"] * 1001}).encode()),
         ("group", b'{"changes": {}, "number": 1.5}'),
         ("crossbar", b'{"changes": {}, "number": 0}'),
     ],
@@ -250,6 +253,7 @@ def test_values_that_cannot_be_are_messages(server: PageServer, changes: dict[st
         ("unit", {"changes": {}, "layer": 1, "unit": 0}, "no unit 0 in layer 1"),
         ("curve", {"card": 0, "node": "out"}, "no sweep 1"),
         ("node_at", {"number": 2}, "no node 2"),
+        ("touched", {"card": 0, "names": ["R1"]}, "no sweep 1"),
     ],
 )
 def test_parts_that_are_not_there(server: PageServer, what: str, body: dict[str, Any], words: str) -> None:
@@ -320,6 +324,34 @@ def test_points_of_sweeps_are_those_of_the_sweep(card: int) -> None:
         session.solution(Changes(sweep=(card, (0, 99))))
     curve = session.curve(card, "b")
     assert np.ravel(curve["lines"]) == pytest.approx(result.voltage("b")) and curve["x"] == sorted(curve["x"])
+
+
+def test_a_point_drops_the_changes_before_it_that_it_touches() -> None:
+    """The last change wins: of a swept element, and of what a swept parameter or the temperature has a part in."""
+    session = Session(cs.parse(MIXED))
+    names = ["V1", "r1", "R2", "Rt", "Rc", "I1", "G1", "E1", "none"]
+    assert session.touched(0, names) == ["V1", "Rt"]
+    assert session.touched(1, names) == ["r1", "R2"]
+    before = ("Rc", "300"), ("R2", "9k"), ("R1", "9k")
+    left = tuple(pair for pair in before if pair[0] not in session.touched(1, [name for name, _ in before]))
+    assert left == (("Rc", "300"),)
+    found = voltage(session, "b", values=left, sweep=(1, (2, 1)))
+    now = cs.parse(MIXED.replace("load=2k", "load=3k").replace("a b 1k", "a b 1.5k").replace("c 0 100", "c 0 300"))
+    assert found == pytest.approx(cs.solve(now).voltage("b")[0])
+    later = cs.solve(now.with_values({"R2": 1 / 9e3})).voltage("b")[0]
+    assert voltage(session, "b", values=(*left, ("R2", "9k")), sweep=(1, (2, 1))) == pytest.approx(later)
+    assert abs(later - found) > 0.05
+
+
+def test_points_touch_arrays_their_members_and_conductances() -> None:
+    deck = (
+        CROSSBAR.replace("g={1m}", "g={a}").replace("bars\n", "bars\n.param a=1m b=1k c=2\n").replace("0 1k", "0 {b}")
+    )
+    deck += ".func f(x) {x > 3 ? 2 : 1}\nRf y[0] 0 {1k*f(c)}\n"
+    session = Session(cs.parse(deck + ".dc a 1m 2m 1m\n.dc b 1k 2k 1k\n.dc V1[1] 1 1 1\n.dc Rs 1k 1k 1\n.dc c 2 4 1\n"))
+    names = ["RW", "rw[2][1]", "RW[3][0]", "Rs", "Rs[1]", "V1", "V1[0]", "V1[1]", "Rf"]
+    wanted = [["RW", "rw[2][1]"], ["Rs", "Rs[1]"], ["V1", "V1[1]"], ["Rs", "Rs[1]"], ["Rf"]]
+    assert [session.touched(card, names) for card in range(5)] == wanted
 
 
 def test_a_sweep_keeps_no_answer_waiting(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -489,6 +489,19 @@ def test_a_swept_element_leaves_its_changed_value(visit: Any) -> None:
         assert seen.volts("out") == "1.5 V"
 
 
+def test_a_swept_parameter_leaves_the_changed_values_that_it_has_no_part_in(visit: Any) -> None:
+    with visit(cs.parse(DIVIDER.replace("out 0 1k", "out 0 {r}") + ".param r=1k\n.dc r 1k 3k 1k\n")) as seen:
+        seen.change("R2", "9k")
+        seen.change("V1", "20")
+        seen.page.locator("#axis-0").focus()
+        with seen.page.expect_response("**/api/answer"):
+            seen.page.locator("#axis-0").press("End")
+        seen.page.get_by_text("R2 = 9k").wait_for(state="detached")
+        assert seen.volts("out") == "15 V" and seen.text("#changes") == "V1 = 20\ntake back"
+        seen.change("R2", "1k")
+        assert seen.volts("out") == "10 V"
+
+
 def test_crossbars_are_images_whose_cells_can_be_changed(visit: Any) -> None:
     circuit = cs.load(ROOT / "netlists" / "crossbar_4x4.cir")
     session = Session(circuit)

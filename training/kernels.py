@@ -41,7 +41,7 @@ FREE, DIFFERENCE, PLAIN, BACK = range(4)  # modes: a free phase, two forms of nu
 # -- products of a few rows of a matrix with a few rows of a batch -----------------------------------------------------
 
 
-@njit(fastmath=_FAST, nogil=True)
+@njit(fastmath=_FAST)
 def _dots(g, first, rows, x, count, out):
     """out[b, r] = g[first + r] . x[b] for r < rows, b < count."""
     n = g.shape[1]
@@ -82,7 +82,7 @@ def _dots(g, first, rows, x, count, out):
         r += 1
 
 
-@njit(fastmath=_FAST, nogil=True)
+@njit(fastmath=_FAST)
 def _add(g, first, rows, y, count, s):
     """s[b] += sum over r < rows of y[b, first + r] g[first + r]."""
     n = g.shape[1]
@@ -167,7 +167,7 @@ def _pass_rows(mode, g, first, stop, s_row, v_row, v_col, s_col, size, a, lo, hi
         _add(g, i, rows, v_row, count, s_col)
 
 
-@njit(parallel=True, nogil=True)
+@njit(parallel=True)
 def _pass_parallel(mode, g, s_row, v_row, v_col, s_col, size, a, lo, hi, nudged, t, beta1, beta2, n_parts, parts):
     """_pass_rows, each part of the rows on its own thread, into sums of its own in `parts`."""
     rows, cols = g.shape
@@ -256,7 +256,7 @@ def _sweep(mode, n, u, where, g, v, s, base, size, a, lo, hi, t, beta1, beta2, z
 # -- the update of a step, and the sums of the next --------------------------------------------------------------------
 
 
-@njit(fastmath=_FAST, nogil=True)
+@njit(fastmath=_FAST)
 def _lower(p, c, sums, zero):
     """p <- max(0, p - c); sums += p."""
     for j in range(p.size):
@@ -266,7 +266,7 @@ def _lower(p, c, sums, zero):
         sums[j] += value
 
 
-@njit(fastmath=_FAST, nogil=True)
+@njit(fastmath=_FAST)
 def _lower_two(p, q, c, sums, zero):
     """_lower of two rows."""
     for j in range(p.size):
@@ -277,7 +277,7 @@ def _lower_two(p, q, c, sums, zero):
         sums[j] += one + two
 
 
-@njit(fastmath=_FAST, nogil=True)
+@njit(fastmath=_FAST)
 def _turn_two(p, q, c, x0, x1, x2, x3, e0, e1, e2, e3, sums, zero):
     """p <- max(0, p - c + x e), q <- max(0, q - c - x e), four samples; sums += both."""
     for j in range(p.size):
@@ -289,7 +289,7 @@ def _turn_two(p, q, c, x0, x1, x2, x3, e0, e1, e2, e3, sums, zero):
         sums[j] += one + two
 
 
-@njit(fastmath=_FAST, nogil=True)
+@njit(fastmath=_FAST)
 def _drive_two(p, q, x0, x1, x2, x3, d0, d1, d2, d3):
     """d_b += x_b (p - q), four samples."""
     for j in range(p.size):
@@ -300,7 +300,7 @@ def _drive_two(p, q, x0, x1, x2, x3, d0, d1, d2, d3):
         d3[j] += x3 * value
 
 
-@njit(fastmath=_FAST, nogil=True)
+@njit(fastmath=_FAST)
 def _turn(p, c, x, e, first, sums, zero):
     """p <- max(0, p - c + x e), any number of samples; sums += p."""
     for j in range(p.size):
@@ -313,7 +313,7 @@ def _turn(p, c, x, e, first, sums, zero):
         sums[j] += value
 
 
-@njit(fastmath=_FAST, nogil=True)
+@njit(fastmath=_FAST)
 def _turn_two_by_any(p, q, c, x, e, first, sums, zero):
     """_turn_two, any number of samples."""
     for j in range(p.size):
@@ -327,7 +327,7 @@ def _turn_two_by_any(p, q, c, x, e, first, sums, zero):
         sums[j] += one + two
 
 
-@njit(fastmath=_FAST, nogil=True)
+@njit(fastmath=_FAST)
 def _drive(p, x, drive, first):
     """drive[b] += x[b] p, any number of samples."""
     for b in range(x.size):
@@ -335,7 +335,7 @@ def _drive(p, x, drive, first):
             drive[b, first + j] += x[b] * p[j]
 
 
-@njit(fastmath=_FAST, nogil=True)
+@njit(fastmath=_FAST)
 def _drive_two_by_any(p, q, x, drive, first):
     """_drive_two, any number of samples."""
     for b in range(x.size):
@@ -352,7 +352,7 @@ def _lit(x):
     return lit
 
 
-@njit(fastmath=_FAST, nogil=True)
+@njit(fastmath=_FAST)
 def _input_columns(g, first, stop, c, e, x_old, x_new, sums, drive):
     """Columns first:stop of the input crossbar: g <- max(0, g - c + x_old e); sums += g; drive += x_new g.
 
@@ -394,7 +394,7 @@ def _input_columns(g, first, stop, c, e, x_old, x_new, sums, drive):
             _drive(p, new, drive, first)
 
 
-@njit(parallel=True, nogil=True)
+@njit(parallel=True)
 def _input_parallel(g, tiles, c, e, x_old, x_new, sums, drive):
     """_input_columns, tiles of columns on all threads."""
     for k in prange(tiles):
@@ -402,7 +402,7 @@ def _input_parallel(g, tiles, c, e, x_old, x_new, sums, drive):
         _input_columns(g, first, stop, c, e, x_old, x_new, sums, drive)
 
 
-@njit(fastmath=_FAST, nogil=True)
+@njit(fastmath=_FAST)
 def _update_rows(g, first, stop, pending, factor, d_row, t_row, d_col, t_col, row_sums, col_sums, feeds, v_row, s_col):
     """Rows first:stop of a crossbar between free layers.
 
@@ -437,7 +437,7 @@ def _update_rows(g, first, stop, pending, factor, d_row, t_row, d_col, t_col, ro
             _add(g, block, rows, v_row, size, s_col)
 
 
-@njit(parallel=True, nogil=True)
+@njit(parallel=True)
 def _update_parallel(
     g, pending, factor, d_row, t_row, d_col, t_col, row_sums, col_sums, feeds, v_row, s_col, n_parts, parts
 ):
@@ -541,7 +541,7 @@ def _measure(y, t, size, tally):
         tally[1] += best != wanted
 
 
-@jit(small=0, nogil=True)
+@jit(small=0)
 def steps(
     features, unit_volts, targets, order, sweeps, mode, n, u, where, g, bias, lo, hi, rates, bias_rates, beta1, beta2,
     v, free, delta, total, n_parts, tally,

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.linear.forest import strong_forest
-from circuitsim.linear.multigrid import REDUCTION, Hierarchy, Multigrid
+from circuitsim.linear.gradients import REDUCTION
+from circuitsim.linear.multigrid import Hierarchy, Multigrid
 from circuitsim.problem import Problem
 
 if TYPE_CHECKING:
@@ -60,13 +61,13 @@ class _OnDevice(Hierarchy):
         super().__init__(pattern, g, to_ground)
         self.device = device
 
-    def _iterated(self, current: Floats) -> Floats | None:
+    def iterated(self, current: Floats) -> tuple[Floats, bool]:
         if self.forest is None:
             with self.device.guard():
                 found = self._steps(current)
             if found is not None:
-                return found
-        return super()._iterated(current)
+                return found, True
+        return super().iterated(current)
 
     @cached_property
     def on_device(self) -> tuple[Array, Array, Array, Array]:

@@ -48,21 +48,15 @@ def refusal(problem: Problem) -> str:
         return "only nonlinear elements join some of its parts"
     if problem.n_free > _MOST_UNITS:
         return f"it has {problem.n_free:,} unknowns, more than {_MOST_UNITS:,}"
-    updates = count_updates(t.solver.ptr) if isinstance(t.solver, Elimination) else _MOST_UPDATES + 1
+    updates = t.solver.updates if isinstance(t.solver, Elimination) else _MOST_UPDATES + 1
     return f"its elimination has more than {_MOST_UPDATES:,} updates" if updates > _MOST_UPDATES else ""
-
-
-def count_updates(ptr: Ints) -> int:
-    """How many times elimination adds to an entry: once for each pair of entries of a column."""
-    count = np.diff(ptr)
-    return int((count * (count - 1) // 2).sum())
 
 
 def memory(problem: Problem) -> tuple[int, int]:
     """Bytes on the device besides those of an engine: for the pattern, and for each row."""
     e = problem.topology.solver
     assert isinstance(e, Elimination)
-    return 4 * count_updates(e.ptr) + 40 * e.row.size, 8 * (e.row.size + _LEG_ARRAYS * problem.topology.legs.a.size)
+    return 4 * e.updates + 40 * e.row.size, 8 * (e.row.size + _LEG_ARRAYS * problem.topology.legs.a.size)
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ def unit_root(x, diag, current, zeros, signs, laws, params, first, last):
     return best
 
 
-@jit(small=_FEW, nogil=True)
+@jit(small=_FEW)
 def relax_plain(x, current, start, stop, diag, lo, hi):
     """`relax` for units that have neither sparse couplings nor junctions, and diag > 0: a loop without branches."""
     moved = 0
@@ -153,7 +153,7 @@ def relax_plain(x, current, start, stop, diag, lo, hi):
     return moved != 0
 
 
-@jit(small=_FEW, nogil=True)
+@jit(small=_FEW)
 def relax(
     x, current, start, stop, indptr, indices, data, diag, lo, hi,
     j_ptr, j_other, j_sign, j_index, j_law, j_params, offset, zeros,

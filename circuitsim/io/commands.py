@@ -8,8 +8,8 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from types import FrameType
 from typing import Any
 
@@ -18,6 +18,8 @@ import click
 from circuitsim.errors import CircuitError, NotSolved
 
 OK, DIFFER, BAD_INPUT, NOT_SOLVED, DEFECT, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 70, 130, 141
+_PATIENCE = 2.0  # seconds in which compiled code may end after a signal, also on a busy machine
+_AGAIN = 0.1  # seconds after which an exception that was lost is raised once more
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 
 
@@ -48,27 +50,105 @@ class Ended(BaseException):
 
 
 @contextmanager
-def ends_in_order() -> Iterator[None]:
+def ends_in_order(patience: float | None = None) -> Iterator[None]:
     """SIGTERM and SIGHUP raise Ended, so that child processes are ended and temporary folders removed.
 
-    What is ignored, as nohup ignores SIGHUP, stays ignored. Only the main thread can ask for that.
+    What is ignored, as nohup ignores SIGHUP, stays ignored. Only the main thread can ask for that, and only between
+    two steps of Python. Where compiled code keeps it from them for more than `patience` seconds, Ctrl-C too, there is
+    nothing to be cleaned up: the program ends there. An exception that is lost, in a callback, is raised once more.
     """
     signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     main = threading.current_thread() is threading.main_thread()
     taken = [number for number in signals if main and signal.getsignal(number) is signal.SIG_DFL]
+    heard = threading.Event()
+    again: list[tuple[BaseException, threading.Timer]] = []
 
     def end(number: int, frame: FrameType | None) -> None:
+        heard.set()
         for one in taken:
             signal.signal(one, signal.SIG_IGN)  # until all is cleaned up
         raise Ended(number)
 
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        heard.set()
+        raise KeyboardInterrupt
+
+    def lost(unraisable: sys.UnraisableHookArgs) -> None:
+        if not isinstance(unraisable.exc_value, (KeyboardInterrupt, Ended)) or not main:
+            hook(unraisable)
+            return
+        heard.clear()
+        for one in taken:
+            signal.signal(one, end)
+        timer = threading.Timer(_AGAIN, os.kill, (os.getpid(), _number(unraisable.exc_value)))
+        again.append((unraisable.exc_value, timer))
+        timer.start()
+
+    hook = sys.unraisablehook
+    if main:
+        sys.unraisablehook = lost
     for number in taken:
         signal.signal(number, end)
+    keyboard = main and patience and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if keyboard:
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        with _watched((end, interrupt), heard, patience) if main and patience else nullcontext():
+            yield
+    except Exception:
+        if again:  # what its callback had not done may be missing
+            raise again[0][0] from None
+        raise
+    finally:
+        for _, timer in again:
+            timer.cancel()
+        sys.unraisablehook = hook
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
+        if keyboard:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def _watched(handlers: Sequence[Callable[..., None]], heard: threading.Event, patience: float) -> Iterator[None]:
+    """End the program when one of these handlers of signals is not heard of within so many seconds of its signal."""
+    out, into = os.pipe()
+    os.set_blocking(into, False)
+
+    def watch() -> None:
+        while number := int.from_bytes(os.read(out, 1)):
+            if signal.getsignal(number) in handlers and not heard.wait(patience):
+                _end_at_once(number)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    before = signal.set_wakeup_fd(into, warn_on_full_buffer=False)  # the number of a signal is written there at once
     try:
         yield
     finally:
-        for number in taken:
-            signal.signal(number, signal.SIG_DFL)
+        signal.set_wakeup_fd(before)
+        os.close(into)
+        watcher.join()
+        os.close(out)
+
+
+def _end_at_once(number: int) -> None:
+    text, code = _ending(number)
+    cursor = "\x1b[?25h" if os.isatty(2) else ""  # which progress has hidden
+    os.write(2, f"{cursor}{text}\n".encode())
+    os._exit(code)
+
+
+def _number(error: BaseException) -> int:
+    """The signal behind a KeyboardInterrupt or Ended."""
+    return int(error.args[0]) if isinstance(error, Ended) else signal.SIGINT
+
+
+def _ending(number: int) -> tuple[str, int]:
+    """What a program that a signal ends says, and its exit code."""
+    if number == signal.SIGINT:
+        return "interrupted", INTERRUPTED
+    return f"ended by {signal.Signals(number).name}", 128 + number
 
 
 @contextmanager
@@ -77,7 +157,7 @@ def _exit_codes(ctx: click.Context, memory_advice: str) -> Iterator[None]:
         sys.stdout.reconfigure(errors="backslashreplace")  # names that the terminal's encoding lacks
     try:
         try:
-            with ends_in_order():
+            with ends_in_order(_PATIENCE):
                 yield
         finally:
             sys.stdout.flush()
@@ -90,13 +170,10 @@ def _exit_codes(ctx: click.Context, memory_advice: str) -> Iterator[None]:
         reason = f" ({error})" if str(error) else ""
         click.echo(f"error: not enough memory{reason}; {memory_advice}", err=True)
         ctx.exit(NOT_SOLVED)
-    except KeyboardInterrupt:
-        click.echo("interrupted", err=True)
-        ctx.exit(INTERRUPTED)
-    except Ended as error:
-        number = error.args[0]
-        click.echo(f"ended by {signal.Signals(number).name}", err=True)
-        ctx.exit(128 + number)
+    except (KeyboardInterrupt, Ended) as error:
+        text, code = _ending(_number(error))
+        click.echo(text, err=True)
+        ctx.exit(code)
     except OSError as error:  # of stdout: everything else that can fail has its own message
         _forget_stdout()
         if isinstance(error, BrokenPipeError):  # as in `circuitsim ... | head`: the reader has what it wanted

@@ -48,7 +48,7 @@ class Factors:
         e = self.order
         if injected.shape[0] == 1:
             y = injected[0, e.perm]
-            _substitute(e.ptr, e.row, self.value, self.pivot, y)
+            substitute(e.ptr, e.row, self.value, self.pivot, y)
             out = np.empty_like(injected)
             out[0, e.perm] = y
             return out
@@ -75,6 +75,12 @@ class Elimination:
         self.ptr = np.concatenate([[0], np.cumsum(count + 1)])  # one more each: ground
         self.row = _pattern(n, row_ptr, self.column[by_row], parent, self.ptr)
         self.first = _supernodes(parent, count)
+
+    @property
+    def updates(self) -> int:
+        """How many times it adds to an entry: once for each pair of entries of a column."""
+        count = np.diff(self.ptr)
+        return int((count * (count - 1) // 2).sum())
 
     def factor(self, g: Floats, to_ground: Floats) -> Factors:
         """Eliminate with edge conductances g (edges,) and conductances to ground (n,), all >= 0, S."""
@@ -119,7 +125,7 @@ def _minimum_degree(n: int, i: Ints, j: Ints) -> Ints:
     return np.array(order, np.int64)
 
 
-@jit(nogil=True)
+@jit()
 def _tree(n, row_ptr, col):
     """Elimination tree (-1: a root) and entries below the diagonal of each column; row i has columns col[...] < i."""
     parent = np.full(n, -1, np.int64)
@@ -146,7 +152,7 @@ def _tree(n, row_ptr, col):
     return parent, count
 
 
-@jit(nogil=True)
+@jit()
 def _pattern(n, row_ptr, col, parent, ptr):
     """Rows of each column, ascending; ground (n) last."""
     row = np.empty(ptr[n], np.int32)
@@ -166,7 +172,7 @@ def _pattern(n, row_ptr, col, parent, ptr):
     return row
 
 
-@jit(nogil=True)
+@jit()
 def _supernodes(parent, count):
     """First column of each supernode, and n: runs of columns in which each has the next one's pattern and the next."""
     n = parent.size
@@ -180,7 +186,7 @@ def _supernodes(parent, count):
     return first[: k + 1].copy()
 
 
-@jit(nogil=True, fastmath={"reassoc", "contract"})
+@jit(fastmath={"reassoc", "contract"})
 def _eliminate(ptr, row, first, column_ptr, entry_row, entry, to_ground, value, pivot):
     """Left-looking: each column gathers what the supernodes before it add to it; `value` and `pivot` are filled."""
     n = pivot.size
@@ -244,8 +250,8 @@ def _eliminate(ptr, row, first, column_ptr, entry_row, entry, to_ground, value, 
         head[target] = s
 
 
-@jit(nogil=True, fastmath={"contract"})
-def _substitute(ptr, row, value, pivot, y):
+@jit(fastmath={"contract"})
+def substitute(ptr, row, value, pivot, y):
     """Solve in place, y (n,): currents pass on to the nodes left, then voltages come back."""
     n = y.size
     for j in range(n):
@@ -260,7 +266,7 @@ def _substitute(ptr, row, value, pivot, y):
         y[j] += total * pivot[j]
 
 
-@jit(nogil=True, fastmath={"contract"})
+@jit(fastmath={"contract"})
 def _substitute_many(perm, ptr, row, value, pivot, injected):
     """The same for each row of `injected`, in the nodes' own order; returns the voltages."""
     m, n = injected.shape

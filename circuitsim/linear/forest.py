@@ -109,7 +109,7 @@ def _eliminate(order, parent, up, rest):
     return pivot
 
 
-@jit(nogil=True, fastmath={"contract"})
+@jit(fastmath={"contract"})
 def _substitute(order, parent, share, pivot, y):
     """Currents pass on to the parents, then voltages come back."""
     for k in range(order.size):

@@ -1,8 +1,8 @@
 """The linear networks of newton: what a problem is when every leg is replaced by its tangent.
 
-`Network` is the reciprocal one: conductances and currents, by elimination or multigrid. `ActiveNetwork` adds the
-controlled sources (modified nodal analysis; C.-W. Ho, A. E. Ruehli, P. A. Brennan 1975): the currents of E, H and of
-the sources that control F and H are further unknowns, the laws of these branches further equations.
+`Network` is the reciprocal one: conductances and currents, by elimination or conjugate gradients. `ActiveNetwork` adds
+the controlled sources (modified nodal analysis; C.-W. Ho, A. E. Ruehli, P. A. Brennan 1975): the currents of E, H and
+of the sources that control F and H are further unknowns, the laws of these branches further equations.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from scipy import sparse
 from circuitsim.errors import TopologyError
 from circuitsim.laws import Law, branch_current
 from circuitsim.linear import LinearSolver, Solved
-from circuitsim.linear.elimination import Elimination
+from circuitsim.linear.multigrid import Multigrid
 from circuitsim.problem import Drive, Problem
 from circuitsim.residual import ROUNDING, Check, active_laws
 from circuitsim.units import listed
@@ -78,7 +78,7 @@ class Network:
     @property
     def exact(self) -> bool:
         """Whether a solution costs little once the network is factored."""
-        return isinstance(self.problem.topology.solver, Elimination)
+        return not isinstance(self.problem.topology.solver, Multigrid)
 
     def factor(self, slope: Floats) -> Solved:
         """The network with these conductances of the legs, (legs,), S; kept while they stay."""

@@ -139,7 +139,16 @@ def _curve(session: Session, body: Mapping[str, Any]) -> Any:
     return session.curve(_whole(body.get("card"), "card"), _text(body.get("node"), "node"))
 
 
+def _touched(session: Session, body: Mapping[str, Any]) -> Any:
+    _fields(body, "card", "names")
+    names = body.get("names")
+    if not isinstance(names, list) or len(names) > MOST_CHANGES:
+        raise BadQuestion(f"names: a list of at most {MOST_CHANGES} names")
+    return session.touched(_whole(body.get("card"), "card"), [_text(name, "name") for name in names])
+
+
 QUESTIONS: Mapping[str, Callable[[Session, Mapping[str, Any]], Any]] = {
     "api/about": _about, "api/answer": _answer, "api/crossbar": _crossbar, "api/curve": _curve, "api/find": _find,
-    "api/group": _group, "api/node_at": _node_at, "api/nodes": _nodes, "api/scene": _scene, "api/unit": _unit,
+    "api/group": _group, "api/node_at": _node_at, "api/nodes": _nodes, "api/scene": _scene, "api/touched": _touched,
+    "api/unit": _unit,
 }  # fmt: skip

@@ -241,6 +241,10 @@ class Session:
             "undetermined": int(np.count_nonzero(~solution.determined)),
         }  # fmt: skip
 
+    def touched(self, card: int, names: Sequence[str]) -> list[str]:
+        """Which of these changed elements a point of a `.dc` card changes too (Solver.touched)."""
+        return self.solver.touched(card, names)
+
     # -- parts ---------------------------------------------------------------------------------------------------------
 
     @OVERFLOWS

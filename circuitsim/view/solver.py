@@ -24,18 +24,23 @@ from circuitsim.problem import Problem, compile_problem
 from circuitsim.solution import Settings, Solution
 from circuitsim.solving import solve
 from circuitsim.view.layers import find_layers
+from circuitsim.view.values import element_values
 
 Floats = NDArray[np.float64]
 
 MOST_CHANGES = 1000  # values changed at once
 MOST_POINTS = 5001  # of one axis of a sweep
 _KEPT = 3  # solutions
+_LOOKED_AT = 5  # points of an axis
 _CELL = re.compile(r"(.+)\[(\d+)\]\[(\d+)\]")
 
 
 @dataclass(frozen=True)
 class Changes:
-    """What the page has changed: nothing of it touches the netlist's file."""
+    """What the page has changed: nothing of it touches the netlist's file. The last change wins.
+
+    Values come on top of the point of a sweep. A point that is chosen later drops those that it touches (`touched`).
+    """
 
     values: tuple[tuple[str, str], ...] = ()  # element, number as SPICE writes it
     sweep: tuple[int, tuple[int, ...]] | None = None  # number of the .dc card, and of the point on each of its axes
@@ -60,6 +65,7 @@ class Solver:
         self.layers = find_layers(self.circuit)
         self.cards = [analysis for analysis in circuit.netlist.analyses if analysis.kind == "dc"]
         self.lock = threading.RLock()
+        self.moved: dict[int, dict[str, NDArray[np.bool_]]] = {}  # of the cards that were asked for
         self.kept: OrderedDict[Changes, Solution] = OrderedDict()
 
     def solution(self, changes: Changes) -> Solution:
@@ -129,8 +135,52 @@ class Solver:
             start += n
         return found
 
+    def touched(self, card: int, names: Sequence[str]) -> list[str]:
+        """Those of these elements, arrays and conductances whose values the points of a `.dc` card change.
+
+        What was changed before a point is chosen gives way to it there: the last change wins. Looked at are a few
+        points of each axis.
+        """
+        with self.lock:
+            if card not in self.moved:
+                self.moved[card] = self._moved(card)
+            return [name for name in names if any(self.moved[card][of][rows].any() for of, rows in self._at(name))]
+
+    def _moved(self, card: int) -> dict[str, NDArray[np.bool_]]:
+        """Of each kind of element, and each crossbar by its name, which values a card's points change."""
+        axes, now = self.axes(card), _values(self.circuit)
+        moved = {of: np.zeros(x.shape, bool) for of, x in now.items()}
+        for swept in self.cards[card].sweeps:
+            for of, rows in self._at(swept.name) if swept.kind not in ("temp", "param") else []:
+                moved[of][rows] = True  # also where its points are the value that it has
+        for k, axis in enumerate(axes):
+            for at in np.unique(np.linspace(0, axis.size - 1, _LOOKED_AT).astype(int)).tolist():
+                there = _values(self._circuit_at(card, [at if n == k else 0 for n in range(len(axes))]))
+                for of, x in there.items():
+                    moved[of] |= (x != now[of]) & ~(np.isnan(x) & np.isnan(now[of]))
+        return moved
+
+    def _at(self, name: str) -> list[tuple[str, Any]]:
+        """Where the values of an element, array or conductance are: kind, or name of the crossbar, and which of them.
+
+        Nowhere, where there is none: the answer says so.
+        """
+        cell = _CELL.fullmatch(name)
+        for card in self.circuit.netlist.crossbars:
+            if card.name.lower() == name.lower():
+                return [(card.name, ...)]
+            if cell and card.name.lower() == cell[1].lower():
+                i, j = int(cell[2]), int(cell[3])
+                known = i in card.ranges[0] and j in card.ranges[1]
+                return [(card.name, (card.ranges[0].index(i), card.ranges[1].index(j)))] if known else []
+        found = self.circuit.netlist.find(name)
+        return [(found[0], slice(found[1], found[2]))] if found else []
+
     def _at_point(self, problem: Problem, card: int, point: Sequence[int]) -> Problem:
         """The problem at a point of a `.dc` card."""
+        return problem.with_circuit(self._circuit_at(card, point))
+
+    def _circuit_at(self, card: int, point: Sequence[int]) -> Circuit:
         axes = self.axes(card)
         if len(point) != len(axes) or any(not 0 <= k < axis.size for k, axis in zip(point, axes, strict=True)):
             raise SettingsError(f"no such point of sweep {card + 1}: {', '.join(map(str, point))}")
@@ -144,7 +194,7 @@ class Solver:
             else:
                 elements[swept.name.lower()] = value
         netlist = self._revaluer.netlist(NetlistChanges(temp=temp, params=params, elements=elements))
-        return problem.with_circuit(apply_inputs(build_circuit(netlist), self.assignments))
+        return apply_inputs(build_circuit(netlist), self.assignments)
 
     @cached_property
     def _revaluer(self) -> Revaluer:
@@ -158,6 +208,12 @@ class Solver:
         if max(axis.size for axis in axes) > MOST_POINTS:
             raise SettingsError(f"a sweep of more than {MOST_POINTS:,} points is for circuitsim sweep")
         return axes
+
+
+def _values(circuit: Circuit) -> dict[str, Floats]:
+    """The values of all elements by their kind, and of crossbars by their names."""
+    kinds = {kind: element_values(circuit, kind) for kind in circuit.netlist.tables}
+    return kinds | {x.name: x.g for x in circuit.crossbars}
 
 
 def _ranges(ranges: tuple[range, ...]) -> str:

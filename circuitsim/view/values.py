@@ -55,7 +55,7 @@ def _edge_values(solution: Solution, scene: Scene) -> list[list[float | None]]:
         table = c.netlist.tables[kind]
         volts = solution.drops(table.a[rows], table.b[rows])[0]
         amperes = table_currents(solution, kind, rows)[0]
-        value = _element_values(c, kind)[rows]
+        value = element_values(c, kind)[rows]
         starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
         for column, x in enumerate((volts, amperes, volts * amperes, value)):
             found[own, column] = np.add.reduceat(x, starts)
@@ -88,7 +88,7 @@ def strip(v: Floats, side: int) -> dict[str, Any]:
     }
 
 
-def _element_values(circuit: Circuit, kind: str) -> Floats:
+def element_values(circuit: Circuit, kind: str) -> Floats:
     """What an element of a kind has as its value now: V, A, ohm, gain; NaN where it has none."""
     table = circuit.netlist.tables[kind]
     if kind == "R":

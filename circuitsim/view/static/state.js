@@ -19,8 +19,9 @@ export const state = {
 let waiting = []; // what is asked for and not under way, in order
 let busy = false;
 
-// Ask for the equilibrium after an edit: `edit(changes)` is what it makes other of the changes before it. What comes
-// while an answer is under way is asked together; where that fails, one by one: only what cannot be is left out.
+// Ask for the equilibrium after an edit: `edit(changes)` is, or promises, what it makes other of the changes before it.
+// What comes while an answer is under way is asked together; where that fails, one by one: only what cannot be is left
+// out.
 // `centre`: draw what is near this node. `latest`: of what waits under this name the last one counts, as of a slider.
 // `done` is called after each answer. The promise is kept when this edit is answered, refused or replaced.
 export function solve(edit, done, { trace = false, centre = null, latest = null } = {}) {
@@ -73,7 +74,7 @@ async function workOff(done) {
 // What becomes other in the state: all of it at once, so that what is drawn and its values belong together.
 async function answerAfter(asked) {
   let { changes, centre } = state;
-  for (const { edit } of asked) changes = { ...changes, ...edit(changes) };
+  for (const { edit } of asked) changes = { ...changes, ...(await edit(changes)) };
   const trace = asked.some((one) => one.trace);
   const place = asked.findLast((one) => one.centre !== null);
   if (!place) return { changes, answer: await ask("answer", { changes, centre, trace }) };

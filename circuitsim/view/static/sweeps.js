@@ -45,7 +45,7 @@ function showSweep(sweep) {
       point[k] = Number(input.value);
       sweep.axes.forEach((other, n) => sayPoint(n, `${other.name} = ${withUnit(other.points[point[n]], other.unit)}`));
       const to = { card: sweep.card, point: [...point] };
-      change(({ values }) => ({ sweep: to, values: notSwept(values, sweep) }), { latest: "sweep" });
+      change(async ({ values }) => ({ sweep: to, values: await untouched(values, sweep) }), { latest: "sweep" });
     });
     return made("div", {}, made("label", { htmlFor: `axis-${k}` }, said), input);
   });
@@ -64,12 +64,11 @@ function showSweep(sweep) {
   if (choice.value) drawCurve(sweep, choice.value);
 }
 
-// Changed values but those of what is swept: an element, the array that it is of, a member of it.
-function notSwept(values, sweep) {
-  const swept = sweep.axes.filter((axis) => axis.unit).map((axis) => axis.name.toLowerCase()); // a parameter has no unit
-  const covers = (a, b) => a === b || b.startsWith(`${a}[`);
-  const kept = ([name]) => swept.every((own) => !covers(own, name.toLowerCase()) && !covers(name.toLowerCase(), own));
-  return Object.fromEntries(Object.entries(values).filter(kept));
+// Changed values but those that the points of a sweep change too: the last change wins.
+async function untouched(values, sweep) {
+  const names = Object.keys(values);
+  const touched = names.length ? await ask("touched", { card: sweep.card, names }) : [];
+  return Object.fromEntries(Object.entries(values).filter(([name]) => !touched.includes(name)));
 }
 
 function sayPoint(k, text) {

@@ -1,0 +1,104 @@
+"""Graphs whose elimination would fill too much in: conjugate gradients, preconditioned by a sampled elimination.
+
+They stop on the violation of KCL. Multigrid.py does the same for meshes, with other preconditioners.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from circuitsim.linear.elimination import Elimination, Factors
+from circuitsim.linear.fill import costs_more
+from circuitsim.linear.sampled import Sampled, sampled
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+REDUCTION = 1e-9  # of the residual in one solve; what is left is corrected in another (newton)
+_MOST_STEPS = 300  # of conjugate gradients; with what a sample leaves they take some tens
+_MOST_UPDATES = 100_000_000_000  # of an elimination in the place of gradients that do not converge: a minute or two
+
+
+class Gradients:
+    """Edges i - j between n nodes."""
+
+    def __init__(self, n: int, i: Ints, j: Ints) -> None:
+        self.n, self.i, self.j = n, i, j
+
+    @cached_property
+    def elimination(self) -> Elimination | None:
+        """The exact way, for networks that gradients cannot do; None where it would take too long."""
+        dear = costs_more(self.n, self.i, self.j, _MOST_UPDATES)
+        return None if dear else Elimination(self.n, self.i, self.j)
+
+    def factor(self, g: Floats, to_ground: Floats) -> Iterated:
+        return Iterated(self, g, to_ground)
+
+
+class Iterated:
+    """A network and what preconditions it. Where conjugate gradients do not converge it is eliminated, if it can be."""
+
+    def __init__(self, pattern: Gradients, g: Floats, to_ground: Floats) -> None:
+        self.pattern, self.g, self.to_ground = pattern, g, to_ground
+        i, j, n = pattern.i, pattern.j, pattern.n
+        live = g > 0
+        self.live = i, j, g = i[live].astype(np.int32), j[live].astype(np.int32), g[live]
+        diag = np.bincount(i, g, n) + np.bincount(j, g, n) + to_ground
+        every = np.arange(n, dtype=np.int32)
+        entries = np.concatenate([-g, -g, np.where(diag > 0, diag, 1.0)])
+        at = np.concatenate([i, j, every]), np.concatenate([j, i, every])
+        self.matrix = sparse.csr_matrix((entries, at), shape=(n, n))
+        _, part = sparse.csgraph.connected_components(self.matrix, directed=False)
+        grounded = np.zeros(int(part.max(initial=-1)) + 1, bool)
+        grounded[part[to_ground > 0]] = True
+        self.loose = np.zeros(n, bool)
+        self.floating = np.unique(part, return_index=True)[1][~grounded]
+
+    @cached_property
+    def sampled(self) -> Sampled:
+        """The network, eliminated by samples."""
+        return sampled(*self.live, self.to_ground)
+
+    @cached_property
+    def factors(self) -> Factors | None:
+        """The network, eliminated; None where that would take too long."""
+        elimination = self.pattern.elimination
+        return elimination.factor(self.g, self.to_ground) if elimination else None
+
+    def solve(self, injected: Floats) -> Floats:
+        """Voltages, (rows, n), for injected currents, (rows, n), A: at least, those of the last step."""
+        factors = self.factors if self.floating.size or "factors" in self.__dict__ else None
+        if factors:
+            return factors.solve(injected)
+        out = np.empty_like(injected)
+        for row, current in enumerate(injected):
+            out[row], found = self.iterated(current)
+            if not found and self.factors:
+                return self.factors.solve(injected)
+        return out
+
+    def iterated(self, current: Floats) -> tuple[Floats, bool]:
+        """One row, (n,), and whether it is a solution.
+
+        Corrected once: then it is as near as float64 can tell, also where nothing flows, as elimination is.
+        """
+        found, solved = self.gradients(current, self.sampled.solve, _MOST_STEPS)
+        if not solved:
+            return found, False
+        more, _ = self.gradients(current - self.matrix @ found, self.sampled.solve, _MOST_STEPS)
+        return found + more, True
+
+    def gradients(self, current: Floats, preconditioner: Callable[[Floats], Floats], most: int) -> tuple[Floats, bool]:
+        """Voltages after at most so many steps, 0 where they are no numbers, and whether they are a solution."""
+        shape = self.matrix.shape
+        operator = sparse.linalg.LinearOperator(shape, preconditioner, dtype=np.float64)
+        with warnings.catch_warnings(record=True):  # what is returned says it all
+            found, left = sparse.linalg.cg(self.matrix, current, rtol=REDUCTION, maxiter=most, M=operator)
+        finite = bool(np.isfinite(found).all())
+        return (found if finite else np.zeros_like(found)), finite and not left
