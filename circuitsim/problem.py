@@ -212,24 +212,34 @@ class Problem:
 
     def _check_conductors(self, fixed: Floats) -> None:
         """The same of resistors, but for those of crossbars."""
-        c, unit = self.circuit, self.topology.index_of_node
+        c = self.circuit
         with np.errstate(over="ignore", invalid="ignore"):
             if np.isfinite(4.0 * np.abs(fixed).max(initial=0.0) * c.conductors.g.max(initial=0.0)):
                 return
-            closed = np.flatnonzero(unit[c.conductors.a] == unit[c.conductors.b])
-            a, b = c.conductors.a[closed], c.conductors.b[closed]
-            v = self.drops([np.zeros((fixed.shape[0], self.n_free))], fixed, a, b)
-            over = np.argwhere(~np.isfinite(c.conductors.g[closed] * v))
+            over = np.argwhere(~np.isfinite(self.closed_currents(fixed)))
         if over.size:
             row, n = over[0]
-            k = int(closed[n])
+            k = int(self.closed_conductors[n])
+            a, b = (np.array([ends[k]]) for ends in (c.conductors.a, c.conductors.b))
+            v = self.drops([np.zeros((1, self.n_free))], fixed[row : row + 1], a, b).item()
             raise TopologyError(
-                f"{c.element(c.conductors, k)}: the sources force {v[row, n]:g} V across "
+                f"{c.element(c.conductors, k)}: the sources force {v:g} V across "
                 f"{1.0 / c.conductors.g[k]:g} ohm: its current overflows; make the resistance larger",
                 c.at(c.conductors, k),
-                nodes=[c.nodes[a[n]], c.nodes[b[n]]],
+                nodes=[c.nodes[a[0]], c.nodes[b[0]]],
                 elements=[c.element(c.conductors, k)],
             )
+
+    @cached_property
+    def closed_conductors(self) -> Ints:
+        """Those, but of crossbars, whose voltages the sources fix: both ends are known, or in one unit."""
+        g, unit = self.circuit.conductors, self.topology.index_of_node
+        return np.flatnonzero(unit[g.a] == unit[g.b])
+
+    def closed_currents(self, fixed: Floats) -> Floats:
+        """Their currents at these potentials, (rows of fixed, closed conductors), A."""
+        g, closed = self.circuit.conductors, self.closed_conductors
+        return g.g[closed] * self.drops([np.zeros((len(fixed), self.n_free))], fixed, g.a[closed], g.b[closed])
 
     def check_unique(self) -> None:
         """Raise TopologyError for what cannot be unique whatever the diodes do: pinned islands, loops of sources."""

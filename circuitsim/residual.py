@@ -147,7 +147,8 @@ def active_laws(problem: Problem, drive: Drive, x: Floats) -> tuple[Floats, Floa
 
     def drop(a: Ints, b: Ints) -> tuple[Floats, Floats]:
         first = (problem.node_voltages(parts[0], drive.fixed, ends) for ends in (a, b))
-        return problem.drops(parts, drive.fixed, a, b), np.asarray(sum(np.abs(v) for v in first))
+        size = np.where(a == b, 0.0, np.asarray(sum(np.abs(v) for v in first)))  # of nothing, between one node
+        return problem.drops(parts, drive.fixed, a, b), size
 
     carried = np.broadcast_to(drive.carried[:, problem.topology.links.size :], (x.shape[0], len(s)))
     own, own_size = drop(s.a, s.b)
@@ -260,7 +261,7 @@ class Check:
         self.slope = np.broadcast_to(v.diag + slope, x.shape)
         self.flow, self.rho, self.upper = np.empty(x.shape), np.empty(x.shape), np.empty(x.shape)
         self.summed = np.zeros(x.shape[0], bool)  # rows whose figures are exact
-        self.largest = np.zeros(x.shape[0])  # the largest absolute current at a unit, or of a source, of such rows, A
+        self.largest = np.zeros(x.shape[0])  # the largest absolute current at a unit, of a source, of a resistor, A
         self.certain = 0.0
         self.linked = drive.carried[:, : problem.topology.links.size]
         self.link_volts = self._link_violation()
@@ -285,12 +286,18 @@ class Check:
         return np.where(self.linked > 0, np.abs(across), np.maximum(across, 0.0))
 
     def _active_violation(self) -> Floats:
-        """By how much the laws of the controlled sources are missed, relative to their terms, (rows,): the worst."""
+        """By how much the laws of the controlled sources are missed, relative to their terms, (rows,): the worst.
+
+        What is nothing beside the largest voltage, or current, does not count; where only currents flow in sources,
+        beside the voltage that the largest would make in the largest conductance.
+        """
         if self.problem.circuit.reciprocal:
             return np.zeros(self.x.shape[0])
         miss, size, _ = active_laws(self.problem, self.drive, self.x)
-        volts = self._largest_volts()[:, None]
         amperes = np.abs(self.drive.carried).max(axis=1, initial=0.0)[:, None]
+        steepest = self.slope.max(axis=1, initial=0.0)[:, None]
+        by_current = np.minimum(amperes, _MOST_AMPS) / np.where(steepest > 0, steepest, np.inf)
+        volts = np.maximum(self._largest_volts()[:, None], by_current)
         miss[np.abs(miss) <= NOTHING * np.where(self.problem.circuit.active.gives_current, amperes, volts)] = 0.0
         relative = np.divide(np.abs(miss), size, out=np.where(miss != 0, np.inf, 0.0), where=size > 0)
         worst: Floats = relative.max(axis=1, initial=0.0)
@@ -425,8 +432,9 @@ class Check:
         volts = self._largest_volts()[rows]
         s = self.problem.circuit.current_sources
         given = np.where(s.a != s.b, np.abs(_take(self.problem.source_currents(self.drive.rows), rows)), 0.0)
-        sources = given.max(axis=1, initial=0.0)
-        self.largest[rows] = np.maximum(total.max(axis=1, initial=0.0), sources)
+        closed = np.abs(self.problem.closed_currents(_take(self.drive.fixed, rows))).max(axis=1, initial=0.0)
+        largest = np.maximum(given.max(axis=1, initial=0.0), closed)
+        self.largest[rows] = np.maximum(total.max(axis=1, initial=0.0), largest)
         reciprocal = self.problem.circuit.reciprocal
         digits, least = (_NO_VOLTAGE, 0.0) if reciprocal else (_NO_VOLTAGE_ACTIVE, _NO_CURRENT_ACTIVE)
         beyond = digits * self.slope[rows] * volts[:, None]

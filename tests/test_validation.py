@@ -137,6 +137,8 @@ def test_ngspice_alone_notices_a_planted_error(error: str, monkeypatch: pytest.M
         (3, 302851),  # a perfect diode of 1.4 kA bends what lies beside it
         (2, 303371),  # 24 mA round to 2.6e-12 V in the reference
         (4, 302878),  # an island that only controlled sources hold
+        (4, 21717),  # 3 A between nodes that sources tie, and 2e-33 A of rounding elsewhere
+        (4, 303870),  # a loop of sources in which 8 uA flow, and 1e-82 V elsewhere
         (3, 303578),  # a step so long that its square overflows
         (3, 303222),  # an island at -1e58 V, where rounding excused any current
     ],
