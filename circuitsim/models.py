@@ -119,10 +119,11 @@ def _adjusted_breakdown(bv: float, ibv: Floats, saturation: Floats, vt: Floats, 
         return np.full(ibv.shape, np.inf)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         ratio = np.where(saturation > 0, np.minimum(ibv / saturation, _MOST_RATIO), 0.0)
-    x = bv - nbv_vt * np.log1p(ratio)
-    for _ in range(25):
-        x = bv - nbv_vt * np.log(np.maximum(ratio + 1.0 - x / vt, 1.0))
-    return np.where(ratio < bv / vt, bv, x)
+    with np.errstate(over="ignore"):
+        x = bv - nbv_vt * np.log1p(ratio)
+        for _ in range(25):
+            x = bv - nbv_vt * np.log(np.maximum(ratio + 1.0 - x / vt, 1.0))
+        return np.where(ratio < bv / vt, bv, x)
 
 
 def resistor_branches(model: ModelCard, at: At) -> tuple[float, Law, Floats]:

@@ -147,10 +147,9 @@ class Problem:
         fixed = self.fixed_potentials(rows)
         injection = _times(v.fixed, fixed)
         # Offsets between free nodes put terms of both signs into `fixed`: then there is no simple sum of g |c|.
-        plain = bool((t.index_of_node[t.fixed_nodes] < 0).all())
-        fixed_abs = _times(v.fixed, np.abs(fixed)) if plain else np.zeros((1, 0))
+        fixed_abs = _times(v.fixed, np.abs(fixed)) if self.plain else np.zeros((1, 0))
         for spec, g in zip(t.dense, v.dense, strict=True):
-            _add_dense_drive(injection, fixed_abs if plain else None, spec, g, fixed, product)
+            _add_dense_drive(injection, fixed_abs if self.plain else None, spec, g, fixed, product)
         i = self.source_currents(rows)
         t.islands.check(self.circuit, i, rows.start)
         source_flow = _times(t.source_incidence, i)
@@ -211,10 +210,22 @@ class Problem:
             )
 
     def _check_conductors(self, fixed: Floats) -> None:
-        """The same of resistors, but for those of crossbars."""
-        c = self.circuit
+        """The same of resistors, and crossbars between known nodes."""
+        c, known = self.circuit, self.topology.index_of_node < 0
+        most = 2.0 * float(np.abs(fixed).max(initial=0.0))
+        for x in c.crossbars:
+            with np.errstate(over="ignore"):
+                fits = np.isfinite(2.0 * most * x.g.max(initial=0.0) * max(x.g.shape))
+            if not fits and known[x.rows].all() and known[x.cols].all():
+                raise TopologyError(
+                    f"crossbar {x.name}: the sources force up to {most:g} V across its resistors: their currents "
+                    "overflow; make the resistances larger",
+                    None,
+                    nodes=[c.nodes[x.rows[0]], c.nodes[x.cols[0]]],
+                    elements=[x.name],
+                )
         with np.errstate(over="ignore", invalid="ignore"):
-            if np.isfinite(4.0 * np.abs(fixed).max(initial=0.0) * c.conductors.g.max(initial=0.0)):
+            if np.isfinite(2.0 * most * c.conductors.g.max(initial=0.0)):
                 return
             over = np.argwhere(~np.isfinite(self.closed_currents(fixed)))
         if over.size:
@@ -239,6 +250,8 @@ class Problem:
     def closed_currents(self, fixed: Floats) -> Floats:
         """Their currents at these potentials, (rows of fixed, closed conductors), A."""
         g, closed = self.circuit.conductors, self.closed_conductors
+        if not closed.size:
+            return np.zeros((len(fixed), 0))
         return g.g[closed] * self.drops([np.zeros((len(fixed), self.n_free))], fixed, g.a[closed], g.b[closed])
 
     def check_unique(self) -> None:
@@ -281,6 +294,11 @@ class Problem:
         return int(terms.max(initial=0)) + 2 + int(np.diff(self.topology.source_incidence.indptr).max(initial=0))
 
     @cached_property
+    def plain(self) -> bool:
+        """Whether no source ties unknowns to each other: then a node's voltage is an unknown, or known."""
+        return bool((self.topology.index_of_node[self.topology.fixed_nodes] < 0).all())
+
+    @cached_property
     def node_offset_columns(self) -> Ints:
         """For each node its column of `fixed`, or -1: v[node] = x[index[node]] (free) + fixed[column]."""
         column = np.full(len(self.circuit.nodes), -1, np.int64)
@@ -292,6 +310,8 @@ class Problem:
 
         All terms are summed in twice the length of float64 (branch_sums), for the digits of what they nearly cancel to.
         """
+        if len(parts) == 1 and less is None and self.plain:  # two terms: their difference is rounded once
+            return self.node_voltages(parts[0], fixed, a) - self.node_voltages(parts[0], fixed, b)
         total = np.zeros((parts[0].shape[0], a.size)) - (0.0 if less is None else less)
         low, none = np.zeros_like(total), np.zeros((1, fixed.shape[1]))
         pieces = [(np.zeros((fixed.shape[0], self.n_free)), fixed), *((part, none) for part in parts)]

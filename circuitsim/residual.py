@@ -28,8 +28,7 @@ Floats = NDArray[np.float64]
 _NO_VOLTAGE = 2.0**-140  # of the largest: what is left of 0 with three float64 parts
 _NO_VOLTAGE_ACTIVE = 2.0**-96  # the same where currents of controlled sources, of one float64 each, round
 _NO_CURRENT_ACTIVE = 1e-60  # A: at nodes of controlled sources alone no conductance tells what is none
-_MOST_AMPS = 1e12  # A, of a circuit: beside more not all else is nothing
-_ABSURD = 1e3  # times the largest known potential: voltages beyond may be of islands that nothing holds
+_MOST = 1e12  # A, and V, of a circuit: beside more not all else is nothing
 NOTHING = 2.0**-106  # of the largest current, or voltage in a law of a controlled source: none
 ROUNDING = 4.0 * float(np.finfo(np.float64).eps)  # of the voltage of a nonlinear branch, or of a carried current
 FULL_WORK = 4_000_000  # branch currents in one go: below, all rows are summed exactly; above, those that may matter
@@ -113,6 +112,8 @@ def _junction_sums(problem: Problem, offset: Floats, x: Floats) -> tuple[Floats,
 def _junction_volts(problem: Problem, drive: Drive, x: Floats, rows: Ints) -> Floats:
     """Voltages across the nonlinear branches in some rows, with all their digits, (len(rows), n_junctions), V."""
     t, j = problem.topology, problem.circuit.junctions
+    if not t.junctions.size:
+        return np.zeros((rows.size, 0))
     parts = [part[rows] for part in (*drive.base, x)]
     return problem.drops(parts, _take(drive.fixed, rows), j.a[t.junctions], j.b[t.junctions])
 
@@ -289,15 +290,15 @@ class Check:
         """By how much the laws of the controlled sources are missed, relative to their terms, (rows,): the worst.
 
         What is nothing beside the largest voltage, or current, does not count; where only currents flow in sources,
-        beside the voltage that the largest would make in the largest conductance.
+        beside the voltage that the largest would make in the largest conductance. Of both no more than 1e12 counts.
         """
         if self.problem.circuit.reciprocal:
             return np.zeros(self.x.shape[0])
         miss, size, _ = active_laws(self.problem, self.drive, self.x)
-        amperes = np.abs(self.drive.carried).max(axis=1, initial=0.0)[:, None]
+        amperes = np.minimum(np.abs(self.drive.carried).max(axis=1, initial=0.0), _MOST)[:, None]
         steepest = self.slope.max(axis=1, initial=0.0)[:, None]
-        by_current = np.minimum(amperes, _MOST_AMPS) / np.where(steepest > 0, steepest, np.inf)
-        volts = np.maximum(self._largest_volts()[:, None], by_current)
+        by_current = amperes / np.where(steepest > 0, steepest, np.inf)
+        volts = np.minimum(np.maximum(self._largest_volts()[:, None], by_current), _MOST)
         miss[np.abs(miss) <= NOTHING * np.where(self.problem.circuit.active.gives_current, amperes, volts)] = 0.0
         relative = np.divide(np.abs(miss), size, out=np.where(miss != 0, np.inf, 0.0), where=size > 0)
         worst: Floats = relative.max(axis=1, initial=0.0)
@@ -419,8 +420,8 @@ class Check:
         No voltages in float64 can make them smaller: they are beyond the last digit of the largest currents (`total`
         are the absolute ones at each unit), or of the largest voltage; or the currents of nonlinear branches would
         fall, or rise, by as much when their voltages change in the last digits; or they are the last digits of currents
-        that are carried. Voltages far beyond all that are known, so large that their last digits would excuse every
-        current that there is, excuse none; and currents beyond 1e12 A no more than that one would.
+        that are carried. No voltage counts as more than 1e12 V there, no current as more than 1e12 A: islands that
+        nothing holds may end anywhere, and the last digits of -1e58 V would excuse every current that there is.
         """
         t = self.problem.topology
         _, carried = carried_sums(self.problem, _take(self.drive.carried, rows))
@@ -437,10 +438,8 @@ class Check:
         self.largest[rows] = np.maximum(total.max(axis=1, initial=0.0), largest)
         reciprocal = self.problem.circuit.reciprocal
         digits, least = (_NO_VOLTAGE, 0.0) if reciprocal else (_NO_VOLTAGE_ACTIVE, _NO_CURRENT_ACTIVE)
-        beyond = digits * self.slope[rows] * volts[:, None]
-        absurd = volts > _ABSURD * np.abs(_take(self.drive.fixed, rows)).max(axis=1, initial=0.0)
-        beyond[absurd[:, None] & (beyond > self.largest[rows, None])] = 0.0
-        beyond += NOTHING * np.minimum(self.largest[rows, None], _MOST_AMPS) + ROUNDING * carried + least
+        beyond = digits * self.slope[rows] * np.minimum(volts, _MOST)[:, None]
+        beyond += NOTHING * np.minimum(self.largest[rows, None], _MOST) + ROUNDING * carried + least
         return fall[:-1].T + beyond, rise[:-1].T + beyond
 
     def _junction_rounding(self, rows: Ints) -> tuple[Floats, Floats]:

@@ -30,7 +30,8 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 _CLOSED = 1e-9  # of the voltages at a diode: a gap to its forward voltage that is none
-_MOST_DRIVEN = 2000  # shifts and currents that are looked at together
+_MOST_DRIVEN = 500  # shifts and currents that are looked at together
+_MOST_NUMBERS = 20_000_000  # these times the unknowns
 _NO_SHIFT = 1e-12  # of a direction that no equation fixes: a part of it that is rounding
 _NO_PIVOT = 1e-14  # of the largest singular value: 0
 
@@ -88,36 +89,52 @@ def _held_by_sources(solution: Solution) -> Bools:
     """Parts whose potential the equations of controlled sources fix, (n_parts,): no resistor current tells of it.
 
     Unknown are shifts of the parts and changes of the currents of E, H and sources that control; F and G follow. None
-    of them may change what flows out of a unit, or miss a law: a part that is 0 in all such directions is fixed.
+    of them may change what flows out of a unit, or miss a law: a part that is 0 in all such directions is fixed. Diodes
+    may take up any change: units where one ends, perfect or between parts, are not asked. In doubt a part is not fixed.
     """
     problem, s = solution.problem, solution.circuit.active
-    t, n_parts = problem.topology, problem.topology.islands.n_parts
-    held, given = np.zeros(n_parts, bool), solution.circuit.active_voltages
-    n = n_parts - 1 + given.size
-    if not len(s) or n_parts == 1 or n > _MOST_DRIVEN:
+    t, part = problem.topology, problem.topology.islands.part
+    held, given = np.zeros(t.islands.n_parts, bool), solution.circuit.active_voltages
+    ends = np.concatenate([s.a, s.b, s.ca, s.cb])
+    parts = np.setdiff1d(part[ends], 0)  # another part shifts as it likes
+    m, n = parts.size, parts.size + given.size
+    if not m or n > _MOST_DRIVEN or n * problem.n_free > _MOST_NUMBERS:
         return held
     x, carried = np.zeros((n, problem.n_free)), np.zeros((n, t.carrier_a.size))
-    part = t.islands.part[t.root_of_unit]
-    moves = np.flatnonzero(part > 0)
-    x[part[moves] - 1, moves] = 1.0
-    active = carried[:, t.links.size :]
-    active[np.arange(n_parts - 1, n), given] = 1.0
-    drive = problem.drive(slice(0, 1))
-    pins = np.flatnonzero((t.index_of_node[t.fixed_nodes] < 0) & (t.islands.part[t.fixed_nodes] > 0))
     fixed = np.zeros((n, t.fixed_nodes.size))
-    fixed[t.islands.part[t.fixed_nodes[pins]] - 1, pins] = 1.0  # what is known there, is so for want of anything else
-    miss = active_laws(problem, replace(drive, fixed=fixed, carried=carried, base=()), x)[0]
-    none = replace(drive, fixed=fixed[:1] * 0.0, carried=carried[:1] * 0.0, base=())
-    miss -= active_laws(problem, none, x[:1] * 0.0)[0]
+    pins = np.flatnonzero(t.index_of_node[t.fixed_nodes] < 0)  # what is known on an island is so for want of ground
+    for array, columns, of in ((x, np.arange(problem.n_free), t.root_of_unit), (fixed, pins, t.fixed_nodes[pins])):
+        place = np.searchsorted(parts, part[of]).clip(max=m - 1)
+        moves = parts[place] == part[of]
+        array[place[moves], columns[moves]] = 1.0
+    active = carried[:, t.links.size :]
+    active[np.arange(m, n), given] = 1.0
+    ties = solution.circuit.ties
+    still = replace(problem, circuit=replace(solution.circuit, ties=replace(ties, e=np.zeros_like(ties.e[:1]))))
+    drive = replace(problem.drive(slice(0, 1)), fixed=fixed, carried=carried, base=())
+    miss = active_laws(still, drive, x)[0]
     active[:, s.gives_current] = -miss[:, s.gives_current]
-    equations = np.concatenate([carried_sums(problem, carried)[0], miss[:, given]], axis=1).T
+    out = carried_sums(problem, carried)[0]
+    out[:, _diode_units(solution)] = 0.0
+    equations = np.concatenate([out[:, out.any(axis=0)], miss[:, given]], axis=1).T
     for axis in (1, 0):
         largest = np.abs(equations).max(axis=axis, keepdims=True, initial=0.0)
         equations = equations / np.where(largest > 0, largest, 1.0)
-    _, singular, directions = np.linalg.svd(equations)
+    if not np.isfinite(equations).all():
+        return held
+    _, singular, directions = np.linalg.svd(equations, full_matrices=equations.shape[0] < n)
     kept = int((singular > _NO_PIVOT * singular.max(initial=0.0)).sum())
-    held[1:] = (np.abs(directions[kept:, : n_parts - 1]) <= _NO_SHIFT).all(axis=0)
+    held[parts] = (np.abs(directions[kept:, :m]) <= _NO_SHIFT).all(axis=0)
     return held
+
+
+def _diode_units(solution: Solution) -> Ints:
+    """Free units where a perfect diode ends, or a nonlinear branch between parts."""
+    c, t = solution.circuit, solution.problem.topology
+    d, j, part = c.ideal_diodes, c.junctions, t.islands.part
+    across = part[j.a] != part[j.b]
+    units = t.index_of_node[np.concatenate([d.a, d.b, j.a[across], j.b[across]])]
+    return units[units >= 0]
 
 
 def _flat(solution: Solution, other: Ints, rows: slice) -> tuple[Floats, Floats]:

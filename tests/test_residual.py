@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers import PRECISE, assert_laws
@@ -252,3 +254,29 @@ def test_rounding_at_a_knee_counts_on_its_own_side_only(more: float, met: bool) 
     assert check.meets(1e-9) == met
     solution = cs.solve(problem)
     assert solution.voltage("a")[0] == pytest.approx(0.7 + min(more, 0.0) * 1e9, rel=1e-12)
+
+
+@pytest.mark.parametrize("across_a_source", ["", "Rx c 0 1u\n"])
+@pytest.mark.parametrize("volts", [1e6, 1e34, 1e41, 1e47, 1e58])
+def test_an_island_far_away_excuses_no_wrong_voltage(volts: float, across_a_source: str) -> None:
+    """It may end anywhere below its open diode; the last digits of its voltage say nothing of the rest."""
+    cards = "V1 a 0 1\nR1 a b 1\nR2 b 0 1\nI1 0 b 1\nRi i1 i2 1\nV2 c 0 1\nD1 i1 c perf\n.model perf D(ron=0)\n"
+    solution = cs.solve(cs.parse(f"t\n{cards}{across_a_source}"))
+    unit = solution.problem.topology.index_of_node[[solution.circuit.netlist.node(name) for name in ("i1", "i2", "b")]]
+    drive, x = solution.problem.drive(slice(0, 1)), solution.x.copy()
+    x[0, unit[:2]] = -volts
+    assert Check(solution.problem, drive, x, exact=True).certificate().kcl_relative <= 1e-9
+    for wrong in (1e-8, 0.1, 5.0):
+        off = x.copy()
+        off[0, unit[2]] += wrong
+        assert Check(solution.problem, drive, off, exact=True).certificate().kcl_relative > 1e-9
+
+
+def test_no_current_is_so_large_that_a_missed_law_is_nothing_beside_it() -> None:
+    solution = cs.solve(cs.parse("t\nI1 0 x 1e40\nRx x 0 1\nV1 a 0 1\nE1 y 0 a 0 2\nRy y z 1"))
+    assert solution.voltage("y")[0] == 2.0
+    x = solution.x.copy()
+    for name in "yz":
+        x[0, solution.problem.topology.index_of_node[solution.circuit.netlist.node(name)]] = 0.0
+    drive = replace(solution.problem.drive(slice(0, 1)), carried=solution.carried)
+    assert Check(solution.problem, drive, x, exact=True).certificate().kcl_relative > 1e-9

@@ -303,6 +303,20 @@ def test_potentials_of_islands_that_only_controlled_sources_hold(first: int) -> 
     assert held
 
 
+@pytest.mark.parametrize(
+    "cards",
+    [
+        "I1 q1 p1 1m\nD1 p1 q1 perf\nG1 p1 q1 q1 0 1m",
+        "I1 q1 p1 2m\nD1 p1 q1 perf\nG1 q1 p1 p1 0 1m\nV5 s 0 5\nD2 s q1 perf",
+    ],
+)
+def test_a_diode_takes_up_what_a_controlled_source_gives(cards: str) -> None:
+    """In the first q = 1 V, p <= 1 V is a solution, and so is p = q <= 1 V with the rest of the current in D1."""
+    solution = cs.solve(cs.parse(f"t\nRq q1 q2 1k\nRp p1 p2 1k\n.model perf D(ron=0)\n{cards}"))
+    index = [solution.circuit.netlist.node(name) for name in ("q1", "q2", "p1", "p2")]
+    assert not solution.determined[index].any()
+
+
 def test_a_source_that_controls_and_others_share_no_current_of_its_own() -> None:
     """V1, beside V2 and V3, drives F1: what V2 and V3 carry is shared by them alone, and KCL holds."""
     solution = cs.solve(cs.parse("t\nV1 a 0 1\nV2 a 0 1\nV3 a 0 1\nR1 a 0 1\nF1 0 b V1 1\nR2 b 0 1"))

@@ -214,7 +214,9 @@ def _difference(dense: Dense, found: _Found, answer: Answer, least: float = _LEA
     certain = np.array([found.certain.get(name, False) for name in dense.names])
     scale = max(np.abs(answer.v[answer.trusted]).max(initial=0.0), np.abs(dense.e).max(initial=0.0), least)
     off = np.where(certain & answer.trusted, np.abs(v - answer.v), 0.0)
-    rounding = EPS * np.abs(dense.i).max(initial=0.0) / dense.g.min(initial=np.inf)  # of currents, where least holds
+    rounding = 0.0
+    if scale == least:  # all is nothing, but for what currents in sources leave where least holds
+        rounding = EPS * np.abs(dense.i).max(initial=0.0) / dense.g.min(initial=np.inf)
     if off.max(initial=0.0) > SAME * scale + rounding:
         k = int(off.argmax())
         return f"node {dense.names[k]}: {v[k]!r} V, the reference says {answer.v[k]!r} V (largest {scale:.3g} V)"

@@ -173,13 +173,12 @@ class _Bounds:
             kinks, shifted = np.flatnonzero(at_kink), network.across(shift)
             if kinks.size:
                 w = np.abs(shifted) + _of_legs(network, spread) + MIN_RON * np.abs(held)
-                extra, together, beside = _across_kinks(network, solved, kinks, w[kinks])
+                extra, together, group = _across_kinks(network, solved, kinks, w[kinks])
                 spread += extra
                 spread[_adrift(solved) & ~adrift] = np.inf  # nothing but kinks holds these
-                most = np.nan_to_num(
-                    self._steepest(network) * (np.abs(shifted) + _of_legs(network, spread)), posinf=np.inf
-                )
-                carried[kinks] = together + np.where(beside, most[kinks], 0.0).sum(axis=1)
+                slope, change = self._steepest(network)[kinks], np.abs(shifted) + _of_legs(network, spread)
+                most = np.where(slope > 0, slope * change[kinks], 0.0)
+                carried[kinks] = together + _of_others(group, most)
             within = _of_legs(network, spread)
             further = ((shifted - within <= -fall) | (shifted + within >= rise)) & ~at_kink
             leaves = self._leaves_tangent(network, shifted, within)
@@ -258,8 +257,9 @@ class _Bounds:
         """By how much each leg leaves its tangent where its voltage is off by shifted +- within, (legs,) V; in A."""
         j, out = self.problem.topology.junctions, np.zeros(shifted.size)
         curved = (network.law != Law.SEGMENT) & (network.law != Law.PWL)
-        for end in (shifted - within, shifted + within):
-            end = end[: j.size]
+        low, high = ((shifted + sign * within)[: j.size] for sign in (-1.0, 1.0))
+        odd = (network.law == Law.TANH) | (network.law == Law.SINH)  # as steep at -v: there it may leave most
+        for end in (low, high, np.where(odd, np.clip(-2.0 * self.drops[j], low, high), low)):
             current, _ = branch_current(network.law, network.params, self.drops[j] + end)
             miss = np.abs(current - self.current[j] - self.slope[j] * end)
             out[: j.size] = np.maximum(out[: j.size], np.where(curved, miss, 0.0))
@@ -442,11 +442,10 @@ def _of_legs(network: Network, bounds: Floats) -> Floats:
     return padded[a] + padded[k]
 
 
-def _across_kinks(network: Network, solved: Solved, kinks: Ints, w: Floats) -> tuple[Floats, Floats, Bools]:
+def _across_kinks(network: Network, solved: Solved, kinks: Ints, w: Floats) -> tuple[Floats, Floats, Ints]:
     """|J^-1 u| x of the module's text, and x, of the legs at kinks; inf where nothing bounds them.
 
-    Legs between the same units are one branch, and each has the x of all. Returns, too, (kinks, kinks): which others
-    each leg lies beside.
+    Legs between the same units are one branch, and each has the x of all. Returns, too, the number of this branch.
     """
     ends = np.sort(np.stack([network.legs.a[kinks], network.legs.k[kinks]]), axis=0)
     _, first, group = np.unique(ends, axis=1, return_index=True, return_inverse=True)
@@ -467,7 +466,15 @@ def _across_kinks(network: Network, solved: Solved, kinks: Ints, w: Floats) -> t
                 moved, carried = np.abs(response).T @ x, x[group]
     if network.problem.circuit.reciprocal:
         moved = np.minimum(moved, w.sum())
-    return moved, carried, (group[:, None] == group) & ~np.eye(kinks.size, dtype=bool)
+    return moved, carried, group
+
+
+def _of_others(group: Ints, most: Floats) -> Floats:
+    """For each leg the sum of `most` >= 0 over the others of its group."""
+    endless = np.isinf(most)
+    finite = np.where(endless, 0.0, most)
+    sums, count = np.bincount(group, finite)[group] - finite, np.bincount(group, endless)[group] - endless
+    return np.where(count > 0, np.inf, np.maximum(sums, 0.0))
 
 
 def _spread(network: Network, solved: Solved, d: Floats) -> Floats:

@@ -55,7 +55,7 @@ def ends_in_order(patience: float | None = None) -> Iterator[None]:
 
     What is ignored, as nohup ignores SIGHUP, stays ignored. Only the main thread can ask for that, and only between
     two steps of Python. Where compiled code keeps it from them for more than `patience` seconds, Ctrl-C too, there is
-    nothing to be cleaned up: the program ends there. An exception that is lost, in a callback, is raised once more.
+    no way to clean up: the program ends there. An exception that is lost, in a callback, is raised once more.
     """
     signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     main = threading.current_thread() is threading.main_thread()
@@ -119,6 +119,7 @@ def _watched(handlers: Sequence[Callable[..., None]], heard: threading.Event, pa
         while number := int.from_bytes(os.read(out, 1)):
             if signal.getsignal(number) in handlers and not heard.wait(patience):
                 _end_at_once(number)
+            heard.clear()  # for the next signal: the first may have been caught
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()

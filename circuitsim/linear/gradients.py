@@ -1,6 +1,6 @@
 """Graphs whose elimination would fill too much in: conjugate gradients, preconditioned by a sampled elimination.
 
-They stop on the violation of KCL. Multigrid.py does the same for meshes, with other preconditioners.
+They stop on the violation of KCL. multigrid.py does the same for meshes, with other preconditioners.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Iterated:
         return elimination.factor(self.g, self.to_ground) if elimination else None
 
     def solve(self, injected: Floats) -> Floats:
-        """Voltages, (rows, n), for injected currents, (rows, n), A: at least, those of the last step."""
+        """Voltages, (rows, n), V, for injected currents, (rows, n), A; the last ones where gradients do not arrive."""
         factors = self.factors if self.floating.size or "factors" in self.__dict__ else None
         if factors:
             return factors.solve(injected)

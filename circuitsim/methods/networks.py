@@ -478,5 +478,5 @@ def _minus(x: dict[int, Fraction], factor: Fraction, y: dict[int, Fraction]) -> 
 
 
 def _reciprocal(scale: Floats) -> Floats:
-    """1 / scale, 1 where that is 0; of what is too small for it, the largest number."""
+    """1 / scale, 1 where that is 0; of what is too small for it, a number all the same."""
     return np.where(scale > 0, 1.0 / np.where(scale > 0, np.maximum(scale, _SMALLEST), 1.0), 1.0)

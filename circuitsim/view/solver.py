@@ -6,6 +6,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.circuit import Circuit, build_circuit
-from circuitsim.errors import SettingsError
+from circuitsim.errors import CircuitError, SettingsError
 from circuitsim.io.inputs import apply_inputs
 from circuitsim.netlist.analyses import points
 from circuitsim.netlist.expand import Changes as NetlistChanges
@@ -155,9 +156,10 @@ class Solver:
                 moved[of][rows] = True  # also where its points are the value that it has
         for k, axis in enumerate(axes):
             for at in np.unique(np.linspace(0, axis.size - 1, _LOOKED_AT).astype(int)).tolist():
-                there = _values(self._circuit_at(card, [at if n == k else 0 for n in range(len(axes))]))
-                for of, x in there.items():
-                    moved[of] |= (x != now[of]) & ~(np.isnan(x) & np.isnan(now[of]))
+                with suppress(CircuitError):  # a point that is none: it says so when it is chosen
+                    there = _values(self._circuit_at(card, [at if n == k else 0 for n in range(len(axes))]))
+                    for of, x in there.items():
+                        moved[of] |= (x != now[of]) & ~(np.isnan(x) & np.isnan(now[of]))
         return moved
 
     def _at(self, name: str) -> list[tuple[str, Any]]:
