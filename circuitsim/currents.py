@@ -127,7 +127,8 @@ def tie_currents(solution: Solution) -> tuple[Floats, NDArray[np.bool_]]:
     pieces = []
     branches = len(c.conductors) + len(c.junctions) + len(c.nodes)
     for rows in tiles(solution.batch, branches):
-        out = _out_of_nodes(solution, rows)[:, forest.nodes]
+        with np.errstate(over="ignore", invalid="ignore"):  # inf, as it is
+            out = _out_of_nodes(solution, rows)[:, forest.nodes]
         current = currents_of_ties(c, forest, out)
         current[:, c.probes] = active_currents(solution, rows)[:, len(c.controlled) :]
         pieces.append(current)

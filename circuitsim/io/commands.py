@@ -119,7 +119,6 @@ def _watched(handlers: Sequence[Callable[..., None]], heard: threading.Event, pa
         while number := int.from_bytes(os.read(out, 1)):
             if signal.getsignal(number) in handlers and not heard.wait(patience):
                 _end_at_once(number)
-            heard.clear()  # for the next signal: the first may have been caught
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
