@@ -32,6 +32,8 @@ from circuitsim.units import check_loops, listed, unique_ties
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
+_LARGEST = 1e300  # V, A, of a source
+
 
 _MAX_SIGN_PARTS = 8  # products that one block's drive may be cut into
 
@@ -144,6 +146,7 @@ class Problem:
         `product` multiplies potentials (rows, n) by the conductances (n, m) of a dense block.
         """
         t, v = self.topology, self.values
+        self._check_sources()
         fixed = self.fixed_potentials(rows)
         injection = _times(v.fixed, fixed)
         # Offsets between free nodes put terms of both signs into `fixed`: then there is no simple sum of g |c|.
@@ -179,6 +182,20 @@ class Problem:
         np.maximum.at(lo, t.lower_units, lower.T)
         np.minimum.at(hi, t.upper_units, upper.T)
         return np.ascontiguousarray(lo.T), np.ascontiguousarray(np.maximum(hi, lo).T)
+
+    def _check_sources(self) -> None:
+        """No source may be so large that sums overflow."""
+        c = self.circuit
+        for branches, values, unit in ((c.ties, c.ties.e, "V"), (c.current_sources, c.current_sources.i, "A")):
+            if np.abs(values).max(initial=0.0) > _LARGEST:
+                k = int(np.abs(values).max(axis=0).argmax())
+                raise TopologyError(
+                    f"{c.element(branches, k)}: {np.abs(values[:, k]).max():g} {unit} is so much that sums overflow; "
+                    f"make it less than {_LARGEST:g}",
+                    c.at(branches, k),
+                    nodes=[c.nodes[branches.a[k]], c.nodes[branches.b[k]]],
+                    elements=[c.element(branches, k)],
+                )
 
     def _check_overflow(self, fixed: Floats) -> None:
         """What has its voltage fixed by the sources must have a current that is a number."""

@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 
 _EPS = float(np.finfo(float).eps)
 _ROUNDING = 8 * _EPS  # of a voltage or a current
-_NO_CURRENT = 1e-60  # A: of each controlled source
+_NO_CURRENT = 1e-60  # A: of a node, and of each controlled source
 _NOTHING = 2.0**-100  # of the largest current, or voltage: none
 _SAME = 1e-9  # of a source's voltage
 
@@ -114,8 +114,9 @@ def _missed_kcl(solution: cs.Solution, kcl: float) -> str:
     exact[[0, *c.ties.a, *c.ties.b]] = False
     exact &= solution.determined & ~c.left_out
     allowed = np.where(exact, kcl * size + noise, shared) + _NOTHING * size.max(initial=0.0)
-    if not c.reciprocal:  # none for the certificate: nodes of controlled sources alone have nothing to compare with
-        allowed += len(c.active) * _NO_CURRENT
+    # Where nothing drives a circuit its voltages are what rounds; and nodes of controlled sources alone have nothing to
+    # compare with.
+    allowed += (1 + len(c.active)) * _NO_CURRENT
     for k in np.flatnonzero(~(np.abs(net) <= allowed)):
         return f"KCL at {c.nodes[k]}: {net[k]:.3g} A are left of {size[k]:.3g} A"
     return ""

@@ -14,7 +14,6 @@ from circuitsim.netlist.scopes import Place
 from circuitsim.netlist.tokens import shown
 
 LEAST_OHMS = 1.0 / np.finfo(np.float64).max  # ohm: below, the conductance overflows
-_LARGEST = 1e300  # V, A, of a source
 _MONOTONE = "make it 0 or positive, or the equilibrium may not exist or not be unique"
 _NOT_GROUND = ("00", "000", "gnd!", "ground")
 _MOST_REMARKS = 10
@@ -33,8 +32,6 @@ def check_values(tables: Mapping[str, Table], place: Place) -> None:
     for kind, column, unit in (("V", "v", "V"), ("I", "i", "A")):
         value = tables[kind].values[column]
         _refuse(tables[kind], place, ~np.isfinite(value), column, "{:g} " + unit + "; its value must be finite")
-        huge = "{:g} " + unit + f" is beyond {_LARGEST:g}: sums of such values overflow; make it smaller"
-        _refuse(tables[kind], place, np.abs(value) > _LARGEST, column, huge)
     for kind in "EFGH":
         gain = tables[kind].values["gain"]
         _refuse(tables[kind], place, ~np.isfinite(gain), "gain", "gain {:g}; it must be finite")
