@@ -55,8 +55,9 @@ def ideal_currents(solution: Solution, rows: slice) -> Floats:
     drive, x = problem.drive(rows), solution.x[rows]
     lo, hi = np.broadcast_to(drive.lo, x.shape), np.broadcast_to(drive.hi, x.shape)
     fine, correction = with_digits(solution, drive)
-    flow, slope = outflow(problem, fine, correction)
-    supplied = flow - violation(flow, slope, correction, fine.lo, fine.hi)
+    with np.errstate(over="ignore", invalid="ignore"):  # inf, or no number, as it is
+        flow, slope = outflow(problem, fine, correction)
+        supplied = flow - violation(flow, slope, correction, fine.lo, fine.hi)
     out = np.zeros((x.shape[0], len(ideal)))
     room = ideal.vf - drive.fixed @ t.ideal_fixed.T
     for diodes, units, bound, sign in (
