@@ -32,8 +32,8 @@ Bools = NDArray[np.bool_]
 _CLOSED = 1e-9  # of the voltages at a diode: a gap to its forward voltage that is none
 _MOST_DRIVEN = 500  # shifts and currents that are looked at together
 _MOST_NUMBERS = 20_000_000  # these times the unknowns
-_NO_SHIFT = 1e-12  # of a direction that no equation fixes: a part of it that is rounding
-_NO_PIVOT = 1e-14  # of the largest singular value: 0
+NO_PIVOT = 1e-14  # of the largest singular value of an equilibrated matrix: 0
+OPEN = 1e-12  # of a direction that no equation fixes: a part of an unknown in it, and not rounding
 
 
 def _states(solution: Solution, rows: slice) -> tuple[Floats, Bools]:
@@ -123,8 +123,8 @@ def _held_by_sources(solution: Solution) -> Bools:
     if not np.isfinite(equations).all():
         return held
     _, singular, directions = np.linalg.svd(equations, full_matrices=equations.shape[0] < n)
-    kept = int((singular > _NO_PIVOT * singular.max(initial=0.0)).sum())
-    held[parts] = (np.abs(directions[kept:, :m]) <= _NO_SHIFT).all(axis=0)
+    kept = int((singular > NO_PIVOT * singular.max(initial=0.0)).sum())
+    held[parts] = (np.abs(directions[kept:, :m]) <= OPEN).all(axis=0)
     return held
 
 

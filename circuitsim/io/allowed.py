@@ -75,8 +75,8 @@ Bools = NDArray[np.bool_]
 
 _EPS = float(np.finfo(np.float64).eps)
 _COLUMNS = 256  # of |J^-1| at a time
-_WIDER = 1.01
-_MOST_WIDENED = 5  # times
+_WIDER = 1.01  # times what branches leave their tangents by: room for what that room itself makes
+_MOST_WIDENED = 5  # times that bounds are made wider for it
 _MOST_KINKS = 1000  # that are looked at one by one
 _NEAR_KNEE = 1e-3  # of the largest voltage: gaps beyond are no rounding
 

@@ -21,16 +21,15 @@ from circuitsim.linear import LinearSolver, Solved
 from circuitsim.linear.multigrid import Multigrid
 from circuitsim.problem import Drive, Problem
 from circuitsim.residual import ROUNDING, Check, active_laws
+from circuitsim.uniqueness import NO_PIVOT, OPEN
 from circuitsim.units import listed
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-_SMALLEST = float(np.finfo(np.float64).tiny)
+_SMALLEST = float(np.finfo(np.float64).tiny)  # of all below some have no reciprocal
 _MOST_SINGULAR = 2000  # unknowns of a singular network that is looked into
 SINGULAR = 1e15  # condition number of an equilibrated matrix: its solutions are rounding
-_NO_PIVOT = 1e-14  # of the largest singular value: 0
-_OPEN = 1e-12  # of a direction that no equation fixes: a part of an unknown in it, and not rounding
 _IMMOVABLE = 1e200  # S: a unit that hangs on it does not move
 _CONTRADICTS = 1e-9  # of the terms of equations: what their sum may miss 0 by for rounding
 _MOST_EXACT = 100  # unknowns, and legs, of networks whose equations are compared in rational arithmetic
@@ -77,7 +76,7 @@ class Network:
 
     @property
     def exact(self) -> bool:
-        """Whether a solution costs little once the network is factored."""
+        """Whether one more solution is cheap enough to ask how far a correction would go: not by multigrid."""
         return not isinstance(self.problem.topology.solver, Multigrid)
 
     def factor(self, slope: Floats) -> Solved:
@@ -458,8 +457,8 @@ class Lu:
         if matrix.shape[0] > _MOST_SINGULAR or not np.isfinite(matrix.data).all():  # LAPACK would never end
             raise np.linalg.LinAlgError
         u, s, vt = np.linalg.svd(matrix.toarray())
-        kept = s > _NO_PIVOT * s.max(initial=0.0)
-        self.loose = (np.abs(vt[~kept]) > _OPEN).any(axis=0)
+        kept = s > NO_PIVOT * s.max(initial=0.0)
+        self.loose = (np.abs(vt[~kept]) > OPEN).any(axis=0)
         inverse = vt[kept].T @ ((1.0 / s[kept])[:, None] * u[:, kept].T)
         return lambda sides: np.asarray(inverse @ sides)
 
