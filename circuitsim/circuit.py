@@ -114,7 +114,8 @@ class Circuit:
     """The nodes and the physical branches of a netlist.
 
     Open elements are left out: C, and R of infinite resistance unless `.train` names it. A trained one stays as a
-    conductor of 0 S, so that it can take a conductance later. `without` leaves out those at some nodes.
+    conductor of 0 S, so that it can take a conductance later. `without` leaves out those at some nodes. `copies` are so
+    many circuits of one structure side by side (stack.py); of all others there is one.
     """
 
     netlist: Netlist
@@ -127,6 +128,7 @@ class Circuit:
     crossbars: tuple[Crossbar, ...]
     notes: tuple[tuple[At | None, str], ...]
     dropped: Ints = field(default_factory=lambda: np.zeros(0, np.int64))  # nodes whose elements are left out
+    copies: int = 1
 
     @cached_property
     def active(self) -> Controlled:

@@ -93,6 +93,40 @@ class Problem:
         """Number of unknowns."""
         return self.topology.n_free
 
+    @cached_property
+    def in_copy(self) -> slice | Ints:
+        """At which column of `largest` each free unit is: all of them at the only one, or each at that of its copy."""
+        return self._copy_of(self.topology.root_of_unit) if self.circuit.copies > 1 else slice(None)
+
+    def largest(self, values: Floats, nodes: Ints) -> Floats:
+        """The largest absolute of values at nodes, (rows, len(nodes)), of each copy (stack.py), (rows, copies)."""
+        if self.circuit.copies == 1:
+            return np.abs(values).max(axis=1, initial=0.0, keepdims=True)
+        out = np.zeros((self.circuit.copies, values.shape[0]))
+        np.maximum.at(out, self._copy_of(nodes), np.abs(values).T)
+        return out.T
+
+    def largest_volts(self, x: Floats) -> Floats:
+        """The largest absolute of unknowns x (rows, n_free) in each unit's copy, (rows, n_free), or (rows, 1), V."""
+        return self.largest(x, self.topology.root_of_unit)[:, self.in_copy]
+
+    def largest_amps(self, current: Floats) -> Floats:
+        """The same of currents of branches of one kind, (rows, n), in each copy, (rows, copies), A."""
+        rows, n = current.shape
+        return np.abs(current).reshape(rows, self.circuit.copies, n // self.circuit.copies).max(axis=2, initial=0.0)
+
+    def _copy_of(self, nodes: Ints) -> Ints:
+        """The copy that each node is in; of ground, which is in all, the first."""
+        return np.maximum(nodes - 1, 0) // self._copy_nodes
+
+    def nodes_in_copy(self, nodes: Ints) -> Ints:
+        """The numbers that these nodes have in the circuit that their copy is."""
+        return np.where(nodes > 0, 1 + (nodes - 1) % self._copy_nodes, 0)
+
+    @property
+    def _copy_nodes(self) -> int:
+        return (len(self.circuit.nodes) - 1) // self.circuit.copies
+
     @property
     def batch(self) -> int:
         """Number of input rows: the batch size of the sources."""

@@ -298,16 +298,17 @@ class Check:
         amperes = np.minimum(np.abs(self.drive.carried).max(axis=1, initial=0.0), _MOST)[:, None]
         steepest = self.slope.max(axis=1, initial=0.0)[:, None]
         by_current = amperes / np.where(steepest > 0, steepest, np.inf)
-        volts = np.minimum(np.maximum(self._largest_volts()[:, None], by_current), _MOST)
+        volts = np.minimum(np.maximum(self._largest_volts(), by_current), _MOST)
         miss[np.abs(miss) <= NOTHING * np.where(self.problem.circuit.active.gives_current, amperes, volts)] = 0.0
         relative = np.divide(np.abs(miss), size, out=np.where(miss != 0, np.inf, 0.0), where=size > 0)
         worst: Floats = relative.max(axis=1, initial=0.0)
         return worst
 
     def _largest_volts(self) -> Floats:
-        """The largest absolute voltage of each row, (rows,)."""
-        parts = [np.abs(part).max(axis=1, initial=0.0) for part in (self.drive.fixed, *self.drive.base, self.x)]
-        return np.asarray(np.max([np.broadcast_to(part, self.x.shape[0]) for part in parts], axis=0))
+        """The largest absolute voltage of each row, in each of its copies (stack.py), (rows, copies)."""
+        t, largest = self.problem.topology, self.problem.largest
+        parts = [largest(part, t.root_of_unit) for part in (*self.drive.base, self.x)]
+        return np.asarray(np.maximum(np.max(parts, axis=0), largest(self.drive.fixed, t.fixed_nodes)))
 
     def _link_amps(self, rows: Ints) -> Floats:
         """The same in amperes at both ends, slope times volts; and currents of the wrong sign; (len(rows), n_free)."""
@@ -325,10 +326,11 @@ class Check:
         With no voltages at all it is that of the largest current (`total` are the absolute ones at each unit) in the
         largest conductance.
         """
-        t = self.problem.topology
-        steepest = self.slope[rows].max(axis=1, initial=0.0)
-        by_current = total.max(axis=1, initial=0.0) / np.where(steepest > 0, steepest, np.inf)
-        largest = np.maximum(self._largest_volts()[rows], by_current)[:, None]
+        t, of_unit = self.problem.topology, self.problem.in_copy
+        steepest, most = (self.problem.largest(values, t.root_of_unit) for values in (self.slope[rows], total))
+        by_current = most / np.where(steepest > 0, steepest, np.inf)
+        of_link = of_unit if isinstance(of_unit, slice) else of_unit[t.legs.link_a]
+        largest = np.maximum(self._largest_volts()[rows], by_current)[:, of_link]
         volts = np.broadcast_to(self.link_volts, (self.x.shape[0], t.links.size))[rows]
         relative = np.divide(volts, largest, out=np.where(volts > 0, np.inf, 0.0), where=largest > 0)
         out = np.zeros((rows.size, t.n_free))
@@ -388,10 +390,14 @@ class Check:
         return self
 
     def by_row(self, tolerance: float) -> Floats:
-        """The largest relative violation of each row, (rows,); exact where its bound exceeds the tolerance."""
+        """The largest relative violation of each row, in each of its copies (stack.py), (rows, copies).
+
+        Exact where its bound exceeds the tolerance.
+        """
         self._sum_exactly(np.flatnonzero(self.upper.max(axis=1, initial=0.0) > tolerance))
-        worst: Floats = self.upper.max(axis=1, initial=0.0)
-        return worst
+        return np.maximum(
+            self.problem.largest(self.upper, self.problem.topology.root_of_unit), self.active_error[:, None]
+        )
 
     def _sum_exactly(self, rows: Ints) -> None:
         """Replace the bounds of some rows by exact figures, once."""
@@ -430,16 +436,16 @@ class Check:
         for out, at_a, at_k in ((fall, less, more), (rise, more, less)):
             np.add.at(out, t.junction_a, at_a)
             np.add.at(out, t.junction_k, at_k)
-        volts = self._largest_volts()[rows]
-        s = self.problem.circuit.current_sources
-        given = np.where(s.a != s.b, np.abs(_take(self.problem.source_currents(self.drive.rows), rows)), 0.0)
-        closed = np.abs(self.problem.closed_currents(_take(self.drive.fixed, rows))).max(axis=1, initial=0.0)
-        largest = np.maximum(given.max(axis=1, initial=0.0), closed)
-        self.largest[rows] = np.maximum(total.max(axis=1, initial=0.0), largest)
+        s, problem = self.problem.circuit.current_sources, self.problem
+        given = np.where(s.a != s.b, np.abs(_take(problem.source_currents(self.drive.rows), rows)), 0.0)
+        closed = problem.closed_currents(_take(self.drive.fixed, rows))
+        largest = np.maximum(problem.largest_amps(given), problem.largest_amps(closed))
+        largest = np.maximum(largest, problem.largest(total, t.root_of_unit))  # in each copy
+        self.largest[rows] = largest.max(axis=1)
+        volts, amps = (np.minimum(x, _MOST)[:, problem.in_copy] for x in (self._largest_volts()[rows], largest))
         reciprocal = self.problem.circuit.reciprocal
         digits, least = (_NO_VOLTAGE, 0.0) if reciprocal else (_NO_VOLTAGE_ACTIVE, _NO_CURRENT_ACTIVE)
-        beyond = digits * self.slope[rows] * np.minimum(volts, _MOST)[:, None]
-        beyond += NOTHING * np.minimum(self.largest[rows, None], _MOST) + ROUNDING * carried + least
+        beyond = digits * self.slope[rows] * volts + NOTHING * amps + ROUNDING * carried + least
         return fall[:-1].T + beyond, rise[:-1].T + beyond
 
     def _junction_rounding(self, rows: Ints) -> tuple[Floats, Floats]:

@@ -45,10 +45,12 @@ def _states(solution: Solution, rows: slice) -> tuple[Floats, Bools]:
     d = solution.circuit.ideal_diodes
     gap, current = d.vf - solution.drops(d.a, d.b, rows), ideal_currents(solution, rows)
     current = np.where(current > solution.residuals.kcl_amps, current, 0.0)
-    sources = np.abs(solution.problem.source_currents(rows)).max(axis=1, initial=0.0)
-    amps = np.maximum(current.max(axis=1, initial=0.0), sources)[:, None]
-    volts = np.abs(solution.voltages(rows=rows)).max(axis=1, initial=0.0)[:, None]
-    volts = np.maximum(volts, amps / (solution.problem.values.diag.max(initial=0.0) or np.inf))
+    problem, v = solution.problem, solution.voltages(rows=rows)
+    amps = np.maximum(problem.largest_amps(current), problem.largest_amps(problem.source_currents(rows)))
+    volts = problem.largest(v, np.arange(v.shape[1]))
+    volts = np.maximum(volts, amps / (problem.values.diag.max(initial=0.0) or np.inf))
+    if (copies := problem.circuit.copies) > 1:
+        amps, volts = (np.repeat(x, len(d) // copies, axis=1) for x in (amps, volts))
     with np.errstate(over="ignore", invalid="ignore"):
         carries = (current > 0) & (current * volts > gap * amps)
     gap = np.where(carries | (gap <= _rounding(solution, d, rows) + _CLOSED * d.vf), 0.0, gap)

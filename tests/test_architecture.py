@@ -11,10 +11,10 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    "errors compiled", "linear graphs", "netlist", "laws notebook", "models", "circuit", "units coloring shapes",
-    "feasibility islands layout", "topology", "placement workers", "problem branch_sums", "residual",
-    "currents backends", "uniqueness plot", "saved", "solution", "methods", "solving", "sweeping", "__init__",
-    "io gallery", "view", "cli", "__main__",
+    "errors compiled", "graphs", "linear", "netlist", "laws notebook", "models", "circuit",
+    "units coloring shapes", "feasibility islands layout", "topology", "placement workers", "problem branch_sums",
+    "residual stack", "currents backends", "uniqueness plot", "saved", "solution", "methods", "solving", "sweeping",
+    "__init__", "io gallery", "view", "cli", "__main__",
 ]  # fmt: skip
 LAYER = {name: k for k, names in enumerate(LAYERS) for name in names.split()}
 FILES = sorted((ROOT / "circuitsim").rglob("*.py"))

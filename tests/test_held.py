@@ -55,10 +55,10 @@ def test_paths_of_a_chain_are_its_resistances() -> None:
 
 
 def test_hardly_moves() -> None:
-    x = np.array([[1.0, -2.0], [0.0, 0.0]])
-    assert hardly_moves(np.array([[2e-9, -2e-9], [0.0, 0.0]]), x, 1e-9)
-    assert not hardly_moves(np.array([[2.1e-9, 0.0], [0.0, 0.0]]), x, 1e-9)
-    assert not hardly_moves(np.array([[0.0, 0.0], [0.0, 1e-30]]), x, 1e-9)
+    largest = np.array([[2.0], [0.0]])
+    assert hardly_moves(np.array([[2e-9, -2e-9], [0.0, 0.0]]), largest, 1e-9)
+    assert not hardly_moves(np.array([[2.1e-9, 0.0], [0.0, 0.0]]), largest, 1e-9)
+    assert not hardly_moves(np.array([[0.0, 0.0], [0.0, 1e-30]]), largest, 1e-9)
 
 
 @pytest.mark.parametrize("rows", [1, 3])

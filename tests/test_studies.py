@@ -64,9 +64,10 @@ D2 0 d ideal
 
 
 @pytest.fixture(autouse=True)
-def chunks_of_few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that few runs make many chunks."""
+def chunks_of_few_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that few runs, or points, make many chunks."""
     monkeypatch.setattr(MonteCarloPlan, "most_groups", 16)
+    monkeypatch.setattr(SweepPlan, "most_groups", 16)
 
 
 DC = {

@@ -33,9 +33,9 @@ _MOST_LOWERED = 8  # times that slopes are made smaller
 _BEYOND = 1.0 + 1e-9  # of a correction: past a knee to which it leads
 
 
-def hardly_moves(step: Floats, x: Floats, moves: float) -> bool:
-    """Whether a step of the voltages x (rows, n_free) is at most `moves` of the largest of its row everywhere."""
-    return bool((np.abs(step) <= moves * np.abs(x).max(axis=1, initial=0.0, keepdims=True)).all())
+def hardly_moves(step: Floats, largest: Floats, moves: float) -> bool:
+    """Whether a step of the voltages (rows, n_free) is at most `moves` of the largest (Problem.largest_volts)."""
+    return bool((np.abs(step) <= moves * largest).all())
 
 
 class Held:

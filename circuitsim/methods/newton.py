@@ -137,7 +137,7 @@ def _rows_at_once(network: Network, drive: Drive, settings: Settings, x: Floats,
         met = bool((np.linalg.cond(matrix) < SINGULAR).all())
     if met:  # likewise for voltages that little holds
         correction = np.linalg.solve(matrix, network.violation(check)[:, :, None])[:, :n, 0]
-        met = hardly_moves(correction, u[:, :n], _MOVES)
+        met = hardly_moves(correction, network.problem.largest_volts(u[:, :n]), _MOVES)
     carried = np.broadcast_to(at.carried, (rows, at.carried.shape[1]))
     return Outcome(u[:, :n], Status.SOLVED if met else Status.MAX_SWEEPS, step, found, None, carried)
 
@@ -218,7 +218,8 @@ def _polished(
         step = network.factor(slope if refined < _HOLD_AFTER else network.immovable(slope)).solve(injected)
         if _far(step[:, :n], parts[0], drive.fixed):
             break
-        still = hardly_moves(step[:, :n], parts[0], _MOVES)  # the next correction would be smaller still
+        largest = network.problem.largest_volts(parts[0])
+        still = hardly_moves(step[:, :n], largest, _MOVES)  # the next correction would be smaller still
         low = np.clip(found.x + step[:, :n], found.drive.lo, found.drive.hi)
         low[:, lower] = np.where(found.flow[:, lower] > 0, found.drive.lo[:, lower], low[:, lower])
         low[:, upper] = np.where(found.flow[:, upper] < 0, found.drive.hi[:, upper], low[:, upper])
@@ -252,13 +253,13 @@ def _settled(network: Network, found: Check, slope: Floats) -> bool:
     if not network.exact:
         return True
     x, solve = found.drive.base[0] if found.drive.base else found.x, network.factor(slope).solve
-    violation = network.violation(found)
+    violation, largest = network.violation(found), network.problem.largest_volts(x)
     if x.shape[0] > 1 and network.problem.circuit.reciprocal:
         # The inverse of a conductance matrix has no negative entry: the worst of all rows bounds every correction.
-        worst = (np.abs(violation) / np.abs(x).max(axis=1, initial=0.0, keepdims=True)).max(axis=0, keepdims=True)
+        worst = (np.abs(violation) / largest).max(axis=0, keepdims=True)
         if (solve(worst) <= _MOVES).all():
             return True
-    return hardly_moves(solve(-violation)[:, : x.shape[1]], x, _MOVES)
+    return hardly_moves(solve(-violation)[:, : x.shape[1]], largest, _MOVES)
 
 
 def _spread(parts: list[Floats], low: Floats) -> tuple[list[Floats], Floats]:

@@ -1,4 +1,4 @@
-"""`.dc` sweeps: sources are swept as one batch; resistors, temperature and parameters point by point."""
+"""`.dc` sweeps: sources are swept as one batch; resistors, temperature and parameters make circuits side by side."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from circuitsim.netlist.revalue import Revaluer
 from circuitsim.netlist.saves import Save
 from circuitsim.problem import Problem, compile_problem
 from circuitsim.solution import Settings
+from circuitsim.stack import Stacks
 from circuitsim.sweeping.gather import Progress, Store, solve_plan
 from circuitsim.sweeping.plan import CHUNK_GROUPS, Plan, revaluer_of
 from circuitsim.sweeping.results import SweepResult
@@ -118,7 +119,7 @@ class SweepPlan(Plan):
 
     @cached_property
     def _first(self) -> tuple[Problem, dict[int, Floats]]:
-        """The problem at the first point: see _compiled. Results have the ties of the circuit as read."""
+        """The problem at the first point, and factors as of _evaluate. Results have the ties of the circuit as read."""
         circuit, factors = self._evaluate(0)
         with _at_point(self, 0, self.evaluated):
             if self.revaluer is not None and self.evaluated:
@@ -127,26 +128,34 @@ class SweepPlan(Plan):
                     check_structure(as_read, circuit)
             return compile_problem(circuit), factors
 
-    def _compiled(self, point: int) -> tuple[Problem, dict[int, Floats]]:
-        """The problem at a point, but for resistors and sources, and the factors of their values: see _evaluate."""
-        circuit, factors = self._evaluate(point)
-        with _at_point(self, point, self.evaluated):
-            return self._first[0].with_circuit(circuit), factors
+    @cached_property
+    def _stacks(self) -> Stacks:
+        return Stacks(self._first[0], CHUNK_GROUPS - 1)
 
     def solve_groups(self, groups: range, rows: Ints, runner: Runner) -> None:
         count = rows.shape[1]
-        outer, factors = self._first
-        for k, (group, chosen) in enumerate(zip(groups, rows, strict=True)):
-            point = int(chosen[0])
+        found = enumerate(self._circuits(groups, rows))
+        if count == 1:
+            points = ((k, circuit.with_values(self._sources(rows[k], factors))) for k, (circuit, factors) in found)
+            runner.solve_apart(points, self._stacks)
+            return
+        for k, (circuit, factors) in found:
+            problem, first = self._first[0].with_circuit(circuit), k * count
+            driven = self._driven(problem, factors, rows[k], first)
+            runner.solve(np.arange(first, first + count), driven)
+
+    def _circuits(self, groups: range, rows: Ints) -> Iterator[tuple[Circuit, dict[int, Floats]]]:
+        """For each group its circuit, but for swept sources, and the factors of the values of these."""
+        circuit, factors = self._first[0].circuit, self._first[1]
+        for k, (group, point) in enumerate(zip(groups, rows[:, 0].tolist(), strict=True)):
             if group >= self.per_evaluation and (not k or group % self.per_evaluation == 0):
-                outer, factors = self._compiled(point)
-            problem = outer
-            for axis in self.resistors:
-                with _at_point(self, point, self.resistors):
-                    siemens = 1.0 / (self.values[point, axis] * factors[axis])
-                    problem = problem.with_values({self.swept[axis].name: siemens})
-            driven = self._driven(problem, factors, chosen, k * count)
-            runner.solve(np.arange(k * count, (k + 1) * count), driven)
+                circuit, factors = self._evaluate(point)
+                with _at_point(self, point, self.evaluated):
+                    check_structure(self._first[0].circuit, circuit)
+            with _at_point(self, point, self.resistors):
+                ohms = {self.swept[axis].name: self.values[point, axis] * factors[axis] for axis in self.resistors}
+                changed = circuit.with_values({name: 1.0 / value for name, value in ohms.items()})
+            yield changed, factors
 
     def facts(self) -> dict[str, Any]:
         return {"analysis": [f".dc {s.name} {s.start!r} {s.stop!r} {s.step!r}" for s in self.swept], **super().facts()}
@@ -186,11 +195,13 @@ class SweepPlan(Plan):
         """For rows of a chunk the problem with their sources as its batch; row `first` is the point `chosen[0]`."""
 
         def at(rows: Ints) -> Problem:
-            some = chosen[rows - first]
-            values = {self.swept[k].name: self.values[some, k][:, None] * factors[k] for k in self.sources}
-            return problem.with_values(values)
+            return problem.with_values(self._sources(chosen[rows - first], factors))
 
         return at
+
+    def _sources(self, some: Ints, factors: Mapping[int, Floats]) -> dict[str, Floats]:
+        """The values of the swept sources at some points, each (len(some), members)."""
+        return {self.swept[k].name: self.values[some, k][:, None] * factors[k] for k in self.sources}
 
 
 @contextmanager

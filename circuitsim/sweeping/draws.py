@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -11,15 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.backends.base import Backend
-from circuitsim.circuit import Circuit, build_circuit
+from circuitsim.circuit import Circuit, build_circuit, check_structure
 from circuitsim.errors import NetlistError, SettingsError
 from circuitsim.netlist.saves import Save
 from circuitsim.problem import Problem, compile_problem
 from circuitsim.solution import Settings
+from circuitsim.stack import Stacks
 from circuitsim.sweeping.gather import Progress, Store, solve_plan
 from circuitsim.sweeping.plan import CHUNK_DRAWS, Plan, revaluer_of
 from circuitsim.sweeping.results import SweepResult
-from circuitsim.sweeping.runner import Runner
+from circuitsim.sweeping.runner import Apart, Runner
 
 Ints = NDArray[np.int64]
 
@@ -78,21 +79,26 @@ class MonteCarloPlan(Plan):
     def base(self) -> Problem:
         return compile_problem(self.circuit)
 
+    @cached_property
+    def stacks(self) -> Stacks:
+        return Stacks(self.base, CHUNK_DRAWS - 1)
+
     def solve_groups(self, groups: range, rows: Ints, runner: Runner) -> None:
-        base, first = self.base, self.seed + int(rows[0, 0])
-        for k, netlist in enumerate(self.revaluer.draws(range(first, first + len(groups)))):
-            try:
-                if isinstance(netlist, NetlistError):
-                    raise netlist
-                problem = base.with_circuit(build_circuit(netlist))
-            except NetlistError as error:
-                runner.fault(k, error)
-                continue
-            runner.solve(np.array([k]), _always(problem))
+        first = self.seed + int(rows[0, 0])
+
+        def points() -> Iterator[Apart]:
+            for k, netlist in enumerate(self.revaluer.draws(range(first, first + len(groups)))):
+                try:
+                    if isinstance(netlist, NetlistError):
+                        raise netlist
+                    circuit = build_circuit(netlist)
+                    check_structure(self.base.circuit, circuit)
+                except NetlistError as error:
+                    runner.fault(k, error)
+                else:
+                    yield k, circuit
+
+        runner.solve_apart(points(), self.stacks)
 
     def facts(self) -> dict[str, Any]:
         return {"analysis": f"Monte Carlo, {len(self.values)} runs", "seed": self.seed, **super().facts()}
-
-
-def _always(problem: Problem) -> Callable[[Ints], Problem]:
-    return lambda _: problem

@@ -29,7 +29,7 @@ Floats = NDArray[np.float64]
 
 # A chunk: long enough that starting it afresh, and sending it to a worker, cost little; short enough that many workers
 # have work, and that little is lost with one. Changing these numbers changes the last bits of results.
-CHUNK_GROUPS = 16  # evaluations of the netlist, or resistances
+CHUNK_GROUPS = 64  # evaluations of the netlist, or resistances
 CHUNK_DRAWS = 256  # draws, which are evaluated together
 CHUNK_POINTS = 1_000
 CHUNK_VOLTAGES = 250_000

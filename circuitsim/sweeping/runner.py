@@ -1,10 +1,13 @@
-"""The points of one chunk, solved one after another or as batches, each from the last solution."""
+"""The points of one chunk, solved one after another, as batches or side by side, each from the last solution."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +22,20 @@ from circuitsim.residual import Check
 from circuitsim.saved import Saved
 from circuitsim.solution import Settings, Solution, Status
 from circuitsim.solving import solve
+from circuitsim.stack import Stacks, stacked_saves, unstacked
 from circuitsim.sweeping.results import NOTHING, Note, Points, unknown_points
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
+Apart = tuple[int, Circuit]  # a point that is a circuit of its own
+
+_FEW = 4  # of these are not worth a stack
+_WHY = "many circuits side by side"
+_STEPS = 20  # of newton for a stack; from the solution of another point it takes some 3
+
 _TILE = 250_000  # voltages whose certificates are computed together
+_PATIENCE = 64  # points more in stacks that were not solved than in others: then the rest go one by one
 _BATCH_ROW = re.compile(r" \(batch row \d+\)")  # means nothing here: how points make batches is not seen
 
 
@@ -36,11 +47,17 @@ class Runner:
     ) -> None:
         self.lenient, self.settings = settings.lenient, replace(settings, lenient=False)
         self.backend = backend
-        self.saves = saves
+        here = (backend.name if backend else settings.backend) in ("auto", "cpu")
+        by_newton = settings.method != "bcd" and settings.dtype == "float64"
+        few_steps = replace(self.settings, method="newton", backend="cpu", max_sweeps=min(settings.max_sweeps, _STEPS))
+        self.of_stacks = few_steps if here and by_newton else None  # None: there are none
+        self.circuit, self.saves = circuit, saves
         self.ties = tie_keys(circuit)
         self.found = unknown_points(circuit, saves, count)
-        self.last: Solution | None = None
+        self.last: Solution | None = None  # of a point or a batch
+        self.how = settings.method, NOTHING, settings.backend  # method, reason and backend of the last points
         self.steps = 0
+        self.in_vain = 0  # points in stacks that were not solved, less those in stacks that were
         self.messages: dict[int, str] = {}
         self.others: dict[str, None] = {}  # ideal diodes and controlled sources whose currents are not unique
         self.notes: dict[frozenset[str], Note] = {}  # of the islands that are left out
@@ -71,6 +88,43 @@ class Runner:
                 self.solve(half, problem_of)
             return
         self._keep(rows, solution)
+
+    def solve_apart(self, points: Iterable[Apart], stacks: Stacks) -> None:
+        """Solve points that are circuits of their own: the first alone, and from its solution the others side by side.
+
+        Those that have no solution, or are not solved like this, are found by halving and solved one by one.
+        """
+        points = iter(points)
+        size = 1
+        while part := list(islice(points, size)):
+            parts = [part]
+            while parts:
+                part = parts.pop(0)
+                if len(part) < _FEW or self.of_stacks is None or self.in_vain > _PATIENCE:
+                    for row, circuit in part:
+                        self.solve(np.array([row]), partial(_with_circuit, stacks.base, circuit))
+                elif not self._solve_stack(part, stacks):
+                    parts[:0] = [part[: len(part) // 2], part[len(part) // 2 :]]
+            size = stacks.size if self.of_stacks else 1
+
+    def _solve_stack(self, points: Sequence[Apart], stacks: Stacks) -> bool:
+        """Whether these points, side by side, have a solution, and it is found."""
+        if self.last is None:
+            return False
+        rows, circuits = zip(*points, strict=True)
+        v = unstacked(self.last.voltages()[-1:], self.last.circuit.copies, nodes=True)[-1]
+        try:
+            problem = stacks.problem(circuits)
+            start = v[problem.nodes_in_copy(problem.topology.root_of_unit)][None]
+            solution = solve(problem, self.of_stacks, start=start, raise_on_failure=False, in_order=True)
+        except TopologyError:
+            return False
+        if not solution.solved:
+            self.in_vain += len(points)
+            return False
+        self.in_vain -= len(points)
+        self._keep(np.array(rows), replace(solution, why=_WHY))
+        return True
 
     def _leave_out(self, rows: Ints, problem: Problem, error: TopologyError) -> bool:
         """When lenient, solve without the island that an error names; returns whether that has been done.
@@ -110,28 +164,39 @@ class Runner:
         return x if x.shape == (problem.batch, problem.n_free) and np.isfinite(x).all() else None
 
     def _keep(self, rows: Ints, solution: Solution) -> None:
-        self.last = solution
+        self.last, copies = solution, solution.circuit.copies
+        self.how = solution.method, solution.why, solution.backend
         self.steps = max(self.steps, solution.steps)
         found, kcl = self.found, self.found["kcl_relative"]
         if np.isfinite(solution.x).all():
-            found["voltages"][rows] = solution.voltages()
+            found["voltages"][rows] = unstacked(solution.voltages(), copies, nodes=True)
             ties = np.isin(self.ties, tie_keys(solution.circuit))  # some may be left out
-            found["currents"][np.ix_(rows, ties)], unique = solution.tie_currents
-            found["determined"] &= solution.determined
-            found["left_out"] |= solution.circuit.left_out
-            found["ambiguous"][ties] |= ~unique
+            current, unique = solution.tie_currents
+            found["currents"][np.ix_(rows, ties)] = unstacked(current, copies)
+            found["ambiguous"][ties] |= unstacked(~unique[None], copies).any(axis=0)
+            found["determined"] &= unstacked(solution.determined[None], copies, nodes=True).all(axis=0)
+            found["left_out"] |= unstacked(solution.circuit.left_out[None], copies, nodes=True).any(axis=0)
             self.others |= dict.fromkeys(solution.ambiguous_others)
             if self.saves:
-                saved = Saved(solution, self.saves)
-                found["saved"][rows] = saved.values()
-                found["saved_ambiguous"] |= saved.ambiguous
-                found["saved_left_out"] |= saved.left_out
+                self._keep_saved(rows, solution)
             alone = rows.size == 1
             kcl[rows] = solution.residuals.kcl_relative if alone else row_violations(solution, self.settings.tolerance)
         solved = np.full(rows.size, True) if solution.solved else kcl[rows] <= self.settings.tolerance
         found["statuses"][rows] = np.where(solved, Status.SOLVED.name, solution.status.name)
         for row in rows[~solved].tolist():
             self.messages[row] = solution.message if rows.size == 1 else solution.status.value
+
+    def _keep_saved(self, rows: Ints, solution: Solution) -> None:
+        copies, found = solution.circuit.copies, self.found
+        saved = Saved(solution, stacked_saves(self.saves, self.circuit, copies))
+        ends = copies * np.cumsum([len(save) for save in self.saves])[:-1]
+
+        def by_point(values: NDArray[Any]) -> NDArray[Any]:
+            return np.concatenate([unstacked(part, copies) for part in np.split(values, ends, axis=1)], axis=1)
+
+        found["saved"][rows] = by_point(saved.values())
+        found["saved_ambiguous"] |= by_point(saved.ambiguous[None]).any(axis=0)
+        found["saved_left_out"] |= by_point(saved.left_out[None]).any(axis=0)
 
     def points(self) -> Points:
         """What was found."""
@@ -141,9 +206,9 @@ class Runner:
             islands=tuple(tuple(sorted(island)) for island in self.notes),
             notes=tuple(self.notes.values()),
             messages=self.messages,
-            method=self.last.method if self.last else self.settings.method,
-            why=self.last.why if self.last else NOTHING,
-            backend=self.last.backend if self.last else self.settings.backend,
+            method=self.how[0],
+            why=self.how[1],
+            backend=self.how[2],
             steps=self.steps,
         )
 
@@ -154,11 +219,19 @@ def tie_keys(circuit: Circuit) -> Ints:
 
 
 def row_violations(solution: Solution, tolerance: float) -> Floats:
-    """The largest relative KCL error of each row of the batch, (batch,); below the tolerance it may be a bound."""
-    out = np.zeros(solution.batch)
+    """The largest relative KCL error of each row of the batch, of each copy of a stack, (batch x copies,).
+
+    Below the tolerance it may be a bound.
+    """
+    out = np.zeros((solution.batch, solution.circuit.copies))
     size = 1 + _TILE // len(solution.circuit.nodes)
     for first in range(0, solution.batch, size):
         rows = slice(first, min(first + size, solution.batch))
         check = Check(solution.problem, *with_digits(solution, solution.problem.drive(rows)))
-        out[rows] = np.maximum(check.by_row(tolerance), check.active_error)
-    return out
+        out[rows] = check.by_row(tolerance)
+    return out.ravel()
+
+
+def _with_circuit(base: Problem, circuit: Circuit, rows: Ints) -> Problem:
+    """The problem of a point that is a circuit of its own."""
+    return base.with_circuit(circuit)

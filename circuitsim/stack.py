@@ -1,0 +1,141 @@
+"""Circuits of one structure side by side, as one circuit: its copies share nothing but ground.
+
+Draws of a Monte Carlo analysis and points of a sweep are small circuits that differ in their values. Next to each other
+they are one circuit whose solution is that of each of them, and NumPy and the solvers work on all of them at once. What
+is judged by the largest voltage or current of a circuit - when to stop, what is rounding - is judged in each copy by
+its own (Problem.largest).
+
+Nodes, branches and table rows of a copy come after those of the copies before it, in their own order; node 0 of all is
+ground.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim.circuit import KINDS, Branches, Circuit
+from circuitsim.netlist.model import Table
+from circuitsim.netlist.saves import NODES, Save
+from circuitsim.problem import Problem, compile_problem
+
+Ints = NDArray[np.int64]
+
+B = TypeVar("B", bound=Branches)
+
+_MOST_COPIES = 256
+_UNKNOWNS = 30_000  # of a stack: its arrays stay in the caches
+
+
+class Stacks:
+    """For up to `count` circuits of the branches of `base`: how many to solve at once (`size`), and their problem.
+
+    A problem is compiled once for each number of circuits. Circuits that cannot be stacked have the size 1.
+    """
+
+    def __init__(self, base: Problem, count: int) -> None:
+        self.base, self.problems = base, dict[int, Problem]()
+        c, t = base.circuit, base.topology
+        plain = c.reciprocal and not c.crossbars and t.islands.n_parts == 1 and not any(spec.inner for spec in t.dense)
+        most = min(_MOST_COPIES, _UNKNOWNS // max(base.n_free, 1)) if plain else 1
+        shares = -(-count // max(most, 1))
+        self.size = -(-count // max(shares, 1))  # nearly the same for each
+
+    def problem(self, circuits: Sequence[Circuit]) -> Problem:
+        """These circuits, which have the branches of the base, as one. TopologyError for loops without a solution."""
+        stack, count = stacked(circuits), len(circuits)
+        known = self.problems.get(count)
+        self.problems[count] = known.with_circuit(stack) if known else compile_problem(stack)
+        return self.problems[count]
+
+
+def stacked(circuits: Sequence[Circuit]) -> Circuit:
+    """One circuit of these. They have the same branches (circuit.check_structure), one input each, and no crossbars or
+    controlled sources.
+
+    >>> from circuitsim.circuit import parse
+    >>> deck = "divider\\nV1 in 0 {}\\nR1 in out 1k\\nR2 out 0 1k"
+    >>> two = stacked([parse(deck.format(10)), parse(deck.format(2))])
+    >>> two.copies, two.nodes, two.conductors.a, two.ties.e
+    (2, ['0', 'in', 'out', 'in', 'out'], array([1, 2, 3, 4]), array([[10.,  2.]]))
+    """
+    first = circuits[0]
+    netlists = [circuit.netlist for circuit in circuits]
+    names = [first.nodes[0], *first.nodes[1:] * len(circuits)]
+    tables = {kind: _tables([netlist.tables[kind] for netlist in netlists], first) for kind in first.netlist.tables}
+    groups: dict[str, Any] = {
+        group: _branches([getattr(circuit, group) for circuit in circuits], first)
+        for group in ("conductors", "ties", "current_sources", "junctions", "ideal_diodes")
+    }
+    netlist = replace(first.netlist, nodes=names, tables=tables)
+    return replace(first, netlist=netlist, copies=len(circuits), **groups)
+
+
+def stacked_saves(saves: Sequence[Save], circuit: Circuit, copies: int) -> list[Save]:
+    """What to save of each copy of a circuit; the columns of each of these are those of one copy after another."""
+    found = []
+    for save in saves:
+        if save.kind == NODES:
+            rows = _nodes(save.rows, copies, circuit)
+        else:
+            rows = _rows(save.rows, copies, len(circuit.netlist.tables[save.kind]))
+        minus = None if save.minus is None else _nodes(save.minus, copies, circuit)
+        found.append(replace(save, labels=save.labels * copies, rows=rows, minus=minus))
+    return found
+
+
+def _nodes(nodes: Ints, copies: int, circuit: Circuit) -> Ints:
+    """These nodes in each copy of a circuit; ground stays node 0."""
+    return np.where(np.tile(nodes, copies) > 0, _rows(nodes, copies, len(circuit.nodes) - 1), 0)
+
+
+def _rows(rows: Ints, copies: int, size: Ints | int) -> Ints:
+    """These rows of a table in each copy; in each, the table has `size` rows (or that of each row has)."""
+    return np.tile(rows, copies) + (np.arange(copies)[:, None] * (size + np.zeros_like(rows))).ravel()
+
+
+def _tables(tables: Sequence[Table], circuit: Circuit) -> Table:
+    """The elements of all copies; their places in the source are those of one."""
+    first, copies = tables[0], len(tables)
+    return replace(
+        first,
+        names=first.names * copies,
+        a=_nodes(first.a, copies, circuit),
+        b=_nodes(first.b, copies, circuit),
+        seq=np.tile(first.seq, copies),
+        order=np.tile(first.order, copies),
+        values={name: np.concatenate([table.values[name] for table in tables]) for name in first.values},
+    )
+
+
+def _branches(branches: Sequence[B], circuit: Circuit) -> B:
+    """The branches of one kind of all copies."""
+    first, copies = branches[0], len(branches)
+    # Of kind -1, rshunt, the row is a node.
+    size = np.array([*(len(circuit.netlist.tables[kind]) for kind in KINDS), len(circuit.nodes) - 1])
+    columns: dict[str, Any] = {
+        "a": _nodes(first.a, copies, circuit),
+        "b": _nodes(first.b, copies, circuit),
+        "kind": np.tile(first.kind, copies),
+        "row": _rows(first.row, copies, size[first.kind]),
+    }
+    for name in (f.name for f in fields(first) if f.name not in columns):
+        columns[name] = np.concatenate([getattr(x, name) for x in branches], axis=1 if name in ("e", "i") else 0)
+    return replace(first, **columns)
+
+
+def unstacked(values: NDArray[Any], copies: int, nodes: bool = False) -> NDArray[Any]:
+    """Values (rows, n) that copies side by side have, as those of each copy, (rows x copies, n / copies).
+
+    nodes: they are of nodes, of which ground is in every copy.
+    """
+    if copies == 1:
+        return values
+    if not nodes:
+        return values.reshape(len(values) * copies, -1)
+    others = values[:, 1:].reshape(len(values) * copies, -1)
+    return np.concatenate([np.repeat(values[:, :1], copies, axis=0), others], axis=1)

@@ -1,0 +1,218 @@
+"""Circuits side by side: the same answers as one by one, each judged by its own voltages and currents."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import circuitsim as cs
+from circuitsim import stack as stacks_of
+from circuitsim.methods.held import hardly_moves
+from circuitsim.residual import Check
+from circuitsim.saved import wanted_saves
+from circuitsim.solution import Status
+from circuitsim.solving import solve
+from circuitsim.stack import Stacks, stacked, unstacked
+from circuitsim.sweeping import runner
+from circuitsim.sweeping.runner import Runner
+
+LINEAR = "linear\nV1 a 0 {v}\nR1 a b {r}\nR2 b c 2k\nI1 0 c 1m\nR3 c 0 {3*r}\nL1 c d\nR4 d b 1k\n.options rshunt=1meg\n"
+FLOATING = "a source between nodes that float\nV1 a 0 {v}\nR1 a b {r}\nV2 b c 0.3\nR2 c 0 1k\nR3 b d 1k\nD1 d c dm\n"
+SHOCKLEY = "shockley\nV1 a 0 {v}\nR1 a b {r}\nD1 b c dm area={r/1k}\nR2 c 0 100\nD2 0 b dm\nI1 0 c {v/1k}\n"
+PERFECT = "perfect diodes\nV1 a 0 {v}\nR1 a b {r}\nD1 b c id\nR2 c d 100\nD2 d e id\nR3 e 0 1k\nD3 0 c id\nD4 d f iz\n"
+PERFECT += "R4 f 0 10k\nD5 b g id\nD6 g h id\nD7 h b id\nR5 g 0 1k\nR6 h 0 1k\n"
+CURVED = "nonlinear resistors\nV1 a 0 {v}\nR1 a b {r}\nN1 b c nt\nN2 c 0 ns m={r/1k}\nN3 b 0 nw\nR2 c 0 5k\n"
+MODELS = """.param v=3 r=1k
+.model dm D(is=1e-12 n=1.5 rs=2 bv=5)
+.model id D(ron=0)
+.model iz D(ron=0 vfwd=0.6 vrev=2)
+.model nt tanh(imax=1m v0=0.4)
+.model ns sinh(i0=1u v0=0.1)
+.model nw pwl(-1 -1m 0 0 1 2m 2 2m)
+"""
+DECKS = {text.split("\n")[0]: text + MODELS for text in (LINEAR, FLOATING, SHOCKLEY, PERFECT, CURVED)}
+
+
+def variants(deck: str, count: int = 6) -> list[cs.Circuit]:
+    """Circuits of one deck with other values: the last at a thousandth of the voltage, the first at none."""
+    rng = np.random.default_rng(1)
+    volts = [0.0, *rng.uniform(-5.0, 5.0, count - 2), 3e-3]
+    text = DECKS[deck]
+    values = zip(volts, rng.uniform(500.0, 2000.0, count), strict=True)
+    return [cs.parse(text.replace(".param v=3 r=1k", f".param v={v} r={r}")) for v, r in values]
+
+
+def solved(circuit: cs.Circuit) -> cs.Solution:
+    return solve(circuit, cs.Settings(method="newton"))
+
+
+@pytest.mark.parametrize("deck", DECKS)
+def test_the_answers_are_those_of_each_circuit(deck: str) -> None:
+    circuits = variants(deck)
+    whole = solved(stacked(circuits))
+    assert whole.circuit.copies == len(circuits)
+    assert whole.residuals.kcl_relative <= 1e-9
+    v = unstacked(whole.voltages(), len(circuits), nodes=True)
+    current, unique = (unstacked(x, len(circuits)) for x in (whole.tie_currents[0], whole.tie_currents[1][None]))
+    determined = unstacked(whole.determined[None], len(circuits), nodes=True)
+    for k, circuit in enumerate(circuits):
+        one = solved(circuit)
+        np.testing.assert_allclose(v[k], one.voltages()[0], rtol=1e-9, atol=1e-15)
+        np.testing.assert_allclose(current[k], one.tie_currents[0][0], rtol=1e-9, atol=1e-18)
+        np.testing.assert_array_equal(determined[k], one.determined)
+        np.testing.assert_array_equal(unique[k], one.tie_currents[1])
+
+
+def test_an_element_of_a_copy_has_its_name_and_values() -> None:
+    circuits = variants("shockley", 3)
+    whole = stacked(circuits)
+    names = [whole.element(whole.conductors, k) for k in range(len(whole.conductors))]
+    assert names == ["R1", "R2"] * 3
+    np.testing.assert_array_equal(whole.resistor_siemens, np.concatenate([c.resistor_siemens for c in circuits]))
+    area = [c.netlist.tables["D"].values["area"] for c in circuits]
+    np.testing.assert_array_equal(whole.netlist.tables["D"].values["area"], np.concatenate(area))
+
+
+# -- each by its own voltages and currents -----------------------------------------------------------------------------
+
+WEAK = "a node that little holds\nV1 a 0 {v}\nR1 a b 1k\nR2 b 0 1k\nR3 b c 1e9\nR4 c 0 1e9\nR5 b d 1m\nR6 d 0 1k\n"
+DECKS["weak"] = WEAK + ".param v=3 r=1k\n"
+
+
+def test_the_largest_is_that_of_the_copy() -> None:
+    texts = [DECKS["weak"].replace("v=3", f"v={v}") for v in (1e6, 1e-6)]
+    problem = cs.compile_problem(stacked([cs.parse(text) for text in texts]))
+    x = solved(problem.circuit).x
+    found = np.unique(problem.largest_volts(x))
+    np.testing.assert_allclose(found, [x.max() * 1e-12, x.max()], rtol=1e-9)
+    small = problem.largest_volts(x) < 1.0
+    step = np.where(small, 1e-12, 0.0)  # V: a millionth of what is there
+    assert not hardly_moves(step, problem.largest_volts(x), 1e-9)
+    assert hardly_moves(step, np.full(x.shape, x.max()), 1e-9)
+    np.testing.assert_allclose(problem.largest_amps(np.array([[1.0, -2.0, 4.0, 3.0]])), [[2.0, 4.0]])
+
+
+@pytest.mark.parametrize("deck", ["weak", "shockley", "perfect diodes"])
+def test_a_small_copy_beside_large_ones_is_as_exact(deck: str) -> None:
+    text = DECKS[deck].replace("I1 0 c {v/1k}\n", "")
+    circuits = [cs.parse(text.replace("v=3", f"v={v}")) for v in (1e6, -1e6, 1e-9, 1e6)]
+    whole = solve(stacked(circuits), cs.Settings(method="newton"), raise_on_failure=False)
+    assert whole.status is Status.SOLVED
+    v = unstacked(whole.voltages(), len(circuits), nodes=True)
+    for k, circuit in enumerate(circuits):
+        wanted = solved(circuit).voltages()[0]
+        np.testing.assert_allclose(v[k], wanted, rtol=1e-9, atol=1e-12 * np.abs(wanted).max())
+
+
+def test_a_wrong_voltage_in_a_small_copy_is_seen() -> None:
+    """No conductance is at m: by how many volts the diodes miss their law is measured by the copy's voltages alone."""
+    deck = "between two diodes\nV1 a 0 {}\nR1 a b 1k\nD1 b m id\nD2 m c id\nR2 c 0 1k\n.model id D(ron=0)\n"
+    circuits = [cs.parse(deck.format(v)) for v in (1e9, 1e-9)]
+    solution = solved(stacked(circuits))
+    problem = solution.problem
+    drive = replace(problem.drive(slice(0, 1)), carried=solution.carried)
+    unit = problem.topology.index_of_node[len(circuits[0].nodes) - 1 + circuits[0].netlist.node("m")]
+    for wrong in (0.0, 1e-15, -1e-15):
+        x = solution.x.copy()
+        x[0, unit] += wrong
+        found = Check(problem, drive, x, exact=True).by_row(1e-9)
+        np.testing.assert_allclose(found, [[0.0, abs(wrong) / 1e-9]], rtol=0.01, atol=1e-9)
+
+
+# -- points ------------------------------------------------------------------------------------------------------------
+
+LOOP = "a loop of sources\n.param k=1\nV1 a 0 {floor(k)}\nR1 a b {1k*k}\nR2 b 0 1k\nV2 a 0 1\n"
+NO_ISLAND = PERFECT + "R7 c 0 100k\n"
+RUNS = {
+    "draws": (SHOCKLEY.replace("{r}", "{agauss(1k, 100, 1)}").replace("{r/1k}", "{aunif(1, 0.5)}"), None),
+    "draws of perfect diodes": (NO_ISLAND.replace("{r}", "{agauss(1k, 300, 1)}"), None),
+    "faulty draws": (SHOCKLEY.replace("{r}", "{aunif(1k, 1.1k)}").replace("{r/1k}", "1"), None),
+    "temperature": (SHOCKLEY, "TEMP -40 100 4"),
+    "resistances": (CURVED, "R1 500 2k 50 R2 1k 3k 1k"),
+    "a parameter": (NO_ISLAND, "r 500 2k 50"),
+    "one source value": (LINEAR, "V1 1 1 1 R1 1k 2k 50"),
+    "a loop": (LOOP, "k 1 4 0.05"),
+}
+
+
+def points(case: str, **settings: object) -> cs.SweepResult:
+    text, dc = RUNS[case]
+    circuit = cs.parse(text + MODELS)
+    how = {"settings": cs.Settings(**settings), "saves": wanted_saves(circuit, ["all"])}
+    return cs.sweep(circuit, dc, **how) if dc else cs.monte_carlo(circuit, 60, 1, **how)
+
+
+@pytest.mark.parametrize("case", RUNS)
+def test_points_side_by_side_are_those_one_by_one(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stacks: list[int] = []
+    solve_stack = Runner._solve_stack
+
+    def counted(self: Runner, rows: list, stacks_: Stacks) -> bool:
+        found = solve_stack(self, rows, stacks_)
+        stacks.append(len(rows) if found else 0)
+        return found
+
+    monkeypatch.setattr(Runner, "_solve_stack", counted)
+    many = points(case)
+    assert sum(stacks) > 5
+    monkeypatch.setattr(stacks_of, "_MOST_COPIES", 1)
+    stacks.clear()
+    one = points(case)
+    assert not stacks
+    np.testing.assert_array_equal(many.statuses, one.statuses)
+    assert many.messages == one.messages
+    assert (many.failed.size > 0) == (case in ("faulty draws", "a loop"))
+    assert (many.kcl_relative[many.statuses == "SOLVED"] <= 1e-9).all()
+    for name in ("voltages", "currents", "saved"):
+        np.testing.assert_allclose(getattr(many, name), getattr(one, name), rtol=1e-8, atol=1e-14, err_msg=name)
+    for name in ("determined", "left_out", "ambiguous", "saved_ambiguous", "saved_left_out"):
+        np.testing.assert_array_equal(getattr(many, name), getattr(one, name), err_msg=name)
+    assert set(many.ambiguous_others) == set(one.ambiguous_others)
+    if case != "a loop":
+        assert (many.method, many.why) == ("newton", "many circuits side by side")
+
+
+def test_stacks_that_are_not_solved_cost_no_answer_and_not_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+
+    def vain(problem: cs.Problem, *settings: object, **how: object) -> cs.Solution:
+        solution = solve(problem, *settings, **how)
+        if problem.circuit.copies == 1:
+            return solution
+        tried.append(problem.circuit.copies)
+        return replace(solution, status=Status.STALLED)
+
+    monkeypatch.setattr(runner, "solve", vain)
+    many = points("draws")
+    assert tried == [59, 29]  # then no more
+    monkeypatch.setattr(stacks_of, "_MOST_COPIES", 1)
+    one = points("draws")
+    assert not many.failed.size
+    np.testing.assert_array_equal(many.voltages, one.voltages)
+    assert (many.method, many.why) == (one.method, one.why)
+
+
+@pytest.mark.parametrize(
+    ("text", "settings"),
+    [
+        (SHOCKLEY, {"method": "bcd"}),
+        (SHOCKLEY, {"method": "bcd", "dtype": "float32"}),
+        (SHOCKLEY + "E1 z 0 b 0 2\nR9 z 0 1k\n", {}),
+        (SHOCKLEY + "R9 y z 1k\n", {}),  # an island
+        (SHOCKLEY + "RW[0:3][0:3] b[0:3] c[0:3] g=1m\nR9 b0 b[0] 1\nV9 b0 0 1\nR8 c[0] 0 1k\n", {}),
+    ],
+)
+def test_what_is_solved_one_by_one(text: str, settings: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Runner, "_solve_stack", lambda *_: pytest.fail("a stack"))
+    circuit = cs.parse(text.replace("{r}", "{agauss(1k, 100, 1)}") + MODELS)
+    result = cs.monte_carlo(circuit, 8, 1, cs.Settings(**settings))
+    assert not result.failed.size
+
+
+def test_shares_are_nearly_equal() -> None:
+    problem = cs.compile_problem(cs.parse(SHOCKLEY + MODELS))
+    assert [Stacks(problem, count).size for count in (0, 1, 63, 256, 257, 600)] == [0, 1, 63, 256, 129, 200]
+    deck = "chain\nV1 n0 0 1\n" + "".join(f"R{k} n{k} n{k + 1} 1k\n" for k in range(1000)) + "RE n1000 0 1k\n"
+    assert Stacks(cs.compile_problem(cs.parse(deck)), 255).size == 29  # of 1,000 unknowns each
