@@ -18,13 +18,14 @@ from circuitsim.backends.base import Backend, find_backend
 from circuitsim.circuit import Circuit
 from circuitsim.errors import BackendUnavailable, NotSolved, SettingsError
 from circuitsim.linear.multigrid import Multigrid
-from circuitsim.methods import bcd, newton
+from circuitsim.methods import aside, bcd, newton
 from circuitsim.methods.held import Held
 from circuitsim.methods.networks import make_network
 from circuitsim.methods.outcome import Outcome
 from circuitsim.problem import Drive, Problem, compile_problem
 from circuitsim.residual import NO_RESIDUALS, Residuals
 from circuitsim.solution import Settings, Solution, Status
+from circuitsim.stack import Stacks
 from circuitsim.units import listed
 
 if TYPE_CHECKING:
@@ -224,7 +225,8 @@ def choose_method(problem: Problem, settings: Settings) -> tuple[str, str]:
     if settings.backend == "gpu":
         refused = _no_newton_on_gpu(problem)
         return ("bcd", f"not newton on the gpu: {refused}") if refused else ("newton", "a sparse network")
-    if t.legs.a.size and problem.batch > _MANY_ROWS and not newton.together(problem):
+    by_newton = newton.together(problem) or (t.legs.n_junctions and aside.worth_it(problem))
+    if t.legs.a.size and problem.batch > _MANY_ROWS and not by_newton:
         return "bcd", "many rows of a nonlinear circuit"
     return "newton", "a sparse network"
 
@@ -278,6 +280,7 @@ class _Work:
         self.solver = cache(lambda: backend.solver(problem))
         self.network = cache(lambda: make_network(problem, self.solver()))
         self.row_steps = cache(lambda: backend.row_steps(problem))
+        self.stacks = cache(lambda: Stacks(problem, problem.batch) if aside.worth_it(problem) else None)
         self.held = Held(problem, self.network, self.alone) if settings.dtype == "float64" else None
 
     def tiles(self, x: Floats, in_order: bool) -> Iterator[tuple[slice, Outcome]]:
@@ -351,6 +354,8 @@ class _Work:
                 self.left += left
                 return outcome
             self.there = self.there or self.solver() is not None
+            if x.shape[0] > 1 and not self.there and (stacks := self.stacks()):
+                return aside.solve_tile(network, stacks, drive, self.settings, x, warm)
             outcome = newton.solve_tile(network, drive, self.settings, x, warm)
             if outcome.status is not Status.SOLVED and outcome.loose is not None and outcome.loose.any():
                 network.check_consistent(drive)

@@ -11,14 +11,16 @@ ground.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
+from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.circuit import KINDS, Branches, Circuit
+from circuitsim.errors import TopologyError
 from circuitsim.netlist.model import Table
 from circuitsim.netlist.saves import NODES, Save
 from circuitsim.problem import Problem, compile_problem
@@ -27,6 +29,10 @@ Ints = NDArray[np.int64]
 
 B = TypeVar("B", bound=Branches)
 
+T = TypeVar("T")
+
+_FEW = 4  # circuits are not worth a stack
+_PATIENCE = 64  # circuits more in stacks that were not solved than in others: then the rest go one by one
 _MOST_COPIES = 256
 _UNKNOWNS = 30_000  # of a stack: its arrays stay in the caches
 
@@ -43,7 +49,7 @@ class Stacks:
         plain = c.reciprocal and not c.crossbars and t.islands.n_parts == 1 and not any(spec.inner for spec in t.dense)
         most = min(_MOST_COPIES, _UNKNOWNS // max(base.n_free, 1)) if plain else 1
         shares = -(-count // max(most, 1))
-        self.size = -(-count // max(shares, 1))  # nearly the same for each
+        self.size = max(1, -(-count // max(shares, 1)))  # nearly the same for each
 
     def problem(self, circuits: Sequence[Circuit]) -> Problem:
         """These circuits, which have the branches of the base, as one. TopologyError for loops without a solution."""
@@ -51,6 +57,33 @@ class Stacks:
         known = self.problems.get(count)
         self.problems[count] = known.with_circuit(stack) if known else compile_problem(stack)
         return self.problems[count]
+
+
+def side_by_side(points: Iterable[T], size: int, many: Callable[[list[T]], bool], one: Callable[[T], None]) -> None:
+    """Solve the first point alone, as `one`, then shares of `size` as `many`, which says whether they are solved.
+
+    Those that are not, or have no solution (TopologyError), are found by halving, and solved as `one`. When too many
+    were in vain, all that are left are.
+    """
+    points = iter(points)
+    for point in islice(points, 1):
+        one(point)
+    in_vain = 0
+    while part := list(islice(points, size)):
+        parts = [part]
+        while parts:
+            part = parts.pop(0)
+            if len(part) < _FEW or in_vain > _PATIENCE:
+                for point in part:
+                    one(point)
+                continue
+            try:
+                solved = many(part)
+                in_vain += -len(part) if solved else len(part)
+            except TopologyError:
+                solved = False
+            if not solved:
+                parts[:0] = [part[: len(part) // 2], part[len(part) // 2 :]]
 
 
 def stacked(circuits: Sequence[Circuit]) -> Circuit:

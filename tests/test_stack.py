@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import circuitsim as cs
 from circuitsim import stack as stacks_of
@@ -147,14 +148,14 @@ def points(case: str, **settings: object) -> cs.SweepResult:
 @pytest.mark.parametrize("case", RUNS)
 def test_points_side_by_side_are_those_one_by_one(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stacks: list[int] = []
-    solve_stack = Runner._solve_stack
+    keep = Runner._keep
 
-    def counted(self: Runner, rows: list, stacks_: Stacks) -> bool:
-        found = solve_stack(self, rows, stacks_)
-        stacks.append(len(rows) if found else 0)
-        return found
+    def counted(self: Runner, rows: NDArray[np.int64], solution: cs.Solution) -> None:
+        if solution.circuit.copies > 1:
+            stacks.append(rows.size)
+        keep(self, rows, solution)
 
-    monkeypatch.setattr(Runner, "_solve_stack", counted)
+    monkeypatch.setattr(Runner, "_keep", counted)
     many = points(case)
     assert sum(stacks) > 5
     monkeypatch.setattr(stacks_of, "_MOST_COPIES", 1)
@@ -205,7 +206,7 @@ def test_stacks_that_are_not_solved_cost_no_answer_and_not_much(monkeypatch: pyt
     ],
 )
 def test_what_is_solved_one_by_one(text: str, settings: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Runner, "_solve_stack", lambda *_: pytest.fail("a stack"))
+    monkeypatch.setattr(Stacks, "problem", lambda *_: pytest.fail("a stack"))
     circuit = cs.parse(text.replace("{r}", "{agauss(1k, 100, 1)}") + MODELS)
     result = cs.monte_carlo(circuit, 8, 1, cs.Settings(**settings))
     assert not result.failed.size
@@ -213,6 +214,6 @@ def test_what_is_solved_one_by_one(text: str, settings: dict[str, object], monke
 
 def test_shares_are_nearly_equal() -> None:
     problem = cs.compile_problem(cs.parse(SHOCKLEY + MODELS))
-    assert [Stacks(problem, count).size for count in (0, 1, 63, 256, 257, 600)] == [0, 1, 63, 256, 129, 200]
+    assert [Stacks(problem, count).size for count in (0, 1, 63, 256, 257, 600)] == [1, 1, 63, 256, 129, 200]
     deck = "chain\nV1 n0 0 1\n" + "".join(f"R{k} n{k} n{k + 1} 1k\n" for k in range(1000)) + "RE n1000 0 1k\n"
     assert Stacks(cs.compile_problem(cs.parse(deck)), 255).size == 29  # of 1,000 unknowns each

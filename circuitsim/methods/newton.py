@@ -27,7 +27,7 @@ from circuitsim.laws import Law, branch_current, branch_voltage
 from circuitsim.methods.continuation import follow
 from circuitsim.methods.held import hardly_moves
 from circuitsim.methods.networks import SINGULAR, Network, Tangents
-from circuitsim.methods.outcome import Outcome
+from circuitsim.methods.outcome import Gathered, Outcome
 from circuitsim.methods.sure import minimise
 from circuitsim.problem import Drive, Problem
 from circuitsim.residual import NO_RESIDUALS, Check, shift
@@ -73,25 +73,21 @@ def solve_tile(network: Network, drive: Drive, settings: Settings, x: Floats, wa
 
 def _row_by_row(network: Network, drive: Drive, settings: Settings, others: Outcome, rows: Ints, warm: bool) -> Outcome:
     """Solve these rows of a tile, each from the row before it, or when `warm` from its own; the others are as given."""
-    x, low = others.x.copy(), np.zeros((_MOST_PARTS, *others.x.shape))
-    carried = np.zeros((x.shape[0], network.problem.topology.carrier_a.size))
-    loose = np.zeros(network.size, bool)
-    status, steps, residuals = others.status, others.steps, others.residuals
+    found = gathered(network, others)
     for row in rows.tolist():
-        one = _Row(network, drive.part(slice(row, row + 1)), settings)
-        outcome = one.solve(x[row - 1 if row and not warm else row], warm or row > 0)
-        x[row] = outcome.x[0]
-        if outcome.low is not None:
-            low[: len(outcome.low), row] = outcome.low[:, 0]
-        if outcome.carried is not None:
-            carried[row] = outcome.carried[0]
-        if outcome.loose is not None:
-            loose |= outcome.loose
-        steps = max(steps, outcome.steps)
-        residuals = residuals.merge(outcome.residuals, row)
-        status = outcome.status if status is Status.SOLVED else status
-    used = int(low.any(axis=(1, 2)).sum())
-    return Outcome(x, status, steps, residuals, low[:used] if used else None, carried, loose)
+        start = found.x[row - 1 if row and not warm else row]
+        found.put([row], solve_row(network, drive.part(slice(row, row + 1)), settings, start, warm or row > 0))
+    return found.outcome()
+
+
+def gathered(network: Network, others: Outcome) -> Gathered:
+    """What outcomes of rows of this network are put into."""
+    return Gathered(others, network.size, network.problem.topology.carrier_a.size)
+
+
+def solve_row(network: Network, drive: Drive, settings: Settings, x: Floats, warm: bool) -> Outcome:
+    """Solve one row of the batch; x (n_free,) is where to start when `warm`."""
+    return _Row(network, drive, settings).solve(x, warm)
 
 
 def together(problem: Problem) -> bool:
@@ -280,6 +276,10 @@ class _Row:
         """Full steps from x (n_free,), and the sure ones when those fail."""
         net = self.network
         u = np.zeros(net.size)
+        if not (self.drive.injection.any() or self.offset[: net.legs.n_junctions].any()):  # nothing drives it
+            outcome = self._outcome(u, _tangents(net, np.zeros(net.ideal.size)))
+            if outcome.status is Status.SOLVED:
+                return outcome
         if warm:
             u[: x.size] = x
             v = net.across(u) + self.offset

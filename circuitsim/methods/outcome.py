@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,3 +25,35 @@ class Outcome:
     low: Floats | None = None  # (parts, rows, n_free) V: corrections to x, each too small to be added to the one before
     carried: Floats | None = None  # (rows, n_carriers) A: of ideal diodes between free units, then of Circuit.active
     loose: NDArray[np.bool_] | None = None  # (size,) unknowns that controlled sources leave open
+
+
+class Gathered:
+    """The outcomes of some rows of a tile after others, as one."""
+
+    def __init__(self, first: Outcome, size: int, carriers: int) -> None:
+        """`first`: of all rows, as far as there is one; `size` unknowns, and so many carriers, in each row."""
+        rows = first.x.shape[0]
+        self.x, self.parts = first.x.copy(), list[Floats]()
+        self.carried, self.loose = np.zeros((rows, carriers)), np.zeros(size, bool)
+        self.status, self.steps, self.residuals = first.status, first.steps, first.residuals
+
+    def put(self, rows: Sequence[int], found: Outcome) -> None:
+        """What was found for these rows."""
+        self.x[rows] = found.x
+        for k, part in enumerate(() if found.low is None else found.low):
+            if k == len(self.parts):
+                self.parts.append(np.zeros_like(self.x))
+            self.parts[k][rows] = part
+        if found.carried is not None:
+            self.carried[rows] = found.carried
+        if found.loose is not None:
+            self.loose |= found.loose
+        self.steps = max(self.steps, found.steps)
+        worst = replace(found.residuals, worst_row=rows[found.residuals.worst_row])
+        self.residuals = self.residuals.merge(worst, 0)
+        self.status = found.status if self.status is Status.SOLVED else self.status
+
+    def outcome(self) -> Outcome:
+        """All of them."""
+        low = np.stack(self.parts) if self.parts else None
+        return Outcome(self.x, self.status, self.steps, self.residuals, low, self.carried, self.loose)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import partial
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -22,7 +20,7 @@ from circuitsim.residual import Check
 from circuitsim.saved import Saved
 from circuitsim.solution import Settings, Solution, Status
 from circuitsim.solving import solve
-from circuitsim.stack import Stacks, stacked_saves, unstacked
+from circuitsim.stack import Stacks, side_by_side, stacked_saves, unstacked
 from circuitsim.sweeping.results import NOTHING, Note, Points, unknown_points
 
 Ints = NDArray[np.int64]
@@ -30,12 +28,10 @@ Floats = NDArray[np.float64]
 
 Apart = tuple[int, Circuit]  # a point that is a circuit of its own
 
-_FEW = 4  # of these are not worth a stack
 _WHY = "many circuits side by side"
 _STEPS = 20  # of newton for a stack; from the solution of another point it takes some 3
 
 _TILE = 250_000  # voltages whose certificates are computed together
-_PATIENCE = 64  # points more in stacks that were not solved than in others: then the rest go one by one
 _BATCH_ROW = re.compile(r" \(batch row \d+\)")  # means nothing here: how points make batches is not seen
 
 
@@ -57,7 +53,6 @@ class Runner:
         self.last: Solution | None = None  # of a point or a batch
         self.how = settings.method, NOTHING, settings.backend  # method, reason and backend of the last points
         self.steps = 0
-        self.in_vain = 0  # points in stacks that were not solved, less those in stacks that were
         self.messages: dict[int, str] = {}
         self.others: dict[str, None] = {}  # ideal diodes and controlled sources whose currents are not unique
         self.notes: dict[frozenset[str], Note] = {}  # of the islands that are left out
@@ -90,41 +85,26 @@ class Runner:
         self._keep(rows, solution)
 
     def solve_apart(self, points: Iterable[Apart], stacks: Stacks) -> None:
-        """Solve points that are circuits of their own: the first alone, and from its solution the others side by side.
+        """Solve points that are circuits of their own: the first alone, from its solution the others side by side."""
 
-        Those that have no solution, or are not solved like this, are found by halving and solved one by one.
-        """
-        points = iter(points)
-        size = 1
-        while part := list(islice(points, size)):
-            parts = [part]
-            while parts:
-                part = parts.pop(0)
-                if len(part) < _FEW or self.of_stacks is None or self.in_vain > _PATIENCE:
-                    for row, circuit in part:
-                        self.solve(np.array([row]), partial(_with_circuit, stacks.base, circuit))
-                elif not self._solve_stack(part, stacks):
-                    parts[:0] = [part[: len(part) // 2], part[len(part) // 2 :]]
-            size = stacks.size if self.of_stacks else 1
+        def one(point: Apart) -> None:
+            row, circuit = point
+            self.solve(np.array([row]), lambda _: stacks.base.with_circuit(circuit))
 
-    def _solve_stack(self, points: Sequence[Apart], stacks: Stacks) -> bool:
-        """Whether these points, side by side, have a solution, and it is found."""
-        if self.last is None:
-            return False
-        rows, circuits = zip(*points, strict=True)
-        v = unstacked(self.last.voltages()[-1:], self.last.circuit.copies, nodes=True)[-1]
-        try:
+        def many(points: list[Apart]) -> bool:
+            if self.last is None:
+                return False
+            rows, circuits = zip(*points, strict=True)
+            v = unstacked(self.last.voltages()[-1:], self.last.circuit.copies, nodes=True)[-1]
             problem = stacks.problem(circuits)
             start = v[problem.nodes_in_copy(problem.topology.root_of_unit)][None]
+            start = start if np.isfinite(start).all() else None  # a node that is left out has none
             solution = solve(problem, self.of_stacks, start=start, raise_on_failure=False, in_order=True)
-        except TopologyError:
-            return False
-        if not solution.solved:
-            self.in_vain += len(points)
-            return False
-        self.in_vain -= len(points)
-        self._keep(np.array(rows), replace(solution, why=_WHY))
-        return True
+            if solution.solved:
+                self._keep(np.array(rows), replace(solution, why=_WHY))
+            return solution.solved
+
+        side_by_side(points, stacks.size if self.of_stacks else 1, many, one)
 
     def _leave_out(self, rows: Ints, problem: Problem, error: TopologyError) -> bool:
         """When lenient, solve without the island that an error names; returns whether that has been done.
@@ -230,8 +210,3 @@ def row_violations(solution: Solution, tolerance: float) -> Floats:
         check = Check(solution.problem, *with_digits(solution, solution.problem.drive(rows)))
         out[rows] = check.by_row(tolerance)
     return out.ravel()
-
-
-def _with_circuit(base: Problem, circuit: Circuit, rows: Ints) -> Problem:
-    """The problem of a point that is a circuit of its own."""
-    return base.with_circuit(circuit)

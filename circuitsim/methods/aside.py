@@ -1,0 +1,80 @@
+"""Newton for many inputs of a small nonlinear circuit: a copy of the circuit for each, side by side (stack.py)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim.circuit import Circuit
+from circuitsim.methods import newton
+from circuitsim.methods.networks import Network, make_network
+from circuitsim.methods.outcome import Outcome
+from circuitsim.problem import Drive, Problem
+from circuitsim.residual import NO_RESIDUALS, Check, shift
+from circuitsim.solution import Settings, Status
+from circuitsim.stack import Stacks, side_by_side
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+STEPS = 20  # of newton for a stack; from the solution of another row it takes some 3
+
+
+def worth_it(problem: Problem) -> bool:
+    """Whether rows are best solved like this: of nonlinear circuits for which dense matrices are too large."""
+    return problem.topology.legs.a.size > 0 and not newton.together(problem) and Stacks(problem, 2).size > 1
+
+
+def solve_tile(network: Network, stacks: Stacks, drive: Drive, settings: Settings, x: Floats, warm: bool) -> Outcome:
+    """Solve one tile of the batch, as newton.solve_tile does: its first row, and from it, or their own x, the others.
+
+    The certificate is that of the rows themselves.
+    """
+    problem = network.problem
+    few_steps = replace(settings, max_sweeps=min(settings.max_sweeps, STEPS))
+    found, last = newton.gathered(network, Outcome(x, Status.SOLVED, 0, NO_RESIDUALS)), [0]
+
+    def one(row: int) -> None:
+        start = x[row] if warm else found.x[last[0]]
+        found.put([row], newton.solve_row(network, drive.part(slice(row, row + 1)), settings, start, warm or row > 0))
+        last[0] = row
+
+    def many(rows: list[int]) -> bool:
+        these = slice(rows[0], rows[-1] + 1)
+        start = x[these] if warm else np.repeat(found.x[last[0] : last[0] + 1], len(rows), axis=0)
+        stack = stacks.problem([_at_row(problem.circuit, drive.rows.start + row) for row in rows])
+        units = _units(stack, problem)
+        at = np.zeros((1, stack.n_free))
+        at[0, units] = start
+        outcome = newton.solve_tile(make_network(stack), stack.drive(slice(0, 1)), few_steps, at, warm=True)
+        if outcome.status is not Status.SOLVED:
+            return False
+        low = None if outcome.low is None else outcome.low[:, 0][:, units]
+        carried = np.zeros((len(rows), 0)) if outcome.carried is None else outcome.carried.reshape(len(rows), -1)
+        parts = [outcome.x[0, units], *(() if low is None else low)]
+        of_rows = replace(drive.part(these), carried=carried)
+        of_rows = shift(problem, of_rows, *parts[:-1]) if low is not None else of_rows
+        residuals = Check(problem, of_rows, parts[-1], exact=True).certificate()
+        if not residuals.kcl_relative <= settings.tolerance:
+            return False
+        found.put(rows, Outcome(parts[0], Status.SOLVED, outcome.steps, residuals, low, carried))
+        last[0] = rows[-1]
+        return True
+
+    side_by_side(range(x.shape[0]), stacks.size, many, one)
+    return found.outcome()
+
+
+def _at_row(circuit: Circuit, row: int) -> Circuit:
+    """The circuit with the sources of one row of its batch."""
+    e, i = (x[row : row + 1] if x.shape[0] > 1 else x for x in (circuit.ties.e, circuit.current_sources.i))
+    return replace(circuit, ties=replace(circuit.ties, e=e), current_sources=replace(circuit.current_sources, i=i))
+
+
+def _units(stack: Problem, problem: Problem) -> Ints:
+    """The unit of a stack that is each unit of a problem in each copy, (copies, n_free)."""
+    copies = stack.circuit.copies
+    nodes = problem.topology.root_of_unit + np.arange(copies)[:, None] * (len(problem.circuit.nodes) - 1)
+    return stack.topology.index_of_node[nodes]

@@ -1,0 +1,132 @@
+"""Many inputs of one small nonlinear circuit, a copy for each: the answers and the certificate of every row alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from helpers import assert_laws
+
+import circuitsim as cs
+from circuitsim.methods import aside, newton
+from circuitsim.residual import FIGURES
+from circuitsim.solution import Status
+from circuitsim.solving import choose_method
+
+
+def mesh(side: int, model: str) -> str:
+    """A grid of resistors, of which every second node has a diode to ground, and a current source at its end."""
+    cards = ["mesh", "V1 n0_0 0 1", "V2 c n1_1 0.1", "R0 c 0 1k", "I1 0 n2_2 1m", f".model dm {model}"]
+    cards += [f"RE n{side - 1}_{side - 1} 0 5k"]
+    for i in range(side):
+        for j in range(side):
+            cards += [f"RA{i}_{j} n{i}_{j} n{i}_{j + 1} {1 + i}k"] if j + 1 < side else []
+            cards += [f"RB{i}_{j} n{i}_{j} n{i + 1}_{j} {1 + j}k"] if i + 1 < side else []
+            cards += [f"D{i}_{j} n{i}_{j} 0 dm"] if (i + j) % 2 else []
+    return "\n".join(cards)
+
+
+LINKS = "\nD1 n1_1 x id\nR1 x n2_1 100\nD2 y n1_1 id\nR2 y 0 1k\n.model id D(ron=0 vfwd=0.2)\n"
+DECKS = {
+    "shockley": mesh(7, "D(is=1e-14 n=1.2 rs=1)"),
+    "piecewise linear": mesh(7, "D(ron=10 vfwd=0.3 roff=1meg)"),
+    "perfect": mesh(7, "D(ron=0 vfwd=0.3)"),
+    "perfect diodes between nodes": mesh(5, "D(is=1e-12)") + LINKS,
+}
+
+
+def batch(deck: str, rows: int) -> cs.Problem:
+    values = {"V1": np.linspace(-3.0, 3.0, rows), "I1": np.linspace(1e-3, -2e-3, rows)}
+    return cs.compile_problem(cs.parse(DECKS[deck])).with_values(values)
+
+
+NEWTON = cs.Settings(method="newton")
+
+
+@pytest.mark.parametrize("deck", DECKS)
+@pytest.mark.parametrize("warm", [False, True])
+def test_rows_are_those_of_each_input(deck: str, warm: bool) -> None:
+    problem = batch(deck, 21)
+    start = np.random.default_rng(1).normal(size=(21, problem.n_free)) if warm else None
+    found = cs.solve(problem, NEWTON, start=start)
+    assert_laws(found, 1e-9)
+    assert found.residuals.kcl_relative <= 1e-9
+    for row in range(0, 21, 4):
+        values = {"V1": problem.circuit.ties.e[row, 0], "I1": problem.circuit.current_sources.i[row, 0]}
+        one = cs.solve(cs.parse(DECKS[deck]).with_values(values), NEWTON)
+        np.testing.assert_allclose(found.voltages()[row], one.voltages()[0], rtol=1e-9, atol=1e-10)
+        np.testing.assert_allclose(found.tie_currents[0][row], one.tie_currents[0][0], rtol=1e-7, atol=1e-15)
+
+
+def without_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aside, "worth_it", lambda problem: False)
+
+
+@pytest.mark.parametrize("deck", DECKS)
+def test_the_certificate_is_that_of_the_rows(deck: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = batch(deck, 12)
+    one_row = newton.solve_row
+    rows: list[int] = []
+
+    def counted(*arguments: object) -> object:
+        rows.append(1)
+        return one_row(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(newton, "solve_row", counted)
+    many = cs.solve(problem, NEWTON)
+    assert len(rows) == 2  # the first row, and the stack of the others
+    without_stacks(monkeypatch)
+    one = cs.solve(problem, NEWTON)
+    assert len(rows) == 2 + 12
+    assert (many.status, many.method, many.why) == (one.status, one.method, one.why)
+    assert many.carried.shape == one.carried.shape
+    np.testing.assert_allclose(many.carried, one.carried, rtol=1e-7, atol=1e-15)
+    for name in FIGURES:
+        bound = max(10 * getattr(one.residuals, name), 1e-12)
+        assert getattr(many.residuals, name) <= bound, name
+
+
+@pytest.mark.parametrize("fault", ["not solved", "wrong"])
+def test_a_stack_that_fails_leaves_the_rows_to_be_solved_alone(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = batch("shockley", 12)
+    solve_tile: Callable[..., aside.Outcome] = newton.solve_tile
+
+    def failing(network: newton.Network, *arguments: object, **how: object) -> aside.Outcome:
+        outcome = solve_tile(network, *arguments, **how)
+        if network.problem.circuit.copies == 1:
+            return outcome
+        if fault == "not solved":
+            return aside.replace(outcome, status=Status.STALLED)
+        return aside.replace(outcome, x=outcome.x * (1.0 + 1e-6), low=None)
+
+    monkeypatch.setattr(newton, "solve_tile", failing)
+    many = cs.solve(problem, NEWTON)
+    without_stacks(monkeypatch)
+    one = cs.solve(problem, NEWTON)
+    np.testing.assert_array_equal(many.x, one.x)
+    assert many.residuals == one.residuals
+
+
+def test_the_worst_row_and_unit_are_named() -> None:
+    problem = batch("shockley", 9)
+    found = cs.solve(problem, cs.Settings(method="newton", tol=1e-30), raise_on_failure=False)
+    assert found.status is not Status.SOLVED
+    check = newton.Check(problem, problem.drive(slice(0, 9)), found.x, exact=True)
+    assert 0 <= found.residuals.worst_row < 9
+    assert check.upper.shape[1] > found.residuals.worst_unit >= 0
+
+
+def test_many_rows_of_smooth_circuits_go_by_newton() -> None:
+    assert choose_method(batch("shockley", 100), cs.Settings()) == ("newton", "a sparse network")
+    assert choose_method(batch("perfect", 100), cs.Settings()) == ("bcd", "many rows of a nonlinear circuit")
+    assert choose_method(batch("perfect", 64), cs.Settings()) == ("newton", "a sparse network")
+
+
+@pytest.mark.parametrize("text", ["R1 a 0 1k\nN1 a 0 nt\n.model nt tanh(imax=1m v0=1)\n", DECKS["shockley"]])
+def test_what_nothing_drives_is_at_0_volts(text: str) -> None:
+    circuit = cs.parse("t\n" + text if text[0] == "R" else text)
+    names = {"V1": 0.0, "V2": 0.0, "I1": 0.0} if text[0] != "R" else {}
+    solution = cs.solve(circuit.with_values(names), NEWTON)
+    assert not solution.voltages().any()
+    assert solution.steps == 0
