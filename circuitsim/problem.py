@@ -87,6 +87,12 @@ class Problem:
     circuit: Circuit
     topology: Topology
     values: Values
+    single: Problem | None = None  # of copies side by side (stack.py), the problem of one circuit of their structure
+
+    @property
+    def one(self) -> Problem:
+        """The problem itself, or of copies side by side that of one."""
+        return self.single or self
 
     @property
     def n_free(self) -> int:

@@ -23,7 +23,7 @@ from circuitsim.circuit import KINDS, Branches, Circuit
 from circuitsim.errors import TopologyError
 from circuitsim.netlist.model import Table
 from circuitsim.netlist.saves import NODES, Save
-from circuitsim.problem import Problem, compile_problem
+from circuitsim.problem import Drive, Problem, compile_problem
 
 Ints = NDArray[np.int64]
 
@@ -34,20 +34,21 @@ T = TypeVar("T")
 _FEW = 4  # circuits are not worth a stack
 _PATIENCE = 64  # circuits more in stacks that were not solved than in others: then the rest go one by one
 _MOST_COPIES = 256
-_UNKNOWNS = 30_000  # of a stack: its arrays stay in the caches
+UNKNOWNS = 30_000  # of a stack: its arrays stay in the caches
 
 
 class Stacks:
     """For up to `count` circuits of the branches of `base`: how many to solve at once (`size`), and their problem.
 
-    A problem is compiled once for each number of circuits. Circuits that cannot be stacked have the size 1.
+    A problem is compiled once for each number of circuits. Circuits that cannot be stacked, or would have more unknowns
+    than `unknowns`, have the size 1.
     """
 
-    def __init__(self, base: Problem, count: int) -> None:
+    def __init__(self, base: Problem, count: int, unknowns: int = UNKNOWNS) -> None:
         self.base, self.problems = base, dict[int, Problem]()
         c, t = base.circuit, base.topology
         plain = c.reciprocal and not c.crossbars and t.islands.n_parts == 1 and not any(spec.inner for spec in t.dense)
-        most = min(_MOST_COPIES, _UNKNOWNS // max(base.n_free, 1)) if plain else 1
+        most = min(_MOST_COPIES, unknowns // max(base.n_free, 1)) if plain else 1
         shares = -(-count // max(most, 1))
         self.size = max(1, -(-count // max(shares, 1)))  # nearly the same for each
 
@@ -55,7 +56,8 @@ class Stacks:
         """These circuits, which have the branches of the base, as one. TopologyError for loops without a solution."""
         stack, count = stacked(circuits), len(circuits)
         known = self.problems.get(count)
-        self.problems[count] = known.with_circuit(stack) if known else compile_problem(stack)
+        problem = known.with_circuit(stack) if known else compile_problem(stack)
+        self.problems[count] = replace(problem, single=self.base)
         return self.problems[count]
 
 
@@ -159,6 +161,30 @@ def _branches(branches: Sequence[B], circuit: Circuit) -> B:
     for name in (f.name for f in fields(first) if f.name not in columns):
         columns[name] = np.concatenate([getattr(x, name) for x in branches], axis=1 if name in ("e", "i") else 0)
     return replace(first, **columns)
+
+
+def units_in_copies(stack: Problem) -> Ints:
+    """The unit of a stack that each unit of one of its circuits is in each copy, (copies, n_free of one)."""
+    nodes = np.arange(stack.circuit.copies)[:, None] * (len(stack.one.circuit.nodes) - 1)
+    return stack.topology.index_of_node[stack.one.topology.root_of_unit + nodes]
+
+
+def copies_as_rows(stack: Problem, drive: Drive) -> Drive:
+    """A drive of a stack, of one row, as that of one of its circuits with a row for each; of others as it is.
+
+    Its potentials stay together, nothing is carried, and nothing bounds a unit: there are no ideal diodes.
+    """
+    copies = stack.circuit.copies
+    if copies == 1:
+        return drive
+    units = units_in_copies(stack)
+    of_units = {
+        name: x[0][units] if (x := getattr(drive, name)).shape[1] else x
+        for name in ("injection", "source_flow", "source_abs", "fixed_abs")
+    }
+    lo, hi = (bound[:, units[0]] for bound in (drive.lo, drive.hi))
+    offset = unstacked(drive.junction_offset, copies)
+    return replace(drive, rows=slice(0, copies), lo=lo, hi=hi, junction_offset=offset, **of_units)
 
 
 def unstacked(values: NDArray[Any], copies: int, nodes: bool = False) -> NDArray[Any]:

@@ -265,13 +265,13 @@ def violations_twin(
             flow[u, row], rho[u, row], upper[u, row] = (a[0, 0] for a in out)
 
 
-def eliminate(rows, columns, ptr, target, linear, leg_ptr, legs, slope, value, pivot):
+def eliminate(rows, columns, ptr, target, linear, sets, leg_ptr, legs, slope, value, pivot):
     """linear/elimination.py's, row by row, for conductances in the order of its entries."""
     count = np.diff(ptr)
     assert (target.dtype, target.size) == (np.int32, (count * (count - 1) // 2).sum())
-    assert slope.shape[1] == value.shape[1] == pivot.shape[1] == rows
-    of_leg = np.repeat(np.arange(linear.size), np.diff(leg_ptr))
-    value[:] = linear[:, None]
+    assert slope.shape[1] == value.shape[1] == pivot.shape[1] == rows and linear.shape[1] == sets in (1, rows)
+    of_leg = np.repeat(np.arange(len(linear)), np.diff(leg_ptr))
+    value[:] = linear
     np.add.at(value, of_leg, slope[legs])
     at = 0
     for j in range(columns):
@@ -302,39 +302,49 @@ def inject(rows, units, j_ptr, j_sign, j_number, w, current, slope, offset, offs
     np.subtract.at(x, np.repeat(np.arange(units), np.diff(j_ptr)), j_sign[:, None] * source[j_number])
 
 
-def tangents(rows, legs, x, a, k, law, params, offset, offset_rows, w, current, slope, amps, miss):
+def tangents(rows, legs, x, a, k, law, params, sets, offset, offset_rows, w, current, slope, amps, miss):
     """newton's limiting, and the vectorised laws."""
-    assert offset.shape[1] == offset_rows
-    kinds, padded = law.astype(np.int8), np.concatenate([x, np.zeros((1, rows))])
+    assert offset.shape[1] == offset_rows and params.shape[0] == sets in (1, rows)
+    padded = np.concatenate([x, np.zeros((1, rows))])
     v = (padded[a] - padded[k] + offset).T
     line = current.T + slope.T * (v - w.T)
-    i, _ = branch_current(kinds, params, v)
-    amps[:], miss[:] = np.abs(i).T, np.abs(i - line).T
-    w[:] = newton._limited(kinds, params, w.T, v, line).T
-    i, g = branch_current(kinds, params, np.ascontiguousarray(w.T))
-    current[:], slope[:] = i.T, g.T
+    kinds, p, flat = _every_leg(law, params, rows)
+    i, _ = branch_current(kinds, p, v.ravel())
+    amps[:], miss[:] = np.abs(i.reshape(v.shape)).T, np.abs(i.reshape(v.shape) - line).T
+    w[:] = newton._limited(kinds, p, flat(w), v.ravel(), line.ravel()).reshape(v.shape).T
+    i, g = branch_current(kinds, p, flat(w))
+    current[:], slope[:] = i.reshape(v.shape).T, g.reshape(v.shape).T
+
+
+def _every_leg(law, params, rows):
+    """Laws and parameters of the legs of all rows, one row after another; and how to bring (legs, rows) there."""
+    every = np.broadcast_to(params, (rows, *params.shape[1:])).reshape(-1, params.shape[2])
+    return np.tile(law.astype(np.int8), rows), every, lambda values: np.ascontiguousarray(values.T).ravel()
 
 
 def kcl(
-    rows, units, x, g_ptr, near, g, to_fixed, j_ptr, j_other, j_sign, j_number, j_law, j_params, offset, offset_rows,
-    injection, injection_rows, source_flow, source_abs, source_rows, fixed_abs, fixed_rows, terms, rho, most, upper,
+    rows, units, x, g_ptr, near, g, to_fixed, j_ptr, j_other, j_sign, j_number, legs, law, params, sets, offset,
+    offset_rows, injection, injection_rows, source_flow, source_abs, source_rows, fixed_abs, fixed_rows, terms, rho,
+    most, upper,
 ):  # fmt: skip
     """By sums over all ends of branches. That its figures are bounds of residual.Check's is a test."""
     assert [a.shape[1] for a in (offset, injection, source_flow, source_abs)] == [
         offset_rows, injection_rows, source_rows, source_rows,
     ]  # fmt: skip
     assert fixed_rows in (0, fixed_abs.shape[1])
-    padded, known = np.concatenate([x, np.zeros((1, rows))]), to_fixed[:, None] * x
+    assert g.shape[1] == to_fixed.shape[1] == sets == params.shape[0] in (1, rows) and params.shape[1] == legs
+    padded, known = np.concatenate([x, np.zeros((1, rows))]), to_fixed * x
 
     def total(ptr: np.ndarray, values: np.ndarray) -> np.ndarray:
         out = np.zeros((units, rows))
         np.add.at(out, np.repeat(np.arange(units), np.diff(ptr)), values)
         return out
 
-    amps = g[:, None] * (x[np.repeat(np.arange(units), np.diff(g_ptr))] - x[near])
+    amps = g * (x[np.repeat(np.arange(units), np.diff(g_ptr))] - x[near])
     unit = np.repeat(np.arange(units), np.diff(j_ptr))
     across = j_sign[:, None] * (x[unit] - padded[j_other]) + offset[j_number]
-    i, slope = (a.T for a in branch_current(j_law.astype(np.int8), j_params, np.ascontiguousarray(across.T)))
+    kinds, p, flat = _every_leg(law[j_number], params[:, j_number], rows)
+    i, slope = (a.reshape(rows, -1).T for a in branch_current(kinds, p, flat(across)))
     linear, size, curved = total(g_ptr, amps), total(g_ptr, np.abs(amps)), total(j_ptr, np.abs(i))
     by_sources = injection - source_flow
     fixed = fixed_abs if fixed_rows else np.abs(by_sources)

@@ -21,6 +21,7 @@ from circuitsim.laws import Law, branch_current
 from circuitsim.methods import newton
 from circuitsim.methods.networks import make_network
 from circuitsim.residual import Check
+from circuitsim.stack import Stacks, unstacked
 
 NEWTON = cs.Settings(method="newton")
 
@@ -126,7 +127,20 @@ def test_limiting_is_that_of_the_cpu(compiled: CompiledDevice, kind: Law, p: lis
         state = [np.array(a[None]) for a in (was, current, slope)]
         out = [np.empty((1, count)) for _ in range(2)]
         device.launch(
-            "tangents", count, count, 1, v[None].copy(), zero, none, law, params, zero[:, None] * 0.0, 1, *state, *out
+            "tangents",
+            count,
+            count,
+            1,
+            v[None].copy(),
+            zero,
+            none,
+            law,
+            params[None],
+            1,
+            zero[:, None] * 0.0,
+            1,
+            *state,
+            *out,
         )
         if device is compiled:
             mine = [*state, *out]
@@ -277,6 +291,129 @@ def test_failures_are_failures(device: Device, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(newton, "_FULL_STEPS", 2)  # too few to arrive
     solution = cs.solve(problem, NEWTON, backend=GpuBackend(device), raise_on_failure=False)
     assert solution.status is cs.Status.STALLED and "3 of 3 rows did not arrive on the gpu" in solution.why
+
+
+# -- copies side by side: a row for each, with conductances and laws of its own ----------------------------------------
+
+
+def side_by_side(deck: str, copies: int) -> tuple[list[cs.Circuit], cs.Problem]:
+    """Circuits of one deck, with other resistances, sources and diodes."""
+    base = cs.compile_problem(cs.parse(deck))
+    rng, circuits = np.random.default_rng(5), []
+    for _ in range(copies):
+        c = base.circuit
+        g = c.conductors.g * rng.uniform(0.5, 2.0, c.conductors.g.size)
+        params = c.junctions.params.copy()
+        params[:, 0] *= rng.uniform(0.5, 2.0, len(params))
+        e, i = (x * rng.uniform(0.5, 1.5, x.shape) for x in (c.ties.e, c.current_sources.i))
+        circuits.append(replace(
+            c, conductors=replace(c.conductors, g=g), junctions=replace(c.junctions, params=params),
+            ties=replace(c.ties, e=e), current_sources=replace(c.current_sources, i=i),
+        ))  # fmt: skip
+    return circuits, Stacks(base, copies).problem(circuits)
+
+
+@pytest.mark.parametrize("deck", CIRCUITS.values(), ids=CIRCUITS.keys())
+def test_a_pattern_has_the_conductances_of_each_copy(deck: str) -> None:
+    circuits, problem = side_by_side(deck, 4)
+    pattern = gpu_newton.pattern_of(problem)
+    for k, circuit in enumerate(circuits):
+        one = gpu_newton.pattern_of(problem.one.with_circuit(circuit))
+        for name in ("linear", "g", "to_fixed"):
+            np.testing.assert_allclose(getattr(pattern, name)[:, [k]], getattr(one, name), rtol=1e-14)
+        np.testing.assert_array_equal(pattern.params[k], one.params[0])
+        for name in ("unit", "ptr", "end", "target", "leg_ptr", "legs", "near", "law"):
+            np.testing.assert_array_equal(getattr(pattern, name), getattr(one, name))
+
+
+@pytest.mark.parametrize("deck", CIRCUITS.values(), ids=CIRCUITS.keys())
+def test_copies_are_rows_with_values_of_their_own(device: Device, deck: str) -> None:
+    """Each step, and each bound, is that of the circuit alone."""
+    circuits, problem = side_by_side(deck, 5)
+    there, _ = steps_on(device, problem)
+    alone = [steps_on(device, problem.one.with_circuit(circuit))[0] for circuit in circuits]
+    for _ in range(3):
+        there.step(1e-4)
+        for k, one in enumerate(alone):
+            one.step(1e-4)
+            for name in ("x", "w", "current", "slope"):
+                mine, theirs = (device.to_host(getattr(steps, name)) for steps in (there, one))
+                np.testing.assert_allclose(mine[:, [k]], theirs, rtol=1e-7, atol=1e-9 * np.abs(theirs).max())
+                setattr(one, name, device.xp.ascontiguousarray(getattr(there, name)[:, k : k + 1]))
+    for k, one in enumerate(alone):
+        for mine, theirs in zip(there._kcl(), one._kcl(), strict=True):
+            wanted = device.to_host(theirs)
+            np.testing.assert_allclose(
+                device.to_host(mine)[:, [k]], wanted, rtol=1e-6, atol=1e-9 * np.abs(wanted).max()
+            )
+
+
+@pytest.mark.parametrize("deck", CIRCUITS.values(), ids=CIRCUITS.keys())
+def test_a_stack_is_solved_there(device: Device, deck: str) -> None:
+    circuits, problem = side_by_side(deck, 5)
+    here = cs.solve(problem, NEWTON, backend=GpuBackend(device))
+    assert (here.backend, here.why, here.x.shape) == ("gpu", "asked for", (1, problem.n_free))
+    exact = Check(problem, problem.drive(slice(0, 1)), here.x, exact=True).certificate()
+    assert exact.kcl_relative <= here.residuals.kcl_relative <= 1e-9
+    v = unstacked(here.voltages(), 5, nodes=True)
+    for k, circuit in enumerate(circuits):
+        wanted = cs.solve(circuit, cs.Settings(method="newton", tol=1e-13, backend="cpu")).voltages()[0]
+        np.testing.assert_allclose(v[k], wanted, rtol=0, atol=1e-11 * np.abs(wanted).max())
+
+
+def test_a_copy_that_does_not_arrive_takes_the_others_to_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, problem = side_by_side(CIRCUITS["mesh"], 3)
+    kcl = GpuNewton._kcl
+
+    def one_fails(self: GpuNewton) -> tuple[np.ndarray, ...]:
+        rho, most, upper = kcl(self)
+        upper[2, 1] = 1.0
+        return rho, most, upper
+
+    monkeypatch.setattr(GpuNewton, "_kcl", one_fails)
+    solution = cs.solve(problem, NEWTON, backend=GpuBackend(NumpyDevice()))
+    assert solution.solved
+    assert solution.why == "asked for; 1 of 1 rows did not arrive on the gpu and were solved on the cpu"
+
+
+DRAWN = MESH.replace("R2 c 0 2k", "R2 c 0 {agauss(2k, 200, 1)}").replace(
+    "D2 b c two", "D2 b c two area={aunif(1, 0.5)}"
+)
+
+
+@pytest.mark.parametrize("deck", [DRAWN, DRAWN + "D9 c 0 perfect\n.model perfect D(ideal)\n"], ids=["there", "refused"])
+def test_draws_are_solved_there(deck: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "CudaDevice", NumpyDevice)
+    problem, stacks = Stacks.problem, []
+    monkeypatch.setattr(
+        Stacks, "problem", lambda self, circuits: stacks.append(len(circuits)) or problem(self, circuits)
+    )
+    there = cs.monte_carlo(cs.parse(deck), 12, 1, cs.Settings(backend="gpu"))
+    assert (there.backend, stacks) == ("gpu", [11] if deck == DRAWN else [])
+    here = cs.monte_carlo(cs.parse(deck), 12, 1)
+    np.testing.assert_allclose(there.voltages, here.voltages, atol=1e-8)
+    np.testing.assert_allclose(there.currents, here.currents, rtol=1e-6, atol=1e-12)
+    assert not there.failed.size and (there.kcl_relative <= 1e-9).all()
+
+
+@pytest.mark.parametrize(
+    ("g", "why"),
+    [
+        ([0.0, 0.0, 1.0, 0.0], "only nonlinear elements join some of its parts"),
+        ([1.0, 0.0, 1.0, 0.0], "only nonlinear elements join some of its parts"),
+        ([1.0, 0.0, 1.0, 0.0], "nothing holds some nodes in some of the circuits"),
+    ],
+)
+def test_copies_that_little_holds_are_refused(g: list[float], why: str) -> None:
+    deck = "two\nV1 p 0 1\nR1 p a 1k\nR2 p b 1k\nR3 a 0 1k\nR4 b 0 1k\nD1 a 0 d\n.model d D(is=1n)\n"
+    deck = deck.replace("D1 a", "D2 b 0 d\nD1 a") if why.startswith("only") else deck
+    base = cs.compile_problem(cs.parse(deck))
+    circuit = base.circuit
+    other = replace(circuit, conductors=replace(circuit.conductors, g=circuit.conductors.g * g))
+    assert gpu_newton.refusal(Stacks(base, 2).problem([circuit, circuit])) == ""
+    problem = Stacks(base, 2).problem([circuit, other])
+    assert gpu_newton.refusal(problem) == why
+    assert cs.solve(problem, NEWTON, backend=GpuBackend(NumpyDevice())).backend == "cpu"
 
 
 # -- which circuits, and where -----------------------------------------------------------------------------------------

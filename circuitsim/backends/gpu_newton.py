@@ -1,9 +1,10 @@
 """Newton's steps on the device, for many rows of a batch at once: each row has tangents of its own, one pattern all.
 
-A row's linear network is eliminated node by node in one thread, as linear/elimination.py does it, without a
-subtraction; neighbouring threads work on neighbouring rows, entry by entry the same. Arrays are (entries, rows),
-(units, rows) and (legs, rows), float64. What is asked of the rows in the end - whether KCL is met, and how far one more
-correction would move a voltage - is answered by bounds: a row that they do not settle has not arrived.
+Copies side by side (stack.py) are such rows too, each with conductances and laws of its own. A row's linear network is
+eliminated node by node in one thread, as linear/elimination.py does it, without a subtraction; neighbouring threads
+work on neighbouring rows, entry by entry the same. Arrays are (entries, rows), (units, rows) and (legs, rows), float64.
+What is asked of the rows in the end - whether KCL is met, and how far one more correction would move a voltage - is
+answered by bounds: a row that they do not settle has not arrived.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from circuitsim.backends.arrange import Junctions, junctions_by_unit
 from circuitsim.backends.gpu_check import DriveOnDevice, figures
-from circuitsim.laws import branch_current
+from circuitsim.laws import N_PARAMS, branch_current
 from circuitsim.linear.elimination import Elimination
 from circuitsim.problem import Drive, Problem
 from circuitsim.residual import NO_RESIDUALS, Residuals
+from circuitsim.stack import copies_as_rows, units_in_copies, unstacked
 
 if TYPE_CHECKING:
     from circuitsim.backends.gpu import Device
@@ -37,14 +40,17 @@ _MOST_UPDATES = 5_000_000  # of entries, in one elimination: read by every row
 
 def refusal(problem: Problem) -> str:
     """Why a problem's rows cannot be solved like this; empty where they can."""
+    whole, problem = problem, problem.one
     t = problem.topology
+    if whole.n_free != whole.circuit.copies * problem.n_free:
+        return "nothing holds some nodes in some of the circuits"
     if not problem.circuit.reciprocal:
         return "the circuit has controlled sources"
     if t.legs.a.size > t.legs.n_junctions:
         return "the circuit has ideal diodes"
     if not t.legs.a.size:
         return "nothing in the circuit is nonlinear"
-    if t.islands.arcs:
+    if whole.topology.islands.arcs:
         return "only nonlinear elements join some of its parts"
     if problem.n_free > _MOST_UNITS:
         return f"it has {problem.n_free:,} unknowns, more than {_MOST_UNITS:,}"
@@ -54,64 +60,86 @@ def refusal(problem: Problem) -> str:
 
 def memory(problem: Problem) -> tuple[int, int]:
     """Bytes on the device besides those of an engine: for the pattern, and for each row."""
-    e = problem.topology.solver
+    t, copies = problem.one.topology, problem.circuit.copies
+    e = t.solver
     assert isinstance(e, Elimination)
-    return 4 * e.updates + 40 * e.row.size, 8 * (e.row.size + _LEG_ARRAYS * problem.topology.legs.a.size)
+    own = 2 * e.row.size + N_PARAMS * t.legs.a.size if copies > 1 else 0  # conductances and laws of a copy
+    return 4 * e.updates + 40 * e.row.size, 8 * copies * (e.row.size + _LEG_ARRAYS * t.legs.a.size + own)
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """What the kernels `eliminate` and `substitute` go by. Entry e of column j, ptr[j] <= e < ptr[j + 1], joins two."""
+    """What the kernels `eliminate` and `substitute` go by. Entry e of column j, ptr[j] <= e < ptr[j + 1], joins two.
+
+    There are so many `sets` of conductances and laws: one, or one for each row.
+    """
 
     unit: Ints  # (columns,) the unit of each column
     ptr: Ints  # (columns + 1,)
     end: Ints  # (entries,) unit at the other end, -1: ground, always the last of its column
     target: NDArray[np.int32]  # (updates,) entry that each pair of entries of a column adds to
-    linear: Floats  # (entries,) S
+    linear: Floats  # (entries, sets) S
     leg_ptr: Ints  # (entries + 1,) entry e has the legs leg_ptr[e]:leg_ptr[e + 1] on top
     legs: Ints
     a: Ints  # (n_legs,) unit at the anode, -1: known
     k: Ints
     law: Ints
-    params: Floats  # (n_legs, N_PARAMS)
+    params: Floats  # (sets, n_legs, N_PARAMS)
     g_ptr: Ints  # (n_free + 1,) linear conductances at unit u: g_ptr[u]:g_ptr[u + 1]
     near: Ints  # unit at the other end
-    g: Floats  # S
-    to_fixed: Floats  # (n_free,) S
+    g: Floats  # (ends, sets) S
+    to_fixed: Floats  # (n_free, sets) S
+
+    @property
+    def sets(self) -> int:
+        return int(self.linear.shape[1])
 
 
 def pattern_of(problem: Problem) -> Pattern:
     """The pattern of a problem that is not refused."""
-    t = problem.topology
+    t, sets = problem.one.topology, problem.circuit.copies
     e = t.solver
     assert isinstance(e, Elimination)
-    n, row = e.n, e.row.astype(np.int64)
-    key = np.repeat(np.arange(n), np.diff(e.ptr)) * (n + 1) + row  # of each entry; ascending
-    of_edge = np.searchsorted(key, e.column * (n + 1) + e.entry_row)[e.position]
-    to_ground = np.empty(n, np.int64)
+    of_edge = e.entry_of_edge
+    to_ground = np.empty(e.n, np.int64)
     to_ground[e.perm] = e.ptr[1:] - 1
-    linear = np.bincount(of_edge, problem.edge_conductances(), key.size).astype(np.float64, copy=False)
-    linear[to_ground] += problem.values.to_fixed
+    edge_g, to_fixed = _conductances(problem)
+    linear = _sums(of_edge, np.arange(of_edge.size), e.row.size, of_edge.size) @ edge_g
+    linear[to_ground] += to_fixed
     # Legs that join two units are the last edges; others join their one unit to ground.
     where = to_ground[np.where(t.legs.a >= 0, t.legs.a, t.legs.k)]
     where[t.leg_edges] = of_edge[of_edge.size - t.leg_edges.size :]
     legs = np.argsort(where, kind="stable")
-    leg_ptr = np.searchsorted(where[legs], np.arange(key.size + 1))
-    target = [np.zeros(0, np.int32)]
-    for first, stop in zip(e.ptr[:-1].tolist(), e.ptr[1:].tolist(), strict=True):
-        one, other = np.triu_indices(stop - first, 1)
-        target.append(np.searchsorted(key, row[first:stop][one] * (n + 1) + row[first:stop][other]).astype(np.int32))
-    end = np.append(e.perm, -1)[row]
-    j, (one, other) = problem.circuit.junctions, t.edges
-    law, params = j.law[t.junctions].astype(np.int64), j.params[t.junctions]
-    own, near, g = np.r_[one, other], np.r_[other, one], np.tile(problem.edge_conductances(), 2)
+    leg_ptr = np.searchsorted(where[legs], np.arange(e.row.size + 1))
+    end = np.append(e.perm, -1)[e.row]
+    law = problem.one.circuit.junctions.law[t.junctions].astype(np.int64)
+    params = problem.circuit.junctions.params.reshape(sets, -1, N_PARAMS)[:, t.junctions]
+    one, other = t.edges
+    own, near, g = np.r_[one, other], np.r_[other, one], np.tile(edge_g, (2, 1))
     at = np.argsort(own, kind="stable")
-    at = at[g[at] > 0]
-    g_ptr = np.searchsorted(own[at], np.arange(n + 1))
+    at = at[(g[at] > 0).any(axis=1)]
+    g_ptr = np.searchsorted(own[at], np.arange(e.n + 1))
     return Pattern(
-        e.perm, e.ptr, end, np.concatenate(target), linear, leg_ptr, legs, t.legs.a, t.legs.k, law, params,
-        g_ptr, near[at], g[at], problem.values.to_fixed,
+        e.perm, e.ptr, end, e.targets, linear, leg_ptr, legs, t.legs.a, t.legs.k, law, params, g_ptr, near[at], g[at],
+        to_fixed,
     )  # fmt: skip
+
+
+def _conductances(problem: Problem) -> tuple[Floats, Floats]:
+    """Linear conductances of Topology.edges, (edges, sets), and to known potentials, (n_free, sets), S."""
+    if problem.circuit.copies == 1:
+        return problem.edge_conductances()[:, None], problem.values.to_fixed[:, None]
+    t = problem.one.topology
+    g = problem.circuit.conductors.g.reshape(problem.circuit.copies, -1).T
+    c, known = t.couplings, t.known_ends
+    couplings = _sums(c.position, c.branch, c.indices.size, len(g), c.sign) @ g
+    to_fixed = _sums(t.diag_units[known], t.diag_branches[known], t.n_free, len(g)) @ g
+    return np.concatenate([couplings[t.upper], np.zeros((t.leg_edges.size, g.shape[1]))]), to_fixed
+
+
+def _sums(row: Ints, col: Ints, rows: int, cols: int, values: Floats | float = 1.0) -> sparse.csr_array:
+    """The matrix that adds values[k] times row col[k] to row row[k]."""
+    return sparse.csr_array((np.broadcast_to(values, row.shape), (row, col)), shape=(rows, cols))
 
 
 class GpuNewton:
@@ -128,18 +156,18 @@ class GpuNewton:
     @cached_property
     def junctions(self) -> Junctions:
         """On the device."""
-        return _put(self.device, junctions_by_unit(self.problem))
+        return _put(self.device, junctions_by_unit(self.problem.one))
 
     def start(self, drive: Drive, w: Floats) -> None:
-        xp, n, t = self.device.xp, self.problem.n_free, self.problem.topology
-        j = self.problem.circuit.junctions
-        current, slope = branch_current(j.law[t.junctions], j.params[t.junctions], w)
-        rows = w.shape[0]
+        xp, t, j = self.device.xp, self.problem.topology, self.problem.circuit.junctions
+        found = w, *branch_current(j.law[t.junctions], j.params[t.junctions], w)
+        w, current, slope = (unstacked(values, self.problem.circuit.copies) for values in found)
         with self.device.guard():
-            self.drive = DriveOnDevice(self.device, drive)
+            self.drive = DriveOnDevice(self.device, copies_as_rows(self.problem, drive))
             self.w, self.current, self.slope = (xp.ascontiguousarray(xp.asarray(a).T) for a in (w, current, slope))
             self.amps, self.miss = xp.empty_like(self.w), xp.empty_like(self.w)
-            self.x, self.value = xp.empty((n, rows)), xp.empty((self.pattern.end.size, rows))
+            rows = w.shape[0]
+            self.x, self.value = xp.empty((self.problem.one.n_free, rows)), xp.empty((self.pattern.end.size, rows))
             self.pivot = xp.empty_like(self.x)
 
     def step(self, near: float) -> bool:
@@ -148,7 +176,7 @@ class GpuNewton:
         with self.device.guard():
             self.device.launch(
                 "eliminate", rows,
-                rows, n, p.ptr, p.target, p.linear, p.leg_ptr, p.legs, self.slope, self.value, self.pivot,
+                rows, n, p.ptr, p.target, p.linear, p.sets, p.leg_ptr, p.legs, self.slope, self.value, self.pivot,
             )  # fmt: skip
             self.device.launch(
                 "inject", n * rows,
@@ -158,8 +186,8 @@ class GpuNewton:
             self._substitute(self.x)
             self.device.launch(
                 "tangents", self.w.size,
-                rows, self.w.shape[0], self.x, p.a, p.k, p.law, p.params, d.junction_offset, d.junction_offset.shape[1],
-                self.w, self.current, self.slope, self.amps, self.miss,
+                rows, self.w.shape[0], self.x, p.a, p.k, p.law, p.params, p.sets,
+                d.junction_offset, d.junction_offset.shape[1], self.w, self.current, self.slope, self.amps, self.miss,
             )  # fmt: skip
             allowed = near * self.amps + 1e-12 * self.amps.max(axis=0)
             return bool(self.device.to_host((self.miss <= allowed).all()))
@@ -178,8 +206,14 @@ class GpuNewton:
                 of_these = [a[:, arrived] for a in (x, rho, rho, upper)]
                 residuals = figures(self.device, self.drive, *of_these)
                 residuals = replace(residuals, worst_row=int(np.flatnonzero(found)[residuals.worst_row]))
-            turned = self.device.xp.ascontiguousarray(x.T)
-            return self.device.to_host(turned), found, residuals
+            host: Floats = self.device.to_host(self.device.xp.ascontiguousarray(x.T))
+        if self.problem.circuit.copies == 1:
+            return host, found, residuals
+        units = units_in_copies(self.problem)
+        whole = np.empty((1, self.problem.n_free))
+        whole[0, units] = host
+        worst = int(units[residuals.worst_row, residuals.worst_unit]) if residuals.worst_unit >= 0 else -1
+        return whole, np.array([found.all()]), replace(residuals, worst_row=0, worst_unit=worst)
 
     def _kcl(self) -> tuple[Array, Array, Array]:
         """The violations, the most that they are but for rounding, and bounds of the relative ones, (n_free, rows)."""
@@ -188,10 +222,10 @@ class GpuNewton:
         n, rows = self.x.shape
         self.device.launch(
             "kcl", n * rows,
-            rows, n, self.x, p.g_ptr, p.near, p.g, p.to_fixed, j.ptr, j.other, j.sign, j.number, j.law, j.params,
-            d.junction_offset, d.junction_offset.shape[1], d.injection, d.injection.shape[1],
-            d.source_flow, d.source_abs, d.source_abs.shape[1], d.fixed_abs, d.fixed_rows, self.problem.most_terms,
-            rho, most, upper,
+            rows, n, self.x, p.g_ptr, p.near, p.g, p.to_fixed, j.ptr, j.other, j.sign, j.number,
+            self.w.shape[0], p.law, p.params, p.sets, d.junction_offset, d.junction_offset.shape[1],
+            d.injection, d.injection.shape[1], d.source_flow, d.source_abs, d.source_abs.shape[1],
+            d.fixed_abs, d.fixed_rows, self.problem.one.most_terms, rho, most, upper,
         )  # fmt: skip
         return rho, most, upper
 

@@ -349,15 +349,16 @@ __device__ inline double limited(integer law, const double* p, double was, doubl
 
 // In each row, eliminate one network node by node (star-mesh transformation). Column j of the pattern has the entries
 // ptr[j]:ptr[j + 1], the last of them to ground; each pair of them adds to the entry that `target` says next. An entry
-// is its linear conductance and the slopes of the legs leg_ptr[e]:leg_ptr[e + 1]. value (entries, rows); pivot
-// (columns, rows) is 1 / d, 0 where nothing joins the node to ground.
+// is its linear conductance, linear (entries, sets), and the slopes of the legs leg_ptr[e]:leg_ptr[e + 1]. There is one
+// set for all rows, or one for each. value (entries, rows); pivot (columns, rows) is 1 / d, 0 where nothing joins the
+// node to ground.
 extern "C" __global__ void eliminate(
-    integer rows, integer columns, const integer* ptr, const int* target, const double* linear, const integer* leg_ptr,
-    const integer* legs, const double* slope, double* value, double* pivot) {
+    integer rows, integer columns, const integer* ptr, const int* target, const double* linear, integer sets,
+    const integer* leg_ptr, const integer* legs, const double* slope, double* value, double* pivot) {
     const integer row = (integer)blockIdx.x * blockDim.x + threadIdx.x;
     if (row >= rows) return;
     for (integer e = 0; e < ptr[columns]; ++e) {
-        double g = linear[e];
+        double g = linear[e * sets + (sets > 1 ? row : 0)];
         for (integer k = leg_ptr[e]; k < leg_ptr[e + 1]; ++k) g += slope[legs[k] * rows + row];
         value[e * rows + row] = g;
     }
@@ -412,15 +413,16 @@ extern "C" __global__ void inject(
 }
 
 // Every leg goes on from where the unknowns x put it: new tangents (w, current, slope), and what current it had there
-// and by how much its old tangent missed it; all (legs, rows). a and k are units, -1: known.
+// and by how much its old tangent missed it; all (legs, rows). a and k are units, -1: known. params is (sets, legs,
+// N_PARAMS).
 extern "C" __global__ void tangents(
     integer rows, integer legs, const double* x, const integer* a, const integer* k, const integer* law,
-    const double* params, const double* offset, integer offset_rows, double* w, double* current, double* slope,
-    double* amps, double* miss) {
+    const double* params, integer sets, const double* offset, integer offset_rows, double* w, double* current,
+    double* slope, double* amps, double* miss) {
     const integer thread = (integer)blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= rows * legs) return;
     const integer leg = thread / rows, row = thread % rows, at = leg * rows + row;
-    const double* p = params + leg * N_PARAMS;
+    const double* p = params + ((sets > 1 ? row : 0) * legs + leg) * N_PARAMS;
     const double high = a[leg] >= 0 ? x[a[leg] * rows + row] : 0.0, low = k[leg] >= 0 ? x[k[leg] * rows + row] : 0.0;
     const double v = high - low + offset[leg * offset_rows + (offset_rows > 1 ? row : 0)];
     const double line = current[at] + slope[at] * (v - w[at]);
@@ -436,30 +438,32 @@ extern "C" __global__ void tangents(
 
 // The certificate of a network without ideal diodes and controlled sources, branch by branch: each unit's KCL violation
 // rho (A), the most that it is when nothing is rounded, and a bound of the relative violation. Entries
-// g_ptr[u]:g_ptr[u + 1] are the conductances g from unit u to unit `near`. fixed_rows 0: free nodes have offsets.
+// g_ptr[u]:g_ptr[u + 1] are the conductances g from unit u to unit `near`; g and to_fixed are (..., sets), params (sets,
+// legs, N_PARAMS). fixed_rows 0: free nodes have offsets.
 extern "C" __global__ void kcl(
     integer rows, integer units, const double* x, const integer* g_ptr, const integer* near, const double* g,
     const double* to_fixed, const integer* j_ptr, const integer* j_other, const double* j_sign, const integer* j_number,
-    const integer* j_law, const double* j_params, const double* offset, integer offset_rows, const double* injection,
-    integer injection_rows, const double* source_flow, const double* source_abs, integer source_rows,
-    const double* fixed_abs, integer fixed_rows, integer terms, double* rho, double* most, double* upper) {
+    integer legs, const integer* law, const double* params, integer sets, const double* offset, integer offset_rows,
+    const double* injection, integer injection_rows, const double* source_flow, const double* source_abs,
+    integer source_rows, const double* fixed_abs, integer fixed_rows, integer terms, double* rho, double* most,
+    double* upper) {
     const integer thread = (integer)blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= rows * units) return;
-    const integer unit = thread / rows, row = thread % rows, at = unit * rows + row;
-    const double v = x[at], known = to_fixed[unit] * v;
+    const integer unit = thread / rows, row = thread % rows, at = unit * rows + row, set = sets > 1 ? row : 0;
+    const double v = x[at], known = to_fixed[unit * sets + set] * v;
     double out = 0.0, size = 0.0, nonlinear = 0.0, nonlinear_abs = 0.0, inexact = 0.0;
     for (integer k = g_ptr[unit]; k < g_ptr[unit + 1]; ++k) {
-        const double amps = g[k] * (v - x[near[k] * rows + row]);
+        const double amps = g[k * sets + set] * (v - x[near[k] * rows + row]);
         out += amps;
         size += fabs(amps);
     }
-    const Junctions j = {j_other, j_sign, j_number, j_law, j_params, offset, offset_rows, j_ptr[unit], j_ptr[unit + 1]};
-    for (integer k = j.first; k < j.last; ++k) {
+    for (integer k = j_ptr[unit]; k < j_ptr[unit + 1]; ++k) {
         double slope;
-        const double other = j.other[k] >= 0 ? x[j.other[k] * rows + row] : 0.0;
-        const double across = j.sign[k] * (v - other) + offset_of(j, k, row);
-        const double amps = branch(j.law[k], j.params + k * N_PARAMS, across, &slope);
-        nonlinear += j.sign[k] * amps;
+        const integer leg = j_number[k];
+        const double other = j_other[k] >= 0 ? x[j_other[k] * rows + row] : 0.0;
+        const double across = j_sign[k] * (v - other) + offset[leg * offset_rows + (offset_rows > 1 ? row : 0)];
+        const double amps = branch(law[leg], params + (set * legs + leg) * N_PARAMS, across, &slope);
+        nonlinear += j_sign[k] * amps;
         nonlinear_abs += fabs(amps);
         inexact += slope * (fabs(v) + fabs(across));
     }

@@ -12,6 +12,7 @@ Ground is row n, after all others. Columns of one pattern are handled together (
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +77,26 @@ class Elimination:
         self.ptr = np.concatenate([[0], np.cumsum(count + 1)])  # one more each: ground
         self.row = _pattern(n, row_ptr, self.column[by_row], parent, self.ptr)
         self.first = _supernodes(parent, count)
+
+    @property
+    def entry_of_edge(self) -> Ints:
+        """The entry that each edge is part of, (edges,)."""
+        return np.searchsorted(self._keys, self.column * (self.n + 1) + self.entry_row)[self.position]
+
+    @cached_property
+    def targets(self) -> NDArray[np.int32]:
+        """For each pair of entries of a column, in their order, the entry that it adds to, (updates,)."""
+        found, row = [np.zeros(0, np.int32)], self.row.astype(np.int64)
+        for first, stop in zip(self.ptr[:-1].tolist(), self.ptr[1:].tolist(), strict=True):
+            one, other = np.triu_indices(stop - first, 1)
+            key = row[first:stop][one] * (self.n + 1) + row[first:stop][other]
+            found.append(np.searchsorted(self._keys, key).astype(np.int32))
+        return np.concatenate(found)
+
+    @cached_property
+    def _keys(self) -> Ints:
+        """Column and row of each entry, as one number; ascending."""
+        return np.repeat(np.arange(self.n), np.diff(self.ptr)) * (self.n + 1) + self.row
 
     @property
     def updates(self) -> int:

@@ -14,7 +14,7 @@ from circuitsim.methods.outcome import Outcome
 from circuitsim.problem import Drive, Problem
 from circuitsim.residual import NO_RESIDUALS, Check, shift
 from circuitsim.solution import Settings, Status
-from circuitsim.stack import Stacks, side_by_side
+from circuitsim.stack import Stacks, side_by_side, units_in_copies
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -45,7 +45,7 @@ def solve_tile(network: Network, stacks: Stacks, drive: Drive, settings: Setting
         these = slice(rows[0], rows[-1] + 1)
         start = x[these] if warm else np.repeat(found.x[last[0] : last[0] + 1], len(rows), axis=0)
         stack = stacks.problem([_at_row(problem.circuit, drive.rows.start + row) for row in rows])
-        units = _units(stack, problem)
+        units = units_in_copies(stack)
         at = np.zeros((1, stack.n_free))
         at[0, units] = start
         outcome = newton.solve_tile(make_network(stack), stack.drive(slice(0, 1)), few_steps, at, warm=True)
@@ -71,10 +71,3 @@ def _at_row(circuit: Circuit, row: int) -> Circuit:
     """The circuit with the sources of one row of its batch."""
     e, i = (x[row : row + 1] if x.shape[0] > 1 else x for x in (circuit.ties.e, circuit.current_sources.i))
     return replace(circuit, ties=replace(circuit.ties, e=e), current_sources=replace(circuit.current_sources, i=i))
-
-
-def _units(stack: Problem, problem: Problem) -> Ints:
-    """The unit of a stack that is each unit of a problem in each copy, (copies, n_free)."""
-    copies = stack.circuit.copies
-    nodes = problem.topology.root_of_unit + np.arange(copies)[:, None] * (len(problem.circuit.nodes) - 1)
-    return stack.topology.index_of_node[nodes]

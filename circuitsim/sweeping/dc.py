@@ -130,7 +130,7 @@ class SweepPlan(Plan):
 
     @cached_property
     def _stacks(self) -> Stacks:
-        return Stacks(self._first[0], CHUNK_GROUPS - 1)
+        return self.stacks_of(self._first[0])
 
     def solve_groups(self, groups: range, rows: Ints, runner: Runner) -> None:
         count = rows.shape[1]

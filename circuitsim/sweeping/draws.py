@@ -81,7 +81,7 @@ class MonteCarloPlan(Plan):
 
     @cached_property
     def stacks(self) -> Stacks:
-        return Stacks(self.base, CHUNK_DRAWS - 1)
+        return self.stacks_of(self.base)
 
     def solve_groups(self, groups: range, rows: Ints, runner: Runner) -> None:
         first = self.seed + int(rows[0, 0])

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from circuitsim.backends import gpu_newton
 from circuitsim.backends.base import Backend, find_backend
 from circuitsim.circuit import Circuit, build_circuit
 from circuitsim.errors import CircuitError, SettingsError
@@ -19,8 +20,10 @@ from circuitsim.netlist.expand import Changes
 from circuitsim.netlist.model import Swept
 from circuitsim.netlist.revalue import Revaluer
 from circuitsim.netlist.saves import Save, labels_of
+from circuitsim.problem import Problem
 from circuitsim.solution import Settings
 from circuitsim.solving import one_blas_thread
+from circuitsim.stack import UNKNOWNS, Stacks
 from circuitsim.sweeping.results import Points
 from circuitsim.sweeping.runner import Runner
 
@@ -33,6 +36,7 @@ CHUNK_GROUPS = 64  # evaluations of the netlist, or resistances
 CHUNK_DRAWS = 256  # draws, which are evaluated together
 CHUNK_POINTS = 1_000
 CHUNK_VOLTAGES = 250_000
+UNKNOWNS_ON_GPU = CHUNK_VOLTAGES  # of a stack: all of a chunk
 
 
 class Plan:
@@ -88,6 +92,14 @@ class Plan:
         except CircuitError as error:
             return error
         return runner.points()
+
+    def stacks_of(self, base: Problem) -> Stacks:
+        """For points that are circuits of the branches of `base`: they are solved by newton, where it can be."""
+        by_newton = self.settings.method != "bcd" and self.settings.dtype == "float64"
+        name = self.backend.name if self.backend else self.settings.backend
+        if not by_newton or name == "reference" or (name == "gpu" and gpu_newton.refusal(base)):
+            return Stacks(base, 1)
+        return Stacks(base, self.most_groups - 1, UNKNOWNS_ON_GPU if name == "gpu" else UNKNOWNS)
 
     def solve_groups(self, groups: range, rows: Ints, runner: Runner) -> None:
         """Solve groups, of each the points `rows[k]`; for the runner points are numbered from 0."""

@@ -43,10 +43,9 @@ class Runner:
     ) -> None:
         self.lenient, self.settings = settings.lenient, replace(settings, lenient=False)
         self.backend = backend
-        here = (backend.name if backend else settings.backend) in ("auto", "cpu")
-        by_newton = settings.method != "bcd" and settings.dtype == "float64"
-        few_steps = replace(self.settings, method="newton", backend="cpu", max_sweeps=min(settings.max_sweeps, _STEPS))
-        self.of_stacks = few_steps if here and by_newton else None  # None: there are none
+        self.few_steps = replace(self.settings, method="newton", max_sweeps=min(settings.max_sweeps, _STEPS))
+        if settings.backend == "auto":
+            self.few_steps = replace(self.few_steps, backend="cpu")
         self.circuit, self.saves = circuit, saves
         self.ties = tie_keys(circuit)
         self.found = unknown_points(circuit, saves, count)
@@ -99,12 +98,14 @@ class Runner:
             problem = stacks.problem(circuits)
             start = v[problem.nodes_in_copy(problem.topology.root_of_unit)][None]
             start = start if np.isfinite(start).all() else None  # a node that is left out has none
-            solution = solve(problem, self.of_stacks, start=start, raise_on_failure=False, in_order=True)
+            solution = solve(
+                problem, self.few_steps, start=start, backend=self.backend, raise_on_failure=False, in_order=True
+            )
             if solution.solved:
-                self._keep(np.array(rows), replace(solution, why=_WHY))
+                self._keep(np.array(rows), replace(solution, why=solution.why.replace("asked for", _WHY)))
             return solution.solved
 
-        side_by_side(points, stacks.size if self.of_stacks else 1, many, one)
+        side_by_side(points, stacks.size, many, one)
 
     def _leave_out(self, rows: Ints, problem: Problem, error: TopologyError) -> bool:
         """When lenient, solve without the island that an error names; returns whether that has been done.
