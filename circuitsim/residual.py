@@ -295,10 +295,16 @@ class Check:
         if self.problem.circuit.reciprocal:
             return np.zeros(self.x.shape[0])
         miss, size, _ = active_laws(self.problem, self.drive, self.x)
-        amperes = np.minimum(np.abs(self.drive.carried).max(axis=1, initial=0.0), _MOST)[:, None]
-        steepest = self.slope.max(axis=1, initial=0.0)[:, None]
+        problem, c = self.problem, self.problem.circuit
+        links = problem.topology.links.size
+        groups = np.split(self.drive.carried, [links, links + len(c.controlled)], axis=1)
+        amperes = np.minimum(np.max([problem.largest_amps(group) for group in groups], axis=0), _MOST)
+        steepest = problem.largest(self.slope, problem.topology.root_of_unit)
         by_current = amperes / np.where(steepest > 0, steepest, np.inf)
         volts = np.minimum(np.maximum(self._largest_volts(), by_current), _MOST)
+        if c.copies > 1:
+            of_branch = np.r_[tuple(np.repeat(np.arange(c.copies), g.shape[1] // c.copies) for g in groups[1:])]
+            amperes, volts = amperes[:, of_branch], volts[:, of_branch]
         miss[np.abs(miss) <= NOTHING * np.where(self.problem.circuit.active.gives_current, amperes, volts)] = 0.0
         relative = np.divide(np.abs(miss), size, out=np.where(miss != 0, np.inf, 0.0), where=size > 0)
         worst: Floats = relative.max(axis=1, initial=0.0)

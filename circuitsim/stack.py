@@ -26,6 +26,7 @@ from circuitsim.netlist.saves import NODES, Save
 from circuitsim.problem import Drive, Problem, compile_problem
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 B = TypeVar("B", bound=Branches)
 
@@ -47,7 +48,7 @@ class Stacks:
     def __init__(self, base: Problem, count: int, unknowns: int = UNKNOWNS) -> None:
         self.base, self.problems = base, dict[int, Problem]()
         c, t = base.circuit, base.topology
-        plain = c.reciprocal and not c.crossbars and t.islands.n_parts == 1 and not any(spec.inner for spec in t.dense)
+        plain = not c.crossbars and t.islands.n_parts == 1 and not any(spec.inner for spec in t.dense)
         most = min(_MOST_COPIES, unknowns // max(base.n_free, 1)) if plain else 1
         shares = -(-count // max(most, 1))
         self.size = max(1, -(-count // max(shares, 1)))  # nearly the same for each
@@ -89,8 +90,7 @@ def side_by_side(points: Iterable[T], size: int, many: Callable[[list[T]], bool]
 
 
 def stacked(circuits: Sequence[Circuit]) -> Circuit:
-    """One circuit of these. They have the same branches (circuit.check_structure), one input each, and no crossbars or
-    controlled sources.
+    """One circuit of these, which have the same branches (circuit.check_structure), one input each, and no crossbars.
 
     >>> from circuitsim.circuit import parse
     >>> deck = "divider\\nV1 in 0 {}\\nR1 in out 1k\\nR2 out 0 1k"
@@ -104,7 +104,7 @@ def stacked(circuits: Sequence[Circuit]) -> Circuit:
     tables = {kind: _tables([netlist.tables[kind] for netlist in netlists], first) for kind in first.netlist.tables}
     groups: dict[str, Any] = {
         group: _branches([getattr(circuit, group) for circuit in circuits], first)
-        for group in ("conductors", "ties", "current_sources", "junctions", "ideal_diodes")
+        for group in ("conductors", "ties", "current_sources", "junctions", "ideal_diodes", "controlled")
     }
     netlist = replace(first.netlist, nodes=names, tables=tables)
     return replace(first, netlist=netlist, copies=len(circuits), **groups)
@@ -135,7 +135,7 @@ def _rows(rows: Ints, copies: int, size: Ints | int) -> Ints:
 
 def _tables(tables: Sequence[Table], circuit: Circuit) -> Table:
     """The elements of all copies; their places in the source are those of one."""
-    first, copies = tables[0], len(tables)
+    first, copies, linked = tables[0], len(tables), tables[0].links.items()
     return replace(
         first,
         names=first.names * copies,
@@ -144,7 +144,15 @@ def _tables(tables: Sequence[Table], circuit: Circuit) -> Table:
         seq=np.tile(first.seq, copies),
         order=np.tile(first.order, copies),
         values={name: np.concatenate([table.values[name] for table in tables]) for name in first.values},
+        links={name: _link(name, link, copies, circuit, len(circuit.netlist.tables["V"])) for name, link in linked},
     )
+
+
+def _link(name: str, link: Ints, copies: int, circuit: Circuit, sources: int) -> Ints:
+    """What controls sources: `ca` and `cb`, nodes; `control`, one of so many `sources`, or -1."""
+    if name != "control":
+        return _nodes(link, copies, circuit)
+    return np.where(np.tile(link, copies) >= 0, _rows(link, copies, sources), -1)
 
 
 def _branches(branches: Sequence[B], circuit: Circuit) -> B:
@@ -159,7 +167,10 @@ def _branches(branches: Sequence[B], circuit: Circuit) -> B:
         "row": _rows(first.row, copies, size[first.kind]),
     }
     for name in (f.name for f in fields(first) if f.name not in columns):
-        columns[name] = np.concatenate([getattr(x, name) for x in branches], axis=1 if name in ("e", "i") else 0)
+        if name in ("ca", "cb", "control"):
+            columns[name] = _link(name, getattr(first, name), copies, circuit, len(circuit.ties))
+        else:
+            columns[name] = np.concatenate([getattr(x, name) for x in branches], axis=1 if name in ("e", "i") else 0)
     return replace(first, **columns)
 
 
@@ -167,6 +178,13 @@ def units_in_copies(stack: Problem) -> Ints:
     """The unit of a stack that each unit of one of its circuits is in each copy, (copies, n_free of one)."""
     nodes = np.arange(stack.circuit.copies)[:, None] * (len(stack.one.circuit.nodes) - 1)
     return stack.topology.index_of_node[stack.one.topology.root_of_unit + nodes]
+
+
+def carried_in_copies(stack: Problem, carried: Floats) -> Floats:
+    """What is carried in a stack, (1, carriers), in each copy, (copies, carriers of one)."""
+    copies, c = stack.circuit.copies, stack.circuit
+    ends = np.cumsum([stack.topology.links.size, len(c.controlled)])
+    return np.concatenate([part.reshape(copies, -1) for part in np.split(carried[0], ends)], axis=1)
 
 
 def copies_as_rows(stack: Problem, drive: Drive) -> Drive:

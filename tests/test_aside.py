@@ -28,11 +28,13 @@ def mesh(side: int, model: str) -> str:
 
 
 LINKS = "\nD1 n1_1 x id\nR1 x n2_1 100\nD2 y n1_1 id\nR2 y 0 1k\n.model id D(ron=0 vfwd=0.2)\n"
+CONTROLLED = "\nE1 e 0 n1_1 n2_2 3\nRE1 e n3_3 1k\nF1 0 n4_4 V1 0.1\nH1 h 0 V2 50\nRH h n5_5 2k\nG1 0 n6_6 n2_1 0 1u\n"
 DECKS = {
     "shockley": mesh(7, "D(is=1e-14 n=1.2 rs=1)"),
     "piecewise linear": mesh(7, "D(ron=10 vfwd=0.3 roff=1meg)"),
     "perfect": mesh(7, "D(ron=0 vfwd=0.3)"),
     "perfect diodes between nodes": mesh(5, "D(is=1e-12)") + LINKS,
+    "controlled sources": mesh(7, "D(is=1e-14 rs=1)") + CONTROLLED,
 }
 
 

@@ -14,7 +14,7 @@ from circuitsim.methods.outcome import Outcome
 from circuitsim.problem import Drive, Problem
 from circuitsim.residual import NO_RESIDUALS, Check, shift
 from circuitsim.solution import Settings, Status
-from circuitsim.stack import Stacks, side_by_side, units_in_copies
+from circuitsim.stack import Stacks, carried_in_copies, side_by_side, units_in_copies
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -49,10 +49,10 @@ def solve_tile(network: Network, stacks: Stacks, drive: Drive, settings: Setting
         at = np.zeros((1, stack.n_free))
         at[0, units] = start
         outcome = newton.solve_tile(make_network(stack), stack.drive(slice(0, 1)), few_steps, at, warm=True)
-        if outcome.status is not Status.SOLVED:
+        if outcome.status is not Status.SOLVED or (outcome.loose is not None and outcome.loose.any()):
             return False
         low = None if outcome.low is None else outcome.low[:, 0][:, units]
-        carried = np.zeros((len(rows), 0)) if outcome.carried is None else outcome.carried.reshape(len(rows), -1)
+        carried = np.zeros((len(rows), 0)) if outcome.carried is None else carried_in_copies(stack, outcome.carried)
         parts = [outcome.x[0, units], *(() if low is None else low)]
         of_rows = replace(drive.part(these), carried=carried)
         of_rows = shift(problem, of_rows, *parts[:-1]) if low is not None else of_rows

@@ -292,7 +292,8 @@ class ActiveNetwork(Network):
         )
         held = np.where(np.arange(self.size) < self.problem.n_free, self.damping, 0.0)
         try:
-            return Lu(sparse.csc_array(self.matrix + on_top + sparse.diags_array(held)))
+            whole = sparse.csc_array(self.matrix + on_top + sparse.diags_array(held))
+            return Lu(whole, _MOST_SINGULAR if self.problem.circuit.copies == 1 else 0)
         except np.linalg.LinAlgError:
             c = self.problem.circuit
             names = [c.element(c.controlled, k) for k in range(len(c.controlled))]
@@ -417,12 +418,16 @@ class ActiveNetwork(Network):
 
 
 class Lu:
-    """A sparse LU factorisation of an equilibrated matrix (SuperLU)."""
+    """A sparse LU factorisation of an equilibrated matrix (SuperLU).
+
+    A singular one of more than `most_singular` unknowns raises LinAlgError.
+    """
 
     floating = np.zeros(0, np.int64)
     solver: Callable[[Floats], Floats]
 
-    def __init__(self, matrix: sparse.csc_array) -> None:
+    def __init__(self, matrix: sparse.csc_array, most_singular: int = _MOST_SINGULAR) -> None:
+        self.most_singular = most_singular
         if not matrix.shape[0]:
             self.row = self.col = np.zeros(0)
             self.loose, self.solver = np.zeros(0, bool), lambda sides: sides
@@ -454,7 +459,7 @@ class Lu:
 
     def _least_norm(self, matrix: sparse.csc_array) -> Callable[[Floats], Floats]:
         """What is determined, exactly; of the rest, marked in `loose`, the least-norm choice."""
-        if matrix.shape[0] > _MOST_SINGULAR or not np.isfinite(matrix.data).all():  # LAPACK would never end
+        if matrix.shape[0] > self.most_singular or not np.isfinite(matrix.data).all():  # LAPACK would never end
             raise np.linalg.LinAlgError
         u, s, vt = np.linalg.svd(matrix.toarray())
         kept = s > NO_PIVOT * s.max(initial=0.0)

@@ -101,6 +101,8 @@ class Runner:
             solution = solve(
                 problem, self.few_steps, start=start, backend=self.backend, raise_on_failure=False, in_order=True
             )
+            if solution.loose.any():  # which copy leaves something open is not told
+                return False
             if solution.solved:
                 self._keep(np.array(rows), replace(solution, why=solution.why.replace("asked for", _WHY)))
             return solution.solved
