@@ -161,6 +161,23 @@ def current_grid(n: int, sources: int, seed: int = 1, ohms: float = 1.0, amps: f
     return "\n".join([*lines, ".op", ".end"])
 
 
+def diode_mesh(n: int, ohms: str = "1k") -> str:
+    """A square sheet of resistors with a Shockley diode from every second node to ground, as plain netlist text.
+
+    Nodes n<i>_<j>, joined to their neighbours by `ohms`, a number or an expression in braces; two corners on sources
+    V1 and V2 by 100 ohm. n^2 unknowns.
+
+    >>> print(diode_mesh(2, "{agauss(1k, 50, 1)}").splitlines()[5])
+    Rx0_0 n0_0 n0_1 {agauss(1k, 50, 1)}
+    """
+    lines = [f"{n} x {n} mesh of diodes", "V1 p 0 1", "V2 q 0 -1", "R1 p n0_0 100", f"R2 q n{n - 1}_{n - 1} 100"]
+    for i in range(n):
+        lines += [f"Rx{i}_{j} n{i}_{j} n{i}_{j + 1} {ohms}" for j in range(n - 1)]
+        lines += [f"Ry{i}_{j} n{j}_{i} n{j + 1}_{i} {ohms}" for j in range(n - 1)]
+        lines += [f"D{i}_{j} n{i}_{j} 0 d" for j in range(i % 2, n, 2)]
+    return "\n".join([*lines, ".model d D(is=1e-14)", ".op", ".end"])
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What random_circuit puts in: how many of each, and how far resistances spread."""

@@ -5,8 +5,8 @@ they are one circuit whose solution is that of each of them, and NumPy and the s
 is judged by the largest voltage or current of a circuit - when to stop, what is rounding - is judged in each copy by
 its own (Problem.largest).
 
-Nodes, branches and table rows of a copy come after those of the copies before it, in their own order; node 0 of all is
-ground.
+Branches of a copy come after those of the copies before it, in their own order, as nodes and rows of tables do
+(netlist/copies.py).
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.circuit import KINDS, Branches, Circuit
-from circuitsim.errors import TopologyError
-from circuitsim.netlist.model import Table
+from circuitsim.circuit import KINDS, Branches, Circuit, build_circuit, check_structure
+from circuitsim.errors import NetlistError
+from circuitsim.netlist import Netlist
+from circuitsim.netlist.copies import links_in_copies, nodes_in_copies, rows_in_copies, side_by_side
 from circuitsim.netlist.saves import NODES, Save
 from circuitsim.problem import Drive, Problem, compile_problem
 
@@ -32,6 +33,7 @@ B = TypeVar("B", bound=Branches)
 
 T = TypeVar("T")
 
+_GROUPS = ("conductors", "ties", "current_sources", "junctions", "ideal_diodes", "controlled")
 _FEW = 4  # circuits are not worth a stack
 _PATIENCE = 64  # circuits more in stacks that were not solved than in others: then the rest go one by one
 _MOST_COPIES = 256
@@ -53,20 +55,25 @@ class Stacks:
         shares = -(-count // max(most, 1))
         self.size = max(1, -(-count // max(shares, 1)))  # nearly the same for each
 
-    def problem(self, circuits: Sequence[Circuit]) -> Problem:
-        """These circuits, which have the branches of the base, as one. TopologyError for loops without a solution."""
-        stack, count = stacked(circuits), len(circuits)
-        known = self.problems.get(count)
-        problem = known.with_circuit(stack) if known else compile_problem(stack)
+    def problem(self, stack: Circuit) -> Problem:
+        """The problem of some of these circuits as one. TopologyError for other branches than those of the base, and
+        for loops without a solution.
+        """
+        count = stack.copies
+        if count in self.problems:
+            problem = self.problems[count].with_circuit(stack)
+        else:
+            check_structure(stacked([self.base.circuit] * count), stack)
+            problem = compile_problem(stack)
         self.problems[count] = replace(problem, single=self.base)
         return self.problems[count]
 
 
-def side_by_side(points: Iterable[T], size: int, many: Callable[[list[T]], bool], one: Callable[[T], None]) -> None:
+def solve_in_shares(points: Iterable[T], size: int, many: Callable[[list[T]], bool], one: Callable[[T], None]) -> None:
     """Solve the first point alone, as `one`, then shares of `size` as `many`, which says whether they are solved.
 
-    Those that are not, or have no solution (TopologyError), are found by halving, and solved as `one`. When too many
-    were in vain, all that are left are.
+    Those that are not, or are at fault (NetlistError), are found by halving, and solved as `one`. When too many were in
+    vain, all that are left are.
     """
     points = iter(points)
     for point in islice(points, 1):
@@ -83,7 +90,7 @@ def side_by_side(points: Iterable[T], size: int, many: Callable[[list[T]], bool]
             try:
                 solved = many(part)
                 in_vain += -len(part) if solved else len(part)
-            except TopologyError:
+            except NetlistError:
                 solved = False
             if not solved:
                 parts[:0] = [part[: len(part) // 2], part[len(part) // 2 :]]
@@ -98,77 +105,66 @@ def stacked(circuits: Sequence[Circuit]) -> Circuit:
     >>> two.copies, two.nodes, two.conductors.a, two.ties.e
     (2, ['0', 'in', 'out', 'in', 'out'], array([1, 2, 3, 4]), array([[10.,  2.]]))
     """
-    first = circuits[0]
-    netlists = [circuit.netlist for circuit in circuits]
-    names = [first.nodes[0], *first.nodes[1:] * len(circuits)]
-    tables = {kind: _tables([netlist.tables[kind] for netlist in netlists], first) for kind in first.netlist.tables}
-    groups: dict[str, Any] = {
-        group: _branches([getattr(circuit, group) for circuit in circuits], first)
-        for group in ("conductors", "ties", "current_sources", "junctions", "ideal_diodes", "controlled")
+    first, copies = circuits[0], len(circuits)
+    tables = [circuit.netlist.tables for circuit in circuits]
+    values = {
+        (kind, name): np.stack([table[kind].values[name] for table in tables])
+        for kind, of_first in first.netlist.tables.items()
+        for name in of_first.values
     }
-    netlist = replace(first.netlist, nodes=names, tables=tables)
-    return replace(first, netlist=netlist, copies=len(circuits), **groups)
+    groups = {group: _branches([getattr(circuit, group) for circuit in circuits], first) for group in _GROUPS}
+    return replace(first, netlist=side_by_side(first.netlist, copies, values), copies=copies, **groups)
+
+
+def built(netlist: Netlist, copies: int) -> Circuit:
+    """The circuit of a netlist that is so many copies side by side: what `stacked` makes of the circuit of each.
+
+    Raises NetlistError as build_circuit does.
+    """
+    whole = build_circuit(netlist)
+    size = np.array([*(len(netlist.tables[kind]) // copies for kind in KINDS), (len(netlist.nodes) - 1) // copies])
+    groups: dict[str, Any] = {}
+    for group in _GROUPS:
+        branches: Branches = getattr(whole, group)
+        row = branches.row - (branches.kind < 0)  # of kind -1, rshunt, it is a node
+        order = np.argsort(row // np.maximum(size[branches.kind], 1), kind="stable")
+        columns = {f.name: getattr(branches, f.name) for f in fields(branches)}
+        taken = {name: x[:, order] if name in ("e", "i") else x[order] for name, x in columns.items()}
+        groups[group] = replace(branches, **taken)
+    control, sources, ties = groups["controlled"].control, size[KINDS.index("V")], len(whole.ties) // copies
+    if (control >= 0).any():  # a source comes first among the ties of its copy
+        control = np.where(control >= 0, control // sources * ties + control % sources, -1)
+        groups["controlled"] = replace(groups["controlled"], control=control)
+    return replace(whole, copies=copies, **groups)
 
 
 def stacked_saves(saves: Sequence[Save], circuit: Circuit, copies: int) -> list[Save]:
     """What to save of each copy of a circuit; the columns of each of these are those of one copy after another."""
-    found = []
+    found, netlist = [], circuit.netlist
     for save in saves:
         if save.kind == NODES:
-            rows = _nodes(save.rows, copies, circuit)
+            rows = nodes_in_copies(save.rows, copies, netlist)
         else:
-            rows = _rows(save.rows, copies, len(circuit.netlist.tables[save.kind]))
-        minus = None if save.minus is None else _nodes(save.minus, copies, circuit)
+            rows = rows_in_copies(save.rows, copies, len(netlist.tables[save.kind]))
+        minus = None if save.minus is None else nodes_in_copies(save.minus, copies, netlist)
         found.append(replace(save, labels=save.labels * copies, rows=rows, minus=minus))
     return found
 
 
-def _nodes(nodes: Ints, copies: int, circuit: Circuit) -> Ints:
-    """These nodes in each copy of a circuit; ground stays node 0."""
-    return np.where(np.tile(nodes, copies) > 0, _rows(nodes, copies, len(circuit.nodes) - 1), 0)
-
-
-def _rows(rows: Ints, copies: int, size: Ints | int) -> Ints:
-    """These rows of a table in each copy; in each, the table has `size` rows (or that of each row has)."""
-    return np.tile(rows, copies) + (np.arange(copies)[:, None] * (size + np.zeros_like(rows))).ravel()
-
-
-def _tables(tables: Sequence[Table], circuit: Circuit) -> Table:
-    """The elements of all copies; their places in the source are those of one."""
-    first, copies, linked = tables[0], len(tables), tables[0].links.items()
-    return replace(
-        first,
-        names=first.names * copies,
-        a=_nodes(first.a, copies, circuit),
-        b=_nodes(first.b, copies, circuit),
-        seq=np.tile(first.seq, copies),
-        order=np.tile(first.order, copies),
-        values={name: np.concatenate([table.values[name] for table in tables]) for name in first.values},
-        links={name: _link(name, link, copies, circuit, len(circuit.netlist.tables["V"])) for name, link in linked},
-    )
-
-
-def _link(name: str, link: Ints, copies: int, circuit: Circuit, sources: int) -> Ints:
-    """What controls sources: `ca` and `cb`, nodes; `control`, one of so many `sources`, or -1."""
-    if name != "control":
-        return _nodes(link, copies, circuit)
-    return np.where(np.tile(link, copies) >= 0, _rows(link, copies, sources), -1)
-
-
 def _branches(branches: Sequence[B], circuit: Circuit) -> B:
     """The branches of one kind of all copies."""
-    first, copies = branches[0], len(branches)
+    first, copies, netlist = branches[0], len(branches), circuit.netlist
     # Of kind -1, rshunt, the row is a node.
-    size = np.array([*(len(circuit.netlist.tables[kind]) for kind in KINDS), len(circuit.nodes) - 1])
+    size = np.array([*(len(netlist.tables[kind]) for kind in KINDS), len(circuit.nodes) - 1])
     columns: dict[str, Any] = {
-        "a": _nodes(first.a, copies, circuit),
-        "b": _nodes(first.b, copies, circuit),
+        "a": nodes_in_copies(first.a, copies, netlist),
+        "b": nodes_in_copies(first.b, copies, netlist),
         "kind": np.tile(first.kind, copies),
-        "row": _rows(first.row, copies, size[first.kind]),
+        "row": rows_in_copies(first.row, copies, size[first.kind]),
     }
     for name in (f.name for f in fields(first) if f.name not in columns):
         if name in ("ca", "cb", "control"):
-            columns[name] = _link(name, getattr(first, name), copies, circuit, len(circuit.ties))
+            columns[name] = links_in_copies(name, getattr(first, name), copies, netlist, len(circuit.ties))
         else:
             columns[name] = np.concatenate([getattr(x, name) for x in branches], axis=1 if name in ("e", "i") else 0)
     return replace(first, **columns)

@@ -14,7 +14,7 @@ from helpers import needs_ngspice
 
 import circuitsim as cs
 from circuitsim.residual import Check
-from validation import benchmarks, newton, qp, suite
+from validation import benchmarks, newton, points, qp, suite
 from validation.measure import BenchmarkError, Options, Row, Target, best_of, run_process
 from validation.qp import PeerRun, QuadraticProgram, measure_peer, quadratic_program, relative_kcl
 
@@ -252,6 +252,18 @@ def test_rows_of_newton_beside_ngspice() -> None:
     whole, inside = newton.sweep_rows(1)
     assert whole.ratio is not None and inside.peer_measured is not None
     assert figure(whole.note, "largest difference of v(plus): ") < 1e-4
+
+
+@needs_ngspice
+def test_every_row_of_points_at_tiny_sizes() -> None:
+    mesh, ladder, inputs = points.points(Options(), points.Sizes(4, 40, 60, 5, 1))
+    assert (mesh.what, ladder.what) == (
+        "Monte Carlo, 40 draws of a 16-node diode mesh", "Monte Carlo, 60 draws of netlists/monte_carlo.cir",
+    )  # fmt: skip
+    for row, draws in ((mesh, 40), (ladder, 60)):
+        assert row.ratio is not None and row.note.endswith(f"standard errors apart, {draws} draws there")
+        assert figure(row.note, "means ") < 5.0
+    assert inputs.peer_measured is not None and figure(inputs.note, "KCL ") <= 1e-9
 
 
 def test_nodal_system_refuses_what_it_does_not_know() -> None:

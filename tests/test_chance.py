@@ -77,6 +77,17 @@ def same(one: Netlist, other: Netlist) -> bool:
     )
 
 
+def evaluated(revaluer: Revaluer, seeds: range) -> list[Netlist | NetlistError]:
+    """The netlist for each seed, or why there is none."""
+    found: list[Netlist | NetlistError] = []
+    for draw in revaluer.draws(seeds):
+        try:
+            found.append(draw.netlist())
+        except NetlistError as error:
+            found.append(error)
+    return found
+
+
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[Changes]:
     """Evaluations for one seed alone, as they come."""
     seen: list[Changes] = []
@@ -91,7 +102,7 @@ def test_draws_for_many_seeds_are_those_of_each(text: str, tmp_path: Path, monke
     monkeypatch.setattr(revalue, "_SEEDS", 8)  # three parts, the last of five
     with monkeypatch.context() as patch:
         alone = counted(patch)
-        found = list(Revaluer(netlist).draws(seeds))
+        found = evaluated(Revaluer(netlist), seeds)
         assert not alone
     revaluer = Revaluer(netlist)
     for seed, drawn in zip(seeds, found, strict=True):
@@ -105,7 +116,7 @@ def test_what_cannot_be_drawn_together_is_drawn_alone(
 ) -> None:
     netlist, seeds = deck(text, tmp_path), range(20)
     alone = counted(monkeypatch)
-    found = list(Revaluer(netlist).draws(seeds))
+    found = evaluated(Revaluer(netlist), seeds)
     assert [changes.seed for changes in alone] == [*seeds]
     for seed, drawn in zip(seeds, found, strict=True):
         assert isinstance(drawn, Netlist) and same(drawn, cs.load(tmp_path / "deck.cir", seed).netlist)
@@ -123,7 +134,7 @@ def test_what_cannot_be_drawn_together_is_drawn_alone(
 def test_a_seed_with_a_fault_says_so_and_the_others_are_drawn(text: str, fault: str, seed: int, tmp_path: Path) -> None:
     netlist = deck(text, tmp_path, seed)
     revaluer, faults = Revaluer(netlist), 0
-    for seed, drawn in enumerate(Revaluer(netlist).draws(range(40))):
+    for seed, drawn in enumerate(evaluated(Revaluer(netlist), range(40))):
         if isinstance(drawn, Netlist):
             assert same(drawn, revaluer.netlist(Changes(seed=seed)))
             continue
@@ -138,7 +149,7 @@ def test_only_the_neighbours_of_a_fault_are_drawn_alone(tmp_path: Path, monkeypa
     netlist, seeds = deck("R3 b 0 g={agauss(1m, 1.2m, 3)}\n", tmp_path), range(200)  # R2 draws first
     faults = [k for k in seeds if np.random.default_rng(k).standard_normal(2)[1] < -2.5]
     alone = counted(monkeypatch)
-    found = list(Revaluer(netlist).draws(seeds))
+    found = evaluated(Revaluer(netlist), seeds)
     assert [k for k, drawn in enumerate(found) if isinstance(drawn, NetlistError)] == faults
     drawn_alone = {changes.seed for changes in alone}
     assert drawn_alone >= set(faults) and len(alone) <= revalue._FEW_SEEDS * len(faults) < len(seeds) / 2

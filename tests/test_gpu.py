@@ -570,9 +570,9 @@ def test_the_table_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
     one = cs.compile_problem(cs.parse(drn([4, 6, 5, 3], gain=40.0)))
     batches = {"drn_1h": one.with_values({"Vx": x}), "drn_3h": one.with_values({"Vx": x}), "drn_xl": one}
     monkeypatch.setattr(bench, "_problem", lambda name, _: batches[name])
-    rows = bench.gpu(NumpyDevice(), lambda action: timed(action)[0], 5, 5, 30, copied=1000)
-    assert [row.measured is None for row in rows] == [False] * 6 + [True, True]
-    assert [row.target is not None for row in rows] == [True, False, True, True, False, True, False, False]
+    rows = bench.gpu(NumpyDevice(), lambda action: timed(action)[0], 5, 5, 30, 6, copied=1000)
+    assert [row.measured is None for row in rows] == [False] * 6 + [True, False]
+    assert [row.target is not None for row in rows] == [True, False, True, True, False, True, False, True]
     assert all(row.peer_measured for row in rows[1:6]) and rows[2].ratio == rows[2].measured / rows[2].peer_measured
     assert all("SOLVED" in rows[k].note for k in (0, 2))
     lines = [bench.text(row) for row in rows]
@@ -582,7 +582,8 @@ def test_the_table_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
         lines[5].startswith("grid 30 x 30, 600 current sources, newton, whole solve: ") and "target >= 1: " in lines[5]
     )
     assert lines[6].endswith("not measured; wires are eliminated, on the cpu")
-    assert lines[7].endswith("not measured; draws are solved one by one, on the cpu")
+    assert lines[7].startswith("Monte Carlo, 6 draws of a 484-node diode mesh, whole analysis: ")
+    assert "0 failed, many circuits side by side; largest difference " in lines[7]
     saved = bench.report(rows, NumpyDevice())
     assert saved["device"] == "a stand-in" and saved["rows"][2]["ratio"] == rows[2].ratio
 

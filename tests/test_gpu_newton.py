@@ -21,7 +21,7 @@ from circuitsim.laws import Law, branch_current
 from circuitsim.methods import newton
 from circuitsim.methods.networks import make_network
 from circuitsim.residual import Check
-from circuitsim.stack import Stacks, unstacked
+from circuitsim.stack import Stacks, stacked, unstacked
 
 NEWTON = cs.Settings(method="newton")
 
@@ -310,7 +310,7 @@ def side_by_side(deck: str, copies: int) -> tuple[list[cs.Circuit], cs.Problem]:
             c, conductors=replace(c.conductors, g=g), junctions=replace(c.junctions, params=params),
             ties=replace(c.ties, e=e), current_sources=replace(c.current_sources, i=i),
         ))  # fmt: skip
-    return circuits, Stacks(base, copies).problem(circuits)
+    return circuits, Stacks(base, copies).problem(stacked(circuits))
 
 
 @pytest.mark.parametrize("deck", CIRCUITS.values(), ids=CIRCUITS.keys())
@@ -385,9 +385,12 @@ DRAWN = MESH.replace("R2 c 0 2k", "R2 c 0 {agauss(2k, 200, 1)}").replace(
 def test_draws_are_solved_there(deck: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "CudaDevice", NumpyDevice)
     problem, stacks = Stacks.problem, []
-    monkeypatch.setattr(
-        Stacks, "problem", lambda self, circuits: stacks.append(len(circuits)) or problem(self, circuits)
-    )
+
+    def counted(self: Stacks, stack: cs.Circuit) -> cs.Problem:
+        stacks.append(stack.copies)
+        return problem(self, stack)
+
+    monkeypatch.setattr(Stacks, "problem", counted)
     there = cs.monte_carlo(cs.parse(deck), 12, 1, cs.Settings(backend="gpu"))
     assert (there.backend, stacks) == ("gpu", [11] if deck == DRAWN else [])
     here = cs.monte_carlo(cs.parse(deck), 12, 1)
@@ -410,8 +413,8 @@ def test_copies_that_little_holds_are_refused(g: list[float], why: str) -> None:
     base = cs.compile_problem(cs.parse(deck))
     circuit = base.circuit
     other = replace(circuit, conductors=replace(circuit.conductors, g=circuit.conductors.g * g))
-    assert gpu_newton.refusal(Stacks(base, 2).problem([circuit, circuit])) == ""
-    problem = Stacks(base, 2).problem([circuit, other])
+    assert gpu_newton.refusal(Stacks(base, 2).problem(stacked([circuit, circuit]))) == ""
+    problem = Stacks(base, 2).problem(stacked([circuit, other]))
     assert gpu_newton.refusal(problem) == why
     assert cs.solve(problem, NEWTON, backend=GpuBackend(NumpyDevice())).backend == "cpu"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 import circuitsim as cs
 from circuitsim import stack as stacks_of
+from circuitsim.circuit import build_circuit
 from circuitsim.methods.held import hardly_moves
+from circuitsim.netlist.revalue import Revaluer
 from circuitsim.residual import Check
 from circuitsim.saved import wanted_saves
 from circuitsim.solution import Status
 from circuitsim.solving import solve
-from circuitsim.stack import Stacks, stacked, unstacked
+from circuitsim.stack import Stacks, built, stacked, unstacked
 from circuitsim.sweeping import runner
 from circuitsim.sweeping.runner import Runner
 
@@ -77,6 +79,54 @@ def test_an_element_of_a_copy_has_its_name_and_values() -> None:
     np.testing.assert_array_equal(whole.resistor_siemens, np.concatenate([c.resistor_siemens for c in circuits]))
     area = [c.netlist.tables["D"].values["area"] for c in circuits]
     np.testing.assert_array_equal(whole.netlist.tables["D"].values["area"], np.concatenate(area))
+
+
+DRAWN = {
+    "resistors": LINEAR.replace("{r}", "{agauss(1k, 100, 1)}"),
+    "models": SHOCKLEY.replace(
+        "R2 c 0 100", "R2 c 0 {aunif(100, 9)}\nD3 c 0 dr\n.model dr D(is={aunif(1p, 0.5p)})\nD4 c 0 lin"
+    ),
+    "several kinds of branches": PERFECT
+    + "R9 b z {aunif(1k, 9)}\nL1 z y\nV2 y w {aunif(1, 0.5)}\nD9 w 0 lin\nN1 w 0 nw\n",
+    "controlled": CONTROLLED.replace("F1 0 q V2 0.5", "F1 0 q V2 {aunif(0.5, 0.1)}") + "V0 zz 0 {aunif(1, 0.5)}\n",
+    "perfect lines": CURVED + "D7 c 0 lin area={aunif(1, 0.1)}\nD8 b 0 id\nRz z9 b 0\n",
+}
+LINES = ".model lin D(ron=10 roff=1meg vfwd=0.5)\n"
+
+
+def same(one: object, other: object) -> None:
+    """All fields of two dataclasses."""
+    for name in (f.name for f in fields(one)):  # type: ignore[arg-type]
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
+
+
+@pytest.mark.parametrize("text", DRAWN.values(), ids=DRAWN.keys())
+def test_draws_that_are_read_together_make_the_same_stack(text: str) -> None:
+    revaluer = Revaluer(cs.parse(text + MODELS + LINES).netlist)
+    draws = list(revaluer.draws(range(6)))[1:]
+    netlist = revaluer.together(draws)
+    assert netlist is not None
+    one, other = built(netlist, 5), stacked([build_circuit(draw.netlist()) for draw in draws])
+    assert one.copies == other.copies == 5 and one.nodes == other.nodes
+    for group in stacks_of._GROUPS:
+        same(getattr(one, group), getattr(other, group))
+    for kind, table in other.netlist.tables.items():
+        for name in table.values if kind not in "DN" else set(table.values) - {"model"}:
+            np.testing.assert_array_equal(one.netlist.tables[kind].values[name], table.values[name])
+        for name in table.links:
+            np.testing.assert_array_equal(one.netlist.tables[kind].links[name], table.links[name])
+
+
+def test_draws_that_are_not_read_together_are_told() -> None:
+    netlist = cs.parse(DRAWN["resistors"] + MODELS).netlist
+    revaluer = Revaluer(netlist)
+    draws, others = list(revaluer.draws(range(4))), list(revaluer.draws(range(4)))
+    assert revaluer.together([*draws, others[0]]) is None
+    alone = [replace(draw, many=None) for draw in draws]
+    assert revaluer.together(alone) is None
+    faulty = Revaluer(cs.parse(LINEAR.replace("{r}", "{aunif(1k, 1.5k)}") + MODELS, seed=0).netlist)
+    with pytest.raises(cs.NetlistError, match="negative resistance"):
+        faulty.together(list(faulty.draws(range(20))))
 
 
 # -- each by its own voltages and currents -----------------------------------------------------------------------------

@@ -38,6 +38,7 @@ from validation.measure import (
 )
 from validation.newton import newton
 from validation.peers import peers
+from validation.points import points
 from validation.qp import PEERS, SLOW_PEERS, PeerResult, installed, measure_peer, quadratic_program, relative_kcl
 
 Floats = NDArray[np.float64]
@@ -289,5 +290,6 @@ BENCHMARKS: dict[str, Callable[[Options], list[Row]]] = {
     "parser": parser,
     "training": training,
     "newton": newton,
+    "points": points,
     "peers": peers,
 }

@@ -14,7 +14,7 @@ from circuitsim.methods.outcome import Outcome
 from circuitsim.problem import Drive, Problem
 from circuitsim.residual import NO_RESIDUALS, Check, shift
 from circuitsim.solution import Settings, Status
-from circuitsim.stack import Stacks, carried_in_copies, side_by_side, units_in_copies
+from circuitsim.stack import Stacks, carried_in_copies, solve_in_shares, stacked, units_in_copies
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -44,7 +44,7 @@ def solve_tile(network: Network, stacks: Stacks, drive: Drive, settings: Setting
     def many(rows: list[int]) -> bool:
         these = slice(rows[0], rows[-1] + 1)
         start = x[these] if warm else np.repeat(found.x[last[0] : last[0] + 1], len(rows), axis=0)
-        stack = stacks.problem([_at_row(problem.circuit, drive.rows.start + row) for row in rows])
+        stack = stacks.problem(stacked([_at_row(problem.circuit, drive.rows.start + row) for row in rows]))
         units = units_in_copies(stack)
         at = np.zeros((1, stack.n_free))
         at[0, units] = start
@@ -63,7 +63,7 @@ def solve_tile(network: Network, stacks: Stacks, drive: Drive, settings: Setting
         last[0] = rows[-1]
         return True
 
-    side_by_side(range(x.shape[0]), stacks.size, many, one)
+    solve_in_shares(range(x.shape[0]), stacks.size, many, one)
     return found.outcome()
 
 

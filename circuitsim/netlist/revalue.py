@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +13,7 @@ from circuitsim.netlist.builder import COLUMNS, Builder, ManyBuilder
 from circuitsim.netlist.cards import Memory
 from circuitsim.netlist.chance import Chance, NotTogether, Recorder, Together
 from circuitsim.netlist.checks import check_values
+from circuitsim.netlist.copies import side_by_side
 from circuitsim.netlist.expand import Changes, Deck, Evaluation
 from circuitsim.netlist.model import Analysis, Floats, Ints, ModelCard, Netlist, Table
 from circuitsim.netlist.source import Card
@@ -54,8 +55,8 @@ class Revaluer:
         models = tuple(evaluation.models.rows)
         return replace(self.base, tables=tables, crossbars=crossbars, models=models, options=evaluation.options)
 
-    def draws(self, seeds: range) -> Iterator[Netlist | NetlistError]:
-        """For each seed in turn the netlist that `netlist` gives for it, or why there is none.
+    def draws(self, seeds: range) -> Iterator[Draw]:
+        """For each seed in turn what has the netlist that `netlist` gives for it.
 
         The cards are read for many seeds at once, which costs as much as for a few. Not so where how much is drawn
         depends on what is drawn, and for crossbars, which are large: one by one.
@@ -75,11 +76,31 @@ class Revaluer:
                         half = len(part) // 2
                         parts += [part[half:], part[:half]]
                         continue
-            for k, seed in enumerate(part):
-                try:
-                    yield self._one(many, k, seed) if many else self.netlist(Changes(seed=seed))
-                except NetlistError as error:
-                    yield error
+            yield from (Draw(self, seed, many, k) for k, seed in enumerate(part))
+
+    def together(self, draws: Sequence[Draw]) -> Netlist | None:
+        """The netlists of draws that were read together, side by side (copies.py); None when they were not.
+
+        NetlistError when one of them is at fault. Where open resistors are trained the circuit goes by their names.
+        """
+        many, copies = draws[0].many, len(draws)
+        if many is None or self.base.trained or any(draw.many is not many for draw in draws):
+            return None
+        ks, values = [draw.k for draw in draws], {}
+        for (kind, name), column in many.columns.items():
+            own = np.tile(self.base.tables[kind].values[name], (copies, 1))
+            own[:, self.rows[kind]] = column[ks]
+            values[kind, name] = own
+        if any(map(_is_drawn, many.models)):
+            models = tuple(_model_of(model, k) for k in ks for model in many.models)
+            for kind in (kind for kind in self.base.tables if "model" in self.base.tables[kind].values):
+                known = values.get((kind, "model"), np.tile(self.base.tables[kind].values["model"], (copies, 1)))
+                values[kind, "model"] = known + len(many.models) * np.arange(copies)[:, None]
+        else:
+            models = many.models
+        netlist = side_by_side(self.base, copies, values)
+        check_values(netlist.tables, self.deck.place)
+        return replace(netlist, models=models)
 
     def _many(self, seeds: range) -> _Many:
         """The values for these seeds."""
@@ -99,7 +120,7 @@ class Revaluer:
         }
         return _Many(columns, tuple(evaluation.models.rows))
 
-    def _one(self, many: _Many, k: int, seed: int) -> Netlist:
+    def one(self, many: _Many, k: int, seed: int) -> Netlist:
         """The netlist for the k-th of the seeds of `many`."""
         tables = dict(self.base.tables)
         for (kind, name), column in many.columns.items():
@@ -158,6 +179,27 @@ class _Many:
 
     columns: dict[tuple[str, str], Floats]  # kind of element and column of its table: (seeds, rows of the builder)
     models: tuple[ModelCard, ...]  # with numbers for all seeds, or an array with one for each
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The netlist for one seed."""
+
+    revaluer: Revaluer
+    seed: int
+    many: _Many | None  # read together with others, it is number k of these
+    k: int
+
+    def netlist(self) -> Netlist:
+        """The netlist. NetlistError for values that no element may have."""
+        if self.many is None:
+            return self.revaluer.netlist(Changes(seed=self.seed))
+        return self.revaluer.one(self.many, self.k, self.seed)
+
+
+def _is_drawn(model: ModelCard) -> bool:
+    """Whether a model of `_Many` has numbers that differ from seed to seed."""
+    return any(isinstance(value, np.ndarray) for value in (*model.params.values(), *model.points))
 
 
 def _model_of(model: ModelCard, k: int) -> ModelCard:

@@ -22,7 +22,7 @@ from circuitsim.netlist.revalue import Revaluer
 from circuitsim.netlist.saves import Save
 from circuitsim.problem import Problem, compile_problem
 from circuitsim.solution import Settings
-from circuitsim.stack import Stacks
+from circuitsim.stack import Stacks, stacked
 from circuitsim.sweeping.gather import Progress, Store, solve_plan
 from circuitsim.sweeping.plan import CHUNK_GROUPS, Plan, revaluer_of
 from circuitsim.sweeping.results import SweepResult
@@ -137,7 +137,7 @@ class SweepPlan(Plan):
         found = enumerate(self._circuits(groups, rows))
         if count == 1:
             points = ((k, circuit.with_values(self._sources(rows[k], factors))) for k, (circuit, factors) in found)
-            runner.solve_apart(points, self._stacks)
+            runner.solve_apart(points, lambda circuit: circuit, stacked, self._stacks)
             return
         for k, (circuit, factors) in found:
             problem, first = self._first[0].with_circuit(circuit), k * count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 
 from circuitsim.backends.base import Backend
 from circuitsim.circuit import Circuit, build_circuit, check_structure
-from circuitsim.errors import NetlistError, SettingsError
+from circuitsim.errors import SettingsError
+from circuitsim.netlist.revalue import Draw
 from circuitsim.netlist.saves import Save
 from circuitsim.problem import Problem, compile_problem
 from circuitsim.solution import Settings
-from circuitsim.stack import Stacks
+from circuitsim.stack import Stacks, built, stacked
 from circuitsim.sweeping.gather import Progress, Store, solve_plan
 from circuitsim.sweeping.plan import CHUNK_DRAWS, Plan, revaluer_of
 from circuitsim.sweeping.results import SweepResult
-from circuitsim.sweeping.runner import Apart, Runner
+from circuitsim.sweeping.runner import Runner
 
 Ints = NDArray[np.int64]
 
@@ -85,20 +86,17 @@ class MonteCarloPlan(Plan):
 
     def solve_groups(self, groups: range, rows: Ints, runner: Runner) -> None:
         first = self.seed + int(rows[0, 0])
+        draws = enumerate(self.revaluer.draws(range(first, first + len(groups))))
+        runner.solve_apart(draws, lambda draw: build_circuit(draw.netlist()), self._stack, self.stacks)
 
-        def points() -> Iterator[Apart]:
-            for k, netlist in enumerate(self.revaluer.draws(range(first, first + len(groups)))):
-                try:
-                    if isinstance(netlist, NetlistError):
-                        raise netlist
-                    circuit = build_circuit(netlist)
-                    check_structure(self.base.circuit, circuit)
-                except NetlistError as error:
-                    runner.fault(k, error)
-                else:
-                    yield k, circuit
-
-        runner.solve_apart(points(), self.stacks)
+    def _stack(self, draws: Sequence[Draw]) -> Circuit:
+        """The circuits of some draws as one."""
+        if netlist := self.revaluer.together(draws):
+            return built(netlist, len(draws))
+        circuits = [build_circuit(draw.netlist()) for draw in draws]
+        for circuit in circuits:
+            check_structure(self.base.circuit, circuit)
+        return stacked(circuits)
 
     def facts(self) -> dict[str, Any]:
         return {"analysis": f"Monte Carlo, {len(self.values)} runs", "seed": self.seed, **super().facts()}

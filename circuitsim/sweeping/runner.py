@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +20,13 @@ from circuitsim.residual import Check
 from circuitsim.saved import Saved
 from circuitsim.solution import Settings, Solution, Status
 from circuitsim.solving import solve
-from circuitsim.stack import Stacks, side_by_side, stacked_saves, unstacked
+from circuitsim.stack import Stacks, solve_in_shares, stacked_saves, unstacked
 from circuitsim.sweeping.results import NOTHING, Note, Points, unknown_points
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-Apart = tuple[int, Circuit]  # a point that is a circuit of its own
+T = TypeVar("T")
 
 _WHY = "many circuits side by side"
 _STEPS = 20  # of newton for a stack; from the solution of another point it takes some 3
@@ -83,21 +83,34 @@ class Runner:
             return
         self._keep(rows, solution)
 
-    def solve_apart(self, points: Iterable[Apart], stacks: Stacks) -> None:
-        """Solve points that are circuits of their own: the first alone, from its solution the others side by side."""
+    def solve_apart(
+        self,
+        points: Iterable[tuple[int, T]],
+        circuit_of: Callable[[T], Circuit],
+        stack_of: Callable[[Sequence[T]], Circuit],
+        stacks: Stacks,
+    ) -> None:
+        """Solve points that are circuits of their own: the first alone, from its solution the others side by side.
 
-        def one(point: Apart) -> None:
-            row, circuit = point
+        circuit_of  makes the circuit of what a point is given as, stack_of those of several as one; NetlistError
+        """
+
+        def one(point: tuple[int, T]) -> None:
+            row, given = point
+            try:
+                circuit = circuit_of(given)
+            except NetlistError as error:
+                self.fault(row, error)
+                return
             self.solve(np.array([row]), lambda _: stacks.base.with_circuit(circuit))
 
-        def many(points: list[Apart]) -> bool:
-            if self.last is None:
-                return False
-            rows, circuits = zip(*points, strict=True)
-            v = unstacked(self.last.voltages()[-1:], self.last.circuit.copies, nodes=True)[-1]
-            problem = stacks.problem(circuits)
-            start = v[problem.nodes_in_copy(problem.topology.root_of_unit)][None]
-            start = start if np.isfinite(start).all() else None  # a node that is left out has none
+        def many(points: list[tuple[int, T]]) -> bool:
+            rows, given = zip(*points, strict=True)
+            problem, start = stacks.problem(stack_of(given)), None
+            if self.last is not None:
+                v = unstacked(self.last.voltages()[-1:], self.last.circuit.copies, nodes=True)[-1]
+                start = v[problem.nodes_in_copy(problem.topology.root_of_unit)][None]
+                start = start if np.isfinite(start).all() else None  # a node that is left out has none
             solution = solve(
                 problem, self.few_steps, start=start, backend=self.backend, raise_on_failure=False, in_order=True
             )
@@ -107,7 +120,7 @@ class Runner:
                 self._keep(np.array(rows), replace(solution, why=solution.why.replace("asked for", _WHY)))
             return solution.solved
 
-        side_by_side(points, stacks.size, many, one)
+        solve_in_shares(points, stacks.size, many, one)
 
     def _leave_out(self, rows: Ints, problem: Problem, error: TopologyError) -> bool:
         """When lenient, solve without the island that an error names; returns whether that has been done.
