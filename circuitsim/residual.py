@@ -71,6 +71,7 @@ FIGURES = (
     "kcl_amps", "kcl_relative", "clamp_volts", "complementarity_watts", "power_balance_watts", "gap_watts",
 )  # fmt: skip
 NO_RESIDUALS = Residuals(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)  # of no rows
+UNKNOWN = Residuals(*6 * (float("nan"),))  # of voltages that are no numbers
 
 
 def outflow(problem: Problem, drive: Drive, x: Floats) -> tuple[Floats, Floats]:
@@ -421,6 +422,7 @@ class Check:
         size[size <= np.where(rho > 0, fall, rise)] = 0.0
         settled = (size == 0) & (self.slope[rows] > 0)
         self.upper[rows] = np.divide(size, total, out=np.where(size > 0, np.inf, 0.0), where=total > 0)
+        self.upper[rows] = np.where(np.isnan(size) | np.isnan(total), np.inf, self.upper[rows])
         if links:
             self.upper[rows] = np.maximum(self.upper[rows], np.where(settled, 0.0, self._link_relative(rows, total)))
         if self.problem.topology.islands.arcs:
@@ -510,6 +512,8 @@ class Check:
             return Residuals(0.0, float(self.active_error.max(initial=0.0)), 0.0, 0.0, 0.0, 0.0)
         if x.size * self.problem.mean_degree <= FULL_WORK or x.shape[0] == 1:
             self._sum_exactly(np.arange(x.shape[0]))
+        if not self.finite():
+            return UNKNOWN
         row, unit = (int(k) for k in np.unravel_index(self.upper.argmax(), self.upper.shape))
         base = sum(drive.base[1:], drive.base[0]) if drive.base else np.zeros((0, x.shape[1]))
         v = base + x if drive.base else x

@@ -23,7 +23,7 @@ from circuitsim.methods.held import Held
 from circuitsim.methods.networks import make_network
 from circuitsim.methods.outcome import Outcome
 from circuitsim.problem import Drive, Problem, compile_problem
-from circuitsim.residual import NO_RESIDUALS, Residuals
+from circuitsim.residual import NO_RESIDUALS, UNKNOWN, Residuals
 from circuitsim.solution import Settings, Solution, Status
 from circuitsim.stack import Stacks
 from circuitsim.units import listed
@@ -114,14 +114,13 @@ def _solve(
     loose = np.zeros(problem.n_free + problem.circuit.active_voltages.size, bool)
     if method == "bcd" and (refused := bcd.refusal(problem)):
         x[:] = np.nan
-        residuals = Residuals(*[float("nan")] * 6)  # type: ignore[arg-type]
         return Solution(
             problem,
             x,
             None,
             Status.REFUSED,
             refused,
-            residuals,
+            UNKNOWN,
             method,
             backend.name,
             settings.dtype,

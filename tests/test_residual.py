@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from circuitsim.residual import FIGURES, Check, Residuals, exact_sums, shift, vi
 pytestmark = pytest.mark.usefixtures("kernel_form")
 
 INF = np.inf
+CASES = Path(__file__).parent / "fuzz_cases"
 
 
 @pytest.mark.parametrize(
@@ -53,6 +55,25 @@ def test_violation(flow: float, slope: float, x: float, lo: float, hi: float, rh
 def check(text: str, x: float) -> Residuals:
     problem = cs.compile_problem(cs.parse(text))
     return Check(problem, problem.drive(slice(0, 1)), np.array([[x]])).certificate()
+
+
+@pytest.mark.parametrize("x", [np.nan, np.inf])
+@pytest.mark.parametrize("exact", [False, True])
+def test_what_is_no_number_has_no_certificate(x: float, exact: bool) -> None:
+    problem = cs.compile_problem(cs.parse("t\nV1 a 0 1\nR1 a b 1\nR2 b c 1\nR3 c 0 1\nD1 c 0 d\n.model d D(is=1n)"))
+    at = np.full((2, problem.n_free), 0.5)
+    at[1, 0] = x
+    found = Check(problem.with_values({"V1": np.ones(2)}), problem.drive(slice(0, 1)), at, exact=exact)
+    assert not found.finite() and not found.meets(1e-3)
+    assert np.isnan(figures(found.certificate())).all()
+
+
+def test_voltages_that_overflow_are_not_called_met() -> None:
+    """9 V across a sinh of 0.16 V and a diode without a series resistance: some 1e15 A."""
+    solution = cs.solve(cs.load(CASES / "voltages_overflow.cir"), raise_on_failure=False)
+    assert not solution.solved
+    assert np.isnan(solution.residuals.kcl_relative) or solution.residuals.kcl_relative > 1e-9
+    assert "KCL is met" not in solution.message
 
 
 def figures(r: Residuals) -> list[float]:
