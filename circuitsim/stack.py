@@ -40,6 +40,14 @@ _MOST_COPIES = 256
 UNKNOWNS = 30_000  # of a stack: its arrays stay in the caches
 
 
+def most_copies(problem: Problem, unknowns: int = UNKNOWNS) -> int:
+    """How many circuits like that of a problem are best solved at once, with so many unknowns in all; 1: one by one."""
+    t = problem.topology
+    plain = not problem.circuit.crossbars and t.islands.n_parts == 1 and not any(spec.inner for spec in t.dense)
+    most = min(_MOST_COPIES, unknowns // max(problem.n_free, 1)) if plain else 1
+    return most if most >= _FEW else 1
+
+
 class Stacks:
     """For up to `count` circuits of the branches of `base`: how many to solve at once (`size`), and their problem.
 
@@ -49,11 +57,9 @@ class Stacks:
 
     def __init__(self, base: Problem, count: int, unknowns: int = UNKNOWNS) -> None:
         self.base, self.problems = base, dict[int, Problem]()
-        c, t = base.circuit, base.topology
-        plain = not c.crossbars and t.islands.n_parts == 1 and not any(spec.inner for spec in t.dense)
-        most = min(_MOST_COPIES, unknowns // max(base.n_free, 1)) if plain else 1
-        shares = -(-count // max(most, 1))
-        self.size = max(1, -(-count // max(shares, 1)))  # nearly the same for each
+        most = most_copies(base, unknowns)
+        equal = -(-count // max(-(-count // most), 1))  # nearly the same for each
+        self.size = equal if equal >= _FEW else most
 
     def problem(self, stack: Circuit) -> Problem:
         """The problem of some of these circuits as one. TopologyError for other branches than those of the base, and

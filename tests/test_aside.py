@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from helpers import assert_laws
 
 import circuitsim as cs
+from circuitsim import solving, stack
 from circuitsim.methods import aside, newton
-from circuitsim.residual import FIGURES
+from circuitsim.methods.outcome import Gathered, Outcome
+from circuitsim.residual import FIGURES, Residuals
 from circuitsim.solution import Status
 from circuitsim.solving import choose_method
+from circuitsim.stack import units_in_copies
 
 
 def mesh(side: int, model: str) -> str:
@@ -92,15 +96,15 @@ def test_the_certificate_is_that_of_the_rows(deck: str, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("fault", ["not solved", "wrong"])
 def test_a_stack_that_fails_leaves_the_rows_to_be_solved_alone(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     problem = batch("shockley", 12)
-    solve_tile: Callable[..., aside.Outcome] = newton.solve_tile
+    solve_tile: Callable[..., Outcome] = newton.solve_tile
 
-    def failing(network: newton.Network, *arguments: object, **how: object) -> aside.Outcome:
+    def failing(network: newton.Network, *arguments: object, **how: object) -> Outcome:
         outcome = solve_tile(network, *arguments, **how)
         if network.problem.circuit.copies == 1:
             return outcome
         if fault == "not solved":
-            return aside.replace(outcome, status=Status.STALLED)
-        return aside.replace(outcome, x=outcome.x * (1.0 + 1e-6), low=None)
+            return replace(outcome, status=Status.STALLED)
+        return replace(outcome, x=outcome.x * (1.0 + 1e-6), low=None)
 
     monkeypatch.setattr(newton, "solve_tile", failing)
     many = cs.solve(problem, NEWTON)
@@ -110,19 +114,65 @@ def test_a_stack_that_fails_leaves_the_rows_to_be_solved_alone(fault: str, monke
     assert many.residuals == one.residuals
 
 
-def test_the_worst_row_and_unit_are_named() -> None:
+def test_rows_of_later_tiles_have_their_own_sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = batch("shockley", 40)
+    whole = cs.solve(problem, NEWTON)
+    monkeypatch.setattr(solving, "_IN_CACHE", 15 * problem.n_free)
+    np.testing.assert_allclose(cs.solve(problem, NEWTON).voltages(), whole.voltages(), rtol=0, atol=1e-9)
+
+
+def test_rows_begin_where_they_are_told_or_at_the_last_solved(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = batch("shockley", 9)
-    found = cs.solve(problem, cs.Settings(method="newton", tol=1e-30), raise_on_failure=False)
-    assert found.status is not Status.SOLVED
-    check = newton.Check(problem, problem.drive(slice(0, 9)), found.x, exact=True)
-    assert 0 <= found.residuals.worst_row < 9
-    assert check.upper.shape[1] > found.residuals.worst_unit >= 0
+    starts: list[np.ndarray] = []
+    solve_tile = newton.solve_tile
+
+    def seen(network: newton.Network, *arguments: object, **how: object) -> Outcome:
+        at = arguments[2]
+        if network.problem.circuit.copies > 1:
+            starts.append(at[0, units_in_copies(network.problem)])  # type: ignore[index]
+        return solve_tile(network, *arguments, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(newton, "solve_tile", seen)
+    monkeypatch.setattr(stack, "_MOST_COPIES", 4)
+    cold = cs.solve(problem, NEWTON)
+    np.testing.assert_array_equal(starts[0], np.repeat(cold.x[:1], len(starts[0]), axis=0))
+    before = 1 + len(starts[0])
+    np.testing.assert_array_equal(starts[1], np.repeat(cold.x[before - 1 : before], len(starts[1]), axis=0))
+    given = np.random.default_rng(1).normal(size=cold.x.shape)
+    starts.clear()
+    cs.solve(problem, NEWTON, start=given)
+    np.testing.assert_array_equal(np.concatenate(starts), given[1:])
+
+
+def test_the_worst_row_is_counted_in_the_whole_batch() -> None:
+    none = Residuals(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    found = Gathered(Outcome(np.zeros((9, 1)), Status.SOLVED, 0, none), 1, 0)
+    worst = replace(none, kcl_relative=1e-10, worst_row=1, worst_unit=0)
+    found.put([5, 6, 7], Outcome(np.ones((3, 1)), Status.SOLVED, 3, worst))
+    assert (found.outcome().residuals.worst_row, found.outcome().steps) == (6, 3)
+
+
+def test_what_controlled_sources_leave_open_is_solved_row_by_row() -> None:
+    """A follower of itself: any voltage will do, in every row."""
+    text = DECKS["shockley"] + "\nE9 z 0 z 0 1\nR9 z y 1k\nR8 y 0 1k\n"
+    problem = cs.compile_problem(cs.parse(text)).with_values({"V1": np.linspace(-1.0, 1.0, 6)})
+    solution = cs.solve(problem, NEWTON)
+    assert not solution.determined[problem.circuit.netlist.node("z")]
+    assert solution.determined[problem.circuit.netlist.node("n1_1")]
 
 
 def test_many_rows_of_smooth_circuits_go_by_newton() -> None:
     assert choose_method(batch("shockley", 100), cs.Settings()) == ("newton", "a sparse network")
     assert choose_method(batch("perfect", 100), cs.Settings()) == ("bcd", "many rows of a nonlinear circuit")
     assert choose_method(batch("perfect", 64), cs.Settings()) == ("newton", "a sparse network")
+
+
+def test_what_offsets_alone_drive_is_not_at_0_volts() -> None:
+    """No current is injected: 2 V in a ring of three diodes."""
+    deck = "ring\nR1 a 0 1k\nR2 b 0 1k\nV1 d c 2\nD1 a c dm\nD2 d b dm\nD3 b a dm\n.model dm D(is=1n)\n"
+    solution = cs.solve(cs.parse(deck), NEWTON)
+    assert_laws(solution, 1e-9)
+    assert abs(solution.current("V1").item()) > 1.0
 
 
 @pytest.mark.parametrize("text", ["R1 a 0 1k\nN1 a 0 nt\n.model nt tanh(imax=1m v0=1)\n", DECKS["shockley"]])

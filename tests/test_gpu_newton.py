@@ -21,7 +21,7 @@ from circuitsim.laws import Law, branch_current
 from circuitsim.methods import newton
 from circuitsim.methods.networks import make_network
 from circuitsim.residual import Check
-from circuitsim.stack import Stacks, stacked, unstacked
+from circuitsim.stack import Stacks, stacked, units_in_copies, unstacked
 
 NEWTON = cs.Settings(method="newton")
 
@@ -359,6 +359,28 @@ def test_a_stack_is_solved_there(device: Device, deck: str) -> None:
     for k, circuit in enumerate(circuits):
         wanted = cs.solve(circuit, cs.Settings(method="newton", tol=1e-13, backend="cpu")).voltages()[0]
         np.testing.assert_allclose(v[k], wanted, rtol=0, atol=1e-11 * np.abs(wanted).max())
+
+
+def test_the_worst_unit_is_that_of_the_stack() -> None:
+    _, problem = side_by_side(CIRCUITS["ladder"], 4)
+    solution = cs.solve(problem, NEWTON, backend=GpuBackend(NumpyDevice()))
+    upper = Check(problem, problem.drive(slice(0, 1)), solution.x, exact=True).upper[0]
+    assert solution.residuals.worst_row == 0
+    there, _ = steps_on(NumpyDevice(), problem)
+    there.x[:] = solution.x[0, units_in_copies(problem)].T
+    bounds = there._kcl()[2]
+    assert upper.size == problem.n_free and solution.residuals.kcl_relative == bounds.max()
+    unit, copy = divmod(int(bounds.argmax()), 4)
+    assert solution.residuals.worst_unit == units_in_copies(problem)[copy, unit]
+
+
+def test_copies_need_memory_for_values_of_their_own() -> None:
+    circuits, problem = side_by_side(CIRCUITS["ladder"], 4)
+    one = problem.one.with_circuit(circuits[0])
+    (fixed, row), (of_stack, stack) = gpu_newton.memory(one), gpu_newton.memory(problem)
+    assert fixed == of_stack
+    pattern = gpu_newton.pattern_of(problem)
+    assert stack - 4 * row >= 8 * (pattern.linear.size + pattern.g.size / 2 + pattern.params.size)
 
 
 def test_a_copy_that_does_not_arrive_takes_the_others_to_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from circuitsim.residual import Check
 from circuitsim.saved import wanted_saves
 from circuitsim.solution import Status
 from circuitsim.solving import solve
-from circuitsim.stack import Stacks, built, stacked, unstacked
+from circuitsim.stack import Stacks, built, most_copies, stacked, unstacked
 from circuitsim.sweeping import runner
 from circuitsim.sweeping.runner import Runner
 
@@ -267,7 +267,8 @@ def test_stacks_that_are_not_solved_cost_no_answer_and_not_much(monkeypatch: pyt
     ("text", "settings"),
     [
         (SHOCKLEY, {"method": "bcd"}),
-        (SHOCKLEY, {"method": "bcd", "dtype": "float32"}),
+        (SHOCKLEY, {"dtype": "float32"}),
+        (SHOCKLEY, {"backend": "reference"}),
         (SHOCKLEY + "R9 y z 1k\n", {}),  # an island
         (SHOCKLEY + "RW[0:3][0:3] b[0:3] c[0:3] g=1m\nR9 b0 b[0] 1\nV9 b0 0 1\nR8 c[0] 0 1k\n", {}),
     ],
@@ -279,8 +280,39 @@ def test_what_is_solved_one_by_one(text: str, settings: dict[str, object], monke
     assert not result.failed.size
 
 
+def test_what_controlled_sources_leave_open_is_told_of_each_draw() -> None:
+    text = SHOCKLEY + "E9 z 0 z 0 1\nR9 z y 1k\nR8 y 0 1k\n"
+    circuit = cs.parse(text.replace("{r}", "{agauss(1k, 100, 1)}") + MODELS)
+    result = cs.monte_carlo(circuit, 12, 1)
+    assert not result.failed.size
+    assert [result.determined[circuit.netlist.node(name)] for name in "zb"] == [False, True]
+
+
+def test_strict_points_that_are_not_unique_fail() -> None:
+    text = "t\nV1 a 0 {aunif(2, 1)}\nR1 a b 1k\nD1 b c id\nD2 b c id\nR2 c 0 1k\n"
+    result = cs.monte_carlo(cs.parse(text + MODELS), 9, 1, cs.Settings(strict=True))
+    assert result.failed.size == 9 and "not unique" in result.messages[5]
+    assert not cs.monte_carlo(cs.parse(text + MODELS), 9, 1).failed.size
+
+
+def test_the_gpu_is_not_taken_for_stacks_unasked() -> None:
+    circuit = cs.parse(SHOCKLEY.replace("{r}", "{agauss(1k, 100, 1)}") + MODELS)
+    assert Runner(circuit, cs.Settings(), None, (), 1).few_steps.backend == "cpu"
+    assert Runner(circuit, cs.Settings(backend="gpu"), None, (), 1).few_steps.backend == "gpu"
+
+
+@pytest.mark.parametrize(("unknowns", "size"), [(30_000, 30), (3_999, 1), (4_000, 4)])
+def test_few_large_circuits_are_no_stack(unknowns: int, size: int) -> None:
+    deck = "chain\nV1 n0 0 1\n" + "".join(f"R{k} n{k} n{k + 1} 1k\n" for k in range(1000)) + "RE n1000 0 1k\n"
+    problem = cs.compile_problem(cs.parse(deck))
+    assert most_copies(problem, unknowns) == size
+    assert Stacks(problem, 4, unknowns).size == min(size, 4)
+
+
 def test_shares_are_nearly_equal() -> None:
     problem = cs.compile_problem(cs.parse(SHOCKLEY + MODELS))
-    assert [Stacks(problem, count).size for count in (0, 1, 63, 256, 257, 600)] == [1, 1, 63, 256, 129, 200]
+    assert [Stacks(problem, count).size for count in (4, 63, 256, 257, 600)] == [4, 63, 256, 129, 200]
     deck = "chain\nV1 n0 0 1\n" + "".join(f"R{k} n{k} n{k + 1} 1k\n" for k in range(1000)) + "RE n1000 0 1k\n"
-    assert Stacks(cs.compile_problem(cs.parse(deck)), 255).size == 29  # of 1,000 unknowns each
+    chain = cs.compile_problem(cs.parse(deck))
+    assert Stacks(chain, 255).size == 29  # of 1,000 unknowns each
+    assert Stacks(chain, 9, 4_000).size == 4  # three each would be too few

@@ -14,7 +14,7 @@ from circuitsim.methods.outcome import Outcome
 from circuitsim.problem import Drive, Problem
 from circuitsim.residual import NO_RESIDUALS, Check, shift
 from circuitsim.solution import Settings, Status
-from circuitsim.stack import Stacks, carried_in_copies, solve_in_shares, stacked, units_in_copies
+from circuitsim.stack import Stacks, carried_in_copies, most_copies, solve_in_shares, stacked, units_in_copies
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -24,7 +24,7 @@ STEPS = 20  # of newton for a stack; from the solution of another row it takes s
 
 def worth_it(problem: Problem) -> bool:
     """Whether rows are best solved like this: of nonlinear circuits for which dense matrices are too large."""
-    return problem.topology.legs.a.size > 0 and not newton.together(problem) and Stacks(problem, 2).size > 1
+    return problem.topology.legs.a.size > 0 and not newton.together(problem) and most_copies(problem) > 1
 
 
 def solve_tile(network: Network, stacks: Stacks, drive: Drive, settings: Settings, x: Floats, warm: bool) -> Outcome:

@@ -36,7 +36,7 @@ CHUNK_GROUPS = 64  # evaluations of the netlist, or resistances
 CHUNK_DRAWS = 256  # draws, which are evaluated together
 CHUNK_POINTS = 1_000
 CHUNK_VOLTAGES = 250_000
-UNKNOWNS_ON_GPU = CHUNK_VOLTAGES  # of a stack: all of a chunk
+UNKNOWNS_ON_GPU = 140_000  # of a stack; what does not arrive there is eliminated here (linear.choose_solver)
 
 
 class Plan:
@@ -98,8 +98,10 @@ class Plan:
         by_newton = self.settings.method != "bcd" and self.settings.dtype == "float64"
         name = self.backend.name if self.backend else self.settings.backend
         if not by_newton or name == "reference" or (name == "gpu" and gpu_newton.refusal(base)):
-            return Stacks(base, 1)
-        return Stacks(base, self.most_groups - 1, UNKNOWNS_ON_GPU if name == "gpu" else UNKNOWNS)
+            unknowns = 0
+        else:
+            unknowns = UNKNOWNS_ON_GPU if name == "gpu" else UNKNOWNS
+        return Stacks(base, self.most_groups - 1, unknowns)
 
     def solve_groups(self, groups: range, rows: Ints, runner: Runner) -> None:
         """Solve groups, of each the points `rows[k]`; for the runner points are numbered from 0."""
