@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.circuit import KINDS, Branches, Circuit, build_circuit, check_structure
-from circuitsim.errors import NetlistError
+from circuitsim.circuit import KINDS, Branches, Circuit, build_circuit
+from circuitsim.errors import NetlistError, TopologyError
 from circuitsim.netlist import Netlist
 from circuitsim.netlist.copies import links_in_copies, nodes_in_copies, rows_in_copies, side_by_side
 from circuitsim.netlist.saves import NODES, Save
@@ -38,21 +38,25 @@ _FEW = 4  # circuits are not worth a stack
 _PATIENCE = 64  # circuits more in stacks that were not solved than in others: then the rest go one by one
 _MOST_COPIES = 256
 UNKNOWNS = 30_000  # of a stack: its arrays stay in the caches
+_BRANCHES = 10  # that count as an unknown
 
 
 def most_copies(problem: Problem, unknowns: int = UNKNOWNS) -> int:
-    """How many circuits like that of a problem are best solved at once, with so many unknowns in all; 1: one by one."""
+    """How many circuits like that of a problem are best solved at once, with so many unknowns in all; 1: one by one.
+
+    Of dense layers a stack would be sparse: these are solved one by one, as are circuits with islands.
+    """
     t = problem.topology
-    plain = not problem.circuit.crossbars and t.islands.n_parts == 1 and not any(spec.inner for spec in t.dense)
-    most = min(_MOST_COPIES, unknowns // max(problem.n_free, 1)) if plain else 1
+    plain = not problem.circuit.crossbars and t.islands.n_parts == 1 and not t.dense
+    size = max(problem.n_free, len(problem.circuit.conductors) // _BRANCHES, 1)
+    most = min(_MOST_COPIES, unknowns // size) if plain else 1
     return most if most >= _FEW else 1
 
 
 class Stacks:
     """For up to `count` circuits of the branches of `base`: how many to solve at once (`size`), and their problem.
 
-    A problem is compiled once for each number of circuits. Circuits that cannot be stacked, or would have more unknowns
-    than `unknowns`, have the size 1.
+    What depends on the structure is made once for each number of circuits, from the base: the same in every process.
     """
 
     def __init__(self, base: Problem, count: int, unknowns: int = UNKNOWNS) -> None:
@@ -62,17 +66,18 @@ class Stacks:
         self.size = equal if equal >= _FEW else most
 
     def problem(self, stack: Circuit) -> Problem:
-        """The problem of some of these circuits as one. TopologyError for other branches than those of the base, and
-        for loops without a solution.
+        """The problem of some of these circuits as one. TopologyError for loops without a solution, and where branches
+        or islands of some are not those of the base.
         """
         count = stack.copies
-        if count in self.problems:
-            problem = self.problems[count].with_circuit(stack)
-        else:
-            check_structure(stacked([self.base.circuit] * count), stack)
-            problem = compile_problem(stack)
-        self.problems[count] = replace(problem, single=self.base)
-        return self.problems[count]
+        if count not in self.problems:
+            whole = compile_problem(stacked([self.base.circuit] * count))
+            self.problems[count] = replace(whole, single=self.base)
+        known = self.problems[count]
+        problem = known.with_circuit(stack)
+        if problem.topology is not known.topology:
+            raise TopologyError("islands of some of these circuits are not those of the others")
+        return problem
 
 
 def solve_in_shares(points: Iterable[T], size: int, many: Callable[[list[T]], bool], one: Callable[[T], None]) -> None:

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.circuit import Branches
-from circuitsim.currents import ideal_currents, tiles
+from circuitsim.currents import ideal_currents, tiles, with_digits
 from circuitsim.feasibility import relax_rows
 from circuitsim.graphs import strong_components
 from circuitsim.laws import flat_room
-from circuitsim.residual import ROUNDING, active_laws, carried_sums
+from circuitsim.residual import ROUNDING, Check, active_laws, carried_sums
 from circuitsim.units import bridges
 
 if TYPE_CHECKING:
@@ -42,19 +42,29 @@ def _states(solution: Solution, rows: slice) -> tuple[Floats, Bools]:
     Of gap and current one is 0 but for rounding: the one that is less of the largest voltage, or current, of the row.
     A current that is no more than what the certificate leaves of KCL is none.
     """
-    d = solution.circuit.ideal_diodes
+    d, problem = solution.circuit.ideal_diodes, solution.problem
     gap, current = d.vf - solution.drops(d.a, d.b, rows), ideal_currents(solution, rows)
-    current = np.where(current > solution.residuals.kcl_amps, current, 0.0)
-    problem, v = solution.problem, solution.voltages(rows=rows)
+    each = len(d) // problem.circuit.copies
+    current = np.where(current > np.repeat(_violation(solution, rows), each, axis=1), current, 0.0)
+    v, roots = solution.voltages(rows=rows), problem.topology.root_of_unit
     amps = np.maximum(problem.largest_amps(current), problem.largest_amps(problem.source_currents(rows)))
+    steepest = problem.largest(problem.values.diag[None], roots)
     volts = problem.largest(v, np.arange(v.shape[1]))
-    volts = np.maximum(volts, amps / (problem.values.diag.max(initial=0.0) or np.inf))
-    if (copies := problem.circuit.copies) > 1:
-        amps, volts = (np.repeat(x, len(d) // copies, axis=1) for x in (amps, volts))
+    volts = np.maximum(volts, amps / np.where(steepest > 0, steepest, np.inf))
+    amps, volts = (np.repeat(x, each, axis=1) for x in (amps, volts))
     with np.errstate(over="ignore", invalid="ignore"):
         carries = (current > 0) & (current * volts > gap * amps)
     gap = np.where(carries | (gap <= _rounding(solution, d, rows) + _CLOSED * d.vf), 0.0, gap)
     return gap, (current > 0) & (gap == 0)
+
+
+def _violation(solution: Solution, rows: slice) -> Floats:
+    """What the certificate leaves of KCL, (1, 1), or in each copy (stack.py), (rows, copies), A."""
+    problem = solution.problem
+    if problem.circuit.copies == 1:
+        return np.full((1, 1), solution.residuals.kcl_amps)
+    check = Check(problem, *with_digits(solution, problem.drive(rows)), exact=True)
+    return problem.largest(check.rho, problem.topology.root_of_unit)
 
 
 def _rounding(solution: Solution, branches: Branches, rows: slice) -> Floats:

@@ -421,26 +421,6 @@ def test_draws_are_solved_there(deck: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert not there.failed.size and (there.kcl_relative <= 1e-9).all()
 
 
-@pytest.mark.parametrize(
-    ("g", "why"),
-    [
-        ([0.0, 0.0, 1.0, 0.0], "only nonlinear elements join some of its parts"),
-        ([1.0, 0.0, 1.0, 0.0], "only nonlinear elements join some of its parts"),
-        ([1.0, 0.0, 1.0, 0.0], "nothing holds some nodes in some of the circuits"),
-    ],
-)
-def test_copies_that_little_holds_are_refused(g: list[float], why: str) -> None:
-    deck = "two\nV1 p 0 1\nR1 p a 1k\nR2 p b 1k\nR3 a 0 1k\nR4 b 0 1k\nD1 a 0 d\n.model d D(is=1n)\n"
-    deck = deck.replace("D1 a", "D2 b 0 d\nD1 a") if why.startswith("only") else deck
-    base = cs.compile_problem(cs.parse(deck))
-    circuit = base.circuit
-    other = replace(circuit, conductors=replace(circuit.conductors, g=circuit.conductors.g * g))
-    assert gpu_newton.refusal(Stacks(base, 2).problem(stacked([circuit, circuit]))) == ""
-    problem = Stacks(base, 2).problem(stacked([circuit, other]))
-    assert gpu_newton.refusal(problem) == why
-    assert cs.solve(problem, NEWTON, backend=GpuBackend(NumpyDevice())).backend == "cpu"
-
-
 # -- which circuits, and where -----------------------------------------------------------------------------------------
 
 REFUSED = {

@@ -19,6 +19,7 @@ from circuitsim.solution import Status
 from circuitsim.solving import solve
 from circuitsim.stack import Stacks, built, most_copies, stacked, unstacked
 from circuitsim.sweeping import runner
+from circuitsim.sweeping.draws import MonteCarloPlan
 from circuitsim.sweeping.runner import Runner
 
 LINEAR = "linear\nV1 a 0 {v}\nR1 a b {r}\nR2 b c 2k\nI1 0 c 1m\nR3 c 0 {3*r}\nL1 c d\nR4 d b 1k\n.options rshunt=1meg\n"
@@ -278,6 +279,71 @@ def test_what_is_solved_one_by_one(text: str, settings: dict[str, object], monke
     circuit = cs.parse(text.replace("{r}", "{agauss(1k, 100, 1)}") + MODELS)
     result = cs.monte_carlo(circuit, 8, 1, cs.Settings(**settings))
     assert not result.failed.size
+
+
+@pytest.mark.parametrize("g", [[0.0, 0.0, 1.0, 0.0], [1.0, 0.0, 1.0, 0.0]])
+def test_copies_with_other_islands_are_no_stack(g: list[float]) -> None:
+    deck = "two\nV1 p 0 1\nR1 p a 1k\nR2 p b 1k\nR3 a 0 1k\nR4 b 0 1k\nD1 a 0 dm\n"
+    base = cs.compile_problem(cs.parse(deck + MODELS))
+    cut = replace(base.circuit, conductors=replace(base.circuit.conductors, g=base.circuit.conductors.g * g))
+    stacks = Stacks(base, 2)
+    stacks.problem(stacked([base.circuit, base.circuit]))
+    with pytest.raises(cs.TopologyError, match="islands of some of these circuits"):
+        stacks.problem(stacked([base.circuit, cut]))
+
+
+def test_draws_in_which_a_trained_resistor_is_open() -> None:
+    deck = "t\nV1 b 0 1\nR0 b 0 1k\nR1 b c g={max(0, aunif(0, 1m))}\n.train R1\n.options seed=4\n"
+    result = cs.monte_carlo(cs.parse(deck), 60)
+    assert not result.failed.size
+    assert not result.determined[result.circuit.netlist.node("c")]
+
+
+def test_what_a_process_solved_before_changes_no_bit() -> None:
+    """A plan solves chunk 1 first, or after chunk 0: workers get them as it comes."""
+    cards = [f"R{k} n{k} n{k + 1} {{agauss(1k, 100, 1)}}\nS{k} n{k} 0 {{agauss(2k, 100, 1)}}" for k in range(30)]
+    text = "ladder\nV1 n0 0 1\nRE n30 0 1k\n" + "\n".join(cards).replace("S", "RS") + "\n"
+    circuit, found = cs.parse(text), []
+    for order in ([1], [0, 1]):
+        plan = MonteCarloPlan(circuit, cs.Settings(), None, (), 512, 0)
+        found.append([plan.solve(k) for k in order][-1])
+    for name in ("voltages", "currents", "kcl_relative"):
+        np.testing.assert_array_equal(getattr(found[0], name), getattr(found[1], name))
+
+
+def test_dense_layers_and_many_branches_are_no_stack() -> None:
+    layer = "layer\n" + "".join(f"V{i} a{i} 0 1\n" for i in range(100))
+    layer += "".join(f"R{i}_{j} a{i} b{j} {1000 + i + j}\n" for i in range(100) for j in range(60))
+    problem = cs.compile_problem(cs.parse(layer + "".join(f"D{j} b{j} 0 dm\n" for j in range(60)) + MODELS))
+    assert problem.topology.dense and most_copies(problem) == 1
+    parallel = "parallel\nV1 a 0 1\n" + "".join(f"R{k} a b 1k\n" for k in range(1000)) + "RE b 0 1\n"
+    assert most_copies(cs.compile_problem(cs.parse(parallel)), 1_000) == 10
+
+
+def test_a_point_whose_conductances_overflow_is_a_fault_of_the_point() -> None:
+    deck = "t\n.param r=1\nV1 a 0 1\nR1 a b 1e-308\nR2 b 0 {r > 0.7 ? 1 : 1e-308}\nR3 b c 1k\nR4 c 0 1k\n"
+    for dc, wanted in (("r 1 0 -0.5", [True, False, False]), ("V1 0.1 0.2 0.1 r 1 0 -0.5", 2 * [True] + 4 * [False])):
+        result = cs.sweep(cs.parse(deck), dc)
+        np.testing.assert_array_equal(result.statuses == "SOLVED", wanted)
+        assert all("add up to more than float64 holds" in text for text in result.messages.values())
+
+
+def test_diodes_of_a_small_copy_are_marked_beside_large_ones() -> None:
+    """5e-14 A through two perfect diodes in parallel, in one point; 1e5 V over a diode in the others."""
+    deck = """parallel diodes
+.param k=0
+V1 a 0 {k > 0 ? -1 : 1e-10}
+R1 a b 1k
+D1 b c id
+D2 b c id
+R2 c 0 1k
+V2 p 0 {k > 0 ? 1e5 : 0}
+R3 p m 1
+D3 m 0 dm
+R4 m 0 10
+"""
+    result = cs.sweep(cs.parse(deck + MODELS.replace("bv=5", "")), "k 40 0 -2")
+    assert not result.failed.size and set(result.ambiguous_others) == {"D1", "D2"}
 
 
 def test_what_controlled_sources_leave_open_is_told_of_each_draw() -> None:

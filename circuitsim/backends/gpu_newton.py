@@ -40,17 +40,15 @@ _MOST_UPDATES = 5_000_000  # of entries, in one elimination: read by every row
 
 def refusal(problem: Problem) -> str:
     """Why a problem's rows cannot be solved like this; empty where they can."""
-    whole, problem = problem, problem.one
+    problem = problem.one
     t = problem.topology
-    if whole.n_free != whole.circuit.copies * problem.n_free:
-        return "nothing holds some nodes in some of the circuits"
     if not problem.circuit.reciprocal:
         return "the circuit has controlled sources"
     if t.legs.a.size > t.legs.n_junctions:
         return "the circuit has ideal diodes"
     if not t.legs.a.size:
         return "nothing in the circuit is nonlinear"
-    if whole.topology.islands.arcs:
+    if t.islands.arcs:
         return "only nonlinear elements join some of its parts"
     if problem.n_free > _MOST_UNITS:
         return f"it has {problem.n_free:,} unknowns, more than {_MOST_UNITS:,}"

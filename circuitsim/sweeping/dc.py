@@ -140,9 +140,8 @@ class SweepPlan(Plan):
             runner.solve_apart(points, lambda circuit: circuit, stacked, self._stacks)
             return
         for k, (circuit, factors) in found:
-            problem, first = self._first[0].with_circuit(circuit), k * count
-            driven = self._driven(problem, factors, rows[k], first)
-            runner.solve(np.arange(first, first + count), driven)
+            first = k * count
+            runner.solve(np.arange(first, first + count), self._driven(circuit, factors, rows[k], first))
 
     def _circuits(self, groups: range, rows: Ints) -> Iterator[tuple[Circuit, dict[int, Floats]]]:
         """For each group its circuit, but for swept sources, and the factors of the values of these."""
@@ -190,12 +189,13 @@ class SweepPlan(Plan):
         return found[2] - found[1] if found else 1
 
     def _driven(
-        self, problem: Problem, factors: Mapping[int, Floats], chosen: Ints, first: int
+        self, circuit: Circuit, factors: Mapping[int, Floats], chosen: Ints, first: int
     ) -> Callable[[Ints], Problem]:
         """For rows of a chunk the problem with their sources as its batch; row `first` is the point `chosen[0]`."""
 
         def at(rows: Ints) -> Problem:
-            return problem.with_values(self._sources(chosen[rows - first], factors))
+            driven = circuit.with_values(self._sources(chosen[rows - first], factors))
+            return self._first[0].with_circuit(driven)
 
         return at
 
