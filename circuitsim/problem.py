@@ -87,7 +87,7 @@ class Problem:
     circuit: Circuit
     topology: Topology
     values: Values
-    single: Problem | None = None  # of copies side by side (stack.py), the problem of one circuit of their structure
+    single: Problem | None = None  # of copies side by side (stack.py), a problem of one circuit of their structure
 
     @property
     def one(self) -> Problem:
@@ -121,17 +121,13 @@ class Problem:
         rows, n = current.shape
         return np.abs(current).reshape(rows, self.circuit.copies, n // self.circuit.copies).max(axis=2, initial=0.0)
 
+    def at_branches(self, values: Floats, count: int) -> Floats:
+        """Values of each copy, (rows, copies), at `count` branches of one kind, (rows, count)."""
+        return np.repeat(values, count // self.circuit.copies, axis=1)
+
     def _copy_of(self, nodes: Ints) -> Ints:
         """The copy that each node is in; of ground, which is in all, the first."""
-        return np.maximum(nodes - 1, 0) // self._copy_nodes
-
-    def nodes_in_copy(self, nodes: Ints) -> Ints:
-        """The numbers that these nodes have in the circuit that their copy is."""
-        return np.where(nodes > 0, 1 + (nodes - 1) % self._copy_nodes, 0)
-
-    @property
-    def _copy_nodes(self) -> int:
-        return (len(self.circuit.nodes) - 1) // self.circuit.copies
+        return np.maximum(nodes - 1, 0) // ((len(self.circuit.nodes) - 1) // self.circuit.copies)
 
     @property
     def batch(self) -> int:

@@ -303,9 +303,10 @@ class Check:
         steepest = problem.largest(self.slope, problem.topology.root_of_unit)
         by_current = amperes / np.where(steepest > 0, steepest, np.inf)
         volts = np.minimum(np.maximum(self._largest_volts(), by_current), _MOST)
-        if c.copies > 1:
-            of_branch = np.r_[tuple(np.repeat(np.arange(c.copies), g.shape[1] // c.copies) for g in groups[1:])]
-            amperes, volts = amperes[:, of_branch], volts[:, of_branch]
+        amperes, volts = (
+            np.concatenate([problem.at_branches(x, group.shape[1]) for group in groups[1:]], axis=1)
+            for x in (amperes, volts)
+        )
         miss[np.abs(miss) <= NOTHING * np.where(self.problem.circuit.active.gives_current, amperes, volts)] = 0.0
         relative = np.divide(np.abs(miss), size, out=np.where(miss != 0, np.inf, 0.0), where=size > 0)
         worst: Floats = relative.max(axis=1, initial=0.0)
@@ -328,16 +329,15 @@ class Check:
         return out
 
     def _link_relative(self, rows: Ints, total: Floats) -> Floats:
-        """And relative to the largest voltage of the row: of nodes that have no slope; (len(rows), n_free).
+        """And relative to the largest voltage of the copy: of nodes that have no slope; (len(rows), n_free).
 
         With no voltages at all it is that of the largest current (`total` are the absolute ones at each unit) in the
         largest conductance.
         """
-        t, of_unit = self.problem.topology, self.problem.in_copy
+        t = self.problem.topology
         steepest, most = (self.problem.largest(values, t.root_of_unit) for values in (self.slope[rows], total))
         by_current = most / np.where(steepest > 0, steepest, np.inf)
-        of_link = of_unit if isinstance(of_unit, slice) else of_unit[t.legs.link_a]
-        largest = np.maximum(self._largest_volts()[rows], by_current)[:, of_link]
+        largest = self.problem.at_branches(np.maximum(self._largest_volts()[rows], by_current), t.links.size)
         volts = np.broadcast_to(self.link_volts, (self.x.shape[0], t.links.size))[rows]
         relative = np.divide(volts, largest, out=np.where(volts > 0, np.inf, 0.0), where=largest > 0)
         out = np.zeros((rows.size, t.n_free))

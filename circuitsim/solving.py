@@ -25,7 +25,7 @@ from circuitsim.methods.outcome import Outcome
 from circuitsim.problem import Drive, Problem, compile_problem
 from circuitsim.residual import NO_RESIDUALS, UNKNOWN, Residuals
 from circuitsim.solution import Settings, Solution, Status
-from circuitsim.stack import Stacks
+from circuitsim.stack import Stacks, most_copies
 from circuitsim.units import listed
 
 if TYPE_CHECKING:
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 _SMALL = 2_000  # branch ends times rows: products for which BLAS takes one thread in any case
-_MANY_ROWS = 64  # of a nonlinear circuit: bcd takes them at once, newton one by one
+_MANY_ROWS = 64  # of a nonlinear circuit: bcd takes them at once, newton only of some
 _IN_CACHE = 250_000  # voltages that newton handles at once
 # Branch ends times rows above which `auto` takes the GPU for bcd. Not yet measured: two cores take some 20 sweeps of
 # them at 5e10 multiplications a second in 2 s, a GPU needs 1 s to start and to be sent the conductances.
 GPU_WINS = 5_000_000_000
-# Unknowns times rows above which `auto` takes the GPU for newton in circuits of which it solves many rows at once. Not
-# yet measured: two cores take 50 to 100 us for each of them, 3 to 5 s for so many, a GPU 1 s to start.
-GPU_WINS_NEWTON = 50_000
+# Unknowns times rows above which `auto` takes the GPU for newton in circuits of which it solves many rows at once. The
+# GPU is not yet measured: one core takes 7 to 10 us for each of them, 2 s for so many, a GPU 1 s to start.
+GPU_WINS_NEWTON = 200_000
 # The same in large meshes. Not yet measured: multigrid takes 2 to 4 us for each, a GPU 1 s to start.
 GPU_WINS_MESH = 500_000
 
@@ -224,7 +224,7 @@ def choose_method(problem: Problem, settings: Settings) -> tuple[str, str]:
     if settings.backend == "gpu":
         refused = _no_newton_on_gpu(problem)
         return ("bcd", f"not newton on the gpu: {refused}") if refused else ("newton", "a sparse network")
-    by_newton = newton.together(problem) or (t.legs.n_junctions and aside.worth_it(problem))
+    by_newton = newton.together(problem) or (t.legs.n_junctions and most_copies(problem) > 1)
     if t.legs.a.size and problem.batch > _MANY_ROWS and not by_newton:
         return "bcd", "many rows of a nonlinear circuit"
     return "newton", "a sparse network"

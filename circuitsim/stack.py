@@ -34,6 +34,7 @@ B = TypeVar("B", bound=Branches)
 T = TypeVar("T")
 
 _GROUPS = ("conductors", "ties", "current_sources", "junctions", "ideal_diodes", "controlled")
+FEW_STEPS = 20  # of newton for a stack; from the solution of another of its circuits it takes some 3
 _FEW = 4  # circuits are not worth a stack
 _PATIENCE = 64  # circuits more in stacks that were not solved than in others: then the rest go one by one
 _MOST_COPIES = 256

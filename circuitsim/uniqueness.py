@@ -39,19 +39,19 @@ OPEN = 1e-12  # of a direction that no equation fixes: a part of an unknown in i
 def _states(solution: Solution, rows: slice) -> tuple[Floats, Bools]:
     """Gaps of the ideal diodes to their forward voltages, V, 0 where closed; and which conduct; (rows, n_ideal).
 
-    Of gap and current one is 0 but for rounding: the one that is less of the largest voltage, or current, of the row.
+    Of gap and current one is 0 but for rounding: the one that is less of the largest voltage, or current, of the row,
+    in its copy (stack.py).
     A current that is no more than what the certificate leaves of KCL is none.
     """
     d, problem = solution.circuit.ideal_diodes, solution.problem
     gap, current = d.vf - solution.drops(d.a, d.b, rows), ideal_currents(solution, rows)
-    each = len(d) // problem.circuit.copies
-    current = np.where(current > np.repeat(_violation(solution, rows), each, axis=1), current, 0.0)
+    current = np.where(current > problem.at_branches(_violation(solution, rows), len(d)), current, 0.0)
     v, roots = solution.voltages(rows=rows), problem.topology.root_of_unit
     amps = np.maximum(problem.largest_amps(current), problem.largest_amps(problem.source_currents(rows)))
     steepest = problem.largest(problem.values.diag[None], roots)
     volts = problem.largest(v, np.arange(v.shape[1]))
     volts = np.maximum(volts, amps / np.where(steepest > 0, steepest, np.inf))
-    amps, volts = (np.repeat(x, each, axis=1) for x in (amps, volts))
+    amps, volts = (problem.at_branches(x, len(d)) for x in (amps, volts))
     with np.errstate(over="ignore", invalid="ignore"):
         carries = (current > 0) & (current * volts > gap * amps)
     gap = np.where(carries | (gap <= _rounding(solution, d, rows) + _CLOSED * d.vf), 0.0, gap)

@@ -31,7 +31,7 @@ def mesh(side: int, model: str) -> str:
     return "\n".join(cards)
 
 
-LINKS = "\nD1 n1_1 x id\nR1 x n2_1 100\nD2 y n1_1 id\nR2 y 0 1k\n.model id D(ron=0 vfwd=0.2)\n"
+LINKS = "\nD1 n1_1 x id\nR1 x n2_1 100\nRX x 0 10k\nD2 y n1_1 id\nR2 y 0 1k\n.model id D(ron=0 vfwd=0.2)\n"
 CONTROLLED = "\nE1 e 0 n1_1 n2_2 3\nRE1 e n3_3 1k\nF1 0 n4_4 V1 0.1\nH1 h 0 V2 50\nRH h n5_5 2k\nG1 0 n6_6 n2_1 0 1u\n"
 DECKS = {
     "shockley": mesh(7, "D(is=1e-14 n=1.2 rs=1)"),

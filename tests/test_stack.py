@@ -179,6 +179,7 @@ def test_a_wrong_voltage_in_a_small_copy_is_seen() -> None:
 def test_a_law_of_a_controlled_source_is_measured_by_its_copy() -> None:
     """1e-26 V that it misses are nothing beside 1e20 V, and a millionth of what is there in the other copy."""
     deck = "a follower\nV1 a 0 {v}\nR1 a b 1k\nR2 b 0 1k\nE1 e 0 c 0 1\nR3 c 0 1k\nR4 e 0 1k\nI1 0 c {i}\n"
+    deck += "E2 f 0 c 0 2\nR5 f 0 1k\n"
     circuits = [cs.parse(deck.format(v=v, i=1e-3 * v)) for v in (1e20, 1e-20)]
     solution = solved(stacked(circuits))
     problem, node = solution.problem, circuits[0].netlist.node("e")

@@ -67,7 +67,7 @@ D2 0 d ideal
 def chunks_of_few_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that few runs, or points, make many chunks."""
     monkeypatch.setattr(MonteCarloPlan, "most_groups", 16)
-    monkeypatch.setattr(SweepPlan, "most_groups", 16)
+    monkeypatch.setattr(SweepPlan, "most_circuits", 16)
 
 
 DC = {

@@ -61,7 +61,7 @@ def memory(problem: Problem) -> tuple[int, int]:
     t, copies = problem.one.topology, problem.circuit.copies
     e = t.solver
     assert isinstance(e, Elimination)
-    own = 2 * e.row.size + N_PARAMS * t.legs.a.size if copies > 1 else 0  # conductances and laws of a copy
+    own = e.row.size + 2 * t.edges[0].size + N_PARAMS * t.legs.a.size if copies > 1 else 0  # values of a copy
     return 4 * e.updates + 40 * e.row.size, 8 * copies * (e.row.size + _LEG_ARRAYS * t.legs.a.size + own)
 
 
@@ -210,8 +210,10 @@ class GpuNewton:
         units = units_in_copies(self.problem)
         whole = np.empty((1, self.problem.n_free))
         whole[0, units] = host
+        if not found.all():
+            return whole, np.array([False]), NO_RESIDUALS
         worst = int(units[residuals.worst_row, residuals.worst_unit]) if residuals.worst_unit >= 0 else -1
-        return whole, np.array([found.all()]), replace(residuals, worst_row=0, worst_unit=worst)
+        return whole, np.array([True]), replace(residuals, worst_row=0, worst_unit=worst)
 
     def _kcl(self) -> tuple[Array, Array, Array]:
         """The violations, the most that they are but for rounding, and bounds of the relative ones, (n_free, rows)."""

@@ -14,17 +14,26 @@ from circuitsim.methods.outcome import Outcome
 from circuitsim.problem import Drive, Problem
 from circuitsim.residual import NO_RESIDUALS, Check, shift
 from circuitsim.solution import Settings, Status
-from circuitsim.stack import Stacks, carried_in_copies, most_copies, solve_in_shares, stacked, units_in_copies
+from circuitsim.stack import (
+    FEW_STEPS,
+    Stacks,
+    carried_in_copies,
+    most_copies,
+    solve_in_shares,
+    stacked,
+    units_in_copies,
+)
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-STEPS = 20  # of newton for a stack; from the solution of another row it takes some 3
+_MOST_UNITS = 300  # unknowns: of larger circuits rows one by one, each from the row before it, take less time
 
 
 def worth_it(problem: Problem) -> bool:
     """Whether rows are best solved like this: of nonlinear circuits for which dense matrices are too large."""
-    return problem.topology.legs.a.size > 0 and not newton.together(problem) and most_copies(problem) > 1
+    few = problem.n_free <= _MOST_UNITS and most_copies(problem) > 1
+    return few and problem.topology.legs.a.size > 0 and not newton.together(problem)
 
 
 def solve_tile(network: Network, stacks: Stacks, drive: Drive, settings: Settings, x: Floats, warm: bool) -> Outcome:
@@ -33,7 +42,7 @@ def solve_tile(network: Network, stacks: Stacks, drive: Drive, settings: Setting
     The certificate is that of the rows themselves.
     """
     problem = network.problem
-    few_steps = replace(settings, max_sweeps=min(settings.max_sweeps, STEPS))
+    few_steps = replace(settings, max_sweeps=min(settings.max_sweeps, FEW_STEPS))
     found, last = newton.gathered(network, Outcome(x, Status.SOLVED, 0, NO_RESIDUALS)), [0]
 
     def one(row: int) -> None:

@@ -9,9 +9,9 @@ An ideal diode conducts or not. When it does, it is the stiff line i = lam + rho
 solution before (augmented Lagrangian, R. T. Rockafellar 1976): v = vf and the current follow exactly, for any rho.
 
 Full steps have no guarantee. When they go round in circles, sure.py takes over; where there is no co-content, damped
-steps, other starts, and then continuation.py. Many rows of a small circuit without ideal diodes take full steps at
-once: by dense matrices, or as the backend does it (base.RowSteps). The unknowns are u = (x, j): the voltages of the
-free units, and in non-reciprocal circuits the currents that networks.ActiveNetwork adds.
+steps, other starts, and then continuation.py. Many rows of a small circuit take full steps at once: by dense matrices,
+as copies of the circuit (aside.py), or as the backend does it (base.RowSteps). The unknowns are u = (x, j): the
+voltages of the free units, and in non-reciprocal circuits the currents that networks.ActiveNetwork adds.
 """
 
 from __future__ import annotations

@@ -22,9 +22,9 @@ from circuitsim.netlist.revalue import Revaluer
 from circuitsim.netlist.saves import Save
 from circuitsim.problem import Problem, compile_problem
 from circuitsim.solution import Settings
-from circuitsim.stack import Stacks, stacked
+from circuitsim.stack import UNKNOWNS, Stacks, stacked
 from circuitsim.sweeping.gather import Progress, Store, solve_plan
-from circuitsim.sweeping.plan import CHUNK_GROUPS, Plan, revaluer_of
+from circuitsim.sweeping.plan import CHUNK_CIRCUITS, CHUNK_GROUPS, Plan, revaluer_of
 from circuitsim.sweeping.results import SweepResult
 from circuitsim.sweeping.runner import Runner, tie_keys
 
@@ -90,7 +90,7 @@ def count_points(analysis: Analysis) -> int:
 class SweepPlan(Plan):
     """The points of a `.dc` analysis: parameters and temperature outermost, then resistors, sources as a batch."""
 
-    most_groups = CHUNK_GROUPS
+    most_groups, most_circuits = CHUNK_GROUPS, CHUNK_CIRCUITS
 
     def __init__(
         self,
@@ -112,6 +112,8 @@ class SweepPlan(Plan):
         axis_of = [len(swept) - 1 - k for k in order]
         by_group = np.arange(math.prod(shape)).reshape(shape).transpose(axis_of)
         rows = math.prod(shape[len(swept) - 1 - k] for k in self.sources)
+        if rows == 1 and 4 * len(circuit.nodes) <= UNKNOWNS and settings.method != "bcd":
+            self.most_groups = self.most_circuits
         super().__init__(circuit, settings, backend, saves, values, by_group.reshape(-1, rows))
         self.per_evaluation = math.prod(shape[len(swept) - 1 - k] for k in self.resistors)  # groups
         only_voltages = all(s.kind == "V" for s in swept)

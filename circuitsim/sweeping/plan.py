@@ -32,7 +32,8 @@ Floats = NDArray[np.float64]
 
 # A chunk: long enough that starting it afresh, and sending it to a worker, cost little; short enough that many workers
 # have work, and that little is lost with one. Changing these numbers changes the last bits of results.
-CHUNK_GROUPS = 64  # evaluations of the netlist, or resistances
+CHUNK_GROUPS = 16  # evaluations of the netlist, or resistances
+CHUNK_CIRCUITS = 64  # the same where each is a small circuit that is solved beside others
 CHUNK_DRAWS = 256  # draws, which are evaluated together
 CHUNK_POINTS = 1_000
 CHUNK_VOLTAGES = 250_000
@@ -43,7 +44,7 @@ class Plan:
     """An analysis as chunks: what every process that solves some of them needs to know.
 
     groups: (groups, rows) points, in the order in which they are solved. Those of a group make one batch, and all
-    groups of a chunk are solved one after another, each from the last solution.
+    groups of a chunk are solved one after another, each from the last solution, or, of one point each, side by side.
     """
 
     swept: tuple[Swept, ...] = ()
@@ -101,7 +102,7 @@ class Plan:
             unknowns = 0
         else:
             unknowns = UNKNOWNS_ON_GPU if name == "gpu" else UNKNOWNS
-        return Stacks(base, self.most_groups - 1, unknowns)
+        return Stacks(base, self._together - 1, unknowns)
 
     def solve_groups(self, groups: range, rows: Ints, runner: Runner) -> None:
         """Solve groups, of each the points `rows[k]`; for the runner points are numbered from 0."""

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from circuitsim.backends.base import Backend
 from circuitsim.circuit import KINDS, Circuit
 from circuitsim.currents import with_digits
-from circuitsim.errors import NetlistError, TopologyError
+from circuitsim.errors import BackendUnavailable, NetlistError, TopologyError
 from circuitsim.netlist.saves import Save
 from circuitsim.problem import Problem, compile_problem, without_island
 from circuitsim.residual import Check
 from circuitsim.saved import Saved
 from circuitsim.solution import Settings, Solution, Status
 from circuitsim.solving import solve
-from circuitsim.stack import Stacks, solve_in_shares, stacked_saves, unstacked
+from circuitsim.stack import FEW_STEPS, Stacks, solve_in_shares, stacked_saves, units_in_copies, unstacked
 from circuitsim.sweeping.results import NOTHING, Note, Points, unknown_points
 
 Ints = NDArray[np.int64]
@@ -29,7 +29,6 @@ Floats = NDArray[np.float64]
 T = TypeVar("T")
 
 _WHY = "many circuits side by side"
-_STEPS = 20  # of newton for a stack; from the solution of another point it takes some 3
 
 _TILE = 250_000  # voltages whose certificates are computed together
 _BATCH_ROW = re.compile(r" \(batch row \d+\)")  # means nothing here: how points make batches is not seen
@@ -43,14 +42,13 @@ class Runner:
     ) -> None:
         self.lenient, self.settings = settings.lenient, replace(settings, lenient=False)
         self.backend = backend
-        self.few_steps = replace(self.settings, method="newton", max_sweeps=min(settings.max_sweeps, _STEPS))
+        self.few_steps = replace(self.settings, method="newton", max_sweeps=min(settings.max_sweeps, FEW_STEPS))
         if settings.backend == "auto":
             self.few_steps = replace(self.few_steps, backend="cpu")
         self.circuit, self.saves = circuit, saves
         self.ties = tie_keys(circuit)
         self.found = unknown_points(circuit, saves, count)
         self.last: Solution | None = None  # of a point or a batch
-        self.how = settings.method, NOTHING, settings.backend  # method, reason and backend of the last points
         self.steps = 0
         self.messages: dict[int, str] = {}
         self.others: dict[str, None] = {}  # ideal diodes and controlled sources whose currents are not unique
@@ -109,11 +107,15 @@ class Runner:
             problem, start = stacks.problem(stack_of(given)), None
             if self.last is not None:
                 v = unstacked(self.last.voltages()[-1:], self.last.circuit.copies, nodes=True)[-1]
-                start = v[problem.nodes_in_copy(problem.topology.root_of_unit)][None]
+                start = np.empty((1, problem.n_free))
+                start[0, units_in_copies(problem)] = v[stacks.base.topology.root_of_unit]
                 start = start if np.isfinite(start).all() else None  # a node that is left out has none
-            solution = solve(
-                problem, self.few_steps, start=start, backend=self.backend, raise_on_failure=False, in_order=True
-            )
+            try:
+                solution = solve(
+                    problem, self.few_steps, start=start, backend=self.backend, raise_on_failure=False, in_order=True
+                )
+            except BackendUnavailable:  # its memory may be enough for fewer
+                return False
             if solution.loose.any():  # which copy leaves something open is not told
                 return False
             if solution.solved:
@@ -161,7 +163,6 @@ class Runner:
 
     def _keep(self, rows: Ints, solution: Solution) -> None:
         self.last, copies = solution, solution.circuit.copies
-        self.how = solution.method, solution.why, solution.backend
         self.steps = max(self.steps, solution.steps)
         found, kcl = self.found, self.found["kcl_relative"]
         if np.isfinite(solution.x).all():
@@ -202,9 +203,9 @@ class Runner:
             islands=tuple(tuple(sorted(island)) for island in self.notes),
             notes=tuple(self.notes.values()),
             messages=self.messages,
-            method=self.how[0],
-            why=self.how[1],
-            backend=self.how[2],
+            method=self.last.method if self.last else self.settings.method,
+            why=self.last.why if self.last else NOTHING,
+            backend=self.last.backend if self.last else self.settings.backend,
             steps=self.steps,
         )
 
