@@ -361,6 +361,24 @@ def test_a_stack_is_solved_there(device: Device, deck: str) -> None:
         np.testing.assert_allclose(v[k], wanted, rtol=0, atol=1e-11 * np.abs(wanted).max())
 
 
+def test_a_conductance_that_is_0_in_one_copy_counts_in_the_others(device: Device) -> None:
+    circuits, base = side_by_side(CIRCUITS["mesh"], 3)[0], cs.compile_problem(cs.parse(CIRCUITS["mesh"]))
+    conductors, names = base.circuit.conductors, base.circuit.netlist.tables["R"].names
+    g = circuits[1].conductors.g.copy()
+    g[[names[row] == "R4" for row in conductors.row.tolist()]] = 0.0
+    circuits[1] = replace(circuits[1], conductors=replace(circuits[1].conductors, g=g))
+    problem = Stacks(base, 3).problem(stacked(circuits))
+    found = cs.solve(problem, NEWTON, backend=GpuBackend(device))
+    assert (found.backend, found.why) == ("gpu", "asked for")
+    there, _ = steps_on(device, problem)
+    rng = np.random.default_rng(3)
+    x = found.x + 1e-3 * rng.normal(size=found.x.shape)
+    there.x[:] = device.xp.asarray(x[0, units_in_copies(problem)].T)
+    rho = device.to_host(there._kcl()[0]).T
+    exact = Check(problem, problem.drive(slice(0, 1)), x, exact=True).rho[0, units_in_copies(problem)]
+    np.testing.assert_allclose(rho, exact, rtol=1e-6, atol=1e-9 * np.abs(exact).max())
+
+
 def test_the_worst_unit_is_that_of_the_stack() -> None:
     _, problem = side_by_side(CIRCUITS["ladder"], 4)
     solution = cs.solve(problem, NEWTON, backend=GpuBackend(NumpyDevice()))
