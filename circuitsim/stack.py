@@ -72,13 +72,19 @@ class Stacks:
         """
         count = stack.copies
         if count not in self.problems:
-            whole = compile_problem(stacked([self.base.circuit] * count))
+            whole = compile_problem(stacked([at_row(self.base.circuit, 0)] * count))
             self.problems[count] = replace(whole, single=self.base)
         known = self.problems[count]
         problem = known.with_circuit(stack)
         if problem.topology is not known.topology:
             raise TopologyError("islands of some of these circuits are not those of the others")
         return problem
+
+
+def at_row(circuit: Circuit, row: int) -> Circuit:
+    """The circuit with the sources of one row of its batch."""
+    e, i = (x[row : row + 1] if x.shape[0] > 1 else x for x in (circuit.ties.e, circuit.current_sources.i))
+    return replace(circuit, ties=replace(circuit.ties, e=e), current_sources=replace(circuit.current_sources, i=i))
 
 
 def solve_in_shares(points: Iterable[T], size: int, many: Callable[[list[T]], bool], one: Callable[[T], None]) -> None:

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.circuit import Circuit
 from circuitsim.methods import newton
 from circuitsim.methods.networks import Network, make_network
 from circuitsim.methods.outcome import Outcome
@@ -17,6 +16,7 @@ from circuitsim.solution import Settings, Status
 from circuitsim.stack import (
     FEW_STEPS,
     Stacks,
+    at_row,
     carried_in_copies,
     most_copies,
     solve_in_shares,
@@ -53,7 +53,7 @@ def solve_tile(network: Network, stacks: Stacks, drive: Drive, settings: Setting
     def many(rows: list[int]) -> bool:
         these = slice(rows[0], rows[-1] + 1)
         start = x[these] if warm else np.repeat(found.x[last[0] : last[0] + 1], len(rows), axis=0)
-        stack = stacks.problem(stacked([_at_row(problem.circuit, drive.rows.start + row) for row in rows]))
+        stack = stacks.problem(stacked([at_row(problem.circuit, drive.rows.start + row) for row in rows]))
         units = units_in_copies(stack)
         at = np.zeros((1, stack.n_free))
         at[0, units] = start
@@ -74,9 +74,3 @@ def solve_tile(network: Network, stacks: Stacks, drive: Drive, settings: Setting
 
     solve_in_shares(range(x.shape[0]), stacks.size, many, one)
     return found.outcome()
-
-
-def _at_row(circuit: Circuit, row: int) -> Circuit:
-    """The circuit with the sources of one row of its batch."""
-    e, i = (x[row : row + 1] if x.shape[0] > 1 else x for x in (circuit.ties.e, circuit.current_sources.i))
-    return replace(circuit, ties=replace(circuit.ties, e=e), current_sources=replace(circuit.current_sources, i=i))
