@@ -158,6 +158,8 @@ def built(netlist: Netlist, copies: int) -> Circuit:
 
 def stacked_saves(saves: Sequence[Save], circuit: Circuit, copies: int) -> list[Save]:
     """What to save of each copy of a circuit; the columns of each of these are those of one copy after another."""
+    if copies == 1:
+        return list(saves)
     found, netlist = [], circuit.netlist
     for save in saves:
         if save.kind == NODES:

@@ -355,6 +355,15 @@ def test_what_controlled_sources_leave_open_is_told_of_each_draw() -> None:
     assert [result.determined[circuit.netlist.node(name)] for name in "zb"] == [False, True]
 
 
+def test_crossbars_are_saved_too() -> None:
+    deck = "t\nV1 a[0] 0 1\nV2 a[1] 0 2\nRW[0:1][0:1] a[0:1] b[0:1] g=1m\nR1 b[0] 0 {agauss(1k, 10, 1)}\nR2 b[1] 0 1k\n"
+    circuit = cs.parse(deck)
+    saves = wanted_saves(circuit, ["all"])
+    result = cs.monte_carlo(circuit, 6, 1, saves=saves)
+    column = result.saved_labels.index("i(RW[0][1])")
+    np.testing.assert_allclose(result.saved[:, column], 1e-3 * (result.voltage("a[0]") - result.voltage("b[1]")))
+
+
 def test_strict_points_that_are_not_unique_fail() -> None:
     text = "t\nV1 a 0 {aunif(2, 1)}\nR1 a b 1k\nD1 b c id\nD2 b c id\nR2 c 0 1k\n"
     result = cs.monte_carlo(cs.parse(text + MODELS), 9, 1, cs.Settings(strict=True))
