@@ -101,7 +101,8 @@ def shockley_params(p: Mapping[str, float], area: Floats, m: Floats, temp: Float
     vt = BOLTZMANN * kelvin / CHARGE
     ratio = kelvin / (p.get("tnom", options.tnom) - ABSOLUTE_ZERO)
     log_is = (ratio - 1.0) * p["eg"] / (p["n"] * vt) + p["xti"] / p["n"] * np.log(ratio)
-    saturation = p["is"] * area * m * np.exp(log_is)
+    with np.errstate(over="ignore"):  # far from Tnom, with a tiny N
+        saturation = np.minimum(p["is"] * area * m * np.exp(log_is), MOST)
     nbv_vt = p["nbv"] * vt
     rows = np.zeros((area.size, N_PARAMS))
     rows[:, 0] = saturation

@@ -476,3 +476,13 @@ def test_too_much_to_save_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     circuit = cs.parse(MIXED)
     with pytest.raises(cs.SettingsError, match="2 values to save at 3 points are more than 5"):
         cs.sweep(circuit, "V1 0 2 1", saves=wanted_saves(circuit, ["i(R1),i(R2)"]))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_saturation_current_that_overflows_has_an_end() -> None:
+    """N = 1e-6 makes IS(T) e^1e5 times as large, or as small, for one degree."""
+    circuit = cs.parse("nearly ideal\nV1 in 0 1\nR1 in a 1k\nD1 a 0 d\n.model d D(is=1e-14 n=1e-6)\n")
+    result = cs.sweep(circuit, "TEMP 27 57 10")
+    assert not result.failed.size
+    assert np.abs(result.voltage("a")).max() < 1e-4
+    assert circuit.junctions.params[0, 0] == 1e-14
