@@ -276,7 +276,8 @@ class _Row:
         """Full steps from x (n_free,), and the sure ones when those fail."""
         net = self.network
         u = np.zeros(net.size)
-        if not (self.drive.injection.any() or self.offset[: net.legs.n_junctions].any()):  # nothing drives it
+        driven = self.drive.injection.any() or self.offset[: net.legs.n_junctions].any()
+        if net.problem.circuit.reciprocal and not driven:  # else there may be other solutions
             outcome = self._outcome(u, _tangents(net, np.zeros(net.ideal.size)))
             if outcome.status is Status.SOLVED:
                 return outcome
