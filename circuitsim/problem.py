@@ -33,8 +33,6 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _LARGEST = 1e300  # V, A, of a source
-
-
 _MAX_SIGN_PARTS = 8  # products that one block's drive may be cut into
 
 
@@ -104,17 +102,21 @@ class Problem:
         """At which column of `largest` each free unit is: all of them at the only one, or each at that of its copy."""
         return self._copy_of(self.topology.root_of_unit) if self.circuit.copies > 1 else slice(None)
 
-    def largest(self, values: Floats, nodes: Ints) -> Floats:
-        """The largest absolute of values at nodes, (rows, len(nodes)), of each copy (stack.py), (rows, copies)."""
+    def largest(self, values: Floats, nodes: Ints | None = None) -> Floats:
+        """The largest absolute of values (rows, n) in each copy (stack.py), (rows, copies).
+
+        They are at these nodes, (n,); without nodes at the free units.
+        """
         if self.circuit.copies == 1:
             return np.abs(values).max(axis=1, initial=0.0, keepdims=True)
         out = np.zeros((self.circuit.copies, values.shape[0]))
+        nodes = self.topology.root_of_unit if nodes is None else nodes
         np.maximum.at(out, self._copy_of(nodes), np.abs(values).T)
         return out.T
 
     def largest_volts(self, x: Floats) -> Floats:
         """The largest absolute of unknowns x (rows, n_free) in each unit's copy, (rows, n_free), or (rows, 1), V."""
-        return self.largest(x, self.topology.root_of_unit)[:, self.in_copy]
+        return self.largest(x)[:, self.in_copy]
 
     def largest_amps(self, current: Floats) -> Floats:
         """The same of currents of branches of one kind, (rows, n), in each copy, (rows, copies), A."""

@@ -300,7 +300,7 @@ class Check:
         links = problem.topology.links.size
         groups = np.split(self.drive.carried, [links, links + len(c.controlled)], axis=1)
         amperes = np.minimum(np.max([problem.largest_amps(group) for group in groups], axis=0), _MOST)
-        steepest = problem.largest(self.slope, problem.topology.root_of_unit)
+        steepest = problem.largest(self.slope)
         by_current = amperes / np.where(steepest > 0, steepest, np.inf)
         volts = np.minimum(np.maximum(self._largest_volts(), by_current), _MOST)
         amperes, volts = (
@@ -314,9 +314,10 @@ class Check:
 
     def _largest_volts(self) -> Floats:
         """The largest absolute voltage of each row, in each of its copies (stack.py), (rows, copies)."""
-        t, largest = self.problem.topology, self.problem.largest
-        parts = [largest(part, t.root_of_unit) for part in (*self.drive.base, self.x)]
-        return np.asarray(np.maximum(np.max(parts, axis=0), largest(self.drive.fixed, t.fixed_nodes)))
+        largest = self.problem.largest
+        parts = [largest(part) for part in (*self.drive.base, self.x)]
+        fixed = largest(self.drive.fixed, self.problem.topology.fixed_nodes)
+        return np.asarray(np.maximum(np.max(parts, axis=0), fixed))
 
     def _link_amps(self, rows: Ints) -> Floats:
         """The same in amperes at both ends, slope times volts; and currents of the wrong sign; (len(rows), n_free)."""
@@ -335,7 +336,7 @@ class Check:
         largest conductance.
         """
         t = self.problem.topology
-        steepest, most = (self.problem.largest(values, t.root_of_unit) for values in (self.slope[rows], total))
+        steepest, most = map(self.problem.largest, (self.slope[rows], total))
         by_current = most / np.where(steepest > 0, steepest, np.inf)
         largest = self.problem.at_branches(np.maximum(self._largest_volts()[rows], by_current), t.links.size)
         volts = np.broadcast_to(self.link_volts, (self.x.shape[0], t.links.size))[rows]
@@ -402,9 +403,7 @@ class Check:
         Exact where its bound exceeds the tolerance.
         """
         self._sum_exactly(np.flatnonzero(self.upper.max(axis=1, initial=0.0) > tolerance))
-        return np.maximum(
-            self.problem.largest(self.upper, self.problem.topology.root_of_unit), self.active_error[:, None]
-        )
+        return np.maximum(self.problem.largest(self.upper), self.active_error[:, None])
 
     def _sum_exactly(self, rows: Ints) -> None:
         """Replace the bounds of some rows by exact figures, once."""
@@ -448,7 +447,7 @@ class Check:
         given = np.where(s.a != s.b, np.abs(_take(problem.source_currents(self.drive.rows), rows)), 0.0)
         closed = problem.closed_currents(_take(self.drive.fixed, rows))
         largest = np.maximum(problem.largest_amps(given), problem.largest_amps(closed))
-        largest = np.maximum(largest, problem.largest(total, t.root_of_unit))  # in each copy
+        largest = np.maximum(largest, problem.largest(total))  # in each copy
         self.largest[rows] = largest.max(axis=1)
         volts, amps = (np.minimum(x, _MOST)[:, problem.in_copy] for x in (self._largest_volts()[rows], largest))
         reciprocal = self.problem.circuit.reciprocal

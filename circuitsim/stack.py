@@ -30,7 +30,6 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 B = TypeVar("B", bound=Branches)
-
 T = TypeVar("T")
 
 _GROUPS = ("conductors", "ties", "current_sources", "junctions", "ideal_diodes", "controlled")
@@ -140,11 +139,11 @@ def built(netlist: Netlist, copies: int) -> Circuit:
     Raises NetlistError as build_circuit does.
     """
     whole = build_circuit(netlist)
-    size = np.array([*(len(netlist.tables[kind]) // copies for kind in KINDS), (len(netlist.nodes) - 1) // copies])
+    size = _sizes(netlist) // copies
     groups: dict[str, Any] = {}
     for group in _GROUPS:
         branches: Branches = getattr(whole, group)
-        row = branches.row - (branches.kind < 0)  # of kind -1, rshunt, it is a node
+        row = branches.row - (branches.kind < 0)  # nodes begin with ground
         order = np.argsort(row // np.maximum(size[branches.kind], 1), kind="stable")
         columns = {f.name: getattr(branches, f.name) for f in fields(branches)}
         taken = {name: x[:, order] if name in ("e", "i") else x[order] for name, x in columns.items()}
@@ -174,13 +173,11 @@ def stacked_saves(saves: Sequence[Save], circuit: Circuit, copies: int) -> list[
 def _branches(branches: Sequence[B], circuit: Circuit) -> B:
     """The branches of one kind of all copies."""
     first, copies, netlist = branches[0], len(branches), circuit.netlist
-    # Of kind -1, rshunt, the row is a node.
-    size = np.array([*(len(netlist.tables[kind]) for kind in KINDS), len(circuit.nodes) - 1])
     columns: dict[str, Any] = {
         "a": nodes_in_copies(first.a, copies, netlist),
         "b": nodes_in_copies(first.b, copies, netlist),
         "kind": np.tile(first.kind, copies),
-        "row": rows_in_copies(first.row, copies, size[first.kind]),
+        "row": rows_in_copies(first.row, copies, _sizes(netlist)[first.kind]),
     }
     for name in (f.name for f in fields(first) if f.name not in columns):
         if name in ("ca", "cb", "control"):
@@ -190,10 +187,16 @@ def _branches(branches: Sequence[B], circuit: Circuit) -> B:
     return replace(first, **columns)
 
 
+def _sizes(netlist: Netlist) -> Ints:
+    """Rows of the tables of each kind of branches, and of kind -1, rshunt, whose row is a node: nodes but ground."""
+    return np.array([*(len(netlist.tables[kind]) for kind in KINDS), len(netlist.nodes) - 1])
+
+
 def units_in_copies(stack: Problem) -> Ints:
     """The unit of a stack that each unit of one of its circuits is in each copy, (copies, n_free of one)."""
-    nodes = np.arange(stack.circuit.copies)[:, None] * (len(stack.one.circuit.nodes) - 1)
-    return stack.topology.index_of_node[stack.one.topology.root_of_unit + nodes]
+    one, copies = stack.one, stack.circuit.copies
+    nodes = nodes_in_copies(one.topology.root_of_unit, copies, one.circuit.netlist)
+    return stack.topology.index_of_node[nodes].reshape(copies, -1)
 
 
 def carried_in_copies(stack: Problem, carried: Floats) -> Floats:

@@ -40,15 +40,14 @@ def _states(solution: Solution, rows: slice) -> tuple[Floats, Bools]:
     """Gaps of the ideal diodes to their forward voltages, V, 0 where closed; and which conduct; (rows, n_ideal).
 
     Of gap and current one is 0 but for rounding: the one that is less of the largest voltage, or current, of the row,
-    in its copy (stack.py).
-    A current that is no more than what the certificate leaves of KCL is none.
+    in its copy (stack.py). A current that is no more than what the certificate leaves of KCL is none.
     """
     d, problem = solution.circuit.ideal_diodes, solution.problem
     gap, current = d.vf - solution.drops(d.a, d.b, rows), ideal_currents(solution, rows)
     current = np.where(current > problem.at_branches(_violation(solution, rows), len(d)), current, 0.0)
-    v, roots = solution.voltages(rows=rows), problem.topology.root_of_unit
+    v = solution.voltages(rows=rows)
     amps = np.maximum(problem.largest_amps(current), problem.largest_amps(problem.source_currents(rows)))
-    steepest = problem.largest(problem.values.diag[None], roots)
+    steepest = problem.largest(problem.values.diag[None])
     volts = problem.largest(v, np.arange(v.shape[1]))
     volts = np.maximum(volts, amps / np.where(steepest > 0, steepest, np.inf))
     amps, volts = (problem.at_branches(x, len(d)) for x in (amps, volts))
@@ -64,7 +63,7 @@ def _violation(solution: Solution, rows: slice) -> Floats:
     if problem.circuit.copies == 1:
         return np.full((1, 1), solution.residuals.kcl_amps)
     check = Check(problem, *with_digits(solution, problem.drive(rows)), exact=True)
-    return problem.largest(check.rho, problem.topology.root_of_unit)
+    return problem.largest(check.rho)
 
 
 def _rounding(solution: Solution, branches: Branches, rows: slice) -> Floats:

@@ -293,7 +293,7 @@ class ActiveNetwork(Network):
         held = np.where(np.arange(self.size) < self.problem.n_free, self.damping, 0.0)
         try:
             whole = sparse.csc_array(self.matrix + on_top + sparse.diags_array(held))
-            return Lu(whole, _MOST_SINGULAR if self.problem.circuit.copies == 1 else 0)
+            return Lu(whole, _MOST_SINGULAR if self.problem.circuit.copies == 1 else 0)  # copies are looked at alone
         except np.linalg.LinAlgError:
             c = self.problem.circuit
             names = [c.element(c.controlled, k) for k in range(len(c.controlled))]
@@ -427,7 +427,6 @@ class Lu:
     solver: Callable[[Floats], Floats]
 
     def __init__(self, matrix: sparse.csc_array, most_singular: int = _MOST_SINGULAR) -> None:
-        self.most_singular = most_singular
         if not matrix.shape[0]:
             self.row = self.col = np.zeros(0)
             self.loose, self.solver = np.zeros(0, bool), lambda sides: sides
@@ -447,7 +446,7 @@ class Lu:
             except RuntimeError:  # exactly
                 singular = True
         if singular:
-            self.solver = self._least_norm(scaled)
+            self.solver = self._least_norm(scaled, most_singular)
 
     def _condition(self, matrix: sparse.csc_array, lu: sparse.linalg.SuperLU) -> float:
         """The condition number, estimated (W. W. Hager 1984), in the 1-norm."""
@@ -457,9 +456,9 @@ class Lu:
         with np.errstate(all="ignore"):
             return float(sparse.linalg.norm(matrix, 1) * sparse.linalg.onenormest(inverse))
 
-    def _least_norm(self, matrix: sparse.csc_array) -> Callable[[Floats], Floats]:
+    def _least_norm(self, matrix: sparse.csc_array, most: int) -> Callable[[Floats], Floats]:
         """What is determined, exactly; of the rest, marked in `loose`, the least-norm choice."""
-        if matrix.shape[0] > self.most_singular or not np.isfinite(matrix.data).all():  # LAPACK would never end
+        if matrix.shape[0] > most or not np.isfinite(matrix.data).all():  # LAPACK would never end
             raise np.linalg.LinAlgError
         u, s, vt = np.linalg.svd(matrix.toarray())
         kept = s > NO_PIVOT * s.max(initial=0.0)

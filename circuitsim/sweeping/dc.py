@@ -22,7 +22,7 @@ from circuitsim.netlist.revalue import Revaluer
 from circuitsim.netlist.saves import Save
 from circuitsim.problem import Problem, compile_problem
 from circuitsim.solution import Settings
-from circuitsim.stack import UNKNOWNS, Stacks, stacked
+from circuitsim.stack import UNKNOWNS, stacked
 from circuitsim.sweeping.gather import Progress, Store, solve_plan
 from circuitsim.sweeping.plan import CHUNK_CIRCUITS, CHUNK_GROUPS, Plan, revaluer_of
 from circuitsim.sweeping.results import SweepResult
@@ -112,7 +112,7 @@ class SweepPlan(Plan):
         axis_of = [len(swept) - 1 - k for k in order]
         by_group = np.arange(math.prod(shape)).reshape(shape).transpose(axis_of)
         rows = math.prod(shape[len(swept) - 1 - k] for k in self.sources)
-        if rows == 1 and 4 * len(circuit.nodes) <= UNKNOWNS and settings.method != "bcd":
+        if rows == 1 and 4 * len(circuit.nodes) <= UNKNOWNS and settings.method != "bcd":  # four are a stack
             self.most_groups = self.most_circuits
         super().__init__(circuit, settings, backend, saves, values, by_group.reshape(-1, rows))
         self.per_evaluation = math.prod(shape[len(swept) - 1 - k] for k in self.resistors)  # groups
@@ -130,16 +130,16 @@ class SweepPlan(Plan):
                     check_structure(as_read, circuit)
             return compile_problem(circuit), factors
 
-    @cached_property
-    def _stacks(self) -> Stacks:
-        return self.stacks_of(self._first[0])
+    @property
+    def base(self) -> Problem:
+        return self._first[0]
 
     def solve_groups(self, groups: range, rows: Ints, runner: Runner) -> None:
         count = rows.shape[1]
         found = enumerate(self._circuits(groups, rows))
         if count == 1:
             points = ((k, circuit.with_values(self._sources(rows[k], factors))) for k, (circuit, factors) in found)
-            runner.solve_apart(points, lambda circuit: circuit, stacked, self._stacks)
+            runner.solve_apart(points, lambda circuit: circuit, stacked, self.stacks)
             return
         for k, (circuit, factors) in found:
             first = k * count
@@ -147,12 +147,12 @@ class SweepPlan(Plan):
 
     def _circuits(self, groups: range, rows: Ints) -> Iterator[tuple[Circuit, dict[int, Floats]]]:
         """For each group its circuit, but for swept sources, and the factors of the values of these."""
-        circuit, factors = self._first[0].circuit, self._first[1]
+        circuit, factors = self.base.circuit, self._first[1]
         for k, (group, point) in enumerate(zip(groups, rows[:, 0].tolist(), strict=True)):
             if group >= self.per_evaluation and (not k or group % self.per_evaluation == 0):
                 circuit, factors = self._evaluate(point)
                 with _at_point(self, point, self.evaluated):
-                    check_structure(self._first[0].circuit, circuit)
+                    check_structure(self.base.circuit, circuit)
             with _at_point(self, point, self.resistors):
                 ohms = {self.swept[axis].name: self.values[point, axis] * factors[axis] for axis in self.resistors}
                 changed = circuit.with_values({name: 1.0 / value for name, value in ohms.items()})
@@ -197,7 +197,7 @@ class SweepPlan(Plan):
 
         def at(rows: Ints) -> Problem:
             driven = circuit.with_values(self._sources(chosen[rows - first], factors))
-            return self._first[0].with_circuit(driven)
+            return self.base.with_circuit(driven)
 
         return at
 

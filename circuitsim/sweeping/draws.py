@@ -17,7 +17,7 @@ from circuitsim.netlist.revalue import Draw
 from circuitsim.netlist.saves import Save
 from circuitsim.problem import Problem, compile_problem
 from circuitsim.solution import Settings
-from circuitsim.stack import Stacks, built, stacked
+from circuitsim.stack import built, stacked
 from circuitsim.sweeping.gather import Progress, Store, solve_plan
 from circuitsim.sweeping.plan import CHUNK_DRAWS, Plan, revaluer_of
 from circuitsim.sweeping.results import SweepResult
@@ -79,10 +79,6 @@ class MonteCarloPlan(Plan):
     @cached_property
     def base(self) -> Problem:
         return compile_problem(self.circuit)
-
-    @cached_property
-    def stacks(self) -> Stacks:
-        return self.stacks_of(self.base)
 
     def solve_groups(self, groups: range, rows: Ints, runner: Runner) -> None:
         first = self.seed + int(rows[0, 0])

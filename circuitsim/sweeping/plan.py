@@ -94,15 +94,21 @@ class Plan:
             return error
         return runner.points()
 
-    def stacks_of(self, base: Problem) -> Stacks:
-        """For points that are circuits of the branches of `base`: they are solved by newton, where it can be."""
+    @property
+    def base(self) -> Problem:
+        """A problem with the branches that all points have."""
+        raise NotImplementedError
+
+    @cached_property
+    def stacks(self) -> Stacks:
+        """For points that are circuits of their own: they are solved by newton, where it can be."""
         by_newton = self.settings.method != "bcd" and self.settings.dtype == "float64"
         name = self.backend.name if self.backend else self.settings.backend
-        if not by_newton or name == "reference" or (name == "gpu" and gpu_newton.refusal(base)):
+        if not by_newton or name == "reference" or (name == "gpu" and gpu_newton.refusal(self.base)):
             unknowns = 0
         else:
             unknowns = UNKNOWNS_ON_GPU if name == "gpu" else UNKNOWNS
-        return Stacks(base, self._together - 1, unknowns)
+        return Stacks(self.base, self._together - 1, unknowns)
 
     def solve_groups(self, groups: range, rows: Ints, runner: Runner) -> None:
         """Solve groups, of each the points `rows[k]`; for the runner points are numbered from 0."""
