@@ -353,6 +353,23 @@ def test_sigterm_ends_ngspice_too_and_removes_its_folder(folder: Path, monkeypat
     assert found == (128 + signal.SIGTERM, "ended by SIGTERM\n")
 
 
+def test_a_signal_that_another_handler_took_ends_nothing() -> None:
+    """The watcher comes to it when that handler has gone: threads change every ten seconds here."""
+    code = """
+import os, signal, sys
+from circuitsim.io.commands import ends_in_order
+taken = []
+with ends_in_order(0.2):
+    sys.setswitchinterval(10.0)
+    before = signal.signal(signal.SIGINT, lambda number, frame: taken.append(number))
+    os.kill(os.getpid(), signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
+print(taken == [signal.SIGINT])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
+
+
 def test_sighup_ends_in_order_unless_it_is_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:

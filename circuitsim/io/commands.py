@@ -126,6 +126,7 @@ def _watched(handlers: Sequence[Callable[..., None]], heard: threading.Event, pa
     try:
         yield
     finally:
+        heard.set()  # Python runs: a signal that another handler took, while the watcher slept, is none to wait for
         signal.set_wakeup_fd(before)
         os.close(into)
         watcher.join()
