@@ -10,7 +10,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from helpers import process
 
 import circuitsim as cs
 from circuitsim import cli, gallery
@@ -754,29 +754,20 @@ def test_the_command_serves_until_it_is_interrupted(deck: Path, browser: bool) -
     """Without a browser on the machine it says so, and serves."""
     nowhere = {name: text for name, text in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")}
     command = [sys.executable, "-m", "circuitsim", "view", str(deck), *([] if browser else ["--no-browser"])]
-    process = subprocess.Popen(
-        command,
-        env=nowhere | {"PATH": "/none", "PYTHONPATH": str(ROOT)},
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    try:
-        assert process.stdout and process.stderr
-        address = process.stdout.readline()
+    env = nowhere | {"PATH": "/none", "PYTHONPATH": str(ROOT)}
+    with process(command, env=env) as running:
+        assert running.stdout and running.stderr
+        address = running.stdout.readline()
         found = re.fullmatch(r"http://127\.0\.0\.1:(\d+)/([\w-]{32})/\n", address)
         assert found
-        told = [process.stderr.readline() for _ in range(1 + browser)]
+        told = [running.stderr.readline() for _ in range(1 + browser)]
         connection = http.client.HTTPConnection(HOST, int(found[1]), timeout=20)
         connection.request("GET", f"/{found[2]}/")
         assert connection.getresponse().status == 200
         connection.close()
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
-    finally:
-        process.kill()
-        process.communicate()
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=30)
     assert sorted(told) == sorted(
         ["press Ctrl-C to end\n"] + ["no browser was found: open the address above in one, on this machine\n"] * browser
     )
-    assert (process.returncode, out, err) == (0, "", "ended\n")
+    assert (running.returncode, out, err) == (0, "", "ended\n")
