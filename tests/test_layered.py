@@ -69,17 +69,27 @@ def assert_close(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray], to
             assert np.abs(found[name] - array).max() <= tolerance * scale, name
 
 
-@pytest.mark.parametrize("form", ["difference", "plain"])
+WAYS = pytest.mark.parametrize(
+    "way",
+    [{"form": "difference"}, {"form": "plain"}, {"algorithm": "bp"}],
+    ids=["difference", "plain", "back-propagation"],
+)
+
+
+@WAYS
 @pytest.mark.parametrize("batch", [1, 3, 4, 6])
 @pytest.mark.parametrize("sizes", [(6, 4), (12, 5, 3), (12, 9, 6, 2), (8, 21, 17, 19, 3), (8, 5, 6, 5, 6, 2)])
-def test_kernel_is_its_slow_twin(sizes: tuple[int, ...], batch: int, form: str) -> None:
+def test_kernel_is_its_slow_twin(sizes: tuple[int, ...], batch: int, way: dict[str, str]) -> None:
     circuit = parse(drn(sizes, seed=5))
-    recipe = replace(RECIPE, batch_size=batch, form=form)
+    recipe = replace(RECIPE, batch_size=batch, **way)
     data = samples(sizes[0] // 2, sizes[-1])
     order = np.random.default_rng(1).integers(0, len(data), 5 * batch)
     fast, slow = layered(circuit, recipe), layered(circuit, recipe, kernel=False)
+    assert (fast.path, slow.path) == ("fast path for layers", "plain path for layers")
     found, wanted = run(fast, data, order), run(slow, data, order)
     assert_close(found, wanted, 1e-9)
+    for k in range(len(sizes) - 1):  # where the next step begins
+        np.testing.assert_allclose(*(x.layer(x.v, k)[:batch] for x in (fast, slow)), rtol=1e-9, atol=1e-12)
     assert np.abs(wanted["RW1"] - circuit.crossbars[0].g).max() > 0
     np.testing.assert_allclose(fast.outputs(data, slice(0, 40)), slow.outputs(data, slice(0, 40)), rtol=1e-9)
 
@@ -94,6 +104,13 @@ def test_kernel_and_general_path_agree(text: str, variant: str) -> None:
     general = GeneralLearner(compile_problem(circuit), recipe, find_backend("reference"))
     found, wanted = run(layered(circuit, recipe), data, order), run(general, data, order)
     assert_close(found, {name: wanted[name] for name in circuit.netlist.trained}, 1e-8)
+
+
+def test_kernel_is_its_slow_twin_where_sources_and_drops_differ_by_unit() -> None:
+    circuit, data, order = parse(DROPS), samples(6, 3), np.arange(40)
+    recipe = replace(RECIPE, algorithm="bp")
+    found, wanted = (run(layered(circuit, recipe, kernel), data, order) for kernel in (True, False))
+    assert_close(found, wanted, 1e-9)
 
 
 @pytest.mark.parametrize("text", [DROPS, drn((12, 9, 6, 2), seed=5)], ids=["drops", "drn"])
@@ -123,9 +140,11 @@ def test_relaxing_to_a_tolerance_is_relaxing_for_very_long() -> None:
 @pytest.mark.parametrize("batch", [1, 2, 4, 8])
 @pytest.mark.parametrize("mirrored", [True, False])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_work_in_pieces_gives_the_same_bits(dtype: str, mirrored: bool, batch: int) -> None:
+@pytest.mark.parametrize("algorithm", ["ep", "bp"])
+def test_work_in_pieces_gives_the_same_bits(algorithm: str, dtype: str, mirrored: bool, batch: int) -> None:
     circuit = parse(drn((40, 33, 21, 3), seed=5))
-    recipe, data = replace(RECIPE, dtype=dtype, batch_size=batch), samples(20 if mirrored else 40, 3, 200)
+    recipe = replace(RECIPE, algorithm=algorithm, dtype=dtype, batch_size=batch)
+    data = samples(20 if mirrored else 40, 3, 200)
     order = np.random.default_rng(1).permutation(200)
     whole = run(layered(circuit, recipe), data, order)
     learner = layered(circuit, recipe)
@@ -138,13 +157,13 @@ def test_work_in_pieces_gives_the_same_bits(dtype: str, mirrored: bool, batch: i
         np.testing.assert_array_equal(array, whole[name], err_msg=name)
 
 
-@pytest.mark.parametrize("form", ["difference", "plain"])
-def test_threads(form: str) -> None:
+@WAYS
+def test_threads(way: dict[str, str]) -> None:
     """Crossbars above the kernels' threshold for threads, and an input crossbar of several tiles."""
     sizes = (4, 2 * kernels._TILE + 5, 30, 3)
     assert sizes[1] * sizes[2] > kernels._PARALLEL
     circuit = parse(drn(sizes, seed=5))
-    recipe, data = replace(RECIPE, form=form), samples(2, 3)
+    recipe, data = replace(RECIPE, **way), samples(2, 3)
     one = run(layered(circuit, recipe), data, np.arange(12))
     again = [run(layered(circuit, recipe, threads=3), data, np.arange(12)) for _ in range(2)]
     assert_close(again[0], one, 1e-9)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.backends.gpu import Device, Program
-from training.kernels import BACK, DIFFERENCE, PLAIN
+from training.kernels import BACK, PLAIN, mode_of
 from training.learner import Samples
 from training.recipe import Recipe
 
@@ -64,8 +64,7 @@ class Task:
 
 def task_of(sizes: tuple[int, ...], features: int, recipe: Recipe) -> Task:
     """The steps of a recipe, on layers of these sizes."""
-    plain = recipe.algorithm == "ep" and recipe.form == "plain"
-    mode = BACK if recipe.algorithm == "bp" else PLAIN if plain else DIFFERENCE
+    mode = mode_of(recipe.algorithm, recipe.form)
     return Task(sizes, features, recipe.batch_size, recipe.sweeps, mode, recipe.dtype)
 
 

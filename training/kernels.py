@@ -1,4 +1,5 @@
-"""The step of equilibrium propagation on a layered netlist, in Numba. Flat arrays, no names, no checks of input.
+"""The step of equilibrium propagation, or of back-propagation, on a layered netlist, in Numba. Flat arrays, no names,
+no checks of input.
 
 Twin: layers.py, whose equations these are. How the work is arranged:
 
@@ -8,6 +9,8 @@ Twin: layers.py, whose equations these are. How the work is arranged:
 - `s` of a layer is what is known of its currents; when the layer has settled it goes back to the layer's base (bias,
   and for layer 0 the drive of the inputs), and the neighbours add to it from then on.
 - The two nudged phases are one batch of 2B rows: v1, and below it delta (or v2 in the plain form).
+- Back-propagation keeps the voltages of its T sweeps on a tape. Backwards a sweep is one too, its layers in the other
+  order: mu = lambda / a inside the bounds, where lambda, of base 0, takes what the neighbours' mu add to it.
 - The update of a step is left pending and joins the next step's pass: update, clip, sums, and - for the input
   crossbar - the next drive, while a row is in the cache.
 
@@ -15,7 +18,8 @@ Only `steps` is kept on disk: a file that linked parallel functions compiled by 
 What it calls is all in this file: when the file changes, and only then, it is compiled again.
 
 Sizes: B samples a batch; layer k has n[k + 1] units, n[0] inputs. State, s and base of layer k are the (2B, n) blocks
-that start at 2B u[k] of their flat arrays; `unit` arrays (sums, bounds, biases) have layer k at u[k].
+that start at 2B u[k] of their flat arrays; `unit` arrays (sums, bounds, biases) have layer k at u[k]. The tapes have
+blocks, too: of voltages ((T + 1) B, n), from the free state on, of mu (T B, n), B rows for each sweep.
 """
 
 from __future__ import annotations
@@ -35,7 +39,14 @@ _TILE = 4096  # columns of the input crossbar at a time: their sums and drives s
 _PARALLEL = 200_000  # entries of a crossbar from which threads pay
 
 OK, NOT_CONVEX, NOT_FINITE, CUT_OFF = 0, 1, 2, 3
-FREE, DIFFERENCE, PLAIN, BACK = range(4)  # modes: a free phase, two forms of nudged ones; back-propagation, on a GPU
+FREE, DIFFERENCE, PLAIN, BACK = range(4)  # modes: a free phase, two forms of nudged ones; back-propagation
+
+
+def mode_of(algorithm: str, form: str) -> int:
+    """The mode of `steps` for the algorithm and the form of a recipe."""
+    if algorithm == "bp":
+        return BACK
+    return PLAIN if (algorithm, form) == ("ep", "plain") else DIFFERENCE
 
 
 # -- products of a few rows of a matrix with a few rows of a batch -----------------------------------------------------
@@ -127,7 +138,8 @@ def _clear(array):
 def _settle(mode, s, v, extra, first, stop, size, a, lo, hi, nudged, t, beta1, beta2):
     """Units first:stop of a layer take their exact step; `extra` (rows, stop - first) is added to their currents s.
 
-    v (2B, n) takes the new state; a, lo, hi (n,); nudged: the layer is the outputs, with targets t (B, n).
+    v (2B, n) takes the new state; a, lo, hi (n,); nudged: the layer is the outputs, with targets t (B, n). Mode BACK: s
+    is lambda, v takes mu; below it are the voltages after the step that is taken back.
     """
     zero = a.dtype.type(0)
     b1 = beta1 if nudged else zero
@@ -137,6 +149,9 @@ def _settle(mode, s, v, extra, first, stop, size, a, lo, hi, nudged, t, beta1, b
     for b in range(size):
         for u in range(first, stop):
             s1 = s[b, u] + extra[b, u - first]
+            if mode == BACK:
+                v[b, u] = s1 / a[u] if lo[u] < v[size + b, u] < hi[u] else zero
+                continue
             target = t[b, u] if nudged else zero
             p1 = (s1 + b1 * target) / (a[u] + b1)
             v1 = min(max(p1, lo[u]), hi[u])
@@ -158,7 +173,7 @@ def _settle(mode, s, v, extra, first, stop, size, a, lo, hi, nudged, t, beta1, b
 @njit(nogil=True)
 def _pass_rows(mode, g, first, stop, s_row, v_row, v_col, s_col, size, a, lo, hi, nudged, t, beta1, beta2):
     """Rows first:stop of a crossbar: complete their currents, settle them, add them into the columns' currents."""
-    count = size if mode == FREE else 2 * size
+    count = _rows(mode, size)
     extra = np.empty((count, _BLOCK), g.dtype)
     for i in range(first, stop, _BLOCK):
         rows = min(_BLOCK, stop - i)
@@ -171,7 +186,7 @@ def _pass_rows(mode, g, first, stop, s_row, v_row, v_col, s_col, size, a, lo, hi
 def _pass_parallel(mode, g, s_row, v_row, v_col, s_col, size, a, lo, hi, nudged, t, beta1, beta2, n_parts, parts):
     """_pass_rows, each part of the rows on its own thread, into sums of its own in `parts`."""
     rows, cols = g.shape
-    count = size if mode == FREE else 2 * size
+    count = _rows(mode, size)
     for k in prange(n_parts):
         part = parts[k * count * cols : (k + 1) * count * cols].reshape(count, cols)
         _clear(part)
@@ -182,6 +197,12 @@ def _pass_parallel(mode, g, s_row, v_row, v_col, s_col, size, a, lo, hi, nudged,
         for b in range(count):
             for j in range(cols):
                 s_col[b, j] += part[b, j]
+
+
+@njit(nogil=True)
+def _rows(mode, size):
+    """Rows of a batch in this mode."""
+    return size if mode in (FREE, BACK) else 2 * size
 
 
 @njit(nogil=True)
@@ -217,16 +238,16 @@ def _reset(mode, s, base, size):
     for b in range(size):
         for j in range(s.shape[1]):
             s[b, j] = base[b, j]
-            if mode != FREE:
+            if _rows(mode, size) > size:
                 s[size + b, j] = base[b, j] if mode == PLAIN else zero
 
 
 @njit(nogil=True)
 def _sweep(mode, n, u, where, g, v, s, base, size, a, lo, hi, t, beta1, beta2, zeros, n_parts, parts):
-    """Layers 0, 2, ... at once, then 1, 3, ..."""
+    """Layers 0, 2, ... at once, then 1, 3, ...; the other way round in mode BACK."""
     depth = n.size - 1
-    for parity in range(2):
-        for k in range(parity, depth, 2):
+    for half in range(2):
+        for k in range(1 - half if mode == BACK else half, depth, 2):
             units = n[k + 1]
             own = slice(u[k], u[k] + units)
             v_row, s_row = _layer(v, u, k, n, 2 * size), _layer(s, u, k, n, 2 * size)
@@ -403,26 +424,72 @@ def _input_parallel(g, tiles, c, e, x_old, x_new, sums, drive):
 
 
 @njit(fastmath=_FAST)
-def _update_rows(g, first, stop, pending, factor, d_row, t_row, d_col, t_col, row_sums, col_sums, feeds, v_row, s_col):
+def _add_slopes(slope, p, i, q):
+    """slope += sum_b p[b, i] q[b]."""
+    b = 0
+    while b + 4 <= p.shape[0]:
+        p0, p1, p2, p3 = p[b, i], p[b + 1, i], p[b + 2, i], p[b + 3, i]
+        for j in range(slope.size):
+            slope[j] += p0 * q[b, j] + p1 * q[b + 1, j] + p2 * q[b + 2, j] + p3 * q[b + 3, j]
+        b += 4
+    while b < p.shape[0]:
+        for j in range(slope.size):
+            slope[j] += p[b, i] * q[b, j]
+        b += 1
+
+
+@njit(fastmath=_FAST)
+def _turn_back(g, first, stop, factor, size, seen, mu_row, v_row, mu_col, v_col):
+    """Rows first:stop of a crossbar: g <- max(0, g - factor dC/dg), from the tapes of its layers.
+
+    dC/dg = sum over steps and samples of mu_row (v_col - v_row) where the rows step, of mu_col (v_row - v_col) where
+    the columns do. The rows' steps see the columns' voltages from row `seen` of the tape on, those of the columns the
+    rows' from row B - seen on.
+    """
+    count, cols = mu_row.shape[0], g.shape[1]
+    seen_by_rows, seen_by_cols = v_col[seen : seen + count], v_row[size - seen : size - seen + count]
+    own, slope = np.zeros(cols, g.dtype), np.empty(cols, g.dtype)
+    for b in range(count):
+        for j in range(cols):
+            own[j] -= mu_col[b, j] * v_col[size + b, j]
+    for i in range(first, stop):
+        mine = g.dtype.type(0)
+        for b in range(count):
+            mine -= mu_row[b, i] * v_row[size + b, i]
+        for j in range(cols):
+            slope[j] = own[j] + mine
+        _add_slopes(slope, mu_row, i, seen_by_rows)
+        _add_slopes(slope, seen_by_cols, i, mu_col)
+        for j in range(cols):
+            g[i, j] = max(g[i, j] - factor * slope[j], g.dtype.type(0))
+
+
+@njit(fastmath=_FAST)
+def _update_rows(
+    g, first, stop, mode, factor, seen, d_row, t_row, d_col, t_col, row_sums, col_sums, feeds, v_row, s_col
+):
     """Rows first:stop of a crossbar between free layers.
 
-    g <- max(0, g - factor x sum_b (d_row - d_col) (t_row - t_col)) when an update is pending (d: delta, t: total); its
-    sums by row and column; where `feeds`, the rows' voltages are added into the columns' currents.
+    g <- max(0, g - factor x sum_b (d_row - d_col) (t_row - t_col)) for the update that is pending (d: delta, t: total;
+    mode BACK: tapes of mu and of voltages, see _turn_back; FREE: none is pending); its sums by row and column; where
+    `feeds`, the rows' voltages are added into the columns' currents.
     """
     size = s_col.shape[0]
     zero = g.dtype.type(0)
     n = g.shape[1]
     for block in range(first, stop, _BLOCK):
         rows = min(_BLOCK, stop - block)
+        if mode == BACK:
+            _turn_back(g, block, block + rows, factor, size, seen, d_row, t_row, d_col, t_col)
         for i in range(block, block + rows):
-            if pending and size == 4:
+            if mode in (DIFFERENCE, PLAIN) and size == 4:
                 d0, d1, d2, d3 = d_row[0, i], d_row[1, i], d_row[2, i], d_row[3, i]
                 t0, t1, t2, t3 = t_row[0, i], t_row[1, i], t_row[2, i], t_row[3, i]
                 for j in range(n):
                     slope = (d0 - d_col[0, j]) * (t0 - t_col[0, j]) + (d1 - d_col[1, j]) * (t1 - t_col[1, j])
                     slope += (d2 - d_col[2, j]) * (t2 - t_col[2, j]) + (d3 - d_col[3, j]) * (t3 - t_col[3, j])
                     g[i, j] = max(g[i, j] - factor * slope, zero)
-            elif pending:
+            elif mode in (DIFFERENCE, PLAIN):
                 for j in range(n):
                     slope = zero
                     for b in range(size):
@@ -439,7 +506,7 @@ def _update_rows(g, first, stop, pending, factor, d_row, t_row, d_col, t_col, ro
 
 @njit(parallel=True)
 def _update_parallel(
-    g, pending, factor, d_row, t_row, d_col, t_col, row_sums, col_sums, feeds, v_row, s_col, n_parts, parts
+    g, mode, factor, seen, d_row, t_row, d_col, t_col, row_sums, col_sums, feeds, v_row, s_col, n_parts, parts
 ):
     """_update_rows, each part of the rows on its own thread, into sums of its own."""
     rows, cols = g.shape
@@ -449,7 +516,7 @@ def _update_parallel(
         _clear(part)
         first, stop = _part(rows, k, n_parts)
         _update_rows(
-            g, first, stop, pending, factor, d_row, t_row, d_col, t_col, row_sums, part[count - 1], feeds, v_row,
+            g, first, stop, mode, factor, seen, d_row, t_row, d_col, t_col, row_sums, part[count - 1], feeds, v_row,
             part[: count - 1],
         )  # fmt: skip
     for k in range(n_parts):
@@ -463,21 +530,30 @@ def _update_parallel(
 
 @njit(nogil=True)
 def _prepare(
-    n, u, where, g, v, s, base, size, a, bias, delta, total, x_old, x_new, rates, pending, feeds, c, e, n_parts, parts
+    n, u, where, g, v, s, base, size, a, bias, delta, total, x_old, x_new, rates, mode, feeds, c, e, n_parts, parts
 ):
-    """Finish the update that is pending; sums a of all layers, their bases, what the odd layers' state adds to s."""
+    """Finish the update that is pending; sums a of all layers, their bases, what the odd layers' state adds to s.
+
+    mode: of the update, FREE when none is pending; BACK: delta and total are the tapes of mu and of the voltages.
+    """
     depth = n.size - 1
     _clear(a)
     scale = g.dtype.type(1.0 / size)
     half = g.dtype.type(0.5)
     units = n[1]
-    d, t = _layer(delta, u, 0, n, size), _layer(total, u, 0, n, size)
-    factor = rates[0] * scale if pending else g.dtype.type(0)
+    d_rows, t_rows = delta.size // bias.size, total.size // bias.size
+    d, t = _layer(delta, u, 0, n, d_rows), _layer(total, u, 0, n, t_rows)
+    factor = rates[0] * scale
     _clear(c)
-    for b in range(size):
+    _clear(e)
+    for b in range(d_rows if mode != FREE else 0):
         for j in range(units):
-            c[j] += factor * half * d[b, j] * t[b, j]
-            e[b, j] = factor * d[b, j]
+            if mode == BACK:
+                c[j] -= factor * d[b, j] * t[size + b, j]
+                e[b % size, j] -= factor * d[b, j]
+            else:
+                c[j] += factor * half * d[b, j] * t[b, j]
+                e[b, j] = factor * d[b, j]
     base_0 = _layer(base, u, 0, n, size)
     _clear(base_0)
     matrix = g[: n[0] * units].reshape(n[0], units)
@@ -500,21 +576,63 @@ def _prepare(
             continue
         rows, cols = n[k + 1], n[other + 1]
         matrix = g[where[m] : where[m] + rows * cols].reshape(rows, cols)
-        d_row, t_row = _layer(delta, u, k, n, size), _layer(total, u, k, n, size)
-        d_col, t_col = _layer(delta, u, other, n, size), _layer(total, u, other, n, size)
+        d_row, t_row = _layer(delta, u, k, n, d_rows), _layer(total, u, k, n, t_rows)
+        d_col, t_col = _layer(delta, u, other, n, d_rows), _layer(total, u, other, n, t_rows)
         row_sums, col_sums = a[u[k] : u[k] + rows], a[u[other] : u[other] + cols]
         s_col, v_row = _layer(s, u, other, n, 2 * size)[:size], _layer(v, u, k, n, 2 * size)
-        factor = half * rates[m] * scale
+        factor = rates[m] * scale if mode == BACK else half * rates[m] * scale
+        seen = size if k % 2 == 1 else 0  # odd layers step after even ones
         if n_parts > 1 and rows * cols >= _PARALLEL:
             _update_parallel(
-                matrix, pending, factor, d_row, t_row, d_col, t_col, row_sums, col_sums, feeds and k % 2 == 1, v_row,
-                s_col, n_parts, parts,
+                matrix, mode, factor, seen, d_row, t_row, d_col, t_col, row_sums, col_sums, feeds and k % 2 == 1,
+                v_row, s_col, n_parts, parts,
             )  # fmt: skip
         else:
             _update_rows(
-                matrix, 0, rows, pending, factor, d_row, t_row, d_col, t_col, row_sums, col_sums,
+                matrix, 0, rows, mode, factor, seen, d_row, t_row, d_col, t_col, row_sums, col_sums,
                 feeds and k % 2 == 1, v_row, s_col,
             )  # fmt: skip
+
+
+# -- back-propagation --------------------------------------------------------------------------------------------------
+
+
+@njit(nogil=True)
+def _keep(source, at, target, to, n, u, size):
+    """Copy B rows of each layer, from row `at` of its block in one flat array to row `to` of that in another."""
+    units = u[-1] + n[-1]
+    for k in range(u.size):
+        old = _layer(source, u, k, n, source.size // units)[at : at + size]
+        new = _layer(target, u, k, n, target.size // units)[to : to + size]
+        for b in range(size):
+            for j in range(n[k + 1]):
+                new[b, j] = old[b, j]
+
+
+@njit(nogil=True)
+def _there_and_back(n, u, where, g, v, s, base, nothing, size, a, lo, hi, t, zeros, n_parts, parts, tape_v, tape_mu):
+    """The sweeps that are back-propagated through, from the free state v, which is moved; then these backwards.
+
+    What the outputs miss, y - t, is their first lambda. While going back v holds mu and the voltages of one sweep.
+    """
+    zero = a.dtype.type(0)
+    depth, sweeps = u.size, tape_mu.size // nothing.size
+    _keep(v, 0, tape_v, 0, n, u, size)
+    for time in range(1, sweeps + 1):
+        _sweep(np.int64(FREE), n, u, where, g, v, s, base, size, a, lo, hi, t, zero, zero, zeros, n_parts, parts)
+        _keep(v, 0, tape_v, time * size, n, u, size)
+    y = _layer(v, u, depth - 1, n, 2 * size)
+    _clear(s)
+    lam = _layer(s, u, depth - 1, n, 2 * size)
+    for b in range(size):
+        for j in range(t.shape[1]):
+            lam[b, j] = y[b, j] - t[b, j]
+    _clear(v)
+    for time in range(sweeps, 0, -1):
+        _keep(tape_v, time * size, v, size, n, u, size)
+        _sweep(np.int64(BACK), n, u, where, g, v, s, nothing, size, a, lo, hi, t, zero, zero, zeros, n_parts, parts)
+        _keep(v, 0, tape_mu, (time - 1) * size, n, u, size)
+    _keep(tape_v, sweeps * size, v, 0, n, u, size)
 
 
 # -- a run of steps ----------------------------------------------------------------------------------------------------
@@ -564,6 +682,10 @@ def steps(
     zeros = np.zeros((2 * size, most), dtype)
     parts = np.zeros(n_parts * (2 * size + 1) * most if n_parts > 1 else 0, dtype)
     c, e = np.zeros(n[1], dtype), np.zeros((size, n[1]), dtype)
+    times = sweeps if mode == BACK else 0
+    tape_v, tape_mu = np.zeros((times + 1) * size * units, dtype), np.zeros(times * size * units, dtype)
+    moved, at = (tape_mu, tape_v) if mode == BACK else (delta, total)
+    nothing = np.zeros(size * units, dtype)
     t = np.zeros((size, n[depth]), dtype)
     gap = beta1 - beta2
     scale, zero = dtype.type(1.0 / size), dtype.type(0)
@@ -580,8 +702,8 @@ def steps(
                 for k in range(t.shape[1]):
                     t[b, k] = targets[row, k]
         _prepare(
-            n, u, where, g, v, s, base, size, a, bias, delta, total, x_old, x_new, rates, pending, not last, c, e,
-            n_parts, parts,
+            n, u, where, g, v, s, base, size, a, bias, moved, at, x_old, x_new, rates,
+            mode if pending else np.int64(FREE), not last, c, e, n_parts, parts,
         )  # fmt: skip
         if last:
             break
@@ -600,12 +722,22 @@ def steps(
         if not np.isfinite(tally[0]):
             status = NOT_FINITE
             break
+        _keep(v, 0, free, 0, n, u, size)
+        if mode == BACK:
+            _there_and_back(
+                n, u, where, g, v, s, base, nothing, size, a, lo, hi, t, zeros, n_parts, parts, tape_v, tape_mu
+            )  # fmt: skip
+            for k in range(depth):
+                mu = _layer(tape_mu, u, k, n, sweeps * size)
+                for b in range(sweeps * size):
+                    for j in range(n[k + 1]):
+                        bias[u[k] + j] -= bias_rates[k] * scale * mu[b, j]
+            pending = True
+            continue
         for k in range(depth):
             state, s_k = _layer(v, u, k, n, 2 * size), _layer(s, u, k, n, 2 * size)
-            free_k = _layer(free, u, k, n, size)
             for b in range(size):
                 for j in range(n[k + 1]):
-                    free_k[b, j] = state[b, j]
                     state[size + b, j] = state[b, j] if mode == PLAIN else zero
                     s_k[size + b, j] = s_k[b, j] if mode == PLAIN else zero
         for _ in range(sweeps):

@@ -45,7 +45,7 @@ class LayeredLearner(Learner):
     ) -> None:
         self.problem, self.structure, self.recipe = problem, structure, recipe
         self.batch_size = recipe.batch_size
-        self.fast = kernel and recipe.tol is None and (recipe.algorithm != "bp" or device is not None)
+        self.fast = kernel and recipe.tol is None
         self.threads, self.device = threads, device
         self.xp = device.xp if device else np
         self.betas = eqprop.nudges(recipe.variant, recipe.nudge) if recipe.algorithm == "ep" else (0.0, 0.0)
@@ -147,7 +147,7 @@ class LayeredLearner(Learner):
             status, unit, cost, wrong = self.gpu_steps.run(samples, order, numbers, [*arrays, *states])
         else:
             sums = np.zeros(2)
-            mode = kernels.DIFFERENCE if self.form == "difference" else kernels.PLAIN
+            mode = kernels.mode_of(self.recipe.algorithm, self.recipe.form)
             status, unit = kernels.steps(
                 samples.features, volts, samples.targets, order, self.recipe.sweeps, mode, self.n, self.unit,
                 self.where, *arrays, g_rates, b_rates, *betas, *states, self.threads, sums,
