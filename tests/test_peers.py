@@ -133,8 +133,13 @@ def test_report_shows_what_is_there(tmp_path: Path) -> None:
     assert "3.25" in text and "9.5" not in text and "python -m training.mnist" in text
     assert "<td>two</td>" in text and "<th>no</th>" not in text
     assert "cannot be read" in text
-    (tmp_path / report.DIODES).write_text('{"rows": [{"kind": 1}]}')
-    assert f"{report.DIODES} cannot be read" in report.page(tmp_path)
+    for source, other in (
+        (report.DIODES, '{"rows": [{"kind": 1}]}'),
+        (report.PEERS, '{"rows": [{"kind": 1}]}'),
+        (report.BENCH, '[{"ladder": 1}]'),
+    ):
+        (tmp_path / source).write_text(other)
+        assert f"{source} cannot be read" in report.page(tmp_path)
 
 
 def test_report_is_written_whole_and_the_picture_needs_ladders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

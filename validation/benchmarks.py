@@ -24,6 +24,7 @@ from rich.table import Table
 from circuitsim import CircuitError, SettingsError, __version__
 from circuitsim.io.files import check_target, replacing
 from validation.measure import NGSPICE, BenchmarkError, Options, Row, Target
+from validation.peers import RESULTS
 from validation.qp import PEERS, installed
 from validation.suite import BENCHMARKS
 
@@ -53,6 +54,8 @@ def main(names: tuple[str, ...], target: Path | None, quick: bool, with_ngspice:
 
 def _check_target(target: Path) -> None:
     """Before minutes are spent on what could not be saved."""
+    if target.resolve() == RESULTS:
+        raise click.UsageError(f"{target} is where the points of the ladders go; give --json another name")
     try:
         check_target(target)
     except SettingsError as error:

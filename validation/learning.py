@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import prange
@@ -17,7 +17,7 @@ from training.datasets import MNIST, load_idx_dataset
 from training.layered import LayeredLearner
 from training.learner import Samples
 from training.network import make_learner, trained_elements
-from training.recipe import find_recipe
+from training.recipe import Recipe, find_recipe
 from validation.measure import BenchmarkError, Row, Target
 
 Floats = NDArray[np.float32]
@@ -44,24 +44,39 @@ GOALS = {
 
 
 def step_rows(threads: int) -> list[Row]:
-    """A step of EP on each of the five networks: everything but the evaluation of the test set."""
+    """A step of EP and one of BP on each of the five networks: everything but the evaluation of the test set."""
     train, _ = load_idx_dataset(MNIST)
     peak = _flops(threads)
-    return [_step_row(name, goal, train, threads, peak) for name, goal in GOALS.items()]
+    return [row for name, goal in GOALS.items() for row in _step_rows(name, goal, train, threads, peak)]
 
 
-def _step_row(name: str, goal: Goal, train: Samples, threads: int, peak: float) -> Row:
+def _step_rows(name: str, goal: Goal, train: Samples, threads: int, peak: float) -> list[Row]:
     recipe = find_recipe(name)
     circuit = cs.load(recipe.netlist)
+    rates = recipe.rates(trained_elements(circuit), 0)
+    ep, bp = (_learner(circuit, replace(recipe, algorithm=algorithm), threads) for algorithm in ("ep", "bp"))
+    measured, back = _step_ms(ep, train, rates), _step_ms(bp, train, rates)
+    floor, what = _floor(ep, train, peak, threads)
+    note = f"{what}; the paper's code: {goal.paper:g} ms on such a machine, {goal.paper / measured:.0f} times"
+    return [
+        Row("training", f"{name}, a step of EP", measured, "ms", Target(goal.target), "floor", floor, False, note),
+        Row("training", f"{name}, a step of BP", back, "ms", None, "EP", measured, False),
+    ]
+
+
+def _learner(circuit: cs.Circuit, recipe: Recipe, threads: int) -> LayeredLearner:
     learner = make_learner(circuit, recipe, "cpu", threads)
     if not isinstance(learner, LayeredLearner):
-        raise BenchmarkError(f"{name} is not recognised as layered")
-    rates = recipe.rates(trained_elements(circuit), 0)
+        raise BenchmarkError(f"{recipe.netlist.stem} is not recognised as layered")
+    return learner
+
+
+def _step_ms(learner: LayeredLearner, train: Samples, rates: Mapping[str, float]) -> float:
+    """Milliseconds a step."""
     order = np.random.default_rng(0).permutation(len(train))
-    batch = recipe.batch_size
+    batch = learner.batch_size
 
     def steps(first: int, count: int) -> float:
-        """Milliseconds a step."""
         clock = time.perf_counter()
         learner.train(train, order[first * batch : (first + count) * batch], rates)
         return (time.perf_counter() - clock) / count * 1e3
@@ -69,10 +84,7 @@ def _step_row(name: str, goal: Goal, train: Samples, threads: int, peak: float) 
     steps(0, 2)  # compile
     count = max(2, int(_SECONDS * 1e3 / steps(2, 4)))
     count = min(count, (len(order) // batch - 6) // _REPEATS)
-    measured = float(np.median([steps(6 + k * count, count) for k in range(_REPEATS)]))
-    floor, what = _floor(learner, train, peak, threads)
-    note = f"{what}; the paper's code: {goal.paper:g} ms on such a machine, {goal.paper / measured:.0f} times"
-    return Row("training", f"{name}, a step of EP", measured, "ms", Target(goal.target), "floor", floor, False, note)
+    return float(np.median([steps(6 + k * count, count) for k in range(_REPEATS)]))
 
 
 def _floor(learner: LayeredLearner, train: Samples, peak: float, threads: int) -> tuple[float, str]:

@@ -346,8 +346,16 @@ def peers(options: Options) -> list[Row]:
 
 
 def read_points(path: Path = RESULTS) -> list[Point]:
-    """The points of the last run."""
-    return [Point(**point) for point in json.loads(path.read_text())]
+    """The points of the last run. Raises OSError, ValueError."""
+    return points_of(json.loads(path.read_text()))
+
+
+def points_of(found: list[dict[str, Any]]) -> list[Point]:
+    """The points that such a file holds. Raises ValueError where it holds something else."""
+    try:
+        return [Point(**point) for point in found]
+    except TypeError as error:
+        raise ValueError(f"these are no points of ladders: {error}") from None
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from validation import nonideal
 from validation.benchmarks import machine, versions
 from validation.fuzz import RECORD, read_record
 from validation.measure import ROOT, rendered
-from validation.peers import WANTED, Climbs, Point, exponent, read_points
+from validation.peers import WANTED, Climbs, Point, exponent, points_of, read_points
 from validation.results import notable
 
 AGREEMENT, BENCH, PEERS, RUNS = "build/validation", "build/bench.json", "build/peers.json", "runs"
@@ -56,7 +56,7 @@ def main(output: Path, picture: Path | None) -> None:
     try:
         check_target(target)
         data = ladder_picture(read_points(ROOT / PEERS), "png") if picture else page(ROOT).encode()
-    except (SettingsError, OSError, ImportError) as error:
+    except (SettingsError, OSError, ImportError, ValueError) as error:
         raise click.UsageError(f"{error}; the ladders come from {SOURCES[PEERS]}" if picture else str(error)) from None
     with replacing(target, "wb") as out:
         out.write(data)
@@ -124,13 +124,13 @@ def _about() -> str:
     return "<p>This machine and what is installed now:</p>" + table(("", ""), facts.items())
 
 
-def _read(path: Path, source: str) -> tuple[Any, str]:
-    """The JSON of a file, and '' or what to say instead."""
+def _read(path: Path, source: str, parsed: Callable[[Any], Any] = lambda found: found) -> tuple[Any, str]:
+    """What is `parsed` from the JSON of a file, and '' or what to say instead."""
     try:
-        return json.loads(path.read_text()), ""
+        return parsed(json.loads(path.read_text())), ""
     except OSError:
         return None, missing(source)
-    except ValueError as error:
+    except (ValueError, KeyError, TypeError) as error:  # another file's content, or an older one's
         return None, missing(source, f"cannot be read ({error})")
 
 
@@ -173,14 +173,11 @@ def _cells(row: Mapping[str, Any]) -> tuple[object, ...]:
 
 def _diodes(path: Path) -> Iterator[str]:
     """The study of nonideal.py: its table and its picture."""
-    try:
-        about, rows = nonideal.read_json(path)
-    except OSError:
-        yield missing(DIODES)
+    found, said = _read(path, DIODES, nonideal.parsed)
+    if said:
+        yield said
         return
-    except (ValueError, KeyError, TypeError) as error:
-        yield missing(DIODES, f"cannot be read ({error})")
-        return
+    about, rows = found
     yield f"<p>{escaped(about['netlist'])}: each model in the place of all its diodes, {escaped(about['digits'])} test "
     yield "digits. Changes are those of voltages, root mean square, relative to those with perfect diodes.</p>"
     yield table(nonideal.HEADS, map(nonideal.cells, rows))
@@ -204,26 +201,26 @@ def _fuzzing(folder: Path) -> Iterator[str]:
 
 
 def _benchmarks(path: Path) -> Iterator[str]:
-    found, said = _read(path, BENCH)
-    if said:
-        yield said
-        return
-    yield f"<p>Measured {escaped(found['date'])} on {escaped(found['machine']['cpu'])}, "
-    yield f"{escaped(found['machine']['cores'])} cores; versions: "
-    yield escaped(", ".join(f"{name} {version}" for name, version in found["versions"].items())) + "</p>"
     heads = ("benchmark", "what", "measured", "unit", "met", "peer", "peer measured", "ratio", "note")
     keys = [head.replace(" ", "_") for head in heads]
     met = {None: "", True: "yes", False: "no"}
-    yield table(heads, [[met[row[key]] if key == "met" else row[key] for key in keys] for row in found["rows"]])
+
+    def parsed(found: Any) -> tuple[str, list[list[Any]]]:
+        versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+        about = f"Measured {found['date']} on {found['machine']['cpu']}, {found['machine']['cores']} cores"
+        rows = [[met[row[key]] if key == "met" else row[key] for key in keys] for row in found["rows"]]
+        return f"{about}; versions: {versions}", rows
+
+    found, said = _read(path, BENCH, parsed)
+    yield said or f"<p>{escaped(found[0])}</p>" + table(heads, found[1])
 
 
 def _ladders(path: Path) -> Iterator[str]:
     yield f"<h3>Ladders</h3><p>Time to a relative KCL of {WANTED:g}; hollow marks: the solver stopped before it.</p>"
-    found, said = _read(path, PEERS)
+    points, said = _read(path, PEERS, points_of)
     if said:
         yield said
         return
-    points = [Point(**point) for point in found]
     yield _drawn(lambda: ladder_picture(points, "svg"), "ladders")
     growth = [(*key, exponent(climb)) for key, climb in Climbs(points).by.items()]
     yield "<p>Growth, p of seconds ~ unknowns^p at the upper end:</p>"
