@@ -7,7 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from circuitsim.circuit import Circuit, load, parse
+    from circuitsim.build import load, parse
+    from circuitsim.circuit import Circuit
     from circuitsim.errors import (
         At,
         BackendUnavailable,
@@ -31,7 +32,7 @@ __all__ = [
     "monte_carlo", "parse", "solve", "sweep",
 ]  # fmt: skip
 
-_HOMES = ("errors", "circuit", "problem", "residual", "solution", "solving", "sweeping")
+_HOMES = ("errors", "build", "circuit", "problem", "residual", "solution", "solving", "sweeping")
 
 
 def __getattr__(name: str) -> Any:

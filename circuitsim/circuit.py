@@ -1,21 +1,17 @@
-"""Netlist -> Circuit: the physics of each element, as one array table per element kind."""
+"""A circuit: its nodes, and one array table for each physical kind of branches. build.py makes it of a netlist."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from circuitsim.errors import At, NetlistError, SettingsError, TopologyError
-from circuitsim.laws import N_PARAMS, Law
-from circuitsim.models import MOST, diode_kind, resistor_branches, shockley_params
-from circuitsim.netlist import Netlist, parse_netlist, read_netlist
-from circuitsim.netlist.checks import LEAST_OHMS
+from circuitsim.errors import At, SettingsError, TopologyError
+from circuitsim.netlist import Netlist
 from circuitsim.notebook import circuit_html
 
 if TYPE_CHECKING:
@@ -27,6 +23,11 @@ Floats = NDArray[np.float64]
 B = TypeVar("B", bound="Branches")
 
 KINDS = "RVIDLCEFGHN"
+GROUPS = {  # of branches in a Circuit: name, and what one of them is called
+    "conductors": "a conductance", "ties": "a source or a short", "current_sources": "a current source",
+    "junctions": "a diode with a smooth or piecewise-linear law", "ideal_diodes": "a perfect diode",
+    "controlled": "a controlled source",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -253,6 +254,7 @@ class Circuit:
     def controlled_across(self, nodes: Ints) -> list[str]:
         """The controlled sources of which some ends, or ends of what controls them, are at these nodes, and some not.
 
+        >>> from circuitsim.build import parse
         >>> circuit = parse("t\\nV1 a 0 1\\nE1 b 0 a 0 2\\nG1 c d b 0 1m\\nR1 c d 1k\\nR2 b 0 1k")
         >>> circuit.controlled_across(np.array([circuit.netlist.node(name) for name in "cd"]))
         ['G1']
@@ -297,6 +299,7 @@ class Circuit:
     def to_networkx(self) -> nx.MultiGraph:
         """The circuit as a multigraph: an edge for each branch but those of 0 S, with `name`, `kind` and its value.
 
+        >>> from circuitsim.build import parse
         >>> graph = parse("divider\\nV1 in 0 10\\nR1 in out 1k\\nR2 out 0 1k").to_networkx()
         >>> sorted(data["name"] for _, _, data in graph.edges(data=True))
         ['R1', 'R2', 'V1']
@@ -329,31 +332,6 @@ class Circuit:
         return graph
 
 
-def load(path: str | Path, seed: int | None = None) -> Circuit:
-    """Read a netlist file into a Circuit. Raises NetlistError.
-
-    seed: of the random functions in its expressions, in the place of `.options seed=`. SettingsError when it is no
-    whole number from 0 to 2^53.
-    """
-    return build_circuit(read_netlist(path, seed))
-
-
-def parse(text: str, name: str = "netlist", seed: int | None = None) -> Circuit:
-    """Read a netlist from a string (first line: the title) into a Circuit. Raises NetlistError. `seed` as in `load`.
-
-    >>> parse("divider\\nV1 in 0 10\\nR1 in out 1k\\nR2 out 0 1k").conductors.g
-    array([0.001, 0.001])
-    """
-    return build_circuit(parse_netlist(text, name, seed))
-
-
-_GROUPS = (
-    ("conductors", "a conductance"), ("ties", "a source or a short"), ("current_sources", "a current source"),
-    ("junctions", "a diode with a smooth or piecewise-linear law"), ("ideal_diodes", "a perfect diode"),
-    ("controlled", "a controlled source"),
-)  # fmt: skip
-
-
 def check_structure(old: Circuit, new: Circuit) -> None:
     """Raise TopologyError, naming the element, when the branches of two circuits differ, values aside."""
     if difference := structural_difference(old, new):
@@ -363,13 +341,14 @@ def check_structure(old: Circuit, new: Circuit) -> None:
 def structural_difference(old: Circuit, new: Circuit) -> str:
     """What distinguishes the branches of two circuits, values aside, in words; '' when nothing does.
 
+    >>> from circuitsim.build import parse
     >>> deck = "divider\\nV1 in 0 10\\nR1 in out 1k\\nR2 out 0 {}"
     >>> structural_difference(parse(deck.format("1k")), parse(deck.format("0")))
     'R2 was a conductance and is now a source or a short'
     """
     if old.nodes is not new.nodes and old.nodes != new.nodes:
         return "the nodes are not the same"
-    for group, _ in _GROUPS:
+    for group in GROUPS:
         a, b = getattr(old, group), getattr(new, group)
         columns = ("kind", "row", "a", "b", "law") if group == "junctions" else ("kind", "row", "a", "b")
         if all(np.array_equal(getattr(a, column), getattr(b, column)) for column in columns):
@@ -377,7 +356,7 @@ def structural_difference(old: Circuit, new: Circuit) -> str:
         keys = [set(zip(x.kind.tolist(), x.row.tolist(), strict=True)) for x in (a, b)]
         changed = sorted(keys[0] ^ keys[1])
         if not changed:
-            return f"the elements that are {dict(_GROUPS)[group]} are not the same"
+            return f"the elements that are {GROUPS[group]} are not the same"
         kind, row = changed[0]
         name = "option rshunt" if kind < 0 else old.netlist.tables[KINDS[kind]].names[row]
         return f"{name} was {_roles(old, kind, row)} and is now {_roles(new, kind, row)}"
@@ -389,216 +368,9 @@ def structural_difference(old: Circuit, new: Circuit) -> str:
 
 def _roles(circuit: Circuit, kind: int, row: int) -> str:
     """Which branches an element is made of."""
-    groups = [(getattr(circuit, group), words) for group, words in _GROUPS]
+    groups = [(getattr(circuit, group), words) for group, words in GROUPS.items()]
     found = [words for x, words in groups if ((x.kind == kind) & (x.row == row)).any()]
     return " and ".join(found) or "open"
-
-
-def build_circuit(netlist: Netlist) -> Circuit:
-    """Give each element of a netlist its physics. Raises NetlistError for models that have none."""
-    builder = _CircuitBuilder(netlist)
-    return builder.build()
-
-
-class _CircuitBuilder:
-    def __init__(self, netlist: Netlist) -> None:
-        self.netlist = netlist
-        self.notes: list[tuple[At | None, str]] = list(netlist.notes)
-        self.pieces: dict[str, list[tuple[Ints, Ints, int, Ints, Floats]]] = {
-            "conductors": [], "ties": [], "ideal": [], "junctions": [],
-        }  # fmt: skip
-        self.laws: list[NDArray[np.int8]] = []
-
-    def add(self, group: str, kind: str, rows: Ints, values: Floats, reverse: bool = False) -> None:
-        """Put the elements `rows` of table `kind` into a group of branches."""
-        if rows.size:
-            table = self.netlist.tables[kind]
-            a, b = table.a[rows], table.b[rows]
-            a, b = (b, a) if reverse else (a, b)
-            self.pieces[group].append((a, b, KINDS.index(kind), rows, values))
-
-    def build(self) -> Circuit:
-        tables = self.netlist.tables
-        r, g = tables["R"].values["r"], tables["R"].values["g"]
-        linear = np.flatnonzero(((g > 0) & np.isfinite(g)) | self._trained_opens())
-        self.add("conductors", "R", linear, g[linear])
-        every_v = np.arange(len(tables["V"]))
-        self.add("ties", "V", every_v, tables["V"].values["v"])
-        shorts = np.flatnonzero(r == 0)
-        self.add("ties", "R", shorts, np.zeros(shorts.size))
-        inductors = np.arange(len(tables["L"]))
-        self.add("ties", "L", inductors, np.zeros(inductors.size))
-        self._diodes()
-        self._nonlinear_resistors()
-        self._shunts()
-        sources = tables["I"]
-        every_i = np.arange(len(sources))
-        kind_i = np.full(every_i.size, KINDS.index("I"), np.int8)
-        conductors, ties, ideal, junctions = (self._join(g) for g in ("conductors", "ties", "ideal", "junctions"))
-        law = np.concatenate([np.zeros(0, np.int8), *self.laws])
-        return Circuit(
-            netlist=self.netlist,
-            conductors=Conductors(*conductors),
-            ties=Ties(*ties[:4], ties[4][None, :]),
-            current_sources=CurrentSources(sources.a, sources.b, kind_i, every_i, sources.values["i"][None, :]),
-            junctions=Junctions(*junctions[:4], law, junctions[4].reshape(-1, N_PARAMS)),
-            ideal_diodes=IdealDiodes(*ideal),
-            controlled=self._controlled(),
-            crossbars=tuple(Crossbar(c.name, c.rows, c.cols, c.g) for c in self.netlist.crossbars),
-            notes=tuple(self.notes),
-        )
-
-    def _controlled(self) -> Controlled:
-        tables = [self.netlist.tables[kind] for kind in "EFGH"]
-
-        def column(links: str, otherwise: int) -> Ints:
-            return np.concatenate([t.links.get(links, np.full(len(t), otherwise)) for t in tables])
-
-        return Controlled(
-            a=np.concatenate([t.a for t in tables]),
-            b=np.concatenate([t.b for t in tables]),
-            kind=np.concatenate([np.full(len(t), KINDS.index(t.kind), np.int8) for t in tables]),
-            row=np.concatenate([np.arange(len(t)) for t in tables]),
-            ca=column("ca", 0),
-            cb=column("cb", 0),
-            control=column("control", -1),  # a row of V is the branch of the same number: sources come first in ties
-            gain=np.concatenate([t.values["gain"] for t in tables]),
-        )
-
-    def _trained_opens(self) -> NDArray[np.bool_]:
-        """Rows of the open resistors, single or in an array, that `.train` names."""
-        table, arrays = self.netlist.tables["R"], self.netlist.arrays
-        found = np.zeros(len(table), bool)
-        opens = table.values["g"] == 0
-        if not opens.any():
-            return found
-        names = {name.lower() for name in self.netlist.trained}
-        for name in names:
-            if name in arrays and arrays[name].kind == "R":
-                found[arrays[name].start : arrays[name].stop] = True
-        found[[i for i in np.flatnonzero(opens).tolist() if table.names[i].lower() in names]] = True
-        return found & opens
-
-    def _join(self, group: str) -> tuple[Ints, Ints, NDArray[np.int8], Ints, Floats]:
-        pieces = self.pieces[group]
-        none = np.zeros(0, np.int64)
-        return (
-            np.concatenate([none, *[p[0] for p in pieces]]),
-            np.concatenate([none, *[p[1] for p in pieces]]),
-            np.concatenate([np.zeros(0, np.int8), *[np.full(p[3].size, p[2], np.int8) for p in pieces]]),
-            np.concatenate([none, *[p[3] for p in pieces]]),
-            np.concatenate([np.zeros(0), *[p[4].ravel() for p in pieces]]),
-        )
-
-    def _diodes(self) -> None:
-        table = self.netlist.tables["D"]
-        model_of = table.values["model"].astype(np.int64)
-        for k in np.unique(model_of).tolist():
-            rows = np.flatnonzero(model_of == k)
-            model = self.netlist.models[k]
-            at = self.netlist.at(model.seq)
-            kind, p, remarks = diode_kind(model, at)
-            self.notes += [(at, remark) for remark in remarks]
-            area, m = table.values["area"][rows], table.values["m"][rows]
-            steepest = [1.0 / p[key] for key in ("ron", "roff", "rrev") if p[key] > 0] if kind == "pwl" else [p["is"]]
-            self._check_area(rows, area, m, max([1.0, *steepest]))
-            if kind == "pwl":
-                self._piecewise_linear(rows, p, area * m)
-            elif p["is"] > 0:
-                self._check_series(rows, area, m, p["rs"])
-                params = shockley_params(p, area, m, table.values["temp"][rows], self.netlist.options)
-                self.add("junctions", "D", rows, params)
-                self.laws.append(np.full(rows.size, Law.SHOCKLEY, np.int8))
-            else:
-                self.notes.append((at, f"model {model.name}: IS = 0, its diodes are open circuits"))
-
-    def _check_area(self, rows: Ints, area: Floats, m: Floats, steepest: float) -> None:
-        """NetlistError for a diode whose area and m, times the steepest conductance or IS of its model, overflow."""
-        with np.errstate(over="ignore"):
-            scaled = steepest * (area * m)
-        k = int(np.argmax(scaled))
-        if scaled[k] > MOST:
-            table = self.netlist.tables["D"]
-            raise NetlistError(
-                f"diode {table.names[rows[k]]}: area {area[k]:g} times m {m[k]:g} makes its current overflow; make "
-                "them smaller, or RON of its model larger or 0",
-                self.netlist.at(int(table.seq[rows[k]])),
-            )
-
-    def _check_series(self, rows: Ints, area: Floats, m: Floats, rs: float) -> None:
-        """NetlistError for a diode whose area and m are so small that RS, divided by them, overflows."""
-        k = int(np.argmin(area * m))
-        if rs > MOST * (area[k] * m[k]):
-            table = self.netlist.tables["D"]
-            raise NetlistError(
-                f"diode {table.names[rows[k]]}: area {area[k]:g} times m {m[k]:g} makes the RS of its model, {rs:g} "
-                "ohm, overflow; make them larger",
-                self.netlist.at(int(table.seq[rows[k]])),
-            )
-
-    def _piecewise_linear(self, rows: Ints, p: Mapping[str, float], area: Floats) -> None:
-        """i = goff v, and beyond each knee a steeper line (or, for RON = 0 and RREV = 0, a perfect diode)."""
-        goff = 1.0 / p["roff"]
-        if goff > 0:
-            self.add("conductors", "D", rows, goff * area)
-        params = np.zeros((rows.size, N_PARAMS))
-        params[:, 1], params[:, 3] = p["vfwd"], p["vrev"]
-        if p["ron"] == 0:
-            self.add("ideal", "D", rows, np.full(rows.size, p["vfwd"]))
-        else:
-            params[:, 0] = (1.0 / p["ron"] - goff) * area
-        if np.isfinite(p["vrev"]):
-            if p["rrev"] == 0:
-                self.add("ideal", "D", rows, np.full(rows.size, p["vrev"]), reverse=True)
-            else:
-                params[:, 2] = (1.0 / p["rrev"] - goff) * area
-        else:
-            params[:, 3] = 0.0
-        if params[:, [0, 2]].any():
-            self.add("junctions", "D", rows, params)
-            self.laws.append(np.full(rows.size, Law.PWL, np.int8))
-
-    def _nonlinear_resistors(self) -> None:
-        """A model's conductance and, in parallel to it, its nonlinear branches; m multiplies all currents."""
-        table = self.netlist.tables["N"]
-        model_of = table.values["model"].astype(np.int64)
-        for k in np.unique(model_of).tolist():
-            rows = np.flatnonzero(model_of == k)
-            model, m = self.netlist.models[k], table.values["m"][rows]
-            at = self.netlist.at(model.seq)
-            g, law, branches = resistor_branches(model, at)
-            if g > 0:
-                self.add("conductors", "N", rows, self._scaled(rows, g, m))
-            for branch in branches:
-                params = np.tile(branch, (rows.size, 1))
-                params[:, 0] = self._scaled(rows, branch[0], m)
-                self.add("junctions", "N", rows, params)
-                self.laws.append(np.full(rows.size, law, np.int8))
-            if g == 0 and not len(branches):
-                self.notes.append((at, f"model {model.name}: no current at any voltage, its elements are open"))
-
-    def _scaled(self, rows: Ints, value: float, m: Floats) -> Floats:
-        """A current or conductance of nonlinear resistors times their m. NetlistError where it overflows."""
-        scaled = value * np.minimum(m, MOST)
-        if max(m.max(), scaled.max()) > MOST:
-            table, k = self.netlist.tables["N"], int(np.argmax(m))
-            raise NetlistError(
-                f"nonlinear resistor {table.names[rows[k]]}: m {m[k]:g} makes its current overflow; make m smaller",
-                self.netlist.at(int(table.seq[rows[k]])),
-            )
-        return scaled
-
-    def _shunts(self) -> None:
-        """`.options rshunt`: a resistor from every node to ground."""
-        rshunt = self.netlist.options.rshunt
-        if np.isfinite(rshunt):
-            if not rshunt >= LEAST_OHMS:
-                raise NetlistError(
-                    f"{self.netlist.path}: option rshunt {rshunt:g} ohm must be positive, and have a finite conductance"
-                )
-            nodes = np.arange(1, len(self.netlist.nodes))
-            ground = np.zeros_like(nodes)
-            self.pieces["conductors"].append((nodes, ground, -1, nodes, np.full(nodes.size, 1.0 / rshunt)))
 
 
 def _kept(branches: B, gone: NDArray[np.bool_]) -> B:

@@ -42,7 +42,7 @@ def layout(circuit: Circuit, shapes: Shapes | None = None) -> Floats:
     Nodes that are joined are about 1 apart (layers: nodes of the largest layer). Ground, node 0, lies below all others.
     `shapes`: those of the circuit, when they are known already.
 
-    >>> from circuitsim.circuit import parse
+    >>> from circuitsim.build import parse
     >>> layout(parse("ladder\\nV1 a 0 1\\nR1 a b 1\\nR2 b c 1\\nR3 c 0 1"))
     array([[ 1.  , -1.25],
            [ 0.  ,  0.  ],

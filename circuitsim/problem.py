@@ -76,7 +76,7 @@ class Drive:
 class Problem:
     """A circuit made ready for solving: prepare once, solve for many inputs, update values without rebuilding.
 
-    >>> from circuitsim.circuit import parse
+    >>> from circuitsim.build import parse
     >>> problem = compile_problem(parse("divider\\nV1 in 0 10\\nR1 in out 1k\\nR2 out 0 1k"))
     >>> problem.values.diag, problem.drive(slice(0, 1)).injection
     (array([0.002]), array([[0.01]]))

@@ -50,7 +50,7 @@ class Shapes:
 
         Either its crossbars are a chain, or the distance from the sources gives the layers, which are densely joined.
 
-        >>> from circuitsim.circuit import parse
+        >>> from circuitsim.build import parse
         >>> deck = "two layers\\nV[0:2] x[0:2] 0 1\\nR1[0:2][0:1] x[0:2] h[0:1] 1k\\nR2[0:1][0:0] h[0:1] y[0:0] 1k"
         >>> [layer.tolist() for layer in Shapes(parse(deck)).layers]
         [[1, 2, 3], [4, 5], [6]]

@@ -69,7 +69,7 @@ def solve(
 
     Raises TopologyError when no solution exists, SettingsError, BackendUnavailable, NotSolved.
 
-    >>> from circuitsim.circuit import parse
+    >>> from circuitsim.build import parse
     >>> solution = solve(parse("clamp\\nI1 0 a 1m\\nR1 a 0 10k\\n.model di D(ron=0 vfwd=0.7)\\nD1 a 0 di"))
     >>> solution.status.name, solution.voltage("a")
     ('SOLVED', array([0.7]))

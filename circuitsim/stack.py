@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.circuit import KINDS, Branches, Circuit, build_circuit
+from circuitsim.build import build_circuit
+from circuitsim.circuit import GROUPS, KINDS, Branches, Circuit
 from circuitsim.errors import NetlistError, TopologyError
 from circuitsim.netlist import Netlist
 from circuitsim.netlist.copies import links_in_copies, nodes_in_copies, rows_in_copies, side_by_side
@@ -32,7 +33,6 @@ Floats = NDArray[np.float64]
 B = TypeVar("B", bound=Branches)
 T = TypeVar("T")
 
-_GROUPS = ("conductors", "ties", "current_sources", "junctions", "ideal_diodes", "controlled")
 FEW_STEPS = 20  # of newton for a stack; from the solution of another of its circuits it takes some 3
 _FEW = 4  # circuits are not worth a stack
 _PATIENCE = 64  # circuits more in stacks that were not solved than in others: then the rest go one by one
@@ -116,7 +116,7 @@ def solve_in_shares(points: Iterable[T], size: int, many: Callable[[list[T]], bo
 def stacked(circuits: Sequence[Circuit]) -> Circuit:
     """One circuit of these, which have the same branches (circuit.check_structure), one input each, and no crossbars.
 
-    >>> from circuitsim.circuit import parse
+    >>> from circuitsim.build import parse
     >>> deck = "divider\\nV1 in 0 {}\\nR1 in out 1k\\nR2 out 0 1k"
     >>> two = stacked([parse(deck.format(10)), parse(deck.format(2))])
     >>> two.copies, two.nodes, two.conductors.a, two.ties.e
@@ -129,7 +129,7 @@ def stacked(circuits: Sequence[Circuit]) -> Circuit:
         for kind, of_first in first.netlist.tables.items()
         for name in of_first.values
     }
-    groups = {group: _branches([getattr(circuit, group) for circuit in circuits], first) for group in _GROUPS}
+    groups = {group: _branches([getattr(circuit, group) for circuit in circuits], first) for group in GROUPS}
     return replace(first, netlist=side_by_side(first.netlist, copies, values), copies=copies, **groups)
 
 
@@ -141,7 +141,7 @@ def built(netlist: Netlist, copies: int) -> Circuit:
     whole = build_circuit(netlist)
     size = _sizes(netlist) // copies
     groups: dict[str, Any] = {}
-    for group in _GROUPS:
+    for group in GROUPS:
         branches: Branches = getattr(whole, group)
         row = branches.row - (branches.kind < 0)  # nodes begin with ground
         order = np.argsort(row // np.maximum(size[branches.kind], 1), kind="stable")

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    "errors compiled", "graphs", "linear", "netlist", "laws notebook", "models", "circuit",
+    "errors compiled", "graphs", "linear", "netlist", "laws notebook", "models", "circuit", "build",
     "units coloring shapes", "feasibility islands layout", "topology", "placement workers", "problem branch_sums",
     "residual stack", "currents backends", "uniqueness plot", "saved", "solution", "methods", "solving", "sweeping",
     "__init__", "io gallery", "view", "cli", "__main__",

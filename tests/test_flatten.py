@@ -14,7 +14,8 @@ from helpers import PRECISE, needs_ngspice
 
 import circuitsim as cs
 from circuitsim import gallery
-from circuitsim.circuit import KINDS, Circuit, build_circuit
+from circuitsim.build import build_circuit
+from circuitsim.circuit import KINDS, Circuit
 from circuitsim.io.flatten import MIN_RON, flatten
 from circuitsim.io.ngspice import operating_point, run_ngspice, tight_options
 from circuitsim.io.sweeps import sweep_plot

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 import circuitsim as cs
 from circuitsim import stack as stacks_of
-from circuitsim.circuit import build_circuit
+from circuitsim.build import build_circuit
 from circuitsim.methods.held import hardly_moves
 from circuitsim.netlist.revalue import Revaluer
 from circuitsim.residual import Check
@@ -109,7 +109,7 @@ def test_draws_that_are_read_together_make_the_same_stack(text: str) -> None:
     assert netlist is not None
     one, other = built(netlist, 5), stacked([build_circuit(draw.netlist()) for draw in draws])
     assert one.copies == other.copies == 5 and one.nodes == other.nodes
-    for group in stacks_of._GROUPS:
+    for group in stacks_of.GROUPS:
         same(getattr(one, group), getattr(other, group))
     for kind, table in other.netlist.tables.items():
         for name in table.values if kind not in "DN" else set(table.values) - {"model"}:

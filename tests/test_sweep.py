@@ -10,7 +10,7 @@ from helpers import needs_ngspice
 
 import circuitsim as cs
 from circuitsim import netlist
-from circuitsim.circuit import build_circuit
+from circuitsim.build import build_circuit
 from circuitsim.io.ngspice import run_ngspice, tight_options
 from circuitsim.io.raw import Plot
 from circuitsim.io.sweeps import statistics, sweep_plot

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 import circuitsim as cs
-from circuitsim.circuit import build_circuit
+from circuitsim.build import build_circuit
 from circuitsim.io.commands import HELP_NAMES, Command
 from circuitsim.io.files import check_target, replacing
 from circuitsim.netlist import read_netlist

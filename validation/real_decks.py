@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 import circuitsim as cs
-from circuitsim.circuit import build_circuit
+from circuitsim.build import build_circuit
 from circuitsim.currents import ambiguous_elements, table_currents
 from circuitsim.io import ngspice
 from circuitsim.io.commands import Command

@@ -21,7 +21,8 @@ from scipy import sparse
 from scipy.optimize import nnls
 from scipy.sparse import csgraph
 
-from circuitsim.circuit import KINDS, Circuit, build_circuit
+from circuitsim.build import build_circuit
+from circuitsim.circuit import KINDS, Circuit
 from circuitsim.errors import NotSolved, SettingsError, TopologyError
 from circuitsim.io.allowed import allowed_differences
 from circuitsim.io.flatten import MIN_RON, Written, flatten

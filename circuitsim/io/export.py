@@ -52,7 +52,7 @@ def export(circuit: Circuit, path: Path, remarks: Sequence[str] = ()) -> None:
     when a file cannot be written, or when the name of the numpy file cannot stand in a netlist.
 
     >>> import tempfile
-    >>> from circuitsim.circuit import parse
+    >>> from circuitsim.build import parse
     >>> text = "two loads\\n.param r=2k\\nV1 a 0 6\\nRL[0:1] a b[0:1] {r}\\nRM[0:1] b[0:1] 0 {aunif(2, 1)}\\n.output a"
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     export(parse(text), Path(folder, "loads.cir"), ["as built"])

@@ -76,7 +76,7 @@ def flatten(circuit: Circuit, out: IO[str]) -> Written:
     Raises SettingsError when sources have a batch of values: a netlist holds one.
 
     >>> import sys
-    >>> from circuitsim.circuit import parse
+    >>> from circuitsim.build import parse
     >>> names = flatten(parse("two loads\\nV1 a 0 6\\nRL[0:1] a 0 g=1m\\n.output a", "loads.cir"), sys.stdout)
     two loads
     * Plain SPICE, written by circuitsim flatten from loads.cir

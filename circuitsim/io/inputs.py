@@ -21,7 +21,7 @@ def apply_inputs(circuit: Circuit, assignments: Sequence[str]) -> Circuit:
     `@file.npy` and `@file.npz:key` hold (n,) values for an array of n sources, or (batch, n), or (batch,) for a single
     source. SettingsError names the text, the file and the element.
 
-    >>> from circuitsim.circuit import parse
+    >>> from circuitsim.build import parse
     >>> apply_inputs(parse("divider\\nV1 in 0 10\\nR1 in 0 1k"), ["v1=2.5m"]).ties.e
     array([[0.0025]])
     """

@@ -101,7 +101,7 @@ def _child(arguments: list[str], folder: str, timeout: float) -> subprocess.Comp
 
 def from_pyspice(circuit: Any) -> Circuit:
     """The Circuit of a PySpice circuit (PySpice.Spice.Netlist.Circuit), by its netlist. Raises NetlistError."""
-    from circuitsim.circuit import parse
+    from circuitsim.build import parse
 
     title, _, cards = str(circuit).partition("\n")
     return parse(f"{title.removeprefix('.title').strip()}\n{cards}", "<PySpice>")

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.backends.base import Backend
-from circuitsim.circuit import Circuit, build_circuit, check_structure
+from circuitsim.build import build_circuit
+from circuitsim.circuit import Circuit, check_structure
 from circuitsim.errors import SettingsError
 from circuitsim.netlist.revalue import Draw
 from circuitsim.netlist.saves import Save

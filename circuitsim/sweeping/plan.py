@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from circuitsim.backends import gpu_newton
 from circuitsim.backends.base import Backend, find_backend
-from circuitsim.circuit import Circuit, build_circuit
+from circuitsim.build import build_circuit
+from circuitsim.circuit import Circuit
 from circuitsim.errors import CircuitError, SettingsError
 from circuitsim.netlist.expand import Changes
 from circuitsim.netlist.model import Swept

@@ -66,7 +66,7 @@ class Scene:
 class Drawing:
     """A circuit's vertices and edges, of which scenes are made.
 
-    >>> from circuitsim.circuit import parse
+    >>> from circuitsim.build import parse
     >>> scene = Drawing(parse("divider\\nV1 in 0 10\\nR1 in out 1k\\nR2 out 0 1k")).scene()
     >>> [v.label for v in scene.vertices], [(e.name, e.a, e.b) for e in scene.edges]
     (['0', 'in', 'out'], [('R1', 1, 2), ('R2', 2, 0), ('V1', 1, 0)])

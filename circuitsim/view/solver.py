@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.circuit import Circuit, build_circuit
+from circuitsim.build import build_circuit
+from circuitsim.circuit import Circuit
 from circuitsim.errors import CircuitError, SettingsError
 from circuitsim.io.inputs import apply_inputs
 from circuitsim.netlist.analyses import points
@@ -51,7 +52,7 @@ class Changes:
 class Solver:
     """Solves a circuit with changes, one question at a time, and keeps the last answers.
 
-    >>> from circuitsim.circuit import parse
+    >>> from circuitsim.build import parse
     >>> solver = Solver(parse("divider\\nV1 in 0 10\\nR1 in out 1k\\nR2 out 0 1k"))
     >>> solver.solution(Changes((("R2", "3k"),))).voltage("out")
     array([7.5])
