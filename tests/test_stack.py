@@ -193,6 +193,8 @@ def test_a_law_of_a_controlled_source_is_measured_by_its_copy() -> None:
 # -- points ------------------------------------------------------------------------------------------------------------
 
 LOOP = "a loop of sources\n.param k=1\nV1 a 0 {floor(k)}\nR1 a b {1k*k}\nR2 b 0 1k\nV2 a 0 1\n"
+SOMETIMES = "currents that are not unique while k > 2.5\n.param k=1\nV1 a 0 {k > 2.5 ? 2 : -2}\nR1 a b {1k*k}\n"
+SOMETIMES += "D1 b c id\nD2 b c id\nR2 c 0 1k\nV2 a e {k > 2.5 ? 0 : -1}\nD3 a e id\nR3 e 0 1k\n"
 NO_ISLAND = PERFECT + "R7 c 0 100k\n"
 RUNS = {
     "draws": (SHOCKLEY.replace("{r}", "{agauss(1k, 100, 1)}").replace("{r/1k}", "{aunif(1, 0.5)}"), None),
@@ -205,6 +207,7 @@ RUNS = {
     "draws of controlled sources": (CONTROLLED.replace("R1 a m {r}", "R1 a m {agauss(1k, 100, 1)}"), None),
     "gains": (CONTROLLED.replace("E1 out 0 0 m 1e4", "E1 out 0 0 m {10*r}"), "r 500 2k 50"),
     "a loop": (LOOP, "k 1 4 0.05"),
+    "not unique in some": (SOMETIMES, "k 1 4 0.05"),
 }
 
 
