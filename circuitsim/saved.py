@@ -197,7 +197,9 @@ def _ambiguous(solution: Solution, save: Save) -> Bools:
         shared = shared | ambiguous_elements(solution, save.kind)[save.rows]
     if save.quantity == "i":
         return shared
-    volts = solution.drops(a, b) != 0  # a power is their product: one that is 0 settles it
+    # A power is their product: one that is 0, as far as the voltages of the ends can tell, settles it.
+    ends = np.maximum(*(np.abs(solution.voltages(nodes)) for nodes in (a, b)))
+    volts = np.abs(solution.drops(a, b)) > 4 * np.finfo(float).eps * ends
     if save.kind == CROSSBAR:  # Ohm's law: no power without a voltage
         return (shared | loose) & volts.any(axis=0)
     amperes = table_currents(solution, save.kind, save.rows) != 0

@@ -459,3 +459,18 @@ def test_what_controlled_sources_leave_open() -> None:
     assert dict(zip(saved.labels, saved.ambiguous.tolist(), strict=True)) == {
         "v(a,b)": True, "v(c)": False, "i(R1)": True, "i(R3)": True, "i(R4)": False, "@R1[p]": True,
     }  # fmt: skip
+
+
+def test_powers_of_diodes_in_parallel_are_known_where_they_have_no_voltage() -> None:
+    """How they share the current is open; a perfect diode without a drop takes no power however they do.
+
+    Not so those with a drop. Whatever the values are: rounding leaves a voltage of 1e-16 V here and there.
+    """
+    deck = "t\nV1 a 0 {}\nR1 a b {}\nD1 b c id\nD2 b c id\nR2 c 0 {}\nD3 c d iz\nD4 c d iz\nR3 d 0 {}\n"
+    deck += ".model id D(ron=0)\n.model iz D(ron=0 vfwd=0.01)\n"
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        circuit = cs.parse(deck.format(rng.uniform(0.1, 50.0), *rng.uniform(100.0, 5000.0, 3)))
+        saved = Saved(cs.solve(circuit), wanted_saves(circuit, ["all"]))
+        marked = {label for label, mark in zip(saved.labels, saved.ambiguous.tolist(), strict=True) if mark}
+        assert marked == {"i(D1)", "i(D2)", "i(D3)", "i(D4)", "@D3[p]", "@D4[p]"}
