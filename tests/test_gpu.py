@@ -504,6 +504,23 @@ def test_why_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch, module: Any, wante
         find_backend("gpu")
 
 
+def test_what_the_driver_refuses_is_no_defect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA's errors are RuntimeErrors of CuPy's; others are not taken for them."""
+    module = cupy_with()
+    monkeypatch.setitem(sys.modules, "cupy", module)
+    monkeypatch.setitem(sys.modules, "cupy.cublas", module.cublas)
+    device = CudaDevice()
+    theirs = type("CUDADriverError", (RuntimeError,), {"__module__": "cupy_backends.cuda.api.driver"})
+    for error, wanted in (
+        (MemoryError("7 bytes"), r"NVIDIA H200 has no memory left \(7 bytes\)"),
+        (theirs("CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE"), r"NVIDIA H200 does not go on \(CUDA_ERROR_COOP"),
+    ):
+        with pytest.raises(cs.BackendUnavailable, match=wanted), device.guard():
+            raise error
+    with pytest.raises(RuntimeError, match="ours"), device.guard():
+        raise RuntimeError("ours")
+
+
 class Capture:
     """As CuPy's stream: captures nothing but whether it is asked to."""
 

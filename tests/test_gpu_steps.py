@@ -32,7 +32,7 @@ from training.kernels import BACK, DIFFERENCE, PLAIN
 from training.layered import LayeredLearner
 from training.layers import find_layers
 from training.learner import LearningError
-from training.network import make_learner
+from training.network import make_learner, ready_learner
 from training.recipe import Recipe, find_recipe, names
 
 DEVICES = ["fibers", "cuda"] if os.environ.get(NEEDS_GPU) else ["fibers"]
@@ -379,3 +379,27 @@ def test_auto_takes_a_gpu_where_it_wins(
     learner = make_learner(parse(drn(sizes, seed=5)), recipe)
     assert isinstance(learner, LayeredLearner)
     assert (learner.device is device) == taken
+
+
+def test_auto_trains_on_the_cpu_where_a_gpu_does_not_work(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that works takes a step, of which nothing stays."""
+    monkeypatch.setattr(
+        network, "find_backend", lambda name: GpuBackend(device) if name == "gpu" else find_backend(name)
+    )
+    monkeypatch.setattr(network, "GPU_WINS", 1)
+    circuit, recipe = parse(drn((12, 5, 3), seed=5)), replace(RECIPE, batch_size=4)
+    data = samples(6, 3)
+    working = ready_learner(circuit, recipe, "auto", 1, (data,))
+    assert isinstance(working, LayeredLearner) and working.device is device
+    for name, array in on_device(circuit, recipe, device).arrays().items():
+        np.testing.assert_array_equal(working.arrays()[name], array, err_msg=name)
+
+    def refused(*_: Any) -> None:
+        raise BackendUnavailable("backend gpu: does not go on")
+
+    monkeypatch.setattr(device, "launch_together", refused)
+    left = ready_learner(circuit, recipe, "auto", 1, (data,))
+    assert isinstance(left, LayeredLearner) and left.device is None
+    assert left.path == "fast path for layers"
+    with pytest.raises(BackendUnavailable, match="does not go on"):
+        ready_learner(circuit, recipe, "gpu", 1, (data,)).train(data, np.arange(4), {})

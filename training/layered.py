@@ -4,6 +4,7 @@ what that leaves out."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,7 @@ class LayeredLearner(Learner):
         self.batch_size = recipe.batch_size
         self.fast = kernel and recipe.tol is None
         self.threads, self.device = threads, device
+        self.guard = device.guard if device else nullcontext
         self.xp = device.xp if device else np
         self.betas = eqprop.nudges(recipe.variant, recipe.nudge) if recipe.algorithm == "ep" else (0.0, 0.0)
         self.form = "difference" if recipe.algorithm == "implicit" else recipe.form
@@ -81,7 +83,8 @@ class LayeredLearner(Learner):
             if not np.isfinite(dtype.type(self.recipe.gain * samples.scale)):
                 raise SettingsError(f"gain {self.recipe.gain:g} is too large for {dtype}; choose a smaller one")
         if self.device:
-            self._make_gpu_steps(self.device, samples)
+            with self.guard():
+                self._make_gpu_steps(self.device, samples)
         elif self.fast:
             kernels.make_ready(str(dtype), str(samples.features.dtype))
         self._prepared = samples
@@ -111,7 +114,7 @@ class LayeredLearner(Learner):
         b_rates = np.array([by_name.get((name or "").lower(), 0.0) for name in self.structure.biases], dtype)
         run = self._kernel_steps if self.fast else self._plain_steps
         tally, first = Tally(), 0
-        with threadpool_limits(self.threads, "blas"):
+        with threadpool_limits(self.threads, "blas"), self.guard():
             while first < order.size:  # up to the next test of convexity, wherever the steps were interrupted
                 if self.steps % _CHECK_EVERY == 0 and self.recipe.algorithm == "ep":
                     self._check_convex(min(self.betas))
@@ -218,7 +221,7 @@ class LayeredLearner(Learner):
 
     def outputs(self, samples: Samples, rows: slice) -> Floats:
         w, found = self._weights(), []
-        with threadpool_limits(self.threads, "blas"):
+        with threadpool_limits(self.threads, "blas"), self.guard():
             for first in range(rows.start, rows.stop, _TILE):
                 base = layers.drive(w, self._inputs(samples, slice(first, min(first + _TILE, rows.stop))))
                 v = [self.xp.zeros((base[0].shape[0], int(n)), self.g.dtype) for n in self.n[1:]]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import pairwise
+
+import numpy as np
 
 from circuitsim import BackendUnavailable, Circuit, compile_problem
 from circuitsim.backends.base import Backend, find_backend
@@ -12,7 +16,7 @@ from training.general import GeneralLearner
 from training.gpu_steps import Refused, plan_of, task_of
 from training.layered import LayeredLearner
 from training.layers import Layers, find_layers
-from training.learner import Learner
+from training.learner import Learner, Samples
 from training.recipe import Recipe
 
 # Conductances of a layered netlist from which `auto` trains it on a GPU. Not yet measured: a step of 160,000 (drn-xs)
@@ -33,7 +37,33 @@ def make_learner(circuit: Circuit, recipe: Recipe, backend: str = "auto", thread
     if structure is None:
         return GeneralLearner(problem, recipe, engine)
     device = engine.device if isinstance(engine, GpuBackend) else None
-    return LayeredLearner(problem, structure, recipe, kernel=engine.name != "reference", threads=threads, device=device)
+    kernel = engine.name != "reference"
+    with device.guard() if device else nullcontext():
+        return LayeredLearner(problem, structure, recipe, kernel=kernel, threads=threads, device=device)
+
+
+def ready_learner(circuit: Circuit, recipe: Recipe, backend: str, threads: int, data: Sequence[Samples]) -> Learner:
+    """A learner prepared for such samples; under `auto` on the CPU where a GPU turns out not to work.
+
+    That shows in a step, which is taken and forgotten.
+    """
+
+    def ready(where: str) -> Learner:
+        learner = make_learner(circuit, recipe, where, threads)
+        for samples in data:
+            learner.prepare(samples)
+        if where == "auto" and isinstance(learner, LayeredLearner) and learner.device:
+            before = learner.arrays()
+            learner.train(data[-1], np.arange(recipe.batch_size) % len(data[-1]), {})
+            learner.restore(before)
+        return learner
+
+    try:
+        return ready(backend)
+    except BackendUnavailable:
+        if backend != "auto":
+            raise
+        return ready("cpu")
 
 
 def _gpu_for(structure: Layers, recipe: Recipe) -> Backend | None:

@@ -127,7 +127,7 @@ def _prepare(options: Options, recipe: Recipe, data: Data) -> _Job:
     """Netlist, learner, run, and the fingerprint of what cannot change when a run goes on."""
     from circuitsim import load
     from circuitsim.io.output import warning_texts
-    from training.network import make_learner, trained_elements
+    from training.network import ready_learner, trained_elements
     from training.record import circuit_digest, file_digest, samples_digest, with_initial_values
     from training.run import Run, Schedule
 
@@ -159,9 +159,7 @@ def _prepare(options: Options, recipe: Recipe, data: Data) -> _Job:
         "test data": samples_digest(data.test),
     }
     threads = options.threads or _cores()
-    learner = make_learner(circuit, recipe, options.backend, threads)
-    for samples in (data.test, data.train):
-        learner.prepare(samples)
+    learner = ready_learner(circuit, recipe, options.backend, threads, (data.test, data.train))
     run = Run(learner, data.train, data.test, schedule, partial(recipe.rates, trained), options.seed or 0)
     return _Job(recipe, circuit, trained, learner, data, run, fingerprint, threads)
 

@@ -114,6 +114,10 @@ class CudaDevice:
             yield
         except self.xp.cuda.memory.OutOfMemoryError as error:
             raise _unavailable(f"{self.name} has no memory left ({_first_line(error)})") from None
+        except RuntimeError as error:
+            if not type(error).__module__.startswith("cupy"):  # CUDA's own errors, and those of cuBLAS
+                raise
+            raise _unavailable(f"{self.name} does not go on ({_first_line(error)})") from None
 
 
 def _passed(arguments: tuple[Array | int, ...]) -> tuple[Any, ...]:

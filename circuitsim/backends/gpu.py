@@ -102,7 +102,7 @@ class Device(Protocol):
         """Memory that can be had."""
 
     def guard(self) -> AbstractContextManager[None]:
-        """Turns the lack of memory into BackendUnavailable."""
+        """Turns the lack of memory, and whatever the driver and its libraries refuse, into BackendUnavailable."""
 
 
 class GpuBackend:
@@ -285,8 +285,9 @@ class GpuEngine:
         )  # fmt: skip
 
     def voltages(self) -> Floats:
-        turned = self.device.xp.ascontiguousarray(self.x.T)  # there: the host takes ten times as long
-        return self.device.to_host(turned).astype(np.float64, copy=False)
+        with self.device.guard():
+            turned = self.device.xp.ascontiguousarray(self.x.T)  # there: the host takes ten times as long
+            return self.device.to_host(turned).astype(np.float64, copy=False)
 
     def check(self) -> GpuCheck | Check:
         t = self.problem.topology

@@ -83,7 +83,8 @@ class GpuCheck:
 
     def full(self) -> Check:
         if self.on_host is None:
-            x = self.device.to_host(self.xp.ascontiguousarray(self.x.T))
+            with self.device.guard():
+                x = self.device.to_host(self.xp.ascontiguousarray(self.x.T))
             self.on_host = Check(self.engine.problem, self.engine.drive, x)
         return self.on_host
 
