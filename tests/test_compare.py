@@ -21,9 +21,10 @@ from circuitsim.cli import main
 from circuitsim.io import allowed as allowed_module
 from circuitsim.io import compare as module
 from circuitsim.io.allowed import allowed_differences
-from circuitsim.io.compare import Comparison, Quantity, Verdict, compare, compare_sweep, kcl_of
+from circuitsim.io.compare import Comparison, Quantity, Verdict, compare, compare_sweep
 from circuitsim.io.compared import overall, plot_comparison
 from circuitsim.io.flatten import MIN_RON, Written, flatten
+from circuitsim.io.foreign import kcl_of
 from circuitsim.io.ngspice import ABSTOL, GMIN, RELTOL, VNTOL, NgspiceError, RawData, run_ngspice
 from circuitsim.io.pyspice import library as pyspice_library
 from circuitsim.sweeping import sweep

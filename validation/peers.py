@@ -24,9 +24,9 @@ from scipy.sparse import linalg
 
 import circuitsim as cs
 from circuitsim.gallery import current_grid, drn, wired_crossbar
-from circuitsim.io.compare import kcl_of
 from circuitsim.io.files import replacing
 from circuitsim.io.flatten import Written, flatten
+from circuitsim.io.foreign import kcl_of
 from circuitsim.io.ngspice import ngspice_available, read_raw, tight_options
 from circuitsim.residual import Check
 from validation.measure import CIRCUITSIM, MB, NGSPICE, ROOT, BenchmarkError, Options, Row, run_process

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 import circuitsim as cs
-from circuitsim.io.compare import Verdict, compare, kcl_of
+from circuitsim.io.compare import Verdict, compare
 from circuitsim.io.flatten import flatten
+from circuitsim.io.foreign import kcl_of
 from circuitsim.io.ngspice import run_ngspice
 from circuitsim.io.raw import NgspiceError
 from validation.faults import explanation

@@ -2,8 +2,8 @@
 
 Both get the same circuit, ngspice as io/flatten.py writes it and with the tight options of io/ngspice.py. They agree
 when no value differs by more than io/allowed.py allows. Both answers are judged by the same certificate, residual.py:
-ngspice's node voltages are put into the unknowns of the problem, so that its KCL is computed here, branch by branch.
-Where the two differ the certificate says who is right, of the circuit as circuitsim reads it.
+io/foreign.py puts ngspice's node voltages into the unknowns of the problem, so that its KCL is computed here, branch by
+branch. Where the two differ the certificate says who is right, of the circuit as circuitsim reads it.
 """
 
 from __future__ import annotations
@@ -17,19 +17,16 @@ from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
-from scipy.optimize import nnls
-from scipy.sparse import csgraph
 
 from circuitsim.build import build_circuit
 from circuitsim.circuit import KINDS, Circuit
 from circuitsim.errors import NotSolved, SettingsError, TopologyError
 from circuitsim.io.allowed import allowed_differences
 from circuitsim.io.flatten import MIN_RON, Written, flatten
+from circuitsim.io.foreign import kcl_of, voltages_of
 from circuitsim.io.ngspice import (
     ABSTOL,
     GMIN,
-    RELTOL,
     VNTOL,
     NgspiceError,
     RawData,
@@ -44,7 +41,6 @@ from circuitsim.netlist.model import Analysis
 from circuitsim.netlist.revalue import Revaluer
 from circuitsim.netlist.saves import Save
 from circuitsim.problem import Problem, compile_problem
-from circuitsim.residual import NOTHING, Check, exact_sums
 from circuitsim.solution import Settings, Solution
 from circuitsim.solving import solve
 from circuitsim.sweeping import SweepResult, sweep
@@ -62,7 +58,6 @@ _USELESS = 1e-3  # of the terms that add up to a value: to agree within that mea
 _OBEYS = 1e-9  # of the currents at a node: KCL is met
 _LEAST = {"v": VNTOL / _USELESS, "i": ABSTOL / _USELESS}  # V, A: to agree within that always means something
 _TELLING = re.compile(r"^(?!.*(trying|supplies|step)).*(error|singular|fail|can't|cannot|too small)", re.IGNORECASE)
-_ROUNDING = 8.0 * float(np.finfo(np.float64).eps)  # of a voltage
 _LINES = 3  # of those that ngspice said
 _VT = 8.617333262e-5  # V/K, Boltzmann's constant by the elementary charge
 _KELVIN = 273.15
@@ -344,7 +339,7 @@ def _quantities(ours: _Ours, theirs: _Theirs) -> Iterator[Quantity]:
     """All node voltages but ground's and those left out, then the currents of V, L, R = 0, E and H."""
     solution, names = ours.solution, theirs.written
     c = solution.circuit
-    allowed = allowed_differences(solution, ours.kcl_relative, _voltages(names, theirs.values))
+    allowed = allowed_differences(solution, ours.kcl_relative, voltages_of(names, theirs.values))
     for k, unique in enumerate(solution.determined.tolist()):
         if k and not c.left_out[k]:
             name = f"v({names.nodes[k]})"
@@ -368,108 +363,6 @@ def _quantities(ours: _Ours, theirs: _Theirs) -> Iterator[Quantity]:
 def _tells(name: str, allowed: float, terms: float) -> bool:
     """Whether agreeing within what is allowed means something, for a value that terms of this size add up to."""
     return allowed <= max(_USELESS * terms, _LEAST[name[0]])
-
-
-# -- the certificate of their answer -----------------------------------------------------------------------------------
-
-
-def kcl_of(problem: Problem, written: Written, values: Mapping[str, float]) -> tuple[float, str]:
-    """The largest relative KCL violation (Residuals.kcl_relative) of another simulator's answer, and at which node.
-
-    values   by the names of `written`; nodes that are not there are taken to be at 0 V
-
-    What no voltage tells follows as in our own certificate: sources and perfect diodes carry what KCL asks of them.
-    What the last digits of the voltages make up does not count: there are no further ones, as a Solution has.
-    """
-    t, c = problem.topology, problem.circuit
-    v = _voltages(written, values)
-    v -= _pin_potentials(problem, v)
-    drive = problem.drive(slice(0, 1))
-    x = v[None, t.root_of_unit]
-    carried = np.zeros((1, t.carrier_a.size))
-    carried[0, t.links.size :] = _active_currents(problem, written, values, v)
-    drive = replace(drive, carried=carried)
-    if t.links.size:
-        carried[0, : t.links.size] = _link_currents(problem, x, *exact_sums(problem, drive, x, np.array([0])))
-    with np.errstate(all="ignore"):
-        check = Check(problem, drive, x, exact=True)
-        scale = np.maximum(np.abs(x[0]), np.abs(drive.fixed).max(initial=0.0))
-        by_rounding = np.abs(check.rho[0]) <= _ROUNDING * check.slope[0] * scale
-        for unit in (t.legs.link_a, t.legs.link_k):
-            beyond = np.broadcast_to(check.link_volts, (1, t.links.size))[0] > _ROUNDING * scale[unit]
-            by_rounding[unit[beyond]] = False
-        violations = np.where(by_rounding, 0.0, check.upper[0])
-    law = float(check.active_error.max())
-    if not violations.size or not violations.max() > law:  # a controlled source is worse, or nothing is wrong
-        return law, ""
-    worst = int(violations.argmax())
-    return float(violations[worst]), c.nodes[t.root_of_unit[worst]]
-
-
-def _voltages(written: Written, values: Mapping[str, float]) -> Floats:
-    """Their node voltages, (nodes,) V; 0 for ground and for nodes that are not there."""
-    v = np.array([values.get(f"v({name})", 0.0) for name in written.nodes])
-    v[0] = 0.0
-    return v
-
-
-def _pin_potentials(problem: Problem, v: Floats) -> Floats:
-    """For each node the potential of the pin of its group of islands, which ngspice leaves where it likes."""
-    islands = problem.topology.islands
-    one, other = (np.concatenate(pair) for pair in zip((islands.arcs.a, islands.arcs.b), islands.driven, strict=True))
-    graph = sparse.coo_array((np.ones(one.size), (one, other)), shape=(islands.n_parts, islands.n_parts))
-    group = csgraph.connected_components(graph, directed=False)[1]
-    potential = np.zeros(islands.n_parts)
-    potential[group[islands.part[islands.pins]]] = v[islands.pins]
-    shifts: Floats = np.where(islands.pinned, potential[group[islands.part]], 0.0)
-    return shifts
-
-
-def _active_currents(problem: Problem, written: Written, values: Mapping[str, float], v: Floats) -> Floats:
-    """Currents of Circuit.active: as given, those of F and G by their laws."""
-    s = problem.circuit.active
-
-    def given(kind: int, row: int) -> float:
-        name = written.branches.get((KINDS[kind], row))
-        return 0.0 if name is None else values.get(f"i({name})", 0.0)
-
-    current = np.array([given(int(kind), int(row)) for kind, row in zip(s.kind, s.row, strict=True)])
-    place = np.searchsorted(problem.circuit.probes, s.control.clip(min=0)) + len(problem.circuit.controlled)
-    control = np.append(current, 0.0)[np.minimum(place, len(s))]
-    by_law = s.gain * np.where(s.control >= 0, control, v[s.ca] - v[s.cb])
-    return np.where(s.gives_current, by_law, current)
-
-
-def _link_currents(problem: Problem, x: Floats, flow: Floats, total: Floats) -> Floats:
-    """Currents of the perfect diodes between free units that fit KCL best, relative to the currents at each unit.
-
-    Only those that conduct carry any: no further below their forward voltage than ngspice's tolerance.
-    """
-    t, c = problem.topology, problem.circuit
-    drive = problem.drive(slice(0, 1))
-    a, k = t.legs.link_a, t.legs.link_k
-    across = (x[:, a] - x[:, k] + drive.link_offset)[0]
-    size = np.abs(x).max(initial=0.0) + np.abs(drive.fixed).max(initial=0.0)
-    conducting = np.flatnonzero(across >= -RELTOL * size)
-    near = RELTOL * size + MIN_RON * total[0]
-    held = (x[0] <= drive.lo[0] + near) | (x[0] >= drive.hi[0] - near)  # a diode to a known potential takes the rest
-    graph = sparse.coo_array(
-        (np.ones(conducting.size), (a[conducting], k[conducting])), shape=(problem.n_free, problem.n_free)
-    )
-    label = csgraph.connected_components(graph, directed=False)[1]
-    largest = total[0].max(initial=0.0)
-    weight = np.divide(largest, total[0], out=np.zeros(problem.n_free), where=(total[0] > NOTHING * largest) & ~held)
-    currents = np.zeros(len(c.ideal_diodes))[: t.links.size]
-    for group in np.unique(label[a[conducting]]).tolist():
-        links, units = conducting[label[a[conducting]] == group], np.flatnonzero(label == group)
-        matrix = np.zeros((units.size, links.size))
-        column = np.arange(links.size)
-        np.add.at(matrix, (np.searchsorted(units, a[links]), column), 1.0)
-        np.add.at(matrix, (np.searchsorted(units, k[links]), column), -1.0)
-        matrix *= weight[units, None]
-        unit = np.abs(flow[0, units]).max(initial=0.0) or 1.0
-        currents[links] = unit * nnls(matrix, -flow[0, units] / unit * weight[units])[0]
-    return currents
 
 
 # -- notes -------------------------------------------------------------------------------------------------------------
