@@ -159,14 +159,19 @@ def table_currents(solution: Solution, kind: str, members: Ints, rows: slice | N
     return found
 
 
-def ambiguous_elements(solution: Solution, kind: str) -> NDArray[np.bool_]:
+def ambiguous_elements(solution: Solution, kind: str, powers: bool = False) -> NDArray[np.bool_]:
     """For each element of a kind: whether its current is not unique: sources, shorts and diodes in a loop share it,
     controlled sources leave it open.
+
+    powers: whether its power is not; it is 0 where the branch has no voltage by its own law, however much it carries.
     """
     c = solution.circuit
     found = np.zeros(len(c.netlist.tables[kind]), bool)
     _, diodes, controlled = solution.ambiguous
-    unsure = (c.ties, ~solution.tie_currents[1]), (c.ideal_diodes, diodes), (c.controlled, controlled)
+    unsure = [(c.ties, ~solution.tie_currents[1]), (c.ideal_diodes, diodes), (c.controlled, controlled)]
+    if powers:
+        volts = c.ties.e, c.ideal_diodes.vf[None], solution.drops(c.controlled.a, c.controlled.b)
+        unsure = [(x, marks & (v != 0).any(axis=0)) for (x, marks), v in zip(unsure, volts, strict=True)]
     for branches, marks in unsure:
         found[branches.row[marks & (branches.kind == KINDS.index(kind))]] = True
     return found

@@ -192,15 +192,10 @@ def _ambiguous(solution: Solution, save: Save) -> Bools:
     loose = left_open | (part[a] != part[b]) & ~(sure[a] & sure[b])
     if save.quantity in ("v", "vd"):
         return loose
-    shared = left_open & (save.kind in (CROSSBAR, *"RDN"))
+    power = save.quantity == "p"
+    shared = left_open & (save.kind in (CROSSBAR, *"RDN"))  # voltage and current are open, and with them the power
     if save.kind != CROSSBAR:
-        shared = shared | ambiguous_elements(solution, save.kind)[save.rows]
-    if save.quantity == "i":
-        return shared
-    # A power is their product: one that is 0, as far as the voltages of the ends can tell, settles it.
-    ends = np.maximum(*(np.abs(solution.voltages(nodes)) for nodes in (a, b)))
-    volts = np.abs(solution.drops(a, b)) > 4 * np.finfo(float).eps * ends
-    if save.kind == CROSSBAR:  # Ohm's law: no power without a voltage
-        return (shared | loose) & volts.any(axis=0)
-    amperes = table_currents(solution, save.kind, save.rows) != 0
-    return (shared & volts.any(axis=0)) | (loose & amperes.any(axis=0))
+        shared = shared | ambiguous_elements(solution, save.kind, power)[save.rows]
+    if power and save.kind != CROSSBAR:  # a resistor between two islands has no conductance
+        shared = shared | loose & (table_currents(solution, save.kind, save.rows) != 0).any(axis=0)
+    return shared

@@ -113,6 +113,14 @@ def test_kernel_is_its_slow_twin_where_sources_and_drops_differ_by_unit() -> Non
     assert_close(found, wanted, 1e-9)
 
 
+def test_many_sweeps_in_float32_round_no_more_than_the_twin() -> None:
+    circuit, data = parse(drn((40, 33, 21, 3), seed=5)), samples(20, 3)
+    recipe = replace(RECIPE, algorithm="bp", sweeps=30, dtype="float32")
+    exact = run(layered(circuit, replace(recipe, dtype="float64"), kernel=False), data, np.arange(40))
+    for kernel in (True, False):
+        assert_close(run(layered(circuit, recipe, kernel), data, np.arange(40)), {"bias": exact["bias"]}, 5e-7)
+
+
 @pytest.mark.parametrize("text", [DROPS, drn((12, 9, 6, 2), seed=5)], ids=["drops", "drn"])
 def test_implicit_and_bp_agree_with_the_general_path_at_rest(text: str) -> None:
     circuit = parse(text)
@@ -158,12 +166,12 @@ def test_work_in_pieces_gives_the_same_bits(algorithm: str, dtype: str, mirrored
 
 
 @WAYS
-def test_threads(way: dict[str, str]) -> None:
-    """Crossbars above the kernels' threshold for threads, and an input crossbar of several tiles."""
-    sizes = (4, 2 * kernels._TILE + 5, 30, 3)
+@pytest.mark.parametrize("sizes", [(4, 2 * kernels._TILE + 5, 30, 3), (4, 450, 450)], ids=["even rows", "odd rows"])
+def test_threads(sizes: tuple[int, ...], way: dict[str, str]) -> None:
+    """Crossbars above the kernels' threshold for threads, and an input crossbar of several tiles or of one."""
     assert sizes[1] * sizes[2] > kernels._PARALLEL
     circuit = parse(drn(sizes, seed=5))
-    recipe, data = replace(RECIPE, **way), samples(2, 3)
+    recipe, data = replace(RECIPE, **way), samples(2, sizes[-1])
     one = run(layered(circuit, recipe), data, np.arange(12))
     again = [run(layered(circuit, recipe, threads=3), data, np.arange(12)) for _ in range(2)]
     assert_close(again[0], one, 1e-9)
@@ -211,9 +219,10 @@ def test_convexity_is_that_of_the_whole_matrix(sizes: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("kernel", [True, False])
+@pytest.mark.parametrize("algorithm", ["ep", "bp"])
 @pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
-def test_numbers_that_are_not_finite_stop_the_learning(kernel: bool) -> None:
-    learner = layered(parse(drn((12, 5, 3), seed=5)), replace(RECIPE, dtype="float32"), kernel)
+def test_numbers_that_are_not_finite_stop_the_learning(algorithm: str, kernel: bool) -> None:
+    learner = layered(parse(drn((12, 5, 3), seed=5)), replace(RECIPE, algorithm=algorithm, dtype="float32"), kernel)
     rates = {name: 1e37 if name.startswith("Ib") else 0.0 for name in learner.values()}
     with pytest.raises(LearningError, match="no longer finite"):
         for _ in range(20):
@@ -221,13 +230,14 @@ def test_numbers_that_are_not_finite_stop_the_learning(kernel: bool) -> None:
 
 
 @pytest.mark.parametrize("kernel", [True, False])
-def test_a_unit_without_conductance_is_named(kernel: bool) -> None:
+@pytest.mark.parametrize("algorithm", ["ep", "bp"])
+def test_a_unit_without_conductance_is_named(algorithm: str, kernel: bool) -> None:
     circuit = parse(drn((12, 5, 3), seed=5))
     g = circuit.crossbars[0].g.copy()
     g[:, 2] = 0.0
     h = circuit.crossbars[1].g.copy()
     h[2] = 0.0
-    learner = layered(circuit, replace(RECIPE, variant="positive"), kernel)
+    learner = layered(circuit, replace(RECIPE, algorithm=algorithm, variant="positive"), kernel)
     values = learner.arrays()
     values["g"] = np.concatenate([g.ravel(), h.T.ravel()])
     learner.restore(values)

@@ -133,13 +133,15 @@ def test_report_shows_what_is_there(tmp_path: Path) -> None:
     assert "3.25" in text and "9.5" not in text and "python -m training.mnist" in text
     assert "<td>two</td>" in text and "<th>no</th>" not in text
     assert "cannot be read" in text
-    for source, other in (
-        (report.DIODES, '{"rows": [{"kind": 1}]}'),
-        (report.PEERS, '{"rows": [{"kind": 1}]}'),
-        (report.BENCH, '[{"ladder": 1}]'),
-    ):
-        (tmp_path / source).write_text(other)
-        assert f"{source} cannot be read" in report.page(tmp_path)
+    others = ["5", "null", "[]", "{}", '{"rows": []}', '{"rows": [5]}', '{"rows": [{"kind": 1}]}', '[{"ladder": 1}]']
+    others += ['{"date": "", "machine": {"cpu": "", "cores": 1}, "versions": [], "rows": []}']
+    for source in (report.DIODES, report.PEERS, report.BENCH):
+        for other in others:
+            (tmp_path / source).write_text(other)
+            assert f"{source} cannot be read" in report.page(tmp_path), other
+    for other in ('{"rows": 5}', '{"rows": [5]}'):
+        (agreement / "results.json").write_text(other)
+        assert f"{report.AGREEMENT} cannot be read" in report.page(tmp_path), other
 
 
 def test_report_is_written_whole_and_the_picture_needs_ladders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -461,6 +461,26 @@ def test_what_controlled_sources_leave_open() -> None:
     }  # fmt: skip
 
 
+OPEN_POWERS = {  # of what shares its current with others, by its own law; of a resistor whose voltage is open
+    "V1 a 0 1000\nR1 a b 1k\nVx b c 1e-13\nVy b c 1e-13\nR2 c 0 1meg": {"@Vx[p]", "@Vy[p]"},
+    "V1 a 0 1e5\nR1 a b 1k\nD1 b c di\nD2 b c di\nR2 c 0 1k\n.model di D(ron=0 vfwd=1e-12)": {"@D1[p]", "@D2[p]"},
+    "V1 a 0 -50\nR1 a b 1k\nD1 b c di\nD2 b c di\nR2 c 0 1k\n.model di D(ron=0 vrev=3 rrev=0)": {"@D1[p]", "@D2[p]"},
+    "V1 a 0 50\nR1 a b 1k\nD1 b c di\nD2 b c di\nR2 c 0 1k\n.model di D(ron=0 vrev=3 rrev=0)": set(),
+    "V1 a 0 50\nR1 a b 1234\nD1 b c di\nD2 b c di\nR2 c e 1234\nV2 e 0 -50\n.model di D(ron=0)": set(),
+    "V1 a 0 1\nR1 a b 1k\nR2 b 0 0\nL1 b 0": set(),
+    "E1 a 0 a 0 1\nR1 a 0 1k": {"@R1[p]"},
+}
+
+
+@pytest.mark.parametrize("deck", OPEN_POWERS)
+def test_which_powers_are_open(deck: str) -> None:
+    circuit = cs.parse(f"t\n{deck}\n")
+    saved = Saved(cs.solve(circuit), wanted_saves(circuit, ["all"]))
+    powers = [save.endswith("[p]") for save in saved.labels]
+    marked = {label for label, mark in zip(saved.labels, saved.ambiguous & powers, strict=True) if mark}
+    assert marked == OPEN_POWERS[deck]
+
+
 def test_powers_of_diodes_in_parallel_are_known_where_they_have_no_voltage() -> None:
     """How they share the current is open; a perfect diode without a drop takes no power however they do.
 

@@ -10,7 +10,7 @@ Twin: layers.py, whose equations these are. How the work is arranged:
   and for layer 0 the drive of the inputs), and the neighbours add to it from then on.
 - The two nudged phases are one batch of 2B rows: v1, and below it delta (or v2 in the plain form).
 - Back-propagation keeps the voltages of its T sweeps on a tape. Backwards a sweep is one too, its layers in the other
-  order: mu = lambda / a inside the bounds, where lambda, of base 0, takes what the neighbours' mu add to it.
+  order: mu = lambda / a inside the bounds, where lambda, from 0 on, takes what the neighbours' mu add to it.
 - The update of a step is left pending and joins the next step's pass: update, clip, sums, and - for the input
   crossbar - the next drive, while a row is in the cache.
 
@@ -233,11 +233,11 @@ def _crossbar_of_rows(k, depth):
 
 @njit(nogil=True)
 def _reset(mode, s, base, size):
-    """The currents of a layer that has settled go back to its base; those of delta to 0."""
+    """The currents of a layer that has settled go back to its base; those of delta to 0, as lambda does."""
     zero = s.dtype.type(0)
     for b in range(size):
         for j in range(s.shape[1]):
-            s[b, j] = base[b, j]
+            s[b, j] = zero if mode == BACK else base[b, j]
             if _rows(mode, size) > size:
                 s[size + b, j] = base[b, j] if mode == PLAIN else zero
 
@@ -439,19 +439,23 @@ def _add_slopes(slope, p, i, q):
 
 
 @njit(fastmath=_FAST)
-def _turn_back(g, first, stop, factor, size, seen, mu_row, v_row, mu_col, v_col):
+def _less_own(own, mu, v, size):
+    """own -= sum over steps and samples of mu v, from the tapes of a layer."""
+    for b in range(mu.shape[0]):
+        for j in range(own.size):
+            own[j] -= mu[b, j] * v[size + b, j]
+
+
+@njit(fastmath=_FAST)
+def _turn_back(g, first, stop, factor, size, seen, own, slope, mu_row, v_row, mu_col, v_col):
     """Rows first:stop of a crossbar: g <- max(0, g - factor dC/dg), from the tapes of its layers.
 
     dC/dg = sum over steps and samples of mu_row (v_col - v_row) where the rows step, of mu_col (v_row - v_col) where
     the columns do. The rows' steps see the columns' voltages from row `seen` of the tape on, those of the columns the
-    rows' from row B - seen on.
+    rows' from row B - seen on. `own` (columns,) is what _less_own gives, `slope` room for as many.
     """
     count, cols = mu_row.shape[0], g.shape[1]
     seen_by_rows, seen_by_cols = v_col[seen : seen + count], v_row[size - seen : size - seen + count]
-    own, slope = np.zeros(cols, g.dtype), np.empty(cols, g.dtype)
-    for b in range(count):
-        for j in range(cols):
-            own[j] -= mu_col[b, j] * v_col[size + b, j]
     for i in range(first, stop):
         mine = g.dtype.type(0)
         for b in range(count):
@@ -477,10 +481,13 @@ def _update_rows(
     size = s_col.shape[0]
     zero = g.dtype.type(0)
     n = g.shape[1]
+    own, room = np.zeros(n, g.dtype), np.empty(n, g.dtype)
+    if mode == BACK:
+        _less_own(own, d_col, t_col, size)
     for block in range(first, stop, _BLOCK):
         rows = min(_BLOCK, stop - block)
         if mode == BACK:
-            _turn_back(g, block, block + rows, factor, size, seen, d_row, t_row, d_col, t_col)
+            _turn_back(g, block, block + rows, factor, size, seen, own, room, d_row, t_row, d_col, t_col)
         for i in range(block, block + rows):
             if mode in (DIFFERENCE, PLAIN) and size == 4:
                 d0, d1, d2, d3 = d_row[0, i], d_row[1, i], d_row[2, i], d_row[3, i]
@@ -610,13 +617,13 @@ def _keep(source, at, target, to, n, u, size):
 
 
 @njit(nogil=True)
-def _there_and_back(n, u, where, g, v, s, base, nothing, size, a, lo, hi, t, zeros, n_parts, parts, tape_v, tape_mu):
+def _there_and_back(n, u, where, g, v, s, base, size, a, lo, hi, t, zeros, n_parts, parts, tape_v, tape_mu):
     """The sweeps that are back-propagated through, from the free state v, which is moved; then these backwards.
 
     What the outputs miss, y - t, is their first lambda. While going back v holds mu and the voltages of one sweep.
     """
     zero = a.dtype.type(0)
-    depth, sweeps = u.size, tape_mu.size // nothing.size
+    depth, sweeps = u.size, tape_mu.size // base.size
     _keep(v, 0, tape_v, 0, n, u, size)
     for time in range(1, sweeps + 1):
         _sweep(np.int64(FREE), n, u, where, g, v, s, base, size, a, lo, hi, t, zero, zero, zeros, n_parts, parts)
@@ -630,7 +637,7 @@ def _there_and_back(n, u, where, g, v, s, base, nothing, size, a, lo, hi, t, zer
     _clear(v)
     for time in range(sweeps, 0, -1):
         _keep(tape_v, time * size, v, size, n, u, size)
-        _sweep(np.int64(BACK), n, u, where, g, v, s, nothing, size, a, lo, hi, t, zero, zero, zeros, n_parts, parts)
+        _sweep(np.int64(BACK), n, u, where, g, v, s, base, size, a, lo, hi, t, zero, zero, zeros, n_parts, parts)
         _keep(v, 0, tape_mu, (time - 1) * size, n, u, size)
     _keep(tape_v, sweeps * size, v, 0, n, u, size)
 
@@ -668,7 +675,7 @@ def steps(
 
     n (L + 1,) sizes; u (L,) and where (L,) first unit of a layer, first entry of a crossbar; g, bias, lo, hi flat;
     rates, bias_rates (L,); v (2B units) the state between steps in its first B rows of each layer; free, delta, total
-    (B units) what the last step measured; tally: sum of costs, wrong answers.
+    (B units) what the last step measured (mode BACK: free alone); tally: sum of costs, wrong answers.
     """
     depth = n.size - 1
     size = free.size // bias.size
@@ -685,7 +692,6 @@ def steps(
     times = sweeps if mode == BACK else 0
     tape_v, tape_mu = np.zeros((times + 1) * size * units, dtype), np.zeros(times * size * units, dtype)
     moved, at = (tape_mu, tape_v) if mode == BACK else (delta, total)
-    nothing = np.zeros(size * units, dtype)
     t = np.zeros((size, n[depth]), dtype)
     gap = beta1 - beta2
     scale, zero = dtype.type(1.0 / size), dtype.type(0)
@@ -725,13 +731,15 @@ def steps(
         _keep(v, 0, free, 0, n, u, size)
         if mode == BACK:
             _there_and_back(
-                n, u, where, g, v, s, base, nothing, size, a, lo, hi, t, zeros, n_parts, parts, tape_v, tape_mu
+                n, u, where, g, v, s, base, size, a, lo, hi, t, zeros, n_parts, parts, tape_v, tape_mu
             )  # fmt: skip
             for k in range(depth):
                 mu = _layer(tape_mu, u, k, n, sweeps * size)
-                for b in range(sweeps * size):
-                    for j in range(n[k + 1]):
-                        bias[u[k] + j] -= bias_rates[k] * scale * mu[b, j]
+                for j in range(n[k + 1]):
+                    slope = zero
+                    for b in range(sweeps * size):
+                        slope += mu[b, j]
+                    bias[u[k] + j] -= bias_rates[k] * scale * slope
             pending = True
             continue
         for k in range(depth):

@@ -5,8 +5,8 @@ conductances at each unit of layer k, S_k = b_k + v_{k-1} g_k + v_{k+1} g_{k+1}^
 
     v_k = clip(S_k / a_k, lo_k, hi_k);   a sweep takes layers 0, 2, 4 ... at once, then 1, 3, 5 ...
 
-This file is the plain NumPy form: evaluation of many samples, back-propagation, relaxation to a tolerance, and the slow
-twin of the steps in kernels.py and steps.cu. Arrays may as well be CuPy's, which NumPy's functions hand over to it.
+This file is the plain NumPy form: evaluation of many samples, relaxation to a tolerance, and the slow twin of the steps
+in kernels.py and steps.cu. Arrays may as well be CuPy's, which NumPy's functions hand over to it.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def main(names: tuple[str, ...], target: Path | None, quick: bool, with_ngspice:
 
 def _check_target(target: Path) -> None:
     """Before minutes are spent on what could not be saved."""
-    if target.resolve() == RESULTS:
+    if target.resolve() == RESULTS.resolve():
         raise click.UsageError(f"{target} is where the points of the ladders go; give --json another name")
     try:
         check_target(target)

@@ -172,7 +172,8 @@ def write_json(rows: Sequence[Row], path: Path, netlist: str, gain: float, count
 
 def parsed(found: dict[str, Any]) -> tuple[dict[str, Any], list[Row]]:
     """From the JSON that `write_json` wrote: of what the rows are, and the rows. Raises KeyError, TypeError."""
-    return found, [Row(**row) for row in found.pop("rows")]
+    about = {key: found[key] for key in ("netlist", "digits")}
+    return about, [Row(**row) for row in found["rows"]]
 
 
 def picture(rows: Sequence[Row], kind: str = "png") -> bytes:

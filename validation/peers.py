@@ -351,11 +351,14 @@ def read_points(path: Path = RESULTS) -> list[Point]:
 
 
 def points_of(found: list[dict[str, Any]]) -> list[Point]:
-    """The points that such a file holds. Raises ValueError where it holds something else."""
+    """The points that such a file holds, one at least. Raises ValueError where it holds something else."""
     try:
-        return [Point(**point) for point in found]
+        points = [Point(**point) for point in found]
     except TypeError as error:
         raise ValueError(f"these are no points of ladders: {error}") from None
+    if not points:
+        raise ValueError("there are no points")
+    return points
 
 
 if __name__ == "__main__":

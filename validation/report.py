@@ -55,12 +55,20 @@ def main(output: Path, picture: Path | None) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         check_target(target)
-        data = ladder_picture(read_points(ROOT / PEERS), "png") if picture else page(ROOT).encode()
-    except (SettingsError, OSError, ImportError, ValueError) as error:
+        data = ladder_picture(_points(), "png") if picture else page(ROOT).encode()
+    except (SettingsError, OSError, ImportError) as error:
         raise click.UsageError(f"{error}; the ladders come from {SOURCES[PEERS]}" if picture else str(error)) from None
     with replacing(target, "wb") as out:
         out.write(data)
     click.echo(f"wrote {target}")
+
+
+def _points() -> list[Point]:
+    """Those of the last run. Raises OSError; SettingsError where they cannot be read."""
+    try:
+        return read_points(ROOT / PEERS)
+    except ValueError as error:
+        raise SettingsError(f"{ROOT / PEERS} cannot be read ({error})") from None
 
 
 def page(root: Path) -> str:
@@ -130,7 +138,7 @@ def _read(path: Path, source: str, parsed: Callable[[Any], Any] = lambda found: 
         return parsed(json.loads(path.read_text())), ""
     except OSError:
         return None, missing(source)
-    except (ValueError, KeyError, TypeError) as error:  # another file's content, or an older one's
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # another file's content, or an older one's
         return None, missing(source, f"cannot be read ({error})")
 
 
@@ -140,27 +148,30 @@ def _agreement(folder: Path) -> Iterator[str]:
     if not files:
         yield missing(AGREEMENT)
     for path in files:
-        found, said = _read(path, AGREEMENT)
-        if said:
-            yield said
-            continue
-        if not isinstance(found, dict) or "rows" not in found:
-            continue
-        rows = found["rows"]
-        facts = {name: found[name] for name in ("command", "started", "seconds", "tests", "versions") if name in found}
-        yield f"<h3>{escaped(path.name)}</h3>" + table(("", ""), facts.items())
-        counts: dict[str, Counter[str]] = {}
-        for row in rows:
-            counts.setdefault(row.get("suite", ""), Counter())[row.get("verdict", "")] += 1
-        yield table(("suite", "verdict", "count"), [(s, v, n) for s, c in counts.items() for v, n in c.items()])
-        listed = [row for row in rows if notable(row)]
-        if listed:
-            yield f"<p>The {len(listed)} that differ or show a fault:</p>" + table(
-                ("suite", "name", "verdict", "why"), [_cells(row) for row in listed]
-            )
+        found, said = _read(path, AGREEMENT, _agreed)
+        if said or found:
+            yield f"<h3>{escaped(path.name)}</h3>{said or found}"
     for path in sorted([*folder.glob("*.png"), *folder.glob("*.svg")]):
         kind = {".png": "png", ".svg": "svg+xml"}[path.suffix]
         yield picture(path.read_bytes(), kind, path.stem)
+
+
+def _agreed(found: Any) -> str:
+    """What one file of results says; '' where it holds none."""
+    if not isinstance(found, dict) or "rows" not in found:
+        return ""
+    rows = found["rows"]
+    facts = {name: found[name] for name in ("command", "started", "seconds", "tests", "versions") if name in found}
+    counts: dict[str, Counter[str]] = {}
+    for row in rows:
+        counts.setdefault(row.get("suite", ""), Counter())[row.get("verdict", "")] += 1
+    text = table(("", ""), facts.items())
+    text += table(("suite", "verdict", "count"), [(s, v, n) for s, c in counts.items() for v, n in c.items()])
+    listed = [_cells(row) for row in rows if notable(row)]
+    if listed:
+        text += f"<p>The {len(listed)} that differ or show a fault:</p>"
+        text += table(("suite", "name", "verdict", "why"), listed)
+    return text
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[object, ...]:
