@@ -194,8 +194,9 @@ def _ambiguous(solution: Solution, save: Save) -> Bools:
         return loose
     power = save.quantity == "p"
     shared = left_open & (save.kind in (CROSSBAR, *"RDN"))  # voltage and current are open, and with them the power
-    if save.kind != CROSSBAR:
-        shared = shared | ambiguous_elements(solution, save.kind, power)[save.rows]
-    if power and save.kind != CROSSBAR:  # a resistor between two islands has no conductance
+    if save.kind == CROSSBAR:  # no conductance between two islands carries anything
+        return shared
+    shared = shared | ambiguous_elements(solution, save.kind, power)[save.rows]
+    if power:
         shared = shared | loose & (table_currents(solution, save.kind, save.rows) != 0).any(axis=0)
     return shared

@@ -691,7 +691,7 @@ def steps(
     c, e = np.zeros(n[1], dtype), np.zeros((size, n[1]), dtype)
     times = sweeps if mode == BACK else 0
     tape_v, tape_mu = np.zeros((times + 1) * size * units, dtype), np.zeros(times * size * units, dtype)
-    moved, at = (tape_mu, tape_v) if mode == BACK else (delta, total)
+    fields, totals = (tape_mu, tape_v) if mode == BACK else (delta, total)  # what an update goes by
     t = np.zeros((size, n[depth]), dtype)
     gap = beta1 - beta2
     scale, zero = dtype.type(1.0 / size), dtype.type(0)
@@ -708,7 +708,7 @@ def steps(
                 for k in range(t.shape[1]):
                     t[b, k] = targets[row, k]
         _prepare(
-            n, u, where, g, v, s, base, size, a, bias, moved, at, x_old, x_new, rates,
+            n, u, where, g, v, s, base, size, a, bias, fields, totals, x_old, x_new, rates,
             mode if pending else np.int64(FREE), not last, c, e, n_parts, parts,
         )  # fmt: skip
         if last:

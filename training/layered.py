@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from circuitsim import Problem, SettingsError
+from circuitsim import Circuit, Problem, SettingsError
 from circuitsim.backends.gpu import Device
 from training import eqprop, kernels, layers
 from training.gpu_steps import GpuSteps, Refused, task_of
@@ -57,17 +57,19 @@ class LayeredLearner(Learner):
         self.gpu_steps: GpuSteps | None = None
         self.steps = 0
         self._prepared: Samples | None = None
-        dtype = np.dtype(recipe.dtype)
         self.n = np.array(structure.sizes, np.int64)
         self.unit = np.concatenate([[0], np.cumsum(self.n[1:])])[:-1]
         self.where = np.concatenate([[0], np.cumsum(self.n[:-1] * self.n[1:])])
-        units = int(self.n[1:].sum())
-        zeros = self.xp.zeros
+        with self.guard():
+            self._make_arrays(problem.circuit)
+
+    def _make_arrays(self, c: Circuit) -> None:
+        """Room for all that steps change, where they are taken, with the values of the circuit."""
+        structure, dtype, units, zeros = self.structure, self.recipe.dtype, int(self.n[1:].sum()), self.xp.zeros
         self.g, self.bias = zeros(int(self.where[-1]), dtype), zeros(units, dtype)
         self.lo, self.hi = (self._put(np.concatenate(bounds)) for bounds in (structure.lo, structure.hi))
         self.v = zeros(2 * self.batch_size * units, dtype)
         self.free, self.delta, self.total = (zeros(self.batch_size * units, dtype) for _ in range(3))
-        c = problem.circuit
         g = {x.name: x.g for x in c.crossbars}
         for k, (name, bias) in enumerate(zip(structure.crossbars, structure.biases, strict=True)):
             self._crossbar(k)[:] = self._put(g[name])

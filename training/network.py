@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from itertools import pairwise
 
 import numpy as np
@@ -37,9 +36,7 @@ def make_learner(circuit: Circuit, recipe: Recipe, backend: str = "auto", thread
     if structure is None:
         return GeneralLearner(problem, recipe, engine)
     device = engine.device if isinstance(engine, GpuBackend) else None
-    kernel = engine.name != "reference"
-    with device.guard() if device else nullcontext():
-        return LayeredLearner(problem, structure, recipe, kernel=kernel, threads=threads, device=device)
+    return LayeredLearner(problem, structure, recipe, kernel=engine.name != "reference", threads=threads, device=device)
 
 
 def ready_learner(circuit: Circuit, recipe: Recipe, backend: str, threads: int, data: Sequence[Samples]) -> Learner:

@@ -171,12 +171,8 @@ def write_json(rows: Sequence[Row], path: Path, netlist: str, gain: float, count
 
 
 def read_json(path: Path) -> tuple[dict[str, Any], list[Row]]:
-    """What `write_json` wrote, as `parsed`. Raises OSError, ValueError, KeyError, TypeError."""
-    return parsed(json.loads(path.read_text()))
-
-
-def parsed(found: dict[str, Any]) -> tuple[dict[str, Any], list[Row]]:
-    """From the JSON that `write_json` wrote: of what the rows are, and the rows. Raises KeyError, TypeError."""
+    """What `write_json` wrote: of what the rows are, and the rows. Raises OSError, ValueError, KeyError, TypeError."""
+    found = json.loads(path.read_text())
     about = {key: found[key] for key in ("netlist", "gain", "digits")}
     return about, [Row(**row) for row in found["rows"]]
 

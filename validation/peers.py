@@ -346,14 +346,9 @@ def peers(options: Options) -> list[Row]:
 
 
 def read_points(path: Path = RESULTS) -> list[Point]:
-    """The points of the last run. Raises OSError, ValueError."""
-    return points_of(json.loads(path.read_text()))
-
-
-def points_of(found: list[dict[str, Any]]) -> list[Point]:
-    """The points that such a file holds, one at least. Raises ValueError where it holds something else."""
+    """The points of the last run, one at least. Raises OSError; ValueError where the file holds something else."""
     try:
-        points = [Point(**point) for point in found]
+        points = [Point(**point) for point in json.loads(path.read_text())]
     except TypeError as error:
         raise ValueError(f"these are no points of ladders: {error}") from None
     if not points:

@@ -25,7 +25,7 @@ from validation import nonideal
 from validation.benchmarks import machine, versions
 from validation.fuzz import RECORD, read_record
 from validation.measure import ROOT, rendered
-from validation.peers import WANTED, Climbs, Point, exponent, points_of, read_points
+from validation.peers import WANTED, Climbs, Point, exponent, read_points
 from validation.results import notable
 
 AGREEMENT, BENCH, PEERS, RUNS = "build/validation", "build/bench.json", "build/peers.json", "runs"
@@ -132,10 +132,10 @@ def _about() -> str:
     return "<p>This machine and what is installed now:</p>" + table(("", ""), facts.items())
 
 
-def _read(path: Path, source: str, parsed: Callable[[Any], Any] = lambda found: found) -> tuple[Any, str]:
-    """What is `parsed` from the JSON of a file, and '' or what to say instead."""
+def _read(path: Path, source: str, read: Callable[[Path], Any]) -> tuple[Any, str]:
+    """What is `read` from a file, and '' or what to say instead."""
     try:
-        return parsed(json.loads(path.read_text())), ""
+        return read(path), ""
     except OSError:
         return None, missing(source)
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # another file's content, or an older one's
@@ -156,8 +156,9 @@ def _agreement(folder: Path) -> Iterator[str]:
         yield picture(path.read_bytes(), kind, path.stem)
 
 
-def _agreed(found: Any) -> str:
+def _agreed(path: Path) -> str:
     """What one file of results says; '' where it holds none."""
+    found = json.loads(path.read_text())
     if not isinstance(found, dict) or "rows" not in found:
         return ""
     rows = found["rows"]
@@ -184,7 +185,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[object, ...]:
 
 def _diodes(path: Path) -> Iterator[str]:
     """The study of nonideal.py: its table and its picture."""
-    found, said = _read(path, DIODES, nonideal.parsed)
+    found, said = _read(path, DIODES, nonideal.read_json)
     if said:
         yield said
         return
@@ -216,19 +217,20 @@ def _benchmarks(path: Path) -> Iterator[str]:
     keys = [head.replace(" ", "_") for head in heads]
     met = {None: "", True: "yes", False: "no"}
 
-    def parsed(found: Any) -> tuple[str, list[list[Any]]]:
+    def read(path: Path) -> tuple[str, list[list[Any]]]:
+        found = json.loads(path.read_text())
         versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
         about = f"Measured {found['date']} on {found['machine']['cpu']}, {found['machine']['cores']} cores"
         rows = [[met[row[key]] if key == "met" else row[key] for key in keys] for row in found["rows"]]
         return f"{about}; versions: {versions}", rows
 
-    found, said = _read(path, BENCH, parsed)
+    found, said = _read(path, BENCH, read)
     yield said or f"<p>{escaped(found[0])}</p>" + table(heads, found[1])
 
 
 def _ladders(path: Path) -> Iterator[str]:
     yield f"<h3>Ladders</h3><p>Time to a relative KCL of {WANTED:g}; hollow marks: the solver stopped before it.</p>"
-    points, said = _read(path, PEERS, points_of)
+    points, said = _read(path, PEERS, read_points)
     if said:
         yield said
         return
