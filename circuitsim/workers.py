@@ -13,9 +13,10 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice
+from queue import Empty
 from typing import Any, TypeVar
 
 from circuitsim.errors import BackendUnavailable, SettingsError
@@ -147,6 +148,11 @@ def _local(function: Callable[[Shared, Item], Result], shared: Shared, workers: 
         yield submit
         done = True
     finally:
+        if not done:
+            # Its thread ends with a KeyError over tasks that it has not taken up when it is to kill the workers.
+            with suppress(Empty):
+                while True:
+                    executor._work_ids.get(block=False)
         executor.shutdown(wait=True, kill_workers=not done)
 
 
