@@ -34,6 +34,7 @@ Floats = NDArray[np.float64]
 
 _LARGEST = 1e300  # V, A, of a source
 _MAX_SIGN_PARTS = 8  # products that one block's drive may be cut into
+_PACKED, _PACKED_ROWS = 0.9, 64  # share of columns below which, and rows from which on, copying them is worth it
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ class Problem:
         `product` multiplies potentials (rows, n) by the conductances (n, m) of a dense block.
         """
         t, v = self.topology, self.values
-        self._check_sources()
+        self._check_sources(rows)
         fixed = self.fixed_potentials(rows)
         injection = _times(v.fixed, fixed)
         # Offsets between free nodes put terms of both signs into `fixed`: then there is no simple sum of g |c|.
@@ -221,11 +222,12 @@ class Problem:
         np.minimum.at(hi, t.upper_units, upper.T)
         return np.ascontiguousarray(lo.T), np.ascontiguousarray(np.maximum(hi, lo).T)
 
-    def _check_sources(self) -> None:
+    def _check_sources(self, rows: slice) -> None:
         """No source may be so large that sums overflow."""
         c = self.circuit
         for branches, values, unit in ((c.ties, c.ties.e, "V"), (c.current_sources, c.current_sources.i, "A")):
-            if np.abs(values).max(initial=0.0) > _LARGEST:
+            values = values[rows] if values.shape[0] > 1 else values
+            if max(values.max(initial=0.0), -values.min(initial=0.0)) > _LARGEST:
                 k = int(np.abs(values).max(axis=0).argmax())
                 raise TopologyError(
                     f"{c.element(branches, k)}: {np.abs(values[:, k]).max():g} {unit} is so much that sums overflow; "
@@ -505,14 +507,25 @@ def _add_dense_drive(
 
 
 def _by_sign(potential: Floats) -> list[tuple[slice | Ints, int]]:
-    """Split columns by the sign all their entries share (+1, -1; 0: mixed): then sums of |c| cost nothing extra."""
+    """Split columns by the sign all their entries share (+1, -1; 0: mixed): then sums of |c| cost nothing extra.
+
+    Columns of zeros drive nothing: of many rows those with zeros alone are left out, where they are many.
+    """
     low, high = potential.min(axis=0), potential.max(axis=0)
+    signed = np.flatnonzero((low < 0) | (high > 0))
     if ((low < 0) & (high > 0)).any():
-        return [(slice(None), 0)]
-    signed = np.flatnonzero((low < 0) | (high > 0))  # a column of zeros goes with the column before it
+        return [(_packed(signed, potential), 0)]
     change = np.flatnonzero((low < 0)[signed[1:]] != (low < 0)[signed[:-1]]) + 1
     if change.size > _MAX_SIGN_PARTS:
-        return [(slice(None), 0)]
-    cut = signed[change]
-    edges = [0, *cut.tolist(), potential.shape[1]]
-    return [(slice(a, b), -1 if low[a:b].min() < 0 else 1) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        return [(_packed(signed, potential), 0)]
+    parts = np.split(signed, change)
+    return [(_packed(part, potential), -1 if low[part[0]] < 0 else 1) for part in parts if part.size]
+
+
+def _packed(columns: Ints, potential: Floats) -> slice | Ints:
+    """These columns, or all from the first to the last where leaving out the others would not pay."""
+    if not columns.size:
+        return slice(0, 0)
+    first, end = int(columns[0]), int(columns[-1]) + 1
+    few = potential.shape[0] < _PACKED_ROWS or columns.size > _PACKED * (end - first)
+    return slice(first, end) if few else columns

@@ -131,6 +131,43 @@ def test_values_and_drive_are_sums_over_branches(seed: int) -> None:
     assert_close(np.broadcast_to(drive.injection, (3, len(roots))), -linear[:, roots], 1e-13)
 
 
+def layer(volts: Floats) -> cs.Problem:
+    """A crossbar from sources of these voltages (rows, n) to three nodes."""
+    last = volts.shape[1] - 1
+    text = f"layer\nVx[0:{last}] x[0:{last}] 0 0\nRW[0:{last}][0:2] x[0:{last}] h[0:2] g={{aunif(2m, 1m)}}"
+    return cs.compile_problem(cs.parse(f"{text}\nRL[0:2] h[0:2] 0 1k")).with_values({"Vx": volts})
+
+
+@pytest.mark.parametrize("rows", [1, 70])
+@pytest.mark.parametrize("signs", ["+", "-", "+-", "-0+", "+-" * 6, "any"])
+def test_drive_of_a_layer_whose_sources_are_zero_here_and_there(rows: int, signs: str) -> None:
+    """Columns of one sign, of many, of both; of zeros in every row (few, many, at the ends, all)."""
+    rng = np.random.default_rng(rows)
+    volts = rng.uniform(0, 1, (rows, 60)) * (rng.random((rows, 60)) < 0.5)
+    if signs == "any":
+        volts *= rng.choice([-1, 1], volts.shape)
+    else:
+        part = np.array([{"+": 1, "-": -1, "0": 0}[sign] for sign in signs])
+        volts *= part[np.arange(60) * len(signs) // 60]
+    for zeros in ([], [7], range(20), range(0, 60, 2), range(60)):
+        volts[:, list(zeros)] = 0.0
+        problem = layer(volts)
+        g = problem.circuit.crossbars[0].g[:, problem.topology.root_of_unit - problem.circuit.netlist.node("h[0]")]
+        drive = problem.drive(slice(0, rows))
+        np.testing.assert_allclose(drive.injection, volts @ g, 1e-13, 1e-16)
+        np.testing.assert_allclose(drive.fixed_abs, np.abs(volts) @ g, 1e-13, 1e-16)
+
+
+def test_a_source_that_is_too_large_in_one_row_is_named_and_no_other_rows_are_read() -> None:
+    """A batch that is solved in tiles would read all its rows once for each of them."""
+    volts = np.zeros((300, 4))
+    volts[270, 2] = -1e301
+    problem = layer(volts)
+    assert not problem.drive(slice(0, 256)).injection.any()
+    with pytest.raises(cs.TopologyError, match=r"Vx\[2\]: 1e\+301 V is so much that sums overflow"):
+        cs.solve(problem)
+
+
 def test_a_crossbar_in_too_many_colours_is_kept_branch_by_branch() -> None:
     text = random_circuit(np.random.default_rng(0), Recipe(nodes=9, shorts=0, floating_sources=0))
     problem = cs.compile_problem(cs.parse(text + everything_to_everything(9)))
