@@ -137,38 +137,35 @@ def violations(
         i = b if injection.shape[0] > 1 else 0
         k = b if nonlinear.shape[0] > 1 else 0
         d = b if lo.shape[0] > 1 else 0
-        for u in range(n):
+        for u in range(n):  # values are computed and chosen, not branched to: then several units are done at once
             v, own = x[b, u], diag[u] * x[b, u]
             out = own - injection[i, u] - neighbours[b, u] + nonlinear[k, u]
             steep = diag[u] + slope[k, u]
-            violation = out
-            held = False
-            if lo[d, u] > -np.inf and steep * (v - lo[d, u]) <= out:
-                violation = steep * (v - lo[d, u])
-                held = violation == 0.0
-            elif hi[d, u] < np.inf and steep * (v - hi[d, u]) >= out:
-                violation = steep * (v - hi[d, u])
-                held = violation == 0.0
-            if steep == 0.0 and ((out > 0.0 and v > lo[d, u]) or (out < 0.0 and v < hi[d, u])):
-                violation = out
+            to_lo, to_hi = steep * (v - lo[d, u]), steep * (v - hi[d, u])  # without a bound inf and -inf, or NaN
+            below, above = to_lo <= out, to_hi >= out
+            violation = to_lo if below else (to_hi if above else out)
+            loose = (steep == 0.0) & (((out > 0.0) & (v > lo[d, u])) | ((out < 0.0) & (v < hi[d, u])))
+            violation = out if loose else violation
             flow[b, u], rho[b, u] = out, violation
             size = rounding * (abs(own) + abs(injection[i, u]) + abs(neighbours[b, u]))
-            most = 0.0 if held and abs(out) > size else abs(violation) + size
-            if most == 0.0:
-                upper[b, u] = 0.0
-                continue
+            carried = (violation == 0.0) & (abs(out) > size)  # by an ideal diode
+            most = 0.0 if carried else abs(violation) + size
             least = source_abs[s, u] + nonlinear_abs[k, u]
             by_sources = injection[i, u] - source_flow[s, u]
             if groups and fixed_abs.shape[1] == 0:  # offsets tie the groups together: only their sum is one
                 least += abs(own - by_sources - neighbours[b, u])
             elif groups:
                 inner = diag[u] - to_fixed[u]
-                least += max(abs(inner * v - neighbours[b, u]), abs(neighbours_abs[b, u] - inner * abs(v)))
-                least += max(abs(to_fixed[u] * v - by_sources), abs(fixed_abs[f, u] - to_fixed[u] * abs(v)))
+                net, absolute = abs(inner * v - neighbours[b, u]), abs(neighbours_abs[b, u] - inner * abs(v))
+                least += net if net > absolute else absolute
+                net, absolute = abs(to_fixed[u] * v - by_sources), abs(fixed_abs[f, u] - to_fixed[u] * abs(v))
+                least += net if net > absolute else absolute
                 at_most = source_abs[s, u] + nonlinear_abs[k, u] + fixed_abs[f, u] + neighbours_abs[b, u] + abs(own)
-                if abs(violation) - size > certain * at_most:
-                    certain = (abs(violation) - size) / at_most
-            upper[b, u] = most / least if least > 0.0 else np.inf
+                sure = abs(violation) - size
+                if sure > certain * at_most:
+                    certain = sure / at_most
+            bound = most / least if least > 0.0 else np.inf
+            upper[b, u] = bound if most != 0.0 else 0.0
     return certain
 
 

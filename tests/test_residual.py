@@ -10,6 +10,7 @@ import pytest
 from helpers import PRECISE, assert_laws
 
 import circuitsim as cs
+from circuitsim.branch_sums import violations
 from circuitsim.gallery import Recipe, drn, random_circuit
 from circuitsim.residual import FIGURES, Check, Residuals, exact_sums, shift, violation
 
@@ -50,6 +51,15 @@ CASES = Path(__file__).parent / "fuzz_cases"
 def test_violation(flow: float, slope: float, x: float, lo: float, hi: float, rho: float) -> None:
     arguments = (np.array([value]) for value in (flow, slope, x, lo, hi))
     assert violation(*arguments)[0] == rho
+    at, none, out = np.array([[x]]), np.zeros((1, 1)), [np.zeros((1, 1)) for _ in range(3)]
+    injection = np.array([[slope * x - flow]])
+    to_fixed, bounds = np.array([slope]), (np.array([[lo]]), np.array([[hi]]))
+    violations(
+        at, none, none, to_fixed, to_fixed, injection, none, none, np.abs(injection) + 1.0, none, none, none,
+        *bounds, 1e-12, True, *out,
+    )  # fmt: skip
+    assert [out[0].item(), out[1].item()] == [flow, rho]
+    assert (out[2].item() > 1e-3) == (rho != 0.0)
 
 
 def check(text: str, x: float) -> Residuals:

@@ -264,21 +264,15 @@ extern "C" __global__ void violations(
     const double low = lo[bound], high = hi[bound];
     const double out = own - injected - neighbours + nonlinear;
     double violation = out;
-    bool held = false;
-    if (low > -INF && steep * (v - low) <= out) {
-        violation = steep * (v - low);
-        held = violation == 0.0;
-    } else if (high < INF && steep * (v - high) >= out) {
-        violation = steep * (v - high);
-        held = violation == 0.0;
-    }
+    if (low > -INF && steep * (v - low) <= out) violation = steep * (v - low);
+    else if (high < INF && steep * (v - high) >= out) violation = steep * (v - high);
     if (steep == 0.0 && ((out > 0.0 && v > low) || (out < 0.0 && v < high))) violation = out;
     flow[at] = out;
     slope[at] = steep;
     rho[at] = violation;
     certain[at] = 0.0;
     const double size = (double)terms * EPS * (fabs(own) + fabs(injected) + fabs(neighbours));
-    const double most = held && fabs(out) > size ? 0.0 : fabs(violation) + size;
+    const double most = violation == 0.0 && fabs(out) > size ? 0.0 : fabs(violation) + size;  // a diode carries it
     if (most == 0.0) {
         upper[at] = 0.0;
         return;
