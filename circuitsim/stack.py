@@ -35,7 +35,6 @@ T = TypeVar("T")
 
 FEW_STEPS = 20  # of newton for a stack; from the solution of another of its circuits it takes some 3
 _FEW = 4  # circuits are not worth a stack
-_PATIENCE = 64  # circuits more in stacks that were not solved than in others: then the rest go one by one
 _MOST_COPIES = 256
 UNKNOWNS = 30_000  # of a stack: its arrays stay in the caches
 _BRANCHES = 10  # that count as an unknown
@@ -89,18 +88,18 @@ def at_row(circuit: Circuit, row: int) -> Circuit:
 def solve_in_shares(points: Iterable[T], size: int, many: Callable[[list[T]], bool], one: Callable[[T], None]) -> None:
     """Solve the first point alone, as `one`, then shares of `size` as `many`, which says whether they are solved.
 
-    Those that are not, or are at fault (NetlistError), are found by halving, and solved as `one`. When too many were in
-    vain, all that are left are.
+    Those that are not, or are at fault (NetlistError), are found by halving, and solved as `one`. When more are in vain
+    than it takes to find one, so are all that are left.
     """
     points = iter(points)
     for point in islice(points, 1):
         one(point)
-    in_vain = 0
-    while part := list(islice(points, size)):
-        parts = [part]
+    in_vain = 0  # points in shares that were not solved, less those in others
+    while share := list(islice(points, size)):
+        parts = [share]
         while parts:
             part = parts.pop(0)
-            if len(part) < _FEW or in_vain > _PATIENCE:
+            if len(part) < _FEW or in_vain > 2 * len(share):
                 for point in part:
                     one(point)
                 continue

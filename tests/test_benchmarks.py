@@ -256,13 +256,14 @@ def test_rows_of_newton_beside_ngspice() -> None:
 
 @needs_ngspice
 def test_every_row_of_points_at_tiny_sizes() -> None:
-    mesh, ladder, inputs = points.points(Options(), points.Sizes(4, 40, 60, 5, 1))
+    mesh, ladder, values, inputs = points.points(Options(), points.Sizes(4, 40, 60, 30, 5, 1))
     assert (mesh.what, ladder.what) == (
         "Monte Carlo, 40 draws of a 16-node diode mesh", "Monte Carlo, 60 draws of netlists/monte_carlo.cir",
     )  # fmt: skip
     for row, draws in ((mesh, 40), (ladder, 60)):
         assert row.ratio is not None and row.note.endswith(f"standard errors apart, {draws} draws there")
         assert figure(row.note, "means ") < 5.0
+    assert values.what.startswith("30 values") and figure(values.note, "largest difference ") < 1e-5
     assert inputs.peer_measured is not None and figure(inputs.note, "KCL ") <= 1e-9
 
 

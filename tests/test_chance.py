@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +82,7 @@ def same(one: Netlist, other: Netlist) -> bool:
 def evaluated(revaluer: Revaluer, seeds: range) -> list[Netlist | NetlistError]:
     """The netlist for each seed, or why there is none."""
     found: list[Netlist | NetlistError] = []
-    for draw in revaluer.draws(seeds):
+    for draw in revaluer.variants([Changes(seed=seed) for seed in seeds]):
         try:
             found.append(draw.netlist())
         except NetlistError as error:
@@ -99,7 +101,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[Changes]:
 @pytest.mark.parametrize("text", TOGETHER.values(), ids=TOGETHER.keys())
 def test_draws_for_many_seeds_are_those_of_each(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     netlist, seeds = deck(text, tmp_path), range(3, 24)
-    monkeypatch.setattr(revalue, "_SEEDS", 8)  # three parts, the last of five
+    monkeypatch.setattr(revalue, "_TOGETHER", 8)  # three parts, the last of five
     with monkeypatch.context() as patch:
         alone = counted(patch)
         found = evaluated(Revaluer(netlist), seeds)
@@ -108,6 +110,62 @@ def test_draws_for_many_seeds_are_those_of_each(text: str, tmp_path: Path, monke
     for seed, drawn in zip(seeds, found, strict=True):
         assert isinstance(drawn, Netlist) and same(drawn, revaluer.netlist(Changes(seed=seed)))
     assert not same(found[0], found[1]) and not same(found[0], netlist)
+
+
+def varied(text: str) -> str:
+    """The same with a parameter `vary` where it draws."""
+    text = re.sub(r"\ba?gauss\(", "three(", re.sub(r"\ba?unif\(", "two(", text))
+    return f".param vary=0.25\n.func two(x, y) {{x + y * vary}}\n.func three(x, y, z) {{x + y * vary / z}}\n{text}"
+
+
+VARIED = {name: varied(text) for name, text in TOGETHER.items() if name != "options"}
+VARIED["a definition in an instance"] = (
+    "X1 b 0 c w={vary}\n.param vary=1\n.subckt c p q w=1\nR1 p q {w * 1k + temper + 2k}\n.ends\n"
+)
+CHANGES = {
+    "parameter": [Changes(params={"vary": u}) for u in (0.25, -0.5, 0.75)],
+    "temperature": [Changes(temp=temp, params={"vary": 0.5}) for temp in (-40.0, 0.0, 27.0, 125.0)],
+    "all": [Changes(seed=k % 3, temp=20.0 * k, params={"vary": (k + 1) / 7}) for k in range(7)],
+}
+
+
+@pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES.keys())
+@pytest.mark.parametrize("text", VARIED.values(), ids=VARIED.keys())
+def test_netlists_of_many_changes_are_those_of_each(text: str, changes: list[Changes], tmp_path: Path) -> None:
+    revaluer = Revaluer(deck(text, tmp_path, 4))
+    alone = [revaluer.netlist(one) for one in changes]
+    variants = list(Revaluer(revaluer.base).variants(changes))
+    assert all(variant.many is variants[0].many is not None for variant in variants)
+    for variant, netlist in zip(variants, alone, strict=True):
+        assert same(variant.netlist(), netlist)
+    whole = revaluer.together(variants[1:])
+    assert whole is not None
+    for kind, table in whole.tables.items():
+        for name, column in table.values.items():
+            each = [netlist.tables[kind].values[name] for netlist in alone[1:]]
+            if name != "model":
+                np.testing.assert_array_equal(column, np.concatenate(each))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ".options gmin={1e-12 * u}\n.param u=1\nR3 b 0 1k\n",
+        ".options temp={30 * u}\n.param u=1\nR3 b 0 1k\n",
+        ".param u=1\nX1 b 0 c m={u}\n.subckt c p q\nR1 p q 1k\n.ends\n",
+        ".param u=1\nR3 b 0 {u > 1 ? aunif(1k, 9) : 2k}\nR4 b 0 {aunif(1k, 9)}\n",
+    ],
+    ids=["option", "temperature", "copies", "draws"],
+)
+def test_changes_that_cannot_be_read_together_are_read_alone(text: str, tmp_path: Path) -> None:
+    revaluer = Revaluer(deck(text, tmp_path))
+    changes = [Changes(params={"u": float(u)}) for u in (1, 2, 3, 2)]
+    variants = list(revaluer.variants(changes))
+    assert all(variant.many is None for variant in variants)
+    assert all(same(v.netlist(), revaluer.netlist(one)) for v, one in zip(variants, changes, strict=True))
+    others = list(revaluer.variants([replace(changes[1], seed=seed) for seed in (1, 2)]))
+    assert (others[0].many is None) == ("aunif" in text)  # u is the same
+    assert all(same(v.netlist(), revaluer.netlist(v.changes)) for v in others)
 
 
 @pytest.mark.parametrize("text", ALONE.values(), ids=ALONE.keys())
@@ -152,19 +210,19 @@ def test_only_the_neighbours_of_a_fault_are_drawn_alone(tmp_path: Path, monkeypa
     found = evaluated(Revaluer(netlist), seeds)
     assert [k for k, drawn in enumerate(found) if isinstance(drawn, NetlistError)] == faults
     drawn_alone = {changes.seed for changes in alone}
-    assert drawn_alone >= set(faults) and len(alone) <= revalue._FEW_SEEDS * len(faults) < len(seeds) / 2
+    assert drawn_alone >= set(faults) and len(alone) <= revalue._FEW * len(faults) < len(seeds) / 2
 
 
 def test_large_netlists_are_drawn_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    netlist = deck("R3[0:9] b 0 {aunif(1k, 9)}\n", tmp_path)
-    parts: list[range] = []
+    netlist, draws = deck("R3[0:9] b 0 {aunif(1k, 9)}\n", tmp_path), [Changes(seed=k) for k in range(10)]
+    parts: list[list[Changes]] = []
     many = Revaluer._many
-    monkeypatch.setattr(Revaluer, "_many", lambda self, seeds: parts.append(seeds) or many(self, seeds))
+    monkeypatch.setattr(Revaluer, "_many", lambda self, part: parts.append(part) or many(self, part))
     monkeypatch.setattr(revalue, "_MOST_NUMBERS", 60)  # V1, R1, R2, ten more, and one
-    assert len(list(Revaluer(netlist).draws(range(10)))) == 10
-    assert parts == [range(4), range(4, 8), range(8, 10)]
+    assert len(list(Revaluer(netlist).variants(draws))) == 10
+    assert parts == [draws[:4], draws[4:8], draws[8:]]
     monkeypatch.setattr(revalue, "_MOST_NUMBERS", 10)
-    assert len(list(Revaluer(netlist).draws(range(10)))) == 10 and len(parts) == 3
+    assert len(list(Revaluer(netlist).variants(draws))) == 10 and len(parts) == 3
 
 
 def test_generators_give_the_same_numbers_in_one_go() -> None:

@@ -12,12 +12,13 @@ import circuitsim as cs
 from circuitsim import stack as stacks_of
 from circuitsim.build import build_circuit
 from circuitsim.methods.held import hardly_moves
+from circuitsim.netlist.expand import Changes
 from circuitsim.netlist.revalue import Revaluer
 from circuitsim.residual import Check
 from circuitsim.saved import wanted_saves
 from circuitsim.solution import Status
 from circuitsim.solving import solve
-from circuitsim.stack import Stacks, built, most_copies, stacked, unstacked
+from circuitsim.stack import Stacks, built, most_copies, solve_in_shares, stacked, unstacked
 from circuitsim.sweeping import runner
 from circuitsim.sweeping.draws import MonteCarloPlan
 from circuitsim.sweeping.runner import Runner
@@ -101,10 +102,15 @@ def same(one: object, other: object) -> None:
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
 
 
+def seeds(count: int) -> list[Changes]:
+    """So many draws."""
+    return [Changes(seed=seed) for seed in range(count)]
+
+
 @pytest.mark.parametrize("text", DRAWN.values(), ids=DRAWN.keys())
 def test_draws_that_are_read_together_make_the_same_stack(text: str) -> None:
     revaluer = Revaluer(cs.parse(text + MODELS + LINES).netlist)
-    draws = list(revaluer.draws(range(6)))[1:]
+    draws = list(revaluer.variants(seeds(6)))[1:]
     netlist = revaluer.together(draws)
     assert netlist is not None
     one, other = built(netlist, 5), stacked([build_circuit(draw.netlist()) for draw in draws])
@@ -121,13 +127,13 @@ def test_draws_that_are_read_together_make_the_same_stack(text: str) -> None:
 def test_draws_that_are_not_read_together_are_told() -> None:
     netlist = cs.parse(DRAWN["resistors"] + MODELS).netlist
     revaluer = Revaluer(netlist)
-    draws, others = list(revaluer.draws(range(4))), list(revaluer.draws(range(4)))
+    draws, others = list(revaluer.variants(seeds(4))), list(revaluer.variants(seeds(4)))
     assert revaluer.together([*draws, others[0]]) is None
     alone = [replace(draw, many=None) for draw in draws]
     assert revaluer.together(alone) is None
     faulty = Revaluer(cs.parse(LINEAR.replace("{r}", "{aunif(1k, 1.5k)}") + MODELS, seed=0).netlist)
     with pytest.raises(cs.NetlistError, match="negative resistance"):
-        faulty.together(list(faulty.draws(range(20))))
+        faulty.together(list(faulty.variants(seeds(20))))
 
 
 # -- each by its own voltages and currents -----------------------------------------------------------------------------
@@ -260,12 +266,26 @@ def test_stacks_that_are_not_solved_cost_no_answer_and_not_much(monkeypatch: pyt
 
     monkeypatch.setattr(runner, "solve", vain)
     many = points("draws")
-    assert tried == [59, 29]  # then no more
+    assert tried == [59, 29, 14, 7, 4, 7]  # more than twice 59: then no more
     monkeypatch.setattr(stacks_of, "_MOST_COPIES", 1)
     one = points("draws")
     assert not many.failed.size
     np.testing.assert_array_equal(many.voltages, one.voltages)
     assert (many.method, many.why) == (one.method, one.why)
+
+
+@pytest.mark.parametrize("bad", [1, 100, 199])
+def test_of_many_points_the_one_that_no_share_solves_is_found(bad: int) -> None:
+    shares: list[int] = []
+    alone: list[int] = []
+
+    def many(share: list[int]) -> bool:
+        shares.extend(share)
+        return bad not in share
+
+    solve_in_shares(iter(range(200)), 199, many, alone.append)
+    assert bad in alone and len(alone) <= 8 and sorted({*alone, *shares}) == [*range(200)]
+    assert len(shares) < 3 * 200
 
 
 @pytest.mark.parametrize(

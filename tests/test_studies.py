@@ -33,7 +33,7 @@ from circuitsim.saved import wanted_saves
 from circuitsim.sweeping import Points, SweepResult, analyses_to_run
 from circuitsim.sweeping.dc import SweepPlan
 from circuitsim.sweeping.draws import MonteCarloPlan
-from circuitsim.sweeping.plan import CHUNK_DRAWS, CHUNK_POINTS, solve_chunk
+from circuitsim.sweeping.plan import CHUNK_CIRCUITS, CHUNK_POINTS, solve_chunk
 
 ROOT = Path(__file__).parent.parent
 MONTE_CARLO = ROOT / "netlists" / "monte_carlo.cir"
@@ -580,7 +580,7 @@ def test_parquet_of_runs_that_fail(tmp_path: Path) -> None:
 def test_what_ends_the_command_ends_its_workers_and_keeps_what_is_done(
     tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(MonteCarloPlan, "most_groups", CHUNK_DRAWS)  # as the command has it
+    monkeypatch.setattr(MonteCarloPlan, "most_groups", CHUNK_CIRCUITS)  # as the command has it
     folder, runs = tmp_path / "study", 20_000
     command = [sys.executable, "-m", "circuitsim", "sweep", str(MONTE_CARLO), "--runs", str(runs), "--seed", "1"]
     command += ["--workers", "2", "--study", str(folder), "--npz", str(tmp_path / "out.npz")]

@@ -1,4 +1,4 @@
-"""Benchmarks of many small circuits: Monte Carlo beside ngspice's loop, many inputs of one circuit beside one."""
+"""Benchmarks of many small circuits: draws and parameters beside ngspice's loops, many inputs of one beside one."""
 
 from __future__ import annotations
 
@@ -19,16 +19,28 @@ Floats = NDArray[np.float64]
 
 _NAME = "points"
 _DRAWN = "{agauss(1k, 50, 1)}"  # ohm
+_CLIPPER = """* a clipper of two stages
+.param r=1k
+V1 in 0 5
+R1 in a {r}
+D1 a 0 d
+R2 a b {2*r}
+D2 b 0 d
+R3 b c {r/2}
+R4 c 0 {5*r}
+.model d D(is=1e-14 n=1.5)
+"""
 _FASTER = Target(1.0, at_most=False, of_ratio=True)
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large each analysis is: draws of a mesh, and of a ladder; rows of a batch; sides of the meshes."""
+    """How large each analysis is: sides of the meshes; draws of a mesh, and of a ladder; values; rows of a batch."""
 
     mesh: int = 22
     mesh_draws: int = 1000
     ladder_draws: int = 10_000
+    values: int = 1000
     inputs: int = 200
     runs: int = 3
 
@@ -40,6 +52,7 @@ def points(options: Options, sizes: Sizes | None = None) -> list[Row]:
     return [
         monte_carlo_row(f"a {s.mesh**2}-node diode mesh", diode_mesh(s.mesh, _DRAWN), "n1_1", s.mesh_draws),
         monte_carlo_row("netlists/monte_carlo.cir", ladder, "j4", s.ladder_draws),
+        parameter_row(s.values),
         inputs_row(s.mesh, s.inputs, s.runs),
     ]
 
@@ -62,6 +75,28 @@ def monte_carlo_row(what: str, deck: str, node: str, draws: int) -> Row:
             printed = re.findall(rf"(?m)^v\({node}\) = (\S+)", run.stdout)
             peer, note = run.seconds, _compared(v, np.array(printed, float))
     return Row(_NAME, f"Monte Carlo, {draws:,} draws of {what}", whole, "s", _FASTER, NGSPICE, peer, note=note)
+
+
+def parameter_row(values: int) -> Row:
+    """Whole processes that solve a small circuit for as many values of a parameter."""
+    peer, note = None, f"{NGSPICE} is not installed"
+    with tempfile.TemporaryDirectory() as folder:
+        own, theirs, found = (Path(folder) / name for name in ("own.cir", "theirs.cir", "own.npz"))
+        own.write_text(_CLIPPER)
+        step = "let ohm = 100 + 10 * k\nalterparam r = $&ohm\nreset\nop\nprint v(c)\ndestroy\nlet k = k + 1"
+        loop = f"let k = 0\nwhile k < {values}\n{step}\nend\nquit 0"
+        theirs.write_text(f"{_CLIPPER}.options reltol=1e-6\n.control\n{loop}\n.endc\n.end\n")
+        dc = ["--dc", f"r 100 {90 + 10 * values} 10"]
+        command = [*CIRCUITSIM, "sweep", str(own), *dc, "--quiet", "--npz", str(found)]
+        whole = run_process(command, runs=2).seconds
+        with np.load(found) as results:
+            v = results["voltages"][:, results["nodes"].tolist().index("c")]
+        if ngspice_available():
+            run = run_process([NGSPICE, "-n", "-b", str(theirs)])
+            printed = np.array(re.findall(r"(?m)^v\(c\) = (\S+)", run.stdout), float)
+            peer, note = run.seconds, f"largest difference {np.abs(v - printed).max():.1e} V"
+    what = f"{values:,} values of a parameter in eight cards"
+    return Row(_NAME, what, whole, "s", None, NGSPICE, peer, note=note)
 
 
 def _compared(ours: Floats, theirs: Floats) -> str:

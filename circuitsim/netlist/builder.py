@@ -248,11 +248,11 @@ class Builder:
 
 
 class ManyBuilder(Builder):
-    """Takes values for many seeds at once, of each element one for each seed or one for all; `columns` has them."""
+    """Takes values for many netlists at once, of each element one for each of them or one for all: `column`."""
 
-    def __init__(self, place: Callable[[int], At], known: dict[str, int], seeds: int) -> None:
+    def __init__(self, place: Callable[[int], At], known: dict[str, int], count: int) -> None:
         super().__init__(place, known)
-        self.seeds = seeds
+        self.count = count
         self.values: dict[str, list[tuple[int, tuple[Value, ...]]]] = {kind: [] for kind in KINDS}
 
     def add(self, kind: str, name: str, a: int, b: int, order: int, seq: int, *values: Value) -> None:
@@ -271,13 +271,12 @@ class ManyBuilder(Builder):
     ) -> None:
         self.values[kind].append((len(indices), values))
 
-    def column(self, kind: str, k: int) -> Floats | None:
-        """The k-th of COLUMNS for each seed, (seeds, rows of the builder); None where no value depends on the seed."""
+    def column(self, kind: str, k: int) -> Floats:
+        """The k-th of COLUMNS for each netlist, (count, rows of the builder); (1, rows) where all have the same."""
         parts = [(count, values[k]) for count, values in self.values[kind]]
-        if not any(np.ndim(value) and np.shape(value)[-1] > 1 for _, value in parts):
-            return None
+        varied = any(np.ndim(value) and np.shape(value)[-1] > 1 for _, value in parts)
         rows = sum(count for count, _ in parts)
-        found, start = np.empty((rows, self.seeds)), 0
+        found, start = np.empty((rows, self.count if varied else 1)), 0
         for count, value in parts:
             found[start : start + count] = value
             start += count

@@ -97,7 +97,8 @@ class Memory:
 class CardReader:
     """Reads the parts of element cards in their scope; knows what is shared by the whole netlist.
 
-    `given`: values of V (volt), I (ampere) and R (ohm) by lower-case name, in the place of those of their cards.
+    `temp`: of the circuit, degree Celsius. `given`: values of V (volt), I (ampere) and R (ohm) by lower-case name, in
+    the place of those of their cards.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class CardReader:
         builder: Builder,
         models: ModelTable,
         options: Options,
+        temp: Value,
         global_nodes: frozenset[str],
         memory: Memory,
         given: Mapping[str, float],
@@ -112,6 +114,7 @@ class CardReader:
         self.builder = builder
         self.models = models
         self.options = options
+        self.temp = temp
         self.global_nodes = global_nodes
         self.memory = memory
         self.given = given
@@ -260,7 +263,7 @@ class CardReader:
 
     def temperature(self, keys: dict[str, Value]) -> Value:
         """The temperature of an element in degree Celsius."""
-        return keys["temp"] if "temp" in keys else self.options.temp + keys.get("dtemp", 0.0)
+        return keys["temp"] if "temp" in keys else self.temp + keys.get("dtemp", 0.0)
 
     def model(self, scope: Scope, name: str) -> tuple[int, ModelCard] | None:
         """The model of this name, and its row."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from circuitsim.errors import NetlistError, SettingsError
 from circuitsim.netlist.arrays import member_names, split_ranges
+from circuitsim.netlist.chance import single
 from circuitsim.netlist.model import ABSOLUTE_ZERO, Netlist, Options, similar
 from circuitsim.netlist.numbers import parse_number
 from circuitsim.netlist.saves import printed, split_saves
@@ -119,7 +120,7 @@ def with_seed(options: Options, seed: int | None) -> Options:
 
 def _option(root: Scope, name: str, word: str) -> float:
     if word[0] == "{" or root.owner(word.lower()) is not None:
-        value = float(root.evaluate(expression(word)))
+        value = single(root.evaluate(expression(word)))
     else:
         try:
             value = parse_number(word)

@@ -19,7 +19,7 @@ from circuitsim.netlist.conditions import chosen_cards
 from circuitsim.netlist.controls import read_controls, read_options, with_roles, with_seed
 from circuitsim.netlist.elements import read_element
 from circuitsim.netlist.expressions import Value
-from circuitsim.netlist.model import Netlist
+from circuitsim.netlist.model import Netlist, Options
 from circuitsim.netlist.models import ModelTable
 from circuitsim.netlist.numbers import parse_number
 from circuitsim.netlist.saves import check_saves
@@ -43,12 +43,17 @@ def expand(text: Text, path: str, seed: int | None = None) -> Netlist:
 
 @dataclass(frozen=True)
 class Changes:
-    """Values in the place of those that a netlist says."""
+    """Values in the place of those that a netlist says; for many netlists at once arrays with one for each (chance)."""
 
     seed: int | None = None
-    temp: float | None = None  # degree Celsius
-    params: Mapping[str, float] = field(default_factory=dict)  # of the main netlist, by lower-case name
+    temp: Value | None = None  # degree Celsius
+    params: Mapping[str, Value] = field(default_factory=dict)  # of the main netlist, by lower-case name
     elements: Mapping[str, float] = field(default_factory=dict)  # CardReader.given
+
+    def options(self, read: Options) -> Options:
+        """The options of a netlist with these changes; many temperatures leave theirs. SettingsError for a bad seed."""
+        options = with_seed(read, self.seed)
+        return options if self.temp is None or np.ndim(self.temp) else replace(options, temp=float(self.temp))
 
 
 @dataclass(frozen=True)
@@ -142,15 +147,15 @@ class Evaluation:
         self.builder = builder
         self.root = Scope(deck.top, None, "", np.random.default_rng(0), deck.place)
         self.root.values.update(changes.params)
-        options = with_seed(read_options(deck.cards, self.root, deck.note), changes.seed)
-        self.options = options if changes.temp is None else replace(options, temp=changes.temp)
+        self.options = changes.options(read_options(deck.cards, self.root, deck.note))
+        temp = self.options.temp if changes.temp is None else changes.temp
         self.root.rng = chance or np.random.default_rng(self.options.seed)
-        self.root.values["temper"] = self.options.temp
+        self.root.values["temper"] = temp
         for name in deck.top.params:  # in deck order: random draws do not depend on the order of their use
             self.root.lookup(name)
         self.models = ModelTable(deck.place, deck.note)
         global_nodes = frozenset(deck.controls.global_nodes)
-        self.reader = CardReader(builder, self.models, self.options, global_nodes, deck.memory, changes.elements)
+        self.reader = CardReader(builder, self.models, self.options, temp, global_nodes, deck.memory, changes.elements)
 
     def run(self) -> None:
         """Read all element cards into the builder."""

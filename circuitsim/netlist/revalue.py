@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -15,11 +16,11 @@ from circuitsim.netlist.chance import Chance, NotTogether, Recorder, Together
 from circuitsim.netlist.checks import check_values
 from circuitsim.netlist.copies import side_by_side
 from circuitsim.netlist.expand import Changes, Deck, Evaluation
-from circuitsim.netlist.model import Analysis, Floats, Ints, ModelCard, Netlist, Table
+from circuitsim.netlist.model import Analysis, Floats, Ints, ModelCard, Netlist, Options, Table
 from circuitsim.netlist.source import Card
 
-_SEEDS = 256  # whose values are evaluated together
-_FEW_SEEDS = 8  # of which one has a fault: the others are not looked for further
+_TOGETHER = 256  # variants that are evaluated together
+_FEW = 8  # of which one has a fault: the others are not looked for further
 _MOST_NUMBERS = 4_000_000  # at once: 32 MB
 
 
@@ -55,15 +56,15 @@ class Revaluer:
         models = tuple(evaluation.models.rows)
         return replace(self.base, tables=tables, crossbars=crossbars, models=models, options=evaluation.options)
 
-    def draws(self, seeds: range) -> Iterator[Draw]:
-        """For each seed in turn what has the netlist that `netlist` gives for it.
+    def variants(self, changes: Sequence[Changes]) -> Iterator[Variant]:
+        """For each of these changes in turn what has the netlist that `netlist` gives for it.
 
-        The cards are read for many seeds at once, which costs as much as for a few. Not so where how much is drawn
-        depends on what is drawn, and for crossbars, which are large: one by one.
+        The cards are read for many of them at once, which costs as much as for a few. Not so where how much is drawn
+        depends on what is drawn, or one number must stand for all, and for crossbars, which are large: one by one.
         """
-        size = min(_SEEDS, _MOST_NUMBERS // (1 + sum(map(len, self.base.tables.values()))))
+        size = min(_TOGETHER, _MOST_NUMBERS // (1 + sum(map(len, self.base.tables.values()))))
         together = size > 1 and not self.base.crossbars
-        parts = [seeds[start : start + max(size, 1)] for start in range(0, len(seeds), max(size, 1))][::-1]
+        parts = [changes[start : start + max(size, 1)] for start in range(0, len(changes), max(size, 1))][::-1]
         while parts:
             part, many = parts.pop(), None
             if together and len(part) > 1:
@@ -71,27 +72,28 @@ class Revaluer:
                     many = self._many(part)
                 except NotTogether:
                     together = False
-                except (NetlistError, ValueError):  # a fault of one seed; the member that has it may not be found
-                    if len(part) > _FEW_SEEDS:
+                except (NetlistError, ValueError):  # a fault of one of them; the member that has it may not be found
+                    if len(part) > _FEW:
                         half = len(part) // 2
                         parts += [part[half:], part[:half]]
                         continue
-            yield from (Draw(self, seed, many, k) for k, seed in enumerate(part))
+            yield from (Variant(self, one, many, k) for k, one in enumerate(part))
 
-    def together(self, draws: Sequence[Draw]) -> Netlist | None:
-        """The netlists of draws that were read together, side by side (copies.py); None when they were not.
+    def together(self, variants: Sequence[Variant]) -> Netlist | None:
+        """The netlists of variants that were read together, side by side (copies.py); None when they were not.
 
         NetlistError when one of them is at fault. Where open resistors are trained the circuit goes by their names.
+        Temperatures are those of the elements; that of the options is the one of reading.
         """
-        many, copies = draws[0].many, len(draws)
-        if many is None or self.base.trained or any(draw.many is not many for draw in draws):
+        many, copies = variants[0].many, len(variants)
+        if many is None or self.base.trained or any(variant.many is not many for variant in variants):
             return None
-        ks, values = [draw.k for draw in draws], {}
+        ks, values = [variant.k for variant in variants], {}
         for (kind, name), column in many.columns.items():
             own = np.tile(self.base.tables[kind].values[name], (copies, 1))
             own[:, self.rows[kind]] = column[ks]
             values[kind, name] = own
-        if any(map(_is_drawn, many.models)):
+        if any(map(_is_varied, many.models)):
             models = tuple(_model_of(model, k) for k in ks for model in many.models)
             for kind in (kind for kind in self.base.tables if "model" in self.base.tables[kind].values):
                 known = values.get((kind, "model"), np.tile(self.base.tables[kind].values["model"], (copies, 1)))
@@ -100,28 +102,30 @@ class Revaluer:
             models = many.models
         netlist = side_by_side(self.base, copies, values)
         check_values(netlist.tables, self.deck.place)
-        return replace(netlist, models=models)
+        return replace(netlist, models=models, options=many.options)
 
-    def _many(self, seeds: range) -> _Many:
-        """The values for these seeds."""
+    def _many(self, changes: Sequence[Changes]) -> _Many:
+        """The values for these changes."""
+        seeds = [self.base.options.seed if one.seed is None else one.seed for one in changes]
         if self.drawn is None:
             recorder, first = Recorder(seeds[0]), Builder(self.deck.place, self.base.node_index)
-            self._run(first, Changes(seed=seeds[0]), recorder)
+            self._run(first, changes[0], recorder)
             for kind in self.base.tables:
                 self._where(kind, first)
             self.drawn = recorder.drawn
         builder = ManyBuilder(self.deck.place, self.base.node_index, len(seeds))
-        evaluation = self._run(builder, Changes(seed=seeds[0]), Together(seeds, self.drawn))
-        columns = {
-            (kind, name): column
-            for kind in self.base.tables
-            for k, name in enumerate(COLUMNS[kind])
-            if name in self.base.tables[kind].values and (column := builder.column(kind, k)) is not None
-        }
-        return _Many(columns, tuple(evaluation.models.rows))
+        evaluation = self._run(builder, _at_once(changes), Together(seeds, self.drawn))
+        columns = {}
+        for kind, table in self.base.tables.items():
+            for k, name in enumerate(COLUMNS[kind]):
+                if name in table.values:
+                    column = builder.column(kind, k)
+                    if len(column) > 1 or not np.array_equal(column[0], table.values[name][self.rows[kind]]):
+                        columns[kind, name] = np.broadcast_to(column, (len(changes), column.shape[1]))
+        return _Many(columns, tuple(evaluation.models.rows), evaluation.options)
 
-    def one(self, many: _Many, k: int, seed: int) -> Netlist:
-        """The netlist for the k-th of the seeds of `many`."""
+    def one(self, many: _Many, k: int, changes: Changes) -> Netlist:
+        """The netlist for the k-th of the changes of `many`, which is this one."""
         tables = dict(self.base.tables)
         for (kind, name), column in many.columns.items():
             values = self.base.tables[kind].values[name].copy()
@@ -129,7 +133,7 @@ class Revaluer:
             tables[kind] = replace(tables[kind], values={**tables[kind].values, name: values})
         check_values(tables, self.deck.place)
         models = tuple(_model_of(model, k) for model in many.models)
-        return replace(self.base, tables=tables, models=models, options=replace(self.base.options, seed=seed))
+        return replace(self.base, tables=tables, models=models, options=self._seeded(changes).options(many.options))
 
     def _evaluation(self, changes: Changes) -> Evaluation:
         return Evaluation(self.deck, Builder(self.deck.place, self.base.node_index), self._seeded(changes))
@@ -175,38 +179,55 @@ class Revaluer:
 
 @dataclass(frozen=True)
 class _Many:
-    """What depends on the seed, for many of them."""
+    """What depends on the changes, for many of them."""
 
-    columns: dict[tuple[str, str], Floats]  # kind of element and column of its table: (seeds, rows of the builder)
-    models: tuple[ModelCard, ...]  # with numbers for all seeds, or an array with one for each
+    columns: dict[tuple[str, str], Floats]  # kind of element and column of its table: (changes, rows of the builder)
+    models: tuple[ModelCard, ...]  # with numbers for all changes, or an array with one for each
+    options: Options  # of all, but for seed and temperature
 
 
 @dataclass(frozen=True)
-class Draw:
-    """The netlist for one seed."""
+class Variant:
+    """The netlist with some changes."""
 
     revaluer: Revaluer
-    seed: int
+    changes: Changes
     many: _Many | None  # read together with others, it is number k of these
     k: int
 
     def netlist(self) -> Netlist:
         """The netlist. NetlistError for values that no element may have."""
         if self.many is None:
-            return self.revaluer.netlist(Changes(seed=self.seed))
-        return self.revaluer.one(self.many, self.k, self.seed)
+            return self.revaluer.netlist(self.changes)
+        return self.revaluer.one(self.many, self.k, self.changes)
 
 
-def _is_drawn(model: ModelCard) -> bool:
-    """Whether a model of `_Many` has numbers that differ from seed to seed."""
+def _at_once(changes: Sequence[Changes]) -> Changes:
+    """Many changes as one: what differs is an array with a number for each (chance.py). Seeds are not looked at.
+
+    Raises NotTogether where elements have other values.
+    """
+    first = changes[0]
+    if any(one.elements != first.elements for one in changes):
+        raise NotTogether
+
+    def values(of_all: list[Any]) -> Any:
+        return of_all[0] if all(value == of_all[0] for value in of_all) else np.array(of_all)
+
+    params = {name: values([one.params[name] for one in changes]) for name in first.params}
+    return replace(first, temp=values([one.temp for one in changes]), params=params)
+
+
+def _is_varied(model: ModelCard) -> bool:
+    """Whether a model of `_Many` has numbers that differ from one to another."""
     return any(isinstance(value, np.ndarray) for value in (*model.params.values(), *model.points))
 
 
 def _model_of(model: ModelCard, k: int) -> ModelCard:
-    """A model of `_Many` for the k-th seed."""
+    """A model of `_Many` for the k-th of them."""
 
-    def of_seed(value: float) -> float:
+    def own(value: float) -> float:
         return float(value[k]) if isinstance(value, np.ndarray) else value
 
-    params = {name: of_seed(value) for name, value in model.params.items()}
-    return replace(model, params=params, points=tuple(map(of_seed, model.points)))
+    params = {name: own(value) for name, value in model.params.items()}
+    return replace(model, params=params, points=tuple(map(own, model.points)))

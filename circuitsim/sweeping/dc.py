@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from circuitsim.errors import NetlistError, SettingsError
 from circuitsim.netlist.analyses import points
 from circuitsim.netlist.expand import Changes
 from circuitsim.netlist.model import Analysis, Netlist, Swept
-from circuitsim.netlist.revalue import Revaluer
+from circuitsim.netlist.revalue import Revaluer, Variant
 from circuitsim.netlist.saves import Save
 from circuitsim.problem import Problem, compile_problem
 from circuitsim.solution import Settings
@@ -137,14 +137,25 @@ class SweepPlan(Plan):
 
     def solve_groups(self, groups: range, rows: Ints, runner: Runner) -> None:
         count = rows.shape[1]
+        if self.revaluer is not None and len(self.evaluated) == len(self.swept):
+            variants = self.revaluer.variants([self._changes(point) for point in rows[:, 0].tolist()])
+            runner.solve_apart(enumerate(variants), partial(self._circuit_of, rows[:, 0]), self.stack, self.stacks)
+            return
         found = enumerate(self._circuits(groups, rows))
         if count == 1:
             points = ((k, circuit.with_values(self._sources(rows[k], factors))) for k, (circuit, factors) in found)
-            runner.solve_apart(points, lambda circuit: circuit, stacked, self.stacks)
+            runner.solve_apart(points, lambda _, circuit: circuit, stacked, self.stacks)
             return
         for k, (circuit, factors) in found:
             first = k * count
             runner.solve(np.arange(first, first + count), self._driven(circuit, factors, rows[k], first))
+
+    def _circuit_of(self, points: Ints, row: int, variant: Variant) -> Circuit:
+        """The circuit of a variant of the netlist, that of the point `points[row]`."""
+        with _at_point(self, int(points[row]), self.evaluated):
+            circuit = build_circuit(variant.netlist())
+            check_structure(self.base.circuit, circuit)
+        return circuit
 
     def _circuits(self, groups: range, rows: Ints) -> Iterator[tuple[Circuit, dict[int, Floats]]]:
         """For each group its circuit, but for swept sources, and the factors of the values of these."""
@@ -170,6 +181,13 @@ class SweepPlan(Plan):
         none = {k: np.ones(self._members(s)) for k, s in enumerate(self.swept)}
         if self.revaluer is None:
             return self.circuit, none
+        with _at_point(self, point, self.evaluated):
+            netlist = self.revaluer.netlist(self._changes(point))
+            circuit = build_circuit(netlist)
+        return circuit, {k: _values_of(netlist, self.swept[k]) for k in (*self.resistors, *self.sources)}
+
+    def _changes(self, point: int) -> Changes:
+        """Temperature and parameters at a point."""
         params, temp = {}, None
         for k in self.evaluated:
             value = float(self.values[point, k])
@@ -177,10 +195,7 @@ class SweepPlan(Plan):
                 temp = value
             else:
                 params[self.swept[k].name.lower()] = value
-        with _at_point(self, point, self.evaluated):
-            netlist = self.revaluer.netlist(Changes(temp=temp, params=params, elements=self._ones))
-            circuit = build_circuit(netlist)
-        return circuit, {k: _values_of(netlist, self.swept[k]) for k in (*self.resistors, *self.sources)}
+        return Changes(temp=temp, params=params, elements=self._ones)
 
     @property
     def _ones(self) -> dict[str, float]:

@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 
 from circuitsim.backends.base import Backend
 from circuitsim.build import build_circuit
-from circuitsim.circuit import Circuit, check_structure
-from circuitsim.errors import SettingsError
-from circuitsim.netlist.revalue import Draw
+from circuitsim.circuit import Circuit
+from circuitsim.errors import NetlistError, SettingsError
+from circuitsim.netlist.expand import Changes
+from circuitsim.netlist.revalue import Variant
 from circuitsim.netlist.saves import Save
 from circuitsim.problem import Problem, compile_problem
 from circuitsim.solution import Settings
-from circuitsim.stack import built, stacked
 from circuitsim.sweeping.gather import Progress, Store, solve_plan
-from circuitsim.sweeping.plan import CHUNK_DRAWS, Plan, revaluer_of
+from circuitsim.sweeping.plan import CHUNK_CIRCUITS, Plan, revaluer_of
 from circuitsim.sweeping.results import SweepResult
 from circuitsim.sweeping.runner import Runner
 
@@ -61,7 +61,7 @@ def monte_carlo(
 class MonteCarloPlan(Plan):
     """Runs with random draws of their own."""
 
-    most_groups = CHUNK_DRAWS
+    most_groups = CHUNK_CIRCUITS
 
     def __init__(
         self,
@@ -82,18 +82,17 @@ class MonteCarloPlan(Plan):
         return compile_problem(self.circuit)
 
     def solve_groups(self, groups: range, rows: Ints, runner: Runner) -> None:
-        first = self.seed + int(rows[0, 0])
-        draws = enumerate(self.revaluer.draws(range(first, first + len(groups))))
-        runner.solve_apart(draws, lambda draw: build_circuit(draw.netlist()), self._stack, self.stacks)
+        seeds = self.seed + rows[:, 0]
+        variants = self.revaluer.variants([Changes(seed=seed) for seed in seeds.tolist()])
 
-    def _stack(self, draws: Sequence[Draw]) -> Circuit:
-        """The circuits of some draws as one."""
-        if netlist := self.revaluer.together(draws):
-            return built(netlist, len(draws))
-        circuits = [build_circuit(draw.netlist()) for draw in draws]
-        for circuit in circuits:
-            check_structure(self.base.circuit, circuit)
-        return stacked(circuits)
+        def circuit_of(row: int, variant: Variant) -> Circuit | None:
+            try:
+                return build_circuit(variant.netlist())
+            except NetlistError as error:
+                runner.fault(row, error)
+                return None
+
+        runner.solve_apart(enumerate(variants), circuit_of, self.stack, self.stacks)
 
     def facts(self) -> dict[str, Any]:
         return {"analysis": f"Monte Carlo, {len(self.values)} runs", "seed": self.seed, **super().facts()}

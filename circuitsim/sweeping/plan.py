@@ -5,6 +5,7 @@ So the results are the same bits in whatever order, and by however many processe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any
@@ -15,16 +16,16 @@ from numpy.typing import NDArray
 from circuitsim.backends import gpu_newton
 from circuitsim.backends.base import Backend, find_backend
 from circuitsim.build import build_circuit
-from circuitsim.circuit import Circuit
+from circuitsim.circuit import Circuit, check_structure
 from circuitsim.errors import CircuitError, SettingsError
 from circuitsim.netlist.expand import Changes
 from circuitsim.netlist.model import Swept
-from circuitsim.netlist.revalue import Revaluer
+from circuitsim.netlist.revalue import Revaluer, Variant
 from circuitsim.netlist.saves import Save, labels_of
 from circuitsim.problem import Problem
 from circuitsim.solution import Settings
 from circuitsim.solving import one_blas_thread
-from circuitsim.stack import UNKNOWNS, Stacks
+from circuitsim.stack import UNKNOWNS, Stacks, built, stacked
 from circuitsim.sweeping.results import Points
 from circuitsim.sweeping.runner import Runner
 
@@ -34,8 +35,7 @@ Floats = NDArray[np.float64]
 # A chunk: long enough that starting it afresh, and sending it to a worker, cost little; short enough that many workers
 # have work, and that little is lost with one. Changing these numbers changes the last bits of results.
 CHUNK_GROUPS = 16  # evaluations of the netlist, or resistances
-CHUNK_CIRCUITS = 64  # the same where each is a small circuit that is solved beside others
-CHUNK_DRAWS = 256  # draws, which are evaluated together
+CHUNK_CIRCUITS = 256  # the same where each is a small circuit that is solved beside others, and draws
 CHUNK_POINTS = 1_000
 CHUNK_VOLTAGES = 250_000
 UNKNOWNS_ON_GPU = 140_000  # of a stack; what does not arrive there is eliminated here (linear.choose_solver)
@@ -110,6 +110,15 @@ class Plan:
         else:
             unknowns = UNKNOWNS_ON_GPU if name == "gpu" else UNKNOWNS
         return Stacks(self.base, self._together - 1, unknowns)
+
+    def stack(self, variants: Sequence[Variant]) -> Circuit:
+        """The circuits of some variants of the netlist as one. NetlistError when one of them is at fault."""
+        if netlist := variants[0].revaluer.together(variants):
+            return built(netlist, len(variants))
+        circuits = [build_circuit(variant.netlist()) for variant in variants]
+        for circuit in circuits:
+            check_structure(self.base.circuit, circuit)
+        return stacked(circuits)
 
     def solve_groups(self, groups: range, rows: Ints, runner: Runner) -> None:
         """Solve groups, of each the points `rows[k]`; for the runner points are numbered from 0."""

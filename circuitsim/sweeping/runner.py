@@ -84,23 +84,20 @@ class Runner:
     def solve_apart(
         self,
         points: Iterable[tuple[int, T]],
-        circuit_of: Callable[[T], Circuit],
+        circuit_of: Callable[[int, T], Circuit | None],
         stack_of: Callable[[Sequence[T]], Circuit],
         stacks: Stacks,
     ) -> None:
         """Solve points that are circuits of their own: the first alone, from its solution the others side by side.
 
-        circuit_of  makes the circuit of what a point is given as, stack_of those of several as one; NetlistError
+        circuit_of  makes the circuit of a point, of its row and what it is given as; None where it has told a fault
+        stack_of    makes those of several as one; NetlistError where one is at fault
         """
 
         def one(point: tuple[int, T]) -> None:
             row, given = point
-            try:
-                circuit = circuit_of(given)
-            except NetlistError as error:
-                self.fault(row, error)
-                return
-            self.solve(np.array([row]), lambda _: stacks.base.with_circuit(circuit))
+            if (circuit := circuit_of(row, given)) is not None:
+                self.solve(np.array([row]), lambda _: stacks.base.with_circuit(circuit))
 
         def many(points: list[tuple[int, T]]) -> bool:
             rows, given = zip(*points, strict=True)
