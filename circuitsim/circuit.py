@@ -157,9 +157,21 @@ class Circuit:
         return np.unique(control[control >= 0])
 
     @cached_property
+    def active_control(self) -> Ints:
+        """For each branch of `active` the one of them whose current controls it, or -1."""
+        control = self.active.control
+        at = np.searchsorted(self.probes, control.clip(min=0)) + len(self.controlled)
+        return np.where(control >= 0, at, -1)
+
+    @cached_property
     def active_voltages(self) -> Ints:
         """The branches of `active` that fix a voltage, all but F and G: their currents are unknowns of newton."""
         return np.flatnonzero(~self.active.gives_current)
+
+    @property
+    def batch(self) -> int:
+        """Rows of input: the batch size of the sources."""
+        return max(self.ties.e.shape[0], self.current_sources.i.shape[0])
 
     @property
     def resistor_siemens(self) -> Floats:
@@ -168,6 +180,16 @@ class Circuit:
         own = self.conductors.kind == KINDS.index("R")
         g[self.conductors.row[own]] = self.conductors.g[own]
         return g
+
+    @property
+    def resistor_ohms(self) -> Floats:
+        """The same in ohm, (n_R,), as in the netlist where the circuit still has that value: 1/(1/r) may differ.
+
+        Infinite where next to no conductance is left.
+        """
+        r, g = self.netlist.tables["R"].values["r"], self.resistor_siemens
+        with np.errstate(divide="ignore", over="ignore"):
+            return np.where(g == 1.0 / r, r, 1.0 / g)
 
     @cached_property
     def left_out(self) -> NDArray[np.bool_]:

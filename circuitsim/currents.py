@@ -189,17 +189,7 @@ def enormous_currents(solution: Solution) -> list[tuple[int, float, float]]:
     return [found for found in pairs if abs(found[2]) > _ENORMOUS]
 
 
-def element_current(solution: Solution, name: str) -> Floats:
-    """See Solution.current."""
-    return _of_element(solution, name, power=False)
-
-
-def element_power(solution: Solution, name: str) -> Floats:
-    """See Solution.power."""
-    return _of_element(solution, name, power=True)
-
-
-def _of_element(solution: Solution, name: str, power: bool) -> Floats:
+def of_element(solution: Solution, name: str, power: bool) -> Floats:
     """Current or power of an element, (batch,), or of an array, (batch, members)."""
     c = solution.circuit
     for x in c.crossbars:

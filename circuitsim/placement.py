@@ -24,8 +24,7 @@ _DENSE_SHARE = 0.2  # of entries present: above, a dense block is faster than a 
 def build_topology(circuit: Circuit) -> Topology:
     """Units, islands, colours, and the place of every branch. Raises TopologyError (islands.py)."""
     forest = tie_forest(circuit)
-    root = np.arange(len(circuit.nodes))
-    root[forest.nodes] = forest.nodes[forest.root]
+    root = forest.roots(len(circuit.nodes))
     islands = find_islands(circuit, root)
     known_root = np.zeros(root.size, bool)
     known_root[0] = True

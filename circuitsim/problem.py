@@ -135,7 +135,7 @@ class Problem:
     @property
     def batch(self) -> int:
         """Number of input rows: the batch size of the sources."""
-        return max(self.circuit.ties.e.shape[0], self.circuit.current_sources.i.shape[0])
+        return self.circuit.batch
 
     def with_values(self, values: Mapping[str, ArrayLike]) -> Problem:
         """The same problem with new element values (see Circuit.with_values); compiled again only if islands change."""
@@ -157,7 +157,7 @@ class Problem:
         problem = replace(self, circuit=circuit)
         same_diodes = self.topology.islands.n_parts == 1 or old.junctions is circuit.junctions
         if not same_diodes or any(a is not b and not np.array_equal(a > 0, b > 0) for a, b in g):
-            islands = find_islands(circuit, self.topology.root())
+            islands = find_islands(circuit, self.topology.forest.roots(len(circuit.nodes)))
             if not np.array_equal(islands.part, self.topology.islands.part):
                 return compile_problem(circuit)  # a conductance that became 0, or left it: another path to ground
             if not same_diodes:  # islands know their reverse currents

@@ -156,8 +156,7 @@ def active_laws(problem: Problem, drive: Drive, x: Floats) -> tuple[Floats, Floa
     own, own_size = drop(s.a, s.b)
     voltage, voltage_size = drop(s.ca, s.cb)
     n = len(c.controlled)
-    probe = np.searchsorted(c.probes, s.control.clip(min=0)) + n
-    current = np.where(s.control >= 0, carried[:, np.minimum(probe, len(s) - 1)], 0.0) if len(s) else carried
+    current = np.append(carried, np.zeros((len(carried), 1)), axis=1)[:, c.active_control]  # -1: of none
     e = np.zeros((x.shape[0], len(s)))
     e[:, n:] = c.ties.e[drive.rows if c.ties.e.shape[0] > 1 else slice(None)][:, c.probes]
     by_control = s.gain * np.where(s.control >= 0, current, voltage)

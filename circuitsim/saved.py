@@ -169,8 +169,7 @@ def _ohms(circuit: Circuit, save: Save) -> Floats:
     """Resistances as the circuit has them now."""
     if save.kind == CROSSBAR:
         return 1.0 / circuit.crossbars[save.crossbar].g.ravel()[save.rows]
-    r, g = circuit.netlist.tables["R"].values["r"][save.rows], circuit.resistor_siemens[save.rows]
-    return np.where(g == 1.0 / r, r, 1.0 / g)
+    return circuit.resistor_ohms[save.rows]
 
 
 def _series_drops(solution: Solution, rows: Ints, batch: slice) -> Floats:

@@ -145,11 +145,11 @@ class Solution:
 
     def current(self, name: str) -> Floats:
         """Current through an element from its first node to its second, A; (batch,) or (batch, members)."""
-        return currents.element_current(self, name)
+        return currents.of_element(self, name, power=False)
 
     def power(self, name: str) -> Floats:
         """Power that an element absorbs, W (negative: it delivers); shapes as for `current`."""
-        return currents.element_power(self, name)
+        return currents.of_element(self, name, power=True)
 
     def plot(self, kind: str = "auto", row: int = 0) -> Figure:
         """A picture of one row of the batch, a figure of matplotlib: `solution.plot().savefig("out.png")`.

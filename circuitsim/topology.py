@@ -184,12 +184,6 @@ class Topology:
         """For conductances on `edges` and to ground; what depends on the pattern alone is done once."""
         return choose_solver(self.n_free, *self.edges)
 
-    def root(self) -> Ints:
-        """The root node of each node's tied group, (n_nodes,)."""
-        root = np.arange(self.index_of_node.size)
-        root[self.forest.nodes] = self.forest.nodes[self.forest.root]
-        return root
-
     def flat_conductances(self, circuit: Circuit) -> Floats:
         """Conductances of the flat branches: the circuit's conductors, then each entry of the expanded crossbars."""
         expanded = [circuit.crossbars[k].g.ravel() for k in self.expanded]

@@ -177,11 +177,9 @@ def open_currents(solution: Solution) -> tuple[Bools, Bools]:
     """
     c = solution.circuit
     s, ties = c.active, c.ties
-    n = len(c.controlled)
     marks = np.zeros(len(s), bool)
     marks[c.active_voltages] = solution.loose[solution.problem.n_free :]
-    probe = np.searchsorted(c.probes, s.control.clip(min=0)) + n
-    follows = np.where(s.control >= 0, marks[np.minimum(probe, len(s) - 1)], solution.open_between(s.ca, s.cb))
+    follows = np.where(s.control >= 0, np.append(marks, False)[c.active_control], solution.open_between(s.ca, s.cb))
     marks |= s.gives_current & (s.gain != 0) & follows
     others: list[tuple[Branches, Bools]] = [(s, marks), (c.conductors, c.conductors.g > 0)]
     others += [(x, np.ones(len(x), bool)) for x in (c.junctions, c.ideal_diodes)]
@@ -201,8 +199,9 @@ def open_currents(solution: Solution) -> tuple[Bools, Bools]:
     in_loop = np.zeros(tail.size, bool)
     in_loop[across] = ~bridges(tail[across], head[across])
     of_ties = np.zeros(len(ties), bool)
-    of_ties[kept], of_ties[c.probes] = in_loop[: kept.size], marks[n:]
-    return of_ties, marks[:n]
+    own, of_ties[c.probes] = np.split(marks, [len(c.controlled)])
+    of_ties[kept] = in_loop[: kept.size]
+    return of_ties, own
 
 
 def ambiguous(solution: Solution) -> tuple[Bools, Bools, Bools]:

@@ -37,6 +37,12 @@ class TieForest:
     depth: int  # of the deepest node, in ties
     order: Ints  # (n,) positions, every parent before its children
 
+    def roots(self, n_nodes: int) -> Ints:
+        """The root node of each node's tied group, (n_nodes,); of an untied one the node itself."""
+        root = np.arange(n_nodes)
+        root[self.nodes] = self.nodes[self.root]
+        return root
+
     def offsets(self, e: Floats) -> Floats:
         """Potentials of the tied nodes relative to their roots, (batch, n), by pointer doubling; e is (batch, ties)."""
         offset = self.sign * e[:, self.tie]

@@ -33,7 +33,7 @@ from circuitsim.saved import wanted_saves
 from circuitsim.sweeping import Points, SweepResult, analyses_to_run
 from circuitsim.sweeping.dc import SweepPlan
 from circuitsim.sweeping.draws import MonteCarloPlan
-from circuitsim.sweeping.plan import CHUNK_CIRCUITS, CHUNK_POINTS, solve_chunk
+from circuitsim.sweeping.plan import CHUNK_CIRCUITS, CHUNK_POINTS, Plan
 
 ROOT = Path(__file__).parent.parent
 MONTE_CARLO = ROOT / "netlists" / "monte_carlo.cir"
@@ -220,7 +220,7 @@ def test_data_files_are_read_before_work_is_sent(cluster: LocalCluster, tmp_path
     (tmp_path / "deck.cir").write_text(MIXED + "Rw[0:3] out 0 @w.npy m={agauss(1, 0.1, 1)}\n")
     plan = MonteCarloPlan(cs.load(tmp_path / "deck.cir"), cs.Settings(), None, (), 20, 0)
     (tmp_path / "w.npy").unlink()
-    [(_, found)] = workers.run(solve_chunk, plan, {1: 1}, scheduler=cluster.scheduler_address)
+    [(_, found)] = workers.run(Plan.solve, plan, {1: 1}, scheduler=cluster.scheduler_address)
     assert isinstance(found, Points)
     np.testing.assert_array_equal(found.voltages, plan.solve(1).voltages)
 

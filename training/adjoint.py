@@ -15,31 +15,13 @@ from scipy import sparse
 from scipy.sparse import linalg
 
 from circuitsim import Problem
+from circuitsim.backends.arrange import dense_among_sparse
 from circuitsim.backends.base import Backend
 from circuitsim.laws import branch_current
 from circuitsim.problem import Drive
 from training.gradient import Fields, Outputs, secants
 
 Floats = NDArray[np.float64]
-
-
-def couplings(problem: Problem) -> sparse.csr_array:
-    """W of all linear branches between free units, dense blocks included, (n_free, n_free)."""
-    t, v = problem.topology, problem.values
-    rows, cols, data = [], [], []
-    unit = np.arange(problem.n_free)
-    for spec, g in zip(t.dense, v.dense, strict=True):
-        if spec.row.units is not None and spec.col.units is not None:
-            i, j = np.nonzero(g)
-            a, b = unit[spec.row.units][i], unit[spec.col.units][j]
-            rows += [a, b]
-            cols += [b, a]
-            data += [g[i, j], g[i, j]]
-    w = v.couplings
-    if not rows:
-        return w
-    entries = (np.concatenate(data), (np.concatenate(rows), np.concatenate(cols)))
-    return w + sparse.csr_array(entries, shape=w.shape)
 
 
 def _junction_slopes(problem: Problem, drive: Drive, x: Floats) -> Floats:
@@ -81,7 +63,7 @@ def implicit_fields(
     pull = outputs.voltages(problem, drive, x) - targets
     wanted = outputs.onto_units(pull, problem.n_free)
     slopes = _junction_slopes(problem, drive, x)
-    w = couplings(problem)
+    w = dense_among_sparse(problem)
     free = inside(drive, x, dtype)
     delta = np.zeros_like(x)
     for row in range(x.shape[0]):
@@ -119,7 +101,7 @@ def bp_fields(
     states = list(_trajectory(problem, drive, x, sweeps, dtype, backend))
     pull = outputs.voltages(problem, drive, states[-1]) - targets
     lam = outputs.onto_units(pull, problem.n_free)
-    w = couplings(problem)
+    w = dense_among_sparse(problem)
     found = []
     for k in range(sweeps, 0, -1):
         for c in range(t.n_colors - 1, -1, -1):

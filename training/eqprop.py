@@ -20,11 +20,11 @@ from scipy import sparse
 from scipy.sparse import linalg
 
 from circuitsim import Problem, Settings
+from circuitsim.backends.arrange import dense_among_sparse
 from circuitsim.backends.base import Backend, Engine
 from circuitsim.methods.bcd import solve_tile
 from circuitsim.problem import Drive
 from circuitsim.residual import outflow, shift, violation
-from training.adjoint import couplings
 from training.gradient import Fields, Outputs, secants
 from training.learner import LearningError
 
@@ -174,7 +174,7 @@ def check_convex(problem: Problem, outputs: Outputs, beta: float) -> None:
         return
     check_nudge(problem, outputs, beta)
     count = np.bincount(outputs.units, minlength=problem.n_free)
-    matrix = sparse.diags_array(problem.values.diag + beta * count) - couplings(problem)
+    matrix = sparse.diags_array(problem.values.diag + beta * count) - dense_among_sparse(problem)
     if not positive_definite(matrix):
         raise not_convex("", np.nan, beta)
 

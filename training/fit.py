@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from circuitsim.io.commands import HELP_NAMES, NOT_SOLVED, Command
-from training.options import EXIT_CODES, FILES_HELP, Options, shared_options
+from circuitsim.io.commands import HELP_NAMES, NOT_SOLVED
+from training.options import EXIT_CODES, FILES_HELP, Options, TrainingCommand, shared_options
 from training.program import Data, train
 
 if TYPE_CHECKING:
@@ -35,11 +35,7 @@ trained netlist could not be solved.
 """
 
 
-class _Command(Command):
-    memory_advice = "use a smaller batch or a smaller netlist"
-
-
-@click.command(cls=_Command, epilog=_EXAMPLES, context_settings=HELP_NAMES)
+@click.command(cls=TrainingCommand, epilog=_EXAMPLES, context_settings=HELP_NAMES)
 @click.option("--data", type=click.Path(path_type=Path), metavar="FILE.csv", help="[default: the table of that name]")
 @click.option("--test-data", type=click.Path(path_type=Path), metavar="FILE.csv", help="[default: the training data]")
 @shared_options(netlist="xor", first="--first-sample")

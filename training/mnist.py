@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from circuitsim.io.commands import HELP_NAMES, Command
-from training.options import EXIT_CODES, FILES_HELP, Options, shared_options
+from circuitsim.io.commands import HELP_NAMES
+from training.options import EXIT_CODES, FILES_HELP, Options, TrainingCommand, shared_options
 from training.program import Data, train
 
 _EXAMPLES = f"""
@@ -27,11 +27,7 @@ Examples:
 """
 
 
-class _Command(Command):
-    memory_advice = "use a smaller batch or a smaller netlist"
-
-
-@click.command(cls=_Command, epilog=_EXAMPLES, context_settings=HELP_NAMES)
+@click.command(cls=TrainingCommand, epilog=_EXAMPLES, context_settings=HELP_NAMES)
 @click.option(
     "--data",
     type=click.Path(path_type=Path),

@@ -11,6 +11,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from circuitsim.io.commands import Command
+
 FILES_HELP = (
     "The folder of a run ends with trained.cir and trained.npz (the trained netlist), metrics.csv, learning-curve.png, "
     "config.json and checkpoint.npz."
@@ -69,6 +71,12 @@ class Options:
         """From the parameters of a command, those of the recipe among them."""
         changes = {key: values.pop(key) for key in RECIPE_KEYS}
         return cls(**values, changes={key: value for key, value in changes.items() if value is not None})
+
+
+class TrainingCommand(Command):
+    """A program that trains."""
+
+    memory_advice = "use a smaller batch or a smaller netlist"
 
 
 def shared_options(netlist: str, first: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

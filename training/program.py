@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from training.record import Record
     from training.run import Run
 
-MOST_WARNINGS = 10
 _MOST_LINES = 100  # about: of many epochs not each has its line
 _LEAST_BETWEEN = 20  # times what writing a checkpoint took: short epochs do not end with one each
 
@@ -126,6 +124,8 @@ def _places(options: Options, algorithm: str) -> tuple[Path, Path | None]:
 def _prepare(options: Options, recipe: Recipe, data: Data) -> _Job:
     """Netlist, learner, run, and the fingerprint of what cannot change when a run goes on."""
     from circuitsim import load
+    from circuitsim.backends.cpu import cores
+    from circuitsim.cli.common import print_warnings
     from circuitsim.io.output import warning_texts
     from training.network import ready_learner, trained_elements
     from training.record import circuit_digest, file_digest, samples_digest, with_initial_values
@@ -140,8 +140,7 @@ def _prepare(options: Options, recipe: Recipe, data: Data) -> _Job:
         options.first,
     )
     circuit = load(recipe.netlist, seed=options.seed)
-    for text in warning_texts(circuit.notes)[:MOST_WARNINGS]:
-        click.echo(f"warning: {text}", err=True)
+    print_warnings(warning_texts(circuit.notes), "circuitsim check lists all")
     trained = trained_elements(circuit)
     recipe.rates(trained, 0)  # finds another number of rates before anything is written
     netlist = circuit_digest(circuit)
@@ -158,7 +157,7 @@ def _prepare(options: Options, recipe: Recipe, data: Data) -> _Job:
         "training data": samples_digest(data.train),
         "test data": samples_digest(data.test),
     }
-    threads = options.threads or _cores()
+    threads = options.threads or cores()
     learner = ready_learner(circuit, recipe, options.backend, threads, (data.test, data.train))
     run = Run(learner, data.train, data.test, schedule, partial(recipe.rates, trained), options.seed or 0)
     return _Job(recipe, circuit, trained, learner, data, run, fingerprint, threads)
@@ -264,8 +263,3 @@ def _compare(run: Run, given: Recipe, algorithm: str) -> None:
             f"test error {last.test_error:.2f} %, train error {last.train_error:.2f} % after "
             f"{last.examples / run.schedule.epoch_samples:.4g} epochs; expected after {given.epochs}: {wanted}"
         )
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

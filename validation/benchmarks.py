@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from circuitsim import CircuitError, SettingsError, __version__
+from circuitsim.backends.cpu import cores
 from circuitsim.io.files import check_target, replacing
 from validation.measure import NGSPICE, BenchmarkError, Options, Row, Target
 from validation.peers import RESULTS
@@ -82,9 +83,8 @@ def report(rows: Sequence[Row]) -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """Processor, cores that this process may use, memory, operating system."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {"cpu": _cpu_model(), "cores": cores, "memory_bytes": memory, "system": platform.platform()}
+    return {"cpu": _cpu_model(), "cores": cores(), "memory_bytes": memory, "system": platform.platform()}
 
 
 def _cpu_model() -> str:

@@ -17,13 +17,18 @@ Floats = NDArray[np.float64]
 TILE = 256  # rows of a batch that are solved together: their voltages stay in the caches
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class CpuBackend:
     """Numba and BLAS."""
 
     name = "cpu"
 
     def __init__(self) -> None:
-        self.workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.workers = cores()
 
     def engine(self, problem: Problem, dtype: str) -> CpuEngine:
         return CpuEngine(problem, dtype)

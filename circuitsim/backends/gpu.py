@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from circuitsim.backends import gpu_newton
-from circuitsim.backends.arrange import Junctions, Pull, dense_among_sparse, junctions_by_unit, pulls_by_color
+from circuitsim.backends.arrange import Pull, dense_among_sparse, junctions_by_unit, pulls_by_color
 from circuitsim.backends.gpu_check import DriveOnDevice, GpuCheck
 from circuitsim.backends.gpu_mesh import GpuMesh
 from circuitsim.backends.gpu_mesh import refusal as mesh_refusal
@@ -204,7 +204,7 @@ class GpuEngine:
         dense = tuple(xp.ascontiguousarray(xp.asarray(g)) for g in inner)  # a part of a crossbar may be a view
         self.exact = _conductances(xp, v.diag, v.couplings, dense)
         self.to_fixed = xp.asarray(v.to_fixed)
-        self.junctions = _on_device(device, junctions_by_unit(problem))
+        self.junctions = gpu_newton.put(device, junctions_by_unit(problem))
         self.moved = xp.zeros(1, np.int32)
 
     @cached_property
@@ -297,11 +297,6 @@ class GpuEngine:
         with self.device.guard():
             return GpuCheck(self)
 
-    @cached_property
-    def terms(self) -> int:
-        """The most currents that are summed at a unit."""
-        return self.problem.most_terms
-
 
 def _conductances(xp: Any, diag: Floats, couplings: sparse.csr_array, dense: tuple[Array, ...]) -> Conductances:
     """On the device."""
@@ -312,10 +307,3 @@ def _conductances(xp: Any, diag: Floats, couplings: sparse.csr_array, dense: tup
 def _index(xp: Any, units: slice | NDArray[np.int64]) -> Any:
     """Units for an array on the device."""
     return units if isinstance(units, slice) else xp.asarray(units)
-
-
-def _on_device(device: Device, j: Junctions) -> Junctions:
-    """The same arrays there, whole numbers as int64."""
-    xp = device.xp
-    ptr, other, number, law = (xp.asarray(x.astype(np.int64)) for x in (j.ptr, j.other, j.number, j.law))
-    return Junctions(ptr, other, xp.asarray(j.sign), number, law, xp.asarray(j.params))

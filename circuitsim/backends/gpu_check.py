@@ -68,7 +68,7 @@ class GpuCheck:
             rows, self.x.shape[0], self.x, dense, g.diag, engine.to_fixed, g.ptr, g.indices, g.data,
             j.ptr, j.other, j.sign, j.number, j.law, j.params, d.junction_offset, d.junction_offset.shape[1],
             d.injection, d.injection.shape[1], d.source_flow, d.source_abs, d.source_abs.shape[1],
-            d.fixed_abs, d.fixed_rows, d.lo, d.hi, d.lo.shape[1], engine.terms,
+            d.fixed_abs, d.fixed_rows, d.lo, d.hi, d.lo.shape[1], engine.problem.most_terms,
             self.flow, self.slope, self.rho, self.upper, certain,
         )  # fmt: skip
         summary = xp.stack([xp.abs(self.rho).max(), self.upper.max(), certain.max()])
@@ -108,7 +108,8 @@ class GpuCheck:
         xp = self.xp
         with self.device.guard():
             largest = xp.abs(self.x).max(axis=0)
-            rho = xp.where(self.upper > 0, xp.abs(self.rho), 0.0) + EPS * self.engine.terms * self.slope * largest
+            rounding = EPS * self.engine.problem.most_terms * self.slope * largest
+            rho = xp.where(self.upper > 0, xp.abs(self.rho), 0.0) + rounding
             bound = xp.where(rho > 0, rho * xp.asarray(paths)[:, None], 0.0).sum(axis=0)
             return self.device.to_host(bound), self.device.to_host(largest)
 

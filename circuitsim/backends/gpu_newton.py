@@ -149,12 +149,12 @@ class GpuNewton:
     @cached_property
     def pattern(self) -> Pattern:
         """On the device."""
-        return _put(self.device, pattern_of(self.problem))
+        return put(self.device, pattern_of(self.problem))
 
     @cached_property
     def junctions(self) -> Junctions:
         """On the device."""
-        return _put(self.device, junctions_by_unit(self.problem.one))
+        return put(self.device, junctions_by_unit(self.problem.one))
 
     def start(self, drive: Drive, w: Floats) -> None:
         xp, t, j = self.device.xp, self.problem.topology, self.problem.circuit.junctions
@@ -234,11 +234,11 @@ class GpuNewton:
         self.device.launch("substitute", rows, rows, n, p.unit, p.ptr, p.end, self.value, self.pivot, x)
 
 
-def _put(device: Device, arrays: Any) -> Any:
+def put(device: Device, arrays: Any) -> Any:
     """The same arrays on the device; whole numbers as int64, but for int32."""
 
-    def put(a: NDArray[Any]) -> Array:
+    def copied(a: NDArray[Any]) -> Array:
         wide = a.astype(np.int64) if a.dtype.kind == "i" and a.dtype != np.int32 else a
         return device.xp.ascontiguousarray(device.xp.asarray(wide))
 
-    return replace(arrays, **{f.name: put(getattr(arrays, f.name)) for f in fields(arrays)})
+    return replace(arrays, **{f.name: copied(getattr(arrays, f.name)) for f in fields(arrays)})

@@ -171,8 +171,9 @@ def _on_terminal(quiet: bool) -> bool:
     return not quiet and sys.stderr.isatty()
 
 
-def print_warnings(texts: Sequence[str]) -> None:
+def print_warnings(texts: Sequence[str], more: str = "--json lists all") -> None:
+    """The first few; `more` says where the others are."""
     for text in texts[:MOST_WARNINGS]:
         click.echo(f"warning: {text}", err=True)
     if len(texts) > MOST_WARNINGS:
-        click.echo(f"... and {len(texts) - MOST_WARNINGS} more warnings; --json lists all", err=True)
+        click.echo(f"... and {len(texts) - MOST_WARNINGS} more warnings; {more}", err=True)

@@ -100,11 +100,10 @@ def solve(
 def _solve(circuit: Circuit, settings: Settings, quiet: bool) -> Solution:
     from circuitsim import solve as solve_circuit
 
-    rows = max(circuit.ties.e.shape[0], circuit.current_sources.i.shape[0])
-    if rows == 1:
+    if circuit.batch == 1:
         with busy("solving", quiet):
             return solve_circuit(circuit, settings, raise_on_failure=False)
-    with progress("solving", rows, quiet) as report:
+    with progress("solving", circuit.batch, quiet) as report:
         return solve_circuit(circuit, settings, raise_on_failure=False, progress=report)
 
 

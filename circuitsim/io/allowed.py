@@ -56,11 +56,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
-from scipy.sparse import csgraph
 
 from circuitsim.circuit import Branches
 from circuitsim.currents import ideal_currents
+from circuitsim.graphs import components
 from circuitsim.io.flatten import MIN_RON
 from circuitsim.io.ngspice import ABSTOL, GMIN, PIVREL, RELTOL, VNTOL
 from circuitsim.laws import Law, branch_current
@@ -350,9 +349,7 @@ class _Bounds:
         s = c.active_voltages
         a, b = np.concatenate([c.ties.a, c.active.a[s]]), np.concatenate([c.ties.b, c.active.b[s]])
         inner = (a > 0) & (b > 0)
-        graph = sparse.coo_array((np.ones(inner.sum()), (a[inner], b[inner])), shape=(n, n))
-        label: Ints = csgraph.connected_components(graph, directed=False)[1]
-        return label
+        return components(n, a[inner], b[inner])
 
     def _active(self, extra: Floats, of_unit: Floats) -> Floats:
         """Bounds of the currents of Circuit.active."""
@@ -360,8 +357,7 @@ class _Bounds:
         s = c.active
         bounds = np.zeros(len(s))
         bounds[c.active_voltages] = extra
-        place = np.searchsorted(c.probes, s.control.clip(min=0)) + len(c.controlled)
-        by_current = np.append(bounds, 0.0)[np.minimum(place, len(s))]
+        by_current = np.append(bounds, 0.0)[c.active_control]
         by_voltage = _between(t.index_of_node, of_unit, s.ca, s.cb)
         by_current, by_voltage = (np.abs(s.gain) * np.where(s.gain == 0.0, 0.0, x) for x in (by_current, by_voltage))
         return np.where(s.gives_current, np.where(s.control >= 0, by_current, by_voltage), bounds)
@@ -413,8 +409,7 @@ class _Bounds:
         of_unit = np.bincount(unit, out, n + 1)
         conducting = t.links[conducts[t.links]]
         ends = unit[d.a[conducting]], unit[d.b[conducting]]
-        graph = sparse.coo_array((np.ones(conducting.size), ends), shape=(n + 1, n + 1))
-        label = csgraph.connected_components(graph, directed=False)[1]
+        label = components(n + 1, *ends)
         total = np.bincount(label, of_unit)
         free = np.where(unit[d.a] < n, unit[d.a], unit[d.b])
         return np.where(conducts & (free < n), total[label[free]], 0.0)

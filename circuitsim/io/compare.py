@@ -301,16 +301,11 @@ def _circuits_of(circuit: Circuit, result: SweepResult) -> Iterator[Circuit]:
     """The circuit with the values of each point of a sweep."""
     revaluer = Revaluer(circuit.netlist)
     for point in result.values:
-        values = [(s, float(x)) for s, x in zip(result.swept, point, strict=True)]
+        values = list(zip(result.swept, point.tolist(), strict=True))
         if all(s.kind == "V" for s in result.swept):
             yield circuit.with_values({s.name: x for s, x in values})
-            continue
-        changes = Changes(
-            temp=next((x for s, x in values if s.kind == "temp"), None),
-            params={s.name.lower(): x for s, x in values if s.kind == "param"},
-            elements={s.name.lower(): x for s, x in values if s.kind in "VIR"},
-        )
-        yield build_circuit(revaluer.netlist(changes))
+        else:
+            yield build_circuit(revaluer.netlist(Changes.at_point(values)))
 
 
 # -- both --------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from circuitsim.io.compare import Comparison, Quantity, Verdict
+from circuitsim.io.output import number
 from circuitsim.io.pictures import check_picture, write_picture
 from circuitsim.io.tables import new_table
 from circuitsim.plot.style import new_figure
@@ -117,24 +118,20 @@ def comparison_object(comparisons: Sequence[Comparison]) -> dict[str, Any]:
                 "verdict": c.verdict.name,
                 "values": {
                     q.name: {
-                        "ours": _number(q.ours), "theirs": _number(q.theirs), "difference": _number(q.difference),
-                        "allowed": _number(q.allowed), "determined": q.determined, "agrees": q.agrees,
+                        "ours": number(q.ours), "theirs": number(q.theirs), "difference": number(q.difference),
+                        "allowed": number(q.allowed), "determined": q.determined, "agrees": q.agrees,
                         "telling": q.telling,
                     }
                     for q in c.quantities
                 },
-                "kcl_ours": _number(c.kcl_ours),
-                "kcl_theirs": _number(c.kcl_theirs),
-                "seconds": {"ours": _number(c.seconds[0]), "theirs": _number(c.seconds[1])},
+                "kcl_ours": number(c.kcl_ours),
+                "kcl_theirs": number(c.kcl_theirs),
+                "seconds": {"ours": number(c.seconds[0]), "theirs": number(c.seconds[1])},
                 "notes": list(c.notes),
             }
             for c in comparisons
         ],
     }  # fmt: skip
-
-
-def _number(x: float) -> float | None:
-    return x if np.isfinite(x) else None
 
 
 # -- pictures ----------------------------------------------------------------------------------------------------------

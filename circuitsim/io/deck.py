@@ -62,7 +62,7 @@ def safe_names(names: list[str], unsafe: re.Pattern[str]) -> tuple[list[str], li
 
 def refuse_batch(circuit: Circuit, command: str) -> None:
     """Raise SettingsError when sources have more than one row of values."""
-    batch = max(circuit.ties.e.shape[0], circuit.current_sources.i.shape[0])
+    batch = circuit.batch
     if batch > 1:
         raise SettingsError(f"{command}: the sources have a batch of {batch} values, a netlist holds one; set one row")
 

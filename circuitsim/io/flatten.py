@@ -114,7 +114,7 @@ class _Writer:
         self.node_names = Names(_UNSAFE, self.nodes)
         self.source_names = Names(_UNSAFE, self.names["V"])
         self.aliases: dict[int, str] = {}  # node -> its name on XSPICE devices
-        self.r = self._resistances()
+        self.r = circuit.resistor_ohms
         self.v = source_volts(circuit)
         self.loops = {kind: self.tables[kind].a == self.tables[kind].b for kind in KINDS}
         self.models: list[str] = []  # cards
@@ -247,15 +247,6 @@ class _Writer:
         return None if not form or ("[" in name and form[0] == "@") else form.format(name)
 
     # -- linear elements -------------------------------------------------------------------------------------------
-
-    def _resistances(self) -> Floats:
-        """Ohm, as in the netlist where the circuit still has that value: 1/(1/r) may differ in the last digit.
-
-        Infinite where next to no conductance is left.
-        """
-        r, g = self.tables["R"].values["r"], self.circuit.resistor_siemens
-        with np.errstate(divide="ignore", over="ignore"):
-            return np.where(g == 1.0 / r, r, 1.0 / g)
 
     def _branches(self, kind: str, rows: Ints, values: Floats) -> Iterator[str]:
         """Lines `name a b value` of these rows of a table."""

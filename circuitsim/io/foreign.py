@@ -7,11 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 from scipy.optimize import nnls
-from scipy.sparse import csgraph
 
 from circuitsim.circuit import KINDS
+from circuitsim.graphs import components
 from circuitsim.io.flatten import MIN_RON, Written
 from circuitsim.io.ngspice import RELTOL
 from circuitsim.problem import Problem
@@ -66,8 +65,7 @@ def _pin_potentials(problem: Problem, v: Floats) -> Floats:
     """For each node the potential of the pin of its group of islands, which ngspice leaves where it likes."""
     islands = problem.topology.islands
     one, other = (np.concatenate(pair) for pair in zip((islands.arcs.a, islands.arcs.b), islands.driven, strict=True))
-    graph = sparse.coo_array((np.ones(one.size), (one, other)), shape=(islands.n_parts, islands.n_parts))
-    group = csgraph.connected_components(graph, directed=False)[1]
+    group = components(islands.n_parts, one, other)
     potential = np.zeros(islands.n_parts)
     potential[group[islands.part[islands.pins]]] = v[islands.pins]
     shifts: Floats = np.where(islands.pinned, potential[group[islands.part]], 0.0)
@@ -83,8 +81,7 @@ def _active_currents(problem: Problem, written: Written, values: Mapping[str, fl
         return 0.0 if name is None else values.get(f"i({name})", 0.0)
 
     current = np.array([given(int(kind), int(row)) for kind, row in zip(s.kind, s.row, strict=True)])
-    place = np.searchsorted(problem.circuit.probes, s.control.clip(min=0)) + len(problem.circuit.controlled)
-    control = np.append(current, 0.0)[np.minimum(place, len(s))]
+    control = np.append(current, 0.0)[problem.circuit.active_control]
     by_law = s.gain * np.where(s.control >= 0, control, v[s.ca] - v[s.cb])
     return np.where(s.gives_current, by_law, current)
 
@@ -102,10 +99,7 @@ def _link_currents(problem: Problem, x: Floats, flow: Floats, total: Floats) -> 
     conducting = np.flatnonzero(across >= -RELTOL * size)
     near = RELTOL * size + MIN_RON * total[0]
     held = (x[0] <= drive.lo[0] + near) | (x[0] >= drive.hi[0] - near)  # a diode to a known potential takes the rest
-    graph = sparse.coo_array(
-        (np.ones(conducting.size), (a[conducting], k[conducting])), shape=(problem.n_free, problem.n_free)
-    )
-    label = csgraph.connected_components(graph, directed=False)[1]
+    label = components(problem.n_free, a[conducting], k[conducting])
     largest = total[0].max(initial=0.0)
     weight = np.divide(largest, total[0], out=np.zeros(problem.n_free), where=(total[0] > NOTHING * largest) & ~held)
     currents = np.zeros(len(c.ideal_diodes))[: t.links.size]

@@ -105,7 +105,7 @@ class Results:
             return {}
         lo, hi = (bound[0] for bound in bounds)
         shown = nodes[self.undetermined[nodes] & (np.isfinite(lo) | np.isfinite(hi))[nodes]]
-        return {name: [_number(lo[k]), _number(hi[k])] for name, k in zip(self.names(shown), shown, strict=True)}
+        return {name: [number(lo[k]), number(hi[k])] for name, k in zip(self.names(shown), shown, strict=True)}
 
     def loose_texts(self, most: int, sources: bool) -> list[str]:
         """A warning for each kind of value that is not unique, or left out, for outputs that cannot mark them.
@@ -174,7 +174,7 @@ def result_object(results: Results, seconds: Mapping[str, float]) -> dict[str, A
         "voltages": _columns(results.names(nodes), solution.voltages(nodes)),
         "currents": _columns(results.source_names, results.currents) if with_currents else {},
         "saved": _columns(saved.labels, saved.values()) if with_saved else {},
-        "residuals": {name: _number(getattr(solution.residuals, name)) for name in FIGURES},
+        "residuals": {name: number(getattr(solution.residuals, name)) for name in FIGURES},
         "method": solution.method,
         "why": solution.why,
         "backend": solution.backend,
@@ -294,14 +294,23 @@ def _columns(names: Sequence[str], values: Floats) -> dict[str, Any]:
     """Name -> its column of values (batch, n): a number, or a list when there are several rows. NaN and inf: None."""
     columns = values.T.tolist()
     if not np.isfinite(values).all():
-        columns = [[_number(x) for x in column] for column in columns]
+        columns = [[number(x) for x in column] for column in columns]
     if values.shape[0] == 1:
         columns = [column[0] for column in columns]
     return dict(zip(names, columns, strict=True))
 
 
-def _number(x: float) -> float | None:
+def number(x: float) -> float | None:
+    """None for NaN and infinity, which JSON lacks."""
     return float(x) if np.isfinite(x) else None
+
+
+def numbers(x: Floats, digits: int = 0) -> list[float | None]:
+    """The same of many; with so many significant digits, or all."""
+    found = x.tolist()
+    if digits:
+        found = [float(f"{n:.{digits}g}") for n in found]
+    return found if np.isfinite(x).all() else [n if np.isfinite(n) else None for n in found]
 
 
 def chosen(names: Sequence[str], which: NDArray[np.bool_]) -> list[str]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from circuitsim.circuit import KINDS
 from circuitsim.io.files import replacing
-from circuitsim.io.output import MOST_NUMBERS, chosen, named_texts, not_given, once, raw_variables, strings
+from circuitsim.io.output import MOST_NUMBERS, chosen, named_texts, not_given, numbers, once, raw_variables, strings
 from circuitsim.io.raw import Plot
 from circuitsim.solution import Status
 
@@ -109,7 +109,7 @@ def _plot_object(result: SweepResult, warnings: list[str]) -> dict[str, Any]:
         "voltages": _columns(node_names(result, nodes), result.voltages[:, nodes]),
         "currents": _columns(sources, result.currents),
         "saved": _columns(labels, result.saved),
-        "kcl_relative": _numbers(result.kcl_relative),
+        "kcl_relative": numbers(result.kcl_relative),
         "failed": [
             {"point": k, "at": result.point(k), "status": str(result.statuses[k]), "message": result.messages[k]}
             for k in result.failed.tolist()
@@ -132,7 +132,7 @@ def _plot_object(result: SweepResult, warnings: list[str]) -> dict[str, Any]:
 
 
 def _statistics(result: SweepResult, names: Sequence[str], values: Floats) -> dict[str, dict[str, float | None]]:
-    rows = [dict(zip(STATISTICS, _numbers(row), strict=True)) for row in statistics(result, values)]
+    rows = [dict(zip(STATISTICS, numbers(row), strict=True)) for row in statistics(result, values)]
     return dict(zip(names, rows, strict=False))
 
 
@@ -224,9 +224,4 @@ def source_names(result: SweepResult) -> list[str]:
 
 
 def _columns(names: Sequence[str], values: Floats) -> dict[str, list[float | None]]:
-    return {name: _numbers(values[:, k]) for k, name in enumerate(names)}
-
-
-def _numbers(values: Floats) -> list[float | None]:
-    """Without NaN and infinity, which JSON lacks."""
-    return values.tolist() if np.isfinite(values).all() else [x if np.isfinite(x) else None for x in values.tolist()]
+    return {name: numbers(values[:, k]) for k, name in enumerate(names)}

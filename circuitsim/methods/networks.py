@@ -223,8 +223,7 @@ class ActiveNetwork(Network):
         self.size = problem.n_free + self.fixed_voltage.size
         column = np.full(len(s), -1, np.int64)
         column[self.fixed_voltage] = problem.n_free + np.arange(self.fixed_voltage.size)
-        of_probe = np.searchsorted(c.probes, s.control.clip(min=0)) + len(c.controlled)
-        self.control = np.where(s.control >= 0, column[np.minimum(of_probe, len(s) - 1)], -1)  # column of its current
+        self.control = np.append(column, -1)[c.active_control]  # column of the current that controls it
         self.stamps = self._stamps(column)
         value, *at = self.stamps
         self.matrix = sparse.csr_array((value, tuple(at)), shape=(self.size, self.size))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -19,7 +19,7 @@ from circuitsim.netlist.conditions import chosen_cards
 from circuitsim.netlist.controls import read_controls, read_options, with_roles, with_seed
 from circuitsim.netlist.elements import read_element
 from circuitsim.netlist.expressions import Value
-from circuitsim.netlist.model import Netlist, Options
+from circuitsim.netlist.model import Netlist, Options, Swept
 from circuitsim.netlist.models import ModelTable
 from circuitsim.netlist.numbers import parse_number
 from circuitsim.netlist.saves import check_saves
@@ -49,6 +49,19 @@ class Changes:
     temp: Value | None = None  # degree Celsius
     params: Mapping[str, Value] = field(default_factory=dict)  # of the main netlist, by lower-case name
     elements: Mapping[str, float] = field(default_factory=dict)  # CardReader.given
+
+    @classmethod
+    def at_point(cls, values: Iterable[tuple[Swept, float]]) -> Changes:
+        """Those of a point of a sweep, of the value of each quantity that is swept."""
+        temp = None
+        params: dict[str, float] = {}
+        elements: dict[str, float] = {}
+        for swept, value in values:
+            if swept.kind == "temp":
+                temp = value
+            else:
+                (params if swept.kind == "param" else elements)[swept.name.lower()] = value
+        return cls(temp=temp, params=params, elements=elements)
 
     def options(self, read: Options) -> Options:
         """The options of a netlist with these changes; many temperatures leave theirs. SettingsError for a bad seed."""

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -188,14 +189,8 @@ class SweepPlan(Plan):
 
     def _changes(self, point: int) -> Changes:
         """Temperature and parameters at a point."""
-        params, temp = {}, None
-        for k in self.evaluated:
-            value = float(self.values[point, k])
-            if self.swept[k].kind == "temp":
-                temp = value
-            else:
-                params[self.swept[k].name.lower()] = value
-        return Changes(temp=temp, params=params, elements=self._ones)
+        changes = Changes.at_point((self.swept[k], float(self.values[point, k])) for k in self.evaluated)
+        return replace(changes, elements=self._ones)
 
     @property
     def _ones(self) -> dict[str, float]:

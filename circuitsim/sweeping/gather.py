@@ -13,7 +13,7 @@ import numpy as np
 from circuitsim import workers as processes
 from circuitsim.circuit import Circuit
 from circuitsim.errors import CircuitError, SettingsError
-from circuitsim.sweeping.plan import Plan, solve_chunk
+from circuitsim.sweeping.plan import Plan
 from circuitsim.sweeping.results import NOTHING, Note, Points, SweepResult, unknown_points
 
 Progress = Callable[[int, int], None]
@@ -53,7 +53,7 @@ def solve_plan(
         else:
             gathered.add(k, found)
     faults: dict[int, CircuitError] = {}
-    with closing(processes.run(solve_chunk, plan, left, workers, scheduler)) as solved:
+    with closing(processes.run(Plan.solve, plan, left, workers, scheduler)) as solved:
         for k, chunk in solved:
             del left[k]
             if isinstance(chunk, CircuitError):

@@ -133,11 +133,6 @@ class Plan:
         }
 
 
-def solve_chunk(plan: Plan, k: int) -> Points | CircuitError:
-    """Plan.solve, as workers are given it."""
-    return plan.solve(k)
-
-
 def revaluer_of(circuit: Circuit) -> Revaluer:
     """What evaluates the netlist of a circuit again. It has read all data files: workers need none.
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from circuitsim.circuit import Circuit
 from circuitsim.errors import At, SettingsError
-from circuitsim.io.output import warning_texts
+from circuitsim.io.output import number, numbers, warning_texts
 from circuitsim.residual import FIGURES
 from circuitsim.solution import Settings, Solution
 from circuitsim.sweeping import sweep
@@ -29,7 +29,7 @@ from circuitsim.view.heat import CELLS, crossbar_image
 from circuitsim.view.layers import MOST_UNITS, contributions, frames, given_inputs
 from circuitsim.view.scene import Drawing, Scene
 from circuitsim.view.solver import Changes, Solver
-from circuitsim.view.values import OVERFLOWS, number, numbers, scene_values, short, strip
+from circuitsim.view.values import OVERFLOWS, scene_values, short, strip
 
 Floats = NDArray[np.float64]
 

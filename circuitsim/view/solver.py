@@ -61,7 +61,7 @@ class Solver:
     def __init__(self, circuit: Circuit, settings: Settings | None = None, inputs: Sequence[str] = ()) -> None:
         self.settings, self.assignments = settings or Settings(), tuple(inputs)
         self.circuit = apply_inputs(circuit, inputs)
-        if max(self.circuit.ties.e.shape[0], self.circuit.current_sources.i.shape[0]) > 1:
+        if self.circuit.batch > 1:
             raise SettingsError("--input gives a batch of rows; view shows one: give one value for each source")
         self.base = compile_problem(self.circuit, self.settings.lenient)
         self.layers = find_layers(self.circuit)
@@ -187,16 +187,8 @@ class Solver:
         axes = self.axes(card)
         if len(point) != len(axes) or any(not 0 <= k < axis.size for k, axis in zip(point, axes, strict=True)):
             raise SettingsError(f"no such point of sweep {card + 1}: {', '.join(map(str, point))}")
-        temp, params, elements = None, {}, {}
-        for swept, k, axis in zip(self.cards[card].sweeps, point, axes, strict=True):
-            value = float(axis[k])
-            if swept.kind == "temp":
-                temp = value
-            elif swept.kind == "param":
-                params[swept.name.lower()] = value
-            else:
-                elements[swept.name.lower()] = value
-        netlist = self._revaluer.netlist(NetlistChanges(temp=temp, params=params, elements=elements))
+        values = [(s, float(axis[k])) for s, k, axis in zip(self.cards[card].sweeps, point, axes, strict=True)]
+        netlist = self._revaluer.netlist(NetlistChanges.at_point(values))
         return apply_inputs(build_circuit(netlist), self.assignments)
 
     @cached_property

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from circuitsim.circuit import KINDS, Branches, Circuit, Crossbar
 from circuitsim.currents import table_currents
+from circuitsim.io.output import number, numbers
 from circuitsim.solution import Solution
 from circuitsim.view.heat import binned
 from circuitsim.view.scene import Scene
@@ -92,9 +93,7 @@ def element_values(circuit: Circuit, kind: str) -> Floats:
     """What an element of a kind has as its value now: V, A, ohm, gain; NaN where it has none."""
     table = circuit.netlist.tables[kind]
     if kind == "R":
-        with np.errstate(divide="ignore"):
-            r, g = table.values["r"], circuit.resistor_siemens
-            return np.where(g == 1.0 / r, r, 1.0 / g)
+        return circuit.resistor_ohms
     found = np.full(len(table), np.nan)
     sources: dict[str, tuple[Branches, Floats]] = {
         "V": (circuit.ties, circuit.ties.e[0]),
@@ -108,15 +107,3 @@ def element_values(circuit: Circuit, kind: str) -> Floats:
 
 def short(text: str) -> str:
     return text if len(text) <= 300 else text[:300] + " ..."
-
-
-def number(x: float) -> float | None:
-    return float(x) if np.isfinite(x) else None
-
-
-def numbers(x: Floats, digits: int = 0) -> list[float | None]:
-    """Numbers, or None for NaN and inf; with so many significant digits, or all."""
-    found = x.tolist()
-    if digits:
-        found = [float(f"{n:.{digits}g}") for n in found]
-    return found if np.isfinite(x).all() else [n if np.isfinite(n) else None for n in found]
