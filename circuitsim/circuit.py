@@ -196,6 +196,11 @@ class Circuit:
         """For each node: whether it is among those `dropped`."""
         return np.isin(np.arange(len(self.nodes)), self.dropped)
 
+    def __repr__(self) -> str:
+        """One line: title and size."""
+        rows = f", {self.batch} rows" if self.batch > 1 else ""
+        return f"<Circuit {self.netlist.title!r}: {len(self.nodes) - 1} nodes{rows}>"
+
     @property
     def nodes(self) -> list[str]:
         """Node names; index 0 is ground."""
@@ -226,7 +231,11 @@ class Circuit:
         """
         circuit = self
         for name, value in values.items():
-            circuit = circuit._with_value(name, np.asarray(value, np.float64))
+            try:
+                numbers = np.asarray(value, np.float64)
+            except (TypeError, ValueError):
+                raise SettingsError(f"{name}: new values must be numbers, found {value!r}") from None
+            circuit = circuit._with_value(name, numbers)
         return circuit
 
     def _with_value(self, name: str, value: Floats) -> Circuit:

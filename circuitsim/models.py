@@ -76,6 +76,11 @@ def diode_kind(model: ModelCard, at: At) -> tuple[str, dict[str, float], list[st
         if "ideal" in model.flags:
             p["ron"] = 0.0
         p["rrev"] = given.get("rrev", p["ron"])
+        if ignored := [key.upper() for key in ("is", "n", "rs", "bv") if key in given]:
+            remarks.append(
+                f"model {model.name}: {', '.join(ignored)} of a Shockley diode count for nothing beside RON, ROFF, "
+                "VFWD, VREV or RREV: the diode is piecewise linear"
+            )
         if p["roff"] == 0 or max(p["ron"], p["rrev"]) > p["roff"]:
             raise NetlistError(
                 f"model {model.name}: RON and RREV must not exceed ROFF, and ROFF not be 0; raise ROFF", at

@@ -32,7 +32,7 @@ from circuitsim.units import check_loops, listed, unique_ties
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-_LARGEST = 1e300  # V, A, of a source
+_LARGEST = 1e150  # V, A, of a source: with more, powers overflow
 _MAX_SIGN_PARTS = 8  # products that one block's drive may be cut into
 _PACKED, _PACKED_ROWS = 0.9, 64  # share of columns below which, and rows from which on, copying them is worth it
 
@@ -87,6 +87,10 @@ class Problem:
     topology: Topology
     values: Values
     single: Problem | None = None  # of copies side by side (stack.py), a problem of one circuit of their structure
+
+    def __repr__(self) -> str:
+        """One line: its circuit and size."""
+        return f"<Problem of {self.circuit!r}: {self.n_free} unknowns>"
 
     @property
     def one(self) -> Problem:
@@ -230,7 +234,7 @@ class Problem:
             if max(values.max(initial=0.0), -values.min(initial=0.0)) > _LARGEST:
                 k = int(np.abs(values).max(axis=0).argmax())
                 raise TopologyError(
-                    f"{c.element(branches, k)}: {np.abs(values[:, k]).max():g} {unit} is so much that sums overflow; "
+                    f"{c.element(branches, k)}: {np.abs(values[:, k]).max():g} {unit} is so much that powers overflow; "
                     f"make it less than {_LARGEST:g}",
                     c.at(branches, k),
                     nodes=[c.nodes[branches.a[k]], c.nodes[branches.b[k]]],

@@ -39,7 +39,7 @@ class Status(Enum):
 
     SOLVED = "the certificate is met"
     MAX_SWEEPS = "stopped before the certificate was met; raise max_sweeps, loosen tol, or take another method"
-    STALLED = "further steps lead no nearer to the certificate; use float64 or loosen tol"
+    STALLED = "further steps lead no nearer to the certificate; loosen tol"
     REFUSED = "the method cannot promise the answer for this circuit"
     NONFINITE = "the voltages overflowed; check the element values"
 
@@ -103,6 +103,11 @@ class Solution:
     why: str  # why this method
     seconds: Mapping[str, float] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """One line: outcome, size and message."""
+        rows = f", {self.batch} rows" if self.batch > 1 else ""
+        return f"<Solution {self.status.name}: {len(self.circuit.nodes) - 1} nodes{rows}; {self.message}>"
+
     @property
     def solved(self) -> bool:
         """True when the certificate is met."""
@@ -119,6 +124,8 @@ class Solution:
     def voltage(self, name: str) -> Floats:
         """Node voltages, V: `"out"` gives (batch,), `"y[0:9]"` gives (batch, 10). NetlistError for an unknown node."""
         netlist = self.circuit.netlist
+        if not isinstance(name, str):
+            raise SettingsError(f"voltage takes the name of one node, or of an array: y[0:9]; found {name!r}")
         base, ranges = (name, ()) if netlist.has_node(name) else split_ranges(name)
         nodes = np.array([netlist.node(member) for member in member_names(base, ranges)])
         v = self.voltages(nodes)

@@ -76,6 +76,11 @@ def solve(
     """
     settings = settings or Settings()
     clock = time.perf_counter()
+    if not isinstance(circuit, Circuit | Problem):
+        raise SettingsError(
+            f"solve takes a Circuit or a Problem, found {type(circuit).__name__}; read a netlist by load(path) or "
+            "parse(text)"
+        )
     if isinstance(circuit, Problem) and not settings.lenient:
         problem = circuit
     else:
@@ -372,4 +377,5 @@ def _message(problem: Problem, status: Status, residuals: Residuals, settings: S
     reached = f"relative KCL {residuals.kcl_relative:.2g}{where} after {after}"
     if residuals.kcl_relative <= settings.tolerance:
         return f"KCL is met, but so little holds some voltages that they may be wrong; use method newton: {reached}"
-    return f"{status.value}: {reached}"
+    cure = ", or use float64" if status is Status.STALLED and settings.dtype != "float64" else ""
+    return f"{status.value}{cure}: {reached}"

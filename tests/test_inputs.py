@@ -50,7 +50,9 @@ def test_an_input_file_may_have_a_colon_in_its_name(tmp_path: Path) -> None:
         ("R1=1", "R1 is not a voltage or current source; give other values in the netlist"),
         ("Vx=@none.npy", "input Vx=@none.npy: no such file: none.npy"),
         ("Vx=@good.npy:key", "good.npy is a .npy file and has no key; write @good.npy"),
-        ("Vx=@good.npz", "no array '' in good.npz; it holds x, text: write @good.npz:KEY"),
+        ("Vx=@good.npz", "good.npz holds x, text: write @good.npz:KEY"),
+        ("Vx={2*3}", "input Vx={2*3}: an expression cannot stand here: write its value"),
+        ("Vx=@text.csv", "text.csv is no .npy or .npz file; of a text file np.save('x.npy', np.loadtxt('text.csv', de"),
         ("Vx=@good.npz:y", "no array 'y' in good.npz; it holds x, text"),
         ("Vx=@good.npz:text", "good.npz holds <U1, not real numbers"),
         ("Vx=@shape.npy", "input Vx=@shape.npy: Vx: new values have shape (2, 4); needs (3,) or (batch, 3)"),
@@ -71,6 +73,7 @@ def test_bad_inputs_name_the_file_and_the_element(
     np.save("good.npy", np.ones(3))
     np.savez("good.npz", x=np.ones(3), text=np.array(["a"]))
     np.save("shape.npy", np.ones((2, 4)))
+    Path("text.csv").write_text("1,2,3")
     np.save("norows.npy", np.ones((0, 3)))
     np.save("nan.npy", np.array([[1, 2, 3], [4, 5, np.nan]]))
     Path("truncated.npy").write_bytes(Path("good.npy").read_bytes()[:-1])

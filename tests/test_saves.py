@@ -157,7 +157,8 @@ def test_a_save_of_nothing_is_an_error(text: str) -> None:
         ("@rz[4][vd]", "element 'rz[4]' has no 'vd'; it has @rz[4][i], @rz[4][p], @rz[4][v], @rz[4][r], @rz[4][resist"),
         ("vdb(x[0])", "'vdb(x[0])' cannot be saved; write v(a), v(a,b), i(r1), @r1[p], all, allv or alli"),
         ("@r1", "no node '@r1' in deck.cir"),
-        ("i(", "no node 'i(' in deck.cir"), (")", "no node ')' in deck.cir"),
+        ("-v(y[1])", "'-v(y[1])' is a formula: v(a,b), i(r1) and @r1[p] can be given"),
+        ("i(", "'i(' has a parenthesis without its partner"), (")", "')' has a parenthesis without its partner"),
     ],
 )  # fmt: skip
 def test_wrong_expressions_are_named(expression: str, message: str) -> None:

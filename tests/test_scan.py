@@ -150,7 +150,6 @@ def test_blank_and_comment_lines_are_nowhere(line: str) -> None:
         ("3n", 3e-9),
         ("3P", 3e-12),
         ("1F", 1e-15),
-        ("5A", 5e-18),
         ("5V", 5.0),
         ("10ohm", 10.0),
         ("1x", 1.0),

@@ -84,10 +84,11 @@ def _verify(folder: Path, options: Options, test: Samples) -> bool:
     outputs = solution.voltages()[:, list(circuit.netlist.outputs)]
     tally = tally_of(outputs, test.targets.astype(float))
     epochs = list(csv.DictReader((folder / METRICS).read_text().splitlines()))
+    error = f", error {error_percent(tally):.2f} % (the learner: {float(epochs[-1]['test_error']):.2f} %)"
     click.echo(
         f"{folder / 'trained.cir'}, solved for {tally.samples} samples: {solution.status.name}, relative KCL "
-        f"{solution.residuals.kcl_relative:.1e}; cost {tally.cost / tally.samples:.3g} V^2, error "
-        f"{error_percent(tally):.2f} % (the learner: {float(epochs[-1]['test_error']):.2f} %)"
+        f"{solution.residuals.kcl_relative:.1e}; cost {tally.cost / tally.samples:.3g} V^2"
+        f"{error if outputs.shape[1] > 1 else ''}"
     )
     if not solution.solved:
         click.echo(f"error: the trained netlist is not solved: {solution.message}", err=True)

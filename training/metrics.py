@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -25,8 +26,8 @@ class Row:
     epoch: int  # from 1
     examples: int  # trained on since the start of the run
     train_cost: float  # mean of C over the epoch's samples, each taken before the update it led to, V^2
-    train_error: float  # % of them that were not recognised
-    test_error: float  # %
+    train_error: float  # % of them that were not recognised; NaN where one output makes no classes
+    test_error: float  # %, likewise
     seconds: float  # since the start of the run, without the time in which it was interrupted
 
 
@@ -62,9 +63,10 @@ def _cut(x: float) -> float:
 
 def row_text(row: Row, epochs: int) -> str:
     """A row as a line for people."""
+    errors = f"train error {row.train_error:6.2f} %  test error {row.test_error:6.2f} %  "
     return (
         f"epoch {row.epoch:{len(str(epochs))}d}/{epochs}  train cost {row.train_cost:<8.4g}  "
-        f"train error {row.train_error:6.2f} %  test error {row.test_error:6.2f} %  {row.seconds:9.1f} s"
+        f"{'' if math.isnan(row.test_error) else errors}{row.seconds:9.1f} s"
     )
 
 

@@ -26,6 +26,8 @@ def load_table(path: Path) -> Samples:
     if not lines:
         raise SettingsError(f"{path}: empty; it needs a header line with the names of the columns")
     header = [name.strip() for name in lines[0]]
+    if twice := sorted({name for name in header if header.count(name) > 1}):
+        raise SettingsError(f"{path}:1: column '{twice[0]}' stands there twice; rename one")
     asked = np.array([name.lower().startswith("target") for name in header])
     if asked.all() or not asked.any():
         raise SettingsError(

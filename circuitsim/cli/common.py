@@ -127,12 +127,18 @@ def check_outputs(as_json: bool, as_csv: bool, as_ascii: bool, npz: Path | None,
         check_target(target)
 
 
-def load(file: Path, quiet: bool = False) -> Circuit:
+def load(file: Path, quiet: bool = False, targets: Sequence[Path | None] = ()) -> Circuit:
+    """Read a netlist, with its warnings. SettingsError when one of the files to write is one that was read."""
     from circuitsim import load as read
+    from circuitsim.errors import SettingsError
     from circuitsim.io.output import warning_texts
 
     with busy(f"reading {file}", quiet):
         circuit = read(file)
+    read_from = {Path(path).resolve() for path, _, _ in circuit.netlist.text.source.scans}
+    for target in targets:
+        if target is not None and target.resolve() in read_from:
+            raise SettingsError(f"cannot write {target}: the netlist is read from it; choose another name")
     if not quiet:
         print_warnings(warning_texts(circuit.notes))
     return circuit

@@ -23,7 +23,7 @@ def flatten(file: Path, target: Path | None) -> None:
 
     if target is not None:
         check_target(target)
-    circuit = load(file)
+    circuit = load(file, targets=[target])
     if target is None:
         write_plain(circuit, sys.stdout)
     else:

@@ -124,7 +124,7 @@ def sweep(
         check_target(parquet)
     settings = Settings(method, backend, dtype, tol, max_sweeps, lenient, strict)
     clock = time.perf_counter()
-    circuit = load(file, quiet)
+    circuit = load(file, quiet, [npz, raw, parquet])
     parsed = time.perf_counter()
     how = {"settings": settings, "saves": wanted_saves(circuit, saves), "workers": workers, "scheduler": scheduler}
     results = _sweep_all(circuit, dc, runs, seed, how, study, quiet)

@@ -38,11 +38,17 @@ def apply_inputs(circuit: Circuit, assignments: Sequence[str]) -> Circuit:
         try:
             if circuit.rows_of(name)[0] not in ("V", "I"):
                 raise SettingsError(f"{name} is not a voltage or current source; give other values in the netlist")
-            value = read_array(text[1:]) if text.startswith("@") else np.float64(parse_number(text.strip()))
+            value = read_array(text[1:]) if text.startswith("@") else np.float64(_number(text.strip()))
             circuit = circuit.with_values({name: value})
         except (SettingsError, ValueError) as error:
             raise SettingsError(f"{where}: {error}") from None
     return circuit
+
+
+def _number(text: str) -> float:
+    if text[:1] in "{'":
+        raise SettingsError(f"an expression cannot stand here: write its value instead of {text}")
+    return parse_number(text)
 
 
 def read_array(reference: str) -> Floats:
@@ -55,8 +61,8 @@ def read_array(reference: str) -> Floats:
             loaded = np.load(file, allow_pickle=False)
             if isinstance(loaded, np.lib.npyio.NpzFile):
                 if key not in loaded.files:
-                    keys = ", ".join(loaded.files)
-                    raise SettingsError(f"no array '{key}' in {path}; it holds {keys}: write @{path}:KEY")
+                    missing = f"no array '{key}' in {path}; it" if key else f"{path}"
+                    raise SettingsError(f"{missing} holds {', '.join(loaded.files)}: write @{path}:KEY")
                 values = loaded[key]
             elif colon:
                 raise SettingsError(f"{path} is a .npy file and has no key; write @{path}")
@@ -67,6 +73,11 @@ def read_array(reference: str) -> Floats:
     except FileNotFoundError:
         raise SettingsError(f"no such file: {path}") from None
     except Exception as error:  # a damaged file can trip any of numpy's, zipfile's and Python's own parsers
+        if Path(path).is_file() and Path(path).suffix not in (".npy", ".npz"):
+            raise SettingsError(
+                f"{path} is no .npy or .npz file; of a text file np.save('x.npy', np.loadtxt('{path}', delimiter=',')) "
+                "makes one"
+            ) from None
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SettingsError(f"{path} is not a readable .npy or .npz file of numbers ({reason})") from None
     if values.dtype.kind not in "fiub":

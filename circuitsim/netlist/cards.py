@@ -17,7 +17,7 @@ from circuitsim.netlist.chance import Together, single
 from circuitsim.netlist.expressions import Value
 from circuitsim.netlist.model import ModelCard, Options
 from circuitsim.netlist.models import ModelTable
-from circuitsim.netlist.numbers import parse_number
+from circuitsim.netlist.numbers import atto, parse_number, reads_as_atto
 from circuitsim.netlist.scopes import Scope, expression, fold
 from circuitsim.netlist.source import Card, first_word
 from circuitsim.netlist.tokens import Words, comma_hint, shown, split_keys, tokenize
@@ -207,7 +207,10 @@ class CardReader:
                     error.message = f"{e.label}: {what}: {error.message}"
                 raise
         try:
-            return parse_number(word)
+            number = parse_number(word)
+            if word[-1].isalpha() and reads_as_atto(word):
+                self.remark(e, f": {atto(word, number)}")
+            return number
         except ValueError as error:
             if word.lstrip("+-").lower() in _INFINITE:
                 return -math.inf if first == "-" else math.inf

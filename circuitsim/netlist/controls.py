@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -27,7 +28,7 @@ _SKIPPED = frozenset(
     ".tran .ac .noise .tf .sens .pz .disto .four .fourier .meas .measure .plot .probe .width .sp .pss .hb".split()
 )
 _STARTS = frozenset({".ic", ".nodeset"})
-_QUIET = frozenset({".end", ".temp", *_OPTIONS})
+_QUIET = frozenset({".end", ".temp", ".backanno", *_OPTIONS})  # .backanno: in what LTspice writes
 _ROLES = frozenset({".input", ".output", ".train"})
 _SAVE_CURRENTS = "savecurrents"
 
@@ -79,7 +80,11 @@ def _read_control(card: Card, controls: Controls, note: Note) -> None:
     elif key in (".op", ".dc"):
         controls.analyses.append(card)
     elif key not in _QUIET:
-        raise NetlistError(f"{shown(key)} is not supported; supported: {_SUPPORTED}")
+        if key == ".step":
+            raise NetlistError(".step is not supported; write .dc NAME START STOP STEP: it sweeps parameters, too")
+        close = difflib.get_close_matches(key, [*_SUPPORTED.split(), *_SKIPPED, *_STARTS], 1, 0.75)
+        meant = f" did you mean {close[0]}?" if close else ""
+        raise NetlistError(f"{shown(key)} is not supported;{meant} supported: {_SUPPORTED}")
 
 
 def read_options(cards: list[Card], root: Scope, note: Note) -> Options:

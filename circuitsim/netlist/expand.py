@@ -232,7 +232,8 @@ def _netlist(deck: Deck, evaluation: Evaluation) -> Netlist:
     builder, options, controls = evaluation.builder, evaluation.options, deck.controls
     tables, crossbars, nodes = builder.tables(deck.text.plain)
     if not crossbars and not any(len(t) for t in tables.values()):
-        raise NetlistError("no elements: line 1 is always the title, elements start at line 2", deck.place(0))
+        skipped = "".join(f"; {remark}" for seq, remark in deck.notes if seq)
+        raise NetlistError(f"no elements: line 1 is always the title, elements start at line 2{skipped}", deck.place(0))
     check_values(tables, deck.place)
     notes = sorted(deck.notes + remarks(tables, crossbars, nodes))
     netlist = Netlist(

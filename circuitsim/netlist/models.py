@@ -7,7 +7,7 @@ from typing import Any
 
 from circuitsim.errors import NetlistError
 from circuitsim.netlist.model import ModelCard
-from circuitsim.netlist.numbers import parse_number
+from circuitsim.netlist.numbers import atto, parse_number, reads_as_atto
 from circuitsim.netlist.scopes import Note, Place, Scope, expression
 from circuitsim.netlist.source import Card
 from circuitsim.netlist.tokens import comma_hint, labelled, located, shown, split_keys, tokenize
@@ -17,6 +17,7 @@ _FLAGS = frozenset({"ideal"})
 _RESISTOR = frozenset(
     "r res resistance rsh l w defl defw short dlr narrow dw tc tc1 tc2 tce tnom kf af lf wf ef bv_max".split()
 )
+_TEXTS = frozenset({"mfg", "type"})  # of LTspice's models: no numbers
 _STRICT = frozenset({"tanh", "sinh"})  # types of ours: no word of theirs is ignored
 
 
@@ -73,8 +74,12 @@ class ModelTable:
                 self.note(card.seq, f"{label}: unknown word '{shown(word)}' is ignored")
         params = {}
         for key, word in given.items():
+            if key in _TEXTS and kind not in _STRICT:
+                continue
             with labelled(f"{label}: {shown(key)}"):
                 params[key] = _value(scope, word)
+            if reads_as_atto(word):
+                self.note(card.seq, f"{label}: {shown(key.upper())}: {atto(word, params[key])}")
         if kind == "r":
             for key in sorted(params.keys() - _RESISTOR):
                 self.note(card.seq, f"{label}: unknown parameter {shown(key.upper())} is ignored")

@@ -58,6 +58,21 @@ def looks_like_mega(text: str) -> bool:
     return match is not None and match.group().endswith("M")
 
 
+def reads_as_atto(text: str) -> bool:
+    """Whether the suffix of a number is A, 1e-18: often an ampere is meant, and ngspice-39 reads it as that.
+
+    >>> [reads_as_atto(text) for text in ("1A", "0.5amp", "1mA", "1k", "a")]
+    [True, True, False, False, False]
+    """
+    match = _NUMBER.fullmatch(text)
+    return match is not None and match.group(4)[:1] in ("a", "A")
+
+
+def atto(text: str, value: float) -> str:
+    """The remark about a number that `reads_as_atto`."""
+    return f"'{shown(text)}' is {value:g} (A is atto, 1e-18; ngspice-39 reads no such suffix)"
+
+
 def _reason(text: str) -> str:
     """Why a text is no SPICE number, and what to write."""
     found = shown(text)

@@ -139,6 +139,10 @@ def find_save(netlist: Netlist, word: str) -> list[Save]:
     if device:
         return _of_element(netlist, word, device.group(1), device.group(2).lower(), f"@{{}}[{device.group(2)}]")
     if call is None:
+        if "(" in word and not netlist.has_node(word) and not readable(word.replace("(", "").replace(")", "")):
+            raise NetlistError(f"'{shown(word)}' is a formula: v(a,b), i(r1) and @r1[p] can be given, and all of them")
+        if word.count("(") != word.count(")"):
+            raise NetlistError(f"'{shown(word)}' has a parenthesis without its partner; write v(a) or i(r1)")
         if word.lower().endswith("#branch"):
             return _of_element(netlist, word, word[: -len("#branch")], "i", "i({})")
         return [_voltage(netlist, word, word)]

@@ -419,7 +419,7 @@ def _read_suffix(text: Bytes, pos: int, stop: int, is_resistor: bool) -> np.int6
             return np.int64(6)
         if second == ord("i") and third == ord("l"):
             return np.int64(-100)
-    if is_resistor and text[pos] == ord("M"):
+    if first == ord("a") or (is_resistor and text[pos] == ord("M")):
         return np.int64(-100)
     return _SUFFIX[first]
 

@@ -15,7 +15,7 @@ _WORD = re.compile(r"\.((?:(?!//)[^\x00-\x20\x7f-\xff,=(){}'\";\\])*)")
 _QUOTED = re.compile(r"'[^']*'?|\"[^\"]*\"?")
 _INLINE_COMMENT = re.compile(r";|//|(?<=[ \t,])\$")
 _NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:[ed]([+-]?\d+))?([a-z]*)", re.ASCII | re.IGNORECASE)
-_SUFFIXES = {"t": 12, "g": 9, "k": 3, "m": -3, "u": -6, "n": -9, "p": -12, "f": -15, "a": -18}
+_SUFFIXES = {"t": 12, "g": 9, "k": 3, "m": -3, "u": -6, "n": -9, "p": -12, "f": -15}
 _OPENS = {"subckt": "ends", "macro": "ends", "control": "endc", "lib": "endl", "if": "endif"}
 _CLOSES = {"ends": "ends", "eom": "ends", "endc": "endc", "endl": "endl", "endif": "endif"}
 
@@ -155,7 +155,7 @@ def _number(text: str, is_resistor: bool) -> float | None:
         return None
     if suffix.startswith("meg"):
         scale = 6
-    elif is_resistor and letters.startswith("M"):
+    elif suffix.startswith("a") or (is_resistor and letters.startswith("M")):
         return None
     else:
         scale = _SUFFIXES.get(suffix[:1], 0)

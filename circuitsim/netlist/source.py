@@ -123,6 +123,10 @@ def read_text(data: bytes, path: str, *, plain_allowed: bool = True) -> Text:
     return _Reader(plain_allowed).read(data, path)
 
 
+# R1 a b 1k, V1 in 0 dc 5: a title that was forgotten
+_ELEMENT = re.compile(r"[RVI][0-9]\w*(\s+[\w.]+){2}\s+(dc\s+)?([-+]?\.?[0-9]|\{)\S*$", re.IGNORECASE)
+
+
 class _Reader:
     def __init__(self, plain_allowed: bool) -> None:
         self.plain_allowed = plain_allowed
@@ -136,6 +140,8 @@ class _Reader:
         scanned = scan(data, plain_allowed=self.plain_allowed)
         start, stop = scanned.line_start[0:2]
         self.text.title = data[start:stop].decode("utf-8").strip()
+        if _ELEMENT.match(self.text.title):
+            self.text.notes.append((0, "the first line is the title, though it looks like an element: it is not read"))
         self.open_files.append((_resolved(Path(path)), None))
         self._file(path, data, scanned, section=None)
         return self.text

@@ -42,7 +42,7 @@ class Map:
     cols: str
     shape: tuple[int, int]  # cells
     block: tuple[int, int]
-    g: Floats  # S; 0: no resistor; NaN: not a resistor
+    g: Floats  # S, of its resistor; where several are not all in parallel, current over voltage; 0: none; NaN: not one
     current: Floats  # A, from row to column
     power: Floats  # W
     row_volts: Floats  # V at the cell, on its row's wire
@@ -182,9 +182,14 @@ def _of_wires(solution: Solution, row: int, stack: list[Grid], elements: Element
     count = shape[0] * shape[1]
     current = np.bincount(place[a][at_row], out[at_row], count)
     power = np.bincount(place[a][cell], (elements.current * (v[a] - v[b]))[cell], count)
+    volts = [np.where(stack[k].nodes >= 0, v[stack[k].nodes], np.nan) for k in (first, last)]
+    across = (volts[0] - volts[1]).ravel()
     resistor = cell & (elements.kind == "R")
     g = np.bincount(place[a][resistor], solution.circuit.resistor_siemens[elements.number[resistor]], count)
-    volts = [np.where(stack[k].nodes >= 0, v[stack[k].nodes], np.nan) for k in (first, last)]
+    direct = np.isin(family[a], (first, last)) & np.isin(family[b], (first, last))
+    per_cell = (np.bincount(place[a][chosen], minlength=count) for chosen in (resistor, resistor & ~direct))
+    several = np.logical_and(*(k > least for k, least in zip(per_cell, (1, 0), strict=True)))
+    g[several] = np.divide(current, across, out=np.full(count, np.nan), where=across != 0)[several]
     lost = _lost(*volts)
     block = tuple(-(-size // MOST_LINES) for size in shape)
     fields = [_blocks(x.reshape(shape), block) for x in (g, current, power, *volts, lost)]

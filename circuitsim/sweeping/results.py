@@ -74,6 +74,10 @@ class SweepResult(Points):
     dtype: str
     seconds: Mapping[str, float] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """One line: how many points, and how many of them failed."""
+        return f"<SweepResult of {self.circuit!r}: {self.statuses.size} points, {self.failed.size} failed>"
+
     @property
     def names(self) -> tuple[str, ...]:
         """What each column of `values` is."""
