@@ -195,12 +195,10 @@ def drive(w: Weights, x: Array) -> list[Array]:
     return [x @ w.g[0] + w.b[0], *(b[None, :] for b in w.b[1:])]
 
 
-def free_sweep(w: Weights, a: Sequence[Array], base: Sequence[Array], v: list[Array]) -> float:
-    """One sweep, in place; how much it moved (see `_moved`)."""
-    before = list(v)
+def free_sweep(w: Weights, a: Sequence[Array], base: Sequence[Array], v: list[Array]) -> None:
+    """One sweep, in place."""
     for k in order(len(v)):
         v[k] = clip(currents(w, v, base, k) / a[k], w.lo[k], w.hi[k])
-    return _moved(a, before, v)
 
 
 def _moved(a: Sequence[Array], before: Sequence[Array], after: Sequence[Array]) -> float:
@@ -223,17 +221,22 @@ def clip(v: Array, lo: Array, hi: Array) -> Array:
 def relax_free(w: Weights, base: Sequence[Array], v: list[Array], sweeps: int, tol: float | None) -> None:
     """The free phase, in place: a number of sweeps, or until a sweep mends a violation of less than `tol`."""
     a = w.a
-    _sweep(lambda: free_sweep(w, a, base, v), sweeps, tol, v[0].dtype)
+    _sweep(lambda: free_sweep(w, a, base, v), a, [v], sweeps, tol)
 
 
-def _sweep(sweep: Callable[[], float], sweeps: int, tol: float | None, dtype: np.dtype) -> None:
+def _sweep(
+    sweep: Callable[[], None], a: Sequence[Array], fields: Sequence[list[Array]], sweeps: int, tol: float | None
+) -> None:
+    """A number of sweeps, which change `fields`; or until one moves all of them by less than `tol` (`_moved`)."""
     if tol is None:
         for _ in range(sweeps):
             sweep()
         return
-    limit = max(tol, 4 * float(np.finfo(dtype).eps))  # no dtype resolves more
+    limit = max(tol, 4 * float(np.finfo(fields[0][0].dtype).eps))  # no dtype resolves more
     for _ in range(_MOST_SWEEPS):
-        if sweep() <= limit:
+        before = [list(v) for v in fields]
+        sweep()
+        if max(_moved(a, old, new) for old, new in zip(before, fields, strict=True)) <= limit:
             return
     raise LearningError(f"a phase does not come to rest in {_MOST_SWEEPS} sweeps; loosen tol, or fix the sweeps")
 
@@ -269,8 +272,7 @@ def relax_pair(
     zero = [np.zeros_like(v[:1]) for v in free]
     gap = betas[0] - betas[1]
 
-    def sweep() -> float:
-        before = list(v1), list(other)
+    def sweep() -> None:
         for k in order(len(v1)):
             b1, b2 = betas if k == len(v1) - 1 else (0.0, 0.0)
             s1 = currents(w, v1, base, k)
@@ -289,9 +291,8 @@ def relax_pair(
                 clipped = (new - v2) / gap if gap else np.zeros_like(dp)
                 new_other = np.where((new == p1) & (v2 == p2), dp, clipped).astype(dp.dtype)
             v1[k], other[k] = new.astype(s1.dtype), new_other.astype(s1.dtype)
-        return max(_moved(a, before[0], v1), _moved(a, before[1], other))
 
-    _sweep(sweep, sweeps, tol, free[0].dtype)
+    _sweep(sweep, a, [v1, other], sweeps, tol)
     if form == "plain":
         return Pair(v1, [(x - y) / gap for x, y in zip(v1, other, strict=True)])
     return Pair(v1, other)

@@ -26,6 +26,7 @@ OPTIONS = ("--std=c++17",)
 
 _BLOCK, _FEW = 256, 32  # threads of a block; and where they are few, so that every multiprocessor gets some
 _MANY = 100_000
+_RESERVED = 1024  # bytes of shared memory that CUDA may count as a kernel's own
 _INSTALL = "pip install 'cupy-cuda13x[ctk]' for a driver of CUDA 13, 'cupy-cuda12x[ctk]' for one of CUDA 12"
 
 
@@ -42,7 +43,8 @@ class CudaDevice:
             self.name = cuda.runtime.getDeviceProperties(cuda.Device().id)["name"].decode()
             attributes = cuda.Device().attributes
             self.multiprocessors: int = attributes["MultiProcessorCount"]
-            self.shared_bytes: int = attributes["MaxSharedMemoryPerBlockOptin"]
+            self.most_shared: int = attributes["MaxSharedMemoryPerBlockOptin"]
+            self.shared_bytes = self.most_shared - _RESERVED
             cuda.device.get_cublas_handle()
             self.module = self.xp.RawModule(code=SOURCE.read_text(encoding="utf-8"), options=OPTIONS)
             self.module.compile()
@@ -65,7 +67,7 @@ class CudaDevice:
         try:
             module = self.xp.RawModule(code=source, options=(*OPTIONS, *program.options))
             found = module.get_function(program.kernel)
-            found.max_dynamic_shared_size_bytes = self.shared_bytes - found.shared_size_bytes
+            found.max_dynamic_shared_size_bytes = self.most_shared - found.shared_size_bytes
         except Exception as error:
             raise _unavailable(f"{program.source.name} cannot be compiled ({_first_line(error)})") from None
         self.programs[program] = found.kernel  # which alone can be told how to launch it
