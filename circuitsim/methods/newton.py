@@ -109,7 +109,7 @@ def _rows_at_once(network: Network, drive: Drive, settings: Settings, x: Floats,
     w = _first(network, u @ incidence.T + offset, warm)
     settled = step = 0
     i, g = branch_current(law, params, w)
-    while settled <= _EXTRA_STEPS and step < _FULL_STEPS:
+    while settled <= _EXTRA_STEPS and step < min(_FULL_STEPS, settings.max_sweeps):
         step += 1
         matrix = linear + np.einsum("rm,mi,mj->rij", g, incidence, incidence)
         wanted = sides - (i + g * (offset - w)) @ incidence

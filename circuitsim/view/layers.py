@@ -82,7 +82,7 @@ def given_inputs(circuit: Circuit, layers: Layers) -> Floats:
 def frames(problem: Problem, settings: Settings, layers: Sequence[Ints]) -> list[Floats]:
     """Voltages of layers, one after the other, after each of the first sweeps of bcd from 0 V, (nodes,) each.
 
-    None where bcd cannot promise the answer. The last frame is the first one in which no layer differs much from the
+    [] where bcd cannot promise the answer. The last frame is the first one in which no layer differs much from the
     frame before, or the sixteenth sweep.
     """
     if bcd.refusal(problem):
