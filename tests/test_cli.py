@@ -225,6 +225,12 @@ def test_check_finds_what_only_the_sources_make_impossible() -> None:
         ("solve divider.cir --npz nowhere/out.npz", "error: cannot write nowhere/out.npz: there is no folder nowhere"),
         ("solve divider.cir --npz .", "error: cannot write .: it exists and is not a regular file"),
         ("flatten divider.cir -o nowhere/x.cir", "error: cannot write nowhere/x.cir: there is no folder nowhere"),
+        (
+            "flatten divider.cir -o ./divider.cir",
+            "error: cannot write divider.cir: the netlist is read from it; choose",
+        ),
+        ("solve divider.cir --npz divider.cir", "error: cannot write divider.cir: the netlist is read from it; choose"),
+        ("sweep divider.cir --dc R1,1,2,1 --raw divider.cir", "cannot write divider.cir: the netlist is read from it"),
         ("unknown", "No such command 'unknown'"),
     ],
 )

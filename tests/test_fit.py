@@ -113,6 +113,25 @@ def test_a_limit_of_the_test_data_holds_for_the_proof(tmp_path: Path) -> None:
     assert "solved for 3 samples" in result.output
 
 
+def test_one_output_makes_no_classes_and_no_errors(tmp_path: Path) -> None:
+    (tmp_path / "one.cir").write_text(
+        "one output\nVa a 0 0\nR1 a y 2k\nR2 y 0 2k\n.input Va\n.output y\n.train R1 R2\n"
+    )
+    (tmp_path / "one.csv").write_text("a,target\n1,0.4\n2,0.8\n")
+    options = "--gain 1 --tol 1e-9 --nudge 1e-5 --conductance-rates 1e-6 --epochs 2 --dtype float64 --batch-size 1"
+    files = [
+        "--netlist",
+        str(tmp_path / "one.cir"),
+        "--data",
+        str(tmp_path / "one.csv"),
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    result = CliRunner().invoke(main, [*files, *options.split()])
+    assert result.exit_code == 0 and "train cost" in result.output
+    assert "nan" not in result.output and "error" not in result.output
+
+
 def test_a_trained_netlist_that_is_not_solved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     solve = partial(cs.solve, settings=cs.Settings(max_sweeps=1))
     monkeypatch.setattr(cs, "solve", solve)
@@ -136,6 +155,7 @@ def test_load_table(tmp_path: Path) -> None:
     [
         ("", "empty; it needs a header line"),
         ("a,b\n1,2\n", "1: columns a, b: it needs some whose names begin with 'target'"),
+        ("a,a,target\n1,2,3\n", "1: column 'a' stands there twice; rename one"),
         ("target\n1\n", "1: columns target: it needs"),
         ("a,target\n", "no samples below the header line"),
         ("a,target\n1,2\n1\n", "3: 1 values, the header has 2 columns"),

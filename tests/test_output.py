@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -184,3 +185,27 @@ def test_npz_without_sources(tmp_path: Path) -> None:
     with np.load(tmp_path / "out.npz", allow_pickle=False) as data:
         assert data["currents"].shape == (1, 0)
         assert data["sources"].tolist() == []
+
+
+# -- in Python ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_python_shows_is_one_line() -> None:
+    circuit = cs.parse("a divider\nV1 a 0 2\nR1 a b 1k\nR2 b 0 1k\n.dc V1 0 2 1")
+    problem = cs.compile_problem(circuit.with_values({"V1": [[1.0], [2.0]]}))
+    assert repr(circuit) == "<Circuit 'a divider': 2 nodes>"
+    assert repr(problem) == "<Problem of <Circuit 'a divider': 2 nodes, 2 rows>: 1 unknowns>"
+    assert repr(cs.solve(problem)).startswith("<Solution SOLVED: 2 nodes, 2 rows; relative KCL ")
+    assert repr(cs.sweep(circuit, "V1 0 2 1")) == f"<SweepResult of {circuit!r}: 3 points, 0 failed>"
+
+
+def test_wrong_arguments_are_settings_errors() -> None:
+    circuit = cs.parse("a divider\nV1 a 0 2\nR1 a b 1k\nR2 b 0 1k")
+    for action, message in (
+        (lambda: cs.solve("deck.cir"), "solve takes a Circuit or a Problem, found str; read a netlist by load"),
+        (lambda: cs.solve(circuit).voltage(["a", "b"]), "voltage takes the name of one node, or of an array"),
+        (lambda: circuit.with_values({"V1": "a"}), "V1: new values must be numbers, found 'a'"),
+        (lambda: cs.monte_carlo(circuit, 2.5), "runs must be a whole number from 1, found 2.5"),
+    ):
+        with pytest.raises(cs.SettingsError, match=re.escape(message)):
+            action()

@@ -589,6 +589,9 @@ def test_library_sections(tmp_path: Path) -> None:
         ([".control", "run", ".endc"], 2, ".control block is skipped: circuitsim runs no scripts"),
         ([".options reltol=1e-4"], 2, "option reltol has no effect here"),
         ([".options method=gear"], 2, "option method has no effect here"),
+        (["I3 a 0 1A"], 2, "current source I3: '1A' is 1e-18 (A is atto, 1e-18; ngspice-39 reads no such suffix)"),
+        (["R3 a 0 1", "D1 a 0 d", ".model d D(is=2e-14A)"], 4,
+         "model d: IS: '2e-14A' is 2e-32 (A is atto, 1e-18; ngspice-39 reads no such suffix)"),
         (["R3 a 0 1M"], 2, "resistor R3: '1M' is 0.001 ohm (M is milli in SPICE, MEG is mega)"),
         (["R3 a 0 r=1 m=1", "R4 a b", "+ inf", "R5 b 0 1", "R6 b 0 1"], 3,
          "resistor R4: infinite resistance, an open circuit"),
@@ -629,6 +632,37 @@ def test_remarks_come_once_for_all_instances_and_in_deck_order() -> None:
         (4, "voltage source V1: SIN is ignored: only the DC equilibrium is solved"),
         (9, ".tran is skipped: only the DC operating point is solved"),
     ]
+
+
+def test_what_ltspice_writes_is_skipped() -> None:
+    card = "D1 a 0 1N4148\n.model 1N4148 D(Is=2.52n N=1.752 Cjo=4p Iave=200m Vpk=75 mfg=OnSemi type=silicon)\n.backanno"
+    netlist = parse_netlist(f"* C:\\Users\\me\\Draft1.asc\nV1 a 0 1\nR1 a 0 1k\n{card}")
+    assert not netlist.notes and netlist.models[0].params["is"] == 2.52e-9
+
+
+def test_a_title_that_was_forgotten_is_remarked_on() -> None:
+    for title in ("V1 a 0 1", "R1 a 0 1k", "v2 in 0 dc {x}", "I3 0 a -5m"):
+        found = parse_netlist(f"{title}\nR2 a 0 1k\nR3 a 0 1").notes
+        assert [text for _, text in found] == [
+            "the first line is the title, though it looks like an element: it is not read"
+        ]
+    for title in ("R-2R ladder of 8", "Inverter with load 5", "V1 drives all", "* V1 a 0 1", "R1 a b c", "I3"):
+        assert not parse_netlist(f"{title}\nR2 a 0 1k\nR3 a 0 1").notes
+
+
+def test_parameters_of_a_shockley_diode_beside_ron_are_remarked_on() -> None:
+    circuit = cs.parse("t\nV1 a 0 1\nR1 a b 1k\nD1 b 0 d\n.model d D(ron=0 vfwd=0.7 rs=5k bv=3)")
+    assert [text for _, text in circuit.notes] == [
+        "model d: RS, BV of a Shockley diode count for nothing beside RON, ROFF, VFWD, VREV or RREV: the diode is "
+        "piecewise linear"
+    ]
+
+
+def test_two_temperature_coefficients() -> None:
+    for pair in ("1m 1u", "1m,1u", "{1m} {1u}"):
+        netlist = parse_netlist(f"t\nR1 a 0 1k tc={pair} m=2\nR2 a 0 1k tc1=1m tc2=1u m=2\nR3 a 0 1k tc=1m\n.temp 127")
+        r = netlist.tables["R"].values["r"]
+        assert r[0] == r[1] == pytest.approx(500 * 1.11) and r[2] == pytest.approx(1100)
 
 
 def test_a_netlist_without_ground() -> None:

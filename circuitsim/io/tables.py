@@ -85,7 +85,7 @@ def new_table(*columns: tuple[str, bool]) -> Table:
     """A table with these (head, is number) columns."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
     for head, is_number in columns:
-        table.add_column(Text(head), justify="right" if is_number else "left", overflow="fold")
+        table.add_column(Text(head), justify="right" if is_number else "left", overflow="fold", no_wrap=is_number)
     return table
 
 

@@ -276,7 +276,7 @@ class CardReader:
 
 def _pattern(kind: str, text: str) -> Pattern:
     try:
-        tokens = tokenize(text)
+        tokens = _two_coefficients(tokenize(text)) if kind == "R" else tokenize(text)
         base, ranges = split_ranges(tokens[0])
         words = split_keys(tokens[1:], _WITHOUT_EQUALS.get(kind, ()), _POSITIONAL.get(kind, 0))
         if len(words.words) < 2 and kind != "K":
@@ -287,6 +287,15 @@ def _pattern(kind: str, text: str) -> Pattern:
         error.message = f"{NOUNS[kind]} {shown(first_word(text))}: {error.message}"
         raise
     return Pattern(kind, tokens[0], base, ranges, words)
+
+
+def _two_coefficients(tokens: list[str]) -> list[str]:
+    """`tc=1m 1u` (or with a comma) as `tc1=1m tc2=1u`."""
+    for k, token in enumerate(tokens[:-3]):
+        second = tokens[k + 3]
+        if token.lower() == "tc" and tokens[k + 1] == "=" and second[0] in "0123456789.+-{":
+            return [*tokens[:k], "tc1", "=", tokens[k + 2], "tc2", "=", second, *tokens[k + 4 :]]
+    return tokens
 
 
 def _bounds(indices: range) -> str:
