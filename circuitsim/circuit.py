@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,14 +20,15 @@ if TYPE_CHECKING:
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-B = TypeVar("B", bound="Branches")
-
 KINDS = "RVIDLCEFGHN"
 GROUPS = {  # of branches in a Circuit: name, and what one of them is called
     "conductors": "a conductance", "ties": "a source or a short", "current_sources": "a current source",
     "junctions": "a diode with a smooth or piecewise-linear law", "ideal_diodes": "a perfect diode",
     "controlled": "a controlled source",
 }  # fmt: skip
+
+
+BATCHED = ("e", "i")  # columns of branches that have a batch axis
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,15 @@ class Branches:
 
     def __len__(self) -> int:
         return self.a.size
+
+    def take(self, chosen: Ints) -> Self:
+        """Some of them, in this order; values with a batch axis have their branches along the second."""
+        columns = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: x[:, chosen] if name in BATCHED else x[chosen] for name, x in columns.items()})
+
+    def without(self, gone: NDArray[np.bool_]) -> Self:
+        """Those without an end among the nodes that are `gone`, (nodes,)."""
+        return self.take(np.flatnonzero(~(gone[self.a] | gone[self.b])))
 
 
 @dataclass(frozen=True)
@@ -167,6 +177,12 @@ class Circuit:
     def active_voltages(self) -> Ints:
         """The branches of `active` that fix a voltage, all but F and G: their currents are unknowns of newton."""
         return np.flatnonzero(~self.active.gives_current)
+
+    def at_rows(self, rows: slice | Ints) -> Circuit:
+        """The circuit with the sources of some rows of its batch."""
+        ties, sources = self.ties, self.current_sources
+        e, i = take_rows(ties.e, rows), take_rows(sources.i, rows)
+        return replace(self, ties=replace(ties, e=e), current_sources=replace(sources, i=i))
 
     @property
     def batch(self) -> int:
@@ -307,18 +323,18 @@ class Circuit:
         crossbars = tuple(
             replace(x, g=np.where(gone[x.rows][:, None] | gone[x.cols], 0.0, x.g)) for x in self.crossbars
         )
-        ties, controlled = self.ties, _kept(self.controlled, gone)
+        ties, controlled = self.ties, self.controlled.without(gone)
         place = np.cumsum(~(gone[ties.a] | gone[ties.b])) - 1  # of the ties that are left
         by_current = controlled.control >= 0
         control = np.where(by_current, place[controlled.control], -1) if by_current.any() else controlled.control
         return replace(
             self,
-            conductors=_kept(self.conductors, gone),
-            ties=_kept(ties, gone),
+            conductors=self.conductors.without(gone),
+            ties=ties.without(gone),
             controlled=replace(controlled, control=control),
-            current_sources=_kept(self.current_sources, gone),
-            junctions=_kept(self.junctions, gone),
-            ideal_diodes=_kept(self.ideal_diodes, gone),
+            current_sources=self.current_sources.without(gone),
+            junctions=self.junctions.without(gone),
+            ideal_diodes=self.ideal_diodes.without(gone),
             crossbars=crossbars,
             notes=(*self.notes, note),
             dropped=np.union1d(self.dropped, nodes),
@@ -369,6 +385,11 @@ def check_structure(old: Circuit, new: Circuit) -> None:
         raise TopologyError(f"{difference}; values may change here, the structure may not")
 
 
+def take_rows(values: Floats, rows: slice | Ints) -> Floats:
+    """Some rows of an array that may have one row for all."""
+    return values[rows] if values.shape[0] > 1 else values
+
+
 def structural_difference(old: Circuit, new: Circuit) -> str:
     """What distinguishes the branches of two circuits, values aside, in words; '' when nothing does.
 
@@ -402,13 +423,6 @@ def _roles(circuit: Circuit, kind: int, row: int) -> str:
     groups = [(getattr(circuit, group), words) for group, words in GROUPS.items()]
     found = [words for x, words in groups if ((x.kind == kind) & (x.row == row)).any()]
     return " and ".join(found) or "open"
-
-
-def _kept(branches: B, gone: NDArray[np.bool_]) -> B:
-    """The branches without an end that is gone."""
-    keep = ~(gone[branches.a] | gone[branches.b])
-    columns = {f.name: getattr(branches, f.name) for f in fields(branches)}
-    return replace(branches, **{name: x[:, keep] if name in ("e", "i") else x[keep] for name, x in columns.items()})
 
 
 def _branch_of_rows(branches: Branches, kind: str, start: int, stop: int) -> slice | None:

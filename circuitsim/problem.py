@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from circuitsim.circuit import Circuit, check_structure
+from circuitsim.circuit import Circuit, check_structure, take_rows
 from circuitsim.errors import TopologyError
 from circuitsim.feasibility import check_diodes
 from circuitsim.islands import find_islands
@@ -69,7 +69,7 @@ class Drive:
         """Some of these rows, numbered from the first one here."""
         first = self.rows.start
         given = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("rows", "base")}
-        taken = {name: x[rows] if x.shape[0] > 1 else x for name, x in given.items()}
+        taken = {name: take_rows(x, rows) for name, x in given.items()}
         return Drive(slice(first + rows.start, first + rows.stop), **taken, base=tuple(x[rows] for x in self.base))
 
 
@@ -173,8 +173,7 @@ class Problem:
     def fixed_potentials(self, rows: slice) -> Floats:
         """Potentials of known nodes and offsets of tied free nodes, (rows or 1, n_fixed), V. Checks voltage loops."""
         t = self.topology
-        e = self.circuit.ties.e
-        e = e[rows] if e.shape[0] > 1 else e
+        e = take_rows(self.circuit.ties.e, rows)
         offsets = t.forest.offsets(e)
         check_loops(self.circuit, t.forest, e, offsets, rows.start)
         if np.array_equal(t.forest.nodes, t.fixed_nodes):
@@ -214,8 +213,7 @@ class Problem:
     def _bounds(self, fixed: Floats, first_row: int) -> tuple[Floats, Floats]:
         t = self.topology
         room = self.circuit.ideal_diodes.vf - fixed @ t.ideal_fixed.T  # fixed part of anode minus cathode voltage
-        e = self.circuit.ties.e
-        e = e[first_row : first_row + room.shape[0]] if e.shape[0] > 1 else e
+        e = take_rows(self.circuit.ties.e, slice(first_row, first_row + room.shape[0]))
         check_diodes(self.circuit, t.forest, t.diode_cycles, e, room, first_row)
         lower, upper = -room[:, t.lower_diodes], room[:, t.upper_diodes]
         if (lower == lower[:1]).all() and (upper == upper[:1]).all():
@@ -230,7 +228,7 @@ class Problem:
         """No source may be so large that sums overflow."""
         c = self.circuit
         for branches, values, unit in ((c.ties, c.ties.e, "V"), (c.current_sources, c.current_sources.i, "A")):
-            values = values[rows] if values.shape[0] > 1 else values
+            values = take_rows(values, rows)
             if max(values.max(initial=0.0), -values.min(initial=0.0)) > _LARGEST:
                 k = int(np.abs(values).max(axis=0).argmax())
                 raise TopologyError(
@@ -324,8 +322,7 @@ class Problem:
 
     def source_currents(self, rows: slice) -> Floats:
         """The current sources' values for some rows of the batch, (rows or 1, n_sources), A."""
-        i = self.circuit.current_sources.i
-        return i[rows] if i.shape[0] > 1 else i
+        return take_rows(self.circuit.current_sources.i, rows)
 
     def edge_conductances(self) -> Floats:
         """Linear conductances of `Topology.edges`, S; 0 where only a nonlinear branch or a diode joins two units."""

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.branch_sums import crossbar_sums, end_sums, figures, flat_sums, violations
-from circuitsim.circuit import Branches
+from circuitsim.circuit import Branches, take_rows
 from circuitsim.laws import branch_current
 from circuitsim.problem import Drive, Problem
 
@@ -87,7 +87,7 @@ def _neighbours(problem: Problem, x: Floats) -> Floats:
     t, v = problem.topology, problem.values
     out = np.ascontiguousarray((v.couplings @ x.T).T) if v.couplings.nnz else np.zeros(x.shape)
     for spec, g in zip(t.dense, v.dense, strict=True):
-        if spec.row.units is not None and spec.col.units is not None:
+        if spec.inner:
             out[:, spec.col.units] += x[:, spec.row.units] @ g
             out[:, spec.row.units] += x[:, spec.col.units] @ g.T
     return out
@@ -116,7 +116,7 @@ def _junction_volts(problem: Problem, drive: Drive, x: Floats, rows: Ints) -> Fl
     if not t.junctions.size:
         return np.zeros((rows.size, 0))
     parts = [part[rows] for part in (*drive.base, x)]
-    return problem.drops(parts, _take(drive.fixed, rows), j.a[t.junctions], j.b[t.junctions])
+    return problem.drops(parts, take_rows(drive.fixed, rows), j.a[t.junctions], j.b[t.junctions])
 
 
 def _across(problem: Problem, x: Floats) -> Floats:
@@ -158,7 +158,7 @@ def active_laws(problem: Problem, drive: Drive, x: Floats) -> tuple[Floats, Floa
     n = len(c.controlled)
     current = np.append(carried, np.zeros((len(carried), 1)), axis=1)[:, c.active_control]  # -1: of none
     e = np.zeros((x.shape[0], len(s)))
-    e[:, n:] = c.ties.e[drive.rows if c.ties.e.shape[0] > 1 else slice(None)][:, c.probes]
+    e[:, n:] = take_rows(c.ties.e, drive.rows)[:, c.probes]
     by_control = s.gain * np.where(s.control >= 0, current, voltage)
     size = np.abs(s.gain) * np.where(s.control >= 0, np.abs(current), voltage_size) + np.abs(e)
     gives_current = s.gives_current
@@ -184,7 +184,7 @@ def exact_sums(problem: Problem, drive: Drive, x: Floats, rows: Ints) -> tuple[F
     """
     t, c, flat, j = problem.topology, problem.circuit, problem.flat, problem.circuit.junctions
     nodes = np.arange(len(c.nodes))
-    fixed = _take(drive.fixed, rows)
+    fixed = take_rows(drive.fixed, rows)
     parts = [part[rows] for part in (*drive.base, x)]
     none = np.zeros_like(fixed)
     v = np.stack([problem.node_voltages(part, none if k else fixed, nodes) for k, part in enumerate(parts)])
@@ -193,8 +193,8 @@ def exact_sums(problem: Problem, drive: Drive, x: Floats, rows: Ints) -> tuple[F
     sources = t.index_of_node[c.current_sources.a], t.index_of_node[c.current_sources.b]
     groups = [
         (nonlinear, t.junction_a, t.junction_k),
-        (_take(drive.carried, rows), t.carrier_a, t.carrier_k),
-        (_take(problem.source_currents(drive.rows), rows), *sources),
+        (take_rows(drive.carried, rows), t.carrier_a, t.carrier_k),
+        (take_rows(problem.source_currents(drive.rows), rows), *sources),
     ]
     flow, low, total = (np.zeros((rows.size, t.n_free)) for _ in range(3))
     g = t.flat_conductances(c)
@@ -214,11 +214,6 @@ def exact_sums(problem: Problem, drive: Drive, x: Floats, rows: Ints) -> tuple[F
                 )  # fmt: skip
     flow += low
     return flow, total
-
-
-def _take(values: Floats, rows: Ints) -> Floats:
-    """Some rows of an array that may have one row for all."""
-    return values[rows] if values.shape[0] > 1 else values
 
 
 def shift(problem: Problem, drive: Drive, x: Floats, *parts: Floats) -> Drive:
@@ -321,7 +316,7 @@ class Check:
     def _link_amps(self, rows: Ints) -> Floats:
         """The same in amperes at both ends, slope times volts; and currents of the wrong sign; (len(rows), n_free)."""
         t = self.problem.topology
-        wrong = np.maximum(-_take(self.linked, rows), 0.0)
+        wrong = np.maximum(-take_rows(self.linked, rows), 0.0)
         out = np.zeros((rows.size, t.n_free))
         for unit in (t.legs.link_a, t.legs.link_k):
             amps = self.slope[rows][:, unit] * self.link_volts[rows] + wrong
@@ -412,7 +407,7 @@ class Check:
         self.summed[rows] = True
         x, drive = self.x[rows], self.drive
         flow, total = exact_sums(self.problem, drive, self.x, rows)
-        rho = violation(flow, self.slope[rows], x, _take(drive.lo, rows), _take(drive.hi, rows))
+        rho = violation(flow, self.slope[rows], x, take_rows(drive.lo, rows), take_rows(drive.hi, rows))
         self.flow[rows], self.rho[rows] = flow, rho
         links = bool(self.problem.topology.links.size)
         size = np.abs(rho) + (self._link_amps(rows) if links else 0.0)
@@ -436,15 +431,15 @@ class Check:
         nothing holds may end anywhere, and the last digits of -1e58 V would excuse every current that there is.
         """
         t = self.problem.topology
-        _, carried = carried_sums(self.problem, _take(self.drive.carried, rows))
+        _, carried = carried_sums(self.problem, take_rows(self.drive.carried, rows))
         fall, rise = (np.zeros((t.n_free + 1, rows.size)) for _ in range(2))  # the last: known ends
         less, more = (x.T for x in self._junction_rounding(rows))
         for out, at_a, at_k in ((fall, less, more), (rise, more, less)):
             np.add.at(out, t.junction_a, at_a)
             np.add.at(out, t.junction_k, at_k)
         s, problem = self.problem.circuit.current_sources, self.problem
-        given = np.where(s.a != s.b, np.abs(_take(problem.source_currents(self.drive.rows), rows)), 0.0)
-        closed = problem.closed_currents(_take(self.drive.fixed, rows))
+        given = np.where(s.a != s.b, np.abs(take_rows(problem.source_currents(self.drive.rows), rows)), 0.0)
+        closed = problem.closed_currents(take_rows(self.drive.fixed, rows))
         largest = np.maximum(problem.largest_amps(given), problem.largest_amps(closed))
         largest = np.maximum(largest, problem.largest(total))  # in each copy
         self.largest[rows] = largest.max(axis=1)
@@ -474,9 +469,9 @@ class Check:
         voltage = _junction_volts(self.problem, self.drive, self.x, rows)
         j, s = c.junctions, c.current_sources
         current, _ = branch_current(j.law[t.junctions], j.params[t.junctions], voltage)
-        sources = np.broadcast_to(_take(self.problem.source_currents(self.drive.rows), rows), (rows.size, len(s)))
-        linked = np.broadcast_to(_take(self.linked, rows), (rows.size, t.links.size))
-        driven = np.broadcast_to(_take(self.drive.carried[:, t.links.size :], rows), (rows.size, len(c.active)))
+        sources = np.broadcast_to(take_rows(self.problem.source_currents(self.drive.rows), rows), (rows.size, len(s)))
+        linked = np.broadcast_to(take_rows(self.linked, rows), (rows.size, t.links.size))
+        driven = np.broadcast_to(take_rows(self.drive.carried[:, t.links.size :], rows), (rows.size, len(c.active)))
         groups: list[tuple[Branches, Ints | None, Floats]] = [
             (j, t.junctions, current), (s, None, sources), (c.ideal_diodes, t.links, linked), (c.active, None, driven),
         ]  # fmt: skip

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.circuit import KINDS, Circuit
+from circuitsim.circuit import KINDS, Circuit, take_rows
 from circuitsim.currents import ambiguous_elements, table_currents
 from circuitsim.errors import NetlistError, SettingsError
 from circuitsim.laws import Law
@@ -151,7 +151,7 @@ def _values(solution: Solution, save: Save, rows: slice) -> Floats:
         e = np.full((ties.e.shape[0], len(circuit.netlist.tables["V"])), np.nan)  # NaN: left out
         own = np.flatnonzero(ties.kind == KINDS.index("V"))
         e[:, ties.row[own]] = ties.e[:, own]
-        return (e[rows] if e.shape[0] > 1 else e)[:, save.rows]
+        return take_rows(e, rows)[:, save.rows]
     v = solution.drops(*_ends(circuit, save), rows)
     if save.quantity == "v":
         return v

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.build import build_circuit
-from circuitsim.circuit import GROUPS, KINDS, Branches, Circuit
+from circuitsim.circuit import BATCHED, GROUPS, KINDS, Branches, Circuit
 from circuitsim.errors import NetlistError, TopologyError
 from circuitsim.netlist import Netlist
 from circuitsim.netlist.copies import links_in_copies, nodes_in_copies, rows_in_copies, side_by_side
@@ -70,19 +70,13 @@ class Stacks:
         """
         count = stack.copies
         if count not in self.problems:
-            whole = compile_problem(stacked([at_row(self.base.circuit, 0)] * count))
+            whole = compile_problem(stacked([self.base.circuit.at_rows(slice(0, 1))] * count))
             self.problems[count] = replace(whole, single=self.base)
         known = self.problems[count]
         problem = known.with_circuit(stack)
         if problem.topology is not known.topology:
             raise TopologyError("islands of some of these circuits are not those of the others")
         return problem
-
-
-def at_row(circuit: Circuit, row: int) -> Circuit:
-    """The circuit with the sources of one row of its batch."""
-    e, i = (x[row : row + 1] if x.shape[0] > 1 else x for x in (circuit.ties.e, circuit.current_sources.i))
-    return replace(circuit, ties=replace(circuit.ties, e=e), current_sources=replace(circuit.current_sources, i=i))
 
 
 def solve_in_shares(points: Iterable[T], size: int, many: Callable[[list[T]], bool], one: Callable[[T], None]) -> None:
@@ -144,9 +138,7 @@ def built(netlist: Netlist, copies: int) -> Circuit:
         branches: Branches = getattr(whole, group)
         row = branches.row - (branches.kind < 0)  # nodes begin with ground
         order = np.argsort(row // np.maximum(size[branches.kind], 1), kind="stable")
-        columns = {f.name: getattr(branches, f.name) for f in fields(branches)}
-        taken = {name: x[:, order] if name in ("e", "i") else x[order] for name, x in columns.items()}
-        groups[group] = replace(branches, **taken)
+        groups[group] = branches.take(order)
     control, sources, ties = groups["controlled"].control, size[KINDS.index("V")], len(whole.ties) // copies
     if (control >= 0).any():  # a source comes first among the ties of its copy
         control = np.where(control >= 0, control // sources * ties + control % sources, -1)
@@ -182,7 +174,7 @@ def _branches(branches: Sequence[B], circuit: Circuit) -> B:
         if name in ("ca", "cb", "control"):
             columns[name] = links_in_copies(name, getattr(first, name), copies, netlist, len(circuit.ties))
         else:
-            columns[name] = np.concatenate([getattr(x, name) for x in branches], axis=1 if name in ("e", "i") else 0)
+            columns[name] = np.concatenate([getattr(x, name) for x in branches], axis=int(name in BATCHED))
     return replace(first, **columns)
 
 

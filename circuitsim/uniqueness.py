@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.circuit import Branches
+from circuitsim.circuit import Branches, take_rows
 from circuitsim.currents import ideal_currents, tiles, with_digits
 from circuitsim.feasibility import relax_rows
 from circuitsim.graphs import strong_components
@@ -159,7 +159,7 @@ def _flat(solution: Solution, other: Ints, rows: slice) -> tuple[Floats, Floats]
     c = solution.circuit
     law, params, a, b = c.junctions.law[other], c.junctions.params[other], c.junctions.a[other], c.junctions.b[other]
     islands, i = solution.problem.topology.islands, c.current_sources.i
-    fed = islands.fed(c, i[rows] if i.shape[0] > 1 else i)
+    fed = islands.fed(c, take_rows(i, rows))
     v = np.abs(solution.voltages(rows=rows))
     inner = np.maximum(islands.part[a], islands.part[b])  # 0: ground's part, no island
     noise = np.where(fed[:, inner], 0.0, ROUNDING * (v[:, a] + v[:, b]))

@@ -118,7 +118,7 @@ def test_a_stack_is_made_of_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not of all sources of all rows for each copy."""
     problem = batch("shockley", 40)
     stacks = stack.Stacks(problem, 39)
-    rows = [stack.at_row(problem.circuit, row) for row in (3, 4, 5, 6)]
+    rows = [problem.circuit.at_rows(slice(row, row + 1)) for row in (3, 4, 5, 6)]
     found = stacks.problem(stack.stacked(rows))
     assert found.batch == stacks.problems[4].batch == 1
     np.testing.assert_array_equal(found.circuit.ties.e[0, ::2], problem.circuit.ties.e[3:7, 0])

@@ -194,7 +194,7 @@ def by_node(problem: cs.Problem) -> tuple[list[np.ndarray], np.ndarray]:
         columns.append(full)
     w = v.couplings.toarray()
     for spec, g in zip(t.dense, v.dense, strict=True):
-        if spec.row.units is not None and spec.col.units is not None:
+        if spec.inner:
             rows, cols = np.arange(t.n_free)[spec.row.units], np.arange(t.n_free)[spec.col.units]
             w[np.ix_(rows, cols)] += g
             w[np.ix_(cols, rows)] += g.T

@@ -418,11 +418,13 @@ def test_what_is_not_drawn_is_said() -> None:
 
 
 def test_what_overflows_is_unknown() -> None:
-    session = Session(cs.parse(CROSSBAR + "Rbig x[0] 0 1m\n"))
-    answer = session.answer(Changes((("V1", "1e300"),)))
+    session = Session(
+        cs.parse(CROSSBAR + "Rbig x[0] 0 1e-15\nRWbig[0:1][0:1] x[0:1] z[0:1] 1e-15\nRz[0:1] z[0:1] 0 1e-15\n")
+    )
+    answer = session.answer(Changes((("V1", "1e149"),)))
     values = answer["values"]
     assert [row[2] for row in values["edges"]].count(None) > 0 and None not in [row[0] for row in values["edges"]]
-    assert None in session.crossbar(Changes((("V1", "1e300"),)), 0, "power")["values"]
+    assert None in session.crossbar(Changes((("V1", "1e149"),)), 1, "power")["values"]
     json.dumps(answer, allow_nan=False)
 
 

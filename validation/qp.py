@@ -70,7 +70,7 @@ def quadratic_program(problem: Problem) -> QuadraticProgram:
     unit = np.arange(n)
     A = sparse.diags_array(v.diag) - v.couplings
     for spec, g in zip(t.dense, v.dense, strict=True):
-        if spec.row.units is not None and spec.col.units is not None:
+        if spec.inner:
             i, j = np.nonzero(g)
             block = sparse.coo_array((g[i, j], (unit[spec.row.units][i], unit[spec.col.units][j])), shape=(n, n))
             A = A - block - block.T

@@ -59,7 +59,7 @@ def dense_among_sparse(problem: Problem) -> sparse.csr_array:
     t, v = problem.topology, problem.values
     unit, found = np.arange(problem.n_free), v.couplings
     for spec, g in zip(t.dense, v.dense, strict=True):
-        if spec.row.units is not None and spec.col.units is not None:
+        if spec.inner:
             row, col = unit[spec.row.units], unit[spec.col.units]
             at = np.repeat(row, col.size), np.tile(col, row.size)
             block = sparse.coo_array((g.ravel(), at), shape=found.shape)

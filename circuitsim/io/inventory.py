@@ -12,7 +12,6 @@ from rich.text import Text
 from circuitsim.io.output import warning_texts
 from circuitsim.netlist.model import KIND_NAMES
 from circuitsim.problem import Problem
-from circuitsim.topology import Side
 
 _SHOWN = 8  # names in a list
 
@@ -70,11 +69,7 @@ def inventory(problem: Problem) -> dict[str, Any]:
 
 def _shapes(problem: Problem, known: bool) -> list[list[int]]:
     """Shapes of the dense blocks with (or without) a side of known nodes."""
-
-    def is_known(side: Side) -> bool:
-        return side.units is None
-
-    return [list(b.shape) for b in problem.topology.dense if (is_known(b.row) or is_known(b.col)) == known]
+    return [list(block.shape) for block in problem.topology.dense if block.inner != known]
 
 
 def print_inventory(found: dict[str, Any], out: Console) -> None:

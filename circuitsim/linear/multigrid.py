@@ -24,7 +24,7 @@ class Multigrid(Gradients):
 
 
 class Hierarchy(Iterated):
-    """A network and what preconditions it. Where that does not converge elimination, or Iterated's where that is dear."""
+    """A network and what preconditions it. Where that does not converge: elimination, or as Iterated."""
 
     @cached_property
     def forest(self) -> Forest | None:

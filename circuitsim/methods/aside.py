@@ -16,7 +16,6 @@ from circuitsim.solution import Settings, Status
 from circuitsim.stack import (
     FEW_STEPS,
     Stacks,
-    at_row,
     carried_in_copies,
     most_copies,
     solve_in_shares,
@@ -51,9 +50,10 @@ def solve_tile(network: Network, stacks: Stacks, drive: Drive, settings: Setting
         last[0] = row
 
     def many(rows: list[int]) -> bool:
-        these = slice(rows[0], rows[-1] + 1)
+        these, first = slice(rows[0], rows[-1] + 1), drive.rows.start + rows[0]
         start = x[these] if warm else np.repeat(found.x[last[0] : last[0] + 1], len(rows), axis=0)
-        stack = stacks.problem(stacked([at_row(problem.circuit, drive.rows.start + row) for row in rows]))
+        circuits = [problem.circuit.at_rows(slice(k, k + 1)) for k in range(first, first + len(rows))]
+        stack = stacks.problem(stacked(circuits))
         units = units_in_copies(stack)
         at = np.zeros((1, stack.n_free))
         at[0, units] = start

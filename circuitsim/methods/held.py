@@ -101,7 +101,7 @@ class Held:
                     over = np.minimum.reduceat(resistance + found[v.couplings.indices], first)
                     found[joined] = np.minimum(found[joined], over)
                 for spec, g in zip(t.dense, v.dense, strict=True):
-                    if spec.row.units is not None and spec.col.units is not None:
+                    if spec.inner:
                         rows, cols = spec.row.units, spec.col.units
                         found[rows] = np.minimum(found[rows], (1.0 / g + found[cols]).min(axis=1))
                         found[cols] = np.minimum(found[cols], (1.0 / g + found[rows][:, None]).min(axis=0))

@@ -50,8 +50,8 @@ def monte_carlo(
     """
     clock = time.perf_counter()
     seed = circuit.netlist.options.seed if seed is None else seed
-    if runs != int(runs) or runs < 1:
-        raise SettingsError(f"runs must be a whole number from 1, found {runs}")
+    if runs < 1 or runs != int(runs):
+        raise SettingsError(f"runs must be {'at least 1' if runs < 1 else 'a whole number'}, found {runs}")
     if not 0 <= seed <= _MOST_SEED - runs:
         raise SettingsError(f"seeds {seed} ... {seed + runs - 1} must lie between 0 and 2^53; choose another")
     plan = MonteCarloPlan(circuit, settings or Settings(), backend, tuple(saves), runs, seed)

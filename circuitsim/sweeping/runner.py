@@ -139,10 +139,7 @@ class Runner:
         self.notes.setdefault(frozenset(error.nodes), (at_line, _BATCH_ROW.sub("", text)))
 
         def at(some: Ints) -> Problem:
-            which, c = np.searchsorted(rows, some), rest.circuit
-            e, i = (x[which] if x.shape[0] > 1 else x for x in (c.ties.e, c.current_sources.i))
-            sources = replace(c.current_sources, i=i)
-            return replace(rest, circuit=replace(c, ties=replace(c.ties, e=e), current_sources=sources))
+            return replace(rest, circuit=rest.circuit.at_rows(np.searchsorted(rows, some)))
 
         self.solve(rows, at)
         return True
