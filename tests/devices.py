@@ -30,6 +30,7 @@ from circuitsim.laws import branch_current
 from circuitsim.methods import newton
 
 ARCHITECTURES = ["sm_80", "sm_90"]
+BY_CUPY = ["-ftz=true", "--device-as-default-execution-space"]  # what it adds to the compiler's options
 COMPILER = "g++"
 NEEDS_COMPILERS, NEEDS_GPU = "CIRCUITSIM_NEEDS_COMPILERS", "CIRCUITSIM_NEEDS_GPU"
 DEVICES = ["twins", "compiled for the host"]
@@ -82,6 +83,8 @@ def nvrtc_cubin(source: str, options: Sequence[str]) -> bytes:
     found = [path for folder in folders or () for path in sorted(Path(folder).rglob("libnvrtc.so.*"))]
     if not found:
         missing("NVRTC is not installed (pip install nvidia-cuda-nvrtc)", NEEDS_COMPILERS)
+    for built_in in found[0].parent.glob("libnvrtc-builtins.so.*"):  # which NVRTC 13.0 does not find by itself
+        ctypes.CDLL(str(built_in))
     lib, program = ctypes.CDLL(str(found[0])), ctypes.c_void_p()
     assert lib.nvrtcCreateProgram(ctypes.byref(program), source.encode(), None, 0, None, None) == 0
     packed = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))

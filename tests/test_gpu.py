@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from devices import ARCHITECTURES, DEVICES, NEEDS_GPU, TWINS, CompiledDevice, NumpyDevice, missing, nvrtc_cubin
+from devices import ARCHITECTURES, BY_CUPY, DEVICES, NEEDS_GPU, TWINS, CompiledDevice, NumpyDevice, missing, nvrtc_cubin
 from helpers import assert_laws
 from test_backends import DECKS, LAWS, WIDE, batched
 
@@ -26,7 +26,7 @@ from circuitsim.backends.base import Engine, find_backend
 from circuitsim.backends.cuda import OPTIONS, SOURCE, CudaDevice
 from circuitsim.backends.gpu import Device, GpuBackend, Program
 from circuitsim.backends.gpu_check import GpuCheck
-from circuitsim.gallery import Recipe, drn, random_circuit
+from circuitsim.gallery import Recipe, current_grid, drn, random_circuit
 from circuitsim.laws import Law
 from circuitsim.residual import FIGURES, Check
 from validation import gpu as bench
@@ -38,7 +38,7 @@ from validation.measure import timed
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_nvrtc_compiles_every_kernel(architecture: str) -> None:
     """As CuPy does at run time; the machine code has every kernel that is launched."""
-    code = nvrtc_cubin(SOURCE.read_text(), [*OPTIONS, f"--gpu-architecture={architecture}"])
+    code = nvrtc_cubin(SOURCE.read_text(), [*OPTIONS, *BY_CUPY, f"--gpu-architecture={architecture}"])
     for name in TWINS:
         assert f".text.{name}".encode() in code
 
@@ -185,6 +185,15 @@ def test_products_and_fused_sweeps_are_the_same_steps(
     assert bool(any(here.products)) is (few == 0)
     if isinstance(device, NumpyDevice):
         assert device.recordings - before == (0 if few == 0 else 3)
+
+
+def test_long_rows_are_products_however_few_there_are() -> None:
+    """One thread would sum all conductances of an output in turn."""
+    short, long, sparse = (
+        cs.compile_problem(cs.parse(text)) for text in (drn((8, 200, 10)), drn((8, 300, 10)), current_grid(5, 3))
+    )
+    assert gpu.few_products(short, 1) and gpu.few_products(short, 1000) and not gpu.few_products(short, 1001)
+    assert not gpu.few_products(long, 1) and gpu.few_products(sparse, 10**6)
 
 
 def test_sweep_says_when_nothing_moves(device: Device) -> None:
@@ -468,6 +477,7 @@ def cupy_with(
     module.cuda = SimpleNamespace(
         runtime=runtime, Device=lambda: device, device=SimpleNamespace(get_cublas_handle=handle),
         memory=SimpleNamespace(OutOfMemoryError=MemoryError),
+        compiler=SimpleNamespace(CompileException=CompileException),
     )  # fmt: skip
     module.RawModule = lambda **_: SimpleNamespace(compile=compile or (lambda: None))
     if cublas:
@@ -512,6 +522,7 @@ def test_what_the_driver_refuses_is_no_defect(monkeypatch: pytest.MonkeyPatch) -
     device = CudaDevice()
     theirs = type("CUDADriverError", (RuntimeError,), {"__module__": "cupy_backends.cuda.api.driver"})
     for error, wanted in (
+        (CompileException("sm_999"), r"CuPy cannot compile for NVIDIA H200 \(sm_999\)"),
         (MemoryError("7 bytes"), r"NVIDIA H200 has no memory left \(7 bytes\)"),
         (theirs("CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE"), r"NVIDIA H200 does not go on \(CUDA_ERROR_COOP"),
     ):
@@ -587,7 +598,7 @@ def test_the_table_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
     one = cs.compile_problem(cs.parse(drn([4, 6, 5, 3], gain=40.0)))
     batches = {"drn_1h": one.with_values({"Vx": x}), "drn_3h": one.with_values({"Vx": x}), "drn_xl": one}
     monkeypatch.setattr(bench, "_problem", lambda name, _: batches[name])
-    rows = bench.gpu(NumpyDevice(), lambda action: timed(action)[0], 5, 5, 30, 6, copied=1000)
+    rows = list(bench.gpu(NumpyDevice(), lambda action: timed(action)[0], 5, 5, 30, 6, copied=1000))
     assert [row.measured is None for row in rows] == [False] * 6 + [True, False]
     assert [row.target is not None for row in rows] == [True, False, True, True, False, True, False, True]
     assert all(row.peer_measured for row in rows[1:6]) and rows[2].ratio == rows[2].measured / rows[2].peer_measured
@@ -601,6 +612,10 @@ def test_the_table_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines[6].endswith("not measured; wires are eliminated, on the cpu")
     assert lines[7].startswith("Monte Carlo, 6 draws of a 484-node diode mesh, whole analysis: ")
     assert "0 failed, many circuits side by side; largest difference " in lines[7]
+    monkeypatch.setattr(bench, "_mesh", raising(ModuleNotFoundError("No module named 'pyamg'")))
+    again = list(bench.gpu(NumpyDevice(), lambda action: timed(action)[0], 5, 5, 30, 6, copied=1000))
+    assert bench.text(again[4]) == "484-node diode mesh, 5 rows, newton: not measured; No module named 'pyamg'"
+    assert [row.measured is None for row in again] == [False] * 4 + [True, False, True, False]
     saved = bench.report(rows, NumpyDevice())
     assert saved["device"] == "a stand-in" and saved["rows"][2]["ratio"] == rows[2].ratio
 

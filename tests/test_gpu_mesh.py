@@ -99,6 +99,7 @@ def test_solutions_are_those_of_elimination(device: Device, deck: str, monkeypat
 
 @pytest.mark.parametrize("spoiled", ["too few steps", "no number"])
 def test_where_steps_do_not_arrive_multigrid_goes_on(monkeypatch: pytest.MonkeyPatch, spoiled: str) -> None:
+    pytest.importorskip("pyamg")
     problem, device = compiled_problem(GRID), NumpyDevice()
     if spoiled == "too few steps":
         monkeypatch.setattr(gpu_mesh, "_MOST_STEPS", gpu_mesh._TOGETHER)
@@ -125,6 +126,7 @@ def test_what_is_solved_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_auto_takes_the_gpu_for_large_meshes(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pyamg")
     problem = compiled_problem(GRID)
     monkeypatch.setattr(cuda, "CudaDevice", NumpyDevice)
     monkeypatch.setattr(solving, "GPU_WINS_NEWTON", 1)  # is of other circuits

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from devices import ARCHITECTURES, NEEDS_GPU, nvrtc_cubin
+from devices import ARCHITECTURES, BY_CUPY, NEEDS_GPU, nvrtc_cubin
 from test_golden import GOLDEN, circuit_of, follow, recipe_of
 from test_layered import DROPS, RECIPE, assert_close, layered, run, samples
 from together import ForeignDevice, TogetherDevice
@@ -93,7 +93,7 @@ TASKS += [
 @pytest.mark.parametrize("task", TASKS)
 def test_nvrtc_compiles_the_steps(task: Task, architecture: str) -> None:
     code = program(task, "uint8")
-    options = [*OPTIONS, *code.options, f"--gpu-architecture={architecture}"]
+    options = [*OPTIONS, *BY_CUPY, *code.options, f"--gpu-architecture={architecture}"]
     assert b".text.steps" in nvrtc_cubin(code.text, options)
 
 

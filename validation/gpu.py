@@ -3,8 +3,8 @@
 Seconds "by device events" are those between two CUDA events around `bcd.solve_tile`: from the drive on the host to
 certified voltages on the host, transfers, sweeps and every look at the certificate included; what prepares them
 (arranging, conductances to the device, the drive) is in the whole solves only, which are wall-clock time. It needs
-NumPy, SciPy, Numba, NetworkX, threadpoolctl and CuPy, so that it runs from the source tree. The exit code is 0 when it
-ran, 2 when there is no GPU.
+NumPy, SciPy, Numba, NetworkX, threadpoolctl and CuPy, and pyamg for the grid, so that it runs from the source tree. A
+row is printed, and saved, as soon as it is measured. The exit code is 0 when it ran, 2 when there is no GPU.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import json
 import platform
 import sys
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,8 +46,13 @@ _COPIED = 2**28  # float64 numbers, for the speed of the device's memory
 _WIRES = "wires are eliminated, on the cpu"
 
 
-def gpu(device: Device, timer: Timer, images: int, few: int, side: int, draws: int, copied: int = _COPIED) -> list[Row]:
-    """All rows: so many images through drn_1h, and through drn_3h; a grid of this side; draws of a mesh."""
+def gpu(
+    device: Device, timer: Timer, images: int, few: int, side: int, draws: int, copied: int = _COPIED
+) -> Iterator[Row]:
+    """All rows, one by one: so many images through drn_1h, and through drn_3h; a grid of this side; draws of a mesh.
+
+    A row that cannot be measured says why: the others are.
+    """
     _, test = load_idx_dataset(MNIST)
     pixels = test.scale * test.features
     pixels = np.concatenate([pixels, -pixels], axis=1)
@@ -56,23 +60,32 @@ def gpu(device: Device, timer: Timer, images: int, few: int, side: int, draws: i
     double = cs.Settings(method="bcd")
     many = _problem("drn_1h", 480.0 * pixels[:images])
     deep = _problem("drn_3h", 4000.0 * pixels[:few])
-    return [
-        *batch_rows(device, timer, many, single, f"{images} images through drn_1h, float32", Target(0.020)),
-        passes_row(device, timer, _problem("drn_xl", None), double, copied),
-        whole_row(device, deep, double, f"drn_3h, {few} images, whole solve", Target(20.0, False, of_ratio=True)),
-        whole_row(
-            device, _mesh(22, few), cs.Settings(method="newton"), f"484-node diode mesh, {few} rows, newton", None
+    newton, faster = cs.Settings(method="newton"), Target(1.0, False, of_ratio=True)
+    drawn = f"Monte Carlo, {draws:,} draws of a 484-node diode mesh, whole analysis"
+    meshes = f"484-node diode mesh, {few} rows, newton"
+    grid = f"grid {side} x {side}, {20 * side} current sources, newton, whole solve"
+    images_through = f"{images} images through drn_1h, float32"
+    rows: dict[str, Callable[[str], Row]] = {
+        images_through: lambda what: batch_row(device, timer, many, single, what, Target(0.020)),
+        "the same, whole solve": lambda what: whole_row(device, many, single, what, None),
+        "drn_xl, one image, float64": lambda what: passes_row(
+            device, timer, _problem("drn_xl", None), double, copied, what
         ),
-        whole_row(
-            device,
-            cs.compile_problem(cs.parse(current_grid(side, 20 * side))),
-            cs.Settings(method="newton"),
-            f"grid {side} x {side}, {20 * side} current sources, newton, whole solve",
-            Target(1.0, False, of_ratio=True),
+        f"drn_3h, {few} images, whole solve": lambda what: whole_row(
+            device, deep, double, what, Target(20.0, False, of_ratio=True)
         ),
-        Row(_NAME, "512 x 512 crossbar with wires", note=_WIRES),
-        draws_row(device, 22, draws),
-    ]
+        meshes: lambda what: whole_row(device, _mesh(22, few), newton, what, None),
+        grid: lambda what: whole_row(
+            device, cs.compile_problem(cs.parse(current_grid(side, 20 * side))), newton, what, faster
+        ),
+        "512 x 512 crossbar with wires": lambda what: Row(_NAME, what, note=_WIRES),
+        drawn: lambda what: draws_row(device, 22, draws, what),
+    }
+    for what, measure in rows.items():
+        try:
+            yield measure(what)
+        except (cs.CircuitError, ImportError) as error:
+            yield Row(_NAME, what, note=str(error))
 
 
 def _problem(name: str, volts: Floats | None) -> cs.Problem:
@@ -87,7 +100,7 @@ def _mesh(n: int, rows: int) -> cs.Problem:
     return cs.compile_problem(cs.parse(diode_mesh(n))).with_values(volts)
 
 
-def draws_row(device: Device, n: int, draws: int) -> Row:
+def draws_row(device: Device, n: int, draws: int, what: str) -> Row:
     """Wall-clock time of a Monte Carlo analysis of a mesh of diodes, on the GPU and on one core."""
     circuit = cs.parse(diode_mesh(n, "{agauss(1k, 50, 1)}"))
     backends: dict[str, Backend] = {"gpu": GpuBackend(device), "cpu": CpuBackend()}
@@ -95,19 +108,15 @@ def draws_row(device: Device, n: int, draws: int) -> Row:
     (seconds, here), (peer, there) = best["gpu"], best["cpu"]
     difference = np.abs(here.voltages - there.voltages).max()
     note = f"{here.failed.size} failed, {here.why}; largest difference {difference:.1e} V"
-    what = f"Monte Carlo, {draws:,} draws of a {n * n}-node diode mesh, whole analysis"
     return Row(_NAME, what, seconds, "s", Target(10.0, False, of_ratio=True), "cpu, one core", peer, note=note)
 
 
-def batch_rows(
+def batch_row(
     device: Device, timer: Timer, problem: cs.Problem, settings: cs.Settings, what: str, target: Target
-) -> list[Row]:
-    """A batch by device events against its target, and the whole solve beside the CPU's."""
+) -> Row:
+    """A batch by device events against its target."""
     seconds, _, note = on_device(device, timer, problem, settings)
-    return [
-        Row(_NAME, what, seconds, target=target, note=note),
-        whole_row(device, problem, settings, "the same, whole solve", None),
-    ]
+    return Row(_NAME, what, seconds, target=target, note=note)
 
 
 def whole_row(device: Device, problem: cs.Problem, settings: cs.Settings, what: str, target: Target | None) -> Row:
@@ -123,7 +132,7 @@ def whole_row(device: Device, problem: cs.Problem, settings: cs.Settings, what: 
     return Row(_NAME, what, seconds, "s", target, f"cpu, {backends['cpu'].workers} cores", peer, note=note)
 
 
-def passes_row(device: Device, timer: Timer, problem: cs.Problem, settings: cs.Settings, copied: int) -> Row:
+def passes_row(device: Device, timer: Timer, problem: cs.Problem, settings: cs.Settings, copied: int, what: str) -> Row:
     """One image against what reading its couplings as often as the sweeps do takes at the speed of a copy."""
     seconds, outcome, note = on_device(device, timer, problem, settings)
     pairs = zip(problem.topology.dense, problem.values.dense, strict=True)
@@ -132,7 +141,7 @@ def passes_row(device: Device, timer: Timer, problem: cs.Problem, settings: cs.S
     peer = f"{outcome.steps} sweeps of {a_sweep / 1e6:.3g} MB at {speed / 1e12:.3g} TB/s"
     floor = outcome.steps * a_sweep / speed
     target = Target(3.0, of_ratio=True)
-    return Row(_NAME, "drn_xl, one image, float64", seconds, "s", target, peer, floor, False, note)
+    return Row(_NAME, what, seconds, "s", target, peer, floor, False, note)
 
 
 def memory_speed(device: Device, timer: Timer, count: int) -> float:
@@ -222,14 +231,14 @@ def main(arguments: list[str] | None = None) -> int:
     except cs.CircuitError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    clock = time.perf_counter()
-    rows = gpu(device, device_timer(device), 10_000, 1000, 1000, 10_000)
-    print(f"{device.name}; {CpuBackend().workers} CPU cores; {time.perf_counter() - clock:.0f} s in all")
-    for row in rows:
-        print(text(row))
-    if options.json is not None:
-        with replacing(options.json, "w") as out:
-            out.write(json.dumps(report(rows, device), indent=2, allow_nan=False) + "\n")
+    print(f"{device.name}; {CpuBackend().workers} CPU cores")
+    rows: list[Row] = []
+    for row in gpu(device, device_timer(device), 10_000, 1000, 1000, 10_000):
+        rows.append(row)
+        print(text(row), flush=True)
+        if options.json is not None:  # whatever comes after it
+            with replacing(options.json, "w") as out:
+                out.write(json.dumps(report(rows, device), indent=2, allow_nan=False) + "\n")
     return 0
 
 

@@ -114,6 +114,8 @@ class CudaDevice:
     def guard(self) -> Iterator[None]:
         try:
             yield
+        except self.xp.cuda.compiler.CompileException as error:  # of a kernel of CuPy's own
+            raise _unavailable(f"CuPy cannot compile for {self.name} ({_first_line(error)})") from None
         except self.xp.cuda.memory.OutOfMemoryError as error:
             raise _unavailable(f"{self.name} has no memory left ({_first_line(error)})") from None
         except RuntimeError as error:

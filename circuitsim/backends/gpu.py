@@ -5,8 +5,9 @@ neighbouring rows. In the loop of a method only what it asks crosses to the host
 figures of the certificate (gpu_check.py). What computes is a `Device`: the GPU by CuPy (cuda.py); the tests have one
 for the host.
 
-Where there is so little to multiply that launches would take most of the time, a sweep is one kernel for each colour,
-dense couplings among the sparse ones; sweeps that are kernels alone are recorded once and then launched in one go.
+Where there is so little to multiply, and at no unit much, that launches would take most of the time, a sweep is one
+kernel for each colour, dense couplings among the sparse ones; sweeps that are kernels alone are recorded once and then
+launched in one go.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ _FEW_ROWS = 64  # for which it is not worth taking conductances to the device fo
 # Dense conductances times rows up to which a kernel takes less time than cuBLAS and what goes with it to launch. Not
 # yet measured: some 10 us each, in which a GPU multiplies more.
 _FEW_PRODUCTS = 2_000_000
+_SHORT = 256  # conductances at a unit that a thread sums in turn: not yet measured, some 20 ns each
 _INCLUDE = re.compile(r'^#include "(.+)"$', re.MULTILINE)
 _PLAIN = 4  # sweeps after which recording one pays: it costs a few
 
@@ -136,7 +138,7 @@ class GpuBackend:
         t, v = problem.topology, problem.values
         dense = 8 + (4 if dtype == "float32" else 0)
         inner = inner_conductances(problem)
-        fixed += dense * inner + (32 * inner if inner <= _FEW_PRODUCTS else 0)
+        fixed += dense * inner + (32 * inner if few_products(problem, 1) else 0)
         outer = [g for spec, g in zip(t.dense, v.dense, strict=True) if not spec.inner]  # for `product`, one by one
         fixed += 8 * max((g.size for g in outer), default=0)
         a_row += 8 * max((sum(g.shape) for g in outer), default=0)
@@ -162,6 +164,13 @@ def inner_conductances(problem: Problem) -> int:
     """How many conductances the dense blocks between free units have."""
     pairs = zip(problem.topology.dense, problem.values.dense, strict=True)
     return sum(g.size for spec, g in pairs if spec.inner)
+
+
+def few_products(problem: Problem, rows: int) -> bool:
+    """Whether it takes less time to launch nothing but kernels, in which a thread sums all that is at a unit."""
+    pairs = zip(problem.topology.dense, problem.values.dense, strict=True)
+    longest = max((max(g.shape) for spec, g in pairs if spec.inner), default=0)
+    return rows * inner_conductances(problem) <= _FEW_PRODUCTS and longest <= _SHORT
 
 
 def _bytes(count: int) -> str:
@@ -227,8 +236,7 @@ class GpuEngine:
             self.again: Callable[[], None] | None = None  # what there was has the arrays of the start before
             self.plain = 0  # sweeps taken otherwise
             self.drive, self.rows = drive, drive.rows.stop - drive.rows.start
-            few = self.rows * inner_conductances(self.problem) <= _FEW_PRODUCTS
-            self.g, self.products = self.small if few else self.large
+            self.g, self.products = self.small if few_products(self.problem, self.rows) else self.large
             self.of_drive = DriveOnDevice(self.device, drive)
             if x is None:
                 self.x = xp.zeros((self.problem.n_free, self.rows), self.dtype)

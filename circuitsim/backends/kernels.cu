@@ -341,6 +341,25 @@ __device__ inline double limited(integer law, const double* p, double was, doubl
     return v;
 }
 
+// into[to[k]] += part * from[k], both of stride `rows`, for distinct to[k] that are not among the from[k]. Several at a
+// time: no load waits for a store before it.
+#define TOGETHER 8
+template <typename Place>
+__device__ inline void add_multiples(
+    integer count, const Place* to, double* into, const double* from, integer rows, double part) {
+    integer k = 0;
+    for (; k + TOGETHER <= count; k += TOGETHER) {
+        integer place[TOGETHER];
+        double sum[TOGETHER];
+        for (int i = 0; i < TOGETHER; ++i) {
+            place[i] = (integer)to[k + i] * rows;
+            sum[i] = into[place[i]] + part * from[(k + i) * rows];
+        }
+        for (int i = 0; i < TOGETHER; ++i) into[place[i]] = sum[i];
+    }
+    for (; k < count; ++k) into[(integer)to[k] * rows] += part * from[k * rows];
+}
+
 // In each row, eliminate one network node by node (star-mesh transformation). Column j of the pattern has the entries
 // ptr[j]:ptr[j + 1], the last of them to ground; each pair of them adds to the entry that `target` says next. An entry
 // is its linear conductance, linear (entries, sets), and the slopes of the legs leg_ptr[e]:leg_ptr[e + 1]. There is one
@@ -351,20 +370,23 @@ extern "C" __global__ void eliminate(
     const integer* leg_ptr, const integer* legs, const double* slope, double* value, double* pivot) {
     const integer row = (integer)blockIdx.x * blockDim.x + threadIdx.x;
     if (row >= rows) return;
-    for (integer e = 0; e < ptr[columns]; ++e) {
+    const integer entries = ptr[columns];
+    for (integer e = 0; e < entries; ++e) {
         double g = linear[e * sets + (sets > 1 ? row : 0)];
         for (integer k = leg_ptr[e]; k < leg_ptr[e + 1]; ++k) g += slope[legs[k] * rows + row];
         value[e * rows + row] = g;
     }
     for (integer j = 0; j < columns; ++j) {
+        const integer first = ptr[j], end = ptr[j + 1];
         double d = 0.0;
-        for (integer e = ptr[j]; e < ptr[j + 1]; ++e) d += value[e * rows + row];
+        for (integer e = first; e < end; ++e) d += value[e * rows + row];
         const double inverse = d > 0.0 ? 1.0 / d : 0.0;
         pivot[j * rows + row] = inverse;
-        for (integer e = ptr[j]; e < ptr[j + 1]; ++e) {
+        for (integer e = first; e < end; ++e) {
+            const integer others = end - e - 1;
             const double part = value[e * rows + row] * inverse;
-            for (integer other = e + 1; other < ptr[j + 1]; ++other, ++target)
-                value[*target * rows + row] += part * value[other * rows + row];
+            add_multiples(others, target, value + row, value + (e + 1) * rows + row, rows, part);
+            target += others;
         }
     }
 }
@@ -377,13 +399,15 @@ extern "C" __global__ void substitute(
     const integer row = (integer)blockIdx.x * blockDim.x + threadIdx.x;
     if (row >= rows) return;
     for (integer j = 0; j < columns; ++j) {
+        const integer first = ptr[j], others = ptr[j + 1] - 1 - first;
         const double part = x[unit[j] * rows + row] * pivot[j * rows + row];
         x[unit[j] * rows + row] = part;
-        for (integer e = ptr[j]; e < ptr[j + 1] - 1; ++e) x[end[e] * rows + row] += part * value[e * rows + row];
+        add_multiples(others, end + first, x + row, value + first * rows + row, rows, part);
     }
     for (integer j = columns - 1; j >= 0; --j) {
+        const integer first = ptr[j], last = ptr[j + 1] - 1;
         double total = 0.0;
-        for (integer e = ptr[j]; e < ptr[j + 1] - 1; ++e) total += value[e * rows + row] * x[end[e] * rows + row];
+        for (integer e = first; e < last; ++e) total += value[e * rows + row] * x[end[e] * rows + row];
         x[unit[j] * rows + row] += total * pivot[j * rows + row];
     }
 }
