@@ -302,6 +302,22 @@ def test_updates_are_counted_about_as_elimination_needs_them(graph: str) -> None
     assert fill.costs_more(n, i, j, updates // 3)
 
 
+def test_nodes_with_very_many_neighbours_are_eliminated_last() -> None:
+    """As those of a layer of few outputs are: their neighbours fill in nothing but the edges between them."""
+    n, hubs = 3000, 4
+    i, j = (x.ravel() for x in np.meshgrid(np.arange(hubs, n + hubs), np.arange(hubs), indexing="ij"))
+    elimination = Elimination(n + hubs, i, j)
+    assert set(elimination.perm[n:].tolist()) == set(range(hubs))
+    assert elimination.row.size == i.size + hubs * (hubs - 1) // 2 + n + hubs  # one more each: ground
+    rng = np.random.default_rng(0)
+    g, to_ground, current = rng.uniform(1, 2, i.size), rng.uniform(0, 1, n + hubs), rng.normal(size=(2, n + hubs))
+    v = elimination.factor(g, to_ground).solve(current)
+    flow = v * to_ground
+    for a, b in ((i, j), (j, i)):
+        np.add.at(flow.T, a, (g * (v[:, a] - v[:, b])).T)
+    np.testing.assert_allclose(flow, current, atol=1e-9)
+
+
 def test_counting_updates_gives_up_where_it_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
     n, i, j = sheet(30)
     monkeypatch.setattr(fill, "_MOST_WORK", 100)
