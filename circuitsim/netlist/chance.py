@@ -1,8 +1,9 @@
-"""Where the random functions of expressions draw: for one seed (NumPy's generator), or for many seeds at once.
+"""Where the random functions of expressions draw: for one seed (NumPy's generator), or for many netlists at once.
 
-For many seeds every value that depends on a draw has a last axis more, the seeds. Each seed keeps a generator of its
-own and takes from it what an evaluation for it alone takes, in that order; how much of what, an evaluation for one seed
-has recorded. Where that may differ from seed to seed there is no way together: `NotTogether`.
+For many every value that depends on a draw, or on what else differs between them (expand.Changes), has a last axis
+more, the netlists. Each keeps a generator of its own and takes from it what an evaluation for it alone takes, in that
+order; how much of what, an evaluation for one seed has recorded. Where that may differ from one to another there is no
+way together: `NotTogether`.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Together:
         self.branches = 0  # of conditions, entered now, that are not the same for all seeds
         numbers = np.empty((len(seeds), sum(count for _, count in drawn)))
         runs = [(kind, sum(count for _, count in run)) for kind, run in groupby(drawn, key=lambda draw: draw[0])]
-        for row, seed in zip(numbers, seeds, strict=True):
+        for row, seed in zip(numbers, seeds, strict=True) if runs else ():
             rng, start = np.random.default_rng(seed), 0
             for kind, count in runs:  # the same numbers as one by one
                 row[start : start + count] = rng.random(count) if kind == UNIFORM else rng.standard_normal(count)
