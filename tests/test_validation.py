@@ -141,6 +141,8 @@ def test_ngspice_alone_notices_a_planted_error(error: str, monkeypatch: pytest.M
         (4, 303870),  # a loop of sources in which 8 uA flow, and 1e-82 V elsewhere
         (3, 303578),  # a step so long that its square overflows
         (1, 910026),  # what a carried current rounds to, opened a perfect diode beside nothing by 1e-27 V
+        (1, 920446),  # a perfect diode at its edge, whose current was first a rounding below 0
+        (2, 920563),  # all voltages are 0: a correction of 1e-25 V was taken for one that leads nowhere
         (3, 303222),  # an island at -1e58 V, where rounding excused any current
     ],
 )  # fmt: skip

@@ -212,7 +212,7 @@ def _polished(
             np.add.at(injected.T, unit, sign * (stiff * gap).T)
         slope = network.relinearised(slope, found)
         step = network.factor(slope if refined < _HOLD_AFTER else network.immovable(slope)).solve(injected)
-        if _far(step[:, :n], parts[0], drive.fixed):
+        if _far(step[:, :n], parts[0], drive.fixed, float(found.largest.max()) / network.largest):
             break
         largest = network.problem.largest_volts(parts[0])
         still = hardly_moves(step[:, :n], largest, _MOVES)  # the next correction would be smaller still
@@ -221,7 +221,8 @@ def _polished(
         low[:, upper] = np.where(found.flow[:, upper] < 0, found.drive.hi[:, upper], low[:, upper])
         extra = extra + step[:, n:]
         if legs.n_links:
-            links = links + stiff * (gap + step[:, legs.link_a] - step[:, legs.link_k])[0]
+            carried = np.maximum(links, 0.0)  # as the check has it: the violation is beside this
+            links = carried + stiff * (gap + step[:, legs.link_a] - step[:, legs.link_k])[0]
         parts, low = _spread(parts, low)
         if refined == _NEXT_PART and len(parts) < _MOST_PARTS:
             parts, low = [*parts, low], np.zeros_like(low)
@@ -235,9 +236,12 @@ def _polished(
     return Outcome(first, status, steps, found.certificate(), np.stack(rest) if rest else None, carried, loose)
 
 
-def _far(step: Floats, x: Floats, fixed: Floats) -> bool:
-    """Whether a correction is no correction: it leads beyond all voltages that there are, (rows, n) or more, V."""
-    largest = max(np.abs(x).max(initial=0.0), np.abs(fixed).max(initial=0.0))
+def _far(step: Floats, x: Floats, fixed: Floats, volts: float) -> bool:
+    """Whether a correction is no correction: it leads beyond all voltages that there are, (rows, n) or more, V.
+
+    `volts`: what the largest current makes in the largest conductance, where all voltages may be 0.
+    """
+    largest = max(np.abs(x).max(initial=0.0), np.abs(fixed).max(initial=0.0), volts)
     return bool(np.abs(step).max(initial=0.0) > _FAR * largest > 0.0)
 
 
