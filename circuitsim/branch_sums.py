@@ -186,7 +186,7 @@ def figures(x, base, flow, rho, lo, hi, span):
             clamp = max(clamp, below, above)
             supplied = flow[b, u] - rho[b, u]  # what ideal diodes carry into the unit
             watts = abs(supplied * (below if supplied > 0.0 else above))
-            watts = watts if supplied != 0.0 else 0.0  # chosen, not branched to: four times as fast
+            watts = watts if abs(supplied) > 0.0 else 0.0  # chosen, not branched to: four times as fast
             complementarity = max(complementarity, watts)
             power += v * rho[b, u]
             gap += watts + abs(rho[b, u]) * span

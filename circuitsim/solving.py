@@ -76,6 +76,8 @@ def solve(
     """
     settings = settings or Settings()
     clock = time.perf_counter()
+    if not isinstance(settings, Settings):
+        raise SettingsError(f"settings must be Settings(...), found {settings!r}")
     if not isinstance(circuit, Circuit | Problem):
         raise SettingsError(
             f"solve takes a Circuit or a Problem, found {type(circuit).__name__}; read a netlist by load(path) or "

@@ -82,8 +82,8 @@ class Stacks:
 def solve_in_shares(points: Iterable[T], size: int, many: Callable[[list[T]], bool], one: Callable[[T], None]) -> None:
     """Solve the first point alone, as `one`, then shares of `size` as `many`, which says whether they are solved.
 
-    Those that are not, or are at fault (NetlistError), are found by halving, and solved as `one`. When more are in vain
-    than it takes to find one, so are all that are left.
+    Those that are not, or are at fault (NetlistError), are found by halving, and solved as `one`. So are all that are
+    left, when more were in vain, less those that were solved in shares, than finding one in a share takes.
     """
     points = iter(points)
     for point in islice(points, 1):

@@ -227,10 +227,10 @@ def test_check_finds_what_only_the_sources_make_impossible() -> None:
         ("flatten divider.cir -o nowhere/x.cir", "error: cannot write nowhere/x.cir: there is no folder nowhere"),
         (
             "flatten divider.cir -o ./divider.cir",
-            "error: cannot write divider.cir: the netlist is read from it; choose",
+            "error: cannot write divider.cir: it is read; choose another name",
         ),
-        ("solve divider.cir --npz divider.cir", "error: cannot write divider.cir: the netlist is read from it; choose"),
-        ("sweep divider.cir --dc R1,1,2,1 --raw divider.cir", "cannot write divider.cir: the netlist is read from it"),
+        ("solve divider.cir --npz divider.cir", "error: cannot write divider.cir: it is read; choose another name"),
+        ("sweep divider.cir --dc R1,1,2,1 --raw divider.cir", "cannot write divider.cir: it is read"),
         ("unknown", "No such command 'unknown'"),
     ],
 )
@@ -238,6 +238,20 @@ def test_wrong_usage_exits_2(arguments: str, message: str) -> None:
     result = run(*arguments.split())
     assert (result.exit_code, result.stdout) == (2, "")
     assert message in result.stderr
+
+
+def test_files_of_values_are_not_overwritten() -> None:
+    np.save("v.npy", np.arange(1.0, 4.0))
+    np.savez("in.npz", v=np.ones(1))
+    Path("deck.cir").write_text("values\nV1 a 0 1\nR2[0:2] a 0 @v.npy\n")
+    for arguments, name in (
+        ("solve deck.cir --npz ./v.npy", "v.npy"), ("flatten deck.cir -o v.npy", "v.npy"),
+        ("solve deck.cir --input V1=@in.npz:v --npz in.npz", "in.npz"),
+    ):  # fmt: skip
+        result = run(*arguments.split())
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr.endswith(f"cannot write {name}: it is read; choose another name\n")
+    assert np.load("v.npy").tolist() == [1.0, 2.0, 3.0]
 
 
 def test_an_unavailable_backend_exits_2(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,7 +129,8 @@ def test_one_output_makes_no_classes_and_no_errors(tmp_path: Path) -> None:
     ]
     result = CliRunner().invoke(main, [*files, *options.split()])
     assert result.exit_code == 0 and "train cost" in result.output
-    assert "nan" not in result.output and "error" not in result.output
+    written = (tmp_path / "run" / "trained.cir").read_text()
+    assert "nan" not in result.output + written and "error" not in result.output + written
 
 
 def test_a_trained_netlist_that_is_not_solved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -205,7 +205,9 @@ def test_wrong_arguments_are_settings_errors() -> None:
         (lambda: cs.solve("deck.cir"), "solve takes a Circuit or a Problem, found str; read a netlist by load"),
         (lambda: cs.solve(circuit).voltage(["a", "b"]), "voltage takes the name of one node, or of an array"),
         (lambda: circuit.with_values({"V1": "a"}), "V1: new values must be numbers, found 'a'"),
+        (lambda: cs.solve(circuit, "newton"), "settings must be Settings(...), found 'newton'"),
         (lambda: cs.monte_carlo(circuit, 2.5), "runs must be a whole number, found 2.5"),
+        (lambda: cs.monte_carlo(circuit, "5"), "runs must be a whole number, found '5'"),
     ):
         with pytest.raises(cs.SettingsError, match=re.escape(message)):
             action()

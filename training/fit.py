@@ -83,12 +83,12 @@ def _verify(folder: Path, options: Options, test: Samples) -> bool:
     solution = solve(circuit.with_values(split_inputs(sources, inputs)), raise_on_failure=False)
     outputs = solution.voltages()[:, list(circuit.netlist.outputs)]
     tally = tally_of(outputs, test.targets.astype(float))
-    epochs = list(csv.DictReader((folder / METRICS).read_text().splitlines()))
-    error = f", error {error_percent(tally):.2f} % (the learner: {float(epochs[-1]['test_error']):.2f} %)"
+    *_, last = csv.DictReader((folder / METRICS).read_text().splitlines())
+    learner = float(last["test_error"])
     click.echo(
         f"{folder / 'trained.cir'}, solved for {tally.samples} samples: {solution.status.name}, relative KCL "
         f"{solution.residuals.kcl_relative:.1e}; cost {tally.cost / tally.samples:.3g} V^2"
-        f"{error if outputs.shape[1] > 1 else ''}"
+        + (f", error {error_percent(tally):.2f} % (the learner: {learner:.2f} %)" if outputs.shape[1] > 1 else "")
     )
     if not solution.solved:
         click.echo(f"error: the trained netlist is not solved: {solution.message}", err=True)

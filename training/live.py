@@ -66,7 +66,9 @@ class _Live(Quiet):
     def update(self) -> None:
         run, tally = self.run, self.run.tally
         if tally.samples:
-            learnt = f"cost {tally.cost / tally.samples:.3g}  error {error_percent(tally):.2f} %"
+            learnt = f"cost {tally.cost / tally.samples:.3g}"
+            if run.train.targets.shape[1] > 1:  # one output makes no classes
+                learnt += f"  error {error_percent(tally):.2f} %"
             self.bar.update(self.task, learnt=learnt)
         speed = self.bar.tasks[self.task].speed
         self.bar.update(

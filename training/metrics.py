@@ -70,6 +70,13 @@ def row_text(row: Row, epochs: int) -> str:
     )
 
 
+def reached(row: Row) -> str:
+    """What a row has reached, in words: errors, or where one output makes no classes the cost."""
+    if math.isnan(row.test_error):
+        return f"train cost {row.train_cost:.3g} V^2"
+    return f"train error {row.train_error:.2f} %, test error {row.test_error:.2f} %"
+
+
 def write_metrics(rows: Sequence[Row], path: Path) -> None:
     """metrics.csv, whole or not at all. SettingsError when it cannot be written."""
     with replacing(path, "w") as out:
@@ -106,7 +113,8 @@ class TensorBoard:
     def add(self, row: Row) -> None:
         """One point in each diagram, at the number of examples."""
         for name in ("train_cost", "train_error", "test_error"):
-            self._writer.add_scalar(name, getattr(row, name), row.examples)
+            if not math.isnan(getattr(row, name)):
+                self._writer.add_scalar(name, getattr(row, name), row.examples)
         self._writer.flush()
 
     def close(self) -> None:

@@ -230,6 +230,7 @@ def _advance(
 
 def _finish(job: _Job, record: Record, options: Options, command: str) -> None:
     """The results: arrays, trained netlist, metrics, learning curve."""
+    from training.metrics import reached
     from training.record import array_keys, save_arrays
 
     run, recipe = job.run, job.recipe
@@ -244,10 +245,10 @@ def _finish(job: _Job, record: Record, options: Options, command: str) -> None:
     last = run.results[-1]
     remarks = [
         f"trained with {command}",
-        f"on {last.examples:,} samples: train error {last.train_error:.2f} %, test error {last.test_error:.2f} %",
+        f"on {last.examples:,} samples: {reached(last)}",
     ]
     expected = recipe.expected.get(recipe.algorithm, {})
-    title = f"{record.folder.name}: {recipe.algorithm}, test error {last.test_error:.2f} %"
+    title = f"{record.folder.name}: {recipe.algorithm}, {reached(last)}"
     missing = record.write_results(job.circuit.with_values(values), run.results, remarks, expected, title)
     if missing:
         click.echo(missing, err=True)

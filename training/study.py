@@ -285,7 +285,9 @@ def _said(outcome: Outcome) -> str:
     f = outcome.figures
     if f is None:
         return f"failed: {outcome.fault}"
-    return f"test error {f['test_error']:.2f} %, train error {f['train_error']:.2f} %, {f['seconds']:.0f} s"
+    errors = f"test error {f['test_error']:.2f} %, train error {f['train_error']:.2f} %"
+    cost = f"train cost {f['train_cost']:.3g} V^2"  # one output makes no classes
+    return f"{cost if math.isnan(f['test_error']) else errors}, {f['seconds']:.0f} s"
 
 
 # -- results -----------------------------------------------------------------------------------------------------------

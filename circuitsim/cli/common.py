@@ -127,18 +127,24 @@ def check_outputs(as_json: bool, as_csv: bool, as_ascii: bool, npz: Path | None,
         check_target(target)
 
 
-def load(file: Path, quiet: bool = False, targets: Sequence[Path | None] = ()) -> Circuit:
-    """Read a netlist, with its warnings. SettingsError when one of the files to write is one that was read."""
+def load(file: Path, quiet: bool = False, targets: Sequence[Path | None] = (), inputs: Sequence[str] = ()) -> Circuit:
+    """Read a netlist, with its warnings. SettingsError when one of the files to write is one that is read.
+
+    inputs: texts NAME=@file, which will be.
+    """
     from circuitsim import load as read
     from circuitsim.errors import SettingsError
     from circuitsim.io.output import warning_texts
 
     with busy(f"reading {file}", quiet):
         circuit = read(file)
-    read_from = {Path(path).resolve() for path, _, _ in circuit.netlist.text.source.scans}
+    text = circuit.netlist.text
+    references = [reference for _, at, reference in (assignment.partition("=@") for assignment in inputs) if at]
+    files = [*(path for path, _, _ in text.source.scans), *references, *(x.rpartition(":")[0] or x for x in references)]
+    resolved = {*(Path(file).resolve() for file in files), *(file.resolve() for file in text.data)}
     for target in targets:
-        if target is not None and target.resolve() in read_from:
-            raise SettingsError(f"cannot write {target}: the netlist is read from it; choose another name")
+        if target is not None and target.resolve() in resolved:
+            raise SettingsError(f"cannot write {target}: it is read; choose another name")
     if not quiet:
         print_warnings(warning_texts(circuit.notes))
     return circuit

@@ -110,7 +110,7 @@ def plot(
     if seed is not None and runs is None:
         raise click.UsageError("--seed is for --runs")
     settings = Settings(method, backend, dtype, tol, max_sweeps, lenient, strict)
-    circuit = load(file, quiet, [target])
+    circuit = load(file, quiet, [target], inputs)
     cards = any(analysis.kind == "dc" for analysis in circuit.netlist.analyses)
     if of_sweeps or kind == "sweep" or (kind == "auto" and cards and not of_points):
         result = _sweep(circuit, settings, dc, runs, seed, saves, quiet)

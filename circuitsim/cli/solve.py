@@ -71,7 +71,7 @@ def solve(
 
     settings = Settings(method, backend, dtype, tol, max_sweeps, lenient, strict)
     clock = time.perf_counter()
-    circuit = load(file, quiet, [npz, raw])
+    circuit = load(file, quiet, [npz, raw], inputs)
     if not quiet and any(analysis.kind == "dc" for analysis in circuit.netlist.analyses):
         click.echo(f"note: this is the operating point; circuitsim sweep {file} runs the .dc card", err=True)
     parsed = time.perf_counter()

@@ -51,6 +51,11 @@ def member_names(base: str, ranges: tuple[range, ...]) -> list[str]:
     return names
 
 
+def data_path(reference: str, base: Path) -> Path:
+    """The file that `@file.npy` or `@file.npz:key` names in a netlist in the folder `base`."""
+    return base / reference[1:].strip("\"'{}").partition(":")[0]
+
+
 def load_values(reference: str, base: Path, shape: tuple[int, ...]) -> NDArray[np.float64]:
     """The array behind `@file.npy` or `@file.npz:key`, checked: real numbers, of this shape (or one number), no NaN.
 
@@ -58,7 +63,7 @@ def load_values(reference: str, base: Path, shape: tuple[int, ...]) -> NDArray[n
     NetlistError without a place.
     """
     name, _, key = reference[1:].strip("\"'{}").partition(":")
-    values = _load(base / name, name, key)
+    values = _load(data_path(reference, base), name, key)
     found = f"'{shown(reference)}'"
     if values.dtype.kind not in "fiub":
         raise NetlistError(f"{found} holds {values.dtype}, not real numbers; save an array of floats")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.errors import NetlistError
-from circuitsim.netlist.arrays import load_values, member_names, split_ranges
+from circuitsim.netlist.arrays import data_path, load_values, member_names, split_ranges
 from circuitsim.netlist.builder import Builder
 from circuitsim.netlist.chance import Together, single
 from circuitsim.netlist.expressions import Value
@@ -92,6 +92,7 @@ class Memory:
     everything: bool = False
     patterns: dict[int, Pattern] = field(default_factory=dict)  # by place; else only those inside subcircuits
     files: dict[tuple[str, Path], NDArray[np.float64]] = field(default_factory=dict)
+    paths: set[Path] = field(default_factory=set)  # of the files that were read
 
 
 class CardReader:
@@ -223,6 +224,7 @@ class CardReader:
 
     def _from_file(self, e: Element, word: str) -> NDArray[np.float64]:
         folder = Path(self.models.place(e.card.seq).path).parent
+        self.memory.paths.add(data_path(word, folder))
         if not self.memory.everything:
             return load_values(word, folder, e.shape)
         if (word, folder) not in self.memory.files:

@@ -13,7 +13,7 @@ from circuitsim.netlist.analyses import read_analyses
 from circuitsim.netlist.arrays import split_ranges
 from circuitsim.netlist.builder import Builder
 from circuitsim.netlist.cards import CardReader, Memory
-from circuitsim.netlist.chance import Chance, single
+from circuitsim.netlist.chance import Chance, Together, single
 from circuitsim.netlist.checks import check_values, remarks
 from circuitsim.netlist.conditions import chosen_cards
 from circuitsim.netlist.controls import read_controls, read_options, with_roles, with_seed
@@ -158,7 +158,10 @@ class Evaluation:
         """`chance`: where to draw in the place of the seed's generator."""
         self.deck = deck
         self.builder = builder
-        self.root = Scope(deck.top, None, "", np.random.default_rng(0), deck.place)
+        before: Chance = np.random.default_rng(0)
+        if isinstance(chance, Together) and any(map(np.ndim, changes.params.values())):
+            before = Together(range(chance.count), [])  # which does not draw: options are one number for all
+        self.root = Scope(deck.top, None, "", before, deck.place)
         self.root.values.update(changes.params)
         self.options = changes.options(read_options(deck.cards, self.root, deck.note))
         temp = self.options.temp if changes.temp is None else changes.temp
@@ -251,7 +254,7 @@ def _netlist(deck: Deck, evaluation: Evaluation) -> Netlist:
         analyses=(),
         options=options,
         notes=tuple((deck.place(seq), remark) for seq, remark in notes),
-        text=replace(deck.text, plain=[]),
+        text=replace(deck.text, plain=[], data=deck.memory.paths),
     )
     netlist = with_roles(netlist, controls.roles, deck.place)
     check_saves(netlist, controls.saves, deck.place)

@@ -140,7 +140,7 @@ def find_save(netlist: Netlist, word: str) -> list[Save]:
         return _of_element(netlist, word, device.group(1), device.group(2).lower(), f"@{{}}[{device.group(2)}]")
     if call is None:
         if "(" in word and not netlist.has_node(word) and not readable(word.replace("(", "").replace(")", "")):
-            raise NetlistError(f"'{shown(word)}' is a formula: v(a,b), i(r1) and @r1[p] can be given, and all of them")
+            raise NetlistError(f"'{shown(word)}' is a formula: v(a,b), i(r1) and @r1[p] can be given, one by one")
         if word.count("(") != word.count(")"):
             raise NetlistError(f"'{shown(word)}' has a parenthesis without its partner; write v(a) or i(r1)")
         if word.lower().endswith("#branch"):

@@ -76,6 +76,7 @@ class Text:
     plain: list[Plain]
     cards: list[Card]
     notes: list[tuple[int, str]]  # (seq, remark)
+    data: set[Path] = field(default_factory=set)  # files of values that elements have read
 
 
 def first_word(text: str) -> str:

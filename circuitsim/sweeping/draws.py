@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import cached_property
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -50,8 +51,10 @@ def monte_carlo(
     """
     clock = time.perf_counter()
     seed = circuit.netlist.options.seed if seed is None else seed
-    if runs < 1 or runs != int(runs):
-        raise SettingsError(f"runs must be {'at least 1' if runs < 1 else 'a whole number'}, found {runs}")
+    if not isinstance(runs, Integral):
+        raise SettingsError(f"runs must be a whole number, found {runs!r}")
+    if runs < 1:
+        raise SettingsError(f"runs must be at least 1, found {runs}")
     if not 0 <= seed <= _MOST_SEED - runs:
         raise SettingsError(f"seeds {seed} ... {seed + runs - 1} must lie between 0 and 2^53; choose another")
     plan = MonteCarloPlan(circuit, settings or Settings(), backend, tuple(saves), runs, seed)
