@@ -282,12 +282,13 @@ def _kept(folder: Path) -> dict[str, Any] | None:
 
 
 def _said(outcome: Outcome) -> str:
+    from training.metrics import Row, reached
+
     f = outcome.figures
     if f is None:
         return f"failed: {outcome.fault}"
-    errors = f"test error {f['test_error']:.2f} %, train error {f['train_error']:.2f} %"
-    cost = f"train cost {f['train_cost']:.3g} V^2"  # one output makes no classes
-    return f"{cost if math.isnan(f['test_error']) else errors}, {f['seconds']:.0f} s"
+    figures: dict[str, Any] = {name: f[name] for name in _FIGURES}
+    return f"{reached(Row(**figures))}, {f['seconds']:.0f} s"
 
 
 # -- results -----------------------------------------------------------------------------------------------------------

@@ -134,16 +134,16 @@ def load(file: Path, quiet: bool = False, targets: Sequence[Path | None] = (), i
     """
     from circuitsim import load as read
     from circuitsim.errors import SettingsError
+    from circuitsim.io.inputs import input_files
     from circuitsim.io.output import warning_texts
 
     with busy(f"reading {file}", quiet):
         circuit = read(file)
     text = circuit.netlist.text
-    references = [reference for _, at, reference in (assignment.partition("=@") for assignment in inputs) if at]
-    files = [*(path for path, _, _ in text.source.scans), *references, *(x.rpartition(":")[0] or x for x in references)]
-    resolved = {*(Path(file).resolve() for file in files), *(file.resolve() for file in text.data)}
+    files = [*(Path(path) for path, _, _ in text.source.scans), *text.data, *input_files(inputs)]
+    read_from = {file.resolve() for file in files}
     for target in targets:
-        if target is not None and target.resolve() in resolved:
+        if target is not None and target.resolve() in read_from:
             raise SettingsError(f"cannot write {target}: it is read; choose another name")
     if not quiet:
         print_warnings(warning_texts(circuit.notes))

@@ -51,11 +51,20 @@ def _number(text: str) -> float:
     return parse_number(text)
 
 
+def input_files(assignments: Sequence[str]) -> list[Path]:
+    """The files that `apply_inputs` reads."""
+    references = (reference for _, at, reference in (text.partition("=@") for text in assignments) if at)
+    return [Path(_parted(reference)[0]) for reference in references]
+
+
+def _parted(reference: str) -> tuple[str, str, str]:
+    """Path, colon and key of `file.npz:key`; a file whose own name has a colon is still a file."""
+    return reference.rpartition(":") if ":" in reference and not Path(reference).exists() else (reference, "", "")
+
+
 def read_array(reference: str) -> Floats:
     """The numbers in `file.npy` or `file.npz:key`; never unpickles. SettingsError says what is wrong with the file."""
-    path, colon, key = reference, "", ""
-    if not Path(reference).exists():  # a file whose own name has a colon is still a file
-        path, colon, key = reference.rpartition(":") if ":" in reference else (reference, "", "")
+    path, colon, key = _parted(reference)
     try:
         with Path(path).open("rb") as file:
             loaded = np.load(file, allow_pickle=False)

@@ -51,9 +51,10 @@ def member_names(base: str, ranges: tuple[range, ...]) -> list[str]:
     return names
 
 
-def data_path(reference: str, base: Path) -> Path:
-    """The file that `@file.npy` or `@file.npz:key` names in a netlist in the folder `base`."""
-    return base / reference[1:].strip("\"'{}").partition(":")[0]
+def data_file(reference: str) -> tuple[str, str]:
+    """File and key of `@file.npy` or `@file.npz:key`."""
+    name, _, key = reference[1:].strip("\"'{}").partition(":")
+    return name, key
 
 
 def load_values(reference: str, base: Path, shape: tuple[int, ...]) -> NDArray[np.float64]:
@@ -62,8 +63,8 @@ def load_values(reference: str, base: Path, shape: tuple[int, ...]) -> NDArray[n
     Files are looked up relative to `base`, the folder of the netlist that names them. Never unpickles. Raises
     NetlistError without a place.
     """
-    name, _, key = reference[1:].strip("\"'{}").partition(":")
-    values = _load(data_path(reference, base), name, key)
+    name, key = data_file(reference)
+    values = _load(base / name, name, key)
     found = f"'{shown(reference)}'"
     if values.dtype.kind not in "fiub":
         raise NetlistError(f"{found} holds {values.dtype}, not real numbers; save an array of floats")

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.errors import NetlistError
-from circuitsim.netlist.arrays import data_path, load_values, member_names, split_ranges
+from circuitsim.netlist.arrays import data_file, load_values, member_names, split_ranges
 from circuitsim.netlist.builder import Builder
 from circuitsim.netlist.chance import Together, single
 from circuitsim.netlist.expressions import Value
 from circuitsim.netlist.model import ModelCard, Options
 from circuitsim.netlist.models import ModelTable
-from circuitsim.netlist.numbers import atto, parse_number, reads_as_atto
+from circuitsim.netlist.numbers import atto_remark, parse_number
 from circuitsim.netlist.scopes import Scope, expression, fold
 from circuitsim.netlist.source import Card, first_word
 from circuitsim.netlist.tokens import Words, comma_hint, shown, split_keys, tokenize
@@ -209,8 +209,8 @@ class CardReader:
                 raise
         try:
             number = parse_number(word)
-            if word[-1].isalpha() and reads_as_atto(word):
-                self.remark(e, f": {atto(word, number)}")
+            if word[-1].isalpha() and (remark := atto_remark(word, number)):
+                self.remark(e, f": {remark}")
             return number
         except ValueError as error:
             if word.lstrip("+-").lower() in _INFINITE:
@@ -224,7 +224,7 @@ class CardReader:
 
     def _from_file(self, e: Element, word: str) -> NDArray[np.float64]:
         folder = Path(self.models.place(e.card.seq).path).parent
-        self.memory.paths.add(data_path(word, folder))
+        self.memory.paths.add(folder / data_file(word)[0])
         if not self.memory.everything:
             return load_values(word, folder, e.shape)
         if (word, folder) not in self.memory.files:

@@ -7,7 +7,7 @@ from typing import Any
 
 from circuitsim.errors import NetlistError
 from circuitsim.netlist.model import ModelCard
-from circuitsim.netlist.numbers import atto, parse_number, reads_as_atto
+from circuitsim.netlist.numbers import atto_remark, parse_number
 from circuitsim.netlist.scopes import Note, Place, Scope, expression
 from circuitsim.netlist.source import Card
 from circuitsim.netlist.tokens import comma_hint, labelled, located, shown, split_keys, tokenize
@@ -78,8 +78,8 @@ class ModelTable:
                 continue
             with labelled(f"{label}: {shown(key)}"):
                 params[key] = _value(scope, word)
-            if reads_as_atto(word):
-                self.note(card.seq, f"{label}: {shown(key.upper())}: {atto(word, params[key])}")
+            if remark := atto_remark(word, params[key]):
+                self.note(card.seq, f"{label}: {shown(key.upper())}: {remark}")
         if kind == "r":
             for key in sorted(params.keys() - _RESISTOR):
                 self.note(card.seq, f"{label}: unknown parameter {shown(key.upper())} is ignored")

@@ -58,18 +58,17 @@ def looks_like_mega(text: str) -> bool:
     return match is not None and match.group().endswith("M")
 
 
-def reads_as_atto(text: str) -> bool:
-    """Whether the suffix of a number is A, 1e-18: often an ampere is meant, and ngspice-39 reads it as that.
+def atto_remark(text: str, value: float) -> str:
+    """The remark about a number whose suffix is A, 1e-18; '' for others.
 
-    >>> [reads_as_atto(text) for text in ("1A", "0.5amp", "1mA", "1k", "a")]
+    Often an ampere is meant, and ngspice-39 reads it as that.
+
+    >>> [bool(atto_remark(text, 0.0)) for text in ("1A", "0.5amp", "1mA", "1k", "a")]
     [True, True, False, False, False]
     """
     match = _NUMBER.fullmatch(text)
-    return match is not None and match.group(4)[:1] in ("a", "A")
-
-
-def atto(text: str, value: float) -> str:
-    """The remark about a number that `reads_as_atto`."""
+    if match is None or match.group(4)[:1] not in ("a", "A"):
+        return ""
     return f"'{shown(text)}' is {value:g} (A is atto, 1e-18; ngspice-39 reads no such suffix)"
 
 

@@ -187,8 +187,8 @@ def _of_wires(solution: Solution, row: int, stack: list[Grid], elements: Element
     resistor = cell & (elements.kind == "R")
     g = np.bincount(place[a][resistor], solution.circuit.resistor_siemens[elements.number[resistor]], count)
     direct = np.isin(family[a], (first, last)) & np.isin(family[b], (first, last))
-    per_cell = (np.bincount(place[a][chosen], minlength=count) for chosen in (resistor, resistor & ~direct))
-    several = np.logical_and(*(k > least for k, least in zip(per_cell, (1, 0), strict=True)))
+    resistors, in_series = (np.bincount(place[a][some], minlength=count) for some in (resistor, resistor & ~direct))
+    several = (resistors > 1) & (in_series > 0)
     g[several] = np.divide(current, across, out=np.full(count, np.nan), where=across != 0)[several]
     lost = _lost(*volts)
     block = tuple(-(-size // MOST_LINES) for size in shape)
