@@ -102,7 +102,6 @@ template <class T>
 static T __ldcg(const T* p) {
     return *p;
 }
-static void __threadfence() {}
 static void __nanosleep(unsigned) { yield(); }
 static unsigned atomicAdd(unsigned* p, unsigned x) {
     const unsigned old = *p;

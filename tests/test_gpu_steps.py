@@ -56,6 +56,12 @@ def device(request: pytest.FixtureRequest, folder: Path, monkeypatch: pytest.Mon
     yield TogetherDevice(folder)
 
 
+def h200() -> ForeignDevice:
+    device = ForeignDevice()
+    device.multiprocessors, device.shared_bytes = H200["multiprocessors"], H200["shared_bytes"]
+    return device
+
+
 def on_device(circuit: Circuit, recipe: Recipe, device: Device) -> LayeredLearner:
     problem = compile_problem(circuit)
     structure = find_layers(problem)
@@ -92,7 +98,7 @@ TASKS += [
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("task", TASKS)
 def test_nvrtc_compiles_the_steps(task: Task, architecture: str) -> None:
-    code = program(task, "uint8")
+    code = program(task, plan_of(task, h200()), "uint8")
     options = [*OPTIONS, *BY_CUPY, *code.options, f"--gpu-architecture={architecture}"]
     assert b".text.steps" in nvrtc_cubin(code.text, options)
 
@@ -102,9 +108,12 @@ def test_nvrtc_compiles_the_steps(task: Task, architecture: str) -> None:
 def test_nvcc_compiles_the_steps_without_a_warning(task: Task, tmp_path: Path) -> None:
     if shutil.which("nvcc") is None:
         pytest.skip("nvcc is not installed")
-    code = program(task, "float32")
+    code = program(task, plan_of(task, h200()), "float32")
+    defined = [option.removeprefix("-D").replace("=", " ", 1) for option in code.options]  # nvcc parts them at commas
+    source = tmp_path / "steps.cu"
+    source.write_text("".join(f"#define {what}\n" for what in defined) + code.text)
     flags = ["-std=c++17", "-arch=sm_90", "-cubin", "-Werror", "all-warnings", "-o", str(tmp_path / "steps.cubin")]
-    done = subprocess.run(["nvcc", *flags, *code.options, str(code.source)], capture_output=True, text=True)
+    done = subprocess.run(["nvcc", *flags, str(source)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
@@ -174,7 +183,7 @@ def test_golden_trajectory(file: Path, dtype: str, device: Device) -> None:
 @pytest.mark.parametrize(
     "waiting",
     [
-        "        if (parity < hidden) barrier();\n    }\n\n    // -- the nudged",
+        "        if (PARITY < HIDDEN) barrier();\n    }\n\n    // -- the nudged",
         "        __syncthreads();\n        for (int i = threadIdx.x; i < across",
     ],
     ids=["for all blocks", "for the warps of a block"],
@@ -245,10 +254,8 @@ def test_the_shipped_networks_fit_a_gpu(name: str, mode: int) -> None:
         "drn-xs": (1568, 100, 10), "drn-1h": (1568, 1024, 10), "drn-2h": (1568, 1024, 1024, 10),
         "drn-3h": (1568, 1024, 1024, 1024, 10), "drn-xl": (1568, 32768, 10),
     }[name]  # fmt: skip
-    device = ForeignDevice()
-    device.multiprocessors, device.shared_bytes = H200["multiprocessors"], H200["shared_bytes"]
     recipe = find_recipe(name)
-    plan = plan_of(Task(sizes, 784, recipe.batch_size, recipe.sweeps, mode, "float32"), device)
+    plan = plan_of(Task(sizes, 784, recipe.batch_size, recipe.sweeps, mode, "float32"), h200())
     assert plan.resident == (name != "drn-xl")
     assert plan.blocks == (25 if name == "drn-xs" else 128)
 
@@ -266,11 +273,9 @@ def test_the_shipped_networks_fit_a_gpu(name: str, mode: int) -> None:
     ],
 )
 def test_what_is_refused(changes: dict[str, object], why: str) -> None:
-    device = ForeignDevice()
-    device.multiprocessors, device.shared_bytes = H200["multiprocessors"], H200["shared_bytes"]
     task = replace(Task((12, 5, 3), 6, 4, 3, PLAIN, "float32"), **changes)  # type: ignore[arg-type]
     with pytest.raises(Refused, match=why):
-        plan_of(task, device)
+        plan_of(task, h200())
 
 
 @pytest.mark.parametrize("algorithm", ["ep", "bp", "implicit"])
@@ -371,8 +376,7 @@ def test_the_backend_chooses(device: Device, monkeypatch: pytest.MonkeyPatch) ->
 def test_auto_takes_a_gpu_where_it_wins(
     sizes: tuple[int, ...], changes: dict[str, Any], there: bool, taken: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    device = ForeignDevice()
-    device.multiprocessors, device.shared_bytes = H200["multiprocessors"], H200["shared_bytes"]
+    device = h200()
 
     def find(name: str) -> Backend:
         if name != "gpu":

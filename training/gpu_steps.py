@@ -29,7 +29,6 @@ REALS = {"float32": "float", "float64": "double"}
 _THREADS = 512  # of a block: one block a multiprocessor, 128 registers a thread
 _MOST_SAMPLES = 8  # of a step: a thread keeps sums of so many in its registers
 _MOST_OUTPUTS = 256  # which every block works out for itself
-_LAYER_BYTES = 96  # of what a block keeps of a hidden layer besides
 _WRONG_PLAN = 4
 _MOST_ENTRIES = 2**31  # of the input crossbar, where it passes through
 _MOST_ARRIVALS = 2**31  # at the barriers of one launch, which are counted in 32 bits
@@ -86,7 +85,7 @@ def plan_of(task: Task, device: Device) -> Plan:
         if barriers(task) * blocks >= _MOST_ARRIVALS:
             raise Refused(f"a step takes {task.sweeps:,} sweeps")
         numbers = _numbers(task, widths, resident)
-        shared = len(hidden) * _LAYER_BYTES + numbers * size
+        shared = numbers * size
         fits = resident or (hidden[0] % 4 == 0 and sizes[0] * hidden[0] < _MOST_ENTRIES)
         if shared <= device.shared_bytes and fits:
             return Plan(blocks, widths, resident, numbers, shared)
@@ -99,7 +98,7 @@ def plan_of(task: Task, device: Device) -> Plan:
 
 
 def _numbers(task: Task, widths: Sequence[int], resident: bool) -> int:
-    """What Net::lay_out of steps/net.cuh takes; the kernel compares."""
+    """What Net of steps/net.cuh takes; the kernel compares."""
     sizes, features, batch = task.sizes, task.features, task.batch
     hidden, outputs = sizes[1:-1], sizes[-1]
     wanted: list[int] = []
@@ -108,12 +107,12 @@ def _numbers(task: Task, widths: Sequence[int], resident: bool) -> int:
         wanted += [near * width, width, width, width, width]
     first, last, widest = widths[0], widths[-1], max(widths)
     across = max(_across(width) for width in widths)
-    sums = 1 << (4 * max(2 * batch, batch + 1) - 1).bit_length()  # of a thread
+    sums = _power_of_two(4 * max(2 * batch, batch + 1))  # of a thread
     wanted += [
-        sizes[0] * first if resident else 0, outputs * last, features * batch, features * batch, batch * first, first,
+        sizes[0] * first if resident else 0, outputs * last, 2 * features * batch, batch * first, first,
         (batch + 1) * first, 2 * batch * widest, 2 * batch * last, batch * widest, batch * widest, 2 * batch * outputs,
-        (2 * batch + 1) * outputs, batch * outputs, outputs, outputs, outputs, outputs, widest,
-        _THREADS // 32 * across * (sums + 1),
+        _wide(batch) * outputs, batch * outputs, outputs, outputs, outputs, outputs, widest,
+        max(_THREADS // 32 * across * (sums + 1), 4 * _THREADS),
     ]  # fmt: skip
     if task.mode == BACK:
         wanted += [count * batch * n for n in (widest, outputs) for count in (task.sweeps + 1, task.sweeps)]
@@ -122,6 +121,15 @@ def _numbers(task: Task, widths: Sequence[int], resident: bool) -> int:
 
 def _whole_quads(count: int) -> int:
     return -(-count // 4) * 4
+
+
+def _power_of_two(least: int) -> int:
+    return 1 << (least - 1).bit_length()
+
+
+def _wide(batch: int) -> int:
+    """What a block shares for an output in a nudged phase, at the most."""
+    return _power_of_two(2 * batch)
 
 
 def _across(width: int) -> int:
@@ -136,13 +144,19 @@ def barriers(task: Task) -> int:
     return 1 + begun + phases * task.sweeps * (2 if hidden > 1 else 1)
 
 
-def program(task: Task, features: str, kernel: str = "steps") -> Program:
-    """steps.cu for this task, and features of this dtype."""
+def program(task: Task, plan: Plan, features: str, kernel: str = "steps") -> Program:
+    """steps.cu for this task, spread in this way, and features of this dtype."""
     defined = {
-        "REAL": REALS[task.dtype], "FEATURE": FEATURES[features], "BATCH": task.batch, "THREADS": _THREADS,
-        "LAYER_BYTES": _LAYER_BYTES, "PLAIN": int(task.mode == PLAIN), "BACK": int(task.mode == BACK),
+        "REAL": REALS[task.dtype], "FEATURE": FEATURES[features], "FEATURES": task.features, "BATCH": task.batch,
+        "SIZES": _numbers_text(task.sizes), "HIDDEN": len(task.sizes) - 2, "WIDTHS": _numbers_text(plan.widths),
+        "RESIDENT": int(plan.resident), "SWEEPS": task.sweeps, "THREADS": _THREADS, "PLAIN": int(task.mode == PLAIN),
+        "BACK": int(task.mode == BACK),
     }  # fmt: skip
     return Program(SOURCE, tuple(f"-D{name}={value}" for name, value in defined.items()), kernel)
+
+
+def _numbers_text(numbers: Sequence[int]) -> str:
+    return ",".join(map(str, numbers))
 
 
 class GpuSteps:
@@ -155,7 +169,8 @@ class GpuSteps:
         zeros, dtype, batch = device.xp.zeros, task.dtype, task.batch
         units, back = sum(task.sizes[1:]), task.mode == BACK
         self.volts = zeros(units * _whole_quads(2 * batch), dtype)
-        self.partials = zeros(2 * (2 * batch + 1) * task.sizes[-1] * self.plan.blocks, dtype)
+        shared = _whole_quads(_wide(batch) * task.sizes[-1]) + _whole_quads(task.sizes[-1])
+        self.partials = zeros(2 * shared * self.plan.blocks, dtype)
         self.tapes = [
             zeros(times * units * _whole_quads(batch) if back else 0, dtype) for times in (task.sweeps + 1, task.sweeps)
         ]
@@ -163,7 +178,7 @@ class GpuSteps:
 
     def prepare(self, samples: Samples) -> None:
         """Compile the kernel for such samples, and send them."""
-        self.device.make_ready(program(self.task, str(self._on_device(samples)[0].dtype)))
+        self.device.make_ready(program(self.task, self.plan, str(self._on_device(samples)[0].dtype)))
 
     def run(
         self, samples: Samples, order: NDArray[np.int64], numbers: NDArray[Any], arrays: Sequence[Array]
@@ -177,13 +192,10 @@ class GpuSteps:
         device, xp = self.device, self.device.xp
         data, targets = self._on_device(samples)
         p, task = self.plan, self.task
-        n = np.array(task.sizes, np.int64)
-        head = [n.size - 1, task.sweeps, task.features, int(p.resident), p.numbers, p.blocks]
-        units, entries = np.cumsum([0, *n[1:-1]]), np.cumsum([0, *(n[:-2] * n[1:-1])])
-        plan = xp.asarray(np.concatenate([head, n, units, entries, p.widths]).astype(np.int64))
+        plan = xp.asarray(np.array([p.numbers, p.blocks], np.int64))
         numbers, rows = xp.asarray(numbers.astype(task.dtype)), xp.asarray(order.astype(np.int64))
         tally, status = xp.zeros(2), xp.zeros(2, np.int64)
-        code = program(task, str(data.dtype))
+        code = program(task, p, str(data.dtype))
         most = _MOST_ARRIVALS // (barriers(task) * p.blocks)
         count = order.size // task.batch
         for first in range(0, count, most):

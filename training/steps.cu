@@ -18,36 +18,36 @@
 // Each file in steps/ adds to what the one before it has: threads.cuh (what threads do together), net.cuh (where things
 // are), sweeps.cuh, back.cuh (back-propagation), update.cuh. Here are the steps themselves, and the kernels.
 //
-// To be compiled with REAL (float, double), FEATURE (a type), BATCH (samples of a step), THREADS (of a block, a multiple
-// of 32), LAYER_BYTES (a Layer's room in shared memory), PLAIN (1: the nudged phases are v1 and v2; 0: in difference
-// form), BACK (1: back-propagation). Launched cooperatively: blocks wait for each other. Every argument is a pointer or
+// To be compiled with REAL (float, double), FEATURE (a type), FEATURES (of a sample), BATCH (samples of a step), SIZES (of
+// the layers), HIDDEN (layers), WIDTHS (units of each that a block owns at the most), RESIDENT (1: the input crossbar
+// is), SWEEPS, THREADS (of a block, a multiple of 32), PLAIN (1: the nudged phases are v1 and v2; 0: in difference form),
+// BACK (1: back-propagation). Launched cooperatively: blocks wait for each other. Every argument is a pointer or
 // a long long.
 
 #include "steps/update.cuh"
-
-#ifndef SHARED_MEMORY
-#define SHARED_MEMORY(name) extern __shared__ __align__(32) unsigned char name[];
-#endif
 
 enum { OK, NOT_CONVEX, NOT_FINITE, CUT_OFF, WRONG_PLAN };  // those of kernels.py, and a defect of gpu_steps.py
 
 struct Steps : Update {
     // The sums of conductances at the outputs; why the step cannot be taken, the same for all blocks, and the unit.
     __device__ int trouble(integer* which) {
-        collect(BOTH * outputs, (BOTH + 1) * outputs, a_out);
-        int code = OK;
         const int cut = *(volatile int*)cut_off;
+        const REAL least = beta1 < beta2 ? beta1 : beta2;
+        collect<CURRENTS, OUTPUTS>(a_out);
+        bool some = cut >= 0;
+        for (int o = threadIdx.x; o < OUTPUTS; o += THREADS) some |= !(a_out[o] > 0 && a_out[o] + least > 0);
+        if (!__syncthreads_or(some)) return OK;
+        int code = OK;
         if (cut >= 0) {
             code = CUT_OFF;
             *which = cut;
         }
-        for (int o = 0; o < outputs; ++o)
+        for (int o = 0; o < OUTPUTS; ++o)
             if (a_out[o] <= 0) {
                 code = CUT_OFF;
-                *which = unit[hidden] + o;
+                *which = first_unit(HIDDEN) + o;
             }
-        const REAL least = beta1 < beta2 ? beta1 : beta2;
-        for (int o = 0; o < outputs && code != CUT_OFF; ++o)
+        for (int o = 0; o < OUTPUTS && code != CUT_OFF; ++o)
             if (a_out[o] + least <= 0) {
                 code = NOT_CONVEX;
                 *which = o;
@@ -55,53 +55,70 @@ struct Steps : Update {
         return code;
     }
 
-    // Cost and errors of the free state; whether the cost is a number.
-    __device__ bool measure(double* tally) const {
+    // Cost and errors of the free state, added to those of this lane's sample before; whether the cost is a number.
+    __device__ bool measure(double* costs, double* errors) const {
         bool wild = false;
-        for (int i = threadIdx.x; i < BATCH * outputs; i += THREADS) {
+        for (int i = threadIdx.x; i < BATCH * OUTPUTS; i += THREADS) {
             const double miss = (double)y[i] - (double)t[i];
             wild |= !(miss * miss <= 1.7976931348623157e308);
         }
         const bool finite = !__syncthreads_or(wild);
-        if (blockIdx.x || threadIdx.x >= 32) return finite;
-        double cost = 0.0, wrong = 0.0;  // of the sample of this lane
-        if (threadIdx.x < BATCH) {
-            const REAL *found = y + threadIdx.x * outputs, *wanted = t + threadIdx.x * outputs;
-            int best = 0, right = 0;
-            for (int o = 0; o < outputs; ++o) {
-                const double miss = (double)found[o] - (double)wanted[o];
-                cost += 0.5 * miss * miss;
-                if (found[o] > found[best]) best = o;
-                if (wanted[o] > wanted[right]) right = o;
+        if (blockIdx.x || threadIdx.x >= BATCH) return finite;
+        const REAL *found = y + threadIdx.x * OUTPUTS, *wanted = t + threadIdx.x * OUTPUTS;
+        REAL most = found[0], most_wanted = wanted[0];
+        int best = 0, right = 0;
+        double cost = 0.0;
+#pragma unroll 5
+        for (int o = 0; o < OUTPUTS; ++o) {
+            const double miss = (double)found[o] - (double)wanted[o];
+            cost += 0.5 * miss * miss;
+            if (found[o] > most) {
+                most = found[o];
+                best = o;
             }
-            wrong = best != right;
+            if (wanted[o] > most_wanted) {
+                most_wanted = wanted[o];
+                right = o;
+            }
         }
-        for (int offset = 16; offset > 0; offset /= 2) {
-            cost += whole_warp(cost, offset);
-            wrong += whole_warp(wrong, offset);
-        }
-        if (threadIdx.x == 0) {
-            tally[0] += cost;
-            tally[1] += wrong;
-        }
+        *costs += cost;
+        *errors += best != right;
         return finite;
     }
 
     __device__ void keep_free_state() {
-        for (int k = 0; k < hidden; ++k) {
-            const Layer& l = layers[k];
+        each_layer<0, 1>([&](auto which) {
+            constexpr int k = decltype(which)::value;
+            const Layer<k> l;
             for (int i = threadIdx.x; i < BATCH * l.count; i += THREADS)
                 kept(free_state, k, BATCH, i / l.count)[l.first + i % l.count] = own(l, i % l.count)[i / l.count];
-        }
+        });
         if (blockIdx.x == 0)
-            for (int i = threadIdx.x; i < BATCH * outputs; i += THREADS) kept(free_state, hidden, BATCH, 0)[i] = y[i];
+            for (int i = threadIdx.x; i < BATCH * OUTPUTS; i += THREADS) kept(free_state, HIDDEN, BATCH, 0)[i] = y[i];
     }
 
     __device__ void read_samples(const FEATURE* data, const float* targets, const integer* rows) {
-        for (int i = threadIdx.x; i < features * BATCH; i += THREADS)
-            x_new[i] = (REAL)data[rows[i % BATCH] * features + i / BATCH] * unit_volts;
-        for (int i = threadIdx.x; i < outputs * BATCH; i += THREADS)
-            t[i] = targets[rows[i / outputs] * outputs + i % outputs];
+        constexpr int AHEAD = 2;
+        REAL* const x = x_new();
+        integer row[BATCH];
+        for (int b = 0; b < BATCH; ++b) row[b] = rows[b];
+        for (int first = threadIdx.x; first < FEATURES; first += AHEAD * THREADS) {
+            FEATURE found[AHEAD][BATCH];
+#pragma unroll
+            for (int k = 0; k < AHEAD; ++k) {  // all on their way before any is needed
+                const int i = first + k * THREADS < FEATURES ? first + k * THREADS : first;
+#pragma unroll
+                for (int b = 0; b < BATCH; ++b) found[k][b] = data[row[b] * FEATURES + i];
+            }
+#pragma unroll
+            for (int k = 0; k < AHEAD; ++k)
+                if (first + k * THREADS < FEATURES)
+#pragma unroll
+                    for (int b = 0; b < BATCH; ++b)
+                        x[(first + k * THREADS) * BATCH + b] = (REAL)found[k][b] * unit_volts;
+        }
+        for (int i = threadIdx.x; i < OUTPUTS * BATCH; i += THREADS)
+            t[i] = targets[rows[i / OUTPUTS] * OUTPUTS + i % OUTPUTS];
     }
 
     __device__ void run(const FEATURE* data, const float* targets, const integer* order, integer count, double* tally,
@@ -109,68 +126,62 @@ struct Steps : Update {
         bool pending = false;
         int code = OK;
         integer which = 0;
+        double costs = 0.0, errors = 0.0;
         load();
         for (int step = 0; step <= count; ++step) {
-            REAL* const swapped = x_old;
-            x_old = x_new;
-            x_new = swapped;
+            newer ^= 1;
             if (step < count) read_samples(data, targets, order + step * BATCH);
             __syncthreads();
             prepare(pending);
             if (step == count) break;
             pending = false;
-            recall(BATCH);
-            share<BATCH>();
+            if (HIDDEN % 2 == 0) {  // the outputs go first, with what the last hidden layer gave
+                recall(BATCH);
+                share<BATCH>();
+            }
             share_conductances();
             barrier();
             code = trouble(&which);
             if (code != OK) break;
-            for (int k = 0; k < sweeps; ++k) {
-                half_sweep<false>(0);
-                half_sweep<false>(1);
+            for (int k = 0; k < SWEEPS; ++k) {
+                half_sweep<false, 0>();
+                half_sweep<false, 1>();
             }
-            if (!measure(tally)) {
+            if (!measure(&costs, &errors)) {
                 code = NOT_FINITE;
                 break;
             }
             if (step == count - 1) keep_free_state();
             if (BACK) back_propagate();
             else nudge();
-            learn_biases();
             pending = true;
         }
         store();
+        if (blockIdx.x == 0 && threadIdx.x < 32) {
+            costs = warp_sum(costs);
+            errors = warp_sum(errors);
+        }
         if (blockIdx.x == 0 && threadIdx.x == 0) {
+            tally[0] += costs;
+            tally[1] += errors;
             status[0] = code;
             status[1] = which;
         }
     }
 };
 
-// plan: depth, sweeps, features, resident, numbers in shared memory, blocks; n (depth + 1), first unit of each layer (depth),
-// first entry of each crossbar (depth), width of each hidden layer's slab (depth - 1).
-// numbers: volts of a feature of 1, beta1, beta2; rates (depth), bias_rates (depth).
+// plan: numbers in shared memory, blocks. numbers: volts of a feature of 1, beta1, beta2; rates (DEPTH), bias_rates (DEPTH).
 extern "C" __global__ void __launch_bounds__(THREADS, 1) steps(
     const integer* plan, const REAL* numbers, const FEATURE* data, const float* targets, const integer* order,
     integer count, REAL* g, REAL* bias, const REAL* lo, const REAL* hi, REAL* v, REAL* free_state, REAL* delta,
     REAL* total, REAL* volts, REAL* partials, REAL* tape_v, REAL* tape_mu, unsigned* arrived, int* cut_off,
     double* tally, integer* status) {
-    SHARED_MEMORY(shared)
     Steps net;
-    net.depth = plan[0];
-    net.hidden = net.depth - 1;
-    net.sweeps = plan[1];
-    net.features = plan[2];
-    net.resident = plan[3];
-    net.n = plan + 6;
-    net.unit = net.n + net.depth + 1;
-    net.where = net.unit + net.depth;
-    net.widths = net.where + net.depth;
     net.unit_volts = numbers[0];
     net.beta1 = numbers[1];
     net.beta2 = numbers[2];
     net.rates = numbers + 3;
-    net.bias_rates = net.rates + net.depth;
+    net.bias_rates = net.rates + DEPTH;
     net.g = g;
     net.bias = bias;
     net.lo = lo;
@@ -186,12 +197,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) steps(
     net.arrived = arrived;
     net.cut_off = cut_off;
     net.side = 0;
-    net.all_units = (int)(net.unit[net.hidden] + net.n[net.depth]);
-    if (net.lay_out(shared) != plan[4] || gridDim.x != plan[5]) {
+    net.newer = 0;
+    if (Net::NUMBERS != plan[0] || gridDim.x != plan[1]) {
         status[0] = WRONG_PLAN;
         return;
     }
-    __syncthreads();
     net.run(data, targets, order, count, tally, status);
 }
 

@@ -90,7 +90,7 @@ def floor_of(steps: GpuSteps, device: Device, timer: Timer, copied: int) -> tupl
 
 def barrier_seconds(steps: GpuSteps, device: Device, timer: Timer, count: int = 1000) -> float:
     """Of one meeting of the blocks of these steps."""
-    code = program(steps.task, "uint8", "meetings")
+    code = program(steps.task, steps.plan, "uint8", "meetings")
 
     def meet() -> None:
         device.launch_together(

@@ -1,25 +1,118 @@
-// A layered netlist on a GPU: where its conductances, voltages and currents are, in shared memory and outside.
+// A layered netlist on a GPU: where its conductances, voltages and currents are, in shared memory and outside. All sizes
+// are known when this is compiled, so that a place in shared memory is a number.
 
 #include "threads.cuh"
 
 #define BOTH (2 * BATCH)
 #define STRIDE ((BOTH + 3) / 4 * 4)
 #define TAPED ((BATCH + 3) / 4 * 4)  // of a unit's voltages, or adjoints, on a tape
+#define WIDE power_of_two(BOTH)      // of what a block shares for an output in a nudged phase
 
-struct Layer {              // a hidden one; what a block owns of it
-    int units, unit;        // of the whole layer, and the number of its first
-    int first, count;       // the block's own
-    int width, across;      // columns of the slab, a multiple of 4; lanes of a warp side by side in a row of it
-    int before, near;       // rows of the slab: those of the hidden layer before, and all
-    int unit_before, unit_after;
-    REAL *slab, *a, *bias, *lo, *hi;
+#ifndef SHARED_MEMORY
+#define SHARED_MEMORY(name) extern __shared__ __align__(32) unsigned char name[];
+#endif
+
+// -- sizes -------------------------------------------------------------------------------------------------------------
+
+constexpr int DEPTH = HIDDEN + 1;  // crossbars
+
+__device__ constexpr int size_of(int layer) {  // units: inputs, hidden layers, outputs
+    constexpr int all[] = {SIZES};
+    return all[layer];
+}
+__device__ constexpr int width_of(int k) {  // units of hidden layer k that a block owns at the most, a multiple of 4
+    constexpr int all[] = {WIDTHS};
+    return all[k];
+}
+__device__ constexpr int first_unit(int k) {  // of layer k + 1
+    int first = 0;
+    for (int before = 1; before <= k; ++before) first += size_of(before);
+    return first;
+}
+__device__ constexpr integer first_entry(int k) {  // of crossbar k
+    integer first = 0;
+    for (int before = 0; before < k; ++before) first += (integer)size_of(before) * size_of(before + 1);
+    return first;
+}
+__device__ constexpr int larger(int a, int b) { return a > b ? a : b; }
+__device__ constexpr int across_of(int k) {  // lanes of a warp side by side in a row of a slab
+    int across = 1;
+    while (across < 32 && across * 8 <= width_of(k)) across *= 2;
+    return across;
+}
+__device__ constexpr int widest() {
+    int found = 0;
+    for (int k = 0; k < HIDDEN; ++k) found = larger(found, width_of(k));
+    return found;
+}
+__device__ constexpr int most_across() {
+    int found = 0;
+    for (int k = 0; k < HIDDEN; ++k) found = larger(found, across_of(k));
+    return found;
+}
+__device__ constexpr int whole_quads(int count) { return (count + 3) / 4 * 4; }
+__device__ constexpr int before_of(int k) { return k ? size_of(k) : 0; }
+__device__ constexpr int near_of(int k) { return before_of(k) + (k + 1 < HIDDEN ? size_of(k + 2) : 0); }
+
+constexpr int OUTPUTS = size_of(DEPTH), ALL_UNITS = first_unit(HIDDEN) + OUTPUTS, WIDEST = widest();
+constexpr int FIRST = width_of(0), LAST = width_of(HIDDEN - 1);
+constexpr int CURRENTS = whole_quads(WIDE * OUTPUTS);         // of what a block shares: up to WIDE for each output, and
+constexpr int SHARED_SUMS = CURRENTS + whole_quads(OUTPUTS);  // the sums of conductances there
+
+// -- shared memory -----------------------------------------------------------------------------------------------------
+
+__device__ inline REAL* in_shared(int place) {
+    SHARED_MEMORY(shared)
+    return (REAL*)shared + place;
+}
+
+// Numbers in shared memory, one after the other's end.
+template <int START, int COUNT>
+struct Place {
+    static constexpr int end = START + whole_quads(COUNT);
+    __device__ operator REAL*() const { return in_shared(START); }
 };
 
-static_assert(sizeof(Layer) <= LAYER_BYTES, "gpu_steps.py counts LAYER_BYTES for each");
+__device__ constexpr int size_of_slabs(int k) {  // of the hidden layers before k
+    int size = 0;
+    for (int before = 0; before < k; ++before) size += (near_of(before) + 4) * width_of(before);
+    return size;
+}
+
+template <int K>
+struct Layer {  // a hidden one; what a block owns of it
+    static constexpr int units = size_of(K + 1), unit = first_unit(K);  // of the whole layer, and the number of its first
+    static constexpr int width = width_of(K), across = across_of(K);
+    static constexpr int before = before_of(K), near = near_of(K);  // rows of the slab: of the hidden layer before, and all
+    static constexpr int unit_before = K ? first_unit(K ? K - 1 : 0) : 0, unit_after = first_unit(K + 1);
+    Place<size_of_slabs(K), near * width> slab;
+    Place<decltype(slab)::end, width> a;
+    Place<decltype(a)::end, width> bias;
+    Place<decltype(bias)::end, width> lo;
+    Place<decltype(lo)::end, width> hi;
+    int first, count;  // the block's own
+    __device__ Layer() {
+        first = (int)blockIdx.x * width < units ? (int)blockIdx.x * width : units;
+        count = units - first < width ? units - first : width;
+    }
+    __device__ static int neighbour(int j) { return j + (j < before ? unit_before : unit_after - before); }  // of row j
+};
+
+template <int K>
+struct Number {
+    static constexpr int value = K;
+};
+
+// body(Number<FROM>()), of every second one with STEP 2, and so on: for all hidden layers.
+template <int FROM, int STEP, class Body>
+__device__ inline void each_layer(const Body& body) {
+    if constexpr (FROM < HIDDEN) {
+        body(Number<FROM>());
+        each_layer<FROM + STEP, STEP>(body);
+    }
+}
 
 struct Net {  // all that the kernel is given, and what a block keeps of it
-    int depth, hidden, sweeps, features, resident, outputs;
-    const integer *n, *unit, *where, *widths;
     const REAL *rates, *bias_rates;
     REAL unit_volts, beta1, beta2;
     REAL *g, *bias, *v, *free_state, *delta, *total, *volts, *partials, *tape_v, *tape_mu;
@@ -27,86 +120,48 @@ struct Net {  // all that the kernel is given, and what a block keeps of it
     unsigned* arrived;  // at barriers, by all blocks
     int* cut_off;       // the last unit without conductance, or -1
     int side;           // of the two halves of `partials`: where the last sums are
-    int all_units;      // of all layers: a time of a tape has TAPED numbers for each
+    int newer;          // of the two places of inputs: where those of this step are
 
-    Layer* layers;
-    REAL *inputs, *out_slab, *x_old, *x_new, *e, *c, *drive, *sums, *now, *mine_d, *mine_t, *y, *s_out, *t, *a_out,
-        *bias_out, *lo_out, *hi_out, *a_part, *scratch, *mine_v, *mine_mu, *y_v, *y_mu;
+    Place<size_of_slabs(HIDDEN), RESIDENT ? size_of(0) * FIRST : 0> inputs;
+    Place<decltype(inputs)::end, OUTPUTS * LAST> out_slab;
+    Place<decltype(out_slab)::end, 2 * FEATURES * BATCH> both_x;
+    Place<decltype(both_x)::end, BATCH * FIRST> e;
+    Place<decltype(e)::end, FIRST> c;
+    Place<decltype(c)::end, (BATCH + 1) * FIRST> drive;
+    Place<decltype(drive)::end, BOTH * WIDEST> sums;
+    Place<decltype(sums)::end, BOTH * LAST> now;
+    Place<decltype(now)::end, BATCH * WIDEST> mine_d;
+    Place<decltype(mine_d)::end, BATCH * WIDEST> mine_t;
+    Place<decltype(mine_t)::end, BOTH * OUTPUTS> y;
+    Place<decltype(y)::end, WIDE * OUTPUTS> s_out;
+    Place<decltype(s_out)::end, BATCH * OUTPUTS> t;
+    Place<decltype(t)::end, OUTPUTS> a_out;
+    Place<decltype(a_out)::end, OUTPUTS> bias_out;
+    Place<decltype(bias_out)::end, OUTPUTS> lo_out;
+    Place<decltype(lo_out)::end, OUTPUTS> hi_out;
+    Place<decltype(hi_out)::end, WIDEST> a_part;
+    static constexpr int OF_WARPS = WARPS * most_across() * (power_of_two(larger(4 * BOTH, 4 * BATCH + 4)) + 1);
+    Place<decltype(a_part)::end, larger(OF_WARPS, 4 * THREADS)> scratch;
+    // Of back-propagation, of the own units of one layer, and of the outputs: (time, unit, sample).
+    Place<decltype(scratch)::end, BACK ? (SWEEPS + 1) * WIDEST * BATCH : 0> mine_v;
+    Place<decltype(mine_v)::end, BACK ? SWEEPS * WIDEST * BATCH : 0> mine_mu;
+    Place<decltype(mine_mu)::end, BACK ? (SWEEPS + 1) * OUTPUTS * BATCH : 0> y_v;
+    Place<decltype(y_v)::end, BACK ? SWEEPS * OUTPUTS * BATCH : 0> y_mu;
+    static constexpr int NUMBERS = decltype(y_mu)::end;  // in all; gpu_steps.py counts them too
 
     // -- where things are ----------------------------------------------------------------------------------------------
 
-    // Lays out shared memory; the numbers that it takes. gpu_steps.py counts them too.
-    __device__ integer lay_out(unsigned char* shared) {
-        layers = (Layer*)shared;
-        REAL* next = (REAL*)(shared + hidden * LAYER_BYTES);
-        REAL* const start = next;
-        auto take = [&](integer size) {
-            REAL* taken = next;
-            next += (size + 3) / 4 * 4;
-            return taken;
-        };
-        int widest = 0, most_across = 1;
-        outputs = n[depth];
-        for (int k = 0; k < hidden; ++k) {
-            Layer l;
-            l.units = n[k + 1];
-            l.unit = unit[k];
-            l.width = widths[k];
-            l.first = (int)blockIdx.x * l.width < l.units ? (int)blockIdx.x * l.width : l.units;
-            l.count = l.units - l.first < l.width ? l.units - l.first : l.width;
-            l.across = 1;
-            while (l.across < 32 && l.across * 8 <= l.width) l.across *= 2;
-            l.before = k ? n[k] : 0;
-            l.near = l.before + (k + 1 < hidden ? n[k + 2] : 0);
-            l.unit_before = k ? unit[k - 1] : 0;
-            l.unit_after = unit[k + 1];
-            l.slab = take(l.near * l.width);
-            l.a = take(l.width);
-            l.bias = take(l.width);
-            l.lo = take(l.width);
-            l.hi = take(l.width);
-            widest = l.width > widest ? l.width : widest;
-            most_across = l.across > most_across ? l.across : most_across;
-            if (threadIdx.x == 0) layers[k] = l;
-        }
-        const int first = (int)widths[0], last = widths[hidden - 1];
-        inputs = take(resident ? n[0] * first : 0);
-        out_slab = take(outputs * last);
-        x_old = take(features * BATCH);
-        x_new = take(features * BATCH);
-        e = take(BATCH * first);
-        c = take(first);
-        drive = take((BATCH + 1) * first);
-        sums = take(BOTH * widest);
-        now = take(BOTH * last);
-        mine_d = take(BATCH * widest);
-        mine_t = take(BATCH * widest);
-        y = take(BOTH * outputs);
-        s_out = take((BOTH + 1) * outputs);
-        t = take(BATCH * outputs);
-        a_out = take(outputs);
-        bias_out = take(outputs);
-        lo_out = take(outputs);
-        hi_out = take(outputs);
-        a_part = take(widest);
-        scratch = take(WARPS * most_across * (power_of_two(4 * BOTH > 4 * BATCH + 4 ? 4 * BOTH : 4 * BATCH + 4) + 1));
-        if (BACK) {  // of the own units of one layer, and of the outputs: (time, unit, sample)
-            mine_v = take((sweeps + 1) * widest * BATCH);
-            mine_mu = take(sweeps * widest * BATCH);
-            y_v = take((sweeps + 1) * outputs * BATCH);
-            y_mu = take(sweeps * outputs * BATCH);
-        }
-        return next - start;
-    }
+    __device__ REAL* x_new() const { return both_x + newer * FEATURES * BATCH; }
+    __device__ REAL* x_old() const { return both_x + (1 - newer) * FEATURES * BATCH; }
 
-    __device__ REAL* own(const Layer& l, int u) const { return volts + (l.unit + l.first + u) * STRIDE; }
-    __device__ int near(const Layer& l, int j) const {  // the unit that row j of a slab stands for
-        return j + (j < l.before ? l.unit_before : l.unit_after - l.before);
+    template <int K>
+    __device__ REAL* own(const Layer<K>& l, int u) const {
+        return volts + (l.unit + l.first + u) * STRIDE;
     }
-    __device__ REAL* taped(REAL* tape, int time, int u) const { return tape + (time * all_units + u) * TAPED; }
+    __device__ REAL* taped(REAL* tape, int time, int u) const { return tape + (time * ALL_UNITS + u) * TAPED; }
     // Row b (of `rows`) of a layer's block in an array of all layers, as the host keeps them.
     __device__ REAL* kept(REAL* array, int k, int rows, int b) const {
-        return array + rows * unit[k] + b * n[k + 1];
+        return array + rows * first_unit(k) + b * size_of(k + 1);
     }
     __device__ REAL delta_of(const REAL* at, int b, int step) const {
         return PLAIN ? (at[b * step] - at[(BATCH + b) * step]) / (beta1 - beta2) : at[(BATCH + b) * step];
@@ -117,8 +172,9 @@ struct Net {  // all that the kernel is given, and what a block keeps of it
     }
 
     __device__ void load() {
-        for (int k = 0; k < hidden; ++k) {
-            const Layer& l = layers[k];
+        each_layer<0, 1>([&](auto which) {
+            constexpr int k = decltype(which)::value;
+            const Layer<k> l;
             for (int i = threadIdx.x; i < l.width; i += THREADS) {
                 const bool mine = i < l.count;
                 const int u = l.unit + l.first + i;
@@ -129,39 +185,42 @@ struct Net {  // all that the kernel is given, and what a block keeps of it
             for (int i = threadIdx.x; i < l.near * l.width; i += THREADS) {
                 const int j = i / l.width, u = i % l.width;
                 const int behind = l.first + u;  // its column before, its row after
-                l.slab[i] = u >= l.count      ? 0
-                            : j < l.before ? g[where[k] + j * l.units + behind]
-                                           : g[where[k + 1] + behind * n[k + 2] + j - l.before];
+                l.slab[i] = u >= l.count   ? 0
+                            : j < l.before ? g[first_entry(k) + j * l.units + behind]
+                                           : g[first_entry(k + 1) + behind * size_of(k + 2) + j - l.before];
             }
             for (int i = threadIdx.x; i < BOTH * l.count; i += THREADS)
                 own(l, i % l.count)[i / l.count] = kept(v, k, BOTH, i / l.count)[l.first + i % l.count];
-        }
-        const Layer &front = layers[0], &rear = layers[hidden - 1];
-        if (resident)
-            for (int i = threadIdx.x; i < n[0] * front.width; i += THREADS) {
+        });
+        const Layer<0> front;
+        const Layer<HIDDEN - 1> rear;
+        if (RESIDENT)
+            for (int i = threadIdx.x; i < size_of(0) * front.width; i += THREADS) {
                 const int u = i % front.width;
-                inputs[i] = u < front.count ? g[where[0] + i / front.width * front.units + front.first + u] : 0;
+                inputs[i] = u < front.count ? g[i / front.width * front.units + front.first + u] : 0;
             }
-        for (int i = threadIdx.x; i < outputs * rear.width; i += THREADS) {
+        for (int i = threadIdx.x; i < OUTPUTS * rear.width; i += THREADS) {
             const int o = i / rear.width, u = i % rear.width;
-            out_slab[i] = u < rear.count ? g[where[hidden] + o * rear.units + rear.first + u] : 0;
+            out_slab[i] = u < rear.count ? g[first_entry(HIDDEN) + o * rear.units + rear.first + u] : 0;
         }
-        for (int i = threadIdx.x; i < BOTH * outputs; i += THREADS) y[i] = kept(v, hidden, BOTH, 0)[i];
-        for (int o = threadIdx.x; o < outputs; o += THREADS) {
-            bias_out[o] = bias[unit[hidden] + o];
-            lo_out[o] = lo[unit[hidden] + o];
-            hi_out[o] = hi[unit[hidden] + o];
+        for (int i = threadIdx.x; i < BOTH * OUTPUTS; i += THREADS) y[i] = kept(v, HIDDEN, BOTH, 0)[i];
+        for (int o = threadIdx.x; o < OUTPUTS; o += THREADS) {
+            bias_out[o] = bias[first_unit(HIDDEN) + o];
+            lo_out[o] = lo[first_unit(HIDDEN) + o];
+            hi_out[o] = hi[first_unit(HIDDEN) + o];
         }
-        for (int i = threadIdx.x; i < features * BATCH; i += THREADS) x_old[i] = x_new[i] = 0;
+        for (int i = threadIdx.x; i < 2 * FEATURES * BATCH; i += THREADS) both_x[i] = 0;
+        for (int i = threadIdx.x; i < BOTH * LAST; i += THREADS) now[i] = 0;  // beyond the block's own units, for good
         __syncthreads();
     }
 
     __device__ void store() {
         __syncthreads();
-        for (int k = 0; k < hidden; ++k) {
-            const Layer& l = layers[k];
+        each_layer<0, 1>([&](auto which) {
+            constexpr int k = decltype(which)::value;
+            const Layer<k> l;
             for (int i = threadIdx.x; i < l.before * l.width; i += THREADS)
-                if (i % l.width < l.count) g[where[k] + i / l.width * l.units + l.first + i % l.width] = l.slab[i];
+                if (i % l.width < l.count) g[first_entry(k) + i / l.width * l.units + l.first + i % l.width] = l.slab[i];
             for (int u = threadIdx.x; u < l.count; u += THREADS) bias[l.unit + l.first + u] = l.bias[u];
             for (int i = threadIdx.x; i < BOTH * l.count; i += THREADS)
                 kept(v, k, BOTH, i / l.count)[l.first + i % l.count] = own(l, i % l.count)[i / l.count];
@@ -170,22 +229,23 @@ struct Net {  // all that the kernel is given, and what a block keeps of it
                 kept(delta, k, BATCH, b)[l.first + u] = delta_of(own(l, u), b, 1);
                 kept(total, k, BATCH, b)[l.first + u] = total_of(own(l, u), b, 1);
             }
-        }
-        const Layer &front = layers[0], &rear = layers[hidden - 1];
-        if (resident)
-            for (int i = threadIdx.x; i < n[0] * front.width; i += THREADS)
+        });
+        const Layer<0> front;
+        const Layer<HIDDEN - 1> rear;
+        if (RESIDENT)
+            for (int i = threadIdx.x; i < size_of(0) * front.width; i += THREADS)
                 if (i % front.width < front.count)
-                    g[where[0] + i / front.width * front.units + front.first + i % front.width] = inputs[i];
-        for (int i = threadIdx.x; i < outputs * rear.width; i += THREADS)
+                    g[i / front.width * front.units + front.first + i % front.width] = inputs[i];
+        for (int i = threadIdx.x; i < OUTPUTS * rear.width; i += THREADS)
             if (i % rear.width < rear.count)
-                g[where[hidden] + i / rear.width * rear.units + rear.first + i % rear.width] = out_slab[i];
+                g[first_entry(HIDDEN) + i / rear.width * rear.units + rear.first + i % rear.width] = out_slab[i];
         if (blockIdx.x) return;
-        for (int i = threadIdx.x; i < BOTH * outputs; i += THREADS) kept(v, hidden, BOTH, 0)[i] = y[i];
-        for (int i = threadIdx.x; !BACK && i < BATCH * outputs; i += THREADS) {
-            const int b = i / outputs, o = i % outputs;
-            kept(delta, hidden, BATCH, b)[o] = delta_of(y + o, b, outputs);
-            kept(total, hidden, BATCH, b)[o] = total_of(y + o, b, outputs);
+        for (int i = threadIdx.x; i < BOTH * OUTPUTS; i += THREADS) kept(v, HIDDEN, BOTH, 0)[i] = y[i];
+        for (int i = threadIdx.x; !BACK && i < BATCH * OUTPUTS; i += THREADS) {
+            const int b = i / OUTPUTS, o = i % OUTPUTS;
+            kept(delta, HIDDEN, BATCH, b)[o] = delta_of(y + o, b, OUTPUTS);
+            kept(total, HIDDEN, BATCH, b)[o] = total_of(y + o, b, OUTPUTS);
         }
-        for (int o = threadIdx.x; o < outputs; o += THREADS) bias[unit[hidden] + o] = bias_out[o];
+        for (int o = threadIdx.x; o < OUTPUTS; o += THREADS) bias[first_unit(HIDDEN) + o] = bias_out[o];
     }
 };

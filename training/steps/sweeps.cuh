@@ -3,59 +3,87 @@
 #include "net.cuh"
 
 struct Sweeps : Net {
+    using Last = Layer<HIDDEN - 1>;
+
     // -- all blocks ----------------------------------------------------------------------------------------------------
 
     __device__ void barrier() const { meet(arrived); }
 
-    // This block's part of the currents into the outputs, from the own units' voltages `now`.
+    // What a block has shared last: currents, and sums of conductances.
+    __device__ REAL* shared_by(int block) const { return partials + (side * (int)gridDim.x + block) * SHARED_SUMS; }
+
+    // This block's part of the currents into the outputs, from the own units' voltages `now`: (output, row), of
+    // power_of_two(ROWS) rows. Lanes side by side sum up quads of units.
     template <int ROWS>
     __device__ void share() {
-        const Layer& l = layers[hidden - 1];
+        constexpr int N = power_of_two(ROWS), quads = LAST / 4, across = Last::across;
+        const int lane = threadIdx.x % across;
         side ^= 1;
-        for (int pair = threadIdx.x / 32; pair < outputs * ROWS; pair += WARPS) {
-            const int r = pair / outputs, o = pair % outputs;
-            REAL sum = 0;
-            for (int u = threadIdx.x % 32; u < l.count; u += 32) sum += out_slab[o * l.width + u] * now[r * l.width + u];
-            sum = warp_sum(sum);
-            if (threadIdx.x % 32 == 0) part(pair)[blockIdx.x] = sum;
+        for (int whole = threadIdx.x / 32 * 32; whole / across < OUTPUTS; whole += THREADS) {  // warps have work, or none
+            const int o = (whole + (int)threadIdx.x % 32) / across;
+            REAL sum[N] = {}, spare[N];
+            if (o < OUTPUTS)
+#pragma unroll
+                for (int first = 0; first < quads; first += across) {
+                    if (first + lane >= quads) break;
+                    const Quad g = quad(out_slab + o * LAST + 4 * (first + lane));
+#pragma unroll
+                    for (int r = 0; r < ROWS; ++r) {
+                        const Quad x = quad(now + r * LAST + 4 * (first + lane));
+#pragma unroll
+                        for (int i = 0; i < 4; ++i) sum[r] += g.at[i] * x.at[i];
+                    }
+                }
+            sum_lanes<N>(sum, across / 2, 1, o < OUTPUTS ? shared_by(blockIdx.x) + o * N : spare);
         }
     }
 
     // This block's part of the sums of conductances at the outputs; goes with the last share.
-    __device__ void share_conductances() {
-        const Layer& l = layers[hidden - 1];
-        for (int o = threadIdx.x / 32; o < outputs; o += WARPS) {
+    __device__ void share_conductances() const {
+        for (int o = threadIdx.x; o < OUTPUTS; o += THREADS) {
             REAL sum = 0;
-            for (int u = threadIdx.x % 32; u < l.count; u += 32) sum += out_slab[o * l.width + u];
-            sum = warp_sum(sum);
-            if (threadIdx.x % 32 == 0) part(BOTH * outputs + o)[blockIdx.x] = sum;
-        }
-    }
-
-    __device__ REAL* part(int of) const {
-        return partials + (side * (BOTH + 1) * outputs + of) * gridDim.x;
-    }
-
-    // What all blocks have shared, first:stop of it, into `sum`.
-    __device__ void collect(int first, int stop, REAL* sum) const {
-        constexpr int AHEAD = 4;
-        for (int pair = first + threadIdx.x / 32; pair < stop; pair += AHEAD * WARPS) {
-            REAL found[AHEAD] = {};
-            for (int k = threadIdx.x % 32; k < (int)gridDim.x; k += 32)
-#pragma unroll
-                for (int i = 0; i < AHEAD; ++i)
-                    if (pair + i * WARPS < stop) found[i] += __ldcg(part(pair + i * WARPS) + k);
-#pragma unroll
-            for (int i = 0; i < AHEAD; ++i) {
-                found[i] = warp_sum(found[i]);
-                if (threadIdx.x % 32 == 0 && pair + i * WARPS < stop) sum[pair + i * WARPS - first] = found[i];
+            for (int q = 0; q < LAST; q += 4) {
+                const Quad g = quad(out_slab + o * LAST + q);
+                sum += (g.at[0] + g.at[1]) + (g.at[2] + g.at[3]);
             }
+            shared_by(blockIdx.x)[CURRENTS + o] = sum;
         }
-        __syncthreads();
     }
 
-    __device__ void recall(int rows) {  // the voltages of the own units of the last hidden layer
-        const Layer& l = layers[hidden - 1];
+    // The sums over all blocks of COUNT of the numbers that they have shared, from FROM on.
+    template <int FROM, int COUNT>
+    __device__ void collect(REAL* sum) const {
+        constexpr int AHEAD = 6, QUADS = (COUNT + 3) / 4;
+        const int blocks = (int)gridDim.x;
+#pragma unroll
+        for (int start = 0; start < QUADS; start += THREADS) {
+            const int across = QUADS - start < THREADS ? QUADS - start : THREADS, down = THREADS / across;
+            const int place = 4 * (start + (int)threadIdx.x % across), group = (int)threadIdx.x / across;
+            Quad total = {};
+            for (int block = group; group < down && block < blocks; block += AHEAD * down) {
+                Quad found[AHEAD];
+#pragma unroll
+                for (int k = 0; k < AHEAD; ++k)  // all on their way before the first is needed
+                    found[k] = block + k * down < blocks ? fetched(shared_by(block + k * down) + FROM + place) : Quad{};
+#pragma unroll
+                for (int k = 0; k < AHEAD; ++k)
+#pragma unroll
+                    for (int i = 0; i < 4; ++i) total.at[i] += found[k].at[i];
+            }
+            *(Quad*)(scratch + 4 * threadIdx.x) = total;
+            __syncthreads();
+            for (int i = threadIdx.x; i < 4 * across && 4 * start + i < COUNT; i += THREADS) {
+                REAL all = 0;
+#pragma unroll 8
+                for (int k = 0; k < down; ++k) all += scratch[4 * k * across + i];
+                sum[4 * start + i] = all;
+            }
+            __syncthreads();
+        }
+    }
+
+    __device__ void recall(int rows) const {  // the voltages of the own units of the last hidden layer
+        const Last l;
         for (int i = threadIdx.x; i < rows * l.count; i += THREADS) {
             const int u = i / rows, r = i % rows;
             now[r * l.width + u] = own(l, u)[r];
@@ -66,14 +94,16 @@ struct Sweeps : Net {
     // -- sums over neighbours ------------------------------------------------------------------------------------------
 
     // The sums of `part` over the rows that the threads have been through, for the quads of columns of a group.
-    template <int SIZE, int N>
-    __device__ void sum_rows(const REAL (&part)[N], int group, int across, int quads, REAL* out) const {
+    template <int SIZE, int K, int N>
+    __device__ void sum_rows(const REAL (&part)[N], int group, REAL* out) const {
+        constexpr int across = across_of(K), quads = width_of(K) / 4;
         const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
         sum_lanes<N>(part, 16, across, scratch + (warp * across + lane % across) * (N + 1));
         __syncthreads();
         for (int i = threadIdx.x; i < across * SIZE; i += THREADS) {
             if (group + i / SIZE >= quads) continue;
             REAL sum = 0;
+#pragma unroll
             for (int w = 0; w < WARPS; ++w) sum += scratch[(w * across + i / SIZE) * (N + 1) + i % SIZE];
             out[(group + i / SIZE) * SIZE + i % SIZE] = sum;
         }
@@ -81,25 +111,25 @@ struct Sweeps : Net {
     }
 
     // sums[u * ROWS + r] = sum over the neighbours j of slab[j, u] field[j, r]; the field has `stride` numbers a unit.
-    template <int ROWS>
-    __device__ void product(const Layer& kept_there, const REAL* field, int stride) const {
-        const Layer l = kept_there;
-        constexpr int SIZE = 4 * ROWS, N = power_of_two(SIZE), QUADS = (ROWS + 3) / 4, AHEAD = ROWS > 4 ? 2 : 4;
-        const int quads = l.width / 4, down = 32 / l.across;
+    template <int ROWS, int K>
+    __device__ void product(const REAL* field, int stride) const {
+        const Layer<K> l;
+        constexpr int SIZE = 4 * ROWS, N = power_of_two(SIZE), QUADS = (ROWS + 3) / 4, AHEAD = 4;
+        constexpr int quads = l.width / 4, down = 32 / l.across, step = down * WARPS;
         const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
         for (int group = 0; group < quads; group += l.across) {
-            const int quad = group + lane % l.across;
+            const int place = group + lane % l.across;
             REAL sum[N] = {};
-            const int step = down * WARPS, rows = quad < quads ? l.near : 0;
+            const int rows = place < quads ? l.near : 0;
             for (int first = warp * down + lane / l.across; first < rows; first += AHEAD * step) {
                 Quad of[AHEAD];
                 REAL x[AHEAD][4 * QUADS];
 #pragma unroll
                 for (int k = 0; k < AHEAD; ++k) {  // all on their way before the first is needed
                     const int j = first + k * step < rows ? first + k * step : first;
-                    of[k] = *(const Quad*)(l.slab + j * l.width + 4 * quad);
+                    of[k] = quad(l.slab + j * l.width + 4 * place);
 #pragma unroll
-                    for (int q = 0; q < QUADS; ++q) spread(fetched(field + near(l, j) * stride + 4 * q), x[k] + 4 * q);
+                    for (int q = 0; q < QUADS; ++q) spread(fetched(field + l.neighbour(j) * stride + 4 * q), x[k] + 4 * q);
                 }
 #pragma unroll
                 for (int k = 0; k < AHEAD; ++k)
@@ -109,7 +139,7 @@ struct Sweeps : Net {
 #pragma unroll
                             for (int r = 0; r < ROWS; ++r) sum[column * ROWS + r] += of[k].at[column] * x[k][r];
             }
-            sum_rows<SIZE>(sum, group, l.across, quads, sums);
+            sum_rows<SIZE, K>(sum, group, sums);
         }
     }
 
@@ -132,22 +162,23 @@ struct Sweeps : Net {
         *other = *v1 == p1 && v2 == p2 ? dp : gap != 0 ? (*v1 - v2) / gap : (REAL)0;
     }
 
-    template <bool NUDGED>
-    __device__ void settle(int k, int time) {
+    template <bool NUDGED, int K>
+    __device__ void settle(int time) {
         constexpr int ROWS = NUDGED ? BOTH : BATCH;
-        const Layer& l = layers[k];
-        const bool last = k == hidden - 1;
+        const Layer<K> l;
+        constexpr bool last = K == HIDDEN - 1;
         for (int i = threadIdx.x; i < l.count * BATCH; i += THREADS) {
             const int u = i / BATCH, b = i % BATCH;
-            REAL s1 = l.bias[u] + (k ? (REAL)0 : drive[u * (BATCH + 1) + b]), s2 = PLAIN ? s1 : (REAL)0;
+            REAL s1 = l.bias[u] + (K ? (REAL)0 : drive[u * (BATCH + 1) + b]), s2 = PLAIN ? s1 : (REAL)0;
             if (l.near) {
                 s1 += sums[u * ROWS + b];
                 if (NUDGED) s2 += sums[u * ROWS + BATCH + b];
             }
             if (last)
-                for (int o = 0; o < outputs; ++o) {
-                    s1 += out_slab[o * l.width + u] * y[b * outputs + o];
-                    if (NUDGED) s2 += out_slab[o * l.width + u] * y[(BATCH + b) * outputs + o];
+#pragma unroll 16
+                for (int o = 0; o < OUTPUTS; ++o) {
+                    s1 += out_slab[o * l.width + u] * y[b * OUTPUTS + o];
+                    if (NUDGED) s2 += out_slab[o * l.width + u] * y[(BATCH + b) * OUTPUTS + o];
                 }
             REAL v1, other;
             exact_step<NUDGED, false>(s1, s2, l.a[u], l.lo[u], l.hi[u], 0, 0, 0, &v1, &other);
@@ -164,47 +195,49 @@ struct Sweeps : Net {
 
     template <bool NUDGED>
     __device__ void settle_outputs(int time) {
-        collect(0, (NUDGED ? BOTH : BATCH) * outputs, s_out);
-        for (int i = threadIdx.x; i < BATCH * outputs; i += THREADS) {
-            const int o = i % outputs;
-            const REAL s1 = bias_out[o] + s_out[i];
-            const REAL s2 = NUDGED ? s_out[BATCH * outputs + i] + (PLAIN ? bias_out[o] : (REAL)0) : (REAL)0;
+        constexpr int N = power_of_two(NUDGED ? BOTH : BATCH);
+        collect<0, N * OUTPUTS>(s_out);
+        for (int i = threadIdx.x; i < BATCH * OUTPUTS; i += THREADS) {
+            const int o = i % OUTPUTS, b = i / OUTPUTS;
+            const REAL s1 = bias_out[o] + s_out[o * N + b];
+            const REAL s2 = NUDGED ? s_out[o * N + BATCH + b] + (PLAIN ? bias_out[o] : (REAL)0) : (REAL)0;
             exact_step<NUDGED, NUDGED>(s1, s2, a_out[o], lo_out[o], hi_out[o], t[i], NUDGED ? beta1 : (REAL)0,
-                                       NUDGED ? beta2 : (REAL)0, y + i, y + BATCH * outputs + i);
-            if (BACK && time) y_v[time * BATCH * outputs + i] = y[i];
+                                       NUDGED ? beta2 : (REAL)0, y + i, y + BATCH * OUTPUTS + i);
+            if (BACK && time) y_v[time * BATCH * OUTPUTS + i] = y[i];
         }
         __syncthreads();
     }
 
     // The layers 0, 2, ... or 1, 3, ... at once; what they come to is the tapes' at `time`, when that is not 0.
-    template <bool NUDGED>
-    __device__ void half_sweep(int parity, int time = 0) {
+    template <bool NUDGED, int PARITY>
+    __device__ void half_sweep(int time = 0) {
         constexpr int ROWS = NUDGED ? BOTH : BATCH;
-        for (int k = parity; k < hidden; k += 2) {
-            if (layers[k].near) product<ROWS>(layers[k], volts, STRIDE);
-            settle<NUDGED>(k, time);
-            if (k == hidden - 1) share<ROWS>();
-        }
-        if (hidden % 2 == parity) settle_outputs<NUDGED>(time);
-        if (parity < hidden) barrier();
+        each_layer<PARITY, 2>([&](auto which) {
+            constexpr int k = decltype(which)::value;
+            if (near_of(k)) product<ROWS, k>(volts, STRIDE);
+            settle<NUDGED, k>(time);
+            if (k == HIDDEN - 1) share<ROWS>();
+        });
+        if (HIDDEN % 2 == PARITY) settle_outputs<NUDGED>(time);
+        if (PARITY < HIDDEN) barrier();
     }
 
     // -- the nudged phases ---------------------------------------------------------------------------------------------
 
     // Both nudged phases begin at the free state: delta is 0, v2 is v1.
     __device__ void begin_nudging() {
-        for (int k = 0; k < hidden; ++k) {
-            const Layer& l = layers[k];
+        each_layer<0, 1>([&](auto which) {
+            const Layer<decltype(which)::value> l;
             for (int i = threadIdx.x; i < BATCH * l.count; i += THREADS) {
                 REAL* const at = own(l, i / BATCH) + i % BATCH;
                 at[BATCH] = PLAIN ? at[0] : (REAL)0;
             }
-        }
-        for (int i = threadIdx.x; i < BATCH * outputs; i += THREADS)
-            y[BATCH * outputs + i] = PLAIN ? y[i] : (REAL)0;
+        });
+        for (int i = threadIdx.x; i < BATCH * OUTPUTS; i += THREADS)
+            y[BATCH * OUTPUTS + i] = PLAIN ? y[i] : (REAL)0;
         __syncthreads();
-        if (hidden == 1) return;  // nobody else reads these
-        if (hidden % 2 == 0) {    // the outputs go first, with what the last hidden layer gave
+        if (HIDDEN == 1) return;  // nobody else reads these
+        if (HIDDEN % 2 == 0) {    // the outputs go first, with what the last hidden layer gave
             recall(BOTH);
             share<BOTH>();
         }
@@ -213,9 +246,9 @@ struct Sweeps : Net {
 
     __device__ void nudge() {
         begin_nudging();
-        for (int k = 0; k < sweeps; ++k) {
-            half_sweep<true>(0);
-            half_sweep<true>(1);
+        for (int k = 0; k < SWEEPS; ++k) {
+            half_sweep<true, 0>();
+            half_sweep<true, 1>();
         }
     }
 };

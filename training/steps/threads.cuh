@@ -8,6 +8,8 @@ struct alignas(4 * sizeof(REAL)) Quad {
     REAL at[4];
 };
 
+__device__ inline Quad quad(const REAL* p) { return *(const Quad*)p; }
+
 __device__ constexpr int power_of_two(int n) {
     int power = 1;
     while (power < n) power *= 2;
@@ -39,7 +41,8 @@ __device__ inline void spread(const Quad& of, REAL* x) {
 __device__ inline float whole_warp(float x, int offset) { return __shfl_xor_sync(0xffffffffu, x, offset); }
 __device__ inline double whole_warp(double x, int offset) { return __shfl_xor_sync(0xffffffffu, x, offset); }
 
-__device__ inline REAL warp_sum(REAL x) {
+template <class T>
+__device__ inline T warp_sum(T x) {
     for (int offset = 16; offset > 0; offset /= 2) x += whole_warp(x, offset);
     return x;
 }
@@ -69,15 +72,33 @@ __device__ inline void sum_lanes(const REAL (&part)[N], int offset, int across, 
     }
 }
 
+// What a block has written before is there for the others once they have seen how far this has counted.
+#ifdef __CUDA_ARCH__
+__device__ inline unsigned counted(unsigned* arrived) {
+    unsigned before;
+    asm volatile("atom.add.release.gpu.global.u32 %0, [%1], 1;" : "=r"(before) : "l"(arrived) : "memory");
+    return before;
+}
+__device__ inline unsigned seen(const unsigned* arrived) {
+    unsigned now;
+    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(now) : "l"(arrived) : "memory");
+    return now;
+}
+#else
+__device__ inline unsigned counted(unsigned* arrived) { return atomicAdd(arrived, 1u); }
+__device__ inline unsigned seen(const unsigned* arrived) {
+    __nanosleep(20);
+    return *(const volatile unsigned*)arrived;
+}
+#endif
+
 // All blocks wait for each other; `arrived` counts them, from 0 on.
 __device__ inline void meet(unsigned* arrived) {
     __syncthreads();
     if (threadIdx.x == 0) {
-        __threadfence();
-        const unsigned ticket = atomicAdd(arrived, 1u);
-        const unsigned goal = (ticket / gridDim.x + 1) * gridDim.x;
-        while (*(volatile unsigned*)arrived < goal) __nanosleep(20);
-        __threadfence();
+        const unsigned goal = (counted(arrived) / gridDim.x + 1) * gridDim.x;
+        while (seen(arrived) < goal) {
+        }
     }
     __syncthreads();
 }

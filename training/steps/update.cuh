@@ -3,127 +3,155 @@
 #include "back.cuh"
 
 struct Update : BackPropagation {
+    // The inputs of a step's samples at one feature.
+    __device__ void samples_of(const REAL* x, int feature, REAL (&found)[BATCH]) const {
+        if constexpr (BATCH % 4 == 0) {
+#pragma unroll
+            for (int b = 0; b < BATCH; b += 4) spread(quad(x + feature * BATCH + b), found + b);
+        } else {
+            for (int b = 0; b < BATCH; ++b) found[b] = x[feature * BATCH + b];
+        }
+    }
+
     // The input crossbar: g <- max(0, g - c + x_old e); its column sums; drive = x_new g. See kernels._input_columns.
     __device__ void pass_inputs(bool pending) {
         constexpr int SIZE = 4 * (BATCH + 1), N = power_of_two(SIZE);
-        const Layer& l = layers[0];
-        const bool mirrored = n[0] == 2 * features;
-        REAL* const matrix = resident ? inputs : g + where[0] + l.first;
-        const int columns = resident ? l.width : l.units;
-        const int quads = l.width / 4, down = 32 / l.across, filled = resident ? quads : (l.count + 3) / 4;
+        const Layer<0> l;
+        constexpr bool mirrored = size_of(0) == 2 * FEATURES;
+        REAL* const matrix = RESIDENT ? (REAL*)inputs : g + l.first;
+        constexpr int columns = RESIDENT ? l.width : l.units;
+        constexpr int quads = l.width / 4, down = 32 / l.across, step = down * WARPS;
+        const int filled = RESIDENT ? quads : (l.count + 3) / 4;
         const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+        constexpr int AHEAD = 3;  // rows that are on their way, or at work
         for (int group = 0; group < quads; group += l.across) {
-            const int quad = group + lane % l.across;
+            const int place = group + lane % l.across;
             REAL sum[N] = {};
-            if (quad < filled) {
-                const Quad fall = *(const Quad*)(c + 4 * quad);
-                const int first = warp * down + lane / l.across, step = down * WARPS;
-                Quad p = {}, q = {};
-                if (first < features) {
-                    p = *(const Quad*)(matrix + first * columns + 4 * quad);
-                    if (mirrored) q = *(const Quad*)(matrix + (features + first) * columns + 4 * quad);
-                }
-                for (int i = first; i < features; i += step) {
-                    Quad next_p = {}, next_q = {};  // on their way while these are at work
-                    if (i + step < features) {
-                        next_p = *(const Quad*)(matrix + (i + step) * columns + 4 * quad);
-                        if (mirrored) next_q = *(const Quad*)(matrix + (features + i + step) * columns + 4 * quad);
-                    }
-                    const REAL *old = x_old + i * BATCH, *lit = x_new + i * BATCH;
+            if (place < filled) {
+                const Quad fall = quad(c + 4 * place);
+                Quad turn[BATCH], p[AHEAD] = {}, q[AHEAD] = {};
+#pragma unroll
+                for (int b = 0; b < BATCH; ++b) turn[b] = quad(e + b * l.width + 4 * place);
+                const int first = warp * down + lane / l.across;
+                auto fetch = [&](int i, Quad& one, Quad& two) {
+                    if (i >= FEATURES) return;
+                    one = quad(matrix + i * columns + 4 * place);
+                    if (mirrored) two = quad(matrix + (FEATURES + i) * columns + 4 * place);
+                };
+                auto pass = [&](int i, Quad& one, Quad& two) {
+                    REAL old[BATCH], lit[BATCH];
+                    samples_of(x_old(), i, old);
+                    samples_of(x_new(), i, lit);
                     if (pending) {
                         Quad slope = {};
 #pragma unroll
                         for (int b = 0; b < BATCH; ++b)
-                            if (old[b] != 0) {
-                                const Quad turn = *(const Quad*)(e + b * l.width + 4 * quad);
 #pragma unroll
-                                for (int column = 0; column < 4; ++column) slope.at[column] += old[b] * turn.at[column];
-                            }
+                            for (int column = 0; column < 4; ++column) slope.at[column] += old[b] * turn[b].at[column];
 #pragma unroll
                         for (int column = 0; column < 4; ++column) {
-                            const REAL one = p.at[column] - fall.at[column] + slope.at[column];
-                            p.at[column] = clipped(one);
-                            const REAL two = q.at[column] - fall.at[column] - slope.at[column];
-                            q.at[column] = mirrored ? clipped(two) : (REAL)0;
+                            const REAL up = one.at[column] - fall.at[column] + slope.at[column];
+                            one.at[column] = clipped(up);
+                            const REAL down = two.at[column] - fall.at[column] - slope.at[column];
+                            two.at[column] = mirrored ? clipped(down) : (REAL)0;
                         }
-                        *(Quad*)(matrix + i * columns + 4 * quad) = p;
-                        if (mirrored) *(Quad*)(matrix + (features + i) * columns + 4 * quad) = q;
+                        *(Quad*)(matrix + i * columns + 4 * place) = one;
+                        if (mirrored) *(Quad*)(matrix + (FEATURES + i) * columns + 4 * place) = two;
                     }
 #pragma unroll
                     for (int column = 0; column < 4; ++column) {
-                        const REAL both = p.at[column] - q.at[column];
-                        sum[column * (BATCH + 1) + BATCH] += p.at[column] + q.at[column];
+                        const REAL both = one.at[column] - two.at[column];
+                        sum[column * (BATCH + 1) + BATCH] += one.at[column] + two.at[column];
 #pragma unroll
                         for (int b = 0; b < BATCH; ++b) sum[column * (BATCH + 1) + b] += lit[b] * both;
                     }
-                    p = next_p;
-                    q = next_q;
-                }
+                };
+#pragma unroll
+                for (int k = 0; k < AHEAD; ++k) fetch(first + k * step, p[k], q[k]);
+#pragma unroll 1
+                for (int i = first; i < FEATURES; i += AHEAD * step)
+#pragma unroll
+                    for (int k = 0; k < AHEAD; ++k) {  // every row in registers of its own: nothing waits to be moved
+                        if (i + k * step < FEATURES) pass(i + k * step, p[k], q[k]);
+                        fetch(i + (k + AHEAD) * step, p[k], q[k]);
+                    }
             }
-            sum_rows<SIZE>(sum, group, l.across, quads, drive);
+            sum_rows<SIZE, 0>(sum, group, drive);
+        }
+    }
+
+    // sum_b (d_j - d_u) (t_j - t_u) for a neighbour j and a quad of own units.
+    __device__ void state_slopes(const REAL (&other)[STRIDE], int place, REAL* slope) const {
+#pragma unroll
+        for (int column = 0; column < 4; ++column) {
+            const REAL* const d = mine_d + (4 * place + column) * BATCH;
+            const REAL* const both = mine_t + (4 * place + column) * BATCH;
+#pragma unroll
+            for (int b = 0; b < BATCH; ++b)
+                slope[column] = fma(delta_of(other, b, 1) - d[b], total_of(other, b, 1) - both[b], slope[column]);
         }
     }
 
     // The slab of a layer: g <- max(0, g - factor sum_b (d_j - d_u) (t_j - t_u)); its column sums into a_part.
-    __device__ void pass_slab(int k, bool pending) {
-        const Layer& l = layers[k];
-        const int quads = l.width / 4, down = 32 / l.across;
+    template <int K>
+    __device__ void pass_slab(bool pending) const {
+        const Layer<K> l;
+        constexpr int quads = l.width / 4, down = 32 / l.across, step = down * WARPS;
         const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-        const REAL scale = (REAL)(1.0 / BATCH), factor_before = (REAL)0.5 * rates[k] * scale;
-        const REAL factor_after = (REAL)0.5 * rates[k + 1] * scale;
+        const REAL scale = (REAL)(1.0 / BATCH), factor_before = (REAL)0.5 * rates[K] * scale;
+        const REAL factor_after = (REAL)0.5 * rates[K + 1] * scale;
         for (int group = 0; group < quads; group += l.across) {
-            const int quad = group + lane % l.across;
+            const int place = group + lane % l.across;
             REAL sum[4] = {};
-            if (quad < quads)
-                for (int j = warp * down + lane / l.across; j < l.near; j += down * WARPS) {
-                    Quad* const at = (Quad*)(l.slab + j * l.width + 4 * quad);
+            constexpr int AHEAD = BACK ? 1 : 4;
+            const int rows = place < quads ? l.near : 0;
+            for (int first = warp * down + lane / l.across; first < rows; first += AHEAD * step) {
+                REAL other[AHEAD][STRIDE];
+#pragma unroll
+                for (int ahead = 0; ahead < AHEAD && pending && !BACK; ++ahead) {  // all on their way before any is needed
+                    const int j = first + ahead * step < rows ? first + ahead * step : first;
+#pragma unroll
+                    for (int q = 0; q < STRIDE / 4; ++q)
+                        spread(fetched(volts + l.neighbour(j) * STRIDE + 4 * q), other[ahead] + 4 * q);
+                }
+#pragma unroll
+                for (int ahead = 0; ahead < AHEAD; ++ahead) {
+                    const int j = first + ahead * step;
+                    if (j >= rows) break;
+                    Quad* const at = (Quad*)(l.slab + j * l.width + 4 * place);
                     Quad of = *at;
-                    if (pending && BACK) {
-                        const REAL factor = 2 * (j < l.before ? factor_before : factor_after);
+                    if (pending) {
+                        const REAL factor = (BACK ? 2 : 1) * (j < l.before ? factor_before : factor_after);
                         REAL slope[4] = {};
-                        slab_slopes(k, j, quad, slope);
+                        if (BACK)
+                            slab_slopes<K>(j, place, slope);
+                        else
+                            state_slopes(other[ahead], place, slope);
 #pragma unroll
                         for (int column = 0; column < 4; ++column) {
                             const REAL value = fma(-factor, slope[column], of.at[column]);
-                            of.at[column] = 4 * quad + column < l.count ? clipped(value) : (REAL)0;
-                        }
-                        *at = of;
-                    } else if (pending) {
-                        REAL other[STRIDE];
-#pragma unroll
-                        for (int q = 0; q < STRIDE / 4; ++q)
-                            spread(fetched(volts + near(l, j) * STRIDE + 4 * q), other + 4 * q);
-                        const REAL factor = j < l.before ? factor_before : factor_after;
-#pragma unroll
-                        for (int column = 0; column < 4; ++column) {
-                            const REAL* const d = mine_d + (4 * quad + column) * BATCH;
-                            const REAL* const both = mine_t + (4 * quad + column) * BATCH;
-                            REAL slope = 0;
-#pragma unroll
-                            for (int b = 0; b < BATCH; ++b)
-                                slope = fma(delta_of(other, b, 1) - d[b], total_of(other, b, 1) - both[b], slope);
-                            const REAL value = fma(-factor, slope, of.at[column]);
-                            of.at[column] = 4 * quad + column < l.count ? clipped(value) : (REAL)0;
+                            of.at[column] = 4 * place + column < l.count ? clipped(value) : (REAL)0;
                         }
                         *at = of;
                     }
 #pragma unroll
                     for (int column = 0; column < 4; ++column) sum[column] += of.at[column];
                 }
-            sum_rows<4>(sum, group, l.across, quads, a_part);
+            }
+            sum_rows<4, K>(sum, group, a_part);
         }
     }
 
     __device__ void pass_outputs(bool pending) {
-        const Layer& l = layers[hidden - 1];
-        const REAL factor = (REAL)0.5 * rates[hidden] * (REAL)(1.0 / BATCH);
-        for (int i = threadIdx.x; pending && i < outputs * l.width; i += THREADS) {
+        const Last l;
+        const REAL factor = (REAL)0.5 * rates[HIDDEN] * (REAL)(1.0 / BATCH);
+        for (int i = threadIdx.x; pending && i < OUTPUTS * l.width; i += THREADS) {
             const int o = i / l.width, u = i % l.width;
             if (u >= l.count) continue;
             REAL slope = 0;
             for (int b = 0; !BACK && b < BATCH; ++b)
-                slope = fma(delta_of(y + o, b, outputs) - mine_d[u * BATCH + b],
-                            total_of(y + o, b, outputs) - mine_t[u * BATCH + b], slope);
+                slope = fma(delta_of(y + o, b, OUTPUTS) - mine_d[u * BATCH + b],
+                            total_of(y + o, b, OUTPUTS) - mine_t[u * BATCH + b], slope);
             if (BACK) slope = 2 * output_slope(l, o, u);
             const REAL value = out_slab[i] - factor * slope;
             out_slab[i] = clipped(value);
@@ -132,14 +160,17 @@ struct Update : BackPropagation {
     }
 
     // How a unit moves for a pull along -dC/dv, in one sample: delta, or less the sum of its adjoints.
-    __device__ REAL pull(const Layer& l, int u, int b, bool pending) const {
+    template <int K>
+    __device__ REAL pull(const Layer<K>& l, int u, int b, bool pending) const {
         return BACK ? less_adjoints(l, u, b, pending) : delta_of(own(l, u), b, 1);
     }
 
-    // Finish the update that is pending; sums a of all own units, the drive of the inputs.
+    // Finish the update that is pending, biases too; sums a of all own units, the drive of the inputs.
     __device__ void prepare(bool pending) {
-        for (int k = 0; k < hidden; ++k) {
-            const Layer& l = layers[k];
+        if (pending) learn_output_biases();
+        each_layer<0, 1>([&](auto which) {
+            constexpr int k = decltype(which)::value;
+            const Layer<k> l;
             const REAL factor = pending ? rates[k] * (REAL)(1.0 / BATCH) : (REAL)0;
             if (BACK && pending) recall_tapes(l);
             for (int i = threadIdx.x; i < l.width * BATCH; i += THREADS) {
@@ -148,13 +179,19 @@ struct Update : BackPropagation {
                 mine_t[i] = u < l.count && !BACK ? total_of(own(l, u), b, 1) : (REAL)0;
             }
             __syncthreads();
+            const REAL bias_rate = bias_rates[k] * (REAL)(1.0 / BATCH);
+            for (int u = threadIdx.x; pending && u < l.count; u += THREADS) {
+                REAL learned = l.bias[u];
+                for (int b = 0; b < BATCH; ++b) learned += bias_rate * mine_d[u * BATCH + b];
+                l.bias[u] = learned;
+            }
             if (k == 0) {
                 for (int u = threadIdx.x; u < l.width; u += THREADS) {
                     c[u] = 0;
                     for (int b = 0; b < BATCH; ++b) {
                         e[b * l.width + u] = factor * mine_d[u * BATCH + b];
                         if (!BACK) c[u] += factor * (REAL)0.5 * mine_d[u * BATCH + b] * mine_t[u * BATCH + b];
-                        for (int time = 1; BACK && pending && u < l.count && time <= sweeps; ++time)
+                        for (int time = 1; BACK && pending && u < l.count && time <= SWEEPS; ++time)
                             c[u] -= factor * mine_mu[((time - 1) * l.width + u) * BATCH + b] *
                                     mine_v[(time * l.width + u) * BATCH + b];
                     }
@@ -162,33 +199,27 @@ struct Update : BackPropagation {
                 __syncthreads();
                 pass_inputs(pending);
             }
-            if (l.near) pass_slab(k, pending);
-            if (k == hidden - 1) pass_outputs(pending);
+            if (l.near) pass_slab<k>(pending);
+            if (k == HIDDEN - 1) pass_outputs(pending);
             for (int u = threadIdx.x; u < l.count; u += THREADS) {
                 REAL sum = (k ? (REAL)0 : drive[u * (BATCH + 1) + BATCH]) + (l.near ? a_part[u] : (REAL)0);
-                if (k == hidden - 1)
-                    for (int o = 0; o < outputs; ++o) sum += out_slab[o * l.width + u];
+                if (k == HIDDEN - 1)
+#pragma unroll 16
+                    for (int o = 0; o < OUTPUTS; ++o) sum += out_slab[o * l.width + u];
                 l.a[u] = sum;
-                if (sum <= 0) atomicMax(cut_off, (int)(l.unit + l.first + u));
+                if (sum <= 0) atomicMax(cut_off, l.unit + l.first + u);
             }
             __syncthreads();
-        }
+        });
     }
 
-    __device__ void learn_biases() {
-        const REAL scale = (REAL)(1.0 / BATCH);
-        for (int k = 0; k < hidden; ++k) {
-            const Layer& l = layers[k];
-            if (BACK) recall_tapes(l);
-            for (int u = threadIdx.x; u < l.count; u += THREADS)
-                for (int b = 0; b < BATCH; ++b) l.bias[u] += bias_rates[k] * scale * pull(l, u, b, true);
-            __syncthreads();
+    __device__ void learn_output_biases() {
+        const REAL rate = bias_rates[HIDDEN] * (REAL)(1.0 / BATCH);
+        for (int o = threadIdx.x; o < OUTPUTS; o += THREADS) {
+            REAL learned = bias_out[o];
+            for (int b = 0; b < BATCH; ++b)
+                learned += rate * (BACK ? less_output_adjoints(o, b) : delta_of(y + o, b, OUTPUTS));
+            bias_out[o] = learned;
         }
-        for (int o = threadIdx.x; o < outputs; o += THREADS)
-            for (int b = 0; b < BATCH; ++b) {
-                const REAL moved = BACK ? less_output_adjoints(o, b) : delta_of(y + o, b, outputs);
-                bias_out[o] += bias_rates[hidden] * scale * moved;
-            }
-        __syncthreads();
     }
 };
