@@ -138,14 +138,11 @@ def _local(function: Callable[[Shared, Item], Result], shared: Shared, workers: 
     from joblib.externals.loky import ProcessPoolExecutor
 
     executor = ProcessPoolExecutor(workers, initializer=_begin, initargs=(function, shared, os.getpid()))
-
-    def submit(item: Item) -> Future[Result]:
-        with _uninterrupted():
-            return executor.submit(_next, item)
-
     done = False
     try:
-        yield submit
+        with ThreadPoolExecutor(1) as apart:  # an interrupt, raised in the main thread, never cuts a start in half
+            apart.submit(_shield).result()
+            yield lambda item: apart.submit(executor.submit, _next, item).result()
         done = True
     finally:
         if not done:
@@ -156,17 +153,14 @@ def _local(function: Callable[[Shared, Item], Result], shared: Shared, workers: 
         executor.shutdown(wait=True, kill_workers=not done)
 
 
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Processes that start meanwhile never see Ctrl-C, which a terminal sends to all: the one that began ends them."""
+def _shield() -> None:
+    """Processes that this thread starts never see Ctrl-C, which a terminal sends to all: who began them ends them."""
     if not hasattr(signal, "pthread_sigmask"):
-        yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    from multiprocessing.resource_tracker import ensure_running
+
+    ensure_running()  # else the first worker's start does it, and unblocks SIGINT then (Python 3.11)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 def _begin(function: Callable[[Shared, Item], Result], shared: Shared, parent: int) -> None:

@@ -40,6 +40,7 @@ class FakeLearner:
         self.free = self.state
         self.calls: list[int] = []  # steps in each call
 
+    at_once = 250
     path = "fake"
 
     def prepare(self, samples: Samples) -> None:

@@ -247,17 +247,27 @@ def test_rows_that_do_not_arrive_go_to_the_cpu(device: Device, monkeypatch: pyte
     np.testing.assert_array_equal(starts, whole.x[[1, 4]])  # their own, not what the device left
 
 
-def test_what_bounds_do_not_settle_goes_to_the_cpu(device: Device) -> None:
-    """A node without any current, in all rows; and steps that lead nowhere."""
+def test_what_bounds_do_not_settle_goes_to_the_cpu(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node without any current, in all rows, where rounding decides which of them arrive; steps that lead nowhere."""
     dead_end = ladder(3).replace("Rg2 p3 0 10k", "Re p3 end 7k")
     problem = batched(dead_end, 4)
-    there, _ = steps_on(device, problem)
-    for _ in range(30):
-        there.step(1e-4)
-    _, arrived, _ = there.found(1e-9, 1e-9)
-    assert not arrived.all()
-    solution = cs.solve(problem, NEWTON, backend=GpuBackend(device))
-    assert solution.solved and f"{np.count_nonzero(~arrived)} of 4 rows did not arrive" in solution.why
+    found, solve = GpuNewton.found, newton._Row.solve
+    lost: list[int] = []
+    asked: list[int] = []
+
+    def noted(self: GpuNewton, tolerance: float, moves: float) -> tuple[np.ndarray, np.ndarray, cs.Residuals]:
+        x, arrived, residuals = found(self, tolerance, moves)
+        lost.extend(np.flatnonzero(~arrived))
+        return x, arrived, residuals
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GpuNewton, "found", noted)
+        patch.setattr(newton._Row, "solve", lambda row, *a: asked.append(row.drive.rows.start) or solve(row, *a))
+        solution = cs.solve(problem, NEWTON, backend=GpuBackend(device))
+    assert lost and asked == lost
+    assert solution.solved and f"{len(lost)} of 4 rows did not arrive" in solution.why
+    wanted = cs.solve(problem, NEWTON).x
+    np.testing.assert_allclose(solution.x, wanted, rtol=0, atol=1e-8 * np.abs(wanted).max())
     assert_laws(solution, 1e-8)
     there, _ = steps_on(device, problem)
     there.slope[:] = np.nan

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from circuitsim.backends.cuda import OPTIONS
 from circuitsim.backends.gpu import Device, GpuBackend, Program
 from circuitsim.gallery import drn
 from training import gpu_steps, network
+from training import layered as layered_module
 from training.gpu_steps import Refused, Task, plan_of, program
 from training.kernels import BACK, DIFFERENCE, PLAIN
 from training.layered import LayeredLearner
@@ -297,6 +299,31 @@ def test_what_is_refused_takes_the_plain_path_on_the_device(
     wanted = run(layered(circuit, recipe, kernel=False), data, np.arange(12))
     assert_close(found, wanted, 1e-12 if where == "foreign" else 1e-9)
     np.testing.assert_array_equal(learner.outputs(data, slice(0, 40)).shape, (40, 2))
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int16", "float64"])
+@pytest.mark.parametrize("where", ["foreign", *DEVICES[1:]])
+def test_outputs_of_samples_that_stay_on_the_device(where: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    device: Device = ForeignDevice() if where == "foreign" else find_backend("gpu").device  # type: ignore[attr-defined]
+    circuit = parse(drn((12, 9, 6, 2), seed=5))
+    monkeypatch.setattr(layered_module, "_MOST_VOLTAGES", 5 * (12 + 9 + 6 + 2) + 1)
+    learner, twin = on_device(circuit, RECIPE, device), layered(circuit, RECIPE, kernel=False)
+    assert learner.at_once == 5
+    sent: list[np.ndarray] = []
+
+    def put(x: Any) -> Any:
+        if type(x) is np.ndarray:
+            sent.append(x)
+        return device.xp.asarray(x)
+
+    learner.xp = SimpleNamespace(zeros=device.xp.zeros, asarray=put)
+    for seed in (0, 1):
+        data = samples(6, 2, seed=seed)
+        data = replace(data, features=data.features.astype(kind))
+        for rows in (slice(0, 40), slice(7, 24)):
+            np.testing.assert_allclose(learner.outputs(data, rows), twin.outputs(data, rows), rtol=1e-12)
+    assert len(sent) == 2
+    assert sent[0].dtype == ("uint8" if kind == "uint8" else "float64")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

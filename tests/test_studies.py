@@ -575,6 +575,46 @@ def test_parquet_of_runs_that_fail(tmp_path: Path) -> None:
     assert "negative resistance" in table["message"][int(alone("draws").failed[0])]
 
 
+def test_workers_never_see_an_interrupt() -> None:
+    """In a new process: there the first worker is the first process that multiprocessing starts."""
+    code = """import signal
+from circuitsim import workers
+ask = signal.pthread_sigmask
+print([signal.SIGINT in held for _, held in workers.run(ask, signal.SIG_BLOCK, {0: (), 1: ()}, workers=2)])
+print(ask(signal.SIG_BLOCK, ()))"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[True, True]\nset()\n", "")
+
+
+def test_an_interrupt_while_workers_start_ends_them_in_silence() -> None:
+    """All processes get it when they are there, but not yet watched over; another thread hears of it first."""
+    code = """import os, signal, threading, time
+from joblib.externals.loky import ProcessPoolExecutor
+from circuitsim import workers
+
+def interrupted(executor):
+    time.sleep(0.3)
+    os.killpg(0, signal.SIGINT)
+    time.sleep(0.5)
+    watch_over(executor)
+
+watch_over = ProcessPoolExecutor._start_executor_manager_thread
+ProcessPoolExecutor._start_executor_manager_thread = interrupted
+threading.Thread(target=time.sleep, args=(60.0,), daemon=True).start()
+try:
+    list(workers.run(max, 0, {0: 1, 1: 2}, workers=2))
+except KeyboardInterrupt:
+    print("interrupted")"""
+    begun = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        assert begun.communicate(timeout=60) == ("interrupted\n", "")
+    finally:
+        if begun.poll() is None:
+            os.killpg(begun.pid, signal.SIGKILL)
+
+
 @pytest.mark.parametrize("way", ["interrupt", "kill"])
 @pytest.mark.slow
 def test_what_ends_the_command_ends_its_workers_and_keeps_what_is_done(

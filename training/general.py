@@ -15,14 +15,13 @@ from training import eqprop
 from training.adjoint import bp_fields, implicit_fields
 from training.eqprop import Phase
 from training.gradient import Trained, find_outputs, gradient, trained_elements
-from training.learner import Learner, LearningError, Samples, Tally, check_arrays, tally_of
+from training.learner import AT_ONCE, Learner, LearningError, Samples, Tally, check_arrays, tally_of
 from training.recipe import Recipe
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _CHECK_EVERY = 1000  # steps between two tests of convexity
-_TILE = 256  # samples whose outputs are computed together
 
 
 class GeneralLearner(Learner):
@@ -40,6 +39,7 @@ class GeneralLearner(Learner):
         self.steps = 0
         self.betas = eqprop.nudges(recipe.variant, recipe.nudge)
 
+    at_once = AT_ONCE
     path = "general path"
 
     def prepare(self, samples: Samples) -> None:
@@ -109,8 +109,8 @@ class GeneralLearner(Learner):
 
     def outputs(self, samples: Samples, rows: slice) -> Floats:
         found = []
-        for first in range(rows.start, rows.stop, _TILE):
-            problem, drive = self._driven(samples, slice(first, min(first + _TILE, rows.stop)))
+        for first in range(rows.start, rows.stop, self.at_once):
+            problem, drive = self._driven(samples, slice(first, min(first + self.at_once, rows.stop)))
             zero = np.zeros((problem.batch, problem.n_free))
             x = eqprop.free_phase(problem, drive, zero, self.phase, self.backend)
             found.append(self.outputs_at.voltages(problem, drive, x))

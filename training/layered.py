@@ -4,26 +4,27 @@ what that leaves out."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from circuitsim import Circuit, Problem, SettingsError
 from circuitsim.backends.gpu import Device
 from training import eqprop, kernels, layers
-from training.gpu_steps import GpuSteps, Refused, task_of
+from training.gpu_steps import FEATURES, GpuSteps, Refused, task_of
 from training.gradient import find_outputs
 from training.layers import Layers, Weights
-from training.learner import Learner, LearningError, Samples, Tally, check_arrays, tally_of
+from training.learner import AT_ONCE, Learner, LearningError, Samples, Tally, check_arrays, tally_of
 from training.recipe import Recipe
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _CHECK_EVERY = 10_000  # steps between two tests of convexity
-_TILE = 500  # samples whose outputs are computed together
+_MOST_VOLTAGES = 2**25  # of the samples whose outputs are computed together on a device: some arrays of them
 _KEPT = ("g", "bias", "v", "free", "delta", "total")
 
 
@@ -50,6 +51,8 @@ class LayeredLearner(Learner):
         self.threads, self.device = threads, device
         self.guard = device.guard if device else nullcontext
         self.xp = device.xp if device else np
+        self.at_once = max(1, _MOST_VOLTAGES // sum(structure.sizes)) if device else AT_ONCE
+        self.blas = ThreadpoolController()  # here once: looking for the libraries takes a millisecond or more
         self.betas = eqprop.nudges(recipe.variant, recipe.nudge) if recipe.algorithm == "ep" else (0.0, 0.0)
         self.form = "difference" if recipe.algorithm == "implicit" else recipe.form
         self.outputs_at = find_outputs(problem)
@@ -57,6 +60,7 @@ class LayeredLearner(Learner):
         self.gpu_steps: GpuSteps | None = None
         self.steps = 0
         self._prepared: Samples | None = None
+        self._sent: tuple[Samples, Samples] | None = None
         self.n = np.array(structure.sizes, np.int64)
         self.unit = np.concatenate([[0], np.cumsum(self.n[1:])])[:-1]
         self.where = np.concatenate([[0], np.cumsum(self.n[:-1] * self.n[1:])])
@@ -116,7 +120,7 @@ class LayeredLearner(Learner):
         b_rates = np.array([by_name.get((name or "").lower(), 0.0) for name in self.structure.biases], dtype)
         run = self._kernel_steps if self.fast else self._plain_steps
         tally, first = Tally(), 0
-        with threadpool_limits(self.threads, "blas"), self.guard():
+        with self._limits(), self.guard():
             while first < order.size:  # up to the next test of convexity, wherever the steps were interrupted
                 if self.steps % _CHECK_EVERY == 0 and self.recipe.algorithm == "ep":
                     self._check_convex(min(self.betas))
@@ -223,13 +227,26 @@ class LayeredLearner(Learner):
 
     def outputs(self, samples: Samples, rows: slice) -> Floats:
         w, found = self._weights(), []
-        with threadpool_limits(self.threads, "blas"), self.guard():
-            for first in range(rows.start, rows.stop, _TILE):
-                base = layers.drive(w, self._inputs(samples, slice(first, min(first + _TILE, rows.stop))))
+        with self._limits(), self.guard():
+            there = self._on_device(samples) if self.device else samples
+            for first in range(rows.start, rows.stop, self.at_once):
+                base = layers.drive(w, self._inputs(there, slice(first, min(first + self.at_once, rows.stop))))
                 v = [self.xp.zeros((base[0].shape[0], int(n)), self.g.dtype) for n in self.n[1:]]
                 layers.relax_free(w, base, v, self.recipe.sweeps, self.recipe.tol)
                 found.append(self._host(v[-1]).astype(np.float64))
         return np.concatenate(found)
+
+    def _on_device(self, samples: Samples) -> Samples:
+        """The same with their features there, as they are; they stay until others come."""
+        if self._sent is None or self._sent[0] is not samples:
+            kind = str(samples.features.dtype)
+            features = samples.features if kind in FEATURES else samples.features.astype(np.float64)
+            self._sent = samples, replace(samples, features=self.xp.asarray(features))
+        return self._sent[1]
+
+    def _limits(self) -> AbstractContextManager[object]:
+        """What keeps NumPy's BLAS to the threads of this learner."""
+        return self.blas.limit(limits=self.threads, user_api="blas")
 
     # -- values ----------------------------------------------------------------------------------------------------
 

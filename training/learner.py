@@ -14,6 +14,8 @@ from circuitsim.errors import SettingsError
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
+AT_ONCE = 250  # samples whose outputs are computed together on the CPU
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -82,6 +84,7 @@ class Learner(Protocol):
     """A netlist with roles, ready to learn. It owns its conductances, biases and the state between steps."""
 
     batch_size: int
+    at_once: int  # samples whose outputs are best asked for at a time
     path: str  # what this kind of learner is called, for people
 
     def prepare(self, samples: Samples) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from training.run import Run
 
 _MOST_LINES = 100  # about: of many epochs not each has its line
-_LEAST_BETWEEN = 20  # times what writing a checkpoint took: short epochs do not end with one each
+_LEAST_BETWEEN = 50  # times what writing a checkpoint took: short epochs do not end with one each
 
 
 @dataclass(frozen=True)

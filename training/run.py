@@ -23,7 +23,6 @@ Ints = NDArray[np.int64]
 
 CHUNK_SECONDS = 0.2  # what a chunk of steps should take: how long an interrupt waits, how often progress is shown
 _MOST_GROWTH = 4  # of the chunk's length from one chunk to the next
-_TILE = 250  # test samples solved at a time
 
 
 @dataclass(frozen=True)
@@ -169,9 +168,9 @@ class Run:
 
     def _tested(self) -> Generator[None, None, Tally]:
         """Tally of the test set, yielding on the way."""
-        tally = Tally()
-        for first in range(0, len(self.test), _TILE):
-            rows = slice(first, min(first + _TILE, len(self.test)))
+        tally, at_once = Tally(), self.learner.at_once
+        for first in range(0, len(self.test), at_once):
+            rows = slice(first, min(first + at_once, len(self.test)))
             targets = self.test.targets[rows].astype(np.float64)
             tally += tally_of(self.learner.outputs(self.test, rows), targets)
             yield None
