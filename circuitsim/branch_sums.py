@@ -118,9 +118,9 @@ def crossbar_sums(rows, cols, g, unit_of_node, overlap, v, low, flow, total):
 @jit()
 def violations(
     x, neighbours, neighbours_abs, diag, to_fixed, injection, source_flow, source_abs, fixed_abs,
-    nonlinear, slope, nonlinear_abs, lo, hi, rounding, groups, flow, rho, upper,
+    nonlinear, slope, nonlinear_abs, lo, hi, rounding, groups, flow, rho, upper, most,
 ):  # fmt: skip
-    """Fill flow (F), rho and upper (a bound of the relative violation) of every unit; all (rows or 1, n).
+    """Fill flow (F), rho, most (of |rho|, with rounding) and upper (a bound of the relative violation), (rows or 1, n).
 
     `fixed_abs` (rows, 0) says that free nodes have offsets. Returns a relative violation that some unit has for certain
     (0.0 where nothing is).
@@ -149,7 +149,7 @@ def violations(
             flow[b, u], rho[b, u] = out, violation
             size = rounding * (abs(own) + abs(injection[i, u]) + abs(neighbours[b, u]))
             carried = (violation == 0.0) & (abs(out) > size)  # by an ideal diode
-            most = 0.0 if carried else abs(violation) + size
+            largest = 0.0 if carried else abs(violation) + size
             least = source_abs[s, u] + nonlinear_abs[k, u]
             by_sources = injection[i, u] - source_flow[s, u]
             if groups and fixed_abs.shape[1] == 0:  # offsets tie the groups together: only their sum is one
@@ -164,9 +164,23 @@ def violations(
                 sure = abs(violation) - size
                 if sure > certain * at_most:
                     certain = sure / at_most
-            bound = most / least if least > 0.0 else np.inf
-            upper[b, u] = bound if most != 0.0 else 0.0
+            bound = largest / least if least > 0.0 else np.inf
+            most[b, u], upper[b, u] = largest, bound if largest != 0.0 else 0.0
     return certain
+
+
+@jit()
+def dense_sums(rows, cols, g, x, upper, tolerance, total):
+    """Add sum_j |g (x_u - x_j)| over a block (rows, cols) to total (batch, n) where `upper` exceeds the tolerance."""
+    for b in range(x.shape[0]):
+        for i in range(rows.size):
+            if upper[b, rows[i]] > tolerance:
+                for j in range(cols.size):
+                    total[b, rows[i]] += g[i, j] * abs(x[b, rows[i]] - x[b, cols[j]])
+        for j in range(cols.size):
+            if upper[b, cols[j]] > tolerance:
+                for i in range(rows.size):
+                    total[b, cols[j]] += g[i, j] * abs(x[b, cols[j]] - x[b, rows[i]])
 
 
 @jit()

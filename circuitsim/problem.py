@@ -12,7 +12,7 @@ numbered by colour: block c is `color_ptr[c] : color_ptr[c + 1]`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
@@ -63,14 +63,16 @@ class Drive:
     junction_offset: Floats  # (rows or 1, n_junctions) V: fixed part of anode minus cathode voltage
     link_offset: Floats  # (rows or 1, n_links) V: the same of ideal diodes between free units, less their vf
     carried: Floats  # (rows or 1, n_carriers) A: what they, and the branches of Circuit.active, carry; 0 at first
+    partial: bool = False  # injection and fixed_abs are those of sparse branches alone (Problem.completed)
     base: tuple[Floats, ...] = ()  # each (rows, n_free) V: the unknowns are corrections to their sum (residual.shift)
 
     def part(self, rows: slice) -> Drive:
         """Some of these rows, numbered from the first one here."""
         first = self.rows.start
-        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("rows", "base")}
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("rows", "base", "partial")}
         taken = {name: take_rows(x, rows) for name, x in given.items()}
-        return Drive(slice(first + rows.start, first + rows.stop), **taken, base=tuple(x[rows] for x in self.base))
+        base = tuple(x[rows] for x in self.base)
+        return Drive(slice(first + rows.start, first + rows.stop), **taken, partial=self.partial, base=base)
 
 
 @dataclass(frozen=True)
@@ -182,33 +184,47 @@ class Problem:
         fixed[:, t.fixed_of_tied] = offsets[:, t.tied_with_column]
         return fixed
 
-    def drive(self, rows: slice, product: Callable[[Floats, Floats], Floats] = np.matmul) -> Drive:
+    def drive(self, rows: slice, whole: bool = True) -> Drive:
         """What the sources impose for these rows of the batch. Raises TopologyError when no voltages satisfy them.
 
-        `product` multiplies potentials (rows, n) by the conductances (n, m) of a dense block.
+        Without `whole` what they drive through dense blocks is left out: `completed` adds it, or a device does.
         """
         t, v = self.topology, self.values
         self._check_sources(rows)
         fixed = self.fixed_potentials(rows)
-        injection = _times(v.fixed, fixed)
+        some = fixed if whole or v.fixed.nnz else fixed[:1]
+        injection = _times(v.fixed, some)
         # Offsets between free nodes put terms of both signs into `fixed`: then there is no simple sum of g |c|.
-        fixed_abs = _times(v.fixed, np.abs(fixed)) if self.plain else np.zeros((1, 0))
-        for spec, g in zip(t.dense, v.dense, strict=True):
-            _add_dense_drive(injection, fixed_abs if self.plain else None, spec, g, fixed, product)
+        fixed_abs = _times(v.fixed, np.abs(some)) if self.plain else np.zeros((1, 0))
         i = self.source_currents(rows)
         t.islands.check(self.circuit, i, rows.start)
         source_flow = _times(t.source_incidence, i)
         source_abs = _times(abs(t.source_incidence), np.abs(i))
-        if source_abs.any():
-            injection = injection + source_flow
         lo, hi = self._bounds(fixed, rows.start)
         self._check_overflow(fixed)
         junction_offset = fixed @ t.junction_fixed.T
         link_offset = (fixed @ t.ideal_fixed.T - self.circuit.ideal_diodes.vf)[:, t.links]
-        return Drive(
+        drive = Drive(
             rows, fixed, injection, source_flow, source_abs, fixed_abs, lo, hi, junction_offset,
-            link_offset, np.zeros((1, t.carrier_a.size)),
+            link_offset, np.zeros((1, t.carrier_a.size)), partial=True,
         )  # fmt: skip
+        return self._complete(drive) if whole else drive
+
+    def completed(self, drive: Drive) -> Drive:
+        """The drive with what known potentials drive through dense blocks, and with the current sources."""
+        if not drive.partial:
+            return drive
+        shape = (drive.fixed.shape[0], self.n_free)
+        injection = np.array(np.broadcast_to(drive.injection, shape))
+        fixed_abs = np.array(np.broadcast_to(drive.fixed_abs, shape)) if self.plain else drive.fixed_abs
+        return self._complete(replace(drive, injection=injection, fixed_abs=fixed_abs))
+
+    def _complete(self, drive: Drive) -> Drive:
+        """The same; adds to the arrays of this drive."""
+        for spec, g in zip(self.topology.dense, self.values.dense, strict=True):
+            _add_dense_drive(drive.injection, drive.fixed_abs if self.plain else None, spec, g, drive.fixed)
+        injection = drive.injection + drive.source_flow if drive.source_abs.any() else drive.injection
+        return replace(drive, injection=injection, partial=False)
 
     def _bounds(self, fixed: Floats, first_row: int) -> tuple[Floats, Floats]:
         t = self.topology
@@ -485,7 +501,6 @@ def _add_dense_drive(
     spec: Dense,
     g: Floats,
     fixed: Floats,
-    product: Callable[[Floats, Floats], Floats],
 ) -> None:
     """injection[u] += sum over the block of g (fixed part of the other node - fixed part of u's own node).
 
@@ -497,12 +512,10 @@ def _add_dense_drive(
         if other.fixed is not None:
             potential = fixed[:, other.fixed]
             for part, sign in _by_sign(potential):
-                drive = product(potential[:, part], matrix[part])
+                drive = potential[:, part] @ matrix[part]
                 injection[:, own.units] += drive
                 if fixed_abs is not None:
-                    fixed_abs[:, own.units] += (
-                        sign * drive if sign else product(np.abs(potential[:, part]), matrix[part])
-                    )
+                    fixed_abs[:, own.units] += sign * drive if sign else np.abs(potential[:, part]) @ matrix[part]
         if own.fixed is not None:
             injection[:, own.units] -= fixed[:, own.fixed] * matrix.sum(axis=0)
 

@@ -13,11 +13,12 @@ would conduct but its gap is not closed (the KKT natural residual, in amperes).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.branch_sums import crossbar_sums, end_sums, figures, flat_sums, violations
+from circuitsim.branch_sums import crossbar_sums, dense_sums, end_sums, figures, flat_sums, violations
 from circuitsim.circuit import Branches, take_rows
 from circuitsim.laws import branch_current
 from circuitsim.problem import Drive, Problem
@@ -233,6 +234,7 @@ def shift(problem: Problem, drive: Drive, x: Floats, *parts: Floats) -> Drive:
     return replace(
         drive,
         base=base,
+        partial=False,
         injection=nonlinear + linked - flow,
         lo=drive.lo - x,
         hi=drive.hi - x,
@@ -267,12 +269,13 @@ class Check:
             self._sum_exactly(np.arange(x.shape[0]))
             return
         linked, linked_abs = carried_sums(problem, drive.carried)
+        self.most = np.empty(x.shape)
         neighbours, neighbours_abs = np.split(_neighbours(problem, np.concatenate([x, np.abs(x)])), 2)
         self.certain = violations(
             x, neighbours, neighbours_abs, v.diag, v.to_fixed,
             drive.injection - linked, drive.source_flow - linked, drive.source_abs + linked_abs, drive.fixed_abs,
             nonlinear, slope, nonlinear_abs, drive.lo, drive.hi, EPS * problem.most_terms, not drive.base,
-            self.flow, self.rho, self.upper,
+            self.flow, self.rho, self.upper, self.most,
         )  # fmt: skip
 
     def _link_violation(self) -> Floats:
@@ -296,7 +299,7 @@ class Check:
         amperes = np.minimum(np.max([problem.largest_amps(group) for group in groups], axis=0), _MOST)
         steepest = problem.largest(self.slope)
         by_current = amperes / np.where(steepest > 0, steepest, np.inf)
-        volts = np.minimum(np.maximum(self._largest_volts(), by_current), _MOST)
+        volts = np.minimum(np.maximum(self._largest_volts, by_current), _MOST)
         amperes, volts = (
             np.concatenate([problem.at_branches(x, group.shape[1]) for group in groups[1:]], axis=1)
             for x in (amperes, volts)
@@ -306,6 +309,7 @@ class Check:
         worst: Floats = relative.max(axis=1, initial=0.0)
         return worst
 
+    @cached_property
     def _largest_volts(self) -> Floats:
         """The largest absolute voltage of each row, in each of its copies (stack.py), (rows, copies)."""
         largest = self.problem.largest
@@ -332,7 +336,7 @@ class Check:
         t = self.problem.topology
         steepest, most = map(self.problem.largest, (self.slope[rows], total))
         by_current = most / np.where(steepest > 0, steepest, np.inf)
-        largest = self.problem.at_branches(np.maximum(self._largest_volts()[rows], by_current), t.links.size)
+        largest = self.problem.at_branches(np.maximum(self._largest_volts[rows], by_current), t.links.size)
         volts = np.broadcast_to(self.link_volts, (self.x.shape[0], t.links.size))[rows]
         relative = np.divide(volts, largest, out=np.where(volts > 0, np.inf, 0.0), where=largest > 0)
         out = np.zeros((rows.size, t.n_free))
@@ -357,6 +361,8 @@ class Check:
         """
         if self.certain > tolerance or (self.active_error > tolerance).any():
             return False
+        if self.bounded:
+            self._bound_by_dense(tolerance)
         worst = self.upper.max(axis=1, initial=0.0)
         doubtful = np.flatnonzero(worst > tolerance)
         doubtful = doubtful[np.argsort(-worst[doubtful], kind="stable")]
@@ -367,6 +373,23 @@ class Check:
             if self.upper[chosen].max(initial=0.0) > tolerance:
                 return False
         return True
+
+    @property
+    def bounded(self) -> bool:
+        """Whether summing the absolute currents of dense blocks can make bounds smaller."""
+        dense = any(spec.inner for spec in self.problem.topology.dense)
+        return dense and self.problem.plain and not self.drive.base and not self.summed.any()
+
+    def _bound_by_dense(self, tolerance: float) -> None:
+        """Smaller bounds where they exceed the tolerance: units whose neighbours are all above 0 V have none at all."""
+        t, total = self.problem.topology, np.zeros(self.x.shape)
+        unit = np.arange(t.n_free)
+        for spec, g in zip(t.dense, self.problem.values.dense, strict=True):
+            if spec.inner:
+                dense_sums(unit[spec.row.units], unit[spec.col.units], g, self.x, self.upper, tolerance, total)
+        least = total * (1.0 - EPS * self.problem.most_terms)
+        better = least * self.upper > self.most
+        self.upper[better] = self.most[better] / least[better]
 
     def at_rounding(self, tolerance: float, eps: float) -> bool:
         """Whether each violation above the tolerance is one that the rounding of the unit's own voltage can make."""
@@ -443,7 +466,7 @@ class Check:
         largest = np.maximum(problem.largest_amps(given), problem.largest_amps(closed))
         largest = np.maximum(largest, problem.largest(total))  # in each copy
         self.largest[rows] = largest.max(axis=1)
-        volts, amps = (np.minimum(x, _MOST)[:, problem.in_copy] for x in (self._largest_volts()[rows], largest))
+        volts, amps = (np.minimum(x, _MOST)[:, problem.in_copy] for x in (self._largest_volts[rows], largest))
         reciprocal = self.problem.circuit.reciprocal
         digits, least = (_NO_VOLTAGE, 0.0) if reciprocal else (_NO_VOLTAGE_ACTIVE, _NO_CURRENT_ACTIVE)
         beyond = digits * self.slope[rows] * volts + NOTHING * amps + ROUNDING * carried + least

@@ -321,17 +321,18 @@ class _Work:
             return self._solve_tile(rows, x)
 
     def _solve_tile(self, rows: slice, x: Floats) -> Outcome:
-        drive, s = self.problem.drive(rows, self.backend.product), self.settings
+        by_bcd, s = self.method == "bcd", self.settings
+        drive = self.backend.drive(self.problem, rows) if by_bcd else self.problem.drive(rows)
         chosen = self.backend.name == "cpu" or (self.backend.name, s.backend) == ("gpu", "auto")
         only = s.method != "auto" or s.dtype != "float64" or not chosen
-        if self.method == "bcd":
+        if by_bcd:
             outcome = self._by_bcd(drive, x if self.warm else None, patient=only)
             if only or outcome.status in (Status.SOLVED, Status.NONFINITE):
                 return outcome
             met = outcome.residuals.kcl_relative <= s.tolerance
             fault = "left voltages that little holds" if met else "was slow"
             self._change("newton", f"block coordinate descent {fault} after {outcome.steps} sweeps")
-            return self._by_newton(drive, outcome.x, warm=True)
+            return self._by_newton(self.problem.completed(drive), outcome.x, warm=True)
         outcome = self._by_newton(drive, x, self.warm)
         if only or outcome.status is Status.SOLVED or bcd.refusal(self.problem):
             return outcome

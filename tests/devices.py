@@ -231,7 +231,7 @@ def relax(
 def violations_twin(
     rows, units, x, dense, diag, to_fixed, ptr, indices, data, j_ptr, j_other, j_sign, j_number, j_law, j_params,
     offset, offset_rows, injection, injection_rows, source_flow, source_abs, source_rows, fixed_abs, fixed_rows, lo, hi,
-    bound_rows, terms, flow, slope, rho, upper, certain,
+    bound_rows, terms, flow, slope, rho, upper, most, certain,
 ):  # fmt: skip
     """branch_sums.violations, unit by unit, around the sums over sparse couplings and nonlinear branches."""
     assert [a.shape[1] for a in (offset, injection, source_flow, source_abs, lo, hi)] == [
@@ -259,13 +259,22 @@ def violations_twin(
             of = [a[row if a.shape[0] > 1 else slice(None)].reshape(1, -1)[:, one] if a.size else a for a in (
                 _rows(injection), _rows(source_flow), _rows(source_abs), known, _rows(lo), _rows(hi),
             )]  # fmt: skip
-            out = [np.zeros((1, 1)) for _ in range(3)]
+            out = [np.zeros((1, 1)) for _ in range(4)]
             certain[u, row] = violations(
                 x[one, row : row + 1], neighbours[one, row : row + 1], neighbours_abs[one, row : row + 1], diag[one],
                 to_fixed[one], of[0], of[1], of[2], of[3], nonlinear[one, row : row + 1], steep[one, row : row + 1],
                 nonlinear_abs[one, row : row + 1], of[4], of[5], terms * np.finfo(float).eps, True, *out,
             )  # fmt: skip
-            flow[u, row], rho[u, row], upper[u, row] = (a[0, 0] for a in out)
+            flow[u, row], rho[u, row], upper[u, row], most[u, row] = (a[0, 0] for a in out)
+
+
+def dense_sums_twin(rows, count, targets, sources_count, sources, g, by_target, by_source, x, upper, tolerance, total):
+    """branch_sums.dense_sums, at one of the block's sides."""
+    assert (targets.size, sources.size) == (count, sources_count)
+    matrix = np.lib.stride_tricks.as_strided(g, (count, sources_count), (8 * by_target, 8 * by_source))
+    for t, u in enumerate(targets):
+        sums = (matrix[t][:, None] * np.abs(x[u] - x[sources])).sum(axis=0)
+        total[u] += np.where(upper[u] > tolerance[0], sums, 0.0)
 
 
 def eliminate(rows, columns, ptr, target, linear, sets, leg_ptr, legs, slope, value, pivot):
@@ -389,7 +398,7 @@ def cg_turn(n, threads, diag, r, after, before, p):
 
 
 TWINS: dict[str, Callable[..., None]] = {
-    "relax_float64": relax, "relax_float32": relax, "violations": violations_twin,
+    "relax_float64": relax, "relax_float32": relax, "violations": violations_twin, "dense_sums": dense_sums_twin,
     "eliminate": eliminate, "substitute": substitute, "inject": inject, "tangents": tangents,
     "kcl": kcl, "cg_multiply": cg_multiply, "cg_sum": cg_sum, "cg_advance": cg_advance, "cg_turn": cg_turn,
 }  # fmt: skip

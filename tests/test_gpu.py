@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -357,15 +358,32 @@ def test_not_even_one_row_fits() -> None:
         cs.solve(batched(DECKS["drn"], 2), cs.Settings(method="bcd"), backend=backend)
 
 
-def test_products_of_many_rows_are_taken_on_the_device(device: Device) -> None:
-    circuit = cs.parse(drn([4, 6, 5, 3], gain=40.0))
-    x = np.random.default_rng(1).uniform(-1, 1, (70, 4))
-    problem = cs.compile_problem(circuit.with_values({"Vx": x}))
-    rows = slice(0, 70)
-    here, there = problem.drive(rows, GpuBackend(device).product), problem.drive(rows)
-    rounding = 2 * problem.most_terms * np.finfo(float).eps * there.fixed_abs  # of two sums of as many products
-    assert (np.abs(here.injection - there.injection) <= rounding).all()
-    assert (np.abs(here.fixed_abs - there.fixed_abs) <= rounding).all() and rounding.max() > 0
+@pytest.mark.parametrize("more", ["", "Vo h1[2] h1[4] 2\n"])
+def test_the_drive_of_many_rows_is_made_on_the_device(device: Device, more: str) -> None:
+    """The same but for rounding; and completed on the host, to the bit, when the host wants it."""
+    circuit = cs.parse(drn([4, 6, 5, 3], gain=40.0).replace(".op\n", more + ".op\n"))
+    rng = np.random.default_rng(1)
+    values = {"Vx": rng.uniform(-1, 1, (70, 4)), "Ib1": rng.uniform(-1, 1, (70, 6))}
+    problem, rows = cs.compile_problem(circuit.with_values(values)), slice(0, 70)
+    wanted, backend = problem.drive(rows), GpuBackend(device)
+    drive = backend.drive(problem, rows)
+    assert drive.partial and not backend.drive(problem, slice(0, 3)).partial
+    for _ in range(2):  # nothing was added to the drive itself
+        for field in fields(wanted):
+            np.testing.assert_array_equal(getattr(problem.completed(drive), field.name), getattr(wanted, field.name))
+    engine = backend.engine(problem, "float64")
+    engine.start(drive, None)
+    here = engine.of_drive
+    size = problem.drive(rows).fixed_abs if problem.plain else np.abs(wanted.injection).max() * 10
+    rounding = 2 * problem.most_terms * np.finfo(float).eps * (size + np.abs(wanted.source_flow))
+    assert (np.abs(device.to_host(here.injection).T - wanted.injection) <= rounding).all()
+    if problem.plain:
+        assert (np.abs(device.to_host(here.fixed_abs).T - wanted.fixed_abs) <= rounding).all()
+    assert here.fixed_range == pytest.approx((min(wanted.fixed.min(), 0), max(wanted.fixed.max(), 0)))
+    assert problem.plain == (not more)
+    settings = cs.Settings(method="bcd")
+    one, other = cs.solve(problem, settings, backend=backend), cs.solve(problem, settings)
+    np.testing.assert_allclose(one.x, other.x, rtol=0, atol=1e-8 * np.abs(other.x).max())
 
 
 # -- auto --------------------------------------------------------------------------------------------------------------

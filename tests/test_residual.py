@@ -51,7 +51,7 @@ CASES = Path(__file__).parent / "fuzz_cases"
 def test_violation(flow: float, slope: float, x: float, lo: float, hi: float, rho: float) -> None:
     arguments = (np.array([value]) for value in (flow, slope, x, lo, hi))
     assert violation(*arguments)[0] == rho
-    at, none, out = np.array([[x]]), np.zeros((1, 1)), [np.zeros((1, 1)) for _ in range(3)]
+    at, none, out = np.array([[x]]), np.zeros((1, 1)), [np.zeros((1, 1)) for _ in range(4)]
     injection = np.array([[slope * x - flow]])
     to_fixed, bounds = np.array([slope]), (np.array([[lo]]), np.array([[hi]]))
     violations(

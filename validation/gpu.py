@@ -122,9 +122,7 @@ def batch_row(
 def whole_row(device: Device, problem: cs.Problem, settings: cs.Settings, what: str, target: Target | None) -> Row:
     """Wall-clock time of `solve` on both."""
     backends: dict[str, Backend] = {"gpu": GpuBackend(device), "cpu": CpuBackend()}
-    best = best_of(
-        3, {name: lambda b=b: cs.solve(problem, settings, backend=b) for name, b in backends.items()}
-    )  # fmt: skip
+    best = best_of(2, {name: lambda b=b: cs.solve(problem, settings, backend=b) for name, b in backends.items()})
     (seconds, here), (peer, there) = best["gpu"], best["cpu"]
     difference = np.abs(here.voltages() - there.voltages()).max()
     reached = f"KCL {here.residuals.kcl_relative:.1e}, {steps_text(here.method, here.steps)} ({here.why})"
@@ -161,7 +159,7 @@ def on_device(device: Device, timer: Timer, problem: cs.Problem, settings: cs.Se
     As in solving.py it is asked in float64 whether voltages are held.
     """
     backend = GpuBackend(device)
-    engine, drive = backend.engine(problem, settings.dtype), problem.drive(slice(0, problem.batch), backend.product)
+    engine, drive = backend.engine(problem, settings.dtype), backend.drive(problem, slice(0, problem.batch))
     held = None
     if settings.dtype == "float64":
         held = Held(problem, lambda: make_network(problem), threading.Lock())
@@ -233,7 +231,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     print(f"{device.name}; {CpuBackend().workers} CPU cores")
     rows: list[Row] = []
-    for row in gpu(device, device_timer(device), 10_000, 1000, 1000, 10_000):
+    for row in gpu(device, device_timer(device), 10_000, 1000, 1000, 2_000):
         rows.append(row)
         print(text(row), flush=True)
         if options.json is not None:  # whatever comes after it

@@ -101,8 +101,8 @@ class Backend(Protocol):
     def solver(self, problem: Problem) -> LinearSolver | None:
         """What solves the linear networks of newton here; None: what the problem's topology has."""
 
-    def product(self, a: Floats, b: Floats) -> Floats:
-        """a @ b: what known potentials drive through a dense block (Problem.drive)."""
+    def drive(self, problem: Problem, rows: slice) -> Drive:
+        """What the sources impose on these rows of the batch, for an engine; see Problem.drive."""
 
 
 def find_backend(name: str) -> Backend:

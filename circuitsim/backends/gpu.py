@@ -26,7 +26,7 @@ from scipy import sparse
 
 from circuitsim.backends import gpu_newton
 from circuitsim.backends.arrange import Pull, dense_among_sparse, junctions_by_unit, pulls_by_color
-from circuitsim.backends.gpu_check import DriveOnDevice, GpuCheck
+from circuitsim.backends.gpu_check import DriveOnDevice, GpuCheck, index_on
 from circuitsim.backends.gpu_mesh import GpuMesh
 from circuitsim.backends.gpu_mesh import refusal as mesh_refusal
 from circuitsim.backends.gpu_newton import GpuNewton
@@ -41,7 +41,7 @@ Array = Any  # of the device's array module
 _SPARE = 0.8  # of the free memory, to be used
 _ARRAYS = 28  # float64 numbers for each unit in one row, at the most: state, drive, figures of the check, temporaries
 _MOST_VOLTAGES = 50_000_000  # of a tile: the host keeps several arrays of them
-_FEW_ROWS = 64  # for which it is not worth taking conductances to the device for one product
+_FEW_ROWS = 64  # for which it is not worth taking conductances to the device
 # Dense conductances times rows up to which a kernel takes less time than cuBLAS and what goes with it to launch. Not
 # yet measured: some 10 us each, in which a GPU multiplies more.
 _FEW_PRODUCTS = 2_000_000
@@ -139,7 +139,7 @@ class GpuBackend:
         dense = 8 + (4 if dtype == "float32" else 0)
         inner = inner_conductances(problem)
         fixed += dense * inner + (32 * inner if few_products(problem, 1) else 0)
-        outer = [g for spec, g in zip(t.dense, v.dense, strict=True) if not spec.inner]  # for `product`, one by one
+        outer = [g for spec, g in zip(t.dense, v.dense, strict=True) if not spec.inner]  # for the drive
         fixed += 8 * max((g.size for g in outer), default=0)
         a_row += 8 * max((sum(g.shape) for g in outer), default=0)
         fixed += 24 * v.couplings.nnz + 200 * t.junctions.size
@@ -152,12 +152,8 @@ class GpuBackend:
             )
         return max(1, min((free - fixed) // max(a_row, 1), _MOST_VOLTAGES // max(problem.n_free, 1)))
 
-    def product(self, a: Floats, b: Floats) -> Floats:
-        if a.shape[0] < _FEW_ROWS:
-            return a @ b
-        xp = self.device.xp
-        with self.device.guard():
-            return self.device.to_host(xp.asarray(a) @ xp.asarray(b))
+    def drive(self, problem: Problem, rows: slice) -> Drive:
+        return problem.drive(rows, whole=rows.stop - rows.start < _FEW_ROWS)
 
 
 def inner_conductances(problem: Problem) -> int:
@@ -206,7 +202,7 @@ class GpuEngine:
         self.problem, self.dtype, self.device = problem, dtype, device
         self.color_ptr = t.color_ptr.tolist()
         self.pulls = [
-            [replace(p, target=_index(xp, p.target), source=_index(xp, p.source)) for p in pulls]
+            [replace(p, target=index_on(xp, p.target), source=index_on(xp, p.source)) for p in pulls]
             for pulls in pulls_by_color(problem)
         ]
         inner = (g if spec.inner else g[:0] for spec, g in zip(t.dense, v.dense, strict=True))
@@ -238,6 +234,8 @@ class GpuEngine:
             self.drive, self.rows = drive, drive.rows.stop - drive.rows.start
             self.g, self.products = self.small if few_products(self.problem, self.rows) else self.large
             self.of_drive = DriveOnDevice(self.device, drive)
+            if drive.partial:
+                self.of_drive.add_dense(self.problem)
             if x is None:
                 self.x = xp.zeros((self.problem.n_free, self.rows), self.dtype)
             else:
@@ -301,17 +299,17 @@ class GpuEngine:
         t = self.problem.topology
         plain = self.problem.circuit.reciprocal and not (t.links.size or t.islands.arcs or self.drive.base)
         if not plain or not self.x.size:
-            return Check(self.problem, self.drive, self.voltages())
+            return self.on_host(self.voltages())
         with self.device.guard():
             return GpuCheck(self)
+
+    def on_host(self, x: Floats) -> Check:
+        """The check with an array for every figure, at these unknowns."""
+        self.drive = self.problem.completed(self.drive)
+        return Check(self.problem, self.drive, x)
 
 
 def _conductances(xp: Any, diag: Floats, couplings: sparse.csr_array, dense: tuple[Array, ...]) -> Conductances:
     """On the device."""
     ptr, indices = couplings.indptr.astype(np.int64), couplings.indices.astype(np.int32)
     return Conductances(xp.asarray(diag), xp.asarray(ptr), xp.asarray(indices), xp.asarray(couplings.data), dense)
-
-
-def _index(xp: Any, units: slice | NDArray[np.int64]) -> Any:
-    """Units for an array on the device."""
-    return units if isinstance(units, slice) else xp.asarray(units)

@@ -1,5 +1,5 @@
 // The GPU's kernels: one thread for each unit in one row of the batch, flat arrays only.
-// Twins: kernels.py (relax), branch_sums.py (violations), linear/elimination.py (eliminate, substitute), laws.py and
+// Twins: kernels.py (relax), branch_sums.py (violations, dense_sums), linear/elimination.py (eliminate, substitute), laws.py and
 // methods/newton.py (tangents), residual.py (kcl), scipy.sparse.linalg.cg (cg_*).
 //
 // Arrays of units are (units, rows), the row varying fastest: the threads of a warp follow the same law and read
@@ -236,7 +236,7 @@ extern "C" __global__ void violations(
     integer offset_rows, const double* injection, integer injection_rows, const double* source_flow,
     const double* source_abs, integer source_rows, const double* fixed_abs, integer fixed_rows, const double* lo,
     const double* hi, integer bound_rows, integer terms, double* flow, double* slope, double* rho, double* upper,
-    double* certain) {
+    double* most, double* certain) {
     const integer thread = (integer)blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= rows * units) return;
     const integer unit = thread / rows, row = thread % rows, at = unit * rows + row;
@@ -272,8 +272,9 @@ extern "C" __global__ void violations(
     rho[at] = violation;
     certain[at] = 0.0;
     const double size = (double)terms * EPS * (fabs(own) + fabs(injected) + fabs(neighbours));
-    const double most = violation == 0.0 && fabs(out) > size ? 0.0 : fabs(violation) + size;  // a diode carries it
-    if (most == 0.0) {
+    const double largest = violation == 0.0 && fabs(out) > size ? 0.0 : fabs(violation) + size;  // a diode carries it
+    most[at] = largest;
+    if (largest == 0.0) {
         upper[at] = 0.0;
         return;
     }
@@ -289,7 +290,23 @@ extern "C" __global__ void violations(
         const double at_most = source_size + nonlinear_abs + fixed_size + neighbours_abs + fabs(own);
         if (fabs(violation) - size > 0.0) certain[at] = (fabs(violation) - size) / at_most;
     }
-    upper[at] = least > 0.0 ? most / least : INF;
+    upper[at] = least > 0.0 ? largest / least : INF;
+}
+
+// Adds sum_j |g (x_u - x_j)| over a dense block to `total` at the targets u whose `upper` exceeds the tolerance. g has
+// `by_target` numbers from one target to the next, `by_source` from one source j to the next.
+extern "C" __global__ void dense_sums(integer rows, integer count, const integer* targets, integer sources_count,
+                                      const integer* sources, const double* g, integer by_target, integer by_source,
+                                      const double* x, const double* upper, const double* tolerance, double* total) {
+    const integer thread = (integer)blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= rows * count) return;
+    const integer target = thread / rows, row = thread % rows, at = targets[target] * rows + row;
+    if (!(upper[at] > *tolerance)) return;
+    const double v = x[at];
+    double sum = 0.0;
+    for (integer k = 0; k < sources_count; ++k)
+        sum += g[target * by_target + k * by_source] * fabs(v - x[sources[k] * rows + row]);
+    total[at] += sum;
 }
 
 // -- Newton's steps of many rows: methods/newton.py, backends/gpu_newton.py ------------------------------------------
