@@ -358,6 +358,12 @@ class Problem:
         return 1 + ends // max(self.n_free, 1)
 
     @cached_property
+    def inner_ends(self) -> int:
+        """Ends of linear branches between two free units: what a sweep goes through for each row."""
+        dense = zip(self.topology.dense, self.values.dense, strict=True)
+        return int(self.values.couplings.nnz) + sum(2 * g.size for spec, g in dense if spec.inner)
+
+    @cached_property
     def most_terms(self) -> int:
         """At most so many branch currents are summed at any unit: what bounds the rounding of a sum."""
         terms = np.bincount(self.topology.diag_units, minlength=self.n_free)

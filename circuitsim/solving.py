@@ -36,13 +36,13 @@ Floats = NDArray[np.float64]
 _SMALL = 2_000  # branch ends times rows: products for which BLAS takes one thread in any case
 _MANY_ROWS = 64  # of a nonlinear circuit: bcd takes them at once, newton only of some
 _IN_CACHE = 250_000  # voltages that newton handles at once
-# Branch ends times rows above which `auto` takes the GPU for bcd. Not yet measured: two cores take some 20 sweeps of
-# them at 5e10 multiplications a second in 2 s, a GPU needs 1 s to start and to be sent the conductances.
-GPU_WINS = 5_000_000_000
-# Unknowns times rows above which `auto` takes the GPU for newton in circuits of which it solves many rows at once. The
-# GPU is not yet measured: one core takes 7 to 10 us for each of them, 2 s for so many, a GPU 1 s to start.
-GPU_WINS_NEWTON = 200_000
-# The same in large meshes. Not yet measured: multigrid takes 2 to 4 us for each, a GPU 1 s to start.
+# Ends of branches between unknowns, times rows, above which `auto` takes the GPU for bcd. For 4.2e9 (1,000 images
+# through drn_3h) 16 cores took 2.95 s, an H200 0.15 s after 0.8 s to start; for 1e9 two cores take 0.9 s.
+GPU_WINS = 1_000_000_000
+# Unknowns times rows above which `auto` takes the GPU for newton in circuits of which it solves many rows at once. One
+# core takes 7 to 19 us for each of them; an H200 took 0.16 s for 484,000, after 0.8 s to start.
+GPU_WINS_NEWTON = 100_000
+# The same in large meshes. Of 1,000,000 multigrid made 4.4 s, an H200 2.1 s after 0.8 s to start.
 GPU_WINS_MESH = 500_000
 
 
@@ -243,7 +243,7 @@ def choose_backend(problem: Problem, settings: Settings) -> Backend:
         return find_backend(settings.backend)
     unknowns = problem.batch * problem.n_free
     least = GPU_WINS_MESH if isinstance(problem.topology.solver, Multigrid) else GPU_WINS_NEWTON
-    much = {"bcd": unknowns * problem.mean_degree >= GPU_WINS, "newton": unknowns >= least}
+    much = {"bcd": problem.batch * problem.inner_ends >= GPU_WINS, "newton": unknowns >= least}
     if any(much.values()):
         method, _ = choose_method(problem, settings)
         mesh = isinstance(problem.topology.solver, Multigrid)  # what else it takes is not asked for nothing

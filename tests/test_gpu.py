@@ -189,12 +189,13 @@ def test_products_and_fused_sweeps_are_the_same_steps(
 
 
 def test_long_rows_are_products_however_few_there_are() -> None:
-    """One thread would sum all conductances of an output in turn."""
-    short, long, sparse = (
-        cs.compile_problem(cs.parse(text)) for text in (drn((8, 200, 10)), drn((8, 300, 10)), current_grid(5, 3))
+    """One thread would sum all conductances of an output in turn; and many are not worth arranging for the kernels."""
+    short, long, many, sparse = (
+        cs.compile_problem(cs.parse(text))
+        for text in (drn((8, 2000, 10)), drn((8, 4100, 5)), drn((8, 300, 200, 3)), current_grid(5, 3))
     )
     assert gpu.few_products(short, 1) and gpu.few_products(short, 1000) and not gpu.few_products(short, 1001)
-    assert not gpu.few_products(long, 1) and gpu.few_products(sparse, 10**6)
+    assert not gpu.few_products(long, 1) and not gpu.few_products(many, 1) and gpu.few_products(sparse, 10**6)
 
 
 def test_sweep_says_when_nothing_moves(device: Device) -> None:
@@ -395,7 +396,7 @@ def no_device() -> None:
 
 def test_auto_takes_the_gpu_where_it_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     problem, ladder = batched(DECKS["drn"], 3), batched(DECKS["ladder"], 1)
-    work = problem.batch * problem.n_free * problem.mean_degree
+    work = problem.batch * problem.inner_ends
     monkeypatch.setattr(cuda, "CudaDevice", NumpyDevice)
     monkeypatch.setattr(solving, "GPU_WINS", work + 1)
     assert cs.solve(problem).backend == "cpu"

@@ -42,10 +42,10 @@ _SPARE = 0.8  # of the free memory, to be used
 _ARRAYS = 28  # float64 numbers for each unit in one row, at the most: state, drive, figures of the check, temporaries
 _MOST_VOLTAGES = 50_000_000  # of a tile: the host keeps several arrays of them
 _FEW_ROWS = 64  # for which it is not worth taking conductances to the device
-# Dense conductances times rows up to which a kernel takes less time than cuBLAS and what goes with it to launch. Not
-# yet measured: some 10 us each, in which a GPU multiplies more.
-_FEW_PRODUCTS = 2_000_000
-_SHORT = 256  # conductances at a unit that a thread sums in turn: not yet measured, some 20 ns each
+# Dense conductances times rows up to which a kernel takes less time than cuBLAS and what goes with it to launch: on an
+# H200 some 100 us a sweep and crossbar, in which a thread sums 4,096 conductances at a unit in turn. To arrange them as
+# sparse ones takes the host 60 ns each: 3 ms for 50,000, what 20 or 30 sweeps gain.
+_FEW_PRODUCTS, _FEW_CONDUCTANCES, _SHORT = 20_000_000, 50_000, 4096
 _INCLUDE = re.compile(r'^#include "(.+)"$', re.MULTILINE)
 _PLAIN = 4  # sweeps after which recording one pays: it costs a few
 
@@ -166,7 +166,8 @@ def few_products(problem: Problem, rows: int) -> bool:
     """Whether it takes less time to launch nothing but kernels, in which a thread sums all that is at a unit."""
     pairs = zip(problem.topology.dense, problem.values.dense, strict=True)
     longest = max((max(g.shape) for spec, g in pairs if spec.inner), default=0)
-    return rows * inner_conductances(problem) <= _FEW_PRODUCTS and longest <= _SHORT
+    inner = inner_conductances(problem)
+    return inner <= _FEW_CONDUCTANCES and rows * inner <= _FEW_PRODUCTS and longest <= _SHORT
 
 
 def _bytes(count: int) -> str:

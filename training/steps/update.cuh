@@ -23,13 +23,13 @@ struct Update : BackPropagation {
         constexpr int quads = l.width / 4, down = 32 / l.across, step = down * WARPS;
         const int filled = RESIDENT ? quads : (l.count + 3) / 4;
         const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-        constexpr int AHEAD = 3;  // rows that are on their way, or at work
+        constexpr int AHEAD = 2;  // rows that are on their way while one is at work: more are slower on an H200
         for (int group = 0; group < quads; group += l.across) {
             const int place = group + lane % l.across;
             REAL sum[N] = {};
             if (place < filled) {
                 const Quad fall = quad(c + 4 * place);
-                Quad turn[BATCH], p[AHEAD] = {}, q[AHEAD] = {};
+                Quad turn[BATCH], p[AHEAD + 1] = {}, q[AHEAD + 1] = {};
 #pragma unroll
                 for (int b = 0; b < BATCH; ++b) turn[b] = quad(e + b * l.width + 4 * place);
                 const int first = warp * down + lane / l.across;
@@ -38,7 +38,10 @@ struct Update : BackPropagation {
                     one = quad(matrix + i * columns + 4 * place);
                     if (mirrored) two = quad(matrix + (FEATURES + i) * columns + 4 * place);
                 };
-                auto pass = [&](int i, Quad& one, Quad& two) {
+#pragma unroll
+                for (int k = 0; k < AHEAD; ++k) fetch(first + k * step, p[k], q[k]);
+                for (int i = first; i < FEATURES; i += step) {
+                    fetch(i + AHEAD * step, p[AHEAD], q[AHEAD]);
                     REAL old[BATCH], lit[BATCH];
                     samples_of(x_old(), i, old);
                     samples_of(x_new(), i, lit);
@@ -50,31 +53,27 @@ struct Update : BackPropagation {
                             for (int column = 0; column < 4; ++column) slope.at[column] += old[b] * turn[b].at[column];
 #pragma unroll
                         for (int column = 0; column < 4; ++column) {
-                            const REAL up = one.at[column] - fall.at[column] + slope.at[column];
-                            one.at[column] = clipped(up);
-                            const REAL down = two.at[column] - fall.at[column] - slope.at[column];
-                            two.at[column] = mirrored ? clipped(down) : (REAL)0;
+                            const REAL one = p[0].at[column] - fall.at[column] + slope.at[column];
+                            p[0].at[column] = clipped(one);
+                            const REAL two = q[0].at[column] - fall.at[column] - slope.at[column];
+                            q[0].at[column] = mirrored ? clipped(two) : (REAL)0;
                         }
-                        *(Quad*)(matrix + i * columns + 4 * place) = one;
-                        if (mirrored) *(Quad*)(matrix + (FEATURES + i) * columns + 4 * place) = two;
+                        *(Quad*)(matrix + i * columns + 4 * place) = p[0];
+                        if (mirrored) *(Quad*)(matrix + (FEATURES + i) * columns + 4 * place) = q[0];
                     }
 #pragma unroll
                     for (int column = 0; column < 4; ++column) {
-                        const REAL both = one.at[column] - two.at[column];
-                        sum[column * (BATCH + 1) + BATCH] += one.at[column] + two.at[column];
+                        const REAL both = p[0].at[column] - q[0].at[column];
+                        sum[column * (BATCH + 1) + BATCH] += p[0].at[column] + q[0].at[column];
 #pragma unroll
                         for (int b = 0; b < BATCH; ++b) sum[column * (BATCH + 1) + b] += lit[b] * both;
                     }
-                };
 #pragma unroll
-                for (int k = 0; k < AHEAD; ++k) fetch(first + k * step, p[k], q[k]);
-#pragma unroll 1
-                for (int i = first; i < FEATURES; i += AHEAD * step)
-#pragma unroll
-                    for (int k = 0; k < AHEAD; ++k) {  // every row in registers of its own: nothing waits to be moved
-                        if (i + k * step < FEATURES) pass(i + k * step, p[k], q[k]);
-                        fetch(i + (k + AHEAD) * step, p[k], q[k]);
+                    for (int k = 0; k < AHEAD; ++k) {
+                        p[k] = p[k + 1];
+                        q[k] = q[k + 1];
                     }
+                }
             }
             sum_rows<SIZE, 0>(sum, group, drive);
         }
