@@ -388,8 +388,8 @@ class Check:
             if spec.inner:
                 dense_sums(unit[spec.row.units], unit[spec.col.units], g, self.x, self.upper, tolerance, total)
         least = total * (1.0 - EPS * self.problem.most_terms)
-        better = least * self.upper > self.most
-        self.upper[better] = self.most[better] / least[better]
+        some = least > 0
+        self.upper[some] = np.minimum(self.upper[some], self.most[some] / least[some])
 
     def at_rounding(self, tolerance: float, eps: float) -> bool:
         """Whether each violation above the tolerance is one that the rounding of the unit's own voltage can make."""

@@ -219,6 +219,21 @@ def looks(device: Device, problem: cs.Problem, x: np.ndarray, dtype: str = "floa
     return look, Check(problem, drive, x)
 
 
+def test_dense_currents_bound_as_on_the_host(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (residual, gpu_check):
+        monkeypatch.setattr(module, "FULL_WORK", 0)
+    problem = batched(DECKS["drn"], 3)
+    x = cs.solve(problem).x + 1e-3
+    look, check = looks(device, problem, x)
+    before, limit = check.upper.copy(), float(np.median(check.upper))
+    assert not look.meets(limit) and look.on_host is None  # some violation is certain
+    for bounded in (look, check):
+        bounded._bound_by_dense(limit)
+    upper, known = device.to_host(look.upper).T, check.upper < 1.0  # more is rounding alone over rounding alone
+    np.testing.assert_allclose(upper[known], check.upper[known], rtol=1e-6, atol=1e-12)
+    assert (check.upper[before <= limit] == before[before <= limit]).all() and (check.upper < before).any()
+
+
 @pytest.mark.parametrize("noise", [0.0, 1e-12, 1e-3, 3.0])
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("deck", WITH_BOUNDS.values(), ids=WITH_BOUNDS.keys())

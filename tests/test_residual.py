@@ -10,6 +10,7 @@ import pytest
 from helpers import PRECISE, assert_laws
 
 import circuitsim as cs
+from circuitsim import residual
 from circuitsim.branch_sums import violations
 from circuitsim.gallery import Recipe, drn, random_circuit
 from circuitsim.residual import FIGURES, Check, Residuals, exact_sums, shift, violation
@@ -311,3 +312,27 @@ def test_no_current_is_so_large_that_a_missed_law_is_nothing_beside_it() -> None
         x[0, solution.problem.topology.index_of_node[solution.circuit.netlist.node(name)]] = 0.0
     drive = replace(solution.problem.drive(slice(0, 1)), carried=solution.carried)
     assert Check(solution.problem, drive, x, exact=True).certificate().kcl_relative > 1e-9
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-9, 1e-4])
+def test_dense_currents_bound_what_products_cannot(noise: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outputs whose neighbours are all above 0 V: bounds are infinite, then near the exact figures, never below."""
+    monkeypatch.setattr(residual, "FULL_WORK", 0)
+    rng = np.random.default_rng(0)
+    text = drn([6, 12, 8, 3], gain=10.0).replace(
+        "h2[4:7] 0 ideal", "0 h2[4:7] ideal"
+    )  # the last ones, too, from 0 V up
+    problem = cs.compile_problem(cs.parse(text).with_values({"Vx": rng.uniform(0, 10, (5, 6))}))
+    drive, outputs = problem.drive(slice(0, 5)), problem.n_free - 3
+    x = cs.solve(problem).x
+    sums = residual._neighbours(problem, x)[:, outputs:]
+    x[:, outputs:] = sums / problem.values.diag[outputs:] * (1 + noise * rng.uniform(-1, 1, sums.shape))
+    exact, check = Check(problem, drive, x, exact=True), Check(problem, drive, x)
+    before = check.upper.copy()
+    assert noise or np.isinf(before[:, outputs:]).any()
+    check._bound_by_dense(1e-12)
+    assert np.isfinite(check.upper[:, outputs:]).all() and (check.upper <= before).all()
+    assert (check.upper >= exact.upper * (1 - 1e-6)).all()
+    assert (check.upper[:, outputs:] <= exact.upper[:, outputs:] * (1 + 1e-6) + 1e-13).all()
+    if not noise:
+        assert check.upper[:, outputs:].max() < 1e-12 and not check.summed.any()

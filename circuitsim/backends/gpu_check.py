@@ -146,8 +146,8 @@ class GpuCheck:
                         rows, targets.size, targets, sources.size, sources, g, *steps, self.x, self.upper, limit, total,
                     )  # fmt: skip
             least = total * (1.0 - EPS * engine.problem.most_terms)
-            better = least * self.upper > self.most
-            self.upper = xp.where(better, self.most / xp.where(better, least, 1.0), self.upper)
+            some = least > 0
+            self.upper = xp.where(some, xp.minimum(self.upper, self.most / xp.where(some, least, 1.0)), self.upper)
             self.bound = float(self.device.to_host(self.upper.max()))
 
     def at_rounding(self, tolerance: float, eps: float) -> bool:
