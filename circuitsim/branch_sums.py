@@ -170,17 +170,27 @@ def violations(
 
 
 @jit()
-def dense_sums(rows, cols, g, x, upper, tolerance, total):
-    """Add sum_j |g (x_u - x_j)| over a block (rows, cols) to total (batch, n) where `upper` exceeds the tolerance."""
-    for b in range(x.shape[0]):
+def dense_sums(rows, cols, g, x, upper, tolerance, doubtful, total):
+    """Add sum_j |g (x_u - x_j)| over a block g (rows, cols) to total (batch, n), for the doubtful rows of the batch.
+
+    Those are left out where `upper` exceeds the tolerance at no unit of the block.
+    """
+    of_cols = np.empty(cols.size)
+    across = np.empty(cols.size)
+    for b in doubtful:
+        if not ((upper[b][rows] > tolerance).any() or (upper[b][cols] > tolerance).any()):
+            continue
+        across[:] = x[b][cols]
+        of_cols[:] = 0.0
         for i in range(rows.size):
-            if upper[b, rows[i]] > tolerance:
-                for j in range(cols.size):
-                    total[b, rows[i]] += g[i, j] * abs(x[b, rows[i]] - x[b, cols[j]])
+            v, of_row = x[b, rows[i]], 0.0
+            for j in range(cols.size):
+                amps = g[i, j] * abs(v - across[j])
+                of_row += amps
+                of_cols[j] += amps
+            total[b, rows[i]] += of_row
         for j in range(cols.size):
-            if upper[b, cols[j]] > tolerance:
-                for i in range(rows.size):
-                    total[b, cols[j]] += g[i, j] * abs(x[b, cols[j]] - x[b, rows[i]])
+            total[b, cols[j]] += of_cols[j]
 
 
 @jit()

@@ -361,32 +361,37 @@ class Check:
         """
         if self.certain > tolerance or (self.active_error > tolerance).any():
             return False
-        if self.bounded:
-            self._bound_by_dense(tolerance)
-        worst = self.upper.max(axis=1, initial=0.0)
-        doubtful = np.flatnonzero(worst > tolerance)
-        doubtful = doubtful[np.argsort(-worst[doubtful], kind="stable")]
+        doubtful = self._doubtful(tolerance)
+        self._sum_exactly(doubtful[:1])
+        if self.upper[doubtful[:1]].max(initial=0.0) > tolerance:
+            return False
+        if doubtful.size > 1:
+            self._bound_by_dense(tolerance, doubtful[1:])
+            doubtful = self._doubtful(tolerance)
         few = max(1, FULL_WORK // (self.problem.mean_degree * max(self.problem.n_free, 1)))
-        for first in [0, *range(1, doubtful.size, few)]:
-            chosen = doubtful[first : first + (few if first else 1)]
+        for first in range(0, doubtful.size, few):
+            chosen = doubtful[first : first + few]
             self._sum_exactly(chosen)
             if self.upper[chosen].max(initial=0.0) > tolerance:
                 return False
         return True
 
-    @property
-    def bounded(self) -> bool:
-        """Whether summing the absolute currents of dense blocks can make bounds smaller."""
-        dense = any(spec.inner for spec in self.problem.topology.dense)
-        return dense and self.problem.plain and not self.drive.base and not self.summed.any()
+    def _doubtful(self, tolerance: float) -> Ints:
+        """Rows whose bounds exceed the tolerance, the worst first."""
+        worst = self.upper.max(axis=1, initial=0.0)
+        doubtful = np.flatnonzero(worst > tolerance)
+        return doubtful[np.argsort(-worst[doubtful], kind="stable")]
 
-    def _bound_by_dense(self, tolerance: float) -> None:
-        """Smaller bounds where they exceed the tolerance: units whose neighbours are all above 0 V have none at all."""
-        t, total = self.problem.topology, np.zeros(self.x.shape)
-        unit = np.arange(t.n_free)
-        for spec, g in zip(t.dense, self.problem.values.dense, strict=True):
-            if spec.inner:
-                dense_sums(unit[spec.row.units], unit[spec.col.units], g, self.x, self.upper, tolerance, total)
+    def _bound_by_dense(self, tolerance: float, rows: Ints) -> None:
+        """Smaller bounds for rows that are not summed: units whose neighbours are all above 0 V have none at all."""
+        t, rows = self.problem.topology, rows[~self.summed[rows]]
+        dense = [(spec, g) for spec, g in zip(t.dense, self.problem.values.dense, strict=True) if spec.inner]
+        if not (dense and rows.size and self.problem.plain) or self.drive.base:
+            return
+        unit, total = np.arange(t.n_free), np.zeros(self.x.shape)
+        for spec, g in dense:
+            ends = unit[spec.row.units], unit[spec.col.units]
+            dense_sums(*ends, np.ascontiguousarray(g), self.x, self.upper, tolerance, rows, total)
         least = total * (1.0 - EPS * self.problem.most_terms)
         some = least > 0
         self.upper[some] = np.minimum(self.upper[some], self.most[some] / least[some])

@@ -95,6 +95,16 @@ TASKS += [
     pytest.param(Task((1568, 1024, 10), 784, batch, 4, BACK, "float32"), marks=pytest.mark.slow, id=f"batch {batch}")
     for batch in (1, 3, 8)
 ]
+TASKS += [  # other depths and widths, and an input crossbar that passes through
+    pytest.param(task, marks=marks, id="-".join(map(str, task.sizes)))
+    for task, marks in (
+        (Task((1568, 1024, 1024, 1024, 10), 784, 4, 6, DIFFERENCE, "float32"), ()),
+        (Task((1568, 1024, 1024, 10), 784, 4, 5, BACK, "float32"), pytest.mark.slow),
+        (Task((1568, 32768, 10), 784, 4, 4, DIFFERENCE, "float32"), ()),
+        (Task((13, 7, 5, 6, 3), 13, 3, 2000, DIFFERENCE, "float64"), pytest.mark.slow),
+        (Task((13, 7, 5, 3), 13, 8, 4, BACK, "float64"), pytest.mark.slow),
+    )
+]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

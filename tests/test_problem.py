@@ -270,3 +270,10 @@ def test_negative_and_nonfinite_new_values_are_refused() -> None:
         problem.with_values({"RX": np.ones((3, 3))})
     with pytest.raises(cs.SettingsError, match="no element"):
         problem.with_values({"R9": 1.0})
+
+
+def test_inner_ends_are_what_a_sweep_goes_through() -> None:
+    """Two ends of each branch between unknowns, dense or not; what leads to known potentials is not among them."""
+    chain = cs.compile_problem(cs.parse("t\nV1 a 0 1\nR1 a b 1k\nR2 b c 1k\nR3 c d 1k\nR4 d 0 1k"))
+    layers = cs.compile_problem(cs.parse(drn([4, 12, 9, 3])))
+    assert (chain.inner_ends, layers.inner_ends) == (4, 2 * (12 * 9 + 9 * 3))

@@ -330,7 +330,7 @@ def test_dense_currents_bound_what_products_cannot(noise: float, monkeypatch: py
     exact, check = Check(problem, drive, x, exact=True), Check(problem, drive, x)
     before = check.upper.copy()
     assert noise or np.isinf(before[:, outputs:]).any()
-    check._bound_by_dense(1e-12)
+    check._bound_by_dense(1e-12, np.arange(5))
     assert np.isfinite(check.upper[:, outputs:]).all() and (check.upper <= before).all()
     assert (check.upper >= exact.upper * (1 - 1e-6)).all()
     assert (check.upper[:, outputs:] <= exact.upper[:, outputs:] * (1 + 1e-6) + 1e-13).all()

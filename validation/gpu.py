@@ -129,7 +129,9 @@ def whole_row(device: Device, problem: cs.Problem, settings: cs.Settings, what: 
     difference = np.abs(here.voltages() - there.voltages()).max()
     reached = f"KCL {here.residuals.kcl_relative:.1e}, {steps_text(here.method, here.steps)} ({here.why})"
     note = f"{reached}; largest difference {difference:.1e} V"
-    return Row(_NAME, what, seconds, "s", target, f"cpu, {backends['cpu'].workers} cores", peer, note=note)
+    cpu = backends["cpu"]
+    tiles = -(-problem.batch // cpu.tile(problem, settings.dtype)) if here.method == "bcd" else 1
+    return Row(_NAME, what, seconds, "s", target, f"cpu, at most {min(cpu.workers, tiles)} cores", peer, note=note)
 
 
 def passes_row(device: Device, timer: Timer, problem: cs.Problem, settings: cs.Settings, copied: int, what: str) -> Row:

@@ -43,8 +43,8 @@ _ARRAYS = 28  # float64 numbers for each unit in one row, at the most: state, dr
 _MOST_VOLTAGES = 50_000_000  # of a tile: the host keeps several arrays of them
 _FEW_ROWS = 64  # for which it is not worth taking conductances to the device
 # Dense conductances times rows up to which a kernel takes less time than cuBLAS and what goes with it to launch: on an
-# H200 some 100 us a sweep and crossbar, in which a thread sums 4,096 conductances at a unit in turn. To arrange them as
-# sparse ones takes the host 60 ns each: 3 ms for 50,000, what 20 or 30 sweeps gain.
+# H200 some 100 us a sweep, in which a thread sums 4,096 conductances at a unit in turn. To arrange them as sparse ones
+# takes a host some 60 ns each: 3 ms for 50,000, what 20 or 30 sweeps gain.
 _FEW_PRODUCTS, _FEW_CONDUCTANCES, _SHORT = 20_000_000, 50_000, 4096
 _INCLUDE = re.compile(r'^#include "(.+)"$', re.MULTILINE)
 _PLAIN = 4  # sweeps after which recording one pays: it costs a few
