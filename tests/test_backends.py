@@ -9,11 +9,12 @@ from helpers import law as plain_law
 from scipy.optimize import brentq
 
 import circuitsim as cs
-from circuitsim import gallery
+from circuitsim import gallery, residual
 from circuitsim.backends import kernels
 from circuitsim.backends.base import find_backend
-from circuitsim.gallery import Recipe, random_circuit
+from circuitsim.gallery import Recipe, drn, random_circuit
 from circuitsim.laws import N_PARAMS, Law, branch_current
+from circuitsim.methods import bcd
 from circuitsim.models import BOLTZMANN, CHARGE
 
 pytestmark = pytest.mark.usefixtures("kernel_form")
@@ -308,3 +309,33 @@ def test_unit_root_is_the_root(seed: int) -> None:
 
 def test_params_table_is_as_wide_as_the_laws_say() -> None:
     assert all(len(p) == N_PARAMS for _, p in LAWS)
+
+
+def test_looks_that_take_long_come_when_they_may_find_the_tolerance_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer of them, as many sweeps but for one or two, and the same answer."""
+    problem = cs.compile_problem(cs.parse(drn([6, 40, 30, 30, 3], gain=1000.0)))
+    settings, looks = cs.Settings(method="bcd", tol=1e-12), list[int]()
+    certificate = residual.Check.meets
+
+    def counted(check: residual.Check, tolerance: float) -> bool:
+        looks[-1] += 1
+        return certificate(check, tolerance)
+
+    monkeypatch.setattr(residual.Check, "meets", counted)
+    solutions = []
+    for work in (10**9, 0):
+        monkeypatch.setattr(bcd, "FULL_WORK", work)
+        looks.append(0)
+        solutions.append(cs.solve(problem, settings))
+    before, after = solutions
+    assert looks[1] < 0.75 * looks[0] and before.steps > 12
+    assert before.steps <= after.steps + 1 and after.steps <= before.steps + 2
+    np.testing.assert_allclose(after.x, before.x, rtol=0, atol=1e-9 * np.abs(before.x).max())
+
+
+def test_sweeps_still_to_come_at_the_rate_between_two_looks() -> None:
+    assert bcd._still_ahead(None, (2, 1e-2), 1e-9) == 0
+    assert bcd._still_ahead((10, 1e-2), (12, 1e-4), 1e-9) == 4  # a tenth a sweep: five more, of which four are sure
+    assert bcd._still_ahead((2, 1e-2), (3, 9e-3), 1e-9) == 3  # no more than there were
+    assert bcd._still_ahead((2, 1e-2), (3, 2e-2), 1e-9) == 0  # it rises
+    assert bcd._still_ahead((2, 1e-2), (3, 0.0), 1e-9) == bcd._still_ahead((2, 0.0), (3, 1e-2), 1e-9) == 0  # not known

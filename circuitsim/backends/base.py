@@ -29,6 +29,10 @@ class Look(Protocol):
     def worst(self) -> float:
         """The largest relative violation, or a bound of it."""
 
+    @property
+    def certain(self) -> float:
+        """A relative violation that some unit has for sure; 0 where none is known."""
+
     def meets(self, tolerance: float) -> bool:
         """Whether the relative violation is at most `tolerance` everywhere."""
 

@@ -12,7 +12,7 @@ from circuitsim.backends.base import Engine, Look
 from circuitsim.methods.held import Held
 from circuitsim.methods.outcome import Outcome
 from circuitsim.problem import Drive, Problem
-from circuitsim.residual import Residuals, shift
+from circuitsim.residual import FULL_WORK, Residuals, shift
 from circuitsim.solution import Settings, Status
 
 Floats = NDArray[np.float64]
@@ -23,6 +23,7 @@ _SETTLED = 10  # sweeps before which it is not worth asking whether only roundin
 _PATIENCE, _MOST_AHEAD = 200, 1000
 _PATIENCE_CURVED, _MOST_AHEAD_CURVED = 40, 100
 _TIGHTER = 1e-2  # tolerance, when voltages are not held
+_SURE = 0.8  # of the sweeps that a rate of convergence foretells
 _MAX_SHIFTS = 3  # one gives twice the digits; more help when the first voltages were not the nearest ones
 
 
@@ -67,6 +68,9 @@ def solve_tile(
     tolerance, eps = settings.tolerance, float(np.finfo(settings.dtype).eps)
     given, shifts, sweeps, hasty = drive, 0, 0, not patient
     before: tuple[int, float] | None = None  # sweeps and largest violation at an earlier look
+    last: tuple[int, float] | None = None  # sweeps and a certain violation at the last one, where looks take long
+    costly = (drive.rows.stop - drive.rows.start) * problem.n_free * problem.mean_degree > FULL_WORK
+    ahead = 0
 
     def at_rounding(check: Look) -> bool:
         return sweeps > _SETTLED and check.at_rounding(tolerance, eps)
@@ -79,10 +83,13 @@ def solve_tile(
 
     engine.start(drive, x)
     while True:
-        count = min(max(1, sweeps // 8) if sweeps else 2, settings.max_sweeps - sweeps)
+        count = min(max(1, sweeps // 8, ahead) if sweeps else 2, settings.max_sweeps - sweeps)
         moved = engine.sweep(count)
         sweeps += count
         check = engine.check()
+        if costly:
+            now = sweeps, check.certain
+            ahead, last = _still_ahead(last, now, tolerance), now
         residuals = check.certificate() if check.finite() and check.meets(tolerance) else None
         met = residuals is not None and residuals.kcl_relative <= tolerance
         if met:
@@ -108,6 +115,17 @@ def solve_tile(
                 before = sweeps, check.worst
             continue
         return reached(status, residuals or check.certificate())
+
+
+def _still_ahead(last: tuple[int, float] | None, now: tuple[int, float], tolerance: float) -> int:
+    """Sweeps to come before a look can find the tolerance met, at the rate since the last; as many as were at the most.
+
+    Both are (sweeps, a violation that some unit has for sure).
+    """
+    if last is None or not tolerance < now[1] < last[1]:
+        return 0
+    fall = np.log(last[1] / now[1]) / (now[0] - last[0])
+    return min(int(_SURE * np.log(now[1] / tolerance) / fall), now[0])
 
 
 def _slow(problem: Problem, before: tuple[int, float] | None, sweeps: int, check: Look, tolerance: float) -> bool:
