@@ -379,7 +379,7 @@ class Check:
     def _doubtful(self, tolerance: float) -> Ints:
         """Rows whose bounds exceed the tolerance, the worst first."""
         worst = self.upper.max(axis=1, initial=0.0)
-        doubtful = np.flatnonzero(worst > tolerance)
+        doubtful = np.flatnonzero(~(worst <= tolerance))  # NaN is
         return doubtful[np.argsort(-worst[doubtful], kind="stable")]
 
     def _bound_by_dense(self, tolerance: float, rows: Ints) -> None:

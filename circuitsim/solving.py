@@ -37,7 +37,7 @@ _SMALL = 2_000  # branch ends times rows: products for which BLAS takes one thre
 _MANY_ROWS = 64  # of a nonlinear circuit: bcd takes them at once, newton only of some
 _IN_CACHE = 250_000  # voltages that newton handles at once
 # Ends of branches between unknowns, times rows, above which `auto` takes the GPU for bcd. For 4.2e9 (1,000 images
-# through drn_3h) 16 cores took 2.95 s, an H200 0.15 s after 0.8 s to start; one core takes 1.8 s for 1e9.
+# through drn_3h) four cores took 2.95 s, an H200 0.15 s after 0.8 s to start; one core takes 1.4 s for 1e9.
 GPU_WINS = 1_000_000_000
 # Unknowns times rows above which `auto` takes the GPU for newton in circuits of which it solves many rows at once. One
 # core takes 7 to 19 us for each of them; an H200 took 0.16 s for 484,000, after 0.8 s to start.

@@ -336,6 +336,6 @@ def test_looks_that_take_long_come_when_they_may_find_the_tolerance_met(monkeypa
 def test_sweeps_still_to_come_at_the_rate_between_two_looks() -> None:
     assert bcd._still_ahead(None, (2, 1e-2), 1e-9) == 0
     assert bcd._still_ahead((10, 1e-2), (12, 1e-4), 1e-9) == 4  # a tenth a sweep: five more, of which four are sure
-    assert bcd._still_ahead((2, 1e-2), (3, 9e-3), 1e-9) == 3  # no more than there were
+    assert bcd._still_ahead((2, 1e-2), (3, 9e-3), 1e-9) == 1  # no more than half of those that were
     assert bcd._still_ahead((2, 1e-2), (3, 2e-2), 1e-9) == 0  # it rises
     assert bcd._still_ahead((2, 1e-2), (3, 0.0), 1e-9) == bcd._still_ahead((2, 0.0), (3, 1e-2), 1e-9) == 0  # not known

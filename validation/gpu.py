@@ -130,8 +130,8 @@ def whole_row(device: Device, problem: cs.Problem, settings: cs.Settings, what: 
     reached = f"KCL {here.residuals.kcl_relative:.1e}, {steps_text(here.method, here.steps)} ({here.why})"
     note = f"{reached}; largest difference {difference:.1e} V"
     cpu = backends["cpu"]
-    tiles = -(-problem.batch // cpu.tile(problem, settings.dtype)) if here.method == "bcd" else 1
-    return Row(_NAME, what, seconds, "s", target, f"cpu, at most {min(cpu.workers, tiles)} cores", peer, note=note)
+    tiles = -(-problem.batch // cpu.tile(problem, settings.dtype)) if there.method == "bcd" else 1
+    return Row(_NAME, what, seconds, "s", target, f"cpu, tiles at once: {min(cpu.workers, tiles)}", peer, note=note)
 
 
 def passes_row(device: Device, timer: Timer, problem: cs.Problem, settings: cs.Settings, copied: int, what: str) -> Row:

@@ -90,6 +90,8 @@ def solve_tile(
         if costly:
             now = sweeps, check.certain
             ahead, last = _still_ahead(last, now, tolerance), now
+            if hasty:  # `_slow` is asked in time
+                ahead = min(ahead, max(_patience(problem)[0] - sweeps, 0))
         residuals = check.certificate() if check.finite() and check.meets(tolerance) else None
         met = residuals is not None and residuals.kcl_relative <= tolerance
         if met:
@@ -104,7 +106,7 @@ def solve_tile(
             x = engine.voltages()
             drive = shift(problem, given, x if not drive.base else drive.base[0] + x)
             engine.start(drive, None)
-            shifts += 1
+            ahead, last, shifts = 0, None, shifts + 1
             continue
         elif not moved:
             status = Status.STALLED
@@ -118,20 +120,25 @@ def solve_tile(
 
 
 def _still_ahead(last: tuple[int, float] | None, now: tuple[int, float], tolerance: float) -> int:
-    """Sweeps to come before a look can find the tolerance met, at the rate since the last; as many as were at the most.
+    """Sweeps to come before a look can find the tolerance met, at the rate since the last; at most half of those taken.
 
     Both are (sweeps, a violation that some unit has for sure).
     """
     if last is None or not tolerance < now[1] < last[1]:
         return 0
     fall = np.log(last[1] / now[1]) / (now[0] - last[0])
-    return min(int(_SURE * np.log(now[1] / tolerance) / fall), now[0])
+    return min(int(_SURE * np.log(now[1] / tolerance) / fall), now[0] // 2)
+
+
+def _patience(problem: Problem) -> tuple[int, int]:
+    """Sweeps before which the rate says nothing, and sweeps still to come that are too many."""
+    curved = problem.topology.junctions.size > 0
+    return (_PATIENCE_CURVED, _MOST_AHEAD_CURVED) if curved else (_PATIENCE, _MOST_AHEAD)
 
 
 def _slow(problem: Problem, before: tuple[int, float] | None, sweeps: int, check: Look, tolerance: float) -> bool:
     """Whether too many sweeps are still to come, at the rate since the earlier look."""
-    curved = problem.topology.junctions.size > 0
-    patience, most = (_PATIENCE_CURVED, _MOST_AHEAD_CURVED) if curved else (_PATIENCE, _MOST_AHEAD)
+    patience, most = _patience(problem)
     if before is None or sweeps < patience:
         return False
     if not np.isfinite(check.worst):  # a unit through which nothing flows is not at rest: no rate at all
