@@ -257,7 +257,7 @@ class Check:
         v = problem.values
         nonlinear, slope, nonlinear_abs = _junction_sums(problem, drive.junction_offset, x)
         self.slope = np.broadcast_to(v.diag + slope, x.shape)
-        self.flow, self.rho, self.upper = np.empty(x.shape), np.empty(x.shape), np.empty(x.shape)
+        self.flow, self.rho, self.upper, self.most = (np.empty(x.shape) for _ in range(4))
         self.summed = np.zeros(x.shape[0], bool)  # rows whose figures are exact
         self.largest = np.zeros(x.shape[0])  # the largest absolute current at a unit, of a source, of a resistor, A
         self.certain = 0.0
@@ -269,7 +269,6 @@ class Check:
             self._sum_exactly(np.arange(x.shape[0]))
             return
         linked, linked_abs = carried_sums(problem, drive.carried)
-        self.most = np.empty(x.shape)
         neighbours, neighbours_abs = np.split(_neighbours(problem, np.concatenate([x, np.abs(x)])), 2)
         self.certain = violations(
             x, neighbours, neighbours_abs, v.diag, v.to_fixed,

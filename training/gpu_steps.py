@@ -155,6 +155,12 @@ def program(task: Task, plan: Plan, features: str, kernel: str = "steps") -> Pro
     return Program(SOURCE, tuple(f"-D{name}={value}" for name, value in defined.items()), kernel)
 
 
+def features_on(xp: Any, samples: Samples) -> Array:
+    """The features on a device, in a type that the kernels read."""
+    known = str(samples.features.dtype) in FEATURES
+    return xp.asarray(np.ascontiguousarray(samples.features, None if known else np.float64))
+
+
 def _numbers_text(numbers: Sequence[int]) -> str:
     return ",".join(map(str, numbers))
 
@@ -215,9 +221,7 @@ class GpuSteps:
     def _on_device(self, samples: Samples) -> tuple[Array, Array]:
         """Features and targets there; they stay until others come."""
         if self._samples is None or self._samples[0] is not samples:
-            kind = str(samples.features.dtype)
-            data = samples.features if kind in FEATURES else samples.features.astype(np.float64)
             xp = self.device.xp
             targets = xp.asarray(np.ascontiguousarray(samples.targets, np.float32))
-            self._samples = samples, xp.asarray(np.ascontiguousarray(data)), targets
+            self._samples = samples, features_on(xp, samples), targets
         return self._samples[1:]

@@ -14,7 +14,7 @@ from threadpoolctl import ThreadpoolController
 from circuitsim import Circuit, Problem, SettingsError
 from circuitsim.backends.gpu import Device
 from training import eqprop, kernels, layers
-from training.gpu_steps import FEATURES, GpuSteps, Refused, task_of
+from training.gpu_steps import GpuSteps, Refused, features_on, task_of
 from training.gradient import find_outputs
 from training.layers import Layers, Weights
 from training.learner import AT_ONCE, Learner, LearningError, Samples, Tally, check_arrays, tally_of
@@ -239,9 +239,7 @@ class LayeredLearner(Learner):
     def _on_device(self, samples: Samples) -> Samples:
         """The same with their features there, as they are; they stay until others come."""
         if self._sent is None or self._sent[0] is not samples:
-            kind = str(samples.features.dtype)
-            features = samples.features if kind in FEATURES else samples.features.astype(np.float64)
-            self._sent = samples, replace(samples, features=self.xp.asarray(features))
+            self._sent = samples, replace(samples, features=features_on(self.xp, samples))
         return self._sent[1]
 
     def _limits(self) -> AbstractContextManager[object]:

@@ -4,9 +4,9 @@
 #include "threads.cuh"
 
 #define BOTH (2 * BATCH)
-#define STRIDE ((BOTH + 3) / 4 * 4)
-#define TAPED ((BATCH + 3) / 4 * 4)  // of a unit's voltages, or adjoints, on a tape
-#define WIDE power_of_two(BOTH)      // of what a block shares for an output in a nudged phase
+#define STRIDE whole_quads(BOTH)
+#define TAPED whole_quads(BATCH)  // of a unit's voltages, or adjoints, on a tape
+#define WIDE power_of_two(BOTH)   // of what a block shares for an output in a nudged phase
 
 #ifndef SHARED_MEMORY
 #define SHARED_MEMORY(name) extern __shared__ __align__(32) unsigned char name[];
@@ -50,7 +50,6 @@ __device__ constexpr int most_across() {
     for (int k = 0; k < HIDDEN; ++k) found = larger(found, across_of(k));
     return found;
 }
-__device__ constexpr int whole_quads(int count) { return (count + 3) / 4 * 4; }
 __device__ constexpr int before_of(int k) { return k ? size_of(k) : 0; }
 __device__ constexpr int near_of(int k) { return before_of(k) + (k + 1 < HIDDEN ? size_of(k + 2) : 0); }
 

@@ -16,6 +16,8 @@ __device__ constexpr int power_of_two(int n) {
     return power;
 }
 
+__device__ constexpr int whole_quads(int count) { return (count + 3) / 4 * 4; }
+
 __device__ inline REAL within(REAL x, REAL low, REAL high) {  // NaN stays
     x = x < low ? low : x;
     return x > high ? high : x;
