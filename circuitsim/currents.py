@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from circuitsim.branch_sums import ufunc_at
 from circuitsim.circuit import KINDS, Branches, Crossbar
 from circuitsim.laws import branch_current
 from circuitsim.problem import Drive
@@ -66,7 +67,7 @@ def ideal_currents(solution: Solution, rows: slice) -> Floats:
     ):
         active = np.broadcast_to(room[:, diodes] <= bound[:, units], (x.shape[0], diodes.size))
         share = np.zeros((t.n_free, x.shape[0]))
-        np.add.at(share, units, active.T.astype(float))
+        ufunc_at(np.add, share, units, active.T.astype(float))
         wanted = np.maximum(sign * supplied, 0.0)[:, units]
         out[:, diodes] = np.where(active, wanted / np.maximum(share.T[:, units], 1.0), 0.0)
     out[:, t.links] = fine.carried[:, : t.links.size]
@@ -94,18 +95,18 @@ def _out_of_nodes(solution: Solution, rows: slice) -> Floats:
     ]
     for branches, current in currents:
         current = np.where(branches.a == branches.b, 0.0, current)  # to itself: nothing, not even rounding
-        np.add.at(out, branches.a, current.T)
-        np.subtract.at(out, branches.b, current.T)
+        ufunc_at(np.add, out, branches.a, current.T)
+        ufunc_at(np.subtract, out, branches.b, current.T)
     v = solution.voltages(rows=rows)
     for x in c.crossbars:
         if solution.low is not None:  # differences first, for their digits
             current = x.g * _crossbar_drops(solution, x, rows)
-            np.add.at(out, x.rows, current.sum(axis=2).T)
-            np.subtract.at(out, x.cols, current.sum(axis=1).T)
+            ufunc_at(np.add, out, x.rows, current.sum(axis=2).T)
+            ufunc_at(np.subtract, out, x.cols, current.sum(axis=1).T)
             continue
         row, col = v[:, x.rows], v[:, x.cols]
-        np.add.at(out, x.rows, (row * x.g.sum(axis=1) - col @ x.g.T).T)
-        np.add.at(out, x.cols, (col * x.g.sum(axis=0) - row @ x.g).T)
+        ufunc_at(np.add, out, x.rows, (row * x.g.sum(axis=1) - col @ x.g.T).T)
+        ufunc_at(np.add, out, x.cols, (col * x.g.sum(axis=0) - row @ x.g).T)
     return out.T
 
 
@@ -152,7 +153,7 @@ def table_currents(solution: Solution, kind: str, members: Ints, rows: slice | N
         chosen = np.flatnonzero(branches.kind == KINDS.index(kind))
         chosen = chosen[place[branches.row[chosen]] >= 0]
         if chosen.size:
-            np.add.at(total, place[branches.row[chosen]], _branch_currents(solution, branches, chosen, rows).T)
+            ufunc_at(np.add, total, place[branches.row[chosen]], _branch_currents(solution, branches, chosen, rows).T)
     table = c.netlist.tables[kind]
     found: Floats = total[position].T
     found[:, c.left_out[table.a[members]] | c.left_out[table.b[members]]] = np.nan

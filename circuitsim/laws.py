@@ -201,8 +201,9 @@ def _junction_current(p: Floats, w: Floats) -> tuple[Floats, Floats]:
     g = saturation * forward / nvt
     if (off := w < -3.0 * nvt).any():
         arg = 3.0 * nvt / (np.where(off, w, -3.0 * nvt) * np.e)
-        i = np.where(off, -saturation * (1.0 + arg**3), i)
-        g = np.where(off, saturation * 3.0 * arg**3 / np.where(off, w, -1.0), g)
+        cube = arg * arg * arg  # a power takes longer than all the rest
+        i = np.where(off, -saturation * (1.0 + cube), i)
+        g = np.where(off, saturation * 3.0 * cube / np.where(off, w, -1.0), g)
     if (broken := w < -bv).any():
         reverse = np.exp(np.minimum(np.where(broken, -(w + bv) / nbv_vt, 0.0), MAX_EXPONENT))
         i = np.where(broken, -saturation * reverse, i)

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
+from circuitsim.branch_sums import ufunc_at
 from circuitsim.circuit import Circuit, check_structure, take_rows
 from circuitsim.errors import TopologyError
 from circuitsim.feasibility import check_diodes
@@ -118,7 +119,7 @@ class Problem:
             return np.abs(values).max(axis=1, initial=0.0, keepdims=True)
         out = np.zeros((self.circuit.copies, values.shape[0]))
         nodes = self.topology.root_of_unit if nodes is None else nodes
-        np.maximum.at(out, self._copy_of(nodes), np.abs(values).T)
+        ufunc_at(np.maximum, out, self._copy_of(nodes), np.abs(values).T)
         return out.T
 
     def largest_volts(self, x: Floats) -> Floats:
@@ -236,8 +237,8 @@ class Problem:
             lower, upper = lower[:1], upper[:1]
         lo = np.full((t.n_free, lower.shape[0]), -np.inf)
         hi = np.full((t.n_free, lower.shape[0]), np.inf)
-        np.maximum.at(lo, t.lower_units, lower.T)
-        np.minimum.at(hi, t.upper_units, upper.T)
+        ufunc_at(np.maximum, lo, t.lower_units, lower.T)
+        ufunc_at(np.minimum, hi, t.upper_units, upper.T)
         return np.ascontiguousarray(lo.T), np.ascontiguousarray(np.maximum(hi, lo).T)
 
     def _check_sources(self, rows: slice) -> None:

@@ -18,7 +18,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.branch_sums import crossbar_sums, dense_sums, end_sums, figures, flat_sums, violations
+from circuitsim.branch_sums import crossbar_sums, dense_sums, end_sums, figures, flat_sums, ufunc_at, violations
 from circuitsim.circuit import Branches, take_rows
 from circuitsim.laws import branch_current
 from circuitsim.problem import Drive, Problem
@@ -105,9 +105,9 @@ def _junction_sums(problem: Problem, offset: Floats, x: Floats) -> tuple[Floats,
     current, slope = branch_current(j.law[t.junctions], j.params[t.junctions], voltage)
     net, total, slopes = (np.zeros((t.n_free + 1, x.shape[0])) for _ in range(3))
     for unit, sign in ((t.junction_a, 1.0), (t.junction_k, -1.0)):
-        np.add.at(net, unit, sign * current.T)
-        np.add.at(total, unit, np.abs(current).T)
-        np.add.at(slopes, unit, slope.T)
+        ufunc_at(np.add, net, unit, sign * current.T)
+        ufunc_at(np.add, total, unit, np.abs(current).T)
+        ufunc_at(np.add, slopes, unit, slope.T)
     return net[:-1].T, slopes[:-1].T, total[:-1].T
 
 
@@ -134,8 +134,8 @@ def carried_sums(problem: Problem, current: Floats) -> tuple[Floats, Floats]:
     net, total = (np.zeros((t.n_free + 1, current.shape[0])) for _ in range(2))  # the last: known ends
     with np.errstate(over="ignore"):
         for unit, sign in ((t.carrier_a, 1.0), (t.carrier_k, -1.0)):
-            np.add.at(net, unit, sign * current.T)
-            np.add.at(total, unit, np.abs(current).T)
+            ufunc_at(np.add, net, unit, sign * current.T)
+            ufunc_at(np.add, total, unit, np.abs(current).T)
     return net[:-1].T, total[:-1].T
 
 
@@ -323,7 +323,7 @@ class Check:
         out = np.zeros((rows.size, t.n_free))
         for unit in (t.legs.link_a, t.legs.link_k):
             amps = self.slope[rows][:, unit] * self.link_volts[rows] + wrong
-            np.maximum.at(out.T, unit, amps.T)
+            ufunc_at(np.maximum, out.T, unit, amps.T)
         return out
 
     def _link_relative(self, rows: Ints, total: Floats) -> Floats:
@@ -340,7 +340,7 @@ class Check:
         relative = np.divide(volts, largest, out=np.where(volts > 0, np.inf, 0.0), where=largest > 0)
         out = np.zeros((rows.size, t.n_free))
         for unit in (t.legs.link_a, t.legs.link_k):
-            np.maximum.at(out.T, unit, relative.T)
+            ufunc_at(np.maximum, out.T, unit, relative.T)
         return out
 
     def finite(self) -> bool:
@@ -462,8 +462,8 @@ class Check:
         fall, rise = (np.zeros((t.n_free + 1, rows.size)) for _ in range(2))  # the last: known ends
         less, more = (x.T for x in self._junction_rounding(rows))
         for out, at_a, at_k in ((fall, less, more), (rise, more, less)):
-            np.add.at(out, t.junction_a, at_a)
-            np.add.at(out, t.junction_k, at_k)
+            ufunc_at(np.add, out, t.junction_a, at_a)
+            ufunc_at(np.add, out, t.junction_k, at_k)
         s, problem = self.problem.circuit.current_sources, self.problem
         given = np.where(s.a != s.b, np.abs(take_rows(problem.source_currents(self.drive.rows), rows)), 0.0)
         closed = problem.closed_currents(take_rows(self.drive.fixed, rows))
@@ -506,14 +506,14 @@ class Check:
             a, b = (part[ends if some is None else ends[some]] for ends in (branches.a, branches.b))
             crossing = a != b
             for ends, sign in ((a, 1.0), (b, -1.0)):
-                np.add.at(net, ends[crossing], sign * amps.T[crossing])
-                np.add.at(total, ends[crossing], np.abs(amps.T[crossing]))
+                ufunc_at(np.add, net, ends[crossing], sign * amps.T[crossing])
+                ufunc_at(np.add, total, ends[crossing], np.abs(amps.T[crossing]))
         held = np.zeros(net.shape, bool)  # a diode to a known potential takes what is left
         at_bound = (self.flow[rows] - self.rho[rows] != 0.0).T
         np.logical_or.at(held, part[t.root_of_unit], at_bound)
         out_of, into = np.zeros(net.shape), np.zeros(net.shape)
-        np.add.at(out_of, part[t.root_of_unit], fall.T)
-        np.add.at(into, part[t.root_of_unit], rise.T)
+        ufunc_at(np.add, out_of, part[t.root_of_unit], fall.T)
+        ufunc_at(np.add, into, part[t.root_of_unit], rise.T)
         size = np.where(held | ((-into <= net) & (net <= out_of)), 0.0, np.abs(net))
         worst = np.divide(size, total, out=np.where(size > 0, np.inf, 0.0), where=total > 0)
         worst[[0, *part[t.islands.pins]]] = 0.0  # what is known takes what the others leave

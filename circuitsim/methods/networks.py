@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from circuitsim.branch_sums import ufunc_at
 from circuitsim.errors import TopologyError
 from circuitsim.laws import Law, branch_current
 from circuitsim.linear import LinearSolver, Solved
@@ -395,7 +396,7 @@ class ActiveNetwork(Network):
         padded = np.zeros((of_law.shape[0], self.problem.n_free + 1))
         padded[:, :-1] = injected
         for unit, sign in ((t.carrier_a, sign_at_a), (t.carrier_k, 1.0)):
-            np.add.at(padded.T, unit[t.links.size :], sign * current.T)
+            ufunc_at(np.add, padded.T, unit[t.links.size :], sign * current.T)
         return np.concatenate([padded[:, :-1], of_law[:, self.fixed_voltage]], axis=1)
 
     def with_carried(self, drive: Drive, links: Floats, extra: Floats, x: Floats) -> Drive:

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.backends.base import RowSteps
+from circuitsim.branch_sums import ufunc_at
 from circuitsim.laws import Law, branch_current, branch_voltage
 from circuitsim.methods.continuation import follow
 from circuitsim.methods.held import hardly_moves
@@ -209,7 +210,7 @@ def _polished(
             break  # tangents of wrong states: there is nothing to refine
         before = float(worst.max())
         for unit, sign in ((legs.link_a, -1.0), (legs.link_k, 1.0)):
-            np.add.at(injected.T, unit, sign * (stiff * gap).T)
+            ufunc_at(np.add, injected.T, unit, sign * (stiff * gap).T)
         slope = network.relinearised(slope, found)
         step = network.factor(slope if refined < _HOLD_AFTER else network.immovable(slope)).solve(injected)
         if _far(step[:, :n], parts[0], drive.fixed, float(found.largest.max()) / network.largest):
