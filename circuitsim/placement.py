@@ -10,7 +10,7 @@ from circuitsim.circuit import Branches, Circuit
 from circuitsim.coloring import color_units
 from circuitsim.feasibility import diode_cycles
 from circuitsim.islands import Islands, find_islands
-from circuitsim.topology import Dense, Scatter, Side, Topology, flat_ends
+from circuitsim.topology import Dense, Scatter, Side, Topology, flat_nodes
 from circuitsim.units import TieForest, tie_forest
 
 Ints = NDArray[np.int64]
@@ -107,7 +107,7 @@ class _Placement:
                 expanded.append(k)
             else:
                 dense += blocks
-        flat_a, flat_b = flat_ends(c, expanded)
+        flat_a, flat_b = flat_nodes(c, expanded)
         diag_units, diag_branches, known_ends = self._ends(flat_a, flat_b)
         couplings, fixed, flat_dense = self._flat(flat_a, flat_b)
         dense += flat_dense
@@ -136,6 +136,8 @@ class _Placement:
             tied_with_column=np.flatnonzero(tied >= 0),
             fixed_of_tied=tied[tied >= 0],
             expanded=np.array(expanded, np.int64),
+            flat_a=flat_a,
+            flat_b=flat_b,
             couplings=couplings,
             fixed=fixed,
             dense=tuple(dense),

@@ -27,7 +27,7 @@ from circuitsim.feasibility import check_diodes
 from circuitsim.islands import find_islands
 from circuitsim.laws import MAX_EXPONENT, STRAIGHT, Law
 from circuitsim.placement import build_topology
-from circuitsim.topology import Dense, FlatBranches, Topology, flat_branches
+from circuitsim.topology import Dense, Topology
 from circuitsim.units import check_loops, listed, unique_ties
 
 Ints = NDArray[np.int64]
@@ -346,11 +346,6 @@ class Problem:
         t, v = self.topology, self.values
         inner = [g.ravel() for spec, g in zip(t.dense, v.dense, strict=True) if spec.inner]
         return np.concatenate([v.couplings.data[t.upper], *inner, np.zeros(t.leg_edges.size)])
-
-    @cached_property
-    def flat(self) -> FlatBranches:
-        """All linear branches that are not in a crossbar kept dense, and which of them end at each free unit."""
-        return flat_branches(self.circuit, self.topology)
 
     @cached_property
     def mean_degree(self) -> int:

@@ -183,7 +183,7 @@ def exact_sums(problem: Problem, drive: Drive, x: Floats, rows: Ints) -> tuple[F
 
     Branch by branch, as the circuit has them: nothing of the couplings that a solver uses enters here.
     """
-    t, c, flat, j = problem.topology, problem.circuit, problem.flat, problem.circuit.junctions
+    t, c, flat, j = problem.topology, problem.circuit, problem.topology.flat_ends, problem.circuit.junctions
     nodes = np.arange(len(c.nodes))
     fixed = take_rows(drive.fixed, rows)
     parts = [part[rows] for part in (*drive.base, x)]
@@ -203,7 +203,7 @@ def exact_sums(problem: Problem, drive: Drive, x: Floats, rows: Ints) -> tuple[F
         within = a == b  # both ends at one unit: nothing, not even rounding
         for unit, sign in ((a, 1.0), (b, -1.0)):
             end_sums(np.where(within, -1, unit), sign, amps, flow, low, total)
-    flat_sums(flat.ptr, flat.branch, flat.sign, flat.a, flat.b, g, v, flow, low, total)
+    flat_sums(flat.ptr, flat.branch, flat.sign, t.flat_a, t.flat_b, g, v, flow, low, total)
     for k in range(rows.size if c.crossbars else 0):
         for n, crossbar in enumerate(c.crossbars):
             if n not in t.expanded:

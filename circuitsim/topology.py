@@ -114,6 +114,8 @@ class Topology:
     tied_with_column: Ints  # positions in forest.nodes of all but the roots of free groups, whose offset is 0
     fixed_of_tied: Ints  # their columns of Drive.fixed
     expanded: Ints  # crossbars that are treated as flat branches
+    flat_a: Ints  # nodes of these, the linear branches outside dense crossbars (flat_nodes)
+    flat_b: Ints
     couplings: Scatter
     fixed: Scatter
     dense: tuple[Dense, ...]
@@ -184,6 +186,15 @@ class Topology:
         """For conductances on `edges` and to ground; what depends on the pattern alone is done once."""
         return choose_solver(self.n_free, *self.edges)
 
+    @cached_property
+    def flat_ends(self) -> FlatEnds:
+        """The flat branches, sorted by the free units that they end at."""
+        order = np.argsort(self.diag_units, kind="stable")
+        units, branch = self.diag_units[order], self.diag_branches[order]
+        sign = np.where(self.index_of_node[self.flat_a[branch]] == units, 1.0, -1.0)
+        ptr = np.searchsorted(units, np.arange(self.n_free + 1))
+        return FlatEnds(ptr, branch, sign)
+
     def flat_conductances(self, circuit: Circuit) -> Floats:
         """Conductances of the flat branches: the circuit's conductors, then each entry of the expanded crossbars."""
         expanded = [circuit.crossbars[k].g.ravel() for k in self.expanded]
@@ -191,29 +202,19 @@ class Topology:
 
 
 @dataclass(frozen=True)
-class FlatBranches:
-    """The linear branches outside dense crossbars, and for each free unit u the entries ptr[u]:ptr[u+1] at it."""
+class FlatEnds:
+    """Ends of the flat branches at free units: unit u has the entries ptr[u]:ptr[u+1]."""
 
-    a: Ints  # (n,) node
-    b: Ints
     ptr: Ints  # (n_free + 1,)
     branch: Ints  # (entries,)
     sign: Floats  # (entries,) +1: the unit is at end a, so that a current a to b leaves it
 
 
-def flat_ends(circuit: Circuit, expanded: Sequence[int]) -> tuple[Ints, Ints]:
-    """Nodes of the flat branches, in the order of `Topology.flat_conductances`."""
+def flat_nodes(circuit: Circuit, expanded: Sequence[int]) -> tuple[Ints, Ints]:
+    """Both nodes of each flat branch, in the order of `Topology.flat_conductances`."""
+    if not len(expanded):
+        return circuit.conductors.a, circuit.conductors.b
     grids = [circuit.crossbars[k] for k in expanded]
     a = [circuit.conductors.a, *(np.repeat(c.rows, c.cols.size) for c in grids)]
     b = [circuit.conductors.b, *(np.tile(c.cols, c.rows.size) for c in grids)]
     return np.concatenate(a), np.concatenate(b)
-
-
-def flat_branches(circuit: Circuit, topology: Topology) -> FlatBranches:
-    """Sort the ends of the flat branches by the free unit they are at."""
-    a, b = flat_ends(circuit, topology.expanded.tolist())
-    units, branch = topology.diag_units, topology.diag_branches
-    order = np.argsort(units, kind="stable")
-    sign = np.where(topology.index_of_node[a[branch]] == units, 1.0, -1.0)
-    ptr = np.searchsorted(units[order], np.arange(topology.n_free + 1))
-    return FlatBranches(a, b, ptr, branch[order], sign[order])
