@@ -40,7 +40,7 @@ _IN_CACHE = 250_000  # voltages that newton handles at once
 # through drn_3h) four cores took 2.95 s, an H200 0.15 s after 0.8 s to start; one core takes 1.4 s for 1e9.
 GPU_WINS = 1_000_000_000
 # Unknowns times rows above which `auto` takes the GPU for newton in circuits of which it solves many rows at once. One
-# core takes 7 to 19 us for each of them; an H200 took 0.16 s for 484,000, after 0.8 s to start.
+# core takes 4 to 6 us for each of them; an H200 took 0.16 s for 484,000, after 0.8 s to start.
 GPU_WINS_NEWTON = 150_000
 # The same in large meshes. For 1,000,000 multigrid took 4.4 s, an H200 2.1 s after 0.8 s to start.
 GPU_WINS_MESH = 500_000
