@@ -202,7 +202,7 @@ def test_a_forest_is_the_inverse_of_its_strong_edges_with_the_weak_ones_at_groun
     i, j = random_graph(rng, n, 0)
     g = rng.uniform(0.5, 2.0, n - 1)
     g[::7] = 0.0  # parts, and edges that carry nothing
-    weak_i, weak_j = random_graph(rng, n, 10)
+    weak_i, weak_j = (np.r_[x, x[:19]] for x in random_graph(rng, n, 10))  # three edges at every node, or more
     weak = rng.uniform(1e-9, 1e-3, weak_i.size)
     to_ground = np.where(rng.uniform(size=n) < 0.5, rng.uniform(0.1, 1.0, n), 0.0)
     forest = strong_forest(np.r_[i, weak_i], np.r_[j, weak_j], np.r_[g, weak], to_ground)
@@ -216,11 +216,56 @@ def test_a_forest_is_the_inverse_of_its_strong_edges_with_the_weak_ones_at_groun
 
 
 def test_strong_edges_that_close_a_loop_are_no_forest() -> None:
-    n, i, j = sheet(2)
-    assert strong_forest(i, j, np.array([1.0, 1.0, 1.0, 1.0]), np.ones(n)) is None
-    assert strong_forest(i, j, np.array([1.0, 1.0, 1.0, 0.01]), np.ones(n)) is not None
-    twice = np.array([0, 0]), np.array([1, 1])
-    assert strong_forest(*twice, np.ones(2), np.ones(2)) is None
+    n, i, j = sheet(3)
+    assert strong_forest(i, j, np.ones(i.size), np.ones(n)) is None
+    middle = (i == 4) | (j == 4)
+    assert strong_forest(i, j, np.where(middle, 0.01, 1.0), np.ones(n)) is None  # the rim
+    assert strong_forest(i, j, np.where(j == i + 1, 0.01, 1.0), np.ones(n)) is not None  # three columns
+    thrice = np.array([0, 0, 0]), np.array([1, 1, 1])
+    assert strong_forest(*thrice, np.ones(3), np.ones(2)) is None
+
+
+CHAINS = {
+    "path": ([0, 1, 2, 3], [1, 2, 3, 4]), "ring": ([0, 1, 2, 3, 4], [1, 2, 3, 4, 0]), "nothing": ([], []),
+    "twice": ([0, 1, 2, 2], [1, 0, 3, 4]), "middle last": ([0, 0, 1, 2, 3], [4, 3, 2, 4, 1]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_chains_are_eliminated_exactly_over_many_decades(chain: str) -> None:
+    i, j = (np.array(ends, np.int64) for ends in CHAINS[chain])
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        name = rng.permutation(5)
+        g = 10 ** rng.uniform(-12, 12, i.size)
+        to_ground = 10 ** rng.uniform(-12, 12, 5)
+        injected, before = rng.uniform(size=5), g.copy()
+        forest = strong_forest(name[i], name[j], g, to_ground)
+        assert forest is not None
+        wanted = exact_voltages(5, name[i], name[j], g, to_ground, injected)
+        np.testing.assert_allclose(forest.solve(injected), np.array(wanted, float), rtol=1e-13)
+        assert (g == before).all()
+
+
+def test_what_preconditions_wires_is_symmetric_and_positive_whatever_hangs_between_them() -> None:
+    """Cells of two elements in series, over twelve decades: as near to the network as if each were one."""
+    rng = np.random.default_rng(13)
+    side = 4
+    n, i, j, g = wires(side, 10 ** rng.uniform(-5, -4, side**2))
+    cells = np.arange(i.size - side**2, i.size)
+    between = n + np.arange(side**2)
+    columns, j = j[cells].copy(), np.r_[j[: cells[0]], between]
+    diodes = 10 ** rng.uniform(-11, 1, side**2)
+    i, j, g = np.r_[i, between], np.r_[j, columns], np.r_[g, diodes]
+    to_ground = np.zeros(n + side**2)
+    to_ground[: n // 2 : side] = to_ground[n // 2 : n // 2 + side] = 1.0
+    forest = strong_forest(i, j, g, to_ground)
+    assert forest is not None
+    root = np.linalg.cholesky(dense(to_ground.size, i, j, g, to_ground))
+    seen = root.T @ np.stack([forest.solve(column) for column in root.T], axis=1)
+    np.testing.assert_allclose(seen, seen.T, rtol=0, atol=1e-9)
+    size = np.linalg.eigvalsh((seen + seen.T) / 2)
+    assert 0.999 < size.min() <= size.max() < 1.001
 
 
 @pytest.mark.parametrize(("cell", "by_forest"), [(1e-4, True), (6e-2, False)])
