@@ -125,6 +125,7 @@ class _Placement:
         tied = self.column[self.forest.nodes]
         # A free root has no column: its offset is zero by definition and is not stored.
         return Topology(
+            copies=c.copies,
             forest=self.forest,
             islands=self.islands,
             index_of_node=self.index,

@@ -103,6 +103,7 @@ class Legs:
 class Topology:
     """Everything about a problem that new element values do not change."""
 
+    copies: int  # of one circuit, side by side (stack.py)
     forest: TieForest
     islands: Islands
     index_of_node: Ints  # (n_nodes,) free unit of each node, -1: known
@@ -184,7 +185,7 @@ class Topology:
     @cached_property
     def solver(self) -> LinearSolver:
         """For conductances on `edges` and to ground; what depends on the pattern alone is done once."""
-        return choose_solver(self.n_free, *self.edges)
+        return choose_solver(self.n_free, *self.edges, alone=self.copies == 1)
 
     @cached_property
     def flat_ends(self) -> FlatEnds:

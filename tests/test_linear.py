@@ -17,11 +17,12 @@ import circuitsim as cs
 from circuitsim import topology
 from circuitsim.compiled import Kernel
 from circuitsim.linear import choose_solver, fill, gradients
-from circuitsim.linear.elimination import Elimination
+from circuitsim.linear.elimination import Elimination, Factors
 from circuitsim.linear.forest import strong_forest
 from circuitsim.linear.gradients import Gradients
 from circuitsim.linear.multigrid import Multigrid
 from circuitsim.linear.sampled import _sample, sampled
+from circuitsim.linear.wires import Wired, Wires
 
 pytestmark = pytest.mark.usefixtures("kernel_form")
 
@@ -293,6 +294,50 @@ def test_wires_are_solved_by_their_forest_while_that_converges(cell: float, by_f
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-12 * np.abs(wanted).max())
 
 
+def hung_wires(side: int, cell: float) -> tuple[int, Ints, Ints, Floats, Floats, Floats]:
+    """Wires with cells of this size, and what they are driven by: n, i, j, g, to_ground, injected (1, n)."""
+    rng = np.random.default_rng(14)
+    n, i, j, g = wires(side, cell * rng.uniform(0.5, 1.5, side**2))
+    to_ground = np.zeros(n)
+    to_ground[: n // 2 : side] = 1.0
+    return n, i, j, g, to_ground, (to_ground * rng.normal(size=n))[None]
+
+
+def test_wires_have_the_digits_of_elimination_and_many_rows_are_eliminated() -> None:
+    n, i, j, g, to_ground, injected = hung_wires(60, 1e-4)
+    solver, elimination = Wires(n, i, j), Elimination(n, i, j).factor(g, to_ground)
+    wired = solver.factor(g, to_ground)
+    assert isinstance(wired, Wired)
+    wanted = elimination.solve(injected)
+    np.testing.assert_allclose(wired.solve(injected), wanted, rtol=0, atol=1e-13 * np.abs(wanted).max())
+    assert not wired.given_up and "exactly" not in vars(solver)
+    many = np.repeat(injected, 5, axis=0)
+    np.testing.assert_array_equal(wired.solve(many), elimination.solve(many))
+    assert not wired.given_up  # one row again by the forest, with the bits of before
+    np.testing.assert_array_equal(wired.solve(injected), solver.factor(g, to_ground, wired).solve(injected))
+
+
+def test_wires_that_their_forest_does_not_suit_are_eliminated_and_it_is_not_tried_again() -> None:
+    n, i, j, g, to_ground, injected = hung_wires(60, 6e-2)
+    solver, wanted = Wires(n, i, j), Elimination(n, i, j).factor(g, to_ground).solve(injected)
+    wired = solver.factor(g, to_ground)
+    assert isinstance(wired, Wired) and not wired.given_up
+    np.testing.assert_array_equal(wired.solve(injected), wanted)
+    assert wired.given_up
+    second = solver.factor(g, to_ground, wired)
+    assert isinstance(second, Factors)
+    assert isinstance(solver.factor(g, to_ground, second), Factors)
+    assert isinstance(solver.factor(g, to_ground), Wired)  # another solve looks anew
+
+
+def test_meshes_without_strong_edges_and_parts_that_float_are_eliminated_at_once() -> None:
+    n, i, j = sheet(30)
+    assert isinstance(Wires(n, i, j).factor(np.ones(i.size), np.ones(n)), Factors)
+    n, i, j, g, _, _ = hung_wires(30, 1e-4)
+    floating = Wires(n, i, j).factor(g, np.zeros(n))
+    assert isinstance(floating, Factors) and floating.floating.size == 1
+
+
 def cube(side: int) -> tuple[int, Ints, Ints]:
     """A grid of three dimensions."""
     at = np.arange(side**3).reshape(side, side, side)
@@ -300,11 +345,14 @@ def cube(side: int) -> tuple[int, Ints, Ints]:
     return side**3, i, np.r_[at[1:].ravel(), at[:, 1:].ravel(), at[:, :, 1:].ravel()]
 
 
-def test_large_meshes_get_multigrid_wide_graphs_gradients_and_all_others_elimination() -> None:
+def test_meshes_may_be_wires_large_ones_get_multigrid_wide_graphs_gradients_and_all_others_elimination() -> None:
     rng = np.random.default_rng(0)
     assert isinstance(choose_solver(*sheet(400)), Multigrid)
-    assert isinstance(choose_solver(*cube(28)), Gradients)
-    for few in (sheet(20), sheet(150), cube(10), (0, *np.zeros((2, 0), np.int64))):
+    for mesh, otherwise in ((cube(28), Gradients), (sheet(150), Elimination)):
+        solver = choose_solver(*mesh)
+        assert isinstance(solver, Wires) and isinstance(solver.exactly, otherwise)
+        assert isinstance(choose_solver(*mesh, alone=False), otherwise)
+    for few in (sheet(20), sheet(70), cube(10), (0, *np.zeros((2, 0), np.int64))):
         assert isinstance(choose_solver(*few), Elimination)
     chain = np.arange(200_000)
     assert isinstance(choose_solver(200_000, chain[:-1], chain[1:]), Elimination)
@@ -468,7 +516,7 @@ def wide_circuit(n: int, diodes: str, decades: float, seed: int = 0) -> str:
 @pytest.fixture
 def gradients_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Circuits of any size are solved by gradients, without elimination in their place."""
-    monkeypatch.setattr(topology, "choose_solver", Gradients)
+    monkeypatch.setattr(topology, "choose_solver", lambda n, i, j, alone: Gradients(n, i, j))
     monkeypatch.setattr(gradients, "_MOST_UPDATES", 0)
 
 

@@ -8,17 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.linear.elimination import Elimination
-from circuitsim.linear.fill import costs_more, widest
+from circuitsim.linear.fill import costs_more, most_updates, widest
 from circuitsim.linear.gradients import Gradients
 from circuitsim.linear.multigrid import Multigrid
+from circuitsim.linear.wires import Wires, by_updates
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
+_FEW_NODES = 5_000  # of a mesh: elimination takes some milliseconds
 _MANY_NODES = 150_000  # above, a mesh is faster by multigrid; below, elimination is, and exact
 _IN_A_CHAIN = 2  # edges at a node: up to here its elimination fills nothing in
 _WIDE = 4.0  # times n^(2/3), in a mesh of three dimensions about the most nodes that are equally far from one
-_UPDATES, _UPDATES_AN_EDGE = 200_000_000, 3_000  # of an elimination: beyond their sum gradients take less time
 
 
 class Solved(Protocol):
@@ -39,20 +40,22 @@ class Solved(Protocol):
 class LinearSolver(Protocol):
     """A pattern of edges."""
 
-    def factor(self, g: Floats, to_ground: Floats) -> Solved:
-        """With conductances g (edges,) and to ground (n,), all >= 0, S."""
+    def factor(self, g: Floats, to_ground: Floats, before: object = None) -> Solved:
+        """With conductances g (edges,) and to ground (n,), all >= 0, S; `before` is what it was with others."""
 
 
-def choose_solver(n: int, i: Ints, j: Ints) -> LinearSolver:
-    """Elimination where it costs little, multigrid for large meshes, else gradients; edges i[k] - j[k] join n nodes."""
+def choose_solver(n: int, i: Ints, j: Ints, alone: bool = True) -> LinearSolver:
+    """Elimination where it costs little, what suits wires or large meshes, else gradients; n nodes, edges i[k] - j[k].
+
+    Not `alone`: it is many networks side by side, each to be solved to its own last digits.
+    """
     degree = np.bincount(i, minlength=n) + np.bincount(j, minlength=n)
     branching = int((degree > _IN_A_CHAIN).sum())
-    most = _UPDATES + _UPDATES_AN_EDGE * i.size
+    most = most_updates(i.size)
     if branching <= _MANY_NODES and branching**3 <= 6 * most:  # even where all nodes are joined
         return Elimination(n, i, j)
     if widest(n, i, j) > _WIDE * n ** (2 / 3):  # no mesh: to find the best order takes long where it is of no use
         return Gradients(n, i, j) if costs_more(n, i, j, most) else Elimination(n, i, j)
     if branching > _MANY_NODES:
         return Multigrid(n, i, j)
-    elimination = Elimination(n, i, j)
-    return elimination if elimination.updates <= most else Gradients(n, i, j)
+    return Wires(n, i, j) if alone and n > _FEW_NODES else by_updates(n, i, j)

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from circuitsim.compiled import jit
+from circuitsim.graphs import components
 from circuitsim.linear.elimination import Elimination, Factors
 from circuitsim.linear.fill import costs_more
 from circuitsim.linear.sampled import Sampled, sampled
@@ -37,7 +39,7 @@ class Gradients:
         dear = costs_more(self.n, self.i, self.j, _MOST_UPDATES)
         return None if dear else Elimination(self.n, self.i, self.j)
 
-    def factor(self, g: Floats, to_ground: Floats) -> Iterated:
+    def factor(self, g: Floats, to_ground: Floats, before: object = None) -> Iterated:
         return Iterated(self, g, to_ground)
 
 
@@ -46,19 +48,29 @@ class Iterated:
 
     def __init__(self, pattern: Gradients, g: Floats, to_ground: Floats) -> None:
         self.pattern, self.g, self.to_ground = pattern, g, to_ground
-        i, j, n = pattern.i, pattern.j, pattern.n
         live = g > 0
-        self.live = i, j, g = i[live].astype(np.int32), j[live].astype(np.int32), g[live]
-        diag = np.bincount(i, g, n) + np.bincount(j, g, n) + to_ground
+        self.live = pattern.i[live].astype(np.int32), pattern.j[live].astype(np.int32), g[live]
+        part = components(pattern.n, pattern.i[live], pattern.j[live])
+        grounded = np.zeros(pattern.n, bool)
+        grounded[part[to_ground > 0]] = True
+        self.loose = np.zeros(pattern.n, bool)
+        self.floating = np.flatnonzero(~grounded & (part == np.arange(pattern.n)))
+
+    @cached_property
+    def matrix(self) -> sparse.csr_matrix:
+        """The conductance matrix; a node that nothing joins to anything has 1 S to ground."""
+        i, j, g = self.live
+        n = self.pattern.n
+        diag = np.bincount(i, g, n) + np.bincount(j, g, n) + self.to_ground
         every = np.arange(n, dtype=np.int32)
         entries = np.concatenate([-g, -g, np.where(diag > 0, diag, 1.0)])
         at = np.concatenate([i, j, every]), np.concatenate([j, i, every])
-        self.matrix = sparse.csr_matrix((entries, at), shape=(n, n))
-        _, part = sparse.csgraph.connected_components(self.matrix, directed=False)
-        grounded = np.zeros(int(part.max(initial=-1)) + 1, bool)
-        grounded[part[to_ground > 0]] = True
-        self.loose = np.zeros(n, bool)
-        self.floating = np.unique(part, return_index=True)[1][~grounded]
+        return sparse.csr_matrix((entries, at), shape=(n, n))
+
+    def flow(self, v: Floats) -> Floats:
+        """The current out of each node, (n,), A, at voltages v (n,), V: the matrix times v, as differences."""
+        out: Floats = _flow(*self.live, self.to_ground, v.ravel())
+        return out
 
     @cached_property
     def sampled(self) -> Sampled:
@@ -88,17 +100,34 @@ class Iterated:
 
         Corrected once: then it is as near as float64 can tell, also where nothing flows, as elimination is.
         """
-        found, solved = self.gradients(current, self.sampled.solve, _MOST_STEPS)
+        return self.corrected(current, self.sampled.solve, _MOST_STEPS)
+
+    def corrected(self, current: Floats, preconditioner: Callable[[Floats], Floats], most: int) -> tuple[Floats, bool]:
+        """Voltages by `gradients`, corrected once, and whether they are a solution."""
+        found, solved = self.gradients(current, preconditioner, most)
         if not solved:
             return found, False
-        more, _ = self.gradients(current - self.matrix @ found, self.sampled.solve, _MOST_STEPS)
+        more, _ = self.gradients(current - self.flow(found), preconditioner, most)
         return found + more, True
 
     def gradients(self, current: Floats, preconditioner: Callable[[Floats], Floats], most: int) -> tuple[Floats, bool]:
         """Voltages after at most so many steps, 0 where they are no numbers, and whether they are a solution."""
-        shape = self.matrix.shape
-        operator = sparse.linalg.LinearOperator(shape, preconditioner, dtype=np.float64)
+        shape = current.size, current.size
+        network, near = (
+            sparse.linalg.LinearOperator(shape, function, dtype=np.float64) for function in (self.flow, preconditioner)
+        )
         with warnings.catch_warnings(record=True):  # what is returned says it all
-            found, left = sparse.linalg.cg(self.matrix, current, rtol=REDUCTION, maxiter=most, M=operator)
+            found, left = sparse.linalg.cg(network, current, rtol=REDUCTION, maxiter=most, M=near)
         finite = bool(np.isfinite(found).all())
         return (found if finite else np.zeros_like(found)), finite and not left
+
+
+@jit()
+def _flow(i: Ints, j: Ints, g: Floats, to_ground: Floats, v: Floats) -> Floats:
+    """Currents out of the nodes at voltages v."""
+    out = to_ground * v
+    for k in range(g.size):
+        current = g[k] * (v[i[k]] - v[j[k]])
+        out[i[k]] += current
+        out[j[k]] -= current
+    return out

@@ -19,8 +19,12 @@ _MOST_STEPS = 60  # of conjugate gradients; more say that the preconditioner doe
 class Multigrid(Gradients):
     """Edges i - j between n nodes."""
 
-    def factor(self, g: Floats, to_ground: Floats) -> Hierarchy:
-        return Hierarchy(self, g, to_ground)
+    def factor(self, g: Floats, to_ground: Floats, before: object = None) -> Hierarchy:
+        """Where the forest did not suit the network with the conductances of `before` it is not tried again."""
+        network = Hierarchy(self, g, to_ground)
+        if isinstance(before, Hierarchy) and before.given_up:
+            network.forest = None
+        return network
 
 
 class Hierarchy(Iterated):
@@ -43,9 +47,14 @@ class Hierarchy(Iterated):
             max_coarse=500,
         ).aspreconditioner(cycle="V")
 
+    @property
+    def given_up(self) -> bool:
+        """Whether the forest did not do."""
+        return "levels" in self.__dict__
+
     def iterated(self, current: Floats) -> tuple[Floats, bool]:
         """By the forest; where it does not suit the network by multigrid, and where that neither as other graphs."""
-        if "levels" not in self.__dict__ and self.forest is not None:
+        if not self.given_up and self.forest is not None:
             found, solved = self.gradients(current, self.forest.solve, _MOST_STEPS)
             if solved:
                 return found, True

@@ -98,7 +98,7 @@ class Network:
         for own, other in ((legs.a, legs.k), (legs.k, legs.a)):
             single = (own >= 0) & (other < 0)
             np.add.at(to_ground, own[single], slope[single])
-        solved = self.solver.factor(g, to_ground)
+        solved = self.solver.factor(g, to_ground, self.factored)
         if not solved.floating.size:
             return solved
         # What floats is held, softly, to where it is: that carries nothing once it stays there.

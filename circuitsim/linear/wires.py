@@ -1,0 +1,77 @@
+"""Meshes that may be of wires: by the forest of their strong edges while that converges (forest.py), else exactly.
+
+Which it is depends on the conductances: it is looked at anew with each set of them.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim.linear.elimination import Elimination, Factors
+from circuitsim.linear.fill import most_updates
+from circuitsim.linear.forest import Forest, strong_forest
+from circuitsim.linear.gradients import Gradients, Iterated
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+_MOST_STEPS = 30  # of conjugate gradients; then elimination takes less time
+_FEW_ROWS = 4  # of currents: for more, elimination, which is done once, takes less time
+
+
+def by_updates(n: int, i: Ints, j: Ints) -> Elimination | Gradients:
+    """Elimination, unless it takes many updates; edges i - j between n nodes."""
+    elimination = Elimination(n, i, j)
+    return elimination if elimination.updates <= most_updates(i.size) else Gradients(n, i, j)
+
+
+class Wires:
+    """Edges i - j between n nodes."""
+
+    def __init__(self, n: int, i: Ints, j: Ints) -> None:
+        self.edges = Gradients(n, i, j)
+
+    @cached_property
+    def exactly(self) -> Elimination | Gradients:
+        """What solves them where they are no wires; to find its order takes as long as many solutions by the forest."""
+        return by_updates(self.edges.n, self.edges.i, self.edges.j)
+
+    def factor(self, g: Floats, to_ground: Floats, before: object = None) -> Factors | Iterated:
+        """What did not suit the network with the conductances of `before` is not tried again."""
+        if before is None or (isinstance(before, Wired) and not before.given_up):
+            live = g > 0
+            forest = strong_forest(self.edges.i[live], self.edges.j[live], g[live], to_ground)
+            if forest is not None:
+                network = Wired(self, g, to_ground, forest)
+                if not network.floating.size:
+                    return network
+        return self.exactly.factor(g, to_ground)
+
+
+class Wired(Iterated):
+    """A network of wires, and its forest."""
+
+    def __init__(self, wires: Wires, g: Floats, to_ground: Floats, forest: Forest) -> None:
+        super().__init__(wires.edges, g, to_ground)
+        self.wires, self.forest = wires, forest
+        self.given_up = False  # once the forest did not do
+
+    @cached_property
+    def eliminated(self) -> Factors | Iterated:
+        """The network, solved without the forest."""
+        return self.wires.exactly.factor(self.g, self.to_ground)
+
+    def solve(self, injected: Floats) -> Floats:
+        """Voltages, (rows, n), V, for injected currents, (rows, n), A."""
+        if injected.shape[0] > _FEW_ROWS or self.given_up:
+            return self.eliminated.solve(injected)
+        out = np.empty_like(injected)
+        for row, current in enumerate(injected):
+            out[row], found = self.corrected(current, self.forest.solve, _MOST_STEPS)
+            if not found:
+                self.given_up = True
+                return self.eliminated.solve(injected)
+        return out
