@@ -18,7 +18,7 @@ from circuitsim.linear.gradients import Gradients, Iterated
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-_MOST_STEPS = 30  # of conjugate gradients; then elimination takes less time
+_MOST_STEPS, _BY_WIDTH = 30, 0.125  # of conjugate gradients, or times sqrt(n); then elimination takes less time
 _FEW_ROWS = 4  # of currents: for more, elimination, which is done once, takes less time
 
 
@@ -69,8 +69,9 @@ class Wired(Iterated):
         if injected.shape[0] > _FEW_ROWS or self.given_up:
             return self.eliminated.solve(injected)
         out = np.empty_like(injected)
+        most = max(_MOST_STEPS, int(_BY_WIDTH * injected.shape[1] ** 0.5))
         for row, current in enumerate(injected):
-            out[row], found = self.corrected(current, self.forest.solve, _MOST_STEPS)
+            out[row], found = self.corrected(current, self.forest.solve, most)
             if not found:
                 self.given_up = True
                 return self.eliminated.solve(injected)
