@@ -50,7 +50,7 @@ class GpuMesh(Multigrid):
         super().__init__(pattern.n, pattern.i, pattern.j)
         self.device = device
 
-    def factor(self, g: Floats, to_ground: Floats, before: object = None) -> Hierarchy:
+    def factor(self, g: Floats, to_ground: Floats, before: object = None, rows: int = 1) -> Hierarchy:
         return _OnDevice(self, g, to_ground, self.device)
 
 

@@ -40,8 +40,11 @@ class Solved(Protocol):
 class LinearSolver(Protocol):
     """A pattern of edges."""
 
-    def factor(self, g: Floats, to_ground: Floats, before: object = None) -> Solved:
-        """With conductances g (edges,) and to ground (n,), all >= 0, S; `before` is what it was with others."""
+    def factor(self, g: Floats, to_ground: Floats, before: object = None, rows: int = 1) -> Solved:
+        """With conductances g (edges,) and to ground (n,), all >= 0, S.
+
+        `before` is what it was with others; so many rows of currents are to come.
+        """
 
 
 def choose_solver(n: int, i: Ints, j: Ints, alone: bool = True) -> LinearSolver:

@@ -105,7 +105,7 @@ class Elimination:
         count = np.diff(self.ptr)
         return int((count * (count - 1) // 2).sum())
 
-    def factor(self, g: Floats, to_ground: Floats, before: object = None) -> Factors:
+    def factor(self, g: Floats, to_ground: Floats, before: object = None, rows: int = 1) -> Factors:
         """Eliminate with edge conductances g (edges,) and conductances to ground (n,), all >= 0, S."""
         entry = np.bincount(self.position, g, self.entries) if g.size else np.zeros(self.entries)
         value, pivot = np.empty(self.row.size), np.empty(self.n)

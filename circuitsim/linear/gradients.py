@@ -39,7 +39,7 @@ class Gradients:
         dear = costs_more(self.n, self.i, self.j, _MOST_UPDATES)
         return None if dear else Elimination(self.n, self.i, self.j)
 
-    def factor(self, g: Floats, to_ground: Floats, before: object = None) -> Iterated:
+    def factor(self, g: Floats, to_ground: Floats, before: object = None, rows: int = 1) -> Iterated:
         return Iterated(self, g, to_ground)
 
 

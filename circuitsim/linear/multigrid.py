@@ -19,7 +19,7 @@ _MOST_STEPS = 60  # of conjugate gradients; more say that the preconditioner doe
 class Multigrid(Gradients):
     """Edges i - j between n nodes."""
 
-    def factor(self, g: Floats, to_ground: Floats, before: object = None) -> Hierarchy:
+    def factor(self, g: Floats, to_ground: Floats, before: object = None, rows: int = 1) -> Hierarchy:
         """Where the forest did not suit the network with the conductances of `before` it is not tried again."""
         network = Hierarchy(self, g, to_ground)
         if isinstance(before, Hierarchy) and before.given_up:

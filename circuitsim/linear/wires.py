@@ -39,9 +39,9 @@ class Wires:
         """What solves them where they are no wires; to find its order takes as long as many solutions by the forest."""
         return by_updates(self.edges.n, self.edges.i, self.edges.j)
 
-    def factor(self, g: Floats, to_ground: Floats, before: object = None) -> Factors | Iterated:
+    def factor(self, g: Floats, to_ground: Floats, before: object = None, rows: int = 1) -> Factors | Iterated:
         """What did not suit the network with the conductances of `before` is not tried again."""
-        if before is None or (isinstance(before, Wired) and not before.given_up):
+        if rows <= _FEW_ROWS and (before is None or (isinstance(before, Wired) and not before.given_up)):
             live = g > 0
             forest = strong_forest(self.edges.i[live], self.edges.j[live], g[live], to_ground)
             if forest is not None:
@@ -66,7 +66,7 @@ class Wired(Iterated):
 
     def solve(self, injected: Floats) -> Floats:
         """Voltages, (rows, n), V, for injected currents, (rows, n), A."""
-        if injected.shape[0] > _FEW_ROWS or self.given_up:
+        if self.given_up:
             return self.eliminated.solve(injected)
         out = np.empty_like(injected)
         most = max(_MOST_STEPS, int(_BY_WIDTH * injected.shape[1] ** 0.5))

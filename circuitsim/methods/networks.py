@@ -98,7 +98,8 @@ class Network:
         for own, other in ((legs.a, legs.k), (legs.k, legs.a)):
             single = (own >= 0) & (other < 0)
             np.add.at(to_ground, own[single], slope[single])
-        solved = self.solver.factor(g, to_ground, self.factored)
+        rows = 1 if legs.a.size else self.problem.batch
+        solved = self.solver.factor(g, to_ground, self.factored, rows)
         if not solved.floating.size:
             return solved
         # What floats is held, softly, to where it is: that carries nothing once it stays there.
