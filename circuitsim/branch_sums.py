@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 
 
 def ufunc_at(ufunc: np.ufunc, out: Floats, where: Ints, values: Floats) -> None:
-    """ufunc.at(out, where, values) for out (n, rows) and values (m, rows): the same bits, some six times faster.
+    """ufunc.at(out, where, values) for out (n, rows) and values (m, rows or 1): the same bits, some six times faster.
 
     NumPy is fast for vectors only: here it gets the rows one by one, or where there are more rows than values, these.
 
@@ -27,6 +27,7 @@ def ufunc_at(ufunc: np.ufunc, out: Floats, where: Ints, values: Floats) -> None:
     >>> out.ravel()
     array([4., 0., 2.])
     """
+    values = np.broadcast_to(values, (len(values), out.shape[1]))
     if len(values) < out.shape[1]:
         for n, place in enumerate(where.tolist()):
             ufunc(out[place], values[n], out=out[place])

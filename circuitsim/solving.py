@@ -18,6 +18,7 @@ from circuitsim.backends.base import Backend, find_backend
 from circuitsim.circuit import Circuit
 from circuitsim.errors import BackendUnavailable, NotSolved, SettingsError
 from circuitsim.linear.multigrid import Multigrid
+from circuitsim.linear.wires import Wires
 from circuitsim.methods import aside, bcd, newton
 from circuitsim.methods.held import Held
 from circuitsim.methods.networks import make_network
@@ -25,7 +26,7 @@ from circuitsim.methods.outcome import Outcome
 from circuitsim.problem import Drive, Problem, compile_problem
 from circuitsim.residual import NO_RESIDUALS, UNKNOWN, Residuals
 from circuitsim.solution import Settings, Solution, Status
-from circuitsim.stack import Stacks, most_copies
+from circuitsim.stack import Stacks
 from circuitsim.units import listed
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 _SMALL = 2_000  # branch ends times rows: products for which BLAS takes one thread in any case
-_MANY_ROWS = 64  # of a nonlinear circuit: bcd takes them at once, newton only of some
+_MANY_ROWS = 64  # of perfect diodes: bcd takes them at once; of others, and in meshes, it needs hundreds of sweeps
 _IN_CACHE = 250_000  # voltages that newton handles at once
 # Ends of branches between unknowns, times rows, above which `auto` takes the GPU for bcd. For 4.2e9 (1,000 images
 # through drn_3h) four cores took 2.95 s, an H200 0.15 s after 0.8 s to start; one core takes 1.4 s for 1e9.
@@ -231,9 +232,9 @@ def choose_method(problem: Problem, settings: Settings) -> tuple[str, str]:
     if settings.backend == "gpu":
         refused = _no_newton_on_gpu(problem)
         return ("bcd", f"not newton on the gpu: {refused}") if refused else ("newton", "a sparse network")
-    by_newton = newton.together(problem) or (t.legs.n_junctions and most_copies(problem) > 1)
-    if t.legs.a.size and problem.batch > _MANY_ROWS and not by_newton:
-        return "bcd", "many rows of a nonlinear circuit"
+    mesh = isinstance(t.solver, Wires | Multigrid)
+    if t.legs.a.size and not t.legs.n_junctions and problem.batch > _MANY_ROWS and not mesh:
+        return "bcd", "many rows of a circuit of perfect diodes"
     return "newton", "a sparse network"
 
 

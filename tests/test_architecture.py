@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     "errors compiled", "graphs", "linear", "netlist", "laws notebook", "models", "circuit", "build",
-    "units coloring shapes", "feasibility islands layout", "topology", "placement workers", "problem branch_sums",
+    "units coloring shapes", "feasibility islands layout", "topology", "placement workers branch_sums", "problem",
     "residual stack", "currents backends", "uniqueness plot", "saved", "solution", "methods", "solving", "sweeping",
     "__init__", "io gallery", "view", "cli", "__main__",
 ]  # fmt: skip

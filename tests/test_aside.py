@@ -173,8 +173,19 @@ def test_what_controlled_sources_leave_open_is_solved_row_by_row() -> None:
 
 def test_many_rows_of_smooth_circuits_go_by_newton() -> None:
     assert choose_method(batch("shockley", 100), cs.Settings()) == ("newton", "a sparse network")
-    assert choose_method(batch("perfect", 100), cs.Settings()) == ("bcd", "many rows of a nonlinear circuit")
+    assert choose_method(batch("perfect", 100), cs.Settings()) == ("bcd", "many rows of a circuit of perfect diodes")
     assert choose_method(batch("perfect", 64), cs.Settings()) == ("newton", "a sparse network")
+
+
+@pytest.mark.parametrize("diode", ["d(is=1e-14)", "d(ron=0)"])
+def test_many_rows_of_meshes_go_by_newton(diode: str) -> None:
+    """A sheet of 75 x 75 nodes: its smooth circuit is too large for copies, and bcd needs a thousand sweeps."""
+    side = 75
+    arrays = [f"Ra{k}[0:{side - 2}] a{k}[0:{side - 2}] a{k}[1:{side - 1}] 1k" for k in range(side)]
+    arrays += [f"Rb{k}[0:{side - 1}] a{k}[0:{side - 1}] a{k + 1}[0:{side - 1}] 1k" for k in range(side - 1)]
+    cards = ["sheet", *arrays, f".model di {diode}", "D1 a3[3] p di", "Vp p 0 1", "V1 a0[0] 0 1"]
+    problem = cs.compile_problem(cs.parse("\n".join(cards))).with_values({"V1": np.linspace(-2.0, 2.0, 70)})
+    assert choose_method(problem, cs.Settings()) == ("newton", "a sparse network")
 
 
 def test_what_offsets_alone_drive_is_not_at_0_volts() -> None:

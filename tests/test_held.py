@@ -153,7 +153,7 @@ def test_a_knee_near_by_holds_nothing_beyond_it(deck: str, node: str, rows: int)
 
 def test_many_rows_of_a_mesh_of_diodes_are_left_to_newton(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sweeps take thousands there, with units at which nothing flows yet: no rate is one that is too slow."""
-    monkeypatch.setattr(solving, "most_copies", lambda problem: 1)  # as of a mesh that is larger
+    monkeypatch.setattr(solving, "choose_method", lambda problem, settings: ("bcd", "as for perfect diodes"))
     problem = cs.compile_problem(cs.parse(gallery.wired_crossbar(6, "diode")))
     solution = cs.solve(problem.with_values({"Vx[0]": np.linspace(0.5, 1.0, 65)}))
     assert solution.method == "newton" and "block coordinate descent was slow" in solution.why

@@ -11,7 +11,7 @@ from helpers import PRECISE, assert_laws
 
 import circuitsim as cs
 from circuitsim import residual
-from circuitsim.branch_sums import violations
+from circuitsim.branch_sums import ufunc_at, violations
 from circuitsim.gallery import Recipe, drn, random_circuit
 from circuitsim.residual import FIGURES, Check, Residuals, exact_sums, shift, violation
 
@@ -336,3 +336,17 @@ def test_dense_currents_bound_what_products_cannot(noise: float, monkeypatch: py
     assert (check.upper[:, outputs:] <= exact.upper[:, outputs:] * (1 + 1e-6) + 1e-13).all()
     if not noise:
         assert check.upper[:, outputs:].max() < 1e-12 and not check.summed.any()
+
+
+@pytest.mark.parametrize("ufunc", [np.add, np.subtract, np.maximum])
+@pytest.mark.parametrize(
+    ("places", "rows", "columns"), [(7, 1, 1), (7, 3, 3), (7, 3, 1), (2, 5, 5), (2, 5, 1), (0, 3, 3)]
+)
+def test_what_repeats_is_gathered_as_numpy_does(ufunc: np.ufunc, places: int, rows: int, columns: int) -> None:
+    rng = np.random.default_rng(places)
+    where, values = rng.integers(0, 3, places), rng.normal(size=(places, columns))
+    found = rng.normal(size=(4, rows))
+    wanted = found.copy()
+    ufunc_at(ufunc, found, where, values)
+    ufunc.at(wanted, where, values)
+    np.testing.assert_array_equal(found, wanted)

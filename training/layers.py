@@ -170,9 +170,10 @@ class Weights:
 
     @property
     def a(self) -> list[Array]:
-        """Sums of conductances at each unit, (n_k,) S."""
-        inner = [g.sum(axis=1) for g in self.g[1:]]
-        return [g.sum(axis=0) + (inner[k] if k < len(inner) else 0) for k, g in enumerate(self.g)]
+        """Sums of conductances at each unit, (n_k,) S; in float64: a long sum in float32 loses digits."""
+        inner = [g.sum(axis=1, dtype=np.float64) for g in self.g[1:]]
+        sums = [g.sum(axis=0, dtype=np.float64) + (inner[k] if k < len(inner) else 0) for k, g in enumerate(self.g)]
+        return [a.astype(g.dtype) for a, g in zip(sums, self.g, strict=True)]
 
 
 def currents(w: Weights, v: Sequence[Array], base: Sequence[Array], k: int) -> Array:
