@@ -14,6 +14,7 @@ from circuitsim.linear.gradients import Gradients, Iterated
 Floats = NDArray[np.float64]
 
 _MOST_STEPS = 60  # of conjugate gradients; more say that the preconditioner does not suit the network
+_BY_WIDTH = 0.25  # times sqrt(n): the same by the forest, whose steps are a fifth as long, and as many as wires are long
 
 
 class Multigrid(Gradients):
@@ -55,7 +56,8 @@ class Hierarchy(Iterated):
     def iterated(self, current: Floats) -> tuple[Floats, bool]:
         """By the forest; where it does not suit the network by multigrid, and where that neither as other graphs."""
         if not self.given_up and self.forest is not None:
-            found, solved = self.gradients(current, self.forest.solve, _MOST_STEPS)
+            most = max(_MOST_STEPS, int(_BY_WIDTH * current.size**0.5))
+            found, solved = self.gradients(current, self.forest.solve, most)
             if solved:
                 return found, True
         found, solved = self.gradients(current, self.levels.matvec, _MOST_STEPS)
