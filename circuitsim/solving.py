@@ -365,6 +365,9 @@ class _Work:
             if x.shape[0] > 1 and not self.there and (stacks := self.stacks()):
                 return aside.solve_tile(network, stacks, drive, self.settings, x, warm)
             outcome = newton.solve_tile(network, drive, self.settings, x, warm)
+            if outcome.status is not Status.SOLVED and isinstance(network.solver, Wires):
+                network = make_network(self.problem, network.solver.exactly)
+                outcome = newton.solve_tile(network, drive, self.settings, x, warm)
             if outcome.status is not Status.SOLVED and outcome.loose is not None and outcome.loose.any():
                 network.check_consistent(drive)
             return outcome

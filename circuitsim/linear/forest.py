@@ -175,10 +175,12 @@ def _peel(before, n, i, j, weak):
 @jit()
 def _eliminate(order, parent, up, rest):
     """1 / d of order[k]; `up` is the conductance to its parent, `rest` (changed) those of nodes to ground."""
-    pivot = np.empty(order.size)
+    pivot = np.zeros(order.size)
     for k in range(order.size):
         u, v = order[k], parent[k]
-        pivot[k] = 1.0 / (rest[u] + up[k])
+        d = rest[u] + up[k]
+        if d > 0.0:  # else all that leads to ground is below the smallest number
+            pivot[k] = 1.0 / d
         if v >= 0:
             rest[v] += up[k] * (rest[u] * pivot[k])
     return pivot

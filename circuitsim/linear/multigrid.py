@@ -14,7 +14,7 @@ from circuitsim.linear.gradients import Gradients, Iterated
 Floats = NDArray[np.float64]
 
 _MOST_STEPS = 60  # of conjugate gradients; more say that the preconditioner does not suit the network
-_BY_WIDTH = 0.25  # times sqrt(n): the same by the forest, whose steps are a fifth as long, and as many as wires are long
+_BY_WIDTH = 0.25  # times sqrt(n): the same by the forest, whose steps are shorter, and more where wires are longer
 
 
 class Multigrid(Gradients):

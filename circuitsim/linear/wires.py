@@ -42,22 +42,24 @@ class Wires:
     def factor(self, g: Floats, to_ground: Floats, before: object = None, rows: int = 1) -> Factors | Iterated:
         """What did not suit the network with the conductances of `before` is not tried again."""
         if rows <= _FEW_ROWS and (before is None or (isinstance(before, Wired) and not before.given_up)):
-            live = g > 0
-            forest = strong_forest(self.edges.i[live], self.edges.j[live], g[live], to_ground)
-            if forest is not None:
-                network = Wired(self, g, to_ground, forest)
-                if not network.floating.size:
-                    return network
+            network = Wired(self, g, to_ground)
+            if not network.floating.size and network.forest is not None:
+                return network
         return self.exactly.factor(g, to_ground)
 
 
 class Wired(Iterated):
-    """A network of wires, and its forest."""
+    """A network that may be one of wires."""
 
-    def __init__(self, wires: Wires, g: Floats, to_ground: Floats, forest: Forest) -> None:
+    def __init__(self, wires: Wires, g: Floats, to_ground: Floats) -> None:
         super().__init__(wires.edges, g, to_ground)
-        self.wires, self.forest = wires, forest
+        self.wires = wires
         self.given_up = False  # once the forest did not do
+
+    @cached_property
+    def forest(self) -> Forest | None:
+        """The strong edges, where they close no loop; of a network that does not float."""
+        return strong_forest(*self.live, self.to_ground)
 
     @cached_property
     def eliminated(self) -> Factors | Iterated:
@@ -66,7 +68,7 @@ class Wired(Iterated):
 
     def solve(self, injected: Floats) -> Floats:
         """Voltages, (rows, n), V, for injected currents, (rows, n), A."""
-        if self.given_up:
+        if self.given_up or self.forest is None:
             return self.eliminated.solve(injected)
         out = np.empty_like(injected)
         most = max(_MOST_STEPS, int(_BY_WIDTH * injected.shape[1] ** 0.5))

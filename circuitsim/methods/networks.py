@@ -37,6 +37,7 @@ _MOST_EXACT = 100  # unknowns, and legs, of networks whose equations are compare
 _SAME_SLOPE = 0.1  # of a slope: by less it may differ, corrections still shrink fast
 _CURVED = 8.0  # times a slope: beyond, a law is not corrected but solved
 _STIFFNESS = 1e4  # rho of a conducting ideal diode, in units of the largest conductance
+_LOCAL_STIFFNESS = 1e8  # the same, of the conductances at a unit where no other leg ends
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,24 @@ class Network:
         self.ideal = np.arange(legs.a.size) >= legs.n_junctions
         steepest = self.params[self.law == Law.PWL][:, [0, 2]].max(initial=0.0)  # an exponential's slope has no limit
         self.largest = max(float(v.diag.max(initial=0.0)), float(steepest)) or 1.0
-        self.rho = np.where(self.ideal, _STIFFNESS * self.largest, 0.0)
         self.ends = [(has := np.flatnonzero(unit >= 0), unit[has]) for unit in (legs.a, legs.k)]
+        self.rho = np.where(self.ideal, self._stiffness(v.diag), 0.0)
         self.damping = 0.0
         self.factored: Solved | None = None
         self.factored_slope = np.full(legs.a.size, np.nan)
+
+    def _stiffness(self, diag: Floats) -> Floats:
+        """rho of each leg, (legs,), S: far above all that its voltage depends on when it conducts.
+
+        Where no other leg ends at one of its units that is what this unit's conductances are, and not the largest of
+        all, beside whose rounding the currents of a small conductance would be nothing.
+        """
+        rho = np.full(self.legs.a.size, _STIFFNESS * self.largest)
+        count = np.bincount(np.concatenate([unit for _, unit in self.ends]), minlength=diag.size)
+        for has, unit in self.ends:
+            alone = (count[unit] == 1) & (diag[unit] > 0)
+            rho[has[alone]] = np.minimum(rho[has[alone]], _LOCAL_STIFFNESS * diag[unit[alone]])
+        return rho
 
     @property
     def exact(self) -> bool:
