@@ -232,8 +232,8 @@ def choose_method(problem: Problem, settings: Settings) -> tuple[str, str]:
     if settings.backend == "gpu":
         refused = _no_newton_on_gpu(problem)
         return ("bcd", f"not newton on the gpu: {refused}") if refused else ("newton", "a sparse network")
-    mesh = isinstance(t.solver, Wires | Multigrid)
-    if t.legs.a.size and not t.legs.n_junctions and problem.batch > _MANY_ROWS and not mesh:
+    perfect = t.legs.a.size > 0 and not t.legs.n_junctions
+    if perfect and problem.batch > _MANY_ROWS and not isinstance(t.solver, Wires | Multigrid):
         return "bcd", "many rows of a circuit of perfect diodes"
     return "newton", "a sparse network"
 
@@ -243,11 +243,12 @@ def choose_backend(problem: Problem, settings: Settings) -> Backend:
     if settings.backend != "auto":
         return find_backend(settings.backend)
     unknowns = problem.batch * problem.n_free
-    least = GPU_WINS_MESH if isinstance(problem.topology.solver, Multigrid) else GPU_WINS_NEWTON
-    much = {"bcd": problem.batch * problem.inner_ends >= GPU_WINS, "newton": unknowns >= least}
+    much = {"bcd": problem.batch * problem.inner_ends >= GPU_WINS, "newton": unknowns >= GPU_WINS_NEWTON}
     if any(much.values()):
         method, _ = choose_method(problem, settings)
-        mesh = isinstance(problem.topology.solver, Multigrid)  # what else it takes is not asked for nothing
+        # What newton takes is not asked for nothing: to find the order of an elimination takes long.
+        mesh = method == "newton" and isinstance(problem.topology.solver, Multigrid)
+        much["newton"] &= not mesh or unknowns >= GPU_WINS_MESH
         if much[method] and (method == "bcd" or mesh or not gpu_newton.refusal(problem)):
             try:
                 return _gpu_for(problem, settings, method)

@@ -339,3 +339,10 @@ def test_sweeps_still_to_come_at_the_rate_between_two_looks() -> None:
     assert bcd._still_ahead((2, 1e-2), (3, 9e-3), 1e-9) == 1  # no more than half of those that were
     assert bcd._still_ahead((2, 1e-2), (3, 2e-2), 1e-9) == 0  # it rises
     assert bcd._still_ahead((2, 1e-2), (3, 0.0), 1e-9) == bcd._still_ahead((2, 0.0), (3, 1e-2), 1e-9) == 0  # not known
+
+
+def test_for_layers_no_order_of_elimination_is_sought() -> None:
+    """It takes longer than solving them."""
+    problem = cs.compile_problem(cs.parse(drn((6, 40, 30, 4))))
+    assert cs.solve(problem).method == "bcd"
+    assert "solver" not in vars(problem.topology)
