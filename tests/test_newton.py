@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from helpers import assert_ideal_diodes, assert_power_balance
 
 import circuitsim as cs
 from circuitsim.gallery import wired_crossbar
@@ -128,3 +129,27 @@ def test_matrices_without_a_structural_inverse_are_left_to_no_sparse_factorisati
     solution = cs.solve(cs.parse(random_deck(4, 20501).text), cs.Settings(max_sweeps=200), raise_on_failure=False)
     assert not solution.solved  # it has none
     assert capfd.readouterr() == ("", "")
+
+
+def crossbar_of_decades(seed: int, side: int = 9) -> str:
+    """Wires of some ohms, across each other; where they cross 1e4 to 1e18 ohm and a perfect diode, either way."""
+    rng = np.random.default_rng(seed)
+    cards = ["crossbar", ".model di d(ron=0)"]
+    for k in range(side):
+        cards += [f"V{k} x{k} 0 {rng.uniform(-2, 2)}", f"Rin{k} x{k} a{k}_0 1", f"Rg{k} b{side - 1}_{k} 0 10"]
+        for j in range(side - 1):
+            cards += [f"Ra{k}_{j} a{k}_{j} a{k}_{j + 1} 1", f"Rb{k}_{j} b{j}_{k} b{j + 1}_{k} 1"]
+        for j in range(side):
+            ends = f"m{k}_{j} b{k}_{j}" if rng.uniform() < 0.7 else f"b{k}_{j} m{k}_{j}"
+            cards += [f"R{k}_{j} a{k}_{j} m{k}_{j} {10 ** rng.uniform(4, 18)}", f"D{k}_{j} {ends} di"]
+    return "\n".join(cards)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_diodes_behind_large_resistances_beside_small_ones_find_their_state(seed: int) -> None:
+    """Of 1e-18 A and less: the rounding of currents in the wires is a million times as large."""
+    solution = cs.solve(cs.parse(crossbar_of_decades(seed)))
+    assert solution.steps <= 10
+    assert solution.residuals.kcl_relative <= 1e-9
+    assert_power_balance(solution, 1e-12)
+    assert_ideal_diodes(solution)

@@ -10,13 +10,13 @@ from circuitsim.compiled import jit
 
 Ints = NDArray[np.int64] | NDArray[np.int32]
 
-_UPDATES, _UPDATES_AN_EDGE = 200_000_000, 3_000
+_UPDATES, _UPDATES_AN_EDGE = 200_000_000, 3_000  # of an elimination: their sum takes as long as conjugate gradients
 _HUB = 10.0  # times sqrt(n) neighbours: such a node is a hub
 _MOST_WORK = 500_000_000  # entries looked at while updates are counted: less than a second
 
 
 def most_updates(edges: int) -> int:
-    """Of an elimination: beyond, conjugate gradients take less time."""
+    """How many updates of an elimination are worth it: beyond, conjugate gradients take less time."""
     return _UPDATES + _UPDATES_AN_EDGE * edges
 
 

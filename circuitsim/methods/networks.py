@@ -79,10 +79,12 @@ class Network:
     def _stiffness(self, diag: Floats) -> Floats:
         """rho of each leg, (legs,), S: far above all that its voltage depends on when it conducts.
 
-        Where no other leg ends at one of its units that is what this unit's conductances are, and not the largest of
-        all, beside whose rounding the currents of a small conductance would be nothing.
+        Where no other leg, nor a controlled source, ends at one of its units that is what this unit's conductances are,
+        and not the largest of all, beside whose rounding the currents of a small conductance would be nothing.
         """
         rho = np.full(self.legs.a.size, _STIFFNESS * self.largest)
+        if not self.problem.circuit.reciprocal:
+            return rho
         count = np.bincount(np.concatenate([unit for _, unit in self.ends]), minlength=diag.size)
         for has, unit in self.ends:
             alone = (count[unit] == 1) & (diag[unit] > 0)
