@@ -17,8 +17,8 @@ from circuitsim.backends import gpu_mesh, gpu_newton
 from circuitsim.backends.base import Backend, find_backend
 from circuitsim.circuit import Circuit
 from circuitsim.errors import BackendUnavailable, NotSolved, SettingsError
+from circuitsim.linear import FEW_NODES, is_mesh
 from circuitsim.linear.multigrid import Multigrid
-from circuitsim.linear.wires import Wires
 from circuitsim.methods import aside, bcd, newton
 from circuitsim.methods.held import Held
 from circuitsim.methods.networks import make_network
@@ -232,10 +232,14 @@ def choose_method(problem: Problem, settings: Settings) -> tuple[str, str]:
     if settings.backend == "gpu":
         refused = _no_newton_on_gpu(problem)
         return ("bcd", f"not newton on the gpu: {refused}") if refused else ("newton", "a sparse network")
-    perfect = t.legs.a.size > 0 and not t.legs.n_junctions
-    if perfect and problem.batch > _MANY_ROWS and not isinstance(t.solver, Wires | Multigrid):
+    if t.legs.a.size and not t.legs.n_junctions and problem.batch > _MANY_ROWS and not _large_mesh(problem):
         return "bcd", "many rows of a circuit of perfect diodes"
     return "newton", "a sparse network"
+
+
+def _large_mesh(problem: Problem) -> bool:
+    """Told without the order of an elimination, which takes long to find."""
+    return problem.n_free > FEW_NODES and is_mesh(problem.n_free, *problem.topology.edges)
 
 
 def choose_backend(problem: Problem, settings: Settings) -> Backend:
@@ -366,9 +370,9 @@ class _Work:
             if x.shape[0] > 1 and not self.there and (stacks := self.stacks()):
                 return aside.solve_tile(network, stacks, drive, self.settings, x, warm)
             outcome = newton.solve_tile(network, drive, self.settings, x, warm)
-            if outcome.status is not Status.SOLVED and isinstance(network.solver, Wires):
-                network = make_network(self.problem, network.solver.exactly)
-                outcome = newton.solve_tile(network, drive, self.settings, x, warm)
+            if outcome.status is Status.STALLED and (other := network.otherwise()):
+                second = newton.solve_tile(other, drive, self.settings, x, warm)
+                outcome = second if second.status is Status.SOLVED else outcome
             if outcome.status is not Status.SOLVED and outcome.loose is not None and outcome.loose.any():
                 network.check_consistent(drive)
             return outcome

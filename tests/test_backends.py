@@ -16,6 +16,7 @@ from circuitsim.gallery import Recipe, drn, random_circuit
 from circuitsim.laws import N_PARAMS, Law, branch_current
 from circuitsim.methods import bcd
 from circuitsim.models import BOLTZMANN, CHARGE
+from circuitsim.solving import choose_backend, choose_method
 
 pytestmark = pytest.mark.usefixtures("kernel_form")
 
@@ -341,8 +342,13 @@ def test_sweeps_still_to_come_at_the_rate_between_two_looks() -> None:
     assert bcd._still_ahead((2, 1e-2), (3, 0.0), 1e-9) == bcd._still_ahead((2, 0.0), (3, 1e-2), 1e-9) == 0  # not known
 
 
-def test_for_layers_no_order_of_elimination_is_sought() -> None:
-    """It takes longer than solving them."""
-    problem = cs.compile_problem(cs.parse(drn((6, 40, 30, 4))))
-    assert cs.solve(problem).method == "bcd"
-    assert "solver" not in vars(problem.topology)
+def test_no_order_of_elimination_is_sought_for_bcd() -> None:
+    """It takes longer than solving layers; nor for many rows of perfect diodes."""
+    rng = np.random.default_rng(0)
+    cards = [f"R{k} {rng.integers(100)} {rng.integers(100)} 1k" for k in range(400)]
+    graph = "\n".join(["graph", "V1 1 0 1", *cards, "D1 2 0 di", ".model di d(ron=0)"])
+    many = cs.compile_problem(cs.parse(graph)).with_values({"V1": np.linspace(0.0, 1.0, 65)})
+    for problem in (cs.compile_problem(cs.parse(drn((6, 40, 30, 4)))), many):
+        assert choose_method(problem, cs.Settings())[0] == "bcd"
+        choose_backend(problem, cs.Settings())
+        assert "solver" not in vars(problem.topology)

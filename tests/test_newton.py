@@ -9,9 +9,10 @@ from helpers import assert_ideal_diodes, assert_power_balance
 import circuitsim as cs
 from circuitsim.gallery import wired_crossbar
 from circuitsim.laws import branch_current
+from circuitsim.linear.elimination import Elimination
 from circuitsim.methods import newton
 from circuitsim.methods.continuation import _Curve
-from circuitsim.methods.networks import make_network
+from circuitsim.methods.networks import Network, make_network
 from circuitsim.methods.newton import _settled
 from circuitsim.residual import Check
 from validation.random_decks import random_deck
@@ -153,3 +154,54 @@ def test_diodes_behind_large_resistances_beside_small_ones_find_their_state(seed
     assert solution.residuals.kcl_relative <= 1e-9
     assert_power_balance(solution, 1e-12)
     assert_ideal_diodes(solution)
+
+
+@pytest.mark.parametrize(("large", "amps", "small"), [(1e15, 1.0, 1e-3), (1e15, 100.0, 1e-5), (1e21, 1e-3, 1.0)])
+def test_what_conducts_is_closed_where_large_resistances_are_all_that_moves_with_it(
+    large: float, amps: float, small: float
+) -> None:
+    """From node to node in three megavolts' steps, were the second no correction of the first."""
+    deck = f"chain\n.model di d(ron=0)\nI2 0 a {amps}\nRa a s {large}\nV1 s 0 1\nD1 a b di\nRb b 0 {large}\n"
+    solution = cs.solve(cs.parse(f"{deck}D2 b c di\nRc c 0 {small}\n"))
+    for node in "abc":
+        assert solution.voltage(node).item() == pytest.approx(amps * small, rel=1e-12)
+
+
+ROUNDING_DECIDES = """states of diodes that carry 1e-28 A and less
+.model di d(ron=0)
+D0 n0 0 di
+Rs1 n0 0 7489719.023854908
+R2 n2 0 0.0059266778440905925
+R4 n4 n3 10130895429.581633
+R6 n6 n5 1275803957082.8303
+D7 n5 n4 di
+D8 n2 n4 di
+R9 n4 n5 18812979111176.484
+D10 n3 n0 di
+D11 n2 n0 di
+R12 n3 n0 1513.4533074766148
+R13 n2 n5 1.0840365403827966e+16
+R14 n3 0 6331.385720918378
+V0 n5 n0 0.3589416877900451
+"""
+
+
+def test_what_one_stiffness_leaves_unsolved_another_may_solve() -> None:
+    solution = cs.solve(cs.parse(ROUNDING_DECIDES))
+    assert solution.steps <= 10
+    assert_ideal_diodes(solution)
+
+
+def test_another_try_is_only_one_that_is_another() -> None:
+    def network(text: str) -> Network:
+        return make_network(cs.compile_problem(cs.parse(text)))
+
+    again = network(ROUNDING_DECIDES).otherwise()
+    assert again is not None and np.ptp(again.rho[again.ideal]) == 0 and again.otherwise() is None
+    assert network("no diodes\nV1 a 0 1\nR1 a b 1k\nR2 b 0 1k").otherwise() is None
+    assert network(ROUNDING_DECIDES + "E1 x 0 n3 0 2\nRx x 0 1k").otherwise() is None  # no choice with these
+    wires = network(wired_crossbar(52))
+    assert wires.otherwise() is None  # not solved yet
+    wires.factor(NONE)
+    again = wires.otherwise()
+    assert again is not None and isinstance(again.solver, Elimination) and again.otherwise() is None

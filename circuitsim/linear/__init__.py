@@ -16,7 +16,7 @@ from circuitsim.linear.wires import Wires, by_updates
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-_FEW_NODES = 5_000  # of a mesh: elimination takes some milliseconds
+FEW_NODES = 5_000  # of a mesh: elimination takes some milliseconds
 _MANY_NODES = 150_000  # above, a mesh is faster by multigrid; below, elimination is, and exact
 _IN_A_CHAIN = 2  # edges at a node: up to here its elimination fills nothing in
 _WIDE = 4.0  # times n^(2/3), in a mesh of three dimensions about the most nodes that are equally far from one
@@ -47,6 +47,11 @@ class LinearSolver(Protocol):
         """
 
 
+def is_mesh(n: int, i: Ints, j: Ints) -> bool:
+    """Whether a graph, n nodes, edges i[k] - j[k], is as narrow as one in space."""
+    return widest(n, i, j) <= _WIDE * n ** (2 / 3)
+
+
 def choose_solver(n: int, i: Ints, j: Ints, alone: bool = True) -> LinearSolver:
     """Elimination where it costs little, what suits wires or large meshes, else gradients; n nodes, edges i[k] - j[k].
 
@@ -57,8 +62,8 @@ def choose_solver(n: int, i: Ints, j: Ints, alone: bool = True) -> LinearSolver:
     most = most_updates(i.size)
     if branching <= _MANY_NODES and branching**3 <= 6 * most:  # even where all nodes are joined
         return Elimination(n, i, j)
-    if widest(n, i, j) > _WIDE * n ** (2 / 3):  # no mesh: to find the best order takes long where it is of no use
+    if not is_mesh(n, i, j):  # to find the best order takes long where it is of no use
         return Gradients(n, i, j) if costs_more(n, i, j, most) else Elimination(n, i, j)
     if branching > _MANY_NODES:
         return Multigrid(n, i, j)
-    return Wires(n, i, j) if alone and n > _FEW_NODES else by_updates(n, i, j)
+    return Wires(n, i, j) if alone and n > FEW_NODES else by_updates(n, i, j)

@@ -48,10 +48,7 @@ class Hierarchy(Iterated):
             max_coarse=500,
         ).aspreconditioner(cycle="V")
 
-    @property
-    def given_up(self) -> bool:
-        """Whether the forest did not do."""
-        return "levels" in self.__dict__
+    given_up = False  # once the forest did not do
 
     def iterated(self, current: Floats) -> tuple[Floats, bool]:
         """By the forest; where it does not suit the network by multigrid, and where that neither as other graphs."""
@@ -60,5 +57,6 @@ class Hierarchy(Iterated):
             found, solved = self.gradients(current, self.forest.solve, most)
             if solved:
                 return found, True
+            self.given_up = True
         found, solved = self.gradients(current, self.levels.matvec, _MOST_STEPS)
         return (found, solved) if solved or self.pattern.elimination else super().iterated(current)

@@ -20,6 +20,7 @@ from circuitsim.errors import TopologyError
 from circuitsim.laws import Law, branch_current
 from circuitsim.linear import LinearSolver, Solved
 from circuitsim.linear.multigrid import Multigrid
+from circuitsim.linear.wires import Wired, Wires
 from circuitsim.problem import Drive, Problem
 from circuitsim.residual import ROUNDING, Check, active_laws
 from circuitsim.uniqueness import NO_PIVOT, OPEN
@@ -57,7 +58,7 @@ def make_network(problem: Problem, solver: LinearSolver | None = None) -> Networ
 class Network:
     """The legs of a problem and the linear branches around them. Unknowns u are the voltages x of the free units."""
 
-    def __init__(self, problem: Problem, solver: LinearSolver | None = None) -> None:
+    def __init__(self, problem: Problem, solver: LinearSolver | None = None, local: bool = True) -> None:
         self.problem = problem
         t, v = problem.topology, problem.values
         self.solver = solver or t.solver
@@ -71,12 +72,26 @@ class Network:
         steepest = self.params[self.law == Law.PWL][:, [0, 2]].max(initial=0.0)  # an exponential's slope has no limit
         self.largest = max(float(v.diag.max(initial=0.0)), float(steepest)) or 1.0
         self.ends = [(has := np.flatnonzero(unit >= 0), unit[has]) for unit in (legs.a, legs.k)]
-        self.rho = np.where(self.ideal, self._stiffness(v.diag), 0.0)
+        stiffness = self._local_stiffness(v.diag) if local else _STIFFNESS * self.largest
+        self.rho = np.where(self.ideal, stiffness, 0.0)
         self.damping = 0.0
         self.factored: Solved | None = None
+        self.last: Solved | None = None  # that did not float
+        self.by_forest = False  # whether one was solved by the forest of wires
         self.factored_slope = np.full(legs.a.size, np.nan)
 
-    def _stiffness(self, diag: Floats) -> Floats:
+    def otherwise(self) -> Network | None:
+        """The network for another try, when full steps led nowhere: eliminated, and all diodes as stiff.
+
+        Where states hang on rounding the one may lead to a solution and the other not. None where neither is new.
+        """
+        if not self.problem.circuit.reciprocal:
+            return None
+        exact = self.solver.exactly if self.by_forest and isinstance(self.solver, Wires) else self.solver
+        uniform = bool((self.rho[self.ideal] == _STIFFNESS * self.largest).all())
+        return None if uniform and exact is self.solver else Network(self.problem, exact, local=False)
+
+    def _local_stiffness(self, diag: Floats) -> Floats:
         """rho of each leg, (legs,), S: far above all that its voltage depends on when it conducts.
 
         Where no other leg, nor a controlled source, ends at one of its units that is what this unit's conductances are,
@@ -115,12 +130,14 @@ class Network:
             single = (own >= 0) & (other < 0)
             np.add.at(to_ground, own[single], slope[single])
         rows = 1 if legs.a.size else self.problem.batch
-        solved = self.solver.factor(g, to_ground, self.factored, rows)
+        solved = self.solver.factor(g, to_ground, self.last, rows)
+        self.by_forest |= isinstance(solved, Wired)
         if not solved.floating.size:
+            self.last = solved
             return solved
         # What floats is held, softly, to where it is: that carries nothing once it stays there.
         to_ground[solved.floating] += 1e-12 * self.largest
-        return _Held(self.solver.factor(g, to_ground), solved.floating)
+        return _Held(self.solver.factor(g, to_ground, solved, rows), solved.floating)
 
     def across(self, u: Floats) -> Floats:
         """Voltages of the legs without their offsets, (legs,), V."""

@@ -39,6 +39,7 @@ Floats = NDArray[np.float64]
 
 _FULL_STEPS = 60  # before the slow and sure way
 _NEAR = 1e-4  # of their current: tangents closer to their legs than this are worth a certificate
+_CLOSED = 1e-12  # of the largest voltage: less is no gap of a diode that conducts
 _MOVES = 1e-9  # of the largest voltage: a solution that a correction moves by more is corrected
 _SMALL = 40  # unknowns, and legs, of circuits whose rows are solved at once
 _EXTRA_STEPS = 2  # after all tangents are near
@@ -197,11 +198,12 @@ def _polished(
         if not found.finite():
             return Outcome(parts[0], Status.NONFINITE, steps, found.certificate())
         met = found.meets(tolerance) and found.certificate().kcl_relative <= tolerance
-        if refined == _MOST_REFINED or (met and (still or _settled(network, found, slope))):
+        met_all = met and _closed(network, found, stiff)
+        if refined == _MOST_REFINED or (met_all and (still or _settled(network, found, slope))):
             break
         if not found.drive.base:
             found = check(np.zeros_like(parts[0]))
-        gap = found.x[:, legs.link_a] - found.x[:, legs.link_k] + found.drive.link_offset
+        gap = _gaps(network, found)
         injected = -network.violation(found, quiet=refined >= _NEXT_PART)
         worst = np.abs(injected[:, :n]).max(axis=1, initial=0.0)
         gross = bool((worst > _GROSS * found.largest).any())
@@ -235,6 +237,24 @@ def _polished(
     first, *rest = (*parts, found.x) if found.drive.base else parts
     loose = network.factor(slope).loose
     return Outcome(first, status, steps, found.certificate(), np.stack(rest) if rest else None, carried, loose)
+
+
+def _gaps(network: Network, found: Check) -> Floats:
+    """Voltages across the links, (rows, n_links), V: 0 where they conduct."""
+    legs = network.legs
+    return found.x[:, legs.link_a] - found.x[:, legs.link_k] + found.drive.link_offset
+
+
+def _closed(network: Network, found: Check, stiff: Floats) -> bool:
+    """Whether no voltage is left across conducting links (stiff > 0), beside the largest voltage.
+
+    The certificate does not tell where small conductances are all that moves with it.
+    """
+    if not network.legs.n_links:
+        return True
+    x, gap = found.drive.base[0] if found.drive.base else found.x, np.abs(_gaps(network, found))
+    largest = network.problem.at_branches(network.problem.largest(x), gap.shape[1])
+    return bool(((gap <= _CLOSED * largest) | (stiff == 0)).all())
 
 
 def _far(step: Floats, x: Floats, fixed: Floats, volts: float) -> bool:
