@@ -1,6 +1,6 @@
 """Graphs whose elimination would fill too much in: conjugate gradients, preconditioned by a sampled elimination.
 
-They stop on the violation of KCL. multigrid.py does the same for meshes, with other preconditioners.
+They stop on the violation of KCL. wires.py and multigrid.py do the same for meshes, with other preconditioners.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from circuitsim.compiled import jit
 from circuitsim.graphs import components
 from circuitsim.linear.elimination import Elimination, Factors
 from circuitsim.linear.fill import costs_more
+from circuitsim.linear.forest import Forest, strong_forest
 from circuitsim.linear.sampled import Sampled, sampled
 
 Ints = NDArray[np.int64]
@@ -46,6 +47,8 @@ class Gradients:
 class Iterated:
     """A network and what preconditions it. Where conjugate gradients do not converge it is eliminated, if it can be."""
 
+    given_up = False  # once its forest did not do
+
     def __init__(self, pattern: Gradients, g: Floats, to_ground: Floats) -> None:
         self.pattern, self.g, self.to_ground = pattern, g, to_ground
         live = g > 0
@@ -71,6 +74,11 @@ class Iterated:
         """The current out of each node, (n,), A, at voltages v (n,), V: the matrix times v, as differences."""
         out: Floats = _flow(*self.live, self.to_ground, v.ravel())
         return out
+
+    @cached_property
+    def forest(self) -> Forest | None:
+        """The strong edges, where they close no loop, of a network that does not float."""
+        return strong_forest(*self.live, self.to_ground)
 
     @cached_property
     def sampled(self) -> Sampled:

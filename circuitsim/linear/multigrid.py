@@ -8,7 +8,6 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.linear.forest import Forest, strong_forest
 from circuitsim.linear.gradients import Gradients, Iterated
 
 Floats = NDArray[np.float64]
@@ -32,11 +31,6 @@ class Hierarchy(Iterated):
     """A network and what preconditions it. Where that does not converge: elimination, or as Iterated."""
 
     @cached_property
-    def forest(self) -> Forest | None:
-        """The strong edges, where they close no loop."""
-        return strong_forest(*self.live, self.to_ground)
-
-    @cached_property
     def levels(self):  # type: ignore[no-untyped-def]  # pyamg has no types
         from pyamg import ruge_stuben_solver
 
@@ -47,8 +41,6 @@ class Hierarchy(Iterated):
             postsmoother=("gauss_seidel", {"sweep": "backward"}),
             max_coarse=500,
         ).aspreconditioner(cycle="V")
-
-    given_up = False  # once the forest did not do
 
     def iterated(self, current: Floats) -> tuple[Floats, bool]:
         """By the forest; where it does not suit the network by multigrid, and where that neither as other graphs."""

@@ -1,6 +1,6 @@
 """Meshes that may be of wires: by the forest of their strong edges while that converges (forest.py), else exactly.
 
-Which it is depends on the conductances: it is looked at anew with each set of them.
+Which it is depends on the conductances: it is looked at anew with each set of them, until the forest did not do.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from circuitsim.linear.elimination import Elimination, Factors
 from circuitsim.linear.fill import most_updates
-from circuitsim.linear.forest import Forest, strong_forest
 from circuitsim.linear.gradients import Gradients, Iterated
 
 Ints = NDArray[np.int64]
@@ -54,12 +53,6 @@ class Wired(Iterated):
     def __init__(self, wires: Wires, g: Floats, to_ground: Floats) -> None:
         super().__init__(wires.edges, g, to_ground)
         self.wires = wires
-        self.given_up = False  # once the forest did not do
-
-    @cached_property
-    def forest(self) -> Forest | None:
-        """The strong edges, where they close no loop; of a network that does not float."""
-        return strong_forest(*self.live, self.to_ground)
 
     @cached_property
     def eliminated(self) -> Factors | Iterated:

@@ -198,8 +198,8 @@ def _polished(
         if not found.finite():
             return Outcome(parts[0], Status.NONFINITE, steps, found.certificate())
         met = found.meets(tolerance) and found.certificate().kcl_relative <= tolerance
-        met_all = met and _closed(network, found, stiff)
-        if refined == _MOST_REFINED or (met_all and (still or _settled(network, found, slope))):
+        arrived = met and _closed(network, found, stiff)
+        if refined == _MOST_REFINED or (arrived and (still or _settled(network, found, slope))):
             break
         if not found.drive.base:
             found = check(np.zeros_like(parts[0]))
