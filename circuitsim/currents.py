@@ -191,7 +191,7 @@ def enormous_currents(solution: Solution) -> list[tuple[int, float, float]]:
 
 
 def of_element(solution: Solution, name: str, power: bool) -> Floats:
-    """Current or power of an element, (batch,), or of an array, (batch, members)."""
+    """Current or power of an element, (batch,), or of an array: (batch, members), or (batch, rows, columns)."""
     c = solution.circuit
     for x in c.crossbars:
         if x.name.lower() == name.lower():
@@ -204,7 +204,8 @@ def of_element(solution: Solution, name: str, power: bool) -> Floats:
         table = c.netlist.tables[kind]
         with np.errstate(over="ignore"):  # inf, as it is
             found = found * solution.drops(table.a[members], table.b[members])
-    return found if name.lower() in c.netlist.arrays else found[:, 0]
+    ref = c.netlist.arrays.get(name.lower())
+    return found[:, 0] if ref is None else found.reshape(-1, *map(len, ref.indices))
 
 
 def _branch_currents(solution: Solution, branches: Branches, chosen: Ints, rows: slice) -> Floats:

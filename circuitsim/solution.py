@@ -151,7 +151,10 @@ class Solution:
         return self.problem.drops(parts, self.problem.fixed_potentials(rows), a, b)
 
     def current(self, name: str) -> Floats:
-        """Current through an element from its first node to its second, A; (batch,) or (batch, members)."""
+        """Current through an element from its first node to its second, A, (batch,).
+
+        Of an array (batch, members), with two ranges (batch, rows, columns).
+        """
         return currents.of_element(self, name, power=False)
 
     def power(self, name: str) -> Floats:

@@ -40,6 +40,12 @@ TOGETHER = {
     "subcircuits": "X1 a b cell w={aunif(1, 0.1)}\nX2 b 0 cell w=2\nX3 b 0 cell\n"
     ".subckt cell p q w=1 z={agauss(2, 0.1, 1)}\nR1 p r {w * 1k * u}\nR2 r q {unif(7k, 0.2) * z}\nD1 p q dm {u}\n"
     ".param u={aunif(3, 1)}\n.model dm D(is={agauss(1p, 0.1p, 1)} n={u / 3 + 1})\n.ends\n",
+    "two ranges": "R3[0:1][0:2] c[0:1][0:2] b {unif(1k, 0.1)}\nR4[0:1][0:2] c[0:1][0:2] 0 @grid.npy\n"
+    "D1[0:1][0:2] c[0:1][0] e[0:2] d area={aunif(2, 1)} m=@grid.npy\nR5[0:2] e[0:2] 0 1k\n"
+    "N1[0:1][0:2] c[0:1][2] e[0:2] sat m={aunif(1, 0.1)}\n.model d D(is=1e-14)\n.model sat tanh\n",
+    "subcircuits in arrays": ".param p={aunif(1, 0.1)}\nX1[0:1][0:2] b c[0:1][0:2] cell w={aunif(1, 0.1)} z=@grid.npy\n"
+    "X2[0:3] a c[0][0] cell w={p} z=@w.npy\nX3[0:1] b 0 cell w={agauss(p, 0.1, 1) * p} z={p} m=2\n"
+    ".subckt cell q r w=1 z=1\nR1[0:1] q r {w * gauss(1k, 0.1, 3)}\nR2 q r {z * 1k}\nR3 r 0 {aunif(1k, z)}\n.ends\n",
     "models": ".param t={aunif(1m, 1u)}\nR3 b 0 rm 1k\nR4 b 0 1k tc1={t} dtemp={aunif(10, 5)}\n"
     "R5 b 0 1k tce={t} dtemp=7\n"
     "R6[0:1] b 0 1k tce={aunif(1, 0.1)} dtemp=3\nR7 b 0 rs l={aunif(10u, 1u)} w=1u\nR8 b 0 g={1m * aunif(1, 0.1)}\n"
@@ -57,6 +63,7 @@ ALONE = {  # how much is drawn depends on draws; a number of copies does; a wave
     "branches with parameters": "X1 b 0 c\n.subckt c p q\n.param a={aunif(1k, 1)} b={agauss(1k, 1, 1)}\n"
     "R1 p q {aunif(0, 1) > 0 ? a : b}\nR2 p q {a}\nR3 p q {b}\n.ends\n",
     "copies": "X1 b 0 c m={aunif(3, 1)}\n.subckt c p q\nR1 p q 1k\n.ends\n",
+    "copies in an array": "X1[0:1] b 0 c m={aunif(3, 1)}\n.subckt c p q\nR1 p q 1k\n.ends\n",
     "waveform": "I1 0 b sin({aunif(1, 0.1)} 1)\n",
     "crossbar": "RW[0:1][0:2] x[0:1] y[0:2] {aunif(1k, 9)}\nR3[0:1] x[0:1] a 1k\nR4[0:2] y[0:2] 0 1k\n",
 }
@@ -64,6 +71,7 @@ ALONE = {  # how much is drawn depends on draws; a number of copies does; a wave
 
 def deck(text: str, folder: Path, seed: int | None = None) -> Netlist:
     np.save(folder / "w.npy", np.arange(1.0, 5.0))
+    np.save(folder / "grid.npy", np.arange(1.0, 7.0).reshape(2, 3))
     (folder / "deck.cir").write_text("t\n" + ALWAYS + text)
     return cs.load(folder / "deck.cir", seed).netlist
 

@@ -484,6 +484,43 @@ def test_crossbars(tmp_path: Path) -> None:
     assert netlist.nodes == ["0", "x[0]", "x[1]", "h[0]", "h[1]", "h[2]", "y[0]", "y[1]"]
 
 
+def test_two_ranges_on_nodes() -> None:
+    netlist = deck(
+        "R1[0:1][3:2] w[0:1][0:1] w[0:1][1:2] {aunif(10, 1)}", "V1[0:1] 0 w[0:1][0] 1",
+        "R2[0:1][0:1] w[0:1][2] y[4:5] 1", "R3[0:1][0:1] a[0:1] c[0:1][0:1] 7", "R4[0:1][0:1] c[0:1][0:1] b[0:1] 1",
+        "R5[0:1][0:1] c[0:1][0:1] s[007] 1", "D1[0:1][0:1] a[0:1] b[0:1] dm", ".model dm D",
+        ".save v(w[0:1][2])", ".output w[1][0:2]", "R6 w[0:1][0] 0 1",
+    )  # fmt: skip
+    found = ends(netlist)
+    assert [name for name in found if name.startswith("R1")] == ["R1[0][3]", "R1[0][2]", "R1[1][3]", "R1[1][2]"]
+    assert found["R1[0][2]"] == ("w[0][1]", "w[0][2]") and found["R1[1][3]"] == ("w[1][0]", "w[1][1]")
+    assert found["V1[1]"] == ("0", "w[1][0]")
+    assert [x.name for x in netlist.crossbars] == ["R2"]  # its nodes have one range each
+    assert [netlist.nodes[k] for k in netlist.crossbars[0].rows] == ["w[0][2]", "w[1][2]"]
+    assert found["R3[1][0]"] == ("a[1]", "c[1][0]") and found["R4[1][0]"] == ("c[1][0]", "b[0]")
+    assert found["R5[0][1]"] == ("c[0][1]", "s[007]")
+    assert found["D1[0][1]"] == ("a[0]", "b[1]") and found["D1[1][0]"] == ("a[1]", "b[0]")
+    assert netlist.arrays["r3"] == ArrayRef("R", 4, 8, (range(2), range(2)))
+    assert [netlist.nodes[k] for k in netlist.outputs] == ["w[1][0]", "w[1][1]", "w[1][2]"]
+    assert found["R6"] == ("w[0:1][0]", "0")  # not in an array: a name
+    assert len({values(netlist)[name] for name in found if name.startswith("R1")}) == 4
+
+
+def test_arrays_of_subcircuits() -> None:
+    netlist = deck(
+        "X1[2:1] a[0:1] b cell r={aunif(10, 1)}", "X2[0:1][0:2] w[0:1] b[0:2] cell r=5 m=2", "X3[0:1] p[0:1] 0 nest",
+        "X4 q[0:1] 0 cell", ".subckt cell p q r=1", "R1 p m {r}", "D[0:1] m q dm", ".model dm D", ".ends",
+        ".subckt nest p q", "X[0:1] p q cell r=3", ".ends",
+    )  # fmt: skip
+    found, ohm = ends(netlist), values(netlist)
+    assert found["R.X1[2].R1"] == ("a[0]", "X1[2].m") and found["D.X1[1].D[1]"] == ("X1[1].m", "b")
+    assert ohm["R.X1[2].R1"] != ohm["R.X1[1].R1"] and ohm["R.X2[1][2].R1"] == 2.5
+    assert found["R.X2[1][0].R1"] == ("w[1]", "X2[1][0].m") and found["D.X2[1][2].D[0]"] == ("X2[1][2].m", "b[2]")
+    assert found["R.X3[1].X[0].R1"] == ("p[1]", "X3[1].X[0].m") and ohm["R.X3[0].X[1].R1"] == 3
+    assert found["R.X4.R1"] == ("q[0:1]", "X4.m")  # not in an array: a name
+    assert sum(name.endswith(".R1") for name in found) == 2 + 6 + 4 + 1
+
+
 def test_values_from_files(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     np.save(tmp_path / "data" / "v.npy", np.array([1, 2, 3], np.uint8))

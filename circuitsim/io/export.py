@@ -29,7 +29,7 @@ from circuitsim.netlist.saves import ALL, NODES, find_save
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-_INDEXED = re.compile(r"(.*)\[(0|[1-9][0-9]{0,14})\]")
+_INDEXED = re.compile(r"(.*?)((?:\[(?:0|[1-9][0-9]{0,14})\])+)")
 _ENDS_IN_RANGE = re.compile(r"\[[0-9]+:[0-9]+\]$")
 _ONE_WORD = re.compile(r"[^\s,=(){}'\";:]+")
 _UNSAFE_NODE = re.compile(r"^\$|\\\\$", re.MULTILINE)  # begins a comment, or joins the next line
@@ -279,12 +279,17 @@ class _Writer:
     def _array(self, part: _Part, ref: ArrayRef) -> Iterator[str]:
         """One card for an array; a card for each member when one cannot say it."""
         table, rows = self.tables[part.kind], slice(part.start, part.stop)
-        name = table.names[part.start].removesuffix(f"[{ref.indices[0][0]}]")
-        ends = [self._shared(nodes[rows]) or self._range(nodes[rows]) for nodes in self.ends[part.kind]]
+        name = table.names[part.start].removesuffix("".join(f"[{indices[0]}]" for indices in ref.indices))
+        shape = tuple(map(len, ref.indices))
+        of_ends = [nodes[rows].reshape(shape) for nodes in self.ends[part.kind]]
+        if len(shape) == 2:
+            ends = self._ends_of_two_ranges(part.kind, *of_ends)
+        else:
+            ends = [self._shared(nodes) or self._range(nodes) for nodes in of_ends]
         controls = self._controls(part.kind, rows)
         if controls:
             ends.append(controls[0] if len(set(controls)) == 1 else _span(controls))
-        values = self._values(part.kind, name, rows) if None not in ends else None
+        values = self._values(part.kind, name, rows, shape) if None not in ends else None
         if values is not None:
             yield f"{name}{_bounds(ref.indices)} {' '.join([*filter(None, ends), *values])}\n"
             return
@@ -292,22 +297,22 @@ class _Writer:
         yield f"* array {name}{_bounds(ref.indices)}, member by member: no one card can say it\n"
         yield "".join([self._single(part.kind, row) for row in range(part.start, part.stop)])
 
-    def _values(self, kind: str, name: str, rows: slice) -> list[str] | None:
+    def _values(self, kind: str, name: str, rows: slice, shape: tuple[int, ...]) -> list[str] | None:
         """The words for the values of an array; None when no file can hold them: shorts and opens side by side."""
         if kind in _FACTORS:
             given = [(key, values[rows], default) for key, values, default in self._factors(kind)]
             words = [
-                self._word(f"{key}=", f"{name}.{key}", values)
+                self._word(f"{key}=", f"{name}.{key}", values.reshape(shape))
                 for key, values, default in given
                 if (values != default).any()
             ]
             return [self._model(kind, rows.start), *words]
         if kind == "R":
-            r, g = self.r[rows], self.g[rows]
+            r, g = self.r[rows].reshape(shape), self.g[rows].reshape(shape)
             if self.in_ohm[rows].all() and np.isfinite(r).all():
                 return [self._word("", name, r)]
             return [self._word("g=", name, g)] if np.isfinite(g).all() else None
-        return [self._word("", name, self.sources[kind][rows])] if kind in self.sources else ["0"]
+        return [self._word("", name, self.sources[kind][rows].reshape(shape))] if kind in self.sources else ["0"]
 
     def _crossbar(self, k: int) -> Iterator[str]:
         card, g = self.netlist.crossbars[k], self.circuit.crossbars[k].g
@@ -323,17 +328,34 @@ class _Writer:
         values = zip(members, pairs, g.ravel().tolist(), strict=True)
         yield "".join([f"{member} {row} {col} g={_number(x)}\n" for member, (row, col), x in values])
 
+    def _ends_of_two_ranges(self, kind: str, a: Ints, b: Ints) -> list[str | None]:
+        """The words for the nodes (rows, columns) of an array with two ranges: two on one of them, or one on each."""
+        grids = [self._range(nodes) for nodes in (a, b)]
+        lines = [
+            self._range(line) if (nodes == one).all() else None
+            for nodes, one, line in ((a, a[:, :1], a[:, 0]), (b, b[:1], b[0]))
+        ]
+        if grids == [None, None]:
+            return lines if kind != "R" else grids  # which would be a crossbar
+        return [grid or line or self._shared(nodes) for grid, line, nodes in zip(grids, lines, (a, b), strict=True)]
+
     def _shared(self, nodes: Ints) -> str | None:
         """The word for one node at all members of an array; None when there is not one, or its name is like a range."""
-        name = self.nodes[nodes[0]]
-        return name if (nodes == nodes[0]).all() and not _ENDS_IN_RANGE.search(name) else None
+        name = self.nodes[nodes.flat[0]]
+        return name if (nodes == nodes.flat[0]).all() and not _ENDS_IN_RANGE.search(name) else None
 
     def _range(self, nodes: Ints) -> str | None:
-        """The range of these nodes; None when they are none, or when it would spell a node that is new differently."""
-        names = [self.nodes[node] for node in nodes.tolist()]
-        word = _span(names, int(nodes.argmax()))
-        new = [names[k] for k in np.flatnonzero(nodes >= self.named).tolist()]
-        return word if word is not None and all(name.startswith(word[: word.rindex("[")]) for name in new) else None
+        """The word with a range for each axis of these nodes.
+
+        None when there is none, or when it would spell a node that is new differently.
+        """
+        names = [self.nodes[node] for node in nodes.flat]
+        word = _span(names, nodes.shape, int(nodes.argmax()))
+        new = [names[k] for k in np.flatnonzero(nodes.ravel() >= self.named).tolist()]
+        if word is None:
+            return None
+        base = word[: len(_INDEXED.fullmatch(names[0])[1])]  # type: ignore[index]  # it has indices
+        return word if all(name.startswith(base) for name in new) else None
 
     def _word(self, before: str, key: str, values: Floats) -> str:
         """One number for equal values; the others go to the numpy file."""
@@ -367,21 +389,39 @@ def _bounds(ranges: Sequence[range]) -> str:
     return "".join(f"[{indices[0]}:{indices[-1]}]" for indices in ranges)
 
 
-def _span(names: list[str], spelling: int = 0) -> str | None:
-    """The range that stands for these names (in any case), or None; its base is spelled as in one of the names.
+def _span(names: list[str], shape: tuple[int, ...] | None = None, spelling: int = 0) -> str | None:
+    """The word with ranges that stands for these names (in any case), or None; its base is spelled as in one of them.
+
+    With a `shape` it has a range for each axis, the names being in row-major order.
 
     >>> _span(["h[3]", "h[2]", "h[1]"]), _span(["y[7]"]), _span(["h[1]", "h[3]"]), _span(["a", "b"])
     ('h[3:1]', 'y[7:7]', None, None)
+    >>> _span(["w[0][5]", "w[1][5]"]), _span(["w[0][5]", "w[0][6]", "w[1][5]", "w[1][6]"], (2, 2))
+    ('w[0:1][5]', 'w[0:1][5:6]')
     """
+    shape = shape or (len(names),)
     matches = [match for match in map(_INDEXED.fullmatch, names) if match is not None]
     if len(matches) < len(names) or len({match[1].lower() for match in matches}) > 1:
         return None
-    indices = [int(match[2]) for match in matches]
-    step = -1 if indices[-1] < indices[0] else 1
-    base = matches[spelling][1]
-    if indices != list(range(indices[0], indices[0] + step * len(indices), step)) or _ENDS_IN_RANGE.search(base):
+    found = [[int(k) for k in match[2][1:-1].split("][")] for match in matches]
+    word, axis, count = matches[spelling][1], 0, len(found[0])
+    if any(len(of_name) != count for of_name in found) or _ENDS_IN_RANGE.search(word):
         return None
-    return f"{base}[{indices[0]}:{indices[-1]}]"
+    for place, indices in enumerate(np.array(found).T):
+        steps = indices.reshape(shape)
+        constant, left = (steps == steps.flat[0]).all(), len(shape) - axis
+        if constant and count - place > left:
+            word += f"[{steps.flat[0]}]"
+            continue
+        if not left:
+            return None
+        line = np.moveaxis(steps, axis, 0).reshape(shape[axis], -1)
+        first, last = int(line[0, 0]), int(line[-1, 0])
+        wanted = np.linspace(first, last, len(line), dtype=np.int64)
+        if abs(last - first) != len(line) - 1 or (line != wanted[:, None]).any():
+            return None
+        word, axis = f"{word}[{first}:{last}]", axis + 1
+    return word if axis == len(shape) else None
 
 
 def _law(model: ModelCard) -> str:

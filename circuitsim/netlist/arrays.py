@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from math import prod
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,43 +14,107 @@ from numpy.typing import NDArray
 from circuitsim.errors import NetlistError
 from circuitsim.netlist.tokens import shown
 
-_RANGE = re.compile(r"\[([0-9]+):([0-9]+)\]")
+T = TypeVar("T")
+
+_RANGE = re.compile(r"\[([0-9]+)(?::([0-9]+))?\]")
 _DIGITS = 15  # of an index
 
 
-def split_ranges(word: str) -> tuple[str, tuple[range, ...]]:
-    """The base name and the ranges of a name; both ends belong to a range, which may run downwards.
+def split_ranges(word: str) -> tuple[str, tuple[range | int, ...]]:
+    """The base name and the indices of a name with a range; both ends belong to a range, which may run downwards.
 
     >>> split_ranges("RW[0:2][5:4]")
     ('RW', (range(0, 3), range(5, 3, -1)))
-    >>> split_ranges("h[3]")
-    ('h[3]', ())
+    >>> split_ranges("w[0:2][7]"), split_ranges("h[3]")
+    (('w', (range(0, 3), 7)), ('h[3]', ()))
     """
     stop = len(word)
-    ranges: list[range] = []
+    indices: list[range | int] = []
     while stop and word[stop - 1] == "]":
         start = word.rfind("[", 0, stop)
         match = _RANGE.fullmatch(word, max(start, 0), stop)
         if match is None:
             break
-        if max(map(len, match.groups())) > _DIGITS:
+        first, last = match.groups()
+        if max(len(first), len(last or "")) > _DIGITS:
             raise NetlistError(f"range {shown(match.group())}: an index has at most {_DIGITS} digits")
-        a, b = (int(digits) for digits in match.groups())
-        ranges.append(range(a, b + 1) if a <= b else range(a, b - 1, -1))
+        a, b = int(first), int(last or first)
+        if last is None and first != str(a):  # `[007]` is spelled otherwise than a member
+            break
+        indices.append(a if last is None else range(a, b + 1) if a <= b else range(a, b - 1, -1))
         stop = start
-    return (word[:stop], tuple(ranges[::-1])) if ranges else (word, ())
+    indices.reverse()
+    return (word[:stop], tuple(indices)) if any(isinstance(k, range) for k in indices) else (word, ())
 
 
-def member_names(base: str, ranges: tuple[range, ...]) -> list[str]:
+def array_name(word: str, most: int) -> tuple[str, tuple[range, ...]]:
+    """The base name and the ranges, `most` or fewer, in the name of an element. NetlistError for others."""
+    base, indices = split_ranges(word)
+    ranges = tuple(k for k in indices if isinstance(k, range))
+    if len(ranges) < len(indices):
+        raise NetlistError("an index beside a range; in the name of an array write ranges only, such as [2:2]")
+    if len(ranges) > most:
+        raise NetlistError(f"{len(ranges)} ranges in the name; write {'one' if most == 1 else 'one or two'}")
+    return base, ranges
+
+
+def lengths(indices: tuple[range | int, ...]) -> tuple[int, ...]:
+    """How many members each of the ranges has.
+
+    >>> lengths((range(3), 7))
+    (3,)
+    """
+    return tuple(len(k) for k in indices if isinstance(k, range))
+
+
+def member_names(base: str, indices: Sequence[range | int]) -> list[str]:
     """The names of an array's members, last index fastest.
 
     >>> member_names("y", (range(2), range(3, 5)))
     ['y[0][3]', 'y[0][4]', 'y[1][3]', 'y[1][4]']
+    >>> member_names("w", (range(2), 7))
+    ['w[0][7]', 'w[1][7]']
     """
     names = [base]
-    for indices in ranges:
-        names = [f"{name}[{i}]" for name in names for i in indices]
+    for k in indices:
+        names = [f"{name}[{i}]" for name in names for i in (k if isinstance(k, range) else [k])]
     return names
+
+
+def spread(word: str, ranges: tuple[range, ...], side: int, what: str) -> list[str]:
+    """The names that a word stands for beside an array: one for all its members, or for each, or each row or column.
+
+    Of an array with two ranges, one range in the word goes with the first (`side` 0) or the second (1). NetlistError,
+    in which the word is `what`, when the ranges do not match.
+    """
+    base, indices = split_ranges(word) if ranges else (word, ())
+    found = lengths(indices)
+    if not found:
+        return [word]
+    wanted = ranges[side : side + 1] if len(found) < len(ranges) else ranges
+    if found != lengths(wanted):
+        bounds = "".join(f"[{k[0]}:{k[-1]}]" for k in wanted)
+        raise NetlistError(
+            f"ranges do not match: {what} {shown(word)} has {_product(found)} members, "
+            f"{bounds} of the element has {_product(lengths(wanted))}; make them equal"
+        )
+    return member_names(base, indices)
+
+
+def at_members(found: list[T], ranges: tuple[range, ...], side: int) -> list[T]:
+    """What was found for the names of `spread`, for each member of the array, row by row.
+
+    >>> at_members(["a", "b"], (range(2), range(3)), 0), at_members(["a", "b"], (range(3), range(2)), 1)
+    (['a', 'a', 'a', 'b', 'b', 'b'], ['a', 'b', 'a', 'b', 'a', 'b'])
+    """
+    count = prod(lengths(ranges))
+    if len(found) in (1, count):
+        return found if len(found) == count else found * count
+    return found * len(ranges[0]) if side else [x for x in found for _ in ranges[1]]
+
+
+def _product(counts: tuple[int, ...]) -> str:
+    return shown(" x ".join(f"{n:,}" for n in counts))
 
 
 def data_file(reference: str) -> tuple[str, str]:

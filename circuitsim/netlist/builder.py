@@ -107,7 +107,7 @@ class Builder:
         self,
         kind: str,
         name: str,
-        indices: range,
+        indices: tuple[range, ...],
         a: Sequence[int],
         b: Sequence[int],
         order: int,
@@ -115,16 +115,16 @@ class Builder:
         *values: Value,
     ) -> None:
         """Append the members of an array; each of the values is one number, or one for each member."""
-        rows, count = self.rows[kind], len(indices)
+        rows, count = self.rows[kind], len(a)
         start = len(rows.names)
-        rows.names += member_names(name, (indices,))
+        rows.names += member_names(name, indices)
         rows.a += a
         rows.b += b
         rows.order += [order] * count
         rows.seq += [seq] * count
         for column, value in zip(rows.columns, values, strict=True):
             column += np.broadcast_to(value, (count,)).tolist()
-        self.arrays[name.lower()] = ArrayRef(kind, start, start + count, (indices,))
+        self.arrays[name.lower()] = ArrayRef(kind, start, start + count, indices)
 
     def add_crossbar(self, crossbar: CrossbarCard) -> None:
         self.crossbars.append(crossbar)
@@ -262,14 +262,14 @@ class ManyBuilder(Builder):
         self,
         kind: str,
         name: str,
-        indices: range,
+        indices: tuple[range, ...],
         a: Sequence[int],
         b: Sequence[int],
         order: int,
         seq: int,
         *values: Value,
     ) -> None:
-        self.values[kind].append((len(indices), values))
+        self.values[kind].append((len(a), values))
 
     def column(self, kind: str, k: int) -> Floats:
         """The k-th of COLUMNS for each netlist, (count, rows of the builder); (1, rows) where all have the same."""

@@ -11,9 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.errors import NetlistError
-from circuitsim.netlist.arrays import data_file, load_values, member_names, split_ranges
+from circuitsim.netlist.arrays import (
+    array_name,
+    at_members,
+    data_file,
+    lengths,
+    load_values,
+    member_names,
+    split_ranges,
+    spread,
+)
 from circuitsim.netlist.builder import Builder
-from circuitsim.netlist.chance import Together, single
+from circuitsim.netlist.chance import Chance, Together, single
 from circuitsim.netlist.expressions import Value
 from circuitsim.netlist.model import ModelCard, Options
 from circuitsim.netlist.models import ModelTable
@@ -164,33 +173,39 @@ class CardReader:
                 return f"{scope.path}.{name}"
         return name
 
-    def ends(self, e: Element) -> tuple[list[int], list[int]]:
-        """The node indices of both ends of an array: one for each member, or for each row and column of a crossbar."""
-        for word, indices in zip(e.words, e.ranges if len(e.ranges) == 2 else (), strict=False):
-            if not split_ranges(word)[1]:
+    def lines(self, e: Element) -> tuple[list[int], list[int]] | None:
+        """The nodes of a crossbar's rows and columns, one range each; None where nodes are given member by member."""
+        counts = [len(lengths(split_ranges(word)[1])) for word in e.words[:2]]
+        if 2 in counts:
+            return None
+        for word, count, indices in zip(e.words, counts, e.ranges, strict=False):
+            if not count:
                 raise NetlistError(
                     f"{e.label}: a crossbar needs a range on both nodes, found '{shown(word)}'; "
                     f"write {shown(word)}[{_bounds(indices)}], or one range in the name"
                 )
-        return self.nodes(e, e.words[0], e.ranges[0]), self.nodes(e, e.words[1], e.ranges[-1])
+        return self._named(e, e.words[0], 0), self._named(e, e.words[1], 1)
 
-    def nodes(self, e: Element, word: str, members: range) -> list[int]:
-        """The node indices that a word stands for: one for each of `members`, a range in the name of the element."""
-        nodes = [self.node(e, name) for name in self.spread(e, word, members, "node")]
-        return nodes if len(nodes) == len(members) else nodes * len(members)
+    def ends(self, e: Element) -> tuple[list[int], list[int]]:
+        """The nodes at both ends of an array's members, those of two ranges row by row."""
+        if len(e.ranges) == 2:
+            self.lines(e)  # refuses what is neither
+        return self.nodes(e, e.words[0], 0), self.nodes(e, e.words[1], 1)
 
-    def spread(self, e: Element, word: str, members: range, what: str) -> list[str]:
-        """The names that a word stands for: one for all members, or from its range one for each."""
-        base, ranges = split_ranges(word)
-        if not ranges:
-            return [word]
-        if len(ranges) != 1 or len(ranges[0]) != len(members):
-            found = shown(" x ".join(f"{len(r):,}" for r in ranges))
-            raise NetlistError(
-                f"{e.label}: ranges do not match: {what} {shown(word)} has {found} members, "
-                f"[{_bounds(members)}] of the element has {len(members):,}; make them equal"
-            )
-        return [f"{base}[{i}]" for i in ranges[0]]
+    def nodes(self, e: Element, word: str, side: int) -> list[int]:
+        """The node that a word stands for at each member of an array (arrays.at_members)."""
+        return at_members(self._named(e, word, side), e.ranges, side)
+
+    def _named(self, e: Element, word: str, side: int) -> list[int]:
+        return [self.node(e, name) for name in self.spread(e, word, side, "node")]
+
+    def spread(self, e: Element, word: str, side: int, what: str) -> list[str]:
+        """See arrays.spread."""
+        try:
+            return spread(word, e.ranges, side, what)
+        except NetlistError as error:
+            error.message = f"{e.label}: {error.message}"
+            raise
 
     # -- values ----------------------------------------------------------------------------------------------------
 
@@ -200,7 +215,7 @@ class CardReader:
         if first not in "0123456789.+-":
             try:
                 if first == "@":
-                    return self._from_file(e, word)
+                    return self.from_file(word, e.card.seq, e.shape, e.scope.rng)
                 if first == "{" or self.names_parameter(e.scope, word):
                     return e.scope.evaluate(expression(word), e.shape if shape is None else shape)
             except NetlistError as error:
@@ -222,27 +237,28 @@ class CardReader:
                 ) from None
             raise NetlistError(f"{e.label}: {what} {error}") from None
 
-    def _from_file(self, e: Element, word: str) -> NDArray[np.float64]:
-        folder = Path(self.models.place(e.card.seq).path).parent
+    def from_file(self, word: str, seq: int, shape: tuple[int, ...], chance: Chance) -> NDArray[np.float64]:
+        """The values behind `@file` on the card at place `seq`."""
+        folder = Path(self.models.place(seq).path).parent
         self.memory.paths.add(folder / data_file(word)[0])
         if not self.memory.everything:
-            return load_values(word, folder, e.shape)
+            return load_values(word, folder, shape)
         if (word, folder) not in self.memory.files:
-            self.memory.files[word, folder] = load_values(word, folder, e.shape)
+            self.memory.files[word, folder] = load_values(word, folder, shape)
         values = self.memory.files[word, folder]
-        return values[..., None] if values.ndim and isinstance(e.scope.rng, Together) else values
+        return values[..., None] if values.ndim and isinstance(chance, Together) else values
 
     def replaced(self, e: Element, value: Value) -> Value:
         """`value` of a V, I or R card with what is `given` in its place: for all of it, or for members of an array."""
         whole = self.given.get(e.base.lower())
-        if whole is not None or len(e.ranges) != 1:
+        if whole is not None or not e.ranges:
             return value if whole is None else whole
         members = [name.lower() for name in member_names(e.base, e.ranges)]
         chosen = [k for k, name in enumerate(members) if name in self.given]
         if not chosen:
             return value
         values = np.array(np.broadcast_to(value, e.shape), np.float64)
-        values[chosen] = [self.given[members[k]] for k in chosen]
+        values.reshape(-1)[chosen] = [self.given[members[k]] for k in chosen]
         return values
 
     def number(self, e: Element, word: str, what: str) -> float:
@@ -279,12 +295,10 @@ class CardReader:
 def _pattern(kind: str, text: str) -> Pattern:
     try:
         tokens = _two_coefficients(tokenize(text)) if kind == "R" else tokenize(text)
-        base, ranges = split_ranges(tokens[0])
+        base, ranges = array_name(tokens[0], 1 if kind in "EFGH" else 2)
         words = split_keys(tokens[1:], _WITHOUT_EQUALS.get(kind, ()), _POSITIONAL.get(kind, 0))
         if len(words.words) < 2 and kind != "K":
             raise NetlistError(f"needs two nodes, found {len(words.words)}; write {shown(base)} n1 n2 ...")
-        if len(ranges) > 2 or (len(ranges) == 2 and kind != "R"):
-            raise NetlistError(f"{len(ranges)} ranges in the name; a resistor may have two (a crossbar), others one")
     except NetlistError as error:
         error.message = f"{NOUNS[kind]} {shown(first_word(text))}: {error.message}"
         raise

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from circuitsim.errors import NetlistError, SettingsError
-from circuitsim.netlist.arrays import member_names, split_ranges
+from circuitsim.netlist.arrays import lengths, member_names, split_ranges
 from circuitsim.netlist.chance import single
 from circuitsim.netlist.model import ABSOLUTE_ZERO, Netlist, Options, similar
 from circuitsim.netlist.numbers import parse_number
@@ -183,10 +183,10 @@ def _hint(word: str, known: dict[str, str]) -> str:
 
 def _outputs(netlist: Netlist, word: str) -> Iterator[int]:
     base, ranges = (word, ()) if netlist.has_node(word) else split_ranges(word)
-    if len(ranges) > 2:
-        raise NetlistError(f".output: '{shown(word)}' has {len(ranges)} ranges; write one or two")
-    count = math.prod(len(indices) for indices in ranges)
-    first = base + "".join(f"[{indices[0]}]" for indices in ranges)
+    if len(lengths(ranges)) > 2:
+        raise NetlistError(f".output: '{shown(word)}' has {len(lengths(ranges))} ranges; write one or two")
+    count = math.prod(lengths(ranges))
+    first = base + "".join(f"[{k[0] if isinstance(k, range) else k}]" for k in ranges)
     if netlist.has_node(first) and count > len(netlist.nodes):
         raise NetlistError(
             f".output: '{shown(word)}' are {count:,} nodes, more than the netlist has; shorten the range"

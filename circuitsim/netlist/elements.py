@@ -56,8 +56,9 @@ def _add(reader: CardReader, e: Element, *values: Value) -> None:
         a, b = reader.node(e, words[0]), reader.node(e, words[1])
         reader.builder.add(kind, e.base, a, b, e.order, e.card.seq, *values)
         return
-    ends = reader.ends(e)
-    reader.builder.add_array(kind, e.base, e.ranges[0], *ends, e.order, e.card.seq, *values)
+    if len(e.ranges) == 2:  # row by row
+        values = tuple(np.reshape(x, (-1, *np.shape(x)[2:])) if np.ndim(x) > 1 else x for x in values)
+    reader.builder.add_array(kind, e.base, e.ranges, *reader.ends(e), e.order, e.card.seq, *values)
 
 
 # -- resistors ---------------------------------------------------------------------------------------------------------
@@ -85,7 +86,8 @@ def _resistor(reader: CardReader, e: Element) -> None:
         raise NetlistError(f"{e.label}: both a resistance and a conductance; write one of them")
     if r is None and g is None:
         r = _model_resistance(reader, e, model, keys)
-    if reader.given and len(e.ranges) < 2:
+    lines = reader.lines(e) if len(e.ranges) == 2 else None
+    if reader.given and lines is None:
         own = np.divide(1.0, _not_negative(e, g)) if g is not None else r
         assert own is not None  # one of them is given
         new = reader.replaced(e, own)
@@ -94,8 +96,8 @@ def _resistor(reader: CardReader, e: Element) -> None:
     factor: Value = 1.0 if e.scope.multiplier == 1.0 else float(np.divide(1.0, e.scope.multiplier))
     if model is not None or keys.keys() - _VALUES:
         factor = _factor(reader, e, keys, model)
-    if len(e.ranges) == 2:
-        _crossbar(reader, e, r, g, factor)
+    if lines is not None:
+        _crossbar(reader, e, lines, r, g, factor)
     elif g is not None:
         g = np.divide(_not_negative(e, g), factor)
         _add(reader, e, np.divide(1.0, g), g)
@@ -149,7 +151,9 @@ def _model_resistance(reader: CardReader, e: Element, model: ModelCard | None, k
     return np.divide(p["rsh"] * (length - 2.0 * p.get("short", p.get("dlr", 0.0))), width)  # no width: open
 
 
-def _crossbar(reader: CardReader, e: Element, r: Value | None, g: Value | None, factor: Value) -> None:
+def _crossbar(
+    reader: CardReader, e: Element, lines: tuple[list[int], list[int]], r: Value | None, g: Value | None, factor: Value
+) -> None:
     """A matrix of conductances, kept as one."""
     if g is None:
         assert r is not None  # one of them is given
@@ -163,7 +167,7 @@ def _crossbar(reader: CardReader, e: Element, r: Value | None, g: Value | None, 
     if not 0 <= low <= high < math.inf:  # NaN fails too
         k = int(np.argmin(g)) if low < 0 else int(np.argmax(~np.isfinite(g)))
         raise NetlistError(f"{e.member(k)}: conductance {g.ravel()[k]:g} S; make it finite and not negative")
-    rows, cols = (np.array(end, np.int64) for end in reader.ends(e))
+    rows, cols = (np.array(line, np.int64) for line in lines)
     crossbar = CrossbarCard(e.base, rows, cols, g, (e.ranges[0], e.ranges[1]), e.card.seq, e.order)
     reader.builder.add_crossbar(crossbar)
 
@@ -281,27 +285,26 @@ def _controlled(reader: CardReader, e: Element) -> None:
     gain = gain * keys.get("m", 1.0) * (e.scope.multiplier if kind == "G" else 1.0)
     if kind == "H":
         gain = np.divide(gain, e.scope.multiplier)
-    members = e.ranges[0] if e.ranges else range(1)
     if kind in "EG":
-        _, _, *ports = [_nodes(reader, e, word, members) for word in (first, second, *control)]
+        _, _, *ports = [_nodes(reader, e, word) for word in (first, second, *control)]
         _add(reader, e, gain, *ports)
     else:
-        _add(reader, e, gain, _sources(reader, e, control[0], members))
+        _add(reader, e, gain, _sources(reader, e, control[0]))
 
 
-def _nodes(reader: CardReader, e: Element, word: str, members: range) -> Value:
+def _nodes(reader: CardReader, e: Element, word: str) -> Value:
     """The nodes behind a word, as a column of the builder takes them."""
-    return np.array(reader.nodes(e, word, members), float) if e.ranges else float(reader.node(e, word))
+    return np.array(reader.nodes(e, word, 0), float) if e.ranges else float(reader.node(e, word))
 
 
-def _sources(reader: CardReader, e: Element, word: str, members: range) -> Value:
+def _sources(reader: CardReader, e: Element, word: str) -> Value:
     """The voltage sources whose currents control the members of a current-controlled source."""
     if word[0] not in "vV":
         raise NetlistError(
             f"{e.label}: '{shown(word)}' is no voltage source; a current is measured by one: put a source of 0 V "
             "in series, and write its name"
         )
-    names = reader.spread(e, word, members, "source") if e.ranges else [word]
+    names = reader.spread(e, word, 0, "source") if e.ranges else [word]
     path = f"V.{e.scope.path}." if e.scope.path else ""
     numbers = [reader.builder.control(path + name, e.label, e.card.seq) for name in names]
     return np.array(numbers, float) if e.ranges else float(numbers[0])

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice, repeat
 
 import numpy as np
 
 from circuitsim.errors import NetlistError
 from circuitsim.netlist.analyses import read_analyses
-from circuitsim.netlist.arrays import split_ranges
+from circuitsim.netlist.arrays import array_name, at_members, lengths, member_names, split_ranges, spread
 from circuitsim.netlist.builder import Builder
 from circuitsim.netlist.cards import CardReader, Memory
 from circuitsim.netlist.chance import Chance, Together, single
@@ -24,11 +26,12 @@ from circuitsim.netlist.models import ModelTable
 from circuitsim.netlist.numbers import parse_number
 from circuitsim.netlist.saves import check_saves
 from circuitsim.netlist.scopes import Block, Scope, expression, sort_cards
-from circuitsim.netlist.source import Card, Text, first_word
+from circuitsim.netlist.source import Card, Text
 from circuitsim.netlist.tokens import labelled, located, shown, split_keys, tokenize
 
 MAX_ELEMENTS = 50_000_000  # of an expanded netlist
 MAX_CROSSBAR = 1_000_000_000  # conductances of a crossbar: 8 GB
+_WORD = re.compile(r"[^\s,()]+")
 
 
 def expand(text: Text, path: str, seed: int | None = None) -> Netlist:
@@ -73,10 +76,15 @@ class Changes:
 class _Call:
     """An X card taken apart."""
 
-    name: str
-    nodes: list[str]
+    name: str  # without ranges
+    ranges: tuple[range, ...]
+    nodes: list[list[str]]  # of each pin, at each instance
     keys: dict[str, str]
     block: Block  # what it is an instance of
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return lengths(self.ranges)
 
 
 class Deck:
@@ -105,8 +113,8 @@ class Deck:
         if not words.words:
             raise NetlistError("subcircuit without a name: write X1 n1 n2 NAME")
         name, *nodes = words.words
-        if split_ranges(name)[1]:
-            raise NetlistError(f"subcircuit {shown(name)}: arrays of subcircuits are not supported; write one X a line")
+        with labelled(f"subcircuit {shown(name)}"):
+            base, ranges = array_name(name, 2)
         if not nodes:
             raise NetlistError(f"subcircuit {shown(name)}: needs nodes and a definition: {shown(name)} n1 n2 NAME")
         called = nodes.pop().lower()
@@ -123,7 +131,10 @@ class Deck:
             )
         for key in sorted(words.keys.keys() - found.params.keys() - {"m"}):
             self.note(card.seq, f"subcircuit {shown(name)}: '{shown(called)}' has no parameter '{shown(key)}'; ignored")
-        return self.calls.setdefault(card.seq, _Call(name, nodes, words.keys, found))
+        with labelled(f"subcircuit {shown(name)}"):
+            names = [spread(word, ranges, min(pin, 1), "node") for pin, word in enumerate(nodes)]
+        at_pins = [at_members(names_at, ranges, min(pin, 1)) for pin, names_at in enumerate(names)]
+        return self.calls.setdefault(card.seq, _Call(base, ranges, at_pins, words.keys, found))
 
     def check_size(self) -> None:
         """Refuse recursive subcircuits, and netlists that expand beyond MAX_ELEMENTS, before expanding any."""
@@ -137,13 +148,15 @@ class Deck:
                 continue
             card = count.block.elements[count.done]
             with located(self.place, card.seq):
-                called = self.call(card, count.block).block if card.text[0] in "xX" else None
+                call = self.call(card, count.block) if card.text[0] in "xX" else None
+                called = call.block if call else None
                 if called is not None and called not in sizes:
                     _refuse_recursion([c.block for c in stack], called)
                     stack.append(_Count(called))
                     continue
                 count.done += 1
-                count.total += sizes[called] if called else _members(card.text) if "[" in card.text else 1
+                members = _members(card.text) if "[" in card.text else 1
+                count.total += members * sizes[called] if called else members
                 if count.total > MAX_ELEMENTS:
                     where = f"subcircuit '{shown(count.block.name)}'" if count.block.parent else "the netlist"
                     raise NetlistError(
@@ -184,48 +197,67 @@ class Evaluation:
 
     def _instances(self) -> Iterator[tuple[Card, Scope, int]]:
         """All element cards but X, with their scopes, in deck order; instances are entered depth first."""
-        stack = [(iter(self.deck.top.elements), self.root, -1)]
+        top = zip(self.deck.top.elements, repeat(self.root), repeat(-1))
+        stack: list[Iterator[tuple[Card, Scope, int]]] = [top]
         while stack:
-            cards, scope, order = stack[-1]
-            for card in cards:
+            for card, scope, order in stack[-1]:
                 place = card.seq if order < 0 else order
                 if card.text[0] in "xX":
-                    with located(self.deck.place, card.seq):
-                        inner = self._enter(card, scope)
-                    stack.append((iter(inner.block.elements), inner, place))
+                    inside = (
+                        zip(inner.block.elements, repeat(inner), repeat(place)) for inner in self._enter(card, scope)
+                    )
+                    stack.append(chain.from_iterable(inside))
                     break
                 yield card, scope, place
             else:
                 stack.pop()
 
-    def _enter(self, card: Card, scope: Scope) -> Scope:
-        """The scope of an instance."""
-        call = self.deck.call(card, scope.block)
-        path = f"{scope.path}.{call.name}" if scope.path else call.name
-        self.builder.claim(path, card.seq)
+    def _enter(self, card: Card, scope: Scope) -> Iterator[Scope]:
+        """The scopes of the instances that an X card makes."""
+        with located(self.deck.place, card.seq):
+            call = self.deck.call(card, scope.block)
+            path = f"{scope.path}.{call.name}" if scope.path else call.name
+            self.builder.claim(path, card.seq)
+            given: dict[str, Value] = {}
+            for key, word in call.keys.items():
+                with labelled(f"subcircuit {shown(path)}: {shown(key)}"):
+                    if key in call.block.params or key == "m":
+                        given[key] = self._argument(scope, word, card.seq, call.shape)
+            for k, name in enumerate(member_names(path, call.ranges)):
+                if call.ranges:
+                    self.builder.claim(name, card.seq)
+                yield self._instance(call, scope, name, k, given)
+
+    def _instance(self, call: _Call, scope: Scope, path: str, k: int, given: Mapping[str, Value]) -> Scope:
+        """The scope of the k-th instance that a call in `scope` makes."""
         inner = Scope(call.block, scope, path, self.root.rng, self.deck.place)
-        inner.pins = dict(zip(call.block.pins, call.nodes, strict=True))
-        for key, word in call.keys.items():
-            with labelled(f"subcircuit {shown(path)}: {shown(key)}"):
-                if key in call.block.params:
-                    inner.values[key] = self._argument(scope, word)
-                elif key == "m":
-                    m = single(self._argument(scope, word))
-                    if m < 0:
-                        raise NetlistError(f"{m:g} must not be negative")
-                    inner.multiplier *= m
+        inner.pins = {pin: nodes[k] for pin, nodes in zip(call.block.pins, call.nodes, strict=True)}
+        several = len(call.ranges) + isinstance(scope.rng, Together)  # axes of what differs between the instances
+        for key, values in given.items():
+            value = values
+            if call.ranges and np.ndim(values) == several:
+                value = np.reshape(values, (-1, *np.shape(values)[len(call.ranges) :]))[k][()]
+            if key in call.block.params:
+                inner.values[key] = value
+                continue
+            with labelled(f"subcircuit {shown(path)}: m"):
+                m = single(value)
+                if m < 0:
+                    raise NetlistError(f"{m:g} must not be negative")
+                inner.multiplier *= m
         return inner
 
-    @staticmethod
-    def _argument(scope: Scope, word: str) -> Value:
+    def _argument(self, scope: Scope, word: str, seq: int, shape: tuple[int, ...]) -> Value:
         """The value that an X card gives to a parameter; an expression may stand there without its braces."""
+        if word[0] == "@":
+            return self.reader.from_file(word, seq, shape, scope.rng)
         if word[0] in "0123456789.+-":
             try:
                 return parse_number(word)
             except ValueError as error:
                 if word[1:].isalnum():
                     raise NetlistError(str(error)) from None
-        return scope.evaluate(expression(word))
+        return scope.evaluate(expression(word), shape)
 
 
 def _netlist(deck: Deck, evaluation: Evaluation) -> Netlist:
@@ -277,14 +309,14 @@ def _refuse_recursion(open_blocks: list[Block], called: Block) -> None:
 
 
 def _members(text: str) -> int:
-    """How many elements an array card makes; a crossbar counts as one. Refuses what no memory can hold."""
-    name = first_word(text)
+    """How many elements an array card makes; a crossbar of resistors counts as one. Refuses what no memory can hold."""
+    name, *words = (match.group() for match in islice(_WORD.finditer(text), 3))
     with labelled(f"element {shown(name)}"):
-        ranges = split_ranges(name)[1]
-    if len(ranges) > 2:
+        counts, *ends = (lengths(split_ranges(word)[1]) for word in (name, *words))
+    if len(counts) > 2:
         return 1  # to be refused by the reader
-    count = math.prod(len(r) for r in ranges)
-    most = MAX_ELEMENTS if len(ranges) < 2 else MAX_CROSSBAR
+    crossbar = len(counts) == 2 and name[0] in "rR" and all(len(end) == 1 for end in ends)
+    count, most = math.prod(counts), MAX_CROSSBAR if crossbar else MAX_ELEMENTS
     if count > most:
         raise NetlistError(f"element {shown(name)}: {count:,} elements, more than {most:,}; split the array")
-    return count if len(ranges) < 2 else 1
+    return 1 if crossbar else count

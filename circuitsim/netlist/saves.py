@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.errors import NetlistError
-from circuitsim.netlist.arrays import member_names, split_ranges
+from circuitsim.netlist.arrays import lengths, member_names, split_ranges
 from circuitsim.netlist.model import Netlist, similar
 from circuitsim.netlist.scopes import Place
 from circuitsim.netlist.tokens import located, shown
@@ -186,7 +186,7 @@ def _voltage(netlist: Netlist, word: str, inner: str) -> Save:
     base, ranges = (inner, ()) if netlist.has_node(inner) else split_ranges(inner)
     if not ranges:
         return Save([word if "(" in word else f"v({word})"], "v", NODES, np.array([netlist.node(inner)]))
-    if math.prod(map(len, ranges)) > len(netlist.nodes):
+    if math.prod(lengths(ranges)) > len(netlist.nodes):
         raise NetlistError(f"'{shown(word)}' are more nodes than the netlist has; shorten the range")
     nodes = np.array([netlist.node(name) for name in member_names(base, ranges)])
     return Save([f"v({netlist.nodes[k]})" for k in nodes.tolist()], "v", NODES, nodes)
