@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from circuitsim import Circuit, SettingsError, compile_problem, parse
+from circuitsim import Circuit, SettingsError, compile_problem, parse, solve
 from circuitsim.backends.arrange import dense_among_sparse
 from circuitsim.backends.base import find_backend
 from circuitsim.gallery import drn
@@ -138,11 +138,42 @@ def test_relaxing_to_a_tolerance_is_relaxing_for_very_long() -> None:
     circuit = parse(drn((12, 9, 6, 2), seed=5))
     data, order = samples(6, 2), np.arange(20)
     wanted = run(layered(circuit, replace(RECIPE, sweeps=500)), data, order)
-    found = run(layered(circuit, replace(RECIPE, tol=1e-13)), data, order)
-    general = GeneralLearner(compile_problem(circuit), replace(RECIPE, tol=1e-13), find_backend("cpu"))
-    names = circuit.netlist.trained
-    assert_close(found, {name: wanted[name] for name in names}, 1e-8)
-    assert_close(run(general, data, order), {name: wanted[name] for name in names}, 1e-8)
+    learner = make_learner(circuit, replace(RECIPE, tol=1e-13), "cpu")
+    assert learner.path == "general path"
+    assert_close(run(learner, data, order), {name: wanted[name] for name in circuit.netlist.trained}, 1e-8)
+
+
+def test_a_tolerance_is_of_the_currents_at_each_unit() -> None:
+    """Units that hang on little move little at a time: by the size of a step they would seem to be at rest."""
+    chain = """chain
+Vx[0:0] x[0:0] 0 1
+RW1[0:0][0:0] x[0:0] a[0:0] g=1
+RW2[0:0][0:0] a[0:0] b[0:0] g=1n
+RW3[0:0][0:0] b[0:0] y[0:0] g=1u
+.input Vx
+.output y[0]
+.train RW1
+"""
+    circuit = parse(chain)
+    data = Samples(np.array([[255]], np.uint8), 1 / 255, np.array([[0.0]], np.float32))
+    learner = make_learner(circuit, replace(RECIPE, tol=1e-6, gain=1.0), "cpu")
+    learner.prepare(data)
+    exact = solve(circuit).voltage("y[0]")
+    np.testing.assert_allclose(learner.outputs(data, slice(0, 1))[0], exact, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("card", "reason"),
+    [
+        ("G1 0 y x 0 1m", r"with the controlled source G1 \(.*\) there is no co-content"),
+        ("D1 a y ideal\n.model ideal D(ideal)", "ideal diode D1 .* joins two nodes that can both move, a and y"),
+    ],
+)
+@pytest.mark.parametrize("tol", [None, 1e-9])
+def test_circuits_whose_state_sweeps_do_not_find_are_refused(card: str, reason: str, tol: float | None) -> None:
+    circuit = parse(f"t\nVx x 0 1\nR1 x a 1k\nR2 a y 1k\nR3 y 0 1k\n{card}\n.input Vx\n.output y\n.train R1\n")
+    with pytest.raises(SettingsError, match=f"cannot learn here: {reason}.*RON"):
+        make_learner(circuit, replace(RECIPE, tol=tol), "cpu")
 
 
 @pytest.mark.parametrize("batch", [1, 2, 4, 8])

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse import linalg
 
-from circuitsim import Problem, Settings
+from circuitsim import Problem, Settings, Status
 from circuitsim.backends.arrange import dense_among_sparse
 from circuitsim.backends.base import Backend, Engine
 from circuitsim.methods.bcd import solve_tile
@@ -54,10 +54,15 @@ def nudges(variant: str, beta: float) -> tuple[float, float]:
 
 
 def free_phase(problem: Problem, drive: Drive, x: Floats, phase: Phase, backend: Backend) -> Floats:
-    """The state that a free phase reaches from x, (rows, n_free) V."""
+    """The state that a free phase reaches from x, (rows, n_free) V. LearningError when it does not reach phase.tol."""
     engine = backend.engine(problem, phase.dtype)
     if phase.tol is not None:
         outcome = solve_tile(problem, drive, engine, Settings(dtype=phase.dtype, tol=phase.tol), x)
+        if outcome.status is not Status.SOLVED:
+            raise LearningError(
+                f"a free phase ends {outcome.status.name} after {outcome.steps} sweeps, with a relative KCL error of "
+                f"{outcome.residuals.kcl_relative:.2g}; loosen tol, or fix the sweeps"
+            )
         return outcome.x if outcome.low is None else outcome.x + outcome.low.sum(axis=0)
     engine.start(drive, x)
     engine.sweep(phase.sweeps)

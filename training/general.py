@@ -1,4 +1,4 @@
-"""Learning on any circuit: a step solves the prepared problem, takes the gradient (eqprop.py), moves the values."""
+"""Learning on any circuit that sweeps solve (network.py): a step solves the prepared problem, takes the gradient (eqprop.py), moves the values."""
 
 from __future__ import annotations
 

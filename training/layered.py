@@ -47,7 +47,7 @@ class LayeredLearner(Learner):
     ) -> None:
         self.problem, self.structure, self.recipe = problem, structure, recipe
         self.batch_size = recipe.batch_size
-        self.fast = kernel and recipe.tol is None
+        self.fast = kernel
         self.threads, self.device = threads, device
         self.guard = device.guard if device else nullcontext
         self.xp = device.xp if device else np
@@ -184,7 +184,7 @@ class LayeredLearner(Learner):
             raise self._cut_off(int(cut_off[-1]))
         base = layers.drive(w, x)
         v = [self.layer(self.v, k)[:size].copy() for k in range(depth)]
-        layers.relax_free(w, base, v, r.sweeps, r.tol)
+        layers.relax_free(w, base, v, r.sweeps)
         tally = tally_of(v[-1].astype(np.float64), targets.astype(np.float64))
         if not np.isfinite(tally.cost):
             raise _not_finite()
@@ -193,7 +193,7 @@ class LayeredLearner(Learner):
         if r.algorithm == "bp":
             slopes = layers.backpropagate(w, base, x, v, targets, r.sweeps)
         else:
-            pair = layers.relax_pair(w, base, v, targets, self.betas, r.sweeps, self.form, r.tol)
+            pair = layers.relax_pair(w, base, v, targets, self.betas, r.sweeps, self.form)
             slopes = layers.pair_gradients(x, pair, self.betas[0] - self.betas[1])
             v = pair.v1
             for k in range(depth):
@@ -232,7 +232,7 @@ class LayeredLearner(Learner):
             for first in range(rows.start, rows.stop, self.at_once):
                 base = layers.drive(w, self._inputs(there, slice(first, min(first + self.at_once, rows.stop))))
                 v = [self.xp.zeros((base[0].shape[0], int(n)), self.g.dtype) for n in self.n[1:]]
-                layers.relax_free(w, base, v, self.recipe.sweeps, self.recipe.tol)
+                layers.relax_free(w, base, v, self.recipe.sweeps)
                 found.append(self._host(v[-1]).astype(np.float64))
         return np.concatenate(found)
 

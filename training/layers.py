@@ -5,13 +5,13 @@ conductances at each unit of layer k, S_k = b_k + v_{k-1} g_k + v_{k+1} g_{k+1}^
 
     v_k = clip(S_k / a_k, lo_k, hi_k);   a sweep takes layers 0, 2, 4 ... at once, then 1, 3, 5 ...
 
-This file is the plain NumPy form: evaluation of many samples, relaxation to a tolerance, and the slow twin of the steps
-in kernels.py and steps.cu. Arrays may as well be CuPy's, which NumPy's functions hand over to it.
+This file is the plain NumPy form: evaluation of many samples, and the slow twin of the steps in kernels.py and
+steps.cu. Arrays may as well be CuPy's, which NumPy's functions hand over to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,12 +20,10 @@ from numpy.typing import NDArray
 from circuitsim import Problem
 from circuitsim.circuit import KINDS
 from training.gradient import crossbar_gradient
-from training.learner import LearningError, Samples
+from training.learner import Samples
 
 Ints = NDArray[np.int64]
 Array = NDArray  # of the learner's dtype, in NumPy or CuPy
-
-_MOST_SWEEPS = 100_000
 
 
 @dataclass(frozen=True)
@@ -202,44 +200,16 @@ def free_sweep(w: Weights, a: Sequence[Array], base: Sequence[Array], v: list[Ar
         v[k] = clip(currents(w, v, base, k) / a[k], w.lo[k], w.hi[k])
 
 
-def _moved(a: Sequence[Array], before: Sequence[Array], after: Sequence[Array]) -> float:
-    """The largest step of a sweep times conductance - the KCL violation that it has mended, A - over the largest
-    conductance times voltage; 0/0 = 0."""
-    step = max(_largest((y - x) * s) for s, x, y in zip(a, before, after, strict=True))
-    scale = max(_largest(y * s) for s, y in zip(a, after, strict=True))
-    return step / scale if scale else step
-
-
-def _largest(x: Array) -> float:
-    return float(np.abs(x).max()) if x.size else 0.0
-
-
 def clip(v: Array, lo: Array, hi: Array) -> Array:
     """v within its bounds."""
     return np.minimum(np.maximum(v, lo), hi)
 
 
-def relax_free(w: Weights, base: Sequence[Array], v: list[Array], sweeps: int, tol: float | None) -> None:
-    """The free phase, in place: a number of sweeps, or until a sweep mends a violation of less than `tol`."""
+def relax_free(w: Weights, base: Sequence[Array], v: list[Array], sweeps: int) -> None:
+    """The free phase, in place."""
     a = w.a
-    _sweep(lambda: free_sweep(w, a, base, v), a, [v], sweeps, tol)
-
-
-def _sweep(
-    sweep: Callable[[], None], a: Sequence[Array], fields: Sequence[list[Array]], sweeps: int, tol: float | None
-) -> None:
-    """A number of sweeps, which change `fields`; or until one moves all of them by less than `tol` (`_moved`)."""
-    if tol is None:
-        for _ in range(sweeps):
-            sweep()
-        return
-    limit = max(tol, 4 * float(np.finfo(fields[0][0].dtype).eps))  # no dtype resolves more
-    for _ in range(_MOST_SWEEPS):
-        before = [list(v) for v in fields]
-        sweep()
-        if max(_moved(a, old, new) for old, new in zip(before, fields, strict=True)) <= limit:
-            return
-    raise LearningError(f"a phase does not come to rest in {_MOST_SWEEPS} sweeps; loosen tol, or fix the sweeps")
+    for _ in range(sweeps):
+        free_sweep(w, a, base, v)
 
 
 @dataclass(frozen=True)
@@ -258,7 +228,6 @@ def relax_pair(
     betas: tuple[float, float],
     sweeps: int,
     form: str,
-    tol: float | None = None,
 ) -> Pair:
     """Both nudged phases, from the free state.
 
@@ -293,7 +262,8 @@ def relax_pair(
                 new_other = np.where((new == p1) & (v2 == p2), dp, clipped).astype(dp.dtype)
             v1[k], other[k] = new.astype(s1.dtype), new_other.astype(s1.dtype)
 
-    _sweep(sweep, a, [v1, other], sweeps, tol)
+    for _ in range(sweeps):
+        sweep()
     if form == "plain":
         return Pair(v1, [(x - y) / gap for x, y in zip(v1, other, strict=True)])
     return Pair(v1, other)

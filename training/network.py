@@ -7,9 +7,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from circuitsim import BackendUnavailable, Circuit, compile_problem
+from circuitsim import BackendUnavailable, Circuit, SettingsError, compile_problem
 from circuitsim.backends.base import Backend, find_backend
 from circuitsim.backends.gpu import GpuBackend
+from circuitsim.methods import bcd
 from training import gradient
 from training.general import GeneralLearner
 from training.gpu_steps import Refused, plan_of, task_of
@@ -21,16 +22,19 @@ from training.recipe import Recipe
 # Conductances of a layered netlist from which `auto` trains it on a GPU. A step of 160,000 (drn-xs) takes two cores
 # 0.07 to 0.12 ms, an H200 0.025 ms.
 GPU_WINS = 100_000
+_CURE = "leave controlled sources out, and give diodes between such nodes a model with a RON"
 
 
 def make_learner(circuit: Circuit, recipe: Recipe, backend: str = "auto", threads: int = 1) -> Learner:
-    """A layered netlist takes the fast path, any other the general one.
+    """A layered netlist with a number of sweeps takes the fast path, any other the general one.
 
-    Backend `reference` is the plain form of either. Raises SettingsError for roles that cannot learn,
-    BackendUnavailable.
+    Backend `reference` is the plain form of either. Raises SettingsError for circuits whose energy has no minimum that
+    steps of one node at a time find, and for roles that cannot learn; BackendUnavailable.
     """
     problem = compile_problem(circuit)
-    structure = find_layers(problem)
+    if reason := bcd.unfit(problem):
+        raise SettingsError(f"{circuit.netlist.path} cannot learn here: {reason}; {_CURE}")
+    structure = find_layers(problem) if recipe.tol is None else None
     engine = _gpu_for(structure, recipe) if backend == "auto" and structure else None
     engine = engine or find_backend(backend)
     if structure is None:
@@ -66,7 +70,7 @@ def ready_learner(circuit: Circuit, recipe: Recipe, backend: str, threads: int, 
 def _gpu_for(structure: Layers, recipe: Recipe) -> Backend | None:
     """A GPU, where there is one and it is the faster place for this netlist's steps."""
     sizes = structure.sizes
-    if recipe.tol is not None or sum(n * m for n, m in pairwise(sizes)) < GPU_WINS:
+    if sum(n * m for n, m in pairwise(sizes)) < GPU_WINS:
         return None
     try:
         backend = find_backend("gpu")

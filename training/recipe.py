@@ -33,7 +33,7 @@ class Recipe:
     netlist            the netlist file
     algorithm          ep (equilibrium propagation), bp (back-propagation through the last sweeps), implicit
     variant            of ep: nudges of +nudge and -nudge (centred), of +nudge (positive), of -nudge (negative)
-    form               of ep: relax the difference of the two nudged states (difference) or both states (plain)
+    form               of ep on layers: relax the difference of the two nudged states (difference), or both (plain)
     gain               V for each unit of the data (grey levels run from 0 to 1), applied to the `.input` sources
     sweeps             of a phase, T
     tol                relax every phase until its relative KCL violation is below this, instead of `sweeps` sweeps

@@ -28,7 +28,13 @@ _MAX_SHIFTS = 3  # one gives twice the digits; more help when the first voltages
 
 
 def refusal(problem: Problem) -> str:
-    """Why block coordinate descent cannot promise the answer, or an empty string.
+    """Why block coordinate descent cannot promise the answer, and the cure, or an empty string."""
+    reason = unfit(problem)
+    return f"method bcd refuses: {reason}; use newton" if reason else ""
+
+
+def unfit(problem: Problem) -> str:
+    """The reason alone.
 
     An ideal diode between two free units ties them by an inequality; steps of one unit at a time can stop short of
     the minimum, at a point where neither may move alone.
@@ -36,15 +42,15 @@ def refusal(problem: Problem) -> str:
     t, c = problem.topology, problem.circuit
     if not c.reciprocal:
         source = f"{c.element(c.controlled, 0)} ({c.at(c.controlled, 0)})"
-        return f"method bcd refuses: with the controlled source {source} there is no co-content to minimise; use newton"
+        return f"with the controlled source {source} there is no co-content to minimise"
     if not t.links.size:
         return ""
     k = int(t.links[0])
     diode, at = c.element(c.ideal_diodes, k), c.at(c.ideal_diodes, k)
     ends = f"{c.nodes[c.ideal_diodes.a[k]]} and {c.nodes[c.ideal_diodes.b[k]]}"
     return (
-        f"method bcd refuses: ideal diode {diode} ({at}) joins two nodes that can both move, {ends}; steps of one node "
-        "at a time may stop at a wrong point. use newton"
+        f"ideal diode {diode} ({at}) joins two nodes that can both move, {ends}; steps of one node at a time may stop "
+        "at a wrong point"
     )
 
 
