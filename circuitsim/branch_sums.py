@@ -1,9 +1,9 @@
 """Sums of branch currents at units; Numba kernels of the certificate: net and absolute ones, branch by branch.
 
-The kernels see the circuit's own branches and node voltages, none of the couplings that solvers use. Voltages come in
-parts, so that a difference keeps its digits: (v_a - v_b) + (low_a - low_b). Sums too: flow + low, where low gathers
-what each addition rounds away (D. E. Knuth's TwoSum), so that currents between units cancel in the sum over these
-units.
+`flat_sums`, `end_sums` and `crossbar_sums` see the circuit's own branches and node voltages, none of the couplings that
+solvers use; `violations` and `dense_sums` bound what these give by products with the couplings. Voltages come in parts,
+so that a difference keeps its digits: (v_a - v_b) + (low_a - low_b). Sums too: flow + low, where low gathers what each
+addition rounds away (D. E. Knuth's TwoSum), so that currents between units cancel in the sum over these units.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ _CHANGES_DC = frozenset(
 
 
 def diode_kind(model: ModelCard, at: At) -> tuple[str, dict[str, float], list[str]]:
-    """Read a D model: ('shockley' | 'pwl' | 'ideal', its parameters with defaults, remarks).
+    """Read a D model: ('shockley' | 'pwl', its parameters with defaults, remarks).
 
     A model is piecewise linear when it names RON, ROFF, VFWD, VREV or RREV; it is the perfect diode when RON = 0 or the
     word `ideal` stands in it, or when N = 0. Raises NetlistError for parameters that no such diode can have.

@@ -289,14 +289,14 @@ class Problem:
         """The same of resistors, and crossbars between known nodes."""
         c, known = self.circuit, self.topology.index_of_node < 0
         most = 2.0 * float(np.abs(fixed).max(initial=0.0))
-        for x in c.crossbars:
+        for n, x in enumerate(c.crossbars):
             with np.errstate(over="ignore"):
                 fits = np.isfinite(2.0 * most * x.g.max(initial=0.0) * max(x.g.shape))
             if not fits and known[x.rows].all() and known[x.cols].all():
                 raise TopologyError(
                     f"crossbar {x.name}: the sources force up to {most:g} V across its resistors: their currents "
                     "overflow; make the resistances larger",
-                    None,
+                    c.netlist.at(c.netlist.crossbars[n].seq),
                     nodes=[c.nodes[x.rows[0]], c.nodes[x.cols[0]]],
                     elements=[x.name],
                 )

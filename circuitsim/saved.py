@@ -54,6 +54,16 @@ def wanted_saves(circuit: Circuit, texts: Sequence[str]) -> list[Save]:
     return unique_saves(saves)
 
 
+def as_saves(circuit: Circuit, wanted: Sequence[Save | str]) -> tuple[Save, ...]:
+    """What texts such as `i(R1)` ask for, with the netlist's own cards then; Save objects stand for themselves.
+
+    Raises SettingsError, as wanted_saves does.
+    """
+    saves = [save for save in wanted if not isinstance(save, str)]
+    texts = [text for text in wanted if isinstance(text, str)]
+    return tuple(unique_saves([*wanted_saves(circuit, texts), *saves]) if texts else saves)
+
+
 class Saved:
     """Columns of values; those of one quantity of one kind of element are worked out together."""
 

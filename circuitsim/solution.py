@@ -20,7 +20,7 @@ from circuitsim.netlist.saves import Save
 from circuitsim.notebook import solution_frame, solution_html
 from circuitsim.problem import Problem, refuse_loose
 from circuitsim.residual import Residuals
-from circuitsim.saved import Saved, wanted_saves
+from circuitsim.saved import Saved, as_saves, wanted_saves
 from circuitsim.units import listed
 
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ class Solution:
             found.append(f"controlled sources {listed(names)}: their equations leave their currents open")
         return found
 
-    def to_dataframe(self, saves: Sequence[Save] | None = None) -> pd.DataFrame:
+    def to_dataframe(self, saves: Sequence[Save | str] | None = None) -> pd.DataFrame:
         """A line for each value, of pandas: row (of the batch), quantity, name, value, unit, unique.
 
         Voltages of nodes, currents of sources, and `saves` (saved.wanted_saves; default: those of the netlist's own
@@ -277,8 +277,8 @@ class Solution:
         saved = self._saved(None)
         return solution_html(self, saved if saved.count <= _MOST_IN_HTML else self._saved(()))
 
-    def _saved(self, saves: Sequence[Save] | None) -> Saved:
-        return Saved(self, wanted_saves(self.circuit, ()) if saves is None else saves)
+    def _saved(self, saves: Sequence[Save | str] | None) -> Saved:
+        return Saved(self, wanted_saves(self.circuit, ()) if saves is None else as_saves(self.circuit, saves))
 
     def check_unique(self) -> None:
         """Raise TopologyError naming what is not unique: nodes, or else sources, shorts and ideal diodes."""

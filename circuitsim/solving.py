@@ -59,8 +59,10 @@ def solve(
 ) -> Solution:
     """The DC equilibrium of a circuit, or of a prepared problem, with its certificate.
 
-    Minimises the co-content E(v) under the ideal-diode inequalities (problem.py has the equations). Parameters:
+    Minimises the co-content E(v) under the ideal-diode inequalities (problem.py has the equations); with controlled
+    sources, which have none, it solves KCL and their laws. Parameters:
 
+    circuit            a Circuit, or a Problem that was compiled before; sources may have a batch of values
     settings           method, backend, dtype, tolerance, sweep limit (Settings)
     start              (batch, n_free) V, unknowns to start from; default 0. The answer does not depend on it
     backend            a Backend object; default: the one that settings name

@@ -495,3 +495,13 @@ def test_powers_of_diodes_in_parallel_are_known_where_they_have_no_voltage() -> 
         saved = Saved(cs.solve(circuit), wanted_saves(circuit, ["all"]))
         marked = {label for label, mark in zip(saved.labels, saved.ambiguous.tolist(), strict=True) if mark}
         assert marked == {"i(D1)", "i(D2)", "i(D3)", "i(D4)", "@D3[p]", "@D4[p]"}
+
+
+def test_texts_say_what_to_keep() -> None:
+    circuit = cs.parse(DIVIDER + ".save i(R2)\n")
+    swept = cs.sweep(circuit, "V1 0 10 5", saves=["i(R1)", "@R1[p]"])
+    assert swept.saved_labels == ["i(R2)", "i(R1)", "@R1[p]"]
+    np.testing.assert_allclose(swept.saved[-1], [2.5e-3, 2.5e-3, 6.25e-3], rtol=1e-9)
+    assert cs.monte_carlo(circuit, 2, saves=wanted_saves(circuit, ["i(R1)"])[1:]).saved_labels == ["i(R1)"]
+    with pytest.raises(cs.SettingsError, match="no element 'R9'"):
+        cs.sweep(circuit, "V1 0 10 5", saves=["i(R9)"])

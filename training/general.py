@@ -1,4 +1,7 @@
-"""Learning on any circuit that sweeps solve (network.py): a step solves the prepared problem, takes the gradient (eqprop.py), moves the values."""
+"""Learning on any circuit that sweeps solve: a step solves the prepared problem, takes the gradient, moves the values.
+
+network.py refuses others; eqprop.py has the gradient.
+"""
 
 from __future__ import annotations
 

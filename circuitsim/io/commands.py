@@ -1,4 +1,4 @@
-"""Commands whose errors are messages and exit codes, never tracebacks. Imports nothing but click."""
+"""Commands whose errors are messages and exit codes, never tracebacks. Imports little but click."""
 
 from __future__ import annotations
 

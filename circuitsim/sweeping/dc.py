@@ -23,6 +23,7 @@ from circuitsim.netlist.model import Analysis, Netlist, Swept
 from circuitsim.netlist.revalue import Revaluer, Variant
 from circuitsim.netlist.saves import Save
 from circuitsim.problem import Problem, compile_problem
+from circuitsim.saved import as_saves
 from circuitsim.solution import Settings
 from circuitsim.stack import UNKNOWNS, stacked
 from circuitsim.sweeping.gather import Progress, Store, solve_plan
@@ -41,7 +42,7 @@ def sweep(
     *,
     backend: Backend | None = None,
     progress: Progress | None = None,
-    saves: Sequence[Save] = (),
+    saves: Sequence[Save | str] = (),
     workers: int = 1,
     scheduler: str | None = None,
     study: Store | None = None,
@@ -52,7 +53,7 @@ def sweep(
 
     backend    a Backend object, for this process only; default: the one that settings name
     progress   called with (points done, points in all)
-    saves      what to keep besides voltages and source currents (saved.wanted_saves)
+    saves      what to keep besides voltages and source currents: texts such as "i(R1)"; with any, .save cards count too
     workers    processes on this machine; the results are the same
     scheduler  tcp://host:8786: the workers of this Dask scheduler, instead
     study      where finished chunks are kept, and found again (io.study.Study)
@@ -65,7 +66,7 @@ def sweep(
         [dc] = analyses_to_run(circuit, dc)
     if dc.kind != "dc":
         raise SettingsError(f".{dc.kind} is no sweep; choose a .dc analysis")
-    plan = SweepPlan(circuit, settings or Settings(), backend, tuple(saves), dc.sweeps)
+    plan = SweepPlan(circuit, settings or Settings(), backend, as_saves(circuit, saves), dc.sweeps)
     return solve_plan(plan, clock, progress, workers, scheduler, study)
 
 

@@ -19,6 +19,7 @@ from circuitsim.netlist.expand import Changes
 from circuitsim.netlist.revalue import Variant
 from circuitsim.netlist.saves import Save
 from circuitsim.problem import Problem, compile_problem
+from circuitsim.saved import as_saves
 from circuitsim.solution import Settings
 from circuitsim.sweeping.gather import Progress, Store, solve_plan
 from circuitsim.sweeping.plan import CHUNK_CIRCUITS, Plan, revaluer_of
@@ -38,7 +39,7 @@ def monte_carlo(
     *,
     backend: Backend | None = None,
     progress: Progress | None = None,
-    saves: Sequence[Save] = (),
+    saves: Sequence[Save | str] = (),
     workers: int = 1,
     scheduler: str | None = None,
     study: Store | None = None,
@@ -57,7 +58,7 @@ def monte_carlo(
         raise SettingsError(f"runs must be at least 1, found {runs}")
     if not 0 <= seed <= _MOST_SEED - runs:
         raise SettingsError(f"seeds {seed} ... {seed + runs - 1} must lie between 0 and 2^53; choose another")
-    plan = MonteCarloPlan(circuit, settings or Settings(), backend, tuple(saves), runs, seed)
+    plan = MonteCarloPlan(circuit, settings or Settings(), backend, as_saves(circuit, saves), runs, seed)
     return solve_plan(plan, clock, progress, workers, scheduler, study)
 
 
