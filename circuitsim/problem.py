@@ -344,8 +344,19 @@ class Problem:
     def edge_conductances(self) -> Floats:
         """Linear conductances of `Topology.edges`, S; 0 where only a nonlinear branch or a diode joins two units."""
         t, v = self.topology, self.values
-        inner = [g.ravel() for spec, g in zip(t.dense, v.dense, strict=True) if spec.inner]
+        inner = [g.ravel() for _, g in self.inner_blocks]
         return np.concatenate([v.couplings.data[t.upper], *inner, np.zeros(t.leg_edges.size)])
+
+    @cached_property
+    def inner_blocks(self) -> list[tuple[Dense, Floats]]:
+        """The dense blocks between free units, each with its conductances, S."""
+        blocks = zip(self.topology.dense, self.values.dense, strict=True)
+        return [(spec, g) for spec, g in blocks if spec.inner]
+
+    @cached_property
+    def inner_dense(self) -> int:
+        """How many conductances these have."""
+        return sum(g.size for _, g in self.inner_blocks)
 
     @cached_property
     def mean_degree(self) -> int:
@@ -356,8 +367,7 @@ class Problem:
     @cached_property
     def inner_ends(self) -> int:
         """Ends of linear branches between two free units: what a sweep goes through for each row."""
-        dense = zip(self.topology.dense, self.values.dense, strict=True)
-        return int(self.values.couplings.nnz) + sum(2 * g.size for spec, g in dense if spec.inner)
+        return int(self.values.couplings.nnz) + 2 * self.inner_dense
 
     @cached_property
     def most_terms(self) -> int:

@@ -85,12 +85,11 @@ def outflow(problem: Problem, drive: Drive, x: Floats) -> tuple[Floats, Floats]:
 
 def _neighbours(problem: Problem, x: Floats) -> Floats:
     """sum_j W[u, j] x[j], (rows, n_free)."""
-    t, v = problem.topology, problem.values
-    out = np.ascontiguousarray((v.couplings @ x.T).T) if v.couplings.nnz else np.zeros(x.shape)
-    for spec, g in zip(t.dense, v.dense, strict=True):
-        if spec.inner:
-            out[:, spec.col.units] += x[:, spec.row.units] @ g
-            out[:, spec.row.units] += x[:, spec.col.units] @ g.T
+    sparse = problem.values.couplings
+    out = np.ascontiguousarray((sparse @ x.T).T) if sparse.nnz else np.zeros(x.shape)
+    for spec, g in problem.inner_blocks:
+        out[:, spec.col.units] += x[:, spec.row.units] @ g
+        out[:, spec.row.units] += x[:, spec.col.units] @ g.T
     return out
 
 
@@ -383,11 +382,10 @@ class Check:
 
     def _bound_by_dense(self, tolerance: float, rows: Ints) -> None:
         """Smaller bounds for rows that are not summed: units whose neighbours are all above 0 V have none at all."""
-        t, rows = self.problem.topology, rows[~self.summed[rows]]
-        dense = [(spec, g) for spec, g in zip(t.dense, self.problem.values.dense, strict=True) if spec.inner]
+        dense, rows = self.problem.inner_blocks, rows[~self.summed[rows]]
         if not (dense and rows.size and self.problem.plain) or self.drive.base:
             return
-        unit, total = np.arange(t.n_free), np.zeros(self.x.shape)
+        unit, total = np.arange(self.problem.n_free), np.zeros(self.x.shape)
         for spec, g in dense:
             ends = unit[spec.row.units], unit[spec.col.units]
             dense_sums(*ends, np.ascontiguousarray(g), self.x, self.upper, tolerance, rows, total)

@@ -88,7 +88,7 @@ D5 h 0 real
 
 
 def has_dense_layers(deck: str) -> bool:
-    return gpu.inner_conductances(cs.compile_problem(cs.parse(deck))) > 0
+    return cs.compile_problem(cs.parse(deck)).inner_dense > 0
 
 
 CIRCUITS = {**DECKS, "every law": EVERY_LAW}

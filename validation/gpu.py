@@ -137,8 +137,7 @@ def whole_row(device: Device, problem: cs.Problem, settings: cs.Settings, what: 
 def passes_row(device: Device, timer: Timer, problem: cs.Problem, settings: cs.Settings, copied: int, what: str) -> Row:
     """One image against what reading its couplings as often as the sweeps do takes at the speed of a copy."""
     seconds, outcome, note = on_device(device, timer, problem, settings)
-    pairs = zip(problem.topology.dense, problem.values.dense, strict=True)
-    a_sweep = 2 * sum(g.nbytes for spec, g in pairs if spec.inner)  # each block once for each of its sides
+    a_sweep = 2 * sum(g.nbytes for _, g in problem.inner_blocks)  # each block once for each of its sides
     speed = memory_speed(device, timer, copied)
     peer = f"{outcome.steps} sweeps of {a_sweep / 1e6:.3g} MB at {speed / 1e12:.3g} TB/s"
     floor = outcome.steps * a_sweep / speed

@@ -56,14 +56,12 @@ def pulls_by_color(problem: Problem) -> list[list[Pull]]:
 
 def dense_among_sparse(problem: Problem) -> sparse.csr_array:
     """All couplings between free units, (n_free, n_free), S: the sparse ones, and the dense ones entry by entry."""
-    t, v = problem.topology, problem.values
-    unit, found = np.arange(problem.n_free), v.couplings
-    for spec, g in zip(t.dense, v.dense, strict=True):
-        if spec.inner:
-            row, col = unit[spec.row.units], unit[spec.col.units]
-            at = np.repeat(row, col.size), np.tile(col, row.size)
-            block = sparse.coo_array((g.ravel(), at), shape=found.shape)
-            found = found + block.tocsr() + block.T.tocsr()
+    unit, found = np.arange(problem.n_free), problem.values.couplings
+    for spec, g in problem.inner_blocks:
+        row, col = unit[spec.row.units], unit[spec.col.units]
+        at = np.repeat(row, col.size), np.tile(col, row.size)
+        block = sparse.coo_array((g.ravel(), at), shape=found.shape)
+        found = found + block.tocsr() + block.T.tocsr()
     return sparse.csr_array(found)
 
 

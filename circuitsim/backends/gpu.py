@@ -137,7 +137,7 @@ class GpuBackend:
         """How many rows fit, with so many bytes more than an engine needs, in all and for each row."""
         t, v = problem.topology, problem.values
         dense = 8 + (4 if dtype == "float32" else 0)
-        inner = inner_conductances(problem)
+        inner = problem.inner_dense
         fixed += dense * inner + (32 * inner if few_products(problem, 1) else 0)
         outer = [g for spec, g in zip(t.dense, v.dense, strict=True) if not spec.inner]  # for the drive
         fixed += 8 * max((g.size for g in outer), default=0)
@@ -156,17 +156,10 @@ class GpuBackend:
         return problem.drive(rows, whole=rows.stop - rows.start < _FEW_ROWS)
 
 
-def inner_conductances(problem: Problem) -> int:
-    """How many conductances the dense blocks between free units have."""
-    pairs = zip(problem.topology.dense, problem.values.dense, strict=True)
-    return sum(g.size for spec, g in pairs if spec.inner)
-
-
 def few_products(problem: Problem, rows: int) -> bool:
     """Whether it takes less time to launch nothing but kernels, in which a thread sums all that is at a unit."""
-    pairs = zip(problem.topology.dense, problem.values.dense, strict=True)
-    longest = max((max(g.shape) for spec, g in pairs if spec.inner), default=0)
-    inner = inner_conductances(problem)
+    longest = max((max(g.shape) for _, g in problem.inner_blocks), default=0)
+    inner = problem.inner_dense
     return inner <= _FEW_CONDUCTANCES and rows * inner <= _FEW_PRODUCTS and longest <= _SHORT
 
 

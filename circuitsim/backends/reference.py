@@ -48,9 +48,7 @@ class ReferenceEngine:
         for u, w, g in zip(coo.row.tolist(), coo.col.tolist(), coo.data.tolist(), strict=True):
             self.neighbours[u].append((w, g))
         unit = np.arange(problem.n_free)
-        for spec, matrix in zip(t.dense, v.dense, strict=True):
-            if spec.row.units is None or spec.col.units is None:
-                continue
+        for spec, matrix in problem.inner_blocks:
             for i, u in enumerate(unit[spec.row.units].tolist()):
                 for j, w in enumerate(unit[spec.col.units].tolist()):
                     self.neighbours[u].append((w, float(matrix[i, j])))

@@ -90,7 +90,7 @@ class Held:
     @cached_property
     def paths(self) -> Floats:
         """At least the resistance from each unit to a known potential over linear branches, (n_free,), Ohm."""
-        t, v = self.problem.topology, self.problem.values
+        v = self.problem.values
         with np.errstate(divide="ignore"):
             found = 1.0 / v.to_fixed
             joined = np.flatnonzero(np.diff(v.couplings.indptr))
@@ -100,11 +100,10 @@ class Held:
                 if joined.size:
                     over = np.minimum.reduceat(resistance + found[v.couplings.indices], first)
                     found[joined] = np.minimum(found[joined], over)
-                for spec, g in zip(t.dense, v.dense, strict=True):
-                    if spec.inner:
-                        rows, cols = spec.row.units, spec.col.units
-                        found[rows] = np.minimum(found[rows], (1.0 / g + found[cols]).min(axis=1))
-                        found[cols] = np.minimum(found[cols], (1.0 / g + found[rows][:, None]).min(axis=0))
+                for spec, g in self.problem.inner_blocks:
+                    rows, cols = spec.row.units, spec.col.units
+                    found[rows] = np.minimum(found[rows], (1.0 / g + found[cols]).min(axis=1))
+                    found[cols] = np.minimum(found[cols], (1.0 / g + found[rows][:, None]).min(axis=0))
                 if np.array_equal(found, before):
                     break
         return found

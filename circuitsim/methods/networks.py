@@ -137,7 +137,7 @@ class Network:
             return solved
         # What floats is held, softly, to where it is: that carries nothing once it stays there.
         to_ground[solved.floating] += 1e-12 * self.largest
-        return _Held(self.solver.factor(g, to_ground, solved, rows), solved.floating)
+        return _Floating(self.solver.factor(g, to_ground, solved, rows), solved.floating)
 
     def across(self, u: Floats) -> Floats:
         """Voltages of the legs without their offsets, (legs,), V."""
@@ -228,7 +228,7 @@ class Network:
 
 
 @dataclass(frozen=True)
-class _Held:
+class _Floating:
     """A solved network of which some nodes float."""
 
     solved: Solved
