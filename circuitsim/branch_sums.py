@@ -51,10 +51,11 @@ def flat_sums(ptr, branch, sign, a, b, g, v, flow, low, total):
                 drop = va - vb
                 lost = _lost_in_sum(va, -vb, drop)
                 for part in range(1, v.shape[0]):
-                    more = v[part, row, a[n]] - v[part, row, b[n]]
+                    va, vb = v[part, row, a[n]], v[part, row, b[n]]
+                    more = va - vb
                     old = drop
                     drop = old + more
-                    lost += _lost_in_sum(old, more, drop)
+                    lost += _lost_in_sum(va, -vb, more) + _lost_in_sum(old, more, drop)
                 conductance = sign[k] * g[n]
                 current = conductance * drop
                 lost = conductance * lost + _lost_in_product(conductance, drop, current)

@@ -39,6 +39,22 @@ _CHANGES_DC = frozenset(
 )
 
 
+_ALWAYS_CHANGES = frozenset("area pj l w ilimit revilimit".split())  # at 0 too; the others are off there
+_OF_OTHERS = {  # what counts only beside another of them that is not 0
+    "nr": ("isr",), "ns": ("jsw",), "rsw": ("jsw",), "ntun": ("jtun", "jtunsw"), "xtitun": ("jtun", "jtunsw"),
+    "keg": ("jtun", "jtunsw"),
+}  # fmt: skip
+
+
+def _changes_dc(key: str, given: Mapping[str, float]) -> bool:
+    """Whether a parameter that is not supported changes the operating point."""
+    if key not in _CHANGES_DC:
+        return False
+    if key in _OF_OTHERS:
+        return any(given.get(other, 0.0) != 0.0 for other in _OF_OTHERS[key])
+    return given[key] != 0.0 or key in _ALWAYS_CHANGES
+
+
 def diode_kind(model: ModelCard, at: At) -> tuple[str, dict[str, float], list[str]]:
     """Read a D model: ('shockley' | 'pwl', its parameters with defaults, remarks).
 
@@ -48,14 +64,14 @@ def diode_kind(model: ModelCard, at: At) -> tuple[str, dict[str, float], list[st
     given = {_SYNONYMS.get(key, key): value for key, value in model.params.items()}
     remarks = []
     for key in given:
-        if key in _CHANGES_DC:
+        if _changes_dc(key, given):
             raise NetlistError(
                 f"model {model.name}: parameter {key.upper()} changes DC and is not supported; leave it out if the "
                 "diode can do without",
                 at,
             )
         if key not in _SHOCKLEY and key not in _PWL and key not in ("rrev", "nbv", "tnom"):
-            if key not in _NO_DC_EFFECT:
+            if key not in _NO_DC_EFFECT and key not in _CHANGES_DC:
                 remarks.append(f"model {model.name}: unknown parameter {key.upper()} is ignored")
             continue
         value = given[key]

@@ -186,8 +186,11 @@ def exact_sums(problem: Problem, drive: Drive, x: Floats, rows: Ints) -> tuple[F
     nodes = np.arange(len(c.nodes))
     fixed = take_rows(drive.fixed, rows)
     parts = [part[rows] for part in (*drive.base, x)]
-    none = np.zeros_like(fixed)
-    v = np.stack([problem.node_voltages(part, none if k else fixed, nodes) for k, part in enumerate(parts)])
+    none, zero = np.zeros_like(fixed), np.zeros_like(parts[0])
+    pieces = [(part, none) for part in parts]
+    # Where an unknown has an offset their sum would lose digits: known potentials are then a part of their own.
+    pieces = [(parts[0], fixed), *pieces[1:]] if problem.plain else [(zero, fixed), *pieces]
+    v = np.stack([problem.node_voltages(*piece, nodes) for piece in pieces])
     voltage = _junction_volts(problem, drive, x, rows)
     nonlinear, _ = branch_current(j.law[t.junctions], j.params[t.junctions], voltage)
     sources = t.index_of_node[c.current_sources.a], t.index_of_node[c.current_sources.b]
@@ -208,9 +211,10 @@ def exact_sums(problem: Problem, drive: Drive, x: Floats, rows: Ints) -> tuple[F
             if n not in t.expanded:
                 units = t.index_of_node
                 overlap = np.intersect1d(units[crossbar.rows], units[crossbar.cols]).max(initial=-1) >= 0
+                first = 1 if problem.plain else 2  # next digits, which what is before them would swallow
                 crossbar_sums(
-                    crossbar.rows, crossbar.cols, crossbar.g, units, overlap, v[0, k], v[1:, k].sum(axis=0), flow[k],
-                    total[k],
+                    crossbar.rows, crossbar.cols, crossbar.g, units, overlap, v[:first, k].sum(axis=0),
+                    v[first:, k].sum(axis=0), flow[k], total[k],
                 )  # fmt: skip
     flow += low
     return flow, total

@@ -139,7 +139,7 @@ def _solve(
             loose,
             why,
         )
-    status, steps = Status.SOLVED, 0
+    status, steps, sure = Status.SOLVED, 0, True
     low: Floats | None = None
     residuals = NO_RESIDUALS
     work = _Work(problem, settings, backend, method, start is not None)
@@ -153,7 +153,7 @@ def _solve(
         if outcome.carried is not None:
             carried[rows] = outcome.carried
         residuals = residuals.merge(outcome.residuals, rows.start)
-        steps = max(steps, outcome.steps)
+        steps, sure = max(steps, outcome.steps), sure and outcome.sure
         if status is Status.SOLVED:
             status = outcome.status
         if progress:
@@ -164,6 +164,8 @@ def _solve(
     if work.left:
         why += f"; {work.left} of {problem.batch} rows did not arrive on the {name} and were solved on the cpu"
     message = _message(problem, status, residuals, settings, steps_text(method, steps))
+    if status is Status.SOLVED and not sure:
+        message += "; so little holds some voltages that they may be less accurate than that"
     if loose.any() and status is not Status.SOLVED:
         c = problem.circuit
         sources = listed([c.element(c.controlled, k) for k in range(len(c.controlled))])
@@ -342,12 +344,14 @@ class _Work:
             self._change("newton", f"block coordinate descent {fault} after {outcome.steps} sweeps")
             return self._by_newton(self.problem.completed(drive), outcome.x, warm=True)
         outcome = self._by_newton(drive, x, self.warm)
-        if only or outcome.status is Status.SOLVED or bcd.refusal(self.problem):
+        solved = outcome.status is Status.SOLVED
+        if only or (solved and outcome.sure) or bcd.refusal(self.problem):
             return outcome
         other = self._by_bcd(drive, None, patient=False)
         if other.status is not Status.SOLVED:
             return outcome
-        self._change("bcd", f"newton did not arrive in {steps_text('newton', outcome.steps)}")
+        fault = "left voltages that little holds" if solved else "did not arrive"
+        self._change("bcd", f"newton {fault} in {steps_text('newton', outcome.steps)}")
         return other
 
     def _change(self, method: str, reason: str) -> None:
@@ -372,9 +376,10 @@ class _Work:
             if x.shape[0] > 1 and not self.there and (stacks := self.stacks()):
                 return aside.solve_tile(network, stacks, drive, self.settings, x, warm)
             outcome = newton.solve_tile(network, drive, self.settings, x, warm)
-            if outcome.status is Status.STALLED and (other := network.otherwise()):
+            unsure = outcome.status is Status.SOLVED and not outcome.sure
+            if (unsure or outcome.status is Status.STALLED) and (other := network.otherwise()):
                 second = newton.solve_tile(other, drive, self.settings, x, warm)
-                outcome = second if second.status is Status.SOLVED else outcome
+                outcome = second if second.status is Status.SOLVED and (second.sure or not unsure) else outcome
             if outcome.status is not Status.SOLVED and outcome.loose is not None and outcome.loose.any():
                 network.check_consistent(drive)
             return outcome

@@ -205,7 +205,8 @@ def test_resistances(card: str, ohm: float) -> None:
         ("{2*u}", 6.0),
         ("u", 3.0),
         ("PULSE(u {u+1})", 3.0),
-        ("5 portnum 1 z0 50", 5.0),
+        ("5 z0 50", 5.0),
+        ("SINE(1 2 1k)", 1.0),
     ],
 )
 def test_source_values(words: str, value: float) -> None:

@@ -161,7 +161,8 @@ def _exit_codes(ctx: click.Context, memory_advice: str) -> Iterator[None]:
             with ends_in_order(_PATIENCE):
                 yield
         finally:
-            sys.stdout.flush()
+            if sys.stdout is not None:  # closed before it began
+                sys.stdout.flush()
     except (click.ClickException, click.exceptions.Exit, click.Abort):
         raise
     except CircuitError as error:

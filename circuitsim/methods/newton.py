@@ -133,9 +133,12 @@ def _rows_at_once(network: Network, drive: Drive, settings: Settings, x: Floats,
     met = check.finite() and found.kcl_relative <= settings.tolerance
     if met and not network.problem.circuit.reciprocal:  # row by row it comes out what a singular network leaves open
         met = bool((np.linalg.cond(matrix) < SINGULAR).all())
-    if met:  # likewise for voltages that little holds
-        correction = np.linalg.solve(matrix, network.violation(check)[:, :, None])[:, :n, 0]
-        met = hardly_moves(correction, network.problem.largest_volts(u[:, :n]), _MOVES)
+    if met:  # likewise for voltages that little holds, or nothing
+        try:
+            correction = np.linalg.solve(matrix, network.violation(check)[:, :, None])[:, :n, 0]
+            met = hardly_moves(correction, network.problem.largest_volts(u[:, :n]), _MOVES)
+        except np.linalg.LinAlgError:
+            met = False
     carried = np.broadcast_to(at.carried, (rows, at.carried.shape[1]))
     return Outcome(u[:, :n], Status.SOLVED if met else Status.MAX_SWEEPS, step, found, None, carried)
 
@@ -193,13 +196,14 @@ def _polished(
         at, x = (drive, parts[0]) if low is None else (shift(network.problem, drive, *parts), low)
         return Check(network.problem, network.with_carried(at, np.maximum(links, 0.0), extra, x), x, exact=True)
 
-    found, still, before, stuck = check(None), False, np.inf, 0
+    found, before, stuck, still, sure = check(None), np.inf, 0, False, False
     for refined in range(_MOST_REFINED + 1):
         if not found.finite():
             return Outcome(parts[0], Status.NONFINITE, steps, found.certificate())
         met = found.meets(tolerance) and found.certificate().kcl_relative <= tolerance
         arrived = met and _closed(network, found, stiff)
-        if refined == _MOST_REFINED or (arrived and (still or _settled(network, found, slope))):
+        sure = arrived and (still or _settled(network, found, slope))
+        if sure or refined == _MOST_REFINED:
             break
         if not found.drive.base:
             found = check(np.zeros_like(parts[0]))
@@ -218,7 +222,7 @@ def _polished(
         if _far(step[:, :n], parts[0], drive.fixed, float(found.largest.max()) / network.largest):
             break
         largest = network.problem.largest_volts(parts[0])
-        still = hardly_moves(step[:, :n], largest, _MOVES)  # the next correction would be smaller still
+        still = hardly_moves(step[:, :n], largest, _MOVES)  # the next correction should be smaller still
         low = np.clip(found.x + step[:, :n], found.drive.lo, found.drive.hi)
         low[:, lower] = np.where(found.flow[:, lower] > 0, found.drive.lo[:, lower], low[:, lower])
         low[:, upper] = np.where(found.flow[:, upper] < 0, found.drive.hi[:, upper], low[:, upper])
@@ -236,7 +240,7 @@ def _polished(
         carried[:, : legs.n_links] = links  # their signs say what is wrong
     first, *rest = (*parts, found.x) if found.drive.base else parts
     loose = network.factor(slope).loose
-    return Outcome(first, status, steps, found.certificate(), np.stack(rest) if rest else None, carried, loose)
+    return Outcome(first, status, steps, found.certificate(), np.stack(rest) if rest else None, carried, loose, sure)
 
 
 def _gaps(network: Network, found: Check) -> Floats:
@@ -296,8 +300,14 @@ class _Row:
         self.network, self.drive, self.settings = network, drive, settings
         self.offset = network.offset(drive)
         self.steps = 0
+        self.unsure: Outcome | None = None  # the first that meets the certificate with voltages that still move
 
     def solve(self, x: Floats, warm: bool) -> Outcome:
+        """The solution, from x (n_free,) on; one that is not sure where there is no better."""
+        found = self._search(x, warm)
+        return found if found.status is Status.SOLVED or self.unsure is None else self.unsure
+
+    def _search(self, x: Floats, warm: bool) -> Outcome:
         """Full steps from x (n_free,), and the sure ones when those fail."""
         net = self.network
         u = np.zeros(net.size)
@@ -473,7 +483,11 @@ class _Row:
         x = u[: net.problem.n_free]
         x[:] = np.clip(x, self.drive.lo[0], self.drive.hi[0])
         links = tangents.current[n : n + net.legs.n_links]
-        return _polished(net, self.drive, self.settings, u[None], links, tangents.slope, self.steps)
+        found = _polished(net, self.drive, self.settings, u[None], links, tangents.slope, self.steps)
+        if found.status is not Status.SOLVED or found.sure or (found.loose is not None and found.loose.any()):
+            return found
+        self.unsure = self.unsure or found
+        return replace(found, status=Status.STALLED)
 
 
 def _tangents(network: Network, v: Floats) -> Tangents:

@@ -25,6 +25,7 @@ class Outcome:
     low: Floats | None = None  # (parts, rows, n_free) V: corrections to x, each too small to be added to the one before
     carried: Floats | None = None  # (rows, n_carriers) A: of ideal diodes between free units, then of Circuit.active
     loose: NDArray[np.bool_] | None = None  # (size,) unknowns that controlled sources leave open
+    sure: bool = True  # of a solved one: whether a further correction would move no voltage
 
 
 class Gathered:
@@ -36,6 +37,7 @@ class Gathered:
         self.x, self.parts = first.x.copy(), list[Floats]()
         self.carried, self.loose = np.zeros((rows, carriers)), np.zeros(size, bool)
         self.status, self.steps, self.residuals = first.status, first.steps, first.residuals
+        self.sure = first.sure
 
     def put(self, rows: Sequence[int], found: Outcome) -> None:
         """What was found for these rows."""
@@ -48,7 +50,7 @@ class Gathered:
             self.carried[rows] = found.carried
         if found.loose is not None:
             self.loose |= found.loose
-        self.steps = max(self.steps, found.steps)
+        self.steps, self.sure = max(self.steps, found.steps), self.sure and found.sure
         worst = replace(found.residuals, worst_row=rows[found.residuals.worst_row])
         self.residuals = self.residuals.merge(worst, 0)
         self.status = found.status if self.status is Status.SOLVED else self.status
@@ -56,4 +58,4 @@ class Gathered:
     def outcome(self) -> Outcome:
         """All of them."""
         low = np.stack(self.parts) if self.parts else None
-        return Outcome(self.x, self.status, self.steps, self.residuals, low, self.carried, self.loose)
+        return Outcome(self.x, self.status, self.steps, self.residuals, low, self.carried, self.loose, self.sure)

@@ -19,9 +19,9 @@ from circuitsim.netlist.tokens import shown
 
 SUPPORTED = "supported elements: R V I D L C E F G H N X (and K, which is ignored)"
 _VALUES = frozenset({"r", "resistance", "g"})
-_WAVEFORMS = frozenset("sin pulse exp sffm am pwl trnoise trrandom external".split())
+_WAVEFORMS = frozenset("sin sine pulse exp sffm am pwl trnoise trrandom external".split())
 _DELAYS = {"sin": 3, "pulse": 2, "exp": 2, "am": 4}  # where among the parameters of a waveform its delay stands
-_SOURCE_WORDS = frozenset("ac distof1 distof2 portnum z0 pwr freq phase".split())  # not about the operating point
+_SOURCE_WORDS = frozenset("ac distof1 distof2 z0 pwr freq phase".split())  # not about the operating point
 _SOURCE_KEYS = _SOURCE_WORDS | {"dc", "r", "td"}
 _BY_VOLTAGE, _BY_CURRENT = "n+ n- nc+ nc- GAIN", "n+ n- VNAME GAIN"
 _CONTROLLED = {
@@ -180,6 +180,8 @@ def _source(reader: CardReader, e: Element) -> None:
     keys = e.pattern.words.keys
     supported = _SOURCE_KEYS | {"m"} if e.pattern.kind == "I" else _SOURCE_KEYS
     for key in keys:
+        if key == "portnum":
+            raise _rf_port(e)
         if key not in supported:
             raise unknown_key(e, key, {"dc", "m"} & supported)
     dc = reader.value(e, keys["dc"], "value") if "dc" in keys else None
@@ -189,12 +191,14 @@ def _source(reader: CardReader, e: Element) -> None:
     while i < n:
         word = words[i].lower()
         i += 1
+        if word == "portnum":
+            raise _rf_port(e)
         if word in _WAVEFORMS or word in _SOURCE_WORDS:
             first = i
             while i < n and reader.is_value(e.scope, words[i]):
                 i += 1
             if word in _WAVEFORMS:
-                start = _waveform(reader, e, word, words[first:i])
+                start = _waveform(reader, e, "sin" if word == "sine" else word, words[first:i])
                 reader.remark(e, f": {word.upper()} is ignored: only the DC equilibrium is solved")
         elif dc is None:
             if word == "dc":
@@ -217,6 +221,12 @@ def _source(reader: CardReader, e: Element) -> None:
         m = reader.value(e, keys["m"], "m") if "m" in keys else 1.0
         value = value * m * e.scope.multiplier
     _add(reader, e, value)
+
+
+def _rf_port(e: Element) -> NetlistError:
+    return NetlistError(
+        f"{e.label}: RF ports (portnum) are not supported; remove portnum, and write z0 as a resistor in series"
+    )
 
 
 def _waveform(reader: CardReader, e: Element, name: str, words: list[str]) -> float:
@@ -357,7 +367,13 @@ def _wrong_model(e: Element, word: str, model: ModelCard, wanted: str) -> Netlis
 
 
 def _inductor_or_capacitor(reader: CardReader, e: Element) -> None:
-    """L is a short and C an open at DC: their values do not matter."""
+    """L is a short and C an open at DC: their values do not matter, but resistances in series with L, beside C, do."""
+    key, where, none = ("rser", "series", 0.0) if e.pattern.kind == "L" else ("rpar", "parallel", math.inf)
+    word = e.pattern.words.keys.get(key)
+    if word is not None and np.any(np.not_equal(reader.value(e, word, key), none)):
+        raise NetlistError(
+            f"{e.label}: {key.capitalize()} = {shown(word)} is not supported; write it as a resistor in {where}"
+        )
     _add(reader, e)
 
 
