@@ -376,10 +376,13 @@ class _Work:
             if x.shape[0] > 1 and not self.there and (stacks := self.stacks()):
                 return aside.solve_tile(network, stacks, drive, self.settings, x, warm)
             outcome = newton.solve_tile(network, drive, self.settings, x, warm)
-            unsure = outcome.status is Status.SOLVED and not outcome.sure
-            if (unsure or outcome.status is Status.STALLED) and (other := network.otherwise()):
-                second = newton.solve_tile(other, drive, self.settings, x, warm)
-                outcome = second if second.status is Status.SOLVED and (second.sure or not unsure) else outcome
+            if outcome.status is Status.STALLED or not outcome.sure:
+                for other in network.otherwise():
+                    second = newton.solve_tile(other, drive, self.settings, x, warm)
+                    if second.status is Status.SOLVED and (second.sure or outcome.status is not Status.SOLVED):
+                        outcome = second
+                    if outcome.status is Status.SOLVED and outcome.sure:
+                        break
             if outcome.status is not Status.SOLVED and outcome.loose is not None and outcome.loose.any():
                 network.check_consistent(drive)
             return outcome

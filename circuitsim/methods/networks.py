@@ -39,6 +39,7 @@ _SAME_SLOPE = 0.1  # of a slope: by less it may differ, corrections still shrink
 _CURVED = 8.0  # times a slope: beyond, a law is not corrected but solved
 _STIFFNESS = 1e4  # rho of a conducting ideal diode, in units of the largest conductance
 _LOCAL_STIFFNESS = 1e8  # the same, of the conductances at a unit where no other leg ends
+_GENTLE_STIFFNESS = 1e2  # the same, of the smaller conductance at either end
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,9 @@ def make_network(problem: Problem, solver: LinearSolver | None = None) -> Networ
 class Network:
     """The legs of a problem and the linear branches around them. Unknowns u are the voltages x of the free units."""
 
-    def __init__(self, problem: Problem, solver: LinearSolver | None = None, local: bool = True) -> None:
+    def __init__(
+        self, problem: Problem, solver: LinearSolver | None = None, stiffness: Callable[[Network], Floats] | None = None
+    ) -> None:
         self.problem = problem
         t, v = problem.topology, problem.values
         self.solver = solver or t.solver
@@ -72,39 +75,27 @@ class Network:
         steepest = self.params[self.law == Law.PWL][:, [0, 2]].max(initial=0.0)  # an exponential's slope has no limit
         self.largest = max(float(v.diag.max(initial=0.0)), float(steepest)) or 1.0
         self.ends = [(has := np.flatnonzero(unit >= 0), unit[has]) for unit in (legs.a, legs.k)]
-        stiffness = self._local_stiffness(v.diag) if local else _STIFFNESS * self.largest
-        self.rho = np.where(self.ideal, stiffness, 0.0)
+        self.rho = np.where(self.ideal, (stiffness or _local_stiffness)(self), 0.0)
         self.damping = 0.0
         self.factored: Solved | None = None
         self.last: Solved | None = None  # that did not float
         self.by_forest = False  # whether one was solved by the forest of wires
         self.factored_slope = np.full(legs.a.size, np.nan)
 
-    def otherwise(self) -> Network | None:
-        """The network for another try, when full steps led nowhere: eliminated, and all diodes as stiff.
+    def otherwise(self) -> Iterator[Network]:
+        """Networks for other tries, when full steps led nowhere: eliminated, with diodes all as stiff, or gently so.
 
-        Where states hang on rounding the one may lead to a solution and the other not. None where neither is new.
+        Where states hang on rounding the one may lead to a solution and the other not. Only those that are new.
         """
         if not self.problem.circuit.reciprocal:
-            return None
+            return
         exact = self.solver.exactly if self.by_forest and isinstance(self.solver, Wires) else self.solver
-        uniform = bool((self.rho[self.ideal] == _STIFFNESS * self.largest).all())
-        return None if uniform and exact is self.solver else Network(self.problem, exact, local=False)
-
-    def _local_stiffness(self, diag: Floats) -> Floats:
-        """rho of each leg, (legs,), S: far above all that its voltage depends on when it conducts.
-
-        Where no other leg, nor a controlled source, ends at one of its units that is what this unit's conductances are,
-        and not the largest of all, beside whose rounding the currents of a small conductance would be nothing.
-        """
-        rho = np.full(self.legs.a.size, _STIFFNESS * self.largest)
-        if not self.problem.circuit.reciprocal:
-            return rho
-        count = np.bincount(np.concatenate([unit for _, unit in self.ends]), minlength=diag.size)
-        for has, unit in self.ends:
-            alone = (count[unit] == 1) & (diag[unit] > 0)
-            rho[has[alone]] = np.minimum(rho[has[alone]], _LOCAL_STIFFNESS * diag[unit[alone]])
-        return rho
+        stiff = {self.rho.tobytes()} if exact is self.solver else set()
+        for stiffness in (_uniform_stiffness, _gentle_stiffness):
+            network = Network(self.problem, exact, stiffness)
+            if network.rho.tobytes() not in stiff:
+                stiff.add(network.rho.tobytes())
+                yield network
 
     @property
     def exact(self) -> bool:
@@ -225,6 +216,39 @@ class Network:
         """
         flow = check.exact_violation()
         return np.where(check.upper > ROUNDING, flow, 0.0) if quiet and self.legs.n_links else flow
+
+
+def _uniform_stiffness(network: Network) -> Floats:
+    """rho of each leg, (legs,), S: far above all conductances."""
+    return np.full(network.legs.a.size, _STIFFNESS * network.largest)
+
+
+def _local_stiffness(network: Network) -> Floats:
+    """The same, but far above what the leg's voltage depends on when it conducts, and no further.
+
+    Where no other leg, nor a controlled source, ends at one of its units that is what this unit's conductances are,
+    and not the largest of all, beside whose rounding the currents of a small conductance would be nothing.
+    """
+    rho, diag = _uniform_stiffness(network), network.problem.values.diag
+    if not network.problem.circuit.reciprocal:
+        return rho
+    count = np.bincount(np.concatenate([unit for _, unit in network.ends]), minlength=diag.size)
+    for has, unit in network.ends:
+        alone = (count[unit] == 1) & (diag[unit] > 0)
+        rho[has[alone]] = np.minimum(rho[has[alone]], _LOCAL_STIFFNESS * diag[unit[alone]])
+    return rho
+
+
+def _gentle_stiffness(network: Network) -> Floats:
+    """Little above the smaller conductance at the leg's ends.
+
+    Closing takes more solutions with one factorisation. But the rounding of voltages times rho is what currents of
+    conducting diodes cannot be told from: this tells small ones.
+    """
+    rho, diag = np.full(network.legs.a.size, np.inf), network.problem.values.diag
+    for has, unit in network.ends:
+        rho[has] = np.minimum(rho[has], np.where(diag[unit] > 0, _GENTLE_STIFFNESS * diag[unit], np.inf))
+    return np.where(np.isfinite(rho), rho, _STIFFNESS * network.largest)
 
 
 @dataclass(frozen=True)
