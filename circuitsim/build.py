@@ -19,7 +19,7 @@ from circuitsim.circuit import (
     Junctions,
     Ties,
 )
-from circuitsim.errors import At, NetlistError
+from circuitsim.errors import At, NetlistError, SettingsError
 from circuitsim.laws import N_PARAMS, Law
 from circuitsim.models import MOST, diode_kind, resistor_branches, shockley_params
 from circuitsim.netlist import Netlist, parse_netlist, read_netlist
@@ -35,6 +35,8 @@ def load(path: str | Path, seed: int | None = None) -> Circuit:
     seed: of the random functions in its expressions, in the place of `.options seed=`. SettingsError when it is no
     whole number from 0 to 2^53.
     """
+    if not isinstance(path, str | Path):
+        raise SettingsError(f"load takes the path of a netlist, found {type(path).__name__}")
     return build_circuit(read_netlist(path, seed))
 
 
@@ -44,6 +46,8 @@ def parse(text: str, name: str = "netlist", seed: int | None = None) -> Circuit:
     >>> parse("divider\\nV1 in 0 10\\nR1 in out 1k\\nR2 out 0 1k").conductors.g
     array([0.001, 0.001])
     """
+    if not isinstance(text, str):
+        raise SettingsError(f"parse takes the text of a netlist, found {type(text).__name__}")
     return build_circuit(parse_netlist(text, name, seed))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from circuitsim.errors import At, SettingsError, TopologyError
 from circuitsim.netlist import Netlist
+from circuitsim.netlist.model import similar
 from circuitsim.notebook import circuit_html
 
 if TYPE_CHECKING:
@@ -245,8 +247,11 @@ class Circuit:
         are finite and >= 0, and shorts, and opens that are not trained, stay what they are. Raises SettingsError
         naming the element.
         """
-        circuit = self
+        circuit, given = self, set[str]()
         for name, value in values.items():
+            if name.lower() in given:
+                raise SettingsError(f"{name}: two new values, one under the name in another case; give one")
+            given.add(name.lower())
             try:
                 numbers = np.asarray(value, np.float64)
             except (TypeError, ValueError):
@@ -293,10 +298,9 @@ class Circuit:
         found = self.netlist.find(name)
         if found is not None:
             return found
-        kind = name[:1].upper()
-        names = self.netlist.tables[kind].names if kind in self.netlist.tables else []
-        known_names = ", ".join([*list(self.netlist.arrays)[:5], *names[:5]])
-        raise SettingsError(f"no element '{name}' in {self.netlist.path}; there are {known_names} ...")
+        tables = sorted(self.netlist.tables.items(), key=lambda item: item[0] != name[:1].upper())  # of its kind first
+        names = [*self.netlist.arrays, *chain.from_iterable(table.names for _, table in tables)]
+        raise SettingsError(f"no element '{name}' in {self.netlist.path}{similar(name.lower(), names, 'elements')}")
 
     def controlled_across(self, nodes: Ints) -> list[str]:
         """The controlled sources of which some ends, or ends of what controls them, are at these nodes, and some not.

@@ -22,7 +22,7 @@ from scipy import sparse
 
 from circuitsim.branch_sums import ufunc_at
 from circuitsim.circuit import Circuit, check_structure, take_rows
-from circuitsim.errors import TopologyError
+from circuitsim.errors import SettingsError, TopologyError
 from circuitsim.feasibility import check_diodes
 from circuitsim.islands import find_islands
 from circuitsim.laws import MAX_EXPONENT, STRAIGHT, Law
@@ -449,6 +449,8 @@ def compile_problem(circuit: Circuit, lenient: bool = False) -> Problem:
     batch, with all elements at their nodes (Circuit.dropped) and a note in the circuit; other faults still are errors,
     as are such islands that a controlled source joins to the rest: it ends, or what controls it is, on both sides.
     """
+    if not isinstance(circuit, Circuit):
+        raise SettingsError(f"compile_problem takes a Circuit, found {type(circuit).__name__}; read one by load(path)")
     while True:
         topology = build_topology(circuit)
         problem = Problem(circuit, topology, _values(circuit, topology))

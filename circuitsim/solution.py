@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
+from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,8 +16,8 @@ from circuitsim import currents, uniqueness
 from circuitsim.backends.base import DTYPES
 from circuitsim.circuit import Circuit
 from circuitsim.errors import SettingsError
-from circuitsim.netlist.arrays import member_names, split_ranges
-from circuitsim.netlist.saves import Save
+from circuitsim.netlist.saves import Save, find_save
+from circuitsim.netlist.tokens import shown
 from circuitsim.notebook import solution_frame, solution_html
 from circuitsim.problem import Problem, refuse_loose
 from circuitsim.residual import Residuals
@@ -67,10 +68,11 @@ class Settings:
             raise SettingsError(f"unknown method '{self.method}': choose {' or '.join(METHODS)}")
         if self.dtype not in DTYPES:
             raise SettingsError(f"unknown dtype '{self.dtype}': choose {' or '.join(DTYPES)}")
-        if self.tol is not None and not 0 < self.tol < 1:
-            raise SettingsError(f"tol must lie between 0 and 1, found {self.tol:g}")
-        if self.max_sweeps < 1:
-            raise SettingsError(f"max_sweeps must be at least 1, found {self.max_sweeps}")
+        if self.tol is not None and not (isinstance(self.tol, Real) and 0 < self.tol < 1):
+            raise SettingsError(f"tol must lie between 0 and 1, found {shown(str(self.tol))}")
+        most = self.max_sweeps
+        if not (isinstance(most, Integral) and most >= 1):
+            raise SettingsError(f"max_sweeps must be at least 1, and a whole number, found {shown(str(most))}")
 
     @property
     def tolerance(self) -> float:
@@ -123,13 +125,9 @@ class Solution:
 
     def voltage(self, name: str) -> Floats:
         """Node voltages, V: `"out"` gives (batch,), `"y[0:9]"` gives (batch, 10). NetlistError for an unknown node."""
-        netlist = self.circuit.netlist
-        if not isinstance(name, str):
-            raise SettingsError(f"voltage takes the name of one node, or of an array: y[0:9]; found {name!r}")
-        base, ranges = (name, ()) if netlist.has_node(name) else split_ranges(name)
-        nodes = np.array([netlist.node(member) for member in member_names(base, ranges)])
+        nodes, several = self.circuit.netlist.nodes_of(name)
         v = self.voltages(nodes)
-        return v if ranges else v[:, 0]
+        return v if several else v[:, 0]
 
     def voltages(self, nodes: NDArray[np.int64] | None = None, rows: slice | None = None) -> Floats:
         """Voltages of these node indices (all: the order of `circuit.nodes`), (batch or rows, n), V.
@@ -153,13 +151,22 @@ class Solution:
     def current(self, name: str) -> Floats:
         """Current through an element from its first node to its second, A, (batch,).
 
-        Of an array (batch, members), with two ranges (batch, rows, columns).
+        Of an array (batch, members), with two ranges (batch, rows, columns); of some of its members, such as
+        `"RW[3][0:9]"`, (batch, members).
         """
-        return currents.of_element(self, name, power=False)
+        return self._through(name, "i")
 
     def power(self, name: str) -> Floats:
         """Power that an element absorbs, W (negative: it delivers); shapes as for `current`."""
-        return currents.of_element(self, name, power=True)
+        return self._through(name, "p")
+
+    def _through(self, name: str, quantity: str) -> Floats:
+        netlist = self.circuit.netlist
+        if netlist.find(name) is not None or not name.endswith("]"):
+            return currents.of_element(self, name, power=quantity == "p")
+        saves = find_save(netlist, f"@{name}[{quantity}]")  # members of an array
+        found = Saved(self, saves).values()
+        return found if ":" in name[name.index("[") :] else found[:, 0]
 
     def plot(self, kind: str = "auto", row: int = 0) -> Figure:
         """A picture of one row of the batch, a figure of matplotlib: `solution.plot().savefig("out.png")`.

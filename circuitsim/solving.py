@@ -86,6 +86,8 @@ def solve(
             f"solve takes a Circuit or a Problem, found {type(circuit).__name__}; read a netlist by load(path) or "
             "parse(text)"
         )
+    if isinstance(backend, str):
+        raise SettingsError(f"backend takes a Backend object; by name: Settings(backend={backend!r})")
     if isinstance(circuit, Problem) and not settings.lenient:
         problem = circuit
     else:

@@ -219,7 +219,7 @@ def test_check_finds_what_only_the_sources_make_impossible() -> None:
         ("solve divider.cir --method magic", "Invalid value for '--method'"),
         ("solve divider.cir --tol 2", "error: tol must lie between 0 and 1, found 2"),
         ("solve divider.cir --tol nan", "error: tol must lie between 0 and 1, found nan"),
-        ("solve divider.cir --max-sweeps 0", "error: max_sweeps must be at least 1, found 0"),
+        ("solve divider.cir --max-sweeps 0", "error: max_sweeps must be at least 1, and a whole number, found 0"),
         ("solve divider.cir --input V1=@none.npy", "error: input V1=@none.npy: no such file: none.npy"),
         ("solve divider.cir --input V9=1", "error: input V9=1: no element 'V9' in divider.cir"),
         ("solve divider.cir --npz nowhere/out.npz", "error: cannot write nowhere/out.npz: there is no folder nowhere"),
@@ -695,3 +695,30 @@ def test_intervals_and_enormous_currents_are_told() -> None:
     Path("hot.cir").write_text("hot\n.model d D(is=1e-14)\nV1 a 0 5\nD1 a 0 d\n")
     assert "D1: the sources force 5 V across it, and it carries 9e+69 A" in run("solve", "hot.cir").stderr
     assert run("solve", "hot.cir", "--quiet").stderr == ""
+
+
+PROGRAM = [sys.executable, "-m", "circuitsim"]
+
+
+@pytest.mark.parametrize("arguments", ["--help", "--version", "solve --help"])
+def test_help_that_cannot_be_written_is_an_error(arguments: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*PROGRAM, *arguments.split()], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, done.stderr) == (2, "error: cannot write the result: No space left on device\n")
+
+
+def test_a_closed_stdout_is_no_fault(tmp_path: Path) -> None:
+    deck = Path(__file__).parent.parent / "netlists" / "divider.cir"
+    code = "import os, sys; os.close(1); os.execv(sys.argv[1], sys.argv[1:])"
+    command = [*PROGRAM, "solve", str(deck), "--npz", str(tmp_path / "out.npz")]
+    done = subprocess.run([sys.executable, "-c", code, *command], stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "") and (tmp_path / "out.npz").exists()
+
+
+def test_two_results_never_go_to_one_file(tmp_path: Path) -> None:
+    deck, target = Path(__file__).parent.parent / "netlists" / "divider.cir", tmp_path / "out.x"
+    command = [*PROGRAM, "solve", str(deck), "--npz", str(target), "--raw", str(target)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and f"cannot write two results to {target}" in done.stderr and not target.exists()

@@ -7,6 +7,7 @@ import io
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from circuitsim.io import output
 from circuitsim.io.output import Results, result_object, write_csv, write_json, write_npz
 from circuitsim.residual import FIGURES
 
+NETLISTS = Path(__file__).parent.parent / "netlists"
 DIVIDER = "divider\nV1 in 0 10\nR1 in out 1k\nR2 out 0 3k\n"
 FLOATING = "floating\nV1 a 0 1\nR1 a 0 1k\nV2 b c 2\nR2 b c 1k\n"  # b and c: an island, b is pinned
 LOOP = "two sources side by side\nV1 a 0 5\nV2 a 0 5\nR1 a 0 1k\nL1 a b\nR2 b 0 1k\n"
@@ -211,3 +213,32 @@ def test_wrong_arguments_are_settings_errors() -> None:
     ):
         with pytest.raises(cs.SettingsError, match=re.escape(message)):
             action()
+
+
+def test_names_of_members_and_ranges() -> None:
+    circuit = cs.load(NETLISTS / "crossbar_4x4.cir")
+    solution = cs.solve(circuit)
+    amps, watts = solution.current("Rmem"), solution.power("Rmem")
+    assert amps.shape == (1, 4, 4)
+    np.testing.assert_array_equal(solution.current("Rmem[1][0:3]"), amps[:, 1])
+    np.testing.assert_array_equal(solution.current("rmem[2][3]"), amps[:, 2, 3])
+    np.testing.assert_array_equal(solution.power("Rmem[0:3][1]"), watts[:, :, 1])
+    np.testing.assert_array_equal(solution.current("Rsense[2:1]"), solution.current("Rsense")[:, [2, 1]])
+    swept = cs.sweep(circuit, "Vrow0 0 1 0.5")
+    np.testing.assert_array_equal(swept.voltage("col[1:2]")[:, 1], swept.voltage("col[2]"))
+    with pytest.raises(cs.NetlistError, match="indices run from 0 to 3"):
+        solution.current("Rmem[4][0]")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda c: cs.sweep(cs.compile_problem(c), "Vrow0 0 1 1"), lambda c: cs.monte_carlo(cs.compile_problem(c), 2),
+        lambda c: cs.solve(c, backend="cpu"), lambda c: cs.sweep(c, ("Vrow0", 0, 1)), lambda c: cs.compile_problem("x"),
+        lambda c: cs.parse(b"t"), lambda c: cs.load(None), lambda c: cs.Settings(tol="a"),
+        lambda c: cs.Settings(max_sweeps=2.5), lambda c: c.with_values({"Vrow0": 1, "vrow0": 2}),
+    ],
+)  # fmt: skip
+def test_arguments_of_other_types_are_settings_errors(call: Any) -> None:
+    with pytest.raises(cs.SettingsError):
+        call(cs.load(NETLISTS / "crossbar_4x4.cir"))

@@ -128,7 +128,7 @@ def check_outputs(as_json: bool, as_csv: bool, as_ascii: bool, npz: Path | None,
 
 
 def load(file: Path, quiet: bool = False, targets: Sequence[Path | None] = (), inputs: Sequence[str] = ()) -> Circuit:
-    """Read a netlist, with its warnings. SettingsError when one of the files to write is one that is read.
+    """Read a netlist, with its warnings. SettingsError when a file to write is one that is read, or another to write.
 
     inputs: texts NAME=@file, which will be.
     """
@@ -142,9 +142,13 @@ def load(file: Path, quiet: bool = False, targets: Sequence[Path | None] = (), i
     text = circuit.netlist.text
     files = [*(Path(path) for path, _, _ in text.source.scans), *text.data, *input_files(inputs)]
     read_from = {file.resolve() for file in files}
-    for target in targets:
-        if target is not None and target.resolve() in read_from:
+    written: set[Path] = set()
+    for target in filter(None, targets):
+        if target.resolve() in read_from:
             raise SettingsError(f"cannot write {target}: it is read; choose another name")
+        if target.resolve() in written:
+            raise SettingsError(f"cannot write two results to {target}; choose another name for one")
+        written.add(target.resolve())
     if not quiet:
         print_warnings(warning_texts(circuit.notes))
     return circuit

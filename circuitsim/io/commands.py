@@ -23,7 +23,20 @@ _AGAIN = 0.1  # seconds after which an exception that was lost is raised once mo
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 
 
-class Command(click.Command):
+class _Program(click.Command):
+    """What both have: help and version that cannot be written are an error as well."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """See click. Its own output comes before `invoke`."""
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:
+            _forget_stdout()
+            click.echo(_cannot_write(error), err=True)
+            sys.exit(BAD_INPUT)
+
+
+class Command(_Program):
     """A program of one command."""
 
     memory_advice = "use a smaller netlist"
@@ -34,7 +47,7 @@ class Command(click.Command):
             return super().invoke(ctx)
 
 
-class Group(click.Group):
+class Group(_Program, click.Group):
     """A program of several commands."""
 
     memory_advice = "solve fewer batch rows, or a smaller netlist"
@@ -180,12 +193,16 @@ def _exit_codes(ctx: click.Context, memory_advice: str) -> Iterator[None]:
         _forget_stdout()
         if isinstance(error, BrokenPipeError):  # as in `circuitsim ... | head`: the reader has what it wanted
             ctx.exit(BROKEN_PIPE)
-        click.echo(f"error: cannot write the result: {error.strerror or error}", err=True)
+        click.echo(_cannot_write(error), err=True)
         ctx.exit(BAD_INPUT)
     except Exception:  # not 1, Python's own code: that of `compare` for a difference
         traceback.print_exc()
         click.echo("error: this is a defect of the program; please report it, with the netlist if you may", err=True)
         ctx.exit(DEFECT)
+
+
+def _cannot_write(error: OSError) -> str:
+    return f"error: cannot write the result: {error.strerror or error}"
 
 
 def _forget_stdout() -> None:

@@ -235,7 +235,8 @@ class _Writer:
                 names = [self._save_name(save, row) for row in save.rows.tolist()]
                 words += [name for name in names if name is not None]
                 lost += [label for label, name in zip(save.labels, names, strict=True) if name is None]
-        yield from wrapped(".save", ["all", *dict.fromkeys(words)] if self.netlist.saves else [])
+        sweeps = any(analysis.kind == "dc" for analysis in self.netlist.analyses)  # for which ngspice -b asks for it
+        yield from wrapped(".save", ["all", *dict.fromkeys(words)] if self.netlist.saves or sweeps else [])
         yield from wrapped("* .save, of which ngspice knows nothing:", lost)
 
     def _save_name(self, save: Save, row: int) -> str | None:

@@ -48,7 +48,10 @@ def apply_inputs(circuit: Circuit, assignments: Sequence[str]) -> Circuit:
 def _number(text: str) -> float:
     if text[:1] in "{'":
         raise SettingsError(f"an expression cannot stand here: write its value instead of {text}")
-    return parse_number(text)
+    try:
+        return parse_number(text)
+    except ValueError as error:
+        raise SettingsError(str(error).replace(", or an {expression}", "")) from None  # of netlists
 
 
 def input_files(assignments: Sequence[str]) -> list[Path]:
@@ -88,6 +91,7 @@ def read_array(reference: str) -> Floats:
                 "makes one"
             ) from None
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = "it is neither" if "unsafely" in reason else reason  # which is what NumPy proposes
         raise SettingsError(f"{path} is not a readable .npy or .npz file of numbers ({reason})") from None
     if values.dtype.kind not in "fiub":
         raise SettingsError(f"{path} holds {values.dtype}, not real numbers")

@@ -11,7 +11,8 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.errors import At, NetlistError
+from circuitsim.errors import At, NetlistError, SettingsError
+from circuitsim.netlist.arrays import member_names, split_ranges
 from circuitsim.netlist.source import Text
 from circuitsim.netlist.tokens import shown
 
@@ -178,6 +179,16 @@ class Netlist:
                 f"no node '{shown(name)}' in {self.path}{similar(name.lower(), self.node_index, 'nodes')}"
             )
         return index
+
+    def nodes_of(self, name: str) -> tuple[Ints, bool]:
+        """The indices of a node, or of the nodes of a range `y[0:9]`, and whether it is a range.
+
+        Raises NetlistError for an unknown node, SettingsError for what is no name.
+        """
+        if not isinstance(name, str):
+            raise SettingsError(f"voltage takes the name of one node, or of an array: y[0:9]; found {name!r}")
+        base, indices = (name, ()) if self.has_node(name) else split_ranges(name)
+        return np.array([self.node(member) for member in member_names(base, indices)]), bool(indices)
 
     def find(self, name: str) -> tuple[str, int, int] | None:
         """Kind and table rows (start, stop) of an element or element array, in any case; None when there is none."""

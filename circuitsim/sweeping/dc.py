@@ -27,7 +27,7 @@ from circuitsim.saved import as_saves
 from circuitsim.solution import Settings
 from circuitsim.stack import UNKNOWNS, stacked
 from circuitsim.sweeping.gather import Progress, Store, solve_plan
-from circuitsim.sweeping.plan import CHUNK_CIRCUITS, CHUNK_GROUPS, Plan, revaluer_of
+from circuitsim.sweeping.plan import CHUNK_CIRCUITS, CHUNK_GROUPS, Plan, check_circuit, revaluer_of
 from circuitsim.sweeping.results import SweepResult
 from circuitsim.sweeping.runner import Runner, tie_keys
 
@@ -61,9 +61,12 @@ def sweep(
     Raises NetlistError for values that no element may have, naming the point; TopologyError when the structure changes
     on the way (a resistance that becomes 0); SettingsError; BackendUnavailable, also for workers.
     """
+    check_circuit(circuit)
     clock = time.perf_counter()
     if isinstance(dc, str):
         [dc] = analyses_to_run(circuit, dc)
+    if not isinstance(dc, Analysis):
+        raise SettingsError(f"sweep takes a text such as 'V1 0 5 0.1', or one of the netlist's analyses, found {dc!r}")
     if dc.kind != "dc":
         raise SettingsError(f".{dc.kind} is no sweep; choose a .dc analysis")
     plan = SweepPlan(circuit, settings or Settings(), backend, as_saves(circuit, saves), dc.sweeps)

@@ -22,7 +22,7 @@ from circuitsim.problem import Problem, compile_problem
 from circuitsim.saved import as_saves
 from circuitsim.solution import Settings
 from circuitsim.sweeping.gather import Progress, Store, solve_plan
-from circuitsim.sweeping.plan import CHUNK_CIRCUITS, Plan, revaluer_of
+from circuitsim.sweeping.plan import CHUNK_CIRCUITS, Plan, check_circuit, revaluer_of
 from circuitsim.sweeping.results import SweepResult
 from circuitsim.sweeping.runner import Runner
 
@@ -50,6 +50,7 @@ def monte_carlo(
     A run whose draws make no circuit (a negative resistance) is a failed one. The other parameters are those of
     `sweep`. Raises SettingsError, BackendUnavailable.
     """
+    check_circuit(circuit)
     clock = time.perf_counter()
     seed = circuit.netlist.options.seed if seed is None else seed
     if not isinstance(runs, Integral):

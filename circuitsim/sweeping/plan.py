@@ -41,6 +41,14 @@ CHUNK_VOLTAGES = 250_000
 UNKNOWNS_ON_GPU = 140_000  # of a stack; what does not arrive there is eliminated here (linear.choose_solver)
 
 
+def check_circuit(circuit: Circuit) -> None:
+    """SettingsError for anything else, such as a Problem: an analysis makes circuits of its own."""
+    if not isinstance(circuit, Circuit):
+        raise SettingsError(
+            f"an analysis takes a Circuit, found {type(circuit).__name__}; read a netlist by load(path)"
+        )
+
+
 class Plan:
     """An analysis as chunks: what every process that solves some of them needs to know.
 

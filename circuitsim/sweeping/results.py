@@ -104,8 +104,12 @@ class SweepResult(Points):
         return np.flatnonzero(self.statuses != Status.SOLVED.name)
 
     def voltage(self, name: str) -> Floats:
-        """The voltage of a node at all points, (points,), V. NetlistError for an unknown node."""
-        return self.voltages[:, self.circuit.netlist.node(name)]
+        """The voltage of a node at all points, (points,), of a range of nodes (points, nodes), V.
+
+        NetlistError for an unknown node.
+        """
+        nodes, several = self.circuit.netlist.nodes_of(name)
+        return self.voltages[:, nodes] if several else self.voltages[:, nodes[0]]
 
     def to_dataframe(self) -> pd.DataFrame:
         """A line for each point, of pandas: what is swept (or the seed), voltages, currents, what is saved, status.
