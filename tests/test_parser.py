@@ -215,6 +215,31 @@ def test_source_values(words: str, value: float) -> None:
         assert values(netlist, kind) == {f"{kind}1": value}
 
 
+def test_ltspice_s_ratings_and_sound_files_do_not_matter() -> None:
+    assert one("R1 a 0 1k tol=1 pwr=0.1") == 1e3
+    skipped = ".wave is skipped: only the DC operating point is solved"
+    assert notes("V1 a 0 1", "R1 a 0 1k", '.wave "x.wav" 16 44100 v(a)') == [(4, skipped)]
+
+
+@pytest.mark.parametrize("given", ["IKF=0", "isr=0 nr=2", "nr=2", "TRS1=0 tbv1=0", "jsw=0 ns=1.5", "keg=1 xtitun=3"])
+def test_parameters_that_are_off_change_nothing(given: str) -> None:
+    plain, off = (
+        cs.solve(cs.parse(f"t\nV1 a 0 2\nR1 a b 1k\nD1 b 0 d\n.model d D(is=1p {extra})")).voltage("b")
+        for extra in ("", given)
+    )
+    assert plain == off
+
+
+@pytest.mark.parametrize("given", ["isr=1p nr=2", "area=0", "jtun=1p keg=1"])
+def test_parameters_that_change_dc_are_refused(given: str) -> None:
+    with pytest.raises(NetlistError, match="changes DC and is not supported"):
+        cs.parse(f"t\nV1 a 0 2\nR1 a b 1k\nD1 b 0 d\n.model d D(is=1p {given})")
+
+
+def test_inductors_and_capacitors_without_resistances() -> None:
+    assert cs.solve(cs.parse("t\nV1 a 0 1\nL1 a b 1m rser=0\nR1 b 0 2\nC1 a b 1u rpar=inf")).current("L1") == 0.5
+
+
 def test_multiplier_of_current_sources() -> None:
     assert values(deck("I1 0 a 1 m=3", "R1 a 0 1"), "I") == {"I1": 3.0}
 

@@ -43,7 +43,7 @@ _KEYS = {
     **dict.fromkeys("FG", frozenset({"gain", "m"})),
     "N": frozenset({"m"}),
 }
-_IGNORED = frozenset({"ac", "noisy", "noise", "ic", "off", "pj"})  # keys that do not change the operating point
+_IGNORED = frozenset("ac noisy noise ic off pj tol pwr".split())  # keys that do not change the operating point
 _WITHOUT_EQUALS = {kind: keys | _IGNORED - {"off"} for kind, keys in _KEYS.items()}
 _POSITIONAL = {"R": 2, **dict.fromkeys("DFHN", 3), **dict.fromkeys("EG", 4)}  # words before a key without its `=`
 _INFINITE = frozenset({"inf", "infinity"})

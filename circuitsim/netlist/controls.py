@@ -25,7 +25,7 @@ _OPTIONS = frozenset({".options", ".option", ".opt"})
 _NUMBERS = ("temp", "tnom", "gmin", "rshunt", "scale", "seed")  # the options that count here
 _MOST_SEED = 2**53  # beyond, a number in a netlist is no longer exact
 _SKIPPED = frozenset(
-    ".tran .ac .noise .tf .sens .pz .disto .four .fourier .meas .measure .plot .probe .width .sp .pss .hb".split()
+    ".tran .ac .noise .tf .sens .pz .disto .four .fourier .meas .measure .plot .probe .width .sp .pss .hb .wave".split()
 )
 _STARTS = frozenset({".ic", ".nodeset"})
 _QUIET = frozenset({".end", ".temp", ".backanno", *_OPTIONS})  # .backanno: in what LTspice writes
