@@ -541,6 +541,21 @@ def test_each_card_has_its_folder(tmp_path: Path) -> None:
     assert result.stderr.startswith(f"error: {folder / 'dc1'} holds another study: ")
 
 
+def test_a_folder_has_studies_of_one_netlist_and_nothing_else(tmp_path: Path) -> None:
+    deck, other, folder = tmp_path / "two.cir", tmp_path / "other.cir", tmp_path / "study"
+    deck.write_text(TWO)
+    other.write_text("other\nV1 a 0 1\nR1 a 0 1k\n")
+    run(deck, "--study", folder)
+    run(deck, "--runs", 2, "--study", folder)  # of the same
+    before = sorted(folder.rglob("*"))
+    result = CliRunner().invoke(main, ["sweep", str(other), "--runs", "2", "--study", str(folder)])
+    assert result.exit_code == 2 and f"error: {folder / 'dc1'} holds another study: netlist " in result.stderr
+    (folder / "thesis.tex").write_text("mine")
+    result = CliRunner().invoke(main, ["sweep", str(deck), "--study", str(folder)])
+    assert result.exit_code == 2 and "thesis.tex in it is no study; choose another name" in result.stderr
+    assert sorted(folder.rglob("*")) == sorted([*before, folder / "thesis.tex"])
+
+
 def test_parquet_holds_every_point(tmp_path: Path) -> None:
     deck, path = tmp_path / "two.cir", tmp_path / "out.parquet"
     deck.write_text(TWO)

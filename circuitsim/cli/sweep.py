@@ -176,6 +176,10 @@ def _sweep_all(
     from circuitsim.sweeping import analyses_to_run, count_points, monte_carlo
     from circuitsim.sweeping import sweep as run_sweep
 
+    if study is not None:
+        from circuitsim.io.study import check_studies
+
+        check_studies(study, circuit, "--study")
     if runs is not None:
         with progress("runs", runs, quiet) as report, _kept(study, "runs", quiet) as store:
             return [monte_carlo(circuit, runs, seed, progress=report, study=store, **how)]

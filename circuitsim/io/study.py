@@ -76,6 +76,21 @@ class Study:
         return self.folder / f"chunk-{k:06}.npz"
 
 
+def check_studies(folder: Path, circuit: Circuit, option: str) -> None:
+    """Refuse, by SettingsError, a folder of studies in which there is anything else, or one of another netlist."""
+    try:
+        inside = sorted(folder.iterdir())
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise SettingsError(f"{option} {folder}: {error.strerror or error}") from None
+    for path in inside:
+        if (path / FACTS).is_file():
+            _compare(path / FACTS, circuit_facts(circuit), option, part=True)
+        elif not path.is_dir() or any(path.iterdir()):
+            raise SettingsError(f"{option} {folder}: {path.name} in it is no study; choose another name")
+
+
 def circuit_facts(circuit: Circuit) -> dict[str, str]:
     """SHA-256 of the netlist's text, included files too, and of the values and structure that the circuit has.
 
@@ -116,13 +131,13 @@ def take_up(folder: Path, facts: Mapping[str, Any], option: str) -> None:
         out.write(json.dumps(wanted, indent=1) + "\n")
 
 
-def _compare(path: Path, wanted: Mapping[str, Any], option: str) -> None:
-    """SettingsError when the study of a file is another one."""
+def _compare(path: Path, wanted: Mapping[str, Any], option: str, part: bool = False) -> None:
+    """SettingsError when the study of a file is another one, or with `part` differs from what is wanted of it."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(found, dict):
             raise ValueError("it holds no facts")
-        others = differences(found, wanted)
+        others = differences({key: found.get(key) for key in wanted} if part else found, wanted)
     except (ValueError, RecursionError) as error:
         raise SettingsError(
             f"{path} is damaged ({error}): what lies beside it is not known; choose another {option}"
