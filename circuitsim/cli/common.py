@@ -8,8 +8,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from circuitsim import Circuit
 
 MOST_WARNINGS = 10
+_SOLVER = ("method", "backend", "dtype", "tol", "max_sweeps", "lenient", "strict")
 EXIT_CODES = (
     "Exit codes: 0 solved (check, flatten: done); 2 bad netlist or usage; 3 not solved: no answer that meets its "
     "certificate; 70 a defect of circuitsim; 130 interrupted, 143 or 129 ended by SIGTERM or SIGHUP."
@@ -34,7 +36,15 @@ input_option = click.option(
 
 
 def solver_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of every command that solves: how, where, how exactly and how long."""
+    """The options of every command that solves: how, where, how exactly and how long. It gets them as `solver`.
+
+    They are the arguments of circuitsim.Settings, which a command imports when it needs it.
+    """
+
+    @wraps(command)
+    def with_solver(**given: Any) -> None:
+        command(solver={name: given.pop(name) for name in _SOLVER}, **given)
+
     options = (
         click.option(
             "--method",
@@ -75,7 +85,7 @@ def solver_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option("--strict", is_flag=True, help="A voltage or a current that is not unique is an error."),
     )
-    return _with_options(command, options)
+    return _with_options(with_solver, options)
 
 
 def output_options(command: Callable[..., None]) -> Callable[..., None]:

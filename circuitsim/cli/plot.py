@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -68,13 +68,7 @@ def plot(
     seed: int | None,
     saves: tuple[str, ...],
     dpi: int,
-    method: str,
-    backend: str,
-    dtype: str,
-    tol: float | None,
-    max_sweeps: int,
-    lenient: bool,
-    strict: bool,
+    solver: dict[str, Any],
     quiet: bool,
 ) -> None:
     """Draw what suits a FILE: of a netlist its sweeps when it has .dc cards, else its solution - a layered network,
@@ -109,7 +103,7 @@ def plot(
         raise click.UsageError("--runs draws histograms; leave --kind sweep out")
     if seed is not None and runs is None:
         raise click.UsageError("--seed is for --runs")
-    settings = Settings(method, backend, dtype, tol, max_sweeps, lenient, strict)
+    settings = Settings(**solver)
     circuit = load(file, quiet, [target], inputs)
     cards = any(analysis.kind == "dc" for analysis in circuit.netlist.analyses)
     if of_sweeps or kind == "sweep" or (kind == "auto" and cards and not of_points):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -47,13 +47,7 @@ Examples:
 def solve(
     file: Path,
     inputs: tuple[str, ...],
-    method: str,
-    backend: str,
-    dtype: str,
-    tol: float | None,
-    max_sweeps: int,
-    lenient: bool,
-    strict: bool,
+    solver: dict[str, Any],
     as_json: bool,
     as_csv: bool,
     npz: Path | None,
@@ -69,7 +63,7 @@ def solve(
     from circuitsim.io.output import Results, raw_plot, warning_texts, write_npz
     from circuitsim.saved import wanted_saves
 
-    settings = Settings(method, backend, dtype, tol, max_sweeps, lenient, strict)
+    settings = Settings(**solver)
     clock = time.perf_counter()
     circuit = load(file, quiet, [npz, raw], inputs)
     if not quiet and any(analysis.kind == "dc" for analysis in circuit.netlist.analyses):

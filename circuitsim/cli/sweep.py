@@ -87,13 +87,7 @@ def sweep(
     scheduler: str | None,
     study: Path | None,
     parquet: Path | None,
-    method: str,
-    backend: str,
-    dtype: str,
-    tol: float | None,
-    max_sweeps: int,
-    lenient: bool,
-    strict: bool,
+    solver: dict[str, Any],
     as_json: bool,
     as_csv: bool,
     npz: Path | None,
@@ -122,7 +116,7 @@ def sweep(
     if parquet is not None:
         check_parquet()
         check_target(parquet)
-    settings = Settings(method, backend, dtype, tol, max_sweeps, lenient, strict)
+    settings = Settings(**solver)
     clock = time.perf_counter()
     circuit = load(file, quiet, [npz, raw, parquet])
     parsed = time.perf_counter()

@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -48,13 +48,7 @@ def view(
     port: int,
     no_browser: bool,
     target: Path | None,
-    method: str,
-    backend: str,
-    dtype: str,
-    tol: float | None,
-    max_sweeps: int,
-    lenient: bool,
-    strict: bool,
+    solver: dict[str, Any],
     quiet: bool,
 ) -> None:
     """Show a circuit in the browser: voltages, currents, powers; change a value and see the new equilibrium.
@@ -72,7 +66,7 @@ def view(
 
     if target is not None:
         check_target(target)
-    settings = Settings(method, backend, dtype, tol, max_sweeps, lenient, strict)
+    settings = Settings(**solver)
     session = Session(load(file, quiet), settings, inputs)
     if target is not None:
         _solve(session, quiet)
