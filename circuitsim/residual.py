@@ -211,11 +211,14 @@ def exact_sums(problem: Problem, drive: Drive, x: Floats, rows: Ints) -> tuple[F
             if n not in t.expanded:
                 units = t.index_of_node
                 overlap = np.intersect1d(units[crossbar.rows], units[crossbar.cols]).max(initial=-1) >= 0
-                first = 1 if problem.plain else 2  # next digits, which what is before them would swallow
-                crossbar_sums(
-                    crossbar.rows, crossbar.cols, crossbar.g, units, overlap, v[:first, k].sum(axis=0),
-                    v[first:, k].sum(axis=0), flow[k], total[k],
-                )  # fmt: skip
+                ends = crossbar.rows, crossbar.cols, crossbar.g, units, overlap
+                if problem.plain:
+                    crossbar_sums(*ends, v[0, k], v[1:, k].sum(axis=0), flow[k], total[k])
+                    continue
+                known, unknown, rest = v[0, k], v[1, k], v[2:, k].sum(axis=0)
+                crossbar_sums(*ends, known, np.zeros_like(known), flow[k], np.zeros_like(total[k]))
+                crossbar_sums(*ends, unknown, rest, flow[k], np.zeros_like(total[k]))
+                crossbar_sums(*ends, known + unknown, rest, np.zeros_like(flow[k]), total[k])
     flow += low
     return flow, total
 

@@ -166,7 +166,7 @@ def _solve(
     if work.left:
         why += f"; {work.left} of {problem.batch} rows did not arrive on the {name} and were solved on the cpu"
     message = _message(problem, status, residuals, settings, steps_text(method, steps))
-    if status is Status.SOLVED and not sure:
+    if status is Status.SOLVED and not sure and not loose.any():
         message += "; so little holds some voltages that they may be less accurate than that"
     if loose.any() and status is not Status.SOLVED:
         c = problem.circuit
@@ -378,7 +378,7 @@ class _Work:
             if x.shape[0] > 1 and not self.there and (stacks := self.stacks()):
                 return aside.solve_tile(network, stacks, drive, self.settings, x, warm)
             outcome = newton.solve_tile(network, drive, self.settings, x, warm)
-            if outcome.status is Status.STALLED or not outcome.sure:
+            if outcome.status is Status.STALLED or (outcome.status is Status.SOLVED and not outcome.sure):
                 for other in network.otherwise():
                     second = newton.solve_tile(other, drive, self.settings, x, warm)
                     if second.status is Status.SOLVED and (second.sure or outcome.status is not Status.SOLVED):

@@ -58,7 +58,8 @@ def solve_tile(network: Network, stacks: Stacks, drive: Drive, settings: Setting
         at = np.zeros((1, stack.n_free))
         at[0, units] = start
         outcome = newton.solve_tile(make_network(stack), stack.drive(slice(0, 1)), few_steps, at, warm=True)
-        if outcome.status is not Status.SOLVED or (outcome.loose is not None and outcome.loose.any()):
+        solved = outcome.status is Status.SOLVED and outcome.sure
+        if not solved or (outcome.loose is not None and outcome.loose.any()):
             return False
         low = None if outcome.low is None else outcome.low[:, 0][:, units]
         carried = np.zeros((len(rows), 0)) if outcome.carried is None else carried_in_copies(stack, outcome.carried)

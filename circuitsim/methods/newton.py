@@ -57,6 +57,7 @@ _ABSURD = 1e9  # of the largest source: voltages from these starts that are no s
 _MOST_RETURNS = 2  # to a state that was there before
 _MOST_CLOSING = 8  # solutions with one factorisation, until conducting ideal diodes are closed to rounding
 _MOST_SETTLED = 6  # steps that change no state and meet no certificate
+_MOST_TO_BE_SURE = 60  # steps of minimise, where there is a solution whose voltages still move
 _ROUNDING = 64 * float(np.finfo(np.float64).eps)
 
 
@@ -342,7 +343,9 @@ class _Row:
             return found if found.status is Status.SOLVED else None
 
         before, way = self.steps, minimise if net.problem.circuit.reciprocal else follow
-        for steps, found in way(net, self.drive, self.offset, finish, self.settings.max_sweeps - before):
+        most = self.settings.max_sweeps - before
+        most = most if self.unsure is None else min(most, _MOST_TO_BE_SURE)
+        for steps, found in way(net, self.drive, self.offset, finish, most):
             self.steps = max(self.steps, before + steps)
             if found is not None:
                 return found
@@ -484,7 +487,7 @@ class _Row:
         x[:] = np.clip(x, self.drive.lo[0], self.drive.hi[0])
         links = tangents.current[n : n + net.legs.n_links]
         found = _polished(net, self.drive, self.settings, u[None], links, tangents.slope, self.steps)
-        if found.status is not Status.SOLVED or found.sure or (found.loose is not None and found.loose.any()):
+        if found.status is not Status.SOLVED or found.sure or not net.problem.circuit.reciprocal:
             return found
         self.unsure = self.unsure or found
         return replace(found, status=Status.STALLED)
