@@ -210,8 +210,8 @@ def test_another_try_is_only_one_that_is_another() -> None:
 
 SMALL_CURRENTS = {
     "a diode in reverse feeds a perfect one": (
-        "R0 0 1 107251.38134810457\nR1 1 3 61100000\nR2 3 5 1\nR4 8 9 1\nR5 0 1 1\nR6 1 8 1k\nD7 8 9 id0\nI8 3 4 1\nR9 5 9 1\n"
-        "D10 6 9 pw0\nD11 2 9 sh0\nD12 2 3 id0\nV13 4 9 0\n",
+        "R0 0 1 107251.38134810457\nR1 1 3 61100000\nR2 3 5 1\nR4 8 9 1\nR5 0 1 1\nR6 1 8 1k\nD7 8 9 id0\nI8 3 4 1\n"
+        "R9 5 9 1\nD10 6 9 pw0\nD11 2 9 sh0\nD12 2 3 id0\nV13 4 9 0\n",
         {"2": -1.9999672, "3": -1.9999672, "5": -0.9999672, "8": 3.2732687e-5},
     ),
     "a clamp carries 6 nA": (
