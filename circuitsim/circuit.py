@@ -243,12 +243,15 @@ class Circuit:
         """The same circuit with new element values: volts for V, amperes for I, siemens for R and crossbars, gains of
         controlled sources.
 
-        Keys are element or array names. Sources may have a leading batch axis. Topology cannot change: conductances
+        Keys are element or array names; an array with two ranges takes (rows, columns). Sources may have a leading
+        batch axis. Topology cannot change: conductances
         are finite and >= 0, and shorts, and opens that are not trained, stay what they are. Raises SettingsError
         naming the element.
         """
         circuit, given = self, set[str]()
         for name, value in values.items():
+            if not isinstance(name, str):
+                raise SettingsError(f"new values go by the names of elements, found {name!r}")
             if name.lower() in given:
                 raise SettingsError(f"{name}: two new values, one under the name in another case; give one")
             given.add(name.lower())
@@ -269,6 +272,7 @@ class Circuit:
                 changed = replace(crossbar, g=g)
                 return replace(self, crossbars=(*self.crossbars[:k], changed, *self.crossbars[k + 1 :]))
         kind, start, stop = self.rows_of(name)
+        value = self._in_a_row(name, kind, value)
         if kind == "R":
             where = _branch_of_rows(self.conductors, kind, start, stop)
             if where is None:
@@ -292,6 +296,18 @@ class Circuit:
             gain[where] = _fit(name, value, (stop - start,))
             return replace(self, controlled=replace(self.controlled, gain=gain))
         raise SettingsError(f"{name}: only resistors, crossbars and sources can take new values")
+
+    def _in_a_row(self, name: str, kind: str, value: Floats) -> Floats:
+        """Values of an array with two ranges, (rows, columns) behind a batch axis if there is one, member by member."""
+        ref = self.netlist.arrays.get(name.lower())
+        if ref is None or len(ref.indices) < 2 or value.ndim < 2:
+            return value
+        shape = tuple(map(len, ref.indices))
+        if value.shape[-2:] == shape and value.ndim <= 3:
+            return value.reshape(*value.shape[:-2], -1)
+        if kind == "R":  # which have no batch
+            raise SettingsError(f"{name}: new values have shape {value.shape}, needs {shape}")
+        return value
 
     def rows_of(self, name: str) -> tuple[str, int, int]:
         """Kind and table rows of an element or element array. SettingsError when there is none."""

@@ -162,6 +162,8 @@ class Solution:
 
     def _through(self, name: str, quantity: str) -> Floats:
         netlist = self.circuit.netlist
+        if not isinstance(name, str):
+            raise SettingsError(f"currents and powers go by the name of an element, or of an array; found {name!r}")
         if netlist.find(name) is not None or not name.endswith("]"):
             return currents.of_element(self, name, power=quantity == "p")
         saves = find_save(netlist, f"@{name}[{quantity}]")  # members of an array

@@ -45,6 +45,8 @@ TOGETHER = {
     "N1[0:1][0:2] c[0:1][2] e[0:2] sat m={aunif(1, 0.1)}\n.model d D(is=1e-14)\n.model sat tanh\n",
     "subcircuits in arrays": ".param p={aunif(1, 0.1)}\nX1[0:1][0:2] b c[0:1][0:2] cell w={aunif(1, 0.1)} z=@grid.npy\n"
     "X2[0:3] a c[0][0] cell w={p} z=@w.npy\nX3[0:1] b 0 cell w={agauss(p, 0.1, 1) * p} z={p} m=2\n"
+    "X4[0:3] b 0 junction z=@w.npy\n.subckt junction p q z=1\nD1 p q dm\nN1 p q nm\nR1 p q rm l=1u w=1u\n"
+    ".model dm D(is={z * 1e-14})\n.model nm tanh(imax={z * 1m} v0=0.5)\n.model rm R(rsh={z * 1k})\n.ends\n"
     ".subckt cell q r w=1 z=1\nR1[0:1] q r {w * gauss(1k, 0.1, 3)}\nR2 q r {z * 1k}\nR3 r 0 {aunif(1k, z)}\n.ends\n",
     "models": ".param t={aunif(1m, 1u)}\nR3 b 0 rm 1k\nR4 b 0 1k tc1={t} dtemp={aunif(10, 5)}\n"
     "R5 b 0 1k tce={t} dtemp=7\n"

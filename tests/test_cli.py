@@ -709,12 +709,16 @@ def test_help_that_cannot_be_written_is_an_error(arguments: str) -> None:
     assert (done.returncode, done.stderr) == (2, "error: cannot write the result: No space left on device\n")
 
 
-def test_a_closed_stdout_is_no_fault(tmp_path: Path) -> None:
-    deck = Path(__file__).parent.parent / "netlists" / "divider.cir"
+@pytest.mark.parametrize("arguments", ["solve {} --npz out.npz", "solve {} --json", "solve {} --csv", "flatten {}"])
+def test_a_closed_stdout_is_no_fault(arguments: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    deck = ROOT / "netlists" / "divider.cir"
     code = "import os, sys; os.close(1); os.execv(sys.argv[1], sys.argv[1:])"
-    command = [*PROGRAM, "solve", str(deck), "--npz", str(tmp_path / "out.npz")]
-    done = subprocess.run([sys.executable, "-c", code, *command], stderr=subprocess.PIPE, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "") and (tmp_path / "out.npz").exists()
+    command = [sys.executable, "-c", code, *PROGRAM, *arguments.format(deck).split()]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert Path("out.npz").exists() == ("out.npz" in arguments)
 
 
 def test_two_results_never_go_to_one_file(tmp_path: Path) -> None:

@@ -798,3 +798,22 @@ I1 0 out 1m m=3
     for mine, its in pairs:
         wanted, found = cs.sweep(circuit, mine), cs.sweep(back, its)
         np.testing.assert_allclose(found.voltages, wanted.voltages, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    "cards",
+    [
+        "X1 w[0:1][2] b cc\nR1 b 0 1\nR2 w[0][2] 0 1\n.subckt cc p q\nR[0:1] p q 1\n.ends",  # a pin that is a name
+        "R[0:0][0:2] w[7:7][0:2][4] 0 {aunif(1k, 1)}\nR2 w[7][1][4] w[0:1][2] 1k",
+        "R[0:1][0:2] a[0:1] c[0:1][0:2] {aunif(1k, 1)}\nD[0:1][0:2] c[0:1][1] e[2:0] dm area={aunif(2, 1)}\n"
+        "R3[0:2] e[0:2] 0 1k\nR4[0:1] a[0:1] w[0:1][2] 1k\nI[0:1][0:2] 0 c[0:1][0:2] @i.npy\n.model dm D\n.train R",
+    ],
+)
+def test_two_ranges_read_back(cards: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "i.npy", np.arange(6.0).reshape(2, 3) * 1e-3)
+    (tmp_path / "deck.cir").write_text(f"t\nV1 w[0:1][2] 0 1\n{cards}\n")
+    circuit = cs.load(tmp_path / "deck.cir")
+    back = again(circuit, tmp_path)
+    assert back.netlist.nodes == circuit.netlist.nodes
+    assert back.netlist.arrays == circuit.netlist.arrays or "X1" in cards  # one that no card can say is split
+    np.testing.assert_array_equal(cs.solve(back).voltages(), cs.solve(circuit).voltages())

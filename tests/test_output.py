@@ -237,8 +237,38 @@ def test_names_of_members_and_ranges() -> None:
         lambda c: cs.solve(c, backend="cpu"), lambda c: cs.sweep(c, ("Vrow0", 0, 1)), lambda c: cs.compile_problem("x"),
         lambda c: cs.parse(b"t"), lambda c: cs.load(None), lambda c: cs.Settings(tol="a"),
         lambda c: cs.Settings(max_sweeps=2.5), lambda c: c.with_values({"Vrow0": 1, "vrow0": 2}),
+        lambda c: c.with_values({3: 1}), lambda c: cs.solve(c).current(3), lambda c: cs.solve(c).power(None),
+        lambda c: cs.sweep(c, "Vrow0 0 1 1", saves="i(Vrow0)"), lambda c: cs.sweep(c, "Vrow0 0 1 1", saves=[3]),
+        lambda c: cs.sweep(c, "Vrow0 0 1 1", settings=3), lambda c: cs.monte_carlo(c, 2, "2"),
+        lambda c: cs.parse("t\nR1 a 0 1", seed="a"),
     ],
 )  # fmt: skip
 def test_arguments_of_other_types_are_settings_errors(call: Any) -> None:
-    with pytest.raises(cs.SettingsError):
+    with pytest.raises(cs.SettingsError, match=r"found|two new values|by name: Settings|whole number"):
         call(cs.load(NETLISTS / "crossbar_4x4.cir"))
+
+
+def test_arrays_with_two_ranges_take_what_they_give() -> None:
+    deck = "t\n{0}1[0:1][0:2] a[0:1][0:2] 0 1\n{1}2[0:1][0:2] a[0:1][0:2] 0 1"
+    values = np.arange(1.0, 7.0).reshape(2, 3)
+    for kind, other in (("V", "R"), ("I", "R"), ("R", "I")):
+        circuit = cs.parse(deck.format(kind, other))
+        name = f"{kind}1"
+        changed = circuit.with_values({name: values})
+        np.testing.assert_array_equal(
+            cs.solve(changed).voltages(), cs.solve(circuit.with_values({name: values.ravel()})).voltages()
+        )
+        assert cs.solve(changed).current(name).shape == (1, 2, 3)
+        with pytest.raises(cs.SettingsError, match=r"new values have shape \(3, 2\)"):
+            circuit.with_values({name: values.T})
+        if kind != "R":
+            batch = np.stack([values, 2 * values])
+            solution = cs.solve(circuit.with_values({name: batch}))
+            np.testing.assert_array_equal(solution.voltages()[0], cs.solve(changed).voltages()[0])
+            assert solution.current(name).shape == (2, 2, 3)
+
+
+def test_ranges_of_more_nodes_than_there_are() -> None:
+    solution = cs.solve(cs.parse(DIVIDER))
+    with pytest.raises(cs.NetlistError, match="are more nodes than"):
+        solution.voltage("y[0:19999999]")

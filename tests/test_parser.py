@@ -532,6 +532,13 @@ def test_two_ranges_on_nodes() -> None:
     assert len({values(netlist)[name] for name in found if name.startswith("R1")}) == 4
 
 
+def test_long_indices_are_names() -> None:
+    long = "[1234567890123456]"
+    cards = [f"R1 h{long} 0 1k m=2", f"R2{long} a 0 1k", f"R3[0:1] h{long} a 1k", f"X{long} a 0 c"]
+    found = ends(deck(*cards, ".subckt c p q", "R1 p q 1", ".ends"))
+    assert found["R1"][0] == found["R3[1]"][0] == f"h{long}" and f"R2{long}" in found and f"R.X{long}.R1" in found
+
+
 def test_arrays_of_subcircuits() -> None:
     netlist = deck(
         "X1[2:1] a[0:1] b cell r={aunif(10, 1)}", "X2[0:1][0:2] w[0:1] b[0:2] cell r=5 m=2", "X3[0:1] p[0:1] 0 nest",

@@ -10,6 +10,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -167,6 +168,8 @@ def _ending(number: int) -> tuple[str, int]:
 
 @contextmanager
 def _exit_codes(ctx: click.Context, memory_advice: str) -> Iterator[None]:
+    if sys.stdout is None:  # closed before it began: what goes there is nobody's
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  until the end
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names that the terminal's encoding lacks
     try:
@@ -174,8 +177,7 @@ def _exit_codes(ctx: click.Context, memory_advice: str) -> Iterator[None]:
             with ends_in_order(_PATIENCE):
                 yield
         finally:
-            if sys.stdout is not None:  # closed before it began
-                sys.stdout.flush()
+            sys.stdout.flush()
     except (click.ClickException, click.exceptions.Exit, click.Abort):
         raise
     except CircuitError as error:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ from circuitsim.errors import SettingsError
 from circuitsim.io.deck import Names, dc_cards, gains, refuse_batch, safe_names, source_volts, wrapped
 from circuitsim.io.files import check_target, replacing
 from circuitsim.netlist import ArrayRef, ModelCard, Options
-from circuitsim.netlist.arrays import member_names
+from circuitsim.netlist.arrays import bounds_of, member_names, split_ranges
 from circuitsim.netlist.saves import ALL, NODES, find_save
 
 Ints = NDArray[np.int64]
@@ -291,10 +292,10 @@ class _Writer:
             ends.append(controls[0] if len(set(controls)) == 1 else _span(controls))
         values = self._values(part.kind, name, rows, shape) if None not in ends else None
         if values is not None:
-            yield f"{name}{_bounds(ref.indices)} {' '.join([*filter(None, ends), *values])}\n"
+            yield f"{name}{bounds_of(ref.indices)} {' '.join([*filter(None, ends), *values])}\n"
             return
         self.split[name.lower()] = table.names[rows]
-        yield f"* array {name}{_bounds(ref.indices)}, member by member: no one card can say it\n"
+        yield f"* array {name}{bounds_of(ref.indices)}, member by member: no one card can say it\n"
         yield "".join([self._single(part.kind, row) for row in range(part.start, part.stop)])
 
     def _values(self, kind: str, name: str, rows: slice, shape: tuple[int, ...]) -> list[str] | None:
@@ -316,7 +317,7 @@ class _Writer:
 
     def _crossbar(self, k: int) -> Iterator[str]:
         card, g = self.netlist.crossbars[k], self.circuit.crossbars[k].g
-        name, bounds = card.name, _bounds(card.ranges)
+        name, bounds = card.name, bounds_of(card.ranges)
         ends = [self._range(nodes) for nodes in (card.rows, card.cols)]
         if None not in ends:
             yield f"{name}{bounds} {ends[0]} {ends[1]} {self._word('g=', name, g)}\n"
@@ -342,7 +343,7 @@ class _Writer:
     def _shared(self, nodes: Ints) -> str | None:
         """The word for one node at all members of an array; None when there is not one, or its name is like a range."""
         name = self.nodes[nodes.flat[0]]
-        return name if (nodes == nodes.flat[0]).all() and not _ENDS_IN_RANGE.search(name) else None
+        return name if (nodes == nodes.flat[0]).all() and not split_ranges(name)[1] else None
 
     def _range(self, nodes: Ints) -> str | None:
         """The word with a range for each axis of these nodes.
@@ -385,10 +386,6 @@ def _number(value: float) -> str:
     return repr(float(value)).removesuffix(".0")
 
 
-def _bounds(ranges: Sequence[range]) -> str:
-    return "".join(f"[{indices[0]}:{indices[-1]}]" for indices in ranges)
-
-
 def _span(names: list[str], shape: tuple[int, ...] | None = None, spelling: int = 0) -> str | None:
     """The word with ranges that stands for these names (in any case), or None; its base is spelled as in one of them.
 
@@ -404,24 +401,26 @@ def _span(names: list[str], shape: tuple[int, ...] | None = None, spelling: int 
     if len(matches) < len(names) or len({match[1].lower() for match in matches}) > 1:
         return None
     found = [[int(k) for k in match[2][1:-1].split("][")] for match in matches]
-    word, axis, count = matches[spelling][1], 0, len(found[0])
-    if any(len(of_name) != count for of_name in found) or _ENDS_IN_RANGE.search(word):
+    base, count = matches[spelling][1], len(found[0])
+    if any(len(of_name) != count for of_name in found) or _ENDS_IN_RANGE.search(base):
         return None
-    for place, indices in enumerate(np.array(found).T):
-        steps = indices.reshape(shape)
-        constant, left = (steps == steps.flat[0]).all(), len(shape) - axis
-        if constant and count - place > left:
-            word += f"[{steps.flat[0]}]"
-            continue
-        if not left:
-            return None
-        line = np.moveaxis(steps, axis, 0).reshape(shape[axis], -1)
-        first, last = int(line[0, 0]), int(line[-1, 0])
-        wanted = np.linspace(first, last, len(line), dtype=np.int64)
-        if abs(last - first) != len(line) - 1 or (line != wanted[:, None]).any():
-            return None
-        word, axis = f"{word}[{first}:{last}]", axis + 1
-    return word if axis == len(shape) else None
+    by_place = [np.array(indices).reshape(shape) for indices in zip(*found, strict=True)]
+    for places in combinations(range(count), len(shape)):  # of the ranges; the other indices stay
+        words = [f"[{steps.flat[0]}]" if (steps == steps.flat[0]).all() else None for steps in by_place]
+        for axis, place in enumerate(places):
+            words[place] = _axis(by_place[place], axis)
+        if None not in words:
+            return base + "".join(filter(None, words))
+    return None
+
+
+def _axis(indices: Ints, axis: int) -> str | None:
+    """The range of indices that run along this axis alone, one after the other; None when they do not."""
+    line = np.moveaxis(indices, axis, 0).reshape(indices.shape[axis], -1)
+    first, last = int(line[0, 0]), int(line[-1, 0])
+    wanted = np.linspace(first, last, len(line), dtype=np.int64)
+    runs = abs(last - first) == len(line) - 1 and (line == wanted[:, None]).all()
+    return f"[{first}:{last}]" if runs else None
 
 
 def _law(model: ModelCard) -> str:

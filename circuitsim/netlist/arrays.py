@@ -37,6 +37,8 @@ def split_ranges(word: str) -> tuple[str, tuple[range | int, ...]]:
             break
         first, last = match.groups()
         if max(len(first), len(last or "")) > _DIGITS:
+            if last is None:
+                break
             raise NetlistError(f"range {shown(match.group())}: an index has at most {_DIGITS} digits")
         a, b = int(first), int(last or first)
         if last is None and first != str(a):  # `[007]` is spelled otherwise than a member
@@ -67,6 +69,15 @@ def lengths(indices: tuple[range | int, ...]) -> tuple[int, ...]:
     return tuple(len(k) for k in indices if isinstance(k, range))
 
 
+def bounds_of(ranges: Sequence[range]) -> str:
+    """Ranges as they are written.
+
+    >>> bounds_of((range(3), range(5, 3, -1)))
+    '[0:2][5:4]'
+    """
+    return "".join(f"[{k[0]}:{k[-1]}]" for k in ranges)
+
+
 def member_names(base: str, indices: Sequence[range | int]) -> list[str]:
     """The names of an array's members, last index fastest.
 
@@ -93,10 +104,9 @@ def spread(word: str, ranges: tuple[range, ...], side: int, what: str) -> list[s
         return [word]
     wanted = ranges[side : side + 1] if len(found) < len(ranges) else ranges
     if found != lengths(wanted):
-        bounds = "".join(f"[{k[0]}:{k[-1]}]" for k in wanted)
         raise NetlistError(
             f"ranges do not match: {what} {shown(word)} has {_product(found)} members, "
-            f"{bounds} of the element has {_product(lengths(wanted))}; make them equal"
+            f"{bounds_of(wanted)} of the element has {_product(lengths(wanted))}; make them equal"
         )
     return member_names(base, indices)
 

@@ -14,6 +14,7 @@ from circuitsim.errors import NetlistError
 from circuitsim.netlist.arrays import (
     array_name,
     at_members,
+    bounds_of,
     data_file,
     lengths,
     load_values,
@@ -176,13 +177,13 @@ class CardReader:
     def lines(self, e: Element) -> tuple[list[int], list[int]] | None:
         """The nodes of a crossbar's rows and columns, one range each; None where nodes are given member by member."""
         counts = [len(lengths(split_ranges(word)[1])) for word in e.words[:2]]
-        if 2 in counts:
+        if max(counts) > 1:
             return None
         for word, count, indices in zip(e.words, counts, e.ranges, strict=False):
             if not count:
                 raise NetlistError(
                     f"{e.label}: a crossbar needs a range on both nodes, found '{shown(word)}'; "
-                    f"write {shown(word)}[{_bounds(indices)}], or one range in the name"
+                    f"write {shown(word)}{bounds_of([indices])}, or one range in the name"
                 )
         return self._named(e, e.words[0], 0), self._named(e, e.words[1], 1)
 
@@ -312,10 +313,6 @@ def _two_coefficients(tokens: list[str]) -> list[str]:
         if token.lower() == "tc" and tokens[k + 1] == "=" and second[0] in "0123456789.+-{":
             return [*tokens[:k], "tc1", "=", tokens[k + 2], "tc2", "=", second, *tokens[k + 4 :]]
     return tokens
-
-
-def _bounds(indices: range) -> str:
-    return f"{indices[0]}:{indices[-1]}"
 
 
 def extra_word(e: Element, what: str, word: str) -> NetlistError:

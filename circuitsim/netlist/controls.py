@@ -6,6 +6,7 @@ import difflib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from numbers import Real
 
 from circuitsim.errors import NetlistError, SettingsError
 from circuitsim.netlist.arrays import lengths, member_names, split_ranges
@@ -118,7 +119,7 @@ def with_seed(options: Options, seed: int | None) -> Options:
     """The options with another seed; None leaves theirs. SettingsError for a seed that `.options` could not hold."""
     if seed is None:
         return options
-    if not 0 <= seed <= _MOST_SEED or seed != int(seed):
+    if not isinstance(seed, Real) or not 0 <= seed <= _MOST_SEED or seed != int(seed):
         raise SettingsError(f"seed {seed} is not a whole number from 0 to 2^53; choose another")
     return replace(options, seed=int(seed))
 

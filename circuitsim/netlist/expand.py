@@ -12,7 +12,7 @@ import numpy as np
 
 from circuitsim.errors import NetlistError
 from circuitsim.netlist.analyses import read_analyses
-from circuitsim.netlist.arrays import array_name, at_members, lengths, member_names, split_ranges, spread
+from circuitsim.netlist.arrays import array_name, at_members, bounds_of, lengths, member_names, split_ranges, spread
 from circuitsim.netlist.builder import Builder
 from circuitsim.netlist.cards import CardReader, Memory
 from circuitsim.netlist.chance import Chance, Together, single
@@ -86,6 +86,11 @@ class _Call:
     def shape(self) -> tuple[int, ...]:
         return lengths(self.ranges)
 
+    @property
+    def bounds(self) -> str:
+        """`[0:3][0:7]`, as behind its name."""
+        return bounds_of(self.ranges)
+
 
 class Deck:
     """The cards of a netlist, sorted; nothing here depends on a value."""
@@ -148,15 +153,14 @@ class Deck:
                 continue
             card = count.block.elements[count.done]
             with located(self.place, card.seq):
-                call = self.call(card, count.block) if card.text[0] in "xX" else None
-                called = call.block if call else None
+                members = _members(card.text) if "[" in card.text else 1  # before anything is made of so many
+                called = self.call(card, count.block).block if card.text[0] in "xX" else None
                 if called is not None and called not in sizes:
                     _refuse_recursion([c.block for c in stack], called)
                     stack.append(_Count(called))
                     continue
                 count.done += 1
-                members = _members(card.text) if "[" in card.text else 1
-                count.total += members * sizes[called] if called else members
+                count.total += members * max(sizes[called], 1) if called else members  # one without elements, too
                 if count.total > MAX_ELEMENTS:
                     where = f"subcircuit '{shown(count.block.name)}'" if count.block.parent else "the netlist"
                     raise NetlistError(
@@ -220,7 +224,7 @@ class Evaluation:
             self.builder.claim(path, card.seq)
             given: dict[str, Value] = {}
             for key, word in call.keys.items():
-                with labelled(f"subcircuit {shown(path)}: {shown(key)}"):
+                with labelled(f"subcircuit {shown(path + call.bounds)}: {shown(key)}"):
                     if key in call.block.params or key == "m":
                         given[key] = self._argument(scope, word, card.seq, call.shape)
             for k, name in enumerate(member_names(path, call.ranges)):
@@ -236,7 +240,8 @@ class Evaluation:
         for key, values in given.items():
             value = values
             if call.ranges and np.ndim(values) == several:
-                value = np.reshape(values, (-1, *np.shape(values)[len(call.ranges) :]))[k][()]
+                value = np.reshape(values, (-1, *np.shape(values)[len(call.ranges) :]))[k]
+                value = float(value.item()) if np.size(value) == 1 else value  # of a file: the same for all netlists
             if key in call.block.params:
                 inner.values[key] = value
                 continue

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.errors import At, NetlistError, SettingsError
-from circuitsim.netlist.arrays import member_names, split_ranges
+from circuitsim.netlist.arrays import lengths, member_names, split_ranges
 from circuitsim.netlist.source import Text
 from circuitsim.netlist.tokens import shown
 
@@ -188,6 +189,8 @@ class Netlist:
         if not isinstance(name, str):
             raise SettingsError(f"voltage takes the name of one node, or of an array: y[0:9]; found {name!r}")
         base, indices = (name, ()) if self.has_node(name) else split_ranges(name)
+        if prod(lengths(indices)) > len(self.nodes):
+            raise NetlistError(f"'{shown(name)}' are more nodes than {self.path} has; shorten the range")
         return np.array([self.node(member) for member in member_names(base, indices)]), bool(indices)
 
     def find(self, name: str) -> tuple[str, int, int] | None:

@@ -61,7 +61,7 @@ def sweep(
     Raises NetlistError for values that no element may have, naming the point; TopologyError when the structure changes
     on the way (a resistance that becomes 0); SettingsError; BackendUnavailable, also for workers.
     """
-    check_circuit(circuit)
+    check_circuit(circuit, settings)
     clock = time.perf_counter()
     if isinstance(dc, str):
         [dc] = analyses_to_run(circuit, dc)

@@ -50,9 +50,11 @@ def monte_carlo(
     A run whose draws make no circuit (a negative resistance) is a failed one. The other parameters are those of
     `sweep`. Raises SettingsError, BackendUnavailable.
     """
-    check_circuit(circuit)
+    check_circuit(circuit, settings)
     clock = time.perf_counter()
     seed = circuit.netlist.options.seed if seed is None else seed
+    if not isinstance(seed, Integral):
+        raise SettingsError(f"seed must be a whole number, found {seed!r}")
     if not isinstance(runs, Integral):
         raise SettingsError(f"runs must be a whole number, found {runs!r}")
     if runs < 1:

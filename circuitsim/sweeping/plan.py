@@ -41,8 +41,10 @@ CHUNK_VOLTAGES = 250_000
 UNKNOWNS_ON_GPU = 140_000  # of a stack; what does not arrive there is eliminated here (linear.choose_solver)
 
 
-def check_circuit(circuit: Circuit) -> None:
+def check_circuit(circuit: Circuit, settings: Settings | None) -> None:
     """SettingsError for anything else, such as a Problem: an analysis makes circuits of its own."""
+    if settings is not None and not isinstance(settings, Settings):
+        raise SettingsError(f"settings must be Settings(...), found {settings!r}")
     if not isinstance(circuit, Circuit):
         raise SettingsError(
             f"an analysis takes a Circuit, found {type(circuit).__name__}; read a netlist by load(path)"
