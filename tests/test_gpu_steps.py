@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from devices import ARCHITECTURES, BY_CUPY, NEEDS_GPU, nvrtc_cubin
+from devices import ARCHITECTURES, BY_CUPY, NEEDS_GPU, NumpyDevice, nvrtc_cubin
 from test_golden import GOLDEN, circuit_of, follow, recipe_of
 from test_layered import DROPS, RECIPE, assert_close, layered, run, samples
 from together import ForeignDevice, TogetherDevice
@@ -308,6 +308,17 @@ def test_what_is_refused_takes_the_plain_path_on_the_device(
     wanted = run(layered(circuit, recipe, kernel=False), data, np.arange(12))
     assert_close(found, wanted, 1e-12 if where == "foreign" else 1e-9)
     np.testing.assert_array_equal(learner.outputs(data, slice(0, 40)).shape, (40, 2))
+
+
+def test_a_tolerance_takes_the_general_path_with_sweeps_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    circuit, data, order = parse(drn((12, 9, 6, 2), seed=5)), samples(6, 2), np.arange(12)
+    recipe, there = replace(RECIPE, batch_size=4, tol=1e-10), NumpyDevice()
+    wanted = run(make_learner(circuit, recipe, "cpu"), data, order)
+    monkeypatch.setattr(network, "find_backend", lambda name: GpuBackend(there))
+    learner = make_learner(circuit, recipe, "gpu")
+    found = run(learner, data, order)
+    assert learner.path == "general path" and "relax_float64" in there.launched
+    assert_close(found, {name: wanted[name] for name in circuit.netlist.trained}, 1e-7)
 
 
 @pytest.mark.parametrize("kind", ["uint8", "int16", "float64"])
