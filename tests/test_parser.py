@@ -240,6 +240,13 @@ def test_inductors_and_capacitors_without_resistances() -> None:
     assert cs.solve(cs.parse("t\nV1 a 0 1\nL1 a b 1m rser=0\nR1 b 0 2\nC1 a b 1u rpar=inf")).current("L1") == 0.5
 
 
+def test_ports_that_drive_nothing_are_sources_with_a_warning() -> None:
+    cure = "remove portnum, and write z0 as a resistor in series"
+    warning = f"voltage source V1: its resistance as an RF port (z0) is ignored; {cure}"
+    for port in ("dc 0 portnum 1 z0 50", "0 ac 1 portnum=1 z0=50"):
+        assert notes(f"V1 a 0 {port}", "R1 a 0 1k") == [(2, warning)]
+
+
 def test_multiplier_of_current_sources() -> None:
     assert values(deck("I1 0 a 1 m=3", "R1 a 0 1"), "I") == {"I1": 3.0}
 

@@ -21,7 +21,7 @@ SUPPORTED = "supported elements: R V I D L C E F G H N X (and K, which is ignore
 _VALUES = frozenset({"r", "resistance", "g"})
 _WAVEFORMS = frozenset("sin sine pulse exp sffm am pwl trnoise trrandom external".split())
 _DELAYS = {"sin": 3, "pulse": 2, "exp": 2, "am": 4}  # where among the parameters of a waveform its delay stands
-_SOURCE_WORDS = frozenset("ac distof1 distof2 z0 pwr freq phase".split())  # not about the operating point
+_SOURCE_WORDS = frozenset("ac distof1 distof2 portnum z0 pwr freq phase".split())  # not about the operating point
 _SOURCE_KEYS = _SOURCE_WORDS | {"dc", "r", "td"}
 _BY_VOLTAGE, _BY_CURRENT = "n+ n- nc+ nc- GAIN", "n+ n- VNAME GAIN"
 _CONTROLLED = {
@@ -180,8 +180,6 @@ def _source(reader: CardReader, e: Element) -> None:
     keys = e.pattern.words.keys
     supported = _SOURCE_KEYS | {"m"} if e.pattern.kind == "I" else _SOURCE_KEYS
     for key in keys:
-        if key == "portnum":
-            raise _rf_port(e)
         if key not in supported:
             raise unknown_key(e, key, {"dc", "m"} & supported)
     dc = reader.value(e, keys["dc"], "value") if "dc" in keys else None
@@ -191,8 +189,6 @@ def _source(reader: CardReader, e: Element) -> None:
     while i < n:
         word = words[i].lower()
         i += 1
-        if word == "portnum":
-            raise _rf_port(e)
         if word in _WAVEFORMS or word in _SOURCE_WORDS:
             first = i
             while i < n and reader.is_value(e.scope, words[i]):
@@ -217,16 +213,20 @@ def _source(reader: CardReader, e: Element) -> None:
         )
     if reader.given:
         value = reader.replaced(e, value)
+    if "portnum" in (*keys, *map(str.lower, words[2:])):
+        _port(reader, e, value)
     if e.pattern.kind == "I":
         m = reader.value(e, keys["m"], "m") if "m" in keys else 1.0
         value = value * m * e.scope.multiplier
     _add(reader, e, value)
 
 
-def _rf_port(e: Element) -> NetlistError:
-    return NetlistError(
-        f"{e.label}: RF ports (portnum) are not supported; remove portnum, and write z0 as a resistor in series"
-    )
+def _port(reader: CardReader, e: Element, value: Value) -> None:
+    """An RF port has z0 in series, which is not supported: refused where it drives, else with a warning."""
+    cure = "remove portnum, and write z0 as a resistor in series"
+    if np.any(np.not_equal(value, 0.0)):
+        raise NetlistError(f"{e.label}: RF ports (portnum) are not supported; {cure}")
+    reader.remark(e, f": its resistance as an RF port (z0) is ignored; {cure}")
 
 
 def _waveform(reader: CardReader, e: Element, name: str, words: list[str]) -> float:
