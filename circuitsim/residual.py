@@ -215,6 +215,7 @@ def exact_sums(problem: Problem, drive: Drive, x: Floats, rows: Ints) -> tuple[F
                 if problem.plain:
                     crossbar_sums(*ends, v[0, k], v[1:, k].sum(axis=0), flow[k], total[k])
                     continue
+                # Apart, for the digits of each; absolute currents only as one.
                 known, unknown, rest = v[0, k], v[1, k], v[2:, k].sum(axis=0)
                 crossbar_sums(*ends, known, np.zeros_like(known), flow[k], np.zeros_like(total[k]))
                 crossbar_sums(*ends, unknown, rest, flow[k], np.zeros_like(total[k]))

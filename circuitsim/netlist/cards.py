@@ -30,7 +30,7 @@ from circuitsim.netlist.models import ModelTable
 from circuitsim.netlist.numbers import atto_remark, parse_number
 from circuitsim.netlist.scopes import Scope, expression, fold
 from circuitsim.netlist.source import Card, first_word
-from circuitsim.netlist.tokens import Words, comma_hint, shown, split_keys, tokenize
+from circuitsim.netlist.tokens import Words, comma_hint, labelled, shown, split_keys, tokenize
 
 NOUNS = {
     "R": "resistor", "V": "voltage source", "I": "current source", "D": "diode", "L": "inductor", "C": "capacitor",
@@ -202,11 +202,8 @@ class CardReader:
 
     def spread(self, e: Element, word: str, side: int, what: str) -> list[str]:
         """See arrays.spread."""
-        try:
+        with labelled(e.label):
             return spread(word, e.ranges, side, what)
-        except NetlistError as error:
-            error.message = f"{e.label}: {error.message}"
-            raise
 
     # -- values ----------------------------------------------------------------------------------------------------
 
