@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from circuitsim import Problem, Settings, SettingsError, compile_problem, parse, solve
 from circuitsim.backends.base import find_backend
 from circuitsim.gallery import Recipe, drn, random_circuit
-from training import eqprop
+from training import convex, eqprop
 from training.adjoint import bp_fields, implicit_fields
-from training.eqprop import Phase
 from training.gradient import Fields, Outputs, Trained, find_outputs, trained_elements
 from training.gradient import gradient as gradient_of
 from training.learner import LearningError
+from training.phases import Newton, State, Sweeps
 
 Floats = NDArray[np.float64]
 
-EXACT = Phase(sweeps=0, tol=1e-13)
 CPU = find_backend("cpu")
+EXACT = Sweeps(CPU, sweeps=0, tol=1e-13)
 SWEEPS = 150  # of back-propagation: enough to forget where it began
 
 LEARNER = """a circuit in which everything learns
@@ -91,15 +91,15 @@ def differences(problem: Problem, outputs: Outputs, targets: Floats, values: Map
 def all_gradients(problem: Problem, targets: Floats, beta: float) -> dict[str, list[Floats]]:
     outputs, trained = find_outputs(problem), trained_elements(problem)
     drive = problem.drive(slice(0, problem.batch))
-    x = equilibrium(problem)
+    x, links = equilibrium(problem), np.zeros((problem.batch, 0), bool)
 
     def gradient(fields: list[Fields]) -> list[Floats]:
         parts = [gradient_of(problem, trained, outputs, f) for f in fields]
         return [np.sum(slopes, axis=0) for slopes in zip(*parts, strict=True)]
 
-    found = {"implicit": gradient([implicit_fields(problem, drive, x, outputs, targets)])}
+    found = {"implicit": gradient([implicit_fields(problem, drive, State(x, links), outputs, targets)])}
     for variant in eqprop.VARIANTS:
-        fields, _ = eqprop.ep_fields(problem, drive, x, outputs, targets, eqprop.nudges(variant, beta), EXACT, CPU)
+        fields, _ = eqprop.ep_fields(problem, drive, x, outputs, targets, eqprop.nudges(variant, beta), EXACT)
         found[variant] = gradient([fields])
     fields_of_steps, _ = bp_fields(problem, drive, x, outputs, targets, SWEEPS, "float64", CPU)
     found["bp"] = gradient(fields_of_steps)
@@ -167,12 +167,12 @@ def test_states_of_float32_know_their_bounds() -> None:
     )
     problem = compile_problem(parse(text))
     outputs, trained, drive = find_outputs(problem), trained_elements(problem), problem.drive(slice(0, 1))
-    targets, zero = np.array([[0.1]]), np.zeros((1, problem.n_free))
-    x = eqprop.free_phase(problem, drive, zero, Phase(60, None, "float32"), CPU)
-    exact = implicit_fields(problem, drive, equilibrium(problem), outputs, targets)
+    targets, zero, links = np.array([[0.1]]), np.zeros((1, problem.n_free)), np.zeros((1, 0), bool)
+    x = Sweeps(CPU, 60, None, "float32").free(problem, drive, zero).x
+    exact = implicit_fields(problem, drive, State(equilibrium(problem), links), outputs, targets)
     wanted = gradient_of(problem, trained, outputs, exact)
     assert wanted[0] == 0
-    implicit = implicit_fields(problem, drive, x, outputs, targets, "float32")
+    implicit = implicit_fields(problem, drive, State(x, links), outputs, targets, "float32")
     steps, _ = bp_fields(problem, drive, x, outputs, targets, 60, "float32", CPU)
     for found in (
         gradient_of(problem, trained, outputs, implicit),
@@ -218,12 +218,12 @@ def test_a_nudge_that_leaves_the_problem_not_convex_is_refused() -> None:
     text = "t\nI1 0 a 1\nR1 a 0 5\nR2 b 0 5\nR3 a b 1\n.output a b\n.train R1"
     problem = compile_problem(parse(text))
     outputs = find_outputs(problem)
-    eqprop.check_convex(problem, outputs, -0.19)
-    eqprop.check_nudge(problem, outputs, -1.0)
+    convex.check_convex(problem, outputs, -0.19)
+    convex.check_nudge(problem, outputs, -1.0)
     with pytest.raises(LearningError, match=r"nudged by -0\.21 S is not convex; choose a smaller nudge"):
-        eqprop.check_convex(problem, outputs, -0.21)
+        convex.check_convex(problem, outputs, -0.21)
     with pytest.raises(LearningError, match=r"not convex: output [ab] has a conductance of 1.2 S in all"):
-        eqprop.check_nudge(problem, outputs, -1.3)
+        convex.check_nudge(problem, outputs, -1.3)
 
 
 @pytest.mark.parametrize("n", [5, 40])
@@ -235,6 +235,119 @@ def test_positive_definite(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     a = a @ a.T + np.eye(n)
     smallest = float(np.linalg.eigvalsh(a)[0])
     for limit in (10_000, 1):  # the dense and the sparse way
-        monkeypatch.setattr(eqprop, "_DENSE", limit)
+        monkeypatch.setattr(convex, "_DENSE", limit)
         for shift, wanted in ((0.999 * smallest, True), (1.001 * smallest, False), (1e9, False)):
-            assert eqprop.positive_definite(sparse.csr_array(a - shift * np.eye(n))) is wanted
+            assert convex.positive_definite(sparse.csr_array(a - shift * np.eye(n))) is wanted
+
+
+# -- circuits that newton solves ---------------------------------------------------------------------------------------
+
+TIED = """perfect diodes between nodes that move, in series with all else
+V1 in 0 2
+V2 sink 0 -1
+R1 in a 1k
+R2 a 0 3k
+R3 b sink 2k
+R4 b c 1k
+R5 c 0 2k
+R6 c d 4k
+R7 d in 1k
+R8 b out 1k
+R9 out 0 1k
+I1 0 c 0.1m
+.model perfect D(ron=0 vfwd=0.1)
+.model soft D(is=1e-9 n=1.5)
+D1 a b perfect
+D2 a c perfect
+D3 out d perfect
+D4 in c soft
+.output out c
+.train R1 R2 R3 R4 R5 R6 R7 R8 R9 I1
+"""
+
+DRIVEN = """amplifiers of every kind, forwards and back, between resistors and diodes
+V1 in 0 2
+R1 in a 1k
+R2 a 0 2k
+E1 b 0 a 0 4
+R3 b c 1k
+R4 c 0 1k
+F1 a 0 Vs 0.25
+Vs c s 0
+R5 s d 2k
+R6 d 0 1k
+G1 0 out d a 0.5m
+R7 out 0 1k
+R8 out d 3k
+H1 e 0 Vs 500
+R9 e out 2k
+I1 0 d 0.1m
+.model perfect D(ron=0)
+.model soft D(is=1e-9 n=1.5)
+D1 c 0 soft
+D2 d low perfect
+R10 low 0 5k
+D3 0 low perfect
+.output out d
+.train R1 R2 R3 R4 R5 R6 R7 R8 R9 R10 I1
+"""
+
+
+def newton_gradients(problem: Problem, targets: Floats, beta: float) -> dict[str, list[Floats]]:
+    """By phases that newton solves; and finite differences of exact solutions."""
+    outputs, trained = find_outputs(problem), trained_elements(problem)
+    drive, newton = problem.drive(slice(0, problem.batch)), Newton(CPU, 1e-13)
+    state = newton.free(problem, drive, np.zeros((problem.batch, problem.n_free)))
+    found = {
+        "implicit": gradient_of(problem, trained, outputs, implicit_fields(problem, drive, state, outputs, targets)),
+        "finite": differences(problem, outputs, targets, present(problem, trained)),
+    }
+    for variant in eqprop.VARIANTS if problem.circuit.reciprocal else ():
+        betas = eqprop.nudges(variant, beta)
+        fields, _ = eqprop.ep_fields(problem, drive, state.x, outputs, targets, betas, newton)
+        found[variant] = gradient_of(problem, trained, outputs, fields)
+    return found
+
+
+def test_newton_and_sweeps_give_the_same_gradient() -> None:
+    problem, targets = compile_problem(parse(LEARNER)), np.array([[0.3, -0.1]])
+    by_sweeps, by_newton = (routes(problem, targets, beta=1e-6) for routes in (all_gradients, newton_gradients))
+    for route in ("implicit", *eqprop.VARIANTS):
+        assert relative(by_newton[route], by_sweeps[route]) < 1e-7
+
+
+def test_all_routes_agree_where_perfect_diodes_tie_nodes() -> None:
+    """Two of three conduct; a batch of two rows in which other ones do."""
+    problem = compile_problem(parse(TIED)).with_values({"V1": [2.0, -2.0]})
+    drive, zero = problem.drive(slice(0, 2)), np.zeros((2, problem.n_free))
+    states = Newton(CPU, 1e-12).free(problem, drive, zero).conducting
+    assert states.any(axis=1).all()
+    assert not np.array_equal(*states)
+    found = newton_gradients(problem, np.array([[0.3, -0.1], [0.2, 0.1]]), beta=1e-7)
+    assert relative(found["implicit"], found["finite"]) < 1e-6
+    assert relative(found["centred"], found["implicit"]) < 1e-6
+    for variant in ("positive", "negative"):
+        assert relative(found[variant], found["implicit"]) < 1e-3
+
+
+def test_the_adjoint_knows_controlled_sources() -> None:
+    problem = compile_problem(parse(DRIVEN))
+    found = newton_gradients(problem, np.array([[0.3, -0.1]]), beta=1e-7)
+    assert relative(found["implicit"], found["finite"]) < 1e-6
+    silent = [e.name for e, s in zip(trained_elements(problem), found["implicit"], strict=True) if not s.any()]
+    assert silent == []
+
+
+def test_a_linearised_circuit_without_a_solution_has_no_gradient() -> None:
+    """A source of 0.5 S feeds the node that controls it: two resistors of 1 ohm carry what it gives, at any voltage."""
+    text = "t\nV1 in 0 1\nR1 in a 1k\nR2 a 0 1k\nR3 b c 1\nR4 c 0 1\nG1 0 b b 0 0.5\n.output b\n.train R1"
+    problem = compile_problem(parse(text))
+    state = State(np.zeros((1, problem.n_free)), np.zeros((1, 0), bool))
+    with pytest.raises(LearningError, match="determines no voltages at this state"):
+        implicit_fields(problem, problem.drive(slice(0, 1)), state, find_outputs(problem), np.zeros((1, 1)))
+
+
+def test_voltage_sources_beside_controlled_ones_cannot_learn() -> None:
+    text = "t\nV1 in 0 1\nR1 in a 1k\nR2 a 0 1k\nE1 b 0 in 0 2\nR3 b a 1k\n.output a\n.train V1"
+    with pytest.raises(SettingsError, match="V1: a voltage source cannot learn beside controlled sources"):
+        trained_elements(compile_problem(parse(text)))

@@ -181,3 +181,65 @@ def test_a_table_that_is_missing_or_not_text(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\n")
     with pytest.raises(SettingsError, match="not a CSV file"):
         load_table(path)
+
+
+WIRED = """a crossbar with wires of 2 ohm, read by amplifiers that hold its columns at a few mV
+Vx[0:5] x[0:5] 0 0
+Rin[0:5] x[0:5] r[0:5][0] 2
+Rrow[0:5][0:2] r[0:5][0:2] r[0:5][1:3] 2
+Rcol[0:4][0:3] c[0:4][0:3] c[1:5][0:3] 2
+Rout[0:3] c[5][0:3] y[0:3] 2
+Rload[0:3] y[0:3] 0 100
+RW[0:5][0:3] r[0:5][0:3] c[0:5][0:3] {unif(2k, 0.5)}
+.options seed=3
+.input Vx
+.output y[0:3]
+.train RW
+"""
+
+
+def test_a_crossbar_with_wires_learns_by_newton(tmp_path: Path) -> None:
+    """Sweeps would take thousands for each phase. What is learnt is another such crossbar; a run in two parts is one.
+
+    The gradient is a finite difference of exact solutions in tests/test_eqprop.py.
+    """
+    netlist, table = tmp_path / "wired.cir", tmp_path / "wired.csv"
+    netlist.write_text(WIRED)
+    teacher = cs.load(netlist, seed=7)
+    rng = np.random.default_rng(0)
+    x = rng.uniform(0, 1, (24, 6))
+    y = cs.solve(teacher.with_values({"Vx": x})).voltage("y[0:3]")
+    names = [f"x{k}" for k in range(6)] + [f"target{k}" for k in range(4)]
+    rows = [",".join(map(repr, row)) for row in np.concatenate([x, y], axis=1).tolist()]
+    table.write_text("\n".join([",".join(names), *rows]) + "\n")
+    given = ["--netlist", str(netlist), "--data", str(table), "--gain", "1", "--tol", "1e-9", "--nudge", "1e-4"]
+    given += ["--conductance-rates", "1e-4", "--decay", "1", "--batch-size", "8"]
+
+    def run(folder: str, epochs: int, *more: str) -> Path:
+        done = CliRunner().invoke(main, [*given, "--epochs", str(epochs), "--out", str(tmp_path / folder), *more])
+        assert done.exit_code == 0, done.output
+        assert "ep, float64, general path by newton, " in done.output
+        return tmp_path / folder
+
+    whole = run("whole", 20)
+    parts = run(run("parts", 8).name, 20, "--resume")
+    costs = [float(row["train_cost"]) for row in csv.DictReader((whole / "metrics.csv").read_text().splitlines())]
+    assert costs[-1] < 0.05 * costs[0]
+    with np.load(whole / "trained.npz") as one, np.load(parts / "trained.npz") as other:
+        assert all(np.array_equal(one[name], other[name]) for name in one.files)
+
+
+def test_amplifiers_learn_by_the_adjoint(tmp_path: Path) -> None:
+    netlist = tmp_path / "amplified.cir"
+    netlist.write_text(
+        "two layers with an amplifier between\nVa a 0 0\nVb b 0 0\nR1 a m 2k\nR2 b m 2k\nR3 m 0 2k\nE1 n 0 m 0 4\n"
+        "R4 n y 2k\nR5 y 0 2k\n.input Va Vb\n.output y\n.train R1 R2 R3 R4 R5\n"
+    )
+    table = tmp_path / "sums.csv"
+    table.write_text("a,b,target\n1,0,0.9\n0,1,0.3\n1,1,1.2\n")
+    given = ["--netlist", str(netlist), "--data", str(table), "--gain", "1", "--batch-size", "3", "--epochs", "300"]
+    given += ["--tol", "1e-9", "--algorithm", "implicit", "--conductance-rates", "1e-7", "--decay", "1"]
+    done = CliRunner().invoke(main, [*given, "--out", str(tmp_path / "run")])
+    assert done.exit_code == 0, done.output
+    last = done.output.splitlines()[-1]
+    assert "SOLVED" in last and float(last.split("cost ")[1].split()[0]) < 1e-4

@@ -23,6 +23,7 @@ from training.gradient import find_outputs, gradient, trained_elements
 from training.learner import Learner, Samples
 from training.mnist import main
 from training.network import make_learner
+from training.phases import Sweeps
 from training.recipe import Recipe
 
 Floats = NDArray[np.float64]
@@ -128,12 +129,11 @@ def test_gradient_of_the_first_step(file: Path, path: str, dtype: str) -> None:
             problem = problem.with_values({"Vx": inputs})
             drive = problem.drive(slice(0, recipe.batch_size))
             outputs, trained = find_outputs(problem), trained_elements(problem)
-            phase = eqprop.Phase(recipe.sweeps, None, dtype)
-            backend = find_backend("cpu")
-            x = eqprop.free_phase(problem, drive, np.zeros((recipe.batch_size, problem.n_free)), phase, backend)
+            phases = Sweeps(find_backend("cpu"), recipe.sweeps, None, dtype)
+            x = phases.free(problem, drive, np.zeros((recipe.batch_size, problem.n_free))).x
             fields, _ = eqprop.ep_fields(
                 problem, drive, x, outputs, images().targets[rows].astype(float),
-                eqprop.nudges("centred", recipe.nudge), phase, backend,
+                eqprop.nudges("centred", recipe.nudge), phases,
             )  # fmt: skip
             slopes = gradient(problem, trained, outputs, fields)
             found = {e.name: slope for e, slope in zip(trained, slopes, strict=True)}

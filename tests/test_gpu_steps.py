@@ -310,14 +310,21 @@ def test_what_is_refused_takes_the_plain_path_on_the_device(
     np.testing.assert_array_equal(learner.outputs(data, slice(0, 40)).shape, (40, 2))
 
 
-def test_a_tolerance_takes_the_general_path_with_sweeps_there(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("where", ["numpy", *DEVICES[1:]])
+def test_a_tolerance_takes_the_general_path_with_sweeps_there(
+    where: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     circuit, data, order = parse(drn((12, 9, 6, 2), seed=5)), samples(6, 2), np.arange(12)
-    recipe, there = replace(RECIPE, batch_size=4, tol=1e-10), NumpyDevice()
+    recipe = replace(RECIPE, batch_size=4, tol=1e-10, dtype=dtype)
     wanted = run(make_learner(circuit, recipe, "cpu"), data, order)
-    monkeypatch.setattr(network, "find_backend", lambda name: GpuBackend(there))
+    there = NumpyDevice()
+    if where == "numpy":
+        monkeypatch.setattr(network, "find_backend", lambda name: GpuBackend(there))
     learner = make_learner(circuit, recipe, "gpu")
     found = run(learner, data, order)
-    assert learner.path == "general path" and "relax_float64" in there.launched
+    assert learner.path == "general path" and learner.dtype == "float64"
+    assert where == "cuda" or "relax_float64" in there.launched
     assert_close(found, {name: wanted[name] for name in circuit.netlist.trained}, 1e-7)
 
 

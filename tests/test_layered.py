@@ -162,18 +162,42 @@ RW3[0:0][0:0] b[0:0] y[0:0] g=1u
     np.testing.assert_allclose(learner.outputs(data, slice(0, 1))[0], exact, rtol=1e-3)
 
 
+CONTROLLED, LINKED = "G1 0 y x 0 1m", "D1 a y ideal\n.model ideal D(ideal)"
+NO_ENERGY = r"controlled source G1 \(.*\) there is no co-content.*; use algorithm implicit, and a tol, say 1e-9$"
+
+
 @pytest.mark.parametrize(
-    ("card", "reason"),
+    ("card", "algorithm", "tol", "reason"),
     [
-        ("G1 0 y x 0 1m", r"with the controlled source G1 \(.*\) there is no co-content"),
-        ("D1 a y ideal\n.model ideal D(ideal)", "ideal diode D1 .* joins two nodes that can both move, a and y"),
+        (
+            CONTROLLED,
+            "ep",
+            None,
+            NO_ENERGY,
+        ),
+        (
+            CONTROLLED,
+            "ep",
+            1e-9,
+            NO_ENERGY,
+        ),
+        (
+            CONTROLLED,
+            "bp",
+            1e-9,
+            NO_ENERGY,
+        ),
+        (CONTROLLED, "implicit", None, r"controlled source G1 .*; give a tol, say 1e-9, in the place of sweeps"),
+        (LINKED, "ep", None, "D1 .* joins two nodes that can both move, a and y.*; give a tol, say 1e-9, in the pl"),
+        (LINKED, "bp", 1e-9, "D1 .* joins two nodes that can both move, a and y.* sweeps and algorithm ep$"),
     ],
 )
-@pytest.mark.parametrize("tol", [None, 1e-9])
-def test_circuits_whose_state_sweeps_do_not_find_are_refused(card: str, reason: str, tol: float | None) -> None:
+def test_circuits_whose_state_sweeps_do_not_find_are_refused(
+    card: str, algorithm: str, tol: float | None, reason: str
+) -> None:
     circuit = parse(f"t\nVx x 0 1\nR1 x a 1k\nR2 a y 1k\nR3 y 0 1k\n{card}\n.input Vx\n.output y\n.train R1\n")
-    with pytest.raises(SettingsError, match=f"cannot learn here: {reason}.*RON"):
-        make_learner(circuit, replace(RECIPE, tol=tol), "cpu")
+    with pytest.raises(SettingsError, match=f"cannot learn by {algorithm} here: .*{reason}"):
+        make_learner(circuit, replace(RECIPE, algorithm=algorithm, tol=tol), "cpu")
 
 
 @pytest.mark.parametrize("batch", [1, 2, 4, 8])

@@ -1,8 +1,9 @@
 """Gradients by linearising a circuit: the adjoint at its equilibrium, and back-propagation through sweeps.
 
-The implicit gradient solves J delta = -dC/dv, with J the conductances of the circuit linearised at its equilibrium
-(units that an ideal diode holds left out), and has total = 2 v: the limit of equilibrium propagation for a nudge that
-vanishes. Back-propagation gives a pair of fields for each step of each colour block.
+The implicit gradient solves J' delta = -dC/dv, with J the circuit linearised at its equilibrium - its conductances, and
+the laws of controlled sources, which make it unsymmetric - and has total = 2 v: without such sources the limit of
+equilibrium propagation for a nudge that vanishes. Units that an ideal diode holds are left out, those that one joins
+move as one. Back-propagation gives a pair of fields for each step of each colour block.
 """
 
 from __future__ import annotations
@@ -17,9 +18,13 @@ from scipy.sparse import linalg
 from circuitsim import Problem
 from circuitsim.backends.arrange import dense_among_sparse
 from circuitsim.backends.base import Backend
+from circuitsim.graphs import components
 from circuitsim.laws import branch_current
+from circuitsim.methods.networks import ActiveNetwork, make_network
 from circuitsim.problem import Drive
 from training.gradient import Fields, Outputs, secants
+from training.learner import LearningError
+from training.phases import State
 
 Floats = NDArray[np.float64]
 
@@ -34,20 +39,18 @@ def _junction_slopes(problem: Problem, drive: Drive, x: Floats) -> Floats:
     return branch_current(j.law[t.junctions], j.params[t.junctions], v)[1]
 
 
-def _linearised(problem: Problem, w: sparse.csr_array, slopes: Floats) -> tuple[Floats, sparse.csr_array]:
-    """Diagonal and couplings of one row's circuit with its nonlinear branches (slopes, S) put in as conductances."""
+def _nonlinear(problem: Problem, slopes: Floats) -> sparse.csr_array:
+    """The conductance matrix of one row's nonlinear branches alone (slopes, S), (n_free, n_free)."""
     t = problem.topology
-    n = problem.n_free
-    diag = problem.values.diag.copy()
-    for units in (t.junction_a, t.junction_k):
-        has = units >= 0
-        diag += np.bincount(units[has], slopes[has], n)
-    both = (t.junction_a >= 0) & (t.junction_k >= 0)
-    if both.any():
-        a, k = t.junction_a[both], t.junction_k[both]
-        entries = (np.tile(slopes[both], 2), (np.concatenate([a, k]), np.concatenate([k, a])))
-        w = w + sparse.csr_array(entries, shape=(n, n))
-    return diag, w
+    rows, cols, values = [], [], []
+    for own, other in ((t.junction_a, t.junction_k), (t.junction_k, t.junction_a)):
+        for to, sign in ((own, 1.0), (other, -1.0)):
+            has = (own >= 0) & (to >= 0)
+            rows.append(own[has])
+            cols.append(to[has])
+            values.append(sign * slopes[has])
+    entries = np.concatenate(values), (np.concatenate(rows), np.concatenate(cols))
+    return sparse.csr_array(entries, shape=(problem.n_free, problem.n_free))
 
 
 def inside(drive: Drive, x: Floats, dtype: str) -> NDArray[np.bool_]:
@@ -57,21 +60,63 @@ def inside(drive: Drive, x: Floats, dtype: str) -> NDArray[np.bool_]:
 
 
 def implicit_fields(
-    problem: Problem, drive: Drive, x: Floats, outputs: Outputs, targets: Floats, dtype: str = "float64"
+    problem: Problem, drive: Drive, state: State, outputs: Outputs, targets: Floats, dtype: str = "float64"
 ) -> Fields:
-    """Fields of the implicit gradient at the equilibrium x, which was found in `dtype`; exact when x is."""
+    """Fields of the implicit gradient at the equilibrium, a state that was found in `dtype`; exact when that is.
+
+    LearningError where the linearised circuit determines no voltages.
+    """
+    x, n = state.x, problem.n_free
     pull = outputs.voltages(problem, drive, x) - targets
-    wanted = outputs.onto_units(pull, problem.n_free)
+    wanted = outputs.onto_units(pull, n)
     slopes = _junction_slopes(problem, drive, x)
-    w = dense_among_sparse(problem)
-    free = inside(drive, x, dtype)
+    linear, free = _linear(problem), inside(drive, x, dtype)
     delta = np.zeros_like(x)
     for row in range(x.shape[0]):
-        diag, near = _linearised(problem, w, slopes[row])
-        units = np.flatnonzero(free[row] & (diag > 0))
-        j = (sparse.diags_array(diag) - near).tocsc()[units][:, units]
-        delta[row, units] = linalg.splu(j).solve(-wanted[row, units]) if units.size else 0.0
+        j = linear.copy()
+        if slopes.shape[1]:
+            nonlinear = _nonlinear(problem, slopes[row])
+            nonlinear.resize(j.shape)
+            j = j + nonlinear
+        moves = _moves(problem, free[row], state.conducting[row], j)
+        if moves.shape[1]:
+            side = np.zeros(j.shape[0])
+            side[:n] = -wanted[row]
+            try:
+                found = linalg.splu((moves.T @ j @ moves).T.tocsc()).solve(moves.T @ side)
+            except RuntimeError:  # exactly singular
+                raise LearningError(
+                    "the linearised circuit determines no voltages at this state: it has no gradient there"
+                ) from None
+            delta[row] = (moves @ found)[:n]
     return _fields(problem, drive, x, delta, pull, x.shape[0])
+
+
+def _linear(problem: Problem) -> sparse.csr_array:
+    """The matrix of the linear branches; with controlled sources their equations, and their currents, come on top."""
+    network = make_network(problem)
+    if isinstance(network, ActiveNetwork):
+        return network.matrix
+    return (sparse.diags_array(problem.values.diag) - dense_among_sparse(problem)).tocsr()
+
+
+def _moves(
+    problem: Problem, free: NDArray[np.bool_], conducting: NDArray[np.bool_], j: sparse.csr_array
+) -> sparse.csr_array:
+    """How the unknowns of one row move, (size, groups of them): not those that are held, nor those that nothing holds;
+    what conducting perfect diodes join as one.
+    """
+    n, size = problem.n_free, j.shape[0]
+    legs = problem.topology.legs
+    group = components(n, legs.link_a[conducting], legs.link_k[conducting])
+    group = np.concatenate([group, np.arange(n, size)])
+    still = np.zeros(size, bool)
+    still[group[:n][~free]] = True
+    alone = np.bincount(group, minlength=size) == 1
+    still |= alone & (np.asarray(abs(j).sum(axis=1)).ravel() == 0)
+    moving = np.flatnonzero(~still[group])
+    columns, place = np.unique(group[moving], return_inverse=True)
+    return sparse.csr_array((np.ones(moving.size), (moving, place)), shape=(size, columns.size))
 
 
 def _fields(problem: Problem, drive: Drive, x: Floats, delta: Floats, pull: Floats, samples: int) -> Fields:
@@ -110,10 +155,13 @@ def bp_fields(
             mu = np.zeros_like(lam)
             clear = inside(drive, at, dtype)[:, block]
             slopes = _junction_slopes(problem, drive, at)
-            diag = np.empty_like(at)
             for row in range(at.shape[0]):
-                diag[row], near = _linearised(problem, w, slopes[row])
-                a = diag[row, block]
+                diag, near = problem.values.diag, w
+                if slopes.shape[1]:
+                    nonlinear = _nonlinear(problem, slopes[row])
+                    own = nonlinear.diagonal()
+                    diag, near = diag + own, w + sparse.diags_array(own) - nonlinear
+                a = diag[block]
                 mu[row, block] = np.where(clear[row] & (a > 0), lam[row, block], 0.0) / np.where(a > 0, a, 1.0)
                 lam[row, block] = 0.0
                 lam[row] += near @ mu[row]

@@ -1,6 +1,6 @@
-"""Learning on any circuit that sweeps solve: a step solves the prepared problem, takes the gradient, moves the values.
+"""Learning on any circuit: a step solves the prepared problem, takes the gradient, moves the values.
 
-network.py refuses others; eqprop.py has the gradient.
+phases.py solves; eqprop.py and adjoint.py have the gradients; network.py refuses what has none.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from circuitsim.circuit import Circuit
 from circuitsim.problem import Drive
 from training import eqprop
 from training.adjoint import bp_fields, implicit_fields
-from training.eqprop import Phase
+from training.convex import check_convex
 from training.gradient import Trained, find_outputs, gradient, trained_elements
 from training.learner import AT_ONCE, Learner, LearningError, Samples, Tally, check_arrays, tally_of
+from training.phases import Newton, State, Sweeps, choose_phases
 from training.recipe import Recipe
 
 Ints = NDArray[np.int64]
@@ -32,22 +33,34 @@ class GeneralLearner(Learner):
 
     def __init__(self, problem: Problem, recipe: Recipe, backend: Backend) -> None:
         self.problem, self.recipe, self.backend = problem, recipe, backend
+        self.phases = choose_phases(problem, recipe, backend)
         self.batch_size = recipe.batch_size
         self.outputs_at = find_outputs(problem)
         self.trained = trained_elements(problem)
         self.sources = input_sources(problem.circuit)
-        self.phase = Phase(recipe.sweeps, recipe.tol, recipe.dtype)
         self.state = np.zeros((recipe.batch_size, problem.n_free))
-        self.free = self.state
+        self.free = State(self.state, np.zeros((recipe.batch_size, problem.topology.links.size), bool))
         self.steps = 0
         self.betas = eqprop.nudges(recipe.variant, recipe.nudge)
 
     at_once = AT_ONCE
-    path = "general path"
+
+    @property
+    def path(self) -> str:  # type: ignore[override]
+        return self.phases.name
+
+    @property
+    def dtype(self) -> str:  # type: ignore[override]
+        return self.phases.dtype
 
     def prepare(self, samples: Samples) -> None:
         samples.inputs(slice(0, 1), sum(count for _, count in self.sources))
         samples.check_outputs(self.outputs_at.nodes.size)
+        tol, phases = self.recipe.tol, self.phases
+        if tol is not None and isinstance(phases, Sweeps) and self.backend.name != "reference":
+            rows = slice(0, min(self.batch_size, len(samples)))
+            if phases.slow(*self._driven(samples, rows)):
+                self.phases = Newton(self.backend, tol)
 
     def train(self, samples: Samples, order: Ints, rates: Mapping[str, float]) -> Tally:
         tally = Tally()
@@ -60,9 +73,9 @@ class GeneralLearner(Learner):
         targets = samples.targets[rows].astype(np.float64)
         problem, drive = self._driven(samples, rows)
         if self.recipe.algorithm == "ep" and self.steps % _CHECK_EVERY == 0:
-            eqprop.check_convex(problem, self.outputs_at, min(self.betas))
-        self.free = eqprop.free_phase(problem, drive, self.state, self.phase, self.backend)
-        y = self.outputs_at.voltages(problem, drive, self.free)
+            check_convex(problem, self.outputs_at, min(self.betas))
+        self.free = self.phases.free(problem, drive, self.state)
+        y = self.outputs_at.voltages(problem, drive, self.free.x)
         gradients = self._gradients(problem, drive, targets)
         self._move(gradients, rates)
         self.steps += 1
@@ -77,16 +90,14 @@ class GeneralLearner(Learner):
 
     def _gradients(self, problem: Problem, drive: Drive, targets: Floats) -> list[Floats]:
         """The gradient of each trained element; moves the state to where the method leaves it."""
-        r, out = self.recipe, self.outputs_at
+        r, out, x = self.recipe, self.outputs_at, self.free.x
         if r.algorithm == "implicit":
-            fields = [implicit_fields(problem, drive, self.free, out, targets, r.dtype)]
-            self.state = self.free
+            fields = [implicit_fields(problem, drive, self.free, out, targets, self.dtype)]
+            self.state = x
         elif r.algorithm == "bp":
-            fields, self.state = bp_fields(problem, drive, self.free, out, targets, r.sweeps, r.dtype, self.backend)
+            fields, self.state = bp_fields(problem, drive, x, out, targets, r.sweeps, self.dtype, self.backend)
         else:
-            one, self.state = eqprop.ep_fields(
-                problem, drive, self.free, out, targets, self.betas, self.phase, self.backend
-            )
+            one, self.state = eqprop.ep_fields(problem, drive, x, out, targets, self.betas, self.phases)
             fields = [one]
         parts = [gradient(problem, self.trained, out, f) for f in fields]
         return [sum(values[1:], start=values[0]) for values in zip(*parts, strict=True)]
@@ -115,8 +126,7 @@ class GeneralLearner(Learner):
         for first in range(rows.start, rows.stop, self.at_once):
             problem, drive = self._driven(samples, slice(first, min(first + self.at_once, rows.stop)))
             zero = np.zeros((problem.batch, problem.n_free))
-            x = eqprop.free_phase(problem, drive, zero, self.phase, self.backend)
-            found.append(self.outputs_at.voltages(problem, drive, x))
+            found.append(self.outputs_at.voltages(problem, drive, self.phases.free(problem, drive, zero).x))
         return np.concatenate(found)
 
     def values(self) -> dict[str, Floats]:
@@ -132,7 +142,7 @@ class GeneralLearner(Learner):
         self._set({element.name: arrays[element.name] for element in self.trained})
 
     def free_state(self) -> list[Floats]:
-        return [self.free]
+        return [self.free.x]
 
 
 def _copies(values: Mapping[str, Floats]) -> dict[str, NDArray]:

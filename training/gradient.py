@@ -2,7 +2,7 @@
 
 The cost of one row of the batch is C = 1/2 sum_k (y_k - target_k)^2 over the output nodes, V^2; that of a batch is the
 mean. Three methods find its gradient: equilibrium propagation (eqprop.py), the adjoint at the equilibrium and
-back-propagation through sweeps (adjoint.py). As the co-content E is quadratic in the voltages, all of them come down to
+back-propagation through sweeps (adjoint.py). As currents are linear in what learns, all of them come down to
 
     delta, dimension 1/S: how the nodes move for a pull along -dC/dv, and     total, V: the sum of two states;
     conductance from a to b:      dE/dg = 1/2 (va - vb)^2     dC/dg = 1/2 (delta_a - delta_b) (total_a - total_b)
@@ -117,6 +117,10 @@ def trained_elements(problem: Problem) -> list[Trained]:
             )
         found.append(Trained(name, kind, rows))
         if kind == "V":
+            if not c.reciprocal:
+                raise SettingsError(
+                    f"{name}: a voltage source cannot learn beside controlled sources; leave it out of .train"
+                )
             _check_no_diode_hangs(problem, name, _moved_by(problem, rows))
     return found
 

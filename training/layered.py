@@ -13,7 +13,7 @@ from threadpoolctl import ThreadpoolController
 
 from circuitsim import Circuit, Problem, SettingsError
 from circuitsim.backends.gpu import Device
-from training import eqprop, kernels, layers
+from training import convex, eqprop, kernels, layers
 from training.gpu_steps import GpuSteps, Refused, features_on, task_of
 from training.gradient import find_outputs
 from training.layers import Layers, Weights
@@ -46,7 +46,7 @@ class LayeredLearner(Learner):
         device: Device | None = None,
     ) -> None:
         self.problem, self.structure, self.recipe = problem, structure, recipe
-        self.batch_size = recipe.batch_size
+        self.batch_size, self.dtype = recipe.batch_size, recipe.dtype
         self.fast = kernel
         self.threads, self.device = threads, device
         self.guard = device.guard if device else nullcontext
@@ -131,7 +131,7 @@ class LayeredLearner(Learner):
         return tally
 
     def _check_convex(self, beta: float) -> None:
-        """LearningError when E + beta C is not convex; see eqprop.check_convex, which takes any circuit."""
+        """LearningError when E + beta C is not convex; see convex.check_convex, which takes any circuit."""
         if beta >= 0:
             return
         w = self._weights()
@@ -139,12 +139,12 @@ class LayeredLearner(Learner):
         if (sums + beta <= 0).any():
             raise self._not_convex(int(sums.argmin()), float(sums.min()), beta)
         matrix = layers.reduced_conductances(w, beta)
-        if matrix is None or not eqprop.positive_definite(self._host(matrix)):
-            raise eqprop.not_convex("", np.nan, beta)
+        if matrix is None or not convex.positive_definite(self._host(matrix)):
+            raise convex.not_convex("", np.nan, beta)
 
     def _not_convex(self, output: int, conductance: float, beta: float) -> LearningError:
         node = self.problem.circuit.nodes[int(self.outputs_at.nodes[output])]
-        return eqprop.not_convex(node, conductance, beta)
+        return convex.not_convex(node, conductance, beta)
 
     def _kernel_steps(self, samples: Samples, order: Ints, g_rates: NDArray, b_rates: NDArray) -> Tally:
         scalar = self.g.dtype.type

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from circuitsim import BackendUnavailable, Circuit, SettingsError, compile_problem
+from circuitsim import BackendUnavailable, Circuit, Problem, SettingsError, compile_problem
 from circuitsim.backends.base import Backend, find_backend
 from circuitsim.backends.gpu import GpuBackend
 from circuitsim.methods import bcd
@@ -22,18 +22,17 @@ from training.recipe import Recipe
 # Conductances of a layered netlist from which `auto` trains it on a GPU. A step of 160,000 (drn-xs) takes two cores
 # 0.07 to 0.12 ms, an H200 0.025 ms.
 GPU_WINS = 100_000
-_CURE = "leave controlled sources out, and give diodes between such nodes a model with a RON"
 
 
 def make_learner(circuit: Circuit, recipe: Recipe, backend: str = "auto", threads: int = 1) -> Learner:
     """A layered netlist with a number of sweeps takes the fast path, any other the general one.
 
-    Backend `reference` is the plain form of either. Raises SettingsError for circuits whose energy has no minimum that
-    steps of one node at a time find, and for roles that cannot learn; BackendUnavailable.
+    With a tolerance the general one solves as `solve` does: by newton where that chooses it. Backend `reference` is the
+    plain form of either. Raises SettingsError for circuits in which this algorithm has no gradient, or sweeps may stop
+    at a wrong point, and for roles that cannot learn; BackendUnavailable.
     """
     problem = compile_problem(circuit)
-    if reason := bcd.unfit(problem):
-        raise SettingsError(f"{circuit.netlist.path} cannot learn here: {reason}; {_CURE}")
+    _check_fits(problem, recipe)
     structure = find_layers(problem) if recipe.tol is None else None
     engine = _gpu_for(structure, recipe) if backend == "auto" and structure else None
     engine = engine or find_backend(backend)
@@ -41,6 +40,19 @@ def make_learner(circuit: Circuit, recipe: Recipe, backend: str = "auto", thread
         return GeneralLearner(problem, recipe, engine)
     device = engine.device if isinstance(engine, GpuBackend) else None
     return LayeredLearner(problem, structure, recipe, kernel=engine.name != "reference", threads=threads, device=device)
+
+
+def _check_fits(problem: Problem, recipe: Recipe) -> None:
+    """SettingsError for circuits that this algorithm, or sweeps, cannot learn with."""
+    by_sweeps = recipe.tol is None or recipe.algorithm == "bp"
+    if not problem.circuit.reciprocal and recipe.algorithm != "implicit":
+        cure = "use algorithm implicit, and a tol, say 1e-9"
+    elif by_sweeps:
+        cure = "give a tol, say 1e-9, in the place of sweeps" + " and algorithm ep" * (recipe.algorithm == "bp")
+    else:
+        return
+    if reason := bcd.unfit(problem):
+        raise SettingsError(f"{problem.circuit.netlist.path} cannot learn by {recipe.algorithm} here: {reason}; {cure}")
 
 
 def ready_learner(circuit: Circuit, recipe: Recipe, backend: str, threads: int, data: Sequence[Samples]) -> Learner:

@@ -189,7 +189,7 @@ def _start(job: _Job, record: Record, options: Options, command: str) -> None:
     record.write_config(config, command)
     done = f", going on after {run.done // recipe.batch_size:,}" if run.done else ""
     click.echo(
-        f"{options.netlist}: {recipe.algorithm}, {recipe.dtype}, {job.learner.path}, "
+        f"{options.netlist}: {recipe.algorithm}, {job.learner.dtype}, {job.learner.path}, "
         f"{run.schedule.total // recipe.batch_size:,} steps of {recipe.batch_size} samples{done}; "
         f"results in {record.folder}"
     )

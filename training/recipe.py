@@ -36,12 +36,13 @@ class Recipe:
     form               of ep on layers: relax the difference of the two nudged states (difference), or both (plain)
     gain               V for each unit of the data (grey levels run from 0 to 1), applied to the `.input` sources
     sweeps             of a phase, T
-    tol                relax every phase until its relative KCL violation is below this, instead of `sweeps` sweeps
+    tol                solve every phase, in float64, until its relative KCL violation is below this (no `sweeps`)
     nudge              beta, S
     conductance_rates  learning rates: one for all trained conductances, or one each, in `.train` order
     bias_rates         the same for trained sources
     decay              factor on all learning rates after each epoch
-    batch_size, epochs, dtype
+    batch_size, epochs
+    dtype              of sweeps without tol
     expected           known errors in percent: {"ep": {"test": ..., "train": ...}, "bp": ...}; may be empty
     """
 

@@ -1,0 +1,70 @@
+"""Whether a nudged problem is convex: a negative nudge takes conductance away from the outputs."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse import linalg
+
+from circuitsim import Problem
+from circuitsim.backends.arrange import dense_among_sparse
+from training.gradient import Outputs
+from training.learner import LearningError
+
+Floats = NDArray[np.float64]
+
+_DENSE = 6000  # unknowns up to which positive definiteness is decided by a dense factorisation
+
+
+def check_nudge(problem: Problem, outputs: Outputs, beta: float) -> None:
+    """A negative nudge must leave every output some conductance, or no step of it is defined. LearningError."""
+    if beta >= 0:
+        return
+    count = np.bincount(outputs.units, minlength=problem.n_free)[outputs.units]
+    left = problem.values.diag[outputs.units] + beta * count
+    if (left <= 0).any():
+        k = int(np.argmin(left))
+        raise not_convex(
+            problem.circuit.nodes[int(outputs.nodes[k])], float(problem.values.diag[outputs.units[k]]), beta
+        )
+
+
+def check_convex(problem: Problem, outputs: Outputs, beta: float) -> None:
+    """E + beta C, beta < 0, is convex when the conductance matrix less |beta| at the outputs is positive definite.
+
+    (Sufficient: nonlinear branches and ideal diodes only add to it.) LearningError when it is not.
+    """
+    if beta >= 0:
+        return
+    check_nudge(problem, outputs, beta)
+    count = np.bincount(outputs.units, minlength=problem.n_free)
+    matrix = sparse.diags_array(problem.values.diag + beta * count) - dense_among_sparse(problem)
+    if not positive_definite(matrix):
+        raise not_convex("", np.nan, beta)
+
+
+def not_convex(node: str, conductance: float, beta: float) -> LearningError:
+    """The error that says so."""
+    where = f": output {node} has a conductance of {conductance:.3g} S in all" if node else ""
+    return LearningError(
+        f"the problem nudged by {beta:g} S is not convex{where}; choose a smaller nudge, variant positive, or "
+        "algorithm implicit or bp"
+    )
+
+
+def positive_definite(matrix: sparse.sparray | Floats) -> bool:
+    """Whether a symmetric matrix is positive definite, by its Cholesky factors; large sparse ones by LDL' factors."""
+    if isinstance(matrix, np.ndarray) or matrix.shape[0] <= _DENSE:
+        try:
+            np.linalg.cholesky(matrix if isinstance(matrix, np.ndarray) else matrix.toarray())
+        except np.linalg.LinAlgError:
+            return False
+        return True
+    try:
+        lu = linalg.splu(
+            matrix.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
+        )
+    except RuntimeError:  # exactly singular
+        return False
+    return bool((lu.perm_r == lu.perm_c).all() and (lu.U.diagonal() > 0).all())

@@ -1,0 +1,211 @@
+"""How the phases of learning find their states: by sweeps of bcd, counted or until they come to rest, or by newton.
+
+Nudging is a change of the circuit: E + beta C has a conductance beta (S) from every output node to a source of its
+target's voltage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim import Circuit, Problem, Settings, Solution, Status, compile_problem, solve
+from circuitsim.backends.base import Backend, Engine
+from circuitsim.circuit import BATCHED, Branches, Conductors, CurrentSources
+from circuitsim.methods import bcd
+from circuitsim.problem import Drive
+from circuitsim.residual import outflow, shift, violation
+from training.convex import check_nudge
+from training.gradient import Outputs
+from training.learner import LearningError
+from training.recipe import Recipe
+
+Floats = NDArray[np.float64]
+
+B = TypeVar("B", bound=Branches)
+
+_MOST_SWEEPS = 100_000
+_OF_NO_ELEMENT = -1  # kind of a branch that is not in the netlist
+
+
+@dataclass(frozen=True)
+class State:
+    """What a free phase reaches."""
+
+    x: Floats  # (rows, n_free) V
+    conducting: NDArray[np.bool_]  # (rows, n_links) which perfect diodes between free units conduct
+
+
+class Phases(Protocol):
+    """A way to relax a circuit, free and nudged."""
+
+    name: str  # what it is called, for people
+    dtype: str  # of what it computes
+
+    def free(self, problem: Problem, drive: Drive, x: Floats) -> State:
+        """The state that a free phase reaches from x, (rows, n_free) V. LearningError when it does not come to rest."""
+
+    def nudged(
+        self, problem: Problem, drive: Drive, x: Floats, outputs: Outputs, targets: Floats, betas: tuple[float, ...]
+    ) -> list[Floats]:
+        """What phases nudged by these betas (S) add to the free state x, (rows, n_free) V each.
+
+        Corrections keep digits of their own, however small they are beside x. LearningError as above, or when a nudge
+        leaves no convex problem.
+        """
+
+
+def choose_phases(problem: Problem, recipe: Recipe, backend: Backend) -> Phases:
+    """A number of sweeps; with a tolerance sweeps, or newton where only that can promise the answer.
+
+    With a tolerance in float64: in float32 a node through which next to nothing flows may never come to rest.
+    """
+    if recipe.tol is None:
+        return Sweeps(backend, recipe.sweeps, None, recipe.dtype)
+    return Newton(backend, recipe.tol) if bcd.unfit(problem) else Sweeps(backend, recipe.sweeps, recipe.tol)
+
+
+class Sweeps(Phases):
+    """By sweeps of bcd: so many, or with `tol` until the relative KCL violation is below it."""
+
+    def __init__(self, backend: Backend, sweeps: int, tol: float | None = None, dtype: str = "float64") -> None:
+        self.backend, self.sweeps, self.tol, self.dtype = backend, sweeps, tol, dtype
+
+    name = "general path"
+
+    def free(self, problem: Problem, drive: Drive, x: Floats) -> State:
+        engine = self.backend.engine(problem, self.dtype)
+        none = np.zeros((x.shape[0], 0), bool)  # such diodes are not for sweeps
+        if self.tol is None:
+            engine.start(drive, x)
+            engine.sweep(self.sweeps)
+            return State(engine.voltages(), none)
+        outcome = bcd.solve_tile(problem, drive, engine, Settings(dtype=self.dtype, tol=self.tol), x)
+        if outcome.status is not Status.SOLVED:
+            raise LearningError(
+                f"a free phase ends {outcome.status.name} after {outcome.steps} sweeps, with a relative KCL error of "
+                f"{outcome.residuals.kcl_relative:.2g}; loosen tol, or fix the sweeps"
+            )
+        return State(outcome.x if outcome.low is None else outcome.x + outcome.low.sum(axis=0), none)
+
+    def slow(self, problem: Problem, drive: Drive) -> bool:
+        """Whether it takes very many sweeps to come to rest from 0, as far as the first ones tell."""
+        engine = self.backend.engine(problem, self.dtype)
+        settings = Settings(dtype=self.dtype, tol=self.tol)
+        return bcd.solve_tile(problem, drive, engine, settings, None, patient=False).status is Status.MAX_SWEEPS
+
+    def nudged(
+        self, problem: Problem, drive: Drive, x: Floats, outputs: Outputs, targets: Floats, betas: tuple[float, ...]
+    ) -> list[Floats]:
+        y = outputs.voltages(problem, drive, x)
+        base = shift(problem, drive, x)
+        return [self._correction(problem, base, outputs, targets, beta, y) for beta in betas]
+
+    def _correction(
+        self, problem: Problem, base: Drive, outputs: Outputs, targets: Floats, beta: float, y: Floats
+    ) -> Floats:
+        check_nudge(problem, outputs, beta)
+        nudged_problem, drive = _nudged(problem, base, outputs, targets, beta, y)
+        engine = self.backend.engine(nudged_problem, self.dtype)
+        engine.start(drive, np.zeros((y.shape[0], problem.n_free)))
+        if self.tol is None:
+            engine.sweep(self.sweeps)
+            return engine.voltages()
+        scale = max(abs(beta), np.finfo(float).tiny) * np.abs(targets - y).sum(axis=1)
+        return _relax(nudged_problem, drive, engine, self.tol, scale)
+
+
+def _nudged(
+    problem: Problem, drive: Drive, outputs: Outputs, targets: Floats, beta: float, y: Floats
+) -> tuple[Problem, Drive]:
+    """The circuit of E + beta C, for unknowns that are corrections to a state in which the outputs are at y."""
+    v = problem.values
+    count = np.bincount(outputs.units, minlength=problem.n_free)
+    values = replace(v, diag=v.diag + beta * count, to_fixed=v.to_fixed + beta * count)
+    pull = outputs.onto_units(beta * (targets - y), problem.n_free)
+    return replace(problem, values=values), replace(drive, injection=drive.injection + pull)
+
+
+def _relax(problem: Problem, drive: Drive, engine: Engine, tol: float, scale: Floats) -> Floats:
+    """Sweep until no KCL violation is above tol x scale (rows,) A, or rounding lets nothing move."""
+    sweeps, count = 0, 2
+    while sweeps < _MOST_SWEEPS:
+        moved = engine.sweep(count)
+        sweeps += count
+        count = max(2, sweeps // 8)
+        x = engine.voltages()
+        flow, slope = outflow(problem, drive, x)
+        rho = violation(flow, slope, x, drive.lo, drive.hi)
+        if not moved or (np.abs(rho).max(axis=1, initial=0.0) <= tol * scale).all():
+            return x
+    raise LearningError(f"a nudged phase does not come to rest in {_MOST_SWEEPS} sweeps; loosen tol, or fix the sweeps")
+
+
+class Newton(Phases):
+    """By newton, in float64, with the solver's certificate: for circuits in which sweeps are slow, or may stop short.
+
+    A nudged circuit is one with another conductance and a current source at every output: compiled once, then given
+    new values. A negative nudge makes such a conductance negative; what `convex.check_convex` lets pass has a minimum.
+    """
+
+    def __init__(self, backend: Backend, tol: float) -> None:
+        self.backend, self.settings = backend, Settings(method="newton", tol=tol)
+        self._compiled: dict[float, Problem] = {}
+
+    name = "general path by newton"
+    dtype = "float64"
+
+    def free(self, problem: Problem, drive: Drive, x: Floats) -> State:
+        found = self._solve(problem, x, "a free phase")
+        links = problem.topology.links.size
+        return State(found.x if found.low is None else found.x + found.low.sum(axis=0), found.carried[:, :links] > 0)
+
+    def nudged(
+        self, problem: Problem, drive: Drive, x: Floats, outputs: Outputs, targets: Floats, betas: tuple[float, ...]
+    ) -> list[Floats]:
+        return [self._correction(problem, x, outputs, targets, beta) for beta in betas]
+
+    def _correction(self, problem: Problem, x: Floats, outputs: Outputs, targets: Floats, beta: float) -> Floats:
+        if beta == 0:
+            return np.zeros_like(x)
+        check_nudge(problem, outputs, beta)
+        circuit = nudged_circuit(problem.circuit, outputs, targets, beta)
+        before = self._compiled.get(beta)
+        there = self._compiled[beta] = before.with_circuit(circuit) if before else compile_problem(circuit)
+        unit = there.topology.index_of_node[problem.topology.root_of_unit]
+        start = np.zeros((x.shape[0], there.n_free))
+        start[:, unit] = x
+        found = self._solve(there, start, f"a phase nudged by {beta:g} S")
+        moved = found.x[:, unit] - x
+        return moved if found.low is None else moved + found.low[:, :, unit].sum(axis=0)
+
+    def _solve(self, problem: Problem, x: Floats, phase: str) -> Solution:
+        found = solve(problem, self.settings, start=x, backend=self.backend, raise_on_failure=False)
+        if not found.solved:
+            raise LearningError(f"{phase} is not solved: {found.message}; loosen tol, or choose smaller learning rates")
+        return found
+
+
+def nudged_circuit(circuit: Circuit, outputs: Outputs, targets: Floats, beta: float) -> Circuit:
+    """The circuit of E + beta C: from each output a conductance beta to ground, and a current source beta x target."""
+    nodes, ground = outputs.nodes, np.zeros_like(outputs.nodes)
+    kind = np.full(nodes.size, _OF_NO_ELEMENT, np.int8)
+    pull = Conductors(nodes, ground, kind, nodes, np.full(nodes.size, beta))
+    push = CurrentSources(ground, nodes, kind, nodes, beta * targets)
+    conductors, sources = _joined(circuit.conductors, pull), _joined(circuit.current_sources, push)
+    return replace(circuit, conductors=conductors, current_sources=sources)
+
+
+def _joined(one: B, other: B) -> B:
+    """Branches of one kind, those of the other after those of the one."""
+    columns = {}
+    for name in (f.name for f in fields(one)):
+        pair = [getattr(one, name), getattr(other, name)]
+        if name in BATCHED:
+            rows = max(len(x) for x in pair)
+            pair = [np.broadcast_to(x, (rows, x.shape[1])) for x in pair]
+        columns[name] = np.concatenate(pair, axis=-1)
+    return replace(one, **columns)
