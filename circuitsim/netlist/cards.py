@@ -215,7 +215,10 @@ class CardReader:
                 if first == "@":
                     return self.from_file(word, e.card.seq, e.shape, e.scope.rng)
                 if first == "{" or self.names_parameter(e.scope, word):
-                    return e.scope.evaluate(expression(word), e.shape if shape is None else shape)
+                    definition = expression(word)
+                    for remark in definition.remarks:
+                        self.remark(e, f": {remark}")
+                    return e.scope.evaluate(definition, e.shape if shape is None else shape)
             except NetlistError as error:
                 if error.at is None:
                     error.message = f"{e.label}: {what}: {error.message}"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from circuitsim.errors import NetlistError
-from circuitsim.netlist.scopes import Note, Place, Scope, expression, sort_cards
+from circuitsim.netlist.scopes import PARAMETERS, Note, Place, Scope, expression, sort_cards
 from circuitsim.netlist.source import Card
 from circuitsim.netlist.tokens import labelled, located
 
@@ -60,7 +60,7 @@ def _definitions(cards: list[Card]) -> Iterator[Card]:
     for card in cards:
         key = card.keyword if card.text[0] == "." else ""
         depth += (key in (".if", ".subckt", ".macro")) - (key in (".endif", ".ends", ".eom"))
-        if depth == 0 and key in (".param", ".func"):
+        if depth == 0 and key in (*PARAMETERS, ".func"):
             yield card
 
 

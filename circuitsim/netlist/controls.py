@@ -6,6 +6,7 @@ import difflib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from numbers import Real
 
 from circuitsim.errors import NetlistError, SettingsError
@@ -14,7 +15,7 @@ from circuitsim.netlist.chance import single
 from circuitsim.netlist.model import ABSOLUTE_ZERO, Netlist, Options, similar
 from circuitsim.netlist.numbers import parse_number
 from circuitsim.netlist.saves import printed, split_saves
-from circuitsim.netlist.scopes import Note, Place, Scope, expression
+from circuitsim.netlist.scopes import Note, Place, Scope, expression, remarks_of
 from circuitsim.netlist.source import Card
 from circuitsim.netlist.tokens import labelled, located, shown, split_keys, tokenize
 
@@ -80,6 +81,8 @@ def _read_control(card: Card, controls: Controls, note: Note) -> None:
         note(card.seq, f"{key} is ignored: the equilibrium does not depend on a starting point")
     elif key in (".op", ".dc"):
         controls.analyses.append(card)
+        for remark in dict.fromkeys(chain.from_iterable(map(remarks_of, words))):
+            note(card.seq, f"{key}: {remark}")
     elif key not in _QUIET:
         if key == ".step":
             raise NetlistError(".step is not supported; write .dc NAME START STOP STEP: it sweeps parameters, too")
@@ -97,7 +100,7 @@ def read_options(cards: list[Card], root: Scope, note: Note) -> Options:
         if key not in _OPTIONS and key != ".temp":
             continue
         with located(root.place, card.seq):
-            words = split_keys(tokenize(card.text))
+            words = split_keys(tokenize(card.text if key != ".temp" else card.text.replace("=", " ", 1)))
             if key == ".temp":
                 if len(words.words) != 2 or words.keys:
                     raise NetlistError(".temp needs one temperature in degree Celsius: .temp 27")

@@ -72,6 +72,9 @@ def _resistor(reader: CardReader, e: Element) -> None:
     model: ModelCard | None = None
     for word in e.words[2:]:
         found = reader.model(e.scope, word) if model is None else None
+        if found and r is None and g is None and reader.names_parameter(e.scope, word):
+            reader.remark(e, f": '{shown(word)}' is a parameter and a model; the parameter counts")
+            found = None
         if found is not None:
             model = found[1]
             if model.type != "r":

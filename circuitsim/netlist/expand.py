@@ -25,9 +25,9 @@ from circuitsim.netlist.model import Netlist, Options, Swept
 from circuitsim.netlist.models import ModelTable
 from circuitsim.netlist.numbers import parse_number
 from circuitsim.netlist.saves import check_saves
-from circuitsim.netlist.scopes import Block, Scope, expression, sort_cards
+from circuitsim.netlist.scopes import Block, Scope, expression, remarks_of, sort_cards
 from circuitsim.netlist.source import Card, Text
-from circuitsim.netlist.tokens import labelled, located, shown, split_keys, tokenize
+from circuitsim.netlist.tokens import labelled, located, shown, split_keys, tokenize, without_params
 
 MAX_ELEMENTS = 50_000_000  # of an expanded netlist
 MAX_CROSSBAR = 1_000_000_000  # conductances of a crossbar: 8 GB
@@ -114,7 +114,7 @@ class Deck:
         known = self.calls.get(card.seq)
         if known is not None:
             return known
-        words = split_keys([t for t in tokenize(card.text) if t.lower() != "params:"])
+        words = split_keys(tokenize(without_params(card.text)))
         if not words.words:
             raise NetlistError("subcircuit without a name: write X1 n1 n2 NAME")
         name, *nodes = words.words
@@ -136,6 +136,9 @@ class Deck:
             )
         for key in sorted(words.keys.keys() - found.params.keys() - {"m"}):
             self.note(card.seq, f"subcircuit {shown(name)}: '{shown(called)}' has no parameter '{shown(key)}'; ignored")
+        for key, word in words.keys.items():
+            for remark in remarks_of(word):
+                self.note(card.seq, f"subcircuit {shown(name)}: {shown(key)}: {remark}")
         with labelled(f"subcircuit {shown(name)}"):
             names = [spread(word, ranges, min(pin, 1), "node") for pin, word in enumerate(nodes)]
         at_pins = [at_members(names_at, ranges, min(pin, 1)) for pin, names_at in enumerate(names)]

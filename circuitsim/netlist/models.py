@@ -18,6 +18,7 @@ _RESISTOR = frozenset(
     "r res resistance rsh l w defl defw short dlr narrow dw tc tc1 tc2 tce tnom kf af lf wf ef bv_max".split()
 )
 _TEXTS = frozenset({"mfg", "type"})  # of LTspice's models: no numbers
+_TOLERANCES = frozenset({"dev", "lot"})  # of PSpice, for its Monte Carlo
 _STRICT = frozenset({"tanh", "sinh"})  # types of ours: no word of theirs is ignored
 
 
@@ -73,6 +74,8 @@ class ModelTable:
             else:
                 self.note(card.seq, f"{label}: unknown word '{shown(word)}' is ignored")
         params = {}
+        for key in sorted(_TOLERANCES & given.keys() if kind not in _STRICT else ()):
+            self.note(card.seq, f"{label}: tolerance {key.upper()}={shown(given.pop(key))} is ignored")
         for key, word in given.items():
             if key in _TEXTS and kind not in _STRICT:
                 continue

@@ -72,6 +72,18 @@ def atto_remark(text: str, value: float) -> str:
     return f"'{shown(text)}' is {value:g} (A is atto, 1e-18; ngspice-39 reads no such suffix)"
 
 
+def mil_remark(text: str, value: float) -> str:
+    """The remark about a number in an expression whose suffix is MIL, 25.4e-6; '' for others.
+
+    >>> [bool(mil_remark(text, 0.0)) for text in ("10mil", "1MIL", "1m", "1meg")]
+    [True, True, False, False]
+    """
+    match = _NUMBER.fullmatch(text)
+    if match is None or match.group(4)[:3].lower() != "mil":
+        return ""
+    return f"'{shown(text)}' is {value:g} (MIL is 25.4e-6; ngspice-39 reads it as M, 1e-3, in expressions)"
+
+
 def _reason(text: str) -> str:
     """Why a text is no SPICE number, and what to write."""
     found = shown(text)

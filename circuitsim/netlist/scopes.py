@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 
 from circuitsim.errors import At, NetlistError
 from circuitsim.netlist.chance import Chance
 from circuitsim.netlist.expressions import Expression, ExpressionError, UserFunction, Value, evaluate, parse_expression
 from circuitsim.netlist.source import Card
 from circuitsim.netlist.syntax import Name
-from circuitsim.netlist.tokens import assignments, comma_hint, labelled, located, shown, split_keys, tokenize, unbrace
+from circuitsim.netlist.tokens import (
+    assignments,
+    comma_hint,
+    labelled,
+    located,
+    shown,
+    split_keys,
+    tokenize,
+    unbrace,
+    without_params,
+)
 
+PARAMETERS = frozenset({".param", ".params", ".parameter", ".parameters"})
 _INNER_BRACES = str.maketrans("{}", "()")  # as ngspice reads them
 
 Place = Callable[[int], At]
@@ -64,6 +75,21 @@ def expression(text: str) -> Expression:
         raise NetlistError(f"{error}{hint}") from None
 
 
+def remarks_of(word: str) -> tuple[str, ...]:
+    """The remarks about a number or an expression; none about a word that is neither."""
+    try:
+        return expression(word).remarks
+    except NetlistError:
+        return ()
+
+
+def _noted(definition: Expression, what: str, card: Card, note: Note) -> Expression:
+    """The expression; its remarks are noted."""
+    for remark in definition.remarks:
+        note(card.seq, f"{what}: {remark}")
+    return definition
+
+
 def sort_cards(cards: list[Card], place: Place, note: Note) -> tuple[Block, list[Card]]:
     """The tree of blocks, and the dot cards that belong to the whole netlist wherever they stand, in deck order."""
     top = block = Block("main")
@@ -88,12 +114,13 @@ def _sort_card(card: Card, block: Block, controls: list[Card], note: Note) -> Bl
         if block.parent is None:
             raise NetlistError(f"{key} without a .subckt before it; remove it")
         return block.parent
-    if key == ".param":
+    if key in PARAMETERS:
         for name, text in assignments(card.text[len(key) :]):
             with labelled(f"parameter '{shown(name)}'"):
-                block.params[name] = expression(text), card.seq
+                block.params[name] = _noted(expression(text), f"parameter {shown(name)}", card, note), card.seq
     elif key == ".func":
         function = _function(card)
+        _noted(function.body, f"function {shown(function.name)}", card, note)
         block.functions[function.name] = function
     elif key == ".model":
         words = split_keys(tokenize(card.text)).words
@@ -108,7 +135,7 @@ def _sort_card(card: Card, block: Block, controls: list[Card], note: Note) -> Bl
 
 
 def _open_subcircuit(card: Card, parent: Block, note: Note) -> Block:
-    words = split_keys([t for t in tokenize(card.text) if t.lower() != "params:"])
+    words = split_keys(tokenize(without_params(card.text)))
     if len(words.words) < 2:
         raise NetlistError(".subckt needs a name: .subckt NAME pin1 pin2 ...")
     name = words.words[1].lower()
@@ -121,7 +148,7 @@ def _open_subcircuit(card: Card, parent: Block, note: Note) -> Block:
     block = Block(name, parent, pins, card.seq)
     for key, text in words.keys.items():
         with labelled(f"parameter '{shown(key)}'"):
-            block.params[key] = expression(text), card.seq
+            block.params[key] = _noted(expression(text), f"parameter {shown(key)}", card, note), card.seq
     if name in parent.subcircuits:
         note(card.seq, f"subcircuit '{shown(name)}' is defined again; the first definition counts")
     parent.subcircuits.setdefault(name, block)
@@ -174,6 +201,11 @@ class Scope:
             scope = scope.parent
         return scope
 
+    def outer(self, name: str) -> Scope:
+        """The scope that gives `name` its meaning in the definition of this scope's own `name`: one outside, if any."""
+        found = self.parent.owner(name) if self.parent else None
+        return found or self
+
     def lookup(self, name: str) -> Value:
         """The value of a parameter. Raises NetlistError, without a place when it is `name` that is not defined."""
         owner = self.owner(name)
@@ -183,6 +215,10 @@ class Scope:
             owner.resolve(name)
         return owner.values[name]
 
+    def _lookup_for(self, of: str, name: str) -> Value:
+        """The value of a name in the definition of parameter `of`."""
+        return (self.outer(of) if name == of else self).lookup(name)
+
     def resolve(self, name: str) -> None:
         """Evaluate a parameter of this scope, first those that its definition names (by a loop: chains may be long)."""
         chain = {(self, name): iter(sorted(self.block.params[name][0].names))}
@@ -191,7 +227,7 @@ class Scope:
             definition, seq = scope.block.params[wanted]
             with located(self.place, seq):
                 for needed in names:
-                    owner = scope.owner(needed)
+                    owner = scope.owner(needed) if needed != wanted else scope.outer(wanted)
                     if owner is None:
                         raise NetlistError(_undefined(needed))
                     if needed not in owner.values:
@@ -209,19 +245,21 @@ class Scope:
             raise NetlistError(_cycle(self.evaluating[self.evaluating.index(name) :]))
         self.evaluating.append(name)
         with labelled(f"parameter '{shown(name)}'"):
-            value = self.evaluate(definition)
+            value = self.evaluate(definition, of=name)
         self.evaluating.pop()
         return value
 
-    def evaluate(self, definition: Expression, shape: tuple[int, ...] = ()) -> Value:
-        """The value of an expression here; with a shape, random functions draw one value per element.
+    def evaluate(self, definition: Expression, shape: tuple[int, ...] = (), of: str = "") -> Value:
+        """The value of an expression here, or of the definition of parameter `of`; with a shape, random functions draw
+        one value per element.
 
         Raises NetlistError, without a place unless the fault lies in the definition of a parameter.
         """
+        lookup = partial(self._lookup_for, of) if of in definition.names else self.lookup
         if isinstance(definition.tree, Name):
-            return self.lookup(definition.tree.name)
+            return lookup(definition.tree.name)
         try:
-            return evaluate(definition, self.lookup, self.block.all_functions, self.rng, shape)
+            return evaluate(definition, lookup, self.block.all_functions, self.rng, shape)
         except ExpressionError as error:
             raise NetlistError(str(error)) from None
         except RecursionError:

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import NoReturn, TypeAlias
 
-from circuitsim.netlist.numbers import parse_number
+from circuitsim.netlist.numbers import atto_remark, mil_remark, parse_number
 from circuitsim.netlist.tokens import shown
 
 DEEPEST = 100  # levels of nesting; each costs the parser or the evaluator up to four Python frames
@@ -71,6 +71,7 @@ class Expression:
     text: str
     tree: Node
     names: frozenset[str]
+    remarks: tuple[str, ...] = ()  # about numbers that may mean something else
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ class _Parser:
     def __init__(self, text: str) -> None:
         self.text = text
         self.names: set[str] = set()
+        self.remarks: list[str] = []
         self.depth = 0
         self.place = 0
         matches = [(str(m.lastgroup), m) for m in _TOKEN.finditer(text)]
@@ -142,7 +144,7 @@ class _Parser:
         tree = self.parse(0, leading=True)
         if self.tokens[self.place][0] != "end":
             self.unexpected()
-        return Expression(self.text, tree, frozenset(self.names))
+        return Expression(self.text, tree, frozenset(self.names), tuple(self.remarks))
 
     def parse(self, loosest: int, leading: bool = False) -> Node:
         """The longest expression from here on whose operators bind at least as tightly as `loosest`."""
@@ -170,9 +172,12 @@ class _Parser:
         self.place += 1
         if kind == "number":
             try:
-                return Number(parse_number(text))
+                value = parse_number(text)
             except ValueError as error:
                 self.fail(str(error))
+            if text[-1].isalpha() and (remark := atto_remark(text, value) or mil_remark(text, value)):
+                self.remarks.append(remark)
+            return Number(value)
         if kind == "name":
             if self.take("("):
                 return Call(text.lower(), self.arguments())

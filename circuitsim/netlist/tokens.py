@@ -18,6 +18,7 @@ _STRAY = frozenset("{}'\"")
 _BRACE = re.compile(r"[{}]")
 _ASSIGNMENT = re.compile(r"(?<![\w.])([A-Za-z_][\w.]*)\s*=(?!=)")
 _DECIMAL_COMMA = re.compile(r"(?<![\w.\]])([+-]?[0-9]+),([0-9]+(?:[eEdD][+-]?[0-9]+)?[A-Za-z]*)(?=[\s)]|$)")
+_PARAMS = re.compile(r"(?<=[\s,])params:", re.IGNORECASE)
 _COVERED = re.compile(r"\{[^{}]*\}|'[^']*'")
 
 
@@ -152,6 +153,15 @@ def assignments(text: str) -> list[tuple[str, str]]:
             raise NetlistError(f"parameter '{match.group(1)}' has no value; write {match.group(1)}=VALUE")
         out.append((match.group(1).lower(), unbrace(value)))
     return out
+
+
+def without_params(text: str) -> str:
+    """An X or .subckt card without the word `PARAMS:`, which says nothing, with or without a blank behind it.
+
+    >>> without_params("X1 a s PARAMS:R=2k"), without_params("X1 a s params: R=2k")
+    ('X1 a s  R=2k', 'X1 a s   R=2k')
+    """
+    return _PARAMS.sub(" ", text) if ":" in text else text
 
 
 def unbrace(text: str) -> str:
