@@ -379,6 +379,11 @@ def test_many_steps_are_several_launches(
     assert len(launched) == 1 + 3
     for name, array in whole.items():
         np.testing.assert_array_equal(parts[name], array, err_msg=name)
+    monkeypatch.setattr(gpu_steps, "_MOST_WAITS", gpu_steps.barriers(learner.gpu_steps.task) // 2)  # a step a launch
+    parts = run(on_device(circuit, recipe, device), data, np.arange(28))
+    assert len(launched) == 1 + 3 + 7
+    for name, array in whole.items():
+        np.testing.assert_array_equal(parts[name], array, err_msg=name)
 
 
 @pytest.mark.parametrize("algorithm, form", [("ep", "difference"), ("ep", "plain"), ("bp", "difference")])

@@ -31,6 +31,7 @@ _MOST_SAMPLES = 8  # of a step: a thread keeps sums of so many in its registers
 _MOST_OUTPUTS = 256  # which every block works out for itself
 _WRONG_PLAN = 4
 _MOST_ENTRIES = 2**31  # of the input crossbar, where it passes through
+_MOST_WAITS = 500_000  # the barriers themselves: about a second, after which Ctrl-C is heard
 _MOST_ARRIVALS = 2**31  # at the barriers of one launch, which are counted in 32 bits
 
 
@@ -202,7 +203,8 @@ class GpuSteps:
         numbers, rows = xp.asarray(numbers.astype(task.dtype)), xp.asarray(order.astype(np.int64))
         tally, status = xp.zeros(2), xp.zeros(2, np.int64)
         code = program(task, p, str(data.dtype))
-        most = _MOST_ARRIVALS // (barriers(task) * p.blocks)
+        waits = barriers(task)
+        most = min(_MOST_ARRIVALS // (waits * p.blocks), max(1, _MOST_WAITS // waits))
         count = order.size // task.batch
         for first in range(0, count, most):
             arrived, cut_off = xp.zeros(1, np.uint32), xp.full(1, -1, np.int32)

@@ -140,7 +140,7 @@ class GpuBackend:
         inner = problem.inner_dense
         fixed += dense * inner + (32 * inner if few_products(problem, 1) else 0)
         outer = [g for spec, g in zip(t.dense, v.dense, strict=True) if not spec.inner]  # for the drive
-        fixed += 8 * max((g.size for g in outer), default=0)
+        fixed += 8 * sum(g.size for g in outer)
         a_row += 8 * max((sum(g.shape) for g in outer), default=0)
         fixed += 24 * v.couplings.nnz + 200 * t.junctions.size
         a_row += 8 * (_ARRAYS * problem.n_free + 2 * t.junctions.size + 2 * t.fixed_nodes.size)
@@ -154,6 +154,11 @@ class GpuBackend:
 
     def drive(self, problem: Problem, rows: slice) -> Drive:
         return problem.drive(rows, whole=rows.stop - rows.start < _FEW_ROWS)
+
+
+def _there(xp: Any, g: Floats) -> Array:
+    """A block of conductances on the device, (rows, columns): a part of a crossbar may be a view."""
+    return xp.ascontiguousarray(xp.asarray(g))
 
 
 def few_products(problem: Problem, rows: int) -> bool:
@@ -200,11 +205,20 @@ class GpuEngine:
             for pulls in pulls_by_color(problem)
         ]
         inner = (g if spec.inner else g[:0] for spec, g in zip(t.dense, v.dense, strict=True))
-        dense = tuple(xp.ascontiguousarray(xp.asarray(g)) for g in inner)  # a part of a crossbar may be a view
-        self.exact = _conductances(xp, v.diag, v.couplings, dense)
+        self.exact = _conductances(xp, v.diag, v.couplings, tuple(_there(xp, g) for g in inner))
         self.to_fixed = xp.asarray(v.to_fixed)
         self.junctions = gpu_newton.put(device, junctions_by_unit(problem))
         self.moved = xp.zeros(1, np.int32)
+
+    @cached_property
+    def driven(self) -> tuple[Array, ...]:
+        """The dense blocks that fixed potentials drive through, (rows, columns); empty for others. Sent there once."""
+        t, v = self.problem.topology, self.problem.values
+        fixed = [spec.row.fixed is not None or spec.col.fixed is not None for spec in t.dense]
+        return tuple(
+            there if spec.inner or not has else _there(self.device.xp, g)
+            for spec, has, g, there in zip(t.dense, fixed, v.dense, self.exact.dense, strict=True)
+        )
 
     @cached_property
     def large(self) -> tuple[Conductances, list[list[Pull]]]:
@@ -229,7 +243,7 @@ class GpuEngine:
             self.g, self.products = self.small if few_products(self.problem, self.rows) else self.large
             self.of_drive = DriveOnDevice(self.device, drive)
             if drive.partial:
-                self.of_drive.add_dense(self.problem)
+                self.of_drive.add_dense(self.problem, self.driven)
             if x is None:
                 self.x = xp.zeros((self.problem.n_free, self.rows), self.dtype)
             else:

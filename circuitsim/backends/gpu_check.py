@@ -6,6 +6,7 @@ branch, the voltages cross too and residual.Check answers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -45,8 +46,8 @@ class DriveOnDevice:
         self.lo, self.hi, self.junction_offset = map(put, (drive.lo, drive.hi, drive.junction_offset))
         self.drive = drive
 
-    def add_dense(self, problem: Problem) -> None:
-        """What Problem.completed adds to a partial drive."""
+    def add_dense(self, problem: Problem, dense: Sequence[Array]) -> None:
+        """What Problem.completed adds to a partial drive; `dense`: the blocks that fixed potentials drive through."""
         xp, drive = self.xp, self.drive
         fixed = xp.asarray(drive.fixed)
         if fixed.size:
@@ -57,10 +58,9 @@ class DriveOnDevice:
         if problem.plain:
             self.fixed_abs = self.fixed_abs + nothing
             self.fixed_rows = fixed.shape[0]
-        for spec, values in zip(problem.topology.dense, problem.values.dense, strict=True):
+        for spec, g in zip(problem.topology.dense, dense, strict=True):
             if spec.row.fixed is None and spec.col.fixed is None:
                 continue
-            g = xp.ascontiguousarray(xp.asarray(values))
             for own, other, into in ((spec.col, spec.row, g.T), (spec.row, spec.col, g)):
                 if own.units is None:
                     continue

@@ -51,7 +51,10 @@ class GpuMesh(Multigrid):
         self.device = device
 
     def factor(self, g: Floats, to_ground: Floats, before: object = None, rows: int = 1) -> Hierarchy:
-        return _OnDevice(self, g, to_ground, self.device)
+        network = _OnDevice(self, g, to_ground, self.device)
+        if isinstance(before, Hierarchy) and before.given_up:
+            network.forest = None
+        return network
 
 
 class _OnDevice(Hierarchy):
@@ -62,7 +65,7 @@ class _OnDevice(Hierarchy):
         self.device = device
 
     def iterated(self, current: Floats) -> tuple[Floats, bool]:
-        if self.forest is None:
+        if self.given_up or self.forest is None:
             with self.device.guard():
                 found = self._steps(current)
             if found is not None:
