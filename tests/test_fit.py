@@ -243,3 +243,7 @@ def test_amplifiers_learn_by_the_adjoint(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     last = done.output.splitlines()[-1]
     assert "SOLVED" in last and float(last.split("cost ")[1].split()[0]) < 1e-4
+    netlist.write_text(netlist.read_text().replace("E1 n 0 m 0 4", "E1 n 0 m 0 5"))
+    done = CliRunner().invoke(main, [*given, "--out", str(tmp_path / "run"), "--resume"])
+    assert done.exit_code == 2
+    assert "netlist" in done.output and "another" in done.output

@@ -20,12 +20,12 @@ from circuitsim.io.export import export
 from circuitsim.io.files import replacing
 from circuitsim.io.inputs import read_array
 from circuitsim.io.sealed import add_array
+from circuitsim.io.study import branches_digest
 from training.checkpoint import NEWEST, PREVIOUS, Checkpoint, Fingerprint, keep, load_checkpoint
 from training.learner import Samples
 from training.metrics import Row, plot_curve, write_metrics
 
 CONFIG, METRICS, TRAINED, CURVE = "config.json", "metrics.csv", "trained.cir", "learning-curve.png"
-_BRANCHES = ("conductors", "ties", "current_sources", "junctions", "ideal_diodes")
 
 
 class Record:
@@ -154,14 +154,9 @@ def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
 def circuit_digest(circuit: Circuit) -> str:
     """SHA-256 of what a circuit is: nodes, roles, elements and values; not of titles and comments."""
     netlist = circuit.netlist
-    digest = hashlib.sha256(repr((netlist.nodes, netlist.inputs, netlist.outputs, netlist.trained)).encode())
-    for branches in (getattr(circuit, name) for name in _BRANCHES):
-        for name, array in vars(branches).items():
-            add_array(digest, name, array)
-    for crossbar in circuit.crossbars:
-        for name in ("rows", "cols", "g"):
-            add_array(digest, f"{crossbar.name} {name}", getattr(crossbar, name))
-    return digest.hexdigest()
+    names = [crossbar.name for crossbar in circuit.crossbars]
+    roles = netlist.inputs, netlist.outputs, netlist.trained
+    return hashlib.sha256(repr((netlist.nodes, names, roles, branches_digest(circuit))).encode()).hexdigest()
 
 
 def samples_digest(samples: Samples) -> str:

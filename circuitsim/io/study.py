@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from circuitsim import __version__
-from circuitsim.circuit import Branches, Circuit
+from circuitsim.circuit import GROUPS, Circuit
 from circuitsim.errors import At, SettingsError
 from circuitsim.io.files import remove_torn, replacing
 from circuitsim.io.sealed import Damaged, add_array, differences, load_sealed, save_sealed
@@ -99,15 +99,20 @@ def circuit_facts(circuit: Circuit) -> dict[str, str]:
     >>> one["netlist"] == two["netlist"], one["values"] == two["values"]
     (False, True)
     """
-    text, values = hashlib.sha256(), hashlib.sha256()
+    text = hashlib.sha256()
     for _, data, _ in circuit.netlist.text.source.scans:
         text.update(hashlib.sha256(data).digest())
-    branches = [x for x in (getattr(circuit, f.name) for f in fields(circuit)) if isinstance(x, Branches)]
-    for part in (*branches, *circuit.crossbars):
+    return {"netlist": text.hexdigest(), "values": branches_digest(circuit)}
+
+
+def branches_digest(circuit: Circuit) -> str:
+    """SHA-256 of the branches of a circuit: which there are, between which nodes, and their values."""
+    digest = hashlib.sha256()
+    for part in (*(getattr(circuit, group) for group in GROUPS), *circuit.crossbars):
         for name, array in vars(part).items():
             if isinstance(array, np.ndarray):
-                add_array(values, f"{type(part).__name__} {name}", array)
-    return {"netlist": text.hexdigest(), "values": values.hexdigest()}
+                add_array(digest, f"{type(part).__name__} {name}", array)
+    return digest.hexdigest()
 
 
 def take_up(folder: Path, facts: Mapping[str, Any], option: str) -> None:
