@@ -6,7 +6,7 @@ Shockley, at junction voltage w (ngspice manual, diode model; the law of SPICE 3
 
     w >= -3 N Vt:       i = IS (exp(w / (N Vt)) - 1)
     -BV < w < -3 N Vt:  i = -IS (1 + (3 N Vt / (w e))^3)
-    w <= -BV:           i = -IS exp(-(w + BV) / (NBV Vt))
+    w < -3 N Vt, -BV:   i = -IS exp(-(w + BV) / (NBV Vt))
 
 plus GMIN w where the deck asks for gmin. A series resistance RS is solved exactly: v = w + RS i(w).
 Beyond MAX_EXPONENT exponentials stay what they are there, and so do their slopes; a sinh goes on as a straight line
@@ -181,15 +181,16 @@ def _shockley_voltage(p: Floats, i: Floats) -> Floats:
 
 
 def _bare_voltage(p: Floats, i: Floats) -> Floats:
-    """The junction voltage w at which the junction without gmin carries i; -BV for currents that the law jumps over."""
+    """The junction voltage w at which the junction without gmin carries i, or at which the law jumps over i."""
     saturation, nvt, bv, nbv_vt = p[:, 0], p[:, 1], p[:, 3], p[:, 4]
     ratio = _ratio(i, saturation)
     with np.errstate(divide="ignore"):
         forward = nvt * np.log1p(np.maximum(ratio, np.expm1(-3.0)))
         cubic = -3.0 * nvt / (np.e * np.cbrt(np.maximum(1.0 + ratio, 0.0)))
-    w = np.maximum(np.where(ratio < np.expm1(-3.0), cubic, forward), -bv)
+    edge = -np.maximum(bv, 3.0 * nvt)
+    w = np.maximum(np.where(ratio < np.expm1(-3.0), cubic, forward), edge)
     exponent = np.log(np.maximum(-ratio, 1.0))
-    w = np.where(ratio <= -1.0, -(bv + nbv_vt * exponent), w)
+    w = np.where(ratio <= -1.0, np.minimum(-(bv + nbv_vt * exponent), edge), w)
     w = np.where(exponent > MAX_EXPONENT, -np.inf, w)
     return np.where(ratio > np.expm1(MAX_EXPONENT), np.inf, w)
 
@@ -204,7 +205,7 @@ def _junction_current(p: Floats, w: Floats) -> tuple[Floats, Floats]:
         cube = arg * arg * arg  # a power takes longer than all the rest
         i = np.where(off, -saturation * (1.0 + cube), i)
         g = np.where(off, saturation * 3.0 * cube / np.where(off, w, -1.0), g)
-    if (broken := w < -bv).any():
+    if (broken := off & (w < -bv)).any():
         reverse = np.exp(np.minimum(np.where(broken, -(w + bv) / nbv_vt, 0.0), MAX_EXPONENT))
         i = np.where(broken, -saturation * reverse, i)
         g = np.where(broken, saturation * reverse / nbv_vt, g)
@@ -220,7 +221,8 @@ def _junction_voltage(p: Floats, v: Floats) -> Floats:
     # Where the exponential alone would carry all of v / RS: beyond the root, so that Newton comes back to it.
     with np.errstate(divide="ignore", over="ignore"):
         decades = np.log1p(np.where(rs > 0, np.abs(v) / np.where(rs > 0, rs * p[:, 0], 1.0), np.inf))
-    w = np.where(v > 0, np.minimum(v, p[:, 1] * decades), np.maximum(v, -(p[:, 3] + p[:, 4] * decades)))
+    reverse = np.minimum(-(p[:, 3] + p[:, 4] * decades), 0.0)
+    w = np.where(v > 0, np.minimum(v, p[:, 1] * decades), np.maximum(v, reverse))
     for _ in range(200):
         i, g = _junction_current(p, w)
         error = w + rs * i - v

@@ -452,9 +452,10 @@ class Check:
         if links:
             self.upper[rows] = np.maximum(self.upper[rows], np.where(settled, 0.0, self._link_relative(rows, total)))
         if self.problem.topology.islands.arcs:
-            self.upper[rows] = np.maximum(self.upper[rows], self._island_violation(rows, fall, rise))
+            across = self._nothing(rows, total, across_islands=True)
+            self.upper[rows] = np.maximum(self.upper[rows], self._island_violation(rows, *across))
 
-    def _nothing(self, rows: Ints, total: Floats) -> tuple[Floats, Floats]:
+    def _nothing(self, rows: Ints, total: Floats, across_islands: bool = False) -> tuple[Floats, Floats]:
         """Currents out of a unit, and into it, that are none, (len(rows), n_free) each, A.
 
         No voltages in float64 can make them smaller: they are beyond the last digit of the largest currents (`total`
@@ -462,15 +463,20 @@ class Check:
         fall, or rise, by as much when their voltages change in the last digits; or they are the last digits of currents
         that are carried. No voltage counts as more than 1e12 V there, no current as more than 1e12 A: islands that
         nothing holds may end anywhere, and the last digits of -1e58 V would excuse every current that there is.
+
+        `across_islands`: of the branches between islands alone. What rounds within one cancels in its sum.
         """
-        t = self.problem.topology
-        _, carried = carried_sums(self.problem, take_rows(self.drive.carried, rows))
-        fall, rise = (np.zeros((t.n_free + 1, rows.size)) for _ in range(2))  # the last: known ends
-        less, more = (x.T for x in self._junction_rounding(rows))
-        for out, at_a, at_k in ((fall, less, more), (rise, more, less)):
-            ufunc_at(np.add, out, t.junction_a, at_a)
-            ufunc_at(np.add, out, t.junction_k, at_k)
-        s, problem = self.problem.circuit.current_sources, self.problem
+        t, c, of_carriers, slope = self.problem.topology, self.problem.circuit, self.drive.carried, self.slope[rows]
+        less, more, steep = self._junction_rounding(rows)
+        if across_islands:
+            j, d, part = c.junctions, c.ideal_diodes, t.islands.part
+            crossing = (part[j.a] != part[j.b])[t.junctions]
+            carriers = np.concatenate([(part[d.a] != part[d.b])[t.links], part[c.active.a] != part[c.active.b]])
+            less, more, of_carriers = less * crossing, more * crossing, of_carriers * carriers
+            slope = self._at_units((steep * crossing).T, (steep * crossing).T)
+        _, carried = carried_sums(self.problem, take_rows(of_carriers, rows))
+        fall, rise = self._at_units(less.T, more.T), self._at_units(more.T, less.T)
+        problem, s = self.problem, c.current_sources
         given = np.where(s.a != s.b, np.abs(take_rows(problem.source_currents(self.drive.rows), rows)), 0.0)
         closed = problem.closed_currents(take_rows(self.drive.fixed, rows))
         largest = np.maximum(problem.largest_amps(given), problem.largest_amps(closed))
@@ -479,22 +485,54 @@ class Check:
         volts, amps = (np.minimum(x, _MOST)[:, problem.in_copy] for x in (self._largest_volts[rows], largest))
         reciprocal = self.problem.circuit.reciprocal
         digits, least = (_NO_VOLTAGE, 0.0) if reciprocal else (_NO_VOLTAGE_ACTIVE, _NO_CURRENT_ACTIVE)
-        beyond = digits * self.slope[rows] * volts + NOTHING * amps + ROUNDING * carried + least
-        return fall[:-1].T + beyond, rise[:-1].T + beyond
+        digits = max(digits, NOTHING) if across_islands else digits  # sums of what crosses have two parts
+        beyond = digits * slope * volts + NOTHING * amps + ROUNDING * carried + least
+        return fall + beyond, rise + beyond
 
-    def _junction_rounding(self, rows: Ints) -> tuple[Floats, Floats]:
-        """By how much the current of each nonlinear branch falls, and rises, with the rounding of its voltage, A."""
+    def _at_units(self, at_a: Floats, at_k: Floats) -> Floats:
+        """Sums at the free units, (rows, n_free), of what nonlinear branches have at their ends, (branches, rows)."""
+        t = self.problem.topology
+        out = np.zeros((t.n_free + 1, at_a.shape[1]))  # the last: known ends
+        ufunc_at(np.add, out, t.junction_a, at_a)
+        ufunc_at(np.add, out, t.junction_k, at_k)
+        return out[:-1].T
+
+    def _junction_rounding(self, rows: Ints) -> tuple[Floats, Floats, Floats]:
+        """By how much the current of each nonlinear branch falls, and rises, with the rounding of its voltage, A; and
+        its slope, S."""
         t, j = self.problem.topology, self.problem.circuit.junctions
         law, params = j.law[t.junctions], j.params[t.junctions]
         v = _junction_volts(self.problem, self.drive, self.x, rows)
-        below, at, above = (branch_current(law, params, v + k * ROUNDING * np.abs(v))[0] for k in (-1.0, 0.0, 1.0))
-        return at - below, above - at
+        below, above = (branch_current(law, params, v + k * ROUNDING * np.abs(v))[0] for k in (-1.0, 1.0))
+        at, slope = branch_current(law, params, v)
+        return at - below, above - at, slope
 
     def _island_violation(self, rows: Ints, fall: Floats, rise: Floats) -> Floats:
         """KCL of each island as a whole: its net current relative to what crosses its border, (len(rows), n_free).
 
         The nodes of an island may each meet a tolerance with errors that add up to more than all that leaves it. The
-        sum of what is none at its units, `fall` out of them and `rise` into them (len(rows), n_free), does not count.
+        sum of what is none at its units of the currents that cross its border, `fall` out of them and `rise` into them
+        (len(rows), n_free), does not count.
+        """
+        t = self.problem.topology
+        part = t.islands.part
+        net, total = self.crossing(rows)
+        held = np.zeros(net.shape, bool)  # a diode to a known potential takes what is left
+        at_bound = (self.flow[rows] - self.rho[rows] != 0.0).T
+        np.logical_or.at(held, part[t.root_of_unit], at_bound)
+        out_of, into = np.zeros(net.shape), np.zeros(net.shape)
+        ufunc_at(np.add, out_of, part[t.root_of_unit], fall.T)
+        ufunc_at(np.add, into, part[t.root_of_unit], rise.T)
+        size = np.where(held | ((-into <= net) & (net <= out_of)), 0.0, np.abs(net))
+        worst = np.divide(size, total, out=np.where(size > 0, np.inf, 0.0), where=total > 0)
+        worst[[0, *part[t.islands.pins]]] = 0.0  # what is known takes what the others leave
+        spread: Floats = worst[part[t.root_of_unit]].T
+        return spread
+
+    def crossing(self, rows: Ints) -> tuple[Floats, Floats]:
+        """The net current out of each island through all that crosses its border, and the absolute one, A.
+
+        (parts, len(rows)) each. Currents within an island, and what rounds in them, are in neither.
         """
         t, c = self.problem.topology, self.problem.circuit
         part = t.islands.part
@@ -514,17 +552,11 @@ class Check:
             for ends, sign in ((a, 1.0), (b, -1.0)):
                 ufunc_at(np.add, net, ends[crossing], sign * amps.T[crossing])
                 ufunc_at(np.add, total, ends[crossing], np.abs(amps.T[crossing]))
-        held = np.zeros(net.shape, bool)  # a diode to a known potential takes what is left
-        at_bound = (self.flow[rows] - self.rho[rows] != 0.0).T
-        np.logical_or.at(held, part[t.root_of_unit], at_bound)
-        out_of, into = np.zeros(net.shape), np.zeros(net.shape)
-        ufunc_at(np.add, out_of, part[t.root_of_unit], fall.T)
-        ufunc_at(np.add, into, part[t.root_of_unit], rise.T)
-        size = np.where(held | ((-into <= net) & (net <= out_of)), 0.0, np.abs(net))
-        worst = np.divide(size, total, out=np.where(size > 0, np.inf, 0.0), where=total > 0)
-        worst[[0, *part[t.islands.pins]]] = 0.0  # what is known takes what the others leave
-        spread: Floats = worst[part[t.root_of_unit]].T
-        return spread
+        return net, total
+
+    def junction_slopes(self, rows: Ints) -> Floats:
+        """The slope of each nonlinear branch, (len(rows), n_junctions), S."""
+        return self._junction_rounding(rows)[2]
 
     def exact_violation(self) -> Floats:
         """rho, (rows, n_free), A, from each branch's own voltage."""

@@ -38,6 +38,8 @@ LAWS = {
     "zener with RS and gmin": (Law.SHOCKLEY, [1e-12, VT, 30.0, 4.3, 1.2 * VT, 1e-9]),
     "diode with gmin": (Law.SHOCKLEY, [1e-14, VT, 0.0, np.inf, VT, 1e-12]),
     "breakdown before -3 Vt": (Law.SHOCKLEY, [1e-12, VT, 0.0, 0.05, VT, 0.0]),
+    "breakdown adjusted below 0": (Law.SHOCKLEY, [1e-14, 5 * VT, 0.0, -3.6, 5 * VT, 0.0]),
+    "the same with RS": (Law.SHOCKLEY, [1e-14, 2 * VT, 20.0, -0.1, 2 * VT, 0.0]),
     "pwl": (Law.PWL, [0.1, 0.7, 0.05, 3.0, 0.0, 0.0]),
     "tanh": (Law.TANH, [1e-3, 0.5, 0.0, 0.0, 0.0, 0.0]),
     "sinh": (Law.SINH, [1e-6, 0.2, 0.0, 0.0, 0.0, 0.0]),
@@ -98,6 +100,19 @@ def test_breakdown_inverse() -> None:
     v = branch_voltage(np.zeros(4, np.int8), p, i)
     np.testing.assert_allclose(v[:3], [-5 - VT * math.log(1e6), -5, -5], rtol=1e-14)
     assert v[3] == pytest.approx(-3 * VT / math.e * 0.001 ** (-1 / 3), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", [name for name in LAWS if "breakdown" in name or "same" in name])
+def test_a_low_breakdown_voltage_leaves_the_forward_law_alone(name: str) -> None:
+    """As in ngspice the exponential of breakdown begins at -3 N Vt at the latest: nothing flows at 0 V."""
+    nvt, rs = LAWS[name][1][1], LAWS[name][1][2]
+    v = np.concatenate([np.linspace(-3.0, 3.0, 61) * nvt, np.linspace(-4.0, 0.0, 401)])
+    i = current(name, np.sort(v))
+    assert current(name, np.zeros(1))[0] == 0.0
+    assert (np.diff(i) >= 0).all()
+    if rs == 0:
+        forward = v[(v > -2.99 * nvt)]
+        np.testing.assert_allclose(current(name, forward), LAWS[name][1][0] * np.expm1(forward / nvt), rtol=1e-13)
 
 
 def test_currents_that_no_voltage_gives() -> None:

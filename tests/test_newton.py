@@ -14,7 +14,7 @@ from circuitsim.methods import newton
 from circuitsim.methods.continuation import _Curve
 from circuitsim.methods.networks import Network, make_network
 from circuitsim.methods.newton import _settled
-from circuitsim.residual import Check
+from circuitsim.residual import Check, shift
 from validation.random_decks import random_deck
 
 NONE = np.zeros(0)
@@ -315,3 +315,50 @@ def test_a_small_resistance_between_a_source_and_large_ones(seed: int) -> None:
         assert solution.current("R2").item() == pytest.approx(amps, rel=1e-8, abs=0)
     clamped = cs.solve(cs.parse("t\nR1 0 a 1e6\nV1 b a 5\nR2 b c 1m\nD1 c 0 di\n.model di D(ron=0 vfwd=3)\n"))
     assert clamped.voltage("a").item() == pytest.approx(-2.0, abs=1e-8)
+
+
+# -- islands that diodes hold which do not conduct ---------------------------------------------------------------------
+
+# Milliamperes flow within, some 1e-22 A out and in: their balance says where the island is. Voltages by Newton's method
+# in 110 digits on the modified nodal equations.
+LEAKING = {
+    "volts": (
+        "V1 d e -6.721\nI1 b d 0.1683\nR3 d b 0.1231\nR4 e c 551\nD2 c b d\nD22 d 0 d\nD23 b e d m=900\nD24 a c d m=2\n"
+        "D25 0 a d\n.model d D(is=7.794e-23 n=3.99)",
+        {"d": -2.2926024, "e": 4.4283976, "a": 2.2926024},
+    ),
+    "less": (
+        "V1 d e -1.55\nI1 b d 8.986m\nR3 d b 0.01459\nR4 e c 551\nD2 c b d\nD22 d 0 d\nD23 b e d\nD24 a c d m=2\n"
+        "D25 0 a d\n.model d D(is=9.318e-23 n=1.65)",
+        {"d": -0.76006},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LEAKING)
+def test_leaks_say_where_an_island_is(name: str) -> None:
+    deck, wanted = LEAKING[name]
+    solution = cs.solve(cs.parse(f"{name}\n{deck}"))
+    assert {node: solution.voltage(node)[0] for node in wanted} == pytest.approx(wanted, rel=1e-5)
+
+
+def test_leaks_of_an_island_with_controlled_sources() -> None:
+    """Two equal diodes hold it, D3 at n1 and D13 at n8, both reversed: it lies between them."""
+    solution = cs.solve(cs.parse(random_deck(4, 500178).text))
+    assert solution.voltage("n1")[0] > 0.3
+    assert solution.voltage("n1") == pytest.approx(-solution.voltage("n8"), rel=1e-6)
+
+
+def test_currents_within_an_island_do_not_excuse_what_leaks_out() -> None:
+    circuit = cs.parse("t\n" + LEAKING["volts"][0])
+    problem = cs.compile_problem(circuit)
+    solution = cs.solve(problem)
+    island = (
+        problem.topology.islands.part[problem.topology.root_of_unit]
+        == (problem.topology.islands.part[circuit.netlist.node("d")])
+    )
+    drive = problem.drive(slice(0, 1))
+    at = shift(problem, drive, solution.x, *(() if solution.low is None else solution.low))
+    assert Check(problem, at, np.zeros_like(solution.x), exact=True).worst < 1e-9
+    moved = Check(problem, at, np.where(island, 0.1, 0.0)[None], exact=True)
+    assert moved.upper[0, island].min() > 1e-4

@@ -65,7 +65,7 @@ def shockley(p: Floats, w: Floats) -> tuple[Floats, Floats]:
         np.where(off, -saturation * (1.0 + cube), i),
         np.where(off, 3.0 * saturation * cube / np.where(off, w, -1.0), g),
     )
-    broken = w < -bv
+    broken = off & (w < -bv)
     reverse, slope = straight(np.where(broken, -(w + np.where(broken, bv, 0.0)) / vt, 0.0))
     return np.where(broken, -saturation * reverse, i), np.where(broken, saturation / vt * slope, g)
 

@@ -41,7 +41,7 @@ __device__ inline double within(double x, double low, double high) {  // NaN sta
 // Current and slope of the bare junction at voltage w beside gmin; p: is, nvt, rs, bv, nbv_vt, gmin.
 __device__ inline double shockley(const double* p, double gmin, double w, double* slope) {
     double i, g;
-    if (w < -p[3]) {
+    if (w < -3.0 * p[1] && w < -p[3]) {
         i = -p[0] * exp(fmin(-(w + p[3]) / p[4], MAX_EXPONENT));
         g = -i / p[4];
     } else if (w < -3.0 * p[1]) {
@@ -64,7 +64,7 @@ __device__ inline double junction_voltage(const double* p, double rs, double gmi
     double low = fmin(v, 0.0), high = fmax(v, 0.0), w = v, g;
     if (rs * p[0] > 0.0) {  // where the exponential alone would carry all of v / RS: beyond the root
         const double decades = log1p(fabs(v) / (rs * p[0]));
-        w = v > 0.0 ? fmin(v, p[1] * decades) : fmax(v, -(p[3] + p[4] * decades));
+        w = v > 0.0 ? fmin(v, p[1] * decades) : fmax(v, fmin(-(p[3] + p[4] * decades), 0.0));
     }
     for (int step = 0; step < STEPS; ++step) {
         const double error = w + rs * shockley(p, gmin, w, &g) - v;

@@ -17,7 +17,7 @@ _STEPS = 200  # of a safeguarded Newton iteration; bisection alone needs about 6
 @jit()
 def shockley(p, w):
     """Current and slope of the bare junction at voltage w; p: is, nvt, rs, bv, nbv_vt, gmin."""
-    if w < -p[3]:
+    if w < -3.0 * p[1] and w < -p[3]:
         i = -p[0] * math.exp(min(-(w + p[3]) / p[4], MAX_EXPONENT))
         g = -i / p[4]
     elif w < -3.0 * p[1]:
@@ -63,7 +63,7 @@ def branch(law, p, v):
     w = v
     if rs * p[0] > 0.0:  # where the exponential alone would carry all of v / RS: beyond the root
         decades = math.log1p(abs(v) / (rs * p[0]))
-        w = min(v, p[1] * decades) if v > 0.0 else max(v, -(p[3] + p[4] * decades))
+        w = min(v, p[1] * decades) if v > 0.0 else max(v, min(-(p[3] + p[4] * decades), 0.0))
     for _ in range(_STEPS):
         i, g = shockley(p, w)
         error = w + rs * i - v

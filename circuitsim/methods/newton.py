@@ -26,6 +26,7 @@ from circuitsim.backends.base import RowSteps
 from circuitsim.branch_sums import ufunc_at
 from circuitsim.laws import Law, branch_current, branch_voltage
 from circuitsim.methods.continuation import follow
+from circuitsim.methods.drift import drifted, may_drift
 from circuitsim.methods.held import hardly_moves
 from circuitsim.methods.networks import SINGULAR, Network, Tangents
 from circuitsim.methods.outcome import Gathered, Outcome
@@ -45,6 +46,7 @@ _SMALL = 40  # unknowns, and legs, of circuits whose rows are solved at once
 _EXTRA_STEPS = 2  # after all tangents are near
 _MOST_PARTS = 3  # of the voltages, each the rounding of the one before
 _MOST_REFINED = 16  # corrections of a correction
+_MOST_DRIFTING, _DRIFTS = 200, 0.9  # the same while islands still drift, and the share of a violation that one leaves
 _FAR = 1e3  # times the largest voltage: corrections beyond are none
 _NEXT_PART = 4  # corrections: then the voltages get another part
 _GROSS = 1e-9  # of the largest current: a violation that is more than rounding
@@ -198,13 +200,16 @@ def _polished(
         return Check(network.problem, network.with_carried(at, np.maximum(links, 0.0), extra, x), x, exact=True)
 
     found, before, stuck, still, sure = check(None), np.inf, 0, False, False
-    for refined in range(_MOST_REFINED + 1):
+    islands, drifts = bool(network.problem.topology.islands.arcs), may_drift(network.problem) and u.shape[0] == 1
+    drifting = 1.0  # the relative violation before
+    for refined in range(_MOST_DRIFTING + 1):
         if not found.finite():
             return Outcome(parts[0], Status.NONFINITE, steps, found.certificate())
         met = found.meets(tolerance) and found.certificate().kcl_relative <= tolerance
         arrived = met and _closed(network, found, stiff)
         sure = arrived and (still or _settled(network, found, slope))
-        if sure or refined == _MOST_REFINED:
+        falls, drifting = islands and found.worst < _DRIFTS * drifting, found.worst
+        if sure or (refined >= _MOST_REFINED and not falls) or refined == _MOST_DRIFTING:
             break
         if not found.drive.base:
             found = check(np.zeros_like(parts[0]))
@@ -220,6 +225,8 @@ def _polished(
             ufunc_at(np.add, injected.T, unit, sign * (stiff * gap).T)
         slope = network.relinearised(slope, found)
         step = network.factor(slope if refined < _HOLD_AFTER else network.immovable(slope)).solve(injected)
+        if drifts and np.isfinite(step).all():
+            step[:, :n] = drifted(found, step[:, :n])
         if _far(step[:, :n], parts[0], drive.fixed, float(found.largest.max()) / network.largest):
             break
         largest = network.problem.largest_volts(parts[0])
@@ -525,7 +532,7 @@ def _limited(law: NDArray[np.int8], params: Floats, old: Floats, v: Floats, line
     p, i, inner, was = params[chosen], line[..., chosen], v[..., chosen], old[..., chosen]
     kinds = law[chosen]
     knee = _knee(kinds, p)
-    broken = np.where(kinds == Law.SHOCKLEY, -(p[:, 3] + knee), 0.0)
+    broken = np.where(kinds == Law.SHOCKLEY, -(np.maximum(p[:, 3], 3.0 * p[:, 1]) + knee), 0.0)
     forward = np.maximum(branch_voltage(kinds, p, np.maximum(i, 0.0)), knee)
     reverse = np.minimum(branch_voltage(kinds, p, np.minimum(i, 0.0)), broken)
     inner = np.where(inner > np.maximum(was, knee), np.minimum(inner, np.maximum(forward, was)), inner)

@@ -1,0 +1,60 @@
+"""How far islands drift: parts that nonlinear branches alone join to ground, by currents far below those within.
+
+A diode that does not conduct carries 1e-14 A or less. Elimination (linear/elimination.py) keeps such a conductance
+beside any other; LU factors of a network with controlled sources do not: where the whole island goes is then nothing
+but their rounding. Here it comes from the sum of what crosses the island's border, in which nothing within it occurs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse import linalg
+
+from circuitsim.problem import Problem
+from circuitsim.residual import ROUNDING, Check
+
+Floats = NDArray[np.float64]
+
+
+def may_drift(problem: Problem) -> bool:
+    """Whether there are controlled sources, and islands whose borders only smooth laws and current sources cross."""
+    t, c = problem.topology, problem.circuit
+    if c.reciprocal or not t.islands.arcs:
+        return False
+    part, d = t.islands.part, c.ideal_diodes
+    return not ((part[d.a] != part[d.b]).any() or (part[c.active.a] != part[c.active.b]).any())
+
+
+def drifted(check: Check, step: Floats) -> Floats:
+    """A correction (1, n_free), V, of the unknowns with another movement of each island as a whole.
+
+    It is the one after which what crosses each border adds up to nothing, on the tangents there:
+
+        net_p + sum over crossing branches of +-slope (step_a - step_b + shift_a - shift_b) = 0.
+    """
+    problem = check.problem
+    t, j, row = problem.topology, problem.circuit.junctions, np.zeros(1, np.int64)
+    part = t.islands.part
+    a, b = (part[ends[t.junctions]] for ends in (j.a, j.b))
+    padded = np.append(step[0], 0.0)  # index -1: known
+    slope = np.where(a != b, check.junction_slopes(row)[0], 0.0)
+    more = slope * (padded[t.junction_a] - padded[t.junction_k])
+    n = t.islands.n_parts
+    net, size = (x[:, 0] for x in check.crossing(row))
+    net = net + np.bincount(a, more, n) - np.bincount(b, more, n)
+    diag = np.bincount(a, slope, n) + np.bincount(b, slope, n)
+    between = sparse.coo_array((np.tile(slope, 2), (np.r_[a, b], np.r_[b, a])), shape=(n, n)).tocsr()
+    free = (diag > 0) & (np.abs(net) > ROUNDING * size)
+    free[[0, *part[t.islands.pins]]] = False
+    chosen = np.flatnonzero(free)
+    shift = np.zeros(n)
+    if chosen.size:
+        matrix = (sparse.diags_array(diag) - between).tocsc()[chosen][:, chosen]
+        try:
+            shift[chosen] = linalg.splu(matrix).solve(-net[chosen])
+        except RuntimeError:  # exactly singular: islands that nothing holds
+            return step
+    moved = step + shift[part[t.root_of_unit]]
+    return moved if np.isfinite(moved).all() else step
