@@ -88,6 +88,18 @@ def branch_voltage(law: NDArray[np.int8], params: Floats, current: Floats) -> Fl
     return v
 
 
+def beyond_law(law: NDArray[np.int8], params: Floats, v: Floats) -> NDArray[np.bool_]:
+    """Which of m branches at voltages v, (..., m), are where their exponentials overflow: no law is followed there."""
+    p, shockley = params.T, law == Law.SHOCKLEY
+    with np.errstate(over="ignore", invalid="ignore"):
+        far = ((v > MAX_EXPONENT * p[1]) | (-v - p[3] > MAX_EXPONENT * p[4])) & shockley
+        far |= (np.abs(v) > STRAIGHT * p[1]) & (law == Law.SINH)
+        if (far & shockley & (p[2] > 0)).any():  # most of the voltage may be across RS
+            most = _NEARLY * p[0] * np.exp(MAX_EXPONENT)
+            far &= ~shockley | (np.abs(branch_current(law, params, v)[0]) >= most)
+    return far
+
+
 def _groups(law: NDArray[np.int8]) -> Iterator[tuple[int, NDArray[np.bool_] | slice]]:
     """Each law in use, and the branches that follow it."""
     kinds = np.flatnonzero(np.bincount(law)).tolist()

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from circuitsim.branch_sums import crossbar_sums, dense_sums, end_sums, figures, flat_sums, ufunc_at, violations
 from circuitsim.circuit import Branches, take_rows
-from circuitsim.laws import branch_current
+from circuitsim.laws import beyond_law, branch_current
 from circuitsim.problem import Drive, Problem
 
 Ints = NDArray[np.int64]
@@ -449,6 +449,9 @@ class Check:
         settled = (size == 0) & (self.slope[rows] > 0)
         self.upper[rows] = np.divide(size, total, out=np.where(size > 0, np.inf, 0.0), where=total > 0)
         self.upper[rows] = np.where(np.isnan(size) | np.isnan(total), np.inf, self.upper[rows])
+        if (beyond := self._beyond_law(rows)).any():
+            at_ends = beyond.T.astype(float)
+            self.upper[rows] = np.where(self._at_units(at_ends, at_ends) > 0, np.inf, self.upper[rows])
         if links:
             self.upper[rows] = np.maximum(self.upper[rows], np.where(settled, 0.0, self._link_relative(rows, total)))
         if self.problem.topology.islands.arcs:
@@ -488,6 +491,13 @@ class Check:
         digits = max(digits, NOTHING) if across_islands else digits  # sums of what crosses have two parts
         beyond = digits * slope * volts + NOTHING * amps + ROUNDING * carried + least
         return fall + beyond, rise + beyond
+
+    def _beyond_law(self, rows: Ints) -> NDArray[np.bool_]:
+        """Which nonlinear branches are where their exponentials overflow, (len(rows), n_junctions): no law holds."""
+        t, j = self.problem.topology, self.problem.circuit.junctions
+        law, params = j.law[t.junctions], j.params[t.junctions]
+        v = _junction_volts(self.problem, self.drive, self.x, rows)
+        return beyond_law(law, params, v)
 
     def _at_units(self, at_a: Floats, at_k: Floats) -> Floats:
         """Sums at the free units, (rows, n_free), of what nonlinear branches have at their ends, (branches, rows)."""

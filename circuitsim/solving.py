@@ -17,6 +17,7 @@ from circuitsim.backends import gpu_mesh, gpu_newton
 from circuitsim.backends.base import Backend, find_backend
 from circuitsim.circuit import Circuit
 from circuitsim.errors import BackendUnavailable, NotSolved, SettingsError
+from circuitsim.laws import beyond_law
 from circuitsim.linear import FEW_NODES, is_mesh
 from circuitsim.linear.multigrid import Multigrid
 from circuitsim.methods import aside, bcd, newton
@@ -168,6 +169,8 @@ def _solve(
     message = _message(problem, status, residuals, settings, steps_text(method, steps))
     if status is Status.SOLVED and not sure and not loose.any():
         message += "; so little holds some voltages that they may be less accurate than that"
+    if status is not Status.SOLVED and (name := _overflowing(problem, x, low)):
+        message += f"; the current of {name} overflows there: put a resistor in series"
     if loose.any() and status is not Status.SOLVED:
         c = problem.circuit
         sources = listed([c.element(c.controlled, k) for k in range(len(c.controlled))])
@@ -175,6 +178,15 @@ def _solve(
     return Solution(
         problem, x, low, status, message, residuals, method, name, settings.dtype, steps, carried, loose, why
     )
+
+
+def _overflowing(problem: Problem, x: Floats, low: Floats | None) -> str:
+    """The name of a nonlinear branch whose exponential overflows; empty where none does."""
+    j = problem.circuit.junctions
+    parts = [x, *(() if low is None else low)]
+    beyond = beyond_law(j.law, j.params, problem.drops(parts, problem.fixed_potentials(slice(0, len(x))), j.a, j.b))
+    worst = np.flatnonzero(beyond.any(axis=0))
+    return problem.circuit.element(j, int(worst[0])) if worst.size else ""
 
 
 def _more_parts(low: Floats | None, shape: tuple[int, ...]) -> Floats:

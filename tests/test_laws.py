@@ -370,3 +370,28 @@ def test_text_of_flat_elements() -> None:
         "BN2 0 y[0] i=1e-06*sinh(v(0,y[0])/0.2)",
         "BN3 y[1] 0 i=1.0*pwl(v(y[1],0), -1.0, -0.001, 0.0, 0.0)",
     ]
+
+
+# -- exponentials that overflow ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("deck", "name"),
+    [
+        ("V1 a 0 60\nE1 e 0 a 0 1\nD4 e 0 d", "D4"),
+        ("V1 a 0 100\nD1 a b d\nD2 b 0 d2", "D1"),
+        ("V1 a 0 -100\nD1 a b z\nD2 b 0 z", "D1"),
+        ("V1 a 0 300\nN1 a b s\nN2 b 0 s", "N1"),
+    ],
+)
+def test_where_an_exponential_overflows_nothing_is_solved(deck: str, name: str) -> None:
+    """Beyond exp(700), and sinh(500), the laws are not followed: KCL with what is put there is no answer."""
+    models = ".model d D(is=1e-14)\n.model d2 D(is=1e-14 n=2)\n.model z D(bv=5)\n.model s sinh(i0=1u v0=0.1)"
+    solution = cs.solve(cs.parse(f"t\n{deck}\n{models}"), raise_on_failure=False)
+    assert not solution.solved
+    assert f"the current of {name} overflows there: put a resistor in series" in solution.message
+
+
+def test_a_series_resistance_takes_what_would_overflow() -> None:
+    text = "t\nV1 a 0 500\nD1 a b d\nR1 b 0 1\n.model d D(is=1e-14 rs=1)"
+    assert cs.solve(cs.parse(text)).current("R1")[0] == pytest.approx(250, rel=0.01)
