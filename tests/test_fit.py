@@ -208,6 +208,7 @@ def test_a_crossbar_with_wires_learns_by_newton(tmp_path: Path) -> None:
     teacher = cs.load(netlist, seed=7)
     rng = np.random.default_rng(0)
     x = rng.uniform(0, 1, (24, 6))
+    x[:8] = 0.0  # at rest at once, by sweeps too
     y = cs.solve(teacher.with_values({"Vx": x})).voltage("y[0:3]")
     names = [f"x{k}" for k in range(6)] + [f"target{k}" for k in range(4)]
     rows = [",".join(map(repr, row)) for row in np.concatenate([x, y], axis=1).tolist()]
@@ -247,3 +248,34 @@ def test_amplifiers_learn_by_the_adjoint(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, [*given, "--out", str(tmp_path / "run"), "--resume"])
     assert done.exit_code == 2
     assert "netlist" in done.output and "another" in done.output
+
+
+CHAIN = """far more sweeps than four
+Vx in 0 0
+R1 in a 1k
+R2 a b 10
+R3 b c 10
+R4 c d 10
+R5 d y 10
+Ro y 0 2k
+.input Vx
+.output y
+.train Ro
+"""
+
+
+@pytest.mark.parametrize("change", [[], ["--sweeps", "2000"], ["--tol", "1e-9"]])
+def test_sweeps_that_do_not_come_to_rest_are_remarked_on(tmp_path: Path, change: list[str]) -> None:
+    netlist, table = tmp_path / "chain.cir", tmp_path / "chain.csv"
+    netlist.write_text(CHAIN)
+    table.write_text("x,target\n1,0.5\n2,1\n")
+    given = ["--netlist", str(netlist), "--data", str(table), "--gain", "1", "--nudge", "1e-6", "--batch-size", "2"]
+    given += ["--conductance-rates", "1e-9", "--epochs", "1", "--dtype", "float64", *change]
+    done = CliRunner().invoke(main, [*given, "--out", str(tmp_path / "run")])
+    assert done.exit_code == 0, done.output
+    settles = 2 * 2000 / (1000 + 40 + 2000)
+    warned = "warning: after 4 sweeps outputs are up to" in done.output
+    assert warned is (not change)
+    assert (
+        not warned or f"from where the circuit settles (up to {settles:.3g} V): another circuit learns" in done.output
+    )

@@ -9,6 +9,7 @@ move as one. Back-propagation gives a pair of fields for each step of each colou
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +23,14 @@ from circuitsim.graphs import components
 from circuitsim.laws import branch_current
 from circuitsim.methods.networks import ActiveNetwork, make_network
 from circuitsim.problem import Drive
+from circuitsim.residual import outflow
 from training.gradient import Fields, Outputs, secants
 from training.learner import LearningError
 from training.phases import State
 
 Floats = NDArray[np.float64]
+
+_LEAST, _MISSES = 1e-15, 1e-9  # of a right-hand side: what is asked for, and what a solution may miss
 
 
 def _junction_slopes(problem: Problem, drive: Drive, x: Floats) -> Floats:
@@ -71,6 +75,13 @@ def implicit_fields(
     wanted = outputs.onto_units(pull, n)
     slopes = _junction_slopes(problem, drive, x)
     linear, free = _linear(problem), inside(drive, x, dtype)
+    carried = np.zeros((x.shape[0], drive.carried.shape[1])) if state.carried is None else state.carried
+    if not problem.circuit.reciprocal:  # newton leaves such units next to their bounds: the diode's current tells
+        flow, slope = outflow(problem, replace(drive, carried=carried), x)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            target = x - flow / slope
+        free &= ~((target < drive.lo) | (target > drive.hi))
+    ties = _always_tied(problem, drive)
     delta = np.zeros_like(x)
     for row in range(x.shape[0]):
         j = linear.copy()
@@ -78,18 +89,31 @@ def implicit_fields(
             nonlinear = _nonlinear(problem, slopes[row])
             nonlinear.resize(j.shape)
             j = j + nonlinear
-        moves = _moves(problem, free[row], state.conducting[row], j)
+        moves = _moves(problem, free[row], (carried[row, : ties.size] > 0) | ties, j)
         if moves.shape[1]:
             side = np.zeros(j.shape[0])
             side[:n] = -wanted[row]
-            try:
-                found = linalg.splu((moves.T @ j @ moves).T.tocsc()).solve(moves.T @ side)
-            except RuntimeError:  # exactly singular
-                raise LearningError(
-                    "the linearised circuit determines no voltages at this state: it has no gradient there"
-                ) from None
-            delta[row] = (moves @ found)[:n]
+            delta[row] = (moves @ _solved((moves.T @ j @ moves).T.tocsc(), moves.T @ side))[:n]
     return _fields(problem, drive, x, delta, pull, x.shape[0])
+
+
+def _solved(matrix: sparse.csc_array, side: Floats) -> Floats:
+    """The solution, the smallest one where there are several: of parts that nothing holds, and nothing pulls."""
+    try:
+        return np.asarray(linalg.splu(matrix).solve(side))
+    except RuntimeError:  # exactly singular
+        found = linalg.lsqr(matrix, side, atol=_LEAST, btol=_LEAST, conlim=0.0, iter_lim=20 * side.size)[0]
+    if np.abs(matrix @ found - side).max() > _MISSES * np.abs(side).max(initial=0.0):
+        raise LearningError("the linearised circuit determines no voltages at this state: it has no gradient there")
+    return np.asarray(found)
+
+
+def _always_tied(problem: Problem, drive: Drive) -> NDArray[np.bool_]:
+    """Which perfect diodes between free units have another one the other way that leaves no gap, (n_links,)."""
+    legs, offset = problem.topology.legs, drive.link_offset[0]
+    ends = list(zip(legs.link_a.tolist(), legs.link_k.tolist(), offset.tolist(), strict=True))
+    every = set(ends)
+    return np.array([(k, a, -room) in every for a, k, room in ends], bool)
 
 
 def _linear(problem: Problem) -> sparse.csr_array:

@@ -39,9 +39,15 @@ def check_convex(problem: Problem, outputs: Outputs, beta: float) -> None:
         return
     check_nudge(problem, outputs, beta)
     count = np.bincount(outputs.units, minlength=problem.n_free)
-    matrix = sparse.diags_array(problem.values.diag + beta * count) - dense_among_sparse(problem)
-    if not positive_definite(matrix):
+    couplings = dense_among_sparse(problem)
+    if positive_definite(sparse.diags_array(problem.values.diag + beta * count) - couplings):
+        return
+    if positive_definite(sparse.diags_array(problem.values.diag) - couplings):
         raise not_convex("", np.nan, beta)
+    raise LearningError(
+        f"a nudge of {beta:g} S may leave no convex problem: diodes alone hold a part of the circuit; choose variant "
+        "positive, or algorithm implicit"
+    )
 
 
 def not_convex(node: str, conductance: float, beta: float) -> LearningError:

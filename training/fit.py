@@ -23,7 +23,8 @@ _EXAMPLES = f"""
 Examples:
   python -m training.fit
   python -m training.fit --netlist xor --algorithm implicit --seed 4
-  python -m training.fit --netlist my.cir --data my.csv --gain 5 --tol 1e-9 --nudge 1e-5
+  python -m training.fit --netlist my.cir --data my.csv --gain 1 --tol 1e-9 --nudge 1e-5 --conductance-rates 1e-6
+    --batch-size 3
 
 A table is a CSV file with a header line; columns whose names begin with `target` are what the outputs shall reach, in
 V, the others drive the `.input` sources (twice as many sources as columns: the second half takes the negated values).

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim import Problem, SettingsError
+from circuitsim import Problem, SettingsError, solve
 from circuitsim.backends.base import Backend
 from circuitsim.circuit import Circuit
 from circuitsim.problem import Drive
@@ -25,6 +25,7 @@ from training.recipe import Recipe
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
+_SETTLED = 0.05  # of the largest output: by less it may be off after the sweeps without a remark
 _CHECK_EVERY = 1000  # steps between two tests of convexity
 
 
@@ -39,7 +40,7 @@ class GeneralLearner(Learner):
         self.trained = trained_elements(problem)
         self.sources = input_sources(problem.circuit)
         self.state = np.zeros((recipe.batch_size, problem.n_free))
-        self.free = State(self.state, np.zeros((recipe.batch_size, problem.topology.links.size), bool))
+        self.free = State(self.state)
         self.steps = 0
         self.betas = eqprop.nudges(recipe.variant, recipe.nudge)
 
@@ -57,10 +58,30 @@ class GeneralLearner(Learner):
         samples.inputs(slice(0, 1), sum(count for _, count in self.sources))
         samples.check_outputs(self.outputs_at.nodes.size)
         tol, phases = self.recipe.tol, self.phases
-        if tol is not None and isinstance(phases, Sweeps) and self.backend.name != "reference":
-            rows = slice(0, min(self.batch_size, len(samples)))
-            if phases.slow(*self._driven(samples, rows)):
-                self.phases = Newton(self.backend, tol)
+        if not isinstance(phases, Sweeps) or self.backend.name == "reference":
+            return
+        size = np.abs(samples.features.astype(np.float64)).sum(axis=1)
+        most = np.argsort(-size, kind="stable")[: self.batch_size]  # rows without any input are soon at rest
+        problem, drive = self._driven(samples, most)
+        if tol is None:
+            self.remark = self._unsettled(problem, drive)
+        elif phases.slow(problem, drive):
+            self.phases = Newton(self.backend, tol)
+
+    def _unsettled(self, problem: Problem, drive: Drive) -> str:
+        """A sentence where the outputs after the recipe's sweeps are not those of the circuit."""
+        found = solve(problem, raise_on_failure=False)
+        if not found.solved:
+            return ""
+        y = self.outputs_at.voltages(problem, drive, self.phases.free(problem, drive, np.zeros_like(found.x)).x)
+        settled = found.voltages(self.outputs_at.nodes)
+        off, largest = float(np.abs(y - settled).max()), float(np.abs(settled).max())
+        if not off > _SETTLED * largest:
+            return ""
+        return (
+            f"after {self.recipe.sweeps} sweeps outputs are up to {off:.3g} V from where the circuit settles (up to "
+            f"{largest:.3g} V): another circuit learns; give a tol, say 1e-9, or more sweeps"
+        )
 
     def train(self, samples: Samples, order: Ints, rates: Mapping[str, float]) -> Tally:
         tally = Tally()

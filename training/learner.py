@@ -87,6 +87,7 @@ class Learner(Protocol):
     at_once: int  # samples whose outputs are best asked for at a time
     path: str  # what this kind of learner is called, for people
     dtype: str  # of what its phases compute
+    remark: str = ""  # what is doubtful about it, in a sentence
 
     def prepare(self, samples: Samples) -> None:
         """See that steps with such data can begin. SettingsError when it does not fit the inputs or the outputs."""

@@ -36,7 +36,7 @@ class State:
     """What a free phase reaches."""
 
     x: Floats  # (rows, n_free) V
-    conducting: NDArray[np.bool_]  # (rows, n_links) which perfect diodes between free units conduct
+    carried: Floats | None = None  # (rows, n_carriers) A: of perfect diodes between free units, of controlled sources
 
 
 class Phases(Protocol):
@@ -53,8 +53,7 @@ class Phases(Protocol):
     ) -> list[Floats]:
         """What phases nudged by these betas (S) add to the free state x, (rows, n_free) V each.
 
-        Corrections keep digits of their own, however small they are beside x. LearningError as above, or when a nudge
-        leaves no convex problem.
+        LearningError as above, or when a nudge leaves no convex problem.
         """
 
 
@@ -69,7 +68,10 @@ def choose_phases(problem: Problem, recipe: Recipe, backend: Backend) -> Phases:
 
 
 class Sweeps(Phases):
-    """By sweeps of bcd: so many, or with `tol` until the relative KCL violation is below it."""
+    """By sweeps of bcd: so many, or with `tol` until the relative KCL violation is below it.
+
+    Nudged phases relax a correction to the free state, which keeps digits of its own, however small it is beside it.
+    """
 
     def __init__(self, backend: Backend, sweeps: int, tol: float | None = None, dtype: str = "float64") -> None:
         self.backend, self.sweeps, self.tol, self.dtype = backend, sweeps, tol, dtype
@@ -78,18 +80,17 @@ class Sweeps(Phases):
 
     def free(self, problem: Problem, drive: Drive, x: Floats) -> State:
         engine = self.backend.engine(problem, self.dtype)
-        none = np.zeros((x.shape[0], 0), bool)  # such diodes are not for sweeps
         if self.tol is None:
             engine.start(drive, x)
             engine.sweep(self.sweeps)
-            return State(engine.voltages(), none)
+            return State(engine.voltages())
         outcome = bcd.solve_tile(problem, drive, engine, Settings(dtype=self.dtype, tol=self.tol), x)
         if outcome.status is not Status.SOLVED:
             raise LearningError(
                 f"a free phase ends {outcome.status.name} after {outcome.steps} sweeps, with a relative KCL error of "
                 f"{outcome.residuals.kcl_relative:.2g}; loosen tol, or fix the sweeps"
             )
-        return State(outcome.x if outcome.low is None else outcome.x + outcome.low.sum(axis=0), none)
+        return State(outcome.x if outcome.low is None else outcome.x + outcome.low.sum(axis=0))
 
     def slow(self, problem: Problem, drive: Drive) -> bool:
         """Whether it takes very many sweeps to come to rest from 0, as far as the first ones tell."""
@@ -160,8 +161,7 @@ class Newton(Phases):
 
     def free(self, problem: Problem, drive: Drive, x: Floats) -> State:
         found = self._solve(problem, x, "a free phase")
-        links = problem.topology.links.size
-        return State(found.x if found.low is None else found.x + found.low.sum(axis=0), found.carried[:, :links] > 0)
+        return State(found.x if found.low is None else found.x + found.low.sum(axis=0), found.carried)
 
     def nudged(
         self, problem: Problem, drive: Drive, x: Floats, outputs: Outputs, targets: Floats, betas: tuple[float, ...]

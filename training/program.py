@@ -159,6 +159,8 @@ def _prepare(options: Options, recipe: Recipe, data: Data) -> _Job:
     }
     threads = options.threads or cores()
     learner = ready_learner(circuit, recipe, options.backend, threads, (data.test, data.train))
+    if learner.remark:
+        print_warnings([learner.remark], "docs/training.md says more")
     run = Run(learner, data.train, data.test, schedule, partial(recipe.rates, trained), options.seed or 0)
     return _Job(recipe, circuit, trained, learner, data, run, fingerprint, threads)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.sparse import linalg
 
 from circuitsim.problem import Problem
 from circuitsim.residual import ROUNDING, Check
@@ -34,6 +33,8 @@ def drifted(check: Check, step: Floats) -> Floats:
 
         net_p + sum over crossing branches of +-slope (step_a - step_b + shift_a - shift_b) = 0.
     """
+    from scipy.sparse import linalg  # which takes longer to load than small circuits take
+
     problem = check.problem
     t, j, row = problem.topology, problem.circuit.junctions, np.zeros(1, np.int64)
     part = t.islands.part

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from numbers import Real
 
+import numpy as np
+from numpy.typing import NDArray
+
 from circuitsim.errors import NetlistError, SettingsError
 from circuitsim.netlist.arrays import lengths, member_names, split_ranges
 from circuitsim.netlist.chance import single
@@ -163,6 +166,7 @@ def with_roles(netlist: Netlist, roles: list[tuple[str, Card]], place: Place) ->
     inputs: list[str] = []
     trained: list[str] = []
     outputs: list[int] = []
+    claimed: dict[str, dict[str, NDArray[np.int64]]] = {".input": {}, ".train": {}}
     for role, card in roles:
         with located(place, card.seq):
             for word in card.text.split()[1:]:
@@ -174,8 +178,31 @@ def with_roles(netlist: Netlist, roles: list[tuple[str, Card]], place: Place) ->
                     raise NetlistError(f"{role}: no element '{shown(word)}'{_hint(word, known)}")
                 if kind not in ("VI" if role == ".input" else "RVI"):
                     raise NetlistError(f"{role}: '{shown(word)}' cannot take this role; name {_ROLE_NOUNS[role]}")
-                (inputs if role == ".input" else trained).append(word)
+                names = inputs if role == ".input" else trained
+                with labelled(role):
+                    _claim(netlist, claimed[role], names, word)
+                names.append(word)
+            if role == ".output" and len(set(outputs)) < len(outputs):
+                node = next(node for node in outputs if outputs.count(node) > 1)
+                raise NetlistError(f".output: node '{shown(netlist.nodes[node])}' is named twice; name it once")
     return replace(netlist, inputs=tuple(inputs), outputs=tuple(outputs), trained=tuple(trained))
+
+
+def _claim(netlist: Netlist, claimed: dict[str, NDArray[np.int64]], names: list[str], word: str) -> None:
+    """Refuse an element that one of these names stands for, too; `claimed`: which (from 1) has each row of a kind."""
+    found = netlist.find(word)
+    kind, start, stop = ("", 0, 0) if found is None or found[0] == "crossbar" else found
+    if not kind:  # a crossbar, which has one name
+        twice = next((name for name in names if name.lower() == word.lower()), "")
+    else:
+        rows = claimed.setdefault(kind, np.zeros(len(netlist.tables[kind]), np.int64))[start:stop]
+        before = int(rows.max(initial=0))
+        twice = names[before - 1] if before else ""
+        rows[:] = len(names) + 1
+    if twice.lower() == word.lower() and twice:
+        raise NetlistError(f"'{shown(word)}' is named twice; name it once")
+    if twice:
+        raise NetlistError(f"'{shown(word)}' and '{shown(twice)}' have elements in common; name one of them")
 
 
 def _hint(word: str, known: dict[str, str]) -> str:

@@ -74,7 +74,7 @@ class ModelTable:
             else:
                 self.note(card.seq, f"{label}: unknown word '{shown(word)}' is ignored")
         params = {}
-        for key in sorted(_TOLERANCES & given.keys() if kind not in _STRICT else ()):
+        for key in [key for key in given if key.partition("/")[0] in _TOLERANCES and kind not in _STRICT]:
             self.note(card.seq, f"{label}: tolerance {key.upper()}={shown(given.pop(key))} is ignored")
         for key, word in given.items():
             if key in _TEXTS and kind not in _STRICT:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
@@ -23,6 +24,7 @@ from circuitsim.netlist.tokens import (
     without_params,
 )
 
+_MAY_BE_REMARKED = re.compile(r"[0-9.](a|mil)", re.IGNORECASE)  # to parse each number once more takes long
 PARAMETERS = frozenset({".param", ".params", ".parameter", ".parameters"})
 _INNER_BRACES = str.maketrans("{}", "()")  # as ngspice reads them
 
@@ -77,6 +79,8 @@ def expression(text: str) -> Expression:
 
 def remarks_of(word: str) -> tuple[str, ...]:
     """The remarks about a number or an expression; none about a word that is neither."""
+    if not _MAY_BE_REMARKED.search(word):
+        return ()
     try:
         return expression(word).remarks
     except NetlistError:

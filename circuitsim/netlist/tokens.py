@@ -18,7 +18,7 @@ _STRAY = frozenset("{}'\"")
 _BRACE = re.compile(r"[{}]")
 _ASSIGNMENT = re.compile(r"(?<![\w.])([A-Za-z_][\w.]*)\s*=(?!=)")
 _DECIMAL_COMMA = re.compile(r"(?<![\w.\]])([+-]?[0-9]+),([0-9]+(?:[eEdD][+-]?[0-9]+)?[A-Za-z]*)(?=[\s)]|$)")
-_PARAMS = re.compile(r"(?<=[\s,])params:", re.IGNORECASE)
+_PARAMS = re.compile(r"(?<=[\s,(])params:", re.IGNORECASE)
 _COVERED = re.compile(r"\{[^{}]*\}|'[^']*'")
 
 
