@@ -37,7 +37,7 @@ SAVED = Checkpoint(
     epoch=2,
     position=48,
     tally=Tally(48, 0.1 + 0.2, 3),
-    rows=(Row(1, 100, 1 / 3, 12.5, 13.25, 1.25), Row(2, 200, 0.2, 10.0, 11.0, 2.5)),
+    rows=(Row(1, 100, 1 / 3, 12.5, 13.25, 0.3, 1.25), Row(2, 200, 0.2, 10.0, 11.0, 0.2, 2.5)),
     seconds=3.75,
     fingerprint=FINGERPRINT,
 )
@@ -183,9 +183,9 @@ def resealed(path: Path, header: object) -> None:
 def test_other_formats_are_refused(path: Path) -> None:
     with np.load(path) as arrays:
         header = json.loads(str(arrays["header"]))
-    resealed(path, {**header, "names": [], "format": 2})
-    assert "a checkpoint of format 2; this version reads format 1" in refusal(path)
-    resealed(path, {"format": 1})
+    resealed(path, {**header, "names": [], "format": 3})
+    assert "a checkpoint of format 3; this version reads format 2" in refusal(path)
+    resealed(path, {"format": 2})
     assert "no checkpoint of a training run: 'names'; the one before it is kept" in refusal(path)
 
 

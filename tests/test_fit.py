@@ -80,7 +80,7 @@ def test_the_program_learns_xor_and_proves_it(tmp_path: Path, seed: int | None) 
     last = result.output.splitlines()[-1]
     assert "solved for 4 samples: SOLVED" in last and "error 0.00 % (the learner: 0.00 %)" in last
     rows = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
-    assert list(rows[0]) == ["epoch", "examples", "train_cost", "train_error", "test_error", "seconds"]
+    assert list(rows[0]) == ["epoch", "examples", "train_cost", "train_error", "test_error", "test_cost", "seconds"]
     assert float(rows[-1]["train_cost"]) < 0.02 < float(rows[0]["train_cost"])
 
     samples = load_table(TABLES / "xor.csv")

@@ -451,7 +451,7 @@ def test_no_draws_nothing_to_see() -> None:
 
 # -- training ----------------------------------------------------------------------------------------------------------
 
-ROWS = [Row(1, 100, 0.5, 12.5, 13.25, 1.0), Row(2, 200, 0.25, 6.0, 7.5, 2.0)]
+ROWS = [Row(1, 100, 0.5, 12.5, 13.25, 0.6, 1.0), Row(2, 200, 0.25, 6.0, 7.5, 0.4, 2.0)]
 
 
 def test_metrics_have_the_columns_that_are_drawn() -> None:
@@ -466,7 +466,18 @@ def test_training_curves_are_the_metrics(tmp_path: Path) -> None:
     assert curves_of(errors)["one: test, last 7.50 %"].tolist() == [[1, 13.25], [2, 7.5]]
     assert curves_of(errors)["two: train, last 6.00 %"].tolist() == [[1, 12.5], [2, 6.0]]
     assert curves_of(errors)["expected test error"][0, 1] == 3.46
-    assert curves_of(cost)["one"].tolist() == [[1, 0.5], [2, 0.25]]
+    assert curves_of(cost)["one: train, last 0.25 V²"].tolist() == [[1, 0.5], [2, 0.25]]
+    assert curves_of(cost)["two: test, last 0.4 V²"].tolist() == [[1, 0.6], [2, 0.4]]
+
+
+def test_training_curves_without_classes_are_costs_alone() -> None:
+    """One output: its errors are no numbers. The file of an earlier version has no test cost."""
+    nothing = [np.nan, np.nan]
+    one = {"epoch": [1.0, 2.0], "train_cost": [0.5, 0.25], "train_error": nothing, "test_error": nothing}
+    (cost,) = curves.draw({"one": {**one, "test_cost": [0.6, 0.4]}}, "t").axes
+    assert set(curves_of(cost)) == {"test, last 0.4 V²", "train, last 0.25 V²"}
+    (cost,) = curves.draw({"one": one}, "t").axes
+    assert set(curves_of(cost)) == {"train, last 0.25 V²"}
 
 
 # -- colours and units -------------------------------------------------------------------------------------------------

@@ -105,7 +105,8 @@ def test_a_run_is_what_one_loop_over_the_steps_gives(wanted: Checkpoint) -> None
         tally = learner.train(train, generator.permutation(41)[:40], fake_rates(epoch))
         y = learner.outputs(test, slice(0, 601))
         wrong = int((y.argmax(axis=1) != test.targets.argmax(axis=1)).sum())
-        rows.append(make_row(epoch + 1, 40 * (epoch + 1), tally, Tally(601, 0.0, wrong), 0.0))
+        cost = 0.5 * float(((y - test.targets) ** 2).sum())
+        rows.append(make_row(epoch + 1, 40 * (epoch + 1), tally, Tally(601, cost, wrong), 0.0))
     assert {name: a.tobytes() for name, a in learner.arrays().items()} == {
         name: a.tobytes() for name, a in wanted.arrays.items()
     }
@@ -283,15 +284,15 @@ def test_going_on_from_the_previous_one_keeps_it(tmp_path: Path) -> None:
 
 # -- metrics -----------------------------------------------------------------------------------------------------------
 
-ROWS = [Row(1, 100, 1 / 3, 12.5, 13.25, 1.25), Row(2, 200, 0.2, 0.0, 11.0, 2.5)]
+ROWS = [Row(1, 100, 1 / 3, 12.5, 13.25, 0.3, 1.25), Row(2, 200, 0.2, 0.0, 11.0, 0.2, 2.5)]
 
 
 def test_metrics_are_csv_with_these_columns(tmp_path: Path) -> None:
-    assert COLUMNS == ("epoch", "examples", "train_cost", "train_error", "test_error", "seconds")
-    row = make_row(1, 300, Tally(300, 100.0, 1), Tally(7, 0.0, 3), 12.34567)
+    assert COLUMNS == ("epoch", "examples", "train_cost", "train_error", "test_error", "test_cost", "seconds")
+    row = make_row(1, 300, Tally(300, 100.0, 1), Tally(7, 3.5, 3), 12.34567)
     write_metrics([row], tmp_path / "metrics.csv")
     assert (tmp_path / "metrics.csv").read_text() == (
-        "epoch,examples,train_cost,train_error,test_error,seconds\n1,300,0.333333,0.333333,42.8571,12.346\n"
+        "epoch,examples,train_cost,train_error,test_error,test_cost,seconds\n1,300,0.333333,0.333333,42.8571,0.5,12.346\n"
     )
 
 
@@ -340,5 +341,5 @@ def test_tensorboard_gets_every_figure(tmp_path: Path, monkeypatch: pytest.Monke
     board.add(ROWS[1])
     board.close()
     _, examples, *figures, _ = astuple(ROWS[1])
-    assert points[:3] == [(name, x, examples) for name, x in zip(COLUMNS[2:5], figures, strict=True)]
-    assert points[3:] == [("flush",), ("flush",)]
+    assert points[:4] == [(name, x, examples) for name, x in zip(COLUMNS[2:6], figures, strict=True)]
+    assert points[4:] == [("flush",), ("flush",)]

@@ -21,7 +21,7 @@ from training.learner import Tally
 from training.metrics import Row
 
 NEWEST, PREVIOUS = "checkpoint.npz", "checkpoint-previous.npz"
-_FORMAT = 1
+_FORMAT = 2
 _BLOCK = 1 << 20  # bytes
 
 Fingerprint = Mapping[str, Any]  # setting -> what JSON can hold

@@ -28,6 +28,7 @@ class Row:
     train_cost: float  # mean of C over the epoch's samples, each taken before the update it led to, V^2
     train_error: float  # % of them that were not recognised; NaN where one output makes no classes
     test_error: float  # %, likewise
+    test_cost: float  # mean of C over the test samples, V^2
     seconds: float  # since the start of the run, without the time in which it was interrupted
 
 
@@ -37,7 +38,7 @@ COLUMNS = tuple(field.name for field in fields(Row))
 def make_row(epoch: int, examples: int, train: Tally, test: Tally, seconds: float) -> Row:
     """The row of an epoch.
 
-    The cost is cut to six digits: beyond fifteen, a sum depends on the lengths of the pieces that it was made of.
+    A cost is cut to six digits: beyond fifteen, a sum depends on the lengths of the pieces that it was made of.
 
     >>> make_row(1, 60000, Tally(60000, 20000.0, 3000), Tally(10000, 0.0, 346), 15.0).train_cost
     0.333333
@@ -48,6 +49,7 @@ def make_row(epoch: int, examples: int, train: Tally, test: Tally, seconds: floa
         _cut(train.cost / train.samples),
         _cut(error_percent(train)),
         _cut(error_percent(test)),
+        _cut(test.cost / test.samples),
         round(seconds, 3),
     )
 
@@ -63,17 +65,19 @@ def _cut(x: float) -> float:
 
 def row_text(row: Row, epochs: int) -> str:
     """A row as a line for people."""
-    errors = f"train error {row.train_error:6.2f} %  test error {row.test_error:6.2f} %  "
+    tested = f"train error {row.train_error:6.2f} %  test error {row.test_error:6.2f} %  "
+    if math.isnan(row.test_error):  # no classes
+        tested = f"test cost {row.test_cost:<8.4g}  "
     return (
-        f"epoch {row.epoch:{len(str(epochs))}d}/{epochs}  train cost {row.train_cost:<8.4g}  "
-        f"{'' if math.isnan(row.test_error) else errors}{row.seconds:9.1f} s"
+        f"epoch {row.epoch:{len(str(epochs))}d}/{epochs}  train cost {row.train_cost:<8.4g}  {tested}"
+        f"{row.seconds:9.1f} s"
     )
 
 
 def reached(row: Row) -> str:
     """What a row has reached, in words: errors, or where one output makes no classes the cost."""
     if math.isnan(row.test_error):
-        return f"train cost {row.train_cost:.3g} V^2"
+        return f"train cost {row.train_cost:.3g} V^2, test cost {row.test_cost:.3g} V^2"
     return f"train error {row.train_error:.2f} %, test error {row.test_error:.2f} %"
 
 
@@ -94,7 +98,7 @@ def plot_curve(rows: Sequence[Row], expected: Mapping[str, float], title: str, p
         need_matplotlib()
     except BackendUnavailable as error:
         raise BackendUnavailable(f"no learning curve drawn: {error}") from None
-    found = {name: [float(getattr(row, name)) for row in rows] for name in curves.COLUMNS}
+    found = {name: [float(getattr(row, name)) for row in rows] for name in (*curves.COLUMNS, curves.TEST_COST)}
     write_picture(curves.draw({title: found}, title, expected), path)
 
 
@@ -112,7 +116,7 @@ class TensorBoard:
 
     def add(self, row: Row) -> None:
         """One point in each diagram, at the number of examples."""
-        for name in ("train_cost", "train_error", "test_error"):
+        for name in ("train_cost", "train_error", "test_error", "test_cost"):
             if not math.isnan(getattr(row, name)):
                 self._writer.add_scalar(name, getattr(row, name), row.examples)
         self._writer.flush()

@@ -20,7 +20,7 @@ from training import mnist
 from training.options import EXIT_CODES, RECIPE_KEYS, Options
 
 _LOG, _RESULT = "log.txt", "result.json"
-_FIGURES = ("epoch", "examples", "train_cost", "train_error", "test_error", "seconds")  # those of metrics.csv
+_FIGURES = ("epoch", "examples", "train_cost", "train_error", "test_error", "test_cost", "seconds")  # of metrics.csv
 _OURS = {"seed": "--seeds", "out": "--out, a folder for all runs", "threads": "--workers; a run has one thread"}
 _NOT_HERE = {**_OURS, "resume": "nothing: a study always goes on", "save_arrays": "trained.npz in the folder of a run"}
 

@@ -182,9 +182,6 @@ def with_roles(netlist: Netlist, roles: list[tuple[str, Card]], place: Place) ->
                 with labelled(role):
                     _claim(netlist, claimed[role], names, word)
                 names.append(word)
-            if role == ".output" and len(set(outputs)) < len(outputs):
-                node = next(node for node in outputs if outputs.count(node) > 1)
-                raise NetlistError(f".output: node '{shown(netlist.nodes[node])}' is named twice; name it once")
     return replace(netlist, inputs=tuple(inputs), outputs=tuple(outputs), trained=tuple(trained))
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 METRICS = "metrics.csv"
 COLUMNS = ("epoch", "train_cost", "train_error", "test_error")  # what is drawn; others may be there
+TEST_COST = "test_cost"  # drawn where it is there
+_PARTS = {"test": "-", "train": "--"}
 Curves = Mapping[str, Sequence[float]]  # COLUMNS -> a number for each epoch
 
 
@@ -32,6 +34,7 @@ def read_curves(path: Path) -> Curves:
         with file.open(newline="", encoding="utf-8") as lines:
             rows = list(csv.DictReader(lines))
             found = {name: [float(row[name]) for row in rows] for name in COLUMNS}
+            found[TEST_COST] = [float(row.get(TEST_COST) or math.nan) for row in rows]
     except FileNotFoundError:
         raise SettingsError(f"no such file: {file}; a training run leaves it in its folder") from None
     except KeyError as error:
@@ -44,26 +47,32 @@ def read_curves(path: Path) -> Curves:
 
 
 def draw(runs: Mapping[str, Curves], title: str, expected: Mapping[str, float] | None = None) -> Figure:
-    """Errors, and cost, over the epochs of each run by name; `expected` errors (train, test) are thin lines."""
-    figure = style.new_figure(10, 4.4, title)
-    errors, cost = figure.subplots(1, 2)
-    for k, (name, curves) in enumerate(runs.items()):
-        colours = (style.LINES[k % len(style.LINES)],) * 2 if len(runs) > 1 else (style.BLUE, style.ORANGE)
-        label = style.plain(f"{name}: " if len(runs) > 1 else "")
-        few = {"marker": "o", "markersize": 3} if len(curves["epoch"]) <= 60 else {}
-        for part, colour, line in (("test", colours[0], "-"), ("train", colours[1], "--")):
-            values = curves[f"{part}_error"]
-            text = f"{label}{part}, last {values[-1]:.2f} %"
-            errors.plot(curves["epoch"], values, color=colour, linestyle=line, label=text, **few)
-        cost.plot(curves["epoch"], curves["train_cost"], color=colours[0], label=style.plain(name), **few)
-    for part, colour in (("test", style.BLUE), ("train", style.ORANGE)):
-        if expected and part in expected:
-            text = f"expected {part} error"
-            errors.axhline(expected[part], color=colour, linestyle=":", linewidth=1.2, label=text)
-    _finish(errors, "error (%)", [x for c in runs.values() for p in ("test", "train") for x in c[f"{p}_error"]])
-    _finish(cost, "training cost (V²)", [x for c in runs.values() for x in c["train_cost"]])
-    if len(runs) < 2:
-        cost.get_legend().remove()
+    """Errors, and cost, over the epochs of each run by name; `expected` errors (train, test) are thin lines.
+
+    Where no run has classes there are no errors, and no panel for them.
+    """
+    classes = any(math.isfinite(x) for c in runs.values() for part in _PARTS for x in c[f"{part}_error"])
+    figure = style.new_figure(10 if classes else 5.5, 4.4, title)
+    shown = ["error", "cost"] if classes else ["cost"]
+    for what, axes in zip(shown, figure.subplots(1, len(shown), squeeze=False)[0], strict=True):
+        drawn: list[float] = []
+        for k, (name, curves) in enumerate(runs.items()):
+            colours = (style.LINES[k % len(style.LINES)],) * 2 if len(runs) > 1 else (style.BLUE, style.ORANGE)
+            label = style.plain(f"{name}: " if len(runs) > 1 else "")
+            few = {"marker": "o", "markersize": 3} if len(curves["epoch"]) <= 60 else {}
+            for (part, line), colour in zip(_PARTS.items(), colours, strict=True):
+                values = curves.get(f"{part}_{what}", [math.nan])
+                if math.isnan(values[-1]):
+                    continue
+                last = f"{values[-1]:.2f} %" if what == "error" else f"{values[-1]:.3g} V²"
+                text = f"{label}{part}, last {last}"
+                axes.plot(curves["epoch"], values, color=colour, linestyle=line, label=text, **few)
+                drawn += values
+        for part, colour in zip(_PARTS, (style.BLUE, style.ORANGE), strict=True):
+            if what == "error" and expected and part in expected:
+                text = f"expected {part} error"
+                axes.axhline(expected[part], color=colour, linestyle=":", linewidth=1.2, label=text)
+        _finish(axes, "error (%)" if what == "error" else "cost (V²)", drawn)
     return figure
 
 
