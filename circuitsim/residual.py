@@ -250,6 +250,17 @@ def shift(problem: Problem, drive: Drive, x: Floats, *parts: Floats) -> Drive:
     )
 
 
+@dataclass(frozen=True)
+class _Nonlinear:
+    """The nonlinear branches at the voltages of a check, (rows, n_junctions) each."""
+
+    current: Floats  # A
+    slope: Floats  # S
+    less: Floats  # A: by how much the current falls with the rounding of its voltage
+    more: Floats  # A: by how much it rises
+    beyond: NDArray[np.bool_]  # where exponentials overflow: no law is followed there
+
+
 class Check:
     """KCL of one tile of the batch at given unknowns.
 
@@ -444,21 +455,24 @@ class Check:
         self.flow[rows], self.rho[rows] = flow, rho
         links = bool(self.problem.topology.links.size)
         size = np.abs(rho) + (self._link_amps(rows) if links else 0.0)
-        fall, rise = self._nothing(rows, total)
+        branches = self._nonlinear(rows)
+        fall, rise = self._nothing(rows, total, branches)
         size[size <= np.where(rho > 0, fall, rise)] = 0.0
         settled = (size == 0) & (self.slope[rows] > 0)
         self.upper[rows] = np.divide(size, total, out=np.where(size > 0, np.inf, 0.0), where=total > 0)
         self.upper[rows] = np.where(np.isnan(size) | np.isnan(total), np.inf, self.upper[rows])
-        if (beyond := self._beyond_law(rows)).any():
-            at_ends = beyond.T.astype(float)
+        if branches.beyond.any():
+            at_ends = branches.beyond.T.astype(float)
             self.upper[rows] = np.where(self._at_units(at_ends, at_ends) > 0, np.inf, self.upper[rows])
         if links:
             self.upper[rows] = np.maximum(self.upper[rows], np.where(settled, 0.0, self._link_relative(rows, total)))
         if self.problem.topology.islands.arcs:
-            across = self._nothing(rows, total, across_islands=True)
-            self.upper[rows] = np.maximum(self.upper[rows], self._island_violation(rows, *across))
+            across = self._nothing(rows, total, branches, across_islands=True)
+            self.upper[rows] = np.maximum(self.upper[rows], self._island_violation(rows, branches, *across))
 
-    def _nothing(self, rows: Ints, total: Floats, across_islands: bool = False) -> tuple[Floats, Floats]:
+    def _nothing(
+        self, rows: Ints, total: Floats, branches: _Nonlinear, across_islands: bool = False
+    ) -> tuple[Floats, Floats]:
         """Currents out of a unit, and into it, that are none, (len(rows), n_free) each, A.
 
         No voltages in float64 can make them smaller: they are beyond the last digit of the largest currents (`total`
@@ -470,13 +484,13 @@ class Check:
         `across_islands`: of the branches between islands alone. What rounds within one cancels in its sum.
         """
         t, c, of_carriers, slope = self.problem.topology, self.problem.circuit, self.drive.carried, self.slope[rows]
-        less, more, steep = self._junction_rounding(rows)
+        less, more = branches.less, branches.more
         if across_islands:
             j, d, part = c.junctions, c.ideal_diodes, t.islands.part
             crossing = (part[j.a] != part[j.b])[t.junctions]
             carriers = np.concatenate([(part[d.a] != part[d.b])[t.links], part[c.active.a] != part[c.active.b]])
             less, more, of_carriers = less * crossing, more * crossing, of_carriers * carriers
-            slope = self._at_units((steep * crossing).T, (steep * crossing).T)
+            slope = self._at_units((branches.slope * crossing).T, (branches.slope * crossing).T)
         _, carried = carried_sums(self.problem, take_rows(of_carriers, rows))
         fall, rise = self._at_units(less.T, more.T), self._at_units(more.T, less.T)
         problem, s = self.problem, c.current_sources
@@ -492,13 +506,6 @@ class Check:
         beyond = digits * slope * volts + NOTHING * amps + ROUNDING * carried + least
         return fall + beyond, rise + beyond
 
-    def _beyond_law(self, rows: Ints) -> NDArray[np.bool_]:
-        """Which nonlinear branches are where their exponentials overflow, (len(rows), n_junctions): no law holds."""
-        t, j = self.problem.topology, self.problem.circuit.junctions
-        law, params = j.law[t.junctions], j.params[t.junctions]
-        v = _junction_volts(self.problem, self.drive, self.x, rows)
-        return beyond_law(law, params, v)
-
     def _at_units(self, at_a: Floats, at_k: Floats) -> Floats:
         """Sums at the free units, (rows, n_free), of what nonlinear branches have at their ends, (branches, rows)."""
         t = self.problem.topology
@@ -507,17 +514,17 @@ class Check:
         ufunc_at(np.add, out, t.junction_k, at_k)
         return out[:-1].T
 
-    def _junction_rounding(self, rows: Ints) -> tuple[Floats, Floats, Floats]:
-        """By how much the current of each nonlinear branch falls, and rises, with the rounding of its voltage, A; and
-        its slope, S."""
+    def _nonlinear(self, rows: Ints) -> _Nonlinear:
+        """The nonlinear branches in some rows, each (len(rows), n_junctions)."""
         t, j = self.problem.topology, self.problem.circuit.junctions
         law, params = j.law[t.junctions], j.params[t.junctions]
         v = _junction_volts(self.problem, self.drive, self.x, rows)
-        below, above = (branch_current(law, params, v + k * ROUNDING * np.abs(v))[0] for k in (-1.0, 1.0))
-        at, slope = branch_current(law, params, v)
-        return at - below, above - at, slope
+        rounding = ROUNDING * np.abs(v)
+        currents, slopes = branch_current(law, params, np.stack([v - rounding, v, v + rounding]))
+        below, at, above = currents
+        return _Nonlinear(at, slopes[1], at - below, above - at, beyond_law(law, params, v))
 
-    def _island_violation(self, rows: Ints, fall: Floats, rise: Floats) -> Floats:
+    def _island_violation(self, rows: Ints, branches: _Nonlinear, fall: Floats, rise: Floats) -> Floats:
         """KCL of each island as a whole: its net current relative to what crosses its border, (len(rows), n_free).
 
         The nodes of an island may each meet a tolerance with errors that add up to more than all that leaves it. The
@@ -526,7 +533,7 @@ class Check:
         """
         t = self.problem.topology
         part = t.islands.part
-        net, total = self.crossing(rows)
+        net, total = self._crossing(rows, branches)
         held = np.zeros(net.shape, bool)  # a diode to a known potential takes what is left
         at_bound = (self.flow[rows] - self.rho[rows] != 0.0).T
         np.logical_or.at(held, part[t.root_of_unit], at_bound)
@@ -539,7 +546,7 @@ class Check:
         spread: Floats = worst[part[t.root_of_unit]].T
         return spread
 
-    def crossing(self, rows: Ints) -> tuple[Floats, Floats]:
+    def _crossing(self, rows: Ints, branches: _Nonlinear) -> tuple[Floats, Floats]:
         """The net current out of each island through all that crosses its border, and the absolute one, A.
 
         (parts, len(rows)) each. Currents within an island, and what rounds in them, are in neither.
@@ -547,26 +554,31 @@ class Check:
         t, c = self.problem.topology, self.problem.circuit
         part = t.islands.part
         net, total = (np.zeros((t.islands.n_parts, rows.size)) for _ in range(2))
-        voltage = _junction_volts(self.problem, self.drive, self.x, rows)
         j, s = c.junctions, c.current_sources
-        current, _ = branch_current(j.law[t.junctions], j.params[t.junctions], voltage)
         sources = np.broadcast_to(take_rows(self.problem.source_currents(self.drive.rows), rows), (rows.size, len(s)))
         linked = np.broadcast_to(take_rows(self.linked, rows), (rows.size, t.links.size))
         driven = np.broadcast_to(take_rows(self.drive.carried[:, t.links.size :], rows), (rows.size, len(c.active)))
         groups: list[tuple[Branches, Ints | None, Floats]] = [
-            (j, t.junctions, current), (s, None, sources), (c.ideal_diodes, t.links, linked), (c.active, None, driven),
+            (j, t.junctions, branches.current), (s, None, sources), (c.ideal_diodes, t.links, linked),
+            (c.active, None, driven),
         ]  # fmt: skip
-        for branches, some, amps in groups:
-            a, b = (part[ends if some is None else ends[some]] for ends in (branches.a, branches.b))
+        for ends_of, some, amps in groups:
+            a, b = (part[ends if some is None else ends[some]] for ends in (ends_of.a, ends_of.b))
             crossing = a != b
             for ends, sign in ((a, 1.0), (b, -1.0)):
                 ufunc_at(np.add, net, ends[crossing], sign * amps.T[crossing])
                 ufunc_at(np.add, total, ends[crossing], np.abs(amps.T[crossing]))
         return net, total
 
-    def junction_slopes(self, rows: Ints) -> Floats:
-        """The slope of each nonlinear branch, (len(rows), n_junctions), S."""
-        return self._junction_rounding(rows)[2]
+    def crossing(self, row: int) -> tuple[Floats, Floats, Floats]:
+        """What crosses the border of each island in a row, net and absolute, (parts,), A.
+
+        And the slope of each nonlinear branch, (n_junctions,), S.
+        """
+        rows = np.array([row])
+        branches = self._nonlinear(rows)
+        net, total = self._crossing(rows, branches)
+        return net[:, 0], total[:, 0], branches.slope[0]
 
     def exact_violation(self) -> Floats:
         """rho, (rows, n_free), A, from each branch's own voltage."""

@@ -36,14 +36,14 @@ def drifted(check: Check, step: Floats) -> Floats:
     from scipy.sparse import linalg  # which takes longer to load than small circuits take
 
     problem = check.problem
-    t, j, row = problem.topology, problem.circuit.junctions, np.zeros(1, np.int64)
+    t, j = problem.topology, problem.circuit.junctions
     part = t.islands.part
     a, b = (part[ends[t.junctions]] for ends in (j.a, j.b))
     padded = np.append(step[0], 0.0)  # index -1: known
-    slope = np.where(a != b, check.junction_slopes(row)[0], 0.0)
+    net, size, slope = check.crossing(0)
+    slope = np.where(a != b, slope, 0.0)
     more = slope * (padded[t.junction_a] - padded[t.junction_k])
     n = t.islands.n_parts
-    net, size = (x[:, 0] for x in check.crossing(row))
     net = net + np.bincount(a, more, n) - np.bincount(b, more, n)
     diag = np.bincount(a, slope, n) + np.bincount(b, slope, n)
     between = sparse.coo_array((np.tile(slope, 2), (np.r_[a, b], np.r_[b, a])), shape=(n, n)).tocsr()
