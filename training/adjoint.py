@@ -21,7 +21,7 @@ from circuitsim.backends.arrange import dense_among_sparse
 from circuitsim.backends.base import Backend
 from circuitsim.graphs import components
 from circuitsim.laws import branch_current
-from circuitsim.methods.networks import ActiveNetwork, make_network
+from circuitsim.methods.networks import ActiveNetwork
 from circuitsim.problem import Drive
 from circuitsim.residual import outflow
 from training.gradient import Fields, Outputs, secants
@@ -118,9 +118,8 @@ def _always_tied(problem: Problem, drive: Drive) -> NDArray[np.bool_]:
 
 def _linear(problem: Problem) -> sparse.csr_array:
     """The matrix of the linear branches; with controlled sources their equations, and their currents, come on top."""
-    network = make_network(problem)
-    if isinstance(network, ActiveNetwork):
-        return network.matrix
+    if not problem.circuit.reciprocal:
+        return ActiveNetwork(problem).matrix
     return (sparse.diags_array(problem.values.diag) - dense_among_sparse(problem)).tocsr()
 
 

@@ -58,7 +58,7 @@ class GeneralLearner(Learner):
         samples.inputs(slice(0, 1), sum(count for _, count in self.sources))
         samples.check_outputs(self.outputs_at.nodes.size)
         tol, phases = self.recipe.tol, self.phases
-        if not isinstance(phases, Sweeps) or self.backend.name == "reference":
+        if not isinstance(phases, Sweeps) or self.backend.name == "reference":  # which takes seconds for what is slow
             return
         size = np.abs(samples.features.astype(np.float64)).sum(axis=1)
         most = np.argsort(-size, kind="stable")[: self.batch_size]  # rows without any input are soon at rest

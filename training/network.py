@@ -27,9 +27,9 @@ GPU_WINS = 100_000
 def make_learner(circuit: Circuit, recipe: Recipe, backend: str = "auto", threads: int = 1) -> Learner:
     """A layered netlist with a number of sweeps takes the fast path, any other the general one.
 
-    With a tolerance the general one solves as `solve` does: by newton where that chooses it. Backend `reference` is the
-    plain form of either. Raises SettingsError for circuits in which this algorithm has no gradient, or sweeps may stop
-    at a wrong point, and for roles that cannot learn; BackendUnavailable.
+    With a tolerance the general one solves every phase, by newton where sweeps may stop at a wrong point, or are slow.
+    Backend `reference` is the plain form of either. Raises SettingsError for circuits in which this algorithm has no
+    gradient, or sweeps may stop at a wrong point, and for roles that cannot learn; BackendUnavailable.
     """
     problem = compile_problem(circuit)
     _check_fits(problem, recipe)

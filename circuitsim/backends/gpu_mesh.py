@@ -50,11 +50,8 @@ class GpuMesh(Multigrid):
         super().__init__(pattern.n, pattern.i, pattern.j)
         self.device = device
 
-    def factor(self, g: Floats, to_ground: Floats, before: object = None, rows: int = 1) -> Hierarchy:
-        network = _OnDevice(self, g, to_ground, self.device)
-        if isinstance(before, Hierarchy) and before.given_up:
-            network.forest = None
-        return network
+    def hierarchy(self, g: Floats, to_ground: Floats) -> Hierarchy:
+        return _OnDevice(self, g, to_ground, self.device)
 
 
 class _OnDevice(Hierarchy):

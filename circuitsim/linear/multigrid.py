@@ -21,10 +21,14 @@ class Multigrid(Gradients):
 
     def factor(self, g: Floats, to_ground: Floats, before: object = None, rows: int = 1) -> Hierarchy:
         """Where the forest did not suit the network with the conductances of `before` it is not tried again."""
-        network = Hierarchy(self, g, to_ground)
+        network = self.hierarchy(g, to_ground)
         if isinstance(before, Hierarchy) and before.given_up:
             network.forest = None
         return network
+
+    def hierarchy(self, g: Floats, to_ground: Floats) -> Hierarchy:
+        """A network that knows nothing of one before."""
+        return Hierarchy(self, g, to_ground)
 
 
 class Hierarchy(Iterated):
