@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from circuitsim.branch_sums import ufunc_at
 from circuitsim.circuit import KINDS, Branches, Crossbar
+from circuitsim.kcl import outflow, shift, violation
 from circuitsim.laws import branch_current
 from circuitsim.problem import Drive
-from circuitsim.residual import outflow, shift, violation
 from circuitsim.units import tie_currents as currents_of_ties
 from circuitsim.units import unique_ties
 

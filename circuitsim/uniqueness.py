@@ -18,8 +18,9 @@ from circuitsim.circuit import Branches, take_rows
 from circuitsim.currents import ideal_currents, tiles, with_digits
 from circuitsim.feasibility import relax_rows
 from circuitsim.graphs import strong_components
+from circuitsim.kcl import active_laws, carried_sums
 from circuitsim.laws import flat_room
-from circuitsim.residual import ROUNDING, Check, active_laws, carried_sums
+from circuitsim.residual import ROUNDING, Check
 from circuitsim.units import bridges
 
 if TYPE_CHECKING:

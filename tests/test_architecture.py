@@ -13,8 +13,8 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     "errors compiled", "graphs", "linear", "netlist", "laws notebook", "models", "circuit", "build",
     "units coloring shapes", "feasibility islands layout", "topology", "placement workers branch_sums", "problem",
-    "residual stack", "currents backends", "uniqueness plot", "saved", "solution", "methods", "solving", "sweeping",
-    "__init__", "io gallery", "view", "cli", "__main__",
+    "kcl stack", "residual", "currents backends", "uniqueness plot", "saved", "solution", "methods", "solving",
+    "sweeping", "__init__", "io gallery", "view", "cli", "__main__",
 ]  # fmt: skip
 LAYER = {name: k for k, names in enumerate(LAYERS) for name in names.split()}
 FILES = sorted((ROOT / "circuitsim").rglob("*.py"))

@@ -21,7 +21,7 @@ from helpers import assert_laws
 from test_backends import DECKS, LAWS, WIDE, batched
 
 import circuitsim as cs
-from circuitsim import residual, solving
+from circuitsim import kcl, residual, solving
 from circuitsim.backends import cuda, gpu, gpu_check, kernels
 from circuitsim.backends.base import Engine, find_backend
 from circuitsim.backends.cuda import OPTIONS, SOURCE, CudaDevice
@@ -250,7 +250,7 @@ def test_bounds_are_those_of_the_certificate(
     rng = np.random.default_rng(3)
     x = np.clip(solution.x + noise * rng.normal(size=solution.x.shape), drive.lo, drive.hi)
     look, check = looks(device, problem, x)
-    *_, curved = residual._junction_sums(problem, drive.junction_offset, x)
+    *_, curved = kcl.junction_sums(problem, drive.junction_offset, x)
     # Of what rounds differently. The voltage behind an RS does by some 1e-16 of itself, which moves the current of its
     # diode by that times the exponent, 19 here, of itself.
     size = np.abs(check.flow).max() + (problem.values.diag * np.abs(x) + curved).max()
@@ -328,7 +328,7 @@ def test_what_is_not_finite_shows(device: Device) -> None:
 
 def test_shifted_drives_are_checked_on_the_host(device: Device) -> None:
     problem = batched(DECKS["ladder"], 1)
-    drive = residual.shift(problem, problem.drive(slice(0, 1)), np.ones((1, problem.n_free)))
+    drive = kcl.shift(problem, problem.drive(slice(0, 1)), np.ones((1, problem.n_free)))
     engine = GpuBackend(device).engine(problem, "float64")
     engine.start(drive, np.zeros((1, problem.n_free)))
     assert isinstance(engine.check(), Check)

@@ -8,13 +8,15 @@ from helpers import assert_ideal_diodes, assert_power_balance
 
 import circuitsim as cs
 from circuitsim.gallery import diode_mesh, wired_crossbar
+from circuitsim.kcl import shift
 from circuitsim.laws import branch_current
 from circuitsim.linear.elimination import Elimination
 from circuitsim.methods import newton
+from circuitsim.methods.active import make_network
 from circuitsim.methods.continuation import _Curve
-from circuitsim.methods.networks import Network, make_network
+from circuitsim.methods.network import Network
 from circuitsim.methods.newton import _settled
-from circuitsim.residual import Check, shift
+from circuitsim.residual import Check
 from validation.random_decks import random_deck
 
 NONE = np.zeros(0)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 import circuitsim as cs
 from circuitsim.gallery import Recipe, drn, random_circuit
+from circuitsim.kcl import exact_sums, outflow
 from circuitsim.laws import branch_current
-from circuitsim.residual import exact_sums, outflow
 
 Floats = NDArray[np.float64]
 

@@ -10,10 +10,11 @@ import pytest
 from helpers import PRECISE, assert_laws
 
 import circuitsim as cs
-from circuitsim import residual
+from circuitsim import kcl, residual
 from circuitsim.branch_sums import ufunc_at, violations
 from circuitsim.gallery import Recipe, drn, random_circuit
-from circuitsim.residual import FIGURES, Check, Residuals, exact_sums, shift, violation
+from circuitsim.kcl import exact_sums, shift, violation
+from circuitsim.residual import FIGURES, Check, Residuals
 
 pytestmark = pytest.mark.usefixtures("kernel_form")
 
@@ -325,7 +326,7 @@ def test_dense_currents_bound_what_products_cannot(noise: float, monkeypatch: py
     problem = cs.compile_problem(cs.parse(text).with_values({"Vx": rng.uniform(0, 10, (5, 6))}))
     drive, outputs = problem.drive(slice(0, 5)), problem.n_free - 3
     x = cs.solve(problem).x
-    sums = residual._neighbours(problem, x)[:, outputs:]
+    sums = kcl.from_neighbours(problem, x)[:, outputs:]
     x[:, outputs:] = sums / problem.values.diag[outputs:] * (1 + noise * rng.uniform(-1, 1, sums.shape))
     exact, check = Check(problem, drive, x, exact=True), Check(problem, drive, x)
     before = check.upper.copy()

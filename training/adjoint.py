@@ -20,10 +20,10 @@ from circuitsim import Problem
 from circuitsim.backends.arrange import dense_among_sparse
 from circuitsim.backends.base import Backend
 from circuitsim.graphs import components
+from circuitsim.kcl import outflow
 from circuitsim.laws import branch_current
-from circuitsim.methods.networks import ActiveNetwork
+from circuitsim.methods.active import ActiveNetwork
 from circuitsim.problem import Drive
-from circuitsim.residual import outflow
 from training.gradient import Fields, Outputs, secants
 from training.learner import LearningError
 from training.phases import State

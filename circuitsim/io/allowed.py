@@ -64,7 +64,8 @@ from circuitsim.io.flatten import MIN_RON
 from circuitsim.io.ngspice import ABSTOL, GMIN, PIVREL, RELTOL, VNTOL
 from circuitsim.laws import Law, branch_current
 from circuitsim.linear import Solved
-from circuitsim.methods.networks import Network, make_network
+from circuitsim.methods.active import make_network
+from circuitsim.methods.network import Network
 from circuitsim.solution import Solution
 from circuitsim.units import tie_currents
 

@@ -13,8 +13,9 @@ from circuitsim.circuit import KINDS
 from circuitsim.graphs import components
 from circuitsim.io.flatten import MIN_RON, Written
 from circuitsim.io.ngspice import RELTOL
+from circuitsim.kcl import exact_sums
 from circuitsim.problem import Problem
-from circuitsim.residual import NOTHING, Check, exact_sums
+from circuitsim.residual import NOTHING, Check
 
 Floats = NDArray[np.float64]
 

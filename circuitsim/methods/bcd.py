@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.backends.base import Engine, Look
+from circuitsim.kcl import shift
 from circuitsim.methods.held import Held
 from circuitsim.methods.outcome import Outcome
 from circuitsim.problem import Drive, Problem
-from circuitsim.residual import FULL_WORK, Residuals, shift
+from circuitsim.residual import FULL_WORK, Residuals
 from circuitsim.solution import Settings, Status
 
 Floats = NDArray[np.float64]

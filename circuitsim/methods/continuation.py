@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.laws import Law, branch_current, branch_voltage
-from circuitsim.methods.networks import Network, Tangents
+from circuitsim.methods.network import Network, Tangents
 from circuitsim.methods.outcome import Outcome
 from circuitsim.problem import Drive
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from circuitsim.backends.base import Look
 from circuitsim.laws import branch_current
-from circuitsim.methods.networks import Network
+from circuitsim.methods.network import Network
 from circuitsim.problem import Problem
 from circuitsim.residual import Check
 

@@ -24,15 +24,17 @@ from numpy.typing import NDArray
 
 from circuitsim.backends.base import RowSteps
 from circuitsim.branch_sums import ufunc_at
+from circuitsim.kcl import shift
 from circuitsim.laws import Law, branch_current, branch_voltage
+from circuitsim.methods.active import SINGULAR
 from circuitsim.methods.continuation import follow
 from circuitsim.methods.drift import drifted, may_drift
 from circuitsim.methods.held import hardly_moves
-from circuitsim.methods.networks import SINGULAR, Network, Tangents
+from circuitsim.methods.network import Network, Tangents
 from circuitsim.methods.outcome import Gathered, Outcome
 from circuitsim.methods.sure import minimise
 from circuitsim.problem import Drive, Problem
-from circuitsim.residual import NO_RESIDUALS, Check, shift
+from circuitsim.residual import NO_RESIDUALS, Check
 from circuitsim.solution import Settings, Status
 
 Ints = NDArray[np.int64]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.laws import branch_current
-from circuitsim.methods.networks import Network, Tangents
+from circuitsim.methods.network import Network, Tangents
 from circuitsim.methods.outcome import Outcome
 from circuitsim.problem import Drive
 

@@ -1,14 +1,13 @@
-"""The linear networks of newton: what a problem is when every leg is replaced by its tangent.
+"""The linear networks of newton where there are controlled sources, and the choice between them and the others.
 
-`Network` is the reciprocal one: conductances and currents, by elimination or conjugate gradients. `ActiveNetwork` adds
-the controlled sources (modified nodal analysis; C.-W. Ho, A. E. Ruehli, P. A. Brennan 1975): the currents of E, H and
-of the sources that control F and H are further unknowns, the laws of these branches further equations.
+Modified nodal analysis (C.-W. Ho, A. E. Ruehli, P. A. Brennan 1975): the currents of E, H and of the sources that
+control F and H are further unknowns, the laws of these branches further equations. Solved by sparse LU.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -17,12 +16,11 @@ from scipy import sparse
 
 from circuitsim.branch_sums import ufunc_at
 from circuitsim.errors import TopologyError
-from circuitsim.laws import Law, branch_current
+from circuitsim.kcl import active_laws
 from circuitsim.linear import LinearSolver, Solved
-from circuitsim.linear.multigrid import Multigrid
-from circuitsim.linear.wires import Wired, Wires
+from circuitsim.methods.network import Network
 from circuitsim.problem import Drive, Problem
-from circuitsim.residual import ROUNDING, Check, active_laws
+from circuitsim.residual import ROUNDING, Check
 from circuitsim.uniqueness import NO_PIVOT, OPEN
 from circuitsim.units import listed
 
@@ -32,243 +30,13 @@ Floats = NDArray[np.float64]
 _SMALLEST = float(np.finfo(np.float64).tiny)  # of all below some have no reciprocal
 _MOST_SINGULAR = 2000  # unknowns of a singular network that is looked into
 SINGULAR = 1e15  # condition number of an equilibrated matrix: its solutions are rounding
-_IMMOVABLE = 1e200  # S: a unit that hangs on it does not move
 _CONTRADICTS = 1e-9  # of the terms of equations: what their sum may miss 0 by for rounding
 _MOST_EXACT = 100  # unknowns, and legs, of networks whose equations are compared in rational arithmetic
-_SAME_SLOPE = 0.1  # of a slope: by less it may differ, corrections still shrink fast
-_CURVED = 8.0  # times a slope: beyond, a law is not corrected but solved
-_STIFFNESS = 1e4  # rho of a conducting ideal diode, in units of the largest conductance
-_LOCAL_STIFFNESS = 1e8  # the same, of the conductances at a unit where no other leg ends
-_GENTLE_STIFFNESS = 1e2  # the same, of the smaller conductance at either end
-
-
-@dataclass(frozen=True)
-class Tangents:
-    """Where each leg is replaced by its tangent: i = current + slope (v - voltage)."""
-
-    voltage: Floats  # (legs,) V
-    current: Floats  # (legs,) A
-    slope: Floats  # (legs,) S
 
 
 def make_network(problem: Problem, solver: LinearSolver | None = None) -> Network:
     """The network of a problem; `solver` in the place of the topology's, where there are no controlled sources."""
     return Network(problem, solver) if problem.circuit.reciprocal else ActiveNetwork(problem)
-
-
-class Network:
-    """The legs of a problem and the linear branches around them. Unknowns u are the voltages x of the free units."""
-
-    def __init__(
-        self, problem: Problem, solver: LinearSolver | None = None, stiffness: Callable[[Network], Floats] | None = None
-    ) -> None:
-        self.problem = problem
-        t, v = problem.topology, problem.values
-        self.solver = solver or t.solver
-        self.size = problem.n_free
-        self.legs = legs = t.legs
-        self.edge_g, self.to_fixed = problem.edge_conductances(), v.to_fixed
-        self.first_leg_edge = self.edge_g.size - t.leg_edges.size
-        j = problem.circuit.junctions
-        self.law, self.params = j.law[t.junctions], j.params[t.junctions]
-        self.ideal = np.arange(legs.a.size) >= legs.n_junctions
-        steepest = self.params[self.law == Law.PWL][:, [0, 2]].max(initial=0.0)  # an exponential's slope has no limit
-        self.largest = max(float(v.diag.max(initial=0.0)), float(steepest)) or 1.0
-        self.ends = [(has := np.flatnonzero(unit >= 0), unit[has]) for unit in (legs.a, legs.k)]
-        self.rho = np.where(self.ideal, (stiffness or _local_stiffness)(self), 0.0)
-        self.damping = 0.0
-        self.factored: Solved | None = None
-        self.last: Solved | None = None  # that did not float
-        self.by_forest = False  # whether one was solved by the forest of wires
-        self.factored_slope = np.full(legs.a.size, np.nan)
-
-    def otherwise(self) -> Iterator[Network]:
-        """Networks for other tries, when full steps led nowhere: eliminated, with diodes all as stiff, or gently so.
-
-        Where states hang on rounding the one may lead to a solution and the other not. Only those that are new.
-        """
-        if not self.problem.circuit.reciprocal:
-            return
-        exact = self.solver.exactly if self.by_forest and isinstance(self.solver, Wires) else self.solver
-        stiff = {self.rho.tobytes()} if exact is self.solver else set()
-        for stiffness in (_uniform_stiffness, _gentle_stiffness):
-            network = Network(self.problem, exact, stiffness)
-            if network.rho.tobytes() not in stiff:
-                stiff.add(network.rho.tobytes())
-                yield network
-
-    @property
-    def exact(self) -> bool:
-        """Whether one more solution is cheap enough to ask how far a correction would go: not by multigrid."""
-        return not isinstance(self.problem.topology.solver, Multigrid)
-
-    def factor(self, slope: Floats) -> Solved:
-        """The network with these conductances of the legs, (legs,), S; kept while they stay."""
-        if self.factored is None or not np.array_equal(slope, self.factored_slope):
-            self.factored, self.factored_slope = self._factor(slope), slope.copy()
-        return self.factored
-
-    def damp(self, conductance: float) -> None:
-        """Hold every free unit to where it is, S: steps get shorter, and what they lead to stays."""
-        self.damping, self.factored = conductance, None
-
-    def _factor(self, slope: Floats) -> Solved:
-        t, legs = self.problem.topology, self.legs
-        g = self.edge_g.copy()
-        g[self.first_leg_edge :] = slope[t.leg_edges]
-        to_ground = self.to_fixed.copy()
-        for own, other in ((legs.a, legs.k), (legs.k, legs.a)):
-            single = (own >= 0) & (other < 0)
-            np.add.at(to_ground, own[single], slope[single])
-        rows = 1 if legs.a.size else self.problem.batch
-        solved = self.solver.factor(g, to_ground, self.last, rows)
-        self.by_forest |= isinstance(solved, Wired)
-        if not solved.floating.size:
-            self.last = solved
-            return solved
-        # What floats is held, softly, to where it is: that carries nothing once it stays there.
-        to_ground[solved.floating] += 1e-12 * self.largest
-        return _Floating(self.solver.factor(g, to_ground, solved, rows), solved.floating)
-
-    def across(self, u: Floats) -> Floats:
-        """Voltages of the legs without their offsets, (legs,), V."""
-        return _at(u, self.legs.a) - _at(u, self.legs.k)
-
-    def into(self, current: Floats) -> Floats:
-        """Currents of the legs, a to k, as injections into the unknowns, (size,)."""
-        (a, at_a), (k, at_k) = self.ends
-        into = np.bincount(at_k, current[k], self.size) - np.bincount(at_a, current[a], self.size)
-        return into.astype(np.float64, copy=False)
-
-    def held(self, slope: Floats) -> tuple[Ints, Ints]:
-        """The units that conducting diodes hold at their lower, and at their upper bounds."""
-        conducting = slope[self.legs.n_junctions + self.legs.n_links :] > 0
-        lower, upper = np.split(conducting, [self.legs.lower.size])
-        return self.legs.lower[lower], self.legs.upper[upper]
-
-    def immovable(self, slope: Floats) -> Floats:
-        """Slopes with which the conducting diodes at bounds let no unit move: what rounds elsewhere stays there."""
-        bounds = np.arange(slope.size) >= self.legs.n_junctions + self.legs.n_links
-        return np.where(bounds & (slope > 0), _IMMOVABLE, slope)
-
-    def relinearised(self, slope: Floats, check: Check) -> Floats:
-        """These slopes, or those of the nonlinear branches at the voltages of a check where one is another.
-
-        Of a curved law only one of the same size: a tangent that is much flatter leads far away.
-        """
-        n = self.legs.n_junctions
-        v = self.across(check.x[0])[:n] + check.drive.junction_offset[0] if n else np.zeros(0)
-        _, now = branch_current(self.law, self.params, v)
-        straight = np.isin(self.law, (Law.PWL, Law.SEGMENT))
-        now = np.where(straight | ((now > slope[:n] / _CURVED) & (now < slope[:n] * _CURVED)), now, slope[:n])
-        if (np.abs(now - slope[:n]) <= _SAME_SLOPE * now).all():
-            return slope
-        return np.concatenate([now, slope[n:]])
-
-    def offset(self, drive: Drive) -> Floats:
-        """The fixed part of each leg's voltage; -inf for a bound that is not there. Ideal legs conduct at 0 V."""
-        return np.concatenate([
-            drive.junction_offset[0], drive.link_offset[0], drive.lo[0, self.legs.lower], -drive.hi[0, self.legs.upper],
-        ])  # fmt: skip
-
-    def flow(self, u: Floats) -> Floats:
-        """Left-hand sides of the linear equations at u (rows, size): currents out of the units."""
-        i, j = self.problem.topology.edges
-        out = self.to_fixed * u[:, : self.problem.n_free]
-        for row, at in zip(out, u, strict=True):
-            current = self.edge_g * (at[i] - at[j])
-            row += np.bincount(i, current, row.size) - np.bincount(j, current, row.size)
-        return out
-
-    def sides(self, drive: Drive) -> Floats:
-        """Right-hand sides, (rows or 1, size): injections."""
-        return drive.injection
-
-    def violations(self, drive: Drive, u: Floats) -> Floats:
-        """Right-hand sides minus left-hand sides at u, (rows, size), legs left out."""
-        return self.sides(drive) - self.flow(u)
-
-    def linear_step(self, drive: Drive, u: Floats, offset: Floats, tangents: Tangents) -> Floats:
-        """The solution of the linear network of the tangents, as a correction to u: nothing large cancels near it."""
-        live = tangents.slope > 0
-        past = np.where(live, self.across(u) + np.where(live, offset, 0.0) - tangents.voltage, 0.0)
-        current = tangents.current + tangents.slope * past
-        wanted = self.violations(drive, u[None])[0] + self.into(current)
-        correction: Floats = self.factor(tangents.slope).solve(wanted[None])[0]
-        return u + correction
-
-    def check_consistent(self, drive: Drive) -> None:
-        """Raise TopologyError when the linear equations alone contradict each other: not so without controlled sources.
-
-        Islands, loops of sources and of ideal diodes are looked at before.
-        """
-
-    # -- for the certificate ---------------------------------------------------------------------------------------
-
-    def with_carried(self, drive: Drive, links: Floats, extra: Floats, x: Floats) -> Drive:
-        """The drive with the currents of its carriers at x; `extra` (rows, size - n_free) are the further unknowns."""
-        return replace(drive, carried=links[None])
-
-    def violation(self, check: Check, quiet: bool = False) -> Floats:
-        """Left-hand sides minus right-hand sides where the check was made, with all digits, (rows, size).
-
-        `quiet`: without what carried currents, of one float64 each, cannot make smaller.
-        """
-        flow = check.exact_violation()
-        return np.where(check.upper > ROUNDING, flow, 0.0) if quiet and self.legs.n_links else flow
-
-
-def _uniform_stiffness(network: Network) -> Floats:
-    """rho of each leg, (legs,), S: far above all conductances."""
-    return np.full(network.legs.a.size, _STIFFNESS * network.largest)
-
-
-def _local_stiffness(network: Network) -> Floats:
-    """The same, but far above what the leg's voltage depends on when it conducts, and no further.
-
-    Where no other leg, nor a controlled source, ends at one of its units that is what this unit's conductances are,
-    and not the largest of all, beside whose rounding the currents of a small conductance would be nothing.
-    """
-    rho, diag = _uniform_stiffness(network), network.problem.values.diag
-    if not network.problem.circuit.reciprocal:
-        return rho
-    count = np.bincount(np.concatenate([unit for _, unit in network.ends]), minlength=diag.size)
-    for has, unit in network.ends:
-        alone = (count[unit] == 1) & (diag[unit] > 0)
-        rho[has[alone]] = np.minimum(rho[has[alone]], _LOCAL_STIFFNESS * diag[unit[alone]])
-    return rho
-
-
-def _gentle_stiffness(network: Network) -> Floats:
-    """Little above the smaller conductance at the leg's ends.
-
-    Closing takes more solutions with one factorisation. But the rounding of voltages times rho is what currents of
-    conducting diodes cannot be told from: this tells small ones.
-    """
-    rho, diag = np.full(network.legs.a.size, np.inf), network.problem.values.diag
-    for has, unit in network.ends:
-        rho[has] = np.minimum(rho[has], np.where(diag[unit] > 0, _GENTLE_STIFFNESS * diag[unit], np.inf))
-    return np.where(np.isfinite(rho), rho, _STIFFNESS * network.largest)
-
-
-@dataclass(frozen=True)
-class _Floating:
-    """A solved network of which some nodes float."""
-
-    solved: Solved
-    floating: Ints
-
-    @property
-    def loose(self) -> NDArray[np.bool_]:
-        return self.solved.loose
-
-    def solve(self, injected: Floats) -> Floats:
-        return self.solved.solve(injected)
-
-
-def _at(values: Floats, unit: Ints) -> Floats:
-    """Values of units, 0 for known ends."""
-    return np.where(unit >= 0, values[unit] if values.size else 0.0, 0.0)
 
 
 class ActiveNetwork(Network):
