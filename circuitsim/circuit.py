@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from circuitsim.errors import At, SettingsError, TopologyError
 from circuitsim.netlist import Netlist
-from circuitsim.netlist.model import similar
+from circuitsim.netlist.model import KINDS, similar
 from circuitsim.notebook import circuit_html
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-KINDS = "RVIDLCEFGHN"
 GROUPS = {  # of branches in a Circuit: name, and what one of them is called
     "conductors": "a conductance", "ties": "a source or a short", "current_sources": "a current source",
     "junctions": "a diode with a smooth or piecewise-linear law", "ideal_diodes": "a perfect diode",

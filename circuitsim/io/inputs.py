@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.circuit import Circuit
-from circuitsim.errors import SettingsError
+from circuitsim.errors import NetlistError, SettingsError
+from circuitsim.netlist.datafile import read_numbers
 from circuitsim.netlist.numbers import parse_number
 
 Floats = NDArray[np.float64]
@@ -67,37 +68,8 @@ def _parted(reference: str) -> tuple[str, str, str]:
 
 def read_array(reference: str) -> Floats:
     """The numbers in `file.npy` or `file.npz:key`; never unpickles. SettingsError says what is wrong with the file."""
-    path, colon, key = _parted(reference)
+    path, _, key = _parted(reference)
     try:
-        with Path(path).open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.lib.npyio.NpzFile):
-                if key not in loaded.files:
-                    missing = f"no array '{key}' in {path}; it" if key else f"{path}"
-                    raise SettingsError(f"{missing} holds {', '.join(loaded.files)}: write @{path}:KEY")
-                values = loaded[key]
-            elif colon:
-                raise SettingsError(f"{path} is a .npy file and has no key; write @{path}")
-            else:
-                values = loaded
-    except SettingsError:
-        raise
-    except FileNotFoundError:
-        raise SettingsError(f"no such file: {path}") from None
-    except Exception as error:  # a damaged file can trip any of numpy's, zipfile's and Python's own parsers
-        if Path(path).is_file() and Path(path).suffix not in (".npy", ".npz"):
-            raise SettingsError(
-                f"{path} is no .npy or .npz file; of a text file np.save('x.npy', np.loadtxt('{path}', delimiter=',')) "
-                "makes one"
-            ) from None
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        reason = "it is neither" if "unsafely" in reason else reason  # which is what NumPy proposes
-        raise SettingsError(f"{path} is not a readable .npy or .npz file of numbers ({reason})") from None
-    if values.dtype.kind not in "fiub":
-        raise SettingsError(f"{path} holds {values.dtype}, not real numbers")
-    floats: Floats = values.astype(np.float64, copy=False)
-    bad = ~np.isfinite(floats)
-    if bad.any():
-        index = ",".join(str(i) for i in np.argwhere(bad)[0])
-        raise SettingsError(f"{path} has {floats[bad].flat[0]} at [{index}]; every value must be finite")
-    return floats
+        return read_numbers(Path(path), path, key)
+    except NetlistError as error:
+        raise SettingsError(error.message) from None

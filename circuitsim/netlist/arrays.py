@@ -1,15 +1,11 @@
-"""Arrays in the netlist language: ranges in names, and values from `.npy`/`.npz` files."""
+"""Arrays in the netlist language: ranges in names."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from math import prod
-from pathlib import Path
-from typing import BinaryIO, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TypeVar
 
 from circuitsim.errors import NetlistError
 from circuitsim.netlist.tokens import shown
@@ -125,69 +121,3 @@ def at_members(found: list[T], ranges: tuple[range, ...], side: int) -> list[T]:
 
 def _product(counts: tuple[int, ...]) -> str:
     return shown(" x ".join(f"{n:,}" for n in counts))
-
-
-def data_file(reference: str) -> tuple[str, str]:
-    """File and key of `@file.npy` or `@file.npz:key`."""
-    name, _, key = reference[1:].strip("\"'{}").partition(":")
-    return name, key
-
-
-def load_values(reference: str, base: Path, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """The array behind `@file.npy` or `@file.npz:key`, checked: real numbers, of this shape (or one number), no NaN.
-
-    Files are looked up relative to `base`, the folder of the netlist that names them. Never unpickles. Raises
-    NetlistError without a place.
-    """
-    name, key = data_file(reference)
-    values = _load(base / name, name, key)
-    found = f"'{shown(reference)}'"
-    if values.dtype.kind not in "fiub":
-        raise NetlistError(f"{found} holds {values.dtype}, not real numbers; save an array of floats")
-    if values.shape not in (shape, ()):
-        raise NetlistError(
-            f"{found} has shape {values.shape}, but the element needs {shape}; change the ranges or the file"
-        )
-    with np.errstate(over="ignore"):
-        values = values.astype(np.float64, copy=False)
-    bad = ~np.isfinite(values)
-    if bad.any():
-        index = ",".join(str(i) for i in np.argwhere(bad)[0])
-        raise NetlistError(f"{found} has {values[bad].flat[0]} at [{index}]; every value must be finite")
-    return values
-
-
-def _load(path: Path, name: str, key: str) -> NDArray:
-    """The array in a file, whatever it holds."""
-    file = shown(str(path), 200)
-    try:
-        stream = path.open("rb")
-    except FileNotFoundError:
-        raise NetlistError(f"no such file: {file}; check its name and folder") from None
-    except OSError as error:
-        raise NetlistError(f"cannot read {file}: {error.strerror}; it must be a .npy or .npz file") from None
-    with stream:
-        return _read(stream, file, name, key)
-
-
-def _read(stream: BinaryIO, file: str, name: str, key: str) -> NDArray:
-    magic = stream.read(6)
-    stream.seek(0)
-    if magic[:2] != b"PK" and magic != b"\x93NUMPY":
-        raise NetlistError(f"{file} is neither a .npy nor a .npz file; save it with numpy.save or numpy.savez")
-    keys: list[str] = []
-    try:
-        values = np.load(stream, allow_pickle=False)
-        if isinstance(values, np.lib.npyio.NpzFile):
-            with values as arrays:
-                keys = arrays.files
-                values = arrays[key] if key in keys else None
-    except Exception as error:  # a damaged file makes numpy and zipfile raise almost anything
-        if "Object arrays" in str(error):
-            raise NetlistError(f"{file} holds Python objects, which are never loaded; save real numbers") from None
-        raise NetlistError(f"{file} is damaged or cut short; save it again") from None
-    if values is None:
-        raise NetlistError(f"no array '{key}' in {file}; write @{name}:KEY with KEY one of {', '.join(keys)}")
-    if key and not keys:
-        raise NetlistError(f"{file} is a .npy file and has no '{key}'; write @{name}")
-    return values

@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from circuitsim.errors import At, NetlistError
 from circuitsim.netlist.arrays import member_names
 from circuitsim.netlist.expressions import Value
-from circuitsim.netlist.model import ArrayRef, CrossbarCard, Floats, Ints, Table, similar
+from circuitsim.netlist.model import KINDS, ArrayRef, CrossbarCard, Floats, Ints, Table, similar
 from circuitsim.netlist.source import Plain
 from circuitsim.netlist.tokens import shown
 
-KINDS = "RVIDLCEFGHN"
 _INDEX = re.compile(r"\[([0-9]{1,15})\]$")
 COLUMNS = {
     "R": ("r", "g"), "V": ("v",), "I": ("i",), "D": ("model", "area", "m", "temp"), "L": (), "C": (),

@@ -15,15 +15,14 @@ from circuitsim.netlist.arrays import (
     array_name,
     at_members,
     bounds_of,
-    data_file,
     lengths,
-    load_values,
     member_names,
     split_ranges,
     spread,
 )
 from circuitsim.netlist.builder import Builder
 from circuitsim.netlist.chance import Chance, Together, single
+from circuitsim.netlist.datafile import data_file, load_values
 from circuitsim.netlist.expressions import Value
 from circuitsim.netlist.model import ModelCard, Options
 from circuitsim.netlist.models import ModelTable

@@ -34,6 +34,7 @@ KIND_NAMES = {  # of the kinds of element, keys of Netlist.tables
     "H": "current-controlled voltage sources",
     "N": "nonlinear resistors",
 }
+KINDS = "".join(KIND_NAMES)
 _SHORT = 40  # characters of a name that is worth proposing
 
 
