@@ -35,7 +35,7 @@ def tiles(rows: int, branches: int) -> list[slice]:
 def with_digits(solution: Solution, drive: Drive) -> tuple[Drive, Floats]:
     """A drive with all that the solution holds of its rows: carried currents, and corrections to the unknowns apart.
 
-    Returns it and the last correction, (rows, n_free), V: the unknowns of the drive returned (residual.shift).
+    Returns it and the last correction, (rows, n_free), V: the unknowns of the drive returned (kcl.shift).
     """
     x, drive = solution.x[drive.rows], replace(drive, carried=solution.carried[drive.rows])
     if solution.low is None:

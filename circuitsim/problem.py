@@ -65,7 +65,7 @@ class Drive:
     link_offset: Floats  # (rows or 1, n_links) V: the same of ideal diodes between free units, less their vf
     carried: Floats  # (rows or 1, n_carriers) A: what they, and the branches of Circuit.active, carry; 0 at first
     partial: bool = False  # injection and fixed_abs are those of sparse branches alone (Problem.completed)
-    base: tuple[Floats, ...] = ()  # each (rows, n_free) V: the unknowns are corrections to their sum (residual.shift)
+    base: tuple[Floats, ...] = ()  # each (rows, n_free) V: the unknowns are corrections to their sum (kcl.shift)
 
     def part(self, rows: slice) -> Drive:
         """Some of these rows, numbered from the first one here."""

@@ -92,7 +92,7 @@ class Solution:
 
     problem: Problem
     x: Floats  # (batch, n_free) V: the unknowns
-    low: Floats | None  # (parts, batch, n_free) V: their next digits, where those matter (residual.shift)
+    low: Floats | None  # (parts, batch, n_free) V: their next digits, where those matter (kcl.shift)
     status: Status
     message: str
     residuals: Residuals

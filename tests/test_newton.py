@@ -15,7 +15,7 @@ from circuitsim.methods import newton
 from circuitsim.methods.active import make_network
 from circuitsim.methods.continuation import _Curve
 from circuitsim.methods.network import Network
-from circuitsim.methods.newton import _settled
+from circuitsim.methods.polish import settled
 from circuitsim.residual import Check
 from validation.random_decks import random_deck
 
@@ -37,9 +37,9 @@ def test_a_batch_is_settled_when_each_of_its_rows_is() -> None:
             if which < 3:  # one row
                 moved[np.arange(3) != which] = 0.0
             drive, at = problem.drive(slice(0, 3)), x + moved
-            together = _settled(network, Check(problem, drive, at, exact=True), NONE)
+            together = settled(network, Check(problem, drive, at, exact=True), NONE)
             alone = [
-                _settled(network, Check(problem, drive.part(slice(k, k + 1)), at[k : k + 1], exact=True), NONE)
+                settled(network, Check(problem, drive.part(slice(k, k + 1)), at[k : k + 1], exact=True), NONE)
                 for k in range(3)
             ]
             assert together == all(alone) == (off < 1e-9)
@@ -48,7 +48,7 @@ def test_a_batch_is_settled_when_each_of_its_rows_is() -> None:
     zero = cs.compile_problem(cs.parse(wired_crossbar(8, volts=0.0))).with_values({"Vx": np.zeros((2, 8))})
     check = Check(zero, zero.drive(slice(0, 2)), np.zeros((2, zero.n_free)), exact=True)
     with np.errstate(invalid="ignore"):
-        assert _settled(make_network(zero), check, NONE)
+        assert settled(make_network(zero), check, NONE)
 
 
 @pytest.mark.slow

@@ -9,9 +9,10 @@ An ideal diode conducts or not. When it does, it is the stiff line i = lam + rho
 solution before (augmented Lagrangian, R. T. Rockafellar 1976): v = vf and the current follow exactly, for any rho.
 
 Full steps have no guarantee. When they go round in circles, sure.py takes over; where there is no co-content, damped
-steps, other starts, and then continuation.py. Many rows of a small circuit take full steps at once: by dense matrices,
-as copies of the circuit (aside.py), or as the backend does it (base.RowSteps). The unknowns are u = (x, j): the
-voltages of the free units, and in non-reciprocal circuits the currents that networks.ActiveNetwork adds.
+steps, other starts, and then continuation.py. What is found is refined to all digits by polish.py. Many rows of a small
+circuit take full steps at once: by dense matrices, as copies of the circuit (aside.py), or as the backend does it
+(base.RowSteps). The unknowns are u = (x, j): the voltages of the free units, and in non-reciprocal circuits the
+currents that active.ActiveNetwork adds.
 """
 
 from __future__ import annotations
@@ -23,15 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.backends.base import RowSteps
-from circuitsim.branch_sums import ufunc_at
-from circuitsim.kcl import shift
 from circuitsim.laws import Law, branch_current, branch_voltage
 from circuitsim.methods.active import SINGULAR
 from circuitsim.methods.continuation import follow
-from circuitsim.methods.drift import drifted, may_drift
 from circuitsim.methods.held import hardly_moves
 from circuitsim.methods.network import Network, Tangents
 from circuitsim.methods.outcome import Gathered, Outcome
+from circuitsim.methods.polish import MOVES, polished
 from circuitsim.methods.sure import minimise
 from circuitsim.problem import Drive, Problem
 from circuitsim.residual import NO_RESIDUALS, Check
@@ -42,18 +41,8 @@ Floats = NDArray[np.float64]
 
 _FULL_STEPS = 60  # before the slow and sure way
 _NEAR = 1e-4  # of their current: tangents closer to their legs than this are worth a certificate
-_CLOSED = 1e-12  # of the largest voltage: less is no gap of a diode that conducts
-_MOVES = 1e-9  # of the largest voltage: a solution that a correction moves by more is corrected
 _SMALL = 40  # unknowns, and legs, of circuits whose rows are solved at once
 _EXTRA_STEPS = 2  # after all tangents are near
-_MOST_PARTS = 3  # of the voltages, each the rounding of the one before
-_MOST_REFINED = 16  # corrections of a correction
-_MOST_DRIFTING, _DRIFTS = 200, 0.9  # the same while islands still drift, and the share of a violation that one leaves
-_FAR = 1e3  # times the largest voltage: corrections beyond are none
-_NEXT_PART = 4  # corrections: then the voltages get another part
-_GROSS = 1e-9  # of the largest current: a violation that is more than rounding
-_HOPELESS = 4  # corrections that leave such a one as it is
-_HOLD_AFTER = 2  # corrections: then conducting diodes hold their units as known potentials would
 _DAMPING = range(1, -10, -1)  # powers of ten of the largest conductance
 _DAMPED_STEPS = 10  # with each
 _OTHER_STARTS, _STEPS_THERE = 12, 20  # of circuits with controlled sources that shorter steps do not solve either
@@ -141,7 +130,7 @@ def _rows_at_once(network: Network, drive: Drive, settings: Settings, x: Floats,
     if met:  # likewise for voltages that little holds, or nothing
         try:
             correction = np.linalg.solve(matrix, network.violation(check)[:, :, None])[:, :n, 0]
-            met = hardly_moves(correction, network.problem.largest_volts(u[:, :n]), _MOVES)
+            met = hardly_moves(correction, network.problem.largest_volts(u[:, :n]), MOVES)
         except np.linalg.LinAlgError:
             met = False
     carried = np.broadcast_to(at.carried, (rows, at.carried.shape[1]))
@@ -162,7 +151,7 @@ def solve_tile_there(
     while settled <= _EXTRA_STEPS and step < min(_FULL_STEPS, settings.max_sweeps):
         step += 1
         settled += there.step(_NEAR)
-    found, arrived, residuals = there.found(settings.tolerance, _MOVES)
+    found, arrived, residuals = there.found(settings.tolerance, MOVES)
     left = np.flatnonzero(~arrived)
     found[left] = x[left]
     others = Outcome(found, Status.SOLVED, step, residuals)
@@ -178,129 +167,7 @@ def _linear(network: Network, drive: Drive, settings: Settings, x: Floats) -> Ou
     sides = network.violations(drive, u) if u.any() else network.sides(drive)
     u = u + solved.solve(sides)
     u[:, : x.shape[1]] = np.clip(u[:, : x.shape[1]], drive.lo, drive.hi)
-    return _polished(network, drive, settings, u, none, none, 1)
-
-
-def _polished(
-    network: Network, drive: Drive, settings: Settings, u: Floats, links: Floats, slope: Floats, steps: int
-) -> Outcome:
-    """The outcome at u (rows, size), refined while its certificate is not met and refining helps.
-
-    A correction d of the voltages is kept apart from x (residual.shift), and d itself is corrected from the KCL
-    violations that are left: every branch voltage then has all its digits, however close its ends are. `links` (their
-    currents) and `slope` (legs,) are those of the tangents at x; they are of a single row when there are any.
-    """
-    n, legs, tolerance = network.problem.n_free, network.legs, settings.tolerance
-    parts, extra = [u[:, :n].copy()], u[:, n:].copy()
-    lower, upper = network.held(slope)
-    parts[0][:, lower], parts[0][:, upper] = drive.lo[:, lower], drive.hi[:, upper]
-    of_links = slice(legs.n_junctions, legs.n_junctions + legs.n_links)
-    stiff = np.where(slope[of_links] > 0, network.rho[of_links], 0.0)
-
-    def check(low: Floats | None) -> Check:
-        at, x = (drive, parts[0]) if low is None else (shift(network.problem, drive, *parts), low)
-        return Check(network.problem, network.with_carried(at, np.maximum(links, 0.0), extra, x), x, exact=True)
-
-    found, before, stuck, still, sure = check(None), np.inf, 0, False, False
-    islands, drifts = bool(network.problem.topology.islands.arcs), may_drift(network.problem) and u.shape[0] == 1
-    drifting = 1.0  # the relative violation before
-    for refined in range(_MOST_DRIFTING + 1):
-        if not found.finite():
-            return Outcome(parts[0], Status.NONFINITE, steps, found.certificate())
-        met = found.meets(tolerance) and found.certificate().kcl_relative <= tolerance
-        arrived = met and _closed(network, found, stiff)
-        sure = arrived and (still or _settled(network, found, slope))
-        falls, drifting = islands and found.worst < _DRIFTS * drifting, found.worst
-        if sure or (refined >= _MOST_REFINED and not falls) or refined == _MOST_DRIFTING:
-            break
-        if not found.drive.base:
-            found = check(np.zeros_like(parts[0]))
-        gap = _gaps(network, found)
-        injected = -network.violation(found, quiet=refined >= _NEXT_PART)
-        worst = np.abs(injected[:, :n]).max(axis=1, initial=0.0)
-        gross = bool((worst > _GROSS * found.largest).any())
-        stuck = stuck + 1 if gross and worst.max() > 0.9 * before else 0
-        if not met and stuck >= _HOPELESS:
-            break  # tangents of wrong states: there is nothing to refine
-        before = float(worst.max())
-        for unit, sign in ((legs.link_a, -1.0), (legs.link_k, 1.0)):
-            ufunc_at(np.add, injected.T, unit, sign * (stiff * gap).T)
-        slope = network.relinearised(slope, found)
-        step = network.factor(slope if refined < _HOLD_AFTER else network.immovable(slope)).solve(injected)
-        if drifts and np.isfinite(step).all():
-            step[:, :n] = drifted(found, step[:, :n])
-        if _far(step[:, :n], parts[0], drive.fixed, float(found.largest.max()) / network.largest):
-            break
-        largest = network.problem.largest_volts(parts[0])
-        still = hardly_moves(step[:, :n], largest, _MOVES)  # the next correction should be smaller still
-        low = np.clip(found.x + step[:, :n], found.drive.lo, found.drive.hi)
-        low[:, lower] = np.where(found.flow[:, lower] > 0, found.drive.lo[:, lower], low[:, lower])
-        low[:, upper] = np.where(found.flow[:, upper] < 0, found.drive.hi[:, upper], low[:, upper])
-        extra = extra + step[:, n:]
-        if legs.n_links:
-            carried = np.maximum(links, 0.0)  # as the check has it: the violation is beside this
-            links = carried + stiff * (gap + step[:, legs.link_a] - step[:, legs.link_k])[0]
-        parts, low = _spread(parts, low)
-        if refined == _NEXT_PART and len(parts) < _MOST_PARTS:
-            parts, low = [*parts, low], np.zeros_like(low)
-        found = check(low)
-    status = Status.SOLVED if met else Status.STALLED
-    carried = np.broadcast_to(found.drive.carried, (u.shape[0], found.drive.carried.shape[1])).copy()
-    if status is not Status.SOLVED:
-        carried[:, : legs.n_links] = links  # their signs say what is wrong
-    first, *rest = (*parts, found.x) if found.drive.base else parts
-    loose = network.factor(slope).loose
-    return Outcome(first, status, steps, found.certificate(), np.stack(rest) if rest else None, carried, loose, sure)
-
-
-def _gaps(network: Network, found: Check) -> Floats:
-    """Voltages across the links, (rows, n_links), V: 0 where they conduct."""
-    legs = network.legs
-    return found.x[:, legs.link_a] - found.x[:, legs.link_k] + found.drive.link_offset
-
-
-def _closed(network: Network, found: Check, stiff: Floats) -> bool:
-    """Whether no voltage is left across conducting links (stiff > 0), beside the largest voltage.
-
-    The certificate does not tell where small conductances are all that moves with it.
-    """
-    if not network.legs.n_links:
-        return True
-    x, gap = found.drive.base[0] if found.drive.base else found.x, np.abs(_gaps(network, found))
-    largest = network.problem.at_branches(network.problem.largest(x), gap.shape[1])
-    return bool(((gap <= _CLOSED * largest) | (stiff == 0)).all())
-
-
-def _far(step: Floats, x: Floats, fixed: Floats, volts: float) -> bool:
-    """Whether a correction is no correction: it leads beyond all voltages that there are, (rows, n) or more, V.
-
-    `volts`: what the largest current makes in the largest conductance, where all voltages may be 0.
-    """
-    largest = max(np.abs(x).max(initial=0.0), np.abs(fixed).max(initial=0.0), volts)
-    return bool(np.abs(step).max(initial=0.0) > _FAR * largest > 0.0)
-
-
-def _settled(network: Network, found: Check, slope: Floats) -> bool:
-    """Whether a further correction would be far below the largest voltage of its row; not asked where it is dear.
-
-    A violation may be small beside the currents at its node, and large beside those that hold the node's voltage.
-    """
-    if not network.exact:
-        return True
-    x, solve = found.drive.base[0] if found.drive.base else found.x, network.factor(slope).solve
-    violation, largest = network.violation(found), network.problem.largest_volts(x)
-    if x.shape[0] > 1 and network.problem.circuit.reciprocal:
-        # The inverse of a conductance matrix has no negative entry: the worst of all rows bounds every correction.
-        worst = (np.abs(violation) / largest).max(axis=0, keepdims=True)
-        if (solve(worst) <= _MOVES).all():
-            return True
-    return hardly_moves(solve(-violation)[:, : x.shape[1]], largest, _MOVES)
-
-
-def _spread(parts: list[Floats], low: Floats) -> tuple[list[Floats], Floats]:
-    """The same sum, with those digits of `low` that reach into the part before it moved there."""
-    total = parts[-1] + low
-    return [*parts[:-1], total], low - (total - parts[-1])
+    return polished(network, drive, settings, u, none, none, 1)
 
 
 class _Row:
@@ -495,7 +362,7 @@ class _Row:
         x = u[: net.problem.n_free]
         x[:] = np.clip(x, self.drive.lo[0], self.drive.hi[0])
         links = tangents.current[n : n + net.legs.n_links]
-        found = _polished(net, self.drive, self.settings, u[None], links, tangents.slope, self.steps)
+        found = polished(net, self.drive, self.settings, u[None], links, tangents.slope, self.steps)
         if found.status is not Status.SOLVED or found.sure or not net.problem.circuit.reciprocal:
             return found
         self.unsure = self.unsure or found

@@ -1,0 +1,192 @@
+"""The last digits of a solution that newton has found, or of one that it has nearly found.
+
+A correction d of the voltages x is kept apart from them (kcl.shift), and d itself is corrected from the KCL violations
+that are left: every branch voltage then has all its digits, however close its ends are.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim.branch_sums import ufunc_at
+from circuitsim.kcl import shift
+from circuitsim.methods.drift import drifted, may_drift
+from circuitsim.methods.held import hardly_moves
+from circuitsim.methods.network import Network
+from circuitsim.methods.outcome import Outcome
+from circuitsim.problem import Drive
+from circuitsim.residual import Check
+from circuitsim.solution import Settings, Status
+
+Floats = NDArray[np.float64]
+
+_CLOSED = 1e-12  # of the largest voltage: less is no gap of a diode that conducts
+MOVES = 1e-9  # of the largest voltage: a solution that a correction moves by more is corrected
+_MOST_PARTS = 3  # of the voltages, each the rounding of the one before
+_MOST_REFINED = 16  # corrections of a correction
+_MOST_DRIFTING, _DRIFTS = 200, 0.9  # the same while islands still drift, and the share of a violation that one leaves
+_FAR = 1e3  # times the largest voltage: corrections beyond are none
+_NEXT_PART = 4  # corrections: then the voltages get another part
+_GROSS = 1e-9  # of the largest current: a violation that is more than rounding
+_HOPELESS = 4  # corrections that leave such a one as it is
+_HOLD_AFTER = 2  # corrections: then conducting diodes hold their units as known potentials would
+
+
+def polished(
+    network: Network, drive: Drive, settings: Settings, u: Floats, links: Floats, slope: Floats, steps: int
+) -> Outcome:
+    """The outcome at u (rows, size), refined while its certificate is not met and refining helps.
+
+    `links` (their currents) and `slope` (legs,) are those of the tangents at u; they are of a single row when there
+    are any.
+    """
+    state = _Refined(network, drive, u, links, slope)
+    found, before, stuck, still, sure = state.check(), np.inf, 0, False, False
+    islands, drifts = bool(network.problem.topology.islands.arcs), may_drift(network.problem) and u.shape[0] == 1
+    drifting = 1.0  # the relative violation before
+    for refined in range(_MOST_DRIFTING + 1):
+        if not found.finite():
+            return Outcome(state.parts[0], Status.NONFINITE, steps, found.certificate())
+        met = found.meets(settings.tolerance) and found.certificate().kcl_relative <= settings.tolerance
+        arrived = met and _closed(network, found, state.stiff)
+        sure = arrived and (still or settled(network, found, state.slope))
+        falls, drifting = islands and found.worst < _DRIFTS * drifting, found.worst
+        if sure or (refined >= _MOST_REFINED and not falls) or refined == _MOST_DRIFTING:
+            break
+        if not found.drive.base:
+            found = state.check(np.zeros_like(state.parts[0]))
+        injected = -network.violation(found, quiet=refined >= _NEXT_PART)
+        worst = np.abs(injected[:, : network.problem.n_free]).max(axis=1, initial=0.0)
+        gross = bool((worst > _GROSS * found.largest).any())
+        stuck = stuck + 1 if gross and worst.max() > 0.9 * before else 0
+        if not met and stuck >= _HOPELESS:
+            break  # tangents of wrong states: there is nothing to refine
+        before = float(worst.max())
+        step = state.correction(found, injected, hold=refined >= _HOLD_AFTER, drifts=drifts)
+        volts = step[:, : network.problem.n_free]
+        if _far(volts, state.parts[0], drive.fixed, float(found.largest.max()) / network.largest):
+            break
+        # Whether the next correction should be smaller still.
+        still = hardly_moves(volts, network.problem.largest_volts(state.parts[0]), MOVES)
+        found = state.corrected(found, step, next_part=refined == _NEXT_PART)
+    return state.outcome(found, Status.SOLVED if met else Status.STALLED, steps, sure)
+
+
+class _Refined:
+    """Voltages in parts, the first of them x and each the rounding of the one before, and what goes with them.
+
+    `extra` (rows, size - n_free): the further unknowns; `links` (n_links,): the currents of links, A; `slope` (legs,)
+    of the tangents.
+    """
+
+    def __init__(self, network: Network, drive: Drive, u: Floats, links: Floats, slope: Floats) -> None:
+        n, legs = network.problem.n_free, network.legs
+        self.network, self.drive, self.links, self.slope = network, drive, links, slope
+        self.parts, self.extra = [u[:, :n].copy()], u[:, n:].copy()
+        self.lower, self.upper = network.held(slope)
+        self.parts[0][:, self.lower] = drive.lo[:, self.lower]
+        self.parts[0][:, self.upper] = drive.hi[:, self.upper]
+        of_links = slice(legs.n_junctions, legs.n_junctions + legs.n_links)
+        self.stiff = np.where(slope[of_links] > 0, network.rho[of_links], 0.0)  # S, of the links that conduct
+
+    def check(self, low: Floats | None = None) -> Check:
+        """The check of all parts and, after them, `low` (rows, n_free): then its unknowns are these."""
+        problem = self.network.problem
+        at, x = (self.drive, self.parts[0]) if low is None else (shift(problem, self.drive, *self.parts), low)
+        at = self.network.with_carried(at, np.maximum(self.links, 0.0), self.extra, x)
+        return Check(problem, at, x, exact=True)
+
+    def correction(self, found: Check, injected: Floats, hold: bool, drifts: bool) -> Floats:
+        """The correction of all unknowns for the violations of a check, negated, (rows, size).
+
+        `hold`: conducting diodes hold their units as known potentials would; `drifts`: islands may drift as a whole.
+        """
+        legs, injected = self.network.legs, injected.copy()
+        gap = _gaps(self.network, found)
+        for unit, sign in ((legs.link_a, -1.0), (legs.link_k, 1.0)):
+            ufunc_at(np.add, injected.T, unit, sign * (self.stiff * gap).T)
+        self.slope = self.network.relinearised(self.slope, found)
+        network = self.network.factor(self.network.immovable(self.slope) if hold else self.slope)
+        step = network.solve(injected)
+        n = self.network.problem.n_free
+        if drifts and np.isfinite(step).all():
+            step[:, :n] = drifted(found, step[:, :n])
+        return step
+
+    def corrected(self, found: Check, step: Floats, next_part: bool) -> Check:
+        """Take the correction of a check, and check again; `next_part`: from now on with one part more."""
+        n, legs, bounds = self.network.problem.n_free, self.network.legs, found.drive
+        low = np.clip(found.x + step[:, :n], bounds.lo, bounds.hi)
+        lower, upper = self.lower, self.upper  # held, while the diodes there carry
+        low[:, lower] = np.where(found.flow[:, lower] > 0, bounds.lo[:, lower], low[:, lower])
+        low[:, upper] = np.where(found.flow[:, upper] < 0, bounds.hi[:, upper], low[:, upper])
+        self.extra = self.extra + step[:, n:]
+        if legs.n_links:
+            carried = np.maximum(self.links, 0.0)  # as the check has it: the violation is beside this
+            closing = _gaps(self.network, found) + step[:, legs.link_a] - step[:, legs.link_k]
+            self.links = carried + self.stiff * closing[0]
+        self.parts, low = _spread(self.parts, low)
+        if next_part and len(self.parts) < _MOST_PARTS:
+            self.parts, low = [*self.parts, low], np.zeros_like(low)
+        return self.check(low)
+
+    def outcome(self, found: Check, status: Status, steps: int, sure: bool) -> Outcome:
+        """What a check found, with its certificate."""
+        carried = np.broadcast_to(found.drive.carried, (found.x.shape[0], found.drive.carried.shape[1])).copy()
+        if status is not Status.SOLVED:
+            carried[:, : self.network.legs.n_links] = self.links  # their signs say what is wrong
+        first, *rest = (*self.parts, found.x) if found.drive.base else self.parts
+        loose = self.network.factor(self.slope).loose
+        low = np.stack(rest) if rest else None
+        return Outcome(first, status, steps, found.certificate(), low, carried, loose, sure)
+
+
+def _gaps(network: Network, found: Check) -> Floats:
+    """Voltages across the links, (rows, n_links), V: 0 where they conduct."""
+    legs = network.legs
+    return found.x[:, legs.link_a] - found.x[:, legs.link_k] + found.drive.link_offset
+
+
+def _closed(network: Network, found: Check, stiff: Floats) -> bool:
+    """Whether no voltage is left across conducting links (stiff > 0), beside the largest voltage.
+
+    The certificate does not tell where small conductances are all that moves with it.
+    """
+    if not network.legs.n_links:
+        return True
+    x, gap = found.drive.base[0] if found.drive.base else found.x, np.abs(_gaps(network, found))
+    largest = network.problem.at_branches(network.problem.largest(x), gap.shape[1])
+    return bool(((gap <= _CLOSED * largest) | (stiff == 0)).all())
+
+
+def _far(step: Floats, x: Floats, fixed: Floats, volts: float) -> bool:
+    """Whether a correction is no correction: it leads beyond all voltages that there are, (rows, n) or more, V.
+
+    `volts`: what the largest current makes in the largest conductance, where all voltages may be 0.
+    """
+    largest = max(np.abs(x).max(initial=0.0), np.abs(fixed).max(initial=0.0), volts)
+    return bool(np.abs(step).max(initial=0.0) > _FAR * largest > 0.0)
+
+
+def settled(network: Network, found: Check, slope: Floats) -> bool:
+    """Whether a further correction would be far below the largest voltage of its row; not asked where it is dear.
+
+    A violation may be small beside the currents at its node, and large beside those that hold the node's voltage.
+    """
+    if not network.exact:
+        return True
+    x, solve = found.drive.base[0] if found.drive.base else found.x, network.factor(slope).solve
+    violation, largest = network.violation(found), network.problem.largest_volts(x)
+    if x.shape[0] > 1 and network.problem.circuit.reciprocal:
+        # The inverse of a conductance matrix has no negative entry: the worst of all rows bounds every correction.
+        worst = (np.abs(violation) / largest).max(axis=0, keepdims=True)
+        if (solve(worst) <= MOVES).all():
+            return True
+    return hardly_moves(solve(-violation)[:, : x.shape[1]], largest, MOVES)
+
+
+def _spread(parts: list[Floats], low: Floats) -> tuple[list[Floats], Floats]:
+    """The same sum, with those digits of `low` that reach into the part before it moved there."""
+    total = parts[-1] + low
+    return [*parts[:-1], total], low - (total - parts[-1])
