@@ -8,22 +8,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.circuit import (
-    KINDS,
-    Circuit,
-    Conductors,
-    Controlled,
-    Crossbar,
-    CurrentSources,
-    IdealDiodes,
-    Junctions,
-    Ties,
-)
+from circuitsim.branches import Conductors, Controlled, Crossbar, CurrentSources, IdealDiodes, Junctions, Ties
+from circuitsim.circuit import Circuit
 from circuitsim.errors import At, NetlistError, SettingsError
 from circuitsim.laws import N_PARAMS, Law
 from circuitsim.models import MOST, diode_kind, resistor_branches, shockley_params
 from circuitsim.netlist import Netlist, parse_netlist, read_netlist
 from circuitsim.netlist.checks import LEAST_OHMS
+from circuitsim.netlist.model import KINDS
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

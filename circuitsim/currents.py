@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.branch_sums import ufunc_at
-from circuitsim.circuit import KINDS, Branches, Crossbar
+from circuitsim.branches import Branches, Crossbar
 from circuitsim.kcl import outflow, shift, violation
 from circuitsim.laws import branch_current
+from circuitsim.netlist.model import KINDS
 from circuitsim.problem import Drive
 from circuitsim.units import tie_currents as currents_of_ties
 from circuitsim.units import unique_ties

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from circuitsim.circuit import Branches, Circuit
+from circuitsim.branches import Branches
+from circuitsim.circuit import Circuit
 from circuitsim.errors import TopologyError
 from circuitsim.graphs import components
 from circuitsim.laws import most_current

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.branch_sums import crossbar_sums, end_sums, flat_sums, ufunc_at
-from circuitsim.circuit import take_rows
+from circuitsim.branches import take_rows
 from circuitsim.laws import branch_current
 from circuitsim.problem import Drive, Problem
 

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from circuitsim.circuit import Branches, Circuit
+from circuitsim.branches import Branches
+from circuitsim.circuit import Circuit
 from circuitsim.coloring import color_units
 from circuitsim.feasibility import diode_cycles
 from circuitsim.islands import Islands, find_islands

@@ -21,7 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from circuitsim.branch_sums import ufunc_at
-from circuitsim.circuit import Circuit, check_structure, take_rows
+from circuitsim.branches import take_rows
+from circuitsim.circuit import Circuit, check_structure
 from circuitsim.errors import SettingsError, TopologyError
 from circuitsim.feasibility import check_diodes
 from circuitsim.islands import find_islands

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.branch_sums import dense_sums, figures, ufunc_at, violations
-from circuitsim.circuit import Branches, take_rows
+from circuitsim.branches import Branches, take_rows
 from circuitsim.kcl import (
     active_laws,
     carried_sums,

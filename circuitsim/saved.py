@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.circuit import KINDS, Circuit, take_rows
+from circuitsim.branches import take_rows
+from circuitsim.circuit import Circuit
 from circuitsim.currents import ambiguous_elements, table_currents
 from circuitsim.errors import NetlistError, SettingsError
 from circuitsim.laws import Law
+from circuitsim.netlist.model import KINDS
 from circuitsim.netlist.saves import (
     CROSSBAR,
     MOST_SAVED,

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from circuitsim.circuit import Branches, Circuit
+from circuitsim.branches import Branches
+from circuitsim.circuit import Circuit
 
 Ints = NDArray[np.int64]
 

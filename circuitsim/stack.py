@@ -19,11 +19,13 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from circuitsim.branches import BATCHED, GROUPS, Branches
 from circuitsim.build import build_circuit
-from circuitsim.circuit import BATCHED, GROUPS, KINDS, Branches, Circuit
+from circuitsim.circuit import Circuit
 from circuitsim.errors import NetlistError, TopologyError
 from circuitsim.netlist import Netlist
 from circuitsim.netlist.copies import links_in_copies, nodes_in_copies, rows_in_copies, side_by_side
+from circuitsim.netlist.model import KINDS
 from circuitsim.netlist.saves import NODES, Save
 from circuitsim.problem import Drive, Problem, compile_problem
 

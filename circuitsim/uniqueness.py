@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.circuit import Branches, take_rows
+from circuitsim.branches import Branches, take_rows
 from circuitsim.currents import ideal_currents, tiles, with_digits
 from circuitsim.feasibility import relax_rows
 from circuitsim.graphs import strong_components

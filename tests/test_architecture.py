@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    "errors compiled", "graphs", "linear", "netlist", "laws notebook", "models", "circuit", "build",
+    "errors compiled", "graphs", "linear", "netlist", "laws notebook", "models branches", "circuit", "build",
     "units coloring shapes", "feasibility islands layout", "topology", "placement workers branch_sums", "problem",
     "kcl stack", "residual", "currents backends", "uniqueness plot", "saved", "solution", "methods", "solving",
     "sweeping", "__init__", "io gallery", "view", "cli", "__main__",

@@ -17,11 +17,12 @@ from numpy.typing import ArrayLike, NDArray
 
 import circuitsim as cs
 from circuitsim import gallery
-from circuitsim.circuit import KINDS, Branches, Circuit
+from circuitsim.branches import Branches
+from circuitsim.circuit import Circuit
 from circuitsim.gallery import Recipe, random_circuit
 from circuitsim.io.export import export
 from circuitsim.netlist import Netlist
-from circuitsim.netlist.model import Swept
+from circuitsim.netlist.model import KINDS, Swept
 
 NETLISTS = Path(__file__).parent.parent / "netlists"
 TOO_BIG = {"drn_2h", "drn_3h", "drn_xl"}

@@ -15,10 +15,11 @@ from helpers import PRECISE, needs_ngspice
 import circuitsim as cs
 from circuitsim import gallery
 from circuitsim.build import build_circuit
-from circuitsim.circuit import KINDS, Circuit
+from circuitsim.circuit import Circuit
 from circuitsim.io.flatten import MIN_RON, flatten
 from circuitsim.io.ngspice import operating_point, run_ngspice, tight_options
 from circuitsim.io.sweeps import sweep_plot
+from circuitsim.netlist.model import KINDS
 from circuitsim.netlist.numbers import parse_number
 from circuitsim.saved import Saved, wanted_saves
 

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim import Problem, SettingsError
-from circuitsim.circuit import KINDS
 from circuitsim.laws import branch_current
+from circuitsim.netlist.model import KINDS
 from circuitsim.problem import Drive
 
 Ints = NDArray[np.int64]

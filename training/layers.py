@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim import Problem
-from circuitsim.circuit import KINDS
+from circuitsim.netlist.model import KINDS
 from training.gradient import crossbar_gradient
 from training.learner import Samples
 

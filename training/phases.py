@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from circuitsim import Circuit, Problem, Settings, Solution, Status, compile_problem, solve
 from circuitsim.backends.base import Backend, Engine
-from circuitsim.circuit import BATCHED, Branches, Conductors, CurrentSources
+from circuitsim.branches import BATCHED, Branches, Conductors, CurrentSources
 from circuitsim.kcl import outflow, shift, violation
 from circuitsim.methods import bcd
 from circuitsim.problem import Drive

@@ -57,7 +57,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.circuit import Branches
+from circuitsim.branches import Branches
 from circuitsim.currents import ideal_currents
 from circuitsim.graphs import components
 from circuitsim.io.flatten import MIN_RON

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.build import build_circuit
-from circuitsim.circuit import KINDS, Circuit
+from circuitsim.circuit import Circuit
 from circuitsim.errors import NotSolved, SettingsError, TopologyError
 from circuitsim.io.allowed import allowed_differences
 from circuitsim.io.flatten import MIN_RON, Written, flatten
@@ -37,7 +37,7 @@ from circuitsim.io.ngspice import (
 )
 from circuitsim.laws import Law
 from circuitsim.netlist.expand import Changes
-from circuitsim.netlist.model import Analysis
+from circuitsim.netlist.model import KINDS, Analysis
 from circuitsim.netlist.revalue import Revaluer
 from circuitsim.netlist.saves import Save
 from circuitsim.problem import Problem, compile_problem

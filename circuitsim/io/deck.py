@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.circuit import KINDS, Circuit
+from circuitsim.circuit import Circuit
 from circuitsim.errors import NetlistError, SettingsError
 from circuitsim.netlist.analyses import points
 from circuitsim.netlist.expand import Changes
-from circuitsim.netlist.model import Netlist, Swept
+from circuitsim.netlist.model import KINDS, Netlist, Swept
 from circuitsim.netlist.revalue import Revaluer
 
 Floats = NDArray[np.float64]

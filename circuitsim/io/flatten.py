@@ -23,10 +23,10 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.circuit import KINDS, Circuit
+from circuitsim.circuit import Circuit
 from circuitsim.io.deck import Names, dc_cards, gains, refuse_batch, safe_names, source_volts, wrapped
 from circuitsim.models import diode_kind, resistor_values
-from circuitsim.netlist.model import CrossbarCard, ModelCard, Swept
+from circuitsim.netlist.model import KINDS, CrossbarCard, ModelCard, Swept
 from circuitsim.netlist.saves import CROSSBAR, NODES, Save, find_save
 
 Ints = NDArray[np.int64]

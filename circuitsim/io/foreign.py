@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from circuitsim.circuit import KINDS
 from circuitsim.graphs import components
 from circuitsim.io.flatten import MIN_RON, Written
 from circuitsim.io.ngspice import RELTOL
 from circuitsim.kcl import exact_sums
+from circuitsim.netlist.model import KINDS
 from circuitsim.problem import Problem
 from circuitsim.residual import NOTHING, Check
 

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from circuitsim import __version__
-from circuitsim.circuit import GROUPS, Circuit
+from circuitsim.branches import GROUPS
+from circuitsim.circuit import Circuit
 from circuitsim.errors import At, SettingsError
 from circuitsim.io.files import remove_torn, replacing
 from circuitsim.io.sealed import Damaged, add_array, differences, load_sealed, save_sealed

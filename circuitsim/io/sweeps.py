@@ -14,10 +14,10 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.circuit import KINDS
 from circuitsim.io.files import replacing
 from circuitsim.io.output import MOST_NUMBERS, chosen, named_texts, not_given, numbers, once, raw_variables, strings
 from circuitsim.io.raw import Plot
+from circuitsim.netlist.model import KINDS
 from circuitsim.solution import Status
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from circuitsim.circuit import KINDS
 from circuitsim.io.output import Results
 from circuitsim.io.sweeps import STATISTICS, chosen_nodes, statistics
+from circuitsim.netlist.model import KINDS
 from circuitsim.solving import steps_text
 
 if TYPE_CHECKING:

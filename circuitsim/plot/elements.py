@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.circuit import KINDS
 from circuitsim.currents import ideal_currents, table_currents
 from circuitsim.laws import Law, branch_current
+from circuitsim.netlist.model import KINDS
 
 if TYPE_CHECKING:
     from circuitsim.solution import Solution

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.backends.base import Backend
-from circuitsim.circuit import KINDS, Circuit
+from circuitsim.circuit import Circuit
 from circuitsim.currents import with_digits
 from circuitsim.errors import BackendUnavailable, NetlistError, TopologyError
+from circuitsim.netlist.model import KINDS
 from circuitsim.netlist.saves import Save
 from circuitsim.problem import Problem, compile_problem, without_island
 from circuitsim.residual import Check

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.circuit import Crossbar
+from circuitsim.branches import Crossbar
 from circuitsim.errors import SettingsError
 
 Floats = NDArray[np.float64]

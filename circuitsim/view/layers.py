@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.circuit import KINDS, Circuit
+from circuitsim.circuit import Circuit
 from circuitsim.methods import bcd
+from circuitsim.netlist.model import KINDS
 from circuitsim.problem import Problem
 from circuitsim.solution import Settings
 from circuitsim.solving import solve

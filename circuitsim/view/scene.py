@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from circuitsim.circuit import KINDS, Circuit
+from circuitsim.circuit import Circuit
 from circuitsim.layout import layout
+from circuitsim.netlist.model import KINDS
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

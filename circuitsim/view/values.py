@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.circuit import KINDS, Branches, Circuit, Crossbar
+from circuitsim.branches import Branches, Crossbar
+from circuitsim.circuit import Circuit
 from circuitsim.currents import table_currents
 from circuitsim.io.output import number, numbers
+from circuitsim.netlist.model import KINDS
 from circuitsim.solution import Solution
 from circuitsim.view.heat import binned
 from circuitsim.view.scene import Scene

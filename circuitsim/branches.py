@@ -1,0 +1,115 @@
+"""The branches of a circuit: a table of arrays for each physical kind, a row each; and crossbars, which stay dense."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim.netlist.model import KINDS
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+GROUPS = {  # of branches in a Circuit: name, and what one of them is called
+    "conductors": "a conductance", "ties": "a source or a short", "current_sources": "a current source",
+    "junctions": "a diode with a smooth or piecewise-linear law", "ideal_diodes": "a perfect diode",
+    "controlled": "a controlled source",
+}  # fmt: skip
+BATCHED = ("e", "i")  # columns of branches that have a batch axis
+
+
+@dataclass(frozen=True)
+class Branches:
+    """Two-terminal elements of one physical kind; current flows from `a` to `b` through the element.
+
+    `kind` and `row` say which netlist element each is: row `row` of the table KINDS[kind]; kind -1: `.options rshunt`.
+    """
+
+    a: Ints  # (n,) node
+    b: Ints  # (n,) node
+    kind: NDArray[np.int8]  # (n,)
+    row: Ints  # (n,)
+
+    def __len__(self) -> int:
+        return self.a.size
+
+    def take(self, chosen: Ints) -> Self:
+        """Some of them, in this order; values with a batch axis have their branches along the second."""
+        columns = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: x[:, chosen] if name in BATCHED else x[chosen] for name, x in columns.items()})
+
+    def without(self, gone: NDArray[np.bool_]) -> Self:
+        """Those without an end among the nodes that are `gone`, (nodes,)."""
+        return self.take(np.flatnonzero(~(gone[self.a] | gone[self.b])))
+
+
+@dataclass(frozen=True)
+class Conductors(Branches):
+    """Linear branches: i = g (va - vb)."""
+
+    g: Floats  # (n,) S, >= 0; 0 in new values, and for trained resistors that are open
+
+
+@dataclass(frozen=True)
+class Ties(Branches):
+    """Branches that fix a voltage: va - vb = e. Voltage sources first, then shorts (R = 0, L)."""
+
+    e: Floats  # (batch or 1, n) V
+
+
+@dataclass(frozen=True)
+class CurrentSources(Branches):
+    """Branches that fix a current: i from a to b through the source."""
+
+    i: Floats  # (batch or 1, n) A
+
+
+@dataclass(frozen=True)
+class Junctions(Branches):
+    """Nonlinear monotone branches: i = law(va - vb); a is the anode."""
+
+    law: NDArray[np.int8]  # (n,)
+    params: Floats  # (n, N_PARAMS)
+
+
+@dataclass(frozen=True)
+class IdealDiodes(Branches):
+    """Perfect diodes, anode a, cathode b: va - vb <= vf, i >= 0, i (vf - va + vb) = 0."""
+
+    vf: Floats  # (n,) V
+
+
+@dataclass(frozen=True)
+class Controlled(Branches):
+    """Linear controlled sources, in the order of the kinds E, F, G, H. With i the current from a to b, in each source:
+
+    E: va - vb = gain (vca - vcb); F: i = gain i(control); G: i = gain (vca - vcb); H: va - vb = gain i(control)
+    """
+
+    ca: Ints  # (n,) node (E, G; 0 otherwise)
+    cb: Ints  # (n,) node (E, G; 0 otherwise)
+    control: Ints  # (n,) the branch in Circuit.ties, a voltage source, that carries i(control) (F, H; -1 otherwise)
+    gain: Floats  # (n,) of G in S, of H in ohm; any sign
+
+    @property
+    def gives_current(self) -> NDArray[np.bool_]:
+        """Those that fix a current, F and G; the others fix a voltage."""
+        return np.isin(self.kind, [KINDS.index(kind) for kind in "FG"])
+
+
+@dataclass(frozen=True)
+class Crossbar:
+    """A conductance from every row node to every column node; 0 means no resistor."""
+
+    name: str
+    rows: Ints  # (nr,) node
+    cols: Ints  # (nc,) node
+    g: Floats  # (nr, nc) S
+
+
+def take_rows(values: Floats, rows: slice | Ints) -> Floats:
+    """Some rows of an array that may have one row for all."""
+    return values[rows] if values.shape[0] > 1 else values
