@@ -35,14 +35,16 @@ __all__ = [
 _HOMES = ("errors", "build", "circuit", "problem", "residual", "solution", "solving", "sweeping")
 
 
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        for home in _HOMES:
-            module = vars(import_module(f"circuitsim.{home}"))
-            if name in module:
-                globals()[name] = module[name]
-                return module[name]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # a type checker sees the imports above, and nothing else
+
+    def __getattr__(name: str) -> Any:
+        if name in __all__:
+            for home in _HOMES:
+                module = vars(import_module(f"circuitsim.{home}"))
+                if name in module:
+                    globals()[name] = module[name]
+                    return module[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -21,7 +21,7 @@ GROUPS = {  # of branches in a Circuit: name, and what one of them is called
 BATCHED = ("e", "i")  # columns of branches that have a batch axis
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Branches:
     """Two-terminal elements of one physical kind; current flows from `a` to `b` through the element.
 
@@ -46,28 +46,28 @@ class Branches:
         return self.take(np.flatnonzero(~(gone[self.a] | gone[self.b])))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Conductors(Branches):
     """Linear branches: i = g (va - vb)."""
 
     g: Floats  # (n,) S, >= 0; 0 in new values, and for trained resistors that are open
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ties(Branches):
     """Branches that fix a voltage: va - vb = e. Voltage sources first, then shorts (R = 0, L)."""
 
     e: Floats  # (batch or 1, n) V
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CurrentSources(Branches):
     """Branches that fix a current: i from a to b through the source."""
 
     i: Floats  # (batch or 1, n) A
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Junctions(Branches):
     """Nonlinear monotone branches: i = law(va - vb); a is the anode."""
 
@@ -75,14 +75,14 @@ class Junctions(Branches):
     params: Floats  # (n, N_PARAMS)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class IdealDiodes(Branches):
     """Perfect diodes, anode a, cathode b: va - vb <= vf, i >= 0, i (vf - va + vb) = 0."""
 
     vf: Floats  # (n,) V
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Controlled(Branches):
     """Linear controlled sources, in the order of the kinds E, F, G, H. With i the current from a to b, in each source:
 
@@ -100,7 +100,7 @@ class Controlled(Branches):
         return np.isin(self.kind, [KINDS.index(kind) for kind in "FG"])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Crossbar:
     """A conductance from every row node to every column node; 0 means no resistor."""
 

@@ -24,6 +24,7 @@ from circuitsim.branches import (
     take_rows,
 )
 from circuitsim.errors import At, SettingsError, TopologyError
+from circuitsim.laws import Law
 from circuitsim.netlist import Netlist
 from circuitsim.netlist.model import KINDS, similar
 from circuitsim.notebook import circuit_html
@@ -35,7 +36,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Circuit:
     """The nodes and the physical branches of a netlist.
 
@@ -138,6 +139,16 @@ class Circuit:
         return self.netlist.nodes
 
     @property
+    def groups(self) -> dict[str, Branches]:
+        """All branches but crossbars, by the names in GROUPS."""
+        return {group: getattr(self, group) for group in GROUPS}
+
+    @property
+    def tie_names(self) -> list[str]:
+        """The element of each branch of `ties`: the voltage sources, shorts and inductors."""
+        return [self.element(self.ties, k) for k in range(len(self.ties))]
+
+    @property
     def reciprocal(self) -> bool:
         """Whether there are no controlled sources: then the equilibrium minimises an energy, the co-content."""
         return not len(self.controlled)
@@ -159,8 +170,12 @@ class Circuit:
         Keys are element or array names; an array with two ranges takes (rows, columns). Sources may have a leading
         batch axis. Topology cannot change: conductances
         are finite and >= 0, and shorts, and opens that are not trained, stay what they are. Raises SettingsError
-        naming the element.
+        naming the element. The values are copied.
         """
+        if not isinstance(values, Mapping):
+            raise SettingsError(
+                f"new values are a mapping of names to numbers, such as {{'V1': 2.0}}, found {values!r}"
+            )
         circuit, given = self, set[str]()
         for name, value in values.items():
             if not isinstance(name, str):
@@ -168,11 +183,7 @@ class Circuit:
             if name.lower() in given:
                 raise SettingsError(f"{name}: two new values, one under the name in another case; give one")
             given.add(name.lower())
-            try:
-                numbers = np.asarray(value, np.float64)
-            except (TypeError, ValueError):
-                raise SettingsError(f"{name}: new values must be numbers, found {value!r}") from None
-            circuit = circuit._with_value(name, numbers)
+            circuit = circuit._with_value(name, _numbers(name, value))
         return circuit
 
     def _with_value(self, name: str, value: Floats) -> Circuit:
@@ -184,6 +195,8 @@ class Circuit:
                 _check_conductance(name, g)
                 changed = replace(crossbar, g=g)
                 return replace(self, crossbars=(*self.crossbars[:k], changed, *self.crossbars[k + 1 :]))
+            if crossbar.name.lower() == name.partition("[")[0].lower():
+                raise SettingsError(f"{name}: a crossbar takes all its values at once, {crossbar.g.shape}")
         kind, start, stop = self.rows_of(name)
         value = self._in_a_row(name, kind, value)
         if kind == "R":
@@ -198,10 +211,11 @@ class Circuit:
             return replace(self, conductors=replace(self.conductors, g=g))
         if kind == "V":
             where = _branch_of_rows(self.ties, kind, start, stop)
-            return replace(self, ties=replace(self.ties, e=_batched(name, self.ties.e, where, value)))
+            e = _batched(name, self.ties.e, where, value, self.current_sources.i.shape[0])
+            return replace(self, ties=replace(self.ties, e=e))
         if kind == "I":
             where = _branch_of_rows(self.current_sources, kind, start, stop)
-            i = _batched(name, self.current_sources.i, where, value)
+            i = _batched(name, self.current_sources.i, where, value, self.ties.e.shape[0])
             return replace(self, current_sources=replace(self.current_sources, i=i))
         if kind in "EFGH":
             where = _branch_of_rows(self.controlled, kind, start, stop)
@@ -279,37 +293,42 @@ class Circuit:
     def to_networkx(self) -> nx.MultiGraph:
         """The circuit as a multigraph: an edge for each branch but those of 0 S, with `name`, `kind` and its value.
 
+        `a` and `b` are its first and its second node: an edge has no direction, and positive currents flow from a to b
+        through the element (of diodes a is the anode). Values: `g` (S), `e` (V), `i` (A), both of the first row of a
+        batch, `vf` (V), `law` (a name of laws.Law), `gain`. A diode that follows several laws is several edges.
+
         >>> from circuitsim.build import parse
         >>> graph = parse("divider\\nV1 in 0 10\\nR1 in out 1k\\nR2 out 0 1k").to_networkx()
-        >>> sorted(data["name"] for _, _, data in graph.edges(data=True))
-        ['R1', 'R2', 'V1']
+        >>> [(d["name"], d["a"], d["b"], d.get("g", d.get("e"))) for _, _, d in graph.edges(data=True)]
+        [('V1', 'in', '0', 10.0), ('R2', 'out', '0', 0.001), ('R1', 'in', 'out', 0.001)]
         """
         import networkx as nx
 
         graph = nx.MultiGraph()
         graph.add_nodes_from(self.nodes)
-        groups: list[tuple[str, Branches, str]] = [
-            ("conductor", self.conductors, "g"),
-            ("tie", self.ties, "e"),
-            ("current source", self.current_sources, "i"),
-            ("junction", self.junctions, "law"),
-            ("ideal diode", self.ideal_diodes, "vf"),
-            ("controlled source", self.controlled, "gain"),
-        ]
-        for kind, branches, column in groups:
+        for group, branches in self.groups.items():
+            kind, column = _EDGES[group]
             values = getattr(branches, column)
+            if column == "law":
+                values = np.array([Law(value).name for value in values.tolist()])
             for i in range(len(branches)):
                 value = values[0, i] if values.ndim == 2 else values[i]
                 if column == "g" and value == 0:
                     continue
-                ends = self.nodes[branches.a[i]], self.nodes[branches.b[i]]
-                graph.add_edge(*ends, name=self.element(branches, i), kind=kind, **{column: value.item()})
+                a, b = self.nodes[branches.a[i]], self.nodes[branches.b[i]]
+                graph.add_edge(a, b, name=self.element(branches, i), kind=kind, a=a, b=b, **{column: value.item()})
         for c in self.crossbars:
             for i, j in np.argwhere(c.g > 0):
-                name = f"{c.name}[{i}][{j}]"
-                ends = self.nodes[c.rows[i]], self.nodes[c.cols[j]]
-                graph.add_edge(*ends, name=name, kind="conductor", g=float(c.g[i, j]))
+                name, a, b = f"{c.name}[{i}][{j}]", self.nodes[c.rows[i]], self.nodes[c.cols[j]]
+                graph.add_edge(a, b, name=name, kind="conductor", a=a, b=b, g=float(c.g[i, j]))
         return graph
+
+
+_EDGES = {  # of the graph of a circuit, by group: what they are called, and the column of their value
+    "conductors": ("conductor", "g"), "ties": ("tie", "e"), "current_sources": ("current source", "i"),
+    "junctions": ("junction", "law"), "ideal_diodes": ("ideal diode", "vf"),
+    "controlled": ("controlled source", "gain"),
+}  # fmt: skip
 
 
 def check_structure(old: Circuit, new: Circuit) -> None:
@@ -328,8 +347,8 @@ def structural_difference(old: Circuit, new: Circuit) -> str:
     """
     if old.nodes is not new.nodes and old.nodes != new.nodes:
         return "the nodes are not the same"
-    for group in GROUPS:
-        a, b = getattr(old, group), getattr(new, group)
+    for group, a in old.groups.items():
+        b = new.groups[group]
         columns = ("kind", "row", "a", "b", "law") if group == "junctions" else ("kind", "row", "a", "b")
         if all(np.array_equal(getattr(a, column), getattr(b, column)) for column in columns):
             continue
@@ -348,8 +367,7 @@ def structural_difference(old: Circuit, new: Circuit) -> str:
 
 def _roles(circuit: Circuit, kind: int, row: int) -> str:
     """Which branches an element is made of."""
-    groups = [(getattr(circuit, group), words) for group, words in GROUPS.items()]
-    found = [words for x, words in groups if ((x.kind == kind) & (x.row == row)).any()]
+    found = [GROUPS[group] for group, x in circuit.groups.items() if ((x.kind == kind) & (x.row == row)).any()]
     return " and ".join(found) or "open"
 
 
@@ -363,8 +381,24 @@ def _branch_of_rows(branches: Branches, kind: str, start: int, stop: int) -> sli
     return slice(int(of_kind[low]), int(of_kind[low]) + stop - start) if stop > start else slice(0, 0)
 
 
-def _batched(name: str, old: Floats, where: slice | None, value: Floats) -> Floats:
-    """Put source values of shape (), (n,), (batch,) for n = 1, or (batch, n) in place; broadcasts the batch axis."""
+def _numbers(name: str, value: ArrayLike) -> Floats:
+    """An array of its own of real numbers."""
+    if np.ma.is_masked(value):
+        raise SettingsError(f"{name}: some of the new values are masked; fill them")
+    try:
+        if np.asarray(value).dtype.kind in "fiubO":  # O: fractions, say
+            with np.errstate(over="ignore"):
+                return np.array(value, np.float64)
+    except (TypeError, ValueError):
+        pass
+    raise SettingsError(f"{name}: new values must be numbers, found {value!r}")
+
+
+def _batched(name: str, old: Floats, where: slice | None, value: Floats, others: int) -> Floats:
+    """Put source values of shape (), (n,), (batch,) for n = 1, or (batch, n) in place; broadcasts the batch axis.
+
+    others: the rows that sources of the other kind have.
+    """
     if where is None:
         raise SettingsError(f"{name}: it is left out, and cannot take a value, or not all of its members can")
     count = where.stop - where.start
@@ -374,9 +408,10 @@ def _batched(name: str, old: Floats, where: slice | None, value: Floats) -> Floa
     rows = np.atleast_2d(rows)
     if rows.ndim != 2 or rows.shape[1] != count or rows.shape[0] == 0:
         raise SettingsError(f"{name}: new values have shape {value.shape}; needs ({count},) or (batch, {count})")
+    before = max(old.shape[0], others)
+    if 1 not in (before, rows.shape[0]) and before != rows.shape[0]:
+        raise SettingsError(f"{name}: batch of {rows.shape[0]} does not fit the batch of {before} set before")
     batch = max(old.shape[0], rows.shape[0])
-    if {old.shape[0], rows.shape[0]} - {1, batch}:
-        raise SettingsError(f"{name}: batch of {rows.shape[0]} does not fit the batch of {old.shape[0]} set before")
     if where == slice(0, old.shape[1]):
         return rows if rows.shape[0] == batch else np.repeat(rows, batch, axis=0)
     new = np.repeat(old, batch, axis=0) if old.shape[0] != batch else old.copy()

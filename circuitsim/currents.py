@@ -14,6 +14,7 @@ from circuitsim.kcl import outflow, shift, violation
 from circuitsim.laws import branch_current
 from circuitsim.netlist.model import KINDS
 from circuitsim.problem import Drive
+from circuitsim.residual import Check
 from circuitsim.units import tie_currents as currents_of_ties
 from circuitsim.units import unique_ties
 
@@ -25,6 +26,7 @@ Floats = NDArray[np.float64]
 
 _WORK = 4_000_000  # branch currents held at once
 _ENORMOUS = 1e6  # A
+_TILE = 250_000  # voltages whose certificates are computed together
 
 
 def tiles(rows: int, branches: int) -> list[slice]:
@@ -43,6 +45,22 @@ def with_digits(solution: Solution, drive: Drive) -> tuple[Drive, Floats]:
         return drive, x
     *parts, last = x, *solution.low[:, drive.rows]
     return shift(solution.problem, drive, *parts), last
+
+
+def row_violations(solution: Solution) -> Floats:
+    """The largest relative KCL error of each row of the batch, in each copy of a stack, (batch, copies).
+
+    Below the solution's tolerance it may be a bound. NaN in rows without voltages.
+    """
+    out = np.full((solution.batch, solution.circuit.copies), np.nan)
+    reached = np.asarray(np.isfinite(solution.x).all(axis=1))
+    size = 1 + _TILE // len(solution.circuit.nodes) if reached.all() else 1
+    for first in range(0, solution.batch, size):
+        rows = slice(first, min(first + size, solution.batch))
+        if reached[rows].all():
+            check = Check(solution.problem, *with_digits(solution, solution.problem.drive(rows)))
+            out[rows] = check.by_row(solution.tolerance)
+    return out
 
 
 def ideal_currents(solution: Solution, rows: slice) -> Floats:
@@ -149,8 +167,7 @@ def table_currents(solution: Solution, kind: str, members: Ints, rows: slice | N
     place = np.full(len(c.netlist.tables[kind]), -1)
     place[wanted] = np.arange(wanted.size)
     total = np.zeros((wanted.size, rows.stop - rows.start))
-    groups: list[Branches] = [c.conductors, c.ties, c.current_sources, c.junctions, c.ideal_diodes, c.controlled]
-    for branches in groups:
+    for branches in c.groups.values():
         chosen = np.flatnonzero(branches.kind == KINDS.index(kind))
         chosen = chosen[place[branches.row[chosen]] >= 0]
         if chosen.size:

@@ -73,7 +73,7 @@ def _solution_columns(solution: Solution, saved: Saved, nodes: Ints, rows: slice
     sure = np.zeros(len(c.ties), bool) if unique_current is None else unique_current
     return _joined(
         ((f"v({c.nodes[k]})" for k in nodes.tolist()), ["V"] * nodes.size, known, solution.voltages(nodes, rows)),
-        ((f"i({name})" for name in _sources(c)), ["A"] * len(c.ties), sure, current[rows]),
+        ((f"i({name})" for name in c.tie_names), ["A"] * len(c.ties), sure, current[rows]),
         (saved.labels, saved.units, finite & ~saved.ambiguous & ~saved.left_out, saved.values(rows)),
     )
 
@@ -87,18 +87,13 @@ def _sweep_columns(result: SweepResult, nodes: Ints) -> _Columns:
             result.determined[nodes] & ~result.left_out[nodes],
             result.voltages[:, nodes],
         ),
-        ((f"i({name})" for name in _sources(c)), ["A"] * len(c.ties), ~result.ambiguous, result.currents),
+        ((f"i({name})" for name in c.tie_names), ["A"] * len(c.ties), ~result.ambiguous, result.currents),
         (result.saved_labels, result.saved_units, ~result.saved_ambiguous & ~result.saved_left_out, result.saved),
     )
 
 
 def _none(rows: int, columns: int) -> Floats:
     return np.full((rows, columns), np.nan)
-
-
-def _sources(circuit: Circuit) -> list[str]:
-    """The branches whose current only KCL gives, in the order of `Circuit.ties`."""
-    return [circuit.element(circuit.ties, k) for k in range(len(circuit.ties))]
 
 
 def _all_nodes(circuit: Circuit) -> Ints:

@@ -39,7 +39,7 @@ _MAX_SIGN_PARTS = 8  # products that one block's drive may be cut into
 _PACKED, _PACKED_ROWS = 0.9, 64  # share of columns below which, and rows from which on, copying them is worth it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Values:
     """The conductances of a problem (S), over its topology; they have no batch axis."""
 
@@ -50,7 +50,7 @@ class Values:
     fixed: sparse.csr_array  # (n_free, n_fixed) sparse conductances to fixed potentials
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Drive:
     """What the sources impose on the free units, for some rows of the batch; all (rows or 1, ...), float64."""
 
@@ -77,7 +77,7 @@ class Drive:
         return Drive(slice(first + rows.start, first + rows.stop), **taken, partial=self.partial, base=base)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Problem:
     """A circuit made ready for solving: prepare once, solve for many inputs, update values without rebuilding.
 

@@ -44,8 +44,9 @@ class Residuals:
     """The certificate of one solution; each figure is the worst over all units and all rows of the batch.
 
     kcl_amps             largest KCL violation rho, A
-    kcl_relative         largest rho / (sum of the absolute branch currents at the unit), 0/0 = 0; or, if larger, by
-                         how much a controlled source misses its law / (sum of the absolute terms of the law)
+    kcl_relative         largest rho / (sum of the absolute branch currents at the unit), 0/0 = 0, and 0 where rounding
+                         can make rho; or, if larger, by how much a controlled source misses its law / (sum of the
+                         absolute terms of the law)
     clamp_volts          largest violation of an ideal diode's voltage bound, V
     complementarity_watts  largest (ideal diode's current) x (its gap), W
     power_balance_watts  |power of the sources - power absorbed| = |sum of x rho| (Tellegen), W

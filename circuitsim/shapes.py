@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from circuitsim.branches import Branches
 from circuitsim.circuit import Circuit
 
 Ints = NDArray[np.int64]
@@ -70,12 +69,6 @@ class Shapes:
         return _find_grids(self.circuit, *self.joined)
 
 
-def branch_groups(circuit: Circuit) -> list[Branches]:
-    """Every kind of branch but crossbars."""
-    c = circuit
-    return [c.conductors, c.ties, c.current_sources, c.junctions, c.ideal_diodes, c.controlled]
-
-
 def joined(circuit: Circuit) -> tuple[Ints, Ints]:
     """The pairs of different nodes that a branch joins, each once, the lower node first, in ascending order.
 
@@ -83,7 +76,7 @@ def joined(circuit: Circuit) -> tuple[Ints, Ints]:
     pairs as hold their lines together.
     """
     n = len(circuit.nodes)
-    a, b = ([getattr(group, end) for group in branch_groups(circuit)] for end in "ab")
+    a, b = ([getattr(group, end) for group in circuit.groups.values()] for end in "ab")
     control, source = controls(circuit)
     a.append(control)
     b.append(source)

@@ -71,8 +71,11 @@ class Settings:
         if self.tol is not None and not (isinstance(self.tol, Real) and 0 < self.tol < 1):
             raise SettingsError(f"tol must lie between 0 and 1, found {shown(str(self.tol))}")
         most = self.max_sweeps
-        if not (isinstance(most, Integral) and most >= 1):
+        if isinstance(most, bool) or not (isinstance(most, Integral) and most >= 1):
             raise SettingsError(f"max_sweeps must be at least 1, and a whole number, found {shown(str(most))}")
+        for name, flag in (("lenient", self.lenient), ("strict", self.strict)):
+            if not isinstance(flag, bool | np.bool_):
+                raise SettingsError(f"{name} must be True or False, found {shown(repr(flag))}")
 
     @property
     def tolerance(self) -> float:
@@ -80,7 +83,7 @@ class Settings:
         return DEFAULT_TOL[self.dtype] if self.tol is None else self.tol
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Solution:
     """The equilibrium (or what was reached of it). Arrays have the batch axis first, also for a batch of one.
 
@@ -99,6 +102,7 @@ class Solution:
     method: str
     backend: str
     dtype: str
+    tolerance: float  # of the relative KCL violation, that was to be met
     steps: int  # sweeps of bcd, or steps of newton
     carried: Floats  # (batch, n_carriers) A: of ideal diodes between free units, then of Circuit.active
     loose: NDArray[np.bool_]  # x, then currents of Circuit.active_voltages: what controlled sources leave open
@@ -117,11 +121,33 @@ class Solution:
 
     @property
     def circuit(self) -> Circuit:
+        """What was solved, with the values that it had."""
         return self.problem.circuit
 
     @property
     def batch(self) -> int:
+        """How many rows there are: the batch of the sources."""
         return self.x.shape[0]
+
+    @cached_property
+    def kcl_relative(self) -> Floats:
+        """The largest relative KCL violation of each row, (batch,); what is below the tolerance may be a bound.
+
+        NaN where no voltages were reached.
+        """
+        worst: Floats = currents.row_violations(self).max(axis=1, initial=0.0)
+        return worst
+
+    @property
+    def failed(self) -> NDArray[np.int64]:
+        """The rows without a certified answer.
+
+        >>> from circuitsim import Settings, parse, solve
+        >>> circuit = parse("ladder\\nV1 a 0 1\\nR1 a b 1\\nR2 b 0 1\\nR3 b c 1\\nR4 c 0 1").with_values({"V1": [0, 1]})
+        >>> solve(circuit, Settings(method="bcd", max_sweeps=2), raise_on_failure=False).failed
+        array([1])
+        """
+        return np.zeros(0, np.int64) if self.solved else np.flatnonzero(~(self.kcl_relative <= self.tolerance))
 
     def voltage(self, name: str) -> Floats:
         """Node voltages, V: `"out"` gives (batch,), `"y[0:9]"` gives (batch, 10). NetlistError for an unknown node."""
@@ -152,7 +178,7 @@ class Solution:
         """Current through an element from its first node to its second, A, (batch,).
 
         Of an array (batch, members), with two ranges (batch, rows, columns); of some of its members, such as
-        `"RW[3][0:9]"`, (batch, members).
+        `"RW[3][0:9]"`, (batch, members). SettingsError or NetlistError for what does not exist.
         """
         return self._through(name, "i")
 

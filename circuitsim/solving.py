@@ -11,7 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from circuitsim.backends import gpu_mesh, gpu_newton
 from circuitsim.backends.base import Backend, find_backend
@@ -52,7 +52,7 @@ def solve(
     circuit: Circuit | Problem,
     settings: Settings | None = None,
     *,
-    start: Floats | None = None,
+    start: ArrayLike | None = None,
     backend: Backend | None = None,
     raise_on_failure: bool = True,
     progress: Callable[[int, int], None] | None = None,
@@ -89,6 +89,8 @@ def solve(
         )
     if isinstance(backend, str):
         raise SettingsError(f"backend takes a Backend object; by name: Settings(backend={backend!r})")
+    if backend is not None and not hasattr(backend, "tile"):
+        raise SettingsError(f"backend takes a Backend object, found {backend!r}")
     if isinstance(circuit, Problem) and not settings.lenient:
         problem = circuit
     else:
@@ -114,12 +116,15 @@ def _solve(
     problem: Problem,
     settings: Settings,
     backend: Backend,
-    start: Floats | None,
+    start: ArrayLike | None,
     progress: Callable[[int, int], None] | None,
     in_order: bool,
 ) -> Solution:
     shape = (problem.batch, problem.n_free)
-    x = np.zeros(shape) if start is None else np.array(start, float)
+    try:
+        x = np.zeros(shape) if start is None else np.array(start, float)
+    except (TypeError, ValueError):
+        raise SettingsError(f"start must be {shape} finite numbers (batch, unknowns), found {start!r}") from None
     if x.shape != shape or not np.isfinite(x).all():
         raise SettingsError(f"start must be {shape} finite numbers (batch, unknowns), found shape {x.shape}")
     method, why = choose_method(problem, settings)
@@ -128,20 +133,9 @@ def _solve(
     if method == "bcd" and (refused := bcd.refusal(problem)):
         x[:] = np.nan
         return Solution(
-            problem,
-            x,
-            None,
-            Status.REFUSED,
-            refused,
-            UNKNOWN,
-            method,
-            backend.name,
-            settings.dtype,
-            0,
-            carried,
-            loose,
-            why,
-        )
+            problem, x, None, Status.REFUSED, refused, UNKNOWN, method, backend.name,
+            dtype=settings.dtype, tolerance=settings.tolerance, steps=0, carried=carried, loose=loose, why=why,
+        )  # fmt: skip
     status, steps, sure = Status.SOLVED, 0, True
     low: Floats | None = None
     residuals = NO_RESIDUALS
@@ -176,8 +170,9 @@ def _solve(
         sources = listed([c.element(c.controlled, k) for k in range(len(c.controlled))])
         message += f"; the equations of the controlled sources ({sources}) are singular, as far as float64 can tell"
     return Solution(
-        problem, x, low, status, message, residuals, method, name, settings.dtype, steps, carried, loose, why
-    )
+        problem, x, low, status, message, residuals, method, name,
+        dtype=settings.dtype, tolerance=settings.tolerance, steps=steps, carried=carried, loose=loose, why=why,
+    )  # fmt: skip
 
 
 def _overflowing(problem: Problem, x: Floats, low: Floats | None) -> str:

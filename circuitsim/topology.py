@@ -20,7 +20,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scatter:
     """A sparse matrix whose entry `position[k]` sums `sign[k] * g[branch[k]]` over all k."""
 
@@ -39,7 +39,7 @@ class Scatter:
         return sparse.csr_array((data, self.indices, self.indptr), shape=self.shape)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Side:
     """The rows, or the columns, of a dense block: free units of one colour, or fixed potentials."""
 
@@ -47,7 +47,7 @@ class Side:
     fixed: slice | Ints | None  # columns of Drive.fixed (ground's, always 0, where a free node has no offset); or None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dense:
     """A dense block of conductances: part of a crossbar, or flat branches that are dense enough."""
 
@@ -74,7 +74,7 @@ class Dense:
         return circuit.crossbars[self.crossbar].g[self.pick_rows][:, self.pick_cols]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Legs:
     """The branches of a problem that are not linear: junctions, links, then lower and upper bounds of units.
 
@@ -99,7 +99,7 @@ class Legs:
         return self.k[self.n_junctions : self.n_junctions + self.n_links]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Topology:
     """Everything about a problem that new element values do not change."""
 
@@ -202,7 +202,7 @@ class Topology:
         return np.concatenate([circuit.conductors.g, *expanded]) if expanded else circuit.conductors.g
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FlatEnds:
     """Ends of the flat branches at free units: unit u has the entries ptr[u]:ptr[u+1]."""
 

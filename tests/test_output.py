@@ -58,11 +58,11 @@ def json_of(results: Results) -> dict:
 def test_json_of_one_row() -> None:
     data = json_of(solved(DIVIDER))
     assert list(data) == [
-        "status", "message", "voltages", "currents", "saved", "residuals", "method", "why", "backend", "dtype",
-        "steps", "seconds", "warnings", "undetermined", "left_out", "intervals",
+        "status", "message", "failed_rows", "voltages", "currents", "saved", "residuals", "method", "why", "backend",
+        "dtype", "steps", "seconds", "warnings", "undetermined", "left_out", "intervals",
         "ambiguous_currents", "ambiguous_saved", "left_out_saved",
     ]  # fmt: skip
-    assert data["status"] == "SOLVED"
+    assert (data["status"], data["failed_rows"]) == ("SOLVED", [])
     assert data["voltages"] == {"in": 10.0, "out": 7.5}
     assert data["currents"] == {"V1": -0.0025}
     assert tuple(data["residuals"]) == FIGURES
@@ -100,7 +100,7 @@ def test_json_marks_what_is_not_unique() -> None:
 
 def test_json_of_a_refusal_has_null() -> None:
     data = json_of(unsolved(REFUSED))
-    assert data["status"] == "REFUSED"
+    assert (data["status"], data["failed_rows"]) == ("REFUSED", [0])
     assert "D1" in data["message"]
     assert data["voltages"] == {"a": None, "b": None}
     assert set(data["residuals"].values()) == {None}

@@ -71,12 +71,6 @@ class Results:
         """
         return ~self.solution.determined if self.finite else np.zeros(len(self.circuit.nodes), bool)
 
-    @cached_property
-    def source_names(self) -> list[str]:
-        """Names of the sources, in the order of `Circuit.ties`."""
-        ties = self.circuit.ties
-        return [self.circuit.element(ties, k) for k in range(len(ties))]
-
     @property
     def currents(self) -> Floats:
         """Currents of the sources, (batch, n), A."""
@@ -116,7 +110,7 @@ class Results:
         told, nodes = self.intervals(self.nodes), chosen(self.circuit.nodes, self.undetermined)
         found = (
             ("nodes without a unique voltage", [name for name in nodes if name not in told]),
-            ("currents that are not unique", chosen(self.source_names, self.ambiguous) if sources else []),
+            ("currents that are not unique", chosen(self.circuit.tie_names, self.ambiguous) if sources else []),
             ("saved values that are not unique", chosen(self.saved.labels, self.saved.ambiguous)),
             ("nodes that are left out", chosen(self.circuit.nodes, self.circuit.left_out)),
             ("saved values that are left out", chosen(self.saved.labels, self.saved.left_out)),
@@ -171,8 +165,9 @@ def result_object(results: Results, seconds: Mapping[str, float]) -> dict[str, A
     return {
         "status": solution.status.name,
         "message": solution.message,
+        "failed_rows": solution.failed.tolist(),
         "voltages": _columns(results.names(nodes), solution.voltages(nodes)),
-        "currents": _columns(results.source_names, results.currents) if with_currents else {},
+        "currents": _columns(results.circuit.tie_names, results.currents) if with_currents else {},
         "saved": _columns(saved.labels, saved.values()) if with_saved else {},
         "residuals": {name: number(getattr(solution.residuals, name)) for name in FIGURES},
         "method": solution.method,
@@ -185,7 +180,7 @@ def result_object(results: Results, seconds: Mapping[str, float]) -> dict[str, A
         "undetermined": results.names(np.flatnonzero(results.undetermined)),
         "left_out": chosen(circuit.nodes, circuit.left_out),
         "intervals": results.intervals(nodes),
-        "ambiguous_currents": (chosen(results.source_names, results.ambiguous) if with_currents else [])
+        "ambiguous_currents": (chosen(results.circuit.tie_names, results.ambiguous) if with_currents else [])
         + results.ambiguous_others,
         "ambiguous_saved": chosen(saved.labels, saved.ambiguous) if with_saved else [],
         "left_out_saved": chosen(saved.labels, saved.left_out) if with_saved else [],
@@ -235,7 +230,7 @@ def write_npz(results: Results, path: Path) -> None:
         "undetermined": results.undetermined[1:],
         "left_out": results.circuit.left_out[1:],
         "currents": results.currents,
-        "sources": strings(results.source_names),
+        "sources": strings(results.circuit.tie_names),
         "ambiguous": results.ambiguous,
         "saved": results.saved.values(),
         "saved_names": strings(results.saved.labels),
@@ -261,8 +256,10 @@ def raw_plot(results: Results) -> Plot:
     variable is `row`, the row's number from 0.
     """
     solution, saved = results.solution, results.saved
-    columns = [f"v({name})" for name in results.names(results.nodes)] + [f"i({name})" for name in results.source_names]
-    types = ["voltage"] * results.nodes.size + ["current"] * len(results.source_names)
+    columns = [f"v({name})" for name in results.names(results.nodes)] + [
+        f"i({name})" for name in results.circuit.tie_names
+    ]
+    types = ["voltage"] * results.nodes.size + ["current"] * len(results.circuit.tie_names)
     more = raw_variables(saved.labels, saved.quantities)
     variables, kept = once([*zip(columns, types, strict=True), *more])
     values = np.concatenate([solution.voltages(results.nodes), results.currents, saved.values()], axis=1)[:, kept]

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from circuitsim import __version__
-from circuitsim.branches import GROUPS
 from circuitsim.circuit import Circuit
 from circuitsim.errors import At, SettingsError
 from circuitsim.io.files import remove_torn, replacing
@@ -109,7 +108,7 @@ def circuit_facts(circuit: Circuit) -> dict[str, str]:
 def branches_digest(circuit: Circuit) -> str:
     """SHA-256 of the branches of a circuit: which there are, between which nodes, and their values."""
     digest = hashlib.sha256()
-    for part in (*(getattr(circuit, group) for group in GROUPS), *circuit.crossbars):
+    for part in (*circuit.groups.values(), *circuit.crossbars):
         for name, array in vars(part).items():
             if isinstance(array, np.ndarray):
                 add_array(digest, f"{type(part).__name__} {name}", array)

@@ -62,7 +62,7 @@ def loose_texts(results: Sequence[SweepResult], most: int, sources: bool) -> lis
         names = result.circuit.nodes
         found = (
             ("nodes without a unique voltage", chosen(names, ~result.determined)),
-            ("currents that are not unique", chosen(source_names(result), result.ambiguous) if sources else []),
+            ("currents that are not unique", chosen(result.circuit.tie_names, result.ambiguous) if sources else []),
             ("saved values that are not unique", chosen(result.saved_labels, result.saved_ambiguous)),
             ("nodes that are left out", chosen(names, result.left_out)),
             ("saved values that are left out", chosen(result.saved_labels, result.saved_left_out)),
@@ -88,7 +88,7 @@ def sweep_object(
 def _plot_object(result: SweepResult, warnings: list[str]) -> dict[str, Any]:
     count = result.values.shape[0]
     nodes = np.arange(1, len(result.circuit.nodes))
-    sources, labels = source_names(result), result.saved_labels
+    sources, labels = result.circuit.tie_names, result.saved_labels
     if nodes.size * count > MOST_NUMBERS:
         nodes = np.array(result.circuit.netlist.outputs, np.int64)
         nodes = nodes if nodes.size * count <= MOST_NUMBERS else nodes[:0]
@@ -176,7 +176,7 @@ def write_sweep_npz(results: Sequence[SweepResult], path: Path) -> None:
             "voltages": result.voltages[:, 1:],
             "undetermined": ~result.determined[1:],
             "left_out": result.left_out[1:],
-            "sources": strings(source_names(result)),
+            "sources": strings(result.circuit.tie_names),
             "currents": result.currents,
             "ambiguous": result.ambiguous,
             "saved": result.saved,
@@ -206,7 +206,7 @@ def sweep_plot(result: SweepResult) -> Plot:
     if result.swept:
         first, name = _RAW_NAMES[result.swept[0].kind], "DC transfer characteristic"
     ties = np.flatnonzero(circuit.ties.kind != KINDS.index("R"))
-    sources = source_names(result)
+    sources = result.circuit.tie_names
     variables, kept = once([
         first,
         *((f"v({node})", "voltage") for node in circuit.nodes[1:]),
@@ -215,12 +215,6 @@ def sweep_plot(result: SweepResult) -> Plot:
     ])  # fmt: skip
     columns = result.values[:, :1], result.voltages[:, 1:], result.currents[:, ties], result.saved
     return Plot(name, tuple(variables), np.concatenate(columns, axis=1)[:, kept])
-
-
-def source_names(result: SweepResult) -> list[str]:
-    """Names of the sources, in the order of `Circuit.ties`."""
-    ties = result.circuit.ties
-    return [result.circuit.element(ties, k) for k in range(len(ties))]
 
 
 def _columns(names: Sequence[str], values: Floats) -> dict[str, list[float | None]]:

@@ -213,7 +213,7 @@ def _print_sources(results: Results, out: Console) -> None:
     loose = results.ambiguous[:shown]
     table = new_table(("source", False), ("amperes", True), *([("", False)] if loose.any() else []))
     amperes = results.currents[0, :shown].tolist()
-    for name, value, mark in zip(results.source_names, amperes, loose.tolist(), strict=False):
+    for name, value, mark in zip(results.circuit.tie_names, amperes, loose.tolist(), strict=False):
         table.add_row(Text(name), _seven(value), *(["not unique"] if mark else []))
     out.print(table)
     _print_more(count - shown, "sources", out)

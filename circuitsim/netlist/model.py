@@ -38,7 +38,7 @@ KINDS = "".join(KIND_NAMES)
 _SHORT = 40  # characters of a name that is worth proposing
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Table:
     """All elements of one kind, a row each, in deck order. `values` columns by kind:
 
@@ -65,7 +65,7 @@ class Table:
         return len(self.names)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CrossbarCard:
     """`RW[0:n][0:m] x[0:n] h[0:m] g=...`: every row node to every column node; g = 0 means no resistor there."""
 
@@ -135,7 +135,7 @@ class Analysis:
     sweeps: tuple[Swept, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Netlist:
     """An expanded netlist: subcircuits, parameters and arrays resolved. Node 0 is ground, named `0`."""
 

@@ -49,6 +49,11 @@ def check_circuit(circuit: Circuit, settings: Settings | None) -> None:
         raise SettingsError(
             f"an analysis takes a Circuit, found {type(circuit).__name__}; read a netlist by load(path)"
         )
+    if circuit.batch > 1:
+        raise SettingsError(
+            f"the sources have a batch of {circuit.batch} rows, and an analysis goes through points of one; set one "
+            "row by circuit.with_values"
+        )
 
 
 class Plan:

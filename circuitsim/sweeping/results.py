@@ -32,7 +32,7 @@ MOST_SAVED = 100_000_000  # values
 _STATUS = f"<U{max(len(s.name) for s in Status)}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Points:
     """What was found at some points: all of a sweep, or those of a chunk. Of what failed, what was reached, or NaN."""
 
@@ -56,7 +56,7 @@ class Points:
     steps: int  # the most that any point took (Solution.steps)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SweepResult(Points):
     """All points of a sweep, or all runs of a Monte Carlo analysis, in order.
 
@@ -109,7 +109,30 @@ class SweepResult(Points):
         NetlistError for an unknown node.
         """
         nodes, several = self.circuit.netlist.nodes_of(name)
-        return self.voltages[:, nodes] if several else self.voltages[:, nodes[0]]
+        found = self.voltages[:, nodes]
+        return found if several else found[:, 0]
+
+    def current(self, name: str) -> Floats:
+        """The current through an element at all points, (points,), A, from its first node to its second.
+
+        Of voltage sources, shorts and inductors, and of what `saves`, or a .save card, asked for by i(NAME).
+        SettingsError for others.
+        """
+        names = [x.lower() for x in self.circuit.tie_names]
+        if name.lower() in names:
+            return self.currents[:, names.index(name.lower())].copy()
+        return self._saved(f"i({name})", f"@{name}[i]")
+
+    def power(self, name: str) -> Floats:
+        """The power that an element absorbs at all points, (points,), W; of what was asked for by @NAME[p]."""
+        return self._saved(f"@{name}[p]")
+
+    def _saved(self, *labels: str) -> Floats:
+        known = [label.lower() for label in self.saved_labels]
+        for label in labels:
+            if label.lower() in known:
+                return self.saved[:, known.index(label.lower())].copy()
+        raise SettingsError(f"{labels[0]} was not kept; ask for it: saves=['{labels[0]}']")
 
     def to_dataframe(self) -> pd.DataFrame:
         """A line for each point, of pandas: what is swept (or the seed), voltages, currents, what is saved, status.

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 
 from circuitsim.backends.base import Backend
 from circuitsim.circuit import Circuit
-from circuitsim.currents import with_digits
+from circuitsim.currents import row_violations
 from circuitsim.errors import BackendUnavailable, NetlistError, TopologyError
 from circuitsim.netlist.model import KINDS
 from circuitsim.netlist.saves import Save
 from circuitsim.problem import Problem, compile_problem, without_island
-from circuitsim.residual import Check
 from circuitsim.saved import Saved
 from circuitsim.solution import Settings, Solution, Status
 from circuitsim.solving import solve
@@ -31,7 +30,6 @@ T = TypeVar("T")
 
 _WHY = "many circuits side by side"
 
-_TILE = 250_000  # voltages whose certificates are computed together
 _BATCH_ROW = re.compile(r" \(batch row \d+\)")  # means nothing here: how points make batches is not seen
 
 
@@ -172,7 +170,7 @@ class Runner:
             if self.saves:
                 self._keep_saved(rows, solution)
             alone = rows.size == 1
-            kcl[rows] = solution.residuals.kcl_relative if alone else row_violations(solution, self.settings.tolerance)
+            kcl[rows] = solution.residuals.kcl_relative if alone else row_violations(solution).ravel()
         solved = np.full(rows.size, True) if solution.solved else kcl[rows] <= self.settings.tolerance
         found["statuses"][rows] = np.where(solved, Status.SOLVED.name, solution.status.name)
         for row in rows[~solved].tolist():
@@ -208,17 +206,3 @@ class Runner:
 def tie_keys(circuit: Circuit) -> Ints:
     """A number for the element of each tie."""
     return circuit.ties.row * len(KINDS) + circuit.ties.kind
-
-
-def row_violations(solution: Solution, tolerance: float) -> Floats:
-    """The largest relative KCL error of each row of the batch, of each copy of a stack, (batch x copies,).
-
-    Below the tolerance it may be a bound.
-    """
-    out = np.zeros((solution.batch, solution.circuit.copies))
-    size = 1 + _TILE // len(solution.circuit.nodes)
-    for first in range(0, solution.batch, size):
-        rows = slice(first, min(first + size, solution.batch))
-        check = Check(solution.problem, *with_digits(solution, solution.problem.drive(rows)))
-        out[rows] = check.by_row(tolerance)
-    return out.ravel()

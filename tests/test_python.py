@@ -1,0 +1,175 @@
+"""circuitsim as a Python program meets it: values that are given, results that are taken, names and types."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import circuitsim as cs
+
+DIVIDER = "divider\nV1 in 0 10\nR1 in out 1k\nR2 out 0 1k\nI1 0 out 0\n"
+CROSSBAR = "crossbar\nVx[0:1] x[0:1] 0 1\nRW[0:1][0:1] x[0:1] h[0:1] g=1m\nRl[0:1] h[0:1] k[0:1] 1k\n"
+LADDER = "ladder\nV1 a 0 1\nR1 a b 1\nR2 b 0 1\nR3 b c 1\nR4 c 0 1\n"
+
+
+# -- values that are given ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["V1", "I1", "R1"])
+def test_new_values_are_copied(name: str) -> None:
+    given = np.array([2.0])
+    problem = cs.compile_problem(cs.parse(DIVIDER)).with_values({name: given})
+    before = cs.solve(problem).voltage("out")
+    given[:] = 100.0
+    assert np.array_equal(cs.solve(problem).voltage("out"), before)
+
+
+def test_a_crossbar_that_changes_behind_our_back_makes_no_wrong_island() -> None:
+    """Updated == fresh, with one array that the caller writes into again and again."""
+    g = np.full((2, 2), 1e-3)
+    problem = cs.compile_problem(cs.parse(CROSSBAR)).with_values({"RW": g})
+    g[:, 0] = 0.0
+    updated, fresh = cs.solve(problem.with_values({"RW": g})), cs.solve(cs.parse(CROSSBAR).with_values({"RW": g}))
+    assert updated.determined.tolist() == fresh.determined.tolist()
+    assert not fresh.determined.all()
+    assert cs.solve(problem).determined.all()
+
+
+@pytest.mark.parametrize("order", [("V1", "I1"), ("I1", "V1")])
+def test_batches_of_voltages_and_currents_must_fit(order: tuple[str, str]) -> None:
+    circuit, (first, second) = cs.parse(DIVIDER), order
+    with pytest.raises(cs.SettingsError, match=f"{second}: batch of 2 does not fit the batch of 3 set before"):
+        circuit.with_values({first: [1.0, 2.0, 3.0], second: [1.0, 2.0]})
+    both = circuit.with_values({first: [1.0, 2.0, 3.0], second: [1.0, 2.0, 3.0]})
+    assert cs.solve(both).batch == both.batch == 3
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (None, "new values are a mapping of names to numbers, such as {'V1': 2.0}, found None"),
+        ([("V1", 2)], "new values are a mapping"),
+        ({"V1": "3"}, "V1: new values must be numbers, found '3'"),
+        ({"V1": 1 + 2j}, "V1: new values must be numbers"),
+        ({"V1": np.array(["2024-01-01"], "datetime64[D]")}, "V1: new values must be numbers"),
+        ({"V1": [[1.0, 2.0], [3.0]]}, "V1: new values must be numbers"),
+        ({"V1": np.ma.masked_array([1.0], [True])}, "V1: some of the new values are masked; fill them"),
+        ({"RW[0][0]": 1.0}, r"RW\[0\]\[0\]: a crossbar takes all its values at once, \(2, 2\)"),
+    ],
+)
+def test_values_that_are_none(values: Any, message: str) -> None:
+    circuit = cs.parse(CROSSBAR + "V1 v 0 1\nRv v 0 1\n")
+    with pytest.raises(cs.SettingsError, match=message):
+        circuit.with_values(values)
+
+
+def test_an_analysis_takes_no_batch() -> None:
+    circuit = cs.parse(DIVIDER + "Vb b 0 1\nRb b out 1k\n").with_values({"Vb": [1.0, 2.0, 3.0]})
+    for run in (lambda: cs.sweep(circuit, "V1 0 2 1"), lambda: cs.monte_carlo(circuit, 3)):
+        with pytest.raises(cs.SettingsError, match="the sources have a batch of 3 rows, and an analysis"):
+            run()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: cs.Settings(lenient="no"), "lenient must be True or False, found 'no'"),  # type: ignore[arg-type]
+        (lambda: cs.Settings(strict=1), "strict must be True or False, found 1"),  # type: ignore[arg-type]
+        (lambda: cs.Settings(max_sweeps=True), "max_sweeps must be at least 1, and a whole number, found True"),
+        (lambda: cs.solve(cs.parse(DIVIDER), start="a"), r"start must be \(1, 1\) finite numbers"),
+        (lambda: cs.solve(cs.parse(DIVIDER), backend=3), "backend takes a Backend object, found 3"),  # type: ignore
+    ],
+)
+def test_wrong_settings(call: Any, message: str) -> None:
+    with pytest.raises(cs.SettingsError, match=message):
+        call()
+
+
+# -- results that are taken --------------------------------------------------------------------------------------------
+
+
+def test_a_batch_says_which_rows_failed() -> None:
+    circuit = cs.parse(LADDER).with_values({"V1": [0.0, 1.0, 0.0, 2.0]})
+    solution = cs.solve(circuit, cs.Settings(method="bcd", max_sweeps=2), raise_on_failure=False)
+    assert not solution.solved
+    assert solution.failed.tolist() == [1, 3]
+    assert solution.kcl_relative[[0, 2]].tolist() == [0.0, 0.0]
+    assert solution.kcl_relative.max() == solution.residuals.kcl_relative
+    solved = cs.solve(circuit)
+    assert solved.failed.size == 0
+    assert solved.kcl_relative.shape == (4,)
+    assert (solved.kcl_relative <= solved.tolerance).all()
+
+
+def test_rows_without_voltages_have_failed() -> None:
+    refused = "refused\nI1 0 a 1m\nR1 a 0 1k\nR2 b 0 1k\n.model di D(ron=0)\nD1 a b di\n"
+    solution = cs.solve(cs.parse(refused), cs.Settings(method="bcd"), raise_on_failure=False)
+    assert solution.failed.tolist() == [0]
+    assert np.isnan(solution.kcl_relative).all()
+
+
+def test_results_of_a_sweep_by_name() -> None:
+    result = cs.sweep(cs.parse(DIVIDER), "V1 0 2 1", saves=["i(R1)", "@R2[p]"])
+    assert np.allclose(result.current("v1"), [0.0, -0.5e-3, -1e-3])
+    assert np.allclose(result.current("R1"), [0.0, 0.5e-3, 1e-3])
+    assert np.allclose(result.power("r2"), [0.0, 0.25e-3, 1e-3])
+    for call, wanted in ((lambda: result.current("R2"), r"i\(R2\)"), (lambda: result.power("R1"), r"@R1\[p\]")):
+        with pytest.raises(cs.SettingsError, match=rf"{wanted} was not kept; ask for it: saves=\['{wanted}'\]"):
+            call()
+
+
+def test_what_a_sweep_gives_is_the_callers() -> None:
+    result = cs.sweep(cs.parse(DIVIDER), "V1 0 2 1", saves=["i(R1)"])
+    for taken in (lambda: result.voltage("out"), lambda: result.current("V1"), lambda: result.current("R1")):
+        before = taken()
+        taken()[:] = 7.0
+        assert np.array_equal(taken(), before)
+
+
+def test_circuits_and_results_are_compared_by_identity() -> None:
+    circuit = cs.parse(DIVIDER)
+    problem, result = cs.compile_problem(circuit), cs.sweep(circuit, "V1 0 1 1")
+    for thing in (circuit, problem, cs.solve(problem), result, circuit.netlist, circuit.ties):
+        again = copy.deepcopy(thing)
+        assert thing == thing
+        assert thing != again
+        assert len({thing, again}) == 2
+    assert cs.solve(copy.deepcopy(problem)).voltage("out").tolist() == [5.0]
+
+
+def test_the_graph_keeps_directions_and_laws() -> None:
+    deck = (
+        "all\nV1 0 a 5\nR1 a b 1k\nI1 b 0 1m\n.model d D(is=1e-14)\nD1 b 0 d\n.model p D(ron=0)\nD2 c 0 p\n"
+        "E1 c 0 a b 2\nRW[0:1][0:1] x[0:1] y[0:1] g=1m\nRy[0:1] y[0:1] 0 1k\nRx[0:1] x[0:1] 0 1k\n"
+    )
+    edges = {d["name"]: d for *_, d in cs.parse(deck).to_networkx().edges(data=True)}
+    assert {name: (d["a"], d["b"]) for name, d in edges.items() if name in ("V1", "I1", "D1", "D2", "E1")} == {
+        "V1": ("0", "a"), "I1": ("b", "0"), "D1": ("b", "0"), "D2": ("c", "0"), "E1": ("c", "0"),
+    }  # fmt: skip
+    assert edges["D1"]["law"] == "SHOCKLEY"
+    assert (edges["V1"]["e"], edges["I1"]["i"], edges["D2"]["vf"], edges["E1"]["gain"]) == (5.0, 1e-3, 0.0, 2.0)
+    assert edges["RW[1][0]"] == {"name": "RW[1][0]", "kind": "conductor", "a": "x[1]", "b": "y[0]", "g": 1e-3}
+
+
+# -- names and types ---------------------------------------------------------------------------------------------------
+
+
+def test_a_type_checker_knows_the_public_names(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import circuitsim as cs\nsolution = cs.solve(cs.load('a.cir'), start=[[1.0]])\nprint(solution.failed)\n"
+        "cs.slove(1)\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--follow-imports=silent", str(script)],
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parent.parent,
+    )  # fmt: skip
+    assert found.stdout.splitlines() == [
+        f'{script}:4: error: Module has no attribute "slove"; maybe "solve"?  [attr-defined]'
+    ]
