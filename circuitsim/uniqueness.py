@@ -20,6 +20,7 @@ from circuitsim.feasibility import relax_rows
 from circuitsim.graphs import strong_components
 from circuitsim.kcl import active_laws, carried_sums
 from circuitsim.laws import flat_room
+from circuitsim.linear.lu import NO_PIVOT, OPEN
 from circuitsim.residual import ROUNDING, Check
 from circuitsim.units import bridges
 
@@ -33,8 +34,6 @@ Bools = NDArray[np.bool_]
 _CLOSED = 1e-9  # of the voltages at a diode: a gap to its forward voltage that is none
 _MOST_DRIVEN = 500  # shifts and currents that are looked at together
 _MOST_NUMBERS = 20_000_000  # these times the unknowns
-NO_PIVOT = 1e-14  # of the largest singular value of an equilibrated matrix: 0
-OPEN = 1e-12  # of a direction that no equation fixes: a part of an unknown in it, and not rounding
 
 
 def _states(solution: Solution, rows: slice) -> tuple[Floats, Bools]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,3 +84,28 @@ def test_the_certificate_imports_no_solver() -> None:
     graph = nx.DiGraph((module(p), name) for p in FILES for name in imports(p) if name.startswith("circuitsim."))
     below = nx.descendants(graph, "circuitsim.residual")
     assert not {name for name in below if name.split(".")[1] in ("methods", "backends", "solving", "solution")}
+
+
+PAGE = (ROOT / "docs" / "built.md").read_text(encoding="utf-8")
+
+
+def test_the_page_names_every_module() -> None:
+    folders = ["circuitsim", "circuitsim/linear", "circuitsim/methods", "training"]
+    files = [path for folder in folders for path in (ROOT / folder).glob("*.py") if path.stem[:2] != "__"]
+    packages = [path.parent for path in (ROOT / "circuitsim").glob("*/__init__.py")]
+    assert len(files) > 60
+    assert not {path.name for path in files if f"`{path.name}`" not in PAGE}
+    assert not {path.name for path in packages if f"`{path.name}/`" not in PAGE}
+
+
+@pytest.mark.parametrize("package", ["circuitsim", "training"])
+def test_the_rows_of_the_page_are_an_order(package: str) -> None:
+    section = PAGE.split(f"## {package}\n")[1].split("\n## ")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    row_of = {name: k for k, row in enumerate(rows) for name in re.findall(r"`(\w+)(?:\.py|/)`", row)}
+    assert len(row_of) > 15
+    for path in sorted((ROOT / package).rglob("*.py")):
+        own = module(path)
+        parts = [name.split(".")[1] for name in (own, *imports(path)) if name.startswith(f"{package}.")]
+        if own.count(".") and not parts[0].startswith("__"):
+            assert all(row_of.get(part, -1) <= row_of[parts[0]] for part in parts), (own, parts)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from circuitsim.backends.base import RowSteps
 from circuitsim.laws import Law, branch_current, branch_voltage
-from circuitsim.methods.active import SINGULAR
+from circuitsim.linear.lu import SINGULAR
 from circuitsim.methods.continuation import follow
 from circuitsim.methods.held import hardly_moves
 from circuitsim.methods.network import Network, Tangents

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 UNIFORM, NORMAL = "uniform", "normal"
+MOST_SEED = 2**53  # beyond, a number in a netlist is no longer exact
 
 
 class NotTogether(Exception):

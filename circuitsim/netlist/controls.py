@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from circuitsim.errors import NetlistError, SettingsError
 from circuitsim.netlist.arrays import lengths, member_names, split_ranges
-from circuitsim.netlist.chance import single
+from circuitsim.netlist.chance import MOST_SEED, single
 from circuitsim.netlist.model import ABSOLUTE_ZERO, Netlist, Options, similar
 from circuitsim.netlist.numbers import parse_number
 from circuitsim.netlist.saves import printed, split_saves
@@ -28,7 +28,6 @@ _SUPPORTED = (
 )
 _OPTIONS = frozenset({".options", ".option", ".opt"})
 _NUMBERS = ("temp", "tnom", "gmin", "rshunt", "scale", "seed")  # the options that count here
-_MOST_SEED = 2**53  # beyond, a number in a netlist is no longer exact
 _SKIPPED = frozenset(
     ".tran .ac .noise .tf .sens .pz .disto .four .fourier .meas .measure .plot .probe .width .sp .pss .hb .wave".split()
 )
@@ -125,7 +124,7 @@ def with_seed(options: Options, seed: int | None) -> Options:
     """The options with another seed; None leaves theirs. SettingsError for a seed that `.options` could not hold."""
     if seed is None:
         return options
-    if not isinstance(seed, Real) or not 0 <= seed <= _MOST_SEED or seed != int(seed):
+    if not isinstance(seed, Real) or not 0 <= seed <= MOST_SEED or seed != int(seed):
         raise SettingsError(f"seed {seed} is not a whole number from 0 to 2^53; choose another")
     return replace(options, seed=int(seed))
 

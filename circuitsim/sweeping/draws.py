@@ -15,6 +15,7 @@ from circuitsim.backends.base import Backend
 from circuitsim.build import build_circuit
 from circuitsim.circuit import Circuit
 from circuitsim.errors import NetlistError, SettingsError
+from circuitsim.netlist.chance import MOST_SEED
 from circuitsim.netlist.expand import Changes
 from circuitsim.netlist.revalue import Variant
 from circuitsim.netlist.saves import Save
@@ -27,8 +28,6 @@ from circuitsim.sweeping.results import SweepResult
 from circuitsim.sweeping.runner import Runner
 
 Ints = NDArray[np.int64]
-
-_MOST_SEED = 2**53
 
 
 def monte_carlo(
@@ -59,7 +58,7 @@ def monte_carlo(
         raise SettingsError(f"runs must be a whole number, found {runs!r}")
     if runs < 1:
         raise SettingsError(f"runs must be at least 1, found {runs}")
-    if not 0 <= seed <= _MOST_SEED - runs:
+    if not 0 <= seed <= MOST_SEED - runs:
         raise SettingsError(f"seeds {seed} ... {seed + runs - 1} must lie between 0 and 2^53; choose another")
     plan = MonteCarloPlan(circuit, settings or Settings(), backend, as_saves(circuit, saves), runs, seed)
     return solve_plan(plan, clock, progress, workers, scheduler, study)
