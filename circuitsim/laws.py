@@ -177,7 +177,7 @@ def _sinh_voltage(p: Floats, i: Floats) -> Floats:
 
 
 def _shockley_current(p: Floats, v: Floats) -> tuple[Floats, Floats]:
-    i, g = _junction_current(p, _junction_voltage(p, v))
+    _, i, g = _junction(p, v)
     return i, g / (1.0 + p[:, 2] * g)
 
 
@@ -188,7 +188,7 @@ def _shockley_voltage(p: Floats, i: Floats) -> Floats:
     if leaky.any():
         shunted, gmin = p[leaky], p[leaky, 5]
         shunted[:, 2], shunted[:, 5] = 1.0 / gmin, 0.0
-        w[..., leaky] = _junction_voltage(shunted, np.clip(_ratio(i[..., leaky], gmin), -_HUGE, _HUGE))
+        w[..., leaky], _, _ = _junction(shunted, np.clip(_ratio(i[..., leaky], gmin), -_HUGE, _HUGE))
     return w + p[:, 2] * i
 
 
@@ -224,17 +224,20 @@ def _junction_current(p: Floats, w: Floats) -> tuple[Floats, Floats]:
     return i + gmin * w, g + gmin
 
 
-def _junction_voltage(p: Floats, v: Floats) -> Floats:
-    """Solve w + RS i(w) = v for the junction voltage w; safeguarded Newton on the bracket between 0 and v."""
+def _junction(p: Floats, v: Floats) -> tuple[Floats, Floats, Floats]:
+    """The junction voltage w that solves w + RS i(w) = v, and there i and its slope.
+
+    Safeguarded Newton on the bracket between 0 and v.
+    """
     rs = p[:, 2]
     if not rs.any():
-        return v
+        return v, *_junction_current(p, v)
     low, high = np.minimum(v, 0.0), np.maximum(v, 0.0)
     # Where the exponential alone would carry all of v / RS: beyond the root, so that Newton comes back to it.
     with np.errstate(divide="ignore", over="ignore"):
         decades = np.log1p(np.where(rs > 0, np.abs(v) / np.where(rs > 0, rs * p[:, 0], 1.0), np.inf))
     reverse = np.minimum(-(p[:, 3] + p[:, 4] * decades), 0.0)
-    w = np.where(v > 0, np.minimum(v, p[:, 1] * decades), np.maximum(v, reverse))
+    w = np.where(rs > 0, np.where(v > 0, np.minimum(v, p[:, 1] * decades), np.maximum(v, reverse)), v)
     for _ in range(200):
         i, g = _junction_current(p, w)
         error = w + rs * i - v
@@ -243,9 +246,9 @@ def _junction_voltage(p: Floats, v: Floats) -> Floats:
         inside = (step > low) & (step < high)
         new = np.where((error == 0) | (step == w), w, np.where(inside, step, 0.5 * (low + high)))
         if np.array_equal(new, w):
-            break
+            return w, i, g
         w = new
-    return np.where(rs > 0, w, v)
+    return w, *_junction_current(p, w)
 
 
 _CURRENT = (_shockley_current, _pwl_current, _tanh_current, _sinh_current, _segment_current)
