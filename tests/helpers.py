@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
@@ -21,6 +22,7 @@ from scipy.linalg import lstsq, null_space
 
 import circuitsim as cs
 from circuitsim.currents import ideal_currents
+from circuitsim.io.flatten import flatten
 from circuitsim.io.ngspice import MISSING, ngspice_available
 from circuitsim.laws import Law
 
@@ -400,3 +402,19 @@ def end_while_ngspice_runs(command: Sequence[str], folder: Path, monkeypatch: py
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)
     return running.returncode, said
+
+
+def flat(circuit: cs.Circuit) -> str:
+    """The circuit as plain SPICE."""
+    out = io.StringIO()
+    flatten(circuit, out)
+    return out.getvalue()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait until it is true, for a minute at most."""
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it took more than a minute")

@@ -22,7 +22,8 @@ import click
 import helpers
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
+from commands import run, succeed
 
 import circuitsim as cs
 from circuitsim import cli
@@ -47,22 +48,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, text in DECKS.items():
         Path(f"{name}.cir").write_text(text)
     return tmp_path
-
-
-def run(*arguments: str) -> Result:
-    """Run a command; anything but a clean exit is a failure of the test."""
-    result = CliRunner().invoke(cli.main, arguments)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code != DEFECT, result.stderr
-    return result
-
-
-def succeed(*arguments: str) -> str:
-    """stdout of a command that must exit 0 and say nothing on stderr."""
-    result = run(*arguments)
-    assert (result.exit_code, result.stderr) == (0, "")
-    return result.stdout
 
 
 # -- solve -------------------------------------------------------------------------------------------------------------

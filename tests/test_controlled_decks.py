@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Mapping
 from itertools import product
@@ -10,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import needs_ngspice
+from helpers import flat, needs_ngspice
 
 import circuitsim as cs
 from circuitsim.circuit import Circuit
-from circuitsim.io.flatten import flatten
 from circuitsim.io.ngspice import operating_point, tight_options
 
 NETLISTS = Path(__file__).parent.parent / "netlists"
@@ -23,12 +21,6 @@ FLOOR = 1e-7  # V: the same, for nodes that are at 0 V
 
 
 Solver = Callable[[Circuit], Mapping[str, float]]
-
-
-def flat(circuit: Circuit) -> str:
-    out = io.StringIO()
-    flatten(circuit, out)
-    return out.getvalue()
 
 
 def by_ngspice(circuit: Circuit) -> Mapping[str, float]:

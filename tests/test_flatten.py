@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from growth import LIMIT, exponent
-from helpers import PRECISE, needs_ngspice
+from helpers import PRECISE, flat, needs_ngspice
 
 import circuitsim as cs
 from circuitsim import gallery
@@ -50,12 +50,6 @@ BEYOND_NGSPICE = {
 NONE: frozenset[str] = frozenset()
 # Nodes that are not in the flat netlist: only open elements join this one, and that one has another name.
 GONE = {"hard_only_C_to_node": frozenset({"2"}), "hard_no_end_utf8": frozenset({"é"})}
-
-
-def flat(circuit: Circuit) -> str:
-    out = io.StringIO()
-    flatten(circuit, out)
-    return out.getvalue()
 
 
 def body(text: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from dataclasses import replace
 
@@ -12,6 +11,7 @@ from helpers import (
     PRECISE,
     assert_close,
     assert_laws,
+    flat,
     flat_text,
     needs_ngspice,
     reference_voltages,
@@ -23,7 +23,6 @@ from scipy.optimize import brentq
 
 import circuitsim as cs
 from circuitsim.gallery import Recipe, random_circuit
-from circuitsim.io.flatten import flatten
 from circuitsim.io.ngspice import operating_point, run_ngspice, tight_options
 from circuitsim.laws import MAX_EXPONENT, STRAIGHT, Law, branch_current, branch_voltage, most_current
 from circuitsim.models import BOLTZMANN, CHARGE
@@ -328,12 +327,6 @@ def test_the_gallery_without_laws_is_what_it_was() -> None:
 
 
 # -- ngspice -----------------------------------------------------------------------------------------------------------
-
-
-def flat(circuit: cs.Circuit) -> str:
-    out = io.StringIO()
-    flatten(circuit, out)
-    return out.getvalue()
 
 
 @needs_ngspice

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import ARRAY, DIVIDER, FLOATING, LOOP, REFUSED, SECONDS, solved, unsolved
 
 import circuitsim as cs
 from circuitsim.io import output
@@ -18,22 +19,6 @@ from circuitsim.io.output import Results, result_object, write_csv, write_json, 
 from circuitsim.residual import FIGURES
 
 NETLISTS = Path(__file__).parent.parent / "netlists"
-DIVIDER = "divider\nV1 in 0 10\nR1 in out 1k\nR2 out 0 3k\n"
-FLOATING = "floating\nV1 a 0 1\nR1 a 0 1k\nV2 b c 2\nR2 b c 1k\n"  # b and c: an island, b is pinned
-LOOP = "two sources side by side\nV1 a 0 5\nV2 a 0 5\nR1 a 0 1k\nL1 a b\nR2 b 0 1k\n"
-ARRAY = "array\nVx[0:2] x[0:2] 0 1\nR1[0:2] x[0:2] y[0:2] 1k\nR2[0:2] y[0:2] 0 1k\n.output y[0:2]\n"
-REFUSED = "refused\nI1 0 a 1m\nR1 a 0 1k\nR2 b 0 1k\n.model di D(ron=0)\nD1 a b di\n"
-SECONDS = {"parse": 0.5, "compile": 0.25, "solve": 0.125, "total": 123.456}
-
-
-def solved(text: str, **values: object) -> Results:
-    circuit = cs.parse(text, "deck.cir")
-    return Results(cs.solve(circuit.with_values(values), raise_on_failure=False))  # type: ignore[arg-type]
-
-
-def unsolved(text: str) -> Results:
-    """One sweep of a method that needs more, or a refusal."""
-    return Results(cs.solve(cs.parse(text), cs.Settings("bcd", max_sweeps=1), raise_on_failure=False))
 
 
 def strict(text: str) -> dict:

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from functools import cache
@@ -21,6 +20,7 @@ import pytest
 from click.testing import CliRunner
 from distributed import LocalCluster
 from distributed.scheduler import KilledWorker
+from helpers import wait_for
 from pyarrow.parquet import read_table
 from threadpoolctl import threadpool_limits
 
@@ -668,11 +668,3 @@ def test_what_ends_the_command_ends_its_workers_and_keeps_what_is_done(
     for path in chunks[:3]:
         k = int(path.stem.removeprefix("chunk-"))
         np.testing.assert_array_equal(study.load(k).voltages, plan.solve(k).voltages)
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    for _ in range(600):
-        if condition():
-            return
-        time.sleep(0.1)
-    raise AssertionError("it took more than a minute")

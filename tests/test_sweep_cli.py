@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -17,7 +18,6 @@ from helpers import process
 
 from circuitsim import cli
 from circuitsim.backends.base import BACKENDS, DTYPES
-from circuitsim.io.commands import DEFECT
 from circuitsim.io.raw import read_raw
 from circuitsim.io.sweeps import STATISTICS
 from circuitsim.solution import METHODS
@@ -41,17 +41,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*arguments: str) -> Result:
-    result = CliRunner().invoke(cli.main, ["sweep", *arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code != DEFECT, result.stderr
-    return result
+    return commands.run("sweep", *arguments)
 
 
 def succeed(*arguments: str) -> str:
-    result = run(*arguments)
-    assert (result.exit_code, result.stderr) == (0, "")
-    return result.stdout
+    return commands.succeed("sweep", *arguments)
 
 
 def test_a_table_of_the_points() -> None:

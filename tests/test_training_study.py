@@ -10,8 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,7 @@ import psutil
 import pytest
 from click.testing import CliRunner, Result
 from distributed import LocalCluster
+from helpers import wait_for
 from pyarrow.parquet import read_table
 from test_mnist import QUICK, assert_same_end, folder, timeless  # noqa: F401
 
@@ -247,11 +246,3 @@ def test_a_run_that_nobody_wants_any_more_ends() -> None:
         assert told == "0 of 1 runs are done; the same command goes on with the others\ninterrupted\n"
         wait_for(lambda: Path("s/recipe/seed1/log.txt").exists())
         assert "interrupted after" in Path("s/recipe/seed1/log.txt").read_text()
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    for _ in range(600):
-        if condition():
-            return
-        time.sleep(0.1)
-    raise AssertionError("it took more than a minute")
