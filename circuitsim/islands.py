@@ -203,14 +203,27 @@ class _Flow:
         return found
 
     def _least_cut(self, core: dict[int, dict[int, float]]) -> list[int]:
-        """The sources' side of a least cut of connected parts that all lie on loops."""
+        """The sources' side of a least cut of connected parts that all lie on loops.
+
+        In whole numbers of the smallest power of two that all are multiples of: what rounds as flows are pushed on
+        leaves residual capacities, and then the value of a maximum flow is right and the cut that is read off it wrong.
+        """
         import networkx as nx
+
+        numbers = [x for p, arcs in core.items() for x in (self.pushed[p], self.exits[p], *arcs.values())]
+        unit = max(x.as_integer_ratio()[1] for x in numbers if np.isfinite(x))
+
+        def limit(amperes: float) -> dict[str, int]:
+            if np.isinf(amperes):
+                return {}
+            whole, part = amperes.as_integer_ratio()
+            return {"capacity": whole * (unit // part)}
 
         graph = nx.DiGraph()
         for p, arcs in core.items():
-            graph.add_edge("from", p, capacity=self.pushed[p])
-            graph.add_edge(p, "to", capacity=self.exits[p])
-            graph.add_edges_from((p, q, {} if np.isinf(most) else {"capacity": most}) for q, most in arcs.items())
+            graph.add_edge("from", p, **limit(self.pushed[p]))
+            graph.add_edge(p, "to", **limit(self.exits[p]))
+            graph.add_edges_from((p, q, limit(most)) for q, most in arcs.items())
         return sorted(nx.minimum_cut(graph, "from", "to")[1][0] - {"from"})
 
 

@@ -163,8 +163,8 @@ def _solve(
     message = _message(problem, status, residuals, settings, steps_text(method, steps))
     if status is Status.SOLVED and not sure and not loose.any():
         message += "; so little holds some voltages that they may be less accurate than that"
-    if status is not Status.SOLVED and (name := _overflowing(problem, x, low)):
-        message += f"; the current of {name} overflows there: put a resistor in series"
+    if status is not Status.SOLVED and (diode := _overflowing(problem, x, low)):
+        message += f"; the current of {diode} overflows there: put a resistor in series"
     if loose.any() and status is not Status.SOLVED:
         c = problem.circuit
         sources = listed([c.element(c.controlled, k) for k in range(len(c.controlled))])

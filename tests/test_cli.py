@@ -711,3 +711,12 @@ def test_two_results_never_go_to_one_file(tmp_path: Path) -> None:
     command = [*PROGRAM, "solve", str(deck), "--npz", str(target), "--raw", str(target)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and f"cannot write two results to {target}" in done.stderr and not target.exists()
+
+
+def test_a_closed_stderr_takes_no_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results come all the same: on stdout nothing else."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    command = f'exec "{sys.executable}" -m circuitsim solve divider.cir --json 2>&-'
+    done = subprocess.run(["/bin/sh", "-c", command], stdout=subprocess.PIPE, check=False)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["status"] == "SOLVED"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import networkx as nx
 import numpy as np
 import pytest
 from growth import LIMIT, exponent
@@ -306,3 +307,26 @@ def test_lenient_names_the_controlled_source_that_joins_an_island_to_the_rest(ca
     deck = parse(*CONTROLLED, *STUCK, "V9 x z 0", "R6 z y 1", "R7 g 0 1", card)
     with pytest.raises(cs.TopologyError, match=r"I1 pushes .*cannot leave it out: controlled sources \(.9\) join it"):
         cs.solve(deck, LENIENT)
+
+
+def test_a_cut_of_thousands_of_limits_is_the_least_one() -> None:
+    """A grid of limiters in hundredths of an ampere, against a maximum flow of whole hundredths, above and below it.
+
+    Sums of hundredths round, and a cut that is read off rounded flows is not the least one.
+    """
+    side, rng = 80, np.random.default_rng(1)
+    node = np.arange(1, side * side + 1).reshape(side, side)
+    a, b = (np.concatenate([x.ravel(), y.ravel()]) for x, y in ((node[:-1], node[:, :-1]), (node[1:], node[:, 1:])))
+    hundredths = rng.integers(1, 200, a.size)
+    graph = nx.Graph()
+    ends = zip(a.tolist(), b.tolist(), hundredths.tolist(), strict=True)
+    graph.add_edges_from((x, y, {"capacity": limit}) for x, y, limit in ends)
+    graph.add_edges_from([("from", k) for k in node[0].tolist()] + [(k, "to") for k in node[-1].tolist()])
+    most = nx.maximum_flow_value(graph, "from", "to") * 0.01
+    cards = [f"N{k} {x} {y} t{h}" for k, (x, y, h) in enumerate(zip(a, b, hundredths, strict=True))]
+    cards += [f".model t{h} tanh(imax={h * 0.01!r} v0=0.1)" for h in np.unique(hundredths).tolist()]
+    cards += [f"Rs{k} s {k} 0" for k in node[0].tolist()] + [f"Rt{k} {k} 0 0" for k in node[-1].tolist()]
+    compile_at = [parse(*cards, f"I1 0 s {factor * most!r}") for factor in (1.001, 0.999)]
+    with pytest.raises(cs.TopologyError, match=r"I1 pushes a net [\d.]+ A into it, and no element can carry"):
+        cs.compile_problem(compile_at[0]).drive(slice(0, 1))
+    cs.compile_problem(compile_at[1]).drive(slice(0, 1))

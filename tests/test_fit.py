@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -279,3 +281,38 @@ def test_sweeps_that_do_not_come_to_rest_are_remarked_on(tmp_path: Path, change:
     assert (
         not warned or f"from where the circuit settles (up to {settles:.3g} V): another circuit learns" in done.output
     )
+
+
+def test_test_data_has_the_columns_of_the_training_data(tmp_path: Path) -> None:
+    table = tmp_path / "other.csv"
+    table.write_text("b,a,target equal,target differ\n1,1,1,0\n")
+    result = CliRunner().invoke(main, ["--epochs", "2", "--test-data", str(table), "--out", str(tmp_path / "run")])
+    assert result.exit_code == 2
+    assert f"{table}:1: columns b, a, target equal, target differ; {TABLES / 'xor.csv'} has a, b, " in result.output
+    assert "columns go by their places, put them in the same order" in result.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_defaults_are_said(tmp_path: Path) -> None:
+    netlist = tmp_path / "mine.cir"
+    netlist.write_text(find_recipe("xor").netlist.read_text())
+    given = ["--netlist", str(netlist), "--data", str(TABLES / "xor.csv"), "--epochs", "1"]
+    result = CliRunner().invoke(main, [*given, "--out", str(tmp_path / "run"), "--nudge", "1e-4", "--tol", "1e-9"])
+    assert result.exit_code == 0, result.output
+    assert f"warning: {netlist} has no recipe: gain 100, conductance rates " in result.output
+    assert "are defaults; put one beside it, or give --recipe" in result.output
+    assert "nudge" not in result.output.split("are defaults")[0].split("has no recipe")[1]
+
+
+def test_the_plain_form_is_for_layers(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["--form", "plain", "--epochs", "1", "--out", str(tmp_path / "run")])
+    assert result.exit_code == 2
+    assert "cannot learn in the plain form here: only layers have one" in result.output
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names there are text")
+def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/lat\xe9")
+    result = CliRunner().invoke(main, ["--epochs", "2", "--out", folder])
+    assert result.exit_code == 0, result.output.encode("utf-8", "backslashreplace")
+    assert "lat\\udce9" in Path(folder, "trained.cir").read_text()

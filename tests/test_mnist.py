@@ -264,7 +264,7 @@ def test_the_last_step_is_that_of_a_run_which_ends_there() -> None:
         ),
         ({"g1": np.ones((6, 8))}, "--init start.npz: RW1: new values have shape (6, 8), needs (8, 6)"),
         ({"g1": -np.ones((8, 6))}, "--init start.npz: RW1: negative conductance -1 S is not monotone"),
-        ({"g1": np.full((8, 6), np.nan)}, "start.npz has nan at [0,0]; every value must be finite"),
+        ({"g1": np.full((8, 6), np.nan)}, "'@start.npz:g1' has nan at [0,0]; every value must be finite"),
     ],
 )
 def test_unfit_initial_values_are_refused(arrays: dict[str, np.ndarray], message: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from helpers import assert_ideal_diodes, assert_power_balance
@@ -364,3 +366,65 @@ def test_currents_within_an_island_do_not_excuse_what_leaks_out() -> None:
     assert Check(problem, at, np.zeros_like(solution.x), exact=True).worst < 1e-9
     moved = Check(problem, at, np.where(island, 0.1, 0.0)[None], exact=True)
     assert moved.upper[0, island].min() > 1e-4
+
+
+# -- crossbars with wires and selectors --------------------------------------------------------------------------------
+
+DEAD_END = """dead end
+Ro0 b11_0 0 10
+V10 in10 0 -0.22154406500926993
+Rd10 in10 w10_0 10
+Rr10_0 w10_0 w10_1 2
+Rc10_0 b10_0 b11_0 2
+Rx10_0 w10_0 m10_0 132589.95579469803
+Dx10_0 m10_0 b10_0 sd
+Rr10_1 w10_1 w10_2 2
+Rc10_2 b10_2 b11_2 2
+Rx10_2 w10_2 m10_2 6009.483537799576
+Dx10_2 m10_2 b10_2 sd
+V11 in11 0 1.7556617090536055
+Rd11 in11 w11_0 10
+Rr11_0 w11_0 w11_1 2
+Rx11_0 w11_0 m11_0 694648.5821864711
+Dx11_0 m11_0 b11_0 sd
+Rr11_1 w11_1 w11_2 2
+Rx11_2 w11_2 m11_2 117795.22269569822
+Dx11_2 m11_2 b11_2 sd
+.model sd D(ron=1 vfwd=0.3{more})
+"""
+
+
+def test_a_dead_end_behind_a_diode_carries_nothing() -> None:
+    """What a diode's voltage, one float64, makes of its current is no violation that corrections should go after:
+    each would leave its own rounding at b10_0, where nothing flows.
+    """
+    solution, leaky = (cs.solve(cs.parse(DEAD_END.format(more=more))) for more in ("", " roff=1e15"))
+    assert_power_balance(solution, 1e-11)
+    fixed = solution.determined
+    assert np.count_nonzero(~fixed) == 2  # b10_2 and b11_2
+    assert np.abs(solution.voltages() - leaky.voltages())[0, fixed].max() < 1e-8
+    b10, b11 = (cs.parse(DEAD_END.format(more="")).netlist.node(f"b{k}_0") for k in (10, 11))
+    assert abs(solution.drops(np.array([b10]), np.array([b11]))[0, 0]) < 1e-30
+
+
+@pytest.mark.parametrize("cell", ["N1 m b sd\n.ends\n.model sd pwl(-1 -1m -0.3 0 0.3 0 1 1m)", "D1 m b sd\n.ends\n"
+                                  ".model sd D(ron=1 vfwd=0.3)"])  # fmt: skip
+@pytest.mark.parametrize("seed", range(4))
+def test_crossbars_with_broken_wires_and_selectors(tmp_path: Path, cell: str, seed: int) -> None:
+    """A tenth of the wires is broken: dead ends, and parts that only selectors join, which carry nothing."""
+    rng, n = np.random.default_rng(seed), 24
+    values = {"r": 10 ** rng.uniform(3, 6, (n, n)), "v": rng.uniform(-1, 2, n)}
+    values |= {name: np.where(rng.random((n - 1, n)) < 0.1, 0.0, 0.5) for name in ("row", "column")}
+    np.savez(tmp_path / "w.npz", **values)
+    last, most = n - 1, n - 2
+    (tmp_path / "crossbar.cir").write_text(
+        f"crossbar\nVin[0:{last}] in[0:{last}] 0 @w.npz:v\nRd[0:{last}] in[0:{last}] w[0][0:{last}] 10\n"
+        f"Rrow[0:{most}][0:{last}] w[0:{most}][0:{last}] w[1:{last}][0:{last}] g=@w.npz:row\n"
+        f"Rcol[0:{most}][0:{last}] b[0:{most}][0:{last}] b[1:{last}][0:{last}] g=@w.npz:column\n"
+        f"Ro[0:{last}] b[{last}][0:{last}] 0 10\n"
+        f"X[0:{last}][0:{last}] w[0:{last}][0:{last}] b[0:{last}][0:{last}] cell r=@w.npz:r\n"
+        f".subckt cell a b r=1k\nR1 a m {{r}}\n{cell}\n"
+    )
+    solution = cs.solve(cs.load(tmp_path / "crossbar.cir"))
+    assert solution.residuals.kcl_relative < 1e-12
+    assert solution.residuals.power_balance_watts < 1e-12

@@ -927,3 +927,19 @@ def test_of_resistance_and_conductance_the_given_one_is_exact() -> None:
         assert g[name] == 1.0 / r[name]
     for name in ("R2", "R4[0]", "R5"):
         assert r[name] == 1.0 / g[name]
+
+
+def test_includes_that_double_have_an_end(tmp_path: Path) -> None:
+    for k in range(40):
+        (tmp_path / f"d{k}.inc").write_text(f".include d{k + 1}.inc\n.include d{k + 1}.inc\n")
+    (tmp_path / "d40.inc").write_text("* nothing\n")
+    (tmp_path / "deck.cir").write_text("title\n.include d0.inc\nV1 a 0 1\nR1 a 0 1\n")
+    with pytest.raises(NetlistError, match="more than 10,000 files are included; merge some, or include each once"):
+        read_netlist(tmp_path / "deck.cir")
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="a file without an end")
+def test_files_without_an_end_are_not_included(tmp_path: Path) -> None:
+    (tmp_path / "deck.cir").write_text("title\n.include /dev/zero\nR1 a 0 1\n")
+    with pytest.raises(NetlistError, match="/dev/zero is not a regular file; include a text file"):
+        read_netlist(tmp_path / "deck.cir")

@@ -160,16 +160,22 @@ def test_the_graph_keeps_directions_and_laws() -> None:
 # -- names and types ---------------------------------------------------------------------------------------------------
 
 
-def test_a_type_checker_knows_the_public_names(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(
+def test_a_type_checker_knows_the_public_names() -> None:
+    code = (
         "import circuitsim as cs\nsolution = cs.solve(cs.load('a.cir'), start=[[1.0]])\nprint(solution.failed)\n"
         "cs.slove(1)\n"
     )
     found = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--follow-imports=silent", str(script)],
+        [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--follow-imports=silent", "-c", code],
         capture_output=True, text=True, check=False, cwd=Path(__file__).parent.parent,
     )  # fmt: skip
     assert found.stdout.splitlines() == [
-        f'{script}:4: error: Module has no attribute "slove"; maybe "solve"?  [attr-defined]'
+        '<string>:4: error: Module has no attribute "slove"; maybe "solve"?  [attr-defined]'
     ]
+
+
+def test_what_is_not_solved_says_where_it_ran() -> None:
+    """A current that overflows has a name in the message, and the backend keeps its own."""
+    deck = "ladder\nV1 n0 0 1\n" + "".join(f"R{k} n{k} n{k + 1} 1\n" for k in range(300)) + "Re n300 0 1\n"
+    settings = cs.Settings(method="bcd", max_sweeps=50)
+    assert cs.solve(cs.parse(deck), settings, raise_on_failure=False).backend == "cpu"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from circuitsim import SettingsError
-from training.recipe import RECIPES, Recipe, find_recipe, names, override, read_recipe
+from training.recipe import RECIPES, Recipe, find_recipe, has_recipe, names, override, read_recipe
 
 # Tables 1 and 2 of the paper: layer sizes, gain, sweeps, nudge, rates of conductances, of biases, epochs, errors of EP
 # and of BP (test, train), percent.
@@ -88,7 +88,7 @@ def test_rates() -> None:
 def test_where_a_recipe_is_found(tmp_path: Path) -> None:
     netlist = tmp_path / "my.cir"
     netlist.write_text("title\n")
-    assert find_recipe(str(netlist)) == Recipe(netlist)
+    assert find_recipe(str(netlist)) == Recipe(netlist) and not has_recipe(str(netlist))
     beside = tmp_path / "my.toml"
     beside.write_text("gain = 7\nconductance_rates = 0.5\n")
     assert find_recipe(str(netlist)) == Recipe(netlist, gain=7.0, conductance_rates=(0.5,))
@@ -178,3 +178,13 @@ def test_files_that_are_no_recipe(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(SettingsError, match="not a TOML file"):
         read_recipe(path)
+
+
+def test_a_netlist_of_a_shipped_name_has_the_shipped_recipe(tmp_path: Path) -> None:
+    """As `circuitsim examples --all` writes them; one beside it comes first."""
+    netlist = tmp_path / "drn_2h.cir"
+    netlist.write_text("")
+    assert find_recipe(str(netlist)) == override(find_recipe("drn-2h"), netlist=netlist)
+    assert has_recipe(str(netlist))
+    netlist.with_suffix(".toml").write_text("gain = 7")
+    assert find_recipe(str(netlist)) == Recipe(netlist, gain=7.0)

@@ -63,7 +63,7 @@ def _read(netlist: str, data: Path | None, test_data: Path | None) -> Data:
     if data is None and not path.is_file():
         raise click.UsageError(f"there is no table for {netlist}; give one with --data FILE.csv")
     train = load_table(path)
-    test = load_table(test_data) if test_data else train
+    test = load_table(test_data, like=path) if test_data else train
     files = [path, *([test_data] if test_data else [])]
     return Data(train, test, {"sha256": {str(file): file_digest(file) for file in files}})
 

@@ -37,6 +37,11 @@ def make_learner(circuit: Circuit, recipe: Recipe, backend: str = "auto", thread
     engine = _gpu_for(structure, recipe) if backend == "auto" and structure else None
     engine = engine or find_backend(backend)
     if structure is None:
+        if recipe.form == "plain" and recipe.algorithm == "ep":
+            raise SettingsError(
+                f"{circuit.netlist.path} cannot learn in the plain form here: only layers have one, with a number of "
+                "sweeps; leave form out"
+            )
         return GeneralLearner(problem, recipe, engine)
     device = engine.device if isinstance(engine, GpuBackend) else None
     return LayeredLearner(problem, structure, recipe, kernel=engine.name != "reference", threads=threads, device=device)

@@ -51,10 +51,11 @@ def train(program: str, ctx: click.Context, options: Options, read_data: Callabl
     BackendUnavailable say what is wrong with the options, the data or the netlist; LearningError why learning
     cannot go on.
     """
+    from circuitsim.cli.common import print_warnings
     from circuitsim.io.files import check_target
     from training.live import busy
     from training.metrics import TensorBoard
-    from training.recipe import find_recipe, override
+    from training.recipe import find_recipe, has_recipe, override
     from training.record import Record
 
     if options.first and options.order != "sequential":
@@ -63,6 +64,8 @@ def train(program: str, ctx: click.Context, options: Options, read_data: Callabl
         check_target(options.save_arrays)
     given = find_recipe(options.netlist, options.recipe)
     recipe = override(given, **options.changes)
+    if not has_recipe(options.netlist, options.recipe) and (left := _left_to_defaults(recipe, options.changes)):
+        print_warnings([f"{options.netlist} has no recipe: {left}; put one beside it, or give --recipe"])
     folder, resume = _places(options, recipe.algorithm)
     record = Record(folder, resume)
     board = TensorBoard(folder / "tensorboard") if options.tensorboard else None
@@ -89,6 +92,16 @@ def train(program: str, ctx: click.Context, options: Options, read_data: Callabl
     finally:
         if board:
             board.close()
+
+
+def _left_to_defaults(recipe: Recipe, given: Mapping[str, Any]) -> str:
+    """The numbers that suit one netlist and not another, where no option gives them."""
+    numbers = {
+        "gain": f"{recipe.gain:g}", "nudge": f"{recipe.nudge:g} S",
+        "conductance rates": ", ".join(f"{rate:g}" for rate in recipe.conductance_rates),
+    }  # fmt: skip
+    left = [f"{key} {text}" for key, text in numbers.items() if given.get(key.replace(" ", "_")) is None]
+    return f"{', '.join(left)} are defaults" if left else ""
 
 
 @dataclass(frozen=True)

@@ -123,8 +123,9 @@ def names() -> list[str]:
 def find_recipe(netlist: str, recipe_file: Path | None = None) -> Recipe:
     """The recipe for the name of a shipped one (`drn-2h`), or for a netlist file.
 
-    A netlist file has the recipe of `recipe_file`, else the TOML file beside it of the same stem, else the defaults.
-    SettingsError when there is no such netlist, or a file cannot be read or is no recipe.
+    A netlist file has the recipe of `recipe_file`, else the TOML file beside it of the same stem, else what ships for
+    a netlist of this file name (`drn_2h.cir`), else the defaults (`has_recipe`). SettingsError when there is no such
+    netlist, or a file cannot be read or is no recipe.
     """
     if netlist in names():
         shipped = read_recipe(RECIPES / f"{netlist}.toml", examples.FOLDER)
@@ -134,10 +135,22 @@ def find_recipe(netlist: str, recipe_file: Path | None = None) -> Recipe:
         near = difflib.get_close_matches(netlist, names(), 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise SettingsError(f"no netlist '{netlist}': give a file, or one of {', '.join(names())}{hint}")
+    found = recipe_file or _own_recipe(path)
+    return replace(read_recipe(found), netlist=path) if found else Recipe(path)
+
+
+def has_recipe(netlist: str, recipe_file: Path | None = None) -> bool:
+    """Whether `find_recipe` finds one, and takes no defaults."""
+    return netlist in names() or recipe_file is not None or _own_recipe(Path(netlist)) is not None
+
+
+def _own_recipe(path: Path) -> Path | None:
+    """The recipe beside a netlist file, or the one that ships for its name."""
     beside = path.with_suffix(".toml")
-    if recipe_file is None and not _is_file(beside):
-        return Recipe(path)
-    return replace(read_recipe(recipe_file or beside), netlist=path)
+    if _is_file(beside):
+        return beside
+    shipped = (RECIPES / f"{name}.toml" for name in names())
+    return next((file for file in shipped if read_recipe(file).netlist.name == path.name), None)
 
 
 def _is_file(path: Path) -> bool:

@@ -91,7 +91,8 @@ class Record:
     ) -> str | None:
         """Metrics, trained netlist and learning curve; a sentence when the curve cannot be drawn."""
         self.write_metrics(rows)
-        export(circuit, self.folder / TRAINED, remarks)
+        written = [text.encode("utf-8", "backslashreplace").decode() for text in remarks]  # names that are no UTF-8
+        export(circuit, self.folder / TRAINED, written)
         try:
             plot_curve(rows, expected, title, self.folder / CURVE)
         except BackendUnavailable as error:

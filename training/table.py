@@ -14,20 +14,22 @@ from training.learner import Samples
 _LARGEST = 1e30  # its square is a number in double precision, it itself in single
 
 
-def load_table(path: Path) -> Samples:
-    """The samples of a CSV file, a line each. Raises SettingsError, naming file and line."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = list(csv.reader(file))
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot read it: {error.strerror or error}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise SettingsError(f"{path}: not a CSV file: {error}") from None
-    if not lines:
-        raise SettingsError(f"{path}: empty; it needs a header line with the names of the columns")
-    header = [name.strip() for name in lines[0]]
+def load_table(path: Path, like: Path | None = None) -> Samples:
+    """The samples of a CSV file, a line each. Raises SettingsError, naming file and line.
+
+    `like`: a file whose columns stand in the same places, those that have the same names.
+    """
+    lines = _lines(path)
+    header = _names(lines)
     if twice := sorted({name for name in header if header.count(name) > 1}):
         raise SettingsError(f"{path}:1: column '{twice[0]}' stands there twice; rename one")
+    if like is not None:
+        wanted = _names(_lines(like))
+        if any(name in wanted and wanted.index(name) != k for k, name in enumerate(header)):
+            raise SettingsError(
+                f"{path}:1: columns {', '.join(header)}; {like} has {', '.join(wanted)}: columns go by their places, "
+                "put them in the same order"
+            )
     asked = np.array([name.lower().startswith("target") for name in header])
     if asked.all() or not asked.any():
         raise SettingsError(
@@ -39,6 +41,23 @@ def load_table(path: Path) -> Samples:
         raise SettingsError(f"{path}: no samples below the header line")
     table = np.array(rows)
     return Samples(table[:, ~asked], 1.0, table[:, asked].astype(np.float32))
+
+
+def _names(lines: list[list[str]]) -> list[str]:
+    return [name.strip() for name in lines[0]]
+
+
+def _lines(path: Path) -> list[list[str]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            lines = list(csv.reader(file))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot read it: {error.strerror or error}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise SettingsError(f"{path}: not a CSV file: {error}") from None
+    if not lines:
+        raise SettingsError(f"{path}: empty; it needs a header line with the names of the columns")
+    return lines
 
 
 def _numbers(path: Path, number: int, line: list[str], header: list[str]) -> list[float]:

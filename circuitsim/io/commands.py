@@ -28,7 +28,9 @@ class _Program(click.Command):
     """What both have: help and version that cannot be written are an error as well."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """See click. Its own output comes before `invoke`."""
+        """See click. Its own output comes before `invoke`. Without a stderr messages go nowhere."""
+        if sys.stderr is None:
+            sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  for as long as the program runs
         try:
             return super().main(*args, **kwargs)
         except OSError as error:

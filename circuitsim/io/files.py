@@ -17,6 +17,8 @@ def check_target(path: Path) -> None:
         raise SettingsError(f"cannot write {path}: it exists and is not a regular file; choose another name")
     if not path.resolve().parent.is_dir():
         raise SettingsError(f"cannot write {path}: there is no folder {path.parent}; make it first")
+    if not os.access(path.resolve().parent, os.W_OK):
+        raise SettingsError(f"cannot write {path}: its folder may not be written to; choose another one")
 
 
 @contextmanager

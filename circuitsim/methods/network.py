@@ -195,10 +195,11 @@ class Network:
     def violation(self, check: Check, quiet: bool = False) -> Floats:
         """Left-hand sides minus right-hand sides where the check was made, with all digits, (rows, size).
 
-        `quiet`: without what carried currents, of one float64 each, cannot make smaller.
+        `quiet`: without what no correction can make smaller: carried currents, and the voltages that nonlinear
+        branches see, are one float64 each.
         """
         flow = check.exact_violation()
-        return np.where(check.upper > ROUNDING, flow, 0.0) if quiet and self.legs.n_links else flow
+        return np.where(check.upper > ROUNDING, flow, 0.0) if quiet and self.legs.a.size else flow
 
 
 def _uniform_stiffness(network: Network) -> Floats:

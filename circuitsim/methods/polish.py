@@ -56,7 +56,8 @@ def polished(
             break
         if not found.drive.base:
             found = state.check(np.zeros_like(state.parts[0]))
-        injected = -network.violation(found, quiet=refined >= _NEXT_PART)
+        quiet = refined >= _NEXT_PART
+        injected = -network.violation(found, quiet)
         worst = np.abs(injected[:, : network.problem.n_free]).max(axis=1, initial=0.0)
         gross = bool((worst > _GROSS * found.largest).any())
         stuck = stuck + 1 if gross and worst.max() > 0.9 * before else 0
@@ -67,8 +68,8 @@ def polished(
         volts = step[:, : network.problem.n_free]
         if _far(volts, state.parts[0], drive.fixed, float(found.largest.max()) / network.largest):
             break
-        # Whether the next correction should be smaller still.
-        still = hardly_moves(volts, network.problem.largest_volts(state.parts[0]), MOVES)
+        # Then the next correction should be smaller still; of a quiet one that says nothing.
+        still = not quiet and hardly_moves(volts, network.problem.largest_volts(state.parts[0]), MOVES)
         found = state.corrected(found, step, next_part=refined == _NEXT_PART)
     return state.outcome(found, Status.SOLVED if met else Status.STALLED, steps, sure)
 

@@ -16,6 +16,7 @@ from circuitsim.netlist.scan import Ints, PlainCards, Scan, scan
 from circuitsim.netlist.tokens import located, shown
 
 _DEEPEST = 100  # files that include one another
+_MOST_INCLUDED = 10_000  # files, one that is included twice counted twice
 _WORD = re.compile(r"\"[^\"]*\"|'[^']*'|[^\s\"']+")
 _KEYWORD = re.compile(r"[^\s=(),]*")
 _INCLUDES = (".include", ".inc", ".lib")  # a `.lib` with one word opens a section and is no include
@@ -88,6 +89,8 @@ def first_word(text: str) -> str:
 def read_bytes(path: Path, at: At | None) -> bytes:
     """The bytes of a netlist file, checked to be text; `at` is the card that asked for it (None: the main file)."""
     try:
+        if at is not None and path.exists() and not (path.is_file() or path.is_dir()):  # it may have no end
+            raise NetlistError(f"{shown(str(path), 200)} is not a regular file; include a text file", at)
         data = path.read_bytes()
     except FileNotFoundError:
         raise NetlistError(f"no such file: {shown(str(path), 200)}; check its name and folder", at) from None
@@ -136,6 +139,7 @@ class _Reader:
         self.next_seq = 0
         self.depth = 0  # of .subckt definitions that are open
         self.open_files: list[tuple[str, str | None]] = []  # (resolved path, section)
+        self.included = 0
 
     def read(self, data: bytes, path: str) -> Text:
         scanned = scan(data, plain_allowed=self.plain_allowed)
@@ -245,6 +249,9 @@ class _Reader:
             raise NetlistError(f"file includes itself: {names}; remove one of these includes")
         if len(self.open_files) > _DEEPEST:
             raise NetlistError(f"includes are nested more than {_DEEPEST} deep; merge some of the files")
+        self.included += 1
+        if self.included > _MOST_INCLUDED:
+            raise NetlistError(f"more than {_MOST_INCLUDED:,} files are included; merge some, or include each once")
         data = read_bytes(target, self.source.at(card.seq))
         depth = self.depth
         scanned = scan(data, has_title=False, plain_allowed=self.plain_allowed and section is None and depth == 0)
