@@ -563,3 +563,21 @@ def test_the_cost_of_a_wide_graph_grows_linearly() -> None:
         return lambda: choose_solver(n, i, j).factor(g, to_ground).solve(to_ground[None])
 
     assert exponent(prepare, 20_000) < LIMIT
+
+
+def test_floating_parts_are_grounded_as_if_eliminated_again() -> None:
+    """Three parts of a random graph, two of which float: the same factors, bit by bit."""
+    rng = np.random.default_rng(8)
+    part = np.arange(60) % 3
+    i, j = (rng.integers(0, 60, 200) for _ in range(2))
+    within = (part[i] == part[j]) & (i != j)
+    i, j = i[within], j[within]
+    g, to_ground = 10 ** rng.uniform(-6, 2, i.size), np.where(part == 0, 1e-3, 0.0)
+    order = Elimination(60, i, j)
+    floating = order.factor(g, to_ground)
+    assert set(part[floating.floating].tolist()) == {1, 2}
+    again = to_ground.copy()
+    again[floating.floating] += 1e-12
+    injected = rng.uniform(-1, 1, (3, 60))
+    for rows in (injected, injected[:1]):
+        assert np.array_equal(floating.grounded(1e-12).solve(rows), order.factor(g, again).solve(rows))

@@ -11,7 +11,7 @@ Ground is row n, after all others. Columns of one pattern are handled together (
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -45,6 +45,10 @@ class Factors:
     def loose(self) -> NDArray[np.bool_]:
         """None: a reciprocal network leaves nothing open but floating parts."""
         return np.zeros(self.order.n, bool)
+
+    def grounded(self, conductance: float) -> Factors:
+        """The network with a conductance, S, from each floating node to ground: it is all that is left there."""
+        return replace(self, pivot=np.where(self.pivot == 0, 1.0 / conductance, self.pivot))
 
     def solve(self, injected: Floats) -> Floats:
         """Voltages, (rows, n), for injected currents, (rows, n), A; the last node of a floating part stays at 0 V."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from circuitsim.laws import Law, branch_current
 from circuitsim.linear import LinearSolver, Solved
+from circuitsim.linear.elimination import Factors
 from circuitsim.linear.multigrid import Multigrid
 from circuitsim.linear.wires import Wired, Wires
 from circuitsim.problem import Drive, Problem
@@ -110,7 +111,10 @@ class Network:
             self.last = solved
             return solved
         # What floats is held, softly, to where it is: that carries nothing once it stays there.
-        to_ground[solved.floating] += 1e-12 * self.largest
+        softly = 1e-12 * self.largest
+        if isinstance(solved, Factors):
+            return _Floating(solved.grounded(softly), solved.floating)
+        to_ground[solved.floating] += softly
         return _Floating(self.solver.factor(g, to_ground, solved, rows), solved.floating)
 
     def across(self, u: Floats) -> Floats:
