@@ -943,3 +943,9 @@ def test_files_without_an_end_are_not_included(tmp_path: Path) -> None:
     (tmp_path / "deck.cir").write_text("title\n.include /dev/zero\nR1 a 0 1\n")
     with pytest.raises(NetlistError, match="/dev/zero is not a regular file; include a text file"):
         read_netlist(tmp_path / "deck.cir")
+
+
+def test_with_rshunt_nothing_is_alone_at_a_node() -> None:
+    cards = ("V1 1 0 1", "R1 1 2 1meg")
+    assert any("R1 carries no current" in text for _, text in deck(*cards).notes)
+    assert not deck(".options rshunt=1e6", *cards).notes

@@ -56,9 +56,14 @@ def _label(table: Table, i: int) -> str:
     return f"{NOUNS[table.kind]} {shown(table.names[i])}"
 
 
-def remarks(tables: Mapping[str, Table], crossbars: Sequence[CrossbarCard], nodes: list[str]) -> list[Remark]:
-    """Remarks about nodes that may be mistaken for ground, and about elements without effect."""
-    return _about_ground(tables, crossbars, nodes) + _about_idle_elements(tables, crossbars, nodes)
+def remarks(
+    tables: Mapping[str, Table], crossbars: Sequence[CrossbarCard], nodes: list[str], shunted: bool
+) -> list[Remark]:
+    """Remarks about nodes that may be mistaken for ground, and about elements without effect.
+
+    `shunted`: every node has a resistor to ground of its own (`.options rshunt`).
+    """
+    return _about_ground(tables, crossbars, nodes) + _about_idle_elements(tables, crossbars, nodes, shunted)
 
 
 def _about_ground(tables: Mapping[str, Table], crossbars: Sequence[CrossbarCard], nodes: list[str]) -> list[Remark]:
@@ -80,7 +85,7 @@ def _ports(table: Table) -> list[Ints]:
 
 
 def _about_idle_elements(
-    tables: Mapping[str, Table], crossbars: Sequence[CrossbarCard], nodes: list[str]
+    tables: Mapping[str, Table], crossbars: Sequence[CrossbarCard], nodes: list[str], shunted: bool
 ) -> list[Remark]:
     """Elements with both ends at one node, or alone at a node. Capacitors and control ports carry nothing anyway.
 
@@ -96,7 +101,7 @@ def _about_idle_elements(
     for c in crossbars:
         np.add.at(degree, c.rows, np.count_nonzero(c.g, axis=1))
         np.add.at(degree, c.cols, np.count_nonzero(c.g, axis=0))
-    alone = degree == 1
+    alone = (degree == 1) & (not shunted)
     alone[0] = False
     out: list[Remark] = []
     for kind in "RDNLVIEFGH":
