@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import circuitsim as cs
 from circuitsim.netlist.expressions import ExpressionError, UserFunction, Value, evaluate, parse_expression
 
 NO_FUNCTIONS: Mapping[str, UserFunction] = {}
@@ -632,3 +633,11 @@ def test_any_text_gives_a_value_or_an_expression_error(text: str) -> None:
     else:
         assert isinstance(got, float)
         assert math.isfinite(got)
+
+
+def test_functions_that_double_have_an_end() -> None:
+    functions = [f".func f{k}(x) {{f{k + 1}(x) + f{k + 1}(x)}}" for k in range(40)]
+    with pytest.raises(
+        cs.NetlistError, match="more than 100,000 calls of functions; make parameters of what is needed"
+    ):
+        cs.parse("\n".join(["doubling", *functions, ".func f40(x) {x}", "V1 a 0 1", "R1 a 0 {f0(1)}"]))

@@ -40,6 +40,7 @@ __all__ = ["Expression", "ExpressionError", "UserFunction", "Value", "evaluate",
 Value: TypeAlias = "float | NDArray[np.float64]"
 
 _SHOWN_NAMES = 6  # names with their values that an error message repeats
+_MOST_CALLS = 100_000  # of functions of the netlist, for one value
 
 _Faults: TypeAlias = "tuple[tuple[str, Callable[..., Any]], ...]"
 
@@ -179,7 +180,7 @@ class _Evaluator:
         self.together = rng if isinstance(rng, Together) else None
         self.shape = shape
         self.frames = [_Frame("", f"expression '{shown(expression.text, SHOWN)}'", {}, {})]
-        self.depth = 0
+        self.depth = self.calls = 0
         self.served: NDArray[np.bool_] | None = None  # in a branch of an array condition: the elements that count
 
     def fail(self, cause: str) -> NoReturn:
@@ -310,6 +311,11 @@ class _Evaluator:
         return self.finite(draws[()])
 
     def call_user(self, function: UserFunction, arguments: tuple[Node, ...]) -> Value:
+        self.calls += 1
+        if self.calls > _MOST_CALLS:
+            self.fail(
+                f"more than {_MOST_CALLS:,} calls of functions; make parameters of what is needed again and again"
+            )
         names = [frame.name for frame in self.frames]
         if function.name in names:
             chain = [*names[names.index(function.name) :], function.name]
