@@ -299,8 +299,8 @@ class Circuit:
 
         >>> from circuitsim.build import parse
         >>> graph = parse("divider\\nV1 in 0 10\\nR1 in out 1k\\nR2 out 0 1k").to_networkx()
-        >>> [(d["name"], d["a"], d["b"], d.get("g", d.get("e"))) for _, _, d in graph.edges(data=True)]
-        [('V1', 'in', '0', 10.0), ('R2', 'out', '0', 0.001), ('R1', 'in', 'out', 0.001)]
+        >>> sorted((d["name"], d["a"], d["b"], d.get("g", d.get("e"))) for _, _, d in graph.edges(data=True))
+        [('R1', 'in', 'out', 0.001), ('R2', 'out', '0', 0.001), ('V1', 'in', '0', 10.0)]
         """
         import networkx as nx
 
