@@ -27,6 +27,7 @@ from circuitsim.errors import At, SettingsError, TopologyError
 from circuitsim.laws import Law
 from circuitsim.netlist import Netlist
 from circuitsim.netlist.model import KINDS, similar
+from circuitsim.netlist.tokens import shown
 from circuitsim.notebook import circuit_html
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class Circuit:
         """All branches but crossbars, by the names in GROUPS."""
         return {group: getattr(self, group) for group in GROUPS}
 
-    @property
+    @cached_property
     def tie_names(self) -> list[str]:
         """The element of each branch of `ties`: the voltage sources, shorts and inductors."""
         return [self.element(self.ties, k) for k in range(len(self.ties))]
@@ -386,12 +387,13 @@ def _numbers(name: str, value: ArrayLike) -> Floats:
     if np.ma.is_masked(value):
         raise SettingsError(f"{name}: some of the new values are masked; fill them")
     try:
-        if np.asarray(value).dtype.kind in "fiubO":  # O: fractions, say
+        array = np.asarray(value)
+        if array.dtype.kind in "fiubO":  # O: fractions, say
             with np.errstate(over="ignore"):
-                return np.array(value, np.float64)
-    except (TypeError, ValueError):
+                return np.array(array, np.float64)
+    except (TypeError, ValueError, OverflowError):
         pass
-    raise SettingsError(f"{name}: new values must be numbers, found {value!r}")
+    raise SettingsError(f"{name}: new values must be numbers, found {shown(repr(value))}")
 
 
 def _batched(name: str, old: Floats, where: slice | None, value: Floats, others: int) -> Floats:

@@ -140,14 +140,17 @@ class Solution:
 
     @property
     def failed(self) -> NDArray[np.int64]:
-        """The rows without a certified answer.
+        """The rows without a certified answer; all, where each meets KCL and some voltages may be wrong all the same.
 
         >>> from circuitsim import Settings, parse, solve
         >>> circuit = parse("ladder\\nV1 a 0 1\\nR1 a b 1\\nR2 b 0 1\\nR3 b c 1\\nR4 c 0 1").with_values({"V1": [0, 1]})
         >>> solve(circuit, Settings(method="bcd", max_sweeps=2), raise_on_failure=False).failed
         array([1])
         """
-        return np.zeros(0, np.int64) if self.solved else np.flatnonzero(~(self.kcl_relative <= self.tolerance))
+        if self.solved:
+            return np.zeros(0, np.int64)
+        rows = np.flatnonzero(~(self.kcl_relative <= self.tolerance))
+        return rows if rows.size else np.arange(self.batch)
 
     def voltage(self, name: str) -> Floats:
         """Node voltages, V: `"out"` gives (batch,), `"y[0:9]"` gives (batch, 10). NetlistError for an unknown node."""

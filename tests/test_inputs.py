@@ -50,7 +50,7 @@ def test_an_input_file_may_have_a_colon_in_its_name(tmp_path: Path) -> None:
         ("R1=1", "R1 is not a voltage or current source; give other values in the netlist"),
         ("Vx=@none.npy", "input Vx=@none.npy: no such file: none.npy"),
         ("Vx=@good.npy:key", "good.npy is a .npy file and has no 'key'; write @good.npy"),
-        ("Vx=@good.npz", "no array '' in good.npz; write @good.npz:KEY with KEY one of x, text"),
+        ("Vx=@good.npz", "good.npz holds x, text; write @good.npz:KEY with one of them as KEY"),
         ("Vx={2*3}", "input Vx={2*3}: an expression cannot stand here: write its value"),
         ("Vx=@text.csv", "of a text file np.save('x.npy', np.loadtxt('text.csv', delimiter=',')) makes one"),
         ("Vx=@good.npz:y", "no array 'y' in good.npz; write @good.npz:KEY with KEY one of x, text"),

@@ -17,7 +17,7 @@ from circuitsim.methods import newton
 from circuitsim.methods.active import make_network
 from circuitsim.methods.continuation import _Curve
 from circuitsim.methods.network import Network
-from circuitsim.methods.polish import settled
+from circuitsim.methods.polish import polished, settled
 from circuitsim.residual import Check
 from validation.random_decks import random_deck
 
@@ -428,3 +428,25 @@ def test_crossbars_with_broken_wires_and_selectors(tmp_path: Path, cell: str, se
     solution = cs.solve(cs.load(tmp_path / "crossbar.cir"))
     assert solution.residuals.kcl_relative < 1e-12
     assert solution.residuals.power_balance_watts < 1e-12
+
+
+ZERO = """no voltages but an offset
+R2 n1 n2 1k
+R6 0 n6 200
+D7 n5 0 d
+D9 n1 n4 d
+D12 n2 n1 d
+D15 n4 n5 d
+V17 n2 n6 5
+.model d D(ron=0)
+"""
+
+
+@pytest.mark.parametrize("text", [ZERO, *(random_deck(*at).text for at in ((1, 7001301), (2, 7000978)))])
+def test_what_is_at_rest_is_polished_once_or_twice(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """Voltages that are rounding: what corrections leave out is no reason to search elsewhere."""
+    calls = []
+    monkeypatch.setattr(newton, "polished", lambda *arguments: calls.append(1) or polished(*arguments))
+    solution = cs.solve(cs.parse(text))
+    assert "less accurate" not in solution.message
+    assert len(calls) <= 20

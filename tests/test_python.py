@@ -15,6 +15,7 @@ import circuitsim as cs
 
 DIVIDER = "divider\nV1 in 0 10\nR1 in out 1k\nR2 out 0 1k\nI1 0 out 0\n"
 CROSSBAR = "crossbar\nVx[0:1] x[0:1] 0 1\nRW[0:1][0:1] x[0:1] h[0:1] g=1m\nRl[0:1] h[0:1] k[0:1] 1k\n"
+WEAK = "weak\nV1 s 0 1\nI1 a b 1\nR1 a b 0.7\nRw1 a s 1e13\nRw2 b 0 3e13\nRd s d 1k\n.model di D(ron=0)\nD1 d 0 di\n"
 LADDER = "ladder\nV1 a 0 1\nR1 a b 1\nR2 b 0 1\nR3 b c 1\nR4 c 0 1\n"
 
 
@@ -119,9 +120,27 @@ def test_results_of_a_sweep_by_name() -> None:
     assert np.allclose(result.current("v1"), [0.0, -0.5e-3, -1e-3])
     assert np.allclose(result.current("R1"), [0.0, 0.5e-3, 1e-3])
     assert np.allclose(result.power("r2"), [0.0, 0.25e-3, 1e-3])
+    with pytest.raises(cs.NetlistError, match="no element 'R9'"):
+        result.current("R9")
     for call, wanted in ((lambda: result.current("R2"), r"i\(R2\)"), (lambda: result.power("R1"), r"@R1\[p\]")):
         with pytest.raises(cs.SettingsError, match=rf"{wanted} was not kept; ask for it: saves=\['{wanted}'\]"):
             call()
+
+
+def test_arrays_of_a_sweep() -> None:
+    deck = "arrays\nVa a 0 1\nVb[0:1] b[0:1] 0 1\nRb[0:1] b[0:1] a 1k\n"
+    result = cs.sweep(cs.parse(deck), "Va 0 2 1", saves=["i(Rb[0:1])", "@Rb[1][p]"])
+    assert np.allclose(result.current("Vb[0:1]"), [[-1e-3] * 2, [0.0] * 2, [1e-3] * 2])
+    assert np.allclose(result.current("Rb"), [[1e-3] * 2, [0.0] * 2, [-1e-3] * 2])
+    assert np.allclose(result.power("Rb[1]"), [1e-3, 0.0, 1e-3])
+
+
+def test_rows_that_meet_kcl_with_voltages_in_doubt_have_failed() -> None:
+    """Which of them is in doubt is not kept: all are."""
+    solution = cs.solve(cs.parse(WEAK), cs.Settings("bcd"), raise_on_failure=False)
+    assert not solution.solved
+    assert solution.kcl_relative.max() <= solution.tolerance
+    assert solution.failed.tolist() == [0]
 
 
 def test_what_a_sweep_gives_is_the_callers() -> None:
@@ -176,7 +195,6 @@ def test_a_type_checker_knows_the_public_names(tmp_path: Path) -> None:
 
 
 def test_what_is_not_solved_says_where_it_ran() -> None:
-    """A current that overflows has a name in the message, and the backend keeps its own."""
     deck = "ladder\nV1 n0 0 1\n" + "".join(f"R{k} n{k} n{k + 1} 1\n" for k in range(300)) + "Re n300 0 1\n"
     settings = cs.Settings(method="bcd", max_sweeps=50)
     assert cs.solve(cs.parse(deck), settings, raise_on_failure=False).backend == "cpu"

@@ -97,10 +97,11 @@ def train(program: str, ctx: click.Context, options: Options, read_data: Callabl
 def _left_to_defaults(recipe: Recipe, given: Mapping[str, Any]) -> str:
     """The numbers that suit one netlist and not another, where no option gives them."""
     numbers = {
-        "gain": f"{recipe.gain:g}", "nudge": f"{recipe.nudge:g} S",
+        "gain": f"{recipe.gain:g}",
         "conductance rates": ", ".join(f"{rate:g}" for rate in recipe.conductance_rates),
-    }  # fmt: skip
-    left = [f"{key} {text}" for key, text in numbers.items() if given.get(key.replace(" ", "_")) is None]
+        "nudge": f"{recipe.nudge:g} S" if recipe.algorithm == "ep" else "",
+    }
+    left = [f"{key} {text}" for key, text in numbers.items() if text and given.get(key.replace(" ", "_")) is None]
     return f"{', '.join(left)} are defaults" if left else ""
 
 

@@ -45,6 +45,7 @@ def polished(
     found, before, stuck, still, sure = state.check(), np.inf, 0, False, False
     islands, drifts = bool(network.problem.topology.islands.arcs), may_drift(network.problem) and u.shape[0] == 1
     drifting = 1.0  # the relative violation before
+    beside = bool(network.legs.n_links) or not network.problem.circuit.reciprocal  # currents are unknowns, too
     for refined in range(_MOST_DRIFTING + 1):
         if not found.finite():
             return Outcome(state.parts[0], Status.NONFINITE, steps, found.certificate())
@@ -58,6 +59,8 @@ def polished(
             found = state.check(np.zeros_like(state.parts[0]))
         quiet = refined >= _NEXT_PART
         injected = -network.violation(found, quiet)
+        if quiet and not beside and not injected.any():  # nothing is left beside what may be rounding
+            quiet, injected = False, -network.violation(found)
         worst = np.abs(injected[:, : network.problem.n_free]).max(axis=1, initial=0.0)
         gross = bool((worst > _GROSS * found.largest).any())
         stuck = stuck + 1 if gross and worst.max() > 0.9 * before else 0
@@ -68,8 +71,8 @@ def polished(
         volts = step[:, : network.problem.n_free]
         if _far(volts, state.parts[0], drive.fixed, float(found.largest.max()) / network.largest):
             break
-        # Then the next correction should be smaller still; of a quiet one that says nothing.
-        still = not quiet and hardly_moves(volts, network.problem.largest_volts(state.parts[0]), MOVES)
+        if not quiet or beside:  # then the next correction should be smaller still
+            still = hardly_moves(volts, network.problem.largest_volts(state.parts[0]), MOVES)
         found = state.corrected(found, step, next_part=refined == _NEXT_PART)
     return state.outcome(found, Status.SOLVED if met else Status.STALLED, steps, sure)
 

@@ -72,7 +72,7 @@ def _read(stream: BinaryIO, file: str, name: str, key: str) -> NDArray:
     stream.seek(0)
     if magic[:2] != b"PK" and magic != b"\x93NUMPY":
         how = "numpy.save or numpy.savez"
-        if Path(file).suffix not in (".npy", ".npz"):
+        if Path(name).suffix not in (".npy", ".npz"):
             how += f"; of a text file np.save('x.npy', np.loadtxt('{file}', delimiter=',')) makes one"
         raise NetlistError(f"{file} is neither a .npy nor a .npz file; save it with {how}")
     keys: list[str] = []
@@ -86,6 +86,8 @@ def _read(stream: BinaryIO, file: str, name: str, key: str) -> NDArray:
         if "Object arrays" in str(error):
             raise NetlistError(f"{file} holds Python objects, which are never loaded; save real numbers") from None
         raise NetlistError(f"{file} is damaged or cut short; save it again") from None
+    if values is None and not key:
+        raise NetlistError(f"{file} holds {', '.join(keys)}; write @{name}:KEY with one of them as KEY")
     if values is None:
         raise NetlistError(f"no array '{key}' in {file}; write @{name}:KEY with KEY one of {', '.join(keys)}")
     if key and not keys:

@@ -51,8 +51,8 @@ def check_circuit(circuit: Circuit, settings: Settings | None) -> None:
         )
     if circuit.batch > 1:
         raise SettingsError(
-            f"the sources have a batch of {circuit.batch} rows, and an analysis goes through points of one; set one "
-            "row by circuit.with_values"
+            f"the sources have a batch of {circuit.batch} rows, and an analysis goes through points of one; give it "
+            "the circuit as it was before, or with values of one row"
         )
 
 

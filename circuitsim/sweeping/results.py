@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from circuitsim.circuit import Circuit
 from circuitsim.errors import At, SettingsError
 from circuitsim.netlist.model import Swept
-from circuitsim.netlist.saves import Save, labels_of, quantities_of
+from circuitsim.netlist.saves import Save, find_save, labels_of, quantities_of
 from circuitsim.notebook import sweep_frame, sweep_html
 from circuitsim.saved import UNITS
 from circuitsim.solution import Status
@@ -113,26 +113,32 @@ class SweepResult(Points):
         return found if several else found[:, 0]
 
     def current(self, name: str) -> Floats:
-        """The current through an element at all points, (points,), A, from its first node to its second.
+        """The current through an element at all points, A, from its first node to its second.
 
-        Of voltage sources, shorts and inductors, and of what `saves`, or a .save card, asked for by i(NAME).
-        SettingsError for others.
+        (points,), of an array, or of a range of its members, (points, members). Of voltage sources, shorts and
+        inductors, and of what `saves`, or a .save card, asked for by i(NAME) or @NAME[i]. SettingsError for others,
+        NetlistError for an unknown element.
         """
-        names = [x.lower() for x in self.circuit.tie_names]
-        if name.lower() in names:
-            return self.currents[:, names.index(name.lower())].copy()
-        return self._saved(f"i({name})", f"@{name}[i]")
+        return self._kept(f"i({name})", f"@{name}[i]")
 
     def power(self, name: str) -> Floats:
-        """The power that an element absorbs at all points, (points,), W; of what was asked for by @NAME[p]."""
-        return self._saved(f"@{name}[p]")
+        """The power that an element absorbs at all points, W, where it was asked for by @NAME[p]; shapes as of `current`."""
+        return self._kept(f"@{name}[p]")
 
-    def _saved(self, *labels: str) -> Floats:
-        known = [label.lower() for label in self.saved_labels]
-        for label in labels:
-            if label.lower() in known:
-                return self.saved[:, known.index(label.lower())].copy()
-        raise SettingsError(f"{labels[0]} was not kept; ask for it: saves=['{labels[0]}']")
+    def _kept(self, *forms: str) -> Floats:
+        """The columns that one of these expressions stands for."""
+        ties = self.currents.shape[1]
+        places = {f"i({name})".lower(): k for k, name in enumerate(self.circuit.tie_names)}
+        places |= {label.lower(): ties + k for k, label in enumerate(self.saved_labels)}
+        columns = [
+            [places.get(label.lower(), -1) for label in labels_of(find_save(self.circuit.netlist, form))]
+            for form in forms
+        ]
+        found = next((places_of for places_of in columns if min(places_of) >= 0), None)
+        if found is None:
+            raise SettingsError(f"{forms[0]} was not kept; ask for it: saves=['{forms[0]}']")
+        taken = [self.currents[:, k] if k < ties else self.saved[:, k - ties] for k in found]
+        return np.stack(taken, axis=1) if len(found) > 1 or ":" in forms[0] else taken[0].copy()
 
     def to_dataframe(self) -> pd.DataFrame:
         """A line for each point, of pandas: what is swept (or the seed), voltages, currents, what is saved, status.
