@@ -122,7 +122,7 @@ class SweepResult(Points):
         return self._kept(f"i({name})", f"@{name}[i]")
 
     def power(self, name: str) -> Floats:
-        """The power that an element absorbs at all points, W, where it was asked for by @NAME[p]; shapes as of `current`."""
+        """The power that an element absorbs at all points, W, if asked for by @NAME[p]; shapes as of `current`."""
         return self._kept(f"@{name}[p]")
 
     def _kept(self, *forms: str) -> Floats:
