@@ -36,6 +36,12 @@ if TYPE_CHECKING:
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
+_EDGES = {  # of the graph of a circuit, by group: what they are called, and the column of their value
+    "conductors": ("conductor", "g"), "ties": ("tie", "e"), "current_sources": ("current source", "i"),
+    "junctions": ("junction", "law"), "ideal_diodes": ("ideal diode", "vf"),
+    "controlled": ("controlled source", "gain"),
+}  # fmt: skip
+
 
 @dataclass(frozen=True, eq=False)
 class Circuit:
@@ -323,13 +329,6 @@ class Circuit:
                 name, a, b = f"{c.name}[{i}][{j}]", self.nodes[c.rows[i]], self.nodes[c.cols[j]]
                 graph.add_edge(a, b, name=name, kind="conductor", a=a, b=b, g=float(c.g[i, j]))
         return graph
-
-
-_EDGES = {  # of the graph of a circuit, by group: what they are called, and the column of their value
-    "conductors": ("conductor", "g"), "ties": ("tie", "e"), "current_sources": ("current source", "i"),
-    "junctions": ("junction", "law"), "ideal_diodes": ("ideal diode", "vf"),
-    "controlled": ("controlled source", "gain"),
-}  # fmt: skip
 
 
 def check_structure(old: Circuit, new: Circuit) -> None:

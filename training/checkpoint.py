@@ -119,8 +119,7 @@ def _other_one(path: Path) -> str:
     """The end of a message: where to go on from instead."""
     other = path.with_name(NEWEST if path.name == PREVIOUS else PREVIOUS)
     if not other.is_file():
-        begun = any((path.parent / name).exists() for name in ("config.json", "metrics.csv", path.name))
-        how = "with another --out" if begun else "without --resume"
+        how = "with another --out" if any(path.parent.glob("[!.]*")) else "without --resume"
         return f"; there is no other one beside it: start again, {how}"
     which = "the newest one" if other.name == NEWEST else "the one before it"
     return f"; {which} is kept: go on from that with `--resume {other}`"

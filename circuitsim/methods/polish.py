@@ -45,7 +45,7 @@ def polished(
     found, before, stuck, still, sure = state.check(), np.inf, 0, False, False
     islands, drifts = bool(network.problem.topology.islands.arcs), may_drift(network.problem) and u.shape[0] == 1
     drifting = 1.0  # the relative violation before
-    beside = bool(network.legs.n_links) or not network.problem.circuit.reciprocal  # currents are unknowns, too
+    only_voltages = not network.legs.n_links and network.problem.circuit.reciprocal
     for refined in range(_MOST_DRIFTING + 1):
         if not found.finite():
             return Outcome(state.parts[0], Status.NONFINITE, steps, found.certificate())
@@ -59,7 +59,7 @@ def polished(
             found = state.check(np.zeros_like(state.parts[0]))
         quiet = refined >= _NEXT_PART
         injected = -network.violation(found, quiet)
-        if quiet and not beside and not injected.any():  # nothing is left beside what may be rounding
+        if quiet and only_voltages and not injected.any():  # nothing is left beside what may be rounding
             quiet, injected = False, -network.violation(found)
         worst = np.abs(injected[:, : network.problem.n_free]).max(axis=1, initial=0.0)
         gross = bool((worst > _GROSS * found.largest).any())
@@ -71,7 +71,7 @@ def polished(
         volts = step[:, : network.problem.n_free]
         if _far(volts, state.parts[0], drive.fixed, float(found.largest.max()) / network.largest):
             break
-        if not quiet or beside:  # then the next correction should be smaller still
+        if not (quiet and only_voltages):  # then the next correction should be smaller still
             still = hardly_moves(volts, network.problem.largest_volts(state.parts[0]), MOVES)
         found = state.corrected(found, step, next_part=refined == _NEXT_PART)
     return state.outcome(found, Status.SOLVED if met else Status.STALLED, steps, sure)
