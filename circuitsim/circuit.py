@@ -151,9 +151,21 @@ class Circuit:
         return {group: getattr(self, group) for group in GROUPS}
 
     @cached_property
-    def tie_names(self) -> list[str]:
-        """The element of each branch of `ties`: the voltage sources, shorts and inductors."""
-        return [self.element(self.ties, k) for k in range(len(self.ties))]
+    def driven(self) -> Ints:
+        """The branches of `controlled` that fix a voltage: E and H."""
+        return np.flatnonzero(~self.controlled.gives_current)
+
+    @cached_property
+    def sources(self) -> Branches:
+        """All that fix a voltage, so that only KCL gives their currents: `ties` (V, shorts, L), then E and H."""
+        parts = self.ties, self.controlled.take(self.driven)
+        a, b, kind, row = (np.concatenate([getattr(x, name) for x in parts]) for name in ("a", "b", "kind", "row"))
+        return Branches(a=a, b=b, kind=kind, row=row)
+
+    @cached_property
+    def source_names(self) -> list[str]:
+        """The element of each branch of `sources`."""
+        return [self.element(self.sources, k) for k in range(len(self.sources))]
 
     @property
     def reciprocal(self) -> bool:

@@ -104,7 +104,7 @@ def _out_of_nodes(solution: Solution, rows: slice) -> Floats:
     j = c.junctions
     n_rows = rows.stop - rows.start
     out = np.zeros((len(c.nodes), n_rows))
-    given = solution.problem.source_currents(rows)
+    given = solution.problem.given_currents(rows)
     currents: list[tuple[Branches, Floats]] = [
         (c.conductors, c.conductors.g * solution.drops(c.conductors.a, c.conductors.b, rows)),
         (c.current_sources, np.broadcast_to(given, (n_rows, given.shape[1]))),
@@ -232,7 +232,7 @@ def _branch_currents(solution: Solution, branches: Branches, chosen: Ints, rows:
     if branches is c.ties:
         return solution.tie_currents[0][rows][:, chosen]
     if branches is c.current_sources:
-        return solution.problem.source_currents(rows)[:, chosen]
+        return solution.problem.given_currents(rows)[:, chosen]
     if branches is c.controlled:
         return active_currents(solution, rows)[:, chosen]
     if branches is c.ideal_diodes:

@@ -148,7 +148,7 @@ def exact_sums(problem: Problem, drive: Drive, x: Floats, rows: Ints) -> tuple[F
     groups = [
         (nonlinear, t.junction_a, t.junction_k),
         (take_rows(drive.carried, rows), t.carrier_a, t.carrier_k),
-        (take_rows(problem.source_currents(drive.rows), rows), *sources),
+        (take_rows(problem.given_currents(drive.rows), rows), *sources),
     ]
     flow, low, total = (np.zeros((rows.size, t.n_free)) for _ in range(3))
     g = t.flat_conductances(c)

@@ -68,12 +68,12 @@ def _solution_columns(solution: Solution, saved: Saved, nodes: Ints, rows: slice
     """Voltages of nodes, currents of sources, what is saved besides."""
     c = solution.circuit
     finite = bool(np.isfinite(solution.x).all())
-    current, unique_current = solution.tie_currents if finite else (_none(solution.batch, len(c.ties)), None)
+    current, unique_current = solution.source_currents if finite else (_none(solution.batch, len(c.sources)), None)
     known = solution.determined[nodes] & ~c.left_out[nodes] if finite else np.zeros(nodes.size, bool)
-    sure = np.zeros(len(c.ties), bool) if unique_current is None else unique_current
+    sure = np.zeros(len(c.sources), bool) if unique_current is None else unique_current
     return _joined(
         ((f"v({c.nodes[k]})" for k in nodes.tolist()), ["V"] * nodes.size, known, solution.voltages(nodes, rows)),
-        ((f"i({name})" for name in c.tie_names), ["A"] * len(c.ties), sure, current[rows]),
+        ((f"i({name})" for name in c.source_names), ["A"] * len(c.sources), sure, current[rows]),
         (saved.labels, saved.units, finite & ~saved.ambiguous & ~saved.left_out, saved.values(rows)),
     )
 
@@ -87,7 +87,7 @@ def _sweep_columns(result: SweepResult, nodes: Ints) -> _Columns:
             result.determined[nodes] & ~result.left_out[nodes],
             result.voltages[:, nodes],
         ),
-        ((f"i({name})" for name in c.tie_names), ["A"] * len(c.ties), ~result.ambiguous, result.currents),
+        ((f"i({name})" for name in c.source_names), ["A"] * len(c.sources), ~result.ambiguous, result.currents),
         (result.saved_labels, result.saved_units, ~result.saved_ambiguous & ~result.saved_left_out, result.saved),
     )
 

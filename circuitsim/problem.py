@@ -198,7 +198,7 @@ class Problem:
         injection = _times(v.fixed, some)
         # Offsets between free nodes put terms of both signs into `fixed`: then there is no simple sum of g |c|.
         fixed_abs = _times(v.fixed, np.abs(some)) if self.plain else np.zeros((1, 0))
-        i = self.source_currents(rows)
+        i = self.given_currents(rows)
         t.islands.check(self.circuit, i, rows.start)
         source_flow = _times(t.source_incidence, i)
         source_abs = _times(abs(t.source_incidence), np.abs(i))
@@ -338,7 +338,7 @@ class Problem:
         ties = np.flatnonzero(~unique_ties(c, t.forest))
         refuse_loose(nodes, [c.element(c.ties, k) for k in ties.tolist()])
 
-    def source_currents(self, rows: slice) -> Floats:
+    def given_currents(self, rows: slice) -> Floats:
         """The current sources' values for some rows of the batch, (rows or 1, n_sources), A."""
         return take_rows(self.circuit.current_sources.i, rows)
 

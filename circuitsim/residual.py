@@ -323,7 +323,7 @@ class Check:
         _, carried = carried_sums(self.problem, take_rows(of_carriers, rows))
         fall, rise = self._at_units(less.T, more.T), self._at_units(more.T, less.T)
         problem, s = self.problem, c.current_sources
-        given = np.where(s.a != s.b, np.abs(take_rows(problem.source_currents(self.drive.rows), rows)), 0.0)
+        given = np.where(s.a != s.b, np.abs(take_rows(problem.given_currents(self.drive.rows), rows)), 0.0)
         closed = problem.closed_currents(take_rows(self.drive.fixed, rows))
         largest = np.maximum(problem.largest_amps(given), problem.largest_amps(closed))
         largest = np.maximum(largest, problem.largest(total))  # in each copy
@@ -384,7 +384,7 @@ class Check:
         part = t.islands.part
         net, total = (np.zeros((t.islands.n_parts, rows.size)) for _ in range(2))
         j, s = c.junctions, c.current_sources
-        sources = np.broadcast_to(take_rows(self.problem.source_currents(self.drive.rows), rows), (rows.size, len(s)))
+        sources = np.broadcast_to(take_rows(self.problem.given_currents(self.drive.rows), rows), (rows.size, len(s)))
         linked = np.broadcast_to(take_rows(self.linked, rows), (rows.size, t.links.size))
         driven = np.broadcast_to(take_rows(self.drive.carried[:, t.links.size :], rows), (rows.size, len(c.active)))
         groups: list[tuple[Branches, Ints | None, Floats]] = [

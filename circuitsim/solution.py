@@ -217,6 +217,13 @@ class Solution:
         return current, unique & ~self.ambiguous[0]
 
     @cached_property
+    def source_currents(self) -> tuple[Floats, NDArray[np.bool_]]:
+        """Currents of Circuit.sources, (batch, n), A, and which of them are unique."""
+        driven, all_rows = self.circuit.driven, slice(0, self.batch)
+        (of_ties, unique), of_driven = self.tie_currents, currents.active_currents(self, all_rows)[:, driven]
+        return np.concatenate([of_ties, of_driven], axis=1), np.append(unique, ~self.ambiguous[2][driven])
+
+    @cached_property
     def ambiguous(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
         """Ties, ideal diodes and controlled sources whose currents are not unique; of ties in loops: `tie_currents`.
 
@@ -234,9 +241,9 @@ class Solution:
 
     @property
     def ambiguous_others(self) -> list[str]:
-        """Names of the ideal diodes and controlled sources whose currents are not unique."""
-        c, (_, *marks) = self.circuit, self.ambiguous
-        pairs = zip((c.ideal_diodes, c.controlled), marks, strict=True)
+        """Names of the elements that are no `Circuit.sources`, ideal diodes, F and G, whose currents are not unique."""
+        c, (_, diodes, controlled) = self.circuit, self.ambiguous
+        pairs = (c.ideal_diodes, diodes), (c.controlled, controlled & c.controlled.gives_current)
         return list(dict.fromkeys(c.element(x, k) for x, mark in pairs for k in np.flatnonzero(mark).tolist()))
 
     @cached_property
@@ -322,5 +329,5 @@ class Solution:
         """Raise TopologyError naming what is not unique: nodes, or else sources, shorts and ideal diodes."""
         c = self.circuit
         nodes = [c.nodes[k] for k in np.flatnonzero(~self.determined).tolist()]
-        ties = [c.element(c.ties, k) for k in np.flatnonzero(~self.tie_currents[1]).tolist()]
-        refuse_loose(nodes, list(dict.fromkeys(ties + self.ambiguous_others)))
+        sources = [c.source_names[k] for k in np.flatnonzero(~self.source_currents[1]).tolist()]
+        refuse_loose(nodes, sources + self.ambiguous_others)

@@ -194,9 +194,8 @@ def units_in_copies(stack: Problem) -> Ints:
 
 def carried_in_copies(stack: Problem, carried: Floats) -> Floats:
     """What is carried in a stack, (1, carriers), in each copy, (copies, carriers of one)."""
-    copies, c = stack.circuit.copies, stack.circuit
-    ends = np.cumsum([stack.topology.links.size, len(c.controlled)])
-    return np.concatenate([part.reshape(copies, -1) for part in np.split(carried[0], ends)], axis=1)
+    sizes = stack.topology.links.size, len(stack.circuit.controlled)
+    return unstacked_groups(carried, stack.circuit.copies, sizes)
 
 
 def copies_as_rows(stack: Problem, drive: Drive) -> Drive:
@@ -228,3 +227,9 @@ def unstacked(values: NDArray[Any], copies: int, nodes: bool = False) -> NDArray
         return values.reshape(len(values) * copies, -1)
     others = values[:, 1:].reshape(len(values) * copies, -1)
     return np.concatenate([np.repeat(values[:, :1], copies, axis=0), others], axis=1)
+
+
+def unstacked_groups(values: NDArray[Any], copies: int, sizes: Sequence[int]) -> NDArray[Any]:
+    """The same of groups of columns next to each other; `sizes` of all but the last, in the stack."""
+    parts = np.split(values, np.cumsum(sizes), axis=1)
+    return np.concatenate([unstacked(part, copies) for part in parts], axis=1)

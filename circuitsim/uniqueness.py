@@ -46,7 +46,7 @@ def _states(solution: Solution, rows: slice) -> tuple[Floats, Bools]:
     gap, current = d.vf - solution.drops(d.a, d.b, rows), ideal_currents(solution, rows)
     current = np.where(current > problem.at_branches(_violation(solution, rows), len(d)), current, 0.0)
     v = solution.voltages(rows=rows)
-    amps = np.maximum(problem.largest_amps(current), problem.largest_amps(problem.source_currents(rows)))
+    amps = np.maximum(problem.largest_amps(current), problem.largest_amps(problem.given_currents(rows)))
     steepest = problem.largest(problem.values.diag[None])
     volts = problem.largest(v, np.arange(v.shape[1]))
     volts = np.maximum(volts, amps / np.where(steepest > 0, steepest, np.inf))
@@ -212,16 +212,14 @@ def ambiguous(solution: Solution) -> tuple[Bools, Bools, Bools]:
     bridges. That a current in such a cycle may control a source of it is not looked into.
     """
     c = solution.circuit
-    ties, d, driven = c.ties, c.ideal_diodes, np.flatnonzero(~c.controlled.gives_current)
-    n_ties = len(ties) + driven.size  # branches whose voltages are given
-    marks = np.zeros(n_ties + len(d), bool)
-    ends = ties.a, c.controlled.a[driven], d.a, ties.b, c.controlled.b[driven], d.b
-    nodes, local = np.unique(np.concatenate(ends), return_inverse=True)
+    s, d = c.sources, c.ideal_diodes
+    marks = np.zeros(len(s) + len(d), bool)
+    nodes, local = np.unique(np.concatenate([s.a, d.a, s.b, d.b]), return_inverse=True)
     a, b = np.split(local, 2)
     for rows in tiles(solution.batch, marks.size):
         gap, conducts = _states(solution, rows)
         for state in np.unique(np.concatenate([gap == 0, conducts], axis=1), axis=0):
-            closed, both = (np.concatenate([np.ones(n_ties, bool), x]) for x in np.split(state, 2))
+            closed, both = (np.concatenate([np.ones(len(s), bool), x]) for x in np.split(state, 2))
             tail, head = np.concatenate([a[closed], b[both]]), np.concatenate([b[closed], a[both]])
             label = strong_components(nodes.size, tail, head)
             within = np.flatnonzero(closed & (label[a] == label[b]))
@@ -231,5 +229,5 @@ def ambiguous(solution: Solution) -> tuple[Bools, Bools, Bools]:
             if within.size:
                 marks[within[~bridges(a[within], b[within])]] = True
     of_controlled = np.zeros(len(c.controlled), bool)
-    of_controlled[driven] = marks[len(ties) : n_ties]
-    return marks[: len(ties)], marks[n_ties:], of_controlled
+    ties, of_controlled[c.driven], diodes = np.split(marks, [len(c.ties), len(s)])
+    return ties, diodes, of_controlled

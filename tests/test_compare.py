@@ -102,7 +102,7 @@ def test_a_sources_current_follows_from_the_bounds_of_its_neighbours() -> None:
     solution = cs.solve(cs.parse(CLAMP))
     bounds = allowed_differences(solution)
     moved = bounds.voltages[solution.circuit.netlist.node("a")] - RELTOL * 1 - VNTOL
-    assert bounds.ties[0] == pytest.approx(1e-3 * moved + RELTOL * 2e-3, rel=1e-3)
+    assert bounds.currents[0] == pytest.approx(1e-3 * moved + RELTOL * 2e-3, rel=1e-3)
 
 
 def test_an_island_rounds_as_far_away_as_ngspice_leaves_it() -> None:
@@ -122,7 +122,7 @@ def test_controlled_sources_change_the_way_not_the_bounds(text: str) -> None:
     plain = allowed_differences(cs.solve(cs.parse(text)))
     other = allowed_differences(cs.solve(cs.parse(f"{text}G9 x9 0 x9 0 1m\nR9 x9 0 1k\n")))
     np.testing.assert_allclose(other.voltages[: plain.voltages.size], plain.voltages, rtol=0.01)
-    np.testing.assert_allclose(other.ties, plain.ties, rtol=0.01)
+    np.testing.assert_allclose(other.currents, plain.currents, rtol=0.01)
 
 
 KINKS = {  # decks whose answer lies on a kink, or so near that what ngspice may miss reaches it
@@ -168,7 +168,7 @@ def test_what_ngspice_misses_at_a_kink_stays_within_the_bounds(name: str, monkey
         volts = np.maximum(volts, np.abs(other.voltages() - solution.voltages())[0])
         amperes = np.maximum(amperes, np.abs(other.tie_currents[0] - solution.tie_currents[0])[0])
     assert (volts <= bounds.voltages).all()
-    assert (amperes <= bounds.ties).all()
+    assert (amperes <= bounds.currents).all()
     assert volts.max() > 1e-4  # what a tangent on the steep side would not allow
 
 

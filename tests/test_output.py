@@ -15,7 +15,7 @@ from commands import ARRAY, DIVIDER, FLOATING, LOOP, REFUSED, SECONDS, solved, u
 
 import circuitsim as cs
 from circuitsim.io import output
-from circuitsim.io.output import Results, result_object, write_csv, write_json, write_npz
+from circuitsim.io.output import Results, raw_plot, result_object, write_csv, write_json, write_npz
 from circuitsim.residual import FIGURES
 
 NETLISTS = Path(__file__).parent.parent / "netlists"
@@ -165,6 +165,29 @@ def test_npz_round_trip(tmp_path: Path) -> None:
         assert {name: float(data[name]) for name in FIGURES} == {
             name: getattr(results.solution.residuals, name) for name in FIGURES
         }
+
+
+AMPLIFIER = (
+    "amplifier\nVin in 0 1\nR1 in m 1k\nR2 m out 2k\nEamp out 0 0 m 1e9\nRl out 0 1k\nHq q 0 Vin 1k\nRq q 0 1k\n"
+)
+
+
+def test_currents_of_controlled_sources_are_given_like_those_of_sources(tmp_path: Path) -> None:
+    """Eamp takes 1 mA of R2 and 2 mA of Rl; Hq is -1 V and takes 1 mA."""
+    results = solved(AMPLIFIER)
+    wanted = {"Vin": -1e-3, "Eamp": 3e-3, "Hq": 1e-3}
+    assert result_object(results, {})["currents"] == pytest.approx(wanted, rel=1e-6)
+    write_npz(results, tmp_path / "out.npz")
+    with np.load(tmp_path / "out.npz") as data:
+        assert dict(zip(data["sources"].tolist(), data["currents"][0], strict=True)) == pytest.approx(wanted, rel=1e-6)
+        assert not data["ambiguous"].any()
+    plot = raw_plot(results)
+    assert {name: plot.column(f"i({name.lower()})")[0] for name in wanted} == pytest.approx(wanted, rel=1e-6)
+    frame = results.solution.to_dataframe()
+    for name, amperes in wanted.items():
+        assert results.solution.current(name) == pytest.approx(amperes, rel=1e-6)
+        assert frame[frame.name == f"i({name})"].value.item() == pytest.approx(amperes, rel=1e-6)
+        assert cs.sweep(results.circuit, "Vin 0 1 1").current(name) == pytest.approx([0, amperes], rel=1e-6, abs=1e-15)
 
 
 def test_npz_without_sources(tmp_path: Path) -> None:

@@ -45,13 +45,26 @@ I1 0 b 1m
 .ends
 R9 in 0 1k
 """
+AMPLIFIED = """amplified
+V1 in 0 1
+R1 in m 1k
+R2 m out 10k
+Eamp out 0 0 m 1e4
+V2 out p 0
+R3 p 0 2k
+Hout q 0 V2 500
+R4 q 0 1k
+Fout 0 r V2 2
+Gout 0 r q 0 1m
+R5 r 0 3k
+"""
 NESTED_RUNS = [
     (MIXED, "V1 0 1 0.1"), (MIXED, "V1 5 -5 -0.5"), (MIXED, "I1 0 5m 1m"), (MIXED, "R1 1k 3k 500"),
     (MIXED, "R2 1k 4k 1k"), (MIXED, "TEMP -40 120 20"), (MIXED, "V1 0 2 0.5 R2 1k 2k 500"),
     (MIXED, "R2 1k 2k 500 V1 0 2 0.5"), (MIXED, "R1 1k 2k 500 TEMP 0 50 25"), (MIXED, "TEMP 0 50 25 R1 1k 2k 500"),
     (MIXED, "I1 0 1m 0.5m V1 1 3 1"), (MIXED, "TEMP 0 50 25 I1 0 1m 0.5m"), (CLIPPER, "V1 -20 20 0.8"),
     (CLIPPER, "V1 -9 9 3 TEMP 0 100 50"), (INSIDE, "V.X1.V1 -1 1 0.5"), (INSIDE, "R.X1.R1 1k 2k 200"),
-    (INSIDE, "i.x2.i1 0 2m 0.5m"),
+    (INSIDE, "i.x2.i1 0 2m 0.5m"), (AMPLIFIED, "V1 -1 1 0.25"), (AMPLIFIED, "R2 5k 20k 1k"),
 ]  # fmt: skip
 
 

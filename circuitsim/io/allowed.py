@@ -86,11 +86,9 @@ class Allowed:
     """By how much ngspice may differ from a solution."""
 
     voltages: Floats  # (nodes,) V
-    ties: Floats  # (ties,) A, in the order of Circuit.ties
-    controlled: Floats  # (controlled,) A, in the order of Circuit.controlled
+    currents: Floats  # (sources,) A, in the order of Circuit.sources
     voltage_terms: Floats  # V: how large what adds up to each voltage is
-    tie_terms: Floats  # A, the same of currents
-    controlled_terms: Floats
+    current_terms: Floats  # A, the same of currents
 
 
 def allowed_differences(solution: Solution, kcl_relative: float | None = None, theirs: Floats | None = None) -> Allowed:
@@ -102,7 +100,7 @@ def allowed_differences(solution: Solution, kcl_relative: float | None = None, t
     kcl = solution.residuals.kcl_relative if kcl_relative is None else kcl_relative
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what overflows has no bound
         found = _Bounds(solution, kcl, theirs).allowed()
-    bounds = {name: getattr(found, name) for name in ("voltages", "ties", "controlled")}
+    bounds = {name: getattr(found, name) for name in ("voltages", "currents")}
     return replace(found, **{name: np.where(np.isnan(x), np.inf, x) for name, x in bounds.items()})
 
 
@@ -146,17 +144,13 @@ class _Bounds:
         ties[c.probes] = of_active[len(c.controlled) :] + self.eps / PIVREL * volts
         many = np.bincount(self.group)[self.group] > 1
         by_pivot = float(np.where(many, self._rounding()[0] / PIVREL, 0.0).sum())
-        tie_now, active_now = np.abs(self.solution.tie_currents[0][0]), np.abs(self.active[: len(c.controlled)])
+        now = np.abs(self.solution.source_currents[0][0])
         terms, amperes = self._terms()
         return Allowed(
             of_unit[t.index_of_node] + by_pivot + RELTOL * np.abs(self.v) + VNTOL,
-            ties + RELTOL * tie_now + ABSTOL,
-            of_active[: len(c.controlled)] + RELTOL * active_now + ABSTOL,
+            np.append(ties, of_active[c.driven]) + RELTOL * now + ABSTOL,
             terms,
-            *(
-                np.maximum(now, np.minimum(amperes[ends.a], amperes[ends.b]))
-                for ends, now in ((c.ties, tie_now), (c.controlled, active_now))
-            ),
+            np.maximum(now, np.minimum(amperes[c.sources.a], amperes[c.sources.b])),
         )
 
     def _moved(self, network: Network) -> tuple[Floats, Floats]:
@@ -295,7 +289,7 @@ class _Bounds:
         c, n = self.circuit, len(self.circuit.nodes)
         pulls, slopes, carried = np.zeros(n), np.zeros(n), np.zeros(n)
         g, j, d = c.conductors, c.junctions, c.ideal_diodes
-        sources = np.abs(self.problem.source_currents(slice(0, 1))[0])
+        sources = np.abs(self.problem.given_currents(slice(0, 1))[0])
         groups: tuple[tuple[Branches, Floats | float, Floats], ...] = (
             (g, g.g, g.g * np.abs(self.v[g.a] - self.v[g.b])),
             (j, self.slope, np.abs(self.current)),

@@ -39,7 +39,6 @@ from circuitsim.laws import Law
 from circuitsim.netlist.expand import Changes
 from circuitsim.netlist.model import KINDS, Analysis
 from circuitsim.netlist.revalue import Revaluer
-from circuitsim.netlist.saves import Save
 from circuitsim.problem import Problem, compile_problem
 from circuitsim.solution import Settings, Solution
 from circuitsim.solving import solve
@@ -153,8 +152,7 @@ class _Ours:
 
     solution: Solution
     voltages: Floats  # (nodes,) V
-    ties: Floats  # (ties,) A
-    controlled: Floats  # (controlled,) A, those of E and H
+    currents: Floats  # (sources,) A
     kcl_relative: float
 
 
@@ -199,9 +197,7 @@ def compare_sweep(
     Comparison has a note of how it failed. Raises as `compare` and `sweep`.
     """
     found, settings = find_engine(engine), settings or Settings()
-    tables = [circuit.netlist.tables[kind] for kind in "EH"]
-    saves = [Save(table.names, "i", table.kind, np.arange(len(table))) for table in tables if len(table)]
-    result = sweep(circuit, analysis, settings, saves=saves)
+    result = sweep(circuit, analysis, settings)
     until = time.perf_counter() + timeout
     points = _swept_points(circuit, result, found, timeout)
     comparisons: list[Comparison] = []
@@ -233,10 +229,8 @@ def _solved(circuit: Circuit | Problem, settings: Settings, start: Floats | None
         solution = solve(circuit, settings, start=start)
     except (TopologyError, NotSolved) as error:
         return str(error)
-    first = solution.problem.topology.links.size
-    controlled = solution.carried[0, first : first + len(solution.circuit.controlled)]
-    v, ties = solution.voltages()[0], solution.tie_currents[0][0]
-    return _Ours(solution, v, ties, controlled, solution.residuals.kcl_relative)
+    v, current = solution.voltages()[0], solution.source_currents[0][0]
+    return _Ours(solution, v, current, solution.residuals.kcl_relative)
 
 
 def _at_point(problem: Problem, settings: Settings, result: SweepResult, k: int) -> _Ours | str:
@@ -247,13 +241,8 @@ def _at_point(problem: Problem, settings: Settings, result: SweepResult, k: int)
     ours = _solved(problem, settings, start)
     if isinstance(ours, str):
         return ours
-    controlled, first = ours.controlled.copy(), 0
-    for kind in "EH":
-        chosen = np.flatnonzero(ours.solution.circuit.controlled.kind == KINDS.index(kind))
-        controlled[chosen] = result.saved[k, first : first + chosen.size]
-        first += chosen.size
     kcl = float(result.kcl_relative[k])
-    return replace(ours, voltages=result.voltages[k], ties=result.currents[k], controlled=controlled, kcl_relative=kcl)
+    return replace(ours, voltages=result.voltages[k], currents=result.currents[k], kcl_relative=kcl)
 
 
 # -- theirs ------------------------------------------------------------------------------------------------------------
@@ -341,18 +330,13 @@ def _quantities(ours: _Ours, theirs: _Theirs) -> Iterator[Quantity]:
             value = theirs.values.get(name, np.nan)
             most, terms = float(allowed.voltages[k]), float(allowed.voltage_terms[k])
             yield Quantity(name, float(ours.voltages[k]), value, most, unique, _tells(name, most, terms))
-    groups = (
-        (c.ties, ours.ties, allowed.ties, allowed.tie_terms, solution.tie_currents[1]),
-        (c.controlled, ours.controlled, allowed.controlled, allowed.controlled_terms, ~solution.ambiguous[2]),
-    )
-    for branches, currents, bounds, sizes, unique_ones in groups:
-        for k in range(len(branches)):
-            written = names.branches.get((KINDS[branches.kind[k]], int(branches.row[k])))
-            if written is not None:
-                value = theirs.values.get(f"i({written})", np.nan)
-                label, most, unique = f"i({c.element(branches, k).lower()})", float(bounds[k]), bool(unique_ones[k])
-                telling = _tells(label, most, float(sizes[k]))
-                yield Quantity(label, float(currents[k]), value, most, unique, telling)
+    for k, unique in enumerate(solution.source_currents[1].tolist()):
+        written = names.branches.get((KINDS[c.sources.kind[k]], int(c.sources.row[k])))
+        if written is not None:
+            name = f"i({c.source_names[k].lower()})"
+            value = theirs.values.get(f"i({written})", np.nan)
+            most, terms = float(allowed.currents[k]), float(allowed.current_terms[k])
+            yield Quantity(name, float(ours.currents[k]), value, most, unique, _tells(name, most, terms))
 
 
 def _tells(name: str, allowed: float, terms: float) -> bool:
@@ -412,9 +396,8 @@ def _notes(solution: Solution) -> Iterator[str]:
     loose = [c.nodes[k] for k in np.flatnonzero(~solution.determined).tolist()]
     if loose:
         yield f"nodes without a unique voltage are not compared: {listed(loose)}"
-    ties = [c.element(c.ties, k) for k in np.flatnonzero(~solution.tie_currents[1]).tolist()]
-    if ties or solution.ambiguous_others:
-        names = list(dict.fromkeys([*ties, *solution.ambiguous_others]))
+    sources = [c.source_names[k] for k in np.flatnonzero(~solution.source_currents[1]).tolist()]
+    if names := [*sources, *solution.ambiguous_others]:
         yield f"currents that are not unique are not compared: {listed(names)}"
 
 

@@ -1,7 +1,7 @@
 """A solution as data: a JSON object, CSV lines, an npz file. Volts, amperes, watts, seconds.
 
-Nodes are all but ground, in deck order. Sources are the branches whose current only KCL gives: voltage sources,
-inductors and zero-ohm resistors; their current flows from first to second node through the element. Saved is what
+Nodes are all but ground, in deck order. Sources are the branches whose current only KCL gives: V, inductors and
+zero-ohm resistors, then E and H; their current flows from first to second node through the element. Saved is what
 .save, .print and --save ask for besides.
 """
 
@@ -75,17 +75,17 @@ class Results:
     def currents(self) -> Floats:
         """Currents of the sources, (batch, n), A."""
         if self.finite:
-            return self.solution.tie_currents[0]
-        return np.full((self.solution.batch, len(self.circuit.ties)), np.nan)
+            return self.solution.source_currents[0]
+        return np.full((self.solution.batch, len(self.circuit.sources)), np.nan)
 
     @property
     def ambiguous(self) -> NDArray[np.bool_]:
         """For each source: whether its current is not unique."""
-        return ~self.solution.tie_currents[1] if self.finite else np.zeros(len(self.circuit.ties), bool)
+        return ~self.solution.source_currents[1] if self.finite else np.zeros(len(self.circuit.sources), bool)
 
     @property
     def ambiguous_others(self) -> list[str]:
-        """Names of the ideal diodes and controlled sources whose currents are not unique."""
+        """Names of the elements that are no sources whose currents are not unique."""
         return self.solution.ambiguous_others if self.finite else []
 
     @cached_property
@@ -104,13 +104,14 @@ class Results:
     def loose_texts(self, most: int, sources: bool) -> list[str]:
         """A warning for each kind of value that is not unique, or left out, for outputs that cannot mark them.
 
-        Each gives `most` names. What `remarks` say already is left out: nodes with an interval. `sources`: whether the
-        output holds the currents of sources.
+        Each gives `most` names. What `remarks` say already is left out: nodes with an interval, controlled sources.
+        `sources`: whether the output holds the currents of sources.
         """
         told, nodes = self.intervals(self.nodes), chosen(self.circuit.nodes, self.undetermined)
+        ties = self.ambiguous & (np.arange(len(self.circuit.sources)) < len(self.circuit.ties))
         found = (
             ("nodes without a unique voltage", [name for name in nodes if name not in told]),
-            ("currents that are not unique", chosen(self.circuit.tie_names, self.ambiguous) if sources else []),
+            ("currents that are not unique", chosen(self.circuit.source_names, ties) if sources else []),
             ("saved values that are not unique", chosen(self.saved.labels, self.saved.ambiguous)),
             ("nodes that are left out", chosen(self.circuit.nodes, self.circuit.left_out)),
             ("saved values that are left out", chosen(self.saved.labels, self.saved.left_out)),
@@ -149,10 +150,10 @@ def result_object(results: Results, seconds: Mapping[str, float]) -> dict[str, A
             f"voltages: {results.nodes.size} nodes x {solution.batch} rows are more than {MOST_NUMBERS:,} numbers: "
             f"{kept if not nodes.size else kept + '; --npz gives all'}"
         )
-    with_currents = len(circuit.ties) * solution.batch <= MOST_NUMBERS
+    with_currents = len(circuit.sources) * solution.batch <= MOST_NUMBERS
     if not with_currents:
         warnings.append(
-            f"currents: {len(circuit.ties)} sources x {solution.batch} rows are more than {MOST_NUMBERS:,} numbers: "
+            f"currents: {len(circuit.sources)} sources x {solution.batch} rows are more than {MOST_NUMBERS:,} numbers: "
             "none are given; --npz gives all"
         )
     saved = results.saved
@@ -167,7 +168,7 @@ def result_object(results: Results, seconds: Mapping[str, float]) -> dict[str, A
         "message": solution.message,
         "failed_rows": solution.failed.tolist(),
         "voltages": _columns(results.names(nodes), solution.voltages(nodes)),
-        "currents": _columns(results.circuit.tie_names, results.currents) if with_currents else {},
+        "currents": _columns(results.circuit.source_names, results.currents) if with_currents else {},
         "saved": _columns(saved.labels, saved.values()) if with_saved else {},
         "residuals": {name: number(getattr(solution.residuals, name)) for name in FIGURES},
         "method": solution.method,
@@ -180,7 +181,7 @@ def result_object(results: Results, seconds: Mapping[str, float]) -> dict[str, A
         "undetermined": results.names(np.flatnonzero(results.undetermined)),
         "left_out": chosen(circuit.nodes, circuit.left_out),
         "intervals": results.intervals(nodes),
-        "ambiguous_currents": (chosen(results.circuit.tie_names, results.ambiguous) if with_currents else [])
+        "ambiguous_currents": (chosen(results.circuit.source_names, results.ambiguous) if with_currents else [])
         + results.ambiguous_others,
         "ambiguous_saved": chosen(saved.labels, saved.ambiguous) if with_saved else [],
         "left_out_saved": chosen(saved.labels, saved.left_out) if with_saved else [],
@@ -230,7 +231,7 @@ def write_npz(results: Results, path: Path) -> None:
         "undetermined": results.undetermined[1:],
         "left_out": results.circuit.left_out[1:],
         "currents": results.currents,
-        "sources": strings(results.circuit.tie_names),
+        "sources": strings(results.circuit.source_names),
         "ambiguous": results.ambiguous,
         "saved": results.saved.values(),
         "saved_names": strings(results.saved.labels),
@@ -257,9 +258,9 @@ def raw_plot(results: Results) -> Plot:
     """
     solution, saved = results.solution, results.saved
     columns = [f"v({name})" for name in results.names(results.nodes)] + [
-        f"i({name})" for name in results.circuit.tie_names
+        f"i({name})" for name in results.circuit.source_names
     ]
-    types = ["voltage"] * results.nodes.size + ["current"] * len(results.circuit.tie_names)
+    types = ["voltage"] * results.nodes.size + ["current"] * len(results.circuit.source_names)
     more = raw_variables(saved.labels, saved.quantities)
     variables, kept = once([*zip(columns, types, strict=True), *more])
     values = np.concatenate([solution.voltages(results.nodes), results.currents, saved.values()], axis=1)[:, kept]

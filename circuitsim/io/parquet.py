@@ -73,7 +73,7 @@ def _table(result: SweepResult, number: int) -> pyarrow.Table:
     names = [f"param({name})" if name in _OURS else name for name in result.names]
     add(names, result.values if result.swept else result.values.astype(np.int64))
     add([f"v({name})" for name in node_names(result, nodes)], result.voltages[:, 1:])
-    add([f"i({name})" for name in result.circuit.tie_names], result.currents)
+    add([f"i({name})" for name in result.circuit.source_names], result.currents)
     add(result.saved_labels, result.saved)
     columns["status"] = result.statuses.astype(object)
     columns["kcl_relative"] = result.kcl_relative
@@ -92,7 +92,7 @@ def _facts(result: SweepResult) -> dict[str, Any]:
         "steps": result.steps,
         "undetermined": chosen(result.circuit.nodes, ~result.determined),
         "left_out": chosen(result.circuit.nodes, result.left_out),
-        "ambiguous_currents": chosen(result.circuit.tie_names, result.ambiguous) + list(result.ambiguous_others),
+        "ambiguous_currents": chosen(result.circuit.source_names, result.ambiguous) + list(result.ambiguous_others),
         "ambiguous_saved": chosen(result.saved_labels, result.saved_ambiguous),
         "left_out_saved": chosen(result.saved_labels, result.saved_left_out),
     }

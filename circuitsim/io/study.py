@@ -24,7 +24,7 @@ from circuitsim.io.sealed import Damaged, add_array, differences, load_sealed, s
 from circuitsim.sweeping import Points
 
 FACTS = "study.json"
-_FORMAT = 1
+_FORMAT = 2
 
 
 class Study:

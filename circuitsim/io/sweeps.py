@@ -62,7 +62,7 @@ def loose_texts(results: Sequence[SweepResult], most: int, sources: bool) -> lis
         names = result.circuit.nodes
         found = (
             ("nodes without a unique voltage", chosen(names, ~result.determined)),
-            ("currents that are not unique", chosen(result.circuit.tie_names, result.ambiguous) if sources else []),
+            ("currents that are not unique", chosen(result.circuit.source_names, result.ambiguous) if sources else []),
             ("saved values that are not unique", chosen(result.saved_labels, result.saved_ambiguous)),
             ("nodes that are left out", chosen(names, result.left_out)),
             ("saved values that are left out", chosen(result.saved_labels, result.saved_left_out)),
@@ -88,7 +88,7 @@ def sweep_object(
 def _plot_object(result: SweepResult, warnings: list[str]) -> dict[str, Any]:
     count = result.values.shape[0]
     nodes = np.arange(1, len(result.circuit.nodes))
-    sources, labels = result.circuit.tie_names, result.saved_labels
+    sources, labels = result.circuit.source_names, result.saved_labels
     if nodes.size * count > MOST_NUMBERS:
         nodes = np.array(result.circuit.netlist.outputs, np.int64)
         nodes = nodes if nodes.size * count <= MOST_NUMBERS else nodes[:0]
@@ -176,7 +176,7 @@ def write_sweep_npz(results: Sequence[SweepResult], path: Path) -> None:
             "voltages": result.voltages[:, 1:],
             "undetermined": ~result.determined[1:],
             "left_out": result.left_out[1:],
-            "sources": strings(result.circuit.tie_names),
+            "sources": strings(result.circuit.source_names),
             "currents": result.currents,
             "ambiguous": result.ambiguous,
             "saved": result.saved,
@@ -197,7 +197,7 @@ def write_sweep_npz(results: Sequence[SweepResult], path: Path) -> None:
 
 
 def sweep_plot(result: SweepResult) -> Plot:
-    """A plot as ngspice writes it: the first swept quantity, all nodes, the currents of V and L elements, saved values.
+    """A plot as ngspice writes it: the first swept quantity, all nodes, the currents of V, L, E and H, saved values.
 
     ngspice has no parameter sweeps and no Monte Carlo: their first variables are `param-sweep` and `seed`.
     """
@@ -205,15 +205,14 @@ def sweep_plot(result: SweepResult) -> Plot:
     first, name = ("seed", "notype"), "Monte Carlo"
     if result.swept:
         first, name = _RAW_NAMES[result.swept[0].kind], "DC transfer characteristic"
-    ties = np.flatnonzero(circuit.ties.kind != KINDS.index("R"))
-    sources = result.circuit.tie_names
+    given = np.flatnonzero(circuit.sources.kind != KINDS.index("R"))
     variables, kept = once([
         first,
         *((f"v({node})", "voltage") for node in circuit.nodes[1:]),
-        *((f"i({sources[k]})", "current") for k in ties.tolist()),
+        *((f"i({circuit.source_names[k]})", "current") for k in given.tolist()),
         *raw_variables(result.saved_labels, result.saved_quantities),
     ])  # fmt: skip
-    columns = result.values[:, :1], result.voltages[:, 1:], result.currents[:, ties], result.saved
+    columns = result.values[:, :1], result.voltages[:, 1:], result.currents[:, given], result.saved
     return Plot(name, tuple(variables), np.concatenate(columns, axis=1)[:, kept])
 
 

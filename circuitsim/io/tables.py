@@ -206,22 +206,21 @@ def _explain_undetermined(needed: bool, out: Console, mark: str = "") -> None:
 
 def _print_sources(results: Results, out: Console) -> None:
     circuit = results.circuit
-    count = int(np.count_nonzero(circuit.ties.kind == KINDS.index("V")))  # they come first among the ties
-    if not count:
+    given = np.flatnonzero(np.isin(circuit.sources.kind, [KINDS.index(kind) for kind in "VEH"]))
+    if not given.size:
         return
-    shown = min(count, MOST_SOURCES)
-    loose = results.ambiguous[:shown]
+    shown = given[:MOST_SOURCES]
+    loose = results.ambiguous[shown]
     table = new_table(("source", False), ("amperes", True), *([("", False)] if loose.any() else []))
-    amperes = results.currents[0, :shown].tolist()
-    for name, value, mark in zip(results.circuit.tie_names, amperes, loose.tolist(), strict=False):
-        table.add_row(Text(name), _seven(value), *(["not unique"] if mark else []))
+    for k, value, mark in zip(shown.tolist(), results.currents[0, shown].tolist(), loose.tolist(), strict=True):
+        table.add_row(Text(circuit.source_names[k]), _seven(value), *(["not unique"] if mark else []))
     out.print(table)
-    _print_more(count - shown, "sources", out)
+    _print_more(given.size - shown.size, "sources", out)
     if loose.any():
         out.print(
             Text(
-                "not unique: sources and shorts in a loop can share the current in any way; these are the values of "
-                "the least sum of squares."
+                "not unique: sources and shorts in a loop can share the current in any way; of V and shorts these are "
+                "the values of the least sum of squares."
             )
         )
     out.print()

@@ -57,9 +57,8 @@ def columns(result: SweepResult, units: Sequence[str]) -> list[Column]:
         for k, (label, unit) in enumerate(zip(result.saved_labels, units, strict=True))
         if label.lower() not in names
     ]
-    if everything and len(circuit.ties) <= _MOST_NESTED:
-        ties = circuit.ties
-        found += [column(f"i({circuit.element(ties, k)})", "A", result.currents[:, k]) for k in range(len(ties))]
+    if everything and len(circuit.sources) <= _MOST_NESTED:
+        found += [column(f"i({name})", "A", result.currents[:, k]) for k, name in enumerate(circuit.source_names)]
     return found
 
 

@@ -29,7 +29,7 @@ from circuitsim.stack import UNKNOWNS, stacked
 from circuitsim.sweeping.gather import Progress, Store, solve_plan
 from circuitsim.sweeping.plan import CHUNK_CIRCUITS, CHUNK_GROUPS, Plan, check_circuit, revaluer_of
 from circuitsim.sweeping.results import SweepResult
-from circuitsim.sweeping.runner import Runner, tie_keys
+from circuitsim.sweeping.runner import Runner, source_keys
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -132,7 +132,7 @@ class SweepPlan(Plan):
         with _at_point(self, 0, self.evaluated):
             if self.revaluer is not None and self.evaluated:
                 as_read = build_circuit(self.revaluer.netlist(Changes(elements=self._ones)))
-                if not np.array_equal(tie_keys(as_read), tie_keys(circuit)):
+                if not np.array_equal(source_keys(as_read), source_keys(circuit)):
                     check_structure(as_read, circuit)
             return compile_problem(circuit), factors
 

@@ -37,11 +37,11 @@ class Points:
     """What was found at some points: all of a sweep, or those of a chunk. Of what failed, what was reached, or NaN."""
 
     voltages: Floats  # (points, nodes) V, in the order of circuit.nodes
-    currents: Floats  # (points, ties) A, in the order of circuit.ties
+    currents: Floats  # (points, sources) A, in the order of circuit.sources
     determined: Bools  # (nodes,) whether the voltage is unique at every point
     left_out: Bools  # (nodes,) whether it is left out at some point (Settings.lenient)
-    ambiguous: Bools  # (ties,) whether the current is not unique at some point
-    ambiguous_others: tuple[str, ...]  # ideal diodes and controlled sources of which that is so
+    ambiguous: Bools  # (sources,) whether the current is not unique at some point
+    ambiguous_others: tuple[str, ...]  # elements that are no sources of which that is so
     saved: Floats  # (points, columns of saves): what is kept besides
     saved_ambiguous: Bools  # (columns,) whether the value is not unique at some point
     saved_left_out: Bools  # (columns,) whether it is left out at some point
@@ -115,8 +115,8 @@ class SweepResult(Points):
     def current(self, name: str) -> Floats:
         """The current through an element at all points, A, from its first node to its second.
 
-        (points,), of an array, or of a range of its members, (points, members). Of voltage sources, shorts and
-        inductors, and of what `saves`, or a .save card, asked for by i(NAME) or @NAME[i]. SettingsError for others,
+        (points,), of an array, or of a range of its members, (points, members). Of voltage sources (V, E, H), shorts
+        and inductors, and of what `saves`, or a .save card, asked for by i(NAME) or @NAME[i]. SettingsError for others,
         NetlistError for an unknown element.
         """
         return self._kept(f"i({name})", f"@{name}[i]")
@@ -127,9 +127,9 @@ class SweepResult(Points):
 
     def _kept(self, *forms: str) -> Floats:
         """The columns that one of these expressions stands for."""
-        ties = self.currents.shape[1]
-        places = {f"i({name})".lower(): k for k, name in enumerate(self.circuit.tie_names)}
-        places |= {label.lower(): ties + k for k, label in enumerate(self.saved_labels)}
+        sources = self.currents.shape[1]
+        places = {f"i({name})".lower(): k for k, name in enumerate(self.circuit.source_names)}
+        places |= {label.lower(): sources + k for k, label in enumerate(self.saved_labels)}
         columns = [
             [places.get(label.lower(), -1) for label in labels_of(find_save(self.circuit.netlist, form))]
             for form in forms
@@ -137,7 +137,7 @@ class SweepResult(Points):
         found = next((places_of for places_of in columns if min(places_of) >= 0), None)
         if found is None:
             raise SettingsError(f"{forms[0]} was not kept; ask for it: saves=['{forms[0]}']")
-        taken = [self.currents[:, k] if k < ties else self.saved[:, k - ties] for k in found]
+        taken = [self.currents[:, k] if k < sources else self.saved[:, k - sources] for k in found]
         return np.stack(taken, axis=1) if len(found) > 1 or ":" in forms[0] else taken[0].copy()
 
     def to_dataframe(self) -> pd.DataFrame:
@@ -168,18 +168,18 @@ class SweepResult(Points):
 
 def unknown_points(circuit: Circuit, saves: tuple[Save, ...], count: int) -> dict[str, NDArray[Any]]:
     """The arrays of Points, for `count` points of which nothing is known."""
-    nodes, ties, columns = len(circuit.nodes), len(circuit.ties), sum(map(len, saves))
+    nodes, sources, columns = len(circuit.nodes), len(circuit.sources), sum(map(len, saves))
     if count * columns > MOST_SAVED:
         raise SettingsError(f"{columns:,} values to save at {count:,} points are more than {MOST_SAVED:,}; save less")
     return {
         "voltages": np.full((count, nodes), np.nan),
-        "currents": np.full((count, ties), np.nan),
+        "currents": np.full((count, sources), np.nan),
         "saved": np.full((count, columns), np.nan),
         "statuses": np.full(count, FAULT, _STATUS),
         "kcl_relative": np.full(count, np.nan),
         "determined": np.ones(nodes, bool),
         "left_out": np.zeros(nodes, bool),
-        "ambiguous": np.zeros(ties, bool),
+        "ambiguous": np.zeros(sources, bool),
         "saved_ambiguous": np.zeros(columns, bool),
         "saved_left_out": np.zeros(columns, bool),
     }

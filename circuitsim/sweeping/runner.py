@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,15 @@ from circuitsim.problem import Problem, compile_problem, without_island
 from circuitsim.saved import Saved
 from circuitsim.solution import Settings, Solution, Status
 from circuitsim.solving import solve
-from circuitsim.stack import FEW_STEPS, Stacks, solve_in_shares, stacked_saves, units_in_copies, unstacked
+from circuitsim.stack import (
+    FEW_STEPS,
+    Stacks,
+    solve_in_shares,
+    stacked_saves,
+    units_in_copies,
+    unstacked,
+    unstacked_groups,
+)
 from circuitsim.sweeping.results import NOTHING, Note, Points, unknown_points
 
 Ints = NDArray[np.int64]
@@ -45,12 +53,12 @@ class Runner:
         if settings.backend == "auto":
             self.few_steps = replace(self.few_steps, backend="cpu")
         self.circuit, self.saves = circuit, saves
-        self.ties = tie_keys(circuit)
+        self.sources = source_keys(circuit)
         self.found = unknown_points(circuit, saves, count)
         self.last: Solution | None = None  # of a point or a batch
         self.steps = 0
         self.messages: dict[int, str] = {}
-        self.others: dict[str, None] = {}  # ideal diodes and controlled sources whose currents are not unique
+        self.others: dict[str, None] = {}  # Solution.ambiguous_others
         self.notes: dict[frozenset[str], Note] = {}  # of the islands that are left out
 
     def solve(self, rows: Ints, problem_of: Callable[[Ints], Problem]) -> None:
@@ -160,10 +168,11 @@ class Runner:
         found, kcl = self.found, self.found["kcl_relative"]
         if np.isfinite(solution.x).all():
             found["voltages"][rows] = unstacked(solution.voltages(), copies, nodes=True)
-            ties = np.isin(self.ties, tie_keys(solution.circuit))  # some may be left out
-            current, unique = solution.tie_currents
-            found["currents"][np.ix_(rows, ties)] = unstacked(current, copies)
-            found["ambiguous"][ties] |= unstacked(~unique[None], copies).any(axis=0)
+            sources = np.isin(self.sources, source_keys(solution.circuit))  # some may be left out
+            current, unique = solution.source_currents
+            of_ties = [len(solution.circuit.ties)]
+            found["currents"][np.ix_(rows, sources)] = unstacked_groups(current, copies, of_ties)
+            found["ambiguous"][sources] |= unstacked_groups(~unique[None], copies, of_ties).any(axis=0)
             found["determined"] &= unstacked(solution.determined[None], copies, nodes=True).all(axis=0)
             found["left_out"] |= unstacked(solution.circuit.left_out[None], copies, nodes=True).any(axis=0)
             self.others |= dict.fromkeys(solution.ambiguous_others)
@@ -179,14 +188,10 @@ class Runner:
     def _keep_saved(self, rows: Ints, solution: Solution) -> None:
         copies, found = solution.circuit.copies, self.found
         saved = Saved(solution, stacked_saves(self.saves, self.circuit, copies))
-        ends = copies * np.cumsum([len(save) for save in self.saves])[:-1]
-
-        def by_point(values: NDArray[Any]) -> NDArray[Any]:
-            return np.concatenate([unstacked(part, copies) for part in np.split(values, ends, axis=1)], axis=1)
-
-        found["saved"][rows] = by_point(saved.values())
-        found["saved_ambiguous"] |= by_point(saved.ambiguous[None]).any(axis=0)
-        found["saved_left_out"] |= by_point(saved.left_out[None]).any(axis=0)
+        sizes = [copies * len(save) for save in self.saves[:-1]]
+        found["saved"][rows] = unstacked_groups(saved.values(), copies, sizes)
+        found["saved_ambiguous"] |= unstacked_groups(saved.ambiguous[None], copies, sizes).any(axis=0)
+        found["saved_left_out"] |= unstacked_groups(saved.left_out[None], copies, sizes).any(axis=0)
 
     def points(self) -> Points:
         """What was found."""
@@ -203,6 +208,6 @@ class Runner:
         )
 
 
-def tie_keys(circuit: Circuit) -> Ints:
-    """A number for the element of each tie."""
-    return circuit.ties.row * len(KINDS) + circuit.ties.kind
+def source_keys(circuit: Circuit) -> Ints:
+    """A number for the element of each source."""
+    return circuit.sources.row * len(KINDS) + circuit.sources.kind
