@@ -160,15 +160,11 @@ def _solve(
     name = backend.name if method == "bcd" or work.there else "cpu"
     if work.left:
         why += f"; {work.left} of {problem.batch} rows did not arrive on the {name} and were solved on the cpu"
-    message = _message(problem, status, residuals, settings, steps_text(method, steps))
+    message = _message(problem, status, residuals, settings, steps_text(method, steps), singular=bool(loose.any()))
     if status is Status.SOLVED and not sure and not loose.any():
         message += "; so little holds some voltages that they may be less accurate than that"
     if status is not Status.SOLVED and (diode := _overflowing(problem, x, low)):
         message += f"; the current of {diode} overflows there: put a resistor in series"
-    if loose.any() and status is not Status.SOLVED:
-        c = problem.circuit
-        sources = listed([c.element(c.controlled, k) for k in range(len(c.controlled))])
-        message += f"; the equations of the controlled sources ({sources}) are singular, as far as float64 can tell"
     return Solution(
         problem, x, low, status, message, residuals, method, name,
         dtype=settings.dtype, tolerance=settings.tolerance, steps=steps, carried=carried, loose=loose, why=why,
@@ -397,7 +393,10 @@ class _Work:
             return outcome
 
 
-def _message(problem: Problem, status: Status, residuals: Residuals, settings: Settings, after: str) -> str:
+def _message(
+    problem: Problem, status: Status, residuals: Residuals, settings: Settings, after: str, singular: bool
+) -> str:
+    """`singular`: whether controlled sources leave something open."""
     if status is Status.SOLVED:
         return f"relative KCL {residuals.kcl_relative:.2g} <= {settings.tolerance:g} after {after}"
     where = ""
@@ -408,5 +407,12 @@ def _message(problem: Problem, status: Status, residuals: Residuals, settings: S
     reached = f"relative KCL {residuals.kcl_relative:.2g}{where} after {after}"
     if residuals.kcl_relative <= settings.tolerance:
         return f"KCL is met, but so little holds some voltages that they may be wrong; use method newton: {reached}"
+    if singular:
+        c = problem.circuit
+        sources = listed([c.element(c.controlled, k) for k in range(len(c.controlled))])
+        return (
+            f"the equations of the controlled sources ({sources}) are singular, as far as float64 can tell: no "
+            f"solution, more than one, or one beyond its digits; check their gains and loops: {reached}"
+        )
     cure = ", or use float64" if status is Status.STALLED and settings.dtype != "float64" else ""
     return f"{status.value}{cure}: {reached}"
