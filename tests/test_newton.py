@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import assert_ideal_diodes, assert_power_balance
+from scipy.optimize import isotonic_regression
 
 import circuitsim as cs
 from circuitsim.gallery import diode_mesh, wired_crossbar
@@ -450,3 +451,58 @@ def test_what_is_at_rest_is_polished_once_or_twice(monkeypatch: pytest.MonkeyPat
     solution = cs.solve(cs.parse(text))
     assert "less accurate" not in solution.message
     assert len(calls) <= 20
+
+
+# -- large networks of perfect diodes ----------------------------------------------------------------------------------
+
+
+def perfect_graph(n: int, seed: int) -> str:
+    """Nodes that currents are pushed into, and from each two perfect diodes to others, with forward voltages."""
+    rng = np.random.default_rng(seed)
+    lines = ["graph"] + [f".model m{k} D(ron=0 vfwd={k})" for k in range(1, 10)]
+    for k in range(1, n):
+        lines += [f"R{k} n{k} 0 1meg", f"I{k} 0 n{k} {rng.normal() * 1e-3}"]
+        lines += [
+            f"D{k}_{m} n{k} n{to} m{rng.integers(1, 10)}" for m, to in enumerate(rng.integers(0, n, 2)) if to != k
+        ]
+    return "\n".join([*lines, "R0 n0 0 1k"])
+
+
+@pytest.mark.parametrize("n", [30, 10_000])
+def test_perfect_diodes_in_a_row_make_voltages_rise_as_isotonic_regression_does(n: int) -> None:
+    """Dk lets v(nk) be at most v(nk+1): the least energy is a weighted least-squares fit with this order.
+
+    Many in a row that conduct give way together: what closes one alone leaves volts across all of them.
+    """
+    rng = np.random.default_rng(0)
+    ohms, amperes = 10.0 ** rng.uniform(2, 5, n), rng.normal(size=n) * 1e-3
+    rows = (f"D{k} n{k} n{k + 1} d\nR{k} n{k + 1} 0 {ohms[k]}\nI{k} 0 n{k + 1} {amperes[k]}" for k in range(n))
+    solution = cs.solve(cs.parse("\n".join(["row", ".model d D(ron=0)", "V1 n0 0 1", *rows])))
+    fitted = isotonic_regression(amperes * ohms, weights=1 / ohms).x
+    np.testing.assert_allclose(solution.voltages()[0, 2:], np.maximum(fitted, 1.0), rtol=1e-9)
+    assert solution.steps <= 60
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_interior_point_method_and_line_searches_agree(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    circuit = cs.parse(perfect_graph(60, seed))
+    monkeypatch.setattr(newton, "_FULL_STEPS", 2)
+    inside = cs.solve(circuit)
+    monkeypatch.setattr(newton, "follow_inside", lambda *_: iter(()))
+    sure = cs.solve(circuit)
+    assert inside.determined.all()
+    np.testing.assert_allclose(inside.voltages(), sure.voltages(), rtol=1e-9, atol=1e-9)
+
+
+def test_large_networks_of_perfect_diodes_take_few_steps() -> None:
+    """Of 1,000 nodes and 2,000 diodes line searches took 677 steps."""
+    solution = cs.solve(cs.parse(perfect_graph(1000, 0)))
+    assert_ideal_diodes(solution)
+    assert solution.steps <= 60
+
+
+def test_islands_that_diodes_bound_on_one_side_stay_near() -> None:
+    """Nothing holds a and b but diodes that need not conduct: inside, these gaps grow for ever."""
+    text = perfect_graph(200, 1) + "\nRa a b 1k\nDa a n1 m1\nDb b n2 m2\n"
+    solution = cs.solve(cs.parse(text))
+    assert np.abs(solution.voltages()).max() < 1e5

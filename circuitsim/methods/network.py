@@ -60,7 +60,7 @@ class Network:
         self.largest = max(float(v.diag.max(initial=0.0)), float(steepest)) or 1.0
         self.ends = [(has := np.flatnonzero(unit >= 0), unit[has]) for unit in (legs.a, legs.k)]
         self.rho = np.where(self.ideal, (stiffness or _local_stiffness)(self), 0.0)
-        self.damping = 0.0
+        self.damping: float | Floats = 0.0
         self.factored: Solved | None = None
         self.last: Solved | None = None  # that did not float
         self.by_forest = False  # whether one was solved by the forest of wires
@@ -92,7 +92,7 @@ class Network:
             self.factored, self.factored_slope = self._factor(slope), slope.copy()
         return self.factored
 
-    def damp(self, conductance: float) -> None:
+    def damp(self, conductance: float | Floats) -> None:
         """Hold every free unit to where it is, S: steps get shorter, and what they lead to stays."""
         self.damping, self.factored = conductance, None
 
@@ -100,7 +100,7 @@ class Network:
         t, legs = self.problem.topology, self.legs
         g = self.edge_g.copy()
         g[self.first_leg_edge :] = slope[t.leg_edges]
-        to_ground = self.to_fixed.copy()
+        to_ground = self.to_fixed + self.damping
         for own, other in ((legs.a, legs.k), (legs.k, legs.a)):
             single = (own >= 0) & (other < 0)
             np.add.at(to_ground, own[single], slope[single])
@@ -151,6 +151,13 @@ class Network:
         if (np.abs(now - slope[:n]) <= _SAME_SLOPE * now).all():
             return slope
         return np.concatenate([now, slope[n:]])
+
+    def conductance_around(self) -> Floats:
+        """The smaller of the conductances at either end of each leg, (legs,), S; the largest of all where none is."""
+        g, diag = np.full(self.legs.a.size, np.inf), self.problem.values.diag
+        for has, unit in self.ends:
+            g[has] = np.minimum(g[has], np.where(diag[unit] > 0, diag[unit], np.inf))
+        return np.where(np.isfinite(g), g, self.largest)
 
     def offset(self, drive: Drive) -> Floats:
         """The fixed part of each leg's voltage; -inf for a bound that is not there. Ideal legs conduct at 0 V."""
@@ -233,10 +240,7 @@ def _gentle_stiffness(network: Network) -> Floats:
     Closing takes more solutions with one factorisation. But the rounding of voltages times rho is what currents of
     conducting diodes cannot be told from: this tells small ones.
     """
-    rho, diag = np.full(network.legs.a.size, np.inf), network.problem.values.diag
-    for has, unit in network.ends:
-        rho[has] = np.minimum(rho[has], np.where(diag[unit] > 0, _GENTLE_STIFFNESS * diag[unit], np.inf))
-    return np.where(np.isfinite(rho), rho, _STIFFNESS * network.largest)
+    return _GENTLE_STIFFNESS * network.conductance_around()
 
 
 @dataclass(frozen=True)

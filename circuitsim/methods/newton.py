@@ -8,10 +8,10 @@ limiting of L. W. Nagel, SPICE2, 1975): then exponentials cost no more steps tha
 An ideal diode conducts or not. When it does, it is the stiff line i = lam + rho (v - vf), and lam the current of the
 solution before (augmented Lagrangian, R. T. Rockafellar 1976): v = vf and the current follow exactly, for any rho.
 
-Full steps have no guarantee. When they go round in circles, sure.py takes over; where there is no co-content, damped
-steps, other starts, and then continuation.py. What is found is refined to all digits by polish.py. Many rows of a small
-circuit take full steps at once: by dense matrices, as copies of the circuit (aside.py), or as the backend does it
-(base.RowSteps). The unknowns are u = (x, j): the voltages of the free units, and in non-reciprocal circuits the
+Full steps have no guarantee. When they go round in circles, interior.py takes over where all legs are ideal diodes, and
+sure.py elsewhere, and where that leads nowhere; where there is no co-content, damped steps, other starts, and then
+continuation.py. What is found is refined to all digits by polish.py. Many rows of a small circuit take full steps at
+once: by dense matrices, as copies of the circuit (aside.py), or as the backend does it (base.RowSteps). The unknowns are u = (x, j): the voltages of the free units, and in non-reciprocal circuits the
 currents that active.ActiveNetwork adds.
 """
 
@@ -28,6 +28,7 @@ from circuitsim.laws import Law, branch_current, branch_voltage
 from circuitsim.linear.lu import SINGULAR
 from circuitsim.methods.continuation import follow
 from circuitsim.methods.held import hardly_moves
+from circuitsim.methods.interior import follow_inside
 from circuitsim.methods.network import Network, Tangents
 from circuitsim.methods.outcome import Gathered, Outcome
 from circuitsim.methods.polish import MOVES, polished
@@ -40,6 +41,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _FULL_STEPS = 60  # before the slow and sure way
+_PATIENCE = 5  # of them that settle no more diodes than those before, where the interior-point method comes next
 _NEAR = 1e-4  # of their current: tangents closer to their legs than this are worth a certificate
 _SMALL = 40  # unknowns, and legs, of circuits whose rows are solved at once
 _EXTRA_STEPS = 2  # after all tangents are near
@@ -203,7 +205,8 @@ class _Row:
             knee = _knee(net.law, net.params)
             start = np.where(net.law == Law.SHOCKLEY, knee, self.offset[: knee.size])
             tangents = _tangents(net, np.concatenate([start, np.zeros(net.ideal.sum())]))
-        outcome = self._full_steps(u, tangents, _FULL_STEPS)
+        inside = net.problem.circuit.reciprocal and bool(net.ideal.all())
+        outcome = self._full_steps(u, tangents, _FULL_STEPS, patience=_PATIENCE if inside else _FULL_STEPS)
         if outcome.status is Status.SOLVED:
             return outcome
         if not net.problem.circuit.reciprocal:
@@ -218,28 +221,36 @@ class _Row:
             found = self._full_steps(u, tangents, self.steps + 10, last=True)
             return found if found.status is Status.SOLVED else None
 
-        before, way = self.steps, minimise if net.problem.circuit.reciprocal else follow
-        most = self.settings.max_sweeps - before
-        most = most if self.unsure is None else min(most, _MOST_TO_BE_SURE)
-        for steps, found in way(net, self.drive, self.offset, finish, most):
-            self.steps = max(self.steps, before + steps)
-            if found is not None:
-                return found
+        sure_ways = (minimise,) if net.problem.circuit.reciprocal else (follow,)
+        for way in (follow_inside, *sure_ways) if inside else sure_ways:
+            before = self.steps
+            most = self.settings.max_sweeps - before
+            most = most if self.unsure is None else min(most, _MOST_TO_BE_SURE)
+            for steps, found in way(net, self.drive, self.offset, finish, most):
+                self.steps = max(self.steps, before + steps)
+                if found is not None:
+                    return found
         return replace(outcome, status=self._given_up(), steps=self.steps)
 
-    def _full_steps(self, u: Floats, tangents: Tangents, most: int, *, last: bool = False) -> Outcome:
-        """Newton with limiting, while it makes its way; of two states that it ends between `last` tries both."""
+    def _full_steps(
+        self, u: Floats, tangents: Tangents, most: int, *, patience: int = _FULL_STEPS, last: bool = False
+    ) -> Outcome:
+        """Newton with limiting, while it makes its way; of two states that it ends between `last` tries both.
+
+        patience   as many steps may follow that in which the fewest diodes changed state
+        """
         net, ideal = self.network, self.network.ideal
         seen: Counter[bytes] = Counter()
-        settled = 0
-        while self.steps < min(most, self.settings.max_sweeps):
+        settled, fewest, idle = 0, ideal.size + 1, 0
+        while self.steps < min(most, self.settings.max_sweeps) and idle <= patience:
             self.steps += 1
             u, tangents = self._closing_step(u, tangents)
             if not np.isfinite(u).all():
                 break
             v = net.across(u) + self.offset
             new = self._advance(tangents, v, self._rounding(u))
-            same = np.array_equal(new.slope[ideal] > 0, tangents.slope[ideal] > 0)
+            changes = int(np.count_nonzero((new.slope[ideal] > 0) != (tangents.slope[ideal] > 0)))
+            fewest, idle, same = min(changes, fewest), idle + 1 if changes >= fewest else 0, changes == 0
             if same and self._near(tangents, v):
                 settled += 1
                 outcome = self._outcome(u, new)

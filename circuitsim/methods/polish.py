@@ -30,6 +30,8 @@ _FAR = 1e3  # times the largest voltage: corrections beyond are none
 _NEXT_PART = 4  # corrections: then the voltages get another part
 _GROSS = 1e-9  # of the largest current: a violation that is more than rounding
 _HOPELESS = 4  # corrections that leave such a one as it is
+_SLOW = 0.1  # of the gaps of conducting diodes: a correction that leaves more
+_STIFFER, _STIFFEST = 1e3, 1e12  # then so many times, at most, in units of the largest conductance
 _HOLD_AFTER = 2  # corrections: then conducting diodes hold their units as known potentials would
 
 
@@ -93,6 +95,7 @@ class _Refined:
         self.parts[0][:, self.upper] = drive.hi[:, self.upper]
         of_links = slice(legs.n_junctions, legs.n_junctions + legs.n_links)
         self.stiff = np.where(slope[of_links] > 0, network.rho[of_links], 0.0)  # S, of the links that conduct
+        self.gap = np.inf  # V, the largest of these links
 
     def check(self, low: Floats | None = None) -> Check:
         """The check of all parts and, after them, `low` (rows, n_free): then its unknowns are these."""
@@ -130,10 +133,20 @@ class _Refined:
             carried = np.maximum(self.links, 0.0)  # as the check has it: the violation is beside this
             closing = _gaps(self.network, found) + step[:, legs.link_a] - step[:, legs.link_k]
             self.links = carried + self.stiff * closing[0]
+            self._stiffen(float(np.abs(closing[0, self.stiff > 0]).max(initial=0.0)))
         self.parts, low = _spread(self.parts, low)
         if next_part and len(self.parts) < _MOST_PARTS:
             self.parts, low = [*self.parts, low], np.zeros_like(low)
         return self.check(low)
+
+    def _stiffen(self, gap: float) -> None:
+        """Make conducting links stiffer when their largest gap hardly shrinks: many in a row give way together."""
+        legs = self.network.legs
+        if gap > _SLOW * self.gap and self.stiff.max(initial=0.0) < _STIFFEST * self.network.largest:
+            self.stiff, self.slope = _STIFFER * self.stiff, self.slope.copy()
+            of_links = self.slope[legs.n_junctions : legs.n_junctions + legs.n_links]
+            of_links[self.stiff > 0] = self.stiff[self.stiff > 0]
+        self.gap = gap
 
     def outcome(self, found: Check, status: Status, steps: int, sure: bool) -> Outcome:
         """What a check found, with its certificate."""
