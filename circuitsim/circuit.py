@@ -226,7 +226,12 @@ class Circuit:
                 )
             _check_conductance(name, value)
             g = self.conductors.g.copy()
-            g[where] = _fit(name, value.ravel() if value.ndim > 1 else value, (stop - start,))
+            if value.ndim > 1:
+                raise SettingsError(
+                    f"{name}: new values have shape {value.shape}, needs ({stop - start},); resistances have no batch: "
+                    "solve one set of values after another"
+                )
+            g[where] = _fit(name, value, (stop - start,))
             return replace(self, conductors=replace(self.conductors, g=g))
         if kind == "V":
             where = _branch_of_rows(self.ties, kind, start, stop)
@@ -337,8 +342,9 @@ class Circuit:
                 a, b = self.nodes[branches.a[i]], self.nodes[branches.b[i]]
                 graph.add_edge(a, b, name=self.element(branches, i), kind=kind, a=a, b=b, **{column: value.item()})
         for c in self.crossbars:
+            at_row, at_col = self.netlist.arrays[c.name.lower()].indices
             for i, j in np.argwhere(c.g > 0):
-                name, a, b = f"{c.name}[{i}][{j}]", self.nodes[c.rows[i]], self.nodes[c.cols[j]]
+                name, a, b = f"{c.name}[{at_row[i]}][{at_col[j]}]", self.nodes[c.rows[i]], self.nodes[c.cols[j]]
                 graph.add_edge(a, b, name=name, kind="conductor", a=a, b=b, g=float(c.g[i, j]))
         return graph
 

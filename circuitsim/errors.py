@@ -79,3 +79,7 @@ class NotSolved(CircuitError):
     def __init__(self, solution: Solution) -> None:
         super().__init__(f"{solution.status.name}: {solution.message}")
         self.solution = solution
+
+    def __reduce__(self) -> tuple[type[NotSolved], tuple[Solution]]:
+        """As it comes back from another process; an exception alone would be made of its message."""
+        return type(self), (self.solution,)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
@@ -192,7 +192,31 @@ def one_blas_thread(products: int) -> AbstractContextManager[object]:
 
     products: branch ends times rows. Few need nothing, and nothing is loaded for them.
     """
-    return nullcontext() if products <= _SMALL else _blas().limit(limits=1, user_api="blas")
+    return nullcontext() if products <= _SMALL else _one_thread()
+
+
+class _OneThread:
+    """The limit, of the whole process: whoever comes first sets it, whoever goes last takes it away."""
+
+    def __init__(self) -> None:
+        self.lock, self.inside, self.limit = threading.Lock(), 0, ExitStack()
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if not self.inside:
+                self.limit.enter_context(_blas().limit(limits=1, user_api="blas"))
+            self.inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if not self.inside:
+                self.limit.close()
+
+
+@cache
+def _one_thread() -> _OneThread:
+    return _OneThread()
 
 
 @cache  # finding the libraries takes longer than solving a small circuit

@@ -291,6 +291,14 @@ def test_a_full_disk_does_not_take_the_answer_away(monkeypatch: pytest.MonkeyPat
     assert not Path("out.npz").exists()
 
 
+def test_nor_that_of_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(np, "savez", failing_with(OSError(28, "No space left on device")))
+    result = run("sweep", "divider.cir", "--dc", "V1 1 2 1", "--csv", "--npz", "out.npz")
+    assert result.exit_code == 2
+    assert [line.split(",")[0] for line in result.stdout.splitlines()] == ["V1", "1.0", "2.0"]
+    assert result.stderr == "error: cannot write out.npz: No space left on device\n"
+
+
 def test_out_of_memory_is_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("circuitsim.load", failing_with(MemoryError("Unable to allocate 9 TiB")))
     result = run("solve", "divider.cir")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,24 @@ def test_a_file_appears_only_at_the_end(tmp_path: Path) -> None:
         out.write("µ\n")
         assert not path.exists()
     assert path.read_bytes() == "µ\n".encode()
+
+
+def test_two_threads_that_write_one_file_leave_one_whole_text(tmp_path: Path) -> None:
+    path, both = tmp_path / "out.txt", threading.Barrier(2)
+
+    def write(letter: str) -> None:
+        with replacing(path, "w") as out:
+            both.wait(10)
+            out.write(letter * 100_000)
+            both.wait(10)
+
+    threads = [threading.Thread(target=write, args=(letter,)) for letter in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(path.read_text())) == 1
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_link_keeps_pointing_to_its_file(tmp_path: Path) -> None:

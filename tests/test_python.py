@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import circuitsim as cs
 
@@ -174,6 +177,58 @@ def test_the_graph_keeps_directions_and_laws() -> None:
     assert edges["D1"]["law"] == "SHOCKLEY"
     assert (edges["V1"]["e"], edges["I1"]["i"], edges["D2"]["vf"], edges["E1"]["gain"]) == (5.0, 1e-3, 0.0, 2.0)
     assert edges["RW[1][0]"] == {"name": "RW[1][0]", "kind": "conductor", "a": "x[1]", "b": "y[0]", "g": 1e-3}
+
+
+def test_the_graph_names_members_as_the_netlist_does() -> None:
+    circuit = cs.parse("t\nVx[1:2] x[1:2] 0 1\nRW[1:2][5:6] x[1:2] y[5:6] g=1m\nRy[5:6] y[5:6] 0 1k")
+    solution = cs.solve(circuit)
+    for *_, edge in circuit.to_networkx().edges(data=True):
+        assert np.isfinite(solution.current(edge["name"])).all()
+
+
+@pytest.mark.parametrize("value", [np.ones((2, 2)), np.ones((1, 4))])
+def test_values_of_another_shape_are_refused(value: np.ndarray) -> None:
+    circuit = cs.parse("t\nV1 a 0 1\nRl[0:3] a b[0:3] 1k\nRm[0:3] b[0:3] 0 1k")
+    with pytest.raises(cs.SettingsError, match=r"Rl: new values have shape .*; resistances have no batch"):
+        circuit.with_values({"Rl": value})
+
+
+def test_errors_come_back_from_other_processes() -> None:
+    with pytest.raises(cs.NotSolved) as unsolved:
+        cs.solve(cs.parse(LADDER), cs.Settings(method="bcd", max_sweeps=1))
+    with pytest.raises(cs.TopologyError) as contradiction:
+        cs.solve(cs.parse("t\nV1 a 0 1\nV2 a 0 2\nR1 a 0 1"))
+    with pytest.raises(cs.NetlistError) as wrong:
+        cs.parse("t\nR1 a 0")
+    for error in (unsolved.value, contradiction.value, wrong.value, cs.SettingsError("a"), cs.BackendUnavailable("b")):
+        again = pickle.loads(pickle.dumps(error))  # noqa: S301  of its own making
+        assert (type(again), str(again)) == (type(error), str(error))
+        if isinstance(error, cs.NotSolved):
+            assert np.array_equal(again.solution.voltages(), error.solution.voltages())
+
+
+def test_threads_leave_blas_as_it_was() -> None:
+    problem = cs.compile_problem(cs.load(Path(__file__).parent.parent / "netlists" / "drn_xs.cir"))
+    problem = problem.with_values({"Vx": np.random.default_rng(0).random((8, 1568))})
+    cs.solve(problem)
+
+    def threads() -> list[int]:
+        return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+    with threadpool_limits(2, "blas"):
+        before = threads()
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(lambda _: cs.solve(problem), range(9)))
+        assert threads() == before
+
+
+def test_figures_of_an_unsolved_batch_are_those_of_its_rows() -> None:
+    problem = cs.compile_problem(cs.load(Path(__file__).parent.parent / "netlists" / "drn_xs.cir"))
+    rows = np.random.default_rng(0).normal(size=(40, 1568))
+    solution = cs.solve(problem.with_values({"Vx": rows}), cs.Settings("bcd", max_sweeps=3), raise_on_failure=False)
+    assert not solution.solved
+    assert solution.residuals.kcl_relative == solution.kcl_relative.max()
+    assert solution.residuals.worst_row == solution.kcl_relative.argmax()
 
 
 # -- names and types ---------------------------------------------------------------------------------------------------

@@ -377,6 +377,40 @@ def test_values_set_after_reading_are_not_lost_silently() -> None:
             call()
 
 
+def test_gains_that_were_set_after_reading_are_not_lost() -> None:
+    circuit = cs.parse(AMPLIFIED).with_values({"Gout": 2e-3})
+    for analysis in (lambda: cs.sweep(circuit, "R2 1k 2k 1k"), lambda: cs.monte_carlo(circuit, 2)):
+        with pytest.raises(cs.SettingsError, match="set after reading"):
+            analysis()
+    assert cs.sweep(circuit, "V1 1 1 1").voltage("r")[0] == pytest.approx(cs.solve(circuit).voltage("r")[0])
+
+
+def test_a_point_is_solved_only_where_solve_says_so() -> None:
+    """KCL is met at once at every node, and v(b), which 1e-12 S hold, is volts off."""
+    circuit = cs.parse("weak\nV1 a 0 10\nI1 b c 1\nRa a b 1e12\nRb b c 1\nRc c 0 1e12\n")
+    settings = cs.Settings(method="bcd", max_sweeps=50)
+    alone = cs.solve(circuit, settings, raise_on_failure=False)
+    assert not alone.solved and alone.residuals.kcl_relative <= settings.tolerance
+    assert cs.sweep(circuit, "V1 9 10 1", settings).failed.tolist() == [0, 1]
+
+
+CHOSEN = (
+    "chosen\n.param p=1 q={p+1} other=1k\nV1 a 0 1\nR0 a b {other}\n.if (q == 2)\nR1 b 0 1k\n.else\nR1 b 0 3k\n.endif\n"
+)
+
+
+@pytest.mark.parametrize("name", ["p", "Q"])
+def test_what_decides_an_if_is_not_swept(name: str) -> None:
+    with pytest.raises(cs.NetlistError, match=f"parameter '{name.lower()}' decides an .if"):
+        cs.sweep(cs.parse(CHOSEN), f"{name} 1 2 1")
+    assert cs.sweep(cs.parse(CHOSEN), "other 1k 2k 1k").voltage("b") == pytest.approx([1 / 2, 1 / 3])
+
+
+def test_a_condition_is_not_random() -> None:
+    with pytest.raises(cs.NetlistError, match=r"condition of \.if cannot be random"):
+        cs.parse(CHOSEN.replace("p=1", "p={agauss(1, 0.1, 1)}"))
+
+
 def test_a_seed_given_on_reading_draws_the_values_of_a_sweep_too() -> None:
     text = "t\n.param k=1\nV1 a 0 1\nR1 a b 1k\nR2 b 0 {k*aunif(1k, 500)}\n"
     circuit = cs.parse(text, seed=4)

@@ -18,7 +18,7 @@ from training import eqprop
 from training.adjoint import bp_fields, implicit_fields
 from training.convex import check_convex
 from training.gradient import Trained, find_outputs, gradient, trained_elements
-from training.learner import AT_ONCE, Learner, LearningError, Samples, Tally, check_arrays, tally_of
+from training.learner import AT_ONCE, Learner, LearningError, Samples, Tally, check_arrays, check_batches, tally_of
 from training.phases import Newton, State, Sweeps, choose_phases
 from training.recipe import Recipe
 
@@ -84,6 +84,7 @@ class GeneralLearner(Learner):
         )
 
     def train(self, samples: Samples, order: Ints, rates: Mapping[str, float]) -> Tally:
+        check_batches(order, self.batch_size)
         tally = Tally()
         for first in range(0, order.size, self.batch_size):
             rows = order[first : first + self.batch_size]

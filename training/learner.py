@@ -96,7 +96,7 @@ class Learner(Protocol):
         """One step for every `batch_size` entries of `order` (rows of `samples`; its length a multiple).
 
         `rates` gives the learning rate of each trained element by its name. Raises LearningError when a nudged
-        problem is not convex or values are no longer finite.
+        problem is not convex or values are no longer finite, SettingsError for an `order` that ends within a batch.
         """
 
     def outputs(self, samples: Samples, rows: slice) -> Floats:
@@ -117,6 +117,12 @@ class Learner(Protocol):
 
 class LearningError(SettingsError):
     """A step of learning cannot be taken; the message says why and what helps."""
+
+
+def check_batches(order: NDArray[np.int64], batch_size: int) -> None:
+    """SettingsError unless these samples are a whole number of batches."""
+    if order.size % batch_size:
+        raise SettingsError(f"{order.size} samples are no whole number of batches of {batch_size}")
 
 
 def check_arrays(found: Mapping[str, NDArray], wanted: Mapping[str, NDArray]) -> None:

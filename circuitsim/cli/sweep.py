@@ -102,7 +102,7 @@ def sweep(
         raise click.UsageError("--dc and --runs exclude each other; choose one")
     if seed is not None and runs is None:
         raise click.UsageError("--seed is for --runs")
-    from circuitsim import Settings
+    from circuitsim import Settings, SettingsError
     from circuitsim.io.files import check_target
     from circuitsim.io.output import warning_texts, write_json
     from circuitsim.io.parquet import check_parquet, write_sweep_parquet
@@ -128,12 +128,16 @@ def sweep(
     if not quiet:
         loose = loose_texts(results, MOST_WARNINGS, sources=raw is not None) if as_csv or raw is not None else []
         print_warnings([*warning_texts(notes), *loose])
-    if npz is not None:
-        write_sweep_npz(results, npz)
-    if parquet is not None:
-        write_sweep_parquet(results, parquet)
-    if raw is not None:
-        write_raw(raw, [sweep_plot(result) for result in results], title=circuit.netlist.title, ascii=as_ascii)
+    fault: SettingsError | None = None
+    try:
+        if npz is not None:
+            write_sweep_npz(results, npz)
+        if parquet is not None:
+            write_sweep_parquet(results, parquet)
+        if raw is not None:
+            write_raw(raw, [sweep_plot(result) for result in results], title=circuit.netlist.title, ascii=as_ascii)
+    except SettingsError as error:  # a full disk does not take the answer away
+        fault = error
     if as_json:
         write_json(sweep_object(results, warning_texts([*circuit.notes, *notes]), seconds), sys.stdout)
     elif as_csv:
@@ -148,6 +152,8 @@ def sweep(
             print_sweep(result, settings.tolerance, console(), quiet)
         if not quiet:
             click.echo("seconds: " + ", ".join(f"{stage} {value:.2g}" for stage, value in seconds.items()))
+    if fault is not None:
+        raise fault
     failed, total = sum(r.failed.size for r in results), sum(r.statuses.size for r in results)
     if failed:
         first = next(r for r in results if r.failed.size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +31,7 @@ def replacing(path: Path, mode: str) -> Iterator[IO]:
     """
     check_target(path)
     final = path.resolve()  # of a symbolic link: the file that it names
-    temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+    temporary = final.with_name(f".{final.name}.{secrets.token_hex(4)}.{os.getpid()}.tmp")
     try:
         with temporary.open(mode, encoding=None if "b" in mode else "utf-8") as out:
             yield out

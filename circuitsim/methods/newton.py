@@ -11,8 +11,10 @@ solution before (augmented Lagrangian, R. T. Rockafellar 1976): v = vf and the c
 Full steps have no guarantee. When they go round in circles, interior.py takes over where all legs are ideal diodes, and
 sure.py elsewhere, and where that leads nowhere; where there is no co-content, damped steps, other starts, and then
 continuation.py. What is found is refined to all digits by polish.py. Many rows of a small circuit take full steps at
-once: by dense matrices, as copies of the circuit (aside.py), or as the backend does it (base.RowSteps). The unknowns are u = (x, j): the voltages of the free units, and in non-reciprocal circuits the
-currents that active.ActiveNetwork adds.
+once: by dense matrices, as copies of the circuit (aside.py), or as the backend does it (base.RowSteps).
+
+The unknowns are u = (x, j): the voltages of the free units, and in non-reciprocal circuits the currents that
+active.ActiveNetwork adds.
 """
 
 from __future__ import annotations

@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from math import prod
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from circuitsim.errors import NetlistError
 
 Floats = NDArray[np.float64]
 
@@ -73,7 +75,16 @@ class Together:
         return found.reshape(*shape, self.count)
 
 
-Chance: TypeAlias = np.random.Generator | Recorder | Together
+class NoChance:
+    """Draws nothing: for conditions of `.if`."""
+
+    def random(self, shape: tuple[int, ...]) -> NoReturn:
+        raise NetlistError("a condition of .if cannot be random; put the choice into values: {a > b ? 1k : 2k}")
+
+    standard_normal = random
+
+
+Chance: TypeAlias = np.random.Generator | Recorder | Together | NoChance
 
 
 def seed_by_seed(chance: Chance, compute: Callable[..., Any], *values: Any) -> Any:

@@ -1,7 +1,8 @@
 """`.if (CONDITION) ... .elseif (CONDITION) ... .else ... .endif`: which cards of a netlist count.
 
 Conditions see the parameters and functions of the netlist that stand outside of `.if` and `.subckt`; a single `=`
-compares, as in ngspice. Blocks nest; within `.subckt` they are refused.
+compares, as in ngspice. Blocks nest; within `.subckt` they are refused. The cards are chosen once, for all points of a
+sweep and all draws: conditions may not be random, and what they depend on may not be swept.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from circuitsim.errors import NetlistError
+from circuitsim.netlist.chance import NoChance
 from circuitsim.netlist.scopes import PARAMETERS, Note, Place, Scope, expression, sort_cards
 from circuitsim.netlist.source import Card
 from circuitsim.netlist.tokens import labelled, located
@@ -30,12 +32,15 @@ class _Block:
     last: bool = False  # after .else
 
 
-def chosen_cards(cards: list[Card], place: Place, note: Note) -> list[Card]:
-    """The cards outside of `.if` blocks and in their active branches. Raises NetlistError."""
+def chosen_cards(cards: list[Card], place: Place, note: Note) -> tuple[list[Card], frozenset[str]]:
+    """The cards outside of `.if` blocks and in their active branches; the parameters that this depends on.
+
+    Raises NetlistError.
+    """
     if not any(card.text[0] == "." and card.keyword in _KEYS for card in cards):
-        return cards
+        return cards, frozenset()
     top, _ = sort_cards(list(_definitions(cards)), place, note)
-    scope = Scope(top, None, "", np.random.default_rng(0), place)
+    scope = Scope(top, None, "", NoChance(), place)
     blocks: list[_Block] = []
     chosen: list[Card] = []
     depth = 0  # of .subckt
@@ -51,7 +56,7 @@ def chosen_cards(cards: list[Card], place: Place, note: Note) -> list[Card]:
             chosen.append(card)
     if blocks:
         raise NetlistError(".if has no .endif; add it after its last card", place(blocks[-1].seq))
-    return chosen
+    return chosen, frozenset(scope.values)
 
 
 def _definitions(cards: list[Card]) -> Iterator[Card]:

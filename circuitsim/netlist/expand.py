@@ -102,12 +102,21 @@ class Deck:
         self.place = text.source.at
         self.notes = list(text.notes)
         self.calls: dict[int, _Call] = {}  # X cards by place
-        self.top, self.cards = sort_cards(chosen_cards(text.cards, self.place, self.note), self.place, self.note)
+        cards, self.deciding = chosen_cards(text.cards, self.place, self.note)  # parameters that decide an .if
+        self.top, self.cards = sort_cards(cards, self.place, self.note)
         self.controls = read_controls(self.cards, self.place, self.note)
 
     def note(self, seq: int, remark: str) -> None:
         """Keep a remark about the card at a place."""
         self.notes.append((seq, remark))
+
+    def check_changes(self, params: Iterable[str]) -> None:
+        """Raise NetlistError when the cards that count depend on one of these parameters."""
+        for name in sorted(self.deciding.intersection(params)):
+            raise NetlistError(
+                f"parameter '{shown(name)}' decides an .if, and which cards there are may not change; put the choice "
+                f"into values: {{{shown(name)} > 1 ? 1k : 2k}}"
+            )
 
     def call(self, card: Card, block: Block) -> _Call:
         """The nodes, parameters and definition of an X card in `block`."""
@@ -178,6 +187,7 @@ class Evaluation:
         """`chance`: where to draw in the place of the seed's generator."""
         self.deck = deck
         self.builder = builder
+        deck.check_changes(changes.params)
         before: Chance = np.random.default_rng(0)
         if isinstance(chance, Together) and any(map(np.ndim, changes.params.values())):
             before = Together(range(chance.count), [])  # which does not draw: options are one number for all

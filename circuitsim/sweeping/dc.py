@@ -124,6 +124,8 @@ class SweepPlan(Plan):
         self.per_evaluation = math.prod(shape[len(swept) - 1 - k] for k in self.resistors)  # groups
         only_voltages = all(s.kind == "V" for s in swept)
         self.revaluer = None if only_voltages else revaluer_of(circuit)
+        if self.revaluer is not None:
+            self.revaluer.deck.check_changes(s.name.lower() for s in swept if s.kind == "param")
 
     @cached_property
     def _first(self) -> tuple[Problem, dict[int, Floats]]:

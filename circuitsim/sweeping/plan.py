@@ -158,6 +158,7 @@ def revaluer_of(circuit: Circuit) -> Revaluer:
         (circuit.conductors.g, fresh.conductors.g),
         (circuit.ties.e, fresh.ties.e),
         (circuit.current_sources.i, fresh.current_sources.i),
+        (circuit.controlled.gain, fresh.controlled.gain),
         *((a.g, b.g) for a, b in zip(circuit.crossbars, fresh.crossbars, strict=True)),
     ]
     if not all(np.array_equal(a, b) for a, b in pairs):

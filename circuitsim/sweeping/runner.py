@@ -180,7 +180,9 @@ class Runner:
                 self._keep_saved(rows, solution)
             alone = rows.size == 1
             kcl[rows] = solution.residuals.kcl_relative if alone else row_violations(solution).ravel()
-        solved = np.full(rows.size, True) if solution.solved else kcl[rows] <= self.settings.tolerance
+        solved = np.ones(rows.size, bool)
+        if not solution.solved:  # copies side by side are kept only when all are
+            solved[solution.failed] = False
         found["statuses"][rows] = np.where(solved, Status.SOLVED.name, solution.status.name)
         for row in rows[~solved].tolist():
             self.messages[row] = solution.message if rows.size == 1 else solution.status.value
