@@ -35,11 +35,11 @@ _NO_DC_EFFECT = frozenset(
 )
 _CHANGES_DC = frozenset(
     "ikf ik ikr ikp isr nr jsw ns jtun jtunsw ntun xtitun keg rsw trs trs1 trs2 tbv1 tbv2 tcv tlev tlevc area pj l w "
-    "epsilon revepsilon ilimit revilimit".split()
+    "epsilon revepsilon ilimit revilimit temp dtemp".split()
 )
 
 
-_ALWAYS_CHANGES = frozenset("area pj l w ilimit revilimit".split())  # at 0 too; the others are off there
+_ALWAYS_CHANGES = frozenset("area pj l w ilimit revilimit temp dtemp".split())  # at 0 too; the others are off there
 _OF_OTHERS = {  # what counts only beside another of them that is not 0
     "nr": ("isr",), "ns": ("jsw",), "rsw": ("jsw",), "ntun": ("jtun", "jtunsw"), "xtitun": ("jtun", "jtunsw"),
     "keg": ("jtun", "jtunsw"),

@@ -306,6 +306,13 @@ def test_unknown_function_and_name() -> None:
             value(constant)
 
 
+@pytest.mark.parametrize(
+    ("text", "remarked"), [("2+-x^2", True), ("-x^2", False), ("2-x^2", False), ("2*(-x^2)", False)]
+)
+def test_a_minus_before_a_power_is_remarked_on_after_an_operator(text: str, remarked: bool) -> None:
+    assert bool(parse_expression(text).remarks) == remarked
+
+
 def test_names_are_folded_and_collected() -> None:
     expression = parse_expression("R_1 + b.C*max(Temper, r_1) + 1k")
     assert expression.text == "R_1 + b.C*max(Temper, r_1) + 1k"

@@ -123,6 +123,8 @@ def test_every_number_is_the_nearest_double(
         ("1e400", "'1e400' is beyond the largest double, 1.8e308; write a smaller number"),
         ("-1e306k", "'-1e306k' is beyond the largest double, 1.8e308; write a smaller number"),
         ("1e999999999mil", "'1e999999999mil' is beyond the largest double, 1.8e308; write a smaller number"),
+        ("1ek", "'1ek' has an exponent without digits; ngspice would read it as 1k"),
+        ("-2.5Dmeg", "'-2.5Dmeg' has an exponent without digits; ngspice would read it as -2.5meg"),
         ("nan", "'nan' is not a finite number; write a finite value"),
         ("-Inf", "'-Inf' is not a finite number; write a finite value"),
     ],

@@ -207,6 +207,9 @@ def test_resistances(card: str, ohm: float) -> None:
         ("PULSE(u {u+1})", 3.0),
         ("5 z0 50", 5.0),
         ("SINE(1 2 1k)", 1.0),
+        ("3 ac=1 90", 3.0),
+        ("ac=1 90", 0.0),  # 90 is the phase
+        ("ac=1 dc=3", 3.0),
     ],
 )
 def test_source_values(words: str, value: float) -> None:
@@ -230,10 +233,16 @@ def test_parameters_that_are_off_change_nothing(given: str) -> None:
     assert plain == off
 
 
-@pytest.mark.parametrize("given", ["isr=1p nr=2", "area=0", "jtun=1p keg=1"])
+@pytest.mark.parametrize("given", ["isr=1p nr=2", "area=0", "jtun=1p keg=1", "temp=80", "dtemp=0"])
 def test_parameters_that_change_dc_are_refused(given: str) -> None:
     with pytest.raises(NetlistError, match="changes DC and is not supported"):
         cs.parse(f"t\nV1 a 0 2\nR1 a b 1k\nD1 b 0 d\n.model d D(is=1p {given})")
+
+
+@pytest.mark.parametrize("given", ["temp=77", "dtemp=50", "scale=3"])
+def test_what_ngspice_s_resistor_models_hand_to_their_elements_is_refused(given: str) -> None:
+    with pytest.raises(NetlistError, match="belongs to resistors, not to their model"):
+        deck("V1 a 0 1", "R1 a 0 rm 1k", f".model rm R(tc1=1m {given})")
 
 
 def test_inductors_and_capacitors_without_resistances() -> None:
@@ -438,6 +447,13 @@ def test_multiplier_of_instances() -> None:
     np.testing.assert_allclose(values(netlist, "I")["I.X1.X1.I1"], 6e-3)
     assert netlist.tables["D"].values["area"].tolist() == [2.0]
     assert netlist.tables["D"].values["m"].tolist() == [6.0]
+    used = [
+        ".param m=4",
+        ".subckt cell p",
+        "R1 p 0 {1k*m}",
+        ".ends",
+    ]  # inside, m is the multiplier of a call that has one
+    assert values(deck(*used, "X1 a cell m=2", "X2 a cell")) == {"R.X1.R1": 1000.0, "R.X2.R1": 4000.0}
     own = [".subckt cell p m=1", "R1 p 0 {1k*m}", ".ends"]  # a parameter of that name is no multiplier
     assert values(deck(*own, "X1 a cell m=3")) == {"R.X1.R1": 3000.0}
 
@@ -450,6 +466,40 @@ def test_global_nodes_and_ground() -> None:
     found = ends(netlist)
     assert [found[f"R.X1.R{k}"] for k in range(1, 5)] == [("Vdd", "a"), ("a", "0"), ("a", "0"), ("a", "X1.x")]
     assert found["R1"] == ("b", "x")
+
+
+def test_a_global_node_goes_before_a_pin() -> None:
+    """As in ngspice; through two levels, and with a remark."""
+    inner = [".subckt inner vdd o", "R1 vdd o 1k", ".ends"]
+    lines = [
+        ".global vdd",
+        *inner,
+        ".subckt outer w o",
+        "X1 w o inner",
+        ".ends",
+        "V1 vdd 0 5",
+        "X1 w n outer",
+        "R2 n w 1",
+        "R3 w 0 1",
+    ]
+    assert ends(deck(*lines))["R.X1.X1.R1"] == ("vdd", "n")
+    assert [text for _, text in notes(*lines)] == [
+        "resistor R1: pin 'vdd' has the name of a .global node and is that node"
+    ]
+
+
+def test_functions_as_parameters() -> None:
+    assert one(".param f(x, y)={x*2+y}", "R1 a 0 {f(3, 1)}") == 7.0
+
+
+def test_arguments_of_a_call_are_those_of_the_caller() -> None:
+    cell = [".param a=3k", ".subckt cell p a=1k b=2k", "R1 p 0 {b}", ".ends"]
+    lines = [*cell, "V1 n 0 1", "X1 n cell b={a*2}"]
+    assert values(deck(*lines)) == {"R.X1.R1": 6000.0}
+    assert [text for _, text in notes(*lines)] == [
+        "subcircuit X1: b uses the 'a' outside; ngspice-39 would take that of 'cell'"
+    ]
+    assert not notes(*cell, "V1 n 0 1", "X1 n cell a={a}")
 
 
 def test_many_levels() -> None:
@@ -630,6 +680,23 @@ def test_an_included_file_may_be_empty(tmp_path: Path) -> None:
     (tmp_path / "empty.inc").write_text("")
     (tmp_path / "deck.cir").write_text("title\n.include empty.inc\nR1 a 0 1\n")
     assert values(read_netlist(tmp_path / "deck.cir")) == {"R1": 1.0}
+
+
+@pytest.mark.parametrize(("which", "ohm"), [(1, 1e3), (0, 3e3)])
+def test_what_is_included_within_an_if_counts_only_where_that_holds(tmp_path: Path, which: int, ohm: float) -> None:
+    (tmp_path / "one.inc").write_text("R1 a 0 1k\n")
+    (tmp_path / "other.inc").write_text("R1 a 0 3k\n")
+    (tmp_path / "main.cir").write_text(
+        f"t\n.param p={which}\nV1 a 0 1\n.if (p == 1)\n.include one.inc\n.else\n.include other.inc\n.endif\n"
+    )
+    assert values(read_netlist(tmp_path / "main.cir")) == {"R1": ohm}
+
+
+def test_an_if_ends_in_the_file_where_it_begins(tmp_path: Path) -> None:
+    (tmp_path / "open.inc").write_text(".if (0)\n")
+    (tmp_path / "main.cir").write_text("t\nV1 a 0 1\n.include open.inc\nR1 a 0 1k\n.endif\n")
+    with pytest.raises(NetlistError, match=r"open\.inc: an \.if and its \.endif must stand in the same file"):
+        read_netlist(tmp_path / "main.cir")
 
 
 def test_a_file_may_be_included_twice(tmp_path: Path) -> None:

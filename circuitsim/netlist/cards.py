@@ -156,21 +156,22 @@ class CardReader:
         if index is None:
             if name[0] in '{"':
                 raise NetlistError(f"{e.label}: {shown(name)} is no node name; write a plain name")
-            index = nodes[name] = self.builder.node(self._full_name(e.scope, name), e.order)
+            index = nodes[name] = self.builder.node(self._full_name(e, name), e.order)
         return index
 
-    def _full_name(self, scope: Scope, name: str) -> str:
+    def _full_name(self, e: Element, name: str) -> str:
+        scope = e.scope
         while scope.parent is not None:
             key = fold(name)
             if key == "0":
                 return key
-            if key in scope.pins:
-                name = scope.pins[key]
-                scope = scope.parent
-            elif key in self.global_nodes:
+            if key in self.global_nodes:
+                if key in scope.pins:
+                    self.remark(e, f": pin '{shown(name)}' has the name of a .global node and is that node")
                 break
-            else:
+            if key not in scope.pins:
                 return f"{scope.path}.{name}"
+            name, scope = scope.pins[key], scope.parent
         return name
 
     def lines(self, e: Element) -> tuple[list[int], list[int]] | None:
@@ -294,7 +295,11 @@ class CardReader:
 
 def _pattern(kind: str, text: str) -> Pattern:
     try:
-        tokens = _two_coefficients(tokenize(text)) if kind == "R" else tokenize(text)
+        tokens = tokenize(text)
+        if kind == "R":
+            tokens = _two_coefficients(tokens)
+        elif kind in "VI" and "=" in tokens:
+            tokens = _with_phase(tokens)
         base, ranges = array_name(tokens[0], 1 if kind in "EFGH" else 2)
         words = split_keys(tokens[1:], _WITHOUT_EQUALS.get(kind, ()), _POSITIONAL.get(kind, 0))
         if len(words.words) < 2 and kind != "K":
@@ -312,6 +317,11 @@ def _two_coefficients(tokens: list[str]) -> list[str]:
         if token.lower() == "tc" and tokens[k + 1] == "=" and second[0] in "0123456789.+-{":
             return [*tokens[:k], "tc1", "=", tokens[k + 2], "tc2", "=", second, *tokens[k + 4 :]]
     return tokens
+
+
+def _with_phase(tokens: list[str]) -> list[str]:
+    """`ac=1 90` as `ac 1 90`: what follows is a phase, no DC value."""
+    return [token for k, token in enumerate(tokens) if token != "=" or tokens[k - 1].lower() != "ac"]
 
 
 def extra_word(e: Element, what: str, word: str) -> NetlistError:

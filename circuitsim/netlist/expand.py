@@ -25,7 +25,7 @@ from circuitsim.netlist.model import Netlist, Options, Swept
 from circuitsim.netlist.models import ModelTable
 from circuitsim.netlist.numbers import parse_number
 from circuitsim.netlist.saves import check_saves
-from circuitsim.netlist.scopes import Block, Scope, expression, remarks_of, sort_cards
+from circuitsim.netlist.scopes import Block, Scope, expression, names_in, remarks_of, sort_cards
 from circuitsim.netlist.source import Card, Text
 from circuitsim.netlist.tokens import labelled, located, shown, split_keys, tokenize, without_params
 
@@ -134,8 +134,9 @@ class Deck:
         called = nodes.pop().lower()
         found = block.find_subcircuit(called)
         if found is None:
+            hint = "; an argument with blanks or commas needs braces, r={max(1, 2)}" if words.keys else ""
             raise NetlistError(
-                f"subcircuit {shown(name)}: no .subckt '{shown(called)}'; define it or include the file that does"
+                f"subcircuit {shown(name)}: no .subckt '{shown(called)}'; define it or include the file that does{hint}"
             )
         if len(nodes) != len(found.pins):
             raise NetlistError(
@@ -148,6 +149,12 @@ class Deck:
         for key, word in words.keys.items():
             for remark in remarks_of(word):
                 self.note(card.seq, f"subcircuit {shown(name)}: {shown(key)}: {remark}")
+            for used in sorted(names_in(word) & found.params.keys() - {key}):
+                self.note(
+                    card.seq,
+                    f"subcircuit {shown(name)}: {shown(key)} uses the '{shown(used)}' outside; ngspice-39 would take "
+                    f"that of '{shown(called)}'",
+                )
         with labelled(f"subcircuit {shown(name)}"):
             names = [spread(word, ranges, min(pin, 1), "node") for pin, word in enumerate(nodes)]
         at_pins = [at_members(names_at, ranges, min(pin, 1)) for pin, names_at in enumerate(names)]
@@ -263,6 +270,7 @@ class Evaluation:
                 if m < 0:
                     raise NetlistError(f"{m:g} must not be negative")
                 inner.multiplier *= m
+                inner.values["m"] = m  # expressions inside may use it, as in ngspice
         return inner
 
     def _argument(self, scope: Scope, word: str, seq: int, shape: tuple[int, ...]) -> Value:

@@ -17,6 +17,7 @@ _FLAGS = frozenset({"ideal"})
 _RESISTOR = frozenset(
     "r res resistance rsh l w defl defw short dlr narrow dw tc tc1 tc2 tce tnom kf af lf wf ef bv_max".split()
 )
+_OF_ELEMENTS = frozenset({"temp", "dtemp", "scale"})  # ngspice takes them as defaults
 _TEXTS = frozenset({"mfg", "type"})  # of LTspice's models: no numbers
 _TOLERANCES = frozenset({"dev", "lot"})  # of PSpice, for its Monte Carlo
 _STRICT = frozenset({"tanh", "sinh"})  # types of ours: no word of theirs is ignored
@@ -84,6 +85,8 @@ class ModelTable:
             if remark := atto_remark(word, params[key]):
                 self.note(card.seq, f"{label}: {shown(key.upper())}: {remark}")
         if kind == "r":
+            for key in sorted(params.keys() & _OF_ELEMENTS):
+                raise NetlistError(f"{label}: {key.upper()} belongs to resistors, not to their model; write it on them")
             for key in sorted(params.keys() - _RESISTOR):
                 self.note(card.seq, f"{label}: unknown parameter {shown(key.upper())} is ignored")
         return ModelCard(name, kind, params, frozenset(flags), card.seq)

@@ -10,6 +10,7 @@ from circuitsim.netlist.tokens import shown
 
 _NUMBER = re.compile(r"([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+))(?:[eEdD]([+-]?)0*([0-9]*[0-9]))?([^\W\d_]*)")
 _RKM = re.compile(r"([+-]?[0-9]+)([^\W\d_]+)([0-9]+)[^\W\d_]*")
+_NO_EXPONENT = re.compile("[ed][tgkmunpfa\u00b5\u03bc]", re.IGNORECASE)  # 1ek
 _MEGA_LIKE = re.compile(r"[+-]?[0-9.]+(?:[eEdD][+-]?[0-9]+)?M(?!EG|IL)", re.IGNORECASE)
 
 _POWERS = {"t": 12, "g": 9, "k": 3, "m": -3, "u": -6, "\u00b5": -6, "\u03bc": -6, "n": -9, "p": -12, "f": -15, "a": -18}
@@ -32,6 +33,10 @@ def parse_number(text: str) -> float:
     if match is None:
         raise ValueError(_reason(text))
     mantissa, sign, digits, letters = match.groups()
+    if not digits and _NO_EXPONENT.match(letters):
+        raise ValueError(
+            f"'{shown(text)}' has an exponent without digits; ngspice would read it as {shown(mantissa + letters[1:])}"
+        )
     exponent = 0
     if digits:
         exponent = int(digits) if len(digits) < 6 else _FARTHEST

@@ -26,6 +26,7 @@ from circuitsim.netlist.tokens import (
 
 _MAY_BE_REMARKED = re.compile(r"[0-9.](a|mil)", re.IGNORECASE)  # to parse each number once more takes long
 PARAMETERS = frozenset({".param", ".params", ".parameter", ".parameters"})
+_DEFINES_FUNCTION = re.compile(r"\.\w+\s+[^\W\d]\w*\s*\(", re.IGNORECASE)  # .param f(x)={2*x}
 _INNER_BRACES = str.maketrans("{}", "()")  # as ngspice reads them
 
 Place = Callable[[int], At]
@@ -87,6 +88,14 @@ def remarks_of(word: str) -> tuple[str, ...]:
         return ()
 
 
+def names_in(word: str) -> frozenset[str]:
+    """The names that an expression uses; none where a word is no expression."""
+    try:
+        return expression(word).names
+    except NetlistError:
+        return frozenset()
+
+
 def _noted(definition: Expression, what: str, card: Card, note: Note) -> Expression:
     """The expression; its remarks are noted."""
     for remark in definition.remarks:
@@ -118,14 +127,14 @@ def _sort_card(card: Card, block: Block, controls: list[Card], note: Note) -> Bl
         if block.parent is None:
             raise NetlistError(f"{key} without a .subckt before it; remove it")
         return block.parent
-    if key in PARAMETERS:
-        for name, text in assignments(card.text[len(key) :]):
-            with labelled(f"parameter '{shown(name)}'"):
-                block.params[name] = _noted(expression(text), f"parameter {shown(name)}", card, note), card.seq
-    elif key == ".func":
+    if key == ".func" or (key in PARAMETERS and _DEFINES_FUNCTION.match(card.text)):
         function = _function(card)
         _noted(function.body, f"function {shown(function.name)}", card, note)
         block.functions[function.name] = function
+    elif key in PARAMETERS:
+        for name, text in assignments(card.text[len(key) :]):
+            with labelled(f"parameter '{shown(name)}'"):
+                block.params[name] = _noted(expression(text), f"parameter {shown(name)}", card, note), card.seq
     elif key == ".model":
         words = split_keys(tokenize(card.text)).words
         if len(words) < 3:
@@ -166,7 +175,8 @@ def fold(node: str) -> str:
 
 
 def _function(card: Card) -> UserFunction:
-    head, paren, rest = card.text[len(".func") :].partition("(")
+    """`.func f(x, y) {body}`, or `.param f(x, y) = {body}`."""
+    head, paren, rest = card.text[len(card.keyword) :].partition("(")
     arguments, closing, body = rest.partition(")")
     name = head.strip().lower()
     names = tuple(a.strip().lower() for a in arguments.split(",") if a.strip())

@@ -131,13 +131,17 @@ def read_text(data: bytes, path: str, *, plain_allowed: bool = True) -> Text:
 _ELEMENT = re.compile(r"[RVI][0-9]\w*(\s+[\w.]+){2}\s+(dc\s+)?([-+]?\.?[0-9]|\{)\S*$", re.IGNORECASE)
 
 
+_OPENS = {".subckt": ".subckt", ".macro": ".subckt", ".if": ".if"}
+_CLOSES = {".ends": ".subckt", ".eom": ".subckt", ".endif": ".if"}
+
+
 class _Reader:
     def __init__(self, plain_allowed: bool) -> None:
         self.plain_allowed = plain_allowed
         self.source = Source()
         self.text = Text("", self.source, [], [], [])
         self.next_seq = 0
-        self.depth = 0  # of .subckt definitions that are open
+        self.open_blocks = {".subckt": 0, ".if": 0}  # how many are open
         self.open_files: list[tuple[str, str | None]] = []  # (resolved path, section)
         self.included = 0
 
@@ -166,10 +170,10 @@ class _Reader:
                 firsts.append(line + 1)
                 starts.append(self._chunk(which, line + 1))
                 continue
-            if key in (".subckt", ".macro"):
-                self.depth += 1
-            elif key in (".ends", ".eom"):
-                self.depth = max(0, self.depth - 1)
+            if opens := _OPENS.get(key):
+                self.open_blocks[opens] += 1
+            elif closes := _CLOSES.get(key):
+                self.open_blocks[closes] = max(0, self.open_blocks[closes] - 1)
             self.text.cards.append(card)
         self.next_seq = starts[-1] + scanned.line_start.size - firsts[-1]
         if scanned.after_end:
@@ -253,13 +257,15 @@ class _Reader:
         if self.included > _MOST_INCLUDED:
             raise NetlistError(f"more than {_MOST_INCLUDED:,} files are included; merge some, or include each once")
         data = read_bytes(target, self.source.at(card.seq))
-        depth = self.depth
-        scanned = scan(data, has_title=False, plain_allowed=self.plain_allowed and section is None and depth == 0)
+        before = dict(self.open_blocks)
+        plain_allowed = self.plain_allowed and section is None and not any(before.values())
+        scanned = scan(data, has_title=False, plain_allowed=plain_allowed)
         self.open_files.append(file)
         self._file(str(target), data, scanned, section)
         self.open_files.pop()
-        if self.depth != depth:
-            raise NetlistError(f"{target.name}: a .subckt and its .ends must stand in the same file; move one of them")
+        for opening, pair in ((".subckt", "a .subckt and its .ends"), (".if", "an .if and its .endif")):
+            if self.open_blocks[opening] != before[opening]:
+                raise NetlistError(f"{target.name}: {pair} must stand in the same file; move one of them")
 
 
 def _expanded(name: str) -> Path:
