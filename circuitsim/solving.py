@@ -65,7 +65,8 @@ def solve(
 
     circuit            a Circuit, or a Problem that was compiled before; sources may have a batch of values
     settings           method, backend, dtype, tolerance, sweep limit (Settings)
-    start              (batch, n_free) V, unknowns to start from; default 0. The answer does not depend on it
+    start              (batch, n_free) V, unknowns to start from; default 0. The answer does not depend on it, unless
+                       controlled sources beside nonlinear elements leave several
     backend            a Backend object; default: the one that settings name
     raise_on_failure   raise NotSolved (which holds the Solution) unless the certificate is met
     progress           called with (rows done, rows in all) after each tile of the batch

@@ -149,6 +149,7 @@ def test_load_table(tmp_path: Path) -> None:
     samples = load_table(path)
     np.testing.assert_array_equal(samples.features, [[2, 3], [5, -0.6]])
     np.testing.assert_array_equal(samples.targets, [[1], [4]])
+    assert samples.features.flags.c_contiguous and samples.targets.flags.c_contiguous  # what kernels are compiled for
     path.write_text("target,x\n1,2\n", encoding="utf-8-sig")  # as spreadsheets write it
     np.testing.assert_array_equal(load_table(path).targets, [[1]])
 

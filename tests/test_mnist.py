@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import re
 import shlex
 import signal
 import subprocess
@@ -137,12 +138,15 @@ def test_the_trained_netlist_solves_and_says_how_it_was_made() -> None:
         assert circuit.current_sources.i[0].tolist() == [*arrays["bias1"].tolist(), *arrays["bias2"].tolist()]
     assert circuit.ties.e.tolist() == cs.load("tiny.cir").ties.e.tolist()
     assert cs.solve(circuit).solved
-    remarks = Path("one/trained.cir").read_text().splitlines()[1:3]
+    remarks = Path("one/trained.cir").read_text().splitlines()[1:4]
     assert remarks[0] == (
         "* trained with python -m training.mnist --data data --netlist tiny.cir --backend reference --out one "
         "--save-arrays end.npz"
     )
     assert remarks[1].startswith("* on 180 samples: train error ")
+    assert re.fullmatch(
+        r"\* inputs: \S+ V times each of the \d+ features, then \S+ V times the negated ones", remarks[2]
+    )
 
 
 def test_the_trained_netlist_trains_on() -> None:

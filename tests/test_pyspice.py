@@ -86,6 +86,8 @@ def test_a_circuit_of_pyspice_is_solved() -> None:
     circuit = pyspice.from_pyspice(theirs)
     assert circuit.netlist.title == "Voltage Divider"
     assert cs.solve(circuit).voltage("out") == pytest.approx([1.0])
+    simulator = theirs.simulator(temperature=50, nominal_temperature=25)
+    assert (options := pyspice.from_pyspice(simulator).netlist.options).temp == 50 and options.tnom == 25
 
 
 @needs_pyspice

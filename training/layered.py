@@ -92,6 +92,8 @@ class LayeredLearner(Learner):
             with self.guard():
                 self._make_gpu_steps(self.device, samples)
         elif self.fast:
+            if self.recipe.algorithm == "ep":
+                self._check_convex(min(self.betas))  # before compiling takes its time
             kernels.make_ready(str(dtype), str(samples.features.dtype))
         self._prepared = samples
 

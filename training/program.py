@@ -94,6 +94,16 @@ def train(program: str, ctx: click.Context, options: Options, read_data: Callabl
             board.close()
 
 
+def _inputs_text(job: _Job) -> str:
+    """How a sample becomes the voltages of the inputs."""
+    circuit, train = job.circuit, job.data.train
+    rows = (circuit.rows_of(name) for name in circuit.netlist.inputs)
+    sources, features = sum(stop - start for _, start, stop in rows), train.features.shape[1]
+    volts = f"{job.recipe.gain * train.scale:.10g} V"
+    more = f", then {volts} times the negated ones" if sources == 2 * features else ""
+    return f"inputs: {volts} times each of the {features} features{more}"
+
+
 def _left_to_defaults(recipe: Recipe, given: Mapping[str, Any]) -> str:
     """The numbers that suit one netlist and not another, where no option gives them."""
     numbers = {
@@ -262,6 +272,7 @@ def _finish(job: _Job, record: Record, options: Options, command: str) -> None:
     remarks = [
         f"trained with {command}",
         f"on {last.examples:,} samples: {reached(last)}",
+        _inputs_text(job),
     ]
     expected = recipe.expected.get(recipe.algorithm, {})
     title = f"{record.folder.name}: {recipe.algorithm}, {reached(last)}"

@@ -40,7 +40,8 @@ def load_table(path: Path, like: Path | None = None) -> Samples:
     if not rows:
         raise SettingsError(f"{path}: no samples below the header line")
     table = np.array(rows)
-    return Samples(table[:, ~asked], 1.0, table[:, asked].astype(np.float32))
+    features, targets = table[:, ~asked], table[:, asked]  # column by column, for which the kernels are not compiled
+    return Samples(np.ascontiguousarray(features), 1.0, np.ascontiguousarray(targets, np.float32))
 
 
 def _names(lines: list[list[str]]) -> list[str]:

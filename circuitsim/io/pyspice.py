@@ -100,7 +100,9 @@ def _child(arguments: list[str], folder: str, timeout: float) -> subprocess.Comp
 
 
 def from_pyspice(circuit: Any) -> Circuit:
-    """The Circuit of a PySpice circuit (PySpice.Spice.Netlist.Circuit), by its netlist. Raises NetlistError."""
+    """The Circuit of a PySpice circuit (PySpice.Spice.Netlist.Circuit), by its netlist; of a simulator with its
+    temperatures. Raises NetlistError.
+    """
     from circuitsim.build import parse
 
     title, _, cards = str(circuit).partition("\n")

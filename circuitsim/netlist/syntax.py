@@ -124,6 +124,10 @@ class _Parser:
 
     def unexpected(self, cure: str = "") -> NoReturn:
         kind, text, at = self.tokens[self.place]
+        if text == "@":
+            cure = (
+                "; the values of a file stand alone, =@file: give them to a subcircuit's parameter, and compute there"
+            )
         found = "end" if kind == "end" else f"'{text}' (character {at + 1})"
         self.fail(f"unexpected {found}{cure}")
 

@@ -44,6 +44,8 @@ def solve_plan(
         raise SettingsError("a backend object cannot be sent to workers; name it: Settings(backend=...)")
     gathered = Gathered(plan, progress)
     if study is not None:
+        if not hasattr(study, "begin"):
+            raise SettingsError(f"study must be a circuitsim.io.study.Study(folder), found {study!r}")
         study.begin(plan.circuit, plan.facts(), plan.chunks)
     left: dict[int, int] = {}
     for k in range(plan.chunks):
