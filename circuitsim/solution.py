@@ -47,12 +47,15 @@ class Status(Enum):
 
 @dataclass(frozen=True)
 class Settings:
-    """How to solve. `tol` is the largest relative KCL violation (None: 1e-9 in float64, 1e-5 in float32).
+    """How to solve; SettingsError for what cannot be.
 
-    lenient  leave out islands that no currents satisfy, and solve the rest (problem.compile_problem)
-    strict   a voltage or a current that is not unique is an error
-
-    `max_sweeps` counts sweeps of bcd or steps of newton.
+    method      auto, bcd (block coordinate descent) or newton; what auto takes, and why, is Solution.method and why
+    backend     auto, cpu, gpu (CuPy), or reference (plain Python, slow)
+    dtype       float64, or float32 for bcd; the certificate is made in float64
+    tol         the largest relative KCL violation; None: 1e-9 in float64, 1e-5 in float32
+    max_sweeps  sweeps of bcd, or steps of newton, at most; a guard, nothing that a solve is meant to end by
+    lenient     leave out islands that no currents satisfy, and solve the rest (problem.compile_problem)
+    strict      a voltage or a current that is not unique is an error
     """
 
     method: str = "auto"
@@ -86,6 +89,8 @@ class Settings:
 @dataclass(frozen=True, eq=False)
 class Solution:
     """The equilibrium (or what was reached of it). Arrays have the batch axis first, also for a batch of one.
+
+    Voltages are `voltage` and `voltages`, currents `current`; `x`, `low`, `carried`, `loose` are what they come from.
 
     >>> from circuitsim import parse, solve
     >>> solution = solve(parse("divider\\nV1 in 0 10\\nR1 in out 1k\\nR2 out 0 1k"))

@@ -21,8 +21,8 @@ from circuitsim.laws import beyond_law
 from circuitsim.linear import FEW_NODES, is_mesh
 from circuitsim.linear.multigrid import Multigrid
 from circuitsim.methods import aside, bcd, newton
-from circuitsim.methods.active import make_network
 from circuitsim.methods.held import Held
+from circuitsim.methods.mna import make_network
 from circuitsim.methods.outcome import Outcome
 from circuitsim.problem import Drive, Problem, compile_problem
 from circuitsim.residual import NO_RESIDUALS, UNKNOWN, Residuals

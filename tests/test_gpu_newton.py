@@ -19,7 +19,7 @@ from circuitsim.backends.gpu_newton import GpuNewton
 from circuitsim.gallery import Recipe, random_circuit
 from circuitsim.laws import Law, branch_current
 from circuitsim.methods import newton
-from circuitsim.methods.active import make_network
+from circuitsim.methods.mna import make_network
 from circuitsim.residual import Check
 from circuitsim.stack import Stacks, stacked, units_in_copies, unstacked
 

@@ -7,8 +7,8 @@ import pytest
 
 import circuitsim as cs
 from circuitsim import gallery, solving
-from circuitsim.methods.active import make_network
 from circuitsim.methods.held import Held, hardly_moves
+from circuitsim.methods.mna import make_network
 from circuitsim.residual import Check
 
 # Two nodes with 1 A between them, on 10 Tohm: KCL is met to 1e-13 wherever they are together.

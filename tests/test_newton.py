@@ -15,8 +15,8 @@ from circuitsim.kcl import shift
 from circuitsim.laws import branch_current
 from circuitsim.linear.elimination import Elimination
 from circuitsim.methods import newton
-from circuitsim.methods.active import make_network
 from circuitsim.methods.continuation import _Curve
+from circuitsim.methods.mna import make_network
 from circuitsim.methods.network import Network
 from circuitsim.methods.polish import polished, settled
 from circuitsim.residual import Check

@@ -22,7 +22,7 @@ from circuitsim.backends.base import Backend
 from circuitsim.graphs import components
 from circuitsim.kcl import outflow
 from circuitsim.laws import branch_current
-from circuitsim.methods.active import ActiveNetwork
+from circuitsim.methods.mna import MnaNetwork
 from circuitsim.problem import Drive
 from training.gradient import Fields, Outputs, secants
 from training.learner import LearningError
@@ -119,7 +119,7 @@ def _always_tied(problem: Problem, drive: Drive) -> NDArray[np.bool_]:
 def _linear(problem: Problem) -> sparse.csr_array:
     """The matrix of the linear branches; with controlled sources their equations, and their currents, come on top."""
     if not problem.circuit.reciprocal:
-        return ActiveNetwork(problem).matrix
+        return MnaNetwork(problem).matrix
     return (sparse.diags_array(problem.values.diag) - dense_among_sparse(problem)).tocsr()
 
 

@@ -68,9 +68,9 @@ def train(program: str, ctx: click.Context, options: Options, read_data: Callabl
         print_warnings([f"{options.netlist} has no recipe: {left}; put one beside it, or give --recipe"])
     folder, resume = _places(options, recipe.algorithm)
     record = Record(folder, resume)
-    board = TensorBoard(folder / "tensorboard") if options.tensorboard else None
     with busy("reading the netlist and the data"):
         job = _prepare(options, recipe, read_data().limited(options.limit, options.test_limit))
+    board = TensorBoard(folder / "tensorboard") if options.tensorboard else None
     _start(job, record, options, command_line(program, ctx))
     try:
         _advance(job, record, options.checkpoint_every, board.add if board else None, ctx.obj)

@@ -31,8 +31,8 @@ from circuitsim.backends.gpu import Device, GpuBackend
 from circuitsim.gallery import current_grid, diode_mesh
 from circuitsim.io.files import check_target, replacing
 from circuitsim.methods import bcd
-from circuitsim.methods.active import make_network
 from circuitsim.methods.held import Held
+from circuitsim.methods.mna import make_network
 from circuitsim.methods.outcome import Outcome
 from circuitsim.solving import steps_text
 from training.datasets import MNIST, load_idx_dataset

@@ -64,7 +64,7 @@ from circuitsim.io.flatten import MIN_RON
 from circuitsim.io.ngspice import ABSTOL, GMIN, PIVREL, RELTOL, VNTOL
 from circuitsim.laws import Law, branch_current
 from circuitsim.linear import Solved
-from circuitsim.methods.active import make_network
+from circuitsim.methods.mna import make_network
 from circuitsim.methods.network import Network
 from circuitsim.solution import Solution
 from circuitsim.units import tie_currents

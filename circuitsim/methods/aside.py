@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from circuitsim.kcl import shift
 from circuitsim.methods import newton
-from circuitsim.methods.active import make_network
+from circuitsim.methods.mna import make_network
 from circuitsim.methods.network import Network
 from circuitsim.methods.outcome import Outcome
 from circuitsim.problem import Drive, Problem

@@ -1,7 +1,7 @@
 """The linear network of newton: what a problem is when every leg is replaced by its tangent.
 
-Conductances and currents, by elimination or conjugate gradients. Where there are controlled sources `ActiveNetwork`
-(active.py) takes its place.
+Conductances and currents, by elimination or conjugate gradients. Where there are controlled sources `MnaNetwork`
+(mna.py) takes its place.
 """
 
 from __future__ import annotations

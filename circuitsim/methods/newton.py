@@ -8,13 +8,13 @@ limiting of L. W. Nagel, SPICE2, 1975): then exponentials cost no more steps tha
 An ideal diode conducts or not. When it does, it is the stiff line i = lam + rho (v - vf), and lam the current of the
 solution before (augmented Lagrangian, R. T. Rockafellar 1976): v = vf and the current follow exactly, for any rho.
 
-Full steps have no guarantee. When they go round in circles, interior.py takes over where all legs are ideal diodes, and
-sure.py elsewhere, and where that leads nowhere; where there is no co-content, damped steps, other starts, and then
-continuation.py. What is found is refined to all digits by polish.py. Many rows of a small circuit take full steps at
-once: by dense matrices, as copies of the circuit (aside.py), or as the backend does it (base.RowSteps).
+Full steps have no guarantee. When they go round in circles, interior.py takes over where all legs are ideal diodes,
+line_search.py elsewhere and where that leads nowhere; where there is no co-content, damped steps, other starts, and
+then continuation.py. What is found is refined to all digits by polish.py. Many rows of a small circuit take full steps
+at once: by dense matrices, as copies of the circuit (aside.py), or as the backend does it (base.RowSteps).
 
 The unknowns are u = (x, j): the voltages of the free units, and in non-reciprocal circuits the currents that
-active.ActiveNetwork adds.
+mna.MnaNetwork adds.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from circuitsim.linear.lu import SINGULAR
 from circuitsim.methods.continuation import follow
 from circuitsim.methods.held import hardly_moves
 from circuitsim.methods.interior import follow_inside
+from circuitsim.methods.line_search import minimise
 from circuitsim.methods.network import Network, Tangents
 from circuitsim.methods.outcome import Gathered, Outcome
 from circuitsim.methods.polish import MOVES, polished
-from circuitsim.methods.sure import minimise
 from circuitsim.problem import Drive, Problem
 from circuitsim.residual import NO_RESIDUALS, Check
 from circuitsim.solution import Settings, Status

@@ -33,10 +33,10 @@ _MOST_EXACT = 100  # unknowns, and legs, of networks whose equations are compare
 
 def make_network(problem: Problem, solver: LinearSolver | None = None) -> Network:
     """The network of a problem; `solver` in the place of the topology's, where there are no controlled sources."""
-    return Network(problem, solver) if problem.circuit.reciprocal else ActiveNetwork(problem)
+    return Network(problem, solver) if problem.circuit.reciprocal else MnaNetwork(problem)
 
 
-class ActiveNetwork(Network):
+class MnaNetwork(Network):
     """Unknowns u are (x, j): j are the currents of the E, the H, and the sources that control an F or H."""
 
     def __init__(self, problem: Problem) -> None:
