@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
@@ -137,11 +138,11 @@ def _solve(
             problem, x, None, Status.REFUSED, refused, UNKNOWN, method, backend.name,
             dtype=settings.dtype, tolerance=settings.tolerance, steps=0, carried=carried, loose=loose, why=why,
         )  # fmt: skip
-    status, steps, sure = Status.SOLVED, 0, True
+    status, sure, taken = Status.SOLVED, True, Counter[str]()  # the most steps of any tile, by method
     low: Floats | None = None
     residuals = NO_RESIDUALS
     work = _Work(problem, settings, backend, method, start is not None)
-    for rows, outcome in work.tiles(x, in_order):
+    for rows, outcome, by in work.tiles(x, in_order):
         x[rows] = outcome.x
         if outcome.low is not None:
             low = _more_parts(low, (len(outcome.low), *x.shape))
@@ -151,13 +152,14 @@ def _solve(
         if outcome.carried is not None:
             carried[rows] = outcome.carried
         residuals = residuals.merge(outcome.residuals, rows.start)
-        steps, sure = max(steps, outcome.steps), sure and outcome.sure
+        taken[by], sure = max(taken[by], outcome.steps), sure and outcome.sure
         if status is Status.SOLVED:
             status = outcome.status
         if progress:
             progress(rows.stop, problem.batch)
     if work.change:
         method, why = work.method, work.change
+    steps = taken[method]
     name = backend.name if method == "bcd" or work.there else "cpu"
     if work.left:
         why += f"; {work.left} of {problem.batch} rows did not arrive on the {name} and were solved on the cpu"
@@ -329,8 +331,8 @@ class _Work:
         self.stacks = cache(lambda: Stacks(problem, problem.batch) if aside.worth_it(problem) else None)
         self.held = Held(problem, self.network, self.alone) if settings.dtype == "float64" else None
 
-    def tiles(self, x: Floats, in_order: bool) -> Iterator[tuple[slice, Outcome]]:
-        """Solve tile by tile; several at once, unless `in_order`. The results come in order.
+    def tiles(self, x: Floats, in_order: bool) -> Iterator[tuple[slice, Outcome, str]]:
+        """Solve tile by tile; several at once, unless `in_order`. The results come in order, each with its method.
 
         BLAS keeps to one thread: the products of a sweep are small, and threads that wait for each other cost more than
         they bring (on a busy machine many times more).
@@ -346,21 +348,25 @@ class _Work:
         with one_blas_thread(x.size * self.problem.mean_degree):
             if workers <= 1:
                 for rows in tiles:
-                    yield rows, self._tile(rows, x[rows])
+                    yield rows, *self._tile(rows, x[rows])
                 return
             from concurrent.futures import ThreadPoolExecutor
 
             pool = ThreadPoolExecutor(workers)
             try:
-                yield from zip(tiles, pool.map(lambda rows: self._tile(rows, x[rows]), tiles), strict=True)
+                for rows, (outcome, by) in zip(
+                    tiles, pool.map(lambda rows: self._tile(rows, x[rows]), tiles), strict=True
+                ):
+                    yield rows, outcome, by
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _tile(self, rows: slice, x: Floats) -> Outcome:
+    def _tile(self, rows: slice, x: Floats) -> tuple[Outcome, str]:
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # the certificate shows it
             return self._solve_tile(rows, x)
 
-    def _solve_tile(self, rows: slice, x: Floats) -> Outcome:
+    def _solve_tile(self, rows: slice, x: Floats) -> tuple[Outcome, str]:
+        """The outcome, and the method that it comes from."""
         by_bcd, s = self.method == "bcd", self.settings
         drive = self.backend.drive(self.problem, rows) if by_bcd else self.problem.drive(rows)
         chosen = self.backend.name == "cpu" or (self.backend.name, s.backend) == ("gpu", "auto")
@@ -368,21 +374,21 @@ class _Work:
         if by_bcd:
             outcome = self._by_bcd(drive, x if self.warm else None, patient=only)
             if only or outcome.status in (Status.SOLVED, Status.NONFINITE):
-                return outcome
+                return outcome, "bcd"
             met = outcome.residuals.kcl_relative <= s.tolerance
             fault = "left voltages that little holds" if met else "was slow"
             self._change("newton", f"block coordinate descent {fault} after {outcome.steps} sweeps")
-            return self._by_newton(self.problem.completed(drive), outcome.x, warm=True)
+            return self._by_newton(self.problem.completed(drive), outcome.x, warm=True), "newton"
         outcome = self._by_newton(drive, x, self.warm)
         solved = outcome.status is Status.SOLVED
         if only or (solved and outcome.sure) or bcd.refusal(self.problem):
-            return outcome
+            return outcome, "newton"
         other = self._by_bcd(drive, None, patient=False)
         if other.status is not Status.SOLVED:
-            return outcome
+            return outcome, "newton"
         fault = "left voltages that little holds" if solved else "did not arrive"
         self._change("bcd", f"newton {fault} in {steps_text('newton', outcome.steps)}")
-        return other
+        return other, "bcd"
 
     def _change(self, method: str, reason: str) -> None:
         """Go on with another method, in the tiles to come too."""

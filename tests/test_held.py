@@ -1,14 +1,17 @@
 """methods/held.py: how far a correction would still move the voltages of a certified solution."""
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import circuitsim as cs
 from circuitsim import gallery, solving
+from circuitsim.backends.cpu import TILE
 from circuitsim.methods.held import Held, hardly_moves
 from circuitsim.methods.mna import make_network
+from circuitsim.methods.outcome import Outcome
 from circuitsim.residual import Check
 
 # Two nodes with 1 A between them, on 10 Tohm: KCL is met to 1e-13 wherever they are together.
@@ -157,3 +160,20 @@ def test_many_rows_of_a_mesh_of_diodes_are_left_to_newton(monkeypatch: pytest.Mo
     problem = cs.compile_problem(cs.parse(gallery.wired_crossbar(6, "diode")))
     solution = cs.solve(problem.with_values({"Vx[0]": np.linspace(0.5, 1.0, 65)}))
     assert solution.method == "newton" and "block coordinate descent was slow" in solution.why
+
+
+def test_the_steps_told_are_those_of_the_method_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first tile by 500 sweeps, the second, once these were found slow, by newton."""
+    real = solving._Work._solve_tile
+
+    def tile(work: solving._Work, rows: slice, x: np.ndarray) -> tuple[Outcome, str]:
+        if rows.start:
+            work._change("newton", "sweeps were slow")
+        outcome, by = real(work, rows, x)
+        return (outcome, by) if rows.start else (replace(outcome, steps=500), "bcd")
+
+    monkeypatch.setattr(solving._Work, "_solve_tile", tile)
+    circuit = cs.parse(gallery.wired_crossbar(4)).with_values({"Vx[0]": np.linspace(0.5, 1.0, TILE + 1)})
+    monkeypatch.setattr(solving, "choose_method", lambda problem, settings: ("bcd", ""))
+    solution = cs.solve(circuit)
+    assert (solution.method, solution.steps) == ("newton", 1)

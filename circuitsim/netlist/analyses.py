@@ -6,8 +6,7 @@ import numpy as np
 
 from circuitsim.errors import NetlistError
 from circuitsim.netlist.model import ABSOLUTE_ZERO, Analysis, Floats, Netlist, Swept, similar
-from circuitsim.netlist.numbers import parse_number
-from circuitsim.netlist.scopes import Scope, expression
+from circuitsim.netlist.scopes import Scope
 from circuitsim.netlist.source import Card
 from circuitsim.netlist.tokens import labelled, located, shown, split_keys, tokenize
 
@@ -71,7 +70,7 @@ def _swept(netlist: Netlist, root: Scope, words: list[str]) -> Swept:
     """Four words: what, start, stop, step."""
     kind, name = _named(netlist, root, words[0])
     with labelled(f".dc {shown(name)}"):
-        start, stop, step = (_number(root, word) for word in words[1:])
+        start, stop, step = (float(root.number(word)) for word in words[1:])
         if step == 0:
             raise NetlistError("the step is 0; write how far the points are apart")
         if (stop - start) * step < 0:
@@ -105,13 +104,3 @@ def _named(netlist: Netlist, root: Scope, word: str) -> tuple[str, str]:
     known = [name.lower() for kind in "VIR" for name in netlist.tables[kind].names[:5000]]
     hint = similar(key, [*root.block.params, *known, "temp"], "names")
     raise NetlistError(f".dc: no '{shown(word)}' to sweep; name {_SWEEPABLE}{hint}")
-
-
-def _number(root: Scope, word: str) -> float:
-    """A number, an expression in braces, or a parameter."""
-    if word[0] == "{" or root.owner(word.lower()) is not None:
-        return float(root.evaluate(expression(word)))
-    try:
-        return parse_number(word)
-    except ValueError as error:
-        raise NetlistError(str(error)) from None

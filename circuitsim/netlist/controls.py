@@ -16,9 +16,8 @@ from circuitsim.errors import NetlistError, SettingsError
 from circuitsim.netlist.arrays import lengths, member_names, split_ranges
 from circuitsim.netlist.chance import MOST_SEED, single
 from circuitsim.netlist.model import ABSOLUTE_ZERO, Netlist, Options, similar
-from circuitsim.netlist.numbers import parse_number
 from circuitsim.netlist.saves import printed, split_saves
-from circuitsim.netlist.scopes import Note, Place, Scope, expression, remarks_of
+from circuitsim.netlist.scopes import Note, Place, Scope, remarks_of
 from circuitsim.netlist.source import Card
 from circuitsim.netlist.tokens import labelled, located, shown, split_keys, tokenize
 
@@ -130,13 +129,7 @@ def with_seed(options: Options, seed: int | None) -> Options:
 
 
 def _option(root: Scope, name: str, word: str) -> float:
-    if word[0] == "{" or root.owner(word.lower()) is not None:
-        value = single(root.evaluate(expression(word)))
-    else:
-        try:
-            value = parse_number(word)
-        except ValueError as error:
-            raise NetlistError(str(error)) from None
+    value = single(root.number(word))
     if name in ("temp", "tnom"):
         if value <= ABSOLUTE_ZERO:
             raise NetlistError(f"{value:g} C is not above absolute zero, {ABSOLUTE_ZERO} C")

@@ -7,8 +7,8 @@ from typing import Any
 
 from circuitsim.errors import NetlistError
 from circuitsim.netlist.model import ModelCard
-from circuitsim.netlist.numbers import atto_remark, parse_number
-from circuitsim.netlist.scopes import Note, Place, Scope, expression
+from circuitsim.netlist.numbers import atto_remark
+from circuitsim.netlist.scopes import Note, Place, Scope
 from circuitsim.netlist.source import Card
 from circuitsim.netlist.tokens import comma_hint, labelled, located, shown, split_keys, tokenize
 
@@ -104,12 +104,6 @@ def _points(scope: Scope, label: str, words: list[str], keys: Mapping[str, str])
 
 
 def _value(scope: Scope, word: str) -> Any:
-    """A number; one for each seed where many are drawn for at once."""
-    if word[0] == "{" or scope.owner(word.lower()) is not None:
-        return scope.evaluate(expression(word))
-    if word.lower().lstrip("+") in ("inf", "infinity"):
-        return float("inf")
-    try:
-        return parse_number(word)
-    except ValueError as error:
-        raise NetlistError(str(error)) from None
+    """A number, or infinity; one for each seed where many are drawn for at once."""
+    endless = word.lower().lstrip("+") in ("inf", "infinity") and scope.owner(word.lower()) is None
+    return float("inf") if endless else scope.number(word)

@@ -10,6 +10,7 @@ from functools import cached_property, lru_cache, partial
 from circuitsim.errors import At, NetlistError
 from circuitsim.netlist.chance import Chance
 from circuitsim.netlist.expressions import Expression, ExpressionError, UserFunction, Value, evaluate, parse_expression
+from circuitsim.netlist.numbers import parse_number
 from circuitsim.netlist.source import Card
 from circuitsim.netlist.syntax import Name
 from circuitsim.netlist.tokens import (
@@ -262,6 +263,15 @@ class Scope:
             value = self.evaluate(definition, of=name)
         self.evaluating.pop()
         return value
+
+    def number(self, word: str) -> Value:
+        """The value of a word: a number, `{expression}`, or the name of a parameter. NetlistError without a place."""
+        if word[0] == "{" or self.owner(word.lower()) is not None:
+            return self.evaluate(expression(word))
+        try:
+            return parse_number(word)
+        except ValueError as error:
+            raise NetlistError(str(error)) from None
 
     def evaluate(self, definition: Expression, shape: tuple[int, ...] = (), of: str = "") -> Value:
         """The value of an expression here, or of the definition of parameter `of`; with a shape, random functions draw
