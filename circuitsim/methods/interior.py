@@ -1,23 +1,27 @@
-"""Perfect diodes by an interior-point method: the number of its steps hardly grows with that of the diodes.
+"""Piecewise-linear diodes by an interior-point method: the number of its steps hardly grows with that of the diodes.
 
-A perfect diode with the gap s = vf - v and the current i has s >= 0, i >= 0 and s i = 0. Here s i = m, which falls from
-step to step. Each step is Newton's, for s and i as unknowns of their own: the diode's tangent is a conductance i / s. A
-step to m = 0 tells how far m may fall, a second one, with the same factors, goes there and makes up for the product of
-the changes that a tangent leaves out (S. Mehrotra, SIAM J. Optim. 2 (1992) 575-601).
+A diode that conducts from vf on, with R in series, has the gap s = vf + R i - v and the current i: s >= 0, i >= 0 and
+s i = 0. Here s i = m, which falls from step to step. Each step is Newton's, for s and i as unknowns of their own: the
+diode's tangent is a conductance i / (s + R i). A step to m = 0 tells how far m may fall, a second one, with the same
+factors, goes there and makes up for the product of the changes that a tangent leaves out (S. Mehrotra, SIAM J. Optim. 2
+(1992) 575-601).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from circuitsim.laws import branch_current
 from circuitsim.methods.network import Network, Tangents
 from circuitsim.methods.outcome import Outcome
 from circuitsim.problem import Drive
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 _MOST_STEPS = 80
@@ -33,9 +37,8 @@ _HELD = 1e-10  # of the conductances at a unit: what hangs on less stays where i
 def follow_inside(
     network: Network, drive: Drive, offset: Floats, finish: Callable[[Floats, Tangents], Outcome | None], most: int
 ) -> Iterator[tuple[int, Outcome | None]]:
-    """Steps of a network all of whose legs are ideal; after each: their number, and what `finish` makes of the states.
-
-    It is asked when they stay, and mean something.
+    """Steps of a network all of whose legs are piecewise linear; after each: their number, and what `finish` makes of
+    the states. It is asked when they stay, and mean something.
     """
     way, states, next_try = _Inside(network, drive, offset), b"", 1
     for step in range(1, min(most, _MOST_STEPS) + 1):
@@ -49,28 +52,48 @@ def follow_inside(
             return
 
 
-class _Inside:
-    """Voltages u (size,), gaps and currents of the diodes (legs,), V and A, all of them > 0.
+class _Knees(NamedTuple):
+    """Perfect diodes with resistances in series, which make up the legs: an ideal diode is one, a PWL branch two."""
 
-    A leg is not there where its offset is -inf: it has a gap, and no current.
-    """
+    leg: Ints  # (n,) the leg that each is part of
+    sign: Floats  # -1: from its second end to its first
+    volts: Floats  # where it begins to conduct
+    ohms: Floats  # of an ideal diode next to none
+
+
+def _knees(network: Network, there: Bools) -> _Knees:
+    """Those of a network, but of legs that are not there, which have no offset."""
+    forward, volts, reverse, reverse_volts = network.params.T[:4]
+    ahead = np.flatnonzero((forward > 0) & np.isfinite(volts))
+    back = np.flatnonzero((reverse > 0) & np.isfinite(reverse_volts))
+    ideal = np.flatnonzero(network.ideal & there)
+    return _Knees(
+        np.concatenate([ahead, back, ideal]),
+        np.concatenate([np.ones(ahead.size), -np.ones(back.size), np.ones(ideal.size)]),
+        np.concatenate([volts[ahead], reverse_volts[back], np.zeros(ideal.size)]),
+        1.0 / np.concatenate([forward[ahead], reverse[back], network.rho[ideal]]),
+    )
+
+
+class _Inside:
+    """Voltages u (size,); gaps and currents of the knees (n,), V and A, all of them > 0."""
 
     def __init__(self, network: Network, drive: Drive, offset: Floats) -> None:
-        self.network, self.drive, self.there = network, drive, np.isfinite(offset)
-        self.offset, self.none = np.where(self.there, offset, 0.0), np.zeros(offset.size)
-        self.around = np.where(self.there, network.conductance_around(), 0.0)
-        closed = Tangents(self.none, self.none, self.around)
-        self.u = self.start = network.linear_step(drive, np.zeros(network.size), self.offset, closed)
-        volts = _FAR_INSIDE * float(np.abs(self._across(self.u)[self.there]).max(initial=0.0)) or 1.0
-        self.gap = np.full(offset.size, volts)
+        self.network, self.drive = network, drive
+        self.knees = k = _knees(network, np.isfinite(offset))
+        self.offset = np.where(np.isfinite(offset), offset, 0.0)
+        self.around = 1.0 / (1.0 / network.conductance_around()[k.leg] + k.ohms)
+        nowhere, closed = np.zeros(network.size), self.around * (k.sign > 0)
+        self.u = self.start = self._stepped(nowhere, closed, closed * self._past(nowhere))
+        volts = _FAR_INSIDE * float(np.abs(self._past(self.u)).max(initial=0.0)) or 1.0
+        self.gap = np.full(k.leg.size, volts)
         self.current = self.around * self.gap
         self.power = self.current * self.gap  # W, at the start
-        self.ohms = 1.0 / network.rho
         self.left = 1.0  # the mean share of it
 
     @property
     def conducts(self) -> Bools:
-        """The diodes that rather have a current than a gap."""
+        """The knees that rather have a current than a gap."""
         found: Bools = self.current > self.around * self.gap
         return found
 
@@ -81,9 +104,15 @@ class _Inside:
 
     @property
     def tangents(self) -> Tangents:
-        """Those of perfect diodes in these states."""
-        on = self.conducts
-        return Tangents(self.none, np.where(on, self.current, 0.0), np.where(on, self.network.rho, 0.0))
+        """Those of the ideal diodes in these states, and of the other legs at these voltages."""
+        net, n = self.network, self.network.law.size
+        v = net.across(self.voltages) + self.offset
+        v[n:] = 0.0
+        current, slope = np.zeros(v.size), np.zeros(v.size)
+        current[:n], slope[:n] = branch_current(net.law, net.params, v[:n])
+        on = self.conducts & (self.knees.leg >= n)
+        current[self.knees.leg[on]], slope[self.knees.leg[on]] = self.current[on], net.rho[self.knees.leg[on]]
+        return Tangents(v, current, slope)
 
     def step(self) -> None:
         """The next voltages, gaps and currents."""
@@ -94,7 +123,7 @@ class _Inside:
             self.network.damp(0.0)
 
     def _step(self) -> None:
-        _, gap, current, t = self._towards(self.none)
+        _, gap, current, t = self._towards(np.zeros(self.gap.size))
         might_be_left = self._left(self.gap + t * gap, self.current + t * current)
         aim = self.left * min((might_be_left / self.left) ** 3, 1.0)
         u, gap, current, t = self._towards(aim * self.power - gap * current)
@@ -105,20 +134,32 @@ class _Inside:
 
     def _towards(self, power: Floats) -> tuple[Floats, Floats, Floats, float]:
         """Newton's step to gap x current = power, W: u there, changes of gaps and currents, and how far it may go."""
-        through = self.gap + self.ohms * self.current
-        tangents = Tangents(-self.gap, np.where(self.there, power / through, 0.0), self.current / through)
-        u = self.network.linear_step(self.drive, self.u, self.offset, tangents)
-        past = np.where(self.there, self._across(u) + self.gap, 0.0)
-        current = tangents.current + tangents.slope * past
-        gap = self.ohms * current - past
-        current -= self.current
+        through = self.gap + self.knees.ohms * self.current
+        slope, at_gap = self.current / through, power / through
+        u = self._stepped(self.u, slope, at_gap + slope * (self._past(self.u) + self.gap))
+        beyond = self._past(u) + self.gap
+        new = at_gap + slope * beyond
+        gap, current = self.knees.ohms * new - beyond, new - self.current
         return u, gap, current, min(_longest(self.gap, gap), _longest(self.current, current))
 
-    def _across(self, u: Floats) -> Floats:
-        return self.network.across(u) + self.offset
+    def _stepped(self, u: Floats, slope: Floats, current: Floats) -> Floats:
+        """The solution of the linear network of tangents of these slopes, through these currents at u."""
+        leg, legs = self.knees.leg, self.offset.size
+        v = self.network.across(u) + self.offset
+        tangents = Tangents(
+            v,
+            np.bincount(leg, self.knees.sign * current, legs).astype(np.float64),
+            np.bincount(leg, slope, legs).astype(np.float64),
+        )
+        return self.network.linear_step(self.drive, u, self.offset, tangents)
+
+    def _past(self, u: Floats) -> Floats:
+        """By how many volts each knee is exceeded, (n,), V."""
+        v = self.network.across(u) + self.offset
+        return self.knees.sign * v[self.knees.leg] - self.knees.volts
 
     def _left(self, gap: Floats, current: Floats) -> float:
-        shares = gap[self.there] * current[self.there] / self.power[self.there]
+        shares = gap * current / self.power
         return float(shares.mean()) if shares.size else 0.0
 
 

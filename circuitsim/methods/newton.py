@@ -8,7 +8,7 @@ limiting of L. W. Nagel, SPICE2, 1975): then exponentials cost no more steps tha
 An ideal diode conducts or not. When it does, it is the stiff line i = lam + rho (v - vf), and lam the current of the
 solution before (augmented Lagrangian, R. T. Rockafellar 1976): v = vf and the current follow exactly, for any rho.
 
-Full steps have no guarantee. When they go round in circles, interior.py takes over where all legs are ideal diodes,
+Full steps have no guarantee. When they go round in circles, interior.py takes over where all legs are ideal or PWL,
 line_search.py elsewhere and where that leads nowhere; where there is no co-content, damped steps, other starts, and
 then continuation.py. What is found is refined to all digits by polish.py. Many rows of a small circuit take full steps
 at once: by dense matrices, as copies of the circuit (aside.py), or as the backend does it (base.RowSteps).
@@ -207,7 +207,7 @@ class _Row:
             knee = _knee(net.law, net.params)
             start = np.where(net.law == Law.SHOCKLEY, knee, self.offset[: knee.size])
             tangents = _tangents(net, np.concatenate([start, np.zeros(net.ideal.sum())]))
-        inside = net.problem.circuit.reciprocal and bool(net.ideal.all())
+        inside = net.problem.circuit.reciprocal and bool((net.law == Law.PWL).all())  # all others are ideal
         outcome = self._full_steps(u, tangents, _FULL_STEPS, patience=_PATIENCE if inside else _FULL_STEPS)
         if outcome.status is Status.SOLVED:
             return outcome
@@ -251,8 +251,9 @@ class _Row:
                 break
             v = net.across(u) + self.offset
             new = self._advance(tangents, v, self._rounding(u))
-            changes = int(np.count_nonzero((new.slope[ideal] > 0) != (tangents.slope[ideal] > 0)))
-            fewest, idle, same = min(changes, fewest), idle + 1 if changes >= fewest else 0, changes == 0
+            changed = (new.slope > 0) != (tangents.slope > 0)
+            changes, same = int(np.count_nonzero(changed)), not changed[ideal].any()
+            fewest, idle = min(changes, fewest), idle + 1 if changes >= fewest else 0
             if same and self._near(tangents, v):
                 settled += 1
                 outcome = self._outcome(u, new)
