@@ -149,7 +149,8 @@ class Deck:
         for key, word in words.keys.items():
             for remark in remarks_of(word):
                 self.note(card.seq, f"subcircuit {shown(name)}: {shown(key)}: {remark}")
-            for used in sorted(names_in(word) & found.params.keys() - {key}):
+            own = found.params.keys() - {key}
+            for used in sorted(own & names_in(word)) if own else ():
                 self.note(
                     card.seq,
                     f"subcircuit {shown(name)}: {shown(key)} uses the '{shown(used)}' outside; ngspice-39 would take "
