@@ -225,12 +225,12 @@ class Circuit:
                     f"{name}: a short cannot take a new conductance, nor can an open resistor that .train does not name"
                 )
             _check_conductance(name, value)
-            g = self.conductors.g.copy()
             if value.ndim > 1:
                 raise SettingsError(
                     f"{name}: new values have shape {value.shape}, needs ({stop - start},); resistances have no batch: "
                     "solve one set of values after another"
                 )
+            g = self.conductors.g.copy()
             g[where] = _fit(name, value, (stop - start,))
             return replace(self, conductors=replace(self.conductors, g=g))
         if kind == "V":

@@ -29,7 +29,7 @@ _FAR_INSIDE = 10.0  # times the voltages with all diodes conducting: the gaps at
 _LESS = 0.995  # of the step at which a gap or a current would be 0
 _TELLING = 1e-2  # of m at the start: below, states mean something
 _LEAST = 1e-28  # of it: below, nothing more comes to light
-_RARER = 5
+_RARER = 5  # steps, over this, until what failed is tried again
 _FAR = 10.0  # times the largest voltage with all diodes conducting
 _HELD = 1e-10  # of the conductances at a unit: what hangs on less stays where it is, rounding moves it nowhere
 
