@@ -307,7 +307,7 @@ def test_unknown_function_and_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "remarked"), [("2+-x^2", True), ("-x^2", False), ("2-x^2", False), ("2*(-x^2)", False)]
+    ("text", "remarked"), [("2+-x^2", True), ("2+-2^2", False), ("-x^2", False), ("2-x^2", False), ("2*(-x^2)", False)]
 )
 def test_a_minus_before_a_power_is_remarked_on_after_an_operator(text: str, remarked: bool) -> None:
     assert bool(parse_expression(text).remarks) == remarked

@@ -500,6 +500,13 @@ def test_arguments_of_a_call_are_those_of_the_caller() -> None:
         "subcircuit X1: b uses the 'a' outside; ngspice-39 would take that of 'cell'"
     ]
     assert not notes(*cell, "V1 n 0 1", "X1 n cell a={a}")
+    assert not notes(*cell, "V1 n 0 1", "X1 n cell b={a*2} a={a}")  # the same either way
+    with pytest.raises(NetlistError, match=r"no \.subckt '3k'; .*needs braces"):
+        deck(*cell, "V1 n 0 1", "X1 n cell a=max(1k,3k)")
+    with pytest.raises(NetlistError, match=r"the file that does$|the file that does\n"):
+        deck(*cell, "V1 n 0 1", "X1 n other a=1k")
+    with pytest.raises(NetlistError, match="voltage source V1"):
+        deck("V1 n ac = 3", "R1 n 0 1")
 
 
 def test_many_levels() -> None:

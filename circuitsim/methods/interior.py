@@ -30,6 +30,7 @@ _LESS = 0.995  # of the step at which a gap or a current would be 0
 _TELLING = 1e-2  # of m at the start: below, states mean something
 _LEAST = 1e-28  # of it: below, nothing more comes to light
 _RARER = 5  # steps, over this, until what failed is tried again
+_MOST_TRIES = 6
 _FAR = 10.0  # times the largest voltage with all diodes conducting
 _HELD = 1e-10  # of the conductances at a unit: what hangs on less stays where it is, rounding moves it nowhere
 
@@ -40,15 +41,15 @@ def follow_inside(
     """Steps of a network all of whose legs are piecewise linear; after each: their number, and what `finish` makes of
     the states. It is asked when they stay, and mean something.
     """
-    way, states, next_try = _Inside(network, drive, offset), b"", 1
+    way, states, next_try, tries = _Inside(network, drive, offset), b"", 1, 0
     for step in range(1, min(most, _MOST_STEPS) + 1):
         way.step()
         before, states, found = states, way.conducts.tobytes(), None
         if way.left < _TELLING and step >= next_try and states == before:
             next_try = step + max(1, step // _RARER)  # what fails again and again is tried ever more rarely
-            found = finish(way.voltages, way.tangents)
+            tries, found = tries + 1, finish(way.voltages, way.tangents)
         yield step, found
-        if not way.left > _LEAST or not np.isfinite(way.u).all():
+        if tries == _MOST_TRIES or not way.left > _LEAST or not np.isfinite(way.u).all():
             return
 
 
@@ -82,7 +83,8 @@ class _Inside:
         self.network, self.drive = network, drive
         self.knees = k = _knees(network, np.isfinite(offset))
         self.offset = np.where(np.isfinite(offset), offset, 0.0)
-        self.around = 1.0 / (1.0 / network.conductance_around()[k.leg] + k.ohms)
+        around = network.conductance_around()[k.leg]
+        self.around = 1.0 / (1.0 / np.where(np.isfinite(around), around, network.largest) + k.ohms)
         nowhere, closed = np.zeros(network.size), self.around * (k.sign > 0)
         self.u = self.start = self._stepped(nowhere, closed, closed * self._past(nowhere))
         volts = _FAR_INSIDE * float(np.abs(self._past(self.u)).max(initial=0.0)) or 1.0

@@ -153,11 +153,11 @@ class Network:
         return np.concatenate([now, slope[n:]])
 
     def conductance_around(self) -> Floats:
-        """The smaller of the conductances at either end of each leg, (legs,), S; the largest of all where none is."""
+        """The smaller of the conductances at either end of each leg, (legs,), S; inf where there is none."""
         g, diag = np.full(self.legs.a.size, np.inf), self.problem.values.diag
         for has, unit in self.ends:
             g[has] = np.minimum(g[has], np.where(diag[unit] > 0, diag[unit], np.inf))
-        return np.where(np.isfinite(g), g, self.largest)
+        return g
 
     def offset(self, drive: Drive) -> Floats:
         """The fixed part of each leg's voltage; -inf for a bound that is not there. Ideal legs conduct at 0 V."""
@@ -240,7 +240,8 @@ def _gentle_stiffness(network: Network) -> Floats:
     Closing takes more solutions with one factorisation. But the rounding of voltages times rho is what currents of
     conducting diodes cannot be told from: this tells small ones.
     """
-    return _GENTLE_STIFFNESS * network.conductance_around()
+    around = network.conductance_around()
+    return np.where(np.isfinite(around), _GENTLE_STIFFNESS * around, _STIFFNESS * network.largest)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ mna.MnaNetwork adds.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -223,8 +224,13 @@ class _Row:
             found = self._full_steps(u, tangents, self.steps + 10, last=True)
             return found if found.status is Status.SOLVED else None
 
-        sure_ways = (minimise,) if net.problem.circuit.reciprocal else (follow,)
-        for way in (follow_inside, *sure_ways) if inside else sure_ways:
+        def go_on(*_: object) -> Iterator[tuple[int, Outcome | None]]:
+            """Full steps once more, now with all patience."""
+            found = self._full_steps(u, tangents, self.steps + _FULL_STEPS)
+            yield 0, found if found.status is Status.SOLVED else None
+
+        ways = (follow_inside, go_on, minimise) if inside else (minimise if net.problem.circuit.reciprocal else follow,)
+        for way in ways:
             before = self.steps
             most = self.settings.max_sweeps - before
             most = most if self.unsure is None else min(most, _MOST_TO_BE_SURE)

@@ -31,7 +31,7 @@ _NEXT_PART = 4  # corrections: then the voltages get another part
 _GROSS = 1e-9  # of the largest current: a violation that is more than rounding
 _HOPELESS = 4  # corrections that leave such a one as it is
 _SLOW = 0.1  # of the gaps of conducting diodes: a correction that leaves more
-_STIFFER, _STIFFEST = 1e3, 1e12  # then so many times, at most, in units of the largest conductance
+_STIFFER, _STIFFEST = 1e3, 1e12  # so many times stiffer then; not from here on, in units of the largest conductance
 _HOLD_AFTER = 2  # corrections: then conducting diodes hold their units as known potentials would
 
 
@@ -52,7 +52,8 @@ def polished(
         if not found.finite():
             return Outcome(state.parts[0], Status.NONFINITE, steps, found.certificate())
         met = found.meets(settings.tolerance) and found.certificate().kcl_relative <= settings.tolerance
-        arrived = met and _closed(network, found, state.stiff)
+        closed = _closed(network, found, state.stiff)
+        arrived = met and closed
         sure = arrived and (still or settled(network, found, state.slope))
         falls, drifting = islands and found.worst < _DRIFTS * drifting, found.worst
         if sure or (refined >= _MOST_REFINED and not falls) or refined == _MOST_DRIFTING:
@@ -69,6 +70,8 @@ def polished(
         if not met and stuck >= _HOPELESS:
             break  # tangents of wrong states: there is nothing to refine
         before = float(worst.max())
+        if not closed:
+            state.stiffen(found)
         step = state.correction(found, injected, hold=refined >= _HOLD_AFTER, drifts=drifts)
         volts = step[:, : network.problem.n_free]
         if _far(volts, state.parts[0], drive.fixed, float(found.largest.max()) / network.largest):
@@ -133,18 +136,17 @@ class _Refined:
             carried = np.maximum(self.links, 0.0)  # as the check has it: the violation is beside this
             closing = _gaps(self.network, found) + step[:, legs.link_a] - step[:, legs.link_k]
             self.links = carried + self.stiff * closing[0]
-            self._stiffen(float(np.abs(closing[0, self.stiff > 0]).max(initial=0.0)))
         self.parts, low = _spread(self.parts, low)
         if next_part and len(self.parts) < _MOST_PARTS:
             self.parts, low = [*self.parts, low], np.zeros_like(low)
         return self.check(low)
 
-    def _stiffen(self, gap: float) -> None:
-        """Make conducting links stiffer when their largest gap hardly shrinks: many in a row give way together.
-
-        Not so with controlled sources: LU would lose the digits of what is not stiff.
+    def stiffen(self, found: Check) -> None:
+        """Make conducting links stiffer when their largest gap hardly shrinks: many in a row give way
+        together. Not so with controlled sources: LU would lose the digits of what is not stiff.
         """
         legs, bears = self.network.legs, self.network.problem.circuit.reciprocal
+        gap = float(np.abs(_gaps(self.network, found)[0, self.stiff > 0]).max(initial=0.0))
         if bears and gap > _SLOW * self.gap and self.stiff.max(initial=0.0) < _STIFFEST * self.network.largest:
             self.stiff, self.slope = _STIFFER * self.stiff, self.slope.copy()
             of_links = self.slope[legs.n_junctions : legs.n_junctions + legs.n_links]

@@ -320,8 +320,11 @@ def _two_coefficients(tokens: list[str]) -> list[str]:
 
 
 def _with_phase(tokens: list[str]) -> list[str]:
-    """`ac=1 90` as `ac 1 90`: what follows is a phase, no DC value."""
-    return [token for k, token in enumerate(tokens) if token != "=" or tokens[k - 1].lower() != "ac"]
+    """`ac=1 90`, behind the nodes, as `ac 1 90`: what follows is a phase, no DC value."""
+    for k in range(3, len(tokens) - 2):
+        if tokens[k].lower() == "ac" and tokens[k + 1] == "=":
+            return [*tokens[: k + 1], *tokens[k + 2 :]]
+    return tokens
 
 
 def extra_word(e: Element, what: str, word: str) -> NetlistError:

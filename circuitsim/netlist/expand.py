@@ -134,7 +134,8 @@ class Deck:
         called = nodes.pop().lower()
         found = block.find_subcircuit(called)
         if found is None:
-            hint = "; an argument with blanks or commas needs braces, r={max(1, 2)}" if words.keys else ""
+            torn = words.keys and not called[0].isalpha()  # the rest of an argument
+            hint = "; an argument with blanks or commas needs braces, r={max(1, 2)}" if torn else ""
             raise NetlistError(
                 f"subcircuit {shown(name)}: no .subckt '{shown(called)}'; define it or include the file that does{hint}"
             )
@@ -149,7 +150,7 @@ class Deck:
         for key, word in words.keys.items():
             for remark in remarks_of(word):
                 self.note(card.seq, f"subcircuit {shown(name)}: {shown(key)}: {remark}")
-            own = found.params.keys() - {key}
+            own = {name for name in found.params.keys() - {key} if words.keys.get(name, "").strip("{}").lower() != name}
             for used in sorted(own & names_in(word)) if own else ():
                 self.note(
                     card.seq,

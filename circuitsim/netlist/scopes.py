@@ -27,7 +27,7 @@ from circuitsim.netlist.tokens import (
 
 _MAY_BE_REMARKED = re.compile(r"[0-9.](a|mil)", re.IGNORECASE)  # to parse each number once more takes long
 PARAMETERS = frozenset({".param", ".params", ".parameter", ".parameters"})
-_DEFINES_FUNCTION = re.compile(r"\.\w+\s+[^\W\d]\w*\s*\(", re.IGNORECASE)  # .param f(x)={2*x}
+_DEFINES_FUNCTION = re.compile(r"\.\w+\s+[^\W\d]\w*\(", re.IGNORECASE)  # .param f(x)={2*x}
 _INNER_BRACES = str.maketrans("{}", "()")  # as ngspice reads them
 
 Place = Callable[[int], At]

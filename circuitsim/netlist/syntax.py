@@ -194,7 +194,7 @@ class _Parser:
             return inner
         if text in ("-", "+"):
             operand = self.parse(_PRODUCT if leading else _UNARY)
-            if text == "-" and not leading and self.peek() == "^":
+            if text == "-" and not leading and self.peek() == "^" and not isinstance(operand, Number):
                 self.remarks.append(
                     f"in '{shown(self.text, SHOWN)}' a minus after an operator belongs to what is raised to a power: "
                     "(-x)^2; ngspice-39 reads that so of numbers only; write parentheses"
