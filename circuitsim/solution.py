@@ -112,6 +112,7 @@ class Solution:
     carried: Floats  # (batch, n_carriers) A: of ideal diodes between free units, then of Circuit.active
     loose: NDArray[np.bool_]  # x, then currents of Circuit.active_voltages: what controlled sources leave open
     why: str  # why this method
+    unsettled: tuple[int, ...] = ()  # rows in which KCL is met and some voltages may be wrong all the same
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -145,7 +146,7 @@ class Solution:
 
     @property
     def failed(self) -> NDArray[np.int64]:
-        """The rows without a certified answer; all, where each meets KCL and some voltages may be wrong all the same.
+        """The rows without a certified answer: KCL is not met, or so little holds some voltages that they may be wrong.
 
         >>> from circuitsim import Settings, parse, solve
         >>> circuit = parse("ladder\\nV1 a 0 1\\nR1 a b 1\\nR2 b 0 1\\nR3 b c 1\\nR4 c 0 1").with_values({"V1": [0, 1]})
@@ -154,8 +155,9 @@ class Solution:
         """
         if self.solved:
             return np.zeros(0, np.int64)
-        rows = np.flatnonzero(~(self.kcl_relative <= self.tolerance))
-        return rows if rows.size else np.arange(self.batch)
+        wrong = ~(self.kcl_relative <= self.tolerance)
+        wrong[list(self.unsettled)] = True
+        return np.flatnonzero(wrong) if wrong.any() else np.arange(self.batch)
 
     def voltage(self, name: str) -> Floats:
         """Node voltages, V: `"out"` gives (batch,), `"y[0:9]"` gives (batch, 10). NetlistError for an unknown node."""

@@ -138,6 +138,7 @@ def _solve(
             problem, x, None, Status.REFUSED, refused, UNKNOWN, method, backend.name,
             dtype=settings.dtype, tolerance=settings.tolerance, steps=0, carried=carried, loose=loose, why=why,
         )  # fmt: skip
+    unsettled: list[int] = []
     status, sure, taken = Status.SOLVED, True, Counter[str]()  # the most steps of any tile, by method
     low: Floats | None = None
     residuals = NO_RESIDUALS
@@ -151,6 +152,7 @@ def _solve(
             loose |= outcome.loose
         if outcome.carried is not None:
             carried[rows] = outcome.carried
+        unsettled += [rows.start + row for row in outcome.unsettled]
         residuals = residuals.merge(outcome.residuals, rows.start)
         taken[by], sure = max(taken[by], outcome.steps), sure and outcome.sure
         if status is Status.SOLVED:
@@ -171,6 +173,7 @@ def _solve(
     return Solution(
         problem, x, low, status, message, residuals, method, name,
         dtype=settings.dtype, tolerance=settings.tolerance, steps=steps, carried=carried, loose=loose, why=why,
+        unsettled=tuple(unsettled),
     )  # fmt: skip
 
 

@@ -392,6 +392,10 @@ def test_a_point_is_solved_only_where_solve_says_so() -> None:
     alone = cs.solve(circuit, settings, raise_on_failure=False)
     assert not alone.solved and alone.residuals.kcl_relative <= settings.tolerance
     assert cs.sweep(circuit, "V1 9 10 1", settings).failed.tolist() == [0, 1]
+    ladder = "".join(f"Rl{k} l{k} l{k + 1} 1\nRm{k} l{k + 1} 0 1k\n" for k in range(60))
+    both = cs.parse("weak beside slow\nV1 a 0 10\nI1 b c 1\nRa a b 1e12\nRb b c 1\nRc c 0 1e12\nV2 l0 0 1\n" + ladder)
+    assert cs.sweep(both, "V2 0 1 1", settings).failed.tolist() == [0, 1]  # the ladder is at rest at 0 V only
+    assert not cs.sweep(both, "V2 0 1 1").failed.size
 
 
 CHOSEN = (

@@ -5,6 +5,8 @@ B. Scellier, "A fast algorithm to simulate nonlinear resistive networks", ICML 2
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -126,7 +128,10 @@ def solve_tile(
         if residuals is None and patient and check.finite():  # nobody goes on from here: what fails, and how much
             check = check.full()
             check.by_row(settings.tolerance)
-        return reached(status, residuals or check.certificate())
+        outcome = reached(status, residuals or check.certificate())
+        if status is Status.SOLVED or not (patient and held and check.finite()):
+            return outcome
+        return replace(outcome, unsettled=tuple(held.unsettled(check, settings.tolerance)))
 
 
 def _still_ahead(last: tuple[int, float] | None, now: tuple[int, float], tolerance: float) -> int:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,18 +50,30 @@ class Held:
 
     def settled(self, look: Look, tolerance: float) -> bool:
         """Whether corrections of the voltages looked at move none by 1,000 tolerances of the largest of its row."""
+        return not self.unsettled(look, tolerance, first=True)
+
+    def unsettled(self, look: Look, tolerance: float, first: bool = False) -> list[int]:
+        """The rows in which KCL is met and that is not so; with `first` one of them is enough."""
         bound, largest = look.reach(self.paths)
         allowed = _MOST_MOVED * tolerance * largest
         doubtful = np.flatnonzero(~(bound <= allowed))
         if not doubtful.size:
-            return True
+            return []
         check = look.full()
+        doubtful = doubtful[check.by_row(tolerance).max(axis=1)[doubtful] <= tolerance]
+        if not doubtful.size:
+            return []
         rho = check.exact_violation()
         rho = np.where(check.upper > 0, rho, 0.0)
         with self.alone:  # a network keeps what it factored last
             network = self.network()
             doubtful = doubtful[~(self._bound(network, check, np.abs(rho), doubtful) <= allowed[doubtful])]
-            return all(self._bound(network, check, rho, np.array([row]))[0] <= allowed[row] for row in doubtful)
+            moving = (
+                row
+                for row in doubtful.tolist()
+                if not self._bound(network, check, rho, np.array([row]))[0] <= allowed[row]
+            )
+            return list(islice(moving, 1)) if first else list(moving)
 
     def _bound(self, network: Network, check: Check, rho: Floats, rows: Ints) -> Floats:
         """The largest |A^-1 rho| of each of these rows, (len(rows),), V.

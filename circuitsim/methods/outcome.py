@@ -26,6 +26,7 @@ class Outcome:
     carried: Floats | None = None  # (rows, n_carriers) A: of ideal diodes between free units, then of Circuit.active
     loose: NDArray[np.bool_] | None = None  # (size,) unknowns that controlled sources leave open
     sure: bool = True  # of a solved one: whether a further correction would move no voltage
+    unsettled: tuple[int, ...] = ()  # rows in which KCL is met and some voltages may be wrong all the same
 
 
 class Gathered:
