@@ -269,8 +269,12 @@ class Check:
 
         Exact where its bound exceeds the tolerance.
         """
-        self._sum_exactly(np.flatnonzero(self.upper.max(axis=1, initial=0.0) > tolerance))
+        self.sum_above(tolerance)
         return np.maximum(self.problem.largest(self.upper), self.active_error[:, None])
+
+    def sum_above(self, tolerance: float) -> None:
+        """Replace the bounds that exceed the tolerance by exact figures."""
+        self._sum_exactly(np.flatnonzero(self.upper.max(axis=1, initial=0.0) > tolerance))
 
     def _sum_exactly(self, rows: Ints) -> None:
         """Replace the bounds of some rows by exact figures, once."""

@@ -127,7 +127,7 @@ def solve_tile(
             continue
         if residuals is None and patient and check.finite():  # nobody goes on from here: what fails, and how much
             check = check.full()
-            check.by_row(settings.tolerance)
+            check.sum_above(settings.tolerance)
         outcome = reached(status, residuals or check.certificate())
         if status is Status.SOLVED or not (patient and held and check.finite()):
             return outcome

@@ -49,7 +49,10 @@ class Held:
         self.problem, self.network, self.alone = problem, network, alone
 
     def settled(self, look: Look, tolerance: float) -> bool:
-        """Whether corrections of the voltages looked at move none by 1,000 tolerances of the largest of its row."""
+        """Whether corrections of the voltages looked at move none by 1,000 tolerances of the largest of its row.
+
+        Asked once KCL is met in every row.
+        """
         return not self.unsettled(look, tolerance, first=True)
 
     def unsettled(self, look: Look, tolerance: float, first: bool = False) -> list[int]:

@@ -30,8 +30,8 @@ _LESS = 0.995  # of the step at which a gap or a current would be 0
 _TELLING = 1e-2  # of m at the start: below, states mean something
 _LEAST = 1e-28  # of it: below, nothing more comes to light
 _RARER = 5  # steps, over this, until what failed is tried again
-_MOST_TRIES = 6
-_FAR = 10.0  # times the largest voltage with all diodes conducting
+_MOST_TRIES = 6  # to finish
+_STRAYED = 10.0  # times the largest voltage with all diodes conducting: beyond, nothing holds a voltage
 _HELD = 1e-10  # of the conductances at a unit: what hangs on less stays where it is, rounding moves it nowhere
 
 
@@ -102,7 +102,7 @@ class _Inside:
     @property
     def voltages(self) -> Floats:
         """u, where nothing has pushed it far away: islands that diodes alone bound on one side go there."""
-        return np.where(np.abs(self.u) <= _FAR * np.abs(self.start).max(initial=0.0), self.u, self.start)
+        return np.where(np.abs(self.u) <= _STRAYED * np.abs(self.start).max(initial=0.0), self.u, self.start)
 
     @property
     def tangents(self) -> Tangents:

@@ -142,12 +142,13 @@ class _Refined:
         return self.check(low)
 
     def stiffen(self, found: Check) -> None:
-        """Make conducting links stiffer when their largest gap hardly shrinks: many in a row give way
-        together. Not so with controlled sources: LU would lose the digits of what is not stiff.
+        """Make conducting links stiffer when their largest gap hardly shrinks: many in a row give way together.
+
+        Not so with controlled sources: LU would lose the digits of what is not stiff.
         """
-        legs, bears = self.network.legs, self.network.problem.circuit.reciprocal
+        legs, eliminated = self.network.legs, self.network.problem.circuit.reciprocal
         gap = float(np.abs(_gaps(self.network, found)[0, self.stiff > 0]).max(initial=0.0))
-        if bears and gap > _SLOW * self.gap and self.stiff.max(initial=0.0) < _STIFFEST * self.network.largest:
+        if eliminated and gap > _SLOW * self.gap and self.stiff.max(initial=0.0) < _STIFFEST * self.network.largest:
             self.stiff, self.slope = _STIFFER * self.stiff, self.slope.copy()
             of_links = self.slope[legs.n_junctions : legs.n_junctions + legs.n_links]
             of_links[self.stiff > 0] = self.stiff[self.stiff > 0]

@@ -178,8 +178,7 @@ class Runner:
             self.others |= dict.fromkeys(solution.ambiguous_others)
             if self.saves:
                 self._keep_saved(rows, solution)
-            alone = rows.size == 1
-            kcl[rows] = solution.residuals.kcl_relative if alone else row_violations(solution).ravel()
+            kcl[rows] = solution.kcl_relative if copies == 1 else row_violations(solution).ravel()
         solved = np.ones(rows.size, bool)
         if not solution.solved:  # copies side by side are kept only when all are
             solved[solution.failed] = False
