@@ -512,6 +512,52 @@ def test_large_networks_of_diodes_take_few_steps(kind: str) -> None:
     assert solution.steps <= 60
 
 
+def tree_with_diodes(n: int, seed: int) -> str:
+    """A tree of resistors of 1 ohm to 10 kohm, twice as many diodes anywhere, and some currents."""
+    rng = np.random.default_rng(seed)
+    lines = ["tree", "V1 n0 0 5", ".model d0 D(ron=0)", ".model d1 D(ron=1 roff=1e9 vfwd=0.6)"]
+    lines += [f"R{k} n{k} n{rng.integers(0, k)} {10 ** rng.uniform(0, 4)}" for k in range(1, n)]
+    ends = rng.integers(0, n, (2 * n, 2))
+    lines += [f"D{k} n{a} n{b} d{k % 2}" for k, (a, b) in enumerate(ends) if a != b]
+    lines += [f"I{k} 0 n{rng.integers(1, n)} {rng.normal() * 1e-2}" for k in range(n // 5)]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_conductances_of_many_sizes_around_diodes_take_few_steps(seed: int) -> None:
+    """With products of gap and current in proportion to these conductances up to 314 steps, line searches 214."""
+    solution = cs.solve(cs.parse(tree_with_diodes(800, seed)), cs.Settings(method="newton"))
+    assert_ideal_diodes(solution)
+    assert solution.steps <= 80
+
+
+def grid_of_diodes(n: int, seed: int, highest: int, resistors: float) -> str:
+    """n x n nodes: half of all neighbours are joined by diodes that conduct from whole volts on, others by resistors."""
+    rng = np.random.default_rng(seed)
+    lines = ["grid", *(f".model m{k} D(ron=0 vfwd={k})" for k in range(4))]
+    for k, (i, j, down) in enumerate(np.ndindex(n, n, 2)):
+        if i + down < n and j + 1 - down < n:
+            ends = [f"g{i}_{j}", f"g{i + down}_{j + 1 - down}"]
+            if rng.random() < 0.5:
+                a, b = rng.permutation(ends)
+                lines.append(f"D{k} {a} {b} m{rng.integers(highest + 1)}")
+            elif rng.random() < resistors:
+                lines.append(f"R{k} {ends[0]} {ends[1]} {10 ** rng.uniform(2, 4)}")
+    for k, (i, j) in enumerate(rng.integers(0, n, (3, 2))):
+        lines += [f"V{k} s{k} 0 {rng.normal() * 5}", f"Rs{k} s{k} g{i}_{j} 100"]
+    return "\n".join([*lines, "Rg g0_0 0 10"])
+
+
+@pytest.mark.parametrize(
+    "grid", [(30, 0, 0, 1.0), (20, 2, 1, 1.0), (30, 2, 3, 1.0), (30, 0, 0, 0.8), (30, 3, 0, 0.8), (60, 0, 3, 1.0)]
+)
+def test_grids_with_dead_ends_and_islands_take_few_steps(grid: tuple[int, int, int, float]) -> None:
+    """Most diodes carry nothing, many at no gap either: line searches ended at 93 to 433 steps, or with no answer."""
+    solution = cs.solve(cs.parse(grid_of_diodes(*grid)))
+    assert_ideal_diodes(solution)
+    assert solution.steps <= 80
+
+
 def test_islands_that_diodes_bound_on_one_side_stay_near() -> None:
     """Nothing holds a and b but diodes that need not conduct: inside, these gaps grow for ever."""
     text = graph_of_diodes(200, 1) + "\nRa a b 1k\nDa a n1 m1\nDb b n2 m2\n"

@@ -10,6 +10,7 @@ factors, goes there and makes up for the product of the changes that a tangent l
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -31,8 +32,7 @@ _TELLING = 1e-2  # of m at the start: below, states mean something
 _LEAST = 1e-28  # of it: below, nothing more comes to light
 _RARER = 5  # steps, over this, until what failed is tried again
 _MOST_TRIES = 6  # to finish
-_STRAYED = 10.0  # times the largest voltage with all diodes conducting: beyond, nothing holds a voltage
-_HELD = 1e-10  # of the conductances at a unit: what hangs on less stays where it is, rounding moves it nowhere
+_PULL = 1e-4  # of the conductances at a unit, falling with m: else islands that diodes bound on one side run away
 
 
 def follow_inside(
@@ -47,7 +47,7 @@ def follow_inside(
         before, states, found = states, way.conducts.tobytes(), None
         if way.left < _TELLING and step >= next_try and states == before:
             next_try = step + max(1, step // _RARER)  # what fails again and again is tried ever more rarely
-            tries, found = tries + 1, finish(way.voltages, way.tangents)
+            tries, found = tries + 1, finish(way.u, way.tangents)
         yield step, found
         if tries == _MOST_TRIES or not way.left > _LEAST or not np.isfinite(way.u).all():
             return
@@ -83,14 +83,17 @@ class _Inside:
         self.network, self.drive = network, drive
         self.knees = k = _knees(network, np.isfinite(offset))
         self.offset = np.where(np.isfinite(offset), offset, 0.0)
-        around = network.conductance_around()[k.leg]
+        around, diag = network.conductance_around()[k.leg], network.problem.values.diag
+        self.conductances = np.where(diag > 0, diag, diag[diag > 0].min(initial=network.largest))
+        self.pull = 0.0 * diag
         self.around = 1.0 / (1.0 / np.where(np.isfinite(around), around, network.largest) + k.ohms)
-        nowhere, closed = np.zeros(network.size), self.around * (k.sign > 0)
-        self.u = self.start = self._stepped(nowhere, closed, closed * self._past(nowhere))
+        closed = self.around * (k.sign > 0)
+        self.u = self.start = np.zeros(network.size)
+        self.u = self.start = self._stepped(closed, closed * self._past(self.u))
         volts = _FAR_INSIDE * float(np.abs(self._past(self.u)).max(initial=0.0)) or 1.0
-        self.gap = np.full(k.leg.size, volts)
-        self.current = self.around * self.gap
-        self.power = self.current * self.gap  # W, at the start
+        usual = float(self.around.mean()) if k.leg.size else 0.0
+        self.gap, self.current = np.full(k.leg.size, volts), np.full(k.leg.size, volts * usual)
+        self.power = volts * volts * usual  # W, of each knee at the start
         self.left = 1.0  # the mean share of it
 
     @property
@@ -100,15 +103,10 @@ class _Inside:
         return found
 
     @property
-    def voltages(self) -> Floats:
-        """u, where nothing has pushed it far away: islands that diodes alone bound on one side go there."""
-        return np.where(np.abs(self.u) <= _STRAYED * np.abs(self.start).max(initial=0.0), self.u, self.start)
-
-    @property
     def tangents(self) -> Tangents:
         """Those of the ideal diodes in these states, and of the other legs at these voltages."""
         net, n = self.network, self.network.law.size
-        v = net.across(self.voltages) + self.offset
+        v = net.across(self.u) + self.offset
         v[n:] = 0.0
         current, slope = np.zeros(v.size), np.zeros(v.size)
         current[:n], slope[:n] = branch_current(net.law, net.params, v[:n])
@@ -118,14 +116,15 @@ class _Inside:
 
     def step(self) -> None:
         """The next voltages, gaps and currents."""
-        self.network.damp(_HELD * self.network.problem.values.diag)
+        self.pull = _PULL * self.left * self.conductances
+        self.network.damp(self.pull)
         try:
             self._step()
         finally:
             self.network.damp(0.0)
 
     def _step(self) -> None:
-        _, gap, current, t = self._towards(np.zeros(self.gap.size))
+        _, gap, current, t = self._towards(0.0)
         might_be_left = self._left(self.gap + t * gap, self.current + t * current)
         aim = self.left * min((might_be_left / self.left) ** 3, 1.0)
         u, gap, current, t = self._towards(aim * self.power - gap * current)
@@ -134,26 +133,27 @@ class _Inside:
         self.gap, self.current = self.gap + t * gap, self.current + t * current
         self.left = self._left(self.gap, self.current)
 
-    def _towards(self, power: Floats) -> tuple[Floats, Floats, Floats, float]:
+    def _towards(self, power: Floats | float) -> tuple[Floats, Floats, Floats, float]:
         """Newton's step to gap x current = power, W: u there, changes of gaps and currents, and how far it may go."""
         through = self.gap + self.knees.ohms * self.current
         slope, at_gap = self.current / through, power / through
-        u = self._stepped(self.u, slope, at_gap + slope * (self._past(self.u) + self.gap))
+        u = self._stepped(slope, at_gap + slope * (self._past(self.u) + self.gap))
         beyond = self._past(u) + self.gap
         new = at_gap + slope * beyond
         gap, current = self.knees.ohms * new - beyond, new - self.current
         return u, gap, current, min(_longest(self.gap, gap), _longest(self.current, current))
 
-    def _stepped(self, u: Floats, slope: Floats, current: Floats) -> Floats:
+    def _stepped(self, slope: Floats, current: Floats) -> Floats:
         """The solution of the linear network of tangents of these slopes, through these currents at u."""
-        leg, legs = self.knees.leg, self.offset.size
+        u, leg, legs = self.u, self.knees.leg, self.offset.size
         v = self.network.across(u) + self.offset
         tangents = Tangents(
             v,
             np.bincount(leg, self.knees.sign * current, legs).astype(np.float64),
             np.bincount(leg, slope, legs).astype(np.float64),
         )
-        return self.network.linear_step(self.drive, u, self.offset, tangents)
+        drive = replace(self.drive, injection=self.drive.injection + self.pull * (self.start - u))
+        return self.network.linear_step(drive, u, self.offset, tangents)
 
     def _past(self, u: Floats) -> Floats:
         """By how many volts each knee is exceeded, (n,), V."""

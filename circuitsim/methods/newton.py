@@ -256,7 +256,7 @@ class _Row:
             if not np.isfinite(u).all():
                 break
             v = net.across(u) + self.offset
-            new = self._advance(tangents, v, self._rounding(u))
+            new = self._advance(tangents, v, self._rounding(u), keep=last)
             changed = (new.slope > 0) != (tangents.slope > 0)
             changes, same = int(np.count_nonzero(changed)), not changed[ideal].any()
             fewest, idle = min(changes, fewest), idle + 1 if changes >= fewest else 0
@@ -330,8 +330,11 @@ class _Row:
             before = largest
         return u, replace(tangents, current=current)
 
-    def _advance(self, old: Tangents, v: Floats, rounding: float) -> Tangents:
-        """The next tangents, from the voltages that the linear network gave; `rounding`: what v may be off by."""
+    def _advance(self, old: Tangents, v: Floats, rounding: float, *, keep: bool = False) -> Tangents:
+        """The next tangents, from the voltages that the linear network gave; `rounding`: what v may be off by.
+
+        `keep`: conducting ideal diodes stay so at exactly 0 A, else two may hold a dead end by turns.
+        """
         net, n = self.network, self.network.legs.n_junctions
         line = old.current[:n] + old.slope[:n] * (v[:n] - old.voltage[:n])
         w = np.zeros(v.size)
@@ -339,7 +342,7 @@ class _Row:
         new = _tangents(net, w)
         current = old.current[n:]
         was_on = old.slope[n:] > 0
-        on = np.where(was_on, current > 0, v[n:] > rounding)
+        on = np.where(was_on, current >= 0 if keep else current > 0, v[n:] > rounding)
         new.current[n:] = np.where(on & was_on, current, 0.0)
         new.slope[n:] = np.where(on, net.rho[n:], 0.0)
         return new
