@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 import circuitsim as cs
 from circuitsim.errors import NetlistError
 from circuitsim.netlist import ArrayRef, Netlist, parse_netlist, read_netlist
-from circuitsim.netlist.expand import expand
+from circuitsim.netlist.expand import Changes, expand
+from circuitsim.netlist.revalue import Revaluer
 from circuitsim.netlist.source import read_bytes, read_text
 
 VALID = sorted((Path(__file__).parent.parent / "netlists" / "valid").glob("*.cir"))
@@ -216,6 +217,13 @@ def test_source_values(words: str, value: float) -> None:
     for kind in "VI":
         netlist = deck(f"{kind}1 a 0 {words}", "R1 a 0 1k", ".param u=3")
         assert values(netlist, kind) == {f"{kind}1": value}
+
+
+@pytest.mark.parametrize("words", ["ac 1 90 4", "ac=1 90 4", "2 distof1 1 2 4", "portnum 1 z0 50 4"])
+def test_numbers_too_many_behind_words_about_ac_are_refused(words: str) -> None:
+    """As in ngspice; else a DC value that stands there would vanish."""
+    with pytest.raises(NetlistError, match=r"takes no more than .* found '4' as well; write a DC value as DC=4"):
+        deck(f"V1 a 0 {words}", "R1 a 0 1k")
 
 
 def test_ltspice_s_ratings_and_sound_files_do_not_matter() -> None:
@@ -447,15 +455,34 @@ def test_multiplier_of_instances() -> None:
     np.testing.assert_allclose(values(netlist, "I")["I.X1.X1.I1"], 6e-3)
     assert netlist.tables["D"].values["area"].tolist() == [2.0]
     assert netlist.tables["D"].values["m"].tolist() == [6.0]
-    used = [
-        ".param m=4",
-        ".subckt cell p",
-        "R1 p 0 {1k*m}",
-        ".ends",
-    ]  # inside, m is the multiplier of a call that has one
-    assert values(deck(*used, "X1 a cell m=2", "X2 a cell")) == {"R.X1.R1": 1000.0, "R.X2.R1": 4000.0}
     own = [".subckt cell p m=1", "R1 p 0 {1k*m}", ".ends"]  # a parameter of that name is no multiplier
     assert values(deck(*own, "X1 a cell m=3")) == {"R.X1.R1": 3000.0}
+    assert values(deck(*own, "X1 a cell m=3", "X2 a cell")) == {"R.X1.R1": 3000.0, "R.X2.R1": 1000.0}
+
+
+def test_expressions_see_the_multiplier_of_their_instance() -> None:
+    """As in ngspice: where one X card gives it, it is 1 in other instances, or that of the instance around them."""
+    cell = [".param m=4", ".subckt cell p", "V1 p 0 {m}", ".ends"]
+    two = [".subckt two p", "X1 p cell", "V2 p 0 {m}", ".ends"]
+    assert values(deck(*cell, "X2 a cell"), "V") == {"V.X2.V1": 4.0}
+    for cards in (["X1 a cell m=2", "X2 a cell"], ["X2 a cell", "X1 a cell m=2"]):
+        assert values(deck(*cell, *cards), "V") == {"V.X1.V1": 2.0, "V.X2.V1": 1.0}
+    found = values(deck(*cell, *two, "X3 a two m=3", "X4 b cell m=2", "X5 b two"), "V")
+    assert found == {"V.X3.X1.V1": 3.0, "V.X3.V2": 3.0, "V.X4.V1": 2.0, "V.X5.X1.V1": 1.0, "V.X5.V2": 1.0}
+    found = values(deck(*cell, *two, "X4 b cell m=2", "X5 b two"), "V")
+    assert found == {"V.X4.V1": 2.0, "V.X5.X1.V1": 1.0, "V.X5.V2": 4.0}
+    text = "\n".join(["t", *cell, ".param k=2", "X2 a cell", "X1 b cell m={k}"])
+    netlist = Revaluer(parse_netlist(text)).netlist(Changes(params={"k": 5.0}))
+    assert values(netlist, "V") == {"V.X2.V1": 1.0, "V.X1.V1": 5.0}
+
+
+def test_multipliers_within_multiplied_instances_count_both_with_a_remark() -> None:
+    cell = [".subckt cell p", "R1 p 0 1k m=3", "R2 p 0 1k", "D1 p 0 dm m = 2", ".ends", ".model dm D"]
+    assert [text for _, text in notes(*cell, "X1 a cell m=2", "X2 a cell", "V1 a 0 1")] == [
+        "this card, and 1 more, of subcircuit 'cell' has an m=, as X cards that call it have: both count; ngspice-39 "
+        "would take that of the X card alone"
+    ]
+    assert not notes(*cell, "X1 a cell", "V1 a 0 1")
 
 
 def test_global_nodes_and_ground() -> None:
@@ -490,6 +517,9 @@ def test_a_global_node_goes_before_a_pin() -> None:
 
 def test_functions_as_parameters() -> None:
     assert one(".param f(x, y)={x*2+y}", "R1 a 0 {f(3, 1)}") == 7.0
+    assert one(".param k=3 f(x)={2*x + k} n=5, g( y ) = 'y+1' last=2", "R1 a 0 {f(n) * g(last)}") == 39.0
+    with pytest.raises(NetlistError, match="function 'f': argument 'x' appears twice"):
+        deck(".param k=1 f(x, x)={x}", "R1 a 0 1k")
 
 
 def test_arguments_of_a_call_are_those_of_the_caller() -> None:
@@ -497,7 +527,10 @@ def test_arguments_of_a_call_are_those_of_the_caller() -> None:
     lines = [*cell, "V1 n 0 1", "X1 n cell b={a*2}"]
     assert values(deck(*lines)) == {"R.X1.R1": 6000.0}
     assert [text for _, text in notes(*lines)] == [
-        "subcircuit X1: b uses the 'a' outside; ngspice-39 would take that of 'cell'"
+        "argument b of this X card uses the 'a' outside; ngspice-39 would take that of 'cell'"
+    ]
+    assert notes(*lines, "X2 n cell b={a+1}", "X3 n cell b={a}") == [
+        (7, "argument b of this X card and of 2 more uses the 'a' outside; ngspice-39 would take that of 'cell'")
     ]
     assert not notes(*cell, "V1 n 0 1", "X1 n cell a={a}")
     assert not notes(*cell, "V1 n 0 1", "X1 n cell b={a*2} a={a}")  # the same either way

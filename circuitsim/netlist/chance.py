@@ -16,8 +16,6 @@ from typing import Any, NoReturn, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.errors import NetlistError
-
 Floats = NDArray[np.float64]
 
 UNIFORM, NORMAL = "uniform", "normal"
@@ -75,11 +73,15 @@ class Together:
         return found.reshape(*shape, self.count)
 
 
+class Drawn(Exception):
+    """What may not be random draws."""
+
+
 class NoChance:
     """Draws nothing: for conditions of `.if`."""
 
     def random(self, shape: tuple[int, ...]) -> NoReturn:
-        raise NetlistError("a condition of .if cannot be random; put the choice into values: {a > b ? 1k : 2k}")
+        raise Drawn
 
     standard_normal = random
 

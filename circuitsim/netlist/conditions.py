@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from circuitsim.errors import NetlistError
-from circuitsim.netlist.chance import NoChance
+from circuitsim.netlist.chance import Drawn, NoChance
 from circuitsim.netlist.scopes import PARAMETERS, Note, Place, Scope, expression, sort_cards
 from circuitsim.netlist.source import Card
 from circuitsim.netlist.tokens import labelled, located
@@ -91,4 +91,10 @@ def _holds(card: Card, key: str, scope: Scope) -> bool:
     if not text:
         raise NetlistError(f"{key} has no condition; write {key} (a == 1)")
     with labelled(f"condition of {key}"):
-        return bool(np.all(scope.evaluate(expression(_EQUALS.sub("==", text)))))
+        try:
+            return bool(np.all(scope.evaluate(expression(_EQUALS.sub("==", text)))))
+        except Drawn:
+            raise NetlistError(
+                "it is random, and which cards there are may not change from draw to draw; put the choice into values, "
+                "{a > b ? 1k : 2k}, or write a netlist of each choice"
+            ) from None

@@ -21,7 +21,8 @@ SUPPORTED = "supported elements: R V I D L C E F G H N X (and K, which is ignore
 _VALUES = frozenset({"r", "resistance", "g"})
 _WAVEFORMS = frozenset("sin sine pulse exp sffm am pwl trnoise trrandom external".split())
 _DELAYS = {"sin": 3, "pulse": 2, "exp": 2, "am": 4}  # where among the parameters of a waveform its delay stands
-_SOURCE_WORDS = frozenset("ac distof1 distof2 portnum z0 pwr freq phase".split())  # not about the operating point
+_TWO_NUMBERS = frozenset("ac distof1 distof2".split())  # magnitude and phase
+_SOURCE_WORDS = _TWO_NUMBERS | frozenset("portnum z0 pwr freq phase".split())  # not about the operating point
 _SOURCE_KEYS = _SOURCE_WORDS | {"dc", "r", "td"}
 _BY_VOLTAGE, _BY_CURRENT = "n+ n- nc+ nc- GAIN", "n+ n- VNAME GAIN"
 _CONTROLLED = {
@@ -199,6 +200,11 @@ def _source(reader: CardReader, e: Element) -> None:
             if word in _WAVEFORMS:
                 start = _waveform(reader, e, "sin" if word == "sine" else word, words[first:i])
                 reader.remark(e, f": {word.upper()} is ignored: only the DC equilibrium is solved")
+            elif i - first > (most := 2 if word in _TWO_NUMBERS else 1):
+                raise NetlistError(
+                    f"{e.label}: {word.upper()} takes no more than {most} number{'s' * (most > 1)}, found "
+                    f"'{shown(words[first + most])}' as well; write a DC value as DC={shown(words[first + most])}"
+                )
         elif dc is None:
             if word == "dc":
                 if i == n:

@@ -32,6 +32,7 @@ from circuitsim.netlist.tokens import labelled, located, shown, split_keys, toke
 MAX_ELEMENTS = 50_000_000  # of an expanded netlist
 MAX_CROSSBAR = 1_000_000_000  # conductances of a crossbar: 8 GB
 _WORD = re.compile(r"[^\s,()]+")
+_HAS_M = re.compile(r"[\s,)]m\s*=", re.IGNORECASE)
 
 
 def expand(text: Text, path: str, seed: int | None = None) -> Netlist:
@@ -102,6 +103,8 @@ class Deck:
         self.place = text.source.at
         self.notes = list(text.notes)
         self.calls: dict[int, _Call] = {}  # X cards by place
+        self.counted = False  # then all X cards have been seen
+        self.outside: dict[tuple[str, str, str], list[int]] = {}  # places of X cards whose arguments use outer names
         cards, self.deciding = chosen_cards(text.cards, self.place, self.note)  # parameters that decide an .if
         self.top, self.cards = sort_cards(cards, self.place, self.note)
         self.controls = read_controls(self.cards, self.place, self.note)
@@ -109,6 +112,21 @@ class Deck:
     def note(self, seq: int, remark: str) -> None:
         """Keep a remark about the card at a place."""
         self.notes.append((seq, remark))
+
+    def remarks(self) -> list[tuple[int, str]]:
+        """The remarks that were kept, and those about subcircuits of which all X cards are known."""
+        out = list(self.notes)
+        for (called, key, used), places in self.outside.items():
+            also = f" and of {len(places) - 1:,} more" if len(places) > 1 else ""
+            text = f"argument {shown(key)} of this X card{also} uses the '{shown(used)}' outside"
+            out.append((places[0], f"{text}; ngspice-39 would take that of '{shown(called)}'"))
+        for block in {call.block for call in self.calls.values() if call.block.multiplied}:
+            own = [card for card in block.elements if _HAS_M.search(card.text)]
+            if own:
+                also = f", and {len(own) - 1:,} more," if len(own) > 1 else ""
+                text = f"this card{also} of subcircuit '{shown(block.name)}' has an m=, as X cards that call it have"
+                out.append((own[0].seq, f"{text}: both count; ngspice-39 would take that of the X card alone"))
+        return out
 
     def check_changes(self, params: Iterable[str]) -> None:
         """Raise NetlistError when the cards that count depend on one of these parameters."""
@@ -152,18 +170,16 @@ class Deck:
                 self.note(card.seq, f"subcircuit {shown(name)}: {shown(key)}: {remark}")
             own = {name for name in found.params.keys() - {key} if words.keys.get(name, "").strip("{}").lower() != name}
             for used in sorted(own & names_in(word)) if own else ():
-                self.note(
-                    card.seq,
-                    f"subcircuit {shown(name)}: {shown(key)} uses the '{shown(used)}' outside; ngspice-39 would take "
-                    f"that of '{shown(called)}'",
-                )
+                self.outside.setdefault((called, key, used), []).append(card.seq)
+        found.multiplied |= "m" in words.keys
         with labelled(f"subcircuit {shown(name)}"):
             names = [spread(word, ranges, min(pin, 1), "node") for pin, word in enumerate(nodes)]
         at_pins = [at_members(names_at, ranges, min(pin, 1)) for pin, names_at in enumerate(names)]
         return self.calls.setdefault(card.seq, _Call(base, ranges, at_pins, words.keys, found))
 
     def check_size(self) -> None:
-        """Refuse recursive subcircuits, and netlists that expand beyond MAX_ELEMENTS, before expanding any."""
+        """Refuse recursive subcircuits, and netlists that expand beyond MAX_ELEMENTS, before expanding any X card."""
+        self.counted = True
         sizes: dict[Block, int] = {}  # of finished blocks
         stack = [_Count(self.top)]
         while stack:
@@ -214,6 +230,8 @@ class Evaluation:
 
     def run(self) -> None:
         """Read all element cards into the builder."""
+        if not self.deck.counted:
+            self.deck.check_size()
         for card, scope, order in self._instances():
             try:
                 read_element(self.reader, card, scope, order)
@@ -257,6 +275,8 @@ class Evaluation:
     def _instance(self, call: _Call, scope: Scope, path: str, k: int, given: Mapping[str, Value]) -> Scope:
         """The scope of the k-th instance that a call in `scope` makes."""
         inner = Scope(call.block, scope, path, self.root.rng, self.deck.place)
+        if call.block.multiplied and not scope.block.multiplied and "m" not in call.block.params:
+            inner.values["m"] = 1.0
         inner.pins = {pin: nodes[k] for pin, nodes in zip(call.block.pins, call.nodes, strict=True)}
         several = len(call.ranges) + isinstance(scope.rng, Together)  # axes of what differs between the instances
         for key, values in given.items():
@@ -290,7 +310,6 @@ class Evaluation:
 
 def _netlist(deck: Deck, evaluation: Evaluation) -> Netlist:
     """The netlist of a first evaluation."""
-    deck.check_size()
     evaluation.run()
     builder, options, controls = evaluation.builder, evaluation.options, deck.controls
     tables, crossbars, nodes = builder.tables(deck.text.plain)
@@ -298,7 +317,7 @@ def _netlist(deck: Deck, evaluation: Evaluation) -> Netlist:
         skipped = "".join(f"; {remark}" for seq, remark in deck.notes if seq)
         raise NetlistError(f"no elements: line 1 is always the title, elements start at line 2{skipped}", deck.place(0))
     check_values(tables, deck.place)
-    notes = sorted(deck.notes + remarks(tables, crossbars, nodes, np.isfinite(options.rshunt)))
+    notes = sorted(deck.remarks() + remarks(tables, crossbars, nodes, np.isfinite(options.rshunt)))
     netlist = Netlist(
         path=deck.path,
         title=deck.text.title if controls.title is None else controls.title,

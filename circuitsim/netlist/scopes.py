@@ -27,7 +27,6 @@ from circuitsim.netlist.tokens import (
 
 _MAY_BE_REMARKED = re.compile(r"[0-9.](a|mil)", re.IGNORECASE)  # to parse each number once more takes long
 PARAMETERS = frozenset({".param", ".params", ".parameter", ".parameters"})
-_DEFINES_FUNCTION = re.compile(r"\.\w+\s+[^\W\d]\w*\(", re.IGNORECASE)  # .param f(x)={2*x}
 _INNER_BRACES = str.maketrans("{}", "()")  # as ngspice reads them
 
 Place = Callable[[int], At]
@@ -42,6 +41,7 @@ class Block:
     parent: Block | None = None
     pins: tuple[str, ...] = ()
     seq: int = 0
+    multiplied: bool = False  # whether an X card gives it m=: then it is 1 where others do not
     elements: list[Card] = field(default_factory=list)
     params: dict[str, tuple[Expression, int]] = field(default_factory=dict)
     functions: dict[str, UserFunction] = field(default_factory=dict)
@@ -128,12 +128,14 @@ def _sort_card(card: Card, block: Block, controls: list[Card], note: Note) -> Bl
         if block.parent is None:
             raise NetlistError(f"{key} without a .subckt before it; remove it")
         return block.parent
-    if key == ".func" or (key in PARAMETERS and _DEFINES_FUNCTION.match(card.text)):
-        function = _function(card)
-        _noted(function.body, f"function {shown(function.name)}", card, note)
-        block.functions[function.name] = function
+    if key == ".func":
+        head, paren, body = card.text[len(key) :].partition(")")
+        _define(_function(head + paren, body.strip(" =")), block, card, note)
     elif key in PARAMETERS:
         for name, text in assignments(card.text[len(key) :]):
+            if "(" in name:  # .param f(x)={2*x}
+                _define(_function(name, text), block, card, note)
+                continue
             with labelled(f"parameter '{shown(name)}'"):
                 block.params[name] = _noted(expression(text), f"parameter {shown(name)}", card, note), card.seq
     elif key == ".model":
@@ -175,19 +177,23 @@ def fold(node: str) -> str:
     return "0" if key == "gnd" else key
 
 
-def _function(card: Card) -> UserFunction:
-    """`.func f(x, y) {body}`, or `.param f(x, y) = {body}`."""
-    head, paren, rest = card.text[len(card.keyword) :].partition("(")
-    arguments, closing, body = rest.partition(")")
-    name = head.strip().lower()
-    names = tuple(a.strip().lower() for a in arguments.split(",") if a.strip())
-    if not (paren and closing and body.strip(" =") and name.isidentifier()):
+def _define(function: UserFunction, block: Block, card: Card, note: Note) -> None:
+    _noted(function.body, f"function {shown(function.name)}", card, note)
+    block.functions[function.name] = function
+
+
+def _function(head: str, body: str) -> UserFunction:
+    """The function f(x, y) of this body."""
+    name, paren, arguments = head.strip().lower().partition("(")
+    name = name.strip()
+    names = tuple(a.strip() for a in arguments.rstrip(")").split(",") if a.strip())
+    if not (paren and arguments.endswith(")") and body and name.isidentifier()):
         raise NetlistError(".func needs the form .func NAME(x, y) {expression}")
     if len(set(names)) < len(names):
         twice = next(n for n in names if names.count(n) > 1)
         raise NetlistError(f"function '{shown(name)}': argument '{shown(twice)}' appears twice; rename one")
     with labelled(f"function '{shown(name)}'"):
-        return UserFunction(name, names, expression(body.strip(" =")))
+        return UserFunction(name, names, expression(body))
 
 
 class Scope:

@@ -16,7 +16,7 @@ _DELIMITER = re.compile(r"[,=(){}'\"]")
 _TOKEN = re.compile(r"\{[^{}]*\}|'[^']*'|\"[^\"]*\"|=|[^\s,=(){}'\"]+|[{}'\"]")
 _STRAY = frozenset("{}'\"")
 _BRACE = re.compile(r"[{}]")
-_ASSIGNMENT = re.compile(r"(?<![\w.])([A-Za-z_][\w.]*)\s*=(?!=)")
+_ASSIGNMENT = re.compile(r"(?<![\w.])([A-Za-z_][\w.]*(?:\([^(){}=]*\))?)\s*=(?!=)")
 _DECIMAL_COMMA = re.compile(r"(?<![\w.\]])([+-]?[0-9]+),([0-9]+(?:[eEdD][+-]?[0-9]+)?[A-Za-z]*)(?=[\s)]|$)")
 _PARAMS = re.compile(r"(?<=[\s,(])params:", re.IGNORECASE)
 _COVERED = re.compile(r"\{[^{}]*\}|'[^']*'")
@@ -138,8 +138,8 @@ def split_keys(tokens: list[str], known: Collection[str] = (), required: int = 0
 def assignments(text: str) -> list[tuple[str, str]]:
     """`a=1 b={x+1} c = 2*a` -> [('a', '1'), ('b', 'x+1'), ('c', '2*a')]; braces and quotes are removed.
 
-    >>> assignments("a=1 b={c == 1 ? 2 : 3}, d='x+1'")
-    [('a', '1'), ('b', 'c == 1 ? 2 : 3'), ('d', 'x+1')]
+    >>> assignments("a=1 b={c == 1 ? 2 : 3}, d='x+1' f(x, y)={x*y}")
+    [('a', '1'), ('b', 'c == 1 ? 2 : 3'), ('d', 'x+1'), ('f(x, y)', 'x*y')]
     """
     covered = _COVERED.sub(lambda match: "~" * len(match.group()), text)
     matches = list(_ASSIGNMENT.finditer(covered))
