@@ -532,7 +532,7 @@ def test_conductances_of_many_sizes_around_diodes_take_few_steps(seed: int) -> N
 
 
 def grid_of_diodes(n: int, seed: int, highest: int, resistors: float) -> str:
-    """n x n nodes: half of the neighbours are joined by diodes that conduct from whole volts on, others by resistors."""
+    """n x n nodes: of the neighbours half are joined by diodes with whole forward voltages, others by resistors."""
     rng = np.random.default_rng(seed)
     lines = ["grid", *(f".model m{k} D(ron=0 vfwd={k})" for k in range(4))]
     for k, (i, j, down) in enumerate(np.ndindex(n, n, 2)):
