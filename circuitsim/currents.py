@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from circuitsim.branch_sums import ufunc_at
 from circuitsim.branches import Branches, Crossbar
+from circuitsim.drive import Drive
 from circuitsim.kcl import outflow, shift, violation
 from circuitsim.laws import branch_current
 from circuitsim.netlist.model import KINDS
-from circuitsim.problem import Drive
 from circuitsim.residual import Check
 from circuitsim.units import tie_currents as currents_of_ties
 from circuitsim.units import unique_ties

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from circuitsim.branch_sums import crossbar_sums, end_sums, flat_sums, ufunc_at
 from circuitsim.branches import take_rows
+from circuitsim.drive import Drive
 from circuitsim.laws import branch_current
-from circuitsim.problem import Drive, Problem
+from circuitsim.problem import Problem
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

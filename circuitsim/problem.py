@@ -13,7 +13,7 @@ numbered by colour: block c is `color_ptr[c] : color_ptr[c + 1]`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -23,20 +23,18 @@ from scipy import sparse
 from circuitsim.branch_sums import ufunc_at
 from circuitsim.branches import take_rows
 from circuitsim.circuit import Circuit, check_structure
+from circuitsim.copies import Copies
+from circuitsim.drive import Drive, add_dense_drive
 from circuitsim.errors import SettingsError, TopologyError
 from circuitsim.feasibility import check_diodes
 from circuitsim.islands import find_islands
-from circuitsim.laws import MAX_EXPONENT, STRAIGHT, Law
+from circuitsim.overflow import check_forced_currents, check_sources
 from circuitsim.placement import build_topology
 from circuitsim.topology import Dense, Topology
 from circuitsim.units import check_loops, listed, unique_ties
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-
-_LARGEST = 1e150  # V, A, of a source: with more, powers overflow
-_MAX_SIGN_PARTS = 8  # products that one block's drive may be cut into
-_PACKED, _PACKED_ROWS = 0.9, 64  # share of columns below which, and rows from which on, copying them is worth it
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,33 +46,6 @@ class Values:
     dense: tuple[Floats, ...]  # one (nr, nc) matrix for each of topology.dense
     couplings: sparse.csr_array  # (n_free, n_free) symmetric, sparse part of W
     fixed: sparse.csr_array  # (n_free, n_fixed) sparse conductances to fixed potentials
-
-
-@dataclass(frozen=True, eq=False)
-class Drive:
-    """What the sources impose on the free units, for some rows of the batch; all (rows or 1, ...), float64."""
-
-    rows: slice  # of the batch
-    fixed: Floats  # (rows, n_fixed) V: potentials of fixed nodes, offsets of others
-    injection: Floats  # (rows, n_free) A: from fixed potentials, offsets and current sources
-    source_flow: Floats  # (rows or 1, n_free) A: the current sources' part of it
-    source_abs: Floats  # (rows or 1, n_free) A: sum of |i| of the current sources at a unit
-    fixed_abs: Floats  # (rows or 1, n_free) A: sum of g |c| over the fixed potentials c; (1, 0): not known
-    lo: Floats  # (rows or 1, n_free) V, -inf where no ideal diode bounds the unit from below
-    hi: Floats  # (rows or 1, n_free) V
-    junction_offset: Floats  # (rows or 1, n_junctions) V: fixed part of anode minus cathode voltage
-    link_offset: Floats  # (rows or 1, n_links) V: the same of ideal diodes between free units, less their vf
-    carried: Floats  # (rows or 1, n_carriers) A: what they, and the branches of Circuit.active, carry; 0 at first
-    partial: bool = False  # injection and fixed_abs are those of sparse branches alone (Problem.completed)
-    base: tuple[Floats, ...] = ()  # each (rows, n_free) V: the unknowns are corrections to their sum (kcl.shift)
-
-    def part(self, rows: slice) -> Drive:
-        """Some of these rows, numbered from the first one here."""
-        first = self.rows.start
-        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("rows", "base", "partial")}
-        taken = {name: take_rows(x, rows) for name, x in given.items()}
-        base = tuple(x[rows] for x in self.base)
-        return Drive(slice(first + rows.start, first + rows.stop), **taken, partial=self.partial, base=base)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,38 +78,9 @@ class Problem:
         return self.topology.n_free
 
     @cached_property
-    def in_copy(self) -> slice | Ints:
-        """At which column of `largest` each free unit is: all of them at the only one, or each at that of its copy."""
-        return self._copy_of(self.topology.root_of_unit) if self.circuit.copies > 1 else slice(None)
-
-    def largest(self, values: Floats, nodes: Ints | None = None) -> Floats:
-        """The largest absolute of values (rows, n) in each copy (stack.py), (rows, copies).
-
-        They are at these nodes, (n,); without nodes at the free units.
-        """
-        if self.circuit.copies == 1:
-            return np.abs(values).max(axis=1, initial=0.0, keepdims=True)
-        out = np.zeros((self.circuit.copies, values.shape[0]))
-        nodes = self.topology.root_of_unit if nodes is None else nodes
-        ufunc_at(np.maximum, out, self._copy_of(nodes), np.abs(values).T)
-        return out.T
-
-    def largest_volts(self, x: Floats) -> Floats:
-        """The largest absolute of unknowns x (rows, n_free) in each unit's copy, (rows, n_free), or (rows, 1), V."""
-        return self.largest(x)[:, self.in_copy]
-
-    def largest_amps(self, current: Floats) -> Floats:
-        """The same of currents of branches of one kind, (rows, n), in each copy, (rows, copies), A."""
-        rows, n = current.shape
-        return np.abs(current).reshape(rows, self.circuit.copies, n // self.circuit.copies).max(axis=2, initial=0.0)
-
-    def at_branches(self, values: Floats, count: int) -> Floats:
-        """Values of each copy, (rows, copies), at `count` branches of one kind, (rows, count)."""
-        return np.repeat(values, count // self.circuit.copies, axis=1)
-
-    def _copy_of(self, nodes: Ints) -> Ints:
-        """The copy that each node is in; of ground, which is in all, the first."""
-        return np.maximum(nodes - 1, 0) // ((len(self.circuit.nodes) - 1) // self.circuit.copies)
+    def copies(self) -> Copies:
+        """The copies of one circuit that this one is made of (stack.py); mostly it is the only one."""
+        return Copies(self.circuit.copies, len(self.circuit.nodes), self.topology.root_of_unit)
 
     @property
     def batch(self) -> int:
@@ -192,7 +134,7 @@ class Problem:
         Without `whole` what they drive through dense blocks is left out: `completed` adds it, or a device does.
         """
         t, v = self.topology, self.values
-        self._check_sources(rows)
+        check_sources(self.circuit, rows)
         fixed = self.fixed_potentials(rows)
         some = fixed if whole or v.fixed.nnz else fixed[:1]
         injection = _times(v.fixed, some)
@@ -203,7 +145,7 @@ class Problem:
         source_flow = _times(t.source_incidence, i)
         source_abs = _times(abs(t.source_incidence), np.abs(i))
         lo, hi = self._bounds(fixed, rows.start)
-        self._check_overflow(fixed)
+        check_forced_currents(self.circuit, t, fixed, self.closed_drops)
         junction_offset = fixed @ t.junction_fixed.T
         link_offset = (fixed @ t.ideal_fixed.T - self.circuit.ideal_diodes.vf)[:, t.links]
         drive = Drive(
@@ -224,7 +166,7 @@ class Problem:
     def _complete(self, drive: Drive) -> Drive:
         """The same; adds to the arrays of this drive."""
         for spec, g in zip(self.topology.dense, self.values.dense, strict=True):
-            _add_dense_drive(drive.injection, drive.fixed_abs if self.plain else None, spec, g, drive.fixed)
+            add_dense_drive(drive.injection, drive.fixed_abs if self.plain else None, spec, g, drive.fixed)
         injection = drive.injection + drive.source_flow if drive.source_abs.any() else drive.injection
         return replace(drive, injection=injection, partial=False)
 
@@ -242,94 +184,18 @@ class Problem:
         ufunc_at(np.minimum, hi, t.upper_units, upper.T)
         return np.ascontiguousarray(lo.T), np.ascontiguousarray(np.maximum(hi, lo).T)
 
-    def _check_sources(self, rows: slice) -> None:
-        """No source may be so large that sums overflow."""
-        c = self.circuit
-        for branches, values, unit in ((c.ties, c.ties.e, "V"), (c.current_sources, c.current_sources.i, "A")):
-            values = take_rows(values, rows)
-            if max(values.max(initial=0.0), -values.min(initial=0.0)) > _LARGEST:
-                k = int(np.abs(values).max(axis=0).argmax())
-                raise TopologyError(
-                    f"{c.element(branches, k)}: {np.abs(values[:, k]).max():g} {unit} is so much that powers overflow; "
-                    f"make it less than {_LARGEST:g}",
-                    c.at(branches, k),
-                    nodes=[c.nodes[branches.a[k]], c.nodes[branches.b[k]]],
-                    elements=[c.element(branches, k)],
-                )
-
-    def _check_overflow(self, fixed: Floats) -> None:
-        """What has its voltage fixed by the sources must have a current that is a number."""
-        t, j = self.topology, self.circuit.junctions
-        self._check_conductors(fixed)
-        if not t.closed_junctions.size:
-            return
-        v = fixed @ t.closed_fixed.T
-        p = j.params[t.closed_junctions]
-        law = j.law[t.closed_junctions]
-        bare = (law == Law.SHOCKLEY) & (p[:, 2] == 0) | (law == Law.SINH)
-        with np.errstate(over="ignore"):  # of laws that have no exponent
-            forward = v.max(axis=0) / np.maximum(p[:, 1], 1e-300)
-            reverse = (-v.min(axis=0) - p[:, 3]) / np.maximum(np.where(law == Law.SINH, p[:, 1], p[:, 4]), 1e-300)
-        exponent = np.maximum(forward, reverse)
-        v = np.where(forward >= reverse, v.max(axis=0), v.min(axis=0))
-        over = np.flatnonzero(bare & (exponent > np.where(law == Law.SINH, STRAIGHT, MAX_EXPONENT)))
-        if over.size:
-            k = int(t.closed_junctions[over[0]])
-            name = self.circuit.element(j, k)
-            diode = j.law[k] == Law.SHOCKLEY
-            noun, cure = ("diode", ", or give its model an RS") if diode else ("nonlinear resistor", "")
-            raise TopologyError(
-                f"{noun} {name}: the sources force {v[over[0]]:g} V across it, exp({exponent[over[0]]:.0f}): its "
-                f"current overflows; put a resistor in series{cure}",
-                self.circuit.at(j, k),
-                nodes=[self.circuit.nodes[j.a[k]], self.circuit.nodes[j.b[k]]],
-                elements=[name],
-            )
-
-    def _check_conductors(self, fixed: Floats) -> None:
-        """The same of resistors, and crossbars between known nodes."""
-        c, known = self.circuit, self.topology.index_of_node < 0
-        most = 2.0 * float(np.abs(fixed).max(initial=0.0))
-        for n, x in enumerate(c.crossbars):
-            with np.errstate(over="ignore"):
-                fits = np.isfinite(2.0 * most * x.g.max(initial=0.0) * max(x.g.shape))
-            if not fits and known[x.rows].all() and known[x.cols].all():
-                raise TopologyError(
-                    f"crossbar {x.name}: the sources force up to {most:g} V across its resistors: their currents "
-                    "overflow; make the resistances larger",
-                    c.netlist.at(c.netlist.crossbars[n].seq),
-                    nodes=[c.nodes[x.rows[0]], c.nodes[x.cols[0]]],
-                    elements=[x.name],
-                )
-        with np.errstate(over="ignore", invalid="ignore"):
-            if np.isfinite(2.0 * most * c.conductors.g.max(initial=0.0)):
-                return
-            over = np.argwhere(~np.isfinite(self.closed_currents(fixed)))
-        if over.size:
-            row, n = over[0]
-            k = int(self.closed_conductors[n])
-            a, b = (np.array([ends[k]]) for ends in (c.conductors.a, c.conductors.b))
-            v = self.drops([np.zeros((1, self.n_free))], fixed[row : row + 1], a, b).item()
-            raise TopologyError(
-                f"{c.element(c.conductors, k)}: the sources force {v:g} V across "
-                f"{1.0 / c.conductors.g[k]:g} ohm: its current overflows; make the resistance larger",
-                c.at(c.conductors, k),
-                nodes=[c.nodes[a[0]], c.nodes[b[0]]],
-                elements=[c.element(c.conductors, k)],
-            )
-
     @cached_property
     def closed_conductors(self) -> Ints:
         """Those, but of crossbars, whose voltages the sources fix: both ends are known, or in one unit."""
         g, unit = self.circuit.conductors, self.topology.index_of_node
         return np.flatnonzero(unit[g.a] == unit[g.b])
 
-    def closed_currents(self, fixed: Floats) -> Floats:
-        """Their currents at these potentials, (rows of fixed, closed conductors), A."""
+    def closed_drops(self, fixed: Floats) -> tuple[Ints, Floats]:
+        """These, and their voltages at these potentials, (rows of fixed, closed conductors), V."""
         g, closed = self.circuit.conductors, self.closed_conductors
         if not closed.size:
-            return np.zeros((len(fixed), 0))
-        return g.g[closed] * self.drops([np.zeros((len(fixed), self.n_free))], fixed, g.a[closed], g.b[closed])
+            return closed, np.zeros((len(fixed), 0))
+        return closed, self.drops([np.zeros((len(fixed), self.n_free))], fixed, g.a[closed], g.b[closed])
 
     def check_unique(self) -> None:
         """Raise TopologyError for what cannot be unique whatever the diodes do: pinned islands, loops of sources."""
@@ -508,53 +374,3 @@ def _values(circuit: Circuit, t: Topology) -> Values:
             nodes=[node],
         )
     return Values(diag, to_fixed, dense, t.couplings.fill(g), t.fixed.fill(g))
-
-
-def _add_dense_drive(
-    injection: Floats,
-    fixed_abs: Floats | None,
-    spec: Dense,
-    g: Floats,
-    fixed: Floats,
-) -> None:
-    """injection[u] += sum over the block of g (fixed part of the other node - fixed part of u's own node).
-
-    With `fixed_abs` all fixed parts are known potentials c, and it takes the sum of g |c|.
-    """
-    for own, other, matrix in ((spec.col, spec.row, g), (spec.row, spec.col, g.T)):
-        if own.units is None:
-            continue
-        if other.fixed is not None:
-            potential = fixed[:, other.fixed]
-            for part, sign in _by_sign(potential):
-                drive = potential[:, part] @ matrix[part]
-                injection[:, own.units] += drive
-                if fixed_abs is not None:
-                    fixed_abs[:, own.units] += sign * drive if sign else np.abs(potential[:, part]) @ matrix[part]
-        if own.fixed is not None:
-            injection[:, own.units] -= fixed[:, own.fixed] * matrix.sum(axis=0)
-
-
-def _by_sign(potential: Floats) -> list[tuple[slice | Ints, int]]:
-    """Split columns by the sign all their entries share (+1, -1; 0: mixed): then sums of |c| cost nothing extra.
-
-    Columns of zeros drive nothing: of many rows those with zeros alone are left out, where they are many.
-    """
-    low, high = potential.min(axis=0), potential.max(axis=0)
-    signed = np.flatnonzero((low < 0) | (high > 0))
-    if ((low < 0) & (high > 0)).any():
-        return [(_packed(signed, potential), 0)]
-    change = np.flatnonzero((low < 0)[signed[1:]] != (low < 0)[signed[:-1]]) + 1
-    if change.size > _MAX_SIGN_PARTS:
-        return [(_packed(signed, potential), 0)]
-    parts = np.split(signed, change)
-    return [(_packed(part, potential), -1 if low[part[0]] < 0 else 1) for part in parts if part.size]
-
-
-def _packed(columns: Ints, potential: Floats) -> slice | Ints:
-    """These columns, or all from the first to the last where leaving out the others would not pay."""
-    if not columns.size:
-        return slice(0, 0)
-    first, end = int(columns[0]), int(columns[-1]) + 1
-    few = potential.shape[0] < _PACKED_ROWS or columns.size > _PACKED * (end - first)
-    return slice(first, end) if few else columns

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from circuitsim.branch_sums import dense_sums, figures, ufunc_at, violations
 from circuitsim.branches import Branches, take_rows
+from circuitsim.drive import Drive
 from circuitsim.kcl import (
     active_laws,
     carried_sums,
@@ -24,7 +25,7 @@ from circuitsim.kcl import (
     violation,
 )  # fmt: skip
 from circuitsim.laws import beyond_law, branch_current
-from circuitsim.problem import Drive, Problem
+from circuitsim.problem import Problem
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -142,12 +143,12 @@ class Check:
         problem, c = self.problem, self.problem.circuit
         links = problem.topology.links.size
         groups = np.split(self.drive.carried, [links, links + len(c.controlled)], axis=1)
-        amperes = np.minimum(np.max([problem.largest_amps(group) for group in groups], axis=0), _MOST)
-        steepest = problem.largest(self.slope)
+        amperes = np.minimum(np.max([problem.copies.largest_of_branches(group) for group in groups], axis=0), _MOST)
+        steepest = problem.copies.largest(self.slope)
         by_current = amperes / np.where(steepest > 0, steepest, np.inf)
         volts = np.minimum(np.maximum(self._largest_volts, by_current), _MOST)
         amperes, volts = (
-            np.concatenate([problem.at_branches(x, group.shape[1]) for group in groups[1:]], axis=1)
+            np.concatenate([problem.copies.at_branches(x, group.shape[1]) for group in groups[1:]], axis=1)
             for x in (amperes, volts)
         )
         miss[np.abs(miss) <= NOTHING * np.where(self.problem.circuit.active.gives_current, amperes, volts)] = 0.0
@@ -158,7 +159,7 @@ class Check:
     @cached_property
     def _largest_volts(self) -> Floats:
         """The largest absolute voltage of each row, in each of its copies (stack.py), (rows, copies)."""
-        largest = self.problem.largest
+        largest = self.problem.copies.largest
         parts = [largest(part) for part in (*self.drive.base, self.x)]
         fixed = largest(self.drive.fixed, self.problem.topology.fixed_nodes)
         return np.asarray(np.maximum(np.max(parts, axis=0), fixed))
@@ -180,9 +181,9 @@ class Check:
         largest conductance.
         """
         t = self.problem.topology
-        steepest, most = map(self.problem.largest, (self.slope[rows], total))
+        steepest, most = map(self.problem.copies.largest, (self.slope[rows], total))
         by_current = most / np.where(steepest > 0, steepest, np.inf)
-        largest = self.problem.at_branches(np.maximum(self._largest_volts[rows], by_current), t.links.size)
+        largest = self.problem.copies.at_branches(np.maximum(self._largest_volts[rows], by_current), t.links.size)
         volts = np.broadcast_to(self.link_volts, (self.x.shape[0], t.links.size))[rows]
         relative = np.divide(volts, largest, out=np.where(volts > 0, np.inf, 0.0), where=largest > 0)
         out = np.zeros((rows.size, t.n_free))
@@ -270,7 +271,7 @@ class Check:
         Exact where its bound exceeds the tolerance.
         """
         self.sum_above(tolerance)
-        return np.maximum(self.problem.largest(self.upper), self.active_error[:, None])
+        return np.maximum(self.problem.copies.largest(self.upper), self.active_error[:, None])
 
     def sum_above(self, tolerance: float) -> None:
         """Replace the bounds that exceed the tolerance by exact figures."""
@@ -328,11 +329,13 @@ class Check:
         fall, rise = self._at_units(less.T, more.T), self._at_units(more.T, less.T)
         problem, s = self.problem, c.current_sources
         given = np.where(s.a != s.b, np.abs(take_rows(problem.given_currents(self.drive.rows), rows)), 0.0)
-        closed = problem.closed_currents(take_rows(self.drive.fixed, rows))
-        largest = np.maximum(problem.largest_amps(given), problem.largest_amps(closed))
-        largest = np.maximum(largest, problem.largest(total))  # in each copy
+        closed, drops = problem.closed_drops(take_rows(self.drive.fixed, rows))
+        through = c.conductors.g[closed] * drops
+        copies = problem.copies
+        largest = np.maximum(copies.largest_of_branches(given), copies.largest_of_branches(through))
+        largest = np.maximum(largest, copies.largest(total))
         self.largest[rows] = largest.max(axis=1)
-        volts, amps = (np.minimum(x, _MOST)[:, problem.in_copy] for x in (self._largest_volts[rows], largest))
+        volts, amps = (np.minimum(x, _MOST)[:, copies.of_unit] for x in (self._largest_volts[rows], largest))
         reciprocal = self.problem.circuit.reciprocal
         digits, least = (_NO_VOLTAGE, 0.0) if reciprocal else (_NO_VOLTAGE_ACTIVE, _NO_CURRENT_ACTIVE)
         digits = max(digits, NOTHING) if across_islands else digits  # sums of what crosses have two parts

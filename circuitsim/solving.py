@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from circuitsim.backends import gpu_mesh, gpu_newton
 from circuitsim.backends.base import Backend, find_backend
 from circuitsim.circuit import Circuit
+from circuitsim.drive import Drive
 from circuitsim.errors import BackendUnavailable, NotSolved, SettingsError
 from circuitsim.laws import beyond_law
 from circuitsim.linear import FEW_NODES, is_mesh
@@ -25,7 +26,7 @@ from circuitsim.methods import aside, bcd, newton
 from circuitsim.methods.held import Held
 from circuitsim.methods.mna import make_network
 from circuitsim.methods.outcome import Outcome
-from circuitsim.problem import Drive, Problem, compile_problem
+from circuitsim.problem import Problem, compile_problem
 from circuitsim.residual import NO_RESIDUALS, UNKNOWN, Residuals
 from circuitsim.solution import Settings, Solution, Status
 from circuitsim.stack import Stacks

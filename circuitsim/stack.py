@@ -3,7 +3,7 @@
 Draws of a Monte Carlo analysis and points of a sweep are small circuits that differ in their values. Next to each other
 they are one circuit whose solution is that of each of them, and NumPy and the solvers work on all of them at once. What
 is judged by the largest voltage or current of a circuit - when to stop, what is rounding - is judged in each copy by
-its own (Problem.largest).
+its own (copies.py).
 
 Branches of a copy come after those of the copies before it, in their own order, as nodes and rows of tables do
 (netlist/copies.py).
@@ -22,12 +22,13 @@ from numpy.typing import NDArray
 from circuitsim.branches import BATCHED, GROUPS, Branches
 from circuitsim.build import build_circuit
 from circuitsim.circuit import Circuit
+from circuitsim.drive import Drive
 from circuitsim.errors import NetlistError, TopologyError
 from circuitsim.netlist import Netlist
 from circuitsim.netlist.copies import links_in_copies, nodes_in_copies, rows_in_copies, side_by_side
 from circuitsim.netlist.model import KINDS
 from circuitsim.netlist.saves import NODES, Save
-from circuitsim.problem import Drive, Problem, compile_problem
+from circuitsim.problem import Problem, compile_problem
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

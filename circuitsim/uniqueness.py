@@ -43,14 +43,15 @@ def _states(solution: Solution, rows: slice) -> tuple[Floats, Bools]:
     in its copy (stack.py). A current that is no more than what the certificate leaves of KCL is none.
     """
     d, problem = solution.circuit.ideal_diodes, solution.problem
+    copies = problem.copies
     gap, current = d.vf - solution.drops(d.a, d.b, rows), ideal_currents(solution, rows)
-    current = np.where(current > problem.at_branches(_violation(solution, rows), len(d)), current, 0.0)
+    current = np.where(current > copies.at_branches(_violation(solution, rows), len(d)), current, 0.0)
     v = solution.voltages(rows=rows)
-    amps = np.maximum(problem.largest_amps(current), problem.largest_amps(problem.given_currents(rows)))
-    steepest = problem.largest(problem.values.diag[None])
-    volts = problem.largest(v, np.arange(v.shape[1]))
+    amps = np.maximum(*map(copies.largest_of_branches, (current, problem.given_currents(rows))))
+    steepest = copies.largest(problem.values.diag[None])
+    volts = copies.largest(v, np.arange(v.shape[1]))
     volts = np.maximum(volts, amps / np.where(steepest > 0, steepest, np.inf))
-    amps, volts = (problem.at_branches(x, len(d)) for x in (amps, volts))
+    amps, volts = (copies.at_branches(x, len(d)) for x in (amps, volts))
     with np.errstate(over="ignore", invalid="ignore"):
         carries = (current > 0) & (current * volts > gap * amps)
     gap = np.where(carries | (gap <= _rounding(solution, d, rows) + _CLOSED * d.vf), 0.0, gap)
@@ -63,7 +64,7 @@ def _violation(solution: Solution, rows: slice) -> Floats:
     if problem.circuit.copies == 1:
         return np.full((1, 1), solution.residuals.kcl_amps)
     check = Check(problem, *with_digits(solution, problem.drive(rows)), exact=True)
-    return problem.largest(check.rho)
+    return problem.copies.largest(check.rho)
 
 
 def _rounding(solution: Solution, branches: Branches, rows: slice) -> Floats:

@@ -13,7 +13,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     "errors compiled", "graphs", "linear", "netlist", "laws notebook", "models branches", "circuit", "build",
-    "units coloring shapes", "feasibility islands layout", "topology", "placement workers branch_sums", "problem",
+    "units coloring shapes", "feasibility islands layout", "topology", "placement workers branch_sums",
+    "drive copies overflow", "problem",
     "kcl stack", "residual", "currents backends", "uniqueness plot", "saved", "solution", "methods", "solving",
     "sweeping", "__init__", "io gallery", "view", "cli", "__main__",
 ]  # fmt: skip

@@ -146,13 +146,13 @@ def test_the_largest_is_that_of_the_copy() -> None:
     texts = [DECKS["weak"].replace("v=3", f"v={v}") for v in (1e6, 1e-6)]
     problem = cs.compile_problem(stacked([cs.parse(text) for text in texts]))
     x = solved(problem.circuit).x
-    found = np.unique(problem.largest_volts(x))
+    found = np.unique(problem.copies.largest_around(x))
     np.testing.assert_allclose(found, [x.max() * 1e-12, x.max()], rtol=1e-9)
-    small = problem.largest_volts(x) < 1.0
+    small = problem.copies.largest_around(x) < 1.0
     step = np.where(small, 1e-12, 0.0)  # V: a millionth of what is there
-    assert not hardly_moves(step, problem.largest_volts(x), 1e-9)
+    assert not hardly_moves(step, problem.copies.largest_around(x), 1e-9)
     assert hardly_moves(step, np.full(x.shape, x.max()), 1e-9)
-    np.testing.assert_allclose(problem.largest_amps(np.array([[1.0, -2.0, 4.0, 3.0]])), [[2.0, 4.0]])
+    np.testing.assert_allclose(problem.copies.largest_of_branches(np.array([[1.0, -2.0, 4.0, 3.0]])), [[2.0, 4.0]])
 
 
 @pytest.mark.parametrize("deck", ["weak", "shockley", "perfect diodes"])

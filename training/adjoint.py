@@ -19,11 +19,11 @@ from scipy.sparse import linalg
 from circuitsim import Problem
 from circuitsim.backends.arrange import dense_among_sparse
 from circuitsim.backends.base import Backend
+from circuitsim.drive import Drive
 from circuitsim.graphs import components
 from circuitsim.kcl import outflow
 from circuitsim.laws import branch_current
 from circuitsim.methods.mna import MnaNetwork
-from circuitsim.problem import Drive
 from training.gradient import Fields, Outputs, secants
 from training.learner import LearningError
 from training.phases import State

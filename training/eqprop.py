@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim import Problem
-from circuitsim.problem import Drive
+from circuitsim.drive import Drive
 from training.gradient import Fields, Outputs, secants
 from training.phases import Phases
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from circuitsim import Problem, SettingsError, solve
 from circuitsim.backends.base import Backend
 from circuitsim.circuit import Circuit
-from circuitsim.problem import Drive
+from circuitsim.drive import Drive
 from training import eqprop
 from training.adjoint import bp_fields, implicit_fields
 from training.convex import check_convex

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim import Problem, SettingsError
+from circuitsim.drive import Drive
 from circuitsim.laws import branch_current
 from circuitsim.netlist.model import KINDS
-from circuitsim.problem import Drive
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from circuitsim import Circuit, Problem, Settings, Solution, Status, compile_problem, solve
 from circuitsim.backends.base import Backend, Engine
 from circuitsim.branches import BATCHED, Branches, Conductors, CurrentSources
+from circuitsim.drive import Drive
 from circuitsim.kcl import outflow, shift, violation
 from circuitsim.methods import bcd
-from circuitsim.problem import Drive
 from training.convex import check_nudge
 from training.gradient import Outputs
 from training.learner import LearningError

@@ -7,9 +7,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from circuitsim.drive import Drive
 from circuitsim.errors import SettingsError
 from circuitsim.linear import LinearSolver
-from circuitsim.problem import Drive, Problem
+from circuitsim.problem import Problem
 from circuitsim.residual import Check, Residuals
 
 Floats = NDArray[np.float64]

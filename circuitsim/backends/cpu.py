@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from circuitsim.backends import kernels
 from circuitsim.backends.arrange import junctions_by_unit, pulls_by_color
-from circuitsim.problem import Drive, Problem
+from circuitsim.drive import Drive
+from circuitsim.problem import Problem
 from circuitsim.residual import Check
 
 Floats = NDArray[np.float64]

@@ -30,9 +30,10 @@ from circuitsim.backends.gpu_check import DriveOnDevice, GpuCheck, index_on
 from circuitsim.backends.gpu_mesh import GpuMesh
 from circuitsim.backends.gpu_mesh import refusal as mesh_refusal
 from circuitsim.backends.gpu_newton import GpuNewton
+from circuitsim.drive import Drive
 from circuitsim.errors import BackendUnavailable
 from circuitsim.linear.multigrid import Multigrid
-from circuitsim.problem import Drive, Problem
+from circuitsim.problem import Problem
 from circuitsim.residual import Check
 
 Floats = NDArray[np.float64]

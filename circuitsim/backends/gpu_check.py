@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.problem import Drive, Problem
+from circuitsim.drive import Drive
+from circuitsim.problem import Problem
 from circuitsim.residual import EPS, FULL_WORK, Check, Residuals
 
 if TYPE_CHECKING:

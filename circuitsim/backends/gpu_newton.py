@@ -19,9 +19,10 @@ from scipy import sparse
 
 from circuitsim.backends.arrange import Junctions, junctions_by_unit
 from circuitsim.backends.gpu_check import DriveOnDevice, figures
+from circuitsim.drive import Drive
 from circuitsim.laws import N_PARAMS, branch_current
 from circuitsim.linear.elimination import Elimination
-from circuitsim.problem import Drive, Problem
+from circuitsim.problem import Problem
 from circuitsim.residual import NO_RESIDUALS, Residuals
 from circuitsim.stack import copies_as_rows, units_in_copies, unstacked
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from circuitsim.drive import Drive
 from circuitsim.laws import branch_current
-from circuitsim.problem import Drive, Problem
+from circuitsim.problem import Problem
 from circuitsim.residual import Check
 
 Floats = NDArray[np.float64]

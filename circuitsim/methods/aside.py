@@ -7,12 +7,13 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from circuitsim.drive import Drive
 from circuitsim.kcl import shift
 from circuitsim.methods import newton
 from circuitsim.methods.mna import make_network
 from circuitsim.methods.network import Network
 from circuitsim.methods.outcome import Outcome
-from circuitsim.problem import Drive, Problem
+from circuitsim.problem import Problem
 from circuitsim.residual import NO_RESIDUALS, Check
 from circuitsim.solution import Settings, Status
 from circuitsim.stack import (

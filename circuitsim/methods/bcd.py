@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.backends.base import Engine, Look
+from circuitsim.drive import Drive
 from circuitsim.kcl import shift
 from circuitsim.methods.held import Held
 from circuitsim.methods.outcome import Outcome
-from circuitsim.problem import Drive, Problem
+from circuitsim.problem import Problem
 from circuitsim.residual import FULL_WORK, Residuals
 from circuitsim.solution import Settings, Status
 

@@ -19,10 +19,10 @@ from contextlib import suppress
 import numpy as np
 from numpy.typing import NDArray
 
+from circuitsim.drive import Drive
 from circuitsim.laws import Law, branch_current, branch_voltage
 from circuitsim.methods.network import Network, Tangents
 from circuitsim.methods.outcome import Outcome
-from circuitsim.problem import Drive
 
 Floats = NDArray[np.float64]
 

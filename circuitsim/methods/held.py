@@ -35,7 +35,7 @@ _BEYOND = 1.0 + 1e-9  # of a correction: past a knee to which it leads
 
 
 def hardly_moves(step: Floats, largest: Floats, moves: float) -> bool:
-    """Whether a step of the voltages (rows, n_free) is at most `moves` of the largest (Problem.largest_volts)."""
+    """Whether a step of the voltages (rows, n_free) is at most `moves` of the largest (Copies.largest_around)."""
     return bool((np.abs(step) <= moves * largest).all())
 
 

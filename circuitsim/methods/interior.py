@@ -16,10 +16,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from circuitsim.drive import Drive
 from circuitsim.laws import branch_current
 from circuitsim.methods.network import Network, Tangents
 from circuitsim.methods.outcome import Outcome
-from circuitsim.problem import Drive
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from circuitsim.drive import Drive
 from circuitsim.laws import branch_current
 from circuitsim.methods.network import Network, Tangents
 from circuitsim.methods.outcome import Outcome
-from circuitsim.problem import Drive
 
 Floats = NDArray[np.float64]
 

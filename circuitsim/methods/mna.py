@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from circuitsim.branch_sums import ufunc_at
+from circuitsim.drive import Drive
 from circuitsim.errors import TopologyError
 from circuitsim.kcl import active_laws
 from circuitsim.linear import LinearSolver, Solved
 from circuitsim.linear.lu import MOST_SINGULAR, Lu
 from circuitsim.methods.network import Network
-from circuitsim.problem import Drive, Problem
+from circuitsim.problem import Problem
 from circuitsim.residual import ROUNDING, Check
 from circuitsim.units import listed
 

@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from circuitsim.drive import Drive
 from circuitsim.laws import Law, branch_current
 from circuitsim.linear import LinearSolver, Solved
 from circuitsim.linear.elimination import Factors
 from circuitsim.linear.multigrid import Multigrid
 from circuitsim.linear.wires import Wired, Wires
-from circuitsim.problem import Drive, Problem
+from circuitsim.problem import Problem
 from circuitsim.residual import ROUNDING, Check
 
 Ints = NDArray[np.int64]

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.backends.base import RowSteps
+from circuitsim.drive import Drive
 from circuitsim.laws import Law, branch_current, branch_voltage
 from circuitsim.linear.lu import SINGULAR
 from circuitsim.methods.continuation import follow
@@ -36,7 +37,7 @@ from circuitsim.methods.line_search import minimise
 from circuitsim.methods.network import Network, Tangents
 from circuitsim.methods.outcome import Gathered, Outcome
 from circuitsim.methods.polish import MOVES, polished
-from circuitsim.problem import Drive, Problem
+from circuitsim.problem import Problem
 from circuitsim.residual import NO_RESIDUALS, Check
 from circuitsim.solution import Settings, Status
 
@@ -135,7 +136,7 @@ def _rows_at_once(network: Network, drive: Drive, settings: Settings, x: Floats,
     if met:  # likewise for voltages that little holds, or nothing
         try:
             correction = np.linalg.solve(matrix, network.violation(check)[:, :, None])[:, :n, 0]
-            met = hardly_moves(correction, network.problem.largest_volts(u[:, :n]), MOVES)
+            met = hardly_moves(correction, network.problem.copies.largest_around(u[:, :n]), MOVES)
         except np.linalg.LinAlgError:
             met = False
     carried = np.broadcast_to(at.carried, (rows, at.carried.shape[1]))

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.branch_sums import ufunc_at
+from circuitsim.drive import Drive
 from circuitsim.kcl import shift
 from circuitsim.methods.drift import drifted, may_drift
 from circuitsim.methods.held import hardly_moves
 from circuitsim.methods.network import Network
 from circuitsim.methods.outcome import Outcome
-from circuitsim.problem import Drive
 from circuitsim.residual import Check
 from circuitsim.solution import Settings, Status
 
@@ -77,7 +77,7 @@ def polished(
         if _far(volts, state.parts[0], drive.fixed, float(found.largest.max()) / network.largest):
             break
         if not (quiet and only_voltages):  # then the next correction should be smaller still
-            still = hardly_moves(volts, network.problem.largest_volts(state.parts[0]), MOVES)
+            still = hardly_moves(volts, network.problem.copies.largest_around(state.parts[0]), MOVES)
         found = state.corrected(found, step, next_part=refined == _NEXT_PART)
     return state.outcome(found, Status.SOLVED if met else Status.STALLED, steps, sure)
 
@@ -179,7 +179,7 @@ def _closed(network: Network, found: Check, stiff: Floats) -> bool:
     if not network.legs.n_links:
         return True
     x, gap = found.drive.base[0] if found.drive.base else found.x, np.abs(_gaps(network, found))
-    largest = network.problem.at_branches(network.problem.largest(x), gap.shape[1])
+    largest = network.problem.copies.at_branches(network.problem.copies.largest(x), gap.shape[1])
     return bool(((gap <= _CLOSED * largest) | (stiff == 0)).all())
 
 
@@ -200,7 +200,7 @@ def settled(network: Network, found: Check, slope: Floats) -> bool:
     if not network.exact:
         return True
     x, solve = found.drive.base[0] if found.drive.base else found.x, network.factor(slope).solve
-    violation, largest = network.violation(found), network.problem.largest_volts(x)
+    violation, largest = network.violation(found), network.problem.copies.largest_around(x)
     if x.shape[0] > 1 and network.problem.circuit.reciprocal:
         # The inverse of a conductance matrix has no negative entry: the worst of all rows bounds every correction.
         worst = (np.abs(violation) / largest).max(axis=0, keepdims=True)

@@ -1,0 +1,118 @@
+"""Sources that are too much for float64: so large themselves, or forcing a current that no float64 can hold.
+
+What is checked hangs on the sources alone; where a current is the answer's, its certificate tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim.branches import take_rows
+from circuitsim.circuit import Circuit
+from circuitsim.errors import TopologyError
+from circuitsim.laws import MAX_EXPONENT, STRAIGHT, Law
+from circuitsim.topology import Topology
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+_LARGEST = 1e150  # V, A, of a source: with more, powers overflow
+
+
+def check_sources(circuit: Circuit, rows: slice) -> None:
+    """Raise TopologyError for sources so large that sums overflow."""
+    c = circuit
+    for branches, values, unit in ((c.ties, c.ties.e, "V"), (c.current_sources, c.current_sources.i, "A")):
+        values = take_rows(values, rows)
+        if max(values.max(initial=0.0), -values.min(initial=0.0)) > _LARGEST:
+            k = int(np.abs(values).max(axis=0).argmax())
+            raise TopologyError(
+                f"{c.element(branches, k)}: {np.abs(values[:, k]).max():g} {unit} is so much that powers overflow; "
+                f"make it less than {_LARGEST:g}",
+                c.at(branches, k),
+                nodes=[c.nodes[branches.a[k]], c.nodes[branches.b[k]]],
+                elements=[c.element(branches, k)],
+            )
+
+
+def check_forced_currents(
+    circuit: Circuit, topology: Topology, fixed: Floats, closed_drops: Callable[[Floats], tuple[Ints, Floats]]
+) -> None:
+    """Raise TopologyError where sources fix the voltage of a branch at which its current is no number.
+
+    `fixed` (rows, n_fixed) are their potentials, V, and `closed_drops` is Problem's.
+    """
+    _check_crossbars(circuit, topology, fixed)
+    _check_conductors(circuit, fixed, closed_drops)
+    _check_junctions(circuit, topology, fixed)
+
+
+def _check_crossbars(c: Circuit, t: Topology, fixed: Floats) -> None:
+    """Those between known nodes."""
+    known, most = t.index_of_node < 0, _most_volts(fixed)
+    for n, x in enumerate(c.crossbars):
+        with np.errstate(over="ignore"):
+            fits = np.isfinite(2.0 * most * x.g.max(initial=0.0) * max(x.g.shape))
+        if not fits and known[x.rows].all() and known[x.cols].all():
+            raise TopologyError(
+                f"crossbar {x.name}: the sources force up to {most:g} V across its resistors: their currents "
+                "overflow; make the resistances larger",
+                c.netlist.at(c.netlist.crossbars[n].seq),
+                nodes=[c.nodes[x.rows[0]], c.nodes[x.cols[0]]],
+                elements=[x.name],
+            )
+
+
+def _check_conductors(c: Circuit, fixed: Floats, closed_drops: Callable[[Floats], tuple[Ints, Floats]]) -> None:
+    g = c.conductors
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(2.0 * _most_volts(fixed) * g.g.max(initial=0.0)):
+            return
+        closed, volts = closed_drops(fixed)
+        over = np.argwhere(~np.isfinite(g.g[closed] * volts))
+    if over.size:
+        row, n = over[0]
+        k = int(closed[n])
+        raise TopologyError(
+            f"{c.element(g, k)}: the sources force {volts[row, n]:g} V across {1.0 / g.g[k]:g} ohm: its current "
+            "overflows; make the resistance larger",
+            c.at(g, k),
+            nodes=[c.nodes[g.a[k]], c.nodes[g.b[k]]],
+            elements=[c.element(g, k)],
+        )
+
+
+def _check_junctions(c: Circuit, t: Topology, fixed: Floats) -> None:
+    j = c.junctions
+    if not t.closed_junctions.size:
+        return
+    v = fixed @ t.closed_fixed.T
+    p = j.params[t.closed_junctions]
+    law = j.law[t.closed_junctions]
+    bare = (law == Law.SHOCKLEY) & (p[:, 2] == 0) | (law == Law.SINH)
+    with np.errstate(over="ignore"):  # of laws that have no exponent
+        forward = v.max(axis=0) / np.maximum(p[:, 1], 1e-300)
+        reverse = (-v.min(axis=0) - p[:, 3]) / np.maximum(np.where(law == Law.SINH, p[:, 1], p[:, 4]), 1e-300)
+    exponent = np.maximum(forward, reverse)
+    v = np.where(forward >= reverse, v.max(axis=0), v.min(axis=0))
+    over = np.flatnonzero(bare & (exponent > np.where(law == Law.SINH, STRAIGHT, MAX_EXPONENT)))
+    if over.size:
+        k = int(t.closed_junctions[over[0]])
+        name = c.element(j, k)
+        diode = j.law[k] == Law.SHOCKLEY
+        noun, cure = ("diode", ", or give its model an RS") if diode else ("nonlinear resistor", "")
+        raise TopologyError(
+            f"{noun} {name}: the sources force {v[over[0]]:g} V across it, exp({exponent[over[0]]:.0f}): its "
+            f"current overflows; put a resistor in series{cure}",
+            c.at(j, k),
+            nodes=[c.nodes[j.a[k]], c.nodes[j.b[k]]],
+            elements=[name],
+        )
+
+
+def _most_volts(fixed: Floats) -> float:
+    """Between two fixed potentials there is no more, V."""
+    return 2.0 * float(np.abs(fixed).max(initial=0.0))
