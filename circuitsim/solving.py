@@ -1,4 +1,4 @@
-"""Solve a problem: choose the method, work through the batch tile by tile, gather the certificate."""
+"""Solve a problem: work through the batch tile by tile by the method that was chosen, gather the certificate."""
 
 from __future__ import annotations
 
@@ -6,22 +6,19 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from circuitsim.backends import gpu_mesh, gpu_newton
 from circuitsim.backends.base import Backend, find_backend
+from circuitsim.blas import one_blas_thread
+from circuitsim.choosing import choose_backend, choose_method
 from circuitsim.circuit import Circuit
 from circuitsim.drive import Drive
 from circuitsim.errors import BackendUnavailable, NotSolved, SettingsError
 from circuitsim.laws import beyond_law
-from circuitsim.linear import FEW_NODES, is_mesh
-from circuitsim.linear.multigrid import Multigrid
 from circuitsim.methods import aside, bcd, newton
 from circuitsim.methods.held import Held
 from circuitsim.methods.mna import make_network
@@ -32,22 +29,9 @@ from circuitsim.solution import Settings, Solution, Status
 from circuitsim.stack import Stacks
 from circuitsim.units import listed
 
-if TYPE_CHECKING:
-    from threadpoolctl import ThreadpoolController
-
 Floats = NDArray[np.float64]
 
-_SMALL = 2_000  # branch ends times rows: products for which BLAS takes one thread in any case
-_MANY_ROWS = 64  # of perfect diodes: bcd takes them at once; of others, and in meshes, it needs hundreds of sweeps
 _IN_CACHE = 250_000  # voltages that newton handles at once
-# Ends of branches between unknowns, times rows, above which `auto` takes the GPU for bcd. For 4.2e9 (1,000 images
-# through drn_3h) four cores took 2.95 s, an H200 0.15 s after 0.8 s to start; one core takes 1.4 s for 1e9.
-GPU_WINS = 1_000_000_000
-# Unknowns times rows above which `auto` takes the GPU for newton in circuits of which it solves many rows at once. One
-# core takes 4 to 6 us for each of them; an H200 took 0.16 s for 484,000, after 0.8 s to start.
-GPU_WINS_NEWTON = 150_000
-# The same in large meshes. For 1,000,000 multigrid took 4.4 s, an H200 2.1 s after 0.8 s to start.
-GPU_WINS_MESH = 500_000
 
 
 def solve(
@@ -194,46 +178,6 @@ def _more_parts(low: Floats | None, shape: tuple[int, ...]) -> Floats:
     return more if low is None else np.concatenate([low, more])
 
 
-def one_blas_thread(products: int) -> AbstractContextManager[object]:
-    """Inside, BLAS keeps to one thread: sums have the same bits however many cores there are.
-
-    products: branch ends times rows. Few need nothing, and nothing is loaded for them.
-    """
-    return nullcontext() if products <= _SMALL else _one_thread()
-
-
-class _OneThread:
-    """The limit, of the whole process: whoever comes first sets it, whoever goes last takes it away."""
-
-    def __init__(self) -> None:
-        self.lock, self.inside, self.limit = threading.Lock(), 0, ExitStack()
-
-    def __enter__(self) -> None:
-        with self.lock:
-            if not self.inside:
-                self.limit.enter_context(_blas().limit(limits=1, user_api="blas"))
-            self.inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self.lock:
-            self.inside -= 1
-            if not self.inside:
-                self.limit.close()
-
-
-@cache
-def _one_thread() -> _OneThread:
-    return _OneThread()
-
-
-@cache  # finding the libraries takes longer than solving a small circuit
-def _blas() -> ThreadpoolController:
-    import scipy.linalg  # noqa: F401  its library is another one, and only those that are loaded are found
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()
-
-
 def steps_text(method: str, count: int) -> str:
     """A number of steps in words.
 
@@ -241,82 +185,6 @@ def steps_text(method: str, count: int) -> str:
     ('24 sweeps', '1 Newton step')
     """
     return f"{count} {'Newton step' if method == 'newton' else 'sweep'}{'s' * (count != 1)}"
-
-
-def choose_method(problem: Problem, settings: Settings) -> tuple[str, str]:
-    """The method for a problem, and the reason in a few words."""
-    t = problem.topology
-    forced = settings.method == "auto" and (not problem.circuit.reciprocal or t.links.size > 0)
-    if forced or settings.method == "newton":
-        need = "method newton" if settings.method == "newton" else "this circuit needs method newton, which"
-        if settings.dtype != "float64":
-            raise SettingsError(f"{need} computes in float64; leave --dtype out")
-        if settings.backend == "reference":
-            raise SettingsError(f"{need} does not run on the reference backend; leave --backend out")
-        if settings.backend == "gpu" and (refused := _no_newton_on_gpu(problem)):
-            raise SettingsError(f"{need} cannot run on the gpu here: {refused}; leave --backend out")
-    if settings.method != "auto":
-        return settings.method, "asked for"
-    if settings.backend == "reference":
-        return "bcd", "the reference backend has no other"
-    if settings.dtype != "float64":
-        return "bcd", f"newton has no {settings.dtype}"
-    if not problem.circuit.reciprocal:
-        return "newton", "controlled sources"
-    if t.links.size:
-        return "newton", "ideal diodes join nodes that both can move"
-    if any(spec.inner for spec in t.dense):
-        return "bcd", "dense layers"
-    if problem.n_free and not t.legs.a.size and not t.couplings.indices.size:
-        return "bcd", "no two unknowns are joined"
-    if settings.backend == "gpu":
-        refused = _no_newton_on_gpu(problem)
-        return ("bcd", f"not newton on the gpu: {refused}") if refused else ("newton", "a sparse network")
-    if t.legs.a.size and not t.legs.n_junctions and problem.batch > _MANY_ROWS and not _large_mesh(problem):
-        return "bcd", "many rows of a circuit of perfect diodes"
-    return "newton", "a sparse network"
-
-
-def _large_mesh(problem: Problem) -> bool:
-    """Told without the order of an elimination, which takes long to find."""
-    return problem.n_free > FEW_NODES and is_mesh(problem.n_free, *problem.topology.edges)
-
-
-def choose_backend(problem: Problem, settings: Settings) -> Backend:
-    """The backend that settings name; under `auto` the GPU where it has much to do and one can be used, or the CPU."""
-    if settings.backend != "auto":
-        return find_backend(settings.backend)
-    unknowns = problem.batch * problem.n_free
-    much = {"bcd": problem.batch * problem.inner_ends >= GPU_WINS, "newton": unknowns >= GPU_WINS_NEWTON}
-    if any(much.values()):
-        method, _ = choose_method(problem, settings)
-        # What newton takes is not asked for nothing: to find the order of an elimination takes long.
-        mesh = method == "newton" and isinstance(problem.topology.solver, Multigrid)
-        much["newton"] &= not mesh or unknowns >= GPU_WINS_MESH
-        if much[method] and (method == "bcd" or mesh or not gpu_newton.refusal(problem)):
-            try:
-                return _gpu_for(problem, settings, method)
-            except BackendUnavailable:
-                pass
-    return find_backend("cpu")
-
-
-def _no_newton_on_gpu(problem: Problem) -> str:
-    """Why newton has nothing to do on the GPU; empty where it takes its steps there, or solves its networks."""
-    refused = gpu_newton.refusal(problem)
-    return refused if refused and gpu_mesh.refusal(problem) else ""
-
-
-def _gpu_for(problem: Problem, settings: Settings, method: str) -> Backend:
-    """The GPU, when it has the memory for a row of the batch, and something to do. Raises BackendUnavailable."""
-    gpu = find_backend("gpu")
-    if method == "bcd":
-        gpu.tile(problem, settings.dtype)
-    elif refused := _no_newton_on_gpu(problem):
-        raise BackendUnavailable(refused)
-    else:
-        gpu.row_steps(problem)
-    return gpu
 
 
 class _Work:

@@ -17,7 +17,7 @@ from devices import (
     missing,
 )
 
-from circuitsim import solving
+from circuitsim import choosing
 from circuitsim.backends import gpu_check
 from circuitsim.backends.cuda import CudaDevice
 from circuitsim.backends.gpu import Device
@@ -42,9 +42,9 @@ def gpu_for_small_work() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         if os.environ.get(NEEDS_GPU):
-            patch.setattr(solving, "GPU_WINS", 0)
-            patch.setattr(solving, "GPU_WINS_NEWTON", 0)
-            patch.setattr(solving, "GPU_WINS_MESH", 0)
+            patch.setattr(choosing, "GPU_WINS", 0)
+            patch.setattr(choosing, "GPU_WINS_NEWTON", 0)
+            patch.setattr(choosing, "GPU_WINS_MESH", 0)
             patch.setattr(gpu_check, "FULL_WORK", 0)
         yield
 

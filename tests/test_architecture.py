@@ -12,10 +12,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    "errors compiled", "graphs", "linear", "netlist", "laws notebook", "models branches", "circuit", "build",
+    "errors compiled blas", "graphs", "linear", "netlist", "laws notebook", "models branches", "circuit", "build",
     "units coloring shapes", "feasibility islands layout", "topology", "placement workers branch_sums",
     "drive copies overflow", "problem",
-    "kcl stack", "residual", "currents backends", "uniqueness plot", "saved", "solution", "methods", "solving",
+    "kcl stack", "residual", "currents backends", "uniqueness plot", "saved", "solution", "methods",
+    "choosing", "solving",
     "sweeping", "__init__", "io gallery", "view", "cli", "__main__",
 ]  # fmt: skip
 LAYER = {name: k for k, names in enumerate(LAYERS) for name in names.split()}

@@ -11,11 +11,11 @@ from helpers import assert_laws
 
 import circuitsim as cs
 from circuitsim import solving, stack
+from circuitsim.choosing import choose_method
 from circuitsim.methods import aside, newton
 from circuitsim.methods.outcome import Gathered, Outcome
 from circuitsim.residual import FIGURES, Residuals
 from circuitsim.solution import Status
-from circuitsim.solving import choose_method
 from circuitsim.stack import units_in_copies
 
 

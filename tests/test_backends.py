@@ -12,11 +12,11 @@ import circuitsim as cs
 from circuitsim import gallery, residual
 from circuitsim.backends import kernels
 from circuitsim.backends.base import find_backend
+from circuitsim.choosing import choose_backend, choose_method
 from circuitsim.gallery import Recipe, drn, random_circuit
 from circuitsim.laws import N_PARAMS, Law, branch_current
 from circuitsim.methods import bcd
 from circuitsim.models import BOLTZMANN, CHARGE
-from circuitsim.solving import choose_backend, choose_method
 
 pytestmark = pytest.mark.usefixtures("kernel_form")
 

@@ -21,7 +21,7 @@ from helpers import assert_laws
 from test_backends import DECKS, LAWS, WIDE, batched
 
 import circuitsim as cs
-from circuitsim import kcl, residual, solving
+from circuitsim import choosing, kcl, residual, solving
 from circuitsim.backends import cuda, gpu, gpu_check, kernels
 from circuitsim.backends.base import Engine, find_backend
 from circuitsim.backends.cuda import OPTIONS, SOURCE, CudaDevice
@@ -415,19 +415,19 @@ def test_auto_takes_the_gpu_where_it_wins(monkeypatch: pytest.MonkeyPatch) -> No
     problem, ladder = batched(DECKS["drn"], 3), batched(DECKS["ladder"], 1)
     work = problem.batch * problem.inner_ends
     monkeypatch.setattr(cuda, "CudaDevice", NumpyDevice)
-    monkeypatch.setattr(solving, "GPU_WINS", work + 1)
+    monkeypatch.setattr(choosing, "GPU_WINS", work + 1)
     assert cs.solve(problem).backend == "cpu"
-    monkeypatch.setattr(solving, "GPU_WINS", work)
+    monkeypatch.setattr(choosing, "GPU_WINS", work)
     assert cs.solve(problem).backend == "gpu"
     assert cs.solve(problem, cs.Settings(backend="cpu")).backend == "cpu"
-    monkeypatch.setattr(solving, "GPU_WINS", 0)
+    monkeypatch.setattr(choosing, "GPU_WINS", 0)
     assert cs.solve(ladder).backend == "cpu"  # newton
 
 
 @pytest.mark.parametrize("device_class", [no_device, lambda: NumpyDevice(free=0)])
 def test_auto_goes_on_with_the_cpu(monkeypatch: pytest.MonkeyPatch, device_class: Any) -> None:
     monkeypatch.setattr(cuda, "CudaDevice", device_class)
-    monkeypatch.setattr(solving, "GPU_WINS", 0)
+    monkeypatch.setattr(choosing, "GPU_WINS", 0)
     problem = batched(DECKS["drn"], 3)
     assert cs.solve(problem).backend == "cpu"
     with pytest.raises(cs.BackendUnavailable):
@@ -443,7 +443,7 @@ class FailingDevice(NumpyDevice):
 
 def test_auto_goes_on_with_the_cpu_when_memory_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "CudaDevice", FailingDevice)
-    monkeypatch.setattr(solving, "GPU_WINS", 0)
+    monkeypatch.setattr(choosing, "GPU_WINS", 0)
     problem = batched(DECKS["drn"], 3)
     assert cs.solve(problem).backend == "cpu"
     for settings, backend in ((cs.Settings(backend="gpu"), None), (cs.Settings(), GpuBackend(FailingDevice()))):
@@ -461,8 +461,9 @@ def test_auto_leaves_the_gpu_where_sweeps_are_slow(monkeypatch: pytest.MonkeyPat
     stiff = "\n".join(["chain", "V1 p0 0 1", *(f"R{k} p{k} p{k + 1} 1" for k in range(300)), "R300 p300 0 1k"])
     problem = cs.compile_problem(cs.parse(stiff))
     monkeypatch.setattr(cuda, "CudaDevice", NumpyDevice)
-    monkeypatch.setattr(solving, "GPU_WINS", 0)
-    monkeypatch.setattr(solving, "choose_method", lambda *_: ("bcd", "for this test"))
+    monkeypatch.setattr(choosing, "GPU_WINS", 0)
+    for module in (choosing, solving):
+        monkeypatch.setattr(module, "choose_method", lambda *_: ("bcd", "for this test"))
     solution = cs.solve(problem)
     assert (solution.method, solution.backend) == ("newton", "cpu")
     assert "block coordinate descent was slow" in solution.why
@@ -471,7 +472,7 @@ def test_auto_leaves_the_gpu_where_sweeps_are_slow(monkeypatch: pytest.MonkeyPat
 
 def test_sweeps_say_which_backend_solved(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "CudaDevice", NumpyDevice)
-    monkeypatch.setattr(solving, "GPU_WINS", 5_000_000_000)
+    monkeypatch.setattr(choosing, "GPU_WINS", 5_000_000_000)
     circuit = cs.parse(DECKS["divider"])
     result = cs.sweep(circuit, "V1 0 5 0.5", cs.Settings(backend="gpu"))
     assert (result.backend, result.method) == ("gpu", "bcd")

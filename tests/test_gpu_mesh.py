@@ -9,7 +9,7 @@ from helpers import assert_laws
 from scipy import sparse
 
 import circuitsim as cs
-from circuitsim import gallery, linear, solving
+from circuitsim import choosing, gallery, linear
 from circuitsim.backends import cuda, gpu_mesh
 from circuitsim.backends.gpu import Device, GpuBackend
 from circuitsim.backends.gpu_mesh import GpuMesh
@@ -119,7 +119,7 @@ def test_what_is_solved_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     for problem in (crossbar, compiled_problem(CONTROLLED)):
         assert GpuBackend(NumpyDevice()).solver(problem) is None
         with pytest.raises(cs.SettingsError, match="method newton cannot run on the gpu here: "):
-            solving.choose_method(problem, cs.Settings(method="newton", backend="gpu"))
+            choosing.choose_method(problem, cs.Settings(method="newton", backend="gpu"))
     assert cs.solve(crossbar, NEWTON, backend=GpuBackend(NumpyDevice())).backend == "cpu"
     monkeypatch.setattr(linear, "_MANY_NODES", 10**6)
     assert gpu_mesh.refusal(compiled_problem(GRID)) == "it is no large mesh"
@@ -129,9 +129,9 @@ def test_auto_takes_the_gpu_for_large_meshes(monkeypatch: pytest.MonkeyPatch) ->
     pytest.importorskip("pyamg")
     problem = compiled_problem(GRID)
     monkeypatch.setattr(cuda, "CudaDevice", NumpyDevice)
-    monkeypatch.setattr(solving, "GPU_WINS_NEWTON", 1)  # is of other circuits
-    monkeypatch.setattr(solving, "GPU_WINS_MESH", problem.n_free + 1)
+    monkeypatch.setattr(choosing, "GPU_WINS_NEWTON", 1)  # is of other circuits
+    monkeypatch.setattr(choosing, "GPU_WINS_MESH", problem.n_free + 1)
     assert cs.solve(problem).backend == "cpu"
-    monkeypatch.setattr(solving, "GPU_WINS_MESH", problem.n_free)
+    monkeypatch.setattr(choosing, "GPU_WINS_MESH", problem.n_free)
     assert (cs.solve(problem).backend, cs.solve(problem, cs.Settings(backend="gpu")).method) == ("gpu", "newton")
     assert cs.solve(compiled_problem(gallery.wired_crossbar(8))).backend == "cpu"

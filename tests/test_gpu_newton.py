@@ -12,7 +12,7 @@ from test_backends import DECKS, LAWS, batched
 from test_gpu import WITH_BOUNDS
 
 import circuitsim as cs
-from circuitsim import solving
+from circuitsim import choosing
 from circuitsim.backends import cuda, gpu_newton
 from circuitsim.backends.gpu import Device, GpuBackend
 from circuitsim.backends.gpu_newton import GpuNewton
@@ -467,14 +467,14 @@ def test_circuits_that_newton_does_not_solve_there(deck: str, why: str) -> None:
     with pytest.raises(
         cs.SettingsError, match=f"^method newton cannot run on the gpu here: {why}; leave --backend out$"
     ):
-        solving.choose_method(problem, cs.Settings(method="newton", backend="gpu"))
+        choosing.choose_method(problem, cs.Settings(method="newton", backend="gpu"))
     assert cs.solve(problem, NEWTON, backend=GpuBackend(NumpyDevice())).backend == "cpu"
     if problem.circuit.reciprocal:
-        method, reason = solving.choose_method(problem, cs.Settings(backend="gpu"))
+        method, reason = choosing.choose_method(problem, cs.Settings(backend="gpu"))
         assert (method, reason) == ("bcd", f"not newton on the gpu: {why}")
     else:
         with pytest.raises(cs.SettingsError, match=f"this circuit needs method newton, which cannot run .*: {why};"):
-            solving.choose_method(problem, cs.Settings(backend="gpu"))
+            choosing.choose_method(problem, cs.Settings(backend="gpu"))
 
 
 def test_large_circuits_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -488,8 +488,8 @@ def test_large_circuits_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_newton_there_is_in_float64() -> None:
     problem = cs.compile_problem(cs.parse(MESH))
     with pytest.raises(cs.SettingsError, match="method newton computes in float64; leave --dtype out"):
-        solving.choose_method(problem, cs.Settings(method="newton", backend="gpu", dtype="float32"))
-    assert solving.choose_method(problem, cs.Settings(backend="gpu", dtype="float32"))[0] == "bcd"
+        choosing.choose_method(problem, cs.Settings(method="newton", backend="gpu", dtype="float32"))
+    assert choosing.choose_method(problem, cs.Settings(backend="gpu", dtype="float32"))[0] == "bcd"
 
 
 def test_the_gpu_solves_sparse_nonlinear_circuits_by_newton(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -505,9 +505,9 @@ def test_the_gpu_solves_sparse_nonlinear_circuits_by_newton(monkeypatch: pytest.
 def test_auto_takes_the_gpu_where_it_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = batched(CIRCUITS["ladder"], 3)
     monkeypatch.setattr(cuda, "CudaDevice", NumpyDevice)
-    monkeypatch.setattr(solving, "GPU_WINS_NEWTON", 3 * 12 + 1)
+    monkeypatch.setattr(choosing, "GPU_WINS_NEWTON", 3 * 12 + 1)
     assert cs.solve(problem).backend == "cpu"
-    monkeypatch.setattr(solving, "GPU_WINS_NEWTON", 3 * 12)
+    monkeypatch.setattr(choosing, "GPU_WINS_NEWTON", 3 * 12)
     solution = cs.solve(problem)
     assert (solution.backend, solution.method) == ("gpu", "newton")
     assert cs.solve(problem, cs.Settings(backend="cpu")).backend == "cpu"

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from circuitsim.backends import gpu_newton
 from circuitsim.backends.base import Backend, find_backend
+from circuitsim.blas import one_blas_thread
 from circuitsim.build import build_circuit
 from circuitsim.circuit import Circuit, check_structure
 from circuitsim.errors import CircuitError, SettingsError
@@ -24,7 +25,6 @@ from circuitsim.netlist.revalue import Revaluer, Variant
 from circuitsim.netlist.saves import Save, labels_of
 from circuitsim.problem import Problem
 from circuitsim.solution import Settings
-from circuitsim.solving import one_blas_thread
 from circuitsim.stack import UNKNOWNS, Stacks, built, stacked
 from circuitsim.sweeping.results import Points
 from circuitsim.sweeping.runner import Runner

@@ -1,0 +1,97 @@
+"""Which method solves a problem, and on which backend, unless the settings say so."""
+
+from __future__ import annotations
+
+from circuitsim.backends import gpu_mesh, gpu_newton
+from circuitsim.backends.base import Backend, find_backend
+from circuitsim.errors import BackendUnavailable, SettingsError
+from circuitsim.linear import FEW_NODES, is_mesh
+from circuitsim.linear.multigrid import Multigrid
+from circuitsim.problem import Problem
+from circuitsim.solution import Settings
+
+_MANY_ROWS = 64  # of perfect diodes: bcd takes them at once; of others, and in meshes, it needs hundreds of sweeps
+# Ends of branches between unknowns, times rows, above which `auto` takes the GPU for bcd. For 4.2e9 (1,000 images
+# through drn_3h) four cores took 2.95 s, an H200 0.15 s after 0.8 s to start; one core takes 1.4 s for 1e9.
+GPU_WINS = 1_000_000_000
+# Unknowns times rows above which `auto` takes the GPU for newton in circuits of which it solves many rows at once. One
+# core takes 4 to 6 us for each of them; an H200 took 0.16 s for 484,000, after 0.8 s to start.
+GPU_WINS_NEWTON = 150_000
+# The same in large meshes. For 1,000,000 multigrid took 4.4 s, an H200 2.1 s after 0.8 s to start.
+GPU_WINS_MESH = 500_000
+
+
+def choose_method(problem: Problem, settings: Settings) -> tuple[str, str]:
+    """The method for a problem, and the reason in a few words."""
+    t = problem.topology
+    forced = settings.method == "auto" and (not problem.circuit.reciprocal or t.links.size > 0)
+    if forced or settings.method == "newton":
+        need = "method newton" if settings.method == "newton" else "this circuit needs method newton, which"
+        if settings.dtype != "float64":
+            raise SettingsError(f"{need} computes in float64; leave --dtype out")
+        if settings.backend == "reference":
+            raise SettingsError(f"{need} does not run on the reference backend; leave --backend out")
+        if settings.backend == "gpu" and (refused := _no_newton_on_gpu(problem)):
+            raise SettingsError(f"{need} cannot run on the gpu here: {refused}; leave --backend out")
+    if settings.method != "auto":
+        return settings.method, "asked for"
+    if settings.backend == "reference":
+        return "bcd", "the reference backend has no other"
+    if settings.dtype != "float64":
+        return "bcd", f"newton has no {settings.dtype}"
+    if not problem.circuit.reciprocal:
+        return "newton", "controlled sources"
+    if t.links.size:
+        return "newton", "ideal diodes join nodes that both can move"
+    if any(spec.inner for spec in t.dense):
+        return "bcd", "dense layers"
+    if problem.n_free and not t.legs.a.size and not t.couplings.indices.size:
+        return "bcd", "no two unknowns are joined"
+    if settings.backend == "gpu":
+        refused = _no_newton_on_gpu(problem)
+        return ("bcd", f"not newton on the gpu: {refused}") if refused else ("newton", "a sparse network")
+    if t.legs.a.size and not t.legs.n_junctions and problem.batch > _MANY_ROWS and not _large_mesh(problem):
+        return "bcd", "many rows of a circuit of perfect diodes"
+    return "newton", "a sparse network"
+
+
+def _large_mesh(problem: Problem) -> bool:
+    """Told without the order of an elimination, which takes long to find."""
+    return problem.n_free > FEW_NODES and is_mesh(problem.n_free, *problem.topology.edges)
+
+
+def choose_backend(problem: Problem, settings: Settings) -> Backend:
+    """The backend that settings name; under `auto` the GPU where it has much to do and one can be used, or the CPU."""
+    if settings.backend != "auto":
+        return find_backend(settings.backend)
+    unknowns = problem.batch * problem.n_free
+    much = {"bcd": problem.batch * problem.inner_ends >= GPU_WINS, "newton": unknowns >= GPU_WINS_NEWTON}
+    if any(much.values()):
+        method, _ = choose_method(problem, settings)
+        # What newton takes is not asked for nothing: to find the order of an elimination takes long.
+        mesh = method == "newton" and isinstance(problem.topology.solver, Multigrid)
+        much["newton"] &= not mesh or unknowns >= GPU_WINS_MESH
+        if much[method] and (method == "bcd" or mesh or not gpu_newton.refusal(problem)):
+            try:
+                return _gpu_for(problem, settings, method)
+            except BackendUnavailable:
+                pass
+    return find_backend("cpu")
+
+
+def _no_newton_on_gpu(problem: Problem) -> str:
+    """Why newton has nothing to do on the GPU; empty where it takes its steps there, or solves its networks."""
+    refused = gpu_newton.refusal(problem)
+    return refused if refused and gpu_mesh.refusal(problem) else ""
+
+
+def _gpu_for(problem: Problem, settings: Settings, method: str) -> Backend:
+    """The GPU, when it has the memory for a row of the batch, and something to do. Raises BackendUnavailable."""
+    gpu = find_backend("gpu")
+    if method == "bcd":
+        gpu.tile(problem, settings.dtype)
+    elif refused := _no_newton_on_gpu(problem):
+        raise BackendUnavailable(refused)
+    else:
+        gpu.row_steps(problem)
+    return gpu
