@@ -253,7 +253,10 @@ def print_sweep(result: SweepResult, tolerance: float, out: Console, quiet: bool
     nodes = chosen_nodes(result)
     count, what = result.values.shape[0], "points" if result.swept else "runs"
     if not quiet:
-        out.print(Text(f"{count:,} {what}, {', '.join(result.names)}", "bold"), end="\n\n")
+        first, last = (f"{result.values[k, 0]:.0f}" for k in (0, -1))
+        seeds = f"seeds {first} to {last}" if count > 1 else f"seed {first}"
+        of = ", ".join(result.names) if result.swept else seeds
+        out.print(Text(f"{count:,} {what if count > 1 else what[:-1]}, {of}", "bold"), end="\n\n")
     names = [result.circuit.nodes[k] for k in nodes.tolist()]
     loose, left_out = ~result.determined[nodes], result.left_out[nodes]
     print_columns = _print_points if result.swept else _print_statistics
@@ -271,6 +274,8 @@ def print_sweep(result: SweepResult, tolerance: float, out: Console, quiet: bool
     _explain_undetermined(bool(loose.any()), out, "* ")
     if result.saved_ambiguous.any():
         out.print(Text("* of a saved value: not unique"))
+    if not result.swept and count > 1 and not np.ptp(result.voltages, axis=0).any():
+        out.print(Text("all runs have the same voltages; {agauss(1k, 50, 3)} as a value is drawn for each", "yellow"))
     out.print()
     verdict = (f"NOT met at {result.failed.size:,} of {count:,} {what}", "bold red")
     out.print(Text.assemble("certificate: ", verdict if result.failed.size else ("met", "green")))
