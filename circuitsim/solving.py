@@ -19,7 +19,7 @@ from circuitsim.circuit import Circuit
 from circuitsim.drive import Drive
 from circuitsim.errors import BackendUnavailable, NotSolved, SettingsError
 from circuitsim.laws import beyond_law
-from circuitsim.methods import aside, bcd, newton
+from circuitsim.methods import aside, bcd, tiles
 from circuitsim.methods.held import Held
 from circuitsim.methods.mna import make_network
 from circuitsim.methods.outcome import Outcome
@@ -277,16 +277,16 @@ class _Work:
             there = self.row_steps()
             if there and x.shape[0] <= there.tile:
                 self.there = True
-                outcome, left = newton.solve_tile_there(there, network, drive, self.settings, x, warm)
+                outcome, left = tiles.solve_tile_there(there, network, drive, self.settings, x, warm)
                 self.left += left
                 return outcome
             self.there = self.there or self.solver() is not None
             if x.shape[0] > 1 and not self.there and (stacks := self.stacks()):
                 return aside.solve_tile(network, stacks, drive, self.settings, x, warm)
-            outcome = newton.solve_tile(network, drive, self.settings, x, warm)
+            outcome = tiles.solve_tile(network, drive, self.settings, x, warm)
             if outcome.status is Status.STALLED or (outcome.status is Status.SOLVED and not outcome.sure):
                 for other in network.otherwise():
-                    second = newton.solve_tile(other, drive, self.settings, x, warm)
+                    second = tiles.solve_tile(other, drive, self.settings, x, warm)
                     if second.status is Status.SOLVED and (second.sure or outcome.status is not Status.SOLVED):
                         outcome = second
                     if outcome.status is Status.SOLVED and outcome.sure:

@@ -27,7 +27,7 @@ from circuitsim.backends import gpu_mesh, kernels
 from circuitsim.backends.cuda import SOURCE
 from circuitsim.branch_sums import violations
 from circuitsim.laws import branch_current
-from circuitsim.methods import newton
+from circuitsim.methods import limiting
 
 ARCHITECTURES = ["sm_80", "sm_90"]
 BY_CUPY = ["-ftz=true", "--device-as-default-execution-space"]  # what it adds to the compiler's options
@@ -323,7 +323,7 @@ def tangents(rows, legs, x, a, k, law, params, sets, offset, offset_rows, w, cur
     kinds, p, flat = _every_leg(law, params, rows)
     i, _ = branch_current(kinds, p, v.ravel())
     amps[:], miss[:] = np.abs(i.reshape(v.shape)).T, np.abs(i.reshape(v.shape) - line).T
-    w[:] = newton._limited(kinds, p, flat(w), v.ravel(), line.ravel()).reshape(v.shape).T
+    w[:] = limiting.limited(kinds, p, flat(w), v.ravel(), line.ravel()).reshape(v.shape).T
     i, g = branch_current(kinds, p, flat(w))
     current[:], slope[:] = i.reshape(v.shape).T, g.reshape(v.shape).T
 

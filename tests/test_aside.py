@@ -12,7 +12,8 @@ from helpers import assert_laws
 import circuitsim as cs
 from circuitsim import solving, stack
 from circuitsim.choosing import choose_method
-from circuitsim.methods import aside, newton
+from circuitsim.methods import aside, newton, tiles
+from circuitsim.methods.network import Network
 from circuitsim.methods.outcome import Gathered, Outcome
 from circuitsim.residual import FIGURES, Residuals
 from circuitsim.solution import Status
@@ -96,9 +97,9 @@ def test_the_certificate_is_that_of_the_rows(deck: str, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("fault", ["not solved", "wrong"])
 def test_a_stack_that_fails_leaves_the_rows_to_be_solved_alone(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     problem = batch("shockley", 12)
-    solve_tile: Callable[..., Outcome] = newton.solve_tile
+    solve_tile: Callable[..., Outcome] = tiles.solve_tile
 
-    def failing(network: newton.Network, *arguments: object, **how: object) -> Outcome:
+    def failing(network: Network, *arguments: object, **how: object) -> Outcome:
         outcome = solve_tile(network, *arguments, **how)
         if network.problem.circuit.copies == 1:
             return outcome
@@ -106,7 +107,7 @@ def test_a_stack_that_fails_leaves_the_rows_to_be_solved_alone(fault: str, monke
             return replace(outcome, status=Status.STALLED)
         return replace(outcome, x=outcome.x * (1.0 + 1e-6), low=None)
 
-    monkeypatch.setattr(newton, "solve_tile", failing)
+    monkeypatch.setattr(tiles, "solve_tile", failing)
     many = cs.solve(problem, NEWTON)
     without_stacks(monkeypatch)
     one = cs.solve(problem, NEWTON)
@@ -134,15 +135,15 @@ def test_rows_of_later_tiles_have_their_own_sources(monkeypatch: pytest.MonkeyPa
 def test_rows_begin_where_they_are_told_or_at_the_last_solved(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = batch("shockley", 9)
     starts: list[np.ndarray] = []
-    solve_tile = newton.solve_tile
+    solve_tile = tiles.solve_tile
 
-    def seen(network: newton.Network, *arguments: object, **how: object) -> Outcome:
+    def seen(network: Network, *arguments: object, **how: object) -> Outcome:
         at = arguments[2]
         if network.problem.circuit.copies > 1:
             starts.append(at[0, units_in_copies(network.problem)])  # type: ignore[index]
         return solve_tile(network, *arguments, **how)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(newton, "solve_tile", seen)
+    monkeypatch.setattr(tiles, "solve_tile", seen)
     monkeypatch.setattr(stack, "_MOST_COPIES", 4)
     cold = cs.solve(problem, NEWTON)
     np.testing.assert_array_equal(starts[0], np.repeat(cold.x[:1], len(starts[0]), axis=0))

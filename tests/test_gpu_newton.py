@@ -18,7 +18,7 @@ from circuitsim.backends.gpu import Device, GpuBackend
 from circuitsim.backends.gpu_newton import GpuNewton
 from circuitsim.gallery import Recipe, random_circuit
 from circuitsim.laws import Law, branch_current
-from circuitsim.methods import newton
+from circuitsim.methods import limiting, newton, tiles
 from circuitsim.methods.mna import make_network
 from circuitsim.residual import Check
 from circuitsim.stack import Stacks, stacked, units_in_copies, unstacked
@@ -60,7 +60,8 @@ def steps_on(device: Device, problem: cs.Problem) -> tuple[GpuNewton, np.ndarray
     there = GpuBackend(device).row_steps(problem)
     assert there is not None
     network, drive = make_network(problem), problem.drive(slice(0, problem.batch))
-    w = newton._first(network, np.broadcast_to(drive.junction_offset, (problem.batch, network.law.size)), False)
+    offset = np.broadcast_to(drive.junction_offset, (problem.batch, network.law.size))
+    w = limiting.first_voltages(network, offset, False)
     there.start(drive, w)
     return there, w
 
@@ -86,7 +87,7 @@ def test_a_step_solves_the_network_of_the_tangents(device: Device, deck: str, ba
     np.testing.assert_allclose(got, x, rtol=0, atol=1e-11 * np.abs(x).max())
     v = got @ incidence.T + drive.junction_offset
     line = i + g * (v - w)
-    limited = newton._limited(network.law, network.params, w, v, line)
+    limited = limiting.limited(network.law, network.params, w, v, line)
     np.testing.assert_allclose(device.to_host(there.w).T, limited, rtol=1e-11, atol=1e-12)
     for mine, theirs in zip(
         (there.current, there.slope), branch_current(network.law, network.params, limited), strict=True
@@ -215,7 +216,7 @@ def test_a_start_is_gone_on_from(device: Device) -> None:
     problem = batched(CIRCUITS["ladder"], 3)
     cold = cs.solve(problem, NEWTON, backend=GpuBackend(device))
     warm = cs.solve(problem, NEWTON, backend=GpuBackend(device), start=cold.x)
-    assert warm.steps == newton._EXTRA_STEPS + 1 < cold.steps
+    assert warm.steps == tiles._EXTRA_STEPS + 1 < cold.steps
     np.testing.assert_allclose(warm.x, cold.x, rtol=0, atol=1e-12 * np.abs(cold.x).max())
 
 
@@ -298,7 +299,7 @@ def test_failures_are_failures(device: Device, monkeypatch: pytest.MonkeyPatch) 
     problem = batched(CIRCUITS["ladder"], 3)
     solve = newton._Row.solve
     monkeypatch.setattr(newton._Row, "solve", lambda *a: replace(solve(*a), status=cs.Status.STALLED))
-    monkeypatch.setattr(newton, "_FULL_STEPS", 2)  # too few to arrive
+    monkeypatch.setattr(newton, "FULL_STEPS", 2)  # too few to arrive
     solution = cs.solve(problem, NEWTON, backend=GpuBackend(device), raise_on_failure=False)
     assert solution.status is cs.Status.STALLED and "3 of 3 rows did not arrive on the gpu" in solution.why
 

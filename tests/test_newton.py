@@ -491,11 +491,11 @@ def test_the_interior_point_method_and_line_searches_agree(
     kind: str, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     circuit, asked = cs.parse(graph_of_diodes(60, seed, kind)), []
-    monkeypatch.setattr(newton, "_FULL_STEPS", 2)
+    monkeypatch.setattr(newton, "FULL_STEPS", 2)
     monkeypatch.setattr(newton, "minimise", None)
     inside = cs.solve(circuit)
     monkeypatch.undo()
-    monkeypatch.setattr(newton, "_FULL_STEPS", 2)
+    monkeypatch.setattr(newton, "FULL_STEPS", 2)
     monkeypatch.setattr(newton, "follow_inside", lambda *_: asked.append(1) or iter(()))
     sure = cs.solve(circuit)
     assert asked

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from circuitsim.drive import Drive
 from circuitsim.kcl import shift
-from circuitsim.methods import newton
+from circuitsim.methods import newton, tiles
 from circuitsim.methods.mna import make_network
 from circuitsim.methods.network import Network
 from circuitsim.methods.outcome import Outcome
@@ -35,17 +35,17 @@ _MOST_UNITS = 1_000  # unknowns: of larger circuits rows one by one, each from t
 def worth_it(problem: Problem) -> bool:
     """Whether rows are best solved like this: of nonlinear circuits for which dense matrices are too large."""
     few = problem.n_free <= _MOST_UNITS and most_copies(problem) > 1
-    return few and problem.topology.legs.a.size > 0 and not newton.together(problem)
+    return few and problem.topology.legs.a.size > 0 and not tiles.together(problem)
 
 
 def solve_tile(network: Network, stacks: Stacks, drive: Drive, settings: Settings, x: Floats, warm: bool) -> Outcome:
-    """Solve one tile of the batch, as newton.solve_tile does: its first row, and from it, or their own x, the others.
+    """Solve one tile of the batch, as tiles.solve_tile does: its first row, and from it, or their own x, the others.
 
     The certificate is that of the rows themselves.
     """
     problem = network.problem
     few_steps = replace(settings, max_sweeps=min(settings.max_sweeps, FEW_STEPS))
-    found, last = newton.gathered(network, Outcome(x, Status.SOLVED, 0, NO_RESIDUALS)), [0]
+    found, last = tiles.gathered(network, Outcome(x, Status.SOLVED, 0, NO_RESIDUALS)), [0]
 
     def one(row: int) -> None:
         start = x[row] if warm else found.x[last[0]]
@@ -60,7 +60,7 @@ def solve_tile(network: Network, stacks: Stacks, drive: Drive, settings: Setting
         units = units_in_copies(stack)
         at = np.zeros((1, stack.n_free))
         at[0, units] = start
-        outcome = newton.solve_tile(make_network(stack), stack.drive(slice(0, 1)), few_steps, at, warm=True)
+        outcome = tiles.solve_tile(make_network(stack), stack.drive(slice(0, 1)), few_steps, at, warm=True)
         solved = outcome.status is Status.SOLVED and outcome.sure
         if not solved or (outcome.loose is not None and outcome.loose.any()):
             return False

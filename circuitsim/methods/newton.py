@@ -2,16 +2,14 @@
 
 A leg (topology.Legs) at voltage w carries i(w); its tangent there is a conductance g = i'(w) beside a current source.
 All tangents at once make a linear network. Its solution gives each leg a new voltage and, on the old tangent, a
-current. An exponential leg whose voltage rose goes on from the current, not the voltage, where that is less (the
-limiting of L. W. Nagel, SPICE2, 1975): then exponentials cost no more steps than their logarithms.
+current, from which the next tangents are taken (limiting.py).
 
 An ideal diode conducts or not. When it does, it is the stiff line i = lam + rho (v - vf), and lam the current of the
 solution before (augmented Lagrangian, R. T. Rockafellar 1976): v = vf and the current follow exactly, for any rho.
 
 Full steps have no guarantee. When they go round in circles, interior.py takes over where all legs are ideal or PWL,
 line_search.py elsewhere and where that leads nowhere; where there is no co-content, damped steps, other starts, and
-then continuation.py. What is found is refined to all digits by polish.py. Many rows of a small circuit take full steps
-at once: by dense matrices, as copies of the circuit (aside.py), or as the backend does it (base.RowSteps).
+then continuation.py. What is found is refined to all digits by polish.py.
 
 The unknowns are u = (x, j): the voltages of the free units, and in non-reciprocal circuits the currents that
 mna.MnaNetwork adds.
@@ -26,29 +24,22 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.backends.base import RowSteps
 from circuitsim.drive import Drive
-from circuitsim.laws import Law, branch_current, branch_voltage
-from circuitsim.linear.lu import SINGULAR
+from circuitsim.laws import Law, branch_current
 from circuitsim.methods.continuation import follow
-from circuitsim.methods.held import hardly_moves
 from circuitsim.methods.interior import follow_inside
+from circuitsim.methods.limiting import first_voltages, limited, near
 from circuitsim.methods.line_search import minimise
 from circuitsim.methods.network import Network, Tangents
-from circuitsim.methods.outcome import Gathered, Outcome
-from circuitsim.methods.polish import MOVES, polished
-from circuitsim.problem import Problem
-from circuitsim.residual import NO_RESIDUALS, Check
+from circuitsim.methods.outcome import Outcome
+from circuitsim.methods.polish import polished
 from circuitsim.solution import Settings, Status
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-_FULL_STEPS = 60  # before the slow and sure way
+FULL_STEPS = 60  # before the slow and sure way
 _PATIENCE = 5  # of them that settle no more diodes than those before, where the interior-point method comes next
-_NEAR = 1e-4  # of their current: tangents closer to their legs than this are worth a certificate
-_SMALL = 40  # unknowns, and legs, of circuits whose rows are solved at once
-_EXTRA_STEPS = 2  # after all tangents are near
 _DAMPING = range(1, -10, -1)  # powers of ten of the largest conductance
 _DAMPED_STEPS = 10  # with each
 _OTHER_STARTS, _STEPS_THERE = 12, 20  # of circuits with controlled sources that shorter steps do not solve either
@@ -60,120 +51,9 @@ _MOST_TO_BE_SURE = 60  # steps of minimise, where there is a solution whose volt
 _ROUNDING = 64 * float(np.finfo(np.float64).eps)
 
 
-def solve_tile(network: Network, drive: Drive, settings: Settings, x: Floats, warm: bool) -> Outcome:
-    """Solve one tile of the batch; x (rows, n_free) is where to start when `warm`."""
-    if not network.legs.a.size:
-        return _linear(network, drive, settings, x)
-    if x.shape[0] > 1 and together(network.problem):
-        outcome = _rows_at_once(network, drive, settings, x, warm)
-        if outcome.status is Status.SOLVED:
-            return outcome
-    return _row_by_row(
-        network, drive, settings, Outcome(x, Status.SOLVED, 0, NO_RESIDUALS), np.arange(x.shape[0]), warm
-    )
-
-
-def _row_by_row(network: Network, drive: Drive, settings: Settings, others: Outcome, rows: Ints, warm: bool) -> Outcome:
-    """Solve these rows of a tile, each from the row before it, or when `warm` from its own; the others are as given."""
-    found = gathered(network, others)
-    for row in rows.tolist():
-        start = found.x[row - 1 if row and not warm else row]
-        found.put([row], solve_row(network, drive.part(slice(row, row + 1)), settings, start, warm or row > 0))
-    return found.outcome()
-
-
-def gathered(network: Network, others: Outcome) -> Gathered:
-    """What outcomes of rows of this network are put into."""
-    return Gathered(others, network.size, network.problem.topology.carrier_a.size)
-
-
 def solve_row(network: Network, drive: Drive, settings: Settings, x: Floats, warm: bool) -> Outcome:
     """Solve one row of the batch; x (n_free,) is where to start when `warm`."""
     return _Row(network, drive, settings).solve(x, warm)
-
-
-def together(problem: Problem) -> bool:
-    """Whether many rows are best solved at once, with dense matrices: small circuits without ideal diodes."""
-    legs = problem.topology.legs
-    return problem.n_free <= _SMALL and legs.a.size == legs.n_junctions <= _SMALL
-
-
-def _rows_at_once(network: Network, drive: Drive, settings: Settings, x: Floats, warm: bool) -> Outcome:
-    """Full steps for all rows of a tile; its status says whether all of them arrived."""
-    rows, n = x.shape
-    eye = np.eye(network.size)
-    linear = network.flow(eye).T
-    incidence = np.stack([network.across(unit) for unit in eye], axis=1)  # (legs, size)
-    sides, offset = network.sides(drive), drive.junction_offset
-    u = np.zeros((rows, network.size))
-    u[:, :n] = x
-    law, params = network.law, network.params
-    w = _first(network, u @ incidence.T + offset, warm)
-    settled = step = 0
-    i, g = branch_current(law, params, w)
-    while settled <= _EXTRA_STEPS and step < min(_FULL_STEPS, settings.max_sweeps):
-        step += 1
-        matrix = linear + np.einsum("rm,mi,mj->rij", g, incidence, incidence)
-        wanted = sides - (i + g * (offset - w)) @ incidence
-        try:
-            u = np.linalg.solve(matrix, wanted[:, :, None])[:, :, 0]
-        except np.linalg.LinAlgError:
-            break
-        v = u @ incidence.T + offset
-        line = i + g * (v - w)
-        i, g = branch_current(law, params, v)
-        settled += _near(i, line)
-        w = _limited(law, params, w, v, line)
-        if not np.array_equal(w, v):
-            i, g = branch_current(law, params, w)
-    u[:, :n] = np.where(np.isfinite(u[:, :n]), u[:, :n], 0.0)
-    at = network.with_carried(drive, np.zeros(0), u[:, n:], u[:, :n])
-    check = Check(network.problem, at, u[:, :n], exact=True)
-    found = check.certificate()
-    met = check.finite() and found.kcl_relative <= settings.tolerance
-    if met and not network.problem.circuit.reciprocal:  # row by row it comes out what a singular network leaves open
-        met = bool((np.linalg.cond(matrix) < SINGULAR).all())
-    if met:  # likewise for voltages that little holds, or nothing
-        try:
-            correction = np.linalg.solve(matrix, network.violation(check)[:, :, None])[:, :n, 0]
-            met = hardly_moves(correction, network.problem.copies.largest_around(u[:, :n]), MOVES)
-        except np.linalg.LinAlgError:
-            met = False
-    carried = np.broadcast_to(at.carried, (rows, at.carried.shape[1]))
-    return Outcome(u[:, :n], Status.SOLVED if met else Status.MAX_SWEEPS, step, found, None, carried)
-
-
-def solve_tile_there(
-    there: RowSteps, network: Network, drive: Drive, settings: Settings, x: Floats, warm: bool
-) -> tuple[Outcome, int]:
-    """Solve a tile by full steps for all rows at once in another place; rows that do not arrive there, row by row here.
-
-    Returns how many these were, too.
-    """
-    ends = np.concatenate([x, np.zeros((x.shape[0], 1))], axis=1)  # index -1: known, its potential is in the offset
-    legs = network.legs
-    there.start(drive, _first(network, ends[:, legs.a] - ends[:, legs.k] + drive.junction_offset, warm))
-    settled = step = 0
-    while settled <= _EXTRA_STEPS and step < min(_FULL_STEPS, settings.max_sweeps):
-        step += 1
-        settled += there.step(_NEAR)
-    found, arrived, residuals = there.found(settings.tolerance, MOVES)
-    left = np.flatnonzero(~arrived)
-    found[left] = x[left]
-    others = Outcome(found, Status.SOLVED, step, residuals)
-    return _row_by_row(network, drive, settings, others, left, warm), left.size
-
-
-def _linear(network: Network, drive: Drive, settings: Settings, x: Floats) -> Outcome:
-    """All rows at once: one network, several right-hand sides."""
-    none = np.zeros(0)
-    solved = network.factor(none)
-    u = np.zeros((x.shape[0], network.size))
-    u[:, solved.floating] = x[:, solved.floating]
-    sides = network.violations(drive, u) if u.any() else network.sides(drive)
-    u = u + solved.solve(sides)
-    u[:, : x.shape[1]] = np.clip(u[:, : x.shape[1]], drive.lo, drive.hi)
-    return polished(network, drive, settings, u, none, none, 1)
 
 
 class _Row:
@@ -206,11 +86,10 @@ class _Row:
             tangents = _tangents(net, np.where(net.ideal, 0.0, v))
             tangents = replace(tangents, slope=np.where(on, net.rho, tangents.slope))
         else:
-            knee = _knee(net.law, net.params)
-            start = np.where(net.law == Law.SHOCKLEY, knee, self.offset[: knee.size])
-            tangents = _tangents(net, np.concatenate([start, np.zeros(net.ideal.sum())]))
+            first = first_voltages(net, self.offset[: net.law.size], warm=False)
+            tangents = _tangents(net, np.concatenate([first, np.zeros(net.ideal.sum())]))
         inside = net.problem.circuit.reciprocal and bool((net.law == Law.PWL).all())  # all others are ideal
-        outcome = self._full_steps(u, tangents, _FULL_STEPS, patience=_PATIENCE if inside else _FULL_STEPS)
+        outcome = self._full_steps(u, tangents, FULL_STEPS, patience=_PATIENCE if inside else FULL_STEPS)
         if outcome.status is Status.SOLVED:
             return outcome
         if not net.problem.circuit.reciprocal:
@@ -227,7 +106,7 @@ class _Row:
 
         def go_on(*_: object) -> Iterator[tuple[int, Outcome | None]]:
             """Full steps once more, now with all patience."""
-            found = self._full_steps(u, tangents, self.steps + _FULL_STEPS)
+            found = self._full_steps(u, tangents, self.steps + FULL_STEPS)
             yield 0, found if found.status is Status.SOLVED else None
 
         ways = (follow_inside, go_on, minimise) if inside else (minimise if net.problem.circuit.reciprocal else follow,)
@@ -242,7 +121,7 @@ class _Row:
         return replace(outcome, status=self._given_up(), steps=self.steps)
 
     def _full_steps(
-        self, u: Floats, tangents: Tangents, most: int, *, patience: int = _FULL_STEPS, last: bool = False
+        self, u: Floats, tangents: Tangents, most: int, *, patience: int = FULL_STEPS, last: bool = False
     ) -> Outcome:
         """Newton with limiting, while it makes its way; of two states that it ends between `last` tries both.
 
@@ -298,7 +177,7 @@ class _Row:
                     tangents = self._advance(tangents, v, self._rounding(u))
         finally:
             self.network.damp(0.0)
-        return self._full_steps(u, tangents, self.steps + _FULL_STEPS)
+        return self._full_steps(u, tangents, self.steps + FULL_STEPS)
 
     def _elsewhere(self, outcome: Outcome) -> Outcome:
         """Full steps from other states of the legs, drawn anew: the solution, or else the outcome that there was."""
@@ -339,7 +218,7 @@ class _Row:
         net, n = self.network, self.network.legs.n_junctions
         line = old.current[:n] + old.slope[:n] * (v[:n] - old.voltage[:n])
         w = np.zeros(v.size)
-        w[:n] = _limited(net.law, net.params, old.voltage[:n], v[:n], line)
+        w[:n] = limited(net.law, net.params, old.voltage[:n], v[:n], line)
         new = _tangents(net, w)
         current = old.current[n:]
         was_on = old.slope[n:] > 0
@@ -355,7 +234,7 @@ class _Row:
             return True
         i, _ = branch_current(net.law, net.params, v[:n])
         line = tangents.current[:n] + tangents.slope[:n] * (v[:n] - tangents.voltage[:n])
-        return _near(i, line)
+        return near(i, line)
 
     def _rounding(self, u: Floats) -> float:
         """How far a difference of voltages may be from 0 for no other reason than rounding, V."""
@@ -399,35 +278,3 @@ def _tangents(network: Network, v: Floats) -> Tangents:
     current, slope = np.zeros(v.size), np.zeros(v.size)
     current[:n], slope[:n] = branch_current(network.law, network.params, v[:n])
     return Tangents(v, current, slope)
-
-
-def _first(network: Network, v: Floats, warm: bool) -> Floats:
-    """Where the junctions' first tangents are: at their voltages v (rows, legs), or without a start at their knees."""
-    return v if warm else np.where(network.law == Law.SHOCKLEY, _knee(network.law, network.params), v)
-
-
-def _near(i: Floats, line: Floats) -> bool:
-    """Whether tangents give nearly the currents that their legs have."""
-    return bool((np.abs(i - line) <= _NEAR * np.abs(i) + 1e-12 * np.abs(i).max(initial=0.0)).all())
-
-
-def _knee(law: NDArray[np.int8], params: Floats) -> Floats:
-    """Where a junction's current is N Vt / (sqrt(2) x 1 ohm): SPICE's critical voltage; 0 for other laws."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        knee = params[:, 1] * np.log(params[:, 1] / (np.sqrt(2.0) * params[:, 0]))
-    return np.where((law == Law.SHOCKLEY) & np.isfinite(knee), np.maximum(knee, 0.0), 0.0)
-
-
-def _limited(law: NDArray[np.int8], params: Floats, old: Floats, v: Floats, line: Floats) -> Floats:
-    """Voltages to go on from: beyond the knee of an exponential that of the current on the old tangent, if nearer."""
-    w = v.copy()
-    chosen = (law == Law.SHOCKLEY) | (law == Law.SINH)
-    p, i, inner, was = params[chosen], line[..., chosen], v[..., chosen], old[..., chosen]
-    kinds = law[chosen]
-    knee = _knee(kinds, p)
-    broken = np.where(kinds == Law.SHOCKLEY, -(np.maximum(p[:, 3], 3.0 * p[:, 1]) + knee), 0.0)
-    forward = np.maximum(branch_voltage(kinds, p, np.maximum(i, 0.0)), knee)
-    reverse = np.minimum(branch_voltage(kinds, p, np.minimum(i, 0.0)), broken)
-    inner = np.where(inner > np.maximum(was, knee), np.minimum(inner, np.maximum(forward, was)), inner)
-    w[..., chosen] = np.where(inner < np.minimum(was, broken), np.maximum(inner, np.minimum(reverse, was)), inner)
-    return w

@@ -1,0 +1,49 @@
+"""Where Newton's tangents are taken: SPICE's limiting, by which exponentials cost no more steps than their logarithms.
+
+A leg whose voltage rose on beyond the knee of its exponential goes on from the current that its old tangent gave, where
+that is less (L. W. Nagel, SPICE2, 1975).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim.laws import Law, branch_voltage
+from circuitsim.methods.network import Network
+
+Floats = NDArray[np.float64]
+
+NEAR = 1e-4  # of their current: tangents closer to their legs than this are worth a certificate
+
+
+def first_voltages(network: Network, v: Floats, warm: bool) -> Floats:
+    """Where the junctions' first tangents are: at their voltages v (rows, legs), or without a start at their knees."""
+    return v if warm else np.where(network.law == Law.SHOCKLEY, _knee(network.law, network.params), v)
+
+
+def near(i: Floats, line: Floats) -> bool:
+    """Whether tangents give nearly the currents that their legs have."""
+    return bool((np.abs(i - line) <= NEAR * np.abs(i) + 1e-12 * np.abs(i).max(initial=0.0)).all())
+
+
+def _knee(law: NDArray[np.int8], params: Floats) -> Floats:
+    """Where a junction's current is N Vt / (sqrt(2) x 1 ohm): SPICE's critical voltage; 0 for other laws."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        volts = params[:, 1] * np.log(params[:, 1] / (np.sqrt(2.0) * params[:, 0]))
+    return np.where((law == Law.SHOCKLEY) & np.isfinite(volts), np.maximum(volts, 0.0), 0.0)
+
+
+def limited(law: NDArray[np.int8], params: Floats, old: Floats, v: Floats, line: Floats) -> Floats:
+    """Voltages to go on from: beyond the knee of an exponential that of the current on the old tangent, if nearer."""
+    w = v.copy()
+    chosen = (law == Law.SHOCKLEY) | (law == Law.SINH)
+    p, i, inner, was = params[chosen], line[..., chosen], v[..., chosen], old[..., chosen]
+    kinds = law[chosen]
+    at = _knee(kinds, p)
+    broken = np.where(kinds == Law.SHOCKLEY, -(np.maximum(p[:, 3], 3.0 * p[:, 1]) + at), 0.0)
+    forward = np.maximum(branch_voltage(kinds, p, np.maximum(i, 0.0)), at)
+    reverse = np.minimum(branch_voltage(kinds, p, np.minimum(i, 0.0)), broken)
+    inner = np.where(inner > np.maximum(was, at), np.minimum(inner, np.maximum(forward, was)), inner)
+    w[..., chosen] = np.where(inner < np.minimum(was, broken), np.maximum(inner, np.minimum(reverse, was)), inner)
+    return w
