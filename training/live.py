@@ -103,16 +103,6 @@ def progress(run: Run) -> Iterator[Quiet]:
         yield _Live(run, bar)
 
 
-@contextmanager
-def busy(text: str) -> Iterator[None]:
-    """Show that something is under way, on a terminal only."""
-    if not on_terminal():
-        yield
-        return
-    with console(stderr=True).status(text):
-        yield
-
-
 def on_terminal() -> bool:
     """Whether to draw progress."""
     return sys.stderr.isatty()

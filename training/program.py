@@ -51,9 +51,8 @@ def train(program: str, ctx: click.Context, options: Options, read_data: Callabl
     BackendUnavailable say what is wrong with the options, the data or the netlist; LearningError why learning
     cannot go on.
     """
-    from circuitsim.cli.common import print_warnings
+    from circuitsim.cli.common import busy, print_warnings
     from circuitsim.io.files import check_target
-    from training.live import busy
     from training.metrics import TensorBoard
     from training.recipe import find_recipe, has_recipe, override
     from training.record import Record
@@ -68,7 +67,7 @@ def train(program: str, ctx: click.Context, options: Options, read_data: Callabl
         print_warnings([f"{options.netlist} has no recipe: {left}; put one beside it, or give --recipe"])
     folder, resume = _places(options, recipe.algorithm)
     record = Record(folder, resume)
-    with busy("reading the netlist and the data"):
+    with busy("reading the netlist and the data", quiet=False):
         job = _prepare(options, recipe, read_data().limited(options.limit, options.test_limit))
     board = TensorBoard(folder / "tensorboard") if options.tensorboard else None
     _start(job, record, options, command_line(program, ctx))
