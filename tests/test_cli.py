@@ -485,7 +485,7 @@ def test_names_that_the_terminal_cannot_show(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_progress_is_drawn_on_stderr_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     np.save("x.npy", np.ones((300, 3)))
-    monkeypatch.setattr("circuitsim.cli.common._on_terminal", lambda quiet: not quiet)
+    monkeypatch.setattr("circuitsim.cli.common.on_terminal", lambda quiet: not quiet)
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich draws nothing unless it sees a terminal
     monkeypatch.setenv("TTY_INTERACTIVE", "1")
     result = run("solve", "array.cir", "--input", "Vx=@x.npy", "--json")

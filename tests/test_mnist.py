@@ -467,7 +467,7 @@ def test_the_small_network_killed_again_and_again_ends_with_the_same_bits() -> N
 
 
 def test_progress_is_drawn_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "on_terminal", lambda: True)
+    monkeypatch.setattr("circuitsim.cli.common.on_terminal", lambda quiet=False: True)
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich draws nothing unless it sees a terminal
     monkeypatch.setenv("TTY_INTERACTIVE", "1")
     monkeypatch.setenv("COLUMNS", "120")

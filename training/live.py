@@ -12,6 +12,7 @@ from types import FrameType
 import click
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from circuitsim.cli import common
 from circuitsim.io.tables import console
 from training.metrics import error_percent
 from training.run import Run
@@ -88,7 +89,7 @@ class _Live(Quiet):
 @contextmanager
 def progress(run: Run) -> Iterator[Quiet]:
     """What shows how far a run is: on a terminal only."""
-    if not on_terminal():
+    if not common.on_terminal():
         yield Quiet()
         return
     columns = (
@@ -101,8 +102,3 @@ def progress(run: Run) -> Iterator[Quiet]:
     )
     with Progress(*columns, console=console(stderr=True), transient=True, redirect_stdout=False) as bar:
         yield _Live(run, bar)
-
-
-def on_terminal() -> bool:
-    """Whether to draw progress."""
-    return sys.stderr.isatty()

@@ -167,7 +167,7 @@ def load(file: Path, quiet: bool = False, targets: Sequence[Path | None] = (), i
 @contextmanager
 def progress(text: str, total: int, quiet: bool) -> Iterator[Callable[[int, int], None]]:
     """A bar on a terminal; yields what is to be called with (done, ...)."""
-    if total == 1 or not _on_terminal(quiet):
+    if total == 1 or not on_terminal(quiet):
         yield lambda done, _: None
         return
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
@@ -183,7 +183,7 @@ def progress(text: str, total: int, quiet: bool) -> Iterator[Callable[[int, int]
 @contextmanager
 def busy(text: str, quiet: bool) -> Iterator[None]:
     """Show that something is under way, on a terminal only."""
-    if not _on_terminal(quiet):
+    if not on_terminal(quiet):
         yield
         return
     from circuitsim.io.tables import console
@@ -192,7 +192,7 @@ def busy(text: str, quiet: bool) -> Iterator[None]:
         yield
 
 
-def _on_terminal(quiet: bool) -> bool:
+def on_terminal(quiet: bool = False) -> bool:
     """Whether to draw progress."""
     return not quiet and sys.stderr.isatty()
 
