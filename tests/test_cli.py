@@ -518,7 +518,7 @@ def test_check_warns_on_stderr() -> None:
 
 
 def test_check_does_not_solve(monkeypatch: pytest.MonkeyPatch) -> None:
-    for method in ("bcd", "newton"):
+    for method in ("bcd", "tiles"):
         monkeypatch.setattr(f"circuitsim.methods.{method}.solve_tile", failing_with(AssertionError("solved")))
     assert "unknown units" in succeed("check", "refused.cir")
 
