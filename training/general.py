@@ -17,7 +17,7 @@ from circuitsim.drive import Drive
 from training import eqprop
 from training.adjoint import bp_fields, implicit_fields
 from training.convex import check_convex
-from training.gradient import Trained, find_outputs, gradient, trained_elements
+from training.gradient import find_outputs, gradient, trained_elements
 from training.learner import AT_ONCE, Learner, LearningError, Samples, Tally, check_arrays, check_batches, tally_of
 from training.phases import Newton, State, Sweeps, choose_phases
 from training.recipe import Recipe
@@ -152,7 +152,7 @@ class GeneralLearner(Learner):
         return np.concatenate(found)
 
     def values(self) -> dict[str, Floats]:
-        return {element.name: _value(self.problem.circuit, element) for element in self.trained}
+        return {element.name: element.values(self.problem.circuit) for element in self.trained}
 
     def arrays(self) -> dict[str, NDArray]:
         return {"state": self.state.copy(), "steps": np.array(self.steps), **_copies(self.values())}
@@ -169,16 +169,6 @@ class GeneralLearner(Learner):
 
 def _copies(values: Mapping[str, Floats]) -> dict[str, NDArray]:
     return {name: value.copy() for name, value in values.items()}
-
-
-def _value(circuit: Circuit, element: Trained) -> Floats:
-    """The values that an element has now."""
-    if element.kind == "crossbar":
-        return circuit.crossbars[int(element.where[0])].g
-    if element.kind == "R":
-        return circuit.conductors.g[element.where]
-    table = circuit.ties.e if element.kind == "V" else circuit.current_sources.i
-    return table[0, element.where]
 
 
 def input_sources(circuit: Circuit) -> list[tuple[str, int]]:

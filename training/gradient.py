@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim import Problem, SettingsError
+from circuitsim import Circuit, Problem, SettingsError
 from circuitsim.drive import Drive
 from circuitsim.laws import branch_current
 from circuitsim.netlist.model import KINDS
@@ -94,6 +94,15 @@ class Trained:
     @property
     def is_conductance(self) -> bool:
         return self.kind in ("crossbar", "R")
+
+    def values(self, circuit: Circuit) -> Floats:
+        """Its values there, S, V or A."""
+        if self.kind == "crossbar":
+            return circuit.crossbars[int(self.where[0])].g
+        if self.kind == "R":
+            return circuit.conductors.g[self.where]
+        table = circuit.ties.e if self.kind == "V" else circuit.current_sources.i
+        return table[0, self.where]
 
 
 def trained_elements(problem: Problem) -> list[Trained]:

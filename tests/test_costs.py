@@ -1,0 +1,117 @@
+"""Costs and gradients for loops of one's own (training/costs.py): against finite differences of exact solutions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import circuitsim as cs
+from training.costs import cost_gradient
+from training.learner import LearningError
+
+NET = """every kind that learns, a batch of inputs, a diode between free nodes and a Shockley diode
+V1 a 0 0
+V2 b 0 0
+Vb c 0 0.5
+RX[0:2][0:1] n[0:2] y[0:1] g=1m
+Ra a n[0] 1k
+Rb b n[1] 2k
+Rc c n[2] 1.5k
+Rg[0:1] y[0:1] 0 {1k}
+Rt n[0] n[2] 3k
+Ib 0 y[0] 0.2m
+D1 n[1] n[2] ideal
+D2 y[1] 0 shockley
+.model ideal D(ron=0 vfwd=0.1)
+.model shockley D(is=1u)
+.input V1 V2
+.output y[0:1]
+.train RX Rt Ib Vb
+"""
+INPUTS = {"V1": np.array([[1.0], [2.0], [-1.0]]), "V2": np.array([[2.0], [-1.0], [3.0]])}
+TARGETS = np.array([[0.3, 0.1], [0.0, 0.2], [0.5, -0.1]])
+
+
+def problem() -> cs.Problem:
+    """With values that are no round numbers: nothing is at a kink."""
+    rng = np.random.default_rng(4)
+    conductances = rng.uniform(0.5e-3, 2e-3, (3, 2))
+    return cs.compile_problem(cs.parse(NET)).with_values({"RX": conductances, **INPUTS})
+
+
+def cost(at: cs.Problem) -> float:
+    solution = cs.solve(at)
+    y = np.stack([solution.voltage("y[0]"), solution.voltage("y[1]")], axis=1)
+    return 0.5 * float(((y - TARGETS) ** 2).sum(axis=1).mean())
+
+
+def difference(at: cs.Problem, name: str, value: np.ndarray, k: int) -> float:
+    """The central difference of the cost by one of the values."""
+    step = 1e-5 * max(abs(value.flat[k]), 1e-4)
+    ends = []
+    for sign in (1.0, -1.0):
+        moved = value.copy()
+        moved.flat[k] += sign * step
+        ends.append(cost(at.with_values({name: moved})))
+    return (ends[0] - ends[1]) / (2 * step)
+
+
+def test_the_gradient_is_that_of_finite_differences() -> None:
+    at = problem()
+    found = cost_gradient(at, TARGETS)
+    assert found.cost == pytest.approx(cost(at), rel=1e-9)
+    assert list(found.gradient) == ["RX", "Rt", "Ib", "Vb"]
+    assert [found.values[name].tolist() for name in ("Rt", "Ib", "Vb")] == [[1 / 3e3], [0.2e-3], [0.5]]
+    for name, value in found.values.items():
+        assert found.gradient[name].shape == value.shape
+        for k in range(value.size):
+            assert found.gradient[name].flat[k] == pytest.approx(difference(at, name, value, k), rel=2e-5, abs=1e-7)
+
+
+@pytest.mark.parametrize(("variant", "rel"), [("centred", 1e-4), ("positive", 0.02), ("negative", 0.02)])
+def test_equilibrium_propagation_comes_to_the_same(variant: str, rel: float) -> None:
+    exact, found = cost_gradient(problem(), TARGETS), cost_gradient(problem(), TARGETS, algorithm="ep", variant=variant)
+    np.testing.assert_allclose(found.outputs, exact.outputs, rtol=1e-8)
+    for name, slope in exact.gradient.items():
+        np.testing.assert_allclose(found.gradient[name], slope, rtol=rel, atol=rel * np.abs(slope).max())
+
+
+def test_circuits_come_as_they_are_and_slow_ones_by_newton() -> None:
+    """A ladder of which sweeps would take thousands; and a target that broadcasts."""
+    rungs = "".join(f"R{k} n{k} n{k + 1} 1\nRS{k} n{k + 1} 0 1meg\n" for k in range(200))
+    text = f"ladder\nV1 n0 0 1\n{rungs}.output n200\n.train R0\n"
+    found = cost_gradient(cs.parse(text), 0.5)
+    by_difference = [
+        0.5 * (cs.solve(cs.parse(text.replace("R0 n0 n1 1\n", f"R0 n0 n1 {r}\n"))).voltage("n200")[0] - 0.5) ** 2
+        for r in (1 / 1.001, 1 / 0.999)
+    ]
+    assert found.gradient["R0"][0] == pytest.approx((by_difference[0] - by_difference[1]) / 2e-3, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("targets", "how", "words"),
+    [
+        ([[1.0, 2.0, 3.0]], {}, "targets must be numbers of shape"),
+        ([[np.nan, 0.0]], {}, "targets must be finite numbers"),
+        ("x", {}, "targets must be numbers of shape"),
+        (0.0, {"algorithm": "bp"}, "unknown algorithm 'bp': choose implicit, ep"),
+        (0.0, {"algorithm": "ep", "variant": "both"}, "unknown variant 'both'"),
+        (0.0, {"algorithm": "ep", "nudge": -1.0}, "nudge must be a positive number"),
+        (0.0, {"tol": 2.0}, "tol must lie between 0 and 1"),
+    ],
+)
+def test_what_is_wrong_is_said(targets: object, how: dict, words: str) -> None:
+    with pytest.raises(cs.SettingsError, match=words):
+        cost_gradient(problem(), targets, **how)
+
+
+def test_a_nudge_that_leaves_no_convex_problem_is_refused() -> None:
+    with pytest.raises(LearningError, match="not convex"):
+        cost_gradient(problem(), TARGETS, algorithm="ep", nudge=1.0)
+
+
+def test_outputs_without_resistors_need_a_nudge() -> None:
+    text = "t\nV1 a 0 1\nD1 a y d\nD2 y 0 d\n.model d D\n.output y\n.train V1\n"
+    with pytest.raises(cs.SettingsError, match="give nudge in S"):
+        cost_gradient(cs.parse(text), 0.0, algorithm="ep")
+    assert cost_gradient(cs.parse(text), 0.0).gradient["V1"][0] == pytest.approx(0.25, rel=1e-6)

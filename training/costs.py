@@ -1,0 +1,115 @@
+"""The cost of a circuit's outputs, and its gradient by what learns: for loops, optimisers and studies of your own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from circuitsim import Circuit, Problem, SettingsError, compile_problem
+from circuitsim.backends.base import find_backend
+from training.adjoint import implicit_fields
+from training.convex import check_convex
+from training.eqprop import ep_fields, nudges
+from training.gradient import Outputs, find_outputs, gradient, trained_elements
+from training.phases import Newton, Phases, Sweeps, choose_phases
+from training.recipe import Recipe
+
+Floats = NDArray[np.float64]
+
+_SMALL_NUDGE = 1e-3  # of the smallest conductance at an output
+
+
+@dataclass(frozen=True)
+class CostGradient:
+    """What `cost_gradient` finds.
+
+    cost      C, the mean over the rows of the batch, V^2
+    outputs   (batch, k) V, of the `.output` nodes
+    values    of each `.train` element by its name: conductances, S, of resistors and crossbars; V, A of sources
+    gradient  dC/dtheta of each, shaped as its values; V^2/S, V^2/A, of voltage sources V
+    """
+
+    cost: float
+    outputs: Floats
+    values: dict[str, Floats]
+    gradient: dict[str, Floats]
+
+
+def cost_gradient(
+    circuit: Circuit | Problem,
+    targets: ArrayLike,
+    *,
+    algorithm: str = "implicit",
+    variant: str = "centred",
+    nudge: float | None = None,
+    tol: float = 1e-9,
+) -> CostGradient:
+    """The cost C = mean over the batch of 1/2 sum_k (y_k - target_k)^2 at the equilibrium, and its gradient.
+
+    circuit    a netlist with `.output` and `.train`; its sources may have a batch of values
+    targets    (batch, k) V, or what broadcasts to it
+    algorithm  implicit: the adjoint at the equilibrium, exact; ep: equilibrium propagation, two nudged equilibria
+    variant    of ep: centred, positive, negative
+    nudge      of ep, S; None: a thousandth of the smallest conductance at an output
+    tol        largest relative KCL violation of all equilibria
+
+    Raises SettingsError, and LearningError where an equilibrium is not found, a nudge leaves no convex problem, or the
+    circuit has no gradient. Sources: eqprop.py, gradient.py.
+
+    >>> import circuitsim as cs
+    >>> divider = cs.parse("t\\nV1 a 0 4\\nR1 a y 1k\\nR2 y 0 1k\\n.output y\\n.train R1 R2")
+    >>> found = cost_gradient(divider, [[1.0]])
+    >>> found.cost, found.outputs
+    (0.5, array([[2.]]))
+    >>> found.gradient["R1"], cost_gradient(divider, [[1.0]], algorithm="ep").gradient["R1"].round(2)
+    (array([1000.]), array([1000.]))
+    """
+    problem = circuit if isinstance(circuit, Problem) else compile_problem(circuit)
+    if algorithm not in ("implicit", "ep"):
+        raise SettingsError(f"unknown algorithm '{algorithm}': choose implicit, ep")
+    outputs, trained = find_outputs(problem), trained_elements(problem)
+    if nudge is None:
+        nudge = _SMALL_NUDGE * _conductance_at(problem, outputs) if algorithm == "ep" else 1.0
+    path = Path(problem.circuit.netlist.path)
+    recipe = Recipe(path, algorithm=algorithm, variant=variant, nudge=nudge, tol=tol)
+    wanted = _targets(problem, outputs, targets)
+    drive, start = problem.drive(slice(0, problem.batch)), np.zeros((problem.batch, problem.n_free))
+    phases: Phases = choose_phases(problem, recipe, find_backend("cpu"))
+    if isinstance(phases, Sweeps) and phases.slow(problem, drive):
+        phases = Newton(phases.backend, tol)
+    free = phases.free(problem, drive, start)
+    if algorithm == "ep":
+        betas = nudges(variant, nudge)
+        check_convex(problem, outputs, min(betas))
+        fields, _ = ep_fields(problem, drive, free.x, outputs, wanted, betas, phases)
+    else:
+        fields = implicit_fields(problem, drive, free, outputs, wanted)
+    y = outputs.voltages(problem, drive, free.x)
+    found = gradient(problem, trained, outputs, fields)
+    cost = 0.5 * float(((y - wanted) ** 2).sum(axis=1).mean())
+    names = [element.name for element in trained]
+    values = [element.values(problem.circuit) for element in trained]
+    return CostGradient(cost, y, dict(zip(names, values, strict=True)), dict(zip(names, found, strict=True)))
+
+
+def _conductance_at(problem: Problem, outputs: Outputs) -> float:
+    """The smallest total conductance at an output, S; where that is none, the smallest of all units."""
+    at = problem.values.diag[outputs.units]
+    at = at if at.all() else problem.values.diag[problem.values.diag > 0]
+    if not at.size:
+        raise SettingsError("no resistor ends at a free node, which leaves no measure for a nudge; give nudge in S")
+    return float(at.min())
+
+
+def _targets(problem: Problem, outputs: Outputs, targets: ArrayLike) -> Floats:
+    shape = (problem.batch, outputs.nodes.size)
+    try:
+        wanted = np.broadcast_to(np.asarray(targets, np.float64), shape)
+    except (TypeError, ValueError):
+        raise SettingsError(f"targets must be numbers of shape {shape} (batch, outputs), found {targets!r}") from None
+    if not np.isfinite(wanted).all():
+        raise SettingsError("targets must be finite numbers")
+    return wanted
