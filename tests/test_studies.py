@@ -406,14 +406,31 @@ def test_a_damaged_chunk_is_solved_again(tmp_path: Path, damage: str) -> None:
     assert path.read_bytes() == whole
 
 
+def test_more_runs_for_a_study(tmp_path: Path) -> None:
+    """40 runs, then 100: of the three chunks there the last has to have 16 runs, too. Fewer are another study."""
+    circuit = cs.parse(FALLING)
+    cs.monte_carlo(circuit, 40, 3, study=Study(tmp_path))
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("chunk-00000[01].npz")}
+    assert len(before) == 2
+    result, study = study_of(tmp_path)
+    same(result, alone("draws"))
+    assert (study.kept, study.remarks) == (2, [])
+    again, study = study_of(tmp_path)
+    same(again, alone("draws"))
+    assert (study.kept, study.remarks) == (7, [])
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+    with pytest.raises(cs.SettingsError, match=r"holds another study: runs 100 \(now 40\), chunks in all 7 \(now 3\)"):
+        cs.monte_carlo(circuit, 40, 3, study=Study(tmp_path))
+
+
 def test_a_study_of_something_else_is_refused_and_kept(tmp_path: Path) -> None:
     study_of(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     circuit = cs.parse(FALLING)
     others: dict[str, Callable[[], object]] = {
         "seed 3 (now 4)": lambda: cs.monte_carlo(circuit, 100, 4, study=Study(tmp_path)),
-        "100 runs (now Monte Carlo, 50 runs)": lambda: cs.monte_carlo(circuit, 50, 3, study=Study(tmp_path)),
-        "analysis Monte Carlo, 100 runs (now ['.dc V1": lambda: cs.sweep(circuit, "V1 0 1 1", study=Study(tmp_path)),
+        "runs 100 (now 50)": lambda: cs.monte_carlo(circuit, 50, 3, study=Study(tmp_path)),
+        "analysis Monte Carlo (now ['.dc V1": lambda: cs.sweep(circuit, "V1 0 1 1", study=Study(tmp_path)),
         "netlist ": lambda: cs.monte_carlo(cs.parse(FALLING + "* \n"), 100, 3, study=Study(tmp_path)),
         "values ": lambda: cs.monte_carlo(cs.parse(FALLING, seed=1), 100, 3, study=Study(tmp_path)),
         "'tol': 1e-07": lambda: cs.monte_carlo(circuit, 100, 3, cs.Settings(tol=1e-7), study=Study(tmp_path)),
@@ -667,4 +684,6 @@ def test_what_ends_the_command_ends_its_workers_and_keeps_what_is_done(
     study.begin(circuit, plan.facts(), plan.chunks)
     for path in chunks[:3]:
         k = int(path.stem.removeprefix("chunk-"))
-        np.testing.assert_array_equal(study.load(k).voltages, plan.solve(k).voltages)
+        found = study.load(k, plan.chunk(k)[1].size)
+        assert found is not None
+        np.testing.assert_array_equal(found.voltages, plan.solve(k).voltages)

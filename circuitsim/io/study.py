@@ -24,7 +24,8 @@ from circuitsim.io.sealed import Damaged, add_array, differences, load_sealed, s
 from circuitsim.sweeping import Points
 
 FACTS = "study.json"
-_FORMAT = 2
+_FORMAT = 3
+_GROWING = ("runs", "chunks in all")  # facts that may be larger when a study is taken up: what is there stays
 
 
 class Study:
@@ -42,8 +43,8 @@ class Study:
         """Make the folder, or take up the study there. SettingsError when it is another one, or cannot be."""
         take_up(self.folder, {**circuit_facts(circuit), **facts, "chunks in all": chunks}, "--study")
 
-    def load(self, k: int) -> Points | None:
-        """Chunk k, when it is there and whole."""
+    def load(self, k: int, points: int) -> Points | None:
+        """Chunk k, when it is there and whole; one of fewer points, the last of fewer runs, is not."""
         path = self._path(k)
         try:
             header, arrays = load_sealed(path)
@@ -60,6 +61,8 @@ class Study:
             raise SettingsError(f"cannot read {path}: {error.strerror or error}") from None
         except (Damaged, ValueError, KeyError, TypeError) as error:
             self.remarks.append(f"{path} is damaged ({error}): its points were solved again")
+            return None
+        if found.statuses.size != points:
             return None
         self.kept += 1
         return found
@@ -118,16 +121,18 @@ def branches_digest(circuit: Circuit) -> str:
 def take_up(folder: Path, facts: Mapping[str, Any], option: str) -> None:
     """Make a folder for a study with these facts, which study.json keeps, or go on with the one there.
 
-    SettingsError, and nothing changes, when the folder holds another study, or anything else; `option` asked for it.
+    It may be one of fewer runs. SettingsError, and nothing changes, when the folder holds another study, or anything
+    else; `option` asked for it.
     """
     path = folder / FACTS
     wanted = {"format": _FORMAT, "version": __version__, **facts}
     try:
         if path.exists():
-            _compare(path, wanted, option)
+            there = _compare(path, wanted, option)
             remove_torn(folder)
-            return
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            if not differences(there, wanted):
+                return
+        elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise SettingsError(f"{option} {folder}: it exists and holds no study; choose another name")
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -136,13 +141,13 @@ def take_up(folder: Path, facts: Mapping[str, Any], option: str) -> None:
         out.write(json.dumps(wanted, indent=1) + "\n")
 
 
-def _compare(path: Path, wanted: Mapping[str, Any], option: str, part: bool = False) -> None:
-    """SettingsError when the study of a file is another one, or with `part` differs from what is wanted of it."""
+def _compare(path: Path, wanted: Mapping[str, Any], option: str, part: bool = False) -> dict[str, Any]:
+    """The facts of a file. SettingsError when its study is another one, or with `part` differs from what is wanted."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(found, dict):
             raise ValueError("it holds no facts")
-        others = differences({key: found.get(key) for key in wanted} if part else found, wanted)
+        others = differences({key: found.get(key) for key in wanted} if part else _grown(found, wanted), wanted)
     except (ValueError, RecursionError) as error:
         raise SettingsError(
             f"{path} is damaged ({error}): what lies beside it is not known; choose another {option}"
@@ -152,3 +157,11 @@ def _compare(path: Path, wanted: Mapping[str, Any], option: str, part: bool = Fa
             f"{path.parent} holds another study: {', '.join(others)}; choose another {option}, or the netlist and "
             "options that it was begun with"
         )
+    return found
+
+
+def _grown(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """These facts, with more runs where more are wanted."""
+    counts = [(found.get(name), wanted.get(name)) for name in _GROWING]
+    more = all(type(old) is int and type(new) is int and old <= new for old, new in counts)
+    return {**found, **{name: wanted[name] for name in _GROWING}} if more else dict(found)

@@ -101,4 +101,4 @@ class MonteCarloPlan(Plan):
         runner.solve_apart(enumerate(variants), circuit_of, self.stack, self.stacks)
 
     def facts(self) -> dict[str, Any]:
-        return {"analysis": f"Monte Carlo, {len(self.values)} runs", "seed": self.seed, **super().facts()}
+        return {"analysis": "Monte Carlo", "seed": self.seed, "runs": len(self.values), **super().facts()}

@@ -26,10 +26,13 @@ class Store(Protocol):
     """Keeps the chunks of one analysis of one circuit."""
 
     def begin(self, circuit: Circuit, facts: Mapping[str, Any], chunks: int) -> None:
-        """Get ready. SettingsError when what is kept there is of another circuit, or of other `facts`."""
+        """Get ready. SettingsError when what is kept there is of another circuit, or of other `facts`.
 
-    def load(self, k: int) -> Points | None:
-        """Chunk k; None when it is not kept, or not whole."""
+        Of fewer runs it may be: each run stays what it is.
+        """
+
+    def load(self, k: int, points: int) -> Points | None:
+        """Chunk k; None when it is not kept, or not whole, with so many points."""
 
     def save(self, k: int, found: Points) -> None:
         """Keep it. SettingsError when that cannot be."""
@@ -49,7 +52,7 @@ def solve_plan(
         study.begin(plan.circuit, plan.facts(), plan.chunks)
     left: dict[int, int] = {}
     for k in range(plan.chunks):
-        found = study.load(k) if study is not None else None
+        found = study.load(k, plan.chunk(k)[1].size) if study is not None else None
         if found is None:
             left[k] = k
         else:
