@@ -110,6 +110,30 @@ def test_elements_in_subcircuits() -> None:
     assert found == pytest.approx({"@r.x1.r1[i]": 2e-3, "@R.X1.X2.R1[p]": 8e-3, "v(x1.q)": 4.0, "i(r.x1.x2.r1)": 2e-3})
 
 
+CELLS = (
+    "cells\n.subckt cell w b\nRm w b 1k\nRs[0:1] b m[0:1] g=1m\n.ends\nV1 w[0] 0 1\nV2 w[1] 0 2\n"
+    "X[0:1][0:2] w[0:1] b[0:2] cell\nRb[0:2] b[0:2] 0 1k\n"
+)
+
+
+def test_elements_of_several_instances() -> None:
+    """Between the wires, at 1 and 2 V, each b[k] is at 1 V: nothing through the first row, 1 mA through the second."""
+    names = [f"R.X[{i}][{j}].Rm" for i in (0, 1) for j in (0, 1, 2)]
+    found = one(CELLS, "i(R.X[0:1][0:2].Rm)")
+    assert list(found) == [f"i({name})" for name in names]
+    np.testing.assert_allclose([*found.values()], [0, 0, 0, 1e-3, 1e-3, 1e-3], atol=1e-12)
+    assert list(one(CELLS, "@r.x[1:0][2].rm[p]")) == ["@r.x[1][2].rm[p]", "@r.x[0][2].rm[p]"]
+    members = list(one(CELLS, "@R.X[0:1][0].Rs[1:0][r]"))
+    assert members == [f"@R.X[{k}][0].Rs[{m}][r]" for k in (0, 1) for m in (1, 0)]
+    for wrong, message in (
+        ("i(R.X[0:2][0].Rm)", r"no element 'R.X\[2\]\[0\].Rm'"),
+        ("i(R.X[0:1].Rm)", r"no element 'R.X\[0\].Rm'"),
+        ("i(R.X[0:9999][0:9999].Rm)", "more than the 10,000,000"),
+    ):
+        with pytest.raises(cs.SettingsError, match=message):
+            one(CELLS, wrong)
+
+
 def test_all_and_its_parts() -> None:
     nodes, flows = ["v(In)", "v(Out)"], ["i(R1)", "i(R2)", "i(V1)"]
     assert list(one(DIVIDER, "allv")) == nodes

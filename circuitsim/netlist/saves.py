@@ -5,7 +5,8 @@
     i(v1)  i(r1)  i(rw)      current of an element, of an array    alli   the current of every element
     @r1[i]  @r.x1.r1[p]      a quantity of an element (QUANTITIES)
 
-Names are ngspice's, in any case; ours are i() of any element, arrays, and their members: `i(rw[3][0:9])`.
+Names are ngspice's, in any case; ours are i() of any element, arrays, their members, `i(rw[3][0:9])`, and elements of
+several instances of a subcircuit, `i(r.x[0:9][0].r1)`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ _CALL = re.compile(r"([a-z]+)\(([^()]+)\)", re.IGNORECASE)
 _DEVICE = re.compile(r"@(.+)\[([a-z]\w*)\]", re.IGNORECASE)
 _INDICES = re.compile(r"(.+?)((?:\[[0-9]+(?::[0-9]+)?\])+)")
 _INDEX = re.compile(r"\[([0-9]+)(?::([0-9]+))?\]")
+_RANGE = re.compile(r"\[([0-9]+):([0-9]+)\]")
 ALL = frozenset({"all", "allv", "alli"})
 
 _TWO_TERMINAL = {"i": "i", "p": "p", "v": "v"}
@@ -194,6 +196,9 @@ def _voltage(netlist: Netlist, word: str, inner: str) -> Save:
 
 def _of_element(netlist: Netlist, word: str, name: str, parameter: str, label: str) -> list[Save]:
     """A quantity of an element, an array, or members of one; `label` makes the name of each from the element's."""
+    instances, _, element = name.rpartition(".")
+    if _RANGE.search(instances):
+        return _of_instances(netlist, _in_instances(word, instances), element, parameter, label)
     kind, rows, names, crossbar = _elements(netlist, name)
     known = QUANTITIES.get(kind, _TWO_TERMINAL)
     quantity = known.get(parameter)
@@ -202,6 +207,33 @@ def _of_element(netlist: Netlist, word: str, name: str, parameter: str, label: s
         raise NetlistError(f"element '{shown(name)}' has no '{shown(parameter)}'; it has {of}")
     labels = [word] if names is None else [label.format(name) for name in names]
     return [Save(labels, quantity, kind, rows, crossbar=crossbar)]
+
+
+def _in_instances(word: str, path: str) -> list[str]:
+    """`R.X[0:1][2]` -> `R.X[0][2]`, `R.X[1][2]`; the last range runs fastest."""
+    texts = _RANGE.split(path)  # what is between the ranges, and their two numbers
+    ends = [(int(a), int(b)) for a, b in zip(texts[1::3], texts[2::3], strict=True)]
+    if math.prod(abs(a - b) + 1 for a, b in ends) > MOST_SAVED:
+        raise NetlistError(f"'{shown(word)}': instances are more than the {MOST_SAVED:,} that can be saved")
+    ranges = [range(a, b + 1) if a <= b else range(a, b - 1, -1) for a, b in ends]
+    return [
+        texts[0] + "".join(f"[{k}]{text}" for k, text in zip(at, texts[3::3], strict=True)) for at in product(*ranges)
+    ]
+
+
+def _of_instances(netlist: Netlist, paths: list[str], element: str, parameter: str, label: str) -> list[Save]:
+    """The same quantity of an element of several instances, those of one kind together."""
+    groups: dict[tuple[str, str, int], tuple[list[str], list[Ints]]] = {}
+    for path in paths:
+        name = f"{path}.{element}"
+        [save] = _of_element(netlist, label.format(name), name, parameter, label)
+        labels, rows = groups.setdefault((save.quantity, save.kind, save.crossbar), ([], []))
+        labels += save.labels
+        rows.append(save.rows)
+    return [
+        Save(labels, quantity, kind, np.concatenate(rows), crossbar=crossbar)
+        for (quantity, kind, crossbar), (labels, rows) in groups.items()
+    ]
 
 
 def _elements(netlist: Netlist, name: str) -> tuple[str, Ints, list[str] | None, int]:
