@@ -1,6 +1,6 @@
 """Sources that are too much for float64: so large themselves, or forcing a current that no float64 can hold.
 
-What is checked hangs on the sources alone; where a current is the answer's, its certificate tells.
+That can be told from the sources alone. Currents of the answer that overflow its certificate tells.
 """
 
 from __future__ import annotations

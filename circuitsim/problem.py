@@ -191,7 +191,7 @@ class Problem:
         return np.flatnonzero(unit[g.a] == unit[g.b])
 
     def closed_drops(self, fixed: Floats) -> tuple[Ints, Floats]:
-        """These, and their voltages at these potentials, (rows of fixed, closed conductors), V."""
+        """The closed conductors, and their voltages at these potentials, (rows of fixed, closed conductors), V."""
         g, closed = self.circuit.conductors, self.closed_conductors
         if not closed.size:
             return closed, np.zeros((len(fixed), 0))

@@ -70,7 +70,8 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
 
 @pytest.mark.parametrize(("variant", "rel"), [("centred", 1e-4), ("positive", 0.02), ("negative", 0.02)])
 def test_equilibrium_propagation_comes_to_the_same(variant: str, rel: float) -> None:
-    exact, found = cost_gradient(problem(), TARGETS), cost_gradient(problem(), TARGETS, algorithm="ep", variant=variant)
+    exact = cost_gradient(problem(), TARGETS)
+    found = cost_gradient(problem(), TARGETS, algorithm="ep", variant=variant, nudge=1e-6)
     np.testing.assert_allclose(found.outputs, exact.outputs, rtol=1e-8)
     for name, slope in exact.gradient.items():
         np.testing.assert_allclose(found.gradient[name], slope, rtol=rel, atol=rel * np.abs(slope).max())
@@ -95,9 +96,15 @@ def test_circuits_come_as_they_are_and_slow_ones_by_newton() -> None:
         ([[np.nan, 0.0]], {}, "targets must be finite numbers"),
         ("x", {}, "targets must be numbers of shape"),
         (0.0, {"algorithm": "bp"}, "unknown algorithm 'bp': choose implicit, ep"),
-        (0.0, {"algorithm": "ep", "variant": "both"}, "unknown variant 'both'"),
+        (np.zeros((2, 5)), {}, r"targets must be numbers of shape \(3, 2\) .*found shape \(2, 5\)"),
+        (None, {}, "targets must be numbers .*found None"),
+        (["1", "2"], {}, "targets must be numbers"),
+        (0.0, {"algorithm": "ep"}, "ep needs a nudge"),
+        (0.0, {"algorithm": "ep", "variant": "both", "nudge": 1e-6}, "unknown variant 'both'"),
         (0.0, {"algorithm": "ep", "nudge": -1.0}, "nudge must be a positive number"),
+        (0.0, {"algorithm": "ep", "nudge": "x"}, "nudge must be a number, found 'x'"),
         (0.0, {"tol": 2.0}, "tol must lie between 0 and 1"),
+        (0.0, {"tol": None}, "tol must be a number, found None"),
     ],
 )
 def test_what_is_wrong_is_said(targets: object, how: dict, words: str) -> None:
@@ -110,8 +117,58 @@ def test_a_nudge_that_leaves_no_convex_problem_is_refused() -> None:
         cost_gradient(problem(), TARGETS, algorithm="ep", nudge=1.0)
 
 
-def test_outputs_without_resistors_need_a_nudge() -> None:
+def test_outputs_that_diodes_alone_hold() -> None:
     text = "t\nV1 a 0 1\nD1 a y d\nD2 y 0 d\n.model d D\n.output y\n.train V1\n"
-    with pytest.raises(cs.SettingsError, match="give nudge in S"):
-        cost_gradient(cs.parse(text), 0.0, algorithm="ep")
-    assert cost_gradient(cs.parse(text), 0.0).gradient["V1"][0] == pytest.approx(0.25, rel=1e-6)
+    exact = cost_gradient(cs.parse(text), 0.0).gradient["V1"][0]
+    assert exact == pytest.approx(0.25, rel=1e-6)
+    found = cost_gradient(cs.parse(text), 0.0, algorithm="ep", variant="positive", nudge=1e-12)
+    assert found.gradient["V1"][0] == pytest.approx(exact, rel=1e-3)
+
+
+def test_what_is_found_is_the_caller_s_own() -> None:
+    """Steps in place leave the problem as it is."""
+    at = problem()
+    before = cost_gradient(at, TARGETS)
+    for values in before.values.values():
+        values *= 0.5
+    np.testing.assert_array_equal(cost_gradient(at, TARGETS).outputs, before.outputs)
+
+
+AMPLIFIED = "t\nV1 a 0 1\nR1 a y 1k\nR2 y 0 2k\nE1 z 0 y 0 3\nR3 z w 1k\nR4 w y 5k\n.output w y\n.train R1"
+IN_CELLS = (
+    "t\nV1 a 0 1\n.subckt cell p q\nR1 p q 1k\nRz[0:1] p q g=0\n.ends\nX1 a y cell\nX2 y 0 cell\n.output y\n"
+    ".train R.X1.R1 R.X2.Rz"
+)
+
+
+def test_controlled_sources_and_elements_of_subcircuits() -> None:
+    circuit = cs.parse(AMPLIFIED)
+    slopes = cost_gradient(circuit, [1.0, 0.2]).gradient
+    ends = [cost_gradient(cs.parse(AMPLIFIED.replace("a y 1k", f"a y {r}")), [1.0, 0.2]).cost for r in (999.0, 1001.0)]
+    assert slopes["R1"][0] == pytest.approx((ends[0] - ends[1]) / (1 / 999 - 1 / 1001), rel=1e-5)
+    with pytest.raises(cs.SettingsError, match="beside controlled sources there is no energy"):
+        cost_gradient(circuit, [1.0, 0.2], algorithm="ep", nudge=1e-6)
+    cells = cs.compile_problem(cs.parse(IN_CELLS))
+    found = cost_gradient(cells, 0.25)
+    assert {name: g.shape for name, g in found.gradient.items()} == {"R.X1.R1": (1,), "R.X2.Rz": (2,)}
+    costs = [cost_gradient(cells.with_values({"R.X2.Rz": [g, 0.0]}), 0.25).cost for g in (0.0, 1e-9)]
+    assert found.gradient["R.X2.Rz"][0] == pytest.approx((costs[1] - costs[0]) / 1e-9, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("R1 a 0 1k\nC1 z 0 1u\n.output z\n.train R1", "output node z: nothing joins it to ground"),
+        ("R1 y 0 1k\n.output 0\n.train R1", "output node 0: it is ground"),
+        ("R1 a 0 1k\n.output a\n.train R1", "output node a: it is held by a voltage source"),
+    ],
+)
+def test_outputs_that_nothing_teaches(text: str, words: str) -> None:
+    with pytest.raises(cs.SettingsError, match=words):
+        cost_gradient(cs.parse(f"t\nV1 a 0 1\nR0 a b 1k\n{text}"), 0.0)
+
+
+def test_a_source_that_learns_has_one_value() -> None:
+    at = cs.compile_problem(cs.parse("t\nV1 a 0 1\nR1 a y 1k\nR2 y 0 1k\n.output y\n.train V1"))
+    with pytest.raises(cs.SettingsError, match="V1 learns, and has a batch of values"):
+        cost_gradient(at.with_values({"V1": [[1.0], [2.0]]}), 0.0)

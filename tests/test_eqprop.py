@@ -198,7 +198,7 @@ def test_trained_sources_hold_offsets_and_outputs() -> None:
     [
         ("R1 a 0 1\nI1 0 a 1\n.output a", "has nothing to train"),
         ("R1 a 0 1\nI1 0 a 1\n.train R1", "has no outputs"),
-        ("V1 a 0 1\nR1 a b 1\nR2 b 0 1\n.output a\n.train R1", "output node a is held by a voltage source"),
+        ("V1 a 0 1\nR1 a b 1\nR2 b 0 1\n.output a\n.train R1", "output node a: it is held by a voltage source"),
         ("V1 a 0 1\nR1 a b 1\nR2 b 0 0\nR3 a c 1\nR4 c 0 1\n.output c\n.train R2", "R2: a resistor of 0 ohm"),
         (
             "V1 a 0 1\nR1 a b 1\nR2 b 0 1\n.model i D(ron=0)\nD1 b a i\n.output b\n.train V1",

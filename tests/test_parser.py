@@ -219,11 +219,14 @@ def test_source_values(words: str, value: float) -> None:
         assert values(netlist, kind) == {f"{kind}1": value}
 
 
-@pytest.mark.parametrize("words", ["ac 1 90 4", "ac=1 90 4", "2 distof1 1 2 4", "portnum 1 z0 50 4"])
+@pytest.mark.parametrize("words", ["ac 1 90 4", "ac=1 90 4", "distof1 1 2 4", "portnum 1 z0 50 4"])
 def test_numbers_too_many_behind_words_about_ac_are_refused(words: str) -> None:
     """As in ngspice; else a DC value that stands there would vanish."""
     with pytest.raises(NetlistError, match=r"takes no more than .* found '4' as well; write a DC value as DC=4"):
         deck(f"V1 a 0 {words}", "R1 a 0 1k")
+    if words[0] == "a":
+        with pytest.raises(NetlistError, match="; remove it"):
+            deck(f"V1 a 0 5 {words}", "R1 a 0 1k")
 
 
 def test_ltspice_s_ratings_and_sound_files_do_not_matter() -> None:
@@ -471,6 +474,9 @@ def test_expressions_see_the_multiplier_of_their_instance() -> None:
     assert found == {"V.X3.X1.V1": 3.0, "V.X3.V2": 3.0, "V.X4.V1": 2.0, "V.X5.X1.V1": 1.0, "V.X5.V2": 1.0}
     found = values(deck(*cell, *two, "X4 b cell m=2", "X5 b two"), "V")
     assert found == {"V.X4.V1": 2.0, "V.X5.X1.V1": 1.0, "V.X5.V2": 4.0}
+    own = [".subckt two p m=2", "X1 p cell", ".ends"]  # a parameter of that name is none
+    found = values(deck(*cell, *own, "X1 a two m=3", "X3 b cell m=5"), "V")
+    assert found == {"V.X1.X1.V1": 1.0, "V.X3.V1": 5.0}
     text = "\n".join(["t", *cell, ".param k=2", "X2 a cell", "X1 b cell m={k}"])
     netlist = Revaluer(parse_netlist(text)).netlist(Changes(params={"k": 5.0}))
     assert values(netlist, "V") == {"V.X2.V1": 1.0, "V.X1.V1": 5.0}
@@ -483,6 +489,23 @@ def test_multipliers_within_multiplied_instances_count_both_with_a_remark() -> N
         "would take that of the X card alone"
     ]
     assert not notes(*cell, "X1 a cell", "V1 a 0 1")
+    own = [".subckt cell p m=1", "R1 p 0 1k m={m}", ".ends"]  # a parameter of that name
+    assert not notes(*own, "X1 a cell m=3", "V1 a 0 1")
+    none = [".subckt cell p", "R1 p 0 '1k*( m ==2 ? 3 : 4)'", ".ends"]
+    assert not notes(*none, "X1 a cell m=2", "V1 a 0 1")
+    blank = [".subckt cell p", "R1 p 0 1k m 3", ".ends"]
+    assert values(deck(*blank, "X1 a cell m=2", "V1 a 0 1")) == {"R.X1.R1": 1e3 / 6}
+    assert len(notes(*blank, "X1 a cell m=2", "V1 a 0 1")) == 1
+
+
+def test_arguments_that_use_m_are_those_of_the_caller() -> None:
+    cell = [".param m=4", ".subckt cell p r=1", "R1 p 0 {r}", ".ends", "V1 a 0 1"]
+    cards = [*cell, "X1 a cell r={m*1k} m=2", "X2 a cell r={m*1k}"]
+    assert values(deck(*cards)) == {"R.X1.R1": 2e3, "R.X2.R1": 4e3}
+    assert [text for _, text in notes(*cards)] == [
+        "argument r of this X card and of 1 more uses the 'm' outside; ngspice-39 would take that of 'cell'"
+    ]
+    assert not notes(*cell, "X2 a cell r={m*1k}")
 
 
 def test_global_nodes_and_ground() -> None:

@@ -411,7 +411,10 @@ def test_what_decides_an_if_is_not_swept(name: str) -> None:
 
 
 def test_a_condition_is_not_random() -> None:
-    with pytest.raises(cs.NetlistError, match=r"netlist:5: condition of \.if: it is random, .* netlist of each choice"):
+    with pytest.raises(
+        cs.NetlistError,
+        match=r"netlist:5: condition of \.if: it is random \(parameter 'p'\), .* netlist of each choice",
+    ):
         cs.parse(CHOSEN.replace("p=1", "p={agauss(1, 0.1, 1)}"))
 
 

@@ -135,8 +135,8 @@ def test_another_sweep_than_that_of_the_deck() -> None:
 def test_monte_carlo() -> None:
     out = succeed("random.cir", "--runs", "50", "--seed", "3")
     assert "50 runs, seeds 3 to 52" in out
-    assert "same voltages" not in out
-    assert "all runs have the same voltages" in succeed("swept.cir", "--runs", "3")
+    assert "same answer" not in out
+    assert "all runs have the same answer" in succeed("swept.cir", "--runs", "3")
     row = next(line.split() for line in out.splitlines() if line.startswith("b "))
     lines = list(csv.DictReader(io.StringIO(succeed("random.cir", "--runs", "50", "--seed", "3", "--csv"))))
     assert [line["seed"] for line in lines] == [str(3 + k) for k in range(50)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,6 @@ from training.phases import Newton, Phases, Sweeps, choose_phases
 from training.recipe import Recipe
 
 Floats = NDArray[np.float64]
-
-_SMALL_NUDGE = 1e-3  # of the smallest conductance at an output
 
 
 @dataclass(frozen=True)
@@ -53,28 +52,29 @@ def cost_gradient(
     targets    (batch, k) V, or what broadcasts to it
     algorithm  implicit: the adjoint at the equilibrium, exact; ep: equilibrium propagation, two nudged equilibria
     variant    of ep: centred, positive, negative
-    nudge      of ep, S; None: a thousandth of the smallest conductance at an output
+    nudge      beta of ep, S: small beside the conductance that an output sees between itself and what is known, and
+               not so small that tol is all that moves
     tol        largest relative KCL violation of all equilibria
 
-    Raises SettingsError, and LearningError where an equilibrium is not found, a nudge leaves no convex problem, or the
-    circuit has no gradient. Sources: eqprop.py, gradient.py.
+    Raises SettingsError, also for ep beside controlled sources, which leave no energy; LearningError where an
+    equilibrium is not found, a nudge leaves no convex problem, or the linearised circuit has no solution. Sources:
+    eqprop.py, gradient.py.
 
     >>> import circuitsim as cs
     >>> divider = cs.parse("t\\nV1 a 0 4\\nR1 a y 1k\\nR2 y 0 1k\\n.output y\\n.train R1 R2")
     >>> found = cost_gradient(divider, [[1.0]])
     >>> found.cost, found.outputs
     (0.5, array([[2.]]))
-    >>> found.gradient["R1"], cost_gradient(divider, [[1.0]], algorithm="ep").gradient["R1"].round(2)
+    >>> found.gradient["R1"], cost_gradient(divider, [[1.0]], algorithm="ep", nudge=2e-6).gradient["R1"].round(2)
     (array([1000.]), array([1000.]))
     """
     problem = circuit if isinstance(circuit, Problem) else compile_problem(circuit)
-    if algorithm not in ("implicit", "ep"):
-        raise SettingsError(f"unknown algorithm '{algorithm}': choose implicit, ep")
+    recipe = _recipe(problem, algorithm, variant, nudge, tol)
     outputs, trained = find_outputs(problem), trained_elements(problem)
-    if nudge is None:
-        nudge = _SMALL_NUDGE * _conductance_at(problem, outputs) if algorithm == "ep" else 1.0
-    path = Path(problem.circuit.netlist.path)
-    recipe = Recipe(path, algorithm=algorithm, variant=variant, nudge=nudge, tol=tol)
+    for element in trained:
+        sources = {"V": problem.circuit.ties.e, "I": problem.circuit.current_sources.i}.get(element.kind)
+        if sources is not None and np.ptp(sources[:, element.where], axis=0).any():
+            raise SettingsError(f"{element.name} learns, and has a batch of values; give it one value for all rows")
     wanted = _targets(problem, outputs, targets)
     drive, start = problem.drive(slice(0, problem.batch)), np.zeros((problem.batch, problem.n_free))
     phases: Phases = choose_phases(problem, recipe, find_backend("cpu"))
@@ -82,7 +82,7 @@ def cost_gradient(
         phases = Newton(phases.backend, tol)
     free = phases.free(problem, drive, start)
     if algorithm == "ep":
-        betas = nudges(variant, nudge)
+        betas = nudges(variant, recipe.nudge)
         check_convex(problem, outputs, min(betas))
         fields, _ = ep_fields(problem, drive, free.x, outputs, wanted, betas, phases)
     else:
@@ -91,25 +91,35 @@ def cost_gradient(
     found = gradient(problem, trained, outputs, fields)
     cost = 0.5 * float(((y - wanted) ** 2).sum(axis=1).mean())
     names = [element.name for element in trained]
-    values = [element.values(problem.circuit) for element in trained]
+    values = [element.values(problem.circuit).copy() for element in trained]
     return CostGradient(cost, y, dict(zip(names, values, strict=True)), dict(zip(names, found, strict=True)))
 
 
-def _conductance_at(problem: Problem, outputs: Outputs) -> float:
-    """The smallest total conductance at an output, S; where that is none, the smallest of all units."""
-    at = problem.values.diag[outputs.units]
-    at = at if at.all() else problem.values.diag[problem.values.diag > 0]
-    if not at.size:
-        raise SettingsError("no resistor ends at a free node, which leaves no measure for a nudge; give nudge in S")
-    return float(at.min())
+def _recipe(problem: Problem, algorithm: str, variant: str, nudge: float | None, tol: float) -> Recipe:
+    """What the phases are to be. SettingsError for what none can be."""
+    if algorithm not in ("implicit", "ep"):
+        raise SettingsError(f"unknown algorithm '{algorithm}': choose implicit, ep")
+    if algorithm == "ep" and not problem.circuit.reciprocal:
+        raise SettingsError("beside controlled sources there is no energy, and ep has no gradient; use implicit")
+    if algorithm == "ep" and nudge is None:
+        raise SettingsError("ep needs a nudge, S, small beside the conductance that an output sees")
+    for name, value in (("nudge", 1.0 if nudge is None else nudge), ("tol", tol)):
+        if not isinstance(value, Real):
+            raise SettingsError(f"{name} must be a number, found {value!r}")
+    path = Path(problem.circuit.netlist.path)
+    return Recipe(path, algorithm=algorithm, variant=variant, nudge=1.0 if nudge is None else float(nudge), tol=tol)
 
 
 def _targets(problem: Problem, outputs: Outputs, targets: ArrayLike) -> Floats:
     shape = (problem.batch, outputs.nodes.size)
     try:
-        wanted = np.broadcast_to(np.asarray(targets, np.float64), shape)
+        given = np.asarray(targets)
+        wanted = np.broadcast_to(given.astype(np.float64), shape) if given.dtype.kind in "fiub" else None
     except (TypeError, ValueError):
-        raise SettingsError(f"targets must be numbers of shape {shape} (batch, outputs), found {targets!r}") from None
+        wanted = None
+    if wanted is None:
+        found = f"shape {np.shape(targets)}" if isinstance(targets, np.ndarray | list | tuple) else repr(targets)
+        raise SettingsError(f"targets must be numbers of shape {shape} (batch, outputs), found {found}")
     if not np.isfinite(wanted).all():
         raise SettingsError("targets must be finite numbers")
     return wanted

@@ -65,8 +65,12 @@ def find_outputs(problem: Problem) -> Outputs:
         raise SettingsError(f"{netlist.path} has no outputs; add `.output` with the nodes that are read")
     units = problem.topology.index_of_node[nodes]
     if (units < 0).any():
-        name = netlist.nodes[int(nodes[units < 0][0])]
-        raise SettingsError(f"output node {name} is held by a voltage source: nothing can teach it; read another node")
+        node = int(nodes[units < 0][0])
+        why = (
+            "nothing joins it to ground" if problem.topology.islands.pinned[node] else "it is held by a voltage source"
+        )
+        why = why if node else "it is ground"
+        raise SettingsError(f"output node {netlist.nodes[node]}: {why}: nothing can teach it; read another node")
     return Outputs(nodes, units)
 
 

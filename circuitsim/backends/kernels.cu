@@ -1,6 +1,6 @@
 // The GPU's kernels: one thread for each unit in one row of the batch, flat arrays only.
 // Twins: kernels.py (relax), branch_sums.py (violations, dense_sums), linear/elimination.py (eliminate, substitute), laws.py and
-// methods/newton.py (tangents), residual.py (kcl), scipy.sparse.linalg.cg (cg_*).
+// methods/tiles.py (tangents), residual.py (kcl), scipy.sparse.linalg.cg (cg_*).
 //
 // Arrays of units are (units, rows), the row varying fastest: the threads of a warp follow the same law and read
 // neighbouring voltages. A count of rows beside an array is 1 where its one column stands for all rows. Every argument
@@ -309,7 +309,7 @@ extern "C" __global__ void dense_sums(integer rows, integer count, const integer
     total[at] += sum;
 }
 
-// -- Newton's steps of many rows: methods/newton.py, backends/gpu_newton.py ------------------------------------------
+// -- Newton's steps of many rows: methods/tiles.py, backends/gpu_newton.py -------------------------------------------
 
 // a / b; 0 / b = 0.
 __device__ inline double ratio(double a, double b) { return a == 0.0 ? 0.0 : a / b; }

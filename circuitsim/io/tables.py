@@ -274,8 +274,9 @@ def print_sweep(result: SweepResult, tolerance: float, out: Console, quiet: bool
     _explain_undetermined(bool(loose.any()), out, "* ")
     if result.saved_ambiguous.any():
         out.print(Text("* of a saved value: not unique"))
-    if not result.swept and count > 1 and not np.ptp(result.voltages, axis=0).any():
-        out.print(Text("all runs have the same voltages; {agauss(1k, 50, 3)} as a value is drawn for each", "yellow"))
+    answers = (result.voltages, result.currents, result.saved)
+    if not result.swept and count > 1 and not any(np.ptp(x, axis=0).any() for x in answers):
+        out.print(Text("all runs have the same answer; {agauss(1k, 50, 3)} as a value is drawn for each", "yellow"))
     out.print()
     verdict = (f"NOT met at {result.failed.size:,} of {count:,} {what}", "bold red")
     out.print(Text.assemble("certificate: ", verdict if result.failed.size else ("met", "green")))

@@ -35,7 +35,6 @@ from circuitsim.methods.outcome import Outcome
 from circuitsim.methods.polish import polished
 from circuitsim.solution import Settings, Status
 
-Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 FULL_STEPS = 60  # before the slow and sure way

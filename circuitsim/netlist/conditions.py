@@ -17,7 +17,7 @@ from circuitsim.errors import NetlistError
 from circuitsim.netlist.chance import Drawn, NoChance
 from circuitsim.netlist.scopes import PARAMETERS, Note, Place, Scope, expression, sort_cards
 from circuitsim.netlist.source import Card
-from circuitsim.netlist.tokens import labelled, located
+from circuitsim.netlist.tokens import labelled, located, shown
 
 _KEYS = (".if", ".elseif", ".else", ".endif")
 _EQUALS = re.compile(r"(?<![=<>!])=(?!=)")
@@ -94,7 +94,8 @@ def _holds(card: Card, key: str, scope: Scope) -> bool:
         try:
             return bool(np.all(scope.evaluate(expression(_EQUALS.sub("==", text)))))
         except Drawn:
+            of = f" (parameter '{shown(scope.evaluating[-1])}')" if scope.evaluating else ""
             raise NetlistError(
-                "it is random, and which cards there are may not change from draw to draw; put the choice into values, "
-                "{a > b ? 1k : 2k}, or write a netlist of each choice"
+                f"it is random{of}, and which cards there are may not change from draw to draw; put the choice into "
+                "values, {a > b ? 1k : 2k}, or write a netlist of each choice"
             ) from None

@@ -201,9 +201,11 @@ def _source(reader: CardReader, e: Element) -> None:
                 start = _waveform(reader, e, "sin" if word == "sine" else word, words[first:i])
                 reader.remark(e, f": {word.upper()} is ignored: only the DC equilibrium is solved")
             elif i - first > (most := 2 if word in _TWO_NUMBERS else 1):
+                extra = shown(words[first + most])
+                cure = f"; write a DC value as DC={extra}" if dc is None else "; remove it"
                 raise NetlistError(
-                    f"{e.label}: {word.upper()} takes no more than {most} number{'s' * (most > 1)}, found "
-                    f"'{shown(words[first + most])}' as well; write a DC value as DC={shown(words[first + most])}"
+                    f"{e.label}: {word.upper()} takes no more than {most} number{'s' * (most > 1)}, found '{extra}' as "
+                    f"well{cure}"
                 )
         elif dc is None:
             if word == "dc":

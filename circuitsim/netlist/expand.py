@@ -32,7 +32,6 @@ from circuitsim.netlist.tokens import labelled, located, shown, split_keys, toke
 MAX_ELEMENTS = 50_000_000  # of an expanded netlist
 MAX_CROSSBAR = 1_000_000_000  # conductances of a crossbar: 8 GB
 _WORD = re.compile(r"[^\s,()]+")
-_HAS_M = re.compile(r"[\s,)]m\s*=", re.IGNORECASE)
 
 
 def expand(text: Text, path: str, seed: int | None = None) -> Netlist:
@@ -116,12 +115,16 @@ class Deck:
     def remarks(self) -> list[tuple[int, str]]:
         """The remarks that were kept, and those about subcircuits of which all X cards are known."""
         out = list(self.notes)
+        multiplied = {call.block for call in self.calls.values() if call.block.multiplied}
+        called_so = {block.name for block in multiplied}
         for (called, key, used), places in self.outside.items():
+            if used == "m" and called not in called_so:  # then it means the same inside
+                continue
             also = f" and of {len(places) - 1:,} more" if len(places) > 1 else ""
             text = f"argument {shown(key)} of this X card{also} uses the '{shown(used)}' outside"
             out.append((places[0], f"{text}; ngspice-39 would take that of '{shown(called)}'"))
-        for block in {call.block for call in self.calls.values() if call.block.multiplied}:
-            own = [card for card in block.elements if _HAS_M.search(card.text)]
+        for block in multiplied:
+            own = [card for card in block.elements if _has_multiplier(card.text)]
             if own:
                 also = f", and {len(own) - 1:,} more," if len(own) > 1 else ""
                 text = f"this card{also} of subcircuit '{shown(block.name)}' has an m=, as X cards that call it have"
@@ -171,7 +174,9 @@ class Deck:
             own = {name for name in found.params.keys() - {key} if words.keys.get(name, "").strip("{}").lower() != name}
             for used in sorted(own & names_in(word)) if own else ():
                 self.outside.setdefault((called, key, used), []).append(card.seq)
-        found.multiplied |= "m" in words.keys
+            if key != "m" and "m" in names_in(word) and "m" not in found.params:
+                self.outside.setdefault((called, key, "m"), []).append(card.seq)
+        found.multiplied |= "m" in words.keys and "m" not in found.params
         with labelled(f"subcircuit {shown(name)}"):
             names = [spread(word, ranges, min(pin, 1), "node") for pin, word in enumerate(nodes)]
         at_pins = [at_members(names_at, ranges, min(pin, 1)) for pin, names_at in enumerate(names)]
@@ -353,6 +358,17 @@ def _refuse_recursion(open_blocks: list[Block], called: Block) -> None:
     if called in open_blocks:
         names = [shown(block.name) for block in [*open_blocks[open_blocks.index(called) :], called]]
         raise NetlistError(f"subcircuit calls itself: {' -> '.join(names)}; break this loop")
+
+
+def _has_multiplier(text: str) -> bool:
+    """Whether an element card has an m=, or an m before a number, as `=` is a blank."""
+    if "m" not in text.lower():
+        return False
+    tokens = tokenize(text)
+    return any(
+        token.lower() == "m" and (tokens[k + 1 : k + 2] == ["="] or (k > 3 and k + 1 < len(tokens)))
+        for k, token in enumerate(tokens)
+    )
 
 
 def _members(text: str) -> int:
