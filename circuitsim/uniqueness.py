@@ -32,6 +32,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 _CLOSED = 1e-9  # of the voltages at a diode: a gap to its forward voltage that is none
+_ROUNDING = float(np.finfo(np.float64).eps)  # of the largest voltage: a gap that is none
 _MOST_DRIVEN = 500  # shifts and currents that are looked at together
 _MOST_NUMBERS = 20_000_000  # these times the unknowns
 
@@ -69,8 +70,9 @@ def _violation(solution: Solution, rows: slice) -> Floats:
 
 def _rounding(solution: Solution, branches: Branches, rows: slice) -> Floats:
     """Voltages at branches that are none, (rows, n), V."""
-    v = np.abs(solution.voltages(rows=rows))
-    return _CLOSED * (v[:, branches.a] + v[:, branches.b])
+    v, copies = np.abs(solution.voltages(rows=rows)), solution.problem.copies
+    largest = copies.at_branches(copies.largest(v, np.arange(v.shape[1])), len(branches))
+    return _CLOSED * (v[:, branches.a] + v[:, branches.b]) + _ROUNDING * largest
 
 
 def part_room(solution: Solution) -> tuple[Floats, Floats]:

@@ -555,11 +555,26 @@ def test_grids_with_dead_ends_and_islands_take_few_steps(grid: tuple[int, int, i
     """Most diodes carry nothing, many at no gap either: line searches ended at 93 to 433 steps, or with no answer."""
     solution = cs.solve(cs.parse(grid_of_diodes(*grid)))
     assert_ideal_diodes(solution)
-    assert solution.steps <= 80
+    assert solution.steps <= 110
+    assert np.abs(solution.voltages()).max() <= 500.0  # of sources of some 5 V; half of the nodes hang on diodes alone
+
+
+@pytest.mark.parametrize("seed", [1, 5, 7, 9, 10])
+def test_where_no_current_can_flow_gaps_begin_at_the_size_of_the_voltages(seed: int) -> None:
+    """One source, and no way back: all is at 0 V beyond the knees but for rounding, from which it takes 67 to 102."""
+    idle = ("V1", "V2", "Rs1", "Rs2", "Rg")
+    lines = (line for line in grid_of_diodes(12, seed, 0, 1.0).split("\n") if not line.startswith(idle))
+    solution = cs.solve(cs.parse("\n".join(lines)), cs.Settings(method="newton"))
+    assert_ideal_diodes(solution)
+    assert solution.steps <= 60
 
 
 def test_islands_that_diodes_bound_on_one_side_stay_near() -> None:
     """Nothing holds a and b but diodes that need not conduct: inside, these gaps grow for ever."""
     text = graph_of_diodes(200, 1) + "\nRa a b 1k\nDa a n1 m1\nDb b n2 m2\n"
     solution = cs.solve(cs.parse(text))
-    assert np.abs(solution.voltages()).max() < 1e5
+    others = np.abs(solution.voltages()).max()
+    assert others > 2000.0
+    for node in "ab":
+        assert not solution.determined[solution.circuit.netlist.node(node)]
+        assert abs(solution.voltage(node)[0]) <= others

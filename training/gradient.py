@@ -66,10 +66,8 @@ def find_outputs(problem: Problem) -> Outputs:
     units = problem.topology.index_of_node[nodes]
     if (units < 0).any():
         node = int(nodes[units < 0][0])
-        why = (
-            "nothing joins it to ground" if problem.topology.islands.pinned[node] else "it is held by a voltage source"
-        )
-        why = why if node else "it is ground"
+        loose = problem.topology.islands.pinned[node]
+        why = "nothing joins it to ground" if loose else "it is held by a voltage source" if node else "it is ground"
         raise SettingsError(f"output node {netlist.nodes[node]}: {why}: nothing can teach it; read another node")
     return Outputs(nodes, units)
 

@@ -26,13 +26,15 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 _MOST_STEPS = 80
-_FAR_INSIDE = 10.0  # times the voltages with all diodes conducting: the gaps at the start
+_FAR_INSIDE = 10.0  # times the voltages beyond the knees with all diodes conducting: the gaps at the start
+_ROUNDING = 1e-12  # of the largest voltage: these are none, then that is the measure
 _LESS = 0.995  # of the step at which a gap or a current would be 0
 _TELLING = 1e-2  # of m at the start: below, states mean something
 _LEAST = 1e-28  # of it: below, nothing more comes to light
 _RARER = 5  # steps, over this, until what failed is tried again
 _MOST_TRIES = 6  # to finish
-_PULL = 1e-4  # of the conductances at a unit, falling with m: else islands that diodes bound on one side run away
+_PULL, _LEAST_PULL = 0.1, 1e-12  # of the conductances at a unit, falling with m: islands that diodes bound on one side
+# stay within some 30 times the voltages at the start (power / gap = pull x way), and where rounding is all that is left
 
 
 def follow_inside(
@@ -84,13 +86,14 @@ class _Inside:
         self.knees = k = _knees(network, np.isfinite(offset))
         self.offset = np.where(np.isfinite(offset), offset, 0.0)
         around, diag = network.conductance_around()[k.leg], network.problem.values.diag
-        self.conductances = np.where(diag > 0, diag, diag[diag > 0].min(initial=network.largest))
+        self.conductances = np.where(diag > 0, diag, diag[diag > 0].mean() if diag.any() else network.largest)
         self.pull = 0.0 * diag
         self.around = 1.0 / (1.0 / np.where(np.isfinite(around), around, network.largest) + k.ohms)
         closed = self.around * (k.sign > 0)
         self.u = self.start = np.zeros(network.size)
         self.u = self.start = self._stepped(closed, closed * self._past(self.u))
-        volts = _FAR_INSIDE * float(np.abs(self._past(self.u)).max(initial=0.0)) or 1.0
+        past, size = (float(np.abs(x).max(initial=0.0)) for x in (self._past(self.u), np.append(self.u, drive.fixed)))
+        volts = _FAR_INSIDE * (past if past > _ROUNDING * size else size) or 1.0
         usual = float(self.around.mean()) if k.leg.size else 0.0
         self.gap, self.current = np.full(k.leg.size, volts), np.full(k.leg.size, volts * usual)
         self.power = volts * volts * usual  # W, of each knee at the start
@@ -116,7 +119,7 @@ class _Inside:
 
     def step(self) -> None:
         """The next voltages, gaps and currents."""
-        self.pull = _PULL * self.left * self.conductances
+        self.pull = max(_PULL * self.left, _LEAST_PULL) * self.conductances
         self.network.damp(self.pull)
         try:
             self._step()

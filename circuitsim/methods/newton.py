@@ -105,7 +105,7 @@ class _Row:
 
         def go_on(*_: object) -> Iterator[tuple[int, Outcome | None]]:
             """Full steps once more, now with all patience."""
-            found = self._full_steps(u, tangents, self.steps + FULL_STEPS)
+            found = self._full_steps(u, tangents, self.steps + FULL_STEPS, keep=True)
             yield 0, found if found.status is Status.SOLVED else None
 
         ways = (follow_inside, go_on, minimise) if inside else (minimise if net.problem.circuit.reciprocal else follow,)
@@ -120,11 +120,20 @@ class _Row:
         return replace(outcome, status=self._given_up(), steps=self.steps)
 
     def _full_steps(
-        self, u: Floats, tangents: Tangents, most: int, *, patience: int = FULL_STEPS, last: bool = False
+        self,
+        u: Floats,
+        tangents: Tangents,
+        most: int,
+        *,
+        patience: int = FULL_STEPS,
+        keep: bool = False,
+        last: bool = False,
     ) -> Outcome:
-        """Newton with limiting, while it makes its way; of two states that it ends between `last` tries both.
+        """Newton with limiting, while it makes its way.
 
         patience   as many steps may follow that in which the fewest diodes changed state
+        keep       see _advance; costs steps in crossbars
+        last       as `keep`; of two states that it ends between try both
         """
         net, ideal = self.network, self.network.ideal
         seen: Counter[bytes] = Counter()
@@ -135,7 +144,7 @@ class _Row:
             if not np.isfinite(u).all():
                 break
             v = net.across(u) + self.offset
-            new = self._advance(tangents, v, self._rounding(u), keep=last)
+            new = self._advance(tangents, v, self._rounding(u), keep=keep or last)
             changed = (new.slope > 0) != (tangents.slope > 0)
             changes, same = int(np.count_nonzero(changed)), not changed[ideal].any()
             fewest, idle = min(changes, fewest), idle + 1 if changes >= fewest else 0
