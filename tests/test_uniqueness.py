@@ -367,6 +367,46 @@ def test_the_last_digit_of_0_volts_opens_no_diode() -> None:
     assert replace(solution, x=x).determined.all()
 
 
+HELD_BOTH_WAYS = """n6 and n16 are one by D20 and D51, and at 0 V by Rg16; D33 lets nothing through
+R2 n18 n12 2.56e+05
+R3 n20 n3 7.31
+R6 n23 n12 1.61
+R9 n4 n17 156
+R15 n11 n18 2.57e+03
+R19 n12 n20 638
+R21 n22 n23 5.1e+05
+D1 n14 n0 m0
+D3 n3 n7 m0
+D12 n23 n7 m0
+D20 n6 n16 m0
+D25 n14 n17 m0
+D33 n11 n16 m2
+D40 n11 n17 m0
+D44 n14 n4 m4
+D47 n0 n21 m3
+D51 n16 n6 m0
+D53 n21 n15 m4
+I0 n0 n4 -0.0354
+I1 n23 n21 -0.000605
+Rg0 n0 0 4.94
+Rg4 n4 0 2.11
+Rg15 n15 0 18.1
+Rg16 n16 0 6.56e+03
+Rg23 n23 0 4.99
+.model m0 D(ron=0 vfwd=0)
+.model m2 D(ron=0 vfwd=0.12)
+.model m3 D(ron=0 vfwd=0.42)
+.model m4 D(ron=0 vfwd=0.24 vrev=3)
+"""
+
+
+def test_a_gap_within_the_rounding_of_the_largest_voltage_is_none() -> None:
+    """v(n16) comes out as 1e-109 V: no room for n6."""
+    solution = cs.solve(cs.parse(HELD_BOTH_WAYS))
+    loose = [node for node, unique in zip(solution.circuit.nodes, solution.determined, strict=True) if not unique]
+    assert sorted(loose) == ["n14", "n7"]
+
+
 @pytest.mark.parametrize(
     ("cards", "loose"),
     [
