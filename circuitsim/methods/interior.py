@@ -4,7 +4,10 @@ A diode that conducts from vf on, with R in series, has the gap s = vf + R i - v
 s i = 0. Here s i = m, which falls from step to step. Each step is Newton's, for s and i as unknowns of their own: the
 diode's tangent is a conductance i / (s + R i). A step to m = 0 tells how far m may fall, a second one, with the same
 factors, goes there and makes up for the product of the changes that a tangent leaves out (S. Mehrotra, SIAM J. Optim. 2
-(1992) 575-601).
+(1992) 575-601). m is the same for all diodes.
+
+What diodes bound on one side alone, m / s would push away without end. Every unit is drawn to where it started, by a
+conductance that falls as m does: m / s = pull x way then holds such islands within some 30 times the voltages there.
 """
 
 from __future__ import annotations
@@ -33,8 +36,7 @@ _TELLING = 1e-2  # of m at the start: below, states mean something
 _LEAST = 1e-28  # of it: below, nothing more comes to light
 _RARER = 5  # steps, over this, until what failed is tried again
 _MOST_TRIES = 6  # to finish
-_PULL, _LEAST_PULL = 0.1, 1e-12  # of the conductances at a unit, falling with m: islands that diodes bound on one side
-# stay within some 30 times the voltages at the start (power / gap = pull x way), and where rounding is all that is left
+_PULL, _LEAST_PULL = 0.1, 1e-12  # of the conductances at a unit: what draws it to its start, with m at first; the least
 
 
 def follow_inside(
