@@ -15,7 +15,7 @@ from training.adjoint import implicit_fields
 from training.convex import check_convex
 from training.eqprop import ep_fields, nudges
 from training.gradient import Outputs, find_outputs, gradient, trained_elements
-from training.phases import Newton, Phases, Sweeps, choose_phases
+from training.phases import Phases, Sweeps, choose_phases
 from training.recipe import Recipe
 
 Floats = NDArray[np.float64]
@@ -72,14 +72,13 @@ def cost_gradient(
     recipe = _recipe(problem, algorithm, variant, nudge, tol)
     outputs, trained = find_outputs(problem), trained_elements(problem)
     for element in trained:
-        sources = {"V": problem.circuit.ties.e, "I": problem.circuit.current_sources.i}.get(element.kind)
-        if sources is not None and np.ptp(sources[:, element.where], axis=0).any():
+        if not element.is_conductance and np.ptp(element.batch(problem.circuit), axis=0).any():
             raise SettingsError(f"{element.name} learns, and has a batch of values; give it one value for all rows")
     wanted = _targets(problem, outputs, targets)
     drive, start = problem.drive(slice(0, problem.batch)), np.zeros((problem.batch, problem.n_free))
     phases: Phases = choose_phases(problem, recipe, find_backend("cpu"))
-    if isinstance(phases, Sweeps) and phases.slow(problem, drive):
-        phases = Newton(phases.backend, tol)
+    if isinstance(phases, Sweeps):
+        phases = phases.or_newton(problem, drive)
     free = phases.free(problem, drive, start)
     if algorithm == "ep":
         betas = nudges(variant, recipe.nudge)
@@ -91,7 +90,7 @@ def cost_gradient(
     found = gradient(problem, trained, outputs, fields)
     cost = 0.5 * float(((y - wanted) ** 2).sum(axis=1).mean())
     names = [element.name for element in trained]
-    values = [element.values(problem.circuit).copy() for element in trained]
+    values = [element.values(problem.circuit) for element in trained]
     return CostGradient(cost, y, dict(zip(names, values, strict=True)), dict(zip(names, found, strict=True)))
 
 

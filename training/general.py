@@ -19,7 +19,7 @@ from training.adjoint import bp_fields, implicit_fields
 from training.convex import check_convex
 from training.gradient import find_outputs, gradient, trained_elements
 from training.learner import AT_ONCE, Learner, LearningError, Samples, Tally, check_arrays, check_batches, tally_of
-from training.phases import Newton, State, Sweeps, choose_phases
+from training.phases import State, Sweeps, choose_phases
 from training.recipe import Recipe
 
 Ints = NDArray[np.int64]
@@ -65,8 +65,8 @@ class GeneralLearner(Learner):
         problem, drive = self._driven(samples, most)
         if tol is None:
             self.remark = self._unsettled(problem, drive)
-        elif phases.slow(problem, drive):
-            self.phases = Newton(self.backend, tol)
+        else:
+            self.phases = phases.or_newton(problem, drive)
 
     def _unsettled(self, problem: Problem, drive: Drive) -> str:
         """A sentence where the outputs after the recipe's sweeps are not those of the circuit."""
@@ -155,7 +155,7 @@ class GeneralLearner(Learner):
         return {element.name: element.values(self.problem.circuit) for element in self.trained}
 
     def arrays(self) -> dict[str, NDArray]:
-        return {"state": self.state.copy(), "steps": np.array(self.steps), **_copies(self.values())}
+        return {"state": self.state.copy(), "steps": np.array(self.steps), **self.values()}
 
     def restore(self, arrays: Mapping[str, NDArray]) -> None:
         check_arrays(arrays, self.arrays())
@@ -165,10 +165,6 @@ class GeneralLearner(Learner):
 
     def free_state(self) -> list[Floats]:
         return [self.free.x]
-
-
-def _copies(values: Mapping[str, Floats]) -> dict[str, NDArray]:
-    return {name: value.copy() for name, value in values.items()}
 
 
 def input_sources(circuit: Circuit) -> list[tuple[str, int]]:

@@ -98,13 +98,14 @@ class Trained:
         return self.kind in ("crossbar", "R")
 
     def values(self, circuit: Circuit) -> Floats:
-        """Its values there, S, V or A."""
+        """A copy of its values there, S, V or A; of a source with a batch of them those of the first row."""
         if self.kind == "crossbar":
-            return circuit.crossbars[int(self.where[0])].g
-        if self.kind == "R":
-            return circuit.conductors.g[self.where]
-        table = circuit.ties.e if self.kind == "V" else circuit.current_sources.i
-        return table[0, self.where]
+            return circuit.crossbars[int(self.where[0])].g.copy()
+        return circuit.conductors.g[self.where] if self.kind == "R" else self.batch(circuit)[0]
+
+    def batch(self, circuit: Circuit) -> Floats:
+        """All values of a source, (rows, n), V or A."""
+        return (circuit.ties.e if self.kind == "V" else circuit.current_sources.i)[:, self.where]
 
 
 def trained_elements(problem: Problem) -> list[Trained]:

@@ -92,11 +92,13 @@ class Sweeps(Phases):
             )
         return State(outcome.x if outcome.low is None else outcome.x + outcome.low.sum(axis=0))
 
-    def slow(self, problem: Problem, drive: Drive) -> bool:
-        """Whether it takes very many sweeps to come to rest from 0, as far as the first ones tell."""
+    def or_newton(self, problem: Problem, drive: Drive) -> Phases:
+        """With a tolerance: newton where very many sweeps would lead to rest from 0, as far as the first ones tell."""
+        assert self.tol is not None
         engine = self.backend.engine(problem, self.dtype)
         settings = Settings(dtype=self.dtype, tol=self.tol)
-        return bcd.solve_tile(problem, drive, engine, settings, None, patient=False).status is Status.MAX_SWEEPS
+        slow = bcd.solve_tile(problem, drive, engine, settings, None, patient=False).status is Status.MAX_SWEEPS
+        return Newton(self.backend, self.tol) if slow else self
 
     def nudged(
         self, problem: Problem, drive: Drive, x: Floats, outputs: Outputs, targets: Floats, betas: tuple[float, ...]

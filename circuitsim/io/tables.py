@@ -253,9 +253,7 @@ def print_sweep(result: SweepResult, tolerance: float, out: Console, quiet: bool
     nodes = chosen_nodes(result)
     count, what = result.values.shape[0], "points" if result.swept else "runs"
     if not quiet:
-        first, last = (f"{result.values[k, 0]:.0f}" for k in (0, -1))
-        seeds = f"seeds {first} to {last}" if count > 1 else f"seed {first}"
-        of = ", ".join(result.names) if result.swept else seeds
+        of = ", ".join(result.names) if result.swept else _seeds(result)
         out.print(Text(f"{count:,} {what if count > 1 else what[:-1]}, {of}", "bold"), end="\n\n")
     names = [result.circuit.nodes[k] for k in nodes.tolist()]
     loose, left_out = ~result.determined[nodes], result.left_out[nodes]
@@ -285,6 +283,12 @@ def print_sweep(result: SweepResult, tolerance: float, out: Console, quiet: bool
     out.print(Text(f"KCL error / currents at the node, the worst: {worst}; at most {tolerance:g} wanted"))
     steps = f"{steps_text(result.method, result.steps)} at most"
     out.print(Text(f"method {result.method} ({result.why}), backend {result.backend}, {result.dtype}, {steps}"))
+
+
+def _seeds(result: SweepResult) -> str:
+    """Those of Monte Carlo runs, in words."""
+    first, last = (f"{result.values[k, 0]:.0f}" for k in (0, -1))
+    return f"seed {first}" if first == last else f"seeds {first} to {last}"
 
 
 def _print_points(result: SweepResult, heads: Sequence[str], values: Floats, what: str, out: Console) -> None:

@@ -89,7 +89,7 @@ class _Inside:
         self.offset = np.where(np.isfinite(offset), offset, 0.0)
         around, diag = network.conductance_around()[k.leg], network.problem.values.diag
         self.conductances = np.where(diag > 0, diag, diag[diag > 0].mean() if diag.any() else network.largest)
-        self.pull = 0.0 * diag
+        self.pull = np.zeros_like(diag)
         self.around = 1.0 / (1.0 / np.where(np.isfinite(around), around, network.largest) + k.ohms)
         closed = self.around * (k.sign > 0)
         self.u = self.start = np.zeros(network.size)

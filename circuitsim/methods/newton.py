@@ -100,7 +100,7 @@ class _Row:
                 return outcome
 
         def finish(u: Floats, tangents: Tangents) -> Outcome | None:
-            found = self._full_steps(u, tangents, self.steps + 10, last=True)
+            found = self._full_steps(u, tangents, self.steps + 10, keep=True, last=True)
             return found if found.status is Status.SOLVED else None
 
         def go_on(*_: object) -> Iterator[tuple[int, Outcome | None]]:
@@ -133,7 +133,7 @@ class _Row:
 
         patience   as many steps may follow that in which the fewest diodes changed state
         keep       see _advance; costs steps in crossbars
-        last       as `keep`; of two states that it ends between try both
+        last       of two states that it ends between try both
         """
         net, ideal = self.network, self.network.ideal
         seen: Counter[bytes] = Counter()
@@ -144,7 +144,7 @@ class _Row:
             if not np.isfinite(u).all():
                 break
             v = net.across(u) + self.offset
-            new = self._advance(tangents, v, self._rounding(u), keep=keep or last)
+            new = self._advance(tangents, v, self._rounding(u), keep=keep)
             changed = (new.slope > 0) != (tangents.slope > 0)
             changes, same = int(np.count_nonzero(changed)), not changed[ideal].any()
             fewest, idle = min(changes, fewest), idle + 1 if changes >= fewest else 0

@@ -74,7 +74,7 @@ class Together:
 
 
 class Drawn(Exception):
-    """What may not be random draws."""
+    """A random number was asked for where none may be."""
 
 
 class NoChance:

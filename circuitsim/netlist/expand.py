@@ -103,7 +103,8 @@ class Deck:
         self.notes = list(text.notes)
         self.calls: dict[int, _Call] = {}  # X cards by place
         self.counted = False  # then all X cards have been seen
-        self.outside: dict[tuple[str, str, str], list[int]] = {}  # places of X cards whose arguments use outer names
+        # (what is called, argument, name that it uses and that means another thing inside): places of X cards
+        self.outside: dict[tuple[Block, str, str], list[int]] = {}
         cards, self.deciding = chosen_cards(text.cards, self.place, self.note)  # parameters that decide an .if
         self.top, self.cards = sort_cards(cards, self.place, self.note)
         self.controls = read_controls(self.cards, self.place, self.note)
@@ -115,15 +116,13 @@ class Deck:
     def remarks(self) -> list[tuple[int, str]]:
         """The remarks that were kept, and those about subcircuits of which all X cards are known."""
         out = list(self.notes)
-        multiplied = {call.block for call in self.calls.values() if call.block.multiplied}
-        called_so = {block.name for block in multiplied}
         for (called, key, used), places in self.outside.items():
-            if used == "m" and called not in called_so:  # then it means the same inside
+            if used not in called.params and not called.multiplied:  # m, which means the same inside
                 continue
             also = f" and of {len(places) - 1:,} more" if len(places) > 1 else ""
             text = f"argument {shown(key)} of this X card{also} uses the '{shown(used)}' outside"
-            out.append((places[0], f"{text}; ngspice-39 would take that of '{shown(called)}'"))
-        for block in multiplied:
+            out.append((places[0], f"{text}; ngspice-39 would take that of '{shown(called.name)}'"))
+        for block in {call.block for call in self.calls.values() if call.block.multiplied}:
             own = [card for card in block.elements if _has_multiplier(card.text)]
             if own:
                 also = f", and {len(own) - 1:,} more," if len(own) > 1 else ""
@@ -173,9 +172,9 @@ class Deck:
                 self.note(card.seq, f"subcircuit {shown(name)}: {shown(key)}: {remark}")
             own = {name for name in found.params.keys() - {key} if words.keys.get(name, "").strip("{}").lower() != name}
             for used in sorted(own & names_in(word)) if own else ():
-                self.outside.setdefault((called, key, used), []).append(card.seq)
+                self.outside.setdefault((found, key, used), []).append(card.seq)
             if key != "m" and "m" in names_in(word) and "m" not in found.params:
-                self.outside.setdefault((called, key, "m"), []).append(card.seq)
+                self.outside.setdefault((found, key, "m"), []).append(card.seq)
         found.multiplied |= "m" in words.keys and "m" not in found.params
         with labelled(f"subcircuit {shown(name)}"):
             names = [spread(word, ranges, min(pin, 1), "node") for pin, word in enumerate(nodes)]
