@@ -284,13 +284,6 @@ class _Work:
             if x.shape[0] > 1 and not self.there and (stacks := self.stacks()):
                 return aside.solve_tile(network, stacks, drive, self.settings, x, warm)
             outcome = tiles.solve_tile(network, drive, self.settings, x, warm)
-            if outcome.status is Status.STALLED or (outcome.status is Status.SOLVED and not outcome.sure):
-                for other in network.otherwise():
-                    second = tiles.solve_tile(other, drive, self.settings, x, warm)
-                    if second.status is Status.SOLVED and (second.sure or outcome.status is not Status.SOLVED):
-                        outcome = second
-                    if outcome.status is Status.SOLVED and outcome.sure:
-                        break
             if outcome.status is not Status.SOLVED and outcome.loose is not None and outcome.loose.any():
                 network.check_consistent(drive)
             return outcome

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from circuitsim.drive import Drive
 from circuitsim.kcl import shift
-from circuitsim.methods import newton, tiles
+from circuitsim.methods import tiles
 from circuitsim.methods.mna import make_network
 from circuitsim.methods.network import Network
 from circuitsim.methods.outcome import Outcome
@@ -45,16 +45,12 @@ def solve_tile(network: Network, stacks: Stacks, drive: Drive, settings: Setting
     """
     problem = network.problem
     few_steps = replace(settings, max_sweeps=min(settings.max_sweeps, FEW_STEPS))
-    found, last = tiles.gathered(network, Outcome(x, Status.SOLVED, 0, NO_RESIDUALS)), [0]
-
-    def one(row: int) -> None:
-        start = x[row] if warm else found.x[last[0]]
-        found.put([row], newton.solve_row(network, drive.part(slice(row, row + 1)), settings, start, warm or row > 0))
-        last[0] = row
+    one_by_one = tiles.OneByOne(network, drive, settings, Outcome(x, Status.SOLVED, 0, NO_RESIDUALS), warm)
+    found = one_by_one.found
 
     def many(rows: list[int]) -> bool:
         these, first = slice(rows[0], rows[-1] + 1), drive.rows.start + rows[0]
-        start = x[these] if warm else np.repeat(found.x[last[0] : last[0] + 1], len(rows), axis=0)
+        start = x[these] if warm else np.repeat(found.x[rows[0] - 1 : rows[0]], len(rows), axis=0)
         circuits = [problem.circuit.at_rows(slice(k, k + 1)) for k in range(first, first + len(rows))]
         stack = stacks.problem(stacked(circuits))
         units = units_in_copies(stack)
@@ -73,8 +69,7 @@ def solve_tile(network: Network, stacks: Stacks, drive: Drive, settings: Setting
         if not residuals.kcl_relative <= settings.tolerance:
             return False
         found.put(rows, Outcome(parts[0], Status.SOLVED, outcome.steps, residuals, low, carried))
-        last[0] = rows[-1]
         return True
 
-    solve_in_shares(range(x.shape[0]), stacks.size, many, one)
+    solve_in_shares(range(x.shape[0]), stacks.size, many, one_by_one.solve)
     return found.outcome()

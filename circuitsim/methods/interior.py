@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.drive import Drive
-from circuitsim.laws import branch_current
 from circuitsim.methods.network import Network, Tangents
 from circuitsim.methods.outcome import Outcome
 
@@ -109,15 +108,17 @@ class _Inside:
 
     @property
     def tangents(self) -> Tangents:
-        """Those of the ideal diodes in these states, and of the other legs at these voltages."""
-        net, n = self.network, self.network.law.size
-        v = net.across(self.u) + self.offset
+        """Those of the legs in these states."""
+        k, legs, n = self.knees, self.offset.size, self.network.law.size
+        v = self.network.across(self.u) + self.offset
         v[n:] = 0.0
-        current, slope = np.zeros(v.size), np.zeros(v.size)
-        current[:n], slope[:n] = branch_current(net.law, net.params, v[:n])
-        on = self.conducts & (self.knees.leg >= n)
-        current[self.knees.leg[on]], slope[self.knees.leg[on]] = self.current[on], net.rho[self.knees.leg[on]]
-        return Tangents(v, current, slope)
+        current = np.where(k.leg < n, k.sign * self._past(self.u) / k.ohms, self.current)
+        on = self.conducts
+        return Tangents(
+            v,
+            np.bincount(k.leg[on], current[on], legs).astype(np.float64),
+            np.bincount(k.leg[on], 1.0 / k.ohms[on], legs).astype(np.float64),
+        )
 
     def step(self) -> None:
         """The next voltages, gaps and currents."""

@@ -22,9 +22,10 @@ def first_voltages(network: Network, v: Floats, warm: bool) -> Floats:
     return v if warm else np.where(network.law == Law.SHOCKLEY, _knee(network.law, network.params), v)
 
 
-def near(i: Floats, line: Floats) -> bool:
-    """Whether tangents give nearly the currents that their legs have."""
-    return bool((np.abs(i - line) <= NEAR * np.abs(i) + 1e-12 * np.abs(i).max(initial=0.0)).all())
+def near(i: Floats, line: Floats) -> NDArray[np.bool_]:
+    """In which rows tangents give nearly the currents (rows, legs) that their legs have, (rows,)."""
+    largest = np.abs(i).max(axis=-1, initial=0.0, keepdims=True)
+    return np.asarray((np.abs(i - line) <= NEAR * np.abs(i) + 1e-12 * largest).all(axis=-1))
 
 
 def _knee(law: NDArray[np.int8], params: Floats) -> Floats:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from circuitsim.branch_sums import ufunc_at
 from circuitsim.drive import Drive
 from circuitsim.laws import Law, branch_current
 from circuitsim.linear import LinearSolver, Solved
@@ -88,10 +90,28 @@ class Network:
         return not isinstance(self.problem.topology.solver, Multigrid)
 
     def factor(self, slope: Floats) -> Solved:
-        """The network with these conductances of the legs, (legs,), S; kept while they stay."""
+        """The network with these conductances of the legs, (legs,), S; kept while they stay.
+
+        Of several rows, (rows, legs), each has its own: by dense matrices, for small networks.
+        """
+        if slope.ndim > 1:
+            return _Dense(self.matrices(slope))
         if self.factored is None or not np.array_equal(slope, self.factored_slope):
             self.factored, self.factored_slope = self._factor(slope), slope.copy()
         return self.factored
+
+    def matrices(self, slope: Floats) -> Floats:
+        """The equations with conductances of the legs (rows, legs), (rows, size, size)."""
+        return self._linear + np.einsum("rm,mi,mj->rij", slope, self.incidence, self.incidence)
+
+    @cached_property
+    def _linear(self) -> Floats:
+        return self.flow(np.eye(self.size)).T
+
+    @cached_property
+    def incidence(self) -> Floats:
+        """What each unknown is to the voltage of each leg, (legs, size)."""
+        return self.across(np.eye(self.size)).T
 
     def damp(self, conductance: float | Floats) -> None:
         """Hold every free unit to where it is, S: steps get shorter, and what they lead to stays."""
@@ -119,7 +139,7 @@ class Network:
         return _Floating(self.solver.factor(g, to_ground, solved, rows), solved.floating)
 
     def across(self, u: Floats) -> Floats:
-        """Voltages of the legs without their offsets, (legs,), V."""
+        """Voltages of the legs without their offsets, (..., legs), V, at u (..., size)."""
         return _at(u, self.legs.a) - _at(u, self.legs.k)
 
     def into(self, current: Floats) -> Floats:
@@ -129,14 +149,14 @@ class Network:
         return into.astype(np.float64, copy=False)
 
     def held(self, slope: Floats) -> tuple[Ints, Ints]:
-        """The units that conducting diodes hold at their lower, and at their upper bounds."""
-        conducting = slope[self.legs.n_junctions + self.legs.n_links :] > 0
+        """The units that conducting diodes hold at their lower, and at their upper bounds (none in several rows)."""
+        conducting = (np.atleast_2d(slope)[:, self.legs.n_junctions + self.legs.n_links :] > 0).any(axis=0)
         lower, upper = np.split(conducting, [self.legs.lower.size])
         return self.legs.lower[lower], self.legs.upper[upper]
 
     def immovable(self, slope: Floats) -> Floats:
         """Slopes with which the conducting diodes at bounds let no unit move: what rounds elsewhere stays there."""
-        bounds = np.arange(slope.size) >= self.legs.n_junctions + self.legs.n_links
+        bounds = np.arange(slope.shape[-1]) >= self.legs.n_junctions + self.legs.n_links
         return np.where(bounds & (slope > 0), _IMMOVABLE, slope)
 
     def relinearised(self, slope: Floats, check: Check) -> Floats:
@@ -145,13 +165,14 @@ class Network:
         Of a curved law only one of the same size: a tangent that is much flatter leads far away.
         """
         n = self.legs.n_junctions
-        v = self.across(check.x[0])[:n] + check.drive.junction_offset[0] if n else np.zeros(0)
-        _, now = branch_current(self.law, self.params, v)
+        old, ideal = slope[..., :n], slope[..., n:]
+        v = self.across(check.x)[:, :n] + check.drive.junction_offset if n else np.zeros((1, 0))
+        _, now = branch_current(self.law, self.params, v if slope.ndim > 1 else v[0])
         straight = np.isin(self.law, (Law.PWL, Law.SEGMENT))
-        now = np.where(straight | ((now > slope[:n] / _CURVED) & (now < slope[:n] * _CURVED)), now, slope[:n])
-        if (np.abs(now - slope[:n]) <= _SAME_SLOPE * now).all():
+        now = np.where(straight | ((now > old / _CURVED) & (now < old * _CURVED)), now, old)
+        if (np.abs(now - old) <= _SAME_SLOPE * now).all():
             return slope
-        return np.concatenate([now, slope[n:]])
+        return np.concatenate([now, ideal], axis=-1)
 
     def conductance_around(self) -> Floats:
         """The smaller of the conductances at either end of each leg, (legs,), S; inf where there is none."""
@@ -169,11 +190,11 @@ class Network:
     def flow(self, u: Floats) -> Floats:
         """Left-hand sides of the linear equations at u (rows, size): currents out of the units."""
         i, j = self.problem.topology.edges
-        out = self.to_fixed * u[:, : self.problem.n_free]
-        for row, at in zip(out, u, strict=True):
-            current = self.edge_g * (at[i] - at[j])
-            row += np.bincount(i, current, row.size) - np.bincount(j, current, row.size)
-        return out
+        current = self.edge_g * (u[:, i] - u[:, j])
+        leaving, coming = np.zeros((2, self.problem.n_free, len(u)))
+        ufunc_at(np.add, leaving, i, current.T)
+        ufunc_at(np.add, coming, j, current.T)
+        return self.to_fixed * u[:, : self.problem.n_free] + (leaving - coming).T
 
     def sides(self, drive: Drive) -> Floats:
         """Right-hand sides, (rows or 1, size): injections."""
@@ -260,6 +281,21 @@ class _Floating:
         return self.solved.solve(injected)
 
 
+@dataclass(frozen=True)
+class _Dense:
+    """Small networks, one for each row."""
+
+    matrices: Floats  # (rows, size, size)
+    floating = np.zeros(0, np.int64)
+
+    @property
+    def loose(self) -> NDArray[np.bool_]:
+        return np.zeros(self.matrices.shape[-1], bool)
+
+    def solve(self, injected: Floats) -> Floats:
+        return np.linalg.solve(self.matrices, injected[:, :, None])[:, :, 0].astype(np.float64, copy=False)
+
+
 def _at(values: Floats, unit: Ints) -> Floats:
-    """Values of units, 0 for known ends."""
-    return np.where(unit >= 0, values[unit] if values.size else 0.0, 0.0)
+    """Values (..., size) of units, 0 for known ends."""
+    return np.where(unit >= 0, values[..., unit] if values.size else 0.0, 0.0)

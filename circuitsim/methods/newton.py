@@ -50,9 +50,11 @@ _MOST_TO_BE_SURE = 60  # steps of minimise, where there is a solution whose volt
 _ROUNDING = 64 * float(np.finfo(np.float64).eps)
 
 
-def solve_row(network: Network, drive: Drive, settings: Settings, x: Floats, warm: bool) -> Outcome:
-    """Solve one row of the batch; x (n_free,) is where to start when `warm`."""
-    return _Row(network, drive, settings).solve(x, warm)
+def solve_row(network: Network, drive: Drive, settings: Settings, x: Floats, at: Drive | None) -> Outcome:
+    """Solve one row of the batch, from the states and tangents that the legs have at x (n_free,) with the drive `at`:
+    this one, or that of the row before. Without it from where the legs begin to conduct.
+    """
+    return _Row(network, drive, settings).solve(x, at)
 
 
 class _Row:
@@ -64,12 +66,12 @@ class _Row:
         self.steps = 0
         self.unsure: Outcome | None = None  # the first that meets the certificate with voltages that still move
 
-    def solve(self, x: Floats, warm: bool) -> Outcome:
-        """The solution, from x (n_free,) on; one that is not sure where there is no better."""
-        found = self._search(x, warm)
+    def solve(self, x: Floats, at: Drive | None) -> Outcome:
+        """The solution, as `solve_row` has it; one that is not sure where there is no better."""
+        found = self._search(x, at)
         return found if found.status is Status.SOLVED or self.unsure is None else self.unsure
 
-    def _search(self, x: Floats, warm: bool) -> Outcome:
+    def _search(self, x: Floats, at: Drive | None) -> Outcome:
         """Full steps from x (n_free,), and the sure ones when those fail."""
         net = self.network
         u = np.zeros(net.size)
@@ -78,9 +80,9 @@ class _Row:
             outcome = self._outcome(u, _tangents(net, np.zeros(net.ideal.size)))
             if outcome.status is Status.SOLVED:
                 return outcome
-        if warm:
+        if at is not None:
             u[: x.size] = x
-            v = net.across(u) + self.offset
+            v = net.across(u) + net.offset(at)
             on = net.ideal & (v >= -self._rounding(u))
             tangents = _tangents(net, np.where(net.ideal, 0.0, v))
             tangents = replace(tangents, slope=np.where(on, net.rho, tangents.slope))
@@ -242,7 +244,7 @@ class _Row:
             return True
         i, _ = branch_current(net.law, net.params, v[:n])
         line = tangents.current[:n] + tangents.slope[:n] * (v[:n] - tangents.voltage[:n])
-        return near(i, line)
+        return bool(near(i, line))
 
     def _rounding(self, u: Floats) -> float:
         """How far a difference of voltages may be from 0 for no other reason than rounding, V."""

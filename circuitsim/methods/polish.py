@@ -46,7 +46,7 @@ def polished(
     state = _Refined(network, drive, u, links, slope)
     found, before, stuck, still, sure = state.check(), np.inf, 0, False, False
     islands, drifts = bool(network.problem.topology.islands.arcs), may_drift(network.problem) and u.shape[0] == 1
-    drifting = 1.0  # the relative violation before
+    drifting, missed_before = 1.0, np.inf  # the relative violation before, and what links missed by
     only_voltages = not network.legs.n_links and network.problem.circuit.reciprocal
     for refined in range(_MOST_DRIFTING + 1):
         if not found.finite():
@@ -65,14 +65,17 @@ def polished(
         if quiet and only_voltages and not injected.any():  # nothing is left beside what may be rounding
             quiet, injected = False, -network.violation(found)
         worst = np.abs(injected[:, : network.problem.n_free]).max(axis=1, initial=0.0)
-        gross = bool((worst > _GROSS * found.largest).any())
-        stuck = stuck + 1 if gross and worst.max() > 0.9 * before else 0
+        missed = _missed(network, found, state.stiff)
+        gross = missed > _GROSS or bool((worst > _GROSS * found.largest).any())
+        stuck = stuck + 1 if gross and worst.max() >= 0.9 * before and missed >= 0.9 * missed_before else 0
         if not met and stuck >= _HOPELESS:
             break  # tangents of wrong states: there is nothing to refine
-        before = float(worst.max())
+        before, missed_before = float(worst.max()), missed
         if not closed:
             state.stiffen(found)
         step = state.correction(found, injected, hold=refined >= _HOLD_AFTER, drifts=drifts)
+        if not (met or step.any()):
+            break  # nor will the next one
         volts = step[:, : network.problem.n_free]
         if _far(volts, state.parts[0], drive.fixed, float(found.largest.max()) / network.largest):
             break
@@ -97,7 +100,7 @@ class _Refined:
         self.parts[0][:, self.lower] = drive.lo[:, self.lower]
         self.parts[0][:, self.upper] = drive.hi[:, self.upper]
         of_links = slice(legs.n_junctions, legs.n_junctions + legs.n_links)
-        self.stiff = np.where(slope[of_links] > 0, network.rho[of_links], 0.0)  # S, of the links that conduct
+        self.stiff = np.where(slope[..., of_links] > 0, network.rho[of_links], 0.0)  # S, of the links that conduct
         self.gap = np.inf  # V, the largest of these links
 
     def check(self, low: Floats | None = None) -> Check:
@@ -181,6 +184,16 @@ def _closed(network: Network, found: Check, stiff: Floats) -> bool:
     x, gap = found.drive.base[0] if found.drive.base else found.x, np.abs(_gaps(network, found))
     largest = network.problem.copies.at_branches(network.problem.copies.largest(x), gap.shape[1])
     return bool(((gap <= _CLOSED * largest) | (stiff == 0)).all())
+
+
+def _missed(network: Network, found: Check, stiff: Floats) -> float:
+    """The most that a link misses its law by, (stiff > 0: it conducts, without a voltage), of the largest voltage."""
+    if not network.legs.n_links:
+        return 0.0
+    x, gap = found.drive.base[0] if found.drive.base else found.x, _gaps(network, found)
+    largest = network.problem.copies.at_branches(network.problem.copies.largest(x), gap.shape[1])
+    missed = np.where(stiff > 0, np.abs(gap), gap)
+    return float(np.max(missed / np.where(largest > 0, largest, np.inf), initial=0.0))
 
 
 def _far(step: Floats, x: Floats, fixed: Floats, volts: float) -> bool:

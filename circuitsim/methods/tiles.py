@@ -14,16 +14,15 @@ from circuitsim.drive import Drive
 from circuitsim.laws import branch_current
 from circuitsim.linear.lu import SINGULAR
 from circuitsim.methods import newton
-from circuitsim.methods.held import hardly_moves
 from circuitsim.methods.limiting import NEAR, first_voltages, limited, near
 from circuitsim.methods.network import Network
 from circuitsim.methods.outcome import Gathered, Outcome
 from circuitsim.methods.polish import MOVES, polished
 from circuitsim.problem import Problem
-from circuitsim.residual import NO_RESIDUALS, Check
+from circuitsim.residual import NO_RESIDUALS
 from circuitsim.solution import Settings, Status
+from circuitsim.stack import solve_in_shares
 
-Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _SMALL = 40  # unknowns, and legs, of circuits whose rows are solved at once
@@ -34,22 +33,41 @@ def solve_tile(network: Network, drive: Drive, settings: Settings, x: Floats, wa
     """Solve one tile of the batch; x (rows, n_free) is where to start when `warm`."""
     if not network.legs.a.size:
         return _linear(network, drive, settings, x)
-    if x.shape[0] > 1 and together(network.problem):
-        outcome = _rows_at_once(network, drive, settings, x, warm)
-        if outcome.status is Status.SOLVED:
-            return outcome
-    return _row_by_row(
-        network, drive, settings, Outcome(x, Status.SOLVED, 0, NO_RESIDUALS), np.arange(x.shape[0]), warm
-    )
+    rows, every = OneByOne(network, drive, settings, Outcome(x, Status.SOLVED, 0, NO_RESIDUALS), warm), range(len(x))
+    if len(x) > 1 and together(network.problem):
+        at_once = _AtOnce(network, drive, settings, x, warm)
+        solve_in_shares(every, len(x), lambda some: at_once.polish(some, rows.found), rows.solve)
+    else:
+        for row in every:
+            rows.solve(row)
+    return rows.found.outcome()
 
 
-def _row_by_row(network: Network, drive: Drive, settings: Settings, others: Outcome, rows: Ints, warm: bool) -> Outcome:
-    """Solve these rows of a tile, each from the row before it, or when `warm` from its own; the others are as given."""
-    found = gathered(network, others)
-    for row in rows.tolist():
-        start = found.x[row - 1 if row and not warm else row]
-        found.put([row], newton.solve_row(network, drive.part(slice(row, row + 1)), settings, start, warm or row > 0))
-    return found.outcome()
+class OneByOne:
+    """Rows of a tile, each solved from the one before it, or when `warm` from its own; `found` holds all of them."""
+
+    def __init__(self, network: Network, drive: Drive, settings: Settings, others: Outcome, warm: bool) -> None:
+        """`others` are as given; when `warm` they are where to start."""
+        self.network, self.drive, self.settings, self.warm = network, drive, settings, warm
+        self.found = Gathered(others, network.size, network.problem.topology.carrier_a.size)
+        self.networks: list[Network] = []  # for rows that this one leaves
+
+    def solve(self, row: int) -> None:
+        """Solve this row; where that leads nowhere, with other networks."""
+        drive = self.drive.part(slice(row, row + 1))
+        before = row if self.warm else row - 1
+        at = None if before < 0 else drive if self.warm else self.drive.part(slice(before, row))
+        x = self.found.x[max(before, 0)].copy()
+        outcome = newton.solve_row(self.network, drive, self.settings, x, at)
+        if outcome.status is Status.STALLED or (outcome.status is Status.SOLVED and not outcome.sure):
+            self.networks = self.networks or [*self.network.otherwise()]
+            for network in self.networks:
+                other = newton.solve_row(network, drive, self.settings, x, at)
+                if other.status is Status.SOLVED and (other.sure or outcome.status is not Status.SOLVED):
+                    outcome = other
+                if outcome.status is Status.SOLVED and outcome.sure:
+                    break
+        self.found.put([row], outcome)
 
 
 def together(problem: Problem) -> bool:
@@ -58,54 +76,53 @@ def together(problem: Problem) -> bool:
     return problem.n_free <= _SMALL and legs.a.size == legs.n_junctions <= _SMALL
 
 
-def gathered(network: Network, others: Outcome) -> Gathered:
-    """What outcomes of rows of this network are put into."""
-    return Gathered(others, network.size, network.problem.topology.carrier_a.size)
+class _AtOnce:
+    """Full steps for all rows of a tile. `arrived` tells which came to an end; the others may be no numbers."""
 
+    def __init__(self, network: Network, drive: Drive, settings: Settings, x: Floats, warm: bool) -> None:
+        self.network, self.drive, self.settings = network, drive, settings
+        law, params, incidence, (rows, n) = network.law, network.params, network.incidence, x.shape
+        offset = drive.junction_offset
+        self.u = np.zeros((rows, network.size))
+        self.u[:, :n] = x
+        v = self.u @ incidence.T + offset
+        w = first_voltages(network, v, warm)
+        near_for = np.zeros(rows, np.int64)  # steps
+        self.steps = 0
+        i, self.slope = branch_current(law, params, w)
+        while (near_for <= _EXTRA_STEPS).any() and self.steps < min(newton.FULL_STEPS, settings.max_sweeps):
+            self.steps += 1
+            wanted = network.violations(drive, self.u) - (i + self.slope * (v - w)) @ incidence
+            try:
+                self.u = self.u + network.factor(self.slope).solve(wanted)
+            except np.linalg.LinAlgError:
+                near_for[:] = 0
+                break
+            v = self.u @ incidence.T + offset
+            line = i + self.slope * (v - w)
+            i, self.slope = branch_current(law, params, v)
+            near_for += near(i, line)
+            w = limited(law, params, w, v, line)
+            if not np.array_equal(w, v):
+                i, self.slope = branch_current(law, params, w)
+        self.arrived = (near_for > _EXTRA_STEPS) & np.isfinite(self.u).all(axis=1)
 
-def _rows_at_once(network: Network, drive: Drive, settings: Settings, x: Floats, warm: bool) -> Outcome:
-    """Full steps for all rows of a tile; its status says whether all of them arrived."""
-    rows, n = x.shape
-    eye = np.eye(network.size)
-    linear = network.flow(eye).T
-    incidence = np.stack([network.across(unit) for unit in eye], axis=1)  # (legs, size)
-    sides, offset = network.sides(drive), drive.junction_offset
-    u = np.zeros((rows, network.size))
-    u[:, :n] = x
-    law, params = network.law, network.params
-    w = first_voltages(network, u @ incidence.T + offset, warm)
-    settled = step = 0
-    i, g = branch_current(law, params, w)
-    while settled <= _EXTRA_STEPS and step < min(newton.FULL_STEPS, settings.max_sweeps):
-        step += 1
-        matrix = linear + np.einsum("rm,mi,mj->rij", g, incidence, incidence)
-        wanted = sides - (i + g * (offset - w)) @ incidence
+    def polish(self, rows: list[int], found: Gathered) -> bool:
+        """Put the solution of these rows, which follow each other, into `found`; False where it is none."""
+        these = slice(rows[0], rows[-1] + 1)
+        if not self.arrived[these].all():
+            return False
+        net, slope, drive = self.network, self.slope[these], self.drive.part(these)
         try:
-            u = np.linalg.solve(matrix, wanted[:, :, None])[:, :, 0]
+            if not net.problem.circuit.reciprocal and not (np.linalg.cond(net.matrices(slope)) < SINGULAR).all():
+                return False  # row by row it comes out what a singular network leaves open
+            outcome = polished(net, drive, self.settings, self.u[these], np.zeros(0), slope, self.steps)
         except np.linalg.LinAlgError:
-            break
-        v = u @ incidence.T + offset
-        line = i + g * (v - w)
-        i, g = branch_current(law, params, v)
-        settled += near(i, line)
-        w = limited(law, params, w, v, line)
-        if not np.array_equal(w, v):
-            i, g = branch_current(law, params, w)
-    u[:, :n] = np.where(np.isfinite(u[:, :n]), u[:, :n], 0.0)
-    at = network.with_carried(drive, np.zeros(0), u[:, n:], u[:, :n])
-    check = Check(network.problem, at, u[:, :n], exact=True)
-    found = check.certificate()
-    met = check.finite() and found.kcl_relative <= settings.tolerance
-    if met and not network.problem.circuit.reciprocal:  # row by row it comes out what a singular network leaves open
-        met = bool((np.linalg.cond(matrix) < SINGULAR).all())
-    if met:  # likewise for voltages that little holds, or nothing
-        try:
-            correction = np.linalg.solve(matrix, network.violation(check)[:, :, None])[:, :n, 0]
-            met = hardly_moves(correction, network.problem.copies.largest_around(u[:, :n]), MOVES)
-        except np.linalg.LinAlgError:
-            met = False
-    carried = np.broadcast_to(at.carried, (rows, at.carried.shape[1]))
-    return Outcome(u[:, :n], Status.SOLVED if met else Status.MAX_SWEEPS, step, found, None, carried)
+            return False
+        if outcome.status is not Status.SOLVED or not outcome.sure:
+            return False
+        found.put(rows, outcome)
+        return True
 
 
 def solve_tile_there(
@@ -125,8 +142,10 @@ def solve_tile_there(
     found, arrived, residuals = there.found(settings.tolerance, MOVES)
     left = np.flatnonzero(~arrived)
     found[left] = x[left]
-    others = Outcome(found, Status.SOLVED, step, residuals)
-    return _row_by_row(network, drive, settings, others, left, warm), left.size
+    rows = OneByOne(network, drive, settings, Outcome(found, Status.SOLVED, step, residuals), warm)
+    for row in left.tolist():
+        rows.solve(row)
+    return rows.found.outcome(), left.size
 
 
 def _linear(network: Network, drive: Drive, settings: Settings, x: Floats) -> Outcome:

@@ -1,0 +1,130 @@
+"""Many rows of a small nonlinear circuit at once, by dense matrices; and rows one by one, each from the one before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import circuitsim as cs
+from circuitsim.methods import aside, newton, tiles
+from circuitsim.methods.mna import make_network
+from circuitsim.residual import Check
+from circuitsim.solution import Status
+
+RECTIFIER = "rectifier\nV1 a 0 0\nR1 a b 100\nD1 b c dm\nR2 c 0 1k\n.model dm D({})"
+BRIDGE = "bridge\nV1 a b 0\n{}\nD1 a p dm\nD2 b p dm\nD3 n a dm\nD4 n b dm\nR1 p n 1k\n.model dm D({})"
+AMPLIFIER = "amplifier\nV1 a 0 0\nR1 a m 1k\nD1 m o dm\nR2 m o 10k\nE1 o 0 0 m 1e5\nR3 o 0 1k\n.model dm D({})"
+GROUNDS = ["R2 n 0 1", "R2 n 0 1meg", "R2 b 0 1k", "V2 n 0 0"]
+DECKS = {
+    "rectifier": RECTIFIER.format("is=1e-14"),
+    "breakdown": RECTIFIER.format("is=1e-14 rs=1 bv=3"),
+    "no leakage": RECTIFIER.format("ron=0.1 vfwd=0.7"),
+    **{f"bridge, {ground}": BRIDGE.format(ground, "is=1e-14 rs=1") for ground in GROUNDS},
+    "amplifier": AMPLIFIER.format("is=1e-14"),
+}
+NEWTON = cs.Settings(method="newton")
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rows that are solved one by one."""
+    rows: list[int] = []
+    solve_row = newton.solve_row
+
+    def counted(network: Any, drive: Any, *arguments: Any) -> Any:
+        rows.append(drive.rows.start)
+        return solve_row(network, drive, *arguments)
+
+    monkeypatch.setattr(newton, "solve_row", counted)
+    return rows
+
+
+def row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiles, "together", lambda problem: False)
+    monkeypatch.setattr(aside, "worth_it", lambda problem: False)
+
+
+def batch(deck: str, volts: np.ndarray) -> cs.Problem:
+    return cs.compile_problem(cs.parse(deck)).with_values({"V1": volts})
+
+
+@pytest.mark.parametrize("name", DECKS)
+def test_rows_at_once_are_those_one_by_one(name: str, alone: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where diodes block, and all that flows is nothing beside the rounding of a voltage."""
+    volts = np.linspace(-5.0, 5.0, 101)
+    many = cs.solve(batch(DECKS[name], volts), NEWTON)
+    assert alone == [0]  # all others at once
+    assert many.residuals.kcl_relative <= 1e-9
+    row_by_row(monkeypatch)
+    one = cs.solve(batch(DECKS[name], volts), NEWTON)
+    assert len(alone) == 1 + volts.size
+    np.testing.assert_allclose(many.voltages(), one.voltages(), rtol=1e-9, atol=1e-12)
+    amperes, wanted = many.source_currents[0], one.source_currents[0]
+    np.testing.assert_allclose(amperes, wanted, rtol=1e-7, atol=1e-9 * np.abs(wanted).max())
+
+
+def test_a_row_that_does_not_arrive_leaves_the_others_where_they_are(
+    alone: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = 37
+    at_once = tiles._AtOnce.__init__
+
+    def failing(self: Any, *arguments: Any) -> None:
+        at_once(self, *arguments)
+        self.u[wrong] = np.nan
+        self.arrived[wrong] = False
+
+    monkeypatch.setattr(tiles._AtOnce, "__init__", failing)
+    volts = np.linspace(-5.0, 5.0, 101)
+    found = cs.solve(batch(DECKS["rectifier"], volts), NEWTON)
+    assert wrong in alone and len(alone) <= 1 + 6
+    assert found.residuals.kcl_relative <= 1e-9
+
+
+@pytest.mark.parametrize("name", ["rectifier", "amplifier"])
+def test_the_dense_network_is_the_sparse_one(name: str) -> None:
+    network = make_network(batch(DECKS[name], np.zeros(1)))
+    rng = np.random.default_rng(1)
+    slope = 10.0 ** rng.uniform(-9.0, 1.0, (6, network.legs.a.size))
+    injected = rng.normal(size=(6, network.size))
+    dense = network.factor(slope).solve(injected)
+    for row in range(6):
+        np.testing.assert_allclose(dense[row], network.factor(slope[row]).solve(injected[row : row + 1])[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("ground", GROUNDS)
+@pytest.mark.parametrize("model", ["ron=0 vfwd=0.7", "ron=0.1 vfwd=0.7"])
+def test_a_bridge_of_perfect_diodes(ground: str, model: str, alone: list[int]) -> None:
+    """At +-1.4 V two ways of conducting are as good, and a step of 0.05 V opened every diode that conducted."""
+    volts = np.arange(-100, 101) * 0.05
+    found = cs.solve(batch(BRIDGE.format(ground, model), volts), NEWTON)
+    assert found.residuals.kcl_relative <= 1e-9
+    ron = 0.0 if "ron=0 " in model else 0.1
+    across = np.maximum(np.abs(volts) - 1.4, 0.0) * 1000.0 / (1000.0 + 2 * ron)
+    np.testing.assert_allclose(found.voltage("p") - found.voltage("n"), across, rtol=0, atol=1e-11)
+    assert len(alone) <= volts.size + 12  # hardly any with another network
+    assert found.steps <= 60
+
+
+@pytest.mark.parametrize("volts", [-2.0, 2.0])
+def test_states_of_the_interior_point_method_are_those_to_finish_from(volts: float) -> None:
+    """They were the states of its voltages: full steps went round in circles, and 120 steps were in vain."""
+    found = cs.solve(batch(BRIDGE.format("V2 n 0 0", "ron=0.1 vfwd=0.7"), np.array([volts])), NEWTON)
+    assert found.steps <= 15
+
+
+def test_wrong_states_are_not_refined_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Full steps end with an open diode beyond its voltage, and with one that conducts and does not close."""
+    checks: list[int] = []
+    check = Check.__init__
+
+    def counted(*arguments: Any, **how: Any) -> None:
+        checks.append(1)
+        check(*arguments, **how)
+
+    monkeypatch.setattr(Check, "__init__", counted)
+    found = cs.solve(batch(BRIDGE.format("V2 n 0 0", "ron=0 vfwd=0.7"), np.array([2.0])), NEWTON)
+    assert found.status is Status.SOLVED
+    assert len(checks) <= 20  # 17 for each of two, once
