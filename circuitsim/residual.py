@@ -146,7 +146,7 @@ class Check:
         amperes = np.minimum(np.max([problem.copies.largest_of_branches(group) for group in groups], axis=0), _MOST)
         steepest = problem.copies.largest(self.slope)
         by_current = amperes / np.where(steepest > 0, steepest, np.inf)
-        volts = np.minimum(np.maximum(self._largest_volts, by_current), _MOST)
+        volts = np.minimum(np.maximum(self.largest_volts, by_current), _MOST)
         amperes, volts = (
             np.concatenate([problem.copies.at_branches(x, group.shape[1]) for group in groups[1:]], axis=1)
             for x in (amperes, volts)
@@ -157,7 +157,7 @@ class Check:
         return worst
 
     @cached_property
-    def _largest_volts(self) -> Floats:
+    def largest_volts(self) -> Floats:
         """The largest absolute voltage of each row, in each of its copies (stack.py), (rows, copies)."""
         largest = self.problem.copies.largest
         parts = [largest(part) for part in (*self.drive.base, self.x)]
@@ -183,7 +183,7 @@ class Check:
         t = self.problem.topology
         steepest, most = map(self.problem.copies.largest, (self.slope[rows], total))
         by_current = most / np.where(steepest > 0, steepest, np.inf)
-        largest = self.problem.copies.at_branches(np.maximum(self._largest_volts[rows], by_current), t.links.size)
+        largest = self.problem.copies.at_branches(np.maximum(self.largest_volts[rows], by_current), t.links.size)
         volts = np.broadcast_to(self.link_volts, (self.x.shape[0], t.links.size))[rows]
         relative = np.divide(volts, largest, out=np.where(volts > 0, np.inf, 0.0), where=largest > 0)
         out = np.zeros((rows.size, t.n_free))
@@ -335,7 +335,7 @@ class Check:
         largest = np.maximum(copies.largest_of_branches(given), copies.largest_of_branches(through))
         largest = np.maximum(largest, copies.largest(total))
         self.largest[rows] = largest.max(axis=1)
-        volts, amps = (np.minimum(x, _MOST)[:, copies.of_unit] for x in (self._largest_volts[rows], largest))
+        volts, amps = (np.minimum(x, _MOST)[:, copies.of_unit] for x in (self.largest_volts[rows], largest))
         reciprocal = self.problem.circuit.reciprocal
         digits, least = (_NO_VOLTAGE, 0.0) if reciprocal else (_NO_VOLTAGE_ACTIVE, _NO_CURRENT_ACTIVE)
         digits = max(digits, NOTHING) if across_islands else digits  # sums of what crosses have two parts

@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 import circuitsim as cs
 from circuitsim import gallery, solving
 from circuitsim.backends.cpu import TILE
+from circuitsim.methods import tiles
 from circuitsim.methods.held import Held, hardly_moves
 from circuitsim.methods.mna import make_network
 from circuitsim.methods.outcome import Outcome
@@ -59,9 +61,9 @@ def test_paths_of_a_chain_are_its_resistances() -> None:
 
 def test_hardly_moves() -> None:
     largest = np.array([[2.0], [0.0]])
-    assert hardly_moves(np.array([[2e-9, -2e-9], [0.0, 0.0]]), largest, 1e-9)
-    assert not hardly_moves(np.array([[2.1e-9, 0.0], [0.0, 0.0]]), largest, 1e-9)
-    assert not hardly_moves(np.array([[0.0, 0.0], [0.0, 1e-30]]), largest, 1e-9)
+    assert hardly_moves(np.array([[2e-9, -2e-9], [0.0, 0.0]]), 1e-9 * largest)
+    assert not hardly_moves(np.array([[2.1e-9, 0.0], [0.0, 0.0]]), 1e-9 * largest)
+    assert not hardly_moves(np.array([[0.0, 0.0], [0.0, 1e-30]]), 1e-9 * largest)
 
 
 @pytest.mark.parametrize("rows", [1, 3])
@@ -101,8 +103,23 @@ def test_a_knee_that_one_digit_of_its_voltage_crosses(rest: str) -> None:
     solution = cs.solve(cs.parse(f"steep\nI1 0 a 1\nD1 a 0 d\n.model d D(ron=1e-17 roff=1e9 vfwd=0.7)\n{rest}"))
     assert solution.voltage("a") == pytest.approx(0.7, rel=1e-12)
     if rest:
-        assert solution.why.startswith("newton left voltages that little holds in ")
-        assert solution.method == "bcd"
+        assert solution.voltage("b") == pytest.approx(1.4 / 3, rel=1e-6)
+    assert solution.method == "newton" and solution.steps <= 20
+
+
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        ({"status": cs.Status.STALLED}, "newton did not arrive in "),
+        ({"sure": False}, "newton left voltages that little holds in "),
+    ],
+)
+def test_where_newton_fails_sweeps_may_arrive(fault: dict[str, Any], why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    solve_tile = tiles.solve_tile
+    monkeypatch.setattr(tiles, "solve_tile", lambda *arguments: replace(solve_tile(*arguments), **fault))
+    solution = cs.solve(cs.parse("clamp\nV1 i 0 1\nR1 i a 1k\nR2 a b 1k\nD1 b 0 d\n.model d D(ron=1 vfwd=0.2)"))
+    assert solution.solved and solution.method == "bcd"
+    assert solution.why.startswith(why)
 
 
 @pytest.mark.parametrize("deck", ["all known\nV1 a 0 1\nR1 a 0 1", "no current\nV1 a 0 0\nR1 a b 1\nR2 b 0 1"])

@@ -150,8 +150,8 @@ def test_the_largest_is_that_of_the_copy() -> None:
     np.testing.assert_allclose(found, [x.max() * 1e-12, x.max()], rtol=1e-9)
     small = problem.copies.largest_around(x) < 1.0
     step = np.where(small, 1e-12, 0.0)  # V: a millionth of what is there
-    assert not hardly_moves(step, problem.copies.largest_around(x), 1e-9)
-    assert hardly_moves(step, np.full(x.shape, x.max()), 1e-9)
+    assert not hardly_moves(step, 1e-9 * problem.copies.largest_around(x))
+    assert hardly_moves(step, 1e-9 * np.full(x.shape, x.max()))
     np.testing.assert_allclose(problem.copies.largest_of_branches(np.array([[1.0, -2.0, 4.0, 3.0]])), [[2.0, 4.0]])
 
 

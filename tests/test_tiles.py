@@ -115,6 +115,27 @@ def test_states_of_the_interior_point_method_are_those_to_finish_from(volts: flo
     assert found.steps <= 15
 
 
+ROW = "row\nV1 n0 0 0\n" + "\n".join(f"D{k} n{k} n{k + 1} dm" for k in range(20)) + "\nR1 n20 0 1k\n"
+GATE = "gate\nV1 a 0 0\nV2 b 0 {}\nD1 a o dm\nD2 b o dm\nR1 o 0 1k\n"
+JUST_ABOVE = 2.7e-14  # V: the currents are less than what a last digit of the diodes' voltages makes
+
+
+@pytest.mark.parametrize(
+    ("deck", "knee", "out"), [(ROW, 12.0, "n20"), (GATE.format(0), 0.6, "o"), (GATE.format(-2), 0.6, "o")]
+)
+@pytest.mark.parametrize("start", [False, True])
+def test_knees_that_rounding_decides(deck: str, knee: float, out: str, start: bool) -> None:
+    """Also from the row before, and with all rows at once: all of them stalled after hundreds of steps, one 2,058."""
+    deck += ".model dm D(ron=1 vfwd=0.6)"
+    above = np.array([-0.05, -1e-12, 0.0, 2.3e-15, JUST_ABOVE, 1e-12, 0.05])
+    ohms = 1000.0 + (20.0 if out == "n20" else 1.0)
+    for volts in [knee + above] if start else (knee + above)[:, None]:
+        found = cs.solve(batch(deck, volts), NEWTON)
+        assert found.residuals.kcl_relative <= 1e-9 and found.steps <= 30
+        wanted = np.maximum(volts - knee, 0.0) * 1000.0 / ohms
+        np.testing.assert_allclose(found.voltage(out), wanted, rtol=1e-9, atol=64 * 2.3e-16 * knee)
+
+
 def test_wrong_states_are_not_refined_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """Full steps end with an open diode beyond its voltage, and with one that conducts and does not close."""
     checks: list[int] = []

@@ -34,9 +34,9 @@ _MOST_LOWERED = 8  # times that slopes are made smaller
 _BEYOND = 1.0 + 1e-9  # of a correction: past a knee to which it leads
 
 
-def hardly_moves(step: Floats, largest: Floats, moves: float) -> bool:
-    """Whether a step of the voltages (rows, n_free) is at most `moves` of the largest (Copies.largest_around)."""
-    return bool((np.abs(step) <= moves * largest).all())
+def hardly_moves(step: Floats, allowed: Floats) -> bool:
+    """Whether a step of the voltages (rows, n_free) is nowhere more than allowed, V."""
+    return bool((np.abs(step) <= allowed).all())
 
 
 class Held:

@@ -89,7 +89,9 @@ class _Inside:
         around, diag = network.conductance_around()[k.leg], network.problem.values.diag
         self.conductances = np.where(diag > 0, diag, diag[diag > 0].mean() if diag.any() else network.largest)
         self.pull = np.zeros_like(diag)
-        self.around = 1.0 / (1.0 / np.where(np.isfinite(around), around, network.largest) + k.ohms)
+        some = np.isfinite(around)
+        around[~some] = around[some].mean() if some.any() else network.largest
+        self.around = 1.0 / (1.0 / around + k.ohms)
         closed = self.around * (k.sign > 0)
         self.u = self.start = np.zeros(network.size)
         self.u = self.start = self._stepped(closed, closed * self._past(self.u))

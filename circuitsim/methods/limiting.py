@@ -14,6 +14,7 @@ from circuitsim.methods.network import Network
 
 Floats = NDArray[np.float64]
 
+ROUNDING = 64 * float(np.finfo(np.float64).eps)  # of the largest voltage: differences that are none
 NEAR = 1e-4  # of their current: tangents closer to their legs than this are worth a certificate
 
 
@@ -22,10 +23,18 @@ def first_voltages(network: Network, v: Floats, warm: bool) -> Floats:
     return v if warm else np.where(network.law == Law.SHOCKLEY, _knee(network.law, network.params), v)
 
 
-def near(i: Floats, line: Floats) -> NDArray[np.bool_]:
-    """In which rows tangents give nearly the currents (rows, legs) that their legs have, (rows,)."""
+def near(i: Floats, line: Floats, rounding: Floats) -> NDArray[np.bool_]:
+    """In which rows tangents give nearly the currents (rows, legs) that their legs have, (rows,).
+
+    `rounding` (rows, legs): currents that are none, A.
+    """
     largest = np.abs(i).max(axis=-1, initial=0.0, keepdims=True)
-    return np.asarray((np.abs(i - line) <= NEAR * np.abs(i) + 1e-12 * largest).all(axis=-1))
+    return np.asarray((np.abs(i - line) <= NEAR * np.abs(i) + np.maximum(1e-12 * largest, rounding)).all(axis=-1))
+
+
+def largest_voltages(x: Floats, fixed: Floats) -> Floats:
+    """The largest absolute voltage of each row, of unknowns and of fixed parts, (rows or 1, n) each; (rows, 1), V."""
+    return np.maximum(*(np.abs(v).max(axis=1, initial=0.0, keepdims=True) for v in (x, fixed)))
 
 
 def _knee(law: NDArray[np.int8], params: Floats) -> Floats:

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from circuitsim.drive import Drive
 from circuitsim.laws import branch_current
+from circuitsim.methods.limiting import ROUNDING
 from circuitsim.methods.network import Network, Tangents
 from circuitsim.methods.outcome import Outcome
 
 Floats = NDArray[np.float64]
 
-_ROUNDING = 64 * float(np.finfo(np.float64).eps)
 _MOST_STEPS = 2000  # where rounding hides the minimum the steps go on for ever
 _MOST_STILL = 20  # steps in a row in which nothing but lam moves
 _RARER = 10
@@ -44,7 +44,7 @@ def minimise(
         g = np.minimum(g, _STEEPEST * network.largest)
         d = network.linear_step(drive, u, offset, Tangents(np.where(g > 0, v, 0.0), i, g)) - u
         t = _minimum(_along(network, drive, u, d, v, lam))
-        still = bool((np.abs(t * d) <= _ROUNDING * np.abs(u).max(initial=0.0)).all())
+        still = bool((np.abs(t * d) <= ROUNDING * np.abs(u).max(initial=0.0)).all())
         u = u + t * d
         v = network.across(u) + offset
         i, g = _legs(network, v, lam)

@@ -159,17 +159,23 @@ class Network:
         bounds = np.arange(slope.shape[-1]) >= self.legs.n_junctions + self.legs.n_links
         return np.where(bounds & (slope > 0), _IMMOVABLE, slope)
 
-    def relinearised(self, slope: Floats, check: Check) -> Floats:
+    def relinearised(self, slope: Floats, check: Check, rounding: Floats) -> Floats:
         """These slopes, or those of the nonlinear branches at the voltages of a check where one is another.
 
-        Of a curved law only one of the same size: a tangent that is much flatter leads far away.
+        Of a curved law only one of the same size: a tangent that is much flatter leads far away. Of a straight one not
+        within the rounding (rows, 1) V of the knee between the two.
         """
         n = self.legs.n_junctions
         old, ideal = slope[..., :n], slope[..., n:]
         v = self.across(check.x)[:, :n] + check.drive.junction_offset if n else np.zeros((1, 0))
-        _, now = branch_current(self.law, self.params, v if slope.ndim > 1 else v[0])
+        v, rounding = (v, rounding) if slope.ndim > 1 else (v[0], rounding[0])
+        _, now = branch_current(self.law, self.params, v)
         straight = np.isin(self.law, (Law.PWL, Law.SEGMENT))
-        now = np.where(straight | ((now > old / _CURVED) & (now < old * _CURVED)), now, old)
+        kept = (now <= old / _CURVED) | (now >= old * _CURVED)
+        law, params, at = self.law[straight], self.params[straight], v[..., straight]
+        ends = (branch_current(law, params, at + volts)[1] for volts in (-rounding, rounding))
+        kept[..., straight] = np.any([end == old[..., straight] for end in ends], axis=0)
+        now = np.where(kept, old, now)
         if (np.abs(now - old) <= _SAME_SLOPE * now).all():
             return slope
         return np.concatenate([now, ideal], axis=-1)

@@ -28,7 +28,7 @@ from circuitsim.drive import Drive
 from circuitsim.laws import Law, branch_current
 from circuitsim.methods.continuation import follow
 from circuitsim.methods.interior import follow_inside
-from circuitsim.methods.limiting import first_voltages, limited, near
+from circuitsim.methods.limiting import ROUNDING, first_voltages, largest_voltages, limited, near
 from circuitsim.methods.line_search import minimise
 from circuitsim.methods.network import Network, Tangents
 from circuitsim.methods.outcome import Outcome
@@ -47,7 +47,6 @@ _MOST_RETURNS = 2  # to a state that was there before
 _MOST_CLOSING = 8  # solutions with one factorisation, until conducting ideal diodes are closed to rounding
 _MOST_SETTLED = 6  # steps that change no state and meet no certificate
 _MOST_TO_BE_SURE = 60  # steps of minimise, where there is a solution whose voltages still move
-_ROUNDING = 64 * float(np.finfo(np.float64).eps)
 
 
 def solve_row(network: Network, drive: Drive, settings: Settings, x: Floats, at: Drive | None) -> Outcome:
@@ -150,9 +149,9 @@ class _Row:
             changed = (new.slope > 0) != (tangents.slope > 0)
             changes, same = int(np.count_nonzero(changed)), not changed[ideal].any()
             fewest, idle = min(changes, fewest), idle + 1 if changes >= fewest else 0
-            if same and self._near(tangents, v):
+            if same and self._near(tangents, v, self._rounding(u)):
                 settled += 1
-                outcome = self._outcome(u, new)
+                outcome = self._outcome(u, replace(new, slope=tangents.slope))
                 if outcome.status is Status.SOLVED or settled > _MOST_SETTLED:
                     return outcome
                 new = self._corrected(new, outcome)
@@ -237,19 +236,18 @@ class _Row:
         new.slope[n:] = np.where(on, net.rho[n:], 0.0)
         return new
 
-    def _near(self, tangents: Tangents, v: Floats) -> bool:
-        """Whether the tangents were taken close to where the legs are."""
+    def _near(self, tangents: Tangents, v: Floats, rounding: float) -> bool:
+        """Whether the tangents were taken close to where the legs are; `rounding`: what v may be off by."""
         net, n = self.network, self.network.legs.n_junctions
         if not n:
             return True
-        i, _ = branch_current(net.law, net.params, v[:n])
+        i, slope = branch_current(net.law, net.params, v[:n])
         line = tangents.current[:n] + tangents.slope[:n] * (v[:n] - tangents.voltage[:n])
-        return bool(near(i, line))
+        return bool(near(i, line, np.maximum(slope, tangents.slope[:n]) * rounding))
 
     def _rounding(self, u: Floats) -> float:
         """How far a difference of voltages may be from 0 for no other reason than rounding, V."""
-        x = u[: self.network.problem.n_free]
-        return _ROUNDING * float(max(np.abs(x).max(initial=0.0), np.abs(self.drive.fixed).max(initial=0.0)))
+        return ROUNDING * float(largest_voltages(u[None, : self.network.problem.n_free], self.drive.fixed)[0, 0])
 
     def _corrected(self, tangents: Tangents, outcome: Outcome) -> Tangents:
         """The tangents with the states of the ideal diodes that the digits of a refined solution show."""
@@ -263,7 +261,7 @@ class _Row:
         v = (net.across(outcome.x[0]) + self.offset) + net.across(low)
         was_on = slope > 0
         current[bounds] += slope[bounds] * np.where(was_on, v, 0.0)[bounds]
-        off, on = was_on & (current <= 0.0), ~was_on & (v > _ROUNDING * np.abs(low).max(initial=0.0))
+        off, on = was_on & (current <= 0.0), ~was_on & (v > ROUNDING * np.abs(low).max(initial=0.0))
         current[net.ideal & (off | on)] = 0.0
         slope[net.ideal & off], slope[net.ideal & on] = 0.0, net.rho[net.ideal & on]
         return Tangents(tangents.voltage, current, slope)

@@ -14,6 +14,7 @@ from circuitsim.drive import Drive
 from circuitsim.kcl import shift
 from circuitsim.methods.drift import drifted, may_drift
 from circuitsim.methods.held import hardly_moves
+from circuitsim.methods.limiting import ROUNDING, largest_voltages
 from circuitsim.methods.network import Network
 from circuitsim.methods.outcome import Outcome
 from circuitsim.residual import Check
@@ -67,20 +68,20 @@ def polished(
         worst = np.abs(injected[:, : network.problem.n_free]).max(axis=1, initial=0.0)
         missed = _missed(network, found, state.stiff)
         gross = missed > _GROSS or bool((worst > _GROSS * found.largest).any())
-        stuck = stuck + 1 if gross and worst.max() >= 0.9 * before and missed >= 0.9 * missed_before else 0
+        stuck = stuck + 1 if gross and worst.max() >= 0.5 * before and missed >= 0.5 * missed_before else 0
         if not met and stuck >= _HOPELESS:
             break  # tangents of wrong states: there is nothing to refine
         before, missed_before = float(worst.max()), missed
         if not closed:
             state.stiffen(found)
-        step = state.correction(found, injected, hold=refined >= _HOLD_AFTER, drifts=drifts)
+        step = state.correction(found, injected, first=not refined, hold=refined >= _HOLD_AFTER, drifts=drifts)
         if not (met or step.any()):
             break  # nor will the next one
         volts = step[:, : network.problem.n_free]
         if _far(volts, state.parts[0], drive.fixed, float(found.largest.max()) / network.largest):
             break
         if not (quiet and only_voltages):  # then the next correction should be smaller still
-            still = hardly_moves(volts, network.problem.copies.largest_around(state.parts[0]), MOVES)
+            still = hardly_moves(volts, _allowed(network, found))
         found = state.corrected(found, step, next_part=refined == _NEXT_PART)
     return state.outcome(found, Status.SOLVED if met else Status.STALLED, steps, sure)
 
@@ -110,16 +111,18 @@ class _Refined:
         at = self.network.with_carried(at, np.maximum(self.links, 0.0), self.extra, x)
         return Check(problem, at, x, exact=True)
 
-    def correction(self, found: Check, injected: Floats, hold: bool, drifts: bool) -> Floats:
+    def correction(self, found: Check, injected: Floats, *, first: bool, hold: bool, drifts: bool) -> Floats:
         """The correction of all unknowns for the violations of a check, negated, (rows, size).
 
-        `hold`: conducting diodes hold their units as known potentials would; `drifts`: islands may drift as a whole.
+        `first`: voltages may be off by rounding, on the wrong side of a knee; `hold`: conducting diodes hold their
+        units as known potentials would; `drifts`: islands may drift as a whole.
         """
         legs, injected = self.network.legs, injected.copy()
         gap = _gaps(self.network, found)
         for unit, sign in ((legs.link_a, -1.0), (legs.link_k, 1.0)):
             ufunc_at(np.add, injected.T, unit, sign * (self.stiff * gap).T)
-        self.slope = self.network.relinearised(self.slope, found)
+        rounding = ROUNDING * largest_voltages(self.parts[0], self.drive.fixed) * first
+        self.slope = self.network.relinearised(self.slope, found, rounding)
         network = self.network.factor(self.network.immovable(self.slope) if hold else self.slope)
         step = network.solve(injected)
         n = self.network.problem.n_free
@@ -212,14 +215,25 @@ def settled(network: Network, found: Check, slope: Floats) -> bool:
     """
     if not network.exact:
         return True
-    x, solve = found.drive.base[0] if found.drive.base else found.x, network.factor(slope).solve
-    violation, largest = network.violation(found), network.problem.copies.largest_around(x)
-    if x.shape[0] > 1 and network.problem.circuit.reciprocal:
+    solve, violation, allowed = network.factor(slope).solve, network.violation(found), _allowed(network, found)
+    if len(allowed) > 1 and network.problem.circuit.reciprocal:
         # The inverse of a conductance matrix has no negative entry: the worst of all rows bounds every correction.
-        worst = (np.abs(violation) / largest).max(axis=0, keepdims=True)
-        if (solve(worst) <= MOVES).all():
+        worst = (np.abs(violation) / allowed).max(axis=0, keepdims=True)
+        if (solve(worst) <= 1.0).all():
             return True
-    return hardly_moves(solve(-violation)[:, : x.shape[1]], largest, MOVES)
+    return hardly_moves(solve(-violation)[:, : network.problem.n_free], allowed)
+
+
+def _allowed(network: Network, found: Check) -> Floats:
+    """How far corrections may move voltages that are settled, (rows, n_free or 1), V: little beside the largest.
+
+    And the last digits of the largest potential, where nonlinear branches have voltages that end there.
+    """
+    copies = network.problem.copies
+    allowed = MOVES * copies.largest_around(found.drive.base[0] if found.drive.base else found.x)
+    if not network.legs.n_junctions:
+        return allowed
+    return np.maximum(allowed, ROUNDING * found.largest_volts[:, copies.of_unit])
 
 
 def _spread(parts: list[Floats], low: Floats) -> tuple[list[Floats], Floats]:

@@ -14,7 +14,7 @@ from circuitsim.drive import Drive
 from circuitsim.laws import branch_current
 from circuitsim.linear.lu import SINGULAR
 from circuitsim.methods import newton
-from circuitsim.methods.limiting import NEAR, first_voltages, limited, near
+from circuitsim.methods.limiting import NEAR, ROUNDING, first_voltages, largest_voltages, limited, near
 from circuitsim.methods.network import Network
 from circuitsim.methods.outcome import Gathered, Outcome
 from circuitsim.methods.polish import MOVES, polished
@@ -89,22 +89,25 @@ class _AtOnce:
         w = first_voltages(network, v, warm)
         near_for = np.zeros(rows, np.int64)  # steps
         self.steps = 0
-        i, self.slope = branch_current(law, params, w)
+        i, slope = branch_current(law, params, w)
+        self.slope = slope  # of the tangents that gave u
         while (near_for <= _EXTRA_STEPS).any() and self.steps < min(newton.FULL_STEPS, settings.max_sweeps):
             self.steps += 1
-            wanted = network.violations(drive, self.u) - (i + self.slope * (v - w)) @ incidence
+            self.slope = slope
+            wanted = network.violations(drive, self.u) - (i + slope * (v - w)) @ incidence
             try:
-                self.u = self.u + network.factor(self.slope).solve(wanted)
+                self.u = self.u + network.factor(slope).solve(wanted)
             except np.linalg.LinAlgError:
                 near_for[:] = 0
                 break
             v = self.u @ incidence.T + offset
             line = i + self.slope * (v - w)
-            i, self.slope = branch_current(law, params, v)
-            near_for += near(i, line)
+            i, slope = branch_current(law, params, v)
+            rounding = ROUNDING * largest_voltages(self.u[:, :n], drive.fixed)
+            near_for += near(i, line, np.maximum(slope, self.slope) * rounding)
             w = limited(law, params, w, v, line)
             if not np.array_equal(w, v):
-                i, self.slope = branch_current(law, params, w)
+                i, slope = branch_current(law, params, w)
         self.arrived = (near_for > _EXTRA_STEPS) & np.isfinite(self.u).all(axis=1)
 
     def polish(self, rows: list[int], found: Gathered) -> bool:
