@@ -27,6 +27,9 @@ def ufunc_at(ufunc: np.ufunc, out: Floats, where: Ints, values: Floats) -> None:
     >>> out.ravel()
     array([4., 0., 2.])
     """
+    if out.shape[1] == 1:
+        ufunc.at(out[:, 0], where, values[:, 0])
+        return
     values = np.broadcast_to(values, (len(values), out.shape[1]))
     if len(values) < out.shape[1]:
         for n, place in enumerate(where.tolist()):
