@@ -94,6 +94,22 @@ def test_the_dense_network_is_the_sparse_one(name: str) -> None:
         np.testing.assert_allclose(dense[row], network.factor(slope[row]).solve(injected[row : row + 1])[0], rtol=1e-6)
 
 
+def test_a_singular_network_leaves_the_others_as_they_are() -> None:
+    """Nothing holds `a` where its diodes do not conduct; and E1 fixes nothing where its gain is 1."""
+    network = make_network(
+        batch("two\nV1 b 0 1\nR1 b c 1k\nD1 a c d\nD2 a 0 d\n.model d D(ron=1 vfwd=0.6)", np.ones(1))
+    )
+    a, c = (network.problem.topology.index_of_node[network.problem.circuit.netlist.node(name)] for name in "ac")
+    slope, injected = np.array([[1.0, 0.0], [0.0, 0.0], [1.0, 1.0]]), np.zeros((3, 2))
+    injected[:, c] = 1e-3
+    found = network.factor(slope).solve(injected)
+    for row in (0, 2):
+        np.testing.assert_allclose(found[row], network.factor(slope[row]).solve(injected[row : row + 1])[0])
+    assert found[1, a] == 0.0 and found[1, c] == pytest.approx(1.0)
+    loop = make_network(batch("loop\nV1 b 0 1\nR1 b c 1k\nD1 c 0 d\nE1 c 0 c 0 1\n.model d D(ron=1)", np.ones(1)))
+    assert np.isnan(loop.factor(np.zeros((2, 1))).solve(np.ones((2, 2)))).all()
+
+
 @pytest.mark.parametrize("ground", GROUNDS)
 @pytest.mark.parametrize("model", ["ron=0 vfwd=0.7", "ron=0.1 vfwd=0.7"])
 def test_a_bridge_of_perfect_diodes(ground: str, model: str, alone: list[int]) -> None:

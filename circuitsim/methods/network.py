@@ -27,6 +27,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _IMMOVABLE = 1e200  # S: a unit that hangs on it does not move
+_SOFTLY = 1e-12  # of the largest conductance: what holds a unit that floats
 _SAME_SLOPE = 0.1  # of a slope: by less it may differ, corrections still shrink fast
 _CURVED = 8.0  # times a slope: beyond, a law is not corrected but solved
 _STIFFNESS = 1e4  # rho of a conducting ideal diode, in units of the largest conductance
@@ -95,18 +96,22 @@ class Network:
         Of several rows, (rows, legs), each has its own: by dense matrices, for small networks.
         """
         if slope.ndim > 1:
-            return _Dense(self.matrices(slope))
+            held = np.where(np.arange(self.size) < self.problem.n_free, _SOFTLY * self.largest, 0.0)
+            return _Dense(self.matrices(slope), held)
         if self.factored is None or not np.array_equal(slope, self.factored_slope):
             self.factored, self.factored_slope = self._factor(slope), slope.copy()
         return self.factored
 
     def matrices(self, slope: Floats) -> Floats:
         """The equations with conductances of the legs (rows, legs), (rows, size, size)."""
-        return self._linear + np.einsum("rm,mi,mj->rij", slope, self.incidence, self.incidence)
+        linear, of_legs = self._dense
+        return linear + (slope @ of_legs).reshape(len(slope), *linear.shape)
 
     @cached_property
-    def _linear(self) -> Floats:
-        return self.flow(np.eye(self.size)).T
+    def _dense(self) -> tuple[Floats, Floats]:
+        """The equations without legs, (size, size), and what 1 S of each adds to them, (legs, size^2)."""
+        of_legs = np.einsum("mi,mj->mij", self.incidence, self.incidence)
+        return self.flow(np.eye(self.size)).T, of_legs.reshape(len(of_legs), self.size**2)
 
     @cached_property
     def incidence(self) -> Floats:
@@ -132,7 +137,7 @@ class Network:
             self.last = solved
             return solved
         # What floats is held, softly, to where it is: that carries nothing once it stays there.
-        softly = 1e-12 * self.largest
+        softly = _SOFTLY * self.largest
         if isinstance(solved, Factors):
             return _Floating(solved.grounded(softly), solved.floating)
         to_ground[solved.floating] += softly
@@ -289,17 +294,29 @@ class _Floating:
 
 @dataclass(frozen=True)
 class _Dense:
-    """Small networks, one for each row."""
+    """Small networks, one for each row. Singular ones are held softly; what that leaves open are no numbers."""
 
     matrices: Floats  # (rows, size, size)
+    held: Floats  # (size,) S
     floating = np.zeros(0, np.int64)
 
     @property
     def loose(self) -> NDArray[np.bool_]:
-        return np.zeros(self.matrices.shape[-1], bool)
+        return np.zeros(self.held.size, bool)
 
     def solve(self, injected: Floats) -> Floats:
-        return np.linalg.solve(self.matrices, injected[:, :, None])[:, :, 0].astype(np.float64, copy=False)
+        """Of each row, (rows, size), or the same (1, size) in all networks."""
+        sides = injected[:, :, None]
+        try:
+            out = np.linalg.solve(self.matrices, sides)
+        except np.linalg.LinAlgError:
+            singular = np.linalg.slogdet(self.matrices).sign == 0
+            matrices = self.matrices + np.where(singular[:, None], self.held, 0.0)[:, :, None] * np.eye(self.held.size)
+            still = np.linalg.slogdet(matrices).sign == 0
+            matrices[still] = np.eye(self.held.size)
+            out = np.linalg.solve(matrices, sides)
+            out[still] = np.nan
+        return out[:, :, 0].astype(np.float64, copy=False)
 
 
 def _at(values: Floats, unit: Ints) -> Floats:

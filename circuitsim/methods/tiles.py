@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.backends.base import RowSteps
+from circuitsim.branches import take_rows
 from circuitsim.drive import Drive
 from circuitsim.laws import branch_current
 from circuitsim.linear.lu import SINGULAR
 from circuitsim.methods import newton
-from circuitsim.methods.limiting import NEAR, ROUNDING, first_voltages, largest_voltages, limited, near
+from circuitsim.methods.limiting import NEAR, ROUNDING, first_voltages, limited, near
 from circuitsim.methods.network import Network
 from circuitsim.methods.outcome import Gathered, Outcome
 from circuitsim.methods.polish import MOVES, polished
@@ -23,7 +24,9 @@ from circuitsim.residual import NO_RESIDUALS
 from circuitsim.solution import Settings, Status
 from circuitsim.stack import solve_in_shares
 
+Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 _SMALL = 40  # unknowns, and legs, of circuits whose rows are solved at once
 _EXTRA_STEPS = 2  # after all tangents are near
@@ -77,51 +80,58 @@ def together(problem: Problem) -> bool:
 
 
 class _AtOnce:
-    """Full steps for all rows of a tile. `arrived` tells which came to an end; the others may be no numbers."""
+    """Full steps for all rows of a tile: their unknowns, slopes of the tangents that gave them, and which `arrived`."""
 
     def __init__(self, network: Network, drive: Drive, settings: Settings, x: Floats, warm: bool) -> None:
         self.network, self.drive, self.settings = network, drive, settings
-        law, params, incidence, (rows, n) = network.law, network.params, network.incidence, x.shape
-        offset = drive.junction_offset
+        self.sides, self.fixed = network.sides(drive), np.abs(drive.fixed).max(axis=1, initial=0.0, keepdims=True)
+        rows, n = x.shape
         self.u = np.zeros((rows, network.size))
         self.u[:, :n] = x
-        v = self.u @ incidence.T + offset
-        w = first_voltages(network, v, warm)
-        near_for = np.zeros(rows, np.int64)  # steps
-        self.steps = 0
-        i, slope = branch_current(law, params, w)
-        self.slope = slope  # of the tangents that gave u
-        while (near_for <= _EXTRA_STEPS).any() and self.steps < min(newton.FULL_STEPS, settings.max_sweeps):
+        every = np.arange(rows)
+        w = first_voltages(network, self._across(every), warm)
+        i, self.slope = branch_current(network.law, network.params, w)
+        self.steps, near_for = 0, np.zeros(rows, np.int64)  # steps
+        self.arrived = np.zeros(rows, bool)
+        left, slope = every, self.slope.copy()
+        while left.size and self.steps < min(newton.FULL_STEPS, settings.max_sweeps):
             self.steps += 1
-            self.slope = slope
-            wanted = network.violations(drive, self.u) - (i + slope * (v - w)) @ incidence
-            try:
-                self.u = self.u + network.factor(slope).solve(wanted)
-            except np.linalg.LinAlgError:
-                near_for[:] = 0
-                break
-            v = self.u @ incidence.T + offset
-            line = i + self.slope * (v - w)
-            i, slope = branch_current(law, params, v)
-            rounding = ROUNDING * largest_voltages(self.u[:, :n], drive.fixed)
-            near_for += near(i, line, np.maximum(slope, self.slope) * rounding)
-            w = limited(law, params, w, v, line)
-            if not np.array_equal(w, v):
-                i, slope = branch_current(law, params, w)
-        self.arrived = (near_for > _EXTRA_STEPS) & np.isfinite(self.u).all(axis=1)
+            self.slope[left] = slope
+            w, i, slope, close = self._step(left, w, i, slope)
+            near_for[left] += close
+            self.arrived[left] = near_for[left] > _EXTRA_STEPS
+            go_on = ~self.arrived[left] & np.isfinite(self.u[left]).all(axis=1)
+            left, w, i, slope = left[go_on], w[go_on], i[go_on], slope[go_on]
+
+    def _step(self, rows: Ints, w: Floats, i: Floats, slope: Floats) -> tuple[Floats, Floats, Floats, Bools]:
+        """A step of these rows with tangents at w, through i, V and A: where the next ones are, their currents and
+        slopes, and which rows are near.
+        """
+        net, law, params = self.network, self.network.law, self.network.params
+        u = self.u[rows]
+        wanted = take_rows(self.sides, rows) - net.flow(u) - (i + slope * (self._across(rows) - w)) @ net.incidence
+        self.u[rows] = u + net.factor(slope).solve(wanted)
+        v = self._across(rows)
+        line = i + slope * (v - w)
+        current, new = branch_current(law, params, v)
+        largest = np.abs(self.u[rows, : net.problem.n_free]).max(axis=1, initial=0.0, keepdims=True)
+        rounding = ROUNDING * np.maximum(largest, take_rows(self.fixed, rows))
+        close = near(current, line, np.maximum(slope, new) * rounding)
+        at = limited(law, params, w, v, line)
+        return at, *((current, new) if np.array_equal(at, v) else branch_current(law, params, at)), close
+
+    def _across(self, rows: Ints) -> Floats:
+        return self.u[rows] @ self.network.incidence.T + take_rows(self.drive.junction_offset, rows)
 
     def polish(self, rows: list[int], found: Gathered) -> bool:
         """Put the solution of these rows, which follow each other, into `found`; False where it is none."""
         these = slice(rows[0], rows[-1] + 1)
-        if not self.arrived[these].all():
-            return False
         net, slope, drive = self.network, self.slope[these], self.drive.part(these)
-        try:
-            if not net.problem.circuit.reciprocal and not (np.linalg.cond(net.matrices(slope)) < SINGULAR).all():
-                return False  # row by row it comes out what a singular network leaves open
-            outcome = polished(net, drive, self.settings, self.u[these], np.zeros(0), slope, self.steps)
-        except np.linalg.LinAlgError:
+        if not (self.arrived[these].all() and np.isfinite(slope).all()):
             return False
+        if not net.problem.circuit.reciprocal and not (np.linalg.cond(net.matrices(slope)) < SINGULAR).all():
+            return False  # row by row it comes out what a singular network leaves open
+        outcome = polished(net, drive, self.settings, self.u[these], np.zeros(0), slope, self.steps)
         if outcome.status is not Status.SOLVED or not outcome.sure:
             return False
         found.put(rows, outcome)
