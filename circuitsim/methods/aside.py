@@ -50,7 +50,7 @@ def solve_tile(network: Network, stacks: Stacks, drive: Drive, settings: Setting
 
     def many(rows: list[int]) -> bool:
         these, first = slice(rows[0], rows[-1] + 1), drive.rows.start + rows[0]
-        start = x[these] if warm else np.repeat(found.x[rows[0] - 1 : rows[0]], len(rows), axis=0)
+        start = x[these] if warm else np.repeat(found.x[[found.solved_before(rows[0]) or 0]], len(rows), axis=0)
         circuits = [problem.circuit.at_rows(slice(k, k + 1)) for k in range(first, first + len(rows))]
         stack = stacks.problem(stacked(circuits))
         units = units_in_copies(stack)

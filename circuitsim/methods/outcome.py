@@ -39,10 +39,12 @@ class Gathered:
         self.carried, self.loose = np.zeros((rows, carriers)), np.zeros(size, bool)
         self.status, self.steps, self.residuals = first.status, first.steps, first.residuals
         self.sure = first.sure
+        self.solved = np.zeros(rows, bool)
 
     def put(self, rows: Sequence[int], found: Outcome) -> None:
         """What was found for these rows."""
         self.x[rows] = found.x
+        self.solved[rows] = found.status is Status.SOLVED
         for k, part in enumerate(() if found.low is None else found.low):
             if k == len(self.parts):
                 self.parts.append(np.zeros_like(self.x))
@@ -55,6 +57,11 @@ class Gathered:
         worst = replace(found.residuals, worst_row=rows[found.residuals.worst_row])
         self.residuals = self.residuals.merge(worst, 0)
         self.status = found.status if self.status is Status.SOLVED else self.status
+
+    def solved_before(self, row: int) -> int | None:
+        """The last row before this one that is solved; None where there is none."""
+        rows = np.flatnonzero(self.solved[:row])
+        return int(rows[-1]) if rows.size else None
 
     def outcome(self) -> Outcome:
         """All of them."""

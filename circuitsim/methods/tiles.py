@@ -30,24 +30,33 @@ Bools = NDArray[np.bool_]
 
 _SMALL = 40  # unknowns, and legs, of circuits whose rows are solved at once
 _EXTRA_STEPS = 2  # after all tangents are near
+_WORTH_A_START = 8  # rows that did not arrive: then one of them is solved for the others to start from
+_MOST_IN_VAIN = 2  # such starts that bring no other row along
 
 
 def solve_tile(network: Network, drive: Drive, settings: Settings, x: Floats, warm: bool) -> Outcome:
     """Solve one tile of the batch; x (rows, n_free) is where to start when `warm`."""
     if not network.legs.a.size:
         return _linear(network, drive, settings, x)
-    rows, every = OneByOne(network, drive, settings, Outcome(x, Status.SOLVED, 0, NO_RESIDUALS), warm), range(len(x))
-    if len(x) > 1 and together(network.problem):
+    alone, rows = OneByOne(network, drive, settings, Outcome(x, Status.SOLVED, 0, NO_RESIDUALS), warm), [*range(len(x))]
+    if len(rows) > 1 and together(network.problem):
         at_once = _AtOnce(network, drive, settings, x, warm)
-        solve_in_shares(every, len(x), lambda some: at_once.polish(some, rows.found), rows.solve)
-    else:
-        for row in every:
-            rows.solve(row)
-    return rows.found.outcome()
+        if network.problem.circuit.reciprocal:
+            at_once.start_from_some(alone)
+            solve_in_shares(rows, len(rows), lambda some: at_once.polish(some, alone.found), alone.solve)
+            return alone.found.outcome()
+        if at_once.polish(rows, alone.found):
+            return alone.found.outcome()
+    for row in rows:  # with controlled sources all of them, that of several solutions they follow one
+        alone.solve(row)
+    return alone.found.outcome()
 
 
 class OneByOne:
-    """Rows of a tile, each solved from the one before it, or when `warm` from its own; `found` holds all of them."""
+    """Rows of a tile, each from the last one before it that is solved, or when `warm` from its own start.
+
+    `found` holds all of them.
+    """
 
     def __init__(self, network: Network, drive: Drive, settings: Settings, others: Outcome, warm: bool) -> None:
         """`others` are as given; when `warm` they are where to start."""
@@ -56,11 +65,14 @@ class OneByOne:
         self.networks: list[Network] = []  # for rows that this one leaves
 
     def solve(self, row: int) -> None:
-        """Solve this row; where that leads nowhere, with other networks."""
-        drive = self.drive.part(slice(row, row + 1))
-        before = row if self.warm else row - 1
-        at = None if before < 0 else drive if self.warm else self.drive.part(slice(before, row))
-        x = self.found.x[max(before, 0)].copy()
+        """Solve this row."""
+        self.found.put([row], self.outcome(row))
+
+    def outcome(self, row: int) -> Outcome:
+        """The outcome of this row; where newton leads nowhere, with other networks."""
+        before = row if self.warm else self.found.solved_before(row)
+        at = None if before is None else self.part(before)
+        x, drive = self.found.x[before or 0], self.part(row)
         outcome = newton.solve_row(self.network, drive, self.settings, x, at)
         if outcome.status is Status.STALLED or (outcome.status is Status.SOLVED and not outcome.sure):
             self.networks = self.networks or [*self.network.otherwise()]
@@ -70,7 +82,11 @@ class OneByOne:
                     outcome = other
                 if outcome.status is Status.SOLVED and outcome.sure:
                     break
-        self.found.put([row], outcome)
+        return outcome
+
+    def part(self, row: int) -> Drive:
+        """The drive of this row."""
+        return self.drive.part(slice(row, row + 1))
 
 
 def together(problem: Problem) -> bool:
@@ -88,20 +104,45 @@ class _AtOnce:
         rows, n = x.shape
         self.u = np.zeros((rows, network.size))
         self.u[:, :n] = x
+        self.slope = np.zeros((rows, network.legs.a.size))
+        self.steps, self.arrived = np.zeros(rows, np.int64), np.zeros(rows, bool)
         every = np.arange(rows)
-        w = first_voltages(network, self._across(every), warm)
-        i, self.slope = branch_current(network.law, network.params, w)
-        self.steps, near_for = 0, np.zeros(rows, np.int64)  # steps
-        self.arrived = np.zeros(rows, bool)
-        left, slope = every, self.slope.copy()
-        while left.size and self.steps < min(newton.FULL_STEPS, settings.max_sweeps):
-            self.steps += 1
+        self._run(every, first_voltages(network, self._across(every), warm))
+
+    def start_from_some(self, alone: OneByOne) -> None:
+        """Once more, the rows that did not arrive: from the solution of one of them, then of another one.
+
+        Where full steps go round in circles, many rows have the same few states.
+        """
+        tried, in_vain = np.zeros(len(self.u), bool), 0
+        while (left := np.flatnonzero(~self.arrived)).size >= _WORTH_A_START and in_vain < _MOST_IN_VAIN:
+            new = left[~tried[left]]
+            if not new.size:
+                break
+            row = int(new[0])
+            tried[row] = True
+            start = alone.outcome(row)
+            if start.status is Status.SOLVED:
+                self.u[left] = 0.0
+                self.u[left, : start.x.shape[1]] = start.x
+                offset = take_rows(self.drive.junction_offset, np.array([row]))
+                self._run(left, self.u[left] @ self.network.incidence.T + offset)
+            in_vain = 0 if np.count_nonzero(self.arrived[left]) > 1 else in_vain + 1
+
+    def _run(self, left: Ints, w: Floats) -> None:
+        """Full steps of these rows from tangents at w, (rows, legs), V, until they have arrived."""
+        i, slope = branch_current(self.network.law, self.network.params, w)
+        near_for = np.zeros(left.size, np.int64)  # steps
+        for _ in range(min(newton.FULL_STEPS, self.settings.max_sweeps)):
             self.slope[left] = slope
+            self.steps[left] += 1
             w, i, slope, close = self._step(left, w, i, slope)
-            near_for[left] += close
-            self.arrived[left] = near_for[left] > _EXTRA_STEPS
+            near_for += close
+            self.arrived[left] = near_for > _EXTRA_STEPS
             go_on = ~self.arrived[left] & np.isfinite(self.u[left]).all(axis=1)
-            left, w, i, slope = left[go_on], w[go_on], i[go_on], slope[go_on]
+            left, near_for, w, i, slope = left[go_on], near_for[go_on], w[go_on], i[go_on], slope[go_on]
+            if not left.size:
+                return
 
     def _step(self, rows: Ints, w: Floats, i: Floats, slope: Floats) -> tuple[Floats, Floats, Floats, Bools]:
         """A step of these rows with tangents at w, through i, V and A: where the next ones are, their currents and
@@ -131,7 +172,7 @@ class _AtOnce:
             return False
         if not net.problem.circuit.reciprocal and not (np.linalg.cond(net.matrices(slope)) < SINGULAR).all():
             return False  # row by row it comes out what a singular network leaves open
-        outcome = polished(net, drive, self.settings, self.u[these], np.zeros(0), slope, self.steps)
+        outcome = polished(net, drive, self.settings, self.u[these], np.zeros(0), slope, int(self.steps[these].max()))
         if outcome.status is not Status.SOLVED or not outcome.sure:
             return False
         found.put(rows, outcome)
@@ -155,10 +196,11 @@ def solve_tile_there(
     found, arrived, residuals = there.found(settings.tolerance, MOVES)
     left = np.flatnonzero(~arrived)
     found[left] = x[left]
-    rows = OneByOne(network, drive, settings, Outcome(found, Status.SOLVED, step, residuals), warm)
+    alone = OneByOne(network, drive, settings, Outcome(found, Status.SOLVED, step, residuals), warm)
+    alone.found.solved[arrived] = True
     for row in left.tolist():
-        rows.solve(row)
-    return rows.found.outcome(), left.size
+        alone.solve(row)
+    return alone.found.outcome(), left.size
 
 
 def _linear(network: Network, drive: Drive, settings: Settings, x: Floats) -> Outcome:
