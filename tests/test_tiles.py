@@ -56,10 +56,11 @@ def test_rows_at_once_are_those_one_by_one(name: str, alone: list[int], monkeypa
     volts = np.linspace(-5.0, 5.0, 101)
     many = cs.solve(batch(DECKS[name], volts), NEWTON)
     assert alone == ([] if name == "amplifier" else [0])  # all others at once
+    alone.clear()
     assert many.residuals.kcl_relative <= 1e-9
     row_by_row(monkeypatch)
     one = cs.solve(batch(DECKS[name], volts), NEWTON)
-    assert len(alone) == 1 + volts.size
+    assert len(alone) == volts.size
     np.testing.assert_allclose(many.voltages(), one.voltages(), rtol=1e-9, atol=1e-12)
     amperes, wanted = many.source_currents[0], one.source_currents[0]
     np.testing.assert_allclose(amperes, wanted, rtol=1e-7, atol=1e-9 * np.abs(wanted).max())
