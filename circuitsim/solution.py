@@ -43,6 +43,7 @@ class Status(Enum):
     STALLED = "further steps lead no nearer to the certificate; loosen tol"
     REFUSED = "the method cannot promise the answer for this circuit"
     NONFINITE = "the voltages overflowed; check the element values"
+    INFEASIBLE = "no solution: no state of the diodes satisfies all equations, as far as float64 can tell"
 
 
 @dataclass(frozen=True)

@@ -303,9 +303,11 @@ def _message(
     reached = f"relative KCL {residuals.kcl_relative:.2g}{where} after {after}"
     if residuals.kcl_relative <= settings.tolerance:
         return f"KCL is met, but so little holds some voltages that they may be wrong; use method newton: {reached}"
+    c = problem.circuit
+    sources = listed([c.element(c.controlled, k) for k in range(len(c.controlled))])
+    if status is Status.INFEASIBLE:
+        return f"{status.value}; check gains and loops of the controlled sources ({sources})"
     if singular:
-        c = problem.circuit
-        sources = listed([c.element(c.controlled, k) for k in range(len(c.controlled))])
         return (
             f"the equations of the controlled sources ({sources}) are singular, as far as float64 can tell: no "
             f"solution, more than one, or one beyond its digits; check their gains and loops: {reached}"

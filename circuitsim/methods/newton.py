@@ -33,6 +33,7 @@ from circuitsim.methods.line_search import minimise
 from circuitsim.methods.network import Network, Tangents
 from circuitsim.methods.outcome import Outcome
 from circuitsim.methods.polish import polished
+from circuitsim.methods.states import states
 from circuitsim.solution import Settings, Status
 
 Floats = NDArray[np.float64]
@@ -42,6 +43,7 @@ _PATIENCE = 5  # of them that settle no more diodes than those before, where the
 _DAMPING = range(1, -10, -1)  # powers of ten of the largest conductance
 _DAMPED_STEPS = 10  # with each
 _OTHER_STARTS, _STEPS_THERE = 12, 20  # of circuits with controlled sources that shorter steps do not solve either
+_MOST_STATES_TRIED = 16  # of those in which a circuit with controlled sources may have its solution
 _ABSURD = 1e9  # of the largest source: voltages from these starts that are no solution but an overflow
 _MOST_RETURNS = 2  # to a state that was there before
 _MOST_CLOSING = 8  # solutions with one factorisation, until conducting ideal diodes are closed to rounding
@@ -88,6 +90,11 @@ class _Row:
         else:
             first = first_voltages(net, self.offset[: net.law.size], warm=False)
             tangents = _tangents(net, np.concatenate([first, np.zeros(net.ideal.sum())]))
+
+        def finish(u: Floats, tangents: Tangents) -> Outcome | None:
+            found = self._full_steps(u, tangents, self.steps + 10, keep=True, last=True)
+            return found if found.status is Status.SOLVED else None
+
         inside = net.problem.circuit.reciprocal and bool((net.law == Law.PWL).all())  # all others are ideal
         outcome = self._full_steps(u, tangents, FULL_STEPS, patience=_PATIENCE if inside else FULL_STEPS)
         if outcome.status is Status.SOLVED:
@@ -95,14 +102,16 @@ class _Row:
         if not net.problem.circuit.reciprocal:
             if outcome.loose is not None and outcome.loose.any():
                 net.check_consistent(self.drive)  # before much time is spent in vain
+            candidates, no_others = states(net, self.drive, self.offset)
+            for candidate in candidates[:_MOST_STATES_TRIED]:
+                if (solution := finish(*candidate)) is not None:
+                    return solution
+            if no_others and not candidates:
+                return replace(outcome, status=Status.INFEASIBLE, steps=self.steps)
             outcome = self._damped_steps(np.zeros(net.size), _tangents(net, np.where(net.ideal, 0.0, self.offset)))
             outcome = outcome if outcome.status is Status.SOLVED else self._elsewhere(outcome)
             if outcome.status is Status.SOLVED:
                 return outcome
-
-        def finish(u: Floats, tangents: Tangents) -> Outcome | None:
-            found = self._full_steps(u, tangents, self.steps + 10, keep=True, last=True)
-            return found if found.status is Status.SOLVED else None
 
         def go_on(*_: object) -> Iterator[tuple[int, Outcome | None]]:
             """Full steps once more, now with all patience."""

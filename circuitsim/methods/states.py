@@ -1,0 +1,181 @@
+"""Every state of few piecewise-linear legs: where a circuit with controlled sources has solutions, or that it has none.
+
+A leg has a state for each straight piece of its law. With one for each leg all equations are linear, and what solves
+them is a solution when every leg is within its piece. Circuits with controlled sources have no co-content that leads
+there; with few legs, all states are looked at. The unknowns are those of the network and the currents of the legs:
+
+    flow(u) + incidence' i = sides,    p (incidence u + offset) + q i = r    for each leg.
+
+Where these equations are singular, a linear program (HiGHS) tells whether some of their solutions are within.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim.drive import Drive
+from circuitsim.laws import Law
+from circuitsim.methods.network import Network, Tangents
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+_MOST_STATES, _MOST_SIZE = 4096, 120  # states, and equations of one
+_AT_ONCE = 256  # states
+_MOST_PROGRAMS = 512  # linear ones, some 2 ms each
+_SINGULAR = 1e12  # condition number of scaled equations
+_WITHIN, _SURELY = 1e-6, 1e-9  # of the largest voltage or current: a leg may be beyond its piece by so much
+_EPS = float(np.finfo(np.float64).eps)
+
+
+class _Piece(NamedTuple):
+    """A straight piece of a law, p v + q i = r, from lo to hi; v (V) and i (A) as the leg has them."""
+
+    p: float
+    q: float
+    r: float
+    v_lo: float
+    v_hi: float
+    i_lo: float = -np.inf
+    slope: float = 0.0  # of the tangent, S
+
+
+def states(network: Network, drive: Drive, offset: Floats) -> tuple[list[tuple[Floats, Tangents]], bool]:
+    """The solutions (u, tangents) of all states of one row of a batch that may be within their pieces; and whether
+    there are no others for sure: not so where there are too many states to look at, or laws that are curved.
+    """
+    pieces = [_pieces(network, leg, bool(np.isfinite(offset[leg]))) for leg in range(offset.size)]
+    size = network.size + offset.size
+    few = offset.size > 0 and size <= _MOST_SIZE and np.prod([float(len(of_leg)) for of_leg in pieces]) <= _MOST_STATES
+    if not few or not all(pieces):
+        return [], False
+    equations = _Equations(network, drive, np.where(np.isfinite(offset), offset, 0.0))
+    found: list[tuple[Floats, Tangents]] = []
+    sure, programs = True, 0
+    for some in _shares(product(*pieces)):
+        y, within, singular = equations.solved(some)
+        found += [equations.tangents(some[k], y[k]) for k in np.flatnonzero(within)]
+        for k in np.flatnonzero(singular):
+            programs += 1
+            at, certain = equations.program(some[k]) if programs <= _MOST_PROGRAMS else (None, False)
+            found += [] if at is None else [equations.tangents(some[k], at)]
+            sure = sure and certain
+    return found, sure
+
+
+def _shares(every: Iterator[tuple[_Piece, ...]]) -> Iterator[Floats]:
+    """The states, (some, legs, 7): the numbers of each leg's piece."""
+    while some := [state for state, _ in zip(every, range(_AT_ONCE), strict=False)]:
+        yield np.array(some, float).reshape(len(some), len(some[0]), len(_Piece._fields))
+
+
+def _pieces(network: Network, leg: int, there: bool) -> list[_Piece]:
+    """Those of the law of a leg; none where it is curved."""
+    inf = np.inf
+    if leg >= network.law.size:
+        off = _Piece(0.0, 1.0, 0.0, -inf, 0.0 if there else inf)
+        return [off, _Piece(1.0, 0.0, 0.0, -inf, inf, 0.0, network.rho[leg])] if there else [off]
+    law, (a, b, c, d, *_) = network.law[leg], network.params[leg].tolist()
+    if law == Law.PWL:
+        high, low = b if a > 0 else inf, -d if c > 0 else -inf
+        middle = _Piece(0.0, 1.0, 0.0, low, high)
+        above = [_Piece(-a, 1.0, -a * high, high, inf, slope=a)] if high < inf else []
+        below = [_Piece(-c, 1.0, -c * low, -inf, low, slope=c)] if low > -inf else []
+        return [middle, *above, *below]
+    if law == Law.SEGMENT:
+        zero = min(max(0.0, b), c)
+        above = [_Piece(0.0, 1.0, a * (c - zero), c, inf)] if c < inf else []
+        below = [_Piece(0.0, 1.0, a * (b - zero), -inf, b)] if b > -inf else []
+        return [_Piece(-a, 1.0, -a * zero, b, c, slope=a), *above, *below]
+    return []
+
+
+class _Equations:
+    """The equations of a network of `n` unknowns, and its legs."""
+
+    def __init__(self, network: Network, drive: Drive, offset: Floats) -> None:
+        self.network, self.offset, self.n, legs = network, offset, network.size, offset.size
+        self.incidence = network.incidence
+        self.matrix = np.zeros((self.n + legs, self.n + legs))
+        self.matrix[: self.n, : self.n] = network.flow(np.eye(self.n)).T
+        self.matrix[: self.n, self.n :] = self.incidence.T
+        self.sides = network.sides(drive)[0]
+        self.fixed = float(np.abs(drive.fixed).max(initial=0.0))
+
+    def of(self, some: Floats) -> tuple[Floats, Floats]:
+        """Matrices and right-hand sides of states (some, legs, 7), each equation scaled to 1 at most."""
+        p, q, r = some[..., 0], some[..., 1], some[..., 2]
+        matrix = np.repeat(self.matrix[None], len(some), axis=0)
+        legs = np.arange(self.n, len(self.matrix))
+        matrix[:, legs, : self.n] = p[..., None] * self.incidence
+        matrix[:, legs, legs] = q
+        sides = np.concatenate([np.broadcast_to(self.sides, (len(some), self.n)), r - p * self.offset], axis=1)
+        scale = np.abs(matrix).max(axis=2)
+        scale[scale == 0.0] = 1.0
+        return matrix / scale[..., None], sides / scale
+
+    def solved(self, some: Floats) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_]]:
+        """Solutions, (some, unknowns), which of them may be within their pieces, and which equations are singular."""
+        matrix, sides = self.of(some)
+        column = np.abs(matrix).max(axis=1)
+        column[column == 0.0] = 1.0
+        matrix = matrix / column[:, None]
+        singular = np.linalg.slogdet(matrix).sign == 0
+        matrix[singular] = np.eye(matrix.shape[1])
+        inverse = np.linalg.inv(matrix)
+        condition = np.abs(matrix).sum(axis=1).max(axis=1) * np.abs(inverse).sum(axis=1).max(axis=1)
+        singular |= ~(condition <= _SINGULAR)
+        y = (inverse @ sides[..., None])[..., 0] / column
+        return y, ~singular & (self.beyond(some, y) <= np.maximum(_WITHIN, 1e3 * _EPS * condition)), singular
+
+    def beyond(self, some: Floats, y: Floats) -> Floats:
+        """By how much legs are beyond their pieces, of the largest voltage and current, (some,)."""
+        v, i = y[:, : self.n] @ self.incidence.T + self.offset, y[:, self.n :]
+        x = y[:, : self.network.problem.n_free]
+        volts = np.maximum(np.abs(x).max(axis=1, initial=0.0), self.fixed)
+        amperes = np.maximum(np.abs(i).max(axis=1, initial=0.0), _EPS * self.network.largest * volts)
+        of_volts = np.maximum(some[..., 3] - v, v - some[..., 4]).max(axis=1, initial=0.0)
+        of_amperes = (some[..., 5] - i).max(axis=1, initial=0.0)
+        return np.maximum(_share(of_volts, volts), _share(of_amperes, amperes))
+
+    def program(self, state: Floats) -> tuple[Floats | None, bool]:
+        """A solution of the equations of one state (legs, 7) within its pieces, None without one; and whether that is
+        certain: the least by which any is beyond them.
+        """
+        from scipy.optimize import linprog
+
+        matrix, sides = (x[0] for x in self.of(state[None]))
+        size, legs = len(matrix), len(state)
+        across = np.hstack([self.incidence, np.zeros((legs, legs))])
+        through = np.hstack([np.zeros((legs, self.n)), np.eye(legs)])
+        volts = max(self.fixed, float(np.abs(self.offset).max(initial=0.0)), _EPS)
+        amperes = volts * self.network.largest
+        limits = [(-across, self.offset - state[:, 3], volts), (across, state[:, 4] - self.offset, volts)]
+        limits += [(-through, -state[:, 5], amperes)]
+        rows = np.vstack([np.hstack([part, np.full((legs, 1), -size_of)]) for part, _, size_of in limits])
+        most = np.concatenate([limit for _, limit, _ in limits])
+        finite = np.isfinite(most)
+        found = linprog(
+            np.append(np.zeros(size), 1.0),
+            A_ub=rows[finite], b_ub=most[finite], A_eq=np.hstack([matrix, np.zeros((size, 1))]), b_eq=sides,
+            bounds=[*[(None, None)] * size, (0.0, None)], options={"primal_feasibility_tolerance": 1e-10},
+        )  # fmt: skip
+        if found.status == 0 and found.x[-1] <= _WITHIN:
+            return found.x[:-1], bool(found.x[-1] <= _SURELY)
+        return None, found.status in (0, 2)
+
+    def tangents(self, state: Floats, y: Floats) -> tuple[Floats, Tangents]:
+        """The unknowns of the network, and the tangents of the legs there."""
+        u, i = y[: self.n], y[self.n :]
+        v = self.incidence @ u + self.offset
+        v[self.network.ideal] = 0.0
+        return u, Tangents(v, i.copy(), state[:, 6].copy())
+
+
+def _share(part: Floats, whole: Floats) -> Floats:
+    return np.divide(part, whole, out=np.where(part > 0, np.inf, 0.0), where=whole > 0)

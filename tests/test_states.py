@@ -1,0 +1,106 @@
+"""methods/states.py: every state of few piecewise-linear legs, where there are controlled sources."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+import circuitsim as cs
+from circuitsim.methods import states as module
+from circuitsim.methods.mna import make_network
+from circuitsim.methods.states import states
+from circuitsim.solution import Status
+
+# A node of 1 mS - 2 mS, I1 into it, and a diode that keeps it from rising above 0 V.
+NEGATIVE = "negative\nI1 0 a {}\nR1 a 0 1k\nG1 a 0 a 0 -2m\nD1 a 0 d\n.model d D(ron=0)"
+
+
+def found(deck: str) -> tuple[list[float], bool]:
+    """The voltages of node a in all states with a solution, and whether there are no others."""
+    problem = cs.compile_problem(cs.parse(deck))
+    network, drive = make_network(problem), problem.drive(slice(0, 1))
+    candidates, no_others = states(network, drive, network.offset(drive))
+    a = problem.topology.index_of_node[problem.circuit.netlist.node("a")]
+    return sorted(float(u[a]) for u, _ in candidates), no_others
+
+
+def test_two_solutions_or_none() -> None:
+    """By hand: -1 mS v = I below 0 V, and at 0 V a diode that takes I."""
+    assert found(NEGATIVE.format("1m")) == ([-1.0, 0.0], True)
+    assert found(NEGATIVE.format("-1m")) == ([], True)
+    assert cs.solve(cs.parse(NEGATIVE.format("1m"))).voltage("a")[0] in (-1.0, 0.0)
+    solution = cs.solve(cs.parse(NEGATIVE.format("-1m")), raise_on_failure=False)
+    assert solution.status is Status.INFEASIBLE
+    assert solution.message == (
+        "no solution: no state of the diodes satisfies all equations, as far as float64 can tell; "
+        "check gains and loops of the controlled sources (G1)"
+    )
+    with pytest.raises(cs.NotSolved, match="no solution: no state of the diodes"):
+        cs.solve(cs.parse(NEGATIVE.format("-1m")))
+
+
+def test_each_piece_of_a_piecewise_linear_law() -> None:
+    """Beside -1 mS a diode with 10 mS from 0.5 V on, both ways: -1 mS v + 10 mS (v - 0.5) = 0, 0, and the mirror."""
+    deck = "pieces\nR1 a 0 1k\nG1 a 0 a 0 -2m\nD1 a 0 d\n.model d D(ron=100 vfwd=0.5 vrev=0.5)"
+    volts, no_others = found(deck)
+    assert no_others
+    np.testing.assert_allclose(volts, [-5 / 9, 0.0, 5 / 9], atol=1e-15)
+
+
+def test_each_piece_of_a_resistor_of_pieces() -> None:
+    """Beside -1 mS one that carries 2 mS up to +-0.3 V and no more: 0, and +-0.6 V beyond."""
+    deck = "pieces\nR1 a 0 1k\nG1 a 0 a 0 -2m\nN1 a 0 n\n.model n pwl(-1 -0.6m -0.3 -0.6m 0.3 0.6m 1 0.6m)"
+    volts, no_others = found(deck)
+    assert no_others
+    np.testing.assert_allclose(volts, [-0.6, 0.0, 0.6], atol=1e-15)
+
+
+def test_singular_states() -> None:
+    """E1 fixes nothing while its diode does not conduct: any v(a) up to 0 is a solution; with a push there is none."""
+    loop = "loop\nI1 0 b {}\nR1 b 0 1k\nE1 a 0 a 0 1\nR2 a 0 1k\nD1 a b d\n.model d D(ron=0)"
+    volts, no_others = found(loop.format("1m"))
+    assert no_others and len(volts) == 2  # v(b) is 1 V; a below it, or at it
+    contradiction = "loop\nV1 b 0 1\nE1 a b a 0 1\nR2 a 0 1k\nD1 0 a d\n.model d D(ron=0)"
+    assert found(contradiction) == ([], True)  # v(a) - 1 = v(a)
+
+
+def test_curved_laws_and_many_states_are_left_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert found(NEGATIVE.format("-1m").replace("ron=0", "is=1e-14")) == ([], False)
+    many = "\n".join(f"D{k} a n{k} d\nR{k}0 n{k} 0 1k" for k in range(2, 15))
+    assert found(NEGATIVE.format("-1m") + "\n" + many) == ([], False)
+    monkeypatch.setattr(module, "_MOST_PROGRAMS", 0)
+    assert not found("loop\nI1 0 b 1m\nR1 b 0 1k\nE1 a 0 a 0 1\nR2 a 0 1k\nD1 a b d\n.model d D(ron=0)")[1]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_no_solution_is_missed(seed: int) -> None:
+    """Random circuits: gains at random, diodes whose states and sources are chosen so that there is a solution."""
+    rng = np.random.default_rng(seed)
+    n, k = 4, 5
+    v = rng.normal(size=n)
+    cards, into = ["planted"], np.zeros(n)
+    for i, j in product(range(n), range(n)):
+        if rng.random() < 0.5:
+            gain = rng.normal() * 1e-3
+            cards.append(f"G{i}{j} n{i} 0 n{j} 0 {gain!r}")
+            into[i] += gain * v[j]
+    for i in range(n):
+        cards.append(f"R{i} n{i} 0 1k")
+        into[i] += v[i] * 1e-3
+    for d in range(k):
+        i, j = sorted(rng.choice(n, 2, replace=False), key=lambda node: -v[node])
+        conducts = rng.random() < 0.5
+        knee = v[i] - v[j] + (0.0 if conducts else rng.uniform(0.1, 1.0))
+        current = rng.uniform(1e-4, 1e-3) if conducts else 0.0
+        cards += [f"D{d} n{i} n{j} d{d}", f".model d{d} D(ron=0 vfwd={float(knee)!r})"]
+        into[i] += current
+        into[j] -= current
+    cards += [f"I{i} 0 n{i} {float(into[i])!r}" for i in range(n)]
+    problem = cs.compile_problem(cs.parse("\n".join(cards)))
+    network, drive = make_network(problem), problem.drive(slice(0, 1))
+    candidates, _ = states(network, drive, network.offset(drive))
+    units = problem.topology.index_of_node[[problem.circuit.netlist.node(f"n{i}") for i in range(n)]]
+    assert min(np.abs(u[units] - v).max() for u, _ in candidates) < 1e-9
+    assert cs.solve(problem).solved
