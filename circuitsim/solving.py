@@ -23,6 +23,7 @@ from circuitsim.methods import aside, bcd, tiles
 from circuitsim.methods.held import Held
 from circuitsim.methods.mna import make_network
 from circuitsim.methods.outcome import Outcome
+from circuitsim.methods.tiles import Rescue, no_rescue
 from circuitsim.problem import Problem, compile_problem
 from circuitsim.residual import NO_RESIDUALS, UNKNOWN, Residuals
 from circuitsim.solution import Settings, Solution, Status
@@ -150,6 +151,8 @@ def _solve(
     name = backend.name if method == "bcd" or work.there else "cpu"
     if work.left:
         why += f"; {work.left} of {problem.batch} rows did not arrive on the {name} and were solved on the cpu"
+    if work.rescued:
+        why += f"; newton did not solve {work.rescued} of {problem.batch} rows, bcd did"
     message = _message(problem, status, residuals, settings, steps_text(method, steps), singular=bool(loose.any()))
     if status is Status.SOLVED and not sure and not loose.any():
         message += "; so little holds some voltages that they may be less accurate than that"
@@ -195,8 +198,9 @@ class _Work:
         self.own = threading.local()
         self.there = False  # whether newton took its steps, or solved its networks, on a backend that has its own
         self.left = 0  # rows that did not arrive there
+        self.rescued = 0  # rows that newton did not solve and bcd did
         self.change = ""  # why one method made way for another
-        self.alone = threading.Lock()  # a network keeps what it factored last
+        self.alone = threading.RLock()  # a network keeps what it factored last
         self.solver = cache(lambda: backend.solver(problem))
         self.network = cache(lambda: make_network(problem, self.solver()))
         self.row_steps = cache(lambda: backend.row_steps(problem))
@@ -251,16 +255,25 @@ class _Work:
             fault = "left voltages that little holds" if met else "was slow"
             self._change("newton", f"block coordinate descent {fault} after {outcome.steps} sweeps")
             return self._by_newton(self.problem.completed(drive), outcome.x, warm=True), "newton"
+        if only or bcd.refusal(self.problem):
+            return self._by_newton(drive, x, self.warm), "newton"
+        if len(x) > 1:
+            return self._by_newton(drive, x, self.warm, self._rescued), "newton"
         outcome = self._by_newton(drive, x, self.warm)
-        solved = outcome.status is Status.SOLVED
-        if only or (solved and outcome.sure) or bcd.refusal(self.problem):
+        other = outcome if outcome.arrived else self._by_bcd(drive, None, patient=False)
+        if outcome.arrived or other.status is not Status.SOLVED:
             return outcome, "newton"
-        other = self._by_bcd(drive, None, patient=False)
-        if other.status is not Status.SOLVED:
-            return outcome, "newton"
-        fault = "left voltages that little holds" if solved else "did not arrive"
+        fault = "left voltages that little holds" if outcome.status is Status.SOLVED else "did not arrive"
         self._change("bcd", f"newton {fault} in {steps_text('newton', outcome.steps)}")
         return other, "bcd"
+
+    def _rescued(self, drive: Drive, outcome: Outcome) -> Outcome:
+        """That of bcd, where it solves a row of several that newton has not solved for sure."""
+        other = self._by_bcd(drive, None, patient=False)
+        if other.status is not Status.SOLVED:
+            return outcome
+        self.rescued += 1
+        return replace(other, steps=outcome.steps)
 
     def _change(self, method: str, reason: str) -> None:
         """Go on with another method, in the tiles to come too."""
@@ -271,19 +284,19 @@ class _Work:
             self.own.engine = self.backend.engine(self.problem, self.settings.dtype)
         return bcd.solve_tile(self.problem, drive, self.own.engine, self.settings, x, held=self.held, patient=patient)
 
-    def _by_newton(self, drive: Drive, x: Floats, warm: bool) -> Outcome:
+    def _by_newton(self, drive: Drive, x: Floats, warm: bool, rescue: Rescue = no_rescue) -> Outcome:
         with self.alone:
             network = self.network()
             there = self.row_steps()
             if there and x.shape[0] <= there.tile:
                 self.there = True
-                outcome, left = tiles.solve_tile_there(there, network, drive, self.settings, x, warm)
+                outcome, left = tiles.solve_tile_there(there, network, drive, self.settings, x, warm, rescue)
                 self.left += left
                 return outcome
             self.there = self.there or self.solver() is not None
             if x.shape[0] > 1 and not self.there and (stacks := self.stacks()):
-                return aside.solve_tile(network, stacks, drive, self.settings, x, warm)
-            outcome = tiles.solve_tile(network, drive, self.settings, x, warm)
+                return aside.solve_tile(network, stacks, drive, self.settings, x, warm, rescue)
+            outcome = tiles.solve_tile(network, drive, self.settings, x, warm, rescue)
             if outcome.status is not Status.SOLVED and outcome.loose is not None and outcome.loose.any():
                 network.check_consistent(drive)
             return outcome

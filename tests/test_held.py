@@ -32,7 +32,7 @@ WEAK_VOLTAGE = (3.0 - 0.7) / 4.0
 
 
 def asked(problem: cs.Problem) -> Held:
-    return Held(problem, lambda: make_network(problem), threading.Lock())
+    return Held(problem, lambda: make_network(problem), threading.RLock())
 
 
 def conductance_matrix(problem: cs.Problem) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -55,8 +56,7 @@ def test_rows_at_once_are_those_one_by_one(name: str, alone: list[int], monkeypa
     """Also where diodes block, and all that flows is nothing beside the rounding of a voltage."""
     volts = np.linspace(-5.0, 5.0, 101)
     many = cs.solve(batch(DECKS[name], volts), NEWTON)
-    assert alone == ([] if name == "amplifier" else [0])  # all others at once
-    alone.clear()
+    assert not alone  # all at once
     assert many.residuals.kcl_relative <= 1e-9
     row_by_row(monkeypatch)
     one = cs.solve(batch(DECKS[name], volts), NEWTON)
@@ -187,3 +187,46 @@ def test_rows_of_several_solutions_follow_one(alone: list[int], monkeypatch: pyt
     assert up[0] < -3.0 < 3.0 < up[-1] and down[0] > 3.0 > -3.0 > down[-1]
     assert np.count_nonzero(np.diff(up) > 1.0) == np.count_nonzero(np.diff(down) < -1.0) == 1
     assert (down[::-1] - up > 6.0).any()
+
+
+# -- strings whose currents are less than what the last digit of a voltage makes in a steep diode ----------------------
+
+
+def string(*elements: str) -> str:
+    cards = [f"{element[:2]} n{k} n{k + 1} {element[3:]}" for k, element in enumerate(elements)]
+    models = [f".model {name} D({law})" for name, law in STEEP.items()]
+    return "\n".join(["string", "V1 n0 0 0", *cards[:-1], cards[-1].replace(f"n{len(cards)} ", "0 "), *models])
+
+
+STEEP = {
+    "micro": "ron=1u vfwd=0.3", "micro7": "ron=1u vfwd=0.7", "milli": "ron=1m vfwd=0.7 vrev=5", "one": "ron=1 vfwd=0",
+    "one6": "ron=1 vfwd=0.6", "ten": "ron=10 vfwd=0.6", "perfect": "ron=0 vfwd=0.6", "leaky": "IS=1e-14",
+}  # fmt: skip
+
+
+def test_rows_that_newton_leaves_are_solved_by_sweeps() -> None:
+    """10 fA through a Zener diode of 1 mOhm: each point alone was solved, and of a batch some were not."""
+    deck, volts = string("D1 leaky", "D2 milli", "R1 1meg"), np.arange(-10.0, 10.01, 0.25)
+    found = cs.solve(batch(deck, volts))
+    assert found.solved and found.method == "newton"
+    assert re.search(r"newton did not solve \d of 81 rows, bcd did", found.why)
+    alone = [cs.solve(batch(deck, volts[k : k + 1])).voltage("n2")[0] for k in range(0, volts.size, 8)]
+    np.testing.assert_allclose(found.voltage("n2")[::8], alone, rtol=1e-7, atol=1e-9 * 10)
+
+
+def test_a_correction_that_leaves_out_what_may_be_rounding_proves_nothing() -> None:
+    """It was taken for the last one: 4e-6 of the source off, with a certificate of 7e-25."""
+    deck = string("R1 1meg", "D1 micro", "D2 one", "D3 perfect", "R2 577.09meg") + "\nR3 n3 n4 1meg"
+    volts = 0.3428189722122917
+    current = (volts - 0.3) / (1e6 + 1.0 + 1e-6 + 1e6 + 577.09e6)
+    assert cs.solve(batch(deck, np.array([volts]))).voltage("n4")[0] == pytest.approx(current * 577.09e6, rel=1e-9)
+
+
+def test_small_conductances_beyond_large_ones_hide_no_states() -> None:
+    """1 MOhm behind 1 Ohm, and 10 GOhm across a diode: half of these points were not solved, or after 140 steps."""
+    bypassed = string("D1 one", "D2 one6", "R1 1meg", "D3 micro7", "R2 1k") + "\nR3 n1 n2 10g"
+    found = cs.solve(batch(bypassed, np.linspace(0.71, 1.3, 30)), NEWTON)
+    assert found.solved and found.steps <= 90
+    one = cs.solve(batch(string("D1 one", "R1 1", "D2 ten", "R2 1meg"), np.array([0.6547540946326881])), NEWTON)
+    assert one.voltage("n3")[0] == pytest.approx(0.0547540946326881 * 1e6 / (1e6 + 12.0), rel=1e-9)
+    assert one.steps <= 40

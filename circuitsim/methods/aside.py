@@ -38,14 +38,16 @@ def worth_it(problem: Problem) -> bool:
     return few and problem.topology.legs.a.size > 0 and not tiles.together(problem)
 
 
-def solve_tile(network: Network, stacks: Stacks, drive: Drive, settings: Settings, x: Floats, warm: bool) -> Outcome:
+def solve_tile(
+    network: Network, stacks: Stacks, drive: Drive, settings: Settings, x: Floats, warm: bool, rescue: tiles.Rescue
+) -> Outcome:
     """Solve one tile of the batch, as tiles.solve_tile does: its first row, and from it, or their own x, the others.
 
     The certificate is that of the rows themselves.
     """
     problem = network.problem
     few_steps = replace(settings, max_sweeps=min(settings.max_sweeps, FEW_STEPS))
-    one_by_one = tiles.OneByOne(network, drive, settings, Outcome(x, Status.SOLVED, 0, NO_RESIDUALS), warm)
+    one_by_one = tiles.OneByOne(network, drive, settings, Outcome(x, Status.SOLVED, 0, NO_RESIDUALS), warm, rescue)
     found = one_by_one.found
 
     def many(rows: list[int]) -> bool:
@@ -57,8 +59,7 @@ def solve_tile(network: Network, stacks: Stacks, drive: Drive, settings: Setting
         at = np.zeros((1, stack.n_free))
         at[0, units] = start
         outcome = tiles.solve_tile(make_network(stack), stack.drive(slice(0, 1)), few_steps, at, warm=True)
-        solved = outcome.status is Status.SOLVED and outcome.sure
-        if not solved or (outcome.loose is not None and outcome.loose.any()):
+        if not outcome.arrived or (outcome.loose is not None and outcome.loose.any()):
             return False
         low = None if outcome.low is None else outcome.low[:, 0][:, units]
         carried = np.zeros((len(rows), 0)) if outcome.carried is None else carried_in_copies(stack, outcome.carried)

@@ -45,7 +45,7 @@ class Held:
     Only who holds `alone` works with the network.
     """
 
-    def __init__(self, problem: Problem, network: Callable[[], Network], alone: threading.Lock) -> None:
+    def __init__(self, problem: Problem, network: Callable[[], Network], alone: threading.RLock) -> None:
         self.problem, self.network, self.alone = problem, network, alone
 
     def settled(self, look: Look, tolerance: float) -> bool:

@@ -13,7 +13,7 @@ conductance that falls as m does: m / s = pull x way then holds such islands wit
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -34,7 +34,7 @@ _LESS = 0.995  # of the step at which a gap or a current would be 0
 _TELLING = 1e-2  # of m at the start: below, states mean something
 _LEAST = 1e-28  # of it: below, nothing more comes to light
 _RARER = 5  # steps, over this, until what failed is tried again
-_MOST_TRIES = 6  # to finish
+_MOST_TRIES = 6  # to finish, by each guess
 _PULL, _LEAST_PULL = 0.1, 1e-12  # of the conductances at a unit: what draws it to its start, with m at first; the least
 
 
@@ -44,16 +44,34 @@ def follow_inside(
     """Steps of a network all of whose legs are piecewise linear; after each: their number, and what `finish` makes of
     the states. It is asked when they stay, and mean something.
     """
-    way, states, next_try, tries = _Inside(network, drive, offset), b"", 1, 0
+    way, vain = _Inside(network, drive, offset), set[bytes]()
+    only_states = not network.ideal.any()  # else currents matter, too: what failed may do later on
+    guesses = _Guess(lambda: way.conducts), _Guess(lambda: way.begins)
     for step in range(1, min(most, _MOST_STEPS) + 1):
         way.step()
-        before, states, found = states, way.conducts.tobytes(), None
-        if way.left < _TELLING and step >= next_try and states == before:
-            next_try = step + max(1, step // _RARER)  # what fails again and again is tried ever more rarely
-            tries, found = tries + 1, finish(way.u, way.tangents)
+        found = None
+        for guess in guesses:
+            before, states = guess.states, guess.made()
+            guess.states = states.tobytes()
+            asked = way.left < _TELLING and step >= guess.next_try and guess.tries < _MOST_TRIES
+            if found is None and asked and guess.states == before and not (only_states and before in vain):
+                guess.tries += 1
+                guess.next_try = step + max(1, step // _RARER)  # what fails again and again is tried ever more rarely
+                vain.add(before)
+                found = finish(way.u, way.tangents(states))
         yield step, found
-        if tries == _MOST_TRIES or not way.left > _LEAST or not np.isfinite(way.u).all():
+        if guesses[0].tries == _MOST_TRIES or not way.left > _LEAST or not np.isfinite(way.u).all():
             return
+
+
+@dataclass
+class _Guess:
+    """Which knees conduct, as one of the ways to tell has it."""
+
+    made: Callable[[], Bools]
+    states: bytes = b""
+    next_try: int = 1  # step
+    tries: int = 0
 
 
 class _Knees(NamedTuple):
@@ -99,6 +117,7 @@ class _Inside:
         volts = _FAR_INSIDE * (past if past > _ROUNDING * size else size) or 1.0
         usual = float(self.around.mean()) if k.leg.size else 0.0
         self.gap, self.current = np.full(k.leg.size, volts), np.full(k.leg.size, volts * usual)
+        self.before = self.gap, self.current  # of the last step
         self.power = volts * volts * usual  # W, of each knee at the start
         self.left = 1.0  # the mean share of it
 
@@ -109,13 +128,20 @@ class _Inside:
         return found
 
     @property
-    def tangents(self) -> Tangents:
-        """Those of the legs in these states."""
+    def begins(self) -> Bools:
+        """The knees whose current grew beside their gap in the last step: the indicators of R. A. Tapia (1980).
+
+        They tell where conductances around do not: a small one may be beyond a large one, in series.
+        """
+        found: Bools = self.current * self.before[0] > self.gap * self.before[1]
+        return found
+
+    def tangents(self, on: Bools) -> Tangents:
+        """Those of the legs when these knees conduct."""
         k, legs, n = self.knees, self.offset.size, self.network.law.size
         v = self.network.across(self.u) + self.offset
         v[n:] = 0.0
         current = np.where(k.leg < n, k.sign * self._past(self.u) / k.ohms, self.current)
-        on = self.conducts
         return Tangents(
             v,
             np.bincount(k.leg[on], current[on], legs).astype(np.float64),
@@ -137,7 +163,7 @@ class _Inside:
         aim = self.left * min((might_be_left / self.left) ** 3, 1.0)
         u, gap, current, t = self._towards(aim * self.power - gap * current)
         t = min(1.0, _LESS * t)
-        self.u = self.u + t * (u - self.u)
+        self.u, self.before = self.u + t * (u - self.u), (self.gap, self.current)
         self.gap, self.current = self.gap + t * gap, self.current + t * current
         self.left = self._left(self.gap, self.current)
 

@@ -164,26 +164,40 @@ class Network:
         bounds = np.arange(slope.shape[-1]) >= self.legs.n_junctions + self.legs.n_links
         return np.where(bounds & (slope > 0), _IMMOVABLE, slope)
 
-    def relinearised(self, slope: Floats, check: Check, rounding: Floats) -> Floats:
-        """These slopes, or those of the nonlinear branches at the voltages of a check where one is another.
+    def slopes(self, old: Floats, check: Check, rounding: Floats) -> Floats:
+        """The slopes of the nonlinear branches at the voltages of a check, S; those of the others as they were.
 
-        Of a curved law only one of the same size: a tangent that is much flatter leads far away. Of a straight one not
-        within the rounding (rows, 1) V of the knee between the two.
+        Within the rounding, (rows, 1) V, of a knee of straight pieces the old one, where it is that of either side.
         """
         n = self.legs.n_junctions
-        old, ideal = slope[..., :n], slope[..., n:]
         v = self.across(check.x)[:, :n] + check.drive.junction_offset if n else np.zeros((1, 0))
-        v, rounding = (v, rounding) if slope.ndim > 1 else (v[0], rounding[0])
+        v, rounding = (v, rounding) if old.ndim > 1 else (v[0], rounding[0])
         _, now = branch_current(self.law, self.params, v)
-        straight = np.isin(self.law, (Law.PWL, Law.SEGMENT))
-        kept = (now <= old / _CURVED) | (now >= old * _CURVED)
-        law, params, at = self.law[straight], self.params[straight], v[..., straight]
-        ends = (branch_current(law, params, at + volts)[1] for volts in (-rounding, rounding))
-        kept[..., straight] = np.any([end == old[..., straight] for end in ends], axis=0)
-        now = np.where(kept, old, now)
-        if (np.abs(now - old) <= _SAME_SLOPE * now).all():
-            return slope
-        return np.concatenate([now, ideal], axis=-1)
+        straight = self._straight
+        law, params, at, before = (
+            self.law[straight],
+            self.params[straight],
+            v[..., straight],
+            old[..., :n][..., straight],
+        )
+        sides = [branch_current(law, params, at + volts)[1] == before for volts in (-rounding, rounding)]
+        now[..., straight] = np.where(np.logical_or(*sides), before, now[..., straight])
+        return np.concatenate([now, old[..., n:]], axis=-1)
+
+    def relinearised(self, old: Floats, check: Check, rounding: Floats) -> Floats:
+        """These slopes, or the old ones where hardly one is another.
+
+        Of curved laws only slopes of the same size: tangents that are much flatter lead far away.
+        """
+        now, n = self.slopes(old, check, rounding), self.legs.n_junctions
+        before, at = old[..., :n], now[..., :n]
+        at[:] = np.where(self._straight | ((at > before / _CURVED) & (at < before * _CURVED)), at, before)
+        return old if (np.abs(at - before) <= _SAME_SLOPE * at).all() else now
+
+    @cached_property
+    def _straight(self) -> NDArray[np.bool_]:
+        """Which nonlinear branches have laws of straight pieces."""
+        return np.isin(self.law, (Law.PWL, Law.SEGMENT))
 
     def conductance_around(self) -> Floats:
         """The smaller of the conductances at either end of each leg, (legs,), S; inf where there is none."""

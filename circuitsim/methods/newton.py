@@ -40,6 +40,7 @@ Floats = NDArray[np.float64]
 
 FULL_STEPS = 60  # before the slow and sure way
 _PATIENCE = 5  # of them that settle no more diodes than those before, where the interior-point method comes next
+_FINISHING, _KEEPS = 6, (1.0, 0.0)  # steps from states that another way found, with either `keep` (_advance)
 _DAMPING = range(1, -10, -1)  # powers of ten of the largest conductance
 _DAMPED_STEPS = 10  # with each
 _OTHER_STARTS, _STEPS_THERE = 12, 20  # of circuits with controlled sources that shorter steps do not solve either
@@ -92,8 +93,11 @@ class _Row:
             tangents = _tangents(net, np.concatenate([first, np.zeros(net.ideal.sum())]))
 
         def finish(u: Floats, tangents: Tangents) -> Outcome | None:
-            found = self._full_steps(u, tangents, self.steps + 10, keep=True, last=True)
-            return found if found.status is Status.SOLVED else None
+            for keep in _KEEPS if net.ideal.any() else _KEEPS[:1]:
+                found = self._full_steps(u, tangents, self.steps + _FINISHING, keep=keep, last=True)
+                if found.status is Status.SOLVED:
+                    return found
+            return None
 
         inside = net.problem.circuit.reciprocal and bool((net.law == Law.PWL).all())  # all others are ideal
         outcome = self._full_steps(u, tangents, FULL_STEPS, patience=_PATIENCE if inside else FULL_STEPS)
@@ -115,7 +119,7 @@ class _Row:
 
         def go_on(*_: object) -> Iterator[tuple[int, Outcome | None]]:
             """Full steps once more, now with all patience."""
-            found = self._full_steps(u, tangents, self.steps + FULL_STEPS, keep=True)
+            found = self._full_steps(u, tangents, self.steps + FULL_STEPS, keep=_KEEPS[0])
             yield 0, found if found.status is Status.SOLVED else None
 
         ways = (follow_inside, go_on, minimise) if inside else (minimise if net.problem.circuit.reciprocal else follow,)
@@ -136,7 +140,7 @@ class _Row:
         most: int,
         *,
         patience: int = FULL_STEPS,
-        keep: bool = False,
+        keep: float | None = None,
         last: bool = False,
     ) -> Outcome:
         """Newton with limiting, while it makes its way.
@@ -228,10 +232,11 @@ class _Row:
             before = largest
         return u, replace(tangents, current=current)
 
-    def _advance(self, old: Tangents, v: Floats, rounding: float, *, keep: bool = False) -> Tangents:
+    def _advance(self, old: Tangents, v: Floats, rounding: float, *, keep: float | None = None) -> Tangents:
         """The next tangents, from the voltages that the linear network gave; `rounding`: what v may be off by.
 
-        `keep`: conducting ideal diodes stay so at exactly 0 A, else two may hold a dead end by turns.
+        `keep`: conducting ideal diodes stay so at 0 A, to this share of what rounding makes, else two may hold a dead
+        end by turns. None: they do not.
         """
         net, n = self.network, self.network.legs.n_junctions
         line = old.current[:n] + old.slope[:n] * (v[:n] - old.voltage[:n])
@@ -240,7 +245,9 @@ class _Row:
         new = _tangents(net, w)
         current = old.current[n:]
         was_on = old.slope[n:] > 0
-        on = np.where(was_on, current >= 0 if keep else current > 0, v[n:] > rounding)
+        on = np.where(
+            was_on, current > 0 if keep is None else current >= -keep * rounding * net.rho[n:], v[n:] > rounding
+        )
         new.current[n:] = np.where(on & was_on, current, 0.0)
         new.slope[n:] = np.where(on, net.rho[n:], 0.0)
         return new

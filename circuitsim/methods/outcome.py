@@ -28,6 +28,11 @@ class Outcome:
     sure: bool = True  # of a solved one: whether a further correction would move no voltage
     unsettled: tuple[int, ...] = ()  # rows in which KCL is met and some voltages may be wrong all the same
 
+    @property
+    def arrived(self) -> bool:
+        """Whether it is solved for sure."""
+        return self.status is Status.SOLVED and self.sure
+
 
 class Gathered:
     """The outcomes of some rows of a tile after others, as one."""

@@ -30,7 +30,7 @@ _MOST_DRIFTING, _DRIFTS = 200, 0.9  # the same while islands still drift, and th
 _FAR = 1e3  # times the largest voltage: corrections beyond are none
 _NEXT_PART = 4  # corrections: then the voltages get another part
 _GROSS = 1e-9  # of the largest current: a violation that is more than rounding
-_HOPELESS = 4  # corrections that leave such a one as it is
+_HOPELESS, _NO_LESS = 4, 0.5  # corrections that leave such a one no less than this share of the least before
 _SLOW = 0.1  # of the gaps of conducting diodes: a correction that leaves more
 _STIFFER, _STIFFEST = 1e3, 1e12  # so many times stiffer then; not from here on, in units of the largest conductance
 _HOLD_AFTER = 2  # corrections: then conducting diodes hold their units as known potentials would
@@ -45,9 +45,10 @@ def polished(
     are any.
     """
     state = _Refined(network, drive, u, links, slope)
-    found, before, stuck, still, sure = state.check(), np.inf, 0, False, False
+    found, stuck, still, sure = state.check(), 0, False, False
     islands, drifts = bool(network.problem.topology.islands.arcs), may_drift(network.problem) and u.shape[0] == 1
-    drifting, missed_before = 1.0, np.inf  # the relative violation before, and what links missed by
+    drifting = 1.0  # the relative violation before
+    least = np.full(2, np.inf)  # the largest violation, and gap that should be none, when they were least
     only_voltages = not network.legs.n_links and network.problem.circuit.reciprocal
     for refined in range(_MOST_DRIFTING + 1):
         if not found.finite():
@@ -68,10 +69,11 @@ def polished(
         worst = np.abs(injected[:, : network.problem.n_free]).max(axis=1, initial=0.0)
         missed = _missed(network, found, state.stiff)
         gross = missed > _GROSS or bool((worst > _GROSS * found.largest).any())
-        stuck = stuck + 1 if gross and worst.max() >= 0.5 * before and missed >= 0.5 * missed_before else 0
+        now = np.array([worst.max(), missed])
+        stuck = stuck + 1 if gross and (now >= _NO_LESS * least).all() else 0
         if not met and stuck >= _HOPELESS:
             break  # tangents of wrong states: there is nothing to refine
-        before, missed_before = float(worst.max()), missed
+        least = np.minimum(now, least)
         if not closed:
             state.stiffen(found)
         step = state.correction(found, injected, first=not refined, hold=refined >= _HOLD_AFTER, drifts=drifts)
@@ -80,8 +82,8 @@ def polished(
         volts = step[:, : network.problem.n_free]
         if _far(volts, state.parts[0], drive.fixed, float(found.largest.max()) / network.largest):
             break
-        if not (quiet and only_voltages):  # then the next correction should be smaller still
-            still = hardly_moves(volts, _allowed(network, found))
+        tells = not quiet or not (only_voltages or network.legs.n_junctions)  # that the next one is smaller still
+        still = hardly_moves(volts, _allowed(network, found)) and (still or tells)
         found = state.corrected(found, step, next_part=refined == _NEXT_PART)
     return state.outcome(found, Status.SOLVED if met else Status.STALLED, steps, sure)
 
@@ -215,6 +217,8 @@ def settled(network: Network, found: Check, slope: Floats) -> bool:
     """
     if not network.exact:
         return True
+    x = found.drive.base[0] if found.drive.base else found.x
+    slope = network.slopes(slope, found, ROUNDING * largest_voltages(x, found.drive.fixed))
     solve, violation, allowed = network.factor(slope).solve, network.violation(found), _allowed(network, found)
     if len(allowed) > 1 and network.problem.circuit.reciprocal:
         # The inverse of a conductance matrix has no negative entry: the worst of all rows bounds every correction.

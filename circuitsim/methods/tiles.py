@@ -6,6 +6,8 @@ copies of the circuit (aside.py), or the backend has full steps of its own (base
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,6 +29,7 @@ from circuitsim.stack import solve_in_shares
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+Rescue = Callable[[Drive, Outcome], Outcome]  # of one row that newton has not solved, or not for sure, in this way
 
 _SMALL = 40  # unknowns, and legs, of circuits whose rows are solved at once
 _EXTRA_STEPS = 2  # after all tangents are near
@@ -34,18 +37,26 @@ _WORTH_A_START = 8  # rows that did not arrive: then one of them is solved for t
 _MOST_IN_VAIN = 2  # such starts that bring no other row along
 
 
-def solve_tile(network: Network, drive: Drive, settings: Settings, x: Floats, warm: bool) -> Outcome:
+def no_rescue(drive: Drive, outcome: Outcome) -> Outcome:
+    """The outcome as it is."""
+    return outcome
+
+
+def solve_tile(
+    network: Network, drive: Drive, settings: Settings, x: Floats, warm: bool, rescue: Rescue = no_rescue
+) -> Outcome:
     """Solve one tile of the batch; x (rows, n_free) is where to start when `warm`."""
     if not network.legs.a.size:
         return _linear(network, drive, settings, x)
-    alone, rows = OneByOne(network, drive, settings, Outcome(x, Status.SOLVED, 0, NO_RESIDUALS), warm), [*range(len(x))]
+    none, rows = Outcome(x, Status.SOLVED, 0, NO_RESIDUALS), [*range(len(x))]
+    alone = OneByOne(network, drive, settings, none, warm, rescue)
     if len(rows) > 1 and together(network.problem):
         at_once = _AtOnce(network, drive, settings, x, warm)
+        if at_once.polish(rows, alone.found):
+            return alone.found.outcome()
         if network.problem.circuit.reciprocal:
             at_once.start_from_some(alone)
             solve_in_shares(rows, len(rows), lambda some: at_once.polish(some, alone.found), alone.solve)
-            return alone.found.outcome()
-        if at_once.polish(rows, alone.found):
             return alone.found.outcome()
     for row in rows:  # with controlled sources all of them, that of several solutions they follow one
         alone.solve(row)
@@ -58,9 +69,11 @@ class OneByOne:
     `found` holds all of them.
     """
 
-    def __init__(self, network: Network, drive: Drive, settings: Settings, others: Outcome, warm: bool) -> None:
-        """`others` are as given; when `warm` they are where to start."""
-        self.network, self.drive, self.settings, self.warm = network, drive, settings, warm
+    def __init__(
+        self, network: Network, drive: Drive, settings: Settings, others: Outcome, warm: bool, rescue: Rescue
+    ) -> None:
+        """`others` are as given; when `warm` they are where to start. `rescue`: what to do where newton fails."""
+        self.network, self.drive, self.settings, self.warm, self.rescue = network, drive, settings, warm, rescue
         self.found = Gathered(others, network.size, network.problem.topology.carrier_a.size)
         self.networks: list[Network] = []  # for rows that this one leaves
 
@@ -74,14 +87,15 @@ class OneByOne:
         at = None if before is None else self.part(before)
         x, drive = self.found.x[before or 0], self.part(row)
         outcome = newton.solve_row(self.network, drive, self.settings, x, at)
-        if outcome.status is Status.STALLED or (outcome.status is Status.SOLVED and not outcome.sure):
+        if outcome.status in (Status.STALLED, Status.SOLVED) and not outcome.arrived:
             self.networks = self.networks or [*self.network.otherwise()]
             for network in self.networks:
                 other = newton.solve_row(network, drive, self.settings, x, at)
                 if other.status is Status.SOLVED and (other.sure or outcome.status is not Status.SOLVED):
                     outcome = other
-                if outcome.status is Status.SOLVED and outcome.sure:
-                    break
+                if outcome.arrived:
+                    return outcome
+            outcome = self.rescue(drive, outcome)
         return outcome
 
     def part(self, row: int) -> Drive:
@@ -173,14 +187,14 @@ class _AtOnce:
         if not net.problem.circuit.reciprocal and not (np.linalg.cond(net.matrices(slope)) < SINGULAR).all():
             return False  # row by row it comes out what a singular network leaves open
         outcome = polished(net, drive, self.settings, self.u[these], np.zeros(0), slope, int(self.steps[these].max()))
-        if outcome.status is not Status.SOLVED or not outcome.sure:
+        if not outcome.arrived:
             return False
         found.put(rows, outcome)
         return True
 
 
 def solve_tile_there(
-    there: RowSteps, network: Network, drive: Drive, settings: Settings, x: Floats, warm: bool
+    there: RowSteps, network: Network, drive: Drive, settings: Settings, x: Floats, warm: bool, rescue: Rescue
 ) -> tuple[Outcome, int]:
     """Solve a tile by full steps for all rows at once in another place; rows that do not arrive there, row by row here.
 
@@ -196,7 +210,7 @@ def solve_tile_there(
     found, arrived, residuals = there.found(settings.tolerance, MOVES)
     left = np.flatnonzero(~arrived)
     found[left] = x[left]
-    alone = OneByOne(network, drive, settings, Outcome(found, Status.SOLVED, step, residuals), warm)
+    alone = OneByOne(network, drive, settings, Outcome(found, Status.SOLVED, step, residuals), warm, rescue)
     alone.found.solved[arrived] = True
     for row in left.tolist():
         alone.solve(row)
