@@ -152,7 +152,7 @@ def _solve(
     if work.left:
         why += f"; {work.left} of {problem.batch} rows did not arrive on the {name} and were solved on the cpu"
     if work.rescued:
-        why += f"; newton did not solve {work.rescued} of {problem.batch} rows, bcd did"
+        why += f"; newton did not solve {len(work.rescued)} of {problem.batch} rows, bcd did"
     message = _message(problem, status, residuals, settings, steps_text(method, steps), singular=bool(loose.any()))
     if status is Status.SOLVED and not sure and not loose.any():
         message += "; so little holds some voltages that they may be less accurate than that"
@@ -198,7 +198,7 @@ class _Work:
         self.own = threading.local()
         self.there = False  # whether newton took its steps, or solved its networks, on a backend that has its own
         self.left = 0  # rows that did not arrive there
-        self.rescued = 0  # rows that newton did not solve and bcd did
+        self.rescued = set[int]()  # rows that newton did not solve and bcd did
         self.change = ""  # why one method made way for another
         self.alone = threading.RLock()  # a network keeps what it factored last
         self.solver = cache(lambda: backend.solver(problem))
@@ -272,7 +272,7 @@ class _Work:
         other = self._by_bcd(drive, None, patient=False)
         if other.status is not Status.SOLVED:
             return outcome
-        self.rescued += 1
+        self.rescued.add(drive.rows.start)
         return replace(other, steps=outcome.steps)
 
     def _change(self, method: str, reason: str) -> None:

@@ -106,7 +106,8 @@ class _Row:
         if not net.problem.circuit.reciprocal:
             if outcome.loose is not None and outcome.loose.any():
                 net.check_consistent(self.drive)  # before much time is spent in vain
-            candidates, no_others = states(net, self.drive, self.offset)
+            limited_by_steps = outcome.status is Status.MAX_SWEEPS
+            candidates, no_others = ([], False) if limited_by_steps else states(net, self.drive, self.offset)
             for candidate in candidates[:_MOST_STATES_TRIED]:
                 if (solution := finish(*candidate)) is not None:
                     return solution

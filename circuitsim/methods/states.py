@@ -6,7 +6,8 @@ there; with few legs, all states are looked at. The unknowns are those of the ne
 
     flow(u) + incidence' i = sides,    p (incidence u + offset) + q i = r    for each leg.
 
-Where these equations are singular, a linear program (HiGHS) tells whether some of their solutions are within.
+Where these equations are singular, a linear program (HiGHS) tells whether some of their solutions are within. A state
+is left out only where it is none by more than rounding can do.
 """
 
 from __future__ import annotations
@@ -28,8 +29,11 @@ Ints = NDArray[np.int64]
 _MOST_STATES, _MOST_SIZE = 4096, 120  # states, and equations of one
 _AT_ONCE = 256  # states
 _MOST_PROGRAMS = 512  # linear ones, some 2 ms each
-_SINGULAR = 1e12  # condition number of scaled equations
-_WITHIN, _SURELY = 1e-6, 1e-9  # of the largest voltage or current: a leg may be beyond its piece by so much
+_SINGULAR = 1e10  # condition number of scaled equations
+_BEYOND = 1e-6  # of the largest voltage or current: legs beyond their pieces by more are so for sure
+_ERRORS = 1e3  # times what rounding may have done to them
+_RANK, _UNCLEAR = 1e-12, 1e-7  # of the largest singular value: 0 below the one, and not for sure below the other
+_CONTRADICTS = 1e-6  # of the largest terms of an equation
 _EPS = float(np.finfo(np.float64).eps)
 
 
@@ -58,8 +62,8 @@ def states(network: Network, drive: Drive, offset: Floats) -> tuple[list[tuple[F
     found: list[tuple[Floats, Tangents]] = []
     sure, programs = True, 0
     for some in _shares(product(*pieces)):
-        y, within, singular = equations.solved(some)
-        found += [equations.tangents(some[k], y[k]) for k in np.flatnonzero(within)]
+        y, possible, singular = equations.solved(some)
+        found += [equations.tangents(some[k], y[k]) for k in np.flatnonzero(possible)]
         for k in np.flatnonzero(singular):
             programs += 1
             at, certain = equations.program(some[k]) if programs <= _MOST_PROGRAMS else (None, False)
@@ -130,44 +134,57 @@ class _Equations:
         inverse = np.linalg.inv(matrix)
         condition = np.abs(matrix).sum(axis=1).max(axis=1) * np.abs(inverse).sum(axis=1).max(axis=1)
         singular |= ~(condition <= _SINGULAR)
-        y = (inverse @ sides[..., None])[..., 0] / column
-        return y, ~singular & (self.beyond(some, y) <= np.maximum(_WITHIN, 1e3 * _EPS * condition)), singular
+        scaled = _times(inverse, sides)
+        terms = _times(np.abs(matrix), np.abs(scaled)) + np.abs(sides)
+        error = _EPS * _times(np.abs(inverse), terms)
+        y, error = scaled / column, error / column
+        return y, ~singular & self._possible(some, y, error), singular
 
-    def beyond(self, some: Floats, y: Floats) -> Floats:
-        """By how much legs are beyond their pieces, of the largest voltage and current, (some,)."""
+    def _possible(self, some: Floats, y: Floats, error: Floats) -> NDArray[np.bool_]:
+        """Whether no leg is beyond its piece for sure, (some,): y (some, unknowns) may be off by some errors."""
         v, i = y[:, : self.n] @ self.incidence.T + self.offset, y[:, self.n :]
-        x = y[:, : self.network.problem.n_free]
-        volts = np.maximum(np.abs(x).max(axis=1, initial=0.0), self.fixed)
-        amperes = np.maximum(np.abs(i).max(axis=1, initial=0.0), _EPS * self.network.largest * volts)
-        of_volts = np.maximum(some[..., 3] - v, v - some[..., 4]).max(axis=1, initial=0.0)
-        of_amperes = (some[..., 5] - i).max(axis=1, initial=0.0)
-        return np.maximum(_share(of_volts, volts), _share(of_amperes, amperes))
+        of_v, of_i = error[:, : self.n] @ np.abs(self.incidence.T) + _EPS * np.abs(self.offset), error[:, self.n :]
+        x = np.abs(y[:, : self.network.problem.n_free]).max(axis=1, initial=0.0, keepdims=True)
+        volts = np.maximum(x, self.fixed)
+        amperes = np.maximum(np.abs(i).max(axis=1, initial=0.0, keepdims=True), _EPS * self.network.largest * volts)
+        beyond = np.maximum(some[..., 3] - v, v - some[..., 4]) > _BEYOND * volts + _ERRORS * of_v
+        reversed_ = some[..., 5] - i > _BEYOND * amperes + _ERRORS * of_i
+        return np.asarray(~(beyond | reversed_).any(axis=1))
 
     def program(self, state: Floats) -> tuple[Floats | None, bool]:
-        """A solution of the equations of one state (legs, 7) within its pieces, None without one; and whether that is
-        certain: the least by which any is beyond them.
+        """A solution of the equations of one state (legs, 7) that may be within its pieces, None without one; and
+        whether that is certain. By the least share t of the largest values by which some leg is beyond.
         """
         from scipy.optimize import linprog
 
         matrix, sides = (x[0] for x in self.of(state[None]))
-        size, legs = len(matrix), len(state)
-        across = np.hstack([self.incidence, np.zeros((legs, legs))])
-        through = np.hstack([np.zeros((legs, self.n)), np.eye(legs)])
-        volts = max(self.fixed, float(np.abs(self.offset).max(initial=0.0)), _EPS)
-        amperes = volts * self.network.largest
-        limits = [(-across, self.offset - state[:, 3], volts), (across, state[:, 4] - self.offset, volts)]
-        limits += [(-through, -state[:, 5], amperes)]
-        rows = np.vstack([np.hstack([part, np.full((legs, 1), -size_of)]) for part, _, size_of in limits])
-        most = np.concatenate([limit for _, limit, _ in limits])
+        left, values, right = np.linalg.svd(matrix)
+        unclear = ((values > _RANK * values[0]) & (values < _UNCLEAR * values[0])).any()
+        rank = int(np.count_nonzero(values > _RANK * values[0]))
+        at = right[:rank].T @ ((left[:, :rank].T @ sides) / values[:rank])
+        terms = np.abs(matrix) @ np.abs(at) + np.abs(sides)
+        if (np.abs(matrix @ at - sides) > _CONTRADICTS * terms.max()).any():
+            return None, not unclear
+        free, legs = right[rank:].T, len(state)
+        v, i = self.incidence @ at[: self.n] + self.offset, at[self.n :]
+        across, through = self.incidence @ free[: self.n], free[self.n :]
+        volts = max(self.fixed, float(np.abs(v).max()), _EPS)
+        amperes = max(float(np.abs(i).max()), volts * self.network.largest)
+        limits = [
+            (-across, v - state[:, 3], volts),
+            (across, state[:, 4] - v, volts),
+            (-through, i - state[:, 5], amperes),
+        ]
+        rows = np.vstack([np.hstack([part, np.full((legs, 1), -size)]) / size for part, _, size in limits])
+        most = np.concatenate([limit / size for _, limit, size in limits])
         finite = np.isfinite(most)
         found = linprog(
-            np.append(np.zeros(size), 1.0),
-            A_ub=rows[finite], b_ub=most[finite], A_eq=np.hstack([matrix, np.zeros((size, 1))]), b_eq=sides,
-            bounds=[*[(None, None)] * size, (0.0, None)], options={"primal_feasibility_tolerance": 1e-10},
+            np.append(np.zeros(free.shape[1]), 1.0), A_ub=rows[finite], b_ub=most[finite],
+            bounds=[*[(None, None)] * free.shape[1], (0.0, None)],
         )  # fmt: skip
-        if found.status == 0 and found.x[-1] <= _WITHIN:
-            return found.x[:-1], bool(found.x[-1] <= _SURELY)
-        return None, found.status in (0, 2)
+        if found.status == 0 and found.x[-1] > 10.0 * _BEYOND:
+            return None, not unclear
+        return (at + free @ found.x[:-1], True) if found.status == 0 else (None, False)
 
     def tangents(self, state: Floats, y: Floats) -> tuple[Floats, Tangents]:
         """The unknowns of the network, and the tangents of the legs there."""
@@ -177,5 +194,6 @@ class _Equations:
         return u, Tangents(v, i.copy(), state[:, 6].copy())
 
 
-def _share(part: Floats, whole: Floats) -> Floats:
-    return np.divide(part, whole, out=np.where(part > 0, np.inf, 0.0), where=whole > 0)
+def _times(matrices: Floats, x: Floats) -> Floats:
+    """The products of matrices (some, m, n) with vectors (some, n)."""
+    return np.asarray((matrices @ x[..., None])[..., 0])

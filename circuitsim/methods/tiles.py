@@ -1,6 +1,7 @@
 """Newton for the rows of a tile: many at once where one step of all is a few dense products, else one by one.
 
-All at once they take full steps only; rows that do not arrive are left to newton.py. In larger circuits the rows are
+All at once they take full steps only; rows that do not arrive start again from the solution of one of them, and are
+left to newton.py in the end. In larger circuits the rows are
 copies of the circuit (aside.py), or the backend has full steps of its own (base.RowSteps).
 """
 
@@ -94,9 +95,8 @@ class OneByOne:
                 if other.status is Status.SOLVED and (other.sure or outcome.status is not Status.SOLVED):
                     outcome = other
                 if outcome.arrived:
-                    return outcome
-            outcome = self.rescue(drive, outcome)
-        return outcome
+                    break
+        return outcome if outcome.arrived else self.rescue(drive, outcome)
 
     def part(self, row: int) -> Drive:
         """The drive of this row."""
@@ -147,7 +147,8 @@ class _AtOnce:
         """Full steps of these rows from tangents at w, (rows, legs), V, until they have arrived."""
         i, slope = branch_current(self.network.law, self.network.params, w)
         near_for = np.zeros(left.size, np.int64)  # steps
-        for _ in range(min(newton.FULL_STEPS, self.settings.max_sweeps)):
+        most = self.settings.max_sweeps - int(self.steps[left].max(initial=0))
+        for _ in range(min(newton.FULL_STEPS, most)):
             self.slope[left] = slope
             self.steps[left] += 1
             w, i, slope, close = self._step(left, w, i, slope)
