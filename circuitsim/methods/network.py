@@ -174,12 +174,8 @@ class Network:
         v, rounding = (v, rounding) if old.ndim > 1 else (v[0], rounding[0])
         _, now = branch_current(self.law, self.params, v)
         straight = self._straight
-        law, params, at, before = (
-            self.law[straight],
-            self.params[straight],
-            v[..., straight],
-            old[..., :n][..., straight],
-        )
+        law, params, at = self.law[straight], self.params[straight], v[..., straight]
+        before = old[..., :n][..., straight]
         sides = [branch_current(law, params, at + volts)[1] == before for volts in (-rounding, rounding)]
         now[..., straight] = np.where(np.logical_or(*sides), before, now[..., straight])
         return np.concatenate([now, old[..., n:]], axis=-1)

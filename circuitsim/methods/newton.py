@@ -8,8 +8,8 @@ An ideal diode conducts or not. When it does, it is the stiff line i = lam + rho
 solution before (augmented Lagrangian, R. T. Rockafellar 1976): v = vf and the current follow exactly, for any rho.
 
 Full steps have no guarantee. When they go round in circles, interior.py takes over where all legs are ideal or PWL,
-line_search.py elsewhere and where that leads nowhere; where there is no co-content, damped steps, other starts, and
-then continuation.py. What is found is refined to all digits by polish.py.
+line_search.py elsewhere and where that leads nowhere; where there is no co-content, states.py for few legs of straight
+pieces, damped steps, other starts, and then continuation.py. What is found is refined to all digits by polish.py.
 
 The unknowns are u = (x, j): the voltages of the free units, and in non-reciprocal circuits the currents that
 mna.MnaNetwork adds.
@@ -106,13 +106,13 @@ class _Row:
         if not net.problem.circuit.reciprocal:
             if outcome.loose is not None and outcome.loose.any():
                 net.check_consistent(self.drive)  # before much time is spent in vain
-            limited_by_steps = outcome.status is Status.MAX_SWEEPS
-            candidates, no_others = ([], False) if limited_by_steps else states(net, self.drive, self.offset)
-            for candidate in candidates[:_MOST_STATES_TRIED]:
-                if (solution := finish(*candidate)) is not None:
-                    return solution
-            if no_others and not candidates:
-                return replace(outcome, status=Status.INFEASIBLE, steps=self.steps)
+            if outcome.status is not Status.MAX_SWEEPS:
+                candidates, no_others = states(net, self.drive, self.offset)
+                for candidate in candidates[:_MOST_STATES_TRIED]:
+                    if (solution := finish(*candidate)) is not None:
+                        return solution
+                if no_others and not candidates:
+                    return replace(outcome, status=Status.INFEASIBLE, steps=self.steps)
             outcome = self._damped_steps(np.zeros(net.size), _tangents(net, np.where(net.ideal, 0.0, self.offset)))
             outcome = outcome if outcome.status is Status.SOLVED else self._elsewhere(outcome)
             if outcome.status is Status.SOLVED:

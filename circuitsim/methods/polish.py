@@ -41,8 +41,8 @@ def polished(
 ) -> Outcome:
     """The outcome at u (rows, size), refined while its certificate is not met and refining helps.
 
-    `links` (their currents) and `slope` (legs,) are those of the tangents at u; they are of a single row when there
-    are any.
+    `links` (their currents) and `slope` are those of the tangents at u: slopes (legs,) of a single row when there are
+    links, or of each row, (rows, legs), in networks without perfect diodes.
     """
     state = _Refined(network, drive, u, links, slope)
     found, stuck, still, sure = state.check(), 0, False, False
@@ -91,8 +91,8 @@ def polished(
 class _Refined:
     """Voltages in parts, the first of them x and each the rounding of the one before, and what goes with them.
 
-    `extra` (rows, size - n_free): the further unknowns; `links` (n_links,): the currents of links, A; `slope` (legs,)
-    of the tangents.
+    `extra` (rows, size - n_free): the further unknowns; `links` (n_links,): the currents of links, A; `slope` of
+    the tangents, (legs,) or (rows, legs).
     """
 
     def __init__(self, network: Network, drive: Drive, u: Floats, links: Floats, slope: Floats) -> None:
@@ -184,21 +184,21 @@ def _closed(network: Network, found: Check, stiff: Floats) -> bool:
 
     The certificate does not tell where small conductances are all that moves with it.
     """
-    if not network.legs.n_links:
-        return True
-    x, gap = found.drive.base[0] if found.drive.base else found.x, np.abs(_gaps(network, found))
-    largest = network.problem.copies.at_branches(network.problem.copies.largest(x), gap.shape[1])
-    return bool(((gap <= _CLOSED * largest) | (stiff == 0)).all())
+    gap, largest = _gaps(network, found), _largest_at_links(network, found)
+    return bool(((np.abs(gap) <= _CLOSED * largest) | (stiff == 0)).all())
 
 
 def _missed(network: Network, found: Check, stiff: Floats) -> float:
     """The most that a link misses its law by, (stiff > 0: it conducts, without a voltage), of the largest voltage."""
-    if not network.legs.n_links:
-        return 0.0
-    x, gap = found.drive.base[0] if found.drive.base else found.x, _gaps(network, found)
-    largest = network.problem.copies.at_branches(network.problem.copies.largest(x), gap.shape[1])
+    gap, largest = _gaps(network, found), _largest_at_links(network, found)
     missed = np.where(stiff > 0, np.abs(gap), gap)
     return float(np.max(missed / np.where(largest > 0, largest, np.inf), initial=0.0))
+
+
+def _largest_at_links(network: Network, found: Check) -> Floats:
+    """The largest voltage of the copy that each link is in, (rows, n_links), V."""
+    x, copies = found.drive.base[0] if found.drive.base else found.x, network.problem.copies
+    return copies.at_branches(copies.largest(x), network.legs.n_links)
 
 
 def _far(step: Floats, x: Floats, fixed: Floats, volts: float) -> bool:

@@ -37,6 +37,9 @@ _CONTRADICTS = 1e-6  # of the largest terms of an equation
 _EPS = float(np.finfo(np.float64).eps)
 
 
+_P, _Q, _R, _V_LO, _V_HI, _I_LO, _SLOPE = range(7)  # the numbers of a piece, in an array
+
+
 class _Piece(NamedTuple):
     """A straight piece of a law, p v + q i = r, from lo to hi; v (V) and i (A) as the leg has them."""
 
@@ -106,14 +109,14 @@ class _Equations:
         self.network, self.offset, self.n, legs = network, offset, network.size, offset.size
         self.incidence = network.incidence
         self.matrix = np.zeros((self.n + legs, self.n + legs))
-        self.matrix[: self.n, : self.n] = network.flow(np.eye(self.n)).T
+        self.matrix[: self.n, : self.n] = network.matrices(np.zeros((1, legs)))[0]
         self.matrix[: self.n, self.n :] = self.incidence.T
         self.sides = network.sides(drive)[0]
         self.fixed = float(np.abs(drive.fixed).max(initial=0.0))
 
     def of(self, some: Floats) -> tuple[Floats, Floats]:
         """Matrices and right-hand sides of states (some, legs, 7), each equation scaled to 1 at most."""
-        p, q, r = some[..., 0], some[..., 1], some[..., 2]
+        p, q, r = some[..., _P], some[..., _Q], some[..., _R]
         matrix = np.repeat(self.matrix[None], len(some), axis=0)
         legs = np.arange(self.n, len(self.matrix))
         matrix[:, legs, : self.n] = p[..., None] * self.incidence
@@ -147,8 +150,8 @@ class _Equations:
         x = np.abs(y[:, : self.network.problem.n_free]).max(axis=1, initial=0.0, keepdims=True)
         volts = np.maximum(x, self.fixed)
         amperes = np.maximum(np.abs(i).max(axis=1, initial=0.0, keepdims=True), _EPS * self.network.largest * volts)
-        beyond = np.maximum(some[..., 3] - v, v - some[..., 4]) > _BEYOND * volts + _ERRORS * of_v
-        reversed_ = some[..., 5] - i > _BEYOND * amperes + _ERRORS * of_i
+        beyond = np.maximum(some[..., _V_LO] - v, v - some[..., _V_HI]) > _BEYOND * volts + _ERRORS * of_v
+        reversed_ = some[..., _I_LO] - i > _BEYOND * amperes + _ERRORS * of_i
         return np.asarray(~(beyond | reversed_).any(axis=1))
 
     def program(self, state: Floats) -> tuple[Floats | None, bool]:
@@ -171,9 +174,9 @@ class _Equations:
         volts = max(self.fixed, float(np.abs(v).max()), _EPS)
         amperes = max(float(np.abs(i).max()), volts * self.network.largest)
         limits = [
-            (-across, v - state[:, 3], volts),
-            (across, state[:, 4] - v, volts),
-            (-through, i - state[:, 5], amperes),
+            (-across, v - state[:, _V_LO], volts),
+            (across, state[:, _V_HI] - v, volts),
+            (-through, i - state[:, _I_LO], amperes),
         ]
         rows = np.vstack([np.hstack([part, np.full((legs, 1), -size)]) / size for part, _, size in limits])
         most = np.concatenate([limit / size for _, limit, size in limits])
@@ -191,7 +194,7 @@ class _Equations:
         u, i = y[: self.n], y[self.n :]
         v = self.incidence @ u + self.offset
         v[self.network.ideal] = 0.0
-        return u, Tangents(v, i.copy(), state[:, 6].copy())
+        return u, Tangents(v, i.copy(), state[:, _SLOPE].copy())
 
 
 def _times(matrices: Floats, x: Floats) -> Floats:

@@ -1,8 +1,8 @@
 """Newton for the rows of a tile: many at once where one step of all is a few dense products, else one by one.
 
 All at once they take full steps only; rows that do not arrive start again from the solution of one of them, and are
-left to newton.py in the end. In larger circuits the rows are
-copies of the circuit (aside.py), or the backend has full steps of its own (base.RowSteps).
+left to newton.py in the end. In larger circuits the rows are copies of the circuit (aside.py), or the backend has full
+steps of its own (base.RowSteps).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from circuitsim.drive import Drive
 from circuitsim.laws import branch_current
 from circuitsim.linear.lu import SINGULAR
 from circuitsim.methods import newton
-from circuitsim.methods.limiting import NEAR, ROUNDING, first_voltages, limited, near
+from circuitsim.methods.limiting import NEAR, ROUNDING, first_voltages, largest_voltages, limited, near
 from circuitsim.methods.network import Network
 from circuitsim.methods.outcome import Gathered, Outcome
 from circuitsim.methods.polish import MOVES, polished
@@ -114,7 +114,7 @@ class _AtOnce:
 
     def __init__(self, network: Network, drive: Drive, settings: Settings, x: Floats, warm: bool) -> None:
         self.network, self.drive, self.settings = network, drive, settings
-        self.sides, self.fixed = network.sides(drive), np.abs(drive.fixed).max(axis=1, initial=0.0, keepdims=True)
+        self.sides = network.sides(drive)
         rows, n = x.shape
         self.u = np.zeros((rows, network.size))
         self.u[:, :n] = x
@@ -170,8 +170,8 @@ class _AtOnce:
         v = self._across(rows)
         line = i + slope * (v - w)
         current, new = branch_current(law, params, v)
-        largest = np.abs(self.u[rows, : net.problem.n_free]).max(axis=1, initial=0.0, keepdims=True)
-        rounding = ROUNDING * np.maximum(largest, take_rows(self.fixed, rows))
+        fixed = take_rows(self.drive.fixed, rows)
+        rounding = ROUNDING * largest_voltages(self.u[rows, : net.problem.n_free], fixed)
         close = near(current, line, np.maximum(slope, new) * rounding)
         at = limited(law, params, w, v, line)
         return at, *((current, new) if np.array_equal(at, v) else branch_current(law, params, at)), close
