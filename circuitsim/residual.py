@@ -273,6 +273,11 @@ class Check:
         self.sum_above(tolerance)
         return np.maximum(self.problem.copies.largest(self.upper), self.active_error[:, None])
 
+    def failing(self, tolerance: float) -> list[int]:
+        """The rows whose relative violation is not at most `tolerance`."""
+        worst = self.by_row(tolerance).max(axis=1, initial=0.0)
+        return np.flatnonzero(~(worst <= tolerance)).tolist()
+
     def sum_above(self, tolerance: float) -> None:
         """Replace the bounds that exceed the tolerance by exact figures."""
         self._sum_exactly(np.flatnonzero(self.upper.max(axis=1, initial=0.0) > tolerance))
@@ -315,16 +320,20 @@ class Check:
         that are carried. No voltage counts as more than 1e12 V there, no current as more than 1e12 A: islands that
         nothing holds may end anywhere, and the last digits of -1e58 V would excuse every current that there is.
 
-        `across_islands`: of the branches between islands alone. What rounds within one cancels in its sum.
+        `across_islands`: of the branches between islands alone. What rounds within one cancels in its sum, but for what
+        the last digits of the voltages make of it.
         """
-        t, c, of_carriers, slope = self.problem.topology, self.problem.circuit, self.drive.carried, self.slope[rows]
+        t, c, of_carriers = self.problem.topology, self.problem.circuit, self.drive.carried
         less, more = branches.less, branches.more
+        digits, least = (_NO_VOLTAGE, 0.0) if c.reciprocal else (_NO_VOLTAGE_ACTIVE, _NO_CURRENT_ACTIVE)
+        per_volt = digits * self.slope[rows]
         if across_islands:
             j, d, part = c.junctions, c.ideal_diodes, t.islands.part
             crossing = (part[j.a] != part[j.b])[t.junctions]
             carriers = np.concatenate([(part[d.a] != part[d.b])[t.links], part[c.active.a] != part[c.active.b]])
             less, more, of_carriers = less * crossing, more * crossing, of_carriers * carriers
-            slope = self._at_units((branches.slope * crossing).T, (branches.slope * crossing).T)
+            across = (branches.slope * crossing).T
+            per_volt = per_volt + NOTHING * self._at_units(across, across)  # sums of what crosses have two parts
         _, carried = carried_sums(self.problem, take_rows(of_carriers, rows))
         fall, rise = self._at_units(less.T, more.T), self._at_units(more.T, less.T)
         problem, s = self.problem, c.current_sources
@@ -336,10 +345,7 @@ class Check:
         largest = np.maximum(largest, copies.largest(total))
         self.largest[rows] = largest.max(axis=1)
         volts, amps = (np.minimum(x, _MOST)[:, copies.of_unit] for x in (self.largest_volts[rows], largest))
-        reciprocal = self.problem.circuit.reciprocal
-        digits, least = (_NO_VOLTAGE, 0.0) if reciprocal else (_NO_VOLTAGE_ACTIVE, _NO_CURRENT_ACTIVE)
-        digits = max(digits, NOTHING) if across_islands else digits  # sums of what crosses have two parts
-        beyond = digits * slope * volts + NOTHING * amps + ROUNDING * carried + least
+        beyond = per_volt * volts + NOTHING * amps + ROUNDING * carried + least
         return fall + beyond, rise + beyond
 
     def _at_units(self, at_a: Floats, at_k: Floats) -> Floats:

@@ -102,7 +102,7 @@ class Solution:
     problem: Problem
     x: Floats  # (batch, n_free) V: the unknowns
     low: Floats | None  # (parts, batch, n_free) V: their next digits, where those matter (kcl.shift)
-    status: Status
+    unsolved: Mapping[int, Status]  # rows without a certified answer, in order, and how they ended
     message: str
     residuals: Residuals
     method: str
@@ -113,7 +113,6 @@ class Solution:
     carried: Floats  # (batch, n_carriers) A: of ideal diodes between free units, then of Circuit.active
     loose: NDArray[np.bool_]  # x, then currents of Circuit.active_voltages: what controlled sources leave open
     why: str  # why this method
-    unsettled: tuple[int, ...] = ()  # rows in which KCL is met and some voltages may be wrong all the same
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -122,9 +121,14 @@ class Solution:
         return f"<Solution {self.status.name}: {len(self.circuit.nodes) - 1} nodes{rows}; {self.message}>"
 
     @property
+    def status(self) -> Status:
+        """How the solve ended: SOLVED when the certificate is met in every row, else how the first other one did."""
+        return next(iter(self.unsolved.values()), Status.SOLVED)
+
+    @property
     def solved(self) -> bool:
-        """True when the certificate is met."""
-        return self.status is Status.SOLVED
+        """True when the certificate is met in every row."""
+        return not self.unsolved
 
     @property
     def circuit(self) -> Circuit:
@@ -154,11 +158,7 @@ class Solution:
         >>> solve(circuit, Settings(method="bcd", max_sweeps=2), raise_on_failure=False).failed
         array([1])
         """
-        if self.solved:
-            return np.zeros(0, np.int64)
-        wrong = ~(self.kcl_relative <= self.tolerance)
-        wrong[list(self.unsettled)] = True
-        return np.flatnonzero(wrong) if wrong.any() else np.arange(self.batch)
+        return np.array([*self.unsolved], np.int64)
 
     def voltage(self, name: str) -> Floats:
         """Node voltages, V: `"out"` gives (batch,), `"y[0:9]"` gives (batch, 10). NetlistError for an unknown node."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 
@@ -22,7 +22,7 @@ from circuitsim.laws import beyond_law
 from circuitsim.methods import aside, bcd, tiles
 from circuitsim.methods.held import Held
 from circuitsim.methods.mna import make_network
-from circuitsim.methods.outcome import Outcome
+from circuitsim.methods.outcome import Outcome, all_rows
 from circuitsim.methods.tiles import Rescue, no_rescue
 from circuitsim.problem import Problem, compile_problem
 from circuitsim.residual import NO_RESIDUALS, UNKNOWN, Residuals
@@ -121,11 +121,11 @@ def _solve(
     if method == "bcd" and (refused := bcd.refusal(problem)):
         x[:] = np.nan
         return Solution(
-            problem, x, None, Status.REFUSED, refused, UNKNOWN, method, backend.name,
+            problem, x, None, all_rows(problem.batch, Status.REFUSED), refused, UNKNOWN, method, backend.name,
             dtype=settings.dtype, tolerance=settings.tolerance, steps=0, carried=carried, loose=loose, why=why,
         )  # fmt: skip
-    unsettled: list[int] = []
-    status, sure, taken = Status.SOLVED, True, Counter[str]()  # the most steps of any tile, by method
+    unsolved: dict[int, Status] = {}
+    sure, taken = True, Counter[str]()  # the most steps of any tile, by method
     low: Floats | None = None
     residuals = NO_RESIDUALS
     work = _Work(problem, settings, backend, method, start is not None)
@@ -138,11 +138,9 @@ def _solve(
             loose |= outcome.loose
         if outcome.carried is not None:
             carried[rows] = outcome.carried
-        unsettled += [rows.start + row for row in outcome.unsettled]
+        unsolved |= {rows.start + row: outcome.unsolved[row] for row in sorted(outcome.unsolved)}
         residuals = residuals.merge(outcome.residuals, rows.start)
         taken[by], sure = max(taken[by], outcome.steps), sure and outcome.sure
-        if status is Status.SOLVED:
-            status = outcome.status
         if progress:
             progress(rows.stop, problem.batch)
     if work.change:
@@ -153,15 +151,14 @@ def _solve(
         why += f"; {work.left} of {problem.batch} rows did not arrive on the {name} and were solved on the cpu"
     if work.rescued:
         why += f"; newton did not solve {len(work.rescued)} of {problem.batch} rows, bcd did"
-    message = _message(problem, status, residuals, settings, steps_text(method, steps), singular=bool(loose.any()))
-    if status is Status.SOLVED and not sure and not loose.any():
+    message = _message(problem, unsolved, residuals, settings, steps_text(method, steps), singular=bool(loose.any()))
+    if not unsolved and not sure and not loose.any():
         message += "; so little holds some voltages that they may be less accurate than that"
-    if status is not Status.SOLVED and (diode := _overflowing(problem, x, low)):
+    if unsolved and (diode := _overflowing(problem, x, low)):
         message += f"; the current of {diode} overflows there: put a resistor in series"
     return Solution(
-        problem, x, low, status, message, residuals, method, name,
+        problem, x, low, unsolved, message, residuals, method, name,
         dtype=settings.dtype, tolerance=settings.tolerance, steps=steps, carried=carried, loose=loose, why=why,
-        unsettled=tuple(unsettled),
     )  # fmt: skip
 
 
@@ -303,11 +300,29 @@ class _Work:
 
 
 def _message(
+    problem: Problem,
+    unsolved: Mapping[int, Status],
+    residuals: Residuals,
+    settings: Settings,
+    after: str,
+    singular: bool,
+) -> str:
+    """How it ended, of rows that are not solved the first one; `singular`: controlled sources leave something open."""
+    if unsolved:
+        which = f"batch row{'s' * (len(unsolved) > 1)} {listed([str(row) for row in unsolved])}: "
+        status = next(iter(unsolved.values()))
+        return which * (problem.batch > 1) + _failure(problem, status, residuals, settings, after, singular)
+    return f"relative KCL {residuals.kcl_relative:.2g} <= {settings.tolerance:g} after {after}"
+
+
+def _failure(
     problem: Problem, status: Status, residuals: Residuals, settings: Settings, after: str, singular: bool
 ) -> str:
-    """`singular`: whether controlled sources leave something open."""
-    if status is Status.SOLVED:
-        return f"relative KCL {residuals.kcl_relative:.2g} <= {settings.tolerance:g} after {after}"
+    """Why a row has this status, and the cure."""
+    c = problem.circuit
+    sources = listed([c.element(c.controlled, k) for k in range(len(c.controlled))])
+    if status is Status.INFEASIBLE:
+        return f"{status.value}; check gains and loops of the controlled sources ({sources})"
     where = ""
     if residuals.worst_unit >= 0:
         node = problem.circuit.nodes[problem.topology.root_of_unit[residuals.worst_unit]]
@@ -316,10 +331,6 @@ def _message(
     reached = f"relative KCL {residuals.kcl_relative:.2g}{where} after {after}"
     if residuals.kcl_relative <= settings.tolerance:
         return f"KCL is met, but so little holds some voltages that they may be wrong; use method newton: {reached}"
-    c = problem.circuit
-    sources = listed([c.element(c.controlled, k) for k in range(len(c.controlled))])
-    if status is Status.INFEASIBLE:
-        return f"{status.value}; check gains and loops of the controlled sources ({sources})"
     if singular:
         return (
             f"the equations of the controlled sources ({sources}) are singular, as far as float64 can tell: no "

@@ -104,7 +104,7 @@ def test_a_stack_that_fails_leaves_the_rows_to_be_solved_alone(fault: str, monke
         if network.problem.circuit.copies == 1:
             return outcome
         if fault == "not solved":
-            return replace(outcome, status=Status.STALLED)
+            return outcome.ended(Status.STALLED, outcome.steps)
         return replace(outcome, x=outcome.x * (1.0 + 1e-6), low=None)
 
     monkeypatch.setattr(tiles, "solve_tile", failing)
@@ -157,10 +157,21 @@ def test_rows_begin_where_they_are_told_or_at_the_last_solved(monkeypatch: pytes
 
 def test_the_worst_row_is_counted_in_the_whole_batch() -> None:
     none = Residuals(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-    found = Gathered(Outcome(np.zeros((9, 1)), Status.SOLVED, 0, none), 1, 0)
+    found = Gathered(Outcome(np.zeros((9, 1)), 0, none), 1, 0)
     worst = replace(none, kcl_relative=1e-10, worst_row=1, worst_unit=0)
-    found.put([5, 6, 7], Outcome(np.ones((3, 1)), Status.SOLVED, 3, worst))
+    found.put([5, 6, 7], Outcome(np.ones((3, 1)), 3, worst))
     assert (found.outcome().residuals.worst_row, found.outcome().steps) == (6, 3)
+
+
+def test_each_row_keeps_how_it_ended() -> None:
+    row = Outcome(np.zeros((1, 1)), 5, Residuals(0.0, 0.0, 0.0, 0.0, 0.0, 0.0))
+    found = Gathered(Outcome(np.zeros((4, 1)), 0, row.residuals), 1, 0)
+    found.put([3], row.ended(Status.INFEASIBLE, 5))
+    found.put([1], row.ended(Status.STALLED, 6))
+    found.put([0], row)
+    assert found.outcome().unsolved == {1: Status.STALLED, 3: Status.INFEASIBLE}
+    assert (found.outcome().status, found.outcome().steps) == (Status.STALLED, 6)
+    assert [found.solved_before(k) for k in range(4)] == [None, 0, 0, 0]
 
 
 def test_what_controlled_sources_leave_open_is_solved_row_by_row() -> None:

@@ -148,6 +148,10 @@ def test_not_solved_prints_results_and_exits_3(flags: Sequence[str]) -> None:
     assert ("certificate: NOT met" in result.stdout) == (not flags)
     with np.load("out.npz", allow_pickle=False) as arrays:
         assert str(arrays["status"]) == "MAX_SWEEPS"
+        assert arrays["failed_rows"].tolist() == [0]
+    if flags == ("--json",):
+        data = json.loads(result.stdout)
+        assert (data["failed_rows"], data["failed_statuses"]) == ([0], ["MAX_SWEEPS"])
 
 
 def test_a_refusal_exits_3_and_names_the_diode() -> None:

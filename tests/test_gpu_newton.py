@@ -298,7 +298,7 @@ def test_failures_are_failures(device: Device, monkeypatch: pytest.MonkeyPatch) 
     """A row that does not arrive on the CPU either is one of the solution."""
     problem = batched(CIRCUITS["ladder"], 3)
     solve = newton._Row.solve
-    monkeypatch.setattr(newton._Row, "solve", lambda *a: replace(solve(*a), status=cs.Status.STALLED))
+    monkeypatch.setattr(newton._Row, "solve", lambda *a: solve(*a).ended(cs.Status.STALLED, 0))
     monkeypatch.setattr(newton, "FULL_STEPS", 2)  # too few to arrive
     solution = cs.solve(problem, NEWTON, backend=GpuBackend(device), raise_on_failure=False)
     assert solution.status is cs.Status.STALLED and "3 of 3 rows did not arrive on the gpu" in solution.why

@@ -43,8 +43,8 @@ def json_of(results: Results) -> dict:
 def test_json_of_one_row() -> None:
     data = json_of(solved(DIVIDER))
     assert list(data) == [
-        "status", "message", "failed_rows", "voltages", "currents", "saved", "residuals", "method", "why", "backend",
-        "dtype", "steps", "seconds", "warnings", "undetermined", "left_out", "intervals",
+        "status", "message", "failed_rows", "failed_statuses", "voltages", "currents", "saved", "residuals", "method",
+        "why", "backend", "dtype", "steps", "seconds", "warnings", "undetermined", "left_out", "intervals",
         "ambiguous_currents", "ambiguous_saved", "left_out_saved",
     ]  # fmt: skip
     assert (data["status"], data["failed_rows"]) == ("SOLVED", [])

@@ -103,12 +103,23 @@ def test_a_batch_says_which_rows_failed() -> None:
     solution = cs.solve(circuit, cs.Settings(method="bcd", max_sweeps=2), raise_on_failure=False)
     assert not solution.solved
     assert solution.failed.tolist() == [1, 3]
+    assert solution.unsolved == {1: cs.Status.MAX_SWEEPS, 3: cs.Status.MAX_SWEEPS}
+    assert solution.message.startswith("batch rows 1, 3: stopped before the certificate was met")
     assert solution.kcl_relative[[0, 2]].tolist() == [0.0, 0.0]
     assert solution.kcl_relative.max() == solution.residuals.kcl_relative
     solved = cs.solve(circuit)
     assert solved.failed.size == 0
     assert solved.kcl_relative.shape == (4,)
     assert (solved.kcl_relative <= solved.tolerance).all()
+
+
+@pytest.mark.parametrize("method", ["bcd", "newton"])
+def test_rows_that_overflow_leave_the_others_solved(method: str) -> None:
+    circuit = cs.parse("far\nI1 0 a 1\nR1 a 0 1e200").with_values({"I1": [1.0, 1e140, 2.0]})
+    solution = cs.solve(circuit, cs.Settings(method), raise_on_failure=False)
+    assert solution.unsolved == {1: cs.Status.NONFINITE}
+    assert solution.message.startswith("batch row 1: the voltages overflowed")
+    assert solution.voltage("a")[[0, 2]].tolist() == [1e200, 2e200]
 
 
 def test_rows_without_voltages_have_failed() -> None:

@@ -305,6 +305,14 @@ def test_an_island_far_away_excuses_no_wrong_voltage(volts: float, across_a_sour
         assert Check(solution.problem, drive, off, exact=True).certificate().kcl_relative > 1e-9
 
 
+@pytest.mark.parametrize(("amperes", "met"), [(0.0, True), (1e-46, True), (1e-44, False), (-1e-44, False)])
+def test_what_the_last_digits_make_is_no_current_into_an_island_either(amperes: float, met: bool) -> None:
+    """b and c at 1 V with 1 mS between them: 7e-46 A and less is none, into b or, through the diode, into both."""
+    problem = cs.compile_problem(cs.parse("rest\nV1 s 0 1\nR0 s a 1k\nD1 a b d\nR1 b c 1k\n.model d D(ron=0)"))
+    drive = replace(problem.drive(slice(0, 1)), carried=np.array([[amperes]]))
+    assert Check(problem, drive, np.ones((1, 3)), exact=True).meets(1e-9) == met
+
+
 def test_no_current_is_so_large_that_a_missed_law_is_nothing_beside_it() -> None:
     solution = cs.solve(cs.parse("t\nI1 0 x 1e40\nRx x 0 1\nV1 a 0 1\nE1 y 0 a 0 2\nRy y z 1"))
     assert solution.voltage("y")[0] == 2.0

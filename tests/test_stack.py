@@ -262,7 +262,7 @@ def test_stacks_that_are_not_solved_cost_no_answer_and_not_much(monkeypatch: pyt
         if problem.circuit.copies == 1:
             return solution
         tried.append(problem.circuit.copies)
-        return replace(solution, status=Status.STALLED)
+        return replace(solution, unsolved={0: Status.STALLED})
 
     monkeypatch.setattr(runner, "solve", vain)
     many = points("draws")

@@ -41,6 +41,16 @@ def test_two_solutions_or_none() -> None:
         cs.solve(cs.parse(NEGATIVE.format("-1m")))
 
 
+def test_rows_of_a_batch_without_a_solution() -> None:
+    circuit = cs.parse(NEGATIVE.format("1m"))
+    solution = cs.solve(circuit.with_values({"I1": [1e-3, -1e-3, 0.0, -2e-3]}), raise_on_failure=False)
+    assert solution.unsolved == {1: Status.INFEASIBLE, 3: Status.INFEASIBLE}
+    assert solution.message.startswith("batch rows 1, 3: no solution: no state of the diodes")
+    result = cs.sweep(circuit, "I1 -1m 1m 1m")
+    assert result.statuses.tolist() == ["INFEASIBLE", "SOLVED", "SOLVED"]
+    assert result.messages == {0: Status.INFEASIBLE.value}
+
+
 def test_each_piece_of_a_piecewise_linear_law() -> None:
     """Beside -1 mS a diode with 10 mS from 0.5 V on, both ways: -1 mS v + 10 mS (v - 0.5) = 0, 0, and the mirror."""
     deck = "pieces\nR1 a 0 1k\nG1 a 0 a 0 -2m\nD1 a 0 d\n.model d D(ron=100 vfwd=0.5 vrev=0.5)"

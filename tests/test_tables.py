@@ -70,6 +70,17 @@ def test_table_says_when_the_certificate_is_not_met(monkeypatch: pytest.MonkeyPa
     assert "nan" in as_table(unsolved(REFUSED), monkeypatch)
 
 
+def test_rows_that_are_not_solved_are_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In each of the tables that stand side by side."""
+    ladder = "ladder\nV1 n0 0 1\n" + "".join(f"R{k} n{k} n{k + 1} 1k\nRS{k} n{k + 1} 0 1k\n" for k in range(9))
+    circuit = cs.parse(ladder).with_values({"V1": [0.0, 1.0]})
+    solution = cs.solve(circuit, cs.Settings("bcd", max_sweeps=2), raise_on_failure=False)
+    rows = [line.split() for line in as_table(Results(solution), monkeypatch, 60).splitlines() if line[2:3] in "01"]
+    assert {(row[0], row[-1]) for row in rows if len(row) > 2} == {("0", "SOLVED"), ("1", "MAX_SWEEPS")}
+    assert len(rows) > 2
+    assert "SOLVED" not in as_table(Results(cs.solve(circuit)), monkeypatch)
+
+
 def test_long_tables_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     many = "many\nV[1:50] n[1:50] 0 1\nR[1:50] n[1:50] 0 1k\n"
     text = as_table(solved(many), monkeypatch)

@@ -167,6 +167,7 @@ def result_object(results: Results, seconds: Mapping[str, float]) -> dict[str, A
         "status": solution.status.name,
         "message": solution.message,
         "failed_rows": solution.failed.tolist(),
+        "failed_statuses": [status.name for status in solution.unsolved.values()],
         "voltages": _columns(results.names(nodes), solution.voltages(nodes)),
         "currents": _columns(results.circuit.source_names, results.currents) if with_currents else {},
         "saved": _columns(saved.labels, saved.values()) if with_saved else {},
@@ -221,8 +222,8 @@ def write_npz(results: Results, path: Path) -> None:
     """Everything as arrays, the batch axis first; the file appears whole or not at all. SettingsError if it cannot.
 
     voltages (batch, nodes), nodes, undetermined, left_out; currents (batch, sources), sources, ambiguous; saved
-    (batch, n), saved_names, saved_ambiguous, saved_left_out; each figure of Residuals; status, message, method, why,
-    backend, dtype, steps. Strings are numpy strings: nothing needs a pickle.
+    (batch, n), saved_names, saved_ambiguous, saved_left_out; each figure of Residuals; failed_rows; status, message,
+    method, why, backend, dtype, steps. Strings are numpy strings: nothing needs a pickle.
     """
     solution = results.solution
     arrays: dict[str, Any] = {
@@ -239,6 +240,7 @@ def write_npz(results: Results, path: Path) -> None:
         "saved_left_out": results.saved.left_out,
         "status": solution.status.name,
         "message": solution.message,
+        "failed_rows": solution.failed,
         "method": solution.method,
         "why": solution.why,
         "backend": solution.backend,

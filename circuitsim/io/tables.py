@@ -15,6 +15,7 @@ from rich.text import Text
 from circuitsim.io.output import Results
 from circuitsim.io.sweeps import STATISTICS, chosen_nodes, statistics
 from circuitsim.netlist.model import KINDS
+from circuitsim.solution import Solution, Status
 from circuitsim.solving import steps_text
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def _print_batch(results: Results, out: Console) -> None:
     solution, loose = results.solution, results.undetermined[nodes]
     count = min(solution.batch, MOST_ROWS)
     heads = _heads(results.names(nodes), loose, results.circuit.left_out[nodes])
-    _print_rows(heads, solution.voltages(nodes, slice(0, count)), out)
+    _print_rows(solution, heads, solution.voltages(nodes, slice(0, count)), out)
     _print_more(solution.batch - count, "rows", out)
     _print_more(more, "nodes", out)
     _explain_undetermined(bool(loose.any()), out, "* ")
@@ -134,15 +135,17 @@ def _heads(names: Sequence[str], loose: Bools, left_out: Bools) -> list[str]:
     return [_short(name) + mark for name, mark in zip(names, marks, strict=True)]
 
 
-def _print_rows(heads: Sequence[str], values: Floats, out: Console) -> None:
+def _print_rows(solution: Solution, heads: Sequence[str], values: Floats, out: Console) -> None:
     """The first rows of a batch, (rows, columns), in as many tables side by side as fit the width."""
     count = values.shape[0]
     cells = [[_seven(x) for x in row] for row in values.tolist()]
+    status = [solution.unsolved.get(k, Status.SOLVED).name for k in range(count)] if solution.unsolved else []
     first_width = max(len("row"), len(str(count - 1)))
+    first_width += max(map(len, status)) + _GAP if status else 0
     for columns in _fitting([max(map(len, column)) for column in zip(heads, *cells, strict=True)], first_width, out):
-        table = new_table(("row", True), *((heads[k], True) for k in columns))
+        table = new_table(("row", True), *((heads[k], True) for k in columns), *([("status", False)] if status else []))
         for k, row in enumerate(cells):
-            table.add_row(str(k), *(row[j] for j in columns))
+            table.add_row(str(k), *(row[j] for j in columns), *status[k : k + 1])
         out.print(table)
 
 
@@ -163,7 +166,8 @@ def _print_saved(results: Results, out: Console) -> None:
         out.print(table)
     else:
         heads = _heads(saved.labels[:shown], loose, left_out)
-        _print_rows([f"{head} {unit}" for head, unit in zip(heads, units, strict=True)], values, out)
+        heads = [f"{head} {unit}" for head, unit in zip(heads, units, strict=True)]
+        _print_rows(results.solution, heads, values, out)
         _print_more(batch - MOST_ROWS, "rows", out)
     _print_more(saved.count - shown, "saved values", out)
     if loose.any() and batch > 1:

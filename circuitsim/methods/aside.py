@@ -15,7 +15,7 @@ from circuitsim.methods.network import Network
 from circuitsim.methods.outcome import Outcome
 from circuitsim.problem import Problem
 from circuitsim.residual import NO_RESIDUALS, Check
-from circuitsim.solution import Settings, Status
+from circuitsim.solution import Settings
 from circuitsim.stack import (
     FEW_STEPS,
     Stacks,
@@ -47,7 +47,7 @@ def solve_tile(
     """
     problem = network.problem
     few_steps = replace(settings, max_sweeps=min(settings.max_sweeps, FEW_STEPS))
-    one_by_one = tiles.OneByOne(network, drive, settings, Outcome(x, Status.SOLVED, 0, NO_RESIDUALS), warm, rescue)
+    one_by_one = tiles.OneByOne(network, drive, settings, Outcome(x, 0, NO_RESIDUALS), warm, rescue)
     found = one_by_one.found
 
     def many(rows: list[int]) -> bool:
@@ -69,7 +69,7 @@ def solve_tile(
         residuals = Check(problem, of_rows, parts[-1], exact=True).certificate()
         if not residuals.kcl_relative <= settings.tolerance:
             return False
-        found.put(rows, Outcome(parts[0], Status.SOLVED, outcome.steps, residuals, low, carried))
+        found.put(rows, Outcome(parts[0], outcome.steps, residuals, {}, low, carried))
         return True
 
     solve_in_shares(range(x.shape[0]), stacks.size, many, one_by_one.solve)

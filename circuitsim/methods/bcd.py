@@ -5,8 +5,6 @@ B. Scellier, "A fast algorithm to simulate nonlinear resistive networks", ICML 2
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,7 +12,7 @@ from circuitsim.backends.base import Engine, Look
 from circuitsim.drive import Drive
 from circuitsim.kcl import shift
 from circuitsim.methods.held import Held
-from circuitsim.methods.outcome import Outcome
+from circuitsim.methods.outcome import Outcome, all_rows
 from circuitsim.problem import Problem
 from circuitsim.residual import FULL_WORK, Residuals
 from circuitsim.solution import Settings, Status
@@ -79,17 +77,18 @@ def solve_tile(
     given, shifts, sweeps, hasty = drive, 0, 0, not patient
     before: tuple[int, float] | None = None  # sweeps and largest violation at an earlier look
     last: tuple[int, float] | None = None  # sweeps and a certain violation at the last one, where looks take long
-    costly = (drive.rows.stop - drive.rows.start) * problem.n_free * problem.mean_degree > FULL_WORK
+    rows = drive.rows.stop - drive.rows.start
+    costly = rows * problem.n_free * problem.mean_degree > FULL_WORK
     ahead = 0
 
     def at_rounding(check: Look) -> bool:
         return sweeps > _SETTLED and check.at_rounding(tolerance, eps)
 
-    def reached(status: Status, residuals: Residuals) -> Outcome:
+    def reached(residuals: Residuals, unsolved: dict[int, Status]) -> Outcome:
         x = engine.voltages()
         if not drive.base:
-            return Outcome(x, status, sweeps, residuals)
-        return Outcome(drive.base[0], status, sweeps, residuals, low=x[None])
+            return Outcome(x, sweeps, residuals, unsolved)
+        return Outcome(drive.base[0], sweeps, residuals, unsolved, low=x[None])
 
     engine.start(drive, x)
     while True:
@@ -126,13 +125,13 @@ def solve_tile(
             if before is None or sweeps >= 2 * before[0]:
                 before = sweeps, check.worst
             continue
-        if residuals is None and patient and check.finite():  # nobody goes on from here: what fails, and how much
-            check = check.full()
-            check.sum_above(settings.tolerance)
-        outcome = reached(status, residuals or check.certificate())
-        if status is Status.SOLVED or not (patient and held and check.finite()):
-            return outcome
-        return replace(outcome, unsettled=tuple(held.unsettled(check, settings.tolerance)))
+        if status is Status.SOLVED or (status is not Status.NONFINITE and not patient):
+            return reached(residuals or check.certificate(), all_rows(rows, status))
+        full = check.full()  # nobody goes on from here: what fails, and how much
+        failing = full.failing(settings.tolerance)
+        if held and full.finite():
+            failing = sorted({*failing, *held.unsettled(full, settings.tolerance)})
+        return reached(residuals or full.certificate(), dict.fromkeys(failing, status))
 
 
 def _still_ahead(last: tuple[int, float] | None, now: tuple[int, float], tolerance: float) -> int:

@@ -112,7 +112,7 @@ class _Row:
                     if (solution := finish(*candidate)) is not None:
                         return solution
                 if no_others and not candidates:
-                    return replace(outcome, status=Status.INFEASIBLE, steps=self.steps)
+                    return outcome.ended(Status.INFEASIBLE, self.steps)
             outcome = self._damped_steps(np.zeros(net.size), _tangents(net, np.where(net.ideal, 0.0, self.offset)))
             outcome = outcome if outcome.status is Status.SOLVED else self._elsewhere(outcome)
             if outcome.status is Status.SOLVED:
@@ -132,7 +132,7 @@ class _Row:
                 self.steps = max(self.steps, before + steps)
                 if found is not None:
                     return found
-        return replace(outcome, status=self._given_up(), steps=self.steps)
+        return outcome.ended(self._given_up(), self.steps)
 
     def _full_steps(
         self,
@@ -178,7 +178,7 @@ class _Row:
                     break
             tangents = new
         outcome = self._outcome(u, tangents)
-        return outcome if outcome.status is Status.SOLVED else replace(outcome, status=self._given_up())
+        return outcome if outcome.status is Status.SOLVED else outcome.ended(self._given_up(), self.steps)
 
     def _given_up(self) -> Status:
         """Why no more steps are taken: there may not be more, or they lead nowhere."""
@@ -195,7 +195,7 @@ class _Row:
                     self.steps += 1
                     u, tangents = self._closing_step(u, tangents)
                     if not np.isfinite(u).all():
-                        return replace(self._outcome(u, tangents), status=Status.NONFINITE)
+                        return self._outcome(u, tangents).ended(Status.NONFINITE, self.steps)
                     v = self.network.across(u) + self.offset
                     tangents = self._advance(tangents, v, self._rounding(u))
         finally:
@@ -216,7 +216,7 @@ class _Row:
             found = self._full_steps(np.zeros(net.size), tangents, self.steps + _STEPS_THERE)
             if found.status is Status.SOLVED and np.abs(found.x).max(initial=0.0) <= _ABSURD * largest:
                 return found
-        return replace(outcome, steps=self.steps, status=self._given_up())
+        return outcome.ended(self._given_up(), self.steps)
 
     def _closing_step(self, u: Floats, tangents: Tangents) -> tuple[Floats, Tangents]:
         """The solution with the conducting ideal diodes closed: the tangents returned have their currents."""
@@ -294,7 +294,7 @@ class _Row:
         if found.status is not Status.SOLVED or found.sure or not net.problem.circuit.reciprocal:
             return found
         self.unsure = self.unsure or found
-        return replace(found, status=Status.STALLED)
+        return found.ended(Status.STALLED, self.steps)
 
 
 def _tangents(network: Network, v: Floats) -> Tangents:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,19 +19,32 @@ class Outcome:
     """What a method reached on one tile of the batch."""
 
     x: Floats  # (rows, n_free) V
-    status: Status
     steps: int  # sweeps of bcd, or steps of newton
     residuals: Residuals
+    unsolved: Mapping[int, Status] = field(default_factory=dict)  # rows without a certified answer, and how they ended
     low: Floats | None = None  # (parts, rows, n_free) V: corrections to x, each too small to be added to the one before
     carried: Floats | None = None  # (rows, n_carriers) A: of ideal diodes between free units, then of Circuit.active
     loose: NDArray[np.bool_] | None = None  # (size,) unknowns that controlled sources leave open
     sure: bool = True  # of a solved one: whether a further correction would move no voltage
-    unsettled: tuple[int, ...] = ()  # rows in which KCL is met and some voltages may be wrong all the same
+
+    @property
+    def status(self) -> Status:
+        """How the first row that is not solved ended."""
+        return self.unsolved[min(self.unsolved)] if self.unsolved else Status.SOLVED
 
     @property
     def arrived(self) -> bool:
         """Whether it is solved for sure."""
-        return self.status is Status.SOLVED and self.sure
+        return not self.unsolved and self.sure
+
+    def ended(self, status: Status, steps: int) -> Outcome:
+        """The same, of which all rows ended so after these steps."""
+        return replace(self, unsolved=all_rows(len(self.x), status), steps=steps)
+
+
+def all_rows(count: int, status: Status) -> dict[int, Status]:
+    """What is not solved of so many rows that all ended so."""
+    return {} if status is Status.SOLVED else dict.fromkeys(range(count), status)
 
 
 class Gathered:
@@ -42,14 +55,16 @@ class Gathered:
         rows = first.x.shape[0]
         self.x, self.parts = first.x.copy(), list[Floats]()
         self.carried, self.loose = np.zeros((rows, carriers)), np.zeros(size, bool)
-        self.status, self.steps, self.residuals = first.status, first.steps, first.residuals
+        self.unsolved, self.steps, self.residuals = dict(first.unsolved), first.steps, first.residuals
         self.sure = first.sure
         self.solved = np.zeros(rows, bool)
 
     def put(self, rows: Sequence[int], found: Outcome) -> None:
         """What was found for these rows."""
         self.x[rows] = found.x
-        self.solved[rows] = found.status is Status.SOLVED
+        self.solved[rows] = True
+        for k, status in found.unsolved.items():
+            self.unsolved[rows[k]], self.solved[rows[k]] = status, False
         for k, part in enumerate(() if found.low is None else found.low):
             if k == len(self.parts):
                 self.parts.append(np.zeros_like(self.x))
@@ -61,7 +76,6 @@ class Gathered:
         self.steps, self.sure = max(self.steps, found.steps), self.sure and found.sure
         worst = replace(found.residuals, worst_row=rows[found.residuals.worst_row])
         self.residuals = self.residuals.merge(worst, 0)
-        self.status = found.status if self.status is Status.SOLVED else self.status
 
     def solved_before(self, row: int) -> int | None:
         """The last row before this one that is solved; None where there is none."""
@@ -71,4 +85,4 @@ class Gathered:
     def outcome(self) -> Outcome:
         """All of them."""
         low = np.stack(self.parts) if self.parts else None
-        return Outcome(self.x, self.status, self.steps, self.residuals, low, self.carried, self.loose, self.sure)
+        return Outcome(self.x, self.steps, self.residuals, self.unsolved, low, self.carried, self.loose, self.sure)

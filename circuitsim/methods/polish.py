@@ -52,7 +52,8 @@ def polished(
     only_voltages = not network.legs.n_links and network.problem.circuit.reciprocal
     for refined in range(_MOST_DRIFTING + 1):
         if not found.finite():
-            return Outcome(state.parts[0], Status.NONFINITE, steps, found.certificate())
+            unsolved = dict.fromkeys(found.failing(settings.tolerance), Status.NONFINITE)
+            return Outcome(state.parts[0], steps, found.certificate(), unsolved)
         met = found.meets(settings.tolerance) and found.certificate().kcl_relative <= settings.tolerance
         closed = _closed(network, found, state.stiff)
         arrived = met and closed
@@ -85,7 +86,7 @@ def polished(
         tells = not quiet or not (only_voltages or network.legs.n_junctions)  # that the next one is smaller still
         still = hardly_moves(volts, _allowed(network, found)) and (still or tells)
         found = state.corrected(found, step, next_part=refined == _NEXT_PART)
-    return state.outcome(found, Status.SOLVED if met else Status.STALLED, steps, sure)
+    return state.outcome(found, [] if met else found.failing(settings.tolerance), steps, sure)
 
 
 class _Refined:
@@ -162,15 +163,16 @@ class _Refined:
             of_links[self.stiff > 0] = self.stiff[self.stiff > 0]
         self.gap = gap
 
-    def outcome(self, found: Check, status: Status, steps: int, sure: bool) -> Outcome:
-        """What a check found, with its certificate."""
+    def outcome(self, found: Check, failing: list[int], steps: int, sure: bool) -> Outcome:
+        """What a check found, with its certificate, which the rows `failing` do not meet."""
         carried = np.broadcast_to(found.drive.carried, (found.x.shape[0], found.drive.carried.shape[1])).copy()
-        if status is not Status.SOLVED:
+        if failing:
             carried[:, : self.network.legs.n_links] = self.links  # their signs say what is wrong
         first, *rest = (*self.parts, found.x) if found.drive.base else self.parts
         loose = self.network.factor(self.slope).loose
         low = np.stack(rest) if rest else None
-        return Outcome(first, status, steps, found.certificate(), low, carried, loose, sure)
+        unsolved = dict.fromkeys(failing, Status.STALLED)
+        return Outcome(first, steps, found.certificate(), unsolved, low, carried, loose, sure)
 
 
 def _gaps(network: Network, found: Check) -> Floats:

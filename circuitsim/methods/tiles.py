@@ -49,7 +49,7 @@ def solve_tile(
     """Solve one tile of the batch; x (rows, n_free) is where to start when `warm`."""
     if not network.legs.a.size:
         return _linear(network, drive, settings, x)
-    none, rows = Outcome(x, Status.SOLVED, 0, NO_RESIDUALS), [*range(len(x))]
+    none, rows = Outcome(x, 0, NO_RESIDUALS), [*range(len(x))]
     alone = OneByOne(network, drive, settings, none, warm, rescue)
     if len(rows) > 1 and together(network.problem):
         at_once = _AtOnce(network, drive, settings, x, warm)
@@ -211,7 +211,7 @@ def solve_tile_there(
     found, arrived, residuals = there.found(settings.tolerance, MOVES)
     left = np.flatnonzero(~arrived)
     found[left] = x[left]
-    alone = OneByOne(network, drive, settings, Outcome(found, Status.SOLVED, step, residuals), warm, rescue)
+    alone = OneByOne(network, drive, settings, Outcome(found, step, residuals), warm, rescue)
     alone.found.solved[arrived] = True
     for row in left.tolist():
         alone.solve(row)

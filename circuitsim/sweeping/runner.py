@@ -179,12 +179,10 @@ class Runner:
             if self.saves:
                 self._keep_saved(rows, solution)
             kcl[rows] = solution.kcl_relative if copies == 1 else row_violations(solution).ravel()
-        solved = np.ones(rows.size, bool)
-        if not solution.solved:  # copies side by side are kept only when all are
-            solved[solution.failed] = False
-        found["statuses"][rows] = np.where(solved, Status.SOLVED.name, solution.status.name)
-        for row in rows[~solved].tolist():
-            self.messages[row] = solution.message if rows.size == 1 else solution.status.value
+        found["statuses"][rows] = Status.SOLVED.name
+        for k, status in solution.unsolved.items():  # of copies side by side there are none: only then they are kept
+            found["statuses"][rows[k]] = status.name
+            self.messages[int(rows[k])] = solution.message if rows.size == 1 else status.value
 
     def _keep_saved(self, rows: Ints, solution: Solution) -> None:
         copies, found = solution.circuit.copies, self.found
