@@ -12,7 +12,7 @@ from helpers import assert_laws
 import circuitsim as cs
 from circuitsim import solving, stack
 from circuitsim.choosing import choose_method
-from circuitsim.methods import aside, newton, tiles
+from circuitsim.methods import aside, newton, regions, tiles
 from circuitsim.methods.network import Network
 from circuitsim.methods.outcome import Gathered, Outcome
 from circuitsim.residual import FIGURES, Residuals
@@ -64,6 +64,12 @@ def test_rows_are_those_of_each_input(deck: str, warm: bool) -> None:
         one = cs.solve(cs.parse(DECKS[deck]).with_values(values), NEWTON)
         np.testing.assert_allclose(found.voltages()[row], one.voltages()[0], rtol=1e-9, atol=1e-10)
         np.testing.assert_allclose(found.tie_currents[0][row], one.tie_currents[0][0], rtol=1e-7, atol=1e-15)
+
+
+@pytest.fixture(autouse=True)
+def no_regions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would solve those of straight pieces before."""
+    monkeypatch.setattr(regions, "straight", lambda network: False)
 
 
 def without_stacks(monkeypatch: pytest.MonkeyPatch) -> None:

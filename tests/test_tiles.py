@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import circuitsim as cs
-from circuitsim.methods import aside, newton, tiles
+from circuitsim.methods import aside, newton, regions, tiles
 from circuitsim.methods.mna import make_network
 from circuitsim.residual import Check
 from circuitsim.solution import Status
@@ -45,6 +45,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiles, "together", lambda problem: False)
     monkeypatch.setattr(aside, "worth_it", lambda problem: False)
+    monkeypatch.setattr(regions, "straight", lambda network: False)
 
 
 def batch(deck: str, volts: np.ndarray) -> cs.Problem:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from circuitsim.drive import Drive
 from circuitsim.kcl import shift
-from circuitsim.methods import tiles
+from circuitsim.methods import regions, tiles
 from circuitsim.methods.mna import make_network
 from circuitsim.methods.network import Network
 from circuitsim.methods.outcome import Outcome
@@ -49,6 +49,8 @@ def solve_tile(
     few_steps = replace(settings, max_sweeps=min(settings.max_sweeps, FEW_STEPS))
     one_by_one = tiles.OneByOne(network, drive, settings, Outcome(x, 0, NO_RESIDUALS), warm, rescue)
     found = one_by_one.found
+    if regions.straight(network) and regions.solve(one_by_one):
+        return found.outcome()
 
     def many(rows: list[int]) -> bool:
         these, first = slice(rows[0], rows[-1] + 1), drive.rows.start + rows[0]

@@ -226,8 +226,8 @@ class MnaNetwork(Network):
     def with_carried(self, drive: Drive, links: Floats, extra: Floats, x: Floats) -> Drive:
         """Currents of F and G follow from their laws, with all digits."""
         carried = np.zeros((x.shape[0], self.problem.topology.carrier_a.size))
-        carried[:, : links.size] = links
-        active = carried[:, links.size :]
+        carried[:, : links.shape[1]] = links
+        active = carried[:, links.shape[1] :]
         active[:, self.fixed_voltage] = extra
         miss, *_ = active_laws(self.problem, replace(drive, carried=carried), x)
         active[:, self.fixed_current] = -miss[:, self.fixed_current]

@@ -148,8 +148,13 @@ class Network:
         return _at(u, self.legs.a) - _at(u, self.legs.k)
 
     def into(self, current: Floats) -> Floats:
-        """Currents of the legs, a to k, as injections into the unknowns, (size,)."""
+        """Currents of the legs, a to k, as injections into the unknowns, (size,); of rows of them, (rows, size)."""
         (a, at_a), (k, at_k) = self.ends
+        if current.ndim > 1:
+            out = np.zeros((self.size, len(current)))
+            ufunc_at(np.add, out, at_k, current.T[k])
+            ufunc_at(np.subtract, out, at_a, current.T[a])
+            return out.T
         into = np.bincount(at_k, current[k], self.size) - np.bincount(at_a, current[a], self.size)
         return into.astype(np.float64, copy=False)
 
@@ -203,10 +208,14 @@ class Network:
         return g
 
     def offset(self, drive: Drive) -> Floats:
-        """The fixed part of each leg's voltage; -inf for a bound that is not there. Ideal legs conduct at 0 V."""
-        return np.concatenate([
-            drive.junction_offset[0], drive.link_offset[0], drive.lo[0, self.legs.lower], -drive.hi[0, self.legs.upper],
-        ])  # fmt: skip
+        """The fixed part of each leg's voltage in the first row, (legs,), V."""
+        return self.offsets(drive, 1)[0]
+
+    def offsets(self, drive: Drive, rows: int) -> Floats:
+        """The same in the first rows, (rows, legs); -inf for a bound that is not there. Ideal legs conduct at 0 V."""
+        lo, hi = drive.lo[:, self.legs.lower], drive.hi[:, self.legs.upper]
+        parts = (drive.junction_offset, drive.link_offset, lo, -hi)
+        return np.concatenate([np.broadcast_to(x[:rows], (rows, x.shape[1])) for x in parts], axis=1)
 
     def flow(self, u: Floats) -> Floats:
         """Left-hand sides of the linear equations at u (rows, size): currents out of the units."""
@@ -243,8 +252,11 @@ class Network:
     # -- for the certificate ---------------------------------------------------------------------------------------
 
     def with_carried(self, drive: Drive, links: Floats, extra: Floats, x: Floats) -> Drive:
-        """The drive with the currents of its carriers at x; `extra` (rows, size - n_free) are the further unknowns."""
-        return replace(drive, carried=links[None])
+        """The drive with the currents of its carriers at x.
+
+        `links` (rows, n_links) are those of links; `extra` (rows, size - n_free) the further unknowns.
+        """
+        return replace(drive, carried=links)
 
     def violation(self, check: Check, quiet: bool = False) -> Floats:
         """Left-hand sides minus right-hand sides where the check was made, with all digits, (rows, size).

@@ -289,7 +289,7 @@ class _Row:
         u = u.copy()
         x = u[: net.problem.n_free]
         x[:] = np.clip(x, self.drive.lo[0], self.drive.hi[0])
-        links = tangents.current[n : n + net.legs.n_links]
+        links = tangents.current[None, n : n + net.legs.n_links]
         found = polished(net, self.drive, self.settings, u[None], links, tangents.slope, self.steps)
         if found.status is not Status.SOLVED or found.sure or not net.problem.circuit.reciprocal:
             return found

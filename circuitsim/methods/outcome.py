@@ -26,6 +26,7 @@ class Outcome:
     carried: Floats | None = None  # (rows, n_carriers) A: of ideal diodes between free units, then of Circuit.active
     loose: NDArray[np.bool_] | None = None  # (size,) unknowns that controlled sources leave open
     sure: bool = True  # of a solved one: whether a further correction would move no voltage
+    slope: Floats | None = None  # (legs,) S: of the tangents that led there, where all rows have the same
 
     @property
     def status(self) -> Status:
@@ -63,6 +64,8 @@ class Gathered:
         """What was found for these rows."""
         self.x[rows] = found.x
         self.solved[rows] = True
+        for row in rows if self.unsolved else ():
+            self.unsolved.pop(row, None)
         for k, status in found.unsolved.items():
             self.unsolved[rows[k]], self.solved[rows[k]] = status, False
         for k, part in enumerate(() if found.low is None else found.low):

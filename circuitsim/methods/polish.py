@@ -41,8 +41,8 @@ def polished(
 ) -> Outcome:
     """The outcome at u (rows, size), refined while its certificate is not met and refining helps.
 
-    `links` (their currents) and `slope` are those of the tangents at u: slopes (legs,) of a single row when there are
-    links, or of each row, (rows, legs), in networks without perfect diodes.
+    `links` (rows, n_links), their currents, and `slope` are those of the tangents at u: slopes (legs,) of all rows, or,
+    in networks without perfect diodes, of each row, (rows, legs).
     """
     state = _Refined(network, drive, u, links, slope)
     found, stuck, still, sure = state.check(), 0, False, False
@@ -92,8 +92,8 @@ def polished(
 class _Refined:
     """Voltages in parts, the first of them x and each the rounding of the one before, and what goes with them.
 
-    `extra` (rows, size - n_free): the further unknowns; `links` (n_links,): the currents of links, A; `slope` of
-    the tangents, (legs,) or (rows, legs).
+    `extra` (rows, size - n_free): the further unknowns; `links` (rows, n_links): the currents of links, A; `slope`
+    of the tangents, (legs,) or (rows, legs).
     """
 
     def __init__(self, network: Network, drive: Drive, u: Floats, links: Floats, slope: Floats) -> None:
@@ -144,7 +144,7 @@ class _Refined:
         if legs.n_links:
             carried = np.maximum(self.links, 0.0)  # as the check has it: the violation is beside this
             closing = _gaps(self.network, found) + step[:, legs.link_a] - step[:, legs.link_k]
-            self.links = carried + self.stiff * closing[0]
+            self.links = carried + self.stiff * closing
         self.parts, low = _spread(self.parts, low)
         if next_part and len(self.parts) < _MOST_PARTS:
             self.parts, low = [*self.parts, low], np.zeros_like(low)
@@ -156,7 +156,7 @@ class _Refined:
         Not so with controlled sources: LU would lose the digits of what is not stiff.
         """
         legs, eliminated = self.network.legs, self.network.problem.circuit.reciprocal
-        gap = float(np.abs(_gaps(self.network, found)[0, self.stiff > 0]).max(initial=0.0))
+        gap = float(np.abs(_gaps(self.network, found)[:, self.stiff > 0]).max(initial=0.0))
         if eliminated and gap > _SLOW * self.gap and self.stiff.max(initial=0.0) < _STIFFEST * self.network.largest:
             self.stiff, self.slope = _STIFFER * self.stiff, self.slope.copy()
             of_links = self.slope[legs.n_junctions : legs.n_junctions + legs.n_links]
@@ -172,7 +172,8 @@ class _Refined:
         loose = self.network.factor(self.slope).loose
         low = np.stack(rest) if rest else None
         unsolved = dict.fromkeys(failing, Status.STALLED)
-        return Outcome(first, steps, found.certificate(), unsolved, low, carried, loose, sure)
+        slope = self.slope if self.slope.ndim == 1 else None
+        return Outcome(first, steps, found.certificate(), unsolved, low, carried, loose, sure, slope)
 
 
 def _gaps(network: Network, found: Check) -> Floats:

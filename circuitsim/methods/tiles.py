@@ -1,8 +1,8 @@
 """Newton for the rows of a tile: many at once where one step of all is a few dense products, else one by one.
 
-All at once they take full steps only; rows that do not arrive start again from the solution of one of them, and are
-left to newton.py in the end. In larger circuits the rows are copies of the circuit (aside.py), or the backend has full
-steps of its own (base.RowSteps).
+All at once they take full steps only; rows that do not arrive are left to newton.py. In circuits of straight pieces one
+row's states solve others (regions.py), in larger ones the rows are copies of the circuit (aside.py), or the backend has
+full steps of its own (base.RowSteps).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from circuitsim.branches import take_rows
 from circuitsim.drive import Drive
 from circuitsim.laws import branch_current
 from circuitsim.linear.lu import SINGULAR
-from circuitsim.methods import newton
+from circuitsim.methods import newton, regions
 from circuitsim.methods.limiting import NEAR, ROUNDING, first_voltages, largest_voltages, limited, near
 from circuitsim.methods.network import Network
 from circuitsim.methods.outcome import Gathered, Outcome
@@ -34,8 +34,6 @@ Rescue = Callable[[Drive, Outcome], Outcome]  # of one row that newton has not s
 
 _SMALL = 40  # unknowns, and legs, of circuits whose rows are solved at once
 _EXTRA_STEPS = 2  # after all tangents are near
-_WORTH_A_START = 8  # rows that did not arrive: then one of them is solved for the others to start from
-_MOST_IN_VAIN = 2  # such starts that bring no other row along
 
 
 def no_rescue(drive: Drive, outcome: Outcome) -> Outcome:
@@ -49,18 +47,18 @@ def solve_tile(
     """Solve one tile of the batch; x (rows, n_free) is where to start when `warm`."""
     if not network.legs.a.size:
         return _linear(network, drive, settings, x)
-    none, rows = Outcome(x, 0, NO_RESIDUALS), [*range(len(x))]
-    alone = OneByOne(network, drive, settings, none, warm, rescue)
-    if len(rows) > 1 and together(network.problem):
-        at_once = _AtOnce(network, drive, settings, x, warm)
-        if at_once.polish(rows, alone.found):
-            return alone.found.outcome()
-        if network.problem.circuit.reciprocal:
-            at_once.start_from_some(alone)
-            solve_in_shares(rows, len(rows), lambda some: at_once.polish(some, alone.found), alone.solve)
-            return alone.found.outcome()
-    for row in rows:  # with controlled sources all of them, that of several solutions they follow one
-        alone.solve(row)
+    rows = [*range(len(x))]
+    alone = OneByOne(network, drive, settings, Outcome(x, 0, NO_RESIDUALS), warm, rescue)
+    at_once = _AtOnce(network, drive, settings, x, warm) if len(rows) > 1 and together(network.problem) else None
+    if at_once and at_once.polish(rows, alone.found):
+        return alone.found.outcome()
+    if len(rows) > 1 and regions.straight(network) and regions.solve(alone):
+        return alone.found.outcome()
+    if at_once and network.problem.circuit.reciprocal:
+        solve_in_shares(rows, len(rows), lambda some: at_once.polish(some, alone.found), alone.solve)
+        return alone.found.outcome()
+    for row in np.flatnonzero(~alone.found.solved).tolist():
+        alone.solve(row)  # with controlled sources all of them, that of several solutions they follow one
     return alone.found.outcome()
 
 
@@ -120,35 +118,13 @@ class _AtOnce:
         self.u[:, :n] = x
         self.slope = np.zeros((rows, network.legs.a.size))
         self.steps, self.arrived = np.zeros(rows, np.int64), np.zeros(rows, bool)
-        every = np.arange(rows)
-        self._run(every, first_voltages(network, self._across(every), warm))
+        self._run(first_voltages(network, self._across(np.arange(rows)), warm))
 
-    def start_from_some(self, alone: OneByOne) -> None:
-        """Once more, the rows that did not arrive: from the solution of one of them, then of another one.
-
-        Where full steps go round in circles, many rows have the same few states.
-        """
-        tried, in_vain = np.zeros(len(self.u), bool), 0
-        while (left := np.flatnonzero(~self.arrived)).size >= _WORTH_A_START and in_vain < _MOST_IN_VAIN:
-            new = left[~tried[left]]
-            if not new.size:
-                break
-            row = int(new[0])
-            tried[row] = True
-            start = alone.outcome(row)
-            if start.status is Status.SOLVED:
-                self.u[left] = 0.0
-                self.u[left, : start.x.shape[1]] = start.x
-                offset = take_rows(self.drive.junction_offset, np.array([row]))
-                self._run(left, self.u[left] @ self.network.incidence.T + offset)
-            in_vain = 0 if np.count_nonzero(self.arrived[left]) > 1 else in_vain + 1
-
-    def _run(self, left: Ints, w: Floats) -> None:
-        """Full steps of these rows from tangents at w, (rows, legs), V, until they have arrived."""
+    def _run(self, w: Floats) -> None:
+        """Full steps from tangents at w, (rows, legs), V, of each row until it has arrived."""
         i, slope = branch_current(self.network.law, self.network.params, w)
-        near_for = np.zeros(left.size, np.int64)  # steps
-        most = self.settings.max_sweeps - int(self.steps[left].max(initial=0))
-        for _ in range(min(newton.FULL_STEPS, most)):
+        left, near_for = np.arange(len(w)), np.zeros(len(w), np.int64)  # steps
+        for _ in range(min(newton.FULL_STEPS, self.settings.max_sweeps)):
             self.slope[left] = slope
             self.steps[left] += 1
             w, i, slope, close = self._step(left, w, i, slope)
@@ -187,7 +163,8 @@ class _AtOnce:
             return False
         if not net.problem.circuit.reciprocal and not (np.linalg.cond(net.matrices(slope)) < SINGULAR).all():
             return False  # row by row it comes out what a singular network leaves open
-        outcome = polished(net, drive, self.settings, self.u[these], np.zeros(0), slope, int(self.steps[these].max()))
+        none = np.zeros((len(rows), 0))
+        outcome = polished(net, drive, self.settings, self.u[these], none, slope, int(self.steps[these].max()))
         if not outcome.arrived:
             return False
         found.put(rows, outcome)
@@ -227,4 +204,4 @@ def _linear(network: Network, drive: Drive, settings: Settings, x: Floats) -> Ou
     sides = network.violations(drive, u) if u.any() else network.sides(drive)
     u = u + solved.solve(sides)
     u[:, : x.shape[1]] = np.clip(u[:, : x.shape[1]], drive.lo, drive.hi)
-    return polished(network, drive, settings, u, none, none, 1)
+    return polished(network, drive, settings, u, np.zeros((len(u), 0)), none, 1)

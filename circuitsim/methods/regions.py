@@ -1,0 +1,122 @@
+"""Many rows of a circuit of straight pieces: the states of the legs in one row solve all rows that have the same.
+
+Between knees such a circuit is linear. With the states that one row has the linear network, factored once, gives the
+voltages of all the others; where all legs stay on these pieces, the row is solved. In a sweep states are few.
+(Parametric programming calls the inputs of one state a critical region: T. Gal and J. Nedoma, Management Science 18
+(1972) 406-422.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuitsim.drive import Drive
+from circuitsim.laws import Law, branch_current
+from circuitsim.methods.limiting import ROUNDING, largest_voltages
+from circuitsim.methods.network import Network
+from circuitsim.methods.polish import polished
+
+if TYPE_CHECKING:
+    from circuitsim.methods.tiles import OneByOne
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+_FEW = 4  # rows, for which states are not worth a try
+_MOST_IN_VAIN = 4  # states in a row that bring along fewer
+# A first look leaves out rows that are far from having these states: solutions with one factorisation, which close
+# conducting ideal diodes (at most), and what may be wrong, of the largest voltage and the largest current.
+_LOOKS = (1, 1e-3), (8, 0.0)
+_MOST_LEFT_OUT = 3  # times that rows which a certificate refuses are left out of a share
+
+
+def straight(network: Network) -> bool:
+    """Whether all legs are ideal or have laws of straight pieces, and the solution of a row is the only one."""
+    some = bool(network.legs.a.size) and network.problem.circuit.reciprocal
+    return some and bool(np.isin(network.law, (Law.PWL, Law.SEGMENT)).all())
+
+
+def solve(alone: OneByOne) -> bool:
+    """Solve the rows of a tile; False where too few have states in common: then some are left."""
+    left, in_vain = np.arange(alone.found.solved.size), 0
+    while left.size and in_vain <= _MOST_IN_VAIN:
+        row, left = int(left[0]), left[1:]
+        outcome = alone.outcome(row)
+        alone.found.put([row], outcome)
+        if left.size >= _FEW and outcome.arrived and outcome.slope is not None:
+            same = _solve_same(alone, left, outcome.x[0], outcome.slope, alone.part(row))
+            left = np.setdiff1d(left, same, assume_unique=True)
+            in_vain = 0 if same.size >= _FEW else in_vain + 1
+    return not left.size
+
+
+def _solve_same(alone: OneByOne, rows: Ints, x: Floats, slope: Floats, drive: Drive) -> Ints:
+    """Solve those of the rows that have the states of a solved one, x (n_free,) with these slopes under its drive."""
+    network, n = alone.network, alone.network.legs.n_junctions
+    slope = np.where(network.ideal & (slope > 0), network.rho, slope)
+    across = network.across(x) + network.offset(drive)
+    current_at = np.zeros(across.size)
+    current_at[:n], _ = branch_current(network.law, network.params, across[:n])
+    across[n:] = 0.0
+    here, drive = _at(alone, rows)
+    for closings, slack in _LOOKS:
+        u, current, within = _on_pieces(here, drive, x, slope, across, current_at, closings, slack)
+        if not within.all():
+            rows, u, current = rows[within], u[within], current[within]
+            here, drive = _at(alone, rows)
+        if not rows.size:
+            return rows
+    for _ in range(_MOST_LEFT_OUT):
+        links = current[:, n : n + network.legs.n_links]
+        found = polished(here, drive, alone.settings, u, links, slope, 1)
+        if found.arrived:
+            alone.found.put(rows.tolist(), found)
+            return rows
+        good = np.setdiff1d(np.arange(rows.size), [*found.unsolved])
+        if good.size in (0, rows.size):
+            break
+        rows, u, current = rows[good], u[good], current[good]
+        here, drive = _at(alone, rows)
+    return rows[:0]
+
+
+def _at(alone: OneByOne, rows: Ints) -> tuple[Network, Drive]:
+    """The network of some rows of a tile, and their drive."""
+    problem = alone.network.problem
+    some = replace(problem, circuit=problem.circuit.at_rows(alone.drive.rows.start + rows))
+    return Network(some, alone.network.solver), some.drive(slice(0, rows.size))
+
+
+def _on_pieces(
+    network: Network, drive: Drive, x: Floats, slope: Floats, at: Floats, through: Floats, closings: int, slack: float
+) -> tuple[Floats, Floats, Bools]:
+    """The solutions of the rows of a drive when their legs have these slopes, at the voltages `at` the currents
+    `through` (legs,), V and A: u (rows, size) from x, currents of the legs (rows, legs), and in which rows all legs are
+    on their pieces but for rounding, and `slack`; both (_LOOKS).
+    """
+    rows, n = drive.injection.shape[0], network.legs.n_junctions
+    offset, live = network.offsets(drive, rows), slope > 0
+    shift = np.where(live, offset - at, 0.0)
+    u, current = np.repeat(x[None], rows, axis=0), np.repeat(through[None], rows, axis=0)
+    solved, closed, before = network.factor(slope), live & network.ideal, np.inf
+    for _ in range(closings):
+        tangent = current + np.where(live, slope * (network.across(u) + shift), 0.0)
+        u = u + solved.solve(network.violations(drive, u) + network.into(tangent))
+        gap = np.where(closed, network.across(u) + shift, 0.0)
+        current = current + slope * gap
+        largest = float(np.abs(gap).max(initial=0.0))
+        if not 0.0 < largest <= 0.1 * before:
+            break
+        before = largest
+    v, volts = network.across(u) + offset, largest_voltages(u, drive.fixed)
+    amperes = np.abs(current[:, n:]).max(axis=1, initial=0.0, keepdims=True)
+    volts, amperes = max(ROUNDING, slack) * volts, ROUNDING * volts * network.rho[n:] + slack * amperes
+    ideal = np.where(closed[n:], current[:, n:] >= -amperes, v[:, n:] <= volts).all(axis=1)
+    law, params = network.law, network.params
+    sides = [branch_current(law, params, v[:, :n] + some)[1] == slope[:n] for some in (-volts, volts)]
+    return u, current, np.isfinite(u).all(axis=1) & ideal & np.logical_or(*sides).all(axis=1)
