@@ -307,11 +307,16 @@ def _message(
     after: str,
     singular: bool,
 ) -> str:
-    """How it ended, of rows that are not solved the first one; `singular`: controlled sources leave something open."""
+    """How it ended; of rows that are not solved those like the first. `singular`: equations leave something open."""
     if unsolved:
-        which = f"batch row{'s' * (len(unsolved) > 1)} {listed([str(row) for row in unsolved])}: "
         status = next(iter(unsolved.values()))
-        return which * (problem.batch > 1) + _failure(problem, status, residuals, settings, after, singular)
+        failure = _failure(problem, status, residuals, settings, after, singular)
+        if problem.batch == 1:
+            return failure
+        rows = [str(row) for row, ended in unsolved.items() if ended is status]
+        others = dict.fromkeys(ended.name for ended in unsolved.values() if ended is not status)
+        more = f"; {len(unsolved) - len(rows)} more: {', '.join(others)}" if others else ""
+        return f"batch row{'s' * (len(rows) > 1)} {listed(rows)}: {failure}{more}"
     return f"relative KCL {residuals.kcl_relative:.2g} <= {settings.tolerance:g} after {after}"
 
 

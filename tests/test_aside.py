@@ -221,3 +221,19 @@ def test_what_nothing_drives_is_at_0_volts(text: str) -> None:
     solution = cs.solve(circuit.with_values(names), NEWTON)
     assert not solution.voltages().any()
     assert solution.steps == 0
+
+
+def test_rows_of_other_sources_start_no_diode_far_beyond_its_knee(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the tangents of row 0 under their own sources, up to 20 V forward, no copies arrived in 20 steps."""
+    deck = "far\nV1 x0 0 1\nR0 x0 x1 100\nR1 x1 0 1k\nD0 x1 x0 dd\nD1 x1 x2 di\nR2 x2 0 1k\n.model dd D\n"
+    circuit = cs.parse(deck + ".model di D(ron=0)")
+    problem = cs.compile_problem(circuit).with_values({"V1": np.random.default_rng(0).normal(size=100) * 10})
+    one_row, rows = newton.solve_row, []
+
+    def counted(*arguments: object) -> object:
+        rows.append(1)
+        return one_row(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(newton, "solve_row", counted)
+    assert cs.solve(problem, NEWTON).solved
+    assert len(rows) <= 4

@@ -51,6 +51,15 @@ def test_rows_of_a_batch_without_a_solution() -> None:
     assert result.messages == {0: Status.INFEASIBLE.value}
 
 
+def test_rows_that_ended_otherwise_are_not_said_to_have_no_solution() -> None:
+    """Of the second row the current that is missing is too small for `states` to be sure."""
+    deck = "two\nV3 s 0 3\nR1 s n 1k\nR4 n 0 1k\nV5 n1 0 0\nR0 n1 n 1k\nH1 h n V5 10\nR5 h 0 1k\nD1 0 n1 d\n"
+    circuit = cs.parse(deck + ".model d D(ron=0)").with_values({"V5": [-1.0, -1.7e-9, 1.0]})
+    solution = cs.solve(circuit, raise_on_failure=False)
+    assert solution.unsolved == {0: Status.INFEASIBLE, 1: Status.STALLED}
+    assert solution.message.startswith("batch row 0: no solution: ") and solution.message.endswith("; 1 more: STALLED")
+
+
 def test_each_piece_of_a_piecewise_linear_law() -> None:
     """Beside -1 mS a diode with 10 mS from 0.5 V on, both ways: -1 mS v + 10 mS (v - 0.5) = 0, 0, and the mirror."""
     deck = "pieces\nR1 a 0 1k\nG1 a 0 a 0 -2m\nD1 a 0 d\n.model d D(ron=100 vfwd=0.5 vrev=0.5)"

@@ -540,3 +540,11 @@ def test_a_saturation_current_that_overflows_has_an_end() -> None:
     assert not result.failed.size
     assert np.abs(result.voltage("a")).max() < 1e-4
     assert circuit.junctions.params[0, 0] == 1e-14
+
+
+@pytest.mark.parametrize("method", ["auto", "newton", "bcd"])
+def test_points_that_overflow_leave_the_others_their_values(method: str) -> None:
+    result = cs.sweep(cs.parse("far\nI1 0 a 1\nR1 a b 1e200\nR2 b 0 1"), "I1 0 1e140 5e139", cs.Settings(method))
+    assert result.statuses.tolist() == ["SOLVED", "NONFINITE", "NONFINITE"]
+    assert result.voltage("a")[0] == result.kcl_relative[0] == 0.0
+    assert np.isnan(result.voltage("a")[1:]).all()

@@ -19,8 +19,14 @@ NEAR = 1e-4  # of their current: tangents closer to their legs than this are wor
 
 
 def first_voltages(network: Network, v: Floats, warm: bool) -> Floats:
-    """Where the junctions' first tangents are: at their voltages v (rows, legs), or without a start at their knees."""
-    return v if warm else np.where(network.law == Law.SHOCKLEY, _knee(network.law, network.params), v)
+    """Where the junctions' first tangents are: at their voltages v (rows, legs), or without a start at their knees.
+
+    Nor beyond the knees of exponentials: from a voltage that is no solution, limiting comes down step by step.
+    """
+    knee, exponential = _knee(network.law, network.params), network.law == Law.SHOCKLEY
+    if not warm:
+        return np.where(exponential, knee, v)
+    return np.where(exponential, np.clip(v, _broken(network.law, network.params), knee), v)
 
 
 def near(i: Floats, line: Floats, rounding: Floats) -> NDArray[np.bool_]:
@@ -44,6 +50,12 @@ def _knee(law: NDArray[np.int8], params: Floats) -> Floats:
     return np.where((law == Law.SHOCKLEY) & np.isfinite(volts), np.maximum(volts, 0.0), 0.0)
 
 
+def _broken(law: NDArray[np.int8], params: Floats) -> Floats:
+    """The same of the reverse branch, where it breaks down; 0 for other laws."""
+    far = np.maximum(params[:, 3], 3.0 * params[:, 1]) + _knee(law, params)
+    return np.where(law == Law.SHOCKLEY, -far, 0.0)
+
+
 def limited(law: NDArray[np.int8], params: Floats, old: Floats, v: Floats, line: Floats) -> Floats:
     """Voltages to go on from: beyond the knee of an exponential that of the current on the old tangent, if nearer."""
     w = v.copy()
@@ -51,7 +63,7 @@ def limited(law: NDArray[np.int8], params: Floats, old: Floats, v: Floats, line:
     p, i, inner, was = params[chosen], line[..., chosen], v[..., chosen], old[..., chosen]
     kinds = law[chosen]
     at = _knee(kinds, p)
-    broken = np.where(kinds == Law.SHOCKLEY, -(np.maximum(p[:, 3], 3.0 * p[:, 1]) + at), 0.0)
+    broken = _broken(kinds, p)
     forward = np.maximum(branch_voltage(kinds, p, np.maximum(i, 0.0)), at)
     reverse = np.minimum(branch_voltage(kinds, p, np.minimum(i, 0.0)), broken)
     inner = np.where(inner > np.maximum(was, at), np.minimum(inner, np.maximum(forward, was)), inner)

@@ -54,7 +54,7 @@ _MOST_TO_BE_SURE = 60  # steps of minimise, where there is a solution whose volt
 
 def solve_row(network: Network, drive: Drive, settings: Settings, x: Floats, at: Drive | None) -> Outcome:
     """Solve one row of the batch, from the states and tangents that the legs have at x (n_free,) with the drive `at`:
-    this one, or that of the row before. Without it from where the legs begin to conduct.
+    this one, or that of the row which x solves. Without it from where the legs begin to conduct.
     """
     return _Row(network, drive, settings).solve(x, at)
 
@@ -85,6 +85,8 @@ class _Row:
         if at is not None:
             u[: x.size] = x
             v = net.across(u) + net.offset(at)
+            if at is self.drive:  # x is no solution yet
+                v[: net.law.size] = first_voltages(net, v[: net.law.size], warm=True)
             on = net.ideal & (v >= -self._rounding(u))
             tangents = _tangents(net, np.where(net.ideal, 0.0, v))
             tangents = replace(tangents, slope=np.where(on, net.rho, tangents.slope))

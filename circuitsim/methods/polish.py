@@ -17,7 +17,7 @@ from circuitsim.methods.held import hardly_moves
 from circuitsim.methods.limiting import ROUNDING, largest_voltages
 from circuitsim.methods.network import Network
 from circuitsim.methods.outcome import Outcome
-from circuitsim.residual import Check
+from circuitsim.residual import NOTHING, Check
 from circuitsim.solution import Settings, Status
 
 Floats = NDArray[np.float64]
@@ -188,7 +188,7 @@ def _closed(network: Network, found: Check, stiff: Floats) -> bool:
     The certificate does not tell where small conductances are all that moves with it.
     """
     gap, largest = _gaps(network, found), _largest_at_links(network, found)
-    return bool(((np.abs(gap) <= _CLOSED * largest) | (stiff == 0)).all())
+    return bool(((np.abs(gap) <= np.maximum(_CLOSED * largest, _nothing(found))) | (stiff == 0)).all())
 
 
 def _missed(network: Network, found: Check, stiff: Floats) -> float:
@@ -231,13 +231,20 @@ def settled(network: Network, found: Check, slope: Floats) -> bool:
     return hardly_moves(solve(-violation)[:, : network.problem.n_free], allowed)
 
 
+def _nothing(found: Check) -> Floats:
+    """Voltages that are none beside what the largest current makes in the largest conductance, (rows, 1), V."""
+    steepest = found.slope.max(axis=1, initial=0.0)
+    return np.asarray(NOTHING * found.largest / np.where(steepest > 0, steepest, np.inf))[:, None]
+
+
 def _allowed(network: Network, found: Check) -> Floats:
     """How far corrections may move voltages that are settled, (rows, n_free or 1), V: little beside the largest.
 
     And the last digits of the largest potential, where nonlinear branches have voltages that end there.
     """
     copies = network.problem.copies
-    allowed = MOVES * copies.largest_around(found.drive.base[0] if found.drive.base else found.x)
+    around = copies.largest_around(found.drive.base[0] if found.drive.base else found.x)
+    allowed = np.maximum(MOVES * around, _nothing(found))
     if not network.legs.n_junctions:
         return allowed
     return np.maximum(allowed, ROUNDING * found.largest_volts[:, copies.of_unit])

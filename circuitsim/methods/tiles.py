@@ -83,8 +83,8 @@ class OneByOne:
     def outcome(self, row: int) -> Outcome:
         """The outcome of this row; where newton leads nowhere, with other networks."""
         before = row if self.warm else self.found.solved_before(row)
-        at = None if before is None else self.part(before)
         x, drive = self.found.x[before or 0], self.part(row)
+        at = None if before is None else drive if self.warm else self.part(before)
         outcome = newton.solve_row(self.network, drive, self.settings, x, at)
         if outcome.status in (Status.STALLED, Status.SOLVED) and not outcome.arrived:
             self.networks = self.networks or [*self.network.otherwise()]

@@ -62,7 +62,7 @@ class Runner:
         self.notes: dict[frozenset[str], Note] = {}  # of the islands that are left out
 
     def solve(self, rows: Ints, problem_of: Callable[[Ints], Problem]) -> None:
-        """Solve the points `rows` as one batch; where some have no solution, find them by halving.
+        """Solve the points `rows` as one batch; where some have no solution, or overflow, find them by halving.
 
         When lenient, an island without a solution is left out, at the points where it has none.
         """
@@ -83,10 +83,16 @@ class Runner:
             if rows.size == 1:
                 self.fault(int(rows[0]), error)
                 return
-            for half in np.array_split(rows, 2):
-                self.solve(half, problem_of)
+            self._solve_halves(rows, problem_of)
             return
-        self._keep(rows, solution)
+        if rows.size > 1 and not np.isfinite(solution.x).all() and solution.status is not Status.REFUSED:
+            self._solve_halves(rows, problem_of)
+        else:
+            self._keep(rows, solution)
+
+    def _solve_halves(self, rows: Ints, problem_of: Callable[[Ints], Problem]) -> None:
+        for half in np.array_split(rows, 2):
+            self.solve(half, problem_of)
 
     def solve_apart(
         self,
