@@ -320,20 +320,23 @@ class Check:
         that are carried. No voltage counts as more than 1e12 V there, no current as more than 1e12 A: islands that
         nothing holds may end anywhere, and the last digits of -1e58 V would excuse every current that there is.
 
-        `across_islands`: of the branches between islands alone. What rounds within one cancels in its sum, but for what
-        the last digits of the voltages make of it.
+        `across_islands`: of the branches between islands alone. What rounds within one cancels in its sum, but where
+        perfect diodes carry it.
         """
         t, c, of_carriers = self.problem.topology, self.problem.circuit, self.drive.carried
         less, more = branches.less, branches.more
         digits, least = (_NO_VOLTAGE, 0.0) if c.reciprocal else (_NO_VOLTAGE_ACTIVE, _NO_CURRENT_ACTIVE)
-        per_volt = digits * self.slope[rows]
+        at_ends = digits * self.slope[rows]
         if across_islands:
             j, d, part = c.junctions, c.ideal_diodes, t.islands.part
             crossing = (part[j.a] != part[j.b])[t.junctions]
             carriers = np.concatenate([(part[d.a] != part[d.b])[t.links], part[c.active.a] != part[c.active.b]])
             less, more, of_carriers = less * crossing, more * crossing, of_carriers * carriers
             across = (branches.slope * crossing).T
-            per_volt = per_volt + NOTHING * self._at_units(across, across)  # sums of what crosses have two parts
+            of_links = carriers[: t.links.size]
+            at_links = np.isin(np.arange(t.n_free), np.concatenate([t.legs.link_a[of_links], t.legs.link_k[of_links]]))
+            # What crosses by conductances has two parts; what perfect diodes carry is left of all at their ends.
+            at_ends = NOTHING * self._at_units(across, across) + at_ends * at_links
         _, carried = carried_sums(self.problem, take_rows(of_carriers, rows))
         fall, rise = self._at_units(less.T, more.T), self._at_units(more.T, less.T)
         problem, s = self.problem, c.current_sources
@@ -345,7 +348,7 @@ class Check:
         largest = np.maximum(largest, copies.largest(total))
         self.largest[rows] = largest.max(axis=1)
         volts, amps = (np.minimum(x, _MOST)[:, copies.of_unit] for x in (self.largest_volts[rows], largest))
-        beyond = per_volt * volts + NOTHING * amps + ROUNDING * carried + least
+        beyond = at_ends * volts + NOTHING * amps + ROUNDING * carried + least
         return fall + beyond, rise + beyond
 
     def _at_units(self, at_a: Floats, at_k: Floats) -> Floats:

@@ -221,22 +221,29 @@ class _Work:
         with one_blas_thread(x.size * self.problem.mean_degree):
             if workers <= 1:
                 for rows in tiles:
-                    yield rows, *self._tile(rows, x[rows])
+                    yield from self._tile(rows, x[rows])
                 return
             from concurrent.futures import ThreadPoolExecutor
 
             pool = ThreadPoolExecutor(workers)
             try:
-                for rows, (outcome, by) in zip(
-                    tiles, pool.map(lambda rows: self._tile(rows, x[rows]), tiles), strict=True
-                ):
-                    yield rows, outcome, by
+                for found in pool.map(lambda rows: self._tile(rows, x[rows]), tiles):
+                    yield from found
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _tile(self, rows: slice, x: Floats) -> tuple[Outcome, str]:
+    def _tile(self, rows: slice, x: Floats) -> list[tuple[slice, Outcome, str]]:
+        """The outcome; in halves where some rows overflow, and spoil others."""
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # the certificate shows it
-            return self._solve_tile(rows, x)
+            outcome, by = self._solve_tile(rows, x)
+        finite = np.isfinite(outcome.x).all(axis=1)
+        if len(x) == 1 or not finite.any() or (finite.all() and Status.NONFINITE not in outcome.unsolved.values()):
+            return [(rows, outcome, by)]
+        middle = len(x) // 2
+        halves = slice(rows.start, rows.start + middle), slice(rows.start + middle, rows.stop)
+        return [
+            part for half, at in zip(halves, (x[:middle], x[middle:]), strict=True) for part in self._tile(half, at)
+        ]
 
     def _solve_tile(self, rows: slice, x: Floats) -> tuple[Outcome, str]:
         """The outcome, and the method that it comes from."""

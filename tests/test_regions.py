@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import circuitsim as cs
 from circuitsim.methods import aside, newton, regions, tiles
 from circuitsim.methods.mna import make_network
+from circuitsim.methods.outcome import Gathered, Outcome
 
 NEWTON = cs.Settings(method="newton")
 MODELS = """
@@ -89,18 +91,61 @@ def test_one_row_of_each_region_is_solved(alone: list[int]) -> None:
     np.testing.assert_allclose(again.voltages(), solution.voltages()[mixed_up], rtol=0, atol=1e-12)
 
 
-def test_where_every_row_has_states_of_its_own_they_go_one_by_one(alone: list[int]) -> None:
-    cards = "\n".join(f"V{k} s{k} 0 0\nR{k} s{k} a{k} 1k\nD{k} a{k} b{k} perfect\nQ{k} b{k} 0 1k" for k in range(30))
-    problem = cs.compile_problem(cs.parse("many\n" + cards.replace("\nQ", "\nRb") + MODELS))
-    volts = np.random.default_rng(0).normal(size=(50, 30))
-    solution = cs.solve(problem.with_values({f"V{k}": volts[:, k] for k in range(30)}), NEWTON)
-    wanted = np.maximum(volts - 0.3, 0.0) / 2
-    for k in range(30):
-        np.testing.assert_allclose(solution.voltage(f"b{k}"), wanted[:, k], rtol=0, atol=1e-12)
+@pytest.fixture
+def left(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many rows are left to others, of each tile."""
+    counts: list[int] = []
+    solve = regions.solve
+
+    def counted(alone: tiles.OneByOne) -> np.ndarray:
+        rows = solve(alone)
+        counts.append(rows.size)
+        return rows
+
+    monkeypatch.setattr(regions, "solve", counted)
+    return counts
+
+
+@pytest.mark.parametrize(("n", "rows"), [(30, 50), (8, 2000)])
+def test_where_few_rows_have_the_same_states_they_are_left(
+    n: int, rows: int, left: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Diodes apart from each other: 2^30 states, and 256 of 8 rows each, which are too few to go on."""
+    tried: list[int] = []
+    same = regions._solve_same
+    monkeypatch.setattr(regions, "_solve_same", lambda *arguments: tried.append(1) or same(*arguments))
+    cards = "\n".join(f"V{k} s{k} 0 0\nR{k} s{k} a{k} 1k\nD{k} a{k} b{k} perfect\nRb{k} b{k} 0 1k" for k in range(n))
+    volts = np.random.default_rng(0).normal(size=(rows, n))
+    problem = cs.compile_problem(cs.parse("many\n" + cards + MODELS))
+    solution = cs.solve(problem.with_values({f"V{k}": volts[:, k] for k in range(n)}), NEWTON)
+    assert min(left) > 0 and len(tried) <= 12 * len(left)
+    for k in range(n):
+        np.testing.assert_allclose(solution.voltage(f"b{k}"), np.maximum(volts[:, k] - 0.3, 0.0) / 2, atol=1e-12)
     assert solution.solved
 
 
-def test_the_certificate_says_which_rows_have_these_states(alone: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("n", [8, 60])
+def test_each_row_is_put_once(n: int, seed: int, left: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is put a second time would leave digits, and residuals, of what it replaces."""
+    count, put = np.zeros(60, int), Gathered.put
+
+    def counted(self: Gathered, rows: Sequence[int], found: Outcome) -> None:
+        if self.solved.size == count.size:
+            count[rows] += 1
+        put(self, rows, found)
+
+    monkeypatch.setattr(Gathered, "put", counted)
+    rng = np.random.default_rng(seed)
+    problem = cs.compile_problem(cs.parse(mixed(n, seed))).with_values({"V1": rng.normal(size=60), "V2": np.ones(60)})
+    values = {"V2": rng.normal(size=60) * 4, "I1": rng.normal(size=60) * 1e-2}
+    solution = cs.solve(problem.with_values(values), NEWTON)
+    assert (count == 1).all()
+    assert (solution.kcl_relative <= 1e-9).all()
+    assert solution.residuals.kcl_relative == pytest.approx(solution.kcl_relative.max(), rel=1e-6)
+
+
+def test_the_certificate_says_which_rows_have_these_states(monkeypatch: pytest.MonkeyPatch) -> None:
     """Were all rows said to be on the pieces of the first, those that are not would be left out one after the other."""
     on_pieces = regions._on_pieces
 

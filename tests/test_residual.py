@@ -313,6 +313,14 @@ def test_what_the_last_digits_make_is_no_current_into_an_island_either(amperes: 
     assert Check(problem, drive, np.ones((1, 3)), exact=True).meets(1e-9) == met
 
 
+@pytest.mark.parametrize(("volts", "met"), [(0.75, True), (1.0, False)])
+def test_what_crosses_by_diodes_with_resistances_is_a_current_however_small(volts: float, met: bool) -> None:
+    """1e-30 S into an island of 1e12 S: what digits make within cancels in its sum."""
+    deck = "island\nV1 s 0 1\nD1 s a d\nR1 a b 1e-12\nD2 b 0 e\n.model d D(ron=1e30)\n.model e D(ron=3e30)"
+    problem = cs.compile_problem(cs.parse(deck))
+    assert Check(problem, problem.drive(slice(0, 1)), np.full((1, 2), volts), exact=True).meets(1e-9) == met
+
+
 def test_no_current_is_so_large_that_a_missed_law_is_nothing_beside_it() -> None:
     solution = cs.solve(cs.parse("t\nI1 0 x 1e40\nRx x 0 1\nV1 a 0 1\nE1 y 0 a 0 2\nRy y z 1"))
     assert solution.voltage("y")[0] == 2.0

@@ -49,13 +49,11 @@ def solve_tile(
     few_steps = replace(settings, max_sweeps=min(settings.max_sweeps, FEW_STEPS))
     one_by_one = tiles.OneByOne(network, drive, settings, Outcome(x, 0, NO_RESIDUALS), warm, rescue)
     found = one_by_one.found
-    if regions.straight(network) and regions.solve(one_by_one):
-        return found.outcome()
+    left = regions.solve(one_by_one) if regions.straight(network) else np.arange(x.shape[0])
 
     def many(rows: list[int]) -> bool:
-        these, first = slice(rows[0], rows[-1] + 1), drive.rows.start + rows[0]
-        start = x[these] if warm else np.repeat(found.x[[found.solved_before(rows[0]) or 0]], len(rows), axis=0)
-        circuits = [problem.circuit.at_rows(slice(k, k + 1)) for k in range(first, first + len(rows))]
+        start = x[rows] if warm else np.repeat(found.x[[found.solved_before(rows[0]) or 0]], len(rows), axis=0)
+        circuits = [problem.circuit.at_rows(slice(k, k + 1)) for k in drive.rows.start + np.array(rows)]
         stack = stacks.problem(stacked(circuits))
         units = units_in_copies(stack)
         at = np.zeros((1, stack.n_free))
@@ -66,13 +64,14 @@ def solve_tile(
         low = None if outcome.low is None else outcome.low[:, 0][:, units]
         carried = np.zeros((len(rows), 0)) if outcome.carried is None else carried_in_copies(stack, outcome.carried)
         parts = [outcome.x[0, units], *(() if low is None else low)]
-        of_rows = replace(drive.part(these), carried=carried)
-        of_rows = shift(problem, of_rows, *parts[:-1]) if low is not None else of_rows
-        residuals = Check(problem, of_rows, parts[-1], exact=True).certificate()
+        there, of_rows = one_by_one.at(np.array(rows))
+        of_rows = replace(of_rows, carried=carried)
+        of_rows = shift(there.problem, of_rows, *parts[:-1]) if low is not None else of_rows
+        residuals = Check(there.problem, of_rows, parts[-1], exact=True).certificate()
         if not residuals.kcl_relative <= settings.tolerance:
             return False
         found.put(rows, Outcome(parts[0], outcome.steps, residuals, {}, low, carried))
         return True
 
-    solve_in_shares(range(x.shape[0]), stacks.size, many, one_by_one.solve)
+    solve_in_shares(left.tolist(), stacks.size, many, one_by_one.solve)
     return found.outcome()

@@ -7,6 +7,7 @@ Conductances and currents, by elimination or conjugate gradients. Where there ar
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -84,6 +85,12 @@ class Network:
             if network.rho.tobytes() not in stiff:
                 stiff.add(network.rho.tobytes())
                 yield network
+
+    def of(self, problem: Problem) -> Network:
+        """The same network, with its factors, for a problem that differs from its own in sources alone."""
+        other = copy(self)
+        other.problem = problem
+        return other
 
     @property
     def exact(self) -> bool:

@@ -61,11 +61,9 @@ class Gathered:
         self.solved = np.zeros(rows, bool)
 
     def put(self, rows: Sequence[int], found: Outcome) -> None:
-        """What was found for these rows."""
+        """What was found for these rows: once for each."""
         self.x[rows] = found.x
         self.solved[rows] = True
-        for row in rows if self.unsolved else ():
-            self.unsolved.pop(row, None)
         for k, status in found.unsolved.items():
             self.unsolved[rows[k]], self.solved[rows[k]] = status, False
         for k, part in enumerate(() if found.low is None else found.low):

@@ -166,8 +166,7 @@ class _Refined:
     def outcome(self, found: Check, failing: list[int], steps: int, sure: bool) -> Outcome:
         """What a check found, with its certificate, which the rows `failing` do not meet."""
         carried = np.broadcast_to(found.drive.carried, (found.x.shape[0], found.drive.carried.shape[1])).copy()
-        if failing:
-            carried[:, : self.network.legs.n_links] = self.links  # their signs say what is wrong
+        carried[failing, : self.network.legs.n_links] = self.links[failing]  # their signs say what is wrong
         first, *rest = (*self.parts, found.x) if found.drive.base else self.parts
         loose = self.network.factor(self.slope).loose
         low = np.stack(rest) if rest else None

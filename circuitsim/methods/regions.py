@@ -8,7 +8,6 @@ voltages of all the others; where all legs stay on these pieces, the row is solv
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +27,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 _FEW = 4  # rows, for which states are not worth a try
-_MOST_IN_VAIN = 4  # states in a row that bring along fewer
+_MOST_IN_VAIN, _FEWEST = 4, 64  # states in a row that bring along fewer, or less than this part of those left
 # A first look leaves out rows that are far from having these states: solutions with one factorisation, which close
 # conducting ideal diodes (at most), and what may be wrong, of the largest voltage and the largest current.
 _LOOKS = (1, 1e-3), (8, 0.0)
@@ -41,18 +40,19 @@ def straight(network: Network) -> bool:
     return some and bool(np.isin(network.law, (Law.PWL, Law.SEGMENT)).all())
 
 
-def solve(alone: OneByOne) -> bool:
-    """Solve the rows of a tile; False where too few have states in common: then some are left."""
+def solve(alone: OneByOne) -> Ints:
+    """Solve the rows of a tile while they have states in common; returns those that are left, not looked at yet."""
     left, in_vain = np.arange(alone.found.solved.size), 0
     while left.size and in_vain <= _MOST_IN_VAIN:
         row, left = int(left[0]), left[1:]
         outcome = alone.outcome(row)
         alone.found.put([row], outcome)
+        same = left[:0]
         if left.size >= _FEW and outcome.arrived and outcome.slope is not None:
             same = _solve_same(alone, left, outcome.x[0], outcome.slope, alone.part(row))
-            left = np.setdiff1d(left, same, assume_unique=True)
-            in_vain = 0 if same.size >= _FEW else in_vain + 1
-    return not left.size
+        in_vain = 0 if same.size >= max(_FEW, left.size // _FEWEST) else in_vain + 1
+        left = np.setdiff1d(left, same, assume_unique=True)
+    return left
 
 
 def _solve_same(alone: OneByOne, rows: Ints, x: Floats, slope: Floats, drive: Drive) -> Ints:
@@ -63,17 +63,15 @@ def _solve_same(alone: OneByOne, rows: Ints, x: Floats, slope: Floats, drive: Dr
     current_at = np.zeros(across.size)
     current_at[:n], _ = branch_current(network.law, network.params, across[:n])
     across[n:] = 0.0
-    here, drive = _at(alone, rows)
     for closings, slack in _LOOKS:
+        here, drive = alone.at(rows)
         u, current, within = _on_pieces(here, drive, x, slope, across, current_at, closings, slack)
-        if not within.all():
-            rows, u, current = rows[within], u[within], current[within]
-            here, drive = _at(alone, rows)
+        rows, u, current = rows[within], u[within], current[within]
         if not rows.size:
             return rows
     for _ in range(_MOST_LEFT_OUT):
         links = current[:, n : n + network.legs.n_links]
-        found = polished(here, drive, alone.settings, u, links, slope, 1)
+        found = polished(*alone.at(rows), alone.settings, u, links, slope, 1)
         if found.arrived:
             alone.found.put(rows.tolist(), found)
             return rows
@@ -81,23 +79,15 @@ def _solve_same(alone: OneByOne, rows: Ints, x: Floats, slope: Floats, drive: Dr
         if good.size in (0, rows.size):
             break
         rows, u, current = rows[good], u[good], current[good]
-        here, drive = _at(alone, rows)
     return rows[:0]
-
-
-def _at(alone: OneByOne, rows: Ints) -> tuple[Network, Drive]:
-    """The network of some rows of a tile, and their drive."""
-    problem = alone.network.problem
-    some = replace(problem, circuit=problem.circuit.at_rows(alone.drive.rows.start + rows))
-    return Network(some, alone.network.solver), some.drive(slice(0, rows.size))
 
 
 def _on_pieces(
     network: Network, drive: Drive, x: Floats, slope: Floats, at: Floats, through: Floats, closings: int, slack: float
 ) -> tuple[Floats, Floats, Bools]:
     """The solutions of the rows of a drive when their legs have these slopes, at the voltages `at` the currents
-    `through` (legs,), V and A: u (rows, size) from x, currents of the legs (rows, legs), and in which rows all legs are
-    on their pieces but for rounding, and `slack`; both (_LOOKS).
+    `through` (legs,), V and A: u (rows, size) from x, currents of the legs (rows, legs), and which rows this may be
+    right in: all legs have these slopes there but for rounding, and `slack` (_LOOKS).
     """
     rows, n = drive.injection.shape[0], network.legs.n_junctions
     offset, live = network.offsets(drive, rows), slope > 0

@@ -8,6 +8,7 @@ full steps of its own (base.RowSteps).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,14 +51,14 @@ def solve_tile(
     rows = [*range(len(x))]
     alone = OneByOne(network, drive, settings, Outcome(x, 0, NO_RESIDUALS), warm, rescue)
     at_once = _AtOnce(network, drive, settings, x, warm) if len(rows) > 1 and together(network.problem) else None
-    if at_once and at_once.polish(rows, alone.found):
+    if at_once and at_once.polish(rows, alone):
         return alone.found.outcome()
-    if len(rows) > 1 and regions.straight(network) and regions.solve(alone):
-        return alone.found.outcome()
+    if len(rows) > 1 and regions.straight(network):
+        rows = regions.solve(alone).tolist()
     if at_once and network.problem.circuit.reciprocal:
-        solve_in_shares(rows, len(rows), lambda some: at_once.polish(some, alone.found), alone.solve)
+        solve_in_shares(rows, len(rows), lambda some: at_once.polish(some, alone), alone.solve)
         return alone.found.outcome()
-    for row in np.flatnonzero(~alone.found.solved).tolist():
+    for row in rows:
         alone.solve(row)  # with controlled sources all of them, that of several solutions they follow one
     return alone.found.outcome()
 
@@ -99,6 +100,14 @@ class OneByOne:
     def part(self, row: int) -> Drive:
         """The drive of this row."""
         return self.drive.part(slice(row, row + 1))
+
+    def at(self, rows: Ints) -> tuple[Network, Drive]:
+        """The network of these rows, and their drive."""
+        first, last, problem = int(rows[0]), int(rows[-1]), self.network.problem
+        if last - first + 1 == rows.size:
+            return self.network, self.drive.part(slice(first, last + 1))
+        some = replace(problem, circuit=problem.circuit.at_rows(self.drive.rows.start + rows))
+        return self.network.of(some), some.drive(slice(0, rows.size))
 
 
 def together(problem: Problem) -> bool:
@@ -155,19 +164,19 @@ class _AtOnce:
     def _across(self, rows: Ints) -> Floats:
         return self.u[rows] @ self.network.incidence.T + take_rows(self.drive.junction_offset, rows)
 
-    def polish(self, rows: list[int], found: Gathered) -> bool:
-        """Put the solution of these rows, which follow each other, into `found`; False where it is none."""
-        these = slice(rows[0], rows[-1] + 1)
-        net, slope, drive = self.network, self.slope[these], self.drive.part(these)
-        if not (self.arrived[these].all() and np.isfinite(slope).all()):
+    def polish(self, rows: list[int], alone: OneByOne) -> bool:
+        """Put the solution of these rows with what `alone` found; False where it is none."""
+        slope = self.slope[rows]
+        if not (self.arrived[rows].all() and np.isfinite(slope).all()):
             return False
+        net = self.network
         if not net.problem.circuit.reciprocal and not (np.linalg.cond(net.matrices(slope)) < SINGULAR).all():
             return False  # row by row it comes out what a singular network leaves open
-        none = np.zeros((len(rows), 0))
-        outcome = polished(net, drive, self.settings, self.u[these], none, slope, int(self.steps[these].max()))
+        none, steps = np.zeros((len(rows), 0)), int(self.steps[rows].max())
+        outcome = polished(*alone.at(np.array(rows)), self.settings, self.u[rows], none, slope, steps)
         if not outcome.arrived:
             return False
-        found.put(rows, outcome)
+        alone.found.put(rows, outcome)
         return True
 
 
