@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from devices import (
@@ -23,6 +24,7 @@ from circuitsim.backends.cuda import CudaDevice
 from circuitsim.backends.gpu import Device
 from circuitsim.compiled import Kernel
 from circuitsim.errors import BackendUnavailable
+from circuitsim.methods import newton
 
 
 @pytest.fixture(params=["by size", "compiled"], scope="module")
@@ -68,3 +70,17 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> CompiledDevice:
     """The GPU's kernels, compiled for the host."""
     found = compiled_device(tmp_path_factory.mktemp("kernels"))
     return found or missing(f"{COMPILER} is not installed", NEEDS_COMPILERS)
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rows that are solved one by one."""
+    rows: list[int] = []
+    solve_row = newton.solve_row
+
+    def counted(network: Any, drive: Any, *arguments: Any) -> Any:
+        rows.append(drive.rows.start)
+        return solve_row(network, drive, *arguments)
+
+    monkeypatch.setattr(newton, "solve_row", counted)
+    return rows

@@ -25,6 +25,7 @@ from circuitsim.currents import ideal_currents
 from circuitsim.io.flatten import flatten
 from circuitsim.io.ngspice import MISSING, ngspice_available
 from circuitsim.laws import Law
+from circuitsim.methods import aside, regions, tiles
 
 Floats = NDArray[np.float64]
 
@@ -418,3 +419,10 @@ def wait_for(condition: Callable[[], bool]) -> None:
             return
         time.sleep(0.1)
     raise AssertionError("it took more than a minute")
+
+
+def row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on many rows are solved one by one, also where they can be solved together."""
+    monkeypatch.setattr(tiles, "together", lambda problem: False)
+    monkeypatch.setattr(aside, "worth_it", lambda problem: False)
+    monkeypatch.setattr(regions, "straight", lambda network: False)

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import row_by_row
 
 import circuitsim as cs
-from circuitsim.methods import aside, newton, regions, tiles
+from circuitsim.methods import regions, tiles
 from circuitsim.methods.mna import make_network
 from circuitsim.methods.outcome import Gathered, Outcome
 
@@ -32,26 +33,6 @@ def mixed(n: int, seed: int) -> str:
         kind = rng.choice(["perfect", "both", "clipped"])
         cards.append(f"{'N' if kind == 'clipped' else 'D'}{k} n{a} {end} {kind}")
     return "\n".join(cards) + MODELS
-
-
-@pytest.fixture
-def alone(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The rows that are solved one by one."""
-    rows: list[int] = []
-    solve_row = newton.solve_row
-
-    def counted(network: Any, drive: Any, *arguments: Any) -> Any:
-        rows.append(drive.rows.start)
-        return solve_row(network, drive, *arguments)
-
-    monkeypatch.setattr(newton, "solve_row", counted)
-    return rows
-
-
-def row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiles, "together", lambda problem: False)
-    monkeypatch.setattr(aside, "worth_it", lambda problem: False)
-    monkeypatch.setattr(regions, "straight", lambda network: False)
 
 
 def assert_same(many: cs.Solution, one: cs.Solution) -> None:

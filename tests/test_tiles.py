@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import row_by_row
 
 import circuitsim as cs
-from circuitsim.methods import aside, newton, regions, tiles
+from circuitsim.methods import tiles
 from circuitsim.methods.mna import make_network
 from circuitsim.residual import Check
 from circuitsim.solution import Status
@@ -26,26 +27,6 @@ DECKS = {
     "amplifier": AMPLIFIER.format("is=1e-14"),
 }
 NEWTON = cs.Settings(method="newton")
-
-
-@pytest.fixture
-def alone(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The rows that are solved one by one."""
-    rows: list[int] = []
-    solve_row = newton.solve_row
-
-    def counted(network: Any, drive: Any, *arguments: Any) -> Any:
-        rows.append(drive.rows.start)
-        return solve_row(network, drive, *arguments)
-
-    monkeypatch.setattr(newton, "solve_row", counted)
-    return rows
-
-
-def row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiles, "together", lambda problem: False)
-    monkeypatch.setattr(aside, "worth_it", lambda problem: False)
-    monkeypatch.setattr(regions, "straight", lambda network: False)
 
 
 def batch(deck: str, volts: np.ndarray) -> cs.Problem:
