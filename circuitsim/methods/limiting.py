@@ -19,9 +19,9 @@ NEAR = 1e-4  # of their current: tangents closer to their legs than this are wor
 
 
 def first_voltages(network: Network, v: Floats, warm: bool) -> Floats:
-    """Where the junctions' first tangents are: at their voltages v (rows, legs), or without a start at their knees.
+    """Where the junctions' first tangents are: without a start at their knees, else at their voltages v (rows, legs).
 
-    Nor beyond the knees of exponentials: from a voltage that is no solution, limiting comes down step by step.
+    But not beyond the knees: from voltages far beyond, which are no solution, limiting comes back step by step.
     """
     knee, exponential = _knee(network.law, network.params), network.law == Law.SHOCKLEY
     if not warm:
