@@ -23,10 +23,9 @@ def first_voltages(network: Network, v: Floats, warm: bool) -> Floats:
 
     But not beyond the knees: from voltages far beyond, which are no solution, limiting comes back step by step.
     """
-    knee, exponential = _knee(network.law, network.params), network.law == Law.SHOCKLEY
-    if not warm:
-        return np.where(exponential, knee, v)
-    return np.where(exponential, np.clip(v, _broken(network.law, network.params), knee), v)
+    law, params = network.law, network.params
+    knee = _knee(law, params)
+    return np.where(law == Law.SHOCKLEY, np.clip(v, _broken(law, params), knee) if warm else knee, v)
 
 
 def near(i: Floats, line: Floats, rounding: Floats) -> NDArray[np.bool_]:

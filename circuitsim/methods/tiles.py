@@ -50,13 +50,13 @@ def solve_tile(
         return _linear(network, drive, settings, x)
     rows = [*range(len(x))]
     alone = OneByOne(network, drive, settings, Outcome(x, 0, NO_RESIDUALS), warm, rescue)
-    at_once = _AtOnce(network, drive, settings, x, warm) if len(rows) > 1 and together(network.problem) else None
-    if at_once and at_once.polish(rows, alone):
+    at_once = _AtOnce(alone) if len(rows) > 1 and together(network.problem) else None
+    if at_once and at_once.polish(rows):
         return alone.found.outcome()
     if len(rows) > 1 and regions.straight(network):
         rows = regions.solve(alone).tolist()
     if at_once and network.problem.circuit.reciprocal:
-        solve_in_shares(rows, len(rows), lambda some: at_once.polish(some, alone), alone.solve)
+        solve_in_shares(rows, len(rows), at_once.polish, alone.solve)
         return alone.found.outcome()
     for row in rows:
         alone.solve(row)  # with controlled sources all of them, that of several solutions they follow one
@@ -119,21 +119,22 @@ def together(problem: Problem) -> bool:
 class _AtOnce:
     """Full steps for all rows of a tile: their unknowns, slopes of the tangents that gave them, and which `arrived`."""
 
-    def __init__(self, network: Network, drive: Drive, settings: Settings, x: Floats, warm: bool) -> None:
-        self.network, self.drive, self.settings = network, drive, settings
-        self.sides = network.sides(drive)
-        rows, n = x.shape
-        self.u = np.zeros((rows, network.size))
-        self.u[:, :n] = x
-        self.slope = np.zeros((rows, network.legs.a.size))
+    def __init__(self, alone: OneByOne) -> None:
+        """The tile of `alone`, from its start; `polish` puts what is found with what that finds."""
+        self.alone, self.network, self.drive = alone, alone.network, alone.drive
+        self.sides = self.network.sides(self.drive)
+        rows, n = alone.found.x.shape
+        self.u = np.zeros((rows, self.network.size))
+        self.u[:, :n] = alone.found.x
+        self.slope = np.zeros((rows, self.network.legs.a.size))
         self.steps, self.arrived = np.zeros(rows, np.int64), np.zeros(rows, bool)
-        self._run(first_voltages(network, self._across(np.arange(rows)), warm))
+        self._run(first_voltages(self.network, self._across(np.arange(rows)), alone.warm))
 
     def _run(self, w: Floats) -> None:
         """Full steps from tangents at w, (rows, legs), V, of each row until it has arrived."""
         i, slope = branch_current(self.network.law, self.network.params, w)
         left, near_for = np.arange(len(w)), np.zeros(len(w), np.int64)  # steps
-        for _ in range(min(newton.FULL_STEPS, self.settings.max_sweeps)):
+        for _ in range(min(newton.FULL_STEPS, self.alone.settings.max_sweeps)):
             self.slope[left] = slope
             self.steps[left] += 1
             w, i, slope, close = self._step(left, w, i, slope)
@@ -164,16 +165,16 @@ class _AtOnce:
     def _across(self, rows: Ints) -> Floats:
         return self.u[rows] @ self.network.incidence.T + take_rows(self.drive.junction_offset, rows)
 
-    def polish(self, rows: list[int], alone: OneByOne) -> bool:
-        """Put the solution of these rows with what `alone` found; False where it is none."""
-        slope = self.slope[rows]
+    def polish(self, rows: list[int]) -> bool:
+        """Put the solution of these rows; False where it is none."""
+        slope, alone = self.slope[rows], self.alone
         if not (self.arrived[rows].all() and np.isfinite(slope).all()):
             return False
         net = self.network
         if not net.problem.circuit.reciprocal and not (np.linalg.cond(net.matrices(slope)) < SINGULAR).all():
             return False  # row by row it comes out what a singular network leaves open
         none, steps = np.zeros((len(rows), 0)), int(self.steps[rows].max())
-        outcome = polished(*alone.at(np.array(rows)), self.settings, self.u[rows], none, slope, steps)
+        outcome = polished(*alone.at(np.array(rows)), alone.settings, self.u[rows], none, slope, steps)
         if not outcome.arrived:
             return False
         alone.found.put(rows, outcome)
