@@ -39,11 +39,16 @@ _log = logging.getLogger("mkdocs.hooks")
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Runs every notebook, and makes a page of it with what it printed and drew; the colours of code are a file."""
+    """Runs every notebook, and makes a page of it with what it printed and drew; the colours of code are a file.
+
+    A notebook that draws nothing is a warning, and thereby an error.
+    """
     styles = HtmlFormatter(style="default").get_style_defs(".highlight")
     files.append(File.generated(config, "highlight.css", content=styles))
     for path in notebooks():
         text, pictures = notebook_page(executed(path), path.name)
+        if not pictures:
+            _log.warning("%s draws no picture", path.name)
         for picture, data in pictures.items():
             files.append(File.generated(config, f"tutorials/{picture}", content=data))
         files.append(File.generated(config, f"tutorials/{path.stem}.md", content=text))

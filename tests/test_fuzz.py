@@ -186,7 +186,7 @@ def test_the_grammar_grows_decks_that_are_solved_and_mutations_change_them() -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["hypothesis", "atheris"])
-def test_half_a_minute_of_fuzzing_finds_nothing(engine: str, tmp_path: Path) -> None:
+def test_some_seconds_of_fuzzing_find_nothing(engine: str, tmp_path: Path) -> None:
     if importlib.util.find_spec(engine) is None:
         pytest.skip(f"{engine} is not installed: pip install 'circuitsim[fuzz]' (Linux)")
     command = [
@@ -194,7 +194,7 @@ def test_half_a_minute_of_fuzzing_finds_nothing(engine: str, tmp_path: Path) -> 
         "-m",
         "validation.fuzz",
         "--minutes",
-        "0.5",
+        "0.1",
         "--engine",
         engine,
         "--found",

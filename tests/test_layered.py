@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -306,28 +303,6 @@ def test_a_gain_beyond_the_dtype_is_refused() -> None:
     learner = layered(parse(drn((12, 5, 3), seed=5)), replace(RECIPE, dtype="float32", gain=1e300))
     with pytest.raises(SettingsError, match=r"gain 1e\+300 is too large for float32"):
         learner.prepare(samples(6, 3))
-
-
-FRESH = """
-import hashlib
-from test_layered import *
-learner = layered(parse(drn((12, 9, 6, 2), seed=5)), replace(RECIPE, dtype="float32"))
-print(hashlib.sha256(run(learner, samples(6, 2), np.arange(40))["g"].tobytes()).hexdigest())
-"""
-
-
-@pytest.mark.slow
-def test_the_first_process_gets_the_bits_of_all_later_ones(tmp_path: Path) -> None:
-    """The one that finds nothing compiled, and those that do."""
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
-    command = [sys.executable, "-c", FRESH]
-    runs = [
-        subprocess.run(command, cwd=Path(__file__).parent, env=environment, capture_output=True, text=True, check=True)
-        for _ in range(3)
-    ]
-    assert "compiling the training step" in runs[0].stderr
-    assert "compiling" not in runs[1].stderr
-    assert len({done.stdout for done in runs}) == 1
 
 
 def test_data_that_does_not_fit() -> None:

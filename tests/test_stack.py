@@ -26,6 +26,7 @@ from circuitsim.sweeping.runner import Runner
 LINEAR = "linear\nV1 a 0 {v}\nR1 a b {r}\nR2 b c 2k\nI1 0 c 1m\nR3 c 0 {3*r}\nL1 c d\nR4 d b 1k\n.options rshunt=1meg\n"
 FLOATING = "a source between nodes that float\nV1 a 0 {v}\nR1 a b {r}\nV2 b c 0.3\nR2 c 0 1k\nR3 b d 1k\nD1 d c dm\n"
 SHOCKLEY = "shockley\nV1 a 0 {v}\nR1 a b {r}\nD1 b c dm area={r/1k}\nR2 c 0 100\nD2 0 b dm\nI1 0 c {v/1k}\n"
+ONE = "one diode\nV1 a 0 1\nR1 a b {r}\nD1 b 0 dm\n"
 PERFECT = "perfect diodes\nV1 a 0 {v}\nR1 a b {r}\nD1 b c id\nR2 c d 100\nD2 d e id\nR3 e 0 1k\nD3 0 c id\nD4 d f iz\n"
 PERFECT += "R4 f 0 10k\nD5 b g id\nD6 g h id\nD7 h b id\nR5 g 0 1k\nR6 h 0 1k\n"
 CURVED = "nonlinear resistors\nV1 a 0 {v}\nR1 a b {r}\nN1 b c nt\nN2 c 0 ns m={r/1k}\nN3 b 0 nw\nR2 c 0 5k\n"
@@ -288,12 +289,21 @@ def test_of_many_points_the_one_that_no_share_solves_is_found(bad: int) -> None:
     assert len(shares) < 3 * 200
 
 
+@pytest.mark.parametrize("text", [SHOCKLEY, ONE])
+def test_what_is_not_solved_one_by_one(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The circuits of the next test."""
+    stacks, problem = list[int](), Stacks.problem
+    monkeypatch.setattr(Stacks, "problem", lambda *a: stacks.append(1) or problem(*a))
+    assert not cs.monte_carlo(cs.parse(text.replace("{r}", "{agauss(1k, 100, 1)}") + MODELS), 8, 1).failed.size
+    assert stacks
+
+
 @pytest.mark.parametrize(
     ("text", "settings"),
     [
         (SHOCKLEY, {"method": "bcd"}),
         (SHOCKLEY, {"dtype": "float32"}),
-        (SHOCKLEY, {"backend": "reference"}),
+        (ONE, {"backend": "reference"}),  # which takes seconds for more
         (SHOCKLEY + "R9 y z 1k\n", {}),  # an island
         (SHOCKLEY + "RW[0:3][0:3] b[0:3] c[0:3] g=1m\nR9 b0 b[0] 1\nV9 b0 0 1\nR8 c[0] 0 1k\n", {}),
     ],

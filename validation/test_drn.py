@@ -14,7 +14,7 @@ import pytest
 
 import circuitsim as cs
 from circuitsim.io.compare import Verdict, compare
-from validation.digits import digit_inputs
+from validation.digits import digit_inputs, readings
 from validation.nonideal import PERFECT, SHOCKLEY, Diode, Row, study, with_diode
 from validation.results import row_of, said
 
@@ -52,6 +52,16 @@ def test_digit(
     record_comparison(SUITE, name, found, **read)
     assert found.verdict is Verdict.AGREE, said(row_of(SUITE, name, found))
     assert read["class_ours"] == read["class_theirs"], read
+
+
+@pytest.mark.usefixtures("ngspice")
+def test_readings_of_the_flattened_netlist(trained: tuple[Path, float]) -> None:
+    """`python -m validation.digits`: the deck that `flatten` writes, brackets and all, in a plain run of ngspice."""
+    found = list(readings(*trained, DIGITS))
+    assert len(found) == DIGITS
+    assert all(reading.agrees for reading in found)
+    assert sum(int(reading.ours.argmax()) == reading.label for reading in found) >= 8  # it has learnt something
+    assert max(float(np.abs(reading.ours - reading.theirs).max()) for reading in found) < 1e-3
 
 
 def test_diodes_that_are_not_perfect(trained: tuple[Path, float], record: Callable[[dict], None]) -> None:
