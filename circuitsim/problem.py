@@ -266,25 +266,38 @@ class Problem:
         if len(parts) == 1 and less is None and self.plain:  # two terms: their difference is rounded once
             return self.node_voltages(parts[0], fixed, a) - self.node_voltages(parts[0], fixed, b)
         total = np.zeros((parts[0].shape[0], a.size)) - (0.0 if less is None else less)
-        low, none = np.zeros_like(total), np.zeros((1, fixed.shape[1]))
-        pieces = [(np.zeros((fixed.shape[0], self.n_free)), fixed), *((part, none) for part in parts)]
+        low = np.zeros_like(total)
+        terms = [self.offsets(fixed, a), -self.offsets(fixed, b)]
+        for part in parts:
+            terms += [self.unknowns(part, a), -self.unknowns(part, b)]
         with np.errstate(over="ignore", invalid="ignore"):
-            for piece in pieces:
-                for term in (self.node_voltages(*piece, a), -self.node_voltages(*piece, b)):
-                    old, total = total, total + term
-                    back = total - old
-                    low += (old - (total - back)) + (term - back)
+            for term in terms:
+                old, total = total, total + term
+                back = total - old
+                low += (old - (total - back)) + (term - back)
             return np.where(np.isfinite(low), total + low, total)
 
     def node_voltages(self, x: Floats, fixed: Floats, nodes: Ints) -> Floats:
         """Voltages of some nodes, (rows, len(nodes)), from unknowns x (rows, n_free) and fixed (rows or 1, n_fixed)."""
-        index = self.topology.index_of_node[nodes]
+        out = self.unknowns(x, nodes)
         column = self.node_offset_columns[nodes]
-        out = np.zeros((x.shape[0], nodes.size))
-        free = index >= 0
-        out[:, free] = x[:, index[free]]
-        has = column >= 0
-        out[:, has] += fixed[:, column[has]]
+        has = np.flatnonzero(column >= 0)
+        if has.size:
+            out[:, has] += fixed[:, column[has]]
+        return out
+
+    def unknowns(self, x: Floats, nodes: Ints) -> Floats:
+        """The unknowns at some nodes, (rows, len(nodes)); 0 where a node has none."""
+        index = self.topology.index_of_node[nodes]
+        out = x[:, index] if x.shape[1] else np.zeros((x.shape[0], index.size))
+        out[:, index < 0] = 0.0
+        return out
+
+    def offsets(self, fixed: Floats, nodes: Ints) -> Floats:
+        """What sources add to the unknowns there, (rows or 1, len(nodes)): the rest of node_voltages."""
+        column = self.node_offset_columns[nodes]
+        out = fixed[:, column] if fixed.shape[1] else np.zeros((fixed.shape[0], column.size))
+        out[:, column < 0] = 0.0
         return out
 
 

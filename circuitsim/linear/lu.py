@@ -1,4 +1,5 @@
-"""Networks with controlled sources: a sparse LU factorisation of their equations (SuperLU), as a whole."""
+"""Networks with controlled sources: an LU factorisation of their equations, as a whole: small ones by LAPACK, others by
+SuperLU."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ _SMALLEST = float(np.finfo(np.float64).tiny)  # of all below some have no recipr
 
 
 class Lu:
-    """A sparse LU factorisation of an equilibrated matrix (SuperLU).
+    """An LU factorisation of an equilibrated matrix: of an array by LAPACK, of a sparse one by SuperLU.
 
     A singular one of more than `most_singular` unknowns raises LinAlgError.
     """
@@ -26,41 +27,23 @@ class Lu:
     floating = np.zeros(0, np.int64)
     solver: Callable[[Floats], Floats]
 
-    def __init__(self, matrix: sparse.csc_array, most_singular: int = MOST_SINGULAR) -> None:
-        if not matrix.shape[0]:
-            self.row = self.col = np.zeros(0)
-            self.loose, self.solver = np.zeros(0, bool), lambda sides: sides
-            return
-        size = abs(matrix)
-        self.row = _reciprocal(np.asarray(size.max(axis=1).todense()).ravel())
-        scaled = sparse.diags_array(self.row) @ matrix
-        self.col = _reciprocal(np.asarray(abs(scaled).max(axis=0).todense()).ravel())
-        scaled = sparse.csc_array(scaled @ sparse.diags_array(self.col))
+    def __init__(self, matrix: Floats | sparse.csc_array, most_singular: int = MOST_SINGULAR) -> None:
+        self.row = _reciprocal(_largest(matrix, axis=1))
+        scaled = _times(self.row, matrix)
+        self.col = _reciprocal(_largest(scaled, axis=0))
+        scaled = _times(self.col, scaled.T).T
         self.loose = np.zeros(self.col.size, bool)
-        scaled.eliminate_zeros()
-        singular = sparse.csgraph.structural_rank(scaled) < scaled.shape[0]  # SuperLU may overwrite memory
-        if not singular:
-            try:
-                lu = sparse.linalg.splu(scaled)
-                self.solver, singular = lu.solve, self._condition(scaled, lu) > SINGULAR
-            except RuntimeError:  # exactly
-                singular = True
-        if singular:
-            self.solver = self._least_norm(scaled, most_singular)
+        solver = _dense(scaled) if isinstance(scaled, np.ndarray) else _sparse(scaled)
+        self.solver = solver or self._least_norm(scaled, most_singular)
 
-    def _condition(self, matrix: sparse.csc_array, lu: sparse.linalg.SuperLU) -> float:
-        """The condition number, estimated (W. W. Hager 1984), in the 1-norm."""
-        inverse = sparse.linalg.LinearOperator(
-            matrix.shape, matvec=lu.solve, rmatvec=lambda y: lu.solve(y, trans="T"), dtype=np.float64
-        )
-        with np.errstate(all="ignore"):
-            return float(sparse.linalg.norm(matrix, 1) * sparse.linalg.onenormest(inverse))
-
-    def _least_norm(self, matrix: sparse.csc_array, most: int) -> Callable[[Floats], Floats]:
+    def _least_norm(self, matrix: Floats | sparse.csc_array, most: int) -> Callable[[Floats], Floats]:
         """What is determined, exactly; of the rest, marked in `loose`, the least-norm choice."""
-        if matrix.shape[0] > most or not np.isfinite(matrix.data).all():  # LAPACK would never end
+        if matrix.shape[0] > most:
             raise np.linalg.LinAlgError
-        u, s, vt = np.linalg.svd(matrix.toarray())
+        dense = matrix if isinstance(matrix, np.ndarray) else matrix.toarray()
+        if not np.isfinite(dense).all():  # LAPACK would never end
+            raise np.linalg.LinAlgError
+        u, s, vt = np.linalg.svd(dense)
         kept = s > NO_PIVOT * s.max(initial=0.0)
         self.loose = (np.abs(vt[~kept]) > OPEN).any(axis=0)
         inverse = vt[kept].T @ ((1.0 / s[kept])[:, None] * u[:, kept].T)
@@ -70,6 +53,55 @@ class Lu:
         """The unknowns for these right-hand sides, (rows, size)."""
         out: Floats = (self.col[:, None] * self.solver(self.row[:, None] * injected.T)).T
         return out
+
+
+def _largest(matrix: Floats | sparse.csc_array, axis: int) -> Floats:
+    """The largest absolute value of each row (axis 1) or column (0)."""
+    size = abs(matrix)
+    return size.max(axis=axis, initial=0.0) if isinstance(size, np.ndarray) else size.max(axis=axis).toarray().ravel()
+
+
+def _times(scale: Floats, matrix: Floats | sparse.sparray) -> Floats | sparse.sparray:
+    """Each row times its scale."""
+    if not isinstance(matrix, np.ndarray):
+        return sparse.diags_array(scale) @ matrix
+    with np.errstate(invalid="ignore"):  # an infinite slope
+        return scale[:, None] * matrix
+
+
+def _dense(matrix: Floats) -> Callable[[Floats], Floats] | None:
+    """What solves equations with this matrix, to nan where a slope is infinite; None where it is singular."""
+    if not np.isfinite(matrix).all():
+        return lambda sides: np.full_like(sides, np.nan)
+    with np.errstate(all="ignore"):
+        try:
+            condition = _norm(matrix) * _norm(np.asarray(np.linalg.inv(matrix), np.float64))
+        except np.linalg.LinAlgError:  # exactly
+            return None
+    return None if condition > SINGULAR else lambda sides: np.asarray(np.linalg.solve(matrix, sides), np.float64)
+
+
+def _norm(matrix: Floats) -> float:
+    """The 1-norm."""
+    return float(np.abs(matrix).sum(axis=0).max(initial=0.0))
+
+
+def _sparse(matrix: sparse.csc_array) -> Callable[[Floats], Floats] | None:
+    """As _dense; the condition number is estimated (W. W. Hager 1984), in the 1-norm."""
+    matrix = sparse.csc_array(matrix)
+    matrix.eliminate_zeros()
+    if sparse.csgraph.structural_rank(matrix) < matrix.shape[0]:  # SuperLU may overwrite memory
+        return None
+    try:
+        lu = sparse.linalg.splu(matrix)
+    except RuntimeError:  # exactly singular
+        return None
+    inverse = sparse.linalg.LinearOperator(
+        matrix.shape, matvec=lu.solve, rmatvec=lambda y: lu.solve(y, trans="T"), dtype=np.float64
+    )
+    with np.errstate(all="ignore"):
+        condition = float(sparse.linalg.norm(matrix, 1) * sparse.linalg.onenormest(inverse))
+    return None if condition > SINGULAR else lu.solve
 
 
 def _reciprocal(scale: Floats) -> Floats:

@@ -29,6 +29,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _CONTRADICTS = 1e-9  # of the terms of equations: what their sum may miss 0 by for rounding
+_DENSE = 100  # unknowns that LAPACK solves sooner than SuperLU
 _MOST_EXACT = 100  # unknowns, and legs, of networks whose equations are compared in rational arithmetic
 
 
@@ -105,6 +106,33 @@ class MnaNetwork(Network):
         return True
 
     def _factor(self, slope: Floats) -> Solved:
+        most_singular = MOST_SINGULAR if self.problem.circuit.copies == 1 else 0  # copies are looked at alone
+        try:
+            return Lu(self._array(slope) if self.size <= _DENSE else self._sparse_array(slope), most_singular)
+        except np.linalg.LinAlgError:
+            c = self.problem.circuit
+            names = [c.element(c.controlled, k) for k in range(len(c.controlled))]
+            raise TopologyError(
+                f"the equations of the controlled sources {listed(names)} are singular: no solution, or more than one; "
+                "check their gains and loops",
+                c.at(c.controlled, 0),
+                elements=names,
+            ) from None
+
+    def _array(self, slope: Floats) -> Floats:
+        """The matrix with legs of these slopes, and the damping; ground and fixed nodes have its last row and column,
+        which are left out."""
+        whole = np.zeros((self.size + 1, self.size + 1))
+        whole[:-1, :-1] = self.matrix.toarray()
+        a, k = self.legs.a, self.legs.k
+        for row, col, value in ((a, a, slope), (k, k, slope), (a, k, -slope), (k, a, -slope)):
+            np.add.at(whole, (row, col), value)
+        unit = np.arange(self.problem.n_free)
+        whole[unit, unit] += self.damping
+        return whole[:-1, :-1]
+
+    def _sparse_array(self, slope: Floats) -> sparse.csc_array:
+        """The same."""
         a, k = self.legs.a, self.legs.k
         rows, cols, data = [], [], []
         for row, col, sign in ((a, a, 1.0), (k, k, 1.0), (a, k, -1.0), (k, a, -1.0)):
@@ -116,18 +144,7 @@ class MnaNetwork(Network):
             (np.concatenate(data), (np.concatenate(rows), np.concatenate(cols))), shape=self.matrix.shape
         )
         held = np.where(np.arange(self.size) < self.problem.n_free, self.damping, 0.0)
-        try:
-            whole = sparse.csc_array(self.matrix + on_top + sparse.diags_array(held))
-            return Lu(whole, MOST_SINGULAR if self.problem.circuit.copies == 1 else 0)  # copies are looked at alone
-        except np.linalg.LinAlgError:
-            c = self.problem.circuit
-            names = [c.element(c.controlled, k) for k in range(len(c.controlled))]
-            raise TopologyError(
-                f"the equations of the controlled sources {listed(names)} are singular: no solution, or more than one; "
-                "check their gains and loops",
-                c.at(c.controlled, 0),
-                elements=names,
-            ) from None
+        return sparse.csc_array(self.matrix + on_top + sparse.diags_array(held))
 
     def check_consistent(self, drive: Drive) -> None:
         """Raise TopologyError when some of the linear equations add up to 0 = something else.
