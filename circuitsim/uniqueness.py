@@ -229,7 +229,8 @@ def ambiguous(solution: Solution) -> tuple[Bools, Bools, Bools]:
             loops = within[a[within] == b[within]]
             within = within[a[within] != b[within]]
             marks[loops] = True
-            if within.size:
+            ends = np.unique([a[within], b[within]])
+            if within.size > ends.size - np.unique(label[ends]).size:  # else trees, which have nothing but bridges
                 marks[within[~bridges(a[within], b[within])]] = True
     of_controlled = np.zeros(len(c.controlled), bool)
     ties, of_controlled[c.driven], diodes = np.split(marks, [len(c.ties), len(s)])
