@@ -289,14 +289,14 @@ class Problem:
     def unknowns(self, x: Floats, nodes: Ints) -> Floats:
         """The unknowns at some nodes, (rows, len(nodes)); 0 where a node has none."""
         index = self.topology.index_of_node[nodes]
-        out = x[:, index] if x.shape[1] else np.zeros((x.shape[0], index.size))
+        out = x.take(index, axis=1) if x.shape[1] else np.zeros((x.shape[0], index.size))  # rows stay together
         out[:, index < 0] = 0.0
         return out
 
     def offsets(self, fixed: Floats, nodes: Ints) -> Floats:
         """What sources add to the unknowns there, (rows or 1, len(nodes)): the rest of node_voltages."""
         column = self.node_offset_columns[nodes]
-        out = fixed[:, column] if fixed.shape[1] else np.zeros((fixed.shape[0], column.size))
+        out = fixed.take(column, axis=1) if fixed.shape[1] else np.zeros((fixed.shape[0], column.size))
         out[:, column < 0] = 0.0
         return out
 

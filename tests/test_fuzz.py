@@ -1,4 +1,4 @@
-"""Every deck that fuzzing found a fault with, the checks that have to see faults, and a minute of fuzzing."""
+"""Every deck that fuzzing found a fault with, the checks that have to see faults, and some seconds of fuzzing."""
 
 from __future__ import annotations
 

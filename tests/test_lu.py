@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+import circuitsim as cs
 from circuitsim.linear.lu import Lu
+from circuitsim.methods.mna import MnaNetwork, make_network
 
 
 def network(n: int, seed: int, decades: float = 6.0) -> np.ndarray:
@@ -64,7 +66,42 @@ def test_large_singular_ones_are_refused() -> None:
 def test_infinite_slopes_have_no_solution_and_no_warning() -> None:
     matrix = island(5)
     matrix[0, 0] = np.inf
-    assert np.isnan(Lu(matrix).solve(np.ones((1, 7)))).any()
+    for of_kind in (matrix, sparse.csc_array(matrix)):
+        assert np.isnan(Lu(of_kind, most_singular=0).solve(np.ones((1, 7)))).all()
+
+
+@pytest.mark.parametrize("condition, singular", [(1e13, False), (1e17, True)])
+def test_both_ways_take_the_same_matrices_for_singular(condition: float, singular: bool) -> None:
+    u, _, vt = np.linalg.svd(np.random.default_rng(4).normal(size=(6, 6)))
+    matrix = u @ np.diag([1.0, 1.0, 1.0, 1.0, 1.0, 1.0 / condition]) @ vt
+    for of_kind in (matrix, sparse.csc_array(matrix)):
+        assert Lu(of_kind).loose.any() == singular
+
+
+def test_the_matrix_of_a_circuit_is_the_same_as_an_array() -> None:
+    """With legs between two units, to ground, and to a source; damped."""
+    deck = """legs
+V1 s 0 1
+R1 s a 1k
+D1 a b dm
+D2 b 0 dm
+D3 s b dm
+E1 c 0 a b 1e3
+F1 0 d V2 0.5
+V2 c e 0
+R2 e d 10
+R3 d 0 1k
+G1 a 0 d 0 1m
+.model dm D
+"""
+    network = make_network(cs.compile_problem(cs.parse(deck)), None)
+    assert isinstance(network, MnaNetwork) and network.legs.a.size == 3
+    slope = np.array([1e-3, 2.0, 7e-9])
+    for damping in (0.0, 1e-2):
+        network.damp(damping)
+        array = network._array(slope)
+        np.testing.assert_allclose(array, network._sparse_array(slope).toarray(), rtol=1e-15)
+        assert array.shape == (network.size, network.size) and np.abs(array).max() > 1
 
 
 def test_no_unknown() -> None:

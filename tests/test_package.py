@@ -157,10 +157,11 @@ def can_run(words: list[str]) -> bool:
 
 
 @pytest.mark.slow
-def test_training_runs_from_the_wheel(installed: Path, tmp_path: Path) -> None:
+def test_training_runs_from_the_wheel(installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A recipe finds its netlist, and the netlist its data, beside the installed package. The first process, which
     finds nothing compiled there, gets the same bits as those after it."""
-    train = [sys.executable, "-m", "training.mnist", "--netlist", "drn-xs", "--limit", "40", "--test-limit", "20"]
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "compiled"))
+    train = [sys.executable, "-m", "training.mnist", "--netlist", "drn-2h", "--limit", "40", "--test-limit", "20"]
     train += ["--epochs", "1", "--threads", "1"]
     trained = []
     for run in ("first", "second"):

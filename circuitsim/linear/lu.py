@@ -21,18 +21,23 @@ _SMALLEST = float(np.finfo(np.float64).tiny)  # of all below some have no recipr
 class Lu:
     """An LU factorisation of an equilibrated matrix: of an array by LAPACK, of a sparse one by SuperLU.
 
-    A singular one of more than `most_singular` unknowns raises LinAlgError.
+    A singular one of more than `most_singular` unknowns raises LinAlgError. Of a matrix with infinities all solutions
+    are nan.
     """
 
     floating = np.zeros(0, np.int64)
     solver: Callable[[Floats], Floats]
 
     def __init__(self, matrix: Floats | sparse.csc_array, most_singular: int = MOST_SINGULAR) -> None:
+        self.loose = np.zeros(matrix.shape[0], bool)
+        if not np.isfinite(matrix if isinstance(matrix, np.ndarray) else matrix.data).all():
+            self.row = self.col = np.ones(matrix.shape[0])
+            self.solver = lambda sides: np.full_like(sides, np.nan)
+            return
         self.row = _reciprocal(_largest(matrix, axis=1))
         scaled = _times(self.row, matrix)
         self.col = _reciprocal(_largest(scaled, axis=0))
         scaled = _times(self.col, scaled.T).T
-        self.loose = np.zeros(self.col.size, bool)
         solver = _dense(scaled) if isinstance(scaled, np.ndarray) else _sparse(scaled)
         self.solver = solver or self._least_norm(scaled, most_singular)
 
@@ -40,10 +45,7 @@ class Lu:
         """What is determined, exactly; of the rest, marked in `loose`, the least-norm choice."""
         if matrix.shape[0] > most:
             raise np.linalg.LinAlgError
-        dense = matrix if isinstance(matrix, np.ndarray) else matrix.toarray()
-        if not np.isfinite(dense).all():  # LAPACK would never end
-            raise np.linalg.LinAlgError
-        u, s, vt = np.linalg.svd(dense)
+        u, s, vt = np.linalg.svd(matrix if isinstance(matrix, np.ndarray) else matrix.toarray())
         kept = s > NO_PIVOT * s.max(initial=0.0)
         self.loose = (np.abs(vt[~kept]) > OPEN).any(axis=0)
         inverse = vt[kept].T @ ((1.0 / s[kept])[:, None] * u[:, kept].T)
@@ -63,16 +65,11 @@ def _largest(matrix: Floats | sparse.csc_array, axis: int) -> Floats:
 
 def _times(scale: Floats, matrix: Floats | sparse.sparray) -> Floats | sparse.sparray:
     """Each row times its scale."""
-    if not isinstance(matrix, np.ndarray):
-        return sparse.diags_array(scale) @ matrix
-    with np.errstate(invalid="ignore"):  # an infinite slope
-        return scale[:, None] * matrix
+    return scale[:, None] * matrix if isinstance(matrix, np.ndarray) else sparse.diags_array(scale) @ matrix
 
 
 def _dense(matrix: Floats) -> Callable[[Floats], Floats] | None:
-    """What solves equations with this matrix, to nan where a slope is infinite; None where it is singular."""
-    if not np.isfinite(matrix).all():
-        return lambda sides: np.full_like(sides, np.nan)
+    """What solves equations with this matrix; None where it is singular."""
     with np.errstate(all="ignore"):
         try:
             condition = _norm(matrix) * _norm(np.asarray(np.linalg.inv(matrix), np.float64))

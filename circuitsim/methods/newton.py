@@ -134,7 +134,7 @@ class _Row:
                 self.steps = max(self.steps, before + steps)
                 if found is not None:
                     return found
-        return outcome.ended(self._given_up(), self.steps)
+        return self._given_up(outcome)
 
     def _full_steps(
         self,
@@ -180,11 +180,14 @@ class _Row:
                     break
             tangents = new
         outcome = self._outcome(u, tangents)
-        return outcome if outcome.status is Status.SOLVED else outcome.ended(self._given_up(), self.steps)
+        return outcome if outcome.status is Status.SOLVED else self._given_up(outcome)
 
-    def _given_up(self) -> Status:
-        """Why no more steps are taken: there may not be more, or they lead nowhere."""
-        return Status.STALLED if self.steps < self.settings.max_sweeps else Status.MAX_SWEEPS
+    def _given_up(self, outcome: Outcome) -> Outcome:
+        """With the reason why no more steps are taken: there may not be more, or they overflow, or lead nowhere."""
+        if self.steps >= self.settings.max_sweeps:
+            return outcome.ended(Status.MAX_SWEEPS, self.steps)
+        overflown = not np.isfinite(outcome.x).all()
+        return outcome.ended(Status.NONFINITE if overflown else Status.STALLED, self.steps)
 
     def _damped_steps(self, u: Floats, tangents: Tangents) -> Outcome:
         """Short steps first, then longer and longer ones: for circuits that full steps do not settle."""
@@ -218,7 +221,7 @@ class _Row:
             found = self._full_steps(np.zeros(net.size), tangents, self.steps + _STEPS_THERE)
             if found.status is Status.SOLVED and np.abs(found.x).max(initial=0.0) <= _ABSURD * largest:
                 return found
-        return outcome.ended(self._given_up(), self.steps)
+        return self._given_up(outcome)
 
     def _closing_step(self, u: Floats, tangents: Tangents) -> tuple[Floats, Tangents]:
         """The solution with the conducting ideal diodes closed: the tangents returned have their currents."""
