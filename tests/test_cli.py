@@ -437,6 +437,27 @@ def test_one_signal_ends_compiled_code_that_does_not(number: signal.Signals, cod
     assert (running.returncode, err) == (code, said)
 
 
+IN_A_STRING = """
+import click
+from circuitsim.io.commands import Command
+
+@click.command(cls=Command)
+def main():
+    exec("import os, signal\\nos.kill(os.getpid(), signal.SIGINT)\\nfor _ in range(10**6): pass")
+
+main()
+"""
+
+
+def test_ctrl_c_while_a_string_is_executed_has_its_exit_code() -> None:
+    """As dataclasses do when a module is imported; Python would kill what `python -m` runs in the end."""
+    Path("in_a_string.py").write_text(IN_A_STRING)
+    command = [sys.executable, "-m", "in_a_string"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), str(ROOT)])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("then", ["goes on", "fails"])
 def test_a_signal_whose_exception_a_callback_loses_is_raised_again(number: signal.Signals, then: str) -> None:

@@ -65,6 +65,11 @@ class Ended(BaseException):
     """A signal asks this program to end; its number. No Exception, so that only clean-up happens on the way out."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C. By a KeyboardInterrupt itself that leaves a string which is executed, as modules do while they are
+    imported, `python -m` is later killed, whatever exit code was asked for."""
+
+
 @contextmanager
 def ends_in_order(patience: float | None = None) -> Iterator[None]:
     """SIGTERM and SIGHUP raise Ended, so that child processes are ended and temporary folders removed.
@@ -87,7 +92,7 @@ def ends_in_order(patience: float | None = None) -> Iterator[None]:
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         heard.set()
-        raise KeyboardInterrupt
+        raise Interrupted
 
     def lost(unraisable: sys.UnraisableHookArgs) -> None:
         if not isinstance(unraisable.exc_value, (KeyboardInterrupt, Ended)) or not main:
