@@ -138,11 +138,9 @@ def exact_sums(problem: Problem, drive: Drive, x: Floats, rows: Ints) -> tuple[F
     nodes = np.arange(len(c.nodes))
     fixed = take_rows(drive.fixed, rows)
     parts = [part[rows] for part in (*drive.base, x)]
-    none, zero = np.zeros_like(fixed), np.zeros_like(parts[0])
-    pieces = [(part, none) for part in parts]
     # Where an unknown has an offset their sum would lose digits: known potentials are then a part of their own.
-    pieces = [(parts[0], fixed), *pieces[1:]] if problem.plain else [(zero, fixed), *pieces]
-    v = np.stack([problem.node_voltages(*piece, nodes) for piece in pieces])
+    first, *others = parts if problem.plain else [np.zeros_like(parts[0]), *parts]
+    v = np.stack([problem.node_voltages(first, fixed, nodes), *(problem.unknowns(part, nodes) for part in others)])
     voltage = junction_volts(problem, drive, x, rows)
     nonlinear, _ = branch_current(j.law[t.junctions], j.params[t.junctions], voltage)
     sources = t.index_of_node[c.current_sources.a], t.index_of_node[c.current_sources.b]

@@ -66,8 +66,8 @@ class Ended(BaseException):
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C. By a KeyboardInterrupt itself that leaves a string which is executed, as modules do while they are
-    imported, `python -m` is later killed, whatever exit code was asked for."""
+    """Ctrl-C. Not a KeyboardInterrupt itself: where that leaves a string which is executed, as dataclasses do during an
+    import, CPython ends what `python -m` runs by SIGINT, whatever exit code it asked for."""
 
 
 @contextmanager
