@@ -19,6 +19,7 @@ GROUPS = {  # of branches in a Circuit: name, and what one of them is called
     "controlled": "a controlled source",
 }  # fmt: skip
 BATCHED = ("e", "i")  # columns of branches that have a batch axis
+VALUES = (*BATCHED, "g", "gain", "vf", "params")  # columns that may change; the others are the structure
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +36,11 @@ class Branches:
 
     def __len__(self) -> int:
         return self.a.size
+
+    @property
+    def structure(self) -> list[NDArray[np.int64 | np.int8]]:
+        """The columns that say what joins what by which law, values aside, (n,) each."""
+        return [getattr(self, f.name) for f in fields(self) if f.name not in VALUES]
 
     def take(self, chosen: Ints) -> Self:
         """Some of them, in this order; values with a batch axis have their branches along the second."""

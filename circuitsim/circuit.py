@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from circuitsim import new_values
 from circuitsim.branches import (
     GROUPS,
     Branches,
@@ -27,7 +28,6 @@ from circuitsim.errors import At, SettingsError, TopologyError
 from circuitsim.laws import Law
 from circuitsim.netlist import Netlist
 from circuitsim.netlist.model import KINDS, similar
-from circuitsim.netlist.tokens import shown
 from circuitsim.notebook import circuit_html
 
 if TYPE_CHECKING:
@@ -191,74 +191,7 @@ class Circuit:
         are finite and >= 0, and shorts, and opens that are not trained, stay what they are. Raises SettingsError
         naming the element. The values are copied.
         """
-        if not isinstance(values, Mapping):
-            raise SettingsError(
-                f"new values are a mapping of names to numbers, such as {{'V1': 2.0}}, found {values!r}"
-            )
-        circuit, given = self, set[str]()
-        for name, value in values.items():
-            if not isinstance(name, str):
-                raise SettingsError(f"new values go by the names of elements, found {name!r}")
-            if name.lower() in given:
-                raise SettingsError(f"{name}: two new values, one under the name in another case; give one")
-            given.add(name.lower())
-            circuit = circuit._with_value(name, _numbers(name, value))
-        return circuit
-
-    def _with_value(self, name: str, value: Floats) -> Circuit:
-        if not np.isfinite(value).all():
-            raise SettingsError(f"{name}: new values must be finite numbers")
-        for k, crossbar in enumerate(self.crossbars):
-            if crossbar.name.lower() == name.lower():
-                g = _fit(name, value, crossbar.g.shape)
-                _check_conductance(name, g)
-                changed = replace(crossbar, g=g)
-                return replace(self, crossbars=(*self.crossbars[:k], changed, *self.crossbars[k + 1 :]))
-            if crossbar.name.lower() == name.partition("[")[0].lower():
-                raise SettingsError(f"{name}: a crossbar takes all its values at once, {crossbar.g.shape}")
-        kind, start, stop = self.rows_of(name)
-        value = self._in_a_row(name, kind, value)
-        if kind == "R":
-            where = _branch_of_rows(self.conductors, kind, start, stop)
-            if where is None:
-                raise SettingsError(
-                    f"{name}: a short cannot take a new conductance, nor can an open resistor that .train does not name"
-                )
-            _check_conductance(name, value)
-            if value.ndim > 1:
-                raise SettingsError(
-                    f"{name}: new values have shape {value.shape}, needs ({stop - start},); resistances have no batch: "
-                    "solve one set of values after another"
-                )
-            g = self.conductors.g.copy()
-            g[where] = _fit(name, value, (stop - start,))
-            return replace(self, conductors=replace(self.conductors, g=g))
-        if kind == "V":
-            where = _branch_of_rows(self.ties, kind, start, stop)
-            e = _batched(name, self.ties.e, where, value, self.current_sources.i.shape[0])
-            return replace(self, ties=replace(self.ties, e=e))
-        if kind == "I":
-            where = _branch_of_rows(self.current_sources, kind, start, stop)
-            i = _batched(name, self.current_sources.i, where, value, self.ties.e.shape[0])
-            return replace(self, current_sources=replace(self.current_sources, i=i))
-        if kind in "EFGH":
-            where = _branch_of_rows(self.controlled, kind, start, stop)
-            gain = self.controlled.gain.copy()
-            gain[where] = _fit(name, value, (stop - start,))
-            return replace(self, controlled=replace(self.controlled, gain=gain))
-        raise SettingsError(f"{name}: only resistors, crossbars and sources can take new values")
-
-    def _in_a_row(self, name: str, kind: str, value: Floats) -> Floats:
-        """Values of an array with two ranges, (rows, columns) behind a batch axis if there is one, member by member."""
-        ref = self.netlist.arrays.get(name.lower())
-        if ref is None or len(ref.indices) < 2 or value.ndim < 2:
-            return value
-        shape = tuple(map(len, ref.indices))
-        if value.shape[-2:] == shape and value.ndim <= 3:
-            return value.reshape(*value.shape[:-2], -1)
-        if kind == "R":  # which have no batch
-            raise SettingsError(f"{name}: new values have shape {value.shape}, needs {shape}")
-        return value
+        return new_values.with_values(self, values)
 
     def rows_of(self, name: str) -> tuple[str, int, int]:
         """Kind and table rows of an element or element array. SettingsError when there is none."""
@@ -367,16 +300,19 @@ def structural_difference(old: Circuit, new: Circuit) -> str:
         return "the nodes are not the same"
     for group, a in old.groups.items():
         b = new.groups[group]
-        columns = ("kind", "row", "a", "b", "law") if group == "junctions" else ("kind", "row", "a", "b")
-        if all(np.array_equal(getattr(a, column), getattr(b, column)) for column in columns):
+        columns = list(zip(a.structure, b.structure, strict=True))
+        if all(np.array_equal(x, y) for x, y in columns):
             continue
         keys = [set(zip(x.kind.tolist(), x.row.tolist(), strict=True)) for x in (a, b)]
-        changed = sorted(keys[0] ^ keys[1])
-        if not changed:
+        if changed := sorted(keys[0] ^ keys[1]):
+            kind, row = changed[0]
+            tables = (old if changed[0] in keys[0] else new).netlist.tables
+            name = "option rshunt" if kind < 0 else tables[KINDS[kind]].names[row]
+            return f"{name} was {_roles(old, kind, row)} and is now {_roles(new, kind, row)}"
+        if len(a) != len(b):
             return f"the elements that are {GROUPS[group]} are not the same"
-        kind, row = changed[0]
-        name = "option rshunt" if kind < 0 else old.netlist.tables[KINDS[kind]].names[row]
-        return f"{name} was {_roles(old, kind, row)} and is now {_roles(new, kind, row)}"
+        first = np.flatnonzero(np.any([x != y for x, y in columns], axis=0))[0]
+        return f"the nodes, the law or the control of {old.element(a, int(first))} are not the same"
     for x, y in zip(old.crossbars, new.crossbars, strict=False):
         if not (np.array_equal(x.rows, y.rows) and np.array_equal(x.cols, y.cols)):
             return f"the nodes of crossbar {x.name} are not the same"
@@ -387,63 +323,3 @@ def _roles(circuit: Circuit, kind: int, row: int) -> str:
     """Which branches an element is made of."""
     found = [GROUPS[group] for group, x in circuit.groups.items() if ((x.kind == kind) & (x.row == row)).any()]
     return " and ".join(found) or "open"
-
-
-def _branch_of_rows(branches: Branches, kind: str, start: int, stop: int) -> slice | None:
-    """Rows start:stop of a netlist table as a slice of branches (both in deck order), None when some are missing."""
-    of_kind = np.flatnonzero(branches.kind == KINDS.index(kind))
-    rows = branches.row[of_kind]
-    low, high = np.searchsorted(rows, [start, stop])
-    if high - low != stop - start:
-        return None
-    return slice(int(of_kind[low]), int(of_kind[low]) + stop - start) if stop > start else slice(0, 0)
-
-
-def _numbers(name: str, value: ArrayLike) -> Floats:
-    """An array of its own of real numbers."""
-    if np.ma.is_masked(value):
-        raise SettingsError(f"{name}: some of the new values are masked; fill them")
-    try:
-        array = np.asarray(value)
-        if array.dtype.kind in "fiubO":  # O: fractions, say
-            with np.errstate(over="ignore"):
-                return np.array(array, np.float64)
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise SettingsError(f"{name}: new values must be numbers, found {shown(repr(value))}")
-
-
-def _batched(name: str, old: Floats, where: slice | None, value: Floats, others: int) -> Floats:
-    """Put source values of shape (), (n,), (batch,) for n = 1, or (batch, n) in place; broadcasts the batch axis.
-
-    others: the rows that sources of the other kind have.
-    """
-    if where is None:
-        raise SettingsError(f"{name}: it is left out, and cannot take a value, or not all of its members can")
-    count = where.stop - where.start
-    if value.ndim == 1 and count == 1:
-        value = value[:, None]
-    rows = _fit(name, value, (count,)) if value.ndim < 2 else value
-    rows = np.atleast_2d(rows)
-    if rows.ndim != 2 or rows.shape[1] != count or rows.shape[0] == 0:
-        raise SettingsError(f"{name}: new values have shape {value.shape}; needs ({count},) or (batch, {count})")
-    before = max(old.shape[0], others)
-    if 1 not in (before, rows.shape[0]) and before != rows.shape[0]:
-        raise SettingsError(f"{name}: batch of {rows.shape[0]} does not fit the batch of {before} set before")
-    batch = max(old.shape[0], rows.shape[0])
-    if where == slice(0, old.shape[1]):
-        return rows if rows.shape[0] == batch else np.repeat(rows, batch, axis=0)
-    new = np.repeat(old, batch, axis=0) if old.shape[0] != batch else old.copy()
-    new[:, where] = rows
-    return new
-
-
-def _fit(name: str, value: Floats, shape: tuple[int, ...]) -> Floats:
-    if value.shape not in (shape, ()):
-        raise SettingsError(f"{name}: new values have shape {value.shape}, needs {shape}")
-    return np.broadcast_to(value, shape)
-
-
-def _check_conductance(name: str, g: Floats) -> None:
-    if (g < 0).any():
-        raise SettingsError(f"{name}: negative conductance {g.min():g} S is not monotone")

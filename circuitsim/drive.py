@@ -22,8 +22,8 @@ class Drive:
     """What the sources impose on the free units, for some rows of the batch; all (rows or 1, ...), float64."""
 
     rows: slice  # of the batch
-    fixed: Floats  # (rows, n_fixed) V: potentials of fixed nodes, offsets of others
-    injection: Floats  # (rows, n_free) A: from fixed potentials, offsets and current sources
+    fixed: Floats  # (rows or 1, n_fixed) V: potentials of fixed nodes, offsets of others
+    injection: Floats  # (rows or 1, n_free) A: from fixed potentials, offsets and current sources
     source_flow: Floats  # (rows or 1, n_free) A: the current sources' part of it
     source_abs: Floats  # (rows or 1, n_free) A: sum of |i| of the current sources at a unit
     fixed_abs: Floats  # (rows or 1, n_free) A: sum of g |c| over the fixed potentials c; (1, 0): not known

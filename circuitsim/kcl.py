@@ -156,20 +156,21 @@ def exact_sums(problem: Problem, drive: Drive, x: Floats, rows: Ints) -> tuple[F
         for unit, sign in ((a, 1.0), (b, -1.0)):
             end_sums(np.where(within, -1, unit), sign, amps, flow, low, total)
     flat_sums(flat.ptr, flat.branch, flat.sign, t.flat_a, t.flat_b, g, v, flow, low, total)
-    for k in range(rows.size if c.crossbars else 0):
-        for n, crossbar in enumerate(c.crossbars):
-            if n not in t.expanded:
-                units = t.index_of_node
-                overlap = np.intersect1d(units[crossbar.rows], units[crossbar.cols]).max(initial=-1) >= 0
-                ends = crossbar.rows, crossbar.cols, crossbar.g, units, overlap
-                if problem.plain:
-                    crossbar_sums(*ends, v[0, k], v[1:, k].sum(axis=0), flow[k], total[k])
-                    continue
-                # Apart, for the digits of each; absolute currents only as one.
-                known, unknown, rest = v[0, k], v[1, k], v[2:, k].sum(axis=0)
-                crossbar_sums(*ends, known, np.zeros_like(known), flow[k], np.zeros_like(total[k]))
-                crossbar_sums(*ends, unknown, rest, flow[k], np.zeros_like(total[k]))
-                crossbar_sums(*ends, known + unknown, rest, np.zeros_like(flow[k]), total[k])
+    for n, crossbar in enumerate(c.crossbars):
+        if n in t.expanded:
+            continue
+        units = t.index_of_node
+        overlap = np.intersect1d(units[crossbar.rows], units[crossbar.cols]).max(initial=-1) >= 0
+        ends = crossbar.rows, crossbar.cols, crossbar.g, units, overlap
+        for k in range(rows.size):
+            if problem.plain:
+                crossbar_sums(*ends, v[0, k], v[1:, k].sum(axis=0), flow[k], total[k])
+                continue
+            # Apart, for the digits of each; absolute currents only as one.
+            known, unknown, rest = v[0, k], v[1, k], v[2:, k].sum(axis=0)
+            crossbar_sums(*ends, known, np.zeros_like(known), flow[k], np.zeros_like(total[k]))
+            crossbar_sums(*ends, unknown, rest, flow[k], np.zeros_like(total[k]))
+            crossbar_sums(*ends, known + unknown, rest, np.zeros_like(flow[k]), total[k])
     flow += low
     return flow, total
 

@@ -52,6 +52,7 @@ class Residuals:
     complementarity_watts  largest (ideal diode's current) x (its gap), W
     power_balance_watts  |power of the sources - power absorbed| = |sum of x rho| (Tellegen), W
     gap_watts            bound on E(v) - E(v*), half the excess power, for v* within the span of voltages seen, W
+    worst_row, worst_unit  where kcl_relative is; unit -1: nowhere, or at the law of a controlled source
     """
 
     kcl_amps: float
@@ -65,7 +66,7 @@ class Residuals:
 
     def merge(self, other: Residuals, first_row: int) -> Residuals:
         """The worst of two parts of a batch; `other` starts at row `first_row`."""
-        worse = not other.kcl_relative <= self.kcl_relative or self.worst_unit < 0
+        worse = not (other.kcl_relative <= self.kcl_relative or np.isnan(self.kcl_relative))
         return Residuals(
             **{name: float(np.maximum(getattr(self, name), getattr(other, name))) for name in FIGURES},  # keeps NaN
             worst_row=first_row + other.worst_row if worse else self.worst_row,
@@ -107,7 +108,7 @@ class Check:
         self.slope = np.broadcast_to(v.diag + slope, x.shape)
         self.flow, self.rho, self.upper, self.most = (np.empty(x.shape) for _ in range(4))
         self.summed = np.zeros(x.shape[0], bool)  # rows whose figures are exact
-        self.largest = np.zeros(x.shape[0])  # the largest absolute current at a unit, of a source, of a resistor, A
+        self.largest = np.zeros(x.shape[0])  # the largest current (_largest_amps), A; 0 in rows that are not summed
         self.certain = 0.0
         self.linked = drive.carried[:, : problem.topology.links.size]
         self.link_volts = self._link_violation()
@@ -295,7 +296,9 @@ class Check:
         links = bool(self.problem.topology.links.size)
         size = np.abs(rho) + (self._link_amps(rows) if links else 0.0)
         branches = self._nonlinear(rows)
-        fall, rise = self._nothing(rows, total, branches)
+        largest = self._largest_amps(rows, total)
+        self.largest[rows] = largest.max(axis=1)
+        fall, rise = self._nothing(rows, largest, branches)
         size[size <= np.where(rho > 0, fall, rise)] = 0.0
         settled = (size == 0) & (self.slope[rows] > 0)
         self.upper[rows] = np.divide(size, total, out=np.where(size > 0, np.inf, 0.0), where=total > 0)
@@ -306,16 +309,27 @@ class Check:
         if links:
             self.upper[rows] = np.maximum(self.upper[rows], np.where(settled, 0.0, self._link_relative(rows, total)))
         if self.problem.topology.islands.arcs:
-            across = self._nothing(rows, total, branches, across_islands=True)
+            across = self._nothing(rows, largest, branches, across_islands=True)
             self.upper[rows] = np.maximum(self.upper[rows], self._island_violation(rows, branches, *across))
 
+    def _largest_amps(self, rows: Ints, total: Floats) -> Floats:
+        """The largest current in each copy: at a unit (`total`, absolute ones), of a source, of a resistor that sources
+        fix; (len(rows), copies), A.
+        """
+        problem, copies, s = self.problem, self.problem.copies, self.problem.circuit.current_sources
+        given = np.where(s.a != s.b, np.abs(take_rows(problem.given_currents(self.drive.rows), rows)), 0.0)
+        closed, drops = problem.closed_drops(take_rows(self.drive.fixed, rows))
+        through = problem.circuit.conductors.g[closed] * drops
+        sources = np.maximum(copies.largest_of_branches(given), copies.largest_of_branches(through))
+        return np.asarray(np.maximum(sources, copies.largest(total)))
+
     def _nothing(
-        self, rows: Ints, total: Floats, branches: _Nonlinear, across_islands: bool = False
+        self, rows: Ints, largest: Floats, branches: _Nonlinear, across_islands: bool = False
     ) -> tuple[Floats, Floats]:
         """Currents out of a unit, and into it, that are none, (len(rows), n_free) each, A.
 
-        No voltages in float64 can make them smaller: they are beyond the last digit of the largest currents (`total`
-        are the absolute ones at each unit), or of the largest voltage; or the currents of nonlinear branches would
+        No voltages in float64 can make them smaller: they are beyond the last digit of the `largest` currents, or of
+        the largest voltage; or the currents of nonlinear branches would
         fall, or rise, by as much when their voltages change in the last digits; or they are the last digits of currents
         that are carried. No voltage counts as more than 1e12 V there, no current as more than 1e12 A: islands that
         nothing holds may end anywhere, and the last digits of -1e58 V would excuse every current that there is.
@@ -339,15 +353,8 @@ class Check:
             at_ends = NOTHING * self._at_units(across, across) + at_ends * at_links
         _, carried = carried_sums(self.problem, take_rows(of_carriers, rows))
         fall, rise = self._at_units(less.T, more.T), self._at_units(more.T, less.T)
-        problem, s = self.problem, c.current_sources
-        given = np.where(s.a != s.b, np.abs(take_rows(problem.given_currents(self.drive.rows), rows)), 0.0)
-        closed, drops = problem.closed_drops(take_rows(self.drive.fixed, rows))
-        through = c.conductors.g[closed] * drops
-        copies = problem.copies
-        largest = np.maximum(copies.largest_of_branches(given), copies.largest_of_branches(through))
-        largest = np.maximum(largest, copies.largest(total))
-        self.largest[rows] = largest.max(axis=1)
-        volts, amps = (np.minimum(x, _MOST)[:, copies.of_unit] for x in (self.largest_volts[rows], largest))
+        of_unit = self.problem.copies.of_unit
+        volts, amps = (np.minimum(x, _MOST)[:, of_unit] for x in (self.largest_volts[rows], largest))
         beyond = at_ends * volts + NOTHING * amps + ROUNDING * carried + least
         return fall + beyond, rise + beyond
 
@@ -440,6 +447,9 @@ class Check:
         if not self.finite():
             return UNKNOWN
         row, unit = (int(k) for k in np.unravel_index(self.upper.argmax(), self.upper.shape))
+        worst, of_laws = float(self.upper[row, unit]), int(self.active_error.argmax())
+        if worst == 0.0 or self.active_error[of_laws] > worst:
+            row, unit, worst = of_laws, -1, float(self.active_error[of_laws])
         base = sum(drive.base[1:], drive.base[0]) if drive.base else np.zeros((0, x.shape[1]))
         v = base + x if drive.base else x
         span = max(v.max(), drive.fixed.max(initial=0.0)) - min(v.min(), drive.fixed.min(initial=0.0))
@@ -450,11 +460,11 @@ class Check:
             complementarity, gap = max(complementarity, float(watts.max())), gap + float(watts.sum(axis=1).max())
         return Residuals(
             kcl_amps=amps,
-            kcl_relative=float(np.maximum(self.upper[row, unit], self.active_error.max())),
+            kcl_relative=worst,
             clamp_volts=clamp,
             complementarity_watts=complementarity,
             power_balance_watts=balance,
             gap_watts=gap,
             worst_row=row,
-            worst_unit=unit if self.upper[row, unit] > 0 else -1,
+            worst_unit=unit,
         )

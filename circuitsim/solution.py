@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim import currents, uniqueness
-from circuitsim.backends.base import DTYPES
+from circuitsim.backends.base import BACKENDS, DTYPES, unknown_backend
 from circuitsim.circuit import Circuit
 from circuitsim.errors import SettingsError
 from circuitsim.netlist.saves import Save, find_save
@@ -70,6 +70,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise SettingsError(f"unknown method '{self.method}': choose {' or '.join(METHODS)}")
+        if self.backend not in ("auto", *BACKENDS):
+            raise unknown_backend(self.backend)
         if self.dtype not in DTYPES:
             raise SettingsError(f"unknown dtype '{self.dtype}': choose {' or '.join(DTYPES)}")
         if self.tol is not None and not (isinstance(self.tol, Real) and 0 < self.tol < 1):

@@ -471,4 +471,5 @@ def test_auto_trains_on_the_cpu_where_a_gpu_does_not_work(device: Device, monkey
     assert isinstance(left, LayeredLearner) and left.device is None
     assert left.path == "fast path for layers"
     with pytest.raises(BackendUnavailable, match="does not go on"):
-        ready_learner(circuit, recipe, "gpu", 1, (data,)).train(data, np.arange(4), {})
+        still = dict.fromkeys(circuit.netlist.trained, 0.0)
+        ready_learner(circuit, recipe, "gpu", 1, (data,)).train(data, np.arange(4), still)

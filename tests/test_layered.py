@@ -299,6 +299,21 @@ def test_a_unit_without_conductance_is_named(algorithm: str, kernel: bool) -> No
         learner.train(samples(6, 3), np.arange(4), dict.fromkeys(learner.values(), 0.0))
 
 
+@pytest.mark.parametrize("path", ["layers", "general"])
+@pytest.mark.parametrize("wrong", [{}, {"RW1": 0.1}, {"RW1": 0.1, "RW2": 0.1, "Ib1": 0.1, "Ib2": 0.1, "W3": 0.1}])
+def test_rates_are_those_of_the_trained_elements(wrong: dict[str, float], path: str) -> None:
+    """One way to give them for every learner: by name, in any case, none missing and none beyond."""
+    circuit = parse(drn((6, 5, 3), seed=5))
+    cpu = find_backend("cpu")
+    learner = layered(circuit, RECIPE) if path == "layers" else GeneralLearner(compile_problem(circuit), RECIPE, cpu)
+    before, count = learner.values(), RECIPE.batch_size
+    with pytest.raises(SettingsError, match="learning rates are one for each of RW1"):
+        learner.train(samples(6, 3), np.arange(count), wrong)
+    rates = {name.swapcase(): 0.01 for name in circuit.netlist.trained}
+    learner.train(samples(6, 3), np.arange(count), rates)
+    assert all((after != before[name]).any() for name, after in learner.values().items())
+
+
 def test_a_gain_beyond_the_dtype_is_refused() -> None:
     learner = layered(parse(drn((12, 5, 3), seed=5)), replace(RECIPE, dtype="float32", gain=1e300))
     with pytest.raises(SettingsError, match=r"gain 1e\+300 is too large for float32"):

@@ -248,11 +248,11 @@ def test_names_of_members_and_ranges() -> None:
         lambda c: c.with_values({3: 1}), lambda c: cs.solve(c).current(3), lambda c: cs.solve(c).power(None),
         lambda c: cs.sweep(c, "Vrow0 0 1 1", saves="i(Vrow0)"), lambda c: cs.sweep(c, "Vrow0 0 1 1", saves=[3]),
         lambda c: cs.sweep(c, "Vrow0 0 1 1", settings=3), lambda c: cs.monte_carlo(c, 2, "2"),
-        lambda c: cs.parse("t\nR1 a 0 1", seed="a"),
+        lambda c: cs.parse("t\nR1 a 0 1", seed="a"), lambda c: cs.Settings(backend="nonsense"),
     ],
 )  # fmt: skip
 def test_arguments_of_other_types_are_settings_errors(call: Any) -> None:
-    with pytest.raises(cs.SettingsError, match=r"found|two new values|by name: Settings|whole number"):
+    with pytest.raises(cs.SettingsError, match=r"found|two new values|by name: Settings|whole number|unknown backend"):
         call(cs.load(NETLISTS / "crossbar_4x4.cir"))
 
 

@@ -6,12 +6,14 @@ import copy
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from growth import LIMIT, exponent
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import circuitsim as cs
@@ -43,6 +45,48 @@ def test_a_crossbar_that_changes_behind_our_back_makes_no_wrong_island() -> None
     assert updated.determined.tolist() == fresh.determined.tolist()
     assert not fresh.determined.all()
     assert cs.solve(problem).determined.all()
+
+
+def test_many_new_values_are_put_in_place_together() -> None:
+    """Some of every kind, given one by one in any order, are those that are given as one array."""
+    deck = "t\n{0}[0:2] s[0:2] 0 0\nI{1}[0:2] 0 y[0:2] 0\nR{1}[0:2] s[0:2] y[0:2] 1k\nRo[0:2] y[0:2] 0 1k"
+    deck += "\nE{1}[0:2] e[0:2] 0 y[0:2] 0 1\nRe[0:2] e[0:2] 0 1k"
+    circuit = cs.parse(deck.format("Va", "a"))
+    volts, amps, siemens, gains = np.random.default_rng(0).uniform(1, 2, (4, 5, 3))
+    whole = {"Va": volts, "Ia": amps, "Ra": siemens[0], "Ea": gains[0]}
+    single = {f"Va[{k}]": volts[:, k] for k in (2, 0, 1)} | {f"ia[{k}]": amps[:, k] for k in (1, 2, 0)}
+    single |= {f"Ra[{k}]": siemens[0, k] for k in range(3)} | {f"EA[{k}]": gains[0, k] for k in range(3)}
+    one, other = circuit.with_values(whole), circuit.with_values(single)
+    for a, b in zip(one.groups.values(), other.groups.values(), strict=True):
+        for name, column in vars(a).items():
+            np.testing.assert_array_equal(column, getattr(b, name))
+    changed = one.with_values({"Va[1]": 7.0}).ties.e
+    np.testing.assert_array_equal(changed, np.insert(volts[:, ::2], 1, 7.0, axis=1))
+    assert circuit.batch == 1 and not circuit.ties.e.any()
+
+
+@pytest.mark.parametrize("value", [0.002, np.full((2, 2), 0.002), np.asfortranarray([[1.0, 2.0], [3.0, 4.0]])])
+def test_new_values_are_arrays_of_one_type(value: Any) -> None:
+    """Contiguous and writable, whatever is given: compiled code is compiled once."""
+    circuit = cs.parse(CROSSBAR).with_values({"RW": value, "Vx": 0.0})
+    for array in (circuit.crossbars[0].g, circuit.ties.e):
+        assert array.flags.c_contiguous and array.flags.writeable
+    np.testing.assert_array_equal(circuit.crossbars[0].g, np.broadcast_to(value, (2, 2)))
+
+
+def test_the_cost_of_new_values_grows_with_their_number() -> None:
+    def prepare(n: int) -> Callable[[], object]:
+        circuit = cs.parse("t\n" + "\n".join(f"R{k} a{k} a{k + 1} 1k\nV{k} b{k} 0 1" for k in range(n)))
+        circuit.with_values({"R0": 1.0})
+        values = {f"{kind}{k}": float(k + 1) for k in range(n) for kind in "RV"}
+
+        def work() -> None:
+            changed = circuit.with_values(values)
+            assert changed.conductors.g[-1] == changed.ties.e[0, -1] == n
+
+        return work
+
+    assert exponent(prepare, 5_000, repeats=2) < LIMIT
 
 
 @pytest.mark.parametrize("order", [("V1", "I1"), ("I1", "V1")])

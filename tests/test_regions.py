@@ -151,3 +151,15 @@ def test_the_certificate_says_which_rows_have_these_states(monkeypatch: pytest.M
 def test_circuits_of_straight_pieces(card: str, straight: bool) -> None:
     deck = f"kind\nV1 s 0 1\nRs s a 1k\n{card}\nRb b 0 1k\n.model s D(is=1e-14)" + MODELS
     assert regions.straight(make_network(cs.compile_problem(cs.parse(deck)))) == straight
+
+
+@pytest.mark.parametrize("amperes", [np.linspace(1e-3, 2e-3, 11), np.zeros(12)], ids=["at a source", "none"])
+def test_current_sources_that_move_no_unknown(amperes: np.ndarray) -> None:
+    """Their rows all have the same injections, kept once."""
+    deck = "rail\nV1 in 0 3\nI1 in 0 1m\nR1 in a 1k\nR2 a b 1k\nR3 b 0 1k\nD1 a 0 perfect\nD2 b 0 perfect" + MODELS
+    problem = cs.compile_problem(cs.parse(deck)).with_values({"I1": amperes})
+    assert problem.drive(slice(0, amperes.size)).injection.shape[0] == 1
+    solution = cs.solve(problem, NEWTON)
+    assert solution.solved
+    np.testing.assert_allclose(solution.voltage("a"), np.full(amperes.size, 0.3), rtol=0, atol=1e-15)
+    np.testing.assert_allclose(solution.current("V1"), -2.7e-3 - amperes, rtol=1e-12)

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.usefixtures("kernel_form")
 
 INF = np.inf
 CASES = Path(__file__).parent / "fuzz_cases"
+AMPLIFIER = "t\nV1 a 0 1\nR1 a d 1k\nR2 d 0 1k\nE1 o 0 d 0 2\nR3 o p 1k\nR4 p 0 1k\n"
 
 
 @pytest.mark.parametrize(
@@ -367,3 +368,39 @@ def test_what_repeats_is_gathered_as_numpy_does(ufunc: np.ufunc, places: int, ro
     ufunc_at(ufunc, found, where, values)
     ufunc.at(wanted, where, values)
     np.testing.assert_array_equal(found, wanted)
+
+
+def test_the_worst_place_is_that_of_the_worst_figure() -> None:
+    """Laws of controlled sources count, and they have no unit."""
+    problem = cs.compile_problem(cs.parse(AMPLIFIER)).with_values({"V1": [0.0, 0.0, 3.0]})
+    found = cs.solve(problem)
+    x = found.x.copy()
+    d = problem.topology.index_of_node[problem.circuit.netlist.node("d")]
+    x[0, d] += 1e-7
+    drive = replace(problem.drive(slice(0, 3)), carried=found.carried)
+    of_node = Check(problem, drive, x).certificate()
+    assert (of_node.worst_row, of_node.worst_unit) == (0, d)
+    of_law = Check(problem.with_values({"E1": 3.0}), drive, found.x).certificate()
+    assert of_law.kcl_relative > 0.1
+    assert (of_law.worst_row, of_law.worst_unit) == (2, -1)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "row", "unit"),
+    [
+        ((1.0, 2, -1), (1e-12, 0, 3), 2, -1),
+        ((1e-12, 2, 4), (1.0, 0, -1), 5, -1),
+        ((0.0, 0, -1), (1e-12, 1, 3), 6, 3),
+        ((np.nan, 1, -1), (1e-12, 1, 3), 1, -1),
+        ((1e-12, 1, 3), (np.nan, 1, -1), 6, -1),
+    ],
+)
+def test_merged_certificates_keep_the_worst_place(
+    first: tuple[float, int, int], second: tuple[float, int, int], row: int, unit: int
+) -> None:
+    def made(kcl: float, row: int, unit: int) -> Residuals:
+        return Residuals(0.0, kcl, 0.0, 0.0, 0.0, 0.0, row, unit)
+
+    merged = made(*first).merge(made(*second), 5)
+    np.testing.assert_equal(merged.kcl_relative, np.maximum(first[0], second[0]))
+    assert (merged.worst_row, merged.worst_unit) == (row, unit)

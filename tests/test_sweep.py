@@ -339,6 +339,29 @@ D5 0 f ds
         base.with_circuit(cs.parse("t\nR1 a 0 1\n"))
 
 
+BESIDE = "t\nV1 a 0 1\nV2 c 0 2\nR1 a d 1k\nR2 c e 1k\nR3 d 0 1k\nR4 e 0 3k\nRo o 0 1k\n"
+OTHERWISE = "the nodes, the law or the control of {} are not the same"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("F1 0 o V1 1", "F1 0 o V2 1", OTHERWISE.format("F1")),
+        ("H1 o 0 V1 1k", "H1 o 0 V2 1k", OTHERWISE.format("H1")),
+        ("E1 o 0 d 0 1", "E1 o 0 e 0 1", OTHERWISE.format("E1")),
+        ("G1 o 0 d 0 1m", "G1 o 0 d e 1m", OTHERWISE.format("G1")),
+        ("D1 d o s\n.model s d", "D1 o d s\n.model s d", OTHERWISE.format("D1")),
+        ("R5 d o 1k", "R5 d o 1k\nR6 d o 1k", "R6 was open and is now a conductance"),
+        ("R5 d o 1k\nR6 d o 1k", "R5 d o 1k", "R6 was a conductance and is now open"),
+    ],
+)
+def test_with_circuit_takes_no_other_structure(before: str, after: str, said: str) -> None:
+    problem = cs.compile_problem(cs.parse(BESIDE + before))
+    with pytest.raises(cs.TopologyError, match=said):
+        problem.with_circuit(cs.parse(BESIDE + after))
+    assert cs.solve(problem.with_circuit(cs.parse(BESIDE.replace("2\n", "3\n") + before))).voltage("c") == 3.0
+
+
 def test_with_circuit_compiles_again_when_islands_change() -> None:
     text = "t\nV1 a 0 1\nR1 a b g={g}\nR2 b c 1k\n.train R1\n"
     base = cs.compile_problem(cs.parse(text + ".param g=1m\n"))

@@ -18,7 +18,17 @@ from training import eqprop
 from training.adjoint import bp_fields, implicit_fields
 from training.convex import check_convex
 from training.gradient import find_outputs, gradient, trained_elements
-from training.learner import AT_ONCE, Learner, LearningError, Samples, Tally, check_arrays, check_batches, tally_of
+from training.learner import (
+    AT_ONCE,
+    Learner,
+    LearningError,
+    Samples,
+    Tally,
+    check_arrays,
+    check_batches,
+    rates_of,
+    tally_of,
+)
 from training.phases import State, Sweeps, choose_phases
 from training.recipe import Recipe
 
@@ -85,6 +95,7 @@ class GeneralLearner(Learner):
 
     def train(self, samples: Samples, order: Ints, rates: Mapping[str, float]) -> Tally:
         check_batches(order, self.batch_size)
+        rates = rates_of(self.problem.circuit.netlist.trained, rates)
         tally = Tally()
         for first in range(0, order.size, self.batch_size):
             rows = order[first : first + self.batch_size]
@@ -128,7 +139,7 @@ class GeneralLearner(Learner):
         """A step down the gradient; conductances stay at 0 or above."""
         new = {}
         for element, value, slope in zip(self.trained, self.values().values(), gradients, strict=True):
-            moved = value - rates[element.name] * slope
+            moved = value - rates[element.name.lower()] * slope
             if not np.isfinite(moved).all():
                 raise LearningError(f"{element.name}: its new values are not finite; choose smaller learning rates")
             new[element.name] = np.maximum(moved, 0.0) if element.is_conductance else moved

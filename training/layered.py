@@ -17,7 +17,17 @@ from training import convex, eqprop, kernels, layers
 from training.gpu_steps import GpuSteps, Refused, features_on, task_of
 from training.gradient import find_outputs
 from training.layers import Layers, Weights
-from training.learner import AT_ONCE, Learner, LearningError, Samples, Tally, check_arrays, check_batches, tally_of
+from training.learner import (
+    AT_ONCE,
+    Learner,
+    LearningError,
+    Samples,
+    Tally,
+    check_arrays,
+    check_batches,
+    rates_of,
+    tally_of,
+)
 from training.recipe import Recipe
 
 Ints = NDArray[np.int64]
@@ -117,7 +127,7 @@ class LayeredLearner(Learner):
         if samples is not self._prepared:
             self.prepare(samples)
         check_batches(order, self.batch_size)
-        by_name = {name.lower(): rate for name, rate in rates.items()}
+        by_name = rates_of(self.problem.circuit.netlist.trained, rates)
         dtype = self.g.dtype
         g_rates = np.array([by_name.get(name.lower(), 0.0) for name in self.structure.crossbars], dtype)
         b_rates = np.array([by_name.get((name or "").lower(), 0.0) for name in self.structure.biases], dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.errors import SettingsError
+from circuitsim.units import listed
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -96,7 +97,8 @@ class Learner(Protocol):
         """One step for every `batch_size` entries of `order` (rows of `samples`; its length a multiple).
 
         `rates` gives the learning rate of each trained element by its name. Raises LearningError when a nudged
-        problem is not convex or values are no longer finite, SettingsError for an `order` that ends within a batch.
+        problem is not convex or values are no longer finite, SettingsError for an `order` that ends within a batch,
+        or for rates that are not those of the trained elements.
         """
 
     def outputs(self, samples: Samples, rows: slice) -> Floats:
@@ -135,3 +137,11 @@ def check_arrays(found: Mapping[str, NDArray], wanted: Mapping[str, NDArray]) ->
                 f"array '{name}' is {found[name].dtype} {found[name].shape}, this network needs "
                 f"{array.dtype} {array.shape}"
             )
+
+
+def rates_of(trained: Sequence[str], rates: Mapping[str, float]) -> dict[str, float]:
+    """The learning rates by the names of the trained elements, in lower case. SettingsError where they do not fit."""
+    found = {name.lower(): float(rate) for name, rate in rates.items()}
+    if wrong := sorted({name.lower() for name in trained} ^ found.keys()):
+        raise SettingsError(f"learning rates are one for each of {', '.join(trained)}; {listed(wrong)} are not so")
+    return found

@@ -72,7 +72,8 @@ def ready_learner(circuit: Circuit, recipe: Recipe, backend: str, threads: int, 
             learner.prepare(samples)
         if where == "auto" and isinstance(learner, LayeredLearner) and learner.device:
             before = learner.arrays()
-            learner.train(data[-1], np.arange(recipe.batch_size) % len(data[-1]), {})
+            still = dict.fromkeys(circuit.netlist.trained, 0.0)
+            learner.train(data[-1], np.arange(recipe.batch_size) % len(data[-1]), still)
             learner.restore(before)
         return learner
 

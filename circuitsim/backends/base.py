@@ -125,4 +125,9 @@ def find_backend(name: str) -> Backend:
         from circuitsim.backends.gpu import GpuBackend
 
         return GpuBackend(CudaDevice())
-    raise SettingsError(f"unknown backend '{name}': choose auto, {', '.join(BACKENDS)}")
+    raise unknown_backend(name)
+
+
+def unknown_backend(name: str) -> SettingsError:
+    """Of a name that none of the backends has."""
+    return SettingsError(f"unknown backend '{name}': choose auto, {', '.join(BACKENDS)}")

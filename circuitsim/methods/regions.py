@@ -89,7 +89,7 @@ def _on_pieces(
     `through` (legs,), V and A: u (rows, size) from x, currents of the legs (rows, legs), and which rows this may be
     right in: all legs have these slopes there but for rounding, and `slack` (_LOOKS).
     """
-    rows, n = drive.injection.shape[0], network.legs.n_junctions
+    rows, n = drive.rows.stop - drive.rows.start, network.legs.n_junctions
     offset, live = network.offsets(drive, rows), slope > 0
     shift = np.where(live, offset - at, 0.0)
     u, current = np.repeat(x[None], rows, axis=0), np.repeat(through[None], rows, axis=0)

@@ -1,0 +1,195 @@
+"""New values of elements: what Circuit.with_values takes, read, checked and put into its columns, each copied once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from circuitsim.branches import BATCHED, Branches
+from circuitsim.errors import SettingsError
+from circuitsim.netlist.model import KINDS
+from circuitsim.netlist.tokens import shown
+
+if TYPE_CHECKING:
+    from circuitsim.circuit import Circuit
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+_COLUMN_OF = {  # the kinds of elements that can take new values: their group of branches, and the column of the values
+    "R": ("conductors", "g"), "V": ("ties", "e"), "I": ("current_sources", "i"),
+    **dict.fromkeys("EFGH", ("controlled", "gain")),
+}  # fmt: skip
+
+_NO_CONDUCTANCE = "a short cannot take a new conductance, nor can an open resistor that .train does not name"
+_LEFT_OUT = "it is left out, and cannot take a value, or not all of its members can"
+
+
+class NewValues:
+    """The values that are given, name after name, and then the circuit that has them."""
+
+    def __init__(self, circuit: Circuit) -> None:
+        self.circuit = circuit
+        self.batch, self.given = circuit.batch, set[str]()
+        self.crossbars = {x.name.lower(): x for x in circuit.crossbars}
+        self.columns = {group: _Column(getattr(circuit, group), name) for group, name in set(_COLUMN_OF.values())}
+
+    def put(self, name: str, value: ArrayLike) -> None:
+        """One element's, or one array's. Raises SettingsError naming it."""
+        if not isinstance(name, str):
+            raise SettingsError(f"new values go by the names of elements, found {name!r}")
+        key = name.lower()
+        if key in self.given:
+            raise SettingsError(f"{name}: two new values, one under the name in another case; give one")
+        self.given.add(key)
+        numbers = _numbers(name, value)
+        if not np.isfinite(numbers).all():
+            raise SettingsError(f"{name}: new values must be finite numbers")
+        if (crossbar := self.crossbars.get(key)) is not None:
+            g = _fit(name, numbers, crossbar.g.shape)
+            _check_signs(name, g)
+            self.crossbars[key] = replace(crossbar, g=g)
+            return
+        if (crossbar := self.crossbars.get(key.partition("[")[0])) is not None:
+            raise SettingsError(f"{name}: a crossbar takes all its values at once, {crossbar.g.shape}")
+        kind, start, stop = self.circuit.rows_of(name)
+        if kind not in _COLUMN_OF:
+            raise SettingsError(f"{name}: only resistors, crossbars and sources can take new values")
+        column = self.columns[_COLUMN_OF[kind][0]]
+        numbers, where = self._in_a_row(name, kind, numbers), column.where(kind, start, stop)
+        if where is None:
+            raise SettingsError(f"{name}: {_NO_CONDUCTANCE if kind == 'R' else _LEFT_OUT}")
+        if kind == "R":
+            _check_conductances(name, numbers, stop - start)
+        if not column.batched:
+            numbers = _fit(name, numbers, (stop - start,))
+        else:
+            numbers = _rows(name, numbers, stop - start)
+            if 1 not in (self.batch, len(numbers)) and self.batch != len(numbers):
+                raise SettingsError(
+                    f"{name}: batch of {len(numbers)} does not fit the batch of {self.batch} set before"
+                )
+            self.batch = max(self.batch, len(numbers))
+        column.new.append((where, numbers))
+
+    def _in_a_row(self, name: str, kind: str, value: Floats) -> Floats:
+        """Values of an array with two ranges, (rows, columns) behind a batch axis if there is one, member by member."""
+        ref = self.circuit.netlist.arrays.get(name.lower())
+        if ref is None or len(ref.indices) < 2 or value.ndim < 2:
+            return value
+        shape = tuple(map(len, ref.indices))
+        if value.shape[-2:] == shape and value.ndim <= 3:
+            return value.reshape(*value.shape[:-2], -1)
+        if kind == "R":  # which have no batch
+            raise SettingsError(f"{name}: new values have shape {value.shape}, needs {shape}")
+        return value
+
+    def taken(self) -> Circuit:
+        """The circuit with all of them."""
+        changed: dict[str, Any] = {
+            group: column.branches_with() for group, column in self.columns.items() if column.new
+        }
+        return replace(self.circuit, crossbars=tuple(self.crossbars.values()), **changed)
+
+
+class _Column:
+    """The values of a group of branches, and new ones for some of them."""
+
+    def __init__(self, branches: Branches, name: str) -> None:
+        self.branches, self.name = branches, name
+        self.batched = name in BATCHED
+        self.new = list[tuple[slice, Floats]]()
+
+    @cached_property
+    def _of_kind(self) -> dict[str, tuple[Ints, Ints]]:
+        """For each kind its branches, and their rows of its netlist table."""
+        found = {kind: np.flatnonzero(self.branches.kind == KINDS.index(kind)) for kind in _COLUMN_OF}
+        return {kind: (of_kind, self.branches.row[of_kind]) for kind, of_kind in found.items()}
+
+    def where(self, kind: str, start: int, stop: int) -> slice | None:
+        """The branches of rows start:stop of a netlist table (both in deck order), None when some are missing."""
+        if stop == start:
+            return slice(0, 0)
+        of_kind, rows = self._of_kind[kind]
+        low, high = np.searchsorted(rows, [start, stop])
+        if high - low != stop - start:
+            return None
+        return slice(int(of_kind[low]), int(of_kind[low]) + stop - start)
+
+    def branches_with(self) -> Branches:
+        """The branches with their new values."""
+        changed: dict[str, Any] = {self.name: self._values()}
+        return replace(self.branches, **changed)
+
+    def _values(self) -> Floats:
+        old: Floats = getattr(self.branches, self.name)
+        shape = old.shape
+        if self.batched:
+            shape = max(len(old), *(len(values) for _, values in self.new)), shape[1]
+        where, values = self.new[-1]
+        if where == slice(0, shape[-1]) and values.shape == shape:
+            return values
+        column = np.array(np.broadcast_to(old, shape), order="C")
+        for where, values in self.new:
+            column[..., where] = values
+        return column
+
+
+def _numbers(name: str, value: ArrayLike) -> Floats:
+    """An array of its own of real numbers."""
+    if np.ma.is_masked(value):
+        raise SettingsError(f"{name}: some of the new values are masked; fill them")
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind in "fiubO":  # O: fractions, say
+            with np.errstate(over="ignore"):
+                return np.array(array, np.float64, order="C")
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise SettingsError(f"{name}: new values must be numbers, found {shown(repr(value))}")
+
+
+def _rows(name: str, value: Floats, count: int) -> Floats:
+    """Values of so many sources, of shape (), (count,), (batch,) for one source, or (batch, count): as the last."""
+    if value.ndim == 1 and count == 1:
+        value = value[:, None]
+    rows = np.atleast_2d(_fit(name, value, (count,)) if value.ndim < 2 else value)
+    if rows.ndim != 2 or rows.shape[1] != count or rows.shape[0] == 0:
+        raise SettingsError(f"{name}: new values have shape {value.shape}; needs ({count},) or (batch, {count})")
+    return rows
+
+
+def _fit(name: str, value: Floats, shape: tuple[int, ...]) -> Floats:
+    """The values, or one for all; an array that is contiguous and may be written to, for one type in compiled code."""
+    if value.shape not in (shape, ()):
+        raise SettingsError(f"{name}: new values have shape {value.shape}, needs {shape}")
+    return value if value.shape == shape else np.full(shape, value)
+
+
+def _check_conductances(name: str, value: Floats, count: int) -> None:
+    _check_signs(name, value)
+    if value.ndim > 1:
+        raise SettingsError(
+            f"{name}: new values have shape {value.shape}, needs ({count},); resistances have no batch: "
+            "solve one set of values after another"
+        )
+
+
+def _check_signs(name: str, g: Floats) -> None:
+    if (g < 0).any():
+        raise SettingsError(f"{name}: negative conductance {g.min():g} S is not monotone")
+
+
+def with_values(circuit: Circuit, values: Mapping[str, ArrayLike]) -> Circuit:
+    """The circuit with new values (see Circuit.with_values)."""
+    if not isinstance(values, Mapping):
+        raise SettingsError(f"new values are a mapping of names to numbers, such as {{'V1': 2.0}}, found {values!r}")
+    new = NewValues(circuit)
+    for name, value in values.items():
+        new.put(name, value)
+    return new.taken()
