@@ -151,14 +151,14 @@ class Circuit:
         return {group: getattr(self, group) for group in GROUPS}
 
     @cached_property
-    def driven(self) -> Ints:
+    def fixing_voltage(self) -> Ints:
         """The branches of `controlled` that fix a voltage: E and H."""
         return np.flatnonzero(~self.controlled.gives_current)
 
     @cached_property
     def sources(self) -> Branches:
         """All that fix a voltage, so that only KCL gives their currents: `ties` (V, shorts, L), then E and H."""
-        parts = self.ties, self.controlled.take(self.driven)
+        parts = self.ties, self.controlled.take(self.fixing_voltage)
         a, b, kind, row = (np.concatenate([getattr(x, name) for x in parts]) for name in ("a", "b", "kind", "row"))
         return Branches(a=a, b=b, kind=kind, row=row)
 

@@ -55,7 +55,9 @@ class Islands:
     pins: Ints
     pinned: NDArray[np.bool_]  # (n_nodes,) in a group that is pinned
     arcs: Arcs
-    driven: tuple[Ints, Ints]  # parts that an F or G joins: it carries any current, and the solution tells which
+    joined_by_current: tuple[
+        Ints, Ints
+    ]  # parts that an F or G joins: it carries any current, and the solution tells which
 
     def pushed(self, circuit: Circuit, i: Floats) -> tuple[Floats, Floats]:
         """What source currents `i` (rows, n_sources) push into each part, net and in absolute value, A; ground: 0."""
@@ -76,7 +78,7 @@ class Islands:
         inner = (one > 0) & (other > 0)
         group = _parts(self.n_parts, np.arange(self.n_parts), [(one[inner], other[inner])])
         brought = self.pushed(circuit, i)[0] != 0
-        brought[:, np.concatenate(self.driven)] = True
+        brought[:, np.concatenate(self.joined_by_current)] = True
         of_group = np.zeros((brought.shape[0], int(group.max()) + 1), np.bool_)
         np.logical_or.at(of_group.T, group, brought.T)
         return of_group[:, group]
@@ -103,7 +105,7 @@ class Islands:
         if not (net > 0).any():
             return np.zeros(0, np.int64)
         tail, head = (self.arcs.a, self.arcs.b) if push else (self.arcs.b, self.arcs.a)
-        one, other = self.driven
+        one, other = self.joined_by_current
         tail, head = np.concatenate([tail, one, other]), np.concatenate([head, other, one])
         most = np.concatenate([self.arcs.most, np.full(2 * one.size, np.inf)])
         unlimited = np.isinf(most)
@@ -255,8 +257,8 @@ def find_islands(circuit: Circuit, root: Ints) -> Islands:
     group = joined[part]
     first = np.unique(group, return_index=True)[1]
     one, other = part[active.a[~fixes]], part[active.b[~fixes]]
-    driven = one[one != other], other[one != other]
-    return Islands(part, n_parts, root[first[1:]], group > 0, _arcs(circuit, part), driven)
+    by_current = one[one != other], other[one != other]
+    return Islands(part, n_parts, root[first[1:]], group > 0, _arcs(circuit, part), by_current)
 
 
 def _sample(g: Floats, rows: Ints, cols: Ints) -> tuple[Ints, Ints]:

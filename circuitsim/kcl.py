@@ -51,7 +51,7 @@ def junction_sums(problem: Problem, offset: Floats, x: Floats) -> tuple[Floats, 
     if not t.junctions.size:
         zero = np.zeros((1, t.n_free))
         return zero, zero, zero
-    voltage = _across(problem, x) + offset
+    voltage = across_junctions(problem, x) + offset
     j = problem.circuit.junctions
     current, slope = branch_current(j.law[t.junctions], j.params[t.junctions], voltage)
     net, total, slopes = (np.zeros((t.n_free + 1, x.shape[0])) for _ in range(3))
@@ -71,8 +71,8 @@ def junction_volts(problem: Problem, drive: Drive, x: Floats, rows: Ints) -> Flo
     return problem.drops(parts, take_rows(drive.fixed, rows), j.a[t.junctions], j.b[t.junctions])
 
 
-def _across(problem: Problem, x: Floats) -> Floats:
-    """The unknown part of the voltages across the nonlinear branches, (rows, n_junctions)."""
+def across_junctions(problem: Problem, x: Floats) -> Floats:
+    """The unknown part of the voltages across the nonlinear branches, (rows, n_junctions), V."""
     t = problem.topology
     padded = np.concatenate([x, np.zeros((x.shape[0], 1))], axis=1)  # index -1: known, its potential is in the offset
     return padded[:, t.junction_a] - padded[:, t.junction_k]

@@ -111,6 +111,11 @@ def diode_kind(model: ModelCard, at: At) -> tuple[str, dict[str, float], list[st
     return "shockley", p, remarks
 
 
+def thermal_voltage(temp: Floats) -> Floats:
+    """kT/q in volts, at these temperatures in degree Celsius."""
+    return np.asarray(BOLTZMANN * (temp - ABSOLUTE_ZERO) / CHARGE)
+
+
 def shockley_params(p: Mapping[str, float], area: Floats, m: Floats, temp: Floats, options: Options) -> Floats:
     """The (n, N_PARAMS) law rows of diodes of one Shockley model.
 
@@ -119,7 +124,7 @@ def shockley_params(p: Mapping[str, float], area: Floats, m: Floats, temp: Float
     exponential passes through IBV at -BV, but for terms of the order of IS (SPICE 3, `diotemp.c`).
     """
     kelvin = temp - ABSOLUTE_ZERO
-    vt = BOLTZMANN * kelvin / CHARGE
+    vt = thermal_voltage(temp)
     ratio = kelvin / (p.get("tnom", options.tnom) - ABSOLUTE_ZERO)
     log_is = (ratio - 1.0) * p["eg"] / (p["n"] * vt) + p["xti"] / p["n"] * np.log(ratio)
     with np.errstate(over="ignore"):  # far from Tnom, with a tiny N

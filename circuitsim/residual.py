@@ -409,10 +409,10 @@ class Check:
         j, s = c.junctions, c.current_sources
         sources = np.broadcast_to(take_rows(self.problem.given_currents(self.drive.rows), rows), (rows.size, len(s)))
         linked = np.broadcast_to(take_rows(self.linked, rows), (rows.size, t.links.size))
-        driven = np.broadcast_to(take_rows(self.drive.carried[:, t.links.size :], rows), (rows.size, len(c.active)))
+        of_active = np.broadcast_to(take_rows(self.drive.carried[:, t.links.size :], rows), (rows.size, len(c.active)))
         groups: list[tuple[Branches, Ints | None, Floats]] = [
             (j, t.junctions, branches.current), (s, None, sources), (c.ideal_diodes, t.links, linked),
-            (c.active, None, driven),
+            (c.active, None, of_active),
         ]  # fmt: skip
         for ends_of, some, amps in groups:
             a, b = (part[ends if some is None else ends[some]] for ends in (ends_of.a, ends_of.b))

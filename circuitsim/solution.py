@@ -229,9 +229,9 @@ class Solution:
     @cached_property
     def source_currents(self) -> tuple[Floats, NDArray[np.bool_]]:
         """Currents of Circuit.sources, (batch, n), A, and which of them are unique."""
-        driven, all_rows = self.circuit.driven, slice(0, self.batch)
-        (of_ties, unique), of_driven = self.tie_currents, currents.active_currents(self, all_rows)[:, driven]
-        return np.concatenate([of_ties, of_driven], axis=1), np.append(unique, ~self.ambiguous[2][driven])
+        others, all_rows = self.circuit.fixing_voltage, slice(0, self.batch)
+        (of_ties, unique), of_others = self.tie_currents, currents.active_currents(self, all_rows)[:, others]
+        return np.concatenate([of_ties, of_others], axis=1), np.append(unique, ~self.ambiguous[2][others])
 
     @cached_property
     def ambiguous(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:

@@ -233,5 +233,5 @@ def ambiguous(solution: Solution) -> tuple[Bools, Bools, Bools]:
             if within.size > ends.size - np.unique(label[ends]).size:  # else trees, which have nothing but bridges
                 marks[within[~bridges(a[within], b[within])]] = True
     of_controlled = np.zeros(len(c.controlled), bool)
-    ties, of_controlled[c.driven], diodes = np.split(marks, [len(c.ties), len(s)])
+    ties, of_controlled[c.fixing_voltage], diodes = np.split(marks, [len(c.ties), len(s)])
     return ties, diodes, of_controlled

@@ -34,7 +34,7 @@ class TieForest:
     sign: Floats  # (n,) +1, -1, or 0 at a root
     root: Ints  # (n,) position in nodes
     chords: Ints  # ties outside the forest
-    depth: int  # of the deepest node, in ties
+    depth: int  # a power of two, at least the ties above the deepest node
     order: Ints  # (n,) positions, every parent before its children
 
     def roots(self, n_nodes: int) -> Ints:

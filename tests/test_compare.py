@@ -271,6 +271,8 @@ def test_what_ngspice_cannot_judge_is_said() -> None:
     assert "ngspice may be wrong by more than 0.001 of the terms that add up there: i(v1)" in found.notes
     steep = "near-ideal\nV1 a 0 1\nR1 a b 1k\nD1 b 0 dd\n.model dd D(is=1e-14 n=1e-4)\n"
     assert "diodes D1 have N <= 0.001: ngspice may be wrong there without saying so" in compare(cs.parse(steep)).notes
+    at_their_own = "steep\nV1 a 0 1\nR1 a b 1k\nD1 b 0 dd temp=-200\nD2 b 0 dd\n.model dd D(is=1e-14 n=0.002)\n"
+    assert not [note for note in compare(cs.parse(at_their_own)).notes if "N <= " in note]
 
 
 @needs_ngspice

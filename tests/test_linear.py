@@ -349,7 +349,7 @@ def test_meshes_may_be_wires_large_ones_get_multigrid_wide_graphs_gradients_and_
     assert isinstance(choose_solver(*sheet(400)), Multigrid)
     for mesh, otherwise in ((cube(28), Gradients), (sheet(150), Elimination)):
         solver = choose_solver(*mesh)
-        assert isinstance(solver, Wires) and isinstance(solver.exactly, otherwise)
+        assert isinstance(solver, Wires) and isinstance(solver.without_forest, otherwise)
         assert isinstance(choose_solver(*mesh, alone=False), otherwise)
     for few in (sheet(20), sheet(70), cube(10), (0, *np.zeros((2, 0), np.int64))):
         assert isinstance(choose_solver(*few), Elimination)

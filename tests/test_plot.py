@@ -24,6 +24,7 @@ from matplotlib.collections import Collection, QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 
 from circuitsim.plot import crossbars, curves, field, graph, layers, style
 from circuitsim.plot.elements import conducting, elements_of
@@ -511,9 +512,14 @@ def test_quantities(value: float, text: str) -> None:
 @pytest.mark.parametrize("volts", ["1e-9", "1e9", "-1e149", "1e-300"])
 def test_axes_bear_any_magnitude(volts: str, monkeypatch: pytest.MonkeyPatch) -> None:
     solution = solved(f"t\nV1 a 0 {volts}\nR1 a b 1k\nR2 b 0 1k")
-    saved(solution.plot())
-    monkeypatch.setattr(graph, "MOST_NODES", 1)
-    saved(solution.plot())
+    for most in (graph.MOST_NODES, 1):
+        monkeypatch.setattr(graph, "MOST_NODES", most)
+        figure = solution.plot()
+        assert len(saved(figure)) > 1000
+        for axes in figure.axes:
+            assert np.isfinite([*axes.get_xlim(), *axes.get_ylim()]).all()
+        shown = " ".join(text.get_text() for text in figure.findobj(Text))
+        assert most == 1 or style.quantity(float(volts), "V") in shown
 
 
 # -- the command -------------------------------------------------------------------------------------------------------

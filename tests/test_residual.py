@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from helpers import PRECISE, assert_laws
 
 import circuitsim as cs
 from circuitsim import kcl, residual
-from circuitsim.branch_sums import ufunc_at, violations
+from circuitsim.branch_sums import crossbar_sums, ufunc_at, violations
 from circuitsim.gallery import Recipe, drn, random_circuit
 from circuitsim.kcl import exact_sums, shift, violation
 from circuitsim.residual import FIGURES, Check, Residuals
@@ -404,3 +405,29 @@ def test_merged_certificates_keep_the_worst_place(
     merged = made(*first).merge(made(*second), 5)
     np.testing.assert_equal(merged.kcl_relative, np.maximum(first[0], second[0]))
     assert (merged.worst_row, merged.worst_unit) == (row, unit)
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_crossbar_sums_are_those_in_rational_arithmetic(overlap: bool) -> None:
+    """Voltages in two parts, 1e-17 apart; some lines known, some in one unit, `overlap`: of both sides."""
+    rng = np.random.default_rng(int(overlap))
+    rows, cols, units = np.arange(5), np.arange(5, 12), np.array([0, 1, -1, 0, 2, 3, -1, 4, 3, 5, 6, 7])
+    if overlap:
+        units[[7, 10]] = 0, 2
+    g = 10.0 ** rng.uniform(-9, 3, (5, 7)) * (rng.random((5, 7)) < 0.8)
+    v = rng.normal(size=12)
+    low = 1e-17 * rng.normal(size=12)
+    exact, absolute = [Fraction(0)] * 8, [Fraction(0)] * 8
+    for i in rows.tolist():
+        for j in cols.tolist():
+            drop = sum(Fraction(part[i]) - Fraction(part[j]) for part in (v, low))
+            current = Fraction(g[i, j - 5]) * drop
+            for unit, sign in ((units[i], 1), (units[j], -1)):
+                if unit >= 0 and units[i] != units[j]:
+                    exact[unit] += sign * current
+                    absolute[unit] += abs(current)
+    flow, total = np.zeros(8), np.zeros(8)
+    crossbar_sums(rows, cols, g, units, overlap, v, low, flow, total)
+    for k in range(8):
+        assert abs(Fraction(flow[k]) - exact[k]) <= absolute[k] * Fraction(2) ** -49
+        assert abs(Fraction(total[k]) - absolute[k]) <= absolute[k] * Fraction(2) ** -49

@@ -21,7 +21,7 @@ from circuitsim.backends.arrange import dense_among_sparse
 from circuitsim.backends.base import Backend
 from circuitsim.drive import Drive
 from circuitsim.graphs import components
-from circuitsim.kcl import outflow
+from circuitsim.kcl import across_junctions, outflow
 from circuitsim.laws import branch_current
 from circuitsim.methods.mna import MnaNetwork
 from training.gradient import Fields, Outputs, secants
@@ -38,8 +38,7 @@ def _junction_slopes(problem: Problem, drive: Drive, x: Floats) -> Floats:
     t, j = problem.topology, problem.circuit.junctions
     if not t.junctions.size:
         return np.zeros((x.shape[0], 0))
-    padded = np.concatenate([x, np.zeros((x.shape[0], 1))], axis=1)
-    v = padded[:, t.junction_a] - padded[:, t.junction_k] + drive.junction_offset
+    v = across_junctions(problem, x) + drive.junction_offset
     return branch_current(j.law[t.junctions], j.params[t.junctions], v)[1]
 
 

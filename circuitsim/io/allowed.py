@@ -148,7 +148,7 @@ class _Bounds:
         terms, amperes = self._terms()
         return Allowed(
             of_unit[t.index_of_node] + by_pivot + RELTOL * np.abs(self.v) + VNTOL,
-            np.append(ties, of_active[c.driven]) + RELTOL * now + ABSTOL,
+            np.append(ties, of_active[c.fixing_voltage]) + RELTOL * now + ABSTOL,
             terms,
             np.maximum(now, np.minimum(amperes[c.sources.a], amperes[c.sources.b])),
         )

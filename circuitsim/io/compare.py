@@ -36,6 +36,7 @@ from circuitsim.io.ngspice import (
     tight_options,
 )
 from circuitsim.laws import Law
+from circuitsim.models import thermal_voltage
 from circuitsim.netlist.expand import Changes
 from circuitsim.netlist.model import KINDS, Analysis
 from circuitsim.netlist.revalue import Revaluer
@@ -58,8 +59,6 @@ _OBEYS = 1e-9  # of the currents at a node: KCL is met
 _LEAST = {"v": VNTOL / _USELESS, "i": ABSTOL / _USELESS}  # V, A: to agree within that always means something
 _TELLING = re.compile(r"^(?!.*(trying|supplies|step)).*(error|singular|fail|can't|cannot|too small)", re.IGNORECASE)
 _LINES = 3  # of those that ngspice said
-_VT = 8.617333262e-5  # V/K, Boltzmann's constant by the elementary charge
-_KELVIN = 273.15
 
 
 class Verdict(Enum):
@@ -378,8 +377,9 @@ def _notes(solution: Solution) -> Iterator[str]:
     """What is known to make ngspice wrong, or to make comparing impossible."""
     c, j = solution.circuit, solution.circuit.junctions
     shockley = j.law == Law.SHOCKLEY
-    vt = _VT * (c.netlist.options.temp + _KELVIN)
-    steep = [c.element(j, k) for k in np.flatnonzero(shockley & (j.params[:, 1] <= _NEAR_IDEAL * vt)).tolist()]
+    temp = np.full(len(j), np.nan)
+    temp[shockley] = c.netlist.tables["D"].values["temp"][j.row[shockley]]
+    steep = [c.element(j, k) for k in np.flatnonzero(j.params[:, 1] <= _NEAR_IDEAL * thermal_voltage(temp)).tolist()]
     if steep:
         yield f"diodes {listed(steep)} have N <= {_NEAR_IDEAL:g}: ngspice may be wrong there without saying so"
     faint = [c.element(j, k) for k in np.flatnonzero(shockley & (j.params[:, 0] < _LEAST_IS)).tolist()]

@@ -65,7 +65,9 @@ def voltages_of(written: Written, values: Mapping[str, float]) -> Floats:
 def _pin_potentials(problem: Problem, v: Floats) -> Floats:
     """For each node the potential of the pin of its group of islands, which ngspice leaves where it likes."""
     islands = problem.topology.islands
-    one, other = (np.concatenate(pair) for pair in zip((islands.arcs.a, islands.arcs.b), islands.driven, strict=True))
+    one, other = (
+        np.concatenate(pair) for pair in zip((islands.arcs.a, islands.arcs.b), islands.joined_by_current, strict=True)
+    )
     group = components(islands.n_parts, one, other)
     potential = np.zeros(islands.n_parts)
     potential[group[islands.part[islands.pins]]] = v[islands.pins]

@@ -1,5 +1,4 @@
-"""Networks with controlled sources: an LU factorisation of their equations, as a whole: small ones by LAPACK, others by
-SuperLU."""
+"""Networks with controlled sources: LU of their equations, as a whole: small ones by LAPACK, others by SuperLU."""
 
 from __future__ import annotations
 
@@ -19,7 +18,8 @@ _SMALLEST = float(np.finfo(np.float64).tiny)  # of all below some have no recipr
 
 
 class Lu:
-    """An LU factorisation of an equilibrated matrix: of an array by LAPACK, of a sparse one by SuperLU.
+    """An equilibrated matrix, as what solves equations with it: an array by LAPACK, which factors it anew for each call
+    (of so few unknowns that costs less than looking after factors), a sparse one by SuperLU, which keeps its factors.
 
     A singular one of more than `most_singular` unknowns raises LinAlgError. Of a matrix with infinities all solutions
     are nan.

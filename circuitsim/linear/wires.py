@@ -1,4 +1,4 @@
-"""Meshes that may be of wires: by the forest of their strong edges while that converges (forest.py), else exactly.
+"""Meshes that may be of wires: by the forest of their strong edges while that converges (forest.py), else without it.
 
 Which it is depends on the conductances: it is looked at anew with each set of them, until the forest did not do.
 """
@@ -34,7 +34,7 @@ class Wires:
         self.edges = Gradients(n, i, j)
 
     @cached_property
-    def exactly(self) -> Elimination | Gradients:
+    def without_forest(self) -> Elimination | Gradients:
         """What solves them where they are no wires; to find its order takes as long as many solutions by the forest."""
         return by_updates(self.edges.n, self.edges.i, self.edges.j)
 
@@ -44,7 +44,7 @@ class Wires:
             network = Wired(self, g, to_ground)
             if not network.floating.size and network.forest is not None:
                 return network
-        return self.exactly.factor(g, to_ground)
+        return self.without_forest.factor(g, to_ground)
 
 
 class Wired(Iterated):
@@ -55,19 +55,19 @@ class Wired(Iterated):
         self.wires = wires
 
     @cached_property
-    def eliminated(self) -> Factors | Iterated:
+    def solved_without_forest(self) -> Factors | Iterated:
         """The network, solved without the forest."""
-        return self.wires.exactly.factor(self.g, self.to_ground)
+        return self.wires.without_forest.factor(self.g, self.to_ground)
 
     def solve(self, injected: Floats) -> Floats:
         """Voltages, (rows, n), V, for injected currents, (rows, n), A."""
         if self.given_up or self.forest is None:
-            return self.eliminated.solve(injected)
+            return self.solved_without_forest.solve(injected)
         out = np.empty_like(injected)
         most = max(_MOST_STEPS, int(_BY_WIDTH * injected.shape[1] ** 0.5))
         for row, current in enumerate(injected):
             out[row], found = self.corrected(current, self.forest.solve, most)
             if not found:
                 self.given_up = True
-                return self.eliminated.solve(injected)
+                return self.solved_without_forest.solve(injected)
         return out

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from circuitsim.kcl import across_junctions
 from circuitsim.problem import Problem
 from circuitsim.residual import ROUNDING, Check
 
@@ -39,10 +40,9 @@ def drifted(check: Check, step: Floats) -> Floats:
     t, j = problem.topology, problem.circuit.junctions
     part = t.islands.part
     a, b = (part[ends[t.junctions]] for ends in (j.a, j.b))
-    padded = np.append(step[0], 0.0)  # index -1: known
     net, size, slope = check.crossing(0)
     slope = np.where(a != b, slope, 0.0)
-    more = slope * (padded[t.junction_a] - padded[t.junction_k])
+    more = slope * across_junctions(problem, step)[0]
     n = t.islands.n_parts
     net = net + np.bincount(a, more, n) - np.bincount(b, more, n)
     diag = np.bincount(a, slope, n) + np.bincount(b, slope, n)

@@ -72,16 +72,16 @@ class Network:
         self.factored_slope = np.full(legs.a.size, np.nan)
 
     def otherwise(self) -> Iterator[Network]:
-        """Networks for other tries, when full steps led nowhere: eliminated, with diodes all as stiff, or gently so.
+        """Networks for other tries, when full steps led nowhere: without a forest, diodes all as stiff, or gently so.
 
         Where states hang on rounding the one may lead to a solution and the other not. Only those that are new.
         """
         if not self.problem.circuit.reciprocal:
             return
-        exact = self.solver.exactly if self.by_forest and isinstance(self.solver, Wires) else self.solver
-        stiff = {self.rho.tobytes()} if exact is self.solver else set()
+        solver = self.solver.without_forest if self.by_forest and isinstance(self.solver, Wires) else self.solver
+        stiff = {self.rho.tobytes()} if solver is self.solver else set()
         for stiffness in (_uniform_stiffness, _gentle_stiffness):
-            network = Network(self.problem, exact, stiffness)
+            network = Network(self.problem, solver, stiffness)
             if network.rho.tobytes() not in stiff:
                 stiff.add(network.rho.tobytes())
                 yield network
@@ -93,7 +93,7 @@ class Network:
         return other
 
     @property
-    def exact(self) -> bool:
+    def cheap(self) -> bool:
         """Whether one more solution is cheap enough to ask how far a correction would go: not by multigrid."""
         return not isinstance(self.problem.topology.solver, Multigrid)
 

@@ -37,9 +37,6 @@ _CONTRADICTS = 1e-6  # of the largest terms of an equation
 _EPS = float(np.finfo(np.float64).eps)
 
 
-_P, _Q, _R, _V_LO, _V_HI, _I_LO, _SLOPE = range(7)  # the numbers of a piece, in an array
-
-
 class _Piece(NamedTuple):
     """A straight piece of a law, p v + q i = r, from lo to hi; v (V) and i (A) as the leg has them."""
 
@@ -50,6 +47,9 @@ class _Piece(NamedTuple):
     v_hi: float
     i_lo: float = -np.inf
     slope: float = 0.0  # of the tangent, S
+
+
+_P, _Q, _R, _V_LO, _V_HI, _I_LO, _SLOPE = range(len(_Piece._fields))  # these numbers, in an array
 
 
 def states(network: Network, drive: Drive, offset: Floats) -> tuple[list[tuple[Floats, Tangents]], bool]:

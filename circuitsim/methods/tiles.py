@@ -188,9 +188,7 @@ def solve_tile_there(
 
     Returns how many these were, too.
     """
-    ends = np.concatenate([x, np.zeros((x.shape[0], 1))], axis=1)  # index -1: known, its potential is in the offset
-    legs = network.legs
-    there.start(drive, first_voltages(network, ends[:, legs.a] - ends[:, legs.k] + drive.junction_offset, warm))
+    there.start(drive, first_voltages(network, network.across(x) + drive.junction_offset, warm))
     settled = step = 0
     while settled <= _EXTRA_STEPS and step < min(newton.FULL_STEPS, settings.max_sweeps):
         step += 1
