@@ -184,3 +184,15 @@ def test_inputs_fit_the_sources_or_say_why_not() -> None:
         samples.check_outputs(3)
     with pytest.raises(SettingsError, match="matrices of as many rows"):
         Samples(samples.features, 1.0, samples.targets[:1])
+
+
+def test_labels_that_stop_before_the_outputs(tmp_path: Path) -> None:
+    """Three classes occur; a network with ten outputs learns them all the same."""
+    write_set(tmp_path)
+    train, test = load_idx_dataset(tmp_path)
+    assert train.targets.shape[1] == 3
+    wide = train.with_classes(10)
+    assert wide.targets.shape == (4, 10) and test.with_classes(10).of_classes
+    np.testing.assert_array_equal(wide.targets[:, :3], train.targets)
+    assert not wide.targets[:, 3:].any()
+    wide.check_outputs(10)

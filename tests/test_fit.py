@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import sys
 from dataclasses import replace
 from functools import partial
@@ -12,15 +13,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from fake_learner import FakeLearner, make_run
 
 import circuitsim as cs
 from circuitsim import SettingsError
+from training.checkpoint import NEWEST
+from training.costs import cost_gradient
 from training.fit import TABLES, main
 from training.general import GeneralLearner, input_sources, split_inputs
-from training.learner import Tally
+from training.learner import LearningError, Samples, Tally
 from training.network import make_learner, trained_elements
 from training.recipe import find_recipe
+from training.record import Record
 from training.table import load_table
+
+FILES = "some.cir", "some.csv", "run"
 
 
 def test_the_network_is_irregular() -> None:
@@ -167,6 +174,10 @@ def test_load_table(tmp_path: Path) -> None:
         ("a,target\n1,inf\n", "2: column 'target': 'inf' is not a finite number"),
         ("a,target\n1,1e31\n", "2: column 'target': '1e31' is not a finite number of at most 1e\\+30"),
         ("a,target\n1,\0\n", r"not a CSV file|not a finite number"),
+        ("a;target\n1;2\n", "and others, the inputs; write commas between the columns"),
+        ("a,label\n1,0\n2,1.5\n", "3: column 'label': 1.5 is no class; write whole numbers from 0 to 999"),
+        ("a,label\n\n1,-1\n", "3: column 'label': -1 is no class"),
+        ("label\n1\n", "1: columns label: it needs"),
     ],
 )
 def test_tables_with_a_fault(tmp_path: Path, text: str, message: str) -> None:
@@ -175,6 +186,48 @@ def test_tables_with_a_fault(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message) as caught:
         load_table(path)
     assert str(caught.value).startswith(str(path))
+
+
+def test_labels_are_classes_up_to_the_outputs(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("x,Label,y\n1,2,3\n4,0,5\n")
+    samples = load_table(path)
+    np.testing.assert_array_equal(samples.features, [[1, 3], [4, 5]])
+    np.testing.assert_array_equal(samples.targets, [[0, 0, 1], [1, 0, 0]])
+    np.testing.assert_array_equal(samples.with_classes(4).targets, [[0, 0, 1, 0], [1, 0, 0, 0]])
+    assert samples.of_classes and samples.head(1).with_classes(5).targets.shape == (1, 5)
+    with pytest.raises(SettingsError, match="3 targets a sample"):
+        samples.with_classes(2).check_outputs(2)
+    path.write_text("x,label,target\n1,2,3\n")  # beside targets it is an input
+    np.testing.assert_array_equal(load_table(path).features, [[1, 2]])
+    assert not load_table(path).labelled and load_table(path).with_classes(4).targets.shape == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("targets", "classes"),
+    [
+        ([[0, 1], [1, 0]], True),
+        ([[-1, 0.5, -1], [0.5, -1, -1]], True),
+        ([[0.3, 0.1], [0.15, 0.05]], False),
+        ([[1, 1], [1, 0]], False),
+        ([[0, 0], [1, 0]], False),
+        ([[1], [0]], False),
+        ([[2, 2], [2, 2]], False),
+    ],
+)
+def test_errors_are_counted_of_classes_alone(targets: list[list[float]], classes: bool, tmp_path: Path) -> None:
+    outputs = len(targets[0])
+    cards = "".join(f"R{k} a y[{k}] 2k\nRl{k} y[{k}] 0 2k\n" for k in range(outputs))
+    (tmp_path / "some.cir").write_text(f"t\nVa a 0 0\n{cards}.input Va\n.output y[0:{outputs - 1}]\n.train R0\n")
+    rows = "\n".join(f"{k},{','.join(map(str, row))}" for k, row in enumerate(targets, 1))
+    (tmp_path / "some.csv").write_text(f"a,{','.join(f'target{k}' for k in range(outputs))}\n{rows}\n")
+    options = "--gain 1 --tol 1e-9 --nudge 1e-5 --conductance-rates 1e-6 --epochs 2 --batch-size 1"
+    files = [f"--{name}={tmp_path / file}" for name, file in zip(("netlist", "data", "out"), FILES, strict=True)]
+    result = CliRunner().invoke(main, [*files, *options.split()])
+    assert result.exit_code == 0, result.output
+    assert bool(re.search(r"error +\d", result.output)) is classes
+    rows_written = csv.DictReader((tmp_path / "run" / "metrics.csv").read_text().splitlines())
+    assert all((row["test_error"] == "nan") is not classes for row in rows_written)
 
 
 def test_a_table_that_is_missing_or_not_text(tmp_path: Path) -> None:
@@ -317,3 +370,139 @@ def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["--epochs", "2", "--out", folder])
     assert result.exit_code == 0, result.output.encode("utf-8", "backslashreplace")
     assert "lat\\udce9" in Path(folder, "trained.cir").read_text()
+
+
+SELECTORS = """a crossbar with wires and a selector in every cell
+.options seed=2
+Vx[0:3] x[0:3] 0 0.5
+Rd[0:3] x[0:3] w[0:3][0] 10
+Rrow[0:3][0:1] w[0:3][0:1] w[0:3][1:2] 2
+Rm[0:3][0:2] w[0:3][0:2] b[0:3][0:2] g={aunif(0.5m,0.4m)}
+Dm[0:3][0:2] b[0:3][0:2] c[0:3][0:2] sel
+Rcol[0:2][0:2] c[0:2][0:2] c[1:3][0:2] 2
+Rs[0:2] c[3][0:2] 0 1k
+.model sel D(is=1e-9 n=1.2)
+.input Vx
+.output c[3][0:2]
+.train Rm
+"""
+
+
+@pytest.mark.parametrize("algorithm", ["ep", "implicit"])
+def test_a_conductance_may_fall_to_0_behind_a_diode(algorithm: str) -> None:
+    """It leaves an island that the diode alone holds: learning goes on, and after an interruption to the same bits."""
+    recipe = replace(find_recipe("xor"), gain=1.0, tol=1e-9, nudge=1e-4, algorithm=algorithm, batch_size=4)
+    circuit = cs.parse(SELECTORS)
+    rng = np.random.default_rng(0)
+    samples = Samples(rng.uniform(0, 1, (12, 4)), 1.0, np.eye(3, dtype=np.float32)[rng.integers(0, 3, 12)])
+
+    def ready() -> GeneralLearner:
+        learner = make_learner(circuit, recipe)
+        learner.prepare(samples)
+        assert isinstance(learner, GeneralLearner)
+        return learner
+
+    whole, begun = ready(), ready()
+    order, rates, parts = np.tile(np.arange(12), 6), {"Rm": 1e-5}, set[int]()
+    for first in range(0, order.size, 4):
+        whole.train(samples, order[first : first + 4], rates)
+        parts.add(whole.problem.topology.islands.n_parts)
+        begun.train(samples, order[first : first + 4], rates)
+        if first % 20 == 0:  # interrupted here
+            arrays, begun = begun.arrays(), ready()
+            begun.restore(arrays)
+    assert len(parts) > 2
+    assert (whole.values()["Rm"] == 0).any() and (whole.values()["Rm"] > 0).any()
+    for name, array in whole.arrays().items():
+        np.testing.assert_array_equal(begun.arrays()[name], array, err_msg=name)
+    exact = cost_gradient(whole.problem.with_values({"Vx": samples.features}), samples.targets)
+    assert np.isfinite(exact.gradient["Rm"]).all()
+
+
+def test_an_output_that_is_cut_off_ends_learning(tmp_path: Path) -> None:
+    (tmp_path / "some.cir").write_text(
+        "t\nVa a 0 0\nR1 a m 1k\nR2 m 0 1k\nR3 m y 1k\n.input Va\n.output y\n.train R3\n"
+    )
+    recipe = replace(find_recipe("xor"), gain=1.0, tol=1e-9, batch_size=1, algorithm="implicit")
+    learner = make_learner(cs.load(tmp_path / "some.cir"), recipe)
+    with pytest.raises(
+        LearningError, match=r"fell to 0, or left it: output node y: nothing joins it to ground.*smaller"
+    ):
+        learner.restore(learner.arrays() | {"R3": np.zeros(1)})
+
+
+def test_what_was_learned_before_a_failure_can_be_started_from(tmp_path: Path) -> None:
+    """The nudge becomes too large for what R1 has become; the reason is said, and the values are kept."""
+    (tmp_path / "some.cir").write_text(
+        "t\nV1 a 0 1\nR1 a m g=1.2e-4\nR2 m 0 1meg\nR3 m y 1k\nD1 m k perfect\nRk k 0 1meg\n"
+        ".model perfect D(ron=0)\n.input V1\n.output y\n.train R1\n"
+    )
+    (tmp_path / "some.csv").write_text("x,target\n1,0\n")
+    options = "--gain 1 --tol 1e-9 --batch-size 1 --conductance-rates 1.6e-6"
+    data = [f"--netlist={tmp_path / 'some.cir'}", f"--data={tmp_path / 'some.csv'}", *options.split()]
+    run = tmp_path / "run"
+    failed = CliRunner().invoke(main, [*data, "--nudge", "1e-5", "--epochs", "20", f"--out={run}"])
+    assert failed.exit_code == 2
+    assert "error: the problem nudged by -1e-05 S is not convex; choose a smaller nudge" in failed.output
+    assert f"--init {run / 'last-values.npz'} starts from it" in failed.output
+    with np.load(run / "last-values.npz") as kept:
+        value = float(kept["g1"][0])
+    assert 0 < value < 1e-5
+    more = [*data, "--nudge", "1e-7", "--epochs", "1", f"--init={run / 'last-values.npz'}", f"--out={tmp_path / 'on'}"]
+    went_on = CliRunner().invoke(main, more)
+    assert went_on.exit_code == 0, went_on.output
+    assert f"(at first {value:.3g} S)" in went_on.output
+    again = CliRunner().invoke(main, [*data, "--nudge", "1e-7", f"--out={run}"])
+    assert again.exit_code == 2 and "already holds a run" in again.output
+
+
+def test_a_run_without_a_saved_step_is_begun_anew(tmp_path: Path) -> None:
+    """After a failure with other rates: what is there is nothing to go on from."""
+    folder = tmp_path / "run"
+    record = Record(folder, None)
+    checkpoint = make_run(learner=FakeLearner(4)).checkpoint({"rates": 1})
+    record.load({})
+    record.save(checkpoint)
+    record.write_config({}, "first")
+    assert not record.has_steps
+    Record(folder, None)
+    (folder / NEWEST).write_bytes((folder / NEWEST).read_bytes()[:-1])
+    with pytest.raises(SettingsError, match="already holds a run"):
+        Record(folder, None)
+    record.save(replace(checkpoint, position=4))
+    assert record.has_steps
+    with pytest.raises(SettingsError, match="already holds a run"):
+        Record(folder, None)
+
+
+def test_bp_says_what_to_take_instead() -> None:
+    deck = "t\nV1 a 0 1\nR1 a m 1k\nR2 m 0 1k\nD1 m n d\nR3 n 0 1k\n.model d D(ron=0)\n.input V1\n.output n\n.train R1"
+    for tol, cure in ((1e-9, "use algorithm ep or implicit$"), (None, "use algorithm ep or implicit, and a tol")):
+        with pytest.raises(SettingsError, match=cure):
+            make_learner(cs.parse(deck), replace(find_recipe("xor"), algorithm="bp", tol=tol))
+
+
+def test_elements_of_an_array_of_subcircuits_go_by_ranges() -> None:
+    deck = """cells
+.subckt cell a b
+Rm[0:1] a b 1k
+D1 a b d
+.ends
+.model d D(is=1e-12)
+V1 a 0 1
+X[0:1][2:3] a m[0:1][2:3] cell
+Ro[0:1][2:3] m[0:1][2:3] 0 1k
+.input V1
+.output m[0:1][2:3]
+.train Ro {}
+"""
+    ranged = cs.parse(deck.format("R.X[0:1][2:3].Rm"))
+    assert list(ranged.netlist.trained[1:]) == [f"R.X[{i}][{j}].Rm" for i in (0, 1) for j in (2, 3)]
+    assert [name for name, _ in trained_elements(ranged)] == list(ranged.netlist.trained)
+    for word, message in (
+        ("R.X[0:4][2:3].Rm", "no element 'R.X\\[2\\]\\[2\\].Rm'"),
+        ("R.X[0:1][2:3].Rx", "no element"),
+        ("R.X[0:99999][0:99999].Rm", "are 10,000,000,000 elements, more than the netlist has; shorten the ranges"),
+    ):
+        with pytest.raises(cs.NetlistError, match=message):
+            cs.parse(deck.format(word))

@@ -186,7 +186,7 @@ NO_ENERGY = r"controlled source G1 \(.*\) there is no co-content.*; use algorith
         ),
         (CONTROLLED, "implicit", None, r"controlled source G1 .*; give a tol, say 1e-9, in the place of sweeps"),
         (LINKED, "ep", None, "D1 .* joins two nodes that can both move, a and y.*; give a tol, say 1e-9, in the pl"),
-        (LINKED, "bp", 1e-9, "D1 .* joins two nodes that can both move, a and y.* sweeps and algorithm ep$"),
+        (LINKED, "bp", 1e-9, "D1 .* joins two nodes that can both move, a and y.* use algorithm ep or implicit$"),
     ],
 )
 def test_circuits_whose_state_sweeps_do_not_find_are_refused(
@@ -318,6 +318,12 @@ def test_a_gain_beyond_the_dtype_is_refused() -> None:
     learner = layered(parse(drn((12, 5, 3), seed=5)), replace(RECIPE, dtype="float32", gain=1e300))
     with pytest.raises(SettingsError, match=r"gain 1e\+300 is too large for float32"):
         learner.prepare(samples(6, 3))
+
+
+def test_rates_beyond_the_dtype_are_refused() -> None:
+    learner = layered(parse(drn((12, 5, 3), seed=5)), replace(RECIPE, dtype="float32"))
+    with pytest.raises(SettingsError, match=r"learning rate 1e\+300 is too large for float32"):
+        learner.train(samples(6, 3), np.arange(4), dict.fromkeys(learner.values(), 1e300))
 
 
 def test_data_that_does_not_fit() -> None:

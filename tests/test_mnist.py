@@ -118,11 +118,14 @@ def test_a_run_leaves_these_files() -> None:
     assert [line.split()[:2] for line in lines[1:4]] == [["epoch", f"{k}/3"] for k in (1, 2, 3)]
     rows = timeless(Path("one/metrics.csv"))
     test, train = float(rows[-1][4]), float(rows[-1][3])
-    assert lines[4] == (
+    assert re.fullmatch(
+        r"conductances: \d+ of 66 are 0 S \(at first 10\), the largest is \S+ S \(at first 0\.488 S\)", lines[4]
+    )
+    assert lines[5] == (
         f"test error {test:.2f} %, train error {train:.2f} % after 3 epochs; expected after 3: "
         "test error 12.50 %, train error 11.00 %"
     )
-    assert len(lines) == 5
+    assert len(lines) == 6
     assert sorted(path.name for path in Path("one").iterdir()) == sorted([*FILES, NEWEST, PREVIOUS])
     assert rows[0] == list(COLUMNS[:-1])
     assert [row[:2] for row in rows[1:]] == [["1", "60"], ["2", "120"], ["3", "180"]]
@@ -265,6 +268,10 @@ def test_the_last_step_is_that_of_a_run_which_ends_there() -> None:
         (
             {"g3": np.ones(3)},
             "no values for what learns; keys can be RW1, g1, g1_initial, Ib1, bias1",
+        ),
+        (
+            {"g1": np.ones((8, 6)), "g9": np.ones(3)},
+            "--init start.npz: g9 is of nothing that learns; keys can be Ib1,",
         ),
         ({"g1": np.ones((6, 8))}, "--init start.npz: RW1: new values have shape (6, 8), needs (8, 6)"),
         ({"g1": -np.ones((8, 6))}, "--init start.npz: RW1: negative conductance -1 S is not monotone"),
@@ -475,7 +482,7 @@ def test_progress_is_drawn_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Non
     assert result.exit_code == 0
     for part in ("reading the netlist and the data", "/40", "examples/s", "cost 0.", "error ", "100%"):
         assert part in result.stderr, part
-    assert len(result.stdout.splitlines()) == 42
+    assert len(result.stdout.splitlines()) == 43
 
 
 @pytest.mark.parametrize(

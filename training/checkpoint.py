@@ -89,6 +89,15 @@ def load_checkpoint(path: Path, fingerprint: Fingerprint) -> Checkpoint:
     )
 
 
+def without_steps(path: Path) -> bool:
+    """Whether this is a whole checkpoint, of any run, from before its first step."""
+    try:
+        header, _ = load_sealed(path)
+    except (OSError, ValueError, Damaged):
+        return False
+    return header.get("format") == _FORMAT and (header["epoch"], header["position"]) == (0, 0)
+
+
 def keep(checkpoint: Checkpoint, folder: Path, rotate: bool) -> None:
     """Save as the newest checkpoint in a folder. `rotate`: the one that was the newest is good, and is kept as well.
 

@@ -101,7 +101,7 @@ def find_idx(folder: Path, part: str, what: str, axes: int) -> Path:
 def _samples(images: NDArray[np.uint8], labels: NDArray[np.uint8], classes: int) -> Samples:
     targets = np.zeros((len(labels), classes), np.float32)
     targets[np.arange(len(labels)), labels] = 1.0
-    return Samples(images.reshape(len(images), -1), 1 / 255, targets)
+    return Samples(images.reshape(len(images), -1), 1 / 255, targets, labelled=True)
 
 
 def _size(images: NDArray[np.uint8]) -> str:

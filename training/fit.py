@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ Examples:
 
 A table is a CSV file with a header line; columns whose names begin with `target` are what the outputs shall reach, in
 V, the others drive the `.input` sources (twice as many sources as columns: the second half takes the negated values).
+In the place of targets a column `label` may give the class of each row, from 0: its output shall reach 1 V, all others
+0 V.
 
 {FILES_HELP}
 
@@ -45,7 +48,8 @@ def main(ctx: click.Context, data: Path | None, test_data: Path | None, **values
     """Train any netlist to give the voltages of a table, write it back as a netlist, and prove what it does.
 
     `.input` names the sources that take a row's inputs, `.output` the nodes that shall reach its targets, `.train`
-    what learns. An error counts when the largest output is not that of the largest target.
+    what learns. Where the targets are those of classes, one value at the output of a row's class and another at all
+    others, it counts as an error when another output is the largest.
     """
     options = Options.of(**values)
     read = cache(partial(_read, options.netlist, data, test_data))
@@ -79,6 +83,7 @@ def _verify(folder: Path, options: Options, test: Samples) -> bool:
 
     recipe = override(find_recipe(options.netlist, options.recipe), **options.changes)
     circuit = load(folder / "trained.cir")
+    test = test.with_classes(len(circuit.netlist.outputs))
     sources = input_sources(circuit)
     inputs = recipe.gain * test.inputs(slice(0, len(test)), sum(count for _, count in sources))
     solution = solve(circuit.with_values(split_inputs(sources, inputs)), raise_on_failure=False)
@@ -89,7 +94,7 @@ def _verify(folder: Path, options: Options, test: Samples) -> bool:
     click.echo(
         f"{folder / 'trained.cir'}, solved for {tally.samples} samples: {solution.status.name}, relative KCL "
         f"{solution.residuals.kcl_relative:.1e}; cost {tally.cost / tally.samples:.3g} V^2"
-        + (f", error {error_percent(tally):.2f} % (the learner: {learner:.2f} %)" if outputs.shape[1] > 1 else "")
+        + ("" if math.isnan(learner) else f", error {error_percent(tally):.2f} % (the learner: {learner:.2f} %)")
     )
     if not solution.solved:
         click.echo(f"error: the trained netlist is not solved: {solution.message}", err=True)

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim import Problem, SettingsError, solve
+from circuitsim import Problem, SettingsError, compile_problem, solve
 from circuitsim.backends.base import Backend
 from circuitsim.circuit import Circuit
 from circuitsim.drive import Drive
+from circuitsim.methods import bcd
 from training import eqprop
 from training.adjoint import bp_fields, implicit_fields
 from training.convex import check_convex
@@ -29,7 +30,7 @@ from training.learner import (
     rates_of,
     tally_of,
 )
-from training.phases import State, Sweeps, choose_phases
+from training.phases import Newton, State, Sweeps, choose_phases
 from training.recipe import Recipe
 
 Ints = NDArray[np.int64]
@@ -37,6 +38,7 @@ Floats = NDArray[np.float64]
 
 _SETTLED = 0.05  # of the largest output: by less it may be off after the sweeps without a remark
 _CHECK_EVERY = 1000  # steps between two tests of convexity
+_AT = "compiled at "  # a value's name: that of an array in a checkpoint
 
 
 class GeneralLearner(Learner):
@@ -52,6 +54,7 @@ class GeneralLearner(Learner):
         self.state = np.zeros((recipe.batch_size, problem.n_free))
         self.free = State(self.state)
         self.steps = 0
+        self.compiled_at: dict[str, Floats] = {}  # the values at which the problem was compiled; none: those at first
         self.betas = eqprop.nudges(recipe.variant, recipe.nudge)
 
     at_once = AT_ONCE
@@ -146,13 +149,29 @@ class GeneralLearner(Learner):
         self._set(new)
 
     def _set(self, values: Mapping[str, Floats]) -> None:
+        """Take these values. One that falls to 0 S, or leaves it, may change the islands: then all is found anew."""
         problem = self.problem.with_values(values)
         if problem.topology is not self.problem.topology:
-            raise LearningError(
-                "a trained conductance fell to 0, or left 0, and cut a node off from the circuit or joined it; choose "
-                "smaller learning rates, or give that node a resistor that does not learn"
-            )
+            self.compiled_at = {name: value.copy() for name, value in values.items()}
+            self._take_up(problem)
         self.problem = problem
+
+    def _take_up(self, problem: Problem) -> None:
+        """Another topology: the place of everything in it. LearningError where it cannot be learnt with."""
+        fault = "" if isinstance(self.phases, Newton) else bcd.unfit(problem)
+        try:
+            outputs = find_outputs(problem)
+        except SettingsError as error:
+            fault = str(error)
+        if fault:
+            raise LearningError(
+                f"a trained conductance fell to 0, or left it: {fault}; choose smaller learning rates, or put a "
+                "resistor beside it that does not learn"
+            )
+        was = self.problem.topology.index_of_node[problem.topology.root_of_unit]
+        self.state = np.where(was >= 0, np.append(self.state, np.zeros((len(self.state), 1)), axis=1)[:, was], 0.0)
+        self.outputs_at, self.trained = outputs, trained_elements(problem)
+        self.phases.forget()
 
     def outputs(self, samples: Samples, rows: slice) -> Floats:
         found = []
@@ -166,13 +185,20 @@ class GeneralLearner(Learner):
         return {element.name: element.values(self.problem.circuit) for element in self.trained}
 
     def arrays(self) -> dict[str, NDArray]:
-        return {"state": self.state.copy(), "steps": np.array(self.steps), **self.values()}
+        compiled_at = {f"{_AT}{name}": value for name, value in self.compiled_at.items()}
+        return {"state": self.state.copy(), "steps": np.array(self.steps), **self.values(), **compiled_at}
 
     def restore(self, arrays: Mapping[str, NDArray]) -> None:
-        check_arrays(arrays, self.arrays())
-        self.state = np.array(arrays["state"])
-        self.steps = int(arrays["steps"])
-        self._set({element.name: arrays[element.name] for element in self.trained})
+        values = self.values()
+        check_arrays(arrays, {"steps": np.array(self.steps), **values})
+        if all(f"{_AT}{name}" in arrays for name in values):
+            self.compiled_at = {name: arrays[f"{_AT}{name}"] for name in values}
+            problem = compile_problem(self.problem.circuit.with_values(self.compiled_at))
+            self._take_up(problem)
+            self.problem = problem
+        self._set({name: arrays[name] for name in values})
+        check_arrays(arrays, {"state": self.state})
+        self.state, self.steps = np.array(arrays["state"]), int(arrays["steps"])
 
     def free_state(self) -> list[Floats]:
         return [self.free.x]

@@ -129,6 +129,9 @@ class LayeredLearner(Learner):
         check_batches(order, self.batch_size)
         by_name = rates_of(self.problem.circuit.netlist.trained, rates)
         dtype = self.g.dtype
+        with np.errstate(over="ignore"):
+            if not np.isfinite(np.array([*by_name.values()], dtype)).all():
+                raise SettingsError(f"learning rate {max(by_name.values()):g} is too large for {dtype}")
         g_rates = np.array([by_name.get(name.lower(), 0.0) for name in self.structure.crossbars], dtype)
         b_rates = np.array([by_name.get((name or "").lower(), 0.0) for name in self.structure.biases], dtype)
         run = self._kernel_steps if self.fast else self._plain_steps

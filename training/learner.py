@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -28,6 +29,7 @@ class Samples:
     features: NDArray  # (n, n_features), any real dtype: grey levels stay bytes
     scale: float  # 1/255 for grey levels
     targets: NDArray[np.float32]  # (n, n_outputs) V; one-hot for classes
+    labelled: bool = False  # whether the targets are made of labels, up to the largest one
 
     def __post_init__(self) -> None:
         if self.features.ndim != 2 or self.targets.ndim != 2 or len(self.features) != len(self.targets):
@@ -38,9 +40,32 @@ class Samples:
     def __len__(self) -> int:
         return len(self.features)
 
+    @cached_property
+    def of_classes(self) -> bool:
+        """Whether the targets are those of classes, so that errors can be counted: one value at the output of a
+        sample's class, and another at all others.
+
+        >>> [Samples(np.zeros((2, 1)), 1.0, t).of_classes for t in (np.eye(2), np.array([[0.3, 0.1], [0.2, 0.1]]))]
+        [True, False]
+        """
+        t = self.targets
+        if self.labelled:
+            return True
+        if t.shape[1] < 2 or not t.size:
+            return False
+        ours, others = t == t.max(), t == t.min()
+        return bool((ours | others).all() and (ours.sum(axis=1) == 1).all())
+
+    def with_classes(self, outputs: int) -> Samples:
+        """For so many outputs, where labels stop before: targets of 0 V for classes that do not occur."""
+        more = outputs - self.targets.shape[1]
+        if more <= 0 or not self.labelled:
+            return self
+        return replace(self, targets=np.pad(self.targets, ((0, 0), (0, more))))
+
     def head(self, count: int) -> Samples:
         """The first `count` samples (all, when there are fewer)."""
-        return Samples(self.features[:count], self.scale, self.targets[:count])
+        return replace(self, features=self.features[:count], targets=self.targets[:count])
 
     def inputs(self, rows: Ints | slice, sources: int) -> Floats:
         """What drives the sources, before the gain: (rows, sources). SettingsError when the numbers do not fit."""

@@ -26,7 +26,7 @@ class Row:
     epoch: int  # from 1
     examples: int  # trained on since the start of the run
     train_cost: float  # mean of C over the epoch's samples, each taken before the update it led to, V^2
-    train_error: float  # % of them that were not recognised; NaN where one output makes no classes
+    train_error: float  # % of them that were not recognised; NaN where the targets are not of classes
     test_error: float  # %, likewise
     test_cost: float  # mean of C over the test samples, V^2
     seconds: float  # since the start of the run, without the time in which it was interrupted
@@ -75,7 +75,7 @@ def row_text(row: Row, epochs: int) -> str:
 
 
 def reached(row: Row) -> str:
-    """What a row has reached, in words: errors, or where one output makes no classes the cost."""
+    """What a row has reached, in words: errors, or where there are no classes the cost."""
     if math.isnan(row.test_error):
         return f"train cost {row.train_cost:.3g} V^2, test cost {row.test_cost:.3g} V^2"
     return f"train error {row.train_error:.2f} %, test error {row.test_error:.2f} %"
@@ -102,16 +102,23 @@ def plot_curve(rows: Sequence[Row], expected: Mapping[str, float], title: str, p
     write_picture(curves.draw({title: found}, title, expected), path)
 
 
+def need_tensorboard() -> None:
+    """BackendUnavailable without the package tensorboardX."""
+    try:
+        import tensorboardX  # noqa: F401
+    except ImportError as error:
+        raise BackendUnavailable(
+            f'--tensorboard: {error}; install it with `pip install "circuitsim[tensorboard]"`'
+        ) from None
+
+
 class TensorBoard:
-    """Writes every row for TensorBoard. BackendUnavailable without the package tensorboardX."""
+    """Writes every row for TensorBoard. BackendUnavailable as need_tensorboard."""
 
     def __init__(self, folder: Path) -> None:
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError as error:
-            raise BackendUnavailable(
-                f'--tensorboard: {error}; install it with `pip install "circuitsim[tensorboard]"`'
-            ) from None
+        need_tensorboard()
+        from tensorboardX import SummaryWriter
+
         self._writer: Any = SummaryWriter(str(folder))
 
     def add(self, row: Row) -> None:

@@ -49,11 +49,12 @@ def make_learner(circuit: Circuit, recipe: Recipe, backend: str = "auto", thread
 
 def _check_fits(problem: Problem, recipe: Recipe) -> None:
     """SettingsError for circuits that this algorithm, or sweeps, cannot learn with."""
-    by_sweeps = recipe.tol is None or recipe.algorithm == "bp"
     if not problem.circuit.reciprocal and recipe.algorithm != "implicit":
         cure = "use algorithm implicit, and a tol, say 1e-9"
-    elif by_sweeps:
-        cure = "give a tol, say 1e-9, in the place of sweeps" + " and algorithm ep" * (recipe.algorithm == "bp")
+    elif recipe.algorithm == "bp":
+        cure = "use algorithm ep or implicit" + ", and a tol, say 1e-9" * (recipe.tol is None)
+    elif recipe.tol is None:
+        cure = "give a tol, say 1e-9, in the place of sweeps"
     else:
         return
     if reason := bcd.unfit(problem):

@@ -18,7 +18,7 @@ from circuitsim.branches import BATCHED, Branches, Conductors, CurrentSources
 from circuitsim.drive import Drive
 from circuitsim.kcl import outflow, shift, violation
 from circuitsim.methods import bcd
-from training.convex import check_nudge
+from training.convex import check_convex, check_nudge
 from training.gradient import Outputs
 from training.learner import LearningError
 from training.recipe import Recipe
@@ -56,6 +56,9 @@ class Phases(Protocol):
         LearningError as above, or when a nudge leaves no convex problem.
         """
 
+    def forget(self) -> None:
+        """Nothing of earlier problems holds for the next one: it has another topology."""
+
 
 def choose_phases(problem: Problem, recipe: Recipe, backend: Backend) -> Phases:
     """A number of sweeps; with a tolerance sweeps, or newton where only that can promise the answer.
@@ -77,6 +80,9 @@ class Sweeps(Phases):
         self.backend, self.sweeps, self.tol, self.dtype = backend, sweeps, tol, dtype
 
     name = "general path"
+
+    def forget(self) -> None:
+        """There is nothing to forget."""
 
     def free(self, problem: Problem, drive: Drive, x: Floats) -> State:
         engine = self.backend.engine(problem, self.dtype)
@@ -161,6 +167,10 @@ class Newton(Phases):
     name = "general path by newton"
     dtype = "float64"
 
+    def forget(self) -> None:
+        """Compile nudged circuits anew."""
+        self._compiled.clear()
+
     def free(self, problem: Problem, drive: Drive, x: Floats) -> State:
         found = self._solve(problem, x, "a free phase")
         return State(found.x if found.low is None else found.x + found.low.sum(axis=0), found.carried)
@@ -180,14 +190,18 @@ class Newton(Phases):
         unit = there.topology.index_of_node[problem.topology.root_of_unit]
         start = np.zeros((x.shape[0], there.n_free))
         start[:, unit] = x
-        found = self._solve(there, start, f"a phase nudged by {beta:g} S")
+        try:
+            found = self._solve(there, start, f"a phase nudged by {beta:g} S")
+        except LearningError:
+            check_convex(problem, outputs, beta)  # which is a better reason, where it is one
+            raise
         moved = found.x[:, unit] - x
         return moved if found.low is None else moved + found.low[:, :, unit].sum(axis=0)
 
     def _solve(self, problem: Problem, x: Floats, phase: str) -> Solution:
         found = solve(problem, self.settings, start=x, backend=self.backend, raise_on_failure=False)
         if not found.solved:
-            raise LearningError(f"{phase} is not solved: {found.message}; loosen tol, or choose smaller learning rates")
+            raise LearningError(f"{phase} is not solved: {found.message}; choose smaller learning rates")
         return found
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from circuitsim.errors import CircuitError
+from circuitsim.errors import BackendUnavailable, CircuitError
 from circuitsim.io.commands import INTERRUPTED
 from training.options import Options, command_line
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from training.record import Record
     from training.run import Run
 
+LAST_VALUES = "last-values.npz"  # of a run that could not go on
 _MOST_LINES = 100  # about: of many epochs not each has its line
 _LEAST_BETWEEN = 50  # times what writing a checkpoint took: short epochs do not end with one each
 
@@ -34,12 +35,16 @@ class Data:
     test: Samples
     facts: Mapping[str, Any]
 
+    def with_classes(self, outputs: int) -> Data:
+        """For so many outputs (Samples.with_classes)."""
+        return replace(self, train=self.train.with_classes(outputs), test=self.test.with_classes(outputs))
+
     def limited(self, train: int | None, test: int | None) -> Data:
         """At most so many samples of each."""
-        return Data(
-            self.train if train is None else self.train.head(train),
-            self.test if test is None else self.test.head(test),
-            self.facts,
+        return replace(
+            self,
+            train=self.train if train is None else self.train.head(train),
+            test=self.test if test is None else self.test.head(test),
         )
 
 
@@ -53,7 +58,7 @@ def train(program: str, ctx: click.Context, options: Options, read_data: Callabl
     """
     from circuitsim.cli.common import busy, print_warnings
     from circuitsim.io.files import check_target
-    from training.metrics import TensorBoard
+    from training.metrics import TensorBoard, need_tensorboard
     from training.recipe import find_recipe, has_recipe, override
     from training.record import Record
 
@@ -61,6 +66,8 @@ def train(program: str, ctx: click.Context, options: Options, read_data: Callabl
         raise click.UsageError("the first sample of an epoch can be chosen with --order sequential only")
     if options.save_arrays is not None:
         check_target(options.save_arrays)
+    if options.tensorboard:
+        need_tensorboard()
     given = find_recipe(options.netlist, options.recipe)
     recipe = override(given, **options.changes)
     if not has_recipe(options.netlist, options.recipe) and (left := _left_to_defaults(recipe, options.changes)):
@@ -84,9 +91,12 @@ def train(program: str, ctx: click.Context, options: Options, read_data: Callabl
             err=True,
         )
         ctx.exit(INTERRUPTED)
-    except CircuitError:
+    except CircuitError as error:
         if not job.run.done:  # a first step that fails leaves nothing to go on with
             record.discard()
+        elif record.has_steps and not isinstance(error, BackendUnavailable):
+            path = _write_last_values(job, record)
+            click.echo(f"what was learned until the last checkpoint: --init {path} starts from it", err=True)
         raise
     finally:
         if board:
@@ -164,6 +174,7 @@ def _prepare(options: Options, recipe: Recipe, data: Data) -> _Job:
     )
     circuit = load(recipe.netlist, seed=options.seed)
     print_warnings(warning_texts(circuit.notes), "circuitsim check lists all")
+    data = data.with_classes(len(circuit.netlist.outputs))
     trained = trained_elements(circuit)
     recipe.rates(trained, 0)  # finds another number of rates before anything is written
     netlist = circuit_digest(circuit)
@@ -275,9 +286,41 @@ def _finish(job: _Job, record: Record, options: Options, command: str) -> None:
     ]
     expected = recipe.expected.get(recipe.algorithm, {})
     title = f"{record.folder.name}: {recipe.algorithm}, {reached(last)}"
-    missing = record.write_results(job.circuit.with_values(values), run.results, remarks, expected, title)
+    circuit = job.circuit.with_values(values)
+    if names := [name for name, is_conductance in job.trained if is_conductance]:
+        (size, zeros, largest), (_, zeros_first, largest_first) = (_extent(c, names) for c in (circuit, job.circuit))
+        click.echo(
+            f"conductances: {zeros:,} of {size:,} are 0 S (at first {zeros_first:,}), the largest is {largest:.3g} S "
+            f"(at first {largest_first:.3g} S)"
+        )
+    missing = record.write_results(circuit, run.results, remarks, expected, title)
     if missing:
         click.echo(missing, err=True)
+
+
+def _extent(circuit: Circuit, names: Sequence[str]) -> tuple[int, int, float]:
+    """How many conductances these are, how many of them 0 S, and the largest, S."""
+    crossbars, siemens = {x.name.lower(): x.g for x in circuit.crossbars}, circuit.resistor_siemens
+    size = zeros = 0
+    largest = 0.0
+    for name in names:
+        g = crossbars.get(name.lower())
+        if g is None:
+            _, start, stop = circuit.rows_of(name)
+            g = siemens[start:stop]
+        size, zeros, largest = size + g.size, zeros + int((g == 0).sum()), max(largest, float(g.max()))
+    return size, zeros, largest
+
+
+def _write_last_values(job: _Job, record: Record) -> Path:
+    """The trained values of the newest checkpoint, for --init; where they were written."""
+    from training.record import array_keys, save_arrays
+
+    checkpoint = record.newest(job.fingerprint)
+    job.learner.restore(checkpoint.arrays)
+    keys, path = array_keys(job.trained), record.folder / LAST_VALUES
+    save_arrays(path, {keys[name]: value for name, value in job.learner.values().items()})
+    return path
 
 
 def _compare(run: Run, given: Recipe, algorithm: str) -> None:

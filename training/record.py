@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import re
 import sys
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +22,7 @@ from circuitsim.io.files import replacing
 from circuitsim.io.inputs import read_array
 from circuitsim.io.sealed import add_array
 from circuitsim.io.study import branches_digest
-from training.checkpoint import NEWEST, PREVIOUS, Checkpoint, Fingerprint, keep, load_checkpoint
+from training.checkpoint import NEWEST, PREVIOUS, Checkpoint, Fingerprint, keep, load_checkpoint, without_steps
 from training.learner import Samples
 from training.metrics import Row, plot_curve, write_metrics
 
@@ -32,11 +33,14 @@ class Record:
     """What a run leaves in its folder."""
 
     def __init__(self, folder: Path, resume: Path | None) -> None:
-        """A new run in `folder`, or one that goes on from a checkpoint. SettingsError rather than write over a run."""
+        """A new run in `folder`, or one that goes on from a checkpoint.
+
+        SettingsError rather than write over a run, unless that never came to save a step.
+        """
         self.folder, self.resume = folder, resume
         if resume is None:
             found = [name for name in (NEWEST, CONFIG, METRICS, TRAINED) if (folder / name).exists()]
-            if found:
+            if found and not (found == [NEWEST, CONFIG] and without_steps(folder / NEWEST)):
                 raise SettingsError(
                     f"{folder} already holds a run ({', '.join(found)}); go on with it (--resume), or choose another "
                     "--out"
@@ -44,6 +48,7 @@ class Record:
         if folder.exists() and not folder.is_dir():
             raise SettingsError(f"--out {folder} is not a folder; choose another name")
         self._newest_is_good = False
+        self.has_steps = resume is not None  # whether a checkpoint holds steps
 
     def load(self, fingerprint: Fingerprint) -> Checkpoint | None:
         """The checkpoint to go on from; None for a new run. SettingsError when it cannot be used. Makes the folder."""
@@ -66,6 +71,12 @@ class Record:
         """A checkpoint as the newest one; the one before is kept."""
         keep(checkpoint, self.folder, rotate=self._newest_is_good)
         self._newest_is_good = True
+        self.has_steps = self.has_steps or checkpoint.epoch + checkpoint.position > 0
+
+    def newest(self, fingerprint: Fingerprint) -> Checkpoint:
+        """The checkpoint that was saved last, or gone on from."""
+        newest = self.folder / NEWEST
+        return load_checkpoint(newest if self._newest_is_good else self.resume or newest, fingerprint)
 
     def discard(self) -> None:
         """Take back what a run wrote before its first step; of a run that was gone on with, nothing."""
@@ -122,6 +133,11 @@ def with_initial_values(circuit: Circuit, trained: Sequence[tuple[str, bool]], p
         raise SettingsError(
             f"--init {path}: no values for what learns; keys can be "
             f"{', '.join(key for tried in keys.values() for key in tried)}; it holds {', '.join(sorted(found))}"
+        )
+    known = {key for tried in keys.values() for key in tried}
+    if wrong := sorted(key for key in found - known if re.fullmatch(r"(g|bias)\d+(_initial)?", key)):
+        raise SettingsError(
+            f"--init {path}: {wrong[0]} is of nothing that learns; keys can be {', '.join(sorted(known))}"
         )
     try:
         return circuit.with_values({name: read_array(f"{path}:{key}") for name, key in chosen.items() if key})

@@ -138,7 +138,7 @@ class Run:
                 yield None
             test = yield from self._tested()
             row = make_row(self._epoch + 1, self.done, self.tally, test, self.seconds)
-            if self.train.targets.shape[1] == 1:  # one output makes no classes
+            if not (self.train.of_classes and self.test.of_classes):
                 row = replace(row, train_error=float("nan"), test_error=float("nan"))
             if self._position < per_epoch:
                 self.partial = row

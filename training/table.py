@@ -1,16 +1,24 @@
-"""Data sets as tables: a CSV file with a header line; columns whose names begin with `target` are what is asked for."""
+"""Data sets as tables: a CSV file with a header line; columns whose names begin with `target` are what is asked for.
+
+Or one column `label`, the class of each sample.
+"""
 
 from __future__ import annotations
 
 import csv
 import math
+import re
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from circuitsim.errors import SettingsError
 from training.learner import Samples
 
+Floats = NDArray[np.float64]
+
+_MOST_CLASSES = 1000
 _LARGEST = 1e30  # its square is a number in double precision, it itself in single
 
 
@@ -31,17 +39,36 @@ def load_table(path: Path, like: Path | None = None) -> Samples:
                 "put them in the same order"
             )
     asked = np.array([name.lower().startswith("target") for name in header])
+    label = [name.lower() == "label" for name in header]
+    if any(label) and not asked.any():
+        asked = np.array(label)
     if asked.all() or not asked.any():
+        hint = "; write commas between the columns" if len(header) == 1 and re.search(r"[;\t|]", header[0]) else ""
         raise SettingsError(
-            f"{path}:1: columns {', '.join(header)}: it needs some whose names begin with 'target', and others, the "
-            "inputs"
+            f"{path}:1: columns {', '.join(header)}: it needs some whose names begin with 'target', or one 'label', "
+            f"and others, the inputs{hint}"
         )
     rows = [_numbers(path, k, line, header) for k, line in enumerate(lines[1:], 2) if line]
     if not rows:
         raise SettingsError(f"{path}: no samples below the header line")
     table = np.array(rows)
     features, targets = table[:, ~asked], table[:, asked]  # column by column, for which the kernels are not compiled
-    return Samples(np.ascontiguousarray(features), 1.0, np.ascontiguousarray(targets, np.float32))
+    labelled = bool((asked == label).all())
+    if labelled:
+        targets = _one_hot(path, targets[:, 0], lines)
+    return Samples(np.ascontiguousarray(features), 1.0, np.ascontiguousarray(targets, np.float32), labelled)
+
+
+def _one_hot(path: Path, labels: Floats, lines: list[list[str]]) -> Floats:
+    """Targets (n, classes) of these classes: 1 at its own, 0 at the others."""
+    numbers = [k for k, line in enumerate(lines[1:], 2) if line]
+    for number, label in zip(numbers, labels.tolist(), strict=True):
+        if not (label.is_integer() and 0 <= label < _MOST_CLASSES):
+            raise SettingsError(
+                f"{path}:{number}: column 'label': {label:g} is no class; write whole numbers from 0 to "
+                f"{_MOST_CLASSES - 1}"
+            )
+    return np.eye(max(int(labels.max()) + 1, 2))[labels.astype(int)]
 
 
 def _names(lines: list[list[str]]) -> list[str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import chain, product
 from numbers import Real
 
 import numpy as np
@@ -161,7 +161,7 @@ def with_roles(netlist: Netlist, roles: list[tuple[str, Card]], place: Place) ->
     claimed: dict[str, dict[str, NDArray[np.int64]]] = {".input": {}, ".train": {}}
     for role, card in roles:
         with located(place, card.seq):
-            for word in card.text.split()[1:]:
+            for word in _role_words(card, known):
                 if role == ".output":
                     outputs += _outputs(netlist, word)
                     continue
@@ -175,6 +175,21 @@ def with_roles(netlist: Netlist, roles: list[tuple[str, Card]], place: Place) ->
                     _claim(netlist, claimed[role], names, word)
                 names.append(word)
     return replace(netlist, inputs=tuple(inputs), outputs=tuple(outputs), trained=tuple(trained))
+
+
+def _role_words(card: Card, known: Mapping[str, str]) -> Iterator[str]:
+    """The names on the card; those of elements in an array of subcircuits, such as R.X[0:3][0:3].R1, one by one."""
+    for word in card.text.split()[1:]:
+        *cells, last = word.split(".")
+        if word.lower() in known or not any(split_ranges(cell)[1] for cell in cells):
+            yield word
+            continue
+        parts = [split_ranges(cell) for cell in cells]
+        count = math.prod(math.prod(lengths(ranges)) for _, ranges in parts)
+        if count > len(known):
+            raise NetlistError(f"'{shown(word)}' are {count:,} elements, more than the netlist has; shorten the ranges")
+        for names in product(*(member_names(*part) for part in parts)):
+            yield ".".join((*names, last))
 
 
 def _claim(netlist: Netlist, claimed: dict[str, NDArray[np.int64]], names: list[str], word: str) -> None:
