@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import flat, needs_ngspice
+from scipy.optimize import brentq
 
 import circuitsim as cs
 from circuitsim.circuit import Circuit
@@ -271,3 +272,43 @@ def test_a_current_of_0_that_is_amplified_is_no_contradiction() -> None:
         "V7 n2 n1 -3.5360658069014406",
     )  # fmt: skip
     assert cs.solve(circuit).solved
+
+
+def schmitt(volts: float, series: float, gain: float) -> tuple[Circuit, Callable[[float], float]]:
+    """A Schmitt trigger with a clamped output, and the current into its output node at v(o), whose roots are the
+    solutions.
+    """
+    cards = f"""Schmitt trigger
+V1 in 0 {volts}
+R1 in p 10k
+R2 p o 20k
+E1 x 0 p 0 {gain}
+Rx x o {series}
+D1 o h dd
+D2 l o dd
+Vh h 0 5
+Vl l 0 -5
+.model dd d(is=1e-14)
+"""
+    vt = 1.38064852e-23 * 300.15 / 1.6021766208e-19
+
+    def into(o: float) -> float:
+        p = (2 * volts + o) / 3
+        diodes = 1e-14 * (np.expm1(min((-5 - o) / vt, 700.0)) - np.expm1(min((o - 5) / vt, 700.0)))
+        return (gain * p - o) / series + (p - o) / 20e3 + diodes
+
+    return cs.parse(cards), into
+
+
+@pytest.mark.parametrize("gain", [300, 1e4, 1e5])
+@pytest.mark.parametrize("series", [100, 1e4])
+@pytest.mark.parametrize("volts", [-5, 3, 5])
+def test_a_schmitt_trigger_with_a_clamped_output(volts: float, series: float, gain: float) -> None:
+    """Positive feedback and exponentials: curves from anywhere may lead away, that of rising gains does not."""
+    circuit, into = schmitt(volts, series, gain)
+    ends = np.linspace(-6.5, 6.5, 20_001)
+    signs = np.sign([into(o) for o in ends.tolist()])
+    roots = [brentq(into, *ends[k : k + 2], xtol=1e-13) for k in np.flatnonzero(signs[:-1] != signs[1:]).tolist()]
+    solution = cs.solve(circuit)
+    assert solution.solved
+    assert np.abs(np.array(roots) - solution.voltage("o")[0]).min() < 1e-8

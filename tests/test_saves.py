@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -153,13 +154,18 @@ def test_cards_and_options_add_up() -> None:
 
 
 def test_what_print_holds_besides_becomes_a_note() -> None:
-    circuit = cs.parse(DIVIDER + ".print ac vdb(out)\n.print v(in)-v(out) 2*v(out)\n", "deck.cir")
-    assert circuit.netlist.saves == ("v(in)",)
+    cards = ".print ac vdb(out)\n.print v(in)-v(out) 2*v(out) v( in )\n.print dc par('v(in) * 2') {v(in)*2}, i (R1)\n"
+    circuit = cs.parse(DIVIDER + cards, "deck.cir")
+    assert circuit.netlist.saves == ("v(in)", "i(R1)")
     assert [(at.line, text) for at, text in circuit.netlist.notes] == [
         (5, ".print ac is skipped: only the DC operating point is solved"),
-        (6, ".print: '-v(out)' is a formula, and is skipped; v(a,b), i(r1) and @r1[p] are given"),
         (6, ".print: '2*v(out)' is a formula, and is skipped; v(a,b), i(r1) and @r1[p] are given"),
+        (6, ".print: 'v(in)-v(out)' is a formula, and is skipped; v(a,b), i(r1) and @r1[p] are given"),
+        (7, ".print: 'par('v(in)*2')' is a formula, and is skipped; v(a,b), i(r1) and @r1[p] are given"),
+        (7, ".print: '{v(in)*2}' is a formula, and is skipped; v(a,b), i(r1) and @r1[p] are given"),
     ]
+    with pytest.raises(cs.SettingsError, match=re.escape("'v(out)-v(in)' is a formula: write v(out,in)")):
+        one(DIVIDER, "v(out)-v(in)")
 
 
 @pytest.mark.parametrize("text", ["", " ", ",", " , "])

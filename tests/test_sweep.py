@@ -571,3 +571,31 @@ def test_points_that_overflow_leave_the_others_their_values(method: str) -> None
     assert result.statuses.tolist() == ["SOLVED", "NONFINITE", "NONFINITE"]
     assert result.voltage("a")[0] == result.kcl_relative[0] == 0.0
     assert np.isnan(result.voltage("a")[1:]).all()
+
+
+@pytest.mark.parametrize(
+    ("sweep", "count"),
+    [
+        ("is0 1e-15 1e-14 4.5e-15", 3),
+        ("is0 1e-18 1e-17 1e-18", 10),
+        ("is0 1e-20 1.01e-19 1e-20", 10),
+        ("is0 1e-14 1e-15 -4.5e-15", 3),
+        ("is0 0.9e-15 1.1e-15 1e-17", 21),
+    ],
+)
+def test_points_of_small_parameters_end_at_stop(sweep: str, count: int) -> None:
+    deck = ".param is0=1e-15\nI1 0 a 1u\nD1 a 0 dd\n.model dd d(is={is0})\n"
+    assert cs.sweep(cs.parse(f"corners\n{deck}"), sweep).values.shape == (count, 1)
+
+
+@pytest.mark.parametrize(
+    ("card", "cure"),
+    [
+        ("dec V1 1m 1 3", r"found 5 words; there is no 'dec': over decades sweep an exponent, .param r=\{10\*\*x\}"),
+        ("V1 list 0 1 3", r"found 5 words; there is no 'list': .* give the points of a list one by one"),
+        ("lin V1 0 1 0.5", r"found 5 words; leave 'lin' out"),
+    ],
+)
+def test_sweeps_of_other_simulators(card: str, cure: str) -> None:
+    with pytest.raises(cs.SettingsError, match=cure):
+        cs.sweep(cs.parse("t\nV1 a 0 1\nR1 a 0 1k"), card)

@@ -8,13 +8,16 @@ curve (v(s), i(s)), s a voltage without bounds (G. J. Minty 1962: s = v + r i), 
 so that G(s) = c + Z t(s) - v(s) = 0 is the circuit. From any s0 the curve G(s) = (1 - q) G(s0) is followed by its
 arc length from q = 0 on, to and fro in q where it turns, until q = 1 (Newton homotopy, H. B. Keller 1977; for operating
 points: R. C. Melville, L. Trajkovic, S.-C. Fang, L. T. Watson 1993): all sources, and their errors, are then those of
-the circuit. Kinks are rounded on the way; Newton's own steps from the end of the curve know no rounding.
+the circuit. Where these curves lead nowhere, the one of the circuit with q times its gains is followed in the same way.
+Kinks are rounded on the way; Newton's own steps from the end of the curve know no rounding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from copy import copy
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +37,7 @@ _CORRECTIONS = 5
 _NEAR = 1e-9  # a correction after which a point is on the curve
 _STRAIGHT = 0.7  # cosine of the angle between the directions at two points: below, the step was too long
 _SHORTEST, _FIRST = 1e-7, 0.1  # steps
+_GAIN_STEP = 1e-6  # of the derivative by the gains
 _OUTSIDE = 1e8  # a curve that has gone so far does not come back
 
 
@@ -44,10 +48,11 @@ def follow(
     count, rng = 0, np.random.default_rng(0)
     if not 0 < offset.size <= _MOST_LEGS or network.size > _MOST_UNKNOWNS:
         return
-    for path in range(_PATHS):
-        curve = _Curve(network, drive, offset, rng)
+    for path in range(_PATHS + 1):
+        by_gains = path == _PATHS
+        curve = (_GainCurve if by_gains else _Curve)(network, drive, offset, rng)
         start = rng.normal(size=offset.size) * curve.scale * 10.0 ** rng.uniform(-1.0, 1.0) * (path > 0)
-        for s in curve.points(start):
+        for s in curve.points(np.zeros_like(start) if by_gains else start):
             count += 1
             yield count, None if s is None else finish(*curve.at(s))
             if count >= most:
@@ -63,10 +68,15 @@ class _Curve:
         self.offset = np.where(self.live, offset, 0.0)
         self.volts = max(float(np.abs(drive.fixed).max(initial=0.0)), float(np.abs(self.offset).max()), 1.0)
         self.r = _resistances(network) * 10.0 ** rng.uniform(-0.5, 0.5, offset.size)
+        self.prepare(drive)
+        self.scale = 1.0 + np.abs(self.c) / self.volts
+
+    def prepare(self, drive: Drive) -> None:
+        """What the network is beside its legs."""
+        network = self.network
         self.solved = network.factor(1.0 / self.r)
         self.sides = network.sides(drive)[0]
-        self.c = self.offset + network.across(self._around(np.zeros(offset.size)))
-        self.scale = 1.0 + np.abs(self.c) / self.volts
+        self.c = self.offset + network.across(self._around(np.zeros(self.offset.size)))
         currents = np.array([network.into(row) for row in -np.diag(1.0 / self.r)])
         self.z = np.array([network.across(u) for u in self.solved.solve(currents)]).T
 
@@ -103,31 +113,43 @@ class _Curve:
 
     def points(self, start: Floats) -> Iterator[Floats | None]:
         """Points of the curve that begins at s = start: near a solution where it passes q = 1, elsewhere None."""
-        g0 = self._equations(start)[0]
+        self.g0 = self._equations(start)[0]
+        return self._followed(start)
+
+    def _at(self, z: Floats) -> tuple[Floats, Floats]:
+        """What is 0 on the curve at z = (s, q), and its derivatives, (legs, legs + 1)."""
+        g, jacobian = self._equations(z[:-1])
+        return g - (1.0 - z[-1]) * self.g0, np.column_stack([jacobian, self.g0])
+
+    def _followed(self, start: Floats) -> Iterator[Floats | None]:
         z, length, upwards = np.append(start, 0.0), _FIRST, np.append(np.zeros(start.size), 1.0)
-        tangent = self._tangent(z, g0, upwards)
+        tangent = self._tangent(z, upwards)
         for _ in range(_POINTS):
             if length < _SHORTEST or not np.abs(z).max() < _OUTSIDE:
                 return
-            new = self._corrected(z + length * tangent, g0, tangent)
-            ahead = None if new is None else self._tangent(new, g0, tangent)
+            new = self._corrected(z + length * tangent, tangent)
+            ahead = None if new is None else self._tangent(new, tangent)
             if new is None or ahead is None or not ahead @ tangent > _STRAIGHT:
                 length /= 4.0
                 yield None
                 continue
             found, (before, after) = None, (z[-1] - 1.0, new[-1] - 1.0)
             if before * after < 0.0:
-                found = self._corrected(z + before / (before - after) * (new - z), g0, upwards)
+                found = self._corrected(z + before / (before - after) * (new - z), upwards)
+                if found is None:  # it turns on the way there
+                    length /= 4.0
+                    yield None
+                    continue
             elif abs(after) <= _NEAR < abs(before):  # it goes on there: what lies on it are solutions
                 found = new
             yield None if found is None else found[:-1]
             z, tangent, length = new, ahead, 2.0 * length
 
-    def _corrected(self, z: Floats, g0: Floats, row: Floats) -> Floats | None:
+    def _corrected(self, z: Floats, row: Floats) -> Floats | None:
         """The point of the curve near z, in the plane across `row`; None: there is none."""
         for _ in range(_CORRECTIONS):
-            g, jacobian = self._equations(z[:-1])
-            step = _solution(jacobian, g0, row, np.append((1.0 - z[-1]) * g0 - g, 0.0))
+            missed, jacobian = self._at(z)
+            step = _solution(jacobian, row, np.append(-missed, 0.0))
             z = z + step
             if not np.isfinite(z).all():
                 return None
@@ -135,18 +157,47 @@ class _Curve:
                 return z
         return None
 
-    def _tangent(self, z: Floats, g0: Floats, before: Floats) -> Floats:
+    def _tangent(self, z: Floats, before: Floats) -> Floats:
         """The direction of the curve at z, that which goes on as `before`; NaN where it has none."""
-        found = _solution(self._equations(z[:-1])[1], g0, before, np.append(np.zeros(z.size - 1), 1.0))
+        found = _solution(self._at(z)[1], before, np.append(np.zeros(z.size - 1), 1.0))
         return found / np.linalg.norm(found)
 
 
-def _solution(jacobian: Floats, g0: Floats, row: Floats, sides: Floats) -> Floats:
-    """The step (s, q) that changes G - (1 - q) G(s0), and row . (s, q), by `sides`; NaN where that overflows.
+class _GainCurve(_Curve):
+    """The solutions of the circuit with q times its gains: G_q(s) = 0, from the circuit without any, q = 0."""
+
+    def __init__(self, network: Network, drive: Drive, offset: Floats, rng: np.random.Generator) -> None:
+        super().__init__(network, drive, offset, rng)
+        self.drive = drive
+
+    def _with_gains(self, q: float) -> _Curve:
+        """The curve of that circuit, in the same units."""
+        problem, c = self.network.problem, self.network.problem.circuit
+        scaled = replace(problem, circuit=replace(c, controlled=replace(c.controlled, gain=q * c.controlled.gain)))
+        curve = copy(self)
+        curve.network = type(self.network)(scaled)
+        curve.prepare(self.drive)
+        return curve
+
+    def points(self, start: Floats) -> Iterator[Floats | None]:
+        """As those of the other curves."""
+        first = _Curve.points(self._with_gains(0.0), start)
+        at_rest = next((s for s in first if s is not None), None)
+        return iter(()) if at_rest is None else self._followed(at_rest)
+
+    def _at(self, z: Floats) -> tuple[Floats, Floats]:
+        s, q = z[:-1], float(z[-1])
+        g, jacobian = self._with_gains(q)._equations(s)
+        ends = (self._with_gains(q + way * _GAIN_STEP)._equations(s)[0] for way in (1.0, -1.0))
+        return g, np.column_stack([jacobian, np.subtract(*ends) / (2.0 * _GAIN_STEP)])
+
+
+def _solution(jacobian: Floats, row: Floats, sides: Floats) -> Floats:
+    """The step (s, q) for which the derivatives (legs, legs + 1), and row . (s, q), are `sides`; NaN: it overflows.
 
     Where a loop of sources leaves currents open it is the shortest that comes nearest.
     """
-    matrix = np.vstack([np.column_stack([jacobian, g0]), row])
+    matrix = np.vstack([jacobian, row])
     out = np.full(sides.size, np.nan)
     if not (np.isfinite(matrix).all() and np.isfinite(sides).all()):
         return out

@@ -12,6 +12,7 @@ from circuitsim.netlist.tokens import labelled, located, shown, split_keys, toke
 
 MAX_POINTS = 10_000_000  # of an analysis
 _BEYOND = 1e3 * float(np.finfo(np.float64).eps)  # V, A, ohm or K that a last point may lie beyond `stop`, as in ngspice
+_SHARE = 0.5  # of a step: of a parameter, which ngspice does not sweep, it may not by more
 _FORM = ".dc needs SOURCE START STOP STEP, or that twice"
 _SWEEPABLE = "a V, I or R element, TEMP or a parameter of the main netlist"
 
@@ -33,7 +34,7 @@ def read_analysis(card: Card, netlist: Netlist, root: Scope) -> Analysis:
     words = given.words
     if given.keys or len(words) not in (4, 8):
         found = f"{len(words)} words" if not given.keys else f"'{shown(next(iter(given.keys)))}='"
-        raise NetlistError(f"{_FORM}; found {found}")
+        raise NetlistError(f"{_FORM}; found {found}{_other_form(words)}")
     sweeps = tuple(_swept(netlist, root, words[k : k + 4]) for k in range(0, len(words), 4))
     if len(sweeps) == 2 and sweeps[0].name.lower() == sweeps[1].name.lower():
         raise NetlistError(f".dc: {shown(sweeps[0].name)} is swept twice; name another source")
@@ -45,10 +46,24 @@ def read_analysis(card: Card, netlist: Netlist, root: Scope) -> Analysis:
     return Analysis("dc", card.seq, sweeps)
 
 
+def _other_form(words: list[str]) -> str:
+    """The cure for forms of other simulators."""
+    kinds = {word.lower() for word in words[:2]} & {"dec", "oct", "list", "lin"}
+    if not kinds:
+        return ""
+    if "lin" in kinds:
+        return "; leave 'lin' out"
+    return (
+        f"; there is no '{kinds.pop()}': over decades sweep an exponent, .param r={{10**x}} and .dc x 3 6 0.5, and "
+        "give the points of a list one by one"
+    )
+
+
 def points(swept: Swept) -> Floats:
     """The values of a swept quantity, as ngspice takes them: `start`, and `step` added again and again up to `stop`.
 
-    A temperature is added to in kelvin. `stop` is a point only if it is hit, to within 2.2e-13.
+    A temperature is added to in kelvin. `stop` is a point only if it is hit, to within 2.2e-13, and of a parameter half
+    a step.
 
     >>> points(Swept("V", "V1", 0.0, 1.0, 0.3)).round(12)
     array([0. , 0.3, 0.6, 0.9])
@@ -57,13 +72,17 @@ def points(swept: Swept) -> Floats:
     values = np.full(int(_count(swept)) + 2, float(swept.step))
     values[0] = zero + swept.start
     values = np.add.accumulate(values)
-    beyond = np.sign(swept.step) * (values - (zero + swept.stop)) > _BEYOND
+    beyond = np.sign(swept.step) * (values - (zero + swept.stop)) > _beyond(swept)
     return values[~np.logical_or.accumulate(beyond)] - zero
 
 
 def _count(swept: Swept) -> float:
     """How many points there are; when their sums round differently, one more or less."""
-    return float((abs(swept.stop - swept.start) + _BEYOND) // abs(swept.step) + 1.0)
+    return float((abs(swept.stop - swept.start) + _beyond(swept)) // abs(swept.step) + 1.0)
+
+
+def _beyond(swept: Swept) -> float:
+    return min(_BEYOND, _SHARE * abs(swept.step)) if swept.kind == "param" else _BEYOND
 
 
 def _swept(netlist: Netlist, root: Scope, words: list[str]) -> Swept:

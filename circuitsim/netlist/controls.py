@@ -104,7 +104,8 @@ def read_options(cards: list[Card], root: Scope, note: Note) -> Options:
             words = split_keys(tokenize(card.text if key != ".temp" else card.text.replace("=", " ", 1)))
             if key == ".temp":
                 if len(words.words) != 2 or words.keys:
-                    raise NetlistError(".temp needs one temperature in degree Celsius: .temp 27")
+                    more = "; to sweep it: .dc TEMP 25 75 25" if len(words.words) > 2 else ""
+                    raise NetlistError(f".temp needs one temperature in degree Celsius: .temp 27{more}")
                 pairs, unknown = {"temp": words.words[1]}, []
             else:
                 pairs = {name: word for name, word in words.keys.items() if name in _NUMBERS}

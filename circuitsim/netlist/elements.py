@@ -46,6 +46,11 @@ def read_element(reader: CardReader, card: Card, scope: Scope, order: int) -> No
                 f"element {name}: only linear controlled sources are supported, not formulas (B); write E or G "
                 f"{_BY_VOLTAGE}, or F or H {_BY_CURRENT}"
             )
+        if letter in "SW":
+            raise NetlistError(
+                f"element {name}: switches ({letter}) are not supported; write one as a resistor that is closed or "
+                "open: R1 a b {on ? 1 : 1e12}, with .param on=1"
+            )
         raise NetlistError(f"element {name}: elements '{letter}' are not supported; {SUPPORTED}")
     read(reader, reader.element(letter, card, scope, order))
 

@@ -30,7 +30,8 @@ Ints = NDArray[np.int64]
 
 NODES, CROSSBAR = "node", "X"  # kinds of what is saved, besides the tables of a netlist
 MOST_SAVED = 10_000_000  # columns
-_WORD = re.compile(r"[^\s,()]+(?:\s*\([^()]*\)?)?|[()][^\s,]*")  # also a parenthesis without its other one
+_FUNCTIONS = frozenset({"v", "i", "par"})  # before which a parenthesis may stand apart
+_DIFFERENCE = re.compile(r"v\(([^(),]+)\)-v\(([^(),]+)\)", re.IGNORECASE)
 _CALL = re.compile(r"([a-z]+)\(([^()]+)\)", re.IGNORECASE)
 _DEVICE = re.compile(r"@(.+)\[([a-z]\w*)\]", re.IGNORECASE)
 _INDICES = re.compile(r"(.+?)((?:\[[0-9]+(?::[0-9]+)?\])+)")
@@ -73,8 +74,27 @@ def split_saves(text: str) -> list[str]:
     ['v(a)', 'i(R1)', 'v(a,b)', '@r1[p]', 'all']
     >>> split_saves("i( R1")  # faults stay, to be found
     ['i(R1']
+    >>> split_saves("v(a)-v(b) par('v(a) * 2')")
+    ['v(a)-v(b)', "par('v(a)*2')"]
     """
-    return ["".join(word.split()) for word in _WORD.findall(text)]
+    words, word, depth, quote = list[str](), "", 0, ""
+    for c in text:
+        if quote:
+            quote = "" if c == quote else quote
+        elif c in "'\"":
+            quote = c
+        elif c in "({":
+            if not word and words and words[-1].lower() in _FUNCTIONS:
+                word = words.pop()
+            depth += 1
+        elif c in ")}":
+            depth = max(depth - 1, 0)
+        elif not depth and (c == "," or c.isspace()):
+            words += [word] if word else []
+            word = ""
+        if not c.isspace() and (depth or quote or c != ","):
+            word += c
+    return [*words, word] if word else words
 
 
 def labels_of(saves: Sequence[Save]) -> list[str]:
@@ -142,7 +162,9 @@ def find_save(netlist: Netlist, word: str) -> list[Save]:
         return _of_element(netlist, word, device.group(1), device.group(2).lower(), f"@{{}}[{device.group(2)}]")
     if call is None:
         if "(" in word and not netlist.has_node(word) and not readable(word.replace("(", "").replace(")", "")):
-            raise NetlistError(f"'{shown(word)}' is a formula: v(a,b), i(r1) and @r1[p] can be given, one by one")
+            pair = _DIFFERENCE.fullmatch(word)
+            cure = f"write v({pair[1]},{pair[2]})" if pair else "v(a,b), i(r1) and @r1[p] can be given, one by one"
+            raise NetlistError(f"'{shown(word)}' is a formula: {cure}")
         if word.count("(") != word.count(")"):
             raise NetlistError(f"'{shown(word)}' has a parenthesis without its partner; write v(a) or i(r1)")
         if word.lower().endswith("#branch"):
