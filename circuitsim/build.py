@@ -13,7 +13,7 @@ from circuitsim.circuit import Circuit
 from circuitsim.errors import At, NetlistError, SettingsError
 from circuitsim.laws import N_PARAMS, Law
 from circuitsim.models import MOST, diode_kind, resistor_branches, shockley_params
-from circuitsim.netlist import Netlist, parse_netlist, read_netlist
+from circuitsim.netlist import Netlist, Params, parse_netlist, read_netlist
 from circuitsim.netlist.checks import LEAST_OHMS
 from circuitsim.netlist.model import KINDS
 
@@ -21,26 +21,32 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
-def load(path: str | Path, seed: int | None = None) -> Circuit:
+def load(path: str | Path, seed: int | None = None, params: Params | None = None) -> Circuit:
     """Read a netlist file into a Circuit. Raises NetlistError.
 
     seed: of the random functions in its expressions, in the place of `.options seed=`. SettingsError when it is no
     whole number from 0 to 2^53.
+    params: values of parameters, in the place of those of `.param` cards outside of subcircuits: numbers, or SPICE
+    numbers as text. SettingsError for a name that no such card has.
     """
     if not isinstance(path, str | Path):
         raise SettingsError(f"load takes the path of a netlist, found {type(path).__name__}")
-    return build_circuit(read_netlist(path, seed))
+    return build_circuit(read_netlist(path, seed, params))
 
 
-def parse(text: str, name: str = "netlist", seed: int | None = None) -> Circuit:
-    """Read a netlist from a string (first line: the title) into a Circuit. Raises NetlistError. `seed` as in `load`.
+def parse(text: str, name: str = "netlist", seed: int | None = None, params: Params | None = None) -> Circuit:
+    """Read a netlist from a string (first line: the title) into a Circuit. Raises NetlistError.
+
+    seed, params: as in `load`.
 
     >>> parse("divider\\nV1 in 0 10\\nR1 in out 1k\\nR2 out 0 1k").conductors.g
     array([0.001, 0.001])
+    >>> parse("load\\n.param r=1k\\nV1 in 0 10\\nR1 in 0 {r}", params={"r": "2k"}).conductors.g
+    array([0.0005])
     """
     if not isinstance(text, str):
         raise SettingsError(f"parse takes the text of a netlist, found {type(text).__name__}")
-    return build_circuit(parse_netlist(text, name, seed))
+    return build_circuit(parse_netlist(text, name, seed, params))
 
 
 def build_circuit(netlist: Netlist) -> Circuit:

@@ -35,6 +35,16 @@ input_option = click.option(
 )
 
 
+param_option = click.option(
+    "--param",
+    "params",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A value of a .param of the main netlist, in the place of the one there: a SPICE number or an expression. "
+    "Repeatable.",
+)
+
+
 def solver_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options of every command that solves: how, where, how exactly and how long. It gets them as `solver`.
 
@@ -137,10 +147,16 @@ def check_outputs(as_json: bool, as_csv: bool, as_ascii: bool, npz: Path | None,
         check_target(target)
 
 
-def load(file: Path, quiet: bool = False, targets: Sequence[Path | None] = (), inputs: Sequence[str] = ()) -> Circuit:
+def load(
+    file: Path,
+    quiet: bool = False,
+    targets: Sequence[Path | None] = (),
+    inputs: Sequence[str] = (),
+    params: Sequence[str] = (),
+) -> Circuit:
     """Read a netlist, with its warnings. SettingsError when a file to write is one that is read, or another to write.
 
-    inputs: texts NAME=@file, which will be.
+    inputs: texts NAME=@file, which will be; params: texts NAME=VALUE.
     """
     from circuitsim import load as read
     from circuitsim.errors import SettingsError
@@ -148,7 +164,7 @@ def load(file: Path, quiet: bool = False, targets: Sequence[Path | None] = (), i
     from circuitsim.io.output import warning_texts
 
     with busy(f"reading {file}", quiet):
-        circuit = read(file)
+        circuit = read(file, params=_pairs(params))
     text = circuit.netlist.text
     files = [*(Path(path) for path, _, _ in text.source.scans), *text.data, *input_files(inputs)]
     read_from = {file.resolve() for file in files}
@@ -162,6 +178,19 @@ def load(file: Path, quiet: bool = False, targets: Sequence[Path | None] = (), i
     if not quiet:
         print_warnings(warning_texts(circuit.notes))
     return circuit
+
+
+def _pairs(params: Sequence[str]) -> dict[str, str]:
+    """`r=1k` -> name and value. UsageError."""
+    found: dict[str, str] = {}
+    for text in params:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not (name and equals and value):
+            raise click.UsageError(f"--param '{text}': write NAME=VALUE, such as r=1k")
+        if name.lower() in map(str.lower, found):
+            raise click.UsageError(f"--param: {name} is given twice")
+        found[name] = value
+    return found
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from circuitsim.cli.common import busy, load
+from circuitsim.cli.common import busy, load, param_option
 from circuitsim.errors import SettingsError
 from circuitsim.io.commands import DIFFER, NOT_SOLVED
 
@@ -38,10 +38,19 @@ from circuitsim.io.commands import DIFFER, NOT_SOLVED
     metavar="OUT.png",
     help="Also draw their values over ours, and the differences: .png, .pdf or .svg (the extra `plot`).",
 )
+@param_option
 @click.option("--lenient", is_flag=True, help="Leave out islands that sources push into in vain; compare the rest.")
 @click.option("--quiet", "-q", is_flag=True, help="Only the values and the verdict; no warnings, no progress.")
 def compare(
-    file: Path, engine: str, sweeps: bool, timeout: float, as_json: bool, plot: Path | None, lenient: bool, quiet: bool
+    file: Path,
+    engine: str,
+    sweeps: bool,
+    timeout: float,
+    as_json: bool,
+    plot: Path | None,
+    params: tuple[str, ...],
+    lenient: bool,
+    quiet: bool,
 ) -> None:
     """Solve a netlist here and by ngspice: each voltage and source current of both, and who violates KCL more.
 
@@ -60,7 +69,7 @@ def compare(
     check_timeout(timeout)
     if plot is not None:
         check_picture(plot, "--plot")
-    circuit, settings = load(file, quiet), Settings(lenient=lenient)
+    circuit, settings = load(file, quiet, params=params), Settings(lenient=lenient)
     with busy("comparing", quiet):
         if sweeps:
             cards = [analysis for analysis in circuit.netlist.analyses if analysis.kind == "dc"]

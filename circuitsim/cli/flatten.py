@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from circuitsim.cli.common import EXIT_CODES, load
+from circuitsim.cli.common import EXIT_CODES, load, param_option
 
 
 @click.command(
@@ -15,15 +15,16 @@ from circuitsim.cli.common import EXIT_CODES, load
     "  circuitsim flatten netlists/clipper.cir | ngspice -b\n\n" + EXIT_CODES
 )
 @click.argument("file", type=click.Path(path_type=Path))
+@param_option
 @click.option("--output", "-o", "target", type=click.Path(path_type=Path), help="Write to this file, not to stdout.")
-def flatten(file: Path, target: Path | None) -> None:
+def flatten(file: Path, params: tuple[str, ...], target: Path | None) -> None:
     """Write a netlist as plain SPICE for ngspice: arrays, subcircuits and expressions worked out."""
     from circuitsim.io.files import check_target, replacing
     from circuitsim.io.flatten import flatten as write_plain
 
     if target is not None:
         check_target(target)
-    circuit = load(file, targets=[target])
+    circuit = load(file, targets=[target], params=params)
     if target is None:
         write_plain(circuit, sys.stdout)
     else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from circuitsim.cli.common import EXIT_CODES, busy, input_option, load, progress, solver_options
+from circuitsim.cli.common import EXIT_CODES, busy, input_option, load, param_option, progress, solver_options
 from circuitsim.errors import SettingsError
 from circuitsim.io.commands import NOT_SOLVED
 
@@ -49,6 +49,7 @@ Examples:
     "sweeps, the histograms of --runs, the curves of training runs.",
 )
 @input_option
+@param_option
 @click.option("--row", type=click.IntRange(0), default=0, show_default=True, metavar="K", help="Which row of a batch.")
 @click.option("--dc", metavar="'SRC START STOP STEP [SRC2 ...]'", help="Draw this sweep, as sweep runs it.")
 @click.option("--runs", type=click.IntRange(1, 10_000_000), metavar="N", help="Draw N Monte Carlo runs.")
@@ -62,6 +63,7 @@ def plot(
     target: Path,
     kind: str,
     inputs: tuple[str, ...],
+    params: tuple[str, ...],
     row: int,
     dc: str | None,
     runs: int | None,
@@ -82,6 +84,7 @@ def plot(
     of_sweeps = [name for name, value in (("--dc", dc), ("--runs", runs), ("--save", saves or None)) if value]
     of_points = [name for name, value in (("--input", inputs), ("--row", row)) if value]
     if kind == "training" or (kind == "auto" and all(map(is_metrics, files))):
+        of_points += ["--param"] if params else []
         if of_sweeps or of_points:
             raise click.UsageError(f"{(of_sweeps + of_points)[0]} is for netlists, not for training runs")
         write_picture(_training(files), target, dpi)
@@ -104,7 +107,7 @@ def plot(
     if seed is not None and runs is None:
         raise click.UsageError("--seed is for --runs")
     settings = Settings(**solver)
-    circuit = load(file, quiet, [target], inputs)
+    circuit = load(file, quiet, [target], inputs, params)
     cards = any(analysis.kind == "dc" for analysis in circuit.netlist.analyses)
     if of_sweeps or kind == "sweep" or (kind == "auto" and cards and not of_points):
         result = _sweep(circuit, settings, dc, runs, seed, saves, quiet)

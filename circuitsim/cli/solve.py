@@ -17,6 +17,7 @@ from circuitsim.cli.common import (
     input_option,
     load,
     output_options,
+    param_option,
     print_warnings,
     progress,
     solver_options,
@@ -42,11 +43,13 @@ Examples:
 @click.command(epilog=_EXAMPLES_SOLVE + "\n" + EXIT_CODES)
 @click.argument("file", type=click.Path(path_type=Path))
 @input_option
+@param_option
 @solver_options
 @output_options
 def solve(
     file: Path,
     inputs: tuple[str, ...],
+    params: tuple[str, ...],
     solver: dict[str, Any],
     as_json: bool,
     as_csv: bool,
@@ -65,7 +68,7 @@ def solve(
 
     settings = Settings(**solver)
     clock = time.perf_counter()
-    circuit = load(file, quiet, [npz, raw], inputs)
+    circuit = load(file, quiet, [npz, raw], inputs, params)
     if not quiet and any(analysis.kind == "dc" for analysis in circuit.netlist.analyses):
         click.echo(f"note: this is the operating point; circuitsim sweep {file} runs the .dc card", err=True)
     parsed = time.perf_counter()

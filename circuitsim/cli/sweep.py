@@ -17,6 +17,7 @@ from circuitsim.cli.common import (
     check_outputs,
     load,
     output_options,
+    param_option,
     print_warnings,
     progress,
     solver_options,
@@ -76,6 +77,7 @@ Examples:
     metavar="OUT.parquet",
     help="Also write a table, a row a point.",
 )
+@param_option
 @solver_options
 @output_options
 def sweep(
@@ -87,6 +89,7 @@ def sweep(
     scheduler: str | None,
     study: Path | None,
     parquet: Path | None,
+    params: tuple[str, ...],
     solver: dict[str, Any],
     as_json: bool,
     as_csv: bool,
@@ -118,7 +121,7 @@ def sweep(
         check_target(parquet)
     settings = Settings(**solver)
     clock = time.perf_counter()
-    circuit = load(file, quiet, [npz, raw, parquet])
+    circuit = load(file, quiet, [npz, raw, parquet], params=params)
     parsed = time.perf_counter()
     how = {"settings": settings, "saves": wanted_saves(circuit, saves), "workers": workers, "scheduler": scheduler}
     results = _sweep_all(circuit, dc, runs, seed, how, study, quiet)

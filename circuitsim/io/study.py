@@ -105,6 +105,8 @@ def circuit_facts(circuit: Circuit) -> dict[str, str]:
     text = hashlib.sha256()
     for _, data, _ in circuit.netlist.text.source.scans:
         text.update(hashlib.sha256(data).digest())
+    for given in sorted(circuit.netlist.text.given.items()):
+        text.update(repr(given).encode())
     return {"netlist": text.hexdigest(), "values": branches_digest(circuit)}
 
 

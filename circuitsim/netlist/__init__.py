@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from circuitsim.errors import At, NetlistError
 from circuitsim.netlist.expand import expand
+from circuitsim.netlist.given import with_params
 from circuitsim.netlist.model import ArrayRef, CrossbarCard, ModelCard, Netlist, Options, Table
 from circuitsim.netlist.source import check_text, read_bytes, read_text
 
 __all__ = ["ArrayRef", "CrossbarCard", "ModelCard", "Netlist", "Options", "Table", "parse_netlist", "read_netlist"]
 
 
-def read_netlist(path: str | Path, seed: int | None = None) -> Netlist:
+Params = Mapping[str, float | str]
+
+
+def read_netlist(path: str | Path, seed: int | None = None, params: Params | None = None) -> Netlist:
     """Read a netlist file. Raises NetlistError (file:line, element, what was found, the cure).
 
     seed: of the random functions in its expressions, in the place of `.options seed=`. SettingsError when it is no
     whole number from 0 to 2^53.
+    params: values in the place of those of its `.param` cards (given.with_params). SettingsError for others.
     """
-    return expand(read_text(read_bytes(Path(path), None), str(path)), str(path), seed)
+    text = read_text(read_bytes(Path(path), None), str(path))
+    return expand(with_params(text, params or {}, str(path)), str(path), seed)
 
 
-def parse_netlist(text: str, name: str = "netlist", seed: int | None = None) -> Netlist:
+def parse_netlist(text: str, name: str = "netlist", seed: int | None = None, params: Params | None = None) -> Netlist:
     """Read a netlist from a string; its first line is the title. `name` stands for the file in messages.
 
-    seed: see read_netlist.
+    seed, params: see read_netlist.
 
     >>> parse_netlist("divider\\nV1 in 0 10\\nR1 in out 1k\\nR2 out 0 1k").nodes
     ['0', 'in', 'out']
@@ -35,4 +42,4 @@ def parse_netlist(text: str, name: str = "netlist", seed: int | None = None) -> 
         line = text.count("\n", 0, error.start) + 1
         found = f"U+{ord(text[error.start]):04X}"
         raise NetlistError(f"{found} is no character of UTF-8 text; remove it", At(name, line)) from None
-    return expand(read_text(check_text(data, name), name), name, seed)
+    return expand(with_params(read_text(check_text(data, name), name), params or {}, name), name, seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -78,6 +78,7 @@ class Text:
     cards: list[Card]
     notes: list[tuple[int, str]]  # (seq, remark)
     data: set[Path] = field(default_factory=set)  # files of values that elements have read
+    given: Mapping[str, str] = field(default_factory=dict)  # parameters from outside (given.py), by lower-case name
 
 
 def first_word(text: str) -> str:

@@ -1,0 +1,58 @@
+"""Parameters that are given from outside, in the place of the values that `.param` cards of the main netlist say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from numbers import Real
+
+from circuitsim.errors import NetlistError, SettingsError
+from circuitsim.netlist.model import similar
+from circuitsim.netlist.scopes import PARAMETERS, expression
+from circuitsim.netlist.source import Card, Text
+from circuitsim.netlist.tokens import assignments, located, shown, unbrace
+
+
+def with_params(text: Text, params: Mapping[str, float | str], path: str) -> Text:
+    """The netlist with these values: numbers, or SPICE numbers and expressions as text.
+
+    Conditions of `.if` see them too. Raises SettingsError for parameters that the main netlist does not define, and for
+    what is no value.
+    """
+    if not isinstance(params, Mapping):
+        raise SettingsError(f"params are a mapping of names to values, such as {{'r': 1e3}}, found {params!r}")
+    if not params:
+        return text
+    given = {str(name).lower(): _value(name, value) for name, value in params.items()}
+    known = set[str]()
+    cards, depth = [], 0  # of .subckt
+    for card in text.cards:
+        key = card.keyword if card.text[0] == "." else ""
+        depth += (key in (".subckt", ".macro")) - (key in (".ends", ".eom"))
+        if not depth and key in PARAMETERS:
+            with located(text.source.at, card.seq):
+                pairs = assignments(card.text[len(key) :])
+            known |= {name for name, _ in pairs if "(" not in name}
+            if not given.keys().isdisjoint(name for name, _ in pairs):
+                words = (f"{name}={{{given.get(name, value)}}}" for name, value in pairs)
+                card = Card(card.seq, f"{key} {' '.join(words)}")
+        cards.append(card)
+    if wrong := [name for name in params if str(name).lower() not in known]:
+        raise SettingsError(
+            f"no parameter '{shown(str(wrong[0]))}' in the main netlist of {path}"
+            f"{similar(str(wrong[0]).lower(), sorted(known), 'parameters')}"
+        )
+    return replace(text, cards=cards, given=given)
+
+
+def _value(name: str, value: float | str) -> str:
+    """The expression of a value."""
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return repr(float(value))
+    if not isinstance(value, str) or not value.strip():
+        raise SettingsError(f"parameter {name}: a value is a number, or a SPICE number as text, found {value!r}")
+    try:
+        expression(value)
+    except NetlistError as error:
+        raise SettingsError(f"parameter {name}: {error.message}") from None
+    return unbrace(value.strip())
