@@ -188,8 +188,8 @@ class _GainCurve(_Curve):
     def _at(self, z: Floats) -> tuple[Floats, Floats]:
         s, q = z[:-1], float(z[-1])
         g, jacobian = self._with_gains(q)._equations(s)
-        ends = (self._with_gains(q + way * _GAIN_STEP)._equations(s)[0] for way in (1.0, -1.0))
-        return g, np.column_stack([jacobian, np.subtract(*ends) / (2.0 * _GAIN_STEP)])
+        further, _ = self._with_gains(q + _GAIN_STEP)._equations(s)
+        return g, np.column_stack([jacobian, (further - g) / _GAIN_STEP])
 
 
 def _solution(jacobian: Floats, row: Floats, sides: Floats) -> Floats:
