@@ -91,6 +91,8 @@ class NewValues:
 
     def taken(self) -> Circuit:
         """The circuit with all of them."""
+        if not self.given:
+            return self.circuit
         changed: dict[str, Any] = {
             group: column.branches_with() for group, column in self.columns.items() if column.new
         }

@@ -178,6 +178,7 @@ def test_load_table(tmp_path: Path) -> None:
         ("a,label\n1,0\n2,1.5\n", "3: column 'label': 1.5 is no class; write whole numbers from 0 to 999"),
         ("a,label\n\n1,-1\n", "3: column 'label': -1 is no class"),
         ("label\n1\n", "1: columns label: it needs"),
+        ("a,label,Label\n1,0,1\n", "1: columns a, label, Label: two of them are 'label'; leave one"),
     ],
 )
 def test_tables_with_a_fault(tmp_path: Path, text: str, message: str) -> None:
@@ -429,6 +430,8 @@ def test_an_output_that_is_cut_off_ends_learning(tmp_path: Path) -> None:
         LearningError, match=r"fell to 0, or left it: output node y: nothing joins it to ground.*smaller"
     ):
         learner.restore(learner.arrays() | {"R3": np.zeros(1)})
+    assert sorted(learner.arrays()) == ["R3", "state", "steps"]
+    assert learner.arrays()["R3"] == 1e-3
 
 
 def test_what_was_learned_before_a_failure_can_be_started_from(tmp_path: Path) -> None:

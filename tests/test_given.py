@@ -80,6 +80,11 @@ def test_given_values_count_in_what_tells_studies_apart() -> None:
         ({"r0": ""}, "parameter r0: a value is a number, or a SPICE number as text, found ''"),
         ({"r0": None}, "parameter r0: a value is a number"),
         ({"r0": True}, "parameter r0: a value is a number"),
+        ({"r0": float("nan")}, "parameter r0: a value must be finite, found nan"),
+        ({"r0": np.inf}, "parameter r0: a value must be finite, found inf"),
+        ({"r0": "2*r0"}, r"parameter r0: '2\*r0' is no value"),
+        ({"r0": "k=2"}, r"parameter r0: 'k=2' is no value"),
+        ({"r0": 1, "R0": 2}, "a parameter is given twice"),
         ([("r0", 1)], "params are a mapping of names to values"),
     ],
 )

@@ -63,6 +63,7 @@ def test_many_new_values_are_put_in_place_together() -> None:
     changed = one.with_values({"Va[1]": 7.0}).ties.e
     np.testing.assert_array_equal(changed, np.insert(volts[:, ::2], 1, 7.0, axis=1))
     assert circuit.batch == 1 and not circuit.ties.e.any()
+    assert circuit.with_values({}) is circuit
 
 
 @pytest.mark.parametrize("value", [0.002, np.full((2, 2), 0.002), np.asfortranarray([[1.0, 2.0], [3.0, 4.0]])])

@@ -164,6 +164,8 @@ def test_what_print_holds_besides_becomes_a_note() -> None:
         (7, ".print: 'par('v(in)*2')' is a formula, and is skipped; v(a,b), i(r1) and @r1[p] are given"),
         (7, ".print: '{v(in)*2}' is a formula, and is skipped; v(a,b), i(r1) and @r1[p] are given"),
     ]
+    close = cs.parse(DIVIDER + ".print dc v(in)v(out)i (R1)@r1[p]\n.save v(in)v(in,out)\n")
+    assert close.netlist.saves == ("v(in)", "v(out)", "i(R1)", "@r1[p]", "v(in)", "v(in,out)")
     with pytest.raises(cs.SettingsError, match=re.escape("'v(out)-v(in)' is a formula: write v(out,in)")):
         one(DIVIDER, "v(out)-v(in)")
 

@@ -152,8 +152,8 @@ class GeneralLearner(Learner):
         """Take these values. One that falls to 0 S, or leaves it, may change the islands: then all is found anew."""
         problem = self.problem.with_values(values)
         if problem.topology is not self.problem.topology:
-            self.compiled_at = {name: value.copy() for name, value in values.items()}
             self._take_up(problem)
+            self.compiled_at = {name: value.copy() for name, value in values.items()}
         self.problem = problem
 
     def _take_up(self, problem: Problem) -> None:
@@ -192,10 +192,10 @@ class GeneralLearner(Learner):
         values = self.values()
         check_arrays(arrays, {"steps": np.array(self.steps), **values})
         if all(f"{_AT}{name}" in arrays for name in values):
-            self.compiled_at = {name: arrays[f"{_AT}{name}"] for name in values}
-            problem = compile_problem(self.problem.circuit.with_values(self.compiled_at))
+            compiled_at = {name: np.array(arrays[f"{_AT}{name}"]) for name in values}
+            problem = compile_problem(self.problem.circuit.with_values(compiled_at))
             self._take_up(problem)
-            self.problem = problem
+            self.problem, self.compiled_at = problem, compiled_at
         self._set({name: arrays[name] for name in values})
         check_arrays(arrays, {"state": self.state})
         self.state, self.steps = np.array(arrays["state"]), int(arrays["steps"])

@@ -41,6 +41,8 @@ def load_table(path: Path, like: Path | None = None) -> Samples:
     asked = np.array([name.lower().startswith("target") for name in header])
     label = [name.lower() == "label" for name in header]
     if any(label) and not asked.any():
+        if sum(label) > 1:
+            raise SettingsError(f"{path}:1: columns {', '.join(header)}: two of them are 'label'; leave one")
         asked = np.array(label)
     if asked.all() or not asked.any():
         hint = "; write commas between the columns" if len(header) == 1 and re.search(r"[;\t|]", header[0]) else ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from numbers import Real
@@ -24,6 +26,8 @@ def with_params(text: Text, params: Mapping[str, float | str], path: str) -> Tex
     if not params:
         return text
     given = {str(name).lower(): _value(name, value) for name, value in params.items()}
+    if len(given) < len(params):
+        raise SettingsError("params: a parameter is given twice, once under its name in another case; give one")
     known = set[str]()
     cards, depth = [], 0  # of .subckt
     for card in text.cards:
@@ -48,11 +52,17 @@ def with_params(text: Text, params: Mapping[str, float | str], path: str) -> Tex
 def _value(name: str, value: float | str) -> str:
     """The expression of a value."""
     if isinstance(value, Real) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise SettingsError(f"parameter {name}: a value must be finite, found {float(value)}")
         return repr(float(value))
     if not isinstance(value, str) or not value.strip():
         raise SettingsError(f"parameter {name}: a value is a number, or a SPICE number as text, found {value!r}")
     try:
-        expression(value)
+        names = expression(value).names
     except NetlistError as error:
         raise SettingsError(f"parameter {name}: {error.message}") from None
+    if str(name).lower() in names or re.search(r"(?<![=<>!])=(?!=)", value):
+        raise SettingsError(
+            f"parameter {name}: '{shown(value)}' is no value; write a number, or an expression of others"
+        )
     return unbrace(value.strip())

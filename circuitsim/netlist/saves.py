@@ -30,7 +30,7 @@ Ints = NDArray[np.int64]
 
 NODES, CROSSBAR = "node", "X"  # kinds of what is saved, besides the tables of a netlist
 MOST_SAVED = 10_000_000  # columns
-_FUNCTIONS = frozenset({"v", "i", "par"})  # before which a parenthesis may stand apart
+_NO_FUNCTIONS = frozenset({"op", "dc", "all", "allv", "alli"})  # a parenthesis may stand apart behind other words
 _DIFFERENCE = re.compile(r"v\(([^(),]+)\)-v\(([^(),]+)\)", re.IGNORECASE)
 _CALL = re.compile(r"([a-z]+)\(([^()]+)\)", re.IGNORECASE)
 _DEVICE = re.compile(r"@(.+)\[([a-z]\w*)\]", re.IGNORECASE)
@@ -74,17 +74,19 @@ def split_saves(text: str) -> list[str]:
     ['v(a)', 'i(R1)', 'v(a,b)', '@r1[p]', 'all']
     >>> split_saves("i( R1")  # faults stay, to be found
     ['i(R1']
-    >>> split_saves("v(a)-v(b) par('v(a) * 2')")
-    ['v(a)-v(b)', "par('v(a)*2')"]
+    >>> split_saves("v(a)-v(b) par('v(a) * 2')v(a)i (R1)@r1[p]")
+    ['v(a)-v(b)', "par('v(a)*2')", 'v(a)', 'i(R1)', '@r1[p]']
     """
     words, word, depth, quote = list[str](), "", 0, ""
     for c in text:
+        if word.endswith(")") and not depth and (c.isalpha() or c in "@_"):  # v(a)v(b)
+            words, word = [*words, word], ""
         if quote:
             quote = "" if c == quote else quote
         elif c in "'\"":
             quote = c
         elif c in "({":
-            if not word and words and words[-1].lower() in _FUNCTIONS:
+            if c == "(" and not word and words and words[-1].isalpha() and words[-1].lower() not in _NO_FUNCTIONS:
                 word = words.pop()
             depth += 1
         elif c in ")}":
