@@ -55,9 +55,7 @@ class Islands:
     pins: Ints
     pinned: NDArray[np.bool_]  # (n_nodes,) in a group that is pinned
     arcs: Arcs
-    joined_by_current: tuple[
-        Ints, Ints
-    ]  # parts that an F or G joins: it carries any current, and the solution tells which
+    joined_by_current: tuple[Ints, Ints]  # parts that an F or G joins, whose current the solution tells
 
     def pushed(self, circuit: Circuit, i: Floats) -> tuple[Floats, Floats]:
         """What source currents `i` (rows, n_sources) push into each part, net and in absolute value, A; ground: 0."""

@@ -16,7 +16,7 @@ from circuitsim.io.study import circuit_facts
 CORNERS = """corners
 .param corner={0} r0={1}
 .if (corner == 1)
-.param k=2
+.param k=2 only=1
 R9 b 0 1k
 .else
 .param k=1 f(x)={{3*x}}
@@ -76,6 +76,7 @@ def test_given_values_count_in_what_tells_studies_apart() -> None:
         ({"nothing": 1}, "no parameter 'nothing' in the main netlist of netlist; parameters are"),
         ({"corne": 1}, "no parameter 'corne' in the main netlist of netlist; parameters are corner"),
         ({"f": 1}, "no parameter 'f'"),
+        ({"only": 1}, "parameter 'only' is given a value, and stands in a branch of .if that does not count"),
         ({"r0": "1+"}, "parameter r0: expression '1.': unexpected end"),
         ({"r0": ""}, "parameter r0: a value is a number, or a SPICE number as text, found ''"),
         ({"r0": None}, "parameter r0: a value is a number"),

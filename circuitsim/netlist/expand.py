@@ -10,7 +10,7 @@ from itertools import chain, islice, repeat
 
 import numpy as np
 
-from circuitsim.errors import NetlistError
+from circuitsim.errors import NetlistError, SettingsError
 from circuitsim.netlist.analyses import read_analyses
 from circuitsim.netlist.arrays import array_name, at_members, bounds_of, lengths, member_names, split_ranges, spread
 from circuitsim.netlist.builder import Builder
@@ -107,6 +107,10 @@ class Deck:
         self.outside: dict[tuple[Block, str, str], list[int]] = {}
         cards, self.deciding = chosen_cards(text.cards, self.place, self.note)  # parameters that decide an .if
         self.top, self.cards = sort_cards(cards, self.place, self.note)
+        if unused := sorted(text.given.keys() - self.top.params.keys()):
+            raise SettingsError(
+                f"parameter '{shown(unused[0])}' is given a value, and stands in a branch of .if that does not count"
+            )
         self.controls = read_controls(self.cards, self.place, self.note)
 
     def note(self, seq: int, remark: str) -> None:
