@@ -30,7 +30,7 @@ _NO_CONDUCTANCE = "a short cannot take a new conductance, nor can an open resist
 _LEFT_OUT = "it is left out, and cannot take a value, or not all of its members can"
 
 
-class NewValues:
+class _NewValues:
     """The values that are given, name after name, and then the circuit that has them."""
 
     def __init__(self, circuit: Circuit) -> None:
@@ -89,7 +89,7 @@ class NewValues:
             raise SettingsError(f"{name}: new values have shape {value.shape}, needs {shape}")
         return value
 
-    def taken(self) -> Circuit:
+    def applied(self) -> Circuit:
         """The circuit with all of them."""
         if not self.given:
             return self.circuit
@@ -191,7 +191,7 @@ def with_values(circuit: Circuit, values: Mapping[str, ArrayLike]) -> Circuit:
     """The circuit with new values (see Circuit.with_values)."""
     if not isinstance(values, Mapping):
         raise SettingsError(f"new values are a mapping of names to numbers, such as {{'V1': 2.0}}, found {values!r}")
-    new = NewValues(circuit)
+    new = _NewValues(circuit)
     for name, value in values.items():
         new.put(name, value)
-    return new.taken()
+    return new.applied()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import product
 from math import prod
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ from circuitsim.netlist.tokens import shown
 T = TypeVar("T")
 
 _RANGE = re.compile(r"\[([0-9]+)(?::([0-9]+))?\]")
+SPAN = re.compile(r"\[([0-9]+):([0-9]+)\]")
 _DIGITS = 15  # of an index
 
 
@@ -86,6 +88,24 @@ def member_names(base: str, indices: Sequence[range | int]) -> list[str]:
     for k in indices:
         names = [f"{name}[{i}]" for name in names for i in (k if isinstance(k, range) else [k])]
     return names
+
+
+def instance_paths(path: str) -> tuple[int, Iterator[str]]:
+    """The names that the path of an instance with ranges stands for, the last range fastest, and how many they are.
+
+    >>> count, names = instance_paths("R.X[0:1].Y[2][4:3]")
+    >>> count, list(names)
+    (4, ['R.X[0].Y[2][4]', 'R.X[0].Y[2][3]', 'R.X[1].Y[2][4]', 'R.X[1].Y[2][3]'])
+    """
+    texts = SPAN.split(path)  # what is between the ranges, and their two numbers
+    ends = [(int(a), int(b)) for a, b in zip(texts[1::3], texts[2::3], strict=True)]
+    ranges = [range(a, b + 1) if a <= b else range(a, b - 1, -1) for a, b in ends]
+
+    def names() -> Iterator[str]:
+        for at in product(*ranges):  # which holds all of a range: not before it is known to be short
+            yield texts[0] + "".join(f"[{k}]{text}" for k, text in zip(at, texts[3::3], strict=True))
+
+    return prod(abs(a - b) + 1 for a, b in ends), names()
 
 
 def spread(word: str, ranges: tuple[range, ...], side: int, what: str) -> list[str]:

@@ -6,14 +6,14 @@ import difflib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import chain, product
+from itertools import chain
 from numbers import Real
 
 import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.errors import NetlistError, SettingsError
-from circuitsim.netlist.arrays import lengths, member_names, split_ranges
+from circuitsim.netlist.arrays import instance_paths, lengths, member_names, split_ranges
 from circuitsim.netlist.chance import MOST_SEED, single
 from circuitsim.netlist.model import ABSOLUTE_ZERO, Netlist, Options, similar
 from circuitsim.netlist.saves import printed, split_saves
@@ -181,16 +181,12 @@ def with_roles(netlist: Netlist, roles: list[tuple[str, Card]], place: Place) ->
 def _role_words(card: Card, known: Mapping[str, str]) -> Iterator[str]:
     """The names on the card; those of elements in an array of subcircuits, such as R.X[0:3][0:3].R1, one by one."""
     for word in card.text.split()[1:]:
-        *cells, last = word.split(".")
-        if word.lower() in known or not any(split_ranges(cell)[1] for cell in cells):
-            yield word
-            continue
-        parts = [split_ranges(cell) for cell in cells]
-        count = math.prod(math.prod(lengths(ranges)) for _, ranges in parts)
-        if count > len(known):
+        instances, dot, element = word.rpartition(".")
+        count, paths = instance_paths(instances)
+        if count > max(len(known), 1):
             raise NetlistError(f"'{shown(word)}' are {count:,} elements, more than the netlist has; shorten the ranges")
-        for names in product(*(member_names(*part) for part in parts)):
-            yield ".".join((*names, last))
+        for path in [instances] if word.lower() in known else paths:
+            yield f"{path}{dot}{element}"
 
 
 def _claim(netlist: Netlist, claimed: dict[str, NDArray[np.int64]], names: list[str], word: str) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.errors import NetlistError
-from circuitsim.netlist.arrays import lengths, member_names, split_ranges
+from circuitsim.netlist.arrays import SPAN, instance_paths, lengths, member_names, split_ranges
 from circuitsim.netlist.model import Netlist, similar
 from circuitsim.netlist.scopes import Place
 from circuitsim.netlist.tokens import located, shown
@@ -36,7 +36,6 @@ _CALL = re.compile(r"([a-z]+)\(([^()]+)\)", re.IGNORECASE)
 _DEVICE = re.compile(r"@(.+)\[([a-z]\w*)\]", re.IGNORECASE)
 _INDICES = re.compile(r"(.+?)((?:\[[0-9]+(?::[0-9]+)?\])+)")
 _INDEX = re.compile(r"\[([0-9]+)(?::([0-9]+))?\]")
-_RANGE = re.compile(r"\[([0-9]+):([0-9]+)\]")
 ALL = frozenset({"all", "allv", "alli"})
 
 _TWO_TERMINAL = {"i": "i", "p": "p", "v": "v"}
@@ -221,7 +220,7 @@ def _voltage(netlist: Netlist, word: str, inner: str) -> Save:
 def _of_element(netlist: Netlist, word: str, name: str, parameter: str, label: str) -> list[Save]:
     """A quantity of an element, an array, or members of one; `label` makes the name of each from the element's."""
     instances, _, element = name.rpartition(".")
-    if _RANGE.search(instances):
+    if SPAN.search(instances):
         return _of_instances(netlist, _in_instances(word, instances), element, parameter, label)
     kind, rows, names, crossbar = _elements(netlist, name)
     known = QUANTITIES.get(kind, _TWO_TERMINAL)
@@ -235,14 +234,10 @@ def _of_element(netlist: Netlist, word: str, name: str, parameter: str, label: s
 
 def _in_instances(word: str, path: str) -> list[str]:
     """`R.X[0:1][2]` -> `R.X[0][2]`, `R.X[1][2]`; the last range runs fastest."""
-    texts = _RANGE.split(path)  # what is between the ranges, and their two numbers
-    ends = [(int(a), int(b)) for a, b in zip(texts[1::3], texts[2::3], strict=True)]
-    if math.prod(abs(a - b) + 1 for a, b in ends) > MOST_SAVED:
+    count, names = instance_paths(path)
+    if count > MOST_SAVED:
         raise NetlistError(f"'{shown(word)}': instances are more than the {MOST_SAVED:,} that can be saved")
-    ranges = [range(a, b + 1) if a <= b else range(a, b - 1, -1) for a, b in ends]
-    return [
-        texts[0] + "".join(f"[{k}]{text}" for k, text in zip(at, texts[3::3], strict=True)) for at in product(*ranges)
-    ]
+    return list(names)
 
 
 def _of_instances(netlist: Netlist, paths: list[str], element: str, parameter: str, label: str) -> list[Save]:
