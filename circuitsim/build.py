@@ -154,13 +154,15 @@ class _CircuitBuilder:
             kind, p, remarks = diode_kind(model, at)
             self.notes += [(at, remark) for remark in remarks]
             area, m = table.values["area"][rows], table.values["m"][rows]
-            steepest = [1.0 / p[key] for key in ("ron", "roff", "rrev") if p[key] > 0] if kind == "pwl" else [p["is"]]
+            steepest = [1.0 / p[key] for key in ("ron", "roff", "rrev") if p.get(key)] or [p["is"], p["isr"]]
             self._check_area(rows, area, m, max([1.0, *steepest]))
             if kind == "pwl":
                 self._piecewise_linear(rows, p, area * m)
             elif p["is"] > 0:
-                self._check_series(rows, area, m, p["rs"])
-                params = shockley_params(p, area, m, table.values["temp"][rows], self.netlist.options)
+                self._check_series(rows, area, m, p)
+                params = shockley_params(
+                    p, area, m, table.values["temp"][rows], self.netlist.options, f"model {model.name}", at
+                )
                 self.add("junctions", "D", rows, params)
                 self.laws.append(np.full(rows.size, Law.SHOCKLEY, np.int8))
             else:
@@ -179,16 +181,18 @@ class _CircuitBuilder:
                 self.netlist.at(int(table.seq[rows[k]])),
             )
 
-    def _check_series(self, rows: Ints, area: Floats, m: Floats, rs: float) -> None:
-        """NetlistError for a diode whose area and m are so small that RS, divided by them, overflows."""
+    def _check_series(self, rows: Ints, area: Floats, m: Floats, p: Mapping[str, float]) -> None:
+        """NetlistError for a diode whose area and m are so small that RS or 1/IKF, divided by them, overflows."""
         k = int(np.argmin(area * m))
-        if rs > MOST * (area[k] * m[k]):
-            table = self.netlist.tables["D"]
-            raise NetlistError(
-                f"diode {table.names[rows[k]]}: area {area[k]:g} times m {m[k]:g} makes the RS of its model, {rs:g} "
-                "ohm, overflow; make them larger",
-                self.netlist.at(int(table.seq[rows[k]])),
-            )
+        per_ikf = 1.0 / p["ikf"] if p["ikf"] else 0.0
+        for name, value, unit, most in (("RS", p["rs"], "ohm", p["rs"]), ("IKF", p["ikf"], "A", per_ikf)):
+            if most > MOST * (area[k] * m[k]):
+                table = self.netlist.tables["D"]
+                raise NetlistError(
+                    f"diode {table.names[rows[k]]}: area {area[k]:g} times m {m[k]:g} makes the {name} of its model, "
+                    f"{value:g} {unit}, overflow; make them larger",
+                    self.netlist.at(int(table.seq[rows[k]])),
+                )
 
     def _piecewise_linear(self, rows: Ints, p: Mapping[str, float], area: Floats) -> None:
         """i = goff v, and beyond each knee a steeper line (or, for RON = 0 and RREV = 0, a perfect diode)."""

@@ -197,6 +197,7 @@ class Recipe:
     crossbars: int = 1
     subcircuits: int = 1
     laws: int = 0  # nonlinear resistors: tanh, sinh, tables
+    recombination: bool = False  # Shockley diodes have ISR, half of them IKF too
 
     def linear(self) -> Recipe:
         """The same with nothing but resistors, sources and ideal diodes without forward drop."""
@@ -306,6 +307,10 @@ class _Random:
             self.stiff = {self.group[a], self.group[b]}
         extra = "" if bare else f" rs={rng.uniform(1, 100):.3g}"
         extra += f" bv={rng.uniform(2, 6):.3g} ibv={10 ** rng.uniform(-5, -3):.3g}" if rng.random() < 0.5 else ""
+        if self.recipe.recombination:
+            extra += f" isr={10 ** rng.uniform(-12, -7):.3g} nr={rng.uniform(1.2, 2.5):.3g}"
+            extra += f" vj={rng.uniform(0.5, 1):.3g} m={rng.uniform(0, 0.5):.3g}"
+            extra += f" ikf={10 ** rng.uniform(-4, -1):.3g}" if rng.random() < 0.5 else ""
         self.add(f".model ds{k} D(is={10 ** rng.uniform(-15, -9):.3g} n={rng.uniform(1, 2):.3g}{extra})")
         self.add(f"Ds{k} {self.name(a)} {self.name(b)} ds{k} area={rng.uniform(0.5, 2):.3g}")
 

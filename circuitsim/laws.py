@@ -1,14 +1,18 @@
 """Current laws of the nonlinear two-terminal elements, vectorised.
 
-A law is a row of `Law` parameters; `branch_current` gives i(v) and di/dv, `branch_voltage` v(i). All laws are
+A law is a row of `Law` parameters; `branch_current` gives i(v) and di/dv, `exponential_voltage` v(i). All laws are
 monotone, di/dv >= 0, and i(0) = 0.
 Shockley, at junction voltage w (ngspice manual, diode model; the law of SPICE 3):
 
-    w >= -3 N Vt:       i = IS (exp(w / (N Vt)) - 1)
-    -BV < w < -3 N Vt:  i = -IS (1 + (3 N Vt / (w e))^3)
-    w < -3 N Vt, -BV:   i = -IS exp(-(w + BV) / (NBV Vt))
+    w >= -3 N Vt:       j = IS (exp(w / (N Vt)) - 1)
+    -BV < w < -3 N Vt:  j = -IS (1 + (3 N Vt / (w e))^3)
+    w < -3 N Vt, -BV:   j = -IS exp(-(w + BV) / (NBV Vt))
 
-plus GMIN w where the deck asks for gmin. A series resistance RS is solved exactly: v = w + RS i(w).
+    recombination:      j + ISR (exp(w / (NR Vt)) - 1) ((1 - w / VJ)^2 + 0.005)^(M/2)
+    high injection:     i = j / (1 + sqrt(j / IKF)) for j > 0, else i = j
+
+plus GMIN w where the deck asks for gmin. ngspice drops the recombination current below -3 N Vt, where its law jumps
+back; here, as in PSpice, it goes on. A series resistance RS is solved exactly: v = w + RS i(w).
 Beyond MAX_EXPONENT exponentials stay what they are there, and so do their slopes; a sinh goes on as a straight line
 beyond STRAIGHT.
 """
@@ -26,20 +30,22 @@ Floats = NDArray[np.float64]
 MAX_EXPONENT = 700.0  # exp stays finite in float64
 STRAIGHT = 500.0  # v / v0 of sinh
 _NEARLY = 1.0 - 1e-8  # of imax: what tanh reaches at a voltage that is not far away
-_HUGE = 1e304
+LEAST_SQUARE = 0.005  # what ISR's factor keeps of itself at w = VJ
+_FAR = 1e150  # its square is finite
 
 
 class Law(IntEnum):
     """Which law a nonlinear branch follows; the parameters that go with it, in column order."""
 
-    SHOCKLEY = 0  # is (A), nvt (V), rs (ohm), bv (V, adjusted), nbv_vt (V), gmin (S)
+    SHOCKLEY = 0  # is (A), nvt (V), rs (ohm), bv (V, adjusted), nbv_vt (V), gmin (S); of IKF and ISR:
+    #               1/ikf (1/A), isr (A), nr_vt (V), 1/vj (1/V), M/2
     PWL = 1  # g_forward (S), v_forward (V), g_reverse (S), v_reverse (V): slopes added beyond the two knees
     TANH = 2  # imax (A), v0 (V): i = imax tanh(v / v0)
     SINH = 3  # i0 (A), v0 (V): i = i0 sinh(v / v0)
     SEGMENT = 4  # g (S), lo (V), hi (V), -inf and inf allowed: i = g (clip(v, lo, hi) - clip(0, lo, hi))
 
 
-N_PARAMS = 6
+N_PARAMS = 11
 
 
 def most_current(law: NDArray[np.int8], params: Floats) -> tuple[Floats, Floats]:
@@ -47,8 +53,9 @@ def most_current(law: NDArray[np.int8], params: Floats) -> tuple[Floats, Floats]
     forward, reverse = np.full(law.size, np.inf), np.full(law.size, np.inf)
     p = params.T
     shockley, pwl, tanh, segment = (law == kind for kind in (Law.SHOCKLEY, Law.PWL, Law.TANH, Law.SEGMENT))
-    limited = shockley & ~np.isfinite(p[3]) & (p[5] == 0)  # neither breakdown nor gmin
-    reverse[limited] = p[0, limited]
+    grows = (p[7] > 0) & (p[10] > 0)  # ISR's, with the width of the depleted region
+    limited = shockley & ~np.isfinite(p[3]) & (p[5] == 0) & ~grows  # neither breakdown nor gmin
+    reverse[limited] = p[0, limited] + p[7, limited]
     forward[pwl & (p[0] == 0)] = 0.0
     reverse[pwl & (p[2] == 0)] = 0.0
     forward[tanh] = reverse[tanh] = p[0, tanh] * _NEARLY
@@ -76,27 +83,37 @@ def branch_current(law: NDArray[np.int8], params: Floats, v: Floats) -> tuple[Fl
     return current, slope
 
 
-def branch_voltage(law: NDArray[np.int8], params: Floats, current: Floats) -> Floats:
-    """Voltages (V) at which m branches carry `current` (A), (..., m): `branch_current` turned around, RS and gmin too.
+def exponential_voltage(law: NDArray[np.int8], params: Floats, current: Floats) -> Floats:
+    """Voltages (V) at which the exponentials of SHOCKLEY and SINH branches carry `current` (A), (..., m).
 
-    Where a law is flat or jumps: the voltage nearest 0 of those that fit best. A current that no voltage gives has the
-    voltage inf or -inf.
+    Where nothing else flows through the branch, this turns `branch_current` around; with gmin or ISR, it carries more.
+    Where the law jumps: the voltage nearest 0 of those that fit best. A current that no voltage gives has inf or -inf.
     """
     v = np.zeros(current.shape)
     for kind, chosen in _groups(law):
-        v[..., chosen] = _VOLTAGE[kind](params[chosen], current[..., chosen])
+        inverse = _sinh_voltage if kind == Law.SINH else _shockley_voltage
+        v[..., chosen] = inverse(params[chosen], current[..., chosen])
     return v
+
+
+def generation(law: NDArray[np.int8], params: Floats, v: Floats) -> Floats:
+    """The current (A) of ISR in reverse at voltages v, (..., m), where ngspice drops it: below -3 N Vt."""
+    dropped = (law == Law.SHOCKLEY) & (v < -2.99 * params[:, 1])
+    return np.where(dropped, _recombination(params, v)[0], 0.0)
 
 
 def beyond_law(law: NDArray[np.int8], params: Floats, v: Floats) -> NDArray[np.bool_]:
     """Which of m branches at voltages v, (..., m), are where their exponentials overflow: no law is followed there."""
     p, shockley = params.T, law == Law.SHOCKLEY
     with np.errstate(over="ignore", invalid="ignore"):
-        far = ((v > MAX_EXPONENT * p[1]) | (-v - p[3] > MAX_EXPONENT * p[4])) & shockley
+        steepest = np.where(p[7] > 0, np.minimum(p[1], p[8]), p[1])
+        far = ((v > MAX_EXPONENT * steepest) | (-v - p[3] > MAX_EXPONENT * p[4])) & shockley
         far |= (np.abs(v) > STRAIGHT * p[1]) & (law == Law.SINH)
         if (far & shockley & (p[2] > 0)).any():  # most of the voltage may be across RS
-            most = _NEARLY * p[0] * np.exp(MAX_EXPONENT)
-            far &= ~shockley | (np.abs(branch_current(law, params, v)[0]) >= most)
+            scale = np.where(steepest < p[1], p[7] * LEAST_SQUARE ** p[10], p[0])
+            current = branch_current(law, params, v)[0]
+            before = np.abs(current) * _before_knee(params, current)
+            far &= ~shockley | (before >= _NEARLY * scale * np.exp(MAX_EXPONENT))
     return far
 
 
@@ -122,23 +139,9 @@ def _pwl_current(p: Floats, v: Floats) -> tuple[Floats, Floats]:
     return g_f * np.maximum(above, 0.0) - g_r * np.maximum(below, 0.0), g_f * (above > 0) + g_r * (below > 0)
 
 
-def _pwl_voltage(p: Floats, i: Floats) -> Floats:
-    g_f, v_f, g_r, v_r = p[:, :4].T
-    forward, reverse = v_f + _ratio(np.maximum(i, 0.0), g_f), _ratio(np.minimum(i, 0.0), g_r) - v_r
-    return np.where(i > 0, forward, np.where(i < 0, reverse, 0.0))
-
-
 def _segment_current(p: Floats, v: Floats) -> tuple[Floats, Floats]:
     g, lo, hi = p[:, :3].T
     return g * (np.clip(v, lo, hi) - np.clip(0.0, lo, hi)), g * ((v >= lo) & (v < hi))
-
-
-def _segment_voltage(p: Floats, i: Floats) -> Floats:
-    g, lo, hi = p[:, :3].T
-    at_zero = np.clip(0.0, lo, hi)
-    v = np.clip(at_zero + _ratio(i, g), lo, hi)
-    v = np.where(i > g * (hi - at_zero), np.inf, np.where(i < g * (lo - at_zero), -np.inf, v))
-    return np.where(i == 0, 0.0, v)
 
 
 # -- tanh and sinh -----------------------------------------------------------------------------------------------------
@@ -154,12 +157,6 @@ def _tanh_current(p: Floats, v: Floats) -> tuple[Floats, Floats]:
     z = _scaled(p, v)
     e = np.exp(-2.0 * np.abs(z))
     return p[:, 0] * np.tanh(z), p[:, 0] / p[:, 1] * (4.0 * e / (1.0 + e) ** 2)
-
-
-def _tanh_voltage(p: Floats, i: Floats) -> Floats:
-    z = np.clip(_ratio(i, p[:, 0]), -1.0, 1.0)
-    with np.errstate(divide="ignore"):
-        return p[:, 1] * np.arctanh(z)
 
 
 def _sinh_current(p: Floats, v: Floats) -> tuple[Floats, Floats]:
@@ -182,18 +179,14 @@ def _shockley_current(p: Floats, v: Floats) -> tuple[Floats, Floats]:
 
 
 def _shockley_voltage(p: Floats, i: Floats) -> Floats:
-    """RS i + w(i). With gmin, w solves w + i_junction(w) / gmin = i / gmin, which is the equation of an RS."""
-    w = _bare_voltage(p, i)
-    leaky = p[:, 5] > 0
-    if leaky.any():
-        shunted, gmin = p[leaky], p[leaky, 5]
-        shunted[:, 2], shunted[:, 5] = 1.0 / gmin, 0.0
-        w[..., leaky], _, _ = _junction(shunted, np.clip(_ratio(i[..., leaky], gmin), -_HUGE, _HUGE))
-    return w + p[:, 2] * i
+    """RS i + w, with w the junction voltage at which the exponential of IS alone, or that of ISR, carries i."""
+    with np.errstate(over="ignore"):
+        before = i * _before_knee(p, i)
+    return _least(p, before, _bare_voltage(p, before)) + p[:, 2] * i
 
 
 def _bare_voltage(p: Floats, i: Floats) -> Floats:
-    """The junction voltage w at which the junction without gmin carries i, or at which the law jumps over i."""
+    """The junction voltage w at which IS and breakdown alone carry i, or at which the law jumps over i."""
     saturation, nvt, bv, nbv_vt = p[:, 0], p[:, 1], p[:, 3], p[:, 4]
     ratio = _ratio(i, saturation)
     with np.errstate(divide="ignore"):
@@ -208,7 +201,7 @@ def _bare_voltage(p: Floats, i: Floats) -> Floats:
 
 
 def _junction_current(p: Floats, w: Floats) -> tuple[Floats, Floats]:
-    saturation, nvt, bv, nbv_vt, gmin = p[:, 0], p[:, 1], p[:, 3], p[:, 4], p[:, 5]
+    saturation, nvt, _, bv, nbv_vt, gmin, knee, recombining = p[:, :8].T
     forward = np.exp(np.minimum(w / nvt, MAX_EXPONENT))
     i = saturation * np.expm1(np.minimum(w / nvt, MAX_EXPONENT))
     g = saturation * forward / nvt
@@ -221,7 +214,40 @@ def _junction_current(p: Floats, w: Floats) -> tuple[Floats, Floats]:
         reverse = np.exp(np.minimum(np.where(broken, -(w + bv) / nbv_vt, 0.0), MAX_EXPONENT))
         i = np.where(broken, -saturation * reverse, i)
         g = np.where(broken, saturation * reverse / nbv_vt, g)
+    if recombining.any():
+        more, slope = _recombination(p, w)
+        i, g = i + more, g + slope
+    if knee.any():
+        root = np.sqrt(np.maximum(i, 0.0)) * np.sqrt(knee)
+        i, g = i / (1.0 + root), g / (1.0 + root) * ((1.0 + 0.5 * root) / (1.0 + root))
     return i + gmin * w, g + gmin
+
+
+def _recombination(p: Floats, w: Floats) -> tuple[Floats, Floats]:
+    """The current of ISR at junction voltage w, and its slope."""
+    isr, nr_vt, per_vj, half_m = p[:, 7:].T
+    nr_vt = np.where(isr > 0, nr_vt, 1.0)
+    z = np.minimum(w / nr_vt, MAX_EXPONENT)
+    depleted = np.clip(1.0 - w * per_vj, -_FAR, _FAR)
+    square = depleted * depleted + LEAST_SQUARE
+    factor, current = square**half_m, isr * np.expm1(z)
+    return current * factor, factor * (isr * np.exp(z) / nr_vt - current * (2.0 * half_m * per_vj * depleted / square))
+
+
+def _before_knee(p: Floats, i: Floats) -> Floats:
+    """How many times larger currents i > 0 were without IKF: i = j / (1 + sqrt(j / IKF)) turned around is j / i."""
+    ratio = np.maximum(i, 0.0) * p[:, 6]
+    return 1.0 + 0.5 * (ratio + np.sqrt(ratio) * np.sqrt(ratio + 4.0))
+
+
+def _least(p: Floats, i: Floats, w: Floats) -> Floats:
+    """The least of junction voltages w and those at which the current of ISR alone is i > 0 or more."""
+    isr, nr_vt, _, half_m = p[:, 7:].T
+    if not isr.any():
+        return w
+    with np.errstate(divide="ignore", invalid="ignore"):
+        alone = nr_vt * np.log1p(_ratio(np.maximum(i, 0.0), isr * LEAST_SQUARE**half_m))
+    return np.where((isr > 0) & (i > 0), np.minimum(w, alone), w)
 
 
 def _junction(p: Floats, v: Floats) -> tuple[Floats, Floats, Floats]:
@@ -233,11 +259,14 @@ def _junction(p: Floats, v: Floats) -> tuple[Floats, Floats, Floats]:
     if not rs.any():
         return v, *_junction_current(p, v)
     low, high = np.minimum(v, 0.0), np.maximum(v, 0.0)
-    # Where the exponential alone would carry all of v / RS: beyond the root, so that Newton comes back to it.
+    # Where an exponential alone would carry all of v / RS: beyond the root, so that Newton comes back to it.
     with np.errstate(divide="ignore", over="ignore"):
-        decades = np.log1p(np.where(rs > 0, np.abs(v) / np.where(rs > 0, rs * p[:, 0], 1.0), np.inf))
+        limit = v / np.where(rs > 0, rs, np.inf)
+        before = _before_knee(p, limit)
+        decades = np.log1p(np.where(rs > 0, np.abs(v) / np.where(rs > 0, rs * p[:, 0], 1.0), np.inf) * before)
     reverse = np.minimum(-(p[:, 3] + p[:, 4] * decades), 0.0)
-    w = np.where(rs > 0, np.where(v > 0, np.minimum(v, p[:, 1] * decades), np.maximum(v, reverse)), v)
+    forward = _least(p, limit * before, p[:, 1] * decades)
+    w = np.where(rs > 0, np.where(v > 0, np.minimum(v, forward), np.maximum(v, reverse)), v)
     for _ in range(200):
         i, g = _junction_current(p, w)
         error = w + rs * i - v
@@ -252,4 +281,3 @@ def _junction(p: Floats, v: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 _CURRENT = (_shockley_current, _pwl_current, _tanh_current, _sinh_current, _segment_current)
-_VOLTAGE = (_shockley_voltage, _pwl_voltage, _tanh_voltage, _sinh_voltage, _segment_voltage)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.errors import At, NetlistError
-from circuitsim.laws import N_PARAMS, Law
+from circuitsim.laws import LEAST_SQUARE, N_PARAMS, Law
 from circuitsim.netlist import ModelCard, Options
 from circuitsim.netlist.model import ABSOLUTE_ZERO
 from circuitsim.netlist.tokens import comma_hint
@@ -18,31 +18,35 @@ Floats = NDArray[np.float64]
 BOLTZMANN = 1.38064852e-23  # J/K, as in ngspice-39
 CHARGE = 1.6021766208e-19  # C
 
-_SHOCKLEY = {"is": 1e-14, "n": 1.0, "rs": 0.0, "bv": np.inf, "ibv": 1e-3, "eg": 1.11, "xti": 3.0}
-_SYNONYMS = {"js": "is", "vb": "bv", "vrb": "bv", "var": "bv", "ib": "ibv", "tref": "tnom"}
+_SHOCKLEY = {
+    "is": 1e-14, "n": 1.0, "rs": 0.0, "bv": np.inf, "ibv": 1e-3, "eg": 1.11, "xti": 3.0, "ikf": 0.0, "isr": 0.0,
+}  # fmt: skip
+_RECOMBINATION = {"nr": 1.0, "vj": 1.0, "m": 0.5}  # what counts beside ISR only
+_SYNONYMS = {
+    "js": "is", "vb": "bv", "vrb": "bv", "var": "bv", "ib": "ibv", "tref": "tnom", "ik": "ikf", "pb": "vj", "mj": "m",
+}  # fmt: skip
 _PWL = {"ron": 1.0, "roff": np.inf, "vfwd": 0.0, "vrev": np.inf}
 _NAMED = {
     "tanh": (Law.TANH, {"imax": 1e-3, "v0": 0.5, "g": 0.0}),
     "sinh": (Law.SINH, {"i0": 1e-6, "v0": 0.2, "g": 0.0}),
 }
+_MOST_GRADING = 0.9  # of M, as in ngspice
 _MOST_RATIO = 1e300  # of IBV to an IS that is next to nothing
 MOST = 1e50  # A, S: beyond it, currents could overflow
 _ZERO = 1e-12  # of the currents around it: rounding in a table's current at 0 V
 _INFINITE = frozenset({"bv", "roff", "ron", "rrev", "vfwd", "vrev"})  # parameters of D that may be
 _NO_DC_EFFECT = frozenset(
-    "cjo cj0 cj cjp cjsw vj pb m mj php mjsw tt fc fcs kf af ttt1 ttt2 tm1 tm2 cta ctc cta1 tpb tvj tphp level "
+    "cjo cj0 cj cjp cjsw php mjsw tt fc fcs kf af ttt1 ttt2 cta ctc cta1 tpb tvj tphp level "
     "fv_max bv_max fv id_max te_max pd_max rth0 cth0 vpk mfg type iave".split()
 )
 _CHANGES_DC = frozenset(
-    "ikf ik ikr ikp isr nr jsw ns jtun jtunsw ntun xtitun keg rsw trs trs1 trs2 tbv1 tbv2 tcv tlev tlevc area pj l w "
+    "ikr ikp jsw ns jtun jtunsw ntun xtitun keg rsw trs trs1 trs2 tbv1 tbv2 tcv tlev tlevc tm1 tm2 area pj l w "
     "epsilon revepsilon ilimit revilimit temp dtemp".split()
 )
-
-
 _ALWAYS_CHANGES = frozenset("area pj l w ilimit revilimit temp dtemp".split())  # at 0 too; the others are off there
 _OF_OTHERS = {  # what counts only beside another of them that is not 0
-    "nr": ("isr",), "ns": ("jsw",), "rsw": ("jsw",), "ntun": ("jtun", "jtunsw"), "xtitun": ("jtun", "jtunsw"),
-    "keg": ("jtun", "jtunsw"),
+    "ns": ("jsw",), "rsw": ("jsw",), "ntun": ("jtun", "jtunsw"), "xtitun": ("jtun", "jtunsw"),
+    "keg": ("jtun", "jtunsw"), "tm1": ("isr",), "tm2": ("isr",),
 }  # fmt: skip
 
 
@@ -70,7 +74,9 @@ def diode_kind(model: ModelCard, at: At) -> tuple[str, dict[str, float], list[st
                 "diode can do without",
                 at,
             )
-        if key not in _SHOCKLEY and key not in _PWL and key not in ("rrev", "nbv", "tnom"):
+        if key in _RECOMBINATION and not given.get("isr"):
+            continue
+        if key not in {**_SHOCKLEY, **_RECOMBINATION, **_PWL} and key not in ("rrev", "nbv", "tnom"):
             if key not in _NO_DC_EFFECT and key not in _CHANGES_DC:
                 remarks.append(f"model {model.name}: unknown parameter {key.upper()} is ignored")
             continue
@@ -92,7 +98,7 @@ def diode_kind(model: ModelCard, at: At) -> tuple[str, dict[str, float], list[st
         if "ideal" in model.flags:
             p["ron"] = 0.0
         p["rrev"] = given.get("rrev", p["ron"])
-        if ignored := [key.upper() for key in ("is", "n", "rs", "bv") if key in given]:
+        if ignored := [key.upper() for key in ("is", "n", "rs", "bv", "ikf", "isr") if key in given]:
             remarks.append(
                 f"model {model.name}: {', '.join(ignored)} of a Shockley diode count for nothing beside RON, ROFF, "
                 "VFWD, VREV or RREV: the diode is piecewise linear"
@@ -106,6 +112,13 @@ def diode_kind(model: ModelCard, at: At) -> tuple[str, dict[str, float], list[st
     if p["n"] == 0:
         return "pwl", _PWL | {"ron": 0.0, "rrev": 0.0}, remarks
     p["nbv"] = given.get("nbv", p["n"])
+    if p["isr"] > 0:
+        p |= {key: given.get(key, value) for key, value in _RECOMBINATION.items()}
+        if "nr" not in given:
+            remarks.append(f"model {model.name}: ISR without NR: NR = 1, as in ngspice (PSpice takes 2)")
+        for key in ("is", "nr", "vj"):
+            if p[key] == 0:
+                raise NetlistError(f"model {model.name}: {key.upper()} = 0 beside ISR; make it positive", at)
     if "tnom" in given:
         p["tnom"] = given["tnom"]
     return "shockley", p, remarks
@@ -116,19 +129,27 @@ def thermal_voltage(temp: Floats) -> Floats:
     return np.asarray(BOLTZMANN * (temp - ABSOLUTE_ZERO) / CHARGE)
 
 
-def shockley_params(p: Mapping[str, float], area: Floats, m: Floats, temp: Floats, options: Options) -> Floats:
+def shockley_params(
+    p: Mapping[str, float], area: Floats, m: Floats, temp: Floats, options: Options, label: str, at: At
+) -> Floats:
     """The (n, N_PARAMS) law rows of diodes of one Shockley model.
 
-    `area` and `m` scale IS and 1/RS, `m` alone scales IBV (as in ngspice-39); `temp` is in degree Celsius.
-    IS(T) = IS exp((T/Tnom - 1) EG/(N Vt) + XTI/N ln(T/Tnom)); the breakdown voltage is adjusted so that the
-    exponential passes through IBV at -BV, but for terms of the order of IS (SPICE 3, `diotemp.c`).
+    `area` and `m` scale IS, ISR, IKF and 1/RS, `m` alone scales IBV (as in ngspice-39); `temp` is in degree Celsius.
+    IS(T) = IS exp((T/Tnom - 1) EG/(N Vt) + XTI/N ln(T/Tnom)), and ISR alike with NR; the breakdown voltage is adjusted
+    so that the exponential passes through IBV at -BV, but for terms of the order of IS (SPICE 3, `diotemp.c`). Raises
+    NetlistError, beginning with `label`, where the current of ISR is not monotone.
     """
     kelvin = temp - ABSOLUTE_ZERO
     vt = thermal_voltage(temp)
-    ratio = kelvin / (p.get("tnom", options.tnom) - ABSOLUTE_ZERO)
-    log_is = (ratio - 1.0) * p["eg"] / (p["n"] * vt) + p["xti"] / p["n"] * np.log(ratio)
-    with np.errstate(over="ignore"):  # far from Tnom, with a tiny N
-        saturation = np.minimum(p["is"] * area * m * np.exp(log_is), MOST)
+    tnom = p.get("tnom", options.tnom)
+    ratio = kelvin / (tnom - ABSOLUTE_ZERO)
+
+    def at_temperature(amperes: float, n: float) -> Floats:
+        exponent = (ratio - 1.0) * p["eg"] / (n * vt) + p["xti"] / n * np.log(ratio)
+        with np.errstate(over="ignore"):  # far from Tnom, with a tiny N
+            return np.minimum(amperes * area * m * np.exp(exponent), MOST)
+
+    saturation = at_temperature(p["is"], p["n"])
     nbv_vt = p["nbv"] * vt
     rows = np.zeros((area.size, N_PARAMS))
     rows[:, 0] = saturation
@@ -137,7 +158,30 @@ def shockley_params(p: Mapping[str, float], area: Floats, m: Floats, temp: Float
     rows[:, 3] = _adjusted_breakdown(p["bv"], p["ibv"] * m, saturation, vt, nbv_vt)
     rows[:, 4] = nbv_vt
     rows[:, 5] = options.gmin
+    if p["ikf"] > 0:
+        rows[:, 6] = 1.0 / (p["ikf"] * area * m)
+    if p["isr"] > 0:
+        half_m = 0.5 * min(p["m"], _MOST_GRADING)
+        vj = _junction_potential(p["vj"], temp, tnom)
+        rows[:, 7], rows[:, 8], rows[:, 10] = at_temperature(p["isr"], p["nr"]), p["nr"] * vt, half_m
+        # Its factor falls by M / (2 sqrt(0.005) VJ) a volt at most, its exponential rises by 1 / (NR Vt) at least.
+        if (falls := (vj <= 0) | (half_m * p["nr"] * vt > np.sqrt(LEAST_SQUARE) * vj)).any():
+            k = int(np.argmax(falls))
+            raise NetlistError(
+                f"{label}: at {temp[k]:g} C, where VJ is {vj[k]:.3g} V, the recombination current of ISR is not "
+                "monotone around VJ; make VJ larger, or M or NR smaller, or leave ISR out",
+                at,
+            )
+        rows[:, 9] = 1.0 / vj
     return rows
+
+
+def _junction_potential(vj: float, temp: Floats, tnom: float) -> Floats:
+    """VJ(T) = T/Tnom VJ + Eg(T) - T/Tnom Eg(Tnom) - 3 Vt ln(T/Tnom), V, with silicon's band gap Eg (SPICE 3)."""
+    kelvin, nominal = temp - ABSOLUTE_ZERO, tnom - ABSOLUTE_ZERO
+    ratio = kelvin / nominal
+    now, then = (1.16 - 7.02e-4 * t**2 / (t + 1108.0) for t in (kelvin, nominal))
+    return np.asarray(ratio * (vj - then) + now - 3.0 * thermal_voltage(temp) * np.log(ratio))
 
 
 def _adjusted_breakdown(bv: float, ibv: Floats, saturation: Floats, vt: Floats, nbv_vt: Floats) -> Floats:

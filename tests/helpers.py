@@ -187,16 +187,26 @@ def law(kind: int, p: Floats, v: float) -> tuple[float, float]:
     if kind == Law.SEGMENT:  # the overlap of [0, v] or [v, 0] with [lo, hi]
         overlap = max(min(max(v, 0.0), p[2]) - max(min(v, 0.0), p[1]), 0.0)
         return p[0] * np.copysign(overlap, v), p[0] * (p[1] <= v < p[2])
-    saturation, nvt, _, bv, nbv_vt, gmin = p
+    saturation, nvt, _, bv, nbv_vt, gmin, per_ikf, isr, nr_vt, per_vj, half_m = p
+    most = STRAIGHT * (1 + STRAIGHT * per_ikf)  # more than what IKF makes STRAIGHT of
     if v >= -3 * nvt:
-        z = min(v / nvt, np.log(STRAIGHT / saturation))
+        z = min(v / nvt, np.log(most / saturation))
         i, g = saturation * (np.expm1(z) + np.exp(z) * (v / nvt - z)), saturation * np.exp(z) / nvt
     elif v > -bv:
         cube = (3 * nvt / (v * np.e)) ** 3
         i, g = -saturation * (1 + cube), 3 * saturation * cube / v
     else:
-        z = min(-(v + bv) / nbv_vt, np.log(STRAIGHT / saturation))
+        z = min(-(v + bv) / nbv_vt, np.log(most / saturation))
         i, g = -saturation * np.exp(z) * (1 - (v + bv) / nbv_vt - z), saturation * np.exp(z) / nbv_vt
+    if isr > 0:
+        z = min(v / nr_vt, np.log(most / isr))
+        grown, steeper = np.expm1(z) + np.exp(z) * (v / nr_vt - z), np.exp(z) / nr_vt
+        width = (1 - v * per_vj) ** 2 + 0.005
+        i += isr * grown * width**half_m
+        g += isr * (steeper - grown * 2 * half_m * per_vj * (1 - v * per_vj) / width) * width**half_m
+    if i > 0:
+        s = np.sqrt(i * per_ikf)
+        i, g = i / (1 + s), g * (1 / (1 + s) - s / 2 / (1 + s) ** 2)
     return i + gmin * v, g + gmin
 
 

@@ -77,8 +77,10 @@ D3 f g lines
 R6 g 0 1k
 D4 in h plain
 D5 h 0 real
+D6 c 0 library
 .model plain D(is=1e-14)
 .model real D(is=1e-9 n=2 rs=10 bv=6)
+.model library D(is=2.7n n=1.84 rs=0.57 ikf=44m isr=1.6n nr=2 vj=0.5 m=0.33)
 .model lines D(ron=1 roff=1e9 vfwd=0.7 vrev=5 rrev=2)
 .model sat tanh(imax=1m v0=0.5)
 .model mem sinh(i0=1u v0=0.2)

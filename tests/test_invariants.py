@@ -43,6 +43,7 @@ MIXES = [
     Recipe(volts=60.0, current_sources=4),
     Recipe(nodes=4, shorts=3, floating_sources=4),
     Recipe(laws=6, crossbars=2),
+    Recipe(shockley=5, recombination=True),
 ]
 OPTIONS = ["", "\n.options gmin=1e-9 rshunt=1e5", "\n.temp 85"]
 

@@ -235,7 +235,9 @@ def test_ltspice_s_ratings_and_sound_files_do_not_matter() -> None:
     assert notes("V1 a 0 1", "R1 a 0 1k", '.wave "x.wav" 16 44100 v(a)') == [(4, skipped)]
 
 
-@pytest.mark.parametrize("given", ["IKF=0", "isr=0 nr=2", "nr=2", "TRS1=0 tbv1=0", "jsw=0 ns=1.5", "keg=1 xtitun=3"])
+@pytest.mark.parametrize(
+    "given", ["IKF=0", "isr=0 nr=2", "nr=2", "vj=-1 m=7 tm1=1m", "TRS1=0 tbv1=0", "jsw=0 ns=1.5", "keg=1 xtitun=3"]
+)
 def test_parameters_that_are_off_change_nothing(given: str) -> None:
     plain, off = (
         cs.solve(cs.parse(f"t\nV1 a 0 2\nR1 a b 1k\nD1 b 0 d\n.model d D(is=1p {extra})")).voltage("b")
@@ -244,7 +246,9 @@ def test_parameters_that_are_off_change_nothing(given: str) -> None:
     assert plain == off
 
 
-@pytest.mark.parametrize("given", ["isr=1p nr=2", "area=0", "jtun=1p keg=1", "temp=80", "dtemp=0"])
+@pytest.mark.parametrize(
+    "given", ["jsw=1p ns=2", "ikr=1m", "isr=1p tm1=1m", "area=0", "jtun=1p keg=1", "temp=80", "dtemp=0"]
+)
 def test_parameters_that_change_dc_are_refused(given: str) -> None:
     with pytest.raises(NetlistError, match="changes DC and is not supported"):
         cs.parse(f"t\nV1 a 0 2\nR1 a b 1k\nD1 b 0 d\n.model d D(is=1p {given})")

@@ -13,10 +13,10 @@ typedef long long integer;
 #define TANH 2
 #define SINH 3
 #define SEGMENT 4
-#define N_PARAMS 6
+#define N_PARAMS 11
 #define MAX_EXPONENT 700.0
 #define STRAIGHT 500.0
-#define HUGE_RATIO 1e304
+#define LEAST_SQUARE 0.005
 #define STEPS 200  // of a safeguarded Newton iteration
 #define INF __longlong_as_double(0x7ff0000000000000LL)
 #define EPS 2.220446049250313e-16
@@ -38,8 +38,8 @@ __device__ inline double within(double x, double low, double high) {  // NaN sta
     return x > high ? high : x;
 }
 
-// Current and slope of the bare junction at voltage w beside gmin; p: is, nvt, rs, bv, nbv_vt, gmin.
-__device__ inline double shockley(const double* p, double gmin, double w, double* slope) {
+// Current and slope of the bare junction at voltage w; p as in laws.Law.
+__device__ inline double shockley(const double* p, double w, double* slope) {
     double i, g;
     if (w < -3.0 * p[1] && w < -p[3]) {
         i = -p[0] * exp(fmin(-(w + p[3]) / p[4], MAX_EXPONENT));
@@ -54,20 +54,46 @@ __device__ inline double shockley(const double* p, double gmin, double w, double
         i = p[0] * expm1(z);
         g = p[0] * exp(z) / p[1];
     }
-    *slope = g + gmin;
-    return i + gmin * w;
+    if (p[7] > 0.0) {
+        const double z = fmin(w / p[8], MAX_EXPONENT), depleted = 1.0 - w * p[9];
+        const double square = depleted * depleted + LEAST_SQUARE, factor = pow(square, p[10]);
+        const double current = p[7] * expm1(z);
+        i += current * factor;
+        g += factor * (p[7] * exp(z) / p[8] - current * (2.0 * p[10] * p[9] * depleted / square));
+    }
+    if (p[6] > 0.0 && i > 0.0) {
+        const double root = sqrt(i) * sqrt(p[6]);
+        i /= 1.0 + root;
+        g = g / (1.0 + root) * ((1.0 + 0.5 * root) / (1.0 + root));
+    }
+    *slope = g + p[5];
+    return i + p[5] * w;
 }
 
-// The root w of w + rs i(w) = v.
-__device__ inline double junction_voltage(const double* p, double rs, double gmin, double v) {
+// How many times larger a current i of the junction were without IKF.
+__device__ inline double before_knee(const double* p, double i) {
+    if (p[6] == 0.0 || i <= 0.0) return 1.0;
+    const double ratio = i * p[6];
+    return 1.0 + 0.5 * (ratio + sqrt(ratio) * sqrt(ratio + 4.0));
+}
+
+// The voltage at which ISR alone carries i > 0, or more.
+__device__ inline double recombination_voltage(const double* p, double i) {
+    return p[7] > 0.0 ? p[8] * log1p(i / (p[7] * pow(LEAST_SQUARE, p[10]))) : INF;
+}
+
+// The root w of w + RS i(w) = v.
+__device__ inline double junction_voltage(const double* p, double v) {
+    const double rs = p[2];
     if (rs == 0.0) return v;
     double low = fmin(v, 0.0), high = fmax(v, 0.0), w = v, g;
-    if (rs * p[0] > 0.0) {  // where the exponential alone would carry all of v / RS: beyond the root
-        const double decades = log1p(fabs(v) / (rs * p[0]));
+    if (rs * p[0] > 0.0) {  // where an exponential alone would carry all of v / RS: beyond the root
+        const double before = before_knee(p, v / rs), decades = log1p(fabs(v) / (rs * p[0]) * before);
         w = v > 0.0 ? fmin(v, p[1] * decades) : fmax(v, fmin(-(p[3] + p[4] * decades), 0.0));
+        if (v > 0.0) w = fmin(w, recombination_voltage(p, v / rs * before));
     }
     for (int step = 0; step < STEPS; ++step) {
-        const double error = w + rs * shockley(p, gmin, w, &g) - v;
+        const double error = w + rs * shockley(p, w, &g) - v;
         if (error < 0.0) low = w;
         else if (error > 0.0) high = w;
         else break;
@@ -108,9 +134,9 @@ __device__ inline double branch(integer law, const double* p, double v, double* 
         *slope = p[0] / p[1] * (4.0 * e / ((1.0 + e) * (1.0 + e)));
         return p[0] * tanh(z);
     }
-    const double w = junction_voltage(p, p[2], p[5], v);
+    const double w = junction_voltage(p, v);
     double g;
-    const double i = shockley(p, p[5], w, &g);
+    const double i = shockley(p, w, &g);
     *slope = g / (1.0 + p[2] * g);
     return i;
 }
@@ -314,20 +340,24 @@ extern "C" __global__ void dense_sums(integer rows, integer count, const integer
 // a / b; 0 / b = 0.
 __device__ inline double ratio(double a, double b) { return a == 0.0 ? 0.0 : a / b; }
 
-// The voltage at which a Shockley diode carries i.
+// The voltage at which the exponentials of a Shockley diode, that of IS or that of ISR, carry i.
 __device__ inline double shockley_voltage(const double* p, double i) {
+    const double before = i * before_knee(p, i);
+    const double times = ratio(before, p[0]), least = expm1(-3.0), exponent = log(fmax(-times, 1.0));
     double w;
-    if (p[5] > 0.0) {
-        w = junction_voltage(p, 1.0 / p[5], 0.0, within(ratio(i, p[5]), -HUGE_RATIO, HUGE_RATIO));
-    } else {
-        const double times = ratio(i, p[0]), least = expm1(-3.0), exponent = log(fmax(-times, 1.0));
-        if (times > expm1(MAX_EXPONENT)) w = INF;
-        else if (exponent > MAX_EXPONENT) w = -INF;
-        else if (times <= -1.0) w = -(p[3] + p[4] * exponent);
-        else if (times < least) w = fmax(-3.0 * p[1] / (2.718281828459045 * cbrt(1.0 + times)), -p[3]);
-        else w = fmax(p[1] * log1p(times), -p[3]);
-    }
+    if (times > expm1(MAX_EXPONENT)) w = INF;
+    else if (exponent > MAX_EXPONENT) w = -INF;
+    else if (times <= -1.0) w = -(p[3] + p[4] * exponent);
+    else if (times < least) w = fmax(-3.0 * p[1] / (2.718281828459045 * cbrt(1.0 + times)), -p[3]);
+    else w = fmax(p[1] * log1p(times), -p[3]);
+    if (i > 0.0) w = fmin(w, recombination_voltage(p, before));
     return w + p[2] * i;
+}
+
+// SPICE's critical voltage of an exponential.
+__device__ inline double critical(double saturation, double nvt) {
+    const double volts = nvt * log(nvt / (1.4142135623730951 * saturation));
+    return volts > 0.0 && volts < INF ? volts : 0.0;
 }
 
 // The voltage at which a sinh branch carries i.
@@ -341,8 +371,8 @@ __device__ inline double limited(integer law, const double* p, double was, doubl
     if (law != SHOCKLEY && law != SINH) return v;
     double knee = 0.0, broken = 0.0;
     if (law == SHOCKLEY) {
-        knee = p[1] * log(p[1] / (1.4142135623730951 * p[0]));
-        knee = knee > 0.0 && knee < INF ? knee : 0.0;
+        knee = critical(p[0], p[1]);
+        if (p[7] > 0.0) knee = fmin(knee, critical(p[7], p[8]));
         broken = -(p[3] + knee);
     }
     if (v > fmax(was, knee)) {

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from circuitsim.compiled import jit
-from circuitsim.laws import MAX_EXPONENT, STRAIGHT, Law
+from circuitsim.laws import LEAST_SQUARE, MAX_EXPONENT, STRAIGHT, Law
 
 _PWL, _TANH, _SINH, _SEGMENT = int(Law.PWL), int(Law.TANH), int(Law.SINH), int(Law.SEGMENT)
 _FEW = 50  # array elements that Python takes: it comes back to them in every sweep
@@ -16,7 +16,7 @@ _STEPS = 200  # of a safeguarded Newton iteration; bisection alone needs about 6
 
 @jit()
 def shockley(p, w):
-    """Current and slope of the bare junction at voltage w; p: is, nvt, rs, bv, nbv_vt, gmin."""
+    """Current and slope of the bare junction at voltage w; p as in laws.Law."""
     if w < -3.0 * p[1] and w < -p[3]:
         i = -p[0] * math.exp(min(-(w + p[3]) / p[4], MAX_EXPONENT))
         g = -i / p[4]
@@ -29,7 +29,28 @@ def shockley(p, w):
         z = min(w / p[1], MAX_EXPONENT)
         i = p[0] * math.expm1(z)
         g = p[0] * math.exp(z) / p[1]
+    if p[7] > 0.0:
+        z = min(w / p[8], MAX_EXPONENT)
+        depleted = 1.0 - w * p[9]
+        square = depleted * depleted + LEAST_SQUARE
+        factor = square ** p[10]
+        current = p[7] * math.expm1(z)
+        i += current * factor
+        g += factor * (p[7] * math.exp(z) / p[8] - current * (2.0 * p[10] * p[9] * depleted / square))
+    if p[6] > 0.0 and i > 0.0:
+        root = math.sqrt(i) * math.sqrt(p[6])
+        i /= 1.0 + root
+        g = g / (1.0 + root) * ((1.0 + 0.5 * root) / (1.0 + root))
     return i + p[5] * w, g + p[5]
+
+
+@jit()
+def before_knee(p, i):
+    """How many times larger a current i of the junction were without IKF (laws.py)."""
+    if p[6] == 0.0 or i <= 0.0:
+        return 1.0
+    ratio = i * p[6]
+    return 1.0 + 0.5 * (ratio + math.sqrt(ratio) * math.sqrt(ratio + 4.0))
 
 
 @jit()
@@ -61,9 +82,12 @@ def branch(law, p, v):
     low = min(v, 0.0)
     high = max(v, 0.0)
     w = v
-    if rs * p[0] > 0.0:  # where the exponential alone would carry all of v / RS: beyond the root
-        decades = math.log1p(abs(v) / (rs * p[0]))
+    if rs * p[0] > 0.0:  # where an exponential alone would carry all of v / RS: beyond the root
+        before = before_knee(p, v / rs)
+        decades = math.log1p(abs(v) / (rs * p[0]) * before)
         w = min(v, p[1] * decades) if v > 0.0 else max(v, min(-(p[3] + p[4] * decades), 0.0))
+        if v > 0.0 and p[7] > 0.0:
+            w = min(w, p[8] * math.log1p(v / rs * before / (p[7] * LEAST_SQUARE ** p[10])))
     for _ in range(_STEPS):
         i, g = shockley(p, w)
         error = w + rs * i - v

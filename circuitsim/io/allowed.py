@@ -6,6 +6,7 @@ So with bounds on d the voltages are bounded by |J^-1| d. What d holds, at each 
 
 - RELTOL |i| + ABSTOL of each nonlinear branch: ngspice stops when no branch misses its tangent by more;
 - GMIN |v| of each Shockley junction, unless the deck has a gmin of its own: ngspice cannot do without;
+- the current of ISR in reverse, which ngspice drops below -3 N Vt;
 - n eps sum of (g (|va| + |vb|) + |i|) over all branches at the node, with n the most branches at a node, eps = 2^-52
   and g the branch's conductance in J: the rounding of a sum of n terms g v, and of the pivots of an elimination; with
   g = 1/Ron also for perfect diodes that only touch their forward voltage, or may, as they would carry no more than
@@ -62,7 +63,7 @@ from circuitsim.currents import ideal_currents
 from circuitsim.graphs import components
 from circuitsim.io.flatten import MIN_RON
 from circuitsim.io.ngspice import ABSTOL, GMIN, PIVREL, RELTOL, VNTOL
-from circuitsim.laws import Law, branch_current
+from circuitsim.laws import Law, branch_current, generation
 from circuitsim.linear import Solved
 from circuitsim.methods.mna import make_network
 from circuitsim.methods.network import Network
@@ -113,13 +114,17 @@ class _Bounds:
         self.v = np.nan_to_num(solution.voltages()[0])
         j = c.junctions
         self.drops = solution.drops(j.a, j.b)[0]
-        self.current, self.slope = branch_current(j.law, j.params, self.drops)
+        dropped = generation(j.law, j.params, self.drops)
+        self.params = j.params.copy()  # as ngspice has them at our answer
+        self.params[dropped != 0, 7] = 0.0
+        self.current, self.slope = branch_current(j.law, self.params, self.drops)
         capped = (j.law == Law.PWL) & (self.slope > 1.0 / MIN_RON)
         self.capped = np.where(capped, self.current * (1.0 - 1.0 / (MIN_RON * np.where(capped, self.slope, 1.0))), 0.0)
         self.slope = np.where(capped, 1.0 / MIN_RON, self.slope)
         gmin = 0.0 if c.netlist.options.gmin else GMIN
         self.missed = RELTOL * np.abs(self.current) + ABSTOL
         self.missed += np.where(j.law == Law.SHOCKLEY, gmin * np.abs(self.drops), 0.0)
+        self.missed += np.abs(dropped)
         self.ideal = np.abs(ideal_currents(solution, slice(0, 1))[0])
         d, size = c.ideal_diodes, np.abs(self.v)
         gap, free = d.vf - (self.v[d.a] - self.v[d.b]), ~solution.determined
@@ -254,7 +259,7 @@ class _Bounds:
         low, high = ((shifted + sign * within)[: j.size] for sign in (-1.0, 1.0))
         odd = (network.law == Law.TANH) | (network.law == Law.SINH)  # as steep at -v: there it may leave most
         for end in (low, high, np.where(odd, np.clip(-2.0 * self.drops[j], low, high), low)):
-            current, _ = branch_current(network.law, network.params, self.drops[j] + end)
+            current, _ = branch_current(network.law, self.params[j], self.drops[j] + end)
             miss = np.abs(current - self.current[j] - self.slope[j] * end)
             out[: j.size] = np.maximum(out[: j.size], np.where(curved, miss, 0.0))
         return np.where(np.isnan(out), np.inf, out)

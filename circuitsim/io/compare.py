@@ -35,7 +35,7 @@ from circuitsim.io.ngspice import (
     run_ngspice,
     tight_options,
 )
-from circuitsim.laws import Law
+from circuitsim.laws import Law, generation
 from circuitsim.models import thermal_voltage
 from circuitsim.netlist.expand import Changes
 from circuitsim.netlist.model import KINDS, Analysis
@@ -385,6 +385,9 @@ def _notes(solution: Solution) -> Iterator[str]:
     faint = [c.element(j, k) for k in np.flatnonzero(shockley & (j.params[:, 0] < _LEAST_IS)).tolist()]
     if faint:
         yield f"diodes {listed(faint)} have IS below {_LEAST_IS:g} A: ngspice takes {_LEAST_IS:g} A"
+    dropped = np.flatnonzero(generation(j.law, j.params, solution.drops(j.a, j.b)[0])).tolist()
+    if dropped:
+        yield f"diodes {listed([c.element(j, k) for k in dropped])}: ngspice drops the current of ISR below -3 N Vt"
     g = c.conductors
     tiny = [c.element(g, k) for k in np.flatnonzero(g.g > 1.0 / _TINY).tolist()]
     if tiny:

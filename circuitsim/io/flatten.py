@@ -345,6 +345,8 @@ class _Writer:
 def _shockley(p: Mapping[str, float]) -> str:
     keys = ["is", "n", "rs", "eg", "xti"]
     keys += ["bv", "ibv", "nbv"] if np.isfinite(p["bv"]) else []
+    keys += ["ikf"] if p["ikf"] else []
+    keys += ["isr", "nr", "vj", "m"] if p["isr"] else []
     keys += ["tnom"] if "tnom" in p else []
     return f"D({' '.join(f'{key.upper()}={p[key]!r}' for key in keys)})"
 

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.drive import Drive
-from circuitsim.laws import Law, branch_current, branch_voltage
+from circuitsim.laws import Law, branch_current, exponential_voltage
 from circuitsim.methods.network import Network, Tangents
 from circuitsim.methods.outcome import Outcome
 
@@ -223,7 +223,7 @@ def _leg(law: Law, p: Floats, s: Floats, r: Floats, width: float) -> tuple[Float
         i, di = branch_current(np.full(s.size, law), p, s)
         return i, di, s, np.ones(s.size)
     if law is Law.SINH:
-        v = branch_voltage(np.full(s.size, law), p, s / r)
+        v = exponential_voltage(np.full(s.size, law), p, s / r)
         return s / r, 1.0 / r, v, 1.0 / (r * branch_current(np.full(s.size, law), p, v)[1])
     if law is Law.SHOCKLEY:
         q = p.copy()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.laws import Law, branch_voltage
+from circuitsim.laws import Law, exponential_voltage
 from circuitsim.methods.network import Network
 
 Floats = NDArray[np.float64]
@@ -43,10 +43,16 @@ def largest_voltages(x: Floats, fixed: Floats) -> Floats:
 
 
 def _knee(law: NDArray[np.int8], params: Floats) -> Floats:
-    """Where a junction's current is N Vt / (sqrt(2) x 1 ohm): SPICE's critical voltage; 0 for other laws."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        volts = params[:, 1] * np.log(params[:, 1] / (np.sqrt(2.0) * params[:, 0]))
+    """Where a junction's current is N Vt / (sqrt(2) x 1 ohm), or that of ISR is: SPICE's critical voltage; else 0."""
+    volts = _critical(params[:, 0], params[:, 1])
+    volts = np.where(params[:, 7] > 0, np.minimum(volts, _critical(params[:, 7], params[:, 8])), volts)
     return np.where((law == Law.SHOCKLEY) & np.isfinite(volts), np.maximum(volts, 0.0), 0.0)
+
+
+def _critical(saturation: Floats, nvt: Floats) -> Floats:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        volts: Floats = nvt * np.log(nvt / (np.sqrt(2.0) * saturation))
+    return volts
 
 
 def _broken(law: NDArray[np.int8], params: Floats) -> Floats:
@@ -63,8 +69,8 @@ def limited(law: NDArray[np.int8], params: Floats, old: Floats, v: Floats, line:
     kinds = law[chosen]
     at = _knee(kinds, p)
     broken = _broken(kinds, p)
-    forward = np.maximum(branch_voltage(kinds, p, np.maximum(i, 0.0)), at)
-    reverse = np.minimum(branch_voltage(kinds, p, np.minimum(i, 0.0)), broken)
+    forward = np.maximum(exponential_voltage(kinds, p, np.maximum(i, 0.0)), at)
+    reverse = np.minimum(exponential_voltage(kinds, p, np.minimum(i, 0.0)), broken)
     inner = np.where(inner > np.maximum(was, at), np.minimum(inner, np.maximum(forward, was)), inner)
     w[..., chosen] = np.where(inner < np.minimum(was, broken), np.maximum(inner, np.minimum(reverse, was)), inner)
     return w
