@@ -258,11 +258,13 @@ def _junction(p: Floats, v: Floats) -> tuple[Floats, Floats, Floats]:
     rs = p[:, 2]
     if not rs.any():
         return v, *_junction_current(p, v)
+    p = np.asfortranarray(p)  # each column is read in every step
+    rs = p[:, 2]
     low, high = np.minimum(v, 0.0), np.maximum(v, 0.0)
     # Where an exponential alone would carry all of v / RS: beyond the root, so that Newton comes back to it.
     with np.errstate(divide="ignore", over="ignore"):
         limit = v / np.where(rs > 0, rs, np.inf)
-        before = _before_knee(p, limit)
+        before = _before_knee(p, limit) if p[:, 6].any() else 1.0
         decades = np.log1p(np.where(rs > 0, np.abs(v) / np.where(rs > 0, rs * p[:, 0], 1.0), np.inf) * before)
     reverse = np.minimum(-(p[:, 3] + p[:, 4] * decades), 0.0)
     forward = _least(p, limit * before, p[:, 1] * decades)
