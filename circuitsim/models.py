@@ -20,10 +20,13 @@ CHARGE = 1.6021766208e-19  # C
 
 _SHOCKLEY = {
     "is": 1e-14, "n": 1.0, "rs": 0.0, "bv": np.inf, "ibv": 1e-3, "eg": 1.11, "xti": 3.0, "ikf": 0.0, "isr": 0.0,
+    "trs1": 0.0, "trs2": 0.0, "tcv": 0.0, "tbv1": 0.0, "tbv2": 0.0,
 }  # fmt: skip
+_SIGNED = frozenset({"tnom", "xti", "trs1", "trs2", "tcv", "tbv1", "tbv2"})
 _RECOMBINATION = {"nr": 1.0, "vj": 1.0, "m": 0.5}  # what counts beside ISR only
 _SYNONYMS = {
     "js": "is", "vb": "bv", "vrb": "bv", "var": "bv", "ib": "ibv", "tref": "tnom", "ik": "ikf", "pb": "vj", "mj": "m",
+    "trs": "trs1",
 }  # fmt: skip
 _PWL = {"ron": 1.0, "roff": np.inf, "vfwd": 0.0, "vrev": np.inf}
 _NAMED = {
@@ -40,7 +43,7 @@ _NO_DC_EFFECT = frozenset(
     "fv_max bv_max fv id_max te_max pd_max rth0 cth0 vpk mfg type iave".split()
 )
 _CHANGES_DC = frozenset(
-    "ikr ikp jsw ns jtun jtunsw ntun xtitun keg rsw trs trs1 trs2 tbv1 tbv2 tcv tlev tlevc tm1 tm2 area pj l w "
+    "ikr ikp jsw ns jtun jtunsw ntun xtitun keg rsw tlev tlevc tm1 tm2 area pj l w "
     "epsilon revepsilon ilimit revilimit temp dtemp".split()
 )
 _ALWAYS_CHANGES = frozenset("area pj l w ilimit revilimit temp dtemp".split())  # at 0 too; the others are off there
@@ -81,7 +84,7 @@ def diode_kind(model: ModelCard, at: At) -> tuple[str, dict[str, float], list[st
                 remarks.append(f"model {model.name}: unknown parameter {key.upper()} is ignored")
             continue
         value = given[key]
-        if np.isnan(value) or (value < 0 and key not in ("tnom", "xti")):
+        if np.isnan(value) or (value < 0 and key not in _SIGNED):
             raise NetlistError(
                 f"model {model.name}: {key.upper()} = {value:g} must not be negative; make it 0 or positive", at
             )
@@ -119,6 +122,8 @@ def diode_kind(model: ModelCard, at: At) -> tuple[str, dict[str, float], list[st
         for key in ("is", "nr", "vj"):
             if p[key] == 0:
                 raise NetlistError(f"model {model.name}: {key.upper()} = 0 beside ISR; make it positive", at)
+    if p["tbv1"] or p["tbv2"]:
+        remarks.append(f"model {model.name}: TBV1 and TBV2 move BV as in PSpice (ngspice ignores them)")
     if "tnom" in given:
         p["tnom"] = given["tnom"]
     return "shockley", p, remarks
@@ -135,9 +140,10 @@ def shockley_params(
     """The (n, N_PARAMS) law rows of diodes of one Shockley model.
 
     `area` and `m` scale IS, ISR, IKF and 1/RS, `m` alone scales IBV (as in ngspice-39); `temp` is in degree Celsius.
-    IS(T) = IS exp((T/Tnom - 1) EG/(N Vt) + XTI/N ln(T/Tnom)), and ISR alike with NR; the breakdown voltage is adjusted
-    so that the exponential passes through IBV at -BV, but for terms of the order of IS (SPICE 3, `diotemp.c`). Raises
-    NetlistError, beginning with `label`, where the current of ISR is not monotone.
+    IS(T) = IS exp((T/Tnom - 1) EG/(N Vt) + XTI/N ln(T/Tnom)), and ISR alike with NR. With dT = T - Tnom,
+    RS(T) = RS (1 + TRS1 dT + TRS2 dT^2) and BV(T) = BV (1 + TBV1 dT + TBV2 dT^2) - TCV dT, adjusted so that the
+    exponential passes through IBV at -BV, but for terms of the order of IS (SPICE 3, `diotemp.c`). Raises NetlistError,
+    beginning with `label`, where RS or BV is negative, or the current of ISR not monotone.
     """
     kelvin = temp - ABSOLUTE_ZERO
     vt = thermal_voltage(temp)
@@ -151,11 +157,20 @@ def shockley_params(
 
     saturation = at_temperature(p["is"], p["n"])
     nbv_vt = p["nbv"] * vt
+    warmer = temp - tnom
+    rs = p["rs"] * (1.0 + warmer * (p["trs1"] + warmer * p["trs2"]))
+    bv = p["bv"] - warmer * linear_breakdown(p, warmer) if np.isfinite(p["bv"]) else np.full(temp.shape, np.inf)
+    for name, value, unit in (("RS", rs, "ohm"), ("BV", bv, "V")):
+        if (value < 0).any():
+            k = int(np.argmin(value))
+            raise NetlistError(
+                f"{label}: {name} is {value[k]:.3g} {unit} at {temp[k]:g} C; mend its temperature coefficients", at
+            )
     rows = np.zeros((area.size, N_PARAMS))
     rows[:, 0] = saturation
     rows[:, 1] = p["n"] * vt
-    rows[:, 2] = p["rs"] / (area * m)
-    rows[:, 3] = _adjusted_breakdown(p["bv"], p["ibv"] * m, saturation, vt, nbv_vt)
+    rows[:, 2] = rs / (area * m)
+    rows[:, 3] = _adjusted_breakdown(bv, p["ibv"] * m, saturation, vt, nbv_vt)
     rows[:, 4] = nbv_vt
     rows[:, 5] = options.gmin
     if p["ikf"] > 0:
@@ -184,10 +199,15 @@ def _junction_potential(vj: float, temp: Floats, tnom: float) -> Floats:
     return np.asarray(ratio * (vj - then) + now - 3.0 * thermal_voltage(temp) * np.log(ratio))
 
 
-def _adjusted_breakdown(bv: float, ibv: Floats, saturation: Floats, vt: Floats, nbv_vt: Floats) -> Floats:
+def linear_breakdown(p: Mapping[str, float], warmer: Floats) -> Floats:
+    """By how much BV falls for each degree of `warmer`, V/K: TCV - BV (TBV1 + TBV2 dT)."""
+    return np.asarray(p["tcv"] - p["bv"] * (p["tbv1"] + warmer * p["tbv2"]))
+
+
+def _adjusted_breakdown(bv: Floats, ibv: Floats, saturation: Floats, vt: Floats, nbv_vt: Floats) -> Floats:
     """x = BV - NBV Vt ln(IBV/IS + 1 - x/Vt): the last term has no NBV in ngspice-39."""
-    if not np.isfinite(bv):
-        return np.full(ibv.shape, np.inf)
+    if not np.isfinite(bv).all():
+        return bv
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         ratio = np.where(saturation > 0, np.minimum(ibv / saturation, _MOST_RATIO), 0.0)
     with np.errstate(over="ignore"):

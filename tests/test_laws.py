@@ -406,6 +406,32 @@ def test_recombination_without_nr_says_which_nr_that_is() -> None:
     assert [text for _, text in circuit.notes] == ["model d: ISR without NR: NR = 1, as in ngspice (PSpice takes 2)"]
 
 
+def test_temperature_moves_rs_and_bv_by_hand() -> None:
+    """60 K above Tnom: 25 (1 + 0.3 + 0.0072) = 32.68 ohm; 5 (1 - 0.06 + 0.0018) - 0.03 = 4.679 V."""
+    deck = "t\n.model d D(rs=25 trs1=5m trs2=2u is=1e-14 bv=5 ibv=1e-14 tbv1=-1m tbv2=0.5u tcv=0.5m eg=0 xti=0)"
+    circuit = cs.parse(f"{deck}\nV1 a 0 1\nD1 a 0 d temp=87\nD2 a 0 d")
+    hot, nominal = circuit.junctions.params
+    assert hot[2] == pytest.approx(32.68, rel=1e-14) and nominal[2] == 25.0
+    assert hot[3] == pytest.approx(4.679, rel=1e-14) and nominal[3] == 5.0  # IBV is far below IS: nothing is adjusted
+    assert [text for _, text in circuit.notes] == ["model d: TBV1 and TBV2 move BV as in PSpice (ngspice ignores them)"]
+
+
+@pytest.mark.parametrize(("text", "wanted"), [("trs1=-20m rs=5", "RS is -1 ohm"), ("tcv=0.1 bv=5", "BV is -1 V")])
+def test_temperature_coefficients_that_go_too_far_are_refused(text: str, wanted: str) -> None:
+    with pytest.raises(cs.NetlistError, match=f"model d: {wanted} at 87 C; mend its temperature coefficients"):
+        cs.parse(f"t\n.model d D({text})\nV1 a 0 1\nD1 a 0 d\nD2 a 0 d temp=87")
+
+
+@needs_ngspice
+@pytest.mark.parametrize("text", ["trs1=5m trs2=2u", "tcv=2m", "tbv1=-1m tbv2=2u tcv=-0.5m trs=-1m"])
+def test_ngspice_moves_rs_and_bv_alike(text: str) -> None:
+    model = f".model z D(is=880a rs=25 isr=1.859n nr=2 vj=0.75 m=0.55 bv=4.7 ibv=20m nbv=1.7 {text})"
+    found = compare(cs.parse(f"t\n{model}\nI1 0 a 5m\nD1 0 a z temp=87\nI2 0 b 10m\nD2 b 0 z temp=-20\nRa a 0 1k"))
+    assert found.verdict is Verdict.AGREE, found.differing
+    volts = [q for q in found.quantities if q.name in ("v(a)", "v(b)")]
+    assert len(volts) == 2 and max(q.allowed for q in volts) < 1e-4
+
+
 def test_high_injection_halves_the_slope_by_hand() -> None:
     """j = 1e-14 e^30 = 0.1068647 A; sqrt(j / 1 mA) = 10.33754; i = j / 11.33754 = 9.425739 mA."""
     i, slope = branch_current(*rows("high injection", 1), np.array([30 * VT]))

@@ -236,7 +236,17 @@ def test_ltspice_s_ratings_and_sound_files_do_not_matter() -> None:
 
 
 @pytest.mark.parametrize(
-    "given", ["IKF=0", "isr=0 nr=2", "nr=2", "vj=-1 m=7 tm1=1m", "TRS1=0 tbv1=0", "jsw=0 ns=1.5", "keg=1 xtitun=3"]
+    "given",
+    [
+        "IKF=0",
+        "isr=0 nr=2",
+        "nr=2",
+        "vj=-1 m=7 tm1=1m",
+        "TRS1=0 tbv1=0",
+        "trs=1m tcv=1m tnom=27",
+        "jsw=0 ns=1.5",
+        "keg=1 xtitun=3",
+    ],
 )
 def test_parameters_that_are_off_change_nothing(given: str) -> None:
     plain, off = (

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from circuitsim.circuit import Circuit
 from circuitsim.io.deck import Names, dc_cards, gains, refuse_batch, safe_names, source_volts, wrapped
-from circuitsim.models import diode_kind, resistor_values
+from circuitsim.models import diode_kind, linear_breakdown, resistor_values
 from circuitsim.netlist.model import KINDS, CrossbarCard, ModelCard, Swept
 from circuitsim.netlist.saves import CROSSBAR, NODES, Save, find_save
 
@@ -319,7 +319,7 @@ class _Writer:
                 else:
                     factor = (f" area={area!r}" if area != 1 else "") + (f" m={copies!r}" if copies != 1 else "")
                     heat = f" temp={temp!r}" if temp != self.netlist.options.temp else ""
-                    name = self._model(model.name, _shockley(p))
+                    name = self._model(model.name, _shockley(p, temp - p.get("tnom", self.netlist.options.tnom)))
                     cards[k] = f"{self.names['D'][k]} {self._ends('D', k)} {name}{factor}{heat}"
                     self.diodes.add(k)
         return [cards[k] for k in sorted(cards)]
@@ -342,10 +342,13 @@ class _Writer:
         return self.written[key]
 
 
-def _shockley(p: Mapping[str, float]) -> str:
+def _shockley(p: Mapping[str, float], warmer: float) -> str:
+    """With the TCV that moves BV as much, so many degrees above Tnom, as TBV1 and TBV2 do, which ngspice ignores."""
     keys = ["is", "n", "rs", "eg", "xti"]
-    keys += ["bv", "ibv", "nbv"] if np.isfinite(p["bv"]) else []
-    keys += ["ikf"] if p["ikf"] else []
+    if np.isfinite(p["bv"]):
+        p = {**p, "tcv": float(linear_breakdown(p, np.asarray(warmer)))}
+        keys += ["bv", "ibv", "nbv"]
+    keys += [key for key in ("ikf", "trs1", "trs2", "tcv") if p[key]]
     keys += ["isr", "nr", "vj", "m"] if p["isr"] else []
     keys += ["tnom"] if "tnom" in p else []
     return f"D({' '.join(f'{key.upper()}={p[key]!r}' for key in keys)})"
