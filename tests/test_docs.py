@@ -18,6 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 import circuitsim.netlist.cards as cards_module
+import training.evaluate
 import training.fit
 import training.mnist
 import training.study
@@ -31,6 +32,7 @@ PROGRAMS: dict[str, click.Command] = {
     "circuitsim": cli.main,
     "python -m training.mnist": training.mnist.main,
     "python -m training.fit": training.fit.main,
+    "python -m training.evaluate": training.evaluate.main,
     "python -m training.study": training.study.main,
 }
 LANGUAGES = {"console", "pycon", "spice", "text", "ebnf", "toml", "csv"}

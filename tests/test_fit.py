@@ -144,7 +144,7 @@ def test_one_output_makes_no_classes_and_no_errors(tmp_path: Path) -> None:
 
 def test_a_trained_netlist_that_is_not_solved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     solve = partial(cs.solve, settings=cs.Settings(max_sweeps=1))
-    monkeypatch.setattr(cs, "solve", solve)
+    monkeypatch.setattr(cs, "solve", lambda circuit, settings, **rest: solve(circuit, **rest))
     result = CliRunner().invoke(main, ["--epochs", "2", "--out", str(tmp_path / "run")])
     assert result.exit_code == 3
     assert "error: the trained netlist is not solved: " in result.output

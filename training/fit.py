@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,31 +73,19 @@ def _read(netlist: str, data: Path | None, test_data: Path | None) -> Data:
 
 def _verify(folder: Path, options: Options, test: Samples) -> bool:
     """Read the trained netlist back, solve it for the test data, and say what it gives; whether it is certified."""
-    from circuitsim import load, solve
-    from training.general import input_sources, split_inputs
-    from training.learner import tally_of
-    from training.metrics import error_percent
+    from circuitsim import load
+    from training.evaluate import evaluate
     from training.recipe import find_recipe, override
-    from training.record import METRICS
+    from training.record import METRICS, TRAINED
 
     recipe = override(find_recipe(options.netlist, options.recipe), **options.changes)
-    circuit = load(folder / "trained.cir")
-    test = test.with_classes(len(circuit.netlist.outputs))
-    sources = input_sources(circuit)
-    inputs = recipe.gain * test.inputs(slice(0, len(test)), sum(count for _, count in sources))
-    solution = solve(circuit.with_values(split_inputs(sources, inputs)), raise_on_failure=False)
-    outputs = solution.voltages()[:, list(circuit.netlist.outputs)]
-    tally = tally_of(outputs, test.targets.astype(float))
+    found = evaluate(load(folder / TRAINED), test, recipe.gain)
     *_, last = csv.DictReader((folder / METRICS).read_text().splitlines())
-    learner = float(last["test_error"])
-    click.echo(
-        f"{folder / 'trained.cir'}, solved for {tally.samples} samples: {solution.status.name}, relative KCL "
-        f"{solution.residuals.kcl_relative:.1e}; cost {tally.cost / tally.samples:.3g} V^2"
-        + ("" if math.isnan(learner) else f", error {error_percent(tally):.2f} % (the learner: {learner:.2f} %)")
-    )
-    if not solution.solved:
-        click.echo(f"error: the trained netlist is not solved: {solution.message}", err=True)
-    return solution.solved
+    learner = f" (the learner: {float(last['test_error']):.2f} %)" if found.of_classes else ""
+    click.echo(f"{folder / TRAINED}, solved for {len(test)} samples: {found.text}{learner}")
+    if not found.solution.solved:
+        click.echo(f"error: the trained netlist is not solved: {found.solution.message}", err=True)
+    return found.solution.solved
 
 
 if __name__ == "__main__":

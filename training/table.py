@@ -22,20 +22,21 @@ _MOST_CLASSES = 1000
 _LARGEST = 1e30  # its square is a number in double precision, it itself in single
 
 
-def load_table(path: Path, like: Path | None = None) -> Samples:
+def load_table(path: Path, like: Path | None = None, targets: bool = True) -> Samples:
     """The samples of a CSV file, a line each. Raises SettingsError, naming file and line.
 
-    `like`: a file whose columns stand in the same places, those that have the same names.
+    `like`: a file whose columns stand in the same places, those that have the same names. `targets`: whether there
+    must be some.
     """
     lines = _lines(path)
     header = _names(lines)
     if twice := sorted({name for name in header if header.count(name) > 1}):
         raise SettingsError(f"{path}:1: column '{twice[0]}' stands there twice; rename one")
     if like is not None:
-        wanted = _names(_lines(like))
-        if any(name in wanted and wanted.index(name) != k for k, name in enumerate(header)):
+        others = _names(_lines(like))
+        if any(name in others and others.index(name) != k for k, name in enumerate(header)):
             raise SettingsError(
-                f"{path}:1: columns {', '.join(header)}; {like} has {', '.join(wanted)}: columns go by their places, "
+                f"{path}:1: columns {', '.join(header)}; {like} has {', '.join(others)}: columns go by their places, "
                 "put them in the same order"
             )
     asked = np.array([name.lower().startswith("target") for name in header])
@@ -44,7 +45,7 @@ def load_table(path: Path, like: Path | None = None) -> Samples:
         if sum(label) > 1:
             raise SettingsError(f"{path}:1: columns {', '.join(header)}: two of them are 'label'; leave one")
         asked = np.array(label)
-    if asked.all() or not asked.any():
+    if asked.all() or (targets and not asked.any()):
         hint = "; write commas between the columns" if len(header) == 1 and re.search(r"[;\t|]", header[0]) else ""
         raise SettingsError(
             f"{path}:1: columns {', '.join(header)}: it needs some whose names begin with 'target', or one 'label', "
@@ -54,11 +55,11 @@ def load_table(path: Path, like: Path | None = None) -> Samples:
     if not rows:
         raise SettingsError(f"{path}: no samples below the header line")
     table = np.array(rows)
-    features, targets = table[:, ~asked], table[:, asked]  # column by column, for which the kernels are not compiled
-    labelled = bool((asked == label).all())
+    features, wanted = table[:, ~asked], table[:, asked]  # column by column, for which the kernels are not compiled
+    labelled = bool(asked.any() and (asked == label).all())
     if labelled:
-        targets = _one_hot(path, targets[:, 0], lines)
-    return Samples(np.ascontiguousarray(features), 1.0, np.ascontiguousarray(targets, np.float32), labelled)
+        wanted = _one_hot(path, wanted[:, 0], lines)
+    return Samples(np.ascontiguousarray(features), 1.0, np.ascontiguousarray(wanted, np.float32), labelled)
 
 
 def _one_hot(path: Path, labels: Floats, lines: list[list[str]]) -> Floats:
