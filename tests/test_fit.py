@@ -22,7 +22,7 @@ from training.costs import cost_gradient
 from training.fit import TABLES, main
 from training.general import GeneralLearner, input_sources, split_inputs
 from training.learner import LearningError, Samples, Tally
-from training.network import make_learner, trained_elements
+from training.network import make_learner, trained_elements, within_window
 from training.recipe import find_recipe
 from training.record import Record
 from training.table import load_table
@@ -120,6 +120,33 @@ def test_a_limit_of_the_test_data_holds_for_the_proof(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["--epochs", "2", "--test-limit", "3", "--out", str(tmp_path / "run")])
     assert result.exit_code == 0, result.output
     assert "solved for 3 samples" in result.output
+
+
+@pytest.mark.parametrize("algorithm", ["ep", "implicit", "bp"])
+def test_conductances_within_bounds(tmp_path: Path, algorithm: str) -> None:
+    """By newton or sweeps to a tolerance: in the file too, whose values are ohm or siemens."""
+    bounds = ["--g-min", "1.5e-4", "--g-max", "4e-4", "--algorithm", algorithm]
+    rates = ["--conductance-rates", "2e-8", "--epochs", "40"]
+    result = CliRunner().invoke(main, [*bounds, *rates, "--out", str(tmp_path / "run")])
+    assert result.exit_code == 0, result.output
+    g = cs.load(tmp_path / "run" / "trained.cir").conductors.g
+    assert g.min() == 1.5e-4 and g.max() == 4e-4 and np.unique(g).size > 10
+    assert "initial conductances lay outside g_min, 0.00015 S, to g_max, 0.0004 S" in result.stderr
+    assert f"conductances: {(g == 1.5e-4).sum()} of 53 are at g_min, 0.00015 S (at first" in result.stdout
+    assert f"), {(g == 4e-4).sum()} at g_max, 0.0004 S (at first" in result.stdout
+
+
+def test_an_open_resistor_that_learns_begins_at_the_lower_bound() -> None:
+    """One that does not learn, and sources, are left alone."""
+    text = "t\nVa a 0 5\nR1 a y inf\nR2 y 0 1k\nR3 y 0 1\nI1 0 y 1\n.input Va\n.output y\n.train R1 R2 I1"
+    recipe = replace(find_recipe("xor"), batch_size=1, g_min=1e-5, g_max=1e-4)
+    found, outside = within_window(cs.parse(text), recipe)
+    assert (found.conductors.g.tolist(), outside) == ([1e-5, 1e-4, 1.0], 2)
+    learner = make_learner(cs.parse(text), recipe)
+    samples = Samples(np.ones((1, 1)), 1.0, np.array([[0.5]], np.float32))
+    learner.train(samples, np.zeros(3, int), {"R1": 1e-3, "R2": 1e-3, "I1": 1.0})
+    values = learner.values()
+    assert all(1e-5 <= values[name][0] <= 1e-4 for name in ("R1", "R2")) and values["I1"][0] < 1
 
 
 def test_one_output_makes_no_classes_and_no_errors(tmp_path: Path) -> None:

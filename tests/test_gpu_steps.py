@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from devices import ARCHITECTURES, BY_CUPY, NEEDS_GPU, NumpyDevice, nvrtc_cubin
 from test_golden import GOLDEN, circuit_of, follow, recipe_of
-from test_layered import DROPS, RECIPE, assert_close, layered, run, samples
+from test_layered import DROPS, INNER, RECIPE, WINDOW, assert_close, assert_within, layered, run, samples
 from together import ForeignDevice, TogetherDevice
 
 from circuitsim import BackendUnavailable, Circuit, compile_problem, parse
@@ -34,7 +34,7 @@ from training.kernels import BACK, DIFFERENCE, PLAIN
 from training.layered import LayeredLearner
 from training.layers import find_layers
 from training.learner import LearningError
-from training.network import make_learner, ready_learner
+from training.network import make_learner, ready_learner, within_window
 from training.recipe import Recipe, find_recipe, names
 
 DEVICES = ["fibers", "cuda"] if os.environ.get(NEEDS_GPU) else ["fibers"]
@@ -176,9 +176,25 @@ def test_wide_layers_and_an_input_crossbar_that_passes_through(
     monkeypatch.setattr(device, "shared_bytes", shared_bytes)
     recipe = replace(RECIPE, batch_size=4, algorithm=algorithm)
     assert_steps(parse(drn((40, 300, 3), seed=5)), recipe, device, steps=3)
+    assert_steps(parse(drn((40, 300, 3), seed=5)), replace(recipe, nudge=0.01, **WINDOW), device, steps=3)
     task = Task((40, 300, 3), 20, 4, recipe.sweeps, BACK if algorithm == "bp" else DIFFERENCE, "float64")
     plan = plan_of(task, device)
     assert (plan.resident, plan.widths) == (resident, (152 if resident else 160,))
+
+
+@pytest.mark.parametrize("algorithm, form", [("ep", "difference"), ("ep", "plain"), ("bp", "difference")])
+@pytest.mark.parametrize("text", [DROPS, INNER], ids=["drops", "inner"])
+def test_bounds_of_conductances(text: str, algorithm: str, form: str, device: Device) -> None:
+    """One crossbar of either does not learn: it has none."""
+    recipe = replace(RECIPE, batch_size=4, nudge=0.01, algorithm=algorithm, form=form, **WINDOW)
+    circuit, _ = within_window(parse(text), recipe)
+    data = samples(6 if text == DROPS else 4, 3)
+    wanted = run(layered(circuit, recipe, kernel=False), data, np.arange(20))
+    learner = on_device(circuit, recipe, device)
+    found = run(learner, data, np.arange(20))
+    assert learner.gpu_steps is not None
+    assert_close(found, wanted, 1e-9)
+    assert_within(found, circuit)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

@@ -18,7 +18,7 @@ from training.gradient import find_outputs
 from training.layered import LayeredLearner
 from training.layers import Layers, find_layers
 from training.learner import Learner, LearningError, Samples
-from training.network import make_learner
+from training.network import make_learner, within_window
 from training.recipe import Recipe
 
 RECIPE = Recipe(Path("x.cir"), gain=20.0, sweeps=3, nudge=0.02, dtype="float64")
@@ -229,6 +229,113 @@ def test_threads(sizes: tuple[int, ...], way: dict[str, str]) -> None:
     assert_close(again[0], one, 1e-9)
     for name, array in again[0].items():
         np.testing.assert_array_equal(array, again[1][name], err_msg=name)
+
+
+WINDOW = {"g_min": 0.07, "g_max": 0.21}  # S: both ends are reached within the steps here
+
+
+def assert_within(values: dict[str, np.ndarray], circuit: Circuit) -> None:
+    """Trained conductances lie in WINDOW, some at either end and some between; trained currents need not."""
+    trained = [x for x in circuit.crossbars if x.name in circuit.netlist.trained]
+    g = np.concatenate([values[x.name].ravel() for x in trained])
+    low, high = WINDOW["g_min"], WINDOW["g_max"]
+    assert low <= g.min() and g.max() <= high
+    assert (low, high) == pytest.approx((g.min(), g.max()), rel=1e-6)
+    assert ((g.min() < g) & (g < g.max())).any()
+    assert any(values[name].min() < low for name in values if name.startswith("Ib"))
+
+
+@WAYS
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("mirrored", [True, False])
+@pytest.mark.parametrize("batch", [3, 4])
+@pytest.mark.parametrize("sizes", [(6, 4), (12, 9, 6, 2), (8, 21, 17, 19, 3)])
+def test_bounds_of_conductances(
+    sizes: tuple[int, ...], batch: int, mirrored: bool, dtype: str, way: dict[str, str]
+) -> None:
+    """In the kernel as in its twin; of float32 they are its outermost numbers within; biases have none."""
+    recipe = replace(RECIPE, batch_size=batch, dtype=dtype, nudge=0.01, **WINDOW, **way)
+    circuit, outside = within_window(parse(drn(sizes, seed=5)), recipe)
+    data = samples(sizes[0] // 2 if mirrored else sizes[0], sizes[-1])
+    order = np.random.default_rng(1).integers(0, len(data), 5 * batch)
+    found, wanted = (run(layered(circuit, recipe, kernel), data, order) for kernel in (True, False))
+    assert outside > 0
+    assert_within(found, circuit)
+    assert_within(wanted, circuit)
+    if dtype == "float64":
+        assert_close(found, wanted, 1e-9)
+
+
+INNER = drn((8, 21, 17, 19, 3), seed=5).replace(" RW3", "")  # a crossbar between two that learn does not
+
+
+@WAYS
+def test_bounds_are_of_each_crossbar(way: dict[str, str]) -> None:
+    recipe = replace(RECIPE, nudge=0.01, **WINDOW, **way)
+    circuit, _ = within_window(parse(INNER), recipe)
+    found, wanted = (run(layered(circuit, recipe, kernel), samples(4, 3), np.arange(20)) for kernel in (True, False))
+    assert_within(found, circuit)
+    assert_close(found, wanted, 1e-9)
+
+
+@WAYS
+@pytest.mark.parametrize("kernel", [True, False])
+def test_bounds_are_of_what_learns(kernel: bool, way: dict[str, str]) -> None:
+    """A crossbar that does not learn keeps its conductances outside of them."""
+    recipe = replace(RECIPE, nudge=0.01, **WINDOW, **way)
+    circuit, _ = within_window(parse(DROPS), recipe)
+    learner = layered(circuit, recipe, kernel)
+    fixed = learner._crossbar(0).copy()
+    assert_within(run(learner, samples(6, 3), np.arange(40)), circuit)
+    np.testing.assert_array_equal(learner._crossbar(0), fixed)
+    np.testing.assert_array_equal(fixed, parse(DROPS).crossbars[0].g)
+    assert fixed.min() > WINDOW["g_max"]
+
+
+@pytest.mark.parametrize("algorithm", ["ep", "implicit", "bp"])
+@pytest.mark.parametrize("text", [DROPS, drn((12, 9, 6, 2), seed=5)], ids=["drops", "drn"])
+def test_bounds_on_the_general_path(text: str, algorithm: str) -> None:
+    """The step without bounds, clipped; with those of EP it goes on as on the fast path."""
+    recipe = replace(RECIPE, algorithm=algorithm, nudge=0.01, **WINDOW)
+    circuit, _ = within_window(parse(text), recipe)
+    free = replace(recipe, g_min=0.0, g_max=np.inf)
+    data = samples(6, len(circuit.netlist.outputs))
+    one, bounded = (GeneralLearner(compile_problem(circuit), r, find_backend("cpu")) for r in (free, recipe))
+    wanted, found = run(one, data, np.arange(4)), run(bounded, data, np.arange(4))
+    for name in circuit.netlist.trained:
+        is_conductance = name.startswith("RW")
+        np.testing.assert_array_equal(
+            found[name], np.clip(wanted[name], *recipe.window) if is_conductance else wanted[name]
+        )
+    found = run(bounded, data, np.arange(4, 20))
+    assert_within(found, circuit)
+    if algorithm == "ep":
+        wanted = run(layered(circuit, recipe), data, np.arange(20))
+        assert_close(found, {name: wanted[name] for name in circuit.netlist.trained}, 1e-8)
+
+
+def test_bounds_on_several_threads() -> None:
+    recipe = replace(RECIPE, dtype="float32", **WINDOW)
+    circuit, _ = within_window(parse(drn((4, 2 * kernels._TILE + 5, 30, 3), seed=5)), recipe)
+    assert_within(run(layered(circuit, recipe, threads=3), samples(2, 3), np.arange(12)), circuit)
+
+
+def test_what_is_trained_begins_within_the_bounds() -> None:
+    """On every path; what lay within keeps its bits, and without bounds the circuit is the same one."""
+    circuit = parse(DROPS)
+    g = circuit.crossbars[1].g
+    for changes in ({}, {"tol": 1e-9}, {"dtype": "float32"}):
+        recipe = replace(RECIPE, **WINDOW, **changes)
+        start = make_learner(circuit, recipe, "cpu").values()
+        low, high = recipe.window
+        wanted = np.clip(g, low, high).astype(recipe.dtype).astype(float)
+        np.testing.assert_array_equal(start["RW2"], wanted)
+        found, outside = within_window(circuit, recipe)
+        assert outside == ((g < low) | (g > high)).sum() > 0
+        assert within_window(found, recipe) == (found, 0)
+        np.testing.assert_array_equal(found.crossbars[0].g, circuit.crossbars[0].g)
+        np.testing.assert_array_equal(found.current_sources.i, circuit.current_sources.i)
+    assert within_window(circuit, RECIPE) == (circuit, 0)
 
 
 def test_a_nudge_that_is_too_strong_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -226,6 +226,56 @@ def test_a_run_without_matplotlib_says_so_in_a_line(monkeypatch: pytest.MonkeyPa
     assert Path("one/trained.cir").exists()
 
 
+# -- bounds of conductances --------------------------------------------------------------------------------------------
+
+
+def test_conductances_within_bounds() -> None:
+    """They begin there, which is said, and stay; the last line counts those at the ends; a run may be interrupted."""
+    bounds = "--g-min 0.0625 --g-max 0.25"
+    g = np.concatenate([crossbar.g.ravel() for crossbar in cs.load("tiny.cir").crossbars])
+    result = run(f"{QUICK} {bounds} --out one")
+    assert (result.exit_code, result.stderr) == (
+        0,
+        f"warning: {((g < 0.0625) | (g > 0.25)).sum()} initial conductances lay outside g_min, 0.0625 S, to g_max, "
+        "0.25 S; they begin at its ends\n",
+    )
+    trained = np.concatenate([crossbar.g.ravel() for crossbar in cs.load("one/trained.cir").crossbars])
+    assert trained.min() == 0.0625 and trained.max() == 0.25 and np.unique(trained).size > 10
+    counts = [int((x == end).sum()) for end in (0.0625, 0.25) for x in (trained, np.clip(g, 0.0625, 0.25))]
+    assert result.stdout.splitlines()[4] == (
+        "conductances: {} of 66 are at g_min, 0.0625 S (at first {}), {} at g_max, 0.25 S (at first {}), the largest "
+        "is 0.25 S (at first 0.25 S)".format(*counts)
+    )
+    run(f"{QUICK} {bounds} --out short --epochs 1")
+    assert succeed(f"{QUICK} {bounds} --out short --resume").splitlines()[-1] == result.stdout.splitlines()[-1]
+    assert_same_end(Path("short"), Path("one"))
+    again = f"--netlist one/trained.cir --recipe tiny.toml --data data --backend reference {bounds} --epochs 1"
+    succeed(f"{again} --out two")  # none lies outside now
+    recipe = json.loads(Path("one/config.json").read_text())["recipe"]
+    assert (recipe["g_min"], recipe["g_max"]) == (0.0625, 0.25)
+
+
+def test_bounds_of_float32_hold_in_what_is_written() -> None:
+    """0.1 and 0.3 are no numbers of float32: one side of each is."""
+    bounds = "--dtype float32 --g-min 0.1 --g-max 0.3"
+    run(f"{QUICK} {bounds} --out one")
+    trained = np.concatenate([crossbar.g.ravel() for crossbar in cs.load("one/trained.cir").crossbars])
+    assert 0.1 <= trained.min() < 0.10000001 and 0.29999995 < trained.max() <= 0.3
+    out = succeed(f"--netlist one/trained.cir --recipe tiny.toml --data data --backend reference {bounds} --out two")
+    low, high = ((trained == end).sum() for end in (trained.min(), trained.max()))
+    assert f"at g_min, 0.1 S (at first {low}), " in out and f" at g_max, 0.3 S (at first {high}), " in out
+
+
+def test_one_bound_and_initial_values_outside_it() -> None:
+    np.savez("start.npz", g1=np.full((8, 6), 3.0))
+    result = run(f"{QUICK} --g-max 1 --init start.npz --out one --steps 1")
+    assert result.stderr.startswith("warning: 48 initial conductances lay outside g_min, 0 S, to g_max, 1 S;")
+    assert re.search(r" are 0 S \(at first \d+\), \d+ at g_max, 1 S \(at first 48\), the largest is ", result.stdout)
+    Path("tiny.toml").write_text("g_max = 1.0\n" + RECIPE)
+    assert " at g_max" in succeed(f"{QUICK} --out two --steps 1")
+    assert " at g_max" not in succeed(f"{QUICK} --g-max inf --out three --steps 1")
+
+
 # -- exact comparisons -------------------------------------------------------------------------------------------------
 
 
@@ -340,6 +390,7 @@ def test_a_damaged_checkpoint_is_refused_and_the_previous_one_works() -> None:
         ("--conductance-rates 0.01", "conductance_rates [0.01, 0.02] (now [0.01]);"),
         ("--seed 5", "seed not set (now 5)"),
         ("--order sequential", "order shuffled (now sequential);"),
+        ("--g-min 0.001 --g-max 0.25", "g_min not set (now 0.001), g_max not set (now 0.25);"),
         ("--init start.npz", "init not set (now"),
         ("--recipe other.toml", "gain 20.0 (now 25.0)"),
         ("--data other", "training data"),
@@ -496,6 +547,12 @@ def test_progress_is_drawn_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Non
         (f"{QUICK} --conductance-rates 1,x", "'1,x' is not a number, or numbers with commas between them"),
         (f"{QUICK} --conductance-rates 1,2,3", "conductance_rates has 3 numbers, the netlist trains 2 conductances"),
         (f"{QUICK} --decay 2", "error: decay must lie above 0 and be at most 1, found 2"),
+        (f"{QUICK} --g-min -1", "error: g_min must be a number >= 0, in siemens, found -1\n"),
+        (f"{QUICK} --g-min nan", "error: g_min must be a number >= 0, in siemens, found nan\n"),
+        (f"{QUICK} --g-max 0", "error: g_max must be above 0, in siemens, or inf for no bound, found 0\n"),
+        (f"{QUICK} --g-max nan", "error: g_max must be above 0, in siemens, or inf for no bound, found nan\n"),
+        (f"{QUICK} --g-min 2 --g-max 1", "error: g_min must be at most g_max, found 2 and 1\n"),
+        (f"{QUICK} --g-max 1S", "Invalid value for '--g-max': '1S' is not a valid float"),
         (f"{QUICK} --batch-size 63", "batch size must be from 1 to the number of training samples, 62; found 63"),
         (f"{QUICK} --first-image 3", "the first sample of an epoch can be chosen with --order sequential only"),
         (f"{QUICK} --first-image 62 --order sequential", "the first sample must be from 0 to 61"),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import fields, replace
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from circuitsim import SettingsError
@@ -103,6 +105,22 @@ def test_where_a_recipe_is_found(tmp_path: Path) -> None:
         find_recipe("x" * 300)
 
 
+def test_bounds_are_rounded_inwards(tmp_path: Path) -> None:
+    """To what the steps compute in."""
+    path = tmp_path / "mine.toml"
+    path.write_text("g_min = 1e-6\ng_max = 0.1\n")
+    recipe = read_recipe(path)
+    low, high = recipe.window
+    assert (np.float32(low), np.float32(high)) == (low, high)
+    assert 1e-6 < low == pytest.approx(1e-6, rel=2e-7)
+    assert 0.1 > high == pytest.approx(0.1, rel=2e-7)
+    for exact in ({"dtype": "float64"}, {"tol": 1e-9}):
+        assert override(recipe, **exact).window == (1e-6, 0.1)
+    assert override(recipe, g_min=0.0, g_max=math.inf).window == (0.0, math.inf)
+    assert override(recipe, g_min=0.5, g_max=0.5).window == (0.5, 0.5)
+    assert override(recipe, g_max=1e300).window[1] == np.finfo("float32").max
+
+
 def test_override() -> None:
     recipe = find_recipe("drn-xs")
     assert override(recipe, gain=None, epochs=3, tol=None) == replace(recipe, epochs=3)
@@ -116,7 +134,11 @@ def test_table_is_plain() -> None:
         table = json.loads(json.dumps(recipe.table(), allow_nan=False))
         assert table.keys() == {f.name for f in fields(Recipe)}
         assert (table["netlist"], table["expected"]) == (str(recipe.netlist), recipe.expected)
-    table = find_recipe("drn-3h").table()
+        assert (
+            table["g_min"] is table["g_max"] is None
+        )  # no bounds: checkpoints from before there were any say the same
+    table = override(find_recipe("drn-3h"), g_min=1e-6, g_max=1e-3).table()
+    assert (table["g_min"], table["g_max"]) == (1e-6, 1e-3)
     assert json.loads(json.dumps(table))["conductance_rates"] == [0.005, 0.02, 0.08, 0.005]
 
 
@@ -159,6 +181,17 @@ def test_table_is_plain() -> None:
         ("nudge = -1", "nudge must be a positive number, found -1"),
         ("epochs = 0", "epochs must be at least 1"),
         ("bias_rates = [nan]", r"bias_rates must be numbers >= 0, one or more, found \[nan\]"),
+        ("g_min = -1e-9", "g_min must be a number >= 0, in siemens, found -1e-09"),
+        ("g_min = nan", "g_min must be a number >= 0, in siemens, found nan"),
+        ("g_min = inf", "g_min must be a number >= 0, in siemens, found inf"),
+        ("g_min = '1u'", "g_min must be a number, found '1u'"),
+        ("g_max = 0", "g_max must be above 0, in siemens, or inf for no bound, found 0"),
+        ("g_max = -1", "g_max must be above 0, in siemens, or inf for no bound, found -1"),
+        ("g_max = nan", "g_max must be above 0, in siemens, or inf for no bound, found nan"),
+        ("g_min = 2e-3\ng_max = 1e-3", "g_min must be at most g_max, found 0.002 and 0.001"),
+        ("g_min = 0.1\ng_max = 0.1", "no float32 number lies between g_min, 0.1, and g_max, 0.1; choose dtype float64"),
+        ("g_min = 1e39", "no float32 number lies between g_min, 1e[+]39, and g_max, inf"),
+        ("g_max = 1e-60", "no float32 number above 0 lies between g_min, 0, and g_max, 1e-60"),
         ("gain = ", "not a TOML file"),
         ("gain = 1\ngain = 2", "not a TOML file"),
     ],

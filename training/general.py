@@ -139,13 +139,13 @@ class GeneralLearner(Learner):
         return [sum(values[1:], start=values[0]) for values in zip(*parts, strict=True)]
 
     def _move(self, gradients: list[Floats], rates: Mapping[str, float]) -> None:
-        """A step down the gradient; conductances stay at 0 or above."""
-        new = {}
+        """A step down the gradient: g <- clip(g - rate dC/dg, g_min, g_max); sources have no bounds."""
+        new, window = {}, self.recipe.window
         for element, value, slope in zip(self.trained, self.values().values(), gradients, strict=True):
             moved = value - rates[element.name.lower()] * slope
             if not np.isfinite(moved).all():
                 raise LearningError(f"{element.name}: its new values are not finite; choose smaller learning rates")
-            new[element.name] = np.maximum(moved, 0.0) if element.is_conductance else moved
+            new[element.name] = np.clip(moved, *window) if element.is_conductance else moved
         self._set(new)
 
     def _set(self, values: Mapping[str, Floats]) -> None:

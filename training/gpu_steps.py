@@ -192,9 +192,9 @@ class GpuSteps:
     ) -> tuple[int, int, float, int]:
         """A step for every `batch` entries of `order`.
 
-        `numbers`: volts of a feature of 1, beta1, beta2, rates and bias rates of the layers; `arrays`: g, bias, lo, hi,
-        v, free, delta, total. Gives the status and the unit concerned, see kernels.py, the sum of costs and the number
-        of wrong answers.
+        `numbers`: volts of a feature of 1, beta1, beta2; rates, bias rates, g_min and g_max of the layers; `arrays`: g,
+        bias, lo, hi, v, free, delta, total. Gives the status and the unit concerned, see kernels.py, the sum of costs
+        and the number of wrong answers.
         """
         device, xp = self.device, self.device.xp
         data, targets = self._on_device(samples)

@@ -277,37 +277,48 @@ def _sweep(mode, n, u, where, g, v, s, base, size, a, lo, hi, t, beta1, beta2, z
 # -- the update of a step, and the sums of the next --------------------------------------------------------------------
 
 
+@njit(fastmath=False)
+def _both(p, q):
+    """p + q, added to a sum as one number. (Not said, fastmath would be the caller's, and the order the compiler's.)"""
+    return p + q
+
+
 @njit(fastmath=_FAST)
-def _lower(p, c, sums, zero):
-    """p <- max(0, p - c); sums += p."""
+def _lower(p, c, sums, low, high):
+    """p <- clip(p - c, low, high); sums += p."""
     for j in range(p.size):
         value = p[j] - c[j]
-        value = value if value > zero else zero
+        value = value if value > low else low
+        value = value if value < high else high
         p[j] = value
         sums[j] += value
 
 
 @njit(fastmath=_FAST)
-def _lower_two(p, q, c, sums, zero):
+def _lower_two(p, q, c, sums, low, high):
     """_lower of two rows."""
     for j in range(p.size):
         one, two = p[j] - c[j], q[j] - c[j]
-        one = one if one > zero else zero
-        two = two if two > zero else zero
+        one = one if one > low else low
+        two = two if two > low else low
+        one = one if one < high else high
+        two = two if two < high else high
         p[j], q[j] = one, two
-        sums[j] += one + two
+        sums[j] += _both(one, two)
 
 
 @njit(fastmath=_FAST)
-def _turn_two(p, q, c, x0, x1, x2, x3, e0, e1, e2, e3, sums, zero):
-    """p <- max(0, p - c + x e), q <- max(0, q - c - x e), four samples; sums += both."""
+def _turn_two(p, q, c, x0, x1, x2, x3, e0, e1, e2, e3, sums, low, high):
+    """p <- clip(p - c + x e, low, high), q <- clip(q - c - x e, low, high), four samples; sums += both."""
     for j in range(p.size):
         slope = x0 * e0[j] + x1 * e1[j] + x2 * e2[j] + x3 * e3[j]
         one, two = p[j] - c[j] + slope, q[j] - c[j] - slope
-        one = one if one > zero else zero
-        two = two if two > zero else zero
+        one = one if one > low else low
+        two = two if two > low else low
+        one = one if one < high else high
+        two = two if two < high else high
         p[j], q[j] = one, two
-        sums[j] += one + two
+        sums[j] += _both(one, two)
 
 
 @njit(fastmath=_FAST)
@@ -322,30 +333,33 @@ def _drive_two(p, q, x0, x1, x2, x3, d0, d1, d2, d3):
 
 
 @njit(fastmath=_FAST)
-def _turn(p, c, x, e, first, sums, zero):
-    """p <- max(0, p - c + x e), any number of samples; sums += p."""
+def _turn(p, c, x, e, first, sums, low, high):
+    """p <- clip(p - c + x e, low, high), any number of samples; sums += p."""
     for j in range(p.size):
-        slope = zero
+        slope = p.dtype.type(0)
         for b in range(x.size):
             slope += x[b] * e[b, first + j]
         value = p[j] - c[j] + slope
-        value = value if value > zero else zero
+        value = value if value > low else low
+        value = value if value < high else high
         p[j] = value
         sums[j] += value
 
 
 @njit(fastmath=_FAST)
-def _turn_two_by_any(p, q, c, x, e, first, sums, zero):
+def _turn_two_by_any(p, q, c, x, e, first, sums, low, high):
     """_turn_two, any number of samples."""
     for j in range(p.size):
-        slope = zero
+        slope = p.dtype.type(0)
         for b in range(x.size):
             slope += x[b] * e[b, first + j]
         one, two = p[j] - c[j] + slope, q[j] - c[j] - slope
-        one = one if one > zero else zero
-        two = two if two > zero else zero
+        one = one if one > low else low
+        two = two if two > low else low
+        one = one if one < high else high
+        two = two if two < high else high
         p[j], q[j] = one, two
-        sums[j] += one + two
+        sums[j] += _both(one, two)
 
 
 @njit(fastmath=_FAST)
@@ -374,15 +388,14 @@ def _lit(x):
 
 
 @njit(fastmath=_FAST)
-def _input_columns(g, first, stop, c, e, x_old, x_new, sums, drive):
-    """Columns first:stop of the input crossbar: g <- max(0, g - c + x_old e); sums += g; drive += x_new g.
+def _input_columns(g, first, stop, c, e, x_old, x_new, sums, drive, low, high):
+    """Columns first:stop of the input crossbar: g <- clip(g - c + x_old e, low, high); sums += g; drive += x_new g.
 
     x_old, x_new (features, B). With twice as many rows as features, row m + i takes the negated feature i: both rows go
     together, and the drive takes their difference, in which nothing cancels later. A feature that is 0 in the whole
     batch (most pixels are) needs no product. Four samples have loops of their own: they are the paper's batch.
     """
     m, size = x_old.shape
-    zero = g.dtype.type(0)
     mirrored = g.shape[0] == 2 * m
     four = mirrored and size == 4
     c, sums = c[first:stop], sums[first:stop]
@@ -396,15 +409,15 @@ def _input_columns(g, first, stop, c, e, x_old, x_new, sums, drive):
         old, new = x_old[i], x_new[i]
         if not _lit(old):
             if mirrored:
-                _lower_two(p, q, c, sums, zero)
+                _lower_two(p, q, c, sums, low, high)
             else:
-                _lower(p, c, sums, zero)
+                _lower(p, c, sums, low, high)
         elif four:
-            _turn_two(p, q, c, old[0], old[1], old[2], old[3], e0, e1, e2, e3, sums, zero)
+            _turn_two(p, q, c, old[0], old[1], old[2], old[3], e0, e1, e2, e3, sums, low, high)
         elif mirrored:
-            _turn_two_by_any(p, q, c, old, e, first, sums, zero)
+            _turn_two_by_any(p, q, c, old, e, first, sums, low, high)
         else:
-            _turn(p, c, old, e, first, sums, zero)
+            _turn(p, c, old, e, first, sums, low, high)
         if not _lit(new):
             continue
         if four:
@@ -416,11 +429,11 @@ def _input_columns(g, first, stop, c, e, x_old, x_new, sums, drive):
 
 
 @njit(parallel=True)
-def _input_parallel(g, tiles, c, e, x_old, x_new, sums, drive):
+def _input_parallel(g, tiles, c, e, x_old, x_new, sums, drive, low, high):
     """_input_columns, tiles of columns on all threads."""
     for k in prange(tiles):
         first, stop = g.shape[1] * k // tiles, g.shape[1] * (k + 1) // tiles
-        _input_columns(g, first, stop, c, e, x_old, x_new, sums, drive)
+        _input_columns(g, first, stop, c, e, x_old, x_new, sums, drive, low, high)
 
 
 @njit(fastmath=_FAST)
@@ -447,8 +460,8 @@ def _less_own(own, mu, v, size):
 
 
 @njit(fastmath=_FAST)
-def _turn_back(g, first, stop, factor, size, seen, own, slope, mu_row, v_row, mu_col, v_col):
-    """Rows first:stop of a crossbar: g <- max(0, g - factor dC/dg), from the tapes of its layers.
+def _turn_back(g, first, stop, factor, size, seen, own, slope, mu_row, v_row, mu_col, v_col, low, high):
+    """Rows first:stop of a crossbar: g <- clip(g - factor dC/dg, low, high), from the tapes of its layers.
 
     dC/dg = sum over steps and samples of mu_row (v_col - v_row) where the rows step, of mu_col (v_row - v_col) where
     the columns do. The rows' steps see the columns' voltages from row `seen` of the tape on, those of the columns the
@@ -465,18 +478,18 @@ def _turn_back(g, first, stop, factor, size, seen, own, slope, mu_row, v_row, mu
         _add_slopes(slope, mu_row, i, seen_by_rows)
         _add_slopes(slope, seen_by_cols, i, mu_col)
         for j in range(cols):
-            g[i, j] = max(g[i, j] - factor * slope[j], g.dtype.type(0))
+            g[i, j] = min(max(g[i, j] - factor * slope[j], low), high)
 
 
 @njit(fastmath=_FAST)
 def _update_rows(
-    g, first, stop, mode, factor, seen, d_row, t_row, d_col, t_col, row_sums, col_sums, feeds, v_row, s_col
+    g, first, stop, mode, factor, seen, d_row, t_row, d_col, t_col, row_sums, col_sums, feeds, v_row, s_col, low, high
 ):
     """Rows first:stop of a crossbar between free layers.
 
-    g <- max(0, g - factor x sum_b (d_row - d_col) (t_row - t_col)) for the update that is pending (d: delta, t: total;
-    mode BACK: tapes of mu and of voltages, see _turn_back; FREE: none is pending); its sums by row and column; where
-    `feeds`, the rows' voltages are added into the columns' currents.
+    g <- clip(g - factor x sum_b (d_row - d_col) (t_row - t_col), low, high) for the update that is pending (d: delta,
+    t: total; mode BACK: tapes of mu and of voltages, see _turn_back; FREE: none is pending); its sums by row and
+    column; where `feeds`, the rows' voltages are added into the columns' currents.
     """
     size = s_col.shape[0]
     zero = g.dtype.type(0)
@@ -487,7 +500,9 @@ def _update_rows(
     for block in range(first, stop, _BLOCK):
         rows = min(_BLOCK, stop - block)
         if mode == BACK:
-            _turn_back(g, block, block + rows, factor, size, seen, own, room, d_row, t_row, d_col, t_col)
+            _turn_back(
+                g, block, block + rows, factor, size, seen, own, room, d_row, t_row, d_col, t_col, low, high
+            )  # fmt: skip
         for i in range(block, block + rows):
             if mode in (DIFFERENCE, PLAIN) and size == 4:
                 d0, d1, d2, d3 = d_row[0, i], d_row[1, i], d_row[2, i], d_row[3, i]
@@ -495,13 +510,13 @@ def _update_rows(
                 for j in range(n):
                     slope = (d0 - d_col[0, j]) * (t0 - t_col[0, j]) + (d1 - d_col[1, j]) * (t1 - t_col[1, j])
                     slope += (d2 - d_col[2, j]) * (t2 - t_col[2, j]) + (d3 - d_col[3, j]) * (t3 - t_col[3, j])
-                    g[i, j] = max(g[i, j] - factor * slope, zero)
+                    g[i, j] = min(max(g[i, j] - factor * slope, low), high)
             elif mode in (DIFFERENCE, PLAIN):
                 for j in range(n):
                     slope = zero
                     for b in range(size):
                         slope += (d_row[b, i] - d_col[b, j]) * (t_row[b, i] - t_col[b, j])
-                    g[i, j] = max(g[i, j] - factor * slope, zero)
+                    g[i, j] = min(max(g[i, j] - factor * slope, low), high)
             total = zero
             for j in range(n):
                 total += g[i, j]
@@ -513,8 +528,9 @@ def _update_rows(
 
 @njit(parallel=True)
 def _update_parallel(
-    g, mode, factor, seen, d_row, t_row, d_col, t_col, row_sums, col_sums, feeds, v_row, s_col, n_parts, parts
-):
+    g, mode, factor, seen, d_row, t_row, d_col, t_col, row_sums, col_sums, feeds, v_row, s_col, low, high, n_parts,
+    parts,
+):  # fmt: skip
     """_update_rows, each part of the rows on its own thread, into sums of its own."""
     rows, cols = g.shape
     count = s_col.shape[0] + 1
@@ -524,7 +540,7 @@ def _update_parallel(
         first, stop = _part(rows, k, n_parts)
         _update_rows(
             g, first, stop, mode, factor, seen, d_row, t_row, d_col, t_col, row_sums, part[count - 1], feeds, v_row,
-            part[: count - 1],
+            part[: count - 1], low, high,
         )  # fmt: skip
     for k in range(n_parts):
         part = parts[k * count * cols : (k + 1) * count * cols].reshape(count, cols)
@@ -537,8 +553,9 @@ def _update_parallel(
 
 @njit(nogil=True)
 def _prepare(
-    n, u, where, g, v, s, base, size, a, bias, delta, total, x_old, x_new, rates, mode, feeds, c, e, n_parts, parts
-):
+    n, u, where, g, v, s, base, size, a, bias, delta, total, x_old, x_new, rates, g_min, g_max, mode, feeds, c, e,
+    n_parts, parts,
+):  # fmt: skip
     """Finish the update that is pending; sums a of all layers, their bases, what the odd layers' state adds to s.
 
     mode: of the update, FREE when none is pending; BACK: delta and total are the tapes of mu and of the voltages.
@@ -566,11 +583,11 @@ def _prepare(
     matrix = g[: n[0] * units].reshape(n[0], units)
     tiles = max(1, units // _TILE)
     if tiles > 1 and n_parts > 1:
-        _input_parallel(matrix, tiles, c, e, x_old, x_new, a[:units], base_0)
+        _input_parallel(matrix, tiles, c, e, x_old, x_new, a[:units], base_0, g_min[0], g_max[0])
     else:
         for k in range(tiles):
             first, stop = units * k // tiles, units * (k + 1) // tiles
-            _input_columns(matrix, first, stop, c, e, x_old, x_new, a[:units], base_0)
+            _input_columns(matrix, first, stop, c, e, x_old, x_new, a[:units], base_0, g_min[0], g_max[0])
     for k in range(depth):
         own_base, own_s = _layer(base, u, k, n, size), _layer(s, u, k, n, 2 * size)
         for b in range(size):
@@ -592,12 +609,12 @@ def _prepare(
         if n_parts > 1 and rows * cols >= _PARALLEL:
             _update_parallel(
                 matrix, mode, factor, seen, d_row, t_row, d_col, t_col, row_sums, col_sums, feeds and k % 2 == 1,
-                v_row, s_col, n_parts, parts,
+                v_row, s_col, g_min[m], g_max[m], n_parts, parts,
             )  # fmt: skip
         else:
             _update_rows(
                 matrix, 0, rows, mode, factor, seen, d_row, t_row, d_col, t_col, row_sums, col_sums,
-                feeds and k % 2 == 1, v_row, s_col,
+                feeds and k % 2 == 1, v_row, s_col, g_min[m], g_max[m],
             )  # fmt: skip
 
 
@@ -668,14 +685,15 @@ def _measure(y, t, size, tally):
 
 @jit(small=0)
 def steps(
-    features, unit_volts, targets, order, sweeps, mode, n, u, where, g, bias, lo, hi, rates, bias_rates, beta1, beta2,
-    v, free, delta, total, n_parts, tally,
+    features, unit_volts, targets, order, sweeps, mode, n, u, where, g, bias, lo, hi, rates, bias_rates, g_min, g_max,
+    beta1, beta2, v, free, delta, total, n_parts, tally,
 ):  # fmt: skip
     """One step for every B rows of `order`; returns OK, or why it stopped and the unit (NOT_CONVEX: output) concerned.
 
     n (L + 1,) sizes; u (L,) and where (L,) first unit of a layer, first entry of a crossbar; g, bias, lo, hi flat;
-    rates, bias_rates (L,); v (2B units) the state between steps in its first B rows of each layer; free, delta, total
-    (B units) what the last step measured (mode BACK: free alone); tally: sum of costs, wrong answers.
+    rates, bias_rates (L,); g_min, g_max (L,) S bounds of each crossbar's g; v (2B units) the state between steps in its
+    first B rows of each layer; free, delta, total (B units) what the last step measured (mode BACK: free alone); tally:
+    sum of costs, wrong answers.
     """
     depth = n.size - 1
     size = free.size // bias.size
@@ -708,7 +726,7 @@ def steps(
                 for k in range(t.shape[1]):
                     t[b, k] = targets[row, k]
         _prepare(
-            n, u, where, g, v, s, base, size, a, bias, fields, totals, x_old, x_new, rates,
+            n, u, where, g, v, s, base, size, a, bias, fields, totals, x_old, x_new, rates, g_min, g_max,
             mode if pending else np.int64(FREE), not last, c, e, n_parts, parts,
         )  # fmt: skip
         if last:
@@ -768,13 +786,13 @@ def steps(
 def smallest(dtype: str, features: str) -> tuple:
     """Arguments of `steps` for a network of three units and no sample: those types, and nothing to do."""
     scalar = np.dtype(dtype).type
-    flat = [np.zeros(size, dtype) for size in (4, 3, 3, 3, 2, 2, 6, 3, 3, 3)]
-    g, bias, lo, hi, rates, bias_rates, v, free, delta, total = flat
+    flat = [np.zeros(size, dtype) for size in (4, 3, 3, 3, 2, 2, 2, 2, 6, 3, 3, 3)]
+    g, bias, lo, hi, rates, bias_rates, g_min, g_max, v, free, delta, total = flat
     n, u, where = np.array([1, 2, 1]), np.array([0, 2]), np.array([0, 2, 4])
     none = np.zeros(0, np.int64)
     return (
         np.zeros((1, 1), features), scalar(1), np.zeros((1, 1), np.float32), none, 1, DIFFERENCE, n, u, where, g, bias,
-        lo, hi, rates, bias_rates, scalar(0), scalar(0), v, free, delta, total, 1, np.zeros(2),
+        lo, hi, rates, bias_rates, g_min, g_max, scalar(0), scalar(0), v, free, delta, total, 1, np.zeros(2),
     )  # fmt: skip
 
 

@@ -65,6 +65,7 @@ class LayeredLearner(Learner):
         self.blas = ThreadpoolController()  # here once: looking for the libraries takes a millisecond or more
         self.betas = eqprop.nudges(recipe.variant, recipe.nudge) if recipe.algorithm == "ep" else (0.0, 0.0)
         self.form = "difference" if recipe.algorithm == "implicit" else recipe.form
+        self.g_min, self.g_max = self._windows()
         self.outputs_at = find_outputs(problem)
         self.path = "fast path for layers" if self.fast else "plain path for layers"
         self.gpu_steps: GpuSteps | None = None
@@ -91,6 +92,14 @@ class LayeredLearner(Learner):
             if bias is not None:
                 _, start, stop = c.rows_of(bias)
                 self._bias(k)[:] += self._put(c.current_sources.i[0, start:stop])
+
+    def _windows(self) -> tuple[NDArray, NDArray]:
+        """Bounds of the conductances of each crossbar, (L,) S: the recipe's; none where it does not learn."""
+        trained = {name.lower() for name in self.problem.circuit.netlist.trained}
+        none = (0.0, np.inf)
+        windows = [self.recipe.window if x.lower() in trained else none for x in self.structure.crossbars]
+        g_min, g_max = np.array(windows, self.recipe.dtype).T
+        return g_min.copy(), g_max.copy()
 
     def prepare(self, samples: Samples) -> None:
         self.structure.check_inputs(samples)
@@ -168,14 +177,14 @@ class LayeredLearner(Learner):
         arrays = [self.g, self.bias, self.lo, self.hi]
         states = [self.v, self.free, self.delta, self.total]
         if self.gpu_steps:
-            numbers = np.array([volts, *betas, *g_rates, *b_rates])
+            numbers = np.array([volts, *betas, *g_rates, *b_rates, *self.g_min, *self.g_max])
             status, unit, cost, wrong = self.gpu_steps.run(samples, order, numbers, [*arrays, *states])
         else:
             sums = np.zeros(2)
             mode = kernels.mode_of(self.recipe.algorithm, self.recipe.form)
             status, unit = kernels.steps(
                 samples.features, volts, samples.targets, order, self.recipe.sweeps, mode, self.n, self.unit,
-                self.where, *arrays, g_rates, b_rates, *betas, *states, self.threads, sums,
+                self.where, *arrays, g_rates, b_rates, self.g_min, self.g_max, *betas, *states, self.threads, sums,
             )  # fmt: skip
             cost, wrong = float(sums[0]), int(sums[1])
         if status == kernels.NOT_CONVEX:
@@ -218,7 +227,7 @@ class LayeredLearner(Learner):
         for k in range(depth):
             self.layer(self.v, k)[:size] = v[k]
             g, bias = self._crossbar(k), self._bias(k)
-            np.maximum(g - g_rates[k] * slopes[0][k], 0, out=g)
+            g[:] = layers.clip(g - g_rates[k] * slopes[0][k], self.g_min[k], self.g_max[k])
             bias -= b_rates[k] * slopes[1][k]
         return tally
 

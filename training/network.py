@@ -27,11 +27,12 @@ GPU_WINS = 100_000
 def make_learner(circuit: Circuit, recipe: Recipe, backend: str = "auto", threads: int = 1) -> Learner:
     """A layered netlist with a number of sweeps takes the fast path, any other the general one.
 
+    Trained conductances begin within the recipe's bounds (within_window).
     With a tolerance the general one solves every phase, by newton where sweeps may stop at a wrong point, or are slow.
     Backend `reference` is the plain form of either. Raises SettingsError for circuits in which this algorithm has no
     gradient, or sweeps may stop at a wrong point, and for roles that cannot learn; BackendUnavailable.
     """
-    problem = compile_problem(circuit)
+    problem = compile_problem(within_window(circuit, recipe)[0])
     _check_fits(problem, recipe)
     structure = find_layers(problem) if recipe.tol is None else None
     engine = _gpu_for(structure, recipe) if backend == "auto" and structure else None
@@ -45,6 +46,26 @@ def make_learner(circuit: Circuit, recipe: Recipe, backend: str = "auto", thread
         return GeneralLearner(problem, recipe, engine)
     device = engine.device if isinstance(engine, GpuBackend) else None
     return LayeredLearner(problem, structure, recipe, kernel=engine.name != "reference", threads=threads, device=device)
+
+
+def within_window(circuit: Circuit, recipe: Recipe) -> tuple[Circuit, int]:
+    """The circuit with every trained conductance clipped to the recipe's window, and how many lay outside.
+
+    >>> import circuitsim as cs
+    >>> from pathlib import Path
+    >>> divider = cs.parse("t\\nV1 a 0 1\\nR1 a y g=5\\nR2 y 0 g=5\\n.input V1\\n.output y\\n.train R1")
+    >>> found, count = within_window(divider, Recipe(Path("x.cir"), g_max=2.0))
+    >>> found.conductors.g, count
+    (array([2., 5.]), 1)
+    """
+    low, high = recipe.window
+    if (low, high) == (0.0, np.inf):
+        return circuit, 0
+    trained = [x for x in gradient.trained_elements(compile_problem(circuit)) if x.is_conductance]
+    values = {x.name: x.values(circuit) for x in trained}
+    clipped = {name: np.clip(g, low, high) for name, g in values.items()}
+    count = sum(int((clipped[name] != g).sum()) for name, g in values.items())
+    return circuit.with_values(clipped) if count else circuit, count
 
 
 def _check_fits(problem: Problem, recipe: Recipe) -> None:

@@ -40,7 +40,7 @@ class Rates(click.ParamType):
 
 RECIPE_KEYS = (
     "algorithm", "epochs", "batch_size", "dtype", "gain", "sweeps", "tol", "nudge", "variant", "form",
-    "conductance_rates", "bias_rates", "decay",
+    "conductance_rates", "bias_rates", "g_min", "g_max", "decay",
 )  # fmt: skip
 
 
@@ -164,6 +164,8 @@ def shared_options(netlist: str, first: str) -> Callable[[Callable[..., None]], 
         click.option("--form", type=choice(["difference", "plain"]), help="Of the nudged phases of ep on layers."),
         click.option("--conductance-rates", type=Rates(), help="Learning rates in .train order, or one for all."),
         click.option("--bias-rates", type=Rates(), help="Those of trained sources."),
+        click.option("--g-min", type=float, metavar="S", help="Least conductance of what learns.  [default: 0]"),
+        click.option("--g-max", type=float, metavar="S", help="Largest one; initial ones are clipped.  [default: inf]"),
         click.option("--decay", type=float, metavar="X", help="Factor of all learning rates from epoch to epoch."),
     ]  # fmt: skip
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -160,7 +161,7 @@ def _prepare(options: Options, recipe: Recipe, data: Data) -> _Job:
     from circuitsim.backends.cpu import cores
     from circuitsim.cli.common import print_warnings
     from circuitsim.io.output import warning_texts
-    from training.network import ready_learner, trained_elements
+    from training.network import ready_learner, trained_elements, within_window
     from training.record import circuit_digest, file_digest, samples_digest, with_initial_values
     from training.run import Run, Schedule
 
@@ -180,6 +181,10 @@ def _prepare(options: Options, recipe: Recipe, data: Data) -> _Job:
     netlist = circuit_digest(circuit)
     if options.init is not None:
         circuit = with_initial_values(circuit, trained, options.init)
+    circuit, outside = within_window(circuit, recipe)
+    if outside and options.resume is None:
+        window = f"g_min, {recipe.g_min:g} S, to g_max, {recipe.g_max:g} S"
+        print_warnings([f"{outside:,} initial conductances lay outside {window}; they begin at its ends"])
     fingerprint = {
         "netlist": netlist,
         "init": None if options.init is None else file_digest(options.init),
@@ -288,28 +293,39 @@ def _finish(job: _Job, record: Record, options: Options, command: str) -> None:
     title = f"{record.folder.name}: {recipe.algorithm}, {reached(last)}"
     circuit = job.circuit.with_values(values)
     if names := [name for name, is_conductance in job.trained if is_conductance]:
-        (size, zeros, largest), (_, zeros_first, largest_first) = (_extent(c, names) for c in (circuit, job.circuit))
+        now, first = (_extent(c, names, recipe.window) for c in (circuit, job.circuit))
+        least = f"at g_min, {recipe.g_min:.3g} S" if recipe.g_min else "0 S"
+        upper = f"{now.high:,} at g_max, {recipe.g_max:.3g} S (at first {first.high:,}), " * math.isfinite(recipe.g_max)
         click.echo(
-            f"conductances: {zeros:,} of {size:,} are 0 S (at first {zeros_first:,}), the largest is {largest:.3g} S "
-            f"(at first {largest_first:.3g} S)"
+            f"conductances: {now.low:,} of {now.size:,} are {least} (at first {first.low:,}), {upper}the largest is "
+            f"{now.largest:.3g} S (at first {first.largest:.3g} S)"
         )
     missing = record.write_results(circuit, run.results, remarks, expected, title)
     if missing:
         click.echo(missing, err=True)
 
 
-def _extent(circuit: Circuit, names: Sequence[str]) -> tuple[int, int, float]:
-    """How many conductances these are, how many of them 0 S, and the largest, S."""
+class _Extent(NamedTuple):
+    """Of some conductances: how many, how many at the lower and at the upper end of the window, and the largest, S."""
+
+    size: int
+    low: int
+    high: int
+    largest: float
+
+
+def _extent(circuit: Circuit, names: Sequence[str], window: tuple[float, float]) -> _Extent:
     crossbars, siemens = {x.name.lower(): x.g for x in circuit.crossbars}, circuit.resistor_siemens
-    size = zeros = 0
-    largest = 0.0
+    found = []
     for name in names:
         g = crossbars.get(name.lower())
         if g is None:
             _, start, stop = circuit.rows_of(name)
             g = siemens[start:stop]
-        size, zeros, largest = size + g.size, zeros + int((g == 0).sum()), max(largest, float(g.max()))
-    return size, zeros, largest
+        found.append((g.size, *(int((g == end).sum()) for end in window), float(g.max())))
+    *counts, largest = zip(*found, strict=True)
+    size, low, high = map(sum, counts)
+    return _Extent(size, low, high, max(largest))
 
 
 def _write_last_values(job: _Job, record: Record) -> Path:

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from circuitsim.backends.base import DTYPES
 from circuitsim.errors import SettingsError
 from circuitsim.io import examples
@@ -40,6 +42,7 @@ class Recipe:
     nudge              beta, S
     conductance_rates  learning rates: one for all trained conductances, or one each, in `.train` order
     bias_rates         the same for trained sources
+    g_min, g_max       S: trained conductances are clipped to these bounds, at first and in each step
     decay              factor on all learning rates after each epoch
     batch_size, epochs
     dtype              of sweeps without tol
@@ -56,6 +59,8 @@ class Recipe:
     nudge: float = 1.0
     conductance_rates: tuple[float, ...] = (0.006,)
     bias_rates: tuple[float, ...] = (0.006,)
+    g_min: float = 0.0
+    g_max: float = math.inf
     decay: float = 0.99
     batch_size: int = 4
     epochs: int = 10
@@ -82,10 +87,41 @@ class Recipe:
             rates = getattr(self, key)
             if not rates or not all(math.isfinite(rate) and rate >= 0 for rate in rates):
                 raise SettingsError(f"{key} must be numbers >= 0, one or more, found {list(rates)}")
+        if not (math.isfinite(self.g_min) and self.g_min >= 0):
+            raise SettingsError(f"g_min must be a number >= 0, in siemens, found {self.g_min:g}")
+        if not self.g_max > 0:
+            raise SettingsError(f"g_max must be above 0, in siemens, or inf for no bound, found {self.g_max:g}")
+        if self.g_min > self.g_max:
+            raise SettingsError(f"g_min must be at most g_max, found {self.g_min:g} and {self.g_max:g}")
+        low, high = self.window
+        if math.isinf(low) or not low <= high or high == 0:
+            raise SettingsError(
+                f"no float32 number{' above 0' * (high == 0)} lies between g_min, {self.g_min:g}, and g_max, "
+                f"{self.g_max:g}; choose dtype float64"
+            )
         if not _are_errors(self.expected):
             raise SettingsError(
                 "expected must be tables of errors in percent, test and train, by algorithm: [expected.ep] test = 3.46"
             )
+
+    @property
+    def window(self) -> tuple[float, float]:
+        """The least and the largest value of a trained conductance, S: g_min and g_max, rounded inwards to the dtype of
+        the steps, so that no value lies outside.
+
+        >>> low, high = Recipe(Path("x.cir"), g_min=1e-6, g_max=1e-3, dtype="float32").window
+        >>> 1e-6 <= low < 1.0000002e-6, 0.9999998e-3 < high <= 1e-3
+        (True, True)
+        """
+        if self.tol is not None or self.dtype == "float64":
+            return self.g_min, self.g_max
+        with np.errstate(over="ignore", under="ignore"):
+            low, high = np.float32(self.g_min), np.float32(self.g_max)
+        if float(low) < self.g_min:
+            low = np.nextafter(low, np.float32(np.inf))
+        if float(high) > self.g_max:
+            high = np.nextafter(high, np.float32(0))
+        return float(low), float(high)
 
     def rates(self, trained: Sequence[tuple[str, bool]], epoch: int) -> dict[str, float]:
         """The learning rate of each trained element (name, is a conductance) after `epoch` epochs of decay.
@@ -107,9 +143,11 @@ class Recipe:
         return {name: found[name] for name, _ in trained}
 
     def table(self) -> dict[str, Any]:
-        """Plain values, as for a JSON file."""
+        """Plain values, as for a JSON file; g_min and g_max None where they are no bounds."""
         return {
             **asdict(self),
+            "g_min": self.g_min or None,
+            "g_max": self.g_max if math.isfinite(self.g_max) else None,
             "netlist": str(self.netlist),
             "expected": {k: dict(v) for k, v in self.expected.items()},
         }

@@ -170,7 +170,7 @@ struct Steps : Update {
     }
 };
 
-// plan: numbers in shared memory, blocks. numbers: volts of a feature of 1, beta1, beta2; rates (DEPTH), bias_rates (DEPTH).
+// plan: numbers in shared memory, blocks. numbers: volts of a feature of 1, beta1, beta2; rates, bias_rates, g_min, g_max (DEPTH each).
 extern "C" __global__ void __launch_bounds__(THREADS, 1) steps(
     const integer* plan, const REAL* numbers, const FEATURE* data, const float* targets, const integer* order,
     integer count, REAL* g, REAL* bias, const REAL* lo, const REAL* hi, REAL* v, REAL* free_state, REAL* delta,
@@ -182,6 +182,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) steps(
     net.beta2 = numbers[2];
     net.rates = numbers + 3;
     net.bias_rates = net.rates + DEPTH;
+    net.g_min = net.bias_rates + DEPTH;
+    net.g_max = net.g_min + DEPTH;
     net.g = g;
     net.bias = bias;
     net.lo = lo;

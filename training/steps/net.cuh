@@ -112,7 +112,7 @@ __device__ inline void each_layer(const Body& body) {
 }
 
 struct Net {  // all that the kernel is given, and what a block keeps of it
-    const REAL *rates, *bias_rates;
+    const REAL *rates, *bias_rates, *g_min, *g_max;  // of each crossbar
     REAL unit_volts, beta1, beta2;
     REAL *g, *bias, *v, *free_state, *delta, *total, *volts, *partials, *tape_v, *tape_mu;
     const REAL *lo, *hi;

@@ -18,12 +18,10 @@ __device__ constexpr int power_of_two(int n) {
 
 __device__ constexpr int whole_quads(int count) { return (count + 3) / 4 * 4; }
 
-__device__ inline REAL within(REAL x, REAL low, REAL high) {  // NaN stays
+__device__ inline REAL within(REAL x, REAL low, REAL high) {  // NaN stays, for `measure` to see
     x = x < low ? low : x;
     return x > high ? high : x;
 }
-
-__device__ inline REAL clipped(REAL g) { return g < 0 ? (REAL)0 : g; }  // NaN stays, for `measure` to see
 
 // Four numbers that another block may have written: past this multiprocessor's own cache.
 __device__ inline Quad fetched(const float* p) {

@@ -13,10 +13,11 @@ struct Update : BackPropagation {
         }
     }
 
-    // The input crossbar: g <- max(0, g - c + x_old e); its column sums; drive = x_new g. See kernels._input_columns.
+    // The input crossbar: g <- within(g - c + x_old e, g_min, g_max); its column sums; drive = x_new g. See kernels._input_columns.
     __device__ void pass_inputs(bool pending) {
         constexpr int SIZE = 4 * (BATCH + 1), N = power_of_two(SIZE);
         const Layer<0> l;
+        const REAL low = g_min[0], high = g_max[0];
         constexpr bool mirrored = size_of(0) == 2 * FEATURES;
         REAL* const matrix = RESIDENT ? (REAL*)inputs : g + l.first;
         constexpr int columns = RESIDENT ? l.width : l.units;
@@ -54,9 +55,9 @@ struct Update : BackPropagation {
 #pragma unroll
                         for (int column = 0; column < 4; ++column) {
                             const REAL one = p[0].at[column] - fall.at[column] + slope.at[column];
-                            p[0].at[column] = clipped(one);
+                            p[0].at[column] = within(one, low, high);
                             const REAL two = q[0].at[column] - fall.at[column] - slope.at[column];
-                            q[0].at[column] = mirrored ? clipped(two) : (REAL)0;
+                            q[0].at[column] = mirrored ? within(two, low, high) : (REAL)0;
                         }
                         *(Quad*)(matrix + i * columns + 4 * place) = p[0];
                         if (mirrored) *(Quad*)(matrix + (FEATURES + i) * columns + 4 * place) = q[0];
@@ -91,7 +92,7 @@ struct Update : BackPropagation {
         }
     }
 
-    // The slab of a layer: g <- max(0, g - factor sum_b (d_j - d_u) (t_j - t_u)); its column sums into a_part.
+    // The slab of a layer: g <- within(g - factor sum_b (d_j - d_u) (t_j - t_u), g_min, g_max); its column sums into a_part.
     template <int K>
     __device__ void pass_slab(bool pending) const {
         const Layer<K> l;
@@ -99,6 +100,7 @@ struct Update : BackPropagation {
         const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
         const REAL scale = (REAL)(1.0 / BATCH), factor_before = (REAL)0.5 * rates[K] * scale;
         const REAL factor_after = (REAL)0.5 * rates[K + 1] * scale;
+        const REAL low_before = g_min[K], high_before = g_max[K], low_after = g_min[K + 1], high_after = g_max[K + 1];
         for (int group = 0; group < quads; group += l.across) {
             const int place = group + lane % l.across;
             REAL sum[4] = {};
@@ -120,7 +122,9 @@ struct Update : BackPropagation {
                     Quad* const at = (Quad*)(l.slab + j * l.width + 4 * place);
                     Quad of = *at;
                     if (pending) {
-                        const REAL factor = (BACK ? 2 : 1) * (j < l.before ? factor_before : factor_after);
+                        const bool before = j < l.before;
+                        const REAL factor = (BACK ? 2 : 1) * (before ? factor_before : factor_after);
+                        const REAL low = before ? low_before : low_after, high = before ? high_before : high_after;
                         REAL slope[4] = {};
                         if (BACK)
                             slab_slopes<K>(j, place, slope);
@@ -129,7 +133,7 @@ struct Update : BackPropagation {
 #pragma unroll
                         for (int column = 0; column < 4; ++column) {
                             const REAL value = fma(-factor, slope[column], of.at[column]);
-                            of.at[column] = 4 * place + column < l.count ? clipped(value) : (REAL)0;
+                            of.at[column] = 4 * place + column < l.count ? within(value, low, high) : (REAL)0;
                         }
                         *at = of;
                     }
@@ -144,6 +148,7 @@ struct Update : BackPropagation {
     __device__ void pass_outputs(bool pending) {
         const Last l;
         const REAL factor = (REAL)0.5 * rates[HIDDEN] * (REAL)(1.0 / BATCH);
+        const REAL low = g_min[HIDDEN], high = g_max[HIDDEN];
         for (int i = threadIdx.x; pending && i < OUTPUTS * l.width; i += THREADS) {
             const int o = i / l.width, u = i % l.width;
             if (u >= l.count) continue;
@@ -153,7 +158,7 @@ struct Update : BackPropagation {
                             total_of(y + o, b, OUTPUTS) - mine_t[u * BATCH + b], slope);
             if (BACK) slope = 2 * output_slope(l, o, u);
             const REAL value = out_slab[i] - factor * slope;
-            out_slab[i] = clipped(value);
+            out_slab[i] = within(value, low, high);
         }
         __syncthreads();
     }
