@@ -28,9 +28,11 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 MAX_EXPONENT = 700.0  # exp stays finite in float64
+RECOMBINING = 600.0  # the largest exponent of ISR, whose current stays what it is there
 STRAIGHT = 500.0  # v / v0 of sinh
 _NEARLY = 1.0 - 1e-8  # of imax: what tanh reaches at a voltage that is not far away
 LEAST_SQUARE = 0.005  # what ISR's factor keeps of itself at w = VJ
+BEYOND = 1.0 + 1e-15  # of -3 N Vt: where a breakdown that begins there has begun
 _FAR = 1e150  # its square is finite
 
 
@@ -106,14 +108,15 @@ def beyond_law(law: NDArray[np.int8], params: Floats, v: Floats) -> NDArray[np.b
     """Which of m branches at voltages v, (..., m), are where their exponentials overflow: no law is followed there."""
     p, shockley = params.T, law == Law.SHOCKLEY
     with np.errstate(over="ignore", invalid="ignore"):
-        steepest = np.where(p[7] > 0, np.minimum(p[1], p[8]), p[1])
-        far = ((v > MAX_EXPONENT * steepest) | (-v - p[3] > MAX_EXPONENT * p[4])) & shockley
+        recombining = (p[7] > 0) & (RECOMBINING * p[8] < MAX_EXPONENT * p[1])
+        highest = np.where(recombining, RECOMBINING * p[8], MAX_EXPONENT * p[1])
+        far = ((v > highest) | (-v - p[3] > MAX_EXPONENT * p[4])) & shockley
         far |= (np.abs(v) > STRAIGHT * p[1]) & (law == Law.SINH)
         if (far & shockley & (p[2] > 0)).any():  # most of the voltage may be across RS
-            scale = np.where(steepest < p[1], p[7] * LEAST_SQUARE ** p[10], p[0])
+            of_isr = p[7] * LEAST_SQUARE ** p[10] * np.exp(RECOMBINING)
+            most = np.where(recombining, of_isr, p[0] * np.exp(MAX_EXPONENT))
             current = branch_current(law, params, v)[0]
-            before = np.abs(current) * _before_knee(params, current)
-            far &= ~shockley | (before >= _NEARLY * scale * np.exp(MAX_EXPONENT))
+            far &= ~shockley | (np.abs(current) * _before_knee(params, current) >= _NEARLY * most)
     return far
 
 
@@ -227,8 +230,8 @@ def _recombination(p: Floats, w: Floats) -> tuple[Floats, Floats]:
     """The current of ISR at junction voltage w, and its slope."""
     isr, nr_vt, per_vj, half_m = p[:, 7:].T
     nr_vt = np.where(isr > 0, nr_vt, 1.0)
-    z = np.minimum(w / nr_vt, MAX_EXPONENT)
-    depleted = np.clip(1.0 - w * per_vj, -_FAR, _FAR)
+    w = np.minimum(w, RECOMBINING * nr_vt)
+    z, depleted = w / nr_vt, np.minimum(1.0 - w * per_vj, _FAR)
     square = depleted * depleted + LEAST_SQUARE
     factor, current = square**half_m, isr * np.expm1(z)
     return current * factor, factor * (isr * np.exp(z) / nr_vt - current * (2.0 * half_m * per_vj * depleted / square))
@@ -266,7 +269,7 @@ def _junction(p: Floats, v: Floats) -> tuple[Floats, Floats, Floats]:
         limit = v / np.where(rs > 0, rs, np.inf)
         before = _before_knee(p, limit) if p[:, 6].any() else 1.0
         decades = np.log1p(np.where(rs > 0, np.abs(v) / np.where(rs > 0, rs * p[:, 0], 1.0), np.inf) * before)
-    reverse = np.minimum(-(p[:, 3] + p[:, 4] * decades), 0.0)
+    reverse = np.minimum(-(p[:, 3] + p[:, 4] * decades), -3.0 * p[:, 1] * BEYOND)
     forward = _least(p, limit * before, p[:, 1] * decades)
     w = np.where(rs > 0, np.where(v > 0, np.minimum(v, forward), np.maximum(v, reverse)), v)
     for _ in range(200):

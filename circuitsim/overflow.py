@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from circuitsim.branches import take_rows
 from circuitsim.circuit import Circuit
 from circuitsim.errors import TopologyError
-from circuitsim.laws import MAX_EXPONENT, STRAIGHT, Law
+from circuitsim.laws import MAX_EXPONENT, RECOMBINING, STRAIGHT, Law
 from circuitsim.topology import Topology
 
 Ints = NDArray[np.int64]
@@ -94,7 +94,7 @@ def _check_junctions(c: Circuit, t: Topology, fixed: Floats) -> None:
     law = j.law[t.closed_junctions]
     bare = (law == Law.SHOCKLEY) & (p[:, 2] == 0) | (law == Law.SINH)
     with np.errstate(over="ignore"):  # of laws that have no exponent
-        nvt = np.where(p[:, 7] > 0, np.minimum(p[:, 1], p[:, 8]), p[:, 1])
+        nvt = np.where(p[:, 7] > 0, np.minimum(p[:, 1], p[:, 8] * (RECOMBINING / MAX_EXPONENT)), p[:, 1])
         forward = v.max(axis=0) / np.maximum(nvt, 1e-300)
         reverse = (-v.min(axis=0) - p[:, 3]) / np.maximum(np.where(law == Law.SINH, p[:, 1], p[:, 4]), 1e-300)
     exponent = np.maximum(forward, reverse)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 import circuitsim as cs
+from circuitsim.backends import kernels
 from circuitsim.gallery import Recipe, random_circuit
 from circuitsim.io.compare import Verdict, compare
 from circuitsim.io.ngspice import operating_point, run_ngspice, tight_options
@@ -430,6 +431,22 @@ def test_ngspice_moves_rs_and_bv_alike(text: str) -> None:
     assert found.verdict is Verdict.AGREE, found.differing
     volts = [q for q in found.quantities if q.name in ("v(a)", "v(b)")]
     assert len(volts) == 2 and max(q.allowed for q in volts) < 1e-4
+
+
+@pytest.mark.parametrize("extra", ["", LIBRARY, "isr=56n nr=5.42 vj=4.219 m=0.212 ikf=24k", "isr=1u nr=0.3 vj=1 m=0.9"])
+@pytest.mark.parametrize("rs", [0.0, 1e-6, 1204.0])
+def test_laws_rise_over_all_voltages_and_rs_limits_the_current(extra: str, rs: float) -> None:
+    """From -1 MV to 1 MV, also where IBV puts breakdown above -3 N Vt, and where exponents end before VJ."""
+    v = np.unique(np.concatenate([np.linspace(-20, 20, 401), s := np.logspace(-12, 6, 200), -s]))
+    for area in (1e-4, 1.0, 1e4):
+        model = f".model d D(is=2.4e-10 n=4.81 bv=1.262 ibv=68m {extra} rs={rs})"
+        j = cs.parse(f"t\n.options temp=87\n{model}\nV1 a 0 0\nD1 a 0 d area={area}").junctions
+        i, slope = branch_current(np.repeat(j.law, v.size), np.repeat(j.params, v.size, 0), v)
+        fast = np.array([kernels.branch(int(Law.SHOCKLEY), j.params[0], x)[0] for x in v])
+        for current in (i, fast):
+            assert (np.diff(current) >= -1e-14 * np.abs(current[1:])).all()
+            assert (np.abs(current) * rs / area <= np.abs(v) * (1 + 1e-9)).all()
+        assert np.isfinite(slope).all() and (slope >= 0).all()
 
 
 def test_high_injection_halves_the_slope_by_hand() -> None:

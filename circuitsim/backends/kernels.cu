@@ -17,6 +17,8 @@ typedef long long integer;
 #define MAX_EXPONENT 700.0
 #define STRAIGHT 500.0
 #define LEAST_SQUARE 0.005
+#define RECOMBINING 600.0
+#define BEYOND (1.0 + 1e-15)
 #define STEPS 200  // of a safeguarded Newton iteration
 #define INF __longlong_as_double(0x7ff0000000000000LL)
 #define EPS 2.220446049250313e-16
@@ -55,7 +57,7 @@ __device__ inline double shockley(const double* p, double w, double* slope) {
         g = p[0] * exp(z) / p[1];
     }
     if (p[7] > 0.0) {
-        const double z = fmin(w / p[8], MAX_EXPONENT), depleted = 1.0 - w * p[9];
+        const double at = fmin(w, RECOMBINING * p[8]), z = at / p[8], depleted = 1.0 - at * p[9];
         const double square = depleted * depleted + LEAST_SQUARE, factor = pow(square, p[10]);
         const double current = p[7] * expm1(z);
         i += current * factor;
@@ -89,7 +91,7 @@ __device__ inline double junction_voltage(const double* p, double v) {
     double low = fmin(v, 0.0), high = fmax(v, 0.0), w = v, g;
     if (rs * p[0] > 0.0) {  // where an exponential alone would carry all of v / RS: beyond the root
         const double before = before_knee(p, v / rs), decades = log1p(fabs(v) / (rs * p[0]) * before);
-        w = v > 0.0 ? fmin(v, p[1] * decades) : fmax(v, fmin(-(p[3] + p[4] * decades), 0.0));
+        w = v > 0.0 ? fmin(v, p[1] * decades) : fmax(v, fmin(-(p[3] + p[4] * decades), -3.0 * p[1] * BEYOND));
         if (v > 0.0) w = fmin(w, recombination_voltage(p, v / rs * before));
     }
     for (int step = 0; step < STEPS; ++step) {

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from circuitsim.compiled import jit
-from circuitsim.laws import LEAST_SQUARE, MAX_EXPONENT, STRAIGHT, Law
+from circuitsim.laws import BEYOND, LEAST_SQUARE, MAX_EXPONENT, RECOMBINING, STRAIGHT, Law
 
 _PWL, _TANH, _SINH, _SEGMENT = int(Law.PWL), int(Law.TANH), int(Law.SINH), int(Law.SEGMENT)
 _FEW = 50  # array elements that Python takes: it comes back to them in every sweep
@@ -30,8 +30,9 @@ def shockley(p, w):
         i = p[0] * math.expm1(z)
         g = p[0] * math.exp(z) / p[1]
     if p[7] > 0.0:
-        z = min(w / p[8], MAX_EXPONENT)
-        depleted = 1.0 - w * p[9]
+        at = min(w, RECOMBINING * p[8])
+        z = at / p[8]
+        depleted = 1.0 - at * p[9]
         square = depleted * depleted + LEAST_SQUARE
         factor = square ** p[10]
         current = p[7] * math.expm1(z)
@@ -85,7 +86,7 @@ def branch(law, p, v):
     if rs * p[0] > 0.0:  # where an exponential alone would carry all of v / RS: beyond the root
         before = before_knee(p, v / rs)
         decades = math.log1p(abs(v) / (rs * p[0]) * before)
-        w = min(v, p[1] * decades) if v > 0.0 else max(v, min(-(p[3] + p[4] * decades), 0.0))
+        w = min(v, p[1] * decades) if v > 0.0 else max(v, min(-(p[3] + p[4] * decades), -3.0 * p[1] * BEYOND))
         if v > 0.0 and p[7] > 0.0:
             w = min(w, p[8] * math.log1p(v / rs * before / (p[7] * LEAST_SQUARE ** p[10])))
     for _ in range(_STEPS):
