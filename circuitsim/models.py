@@ -33,11 +33,11 @@ _NAMED = {
     "tanh": (Law.TANH, {"imax": 1e-3, "v0": 0.5, "g": 0.0}),
     "sinh": (Law.SINH, {"i0": 1e-6, "v0": 0.2, "g": 0.0}),
 }
-_MOST_GRADING = 0.9  # of M, as in ngspice
+_MOST_GRADING, _MOST_POTENTIAL = 0.9, 2.0  # of M, and of VJ(T) (V), as in ngspice
 _MOST_RATIO = 1e300  # of IBV to an IS that is next to nothing
 MOST = 1e50  # A, S: beyond it, currents could overflow
 _ZERO = 1e-12  # of the currents around it: rounding in a table's current at 0 V
-_INFINITE = frozenset({"bv", "roff", "ron", "rrev", "vfwd", "vrev"})  # parameters of D that may be
+_INFINITE = frozenset({"bv", "ikf", "roff", "ron", "rrev", "vfwd", "vrev"})  # parameters of D that may be
 _NO_DC_EFFECT = frozenset(
     "cjo cj0 cj cjp cjsw php mjsw tt fc fcs kf af ttt1 ttt2 cta ctc cta1 tpb tvj tphp level "
     "fv_max bv_max fv id_max te_max pd_max rth0 cth0 vpk mfg type iave".split()
@@ -115,6 +115,8 @@ def diode_kind(model: ModelCard, at: At) -> tuple[str, dict[str, float], list[st
     if p["n"] == 0:
         return "pwl", _PWL | {"ron": 0.0, "rrev": 0.0}, remarks
     p["nbv"] = given.get("nbv", p["n"])
+    if np.isinf(p["ikf"]):
+        p["ikf"] = 0.0
     if p["isr"] > 0:
         p |= {key: given.get(key, value) for key, value in _RECOMBINATION.items()}
         if "nr" not in given:
@@ -177,14 +179,20 @@ def shockley_params(
         rows[:, 6] = 1.0 / (p["ikf"] * area * m)
     if p["isr"] > 0:
         half_m = 0.5 * min(p["m"], _MOST_GRADING)
-        vj = _junction_potential(p["vj"], temp, tnom)
+        vj = np.minimum(_junction_potential(p["vj"], temp, tnom), _MOST_POTENTIAL)
         rows[:, 7], rows[:, 8], rows[:, 10] = at_temperature(p["isr"], p["nr"]), p["nr"] * vt, half_m
-        # Its factor falls by M / (2 sqrt(0.005) VJ) a volt at most, its exponential rises by 1 / (NR Vt) at least.
-        if (falls := (vj <= 0) | (half_m * p["nr"] * vt > np.sqrt(LEAST_SQUARE) * vj)).any():
+        # Its factor falls by M / (2 sqrt(0.005) VJ) a volt at most, its exponential rises by 1 / (NR Vt) at least; what
+        # is left to fall the current of IS may outweigh, at 0 V and, with N <= NR, all the more above.
+        with np.errstate(divide="ignore"):
+            left = half_m / (np.sqrt(LEAST_SQUARE) * vj) - 1.0 / rows[:, 8]
+        outweighed = (p["n"] <= p["nr"]) & (
+            rows[:, 7] * (1.0 + LEAST_SQUARE) ** half_m * left <= saturation / rows[:, 1]
+        )
+        if (falls := (vj <= 0) | ((left > 0) & ~outweighed)).any():
             k = int(np.argmax(falls))
             raise NetlistError(
-                f"{label}: at {temp[k]:g} C, where VJ is {vj[k]:.3g} V, the recombination current of ISR is not "
-                "monotone around VJ; make VJ larger, or M or NR smaller, or leave ISR out",
+                f"{label}: at {temp[k]:g} C, where VJ is {vj[k]:.3g} V, the current of ISR is not monotone "
+                "around VJ, nor its sum with that of IS; make VJ larger, or M or NR smaller, or leave ISR out",
                 at,
             )
         rows[:, 9] = 1.0 / vj

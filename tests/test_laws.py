@@ -374,9 +374,31 @@ def test_random_circuits_have_what_libraries_have() -> None:
 @pytest.mark.parametrize("text", ["isr=1n nr=2 vj=0.2 m=0.9", "isr=1n vj=-1", "isr=1n vj=0.05"])
 def test_recombination_that_falls_is_refused(text: str) -> None:
     """At w = VJ (1 - sqrt(0.005)) the factor falls by 7.07 M / VJ a volt, the exponential rises by 1 / (NR Vt)."""
-    wanted = "VJ = -1 must not be negative" if "-1" in text else "the recombination current of ISR is not monotone"
+    wanted = "VJ = -1 must not be negative" if "-1" in text else "the current of ISR is not monotone"
     with pytest.raises(cs.NetlistError, match=wanted):
         cs.parse(f"t\n.model d D(is=1f {text})\nV1 a 0 1\nD1 a 0 d")
+
+
+@pytest.mark.parametrize("temp", [27, 85, 125, 150])
+def test_what_falls_of_recombination_the_current_of_is_may_outweigh(temp: int) -> None:
+    """D1N4002 of PSpice's library, whose VJ is 0.096 V at 125 C."""
+    model = ".model d D(is=14.11n n=1.984 rs=0 ikf=94.81 m=0.2762 vj=0.3905 isr=100p nr=2 bv=100.1 ibv=10)"
+    circuit = cs.parse(f"t\n{model}\nI1 0 a 1u\nD1 a 0 d temp={temp}")
+    v = np.linspace(-1.0, 1.0, 20001)
+    j = circuit.junctions
+    i, slope = branch_current(np.repeat(j.law, v.size), np.repeat(j.params, v.size, 0), v)
+    assert (np.diff(i) > 0).all() and (slope > 0).all()
+    assert cs.solve(circuit).solved
+
+
+@needs_ngspice
+def test_ngspice_limits_vj_and_knows_no_infinite_ikf() -> None:
+    """2 V for 2.8 V."""
+    text = "t\n.model d D(is=3e-20 n=3 isr=2.9p nr=2 m=0.3 vj={} {})\nI1 0 a 1u\nD1 a 0 d temp=60"
+    found = compare(cs.parse(text.format(2.8, "ikf=inf")))
+    assert found.verdict is Verdict.AGREE, found.differing
+    one, other = (cs.solve(cs.parse(text.format(vj, ""))).voltage("a")[0] for vj in (2.8, 2.0))
+    assert one == other
 
 
 def test_recombination_that_only_just_rises_is_solved() -> None:
