@@ -100,7 +100,7 @@ def exponential_voltage(law: NDArray[np.int8], params: Floats, current: Floats) 
 
 def generation(law: NDArray[np.int8], params: Floats, v: Floats) -> Floats:
     """The current (A) of ISR in reverse at voltages v, (..., m), where ngspice drops it: below -3 N Vt."""
-    dropped = (law == Law.SHOCKLEY) & (v < -2.99 * params[:, 1])
+    dropped = (law == Law.SHOCKLEY) & (v < -2.99 * params[:, 1])  # a little above: its answer may be off by that
     return np.where(dropped, _recombination(params, v)[0], 0.0)
 
 
