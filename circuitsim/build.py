@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from circuitsim.branches import Conductors, Controlled, Crossbar, CurrentSources, IdealDiodes, Junctions, Ties
 from circuitsim.circuit import Circuit
 from circuitsim.errors import At, NetlistError, SettingsError
-from circuitsim.laws import N_PARAMS, Law
+from circuitsim.laws import G_FORWARD, G_REVERSE, N_PARAMS, V_FORWARD, V_REVERSE, Law
 from circuitsim.models import MOST, diode_kind, resistor_branches, shockley_params
 from circuitsim.netlist import Netlist, Params, parse_netlist, read_netlist
 from circuitsim.netlist.checks import LEAST_OHMS
@@ -200,19 +200,19 @@ class _CircuitBuilder:
         if goff > 0:
             self.add("conductors", "D", rows, goff * area)
         params = np.zeros((rows.size, N_PARAMS))
-        params[:, 1], params[:, 3] = p["vfwd"], p["vrev"]
+        params[:, V_FORWARD], params[:, V_REVERSE] = p["vfwd"], p["vrev"]
         if p["ron"] == 0:
             self.add("ideal", "D", rows, np.full(rows.size, p["vfwd"]))
         else:
-            params[:, 0] = (1.0 / p["ron"] - goff) * area
+            params[:, G_FORWARD] = (1.0 / p["ron"] - goff) * area
         if np.isfinite(p["vrev"]):
             if p["rrev"] == 0:
                 self.add("ideal", "D", rows, np.full(rows.size, p["vrev"]), reverse=True)
             else:
-                params[:, 2] = (1.0 / p["rrev"] - goff) * area
+                params[:, G_REVERSE] = (1.0 / p["rrev"] - goff) * area
         else:
-            params[:, 3] = 0.0
-        if params[:, [0, 2]].any():
+            params[:, V_REVERSE] = 0.0
+        if params[:, [G_FORWARD, G_REVERSE]].any():
             self.add("junctions", "D", rows, params)
             self.laws.append(np.full(rows.size, Law.PWL, np.int8))
 

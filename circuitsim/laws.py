@@ -42,12 +42,17 @@ class Law(IntEnum):
     SHOCKLEY = 0  # is (A), nvt (V), rs (ohm), bv (V, adjusted), nbv_vt (V), gmin (S); of IKF and ISR:
     #               1/ikf (1/A), isr (A), nr_vt (V), 1/vj (1/V), M/2
     PWL = 1  # g_forward (S), v_forward (V), g_reverse (S), v_reverse (V): slopes added beyond the two knees
-    TANH = 2  # imax (A), v0 (V): i = imax tanh(v / v0)
-    SINH = 3  # i0 (A), v0 (V): i = i0 sinh(v / v0)
+    TANH = 2  # scale (A), v0 (V): i = scale tanh(v / v0)
+    SINH = 3  # scale (A), v0 (V): i = scale sinh(v / v0)
     SEGMENT = 4  # g (S), lo (V), hi (V), -inf and inf allowed: i = g (clip(v, lo, hi) - clip(0, lo, hi))
 
 
-N_PARAMS = 11
+# The columns of parameters, by law.
+IS, NVT, RS, BV, NBV_VT, GMIN, PER_IKF, ISR, NR_VT, PER_VJ, HALF_M = range(11)
+G_FORWARD, V_FORWARD, G_REVERSE, V_REVERSE = range(4)
+SCALE, V0 = range(2)
+G, LO, HI = range(3)
+N_PARAMS = HALF_M + 1
 
 
 def most_current(law: NDArray[np.int8], params: Floats) -> tuple[Floats, Floats]:
@@ -55,15 +60,15 @@ def most_current(law: NDArray[np.int8], params: Floats) -> tuple[Floats, Floats]
     forward, reverse = np.full(law.size, np.inf), np.full(law.size, np.inf)
     p = params.T
     shockley, pwl, tanh, segment = (law == kind for kind in (Law.SHOCKLEY, Law.PWL, Law.TANH, Law.SEGMENT))
-    grows = (p[7] > 0) & (p[10] > 0)  # ISR's, with the width of the depleted region
-    limited = shockley & ~np.isfinite(p[3]) & (p[5] == 0) & ~grows  # neither breakdown nor gmin
-    reverse[limited] = p[0, limited] + p[7, limited]
-    forward[pwl & (p[0] == 0)] = 0.0
-    reverse[pwl & (p[2] == 0)] = 0.0
-    forward[tanh] = reverse[tanh] = p[0, tanh] * _NEARLY
-    at_zero = np.clip(0.0, p[1, segment], p[2, segment])
-    forward[segment] = p[0, segment] * (p[2, segment] - at_zero)
-    reverse[segment] = p[0, segment] * (at_zero - p[1, segment])
+    grows = (p[ISR] > 0) & (p[HALF_M] > 0)  # ISR's, with the width of the depleted region
+    limited = shockley & ~np.isfinite(p[BV]) & (p[GMIN] == 0) & ~grows  # neither breakdown nor gmin
+    reverse[limited] = p[IS, limited] + p[ISR, limited]
+    forward[pwl & (p[G_FORWARD] == 0)] = 0.0
+    reverse[pwl & (p[G_REVERSE] == 0)] = 0.0
+    forward[tanh] = reverse[tanh] = p[SCALE, tanh] * _NEARLY
+    at_zero = np.clip(0.0, p[LO, segment], p[HI, segment])
+    forward[segment] = p[G, segment] * (p[HI, segment] - at_zero)
+    reverse[segment] = p[G, segment] * (at_zero - p[LO, segment])
     return forward, reverse
 
 
@@ -72,8 +77,12 @@ def flat_room(law: NDArray[np.int8], params: Floats, v: Floats) -> tuple[Floats,
     pwl, segment = law == Law.PWL, law == Law.SEGMENT
     flat = (pwl | segment) & (branch_current(law, params, v)[1] == 0)
     p = params.T
-    fall = np.where(segment, np.where(v > p[1], v - p[2], np.inf), np.where(p[2] > 0, v + p[3], np.inf))
-    rise = np.where(segment, np.where(v < p[2], p[1] - v, np.inf), np.where(p[0] > 0, p[1] - v, np.inf))
+    fall = np.where(
+        segment, np.where(v > p[LO], v - p[HI], np.inf), np.where(p[G_REVERSE] > 0, v + p[V_REVERSE], np.inf)
+    )
+    rise = np.where(
+        segment, np.where(v < p[HI], p[LO] - v, np.inf), np.where(p[G_FORWARD] > 0, p[V_FORWARD] - v, np.inf)
+    )
     return np.where(flat, np.maximum(fall, 0.0), 0.0), np.where(flat, np.maximum(rise, 0.0), 0.0)
 
 
@@ -100,7 +109,7 @@ def exponential_voltage(law: NDArray[np.int8], params: Floats, current: Floats) 
 
 def generation(law: NDArray[np.int8], params: Floats, v: Floats) -> Floats:
     """The current (A) of ISR in reverse at voltages v, (..., m), where ngspice drops it: below -3 N Vt."""
-    dropped = (law == Law.SHOCKLEY) & (v < -2.99 * params[:, 1])  # a little above: its answer may be off by that
+    dropped = (law == Law.SHOCKLEY) & (v < -2.99 * params[:, NVT])  # a little above: its answer may be off by that
     return np.where(dropped, _recombination(params, v)[0], 0.0)
 
 
@@ -108,13 +117,13 @@ def beyond_law(law: NDArray[np.int8], params: Floats, v: Floats) -> NDArray[np.b
     """Which of m branches at voltages v, (..., m), are where their exponentials overflow: no law is followed there."""
     p, shockley = params.T, law == Law.SHOCKLEY
     with np.errstate(over="ignore", invalid="ignore"):
-        recombining = (p[7] > 0) & (RECOMBINING * p[8] < MAX_EXPONENT * p[1])
-        highest = np.where(recombining, RECOMBINING * p[8], MAX_EXPONENT * p[1])
-        far = ((v > highest) | (-v - p[3] > MAX_EXPONENT * p[4])) & shockley
-        far |= (np.abs(v) > STRAIGHT * p[1]) & (law == Law.SINH)
-        if (far & shockley & (p[2] > 0)).any():  # most of the voltage may be across RS
-            of_isr = p[7] * LEAST_SQUARE ** p[10] * np.exp(RECOMBINING)
-            most = np.where(recombining, of_isr, p[0] * np.exp(MAX_EXPONENT))
+        recombining = (p[ISR] > 0) & (RECOMBINING * p[NR_VT] < MAX_EXPONENT * p[NVT])
+        highest = np.where(recombining, RECOMBINING * p[NR_VT], MAX_EXPONENT * p[NVT])
+        far = ((v > highest) | (-v - p[BV] > MAX_EXPONENT * p[NBV_VT])) & shockley
+        far |= (np.abs(v) > STRAIGHT * p[V0]) & (law == Law.SINH)
+        if (far & shockley & (p[RS] > 0)).any():  # most of the voltage may be across RS
+            of_isr = p[ISR] * LEAST_SQUARE ** p[HALF_M] * np.exp(RECOMBINING)
+            most = np.where(recombining, of_isr, p[IS] * np.exp(MAX_EXPONENT))
             current = branch_current(law, params, v)[0]
             far &= ~shockley | (np.abs(current) * _before_knee(params, current) >= _NEARLY * most)
     return far
@@ -137,13 +146,13 @@ def _ratio(a: Floats, b: Floats) -> Floats:
 
 
 def _pwl_current(p: Floats, v: Floats) -> tuple[Floats, Floats]:
-    g_f, v_f, g_r, v_r = p[:, :4].T
+    g_f, v_f, g_r, v_r, *_ = p.T
     above, below = v - v_f, -v - v_r
     return g_f * np.maximum(above, 0.0) - g_r * np.maximum(below, 0.0), g_f * (above > 0) + g_r * (below > 0)
 
 
 def _segment_current(p: Floats, v: Floats) -> tuple[Floats, Floats]:
-    g, lo, hi = p[:, :3].T
+    g, lo, hi, *_ = p.T
     return g * (np.clip(v, lo, hi) - np.clip(0.0, lo, hi)), g * ((v >= lo) & (v < hi))
 
 
@@ -153,24 +162,24 @@ def _segment_current(p: Floats, v: Floats) -> tuple[Floats, Floats]:
 def _scaled(p: Floats, v: Floats) -> Floats:
     """v / v0, limited to +-STRAIGHT."""
     with np.errstate(over="ignore"):
-        return np.clip(v / p[:, 1], -STRAIGHT, STRAIGHT)
+        return np.clip(v / p[:, V0], -STRAIGHT, STRAIGHT)
 
 
 def _tanh_current(p: Floats, v: Floats) -> tuple[Floats, Floats]:
     z = _scaled(p, v)
     e = np.exp(-2.0 * np.abs(z))
-    return p[:, 0] * np.tanh(z), p[:, 0] / p[:, 1] * (4.0 * e / (1.0 + e) ** 2)
+    return p[:, SCALE] * np.tanh(z), p[:, SCALE] / p[:, V0] * (4.0 * e / (1.0 + e) ** 2)
 
 
 def _sinh_current(p: Floats, v: Floats) -> tuple[Floats, Floats]:
     z = _scaled(p, v)
-    slope = p[:, 0] / p[:, 1] * np.cosh(z)
-    return p[:, 0] * np.sinh(z) + slope * (v - z * p[:, 1]), slope
+    slope = p[:, SCALE] / p[:, V0] * np.cosh(z)
+    return p[:, SCALE] * np.sinh(z) + slope * (v - z * p[:, V0]), slope
 
 
 def _sinh_voltage(p: Floats, i: Floats) -> Floats:
-    z = np.clip(np.arcsinh(_ratio(i, p[:, 0])), -STRAIGHT, STRAIGHT)
-    return p[:, 1] * z + _ratio(i - p[:, 0] * np.sinh(z), p[:, 0] / p[:, 1] * np.cosh(z))
+    z = np.clip(np.arcsinh(_ratio(i, p[:, SCALE])), -STRAIGHT, STRAIGHT)
+    return p[:, V0] * z + _ratio(i - p[:, SCALE] * np.sinh(z), p[:, SCALE] / p[:, V0] * np.cosh(z))
 
 
 # -- Shockley ----------------------------------------------------------------------------------------------------------
@@ -178,19 +187,19 @@ def _sinh_voltage(p: Floats, i: Floats) -> Floats:
 
 def _shockley_current(p: Floats, v: Floats) -> tuple[Floats, Floats]:
     _, i, g = _junction(p, v)
-    return i, g / (1.0 + p[:, 2] * g)
+    return i, g / (1.0 + p[:, RS] * g)
 
 
 def _shockley_voltage(p: Floats, i: Floats) -> Floats:
     """RS i + w, with w the junction voltage at which the exponential of IS alone, or that of ISR, carries i."""
     with np.errstate(over="ignore"):
         before = i * _before_knee(p, i)
-    return _least(p, before, _bare_voltage(p, before)) + p[:, 2] * i
+    return _least(p, before, _bare_voltage(p, before)) + p[:, RS] * i
 
 
 def _bare_voltage(p: Floats, i: Floats) -> Floats:
     """The junction voltage w at which IS and breakdown alone carry i, or at which the law jumps over i."""
-    saturation, nvt, bv, nbv_vt = p[:, 0], p[:, 1], p[:, 3], p[:, 4]
+    saturation, nvt, bv, nbv_vt = p[:, IS], p[:, NVT], p[:, BV], p[:, NBV_VT]
     ratio = _ratio(i, saturation)
     with np.errstate(divide="ignore"):
         forward = nvt * np.log1p(np.maximum(ratio, np.expm1(-3.0)))
@@ -204,7 +213,7 @@ def _bare_voltage(p: Floats, i: Floats) -> Floats:
 
 
 def _junction_current(p: Floats, w: Floats) -> tuple[Floats, Floats]:
-    saturation, nvt, _, bv, nbv_vt, gmin, knee, recombining = p[:, :8].T
+    saturation, nvt, _, bv, nbv_vt, gmin, knee, recombining, *_ = p.T
     forward = np.exp(np.minimum(w / nvt, MAX_EXPONENT))
     i = saturation * np.expm1(np.minimum(w / nvt, MAX_EXPONENT))
     g = saturation * forward / nvt
@@ -228,7 +237,7 @@ def _junction_current(p: Floats, w: Floats) -> tuple[Floats, Floats]:
 
 def _recombination(p: Floats, w: Floats) -> tuple[Floats, Floats]:
     """The current of ISR at junction voltage w, and its slope."""
-    isr, nr_vt, per_vj, half_m = p[:, 7:].T
+    *_, isr, nr_vt, per_vj, half_m = p.T
     nr_vt = np.where(isr > 0, nr_vt, 1.0)
     w = np.minimum(w, RECOMBINING * nr_vt)
     z, depleted = w / nr_vt, np.minimum(1.0 - w * per_vj, _FAR)
@@ -239,13 +248,13 @@ def _recombination(p: Floats, w: Floats) -> tuple[Floats, Floats]:
 
 def _before_knee(p: Floats, i: Floats) -> Floats:
     """How many times larger currents i > 0 were without IKF: i = j / (1 + sqrt(j / IKF)) turned around is j / i."""
-    ratio = np.maximum(i, 0.0) * p[:, 6]
+    ratio = np.maximum(i, 0.0) * p[:, PER_IKF]
     return 1.0 + 0.5 * (ratio + np.sqrt(ratio) * np.sqrt(ratio + 4.0))
 
 
 def _least(p: Floats, i: Floats, w: Floats) -> Floats:
     """The least of junction voltages w and those at which the current of ISR alone is i > 0 or more."""
-    isr, nr_vt, _, half_m = p[:, 7:].T
+    *_, isr, nr_vt, _, half_m = p.T
     if not isr.any():
         return w
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -258,19 +267,18 @@ def _junction(p: Floats, v: Floats) -> tuple[Floats, Floats, Floats]:
 
     Safeguarded Newton on the bracket between 0 and v.
     """
-    rs = p[:, 2]
-    if not rs.any():
+    if not p[:, RS].any():
         return v, *_junction_current(p, v)
     p = np.asfortranarray(p)  # each column is read in every step
-    rs = p[:, 2]
+    rs = p[:, RS]
     low, high = np.minimum(v, 0.0), np.maximum(v, 0.0)
     # Where an exponential alone would carry all of v / RS: beyond the root, so that Newton comes back to it.
     with np.errstate(divide="ignore", over="ignore"):
         limit = v / np.where(rs > 0, rs, np.inf)
-        before = _before_knee(p, limit) if p[:, 6].any() else 1.0
-        decades = np.log1p(np.where(rs > 0, np.abs(v) / np.where(rs > 0, rs * p[:, 0], 1.0), np.inf) * before)
-    reverse = np.minimum(-(p[:, 3] + p[:, 4] * decades), -3.0 * p[:, 1] * BEYOND)
-    forward = _least(p, limit * before, p[:, 1] * decades)
+        before = _before_knee(p, limit) if p[:, PER_IKF].any() else 1.0
+        decades = np.log1p(np.where(rs > 0, np.abs(v) / np.where(rs > 0, rs * p[:, IS], 1.0), np.inf) * before)
+    reverse = np.minimum(-(p[:, BV] + p[:, NBV_VT] * decades), -3.0 * p[:, NVT] * BEYOND)
+    forward = _least(p, limit * before, p[:, NVT] * decades)
     w = np.where(rs > 0, np.where(v > 0, np.minimum(v, forward), np.maximum(v, reverse)), v)
     for _ in range(200):
         i, g = _junction_current(p, w)

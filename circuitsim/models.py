@@ -8,7 +8,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.errors import At, NetlistError
-from circuitsim.laws import LEAST_SQUARE, N_PARAMS, Law
+from circuitsim.laws import (
+    BV,
+    GMIN,
+    HALF_M,
+    HI,
+    IS,
+    ISR,
+    LEAST_SQUARE,
+    LO,
+    N_PARAMS,
+    NBV_VT,
+    NR_VT,
+    NVT,
+    PER_IKF,
+    PER_VJ,
+    RS,
+    SCALE,
+    V0,
+    G,
+    Law,
+)
 from circuitsim.netlist import ModelCard, Options
 from circuitsim.netlist.model import ABSOLUTE_ZERO
 from circuitsim.netlist.tokens import comma_hint
@@ -169,24 +189,24 @@ def shockley_params(
                 f"{label}: {name} is {value[k]:.3g} {unit} at {temp[k]:g} C; mend its temperature coefficients", at
             )
     rows = np.zeros((area.size, N_PARAMS))
-    rows[:, 0] = saturation
-    rows[:, 1] = p["n"] * vt
-    rows[:, 2] = rs / (area * m)
-    rows[:, 3] = _adjusted_breakdown(bv, p["ibv"] * m, saturation, vt, nbv_vt)
-    rows[:, 4] = nbv_vt
-    rows[:, 5] = options.gmin
+    rows[:, IS] = saturation
+    rows[:, NVT] = p["n"] * vt
+    rows[:, RS] = rs / (area * m)
+    rows[:, BV] = _adjusted_breakdown(bv, p["ibv"] * m, saturation, vt, nbv_vt)
+    rows[:, NBV_VT] = nbv_vt
+    rows[:, GMIN] = options.gmin
     if p["ikf"] > 0:
-        rows[:, 6] = 1.0 / (p["ikf"] * area * m)
+        rows[:, PER_IKF] = 1.0 / (p["ikf"] * area * m)
     if p["isr"] > 0:
         half_m = 0.5 * min(p["m"], _MOST_GRADING)
         vj = np.minimum(_junction_potential(p["vj"], temp, tnom), _MOST_POTENTIAL)
-        rows[:, 7], rows[:, 8], rows[:, 10] = at_temperature(p["isr"], p["nr"]), p["nr"] * vt, half_m
+        rows[:, ISR], rows[:, NR_VT], rows[:, HALF_M] = at_temperature(p["isr"], p["nr"]), p["nr"] * vt, half_m
         # Its factor falls by M / (2 sqrt(0.005) VJ) a volt at most, its exponential rises by 1 / (NR Vt) at least; what
         # is left to fall the current of IS may outweigh, at 0 V and, with N <= NR, all the more above.
         with np.errstate(divide="ignore"):
-            left = half_m / (np.sqrt(LEAST_SQUARE) * vj) - 1.0 / rows[:, 8]
+            left = half_m / (np.sqrt(LEAST_SQUARE) * vj) - 1.0 / rows[:, NR_VT]
         outweighed = (p["n"] <= p["nr"]) & (
-            rows[:, 7] * (1.0 + LEAST_SQUARE) ** half_m * left <= saturation / rows[:, 1]
+            rows[:, ISR] * (1.0 + LEAST_SQUARE) ** half_m * left <= saturation / rows[:, NVT]
         )
         if (falls := (vj <= 0) | ((left > 0) & ~outweighed)).any():
             k = int(np.argmax(falls))
@@ -195,7 +215,7 @@ def shockley_params(
                 "around VJ, nor its sum with that of IS; make VJ larger, or M or NR smaller, or leave ISR out",
                 at,
             )
-        rows[:, 9] = 1.0 / vj
+        rows[:, PER_VJ] = 1.0 / vj
     return rows
 
 
@@ -256,7 +276,7 @@ def resistor_branches(model: ModelCard, at: At) -> tuple[float, Law, Floats]:
             at,
         )
     rows = np.zeros((int(scale > 0), N_PARAMS))
-    rows[:, :2] = scale, v0
+    rows[:, [SCALE, V0]] = scale, v0
     return g, law, rows
 
 
@@ -307,6 +327,6 @@ def _segments(model: ModelCard, at: At) -> tuple[float, Floats]:
         )
     g = float(slope.min())
     rows = np.zeros((slope.size, N_PARAMS))
-    rows[:, 0] = slope - g
-    rows[:, 1], rows[:, 2] = [-np.inf, *v[1:-1]], [*v[1:-1], np.inf]
-    return g, rows[rows[:, 0] > 0]
+    rows[:, G] = slope - g
+    rows[:, LO], rows[:, HI] = [-np.inf, *v[1:-1]], [*v[1:-1], np.inf]
+    return g, rows[rows[:, G] > 0]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from circuitsim.branches import take_rows
 from circuitsim.circuit import Circuit
 from circuitsim.errors import TopologyError
-from circuitsim.laws import MAX_EXPONENT, RECOMBINING, STRAIGHT, Law
+from circuitsim.laws import BV, ISR, MAX_EXPONENT, NBV_VT, NR_VT, NVT, RECOMBINING, RS, STRAIGHT, V0, Law
 from circuitsim.topology import Topology
 
 Ints = NDArray[np.int64]
@@ -92,11 +92,11 @@ def _check_junctions(c: Circuit, t: Topology, fixed: Floats) -> None:
     v = fixed @ t.closed_fixed.T
     p = j.params[t.closed_junctions]
     law = j.law[t.closed_junctions]
-    bare = (law == Law.SHOCKLEY) & (p[:, 2] == 0) | (law == Law.SINH)
+    bare = (law == Law.SHOCKLEY) & (p[:, RS] == 0) | (law == Law.SINH)
     with np.errstate(over="ignore"):  # of laws that have no exponent
-        nvt = np.where(p[:, 7] > 0, np.minimum(p[:, 1], p[:, 8] * (RECOMBINING / MAX_EXPONENT)), p[:, 1])
+        nvt = np.where(p[:, ISR] > 0, np.minimum(p[:, NVT], p[:, NR_VT] * (RECOMBINING / MAX_EXPONENT)), p[:, NVT])
         forward = v.max(axis=0) / np.maximum(nvt, 1e-300)
-        reverse = (-v.min(axis=0) - p[:, 3]) / np.maximum(np.where(law == Law.SINH, p[:, 1], p[:, 4]), 1e-300)
+        reverse = (-v.min(axis=0) - p[:, BV]) / np.maximum(np.where(law == Law.SINH, p[:, V0], p[:, NBV_VT]), 1e-300)
     exponent = np.maximum(forward, reverse)
     v = np.where(forward >= reverse, v.max(axis=0), v.min(axis=0))
     over = np.flatnonzero(bare & (exponent > np.where(law == Law.SINH, STRAIGHT, MAX_EXPONENT)))

@@ -14,7 +14,7 @@ from circuitsim.branches import take_rows
 from circuitsim.circuit import Circuit
 from circuitsim.currents import ambiguous_elements, table_currents
 from circuitsim.errors import NetlistError, SettingsError
-from circuitsim.laws import Law
+from circuitsim.laws import RS, Law
 from circuitsim.netlist.model import KINDS
 from circuitsim.netlist.saves import (
     CROSSBAR,
@@ -191,7 +191,7 @@ def _series_drops(solution: Solution, rows: Ints, batch: slice) -> Floats:
     j = solution.circuit.junctions
     rs = np.zeros(len(solution.circuit.netlist.tables["D"]))
     shockley = j.law == Law.SHOCKLEY
-    rs[j.row[shockley]] = j.params[shockley, 2]
+    rs[j.row[shockley]] = j.params[shockley, RS]
     return rs[rows] * table_currents(solution, "D", rows, batch)
 
 

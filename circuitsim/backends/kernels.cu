@@ -13,7 +13,11 @@ typedef long long integer;
 #define TANH 2
 #define SINH 3
 #define SEGMENT 4
-#define N_PARAMS 11
+// Columns of parameters, by law (laws.py).
+enum { IS, NVT, RS, BV, NBV_VT, GMIN, PER_IKF, ISR, NR_VT, PER_VJ, HALF_M, N_PARAMS };
+enum { G_FORWARD, V_FORWARD, G_REVERSE, V_REVERSE };
+enum { SCALE, V0 };
+enum { G, LO, HI };
 #define MAX_EXPONENT 700.0
 #define STRAIGHT 500.0
 #define LEAST_SQUARE 0.005
@@ -43,55 +47,55 @@ __device__ inline double within(double x, double low, double high) {  // NaN sta
 // Current and slope of the bare junction at voltage w; p as in laws.Law.
 __device__ inline double shockley(const double* p, double w, double* slope) {
     double i, g;
-    if (w < -3.0 * p[1] && w < -p[3]) {
-        i = -p[0] * exp(fmin(-(w + p[3]) / p[4], MAX_EXPONENT));
-        g = -i / p[4];
-    } else if (w < -3.0 * p[1]) {
-        const double arg = 3.0 * p[1] / (w * 2.718281828459045);
+    if (w < -3.0 * p[NVT] && w < -p[BV]) {
+        i = -p[IS] * exp(fmin(-(w + p[BV]) / p[NBV_VT], MAX_EXPONENT));
+        g = -i / p[NBV_VT];
+    } else if (w < -3.0 * p[NVT]) {
+        const double arg = 3.0 * p[NVT] / (w * 2.718281828459045);
         const double cube = arg * arg * arg;
-        i = -p[0] * (1.0 + cube);
-        g = p[0] * 3.0 * cube / w;
+        i = -p[IS] * (1.0 + cube);
+        g = p[IS] * 3.0 * cube / w;
     } else {
-        const double z = fmin(w / p[1], MAX_EXPONENT);
-        i = p[0] * expm1(z);
-        g = p[0] * exp(z) / p[1];
+        const double z = fmin(w / p[NVT], MAX_EXPONENT);
+        i = p[IS] * expm1(z);
+        g = p[IS] * exp(z) / p[NVT];
     }
-    if (p[7] > 0.0) {
-        const double at = fmin(w, RECOMBINING * p[8]), z = at / p[8], depleted = 1.0 - at * p[9];
-        const double square = depleted * depleted + LEAST_SQUARE, factor = pow(square, p[10]);
-        const double current = p[7] * expm1(z);
+    if (p[ISR] > 0.0) {
+        const double at = fmin(w, RECOMBINING * p[NR_VT]), z = at / p[NR_VT], depleted = 1.0 - at * p[PER_VJ];
+        const double square = depleted * depleted + LEAST_SQUARE, factor = pow(square, p[HALF_M]);
+        const double current = p[ISR] * expm1(z);
         i += current * factor;
-        g += factor * (p[7] * exp(z) / p[8] - current * (2.0 * p[10] * p[9] * depleted / square));
+        g += factor * (p[ISR] * exp(z) / p[NR_VT] - current * (2.0 * p[HALF_M] * p[PER_VJ] * depleted / square));
     }
-    if (p[6] > 0.0 && i > 0.0) {
-        const double root = sqrt(i) * sqrt(p[6]);
+    if (p[PER_IKF] > 0.0 && i > 0.0) {
+        const double root = sqrt(i) * sqrt(p[PER_IKF]);
         i /= 1.0 + root;
         g = g / (1.0 + root) * ((1.0 + 0.5 * root) / (1.0 + root));
     }
-    *slope = g + p[5];
-    return i + p[5] * w;
+    *slope = g + p[GMIN];
+    return i + p[GMIN] * w;
 }
 
 // How many times larger a current i of the junction were without IKF.
 __device__ inline double before_knee(const double* p, double i) {
-    if (p[6] == 0.0 || i <= 0.0) return 1.0;
-    const double ratio = i * p[6];
+    if (p[PER_IKF] == 0.0 || i <= 0.0) return 1.0;
+    const double ratio = i * p[PER_IKF];
     return 1.0 + 0.5 * (ratio + sqrt(ratio) * sqrt(ratio + 4.0));
 }
 
 // The voltage at which ISR alone carries i > 0, or more.
 __device__ inline double recombination_voltage(const double* p, double i) {
-    return p[7] > 0.0 ? p[8] * log1p(i / (p[7] * pow(LEAST_SQUARE, p[10]))) : INF;
+    return p[ISR] > 0.0 ? p[NR_VT] * log1p(i / (p[ISR] * pow(LEAST_SQUARE, p[HALF_M]))) : INF;
 }
 
 // The root w of w + RS i(w) = v.
 __device__ inline double junction_voltage(const double* p, double v) {
-    const double rs = p[2];
+    const double rs = p[RS];
     if (rs == 0.0) return v;
     double low = fmin(v, 0.0), high = fmax(v, 0.0), w = v, g;
-    if (rs * p[0] > 0.0) {  // where an exponential alone would carry all of v / RS: beyond the root
-        const double before = before_knee(p, v / rs), decades = log1p(fabs(v) / (rs * p[0]) * before);
-        w = v > 0.0 ? fmin(v, p[1] * decades) : fmax(v, fmin(-(p[3] + p[4] * decades), -3.0 * p[1] * BEYOND));
+    if (rs * p[IS] > 0.0) {  // where an exponential alone would carry all of v / RS: beyond the root
+        const double before = before_knee(p, v / rs), decades = log1p(fabs(v) / (rs * p[IS]) * before);
+        w = v > 0.0 ? fmin(v, p[NVT] * decades) : fmax(v, fmin(-(p[BV] + p[NBV_VT] * decades), -3.0 * p[NVT] * BEYOND));
         if (v > 0.0) w = fmin(w, recombination_voltage(p, v / rs * before));
     }
     for (int step = 0; step < STEPS; ++step) {
@@ -111,35 +115,35 @@ __device__ inline double junction_voltage(const double* p, double v) {
 __device__ inline double branch(integer law, const double* p, double v, double* slope) {
     if (law == PWL) {
         double i = 0.0, g = 0.0;
-        if (v > p[1]) {
-            i += p[0] * (v - p[1]);
-            g += p[0];
+        if (v > p[V_FORWARD]) {
+            i += p[G_FORWARD] * (v - p[V_FORWARD]);
+            g += p[G_FORWARD];
         }
-        if (-v > p[3]) {
-            i -= p[2] * (-v - p[3]);
-            g += p[2];
+        if (-v > p[V_REVERSE]) {
+            i -= p[G_REVERSE] * (-v - p[V_REVERSE]);
+            g += p[G_REVERSE];
         }
         *slope = g;
         return i;
     }
     if (law == SEGMENT) {
-        *slope = p[1] <= v && v < p[2] ? p[0] : 0.0;
-        return p[0] * (within(v, p[1], p[2]) - within(0.0, p[1], p[2]));
+        *slope = p[LO] <= v && v < p[HI] ? p[G] : 0.0;
+        return p[G] * (within(v, p[LO], p[HI]) - within(0.0, p[LO], p[HI]));
     }
     if (law == TANH || law == SINH) {
-        const double z = within(v / p[1], -STRAIGHT, STRAIGHT);
+        const double z = within(v / p[V0], -STRAIGHT, STRAIGHT);
         if (law == SINH) {
-            *slope = p[0] / p[1] * cosh(z);
-            return p[0] * sinh(z) + *slope * (v - z * p[1]);
+            *slope = p[SCALE] / p[V0] * cosh(z);
+            return p[SCALE] * sinh(z) + *slope * (v - z * p[V0]);
         }
         const double e = exp(-2.0 * fabs(z));
-        *slope = p[0] / p[1] * (4.0 * e / ((1.0 + e) * (1.0 + e)));
-        return p[0] * tanh(z);
+        *slope = p[SCALE] / p[V0] * (4.0 * e / ((1.0 + e) * (1.0 + e)));
+        return p[SCALE] * tanh(z);
     }
     const double w = junction_voltage(p, v);
     double g;
     const double i = shockley(p, w, &g);
-    *slope = g / (1.0 + p[2] * g);
+    *slope = g / (1.0 + p[RS] * g);
     return i;
 }
 
@@ -345,15 +349,15 @@ __device__ inline double ratio(double a, double b) { return a == 0.0 ? 0.0 : a /
 // The voltage at which the exponentials of a Shockley diode, that of IS or that of ISR, carry i.
 __device__ inline double shockley_voltage(const double* p, double i) {
     const double before = i * before_knee(p, i);
-    const double times = ratio(before, p[0]), least = expm1(-3.0), exponent = log(fmax(-times, 1.0));
+    const double times = ratio(before, p[IS]), least = expm1(-3.0), exponent = log(fmax(-times, 1.0));
     double w;
     if (times > expm1(MAX_EXPONENT)) w = INF;
     else if (exponent > MAX_EXPONENT) w = -INF;
-    else if (times <= -1.0) w = -(p[3] + p[4] * exponent);
-    else if (times < least) w = fmax(-3.0 * p[1] / (2.718281828459045 * cbrt(1.0 + times)), -p[3]);
-    else w = fmax(p[1] * log1p(times), -p[3]);
+    else if (times <= -1.0) w = -(p[BV] + p[NBV_VT] * exponent);
+    else if (times < least) w = fmax(-3.0 * p[NVT] / (2.718281828459045 * cbrt(1.0 + times)), -p[BV]);
+    else w = fmax(p[NVT] * log1p(times), -p[BV]);
     if (i > 0.0) w = fmin(w, recombination_voltage(p, before));
-    return w + p[2] * i;
+    return w + p[RS] * i;
 }
 
 // SPICE's critical voltage of an exponential.
@@ -364,8 +368,8 @@ __device__ inline double critical(double saturation, double nvt) {
 
 // The voltage at which a sinh branch carries i.
 __device__ inline double sinh_voltage(const double* p, double i) {
-    const double z = within(asinh(ratio(i, p[0])), -STRAIGHT, STRAIGHT);
-    return p[1] * z + ratio(i - p[0] * sinh(z), p[0] / p[1] * cosh(z));
+    const double z = within(asinh(ratio(i, p[SCALE])), -STRAIGHT, STRAIGHT);
+    return p[V0] * z + ratio(i - p[SCALE] * sinh(z), p[SCALE] / p[V0] * cosh(z));
 }
 
 // Where to go on from, when the branch was at `was` and is to go to v, with the current `line` on its old tangent.
@@ -373,9 +377,9 @@ __device__ inline double limited(integer law, const double* p, double was, doubl
     if (law != SHOCKLEY && law != SINH) return v;
     double knee = 0.0, broken = 0.0;
     if (law == SHOCKLEY) {
-        knee = critical(p[0], p[1]);
-        if (p[7] > 0.0) knee = fmin(knee, critical(p[7], p[8]));
-        broken = -(p[3] + knee);
+        knee = critical(p[IS], p[NVT]);
+        if (p[ISR] > 0.0) knee = fmin(knee, critical(p[ISR], p[NR_VT]));
+        broken = -(p[BV] + knee);
     }
     if (v > fmax(was, knee)) {
         const double i = fmax(line, 0.0);

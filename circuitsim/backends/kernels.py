@@ -7,7 +7,34 @@ import math
 import numpy as np
 
 from circuitsim.compiled import jit
-from circuitsim.laws import BEYOND, LEAST_SQUARE, MAX_EXPONENT, RECOMBINING, STRAIGHT, Law
+from circuitsim.laws import (
+    BEYOND,
+    BV,
+    G_FORWARD,
+    G_REVERSE,
+    GMIN,
+    HALF_M,
+    HI,
+    IS,
+    ISR,
+    LEAST_SQUARE,
+    LO,
+    MAX_EXPONENT,
+    NBV_VT,
+    NR_VT,
+    NVT,
+    PER_IKF,
+    PER_VJ,
+    RECOMBINING,
+    RS,
+    SCALE,
+    STRAIGHT,
+    V0,
+    V_FORWARD,
+    V_REVERSE,
+    G,
+    Law,
+)
 
 _PWL, _TANH, _SINH, _SEGMENT = int(Law.PWL), int(Law.TANH), int(Law.SINH), int(Law.SEGMENT)
 _FEW = 50  # array elements that Python takes: it comes back to them in every sweep
@@ -17,40 +44,40 @@ _STEPS = 200  # of a safeguarded Newton iteration; bisection alone needs about 6
 @jit()
 def shockley(p, w):
     """Current and slope of the bare junction at voltage w; p as in laws.Law."""
-    if w < -3.0 * p[1] and w < -p[3]:
-        i = -p[0] * math.exp(min(-(w + p[3]) / p[4], MAX_EXPONENT))
-        g = -i / p[4]
-    elif w < -3.0 * p[1]:
-        arg = 3.0 * p[1] / (w * math.e)
+    if w < -3.0 * p[NVT] and w < -p[BV]:
+        i = -p[IS] * math.exp(min(-(w + p[BV]) / p[NBV_VT], MAX_EXPONENT))
+        g = -i / p[NBV_VT]
+    elif w < -3.0 * p[NVT]:
+        arg = 3.0 * p[NVT] / (w * math.e)
         cube = arg * arg * arg
-        i = -p[0] * (1.0 + cube)
-        g = p[0] * 3.0 * cube / w
+        i = -p[IS] * (1.0 + cube)
+        g = p[IS] * 3.0 * cube / w
     else:
-        z = min(w / p[1], MAX_EXPONENT)
-        i = p[0] * math.expm1(z)
-        g = p[0] * math.exp(z) / p[1]
-    if p[7] > 0.0:
-        at = min(w, RECOMBINING * p[8])
-        z = at / p[8]
-        depleted = 1.0 - at * p[9]
+        z = min(w / p[NVT], MAX_EXPONENT)
+        i = p[IS] * math.expm1(z)
+        g = p[IS] * math.exp(z) / p[NVT]
+    if p[ISR] > 0.0:
+        at = min(w, RECOMBINING * p[NR_VT])
+        z = at / p[NR_VT]
+        depleted = 1.0 - at * p[PER_VJ]
         square = depleted * depleted + LEAST_SQUARE
-        factor = square ** p[10]
-        current = p[7] * math.expm1(z)
+        factor = square ** p[HALF_M]
+        current = p[ISR] * math.expm1(z)
         i += current * factor
-        g += factor * (p[7] * math.exp(z) / p[8] - current * (2.0 * p[10] * p[9] * depleted / square))
-    if p[6] > 0.0 and i > 0.0:
-        root = math.sqrt(i) * math.sqrt(p[6])
+        g += factor * (p[ISR] * math.exp(z) / p[NR_VT] - current * (2.0 * p[HALF_M] * p[PER_VJ] * depleted / square))
+    if p[PER_IKF] > 0.0 and i > 0.0:
+        root = math.sqrt(i) * math.sqrt(p[PER_IKF])
         i /= 1.0 + root
         g = g / (1.0 + root) * ((1.0 + 0.5 * root) / (1.0 + root))
-    return i + p[5] * w, g + p[5]
+    return i + p[GMIN] * w, g + p[GMIN]
 
 
 @jit()
 def before_knee(p, i):
     """How many times larger a current i of the junction were without IKF (laws.py)."""
-    if p[6] == 0.0 or i <= 0.0:
+    if p[PER_IKF] == 0.0 or i <= 0.0:
         return 1.0
-    ratio = i * p[6]
+    ratio = i * p[PER_IKF]
     return 1.0 + 0.5 * (ratio + math.sqrt(ratio) * math.sqrt(ratio + 4.0))
 
 
@@ -60,35 +87,35 @@ def branch(law, p, v):
     if law == _PWL:
         i = 0.0
         g = 0.0
-        if v > p[1]:
-            i += p[0] * (v - p[1])
-            g += p[0]
-        if -v > p[3]:
-            i -= p[2] * (-v - p[3])
-            g += p[2]
+        if v > p[V_FORWARD]:
+            i += p[G_FORWARD] * (v - p[V_FORWARD])
+            g += p[G_FORWARD]
+        if -v > p[V_REVERSE]:
+            i -= p[G_REVERSE] * (-v - p[V_REVERSE])
+            g += p[G_REVERSE]
         return i, g
     if law == _SEGMENT:
-        at_zero = min(max(0.0, p[1]), p[2])
-        return p[0] * (min(max(v, p[1]), p[2]) - at_zero), p[0] if p[1] <= v < p[2] else 0.0
+        at_zero = min(max(0.0, p[LO]), p[HI])
+        return p[G] * (min(max(v, p[LO]), p[HI]) - at_zero), p[G] if p[LO] <= v < p[HI] else 0.0
     if law == _TANH or law == _SINH:
-        z = min(max(v / p[1], -STRAIGHT), STRAIGHT)
+        z = min(max(v / p[V0], -STRAIGHT), STRAIGHT)
         if law == _SINH:
-            g = p[0] / p[1] * math.cosh(z)
-            return p[0] * math.sinh(z) + g * (v - z * p[1]), g
+            g = p[SCALE] / p[V0] * math.cosh(z)
+            return p[SCALE] * math.sinh(z) + g * (v - z * p[V0]), g
         e = math.exp(-2.0 * abs(z))
-        return p[0] * math.tanh(z), p[0] / p[1] * (4.0 * e / (1.0 + e) ** 2)
-    rs = p[2]
+        return p[SCALE] * math.tanh(z), p[SCALE] / p[V0] * (4.0 * e / (1.0 + e) ** 2)
+    rs = p[RS]
     if rs == 0.0:
         return shockley(p, v)
     low = min(v, 0.0)
     high = max(v, 0.0)
     w = v
-    if rs * p[0] > 0.0:  # where an exponential alone would carry all of v / RS: beyond the root
+    if rs * p[IS] > 0.0:  # where an exponential alone would carry all of v / RS: beyond the root
         before = before_knee(p, v / rs)
-        decades = math.log1p(abs(v) / (rs * p[0]) * before)
-        w = min(v, p[1] * decades) if v > 0.0 else max(v, min(-(p[3] + p[4] * decades), -3.0 * p[1] * BEYOND))
-        if v > 0.0 and p[7] > 0.0:
-            w = min(w, p[8] * math.log1p(v / rs * before / (p[7] * LEAST_SQUARE ** p[10])))
+        decades = math.log1p(abs(v) / (rs * p[IS]) * before)
+        w = min(v, p[NVT] * decades) if v > 0.0 else max(v, min(-(p[BV] + p[NBV_VT] * decades), -3.0 * p[NVT] * BEYOND))
+        if v > 0.0 and p[ISR] > 0.0:
+            w = min(w, p[NR_VT] * math.log1p(v / rs * before / (p[ISR] * LEAST_SQUARE ** p[HALF_M])))
     for _ in range(_STEPS):
         i, g = shockley(p, w)
         error = w + rs * i - v

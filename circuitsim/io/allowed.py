@@ -63,7 +63,7 @@ from circuitsim.currents import ideal_currents
 from circuitsim.graphs import components
 from circuitsim.io.flatten import MIN_RON
 from circuitsim.io.ngspice import ABSTOL, GMIN, PIVREL, RELTOL, VNTOL
-from circuitsim.laws import Law, branch_current, generation
+from circuitsim.laws import ISR, RS, Law, branch_current, generation
 from circuitsim.linear import Solved
 from circuitsim.methods.mna import make_network
 from circuitsim.methods.network import Network
@@ -116,7 +116,7 @@ class _Bounds:
         self.drops = solution.drops(j.a, j.b)[0]
         dropped = generation(j.law, j.params, self.drops)
         self.params = j.params.copy()  # as ngspice has them at our answer
-        self.params[dropped != 0, 7] = 0.0
+        self.params[dropped != 0, ISR] = 0.0
         self.current, self.slope = branch_current(j.law, self.params, self.drops)
         capped = (j.law == Law.PWL) & (self.slope > 1.0 / MIN_RON)
         self.capped = np.where(capped, self.current * (1.0 - 1.0 / (MIN_RON * np.where(capped, self.slope, 1.0))), 0.0)
@@ -322,7 +322,7 @@ class _Bounds:
         """At each node: the rounding of the sum of g v over all branches, and the sum of their absolute currents, A."""
         pulls, _, carried = self._sums(self.far)
         j = self.circuit.junctions
-        rs = np.where(j.law == Law.SHOCKLEY, j.params[:, 2], 0.0)
+        rs = np.where(j.law == Law.SHOCKLEY, j.params[:, RS], 0.0)
         np.add.at(pulls, j.a, 2.0 * self.far[j.a] / np.where(rs > 0, rs, np.inf))
         mixed = np.asarray(np.bincount(self.group, self.eps * pulls)[self.group], float)
         return mixed, carried

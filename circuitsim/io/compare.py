@@ -35,7 +35,7 @@ from circuitsim.io.ngspice import (
     run_ngspice,
     tight_options,
 )
-from circuitsim.laws import Law, generation
+from circuitsim.laws import IS, NVT, Law, generation
 from circuitsim.models import thermal_voltage
 from circuitsim.netlist.expand import Changes
 from circuitsim.netlist.model import KINDS, Analysis
@@ -379,10 +379,10 @@ def _notes(solution: Solution) -> Iterator[str]:
     shockley = j.law == Law.SHOCKLEY
     temp = np.full(len(j), np.nan)
     temp[shockley] = c.netlist.tables["D"].values["temp"][j.row[shockley]]
-    steep = [c.element(j, k) for k in np.flatnonzero(j.params[:, 1] <= _NEAR_IDEAL * thermal_voltage(temp)).tolist()]
+    steep = [c.element(j, k) for k in np.flatnonzero(j.params[:, NVT] <= _NEAR_IDEAL * thermal_voltage(temp)).tolist()]
     if steep:
         yield f"diodes {listed(steep)} have N <= {_NEAR_IDEAL:g}: ngspice may be wrong there without saying so"
-    faint = [c.element(j, k) for k in np.flatnonzero(shockley & (j.params[:, 0] < _LEAST_IS)).tolist()]
+    faint = [c.element(j, k) for k in np.flatnonzero(shockley & (j.params[:, IS] < _LEAST_IS)).tolist()]
     if faint:
         yield f"diodes {listed(faint)} have IS below {_LEAST_IS:g} A: ngspice takes {_LEAST_IS:g} A"
     dropped = np.flatnonzero(generation(j.law, j.params, solution.drops(j.a, j.b)[0])).tolist()

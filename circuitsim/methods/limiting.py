@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.laws import Law, exponential_voltage
+from circuitsim.laws import BV, IS, ISR, NR_VT, NVT, Law, exponential_voltage
 from circuitsim.methods.network import Network
 
 Floats = NDArray[np.float64]
@@ -44,8 +44,8 @@ def largest_voltages(x: Floats, fixed: Floats) -> Floats:
 
 def _knee(law: NDArray[np.int8], params: Floats) -> Floats:
     """Where a junction's current is N Vt / (sqrt(2) x 1 ohm), or that of ISR is: SPICE's critical voltage; else 0."""
-    volts = _critical(params[:, 0], params[:, 1])
-    volts = np.where(params[:, 7] > 0, np.minimum(volts, _critical(params[:, 7], params[:, 8])), volts)
+    volts = _critical(params[:, IS], params[:, NVT])
+    volts = np.where(params[:, ISR] > 0, np.minimum(volts, _critical(params[:, ISR], params[:, NR_VT])), volts)
     return np.where((law == Law.SHOCKLEY) & np.isfinite(volts), np.maximum(volts, 0.0), 0.0)
 
 
@@ -57,7 +57,7 @@ def _critical(saturation: Floats, nvt: Floats) -> Floats:
 
 def _broken(law: NDArray[np.int8], params: Floats) -> Floats:
     """The same of the reverse branch, where it breaks down; 0 for other laws."""
-    far = np.maximum(params[:, 3], 3.0 * params[:, 1]) + _knee(law, params)
+    far = np.maximum(params[:, BV], 3.0 * params[:, NVT]) + _knee(law, params)
     return np.where(law == Law.SHOCKLEY, -far, 0.0)
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from circuitsim.branch_sums import ufunc_at
 from circuitsim.drive import Drive
-from circuitsim.laws import Law, branch_current
+from circuitsim.laws import G_FORWARD, G_REVERSE, Law, branch_current
 from circuitsim.linear import LinearSolver, Solved
 from circuitsim.linear.elimination import Factors
 from circuitsim.linear.multigrid import Multigrid
@@ -61,7 +61,9 @@ class Network:
         j = problem.circuit.junctions
         self.law, self.params = j.law[t.junctions], j.params[t.junctions]
         self.ideal = np.arange(legs.a.size) >= legs.n_junctions
-        steepest = self.params[self.law == Law.PWL][:, [0, 2]].max(initial=0.0)  # an exponential's slope has no limit
+        steepest = self.params[self.law == Law.PWL][:, [G_FORWARD, G_REVERSE]].max(
+            initial=0.0
+        )  # an exponential's slope has no limit
         self.largest = max(float(v.diag.max(initial=0.0)), float(steepest)) or 1.0
         self.ends = [(has := np.flatnonzero(unit >= 0), unit[has]) for unit in (legs.a, legs.k)]
         self.rho = np.where(self.ideal, (stiffness or _local_stiffness)(self), 0.0)

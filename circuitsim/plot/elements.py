@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.currents import ideal_currents, table_currents
-from circuitsim.laws import Law, branch_current
+from circuitsim.laws import G_FORWARD, G_REVERSE, IS, V_FORWARD, V_REVERSE, Law, branch_current
 from circuitsim.netlist.model import KINDS
 
 if TYPE_CHECKING:
@@ -86,8 +86,8 @@ def conducting(solution: Solution, row: int) -> Bools:
         law, p = j.law[own], j.params[own].T
         v = solution.drops(j.a[own], j.b[own], rows)[0]
         current = branch_current(law, j.params[own], v)[0]
-        beyond = ((p[0] > 0) & (v > p[1])) | ((p[2] > 0) & (v < -p[3]))
-        found[j.row[own[np.where(law == Law.PWL, beyond, np.abs(current) > p[0])]]] = True
+        beyond = ((p[G_FORWARD] > 0) & (v > p[V_FORWARD])) | ((p[G_REVERSE] > 0) & (v < -p[V_REVERSE]))
+        found[j.row[own[np.where(law == Law.PWL, beyond, np.abs(current) > p[IS])]]] = True
     if len(ideal):
         current = ideal_currents(solution, rows)[0]
         found[ideal.row[current > _NOTHING * max(float(np.abs(current).max()), 1e-300)]] = True
