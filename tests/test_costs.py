@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -45,8 +47,10 @@ def cost(at: cs.Problem) -> float:
     return 0.5 * float(((y - TARGETS) ** 2).sum(axis=1).mean())
 
 
-def difference(at: cs.Problem, name: str, value: np.ndarray, k: int) -> float:
-    """The central difference of the cost by one of the values."""
+def difference(
+    at: cs.Problem, name: str, value: np.ndarray, k: int, cost: Callable[[cs.Problem], float] = cost
+) -> float:
+    """The central difference of a cost by one of the values."""
     step = 1e-5 * max(abs(value.flat[k]), 1e-4)
     ends = []
     for sign in (1.0, -1.0):
@@ -66,6 +70,97 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
         assert found.gradient[name].shape == value.shape
         for k in range(value.size):
             assert found.gradient[name].flat[k] == pytest.approx(difference(at, name, value, k), rel=2e-5, abs=1e-7)
+
+
+def soft_cost(y: np.ndarray) -> tuple[float, np.ndarray]:
+    """Cross-entropy of the softmax of (10/V) y: the first output for rows 0 and 2, the second for row 1."""
+    odds = np.exp(10 * y)
+    p, wanted = odds / odds.sum(axis=1, keepdims=True), np.array([[1, 0], [0, 1], [1, 0]])
+    return -float(np.log((p * wanted).sum(axis=1)).sum()), 10 * (p - wanted)
+
+
+def soft_cost_at(at: cs.Problem) -> float:
+    solution = cs.solve(at, cs.Settings(tol=1e-13))
+    return soft_cost(np.stack([solution.voltage("y[0]"), solution.voltage("y[1]")], axis=1))[0]
+
+
+def test_another_cost_and_what_gives_the_inputs_learns_too() -> None:
+    at = problem()
+    found = cost_gradient(at, cost=soft_cost, inputs=True, tol=1e-13)
+    assert found.cost == pytest.approx(soft_cost_at(at), rel=1e-9)
+    for name, value in found.values.items():
+        assert found.gradient[name].shape == value.shape
+        for k in range(value.size):
+            slope = difference(at, name, value, k, soft_cost_at)
+            assert found.gradient[name].flat[k] == pytest.approx(slope, rel=2e-5, abs=1e-7)
+    assert list(found.inputs) == ["V1", "V2"]
+    for name, value in INPUTS.items():
+        assert found.inputs[name].shape == (3, 1)
+        for k in range(3):
+            slope = difference(at, name, value, k, soft_cost_at)
+            assert found.inputs[name].flat[k] == pytest.approx(slope, rel=2e-5, abs=1e-7)
+
+
+def test_inputs_of_targets_and_by_equilibrium_propagation() -> None:
+    exact = cost_gradient(problem(), TARGETS, inputs=True).inputs
+    ep = cost_gradient(problem(), TARGETS, algorithm="ep", nudge=1e-6, inputs=True).inputs
+    for name, value in INPUTS.items():
+        assert np.abs(exact[name]).min() > 1e-3
+        np.testing.assert_allclose(ep[name], exact[name], rtol=1e-4)
+        for k in range(3):
+            assert exact[name].flat[k] == pytest.approx(difference(problem(), name, value, k), rel=2e-5)
+    assert cost_gradient(problem(), TARGETS).inputs == {}
+
+
+def test_current_sources_as_inputs() -> None:
+    circuit = cs.parse(
+        "t\nIa[0:1] 0 y[0:1] 1m\nR1 y[0] 0 1k\nR2 y[1] 0 2k\nR3 y[0] y[1] 1k\n.input Ia\n.output y[1]\n.train R3"
+    )
+    at = cs.compile_problem(circuit).with_values({"Ia": [[1e-3, 2e-3], [0.0, -1e-3]]})
+    found = cost_gradient(at, cost=lambda y: (float(y.sum()), np.ones_like(y)), inputs=True)
+    np.testing.assert_allclose(found.inputs["Ia"], [[500.0, 1000.0]] * 2)  # transfer resistances, ohm
+
+
+@pytest.mark.parametrize(
+    ("cost", "words"),
+    [
+        (lambda y: float(y.sum()), "a cost must return C, and dC/dy of shape .3, 2."),
+        (lambda y: (1.0, y[0]), "dC/dy of shape .3, 2., found shape .2,."),
+        (lambda y: (np.nan, y), "a cost must return finite numbers"),
+        (lambda y: (1.0, y * np.inf), "a cost must return finite numbers"),
+        (lambda y: ("x", y), "a cost must return C"),
+    ],
+)
+def test_what_no_cost_returns(cost: Callable, words: str) -> None:
+    with pytest.raises(cs.SettingsError, match=words):
+        cost_gradient(problem(), cost=cost)
+
+
+def test_a_cost_s_own_errors_stay_what_they_are() -> None:
+    with pytest.raises(ZeroDivisionError):
+        cost_gradient(problem(), cost=lambda y: (1 / 0, y))
+
+
+def test_a_cost_of_one_s_own_stands_for_targets() -> None:
+    for how in ({"targets": 0.0}, {"algorithm": "ep", "nudge": 1e-6}):
+        with pytest.raises(cs.SettingsError, match="a cost of your own stands for targets"):
+            cost_gradient(problem(), cost=soft_cost, **how)
+
+
+@pytest.mark.parametrize(
+    ("card", "words"),
+    [
+        ("D1 a 0 ideal\n.model ideal D(ron=0)", "V1: ideal diode D1 hangs on this voltage source, .* out of .input"),
+        ("E1 z 0 y 0 2\nR9 z 0 1k", "V1: no gradient reaches a voltage source beside controlled sources"),
+    ],
+)
+def test_inputs_that_no_gradient_reaches(card: str, words: str) -> None:
+    deck = f"t\nV1 a 0 -1\nR1 a y 1k\nR2 y 0 1k\n{card}\n.input V1\n.output y\n.train R1"
+    assert cost_gradient(cs.parse(deck), 0.0).gradient["R1"].size == 1
+    with pytest.raises(cs.SettingsError, match=words):
+        cost_gradient(cs.parse(deck), 0.0, inputs=True)
+    with pytest.raises(cs.SettingsError, match=r"has no inputs; add `\.input`"):
+        cost_gradient(cs.parse(deck.replace(".input V1\n", "")), 0.0, inputs=True)
 
 
 @pytest.mark.parametrize(("variant", "rel"), [("centred", 1e-4), ("positive", 0.02), ("negative", 0.02)])

@@ -63,14 +63,13 @@ def inside(drive: Drive, x: Floats, dtype: str) -> NDArray[np.bool_]:
 
 
 def implicit_fields(
-    problem: Problem, drive: Drive, state: State, outputs: Outputs, targets: Floats, dtype: str = "float64"
+    problem: Problem, drive: Drive, state: State, outputs: Outputs, pull: Floats, dtype: str = "float64"
 ) -> Fields:
     """Fields of the implicit gradient at the equilibrium, a state that was found in `dtype`; exact when that is.
 
-    LearningError where the linearised circuit determines no voltages.
+    `pull` (rows, k): dC/dy there. LearningError where the linearised circuit determines no voltages.
     """
     x, n = state.x, problem.n_free
-    pull = outputs.voltages(problem, drive, x) - targets
     wanted = outputs.onto_units(pull, n)
     slopes = _junction_slopes(problem, drive, x)
     linear, free = _linear(problem), inside(drive, x, dtype)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
 
@@ -14,47 +15,56 @@ from circuitsim.backends.base import find_backend
 from training.adjoint import implicit_fields
 from training.convex import check_convex
 from training.eqprop import ep_fields, nudges
-from training.gradient import Outputs, find_outputs, gradient, trained_elements
+from training.general import input_sources
+from training.gradient import Outputs, find_elements, find_outputs, gradient, source_gradient, trained_elements
 from training.phases import Phases, Sweeps, choose_phases
 from training.recipe import Recipe
 
 Floats = NDArray[np.float64]
+Cost = Callable[[Floats], tuple[float, ArrayLike]]
 
 
 @dataclass(frozen=True)
 class CostGradient:
     """What `cost_gradient` finds.
 
-    cost      C, the mean over the rows of the batch, V^2
+    cost      C: the mean over the rows of the batch, V^2; or what a cost of your own gives
     outputs   (batch, k) V, of the `.output` nodes
     values    of each `.train` element by its name: conductances, S, of resistors and crossbars; V, A of sources
     gradient  dC/dtheta of each, shaped as its values; V^2/S, V^2/A, of voltage sources V
+    inputs    dC/d(value) of the sources of each `.input` element, (batch, n), where they were asked for
     """
 
     cost: float
     outputs: Floats
     values: dict[str, Floats]
     gradient: dict[str, Floats]
+    inputs: dict[str, Floats]
 
 
 def cost_gradient(
     circuit: Circuit | Problem,
-    targets: ArrayLike,
+    targets: ArrayLike | None = None,
     *,
+    cost: Cost | None = None,
     algorithm: str = "implicit",
     variant: str = "centred",
     nudge: float | None = None,
     tol: float = 1e-9,
+    inputs: bool = False,
 ) -> CostGradient:
     """The cost C = mean over the batch of 1/2 sum_k (y_k - target_k)^2 at the equilibrium, and its gradient.
 
     circuit    a netlist with `.output` and `.train`; its sources may have a batch of values
     targets    (batch, k) V, or what broadcasts to it
+    cost       another cost in their place, with implicit: a function of the outputs y, (batch, k) V, that returns C and
+               dC/dy, (batch, k)
     algorithm  implicit: the adjoint at the equilibrium, exact; ep: equilibrium propagation, two nudged equilibria
     variant    of ep: centred, positive, negative
     nudge      beta of ep, S: small beside the conductance that an output sees between itself and what is known, and
                not so small that tol is all that moves
     tol        largest relative KCL violation of all equilibria
+    inputs     also dC/d(value) of the `.input` sources, row by row: what a program that gives them needs to learn
 
     Raises SettingsError, also for ep beside controlled sources, which leave no energy; LearningError where an
     equilibrium is not found, a nudge leaves no convex problem, or the linearised circuit has no solution. Sources:
@@ -67,31 +77,39 @@ def cost_gradient(
     (0.5, array([[2.]]))
     >>> found.gradient["R1"], cost_gradient(divider, [[1.0]], algorithm="ep", nudge=2e-6).gradient["R1"].round(2)
     (array([1000.]), array([1000.]))
+    >>> cost_gradient(divider, cost=lambda y: (y.sum(), np.ones_like(y))).gradient["R1"]  # dy/dg
+    array([1000.])
     """
     problem = circuit if isinstance(circuit, Problem) else compile_problem(circuit)
     recipe = _recipe(problem, algorithm, variant, nudge, tol)
+    if cost is not None and (targets is not None or algorithm == "ep"):
+        raise SettingsError(
+            "a cost of your own stands for targets, and needs the algorithm implicit; ep nudges to targets"
+        )
     outputs, trained = find_outputs(problem), trained_elements(problem)
+    driven = find_elements(problem, [name for name, _ in input_sources(problem.circuit)], ".input") if inputs else []
     for element in trained:
         if not element.is_conductance and np.ptp(element.batch(problem.circuit), axis=0).any():
             raise SettingsError(f"{element.name} learns, and has a batch of values; give it one value for all rows")
-    wanted = _targets(problem, outputs, targets)
+    wanted = _targets(problem, outputs, targets if cost is None else 0.0)
     drive, start = problem.drive(slice(0, problem.batch)), np.zeros((problem.batch, problem.n_free))
     phases: Phases = choose_phases(problem, recipe, find_backend("cpu"))
     if isinstance(phases, Sweeps):
         phases = phases.or_newton(problem, drive)
     free = phases.free(problem, drive, start)
+    y = outputs.voltages(problem, drive, free.x)
+    value, pull = _mean_square(y, wanted) if cost is None else _own_cost(cost, y)
     if algorithm == "ep":
         betas = nudges(variant, recipe.nudge)
         check_convex(problem, outputs, min(betas))
         fields, _ = ep_fields(problem, drive, free.x, outputs, wanted, betas, phases)
     else:
-        fields = implicit_fields(problem, drive, free, outputs, wanted)
-    y = outputs.voltages(problem, drive, free.x)
+        fields = replace(implicit_fields(problem, drive, free, outputs, pull), samples=1)  # C is a mean already
     found = gradient(problem, trained, outputs, fields)
-    cost = 0.5 * float(((y - wanted) ** 2).sum(axis=1).mean())
     names = [element.name for element in trained]
     values = [element.values(problem.circuit) for element in trained]
-    return CostGradient(cost, y, dict(zip(names, values, strict=True)), dict(zip(names, found, strict=True)))
+    by_input = {x.name: source_gradient(problem, x, outputs, fields) / fields.samples for x in driven}
+    return CostGradient(value, y, dict(zip(names, values, strict=True)), dict(zip(names, found, strict=True)), by_input)
 
 
 def _recipe(problem: Problem, algorithm: str, variant: str, nudge: float | None, tol: float) -> Recipe:
@@ -109,7 +127,28 @@ def _recipe(problem: Problem, algorithm: str, variant: str, nudge: float | None,
     return Recipe(path, algorithm=algorithm, variant=variant, nudge=1.0 if nudge is None else float(nudge), tol=tol)
 
 
-def _targets(problem: Problem, outputs: Outputs, targets: ArrayLike) -> Floats:
+def _mean_square(y: Floats, wanted: Floats) -> tuple[float, Floats]:
+    """C = mean over the rows of 1/2 |y - wanted|^2, and dC/dy."""
+    missed = y - wanted
+    return 0.5 * float((missed**2).sum(axis=1).mean()), missed / y.shape[0]
+
+
+def _own_cost(cost: Cost, y: Floats) -> tuple[float, Floats]:
+    """What a cost of one's own gives. SettingsError where that is not C and dC/dy."""
+    given = cost(y.copy())
+    try:
+        value, slope = given
+        found, pull = float(value), np.asarray(slope, np.float64)
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"a cost must return C, and dC/dy of shape {y.shape}: {error}") from error
+    if pull.shape != y.shape:
+        raise SettingsError(f"a cost must return C, and dC/dy of shape {y.shape}, found shape {pull.shape}")
+    if not (np.isfinite(found) and np.isfinite(pull).all()):
+        raise SettingsError("a cost must return finite numbers")
+    return found, pull
+
+
+def _targets(problem: Problem, outputs: Outputs, targets: ArrayLike | None) -> Floats:
     shape = (problem.batch, outputs.nodes.size)
     try:
         given = np.asarray(targets)

@@ -128,7 +128,8 @@ class GeneralLearner(Learner):
         """The gradient of each trained element; moves the state to where the method leaves it."""
         r, out, x = self.recipe, self.outputs_at, self.free.x
         if r.algorithm == "implicit":
-            fields = [implicit_fields(problem, drive, self.free, out, targets, self.dtype)]
+            pull = out.voltages(problem, drive, x) - targets
+            fields = [implicit_fields(problem, drive, self.free, out, pull, self.dtype)]
             self.state = x
         elif r.algorithm == "bp":
             fields, self.state = bp_fields(problem, drive, x, out, targets, r.sweeps, self.dtype, self.backend)

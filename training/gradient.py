@@ -111,9 +111,14 @@ class Trained:
 def trained_elements(problem: Problem) -> list[Trained]:
     """The elements of `.train`, in its order. SettingsError for those that no gradient reaches."""
     c = problem.circuit
-    names = c.netlist.trained
-    if not names:
+    if not c.netlist.trained:
         raise SettingsError(f"{c.netlist.path} has nothing to train; add `.train` with the elements that learn")
+    return find_elements(problem, c.netlist.trained, ".train")
+
+
+def find_elements(problem: Problem, names: Sequence[str], command: str) -> list[Trained]:
+    """These elements of a command of the netlist. SettingsError for those that no gradient reaches."""
+    c = problem.circuit
     found = []
     for name in names:
         crossbars = [k for k, x in enumerate(c.crossbars) if x.name.lower() == name.lower()]
@@ -125,15 +130,15 @@ def trained_elements(problem: Problem) -> list[Trained]:
         rows = np.flatnonzero((branches.kind == KINDS.index(kind)) & (branches.row >= start) & (branches.row < stop))
         if rows.size != stop - start:
             raise SettingsError(
-                f"{name}: a resistor of 0 ohm cannot learn; give it a resistance, or leave it out of .train"
+                f"{name}: a resistor of 0 ohm cannot learn; give it a resistance, or leave it out of {command}"
             )
         found.append(Trained(name, kind, rows))
         if kind == "V":
             if not c.reciprocal:
                 raise SettingsError(
-                    f"{name}: a voltage source cannot learn beside controlled sources; leave it out of .train"
+                    f"{name}: no gradient reaches a voltage source beside controlled sources; leave it out of {command}"
                 )
-            _check_no_diode_hangs(problem, name, _moved_by(problem, rows))
+            _check_no_diode_hangs(problem, name, _moved_by(problem, rows), command)
     return found
 
 
@@ -149,14 +154,19 @@ def gradient(problem: Problem, trained: Sequence[Trained], outputs: Outputs, fie
         elif element.kind == "R":
             a, b = c.conductors.a[element.where], c.conductors.b[element.where]
             value = 0.5 * ((d[:, a] - d[:, b]) * (s[:, a] - s[:, b])).sum(axis=0)
-        elif element.kind == "I":
-            a, b = c.current_sources.a[element.where], c.current_sources.b[element.where]
-            value = (d[:, a] - d[:, b]).sum(axis=0)
         else:
-            nodes, moves = _moved_by(problem, element.where)
-            value = moves @ _out_of_nodes(problem, outputs, fields).sum(axis=0)[nodes]
+            value = source_gradient(problem, element, outputs, fields).sum(axis=0)
         found.append(value / fields.samples)
     return found
+
+
+def source_gradient(problem: Problem, element: Trained, outputs: Outputs, fields: Fields) -> Floats:
+    """dC/dtheta of a source's values in each row, (rows, n), of C as `fields` has it for that row."""
+    sources, d = problem.circuit.current_sources, fields.delta
+    if element.kind == "I":
+        return d[:, sources.a[element.where]] - d[:, sources.b[element.where]]
+    nodes, moves = _moved_by(problem, element.where)
+    return _out_of_nodes(problem, outputs, fields)[:, nodes] @ moves.T
 
 
 def crossbar_gradient(delta_row: Floats, delta_col: Floats, total_row: Floats, total_col: Floats) -> Floats:
@@ -177,7 +187,7 @@ def _moved_by(problem: Problem, ties: Ints) -> tuple[Ints, Floats]:
     return forest.nodes, forest.offsets(e)
 
 
-def _check_no_diode_hangs(problem: Problem, name: str, moved: tuple[Ints, Floats]) -> None:
+def _check_no_diode_hangs(problem: Problem, name: str, moved: tuple[Ints, Floats], command: str) -> None:
     """An ideal diode carries a current that no field here knows."""
     nodes, moves = moved
     c = problem.circuit
@@ -185,8 +195,8 @@ def _check_no_diode_hangs(problem: Problem, name: str, moved: tuple[Ints, Floats
     if hangs.any():
         diode = c.element(c.ideal_diodes, int(np.flatnonzero(hangs)[0]))
         raise SettingsError(
-            f"{name}: ideal diode {diode} hangs on this voltage source, which therefore cannot learn; give the diode's "
-            "model a RON, or leave the source out of .train"
+            f"{name}: ideal diode {diode} hangs on this voltage source, and no gradient reaches that; give "
+            f"the diode's model a RON, or leave the source out of {command}"
         )
 
 
