@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run install test validate check dist ngspice compiler bench gpu-test gpu-bench gpu-table1 fuzz nonideal report clean
+.PHONY: run install test slow-test validate check dist ngspice compiler bench gpu-test gpu-bench gpu-table1 fuzz nonideal report clean
 .PHONY: docs browser-test
 
 run: $(STAMP)  ## solve the first example
@@ -18,8 +18,10 @@ $(STAMP): pyproject.toml
 	touch $@
 
 NEEDS := CIRCUITSIM_NEEDS_NGSPICE=1 CIRCUITSIM_NEEDS_COMPILERS=1
-test: $(STAMP) ngspice compiler check  ## every check; fast tests first
+test: $(STAMP) ngspice compiler check  ## every check that takes seconds; under ten minutes on two cores
 	$(NEEDS) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+slow-test: $(STAMP) ngspice compiler  ## the checks that take longer
 	$(NEEDS) $(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 validate: $(STAMP) ngspice  ## the suites against ngspice and other references; their results go to build/validation

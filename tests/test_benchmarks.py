@@ -196,6 +196,7 @@ def test_stages_come_from_the_command(tmp_path: Path) -> None:
     assert 0 < seconds["solve"] < seconds["total"]
 
 
+@pytest.mark.slow
 @needs_ngspice
 def test_flat_rows_beside_ngspice(tmp_path: Path) -> None:
     flat = tmp_path / "flat.cir"
@@ -254,6 +255,7 @@ def test_rows_of_newton_beside_ngspice() -> None:
     assert figure(whole.note, "largest difference of v(plus): ") < 1e-4
 
 
+@pytest.mark.slow
 @needs_ngspice
 def test_every_row_of_points_at_tiny_sizes() -> None:
     mesh, ladder, values, inputs = points.points(Options(), points.Sizes(4, 40, 60, 30, 5, 1))

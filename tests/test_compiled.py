@@ -38,6 +38,7 @@ def run(folder: Path, code: str, *arguments: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_two_processes_that_compile_at_once_do_not_mix_up_their_code(tmp_path: Path) -> None:
     (tmp_path / "doubles.py").write_text(FUNCTION)
     for kind in ("float32", "int64"):

@@ -28,6 +28,7 @@ from circuitsim.netlist import controls, expressions
 DOCS = documented.ROOT / "docs"
 README = documented.ROOT / "README.md"
 PAGES = [README, *sorted(DOCS.glob("*.md"))]
+SLOW = {"validation", "training", "studies"}
 PROGRAMS: dict[str, click.Command] = {
     "circuitsim": cli.main,
     "python -m training.mnist": training.mnist.main,
@@ -48,7 +49,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, id=page.stem, marks=[pytest.mark.slow] if page.stem in SLOW else []) for page in PAGES],
+)
 def test_examples_of_a_page(page: Path) -> None:
     names: dict[str, Any] = {}
     for block in documented.blocks(page):

@@ -661,6 +661,7 @@ def linear_branches(circuit: Circuit) -> list[tuple[str, str, float]]:
     return sorted(branch for branch in found if branch[2])
 
 
+@pytest.mark.slow
 @settings(derandomize=True, deadline=None, max_examples=200)
 @given(st.lists(CARD, max_size=12), st.integers(0, 3))
 def test_random_decks_read_back(tmp_path_factory: pytest.TempPathFactory, cards: list[str], seed: int) -> None:

@@ -309,6 +309,7 @@ def test_lenient_names_the_controlled_source_that_joins_an_island_to_the_rest(ca
         cs.solve(deck, LENIENT)
 
 
+@pytest.mark.slow
 def test_a_cut_of_thousands_of_limits_is_the_least_one() -> None:
     """A grid of limiters in hundredths of an ampere, against a maximum flow of whole hundredths, above and below it.
 

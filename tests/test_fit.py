@@ -122,7 +122,7 @@ def test_a_limit_of_the_test_data_holds_for_the_proof(tmp_path: Path) -> None:
     assert "solved for 3 samples" in result.output
 
 
-@pytest.mark.parametrize("algorithm", ["ep", "implicit", "bp"])
+@pytest.mark.parametrize("algorithm", ["ep", "implicit", pytest.param("bp", marks=pytest.mark.slow)])
 def test_conductances_within_bounds(tmp_path: Path, algorithm: str) -> None:
     """By newton or sweeps to a tolerance: in the file too, whose values are ohm or siemens."""
     bounds = ["--g-min", "1.5e-4", "--g-max", "4e-4", "--algorithm", algorithm]
@@ -314,6 +314,7 @@ def test_a_crossbar_with_wires_learns_by_newton(tmp_path: Path) -> None:
         assert all(np.array_equal(one[name], other[name]) for name in one.files)
 
 
+@pytest.mark.slow
 def test_amplifiers_learn_by_the_adjoint(tmp_path: Path) -> None:
     netlist = tmp_path / "amplified.cir"
     netlist.write_text(

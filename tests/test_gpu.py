@@ -633,6 +633,7 @@ def test_every_thread_is_launched(monkeypatch: pytest.MonkeyPatch, threads: int)
 # -- the benchmark -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_table_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a stand-in, with small networks: every row, its target and what it is compared with."""
     x = np.random.default_rng(2).uniform(-1, 1, (5, 4))

@@ -98,7 +98,7 @@ TASKS += [
 TASKS += [  # other depths and widths, and an input crossbar that passes through
     pytest.param(task, marks=marks, id="-".join(map(str, task.sizes)))
     for task, marks in (
-        (Task((1568, 1024, 1024, 1024, 10), 784, 4, 6, DIFFERENCE, "float32"), ()),
+        (Task((1568, 1024, 1024, 1024, 10), 784, 4, 6, DIFFERENCE, "float32"), pytest.mark.slow),
         (Task((1568, 1024, 1024, 10), 784, 4, 5, BACK, "float32"), pytest.mark.slow),
         (Task((1568, 32768, 10), 784, 4, 4, DIFFERENCE, "float32"), ()),
         (Task((13, 7, 5, 6, 3), 13, 3, 2000, DIFFERENCE, "float64"), pytest.mark.slow),

@@ -328,6 +328,7 @@ def test_a_line_of_200_000_characters() -> None:
     assert exponent(many_parameters, 5_000, repeats=2) < LIMIT
 
 
+@pytest.mark.slow
 def test_100_000_islands() -> None:
     def of_resistors(n: int) -> Callable[[], None]:
         cards = "\n".join(f"R{k} a{k} b{k} 1\nI{k} a{k} b{k} 1" for k in range(n))

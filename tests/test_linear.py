@@ -519,7 +519,7 @@ def gradients_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gradients, "_MOST_UPDATES", 0)
 
 
-@pytest.mark.parametrize("decades", [1, 12])
+@pytest.mark.parametrize("decades", [pytest.param(1, marks=pytest.mark.slow), 12])
 @pytest.mark.parametrize("diodes", DIODES)
 def test_circuits_of_wide_graphs_have_the_same_solution(
     diodes: str, decades: float, request: pytest.FixtureRequest

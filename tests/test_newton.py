@@ -287,6 +287,7 @@ def test_currents_of_a_crossbar_far_from_ground(big: float, small: float) -> Non
     assert solution.current("V1").item() == pytest.approx(-4e-4 * small, rel=1e-7, abs=0)
 
 
+@pytest.mark.slow
 def test_rows_of_a_batch_are_as_sure_as_alone() -> None:
     """Several copies at once do not hide that a voltage still moves."""
     leaky = "I99 0 aa 1m\nN99 aa 0 ta\nR99 aa 0 1e14\n.model ta tanh(imax=1m v0=0.1)\n"
@@ -504,6 +505,7 @@ def test_the_interior_point_method_and_line_searches_agree(
     np.testing.assert_allclose(inside.voltages(), sure.voltages(), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [PERFECT, RESISTIVE])
 def test_large_networks_of_diodes_take_few_steps(kind: str) -> None:
     """Of 1,000 nodes and 2,000 diodes line searches took 677 steps, of diodes with ron 535."""

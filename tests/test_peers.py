@@ -95,6 +95,7 @@ def test_report_says_what_is_missing_and_how_to_make_it(tmp_path: Path) -> None:
     assert "<script" not in text and "http" not in text.replace("http-equiv", "")
 
 
+@pytest.mark.slow
 def test_report_shows_what_is_there(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="pip install 'circuitsim[plot]'")
     agreement, runs = tmp_path / report.AGREEMENT, tmp_path / report.RUNS / "one"

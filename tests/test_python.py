@@ -295,15 +295,16 @@ def test_figures_of_an_unsolved_batch_are_those_of_its_rows() -> None:
 def test_a_type_checker_knows_the_public_names(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        f"# {script}: text of its own, or mypy remembers the path of another run\nimport circuitsim as cs\n"
+        f"# {script}: text of its own, or mypy remembers the path of another run\n"
+        "# mypy: disallow-untyped-calls, warn-return-any\nimport circuitsim as cs\n"
         "solution = cs.solve(cs.load('a.cir'), start=[[1.0]])\nprint(solution.failed)\ncs.slove(1)\n"
     )
     found = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--follow-imports=silent", str(script)],
+        [sys.executable, "-m", "mypy", "--no-error-summary", str(script)],
         capture_output=True, text=True, check=False, cwd=Path(__file__).parent.parent,
     )  # fmt: skip
     assert found.stdout.splitlines() == [
-        f'{script}:5: error: Module has no attribute "slove"; maybe "solve"?  [attr-defined]'
+        f'{script}:6: error: Module has no attribute "slove"; maybe "solve"?  [attr-defined]'
     ]
 
 

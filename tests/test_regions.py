@@ -108,7 +108,7 @@ def test_where_few_rows_have_the_same_states_they_are_left(
 
 
 @pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize("n", [8, 60])
+@pytest.mark.parametrize("n", [8, pytest.param(60, marks=pytest.mark.slow)])
 def test_each_row_is_put_once(n: int, seed: int, left: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """What is put a second time would leave digits, and residuals, of what it replaces."""
     count, put = np.zeros(60, int), Gathered.put

@@ -429,6 +429,7 @@ def test_twins_agree_on_noise(text: str | bytes) -> None:
     scan_both(b"R1 a b 1\n" + data, has_title=False)
 
 
+@pytest.mark.slow
 def test_twins_agree_on_a_large_deck() -> None:
     rng = np.random.default_rng(1)
     values = map(repr, rng.uniform(1, 1e4, 200_000).tolist())

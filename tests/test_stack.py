@@ -255,6 +255,7 @@ def test_points_side_by_side_are_those_one_by_one(case: str, monkeypatch: pytest
         assert (many.method, many.why) == ("newton", "many circuits side by side")
 
 
+@pytest.mark.slow
 def test_stacks_that_are_not_solved_cost_no_answer_and_not_much(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[int] = []
 

@@ -51,6 +51,7 @@ def test_rows_of_a_batch_without_a_solution() -> None:
     assert result.messages == {0: Status.INFEASIBLE.value}
 
 
+@pytest.mark.slow
 def test_rows_that_ended_otherwise_are_not_said_to_have_no_solution() -> None:
     """Of the second row the current that is missing is too small for `states` to be sure."""
     deck = "two\nV3 s 0 3\nR1 s n 1k\nR4 n 0 1k\nV5 n1 0 0\nR0 n1 n 1k\nH1 h n V5 10\nR5 h 0 1k\nD1 0 n1 d\n"

@@ -55,7 +55,7 @@ class TogetherDevice(NumpyDevice):
             source.write_text(f'#include "{FIBERS}"\n{program.text}')
             flags = [
                 "-std=c++17",
-                "-O1",
+                "-O0",
                 "-ffp-contract=off",
                 "-Wall",
                 "-Wextra",

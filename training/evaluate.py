@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from circuitsim.cli.common import load, param_option, progress, solver_options
-from circuitsim.io.commands import HELP_NAMES, NotSolved
+from circuitsim.errors import NotSolved
+from circuitsim.io.commands import HELP_NAMES
 from training.options import EXIT_CODES, TrainingCommand
 
 if TYPE_CHECKING:

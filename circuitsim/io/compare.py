@@ -28,13 +28,13 @@ from circuitsim.io.ngspice import (
     ABSTOL,
     GMIN,
     VNTOL,
-    NgspiceError,
     RawData,
     find_ngspice,
     ngspice_version,
     run_ngspice,
     tight_options,
 )
+from circuitsim.io.raw import NgspiceError
 from circuitsim.laws import IS, NVT, Law, generation
 from circuitsim.models import thermal_voltage
 from circuitsim.netlist.expand import Changes
