@@ -220,6 +220,7 @@ def figure(note: str, before: str) -> float:
     return float(note.split(before)[1].split()[0].rstrip(",;"))
 
 
+@pytest.mark.slow
 def test_every_row_of_newton_at_tiny_sizes() -> None:
     rows = newton.newton(Options(quick=True), TINY)
     assert len(rows) == 10

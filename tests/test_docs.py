@@ -28,7 +28,7 @@ from circuitsim.netlist import controls, expressions
 DOCS = documented.ROOT / "docs"
 README = documented.ROOT / "README.md"
 PAGES = [README, *sorted(DOCS.glob("*.md"))]
-SLOW = {"validation", "training", "studies"}
+SLOW = {"validation", "training", "studies", "pictures"}
 PROGRAMS: dict[str, click.Command] = {
     "circuitsim": cli.main,
     "python -m training.mnist": training.mnist.main,

@@ -44,6 +44,7 @@ def test_nvrtc_compiles_every_kernel(architecture: str) -> None:
         assert f".text.{name}".encode() in code
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_nvcc_compiles_every_kernel(architecture: str, tmp_path: Path) -> None:
     if shutil.which("nvcc") is None:

@@ -100,7 +100,7 @@ TASKS += [  # other depths and widths, and an input crossbar that passes through
     for task, marks in (
         (Task((1568, 1024, 1024, 1024, 10), 784, 4, 6, DIFFERENCE, "float32"), pytest.mark.slow),
         (Task((1568, 1024, 1024, 10), 784, 4, 5, BACK, "float32"), pytest.mark.slow),
-        (Task((1568, 32768, 10), 784, 4, 4, DIFFERENCE, "float32"), ()),
+        (Task((1568, 32768, 10), 784, 4, 4, DIFFERENCE, "float32"), pytest.mark.slow),
         (Task((13, 7, 5, 6, 3), 13, 3, 2000, DIFFERENCE, "float64"), pytest.mark.slow),
         (Task((13, 7, 5, 3), 13, 8, 4, BACK, "float64"), pytest.mark.slow),
     )
@@ -133,7 +133,15 @@ def test_nvcc_compiles_the_steps_without_a_warning(task: Task, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("algorithm, form", [("ep", "difference"), ("ep", "plain"), ("bp", "difference")])
-@pytest.mark.parametrize("sizes", [(12, 5, 3), (12, 9, 6, 2), (8, 21, 17, 19, 3), (8, 5, 6, 5, 6, 2)])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        (12, 5, 3),
+        pytest.param((12, 9, 6, 2), marks=pytest.mark.slow),
+        pytest.param((8, 21, 17, 19, 3), marks=pytest.mark.slow),
+        (8, 5, 6, 5, 6, 2),
+    ],
+)
 def test_steps_are_those_of_the_slow_twin(sizes: tuple[int, ...], algorithm: str, form: str, device: Device) -> None:
     assert_steps(parse(drn(sizes, seed=5)), replace(RECIPE, batch_size=4, algorithm=algorithm, form=form), device)
 
@@ -369,7 +377,7 @@ def test_outputs_of_samples_that_stay_on_the_device(where: str, kind: str, monke
     assert sent[0].dtype == ("uint8" if kind == "uint8" else "float64")
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("algorithm, form", [("ep", "difference"), ("ep", "plain"), ("bp", "difference")])
 def test_many_steps_are_several_launches(
     algorithm: str, form: str, dtype: str, device: Device, monkeypatch: pytest.MonkeyPatch

@@ -305,6 +305,7 @@ def test_a_tower_of_100_000_sources() -> None:
     assert exponent(contradictory, 25_000, repeats=2) < LIMIT
 
 
+@pytest.mark.slow
 def test_a_line_of_200_000_characters() -> None:
     def long_expression(n: int) -> Callable[[], None]:
         terms = "+".join(["1"] * n)

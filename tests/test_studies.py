@@ -271,6 +271,7 @@ def test_a_killed_process_loses_nothing() -> None:
     assert not children()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2])
 def test_killed_workers_of_a_cluster_lose_nothing(cluster: LocalCluster, count: int) -> None:
     """One of two; both, with all that they were given: their nannies begin others."""

@@ -119,6 +119,7 @@ def study_facts() -> dict[str, object]:
     return json.loads(Path("other/study.json").read_text())
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_runs() -> None:
     succeed(f"{OPTIONS} --seeds 1:2 --out one")
     succeed(f"{OPTIONS} --seeds 1:2 --out two --workers 2")
