@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from circuitsim.branches import Conductors, Controlled, Crossbar, CurrentSources, IdealDiodes, Junctions, Ties
 from circuitsim.circuit import Circuit
 from circuitsim.errors import At, NetlistError, SettingsError
-from circuitsim.laws import G_FORWARD, G_REVERSE, N_PARAMS, V_FORWARD, V_REVERSE, Law
+from circuitsim.law_kernels import G_FORWARD, G_REVERSE, N_PARAMS, V_FORWARD, V_REVERSE, Law
 from circuitsim.models import MOST, diode_kind, resistor_branches, shockley_params
 from circuitsim.netlist import Netlist, Params, parse_netlist, read_netlist
 from circuitsim.netlist.checks import LEAST_OHMS

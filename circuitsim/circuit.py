@@ -25,7 +25,7 @@ from circuitsim.branches import (
     take_rows,
 )
 from circuitsim.errors import At, SettingsError, TopologyError
-from circuitsim.laws import Law
+from circuitsim.law_kernels import Law
 from circuitsim.netlist import Netlist
 from circuitsim.netlist.model import KINDS, similar
 from circuitsim.notebook import circuit_html

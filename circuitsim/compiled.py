@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -48,7 +49,8 @@ class Kernel:
         Numba numbers the files of a function's signatures and writes its index before them. Two processes that compile
         different signatures may then take the same number, and a process that is killed in between leaves an index
         that points to an older file: machine code of one signature runs on arrays of another. Here every file has a
-        name of its own: the worst that is left is an entry lost from the index, which is compiled again.
+        name of its own: the worst that is left is an entry lost from the index, which is compiled again. And where a
+        kernel of another file is called, a change of that file makes this one be compiled again as well.
         """
         from numba import njit
 
@@ -58,7 +60,16 @@ class Kernel:
             cache._data_name = lambda number: (
                 cache._data_name_pattern.format(number=number)[:-4] + f".{uuid4().hex}.nbc"
             )
+            others = sorted(self.files - {self.function.__code__.co_filename})
+            cache._source_stamp = (cache._source_stamp, *((s.st_mtime, s.st_size) for s in map(os.stat, others)))
         return dispatcher
+
+    @property
+    def files(self) -> set[str]:
+        """The source files of the function and of the kernels that it calls."""
+        f = self.function
+        called = [x for name, x in f.__globals__.items() if name in f.__code__.co_names and isinstance(x, Kernel)]
+        return {f.__code__.co_filename}.union(*(kernel.files for kernel in called if kernel is not self))
 
     def _linked(self, form: str) -> FunctionType:
         """A copy of the function that calls this form of other kernels."""

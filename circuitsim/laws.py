@@ -20,39 +20,44 @@ beyond STRAIGHT.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
+from circuitsim.compiled import SMALL
+from circuitsim.law_kernels import (
+    BEYOND,
+    BV,
+    FAR,
+    G_FORWARD,
+    G_REVERSE,
+    GMIN,
+    HALF_M,
+    HI,
+    IS,
+    ISR,
+    LEAST_SQUARE,
+    LO,
+    MAX_EXPONENT,
+    NBV_VT,
+    NR_VT,
+    NVT,
+    PER_IKF,
+    RECOMBINING,
+    RS,
+    SCALE,
+    STRAIGHT,
+    V0,
+    V_FORWARD,
+    V_REVERSE,
+    G,
+    Law,
+    branches,
+)
+
 Floats = NDArray[np.float64]
 
-MAX_EXPONENT = 700.0  # exp stays finite in float64
-RECOMBINING = 600.0  # the largest exponent of ISR, whose current stays what it is there
-STRAIGHT = 500.0  # v / v0 of sinh
 _NEARLY = 1.0 - 1e-8  # of imax: what tanh reaches at a voltage that is not far away
-LEAST_SQUARE = 0.005  # what ISR's factor keeps of itself at w = VJ
-BEYOND = 1.0 + 1e-15  # of -3 N Vt: where a breakdown that begins there has begun
-_FAR = 1e150  # its square is finite
-
-
-class Law(IntEnum):
-    """Which law a nonlinear branch follows; the parameters that go with it, in column order."""
-
-    SHOCKLEY = 0  # is (A), nvt (V), rs (ohm), bv (V, adjusted), nbv_vt (V), gmin (S); of IKF and ISR:
-    #               1/ikf (1/A), isr (A), nr_vt (V), 1/vj (1/V), M/2
-    PWL = 1  # g_forward (S), v_forward (V), g_reverse (S), v_reverse (V): slopes added beyond the two knees
-    TANH = 2  # scale (A), v0 (V): i = scale tanh(v / v0)
-    SINH = 3  # scale (A), v0 (V): i = scale sinh(v / v0)
-    SEGMENT = 4  # g (S), lo (V), hi (V), -inf and inf allowed: i = g (clip(v, lo, hi) - clip(0, lo, hi))
-
-
-# The columns of parameters, by law.
-IS, NVT, RS, BV, NBV_VT, GMIN, PER_IKF, ISR, NR_VT, PER_VJ, HALF_M = range(11)
-G_FORWARD, V_FORWARD, G_REVERSE, V_REVERSE = range(4)
-SCALE, V0 = range(2)
-G, LO, HI = range(3)
-N_PARAMS = HALF_M + 1
 
 
 def most_current(law: NDArray[np.int8], params: Floats) -> tuple[Floats, Floats]:
@@ -87,7 +92,20 @@ def flat_room(law: NDArray[np.int8], params: Floats, v: Floats) -> tuple[Floats,
 
 
 def branch_current(law: NDArray[np.int8], params: Floats, v: Floats) -> tuple[Floats, Floats]:
-    """Currents (A) and slopes (S) of m branches at voltages v; shapes: law (m,), params (m, N_PARAMS), v (..., m)."""
+    """Currents (A) and slopes (S) of m branches at voltages v; shapes: law (m,), params (m, N_PARAMS), v (..., m).
+
+    Compiled (law_kernels.py) for more than SMALL voltages: with RS each has an iteration of its own.
+    """
+    if v.size <= SMALL:
+        return plain_current(law, params, v)
+    flat = np.ascontiguousarray(v, np.float64).reshape(-1, law.size)
+    current, slope = np.empty(flat.shape), np.empty(flat.shape)
+    branches(np.ascontiguousarray(law), np.ascontiguousarray(params), flat, current, slope)
+    return current.reshape(v.shape), slope.reshape(v.shape)
+
+
+def plain_current(law: NDArray[np.int8], params: Floats, v: Floats) -> tuple[Floats, Floats]:
+    """`branch_current` by NumPy alone, the twin of law_kernels.py."""
     current, slope = np.zeros(v.shape), np.zeros(v.shape)
     for kind, chosen in _groups(law):
         current[..., chosen], slope[..., chosen] = _CURRENT[kind](params[chosen], v[..., chosen])
@@ -214,9 +232,11 @@ def _bare_voltage(p: Floats, i: Floats) -> Floats:
 
 def _junction_current(p: Floats, w: Floats) -> tuple[Floats, Floats]:
     saturation, nvt, _, bv, nbv_vt, gmin, knee, recombining, *_ = p.T
-    forward = np.exp(np.minimum(w / nvt, MAX_EXPONENT))
-    i = saturation * np.expm1(np.minimum(w / nvt, MAX_EXPONENT))
-    g = saturation * forward / nvt
+    less = np.expm1(
+        np.minimum(w / nvt, MAX_EXPONENT)
+    )  # than the exponential, by 1, which keeps its digits above -3 N Vt
+    i = saturation * less
+    g = saturation * (less + 1.0) / nvt
     if (off := w < -3.0 * nvt).any():
         arg = 3.0 * nvt / (np.where(off, w, -3.0 * nvt) * np.e)
         cube = arg * arg * arg  # a power takes longer than all the rest
@@ -240,7 +260,7 @@ def _recombination(p: Floats, w: Floats) -> tuple[Floats, Floats]:
     *_, isr, nr_vt, per_vj, half_m = p.T
     nr_vt = np.where(isr > 0, nr_vt, 1.0)
     w = np.minimum(w, RECOMBINING * nr_vt)
-    z, depleted = w / nr_vt, np.minimum(1.0 - w * per_vj, _FAR)
+    z, depleted = w / nr_vt, np.minimum(1.0 - w * per_vj, FAR)
     square = depleted * depleted + LEAST_SQUARE
     factor, current = square**half_m, isr * np.expm1(z)
     return current * factor, factor * (isr * np.exp(z) / nr_vt - current * (2.0 * half_m * per_vj * depleted / square))

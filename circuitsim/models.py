@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.errors import At, NetlistError
-from circuitsim.laws import (
+from circuitsim.law_kernels import (
     BV,
     GMIN,
     HALF_M,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from circuitsim.branches import take_rows
 from circuitsim.circuit import Circuit
 from circuitsim.errors import TopologyError
-from circuitsim.laws import BV, ISR, MAX_EXPONENT, NBV_VT, NR_VT, NVT, RECOMBINING, RS, STRAIGHT, V0, Law
+from circuitsim.law_kernels import BV, ISR, MAX_EXPONENT, NBV_VT, NR_VT, NVT, RECOMBINING, RS, STRAIGHT, V0, Law
 from circuitsim.topology import Topology
 
 Ints = NDArray[np.int64]

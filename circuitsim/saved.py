@@ -14,7 +14,7 @@ from circuitsim.branches import take_rows
 from circuitsim.circuit import Circuit
 from circuitsim.currents import ambiguous_elements, table_currents
 from circuitsim.errors import NetlistError, SettingsError
-from circuitsim.laws import RS, Law
+from circuitsim.law_kernels import RS, Law
 from circuitsim.netlist.model import KINDS
 from circuitsim.netlist.saves import (
     CROSSBAR,

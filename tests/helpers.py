@@ -24,7 +24,7 @@ import circuitsim as cs
 from circuitsim.currents import ideal_currents
 from circuitsim.io.flatten import flatten
 from circuitsim.io.ngspice import MISSING, ngspice_available
-from circuitsim.laws import Law
+from circuitsim.law_kernels import Law
 from circuitsim.methods import aside, regions, tiles
 
 Floats = NDArray[np.float64]

@@ -12,7 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    "errors compiled blas", "graphs", "linear", "netlist", "laws notebook", "models branches", "new_values",
+    "errors compiled blas", "graphs", "linear", "netlist", "law_kernels notebook", "laws",
+    "models branches", "new_values",
     "circuit", "build",
     "units coloring shapes", "feasibility islands layout", "topology", "placement workers branch_sums",
     "drive copies overflow", "problem",

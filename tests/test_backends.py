@@ -9,12 +9,13 @@ from helpers import law as plain_law
 from scipy.optimize import brentq
 
 import circuitsim as cs
-from circuitsim import gallery, residual
+from circuitsim import gallery, law_kernels, laws, residual
 from circuitsim.backends import kernels
 from circuitsim.backends.base import find_backend
 from circuitsim.choosing import choose_backend, choose_method
 from circuitsim.gallery import Recipe, drn, random_circuit
-from circuitsim.laws import N_PARAMS, Law, branch_current
+from circuitsim.law_kernels import N_PARAMS, Law
+from circuitsim.laws import branch_current, plain_current
 from circuitsim.methods import bcd
 from circuitsim.models import BOLTZMANN, CHARGE
 
@@ -168,13 +169,32 @@ WIDE = np.unique(np.concatenate([np.linspace(-60, 60, 241), s := np.logspace(-12
 def test_kernel_branch_is_the_vectorised_law(kind: Law, p: list[float]) -> None:
     """From -1 MV to 1 MV, without overflow (warnings are errors)."""
     params = np.array(p)
-    current, slope = branch_current(np.full(WIDE.size, kind, np.int8), np.tile(params, (WIDE.size, 1)), WIDE)
-    fast = np.array([kernels.branch(int(kind), params, v) for v in WIDE])
+    current, slope = plain_current(np.full(WIDE.size, kind, np.int8), np.tile(params, (WIDE.size, 1)), WIDE)
+    fast = np.array([law_kernels.branch(int(kind), params, v) for v in WIDE])
     assert np.isfinite(fast).all() and np.isfinite(current).all() and np.isfinite(slope).all()
     # Where RS and the junction share the voltage, it is the resistor's part, v - w, that is known to eps v.
     fuzz = 4e-16 * np.abs(WIDE) * slope
     np.testing.assert_array_less(np.abs(fast[:, 0] - current), 1e-12 * np.abs(current) + fuzz + 1e-320)
     np.testing.assert_allclose(fast[:, 1], slope, rtol=1e-9, atol=1e-320)
+
+
+def test_compiled_laws_of_many_branches_are_numpy_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All laws at once, rows of a batch, where nothing is a number and where voltages have no end."""
+    law, params = np.array([kind for kind, _ in LAWS], np.int8), np.array([p for _, p in LAWS])
+    v = np.concatenate([WIDE, [np.nan, np.inf, -np.inf, 1e200, -1e200]])[:, None].repeat(law.size, axis=1)
+    compiled = branch_current(law, params, v.reshape(2, -1, law.size))
+    monkeypatch.setattr(laws, "SMALL", v.size)
+    with np.errstate(all="ignore"):
+        plain = branch_current(law, params, v)
+    for found, wanted in zip(compiled, plain, strict=True):
+        assert found.shape == (2, len(v) // 2, law.size)
+        found = found.reshape(wanted.shape)
+        np.testing.assert_array_equal(np.isnan(found), np.isnan(wanted))
+        np.testing.assert_allclose(found[-4:], wanted[-4:], rtol=1e-9)
+    current, slope = (x.reshape(v.shape)[:-5] for x in compiled)
+    fuzz = 4e-16 * np.abs(v[:-5]) * plain[1][:-5]
+    assert (np.abs(current - plain[0][:-5]) <= 1e-12 * np.abs(plain[0][:-5]) + fuzz + 1e-320).all()
+    np.testing.assert_allclose(slope, plain[1][:-5], rtol=1e-9, atol=1e-320)
 
 
 @pytest.mark.parametrize(("kind", "p"), LAWS)

@@ -49,6 +49,19 @@ def test_two_processes_that_compile_at_once_do_not_mix_up_their_code(tmp_path: P
     run(tmp_path, USE)
 
 
+def test_a_change_of_what_is_called_compiles_again_what_calls_it(tmp_path: Path) -> None:
+    (tmp_path / "doubles.py").write_text(FUNCTION)
+    (tmp_path / "twice.py").write_text(
+        "from circuitsim.compiled import jit\nfrom doubles import double\n\n\n@jit()\ndef quadruple(x):\n"
+        "    return double(double(x))\n"
+    )
+    use = "import numpy as np, twice\nassert twice.quadruple.compiled(np.ones(3)).tolist() == [{0}, {0}, {0}]"
+    run(tmp_path, use.format(4.0))
+    run(tmp_path, use.format(4.0))
+    (tmp_path / "doubles.py").write_text(FUNCTION.replace("x + x", "x + x + 1"))
+    run(tmp_path, use.format(7.0))
+
+
 SQUARES = """
 import numpy as np
 import sys

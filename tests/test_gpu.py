@@ -21,14 +21,14 @@ from helpers import assert_laws
 from test_backends import DECKS, LAWS, WIDE, batched
 
 import circuitsim as cs
-from circuitsim import choosing, kcl, residual, solving
-from circuitsim.backends import cuda, gpu, gpu_check, kernels
+from circuitsim import choosing, kcl, law_kernels, residual, solving
+from circuitsim.backends import cuda, gpu, gpu_check
 from circuitsim.backends.base import Engine, find_backend
 from circuitsim.backends.cuda import OPTIONS, SOURCE, CudaDevice
 from circuitsim.backends.gpu import Device, GpuBackend, Program
 from circuitsim.backends.gpu_check import GpuCheck
 from circuitsim.gallery import Recipe, current_grid, drn, random_circuit
-from circuitsim.laws import Law
+from circuitsim.law_kernels import Law
 from circuitsim.residual import FIGURES, Check
 from validation import gpu as bench
 from validation.measure import timed
@@ -145,7 +145,7 @@ def test_laws_are_those_of_the_cpu(compiled: CompiledDevice, kind: Law, p: list[
     """From -1 MV to 1 MV, by the source compiled for the host."""
     params = np.array(p)
     current, slope = compiled.branches(int(kind), params, WIDE)
-    wanted = np.array([kernels.branch(int(kind), params, v) for v in WIDE])
+    wanted = np.array([law_kernels.branch(int(kind), params, v) for v in WIDE])
     np.testing.assert_allclose(current, wanted[:, 0], rtol=1e-13, atol=1e-320)
     least = 8 * (p[0] / p[1]) * 5e-324 if kind == Law.TANH else 0.0  # an exponential below 1e-308 has few digits
     np.testing.assert_allclose(slope, wanted[:, 1], rtol=1e-12, atol=1e-320 + least)

@@ -17,7 +17,8 @@ from circuitsim.backends import cuda, gpu_newton
 from circuitsim.backends.gpu import Device, GpuBackend
 from circuitsim.backends.gpu_newton import GpuNewton
 from circuitsim.gallery import Recipe, random_circuit
-from circuitsim.laws import Law, branch_current
+from circuitsim.law_kernels import Law
+from circuitsim.laws import branch_current
 from circuitsim.methods import limiting, newton, tiles
 from circuitsim.methods.mna import make_network
 from circuitsim.residual import Check

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -22,20 +23,12 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 import circuitsim as cs
-from circuitsim.backends import kernels
+from circuitsim import law_kernels, laws
 from circuitsim.gallery import Recipe, random_circuit
 from circuitsim.io.compare import Verdict, compare
 from circuitsim.io.ngspice import operating_point, run_ngspice, tight_options
-from circuitsim.laws import (
-    MAX_EXPONENT,
-    N_PARAMS,
-    STRAIGHT,
-    Law,
-    branch_current,
-    exponential_voltage,
-    generation,
-    most_current,
-)
+from circuitsim.law_kernels import MAX_EXPONENT, N_PARAMS, STRAIGHT, Law
+from circuitsim.laws import branch_current, exponential_voltage, generation, most_current
 from circuitsim.models import BOLTZMANN, CHARGE
 
 Floats = NDArray[np.float64]
@@ -62,6 +55,14 @@ LAWS = {
     "segment above": (Law.SEGMENT, [0.1, 0.75, np.inf]),
     "segment below": (Law.SEGMENT, [3.0, -4.0, -2.0]),
 }
+
+
+@pytest.fixture(params=["numpy", "compiled"], autouse=True)
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both twins, whatever the number of voltages."""
+    monkeypatch.setattr(laws, "SMALL", sys.maxsize if request.param == "numpy" else 0)
+
+
 EXPONENTIAL = [name for name, (kind, _) in LAWS.items() if kind in (Law.SHOCKLEY, Law.SINH)]
 HELPED = [name for name in EXPONENTIAL if "gmin" in name or "recombination" in name or name == "1N4148"]
 
@@ -464,7 +465,7 @@ def test_laws_rise_over_all_voltages_and_rs_limits_the_current(extra: str, rs: f
         model = f".model d D(is=2.4e-10 n=4.81 bv=1.262 ibv=68m {extra} rs={rs})"
         j = cs.parse(f"t\n.options temp=87\n{model}\nV1 a 0 0\nD1 a 0 d area={area}").junctions
         i, slope = branch_current(np.repeat(j.law, v.size), np.repeat(j.params, v.size, 0), v)
-        fast = np.array([kernels.branch(int(Law.SHOCKLEY), j.params[0], x)[0] for x in v])
+        fast = np.array([law_kernels.branch(int(Law.SHOCKLEY), j.params[0], x)[0] for x in v])
         for current in (i, fast):
             assert (np.diff(current) >= -1e-14 * np.abs(current[1:])).all()
             assert (np.abs(current) * rs / area <= np.abs(v) * (1 + 1e-9)).all()

@@ -20,7 +20,8 @@ from scipy import sparse
 from circuitsim.backends.arrange import Junctions, junctions_by_unit
 from circuitsim.backends.gpu_check import DriveOnDevice, figures
 from circuitsim.drive import Drive
-from circuitsim.laws import N_PARAMS, branch_current
+from circuitsim.law_kernels import N_PARAMS
+from circuitsim.laws import branch_current
 from circuitsim.linear.elimination import Elimination
 from circuitsim.problem import Problem
 from circuitsim.residual import NO_RESIDUALS, Residuals

@@ -63,7 +63,8 @@ from circuitsim.currents import ideal_currents
 from circuitsim.graphs import components
 from circuitsim.io.flatten import MIN_RON
 from circuitsim.io.ngspice import ABSTOL, GMIN, PIVREL, RELTOL, VNTOL
-from circuitsim.laws import ISR, RS, Law, branch_current, generation
+from circuitsim.law_kernels import ISR, RS, Law
+from circuitsim.laws import branch_current, generation
 from circuitsim.linear import Solved
 from circuitsim.methods.mna import make_network
 from circuitsim.methods.network import Network

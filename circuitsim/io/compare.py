@@ -35,7 +35,8 @@ from circuitsim.io.ngspice import (
     tight_options,
 )
 from circuitsim.io.raw import NgspiceError
-from circuitsim.laws import IS, NVT, Law, generation
+from circuitsim.law_kernels import IS, NVT, Law
+from circuitsim.laws import generation
 from circuitsim.models import thermal_voltage
 from circuitsim.netlist.expand import Changes
 from circuitsim.netlist.model import KINDS, Analysis

@@ -116,7 +116,7 @@ def to_pyspice(circuit: Circuit) -> Any:
     nonlinear resistors.
     """
     from circuitsim.io.flatten import flatten
-    from circuitsim.laws import Law
+    from circuitsim.law_kernels import Law
 
     _check_package()
     if len(circuit.ideal_diodes) or len(circuit.netlist.tables["N"]) or (circuit.junctions.law == Law.PWL).any():

@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.drive import Drive
-from circuitsim.laws import Law, branch_current, exponential_voltage
+from circuitsim.law_kernels import Law
+from circuitsim.laws import branch_current, exponential_voltage
 from circuitsim.methods.network import Network, Tangents
 from circuitsim.methods.outcome import Outcome
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.laws import BV, IS, ISR, NR_VT, NVT, Law, exponential_voltage
+from circuitsim.law_kernels import BV, IS, ISR, NR_VT, NVT, Law
+from circuitsim.laws import exponential_voltage
 from circuitsim.methods.network import Network
 
 Floats = NDArray[np.float64]

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from circuitsim.branch_sums import ufunc_at
 from circuitsim.drive import Drive
-from circuitsim.laws import G_FORWARD, G_REVERSE, Law, branch_current
+from circuitsim.law_kernels import G_FORWARD, G_REVERSE, Law
+from circuitsim.laws import branch_current
 from circuitsim.linear import LinearSolver, Solved
 from circuitsim.linear.elimination import Factors
 from circuitsim.linear.multigrid import Multigrid

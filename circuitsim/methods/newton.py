@@ -25,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.drive import Drive
-from circuitsim.laws import Law, branch_current
+from circuitsim.law_kernels import Law
+from circuitsim.laws import branch_current
 from circuitsim.methods.continuation import follow
 from circuitsim.methods.interior import follow_inside
 from circuitsim.methods.limiting import ROUNDING, first_voltages, largest_voltages, limited, near

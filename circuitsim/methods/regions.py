@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.drive import Drive
-from circuitsim.laws import Law, branch_current
+from circuitsim.law_kernels import Law
+from circuitsim.laws import branch_current
 from circuitsim.methods.limiting import ROUNDING, largest_voltages
 from circuitsim.methods.network import Network
 from circuitsim.methods.polish import polished

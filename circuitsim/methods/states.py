@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.drive import Drive
-from circuitsim.laws import Law
+from circuitsim.law_kernels import Law
 from circuitsim.methods.network import Network, Tangents
 
 Floats = NDArray[np.float64]

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.currents import ideal_currents, table_currents
-from circuitsim.laws import G_FORWARD, G_REVERSE, IS, V_FORWARD, V_REVERSE, Law, branch_current
+from circuitsim.law_kernels import G_FORWARD, G_REVERSE, IS, V_FORWARD, V_REVERSE, Law
+from circuitsim.laws import branch_current
 from circuitsim.netlist.model import KINDS
 
 if TYPE_CHECKING:
