@@ -18,10 +18,10 @@ $(STAMP): pyproject.toml
 	touch $@
 
 NEEDS := CIRCUITSIM_NEEDS_NGSPICE=1 CIRCUITSIM_NEEDS_COMPILERS=1
-test: $(STAMP) ngspice compiler check  ## every check that takes seconds; under ten minutes on two cores
+test: $(STAMP) ngspice compiler check  ## style, types and tests; under ten minutes on two cores
 	$(NEEDS) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
-slow-test: $(STAMP) ngspice compiler  ## the checks that take longer
+slow-test: $(STAMP) ngspice compiler  ## the tests that take longer, one by one or together
 	$(NEEDS) $(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 validate: $(STAMP) ngspice  ## the suites against ngspice and other references; their results go to build/validation

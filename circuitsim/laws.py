@@ -100,7 +100,7 @@ def branch_current(law: NDArray[np.int8], params: Floats, v: Floats) -> tuple[Fl
         return plain_current(law, params, v)
     flat = np.ascontiguousarray(v, np.float64).reshape(-1, law.size)
     current, slope = np.empty(flat.shape), np.empty(flat.shape)
-    branches(np.ascontiguousarray(law), np.ascontiguousarray(params), flat, current, slope)
+    branches(np.ascontiguousarray(law, np.int8), np.ascontiguousarray(params), flat, current, slope)
     return current.reshape(v.shape), slope.reshape(v.shape)
 
 
@@ -257,7 +257,7 @@ def _junction_current(p: Floats, w: Floats) -> tuple[Floats, Floats]:
 
 def _recombination(p: Floats, w: Floats) -> tuple[Floats, Floats]:
     """The current of ISR at junction voltage w, and its slope."""
-    *_, isr, nr_vt, per_vj, half_m = p.T
+    isr, nr_vt, per_vj, half_m = p[:, ISR : HALF_M + 1].T
     nr_vt = np.where(isr > 0, nr_vt, 1.0)
     w = np.minimum(w, RECOMBINING * nr_vt)
     z, depleted = w / nr_vt, np.minimum(1.0 - w * per_vj, FAR)
@@ -274,7 +274,7 @@ def _before_knee(p: Floats, i: Floats) -> Floats:
 
 def _least(p: Floats, i: Floats, w: Floats) -> Floats:
     """The least of junction voltages w and those at which the current of ISR alone is i > 0 or more."""
-    *_, isr, nr_vt, _, half_m = p.T
+    isr, nr_vt, half_m = p[:, [ISR, NR_VT, HALF_M]].T
     if not isr.any():
         return w
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -52,6 +52,28 @@ class TieForest:
             ancestor, reach = ancestor[ancestor], 2 * reach
         return offset
 
+    def pulls(self, out: Floats, n_ties: int) -> Floats:
+        """`offsets` transposed: values of the tied nodes, (batch, n), summed for each source over the nodes that it
+        moves, with the sign by which it does, (batch, ties).
+        """
+        every, ancestors, reach = np.arange(self.tie.size), [self.parent], 1
+        total, shape = out.T, (self.tie.size, self.tie.size)
+        while 2 * reach < self.depth:
+            ancestors.append(ancestors[-1][ancestors[-1]])
+            reach *= 2
+        for ancestor in reversed(ancestors):  # what gathers at a root no source moves
+            total = total + sparse.csr_array((np.ones(every.size), (ancestor, every)), shape=shape) @ total
+        return np.asarray(sparse.csr_array((self.sign, (self.tie, every)), shape=(n_ties, every.size)) @ total).T
+
+    def moved_by(self, ties: Ints) -> NDArray[np.bool_]:
+        """Which of the tied nodes move with any of these sources, (n,)."""
+        moved = np.isin(self.tie, ties) & (self.sign != 0)
+        ancestor, reach = self.parent, 1
+        while reach < self.depth:
+            moved = moved | moved[ancestor]
+            ancestor, reach = ancestor[ancestor], 2 * reach
+        return moved
+
 
 def tie_forest(circuit: Circuit) -> TieForest:
     """Span the ties from ground and, elsewhere, from the first node (in deck order) of each tied group.

@@ -129,6 +129,9 @@ def test_current_sources_as_inputs() -> None:
         (lambda y: (np.nan, y), "a cost must return finite numbers"),
         (lambda y: (1.0, y * np.inf), "a cost must return finite numbers"),
         (lambda y: ("x", y), "a cost must return C"),
+        (lambda y: (10**400, y), "a cost must return C"),
+        (lambda y: (1.0, y + 1j), "found numbers of type complex128"),
+        (3, "cost must be a function of the outputs, found 3"),
     ],
 )
 def test_what_no_cost_returns(cost: Callable, words: str) -> None:
@@ -142,9 +145,40 @@ def test_a_cost_s_own_errors_stay_what_they_are() -> None:
 
 
 def test_a_cost_of_one_s_own_stands_for_targets() -> None:
-    for how in ({"targets": 0.0}, {"algorithm": "ep", "nudge": 1e-6}):
+    for how in ({"targets": 0.0}, {"algorithm": "ep"}):
         with pytest.raises(cs.SettingsError, match="a cost of your own stands for targets"):
             cost_gradient(problem(), cost=soft_cost, **how)
+    with pytest.raises(cs.SettingsError, match="a function goes to cost="):
+        cost_gradient(problem(), soft_cost)
+    with pytest.raises(cs.SettingsError, match="or cost= a function of the outputs, found None"):
+        cost_gradient(problem())
+
+
+def test_a_circuit_in_which_nothing_learns_is_a_layer_too() -> None:
+    """Sources on top of each other, an output that moves with them, and a loop of parallel sources."""
+    deck = (
+        "t\nVa a 0 0\nVb b a 0\nVc c b 0\nVp c b 0\nR1 c y 1k\nR2 y 0 1k\nR3 b y 2k\n"
+        "Iq y p 1m\nVq q p 0\nRq q 0 1k\n.input Va Vb Iq Vq\n.output y p q"
+    )
+    at, rng = cs.compile_problem(cs.parse(deck)), np.random.default_rng(3)
+    given = {"Va": rng.normal(size=(4, 1)), "Vb": rng.normal(size=(4, 1)), "Iq": 1e-3 * rng.normal(size=(4, 1))}
+    given["Vq"] = rng.normal(size=(4, 1))
+    weights = rng.normal(size=(4, 3))
+
+    def weighed(y: np.ndarray) -> tuple[float, np.ndarray]:
+        return float((weights * y**2).sum()), 2 * weights * y
+
+    def cost_at(at: cs.Problem) -> float:
+        solution = cs.solve(at)
+        return weighed(np.stack([solution.voltage(n) for n in "ypq"], axis=1))[0]
+
+    at = at.with_values(given)
+    found = cost_gradient(at, cost=weighed, inputs=True)
+    assert found.gradient == {} and list(found.inputs) == list(given)
+    for name, value in given.items():
+        for k in range(4):
+            slope = difference(at, name, value, k, cost_at)
+            assert found.inputs[name].flat[k] == pytest.approx(slope, rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -77,13 +77,13 @@ def check_console(block: documented.Block, page: Path) -> None:
 
 
 def output_of(command: str) -> tuple[str, int]:
-    """What a command prints, and its exit code."""
+    """What a command prints, but for a step that no test has compiled before, and its exit code."""
     program = next((name for name in PROGRAMS if command.startswith(f"{name} ")), None)
     assert program is not None, f"not one of {', '.join(PROGRAMS)}: {command}"
     result = CliRunner().invoke(PROGRAMS[program], shlex.split(command.removeprefix(program), comments=True))
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
-    return result.output, result.exit_code
+    return re.sub(r"^compiling the training step, once .*\n", "", result.output, flags=re.MULTILINE), result.exit_code
 
 
 def check_session(block: documented.Block, page: Path, names: dict[str, Any]) -> None:

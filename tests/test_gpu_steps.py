@@ -129,6 +129,13 @@ def test_nvcc_compiles_the_steps_without_a_warning(task: Task, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS[:6:2])
+def test_a_compiler_that_optimises_warns_of_nothing(task: Task, tmp_path: Path) -> None:
+    """Of what may be used before it is set, for example, which it does not see otherwise."""
+    TogetherDevice(tmp_path, optimise="-O1").make_ready(program(task, plan_of(task, h200()), "uint8"))
+
+
 # -- they are the slow twin's ------------------------------------------------------------------------------------------
 
 

@@ -40,6 +40,11 @@ def test_offsets_are_sums_of_source_voltages(seed: int) -> None:
     np.testing.assert_array_equal(offsets[0], of_node - of_node[forest.root])
     np.testing.assert_array_equal(offsets[1], 3 * offsets[0])
     cs.compile_problem(circuit)  # no loop is contradictory
+    moves = forest.offsets(np.eye(len(circuit.ties)))  # (ties, tied nodes): -1, 0, 1
+    out = rng.integers(-9, 9, (3, forest.nodes.size)).astype(float)
+    np.testing.assert_array_equal(forest.pulls(out, len(circuit.ties)), out @ moves.T)
+    some = rng.choice(len(circuit.ties), 1 + len(circuit.ties) // 3, replace=False)
+    np.testing.assert_array_equal(forest.moved_by(some), moves[some].any(axis=0))
 
     graph = nx.MultiGraph(pairs.tolist())
     used = [circuit.nodes.index(names[k]) for k in graph.nodes]

@@ -23,11 +23,14 @@ class TogetherDevice(NumpyDevice):
 
     name = "a stand-in of several blocks"
 
-    def __init__(self, folder: Path, multiprocessors: int = 3, shared_bytes: int = 100_000) -> None:
+    def __init__(
+        self, folder: Path, multiprocessors: int = 3, shared_bytes: int = 100_000, optimise: str = "-O0"
+    ) -> None:
         if shutil.which(COMPILER) is None:
             missing(f"no {COMPILER}", NEEDS_COMPILERS)
         super().__init__()
         self.folder, self.multiprocessors, self.shared_bytes = folder, multiprocessors, shared_bytes
+        self.optimise = optimise
         self.launches: list[tuple[Program, int, int]] = []  # blocks, bytes of shared memory
         self.arguments: tuple[Any, ...] = ()  # of the last one
 
@@ -55,7 +58,7 @@ class TogetherDevice(NumpyDevice):
             source.write_text(f'#include "{FIBERS}"\n{program.text}')
             flags = [
                 "-std=c++17",
-                "-O0",
+                self.optimise,
                 "-ffp-contract=off",
                 "-Wall",
                 "-Wextra",

@@ -31,8 +31,10 @@ class CostGradient:
     cost      C: the mean over the rows of the batch, V^2; or what a cost of your own gives
     outputs   (batch, k) V, of the `.output` nodes
     values    of each `.train` element by its name: conductances, S, of resistors and crossbars; V, A of sources
-    gradient  dC/dtheta of each, shaped as its values; V^2/S, V^2/A, of voltage sources V
-    inputs    dC/d(value) of the sources of each `.input` element, (batch, n), where they were asked for
+    gradient  dC/dtheta of each, shaped as its values; V^2/S, V^2/A, of voltage sources V (of another cost: its unit
+              for V^2)
+    inputs    dC/d(value) of the sources of each `.input` element, (batch, n), where they were asked for; of C, which
+              for targets is a mean: 1/batch of what a row alone would give
     """
 
     cost: float
@@ -53,18 +55,21 @@ def cost_gradient(
     tol: float = 1e-9,
     inputs: bool = False,
 ) -> CostGradient:
-    """The cost C = mean over the batch of 1/2 sum_k (y_k - target_k)^2 at the equilibrium, and its gradient.
+    """A cost of the outputs at the equilibrium, C = mean over the batch of 1/2 sum_k (y_k - target_k)^2 or one of your
+    own, and its gradient.
 
     circuit    a netlist with `.output` and `.train`; its sources may have a batch of values
     targets    (batch, k) V, or what broadcasts to it
     cost       another cost in their place, with implicit: a function of the outputs y, (batch, k) V, that returns C and
-               dC/dy, (batch, k)
+               dC/dy, (batch, k); it is taken as it is, without a mean
     algorithm  implicit: the adjoint at the equilibrium, exact; ep: equilibrium propagation, two nudged equilibria
     variant    of ep: centred, positive, negative
     nudge      beta of ep, S: small beside the conductance that an output sees between itself and what is known, and
                not so small that tol is all that moves
     tol        largest relative KCL violation of all equilibria
-    inputs     also dC/d(value) of the `.input` sources, row by row: what a program that gives them needs to learn
+    inputs     also dC/d(value) of the `.input` sources, row by row: what a program that gives them needs to learn; then
+               nothing need be in `.train`. Not of voltage sources beside controlled sources, nor of those on which a
+               perfect diode hangs
 
     Raises SettingsError, also for ep beside controlled sources, which leave no energy; LearningError where an
     equilibrium is not found, a nudge leaves no convex problem, or the linearised circuit has no solution. Sources:
@@ -81,12 +86,10 @@ def cost_gradient(
     array([1000.])
     """
     problem = circuit if isinstance(circuit, Problem) else compile_problem(circuit)
+    _check_cost(targets, cost, algorithm)
     recipe = _recipe(problem, algorithm, variant, nudge, tol)
-    if cost is not None and (targets is not None or algorithm == "ep"):
-        raise SettingsError(
-            "a cost of your own stands for targets, and needs the algorithm implicit; ep nudges to targets"
-        )
-    outputs, trained = find_outputs(problem), trained_elements(problem)
+    outputs = find_outputs(problem)
+    trained = trained_elements(problem) if problem.circuit.netlist.trained or not inputs else []
     driven = find_elements(problem, [name for name, _ in input_sources(problem.circuit)], ".input") if inputs else []
     for element in trained:
         if not element.is_conductance and np.ptp(element.batch(problem.circuit), axis=0).any():
@@ -110,6 +113,20 @@ def cost_gradient(
     values = [element.values(problem.circuit) for element in trained]
     by_input = {x.name: source_gradient(problem, x, outputs, fields) / fields.samples for x in driven}
     return CostGradient(value, y, dict(zip(names, values, strict=True)), dict(zip(names, found, strict=True)), by_input)
+
+
+def _check_cost(targets: ArrayLike | None, cost: Cost | None, algorithm: str) -> None:
+    """SettingsError unless there are targets or a cost, not both, which the algorithm can have."""
+    if callable(targets):
+        raise SettingsError("a function goes to cost=, not to targets")
+    if targets is None and cost is None:
+        raise SettingsError("targets must be numbers (batch, outputs), or cost= a function of the outputs, found None")
+    if cost is not None and not callable(cost):
+        raise SettingsError(f"cost must be a function of the outputs, found {cost!r}")
+    if cost is not None and (targets is not None or algorithm == "ep"):
+        raise SettingsError(
+            "a cost of your own stands for targets, and needs the algorithm implicit; ep nudges to targets"
+        )
 
 
 def _recipe(problem: Problem, algorithm: str, variant: str, nudge: float | None, tol: float) -> Recipe:
@@ -138,8 +155,10 @@ def _own_cost(cost: Cost, y: Floats) -> tuple[float, Floats]:
     given = cost(y.copy())
     try:
         value, slope = given
+        if np.asarray(slope).dtype.kind not in "fiubO":
+            raise TypeError(f"found numbers of type {np.asarray(slope).dtype}")
         found, pull = float(value), np.asarray(slope, np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise SettingsError(f"a cost must return C, and dC/dy of shape {y.shape}: {error}") from error
     if pull.shape != y.shape:
         raise SettingsError(f"a cost must return C, and dC/dy of shape {y.shape}, found shape {pull.shape}")

@@ -138,7 +138,7 @@ def find_elements(problem: Problem, names: Sequence[str], command: str) -> list[
                 raise SettingsError(
                     f"{name}: no gradient reaches a voltage source beside controlled sources; leave it out of {command}"
                 )
-            _check_no_diode_hangs(problem, name, _moved_by(problem, rows), command)
+            _check_no_diode_hangs(problem, name, rows, command)
     return found
 
 
@@ -165,8 +165,9 @@ def source_gradient(problem: Problem, element: Trained, outputs: Outputs, fields
     sources, d = problem.circuit.current_sources, fields.delta
     if element.kind == "I":
         return d[:, sources.a[element.where]] - d[:, sources.b[element.where]]
-    nodes, moves = _moved_by(problem, element.where)
-    return _out_of_nodes(problem, outputs, fields)[:, nodes] @ moves.T
+    forest = problem.topology.forest
+    out = _out_of_nodes(problem, outputs, fields)[:, forest.nodes]
+    return forest.pulls(out, len(problem.circuit.ties))[:, element.where]
 
 
 def crossbar_gradient(delta_row: Floats, delta_col: Floats, total_row: Floats, total_col: Floats) -> Floats:
@@ -179,19 +180,11 @@ def crossbar_gradient(delta_row: Floats, delta_col: Floats, total_row: Floats, t
     return 0.5 * out
 
 
-def _moved_by(problem: Problem, ties: Ints) -> tuple[Ints, Floats]:
-    """The tied nodes, and by how much each moves for 1 V more of each of these sources, (sources, nodes)."""
-    forest = problem.topology.forest
-    e = np.zeros((ties.size, len(problem.circuit.ties)))
-    e[np.arange(ties.size), ties] = 1.0
-    return forest.nodes, forest.offsets(e)
-
-
-def _check_no_diode_hangs(problem: Problem, name: str, moved: tuple[Ints, Floats], command: str) -> None:
+def _check_no_diode_hangs(problem: Problem, name: str, ties: Ints, command: str) -> None:
     """An ideal diode carries a current that no field here knows."""
-    nodes, moves = moved
-    c = problem.circuit
-    hangs = np.isin(c.ideal_diodes.a, nodes[moves.any(axis=0)]) | np.isin(c.ideal_diodes.b, nodes[moves.any(axis=0)])
+    c, forest = problem.circuit, problem.topology.forest
+    moved = forest.nodes[forest.moved_by(ties)]
+    hangs = np.isin(c.ideal_diodes.a, moved) | np.isin(c.ideal_diodes.b, moved)
     if hangs.any():
         diode = c.element(c.ideal_diodes, int(np.flatnonzero(hangs)[0]))
         raise SettingsError(

@@ -63,7 +63,7 @@ from circuitsim.currents import ideal_currents
 from circuitsim.graphs import components
 from circuitsim.io.flatten import MIN_RON
 from circuitsim.io.ngspice import ABSTOL, GMIN, PIVREL, RELTOL, VNTOL
-from circuitsim.law_kernels import ISR, RS, Law
+from circuitsim.law_kernels import G_FORWARD, G_REVERSE, HI, ISR, LO, RS, V_FORWARD, V_REVERSE, G, Law
 from circuitsim.laws import branch_current, generation
 from circuitsim.linear import Solved
 from circuitsim.methods.mna import make_network
@@ -201,8 +201,8 @@ class _Bounds:
         law, p, drop = network.law, network.params.T, self.drops[t.junctions]
         pwl, segment = law == Law.PWL, law == Law.SEGMENT
         knees = np.array([
-            np.where(segment, p[1], np.where(pwl & (p[0] > 0), p[1], np.nan)),
-            np.where(segment, p[2], np.where(pwl & (p[2] > 0), -p[3], np.nan)),
+            np.where(segment, p[LO], np.where(pwl & (p[G_FORWARD] > 0), p[V_FORWARD], np.nan)),
+            np.where(segment, p[HI], np.where(pwl & (p[G_REVERSE] > 0), -p[V_REVERSE], np.nan)),
         ])  # fmt: skip
         above = np.where(knees >= drop, knees - drop, np.inf).min(axis=0)
         below = np.where(knees <= drop, drop - knees, np.inf).min(axis=0)
@@ -250,7 +250,8 @@ class _Bounds:
     def _steepest(self, network: Network) -> Floats:
         """The largest slope of each leg that may have a kink, (legs,), S."""
         law, p = network.law, network.params.T
-        slope = np.where(law == Law.SEGMENT, p[0], np.where(law == Law.PWL, np.maximum(p[0], p[2]), 0.0))
+        steepest = np.where(law == Law.PWL, np.maximum(p[G_FORWARD], p[G_REVERSE]), 0.0)
+        slope = np.where(law == Law.SEGMENT, p[G], steepest)
         return np.minimum(np.append(slope, np.full(network.ideal.sum(), np.inf)), 1.0 / MIN_RON)
 
     def _leaves_tangent(self, network: Network, shifted: Floats, within: Floats) -> Floats:

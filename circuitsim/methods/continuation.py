@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.drive import Drive
-from circuitsim.law_kernels import Law
+from circuitsim.law_kernels import RS, Law
 from circuitsim.laws import branch_current, exponential_voltage
 from circuitsim.methods.network import Network, Tangents
 from circuitsim.methods.outcome import Outcome
@@ -228,15 +228,15 @@ def _leg(law: Law, p: Floats, s: Floats, r: Floats, width: float) -> tuple[Float
         return s / r, 1.0 / r, v, 1.0 / (r * branch_current(np.full(s.size, law), p, v)[1])
     if law is Law.SHOCKLEY:
         q = p.copy()
-        q[:, 2] += r
+        q[:, RS] += r
         i, di = branch_current(np.full(s.size, law), q, s)
     elif law is Law.PWL:
-        g_f, v_f, g_r, v_r = p[:, :4].T
+        g_f, v_f, g_r, v_r, *_ = p.T
         (x, dx), (y, dy) = _beyond(s - v_f, width), _beyond(-s - v_r, width)
         g_f, g_r = g_f / (1.0 + r * g_f), g_r / (1.0 + r * g_r)
         i, di = g_f * x - g_r * y, g_f * dx + g_r * dy
     else:
-        g, lo, hi = p[:, :3].T
+        g, lo, hi, *_ = p.T
         at_zero = np.clip(0.0, lo, hi)
         low, high = (np.where(np.isfinite(end), end + r * g * (end - at_zero), end) for end in (lo, hi))
         (x, dx), (y, dy) = _beyond(s - high, width), _beyond(low - s, width)

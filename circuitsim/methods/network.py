@@ -62,9 +62,8 @@ class Network:
         j = problem.circuit.junctions
         self.law, self.params = j.law[t.junctions], j.params[t.junctions]
         self.ideal = np.arange(legs.a.size) >= legs.n_junctions
-        steepest = self.params[self.law == Law.PWL][:, [G_FORWARD, G_REVERSE]].max(
-            initial=0.0
-        )  # an exponential's slope has no limit
+        lines = self.params[self.law == Law.PWL]  # an exponential's slope has no limit
+        steepest = lines[:, [G_FORWARD, G_REVERSE]].max(initial=0.0)
         self.largest = max(float(v.diag.max(initial=0.0)), float(steepest)) or 1.0
         self.ends = [(has := np.flatnonzero(unit >= 0), unit[has]) for unit in (legs.a, legs.k)]
         self.rho = np.where(self.ideal, (stiffness or _local_stiffness)(self), 0.0)
