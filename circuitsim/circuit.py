@@ -252,7 +252,7 @@ class Circuit:
 
         `a` and `b` are its first and its second node: an edge has no direction, and positive currents flow from a to b
         through the element (of diodes a is the anode). Values: `g` (S), `e` (V), `i` (A), both of the first row of a
-        batch, `vf` (V), `law` (a name of laws.Law), `gain`. A diode that follows several laws is several edges.
+        batch, `vf` (V), `law` (a name of law_kernels.Law), `gain`. A diode that follows several laws is several edges.
 
         >>> from circuitsim.build import parse
         >>> graph = parse("divider\\nV1 in 0 10\\nR1 in out 1k\\nR2 out 0 1k").to_networkx()

@@ -16,7 +16,7 @@ from training.adjoint import implicit_fields
 from training.convex import check_convex
 from training.eqprop import ep_fields, nudges
 from training.general import input_sources
-from training.gradient import Outputs, find_elements, find_outputs, gradient, source_gradient, trained_elements
+from training.gradient import Outputs, find_elements, find_outputs, gradient, source_gradients, trained_elements
 from training.phases import Phases, Sweeps, choose_phases
 from training.recipe import Recipe
 
@@ -111,7 +111,8 @@ def cost_gradient(
     found = gradient(problem, trained, outputs, fields)
     names = [element.name for element in trained]
     values = [element.values(problem.circuit) for element in trained]
-    by_input = {x.name: source_gradient(problem, x, outputs, fields) / fields.samples for x in driven}
+    slopes = source_gradients(problem, driven, outputs, fields)
+    by_input = {x.name: slope / fields.samples for x, slope in zip(driven, slopes, strict=True)}
     return CostGradient(value, y, dict(zip(names, values, strict=True)), dict(zip(names, found, strict=True)), by_input)
 
 

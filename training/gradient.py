@@ -147,6 +147,7 @@ def gradient(problem: Problem, trained: Sequence[Trained], outputs: Outputs, fie
     c = problem.circuit
     d, s = fields.delta, fields.total
     found = []
+    by_source = iter(source_gradients(problem, [x for x in trained if not x.is_conductance], outputs, fields))
     for element in trained:
         if element.kind == "crossbar":
             x = c.crossbars[int(element.where[0])]
@@ -155,19 +156,19 @@ def gradient(problem: Problem, trained: Sequence[Trained], outputs: Outputs, fie
             a, b = c.conductors.a[element.where], c.conductors.b[element.where]
             value = 0.5 * ((d[:, a] - d[:, b]) * (s[:, a] - s[:, b])).sum(axis=0)
         else:
-            value = source_gradient(problem, element, outputs, fields).sum(axis=0)
+            value = next(by_source).sum(axis=0)
         found.append(value / fields.samples)
     return found
 
 
-def source_gradient(problem: Problem, element: Trained, outputs: Outputs, fields: Fields) -> Floats:
-    """dC/dtheta of a source's values in each row, (rows, n), of C as `fields` has it for that row."""
-    sources, d = problem.circuit.current_sources, fields.delta
-    if element.kind == "I":
-        return d[:, sources.a[element.where]] - d[:, sources.b[element.where]]
-    forest = problem.topology.forest
-    out = _out_of_nodes(problem, outputs, fields)[:, forest.nodes]
-    return forest.pulls(out, len(problem.circuit.ties))[:, element.where]
+def source_gradients(problem: Problem, sources: Sequence[Trained], outputs: Outputs, fields: Fields) -> list[Floats]:
+    """dC/dtheta of each source's values in each row, (rows, n), of C as `fields` has it for that row."""
+    c, d, forest = problem.circuit, fields.delta, problem.topology.forest
+    by_tie = np.zeros((d.shape[0], 0))
+    if any(source.kind == "V" for source in sources):
+        by_tie = forest.pulls(_out_of_nodes(problem, outputs, fields)[:, forest.nodes], len(c.ties))
+    a, b = c.current_sources.a, c.current_sources.b
+    return [by_tie[:, x.where] if x.kind == "V" else d[:, a[x.where]] - d[:, b[x.where]] for x in sources]
 
 
 def crossbar_gradient(delta_row: Floats, delta_col: Floats, total_row: Floats, total_col: Floats) -> Floats:

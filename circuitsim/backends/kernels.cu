@@ -13,7 +13,7 @@ typedef long long integer;
 #define TANH 2
 #define SINH 3
 #define SEGMENT 4
-// Columns of parameters, by law (laws.py).
+// Columns of parameters, by law (law_kernels.py).
 enum { IS, NVT, RS, BV, NBV_VT, GMIN, PER_IKF, ISR, NR_VT, PER_VJ, HALF_M, N_PARAMS };
 enum { G_FORWARD, V_FORWARD, G_REVERSE, V_REVERSE };
 enum { SCALE, V0 };
@@ -44,7 +44,7 @@ __device__ inline double within(double x, double low, double high) {  // NaN sta
     return x > high ? high : x;
 }
 
-// Current and slope of the bare junction at voltage w; p as in laws.Law.
+// Current and slope of the bare junction at voltage w; p as in law_kernels.Law.
 __device__ inline double shockley(const double* p, double w, double* slope) {
     double i, g;
     if (w < -3.0 * p[NVT] && w < -p[BV]) {
