@@ -300,7 +300,7 @@ Vl l 0 -5
     return cs.parse(cards), into
 
 
-@pytest.mark.parametrize("gain", [300, 1e4, 1e5])
+@pytest.mark.parametrize("gain", [300, pytest.param(1e4, marks=pytest.mark.slow), 1e5])
 @pytest.mark.parametrize("series", [100, 1e4])
 @pytest.mark.parametrize("volts", [-5, 3, 5])
 def test_a_schmitt_trigger_with_a_clamped_output(volts: float, series: float, gain: float) -> None:

@@ -34,7 +34,9 @@ CIRCUITS = {
 }
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant", [pytest.param(name, marks=[pytest.mark.slow] if name != "auto" else []) for name in VARIANTS]
+)
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
 def test_cases_once_found_stay_solved_or_refused(path: Path, variant: str, tmp_path: Path) -> None:
     for companion in companions():

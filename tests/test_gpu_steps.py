@@ -154,7 +154,7 @@ def test_steps_are_those_of_the_slow_twin(sizes: tuple[int, ...], algorithm: str
 
 
 @pytest.mark.parametrize("algorithm", ["ep", "bp"])
-@pytest.mark.parametrize("batch", [1, 3, 8])
+@pytest.mark.parametrize("batch", [1, 3, pytest.param(8, marks=pytest.mark.slow)])
 def test_other_batches(batch: int, algorithm: str, device: Device) -> None:
     recipe = replace(RECIPE, batch_size=batch, algorithm=algorithm)
     assert_steps(parse(drn((12, 9, 6, 2), seed=5)), recipe, device)
@@ -212,7 +212,7 @@ def test_bounds_of_conductances(text: str, algorithm: str, form: str, device: De
     assert_within(found, circuit)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("dtype", [pytest.param("float64", marks=pytest.mark.slow), "float32"])
 @pytest.mark.parametrize("file", GOLDEN, ids=lambda p: p.stem)
 def test_golden_trajectory(file: Path, dtype: str, device: Device) -> None:
     """All 100 steps on a GPU; on the stand-in, 10."""

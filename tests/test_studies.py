@@ -160,7 +160,9 @@ def test_there_are_failed_points_among_these() -> None:
 # -- the same bits -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", DC)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.slow] if k > 2 else []) for k, case in enumerate(DC)]
+)
 def test_a_cluster_gives_the_numbers_of_one_process(cluster: LocalCluster, case: str) -> None:
     same(sweep_of(case, scheduler=cluster.scheduler_address), alone(case))
 
