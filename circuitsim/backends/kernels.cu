@@ -23,6 +23,7 @@ enum { G, LO, HI };
 #define LEAST_SQUARE 0.005
 #define RECOMBINING 600.0
 #define BEYOND (1.0 + 1e-15)
+#define FAR 1e150
 #define STEPS 200  // of a safeguarded Newton iteration
 #define INF __longlong_as_double(0x7ff0000000000000LL)
 #define EPS 2.220446049250313e-16
@@ -61,7 +62,7 @@ __device__ inline double shockley(const double* p, double w, double* slope) {
         g = p[IS] * exp(z) / p[NVT];
     }
     if (p[ISR] > 0.0) {
-        const double at = fmin(w, RECOMBINING * p[NR_VT]), z = at / p[NR_VT], depleted = 1.0 - at * p[PER_VJ];
+        const double at = fmin(w, RECOMBINING * p[NR_VT]), z = at / p[NR_VT], depleted = fmin(1.0 - at * p[PER_VJ], FAR);
         const double square = depleted * depleted + LEAST_SQUARE, factor = pow(square, p[HALF_M]);
         const double current = p[ISR] * expm1(z);
         i += current * factor;
