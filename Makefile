@@ -21,7 +21,7 @@ NEEDS := CIRCUITSIM_NEEDS_NGSPICE=1 CIRCUITSIM_NEEDS_COMPILERS=1
 test: $(STAMP) ngspice compiler check  ## style, types and tests; under ten minutes on two cores
 	$(NEEDS) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
-slow-test: $(STAMP) ngspice compiler  ## the tests that take longer, one by one or together
+slow-test: $(STAMP) ngspice compiler  ## the tests that take longer
 	$(NEEDS) $(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 validate: $(STAMP) ngspice  ## the suites against ngspice and other references; their results go to build/validation

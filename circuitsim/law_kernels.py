@@ -16,7 +16,7 @@ STRAIGHT = 500.0  # v / v0 of sinh
 LEAST_SQUARE = 0.005  # what ISR's factor keeps of itself at w = VJ
 BEYOND = 1.0 + 1e-15  # of -3 N Vt: where a breakdown that begins there has begun
 FAR = 1e150  # its square is finite
-_STEPS = 200  # of a safeguarded Newton iteration; bisection alone needs about 60 for ten digits
+STEPS = 200  # of a safeguarded Newton iteration; bisection alone needs about 60 for ten digits
 
 
 class Law(IntEnum):
@@ -115,7 +115,7 @@ def branch(law, p, v):
         w = min(v, p[NVT] * decades) if v > 0.0 else max(v, min(-(p[BV] + p[NBV_VT] * decades), -3.0 * p[NVT] * BEYOND))
         if v > 0.0 and p[ISR] > 0.0:
             w = min(w, p[NR_VT] * math.log1p(v / rs * before / (p[ISR] * LEAST_SQUARE ** p[HALF_M])))
-    for _ in range(_STEPS):
+    for _ in range(STEPS):
         i, g = shockley(p, w)
         error = w + rs * i - v
         if error < 0.0:

@@ -46,6 +46,7 @@ from circuitsim.law_kernels import (
     RECOMBINING,
     RS,
     SCALE,
+    STEPS,
     STRAIGHT,
     V0,
     V_FORWARD,
@@ -232,9 +233,8 @@ def _bare_voltage(p: Floats, i: Floats) -> Floats:
 
 def _junction_current(p: Floats, w: Floats) -> tuple[Floats, Floats]:
     saturation, nvt, _, bv, nbv_vt, gmin, knee, recombining, *_ = p.T
-    less = np.expm1(
-        np.minimum(w / nvt, MAX_EXPONENT)
-    )  # than the exponential, by 1, which keeps its digits above -3 N Vt
+    # Less than the exponential, by 1, which keeps its digits above -3 N Vt.
+    less = np.expm1(np.minimum(w / nvt, MAX_EXPONENT))
     i = saturation * less
     g = saturation * (less + 1.0) / nvt
     if (off := w < -3.0 * nvt).any():
@@ -300,7 +300,7 @@ def _junction(p: Floats, v: Floats) -> tuple[Floats, Floats, Floats]:
     reverse = np.minimum(-(p[:, BV] + p[:, NBV_VT] * decades), -3.0 * p[:, NVT] * BEYOND)
     forward = _least(p, limit * before, p[:, NVT] * decades)
     w = np.where(rs > 0, np.where(v > 0, np.minimum(v, forward), np.maximum(v, reverse)), v)
-    for _ in range(200):
+    for _ in range(STEPS):
         i, g = _junction_current(p, w)
         error = w + rs * i - v
         low, high = np.where(error < 0, w, low), np.where(error > 0, w, high)

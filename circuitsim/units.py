@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,33 +46,34 @@ class TieForest:
     def offsets(self, e: Floats) -> Floats:
         """Potentials of the tied nodes relative to their roots, (batch, n), by pointer doubling; e is (batch, ties)."""
         offset = self.sign * e[:, self.tie]
-        ancestor, reach = self.parent, 1
-        while reach < self.depth:
+        for ancestor in self._ancestors():
             offset = offset + offset[:, ancestor]
-            ancestor, reach = ancestor[ancestor], 2 * reach
         return offset
-
-    def pulls(self, out: Floats, n_ties: int) -> Floats:
-        """`offsets` transposed: values of the tied nodes, (batch, n), summed for each source over the nodes that it
-        moves, with the sign by which it does, (batch, ties).
-        """
-        every, ancestors, reach = np.arange(self.tie.size), [self.parent], 1
-        total, shape = out.T, (self.tie.size, self.tie.size)
-        while 2 * reach < self.depth:
-            ancestors.append(ancestors[-1][ancestors[-1]])
-            reach *= 2
-        for ancestor in reversed(ancestors):  # what gathers at a root no source moves
-            total = total + sparse.csr_array((np.ones(every.size), (ancestor, every)), shape=shape) @ total
-        return np.asarray(sparse.csr_array((self.sign, (self.tie, every)), shape=(n_ties, every.size)) @ total).T
 
     def moved_by(self, ties: Ints) -> NDArray[np.bool_]:
         """Which of the tied nodes move with any of these sources, (n,)."""
         moved = np.isin(self.tie, ties) & (self.sign != 0)
+        for ancestor in self._ancestors():
+            moved = moved | moved[ancestor]
+        return moved
+
+    def _ancestors(self) -> Iterator[Ints]:
+        """The nodes 1, 2, 4, ... ties above each, up to the depth; a root above itself."""
         ancestor, reach = self.parent, 1
         while reach < self.depth:
-            moved = moved | moved[ancestor]
+            yield ancestor
             ancestor, reach = ancestor[ancestor], 2 * reach
-        return moved
+
+    def pulls(self, out: Floats, n_ties: int) -> Floats:
+        """`offsets` transposed: values of the tied nodes, (batch, n), summed for each source over the nodes that it
+        moves, with the sign by which it does, (batch, ties); 0 for chords.
+        """
+        total = np.array(out, order="C")  # of a node and all that hang on it
+        if self.depth > 1:
+            _gather(self.order, self.parent, total)
+        found, free = np.zeros((out.shape[0], n_ties)), np.flatnonzero(self.sign)
+        found[:, self.tie[free]] = self.sign[free] * total[:, free]
+        return found
 
 
 def tie_forest(circuit: Circuit) -> TieForest:
@@ -199,14 +200,9 @@ def tie_currents(circuit: Circuit, forest: TieForest, out_of_node: Floats) -> Fl
     """
     ties = circuit.ties
     m, n = len(ties), forest.nodes.size
-    currents = np.zeros((out_of_node.shape[0], m))
+    currents = forest.pulls(-out_of_node, m)  # a tie's current leaves its node a
     if not m:
         return currents
-    free = np.flatnonzero(forest.sign)
-    needed = np.array(out_of_node, order="C")  # by a node and all that hang on it
-    if forest.depth > 1:
-        _gather(forest.order, forest.parent, needed)
-    currents[:, forest.tie[free]] = -forest.sign[free] * needed[:, free]  # a tie's current leaves its node a
     a, b = np.searchsorted(forest.nodes, ties.a), np.searchsorted(forest.nodes, ties.b)
     looped = np.flatnonzero(~unique_ties(circuit, forest) & (a != b))
     if looped.size:
@@ -215,12 +211,12 @@ def tie_currents(circuit: Circuit, forest: TieForest, out_of_node: Floats) -> Fl
 
 
 @jit()
-def _gather(order: Ints, parent: Ints, needed: Floats) -> None:
-    """Add what each node needs, (rows, n), to what its parent needs, from the leaves on."""
-    for row in range(needed.shape[0]):
+def _gather(order: Ints, parent: Ints, total: Floats) -> None:
+    """Add what each node has, (rows, n), to what its parent has, from the leaves on."""
+    for row in range(total.shape[0]):
         for k in range(order.size - 1, -1, -1):
             if parent[order[k]] != order[k]:
-                needed[row, parent[order[k]]] += needed[row, order[k]]
+                total[row, parent[order[k]]] += total[row, order[k]]
 
 
 def _least_norm(currents: Floats, a: Ints, b: Ints, n: int) -> Floats:

@@ -1,6 +1,6 @@
 // The GPU's kernels: one thread for each unit in one row of the batch, flat arrays only.
-// Twins: kernels.py (relax), branch_sums.py (violations, dense_sums), linear/elimination.py (eliminate, substitute), laws.py and
-// methods/tiles.py (tangents), residual.py (kcl), scipy.sparse.linalg.cg (cg_*).
+// Twins: law_kernels.py (branch), kernels.py (relax), branch_sums.py (violations, dense_sums), linear/elimination.py
+// (eliminate, substitute), laws.py and methods/tiles.py (tangents), residual.py (kcl), scipy.sparse.linalg.cg (cg_*).
 //
 // Arrays of units are (units, rows), the row varying fastest: the threads of a warp follow the same law and read
 // neighbouring voltages. A count of rows beside an array is 1 where its one column stands for all rows. Every argument

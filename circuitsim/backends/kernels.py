@@ -1,4 +1,4 @@
-"""Numba kernels: one pass over a range of units, flat arrays only. Twins: reference.py (steps), laws.py (currents)."""
+"""Numba kernels: one pass over a range of units, flat arrays only. Twin: reference.py."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import math
 import numpy as np
 
 from circuitsim.compiled import jit
-from circuitsim.law_kernels import branch
+from circuitsim.law_kernels import STEPS, branch
 
 _FEW = 50  # array elements that Python takes: it comes back to them in every sweep
-_STEPS = 200  # of a safeguarded Newton iteration; bisection alone needs about 60 for ten digits
 
 
 @jit()
@@ -49,7 +48,7 @@ def unit_root(x, diag, current, zeros, signs, laws, params, first, last):
     h, slope = unit_kcl(x, diag, current, zeros, signs, laws, params, first, last)
     best, best_h = x, abs(h)
     before = high - low
-    for _ in range(_STEPS):
+    for _ in range(STEPS):
         if h == 0.0:
             break
         if h > 0.0:
