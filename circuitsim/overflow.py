@@ -38,15 +38,28 @@ def check_sources(circuit: Circuit, rows: slice) -> None:
             )
 
 
+def largest_conductance(circuit: Circuit) -> float:
+    """The largest conductance, of a crossbar times its longer side: its currents times volts are not more, S."""
+    crossbars = (x.g.max(initial=0.0) * max(x.g.shape) for x in circuit.crossbars)
+    return float(max(circuit.conductors.g.max(initial=0.0), *crossbars, 0.0))
+
+
 def check_forced_currents(
-    circuit: Circuit, topology: Topology, fixed: Floats, closed_drops: Callable[[Floats], tuple[Ints, Floats]]
+    circuit: Circuit,
+    topology: Topology,
+    fixed: Floats,
+    largest: float,
+    closed_drops: Callable[[Floats], tuple[Ints, Floats]],
 ) -> None:
     """Raise TopologyError where sources fix the voltage of a branch at which its current is no number.
 
-    `fixed` (rows, n_fixed) are their potentials, V, and `closed_drops` is Problem's.
+    `fixed` (rows, n_fixed) are their potentials, V, sums of sources that check_sources has passed; `largest` is
+    largest_conductance, and `closed_drops` is Problem's.
     """
-    _check_crossbars(circuit, topology, fixed)
-    _check_conductors(circuit, fixed, closed_drops)
+    with np.errstate(over="ignore"):
+        if not np.isfinite(4.0 * _LARGEST * topology.forest.depth * largest):
+            _check_crossbars(circuit, topology, fixed)
+            _check_conductors(circuit, fixed, closed_drops)
     _check_junctions(circuit, topology, fixed)
 
 

@@ -28,7 +28,7 @@ from circuitsim.drive import Drive, add_dense_drive
 from circuitsim.errors import SettingsError, TopologyError
 from circuitsim.feasibility import check_diodes
 from circuitsim.islands import find_islands
-from circuitsim.overflow import check_forced_currents, check_sources
+from circuitsim.overflow import check_forced_currents, check_sources, largest_conductance
 from circuitsim.placement import build_topology
 from circuitsim.topology import Dense, Topology
 from circuitsim.units import check_loops, listed, unique_ties
@@ -144,10 +144,11 @@ class Problem:
         t.islands.check(self.circuit, i, rows.start)
         source_flow = _times(t.source_incidence, i)
         source_abs = _times(abs(t.source_incidence), np.abs(i))
-        lo, hi = self._bounds(fixed, rows.start)
-        check_forced_currents(self.circuit, t, fixed, self.closed_drops)
-        junction_offset = fixed @ t.junction_fixed.T
-        link_offset = (fixed @ t.ideal_fixed.T - self.circuit.ideal_diodes.vf)[:, t.links]
+        room = self.circuit.ideal_diodes.vf - _differences(fixed, t.ideal_fixed)
+        lo, hi = self._bounds(room, rows.start)
+        check_forced_currents(self.circuit, t, fixed, self.largest_conductance, self.closed_drops)
+        junction_offset = _differences(fixed, t.junction_fixed)
+        link_offset = -room[:, t.links]
         drive = Drive(
             rows, fixed, injection, source_flow, source_abs, fixed_abs, lo, hi, junction_offset,
             link_offset, np.zeros((1, t.carrier_a.size)), partial=True,
@@ -170,9 +171,9 @@ class Problem:
         injection = drive.injection + drive.source_flow if drive.source_abs.any() else drive.injection
         return replace(drive, injection=injection, partial=False)
 
-    def _bounds(self, fixed: Floats, first_row: int) -> tuple[Floats, Floats]:
+    def _bounds(self, room: Floats, first_row: int) -> tuple[Floats, Floats]:
+        """Of the free units, V; `room` (rows or 1, n_ideal): vf less the fixed part of anode minus cathode voltage."""
         t = self.topology
-        room = self.circuit.ideal_diodes.vf - fixed @ t.ideal_fixed.T  # fixed part of anode minus cathode voltage
         e = take_rows(self.circuit.ties.e, slice(first_row, first_row + room.shape[0]))
         check_diodes(self.circuit, t.forest, t.diode_cycles, e, room, first_row)
         lower, upper = -room[:, t.lower_diodes], room[:, t.upper_diodes]
@@ -183,6 +184,11 @@ class Problem:
         ufunc_at(np.maximum, lo, t.lower_units, lower.T)
         ufunc_at(np.minimum, hi, t.upper_units, upper.T)
         return np.ascontiguousarray(lo.T), np.ascontiguousarray(np.maximum(hi, lo).T)
+
+    @cached_property
+    def largest_conductance(self) -> float:
+        """See overflow.py, S."""
+        return largest_conductance(self.circuit)
 
     @cached_property
     def closed_conductors(self) -> Ints:
@@ -306,6 +312,12 @@ def _times(matrix: sparse.csr_array, rows: Floats) -> Floats:
     if not matrix.nnz:
         return np.zeros((rows.shape[0], matrix.shape[0]))
     return np.ascontiguousarray((matrix @ rows.T).T)
+
+
+def _differences(fixed: Floats, matrix: sparse.csr_array) -> Floats:
+    """matrix times each row; of one row, (1, matrix rows), where all have the same potentials in what it reads."""
+    read = fixed[:, np.unique(matrix.indices)]
+    return (fixed[:1] if (read == read[:1]).all() else fixed) @ matrix.T
 
 
 def refuse_loose(nodes: list[str], elements: list[str]) -> None:

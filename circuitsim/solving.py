@@ -130,7 +130,7 @@ def _solve(
     residuals = NO_RESIDUALS
     work = _Work(problem, settings, backend, method, start is not None)
     for rows, outcome, by in work.tiles(x, in_order):
-        x[rows] = outcome.x
+        x = outcome.x if len(outcome.x) == len(x) else x
         if outcome.low is not None:
             low = _more_parts(low, (len(outcome.low), *x.shape))
             low[: len(outcome.low), rows] = outcome.low
@@ -233,11 +233,17 @@ class _Work:
                 pool.shutdown(cancel_futures=True)
 
     def _tile(self, rows: slice, x: Floats) -> list[tuple[slice, Outcome, str]]:
-        """The outcome; in halves where some rows overflow, and spoil others."""
+        """The outcome, its voltages put into x unless they are the whole batch, which are many bytes for one thread.
+
+        In halves where some rows overflow, and spoil others.
+        """
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # the certificate shows it
             outcome, by = self._solve_tile(rows, x)
         finite = np.isfinite(outcome.x).all(axis=1)
         if len(x) == 1 or not finite.any() or (finite.all() and Status.NONFINITE not in outcome.unsolved.values()):
+            if len(x) < self.problem.batch:
+                x[:] = outcome.x
+                outcome = replace(outcome, x=x)
             return [(rows, outcome, by)]
         middle = len(x) // 2
         halves = slice(rows.start, rows.start + middle), slice(rows.start + middle, rows.stop)

@@ -45,9 +45,10 @@ class TieForest:
 
     def offsets(self, e: Floats) -> Floats:
         """Potentials of the tied nodes relative to their roots, (batch, n), by pointer doubling; e is (batch, ties)."""
-        offset = self.sign * e[:, self.tie]
+        offset = e.take(self.tie, axis=1)
+        offset *= self.sign
         for ancestor in self._ancestors():
-            offset = offset + offset[:, ancestor]
+            offset += offset.take(ancestor, axis=1)
         return offset
 
     def moved_by(self, ties: Ints) -> NDArray[np.bool_]:

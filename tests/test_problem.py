@@ -254,6 +254,36 @@ def test_infeasible_bounds_name_both_diodes_and_the_row() -> None:
         cs.solve(cs.parse(text).with_values({"V1": late}))
 
 
+def test_a_contradiction_that_all_rows_have_names_none() -> None:
+    circuit = cs.parse("clash\n.model i D(ron=0)\nV1 p 0 5\nV2 q 0 1\nD1 p q i\nV3 in 0 1\nR1 in 0 1")
+    with pytest.raises(cs.TopologyError, match=r"D1.* 4 V") as caught:
+        cs.solve(circuit.with_values({"V3": [1.0, 2.0, 3.0]}))
+    assert "batch row" not in caught.value.message
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_bounds_have_a_row_for_each_only_where_rows_differ(rows: int) -> None:
+    circuit = cs.parse("clamps\n.model i D(ron=0 vfwd=0.5)\nVin in 0 1\nVb b 0 2\nR1 in h 1k\nD1 b h i\nD2 h in i")
+    volts = 1.0 + 0.25 * np.arange(rows)
+    first = cs.compile_problem(circuit.with_values({"Vb": volts})).drive(slice(0, rows))
+    np.testing.assert_array_equal(first.lo[:, 0], volts - 0.5)
+    np.testing.assert_array_equal(np.broadcast_to(first.hi[:, 0], rows), np.full(rows, 1.5))
+    other = cs.compile_problem(circuit.with_values({"Vin": 1.0 + np.zeros(rows)})).drive(slice(0, rows))
+    np.testing.assert_array_equal([other.lo, other.hi], [[[1.5]], [[1.5]]])
+
+
+@pytest.mark.parametrize("where", ["of R1", "of crossbar X1", "at the end of a chain"])
+def test_a_forced_current_beyond_float64_is_refused(where: str) -> None:
+    decks = {
+        "of R1": "V1 a 0 1e100\nR1 a 0 1e-210",
+        "of crossbar X1": "V1 a[0] 0 1e100\nV2 b[0] 0 0\nRX1[0:0][0:0] a[0:0] b[0:0] 1e-210",
+        "at the end of a chain": "V1 a 0 1e149\nV2 b a 1e149\nV3 c b 1e149\nV4 d c 1e149\nR1 d 0 1e-159",
+    }
+    with pytest.raises(cs.TopologyError, match="overflow"):
+        cs.solve(cs.parse(f"much\n{decks[where]}"))
+    cs.solve(cs.parse("enough\nV1 a 0 1e149\nR1 a 0 1e-150"))
+
+
 def test_negative_and_nonfinite_new_values_are_refused() -> None:
     problem = cs.compile_problem(
         cs.parse("values\nV1 a 0 1\nR1 a b 1\nRX[0:1][0:0] b[0:1] c[0:0] 1\nR2 b[0] b 1\nR3 b 0 0")
