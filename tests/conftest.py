@@ -21,7 +21,7 @@ from devices import (
 from circuitsim import choosing
 from circuitsim.backends import gpu_check
 from circuitsim.backends.cuda import CudaDevice
-from circuitsim.backends.gpu import Device
+from circuitsim.backends.device import Device
 from circuitsim.compiled import Kernel
 from circuitsim.errors import BackendUnavailable
 from circuitsim.methods import newton

@@ -1,4 +1,4 @@
-"""Stand-ins for a GPU (backends.gpu.Device): NumPy arrays, and kernels as twins in Python or compiled as C++.
+"""Stand-ins for a GPU (backends.device.Device): NumPy arrays, and kernels as twins in Python or compiled as C++.
 
 `TWINS` has a twin of each kernel of kernels.cu, with its arguments in its order. `compiled_device` compiles kernels.cu
 itself for the host: each thread is a call, the last one first, so that what depends on the order of threads differs
@@ -147,8 +147,11 @@ class NumpyDevice:
         assert matrix.flags.c_contiguous or matrix.flags.f_contiguous
         out += matrix @ x
 
-    def to_host(self, array: np.ndarray) -> np.ndarray:
-        return np.array(array)
+    def to_device(self, array: np.ndarray) -> np.ndarray:
+        return np.array(array, order="C")
+
+    def to_host(self, array: np.ndarray, dtype: str | None = None) -> np.ndarray:
+        return np.array(array, dtype)
 
     def free_bytes(self) -> int:
         return self.free

@@ -25,7 +25,8 @@ from circuitsim import choosing, kcl, law_kernels, residual, solving
 from circuitsim.backends import cuda, gpu, gpu_check
 from circuitsim.backends.base import Engine, find_backend
 from circuitsim.backends.cuda import OPTIONS, SOURCE, CudaDevice
-from circuitsim.backends.gpu import Device, GpuBackend, Program
+from circuitsim.backends.device import Device, Program
+from circuitsim.backends.gpu import GpuBackend
 from circuitsim.backends.gpu_check import GpuCheck
 from circuitsim.gallery import Recipe, current_grid, drn, random_circuit
 from circuitsim.law_kernels import Law
@@ -156,6 +157,17 @@ def test_the_circuits_have_every_law() -> None:
     assert set(j.law.tolist()) == set(Law)
     assert {"rs": j.params[:, 2][j.law == Law.SHOCKLEY].max(), "gmin": j.params[0, 5]} == {"rs": 10.0, "gmin": 1e-12}
     assert (cs.compile_problem(cs.parse(EVERY_LAW)).values.diag == 0).any()
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (1501, 1003)])
+def test_arrays_cross_to_the_device_and_back(device: Device, shape: tuple[int, int]) -> None:
+    """12 MB go in pieces; a second time by the same buffers, into memory that was used before."""
+    for dtype in ("float64", "float32"):
+        given = np.random.default_rng(3).normal(size=shape).astype(dtype)
+        for sent in (given, given.T):
+            there = 2 * device.to_device(sent)
+            np.testing.assert_array_equal(device.to_host(there), 2 * sent)
+            np.testing.assert_array_equal(device.to_host(there.T, "float64"), 2.0 * sent.T.astype("float64"))
 
 
 def test_sweeps_in_one_go_are_single_sweeps(device: Device) -> None:

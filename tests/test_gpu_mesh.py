@@ -11,7 +11,8 @@ from scipy import sparse
 import circuitsim as cs
 from circuitsim import choosing, gallery, linear
 from circuitsim.backends import cuda, gpu_mesh
-from circuitsim.backends.gpu import Device, GpuBackend
+from circuitsim.backends.device import Device
+from circuitsim.backends.gpu import GpuBackend
 from circuitsim.backends.gpu_mesh import GpuMesh
 from circuitsim.linear.gradients import REDUCTION
 from circuitsim.linear.multigrid import Multigrid

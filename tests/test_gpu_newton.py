@@ -14,7 +14,8 @@ from test_gpu import WITH_BOUNDS
 import circuitsim as cs
 from circuitsim import choosing
 from circuitsim.backends import cuda, gpu_newton
-from circuitsim.backends.gpu import Device, GpuBackend
+from circuitsim.backends.device import Device
+from circuitsim.backends.gpu import GpuBackend
 from circuitsim.backends.gpu_newton import GpuNewton
 from circuitsim.gallery import Recipe, random_circuit
 from circuitsim.law_kernels import Law

@@ -25,7 +25,8 @@ from together import ForeignDevice, TogetherDevice
 from circuitsim import BackendUnavailable, Circuit, compile_problem, parse
 from circuitsim.backends.base import Backend, find_backend
 from circuitsim.backends.cuda import OPTIONS
-from circuitsim.backends.gpu import Device, GpuBackend, Program
+from circuitsim.backends.device import Device, Program
+from circuitsim.backends.gpu import GpuBackend
 from circuitsim.gallery import drn
 from training import gpu_steps, network
 from training import layered as layered_module

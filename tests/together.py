@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from devices import COMPILER, NEEDS_COMPILERS, NumpyDevice, missing
 
-from circuitsim.backends.gpu import Program
+from circuitsim.backends.device import Program
 
 FIBERS = Path(__file__).with_name("fibers.h")
 _MOST_ARGUMENTS = 24

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.backends.gpu import Device, Program
+from circuitsim.backends.device import Device, Program
 from training.kernels import BACK, PLAIN, mode_of
 from training.learner import Samples
 from training.recipe import Recipe

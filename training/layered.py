@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from circuitsim import Circuit, Problem, SettingsError
-from circuitsim.backends.gpu import Device
+from circuitsim.backends.device import Device
 from training import convex, eqprop, kernels, layers
 from training.gpu_steps import GpuSteps, Refused, features_on, task_of
 from training.gradient import find_outputs

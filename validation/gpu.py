@@ -27,7 +27,8 @@ import circuitsim as cs
 from circuitsim.backends.base import Backend
 from circuitsim.backends.cpu import CpuBackend
 from circuitsim.backends.cuda import CudaDevice
-from circuitsim.backends.gpu import Device, GpuBackend
+from circuitsim.backends.device import Device
+from circuitsim.backends.gpu import GpuBackend
 from circuitsim.gallery import current_grid, diode_mesh
 from circuitsim.io.files import check_target, replacing
 from circuitsim.methods import bcd

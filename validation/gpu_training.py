@@ -25,7 +25,7 @@ import numpy as np
 
 import circuitsim as cs
 from circuitsim.backends.cuda import CudaDevice
-from circuitsim.backends.gpu import Device
+from circuitsim.backends.device import Device
 from circuitsim.io.commands import HELP_NAMES, Command
 from circuitsim.io.files import check_target, replacing
 from training.checkpoint import NEWEST

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.backends.gpu import Program
+from circuitsim.backends.device import Program
+from circuitsim.backends.staging import Staging
 from circuitsim.errors import BackendUnavailable
 
 Array = Any  # cupy.ndarray
@@ -26,12 +28,13 @@ OPTIONS = ("--std=c++17",)
 
 _BLOCK, _FEW = 256, 32  # threads of a block; and where they are few, so that every multiprocessor gets some
 _MANY = 100_000
+_LARGE = 2**23  # bytes, from which on copies between host and GPU go by Staging
 _RESERVED = 1024  # bytes of shared memory that CUDA may count as a kernel's own
 _INSTALL = "pip install 'cupy-cuda13x[ctk]' for a driver of CUDA 13, 'cupy-cuda12x[ctk]' for one of CUDA 12"
 
 
 class CudaDevice:
-    """The current GPU; see gpu.Device. Raises BackendUnavailable where there is none that can be used."""
+    """The current GPU; see device.Device. Raises BackendUnavailable where there is none that can be used."""
 
     def __init__(self) -> None:
         self.xp = _usable_cupy()
@@ -102,8 +105,27 @@ class CudaDevice:
         launch: Callable[[], None] = graph.launch
         return launch
 
-    def to_host(self, array: Array) -> NDArray[Any]:
-        host: NDArray[Any] = self.xp.asnumpy(array)
+    @cached_property
+    def staging(self) -> Staging | None:
+        """None where the driver pins no memory: it is only slower without."""
+        try:
+            return Staging(self.xp.cuda)
+        except Exception:
+            return None
+
+    def to_device(self, array: NDArray[Any]) -> Array:
+        if array.nbytes < _LARGE or self.staging is None:
+            return self.xp.ascontiguousarray(self.xp.asarray(array))
+        there = self.xp.empty(array.shape, array.dtype)
+        self.staging.send(np.ascontiguousarray(array), there)
+        return there
+
+    def to_host(self, array: Array, dtype: str | None = None) -> NDArray[Any]:
+        if array.nbytes < _LARGE or self.staging is None:
+            found: NDArray[Any] = self.xp.asnumpy(array)
+            return found if dtype is None else found.astype(dtype, copy=False)
+        host = np.empty(array.shape, dtype or array.dtype)
+        self.staging.receive(self.xp.ascontiguousarray(array), host)
         return host
 
     def free_bytes(self) -> int:

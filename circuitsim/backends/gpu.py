@@ -2,8 +2,7 @@
 
 Arrays on the device are (units, rows): a colour block is a contiguous part, and neighbouring threads work on
 neighbouring rows. In the loop of a method only what it asks crosses to the host: whether anything moved, and a few
-figures of the certificate (gpu_check.py). What computes is a `Device`: the GPU by CuPy (cuda.py); the tests have one
-for the host.
+figures of the certificate (gpu_check.py). What computes is a `Device` (device.py).
 
 Where there is so little to multiply, and at no unit much, that launches would take most of the time, a sweep is one
 kernel for each colour, dense couplings among the sparse ones; sweeps that are kernels alone are recorded once and then
@@ -12,13 +11,10 @@ launched in one go.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +22,7 @@ from scipy import sparse
 
 from circuitsim.backends import gpu_newton
 from circuitsim.backends.arrange import Pull, dense_among_sparse, junctions_by_unit, pulls_by_color
+from circuitsim.backends.device import Device
 from circuitsim.backends.gpu_check import DriveOnDevice, GpuCheck, index_on
 from circuitsim.backends.gpu_mesh import GpuMesh
 from circuitsim.backends.gpu_mesh import refusal as mesh_refusal
@@ -47,65 +44,7 @@ _FEW_ROWS = 64  # for which it is not worth taking conductances to the device
 # H200 some 100 us a sweep, in which a thread sums 4,096 conductances at a unit in turn. To arrange them as sparse ones
 # takes a host some 60 ns each: 3 ms for 50,000, what 20 or 30 sweeps gain.
 _FEW_PRODUCTS, _FEW_CONDUCTANCES, _SHORT = 20_000_000, 50_000, 4096
-_INCLUDE = re.compile(r'^#include "(.+)"$', re.MULTILINE)
 _PLAIN = 4  # sweeps after which recording one pays: it costs a few
-
-
-@dataclass(frozen=True)
-class Program:
-    """A kernel that is compiled for its sizes and types."""
-
-    source: Path
-    options: tuple[str, ...]  # of the compiler
-    kernel: str
-
-    @property
-    def text(self) -> str:
-        """The source, with what it includes: CuPy knows what it has compiled by the text that it was given."""
-        return _with_included(self.source)
-
-
-def _with_included(path: Path) -> str:
-    text = path.read_text(encoding="utf-8")
-    return _INCLUDE.sub(lambda found: _with_included(path.parent / found[1]), text)
-
-
-class Device(Protocol):
-    """Where arrays live and kernels run."""
-
-    name: str
-    xp: Any  # the array module: cupy, or numpy
-    multiprocessors: int
-    shared_bytes: int  # the shared memory that a block can have
-
-    def launch(self, kernel: str, threads: int, *arguments: Array | int) -> None:
-        """Run a kernel of kernels.cu in at least so many threads."""
-
-    def make_ready(self, program: Program) -> None:
-        """Compile it, so that the first launch does not."""
-
-    def launch_together(
-        self, program: Program, blocks: int, threads: int, shared_bytes: int, *arguments: Array | int
-    ) -> None:
-        """Run a kernel whose blocks wait for each other, at most one on each multiprocessor."""
-
-    def add_product(self, out: Array, matrix: Array, x: Array) -> None:
-        """out += matrix @ x, all of one dtype; out (m, rows), x (n, rows), matrix (m, n) or matrix.T are contiguous."""
-
-    def recorded(self, launches: Callable[[], None]) -> Callable[[], None]:
-        """What launches the same kernels again, on the same arrays, as fast as it can; they have run before.
-
-        `launches` does nothing but `launch`. Its arrays must live as long as what is returned is called.
-        """
-
-    def to_host(self, array: Array) -> NDArray[Any]:
-        """A copy for NumPy."""
-
-    def free_bytes(self) -> int:
-        """Memory that can be had."""
-
-    def guard(self) -> AbstractContextManager[None]:
-        """Turns the lack of memory, and whatever the driver and its libraries refuse, into BackendUnavailable."""
 
 
 class GpuBackend:
@@ -157,11 +96,6 @@ class GpuBackend:
         return problem.drive(rows, whole=rows.stop - rows.start < _FEW_ROWS)
 
 
-def _there(xp: Any, g: Floats) -> Array:
-    """A block of conductances on the device, (rows, columns): a part of a crossbar may be a view."""
-    return xp.ascontiguousarray(xp.asarray(g))
-
-
 def few_products(problem: Problem, rows: int) -> bool:
     """Whether it takes less time to launch nothing but kernels, in which a thread sums all that is at a unit."""
     longest = max((max(g.shape) for _, g in problem.inner_blocks), default=0)
@@ -206,8 +140,8 @@ class GpuEngine:
             for pulls in pulls_by_color(problem)
         ]
         inner = (g if spec.inner else g[:0] for spec, g in zip(t.dense, v.dense, strict=True))
-        self.exact = _conductances(xp, v.diag, v.couplings, tuple(_there(xp, g) for g in inner))
-        self.to_fixed = xp.asarray(v.to_fixed)
+        self.exact = _conductances(device, v.diag, v.couplings, tuple(map(device.to_device, inner)))
+        self.to_fixed = device.to_device(v.to_fixed)
         self.junctions = gpu_newton.put(device, junctions_by_unit(problem))
         self.moved = xp.zeros(1, np.int32)
 
@@ -217,7 +151,7 @@ class GpuEngine:
         t, v = self.problem.topology, self.problem.values
         fixed = [spec.row.fixed is not None or spec.col.fixed is not None for spec in t.dense]
         return tuple(
-            there if spec.inner or not has else _there(self.device.xp, g)
+            there if spec.inner or not has else self.device.to_device(g)
             for spec, has, g, there in zip(t.dense, fixed, v.dense, self.exact.dense, strict=True)
         )
 
@@ -232,7 +166,7 @@ class GpuEngine:
         if not any(self.pulls):
             return self.large
         couplings = dense_among_sparse(self.problem)
-        g = _conductances(self.device.xp, self.problem.values.diag, couplings, ())
+        g = _conductances(self.device, self.problem.values.diag, couplings, ())
         return g.astype(self.dtype), [[] for _ in self.pulls]
 
     def start(self, drive: Drive, x: Floats | None) -> None:
@@ -248,7 +182,7 @@ class GpuEngine:
             if x is None:
                 self.x = xp.zeros((self.problem.n_free, self.rows), self.dtype)
             else:
-                self.x = xp.ascontiguousarray(xp.asarray(x).T.astype(self.dtype))
+                self.x = xp.ascontiguousarray(self.device.to_device(x).T.astype(self.dtype))
             self.lo, self.hi, self.injection = (
                 a.astype(self.dtype, copy=False) for a in (self.of_drive.lo, self.of_drive.hi, self.of_drive.injection)
             )
@@ -302,7 +236,7 @@ class GpuEngine:
     def voltages(self) -> Floats:
         with self.device.guard():
             turned = self.device.xp.ascontiguousarray(self.x.T)  # there: the host takes ten times as long
-            return self.device.to_host(turned).astype(np.float64, copy=False)
+            return self.device.to_host(turned, "float64")
 
     def check(self) -> GpuCheck | Check:
         t = self.problem.topology
@@ -318,7 +252,8 @@ class GpuEngine:
         return Check(self.problem, self.drive, x)
 
 
-def _conductances(xp: Any, diag: Floats, couplings: sparse.csr_array, dense: tuple[Array, ...]) -> Conductances:
+def _conductances(device: Device, diag: Floats, couplings: sparse.csr_array, dense: tuple[Array, ...]) -> Conductances:
     """On the device."""
     ptr, indices = couplings.indptr.astype(np.int64), couplings.indices.astype(np.int32)
-    return Conductances(xp.asarray(diag), xp.asarray(ptr), xp.asarray(indices), xp.asarray(couplings.data), dense)
+    put = device.to_device
+    return Conductances(put(diag), put(ptr), put(indices), put(couplings.data), dense)

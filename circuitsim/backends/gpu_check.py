@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from circuitsim.backends.device import Device
 from circuitsim.drive import Drive
 from circuitsim.problem import Problem
 from circuitsim.residual import EPS, FULL_WORK, Check, Residuals
 
 if TYPE_CHECKING:
-    from circuitsim.backends.gpu import Device, GpuEngine
+    from circuitsim.backends.gpu import GpuEngine
 
 Floats = NDArray[np.float64]
 Array = Any
@@ -37,7 +38,7 @@ class DriveOnDevice:
         xp = self.xp = device.xp
 
         def put(values: Floats) -> Array:
-            return xp.ascontiguousarray(xp.asarray(values).T)
+            return xp.ascontiguousarray(device.to_device(values).T)
 
         self.injection, self.source_flow, self.source_abs = map(
             put, (drive.injection, drive.source_flow, drive.source_abs)
@@ -50,7 +51,7 @@ class DriveOnDevice:
     def add_dense(self, problem: Problem, dense: Sequence[Array]) -> None:
         """What Problem.completed adds to a partial drive; `dense`: the blocks that fixed potentials drive through."""
         xp, drive = self.xp, self.drive
-        fixed = xp.asarray(drive.fixed)
+        fixed = self.device.to_device(drive.fixed)
         if fixed.size:
             low, high = self.device.to_host(xp.stack([fixed.min(), fixed.max()])).tolist()
             self.fixed_range = min(low, 0.0), max(high, 0.0)

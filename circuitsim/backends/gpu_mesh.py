@@ -7,18 +7,16 @@ nothing to set up. Sums are taken in a fixed order, so that the same call gives 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from circuitsim.backends.device import Device
 from circuitsim.linear.forest import strong_forest
 from circuitsim.linear.gradients import REDUCTION
 from circuitsim.linear.multigrid import Hierarchy, Multigrid
 from circuitsim.problem import Problem
-
-if TYPE_CHECKING:
-    from circuitsim.backends.gpu import Device
 
 Floats = NDArray[np.float64]
 Array = Any
@@ -72,7 +70,7 @@ class _OnDevice(Hierarchy):
     @cached_property
     def on_device(self) -> tuple[Array, Array, Array, Array]:
         """The matrix, rows ptr[u]:ptr[u + 1] of indices and data, and its diagonal."""
-        put, matrix = self.device.xp.asarray, self.matrix
+        put, matrix = self.device.to_device, self.matrix
         ptr, indices = matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32)
         return put(ptr), put(indices), put(matrix.data), put(matrix.diagonal())
 

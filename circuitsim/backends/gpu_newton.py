@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
 from circuitsim.backends.arrange import Junctions, junctions_by_unit
+from circuitsim.backends.device import Device
 from circuitsim.backends.gpu_check import DriveOnDevice, figures
 from circuitsim.drive import Drive
 from circuitsim.law_kernels import N_PARAMS
@@ -26,9 +27,6 @@ from circuitsim.linear.elimination import Elimination
 from circuitsim.problem import Problem
 from circuitsim.residual import NO_RESIDUALS, Residuals
 from circuitsim.stack import copies_as_rows, units_in_copies, unstacked
-
-if TYPE_CHECKING:
-    from circuitsim.backends.gpu import Device
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -164,7 +162,9 @@ class GpuNewton:
         w, current, slope = (unstacked(values, self.problem.circuit.copies) for values in found)
         with self.device.guard():
             self.drive = DriveOnDevice(self.device, copies_as_rows(self.problem, drive))
-            self.w, self.current, self.slope = (xp.ascontiguousarray(xp.asarray(a).T) for a in (w, current, slope))
+            self.w, self.current, self.slope = (
+                xp.ascontiguousarray(self.device.to_device(a).T) for a in (w, current, slope)
+            )
             self.amps, self.miss = xp.empty_like(self.w), xp.empty_like(self.w)
             rows = w.shape[0]
             self.x, self.value = xp.empty((self.problem.one.n_free, rows)), xp.empty((self.pattern.end.size, rows))
@@ -241,6 +241,6 @@ def put(device: Device, arrays: Any) -> Any:
 
     def copied(a: NDArray[Any]) -> Array:
         wide = a.astype(np.int64) if a.dtype.kind == "i" and a.dtype != np.int32 else a
-        return device.xp.ascontiguousarray(device.xp.asarray(wide))
+        return device.to_device(wide)
 
     return replace(arrays, **{f.name: copied(getattr(arrays, f.name)) for f in fields(arrays)})
