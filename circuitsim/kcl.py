@@ -139,7 +139,7 @@ def exact_sums(problem: Problem, drive: Drive, x: Floats, rows: Ints) -> tuple[F
     fixed = take_rows(drive.fixed, rows)
     parts = [part[rows] for part in (*drive.base, x)]
     # Where an unknown has an offset their sum would lose digits: known potentials are then a part of their own.
-    first, *others = parts if problem.plain else [np.zeros_like(parts[0]), *parts]
+    first, *others = parts if problem.untied else [np.zeros_like(parts[0]), *parts]
     v = np.stack([problem.node_voltages(first, fixed, nodes), *(problem.unknowns(part, nodes) for part in others)])
     voltage = junction_volts(problem, drive, x, rows)
     nonlinear, _ = branch_current(j.law[t.junctions], j.params[t.junctions], voltage)
@@ -163,7 +163,7 @@ def exact_sums(problem: Problem, drive: Drive, x: Floats, rows: Ints) -> tuple[F
         overlap = np.intersect1d(units[crossbar.rows], units[crossbar.cols]).max(initial=-1) >= 0
         ends = crossbar.rows, crossbar.cols, crossbar.g, units, overlap
         for k in range(rows.size):
-            if problem.plain:
+            if problem.untied:
                 crossbar_sums(*ends, v[0, k], v[1:, k].sum(axis=0), flow[k], total[k])
                 continue
             # Apart, for the digits of each; absolute currents only as one.

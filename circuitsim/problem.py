@@ -139,7 +139,7 @@ class Problem:
         some = fixed if whole or v.fixed.nnz else fixed[:1]
         injection = _times(v.fixed, some)
         # Offsets between free nodes put terms of both signs into `fixed`: then there is no simple sum of g |c|.
-        fixed_abs = _times(v.fixed, np.abs(some)) if self.plain else np.zeros((1, 0))
+        fixed_abs = _times(v.fixed, np.abs(some)) if self.untied else np.zeros((1, 0))
         i = self.given_currents(rows)
         t.islands.check(self.circuit, i, rows.start)
         source_flow = _times(t.source_incidence, i)
@@ -161,13 +161,13 @@ class Problem:
             return drive
         shape = (drive.fixed.shape[0], self.n_free)
         injection = np.array(np.broadcast_to(drive.injection, shape))
-        fixed_abs = np.array(np.broadcast_to(drive.fixed_abs, shape)) if self.plain else drive.fixed_abs
+        fixed_abs = np.array(np.broadcast_to(drive.fixed_abs, shape)) if self.untied else drive.fixed_abs
         return self._complete(replace(drive, injection=injection, fixed_abs=fixed_abs))
 
     def _complete(self, drive: Drive) -> Drive:
         """The same; adds to the arrays of this drive."""
         for spec, g in zip(self.topology.dense, self.values.dense, strict=True):
-            add_dense_drive(drive.injection, drive.fixed_abs if self.plain else None, spec, g, drive.fixed)
+            add_dense_drive(drive.injection, drive.fixed_abs if self.untied else None, spec, g, drive.fixed)
         injection = drive.injection + drive.source_flow if drive.source_abs.any() else drive.injection
         return replace(drive, injection=injection, partial=False)
 
@@ -253,7 +253,7 @@ class Problem:
         return int(terms.max(initial=0)) + 2 + int(np.diff(self.topology.source_incidence.indptr).max(initial=0))
 
     @cached_property
-    def plain(self) -> bool:
+    def untied(self) -> bool:
         """Whether no source ties unknowns to each other: then a node's voltage is an unknown, or known."""
         return bool((self.topology.index_of_node[self.topology.fixed_nodes] < 0).all())
 
@@ -269,7 +269,7 @@ class Problem:
 
         All terms are summed in twice the length of float64 (branch_sums), for the digits of what they nearly cancel to.
         """
-        if len(parts) == 1 and less is None and self.plain:  # two terms: their difference is rounded once
+        if len(parts) == 1 and less is None and self.untied:  # two terms: their difference is rounded once
             return self.node_voltages(parts[0], fixed, a) - self.node_voltages(parts[0], fixed, b)
         total = np.zeros((parts[0].shape[0], a.size)) - (0.0 if less is None else less)
         low = np.zeros_like(total)

@@ -36,6 +36,7 @@ _NO_CURRENT_ACTIVE = 1e-60  # A: at nodes of controlled sources alone no conduct
 _MOST = 1e12  # A, and V, of a circuit: beside more not all else is nothing
 NOTHING = 2.0**-106  # of the largest current, or voltage in a law of a controlled source: none
 ROUNDING = 4.0 * float(np.finfo(np.float64).eps)  # of the voltage of a nonlinear branch, or of a carried current
+OWN_DIGITS = 8.0  # roundings of a unit's own voltage, which are no violation that sweeps could make smaller
 FULL_WORK = 4_000_000  # branch currents in one go: below, all rows are summed exactly; above, those that may matter
 EPS = float(np.finfo(np.float64).eps)
 
@@ -233,7 +234,7 @@ class Check:
     def _bound_by_dense(self, tolerance: float, rows: Ints) -> None:
         """Smaller bounds for rows that are not summed: units whose neighbours are all above 0 V have none at all."""
         dense, rows = self.problem.inner_blocks, rows[~self.summed[rows]]
-        if not (dense and rows.size and self.problem.plain) or self.drive.base:
+        if not (dense and rows.size and self.problem.untied) or self.drive.base:
             return
         unit, total = np.arange(self.problem.n_free), np.zeros(self.x.shape)
         for spec, g in dense:
@@ -245,10 +246,12 @@ class Check:
 
     def at_rounding(self, tolerance: float, eps: float) -> bool:
         """Whether each violation above the tolerance is one that the rounding of the unit's own voltage can make."""
-        if self.drive.base:
-            return False
+        return not self.drive.base and bool((self.by_rounding(eps) | (self.upper <= tolerance)).all())
+
+    def by_rounding(self, eps: float) -> NDArray[np.bool_]:
+        """Which violations that rounding can make, (rows, n_free): `eps` that of the voltages' type."""
         scale = np.maximum(np.abs(self.x), np.abs(self.drive.fixed).max(initial=0.0))
-        return bool(((np.abs(self.rho) <= 8 * eps * self.slope * scale) | (self.upper <= tolerance)).all())
+        return np.asarray(np.abs(self.rho) <= OWN_DIGITS * eps * self.slope * scale)
 
     def reach(self, paths: Floats) -> tuple[Floats, Floats]:
         """For each row sum |rho| R over its units, R of `paths` (n_free,), Ohm, and its largest voltage; (rows,), V.

@@ -23,7 +23,7 @@ from circuitsim.methods import aside, bcd, tiles
 from circuitsim.methods.held import Held
 from circuitsim.methods.mna import make_network
 from circuitsim.methods.outcome import Outcome, all_rows
-from circuitsim.methods.tiles import Rescue, no_rescue
+from circuitsim.methods.rows import Rescue, no_rescue
 from circuitsim.problem import Problem, compile_problem
 from circuitsim.residual import NO_RESIDUALS, UNKNOWN, Residuals
 from circuitsim.solution import Settings, Solution, Status
@@ -128,8 +128,8 @@ def _solve(
     sure, taken = True, Counter[str]()  # the most steps of any tile, by method
     low: Floats | None = None
     residuals = NO_RESIDUALS
-    work = _Work(problem, settings, backend, method, start is not None)
-    for rows, outcome, by in work.tiles(x, in_order):
+    batch = _Batch(problem, settings, backend, method, start is not None)
+    for rows, outcome, by in batch.tiles(x, in_order):
         x = outcome.x if len(outcome.x) == len(x) else x
         if outcome.low is not None:
             low = _more_parts(low, (len(outcome.low), *x.shape))
@@ -143,14 +143,8 @@ def _solve(
         taken[by], sure = max(taken[by], outcome.steps), sure and outcome.sure
         if progress:
             progress(rows.stop, problem.batch)
-    if work.change:
-        method, why = work.method, work.change
+    method, why, name = batch.method, batch.why(why), batch.backend_name
     steps = taken[method]
-    name = backend.name if method == "bcd" or work.there else "cpu"
-    if work.left:
-        why += f"; {work.left} of {problem.batch} rows did not arrive on the {name} and were solved on the cpu"
-    if work.rescued:
-        why += f"; newton did not solve {len(work.rescued)} of {problem.batch} rows, bcd did"
     message = _message(problem, unsolved, residuals, settings, steps_text(method, steps), singular=bool(loose.any()))
     if not unsolved and not sure and not loose.any():
         message += "; so little holds some voltages that they may be less accurate than that"
@@ -187,22 +181,22 @@ def steps_text(method: str, count: int) -> str:
     return f"{count} {'Newton step' if method == 'newton' else 'sweep'}{'s' * (count != 1)}"
 
 
-class _Work:
+class _Batch:
     """The tiles of a batch, solved one by one; several at a time where the backend has several workers."""
 
     def __init__(self, problem: Problem, settings: Settings, backend: Backend, method: str, warm: bool) -> None:
         self.problem, self.settings, self.backend, self.method, self.warm = problem, settings, backend, method, warm
-        self.own = threading.local()
-        self.there = False  # whether newton took its steps, or solved its networks, on a backend that has its own
-        self.left = 0  # rows that did not arrive there
+        self.per_thread = threading.local()  # an engine
+        self.newton_on_backend = False  # whether newton took its steps, or solved its networks, where the backend does
+        self.rows_left = 0  # that did not arrive there
         self.rescued = set[int]()  # rows that newton did not solve and bcd did
-        self.change = ""  # why one method made way for another
-        self.alone = threading.RLock()  # a network keeps what it factored last
+        self.why_changed = ""  # why `method` is not the one that was chosen
+        self.network_lock = threading.RLock()  # a network keeps what it factored last
         self.solver = cache(lambda: backend.solver(problem))
         self.network = cache(lambda: make_network(problem, self.solver()))
         self.row_steps = cache(lambda: backend.row_steps(problem))
         self.stacks = cache(lambda: Stacks(problem, problem.batch) if aside.worth_it(problem) else None)
-        self.held = Held(problem, self.network, self.alone) if settings.dtype == "float64" else None
+        self.held = Held(problem, self.network, self.network_lock) if settings.dtype == "float64" else None
 
     def tiles(self, x: Floats, in_order: bool) -> Iterator[tuple[slice, Outcome, str]]:
         """Solve tile by tile; several at once, unless `in_order`. The results come in order, each with its method.
@@ -214,8 +208,8 @@ class _Work:
         if by_bcd:
             size = self.backend.tile(self.problem, self.settings.dtype)
         else:
-            there = self.row_steps()
-            size = there.tile if there else 1 + _IN_CACHE // max(x.shape[1], 1)
+            row_steps = self.row_steps()
+            size = row_steps.tile if row_steps else 1 + _IN_CACHE // max(x.shape[1], 1)
         tiles = [slice(first, min(first + size, x.shape[0])) for first in range(0, x.shape[0], size)]
         workers = min(self.backend.workers, len(tiles)) if by_bcd and not in_order else 1
         with one_blas_thread(x.size * self.problem.mean_degree):
@@ -287,24 +281,42 @@ class _Work:
 
     def _change(self, method: str, reason: str) -> None:
         """Go on with another method, in the tiles to come too."""
-        self.method, self.change = method, reason
+        self.method, self.why_changed = method, reason
+
+    @property
+    def backend_name(self) -> str:
+        """The backend that worked: newton is the CPU's but where it says otherwise."""
+        return self.backend.name if self.method == "bcd" or self.newton_on_backend else "cpu"
+
+    def why(self, chosen: str) -> str:
+        """Why this method (`chosen`: why the first one), and which rows went another way."""
+        why = self.why_changed or chosen
+        if self.rows_left:
+            why += (
+                f"; {self.rows_left} of {self.problem.batch} rows did not arrive on the {self.backend_name} and were "
+                "solved on the cpu"
+            )
+        if self.rescued:
+            why += f"; newton did not solve {len(self.rescued)} of {self.problem.batch} rows, bcd did"
+        return why
 
     def _by_bcd(self, drive: Drive, x: Floats | None, patient: bool) -> Outcome:
-        if not hasattr(self.own, "engine"):
-            self.own.engine = self.backend.engine(self.problem, self.settings.dtype)
-        return bcd.solve_tile(self.problem, drive, self.own.engine, self.settings, x, held=self.held, patient=patient)
+        if not hasattr(self.per_thread, "engine"):
+            self.per_thread.engine = self.backend.engine(self.problem, self.settings.dtype)
+        return bcd.solve_tile(
+            self.problem, drive, self.per_thread.engine, self.settings, x, held=self.held, patient=patient
+        )
 
     def _by_newton(self, drive: Drive, x: Floats, warm: bool, rescue: Rescue = no_rescue) -> Outcome:
-        with self.alone:
-            network = self.network()
-            there = self.row_steps()
-            if there and x.shape[0] <= there.tile:
-                self.there = True
-                outcome, left = tiles.solve_tile_there(there, network, drive, self.settings, x, warm, rescue)
-                self.left += left
+        with self.network_lock:
+            network, row_steps = self.network(), self.row_steps()
+            if row_steps and x.shape[0] <= row_steps.tile:
+                self.newton_on_backend = True
+                outcome, left = tiles.solve_tile_by(row_steps, network, drive, self.settings, x, warm, rescue)
+                self.rows_left += left
                 return outcome
-            self.there = self.there or self.solver() is not None
-            if x.shape[0] > 1 and not self.there and (stacks := self.stacks()):
+            self.newton_on_backend = self.newton_on_backend or self.solver() is not None
+            if x.shape[0] > 1 and not self.newton_on_backend and (stacks := self.stacks()):
                 return aside.solve_tile(network, stacks, drive, self.settings, x, warm, rescue)
             outcome = tiles.solve_tile(network, drive, self.settings, x, warm, rescue)
             if outcome.status is not Status.SOLVED and outcome.loose is not None and outcome.loose.any():

@@ -22,7 +22,7 @@ from training.costs import cost_gradient
 from training.fit import TABLES, main
 from training.general import GeneralLearner, input_sources, split_inputs
 from training.learner import LearningError, Samples, Tally
-from training.network import make_learner, trained_elements, within_window
+from training.network import make_learner, trained_kinds, within_window
 from training.recipe import find_recipe
 from training.record import Record
 from training.table import load_table
@@ -44,7 +44,7 @@ def test_every_algorithm_descends(algorithm: str) -> None:
     samples = load_table(TABLES / "xor.csv")
     circuit = cs.load(recipe.netlist)
     learner = make_learner(circuit, recipe)
-    rates = recipe.rates(trained_elements(circuit), 0)
+    rates = recipe.rates(trained_kinds(circuit), 0)
     first = learner.train(samples, np.arange(4), rates)
     learner.train(samples, np.tile(np.arange(4), 20), rates)
     last = learner.train(samples, np.arange(4), rates)
@@ -57,7 +57,7 @@ def _last_tally(seed: int, algorithm: str, epochs: int) -> Tally:
     recipe = replace(find_recipe("xor"), algorithm=algorithm)
     circuit = cs.load(recipe.netlist, seed=seed)
     learner = make_learner(circuit, recipe)
-    rates = recipe.rates(trained_elements(circuit), 0)
+    rates = recipe.rates(trained_kinds(circuit), 0)
     samples = load_table(TABLES / "xor.csv")
     learner.train(samples, np.tile(np.arange(4), epochs - 1), rates)
     return learner.train(samples, np.arange(4), rates)
@@ -529,7 +529,7 @@ Ro[0:1][2:3] m[0:1][2:3] 0 1k
 """
     ranged = cs.parse(deck.format("R.X[0:1][2:3].Rm"))
     assert list(ranged.netlist.trained[1:]) == [f"R.X[{i}][{j}].Rm" for i in (0, 1) for j in (2, 3)]
-    assert [name for name, _ in trained_elements(ranged)] == list(ranged.netlist.trained)
+    assert [name for name, _ in trained_kinds(ranged)] == list(ranged.netlist.trained)
     for word, message in (
         ("R.X[0:4][2:3].Rm", "no element 'R.X\\[2\\]\\[2\\].Rm'"),
         ("R.X[0:1][2:3].Rx", "no element"),

@@ -22,7 +22,7 @@ from test_backends import DECKS, LAWS, WIDE, batched
 
 import circuitsim as cs
 from circuitsim import choosing, kcl, law_kernels, residual, solving
-from circuitsim.backends import cuda, gpu, gpu_check
+from circuitsim.backends import cuda, gpu, gpu_check, gpu_mesh
 from circuitsim.backends.base import Engine, find_backend
 from circuitsim.backends.cuda import OPTIONS, SOURCE, CudaDevice
 from circuitsim.backends.device import Device, Program
@@ -407,13 +407,13 @@ def test_the_drive_of_many_rows_is_made_on_the_device(device: Device, more: str)
     engine = backend.engine(problem, "float64")
     engine.start(drive, None)
     here = engine.of_drive
-    size = problem.drive(rows).fixed_abs if problem.plain else np.abs(wanted.injection).max() * 10
+    size = problem.drive(rows).fixed_abs if problem.untied else np.abs(wanted.injection).max() * 10
     rounding = 2 * problem.most_terms * np.finfo(float).eps * (size + np.abs(wanted.source_flow))
     assert (np.abs(device.to_host(here.injection).T - wanted.injection) <= rounding).all()
-    if problem.plain:
+    if problem.untied:
         assert (np.abs(device.to_host(here.fixed_abs).T - wanted.fixed_abs) <= rounding).all()
     assert here.fixed_range == pytest.approx((min(wanted.fixed.min(), 0), max(wanted.fixed.max(), 0)))
-    assert problem.plain == (not more)
+    assert problem.untied == (not more)
     settings = cs.Settings(method="bcd")
     one, other = cs.solve(problem, settings, backend=backend), cs.solve(problem, settings)
     np.testing.assert_allclose(one.x, other.x, rtol=0, atol=1e-8 * np.abs(other.x).max())
@@ -539,6 +539,8 @@ def cupy_with(
     return module
 
 
+DEFINED = re.compile(r"^#define (\w+) (\(?[\d.e+ -]+\)?)", re.MULTILINE)
+COLUMNS = re.compile(r"^enum { (.*) };$", re.MULTILINE)
 PIP = re.escape("pip install 'cupy-cuda13x[ctk]' for a driver of CUDA 13, 'cupy-cuda12x[ctk]' for one of CUDA 12")
 CPU = "; or use --backend cpu$"
 
@@ -641,6 +643,18 @@ def test_every_thread_is_launched(monkeypatch: pytest.MonkeyPatch, threads: int)
     [((grid,), (block,), arguments)] = calls
     assert threads <= grid * block < threads + block
     assert arguments == (7, "array") and arguments[0].dtype == np.int64
+
+
+def test_constants_of_the_kernels_are_those_of_python() -> None:
+    """Laws, the columns of their parameters, and where exponentials end; sums of conjugate gradients."""
+    text = SOURCE.read_text()
+    values = {name: sum(map(float, value.strip("()").split("+"))) for name, value in DEFINED.findall(text)}
+    columns = {name: k for names in COLUMNS.findall(text) for k, name in enumerate(re.split(", *", names))}
+    laws = {law.name: law.value for law in Law}
+    ends = "MAX_EXPONENT RECOMBINING STRAIGHT LEAST_SQUARE BEYOND FAR STEPS".split()
+    wanted = laws | {name: getattr(law_kernels, name) for name in (*ends, *columns)}
+    wanted |= {"SUMS": gpu_mesh.SUMS, "AT_ONCE": gpu_mesh.AT_ONCE, "EPS": np.finfo(np.float64).eps}
+    assert len(columns) == 21 and {name: (values | columns)[name] for name in wanted} == wanted
 
 
 # -- the benchmark -----------------------------------------------------------------------------------------------------

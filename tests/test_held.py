@@ -182,15 +182,15 @@ def test_many_rows_of_a_mesh_of_diodes_are_left_to_newton(monkeypatch: pytest.Mo
 
 def test_the_steps_told_are_those_of_the_method_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first tile by 500 sweeps, the second, once these were found slow, by newton."""
-    real = solving._Work._solve_tile
+    real = solving._Batch._solve_tile
 
-    def tile(work: solving._Work, rows: slice, x: np.ndarray) -> tuple[Outcome, str]:
+    def tile(batch: solving._Batch, rows: slice, x: np.ndarray) -> tuple[Outcome, str]:
         if rows.start:
-            work._change("newton", "sweeps were slow")
-        outcome, by = real(work, rows, x)
+            batch._change("newton", "sweeps were slow")
+        outcome, by = real(batch, rows, x)
         return (outcome, by) if rows.start else (replace(outcome, steps=500), "bcd")
 
-    monkeypatch.setattr(solving._Work, "_solve_tile", tile)
+    monkeypatch.setattr(solving._Batch, "_solve_tile", tile)
     circuit = cs.parse(gallery.wired_crossbar(4)).with_values({"Vx[0]": np.linspace(0.5, 1.0, TILE + 1)})
     monkeypatch.setattr(solving, "choose_method", lambda problem, settings: ("bcd", ""))
     solution = cs.solve(circuit)

@@ -18,7 +18,7 @@ from circuitsim.methods import newton
 from circuitsim.methods.continuation import _Curve
 from circuitsim.methods.mna import make_network
 from circuitsim.methods.network import Network
-from circuitsim.methods.polish import polished, settled
+from circuitsim.methods.polish import hardly_corrected, polished
 from circuitsim.residual import Check
 from validation.random_decks import random_deck
 
@@ -40,9 +40,9 @@ def test_a_batch_is_settled_when_each_of_its_rows_is() -> None:
             if which < 3:  # one row
                 moved[np.arange(3) != which] = 0.0
             drive, at = problem.drive(slice(0, 3)), x + moved
-            together = settled(network, Check(problem, drive, at, exact=True), NONE)
+            together = hardly_corrected(network, Check(problem, drive, at, exact=True), NONE)
             alone = [
-                settled(network, Check(problem, drive.part(slice(k, k + 1)), at[k : k + 1], exact=True), NONE)
+                hardly_corrected(network, Check(problem, drive.part(slice(k, k + 1)), at[k : k + 1], exact=True), NONE)
                 for k in range(3)
             ]
             assert together == all(alone) == (off < 1e-9)
@@ -51,7 +51,7 @@ def test_a_batch_is_settled_when_each_of_its_rows_is() -> None:
     zero = cs.compile_problem(cs.parse(wired_crossbar(8, volts=0.0))).with_values({"Vx": np.zeros((2, 8))})
     check = Check(zero, zero.drive(slice(0, 2)), np.zeros((2, zero.n_free)), exact=True)
     with np.errstate(invalid="ignore"):
-        assert settled(make_network(zero), check, NONE)
+        assert hardly_corrected(make_network(zero), check, NONE)
 
 
 @pytest.mark.slow

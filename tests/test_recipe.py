@@ -46,13 +46,13 @@ def test_the_paper_s_recipes(name: str) -> None:
     assert (found.batch_size, found.decay, found.dtype, found.form) == (4, 0.99, "float32", "difference")
     crossbars = re.findall(r"^RW\d+\[0:(\d+)\]\[0:(\d+)\]", found.netlist.read_text(), re.MULTILINE)
     assert [(int(last_in) + 1, int(last_out) + 1) for last_in, last_out in crossbars] == list(pairwise(sizes))
-    trained = trained_elements(found)
+    trained = trained_kinds(found)
     rates = found.rates(trained, epoch=0)
     assert [rates[element] for element, is_conductance in trained if is_conductance] == list(g_rates)
     assert [rates[element] for element, is_conductance in trained if not is_conductance] == list(b_rates)
 
 
-def trained_elements(recipe: Recipe) -> list[tuple[str, bool]]:
+def trained_kinds(recipe: Recipe) -> list[tuple[str, bool]]:
     lines = [line for line in recipe.netlist.read_text().splitlines() if line.startswith(".train")]
     return [(element, element.startswith("R")) for line in lines for element in line.split()[1:]]
 
@@ -61,7 +61,7 @@ def test_every_recipe_that_ships_fits_its_netlist() -> None:
     assert set(PAPER) <= set(names()) == {path.stem for path in RECIPES.glob("*.toml")}
     for name in names():
         recipe = find_recipe(name)
-        trained = trained_elements(recipe)
+        trained = trained_kinds(recipe)
         assert trained
         assert list(recipe.rates(trained, epoch=0)) == [element for element, _ in trained]
 

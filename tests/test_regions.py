@@ -10,9 +10,10 @@ import pytest
 from helpers import row_by_row
 
 import circuitsim as cs
-from circuitsim.methods import regions, tiles
+from circuitsim.methods import regions
 from circuitsim.methods.mna import make_network
 from circuitsim.methods.outcome import Gathered, Outcome
+from circuitsim.methods.rows import Tile
 
 NEWTON = cs.Settings(method="newton")
 MODELS = """
@@ -78,8 +79,8 @@ def left(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     solve = regions.solve
 
-    def counted(alone: tiles.OneByOne) -> np.ndarray:
-        rows = solve(alone)
+    def counted(tile: Tile) -> np.ndarray:
+        rows = solve(tile)
         counts.append(rows.size)
         return rows
 

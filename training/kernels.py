@@ -670,6 +670,46 @@ def _load(features, row, b, scale, x):
 
 
 @njit(nogil=True)
+def _begin_nudged(mode, v, s, n, u, size):
+    """Rows B: of v and s, where the nudged sweeps begin: at the free state, or in difference form at no difference."""
+    zero = v.dtype.type(0)
+    for k in range(u.size):
+        state, s_k = _layer(v, u, k, n, 2 * size), _layer(s, u, k, n, 2 * size)
+        for b in range(size):
+            for j in range(n[k + 1]):
+                state[size + b, j] = state[b, j] if mode == PLAIN else zero
+                s_k[size + b, j] = s_k[b, j] if mode == PLAIN else zero
+
+
+@njit(nogil=True)
+def _fields_and_biases(mode, v, delta, total, bias, bias_rates, scale, gap, n, u, size):
+    """What the nudged states v give for the next update: their difference over `gap`, and their sum; biases learn."""
+    for k in range(u.size):
+        state, d, both = _layer(v, u, k, n, 2 * size), _layer(delta, u, k, n, size), _layer(total, u, k, n, size)
+        for b in range(size):
+            for j in range(n[k + 1]):
+                if mode == PLAIN:
+                    d[b, j] = (state[b, j] - state[size + b, j]) / gap
+                    both[b, j] = state[b, j] + state[size + b, j]
+                else:
+                    d[b, j] = state[size + b, j]
+                    both[b, j] = state[b, j] + state[b, j] - gap * d[b, j]
+                bias[u[k] + j] += bias_rates[k] * scale * d[b, j]
+
+
+@njit(nogil=True)
+def _learn_biases_back(tape_mu, bias, bias_rates, scale, n, u, rows):
+    """Biases learn by the sums of mu over the rows of the tape."""
+    for k in range(u.size):
+        mu = _layer(tape_mu, u, k, n, rows)
+        for j in range(n[k + 1]):
+            slope = bias.dtype.type(0)
+            for b in range(rows):
+                slope += mu[b, j]
+            bias[u[k] + j] -= bias_rates[k] * scale * slope
+
+
+@njit(nogil=True)
 def _measure(y, t, size, tally):
     """Cost and errors of the free state: tally[0] += sum of C, tally[1] += wrong answers."""
     for b in range(size):
@@ -712,7 +752,7 @@ def steps(
     fields, totals = (tape_mu, tape_v) if mode == BACK else (delta, total)  # what an update goes by
     t = np.zeros((size, n[depth]), dtype)
     gap = beta1 - beta2
-    scale, zero = dtype.type(1.0 / size), dtype.type(0)
+    scale = dtype.type(1.0 / size)
     pending = False
     count = order.size // size
     status, unit = OK, 0
@@ -751,34 +791,13 @@ def steps(
             _there_and_back(
                 n, u, where, g, v, s, base, size, a, lo, hi, t, zeros, n_parts, parts, tape_v, tape_mu
             )  # fmt: skip
-            for k in range(depth):
-                mu = _layer(tape_mu, u, k, n, sweeps * size)
-                for j in range(n[k + 1]):
-                    slope = zero
-                    for b in range(sweeps * size):
-                        slope += mu[b, j]
-                    bias[u[k] + j] -= bias_rates[k] * scale * slope
+            _learn_biases_back(tape_mu, bias, bias_rates, scale, n, u, sweeps * size)
             pending = True
             continue
-        for k in range(depth):
-            state, s_k = _layer(v, u, k, n, 2 * size), _layer(s, u, k, n, 2 * size)
-            for b in range(size):
-                for j in range(n[k + 1]):
-                    state[size + b, j] = state[b, j] if mode == PLAIN else zero
-                    s_k[size + b, j] = s_k[b, j] if mode == PLAIN else zero
+        _begin_nudged(mode, v, s, n, u, size)
         for _ in range(sweeps):
             _sweep(mode, n, u, where, g, v, s, base, size, a, lo, hi, t, beta1, beta2, zeros, n_parts, parts)
-        for k in range(depth):
-            state, d, both = _layer(v, u, k, n, 2 * size), _layer(delta, u, k, n, size), _layer(total, u, k, n, size)
-            for b in range(size):
-                for j in range(n[k + 1]):
-                    if mode == PLAIN:
-                        d[b, j] = (state[b, j] - state[size + b, j]) / gap
-                        both[b, j] = state[b, j] + state[size + b, j]
-                    else:
-                        d[b, j] = state[size + b, j]
-                        both[b, j] = state[b, j] + state[b, j] - gap * d[b, j]
-                    bias[u[k] + j] += bias_rates[k] * scale * d[b, j]
+        _fields_and_biases(mode, v, delta, total, bias, bias_rates, scale, gap, n, u, size)
         pending = True
     return status, unit
 

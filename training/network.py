@@ -35,17 +35,17 @@ def make_learner(circuit: Circuit, recipe: Recipe, backend: str = "auto", thread
     problem = compile_problem(within_window(circuit, recipe)[0])
     _check_fits(problem, recipe)
     structure = find_layers(problem) if recipe.tol is None else None
-    engine = _gpu_for(structure, recipe) if backend == "auto" and structure else None
-    engine = engine or find_backend(backend)
+    place = _gpu_for(structure, recipe) if backend == "auto" and structure else None
+    place = place or find_backend(backend)
     if structure is None:
         if recipe.form == "plain" and recipe.algorithm == "ep":
             raise SettingsError(
                 f"{circuit.netlist.path} cannot learn in the plain form here: only layers have one, with a number of "
                 "sweeps; leave form out"
             )
-        return GeneralLearner(problem, recipe, engine)
-    device = engine.device if isinstance(engine, GpuBackend) else None
-    return LayeredLearner(problem, structure, recipe, kernel=engine.name != "reference", threads=threads, device=device)
+        return GeneralLearner(problem, recipe, place)
+    device = place.device if isinstance(place, GpuBackend) else None
+    return LayeredLearner(problem, structure, recipe, kernel=place.name != "reference", threads=threads, device=device)
 
 
 def within_window(circuit: Circuit, recipe: Recipe) -> tuple[Circuit, int]:
@@ -121,6 +121,6 @@ def _gpu_for(structure: Layers, recipe: Recipe) -> Backend | None:
     return backend
 
 
-def trained_elements(circuit: Circuit) -> list[tuple[str, bool]]:
+def trained_kinds(circuit: Circuit) -> list[tuple[str, bool]]:
     """The `.train` elements in order: name, and whether it is a conductance (else a source)."""
     return [(e.name, e.is_conductance) for e in gradient.trained_elements(compile_problem(circuit))]

@@ -161,7 +161,7 @@ def _prepare(options: Options, recipe: Recipe, data: Data) -> _Job:
     from circuitsim.backends.cpu import cores
     from circuitsim.cli.common import print_warnings
     from circuitsim.io.output import warning_texts
-    from training.network import ready_learner, trained_elements, within_window
+    from training.network import ready_learner, trained_kinds, within_window
     from training.record import circuit_digest, file_digest, samples_digest, with_initial_values
     from training.run import Run, Schedule
 
@@ -176,7 +176,7 @@ def _prepare(options: Options, recipe: Recipe, data: Data) -> _Job:
     circuit = load(recipe.netlist, seed=options.seed)
     print_warnings(warning_texts(circuit.notes), "circuitsim check lists all")
     data = data.with_classes(len(circuit.netlist.outputs))
-    trained = trained_elements(circuit)
+    trained = trained_kinds(circuit)
     recipe.rates(trained, 0)  # finds another number of rates before anything is written
     netlist = circuit_digest(circuit)
     if options.init is not None:

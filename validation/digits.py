@@ -18,7 +18,7 @@ from circuitsim.io.flatten import flatten
 from circuitsim.io.ngspice import operating_point
 from training.datasets import MNIST, load_idx_dataset
 from training.general import input_sources, split_inputs
-from training.network import make_learner, trained_elements
+from training.network import make_learner, trained_kinds
 from training.recipe import find_recipe
 
 Floats = NDArray[np.float64]
@@ -35,7 +35,7 @@ def train_quickly(path: Path) -> float:
     circuit = cs.load(recipe.netlist)
     train, _ = load_idx_dataset(MNIST)
     learner = make_learner(circuit, recipe)
-    learner.train(train, np.arange(QUICK), recipe.rates(trained_elements(circuit), 0))
+    learner.train(train, np.arange(QUICK), recipe.rates(trained_kinds(circuit), 0))
     export(circuit.with_values(learner.values()), path)
     return recipe.gain
 

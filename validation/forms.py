@@ -22,7 +22,7 @@ from training import layers
 from training.datasets import MNIST, load_idx_dataset
 from training.layered import LayeredLearner
 from training.learner import LearningError, Samples, tally_of
-from training.network import make_learner, trained_elements
+from training.network import make_learner, trained_kinds
 from training.recipe import Recipe, find_recipe
 
 Floats = NDArray[np.float64]
@@ -73,7 +73,7 @@ def study(name: str, seed: int, form: str, share: float, epochs: int, threads: i
     recipe = replace(given, form=form, nudge=given.nudge * share, epochs=epochs)
     circuit = cs.load(recipe.netlist, seed=seed)
     learner = layered(circuit, recipe, threads)
-    trained, generator = trained_elements(circuit), np.random.default_rng(seed)
+    trained, generator = trained_kinds(circuit), np.random.default_rng(seed)
     row: dict[str, float | str | int] = {"netlist": name, "seed": seed, "form": form, "nudge": recipe.nudge}
     row["gradient_error_before"] = gradient_error(circuit, recipe, learner, train)
     try:

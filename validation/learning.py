@@ -16,7 +16,7 @@ from circuitsim.compiled import jit
 from training.datasets import MNIST, load_idx_dataset
 from training.layered import LayeredLearner
 from training.learner import Samples
-from training.network import make_learner, trained_elements
+from training.network import make_learner, trained_kinds
 from training.recipe import Recipe, find_recipe
 from validation.measure import BenchmarkError, Row, Target
 
@@ -53,7 +53,7 @@ def step_rows(threads: int) -> list[Row]:
 def _step_rows(name: str, goal: Goal, train: Samples, threads: int, peak: float) -> list[Row]:
     recipe = find_recipe(name)
     circuit = cs.load(recipe.netlist)
-    rates = recipe.rates(trained_elements(circuit), 0)
+    rates = recipe.rates(trained_kinds(circuit), 0)
     ep, bp = (_learner(circuit, replace(recipe, algorithm=algorithm), threads) for algorithm in ("ep", "bp"))
     measured, back = _step_ms(ep, train, rates), _step_ms(bp, train, rates)
     floor, what = _floor(ep, train, peak, threads)

@@ -67,7 +67,7 @@ class CpuEngine:
         j = junctions_by_unit(problem)
         self.junctions = (j.ptr, j.other, j.sign, j.number, j.law, j.params)
         self.zeros = np.zeros(self.junctions[1].size)
-        self.plain = (self.diag > 0) & (np.diff(self.csr[0]) == 0) & (np.diff(self.junctions[0]) == 0)
+        self.linear_only = (self.diag > 0) & (np.diff(self.csr[0]) == 0) & (np.diff(self.junctions[0]) == 0)
 
     def start(self, drive: Drive, x: Floats | None) -> None:
         self.drive = drive
@@ -95,7 +95,7 @@ class CpuEngine:
         return moved
 
     def _relax(self, start: int, stop: int) -> bool:
-        if self.plain[start:stop].all():
+        if self.linear_only[start:stop].all():
             return bool(kernels.relax_plain(self.x, self.current, start, stop, self.diag, self.lo, self.hi))
         arguments: tuple = (
             self.x, self.current, start, stop, *self.csr, self.diag, self.lo, self.hi,

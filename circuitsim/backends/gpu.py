@@ -36,7 +36,7 @@ from circuitsim.residual import Check
 Floats = NDArray[np.float64]
 Array = Any  # of the device's array module
 
-_SPARE = 0.8  # of the free memory, to be used
+_USABLE = 0.8  # of the free memory
 _ARRAYS = 28  # float64 numbers for each unit in one row, at the most: state, drive, figures of the check, temporaries
 _MOST_VOLTAGES = 50_000_000  # of a tile: the host keeps several arrays of them
 _FEW_ROWS = 64  # for which it is not worth taking conductances to the device
@@ -44,7 +44,7 @@ _FEW_ROWS = 64  # for which it is not worth taking conductances to the device
 # H200 some 100 us a sweep, in which a thread sums 4,096 conductances at a unit in turn. To arrange them as sparse ones
 # takes a host some 60 ns each: 3 ms for 50,000, what 20 or 30 sweeps gain.
 _FEW_PRODUCTS, _FEW_CONDUCTANCES, _SHORT = 20_000_000, 50_000, 4096
-_PLAIN = 4  # sweeps after which recording one pays: it costs a few
+_RECORD_AFTER = 4  # sweeps: recording one costs a few
 
 
 class GpuBackend:
@@ -84,7 +84,7 @@ class GpuBackend:
         a_row += 8 * max((sum(g.shape) for g in outer), default=0)
         fixed += 24 * v.couplings.nnz + 200 * t.junctions.size
         a_row += 8 * (_ARRAYS * problem.n_free + 2 * t.junctions.size + 2 * t.fixed_nodes.size)
-        free = int(_SPARE * self.device.free_bytes())
+        free = int(_USABLE * self.device.free_bytes())
         if fixed + a_row > free:
             raise BackendUnavailable(
                 f"backend gpu: {self.device.name} has {_bytes(free)} free, this circuit needs "
@@ -156,15 +156,15 @@ class GpuEngine:
         )
 
     @cached_property
-    def large(self) -> tuple[Conductances, list[list[Pull]]]:
+    def with_products(self) -> tuple[Conductances, list[list[Pull]]]:
         """What a sweep goes by, and what it multiplies for each colour."""
         return self.exact.astype(self.dtype), self.pulls
 
     @cached_property
-    def small(self) -> tuple[Conductances, list[list[Pull]]]:
+    def without_products(self) -> tuple[Conductances, list[list[Pull]]]:
         """The same without products."""
         if not any(self.pulls):
-            return self.large
+            return self.with_products
         couplings = dense_among_sparse(self.problem)
         g = _conductances(self.device, self.problem.values.diag, couplings, ())
         return g.astype(self.dtype), [[] for _ in self.pulls]
@@ -173,9 +173,11 @@ class GpuEngine:
         xp = self.device.xp
         with self.device.guard():
             self.again: Callable[[], None] | None = None  # what there was has the arrays of the start before
-            self.plain = 0  # sweeps taken otherwise
+            self.unrecorded = 0  # sweeps taken otherwise
             self.drive, self.rows = drive, drive.rows.stop - drive.rows.start
-            self.g, self.products = self.small if few_products(self.problem, self.rows) else self.large
+            self.g, self.products = (
+                self.without_products if few_products(self.problem, self.rows) else self.with_products
+            )
             self.of_drive = DriveOnDevice(self.device, drive)
             if drive.partial:
                 self.of_drive.add_dense(self.problem, self.driven)
@@ -199,8 +201,8 @@ class GpuEngine:
                     self.again()
                     continue
                 self._sweep()
-                self.plain += 1
-                if self.plain == _PLAIN and self.current is self.injection:
+                self.unrecorded += 1
+                if self.unrecorded == _RECORD_AFTER and self.current is self.injection:
                     self.again = self.device.recorded(self._sweep)
             return bool(self.device.to_host(self.moved)[0])
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from circuitsim.backends.device import Device
 from circuitsim.drive import Drive
 from circuitsim.problem import Problem
-from circuitsim.residual import EPS, FULL_WORK, Check, Residuals
+from circuitsim.residual import EPS, FULL_WORK, OWN_DIGITS, Check, Residuals
 
 if TYPE_CHECKING:
     from circuitsim.backends.gpu import GpuEngine
@@ -57,7 +57,7 @@ class DriveOnDevice:
             self.fixed_range = min(low, 0.0), max(high, 0.0)
         nothing = xp.zeros((problem.n_free, fixed.shape[0]))
         self.injection = self.injection + nothing
-        if problem.plain:
+        if problem.untied:
             self.fixed_abs = self.fixed_abs + nothing
             self.fixed_rows = fixed.shape[0]
         for spec, g in zip(problem.topology.dense, dense, strict=True):
@@ -70,7 +70,7 @@ class DriveOnDevice:
                 if other.fixed is not None:
                     potential = fixed[:, index_on(xp, other.fixed)].T
                     self.injection[units] += into @ potential
-                    if problem.plain:
+                    if problem.untied:
                         self.fixed_abs[units] += into @ xp.abs(potential)
                 if own.fixed is not None:
                     self.injection[units] -= fixed[:, index_on(xp, own.fixed)].T * into.sum(axis=1)[:, None]
@@ -129,7 +129,7 @@ class GpuCheck:
     def meets(self, tolerance: float) -> bool:
         if self.certain > tolerance:
             return False
-        if self.bound > tolerance and self.on_host is None and self.engine.problem.plain and any(self.engine.pulls):
+        if self.bound > tolerance and self.on_host is None and self.engine.problem.untied and any(self.engine.pulls):
             self._bound_by_dense(tolerance)
         return self.bound <= tolerance or self.full().meets(tolerance)
 
@@ -158,7 +158,7 @@ class GpuCheck:
         xp = self.xp
         with self.device.guard():
             scale = xp.maximum(xp.abs(self.x), max(map(abs, self.of_drive.fixed_range)))
-            small = (xp.abs(self.rho) <= 8 * eps * self.slope * scale) | (self.upper <= tolerance)
+            small = (xp.abs(self.rho) <= OWN_DIGITS * eps * self.slope * scale) | (self.upper <= tolerance)
             return bool(self.device.to_host(small.all()))
 
     def reach(self, paths: Floats) -> tuple[Floats, Floats]:

@@ -34,6 +34,7 @@ Bools = NDArray[np.bool_]
 Array = Any
 
 _LEG_ARRAYS = 10  # float64 numbers for each leg in one row, at the most
+_FAINT = 1e-12  # of the largest current of a row: none, as in limiting.near
 _MOST_UNITS = 2000  # unknowns of a small circuit
 _MOST_UPDATES = 5_000_000  # of entries, in one elimination: read by every row
 
@@ -189,7 +190,7 @@ class GpuNewton:
                 rows, self.w.shape[0], self.x, p.a, p.k, p.law, p.params, p.sets,
                 d.junction_offset, d.junction_offset.shape[1], self.w, self.current, self.slope, self.amps, self.miss,
             )  # fmt: skip
-            allowed = near * self.amps + 1e-12 * self.amps.max(axis=0)
+            allowed = near * self.amps + _FAINT * self.amps.max(axis=0)
             return bool(self.device.to_host((self.miss <= allowed).all()))
 
     def found(self, tolerance: float, moves: float) -> tuple[Floats, Bools, Residuals]:

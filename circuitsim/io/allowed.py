@@ -126,18 +126,18 @@ class _Bounds:
         self.missed = RELTOL * np.abs(self.current) + ABSTOL
         self.missed += np.where(j.law == Law.SHOCKLEY, gmin * np.abs(self.drops), 0.0)
         self.missed += np.abs(dropped)
-        self.ideal = np.abs(ideal_currents(solution, slice(0, 1))[0])
+        self.ideal_amps = np.abs(ideal_currents(solution, slice(0, 1))[0])
         d, size = c.ideal_diodes, np.abs(self.v)
         gap, free = d.vf - (self.v[d.a] - self.v[d.b]), ~solution.determined
-        self.touching = (self.ideal > 0) | (gap <= RELTOL * (size[d.a] + size[d.b])) | free[d.a] | free[d.b]
-        self.active = solution.carried[0, self.problem.topology.links.size :]
+        self.touching = (self.ideal_amps > 0) | (gap <= RELTOL * (size[d.a] + size[d.b])) | free[d.a] | free[d.b]
+        self.active_amps = solution.carried[0, self.problem.topology.links.size :]
         self.eps = _EPS * self.problem.most_terms
         self.group = self._joined()
         largest, loose = np.zeros(len(c.nodes)), size.max(initial=0.0)
         if theirs is not None:
             loose = max(loose, np.abs(np.nan_to_num(theirs[free])).max(initial=0.0))
         np.maximum.at(largest, self.group, np.where(free, loose, size))
-        self.far = largest[self.group]
+        self.group_volts = largest[self.group]
 
     def allowed(self) -> Allowed:
         c, t = self.circuit, self.problem.topology
@@ -146,7 +146,7 @@ class _Bounds:
         of_active = self._active(moved[self.problem.n_free :], of_unit)
         out = self._out_of_nodes(of_unit, of_active, of_leg)
         ties = np.abs(tie_currents(c, t.forest, out[None, t.forest.nodes])[0])
-        volts = self.far[c.ties.a[c.probes]] + self.far[c.ties.b[c.probes]]
+        volts = self.group_volts[c.ties.a[c.probes]] + self.group_volts[c.ties.b[c.probes]]
         ties[c.probes] = of_active[len(c.controlled) :] + self.eps / PIVREL * volts
         many = np.bincount(self.group)[self.group] > 1
         by_pivot = float(np.where(many, self._rounding()[0] / PIVREL, 0.0).sum())
@@ -161,18 +161,18 @@ class _Bounds:
 
     def _moved(self, network: Network) -> tuple[Floats, Floats]:
         """By how much each unknown of the network may differ; and of each leg at a kink the current, A, else NaN."""
-        slopes, held, (fall, rise) = self._leg_slopes(), self._leg_held(), self._room(network)
+        slopes, currents, (fall, rise) = self._leg_slopes(), self._leg_currents(), self._room(network)
         solved = network.factor(slopes)
         adrift = _adrift(solved)
         self.touching |= self._may_touch(network, solved, rise)
         at_kink, curved, found = np.zeros(slopes.size, bool), np.zeros(slopes.size), list[tuple[Floats, Floats]]()
         while True:
             solved, carried = network.factor(np.where(at_kink, 0.0, slopes)), np.full(slopes.size, np.nan)
-            shift: Floats = solved.solve(-network.into(np.where(at_kink, 0.0, held))[None])[0]
+            shift: Floats = solved.solve(-network.into(np.where(at_kink, 0.0, currents))[None])[0]
             spread = _spread(network, solved, self._disturbance(network, at_kink, curved))
             kinks, shifted = np.flatnonzero(at_kink), network.across(shift)
             if kinks.size:
-                w = np.abs(shifted) + _of_legs(network, spread) + MIN_RON * np.abs(held)
+                w = np.abs(shifted) + _of_legs(network, spread) + MIN_RON * np.abs(currents)
                 extra, together, group = _across_kinks(network, solved, kinks, w[kinks])
                 spread += extra
                 spread[_adrift(solved) & ~adrift] = np.inf  # nothing but kinks holds these
@@ -217,7 +217,7 @@ class _Bounds:
 
     def _may_touch(self, network: Network, solved: Solved, rise: Floats) -> Bools:
         """Perfect diodes that block, and would carry no more than rounding if they were closed, (ideal diodes,)."""
-        d, v, reach = self.circuit.ideal_diodes, self.far, np.zeros(rise.size)
+        d, v, reach = self.circuit.ideal_diodes, self.group_volts, np.zeros(rise.size)
         near = network.ideal & (rise > 0) & (rise <= _NEAR_KNEE * np.abs(self.v).max(initial=0.0))
         for leg in np.flatnonzero(near)[:_MOST_KINKS].tolist():
             one = np.zeros(rise.size)
@@ -227,7 +227,7 @@ class _Bounds:
         touches: Bools = self._of_ideal(reach) * self.eps * (v[d.a] + v[d.b]) >= MIN_RON * gap
         return touches
 
-    def _leg_held(self) -> Floats:
+    def _leg_currents(self) -> Floats:
         """f of each leg, A."""
         return np.concatenate([self.capped[self.problem.topology.junctions], self._leg_ideal()])
 
@@ -238,9 +238,9 @@ class _Bounds:
         for diodes, units, wanted in (
             (t.lower_diodes, t.lower_units, legs.lower), (t.upper_diodes, t.upper_units, legs.upper),
         ):  # fmt: skip
-            total = np.bincount(units, self.ideal[diodes], self.problem.n_free)
+            total = np.bincount(units, self.ideal_amps[diodes], self.problem.n_free)
             at_bound.append(total[wanted])
-        return np.concatenate([self.ideal[t.links], *at_bound])
+        return np.concatenate([self.ideal_amps[t.links], *at_bound])
 
     def _leg_slopes(self) -> Floats:
         """The conductance of each leg in J."""
@@ -286,7 +286,7 @@ class _Bounds:
         np.add.at(d, k, of_loose)
         np.add.at(d, np.where(t.index_of_node >= 0, t.index_of_node, network.size), missed)
         s, v = c.active, np.abs(self.v)
-        controls = np.where(s.control >= 0, np.abs(self.active).max(initial=0.0), v[s.ca] + v[s.cb])
+        controls = np.where(s.control >= 0, np.abs(self.active_amps).max(initial=0.0), v[s.ca] + v[s.cb])
         terms = v[s.a] + v[s.b] + np.abs(s.gain) * controls
         d[n : network.size] = (self.eps + ours) * terms[c.active_voltages]
         return d[:-1]
@@ -300,8 +300,8 @@ class _Bounds:
         groups: tuple[tuple[Branches, Floats | float, Floats], ...] = (
             (g, g.g, g.g * np.abs(self.v[g.a] - self.v[g.b])),
             (j, self.slope, np.abs(self.current)),
-            (d, np.where(self.touching, 1.0 / MIN_RON, 0.0), self.ideal),
-            (c.active, 0.0, np.abs(self.active)),
+            (d, np.where(self.touching, 1.0 / MIN_RON, 0.0), self.ideal_amps),
+            (c.active, 0.0, np.abs(self.active_amps)),
             (c.current_sources, 0.0, sources),
         )
         for branches, slope, amperes in groups:
@@ -322,10 +322,10 @@ class _Bounds:
 
     def _rounding(self) -> tuple[Floats, Floats]:
         """At each node: the rounding of the sum of g v over all branches, and the sum of their absolute currents, A."""
-        pulls, _, carried = self._sums(self.far)
+        pulls, _, carried = self._sums(self.group_volts)
         j = self.circuit.junctions
         rs = np.where(j.law == Law.SHOCKLEY, j.params[:, RS], 0.0)
-        np.add.at(pulls, j.a, 2.0 * self.far[j.a] / np.where(rs > 0, rs, np.inf))
+        np.add.at(pulls, j.a, 2.0 * self.group_volts[j.a] / np.where(rs > 0, rs, np.inf))
         mixed = np.asarray(np.bincount(self.group, self.eps * pulls)[self.group], float)
         return mixed, carried
 
@@ -388,12 +388,12 @@ class _Bounds:
         add(s.a, s.b, of_active)
         d, touching = c.ideal_diodes, self._of_ideal(of_leg)
         add(d.a, d.b, np.nan_to_num(touching, posinf=np.inf))
-        add(d.a, d.b, self._ideal_bounds(out, (self.ideal > 0) & np.isnan(touching)))
+        add(d.a, d.b, self._ideal_bounds(out, (self.ideal_amps > 0) & np.isnan(touching)))
         return out
 
     def _of_ideal(self, of_leg: Floats) -> Floats:
         """Of each ideal diode what its leg has, NaN where it is none."""
-        t, found = self.problem.topology, np.full(self.ideal.size, np.nan)
+        t, found = self.problem.topology, np.full(self.ideal_amps.size, np.nan)
         legs = t.legs
         first, second = legs.n_junctions + legs.n_links, legs.n_junctions + legs.n_links + legs.lower.size
         found[t.links] = of_leg[legs.n_junctions : first]

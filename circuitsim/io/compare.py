@@ -58,7 +58,7 @@ _LEAST_IS = 1e-28  # A: ngspice's lower limit of IS
 _USELESS = 1e-3  # of the terms that add up to a value: to agree within that means nothing
 _OBEYS = 1e-9  # of the currents at a node: KCL is met
 _LEAST = {"v": VNTOL / _USELESS, "i": ABSTOL / _USELESS}  # V, A: to agree within that always means something
-_TELLING = re.compile(r"^(?!.*(trying|supplies|step)).*(error|singular|fail|can't|cannot|too small)", re.IGNORECASE)
+_ERROR_LINE = re.compile(r"^(?!.*(trying|supplies|step)).*(error|singular|fail|can't|cannot|too small)", re.IGNORECASE)
 _LINES = 3  # of those that ngspice said
 
 
@@ -124,22 +124,22 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Engine:
+class Simulator:
     """The other simulator: its name and version, and how to run a deck with further cards, within seconds."""
 
     name: str
     run: Callable[[str, str, float], RawData]
 
 
-def find_engine(name: str) -> Engine:
+def find_simulator(name: str) -> Simulator:
     """`ngspice`, the program, or `pyspice`, its shared library. Raises SettingsError, BackendUnavailable."""
     if name == "ngspice":
         version = ngspice_version(find_ngspice())
-        return Engine(version, lambda deck, options, timeout: run_ngspice(deck, options=options, timeout=timeout))
+        return Simulator(version, lambda deck, options, timeout: run_ngspice(deck, options=options, timeout=timeout))
     if name == "pyspice":
         from circuitsim.io import pyspice
 
-        return Engine(
+        return Simulator(
             pyspice.version(),
             lambda deck, options, timeout: pyspice.run_pyspice(deck, options=options, timeout=timeout),
         )
@@ -175,7 +175,7 @@ def compare(
     Raises SettingsError for a batch or an unknown engine, BackendUnavailable when it is not installed. A circuit
     without a solution, and a run that fails, are verdicts.
     """
-    found = find_engine(engine)
+    found = find_simulator(engine)
     theirs = _operating_point(circuit, found, timeout)
     clock = time.perf_counter()
     ours = _solved(circuit, settings or Settings())
@@ -196,7 +196,7 @@ def compare_sweep(
     Where ngspice cannot sweep the same (parameters, arrays), or fails, it gets a deck for each point; the first
     Comparison has a note of how it failed. Raises as `compare` and `sweep`.
     """
-    found, settings = find_engine(engine), settings or Settings()
+    found, settings = find_simulator(engine), settings or Settings()
     result = sweep(circuit, analysis, settings)
     until = time.perf_counter() + timeout
     points = _swept_points(circuit, result, found, timeout)
@@ -248,7 +248,7 @@ def _at_point(problem: Problem, settings: Settings, result: SweepResult, k: int)
 # -- theirs ------------------------------------------------------------------------------------------------------------
 
 
-def _operating_point(circuit: Circuit, engine: Engine, timeout: float) -> _Theirs | str:
+def _operating_point(circuit: Circuit, engine: Simulator, timeout: float) -> _Theirs | str:
     """Their answer, or why there is none."""
     text = io.StringIO()
     written = flatten(replace(circuit, netlist=replace(circuit.netlist, analyses=(), saves=())), text)
@@ -265,7 +265,7 @@ def _operating_point(circuit: Circuit, engine: Engine, timeout: float) -> _Their
     return "no operating point came back"
 
 
-def _swept_points(circuit: Circuit, result: SweepResult, engine: Engine, timeout: float) -> list[_Theirs] | str:
+def _swept_points(circuit: Circuit, result: SweepResult, engine: Simulator, timeout: float) -> list[_Theirs] | str:
     """Their answers at all points, from one run; or why there are none, '' when ngspice has no such sweep."""
     text = io.StringIO()
     dc = Analysis("dc", -1, result.swept)
@@ -311,11 +311,11 @@ def _compare(ours: _Ours | str, theirs: _Theirs | str, engine: str, own: float, 
     kcl, solution = ours.kcl_relative, ours.solution
     quantities = tuple(_quantities(ours, theirs))
     kcl_theirs, node = kcl_of(solution.problem, theirs.written, theirs.values)
-    verdict = Verdict.AGREE if _tell(quantities, theirs.written, solution.problem) else Verdict.UNTOLD
+    verdict = Verdict.AGREE if _any_telling(quantities, theirs.written, solution.problem) else Verdict.UNTOLD
     decision = []
     if not all(q.agrees for q in quantities):
         verdict, decision = Verdict.DIFFER, [_decision(kcl, kcl_theirs, node, solution)]
-    found = (*decision, *_notes(solution), *_untold(quantities))
+    found = (*decision, *_notes(solution), *_little_told(quantities))
     return Comparison(engine, quantities, kcl, kcl_theirs, seconds, verdict, found, point)
 
 
@@ -329,17 +329,17 @@ def _quantities(ours: _Ours, theirs: _Theirs) -> Iterator[Quantity]:
             name = f"v({names.nodes[k]})"
             value = theirs.values.get(name, np.nan)
             most, terms = float(allowed.voltages[k]), float(allowed.voltage_terms[k])
-            yield Quantity(name, float(ours.voltages[k]), value, most, unique, _tells(name, most, terms))
+            yield Quantity(name, float(ours.voltages[k]), value, most, unique, _is_telling(name, most, terms))
     for k, unique in enumerate(solution.source_currents[1].tolist()):
         written = names.branches.get((KINDS[c.sources.kind[k]], int(c.sources.row[k])))
         if written is not None:
             name = f"i({c.source_names[k].lower()})"
             value = theirs.values.get(f"i({written})", np.nan)
             most, terms = float(allowed.currents[k]), float(allowed.current_terms[k])
-            yield Quantity(name, float(ours.currents[k]), value, most, unique, _tells(name, most, terms))
+            yield Quantity(name, float(ours.currents[k]), value, most, unique, _is_telling(name, most, terms))
 
 
-def _tells(name: str, allowed: float, terms: float) -> bool:
+def _is_telling(name: str, allowed: float, terms: float) -> bool:
     """Whether agreeing within what is allowed means something, for a value that terms of this size add up to."""
     return allowed <= max(_USELESS * terms, _LEAST[name[0]])
 
@@ -355,8 +355,8 @@ def _said_by(name: str, answer: _Ours | _Theirs | str) -> str:
         volts = [x for key, x in answer.values.items() if key.startswith("v(")]
         return f"{name} has an answer, with voltages from {min(volts):.4g} to {max(volts):.4g} V"
     first, *others = answer.splitlines()
-    telling = [line.strip() for line in others if _TELLING.search(line)]
-    return f"{name}: {'; '.join([first.removesuffix('; it said:'), *list(dict.fromkeys(telling))[:_LINES]])}"
+    errors = [line.strip() for line in others if _ERROR_LINE.search(line)]
+    return f"{name}: {'; '.join([first.removesuffix('; it said:'), *list(dict.fromkeys(errors))[:_LINES]])}"
 
 
 def _decision(ours: float, theirs: float, node: str, solution: Solution) -> str:
@@ -405,7 +405,7 @@ def _notes(solution: Solution) -> Iterator[str]:
         yield f"currents that are not unique are not compared: {listed(names)}"
 
 
-def _tell(quantities: Sequence[Quantity], written: Written, problem: Problem) -> bool:
+def _any_telling(quantities: Sequence[Quantity], written: Written, problem: Problem) -> bool:
     """Whether a value can tell something: of what voltage sources alone fix only where there is nothing else."""
     known = {f"v({written.nodes[k]})" for k in np.flatnonzero(problem.topology.index_of_node < 0).tolist()}
     unique = [q for q in quantities if q.determined]
@@ -413,7 +413,7 @@ def _tell(quantities: Sequence[Quantity], written: Written, problem: Problem) ->
     return any(q.telling for q in free or unique)
 
 
-def _untold(quantities: Sequence[Quantity]) -> Iterator[str]:
+def _little_told(quantities: Sequence[Quantity]) -> Iterator[str]:
     """Values about which ngspice's answer says little."""
     for kind in "vi":
         names = [q.name for q in quantities if q.name[0] == kind and q.determined and not q.telling]

@@ -15,11 +15,9 @@ from circuitsim.io.ngspice import RELTOL
 from circuitsim.kcl import exact_sums
 from circuitsim.netlist.model import KINDS
 from circuitsim.problem import Problem
-from circuitsim.residual import NOTHING, Check
+from circuitsim.residual import EPS, NOTHING, OWN_DIGITS, Check
 
 Floats = NDArray[np.float64]
-
-_ROUNDING = 8.0 * float(np.finfo(np.float64).eps)  # of a voltage
 
 
 def kcl_of(problem: Problem, written: Written, values: Mapping[str, float]) -> tuple[float, str]:
@@ -43,9 +41,9 @@ def kcl_of(problem: Problem, written: Written, values: Mapping[str, float]) -> t
     with np.errstate(all="ignore"):
         check = Check(problem, drive, x, exact=True)
         scale = np.maximum(np.abs(x[0]), np.abs(drive.fixed).max(initial=0.0))
-        by_rounding = np.abs(check.rho[0]) <= _ROUNDING * check.slope[0] * scale
+        by_rounding = check.by_rounding(EPS)[0]
         for unit in (t.legs.link_a, t.legs.link_k):
-            beyond = np.broadcast_to(check.link_volts, (1, t.links.size))[0] > _ROUNDING * scale[unit]
+            beyond = np.broadcast_to(check.link_volts, (1, t.links.size))[0] > OWN_DIGITS * EPS * scale[unit]
             by_rounding[unit[beyond]] = False
         violations = np.where(by_rounding, 0.0, check.upper[0])
     law = float(check.active_error.max())

@@ -13,6 +13,7 @@ from circuitsim.methods import regions, tiles
 from circuitsim.methods.mna import make_network
 from circuitsim.methods.network import Network
 from circuitsim.methods.outcome import Outcome
+from circuitsim.methods.rows import Rescue, Tile
 from circuitsim.problem import Problem
 from circuitsim.residual import NO_RESIDUALS, Check
 from circuitsim.solution import Settings
@@ -39,7 +40,7 @@ def worth_it(problem: Problem) -> bool:
 
 
 def solve_tile(
-    network: Network, stacks: Stacks, drive: Drive, settings: Settings, x: Floats, warm: bool, rescue: tiles.Rescue
+    network: Network, stacks: Stacks, drive: Drive, settings: Settings, x: Floats, warm: bool, rescue: Rescue
 ) -> Outcome:
     """Solve one tile of the batch, as tiles.solve_tile does: its first row, and from it, or their own x, the others.
 
@@ -47,9 +48,9 @@ def solve_tile(
     """
     problem = network.problem
     few_steps = replace(settings, max_sweeps=min(settings.max_sweeps, FEW_STEPS))
-    one_by_one = tiles.OneByOne(network, drive, settings, Outcome(x, 0, NO_RESIDUALS), warm, rescue)
-    found = one_by_one.found
-    left = regions.solve(one_by_one) if regions.straight(network) else np.arange(x.shape[0])
+    tile = Tile(network, drive, settings, Outcome(x, 0, NO_RESIDUALS), warm, rescue)
+    found = tile.found
+    left = regions.solve(tile) if regions.straight(network) else np.arange(x.shape[0])
 
     def many(rows: list[int]) -> bool:
         start = x[rows] if warm else np.repeat(found.x[[found.solved_before(rows[0]) or 0]], len(rows), axis=0)
@@ -64,7 +65,7 @@ def solve_tile(
         low = None if outcome.low is None else outcome.low[:, 0][:, units]
         carried = np.zeros((len(rows), 0)) if outcome.carried is None else carried_in_copies(stack, outcome.carried)
         parts = [outcome.x[0, units], *(() if low is None else low)]
-        there, of_rows = one_by_one.at(np.array(rows))
+        there, of_rows = tile.at(np.array(rows))
         of_rows = replace(of_rows, carried=carried)
         of_rows = shift(there.problem, of_rows, *parts[:-1]) if low is not None else of_rows
         residuals = Check(there.problem, of_rows, parts[-1], exact=True).certificate()
@@ -73,5 +74,5 @@ def solve_tile(
         found.put(rows, Outcome(parts[0], outcome.steps, residuals, {}, low, carried))
         return True
 
-    solve_in_shares(left.tolist(), stacks.size, many, one_by_one.solve)
+    solve_in_shares(left.tolist(), stacks.size, many, tile.solve)
     return found.outcome()

@@ -74,12 +74,9 @@ def solve_tile(
     or when voltages are not held.
     """
     tolerance, eps = settings.tolerance, float(np.finfo(settings.dtype).eps)
-    given, shifts, sweeps, hasty = drive, 0, 0, not patient
-    before: tuple[int, float] | None = None  # sweeps and largest violation at an earlier look
-    last: tuple[int, float] | None = None  # sweeps and a certain violation at the last one, where looks take long
+    given, shifts, sweeps = drive, 0, 0
     rows = drive.rows.stop - drive.rows.start
-    costly = rows * problem.n_free * problem.mean_degree > FULL_WORK
-    ahead = 0
+    pace = _Pace(problem, rows, hasty=not patient)
 
     def at_rounding(check: Look) -> bool:
         return sweeps > _SETTLED and check.at_rounding(tolerance, eps)
@@ -92,19 +89,15 @@ def solve_tile(
 
     engine.start(drive, x)
     while True:
-        count = min(max(1, sweeps // 8, ahead) if sweeps else 2, settings.max_sweeps - sweeps)
+        count = min(pace.before_a_look(sweeps), settings.max_sweeps - sweeps)
         moved = engine.sweep(count)
         sweeps += count
         check = engine.check()
-        if costly:
-            now = sweeps, check.certain
-            ahead, last = _still_ahead(last, now, tolerance), now
-            if hasty:  # `_slow` is asked in time
-                ahead = min(ahead, max(_patience(problem)[0] - sweeps, 0))
+        pace.looked(sweeps, check, tolerance)
         residuals = check.certificate() if check.finite() and check.meets(tolerance) else None
         met = residuals is not None and residuals.kcl_relative <= tolerance
         if met:
-            tolerance, hasty = tolerance * _TIGHTER, True  # should it not be enough
+            tolerance, pace.hasty = tolerance * _TIGHTER, True  # should it not be enough
         if not check.finite():
             status = Status.NONFINITE
         elif met and (held is None or held.settled(check, settings.tolerance)):
@@ -115,15 +108,15 @@ def solve_tile(
             x = engine.voltages()
             drive = shift(problem, given, x if not drive.base else drive.base[0] + x)
             engine.start(drive, None)
-            ahead, last, shifts = 0, None, shifts + 1
+            pace.begin_again()
+            shifts += 1
             continue
         elif not moved:
             status = Status.STALLED
-        elif sweeps >= settings.max_sweeps or (hasty and _slow(problem, before, sweeps, check, tolerance)):
+        elif sweeps >= settings.max_sweeps or pace.slow(sweeps, check, tolerance):
             status = Status.MAX_SWEEPS
         else:
-            if before is None or sweeps >= 2 * before[0]:
-                before = sweeps, check.worst
+            pace.keep(sweeps, check)
             continue
         if status is Status.SOLVED or (status is not Status.NONFINITE and not patient):
             return reached(residuals or check.certificate(), all_rows(rows, status))
@@ -132,6 +125,54 @@ def solve_tile(
         if held and full.finite():
             failing = sorted({*failing, *held.unsettled(full, settings.tolerance)})
         return reached(residuals or full.certificate(), dict.fromkeys(failing, status))
+
+
+class _Pace:
+    """How many sweeps to take before the next look, and whether they lead there in time.
+
+    `hasty`: another method is at hand, should they not.
+    """
+
+    def __init__(self, problem: Problem, rows: int, hasty: bool) -> None:
+        curved = problem.topology.junctions.size > 0
+        self.patience, self.most_ahead = (_PATIENCE_CURVED, _MOST_AHEAD_CURVED) if curved else (_PATIENCE, _MOST_AHEAD)
+        self.costly = rows * problem.n_free * problem.mean_degree > FULL_WORK  # looks are
+        self.hasty = hasty
+        self.earlier: tuple[int, float] | None = None  # sweeps and largest violation at an earlier look
+        self.last: tuple[int, float] | None = None  # sweeps and a certain violation at the last one, where it is costly
+        self.ahead = 0  # sweeps that a look is not worth
+
+    def before_a_look(self, sweeps: int) -> int:
+        """Sweeps to take now, after so many."""
+        return max(1, sweeps // 8, self.ahead) if sweeps else 2
+
+    def looked(self, sweeps: int, check: Look, tolerance: float) -> None:
+        """Learn from a look."""
+        if not self.costly:
+            return
+        now = sweeps, check.certain
+        self.ahead, self.last = _still_ahead(self.last, now, tolerance), now
+        if self.hasty:  # `slow` is asked in time
+            self.ahead = min(self.ahead, max(self.patience - sweeps, 0))
+
+    def keep(self, sweeps: int, check: Look) -> None:
+        """Measure the rate of convergence from here on, unless from less than half as many sweeps."""
+        if self.earlier is None or sweeps >= 2 * self.earlier[0]:
+            self.earlier = sweeps, check.worst
+
+    def begin_again(self) -> None:
+        """The unknowns are others now: corrections."""
+        self.ahead, self.last = 0, None
+
+    def slow(self, sweeps: int, check: Look, tolerance: float) -> bool:
+        """Whether too many sweeps are still to come, at the rate since the earlier look."""
+        earlier = self.earlier
+        if not self.hasty or earlier is None or sweeps < self.patience:
+            return False
+        if not np.isfinite(check.worst):  # a unit through which nothing flows is not at rest: no rate at all
+            return True
+        fall = np.log(earlier[1] / check.worst) / (sweeps - earlier[0]) if 0 < check.worst < earlier[1] else 0.0
+        return bool(np.log(check.worst / tolerance) > self.most_ahead * fall)
 
 
 def _still_ahead(last: tuple[int, float] | None, now: tuple[int, float], tolerance: float) -> int:
@@ -143,20 +184,3 @@ def _still_ahead(last: tuple[int, float] | None, now: tuple[int, float], toleran
         return 0
     fall = np.log(last[1] / now[1]) / (now[0] - last[0])
     return min(int(_SURE * np.log(now[1] / tolerance) / fall), now[0] // 2)
-
-
-def _patience(problem: Problem) -> tuple[int, int]:
-    """Sweeps before which the rate says nothing, and sweeps still to come that are too many."""
-    curved = problem.topology.junctions.size > 0
-    return (_PATIENCE_CURVED, _MOST_AHEAD_CURVED) if curved else (_PATIENCE, _MOST_AHEAD)
-
-
-def _slow(problem: Problem, before: tuple[int, float] | None, sweeps: int, check: Look, tolerance: float) -> bool:
-    """Whether too many sweeps are still to come, at the rate since the earlier look."""
-    patience, most = _patience(problem)
-    if before is None or sweeps < patience:
-        return False
-    if not np.isfinite(check.worst):  # a unit through which nothing flows is not at rest: no rate at all
-        return True
-    fall = np.log(before[1] / check.worst) / (sweeps - before[0]) if 0 < check.worst < before[1] else 0.0
-    return bool(np.log(check.worst / tolerance) > most * fall)

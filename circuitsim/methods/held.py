@@ -28,7 +28,8 @@ from circuitsim.residual import Check
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-_MOST_MOVED = 1e3  # tolerances, of the largest voltage: corrections that sweeps may leave
+_MOST_MOVED = 1e3  # tolerances, of the largest voltage: corrections that sweeps may leave, which cannot do as well as
+# newton (polish.MOVES)
 _PATH_SWEEPS = 32  # for the resistances of paths: fewer than the longest path takes leave bounds that are too large
 _MOST_LOWERED = 8  # times that slopes are made smaller
 _BEYOND = 1.0 + 1e-9  # of a correction: past a knee to which it leads
@@ -42,11 +43,11 @@ def hardly_moves(step: Floats, allowed: Floats) -> bool:
 class Held:
     """The question for one reciprocal problem; its network, from `network`, is made when bounds do not answer it.
 
-    Only who holds `alone` works with the network.
+    Only who holds `network_lock` works with the network: it keeps what it factored last.
     """
 
-    def __init__(self, problem: Problem, network: Callable[[], Network], alone: threading.RLock) -> None:
-        self.problem, self.network, self.alone = problem, network, alone
+    def __init__(self, problem: Problem, network: Callable[[], Network], network_lock: threading.RLock) -> None:
+        self.problem, self.network, self.network_lock = problem, network, network_lock
 
     def settled(self, look: Look, tolerance: float) -> bool:
         """Whether corrections of the voltages looked at move none by 1,000 tolerances of the largest of its row.
@@ -68,7 +69,7 @@ class Held:
             return []
         rho = check.exact_violation()
         rho = np.where(check.upper > 0, rho, 0.0)
-        with self.alone:  # a network keeps what it factored last
+        with self.network_lock:
             network = self.network()
             doubtful = doubtful[~(self._bound(network, check, np.abs(rho), doubtful) <= allowed[doubtful])]
             moving = (

@@ -15,7 +15,8 @@ from circuitsim.methods.network import Network
 
 Floats = NDArray[np.float64]
 
-ROUNDING = 64 * float(np.finfo(np.float64).eps)  # of the largest voltage: differences that are none
+NO_DROP = 64 * float(np.finfo(np.float64).eps)  # of the largest voltage: differences that are none
+_FAINT = 1e-12  # of the largest current of a row: none (gpu_newton.py has it, too)
 NEAR = 1e-4  # of their current: tangents closer to their legs than this are worth a certificate
 
 
@@ -35,7 +36,7 @@ def near(i: Floats, line: Floats, rounding: Floats) -> NDArray[np.bool_]:
     `rounding` (rows, legs): currents that are none, A.
     """
     largest = np.abs(i).max(axis=-1, initial=0.0, keepdims=True)
-    return np.asarray((np.abs(i - line) <= NEAR * np.abs(i) + np.maximum(1e-12 * largest, rounding)).all(axis=-1))
+    return np.asarray((np.abs(i - line) <= NEAR * np.abs(i) + np.maximum(_FAINT * largest, rounding)).all(axis=-1))
 
 
 def largest_voltages(x: Floats, fixed: Floats) -> Floats:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from circuitsim.drive import Drive
 from circuitsim.laws import branch_current
-from circuitsim.methods.limiting import ROUNDING
+from circuitsim.methods.limiting import NO_DROP
 from circuitsim.methods.network import Network, Tangents
 from circuitsim.methods.outcome import Outcome
 
@@ -44,7 +44,7 @@ def minimise(
         g = np.minimum(g, _STEEPEST * network.largest)
         d = network.linear_step(drive, u, offset, Tangents(np.where(g > 0, v, 0.0), i, g)) - u
         t = _minimum(_along(network, drive, u, d, v, lam))
-        still = bool((np.abs(t * d) <= ROUNDING * np.abs(u).max(initial=0.0)).all())
+        still = bool((np.abs(t * d) <= NO_DROP * np.abs(u).max(initial=0.0)).all())
         u = u + t * d
         v = network.across(u) + offset
         i, g = _legs(network, v, lam)

@@ -55,7 +55,7 @@ class MnaNetwork(Network):
         value, *at = self.stamps
         self.matrix = sparse.csr_array((value, tuple(at)), shape=(self.size, self.size))
 
-    def held(self, slope: Floats) -> tuple[Ints, Ints]:
+    def units_at_bounds(self, slope: Floats) -> tuple[Ints, Ints]:
         """None: what controlled sources hang on a unit follows it only as far as the linear solution says."""
         none = np.zeros(0, np.int64)
         return none, none
@@ -100,10 +100,6 @@ class MnaNetwork(Network):
         h = ~gives & by_current
         put(column[h], self.control[h], -s.gain[h])
         return np.concatenate(data), np.concatenate(rows), np.concatenate(cols)
-
-    @property
-    def exact(self) -> bool:
-        return True
 
     def _factor(self, slope: Floats) -> Solved:
         most_singular = MOST_SINGULAR if self.problem.circuit.copies == 1 else 0  # copies are looked at alone

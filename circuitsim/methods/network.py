@@ -105,8 +105,8 @@ class Network:
         Of several rows, (rows, legs), each has its own: by dense matrices, for small networks.
         """
         if slope.ndim > 1:
-            held = np.where(np.arange(self.size) < self.problem.n_free, _SOFTLY * self.largest, 0.0)
-            return _Dense(self.matrices(slope), held)
+            softly = np.where(np.arange(self.size) < self.problem.n_free, _SOFTLY * self.largest, 0.0)
+            return _Dense(self.matrices(slope), softly)
         if self.factored is None or not np.array_equal(slope, self.factored_slope):
             self.factored, self.factored_slope = self._factor(slope), slope.copy()
         return self.factored
@@ -167,7 +167,7 @@ class Network:
         into = np.bincount(at_k, current[k], self.size) - np.bincount(at_a, current[a], self.size)
         return into.astype(np.float64, copy=False)
 
-    def held(self, slope: Floats) -> tuple[Ints, Ints]:
+    def units_at_bounds(self, slope: Floats) -> tuple[Ints, Ints]:
         """The units that conducting diodes hold at their lower, and at their upper bounds (none in several rows)."""
         conducting = (np.atleast_2d(slope)[:, self.legs.n_junctions + self.legs.n_links :] > 0).any(axis=0)
         lower, upper = np.split(conducting, [self.legs.lower.size])
@@ -328,12 +328,12 @@ class _Dense:
     """Small networks, one for each row. Singular ones are held softly; what that leaves open are no numbers."""
 
     matrices: Floats  # (rows, size, size)
-    held: Floats  # (size,) S
+    softly: Floats  # (size,) S, to where each unknown is, of singular ones
     floating = np.zeros(0, np.int64)
 
     @property
     def loose(self) -> NDArray[np.bool_]:
-        return np.zeros(self.held.size, bool)
+        return np.zeros(self.softly.size, bool)
 
     def solve(self, injected: Floats) -> Floats:
         """Of each row, (rows, size), or the same (1, size) in all networks."""
@@ -342,9 +342,11 @@ class _Dense:
             out = np.linalg.solve(self.matrices, sides)
         except np.linalg.LinAlgError:
             singular = np.linalg.slogdet(self.matrices).sign == 0
-            matrices = self.matrices + np.where(singular[:, None], self.held, 0.0)[:, :, None] * np.eye(self.held.size)
+            matrices = self.matrices + np.where(singular[:, None], self.softly, 0.0)[:, :, None] * np.eye(
+                self.softly.size
+            )
             still = np.linalg.slogdet(matrices).sign == 0
-            matrices[still] = np.eye(self.held.size)
+            matrices[still] = np.eye(self.softly.size)
             out = np.linalg.solve(matrices, sides)
             out[still] = np.nan
         return out[:, :, 0].astype(np.float64, copy=False)

@@ -29,7 +29,7 @@ from circuitsim.law_kernels import Law
 from circuitsim.laws import branch_current
 from circuitsim.methods.continuation import follow
 from circuitsim.methods.interior import follow_inside
-from circuitsim.methods.limiting import ROUNDING, first_voltages, largest_voltages, limited, near
+from circuitsim.methods.limiting import NO_DROP, first_voltages, largest_voltages, limited, near
 from circuitsim.methods.line_search import minimise
 from circuitsim.methods.network import Network, Tangents
 from circuitsim.methods.outcome import Outcome
@@ -270,7 +270,7 @@ class _Row:
 
     def _rounding(self, u: Floats) -> float:
         """How far a difference of voltages may be from 0 for no other reason than rounding, V."""
-        return ROUNDING * float(largest_voltages(u[None, : self.network.problem.n_free], self.drive.fixed)[0, 0])
+        return NO_DROP * float(largest_voltages(u[None, : self.network.problem.n_free], self.drive.fixed)[0, 0])
 
     def _corrected(self, tangents: Tangents, outcome: Outcome) -> Tangents:
         """The tangents with the states of the ideal diodes that the digits of a refined solution show."""
@@ -284,7 +284,7 @@ class _Row:
         v = (net.across(outcome.x[0]) + self.offset) + net.across(low)
         was_on = slope > 0
         current[bounds] += slope[bounds] * np.where(was_on, v, 0.0)[bounds]
-        off, on = was_on & (current <= 0.0), ~was_on & (v > ROUNDING * np.abs(low).max(initial=0.0))
+        off, on = was_on & (current <= 0.0), ~was_on & (v > NO_DROP * np.abs(low).max(initial=0.0))
         current[net.ideal & (off | on)] = 0.0
         slope[net.ideal & off], slope[net.ideal & on] = 0.0, net.rho[net.ideal & on]
         return Tangents(tangents.voltage, current, slope)

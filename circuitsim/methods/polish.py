@@ -14,7 +14,7 @@ from circuitsim.drive import Drive
 from circuitsim.kcl import shift
 from circuitsim.methods.drift import drifted, may_drift
 from circuitsim.methods.held import hardly_moves
-from circuitsim.methods.limiting import ROUNDING, largest_voltages
+from circuitsim.methods.limiting import NO_DROP, largest_voltages
 from circuitsim.methods.network import Network
 from circuitsim.methods.outcome import Outcome
 from circuitsim.residual import NOTHING, Check
@@ -23,7 +23,7 @@ from circuitsim.solution import Settings, Status
 Floats = NDArray[np.float64]
 
 _CLOSED = 1e-12  # of the largest voltage: less is no gap of a diode that conducts
-MOVES = 1e-9  # of the largest voltage: a solution that a correction moves by more is corrected
+MOVES = 1e-9  # of the largest voltage: a solution that a correction moves by more is corrected (of sweeps: held.py)
 _MOST_PARTS = 3  # of the voltages, each the rounding of the one before
 _MOST_REFINED = 16  # corrections of a correction
 _MOST_DRIFTING, _DRIFTS = 200, 0.9  # the same while islands still drift, and the share of a violation that one leaves
@@ -57,7 +57,7 @@ def polished(
         met = found.meets(settings.tolerance) and found.certificate().kcl_relative <= settings.tolerance
         closed = _closed(network, found, state.stiff)
         arrived = met and closed
-        sure = arrived and (still or settled(network, found, state.slope))
+        sure = arrived and (still or hardly_corrected(network, found, state.slope))
         falls, drifting = islands and found.worst < _DRIFTS * drifting, found.worst
         if sure or (refined >= _MOST_REFINED and not falls) or refined == _MOST_DRIFTING:
             break
@@ -100,7 +100,7 @@ class _Refined:
         n, legs = network.problem.n_free, network.legs
         self.network, self.drive, self.links, self.slope = network, drive, links, slope
         self.parts, self.extra = [u[:, :n].copy()], u[:, n:].copy()
-        self.lower, self.upper = network.held(slope)
+        self.lower, self.upper = network.units_at_bounds(slope)
         self.parts[0][:, self.lower] = drive.lo[:, self.lower]
         self.parts[0][:, self.upper] = drive.hi[:, self.upper]
         of_links = slice(legs.n_junctions, legs.n_junctions + legs.n_links)
@@ -124,7 +124,7 @@ class _Refined:
         gap = _gaps(self.network, found)
         for unit, sign in ((legs.link_a, -1.0), (legs.link_k, 1.0)):
             ufunc_at(np.add, injected.T, unit, sign * (self.stiff * gap).T)
-        rounding = ROUNDING * largest_voltages(self.parts[0], self.drive.fixed) * first
+        rounding = NO_DROP * largest_voltages(self.parts[0], self.drive.fixed) * first
         self.slope = self.network.relinearised(self.slope, found, rounding)
         network = self.network.factor(self.network.immovable(self.slope) if hold else self.slope)
         step = network.solve(injected)
@@ -212,7 +212,7 @@ def _far(step: Floats, x: Floats, fixed: Floats, volts: float) -> bool:
     return bool(np.abs(step).max(initial=0.0) > _FAR * largest > 0.0)
 
 
-def settled(network: Network, found: Check, slope: Floats) -> bool:
+def hardly_corrected(network: Network, found: Check, slope: Floats) -> bool:
     """Whether a further correction would be far below the largest voltage of its row; not asked where it is dear.
 
     A violation may be small beside the currents at its node, and large beside those that hold the node's voltage.
@@ -220,7 +220,7 @@ def settled(network: Network, found: Check, slope: Floats) -> bool:
     if not network.cheap:
         return True
     x = found.drive.base[0] if found.drive.base else found.x
-    slope = network.slopes(slope, found, ROUNDING * largest_voltages(x, found.drive.fixed))
+    slope = network.slopes(slope, found, NO_DROP * largest_voltages(x, found.drive.fixed))
     solve, violation, allowed = network.factor(slope).solve, network.violation(found), _allowed(network, found)
     if len(allowed) > 1 and network.problem.circuit.reciprocal:
         # The inverse of a conductance matrix has no negative entry: the worst of all rows bounds every correction.
@@ -246,7 +246,7 @@ def _allowed(network: Network, found: Check) -> Floats:
     allowed = np.maximum(MOVES * around, _nothing(found))
     if not network.legs.n_junctions:
         return allowed
-    return np.maximum(allowed, ROUNDING * found.largest_volts[:, copies.of_unit])
+    return np.maximum(allowed, NO_DROP * found.largest_volts[:, copies.of_unit])
 
 
 def _spread(parts: list[Floats], low: Floats) -> tuple[list[Floats], Floats]:

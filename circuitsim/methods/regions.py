@@ -8,20 +8,16 @@ voltages of all the others; where all legs stay on these pieces, the row is solv
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.drive import Drive
 from circuitsim.law_kernels import Law
 from circuitsim.laws import branch_current
-from circuitsim.methods.limiting import ROUNDING, largest_voltages
+from circuitsim.methods.limiting import NO_DROP, largest_voltages
 from circuitsim.methods.network import Network
 from circuitsim.methods.polish import polished
-
-if TYPE_CHECKING:
-    from circuitsim.methods.tiles import OneByOne
+from circuitsim.methods.rows import Tile
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -41,40 +37,40 @@ def straight(network: Network) -> bool:
     return some and bool(np.isin(network.law, (Law.PWL, Law.SEGMENT)).all())
 
 
-def solve(alone: OneByOne) -> Ints:
+def solve(tile: Tile) -> Ints:
     """Solve the rows of a tile while they have states in common; returns those that are left, not looked at yet."""
-    left, in_vain = np.arange(alone.found.solved.size), 0
+    left, in_vain = np.arange(tile.found.solved.size), 0
     while left.size and in_vain <= _MOST_IN_VAIN:
         row, left = int(left[0]), left[1:]
-        outcome = alone.outcome(row)
-        alone.found.put([row], outcome)
+        outcome = tile.outcome(row)
+        tile.found.put([row], outcome)
         same = left[:0]
         if left.size >= _FEW and outcome.arrived and outcome.slope is not None:
-            same = _solve_same(alone, left, outcome.x[0], outcome.slope, alone.part(row))
+            same = _solve_same(tile, left, outcome.x[0], outcome.slope, tile.part(row))
         in_vain = 0 if same.size >= max(_FEW, left.size // _FEWEST) else in_vain + 1
         left = np.setdiff1d(left, same, assume_unique=True)
     return left
 
 
-def _solve_same(alone: OneByOne, rows: Ints, x: Floats, slope: Floats, drive: Drive) -> Ints:
+def _solve_same(tile: Tile, rows: Ints, x: Floats, slope: Floats, drive: Drive) -> Ints:
     """Solve those of the rows that have the states of a solved one, x (n_free,) with these slopes under its drive."""
-    network, n = alone.network, alone.network.legs.n_junctions
+    network, n = tile.network, tile.network.legs.n_junctions
     slope = np.where(network.ideal & (slope > 0), network.rho, slope)
     across = network.across(x) + network.offset(drive)
     current_at = np.zeros(across.size)
     current_at[:n], _ = branch_current(network.law, network.params, across[:n])
     across[n:] = 0.0
     for closings, slack in _LOOKS:
-        here, drive = alone.at(rows)
+        here, drive = tile.at(rows)
         u, current, within = _on_pieces(here, drive, x, slope, across, current_at, closings, slack)
         rows, u, current = rows[within], u[within], current[within]
         if not rows.size:
             return rows
     for _ in range(_MOST_LEFT_OUT):
         links = current[:, n : n + network.legs.n_links]
-        found = polished(*alone.at(rows), alone.settings, u, links, slope, 1)
+        found = polished(*tile.at(rows), tile.settings, u, links, slope, 1)
         if found.arrived:
-            alone.found.put(rows.tolist(), found)
+            tile.found.put(rows.tolist(), found)
             return rows
         good = np.setdiff1d(np.arange(rows.size), [*found.unsolved])
         if good.size in (0, rows.size):
@@ -106,7 +102,7 @@ def _on_pieces(
         before = largest
     v, volts = network.across(u) + offset, largest_voltages(u, drive.fixed)
     amperes = np.abs(current[:, n:]).max(axis=1, initial=0.0, keepdims=True)
-    volts, amperes = max(ROUNDING, slack) * volts, ROUNDING * volts * network.rho[n:] + slack * amperes
+    volts, amperes = max(NO_DROP, slack) * volts, NO_DROP * volts * network.rho[n:] + slack * amperes
     ideal = np.where(closed[n:], current[:, n:] >= -amperes, v[:, n:] <= volts).all(axis=1)
     law, params = network.law, network.params
     sides = [branch_current(law, params, v[:, :n] + some)[1] == slope[:n] for some in (-volts, volts)]

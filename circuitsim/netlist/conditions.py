@@ -7,7 +7,6 @@ sweep and all draws: conditions may not be random, and what they depend on may n
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,12 +14,21 @@ import numpy as np
 
 from circuitsim.errors import NetlistError
 from circuitsim.netlist.chance import Drawn, NoChance
-from circuitsim.netlist.scopes import PARAMETERS, Note, Place, Scope, expression, sort_cards
+from circuitsim.netlist.scopes import (
+    CLOSES_SUBCKT,
+    OPENS_SUBCKT,
+    PARAMETERS,
+    Note,
+    Place,
+    Scope,
+    expression,
+    sort_cards,
+    with_depth,
+)
 from circuitsim.netlist.source import Card
-from circuitsim.netlist.tokens import labelled, located, shown
+from circuitsim.netlist.tokens import SINGLE_EQUALS, labelled, located, shown
 
 _KEYS = (".if", ".elseif", ".else", ".endif")
-_EQUALS = re.compile(r"(?<![=<>!])=(?!=)")
 
 
 @dataclass
@@ -37,16 +45,13 @@ def chosen_cards(cards: list[Card], place: Place, note: Note) -> tuple[list[Card
 
     Raises NetlistError.
     """
-    if not any(card.text[0] == "." and card.keyword in _KEYS for card in cards):
+    if not any(card.control in _KEYS for card in cards):
         return cards, frozenset()
     top, _ = sort_cards(list(_definitions(cards)), place, note)
     scope = Scope(top, None, "", NoChance(), place)
     blocks: list[_Block] = []
     chosen: list[Card] = []
-    depth = 0  # of .subckt
-    for card in cards:
-        key = card.keyword if card.text[0] == "." else ""
-        depth += (key in (".subckt", ".macro")) - (key in (".ends", ".eom"))
+    for card, key, depth in with_depth(cards):
         if key in _KEYS:
             with located(place, card.seq):
                 if depth > 0:
@@ -61,10 +66,7 @@ def chosen_cards(cards: list[Card], place: Place, note: Note) -> tuple[list[Card
 
 def _definitions(cards: list[Card]) -> Iterator[Card]:
     """The parameters and functions that conditions see."""
-    depth = 0
-    for card in cards:
-        key = card.keyword if card.text[0] == "." else ""
-        depth += (key in (".if", ".subckt", ".macro")) - (key in (".endif", ".ends", ".eom"))
+    for card, key, depth in with_depth(cards, {".if", *OPENS_SUBCKT}, {".endif", *CLOSES_SUBCKT}):
         if depth == 0 and key in (*PARAMETERS, ".func"):
             yield card
 
@@ -92,7 +94,7 @@ def _holds(card: Card, key: str, scope: Scope) -> bool:
         raise NetlistError(f"{key} has no condition; write {key} (a == 1)")
     with labelled(f"condition of {key}"):
         try:
-            return bool(np.all(scope.evaluate(expression(_EQUALS.sub("==", text)))))
+            return bool(np.all(scope.evaluate(expression(SINGLE_EQUALS.sub("==", text)))))
         except Drawn:
             of = f" (parameter '{shown(scope.evaluating[-1])}')" if scope.evaluating else ""
             raise NetlistError(

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from numbers import Real
 
 from circuitsim.errors import NetlistError, SettingsError
 from circuitsim.netlist.model import similar
-from circuitsim.netlist.scopes import PARAMETERS, expression
+from circuitsim.netlist.scopes import PARAMETERS, expression, with_depth
 from circuitsim.netlist.source import Card, Text
-from circuitsim.netlist.tokens import assignments, located, shown, unbrace
+from circuitsim.netlist.tokens import SINGLE_EQUALS, assignments, located, shown, unbrace
 
 
 def with_params(text: Text, params: Mapping[str, float | str], path: str) -> Text:
@@ -29,10 +28,8 @@ def with_params(text: Text, params: Mapping[str, float | str], path: str) -> Tex
     if len(given) < len(params):
         raise SettingsError("params: a parameter is given twice, once under its name in another case; give one")
     known = set[str]()
-    cards, depth = [], 0  # of .subckt
-    for card in text.cards:
-        key = card.keyword if card.text[0] == "." else ""
-        depth += (key in (".subckt", ".macro")) - (key in (".ends", ".eom"))
+    cards = []
+    for card, key, depth in with_depth(text.cards):
         if not depth and key in PARAMETERS:
             with located(text.source.at, card.seq):
                 pairs = assignments(card.text[len(key) :])
@@ -61,7 +58,7 @@ def _value(name: str, value: float | str) -> str:
         names = expression(value).names
     except NetlistError as error:
         raise SettingsError(f"parameter {name}: {error.message}") from None
-    if str(name).lower() in names or re.search(r"(?<![=<>!])=(?!=)", value):
+    if str(name).lower() in names or SINGLE_EQUALS.search(value):
         raise SettingsError(
             f"parameter {name}: '{shown(value)}' is no value; write a number, or an expression of others"
         )

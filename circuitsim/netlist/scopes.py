@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
 
@@ -27,6 +27,7 @@ from circuitsim.netlist.tokens import (
 
 _MAY_BE_REMARKED = re.compile(r"[0-9.](a|mil)", re.IGNORECASE)  # to parse each number once more takes long
 PARAMETERS = frozenset({".param", ".params", ".parameter", ".parameters"})
+OPENS_SUBCKT, CLOSES_SUBCKT = frozenset({".subckt", ".macro"}), frozenset({".ends", ".eom"})
 _INNER_BRACES = str.maketrans("{}", "()")  # as ngspice reads them
 
 Place = Callable[[int], At]
@@ -119,12 +120,27 @@ def sort_cards(cards: list[Card], place: Place, note: Note) -> tuple[Block, list
     return top, controls
 
 
+def with_depth(
+    cards: Iterable[Card], opens: Set[str] = OPENS_SUBCKT, closes: Set[str] = CLOSES_SUBCKT
+) -> Iterator[tuple[Card, str, int]]:
+    """Each card with its `control`, and how many blocks are open at it: its own when it opens one, not when it closes.
+
+    >>> [depth for _, _, depth in with_depth([Card(0, ".subckt s a"), Card(1, "R1 a 0 1"), Card(2, ".ends")])]
+    [1, 1, 0]
+    """
+    depth = 0
+    for card in cards:
+        key = card.control
+        depth += (key in opens) - (key in closes)
+        yield card, key, depth
+
+
 def _sort_card(card: Card, block: Block, controls: list[Card], note: Note) -> Block:
     """Put a dot card into its block; returns the block that the next card belongs to."""
     key = card.keyword
-    if key in (".subckt", ".macro"):
+    if key in OPENS_SUBCKT:
         return _open_subcircuit(card, block, note)
-    if key in (".ends", ".eom"):
+    if key in CLOSES_SUBCKT:
         if block.parent is None:
             raise NetlistError(f"{key} without a .subckt before it; remove it")
         return block.parent

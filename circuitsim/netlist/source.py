@@ -35,6 +35,11 @@ class Card(NamedTuple):
         """The first word, lower case: `.model`, `r1`."""
         return first_word(self.text).lower()
 
+    @property
+    def control(self) -> str:
+        """The keyword of a dot card; "" of an element."""
+        return self.keyword if self.text[0] == "." else ""
+
 
 @dataclass
 class Source:
@@ -163,7 +168,7 @@ class _Reader:
         firsts, starts = [1], [self._chunk(which, 1)]
         for line, text in self._sections(_logical_lines(data, scanned.other, path), section):
             card = Card(starts[-1] + line - firsts[-1], text)
-            key = card.keyword if text[0] == "." else ""
+            key = card.control
             if key in _INCLUDES:
                 self.next_seq = card.seq + 1
                 with located(self.source.at, card.seq):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from circuitsim.errors import At, NetlistError
 
+SINGLE_EQUALS = re.compile(r"(?<![=<>!])=(?!=)")
 _DELIMITER = re.compile(r"[,=(){}'\"]")
 _TOKEN = re.compile(r"\{[^{}]*\}|'[^']*'|\"[^\"]*\"|=|[^\s,=(){}'\"]+|[{}'\"]")
 _STRAY = frozenset("{}'\"")
