@@ -194,6 +194,18 @@ def test_states_of_float32_know_their_bounds() -> None:
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("cell", ["R2 m 0 3k", "N1 m 0 act", "D1 m 0 dd"])
+def test_a_sample_of_zeros_after_another_one_comes_to_rest(cell: str) -> None:
+    """Where nothing flows every current left over is all that flows there: sweeps alone make it ever smaller."""
+    models = ".model act sinh(i0=1u v0=0.1)\n.model dd D(is=1e-9)"
+    problem = compile_problem(parse(f"rest\nVa a 0 1\nR1 a m 1.97k\n{cell}\nR3 m y 1.9k\nR4 y 0 2.03k\n{models}"))
+    problem = problem.with_values({"Va": np.array([[1.0], [0.0]])})
+    wanted = equilibrium(problem)
+    for start in np.random.default_rng(4).uniform(-0.5, 0.5, (12, 2, 2)):
+        found = Sweeps(CPU, sweeps=0, tol=1e-9).free(problem, problem.drive(slice(0, 2)), start)
+        np.testing.assert_allclose(found.x, wanted, rtol=1e-8, atol=1e-30)
+
+
 def test_trained_sources_hold_offsets_and_outputs() -> None:
     """A voltage source between free nodes, its far node an output: C depends on its voltage directly too."""
     text = "t\nV1 in 0 3\nR1 in a 1k\nR2 a 0 1k\nV2 b a 0.7\nR3 b 0 2k\n.output b\n.train V1 V2 R2"
