@@ -61,11 +61,26 @@ class Group(_Program, click.Group):
             return super().invoke(ctx)
 
 
-class Ended(BaseException):
+class _Raised(BaseException):
+    """What a signal raises, with its number. `gone` is called once nobody has it any more: handled, or lost.
+
+    Compiled code may ask an object for an attribute, and take whatever Python then raises for a no (NumPy does).
+    """
+
+    def __init__(self, number: int, gone: Callable[[int], None] | None = None) -> None:
+        super().__init__(number)
+        self._gone = gone
+
+    def __del__(self) -> None:
+        if self._gone:
+            self._gone(self.args[0])
+
+
+class Ended(_Raised):
     """A signal asks this program to end; its number. No Exception, so that only clean-up happens on the way out."""
 
 
-class Interrupted(KeyboardInterrupt):
+class Interrupted(_Raised, KeyboardInterrupt):
     """Ctrl-C. Not a KeyboardInterrupt itself: where that leaves a string which is executed, as dataclasses do during an
     import, CPython ends what `python -m` runs by SIGINT, whatever exit code it asked for."""
 
@@ -76,38 +91,45 @@ def ends_in_order(patience: float | None = None) -> Iterator[None]:
 
     What is ignored, as nohup ignores SIGHUP, stays ignored. Only the main thread can ask for that, and only between
     two steps of Python. Where compiled code keeps it from them for more than `patience` seconds, Ctrl-C too, there is
-    no way to clean up: the program ends there. An exception that is lost, in a callback, is raised once more.
+    no way to clean up: the program ends there. An exception that is lost, as compiled code loses it that calls back, is
+    raised once more.
     """
     signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     main = threading.current_thread() is threading.main_thread()
     taken = [number for number in signals if main and signal.getsignal(number) is signal.SIG_DFL]
     heard = threading.Event()
-    again: list[tuple[BaseException, threading.Timer]] = []
+    over = threading.Event()
+    again: list[tuple[int, threading.Timer]] = []
 
     def end(number: int, frame: FrameType | None) -> None:
         heard.set()
         for one in taken:
             signal.signal(one, signal.SIG_IGN)  # until all is cleaned up
-        raise Ended(number)
+        raise Ended(number, lost)  # which no variable here may hold: it is gone when the last who has it lets it go
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         heard.set()
-        raise Interrupted
+        raise Interrupted(number, lost)
 
-    def lost(unraisable: sys.UnraisableHookArgs) -> None:
-        if not isinstance(unraisable.exc_value, (KeyboardInterrupt, Ended)) or not main:
-            hook(unraisable)
+    def lost(number: int) -> None:
+        if over.is_set() or threading.current_thread() is not threading.main_thread():
             return
         heard.clear()
         for one in taken:
             signal.signal(one, end)
-        timer = threading.Timer(_AGAIN, os.kill, (os.getpid(), _number(unraisable.exc_value)))
-        again.append((unraisable.exc_value, timer))
+        timer = threading.Timer(_AGAIN, os.kill, (os.getpid(), number))
+        again.append((number, timer))
         timer.start()
+
+    def unraisable(found: sys.UnraisableHookArgs) -> None:
+        if not isinstance(found.exc_value, (KeyboardInterrupt, Ended)) or not main:
+            hook(found)
+        elif not isinstance(found.exc_value, _Raised):  # nobody will say so
+            lost(signal.SIGINT)
 
     hook = sys.unraisablehook
     if main:
-        sys.unraisablehook = lost
+        sys.unraisablehook = unraisable
     for number in taken:
         signal.signal(number, end)
     keyboard = main and patience and signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -118,9 +140,11 @@ def ends_in_order(patience: float | None = None) -> Iterator[None]:
             yield
     except Exception:
         if again:  # what its callback had not done may be missing
-            raise again[0][0] from None
+            number = again[0][0]
+            raise (Interrupted if number == signal.SIGINT else Ended)(number) from None
         raise
     finally:
+        over.set()
         for _, timer in again:
             timer.cancel()
         sys.unraisablehook = hook
