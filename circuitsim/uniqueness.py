@@ -22,7 +22,7 @@ from circuitsim.kcl import active_laws, carried_sums
 from circuitsim.laws import flat_room
 from circuitsim.linear.lu import NO_PIVOT, OPEN
 from circuitsim.residual import ROUNDING, Check
-from circuitsim.units import bridges
+from circuitsim.units import bridges, on_loops_with
 
 if TYPE_CHECKING:
     from circuitsim.solution import Solution
@@ -41,12 +41,14 @@ def _states(solution: Solution, rows: slice) -> tuple[Floats, Bools]:
     """Gaps of the ideal diodes to their forward voltages, V, 0 where closed; and which conduct; (rows, n_ideal).
 
     Of gap and current one is 0 but for rounding: the one that is less of the largest voltage, or current, of the row,
-    in its copy (stack.py). A current that is no more than what the certificate leaves of KCL is none.
+    in its copy (stack.py). A current that is no more than what the certificate leaves of KCL is none, nor is one that
+    rounding makes (_leftover).
     """
     d, problem = solution.circuit.ideal_diodes, solution.problem
     copies = problem.copies
     gap, current = d.vf - solution.drops(d.a, d.b, rows), ideal_currents(solution, rows)
-    current = np.where(current > copies.at_branches(_violation(solution, rows), len(d)), current, 0.0)
+    none = np.maximum(copies.at_branches(_violation(solution, rows), len(d)), _leftover(solution, rows))
+    current = np.where(current > none, current, 0.0)
     v = solution.voltages(rows=rows)
     amps = np.maximum(*map(copies.largest_of_branches, (current, problem.given_currents(rows))))
     steepest = copies.largest(problem.values.diag[None])
@@ -66,6 +68,26 @@ def _violation(solution: Solution, rows: slice) -> Floats:
         return np.full((1, 1), solution.residuals.kcl_amps)
     check = Check(problem, *with_digits(solution, problem.drive(rows)), exact=True)
     return problem.copies.largest(check.rho)
+
+
+def _leftover(solution: Solution, rows: slice) -> Floats:
+    """At ideal diodes between islands what rounding may leave of the currents within, (rows, n_ideal), A; else 0.
+
+    Where no source brings a current into the group of islands, what enters one by a diode leaves it by another: often
+    there is none, and a sum of currents that should be 0 is what remains.
+    """
+    c, problem = solution.circuit, solution.problem
+    d, islands, t = c.ideal_diodes, problem.topology.islands, problem.topology
+    a, b = islands.part[d.a], islands.part[d.b]
+    if (a == b).all():
+        return np.zeros((1, len(d)))
+    slopes = np.bincount(islands.part[t.root_of_unit], problem.values.diag, islands.n_parts)
+    slopes[0] = 0.0  # ground's part is no island
+    v = np.abs(solution.voltages(rows=rows))
+    volts = problem.copies.at_branches(problem.copies.largest(v, np.arange(v.shape[1])), len(d))
+    most = ROUNDING * volts * np.maximum(slopes[a], slopes[b])
+    alone = (a != b) & ~islands.fed(c, problem.given_currents(rows))[:, np.maximum(a, b)]
+    return np.where(alone, most, 0.0)
 
 
 def _rounding(solution: Solution, branches: Branches, rows: slice) -> Floats:
@@ -212,7 +234,8 @@ def ambiguous(solution: Solution) -> tuple[Bools, Bools, Bools]:
 
     A current can change when it lies on a directed cycle of ties, E and H (either way), conducting ideal diodes (either
     way) and ideal diodes at their forward voltage (forward). In a strongly connected part that is every branch but
-    bridges. That a current in such a cycle may control a source of it is not looked into.
+    bridges. That a current in such a cycle may control a source of it is not looked into. Cycles without a diode are
+    left to others: of ties units.unique_ties knows them, of controlled sources open_currents.
     """
     c = solution.circuit
     s, d = c.sources, c.ideal_diodes
@@ -229,9 +252,9 @@ def ambiguous(solution: Solution) -> tuple[Bools, Bools, Bools]:
             loops = within[a[within] == b[within]]
             within = within[a[within] != b[within]]
             marks[loops] = True
-            ends = np.unique([a[within], b[within]])
-            if within.size > ends.size - np.unique(label[ends]).size:  # else trees, which have nothing but bridges
-                marks[within[~bridges(a[within], b[within])]] = True
+            ends, diodes = np.unique([a[within], b[within]]), within >= len(s)
+            if within.size > ends.size - np.unique(label[ends]).size and diodes.any():  # else trees, without loops
+                marks[within[on_loops_with(a[within], b[within], diodes)]] = True
     of_controlled = np.zeros(len(c.controlled), bool)
     ties, of_controlled[c.fixing_voltage], diodes = np.split(marks, [len(c.ties), len(s)])
     return ties, diodes, of_controlled

@@ -246,3 +246,26 @@ def bridges(a: Ints, b: Ints) -> NDArray[np.bool_]:
     for pair in pairs:
         count[pair] = count.get(pair, 0) + 1
     return np.array([pair in found and count[pair] == 1 for pair in pairs], bool)
+
+
+def on_loops_with(a: Ints, b: Ints, wanted: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which branches lie on a loop together with a wanted one, which may be themselves; none joins a node to itself.
+
+    Two branches lie on a common loop where no single node separates them (biconnected components).
+
+    >>> a, b = np.array([0, 0, 0, 2, 3]), np.array([1, 1, 2, 3, 0])
+    >>> on_loops_with(a, b, np.array([False, False, True, False, False]))
+    array([False, False,  True,  True,  True])
+    """
+    import networkx as nx
+
+    at: dict[frozenset[int], list[int]] = {}
+    for k, pair in enumerate(zip(a.tolist(), b.tolist(), strict=True)):
+        at.setdefault(frozenset(pair), []).append(k)
+    simple: nx.Graph = nx.Graph()
+    simple.add_edges_from(tuple(pair) for pair in at)
+    found = np.zeros(a.size, bool)
+    for block in nx.biconnected_component_edges(simple):
+        own = [k for pair in block for k in at[frozenset(pair)]]
+        found[own] = len(own) > 1 and wanted[own].any()
+    return found

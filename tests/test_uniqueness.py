@@ -423,3 +423,36 @@ def test_diodes_in_loops_with_controlled_sources(cards: tuple[str, ...], loose: 
     assert sources + solution.ambiguous_others == loose
     with pytest.raises(cs.TopologyError, match=r"^strict: ") if loose else nullcontext():
         solution.check_unique()
+
+
+def test_what_rounding_leaves_of_the_currents_within_an_island_conducts_nothing() -> None:
+    """Three resistors and a source that drives a current around in them; nothing can flow to ground."""
+    rng = np.random.default_rng(8)
+    for _ in range(60):
+        r, amps, vf = (
+            rng.choice([1.0, 2.0, 3.0, 5.0, 10.0], 3),
+            rng.choice([1e-3, 0.1, 0.5, 1.0]),
+            rng.choice([0.0, 0.5]),
+        )
+        cards = f"R1 a b {r[0]}\nR2 b c {r[1]}\nR3 c a {r[2]}\nI1 a b {amps}\nD1 b 0 d\n.model d D(ron=0 vfwd={vf})"
+        solution = cs.solve(cs.parse(f"adrift\n{cards}"))
+        assert not solution.determined[1:].any()
+        fed = cs.solve(cs.parse(f"fed\n{cards}\nI2 0 c 1u"))
+        assert fed.determined.all() and fed.current("D1") == pytest.approx([1e-6], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("cards", "open_ones"),
+    [
+        ("R1 a 0 1\nH1 a 0 V0 0.5\nD1 0 a d", ""),  # a loop of sources that an equation fixes; D1 is open
+        ("R1 a 0 1\nH1 a 0 V0 0.5\nV5 a q 0\nR5 q 0 3\nD1 q a d", "V5 D1"),  # and one with a diode, elsewhere
+        ("R1 a 0 1\nF1 b 0 V0 1\nR2 b 0 1\nV1 a 0 1\nD1 0 a d", "V0 V1 F1"),  # a loop that none fixes
+        ("R1 a 0 1\nE1 a 0 b 0 1\nV2 b 0 1\nD1 0 a d", "V0 E1"),
+    ],
+)
+def test_loops_of_sources_without_a_diode_are_not_those_of_diodes(cards: str, open_ones: str) -> None:
+    solution = cs.solve(cs.parse(f"loops\nV0 a 0 1\n{cards}\n.model d D(ron=0)"))
+    names = np.array(solution.circuit.source_names)
+    assert [*names[~solution.source_currents[1]], *solution.ambiguous_others] == [
+        *[name for name in names if name in open_ones.split()], *[x for x in open_ones.split() if x[0] in "DF"]
+    ]  # fmt: skip
