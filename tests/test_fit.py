@@ -258,6 +258,13 @@ def test_errors_are_counted_of_classes_alone(targets: list[list[float]], classes
     assert all((row["test_error"] == "nan") is not classes for row in rows_written)
 
 
+def test_a_part_is_of_classes_where_the_whole_is() -> None:
+    one_hot, any_two = np.eye(3, dtype=np.float32), np.array([[0.2, 0.1], [0.4, 0.3]], np.float32)
+    for targets, classes in ((one_hot, True), (any_two, False)):
+        samples = Samples(np.zeros((len(targets), 1)), 1.0, targets)
+        assert [samples.head(k).head(1).of_classes for k in (1, 2, 9)] == [classes] * 3
+
+
 def test_a_table_that_is_missing_or_not_text(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot read it: No such file"):
         load_table(tmp_path / "none.csv")

@@ -122,6 +122,8 @@ def test_bounds_are_rounded_inwards(tmp_path: Path) -> None:
 
 
 def test_override() -> None:
+    with pytest.raises(SettingsError, match="tol and sweeps exclude each other"):
+        override(find_recipe("drn-xs"), tol=1e-9, sweeps=4)
     recipe = find_recipe("drn-xs")
     assert override(recipe, gain=None, epochs=3, tol=None) == replace(recipe, epochs=3)
     with pytest.raises(SettingsError, match="epochs must be at least 1"):

@@ -151,6 +151,8 @@ def test_a_run_that_fails_stops_no_other_and_is_tried_again() -> None:
         ("--vary seed=1,2", "write KEY=X,Y with a KEY of algorithm"),
         ("--vary nudge=1,1", "each value once"),
         ("--vary nudge=1 --vary nudge=2", "each key once, with all its values"),
+        ("--vary nudge=1,2 --nudge 3", "--nudge is given, and nudge varied: put it among the values instead"),
+        ("--vary nudge=0.5,0.50", "nudge=0.5 and nudge=0.50 are the same setting; leave one out"),
         ("--vary nudge=-1", "nudge must be a positive number, found -1"),
         ("--vary nudge=much", "'much' is not a valid float"),
         ("--vary conductance_rates=1/x", "'1,x' is not a number"),

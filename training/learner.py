@@ -30,6 +30,7 @@ class Samples:
     scale: float  # 1/255 for grey levels
     targets: NDArray[np.float32]  # (n, n_outputs) V; one-hot for classes
     labelled: bool = False  # whether the targets are made of labels, up to the largest one
+    part_of: Samples | None = None  # all those that these are the first of
 
     def __post_init__(self) -> None:
         if self.features.ndim != 2 or self.targets.ndim != 2 or len(self.features) != len(self.targets):
@@ -43,7 +44,7 @@ class Samples:
     @cached_property
     def of_classes(self) -> bool:
         """Whether the targets are those of classes, so that errors can be counted: one value at the output of a
-        sample's class, and another at all others.
+        sample's class, and another at all others. Of a part the whole decides: in one row any two values are such.
 
         >>> [Samples(np.zeros((2, 1)), 1.0, t).of_classes for t in (np.eye(2), np.array([[0.3, 0.1], [0.2, 0.1]]))]
         [True, False]
@@ -51,6 +52,8 @@ class Samples:
         t = self.targets
         if self.labelled:
             return True
+        if self.part_of:
+            return self.part_of.of_classes
         if t.shape[1] < 2 or not t.size:
             return False
         ours, others = t == t.max(), t == t.min()
@@ -65,7 +68,10 @@ class Samples:
 
     def head(self, count: int) -> Samples:
         """The first `count` samples (all, when there are fewer)."""
-        return replace(self, features=self.features[:count], targets=self.targets[:count])
+        if count >= len(self):
+            return self
+        whole = self.part_of or self
+        return replace(self, features=self.features[:count], targets=self.targets[:count], part_of=whole)
 
     def inputs(self, rows: Ints | slice, sources: int) -> Floats:
         """What drives the sources, before the gain: (rows, sources). SettingsError when the numbers do not fit."""

@@ -270,6 +270,8 @@ def _are_errors(value: Any) -> bool:
 
 def override(recipe: Recipe, **changes: Any) -> Recipe:
     """The recipe with those of its fields changed that are not None. A number of sweeps takes the place of a `tol`."""
-    if changes.get("sweeps") is not None and changes.get("tol") is None:
+    if changes.get("sweeps") is not None:
+        if changes.get("tol") is not None:
+            raise SettingsError("tol and sweeps exclude each other: with tol a phase ends when it is met; give one")
         recipe = replace(recipe, tol=None)
     return replace(recipe, **{key: value for key, value in changes.items() if value is not None})

@@ -11,13 +11,16 @@ from contextlib import chdir, closing, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from circuitsim.io.commands import BAD_INPUT, HELP_NAMES, INTERRUPTED, Command, Ended
 from training import mnist
 from training.options import EXIT_CODES, RECIPE_KEYS, Options
+
+if TYPE_CHECKING:
+    from training.recipe import Recipe
 
 _LOG, _RESULT = "log.txt", "result.json"
 _FIGURES = ("epoch", "examples", "train_cost", "train_error", "test_error", "test_cost", "seconds")  # of metrics.csv
@@ -144,10 +147,15 @@ def main(
     if len({key for key, _ in vary}) < len(vary):
         raise click.UsageError("--vary: each key once, with all its values")
     common = _parsed(options)
+    for key, _ in vary:
+        if common.changes.get(key) is not None:
+            option = f"--{key.replace('_', '-')}"
+            raise click.UsageError(f"{option} is given, and {key} varied: put it among the values instead")
     out = out or Path("runs", f"study-{Path(common.netlist).stem}")
     settings = [dict(zip([key for key, _ in vary], values, strict=True)) for values in product(*(v for _, v in vary))]
     facts = _facts(options, [key for key, _ in vary])
     tasks = [_task(out, varied, seed, options) for varied in settings for seed in seeds]
+    _check_different(settings, options)
     take_up(out, facts, "--out")
     outcomes = {k: outcome for k, task in enumerate(tasks) if (outcome := _finished(task))}
     left = {k: task for k, task in enumerate(tasks) if k not in outcomes}
@@ -190,15 +198,33 @@ def _parsed(arguments: Sequence[str]) -> Options:
     return Options.of(**{name: value for name, value in ctx.params.items() if name != "data"})
 
 
-def _task(out: Path, varied: Mapping[str, str], seed: int, options: Sequence[str]) -> Task:
-    """A run. UsageError, SettingsError for values that the recipe cannot have."""
+def _check_different(settings: Sequence[Mapping[str, str]], options: Sequence[str]) -> None:
+    """UsageError for two settings that are one: 0.5 and 0.50."""
+    found: dict[str, Mapping[str, str]] = {}
+    for varied in settings:
+        recipe = repr(_recipe(_parsed([*options, *_as_options(varied)])))
+        if recipe in found:
+            one, other = (",".join(f"{k}={v}" for k, v in x.items()) for x in (found[recipe], varied))
+            raise click.UsageError(f"--vary: {one} and {other} are the same setting; leave one out")
+        found[recipe] = varied
+
+
+def _recipe(asked: Options) -> Recipe:
     from training.recipe import find_recipe, override
 
+    return override(find_recipe(asked.netlist, asked.recipe), **asked.changes)
+
+
+def _as_options(varied: Mapping[str, str]) -> list[str]:
+    return [word for key, value in varied.items() for word in (f"--{key.replace('_', '-')}", value.replace("/", ","))]
+
+
+def _task(out: Path, varied: Mapping[str, str], seed: int, options: Sequence[str]) -> Task:
+    """A run. UsageError, SettingsError for values that the recipe cannot have."""
     name = ",".join(f"{key}={value.replace('/', '+')}" for key, value in varied.items()) or "recipe"
     folder = out / name / f"seed{seed}"
-    more = [word for key, value in varied.items() for word in (f"--{key.replace('_', '-')}", value.replace("/", ","))]
-    asked = _parsed([*options, *more])
-    override(find_recipe(asked.netlist, asked.recipe), **asked.changes)
+    more = _as_options(varied)
+    _recipe(_parsed([*options, *more]))
     ours = ["--seed", str(seed), "--out", str(folder), "--threads", "1"]
     return Task(str(folder), dict(varied), seed, (*options, *more, *ours))
 
@@ -207,11 +233,10 @@ def _facts(options: Sequence[str], varied: Sequence[str]) -> dict[str, Any]:
     """What all runs of a study share, but seeds and what is varied."""
     from circuitsim import load
     from circuitsim.io.study import circuit_facts
-    from training.recipe import find_recipe, override
     from training.record import file_digest
 
     asked = _parsed(options)
-    recipe = override(find_recipe(asked.netlist, asked.recipe), **asked.changes)
+    recipe = _recipe(asked)
     data = mnist.main.make_context("python -m training.mnist", list(options)).params["data"]
     return {
         **circuit_facts(load(recipe.netlist)),
