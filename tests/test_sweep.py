@@ -262,6 +262,25 @@ def test_a_text_in_the_place_of_a_card() -> None:
         cs.sweep(circuit, "V8 0 1 1")
 
 
+def test_without_a_text_the_card_of_the_netlist_is_meant() -> None:
+    text = "t\nV1 a 0 1\nR1 a 0 1\n"
+    np.testing.assert_array_equal(cs.sweep(cs.parse(f"{text}.op\n.dc V1 0 2 1")).values[:, 0], [0, 1, 2])
+    with pytest.raises(cs.SettingsError, match=r"has no \.dc card"):
+        cs.sweep(cs.parse(text))
+    with pytest.raises(cs.SettingsError, match=r"has 2 \.dc cards; give one of its analyses"):
+        cs.sweep(cs.parse(f"{text}.dc V1 0 2 1\n.dc R1 1 2 1"))
+
+
+@pytest.mark.parametrize("name", ["RW", "rw[0][1]"])
+def test_resistors_of_a_crossbar_are_swept_by_a_parameter(name: str) -> None:
+    circuit = cs.parse("t\n.param r=1\nVa[0] a[0] 0 1\nRW[0:0][0:1] a[0:0] b[0:1] {r}\nR2[0:1] b[0:1] 0 1")
+    np.testing.assert_allclose(cs.sweep(circuit, "r 1 3 2").voltage("b[1]"), [0.5, 0.25])
+    with pytest.raises(
+        cs.SettingsError, match="is of a crossbar, whose resistors cannot be swept; write their value as"
+    ):
+        cs.sweep(circuit, f"{name} 1 2 1")
+
+
 # -- what changes, and what must not -----------------------------------------------------------------------------------
 
 

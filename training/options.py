@@ -14,8 +14,8 @@ from click.core import ParameterSource
 from circuitsim.io.commands import Command
 
 FILES_HELP = (
-    "The folder of a run ends with trained.cir and trained.npz (the trained netlist), metrics.csv, learning-curve.png, "
-    "config.json and checkpoint.npz."
+    "The folder of a run ends with trained.cir (the trained netlist; the values of arrays in trained.npz), "
+    "metrics.csv, learning-curve.png, config.json and checkpoint.npz."
 )
 EXIT_CODES = (
     "Exit codes: 0 done; 2 bad input or usage, or learning cannot go on; 3 not enough memory; 70 a defect of the "

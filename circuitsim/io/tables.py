@@ -223,8 +223,8 @@ def _print_sources(results: Results, out: Console) -> None:
     if loose.any():
         out.print(
             Text(
-                "not unique: sources and shorts in a loop can share the current in any way; where V and shorts alone "
-                "close it these are the values of the least sum of squares."
+                "not unique: sources and shorts in a loop can share the current in any way; in a loop of V and shorts "
+                "alone these are the values of the least sum of squares."
             )
         )
     out.print()

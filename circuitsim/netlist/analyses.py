@@ -110,6 +110,9 @@ def _named(netlist: Netlist, root: Scope, word: str) -> tuple[str, str]:
     """The kind and the name of what is to be swept: an element goes before TEMP, and that before a parameter."""
     found = netlist.find(word)
     key = word.lower()
+    if any(crossbar.name.lower() == key.partition("[")[0] for crossbar in netlist.crossbars):
+        cure = "write their value as a parameter, and sweep that"
+        raise NetlistError(f".dc: '{shown(word)}' is of a crossbar, whose resistors cannot be swept; {cure}")
     if found is not None:
         kind, start, _ = found
         if kind not in "VIR":

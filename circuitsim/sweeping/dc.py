@@ -37,7 +37,7 @@ Floats = NDArray[np.float64]
 
 def sweep(
     circuit: Circuit,
-    dc: Analysis | str,
+    dc: Analysis | str | None = None,
     settings: Settings | None = None,
     *,
     backend: Backend | None = None,
@@ -48,6 +48,8 @@ def sweep(
     study: Store | None = None,
 ) -> SweepResult:
     """Solve a circuit at all points of a `.dc` analysis: one of `circuit.netlist.analyses`, or a text `V1 0 5 0.1`.
+
+    Without one it is that of the netlist, which then has one only.
 
     A point that has no solution, or that is not solved, does not stop the others: see `statuses`. Parameters:
 
@@ -63,8 +65,10 @@ def sweep(
     """
     check_circuit(circuit, settings)
     clock = time.perf_counter()
-    if isinstance(dc, str):
-        [dc] = analyses_to_run(circuit, dc)
+    if dc is None or isinstance(dc, str):
+        dc, *others = analyses_to_run(circuit, dc)
+        if others:
+            raise SettingsError(f"{circuit.netlist.path} has {1 + len(others)} .dc cards; give one of its analyses")
     if not isinstance(dc, Analysis):
         raise SettingsError(f"sweep takes a text such as 'V1 0 5 0.1', or one of the netlist's analyses, found {dc!r}")
     if dc.kind != "dc":
