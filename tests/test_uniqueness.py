@@ -456,3 +456,16 @@ def test_loops_of_sources_without_a_diode_are_not_those_of_diodes(cards: str, op
     assert [*names[~solution.source_currents[1]], *solution.ambiguous_others] == [
         *[name for name in names if name in open_ones.split()], *[x for x in open_ones.split() if x[0] in "DF"]
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_an_island_that_a_current_enters_comes_to_rest_near_ground(rows: int) -> None:
+    """Not at 1e12 V, where it would be if the current went first through what is taken for no conductance."""
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        amps, volts = rng.uniform(0.01, 1.0, rows), rng.uniform(0.1, 3.0)
+        cards = f"I3 n4 n1 1\nD4 n4 0 d\nV6 n4 n3 {volts}\nD8 n1 n3 d\nD5 n1 n4 d\n.model d D(ron=0)"
+        solution = cs.solve(cs.parse(f"adrift\n{cards}").with_values({"I3": amps}))
+        np.testing.assert_allclose(solution.voltage("n4") - solution.voltage("n3"), volts, rtol=1e-12)
+        assert np.abs(solution.voltages()).max() < 100.0 and not solution.determined[1:].any()
+        np.testing.assert_allclose(solution.current("V6"), -amps, rtol=1e-9)

@@ -94,6 +94,10 @@ class _Row:
         else:
             first = first_voltages(net, self.offset[: net.law.size], warm=False)
             tangents = _tangents(net, np.concatenate([first, np.zeros(net.ideal.sum())]))
+            if net.problem.circuit.reciprocal and net.problem.topology.islands.arcs:
+                # Between islands perfect diodes conduct at first: where all are open, a current that enters an island
+                # finds what is taken for no conductance, and may leave it at 1e12 V.
+                tangents = replace(tangents, slope=np.where(net.ideal, net.rho, tangents.slope))
 
         def finish(u: Floats, tangents: Tangents) -> Outcome | None:
             for keep in _KEEPS if net.ideal.any() else _KEEPS[:1]:
