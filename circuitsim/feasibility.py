@@ -67,12 +67,12 @@ def _rank(edges: Ints, label: Ints) -> Ints:
 
 
 def check_diodes(
-    circuit: Circuit, forest: TieForest, cycles: DiodeCycles, e: Floats, room: Floats, first_row: int
+    circuit: Circuit, forest: TieForest, cycles: DiodeCycles, e: Floats, room: Floats, first_row: int | None
 ) -> None:
     """Raise TopologyError when no voltages satisfy sources and ideal diodes: the loop, and the volts by which it fails.
 
     `room` (rows, n_ideal): vf less the fixed part of the anode's over the cathode's voltage; `e` (rows or 1, ties).
-    They are those of the batch rows from `first_row` on.
+    They are those of the batch rows from `first_row` on; None: of all rows, which are the same.
     """
     if not cycles.diodes.size:
         return
@@ -84,7 +84,7 @@ def check_diodes(
         row_e = e[row if e.shape[0] > 1 else 0]
         loop = _negative_loop(circuit, forest, cycles, row_e, room[row])
         if loop is not None:
-            _refuse(circuit, loop, first_row + row if room.shape[0] > 1 else None)
+            _refuse(circuit, loop, None if first_row is None else first_row + row)
 
 
 @dataclass(frozen=True)

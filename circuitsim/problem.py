@@ -145,7 +145,7 @@ class Problem:
         source_flow = _times(t.source_incidence, i)
         source_abs = _times(abs(t.source_incidence), np.abs(i))
         room = self.circuit.ideal_diodes.vf - _differences(fixed, t.ideal_fixed)
-        lo, hi = self._bounds(room, rows.start)
+        lo, hi = self._bounds(room, rows)
         check_forced_currents(self.circuit, t, fixed, self.largest_conductance, self.closed_drops)
         junction_offset = _differences(fixed, t.junction_fixed)
         link_offset = -room[:, t.links]
@@ -171,11 +171,13 @@ class Problem:
         injection = drive.injection + drive.source_flow if drive.source_abs.any() else drive.injection
         return replace(drive, injection=injection, partial=False)
 
-    def _bounds(self, room: Floats, first_row: int) -> tuple[Floats, Floats]:
+    def _bounds(self, room: Floats, rows: slice) -> tuple[Floats, Floats]:
         """Of the free units, V; `room` (rows or 1, n_ideal): vf less the fixed part of anode minus cathode voltage."""
         t = self.topology
-        e = take_rows(self.circuit.ties.e, slice(first_row, first_row + room.shape[0]))
-        check_diodes(self.circuit, t.forest, t.diode_cycles, e, room, first_row)
+        volts, own = self.circuit.ties.e, room.shape[0]
+        e = take_rows(volts, slice(rows.start, rows.start + own))
+        same = own == 1 and (volts.shape[0] == 1 or rows.stop - rows.start >= self.batch)
+        check_diodes(self.circuit, t.forest, t.diode_cycles, e, room, None if same else rows.start)
         lower, upper = -room[:, t.lower_diodes], room[:, t.upper_diodes]
         if (lower == lower[:1]).all() and (upper == upper[:1]).all():
             lower, upper = lower[:1], upper[:1]

@@ -42,13 +42,12 @@ def _states(solution: Solution, rows: slice) -> tuple[Floats, Bools]:
 
     Of gap and current one is 0 but for rounding: the one that is less of the largest voltage, or current, of the row,
     in its copy (stack.py). A current that is no more than what the certificate leaves of KCL is none, nor is one that
-    rounding makes (_leftover).
+    rounding makes of others (_idle).
     """
     d, problem = solution.circuit.ideal_diodes, solution.problem
     copies = problem.copies
     gap, current = d.vf - solution.drops(d.a, d.b, rows), ideal_currents(solution, rows)
-    none = np.maximum(copies.at_branches(_violation(solution, rows), len(d)), _leftover(solution, rows))
-    current = np.where(current > none, current, 0.0)
+    current = np.where(current > copies.at_branches(_violation(solution, rows), len(d)), current, 0.0)
     v = solution.voltages(rows=rows)
     amps = np.maximum(*map(copies.largest_of_branches, (current, problem.given_currents(rows))))
     steepest = copies.largest(problem.values.diag[None])
@@ -58,7 +57,8 @@ def _states(solution: Solution, rows: slice) -> tuple[Floats, Bools]:
     with np.errstate(over="ignore", invalid="ignore"):
         carries = (current > 0) & (current * volts > gap * amps)
     gap = np.where(carries | (gap <= _rounding(solution, d, rows) + _CLOSED * d.vf), 0.0, gap)
-    return gap, (current > 0) & (gap == 0)
+    closed = gap == 0
+    return gap, (current > 0) & closed & ~_idle(solution, closed, rows)
 
 
 def _violation(solution: Solution, rows: slice) -> Floats:
@@ -70,24 +70,24 @@ def _violation(solution: Solution, rows: slice) -> Floats:
     return problem.copies.largest(check.rho)
 
 
-def _leftover(solution: Solution, rows: slice) -> Floats:
-    """At ideal diodes between islands what rounding may leave of the currents within, (rows, n_ideal), A; else 0.
+def _idle(solution: Solution, closed: Bools, rows: slice) -> Bools:
+    """Ideal diodes between islands that carry nothing, whatever rounding leaves of currents within; (rows, n_ideal).
 
-    Where no source brings a current into the group of islands, what enters one by a diode leaves it by another: often
-    there is none, and a sum of currents that should be 0 is what remains.
+    Where no source brings a current into a group of islands, what enters an island by one branch leaves it by another:
+    a current flows in a directed cycle of diodes that are `closed` and of nonlinear branches between islands, or none.
     """
-    c, problem = solution.circuit, solution.problem
-    d, islands, t = c.ideal_diodes, problem.topology.islands, problem.topology
-    a, b = islands.part[d.a], islands.part[d.b]
+    c, islands = solution.circuit, solution.problem.topology.islands
+    part, d, j = islands.part, c.ideal_diodes, c.junctions
+    a, b = part[d.a], part[d.b]
+    idle = np.zeros(closed.shape, bool)
     if (a == b).all():
-        return np.zeros((1, len(d)))
-    slopes = np.bincount(islands.part[t.root_of_unit], problem.values.diag, islands.n_parts)
-    slopes[0] = 0.0  # ground's part is no island
-    v = np.abs(solution.voltages(rows=rows))
-    volts = problem.copies.at_branches(problem.copies.largest(v, np.arange(v.shape[1])), len(d))
-    most = ROUNDING * volts * np.maximum(slopes[a], slopes[b])
-    alone = (a != b) & ~islands.fed(c, problem.given_currents(rows))[:, np.maximum(a, b)]
-    return np.where(alone, most, 0.0)
+        return idle
+    one, other = part[j.a], part[j.b]
+    for state in np.unique(closed, axis=0):
+        tail, head = np.concatenate([a[state], one, other]), np.concatenate([b[state], other, one])
+        label = strong_components(islands.n_parts, tail, head)
+        idle[(closed == state).all(axis=1)] = label[a] != label[b]
+    return idle & ~islands.fed(c, solution.problem.given_currents(rows))[:, np.maximum(a, b)]
 
 
 def _rounding(solution: Solution, branches: Branches, rows: slice) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import ctypes
 import io
@@ -28,7 +29,7 @@ from commands import run, succeed
 import circuitsim as cs
 from circuitsim import cli
 from circuitsim.backends.base import BACKENDS, DTYPES
-from circuitsim.io.commands import DEFECT, Ended, ends_in_order
+from circuitsim.io.commands import DEFECT, Command, Ended, ends_in_order
 from circuitsim.solution import METHODS
 
 ROOT = Path(__file__).parent.parent
@@ -497,6 +498,31 @@ def test_a_signal_whose_exception_is_lost_is_raised_again(
                 time.sleep(30)
             raise RuntimeError("no compiled object yet")
         time.sleep(0.3)  # and not a third time
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_a_program_within_has_handled_comes_once(number: signal.Signals) -> None:
+    """As training.study runs training.mnist in its own process, and then writes what it said."""
+
+    @click.command(cls=Command)
+    def within() -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(30)
+
+    before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with ends_in_order(5.0):
+            code = within.main([], "within", standalone_mode=False)
+            time.sleep(0.3)
+        assert code == 128 + number
+        with pytest.raises((Ended, KeyboardInterrupt)) as caught, ends_in_order(5.0):
+            os.kill(os.getpid(), number)
+        assert copy.copy(caught.value).args == (number,)
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)

@@ -11,6 +11,7 @@ from helpers import assert_close
 from numpy.typing import NDArray
 
 import circuitsim as cs
+from circuitsim.backends.cpu import TILE
 from circuitsim.gallery import Recipe, drn, random_circuit
 from circuitsim.kcl import exact_sums, outflow
 from circuitsim.laws import branch_current
@@ -259,6 +260,10 @@ def test_a_contradiction_that_all_rows_have_names_none() -> None:
     with pytest.raises(cs.TopologyError, match=r"D1.* 4 V") as caught:
         cs.solve(circuit.with_values({"V3": [1.0, 2.0, 3.0]}))
     assert "batch row" not in caught.value.message
+    text = "late\n.model i D(ron=0)\nV1 p 0 5\nV2 q 0 6\nD1 p q i\nV3 in 0 1\nR1 in 0 1"
+    later = {"V1": np.repeat([0.5, 7.0], [TILE, 10]), "V3": np.arange(TILE + 10.0)}
+    with pytest.raises(cs.TopologyError, match=rf"1 V forward.*\(batch row {TILE}\)"):  # the same in all of its tile
+        cs.solve(cs.parse(text).with_values(later), cs.Settings(method="bcd"))
 
 
 @pytest.mark.parametrize("rows", [1, 3])

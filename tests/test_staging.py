@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -24,15 +25,17 @@ class Stream:
 
     def __init__(self, late: bool) -> None:
         self.late, self.queue, self.ptr = late, list[Any](), id(self)
+        self.one_at_a_time = threading.RLock()
 
     def add(self, action: Callable[[], Any]) -> None:
         self.queue.append(action)
         if not self.late:
             self.synchronize()
 
-    def synchronize(self) -> None:
-        while self.queue:
-            self.queue.pop(0)()
+    def synchronize(self, until: Callable[[], bool] = lambda: False) -> None:
+        with self.one_at_a_time:
+            while self.queue and not until():
+                self.queue.pop(0)()
 
     def record(self) -> Event:
         event = Event()
@@ -56,8 +59,8 @@ class Event:
         stream.add(lambda: setattr(reached, "yet", True))
 
     def synchronize(self) -> None:
-        while self.stream and not self.mark.yet:
-            self.stream.queue.pop(0)()
+        if self.stream:
+            self.stream.synchronize(lambda: self.mark.yet)
 
 
 class Cuda:
@@ -68,8 +71,11 @@ class Cuda:
         self.streams: dict[int, Stream] = {}
         self.pinned = 0
         self.fault: Exception | None = None
+        self.pause = 0.0  # s, before each copy
         self.entered = set[int]()  # threads that have chosen the device
-        self.runtime = SimpleNamespace(memcpyAsync=self.copy, memcpyHostToDevice=1, memcpyDeviceToHost=2)
+        self.runtime = SimpleNamespace(
+            memcpyAsync=self.copy, memcpyHostToDevice=1, memcpyDeviceToHost=2, CUDARuntimeError=RuntimeError,
+        )  # fmt: skip
 
     def Device(self) -> Cuda:  # noqa: N802 - CuPy's name
         return self
@@ -100,7 +106,9 @@ class Cuda:
     def copy(self, to: int, source: int, size: int, kind: int, stream: int) -> None:
         assert threading.get_ident() in self.entered and kind in (1, 2) and 0 < size <= PIECE
         if self.fault:
-            raise self.fault
+            fault, self.fault = self.fault, None
+            raise fault
+        time.sleep(self.pause)
         self.streams[stream].add(lambda: ctypes.memmove(to, source, size))
 
 
@@ -162,9 +170,33 @@ def test_a_copy_comes_after_what_was_queued_before_it(cuda: Cuda) -> None:
 
 def test_a_fault_of_one_lane_reaches_who_asked(cuda: Cuda) -> None:
     staging = Staging(cuda)
-    cuda.fault = RuntimeError("cudaErrorIllegalAddress")
+    cuda.fault, cuda.pause = RuntimeError("cudaErrorIllegalAddress"), 0.02
+    sent, there = np.ones(7 * PIECE, np.uint8), empty_there(7 * PIECE, "uint8")
     with pytest.raises(RuntimeError, match="IllegalAddress"):
-        staging.send(numbers(PIECE, "float64"), empty_there(PIECE, "float64"))
+        staging.send(sent, there)
+    assert (there.reshape(7, -1) == 1).all(axis=1).sum() >= 4  # the other two lanes' pieces
+    there[:] = 0
+    time.sleep(0.2)
+    assert not there.any()  # no lane went on
+
+
+def test_a_copy_after_one_that_was_interrupted(monkeypatch: pytest.MonkeyPatch, cuda: Cuda) -> None:
+    """Ctrl-C finds the caller waiting; its lanes go on, and have their buffers until they are done."""
+
+    def interrupted(_: Any) -> None:
+        raise KeyboardInterrupt
+
+    staging, back = Staging(cuda), np.empty(9 * PIECE, np.uint8)
+    first, second = (empty_there(9 * PIECE, "uint8") for _ in range(2))
+    cuda.pause = 0.01
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(staging_module, "wait", interrupted)
+        staging.send(np.full(9 * PIECE, 1, np.uint8), first)
+    staging.send(np.full(9 * PIECE, 2, np.uint8), second)
+    staging.receive(second, back)
+    assert (back == 2).all()
+    staging.receive(first, back)
+    assert (back == 1).all()
 
 
 def device_of(cuda: Cuda) -> CudaDevice:

@@ -441,6 +441,14 @@ def test_what_rounding_leaves_of_the_currents_within_an_island_conducts_nothing(
         assert fed.determined.all() and fed.current("D1") == pytest.approx([1e-6], rel=1e-3)
 
 
+@pytest.mark.parametrize(("large", "small"), [("1e9", "1u"), ("1e12", "1m"), ("1k", "1")])
+def test_what_flows_through_an_island_is_no_rounding_however_little(large: str, small: str) -> None:
+    """From a source by either of two diodes into an island in which far larger conductances lie, and out of it."""
+    cards = f"R1 a b {large}\nD2 b 0 i\nR2 b c {small}\nR3 c b {small}\n.model i D(ron=0)"
+    solution = cs.solve(cs.parse(f"through\nV1 p 0 5\nD1 p a i\nD1b p a i\n{cards}"))
+    assert solution.ambiguous[1].tolist() == [True, True, False] and solution.determined.all()
+
+
 @pytest.mark.parametrize(
     ("cards", "open_ones"),
     [

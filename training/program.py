@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from circuitsim.errors import BackendUnavailable, CircuitError
-from circuitsim.io.commands import INTERRUPTED
+from circuitsim.io.commands import INTERRUPTED, handled
 from training.options import Options, command_line
 
 if TYPE_CHECKING:
@@ -84,7 +84,8 @@ def train(program: str, ctx: click.Context, options: Options, read_data: Callabl
         _finish(job, record, options, command_line(program, ctx, without=["resume"]))
         _compare(job.run, given, recipe.algorithm)
         return folder
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        handled(error)
         run = job.run
         click.echo(
             f"interrupted after {run.done // job.recipe.batch_size:,} steps; go on with\n  "

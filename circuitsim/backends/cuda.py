@@ -110,7 +110,7 @@ class CudaDevice:
         """None where the driver pins no memory: it is only slower without."""
         try:
             return Staging(self.xp.cuda)
-        except Exception:
+        except self.xp.cuda.runtime.CUDARuntimeError:
             return None
 
     def to_device(self, array: NDArray[Any]) -> Array:

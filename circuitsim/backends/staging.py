@@ -47,9 +47,13 @@ class Staging:
         before = self.cuda.get_current_stream().record()  # what still works on that memory
 
         def work(k: int) -> None:
-            with self.device, self.lanes[k].lock:  # which a copy that was interrupted may still have
-                self.lanes[k].stream.wait_event(before)
-                copy(self.lanes[k], k, len(self.lanes))
+            lane = self.lanes[k]
+            with self.device, lane.lock:  # which a copy that was interrupted may still have
+                lane.stream.wait_event(before)
+                try:
+                    copy(lane, k, len(self.lanes))
+                finally:
+                    lane.stream.synchronize()
 
         done = [self.threads.submit(work, k) for k in range(len(self.lanes))]
         wait(done)
@@ -73,7 +77,6 @@ class _Lane:
             self.events[n % 2].synchronize()
             buffer[: piece.size] = piece
             self._copy(there + start, buffer.ctypes.data, piece.size, self.runtime.memcpyHostToDevice, n)
-        self.stream.synchronize()
 
     def receive(self, there: int, dtype: np.dtype[Any], target: NDArray[Any], first: int, step: int) -> None:
         size = PIECE // dtype.itemsize  # numbers

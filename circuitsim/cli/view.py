@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from circuitsim.cli.common import EXIT_CODES, busy, input_option, load, print_warnings, solver_options
+from circuitsim.io.commands import handled
 
 if TYPE_CHECKING:
     from circuitsim.view.server import PageServer
@@ -83,7 +84,8 @@ def view(
         click.echo("press Ctrl-C to end", err=True)
         try:
             server.serve_forever()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
+            handled(error)
             click.echo("ended", err=True)
 
 

@@ -62,18 +62,30 @@ class Group(_Program, click.Group):
 
 
 class _Raised(BaseException):
-    """What a signal raises, with its number. `gone` is called once nobody has it any more: handled, or lost.
+    """What a signal raises, with its number. `lost` is called when nobody has it any more and nobody has `handled` it.
 
     Compiled code may ask an object for an attribute, and take whatever Python then raises for a no (NumPy does).
     """
 
-    def __init__(self, number: int, gone: Callable[[int], None] | None = None) -> None:
+    _lost: Callable[[int], None] | None = None
+
+    def __init__(self, number: int, lost: Callable[[int], None] | None = None) -> None:
         super().__init__(number)
-        self._gone = gone
+        self._lost = lost
+
+    def __reduce__(self) -> tuple[type[_Raised], tuple[int]]:
+        """A copy, and what another process gets, are nobody's loss."""
+        return type(self), (int(self.args[0]),)
 
     def __del__(self) -> None:
-        if self._gone:
-            self._gone(self.args[0])
+        if self._lost:
+            self._lost(self.args[0])
+
+
+def handled(error: BaseException) -> None:
+    """To be told of a KeyboardInterrupt or Ended that is not raised any further."""
+    if isinstance(error, _Raised):
+        error._lost = None
 
 
 class Ended(_Raised):
@@ -219,6 +231,7 @@ def _exit_codes(ctx: click.Context, memory_advice: str) -> Iterator[None]:
         click.echo(f"error: not enough memory{reason}; {memory_advice}", err=True)
         ctx.exit(NOT_SOLVED)
     except (KeyboardInterrupt, Ended) as error:
+        handled(error)
         text, code = _ending(_number(error))
         click.echo(text, err=True)
         ctx.exit(code)

@@ -65,7 +65,7 @@ class _AtOnce:
     """Full steps for all rows of a tile: their unknowns, slopes of the tangents that gave them, and which `arrived`."""
 
     def __init__(self, tile: Tile) -> None:
-        """The tile of `tile`, from its start; `polish` puts what is found with what that finds."""
+        """From the start of this tile; `polish` puts what is found into it."""
         self.tile, self.network, self.drive = tile, tile.network, tile.drive
         self.sides = self.network.sides(self.drive)
         rows, n = tile.found.x.shape
