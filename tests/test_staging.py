@@ -186,13 +186,13 @@ def test_a_copy_after_one_that_was_interrupted(monkeypatch: pytest.MonkeyPatch, 
     def interrupted(_: Any) -> None:
         raise KeyboardInterrupt
 
-    staging, back = Staging(cuda), np.empty(9 * PIECE, np.uint8)
-    first, second = (empty_there(9 * PIECE, "uint8") for _ in range(2))
-    cuda.pause = 0.01
+    staging, back = Staging(cuda), np.empty(7 * PIECE, np.uint8)
+    first, second = (empty_there(7 * PIECE, "uint8") for _ in range(2))
+    cuda.pause = 0.04  # one of three lanes has a piece more, the others are free before
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(staging_module, "wait", interrupted)
-        staging.send(np.full(9 * PIECE, 1, np.uint8), first)
-    staging.send(np.full(9 * PIECE, 2, np.uint8), second)
+        staging.send(np.full(7 * PIECE, 1, np.uint8), first)
+    staging.send(np.full(7 * PIECE, 2, np.uint8), second)
     staging.receive(second, back)
     assert (back == 2).all()
     staging.receive(first, back)
