@@ -94,9 +94,7 @@ class _Row:
         else:
             first = first_voltages(net, self.offset[: net.law.size], warm=False)
             tangents = _tangents(net, np.concatenate([first, np.zeros(net.ideal.sum())]))
-            if net.problem.circuit.reciprocal and net.problem.topology.islands.arcs:
-                # Between islands perfect diodes conduct at first: where all are open, a current that enters an island
-                # finds what is taken for no conductance, and may leave it at 1e12 V.
+            if net.problem.circuit.reciprocal and self._enters_islands():
                 tangents = replace(tangents, slope=np.where(net.ideal, net.rho, tangents.slope))
 
         def finish(u: Floats, tangents: Tangents) -> Outcome | None:
@@ -140,6 +138,14 @@ class _Row:
                 if found is not None:
                     return found
         return self._given_up(outcome)
+
+    def _enters_islands(self) -> bool:
+        """Whether a source's current enters an island: where all perfect diodes are open it finds nothing but what is
+        taken for no conductance, and may leave the island at 1e12 V.
+        """
+        problem = self.network.problem
+        islands, i = problem.topology.islands, problem.given_currents(self.drive.rows)
+        return bool(islands.arcs) and bool(islands.pushed(problem.circuit, i)[0].any())
 
     def _full_steps(
         self,
