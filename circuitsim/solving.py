@@ -130,7 +130,7 @@ def _solve(
     residuals = NO_RESIDUALS
     batch = _Batch(problem, settings, backend, method, start is not None)
     for rows, outcome, by in batch.tiles(x, in_order):
-        x = outcome.x if len(outcome.x) == len(x) else x
+        x = outcome.x if len(outcome.x) == len(x) else x  # which has them already (_Batch._tile)
         if outcome.low is not None:
             low = _more_parts(low, (len(outcome.low), *x.shape))
             low[: len(outcome.low), rows] = outcome.low

@@ -235,17 +235,8 @@ def _least_norm(currents: Floats, a: Ints, b: Ints, n: int) -> Floats:
 
 
 def bridges(a: Ints, b: Ints) -> NDArray[np.bool_]:
-    """Which branches lie on no loop: removing one cuts its ends apart."""
-    import networkx as nx
-
-    simple: nx.Graph = nx.Graph()
-    simple.add_edges_from(zip(a.tolist(), b.tolist(), strict=True))
-    found = {frozenset(edge) for edge in nx.bridges(simple)}
-    count: dict[frozenset[int], int] = {}
-    pairs = [frozenset(pair) for pair in zip(a.tolist(), b.tolist(), strict=True)]
-    for pair in pairs:
-        count[pair] = count.get(pair, 0) + 1
-    return np.array([pair in found and count[pair] == 1 for pair in pairs], bool)
+    """Which branches lie on no loop: removing one cuts its ends apart. None joins a node to itself."""
+    return ~on_loops_with(a, b, np.ones(a.size, bool))
 
 
 def on_loops_with(a: Ints, b: Ints, wanted: NDArray[np.bool_]) -> NDArray[np.bool_]:
