@@ -19,6 +19,10 @@ GROUPS = {  # of branches in a Circuit: name, and what one of them is called
     "controlled": "a controlled source",
 }  # fmt: skip
 BATCHED = ("e", "i")  # columns of branches that have a batch axis
+VALUE_OF = {  # kinds whose elements have one value each: group of branches, column there, column of the netlist's table
+    "R": ("conductors", "g", "g"), "V": ("ties", "e", "v"), "I": ("current_sources", "i", "i"),
+    **dict.fromkeys("EFGH", ("controlled", "gain", "gain")),
+}  # fmt: skip
 VALUES = (*BATCHED, "g", "gain", "vf", "params")  # columns that may change; the others are the structure
 
 
@@ -36,6 +40,11 @@ class Branches:
 
     def __len__(self) -> int:
         return self.a.size
+
+    def of(self, kind: str, start: int = 0, stop: int | None = None) -> Ints:
+        """The branches that rows start:stop of the netlist table of this kind have here, (n,), in deck order."""
+        wanted = (self.kind == KINDS.index(kind)) & (self.row >= start)
+        return np.flatnonzero(wanted if stop is None else wanted & (self.row < stop))
 
     @property
     def structure(self) -> list[NDArray[np.int64 | np.int8]]:

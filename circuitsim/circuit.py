@@ -13,7 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from circuitsim import new_values
 from circuitsim.branches import (
+    BATCHED,
     GROUPS,
+    VALUE_OF,
     Branches,
     Conductors,
     Controlled,
@@ -112,21 +114,30 @@ class Circuit:
         """Rows of input: the batch size of the sources."""
         return max(self.ties.e.shape[0], self.current_sources.i.shape[0])
 
-    @property
-    def resistor_siemens(self) -> Floats:
-        """The conductance that each R has now, (n_R,), S: infinite for shorts, 0 for opens."""
-        g = self.netlist.tables["R"].values["g"].copy()
-        own = self.conductors.kind == KINDS.index("R")
-        g[self.conductors.row[own]] = self.conductors.g[own]
-        return g
+    def element_values(self, kind: str) -> Floats:
+        """The value that each element of a kind has now, (n,): R in S, V in V, I in A, controlled sources their gain.
+
+        Of what is left out it is the netlist's; a conductance is infinite for shorts, 0 for opens. Of a batch it is
+        the first row's.
+
+        >>> from circuitsim.build import parse
+        >>> parse("divider\\nV1 in 0 10\\nR1 in out 1k\\nR2 out 0 2k").with_values({"R2": 0.25}).element_values("R")
+        array([0.001, 0.25 ])
+        """
+        group, column, in_netlist = VALUE_OF[kind]
+        values = self.netlist.tables[kind].values[in_netlist].copy()
+        branches: Branches = getattr(self, group)
+        own, now = branches.of(kind), getattr(branches, column)
+        values[branches.row[own]] = (now[0] if column in BATCHED else now)[own]
+        return values
 
     @property
     def resistor_ohms(self) -> Floats:
-        """The same in ohm, (n_R,), as in the netlist where the circuit still has that value: 1/(1/r) may differ.
+        """What each R has now in ohm, (n_R,), as in the netlist where the circuit still has that: 1/(1/r) may differ.
 
         Infinite where next to no conductance is left.
         """
-        r, g = self.netlist.tables["R"].values["r"], self.resistor_siemens
+        r, g = self.netlist.tables["R"].values["r"], self.element_values("R")
         with np.errstate(divide="ignore", over="ignore"):
             return np.where(g == 1.0 / r, r, 1.0 / g)
 
@@ -187,9 +198,8 @@ class Circuit:
         controlled sources.
 
         Keys are element or array names; an array with two ranges takes (rows, columns). Sources may have a leading
-        batch axis. Topology cannot change: conductances
-        are finite and >= 0, and shorts, and opens that are not trained, stay what they are. Raises SettingsError
-        naming the element. The values are copied.
+        batch axis. Topology cannot change: conductances are finite and >= 0, and shorts, and opens that are not
+        trained, stay what they are. Raises SettingsError naming the element. The values are copied.
         """
         return new_values.with_values(self, values)
 

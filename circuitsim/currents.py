@@ -169,7 +169,7 @@ def table_currents(solution: Solution, kind: str, members: Ints, rows: slice | N
     place[wanted] = np.arange(wanted.size)
     total = np.zeros((wanted.size, rows.stop - rows.start))
     for branches in c.groups.values():
-        chosen = np.flatnonzero(branches.kind == KINDS.index(kind))
+        chosen = branches.of(kind)
         chosen = chosen[place[branches.row[chosen]] >= 0]
         if chosen.size:
             ufunc_at(np.add, total, place[branches.row[chosen]], _branch_currents(solution, branches, chosen, rows).T)

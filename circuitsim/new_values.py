@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from circuitsim.branches import BATCHED, Branches
+from circuitsim.branches import BATCHED, VALUE_OF, Branches
 from circuitsim.errors import SettingsError
-from circuitsim.netlist.model import KINDS
 from circuitsim.netlist.tokens import shown
 
 if TYPE_CHECKING:
@@ -20,11 +19,6 @@ if TYPE_CHECKING:
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-
-_COLUMN_OF = {  # the kinds of elements that can take new values: their group of branches, and the column of the values
-    "R": ("conductors", "g"), "V": ("ties", "e"), "I": ("current_sources", "i"),
-    **dict.fromkeys("EFGH", ("controlled", "gain")),
-}  # fmt: skip
 
 _NO_CONDUCTANCE = "a short cannot take a new conductance, nor can an open resistor that .train does not name"
 _LEFT_OUT = "it is left out, and cannot take a value, or not all of its members can"
@@ -37,7 +31,7 @@ class _NewValues:
         self.circuit = circuit
         self.batch, self.given = circuit.batch, set[str]()
         self.crossbars = {x.name.lower(): x for x in circuit.crossbars}
-        self.columns = {group: _Column(getattr(circuit, group), name) for group, name in set(_COLUMN_OF.values())}
+        self.columns = {group: _Column(getattr(circuit, group), name) for group, name, _ in set(VALUE_OF.values())}
 
     def put(self, name: str, value: ArrayLike) -> None:
         """One element's, or one array's. Raises SettingsError naming it."""
@@ -58,9 +52,9 @@ class _NewValues:
         if (crossbar := self.crossbars.get(key.partition("[")[0])) is not None:
             raise SettingsError(f"{name}: a crossbar takes all its values at once, {crossbar.g.shape}")
         kind, start, stop = self.circuit.rows_of(name)
-        if kind not in _COLUMN_OF:
+        if kind not in VALUE_OF:
             raise SettingsError(f"{name}: only resistors, crossbars and sources can take new values")
-        column = self.columns[_COLUMN_OF[kind][0]]
+        column = self.columns[VALUE_OF[kind][0]]
         numbers, where = self._in_a_row(name, kind, numbers), column.where(kind, start, stop)
         if where is None:
             raise SettingsError(f"{name}: {_NO_CONDUCTANCE if kind == 'R' else _LEFT_OUT}")
@@ -110,7 +104,7 @@ class _Column:
     @cached_property
     def _of_kind(self) -> dict[str, tuple[Ints, Ints]]:
         """For each kind its branches, and their rows of its netlist table."""
-        found = {kind: np.flatnonzero(self.branches.kind == KINDS.index(kind)) for kind in _COLUMN_OF}
+        found = {kind: self.branches.of(kind) for kind in VALUE_OF}
         return {kind: (of_kind, self.branches.row[of_kind]) for kind, of_kind in found.items()}
 
     def where(self, kind: str, start: int, stop: int) -> slice | None:

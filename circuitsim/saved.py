@@ -15,7 +15,6 @@ from circuitsim.circuit import Circuit
 from circuitsim.currents import ambiguous_elements, table_currents
 from circuitsim.errors import NetlistError, SettingsError
 from circuitsim.law_kernels import RS, Law
-from circuitsim.netlist.model import KINDS
 from circuitsim.netlist.saves import (
     CROSSBAR,
     MOST_SAVED,
@@ -163,7 +162,7 @@ def _values(solution: Solution, save: Save, rows: slice) -> Floats:
     if save.quantity == "e":
         ties = circuit.ties
         e = np.full((ties.e.shape[0], len(circuit.netlist.tables["V"])), np.nan)  # NaN: left out
-        own = np.flatnonzero(ties.kind == KINDS.index("V"))
+        own = ties.of("V")
         e[:, ties.row[own]] = ties.e[:, own]
         return take_rows(e, rows)[:, save.rows]
     v = solution.drops(*_ends(circuit, save), rows)

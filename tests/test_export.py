@@ -376,6 +376,14 @@ R5 b b[1] g=0
     assert_same(again(grown, tmp_path), grown, values_changed=True)
 
 
+def test_what_is_left_out_keeps_its_own_value(tmp_path: Path) -> None:
+    deck = "t\nV1 a 0 1\nR1 a 0 1k\nI0 0 f 1m\nV2 f g 2\nR2 f g 1k\nV3 b 0 3\nR3 b 0 1k"
+    circuit = cs.compile_problem(cs.parse(deck), lenient=True).circuit
+    assert circuit.left_out.sum() == 2 and len(circuit.ties) == 2 and len(circuit.current_sources) == 0
+    found = again(circuit.with_values({"V3": 4.0}), tmp_path)
+    assert found.element_values("V").tolist() == [1, 2, 4] and found.element_values("I").tolist() == [1e-3]
+
+
 def test_a_resistor_at_zero_that_is_not_trained_is_open_when_read_back(tmp_path: Path) -> None:
     circuit = cs.parse("t\nV1 a 0 1\nR1 a b 1\nR2 b 0 1\nR3 a b 2").with_values({"R1": 0.0})
     back = again(circuit, tmp_path)

@@ -57,6 +57,13 @@ def body(text: str) -> list[str]:
     return [line for line in text.splitlines()[1:] if line[0] not in "*." or line.startswith(".model")]
 
 
+def test_what_is_left_out_keeps_its_own_value() -> None:
+    circuit = cs.parse("t\nV1 a 0 1\nR1 a 0 1k\nI0 0 f 1m\nV2 f g 2\nR2 f g 1k\nI3 0 b 3m\nR3 b 0 1k")
+    left_out = cs.compile_problem(circuit, lenient=True).circuit
+    assert len(left_out.ties) == 1 and len(left_out.current_sources) == 1
+    assert body(flat(left_out)) == body(flat(circuit))
+
+
 def with_gmin(circuit: Circuit) -> Circuit:
     """The circuit with GMIN across its junctions, unless its deck has asked for another."""
     options = circuit.netlist.options

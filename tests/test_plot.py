@@ -271,7 +271,7 @@ def test_maps_of_a_crossbar_are_its_values() -> None:
 
 def conductances(circuit: cs.Circuit, n: int) -> NDArray[np.float64]:
     """Those of the cells of gallery.wired_crossbar."""
-    g = circuit.resistor_siemens
+    g = circuit.element_values("R")
     return np.array([[g[circuit.netlist.find(f"Rcell{i}[{j}]")[1]] for j in range(n)] for i in range(n)])
 
 

@@ -79,7 +79,7 @@ def test_an_element_of_a_copy_has_its_name_and_values() -> None:
     whole = stacked(circuits)
     names = [whole.element(whole.conductors, k) for k in range(len(whole.conductors))]
     assert names == ["R1", "R2"] * 3
-    np.testing.assert_array_equal(whole.resistor_siemens, np.concatenate([c.resistor_siemens for c in circuits]))
+    np.testing.assert_array_equal(whole.element_values("R"), np.concatenate([c.element_values("R") for c in circuits]))
     area = [c.netlist.tables["D"].values["area"] for c in circuits]
     np.testing.assert_array_equal(whole.netlist.tables["D"].values["area"], np.concatenate(area))
 

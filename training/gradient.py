@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from circuitsim import Circuit, Problem, SettingsError
 from circuitsim.drive import Drive
 from circuitsim.laws import branch_current
-from circuitsim.netlist.model import KINDS
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -127,7 +126,7 @@ def find_elements(problem: Problem, names: Sequence[str], command: str) -> list[
             continue
         kind, start, stop = c.rows_of(name)
         branches = {"R": c.conductors, "V": c.ties, "I": c.current_sources}[kind]
-        rows = np.flatnonzero((branches.kind == KINDS.index(kind)) & (branches.row >= start) & (branches.row < stop))
+        rows = branches.of(kind, start, stop)
         if rows.size != stop - start:
             raise SettingsError(
                 f"{name}: a resistor of 0 ohm cannot learn; give it a resistance, or leave it out of {command}"

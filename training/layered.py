@@ -90,8 +90,8 @@ class LayeredLearner(Learner):
             self._crossbar(k)[:] = self._put(g[name])
             self._bias(k)[:] = self._put(structure.fixed[k])
             if bias is not None:
-                _, start, stop = c.rows_of(bias)
-                self._bias(k)[:] += self._put(c.current_sources.i[0, start:stop])
+                sources = c.current_sources
+                self._bias(k)[:] += self._put(sources.i[0, sources.of(*c.rows_of(bias))])
 
     def _windows(self) -> tuple[NDArray, NDArray]:
         """Bounds of the conductances of each crossbar, (L,) S: the recipe's; none where it does not learn."""

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim import Problem
-from circuitsim.netlist.model import KINDS
 from training.gradient import crossbar_gradient
 from training.learner import Samples
 
@@ -105,7 +104,7 @@ def _input_nodes(problem: Problem) -> Ints | None:
         kind, start, stop = c.rows_of(name)
         if kind != "V":
             return None
-        rows = np.flatnonzero((c.ties.kind == KINDS.index("V")) & (c.ties.row >= start) & (c.ties.row < stop))
+        rows = c.ties.of(kind, start, stop)
         if c.ties.b[rows].any():
             return None
         found.append(c.ties.a[rows])
@@ -145,11 +144,11 @@ def _bounds(problem: Problem) -> tuple[NDArray[np.float64], NDArray[np.float64]]
 
 def _fixed_currents(problem: Problem, trained: Sequence[str | None]) -> NDArray[np.float64]:
     """Injections of the sources that do not learn, (n_free,) A."""
-    i = problem.circuit.current_sources.i[0].copy()
+    circuit = problem.circuit
+    i = circuit.current_sources.i[0].copy()
     for name in trained:
         if name is not None:
-            _, start, stop = problem.circuit.rows_of(name)
-            i[start:stop] = 0.0
+            i[circuit.current_sources.of(*circuit.rows_of(name))] = 0.0
     injected: NDArray[np.float64] = problem.topology.source_incidence @ i
     return injected
 

@@ -316,7 +316,7 @@ class _Extent(NamedTuple):
 
 
 def _extent(circuit: Circuit, names: Sequence[str], window: tuple[float, float]) -> _Extent:
-    crossbars, siemens = {x.name.lower(): x.g for x in circuit.crossbars}, circuit.resistor_siemens
+    crossbars, siemens = {x.name.lower(): x.g for x in circuit.crossbars}, circuit.element_values("R")
     found = []
     for name in names:
         g = crossbars.get(name.lower())

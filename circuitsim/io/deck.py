@@ -6,16 +6,13 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
 from circuitsim.circuit import Circuit
 from circuitsim.errors import NetlistError, SettingsError
 from circuitsim.netlist.analyses import points
 from circuitsim.netlist.expand import Changes
-from circuitsim.netlist.model import KINDS, Netlist, Swept
+from circuitsim.netlist.model import Netlist, Swept
 from circuitsim.netlist.revalue import Revaluer
-
-Floats = NDArray[np.float64]
 
 _WIDTH = 120
 
@@ -65,17 +62,6 @@ def refuse_batch(circuit: Circuit, command: str) -> None:
     batch = circuit.batch
     if batch > 1:
         raise SettingsError(f"{command}: the sources have a batch of {batch} values, a netlist holds one; set one row")
-
-
-def source_volts(circuit: Circuit) -> Floats:
-    """What each voltage source gives now, (n_V,), V."""
-    return circuit.ties.e[0, circuit.ties.kind == KINDS.index("V")]
-
-
-def gains(circuit: Circuit) -> dict[str, Floats]:
-    """The gain that each controlled source has now, by kind."""
-    c = circuit.controlled
-    return {kind: c.gain[c.kind == KINDS.index(kind)] for kind in "EFGH"}
 
 
 def wrapped(head: str, words: Iterable[str]) -> Iterator[str]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from circuitsim.circuit import Circuit
 from circuitsim.errors import SettingsError
-from circuitsim.io.deck import Names, dc_cards, gains, refuse_batch, safe_names, source_volts, wrapped
+from circuitsim.io.deck import Names, dc_cards, refuse_batch, safe_names, wrapped
 from circuitsim.io.files import check_target, replacing
 from circuitsim.netlist import ArrayRef, ModelCard, Options
 from circuitsim.netlist.arrays import bounds_of, member_names, split_ranges
@@ -119,10 +119,10 @@ class _Writer:
         for kind in "EG":
             self.ends[kind] += [self.tables[kind].links["ca"], self.tables[kind].links["cb"]]
         self.nodes_of = {kind: [nodes.tolist() for nodes in ends] for kind, ends in self.ends.items()}
-        self.r, self.g = self.tables["R"].values["r"], circuit.resistor_siemens
+        self.r, self.g = self.tables["R"].values["r"], circuit.element_values("R")
         with np.errstate(divide="ignore", over="ignore"):
             self.in_ohm = self.g == 1.0 / self.r
-        self.sources = {"V": source_volts(circuit), "I": circuit.current_sources.i[0], **gains(circuit)}
+        self.sources = {kind: circuit.element_values(kind) for kind in "VIEFGH"}
 
     def deck(self, remarks: Sequence[str]) -> list[str]:
         """The whole netlist, top to bottom."""

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.circuit import Circuit
-from circuitsim.io.deck import Names, dc_cards, gains, refuse_batch, safe_names, source_volts, wrapped
+from circuitsim.io.deck import Names, dc_cards, refuse_batch, safe_names, wrapped
 from circuitsim.models import diode_kind, linear_breakdown, resistor_values
 from circuitsim.netlist.model import KINDS, CrossbarCard, ModelCard, Swept
 from circuitsim.netlist.saves import CROSSBAR, NODES, Save, find_save
@@ -115,7 +115,7 @@ class _Writer:
         self.source_names = Names(_UNSAFE, self.names["V"])
         self.aliases: dict[int, str] = {}  # node -> its name on XSPICE devices
         self.r = circuit.resistor_ohms
-        self.v = source_volts(circuit)
+        self.v = circuit.element_values("V")
         self.loops = {kind: self.tables[kind].a == self.tables[kind].b for kind in KINDS}
         self.models: list[str] = []  # cards
         self.opens = 0  # diodes with IS = 0
@@ -133,10 +133,10 @@ class _Writer:
         yield from self._branches("V", np.flatnonzero(~self.loops["V"] | (self.v != 0)), self.v)
         yield from self._shorts()
         yield from self._alias_sources()
-        yield from self._branches("I", np.arange(len(self.tables["I"])), self.circuit.current_sources.i[0])
+        yield from self._branches("I", np.arange(len(self.tables["I"])), self.circuit.element_values("I"))
         yield from self._branches("R", np.flatnonzero((self.r > 0) & np.isfinite(self.r)), self.r)
-        for kind, values in gains(self.circuit).items():
-            yield from self._controlled(kind, values)
+        for kind in "EFGH":
+            yield from self._controlled(kind, self.circuit.element_values(kind))
         for name, card, x in zip(self.crossbar_names, self.netlist.crossbars, self.circuit.crossbars, strict=True):
             yield from self._crossbar(name, card, x.g)
         yield "".join(f"{card}\n" for card in diodes)

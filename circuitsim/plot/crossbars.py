@@ -185,7 +185,7 @@ def _of_wires(solution: Solution, row: int, stack: list[Grid], elements: Element
     volts = [np.where(stack[k].nodes >= 0, v[stack[k].nodes], np.nan) for k in (first, last)]
     across = (volts[0] - volts[1]).ravel()
     resistor = cell & (elements.kind == "R")
-    g = np.bincount(place[a][resistor], solution.circuit.resistor_siemens[elements.number[resistor]], count)
+    g = np.bincount(place[a][resistor], solution.circuit.element_values("R")[elements.number[resistor]], count)
     direct = np.isin(family[a], (first, last)) & np.isin(family[b], (first, last))
     resistors, in_series = (np.bincount(place[a][some], minlength=count) for some in (resistor, resistor & ~direct))
     several = (resistors > 1) & (in_series > 0)

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from circuitsim.circuit import Circuit
 from circuitsim.methods import bcd
-from circuitsim.netlist.model import KINDS
 from circuitsim.problem import Problem
 from circuitsim.solution import Settings
 from circuitsim.solving import solve
@@ -74,9 +73,7 @@ def given_inputs(circuit: Circuit, layers: Layers) -> Floats:
     ties = circuit.ties
     found = []
     for name, _ in layers.sources:
-        _, start, stop = circuit.rows_of(name)
-        own = (ties.kind == KINDS.index("V")) & (ties.row >= start) & (ties.row < stop)
-        found.append(ties.e[0, own])
+        found.append(ties.e[0, ties.of(*circuit.rows_of(name))])
     return np.concatenate(found)
 
 

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.branches import Branches, Crossbar
+from circuitsim.branches import VALUE_OF, Crossbar
 from circuitsim.circuit import Circuit
 from circuitsim.currents import table_currents
 from circuitsim.io.output import number, numbers
-from circuitsim.netlist.model import KINDS
 from circuitsim.solution import Solution
 from circuitsim.view.heat import binned
 from circuitsim.view.scene import Scene
@@ -93,18 +92,9 @@ def strip(v: Floats, side: int) -> dict[str, Any]:
 
 def element_values(circuit: Circuit, kind: str) -> Floats:
     """What an element of a kind has as its value now: V, A, ohm, gain; NaN where it has none."""
-    table = circuit.netlist.tables[kind]
-    if kind == "R":
-        return circuit.resistor_ohms
-    found = np.full(len(table), np.nan)
-    sources: dict[str, tuple[Branches, Floats]] = {
-        "V": (circuit.ties, circuit.ties.e[0]),
-        "I": (circuit.current_sources, circuit.current_sources.i[0]),
-    }
-    branches, values = sources.get(kind, (circuit.controlled, circuit.controlled.gain))
-    own = np.flatnonzero(branches.kind == KINDS.index(kind))
-    found[branches.row[own]] = values[own]
-    return found
+    if kind not in VALUE_OF:
+        return np.full(len(circuit.netlist.tables[kind]), np.nan)
+    return circuit.resistor_ohms if kind == "R" else circuit.element_values(kind)
 
 
 def short(text: str) -> str:
