@@ -13,7 +13,7 @@ from circuitsim.branches import Branches, Crossbar
 from circuitsim.drive import Drive
 from circuitsim.kcl import outflow, shift, violation
 from circuitsim.laws import branch_current
-from circuitsim.netlist.model import KINDS
+from circuitsim.netlist.model import CROSSBAR, KINDS
 from circuitsim.residual import Check
 from circuitsim.units import tie_currents as currents_of_ties
 from circuitsim.units import unique_ties
@@ -212,11 +212,11 @@ def enormous_currents(solution: Solution) -> list[tuple[int, float, float]]:
 def of_element(solution: Solution, name: str, power: bool) -> Floats:
     """Current or power of an element, (batch,), or of an array: (batch, members), or (batch, rows, columns)."""
     c = solution.circuit
-    for x in c.crossbars:
-        if x.name.lower() == name.lower():
-            v = _known_drops(solution, x)
-            return x.g * v * v if power else x.g * v
     kind, start, stop = c.rows_of(name)
+    if kind == CROSSBAR:
+        x = c.crossbars[start]
+        v = _known_drops(solution, x)
+        return x.g * v * v if power else x.g * v
     members = np.arange(start, stop)
     found = table_currents(solution, kind, members)
     if power:

@@ -83,3 +83,13 @@ class NotSolved(CircuitError):
     def __reduce__(self) -> tuple[type[NotSolved], tuple[Solution]]:
         """As it comes back from another process; an exception alone would be made of its message."""
         return type(self), (self.solution,)
+
+
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """Names for a message; of many only the first.
+
+    >>> listed(["R1", "R2", "R3"], most=2)
+    'R1, R2 and 1 more'
+    """
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

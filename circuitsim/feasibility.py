@@ -16,9 +16,9 @@ from scipy import sparse
 
 from circuitsim.circuit import Circuit
 from circuitsim.compiled import jit
-from circuitsim.errors import TopologyError
+from circuitsim.errors import TopologyError, listed
 from circuitsim.graphs import strong_components
-from circuitsim.units import LOOP_TOLERANCE, TieForest, listed, signed_path
+from circuitsim.units import LOOP_TOLERANCE, TieForest, signed_path
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -17,10 +17,9 @@ from scipy import sparse
 
 from circuitsim.branches import Branches
 from circuitsim.circuit import Circuit
-from circuitsim.errors import TopologyError
+from circuitsim.errors import TopologyError, listed
 from circuitsim.graphs import components
 from circuitsim.laws import most_current
-from circuitsim.units import listed
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -131,13 +130,12 @@ class Islands:
         diodes = [circuit.element(groups[bool(arcs.ideal[k])], int(arcs.branch[k])) for k in across]
         diodes = list(dict.fromkeys(diodes))
         nodes = [circuit.nodes[k] for k in np.flatnonzero(inside).tolist()]
-        shown = ", ".join(nodes[:5]) + (f" and {len(nodes) - 5} more" if len(nodes) > 5 else "")
         blocked = f" ({listed(diodes)} blocks it)" if diodes else ""
         push = amperes > 0
         verb = ("push" if push else "draw") + ("es" if push else "s") * (len(sources) == 1)
         of_row = "" if row is None else f" (batch row {row})"
         raise TopologyError(
-            f"node {shown}: {', '.join(sources[:5])} {verb} a net {abs(amperes):g} A "
+            f"node {listed(nodes, 5)}: {', '.join(sources[:5])} {verb} a net {abs(amperes):g} A "
             f"{'into' if push else 'from'} it{of_row}, and no element can carry this current "
             f"{'away' if push else 'there'}{blocked}; connect it to ground with a resistor, or balance the sources",
             circuit.at(s, int(crossing[0])),

@@ -25,13 +25,13 @@ from circuitsim.branches import take_rows
 from circuitsim.circuit import Circuit, check_structure
 from circuitsim.copies import Copies
 from circuitsim.drive import Drive, add_dense_drive
-from circuitsim.errors import SettingsError, TopologyError
+from circuitsim.errors import SettingsError, TopologyError, listed
 from circuitsim.feasibility import check_diodes
 from circuitsim.islands import find_islands
 from circuitsim.overflow import check_forced_currents, check_sources, largest_conductance
 from circuitsim.placement import build_topology
 from circuitsim.topology import Dense, Topology
-from circuitsim.units import check_loops, listed, unique_ties
+from circuitsim.units import check_loops, unique_ties
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -15,8 +15,8 @@ from circuitsim.circuit import Circuit
 from circuitsim.currents import ambiguous_elements, table_currents
 from circuitsim.errors import NetlistError, SettingsError
 from circuitsim.law_kernels import RS, Law
+from circuitsim.netlist.model import CROSSBAR
 from circuitsim.netlist.saves import (
-    CROSSBAR,
     MOST_SAVED,
     NODES,
     Save,

@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 from circuitsim import currents, uniqueness
 from circuitsim.backends.base import BACKENDS, DTYPES, unknown_backend
 from circuitsim.circuit import Circuit
-from circuitsim.errors import SettingsError
+from circuitsim.errors import SettingsError, listed
 from circuitsim.netlist.saves import Save, find_save
 from circuitsim.netlist.tokens import shown
 from circuitsim.notebook import solution_frame, solution_html
 from circuitsim.problem import Problem, refuse_loose
 from circuitsim.residual import Residuals
 from circuitsim.saved import Saved, as_saves, wanted_saves
-from circuitsim.units import listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -186,6 +185,12 @@ class Solution:
         rows = rows or slice(0, self.batch)
         parts = [self.x[rows], *(() if self.low is None else self.low[:, rows])]
         return self.problem.drops(parts, self.problem.fixed_potentials(rows), a, b)
+
+    def start_for(self, problem: Problem) -> Floats | None:
+        """The unknowns, from which another problem of this topology can be solved; None where they are not its own."""
+        same = problem.topology.index_of_node is self.problem.topology.index_of_node
+        fits = same and self.x.shape == (problem.batch, problem.n_free) and np.isfinite(self.x).all()
+        return self.x if fits else None
 
     def current(self, name: str) -> Floats:
         """Current through an element from its first node to its second, A, (batch,).

@@ -17,7 +17,7 @@ from circuitsim.blas import one_blas_thread
 from circuitsim.choosing import choose_backend, choose_method
 from circuitsim.circuit import Circuit
 from circuitsim.drive import Drive
-from circuitsim.errors import BackendUnavailable, NotSolved, SettingsError
+from circuitsim.errors import BackendUnavailable, NotSolved, SettingsError, listed
 from circuitsim.laws import beyond_law
 from circuitsim.methods import aside, bcd, tiles
 from circuitsim.methods.held import Held
@@ -28,7 +28,6 @@ from circuitsim.problem import Problem, compile_problem
 from circuitsim.residual import NO_RESIDUALS, UNKNOWN, Residuals
 from circuitsim.solution import Settings, Solution, Status
 from circuitsim.stack import Stacks
-from circuitsim.units import listed
 
 Floats = NDArray[np.float64]
 

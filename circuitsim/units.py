@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,14 +11,13 @@ from scipy import sparse
 
 from circuitsim.circuit import Circuit
 from circuitsim.compiled import jit
-from circuitsim.errors import TopologyError
+from circuitsim.errors import TopologyError, listed
 from circuitsim.graphs import breadth_first, components
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 LOOP_TOLERANCE = 1e-12  # of the largest voltage in a loop: rounding in 0.1 + 0.2 = 0.3
-_SHOWN = 10  # names in a message
 
 
 @dataclass(frozen=True)
@@ -147,12 +146,6 @@ def _refuse_loop(circuit: Circuit, loop: list[int], volts: float, row: int | Non
         nodes=[circuit.nodes[ties.a[t]] for t in loop],
         elements=names,
     )
-
-
-def listed(names: Sequence[str]) -> str:
-    """Names for a message; of many only the first."""
-    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
 
 
 def signed_path(forest: TieForest, a: int, b: int) -> list[tuple[int, float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import networkx as nx
 import numpy as np
@@ -193,6 +194,28 @@ def test_flows_at_random_voltages(seed: int) -> None:
     for row in range(3):
         alone = problem.drive(slice(row, row + 1))
         np.testing.assert_allclose(exact_sums(problem, alone, x[row : row + 1], np.zeros(1, int))[0][0], flow[row])
+
+
+def test_drops_are_summed_in_twice_the_length() -> None:
+    """Of voltages that sources tie, in two parts, less others: 1e3 V go, and of what is left no digit is lost."""
+    deck = "t\nV1 b a 1k\nV3 e a 1k\nR1 a 0 1\nR2 b 0 1\nV2 c d 0.3\nR3 c 0 1\nR4 d a 1"
+    problem = cs.compile_problem(cs.parse(deck))
+    assert not problem.untied
+    rng, nodes = np.random.default_rng(3), problem.circuit.netlist.node
+    a, b = (np.array([nodes(name) for name in names]) for names in ("bcb", "ed0"))
+    fixed = problem.fixed_potentials(slice(0, 1))
+    parts = [scale * rng.normal(size=(50, problem.n_free)) for scale in (1.0, 1e-17)]
+    less = rng.normal(size=(50, 3))
+    found = problem.drops(parts, fixed, a, b, less)
+    for row in range(50):
+        for k in range(3):
+            terms = [-Fraction(less[row, k])]
+            for node, sign in ((a[k], 1), (b[k], -1)):
+                at, column = problem.topology.index_of_node[node], problem.node_offset_columns[node]
+                terms += [sign * Fraction(part[row, at]) for part in parts if at >= 0]
+                terms += [sign * Fraction(fixed[0, column])] if column >= 0 else []
+            rounded = Fraction(np.spacing(abs(found[row, k]))) / 2
+            assert abs(Fraction(found[row, k]) - sum(terms)) <= rounded + Fraction(1e-27)  # of 1e3 V eps^2
 
 
 def test_slope_is_the_derivative_of_a_units_own_flow() -> None:

@@ -516,7 +516,7 @@ def test_circuits_of_almost_nothing() -> None:
     for deck in ("none\nR1 0 0 1k\n", "one\nV1 a 0 1\n", "alone\nR1 a b 1k\n"):
         session = Session(cs.parse(deck))
         assert session.scene(None)["whole"] and session.answer(Changes())["certificate"]["status"] == "SOLVED"
-        assert len(answers(exported_page(session))["nodes"]["values"]) == len(session.circuit.nodes) - 1
+        assert len(answers(exported_page(session)[0])["nodes"]["values"]) == len(session.circuit.nodes) - 1
 
 
 def test_what_stands_alone_is_drawn_too() -> None:
@@ -640,16 +640,16 @@ def test_an_exported_page_needs_nothing_else(deck: str, tmp_path: Path) -> None:
 
 
 def test_an_exported_page_holds_parts_and_curves() -> None:
-    found = answers(exported_page(Session(cs.parse(MIXED))))
+    found = answers(exported_page(Session(cs.parse(MIXED)))[0])
     assert {"curve/0/b", "curve/1/c", "nodes"} <= found.keys()
-    found = answers(exported_page(Session(cs.parse(gallery.drn([128, 40, 10])))))
+    found = answers(exported_page(Session(cs.parse(gallery.drn([128, 40, 10]))))[0])
     assert {"crossbar/0/current", "group/0", "unit/1/39", "unit/2/9"} <= found.keys()
 
 
 def test_names_in_a_netlist_are_never_markup() -> None:
     deck = "</title><script>alert(1)</script>\nV1 <img 0 10\nR1 <img </script> 1k\nR2 </script> 0 1k\n"
     session = Session(cs.parse(deck))
-    page = exported_page(session)
+    page, _ = exported_page(session)
     assert "<script>alert" not in page and "&lt;script&gt;alert(1)" in page and page.count("</script>") == 3
     assert {v["label"] for v in answers(page)["scene"]["vertices"]} == {"0", "<img", "</script>"}
     with serving(session.circuit) as server:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from circuitsim import Circuit, Problem, SettingsError
 from circuitsim.drive import Drive
 from circuitsim.laws import branch_current
+from circuitsim.netlist.model import CROSSBAR
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -94,11 +95,11 @@ class Trained:
 
     @property
     def is_conductance(self) -> bool:
-        return self.kind in ("crossbar", "R")
+        return self.kind in (CROSSBAR, "R")
 
     def values(self, circuit: Circuit) -> Floats:
         """A copy of its values there, S, V or A; of a source with a batch of them those of the first row."""
-        if self.kind == "crossbar":
+        if self.kind == CROSSBAR:
             return circuit.crossbars[int(self.where[0])].g.copy()
         return circuit.conductors.g[self.where] if self.kind == "R" else self.batch(circuit)[0]
 
@@ -120,11 +121,10 @@ def find_elements(problem: Problem, names: Sequence[str], command: str) -> list[
     c = problem.circuit
     found = []
     for name in names:
-        crossbars = [k for k, x in enumerate(c.crossbars) if x.name.lower() == name.lower()]
-        if crossbars:
-            found.append(Trained(name, "crossbar", np.array(crossbars)))
-            continue
         kind, start, stop = c.rows_of(name)
+        if kind == CROSSBAR:
+            found.append(Trained(name, kind, np.arange(start, stop)))
+            continue
         branches = {"R": c.conductors, "V": c.ties, "I": c.current_sources}[kind]
         rows = branches.of(kind, start, stop)
         if rows.size != stop - start:
@@ -148,7 +148,7 @@ def gradient(problem: Problem, trained: Sequence[Trained], outputs: Outputs, fie
     found = []
     by_source = iter(source_gradients(problem, [x for x in trained if not x.is_conductance], outputs, fields))
     for element in trained:
-        if element.kind == "crossbar":
+        if element.kind == CROSSBAR:
             x = c.crossbars[int(element.where[0])]
             value = crossbar_gradient(d[:, x.rows], d[:, x.cols], s[:, x.rows], s[:, x.cols])
         elif element.kind == "R":

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim import Problem
+from circuitsim.netlist.model import CROSSBAR
 from training.gradient import crossbar_gradient
 from training.learner import Samples
 
@@ -114,17 +115,17 @@ def _input_nodes(problem: Problem) -> Ints | None:
 def _trained_arrays(problem: Problem, nodes: Sequence[Ints]) -> tuple[str | None, ...] | None:
     """For each layer the name of the sources that learn there; None when something else learns."""
     c = problem.circuit
-    crossbars = {x.name.lower() for x in c.crossbars}
     names: list[str | None] = [None] * len(nodes)
     for name in c.netlist.trained:
-        if name.lower() in crossbars:
-            continue
         kind, start, stop = c.rows_of(name)
+        if kind == CROSSBAR:
+            continue
         if kind != "I":
             return None
         i = c.current_sources
-        matching = [k for k, n in enumerate(nodes) if np.array_equal(i.b[start:stop], n)]
-        if i.a[start:stop].any() or not matching or names[matching[0]] is not None:
+        own = i.of(kind, start, stop)
+        matching = [k for k, n in enumerate(nodes) if np.array_equal(i.b[own], n)]
+        if i.a[own].any() or not matching or names[matching[0]] is not None:
             return None
         names[matching[0]] = name
     return tuple(names)

@@ -10,8 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.errors import SettingsError
-from circuitsim.units import listed
+from circuitsim.errors import SettingsError, listed
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

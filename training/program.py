@@ -14,6 +14,7 @@ import click
 
 from circuitsim.errors import BackendUnavailable, CircuitError
 from circuitsim.io.commands import INTERRUPTED, handled
+from circuitsim.netlist.model import CROSSBAR
 from training.options import Options, command_line
 
 if TYPE_CHECKING:
@@ -316,13 +317,11 @@ class _Extent(NamedTuple):
 
 
 def _extent(circuit: Circuit, names: Sequence[str], window: tuple[float, float]) -> _Extent:
-    crossbars, siemens = {x.name.lower(): x.g for x in circuit.crossbars}, circuit.element_values("R")
+    siemens = circuit.element_values("R")
     found = []
     for name in names:
-        g = crossbars.get(name.lower())
-        if g is None:
-            _, start, stop = circuit.rows_of(name)
-            g = siemens[start:stop]
+        kind, start, stop = circuit.rows_of(name)
+        g = circuit.crossbars[start].g if kind == CROSSBAR else siemens[start:stop]
         found.append((g.size, *(int((g == end).sum()) for end in window), float(g.max())))
     *counts, largest = zip(*found, strict=True)
     size, low, high = map(sum, counts)

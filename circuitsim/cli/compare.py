@@ -72,7 +72,7 @@ def compare(
     circuit, settings = load(file, quiet, params=params), Settings(lenient=lenient)
     with busy("comparing", quiet):
         if sweeps:
-            cards = [analysis for analysis in circuit.netlist.analyses if analysis.kind == "dc"]
+            cards = circuit.netlist.sweeps
             if not cards:
                 raise SettingsError(f"{file} has no .dc card to compare; add one, or leave --sweeps out")
             found = [point for card in cards for point in compare_sweep(circuit, card, engine, settings, timeout)]

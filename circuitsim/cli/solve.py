@@ -69,7 +69,7 @@ def solve(
     settings = Settings(**solver)
     clock = time.perf_counter()
     circuit = load(file, quiet, [npz, raw], inputs, params)
-    if not quiet and any(analysis.kind == "dc" for analysis in circuit.netlist.analyses):
+    if not quiet and circuit.netlist.sweeps:
         click.echo(f"note: this is the operating point; circuitsim sweep {file} runs the .dc card", err=True)
     parsed = time.perf_counter()
     wanted = wanted_saves(circuit, saves)

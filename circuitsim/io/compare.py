@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from circuitsim.build import build_circuit
 from circuitsim.circuit import Circuit
-from circuitsim.errors import NotSolved, SettingsError, TopologyError
+from circuitsim.errors import NotSolved, SettingsError, TopologyError, listed
 from circuitsim.io.allowed import allowed_differences
 from circuitsim.io.flatten import MIN_RON, Written, flatten
 from circuitsim.io.foreign import kcl_of, voltages_of
@@ -45,7 +45,6 @@ from circuitsim.problem import Problem, compile_problem
 from circuitsim.solution import Settings, Solution
 from circuitsim.solving import solve
 from circuitsim.sweeping import SweepResult, sweep
-from circuitsim.units import listed
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -86,7 +86,7 @@ def dc_cards(circuit: Circuit, name_of: Callable[[Swept], str | None]) -> Iterat
     `name_of`: what a swept element or array is called in the deck; None: nothing there can be swept in its place.
     """
     netlist = circuit.netlist
-    analyses = [analysis for analysis in netlist.analyses if analysis.kind == "dc"]
+    analyses = netlist.sweeps
     if not analyses:
         return
     revaluer = Revaluer(netlist)

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from circuitsim.circuit import Circuit
 from circuitsim.io.deck import Names, dc_cards, refuse_batch, safe_names, wrapped
 from circuitsim.models import diode_kind, linear_breakdown, resistor_values
-from circuitsim.netlist.model import KINDS, CrossbarCard, ModelCard, Swept
-from circuitsim.netlist.saves import CROSSBAR, NODES, Save, find_save
+from circuitsim.netlist.model import CROSSBAR, KINDS, CrossbarCard, ModelCard, Swept
+from circuitsim.netlist.saves import NODES, Save, find_save
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -208,7 +208,7 @@ class _Writer:
     def _swept_name(self, swept: Swept) -> str | None:
         """The name of an element that ngspice can sweep; None: it is an array, or not there as such."""
         found = self.netlist.find(swept.name)
-        if found is None or found[2] - found[1] != 1:
+        if found is None or found[0] == CROSSBAR or found[2] - found[1] != 1:
             return None
         kind, row, _ = found
         return self.names[kind][row] if self._written(kind, row) and (kind, row) not in self.stand_ins else None
@@ -235,8 +235,8 @@ class _Writer:
                 names = [self._save_name(save, row) for row in save.rows.tolist()]
                 words += [name for name in names if name is not None]
                 lost += [label for label, name in zip(save.labels, names, strict=True) if name is None]
-        sweeps = any(analysis.kind == "dc" for analysis in self.netlist.analyses)  # for which ngspice -b asks for it
-        yield from wrapped(".save", ["all", *dict.fromkeys(words)] if self.netlist.saves or sweeps else [])
+        asked_for = self.netlist.saves or self.netlist.sweeps  # ngspice -b asks for it before it sweeps
+        yield from wrapped(".save", ["all", *dict.fromkeys(words)] if asked_for else [])
         yield from wrapped("* .save, of which ngspice knows nothing:", lost)
 
     def _save_name(self, save: Save, row: int) -> str | None:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from circuitsim.errors import listed
 from circuitsim.io.output import warning_texts
 from circuitsim.netlist.model import KIND_NAMES
 from circuitsim.problem import Problem
@@ -96,12 +97,12 @@ def print_inventory(found: dict[str, Any], out: Console) -> None:
     table.add_row("connected parts", _parts(found))
     for island in found["islands"][:_SHOWN]:
         pinned = f", pinned: {island['nodes'][0]} at 0 V" if island["pinned"] else ", joined by nonlinear elements"
-        table.add_row("  island", Text(_list(island["nodes"]) + pinned))
+        table.add_row("  island", Text(listed(island["nodes"], _SHOWN) + pinned))
     if found["left_out"]:
-        table.add_row("left out", Text(_list(found["left_out"])))
+        table.add_row("left out", Text(listed(found["left_out"], _SHOWN)))
     for role, names in found["roles"].items():
         if names:
-            table.add_row(f".{role}", Text(_list(names)))
+            table.add_row(f".{role}", Text(listed(names, _SHOWN)))
     out.print(table)
 
 
@@ -111,8 +112,3 @@ def _parts(found: dict[str, Any]) -> str:
         return "1, all with a resistive path to ground"
     more = f"; the first {_SHOWN}:" if islands > _SHOWN else ""
     return f"{found['parts']:,}, {islands:,} of them without a resistive path to ground{more}"
-
-
-def _list(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

@@ -16,14 +16,13 @@ from scipy import sparse
 
 from circuitsim.branch_sums import ufunc_at
 from circuitsim.drive import Drive
-from circuitsim.errors import TopologyError
+from circuitsim.errors import TopologyError, listed
 from circuitsim.kcl import active_laws
 from circuitsim.linear import LinearSolver, Solved
 from circuitsim.linear.lu import MOST_SINGULAR, Lu
 from circuitsim.methods.network import Network
 from circuitsim.problem import Problem
 from circuitsim.residual import ROUNDING, Check
-from circuitsim.units import listed
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -41,10 +41,15 @@ def split_ranges(word: str) -> tuple[str, tuple[range | int, ...]]:
         a, b = int(first), int(last or first)
         if last is None and first != str(a):  # `[007]` is spelled otherwise than a member
             break
-        indices.append(a if last is None else range(a, b + 1) if a <= b else range(a, b - 1, -1))
+        indices.append(a if last is None else between(a, b))
         stop = start
     indices.reverse()
     return (word[:stop], tuple(indices)) if any(isinstance(k, range) for k in indices) else (word, ())
+
+
+def between(first: int, last: int) -> range:
+    """The numbers from one to the other, both included, up or down."""
+    return range(first, last + 1) if first <= last else range(first, last - 1, -1)
 
 
 def array_name(word: str, most: int) -> tuple[str, tuple[range, ...]]:
@@ -99,7 +104,7 @@ def instance_paths(path: str) -> tuple[int, Iterator[str]]:
     """
     texts = SPAN.split(path)  # what is between the ranges, and their two numbers
     ends = [(int(a), int(b)) for a, b in zip(texts[1::3], texts[2::3], strict=True)]
-    ranges = [range(a, b + 1) if a <= b else range(a, b - 1, -1) for a, b in ends]
+    ranges = [between(a, b) for a, b in ends]
 
     def names() -> Iterator[str]:
         for at in product(*ranges):  # which holds all of a range: not before it is known to be short

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from circuitsim.errors import At, NetlistError
 from circuitsim.netlist.arrays import member_names
 from circuitsim.netlist.expressions import Value
-from circuitsim.netlist.model import KINDS, ArrayRef, CrossbarCard, Floats, Ints, Table, similar
+from circuitsim.netlist.model import CROSSBAR, KINDS, ArrayRef, CrossbarCard, Floats, Ints, Table, similar
 from circuitsim.netlist.source import Plain
 from circuitsim.netlist.tokens import shown
 
@@ -126,8 +126,9 @@ class Builder:
         self.arrays[name.lower()] = ArrayRef(kind, start, start + count, indices)
 
     def add_crossbar(self, crossbar: CrossbarCard) -> None:
+        k = len(self.crossbars)
         self.crossbars.append(crossbar)
-        self.arrays[crossbar.name.lower()] = ArrayRef("crossbar", 0, 0, crossbar.ranges)
+        self.arrays[crossbar.name.lower()] = ArrayRef(CROSSBAR, k, k + 1, crossbar.ranges)
 
     def tables(self, plain: list[Plain]) -> tuple[dict[str, Table], tuple[CrossbarCard, ...], list[str]]:
         """Tables in deck order, crossbars, and node names numbered by first appearance."""

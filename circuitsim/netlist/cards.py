@@ -29,7 +29,7 @@ from circuitsim.netlist.models import ModelTable
 from circuitsim.netlist.numbers import atto_remark, parse_number
 from circuitsim.netlist.scopes import Scope, expression, fold
 from circuitsim.netlist.source import Card, first_word
-from circuitsim.netlist.tokens import Words, comma_hint, labelled, shown, split_keys, tokenize
+from circuitsim.netlist.tokens import Words, comma_hint, labelled, shown, split_keys, starts_number, tokenize
 
 NOUNS = {
     "R": "resistor", "V": "voltage source", "I": "current source", "D": "diode", "L": "inductor", "C": "capacitor",
@@ -209,12 +209,11 @@ class CardReader:
 
     def value(self, e: Element, word: str, what: str, shape: tuple[int, ...] | None = None) -> Value:
         """A value word: number, `{expression}`, parameter name, or `@file`; one value or, for arrays, one a member."""
-        first = word[0]
-        if first not in "0123456789.+-":
+        if not starts_number(word):
             try:
-                if first == "@":
+                if word[0] == "@":
                     return self.from_file(word, e.card.seq, e.shape, e.scope.rng)
-                if first == "{" or self.names_parameter(e.scope, word):
+                if word[0] == "{" or self.names_parameter(e.scope, word):
                     definition = expression(word)
                     for remark in definition.remarks:
                         self.remark(e, f": {remark}")
@@ -230,7 +229,7 @@ class CardReader:
             return number
         except ValueError as error:
             if word.lstrip("+-").lower() in _INFINITE:
-                return -math.inf if first == "-" else math.inf
+                return -math.inf if word[0] == "-" else math.inf
             if word.isidentifier() and word.lower() != "nan":
                 raise NetlistError(
                     f"{e.label}: {what} '{shown(word)}' is neither a number nor a parameter; "
@@ -271,7 +270,7 @@ class CardReader:
         return scope.owner(word.lower()) is not None
 
     def is_value(self, scope: Scope, word: str) -> bool:
-        return word[0] in "0123456789.+-{" or self.names_parameter(scope, word)
+        return starts_number(word) or word[0] == "{" or self.names_parameter(scope, word)
 
     def keys(self, e: Element) -> dict[str, Value]:
         """The values of the `key=value` pairs of an element, each key checked."""
@@ -314,7 +313,7 @@ def _two_coefficients(tokens: list[str]) -> list[str]:
     """`tc=1m 1u` (or with a comma) as `tc1=1m tc2=1u`."""
     for k, token in enumerate(tokens[:-3]):
         second = tokens[k + 3]
-        if token.lower() == "tc" and tokens[k + 1] == "=" and second[0] in "0123456789.+-{":
+        if token.lower() == "tc" and tokens[k + 1] == "=" and (starts_number(second) or second[0] == "{"):
             return [*tokens[:k], "tc1", "=", tokens[k + 2], "tc2", "=", second, *tokens[k + 4 :]]
     return tokens
 

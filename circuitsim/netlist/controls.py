@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from circuitsim.errors import NetlistError, SettingsError
 from circuitsim.netlist.arrays import instance_paths, lengths, member_names, split_ranges
 from circuitsim.netlist.chance import MOST_SEED, single
-from circuitsim.netlist.model import ABSOLUTE_ZERO, Netlist, Options, similar
+from circuitsim.netlist.model import ABSOLUTE_ZERO, CROSSBAR, Netlist, Options, similar
 from circuitsim.netlist.saves import printed, split_saves
 from circuitsim.netlist.scopes import Note, Place, Scope, remarks_of
 from circuitsim.netlist.source import Card
@@ -155,7 +155,7 @@ def with_roles(netlist: Netlist, roles: list[tuple[str, Card]], place: Place) ->
     if not roles:
         return netlist
     known = {name.lower(): kind for kind, table in netlist.tables.items() for name in table.names}
-    known |= {name: "R" if ref.kind == "crossbar" else ref.kind for name, ref in netlist.arrays.items()}
+    known |= {name: "R" if ref.kind == CROSSBAR else ref.kind for name, ref in netlist.arrays.items()}
     inputs: list[str] = []
     trained: list[str] = []
     outputs: list[int] = []
@@ -192,14 +192,13 @@ def _role_words(card: Card, known: Mapping[str, str]) -> Iterator[str]:
 def _claim(netlist: Netlist, claimed: dict[str, NDArray[np.int64]], names: list[str], word: str) -> None:
     """Refuse an element that one of these names stands for, too; `claimed`: which (from 1) has each row of a kind."""
     found = netlist.find(word)
-    kind, start, stop = ("", 0, 0) if found is None or found[0] == "crossbar" else found
-    if not kind:  # a crossbar, which has one name
-        twice = next((name for name in names if name.lower() == word.lower()), "")
-    else:
-        rows = claimed.setdefault(kind, np.zeros(len(netlist.tables[kind]), np.int64))[start:stop]
-        before = int(rows.max(initial=0))
-        twice = names[before - 1] if before else ""
-        rows[:] = len(names) + 1
+    assert found is not None  # it is known
+    kind, start, stop = found
+    count = len(netlist.crossbars if kind == CROSSBAR else netlist.tables[kind])
+    rows = claimed.setdefault(kind, np.zeros(count, np.int64))[start:stop]
+    before = int(rows.max(initial=0))
+    twice = names[before - 1] if before else ""
+    rows[:] = len(names) + 1
     if twice.lower() == word.lower() and twice:
         raise NetlistError(f"'{shown(word)}' is named twice; name it once")
     if twice:

@@ -27,7 +27,7 @@ from circuitsim.netlist.numbers import parse_number
 from circuitsim.netlist.saves import check_saves
 from circuitsim.netlist.scopes import Block, Scope, expression, names_in, remarks_of, sort_cards
 from circuitsim.netlist.source import Card, Text
-from circuitsim.netlist.tokens import labelled, located, shown, split_keys, tokenize, without_params
+from circuitsim.netlist.tokens import labelled, located, shown, split_keys, starts_number, tokenize, without_params
 
 MAX_ELEMENTS = 50_000_000  # of an expanded netlist
 MAX_CROSSBAR = 1_000_000_000  # conductances of a crossbar: 8 GB
@@ -307,7 +307,7 @@ class Evaluation:
         """The value that an X card gives to a parameter; an expression may stand there without its braces."""
         if word[0] == "@":
             return self.reader.from_file(word, seq, shape, scope.rng)
-        if word[0] in "0123456789.+-":
+        if starts_number(word):
             try:
                 return parse_number(word)
             except ValueError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.errors import At, NetlistError, SettingsError
-from circuitsim.netlist.arrays import lengths, member_names, split_ranges
+from circuitsim.netlist.arrays import bounds_of, lengths, member_names, split_ranges
 from circuitsim.netlist.source import Text
 from circuitsim.netlist.tokens import shown
 
@@ -35,6 +36,8 @@ KIND_NAMES = {  # of the kinds of element, keys of Netlist.tables
     "N": "nonlinear resistors",
 }
 KINDS = "".join(KIND_NAMES)
+CROSSBAR = "crossbar"  # the kind of what is in no table, but among Netlist.crossbars
+_CELL = re.compile(r"(.+)\[(\d{1,15})\]\[(\d{1,15})\]")
 _SHORT = 40  # characters of a name that is worth proposing
 
 
@@ -80,12 +83,12 @@ class CrossbarCard:
 
 @dataclass(frozen=True)
 class ArrayRef:
-    """A named element array, or a single element: rows `start:stop` of the table of its kind."""
+    """A named element array: rows `start:stop` of the table of its kind, or of Netlist.crossbars."""
 
     kind: str
     start: int
     stop: int
-    indices: tuple[range, ...]  # () for a single element
+    indices: tuple[range, ...]
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,7 @@ class Netlist:
     tables: Mapping[str, Table]  # keys R V I D L C E F G H N
     crossbars: tuple[CrossbarCard, ...]
     models: tuple[ModelCard, ...]
-    arrays: Mapping[str, ArrayRef]  # lower-case array name -> rows
+    arrays: Mapping[str, ArrayRef]  # lower-case array or crossbar name -> rows
     inputs: tuple[str, ...]  # element names of .input
     outputs: tuple[int, ...]  # node indices of .output
     trained: tuple[str, ...]  # element names of .train
@@ -158,6 +161,11 @@ class Netlist:
     def at(self, seq: int) -> At:
         """File, line and text of a place."""
         return self.text.source.at(int(seq))
+
+    @property
+    def sweeps(self) -> list[Analysis]:
+        """The `.dc` cards."""
+        return [analysis for analysis in self.analyses if analysis.kind == "dc"]
 
     @cached_property
     def node_index(self) -> dict[str, int]:
@@ -195,12 +203,26 @@ class Netlist:
         return np.array([self.node(member) for member in member_names(base, indices)]), bool(indices)
 
     def find(self, name: str) -> tuple[str, int, int] | None:
-        """Kind and table rows (start, stop) of an element or element array, in any case; None when there is none."""
+        """Kind and rows (start, stop), of its table or of `crossbars`, of an element or array in any case, or None."""
         ref = self.arrays.get(name.lower())
         if ref is not None:
             return ref.kind, ref.start, ref.stop
         single = self.element_rows.get(name.lower())
         return None if single is None else (single[0], single[1], single[1] + 1)
+
+    def cell(self, name: str) -> tuple[int, int, int] | None:
+        """Which crossbar a conductance such as `RW[3][4]` is of, its row and its column there; None for other names.
+
+        Raises SettingsError where the crossbar has no such conductance.
+        """
+        match = _CELL.fullmatch(name)
+        kind, k, _ = (match and self.find(match[1])) or ("", 0, 0)
+        if match is None or kind != CROSSBAR:
+            return None
+        ranges, i, j = self.crossbars[k].ranges, int(match[2]), int(match[3])
+        if i not in ranges[0] or j not in ranges[1]:
+            raise SettingsError(f"no conductance '{name}'; crossbar {self.crossbars[k].name} has {bounds_of(ranges)}")
+        return k, ranges[0].index(i), ranges[1].index(j)
 
 
 def similar(key: str, known: Iterable[str], what: str) -> str:

@@ -10,7 +10,7 @@ from circuitsim.netlist.model import ModelCard
 from circuitsim.netlist.numbers import atto_remark
 from circuitsim.netlist.scopes import Note, Place, Scope
 from circuitsim.netlist.source import Card
-from circuitsim.netlist.tokens import comma_hint, labelled, located, shown, split_keys, tokenize
+from circuitsim.netlist.tokens import comma_hint, labelled, located, shown, split_keys, starts_number, tokenize
 
 _TYPES = {"d": "d", "r": "r", "res": "r", "tanh": "tanh", "sinh": "sinh", "pwl": "pwl"}
 _FLAGS = frozenset({"ideal"})
@@ -66,7 +66,7 @@ class ModelTable:
             word = rest.pop().lower()
             if word in _FLAGS or (not rest and kind in _STRICT):
                 flags.append(word)
-            elif word[0] in "+-.0123456789{":
+            elif starts_number(word) or word[0] == "{":
                 raise NetlistError(
                     f"{label}: value '{shown(word)}' without a name; write NAME=VALUE{comma_hint(card.text)}"
                 )

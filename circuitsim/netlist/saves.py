@@ -21,14 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.errors import NetlistError
-from circuitsim.netlist.arrays import SPAN, instance_paths, lengths, member_names, split_ranges
-from circuitsim.netlist.model import Netlist, similar
+from circuitsim.netlist.arrays import SPAN, between, instance_paths, lengths, member_names, split_ranges
+from circuitsim.netlist.model import CROSSBAR, Netlist, similar
 from circuitsim.netlist.scopes import Place
 from circuitsim.netlist.tokens import located, shown
 
 Ints = NDArray[np.int64]
 
-NODES, CROSSBAR = "node", "X"  # kinds of what is saved, besides the tables of a netlist
+NODES = "node"  # kind of what is saved, besides the tables and the crossbars of a netlist
 MOST_SAVED = 10_000_000  # columns
 _NO_FUNCTIONS = frozenset({"op", "dc", "all", "allv", "alli"})  # a parenthesis may stand apart behind other words
 _DIFFERENCE = re.compile(r"v\(([^(),]+)\)-v\(([^(),]+)\)", re.IGNORECASE)
@@ -275,11 +275,10 @@ def _elements(netlist: Netlist, name: str) -> tuple[str, Ints, list[str] | None,
     for indices_of, have in zip(places.T, ref.indices, strict=True):
         flat = flat * len(have) + indices_of
     single_member = indices is not None and ":" not in indices
-    if ref.kind == "crossbar":
-        crossbar = next(k for k, x in enumerate(netlist.crossbars) if x.name.lower() == base.lower())
-        x = netlist.crossbars[crossbar]
+    if ref.kind == CROSSBAR:
+        x = netlist.crossbars[ref.start]
         members = [f"{x.name}[{x.ranges[0][i]}][{x.ranges[1][j]}]" for i, j in places.tolist()]
-        return CROSSBAR, flat, None if single_member else members, crossbar
+        return CROSSBAR, flat, None if single_member else members, ref.start
     rows = ref.start + flat
     table = netlist.tables[ref.kind]
     return ref.kind, rows, None if single_member else [table.names[k] for k in rows.tolist()], 0
@@ -292,9 +291,8 @@ def _members(name: str, indices: str, of: tuple[range, ...]) -> list[list[int]]:
         raise NetlistError(f"'{shown(name)}' has {len(found)} indices; the array has {len(of)}")
     chosen = []
     for (first, last), have in zip(found, of, strict=True):
-        low, high = sorted((int(first), int(last or first)))
-        if low not in have or high not in have:
+        wanted = between(int(first), int(last or first))
+        if wanted[0] not in have or wanted[-1] not in have:
             raise NetlistError(f"'{shown(name)}': the array's indices run from {have[0]} to {have[-1]}")
-        wanted = range(low, high + 1) if int(last or first) >= int(first) else range(high, low - 1, -1)
         chosen.append([have.index(k) for k in wanted])
     return chosen

@@ -165,6 +165,11 @@ def without_params(text: str) -> str:
     return _PARAMS.sub(" ", text) if ":" in text else text
 
 
+def starts_number(word: str) -> bool:
+    """Whether a word, which is not empty, begins as numbers do; names do not."""
+    return word[0] in "0123456789.+-"
+
+
 def unbrace(text: str) -> str:
     """`{x}` or `'x'` -> `x`; any other text as it is."""
     whole = (text[:1] == "{" and _closing_brace(text, 0) == len(text)) or (

@@ -84,7 +84,7 @@ def analyses_to_run(circuit: Circuit, dc: str | None = None) -> list[Analysis]:
             return [Revaluer(circuit.netlist).analysis(dc)]
         except NetlistError as error:
             raise SettingsError(f"--dc '{dc}': {error.message}") from None
-    analyses = [analysis for analysis in circuit.netlist.analyses if analysis.kind == "dc"]
+    analyses = circuit.netlist.sweeps
     if not analyses:
         raise SettingsError(
             f"{circuit.netlist.path} has no .dc card; add one, or --dc 'V1 0 5 0.1', or --runs for Monte Carlo"

@@ -72,7 +72,7 @@ class Runner:
             solution = solve(
                 problem,
                 self.settings,
-                start=self._start(problem),
+                start=self.last.start_for(problem) if self.last else None,
                 backend=self.backend,
                 raise_on_failure=False,
                 in_order=True,  # what one tile learns, the next one uses
@@ -160,13 +160,6 @@ class Runner:
     def fault(self, row: int, error: NetlistError) -> None:
         """A point that cannot be solved."""
         self.messages[row] = str(error).split("\n")[0]
-
-    def _start(self, problem: Problem) -> Floats | None:
-        """The last solution, where it can be that of this problem too."""
-        if self.last is None or self.last.problem.topology.index_of_node is not problem.topology.index_of_node:
-            return None
-        x = self.last.x
-        return x if x.shape == (problem.batch, problem.n_free) and np.isfinite(x).all() else None
 
     def _keep(self, rows: Ints, solution: Solution) -> None:
         self.last, copies = solution, solution.circuit.copies

@@ -48,9 +48,13 @@ def live_page(title: str, nonce: str) -> str:
     return _page(title, nonce, links + _import_map(modules, nonce), None)
 
 
-def exported_page(session: Session) -> str:
-    """The page with everything inside: it asks nobody, and values cannot be changed."""
-    return _page_of_answers(session.title, exported_answers(session))
+def exported_page(session: Session) -> tuple[str, list[str]]:
+    """The page with everything inside, which asks nobody and changes no values; and what had to be left out."""
+    answers = exported_answers(session)
+    lines = {card["card"]: card["line"] for card in answers["about"]["sweeps"]}
+    errors = {int(key.split("/")[1]): found["error"] for key, found in answers.items() if "error" in found}
+    left_out = [f"left out: the curves of {lines[card]}: {error}" for card, error in errors.items()]
+    return _page_of_answers(session.title, answers), left_out
 
 
 def _page_of_answers(title: str, answers: dict[str, Any]) -> str:
@@ -110,13 +114,10 @@ def _add_curves(session: Session, card: int, answers: dict[str, Any]) -> None:
 
 def export(session: Session, path: Path) -> list[str]:
     """Write the page into one file, whole or not at all; what had to be left out. SettingsError if it cannot be."""
-    answers = exported_answers(session)
-    page = _page_of_answers(session.title, answers)
+    page, left_out = exported_page(session)
     with replacing(path, "w") as out:
         out.write(page)
-    lines = {card["card"]: card["line"] for card in answers["about"]["sweeps"]}
-    errors = {int(key.split("/")[1]): found["error"] for key, found in answers.items() if "error" in found}
-    return [f"left out: the curves of {lines[card]}: {error}" for card, error in errors.items()]
+    return left_out
 
 
 def _page(title: str, nonce: str, head: str, answers: dict[str, Any] | None) -> str:

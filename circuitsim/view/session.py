@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from circuitsim.circuit import Circuit
 from circuitsim.errors import At, SettingsError
 from circuitsim.io.output import number, numbers, warning_texts
+from circuitsim.netlist.model import CROSSBAR
 from circuitsim.residual import FIGURES
 from circuitsim.solution import Settings, Solution
 from circuitsim.sweeping import sweep
@@ -176,9 +177,7 @@ class Session:
         if found is None:
             return netlist.node(name)
         kind, start, _ = found
-        if kind in netlist.tables:
-            return int(netlist.tables[kind].a[start])
-        return int(next(x.rows[0] for x in netlist.crossbars if x.name.lower() == name.lower()))
+        return int(netlist.crossbars[start].rows[0] if kind == CROSSBAR else netlist.tables[kind].a[start])
 
     def _line(self, seq: int) -> dict[str, str]:
         at = self.circuit.netlist.at(seq)

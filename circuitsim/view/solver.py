@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from circuitsim.errors import CircuitError, SettingsError
 from circuitsim.io.inputs import apply_inputs
 from circuitsim.netlist.analyses import points
 from circuitsim.netlist.expand import Changes as NetlistChanges
+from circuitsim.netlist.model import CROSSBAR
 from circuitsim.netlist.numbers import parse_number
 from circuitsim.netlist.revalue import Revaluer
 from circuitsim.problem import Problem, compile_problem
@@ -34,7 +34,6 @@ MOST_CHANGES = 1000  # values changed at once
 MOST_POINTS = 5001  # of one axis of a sweep
 _KEPT = 3  # solutions
 _LOOKED_AT = 5  # points of an axis
-_CELL = re.compile(r"(.+)\[(\d+)\]\[(\d+)\]")
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Solver:
             raise SettingsError("--input gives a batch of rows; view shows one: give one value for each source")
         self.base = compile_problem(self.circuit, self.settings.lenient)
         self.layers = find_layers(self.circuit)
-        self.cards = [analysis for analysis in circuit.netlist.analyses if analysis.kind == "dc"]
+        self.cards = circuit.netlist.sweeps
         self.lock = threading.RLock()
         self.moved: dict[int, dict[str, NDArray[np.bool_]]] = {}  # of the cards that were asked for
         self.kept: OrderedDict[Changes, Solution] = OrderedDict()
@@ -75,18 +74,12 @@ class Solver:
         with self.lock:
             if changes not in self.kept:
                 problem = self._problem(changes)
-                self.kept[changes] = solve(problem, self.settings, start=self._start(problem))
+                last = next(reversed(self.kept.values()), None)
+                self.kept[changes] = solve(problem, self.settings, start=last.start_for(problem) if last else None)
                 while len(self.kept) > _KEPT:
                     self.kept.popitem(last=False)
             self.kept.move_to_end(changes)
             return self.kept[changes]
-
-    def _start(self, problem: Problem) -> Floats | None:
-        """The last solution, where its unknowns are those of this problem."""
-        last = next(reversed(self.kept.values()), None)
-        if last is None or last.problem.topology.index_of_node is not problem.topology.index_of_node:
-            return None
-        return last.x if np.isfinite(last.x).all() else None
 
     def _problem(self, changes: Changes) -> Problem:
         problem = self.base
@@ -104,17 +97,11 @@ class Solver:
 
     def _new_value(self, circuit: Circuit, name: str, value: float) -> dict[str, Any]:
         """What `with_values` takes for one element, array or conductance of a crossbar."""
-        cell = _CELL.fullmatch(name)
-        for card, x in zip(circuit.netlist.crossbars, circuit.crossbars, strict=True):
-            if x.name.lower() == name.lower():
-                return {name: value}
-            if cell and x.name.lower() == cell[1].lower():
-                i, j = int(cell[2]), int(cell[3])
-                if i not in card.ranges[0] or j not in card.ranges[1]:
-                    raise SettingsError(f"no conductance '{name}'; crossbar {x.name} has {_ranges(card.ranges)}")
-                g = x.g.copy()
-                g[card.ranges[0].index(i), card.ranges[1].index(j)] = value
-                return {x.name: g}
+        if cell := circuit.netlist.cell(name):
+            x = circuit.crossbars[cell[0]]
+            g = x.g.copy()
+            g[cell[1:]] = value
+            return {x.name: g}
         kind, _, _ = circuit.rows_of(name)
         if kind != "R":
             return {name: value}
@@ -168,16 +155,14 @@ class Solver:
 
         Nowhere, where there is none: the answer says so.
         """
-        cell = _CELL.fullmatch(name)
-        for card in self.circuit.netlist.crossbars:
-            if card.name.lower() == name.lower():
-                return [(card.name, ...)]
-            if cell and card.name.lower() == cell[1].lower():
-                i, j = int(cell[2]), int(cell[3])
-                known = i in card.ranges[0] and j in card.ranges[1]
-                return [(card.name, (card.ranges[0].index(i), card.ranges[1].index(j)))] if known else []
-        found = self.circuit.netlist.find(name)
-        return [(found[0], slice(found[1], found[2]))] if found else []
+        netlist = self.circuit.netlist
+        with suppress(SettingsError):  # a conductance that there is not
+            if cell := netlist.cell(name):
+                return [(netlist.crossbars[cell[0]].name, cell[1:])]
+        kind, start, stop = netlist.find(name) or ("", 0, 0)
+        if kind == CROSSBAR:
+            return [(netlist.crossbars[start].name, ...)]
+        return [(kind, slice(start, stop))] if kind else []
 
     def _at_point(self, problem: Problem, card: int, point: Sequence[int]) -> Problem:
         """The problem at a point of a `.dc` card."""
@@ -209,7 +194,3 @@ def _values(circuit: Circuit) -> dict[str, Floats]:
     """The values of all elements by their kind, and of crossbars by their names."""
     kinds = {kind: element_values(circuit, kind) for kind in circuit.netlist.tables}
     return kinds | {x.name: x.g for x in circuit.crossbars}
-
-
-def _ranges(ranges: tuple[range, ...]) -> str:
-    return "".join(f"[{r[0]}:{r[-1]}]" for r in ranges)
