@@ -69,6 +69,19 @@ class Shapes:
         return _find_grids(self.circuit, *self.joined)
 
 
+def span(names: list[str], nodes: Ints) -> str:
+    """Nodes in a few words.
+
+    >>> span(["0", "x[0]", "x[1]", "x[2]", "y"], np.array([1, 2, 3])), span(["0", "a", "b"], np.array([1, 2]))
+    ('x[0:2]', 'a ... b')
+    """
+    first, last = names[int(nodes[0])], names[int(nodes[-1])]
+    base, bracket, index = first.rpartition("[")
+    if bracket and last.startswith(base + bracket):
+        return f"{base}[{index[:-1]}:{last[len(base) + 1 : -1]}]"
+    return f"{first} ... {last}"
+
+
 def joined(circuit: Circuit) -> tuple[Ints, Ints]:
     """The pairs of different nodes that a branch joins, each once, the lower node first, in ascending order.
 

@@ -15,7 +15,7 @@ LAYERS = [
     "errors compiled blas", "graphs", "linear", "netlist", "law_kernels notebook", "laws",
     "models branches", "new_values",
     "circuit", "build",
-    "units coloring shapes", "feasibility islands layout", "topology", "placement workers branch_sums",
+    "units coloring shapes heat", "feasibility islands layout", "topology", "placement workers branch_sums",
     "drive copies overflow", "problem",
     "kcl stack", "residual", "currents backends", "uniqueness plot", "saved", "solution", "methods",
     "choosing", "solving",

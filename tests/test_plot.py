@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
 import circuitsim as cs
-from circuitsim import cli, gallery
+from circuitsim import cli, gallery, heat
 from circuitsim.io.commands import DEFECT
 from circuitsim.layout import layout
 
@@ -308,7 +308,7 @@ def test_blocks_of_a_large_crossbar_are_means(monkeypatch: pytest.MonkeyPatch) -
     solution = solved(gallery.drn([7, 9]))
     whole = crossbars.find_maps(solution, 0, Shapes(solution.circuit))[0]
     monkeypatch.setattr(crossbars, "MOST_LINES", 3)
-    monkeypatch.setattr(crossbars, "_CHUNK", 20)
+    monkeypatch.setattr(heat, "_AT_ONCE", 20)
     part = crossbars.find_maps(solution, 0, Shapes(solution.circuit))[0]
     assert (part.block, part.g.shape) == ((3, 3), (3, 3))
     for name in ("g", "current", "power"):

@@ -27,14 +27,15 @@ import circuitsim as cs
 from circuitsim import cli, gallery
 from circuitsim.circuit import Circuit
 from circuitsim.errors import CircuitError, SettingsError
+from circuitsim.heat import block_means, block_of, crossbar_map
 from circuitsim.view import scene as scenes
-from circuitsim.view.heat import CELLS, binned, crossbar_image
 from circuitsim.view.layers import contributions, find_layers, frames
 from circuitsim.view.page import ASSETS, export, exported_page
 from circuitsim.view.scene import Drawing
 from circuitsim.view.server import HOST, MOST_BYTES, PageServer
 from circuitsim.view.session import Session
 from circuitsim.view.solver import Changes
+from circuitsim.view.values import CELLS
 
 ROOT = Path(__file__).parent.parent
 STATIC = ROOT / "circuitsim" / "view" / "static"
@@ -528,7 +529,8 @@ def test_binned_images_are_means_of_blocks() -> None:
     rng = np.random.default_rng(1)
     table = rng.normal(size=(CELLS * 2 + 3, 7))
     table[0, 0] = np.nan
-    image, (tall, wide) = binned(table)
+    tall, wide = block_of(table.shape, CELLS)
+    image = block_means(table, (tall, wide))
     assert (tall, wide) == (3, 1) and image.shape[0] <= CELLS
     for i in range(image.shape[0]):
         assert image[i] == pytest.approx(np.nanmean(table[3 * i : 3 * i + 3], axis=0))
@@ -536,7 +538,7 @@ def test_binned_images_are_means_of_blocks() -> None:
 
 @pytest.mark.parametrize("shape", [(3, 2), (400, 500), (161, 1)])
 def test_crossbar_images_are_means_of_the_crossbar(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("circuitsim.view.heat._AT_ONCE", 30_000)
+    monkeypatch.setattr("circuitsim.heat._AT_ONCE", 30_000)
     x, y = (f"[0:{n - 1}]" for n in shape)
     deck = f"x\nV1{x} x{x} 0 {{aunif(0, 1)}}\nRW{x}{y} x{x} y{y} g={{1m + aunif(0, 1m)}}\nR1{y} y{y} 0 1k\n"
     solution = cs.solve(cs.parse(deck))
@@ -546,7 +548,8 @@ def test_crossbar_images_are_means_of_the_crossbar(shape: tuple[int, int], monke
         ("current", solution.current("RW")[0]),
         ("power", solution.power("RW")[0]),
     ):
-        image, _, (tall, wide) = crossbar_image(bar, solution.voltages()[0], quantity)
+        tall, wide = block_of(shape, CELLS)
+        image = crossbar_map(bar, solution.voltages()[0], quantity, (tall, wide))
         assert max(image.shape) <= CELLS
         for i, j in ((0, 0), (image.shape[0] - 1, image.shape[1] - 1), (image.shape[0] // 2, image.shape[1] // 2)):
             block = table[i * tall : (i + 1) * tall, j * wide : (j + 1) * wide]

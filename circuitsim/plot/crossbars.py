@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.errors import SettingsError
+from circuitsim.heat import block_means, block_of, crossbar_map
 from circuitsim.plot import style
 from circuitsim.plot.elements import Elements, elements_of
-from circuitsim.shapes import Grid, Shapes
+from circuitsim.shapes import Grid, Shapes, span
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,7 +29,6 @@ Floats = NDArray[np.float64]
 
 MOST_SHOWN = 4  # crossbars in one picture
 MOST_LINES = 400  # rows and columns of a map: more are averaged
-_CHUNK = 4_000_000  # cells of a large crossbar at a time
 _WIRES = 0.9  # of the branches within a grid: along its rows, or its columns
 
 
@@ -113,47 +113,25 @@ def _of_array(solution: Solution, row: int, name: str) -> Map:
     """An array with two ranges; its wires have no resistance."""
     circuit = solution.circuit
     x = next(x for x in circuit.crossbars if x.name == name)
-    rows = slice(row, row + 1)
-    row_volts, col_volts = (solution.voltages(nodes, rows)[0] for nodes in (x.rows, x.cols))
+    v = solution.voltages(rows=slice(row, row + 1))[0]
     shape = x.g.shape
-    block = tuple(-(-n // MOST_LINES) for n in shape)
-    step = max(1, _CHUNK // shape[1] // block[0]) * block[0]  # whole blocks at a time
-    pieces = []
-    for first in range(0, shape[0], step):
-        some = slice(first, first + step)
-        g, drop = x.g[some], row_volts[some, None] - col_volts
-        pieces.append([_blocks(values, block) for values in (g, g * drop, g * drop * drop)])
-    g, current, power = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
-    row_map, col_map = _blocks(row_volts[:, None], (block[0], 1)), _blocks(col_volts[None], (1, block[1]))
+    block = block_of(shape, MOST_LINES)
+    g, current, power = (crossbar_map(x, v, quantity, block) for quantity in ("conductance", "current", "power"))
+    row_volts, col_volts = block_means(v[x.rows, None], (block[0], 1)), block_means(v[None, x.cols], (1, block[1]))
     return Map(
         name=name,
         nodes=np.union1d(x.rows, x.cols).size,
-        rows=f"row: {_span(circuit.nodes, x.rows)}",
-        cols=f"column: {_span(circuit.nodes, x.cols)}",
+        rows=f"row: {span(circuit.nodes, x.rows)}",
+        cols=f"column: {span(circuit.nodes, x.cols)}",
         shape=(shape[0], shape[1]),
-        block=(block[0], block[1]),
+        block=block,
         g=g,
         current=current,
         power=power,
-        row_volts=np.broadcast_to(row_map, g.shape),
-        col_volts=np.broadcast_to(col_map, g.shape),
+        row_volts=np.broadcast_to(row_volts, g.shape),
+        col_volts=np.broadcast_to(col_volts, g.shape),
         lost=None,
     )
-
-
-def _span(names: list[str], nodes: Ints) -> str:
-    return f"{names[nodes[0]]} ... {names[nodes[-1]]}"
-
-
-def _blocks(values: Floats, block: tuple[int, ...]) -> Floats:
-    """Means over blocks of rows and columns, of what is finite; the last ones may be smaller."""
-    good = np.isfinite(values)
-    total, count = np.where(good, values, 0.0), good.astype(np.float64)
-    for axis, size in enumerate(block):
-        if size > 1:
-            starts = np.arange(0, values.shape[axis], size)
-            total, count = np.add.reduceat(total, starts, axis), np.add.reduceat(count, starts, axis)
-    return np.where(count > 0, total / np.maximum(count, 1.0), np.nan)
 
 
 def _of_wires(solution: Solution, row: int, stack: list[Grid], elements: Elements) -> Map | None:
@@ -191,13 +169,13 @@ def _of_wires(solution: Solution, row: int, stack: list[Grid], elements: Element
     several = (resistors > 1) & (in_series > 0)
     g[several] = np.divide(current, across, out=np.full(count, np.nan), where=across != 0)[several]
     lost = _lost(*volts)
-    block = tuple(-(-size // MOST_LINES) for size in shape)
-    fields = [_blocks(x.reshape(shape), block) for x in (g, current, power, *volts, lost)]
+    block = block_of(shape, MOST_LINES)
+    fields = [block_means(x.reshape(shape), block) for x in (g, current, power, *volts, lost)]
     names = [stack[k].prefix for k in (first, last)]
     nodes = sum(int((grid.nodes >= 0).sum()) for grid in stack)
     return Map(
         f"{names[0]} x {names[1]}", nodes, f"row wire: {names[0]}", f"column wire: {names[1]}", (shape[0], shape[1]),
-        (block[0], block[1]), *fields,
+        block, *fields,
     )  # fmt: skip
 
 

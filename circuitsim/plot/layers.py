@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.errors import SettingsError
+from circuitsim.heat import block_means, block_of
 from circuitsim.plot import style
 from circuitsim.plot.elements import conducting
+from circuitsim.shapes import span
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,9 +40,8 @@ def draw(solution: Solution, row: int, title: str, layers: list[Ints]) -> Figure
     for k, nodes in enumerate(layers):
         v = solution.voltages(nodes, slice(row, row + 1))[0]
         at_layer = np.isin(diodes.a, nodes) | np.isin(diodes.b, nodes)
-        lines = [
-            f"{('inputs', 'hidden layer', 'outputs')[(k > 0) + (k == len(layers) - 1)]}: {_names(solution, nodes)}"
-        ]
+        what = ("inputs", "hidden layer", "outputs")[(k > 0) + (k == len(layers) - 1)]
+        lines = [f"{what}: {span(circuit.nodes, nodes)}"]
         if at_layer.any():
             lines.append(f"{state[at_layer].sum():,} of {at_layer.sum():,} diodes conduct")
         top, below = axes[0, k], axes[1, k]
@@ -68,21 +69,10 @@ def draw(solution: Solution, row: int, title: str, layers: list[Ints]) -> Figure
     return figure
 
 
-def _names(solution: Solution, nodes: Ints) -> str:
-    names = solution.circuit.nodes
-    return f"{names[nodes[0]]} ... {names[nodes[-1]]}"
-
-
 def _show(figure: Figure, axes: Axes, values: Floats) -> None:
     """Voltages as an image."""
-    block = -(-max(values.shape) // _MOST_SIDE)
-    if block > 1:
-        size = [-(-n // block) * block for n in values.shape]
-        padded = np.full(size, np.nan)
-        padded[: values.shape[0], : values.shape[1]] = values
-        tiles = padded.reshape(size[0] // block, block, size[1] // block, block)
-        count = np.isfinite(tiles).sum(axis=(1, 3))
-        values = np.where(count > 0, np.nansum(tiles, axis=(1, 3)) / np.maximum(count, 1), np.nan)
+    side = max(block_of(values.shape, _MOST_SIDE))
+    values = block_means(values, (side, side))
     cmap, norm = style.value_colours(values)
     image = axes.imshow(values, cmap=cmap, norm=norm, interpolation="nearest")
     image.set_gid("voltages")

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from circuitsim.circuit import Circuit
 from circuitsim.methods import bcd
 from circuitsim.problem import Problem
+from circuitsim.shapes import span
 from circuitsim.solution import Settings
 from circuitsim.solving import solve
-from circuitsim.view.scene import span
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

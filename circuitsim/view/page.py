@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from circuitsim.errors import CircuitError
+from circuitsim.heat import UNITS
 from circuitsim.io.files import replacing
-from circuitsim.view.heat import UNITS
 from circuitsim.view.session import Session
 from circuitsim.view.solver import Changes
 

@@ -18,6 +18,7 @@ from scipy.sparse import csgraph
 from circuitsim.circuit import Circuit
 from circuitsim.layout import layout
 from circuitsim.netlist.model import KINDS
+from circuitsim.shapes import span
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -201,19 +202,6 @@ class Drawing:
             return Vertex("group", self.label(k), nodes, k - n_singles, hidden)
         node = int(self.singles[k])
         return Vertex("node" if node else "ground", self.label(k), np.array([node]), node, hidden if node else 0)
-
-
-def span(names: list[str], nodes: Ints) -> str:
-    """Nodes in a few words.
-
-    >>> span(["0", "x[0]", "x[1]", "x[2]", "y"], np.array([1, 2, 3])), span(["0", "a", "b"], np.array([1, 2]))
-    ('x[0:2]', 'a ... b')
-    """
-    first, last = names[int(nodes[0])], names[int(nodes[-1])]
-    base, bracket, index = first.rpartition("[")
-    if bracket and last.startswith(base + bracket):
-        return f"{base}[{index[:-1]}:{last[len(base) + 1 : -1]}]"
-    return f"{first} ... {last}"
 
 
 def _groups(circuit: Circuit) -> tuple[list[Ints], Ints]:

@@ -21,16 +21,16 @@ from numpy.typing import NDArray
 
 from circuitsim.circuit import Circuit
 from circuitsim.errors import At, SettingsError
+from circuitsim.heat import UNITS, block_of, crossbar_map
 from circuitsim.io.output import number, numbers, warning_texts
 from circuitsim.netlist.model import CROSSBAR
 from circuitsim.residual import FIGURES
 from circuitsim.solution import Settings, Solution
 from circuitsim.sweeping import sweep
-from circuitsim.view.heat import CELLS, crossbar_image
 from circuitsim.view.layers import MOST_UNITS, contributions, frames, given_inputs
 from circuitsim.view.scene import Drawing, Scene
 from circuitsim.view.solver import Changes, Solver
-from circuitsim.view.values import OVERFLOWS, scene_values, short, strip
+from circuitsim.view.values import CELLS, OVERFLOWS, scene_values, short, strip
 
 Floats = NDArray[np.float64]
 
@@ -279,9 +279,10 @@ class Session:
             raise SettingsError(f"no crossbar {number}")
         solution = self.solution(changes)
         x, card = solution.circuit.crossbars[number], self.circuit.netlist.crossbars[number]
-        image, unit, blocks = crossbar_image(x, solution.voltages()[0], quantity)
+        blocks = block_of(x.g.shape, CELLS)
+        image = crossbar_map(x, solution.voltages()[0], quantity, blocks)
         return {
-            "name": x.name, "unit": unit, "rows": image.shape[0], "cols": image.shape[1], "blocks": blocks,
+            "name": x.name, "unit": UNITS[quantity], "rows": image.shape[0], "cols": image.shape[1], "blocks": blocks,
             "values": numbers(image.ravel(), 5), "first": [r[0] for r in card.ranges],
             "step": [r.step for r in card.ranges],
         }  # fmt: skip

@@ -10,14 +10,15 @@ from numpy.typing import NDArray
 from circuitsim.branches import VALUE_OF, Crossbar
 from circuitsim.circuit import Circuit
 from circuitsim.currents import table_currents
+from circuitsim.heat import block_means, block_of
 from circuitsim.io.output import number, numbers
 from circuitsim.solution import Solution
-from circuitsim.view.heat import binned
 from circuitsim.view.scene import Scene
 
 Floats = NDArray[np.float64]
 
 OVERFLOWS = np.errstate(over="ignore", invalid="ignore")  # what is no number is shown as unknown
+CELLS = 160  # of an image's side, at most
 _MOST_WORK = 20_000_000  # conductances of a crossbar up to which it is summed for each answer
 
 
@@ -80,7 +81,8 @@ def strip(v: Floats, side: int) -> dict[str, Any]:
     rows = -(-v.size // max(side, 1)) if v.size else 0
     padded = np.full(rows * side, np.nan)
     padded[: v.size] = v
-    image, blocks = binned(padded.reshape(rows, side))
+    blocks = block_of((rows, side), CELLS)
+    image = block_means(padded.reshape(rows, side), blocks)
     return {
         "rows": image.shape[0],
         "cols": image.shape[1],
