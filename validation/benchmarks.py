@@ -5,14 +5,11 @@ Every ratio is between figures of the same run. The exit code is 0 when it ran, 
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
-import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,8 +20,9 @@ from rich.table import Table
 
 from circuitsim import CircuitError, SettingsError, __version__
 from circuitsim.backends.cpu import cores
-from circuitsim.io.files import check_target, replacing
-from validation.measure import NGSPICE, BenchmarkError, Options, Row, Target
+from circuitsim.io.files import check_target
+from circuitsim.io.ngspice import ngspice_version
+from validation.measure import NGSPICE, BenchmarkError, Options, Row, Target, save_json
 from validation.peers import RESULTS
 from validation.qp import PEERS, installed
 from validation.suite import BENCHMARKS
@@ -50,7 +48,7 @@ def main(names: tuple[str, ...], target: Path | None, quick: bool, with_ngspice:
         rows += run_one(name, options)
     print_table(rows, Console(width=None if sys.stdout.isatty() else _WIDTH))
     if target is not None:
-        write_json(report(rows), target)
+        save_json(report(rows), target)
 
 
 def _check_target(target: Path) -> None:
@@ -77,7 +75,7 @@ def report(rows: Sequence[Row]) -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
         "versions": versions(),
-        "rows": [{**asdict(row), "ratio": row.ratio, "met": row.met} for row in rows],
+        "rows": [row.as_json() for row in rows],
     }
 
 
@@ -106,14 +104,11 @@ def versions() -> dict[str, str | None]:
 
 
 def _ngspice_version() -> str | None:
-    try:
-        text = subprocess.run([NGSPICE, "--version"], capture_output=True, text=True, check=False).stdout
-    except FileNotFoundError:
-        return None
-    words = [word for word in text.split() if word.startswith("ngspice-")]
     program = shutil.which(NGSPICE)
-    with_klu = program is not None and b"KLU" in Path(program).resolve().read_bytes()
-    return f"{words[0].removeprefix('ngspice-') if words else 'unknown'}, {'KLU' if with_klu else 'SPARSE 1.3'}"
+    if program is None:
+        return None
+    with_klu = b"KLU" in Path(program).resolve().read_bytes()
+    return f"{ngspice_version(program).removeprefix('ngspice-')}, {'KLU' if with_klu else 'SPARSE 1.3'}"
 
 
 def print_table(rows: Sequence[Row], console: Console) -> None:
@@ -156,12 +151,6 @@ def _ratio(row: Row) -> str:
     if row.ratio is None:
         return ""
     return f"{row.ratio:.3g}" if row.speedup else f"{row.ratio:.3g} (measured / peer)"
-
-
-def write_json(data: Mapping[str, Any], path: Path) -> None:
-    """Write the file whole or not at all."""
-    with replacing(path, "w") as out:
-        out.write(json.dumps(data, indent=2, allow_nan=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -10,12 +10,10 @@ row is printed, and saved, as soon as it is measured. The exit code is 0 when it
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,14 +28,14 @@ from circuitsim.backends.cuda import CudaDevice
 from circuitsim.backends.device import Device
 from circuitsim.backends.gpu import GpuBackend
 from circuitsim.gallery import current_grid, diode_mesh
-from circuitsim.io.files import check_target, replacing
+from circuitsim.io.files import check_target
 from circuitsim.methods import bcd
 from circuitsim.methods.held import Held
 from circuitsim.methods.mna import make_network
 from circuitsim.methods.outcome import Outcome
 from circuitsim.solving import steps_text
 from training.datasets import MNIST, load_idx_dataset
-from validation.measure import NETLISTS, Row, Target, best_of
+from validation.measure import NETLISTS, Row, Target, best_of, save_json
 
 Floats = NDArray[np.float64]
 Timer = Callable[[Callable[[], Any]], float]  # seconds of a call
@@ -202,7 +200,7 @@ def report(rows: list[Row], device: Device) -> dict[str, Any]:
         "device": device.name,
         "cpu_cores": CpuBackend().workers,
         "system": platform.platform(),
-        "rows": [{**asdict(row), "ratio": row.ratio, "met": row.met} for row in rows],
+        "rows": [row.as_json() for row in rows],
     }
 
 
@@ -239,8 +237,7 @@ def main(arguments: list[str] | None = None) -> int:
         rows.append(row)
         print(text(row), flush=True)
         if options.json is not None:  # whatever comes after it
-            with replacing(options.json, "w") as out:
-                out.write(json.dumps(report(rows, device), indent=2, allow_nan=False) + "\n")
+            save_json(report(rows, device), options.json)
     return 0
 
 

@@ -9,12 +9,10 @@ the other; a table that was interrupted goes on. It needs what training needs, s
 from __future__ import annotations
 
 import csv
-import json
 import platform
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,7 +25,7 @@ import circuitsim as cs
 from circuitsim.backends.cuda import CudaDevice
 from circuitsim.backends.device import Device
 from circuitsim.io.commands import HELP_NAMES, Command
-from circuitsim.io.files import check_target, replacing
+from circuitsim.io.files import check_target
 from training.checkpoint import NEWEST
 from training.datasets import MNIST, load_idx_dataset
 from training.gpu_steps import GpuSteps, barriers, program
@@ -37,7 +35,7 @@ from training.metrics import COLUMNS
 from training.recipe import Recipe, find_recipe, override
 from training.record import METRICS, TRAINED
 from validation.gpu import Timer, device_timer, memory_speed, text
-from validation.measure import ROOT, BenchmarkError, Row, Target
+from validation.measure import ROOT, BenchmarkError, Row, Target, save_json
 
 _NAME = "gpu training"
 PAPER_SECONDS = {"drn-xs": 1800, "drn-1h": 9360, "drn-2h": 16140, "drn-3h": 25020, "drn-xl": 37620}  # one A100, EP
@@ -181,7 +179,8 @@ def main(
                     found["runs"].append(trained(name, algorithm, seed, folder, options))
                 except BenchmarkError as error:  # the others go on
                     failed.append(str(error))
-                _save(found, target)
+                if target is not None:  # whatever comes after it
+                    save_json(found, target)
         click.echo(table(found["runs"]))
         if failed:
             raise click.ClickException("; ".join(failed))
@@ -191,8 +190,9 @@ def main(
         recipe = override(find_recipe(name), algorithm=algorithm)
         rows.append(step_row(name, recipe, cs.load(recipe.netlist), device, device_timer(device), _STEPS, _COPIED))
         click.echo(text(rows[-1]))
-    found["rows"] = [{**asdict(row), "ratio": row.ratio, "met": row.met} for row in rows]
-    _save(found, target)
+    found["rows"] = [row.as_json() for row in rows]
+    if target is not None:
+        save_json(found, target)
 
 
 def versions(cupy: Any) -> dict[str, str]:
@@ -202,12 +202,6 @@ def versions(cupy: Any) -> dict[str, str]:
         "circuitsim": cs.__version__, "python": platform.python_version(), "numpy": np.__version__,
         "cupy": cupy.__version__, "cuda": str(runtime.runtimeGetVersion()), "driver": str(runtime.driverGetVersion()),
     }  # fmt: skip
-
-
-def _save(found: dict[str, Any], target: Path | None) -> None:
-    if target is not None:
-        with replacing(target, "w") as out:
-            out.write(json.dumps(found, indent=2, allow_nan=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,12 +17,13 @@ from training.layered import LayeredLearner
 from training.learner import Samples
 from training.network import make_learner, trained_kinds
 from training.recipe import Recipe, find_recipe
-from validation.measure import BenchmarkError, Row, Target
+from validation.measure import BenchmarkError, Row, Target, fastest, timed
 
 Floats = NDArray[np.float32]
 
 _REPEATS = 5
 _SECONDS = 1.0  # of each repeat, about
+_RUNS = 21  # of what takes less; the first compiles
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,8 @@ def _step_ms(learner: LayeredLearner, train: Samples, rates: Mapping[str, float]
     batch = learner.batch_size
 
     def steps(first: int, count: int) -> float:
-        clock = time.perf_counter()
-        learner.train(train, order[first * batch : (first + count) * batch], rates)
-        return (time.perf_counter() - clock) / count * 1e3
+        rows = order[first * batch : (first + count) * batch]
+        return timed(learner.train, train, rows, rates)[0] / count * 1e3
 
     steps(0, 2)  # compile
     count = max(2, int(_SECONDS * 1e3 / steps(2, 4)))
@@ -115,7 +114,7 @@ def _flops(threads: int) -> float:
     """Operations a second of a float32 product of matrices."""
     a, b = np.ones((1024, 1024), np.float32), np.ones((1024, 1024), np.float32)
     with threadpool_limits(threads, "blas"):
-        return 2 * 1024**3 / _best(lambda: a @ b)
+        return 2 * 1024**3 / fastest(_RUNS, lambda: a @ b)[0]
 
 
 def _pass_ms(rows: int, cols: int, threads: int) -> float:
@@ -123,7 +122,7 @@ def _pass_ms(rows: int, cols: int, threads: int) -> float:
     g, c = np.ones((rows, cols), np.float32), np.zeros(cols, np.float32)
     parts = min(threads, rows)
     sums = np.zeros((parts, cols), np.float32)
-    return 1e3 * min(_best(lambda: _one_pass(g, c, sums[:1])), _best(lambda: _one_pass(g, c, sums)))
+    return 1e3 * min(fastest(_RUNS, lambda some=some: _one_pass(g, c, some))[0] for some in (sums[:1], sums))
 
 
 @jit(parallel=True, fastmath={"contract", "nsz"})
@@ -137,14 +136,3 @@ def _one_pass(g, c, sums):  # type: ignore[no-untyped-def]
                 value = value if value > 0 else np.float32(0)
                 row[j] = value
                 sums[k, j] += value
-
-
-def _best(action: Callable[[], object], repeats: int = 20) -> float:
-    """Seconds of the fastest run."""
-    action()
-    seconds = []
-    for _ in range(repeats):
-        clock = time.perf_counter()
-        action()
-        seconds.append(time.perf_counter() - clock)
-    return min(seconds)

@@ -9,10 +9,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from circuitsim.io.files import replacing
 from circuitsim.io.raw import Plot
 
 if TYPE_CHECKING:
@@ -81,6 +82,17 @@ class Row:
         figure = self.ratio if self.target and self.target.of_ratio else self.measured
         return None if self.target is None or figure is None else self.target.met(figure)
 
+    def as_json(self) -> dict[str, Any]:
+        """What a JSON file holds of it: its fields, `ratio` and `met`."""
+        return {**asdict(self), "ratio": self.ratio, "met": self.met}
+
+
+def save_json(data: Any, path: Path) -> None:
+    """Write the file whole or not at all. Raises ValueError for NaN and infinities."""
+    text = json.dumps(data, indent=2, allow_nan=False)
+    with replacing(path, "w") as out:
+        out.write(text + "\n")
+
 
 def timed(action: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> tuple[float, T]:
     """Wall-clock seconds of a call, and its result."""
@@ -97,6 +109,11 @@ def best_of(runs: int, actions: Mapping[str, Callable[[], Any]]) -> dict[str, tu
             seconds, result = timed(action)
             best[name] = min(seconds, best[name][0]) if name in best else seconds, result
     return best
+
+
+def fastest(runs: int, action: Callable[[], T]) -> tuple[float, T]:
+    """Seconds of the fastest of `runs` runs of an action, and its last result."""
+    return best_of(runs, {"own": action})["own"]
 
 
 @dataclass(frozen=True)

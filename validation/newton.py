@@ -26,7 +26,9 @@ from validation.measure import (
     Target,
     agreement,
     best_of,
+    fastest,
     run_process,
+    timed,
 )
 
 Floats = NDArray[np.float64]
@@ -104,11 +106,11 @@ def linear_row(n: int, runs: int) -> Row:
 def large_row(n: int, options: Options) -> Row:
     """The same, so large that SciPy's solver is a slow peer."""
     circuit = cs.parse(wired_crossbar(n))
-    seconds, solution = best_of(2, {"own": lambda: cs.solve(circuit)})["own"]
+    seconds, solution = fastest(2, lambda: cs.solve(circuit))
     matrix, sides, free = nodal_system(circuit)
     peer, note = None, "left out by --quick"
     if not options.quick:
-        peer, v = best_of(1, {"peer": lambda: linalg.spsolve(matrix, sides)})["peer"]
+        peer, v = timed(linalg.spsolve, matrix, sides)
         note = _compared(solution, v, free)
     note = f"{_certificate(solution)}, {note}"
     return Row(_NAME, _linear(n, free.size), seconds, "s", Target(4.0), "spsolve, same matrix", peer, note=note)
@@ -121,7 +123,7 @@ def _linear(n: int, unknowns: int) -> str:
 def diode_row(n: int, runs: int, options: Options) -> Row:
     """A crossbar with a Shockley diode in every cell, beside ngspice on the flat deck when it is wanted and there."""
     circuit = cs.parse(wired_crossbar(n, "diode"))
-    seconds, solution = best_of(runs, {"own": lambda: cs.solve(circuit)})["own"]
+    seconds, solution = fastest(runs, lambda: cs.solve(circuit))
     peer, note = None, "not measured in this run"
     if options.ngspice and not ngspice_available():
         note = "not installed"
@@ -185,7 +187,7 @@ def sweep_rows(runs: int) -> list[Row]:
             own_time = min(float(found.group(1)) for run in done if (found := _ANALYSIS.search(run.stdout)))
             plus = [read_raw(path.read_bytes())[0].column("v(plus)") for path in (own, theirs)]
             note = f"largest difference of v(plus): {np.abs(plus[0] - plus[1]).max():.1e} V"
-    seconds, result = best_of(runs, {"own": lambda: cs.sweep(circuit, analysis)})["own"]
+    seconds, result = fastest(runs, lambda: cs.sweep(circuit, analysis))
     kcl = f"KCL {result.kcl_relative.max():.1e}, {result.method}"
     what = f".dc sweep of a diode bridge, {result.values.shape[0]} points"
     own_clock = f"{NGSPICE}, by its own clock"

@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import json
 import tempfile
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -29,7 +28,7 @@ from circuitsim.io.commands import HELP_NAMES, Command
 from circuitsim.io.files import check_target, replacing
 from circuitsim.netlist import read_netlist
 from validation.digits import digit_inputs, train_quickly
-from validation.measure import rendered
+from validation.measure import rendered, timed
 
 Floats = NDArray[np.float64]
 
@@ -99,9 +98,7 @@ class _Answer:
 def _solve(netlist: Path, diode: Diode, gain: float, count: int) -> _Answer:
     circuit = with_diode(netlist, diode)
     inputs, labels = digit_inputs(circuit, gain, count)
-    clock = time.perf_counter()
-    solution = cs.solve(circuit.with_values(inputs))
-    seconds = time.perf_counter() - clock
+    seconds, solution = timed(lambda: cs.solve(circuit.with_values(inputs)))
     outputs = np.array(circuit.netlist.outputs)
     hidden = np.setdiff1d(np.arange(1, len(circuit.nodes)), [*outputs, *circuit.ties.a, *circuit.ties.b])
     return _Answer(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,12 +23,24 @@ from scipy.sparse import linalg
 
 import circuitsim as cs
 from circuitsim.gallery import current_grid, drn, wired_crossbar
-from circuitsim.io.files import replacing
 from circuitsim.io.flatten import Written, flatten
 from circuitsim.io.foreign import kcl_of
 from circuitsim.io.ngspice import ngspice_available, read_raw, tight_options
 from circuitsim.residual import Check
-from validation.measure import CIRCUITSIM, MB, NGSPICE, ROOT, BenchmarkError, Options, Row, run_process
+from validation.measure import (
+    CIRCUITSIM,
+    MB,
+    NGSPICE,
+    ROOT,
+    BenchmarkError,
+    Options,
+    Row,
+    T,
+    fastest,
+    run_process,
+    save_json,
+    timed,
+)
 from validation.newton import KCL
 from validation.qp import PEERS, RUNGS, installed, measure_peer, quadratic_program
 
@@ -109,16 +120,13 @@ class Answer:
 # -- solvers in Python ----------------------------------------------------------------------------------------------
 
 
-def _repeated(action: Callable[[], Floats], note: str = "") -> Answer:
-    """Time it; the better of two runs when it is short."""
-    best = np.inf
-    for _ in range(3):
-        clock = time.perf_counter()
-        x = action()
-        best = min(best, time.perf_counter() - clock)
-        if best > _SHORT:
-            break
-    return Answer(x, best, note)
+def _repeated(action: Callable[[], T]) -> tuple[float, T]:
+    """Seconds, the fastest of three runs when it is short, and the last result."""
+    seconds, result = timed(action)
+    if seconds <= _SHORT:
+        again, result = fastest(2, action)
+        seconds = min(seconds, again)
+    return seconds, result
 
 
 def reached(problem: cs.Problem, x: Floats) -> float:
@@ -141,22 +149,16 @@ def reached(problem: cs.Problem, x: Floats) -> float:
 def _own(method: str) -> Callable[[cs.Problem], Answer]:
     def run(problem: cs.Problem) -> Answer:
         settings = cs.Settings(method, tol=WANTED, max_sweeps=10_000_000)
-        found: list[cs.Solution] = []
-
-        def once() -> Floats:
-            found.append(cs.solve(problem.circuit, settings, raise_on_failure=False))
-            return found[-1].x[0]
-
-        answer = _repeated(once)
-        kcl = found[-1].residuals.kcl_relative
-        return Answer(answer.x, answer.seconds, f"{found[-1].method}, {found[-1].steps} steps", kcl)
+        seconds, found = _repeated(lambda: cs.solve(problem.circuit, settings, raise_on_failure=False))
+        return Answer(found.x[0], seconds, f"{found.method}, {found.steps} steps", found.residuals.kcl_relative)
 
     return run
 
 
 def _spsolve(problem: cs.Problem) -> Answer:
     program = quadratic_program(problem)
-    return _repeated(lambda: np.asarray(linalg.spsolve(program.A, program.b)))
+    seconds, x = _repeated(lambda: np.asarray(linalg.spsolve(program.A, program.b)))
+    return Answer(x, seconds)
 
 
 def _pyamg(problem: cs.Problem) -> Answer:
@@ -167,15 +169,14 @@ def _pyamg(problem: cs.Problem) -> Answer:
     program = quadratic_program(problem)
     matrix = sparse.csr_matrix(program.A)
     for tolerance in RUNGS:
-        answer = _repeated(
+        seconds, x = _repeated(
             lambda tolerance=tolerance: pyamg.ruge_stuben_solver(matrix).solve(
                 program.b, tol=tolerance, accel="cg", maxiter=200
-            ),
-            f"tolerance {tolerance:g}",
+            )
         )
-        if reached(problem, answer.x) <= WANTED:
+        if reached(problem, x) <= WANTED:
             break
-    return answer
+    return Answer(x, seconds, f"tolerance {tolerance:g}")
 
 
 def _quadratic(name: str) -> Callable[[cs.Problem], Answer]:
@@ -340,8 +341,7 @@ def peers(options: Options) -> list[Row]:
         print(f"  {point.ladder} {point.size} {point.solver}: {point.seconds} {point.note}", file=sys.stderr)
         found.append(point)
     RESULTS.parent.mkdir(exist_ok=True)
-    with replacing(RESULTS, "w") as out:
-        out.write(json.dumps([asdict(point) for point in found], indent=1, allow_nan=False) + "\n")
+    save_json([asdict(point) for point in found], RESULTS)
     return Climbs(found).rows()
 
 

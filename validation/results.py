@@ -6,7 +6,6 @@ a dict of JSON values; `suite`, `name` and `verdict` stand in all of them.
 
 from __future__ import annotations
 
-import json
 import math
 import platform
 import shutil
@@ -22,8 +21,8 @@ import pytest
 
 import circuitsim as cs
 from circuitsim.io.compare import Comparison, Verdict
-from circuitsim.io.files import replacing
 from circuitsim.io.ngspice import ngspice_version
+from validation.measure import save_json
 
 PROPERTY = "validation"
 _LISTED = 40  # rows of one kind at the end of a run
@@ -115,8 +114,7 @@ class Gatherer:
             "failed": self.failed,
             "rows": self.rows,
         }
-        with replacing(self.path, "w") as out:
-            out.write(json.dumps(found, indent=1, allow_nan=False) + "\n")
+        save_json(found, self.path)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if not self.rows:
