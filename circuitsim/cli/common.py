@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from circuitsim.io.commands import NOT_SOLVED
+
 if TYPE_CHECKING:
-    from circuitsim import Circuit
+    from circuitsim import Circuit, SweepResult
 
 MOST_WARNINGS = 10
 _SOLVER = ("method", "backend", "dtype", "tol", "max_sweeps", "lenient", "strict")
@@ -42,6 +44,11 @@ param_option = click.option(
     metavar="NAME=VALUE",
     help="A value of a .param of the main netlist, in the place of the one there: a SPICE number or an expression. "
     "Repeatable.",
+)
+
+
+seed_option = click.option(
+    "--seed", type=int, metavar="S", help="Run k draws with seed S + k.  [default: .options seed, or 0]"
 )
 
 
@@ -145,6 +152,25 @@ def check_outputs(as_json: bool, as_csv: bool, as_ascii: bool, npz: Path | None,
         raise click.UsageError("--ascii is about the raw file; add --raw OUT.raw")
     for target in filter(None, (npz, raw)):
         check_target(target)
+
+
+def check_points(dc: str | None, runs: int | None, seed: int | None) -> None:
+    """Raise UsageError for options of a sweep, or of Monte Carlo runs, that do not go together."""
+    if dc is not None and runs is not None:
+        raise click.UsageError("--dc and --runs exclude each other; choose one")
+    if seed is not None and runs is None:
+        raise click.UsageError("--seed is for --runs")
+
+
+def exit_if_failed(results: Sequence[SweepResult]) -> None:
+    """Where points failed, say how many and why the first did, and end with exit code 3."""
+    failed, total = sum(r.failed.size for r in results), sum(r.statuses.size for r in results)
+    if failed:
+        first = next(r for r in results if r.failed.size)
+        k = int(first.failed[0])
+        message = f"{failed} of {total} points failed; the first, {first.point(k)}: {first.messages[k]}"
+        click.echo(f"error: {message}", err=True)
+        click.get_current_context().exit(NOT_SOLVED)
 
 
 def load(

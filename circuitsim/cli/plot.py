@@ -8,9 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from circuitsim.cli.common import EXIT_CODES, busy, input_option, load, param_option, progress, solver_options
+from circuitsim.cli.common import (
+    EXIT_CODES,
+    busy,
+    check_points,
+    exit_if_failed,
+    input_option,
+    load,
+    param_option,
+    progress,
+    seed_option,
+    solver_options,
+)
 from circuitsim.errors import SettingsError
-from circuitsim.io.commands import NOT_SOLVED
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,7 +63,7 @@ Examples:
 @click.option("--row", type=click.IntRange(0), default=0, show_default=True, metavar="K", help="Which row of a batch.")
 @click.option("--dc", metavar="'SRC START STOP STEP [SRC2 ...]'", help="Draw this sweep, as sweep runs it.")
 @click.option("--runs", type=click.IntRange(1, 10_000_000), metavar="N", help="Draw N Monte Carlo runs.")
-@click.option("--seed", type=int, metavar="S", help="Run k draws with seed S + k.  [default: .options seed, or 0]")
+@seed_option
 @click.option("--save", "saves", multiple=True, metavar="EXPR,...", help="Draw i(r1), @r1[p], ... of a sweep, too.")
 @click.option("--dpi", type=click.IntRange(20, 1200), default=150, show_default=True, help="Resolution of a .png.")
 @solver_options
@@ -98,25 +108,18 @@ def plot(
         raise click.UsageError(f"{of_sweeps[0]} is for sweeps; leave --kind {kind} out")
     if of_points and (of_sweeps or kind in ("sweep", "histogram")):
         raise click.UsageError(f"{of_points[0]} is for the operating point, not for sweeps")
-    if dc is not None and runs is not None:
-        raise click.UsageError("--dc and --runs exclude each other; choose one")
+    check_points(dc, runs, seed)
     if kind == "histogram" and runs is None:
         raise click.UsageError("histograms are those of Monte Carlo runs; add --runs 1000")
     if kind == "sweep" and runs is not None:
         raise click.UsageError("--runs draws histograms; leave --kind sweep out")
-    if seed is not None and runs is None:
-        raise click.UsageError("--seed is for --runs")
     settings = Settings(**solver)
     circuit = load(file, quiet, [target], inputs, params)
     cards = any(analysis.kind == "dc" for analysis in circuit.netlist.analyses)
     if of_sweeps or kind == "sweep" or (kind == "auto" and cards and not of_points):
         result = _sweep(circuit, settings, dc, runs, seed, saves, quiet)
         write_picture(result.plot(), target, dpi)
-        if result.failed.size:
-            k = int(result.failed[0])
-            text = f"{result.failed.size} of {result.statuses.size} points failed; the first, {result.point(k)}"
-            click.echo(f"error: {text}: {result.messages[k]}", err=True)
-            click.get_current_context().exit(NOT_SOLVED)
+        exit_if_failed([result])
         return
     from circuitsim import solve
     from circuitsim.io.inputs import apply_inputs

@@ -15,14 +15,17 @@ from circuitsim.cli.common import (
     EXIT_CODES,
     MOST_WARNINGS,
     check_outputs,
+    check_points,
+    exit_if_failed,
     load,
     output_options,
     param_option,
     print_warnings,
     progress,
+    seed_option,
     solver_options,
 )
-from circuitsim.io.commands import NOT_SOLVED, Ended
+from circuitsim.io.commands import Ended
 
 if TYPE_CHECKING:
     from circuitsim import Circuit, SweepResult
@@ -53,7 +56,7 @@ Examples:
     metavar="N",
     help="Monte Carlo: N operating points, each with fresh draws of the random functions; .dc cards are not run.",
 )
-@click.option("--seed", type=int, metavar="S", help="Run k draws with seed S + k.  [default: .options seed, or 0]")
+@seed_option
 @click.option(
     "--workers",
     type=click.IntRange(1, 1024),
@@ -101,10 +104,7 @@ def sweep(
 ) -> None:
     """Run the .dc sweeps of a netlist, or Monte Carlo: many points on one circuit, each with its certificate."""
     check_outputs(as_json, as_csv, as_ascii, npz, raw)
-    if dc is not None and runs is not None:
-        raise click.UsageError("--dc and --runs exclude each other; choose one")
-    if seed is not None and runs is None:
-        raise click.UsageError("--seed is for --runs")
+    check_points(dc, runs, seed)
     from circuitsim import Settings, SettingsError
     from circuitsim.io.files import check_target
     from circuitsim.io.output import warning_texts, write_json
@@ -157,13 +157,7 @@ def sweep(
             click.echo("seconds: " + ", ".join(f"{stage} {value:.2g}" for stage, value in seconds.items()))
     if fault is not None:
         raise fault
-    failed, total = sum(r.failed.size for r in results), sum(r.statuses.size for r in results)
-    if failed:
-        first = next(r for r in results if r.failed.size)
-        k = int(first.failed[0])
-        message = f"{failed} of {total} points failed; the first, {first.point(k)}: {first.messages[k]}"
-        click.echo(f"error: {message}", err=True)
-        click.get_current_context().exit(NOT_SOLVED)
+    exit_if_failed(results)
 
 
 def _sweep_all(
