@@ -99,6 +99,14 @@ class Circuit:
         return np.where(control >= 0, at, -1)
 
     @cached_property
+    def control_ends(self) -> tuple[Ints, Ints]:
+        """The two nodes of what controls each branch of `controlled`: of F and H those of the voltage source."""
+        s, by_current = self.controlled, np.flatnonzero(self.controlled.control >= 0)
+        ca, cb = s.ca.copy(), s.cb.copy()
+        ca[by_current], cb[by_current] = (end[s.control[by_current]] for end in (self.ties.a, self.ties.b))
+        return ca, cb
+
+    @cached_property
     def active_voltages(self) -> Ints:
         """The branches of `active` that fix a voltage, all but F and G: their currents are unknowns of newton."""
         return np.flatnonzero(~self.active.gives_current)
@@ -220,11 +228,8 @@ class Circuit:
         >>> circuit.controlled_across(np.array([circuit.netlist.node(name) for name in "cd"]))
         ['G1']
         """
-        s, ties, inside = self.controlled, self.ties, np.isin(np.arange(len(self.nodes)), nodes)
-        by_current = s.control >= 0
-        ca, cb = s.ca.copy(), s.cb.copy()
-        ca[by_current], cb[by_current] = ties.a[s.control[by_current]], ties.b[s.control[by_current]]
-        count = sum(inside[ends].astype(int) for ends in (s.a, s.b, ca, cb))
+        s, inside = self.controlled, np.isin(np.arange(len(self.nodes)), nodes)
+        count = sum(inside[ends].astype(int) for ends in (s.a, s.b, *self.control_ends))
         return [self.element(s, k) for k in np.flatnonzero((count > 0) & (count < 4)).tolist()]
 
     def without(self, nodes: Ints, note: tuple[At | None, str]) -> Circuit:

@@ -89,7 +89,17 @@ def diode_kind(model: ModelCard, at: At) -> tuple[str, dict[str, float], list[st
     word `ideal` stands in it, or when N = 0. Raises NetlistError for parameters that no such diode can have.
     """
     given = {_SYNONYMS.get(key, key): value for key, value in model.params.items()}
-    remarks = []
+    remarks: list[str] = []
+    _check_diode(model, given, at, remarks)
+    if "ideal" in model.flags or any(key in given for key in ("ron", "roff", "vfwd", "vrev", "rrev")):
+        return "pwl", _piecewise_linear(model, given, at, remarks), remarks
+    if given.get("n") == 0:
+        return "pwl", _PWL | {"ron": 0.0, "rrev": 0.0}, remarks
+    return "shockley", _shockley(model, given, at, remarks), remarks
+
+
+def _check_diode(model: ModelCard, given: Mapping[str, float], at: At, remarks: list[str]) -> None:
+    """Refuse parameters that no diode can have, and those that are not supported; remark on unknown ones."""
     for key in given:
         if _changes_dc(key, given):
             raise NetlistError(
@@ -116,24 +126,25 @@ def diode_kind(model: ModelCard, at: At) -> tuple[str, dict[str, float], list[st
                 "degree Celsius",
                 at,
             )
-    if "ideal" in model.flags or any(key in given for key in ("ron", "roff", "vfwd", "vrev", "rrev")):
-        p = _PWL | {key: given[key] for key in _PWL if key in given}
-        if "ideal" in model.flags:
-            p["ron"] = 0.0
-        p["rrev"] = given.get("rrev", p["ron"])
-        if ignored := [key.upper() for key in ("is", "n", "rs", "bv", "ikf", "isr") if key in given]:
-            remarks.append(
-                f"model {model.name}: {', '.join(ignored)} of a Shockley diode count for nothing beside RON, ROFF, "
-                "VFWD, VREV or RREV: the diode is piecewise linear"
-            )
-        if p["roff"] == 0 or max(p["ron"], p["rrev"]) > p["roff"]:
-            raise NetlistError(
-                f"model {model.name}: RON and RREV must not exceed ROFF, and ROFF not be 0; raise ROFF", at
-            )
-        return "pwl", p, remarks
+
+
+def _piecewise_linear(model: ModelCard, given: Mapping[str, float], at: At, remarks: list[str]) -> dict[str, float]:
+    p = _PWL | {key: given[key] for key in _PWL if key in given}
+    if "ideal" in model.flags:
+        p["ron"] = 0.0
+    p["rrev"] = given.get("rrev", p["ron"])
+    if ignored := [key.upper() for key in ("is", "n", "rs", "bv", "ikf", "isr") if key in given]:
+        remarks.append(
+            f"model {model.name}: {', '.join(ignored)} of a Shockley diode count for nothing beside RON, ROFF, VFWD, "
+            "VREV or RREV: the diode is piecewise linear"
+        )
+    if p["roff"] == 0 or max(p["ron"], p["rrev"]) > p["roff"]:
+        raise NetlistError(f"model {model.name}: RON and RREV must not exceed ROFF, and ROFF not be 0; raise ROFF", at)
+    return p
+
+
+def _shockley(model: ModelCard, given: Mapping[str, float], at: At, remarks: list[str]) -> dict[str, float]:
     p = _SHOCKLEY | {key: given[key] for key in _SHOCKLEY if key in given}
-    if p["n"] == 0:
-        return "pwl", _PWL | {"ron": 0.0, "rrev": 0.0}, remarks
     p["nbv"] = given.get("nbv", p["n"])
     if np.isinf(p["ikf"]):
         p["ikf"] = 0.0
@@ -148,7 +159,7 @@ def diode_kind(model: ModelCard, at: At) -> tuple[str, dict[str, float], list[st
         remarks.append(f"model {model.name}: TBV1 and TBV2 move BV as in PSpice (ngspice ignores them)")
     if "tnom" in given:
         p["tnom"] = given["tnom"]
-    return "shockley", p, remarks
+    return p
 
 
 def thermal_voltage(temp: Floats) -> Floats:
@@ -282,7 +293,8 @@ def resistor_branches(model: ModelCard, at: At) -> tuple[float, Law, Floats]:
 
 def resistor_values(model: ModelCard) -> tuple[float, float, float]:
     """The parameters of a tanh or sinh model, defaults among them: imax or i0 (A), v0 (V), g (S)."""
-    scale, v0, g = {**_NAMED[model.type][1], **model.params}.values()
+    defaults = _NAMED[model.type][1]
+    scale, v0, g = (model.params.get(key, value) for key, value in defaults.items())
     return scale, v0, g
 
 

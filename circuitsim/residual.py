@@ -332,10 +332,10 @@ class Check:
         """Currents out of a unit, and into it, that are none, (len(rows), n_free) each, A.
 
         No voltages in float64 can make them smaller: they are beyond the last digit of the `largest` currents, or of
-        the largest voltage; or the currents of nonlinear branches would
-        fall, or rise, by as much when their voltages change in the last digits; or they are the last digits of currents
-        that are carried. No voltage counts as more than 1e12 V there, no current as more than 1e12 A: islands that
-        nothing holds may end anywhere, and the last digits of -1e58 V would excuse every current that there is.
+        the largest voltage; or the currents of nonlinear branches would fall, or rise, by as much when their voltages
+        change in the last digits; or they are the last digits of currents that are carried. No voltage counts as more
+        than 1e12 V there, no current as more than 1e12 A: islands that nothing holds may end anywhere, and the last
+        digits of -1e58 V would excuse every current that there is.
 
         `across_islands`: of the branches between islands alone. What rounds within one cancels in its sum, but where
         perfect diodes carry it.

@@ -112,12 +112,7 @@ def joined(circuit: Circuit) -> tuple[Ints, Ints]:
 
 def controls(circuit: Circuit) -> tuple[Ints, Ints]:
     """From a node that controls a source to a node of the source, ground where both are: (n,) each of Controlled."""
-    s, ties = circuit.controlled, circuit.ties
-    by_current = s.control >= 0
-    source = np.where(by_current, s.control, 0)
-    ca, cb = (
-        np.where(by_current, end[source], own) if len(ties) else own for end, own in ((ties.a, s.ca), (ties.b, s.cb))
-    )
+    s, (ca, cb) = circuit.controlled, circuit.control_ends
     return np.where(ca > 0, ca, cb), np.where(s.a > 0, s.a, s.b)
 
 

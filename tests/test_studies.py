@@ -66,8 +66,8 @@ D2 0 d ideal
 @pytest.fixture(autouse=True)
 def chunks_of_few_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that few runs, or points, make many chunks."""
-    monkeypatch.setattr(MonteCarloPlan, "most_groups", 16)
-    monkeypatch.setattr(SweepPlan, "most_circuits", 16)
+    for module in ("dc", "draws"):
+        monkeypatch.setattr(f"circuitsim.sweeping.{module}.CHUNK_CIRCUITS", 16)
 
 
 DC = {
@@ -655,7 +655,7 @@ except KeyboardInterrupt:
 def test_what_ends_the_command_ends_its_workers_and_keeps_what_is_done(
     tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(MonteCarloPlan, "most_groups", CHUNK_CIRCUITS)  # as the command has it
+    monkeypatch.setattr("circuitsim.sweeping.draws.CHUNK_CIRCUITS", CHUNK_CIRCUITS)  # as the command has it
     folder, runs = tmp_path / "study", 20_000
     command = [sys.executable, "-m", "circuitsim", "sweep", str(MONTE_CARLO), "--runs", str(runs), "--seed", "1"]
     command += ["--workers", "2", "--study", str(folder), "--npz", str(tmp_path / "out.npz")]

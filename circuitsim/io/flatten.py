@@ -121,9 +121,8 @@ class _Writer:
         self.opens = 0  # diodes with IS = 0
         self.diodes: set[int] = set()  # rows of those that are written as such
         self.devices = Names(_UNSAFE)  # A and B elements
-        self.stand_ins: dict[
-            tuple[str, int], tuple[str, str]
-        ] = {}  # kind, row -> kind and name of what is there instead
+        # kind, row -> kind and name of what is there instead
+        self.stand_ins: dict[tuple[str, int], tuple[str, str]] = {}
 
     def chunks(self) -> Iterator[str]:
         """The whole netlist, top to bottom."""

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +18,15 @@ from circuitsim.netlist.model import CROSSBAR, KINDS, ArrayRef, CrossbarCard, Fl
 from circuitsim.netlist.source import Plain
 from circuitsim.netlist.tokens import shown
 
+Links: TypeAlias = Sequence[Sequence[int]]  # of an element or an array: for each of LINKS a number for each member
+
 _INDEX = re.compile(r"\[([0-9]{1,15})\]$")
-COLUMNS = {
+COLUMNS = {  # of values; see model.Table
     "R": ("r", "g"), "V": ("v",), "I": ("i",), "D": ("model", "area", "m", "temp"), "L": (), "C": (),
     "N": ("model", "m"),
-    "E": ("gain", "ca", "cb"), "F": ("gain", "control"), "G": ("gain", "ca", "cb"), "H": ("gain", "control"),
+    "E": ("gain",), "F": ("gain",), "G": ("gain",), "H": ("gain",),
 }  # fmt: skip
+LINKS = {"E": ("ca", "cb"), "F": ("control",), "G": ("ca", "cb"), "H": ("control",)}
 
 
 @dataclass
@@ -30,6 +34,7 @@ class _Rows:
     """The rows of one kind so far."""
 
     columns: list[list[float]]  # one list for each of COLUMNS
+    links: list[list[int]]  # one list for each of LINKS: nodes, or numbers of `Builder.controls`
     names: list[str] = field(default_factory=list)
     a: list[int] = field(default_factory=list)
     b: list[int] = field(default_factory=list)
@@ -56,10 +61,9 @@ class Builder:
         self.place = place
         self.nodes: list[str] = ["0"]
         self.node_index: dict[str, int] = {"0": 0} if known is None else known
-        self.first: list[int] = [
-            -1
-        ]  # twice the place where a node appears first, plus 1 for a plain card's second node
-        self.rows = {kind: _Rows([[] for _ in COLUMNS[kind]]) for kind in KINDS}
+        # For each node twice the place where it appears first, plus 1 for a plain card's second node.
+        self.first: list[int] = [-1]
+        self.rows = {kind: _Rows([[] for _ in COLUMNS[kind]], [[] for _ in LINKS.get(kind, ())]) for kind in KINDS}
         self.arrays: dict[str, ArrayRef] = {}
         self.crossbars: list[CrossbarCard] = []
         self.names: dict[str, int] = {}  # lower-case element or array name -> place
@@ -87,12 +91,14 @@ class Builder:
             raise _duplicate(name, self.place(earlier), self.place(seq))
 
     def control(self, source: str, label: str, seq: int) -> int:
-        """The number, for the column `control`, of a voltage source that may come later in the deck."""
+        """The number, for the link `control`, of a voltage source that may come later in the deck."""
         self.controls.append((source, label, seq))
         return len(self.controls) - 1
 
-    def add(self, kind: str, name: str, a: int, b: int, order: int, seq: int, *values: Value) -> None:
-        """Append one element; `values` in the order of COLUMNS."""
+    def add(
+        self, kind: str, name: str, a: int, b: int, order: int, seq: int, *values: Value, links: Links = ()
+    ) -> None:
+        """Append one element; `values` in the order of COLUMNS, `links` in that of LINKS, a list each."""
         rows = self.rows[kind]
         rows.names.append(name)
         rows.a.append(a)
@@ -101,6 +107,8 @@ class Builder:
         rows.seq.append(seq)
         for column, value in zip(rows.columns, values, strict=True):
             column.append(float(value))
+        for column_of_links, link in zip(rows.links, links, strict=True):
+            column_of_links += link
 
     def add_array(
         self,
@@ -112,6 +120,7 @@ class Builder:
         order: int,
         seq: int,
         *values: Value,
+        links: Links = (),
     ) -> None:
         """Append the members of an array; each of the values is one number, or one for each member."""
         rows, count = self.rows[kind], len(a)
@@ -123,6 +132,8 @@ class Builder:
         rows.seq += [seq] * count
         for column, value in zip(rows.columns, values, strict=True):
             column += np.broadcast_to(value, (count,)).tolist()
+        for column_of_links, link in zip(rows.links, links, strict=True):
+            column_of_links += link
         self.arrays[name.lower()] = ArrayRef(kind, start, start + count, indices)
 
     def add_crossbar(self, crossbar: CrossbarCard) -> None:
@@ -140,9 +151,8 @@ class Builder:
         number[by_first] = np.arange(by_first.size)
         meaning = {"ca": number, "cb": number, "control": self._control_rows(tables["V"].names)}
         for kind, t in tables.items():
-            values = {column: v for column, v in t.values.items() if column not in meaning}
-            links = {column: meaning[column][v.astype(np.int64)] for column, v in t.values.items() if column in meaning}
-            tables[kind] = Table(kind, t.names, number[t.a], number[t.b], t.seq, t.order, values, links)
+            links = {name: meaning[name][link] for name, link in t.links.items()}
+            tables[kind] = replace(t, a=number[t.a], b=number[t.b], links=links)
         crossbars = tuple(replace(c, rows=number[c.rows], cols=number[c.cols]) for c in self.crossbars)
         return tables, crossbars, [self.nodes[i] for i in by_first.tolist()]
 
@@ -166,12 +176,15 @@ class Builder:
         columns = [
             np.concatenate([np.array(c, float), *[p.columns[k] for p in plain]]) for k, c in enumerate(rows.columns)
         ]
+        links = [np.array(link, np.int64) for link in rows.links]  # plain cards have none
         if not (order[1:] >= order[:-1]).all():
             sort = np.argsort(order, kind="stable")
             names = [names[i] for i in sort.tolist()]
-            a, b, seq, order, columns = a[sort], b[sort], seq[sort], order[sort], [c[sort] for c in columns]
+            a, b, seq, order = a[sort], b[sort], seq[sort], order[sort]
+            columns, links = [c[sort] for c in columns], [link[sort] for link in links]
             self._move_arrays(kind, sort)
-        return Table(kind, names, a, b, seq, order, dict(zip(COLUMNS[kind], columns, strict=True)))
+        values = dict(zip(COLUMNS[kind], columns, strict=True))
+        return Table(kind, names, a, b, seq, order, values, dict(zip(LINKS.get(kind, ()), links, strict=True)))
 
     def _move_arrays(self, kind: str, sort: Ints) -> None:
         """Array members stay together under the stable sort; note where each array went."""
@@ -255,7 +268,9 @@ class ManyBuilder(Builder):
         self.count = count
         self.values: dict[str, list[tuple[int, tuple[Value, ...]]]] = {kind: [] for kind in KINDS}
 
-    def add(self, kind: str, name: str, a: int, b: int, order: int, seq: int, *values: Value) -> None:
+    def add(
+        self, kind: str, name: str, a: int, b: int, order: int, seq: int, *values: Value, links: Links = ()
+    ) -> None:
         self.values[kind].append((1, values))
 
     def add_array(
@@ -268,6 +283,7 @@ class ManyBuilder(Builder):
         order: int,
         seq: int,
         *values: Value,
+        links: Links = (),
     ) -> None:
         self.values[kind].append((len(a), values))
 

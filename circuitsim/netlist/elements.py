@@ -8,6 +8,8 @@ from collections.abc import Callable
 import numpy as np
 
 from circuitsim.errors import NetlistError
+from circuitsim.netlist.arrays import at_members
+from circuitsim.netlist.builder import Links
 from circuitsim.netlist.cards import NOUNS, CardReader, Element, extra_word, unknown_key
 from circuitsim.netlist.chance import seed_by_seed
 from circuitsim.netlist.expressions import Value
@@ -55,16 +57,16 @@ def read_element(reader: CardReader, card: Card, scope: Scope, order: int) -> No
     read(reader, reader.element(letter, card, scope, order))
 
 
-def _add(reader: CardReader, e: Element, *values: Value) -> None:
+def _add(reader: CardReader, e: Element, *values: Value, links: Links = ()) -> None:
     """Append the element, or the members of the array, to the table of its kind."""
     kind, words = e.pattern.kind, e.words
     if not e.ranges:
         a, b = reader.node(e, words[0]), reader.node(e, words[1])
-        reader.builder.add(kind, e.base, a, b, e.order, e.card.seq, *values)
+        reader.builder.add(kind, e.base, a, b, e.order, e.card.seq, *values, links=links)
         return
     if len(e.ranges) == 2:  # row by row
         values = tuple(np.reshape(x, (-1, *np.shape(x)[2:])) if np.ndim(x) > 1 else x for x in values)
-    reader.builder.add_array(kind, e.base, e.ranges, *reader.ends(e), e.order, e.card.seq, *values)
+    reader.builder.add_array(kind, e.base, e.ranges, *reader.ends(e), e.order, e.card.seq, *values, links=links)
 
 
 # -- resistors ---------------------------------------------------------------------------------------------------------
@@ -312,19 +314,19 @@ def _controlled(reader: CardReader, e: Element) -> None:
     if kind == "H":
         gain = np.divide(gain, e.scope.multiplier)
     if kind in "EG":
-        _, _, *ports = [_nodes(reader, e, word) for word in (first, second, *control)]
-        _add(reader, e, gain, *ports)
+        ends = [_nodes(reader, e, word) for word in (first, second, *control)]  # numbered in the order of the card
+        _add(reader, e, gain, links=ends[2:])
     else:
-        _add(reader, e, gain, _sources(reader, e, control[0]))
+        _add(reader, e, gain, links=[_sources(reader, e, control[0])])
 
 
-def _nodes(reader: CardReader, e: Element, word: str) -> Value:
-    """The nodes behind a word, as a column of the builder takes them."""
-    return np.array(reader.nodes(e, word, 0), float) if e.ranges else float(reader.node(e, word))
+def _nodes(reader: CardReader, e: Element, word: str) -> list[int]:
+    """The node behind a word for each member."""
+    return reader.nodes(e, word, 0) if e.ranges else [reader.node(e, word)]
 
 
-def _sources(reader: CardReader, e: Element, word: str) -> Value:
-    """The voltage sources whose currents control the members of a current-controlled source."""
+def _sources(reader: CardReader, e: Element, word: str) -> list[int]:
+    """For each member of a current-controlled source the voltage source whose current controls it."""
     if word[0] not in "vV":
         raise NetlistError(
             f"{e.label}: '{shown(word)}' is no voltage source; a current is measured by one: put a source of 0 V "
@@ -333,7 +335,7 @@ def _sources(reader: CardReader, e: Element, word: str) -> Value:
     names = reader.spread(e, word, 0, "source") if e.ranges else [word]
     path = f"V.{e.scope.path}." if e.scope.path else ""
     numbers = [reader.builder.control(path + name, e.label, e.card.seq) for name in names]
-    return np.array(numbers, float) if e.ranges else float(numbers[0])
+    return at_members(numbers, e.ranges, 0) if e.ranges else numbers
 
 
 # -- diodes and the rest -----------------------------------------------------------------------------------------------

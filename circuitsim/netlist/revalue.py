@@ -118,10 +118,9 @@ class Revaluer:
         columns = {}
         for kind, table in self.base.tables.items():
             for k, name in enumerate(COLUMNS[kind]):
-                if name in table.values:
-                    column = builder.column(kind, k)
-                    if len(column) > 1 or not np.array_equal(column[0], table.values[name][self.rows[kind]]):
-                        columns[kind, name] = np.broadcast_to(column, (len(changes), column.shape[1]))
+                column = builder.column(kind, k)
+                if len(column) > 1 or not np.array_equal(column[0], table.values[name][self.rows[kind]]):
+                    columns[kind, name] = np.broadcast_to(column, (len(changes), column.shape[1]))
         return _Many(columns, tuple(evaluation.models.rows), evaluation.options)
 
     def one(self, many: _Many, k: int, changes: Changes) -> Netlist:
@@ -164,8 +163,7 @@ class Revaluer:
         where = self._where(kind, builder)
         values = {name: column.copy() for name, column in old.values.items()}
         for name, column in zip(COLUMNS[kind], new.columns, strict=True):
-            if name in values:  # the others are nodes and elements
-                values[name][where] = column
+            values[name][where] = column
         for element, value in changes.elements.items():
             found = self.base.find(element)
             if found is None:

@@ -100,8 +100,6 @@ def count_points(analysis: Analysis) -> int:
 class SweepPlan(Plan):
     """The points of a `.dc` analysis: parameters and temperature outermost, then resistors, sources as a batch."""
 
-    most_groups, most_circuits = CHUNK_GROUPS, CHUNK_CIRCUITS
-
     def __init__(
         self,
         circuit: Circuit,
@@ -122,9 +120,9 @@ class SweepPlan(Plan):
         axis_of = [len(swept) - 1 - k for k in order]
         by_group = np.arange(math.prod(shape)).reshape(shape).transpose(axis_of)
         rows = math.prod(shape[len(swept) - 1 - k] for k in self.sources)
-        if rows == 1 and 4 * len(circuit.nodes) <= UNKNOWNS and settings.method != "bcd":  # four are a stack
-            self.most_groups = self.most_circuits
-        super().__init__(circuit, settings, backend, saves, values, by_group.reshape(-1, rows))
+        beside = rows == 1 and 4 * len(circuit.nodes) <= UNKNOWNS and settings.method != "bcd"  # four are a stack
+        most = CHUNK_CIRCUITS if beside else CHUNK_GROUPS
+        super().__init__(circuit, settings, backend, saves, values, by_group.reshape(-1, rows), most)
         self.per_evaluation = math.prod(shape[len(swept) - 1 - k] for k in self.resistors)  # groups
         only_voltages = all(s.kind == "V" for s in swept)
         self.revaluer = None if only_voltages else revaluer_of(circuit)

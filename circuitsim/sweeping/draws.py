@@ -67,8 +67,6 @@ def monte_carlo(
 class MonteCarloPlan(Plan):
     """Runs with random draws of their own."""
 
-    most_groups = CHUNK_CIRCUITS
-
     def __init__(
         self,
         circuit: Circuit,
@@ -79,7 +77,7 @@ class MonteCarloPlan(Plan):
         seed: int,
     ) -> None:
         values = np.arange(seed, seed + runs, dtype=np.float64)[:, None]
-        super().__init__(circuit, settings, backend, saves, values, np.arange(runs)[:, None])
+        super().__init__(circuit, settings, backend, saves, values, np.arange(runs)[:, None], CHUNK_CIRCUITS)
         self.seed = seed
         self.revaluer = revaluer_of(circuit)
 

@@ -64,7 +64,6 @@ class Plan:
     """
 
     swept: tuple[Swept, ...] = ()
-    most_groups: int  # of a chunk
 
     def __init__(
         self,
@@ -74,9 +73,11 @@ class Plan:
         saves: tuple[Save, ...],
         values: Floats,
         groups: Ints,
+        most_groups: int,
     ) -> None:
+        """`most_groups`: of a chunk."""
         self.circuit, self.settings, self.backend, self.saves = circuit, settings, backend, saves
-        self.values, self.groups = values, groups
+        self.values, self.groups, self.most_groups = values, groups, most_groups
         count, rows = groups.shape
         most = max(1, min(CHUNK_POINTS, CHUNK_VOLTAGES // len(circuit.nodes)))  # points of a chunk
         self._together = max(1, min(self.most_groups, most // rows))  # groups of a chunk
