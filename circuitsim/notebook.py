@@ -6,13 +6,12 @@ Names are those of raw files: v(out), i(V1), @R1[p].
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from circuitsim.columns import Columns, all_nodes, of_solution, of_sweep, shown_nodes
 from circuitsim.errors import BackendUnavailable
 from circuitsim.netlist.model import KIND_NAMES
 
@@ -24,10 +23,6 @@ if TYPE_CHECKING:
     from circuitsim.solution import Solution
     from circuitsim.sweeping import SweepResult
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
-
 QUANTITIES = {"V": "voltage", "A": "current", "W": "power", "ohm": "resistance"}
 _MOST_VALUES = 20  # of one row, in HTML
 _MOST_COLUMNS = 8
@@ -37,75 +32,12 @@ _MOST_LETTERS = 60  # of a name
 _MOST_TITLE = 200
 
 
-@dataclass(frozen=True)
-class _Columns:
-    """Values by name, the rows those of a batch, or the points of a sweep."""
-
-    names: list[str]
-    units: list[str]
-    unique: Bools  # (n,) False also where there is no value
-    values: Floats  # (rows, n); NaN: no value
-
-    def once(self) -> _Columns:
-        """Without what has the name of an earlier column, in any case."""
-        first = {name.lower(): k for k, name in reversed(list(enumerate(self.names)))}
-        keep = sorted(first.values())
-        names, units = ([texts[k] for k in keep] for texts in (self.names, self.units))
-        return _Columns(names, units, self.unique[keep], self.values[:, keep])
-
-
-def _joined(*parts: tuple[Iterable[str], Sequence[str], Bools, Floats]) -> _Columns:
-    names, units, unique, values = zip(*parts, strict=True)
-    return _Columns(
-        [name for some in names for name in some],
-        [unit for some in units for unit in some],
-        np.concatenate(unique),
-        np.concatenate(values, axis=1),
-    ).once()
-
-
-def _solution_columns(solution: Solution, saved: Saved, nodes: Ints, rows: slice) -> _Columns:
-    """Voltages of nodes, currents of sources, what is saved besides."""
-    c = solution.circuit
-    finite = bool(np.isfinite(solution.x).all())
-    current, unique_current = solution.source_currents if finite else (_none(solution.batch, len(c.sources)), None)
-    known = solution.determined[nodes] & ~c.left_out[nodes] if finite else np.zeros(nodes.size, bool)
-    sure = np.zeros(len(c.sources), bool) if unique_current is None else unique_current
-    return _joined(
-        ((f"v({c.nodes[k]})" for k in nodes.tolist()), ["V"] * nodes.size, known, solution.voltages(nodes, rows)),
-        ((f"i({name})" for name in c.source_names), ["A"] * len(c.sources), sure, current[rows]),
-        (saved.labels, saved.units, finite & ~saved.ambiguous & ~saved.left_out, saved.values(rows)),
-    )
-
-
-def _sweep_columns(result: SweepResult, nodes: Ints) -> _Columns:
-    c = result.circuit
-    return _joined(
-        (
-            (f"v({c.nodes[k]})" for k in nodes.tolist()),
-            ["V"] * nodes.size,
-            result.determined[nodes] & ~result.left_out[nodes],
-            result.voltages[:, nodes],
-        ),
-        ((f"i({name})" for name in c.source_names), ["A"] * len(c.sources), ~result.ambiguous, result.currents),
-        (result.saved_labels, result.saved_units, ~result.saved_ambiguous & ~result.saved_left_out, result.saved),
-    )
-
-
-def _none(rows: int, columns: int) -> Floats:
-    return np.full((rows, columns), np.nan)
-
-
-def _all_nodes(circuit: Circuit) -> Ints:
-    return np.arange(1, len(circuit.nodes))
-
-
 # -- pandas ------------------------------------------------------------------------------------------------------------
 
 
 def solution_frame(solution: Solution, saved: Saved) -> pd.DataFrame:
     """One line for each value: row (of the batch), quantity, name, value, unit, unique."""
-    found = _solution_columns(solution, saved, _all_nodes(solution.circuit), slice(0, solution.batch))
+    found = of_solution(solution, saved)
     rows, n = found.values.shape
     return _frame(
         {
@@ -121,7 +53,7 @@ def solution_frame(solution: Solution, saved: Saved) -> pd.DataFrame:
 
 def sweep_frame(result: SweepResult) -> pd.DataFrame:
     """One line for each point: what is swept, voltages, currents, what is saved, status, kcl_relative."""
-    found = _sweep_columns(result, _all_nodes(result.circuit))
+    found = of_sweep(result)
     swept = result.values if result.swept else result.values.astype(np.int64)  # seeds
     frame = _frame(
         {
@@ -166,9 +98,9 @@ def circuit_html(circuit: Circuit) -> str:
 
 def solution_html(solution: Solution, saved: Saved) -> str:
     """The first voltages (those of `.output`, if there are), source currents and saved values; the certificate."""
-    nodes, rows = _shown_nodes(solution.circuit), min(solution.batch, _MOST_ROWS)
-    found = _solution_columns(solution, saved, nodes, slice(0, rows))
-    total = solution.batch, found.values.shape[1] + _all_nodes(solution.circuit).size - nodes.size
+    nodes, rows = shown_nodes(solution.circuit)[:_MOST_VALUES], min(solution.batch, _MOST_ROWS)
+    found = of_solution(solution, saved, nodes, slice(0, rows)).once()
+    total = solution.batch, found.values.shape[1] + all_nodes(solution.circuit).size - nodes.size
     if solution.batch == 1:
         cells = zip(found.names, found.values[0].tolist(), found.units, found.unique.tolist(), strict=True)
         lines = [(_short(name), _seven(x), unit + _mark(x, sure)) for name, x, unit, sure in list(cells)[:_MOST_VALUES]]
@@ -182,11 +114,11 @@ def solution_html(solution: Solution, saved: Saved) -> str:
 
 def sweep_html(result: SweepResult) -> str:
     """Points, evenly spread, of what is swept and of the first voltages, currents and saved values; what failed."""
-    count, nodes = result.values.shape[0], _shown_nodes(result.circuit)
+    count, nodes = result.values.shape[0], shown_nodes(result.circuit)[:_MOST_VALUES]
     shown = np.unique(np.linspace(0, count - 1, min(count, _MOST_ROWS)).round().astype(np.int64))
-    found = _sweep_columns(result, nodes)
-    total = found.values.shape[1] + _all_nodes(result.circuit).size - nodes.size
-    heads, cells_of = _rows(_Columns(found.names, found.units, found.unique, found.values[shown]))
+    found = of_sweep(result, nodes, points=shown).once()
+    total = found.values.shape[1] + all_nodes(result.circuit).size - nodes.size
+    heads, cells_of = _rows(found)
     swept = [[f"{x:.10g}" for x in row] for row in result.values[shown].tolist()]
     status = [[str(s)] for s in result.statuses[shown]] if result.failed.size else [[]] * shown.size
     table = [(*a, *b, *c) for a, b, c in zip(swept, cells_of, status, strict=True)]
@@ -208,19 +140,14 @@ def sweep_html(result: SweepResult) -> str:
     )
 
 
-def _shown_nodes(circuit: Circuit) -> Ints:
-    outputs = np.array(circuit.netlist.outputs, np.int64)
-    return (outputs if outputs.size else _all_nodes(circuit))[:_MOST_VALUES]
-
-
-def _rows(found: _Columns) -> tuple[list[str], list[list[str]]]:
+def _rows(found: Columns) -> tuple[list[str], list[list[str]]]:
     """Heads and cells of the first columns."""
     marks = zip(found.names, found.units, found.unique.tolist(), strict=True)
     heads = [f"{_short(name)}, {unit}{'' if sure else ' *'}" for name, unit, sure in list(marks)[:_MOST_COLUMNS]]
     return heads, [[_seven(x) for x in row] for row in found.values[:, :_MOST_COLUMNS].tolist()]
 
 
-def _stars(found: _Columns) -> list[str]:
+def _stars(found: Columns) -> list[str]:
     return [] if found.unique[:_MOST_COLUMNS].all() else ["* not unique, or no value"]
 
 

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    "errors compiled blas", "graphs", "linear", "netlist", "law_kernels notebook", "laws",
+    "errors compiled blas", "graphs", "linear", "netlist", "law_kernels columns", "laws notebook",
     "models branches", "new_values",
     "circuit", "build",
     "units coloring shapes heat", "feasibility islands layout", "topology", "placement workers branch_sums",

@@ -596,6 +596,16 @@ def test_parquet_holds_every_point(tmp_path: Path) -> None:
     assert [fact["method"] for fact in facts] == [one.method, two.method]
 
 
+def test_parquet_has_each_name_once_in_any_case(tmp_path: Path) -> None:
+    deck, path = tmp_path / "deck.cir", tmp_path / "out.parquet"
+    deck.write_text("divider\nV1 in 0 1\nR1 in Out 1k\nR2 Out 0 1k\n.save V(OUT) I(v1) @R1[p]\n.dc V1 0 2 1\n")
+    run(deck, "--parquet", path)
+    table = read_table(path)
+    columns = ["sweep", "V1", "v(in)", "v(Out)", "i(V1)", "@R1[p]", "status", "kcl_relative", "message"]
+    assert table.column_names == columns
+    assert table["v(Out)"].to_pylist() == [0, 0.5, 1]
+
+
 def test_parquet_of_runs_that_fail(tmp_path: Path) -> None:
     (tmp_path / "deck.cir").write_text(FALLING)
     path = tmp_path / "out.parquet"

@@ -12,25 +12,29 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from circuitsim.columns import Columns, all_nodes, fresh, of_solution, shown_nodes
 from circuitsim.errors import At
 from circuitsim.io.files import replacing
 from circuitsim.io.raw import Plot
 from circuitsim.netlist.saves import Save
 from circuitsim.residual import FIGURES
-from circuitsim.saved import UNITS, Saved, wanted_saves
+from circuitsim.saved import Saved, wanted_saves
 from circuitsim.solution import Solution
+
+if TYPE_CHECKING:
+    from circuitsim.sweeping import SweepResult
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 MOST_NUMBERS = 1_000_000  # voltages, or currents, in one JSON object
 _CSV_NUMBERS = 1_000_000  # turned into text at a time
-_RAW_TYPES = {quantity: {"A": "current", "W": "power"}.get(unit, "voltage") for quantity, unit in UNITS.items()}
+_RAW_TYPES = {"V": "voltage", "A": "current", "W": "power", "ohm": "voltage"}
 
 
 class Results:
@@ -52,12 +56,7 @@ class Results:
     @property
     def nodes(self) -> Ints:
         """All nodes but ground."""
-        return np.arange(1, len(self.circuit.nodes))
-
-    @property
-    def outputs(self) -> Ints:
-        """The nodes of `.output`; empty without one."""
-        return np.array(self.circuit.netlist.outputs, np.int64)
+        return all_nodes(self.circuit)
 
     def names(self, nodes: Ints) -> list[str]:
         """Names of nodes."""
@@ -133,6 +132,11 @@ def warning_texts(notes: Iterable[tuple[At | None, str]]) -> list[str]:
     return [f"{at}: {text}" if at else text for at, text in notes]
 
 
+def how(result: Solution | SweepResult) -> dict[str, Any]:
+    """How something was solved."""
+    return {name: getattr(result, name) for name in ("method", "why", "backend", "dtype", "steps")}
+
+
 def result_object(results: Results, seconds: Mapping[str, float]) -> dict[str, Any]:
     """The JSON object of `circuitsim solve --json`; a batch of more than one row gives lists instead of numbers.
 
@@ -142,13 +146,11 @@ def result_object(results: Results, seconds: Mapping[str, float]) -> dict[str, A
     warnings = warning_texts(circuit.notes) + results.remarks
     nodes = results.nodes
     if nodes.size * solution.batch > MOST_NUMBERS:
-        nodes = results.outputs
-        kept = (
-            "only those of the .output nodes are given" if nodes.size else "none are given; add .output, or use --npz"
-        )
+        nodes = np.array(circuit.netlist.outputs, np.int64)
+        kept = "only those of the .output nodes are given; --npz gives all"
         warnings.append(
             f"voltages: {results.nodes.size} nodes x {solution.batch} rows are more than {MOST_NUMBERS:,} numbers: "
-            f"{kept if not nodes.size else kept + '; --npz gives all'}"
+            f"{kept if nodes.size else 'none are given; add .output, or use --npz'}"
         )
     with_currents = len(circuit.sources) * solution.batch <= MOST_NUMBERS
     if not with_currents:
@@ -172,11 +174,7 @@ def result_object(results: Results, seconds: Mapping[str, float]) -> dict[str, A
         "currents": _columns(results.circuit.source_names, results.currents) if with_currents else {},
         "saved": _columns(saved.labels, saved.values()) if with_saved else {},
         "residuals": {name: number(getattr(solution.residuals, name)) for name in FIGURES},
-        "method": solution.method,
-        "why": solution.why,
-        "backend": solution.backend,
-        "dtype": solution.dtype,
-        "steps": solution.steps,
+        **how(solution),
         "seconds": dict(seconds),
         "warnings": warnings,
         "undetermined": results.names(np.flatnonzero(results.undetermined)),
@@ -200,22 +198,16 @@ def write_csv(results: Results, out: IO[str]) -> None:
     Nodes are the `.output` nodes, or all without one; their voltages in V, what is saved in V, A or W.
     """
     solution = results.solution
-    nodes = results.outputs if results.outputs.size else results.nodes
+    nodes = shown_nodes(results.circuit)
     writer = csv.writer(out, lineterminator="\n")
     names, saved = results.names(nodes), results.saved
-    more = not_given(saved.labels, names)
+    more = fresh(saved.labels, given=(f"v({name})" for name in names))
     writer.writerow(["row", *names, *(saved.labels[k] for k in more)])
     step = max(1, _CSV_NUMBERS // max(nodes.size + saved.count, 1))
     for first in range(0, solution.batch, step):
         rows = slice(first, min(first + step, solution.batch))
         block = np.concatenate([solution.voltages(nodes, rows), saved.values(rows)[:, more]], axis=1)
         writer.writerows([first + k, *row] for k, row in enumerate(block.tolist()))
-
-
-def not_given(labels: Sequence[str], nodes: Sequence[str]) -> list[int]:
-    """Which of the saved columns are not the voltages of these nodes, which have columns already."""
-    given = {f"v({name})".lower() for name in nodes}
-    return [k for k, label in enumerate(labels) if label.lower() not in given]
 
 
 def write_npz(results: Results, path: Path) -> None:
@@ -241,11 +233,7 @@ def write_npz(results: Results, path: Path) -> None:
         "status": solution.status.name,
         "message": solution.message,
         "failed_rows": solution.failed,
-        "method": solution.method,
-        "why": solution.why,
-        "backend": solution.backend,
-        "dtype": solution.dtype,
-        "steps": solution.steps,
+        **how(solution),
         **{name: getattr(solution.residuals, name) for name in FIGURES},
     }
     with replacing(path, "wb") as out:
@@ -258,35 +246,25 @@ def raw_plot(results: Results) -> Plot:
     One row is the plot `Operating Point`. A batch is `Operating points of a batch`, a point for each row, and its first
     variable is `row`, the row's number from 0.
     """
-    solution, saved = results.solution, results.saved
-    columns = [f"v({name})" for name in results.names(results.nodes)] + [
-        f"i({name})" for name in results.circuit.source_names
-    ]
-    types = ["voltage"] * results.nodes.size + ["current"] * len(results.circuit.source_names)
-    more = raw_variables(saved.labels, saved.quantities)
-    variables, kept = once([*zip(columns, types, strict=True), *more])
-    values = np.concatenate([solution.voltages(results.nodes), results.currents, saved.values()], axis=1)[:, kept]
-    if solution.batch == 1:
-        return Plot("Operating Point", tuple(variables), values)
-    numbered = np.column_stack([np.arange(solution.batch), values])
-    return Plot("Operating points of a batch", (("row", "notype"), *variables), numbered)
+    columns, batch = of_solution(results.solution, results.saved), results.solution.batch
+    if batch == 1:
+        return plot_of("Operating Point", columns)
+    return plot_of("Operating points of a batch", columns, ("row", "notype", np.arange(batch)))
 
 
-def raw_variables(labels: Sequence[str], quantities: Sequence[str]) -> list[tuple[str, str]]:
-    """What is saved, as variables of a raw file."""
-    return [(_raw_name(*pair), _RAW_TYPES[pair[1]]) for pair in zip(labels, quantities, strict=True)]
+def plot_of(title: str, columns: Columns, *first: tuple[str, str, NDArray[Any]]) -> Plot:
+    """A plot of a raw file: what comes first, (name, type, (rows,)), then columns by ngspice's names, each once."""
+    names = [_raw_name(*pair).lower() for pair in zip(columns.names, columns.units, strict=True)]
+    kept = fresh(names, given=(name for name, *_ in first))
+    variables = [(name, kind) for name, kind, _ in first]
+    variables += [(names[k], _RAW_TYPES[columns.units[k]]) for k in kept]
+    values = np.column_stack([*(column for *_, column in first), columns.take(kept).values])
+    return Plot(title, tuple(variables), values)
 
 
-def once(variables: Sequence[tuple[str, str]]) -> tuple[list[tuple[str, str]], list[int]]:
-    """Variables with their names in lower case, each name once, and which ones they are."""
-    first = {name.lower(): k for k, (name, _) in reversed(list(enumerate(variables)))}
-    kept = sorted(first.values())
-    return [(variables[k][0].lower(), variables[k][1]) for k in kept], kept
-
-
-def _raw_name(label: str, quantity: str) -> str:
-    """ngspice's: `i(@r1[i])`, `v(@d1[vd])`, `@r1[p]`; what has parentheses already stays."""
-    letter = {"current": "i", "voltage": "v"}.get(_RAW_TYPES[quantity])
+def _raw_name(label: str, unit: str) -> str:
+    """`i(@r1[i])`, `v(@d1[vd])`, `@r1[p]`; what has parentheses already stays."""
+    letter = {"current": "i", "voltage": "v"}.get(_RAW_TYPES[unit])
     return f"{letter}({label})" if letter and label.startswith("@") else label
 
 

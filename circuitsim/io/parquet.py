@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from circuitsim.columns import of_sweep
 from circuitsim.errors import BackendUnavailable
 from circuitsim.io.files import replacing
-from circuitsim.io.output import chosen
-from circuitsim.io.sweeps import node_names
+from circuitsim.io.output import chosen, how
 from circuitsim.sweeping import SweepResult
 
 if TYPE_CHECKING:
@@ -62,34 +62,24 @@ def write_sweep_parquet(results: Sequence[SweepResult], path: Path) -> None:
 def _table(result: SweepResult, number: int) -> pyarrow.Table:
     import pyarrow
 
-    nodes = np.arange(1, len(result.circuit.nodes))
-    count = len(result.values)
-    columns: dict[str, Any] = {"sweep": np.full(count, number)}
-
-    def add(names: Sequence[str], values: np.ndarray) -> None:
-        for k, name in enumerate(names):
-            columns.setdefault(name, values[:, k])  # a value that is saved may be one that is given already
-
+    found, count = of_sweep(result), len(result.values)
     names = [f"param({name})" if name in _OURS else name for name in result.names]
-    add(names, result.values if result.swept else result.values.astype(np.int64))
-    add([f"v({name})" for name in node_names(result, nodes)], result.voltages[:, 1:])
-    add([f"i({name})" for name in result.circuit.source_names], result.currents)
-    add(result.saved_labels, result.saved)
-    columns["status"] = result.statuses.astype(object)
-    columns["kcl_relative"] = result.kcl_relative
-    columns["message"] = [result.messages.get(k) for k in range(count)]
-    types = {"message": pyarrow.string()}
-    return pyarrow.table({name: pyarrow.array(column, type=types.get(name)) for name, column in columns.items()})
+    swept = result.values if result.swept else result.values.astype(np.int64)
+    columns = {
+        "sweep": np.full(count, number),
+        **dict(zip(names, swept.T, strict=True)),
+        **dict(zip(found.names, found.values.T, strict=True)),
+        "status": result.statuses.astype(object),
+        "kcl_relative": result.kcl_relative,
+        "message": pyarrow.array([result.messages.get(k) for k in range(count)], type=pyarrow.string()),
+    }
+    return pyarrow.table(columns)
 
 
 def _facts(result: SweepResult) -> dict[str, Any]:
     return {
         "swept": [vars(swept) for swept in result.swept],
-        "method": result.method,
-        "why": result.why,
-        "backend": result.backend,
-        "dtype": result.dtype,
-        "steps": result.steps,
+        **how(result),
         "undetermined": chosen(result.circuit.nodes, ~result.determined),
         "left_out": chosen(result.circuit.nodes, result.left_out),
         "ambiguous_currents": chosen(result.circuit.source_names, result.ambiguous) + list(result.ambiguous_others),

@@ -14,8 +14,9 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from circuitsim.columns import all_nodes, fresh, of_sweep, shown_nodes
 from circuitsim.io.files import replacing
-from circuitsim.io.output import MOST_NUMBERS, chosen, named_texts, not_given, numbers, once, raw_variables, strings
+from circuitsim.io.output import MOST_NUMBERS, chosen, how, named_texts, numbers, plot_of, strings
 from circuitsim.io.raw import Plot
 from circuitsim.netlist.model import KINDS
 from circuitsim.solution import Status
@@ -32,12 +33,6 @@ _RAW_NAMES = {
     "V": ("v(v-sweep)", "voltage"), "I": ("i(i-sweep)", "current"), "R": ("res-sweep", "res-sweep"),
     "temp": ("temp-sweep", "temp-sweep"), "param": ("param-sweep", "param-sweep"),
 }  # fmt: skip
-
-
-def chosen_nodes(result: SweepResult) -> Ints:
-    """The nodes of `.output`, or all but ground without one."""
-    outputs = np.array(result.circuit.netlist.outputs, np.int64)
-    return outputs if outputs.size else np.arange(1, len(result.circuit.nodes))
 
 
 def node_names(result: SweepResult, nodes: Ints) -> list[str]:
@@ -87,7 +82,7 @@ def sweep_object(
 
 def _plot_object(result: SweepResult, warnings: list[str]) -> dict[str, Any]:
     count = result.values.shape[0]
-    nodes = np.arange(1, len(result.circuit.nodes))
+    nodes = all_nodes(result.circuit)
     sources, labels = result.circuit.source_names, result.saved_labels
     if nodes.size * count > MOST_NUMBERS:
         nodes = np.array(result.circuit.netlist.outputs, np.int64)
@@ -119,11 +114,7 @@ def _plot_object(result: SweepResult, warnings: list[str]) -> dict[str, Any]:
         "ambiguous_currents": (chosen(sources, result.ambiguous) if sources else []) + list(result.ambiguous_others),
         "ambiguous_saved": chosen(labels, result.saved_ambiguous) if labels else [],
         "left_out_saved": chosen(labels, result.saved_left_out) if labels else [],
-        "method": result.method,
-        "why": result.why,
-        "backend": result.backend,
-        "dtype": result.dtype,
-        "steps": result.steps,
+        **how(result),
     }
     if not result.swept:
         plot["statistics"] = _statistics(result, node_names(result, nodes), result.voltages[:, nodes])
@@ -145,9 +136,9 @@ def write_sweep_csv(results: Sequence[SweepResult], out: IO[str]) -> None:
     for k, result in enumerate(results):
         if k:
             out.write("\n")
-        nodes = chosen_nodes(result)
+        nodes = shown_nodes(result.circuit)
         names, labels = node_names(result, nodes), result.saved_labels
-        more = not_given(labels, names)
+        more = fresh(labels, given=(f"v({name})" for name in names))
         writer.writerow([*result.names, *names, *(labels[k] for k in more), "status"])
         for first in range(0, result.values.shape[0], _CSV_POINTS):
             rows = slice(first, first + _CSV_POINTS)
@@ -167,12 +158,11 @@ def write_sweep_npz(results: Sequence[SweepResult], path: Path) -> None:
     arrays: dict[str, Any] = {}
     for k, result in enumerate(results):
         prefix = f"dc{k + 1}_" if len(results) > 1 else ""
-        nodes = np.arange(1, len(result.circuit.nodes))
         found = {
             "swept": np.array(result.names, np.str_),
             "kinds": np.array([swept.kind for swept in result.swept] or ["seed"], np.str_),
             "values": result.values,
-            "nodes": strings(node_names(result, nodes)),
+            "nodes": strings(result.circuit.nodes[1:]),
             "voltages": result.voltages[:, 1:],
             "undetermined": ~result.determined[1:],
             "left_out": result.left_out[1:],
@@ -185,11 +175,7 @@ def write_sweep_npz(results: Sequence[SweepResult], path: Path) -> None:
             "saved_left_out": result.saved_left_out,
             "statuses": result.statuses,
             "kcl_relative": result.kcl_relative,
-            "method": result.method,
-            "why": result.why,
-            "backend": result.backend,
-            "dtype": result.dtype,
-            "steps": result.steps,
+            **how(result),
         }
         arrays |= {prefix + name: array for name, array in found.items()}
     with replacing(path, "wb") as out:
@@ -201,19 +187,11 @@ def sweep_plot(result: SweepResult) -> Plot:
 
     ngspice has no parameter sweeps and no Monte Carlo: their first variables are `param-sweep` and `seed`.
     """
-    circuit = result.circuit
-    first, name = ("seed", "notype"), "Monte Carlo"
+    first, title = ("seed", "notype"), "Monte Carlo"
     if result.swept:
-        first, name = _RAW_NAMES[result.swept[0].kind], "DC transfer characteristic"
-    given = np.flatnonzero(circuit.sources.kind != KINDS.index("R"))
-    variables, kept = once([
-        first,
-        *((f"v({node})", "voltage") for node in circuit.nodes[1:]),
-        *((f"i({circuit.source_names[k]})", "current") for k in given.tolist()),
-        *raw_variables(result.saved_labels, result.saved_quantities),
-    ])  # fmt: skip
-    columns = result.values[:, :1], result.voltages[:, 1:], result.currents[:, given], result.saved
-    return Plot(name, tuple(variables), np.concatenate(columns, axis=1)[:, kept])
+        first, title = _RAW_NAMES[result.swept[0].kind], "DC transfer characteristic"
+    given = np.flatnonzero(result.circuit.sources.kind != KINDS.index("R"))
+    return plot_of(title, of_sweep(result, sources=given), (*first, result.values[:, 0]))
 
 
 def _columns(names: Sequence[str], values: Floats) -> dict[str, list[float | None]]:

@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from circuitsim.columns import shown_nodes
 from circuitsim.io.output import Results
-from circuitsim.io.sweeps import STATISTICS, chosen_nodes, statistics
+from circuitsim.io.sweeps import STATISTICS, node_names, statistics
 from circuitsim.netlist.model import KINDS
 from circuitsim.solution import Solution, Status
 from circuitsim.solving import steps_text
@@ -101,7 +102,7 @@ def _seconds(x: float) -> str:
 
 def _shown_nodes(results: Results) -> tuple[Ints, int]:
     """The nodes to show and how many more there are."""
-    nodes = results.outputs if results.outputs.size else results.nodes
+    nodes = shown_nodes(results.circuit)
     return nodes[:MOST_NODES], max(nodes.size - MOST_NODES, 0)
 
 
@@ -254,15 +255,14 @@ _MOST_POINTS = 40  # in a table
 
 def print_sweep(result: SweepResult, tolerance: float, out: Console, quiet: bool = False) -> None:
     """A sweep as tables of its points, Monte Carlo runs as statistics; the points that failed; when quiet no more."""
-    nodes = chosen_nodes(result)
+    nodes = shown_nodes(result.circuit)
     count, what = result.values.shape[0], "points" if result.swept else "runs"
     if not quiet:
         of = ", ".join(result.names) if result.swept else _seeds(result)
         out.print(Text(f"{count:,} {what if count > 1 else what[:-1]}, {of}", "bold"), end="\n\n")
-    names = [result.circuit.nodes[k] for k in nodes.tolist()]
     loose, left_out = ~result.determined[nodes], result.left_out[nodes]
     print_columns = _print_points if result.swept else _print_statistics
-    print_columns(result, _heads(names, loose, left_out), result.voltages[:, nodes], "nodes", out)
+    print_columns(result, _heads(node_names(result, nodes), loose, left_out), result.voltages[:, nodes], "nodes", out)
     if result.saves:
         out.print()
         heads = _heads(result.saved_labels, result.saved_ambiguous, result.saved_left_out)

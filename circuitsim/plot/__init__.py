@@ -5,7 +5,6 @@ Of a large circuit the graph is aggregated: no picture takes long, or becomes un
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from circuitsim.errors import SettingsError
@@ -47,10 +46,10 @@ def solution_figure(solution: Solution, kind: str = "auto", row: int = 0) -> Fig
     return (graph if small else field).draw(solution, row, title, shapes)
 
 
-def sweep_figure(result: SweepResult, units: Sequence[str]) -> Figure:
-    """See SweepResult.plot; `units`: of what is saved."""
+def sweep_figure(result: SweepResult) -> Figure:
+    """See SweepResult.plot."""
     style.need_matplotlib()
-    return sweeps.draw(result, units, title_of(result.circuit.netlist.title))
+    return sweeps.draw(result, title_of(result.circuit.netlist.title))
 
 
 def title_of(text: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from circuitsim.columns import all_nodes, of_sweep
 from circuitsim.plot import style
 
 if TYPE_CHECKING:
@@ -37,34 +38,23 @@ class Column:
     values: Floats  # (points,); NaN where there is no answer
 
 
-def columns(result: SweepResult, units: Sequence[str]) -> list[Column]:
-    """What a sweep gives: what is saved (`units`: of each), and the voltages of the `.output` nodes.
+def columns(result: SweepResult) -> list[Column]:
+    """What a sweep gives: the voltages of the `.output` nodes, and what is saved.
 
     With neither, those of all nodes, and the currents of sources when they are few.
     """
     circuit, solved = result.circuit, result.statuses == "SOLVED"
-
-    def column(name: str, unit: str, values: Floats) -> Column:
-        return Column(name, unit, np.where(solved, values, np.nan))
-
-    outputs = list(circuit.netlist.outputs)
-    everything = not outputs and not len(units)
-    nodes = range(1, len(circuit.nodes)) if everything else outputs
-    found = [column(f"v({circuit.nodes[k]})", "V", result.voltages[:, k]) for k in nodes]
-    names = {one.name.lower() for one in found}
-    found += [
-        column(label, unit, result.saved[:, k])
-        for k, (label, unit) in enumerate(zip(result.saved_labels, units, strict=True))
-        if label.lower() not in names
-    ]
-    if everything and len(circuit.sources) <= _MOST_NESTED:
-        found += [column(f"i({name})", "A", result.currents[:, k]) for k, name in enumerate(circuit.source_names)]
-    return found
+    everything = not circuit.netlist.outputs and not result.saves
+    nodes = all_nodes(circuit) if everything else np.array(circuit.netlist.outputs, np.int64)
+    sources = np.arange(len(circuit.sources) if everything and len(circuit.sources) <= _MOST_NESTED else 0)
+    found = of_sweep(result, nodes, sources)
+    values = np.where(solved, found.values.T, np.nan)
+    return [Column(*one) for one in zip(found.names, found.units, values, strict=True)]
 
 
-def draw(result: SweepResult, units: Sequence[str], title: str) -> Figure:
+def draw(result: SweepResult, title: str) -> Figure:
     """Curves over what is swept, or histograms over the runs of a Monte Carlo analysis."""
-    found = columns(result, units)
+    found = columns(result)
     count = len(result.statuses)
     if len(result.failed):
         title += f"\n{len(result.failed):,} of {count:,} points failed and are left out"

@@ -158,7 +158,7 @@ class SweepResult(Points):
         """
         from circuitsim.plot import sweep_figure
 
-        return sweep_figure(self, self.saved_units)
+        return sweep_figure(self)
 
     def point(self, index: int) -> str:
         """A point in words: `V1 = 0.5, temp = 27`."""
