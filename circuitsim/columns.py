@@ -55,6 +55,16 @@ def fresh(names: Sequence[str], given: Iterable[str] = ()) -> list[int]:
     return sorted(k for name, k in first.items() if name not in taken)
 
 
+def swept_names(names: Iterable[str], own: Iterable[str]) -> list[str]:
+    """What columns of swept quantities are called; `own`: names that the table has for other columns.
+
+    >>> swept_names(["V1", "Status"], own=["status"])
+    ['V1', 'param(Status)']
+    """
+    taken = {name.lower() for name in own}
+    return [f"param({name})" if name.lower() in taken else name for name in names]
+
+
 def of_solution(solution: Solution, saved: Saved, nodes: Ints | None = None, rows: slice | None = None) -> Columns:
     """Voltages of nodes (default: all but ground), currents of sources, what is saved; at some rows of the batch."""
     c, rows = solution.circuit, rows or slice(0, solution.batch)

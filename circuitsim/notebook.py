@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuitsim.columns import Columns, all_nodes, of_solution, of_sweep, shown_nodes
+from circuitsim.columns import Columns, all_nodes, of_solution, of_sweep, shown_nodes, swept_names
 from circuitsim.errors import BackendUnavailable
 from circuitsim.netlist.model import KIND_NAMES
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from circuitsim.sweeping import SweepResult
 
 QUANTITIES = {"V": "voltage", "A": "current", "W": "power", "ohm": "resistance"}
+_OWN = ("status", "kcl_relative")  # columns of a sweep's frame
 _MOST_VALUES = 20  # of one row, in HTML
 _MOST_COLUMNS = 8
 _MOST_ROWS = 10
@@ -57,10 +58,9 @@ def sweep_frame(result: SweepResult) -> pd.DataFrame:
     swept = result.values if result.swept else result.values.astype(np.int64)  # seeds
     frame = _frame(
         {
-            **dict(zip(result.names, swept.T, strict=True)),
+            **dict(zip(swept_names(result.names, _OWN), swept.T, strict=True)),
             **dict(zip(found.names, found.values.T, strict=True)),
-            "status": result.statuses,
-            "kcl_relative": result.kcl_relative,
+            **dict(zip(_OWN, (result.statuses, result.kcl_relative), strict=True)),
         }
     )
     frame.attrs["units"] = dict(zip(found.names, found.units, strict=True))

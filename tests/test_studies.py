@@ -606,6 +606,18 @@ def test_parquet_has_each_name_once_in_any_case(tmp_path: Path) -> None:
     assert table["v(Out)"].to_pylist() == [0, 0.5, 1]
 
 
+def test_what_is_swept_may_have_the_name_of_another_column(tmp_path: Path) -> None:
+    deck, path = tmp_path / "deck.cir", tmp_path / "out.parquet"
+    deck.write_text("t\n.param Status=1 a=2\nV1 a 0 {Status}\nR1 a 0 {a}\n.dc Status 1 2 1 a 3 3 1\n")
+    run(deck, "--parquet", path)
+    assert read_table(path).column_names[:4] == ["sweep", "param(Status)", "a", "v(a)"]
+    frame = cs.sweep(cs.load(deck)).to_dataframe()
+    assert list(frame) == ["param(Status)", "a", "v(a)", "i(V1)", "status", "kcl_relative"]
+    assert frame["param(Status)"].tolist() == [1, 2] and set(frame["status"]) == {"SOLVED"}
+    csv = CliRunner().invoke(main, ["sweep", str(deck), "--csv"]).stdout
+    assert csv.splitlines()[0] == "param(Status),param(a),a,status"
+
+
 def test_parquet_of_runs_that_fail(tmp_path: Path) -> None:
     (tmp_path / "deck.cir").write_text(FALLING)
     path = tmp_path / "out.parquet"
