@@ -6,12 +6,14 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import fake_cupy
 import pytest
 from devices import (
     COMPILER,
     DEVICES,
     NEEDS_COMPILERS,
     NEEDS_GPU,
+    STAND_IN,
     CompiledDevice,
     NumpyDevice,
     compiled_device,
@@ -25,6 +27,7 @@ from circuitsim.backends.device import Device
 from circuitsim.compiled import Kernel
 from circuitsim.errors import BackendUnavailable
 from circuitsim.methods import newton
+from training import gpu_steps
 
 
 @pytest.fixture(params=["by size", "compiled"], scope="module")
@@ -37,10 +40,10 @@ def kernel_form(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def gpu_for_small_work() -> Iterator[None]:
+def gpu_for_small_work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Where a GPU must be (make gpu-test), `auto` takes it for all that it can solve, however little it is.
 
-    And it computes the certificate of what it solves, where bounds settle it.
+    And it computes the certificate of what it solves, where bounds settle it. `make stand-in-test`: see fake_cupy.py.
     """
     with pytest.MonkeyPatch.context() as patch:
         if os.environ.get(NEEDS_GPU):
@@ -48,6 +51,9 @@ def gpu_for_small_work() -> Iterator[None]:
             patch.setattr(choosing, "GPU_WINS_NEWTON", 0)
             patch.setattr(choosing, "GPU_WINS_MESH", 0)
             patch.setattr(gpu_check, "FULL_WORK", 0)
+        if os.environ.get(NEEDS_GPU) == STAND_IN:
+            fake_cupy.install(patch, tmp_path_factory.mktemp("kernels"))
+            patch.setattr(gpu_steps, "_THREADS", 64)
         yield
 
 

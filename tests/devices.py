@@ -33,9 +33,10 @@ ARCHITECTURES = ["sm_80", "sm_90"]
 BY_CUPY = ["-ftz=true", "--device-as-default-execution-space"]  # what it adds to the compiler's options
 COMPILER = "g++"
 NEEDS_COMPILERS, NEEDS_GPU = "CIRCUITSIM_NEEDS_COMPILERS", "CIRCUITSIM_NEEDS_GPU"
-DEVICES = ["twins", "compiled for the host"]
-if os.environ.get(NEEDS_GPU) or find_spec("cupy"):
-    DEVICES.append("cuda")
+STAND_IN = "stand-in"  # the value of NEEDS_GPU with which fake_cupy.py takes the place of a GPU
+DEVICES = ["twins", "compiled for the host", *(["cuda"] if find_spec("cupy") else [])]
+if os.environ.get(NEEDS_GPU):
+    DEVICES = ["cuda"]
 _BLOCK = 32
 _MOST_ARGUMENTS = 40
 _NUDGED = "exp expm1 log log1p cbrt asinh sinh cosh tanh".split()

@@ -347,7 +347,7 @@ def test_params_table_is_as_wide_as_the_laws_say() -> None:
 def test_looks_that_take_long_come_when_they_may_find_the_tolerance_met(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer of them, as many sweeps but for one or two, and the same answer."""
     problem = cs.compile_problem(cs.parse(drn([6, 40, 30, 30, 3], gain=1000.0)))
-    settings, looks = cs.Settings(method="bcd", tol=1e-12), list[int]()
+    settings, looks = cs.Settings(method="bcd", backend="cpu", tol=1e-12), list[int]()
     certificate = residual.Check.meets
 
     def counted(check: residual.Check, tolerance: float) -> bool:

@@ -468,6 +468,7 @@ def test_auto_goes_on_with_the_cpu_when_memory_goes(monkeypatch: pytest.MonkeyPa
 
 def test_small_work_never_looks_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "CudaDevice", lambda: pytest.fail("looked for"))
+    monkeypatch.setattr(choosing, "GPU_WINS", 5_000_000_000)
     assert cs.solve(batched(DECKS["drn"], 3)).backend == "cpu"
 
 

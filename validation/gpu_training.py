@@ -185,14 +185,14 @@ def main(
         if failed:
             raise click.ClickException("; ".join(failed))
         return
-    rows = []
+    found["rows"] = []
     for name, algorithm in jobs:
         recipe = override(find_recipe(name), algorithm=algorithm)
-        rows.append(step_row(name, recipe, cs.load(recipe.netlist), device, device_timer(device), _STEPS, _COPIED))
-        click.echo(text(rows[-1]))
-    found["rows"] = [row.as_json() for row in rows]
-    if target is not None:
-        save_json(found, target)
+        row = step_row(name, recipe, cs.load(recipe.netlist), device, device_timer(device), _STEPS, _COPIED)
+        click.echo(text(row))
+        found["rows"].append(row.as_json())
+        if target is not None:  # whatever comes after it
+            save_json(found, target)
 
 
 def versions(cupy: Any) -> dict[str, str]:

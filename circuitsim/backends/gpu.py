@@ -82,7 +82,7 @@ class GpuBackend:
         outer = [g for spec, g in zip(t.dense, v.dense, strict=True) if not spec.inner]  # for the drive
         fixed += 8 * sum(g.size for g in outer)
         a_row += 8 * max((sum(g.shape) for g in outer), default=0)
-        fixed += 24 * v.couplings.nnz + 200 * t.junctions.size
+        fixed += 24 * v.couplings.nnz + 240 * t.junctions.size
         a_row += 8 * (_ARRAYS * problem.n_free + 2 * t.junctions.size + 2 * t.fixed_nodes.size)
         free = int(_USABLE * self.device.free_bytes())
         if fixed + a_row > free:
