@@ -31,7 +31,7 @@ from circuitsim.law_kernels import (
 )
 from circuitsim.netlist import ModelCard, Options
 from circuitsim.netlist.model import ABSOLUTE_ZERO
-from circuitsim.netlist.tokens import comma_hint
+from circuitsim.netlist.tokens import comma_hint, labelled, located, one_name_each
 
 Floats = NDArray[np.float64]
 
@@ -88,8 +88,13 @@ def diode_kind(model: ModelCard, at: At) -> tuple[str, dict[str, float], list[st
     A model is piecewise linear when it names RON, ROFF, VFWD, VREV or RREV; it is the perfect diode when RON = 0 or the
     word `ideal` stands in it, or when N = 0. Raises NetlistError for parameters that no such diode can have.
     """
-    given = {_SYNONYMS.get(key, key): value for key, value in model.params.items()}
-    remarks: list[str] = []
+    with located(lambda _: at, model.seq), labelled(f"model {model.name}"):
+        given = one_name_each(model.params, _SYNONYMS)
+    remarks = [
+        f"model {model.name}: {key.upper()} is BV, as in HSPICE (ngspice ignores {key.upper()})"
+        for key in ("vb", "vrb", "var")
+        if key in model.params
+    ]
     _check_diode(model, given, at, remarks)
     if "ideal" in model.flags or any(key in given for key in ("ron", "roff", "vfwd", "vrev", "rrev")):
         return "pwl", _piecewise_linear(model, given, at, remarks), remarks

@@ -312,3 +312,12 @@ def test_a_schmitt_trigger_with_a_clamped_output(volts: float, series: float, ga
     solution = cs.solve(circuit)
     assert solution.solved
     assert np.abs(np.array(roots) - solution.voltage("o")[0]).min() < 1e-8
+
+
+@pytest.mark.parametrize(("card", "remark"), [("gain=2 m=3", True), ("gain=2", False), ("2 m=3", False)])
+def test_m_beside_gain_is_remarked_on(card: str, remark: bool) -> None:
+    circuit = cs.parse(f"t\nV1 a 0 1\nG1 0 g a 0 {card}\nR1 g 0 1")
+    assert cs.solve(circuit).voltage("g") == pytest.approx(6 if "m" in card else 2)
+    assert [text for _, text in circuit.notes] == remark * [
+        "voltage-controlled current source G1: m multiplies its gain here; ngspice drops it beside gain="
+    ]

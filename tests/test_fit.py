@@ -16,16 +16,17 @@ from click.testing import CliRunner
 from fake_learner import FakeLearner, make_run
 
 import circuitsim as cs
-from circuitsim import SettingsError
+from circuitsim import SettingsError, load
 from training.checkpoint import NEWEST
 from training.costs import cost_gradient
+from training.evaluate import evaluate
 from training.fit import TABLES, main
 from training.general import GeneralLearner, input_sources, split_inputs
 from training.learner import LearningError, Samples, Tally
 from training.network import make_learner, trained_kinds, within_window
 from training.recipe import find_recipe
 from training.record import Record
-from training.table import load_table
+from training.table import check_columns, load_table
 
 FILES = "some.cir", "some.csv", "run"
 
@@ -200,6 +201,7 @@ def test_load_table(tmp_path: Path) -> None:
         ("a,target\n1,2\n1,x\n", "3: column 'target': 'x' is not a finite number"),
         ("a,target\n1,inf\n", "2: column 'target': 'inf' is not a finite number"),
         ("a,target\n1,1e31\n", "2: column 'target': '1e31' is not a finite number of at most 1e\\+30"),
+        ("a,target\n1,0_3\n", "2: column 'target': '0_3' is not a finite number"),
         ("a,target\n1,\0\n", r"not a CSV file|not a finite number"),
         ("a;target\n1;2\n", "and others, the inputs; write commas between the columns"),
         ("a,label\n1,0\n2,1.5\n", "3: column 'label': 1.5 is no class; write whole numbers from 0 to 999"),
@@ -380,6 +382,33 @@ def test_test_data_has_the_columns_of_the_training_data(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert f"{table}:1: columns b, a, target equal, target differ; {TABLES / 'xor.csv'} has a, b, " in result.output
     assert "columns go by their places, put them in the same order" in result.output
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("header", "what"),
+    [
+        ("b,a,target y,target z", "columns b, a stand in another order than the inputs of .*my.cir, a, b;"),
+        ("vb,VA,target y,target z", "columns vb, VA stand in another order than the inputs of .*my.cir, Va, Vb;"),
+        ("target_Z,a,b,target_y", "columns target_Z, target_y stand in another order than the outputs of .*, y, z;"),
+        ("a,b,target_y,target_z", ""),
+        ("y,z,target 1,target 0", ""),
+    ],
+)
+def test_columns_that_have_the_names_of_nodes_stand_in_their_order(tmp_path: Path, header: str, what: str) -> None:
+    deck = "t\nVa a 0 1\nVb 0 b 1\nR1 a y 1k\nR2 b z 1k\nR3 y z 1k\nR4 y 0 1k\n.input Va Vb\n.output y z\n.train R1\n"
+    (tmp_path / "my.cir").write_text(deck)
+    (tmp_path / "my.csv").write_text(f"{header}\n1,2,3,4\n")
+    samples, circuit = load_table(tmp_path / "my.csv"), load(tmp_path / "my.cir")
+    if not what:
+        check_columns(circuit, samples)
+        return
+    with pytest.raises(SettingsError, match=what):
+        evaluate(circuit, samples, 1.0)
+    options = ["--netlist", str(tmp_path / "my.cir"), "--data", str(tmp_path / "my.csv"), "--batch-size", "1"]
+    options += ["--out", str(tmp_path / "run")]
+    result = CliRunner().invoke(main, options)
+    assert result.exit_code == 2 and "columns go by their places: put them in that order" in result.output
     assert not (tmp_path / "run").exists()
 
 

@@ -31,6 +31,16 @@ def test_inputs_by_number_and_file(tmp_path: Path) -> None:
     assert both.current_sources.i.tolist() == [[0.5], [0.25]]
 
 
+def test_an_input_is_the_value_of_the_card_which_m_multiplies() -> None:
+    deck = "t\n.subckt s b\nI1 0 b 1 m=3\nI2[0:1] 0 b 1\nR1 b 0 1\n.ends\nX1 b s m=2\nI3 0 b 1\n"
+    circuit = cs.parse(deck)
+    before = cs.solve(circuit).voltage("b")
+    assert before == pytest.approx((6 + 4 + 1) / 2)
+    same = apply_inputs(circuit, ["I.X1.I1=1", "I.X1.I2=1", "i3=1"])
+    assert cs.solve(same).voltage("b") == before
+    assert apply_inputs(circuit, ["I.X1.I1=2"]).current_sources.i.sum() == pytest.approx(12 + 4 + 1)
+
+
 def test_an_input_file_may_have_a_colon_in_its_name(tmp_path: Path) -> None:
     np.save(tmp_path / "a:b.npy", np.ones(2))
     np.savez(tmp_path / "c:d.npz", k=np.ones(3))

@@ -447,6 +447,16 @@ def test_temperature_coefficients_that_go_too_far_are_refused(text: str, wanted:
 
 
 @needs_ngspice
+def test_other_names_of_breakdown_are_remarked_on_and_agree() -> None:
+    deck = "t\nI1 a 0 1m\nR1 a 0 1meg\nD1 a 0 d\n.model d D({})"
+    circuit = cs.parse(deck.format("vb=7"))
+    assert [text for _, text in circuit.notes] == ["model d: VB is BV, as in HSPICE (ngspice ignores VB)"]
+    assert cs.solve(circuit).voltage("a") == cs.solve(cs.parse(deck.format("bv=7 vrb=7"))).voltage("a")
+    with pytest.raises(cs.NetlistError, match="model d: BV and VRB are two names of one parameter") as caught:
+        cs.parse(deck.format("bv=5 vrb=7"))
+    assert caught.value.at is not None and caught.value.at.line == 5
+
+
 @pytest.mark.parametrize("text", ["trs1=5m trs2=2u", "tcv=2m", "tbv1=-1m tbv2=2u tcv=-0.5m trs=-1m"])
 def test_ngspice_moves_rs_and_bv_alike(text: str) -> None:
     model = f".model z D(is=880a rs=25 isr=1.859n nr=2 vj=0.75 m=0.55 bv=4.7 ibv=20m nbv=1.7 {text})"

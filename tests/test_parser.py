@@ -99,6 +99,31 @@ def test_ways_to_write_one_resistor(text: str) -> None:
     assert {name.lower() for name in netlist.nodes} == {"0", "a"}
 
 
+@pytest.mark.parametrize(
+    ("card", "model", "ohms"),
+    [
+        ("m temp=37", "tc1=2m r=1k", 1020.0),
+        ("m temp=37", "tc=2m res=1k", 1020.0),
+        ("1k m temp=37", "tc1r=2m tc2r=1m", 1120.0),
+        ("m w=2u l=10u", "rsh=100 narrow=0.1u", 1e-3 / 1.8e-6),
+        ("m w=2u l=10u", "rsh=100 dw=0.1u narrow=0.1u", 1e-3 / 1.8e-6),
+        ("m", "rsh=100 defw=1u l=10u dlr=1u", 800.0),
+        ("1k tc=2m tc1=2m temp=37", "", 1020.0),
+        ("r=1k resistance=2k", "", "resistor R1: R and RESISTANCE are two names of one parameter, and have different"),
+        ("1k tc=1m tc1=2m", "", "resistor R1: TC and TC1 are two names of one parameter"),
+        ("m", "res=7 r=5", "model m: RES and R are two names of one parameter"),
+        ("m", "rsh=1 w=1u defw=2u", "model m: W and DEFW are two names"),
+    ],
+)
+def test_two_names_of_one_parameter(card: str, model: str, ohms: float | str) -> None:
+    text = f"R1 a 0 {card}\n" + (f".model m r({model})\n" if model else "")
+    if isinstance(ohms, float):
+        assert values(deck(text))["R1"] == pytest.approx(ohms, rel=1e-12)
+        return
+    with pytest.raises(NetlistError, match=ohms):
+        deck(text)
+
+
 def test_quotes_hide_comments(tmp_path: Path) -> None:
     (tmp_path / "a;b.inc").write_text("R2 a 0 2k\n")
     (tmp_path / "deck.cir").write_text('title\nR1 a 0 1k\n.include "a;b.inc" ; comment\n')

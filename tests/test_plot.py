@@ -142,6 +142,14 @@ def test_a_zener_diode_conducts_in_breakdown() -> None:
     assert ideal.voltage("a") == pytest.approx(5)
 
 
+@pytest.mark.parametrize("card", ["R1 0 0 1", "V1 0 0 0", "I1 0 0 1"])
+def test_of_ground_alone_there_is_nothing_to_draw(card: str) -> None:
+    circuit = cs.parse(f"t\n{card}")
+    for result in (cs.solve(circuit), cs.sweep(circuit, "temp 0 20 10")):
+        with pytest.raises(cs.SettingsError, match="no node but ground: there is nothing to draw"):
+            result.plot()
+
+
 def test_no_current_no_arrows() -> None:
     figure = solved("none\nV1 a 0 0\nR1 a b 1k\nD1 b 0 d\n.model d D(ron=0)").plot()
     assert found(figure, "arrows") == []

@@ -232,6 +232,7 @@ def test_questions_of_another_form_are_refused(server: PageServer, what: str, bo
         ({"values": {"R1": "0"}}, "a resistance of 0 is a short"),
         ({"values": {"R1": "1e-320"}}, "R1: new values must be finite"),
         ({"values": {"R1": "abc"}}, "R1: 'abc' is not a number"),
+        ({"values": {"R1": "1M"}}, "resistor R1: 1M is 0.001 ohm, as M is milli in SPICE; write MEG, or m"),
         ({"values": {"R1": "nan"}}, "not a finite number"),
         ({"values": {"R9": "1k"}}, "no element 'R9'"),
         ({"values": {"<b>": "1"}}, "no element '<b>'"),

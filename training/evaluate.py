@@ -132,10 +132,12 @@ def evaluate(
     from circuitsim import SettingsError, solve
     from training.general import input_sources, split_inputs
     from training.learner import tally_of
+    from training.table import check_columns
 
     if not circuit.netlist.outputs:
         raise SettingsError(f"{circuit.netlist.path} has no outputs; add `.output` with the nodes that are read")
     sources = input_sources(circuit)
+    check_columns(circuit, samples)
     samples = samples.with_classes(len(circuit.netlist.outputs))
     asked = samples.targets.shape[1] > 0
     if asked:

@@ -30,6 +30,7 @@ class Samples:
     targets: NDArray[np.float32]  # (n, n_outputs) V; one-hot for classes
     labelled: bool = False  # whether the targets are made of labels, up to the largest one
     part_of: Samples | None = None  # all those that these are the first of
+    columns: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())  # what a table calls features and targets
 
     def __post_init__(self) -> None:
         if self.features.ndim != 2 or self.targets.ndim != 2 or len(self.features) != len(self.targets):

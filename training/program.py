@@ -166,6 +166,7 @@ def _prepare(options: Options, recipe: Recipe, data: Data) -> _Job:
     from training.network import ready_learner, trained_kinds, within_window
     from training.record import circuit_digest, file_digest, samples_digest, with_initial_values
     from training.run import Run, Schedule
+    from training.table import check_columns
 
     schedule = Schedule(
         len(data.train),
@@ -177,6 +178,8 @@ def _prepare(options: Options, recipe: Recipe, data: Data) -> _Job:
     )
     circuit = load(recipe.netlist, seed=options.seed)
     print_warnings(warning_texts(circuit.notes), "circuitsim check lists all")
+    for samples in (data.train, data.test):
+        check_columns(circuit, samples)
     data = data.with_classes(len(circuit.netlist.outputs))
     trained = trained_kinds(circuit)
     recipe.rates(trained, 0)  # finds another number of rates before anything is written

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from circuitsim import Circuit
 from circuitsim.errors import SettingsError
 from training.learner import Samples
 
@@ -59,7 +60,37 @@ def load_table(path: Path, like: Path | None = None, targets: bool = True) -> Sa
     labelled = bool(asked.any() and (asked == label).all())
     if labelled:
         wanted = _one_hot(path, wanted[:, 0], lines)
-    return Samples(np.ascontiguousarray(features), 1.0, np.ascontiguousarray(wanted, np.float32), labelled)
+    columns = tuple(tuple(name for name, mine in zip(header, asked == of, strict=True) if mine) for of in (0, 1))
+    return Samples(
+        np.ascontiguousarray(features), 1.0, np.ascontiguousarray(wanted, np.float32), labelled,
+        columns=(columns[0], columns[1]),
+    )  # fmt: skip
+
+
+def check_columns(circuit: Circuit, samples: Samples) -> None:
+    """Raise SettingsError where columns have the very names of the inputs, or the outputs, in another order.
+
+    Columns go by their places, whatever they are called. Inputs go by their sources, or the nodes of these.
+    """
+    netlist, table = circuit.netlist, circuit.netlist.tables
+    rows = [circuit.rows_of(name) for name in netlist.inputs]
+    sources = [(kind, k) for kind, start, stop in rows for k in range(start, stop)]
+    nodes = [netlist.nodes[max(table[kind].a[k], table[kind].b[k])] for kind, k in sources]
+    outputs = [netlist.nodes[k] for k in netlist.outputs]
+    features, targets = samples.columns
+    asked = [re.sub("^target[^a-z0-9]*", "", name.lower()) for name in targets]
+    for names, found, role in (
+        ([table[kind].names[k] for kind, k in sources], features, "inputs"),
+        (nodes, features, "inputs"),
+        (outputs, asked, "outputs"),
+    ):
+        own, given = [name.lower() for name in names], [name.lower() for name in found]
+        if own != given and sorted(own) == sorted(given):
+            columns = ", ".join(features if role == "inputs" else targets)
+            raise SettingsError(
+                f"columns {columns} stand in another order than the {role} of {netlist.path}, {', '.join(names)}; "
+                "columns go by their places: put them in that order"
+            )
 
 
 def _one_hot(path: Path, labels: Floats, lines: list[list[str]]) -> Floats:
@@ -97,7 +128,7 @@ def _numbers(path: Path, number: int, line: list[str], header: list[str]) -> lis
     values = []
     for name, word in zip(header, line, strict=True):
         try:
-            value = float(word)
+            value = float(word) if "_" not in word else math.nan  # which Python skips
         except ValueError:
             value = math.nan
         if not abs(value) <= _LARGEST:

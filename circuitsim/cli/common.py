@@ -32,8 +32,8 @@ input_option = click.option(
     "inputs",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Set a source, or an array of sources, in V or A. VALUE: a SPICE number, @file.npy or @file.npz:key; a "
-    "leading batch axis solves many inputs at once. Repeatable.",
+    help="Set a source, or an array of sources, in V or A, as its card would: m= multiplies it. VALUE: a SPICE number, "
+    "@file.npy or @file.npz:key; a leading batch axis solves many inputs at once. Repeatable.",
 )
 
 

@@ -11,13 +11,17 @@ from numpy.typing import NDArray
 from circuitsim.circuit import Circuit
 from circuitsim.errors import NetlistError, SettingsError
 from circuitsim.netlist.datafile import read_numbers
+from circuitsim.netlist.expand import Changes
 from circuitsim.netlist.numbers import parse_number
+from circuitsim.netlist.revalue import Revaluer
 
 Floats = NDArray[np.float64]
 
 
 def apply_inputs(circuit: Circuit, assignments: Sequence[str]) -> Circuit:
     """The circuit with sources set from texts NAME=VALUE, in V or A; a value is a SPICE number or a file of numbers.
+
+    It stands for the value on the source's card, as in a `.dc` sweep: m= multiplies it.
 
     `@file.npy` and `@file.npz:key` hold (n,) values for an array of n sources, or (batch, n), or (batch,) for a single
     source. SettingsError names the text, the file and the element.
@@ -40,10 +44,20 @@ def apply_inputs(circuit: Circuit, assignments: Sequence[str]) -> Circuit:
             if circuit.rows_of(name)[0] not in ("V", "I"):
                 raise SettingsError(f"{name} is not a voltage or current source; give other values in the netlist")
             value = read_array(text[1:]) if text.startswith("@") else np.float64(_number(text.strip()))
-            circuit = circuit.with_values({name: value})
+            circuit = circuit.with_values({name: value * _copies(circuit, name)})
         except (SettingsError, ValueError) as error:
             raise SettingsError(f"{where}: {error}") from None
     return circuit
+
+
+def _copies(circuit: Circuit, name: str) -> Floats | float:
+    """What the value on a card is multiplied by, m= of a current source and of subcircuits; for each of an array."""
+    kind, start, stop = circuit.rows_of(name)
+    if kind != "I":
+        return 1.0
+    ones = Revaluer(circuit.netlist).netlist(Changes(elements={name.lower(): 1.0}))
+    factors: Floats = ones.tables[kind].values["i"][start:stop]
+    return 1.0 if (factors == 1.0).all() else factors if stop - start > 1 else float(factors[0])
 
 
 def _number(text: str) -> float:

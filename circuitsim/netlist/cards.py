@@ -29,7 +29,16 @@ from circuitsim.netlist.models import ModelTable
 from circuitsim.netlist.numbers import atto_remark, parse_number
 from circuitsim.netlist.scopes import Scope, expression, fold
 from circuitsim.netlist.source import Card, first_word
-from circuitsim.netlist.tokens import Words, comma_hint, labelled, shown, split_keys, starts_number, tokenize
+from circuitsim.netlist.tokens import (
+    Words,
+    comma_hint,
+    labelled,
+    one_name_each,
+    shown,
+    split_keys,
+    starts_number,
+    tokenize,
+)
 
 NOUNS = {
     "R": "resistor", "V": "voltage source", "I": "current source", "D": "diode", "L": "inductor", "C": "capacitor",
@@ -280,7 +289,8 @@ class CardReader:
                 found[key] = self.value(e, word, key)
             elif key not in _IGNORED:
                 raise unknown_key(e, key, _KEYS[e.pattern.kind])
-        return found
+        with labelled(e.label):
+            return one_name_each(found, _SYNONYMS) if e.pattern.kind == "R" else found
 
     def temperature(self, keys: dict[str, Value]) -> Value:
         """The temperature of an element in degree Celsius."""
@@ -329,6 +339,9 @@ def _with_phase(tokens: list[str]) -> list[str]:
 def extra_word(e: Element, what: str, word: str) -> NetlistError:
     """The error for a word too many."""
     return NetlistError(f"{e.label}: one {what} expected, found '{shown(word)}' as well{comma_hint(e.card.text)}")
+
+
+_SYNONYMS = {"resistance": "r", "tc": "tc1"}  # of resistors' keys
 
 
 def unknown_key(e: Element, key: str, supported: Collection[str]) -> NetlistError:

@@ -20,7 +20,7 @@ from circuitsim.netlist.source import Card, first_word
 from circuitsim.netlist.tokens import shown
 
 SUPPORTED = "supported elements: R V I D L C E F G H N X (and K, which is ignored)"
-_VALUES = frozenset({"r", "resistance", "g"})
+_VALUES = frozenset({"r", "g"})
 _WAVEFORMS = frozenset("sin sine pulse exp sffm am pwl trnoise trrandom external".split())
 _DELAYS = {"sin": 3, "pulse": 2, "exp": 2, "am": 4}  # where among the parameters of a waveform its delay stands
 _TWO_NUMBERS = frozenset("ac distof1 distof2".split())  # magnitude and phase
@@ -75,7 +75,7 @@ def _add(reader: CardReader, e: Element, *values: Value, links: Links = ()) -> N
 def _resistor(reader: CardReader, e: Element) -> None:
     """R n1 n2 [model] VALUE, r=, g=, or the geometry of a model."""
     keys = reader.keys(e) if e.pattern.words.keys else {}
-    r = keys.get("r", keys.get("resistance"))
+    r = keys.get("r")
     g = keys.get("g")
     model: ModelCard | None = None
     for word in e.words[2:]:
@@ -130,7 +130,7 @@ def _not_negative(e: Element, g: Value) -> Value:
 def _factor(reader: CardReader, e: Element, keys: dict[str, Value], model: ModelCard | None) -> Value:
     """Temperature, scale and multiplier: (1 + tc1 dT + tc2 dT^2) scale / m, or 1.01^(tce dT) scale / m."""
     params = model.params if model else {}
-    tc1 = keys.get("tc1", keys.get("tc", params.get("tc1", params.get("tc", 0.0))))
+    tc1 = keys.get("tc1", params.get("tc1", 0.0))
     tc2 = keys.get("tc2", params.get("tc2", 0.0))
     tce = keys.get("tce", params.get("tce"))
     dt = reader.temperature(keys) - params.get("tnom", reader.options.tnom)
@@ -145,21 +145,20 @@ def _factor(reader: CardReader, e: Element, keys: dict[str, Value], model: Model
 
 def _model_resistance(reader: CardReader, e: Element, model: ModelCard | None, keys: dict[str, Value]) -> Value:
     """RSH (L - 2 SHORT) / (W - 2 NARROW), or the model's own R. `.options scale` acts on L and W of the element."""
-    own = [key for key in ("r", "res", "resistance") if model is not None and key in model.params]
-    if model is None or not (own or "rsh" in model.params):
+    if model is None or not model.params.keys() & {"r", "rsh"}:
         raise NetlistError(
             f"{e.label}: no value; write {shown(e.pattern.name)} {' '.join(map(shown, e.words[:2]))} VALUE "
             "(ngspice would silently take 1 mohm)"
         )
     p, scale = model.params, reader.options.scale
     if "rsh" not in p:
-        return p[own[0]]
-    length = keys["l"] * scale if "l" in keys else p.get("l", p.get("defl", 1e-5))
-    width = keys["w"] * scale if "w" in keys else p.get("w", p.get("defw", 1e-5))
-    width = width - 2.0 * p.get("narrow", p.get("dw", 0.0))
+        return p["r"]
+    length = keys["l"] * scale if "l" in keys else p.get("l", 1e-5)
+    width = keys["w"] * scale if "w" in keys else p.get("w", 1e-5)
+    width = width - 2.0 * p.get("narrow", 0.0)
     if not np.all(width >= 0):
         raise NetlistError(f"{e.label}: its width less NARROW of model {shown(model.name)} must not be negative")
-    return np.divide(p["rsh"] * (length - 2.0 * p.get("short", p.get("dlr", 0.0))), width)  # no width: open
+    return np.divide(p["rsh"] * (length - 2.0 * p.get("short", 0.0)), width)  # no width: open
 
 
 def _crossbar(
@@ -310,7 +309,10 @@ def _controlled(reader: CardReader, e: Element) -> None:
     if not rest and "gain" not in keys:
         raise NetlistError(f"{e.label}: no gain; write {shown(e.pattern.name)} {form}")
     gain = keys["gain"] if "gain" in keys else reader.value(e, rest[0], "gain")
-    gain = gain * keys.get("m", 1.0) * (e.scope.multiplier if kind == "G" else 1.0)
+    times = keys.get("m", 1.0) * (e.scope.multiplier if kind == "G" else 1.0)
+    if "gain" in keys and np.any(times != 1.0):
+        reader.remark(e, ": m multiplies its gain here; ngspice drops it beside gain=")
+    gain = gain * times
     if kind == "H":
         gain = np.divide(gain, e.scope.multiplier)
     if kind in "EG":

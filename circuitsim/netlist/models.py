@@ -10,13 +10,24 @@ from circuitsim.netlist.model import ModelCard
 from circuitsim.netlist.numbers import atto_remark
 from circuitsim.netlist.scopes import Note, Place, Scope
 from circuitsim.netlist.source import Card
-from circuitsim.netlist.tokens import comma_hint, labelled, located, shown, split_keys, starts_number, tokenize
+from circuitsim.netlist.tokens import (
+    comma_hint,
+    labelled,
+    located,
+    one_name_each,
+    shown,
+    split_keys,
+    starts_number,
+    tokenize,
+)
 
 _TYPES = {"d": "d", "r": "r", "res": "r", "tanh": "tanh", "sinh": "sinh", "pwl": "pwl"}
 _FLAGS = frozenset({"ideal"})
-_RESISTOR = frozenset(
-    "r res resistance rsh l w defl defw short dlr narrow dw tc tc1 tc2 tce tnom kf af lf wf ef bv_max".split()
-)
+_RESISTOR = frozenset("r rsh l w short narrow tc1 tc2 tce tnom kf af lf wf ef bv_max".split())
+_SYNONYMS = {
+    "res": "r", "resistance": "r", "defl": "l", "defw": "w", "dlr": "short", "dw": "narrow", "tc": "tc1", "tc1r": "tc1",
+    "tc2r": "tc2",
+}  # fmt: skip
 _OF_ELEMENTS = frozenset({"temp", "dtemp", "scale"})  # ngspice takes them as defaults
 _TEXTS = frozenset({"mfg", "type"})  # of LTspice's models: no numbers
 _TOLERANCES = frozenset({"dev", "lot"})  # of PSpice, for its Monte Carlo
@@ -85,6 +96,8 @@ class ModelTable:
             if remark := atto_remark(word, params[key]):
                 self.note(card.seq, f"{label}: {shown(key.upper())}: {remark}")
         if kind == "r":
+            with labelled(label):
+                params = one_name_each(params, _SYNONYMS)
             for key in sorted(params.keys() & _OF_ELEMENTS):
                 raise NetlistError(f"{label}: {key.upper()} belongs to resistors, not to their model; write it on them")
             for key in sorted(params.keys() - _RESISTOR):

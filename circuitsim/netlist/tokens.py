@@ -6,11 +6,16 @@ What fails here raises NetlistError without a place: the caller knows the card a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
 
 from circuitsim.errors import At, NetlistError
+
+V = TypeVar("V")
 
 SINGLE_EQUALS = re.compile(r"(?<![=<>!])=(?!=)")
 _DELIMITER = re.compile(r"[,=(){}'\"]")
@@ -163,6 +168,25 @@ def without_params(text: str) -> str:
     ('X1 a s  R=2k', 'X1 a s   R=2k')
     """
     return _PARAMS.sub(" ", text) if ":" in text else text
+
+
+def one_name_each(given: Mapping[str, V], synonyms: Mapping[str, str]) -> dict[str, V]:
+    """Values by names without synonyms. NetlistError where two names of one thing have different values.
+
+    >>> one_name_each({"tc": 1e-3, "m": 2.0}, {"tc": "tc1"})
+    {'tc1': 0.001, 'm': 2.0}
+    """
+    found: dict[str, V] = {}
+    spelled: dict[str, str] = {}
+    for key, value in given.items():
+        name = synonyms.get(key, key)
+        if name in found and np.any(found[name] != value):
+            raise NetlistError(
+                f"{spelled[name].upper()} and {key.upper()} are two names of one parameter, and have different values; "
+                "leave one out"
+            )
+        found[name], spelled[name] = value, key
+    return found
 
 
 def starts_number(word: str) -> bool:

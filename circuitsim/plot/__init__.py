@@ -15,6 +15,7 @@ from circuitsim.shapes import Shapes
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from circuitsim.circuit import Circuit
     from circuitsim.solution import Solution
     from circuitsim.sweeping import SweepResult
 
@@ -30,6 +31,7 @@ def solution_figure(solution: Solution, kind: str = "auto", row: int = 0) -> Fig
     if not 0 <= row < solution.batch:
         raise SettingsError(f"no row {row}: the batch has {solution.batch}, counted from 0")
     style.need_matplotlib()
+    _check_nodes(solution.circuit)
     title = title_of(solution.circuit.netlist.title)
     if not solution.solved:
         title += f"\nnot solved: {solution.message}"
@@ -49,7 +51,13 @@ def solution_figure(solution: Solution, kind: str = "auto", row: int = 0) -> Fig
 def sweep_figure(result: SweepResult) -> Figure:
     """See SweepResult.plot."""
     style.need_matplotlib()
+    _check_nodes(result.circuit)
     return sweeps.draw(result, title_of(result.circuit.netlist.title))
+
+
+def _check_nodes(circuit: Circuit) -> None:
+    if len(circuit.nodes) < 2:
+        raise SettingsError(f"{circuit.netlist.path} has no node but ground: there is nothing to draw")
 
 
 def title_of(text: str) -> str:

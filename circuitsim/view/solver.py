@@ -20,7 +20,7 @@ from circuitsim.io.inputs import apply_inputs
 from circuitsim.netlist.analyses import points
 from circuitsim.netlist.expand import Changes as NetlistChanges
 from circuitsim.netlist.model import CROSSBAR
-from circuitsim.netlist.numbers import parse_number
+from circuitsim.netlist.numbers import looks_like_mega, parse_number
 from circuitsim.netlist.revalue import Revaluer
 from circuitsim.problem import Problem, compile_problem
 from circuitsim.solution import Settings, Solution
@@ -92,10 +92,10 @@ class Solver:
                 value = parse_number(text.strip())
             except ValueError as error:
                 raise SettingsError(f"{name}: {error}") from None
-            problem = problem.with_values(self._new_value(problem.circuit, name, value))
+            problem = problem.with_values(self._new_value(problem.circuit, name, value, text.strip()))
         return problem
 
-    def _new_value(self, circuit: Circuit, name: str, value: float) -> dict[str, Any]:
+    def _new_value(self, circuit: Circuit, name: str, value: float, text: str) -> dict[str, Any]:
         """What `with_values` takes for one element, array or conductance of a crossbar."""
         if cell := circuit.netlist.cell(name):
             x = circuit.crossbars[cell[0]]
@@ -105,6 +105,8 @@ class Solver:
         kind, _, _ = circuit.rows_of(name)
         if kind != "R":
             return {name: value}
+        if "M" in text and looks_like_mega(text):
+            raise SettingsError(f"resistor {name}: {text} is {value:g} ohm, as M is milli in SPICE; write MEG, or m")
         if value <= 0:
             what = "negative resistance" if value < 0 else "a resistance of 0 is a short, another circuit"
             raise SettingsError(f"resistor {name}: {what}: found {value:g} ohm; a new resistance must be positive")
