@@ -110,7 +110,7 @@ class _Placement:
                 dense += blocks
         flat_a, flat_b = flat_nodes(c, expanded)
         diag_units, diag_branches, known_ends = self._ends(flat_a, flat_b)
-        couplings, fixed, flat_dense = self._flat(flat_a, flat_b)
+        couplings, known_couplings, flat_dense = self._flat(flat_a, flat_b)
         dense += flat_dense
         root_of_unit = np.full(self.n, -1, np.int64)
         is_root = root == np.arange(root.size)
@@ -141,7 +141,7 @@ class _Placement:
             flat_a=flat_a,
             flat_b=flat_b,
             couplings=couplings,
-            fixed=fixed,
+            known_couplings=known_couplings,
             dense=tuple(dense),
             diag_units=diag_units,
             diag_branches=diag_branches,
@@ -219,10 +219,10 @@ class _Placement:
             np.ones(2 * branch.size),
             (self.n, self.n),
         )
-        fixed, fixed_dense = self._flat_fixed(a, b)
-        return couplings, fixed, dense + fixed_dense
+        known_couplings, known_dense = self._flat_known(a, b)
+        return couplings, known_couplings, dense + known_dense
 
-    def _flat_fixed(self, a: Ints, b: Ints) -> tuple[Scatter, list[Dense]]:
+    def _flat_known(self, a: Ints, b: Ints) -> tuple[Scatter, list[Dense]]:
         """Conductors to fixed potentials, and the offsets at the ends of the others."""
         rows, cols, branches, signs, dense = [], [], [], [], []
         for own, other in ((a, b), (b, a)):

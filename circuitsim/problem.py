@@ -45,7 +45,7 @@ class Values:
     to_fixed: Floats  # (n_free,) the part of it that goes to fixed potentials
     dense: tuple[Floats, ...]  # one (nr, nc) matrix for each of topology.dense
     couplings: sparse.csr_array  # (n_free, n_free) symmetric, sparse part of W
-    fixed: sparse.csr_array  # (n_free, n_fixed) sparse conductances to fixed potentials
+    known_couplings: sparse.csr_array  # (n_free, n_fixed) those to fixed potentials
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,10 +136,10 @@ class Problem:
         t, v = self.topology, self.values
         check_sources(self.circuit, rows)
         fixed = self.fixed_potentials(rows)
-        some = fixed if whole or v.fixed.nnz else fixed[:1]
-        injection = _times(v.fixed, some)
+        some = fixed if whole or v.known_couplings.nnz else fixed[:1]
+        injection = _times(v.known_couplings, some)
         # Offsets between free nodes put terms of both signs into `fixed`: then there is no simple sum of g |c|.
-        fixed_abs = _times(v.fixed, np.abs(some)) if self.untied else np.zeros((1, 0))
+        fixed_abs = _times(v.known_couplings, np.abs(some)) if self.untied else np.zeros((1, 0))
         i = self.given_currents(rows)
         t.islands.check(self.circuit, i, rows.start)
         source_flow = _times(t.source_incidence, i)
@@ -400,4 +400,4 @@ def _values(circuit: Circuit, t: Topology) -> Values:
             None,
             nodes=[node],
         )
-    return Values(diag, to_fixed, dense, t.couplings.fill(g), t.fixed.fill(g))
+    return Values(diag, to_fixed, dense, t.couplings.fill(g), t.known_couplings.fill(g))

@@ -118,7 +118,7 @@ class Topology:
     flat_a: Ints  # nodes of these, the linear branches outside dense crossbars (flat_nodes)
     flat_b: Ints
     couplings: Scatter
-    fixed: Scatter
+    known_couplings: Scatter
     dense: tuple[Dense, ...]
     diag_units: Ints  # flat branches that add to the diagonal, once for each free end
     diag_branches: Ints

@@ -34,7 +34,7 @@ from circuitsim.view.page import ASSETS, export, exported_page
 from circuitsim.view.scene import Drawing
 from circuitsim.view.server import HOST, MOST_BYTES, PageServer
 from circuitsim.view.session import Session
-from circuitsim.view.solver import Changes
+from circuitsim.view.solver import Edits
 from circuitsim.view.values import CELLS
 
 ROOT = Path(__file__).parent.parent
@@ -284,7 +284,7 @@ def test_a_defect_is_said_and_the_server_goes_on(
 
 def voltage(session: Session, name: str, **changes: Any) -> float:
     """The voltage that the page shows at a node."""
-    answer, scene = session.answer(Changes(**changes)), session.scene(None)
+    answer, scene = session.answer(Edits(**changes)), session.scene(None)
     at = [v["label"] for v in scene["vertices"]].index(name)
     return answer["values"]["vertices"][at]
 
@@ -294,7 +294,7 @@ def test_a_changed_value_gives_the_new_equilibrium() -> None:
     assert voltage(session, "out") == pytest.approx(5.0)
     assert voltage(session, "out", values=(("R2", "3k"),)) == pytest.approx(7.5)
     assert voltage(session, "out", values=(("r2", " 3k "), ("V1", "-4"))) == pytest.approx(-3.0)
-    certificate = session.answer(Changes((("V1", "20"),)))["certificate"]
+    certificate = session.answer(Edits((("V1", "20"),)))["certificate"]
     assert certificate["status"] == "SOLVED" and certificate["residuals"]["kcl_relative"] <= certificate["tolerance"]
     assert certificate["seconds"] > 0
 
@@ -303,14 +303,14 @@ def test_crossbars_change_cell_by_cell_and_arrays_as_one() -> None:
     session = Session(cs.parse(CROSSBAR))
     changed = cs.parse(CROSSBAR).with_values({"RW": [[1e-3, 1e-3], [1e-3, 5e-3], [1e-3, 1e-3]], "Rs": 1 / 2e3})
     wanted = cs.solve(changed).voltage("y[0:1]")[0]
-    found = session.solution(Changes((("RW[1][1]", "5m"), ("Rs", "2k")))).voltage("y[0:1]")[0]
+    found = session.solution(Edits((("RW[1][1]", "5m"), ("Rs", "2k")))).voltage("y[0:1]")[0]
     assert found == pytest.approx(wanted, rel=1e-12)
     assert session.circuit.crossbars[0].g[1, 1] == 1e-3
     for name, words in (("RW[3][0]", r"has \[0:2\]\[0:1\]"), ("RW[0]", "no element"), ("RW[1][1][1]", "no element")):
         with pytest.raises(SettingsError, match=words):
-            session.solution(Changes(((name, "1m"),)))
+            session.solution(Edits(((name, "1m"),)))
     with pytest.raises(SettingsError, match="negative conductance"):
-        session.solution(Changes((("RW[0][0]", "-1"),)))
+        session.solution(Edits((("RW[0][0]", "-1"),)))
 
 
 @pytest.mark.parametrize("card", [0, 1])
@@ -320,10 +320,10 @@ def test_points_of_sweeps_are_those_of_the_sweep(card: int) -> None:
     shape = [len(axis["points"]) for axis in session.about()["sweeps"][card]["axes"]]
     for number in range(len(result.values)):
         point = (number % shape[0], number // shape[0])
-        found = session.solution(Changes(sweep=(card, point))).voltages()[0]
+        found = session.solution(Edits(sweep=(card, point))).voltages()[0]
         assert found == pytest.approx(result.voltages[number], rel=1e-7, abs=1e-12)
     with pytest.raises(SettingsError, match="no such point"):
-        session.solution(Changes(sweep=(card, (0, 99))))
+        session.solution(Edits(sweep=(card, (0, 99))))
     curve = session.curve(card, "b")
     assert np.ravel(curve["lines"]) == pytest.approx(result.voltage("b")) and curve["x"] == sorted(curve["x"])
 
@@ -378,8 +378,8 @@ def test_what_is_swept_point_by_point_is_drawn_if_it_is_short() -> None:
 
 def test_edges_have_the_values_of_the_solution() -> None:
     session = Session(cs.parse(MIXED))
-    scene, values = session.scene(None), session.answer(Changes())["values"]
-    solution, given = session.solution(Changes()), {"V1": 5.0, "R1": 1e3, "R2": 2e3, "I1": 1e-3, "G1": 1e-6, "E1": 2.0}
+    scene, values = session.scene(None), session.answer(Edits())["values"]
+    solution, given = session.solution(Edits()), {"V1": 5.0, "R1": 1e3, "R2": 2e3, "I1": 1e-3, "G1": 1e-6, "E1": 2.0}
     assert {e["name"] for e in scene["edges"]} >= given.keys() | {"D1"}
     for edge, (v, i, p, value) in zip(scene["edges"], values["edges"], strict=True):
         assert i == pytest.approx(solution.current(edge["name"])[0], rel=1e-12)
@@ -391,14 +391,14 @@ def test_edges_have_the_values_of_the_solution() -> None:
 
 def test_wires_of_a_crossbar_carry_what_flows_into_it() -> None:
     session = Session(cs.parse(CROSSBAR))
-    scene, values = session.scene(None), session.answer(Changes())["values"]
+    scene, values = session.scene(None), session.answer(Edits())["values"]
     names = [scene["vertices"][end]["label"] for _, end in scene["wires"]]
     into = dict(zip(names, values["wires"], strict=True))
-    through = session.solution(Changes()).current("RW")[0]
+    through = session.solution(Edits()).current("RW")[0]
     assert [into[f"x[{k}]"] for k in range(3)] == pytest.approx(through.sum(axis=1))
     assert [into[f"y[{k}]"] for k in range(2)] == pytest.approx(-through.sum(axis=0))
     bar = [v["kind"] for v in scene["vertices"]].index("crossbar")
-    assert values["vertices"][bar] == pytest.approx(session.solution(Changes()).power("RW").sum())
+    assert values["vertices"][bar] == pytest.approx(session.solution(Edits()).power("RW").sum())
 
 
 def test_inputs_may_be_given() -> None:
@@ -423,10 +423,10 @@ def test_what_overflows_is_unknown() -> None:
     session = Session(
         cs.parse(CROSSBAR + "Rbig x[0] 0 1e-15\nRWbig[0:1][0:1] x[0:1] z[0:1] 1e-15\nRz[0:1] z[0:1] 0 1e-15\n")
     )
-    answer = session.answer(Changes((("V1", "1e149"),)))
+    answer = session.answer(Edits((("V1", "1e149"),)))
     values = answer["values"]
     assert [row[2] for row in values["edges"]].count(None) > 0 and None not in [row[0] for row in values["edges"]]
-    assert None in session.crossbar(Changes((("V1", "1e149"),)), 1, "power")["values"]
+    assert None in session.crossbar(Edits((("V1", "1e149"),)), 1, "power")["values"]
     json.dumps(answer, allow_nan=False)
 
 
@@ -434,7 +434,7 @@ def test_what_is_left_out_has_no_value() -> None:
     deck = DIVIDER + "I9 0 p 1m\nR9 p q 1k\n"
     session = Session(cs.parse(deck), cs.Settings(lenient=True))
     assert voltage(session, "p") is None and voltage(session, "out") == pytest.approx(5.0)
-    json.dumps(session.answer(Changes()), allow_nan=False)
+    json.dumps(session.answer(Edits()), allow_nan=False)
 
 
 def test_names_are_found() -> None:
@@ -453,7 +453,7 @@ def test_names_are_found() -> None:
 
 def test_long_sides_of_crossbars_are_groups() -> None:
     session = Session(cs.parse(gallery.drn([1568, 40, 10])))
-    scene, values = session.scene(None), session.answer(Changes())["values"]
+    scene, values = session.scene(None), session.answer(Edits())["values"]
     kinds = [v["kind"] for v in scene["vertices"]]
     assert scene["whole"] and len(kinds) < 50 and kinds.count("group") == 2 and kinds.count("crossbar") == 2
     assert {v["label"]: v["count"] for v in scene["vertices"] if v["kind"] == "group"} == {
@@ -461,11 +461,11 @@ def test_long_sides_of_crossbars_are_groups() -> None:
         "h1[0:39]": 40,
     }
     sources = next(k for k, e in enumerate(scene["edges"]) if e["kind"] == "V")
-    total = session.solution(Changes()).current("Vx")[0].sum()
+    total = session.solution(Edits()).current("Vx")[0].sum()
     assert scene["edges"][sources]["count"] == 1568 and scene["edges"][sources]["name"] == "Vx"
     assert values["edges"][sources][1] == pytest.approx(total)
-    group = session.group(Changes(), 1)
-    v = session.solution(Changes()).voltage("h1[0:39]")[0]
+    group = session.group(Edits(), 1)
+    v = session.solution(Edits()).voltage("h1[0:39]")[0]
     assert [x for x in group["values"] if x is not None] == pytest.approx(v, rel=1e-4)
     at = kinds.index("group", kinds.index("group") + 1)
     assert values["vertices"][at] == pytest.approx([v.min(), v.mean(), v.max()])
@@ -478,12 +478,12 @@ def test_large_circuits_are_drawn_near_a_node() -> None:
     assert not scene["whole"] and len(labels) <= scenes.NEAR + 2
     assert {f"n{k}" for k in range(641, 760)} <= labels
     assert sum(v["hidden"] for v in scene["vertices"] if v["kind"] == "node") == 2
-    answer = session.answer(Changes(), centre="n700")
+    answer = session.answer(Edits(), centre="n700")
     assert len(answer["values"]["vertices"]) == len(scene["vertices"])
     at = [v["label"] for v in scene["vertices"]].index("n700")
-    assert answer["values"]["vertices"][at] == pytest.approx(session.solution(Changes()).voltage("n700")[0])
+    assert answer["values"]["vertices"][at] == pytest.approx(session.solution(Edits()).voltage("n700")[0])
     assert "n42" in {v["label"] for v in session.scene("R42")["vertices"]}
-    assert session.nodes(Changes())["rows"] <= CELLS
+    assert session.nodes(Edits())["rows"] <= CELLS
     with pytest.raises(CircuitError, match="no node 'n1501'"):
         session.scene("n1501")
 
@@ -517,7 +517,7 @@ def test_scenes_are_whole_and_vertices_lie_apart(deck: str) -> None:
 def test_circuits_of_almost_nothing() -> None:
     for deck in ("none\nR1 0 0 1k\n", "one\nV1 a 0 1\n", "alone\nR1 a b 1k\n"):
         session = Session(cs.parse(deck))
-        assert session.scene(None)["whole"] and session.answer(Changes())["certificate"]["status"] == "SOLVED"
+        assert session.scene(None)["whole"] and session.answer(Edits())["certificate"]["status"] == "SOLVED"
         assert len(answers(exported_page(session)[0])["nodes"]["values"]) == len(session.circuit.nodes) - 1
 
 
@@ -578,7 +578,7 @@ def test_layers_are_found(network: Session) -> None:
 def test_pictures_are_solved_and_seen_settling(network: Session) -> None:
     grey = np.linspace(0, 1, 64)
     inputs = tuple(np.concatenate([5 * grey, -5 * grey]).tolist())
-    answer = network.answer(Changes(inputs=inputs), trace=True)
+    answer = network.answer(Edits(inputs=inputs), trace=True)
     wanted = cs.solve(network.solver.base.with_values({"Vx": np.array(inputs)}))
     assert answer["layers"][2] == pytest.approx(wanted.voltage("y[0:9]")[0], rel=1e-9)
     assert answer["layers"][0] == pytest.approx(inputs)
@@ -586,7 +586,7 @@ def test_pictures_are_solved_and_seen_settling(network: Session) -> None:
     final = np.concatenate([answer["layers"][1], answer["layers"][2]])
     assert not first.any() and np.abs(last - final).max() < 0.01 * np.abs(final).max()
     with pytest.raises(SettingsError, match=r"has 3 values, the \.input sources are 128"):
-        network.answer(Changes(inputs=(1.0, 2.0, 3.0)))
+        network.answer(Edits(inputs=(1.0, 2.0, 3.0)))
 
 
 def test_frames_are_those_of_single_sweeps(network: Session) -> None:
@@ -598,13 +598,13 @@ def test_frames_are_those_of_single_sweeps(network: Session) -> None:
 
 
 def test_what_comes_into_a_unit_is_what_leaves_it(network: Session) -> None:
-    solution, layers = network.solution(Changes()), network.layers
+    solution, layers = network.solution(Edits()), network.layers
     assert layers is not None
     v = solution.voltages()[0]
     g, i = contributions(solution.circuit, layers, v, 1, 3)
     assert g == pytest.approx(solution.circuit.crossbars[0].g[:, 3]) and g.size == 128
     assert i == pytest.approx(solution.current(solution.circuit.crossbars[0].name)[0][:, 3])
-    unit = network.unit(Changes(), 2, 4)  # an output: no diode, a bias source only
+    unit = network.unit(Edits(), 2, 4)  # an output: no diode, a bias source only
     assert unit["name"] == "y[4]" and unit["sum"] == pytest.approx(0.0, abs=1e-9 * np.abs(unit["i"]).max())
 
 

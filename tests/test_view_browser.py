@@ -24,7 +24,7 @@ from circuitsim.circuit import Circuit
 from circuitsim.view.page import export
 from circuitsim.view.server import PageServer
 from circuitsim.view.session import Session
-from circuitsim.view.solver import Changes
+from circuitsim.view.solver import Edits
 from validation.digits import train_quickly
 
 if TYPE_CHECKING:
@@ -518,7 +518,7 @@ def test_crossbars_are_images_whose_cells_can_be_changed(visit: Any) -> None:
         seen.page.locator("#selection canvas.heat").click(position={"x": box["width"] * 0.4, "y": box["height"] * 0.1})
         assert seen.page.get_by_label("Element", exact=True).input_value() == "Rmem[0][1]"
         seen.change("Rmem[0][1]", "1m")
-        wanted = session.solution(Changes((("Rmem[0][1]", "1m"),))).voltage("col[1]")[0]
+        wanted = session.solution(Edits((("Rmem[0][1]", "1m"),))).voltage("col[1]")[0]
         assert seen.volts("col[1]") == f"{1e3 * wanted:.4g} mV"
         seen.picture("crossbar")
 

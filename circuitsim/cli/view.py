@@ -91,10 +91,10 @@ def view(
 
 def _solve(session: Session, quiet: bool) -> None:
     """Solve once before anything is shown: what cannot be solved is an error of the command."""
-    from circuitsim.view.solver import Changes
+    from circuitsim.view.solver import Edits
 
     with busy("solving", quiet):
-        solution = session.solution(Changes())
+        solution = session.solution(Edits())
     if not quiet:
         print_warnings(solution.remarks)
 

@@ -92,7 +92,7 @@ def flatten(circuit: Circuit, out: IO[str]) -> Written:
     writer = _Writer(circuit)
     for text in writer.chunks():
         out.write(text)
-    return writer.written_names()
+    return writer.written()
 
 
 def _printable(text: str) -> str:
@@ -118,6 +118,7 @@ class _Writer:
         self.v = circuit.element_values("V")
         self.loops = {kind: self.tables[kind].a == self.tables[kind].b for kind in KINDS}
         self.models: list[str] = []  # cards
+        self.model_names, self.model_of = Names(_UNSAFE), dict[tuple[str, str], str]()
         self.opens = 0  # diodes with IS = 0
         self.diodes: set[int] = set()  # rows of those that are written as such
         self.devices = Names(_UNSAFE)  # A and B elements
@@ -144,12 +145,12 @@ class _Writer:
         yield from dc_cards(self.circuit, self._swept_name)
         yield ".op\n.end\n"
 
-    def written_names(self) -> Written:
+    def written(self) -> Written:
         """The names of what was written, once all chunks are."""
         branches = {key: name.lower() for key, (kind, name) in self.stand_ins.items() if kind == "V"}
         for kind in "VEH":
             names = self.names[kind]
-            branches |= {(kind, k): names[k].lower() for k in range(len(names)) if self._written(kind, k)}
+            branches |= {(kind, k): names[k].lower() for k in range(len(names)) if self._has_card(kind, k)}
         return Written([name.lower() for name in self.nodes], branches)
 
     # -- names -----------------------------------------------------------------------------------------------------
@@ -210,9 +211,9 @@ class _Writer:
         if found is None or found[0] == CROSSBAR or found[2] - found[1] != 1:
             return None
         kind, row, _ = found
-        return self.names[kind][row] if self._written(kind, row) and (kind, row) not in self.stand_ins else None
+        return self.names[kind][row] if self._has_card(kind, row) and (kind, row) not in self.stand_ins else None
 
-    def _written(self, kind: str, row: int) -> bool:
+    def _has_card(self, kind: str, row: int) -> bool:
         """Whether there is a card for an element."""
         if kind == "R":
             return bool(np.isfinite(self.r[row]) and (self.r[row] > 0 or not self.loops[kind][row]))
@@ -240,7 +241,7 @@ class _Writer:
 
     def _save_name(self, save: Save, row: int) -> str | None:
         """What ngspice calls a quantity of an element; None: nothing."""
-        if save.kind in (NODES, CROSSBAR) or not self._written(save.kind, row):
+        if save.kind in (NODES, CROSSBAR) or not self._has_card(save.kind, row):
             return None
         kind, name = self.stand_ins.get((save.kind, row), (save.kind, self.names[save.kind][row]))
         form = _SAVES.get((kind, save.quantity), "")
@@ -301,8 +302,6 @@ class _Writer:
         """The cards of all diodes in deck order; on the way, those of their models."""
         table = self.tables["D"]
         cards: dict[int, str] = {}
-        self.model_names = Names(_UNSAFE)
-        self.written: dict[tuple[str, str], str] = {}
         for m in np.unique(table.values["model"]).astype(int).tolist():
             model = self.netlist.models[m]
             kind, p, _ = diode_kind(model, self.netlist.at(model.seq))
@@ -335,10 +334,10 @@ class _Writer:
     def _model(self, name: str, parameters: str) -> str:
         """The name of a model in the output; models of one name and the same parameters are one."""
         key = (name.lower(), parameters)
-        if key not in self.written:
-            self.written[key] = self.model_names.fresh(name)
-            self.models.append(f".model {self.written[key]} {parameters}")
-        return self.written[key]
+        if key not in self.model_of:
+            self.model_of[key] = self.model_names.fresh(name)
+            self.models.append(f".model {self.model_of[key]} {parameters}")
+        return self.model_of[key]
 
 
 def _shockley(p: Mapping[str, float], warmer: float) -> str:

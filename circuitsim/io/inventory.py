@@ -57,7 +57,7 @@ def inventory(problem: Problem) -> dict[str, Any]:
         "left_out": [circuit.nodes[k] for k in circuit.dropped.tolist()],
         "couplings": {
             "free": {"sparse": t.couplings.indices.size // 2, "dense": _shapes(problem, known=False)},
-            "known": {"sparse": t.fixed.indices.size, "dense": _shapes(problem, known=True)},
+            "known": {"sparse": t.known_couplings.indices.size, "dense": _shapes(problem, known=True)},
         },
         "roles": {
             "input": list(netlist.inputs),

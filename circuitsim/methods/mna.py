@@ -214,7 +214,9 @@ class MnaNetwork(Network):
 
     def _sizes(self, drive: Drive) -> Floats:
         """The sums of the absolute terms in them."""
-        fixed = drive.fixed_abs if drive.fixed_abs.size else (abs(self.problem.values.fixed) @ np.abs(drive.fixed).T).T
+        fixed = drive.fixed_abs
+        if not fixed.size:
+            fixed = (abs(self.problem.values.known_couplings) @ np.abs(drive.fixed).T).T
         return self._gathered(np.abs(drive.injection) + fixed + drive.source_abs, self._laws_at_zero(drive)[1], 1.0)
 
     def _laws_at_zero(self, drive: Drive) -> tuple[Floats, Floats]:

@@ -76,13 +76,32 @@ class _Row:
 
     def _search(self, x: Floats, at: Drive | None) -> Outcome:
         """Full steps from x (n_free,), and the sure ones when those fail."""
+        net, reciprocal = self.network, self.network.problem.circuit.reciprocal
+        if reciprocal and (at_rest := self._at_rest()) is not None:  # else there may be other solutions
+            return at_rest
+        u, tangents = self._begin(x, at)
+        inside = reciprocal and bool((net.law == Law.PWL).all())  # all others are ideal
+        outcome = self._full_steps(u, tangents, FULL_STEPS, patience=_PATIENCE if inside else FULL_STEPS)
+        if outcome.status is Status.SOLVED:
+            return outcome
+        if not reciprocal:
+            outcome, ended = self._without_energy(outcome)
+            if ended:
+                return outcome
+        return self._sure_ways(u, tangents, inside) or self._given_up(outcome)
+
+    def _at_rest(self) -> Outcome | None:
+        """All at 0 V, where nothing drives the circuit and that is a solution."""
+        net = self.network
+        if self.drive.injection.any() or self.offset[: net.legs.n_junctions].any():
+            return None
+        outcome = self._outcome(np.zeros(net.size), _tangents(net, np.zeros(net.ideal.size)))
+        return outcome if outcome.status is Status.SOLVED else None
+
+    def _begin(self, x: Floats, at: Drive | None) -> tuple[Floats, Tangents]:
+        """Unknowns and tangents from which full steps start; see `solve_row`."""
         net = self.network
         u = np.zeros(net.size)
-        driven = self.drive.injection.any() or self.offset[: net.legs.n_junctions].any()
-        if net.problem.circuit.reciprocal and not driven:  # else there may be other solutions
-            outcome = self._outcome(u, _tangents(net, np.zeros(net.ideal.size)))
-            if outcome.status is Status.SOLVED:
-                return outcome
         if at is not None:
             u[: x.size] = x
             v = net.across(u) + net.offset(at)
@@ -96,32 +115,37 @@ class _Row:
             tangents = _tangents(net, np.concatenate([first, np.zeros(net.ideal.sum())]))
             if net.problem.circuit.reciprocal and self._enters_islands():
                 tangents = replace(tangents, slope=np.where(net.ideal, net.rho, tangents.slope))
+        return u, tangents
 
-        def finish(u: Floats, tangents: Tangents) -> Outcome | None:
-            for keep in _KEEPS if net.ideal.any() else _KEEPS[:1]:
-                found = self._full_steps(u, tangents, self.steps + _FINISHING, keep=keep, last=True)
-                if found.status is Status.SOLVED:
-                    return found
-            return None
+    def _without_energy(self, outcome: Outcome) -> tuple[Outcome, bool]:
+        """What is tried first where controlled sources leave nothing to minimise: all states of diodes, then shorter
+        steps, then other starts. Also whether that is the end: a solution, or that there is none.
+        """
+        net = self.network
+        if outcome.loose is not None and outcome.loose.any():
+            net.check_consistent(self.drive)  # before much time is spent in vain
+        if outcome.status is not Status.MAX_SWEEPS:
+            candidates, no_others = states(net, self.drive, self.offset)
+            for candidate in candidates[:_MOST_STATES_TRIED]:
+                if (solution := self._finish(*candidate)) is not None:
+                    return solution, True
+            if no_others and not candidates:
+                return outcome.ended(Status.INFEASIBLE, self.steps), True
+        outcome = self._damped_steps(np.zeros(net.size), _tangents(net, np.where(net.ideal, 0.0, self.offset)))
+        outcome = outcome if outcome.status is Status.SOLVED else self._elsewhere(outcome)
+        return outcome, outcome.status is Status.SOLVED
 
-        inside = net.problem.circuit.reciprocal and bool((net.law == Law.PWL).all())  # all others are ideal
-        outcome = self._full_steps(u, tangents, FULL_STEPS, patience=_PATIENCE if inside else FULL_STEPS)
-        if outcome.status is Status.SOLVED:
-            return outcome
-        if not net.problem.circuit.reciprocal:
-            if outcome.loose is not None and outcome.loose.any():
-                net.check_consistent(self.drive)  # before much time is spent in vain
-            if outcome.status is not Status.MAX_SWEEPS:
-                candidates, no_others = states(net, self.drive, self.offset)
-                for candidate in candidates[:_MOST_STATES_TRIED]:
-                    if (solution := finish(*candidate)) is not None:
-                        return solution
-                if no_others and not candidates:
-                    return outcome.ended(Status.INFEASIBLE, self.steps)
-            outcome = self._damped_steps(np.zeros(net.size), _tangents(net, np.where(net.ideal, 0.0, self.offset)))
-            outcome = outcome if outcome.status is Status.SOLVED else self._elsewhere(outcome)
-            if outcome.status is Status.SOLVED:
-                return outcome
+    def _finish(self, u: Floats, tangents: Tangents) -> Outcome | None:
+        """A few full steps from near a solution."""
+        for keep in _KEEPS if self.network.ideal.any() else _KEEPS[:1]:
+            found = self._full_steps(u, tangents, self.steps + _FINISHING, keep=keep, last=True)
+            if found.status is Status.SOLVED:
+                return found
+        return None
+
+    def _sure_ways(self, u: Floats, tangents: Tangents, inside: bool) -> Outcome | None:
+        """The ways that arrive for sure, but for rounding, where there are any; `inside`: by interior points first."""
+        net = self.network
 
         def go_on(*_: object) -> Iterator[tuple[int, Outcome | None]]:
             """Full steps once more, now with all patience."""
@@ -133,11 +157,11 @@ class _Row:
             before = self.steps
             most = self.settings.max_sweeps - before
             most = most if self.unsure is None else min(most, _MOST_TO_BE_SURE)
-            for steps, found in way(net, self.drive, self.offset, finish, most):
+            for steps, found in way(net, self.drive, self.offset, self._finish, most):
                 self.steps = max(self.steps, before + steps)
                 if found is not None:
                     return found
-        return self._given_up(outcome)
+        return None
 
     def _enters_islands(self) -> bool:
         """Whether a source's current enters an island: where all perfect diodes are open it finds nothing but what is

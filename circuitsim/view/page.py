@@ -14,7 +14,7 @@ from circuitsim.errors import CircuitError
 from circuitsim.heat import UNITS
 from circuitsim.io.files import replacing
 from circuitsim.view.session import Session
-from circuitsim.view.solver import Changes
+from circuitsim.view.solver import Edits
 
 _MODULES = {
     "cytoscape": "cytoscape.esm.min.mjs",
@@ -78,7 +78,7 @@ def exported_answers(session: Session) -> dict[str, Any]:
 
     The answer about curves of a sweep that cannot be run is {error: why}, as the server's.
     """
-    about, now, room = session.about(), Changes(), _MOST_EXPORTED
+    about, now, room = session.about(), Edits(), _MOST_EXPORTED
     answers: dict[str, Any] = {"about": about, "scene": session.scene(None), "answer": session.answer(now, trace=True)}
     answers["nodes"] = session.nodes(now)
     for k in range(len(session.drawing.groups)):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from circuitsim.view.session import Session
-from circuitsim.view.solver import MOST_CHANGES, Changes
+from circuitsim.view.solver import MOST_CHANGES, Edits
 
 _MOST_NAME = 200  # characters of a name or a number
 
@@ -59,11 +59,11 @@ def _finite(value: Any, what: str) -> float:
     return number
 
 
-def read_changes(value: Any) -> Changes:
+def read_changes(value: Any) -> Edits:
     """What a question says about changes: {values: {NAME: "4.7k"}, sweep: {card, point}, inputs: [...]}, all optional.
 
     >>> read_changes({"values": {"R1": "2k"}, "sweep": {"card": 0, "point": [3]}})
-    Changes(values=(('R1', '2k'),), sweep=(0, (3,)), inputs=None)
+    Edits(values=(('R1', '2k'),), sweep=(0, (3,)), inputs=None)
     """
     if not isinstance(value, dict):
         raise BadQuestion("changes: an object")
@@ -80,7 +80,7 @@ def read_changes(value: Any) -> Changes:
         point = _whole(card.get("card"), "card"), tuple(_whole(k, "point") for k in card["point"])
     if inputs is not None and not isinstance(inputs, list):
         raise BadQuestion("inputs: a list")
-    return Changes(pairs, point, None if inputs is None else tuple(_finite(x, "inputs") for x in inputs))
+    return Edits(pairs, point, None if inputs is None else tuple(_finite(x, "inputs") for x in inputs))
 
 
 def _answer(session: Session, body: Mapping[str, Any]) -> Any:

@@ -29,7 +29,7 @@ from circuitsim.solution import Settings, Solution
 from circuitsim.sweeping import sweep
 from circuitsim.view.layers import MOST_UNITS, contributions, frames, given_inputs
 from circuitsim.view.scene import Drawing, Scene
-from circuitsim.view.solver import Changes, Solver
+from circuitsim.view.solver import Edits, Solver
 from circuitsim.view.values import CELLS, OVERFLOWS, scene_values, short, strip
 
 Floats = NDArray[np.float64]
@@ -47,7 +47,7 @@ class Session:
 
     >>> from circuitsim.build import parse
     >>> session = Session(parse("divider\\nV1 in 0 10\\nR1 in out 1k\\nR2 out 0 1k"))
-    >>> session.answer(Changes((("R2", "3k"),)))["values"]["vertices"]
+    >>> session.answer(Edits((("R2", "3k"),)))["values"]["vertices"]
     [0.0, 10.0, 7.5]
     """
 
@@ -63,7 +63,7 @@ class Session:
         """The netlist's first line."""
         return self.circuit.netlist.title.strip()
 
-    def solution(self, changes: Changes) -> Solution:
+    def solution(self, changes: Edits) -> Solution:
         """The certified equilibrium with these changes (Solver.solution)."""
         return self.solver.solution(changes)
 
@@ -212,7 +212,7 @@ class Session:
 
     # -- answers -------------------------------------------------------------------------------------------------------
 
-    def answer(self, changes: Changes, centre: str | None = None, trace: bool = False) -> dict[str, Any]:
+    def answer(self, changes: Edits, centre: str | None = None, trace: bool = False) -> dict[str, Any]:
         """The equilibrium with these changes, at what is drawn, with its certificate; `trace`: the first sweeps too."""
         with self.solver.lock:
             solution = self.solution(changes)
@@ -247,7 +247,7 @@ class Session:
     # -- parts ---------------------------------------------------------------------------------------------------------
 
     @OVERFLOWS
-    def group(self, changes: Changes, number: int) -> dict[str, Any]:
+    def group(self, changes: Edits, number: int) -> dict[str, Any]:
         """The voltages of a group's nodes, binned where they are many."""
         groups = self.drawing.groups
         if not 0 <= number < len(groups):
@@ -258,7 +258,7 @@ class Session:
         return {"unit": "V", "names": names if v.size <= CELLS * CELLS else None, **strip(v, side)}
 
     @OVERFLOWS
-    def nodes(self, changes: Changes) -> dict[str, Any]:
+    def nodes(self, changes: Edits) -> dict[str, Any]:
         """The voltages of all nodes but ground as an image, in the order of the netlist, binned where they are many."""
         v = self.solution(changes).voltages()[0][1:]
         side = max(1, int(np.ceil(v.size**0.5)))
@@ -273,7 +273,7 @@ class Session:
         return {"name": names[number]}
 
     @OVERFLOWS
-    def crossbar(self, changes: Changes, number: int, quantity: str) -> dict[str, Any]:
+    def crossbar(self, changes: Edits, number: int, quantity: str) -> dict[str, Any]:
         """A crossbar as an image of conductances, currents or powers: means of blocks where it is larger than that."""
         if not 0 <= number < len(self.circuit.crossbars):
             raise SettingsError(f"no crossbar {number}")
@@ -288,7 +288,7 @@ class Session:
         }  # fmt: skip
 
     @OVERFLOWS
-    def unit(self, changes: Changes, layer: int, unit: int) -> dict[str, Any]:
+    def unit(self, changes: Edits, layer: int, unit: int) -> dict[str, Any]:
         """What comes into a unit of a layer: conductances, and the current that each brings."""
         layers = self.layers
         if layers is None or not 1 <= layer < len(layers.nodes) or not 0 <= unit < layers.nodes[layer].size:

@@ -18,7 +18,7 @@ from circuitsim.circuit import Circuit
 from circuitsim.errors import CircuitError, SettingsError
 from circuitsim.io.inputs import apply_inputs
 from circuitsim.netlist.analyses import points
-from circuitsim.netlist.expand import Changes as NetlistChanges
+from circuitsim.netlist.expand import Changes
 from circuitsim.netlist.model import CROSSBAR
 from circuitsim.netlist.numbers import looks_like_mega, parse_number
 from circuitsim.netlist.revalue import Revaluer
@@ -37,7 +37,7 @@ _LOOKED_AT = 5  # points of an axis
 
 
 @dataclass(frozen=True)
-class Changes:
+class Edits:
     """What the page has changed: nothing of it touches the netlist's file. The last change wins.
 
     Values come on top of the point of a sweep. A point that is chosen later drops those that it touches (`touched`).
@@ -53,7 +53,7 @@ class Solver:
 
     >>> from circuitsim.build import parse
     >>> solver = Solver(parse("divider\\nV1 in 0 10\\nR1 in out 1k\\nR2 out 0 1k"))
-    >>> solver.solution(Changes((("R2", "3k"),))).voltage("out")
+    >>> solver.solution(Edits((("R2", "3k"),))).voltage("out")
     array([7.5])
     """
 
@@ -67,9 +67,9 @@ class Solver:
         self.cards = circuit.netlist.sweeps
         self.lock = threading.RLock()
         self.moved: dict[int, dict[str, NDArray[np.bool_]]] = {}  # of the cards that were asked for
-        self.kept: OrderedDict[Changes, Solution] = OrderedDict()
+        self.kept: OrderedDict[Edits, Solution] = OrderedDict()
 
-    def solution(self, changes: Changes) -> Solution:
+    def solution(self, changes: Edits) -> Solution:
         """The certified equilibrium with these changes. Raises what `solve` raises, and SettingsError."""
         with self.lock:
             if changes not in self.kept:
@@ -81,7 +81,7 @@ class Solver:
             self.kept.move_to_end(changes)
             return self.kept[changes]
 
-    def _problem(self, changes: Changes) -> Problem:
+    def _problem(self, changes: Edits) -> Problem:
         problem = self.base
         if changes.sweep is not None:
             problem = self._at_point(problem, *changes.sweep)
@@ -175,7 +175,7 @@ class Solver:
         if len(point) != len(axes) or any(not 0 <= k < axis.size for k, axis in zip(point, axes, strict=True)):
             raise SettingsError(f"no such point of sweep {card + 1}: {', '.join(map(str, point))}")
         values = [(s, float(axis[k])) for s, k, axis in zip(self.cards[card].sweeps, point, axes, strict=True)]
-        netlist = self._revaluer.netlist(NetlistChanges.at_point(values))
+        netlist = self._revaluer.netlist(Changes.at_point(values))
         return apply_inputs(build_circuit(netlist), self.assignments)
 
     @cached_property
