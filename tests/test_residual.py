@@ -279,6 +279,16 @@ def test_bounds_hold_what_branches_say(seed: int) -> None:
         assert certain <= check.upper.max(initial=0.0) * (1 + 1e-12)
 
 
+@pytest.mark.parametrize("volts", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize(("ulps", "small"), [(1, True), (4, True), (100, False)])
+def test_what_rounding_of_a_voltage_can_make_is_told_at_every_scale(volts: float, ulps: int, small: bool) -> None:
+    problem = cs.compile_problem(cs.parse(f"t\nV1 in 0 {volts}\nR1 in a 1k\nR2 a 0 1k"))
+    x = np.array([[volts / 2 + ulps * np.spacing(volts)]])
+    check = Check(problem, problem.drive(slice(0, 1)), x, exact=True)
+    assert check.rho[0, 0] != 0
+    assert check.by_rounding(residual.EPS)[0, 0] == small == check.at_rounding(1e-30, residual.EPS)
+
+
 @pytest.mark.parametrize(("more", "met"), [(1e-13, True), (-1e-13, False)])
 def test_rounding_at_a_knee_counts_on_its_own_side_only(more: float, met: bool) -> None:
     """At 0.7 V the current is 0.7 nA: its last digits add up to 0.6 pA, but take next to nothing away."""
