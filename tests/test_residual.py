@@ -15,6 +15,7 @@ from circuitsim import kcl, residual
 from circuitsim.branch_sums import crossbar_sums, ufunc_at, violations
 from circuitsim.gallery import Recipe, drn, random_circuit
 from circuitsim.kcl import exact_sums, shift, violation
+from circuitsim.laws import branch_current
 from circuitsim.residual import FIGURES, Check, Residuals
 
 pytestmark = pytest.mark.usefixtures("kernel_form")
@@ -277,6 +278,17 @@ def test_bounds_hold_what_branches_say(seed: int) -> None:
         check._sum_exactly(np.arange(3))
         assert (bounds >= check.upper * (1 - 1e-12)).all()
         assert certain <= check.upper.max(initial=0.0) * (1 + 1e-12)
+
+
+def test_where_exponentials_overflow_no_law_is_met() -> None:
+    """Its current stays the same from there on: a wrong voltage, whose current would fit."""
+    deck = "t\nI1 0 a {}\nD1 a 0 d\n.model d D(is=1e-300)"
+    j = cs.compile_problem(cs.parse(deck.format(1))).circuit.junctions
+    most = branch_current(j.law, j.params, np.array([[100.0]]))[0].item()
+    assert 1 < most < 1e5
+    problem = cs.compile_problem(cs.parse(deck.format(repr(most))))
+    check = Check(problem, problem.drive(slice(0, 1)), np.array([[100.0]]), exact=True)
+    assert check.rho[0, 0] == 0 and check.upper[0, 0] == np.inf and not check.meets(1e-3)
 
 
 @pytest.mark.parametrize("volts", [1e-3, 1.0, 1e3])
