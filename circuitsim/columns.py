@@ -56,7 +56,7 @@ def fresh(names: Sequence[str], given: Iterable[str] = ()) -> list[int]:
 
 
 def swept_names(names: Iterable[str], own: Iterable[str]) -> list[str]:
-    """What columns of swept quantities are called; `own`: names that the table has for other columns.
+    """What the columns of what is swept, or of the seed, are called; `own`: names that the table has for others.
 
     >>> swept_names(["V1", "Status"], own=["status"])
     ['V1', 'param(Status)']

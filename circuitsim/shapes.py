@@ -74,11 +74,15 @@ def span(names: list[str], nodes: Ints) -> str:
 
     >>> span(["0", "x[0]", "x[1]", "x[2]", "y"], np.array([1, 2, 3])), span(["0", "a", "b"], np.array([1, 2]))
     ('x[0:2]', 'a ... b')
+    >>> span(["0", "x[0]", "x[1]", "x[2]"], np.array([1, 3]))
+    'x[0] ... x[2]'
     """
     first, last = names[int(nodes[0])], names[int(nodes[-1])]
     base, bracket, index = first.rpartition("[")
     if bracket and last.startswith(base + bracket):
-        return f"{base}[{index[:-1]}:{last[len(base) + 1 : -1]}]"
+        a, b = index[:-1], last[len(base) + 1 : -1]
+        if a.isdecimal() and b.isdecimal() and abs(int(a) - int(b)) == nodes.size - 1:
+            return f"{base}[{a}:{b}]"
     return f"{first} ... {last}"
 
 

@@ -214,6 +214,7 @@ class _Module:
             address = ctypes.cast(getattr(self.library, name), ctypes.c_void_p)
 
             def launch(grid: tuple[int], block: tuple[int], arguments: tuple[Any, ...]) -> None:
+                assert 0 < block[0] <= 1024 and grid[0] > 0
                 packed = (ctypes.c_longlong * _MOST_ARGUMENTS)(*map(_word, arguments))
                 sizes = ctypes.c_longlong(grid[0]), ctypes.c_longlong(block[0])
                 self.recording.do(lambda: self.library.launch(address, *sizes, packed) and None)
@@ -254,14 +255,19 @@ def fake_cupy(folder: Path) -> ModuleType:
     def no_pinned_memory(_: int) -> None:
         raise CUDARuntimeError("none here: staging has stand-ins of its own")
 
-    def add_gemv(_: str, alpha: float, a: Array, x: Array, beta: float, y: Array) -> None:
-        assert (alpha, beta) == (1.0, 1.0) and recording.tape is None, "CuPy refuses to capture cuBLAS"
+    def as_numpy(x: Array) -> np.ndarray:
+        assert recording.tape is None, "CUDA refuses to wait while it captures"
+        return x.values.copy()
+
+    def add_gemv(transposed: str, alpha: float, a: Array, x: Array, beta: float, y: Array) -> None:
+        assert (transposed, alpha, beta) == ("N", 1.0, 1.0) and recording.tape is None, "CuPy refuses to capture cuBLAS"
         assert a.dtype == x.dtype == y.dtype and (a.flags.c_contiguous or a.flags.f_contiguous)
         y.values[...] += a.values @ x.values
 
-    def add_gemm(_: str, __: str, a: Array, b: Array, out: Array, alpha: float, beta: float) -> None:
+    def add_gemm(transposed: str, other: str, a: Array, b: Array, out: Array, alpha: float, beta: float) -> None:
         assert b.flags.c_contiguous and out.flags.c_contiguous
-        add_gemv("N", alpha, a, b, beta, out)
+        assert other == "N"
+        add_gemv(transposed, alpha, a, b, beta, out)
 
     attributes = {"MultiProcessorCount": _MULTIPROCESSORS, "MaxSharedMemoryPerBlockOptin": _SHARED}
     runtime = SimpleNamespace(
@@ -284,7 +290,7 @@ def fake_cupy(folder: Path) -> ModuleType:
     module.__dict__.update({name: _function(name) for name in _FUNCTIONS})
     module.__dict__.update(
         ndarray=Array,
-        asnumpy=lambda x: x.values.copy(),
+        asnumpy=as_numpy,
         get_default_memory_pool=lambda: SimpleNamespace(free_bytes=lambda: 0),
         RawModule=lambda code, options: _Module(folder, recording, code, options),
         cublas=ModuleType("cupy.cublas"),

@@ -446,7 +446,6 @@ def test_temperature_coefficients_that_go_too_far_are_refused(text: str, wanted:
         cs.parse(f"t\n.model d D({text})\nV1 a 0 1\nD1 a 0 d\nD2 a 0 d temp=87")
 
 
-@needs_ngspice
 def test_other_names_of_breakdown_are_remarked_on_and_agree() -> None:
     deck = "t\nI1 a 0 1m\nR1 a 0 1meg\nD1 a 0 d\n.model d D({})"
     circuit = cs.parse(deck.format("vb=7"))
@@ -457,6 +456,7 @@ def test_other_names_of_breakdown_are_remarked_on_and_agree() -> None:
     assert caught.value.at is not None and caught.value.at.line == 5
 
 
+@needs_ngspice
 @pytest.mark.parametrize("text", ["trs1=5m trs2=2u", "tcv=2m", "tbv1=-1m tbv2=2u tcv=-0.5m trs=-1m"])
 def test_ngspice_moves_rs_and_bv_alike(text: str) -> None:
     model = f".model z D(is=880a rs=25 isr=1.859n nr=2 vj=0.75 m=0.55 bv=4.7 ibv=20m nbv=1.7 {text})"

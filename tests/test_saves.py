@@ -184,6 +184,7 @@ def test_a_save_of_nothing_is_an_error(text: str) -> None:
         ("v(y[1:4])", "no node 'y[3]' in deck.cir; nodes are y[2], y[1], y[0] ..."),
         ("v(a,b,c)", "'v(a,b,c)' names 3 nodes; write v(a) or v(a,b)"),
         ("i(r9)", "no element 'r9' in deck.cir; elements are"),
+        ("@r1[1:3][i]", "'r1[1:3]': the array's indices run from 0 to 2"),
         ("@r1[3][i]", "'r1[3]': the array's indices run from 0 to 2"),
         ("i(rw[1])", "'rw[1]' has 1 indices; the array has 2"),
         ("@rz[4][vd]", "element 'rz[4]' has no 'vd'; it has @rz[4][i], @rz[4][p], @rz[4][v], @rz[4][r], @rz[4][resist"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,20 +45,23 @@ def apply_inputs(circuit: Circuit, assignments: Sequence[str]) -> Circuit:
             if circuit.rows_of(name)[0] not in ("V", "I"):
                 raise SettingsError(f"{name} is not a voltage or current source; give other values in the netlist")
             value = read_array(text[1:]) if text.startswith("@") else np.float64(_number(text.strip()))
-            circuit = circuit.with_values({name: value * _copies(circuit, name)})
+            circuit = circuit.with_values({name: value})
         except (SettingsError, ValueError) as error:
             raise SettingsError(f"{where}: {error}") from None
-    return circuit
+    currents = [name for name in seen if circuit.rows_of(name)[0] == "I"]
+    return _times_m(circuit, currents) if currents else circuit
 
 
-def _copies(circuit: Circuit, name: str) -> Floats | float:
-    """What the value on a card is multiplied by, m= of a current source and of subcircuits; for each of an array."""
-    kind, start, stop = circuit.rows_of(name)
-    if kind != "I":
-        return 1.0
-    ones = Revaluer(circuit.netlist).netlist(Changes(elements={name.lower(): 1.0}))
-    factors: Floats = ones.tables[kind].values["i"][start:stop]
-    return 1.0 if (factors == 1.0).all() else factors if stop - start > 1 else float(factors[0])
+def _times_m(circuit: Circuit, names: Sequence[str]) -> Circuit:
+    """The circuit with the values of these current sources times m=, that on their cards and those of subcircuits."""
+    ones = Revaluer(circuit.netlist).netlist(Changes(elements={name.lower(): 1.0 for name in names}))
+    sources, m = circuit.current_sources, ones.tables["I"].values["i"]
+    where = np.concatenate([sources.of(*circuit.rows_of(name)) for name in names])
+    if (m[sources.row[where]] == 1.0).all():
+        return circuit
+    i = sources.i.copy()
+    i[:, where] *= m[sources.row[where]]
+    return replace(circuit, current_sources=replace(sources, i=i))
 
 
 def _number(text: str) -> float:

@@ -130,7 +130,8 @@ def _statistics(result: SweepResult, names: Sequence[str], values: Floats) -> di
 def write_sweep_csv(results: Sequence[SweepResult], out: IO[str]) -> None:
     """A header (swept names, nodes, what is saved, `status`) and a line for each point; an empty line between plots.
 
-    The nodes are those of `.output`, or all without one. `param(a)` is swept where `a` is another column.
+    The nodes are those of `.output`, or all without one. What is swept, or the seed, is param(NAME) where another
+    column has that name.
     """
     writer = csv.writer(out, lineterminator="\n")
     for k, result in enumerate(results):
