@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-import fake_cupy
 import pytest
 from devices import (
     COMPILER,
@@ -27,7 +26,6 @@ from circuitsim.backends.device import Device
 from circuitsim.compiled import Kernel
 from circuitsim.errors import BackendUnavailable
 from circuitsim.methods import newton
-from training import gpu_steps
 
 
 @pytest.fixture(params=["by size", "compiled"], scope="module")
@@ -52,6 +50,10 @@ def gpu_for_small_work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
             patch.setattr(choosing, "GPU_WINS_MESH", 0)
             patch.setattr(gpu_check, "FULL_WORK", 0)
         if os.environ.get(NEEDS_GPU) == STAND_IN:
+            import fake_cupy
+
+            from training import gpu_steps
+
             fake_cupy.install(patch, tmp_path_factory.mktemp("kernels"))
             patch.setattr(gpu_steps, "_THREADS", 64)
         yield
