@@ -47,7 +47,7 @@ SWEEPS = [  # .dc cards of the netlists themselves, and those that their comment
 @pytest.mark.parametrize(("name", "dc"), SWEEPS)
 def test_sweep(name: str, dc: str, record_comparison: Callable[..., None]) -> None:
     circuit = cs.load(NETLISTS / f"{name}.cir")
-    analysis = dc or next(a for a in circuit.netlist.analyses if a.kind == "dc")
+    analysis = dc or circuit.netlist.sweeps[0]
     points = compare_sweep(circuit, analysis)
     assert points
     worst = worst_of(points)

@@ -115,7 +115,7 @@ def plot(
         raise click.UsageError("--runs draws histograms; leave --kind sweep out")
     settings = Settings(**solver)
     circuit = load(file, quiet, [target], inputs, params)
-    cards = any(analysis.kind == "dc" for analysis in circuit.netlist.analyses)
+    cards = bool(circuit.netlist.sweeps)
     if of_sweeps or kind == "sweep" or (kind == "auto" and cards and not of_points):
         result = _sweep(circuit, settings, dc, runs, seed, saves, quiet)
         write_picture(result.plot(), target, dpi)
