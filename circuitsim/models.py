@@ -31,7 +31,7 @@ from circuitsim.law_kernels import (
 )
 from circuitsim.netlist import ModelCard, Options
 from circuitsim.netlist.model import ABSOLUTE_ZERO
-from circuitsim.netlist.tokens import comma_hint, labelled, located, one_name_each
+from circuitsim.netlist.tokens import comma_hint
 
 Floats = NDArray[np.float64]
 
@@ -44,10 +44,6 @@ _SHOCKLEY = {
 }  # fmt: skip
 _SIGNED = frozenset({"tnom", "xti", "trs1", "trs2", "tcv", "tbv1", "tbv2"})
 _RECOMBINATION = {"nr": 1.0, "vj": 1.0, "m": 0.5}  # what counts beside ISR only
-_SYNONYMS = {
-    "js": "is", "vb": "bv", "vrb": "bv", "var": "bv", "ib": "ibv", "tref": "tnom", "ik": "ikf", "pb": "vj", "mj": "m",
-    "trs": "trs1",
-}  # fmt: skip
 _PWL = {"ron": 1.0, "roff": np.inf, "vfwd": 0.0, "vrev": np.inf}
 _NAMED = {
     "tanh": (Law.TANH, {"imax": 1e-3, "v0": 0.5, "g": 0.0}),
@@ -88,13 +84,7 @@ def diode_kind(model: ModelCard, at: At) -> tuple[str, dict[str, float], list[st
     A model is piecewise linear when it names RON, ROFF, VFWD, VREV or RREV; it is the perfect diode when RON = 0 or the
     word `ideal` stands in it, or when N = 0. Raises NetlistError for parameters that no such diode can have.
     """
-    with located(lambda _: at, model.seq), labelled(f"model {model.name}"):
-        given = one_name_each(model.params, _SYNONYMS)
-    remarks = [
-        f"model {model.name}: {key.upper()} is BV, as in HSPICE (ngspice ignores {key.upper()})"
-        for key in ("vb", "vrb", "var")
-        if key in model.params
-    ]
+    given, remarks = model.params, list[str]()
     _check_diode(model, given, at, remarks)
     if "ideal" in model.flags or any(key in given for key in ("ron", "roff", "vfwd", "vrev", "rrev")):
         return "pwl", _piecewise_linear(model, given, at, remarks), remarks

@@ -38,7 +38,7 @@ DEVICES = ["twins", "compiled for the host", *(["cuda"] if find_spec("cupy") els
 if os.environ.get(NEEDS_GPU):
     DEVICES = ["cuda"]
 _BLOCK = 32
-_MOST_ARGUMENTS = 40
+MOST_ARGUMENTS = 40
 _NUDGED = "exp expm1 log log1p cbrt asinh sinh cosh tanh".split()
 
 _MACROS = "\n".join(f"#define {name}(x) nudged(std::{name}(x))" for name in _NUDGED)
@@ -57,12 +57,12 @@ static inline double nudged(double x) {{  // what is exact stays
 }}
 {_MACROS}
 #include "{SOURCE}"
-typedef void (*Kernel)({", ".join(["integer"] * _MOST_ARGUMENTS)});
+typedef void (*Kernel)({", ".join(["integer"] * MOST_ARGUMENTS)});
 extern "C" void launch(Kernel kernel, integer blocks, integer block, const integer* a) {{
     blockDim.x = (unsigned)block;
     for (blockIdx.x = (unsigned)blocks; blockIdx.x-- > 0;)
         for (threadIdx.x = (unsigned)block; threadIdx.x-- > 0;)
-            kernel({", ".join(f"a[{k}]" for k in range(_MOST_ARGUMENTS))});
+            kernel({", ".join(f"a[{k}]" for k in range(MOST_ARGUMENTS))});
 }}
 extern "C" void branches(integer law, const double* params, integer count, const double* v, double* i, double* slope) {{
     for (integer k = 0; k < count; ++k) i[k] = branch(law, params, v[k], slope + k);
@@ -173,7 +173,7 @@ class CompiledDevice(NumpyDevice):
 
     def run(self, kernel: str, threads: int, *arguments: Any) -> None:
         words = [x if isinstance(x, int) else x.ctypes.data for x in arguments]
-        packed = (ctypes.c_longlong * _MOST_ARGUMENTS)(*words)
+        packed = (ctypes.c_longlong * MOST_ARGUMENTS)(*words)
         address = ctypes.cast(getattr(self.library, kernel), ctypes.c_void_p)
         blocks = -(-threads // _BLOCK)
         self.library.launch(address, ctypes.c_longlong(blocks), ctypes.c_longlong(_BLOCK), packed)

@@ -11,13 +11,14 @@ import ctypes
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace, TracebackType
 from typing import Any
 
 import numpy as np
 import pytest
-from devices import COMPILER, NEEDS_COMPILERS, compiled_device, missing
+from devices import COMPILER, MOST_ARGUMENTS, NEEDS_COMPILERS, compiled_device, missing
 from numpy.lib.mixins import NDArrayOperatorsMixin
 from together import TogetherDevice
 
@@ -31,7 +32,6 @@ _FROM_HOST = ("array", "asarray", "ascontiguousarray")  # which bring an array o
 _METHODS = "all any argmax astype copy fill max min ravel reshape sum".split()
 _TAKEN_OVER = "where concatenate diag flatnonzero zeros_like".split()
 _OPTIONS = {"axis", "copy", "dtype", "keepdims", "order", "out"}
-_MOST_ARGUMENTS = 40
 _MULTIPROCESSORS, _SHARED = 3, 101_024  # so that small networks are spread over several
 
 
@@ -156,9 +156,9 @@ class _Recording:
     """What is captured: launches, which do not run."""
 
     def __init__(self) -> None:
-        self.tape: list[Callable[[], None]] | None = None
+        self.tape: list[Callable[[], object]] | None = None
 
-    def do(self, launch: Callable[[], None]) -> None:
+    def do(self, launch: Callable[[], object]) -> None:
         if self.tape is None:
             launch()
         else:
@@ -215,9 +215,9 @@ class _Module:
 
             def launch(grid: tuple[int], block: tuple[int], arguments: tuple[Any, ...]) -> None:
                 assert 0 < block[0] <= 1024 and grid[0] > 0
-                packed = (ctypes.c_longlong * _MOST_ARGUMENTS)(*map(_word, arguments))
+                packed = (ctypes.c_longlong * MOST_ARGUMENTS)(*map(_word, arguments))
                 sizes = ctypes.c_longlong(grid[0]), ctypes.c_longlong(block[0])
-                self.recording.do(lambda: self.library.launch(address, *sizes, packed) and None)
+                self.recording.do(partial(self.library.launch, address, *sizes, packed))
 
             return launch
         device = TogetherDevice(self.folder, 132, 1_000_000)  # whose limits tests move

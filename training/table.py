@@ -60,10 +60,10 @@ def load_table(path: Path, like: Path | None = None, targets: bool = True) -> Sa
     labelled = bool(asked.any() and (asked == label).all())
     if labelled:
         wanted = _one_hot(path, wanted[:, 0], lines)
-    columns = tuple(tuple(name for name, mine in zip(header, asked == of, strict=True) if mine) for of in (0, 1))
+    names = np.array(header, object)
     return Samples(
         np.ascontiguousarray(features), 1.0, np.ascontiguousarray(wanted, np.float32), labelled,
-        columns=(columns[0], columns[1]),
+        columns=(tuple(names[~asked]), tuple(names[asked])),
     )  # fmt: skip
 
 

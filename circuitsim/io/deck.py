@@ -116,7 +116,7 @@ def _swept(
     factor = 1.0  # of the value on the card, in that which the element has: m, scale, temperature
     if swept.kind != "V":
         kind, start, stop = netlist.find(swept.name) or (swept.kind, 0, 0)
-        table = revaluer.netlist(Changes(elements={swept.name.lower(): 1.0})).tables[kind]
+        table = revaluer.at_one([swept.name]).tables[kind]
         factors = np.unique(table.values[kind.lower()][start:stop])
         if factors.size > 1:
             return f"the members of {swept.name} have values of their own", False

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from circuitsim.circuit import Circuit
 from circuitsim.errors import NetlistError, SettingsError
 from circuitsim.netlist.datafile import read_numbers
-from circuitsim.netlist.expand import Changes
 from circuitsim.netlist.numbers import parse_number
 from circuitsim.netlist.revalue import Revaluer
 
@@ -54,8 +53,7 @@ def apply_inputs(circuit: Circuit, assignments: Sequence[str]) -> Circuit:
 
 def _times_m(circuit: Circuit, names: Sequence[str]) -> Circuit:
     """The circuit with the values of these current sources times m=, that on their cards and those of subcircuits."""
-    ones = Revaluer(circuit.netlist).netlist(Changes(elements={name.lower(): 1.0 for name in names}))
-    sources, m = circuit.current_sources, ones.tables["I"].values["i"]
+    sources, m = circuit.current_sources, Revaluer(circuit.netlist).at_one(names).tables["I"].values["i"]
     where = np.concatenate([sources.of(*circuit.rows_of(name)) for name in names])
     if (m[sources.row[where]] == 1.0).all():
         return circuit

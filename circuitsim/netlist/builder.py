@@ -107,8 +107,8 @@ class Builder:
         rows.seq.append(seq)
         for column, value in zip(rows.columns, values, strict=True):
             column.append(float(value))
-        for column_of_links, link in zip(rows.links, links, strict=True):
-            column_of_links += link
+        for have, more in zip(rows.links, links, strict=True):
+            have.extend(more)
 
     def add_array(
         self,
@@ -132,8 +132,8 @@ class Builder:
         rows.seq += [seq] * count
         for column, value in zip(rows.columns, values, strict=True):
             column += np.broadcast_to(value, (count,)).tolist()
-        for column_of_links, link in zip(rows.links, links, strict=True):
-            column_of_links += link
+        for have, more in zip(rows.links, links, strict=True):
+            have.extend(more)
         self.arrays[name.lower()] = ArrayRef(kind, start, start + count, indices)
 
     def add_crossbar(self, crossbar: CrossbarCard) -> None:

@@ -45,6 +45,7 @@ NOUNS = {
     "K": "coupling", "E": "voltage-controlled voltage source", "F": "current-controlled current source",
     "G": "voltage-controlled current source", "H": "current-controlled voltage source", "N": "nonlinear resistor",
 }  # fmt: skip
+_SYNONYMS = {"resistance": "r", "tc": "tc1"}
 _KEYS = {
     "R": frozenset("r resistance g m scale temp dtemp tc tc1 tc2 tce l w".split()),
     "D": frozenset({"area", "m", "temp", "dtemp"}),
@@ -290,7 +291,7 @@ class CardReader:
             elif key not in _IGNORED:
                 raise unknown_key(e, key, _KEYS[e.pattern.kind])
         with labelled(e.label):
-            return one_name_each(found, _SYNONYMS) if e.pattern.kind == "R" else found
+            return one_name_each(found, _SYNONYMS)
 
     def temperature(self, keys: dict[str, Value]) -> Value:
         """The temperature of an element in degree Celsius."""
@@ -339,9 +340,6 @@ def _with_phase(tokens: list[str]) -> list[str]:
 def extra_word(e: Element, what: str, word: str) -> NetlistError:
     """The error for a word too many."""
     return NetlistError(f"{e.label}: one {what} expected, found '{shown(word)}' as well{comma_hint(e.card.text)}")
-
-
-_SYNONYMS = {"resistance": "r", "tc": "tc1"}  # of resistors' keys
 
 
 def unknown_key(e: Element, key: str, supported: Collection[str]) -> NetlistError:

@@ -93,7 +93,7 @@ class ArrayRef:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """A `.model` card with its parameters evaluated (names lower case)."""
+    """A `.model` card with its parameters evaluated (names lower case, without synonyms)."""
 
     name: str
     type: str  # lower case: d, r, tanh, sinh, pwl

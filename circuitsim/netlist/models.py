@@ -24,10 +24,17 @@ from circuitsim.netlist.tokens import (
 _TYPES = {"d": "d", "r": "r", "res": "r", "tanh": "tanh", "sinh": "sinh", "pwl": "pwl"}
 _FLAGS = frozenset({"ideal"})
 _RESISTOR = frozenset("r rsh l w short narrow tc1 tc2 tce tnom kf af lf wf ef bv_max".split())
-_SYNONYMS = {
-    "res": "r", "resistance": "r", "defl": "l", "defw": "w", "dlr": "short", "dw": "narrow", "tc": "tc1", "tc1r": "tc1",
-    "tc2r": "tc2",
+_SYNONYMS = {  # by type of model
+    "r": {
+        "res": "r", "resistance": "r", "defl": "l", "defw": "w", "dlr": "short", "dw": "narrow", "tc": "tc1",
+        "tc1r": "tc1", "tc2r": "tc2",
+    },
+    "d": {
+        "js": "is", "vb": "bv", "vrb": "bv", "var": "bv", "ib": "ibv", "tref": "tnom", "ik": "ikf", "pb": "vj",
+        "mj": "m", "trs": "trs1",
+    },
 }  # fmt: skip
+_NOT_IN_NGSPICE = ("vb", "vrb", "var")  # of these
 _OF_ELEMENTS = frozenset({"temp", "dtemp", "scale"})  # ngspice takes them as defaults
 _TEXTS = frozenset({"mfg", "type"})  # of LTspice's models: no numbers
 _TOLERANCES = frozenset({"dev", "lot"})  # of PSpice, for its Monte Carlo
@@ -95,9 +102,12 @@ class ModelTable:
                 params[key] = _value(scope, word)
             if remark := atto_remark(word, params[key]):
                 self.note(card.seq, f"{label}: {shown(key.upper())}: {remark}")
+        for key in _NOT_IN_NGSPICE if kind == "d" else ():
+            if key in params:
+                self.note(card.seq, f"{label}: {key.upper()} is BV, as in HSPICE (ngspice ignores {key.upper()})")
+        with labelled(label):
+            params = one_name_each(params, _SYNONYMS.get(kind, {}))
         if kind == "r":
-            with labelled(label):
-                params = one_name_each(params, _SYNONYMS)
             for key in sorted(params.keys() & _OF_ELEMENTS):
                 raise NetlistError(f"{label}: {key.upper()} belongs to resistors, not to their model; write it on them")
             for key in sorted(params.keys() - _RESISTOR):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -122,6 +122,10 @@ class Revaluer:
                 if len(column) > 1 or not np.array_equal(column[0], table.values[name][self.rows[kind]]):
                     columns[kind, name] = np.broadcast_to(column, (len(changes), column.shape[1]))
         return _Many(columns, tuple(evaluation.models.rows), evaluation.options)
+
+    def at_one(self, elements: Iterable[str]) -> Netlist:
+        """The netlist with 1 on the cards of these elements: their values are what cards' are multiplied by."""
+        return self.netlist(Changes(elements={name.lower(): 1.0 for name in elements}))
 
     def one(self, many: _Many, k: int, changes: Changes) -> Netlist:
         """The netlist for the k-th of the changes of `many`, which is this one."""
