@@ -11,8 +11,8 @@ import signal
 import pytest
 
 from circuitsim.errors import CircuitError
-from circuitsim.io.ngspice import find_ngspice
-from circuitsim.io.pyspice import check_available
+from circuitsim.spice.ngspice import find_ngspice
+from circuitsim.spice.pyspice import check_available
 
 
 def pytest_configure() -> None:

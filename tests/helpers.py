@@ -22,10 +22,10 @@ from scipy.linalg import lstsq, null_space
 
 import circuitsim as cs
 from circuitsim.currents import ideal_currents
-from circuitsim.io.flatten import flatten
-from circuitsim.io.ngspice import MISSING, ngspice_available
 from circuitsim.law_kernels import Law
 from circuitsim.methods import aside, regions, tiles
+from circuitsim.spice.flatten import flatten
+from circuitsim.spice.ngspice import MISSING, ngspice_available
 
 Floats = NDArray[np.float64]
 

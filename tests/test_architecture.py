@@ -19,7 +19,7 @@ LAYERS = [
     "drive copies overflow", "problem",
     "kcl stack", "residual", "currents backends", "uniqueness plot", "saved", "solution", "methods",
     "choosing", "solving",
-    "sweeping", "__init__", "io gallery", "view", "cli", "__main__",
+    "sweeping", "__init__", "io gallery", "spice", "view", "cli", "__main__",
 ]  # fmt: skip
 LAYER = {name: k for k, names in enumerate(LAYERS) for name in names.split()}
 FILES = sorted((ROOT / "circuitsim").rglob("*.py"))

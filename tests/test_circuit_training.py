@@ -12,8 +12,8 @@ from helpers import PRECISE, assert_close, assert_laws
 import circuitsim as cs
 from circuitsim.circuit import Circuit
 from circuitsim.gallery import Recipe, random_circuit
-from circuitsim.io.flatten import flatten
 from circuitsim.io.inventory import inventory
+from circuitsim.spice.flatten import flatten
 
 LADDER = "t\nV1 a 0 6\nR1 a b 1k\nR2[0:2] b c[0:2] g=@g.npy\nR3[0:2] c[0:2] 0 2k\nRo a c[1] inf\nRx b c[2] g=0\n"
 

@@ -619,7 +619,7 @@ def test_flatten_leaves_no_half_written_file(monkeypatch: pytest.MonkeyPatch) ->
         out.write("half a netlist")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("circuitsim.io.flatten.flatten", half)
+    monkeypatch.setattr("circuitsim.spice.flatten.flatten", half)
     result = run("flatten", "array.cir", "-o", "flat.cir")
     assert (result.exit_code, result.stderr) == (130, "interrupted\n")
     assert files() == []

@@ -18,15 +18,15 @@ from helpers import PRECISE, needs_ngspice
 
 import circuitsim as cs
 from circuitsim.cli import main
-from circuitsim.io import allowed as allowed_module
-from circuitsim.io import compare as module
-from circuitsim.io.allowed import allowed_differences
-from circuitsim.io.compare import Comparison, Quantity, Verdict, compare, compare_sweep
-from circuitsim.io.compared import overall, plot_comparison
-from circuitsim.io.flatten import MIN_RON, Written, flatten
-from circuitsim.io.foreign import kcl_of
-from circuitsim.io.ngspice import ABSTOL, GMIN, RELTOL, VNTOL, NgspiceError, RawData, run_ngspice
-from circuitsim.io.pyspice import library as pyspice_library
+from circuitsim.spice import allowed as allowed_module
+from circuitsim.spice import compare as module
+from circuitsim.spice.allowed import allowed_differences
+from circuitsim.spice.compare import Comparison, Quantity, Verdict, compare, compare_sweep
+from circuitsim.spice.compared import overall, plot_comparison
+from circuitsim.spice.flatten import MIN_RON, Written, flatten
+from circuitsim.spice.foreign import kcl_of
+from circuitsim.spice.ngspice import ABSTOL, GMIN, RELTOL, VNTOL, NgspiceError, RawData, run_ngspice
+from circuitsim.spice.pyspice import library as pyspice_library
 from circuitsim.sweeping import sweep
 
 NETLISTS = Path(__file__).parent.parent / "netlists"

@@ -14,7 +14,7 @@ from scipy.optimize import brentq
 
 import circuitsim as cs
 from circuitsim.circuit import Circuit
-from circuitsim.io.ngspice import operating_point, tight_options
+from circuitsim.spice.ngspice import operating_point, tight_options
 
 NETLISTS = Path(__file__).parent.parent / "netlists"
 RON = 1e-7  # relative: a perfect diode has 1 uohm in ngspice

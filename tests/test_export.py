@@ -20,9 +20,9 @@ from circuitsim import gallery
 from circuitsim.branches import Branches
 from circuitsim.circuit import Circuit
 from circuitsim.gallery import Recipe, random_circuit
-from circuitsim.io.export import export
 from circuitsim.netlist import Netlist
 from circuitsim.netlist.model import KINDS, Swept
+from circuitsim.spice.export import export
 
 NETLISTS = Path(__file__).parent.parent / "netlists"
 TOO_BIG = {"drn_2h", "drn_3h", "drn_xl"}

@@ -16,12 +16,12 @@ import circuitsim as cs
 from circuitsim import gallery
 from circuitsim.build import build_circuit
 from circuitsim.circuit import Circuit
-from circuitsim.io.flatten import MIN_RON, flatten
-from circuitsim.io.ngspice import operating_point, run_ngspice, tight_options
 from circuitsim.io.sweeps import sweep_plot
 from circuitsim.netlist.model import KINDS
 from circuitsim.netlist.numbers import parse_number
 from circuitsim.saved import Saved, wanted_saves
+from circuitsim.spice.flatten import MIN_RON, flatten
+from circuitsim.spice.ngspice import operating_point, run_ngspice, tight_options
 
 NETLISTS = Path(__file__).parent.parent / "netlists"
 DECKS = sorted([*NETLISTS.glob("[!d]*.cir"), *NETLISTS.glob("d[!r]*.cir"), *(NETLISTS / "valid").glob("*.cir")])
@@ -511,6 +511,6 @@ def test_everything_is_saved_by_name_where_that_is_not_too_much(monkeypatch: pyt
     deck = "t\nV1 a 0 1\nR1 a 0 1k\n.save all\n"
     [card] = [line for line in flat(cs.parse(deck)).splitlines() if line.startswith(".save")]
     assert card.split()[:2] == [".save", "all"] and {*card.split()[2:]} == {"i(V1)", "@R1[i]", "@V1[p]", "@R1[p]"}
-    monkeypatch.setattr("circuitsim.io.flatten._MOST_SAVES", 2)
+    monkeypatch.setattr("circuitsim.spice.flatten._MOST_SAVES", 2)
     assert "* .save, of which ngspice knows nothing: all\n" in flat(cs.parse(deck))
     assert ".save" not in flat(cs.parse("t\nV1 a 0 1\nR1 a 0 1k\n"))

@@ -25,11 +25,11 @@ from scipy.optimize import brentq
 import circuitsim as cs
 from circuitsim import law_kernels, laws
 from circuitsim.gallery import Recipe, random_circuit
-from circuitsim.io.compare import Verdict, compare
-from circuitsim.io.ngspice import operating_point, run_ngspice, tight_options
 from circuitsim.law_kernels import MAX_EXPONENT, N_PARAMS, STRAIGHT, Law
 from circuitsim.laws import branch_current, exponential_voltage, generation, most_current
 from circuitsim.models import BOLTZMANN, CHARGE
+from circuitsim.spice.compare import Verdict, compare
+from circuitsim.spice.ngspice import operating_point, run_ngspice, tight_options
 
 Floats = NDArray[np.float64]
 VT = BOLTZMANN * 300.15 / CHARGE  # V, at 27 C

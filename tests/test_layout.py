@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 import circuitsim as cs
 from circuitsim import gallery
-from circuitsim.io.flatten import flatten
 from circuitsim.layout import _give_slots, _levels, layout
 from circuitsim.shapes import Shapes, adjacency, joined
+from circuitsim.spice.flatten import flatten
 
 NETLISTS = Path(__file__).parent.parent / "netlists"
 

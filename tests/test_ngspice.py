@@ -9,7 +9,7 @@ import pytest
 from helpers import needs_ngspice
 
 from circuitsim.errors import CircuitError, SettingsError
-from circuitsim.io.ngspice import (
+from circuitsim.spice.ngspice import (
     NgspiceError,
     ngspice_available,
     ngspice_version,
@@ -110,7 +110,7 @@ def test_a_program_that_does_not_say_its_version_is_ended(monkeypatch: pytest.Mo
     program = tmp_path / "ngspice"
     program.write_text("#!/bin/sh\nexec sleep 90\n")
     program.chmod(0o755)
-    monkeypatch.setattr("circuitsim.io.ngspice.VERSION_SECONDS", 0.2)
+    monkeypatch.setattr("circuitsim.spice.ngspice.VERSION_SECONDS", 0.2)
     with pytest.raises(NgspiceError, match=r"ngspice --version took more than 0\.2 s"):
         ngspice_version(str(program))
 

@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 import circuitsim as cs
-from circuitsim.io.ngspice import ngspice_available
+from circuitsim.spice.ngspice import ngspice_available
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())

@@ -10,9 +10,9 @@ import pytest
 
 import circuitsim as cs
 from circuitsim.errors import BackendUnavailable
-from circuitsim.io import pyspice
-from circuitsim.io.compare import Verdict, compare
-from circuitsim.io.ngspice import NgspiceError, ngspice_available, run_ngspice, tight_options
+from circuitsim.spice import pyspice
+from circuitsim.spice.compare import Verdict, compare
+from circuitsim.spice.ngspice import NgspiceError, ngspice_available, run_ngspice, tight_options
 
 NETLISTS = Path(__file__).parent.parent / "netlists"
 DECK = "rectifier\nV1 in 0 5\nR1 in h[2] 1k\nD1 h[2] 0 dd\n.model dd D(is=1e-14)\n.dc V1 0 4 2\n.op\n.end\n"
@@ -129,6 +129,6 @@ def test_a_library_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, tmp_pa
     pyspice.version.cache_clear()
     with pytest.raises(BackendUnavailable, match=rf"PySpice cannot use the shared library {library} \(NGSPICE_LIB"):
         compare(cs.parse(DECK), "pyspice")
-    monkeypatch.setattr("circuitsim.io.ngspice.VERSION_SECONDS", 0.01)
+    monkeypatch.setattr("circuitsim.spice.ngspice.VERSION_SECONDS", 0.01)
     with pytest.raises(NgspiceError, match=r"PySpice took more than 0\.01 s"):
         pyspice.version()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import circuitsim as cs
-from circuitsim.io.ngspice import ngspice_available
+from circuitsim.spice.ngspice import ngspice_available
 from validation.dense import Dense, convex_answer, linear_answer, piecewise_solvable
 from validation.random_circuits import BAD, FAILED, ONE, broken_equation, judge
 from validation.random_decks import FAMILIES, Deck, Model, Part, random_deck

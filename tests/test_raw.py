@@ -14,8 +14,8 @@ from helpers import needs_ngspice
 import circuitsim as cs
 from circuitsim import cli
 from circuitsim.errors import SettingsError
-from circuitsim.io.ngspice import run_ngspice, tight_options
 from circuitsim.io.raw import NgspiceError, Plot, read_raw, write_raw
+from circuitsim.spice.ngspice import run_ngspice, tight_options
 
 ODD = "odd names\nV1 net-1.a 0 3\nR1 net-1.a n[3] 1k\nR2 n[3] 2n 1k\nR3 2n n_1/x+y 1k\nR4 n_1/x+y a#b 1k\nR5 a#b 0 1k\n"
 NUMBERS = np.array([[0.1 + 0.2, -1e-300, 1 / 3], [5e-324, 1.7976931348623157e308, -0.0]])

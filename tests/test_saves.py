@@ -18,10 +18,10 @@ from helpers import PRECISE, needs_ngspice
 
 import circuitsim as cs
 from circuitsim import cli, gallery
-from circuitsim.io.export import export
-from circuitsim.io.ngspice import run_ngspice, tight_options
 from circuitsim.netlist.saves import split_saves
 from circuitsim.saved import Saved, wanted_saves
+from circuitsim.spice.export import export
+from circuitsim.spice.ngspice import run_ngspice, tight_options
 
 DIVIDER = "divider\nV1 In 0 10\nR1 In Out 1k\nR2 Out 0 3k\n"
 ARRAY = (

@@ -11,7 +11,6 @@ from helpers import needs_ngspice
 import circuitsim as cs
 from circuitsim import netlist
 from circuitsim.build import build_circuit
-from circuitsim.io.ngspice import run_ngspice, tight_options
 from circuitsim.io.raw import Plot
 from circuitsim.io.sweeps import statistics, sweep_plot
 from circuitsim.netlist import cards, source, syntax
@@ -20,6 +19,7 @@ from circuitsim.netlist.expand import Changes
 from circuitsim.netlist.model import Swept
 from circuitsim.netlist.revalue import Revaluer
 from circuitsim.saved import Saved, wanted_saves
+from circuitsim.spice.ngspice import run_ngspice, tight_options
 from circuitsim.sweeping import results
 
 NETLISTS = Path(__file__).parent.parent / "netlists"

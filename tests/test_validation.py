@@ -17,7 +17,7 @@ from planted import ERRORS, plant
 
 import circuitsim as cs
 from circuitsim.gallery import drn
-from circuitsim.io.compare import Comparison, Quantity, Verdict, compare
+from circuitsim.spice.compare import Comparison, Quantity, Verdict, compare
 from validation import faults
 from validation.digits import digit_inputs
 from validation.faults import judged

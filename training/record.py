@@ -17,11 +17,11 @@ import numpy as np
 
 from circuitsim import Circuit, __version__
 from circuitsim.errors import BackendUnavailable, SettingsError
-from circuitsim.io.export import export
 from circuitsim.io.files import replacing
 from circuitsim.io.inputs import read_array
 from circuitsim.io.sealed import add_array
 from circuitsim.io.study import branches_digest
+from circuitsim.spice.export import export
 from training.checkpoint import NEWEST, PREVIOUS, Checkpoint, Fingerprint, keep, load_checkpoint, without_steps
 from training.learner import Samples
 from training.metrics import Row, plot_curve, write_metrics

@@ -21,7 +21,7 @@ from rich.table import Table
 from circuitsim import CircuitError, SettingsError, __version__
 from circuitsim.backends.cpu import cores
 from circuitsim.io.files import check_target
-from circuitsim.io.ngspice import ngspice_version
+from circuitsim.spice.ngspice import ngspice_version
 from validation.measure import NGSPICE, BenchmarkError, Options, Row, Target, save_json
 from validation.peers import RESULTS
 from validation.qp import PEERS, installed

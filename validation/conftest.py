@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from circuitsim.io.compare import Comparison
-from circuitsim.io.ngspice import MISSING, ngspice_available
+from circuitsim.spice.compare import Comparison
+from circuitsim.spice.ngspice import MISSING, ngspice_available
 from validation.digits import train_quickly
 from validation.real_decks import CORPUS, corpus
 from validation.results import PROPERTY, Gatherer, plain, row_of

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 import circuitsim as cs
 from circuitsim.io.commands import HELP_NAMES, Command
-from circuitsim.io.export import export
-from circuitsim.io.flatten import flatten
-from circuitsim.io.ngspice import operating_point
+from circuitsim.spice.export import export
+from circuitsim.spice.flatten import flatten
+from circuitsim.spice.ngspice import operating_point
 from training.datasets import MNIST, load_idx_dataset
 from training.general import input_sources, split_inputs
 from training.network import make_learner, trained_kinds

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import circuitsim as cs
-from circuitsim.io.compare import Comparison, Quantity, Verdict, compare
-from circuitsim.io.flatten import MIN_RON
-from circuitsim.io.ngspice import RELTOL
+from circuitsim.spice.compare import Comparison, Quantity, Verdict, compare
+from circuitsim.spice.flatten import MIN_RON
+from circuitsim.spice.ngspice import RELTOL
 from validation.deck_equations import EPS, broken_equation, controlled_currents, ideal_currents
 from validation.dense import Dense
 from validation.random_circuits import BAD, ENORMOUS, FAILED, MOST, ONE, judge

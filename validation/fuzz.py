@@ -43,9 +43,9 @@ import numpy as np
 import circuitsim as cs
 from circuitsim.currents import with_digits
 from circuitsim.io.commands import Ended, ends_in_order
-from circuitsim.io.flatten import flatten
 from circuitsim.io.output import Results, result_object, write_json
 from circuitsim.residual import Check
+from circuitsim.spice.flatten import flatten
 from validation.equations import broken_equation
 from validation.fuzz_decks import companions, seeds
 from validation.measure import ROOT

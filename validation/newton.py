@@ -14,7 +14,7 @@ from scipy.sparse import linalg
 
 import circuitsim as cs
 from circuitsim.gallery import current_grid, wired_crossbar
-from circuitsim.io.ngspice import ngspice_available, read_raw
+from circuitsim.spice.ngspice import ngspice_available, read_raw
 from validation.measure import (
     CIRCUITSIM,
     MB,

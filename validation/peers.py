@@ -23,10 +23,10 @@ from scipy.sparse import linalg
 
 import circuitsim as cs
 from circuitsim.gallery import current_grid, drn, wired_crossbar
-from circuitsim.io.flatten import Written, flatten
-from circuitsim.io.foreign import kcl_of
-from circuitsim.io.ngspice import ngspice_available, read_raw, tight_options
 from circuitsim.residual import Check
+from circuitsim.spice.flatten import Written, flatten
+from circuitsim.spice.foreign import kcl_of
+from circuitsim.spice.ngspice import ngspice_available, read_raw, tight_options
 from validation.measure import (
     CIRCUITSIM,
     MB,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import circuitsim as cs
 from circuitsim.gallery import diode_mesh
-from circuitsim.io.ngspice import ngspice_available
+from circuitsim.spice.ngspice import ngspice_available
 from validation.measure import CIRCUITSIM, NETLISTS, NGSPICE, Options, Row, Target, best_of, run_process
 
 Floats = NDArray[np.float64]

@@ -25,9 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import circuitsim as cs
-from circuitsim.io.flatten import flatten
-from circuitsim.io.ngspice import VNTOL, operating_point, tight_options
 from circuitsim.io.raw import NgspiceError
+from circuitsim.spice.flatten import flatten
+from circuitsim.spice.ngspice import VNTOL, operating_point, tight_options
 from validation.deck_equations import EPS, KCL, LEAST, broken_equation, controlled_currents, other_solutions
 from validation.dense import Answer, Dense, NoReference, convex_answer, linear_answer, piecewise_solvable
 from validation.random_decks import FAMILIES, Deck, random_deck, shares

@@ -30,10 +30,10 @@ from rich.table import Table
 import circuitsim as cs
 from circuitsim.build import build_circuit
 from circuitsim.currents import ambiguous_elements, table_currents
-from circuitsim.io import ngspice
 from circuitsim.io.commands import Command
 from circuitsim.io.raw import NgspiceError
 from circuitsim.netlist import read_netlist
+from circuitsim.spice import ngspice
 
 CORPUS = "CIRCUITSIM_CORPUS"  # the variable of the environment that names their folder
 GMIN = 1e-12  # S, ngspice's default

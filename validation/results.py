@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 
 import circuitsim as cs
-from circuitsim.io.compare import Comparison, Verdict
-from circuitsim.io.ngspice import ngspice_version
+from circuitsim.spice.compare import Comparison, Verdict
+from circuitsim.spice.ngspice import ngspice_version
 from validation.measure import save_json
 
 PROPERTY = "validation"

@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 import circuitsim as cs
 from circuitsim.backends.base import find_backend
-from circuitsim.io.ngspice import ngspice_available, read_raw
+from circuitsim.spice.ngspice import ngspice_available, read_raw
 from training.datasets import MNIST, load_idx_dataset
 from validation.learning import step_rows
 from validation.measure import (

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import circuitsim as cs
-from circuitsim.io.compare import Verdict, compare
+from circuitsim.spice.compare import Verdict, compare
 from validation.digits import digit_inputs, readings
 from validation.nonideal import PERFECT, SHOCKLEY, Diode, Row, study, with_diode
 from validation.results import row_of, said

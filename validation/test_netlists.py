@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import circuitsim as cs
-from circuitsim.io.compare import Verdict, compare, compare_sweep
+from circuitsim.spice.compare import Verdict, compare, compare_sweep
 from validation.results import row_of, said, worst_of
 
 pytestmark = pytest.mark.usefixtures("ngspice")

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 import circuitsim as cs
-from circuitsim.io.compare import Verdict, compare
-from circuitsim.io.flatten import flatten
-from circuitsim.io.foreign import kcl_of
-from circuitsim.io.ngspice import run_ngspice
 from circuitsim.io.raw import NgspiceError
+from circuitsim.spice.compare import Verdict, compare
+from circuitsim.spice.flatten import flatten
+from circuitsim.spice.foreign import kcl_of
+from circuitsim.spice.ngspice import run_ngspice
 from validation.faults import explanation
 from validation.random_circuits import AGREE, judge
 from validation.random_decks import Deck, Model, Part

@@ -58,13 +58,13 @@ def compare(
     them; where more does, the certificate says who is right.
     """
     from circuitsim import Settings
-    from circuitsim.io.compare import Verdict, compare_sweep
-    from circuitsim.io.compare import compare as compare_point
-    from circuitsim.io.compared import comparison_object, overall, plot_comparison, print_comparison
-    from circuitsim.io.ngspice import check_timeout
     from circuitsim.io.output import write_json
     from circuitsim.io.pictures import check_picture
     from circuitsim.io.tables import console
+    from circuitsim.spice.compare import Verdict, compare_sweep
+    from circuitsim.spice.compare import compare as compare_point
+    from circuitsim.spice.compared import comparison_object, overall, plot_comparison, print_comparison
+    from circuitsim.spice.ngspice import check_timeout
 
     check_timeout(timeout)
     if plot is not None:

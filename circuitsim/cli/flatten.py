@@ -20,7 +20,7 @@ from circuitsim.cli.common import EXIT_CODES, load, param_option
 def flatten(file: Path, params: tuple[str, ...], target: Path | None) -> None:
     """Write a netlist as plain SPICE for ngspice: arrays, subcircuits and expressions worked out."""
     from circuitsim.io.files import check_target, replacing
-    from circuitsim.io.flatten import flatten as write_plain
+    from circuitsim.spice.flatten import flatten as write_plain
 
     if target is not None:
         check_target(target)

@@ -1,1 +1,1 @@
-"""What goes into and comes out of files and terminals: inputs, results, tables, plain SPICE."""
+"""What goes into and comes out of files and terminals: inputs, results, tables, studies."""

@@ -26,7 +26,7 @@ from circuitsim.errors import BackendUnavailable, SettingsError
 
 if TYPE_CHECKING:
     from circuitsim.circuit import Circuit
-    from circuitsim.io.ngspice import RawData
+    from circuitsim.spice.ngspice import RawData
 
 _VERSION = "circuitsim: version "  # begins the line of the child that has ngspice's
 _LIBRARY = "NGSPICE_LIBRARY_PATH"  # the variable that names the shared library, PySpice's own
@@ -41,7 +41,7 @@ def run_pyspice(deck: str, *, options: str = "", timeout: float = 600) -> RawDat
 
     Raises BackendUnavailable when PySpice or the library is missing, NgspiceError, SettingsError for the timeout.
     """
-    from circuitsim.io.ngspice import checked_run
+    from circuitsim.spice.ngspice import checked_run
 
     check_available()
     with tempfile.TemporaryDirectory(prefix="circuitsim-") as folder:
@@ -57,7 +57,7 @@ def run_pyspice(deck: str, *, options: str = "", timeout: float = 600) -> RawDat
 @cache  # it does not change while a program runs
 def version() -> str:
     """`PySpice 1.5 with ngspice-39`. Raises BackendUnavailable, also for a library that is none, and NgspiceError."""
-    from circuitsim.io.ngspice import VERSION_SECONDS
+    from circuitsim.spice.ngspice import VERSION_SECONDS
 
     check_available()
     with tempfile.TemporaryDirectory(prefix="circuitsim-") as folder:  # without a .spiceinit, which it would obey
@@ -90,7 +90,7 @@ def library() -> str | None:
 
 
 def _child(arguments: list[str], folder: str, timeout: float) -> subprocess.CompletedProcess[bytes]:
-    from circuitsim.io.ngspice import run_program
+    from circuitsim.spice.ngspice import run_program
 
     command = [sys.executable, "-W", "ignore", __file__, *arguments]
     return run_program("PySpice", command, folder, timeout, {**os.environ, _LIBRARY: library() or ""})
@@ -110,13 +110,13 @@ def from_pyspice(circuit: Any) -> Circuit:
 
 
 def to_pyspice(circuit: Circuit) -> Any:
-    """A PySpice circuit with the same elements, by plain SPICE (io/flatten.py) and PySpice's own parser.
+    """A PySpice circuit with the same elements, by plain SPICE (spice/flatten.py) and PySpice's own parser.
 
     Raises BackendUnavailable without PySpice, SettingsError for what its parser cannot read: perfect diodes,
     nonlinear resistors.
     """
-    from circuitsim.io.flatten import flatten
     from circuitsim.law_kernels import Law
+    from circuitsim.spice.flatten import flatten
 
     _check_package()
     if len(circuit.ideal_diodes) or len(circuit.netlist.tables["N"]) or (circuit.junctions.law == Law.PWL).any():

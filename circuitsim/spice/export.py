@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from circuitsim.circuit import Circuit
 from circuitsim.errors import SettingsError
-from circuitsim.io.deck import Names, dc_cards, refuse_batch, safe_names, wrapped
 from circuitsim.io.files import check_target, replacing
 from circuitsim.netlist import ArrayRef, ModelCard, Options
 from circuitsim.netlist.arrays import bounds_of, member_names, split_ranges
 from circuitsim.netlist.saves import ALL, NODES, find_save
+from circuitsim.spice.deck import Names, dc_cards, refuse_batch, safe_names, wrapped
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

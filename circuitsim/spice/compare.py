@@ -1,8 +1,8 @@
 """A circuit solved here and by ngspice: every voltage and source current of both, and which of the two obeys KCL.
 
-Both get the same circuit, ngspice as io/flatten.py writes it and with the tight options of io/ngspice.py. They agree
-when no value differs by more than io/allowed.py allows. Both answers are judged by the same certificate, residual.py:
-io/foreign.py puts ngspice's node voltages into the unknowns of the problem, so that its KCL is computed here, branch by
+Both get the same circuit, ngspice as flatten.py writes it and with the tight options of ngspice.py. They agree
+when no value differs by more than allowed.py allows. Both answers are judged by the same certificate, residual.py:
+foreign.py puts ngspice's node voltages into the unknowns of the problem, so that its KCL is computed here, branch by
 branch. Where the two differ the certificate says who is right, of the circuit as circuitsim reads it.
 """
 
@@ -21,19 +21,6 @@ from numpy.typing import NDArray
 from circuitsim.build import build_circuit
 from circuitsim.circuit import Circuit
 from circuitsim.errors import NotSolved, SettingsError, TopologyError, listed
-from circuitsim.io.allowed import allowed_differences
-from circuitsim.io.flatten import MIN_RON, Written, flatten
-from circuitsim.io.foreign import kcl_of, voltages_of
-from circuitsim.io.ngspice import (
-    ABSTOL,
-    GMIN,
-    VNTOL,
-    RawData,
-    find_ngspice,
-    ngspice_version,
-    run_ngspice,
-    tight_options,
-)
 from circuitsim.io.raw import NgspiceError
 from circuitsim.law_kernels import IS, NVT, Law
 from circuitsim.laws import generation
@@ -44,6 +31,19 @@ from circuitsim.netlist.revalue import Revaluer
 from circuitsim.problem import Problem, compile_problem
 from circuitsim.solution import Settings, Solution
 from circuitsim.solving import solve
+from circuitsim.spice.allowed import allowed_differences
+from circuitsim.spice.flatten import MIN_RON, Written, flatten
+from circuitsim.spice.foreign import kcl_of, voltages_of
+from circuitsim.spice.ngspice import (
+    ABSTOL,
+    GMIN,
+    VNTOL,
+    RawData,
+    find_ngspice,
+    ngspice_version,
+    run_ngspice,
+    tight_options,
+)
 from circuitsim.sweeping import SweepResult, sweep
 
 Ints = NDArray[np.int64]
@@ -78,7 +78,7 @@ class Quantity:
     name: str  # v(out), i(v1), lower case
     ours: float  # V or A
     theirs: float  # NaN: there is none
-    allowed: float  # by how much they may differ (io/allowed.py)
+    allowed: float  # by how much they may differ (spice/allowed.py)
     determined: bool  # whether the circuit has one value only; else nothing can be compared
     telling: bool = True  # whether what is allowed is small beside what adds up to the value: agreeing means something
 
@@ -136,7 +136,7 @@ def find_simulator(name: str) -> Simulator:
         version = ngspice_version(find_ngspice())
         return Simulator(version, lambda deck, options, timeout: run_ngspice(deck, options=options, timeout=timeout))
     if name == "pyspice":
-        from circuitsim.io import pyspice
+        from circuitsim.spice import pyspice
 
         return Simulator(
             pyspice.version(),

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from circuitsim.graphs import components
-from circuitsim.io.flatten import MIN_RON, Written
-from circuitsim.io.ngspice import RELTOL
 from circuitsim.kcl import exact_sums
 from circuitsim.netlist.model import KINDS
 from circuitsim.problem import Problem
 from circuitsim.residual import EPS, NOTHING, OWN_DIGITS, Check
+from circuitsim.spice.flatten import MIN_RON, Written
+from circuitsim.spice.ngspice import RELTOL
 
 Floats = NDArray[np.float64]
 

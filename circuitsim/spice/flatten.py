@@ -24,10 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.circuit import Circuit
-from circuitsim.io.deck import Names, dc_cards, refuse_batch, safe_names, wrapped
 from circuitsim.models import diode_kind, linear_breakdown, resistor_values
 from circuitsim.netlist.model import CROSSBAR, KINDS, CrossbarCard, ModelCard, Swept
 from circuitsim.netlist.saves import NODES, Save, find_save
+from circuitsim.spice.deck import Names, dc_cards, refuse_batch, safe_names, wrapped
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -61,14 +61,14 @@ from numpy.typing import NDArray
 from circuitsim.branches import Branches
 from circuitsim.currents import ideal_currents
 from circuitsim.graphs import components
-from circuitsim.io.flatten import MIN_RON
-from circuitsim.io.ngspice import ABSTOL, GMIN, PIVREL, RELTOL, VNTOL
 from circuitsim.law_kernels import G_FORWARD, G_REVERSE, HI, ISR, LO, RS, V_FORWARD, V_REVERSE, G, Law
 from circuitsim.laws import branch_current, generation
 from circuitsim.linear import Solved
 from circuitsim.methods.mna import make_network
 from circuitsim.methods.network import Network
 from circuitsim.solution import Solution
+from circuitsim.spice.flatten import MIN_RON
+from circuitsim.spice.ngspice import ABSTOL, GMIN, PIVREL, RELTOL, VNTOL
 from circuitsim.units import tie_currents
 
 Ints = NDArray[np.int64]

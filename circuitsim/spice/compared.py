@@ -10,11 +10,11 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from circuitsim.io.compare import Comparison, Quantity, Verdict
 from circuitsim.io.output import number
 from circuitsim.io.pictures import check_picture, write_picture
 from circuitsim.io.tables import new_table
 from circuitsim.plot.style import new_figure
+from circuitsim.spice.compare import Comparison, Quantity, Verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
