@@ -127,7 +127,7 @@ def test_many_warnings_are_cut() -> None:
     lines = run("solve", "noted.cir").stderr.splitlines()
     assert len(lines) == 11
     assert lines[9].startswith("warning: noted.cir:14:")
-    assert lines[10] == "... and 3 more warnings; --json lists all"
+    assert lines[10] == "... and 3 more warnings; circuitsim check --json lists all"
 
 
 def test_csv_warns_of_undetermined_nodes() -> None:

@@ -523,6 +523,26 @@ def test_what_was_learned_before_a_failure_can_be_started_from(tmp_path: Path) -
     assert again.exit_code == 2 and "already holds a run" in again.output
 
 
+@pytest.mark.parametrize("file", ["some.cir", "w.npz", "first.npz", "some.csv", "unseen.csv"])
+def test_arrays_are_not_saved_over_what_a_run_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.savez("w.npz", W=np.full((1, 1), 1e-3))
+    np.savez("first.npz", g1=np.full((1, 1), 2e-3))
+    Path("some.cir").write_text(
+        "t\nV1 a[0] 0 1\nRW[0:0][0:0] a[0:0] y[0:0] g=@w.npz:W\nRy y[0] 0 1k\n.input V1\n.output y[0]\n.train RW\n"
+    )
+    for name in ("some.csv", "unseen.csv"):
+        Path(name).write_text("x,target\n1,0.3\n")
+    before = Path(file).read_bytes()
+    options = (
+        "--netlist some.cir --data some.csv --test-data unseen.csv --init first.npz --gain 1 --tol 1e-9 --epochs 1"
+    )
+    more = ["--batch-size", "1", "--nudge", "1e-4", "--conductance-rates", "1e-6", "--out", "run"]
+    result = CliRunner().invoke(main, [*options.split(), *more, "--save-arrays", file])
+    assert result.exit_code == 2 and f"cannot write {file}: it is read; choose another name" in result.output
+    assert Path(file).read_bytes() == before and not Path("run").exists()
+
+
 def test_a_run_without_a_saved_step_is_begun_anew(tmp_path: Path) -> None:
     """After a failure with other rates: what is there is nothing to go on from."""
     folder = tmp_path / "run"

@@ -294,8 +294,8 @@ def test_rows_of_a_batch_are_as_sure_as_alone() -> None:
     problem = cs.compile_problem(cs.parse(diode_mesh(8).replace(".op", leaky + ".op")))
     alone, many = (cs.solve(problem.with_values({"I99": amps})) for amps in ([[1e-3]], [[1e-4], *[[1e-3]] * 3]))
     for solution in (alone, many):
-        volts = solution.voltage("aa")[-1]
-        assert volts == pytest.approx(1.2884095, rel=1e-6) or "less accurate" in solution.message
+        assert solution.voltage("aa")[-1] == pytest.approx(1.2884095, rel=1e-4)
+        assert "less accurate" in solution.message
 
 
 def test_the_limit_of_steps_is_one_of_all_tries() -> None:

@@ -1077,8 +1077,9 @@ def test_a_seed_is_a_whole_number_that_a_deck_could_hold(seed: int) -> None:
 
 
 def test_a_seed_does_not_mend_the_deck() -> None:
-    with pytest.raises(NetlistError, match="option seed: -1 is not a whole number from 0"):
-        parse_netlist("\n".join([*DRAWS, ".options seed=-1"]), seed=3)
+    for seed, said in (("-1", "-1"), ("0.5", "0.5"), ("1e17", "1e\\+17")):
+        with pytest.raises(NetlistError, match=rf"option seed: {said} is not a whole number from 0 to 2\^53"):
+            parse_netlist("\n".join([*DRAWS, f".options seed={seed}"]), seed=3)
 
 
 # ---- conductances ----------------------------------------------------------------------------------------------------

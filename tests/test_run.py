@@ -17,6 +17,7 @@ from circuitsim.errors import BackendUnavailable, SettingsError
 from training import run as module
 from training.checkpoint import NEWEST, PREVIOUS, Checkpoint, load_checkpoint
 from training.learner import LearningError, Tally
+from training.live import _Live, progress
 from training.metrics import COLUMNS, Row, TensorBoard, make_row, plot_curve, row_text, write_metrics
 from training.record import Record
 from training.run import Run, Schedule
@@ -94,6 +95,32 @@ def test_impossible_schedules_are_refused(change: dict[str, int], message: str) 
 
 
 # -- the loop ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("of_classes", [True, False])
+def test_the_bar_tells_errors_of_classes_only(monkeypatch: pytest.MonkeyPatch, of_classes: bool) -> None:
+    monkeypatch.setattr("circuitsim.cli.common.on_terminal", lambda: True)
+    run = make_run()
+    if not of_classes:
+        run.test = replace(run.test, targets=run.test.targets + np.linspace(0.0, 1.0, 2))
+    assert run.of_classes == of_classes
+    with progress(run) as shown:
+        assert isinstance(shown, _Live)
+        for _ in run.advance():
+            shown.update()
+            learnt = shown.bar.tasks[0].fields["learnt"]
+            assert ("error" in learnt) == (of_classes and learnt != "starting")
+
+
+@pytest.mark.parametrize("steps", [1, 7, 25])
+def test_a_loop_that_is_left_is_gone_on_with(steps: int, wanted: Checkpoint) -> None:
+    """Each sample of an epoch once, and the same bits."""
+    run = make_run()
+    run._chunk_steps = 1
+    for _ in run.advance():
+        if run.done >= 2 * steps:
+            break
+    assert_same(finish(run), wanted)
 
 
 def test_a_run_is_what_one_loop_over_the_steps_gives(wanted: Checkpoint) -> None:
@@ -254,6 +281,8 @@ def test_a_folder_with_a_run_is_not_written_over(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
     assert record.load(FINGERPRINT) is None
     record.save(make_run().checkpoint(FINGERPRINT))
+    Record(tmp_path / "runs" / "one", None)  # one without a step, which a kill left before its configuration
+    record.save(replace(make_run().checkpoint(FINGERPRINT), position=2))
     with pytest.raises(SettingsError, match=r"already holds a run \(checkpoint.npz\); go on with it \(--resume\)"):
         Record(tmp_path / "runs" / "one", None)
     (tmp_path / "file").write_text("")

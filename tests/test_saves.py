@@ -170,6 +170,17 @@ def test_what_print_holds_besides_becomes_a_note() -> None:
         one(DIVIDER, "v(out)-v(in)")
 
 
+@pytest.mark.parametrize("path", ["ra[{}]", "r.x[0:{}].r1", "r.x" + 300 * "[0:{}]" + ".r1", "ra[0:{}]"])
+def test_indices_that_python_does_not_read_are_no_elements(path: str) -> None:
+    """It reads no whole number of more than 4,300 digits, and writes none."""
+    for digits in (15, 5000):
+        word = path.replace("{}", "9" * digits)
+        with pytest.raises(cs.SettingsError, match=r"no element|is an array|more than|at most 15|are more"):
+            wanted_saves(cs.parse(ARRAY), [f"i({word})"])
+        with pytest.raises(cs.NetlistError, match=r"no element|more than the netlist has|at most 15"):
+            cs.parse(f"{ARRAY}\n.train {word}")
+
+
 @pytest.mark.parametrize("text", ["", " ", ",", " , "])
 def test_a_save_of_nothing_is_an_error(text: str) -> None:
     with pytest.raises(cs.SettingsError, match=f"^--save '{text}' names nothing"):
@@ -180,7 +191,7 @@ def test_a_save_of_nothing_is_an_error(text: str) -> None:
     ("expression", "message"),
     [
         ("v(ou)", "no node 'ou' in deck.cir; nodes are 0, x[0], x[1], x[2], y[0] ..."),
-        ("v(y[0:9])", "'v(y[0:9])' are more nodes than the netlist has; shorten the range"),
+        ("v(y[0:9])", "'y[0:9]' are more nodes than deck.cir has; shorten the range"),
         ("v(y[1:4])", "no node 'y[3]' in deck.cir; nodes are y[2], y[1], y[0] ..."),
         ("v(a,b,c)", "'v(a,b,c)' names 3 nodes; write v(a) or v(a,b)"),
         ("i(r9)", "no element 'r9' in deck.cir; elements are"),

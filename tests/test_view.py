@@ -407,6 +407,20 @@ def test_inputs_may_be_given() -> None:
         Session(cs.parse(DIVIDER), inputs=["V9=4"])
 
 
+def test_a_point_of_a_sweep_goes_before_given_inputs() -> None:
+    deck = DIVIDER + "V2 b 0 3\nRb b 0 1k\nI1[0:1] 0 c[0:1] 1m\nRc[0:1] c[0:1] 0 1k\n.dc V1 0 4 1\n.dc I1[1] 0 4m 1m\n"
+    session = Session(cs.parse(deck + ".dc TEMP 0 50 50\n"), inputs=("V1=2", "V2=7", "I1=5m"))
+    for k in range(5):
+        assert voltage(session, "out", sweep=(0, (k,))) == pytest.approx(k / 2)
+        assert voltage(session, "b", sweep=(0, (k,))) == pytest.approx(7.0)
+        assert voltage(session, "c[0]", sweep=(1, (k,))) == pytest.approx(5.0)
+        assert voltage(session, "c[1]", sweep=(1, (k,))) == pytest.approx(k)
+    assert session.curve(0, "out")["lines"] == [pytest.approx([0.0, 0.5, 1.0, 1.5, 2.0])]
+    assert voltage(session, "b", sweep=(2, (1,))) == pytest.approx(7.0)
+    with pytest.raises(SettingsError, match="those of the netlist as it stands: leave --input out, or write"):
+        session.curve(2, "b")
+
+
 def test_a_batch_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "v.npy", np.array([1.0, 2.0]))
     with pytest.raises(SettingsError, match="view shows one"):
@@ -700,6 +714,7 @@ def deck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["none.cir"], "no such file: none.cir"),
         (["divider.cir", "--export", "none/page.html"], "there is no folder none; make it first"),
         (["divider.cir", "--export", "."], "not a regular file"),
+        (["divider.cir", "--export", "divider.cir"], "cannot write divider.cir: it is read; choose another name"),
         (["divider.cir", "--export", "p.html", "--port", "80"], "leave --port and --no-browser out"),
         (["divider.cir", "--port", "65536"], "65536 is not in the range"),
         (["divider.cir", "--input", "V1=x"], "input V1=x"),

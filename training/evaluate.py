@@ -84,7 +84,7 @@ def main(
         raise SettingsError(f"--gain {gain:g}: make it finite")
     settings = Settings(**solver)
     circuit = load(netlist, params=params, targets=[out])
-    gain = _gain_of(netlist.parent) if gain is None else gain
+    gain = gain_of(netlist.parent) if gain is None else gain
     table = data is not None and not data.is_dir()
     samples = load_table(data, targets=False) if table and data else load_idx_dataset(data or MNIST)[1]
     samples = samples if limit is None else samples.head(limit)
@@ -129,13 +129,13 @@ def evaluate(
 
     `report` is called as solve's `progress` is. Raises SettingsError when the samples do not fit `.input` or `.output`.
     """
-    from circuitsim import SettingsError, solve
+    from circuitsim import solve
     from training.general import input_sources, split_inputs
+    from training.gradient import check_outputs
     from training.learner import tally_of
     from training.table import check_columns
 
-    if not circuit.netlist.outputs:
-        raise SettingsError(f"{circuit.netlist.path} has no outputs; add `.output` with the nodes that are read")
+    check_outputs(circuit.netlist)
     sources = input_sources(circuit)
     check_columns(circuit, samples)
     samples = samples.with_classes(len(circuit.netlist.outputs))
@@ -167,7 +167,7 @@ def write_outputs(found: Evaluation, circuit: Circuit, samples: Samples, path: P
         writer.writerows(rows)
 
 
-def _gain_of(folder: Path) -> float:
+def gain_of(folder: Path) -> float:
     """The gain in the configuration of a run. SettingsError where there is none."""
     from circuitsim import SettingsError
     from training.record import CONFIG

@@ -53,7 +53,7 @@ def main(ctx: click.Context, data: Path | None, test_data: Path | None, **values
     options = Options.of(**values)
     read = cache(partial(_read, options.netlist, data, test_data))
     folder = train("training.fit", ctx, options, read)
-    if not _verify(folder, options, read().limited(options.limit, options.test_limit).test):
+    if not _verify(folder, read().limited(options.limit, options.test_limit).test):
         ctx.exit(NOT_SOLVED)
 
 
@@ -68,18 +68,16 @@ def _read(netlist: str, data: Path | None, test_data: Path | None) -> Data:
     train = load_table(path)
     test = load_table(test_data, like=path) if test_data else train
     files = [path, *([test_data] if test_data else [])]
-    return Data(train, test, {"sha256": {str(file): file_digest(file) for file in files}})
+    return Data(train, test, {"sha256": {str(file): file_digest(file) for file in files}}, files)
 
 
-def _verify(folder: Path, options: Options, test: Samples) -> bool:
+def _verify(folder: Path, test: Samples) -> bool:
     """Read the trained netlist back, solve it for the test data, and say what it gives; whether it is certified."""
     from circuitsim import load
-    from training.evaluate import evaluate
-    from training.recipe import find_recipe, override
+    from training.evaluate import evaluate, gain_of
     from training.record import METRICS, TRAINED
 
-    recipe = override(find_recipe(options.netlist, options.recipe), **options.changes)
-    found = evaluate(load(folder / TRAINED), test, recipe.gain)
+    found = evaluate(load(folder / TRAINED), test, gain_of(folder))
     *_, last = csv.DictReader((folder / METRICS).read_text().splitlines())
     learner = f" (the learner: {float(last['test_error']):.2f} %)" if found.of_classes else ""
     click.echo(f"{folder / TRAINED}, solved for {len(test)} samples: {found.text}{learner}")

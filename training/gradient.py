@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from circuitsim import Circuit, Problem, SettingsError
 from circuitsim.drive import Drive
 from circuitsim.laws import branch_current
-from circuitsim.netlist.model import CROSSBAR
+from circuitsim.netlist.model import CROSSBAR, Netlist
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -57,12 +57,17 @@ class Fields:
     samples: int
 
 
+def check_outputs(netlist: Netlist) -> None:
+    """SettingsError when it has no `.output` nodes."""
+    if not netlist.outputs:
+        raise SettingsError(f"{netlist.path} has no outputs; add `.output` with the nodes that are read")
+
+
 def find_outputs(problem: Problem) -> Outputs:
     """The `.output` nodes. SettingsError when there are none, or when a source holds one of them."""
     netlist = problem.circuit.netlist
+    check_outputs(netlist)
     nodes = np.array(netlist.outputs, np.int64)
-    if not nodes.size:
-        raise SettingsError(f"{netlist.path} has no outputs; add `.output` with the nodes that are read")
     units = problem.topology.index_of_node[nodes]
     if (units < 0).any():
         node = int(nodes[units < 0][0])

@@ -68,7 +68,7 @@ class _Live(Quiet):
         run, tally = self.run, self.run.tally
         if tally.samples:
             learnt = f"cost {tally.cost / tally.samples:.3g}"
-            if run.train.targets.shape[1] > 1:  # one output makes no classes
+            if run.of_classes:
                 learnt += f"  error {error_percent(tally):.2f} %"
             self.bar.update(self.task, learnt=learnt)
         speed = self.bar.tasks[self.task].speed

@@ -53,9 +53,8 @@ def read_images(folder: Path | None) -> Data:
     folder = MNIST if folder is None else folder
     training, test = load_idx_dataset(folder)
     files = [find_idx(folder, part, *what) for part in ("train", "t10k") for what in (("images", 3), ("labels", 1))]
-    return Data(
-        training, test, {"folder": str(folder.resolve()), "sha256": {path.name: file_digest(path) for path in files}}
-    )
+    digests = {path.name: file_digest(path) for path in files}
+    return Data(training, test, {"folder": str(folder.resolve()), "sha256": digests}, files)
 
 
 if __name__ == "__main__":

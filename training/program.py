@@ -36,6 +36,7 @@ class Data:
     train: Samples
     test: Samples
     facts: Mapping[str, Any]
+    files: Sequence[Path]
 
     def with_classes(self, outputs: int) -> Data:
         """For so many outputs (Samples.with_classes)."""
@@ -161,7 +162,7 @@ def _prepare(options: Options, recipe: Recipe, data: Data) -> _Job:
     """Netlist, learner, run, and the fingerprint of what cannot change when a run goes on."""
     from circuitsim import load
     from circuitsim.backends.cpu import cores
-    from circuitsim.cli.common import print_warnings
+    from circuitsim.cli.common import check_targets, print_warnings
     from circuitsim.io.output import warning_texts
     from training.network import ready_learner, trained_kinds, within_window
     from training.record import circuit_digest, file_digest, samples_digest, with_initial_values
@@ -177,7 +178,8 @@ def _prepare(options: Options, recipe: Recipe, data: Data) -> _Job:
         options.first,
     )
     circuit = load(recipe.netlist, seed=options.seed)
-    print_warnings(warning_texts(circuit.notes), "circuitsim check lists all")
+    check_targets(circuit, [options.save_arrays], [*data.files, *([options.init] if options.init else [])])
+    print_warnings(warning_texts(circuit.notes))
     for samples in (data.train, data.test):
         check_columns(circuit, samples)
     data = data.with_classes(len(circuit.netlist.outputs))

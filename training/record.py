@@ -40,7 +40,8 @@ class Record:
         self.folder, self.resume = folder, resume
         if resume is None:
             found = [name for name in (NEWEST, CONFIG, METRICS, TRAINED) if (folder / name).exists()]
-            if found and not (found == [NEWEST, CONFIG] and without_steps(folder / NEWEST)):
+            begun = found in ([NEWEST], [NEWEST, CONFIG])  # a kill may have come between the two
+            if found and not (begun and without_steps(folder / NEWEST)):
                 raise SettingsError(
                     f"{folder} already holds a run ({', '.join(found)}); go on with it (--resume), or choose another "
                     "--out"

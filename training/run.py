@@ -117,6 +117,11 @@ class Run:
         return self._seconds + (0.0 if self._clock is None else time.perf_counter() - self._clock)
 
     @property
+    def of_classes(self) -> bool:
+        """Whether errors mean something: in both sets the outputs tell classes."""
+        return self.train.of_classes and self.test.of_classes
+
+    @property
     def results(self) -> list[Row]:
         """Rows of the whole epochs, and of the last one when the run has ended within it."""
         return self.rows if self.partial is None else [*self.rows, self.partial]
@@ -129,7 +134,7 @@ class Run:
         self._clock = time.perf_counter()
         per_epoch, total = self.schedule.epoch_samples, self.schedule.total
         while self.done < total or self._position:
-            self._epoch_start = self._generator.bit_generator.state
+            self._generator.bit_generator.state = self._epoch_start  # also where an epoch is gone on with
             order = self.schedule.order(self._generator)
             rates = self.rates(self._epoch)
             stop = min(per_epoch, total - self._epoch * per_epoch)
@@ -138,7 +143,7 @@ class Run:
                 yield None
             test = yield from self._tested()
             row = make_row(self._epoch + 1, self.done, self.tally, test, self.seconds)
-            if not (self.train.of_classes and self.test.of_classes):
+            if not self.of_classes:
                 row = replace(row, train_error=float("nan"), test_error=float("nan"))
             if self._position < per_epoch:
                 self.partial = row

@@ -154,8 +154,8 @@ def main(
     out = out or Path("runs", f"study-{Path(common.netlist).stem}")
     settings = [dict(zip([key for key, _ in vary], values, strict=True)) for values in product(*(v for _, v in vary))]
     facts = _facts(options, [key for key, _ in vary])
-    tasks = [_task(out, varied, seed, options) for varied in settings for seed in seeds]
     _check_different(settings, options)
+    tasks = [_task(out, varied, seed, options) for varied in settings for seed in seeds]
     take_up(out, facts, "--out")
     outcomes = {k: outcome for k, task in enumerate(tasks) if (outcome := _finished(task))}
     left = {k: task for k, task in enumerate(tasks) if k not in outcomes}
@@ -199,7 +199,7 @@ def _parsed(arguments: Sequence[str]) -> Options:
 
 
 def _check_different(settings: Sequence[Mapping[str, str]], options: Sequence[str]) -> None:
-    """UsageError for two settings that are one: 0.5 and 0.50."""
+    """UsageError for two settings that are one: 0.5 and 0.50; SettingsError for values that the recipe cannot have."""
     found: dict[str, Mapping[str, str]] = {}
     for varied in settings:
         recipe = repr(_recipe(_parsed([*options, *_as_options(varied)])))
@@ -220,13 +220,11 @@ def _as_options(varied: Mapping[str, str]) -> list[str]:
 
 
 def _task(out: Path, varied: Mapping[str, str], seed: int, options: Sequence[str]) -> Task:
-    """A run. UsageError, SettingsError for values that the recipe cannot have."""
+    """A run."""
     name = ",".join(f"{key}={value.replace('/', '+')}" for key, value in varied.items()) or "recipe"
     folder = out / name / f"seed{seed}"
-    more = _as_options(varied)
-    _recipe(_parsed([*options, *more]))
     ours = ["--seed", str(seed), "--out", str(folder), "--threads", "1"]
-    return Task(str(folder), dict(varied), seed, (*options, *more, *ours))
+    return Task(str(folder), dict(varied), seed, (*options, *_as_options(varied), *ours))
 
 
 def _facts(options: Sequence[str], varied: Sequence[str]) -> dict[str, Any]:

@@ -35,18 +35,19 @@ from circuitsim.methods.mna import make_network
 from circuitsim.methods.outcome import Outcome
 from circuitsim.solving import steps_text
 from training.datasets import MNIST, load_idx_dataset
+from training.recipe import find_recipe
 from validation.measure import NETLISTS, Row, Target, best_of, fastest, save_json
 
 Floats = NDArray[np.float64]
 Timer = Callable[[Callable[[], Any]], float]  # seconds of a call
 
 _NAME = "gpu"
-_COPIED = 2**28  # float64 numbers, for the speed of the device's memory
+COPIED = 2**28  # float64 numbers, for the speed of the device's memory
 _WIRES = "wires are eliminated, on the cpu"
 
 
 def gpu(
-    device: Device, timer: Timer, images: int, few: int, side: int, draws: int, copied: int = _COPIED
+    device: Device, timer: Timer, images: int, few: int, side: int, draws: int, copied: int = COPIED
 ) -> Iterator[Row]:
     """All rows, one by one: so many images through drn_1h, and through drn_3h; a grid of this side; draws of a mesh.
 
@@ -57,8 +58,8 @@ def gpu(
     pixels = np.concatenate([pixels, -pixels], axis=1)
     single = cs.Settings(method="bcd", dtype="float32", tol=1e-5)
     double = cs.Settings(method="bcd")
-    many = _problem("drn_1h", 480.0 * pixels[:images])
-    deep = _problem("drn_3h", 4000.0 * pixels[:few])
+    many = _problem("drn_1h", find_recipe("drn-1h").gain * pixels[:images])
+    deep = _problem("drn_3h", find_recipe("drn-3h").gain * pixels[:few])
     newton, faster = cs.Settings(method="newton"), Target(1.0, False, of_ratio=True)
     drawn = f"Monte Carlo, {draws:,} draws of a 484-node diode mesh, whole analysis"
     meshes = f"484-node diode mesh, {few} rows, newton"

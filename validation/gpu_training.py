@@ -34,7 +34,7 @@ from training.layers import find_layers
 from training.metrics import COLUMNS
 from training.recipe import Recipe, find_recipe, override
 from training.record import METRICS, TRAINED
-from validation.gpu import Timer, device_timer, memory_speed, text
+from validation.gpu import COPIED, Timer, device_timer, memory_speed, text
 from validation.measure import ROOT, BenchmarkError, Row, Target, save_json
 
 _NAME = "gpu training"
@@ -42,7 +42,6 @@ PAPER_SECONDS = {"drn-xs": 1800, "drn-1h": 9360, "drn-2h": 16140, "drn-3h": 2502
 TARGETS = {"drn-xs": 5.0, "drn-1h": 30.0, "drn-2h": 80.0, "drn-3h": 110.0, "drn-xl": 240.0}  # s for a run, EP
 SAMPLES = 60_000  # of an epoch
 _STEPS = 10_000  # that are timed at once
-_COPIED = 2**28
 
 
 def learner_of(circuit: cs.Circuit, recipe: Recipe, device: Device) -> LayeredLearner:
@@ -188,7 +187,7 @@ def main(
     found["rows"] = []
     for name, algorithm in jobs:
         recipe = override(find_recipe(name), algorithm=algorithm)
-        row = step_row(name, recipe, cs.load(recipe.netlist), device, device_timer(device), _STEPS, _COPIED)
+        row = step_row(name, recipe, cs.load(recipe.netlist), device, device_timer(device), _STEPS, COPIED)
         click.echo(text(row))
         found["rows"].append(row.as_json())
         if target is not None:  # whatever comes after it

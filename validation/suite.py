@@ -20,8 +20,10 @@ from threadpoolctl import threadpool_limits
 
 import circuitsim as cs
 from circuitsim.backends.base import find_backend
+from circuitsim.backends.cpu import TILE
 from circuitsim.spice.ngspice import ngspice_available, read_raw
 from training.datasets import MNIST, load_idx_dataset
+from training.recipe import find_recipe
 from validation.learning import step_rows
 from validation.measure import (
     CIRCUITSIM,
@@ -43,11 +45,9 @@ from validation.qp import PEERS, SLOW_PEERS, PeerResult, installed, measure_peer
 
 Floats = NDArray[np.float64]
 
-_GAIN = 480.0  # V at a white pixel; the input gain of drn_1h
 _BCD_TOL = 1e-9
 _COMPARABLE = 10.0  # a peer may miss BCD's tolerance by this factor
 _STARTS = 5  # of each command
-_TILE = 256  # rows of a batch, as in backends/cpu.py
 
 
 def stages(netlist: Path) -> dict[str, float]:
@@ -165,7 +165,7 @@ def batch_rows(netlist: Path, pixels: Floats, repeats: int = 3) -> list[Row]:
     `netlist` is a deep resistive network: sources Vx that take gain x (pixels, -pixels), a crossbar to hidden units.
     """
     problem = cs.compile_problem(cs.load(netlist))
-    volts = _GAIN * np.concatenate([pixels, -pixels], axis=1)
+    volts = find_recipe("drn-1h").gain * np.concatenate([pixels, -pixels], axis=1)
     settings = cs.Settings(dtype="float32", tol=1e-5)
     weights = problem.circuit.crossbars[0].g.astype(np.float32)
     left = volts.astype(np.float32)
@@ -193,7 +193,7 @@ def sweep_only(problem: cs.Problem, volts: Floats, settings: cs.Settings, sweeps
     """What `solve` does for a batch, less the stop rule and the certificate: the drive and a given number of sweeps."""
     problem = problem.with_values({"Vx": volts})
     backend = find_backend(settings.backend)
-    tiles = [slice(first, min(first + _TILE, problem.batch)) for first in range(0, problem.batch, _TILE)]
+    tiles = [slice(first, min(first + TILE, problem.batch)) for first in range(0, problem.batch, TILE)]
     own = threading.local()
 
     def work(rows: slice) -> None:

@@ -14,12 +14,12 @@ import pytest
 
 import circuitsim as cs
 from circuitsim.spice.compare import Verdict, compare
+from training.recipe import find_recipe
 from validation.digits import digit_inputs, readings
 from validation.nonideal import PERFECT, SHOCKLEY, Diode, Row, study, with_diode
 from validation.results import row_of, said
 
 NETLIST = Path(__file__).parent.parent / "netlists" / "drn_xs.cir"
-GAIN = 100.0  # V, of its recipe
 DIGITS = 10
 DIODES = {"perfect": PERFECT, "Shockley": Diode(SHOCKLEY, {"is": 1e-14, "n": 1.0})}
 SUITE = "drn_xs"
@@ -39,7 +39,7 @@ def test_digit(
     weights: str, diode: str, digit: int, trained: tuple[Path, float], record_comparison: Callable[..., None]
 ) -> None:
     """All node voltages and source currents; and the class, the output with the highest voltage."""
-    netlist, gain = (NETLIST, GAIN) if weights == "initial" else trained
+    netlist, gain = (NETLIST, find_recipe("drn-xs").gain) if weights == "initial" else trained
     circuit = plain_nodes(with_diode(netlist, DIODES[diode]))
     inputs, labels = digit_inputs(circuit, gain, digit + 1)
     found = compare(circuit.with_values({name: volts[digit:] for name, volts in inputs.items()}))

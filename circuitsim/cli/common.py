@@ -6,7 +6,7 @@ numpy, numba and rich are imported inside the commands: help and usage errors an
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -185,14 +185,23 @@ def load(
     inputs: texts NAME=@file, which will be; params: texts NAME=VALUE.
     """
     from circuitsim import load as read
-    from circuitsim.errors import SettingsError
     from circuitsim.io.inputs import input_files
     from circuitsim.io.output import warning_texts
 
     with busy(f"reading {file}", quiet):
         circuit = read(file, params=_pairs(params))
+    check_targets(circuit, targets, input_files(inputs))
+    if not quiet:
+        print_warnings(warning_texts(circuit.notes))
+    return circuit
+
+
+def check_targets(circuit: Circuit, targets: Sequence[Path | None], read: Iterable[Path] = ()) -> None:
+    """SettingsError when a file to write is one that the netlist, or something else, reads, or another to write."""
+    from circuitsim.errors import SettingsError
+
     text = circuit.netlist.text
-    files = [*(Path(path) for path, _, _ in text.source.scans), *text.data, *input_files(inputs)]
+    files = [*(Path(path) for path, _, _ in text.source.scans), *text.data, *read]
     read_from = {file.resolve() for file in files}
     written: set[Path] = set()
     for target in filter(None, targets):
@@ -201,9 +210,6 @@ def load(
         if target.resolve() in written:
             raise SettingsError(f"cannot write two results to {target}; choose another name for one")
         written.add(target.resolve())
-    if not quiet:
-        print_warnings(warning_texts(circuit.notes))
-    return circuit
 
 
 def _pairs(params: Sequence[str]) -> dict[str, str]:
@@ -252,7 +258,7 @@ def on_terminal(quiet: bool = False) -> bool:
     return not quiet and sys.stderr.isatty()
 
 
-def print_warnings(texts: Sequence[str], more: str = "--json lists all") -> None:
+def print_warnings(texts: Sequence[str], more: str = "circuitsim check --json lists all") -> None:
     """The first few; `more` says where the others are."""
     for text in texts[:MOST_WARNINGS]:
         click.echo(f"warning: {text}", err=True)

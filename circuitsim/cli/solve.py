@@ -78,7 +78,8 @@ def solve(
     results = Results(solution, wanted)
     if not quiet:
         loose = results.loose_texts(MOST_WARNINGS, sources=raw is not None) if as_csv or raw is not None else []
-        print_warnings([*warning_texts(solution.circuit.notes)[len(circuit.notes) :], *results.remarks, *loose])
+        notes = warning_texts(solution.circuit.notes)[len(circuit.notes) :]
+        print_warnings([*notes, *results.remarks, *loose], "--json lists all")
     try:
         if npz is not None:
             write_npz(results, npz)

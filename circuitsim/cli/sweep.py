@@ -130,7 +130,7 @@ def sweep(
     notes = list(dict.fromkeys(note for result in results for note in result.notes))
     if not quiet:
         loose = loose_texts(results, MOST_WARNINGS, sources=raw is not None) if as_csv or raw is not None else []
-        print_warnings([*warning_texts(notes), *loose])
+        print_warnings([*warning_texts(notes), *loose], "--json lists all")
     fault: SettingsError | None = None
     try:
         if npz is not None:

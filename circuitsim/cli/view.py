@@ -68,13 +68,13 @@ def view(
     if target is not None:
         check_target(target)
     settings = Settings(**solver)
-    session = Session(load(file, quiet), settings, inputs)
+    session = Session(load(file, quiet, [target], inputs), settings, inputs)
     if target is not None:
         _solve(session, quiet)
         with busy(f"writing {target}", quiet):
             left_out = export(session, target)
         if not quiet:
-            print_warnings(left_out)
+            print_warnings(left_out, "of other .dc cards")
         return
     with PageServer(session, port) as server:
         _solve(session, quiet)
@@ -96,7 +96,7 @@ def _solve(session: Session, quiet: bool) -> None:
     with busy("solving", quiet):
         solution = session.solution(Edits())
     if not quiet:
-        print_warnings(solution.remarks)
+        print_warnings(solution.remarks, "circuitsim solve --json lists all")
 
 
 def _open(server: PageServer) -> None:

@@ -14,8 +14,9 @@ from circuitsim.netlist.tokens import shown
 T = TypeVar("T")
 
 _RANGE = re.compile(r"\[([0-9]+)(?::([0-9]+))?\]")
-SPAN = re.compile(r"\[([0-9]+):([0-9]+)\]")
 _DIGITS = 15  # of an index
+INDEX = re.compile(r"\[([0-9]{1,15})(?::([0-9]{1,15}))?\]")
+SPAN = re.compile(r"\[([0-9]{1,15}):([0-9]{1,15})\]")
 
 
 def split_ranges(word: str) -> tuple[str, tuple[range | int, ...]]:
@@ -96,7 +97,8 @@ def member_names(base: str, indices: Sequence[range | int]) -> list[str]:
 
 
 def instance_paths(path: str) -> tuple[int, Iterator[str]]:
-    """The names that the path of an instance with ranges stands for, the last range fastest, and how many they are.
+    """How many names the path of an instance with ranges stands for (10^15 or more: 10^15), and the names, the last
+    range fastest.
 
     >>> count, names = instance_paths("R.X[0:1].Y[2][4:3]")
     >>> count, list(names)
@@ -110,7 +112,7 @@ def instance_paths(path: str) -> tuple[int, Iterator[str]]:
         for at in product(*ranges):  # which holds all of a range: not before it is known to be short
             yield texts[0] + "".join(f"[{k}]{text}" for k, text in zip(at, texts[3::3], strict=True))
 
-    return prod(abs(a - b) + 1 for a, b in ends), names()
+    return min(prod(abs(a - b) + 1 for a, b in ends), 10**_DIGITS), names()
 
 
 def spread(word: str, ranges: tuple[range, ...], side: int, what: str) -> list[str]:

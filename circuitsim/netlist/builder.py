@@ -15,6 +15,7 @@ from circuitsim.errors import At, NetlistError
 from circuitsim.netlist.arrays import member_names
 from circuitsim.netlist.expressions import Value
 from circuitsim.netlist.model import CROSSBAR, KINDS, ArrayRef, CrossbarCard, Floats, Ints, Table, similar
+from circuitsim.netlist.scopes import fold
 from circuitsim.netlist.source import Plain
 from circuitsim.netlist.tokens import shown
 
@@ -74,9 +75,7 @@ class Builder:
 
         Cards come in deck order: the first one gives the node its place and its spelling.
         """
-        key = name.lower()
-        if key == "gnd":
-            key = "0"
+        key = fold(name)
         index = self.node_index.get(key)
         if index is None:
             index = self.node_index[key] = len(self.nodes)

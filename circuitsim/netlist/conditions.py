@@ -15,8 +15,6 @@ import numpy as np
 from circuitsim.errors import NetlistError
 from circuitsim.netlist.chance import Drawn, NoChance
 from circuitsim.netlist.scopes import (
-    CLOSES_SUBCKT,
-    OPENS_SUBCKT,
     PARAMETERS,
     Note,
     Place,
@@ -25,7 +23,7 @@ from circuitsim.netlist.scopes import (
     sort_cards,
     with_depth,
 )
-from circuitsim.netlist.source import Card
+from circuitsim.netlist.source import CLOSES_SUBCKT, OPENS_SUBCKT, Card
 from circuitsim.netlist.tokens import SINGLE_EQUALS, labelled, located, shown
 
 _KEYS = (".if", ".elseif", ".else", ".endif")

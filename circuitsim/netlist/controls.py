@@ -135,8 +135,8 @@ def _option(root: Scope, name: str, word: str) -> float:
         if value <= ABSOLUTE_ZERO:
             raise NetlistError(f"{value:g} C is not above absolute zero, {ABSOLUTE_ZERO} C")
     elif name == "seed":
-        if value < 0 or value != int(value):
-            raise NetlistError(f"{value:g} is not a whole number from 0")
+        if not 0 <= value <= MOST_SEED or value != int(value):
+            raise NetlistError(f"{value:g} is not a whole number from 0 to 2^53")
     elif value < 0 or (value == 0 and name != "gmin"):
         raise NetlistError(f"{value:g} must {'not be negative' if name == 'gmin' else 'be positive'}")
     return value

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.errors import NetlistError
-from circuitsim.netlist.arrays import SPAN, between, instance_paths, lengths, member_names, split_ranges
+from circuitsim.netlist.arrays import INDEX, SPAN, between, instance_paths, member_names
 from circuitsim.netlist.model import CROSSBAR, Netlist, similar
 from circuitsim.netlist.scopes import Place
 from circuitsim.netlist.tokens import located, shown
@@ -34,8 +34,7 @@ _NO_FUNCTIONS = frozenset({"op", "dc", "all", "allv", "alli"})  # a parenthesis 
 _DIFFERENCE = re.compile(r"v\(([^(),]+)\)-v\(([^(),]+)\)", re.IGNORECASE)
 _CALL = re.compile(r"([a-z]+)\(([^()]+)\)", re.IGNORECASE)
 _DEVICE = re.compile(r"@(.+)\[([a-z]\w*)\]", re.IGNORECASE)
-_INDICES = re.compile(r"(.+?)((?:\[[0-9]+(?::[0-9]+)?\])+)")
-_INDEX = re.compile(r"\[([0-9]+)(?::([0-9]+))?\]")
+_INDICES = re.compile(r"(.+?)((?:\[[0-9]{1,15}(?::[0-9]{1,15})?\])+)")
 ALL = frozenset({"all", "allv", "alli"})
 
 _TWO_TERMINAL = {"i": "i", "p": "p", "v": "v"}
@@ -208,13 +207,9 @@ def _voltage(netlist: Netlist, word: str, inner: str) -> Save:
     if len(names) == 2:
         a, b = (np.array([netlist.node(name)]) for name in names)
         return Save([word], "v", NODES, a, b)
-    base, ranges = (inner, ()) if netlist.has_node(inner) else split_ranges(inner)
-    if not ranges:
-        return Save([word if "(" in word else f"v({word})"], "v", NODES, np.array([netlist.node(inner)]))
-    if math.prod(lengths(ranges)) > len(netlist.nodes):
-        raise NetlistError(f"'{shown(word)}' are more nodes than the netlist has; shorten the range")
-    nodes = np.array([netlist.node(name) for name in member_names(base, ranges)])
-    return Save([f"v({netlist.nodes[k]})" for k in nodes.tolist()], "v", NODES, nodes)
+    nodes, several = netlist.nodes_of(inner)
+    one = [word if "(" in word else f"v({word})"]
+    return Save([f"v({netlist.nodes[k]})" for k in nodes.tolist()] if several else one, "v", NODES, nodes)
 
 
 def _of_element(netlist: Netlist, word: str, name: str, parameter: str, label: str) -> list[Save]:
@@ -286,7 +281,7 @@ def _elements(netlist: Netlist, name: str) -> tuple[str, Ints, list[str] | None,
 
 def _members(name: str, indices: str, of: tuple[range, ...]) -> list[list[int]]:
     """The places that `[3][0:9]` names in an array of these ranges."""
-    found = _INDEX.findall(indices)
+    found = INDEX.findall(indices)
     if len(found) != len(of):
         raise NetlistError(f"'{shown(name)}' has {len(found)} indices; the array has {len(of)}")
     chosen = []

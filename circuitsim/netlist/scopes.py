@@ -11,7 +11,7 @@ from circuitsim.errors import At, NetlistError
 from circuitsim.netlist.chance import Chance
 from circuitsim.netlist.expressions import Expression, ExpressionError, UserFunction, Value, evaluate, parse_expression
 from circuitsim.netlist.numbers import parse_number
-from circuitsim.netlist.source import Card
+from circuitsim.netlist.source import CLOSES_SUBCKT, OPENS_SUBCKT, Card
 from circuitsim.netlist.syntax import Name
 from circuitsim.netlist.tokens import (
     assignments,
@@ -27,7 +27,6 @@ from circuitsim.netlist.tokens import (
 
 _MAY_BE_REMARKED = re.compile(r"[0-9.](a|mil)", re.IGNORECASE)  # to parse each number once more takes long
 PARAMETERS = frozenset({".param", ".params", ".parameter", ".parameters"})
-OPENS_SUBCKT, CLOSES_SUBCKT = frozenset({".subckt", ".macro"}), frozenset({".ends", ".eom"})
 _INNER_BRACES = str.maketrans("{}", "()")  # as ngspice reads them
 
 Place = Callable[[int], At]

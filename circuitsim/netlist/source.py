@@ -137,8 +137,9 @@ def read_text(data: bytes, path: str, *, plain_allowed: bool = True) -> Text:
 _ELEMENT = re.compile(r"[RVI][0-9]\w*(\s+[\w.]+){2}\s+(dc\s+)?([-+]?\.?[0-9]|\{)\S*$", re.IGNORECASE)
 
 
-_OPENS = {".subckt": ".subckt", ".macro": ".subckt", ".if": ".if"}
-_CLOSES = {".ends": ".subckt", ".eom": ".subckt", ".endif": ".if"}
+OPENS_SUBCKT, CLOSES_SUBCKT = frozenset({".subckt", ".macro"}), frozenset({".ends", ".eom"})
+_OPENS = dict.fromkeys(OPENS_SUBCKT, ".subckt") | {".if": ".if"}
+_CLOSES = dict.fromkeys(CLOSES_SUBCKT, ".subckt") | {".endif": ".if"}
 
 
 class _Reader:

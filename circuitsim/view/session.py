@@ -306,8 +306,9 @@ class Session:
     def curve(self, card: int, node: str) -> dict[str, Any]:
         """The voltage of a node along the first axis of a `.dc` card: a line for each value of the others, 50 at most.
 
-        Of the circuit as the netlist has it, without changes. SettingsError where that is too much work; CircuitError
-        where a point has no solution.
+        Of the circuit as it was when the page was opened, without its changes. SettingsError where that is too much
+        work, or --input gave values beside a sweep of something else than sources; CircuitError where a point has no
+        solution.
         """
         axes = self.solver.axes(card)
         count = prod(axis.size for axis in axes)
@@ -319,6 +320,11 @@ class Session:
             raise SettingsError(
                 f"{groups:,} values of what is no source, more than {_MOST_GROUPS}: too many to draw; circuitsim sweep "
                 "solves them"
+            )
+        if self.solver.assignments and any(s.kind not in ("V", "I") for s in swept):
+            raise SettingsError(
+                "curves of temp, resistances and parameters are those of the netlist as it stands: leave --input out, "
+                "or write its values into the netlist"
             )
         with self.curves_lock:
             if card not in self.curves:

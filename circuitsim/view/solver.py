@@ -175,8 +175,9 @@ class Solver:
         if len(point) != len(axes) or any(not 0 <= k < axis.size for k, axis in zip(point, axes, strict=True)):
             raise SettingsError(f"no such point of sweep {card + 1}: {', '.join(map(str, point))}")
         values = [(s, float(axis[k])) for s, k, axis in zip(self.cards[card].sweeps, point, axes, strict=True)]
-        netlist = self._revaluer.netlist(Changes.at_point(values))
-        return apply_inputs(build_circuit(netlist), self.assignments)
+        at = build_circuit(self._revaluer.netlist(Changes.at_point(values)))
+        own = {s.name: _value(at, s.name) for s, _ in values if s.kind in ("V", "I")}  # a point goes before --input
+        return apply_inputs(at, self.assignments).with_values(own)
 
     @cached_property
     def _revaluer(self) -> Revaluer:
@@ -190,6 +191,12 @@ class Solver:
         if max(axis.size for axis in axes) > MOST_POINTS:
             raise SettingsError(f"a sweep of more than {MOST_POINTS:,} points is for circuitsim sweep")
         return axes
+
+
+def _value(circuit: Circuit, name: str) -> Floats:
+    """The value of an element, or the values of an array."""
+    kind, start, stop = circuit.rows_of(name)
+    return circuit.element_values(kind)[start:stop]
 
 
 def _values(circuit: Circuit) -> dict[str, Floats]:
