@@ -301,3 +301,15 @@ def test_a_source_that_learns_has_one_value() -> None:
     at = cs.compile_problem(cs.parse("t\nV1 a 0 1\nR1 a y 1k\nR2 y 0 1k\n.output y\n.train V1"))
     with pytest.raises(cs.SettingsError, match="V1 learns, and has a batch of values"):
         cost_gradient(at.with_values({"V1": [[1.0], [2.0]]}), 0.0)
+
+
+def test_an_open_conductance_to_what_nothing_holds_has_no_gradient() -> None:
+    """However much it conducts, nothing flows; but between nodes of what floats, and to ground beside it, it counts."""
+    deck = "t\nV1 a 0 1\nR1 a y 1k\nR2 y 0 1k\nR5 y r g={}\nR6 r s 1k\nR7 y 0 g=0\nRW[0:1][0:1] x[0:1] h[0:1] g=0\n"
+    more = "Rx[0:1] y x[0:1] 1k\nRh h[0] h[1] 1k\n.output y\n.train R5 RW R7\n"
+    for method in ({"algorithm": "implicit"}, {"algorithm": "ep", "nudge": 1e-5}):
+        for g in (0, 1e-3):
+            gradients = cost_gradient(cs.parse(deck.format(g) + more), 0.3, **method).gradient
+            assert gradients["R5"].item() == pytest.approx(0.0, abs=1e-9)
+            assert np.abs(gradients["RW"]).max() == 0.0
+            assert gradients["R7"].item() == pytest.approx(-0.2 * 0.5 / 2e-3, rel=1e-3)

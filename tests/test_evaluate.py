@@ -173,3 +173,10 @@ def test_digits() -> None:
     found = evaluate(cs.load(recipe.netlist), test.head(20), recipe.gain)
     assert found.of_classes and found.solution.solved and found.outputs.shape == (20, 10)
     assert found.text in result.output
+
+
+def test_where_no_data_are_given_it_says_that_these_are_mnist(folder: Path) -> None:
+    result = run(folder, "--gain", "2")
+    assert result.exit_code == 2
+    assert "the data has 10 targets a sample" in result.output
+    assert "; that is MNIST: there is no --data" in result.output

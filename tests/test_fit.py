@@ -228,8 +228,7 @@ def test_labels_are_classes_up_to_the_outputs(tmp_path: Path) -> None:
     assert samples.of_classes and samples.head(1).with_classes(5).targets.shape == (1, 5)
     with pytest.raises(SettingsError, match="3 targets a sample"):
         samples.with_classes(2).check_outputs(2)
-    path.write_text("x,label,target\n1,2,3\n")  # beside targets it is an input
-    np.testing.assert_array_equal(load_table(path).features, [[1, 2]])
+    path.write_text("x,y,target\n1,2,3\n")
     assert not load_table(path).labelled and load_table(path).with_classes(4).targets.shape == (1, 1)
 
 
@@ -391,7 +390,11 @@ def test_test_data_has_the_columns_of_the_training_data(tmp_path: Path) -> None:
         ("b,a,target y,target z", "columns b, a stand in another order than the inputs of .*my.cir, a, b;"),
         ("vb,VA,target y,target z", "columns vb, VA stand in another order than the inputs of .*my.cir, Va, Vb;"),
         ("target_Z,a,b,target_y", "columns target_Z, target_y stand in another order than the outputs of .*, y, z;"),
+        ("v(b),V(A),target y,target z", r"columns v\(b\), V\(A\) stand in another order than the inputs of .*, a, b;"),
+        ("time,a,target y,target z", "columns time, a stand in another order than the inputs of .*my.cir, a, b;"),
+        ("a,b,target v(z),target 2", r"columns target v\(z\), target 2 stand in another order than the outputs of"),
         ("a,b,target_y,target_z", ""),
+        ("v(a),time,target_v(y),target", ""),
         ("y,z,target 1,target 0", ""),
     ],
 )
@@ -410,6 +413,81 @@ def test_columns_that_have_the_names_of_nodes_stand_in_their_order(tmp_path: Pat
     result = CliRunner().invoke(main, options)
     assert result.exit_code == 2 and "columns go by their places: put them in that order" in result.output
     assert not (tmp_path / "run").exists()
+
+
+def test_a_label_beside_targets_is_refused(tmp_path: Path) -> None:
+    """It would be an input that tells the answer."""
+    path = tmp_path / "leak.csv"
+    for header in ("a,label,target_y,target_z", "a,target_label,Label,b"):
+        path.write_text(f"{header}\n1,0,1,0\n0,1,0,1\n")
+        with pytest.raises(SettingsError, match="'label' is the class, beside columns of targets; leave one"):
+            load_table(path)
+
+
+def test_targets_of_a_table_keep_their_digits(tmp_path: Path) -> None:
+    (tmp_path / "one.cir").write_text("t\nVa a 0 0\nR1 a y 1k\nR2 y 0 1k\n.input Va\n.output y\n.train R1 R2\n")
+    (tmp_path / "one.csv").write_text("a,target\n1,0.3\n")
+    options = [f"--netlist={tmp_path / 'one.cir'}", f"--data={tmp_path / 'one.csv'}", f"--out={tmp_path / 'run'}"]
+    more = "--gain 1 --algorithm implicit --tol 1e-12 --conductance-rates 1e-6 --batch-size 1 --decay 1 --epochs 400"
+    result = CliRunner().invoke(main, [*options, *more.split()])
+    assert result.exit_code == 0, result.output
+    trained = cs.load(tmp_path / "run" / "trained.cir").with_values({"Va": 1.0})
+    assert cs.solve(trained).voltage("y").item() == pytest.approx(0.3, rel=1e-12)
+
+
+TWO = """t
+Va a 0 0
+Vb b 0 0
+R1 a m 2k
+R2 b m 2k
+R3 m y 2k
+R4 y 0 2k
+R5 m z 2k
+R6 z 0 2k
+.input Va Vb
+.output y z
+.train R4 R6 R3
+"""
+
+
+@pytest.mark.parametrize("phases", [["--tol", "1e-9"], ["--sweeps", "20", "--dtype", "float64"]])
+def test_a_nudge_that_leaves_no_minimum_is_refused_before_any_step(tmp_path: Path, phases: list[str]) -> None:
+    """R4 and R6 fall until outputs are held by less than the nudge: after tens of steps, not hundreds."""
+    (tmp_path / "two.cir").write_text(TWO)
+    (tmp_path / "up.csv").write_text("a,b,target_y,target_z\n1,0,.9,.9\n0,1,.9,.9\n1,1,1.9,1.9\n")
+    options = "--batch-size 3 --gain 1 --nudge 3e-4 --conductance-rates 3e-5 --epochs 30 --decay 1 --order sequential"
+    given = [f"--netlist={tmp_path / 'two.cir'}", f"--data={tmp_path / 'up.csv'}", *options.split(), *phases]
+    result = CliRunner().invoke(main, [*given, f"--out={tmp_path / 'run'}"])
+    assert result.exit_code == 2
+    assert "error: the problem nudged by -0.0003 S is not convex; choose a smaller nudge" in result.output
+
+
+@pytest.mark.parametrize(("inputs", "unit"), [("Va Vb", "V"), ("Ia Ib", "A"), ("Va Ib", "V or A")])
+def test_what_is_written_tells_the_unit_of_the_inputs(tmp_path: Path, inputs: str, unit: str) -> None:
+    deck = "t\nVa a 0 0\nVb b 0 0\nIa 0 y 0\nIb 0 z 0\nR1 a y 1k\nR2 b z 1k\nR3 y z 1k\n.output y z\n.train R1\n"
+    (tmp_path / "my.cir").write_text(f"{deck}.input {inputs}\n")
+    (tmp_path / "my.csv").write_text("p,q,target_1,target_2\n1,0,.3,.4\n")
+    options = "--batch-size 1 --gain 1e-3 --nudge 1e-5 --conductance-rates 1e-9 --epochs 1 --tol 1e-9".split()
+    given = [f"--netlist={tmp_path / 'my.cir'}", f"--data={tmp_path / 'my.csv'}", *options]
+    result = CliRunner().invoke(main, [*given, f"--out={tmp_path / 'run'}"])
+    assert result.exit_code == 0, result.output
+    assert "nan" not in result.output
+    assert f"inputs: 0.001 {unit} times each of the 2 features" in (tmp_path / "run" / "trained.cir").read_text()
+
+
+def test_a_folder_is_gone_on_with_from_its_newest_checkpoint(tmp_path: Path) -> None:
+    run = str(tmp_path / "run")
+    assert CliRunner().invoke(main, ["--epochs", "2", "--out", run]).exit_code == 0
+    result = CliRunner().invoke(main, ["--epochs", "4", "--resume", run])
+    assert result.exit_code == 0 and f"results in {run}" in result.output, result.output
+    assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 5
+    result = CliRunner().invoke(main, ["--epochs", "4", "--resume", str(tmp_path)])
+    assert result.exit_code == 2 and f"no such file: {tmp_path / NEWEST}" in result.output
+
+
+def test_checkpoints_every_nan_seconds_are_refused() -> None:
+    result = CliRunner().invoke(main, ["--checkpoint-every", "nan"])
+    assert result.exit_code == 2 and "'nan' is no number of seconds" in result.output
 
 
 def test_defaults_are_said(tmp_path: Path) -> None:
@@ -567,6 +645,13 @@ def test_bp_says_what_to_take_instead() -> None:
     for tol, cure in ((1e-9, "use algorithm ep or implicit$"), (None, "use algorithm ep or implicit, and a tol")):
         with pytest.raises(SettingsError, match=cure):
             make_learner(cs.parse(deck), replace(find_recipe("xor"), algorithm="bp", tol=tol))
+
+
+def test_a_conductance_of_a_crossbar_does_not_learn_alone() -> None:
+    deck = "t\nV1 a[0] 0 1\nRW[0:0][0:1] a[0:0] y[0:1] 1k\nRy y[0] 0 1k\n.input V1\n.output y[0]\n.train RW[0][1]\n"
+    message = r"no element 'RW\[0\]\[1\]'; the conductances of a crossbar learn together: write RW\n"
+    with pytest.raises(cs.NetlistError, match=message):
+        cs.parse(deck)
 
 
 def test_elements_of_an_array_of_subcircuits_go_by_ranges() -> None:

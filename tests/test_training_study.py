@@ -135,6 +135,23 @@ def test_a_run_that_fails_stops_no_other_and_is_tried_again() -> None:
     assert "not convex" in run(f"{OPTIONS} --seeds 1 --vary nudge=50,0.25 --out s").stderr
 
 
+def test_a_run_goes_on_from_what_is_whole_and_else_anew() -> None:
+    succeed(f"{OPTIONS} --seeds 1:3 --out s")
+    before = json.loads(Path("s/results.json").read_text())["runs"]
+    runs = [Path(f"s/recipe/seed{seed}") for seed in (1, 2, 3)]
+    for one in runs:
+        (one / "result.json").unlink()
+        newest = one / "checkpoint.npz"
+        newest.write_bytes(newest.read_bytes()[:-50])
+    (runs[1] / "checkpoint-previous.npz").write_bytes(b"")
+    for name in ("checkpoint.npz", "checkpoint-previous.npz"):
+        (runs[2] / name).unlink()
+    succeed(f"{OPTIONS} --seeds 1:3 --out s")
+    after = json.loads(Path("s/results.json").read_text())["runs"]
+    assert [{**row, "seconds": 0} for row in after] == [{**row, "seconds": 0} for row in before]
+    assert ["going on after" in (one / "log.txt").read_text() for one in runs] == [True, False, False]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -89,13 +89,23 @@ def load_checkpoint(path: Path, fingerprint: Fingerprint) -> Checkpoint:
     )
 
 
+def is_whole(path: Path) -> bool:
+    """Whether this is a checkpoint, of any run, that nothing has damaged."""
+    return _header(path).get("format") == _FORMAT
+
+
 def without_steps(path: Path) -> bool:
-    """Whether this is a whole checkpoint, of any run, from before its first step."""
-    try:
-        header, _ = load_sealed(path)
-    except (OSError, ValueError, Damaged):
-        return False
+    """Whether it is one from before the first step."""
+    header = _header(path)
     return header.get("format") == _FORMAT and (header["epoch"], header["position"]) == (0, 0)
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """Empty, where there is no whole file."""
+    try:
+        return load_sealed(path)[0]
+    except (OSError, ValueError, Damaged):
+        return {}
 
 
 def keep(checkpoint: Checkpoint, folder: Path, rotate: bool) -> None:

@@ -30,10 +30,11 @@ def check_nudge(problem: Problem, outputs: Outputs, beta: float) -> None:
         )
 
 
-def check_convex(problem: Problem, outputs: Outputs, beta: float) -> None:
+def check_convex(problem: Problem, outputs: Outputs, beta: float, doubts: bool = True) -> None:
     """E + beta C, beta < 0, is convex when the conductance matrix less |beta| at the outputs is positive definite.
 
-    (Sufficient: nonlinear branches and ideal diodes only add to it.) LearningError when it is not.
+    (Sufficient: nonlinear branches and ideal diodes only add to it.) LearningError when it is not; without `doubts` not
+    where diodes alone hold a part of the circuit, so that it may be convex all the same.
     """
     if beta >= 0:
         return
@@ -44,10 +45,11 @@ def check_convex(problem: Problem, outputs: Outputs, beta: float) -> None:
         return
     if positive_definite(sparse.diags_array(problem.values.diag) - couplings):
         raise not_convex("", np.nan, beta)
-    raise LearningError(
-        f"a nudge of {beta:g} S may leave no convex problem: diodes alone hold a part of the circuit; choose variant "
-        "positive, or algorithm implicit"
-    )
+    if doubts:
+        raise LearningError(
+            f"a nudge of {beta:g} S may leave no convex problem: diodes alone hold a part of the circuit; choose "
+            "variant positive, or algorithm implicit"
+        )
 
 
 def not_convex(node: str, conductance: float, beta: float) -> LearningError:

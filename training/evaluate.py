@@ -68,8 +68,8 @@ def main(
 ) -> None:
     """Solve a trained netlist for samples, count its errors, and prove the answer by the certificate.
 
-    The netlist is any with `.input` and `.output`: a trained one, its corner by --param, or one whose diodes or values
-    were changed since.
+    The netlist is any with `.input` and `.output`: a trained one, one whose diodes, temperature or values were changed
+    since, or one with parameters, which --param sets.
     """
     from circuitsim import Settings, SettingsError
     from circuitsim.io.files import check_target
@@ -88,8 +88,11 @@ def main(
     table = data is not None and not data.is_dir()
     samples = load_table(data, targets=False) if table and data else load_idx_dataset(data or MNIST)[1]
     samples = samples if limit is None else samples.head(limit)
-    with progress("solving", len(samples), quiet=False) as report:
-        found = evaluate(circuit, samples, gain, settings, report)
+    try:
+        with progress("solving", len(samples), quiet=False) as report:
+            found = evaluate(circuit, samples, gain, settings, report)
+    except SettingsError as error:
+        raise error if data else SettingsError(f"{error}; that is MNIST: there is no --data") from None
     if out is not None:
         write_outputs(found, circuit, samples, out)
     click.echo(f"{netlist}, solved for {len(samples)} samples at gain {gain:g}: {found.text}")

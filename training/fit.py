@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,7 +80,8 @@ def _verify(folder: Path, test: Samples) -> bool:
 
     found = evaluate(load(folder / TRAINED), test, gain_of(folder))
     *_, last = csv.DictReader((folder / METRICS).read_text().splitlines())
-    learner = f" (the learner: {float(last['test_error']):.2f} %)" if found.of_classes else ""
+    error = float(last["test_error"])  # NaN where the training data are of no classes
+    learner = f" (the learner: {error:.2f} %)" if found.of_classes and not math.isnan(error) else ""
     click.echo(f"{folder / TRAINED}, solved for {len(test)} samples: {found.text}{learner}")
     if not found.solution.solved:
         click.echo(f"error: the trained netlist is not solved: {found.solution.message}", err=True)

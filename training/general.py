@@ -38,6 +38,7 @@ Floats = NDArray[np.float64]
 
 _SETTLED = 0.05  # of the largest output: by less it may be off after the sweeps without a remark
 _CHECK_EVERY = 1000  # steps between two tests of convexity
+_FEW = 200  # unknowns: beside a step the test takes next to no time, and is made before each
 _AT = "compiled at "  # a value's name: that of an array in a checkpoint
 
 
@@ -108,8 +109,9 @@ class GeneralLearner(Learner):
     def _step(self, samples: Samples, rows: Ints, rates: Mapping[str, float]) -> Tally:
         targets = samples.targets[rows].astype(np.float64)
         problem, drive = self._driven(samples, rows)
-        if self.recipe.algorithm == "ep" and self.steps % _CHECK_EVERY == 0:
-            check_convex(problem, self.outputs_at, min(self.betas))
+        due = self.steps % _CHECK_EVERY == 0
+        if self.recipe.algorithm == "ep" and (due or problem.n_free <= _FEW):
+            check_convex(problem, self.outputs_at, min(self.betas), doubts=due)
         self.free = self.phases.free(problem, drive, self.state)
         y = self.outputs_at.voltages(problem, drive, self.free.x)
         gradients = self._gradients(problem, drive, targets)

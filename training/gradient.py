@@ -147,18 +147,23 @@ def find_elements(problem: Problem, names: Sequence[str], command: str) -> list[
 
 
 def gradient(problem: Problem, trained: Sequence[Trained], outputs: Outputs, fields: Fields) -> list[Floats]:
-    """dC/dtheta of each trained element, shaped as its values; mean over the batch. (V^2/S, V^2/A, V)"""
+    """dC/dtheta of each trained element, shaped as its values; mean over the batch. (V^2/S, V^2/A, V)
+
+    That of an open conductance to what nothing else joins to ground is 0: however much it conducts, nothing flows.
+    """
     c = problem.circuit
-    d, s = fields.delta, fields.total
+    d, s, loose = fields.delta, fields.total, problem.topology.islands.pinned
     found = []
     by_source = iter(source_gradients(problem, [x for x in trained if not x.is_conductance], outputs, fields))
     for element in trained:
         if element.kind == CROSSBAR:
             x = c.crossbars[int(element.where[0])]
             value = crossbar_gradient(d[:, x.rows], d[:, x.cols], s[:, x.rows], s[:, x.cols])
+            value[loose[x.rows][:, None] != loose[x.cols]] = 0.0
         elif element.kind == "R":
             a, b = c.conductors.a[element.where], c.conductors.b[element.where]
             value = 0.5 * ((d[:, a] - d[:, b]) * (s[:, a] - s[:, b])).sum(axis=0)
+            value[loose[a] != loose[b]] = 0.0
         else:
             value = next(by_source).sum(axis=0)
         found.append(value / fields.samples)

@@ -27,7 +27,7 @@ class Samples:
 
     features: NDArray  # (n, n_features), any real dtype: grey levels stay bytes
     scale: float  # 1/255 for grey levels
-    targets: NDArray[np.float32]  # (n, n_outputs) V; one-hot for classes
+    targets: NDArray  # (n, n_outputs) V, floats; one-hot for classes
     labelled: bool = False  # whether the targets are made of labels, up to the largest one
     part_of: Samples | None = None  # all those that these are the first of
     columns: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())  # what a table calls features and targets

@@ -19,29 +19,33 @@ from training.run import Run
 
 
 @contextmanager
-def interrupts(elsewhere: Callable[[], bool] | None = None) -> Iterator[Callable[[], bool]]:
-    """Ctrl-C once, or `elsewhere` true: what this yields becomes true. Ctrl-C twice: KeyboardInterrupt at once."""
-    asked = False
+def interrupts(elsewhere: Callable[[], bool] | None = None) -> Iterator[Callable[[], int]]:
+    """Ctrl-C, SIGTERM or SIGHUP once, or `elsewhere` true (as Ctrl-C): what this yields gives the signal, before it 0.
 
-    def stop() -> bool:
-        return asked or (elsewhere is not None and elsewhere())
+    A second one does at once what it did before. What is ignored, as under nohup, stays ignored: somebody wants this
+    to go on; and what would end Python without a word, outside the programs, still does.
+    """
+    asked = 0
+
+    def stop() -> int:
+        return asked or (signal.SIGINT if elsewhere is not None and elsewhere() else 0)
 
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal asked
         if asked:
-            raise KeyboardInterrupt
-        asked = True
+            before[number](number, frame)
+        asked = number
 
-    before = signal.getsignal(signal.SIGINT)
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     main = threading.current_thread() is threading.main_thread()  # no other thread can handle signals
-    if before is signal.SIG_IGN or not main:  # ignored as under nohup: somebody wants this to go on
-        yield stop
-        return
-    signal.signal(signal.SIGINT, handle)
+    before = {number: old for number in numbers if main and callable(old := signal.getsignal(number))}
+    for number in before:
+        signal.signal(number, handle)
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 class Quiet:

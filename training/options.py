@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ FILES_HELP = (
 )
 EXIT_CODES = (
     "Exit codes: 0 done; 2 bad input or usage, or learning cannot go on; 3 not enough memory; 70 a defect of the "
-    "program; 130 interrupted."
+    "program; 130 interrupted, 143 and 129 ended by SIGTERM and SIGHUP, a checkpoint saved."
 )
 
 
@@ -79,6 +80,12 @@ class TrainingCommand(Command):
     memory_advice = "use a smaller batch or a smaller netlist"
 
 
+def _is_number(ctx: click.Context, param: click.Parameter, value: float) -> float:
+    if math.isnan(value):
+        raise click.BadParameter("'nan' is no number of seconds", ctx, param)
+    return value
+
+
 def shared_options(netlist: str, first: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """The options of every training program; `netlist` is the default, `first` the option that names a sample."""
     path = click.Path(path_type=Path)
@@ -117,9 +124,9 @@ def shared_options(netlist: str, first: str) -> Callable[[Callable[..., None]], 
             "--resume",
             is_flag=False,
             flag_value="",
-            metavar="[FILE]",
-            help="Go on from a checkpoint, by default the newest one in --out; all else as before, but --epochs, "
-            "--steps, --backend and --threads may change (the same bits only when the last two do not).",
+            metavar="[FILE|DIR]",
+            help="Go on from a checkpoint, or the newest one of a folder, by default --out; all else as before, but "
+            "--epochs, --steps, --backend and --threads may change (the same bits only when the last two do not).",
         ),
         click.option(
             "--order",
@@ -151,6 +158,7 @@ def shared_options(netlist: str, first: str) -> Callable[[Callable[..., None]], 
         click.option(
             "--checkpoint-every",
             type=click.FloatRange(min=0),
+            callback=_is_number,
             default=30.0,
             show_default=True,
             metavar="SECONDS",

@@ -121,7 +121,11 @@ class Sweeps(Phases):
             engine.sweep(self.sweeps)
             return engine.voltages()
         scale = max(abs(beta), np.finfo(float).tiny) * np.abs(targets - y).sum(axis=1)
-        return _relax(nudged_problem, drive, engine, self.tol, scale)
+        try:
+            return _relax(nudged_problem, drive, engine, self.tol, scale)
+        except LearningError:
+            check_convex(problem, outputs, beta)  # which is a better reason, where it is one
+            raise
 
 
 def _nudged(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from circuitsim.errors import BackendUnavailable, CircuitError
-from circuitsim.io.commands import INTERRUPTED, handled
+from circuitsim.io.commands import Ended, Interrupted, ending, handled
 from circuitsim.netlist.model import CROSSBAR
 from training.options import Options, command_line
 
@@ -54,10 +55,10 @@ class Data:
 def train(program: str, ctx: click.Context, options: Options, read_data: Callable[[], Data]) -> Path:
     """A whole run, or the rest of one; the folder of its results.
 
-    Interrupted, or when a function in `ctx.obj` says so, it saves a checkpoint and ends the program with exit code 130.
-    `program` is the module's name, for the command line that goes on. SettingsError, NetlistError and
-    BackendUnavailable say what is wrong with the options, the data or the netlist; LearningError why learning
-    cannot go on.
+    Interrupted, or when a function in `ctx.obj` says so, it saves a checkpoint and ends the program with exit code 130;
+    with 143 or 129 after SIGTERM or SIGHUP. `program` is the module's name, for the command line that goes on.
+    SettingsError, NetlistError and BackendUnavailable say what is wrong with the options, the data or the netlist;
+    LearningError why learning cannot go on.
     """
     from circuitsim.cli.common import busy, print_warnings
     from circuitsim.io.files import check_target
@@ -86,15 +87,15 @@ def train(program: str, ctx: click.Context, options: Options, read_data: Callabl
         _finish(job, record, options, command_line(program, ctx, without=["resume"]))
         _compare(job.run, given, recipe.algorithm)
         return folder
-    except KeyboardInterrupt as error:
+    except (KeyboardInterrupt, Ended) as error:
         handled(error)
-        run = job.run
+        run, (text, code) = job.run, ending(error)
         click.echo(
-            f"interrupted after {run.done // job.recipe.batch_size:,} steps; go on with\n  "
+            f"{text} after {run.done // job.recipe.batch_size:,} steps; go on with\n  "
             f"{command_line(program, ctx, out=folder, resume='')}",
             err=True,
         )
-        ctx.exit(INTERRUPTED)
+        ctx.exit(code)
     except CircuitError as error:
         if not job.run.done:  # a first step that fails leaves nothing to go on with
             record.discard()
@@ -108,13 +109,14 @@ def train(program: str, ctx: click.Context, options: Options, read_data: Callabl
 
 
 def _inputs_text(job: _Job) -> str:
-    """How a sample becomes the voltages of the inputs."""
+    """How a sample becomes the voltages, or currents, of the inputs."""
     circuit, train = job.circuit, job.data.train
-    rows = (circuit.rows_of(name) for name in circuit.netlist.inputs)
-    sources, features = sum(stop - start for _, start, stop in rows), train.features.shape[1]
-    volts = f"{job.recipe.gain * train.scale:.10g} V"
-    more = f", then {volts} times the negated ones" if sources == 2 * features else ""
-    return f"inputs: {volts} times each of the {features} features{more}"
+    found = [circuit.rows_of(name) for name in circuit.netlist.inputs]
+    sources, features = sum(stop - start for _, start, stop in found), train.features.shape[1]
+    units = " or ".join({"V": "V", "I": "A"}[kind] for kind in dict.fromkeys(kind for kind, _, _ in found))
+    size = f"{job.recipe.gain * train.scale:.10g} {units}"
+    more = f", then {size} times the negated ones" if sources == 2 * features else ""
+    return f"inputs: {size} times each of the {features} features{more}"
 
 
 def _left_to_defaults(recipe: Recipe, given: Mapping[str, Any]) -> str:
@@ -146,16 +148,19 @@ def _places(options: Options, algorithm: str) -> tuple[Path, Path | None]:
     """The folder of the run, and the checkpoint to go on from."""
     from training.checkpoint import NEWEST
 
+    checkpoint = Path(options.resume) if options.resume else None
+    if checkpoint is not None and checkpoint.is_dir():
+        checkpoint /= NEWEST
     if options.out is not None:
         folder = options.out
-    elif options.resume:
-        folder = Path(options.resume).parent
+    elif checkpoint is not None:
+        folder = checkpoint.parent
     else:
         seed = "" if options.seed is None else f"-seed{options.seed}"
         folder = Path("runs", f"{Path(options.netlist).stem}-{algorithm}{seed}")
     if options.resume is None:
         return folder, None
-    return folder, Path(options.resume) if options.resume else folder / NEWEST
+    return folder, checkpoint or folder / NEWEST
 
 
 def _prepare(options: Options, recipe: Recipe, data: Data) -> _Job:
@@ -250,7 +255,7 @@ def _advance(
     note: Callable[[Any], None] | None,
     stop: Callable[[], bool] | None,
 ) -> None:
-    """Train to the end: checkpoints, metrics and a line for each epoch; KeyboardInterrupt after Ctrl-C, all saved."""
+    """Train to the end: checkpoints, metrics, a line for each epoch. After a signal Interrupted or Ended, all saved."""
     from training.live import interrupts, progress
     from training.metrics import row_text
 
@@ -259,9 +264,10 @@ def _advance(
     with interrupts(stop) as asked, progress(run) as shown:
         for row in run.advance():
             shown.update()
+            number = asked()  # once: what is asked from here on comes after the next chunk, and is saved there
             ends = row is not None and run.done == run.schedule.total
             due = _LEAST_BETWEEN * took if row is not None else every
-            if ends or asked() or time.perf_counter() - saved >= due:
+            if ends or number or time.perf_counter() - saved >= due:
                 clock = time.perf_counter()
                 record.save(run.checkpoint(job.fingerprint))
                 saved = time.perf_counter()
@@ -272,8 +278,8 @@ def _advance(
                     note(row)
                 if row.epoch % max(1, job.recipe.epochs // _MOST_LINES) == 0 or run.done == run.schedule.total:
                     shown.line(row_text(row, job.recipe.epochs))
-            if asked():
-                raise KeyboardInterrupt
+            if number:
+                raise Interrupted(number) if number == signal.SIGINT else Ended(number)
 
 
 def _finish(job: _Job, record: Record, options: Options, command: str) -> None:
@@ -347,7 +353,7 @@ def _write_last_values(job: _Job, record: Record) -> Path:
 def _compare(run: Run, given: Recipe, algorithm: str) -> None:
     """A line that compares with what the recipe expects, if it does."""
     expected = given.expected.get(algorithm)
-    if expected:
+    if expected and run.of_classes:
         last = run.results[-1]
         wanted = ", ".join(f"{name} error {percent:.2f} %" for name, percent in expected.items())
         click.echo(

@@ -252,14 +252,13 @@ def _facts(options: Sequence[str], varied: Sequence[str]) -> dict[str, Any]:
 def _train(home: str, task: Task) -> Outcome:
     """Run training.mnist, or the rest of it, in this process; all that it says goes to log.txt."""
     from circuitsim.workers import unwanted
-    from training.checkpoint import NEWEST
 
     told = io.StringIO()
     if not Path(home).is_dir():
         return Outcome(None, f"the worker does not see the folder {home}; work in one that all machines see")
     with chdir(home):
         folder = Path(task.folder)
-        resume = ["--resume"] if (folder / NEWEST).exists() else []
+        resume = _go_on(folder)
         with redirect_stdout(told), redirect_stderr(told):
             code = mnist.main.main(
                 [*task.arguments, *resume], "python -m training.mnist", standalone_mode=False, obj=unwanted
@@ -275,6 +274,22 @@ def _train(home: str, task: Task) -> Outcome:
         with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
             last = list(csv.DictReader(file))[-1]
         return Outcome({name: float(last[name]) for name in _FIGURES})
+
+
+def _go_on(folder: Path) -> list[str]:
+    """The option that goes on from the newest whole checkpoint in the folder of a run.
+
+    Nothing where there is none: what a run left there is removed, and it is done anew.
+    """
+    from training.checkpoint import NEWEST, PREVIOUS, is_whole
+    from training.record import CONFIG, METRICS, TRAINED
+
+    for name in (NEWEST, PREVIOUS):
+        if is_whole(folder / name):
+            return ["--resume", str(folder / name)]
+    for name in (NEWEST, PREVIOUS, CONFIG, METRICS, TRAINED):
+        (folder / name).unlink(missing_ok=True)
+    return []
 
 
 def _keep(task: Task, outcome: Outcome) -> None:

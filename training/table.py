@@ -42,7 +42,12 @@ def load_table(path: Path, like: Path | None = None, targets: bool = True) -> Sa
             )
     asked = np.array([name.lower().startswith("target") for name in header])
     label = [name.lower() == "label" for name in header]
-    if any(label) and not asked.any():
+    if any(label):
+        if asked.any():
+            raise SettingsError(
+                f"{path}:1: columns {', '.join(header)}: 'label' is the class, beside columns of targets; leave one of "
+                "both out, or rename it where it is an input"
+            )
         if sum(label) > 1:
             raise SettingsError(f"{path}:1: columns {', '.join(header)}: two of them are 'label'; leave one")
         asked = np.array(label)
@@ -62,15 +67,16 @@ def load_table(path: Path, like: Path | None = None, targets: bool = True) -> Sa
         wanted = _one_hot(path, wanted[:, 0], lines)
     names = np.array(header, object)
     return Samples(
-        np.ascontiguousarray(features), 1.0, np.ascontiguousarray(wanted, np.float32), labelled,
+        np.ascontiguousarray(features), 1.0, np.ascontiguousarray(wanted), labelled,
         columns=(tuple(names[~asked]), tuple(names[asked])),
     )  # fmt: skip
 
 
 def check_columns(circuit: Circuit, samples: Samples) -> None:
-    """Raise SettingsError where columns have the very names of the inputs, or the outputs, in another order.
+    """Raise SettingsError where columns that have names of inputs, or of outputs, stand in other places than these.
 
-    Columns go by their places, whatever they are called. Inputs go by their sources, or the nodes of these.
+    Columns go by their places, whatever they are called. Inputs go by their sources, or the nodes of these; `a` and
+    `v(a)` are one name.
     """
     netlist, table = circuit.netlist, circuit.netlist.tables
     rows = [circuit.rows_of(name) for name in netlist.inputs]
@@ -78,18 +84,19 @@ def check_columns(circuit: Circuit, samples: Samples) -> None:
     nodes = [netlist.nodes[max(table[kind].a[k], table[kind].b[k])] for kind, k in sources]
     outputs = [netlist.nodes[k] for k in netlist.outputs]
     features, targets = samples.columns
-    asked = [re.sub("^target[^a-z0-9]*", "", name.lower()) for name in targets]
+    asked = [re.sub("^target[^a-z0-9]*(?:v\\((.*)\\)$)?", r"\1", name.lower()) for name in targets]
+    nodes_of = [re.sub(r"^v\((.*)\)$", r"\1", name.lower()) for name in features]
     for names, found, role in (
-        ([table[kind].names[k] for kind, k in sources], features, "inputs"),
-        (nodes, features, "inputs"),
+        ([table[kind].names[k] for kind, k in sources], [name.lower() for name in features], "inputs"),
+        (nodes, nodes_of, "inputs"),
         (outputs, asked, "outputs"),
     ):
-        own, given = [name.lower() for name in names], [name.lower() for name in found]
-        if own != given and sorted(own) == sorted(given):
+        own = [name.lower() for name in names]
+        if any(name in own and own[k : k + 1] != [name] for k, name in enumerate(found)):
             columns = ", ".join(features if role == "inputs" else targets)
             raise SettingsError(
                 f"columns {columns} stand in another order than the {role} of {netlist.path}, {', '.join(names)}; "
-                "columns go by their places: put them in that order"
+                "columns go by their places: put them in that order, or rename them"
             )
 
 

@@ -197,9 +197,9 @@ def _end_at_once(number: int) -> None:
     os._exit(code)
 
 
-def _number(error: BaseException) -> int:
-    """The signal behind a KeyboardInterrupt or Ended."""
-    return int(error.args[0]) if isinstance(error, Ended) else signal.SIGINT
+def ending(error: BaseException) -> tuple[str, int]:
+    """What a program says that a KeyboardInterrupt or Ended ends, and its exit code."""
+    return _ending(int(error.args[0]) if isinstance(error, Ended) else signal.SIGINT)
 
 
 def _ending(number: int) -> tuple[str, int]:
@@ -232,7 +232,7 @@ def _exit_codes(ctx: click.Context, memory_advice: str) -> Iterator[None]:
         ctx.exit(NOT_SOLVED)
     except (KeyboardInterrupt, Ended) as error:
         handled(error)
-        text, code = _ending(_number(error))
+        text, code = ending(error)
         click.echo(text, err=True)
         ctx.exit(code)
     except OSError as error:  # of stdout: everything else that can fail has its own message
