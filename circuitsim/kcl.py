@@ -119,7 +119,9 @@ def active_laws(problem: Problem, drive: Drive, x: Floats) -> tuple[Floats, Floa
 
 
 def violation(flow: Floats, slope: Floats, x: Floats, lo: Floats, hi: Floats) -> Floats:
-    """rho of the module's equation; where s = 0 only the sign of F counts."""
+    """rho of the module's equation; where s = 0 only the sign of F counts. Without any bounds F itself."""
+    if (lo == -np.inf).all() and (hi == np.inf).all():
+        return flow
     with np.errstate(divide="ignore", invalid="ignore"):
         target = x - flow / slope
     low = ~(target > lo)  # also where s = 0: target is infinite

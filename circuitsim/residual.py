@@ -106,7 +106,7 @@ class Check:
         self.problem, self.drive, self.x = problem, drive, x
         v = problem.values
         nonlinear, slope, nonlinear_abs = junction_sums(problem, drive.junction_offset, x)
-        self.slope = np.broadcast_to(v.diag + slope, x.shape)
+        self.slope = v.diag + slope  # (rows or 1, n_free) S
         self.flow, self.rho, self.upper, self.most = (np.empty(x.shape) for _ in range(4))
         self.summed = np.zeros(x.shape[0], bool)  # rows whose figures are exact
         self.largest = np.zeros(x.shape[0])  # the largest current (_largest_amps), A; 0 in rows that are not summed
@@ -172,7 +172,7 @@ class Check:
         wrong = np.maximum(-take_rows(self.linked, rows), 0.0)
         out = np.zeros((rows.size, t.n_free))
         for unit in (t.legs.link_a, t.legs.link_k):
-            amps = self.slope[rows][:, unit] * self.link_volts[rows] + wrong
+            amps = take_rows(self.slope, rows)[:, unit] * self.link_volts[rows] + wrong
             ufunc_at(np.maximum, out.T, unit, amps.T)
         return out
 
@@ -183,7 +183,7 @@ class Check:
         largest conductance.
         """
         t = self.problem.topology
-        steepest, most = map(self.problem.copies.largest, (self.slope[rows], total))
+        steepest, most = map(self.problem.copies.largest, (take_rows(self.slope, rows), total))
         by_current = most / np.where(steepest > 0, steepest, np.inf)
         largest = self.problem.copies.at_branches(np.maximum(self.largest_volts[rows], by_current), t.links.size)
         volts = np.broadcast_to(self.link_volts, (self.x.shape[0], t.links.size))[rows]
@@ -292,9 +292,9 @@ class Check:
         if not rows.size:
             return
         self.summed[rows] = True
-        x, drive = self.x[rows], self.drive
+        x, drive, slope = self.x[rows], self.drive, take_rows(self.slope, rows)
         flow, total = exact_sums(self.problem, drive, self.x, rows)
-        rho = violation(flow, self.slope[rows], x, take_rows(drive.lo, rows), take_rows(drive.hi, rows))
+        rho = violation(flow, slope, x, take_rows(drive.lo, rows), take_rows(drive.hi, rows))
         self.flow[rows], self.rho[rows] = flow, rho
         links = bool(self.problem.topology.links.size)
         size = np.abs(rho) + (self._link_amps(rows) if links else 0.0)
@@ -302,18 +302,19 @@ class Check:
         largest = self._largest_amps(rows, total)
         self.largest[rows] = largest.max(axis=1)
         fall, rise = self._nothing(rows, largest, branches)
-        size[size <= np.where(rho > 0, fall, rise)] = 0.0
-        settled = (size == 0) & (self.slope[rows] > 0)
-        self.upper[rows] = np.divide(size, total, out=np.where(size > 0, np.inf, 0.0), where=total > 0)
-        self.upper[rows] = np.where(np.isnan(size) | np.isnan(total), np.inf, self.upper[rows])
+        size[size <= (fall if fall is rise else np.where(rho > 0, fall, rise))] = 0.0
+        upper = np.divide(size, total, out=np.where(size > 0, np.inf, 0.0), where=total > 0)
+        upper[np.isnan(size) | np.isnan(total)] = np.inf
         if branches.beyond.any():
             at_ends = branches.beyond.T.astype(float)
-            self.upper[rows] = np.where(self._at_units(at_ends, at_ends) > 0, np.inf, self.upper[rows])
+            upper[self._at_units(at_ends, at_ends) > 0] = np.inf
         if links:
-            self.upper[rows] = np.maximum(self.upper[rows], np.where(settled, 0.0, self._link_relative(rows, total)))
+            settled = (size == 0) & (slope > 0)
+            upper = np.maximum(upper, np.where(settled, 0.0, self._link_relative(rows, total)))
         if self.problem.topology.islands.arcs:
             across = self._nothing(rows, largest, branches, across_islands=True)
-            self.upper[rows] = np.maximum(self.upper[rows], self._island_violation(rows, branches, *across))
+            upper = np.maximum(upper, self._island_violation(rows, branches, *across))
+        self.upper[rows] = upper
 
     def _largest_amps(self, rows: Ints, total: Floats) -> Floats:
         """The largest current in each copy: at a unit (`total`, absolute ones), of a source, of a resistor that sources
@@ -343,7 +344,7 @@ class Check:
         t, c, of_carriers = self.problem.topology, self.problem.circuit, self.drive.carried
         less, more = branches.less, branches.more
         digits, least = (_NO_VOLTAGE, 0.0) if c.reciprocal else (_NO_VOLTAGE_ACTIVE, _NO_CURRENT_ACTIVE)
-        at_ends = digits * self.slope[rows]
+        at_ends = digits * take_rows(self.slope, rows)
         if across_islands:
             j, d, part = c.junctions, c.ideal_diodes, t.islands.part
             crossing = (part[j.a] != part[j.b])[t.junctions]
@@ -355,11 +356,14 @@ class Check:
             # What crosses by conductances has two parts; what perfect diodes carry is left of all at their ends.
             at_ends = NOTHING * self._at_units(across, across) + at_ends * at_links
         _, carried = carried_sums(self.problem, take_rows(of_carriers, rows))
-        fall, rise = self._at_units(less.T, more.T), self._at_units(more.T, less.T)
         of_unit = self.problem.copies.of_unit
         volts, amps = (np.minimum(x, _MOST)[:, of_unit] for x in (self.largest_volts[rows], largest))
-        beyond = at_ends * volts + NOTHING * amps + ROUNDING * carried + least
-        return fall + beyond, rise + beyond
+        beyond = at_ends * volts
+        for amperes in (NOTHING * amps, ROUNDING * carried, least):
+            beyond += amperes
+        if not t.junctions.size:
+            return beyond, beyond
+        return beyond + self._at_units(less.T, more.T), beyond + self._at_units(more.T, less.T)
 
     def _at_units(self, at_a: Floats, at_k: Floats) -> Floats:
         """Sums at the free units, (rows, n_free), of what nonlinear branches have at their ends, (branches, rows)."""

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cache
 
@@ -19,6 +20,7 @@ from circuitsim.circuit import Circuit
 from circuitsim.drive import Drive
 from circuitsim.errors import BackendUnavailable, NotSolved, SettingsError, listed
 from circuitsim.laws import beyond_law
+from circuitsim.linear.elimination import Factors
 from circuitsim.methods import aside, bcd, tiles
 from circuitsim.methods.held import Held
 from circuitsim.methods.mna import make_network
@@ -190,7 +192,7 @@ class _Batch:
         self.rows_left = 0  # that did not arrive there
         self.rescued = set[int]()  # rows that newton did not solve and bcd did
         self.why_changed = ""  # why `method` is not the one that was chosen
-        self.network_lock = threading.RLock()  # a network keeps what it factored last
+        self.network_lock: AbstractContextManager[object] = threading.RLock()  # a network keeps what it factored last
         self.solver = cache(lambda: backend.solver(problem))
         self.network = cache(lambda: make_network(problem, self.solver()))
         self.row_steps = cache(lambda: backend.row_steps(problem))
@@ -198,7 +200,8 @@ class _Batch:
         self.held = Held(problem, self.network, self.network_lock) if settings.dtype == "float64" else None
 
     def tiles(self, x: Floats, in_order: bool) -> Iterator[tuple[slice, Outcome, str]]:
-        """Solve tile by tile; several at once, unless `in_order`. The results come in order, each with its method.
+        """Solve tile by tile; several at once by sweeps, and where one elimination solves all, unless `in_order`. The
+        results come in order, each with its method.
 
         BLAS keeps to one thread: the products of a sweep are small, and threads that wait for each other cost more than
         they bring (on a busy machine many times more).
@@ -210,7 +213,12 @@ class _Batch:
             row_steps = self.row_steps()
             size = row_steps.tile if row_steps else 1 + _IN_CACHE // max(x.shape[1], 1)
         tiles = [slice(first, min(first + size, x.shape[0])) for first in range(0, x.shape[0], size)]
-        workers = min(self.backend.workers, len(tiles)) if by_bcd and not in_order else 1
+        workers = 1 if in_order else min(self.backend.workers, len(tiles))
+        if workers > 1 and not by_bcd:
+            if self._is_eliminated():
+                self.network_lock = nullcontext()
+            else:
+                workers = 1
         with one_blas_thread(x.size * self.problem.mean_degree):
             if workers <= 1:
                 for rows in tiles:
@@ -224,6 +232,13 @@ class _Batch:
                     yield from found
             finally:
                 pool.shutdown(cancel_futures=True)
+
+    def _is_eliminated(self) -> bool:
+        """Whether one elimination solves all rows: then networks keep nothing of a tile, and several can be solved at
+        once.
+        """
+        linear = self.problem.circuit.reciprocal and not self.problem.topology.legs.a.size
+        return linear and isinstance(self.network().factor(np.zeros(0)), Factors)
 
     def _tile(self, rows: slice, x: Floats) -> list[tuple[slice, Outcome, str]]:
         """The outcome, its voltages put into x unless they are the whole batch, which are many bytes for one thread.

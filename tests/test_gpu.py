@@ -269,8 +269,9 @@ def test_bounds_are_those_of_the_certificate(
     # Of what rounds differently. The voltage behind an RS does by some 1e-16 of itself, which moves the current of its
     # diode by that times the exponent, 19 here, of itself.
     size = np.abs(check.flow).max() + (problem.values.diag * np.abs(x) + curved).max()
+    slope = np.broadcast_to(check.slope, x.shape)
     for mine, theirs, scale in (
-        (look.flow, check.flow, size), (look.rho, check.rho, size), (look.slope, check.slope, check.slope.max()),
+        (look.flow, check.flow, size), (look.rho, check.rho, size), (look.slope, slope, slope.max()),
     ):  # fmt: skip
         np.testing.assert_allclose(device.to_host(mine).T, theirs, rtol=1e-9, atol=1e-13 * scale)
     upper = device.to_host(look.upper).T

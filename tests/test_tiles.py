@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,9 @@ import pytest
 from helpers import row_by_row
 
 import circuitsim as cs
+from circuitsim import solving
+from circuitsim.backends.base import find_backend
+from circuitsim.gallery import grid, wired_crossbar
 from circuitsim.methods import tiles
 from circuitsim.methods.mna import make_network
 from circuitsim.residual import Check
@@ -212,3 +217,56 @@ def test_small_conductances_beyond_large_ones_hide_no_states() -> None:
     one = cs.solve(batch(string("D1 one", "R1 1", "D2 ten", "R2 1meg"), np.array([0.6547540946326881])), NEWTON)
     assert one.voltage("n3")[0] == pytest.approx(0.0547540946326881 * 1e6 / (1e6 + 12.0), rel=1e-9)
     assert one.steps <= 40
+
+
+LINEAR = {
+    "Vx": wired_crossbar(12),
+    "Vleft": grid(9, 9).text,
+    "V1": "t\nV1 a b 1\nR1 a 0 1k\nR2 b 0 2k\nR3 b c 1k\nV2 c 0 1\nI1 0 a 1m\n",
+}
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_tiles_of_a_linear_circuit_are_solved_at_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One elimination solves them all: to the same bits as one after another, whatever the number of threads."""
+    circuit = cs.parse(LINEAR[name])
+    volts = np.random.default_rng(3).normal(size=(23, 12 if name == "Vx" else 1))
+    problem = cs.compile_problem(circuit.with_values({name: volts}))
+    monkeypatch.setattr(solving, "_IN_CACHE", 3 * problem.n_free)
+    backend, at_work, most, lock = find_backend("cpu"), 0, 0, threading.Lock()
+
+    def watched(*arguments: Any) -> Any:
+        nonlocal at_work, most
+        with lock:
+            at_work += 1
+            most = max(most, at_work)
+        time.sleep(0.01)
+        try:
+            return original(*arguments)
+        finally:
+            with lock:
+                at_work -= 1
+
+    original = tiles.solve_tile
+    monkeypatch.setattr(tiles, "solve_tile", watched)
+    found = []
+    for workers, in_order in ((1, False), (4, True), (4, False)):
+        backend.workers, most = workers, 0
+        found.append(cs.solve(problem, NEWTON, backend=backend, in_order=in_order))
+        assert (most > 1) == (workers > 1 and not in_order)
+    for solution in found:
+        assert solution.solved and solution.residuals == found[0].residuals
+        assert solution.x.tobytes() == found[0].x.tobytes()
+        np.testing.assert_allclose(
+            solution.voltages()[3], cs.solve(circuit.with_values({name: volts[3]})).voltages()[0]
+        )
+
+
+def test_tiles_that_keep_states_are_solved_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = set()
+    problem = batch(DECKS["bridge, R2 n 0 1"], np.linspace(-1.0, 1.0, 30))
+    monkeypatch.setattr(solving, "_IN_CACHE", 3 * problem.n_free)
+    original = tiles.solve_tile
+    monkeypatch.setattr(tiles, "solve_tile", lambda *a: (threads.add(threading.current_thread().name), original(*a))[1])
+    assert cs.solve(problem, NEWTON).solved
+    assert threads == {threading.current_thread().name}
