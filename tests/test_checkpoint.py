@@ -183,9 +183,9 @@ def resealed(path: Path, header: object) -> None:
 def test_other_formats_are_refused(path: Path) -> None:
     with np.load(path) as arrays:
         header = json.loads(str(arrays["header"]))
-    resealed(path, {**header, "names": [], "format": 3})
-    assert "a checkpoint of format 3; this version reads format 2" in refusal(path)
-    resealed(path, {"format": 2})
+    resealed(path, {**header, "names": [], "format": 4})
+    assert "a checkpoint of format 4; this version reads format 3" in refusal(path)
+    resealed(path, {"format": 3})
     assert "no checkpoint of a training run: 'names'; the one before it is kept" in refusal(path)
 
 

@@ -393,15 +393,18 @@ def test_test_data_has_the_columns_of_the_training_data(tmp_path: Path) -> None:
         ("v(b),V(A),target y,target z", r"columns v\(b\), V\(A\) stand in another order than the inputs of .*, a, b;"),
         ("time,a,target y,target z", "columns time, a stand in another order than the inputs of .*my.cir, a, b;"),
         ("a,b,target v(z),target 2", r"columns target v\(z\), target 2 stand in another order than the outputs of"),
+        ("id,a,b,target_y,target_z", "the data has 3 features a sample"),
         ("a,b,target_y,target_z", ""),
+        ("0,1,target_1,target_2", ""),
         ("v(a),time,target_v(y),target", ""),
         ("y,z,target 1,target 0", ""),
     ],
 )
 def test_columns_that_have_the_names_of_nodes_stand_in_their_order(tmp_path: Path, header: str, what: str) -> None:
     deck = "t\nVa a 0 1\nVb 0 b 1\nR1 a y 1k\nR2 b z 1k\nR3 y z 1k\nR4 y 0 1k\n.input Va Vb\n.output y z\n.train R1\n"
+    row = ",".join(map(str, range(header.count(",") + 1)))
     (tmp_path / "my.cir").write_text(deck)
-    (tmp_path / "my.csv").write_text(f"{header}\n1,2,3,4\n")
+    (tmp_path / "my.csv").write_text(f"{header}\n{row}\n")
     samples, circuit = load_table(tmp_path / "my.csv"), load(tmp_path / "my.cir")
     if not what:
         check_columns(circuit, samples)
@@ -411,8 +414,39 @@ def test_columns_that_have_the_names_of_nodes_stand_in_their_order(tmp_path: Pat
     options = ["--netlist", str(tmp_path / "my.cir"), "--data", str(tmp_path / "my.csv"), "--batch-size", "1"]
     options += ["--out", str(tmp_path / "run")]
     result = CliRunner().invoke(main, options)
-    assert result.exit_code == 2 and "columns go by their places: put them in that order" in result.output
+    assert result.exit_code == 2 and re.search(what, result.output)
+    assert ("columns go by their places: put them in that order, or rename them" in result.output) == ("order" in what)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("header", "fits"),
+    [
+        ("0,1,target_0,target_1", True), ("1,2,target_2,target_3", True), ("2,1,target_2,target_3", False),
+        ("1,2,target_3,target_2", False), ("p,V1,target_0,target_9", False),
+    ],
+)  # fmt: skip
+def test_numbers_of_columns_are_names_of_nodes_where_all_are(tmp_path: Path, header: str, fits: bool) -> None:
+    deck = "t\nV1 1 0 1\nV2 2 0 1\nR1 1 3 1k\nR2 2 3 1k\nR3 2 0 1k\nR4 3 0 1k\n.input V1 V2\n.output 2 3\n.train R1\n"
+    (tmp_path / "my.csv").write_text(f"{header}\n1,2,3,4\n")
+    samples = load_table(tmp_path / "my.csv")
+    if fits:
+        check_columns(cs.parse(deck), samples)
+        return
+    with pytest.raises(SettingsError, match="stand in another order than the"):
+        check_columns(cs.parse(deck), samples)
+
+
+def test_sources_between_nodes_go_by_their_own_names_alone(tmp_path: Path) -> None:
+    deck = "t\nV1 a b 1\nV2 b c 1\nR1 a 0 1k\nR2 b y 1k\nR3 c 0 1k\nR4 y 0 1k\n.input V1 V2\n.output y\n.train R1\n"
+    for header, fits in (("a,b", True), ("b,c", True), ("c,a", True), ("V1,V2", True), ("V2,V1", False)):
+        (tmp_path / "my.csv").write_text(f"{header},target\n1,2,3\n")
+        samples = load_table(tmp_path / "my.csv")
+        if fits:
+            check_columns(cs.parse(deck), samples)
+        else:
+            with pytest.raises(SettingsError, match="the inputs of netlist, V1, V2;"):
+                check_columns(cs.parse(deck), samples)
 
 
 def test_a_label_beside_targets_is_refused(tmp_path: Path) -> None:
@@ -652,6 +686,10 @@ def test_a_conductance_of_a_crossbar_does_not_learn_alone() -> None:
     message = r"no element 'RW\[0\]\[1\]'; the conductances of a crossbar learn together: write RW\n"
     with pytest.raises(cs.NetlistError, match=message):
         cs.parse(deck)
+    for card in (".input RW[0][1]", ".train RW[0", ".train RW[0][9]"):
+        with pytest.raises(cs.NetlistError, match="no element") as caught:
+            cs.parse(deck.replace(".train RW[0][1]", card))
+        assert "learn together" not in str(caught.value)
 
 
 def test_elements_of_an_array_of_subcircuits_go_by_ranges() -> None:

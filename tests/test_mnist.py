@@ -21,12 +21,13 @@ from helpers import process
 
 import circuitsim as cs
 from circuitsim.backends.base import BACKENDS, DTYPES
+from circuitsim.io.commands import Ended, ends_in_order
 from circuitsim.io.sealed import load_sealed
 from training import live, mnist, recipe
 from training.checkpoint import NEWEST, PREVIOUS
 from training.learner import LearningError
-from training.metrics import COLUMNS
-from training.record import file_digest
+from training.metrics import COLUMNS, Row
+from training.record import Record, file_digest
 
 ROOT = Path(__file__).parent.parent
 FILES = ["config.json", "learning-curve.png", "metrics.csv", "trained.cir", "trained.npz"]
@@ -493,6 +494,52 @@ def failing_after(steps: int, error: BaseException) -> Callable[..., object]:
         return tally
 
     return train
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_last_results_are_saved_ends_the_run(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, before = Record.write_metrics, signal.getsignal(number)
+
+    def write_metrics(self: Record, rows: list[Row]) -> None:
+        original(self, rows)
+        if rows[-1].epoch == 2:
+            signal.raise_signal(number)
+
+    signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    try:
+        with monkeypatch.context() as context:
+            context.setattr(Record, "write_metrics", write_metrics)
+            result = run(f"{QUICK} --epochs 2 --out one")
+    finally:
+        signal.signal(number, before)
+    assert result.exit_code == 128 + number and "--out one --resume" in result.stderr
+    assert not Path("one/trained.cir").exists()
+    succeed(f"{QUICK} --epochs 2 --out one --resume")
+    assert Path("one/trained.cir").exists()
+
+
+def test_what_ignores_a_second_signal_is_left_so() -> None:
+    """While all is cleaned up after the second one, a third does not cut that short."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number in before:
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        with pytest.raises(Ended), ends_in_order():
+            try:
+                with live.interrupts():
+                    signal.raise_signal(signal.SIGTERM)
+                    signal.raise_signal(signal.SIGTERM)
+            finally:
+                assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+        signal.signal(signal.SIGTERM, lambda *_: None)  # somebody else's, such as that of a worker
+        with live.interrupts() as asked:
+            signal.raise_signal(signal.SIGTERM)
+            assert not asked()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_interrupts_are_asked_for_once_and_twice() -> None:

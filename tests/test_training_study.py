@@ -21,6 +21,7 @@ from helpers import wait_for
 from pyarrow.parquet import read_table
 from test_mnist import QUICK, assert_same_end, folder, timeless  # noqa: F401
 
+from circuitsim.io.sealed import load_sealed, save_sealed
 from training import mnist, study
 
 OPTIONS = f"{QUICK} --epochs 2"
@@ -152,6 +153,18 @@ def test_a_run_goes_on_from_what_is_whole_and_else_anew() -> None:
     assert ["going on after" in (one / "log.txt").read_text() for one in runs] == [True, False, False]
 
 
+def test_a_checkpoint_of_another_version_is_kept() -> None:
+    succeed(f"{OPTIONS} --seeds 1 --out s")
+    Path("s/recipe/seed1/result.json").unlink()
+    newest = Path("s/recipe/seed1/checkpoint.npz")
+    header, arrays = load_sealed(newest)
+    save_sealed(newest, {**header, "format": header["format"] + 1}, arrays)
+    before = newest.read_bytes()
+    result = run(f"{OPTIONS} --seeds 1 --out s")
+    assert result.exit_code == 2 and "go on with the version that wrote it" in result.stderr
+    assert newest.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -227,6 +240,23 @@ def test_a_killed_worker_goes_on_from_its_checkpoint() -> None:
     assert killed
     assert_same_end(Path("s/recipe/seed1"), Path("whole"))
     assert "going on after" in Path("s/recipe/seed1/log.txt").read_text()
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_asked_to_end_ends_no_study() -> None:
+    asked: list[int] = []
+
+    def end() -> None:
+        wait_for(lambda: Path("s/recipe/seed1/metrics.csv").exists())
+        workers = [p for p in psutil.Process().children() if "popen_loky" in " ".join(p.cmdline())]
+        asked.append(workers[0].pid)
+        os.kill(workers[0].pid, signal.SIGTERM)
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    succeed(f"{LONG} --seeds 1:2 --out s --workers 2")
+    thread.join()
+    assert asked and len(json.loads(Path("s/results.json").read_text())["runs"]) == 2
 
 
 @pytest.mark.slow

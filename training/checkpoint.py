@@ -21,7 +21,7 @@ from training.learner import Tally
 from training.metrics import Row
 
 NEWEST, PREVIOUS = "checkpoint.npz", "checkpoint-previous.npz"
-_FORMAT = 2
+_FORMAT = 3
 _BLOCK = 1 << 20  # bytes
 
 Fingerprint = Mapping[str, Any]  # setting -> what JSON can hold
@@ -89,23 +89,24 @@ def load_checkpoint(path: Path, fingerprint: Fingerprint) -> Checkpoint:
     )
 
 
-def is_whole(path: Path) -> bool:
-    """Whether this is a checkpoint, of any run, that nothing has damaged."""
-    return _header(path).get("format") == _FORMAT
+def is_damaged(path: Path) -> bool:
+    """Whether this file can be read, and is no whole checkpoint of any version."""
+    try:
+        load_sealed(path)
+    except OSError:
+        return False
+    except (ValueError, Damaged):
+        return True
+    return False
 
 
 def without_steps(path: Path) -> bool:
-    """Whether it is one from before the first step."""
-    header = _header(path)
-    return header.get("format") == _FORMAT and (header["epoch"], header["position"]) == (0, 0)
-
-
-def _header(path: Path) -> dict[str, Any]:
-    """Empty, where there is no whole file."""
+    """Whether this is a whole checkpoint, of any run, from before its first step."""
     try:
-        return load_sealed(path)[0]
+        header, _ = load_sealed(path)
     except (OSError, ValueError, Damaged):
-        return {}
+        return False
+    return header.get("format") == _FORMAT and (header["epoch"], header["position"]) == (0, 0)
 
 
 def keep(checkpoint: Checkpoint, folder: Path, rotate: bool) -> None:

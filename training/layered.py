@@ -183,7 +183,7 @@ class LayeredLearner(Learner):
             sums = np.zeros(2)
             mode = kernels.mode_of(self.recipe.algorithm, self.recipe.form)
             status, unit = kernels.steps(
-                samples.features, volts, _targets(samples), order, self.recipe.sweeps, mode, self.n, self.unit,
+                samples.features, volts, _single(samples.targets), order, self.recipe.sweeps, mode, self.n, self.unit,
                 self.where, *arrays, g_rates, b_rates, self.g_min, self.g_max, *betas, *states, self.threads, sums,
             )  # fmt: skip
             cost, wrong = float(sums[0]), int(sums[1])
@@ -203,7 +203,7 @@ class LayeredLearner(Learner):
 
     def _plain_step(self, samples: Samples, rows: Ints, g_rates: NDArray, b_rates: NDArray) -> Tally:
         r, depth, size = self.recipe, self.structure.depth, self.batch_size
-        w, x, targets = self._weights(), self._inputs(samples, rows), self._put(_targets(samples)[rows])
+        w, x, targets = self._weights(), self._inputs(samples, rows), self._put(_single(samples.targets[rows]))
         cut_off = np.flatnonzero(np.concatenate(w.a) <= 0)
         if cut_off.size:
             raise self._cut_off(int(cut_off[-1]))
@@ -328,9 +328,9 @@ class LayeredLearner(Learner):
         return [self._host(self.layer(self.free, k)).astype(np.float64) for k in range(self.structure.depth)]
 
 
-def _targets(samples: Samples) -> NDArray[np.float32]:
+def _single(targets: NDArray) -> NDArray[np.float32]:
     """Targets as the kernels are compiled for them."""
-    return samples.targets.astype(np.float32, copy=False)
+    return targets.astype(np.float32, copy=False)
 
 
 def _not_finite() -> LearningError:

@@ -13,6 +13,7 @@ import click
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from circuitsim.cli import common
+from circuitsim.io.commands import in_order
 from circuitsim.io.tables import console
 from training.metrics import error_percent
 from training.run import Run
@@ -23,7 +24,7 @@ def interrupts(elsewhere: Callable[[], bool] | None = None) -> Iterator[Callable
     """Ctrl-C, SIGTERM or SIGHUP once, or `elsewhere` true (as Ctrl-C): what this yields gives the signal, before it 0.
 
     A second one does at once what it did before. What is ignored, as under nohup, stays ignored: somebody wants this
-    to go on; and what would end Python without a word, outside the programs, still does.
+    to go on. SIGTERM and SIGHUP are taken from programs that end in order only: workers of a study end at once.
     """
     asked = 0
 
@@ -33,19 +34,26 @@ def interrupts(elsewhere: Callable[[], bool] | None = None) -> Iterator[Callable
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal asked
         if asked:
-            before[number](number, frame)
+            old = before[number]
+            (old if callable(old) else signal.default_int_handler)(number, frame)
         asked = number
 
     numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     main = threading.current_thread() is threading.main_thread()  # no other thread can handle signals
-    before = {number: old for number in numbers if main and callable(old := signal.getsignal(number))}
+    found = {number: signal.getsignal(number) for number in numbers if main}
+    before = {
+        number: old
+        for number, old in found.items()
+        if in_order(old) or (number == signal.SIGINT and old is not signal.SIG_IGN)
+    }
     for number in before:
         signal.signal(number, handle)
     try:
         yield stop
     finally:
         for number, old in before.items():
-            signal.signal(number, old)
+            if signal.getsignal(number) is handle:  # not where a second one is ignored until all is cleaned up
+                signal.signal(number, old)
 
 
 class Quiet:

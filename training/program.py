@@ -279,7 +279,13 @@ def _advance(
                 if row.epoch % max(1, job.recipe.epochs // _MOST_LINES) == 0 or run.done == run.schedule.total:
                     shown.line(row_text(row, job.recipe.epochs))
             if number:
-                raise Interrupted(number) if number == signal.SIGINT else Ended(number)
+                raise _ended(number)
+        if number := asked():  # during the last of it
+            raise _ended(number)
+
+
+def _ended(number: int) -> BaseException:
+    return Interrupted(number) if number == signal.SIGINT else Ended(number)
 
 
 def _finish(job: _Job, record: Record, options: Options, command: str) -> None:

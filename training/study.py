@@ -277,15 +277,15 @@ def _train(home: str, task: Task) -> Outcome:
 
 
 def _go_on(folder: Path) -> list[str]:
-    """The option that goes on from the newest whole checkpoint in the folder of a run.
+    """The option that goes on from the newest checkpoint in the folder of a run that is not damaged.
 
     Nothing where there is none: what a run left there is removed, and it is done anew.
     """
-    from training.checkpoint import NEWEST, PREVIOUS, is_whole
+    from training.checkpoint import NEWEST, PREVIOUS, is_damaged
     from training.record import CONFIG, METRICS, TRAINED
 
     for name in (NEWEST, PREVIOUS):
-        if is_whole(folder / name):
+        if (folder / name).exists() and not is_damaged(folder / name):
             return ["--resume", str(folder / name)]
     for name in (NEWEST, PREVIOUS, CONFIG, METRICS, TRAINED):
         (folder / name).unlink(missing_ok=True)

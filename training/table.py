@@ -75,27 +75,30 @@ def load_table(path: Path, like: Path | None = None, targets: bool = True) -> Sa
 def check_columns(circuit: Circuit, samples: Samples) -> None:
     """Raise SettingsError where columns that have names of inputs, or of outputs, stand in other places than these.
 
-    Columns go by their places, whatever they are called. Inputs go by their sources, or the nodes of these; `a` and
-    `v(a)` are one name.
+    Columns go by their places, whatever they are called. Inputs go by their sources, or the nodes of those to ground;
+    `a` and `v(a)` are one name; numbers are names only where all columns have such. Other numbers of columns than those
+    of sources or outputs are another error's.
     """
     netlist, table = circuit.netlist, circuit.netlist.tables
     rows = [circuit.rows_of(name) for name in netlist.inputs]
     sources = [(kind, k) for kind, start, stop in rows for k in range(start, stop)]
-    nodes = [netlist.nodes[max(table[kind].a[k], table[kind].b[k])] for kind, k in sources]
-    outputs = [netlist.nodes[k] for k in netlist.outputs]
+    ends = [sorted((int(table[kind].a[k]), int(table[kind].b[k]))) for kind, k in sources]
     features, targets = samples.columns
-    asked = [re.sub("^target[^a-z0-9]*(?:v\\((.*)\\)$)?", r"\1", name.lower()) for name in targets]
-    nodes_of = [re.sub(r"^v\((.*)\)$", r"\1", name.lower()) for name in features]
-    for names, found, role in (
-        ([table[kind].names[k] for kind, k in sources], [name.lower() for name in features], "inputs"),
-        (nodes, nodes_of, "inputs"),
-        (outputs, asked, "outputs"),
+    nodes_of = [re.sub(r"^v\((.*)\)$", r"\1", name) for name in features]
+    asked = [re.sub(r"(?i)^target[^a-z0-9]*(?:v\((.*)\)$)?", r"\1", name) for name in targets]
+    for names, found, columns, role in (
+        ([table[kind].names[k] for kind, k in sources], features, features, "inputs"),
+        (["" if one else netlist.nodes[other] for one, other in ends], nodes_of, features, "inputs"),
+        ([netlist.nodes[k] for k in netlist.outputs], asked, targets, "outputs"),
     ):
-        own = [name.lower() for name in names]
-        if any(name in own and own[k : k + 1] != [name] for k, name in enumerate(found)):
-            columns = ", ".join(features if role == "inputs" else targets)
+        own, given = [name.lower() for name in names], [name.lower() for name in found]
+        all_names = set(given) <= set(own)
+        known = {name for name in own if name and (all_names or not name.isdecimal())}
+        misplaced = any(name in known and name != own[k] for k, name in enumerate(given[: len(own)]))
+        if misplaced and len(given) <= len(own):
+            shown = ", ".join(name or "?" for name in names)
             raise SettingsError(
-                f"columns {columns} stand in another order than the {role} of {netlist.path}, {', '.join(names)}; "
+                f"columns {', '.join(columns)} stand in another order than the {role} of {netlist.path}, {shown}; "
                 "columns go by their places: put them in that order, or rename them"
             )
 

@@ -206,7 +206,7 @@ def _kept(study: Path | None, name: str, quiet: bool) -> Iterator[Study | None]:
         click.echo(f"what is finished is kept in {store.folder}: the same command goes on from there", err=True)
         raise
     if not quiet:
-        print_warnings(store.remarks)
+        print_warnings(store.remarks, "of other chunks")
         if store.kept:
             click.echo(f"note: {store.kept} chunks were taken from {store.folder}", err=True)
 

@@ -119,6 +119,8 @@ def ends_in_order(patience: float | None = None) -> Iterator[None]:
             signal.signal(one, signal.SIG_IGN)  # until all is cleaned up
         raise Ended(number, lost)  # which no variable here may hold: it is gone when the last who has it lets it go
 
+    end.in_order = True  # type: ignore[attr-defined]
+
     def interrupt(number: int, frame: FrameType | None) -> None:
         heard.set()
         raise Interrupted(number, lost)
@@ -164,6 +166,11 @@ def ends_in_order(patience: float | None = None) -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
         if keyboard:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def in_order(handler: object) -> bool:
+    """Whether this handler of a signal is that of `ends_in_order` for SIGTERM and SIGHUP."""
+    return getattr(handler, "in_order", False)
 
 
 @contextmanager

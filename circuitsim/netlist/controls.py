@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from numbers import Real
@@ -168,7 +169,7 @@ def with_roles(netlist: Netlist, roles: list[tuple[str, Card]], place: Place) ->
                     continue
                 kind = known.get(word.lower())
                 if kind is None:
-                    raise NetlistError(f"{role}: no element '{shown(word)}'{_hint(netlist, word, known)}")
+                    raise NetlistError(f"{role}: no element '{shown(word)}'{_hint(netlist, word, role, known)}")
                 if kind not in ("VI" if role == ".input" else "RVI"):
                     raise NetlistError(f"{role}: '{shown(word)}' cannot take this role; name {_ROLE_NOUNS[role]}")
                 names = inputs if role == ".input" else trained
@@ -205,13 +206,13 @@ def _claim(netlist: Netlist, claimed: dict[str, NDArray[np.int64]], names: list[
         raise NetlistError(f"'{shown(word)}' and '{shown(twice)}' have elements in common; name one of them")
 
 
-def _hint(netlist: Netlist, word: str, known: dict[str, str]) -> str:
+def _hint(netlist: Netlist, word: str, role: str, known: dict[str, str]) -> str:
     base, ranges = split_ranges(word)
     if ranges and base.lower() in known:
         return f"; write the array's name without a range: {base}"
-    base = word.partition("[")[0]
-    if (found := netlist.find(base)) and found[0] == CROSSBAR:
-        return f"; the conductances of a crossbar learn together: write {base}"
+    with suppress(SettingsError):  # no conductance of it
+        if role == ".train" and (cell := netlist.cell(word)):
+            return f"; the conductances of a crossbar learn together: write {netlist.crossbars[cell[0]].name}"
     return similar(word.lower(), known, "elements")
 
 
