@@ -362,7 +362,7 @@ class Check:
         for amperes in (NOTHING * amps, ROUNDING * carried, least):
             beyond += amperes
         if not t.junctions.size:
-            return beyond, beyond
+            return beyond, beyond  # one array: what it is compared with need not be chosen
         return beyond + self._at_units(less.T, more.T), beyond + self._at_units(more.T, less.T)
 
     def _at_units(self, at_a: Floats, at_k: Floats) -> Floats:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from circuitsim.errors import BackendUnavailable, CircuitError
-from circuitsim.io.commands import Ended, Interrupted, ending, handled
+from circuitsim.io.commands import Ended, ending, handled, raised_by
 from circuitsim.netlist.model import CROSSBAR
 from training.options import Options, command_line
 
@@ -279,13 +278,9 @@ def _advance(
                 if row.epoch % max(1, job.recipe.epochs // _MOST_LINES) == 0 or run.done == run.schedule.total:
                     shown.line(row_text(row, job.recipe.epochs))
             if number:
-                raise _ended(number)
+                raise raised_by(number)
         if number := asked():  # during the last of it
-            raise _ended(number)
-
-
-def _ended(number: int) -> BaseException:
-    return Interrupted(number) if number == signal.SIGINT else Ended(number)
+            raise raised_by(number)
 
 
 def _finish(job: _Job, record: Record, options: Options, command: str) -> None:

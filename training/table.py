@@ -92,10 +92,11 @@ def check_columns(circuit: Circuit, samples: Samples) -> None:
         ([netlist.nodes[k] for k in netlist.outputs], asked, targets, "outputs"),
     ):
         own, given = [name.lower() for name in names], [name.lower() for name in found]
+        if len(given) > len(own):
+            continue
         all_names = set(given) <= set(own)
         known = {name for name in own if name and (all_names or not name.isdecimal())}
-        misplaced = any(name in known and name != own[k] for k, name in enumerate(given[: len(own)]))
-        if misplaced and len(given) <= len(own):
+        if any(name in known and name != own[k] for k, name in enumerate(given)):
             shown = ", ".join(name or "?" for name in names)
             raise SettingsError(
                 f"columns {', '.join(columns)} stand in another order than the {role} of {netlist.path}, {shown}; "

@@ -97,6 +97,11 @@ class Interrupted(_Raised, KeyboardInterrupt):
     import, CPython ends what `python -m` runs by SIGINT, whatever exit code it asked for."""
 
 
+def raised_by(number: int) -> _Raised:
+    """What a signal raises, with nobody to be told when it is lost."""
+    return Interrupted(number) if number == signal.SIGINT else Ended(number)
+
+
 @contextmanager
 def ends_in_order(patience: float | None = None) -> Iterator[None]:
     """SIGTERM and SIGHUP raise Ended, so that child processes are ended and temporary folders removed.
@@ -155,7 +160,7 @@ def ends_in_order(patience: float | None = None) -> Iterator[None]:
     except Exception:
         if again:  # what its callback had not done may be missing
             number = again[0][0]
-            raise (Interrupted if number == signal.SIGINT else Ended)(number) from None
+            raise raised_by(number) from None
         raise
     finally:
         over.set()

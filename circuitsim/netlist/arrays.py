@@ -15,8 +15,9 @@ T = TypeVar("T")
 
 _RANGE = re.compile(r"\[([0-9]+)(?::([0-9]+))?\]")
 _DIGITS = 15  # of an index
-INDEX = re.compile(r"\[([0-9]{1,15})(?::([0-9]{1,15}))?\]")
-SPAN = re.compile(r"\[([0-9]{1,15}):([0-9]{1,15})\]")
+NUMBER = f"[0-9]{{1,{_DIGITS}}}"  # the pattern of one
+INDEX = re.compile(rf"\[({NUMBER})(?::({NUMBER}))?\]")
+SPAN = re.compile(rf"\[({NUMBER}):({NUMBER})\]")
 
 
 def split_ranges(word: str) -> tuple[str, tuple[range | int, ...]]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.errors import At, NetlistError
-from circuitsim.netlist.arrays import member_names
+from circuitsim.netlist.arrays import NUMBER, member_names
 from circuitsim.netlist.expressions import Value
 from circuitsim.netlist.model import CROSSBAR, KINDS, ArrayRef, CrossbarCard, Floats, Ints, Table, similar
 from circuitsim.netlist.scopes import fold
@@ -21,7 +21,7 @@ from circuitsim.netlist.tokens import shown
 
 Links: TypeAlias = Sequence[Sequence[int]]  # of an element or an array: for each of LINKS a number for each member
 
-_INDEX = re.compile(r"\[([0-9]{1,15})\]$")
+_INDEX = re.compile(rf"\[({NUMBER})\]$")
 COLUMNS = {  # of values; see model.Table
     "R": ("r", "g"), "V": ("v",), "I": ("i",), "D": ("model", "area", "m", "temp"), "L": (), "C": (),
     "N": ("model", "m"),

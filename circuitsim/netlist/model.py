@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.errors import At, NetlistError, SettingsError
-from circuitsim.netlist.arrays import bounds_of, lengths, member_names, split_ranges
+from circuitsim.netlist.arrays import NUMBER, bounds_of, lengths, member_names, split_ranges
 from circuitsim.netlist.source import Text
 from circuitsim.netlist.tokens import shown
 
@@ -37,7 +37,7 @@ KIND_NAMES = {  # of the kinds of element, keys of Netlist.tables
 }
 KINDS = "".join(KIND_NAMES)
 CROSSBAR = "crossbar"  # the kind of what is in no table, but among Netlist.crossbars
-_CELL = re.compile(r"(.+)\[(\d{1,15})\]\[(\d{1,15})\]")
+_CELL = re.compile(rf"(.+)\[({NUMBER})\]\[({NUMBER})\]")
 _SHORT = 40  # characters of a name that is worth proposing
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.errors import NetlistError
-from circuitsim.netlist.arrays import INDEX, SPAN, between, instance_paths, member_names
+from circuitsim.netlist.arrays import INDEX, NUMBER, SPAN, between, instance_paths, member_names
 from circuitsim.netlist.model import CROSSBAR, Netlist, similar
 from circuitsim.netlist.scopes import Place
 from circuitsim.netlist.tokens import located, shown
@@ -34,7 +34,7 @@ _NO_FUNCTIONS = frozenset({"op", "dc", "all", "allv", "alli"})  # a parenthesis 
 _DIFFERENCE = re.compile(r"v\(([^(),]+)\)-v\(([^(),]+)\)", re.IGNORECASE)
 _CALL = re.compile(r"([a-z]+)\(([^()]+)\)", re.IGNORECASE)
 _DEVICE = re.compile(r"@(.+)\[([a-z]\w*)\]", re.IGNORECASE)
-_INDICES = re.compile(r"(.+?)((?:\[[0-9]{1,15}(?::[0-9]{1,15})?\])+)")
+_INDICES = re.compile(rf"(.+?)((?:\[{NUMBER}(?::{NUMBER})?\])+)")
 ALL = frozenset({"all", "allv", "alli"})
 
 _TWO_TERMINAL = {"i": "i", "p": "p", "v": "v"}

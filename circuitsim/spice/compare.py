@@ -78,7 +78,7 @@ class Quantity:
     name: str  # v(out), i(v1), lower case
     ours: float  # V or A
     theirs: float  # NaN: there is none
-    allowed: float  # by how much they may differ (spice/allowed.py)
+    allowed: float  # by how much they may differ (allowed.py)
     determined: bool  # whether the circuit has one value only; else nothing can be compared
     telling: bool = True  # whether what is allowed is small beside what adds up to the value: agreeing means something
 

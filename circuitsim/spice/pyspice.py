@@ -110,7 +110,7 @@ def from_pyspice(circuit: Any) -> Circuit:
 
 
 def to_pyspice(circuit: Circuit) -> Any:
-    """A PySpice circuit with the same elements, by plain SPICE (spice/flatten.py) and PySpice's own parser.
+    """A PySpice circuit with the same elements, by plain SPICE (flatten.py) and PySpice's own parser.
 
     Raises BackendUnavailable without PySpice, SettingsError for what its parser cannot read: perfect diodes,
     nonlinear resistors.
