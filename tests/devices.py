@@ -327,7 +327,7 @@ def tangents(rows, legs, x, a, k, law, params, sets, offset, offset_rows, w, cur
     kinds, p, flat = _every_leg(law, params, rows)
     i, _ = branch_current(kinds, p, v.ravel())
     amps[:], miss[:] = np.abs(i.reshape(v.shape)).T, np.abs(i.reshape(v.shape) - line).T
-    w[:] = limiting.limited(kinds, p, flat(w), v.ravel(), line.ravel()).reshape(v.shape).T
+    w[:] = limiting.limited(kinds, p, flat(w), flat(current), v.ravel(), line.ravel()).reshape(v.shape).T
     i, g = branch_current(kinds, p, flat(w))
     current[:], slope[:] = i.reshape(v.shape).T, g.reshape(v.shape).T
 

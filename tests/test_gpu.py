@@ -30,6 +30,7 @@ from circuitsim.backends.gpu import GpuBackend
 from circuitsim.backends.gpu_check import GpuCheck
 from circuitsim.gallery import Recipe, current_grid, drn, random_circuit
 from circuitsim.law_kernels import Law
+from circuitsim.methods import limiting
 from circuitsim.residual import FIGURES, Check
 from validation import gpu as bench
 from validation.measure import timed
@@ -656,6 +657,7 @@ def test_constants_of_the_kernels_are_those_of_python() -> None:
     ends = "MAX_EXPONENT RECOMBINING STRAIGHT LEAST_SQUARE BEYOND FAR STEPS".split()
     wanted = laws | {name: getattr(law_kernels, name) for name in (*ends, *columns)}
     wanted |= {"SUMS": gpu_mesh.SUMS, "AT_ONCE": gpu_mesh.AT_ONCE, "EPS": np.finfo(np.float64).eps}
+    wanted |= {"SPENT": limiting.SPENT}
     assert len(columns) == 21 and {name: (values | columns)[name] for name in wanted} == wanted
 
 

@@ -89,7 +89,7 @@ def test_a_step_solves_the_network_of_the_tangents(device: Device, deck: str, ba
     np.testing.assert_allclose(got, x, rtol=0, atol=1e-11 * np.abs(x).max())
     v = got @ incidence.T + drive.junction_offset
     line = i + g * (v - w)
-    limited = limiting.limited(network.law, network.params, w, v, line)
+    limited = limiting.limited(network.law, network.params, w, i, v, line)
     np.testing.assert_allclose(device.to_host(there.w).T, limited, rtol=1e-11, atol=1e-12)
     for mine, theirs in zip(
         (there.current, there.slope), branch_current(network.law, network.params, limited), strict=True

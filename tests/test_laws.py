@@ -518,6 +518,21 @@ def test_an_exponential_that_only_recombination_has_is_limited(volts: float, rs:
     assert_close(solution.voltages()[0], reference_voltages(circuit), 1e-8)
 
 
+@pytest.mark.parametrize(
+    "deck",
+    ["V1 a 0 -5\nR1 a b 1k\nD1 c b d\nD2 c 0 d\n.model d D(is=1e-22 n=1.5)",
+     "V1 a 0 50\nR1 a b 1k\nD1 c b d\nD2 c d d\nR2 d 0 1meg\n.model d D(is=1e-14 bv=5)",
+     "V1 a 0 5\nR1 a b 1k\nN1 b c s\nN2 c d s\nD1 0 d d\n.model s sinh(i0=1e-20 v0=.05)\n.model d D(is=1e-15)"],
+    ids=["forward", "breakdown", "sinh"],
+)  # fmt: skip
+def test_where_a_diode_has_no_current_to_carry_it_comes_down_at_once(deck: str) -> None:
+    """Saturation currents alone cross it; from its knee it is 50 times N Vt to 0 A."""
+    circuit = cs.parse(f"t\n{deck}")
+    solution = cs.solve(circuit, PRECISE)
+    assert solution.solved and solution.steps <= 12
+    assert_close(solution.voltages()[0], reference_voltages(circuit), 1e-8)
+
+
 # -- ngspice -----------------------------------------------------------------------------------------------------------
 
 

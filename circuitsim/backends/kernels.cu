@@ -22,6 +22,7 @@ enum { G, LO, HI };
 #define STRAIGHT 500.0
 #define LEAST_SQUARE 0.005
 #define RECOMBINING 600.0
+#define SPENT 1e-2
 #define BEYOND (1.0 + 1e-15)
 #define FAR 1e150
 #define STEPS 200  // of a safeguarded Newton iteration
@@ -373,8 +374,14 @@ __device__ inline double sinh_voltage(const double* p, double i) {
     return p[V0] * z + ratio(i - p[SCALE] * sinh(z), p[SCALE] / p[V0] * cosh(z));
 }
 
-// Where to go on from, when the branch was at `was` and is to go to v, with the current `line` on its old tangent.
-__device__ inline double limited(integer law, const double* p, double was, double v, double line) {
+// The voltage at which the exponential of a branch carries i.
+__device__ inline double exponential_voltage(integer law, const double* p, double i) {
+    return law == SHOCKLEY ? shockley_voltage(p, i) : sinh_voltage(p, i);
+}
+
+// Where to go on from, when the branch was at `was` with the current `had` and is to go to v, with the current `line`
+// on its old tangent.
+__device__ inline double limited(integer law, const double* p, double was, double had, double v, double line) {
     if (law != SHOCKLEY && law != SINH) return v;
     double knee = 0.0, broken = 0.0;
     if (law == SHOCKLEY) {
@@ -382,16 +389,12 @@ __device__ inline double limited(integer law, const double* p, double was, doubl
         if (p[ISR] > 0.0) knee = fmin(knee, critical(p[ISR], p[NR_VT]));
         broken = -(p[BV] + knee);
     }
-    if (v > fmax(was, knee)) {
-        const double i = fmax(line, 0.0);
-        const double forward = fmax(law == SHOCKLEY ? shockley_voltage(p, i) : sinh_voltage(p, i), knee);
-        return fmin(v, fmax(forward, was));
-    }
-    if (v < fmin(was, broken)) {
-        const double i = fmin(line, 0.0);
-        const double reverse = fmin(law == SHOCKLEY ? shockley_voltage(p, i) : sinh_voltage(p, i), broken);
-        return fmax(v, fmin(reverse, was));
-    }
+    const double out = fmax(line, 0.0), in = fmin(line, 0.0);
+    if (v > fmax(was, knee)) return fmin(v, fmax(fmax(exponential_voltage(law, p, out), knee), was));
+    if (v < fmin(was, broken)) return fmax(v, fmin(fmin(exponential_voltage(law, p, in), broken), was));
+    if (fabs(line) > SPENT * fabs(had)) return v;
+    if (had > 0.0 && v < was) return fmin(v, exponential_voltage(law, p, out));
+    if (had < 0.0 && v > was) return fmax(v, exponential_voltage(law, p, in));
     return v;
 }
 
@@ -501,7 +504,7 @@ extern "C" __global__ void tangents(
     double g, i = branch(law[leg], p, v, &g);
     amps[at] = fabs(i);
     miss[at] = fabs(i - line);
-    const double from = limited(law[leg], p, w[at], v, line);
+    const double from = limited(law[leg], p, w[at], current[at], v, line);
     if (from != v) i = branch(law[leg], p, from, &g);
     w[at] = from;
     current[at] = i;

@@ -1,7 +1,8 @@
 """Where Newton's tangents are taken: SPICE's limiting, by which exponentials cost no more steps than their logarithms.
 
 A leg whose voltage rose on beyond the knee of its exponential goes on from the current that its old tangent gave, where
-that is less (L. W. Nagel, SPICE2, 1975).
+that is less (L. W. Nagel, SPICE2, 1975). So does one whose old tangent gave hardly any: nothing brings it a current,
+and by voltages it would come down the exponential by a factor e a step.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ Floats = NDArray[np.float64]
 
 NO_DROP = 64 * float(np.finfo(np.float64).eps)  # of the largest voltage: differences that are none
 _FAINT = 1e-12  # of the largest current of a row: none (gpu_newton.py has it, too)
+SPENT = 1e-2  # of the current that a leg had: hardly any (kernels.cu has it, too)
 NEAR = 1e-4  # of their current: tangents closer to their legs than this are worth a certificate
 
 
@@ -63,16 +65,23 @@ def _broken(law: NDArray[np.int8], params: Floats) -> Floats:
     return np.where(law == Law.SHOCKLEY, -far, 0.0)
 
 
-def limited(law: NDArray[np.int8], params: Floats, old: Floats, v: Floats, line: Floats) -> Floats:
-    """Voltages to go on from: beyond the knee of an exponential that of the current on the old tangent, if nearer."""
+def limited(law: NDArray[np.int8], params: Floats, old: Floats, current: Floats, v: Floats, line: Floats) -> Floats:
+    """Voltages to go on from, (..., legs), V, where tangents at `old`, with `current` (A), gave v and the current `line`.
+
+    Beyond the knee of an exponential, and where hardly any current is left, that of `line`, if nearer to 0.
+    """
     w = v.copy()
     chosen = (law == Law.SHOCKLEY) | (law == Law.SINH)
-    p, i, inner, was = params[chosen], line[..., chosen], v[..., chosen], old[..., chosen]
-    kinds = law[chosen]
+    p, kinds = params[chosen], law[chosen]
+    i, inner, was, had = line[..., chosen], v[..., chosen], old[..., chosen], current[..., chosen]
     at = _knee(kinds, p)
     broken = _broken(kinds, p)
-    forward = np.maximum(exponential_voltage(kinds, p, np.maximum(i, 0.0)), at)
-    reverse = np.minimum(exponential_voltage(kinds, p, np.minimum(i, 0.0)), broken)
-    inner = np.where(inner > np.maximum(was, at), np.minimum(inner, np.maximum(forward, was)), inner)
-    w[..., chosen] = np.where(inner < np.minimum(was, broken), np.maximum(inner, np.minimum(reverse, was)), inner)
+    forward, reverse = (exponential_voltage(kinds, p, x) for x in (np.maximum(i, 0.0), np.minimum(i, 0.0)))
+    inner = np.where(inner > np.maximum(was, at), np.minimum(inner, np.maximum(np.maximum(forward, at), was)), inner)
+    inner = np.where(
+        inner < np.minimum(was, broken), np.maximum(inner, np.minimum(np.minimum(reverse, broken), was)), inner
+    )
+    spent = np.abs(i) <= SPENT * np.abs(had)
+    inner = np.where(spent & (had > 0) & (inner < was), np.minimum(inner, forward), inner)
+    w[..., chosen] = np.where(spent & (had < 0) & (inner > was), np.maximum(inner, reverse), inner)
     return w

@@ -282,7 +282,7 @@ class _Row:
         net, n = self.network, self.network.legs.n_junctions
         line = old.current[:n] + old.slope[:n] * (v[:n] - old.voltage[:n])
         w = np.zeros(v.size)
-        w[:n] = limited(net.law, net.params, old.voltage[:n], v[:n], line)
+        w[:n] = limited(net.law, net.params, old.voltage[:n], old.current[:n], v[:n], line)
         new = _tangents(net, w)
         current = old.current[n:]
         was_on = old.slope[n:] > 0

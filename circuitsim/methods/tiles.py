@@ -104,7 +104,7 @@ class _AtOnce:
         fixed = take_rows(self.drive.fixed, rows)
         rounding = NO_DROP * largest_voltages(self.u[rows, : net.problem.n_free], fixed)
         close = near(current, line, np.maximum(slope, new) * rounding)
-        at = limited(law, params, w, v, line)
+        at = limited(law, params, w, i, v, line)
         return at, *((current, new) if np.array_equal(at, v) else branch_current(law, params, at)), close
 
     def _across(self, rows: Ints) -> Floats:
