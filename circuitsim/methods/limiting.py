@@ -66,7 +66,7 @@ def _broken(law: NDArray[np.int8], params: Floats) -> Floats:
 
 
 def limited(law: NDArray[np.int8], params: Floats, old: Floats, current: Floats, v: Floats, line: Floats) -> Floats:
-    """Voltages to go on from, (..., legs), V, where tangents at `old`, with `current` (A), gave v and the current `line`.
+    """Voltages to go on from, (..., legs), V, where tangents at `old` with `current` (A) gave v and the current `line`.
 
     Beyond the knee of an exponential, and where hardly any current is left, that of `line`, if nearer to 0.
     """
