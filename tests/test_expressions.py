@@ -10,11 +10,13 @@ from typing import NoReturn
 
 import numpy as np
 import pytest
+from helpers import needs_ngspice
 from hypothesis import given
 from hypothesis import strategies as st
 
 import circuitsim as cs
 from circuitsim.netlist.expressions import ExpressionError, UserFunction, Value, evaluate, parse_expression
+from circuitsim.spice.ngspice import operating_point
 
 NO_FUNCTIONS: Mapping[str, UserFunction] = {}
 
@@ -307,10 +309,42 @@ def test_unknown_function_and_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "remarked"), [("2+-x^2", True), ("2+-2^2", False), ("-x^2", False), ("2-x^2", False), ("2*(-x^2)", False)]
+    ("text", "remarked"),
+    [
+        ("2+-x^2", True),
+        ("2+-2^2", False),
+        ("-x^2", False),
+        ("2-x^2", False),
+        ("2*(-x^2)", False),
+        ("2*-a+3", True),
+        ("2*-sqrt(4)+1", True),
+        ("2*-(a)+1", True),
+        ("c ? -a : a+1", True),
+        ("c ? a : -a+1", True),
+        ("a > -b+1", True),
+        ("a^-c+1", True),
+        ("--a+1", True),
+        ("2*-3+a", False),
+        ("c ? -2*a : -3", False),
+        ("-a+1", False),
+        ("(-a+1)-(-f(a))", False),
+        ("max(-a, 1+3)", False),
+    ],
 )
-def test_a_minus_before_a_power_is_remarked_on_after_an_operator(text: str, remarked: bool) -> None:
+def test_a_minus_after_an_operator_is_remarked_on_but_before_a_number(text: str, remarked: bool) -> None:
     assert bool(parse_expression(text).remarks) == remarked
+
+
+@needs_ngspice
+def test_ngspice_reads_a_minus_otherwise_where_there_is_a_remark() -> None:
+    names = {"a": 5.0, "b": 7.0, "c": 2.0}
+    texts = "2*-a+3 2*-sqrt(4)+1 c?-a:a+1 b/-a+1 b/-a*c+1 a>-b+1 2*-3+a c?-2*a:1 -a+1 (-a+1)-(-b) max(-a,1+3)".split()
+    cards = [f"V{k} n{k} 0 {{{text}}}" for k, text in enumerate(texts)]
+    params = " ".join(f"{name}={number}" for name, number in names.items())
+    found = operating_point("\n".join(["t", f".param {params}", *cards, ".op", ".end"]))
+    for k, text in enumerate(texts):
+        same = found[f"n{k}"] == pytest.approx(value(text, names))
+        assert same == (not parse_expression(text).remarks), text
 
 
 def test_names_are_folded_and_collected() -> None:

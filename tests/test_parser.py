@@ -19,6 +19,10 @@ from circuitsim.netlist.source import read_bytes, read_text
 
 VALID = sorted((Path(__file__).parent.parent / "netlists" / "valid").glob("*.cir"))
 VALUE_COLUMN = {"R": "r", "V": "v", "I": "i"}
+MINUS = (
+    "a minus after an operator belongs to what follows it, as in 2*(-x); ngspice-39 gives it to the next number, if "
+    "there is one; write parentheses"
+)
 
 
 def deck(*lines: str) -> Netlist:
@@ -848,6 +852,12 @@ def test_library_sections(tmp_path: Path) -> None:
         ([".subckt s p i=3A", "I1 p 0 {i}", ".ends", "X1 a s"], 2,
          "parameter i: '3A' is 3e-18 (A is atto, 1e-18; ngspice-39 reads no such suffix)"),
         (["I3 a 0 1", ".dc I3 0 2A 2A"], 3, ".dc: '2A' is 2e-18 (A is atto, 1e-18; ngspice-39 reads no such suffix)"),
+        ([".param k=2", "R3 a 0 {9+-k+1}"], 3, "resistor R3: in '9+-k+1' " + MINUS),
+        ([".param k=2", "R3 a 0 {k}", ".if (k > -k+1)", ".endif"], 4, "condition of .if: in '(k > -k+1)' " + MINUS),
+        ([".param k=2", ".model m D(n={k*-k+9})", "R3 a 0 1", "D3 a 0 m"], 3, "model m: N: in 'k*-k+9' " + MINUS),
+        ([".param k=2", ".options temp={9+-k}"], 3, "option temp: in '9+-k' " + MINUS),
+        ([".subckt s p r=3", "R1 p 0 {r}", ".ends", "X1 a s r={9+-m}", ".param m=2"], 5,
+         "subcircuit X1: r: in '9+-m' " + MINUS),
         (["R3 a 0 {10mil}"], 2, "resistor R3: '10mil' is 0.000254 (MIL is 25.4e-6; ngspice-39 reads it as M, 1e-3, in "
          "expressions)"),
         ([".param k=2", ".model k R(r=5)", "R3 a 0 k"], 4,

@@ -20,6 +20,7 @@ from circuitsim.netlist.scopes import (
     Place,
     Scope,
     expression,
+    noted,
     sort_cards,
     with_depth,
 )
@@ -54,7 +55,7 @@ def chosen_cards(cards: list[Card], place: Place, note: Note) -> tuple[list[Card
             with located(place, card.seq):
                 if depth > 0:
                     raise NetlistError(f"{key} within .subckt is not supported; write two subcircuits")
-                _branch(card, key, blocks, scope)
+                _branch(card, key, blocks, scope, note)
         elif not blocks or blocks[-1].active:
             chosen.append(card)
     if blocks:
@@ -69,7 +70,7 @@ def _definitions(cards: list[Card]) -> Iterator[Card]:
             yield card
 
 
-def _branch(card: Card, key: str, blocks: list[_Block], scope: Scope) -> None:
+def _branch(card: Card, key: str, blocks: list[_Block], scope: Scope, note: Note) -> None:
     """Open, continue or close a block."""
     if key == ".if":
         blocks.append(_Block(card.seq, not blocks or blocks[-1].active))
@@ -82,17 +83,18 @@ def _branch(card: Card, key: str, blocks: list[_Block], scope: Scope) -> None:
         raise NetlistError(f"{key} after .else; .endif must follow")
     block = blocks[-1]
     block.last = key == ".else"
-    block.active = block.around and not block.taken and (block.last or _holds(card, key, scope))
+    block.active = block.around and not block.taken and (block.last or _holds(card, key, scope, note))
     block.taken |= block.active
 
 
-def _holds(card: Card, key: str, scope: Scope) -> bool:
+def _holds(card: Card, key: str, scope: Scope, note: Note) -> bool:
     text = card.text[len(key) :].strip()
     if not text:
         raise NetlistError(f"{key} has no condition; write {key} (a == 1)")
     with labelled(f"condition of {key}"):
+        condition = noted(expression(SINGLE_EQUALS.sub("==", text)), f"condition of {key}", card, note)
         try:
-            return bool(np.all(scope.evaluate(expression(SINGLE_EQUALS.sub("==", text)))))
+            return bool(np.all(scope.evaluate(condition)))
         except Drawn:
             of = f" (parameter '{shown(scope.evaluating[-1])}')" if scope.evaluating else ""
             raise NetlistError(

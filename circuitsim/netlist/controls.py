@@ -115,6 +115,8 @@ def read_options(cards: list[Card], root: Scope, note: Note) -> Options:
             for name, word in pairs.items():
                 with labelled(f"option {name}"):
                     found[name] = _option(root, name, word)
+                for remark in remarks_of(word) if word[0] == "{" else ():
+                    note(card.seq, f"option {name}: {remark}")
             for name in unknown:
                 note(card.seq, f"option {shown(name)} has no effect here")
     seed = int(found.pop("seed", 0.0))

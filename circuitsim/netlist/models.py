@@ -8,7 +8,7 @@ from typing import Any
 from circuitsim.errors import NetlistError
 from circuitsim.netlist.model import ModelCard
 from circuitsim.netlist.numbers import atto_remark
-from circuitsim.netlist.scopes import Note, Place, Scope
+from circuitsim.netlist.scopes import Note, Place, Scope, remarks_of
 from circuitsim.netlist.source import Card
 from circuitsim.netlist.tokens import (
     comma_hint,
@@ -100,7 +100,7 @@ class ModelTable:
                 continue
             with labelled(f"{label}: {shown(key)}"):
                 params[key] = _value(scope, word)
-            if remark := atto_remark(word, params[key]):
+            for remark in remarks_of(word) if word[0] == "{" else filter(None, [atto_remark(word, params[key])]):
                 self.note(card.seq, f"{label}: {shown(key.upper())}: {remark}")
         for key in _NOT_IN_NGSPICE if kind == "d" else ():
             if key in params:

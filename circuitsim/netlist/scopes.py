@@ -25,7 +25,7 @@ from circuitsim.netlist.tokens import (
     without_params,
 )
 
-_MAY_BE_REMARKED = re.compile(r"[0-9.](a|mil)", re.IGNORECASE)  # to parse each number once more takes long
+_MAY_BE_REMARKED = re.compile(r"[0-9.](a|mil)|-\s*[^\s0-9.]", re.IGNORECASE)  # to parse each number takes long
 PARAMETERS = frozenset({".param", ".params", ".parameter", ".parameters"})
 _INNER_BRACES = str.maketrans("{}", "()")  # as ngspice reads them
 
@@ -97,7 +97,7 @@ def names_in(word: str) -> frozenset[str]:
         return frozenset()
 
 
-def _noted(definition: Expression, what: str, card: Card, note: Note) -> Expression:
+def noted(definition: Expression, what: str, card: Card, note: Note) -> Expression:
     """The expression; its remarks are noted."""
     for remark in definition.remarks:
         note(card.seq, f"{what}: {remark}")
@@ -152,7 +152,7 @@ def _sort_card(card: Card, block: Block, controls: list[Card], note: Note) -> Bl
                 _define(_function(name, text), block, card, note)
                 continue
             with labelled(f"parameter '{shown(name)}'"):
-                block.params[name] = _noted(expression(text), f"parameter {shown(name)}", card, note), card.seq
+                block.params[name] = noted(expression(text), f"parameter {shown(name)}", card, note), card.seq
     elif key == ".model":
         words = split_keys(tokenize(card.text)).words
         if len(words) < 3:
@@ -179,7 +179,7 @@ def _open_subcircuit(card: Card, parent: Block, note: Note) -> Block:
     block = Block(name, parent, pins, card.seq)
     for key, text in words.keys.items():
         with labelled(f"parameter '{shown(key)}'"):
-            block.params[key] = _noted(expression(text), f"parameter {shown(key)}", card, note), card.seq
+            block.params[key] = noted(expression(text), f"parameter {shown(key)}", card, note), card.seq
     if name in parent.subcircuits:
         note(card.seq, f"subcircuit '{shown(name)}' is defined again; the first definition counts")
     parent.subcircuits.setdefault(name, block)
@@ -193,7 +193,7 @@ def fold(node: str) -> str:
 
 
 def _define(function: UserFunction, block: Block, card: Card, note: Note) -> None:
-    _noted(function.body, f"function {shown(function.name)}", card, note)
+    noted(function.body, f"function {shown(function.name)}", card, note)
     block.functions[function.name] = function
 
 

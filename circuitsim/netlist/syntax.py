@@ -3,8 +3,8 @@
 From loosest to tightest: `c ? x : y` (right associative), `||`, `&&`, comparisons `< <= > >= = == != <>`, `+ -`,
 `* / % \\`, `^ **`, unary `- + !`; all binary operators are left associative: `2^3^2` is 64. As in ngspice, a minus
 after another operator belongs to what follows it, a minus at the start of an expression, a parenthesis or an argument
-to the whole product: `-2^2` is -4, `2 + -2^2` is 6. Unlike in ngspice 39, this holds for names too, and nested
-ternaries keep their grouping.
+to the whole product: `-2^2` is -4, `2 + -2^2` is 6. Unlike in ngspice 39, this holds for names too (with a remark), and
+nested ternaries keep their grouping.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Expression:
     text: str
     tree: Node
     names: frozenset[str]
-    remarks: tuple[str, ...] = ()  # about numbers that may mean something else
+    remarks: tuple[str, ...] = ()  # about what ngspice may read in another way
 
 
 @dataclass(frozen=True)
@@ -194,10 +194,10 @@ class _Parser:
             return inner
         if text in ("-", "+"):
             operand = self.parse(_PRODUCT if leading else _UNARY)
-            if text == "-" and not leading and self.peek() == "^" and not isinstance(operand, Number):
+            if text == "-" and not leading and not isinstance(operand, Number):
                 self.remarks.append(
-                    f"in '{shown(self.text, SHOWN)}' a minus after an operator belongs to what is raised to a power: "
-                    "(-x)^2; ngspice-39 reads that so of numbers only; write parentheses"
+                    f"in '{shown(self.text, SHOWN)}' a minus after an operator belongs to what follows it, as in "
+                    "2*(-x); ngspice-39 gives it to the next number, if there is one; write parentheses"
                 )
             return Unary("-", operand) if text == "-" else operand
         if text == "!":
