@@ -16,6 +16,7 @@ from circuitsim.netlist import ArrayRef, Netlist, parse_netlist, read_netlist
 from circuitsim.netlist.expand import Changes, expand
 from circuitsim.netlist.revalue import Revaluer
 from circuitsim.netlist.source import read_bytes, read_text
+from circuitsim.spice.ngspice import ngspice_available, operating_point
 
 VALID = sorted((Path(__file__).parent.parent / "netlists" / "valid").glob("*.cir"))
 VALUE_COLUMN = {"R": "r", "V": "v", "I": "i"}
@@ -782,6 +783,67 @@ def test_files_without_a_name_of_their_own(tmp_path: Path, monkeypatch: pytest.M
     assert values(parse_netlist("t\n.include part.inc\n")) == {"R1": 1000.0}
 
 
+def test_includes_are_found_from_the_including_file_or_from_the_netlist(tmp_path: Path) -> None:
+    main, x, y = tmp_path / "deck.cir", tmp_path / "sub" / "x.inc", tmp_path / "sub" / "y.inc"
+    (tmp_path / "sub").mkdir()
+    main.write_text("t\nV1 a 0 1\n.include sub/x.inc\n.op\n")
+    for include in (".include sub/y.inc", ".lib sub/y.inc s", ".inc y.inc", f".include {y}"):
+        x.write_text(f"{include}\n")
+        y.write_text(".lib s\nR1 a 0 1k\n.endl\n" if include.startswith(".lib") else "R1 a 0 1k\n")
+        found = read_netlist(main)
+        assert values(found) == {"R1": 1e3} and not found.notes
+        if ngspice_available() and include != ".inc y.inc":
+            assert operating_point(main)["i(v1)"] == pytest.approx(-1e-3)
+    y.unlink()
+    x.write_text(".include y.inc\n")
+    with pytest.raises(NetlistError) as caught:
+        read_netlist(main)
+    assert caught.value.message == f"no such file: {y}, nor {tmp_path / 'y.inc'}; check its name and folder"
+    y.write_text("R1 a 0 1k\n")
+    (tmp_path / "y.inc").write_text("R1 a 0 3k\n")
+    found = read_netlist(main)
+    assert values(found) == {"R1": 1e3}
+    assert [(Path(at.path).name, text) for at, text in found.notes] == [
+        (
+            "x.inc",
+            f"{y} is read; ngspice, started in the folder of the netlist, takes {tmp_path / 'y.inc'}",
+        )
+    ]
+    if ngspice_available():
+        assert operating_point(main)["i(v1)"] == pytest.approx(-1 / 3e3)
+
+
+def test_of_sections_of_one_name_the_first_counts(tmp_path: Path) -> None:
+    (tmp_path / "all.lib").write_text(".lib s\nR1 a 0 1k\n.endl\n.lib S\nR2 a 0 1k\n.endl\n.lib t\nR3 a 0 1k\n.endl\n")
+    main = tmp_path / "deck.cir"
+    for section, name, remarks in (
+        ("s", "R1", ["library section 's' is defined again; the first definition counts"]),
+        ("t", "R3", []),
+    ):
+        main.write_text(f"t\nV1 a 0 1\n.lib all.lib {section}\n.op\n")
+        found = read_netlist(main)
+        assert values(found) == {name: 1e3} and [text for _, text in found.notes] == remarks
+        if ngspice_available():
+            assert operating_point(main)["i(v1)"] == pytest.approx(-1e-3)
+
+
+def test_words_behind_the_file_of_an_include_are_remarked_on(tmp_path: Path) -> None:
+    (tmp_path / "all.lib").write_text("R2 a 0 1k\n.lib s\nR1 a 0 1k\n.endl\n")
+    main = tmp_path / "deck.cir"
+    for card, remark in (
+        (".include all.lib s", ".include: 's' behind the file is not read"),
+        (".lib all.lib s t u", ".lib: 't' behind the file is not read"),
+    ):
+        main.write_text(f"t\nV1 a 0 1\n{card}\n")
+        assert [text for _, text in read_netlist(main).notes] == [remark]
+
+
+def test_a_dos_end_of_file_is_none_of_the_text(tmp_path: Path) -> None:
+    (tmp_path / "part.inc").write_bytes(b"R1 a 0 1k\r\n\x1a")
+    (tmp_path / "deck.cir").write_bytes(b"t\r\nV1 a 0 1\r\n.include part.inc\r\nR2 a 0 2k\r\n\x1a")
+    assert values(read_netlist(tmp_path / "deck.cir")) == {"R1": 1e3, "R2": 2e3}
+
+
 def test_an_included_file_may_be_empty(tmp_path: Path) -> None:
     (tmp_path / "empty.inc").write_text("")
     (tmp_path / "deck.cir").write_text("title\n.include empty.inc\nR1 a 0 1\n")
@@ -911,14 +973,55 @@ def test_what_ltspice_writes_is_skipped() -> None:
     assert not netlist.notes and netlist.models[0].params["is"] == 2.52e-9
 
 
+def test_what_is_listed_does_not_matter() -> None:
+    assert not notes(".prot", "V1 a 0 1", ".unprot", ".protect", "R1 a 0 1k", ".unprotect")
+
+
 def test_a_title_that_was_forgotten_is_remarked_on() -> None:
-    for title in ("V1 a 0 1", "R1 a 0 1k", "v2 in 0 dc {x}", "I3 0 a -5m"):
+    for title in (
+        "V1 a 0 1",
+        "R1 a 0 1k",
+        "v2 in 0 dc {x}",
+        "I3 0 a -5m",
+        "V1 a 0 SIN(0 1 1k)",
+        "I1 0 a dc 0 pwl ( 0 1)",
+    ):
         found = parse_netlist(f"{title}\nR2 a 0 1k\nR3 a 0 1").notes
         assert [text for _, text in found] == [
             "the first line is the title, though it looks like an element: it is not read"
         ]
-    for title in ("R-2R ladder of 8", "Inverter with load 5", "V1 drives all", "* V1 a 0 1", "R1 a b c", "I3"):
+    for title in (
+        "R-2R ladder of 8",
+        "Inverter with load 5",
+        "V1 drives all",
+        "* V1 a 0 1",
+        "R1 a b c",
+        "I3",
+        ".title a",
+        "...",
+    ):
         assert not parse_netlist(f"{title}\nR2 a 0 1k\nR3 a 0 1").notes
+
+
+@pytest.mark.parametrize("card", [".include x.inc", ".inc x.inc", ".LIB x.lib s", ".temp 77", ".param a=1", ".op"])
+def test_a_dot_card_as_the_title_is_remarked_on(card: str) -> None:
+    word = card.split()[0].lower()
+    also = "" if word in (".param", ".op") else f"; ngspice reads {word} there"
+    remark = f"the first line is the title, though it looks like a {word} card: it is not read{also}"
+    assert [text for _, text in parse_netlist(f"{card}\nR2 a 0 1k\nR3 a 0 1").notes] == [remark]
+
+
+@pytest.mark.parametrize(
+    ("comment", "lost"), [(";", True), ("  ; c", True), ("* ;", False), ("$ c", False), ("", False)]
+)
+def test_a_continuation_that_ngspice_loses_is_remarked_on(comment: str, lost: bool) -> None:
+    cards = ["V1 a 0 1", "R1 a 0 1k", "* c", comment, "+ m=2", "; c", "R2 a 0 1k"]
+    assert values(deck(*cards)) == {"R1": 500.0, "R2": 1e3}
+    remark = "ngspice-39 loses a '+' line behind a comment line that begins with ';'; begin it with '*'"
+    assert notes(*cards) == ([(6, remark)] if lost else [])
+    if ngspice_available():
+        current = operating_point("\n".join(["title", *cards, ".op", ".end"]))["i(v1)"]
+        assert current == pytest.approx(-2e-3 if lost else -3e-3)
 
 
 def test_parameters_of_a_shockley_diode_beside_ron_are_remarked_on() -> None:

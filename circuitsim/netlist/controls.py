@@ -32,7 +32,8 @@ _SKIPPED = frozenset(
     ".tran .ac .noise .tf .sens .pz .disto .four .fourier .meas .measure .plot .probe .width .sp .pss .hb .wave".split()
 )
 _STARTS = frozenset({".ic", ".nodeset"})
-_QUIET = frozenset({".end", ".temp", ".backanno", *_OPTIONS})  # .backanno: in what LTspice writes
+_LISTED = frozenset(".prot .unprot .protect .unprotect".split())  # about what ngspice and HSPICE list
+_QUIET = frozenset({".end", ".temp", ".backanno", *_OPTIONS, *_LISTED})  # .backanno: in what LTspice writes
 _ROLES = frozenset({".input", ".output", ".train"})
 _SAVE_CURRENTS = "savecurrents"
 

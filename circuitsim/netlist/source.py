@@ -21,6 +21,7 @@ _WORD = re.compile(r"\"[^\"]*\"|'[^']*'|[^\s\"']+")
 _KEYWORD = re.compile(r"[^\s=(),]*")
 _INCLUDES = (".include", ".inc", ".lib")  # a `.lib` with one word opens a section and is no include
 _COMMENT = re.compile(r"\"[^\"]*(?:\"|$)|'[^']*(?:'|$)|;|//|(?:^|(?<=[ \t,]))\$")
+_SEMICOLON = re.compile(rb"\n[ \t]*;")  # a comment line
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -107,7 +108,10 @@ def read_bytes(path: Path, at: At | None) -> bytes:
 
 
 def check_text(data: bytes, path: str) -> bytes:
-    """The text without its byte order mark. Refuses bytes that are not UTF-8 text, naming the byte offset."""
+    """The text without its byte order mark, and without the Ctrl-Z at the end of a DOS file.
+
+    Refuses bytes that are not UTF-8 text, naming the byte offset.
+    """
     nul = data.find(b"\0")
     if nul >= 0:
         line = data.count(b"\n", 0, nul) + 1
@@ -120,7 +124,7 @@ def check_text(data: bytes, path: str) -> bytes:
             raise NetlistError(
                 f"byte offset {error.start}: not UTF-8 text; save the netlist as plain UTF-8 text", At(path, line)
             ) from None
-    return data.removeprefix(_BYTE_ORDER_MARK)
+    return data.removeprefix(_BYTE_ORDER_MARK).removesuffix(b"\x1a")
 
 
 def read_text(data: bytes, path: str, *, plain_allowed: bool = True) -> Text:
@@ -133,8 +137,14 @@ def read_text(data: bytes, path: str, *, plain_allowed: bool = True) -> Text:
     return _Reader(plain_allowed).read(data, path)
 
 
-# R1 a b 1k, V1 in 0 dc 5: a title that was forgotten
-_ELEMENT = re.compile(r"[RVI][0-9]\w*(\s+[\w.]+){2}\s+(dc\s+)?([-+]?\.?[0-9]|\{)\S*$", re.IGNORECASE)
+# R1 a b 1k, V1 in 0 dc 5, V1 in 0 sin(0 1 1k): a title that was forgotten
+_ELEMENT = re.compile(
+    r"[RVI][0-9]\w*(\s+[\w.]+){2}\s+((dc\s+)?([-+]?\.?[0-9]|\{)\S*$"
+    r"|.*\b(sine?|pulse|exp|sffm|am|pwl)\s*\(\s*[-+.0-9{'])",
+    re.IGNORECASE,
+)
+_DOT_CARD = re.compile(r"\.(?!title\b)[a-z]+\b", re.IGNORECASE)
+_READ_BY_NGSPICE = (*_INCLUDES, ".temp")  # on line 1
 
 
 OPENS_SUBCKT, CLOSES_SUBCKT = frozenset({".subckt", ".macro"}), frozenset({".ends", ".eom"})
@@ -158,6 +168,11 @@ class _Reader:
         self.text.title = data[start:stop].decode("utf-8").strip()
         if _ELEMENT.match(self.text.title):
             self.text.notes.append((0, "the first line is the title, though it looks like an element: it is not read"))
+        elif match := _DOT_CARD.match(self.text.title):
+            word = match.group().lower()
+            also = f"; ngspice reads {word} there" if word in _READ_BY_NGSPICE else ""
+            remark = f"the first line is the title, though it looks like a {word} card: it is not read{also}"
+            self.text.notes.append((0, remark))
         self.open_files.append((_resolved(Path(path)), None))
         self._file(path, data, scanned, section=None)
         return self.text
@@ -201,12 +216,13 @@ class _Reader:
         """The place of a line of the file that is being read."""
         return self.source.starts[-1] + line - self.source.chunks[-1][1]
 
-    def _sections(self, lines: Iterator[tuple[int, str]], section: str | None) -> Iterator[tuple[int, str]]:
+    def _sections(self, lines: Iterator[tuple[int, str, int]], section: str | None) -> Iterator[tuple[int, str]]:
         """Keep the lines of the asked-for library section (None: those outside sections); drop .control blocks."""
         names: list[str] = []  # the sections that the file has
         inside = None  # the section being read
+        repeated = False  # whether one of its name stands before it
         opened = control = 0  # its line, and the line of the .control block being read
-        for line, text in lines:
+        for line, text, lost in lines:
             key = first_word(text).lower() if text[0] == "." else ""
             if control:
                 control = 0 if key == ".endc" else control
@@ -218,15 +234,22 @@ class _Reader:
             elif key == ".endl":
                 if inside is None:
                     raise NetlistError(".endl without a .lib SECTION before it; remove it", self._at(line))
-                inside = None
+                inside, repeated = None, False
             elif key == ".lib" and len(words := _WORD.findall(text)) < 3:
                 if len(words) < 2:
                     raise NetlistError(".lib needs a file and a section: .lib FILE SECTION", self._at(line))
                 if inside is not None:
                     raise self._unclosed(inside, opened)
                 inside, opened = _unquote(words[1]).lower(), line
+                repeated = inside in names
+                if repeated and inside == section:
+                    remark = f"library section '{shown(inside)}' is defined again; the first definition counts"
+                    self.text.notes.append((self._seq(line), remark))
                 names.append(inside)
-            elif inside == section:
+            elif inside == section and not repeated:
+                if lost:
+                    remark = "ngspice-39 loses a '+' line behind a comment line that begins with ';'; begin it with '*'"
+                    self.text.notes.append((self._seq(lost), remark))
                 yield line, text
         if inside is not None:
             raise self._unclosed(inside, opened)
@@ -252,7 +275,9 @@ class _Reader:
         if len(words) < 2:
             raise NetlistError(f"{words[0]} needs a file name: {words[0]} FILE")
         section = _unquote(words[2]).lower() if card.keyword == ".lib" else None
-        target = Path(path).parent / _expanded(_unquote(words[1]))
+        if more := words[2:] if section is None else words[3:]:
+            self.text.notes.append((card.seq, f"{words[0]}: '{shown(more[0])}' behind the file is not read"))
+        target = self._target(card.seq, path, _unquote(words[1]))
         file = _resolved(target), section
         if file in self.open_files:
             chain = [*self.open_files[self.open_files.index(file) :], file]
@@ -274,12 +299,34 @@ class _Reader:
             if self.open_blocks[opening] != before[opening]:
                 raise NetlistError(f"{target.name}: {pair} must stand in the same file; move one of them")
 
+    def _target(self, seq: int, path: str, name: str) -> Path:
+        """The file of an include in `path`: from the folder of that file, else from that of the netlist."""
+        folders = dict.fromkeys([Path(path).parent, Path(self.source.scans[0][0]).parent])
+        target, *others = [folder / _expanded(name) for folder in folders]
+        for other in others:
+            if not _exists(target):
+                if not _exists(other):
+                    tried = f"{shown(str(target), 200)}, nor {shown(str(other), 200)}"
+                    raise NetlistError(f"no such file: {tried}; check its name and folder")
+                return other
+            if _exists(other) and _resolved(other) != _resolved(target):
+                remark = f"{shown(str(target), 200)} is read; ngspice, started in the folder of the netlist, takes "
+                self.text.notes.append((seq, remark + shown(str(other), 200)))
+        return target
+
 
 def _expanded(name: str) -> Path:
     try:
         return Path(name).expanduser()
     except RuntimeError:  # ~ of nobody
         return Path(name)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name too long, a NUL
+        return False
 
 
 def _resolved(path: Path) -> str:
@@ -293,10 +340,13 @@ def _unquote(word: str) -> str:
     return word[1:-1] if len(word) >= 2 and word[0] == word[-1] and word[0] in "\"'" else word
 
 
-def _logical_lines(data: bytes, other: Ints, path: str) -> Iterator[tuple[int, str]]:
-    """Join continuation lines; yield (line number of the first, text). Cards of nothing but `\\\\` are none."""
+def _logical_lines(data: bytes, other: Ints, path: str) -> Iterator[tuple[int, str, int]]:
+    """Join continuation lines. Cards of nothing but `\\\\` are none.
+
+    Yields (line number of the first, text, that of the first '+' line behind a comment line with `;`, or 0).
+    """
     parts: list[str] = []
-    first = 0
+    first = lost = before = 0  # before: where the line before ends
     joined = False  # the line before ended in a double backslash
     for line, start, stop in other.tolist():
         text = strip_comment(data[start:stop].decode("utf-8").strip())
@@ -308,14 +358,17 @@ def _logical_lines(data: bytes, other: Ints, path: str) -> Iterator[tuple[int, s
                     "nothing to continue: a '+' line must follow the card that it continues", At(path, line, text)
                 )
             piece = text.removeprefix("+")
+            if text[0] == "+" and not lost and _SEMICOLON.search(data, before, start):
+                lost = line
         else:
             if card := " ".join(parts).strip():
-                yield first, card
-            parts, first, piece = [], line, text
+                yield first, card, lost
+            parts, first, lost, piece = [], line, 0, text
+        before = stop
         joined = piece.endswith("\\\\")
         parts.append(piece.removesuffix("\\\\").strip())
     if card := " ".join(parts).strip():
-        yield first, card
+        yield first, card, lost
 
 
 def strip_comment(text: str) -> str:
