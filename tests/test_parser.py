@@ -129,6 +129,57 @@ def test_two_names_of_one_parameter(card: str, model: str, ohms: float | str) ->
         deck(text)
 
 
+@pytest.mark.parametrize(
+    "cards",
+    [
+        ["R2 b 0 1k m=n*2"],
+        ["R2 b 0 r=n*1k"],
+        ["R2 b 0 1k tc1=n*1m temp=n*60"],
+        ["R2 b 0 1k m=-n+4"],
+        ["R2 b 0 1k m=n^2"],
+        ["R2 b 0 r=n>1?1k:2k"],
+        ["I2 0 b dc=n*1m", "R2 b 0 1k"],
+        ["V3 d 0 dc=n*2", "R2 b d 1k"],
+        ["D1 b 0 dd area=n*2", ".model dd d is=iss*2"],
+        ["G2 b 0 b 0 gain=n*1m"],
+        ["G2 b 0 b 0 1m m=n*1"],
+        ["I2 0 b 1m m 2", "R2 b 0 1k"],
+        ["I2 0 b dc 1m m 2", "R2 b 0 1k"],
+        ["R2 b 0 1k bv_max=3"],
+    ],
+)
+def test_values_as_ngspice_reads_them(cards: list[str]) -> None:
+    """Behind `key=` an expression needs no braces."""
+    before = ["t", ".param n=2 iss=1e-14", ".options gmin=1e-12", "V1 a 0 1", "R1 a b 1k"]
+    text = "\n".join([*before, *cards, ".op", ".end"])
+    found = cs.parse(text)
+    assert not found.notes
+    if ngspice_available():
+        assert cs.solve(found).voltage("b")[0] == pytest.approx(operating_point(text)["b"], rel=1e-5)
+
+
+@pytest.mark.parametrize("general", [False, True])
+@pytest.mark.parametrize(
+    ("words", "ohm", "remarks"),
+    [
+        ("1kmod", 1e3, 0),
+        ("1kmod temp=127", 1e3, 0),
+        ("1kmod 2k", 2e3, 0),
+        ("2k 1kmod", 2e3, 0),
+        ("1k_mod", 3e3, 1),
+    ],
+)
+def test_a_number_that_is_the_name_of_a_model(words: str, ohm: float, remarks: int, general: bool) -> None:
+    cards = ["V1 a 0 1", f"R1 a 0 {words}", f".model {words.split()[-(words[0] == '2')]} r(r=3k tc1=1m)", ".op", ".end"]
+    text = "\n".join(["t", *cards])
+    netlist = expand(read_text(text.encode(), "t", plain_allowed=not general), "t")
+    assert values(netlist) == {"R1": ohm}
+    remark = "resistor R1: '1k_mod' is a model; ngspice-39 takes the number at its start for the value"
+    assert [text for _, text in netlist.notes] == [remark] * remarks
+    if ngspice_available():
+        assert operating_point(text)["i(v1)"] == pytest.approx(-1e-3 if remarks else -1 / ohm)
+
+
 def test_quotes_hide_comments(tmp_path: Path) -> None:
     (tmp_path / "a;b.inc").write_text("R2 a 0 2k\n")
     (tmp_path / "deck.cir").write_text('title\nR1 a 0 1k\n.include "a;b.inc" ; comment\n')
@@ -540,6 +591,23 @@ def test_multipliers_within_multiplied_instances_count_both_with_a_remark() -> N
     blank = [".subckt cell p", "R1 p 0 1k m 3", ".ends"]
     assert values(deck(*blank, "X1 a cell m=2", "V1 a 0 1")) == {"R.X1.R1": 1e3 / 6}
     assert len(notes(*blank, "X1 a cell m=2", "V1 a 0 1")) == 1
+    deeper = [".subckt s p", "X2 p t", ".ends", ".subckt t p", "X3 p cell", ".ends"]
+    assert len(notes(*cell, *deeper, "X1 a s m=2", "V1 a 0 1")) == 1
+    assert not notes(*cell, *deeper, "X1 a s", "V1 a 0 1")
+
+
+def test_a_multiplier_that_ngspice_drops_behind_a_nested_definition_is_remarked_on() -> None:
+    inner = [".subckt in q", "R1 q 0 6k", ".ends"]
+    for cards, dropped in ((["R9 p 0 6k", *inner], False), ([*inner, "R9 p 0 6k"], True)):
+        whole = ["V1 a 0 1", ".subckt s p", *cards, ".ends", "X1 a s m=3"]
+        assert values(deck(*whole)) == {"R.X1.R9": 2e3}
+        assert [text for _, text in notes(*whole)] == dropped * [
+            "this card of subcircuit 's' stands behind a .subckt in it; ngspice-39 drops there the m= of X cards that "
+            "call it"
+        ]
+        if ngspice_available():
+            current = operating_point("\n".join(["title", *whole, ".op", ".end"]))["i(v1)"]
+            assert current == pytest.approx(-1 / 6e3 if dropped else -1 / 2e3)
 
 
 def test_arguments_that_use_m_are_those_of_the_caller() -> None:

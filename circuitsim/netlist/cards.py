@@ -26,7 +26,7 @@ from circuitsim.netlist.datafile import data_file, load_values
 from circuitsim.netlist.expressions import Value
 from circuitsim.netlist.model import ModelCard, Options
 from circuitsim.netlist.models import ModelTable
-from circuitsim.netlist.numbers import atto_remark, parse_number
+from circuitsim.netlist.numbers import atto_remark, braced, parse_number
 from circuitsim.netlist.scopes import Scope, expression, fold
 from circuitsim.netlist.source import Card, first_word
 from circuitsim.netlist.tokens import (
@@ -53,7 +53,7 @@ _KEYS = {
     **dict.fromkeys("FG", frozenset({"gain", "m"})),
     "N": frozenset({"m"}),
 }
-_IGNORED = frozenset("ac noisy noise ic off pj tol pwr".split())  # keys that do not change the operating point
+_IGNORED = frozenset("ac noisy noise ic off pj tol pwr bv_max".split())  # keys that do not change the operating point
 _WITHOUT_EQUALS = {kind: keys | _IGNORED - {"off"} for kind, keys in _KEYS.items()}
 _POSITIONAL = {"R": 2, **dict.fromkeys("DFHN", 3), **dict.fromkeys("EG", 4)}  # words before a key without its `=`
 _INFINITE = frozenset({"inf", "infinity"})
@@ -317,7 +317,8 @@ def _pattern(kind: str, text: str) -> Pattern:
     except NetlistError as error:
         error.message = f"{NOUNS[kind]} {shown(first_word(text))}: {error.message}"
         raise
-    return Pattern(kind, tokens[0], base, ranges, words)
+    keys = {key: braced(word) for key, word in words.keys.items()}
+    return Pattern(kind, tokens[0], base, ranges, Words(words.words, keys))
 
 
 def _two_coefficients(tokens: list[str]) -> list[str]:

@@ -14,7 +14,7 @@ from circuitsim.netlist.cards import NOUNS, CardReader, Element, extra_word, unk
 from circuitsim.netlist.chance import seed_by_seed
 from circuitsim.netlist.expressions import Value
 from circuitsim.netlist.model import CrossbarCard, ModelCard
-from circuitsim.netlist.numbers import looks_like_mega
+from circuitsim.netlist.numbers import looks_like_mega, parse_number
 from circuitsim.netlist.scopes import Scope
 from circuitsim.netlist.source import Card, first_word
 from circuitsim.netlist.tokens import shown
@@ -95,6 +95,12 @@ def _resistor(reader: CardReader, e: Element) -> None:
             raise extra_word(e, "value", word)
     if r is not None and g is not None:
         raise NetlistError(f"{e.label}: both a resistance and a conductance; write one of them")
+    if r is None and g is None and model is not None and model.name[0].isdigit():
+        name = model.name
+        try:
+            r, model = parse_number(name), None  # as in ngspice, and as a plain card is read
+        except ValueError:
+            reader.remark(e, f": '{shown(name)}' is a model; ngspice-39 takes the number at its start for the value")
     if r is None and g is None:
         r = _model_resistance(reader, e, model, keys)
     lines = reader.lines(e) if len(e.ranges) == 2 else None
@@ -187,7 +193,7 @@ def _crossbar(
 
 def _source(reader: CardReader, e: Element) -> None:
     """V and I: n+ n- [[DC] VALUE] [AC ...] [waveform]; without a DC value, that of the waveform at t = 0, or 0."""
-    keys = e.pattern.words.keys
+    keys = dict(e.pattern.words.keys)
     supported = _SOURCE_KEYS | {"m"} if e.pattern.kind == "I" else _SOURCE_KEYS
     for key in keys:
         if key not in supported:
@@ -221,6 +227,9 @@ def _source(reader: CardReader, e: Element) -> None:
                     continue
                 i += 1
             dc = reader.value(e, words[i - 1], "value")
+        elif word == "m" and e.pattern.kind == "I" and i < n and "m" not in keys:
+            keys["m"] = words[i]
+            i += 1
         else:
             raise extra_word(e, "value", words[i - 1])
     value = dc if dc is not None else (start if start is not None else 0.0)

@@ -126,13 +126,29 @@ class Deck:
             also = f" and of {len(places) - 1:,} more" if len(places) > 1 else ""
             text = f"argument {shown(key)} of this X card{also} uses the '{shown(used)}' outside"
             out.append((places[0], f"{text}; ngspice-39 would take that of '{shown(called.name)}'"))
-        for block in {call.block for call in self.calls.values() if call.block.multiplied}:
+        for block in self._multiplied():
             own = [card for card in block.elements if _has_multiplier(card.text)]
-            if own:
-                also = f", and {len(own) - 1:,} more," if len(own) > 1 else ""
-                text = f"this card{also} of subcircuit '{shown(block.name)}' has an m=, as X cards that call it have"
-                out.append((own[0].seq, f"{text}: both count; ngspice-39 would take that of the X card alone"))
+            nested = min((inner.seq for inner in block.subcircuits.values()), default=None)
+            behind = [card for card in block.elements if nested is not None and card.seq > nested]
+            both = "has an m=, as X cards that call it have: both count; ngspice-39 would take that of the X card alone"
+            dropped = "stands behind a .subckt in it; ngspice-39 drops there the m= of X cards that call it"
+            for cards, text in ((own, both), (behind, dropped)):
+                if cards:
+                    also = f", and {len(cards) - 1:,} more," if len(cards) > 1 else ""
+                    out.append((cards[0].seq, f"this card{also} of subcircuit '{shown(block.name)}' {text}"))
         return out
+
+    def _multiplied(self) -> Iterable[Block]:
+        """The subcircuits to which X cards give an m=, and those that they call."""
+        found = {call.block: True for call in self.calls.values() if call.block.multiplied}
+        waiting = list(found)
+        while waiting:
+            for card in waiting.pop().elements:
+                call = self.calls.get(card.seq)
+                if call is not None and call.block not in found:
+                    found[call.block] = True
+                    waiting.append(call.block)
+        return found
 
     def check_changes(self, params: Iterable[str]) -> None:
         """Raise NetlistError when the cards that count depend on one of these parameters."""

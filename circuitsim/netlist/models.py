@@ -7,7 +7,7 @@ from typing import Any
 
 from circuitsim.errors import NetlistError
 from circuitsim.netlist.model import ModelCard
-from circuitsim.netlist.numbers import atto_remark
+from circuitsim.netlist.numbers import atto_remark, braced
 from circuitsim.netlist.scopes import Note, Place, Scope, remarks_of
 from circuitsim.netlist.source import Card
 from circuitsim.netlist.tokens import (
@@ -77,7 +77,7 @@ class ModelTable:
         label = f"model {shown(name)}"
         if kind == "pwl":
             return ModelCard(name, kind, {}, frozenset(), card.seq, _points(scope, label, rest, words.keys))
-        given = dict(words.keys)
+        given = {key: braced(word) for key, word in words.keys.items()}
         flags = []
         rest.reverse()
         while rest:
