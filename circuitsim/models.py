@@ -63,6 +63,7 @@ _CHANGES_DC = frozenset(
     "epsilon revepsilon ilimit revilimit temp dtemp".split()
 )
 _ALWAYS_CHANGES = frozenset("area pj l w ilimit revilimit temp dtemp".split())  # at 0 too; the others are off there
+_OF_ELEMENTS = frozenset({"area", "temp", "dtemp"})
 _OF_OTHERS = {  # what counts only beside another of them that is not 0
     "ns": ("jsw",), "rsw": ("jsw",), "ntun": ("jtun", "jtunsw"), "xtitun": ("jtun", "jtunsw"),
     "keg": ("jtun", "jtunsw"), "tm1": ("isr",), "tm2": ("isr",),
@@ -97,10 +98,9 @@ def _check_diode(model: ModelCard, given: Mapping[str, float], at: At, remarks: 
     """Refuse parameters that no diode can have, and those that are not supported; remark on unknown ones."""
     for key in given:
         if _changes_dc(key, given):
+            cure = "write it on the diode" if key in _OF_ELEMENTS else "leave it out if the diode can do without"
             raise NetlistError(
-                f"model {model.name}: parameter {key.upper()} changes DC and is not supported; leave it out if the "
-                "diode can do without",
-                at,
+                f"model {model.name}: parameter {key.upper()} changes DC and is not supported; {cure}", at
             )
         if key in _RECOMBINATION and not given.get("isr"):
             continue

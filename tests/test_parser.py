@@ -351,6 +351,44 @@ def test_what_ngspice_s_resistor_models_hand_to_their_elements_is_refused(given:
         deck("V1 a 0 1", "R1 a 0 rm 1k", f".model rm R(tc1=1m {given})")
 
 
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["R1 a b = 1k"],
+         "resistor R1: needs two nodes, found 1 and 'b = 1k'; write R1 n1 n2 ..., without = before a value"),
+        (["V1 d 0 = 3"],
+         "voltage source V1: needs two nodes, found 1 and '0 = 3'; write V1 n1 n2 ..., without = before a value"),
+        (['R1 a b "1k"'], "resistor R1: resistance '\"1k\"' is not a number; remove the quotes"),
+        (['R1 a b r="1k"'], "resistor R1: r '\"1k\"' is not a number; remove the quotes"),
+        (["R1 a 0 1", '.param a="2k"'],
+         "parameter 'a': expression '\"2k\"': unexpected '\"' (character 1); remove the quotes"),
+        (["R1 a 0 1", ".if (1)", ".else if (0)", ".endif"], ".else takes no condition; write .elseif (a == 1)"),
+        (["V1 a 0 pulse(k*2,g)", ".param k=1 g=2"],
+         "voltage source V1: PULSE needs its parameters, found 0, then 'k*2' (an expression needs braces); complete "
+         "them"),
+        (["D1 Net-(D1-K) 0 d", ".model d D"],
+         "diode D1: parentheses separate words, as in 'Net-(D1-K)'; name such a node otherwise: Net-_D1-K_"),
+        (["R1 a 0 1", ".param \u03b1=3"],
+         "expected name=value, found '\u03b1=3'; names have no letters beyond ASCII"),
+    ],
+)  # fmt: skip
+def test_refusals_say_what_to_write(lines: list[str], message: str) -> None:
+    with pytest.raises(NetlistError) as caught:
+        deck(*lines)
+    assert caught.value.message == message
+
+
+def test_parentheses_in_expressions_make_no_names() -> None:
+    for value in ("{k-(1)}", "{2*(k-(1)) - k + 1}", "'k-(1) '", "r={ k-(1)}"):
+        assert one(f"R1 (a- 0) {value}", ".param k=3") == 2.0
+
+
+@pytest.mark.parametrize("given", ["area=2", "temp=77", "dtemp=50"])
+def test_what_belongs_to_a_diode_is_refused_in_its_model(given: str) -> None:
+    with pytest.raises(NetlistError, match="changes DC and is not supported; write it on the diode"):
+        cs.parse(f"t\nV1 a 0 1\nD1 a 0 d\n.model d D({given})")
+
+
 def test_inductors_and_capacitors_without_resistances() -> None:
     assert cs.solve(cs.parse("t\nV1 a 0 1\nL1 a b 1m rser=0\nR1 b 0 2\nC1 a b 1u rpar=inf")).current("L1") == 0.5
 
@@ -969,6 +1007,7 @@ def test_library_sections(tmp_path: Path) -> None:
         ([".control", "run", ".endc"], 2, ".control block is skipped: circuitsim runs no scripts"),
         ([".options reltol=1e-4"], 2, "option reltol has no effect here"),
         ([".options method=gear"], 2, "option method has no effect here"),
+        ([".options rseries=9"], 2, "option rseries has no effect here; ngspice puts it in series with each inductor"),
         (["I3 a 0 1A"], 2, "current source I3: '1A' is 1e-18 (A is atto, 1e-18; ngspice-39 reads no such suffix)"),
         (["R3 a 0 1", "D1 a 0 d", ".model d D(is=2e-14A)"], 4,
          "model d: IS: '2e-14A' is 2e-32 (A is atto, 1e-18; ngspice-39 reads no such suffix)"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +57,7 @@ _KEYS = {
 _IGNORED = frozenset("ac noisy noise ic off pj tol pwr bv_max".split())  # keys that do not change the operating point
 _WITHOUT_EQUALS = {kind: keys | _IGNORED - {"off"} for kind, keys in _KEYS.items()}
 _POSITIONAL = {"R": 2, **dict.fromkeys("DFHN", 3), **dict.fromkeys("EG", 4)}  # words before a key without its `=`
+_PARENTHESES = re.compile(r"[^{'\"=]*?[\s,(]([A-Za-z]\w*-\([^\s,(){}'\"=]+\))")  # Net-(D1-K): names of KiCad
 _INFINITE = frozenset({"inf", "infinity"})
 
 
@@ -305,6 +307,12 @@ class CardReader:
 
 def _pattern(kind: str, text: str) -> Pattern:
     try:
+        if "-(" in text and (match := _PARENTHESES.match(text)):
+            name = match.group(1)
+            raise NetlistError(
+                f"parentheses separate words, as in '{shown(name)}'; name such a node otherwise: "
+                f"{shown(name.replace('(', '_').replace(')', '_'))}"
+            )
         tokens = tokenize(text)
         if kind == "R":
             tokens = _two_coefficients(tokens)
@@ -313,7 +321,11 @@ def _pattern(kind: str, text: str) -> Pattern:
         base, ranges = array_name(tokens[0], 1 if kind in "EFGH" else 2)
         words = split_keys(tokens[1:], _WITHOUT_EQUALS.get(kind, ()), _POSITIONAL.get(kind, 0))
         if len(words.words) < 2 and kind != "K":
-            raise NetlistError(f"needs two nodes, found {len(words.words)}; write {shown(base)} n1 n2 ...")
+            assigned = next((f" and '{shown(key)} = {shown(word)}'" for key, word in words.keys.items()), "")
+            without = ", without = before a value" if assigned else ""
+            raise NetlistError(
+                f"needs two nodes, found {len(words.words)}{assigned}; write {shown(base)} n1 n2 ...{without}"
+            )
     except NetlistError as error:
         error.message = f"{NOUNS[kind]} {shown(first_word(text))}: {error.message}"
         raise

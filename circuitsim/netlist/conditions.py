@@ -79,6 +79,8 @@ def _branch(card: Card, key: str, blocks: list[_Block], scope: Scope, note: Note
     elif key == ".endif":
         blocks.pop()
         return
+    elif card.text.lower().partition("(")[0].split()[:2] == [".else", "if"]:
+        raise NetlistError(".else takes no condition; write .elseif (a == 1)")
     elif blocks[-1].last:
         raise NetlistError(f"{key} after .else; .endif must follow")
     block = blocks[-1]

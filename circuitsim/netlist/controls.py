@@ -119,7 +119,8 @@ def read_options(cards: list[Card], root: Scope, note: Note) -> Options:
                 for remark in remarks_of(word) if word[0] == "{" else ():
                     note(card.seq, f"option {name}: {remark}")
             for name in unknown:
-                note(card.seq, f"option {shown(name)} has no effect here")
+                theirs = "; ngspice puts it in series with each inductor" if name.lower() == "rseries" else ""
+                note(card.seq, f"option {shown(name)} has no effect here{theirs}")
     seed = int(found.pop("seed", 0.0))
     return Options(seed=seed, **found)
 

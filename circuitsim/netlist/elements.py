@@ -210,7 +210,8 @@ def _source(reader: CardReader, e: Element) -> None:
             while i < n and reader.is_value(e.scope, words[i]):
                 i += 1
             if word in _WAVEFORMS:
-                start = _waveform(reader, e, "sin" if word == "sine" else word, words[first:i])
+                following = words[i] if i < n else ""
+                start = _waveform(reader, e, "sin" if word == "sine" else word, words[first:i], following)
                 reader.remark(e, f": {word.upper()} is ignored: only the DC equilibrium is solved")
             elif i - first > (most := 2 if word in _TWO_NUMBERS else 1):
                 extra = shown(words[first + most])
@@ -255,15 +256,21 @@ def _port(reader: CardReader, e: Element, value: Value) -> None:
     reader.remark(e, f": its resistance as an RF port (z0) is ignored; {cure}")
 
 
-def _waveform(reader: CardReader, e: Element, name: str, words: list[str]) -> float:
-    """The value at t = 0, as ngspice's operating point takes it; NaN when a negative delay has it begin before."""
+def _waveform(reader: CardReader, e: Element, name: str, words: list[str], following: str) -> float:
+    """The value at t = 0, as ngspice's operating point takes it; NaN when a negative delay has it begin before.
+
+    `following`: the word behind its parameters.
+    """
     values = [reader.number(e, word, name.upper()) for word in words]
     if name in ("trnoise", "external"):
         return 0.0
     if name == "trrandom":  # type, time step, delay, two parameters
         return values[4] if len(values) > 4 else 0.0
     if not values or (name == "pwl" and len(values) % 2):
-        raise NetlistError(f"{e.label}: {name.upper()} needs its parameters, found {len(values)}; complete them")
+        braces = f", then '{shown(following)}' (an expression needs braces)" if following else ""
+        raise NetlistError(
+            f"{e.label}: {name.upper()} needs its parameters, found {len(values)}{braces}; complete them"
+        )
     place = _DELAYS.get(name, len(values))
     delay = values[place] if place < len(values) else 0.0
     if name == "pwl" and "td" in e.pattern.words.keys:

@@ -114,6 +114,8 @@ def _reason(text: str) -> str:
         else:
             cure = f"write {whole}.{decimals}{letters if scaled else ''}"
         return f"'{found}': ngspice would read it as {shown(reading)}; {shown(cure)}"
+    if '"' in text:
+        return f"'{found}' is not a number; remove the quotes"
     if text.lstrip("+-").lower() in ("nan", "inf", "infinity"):
         return f"'{found}' is not a finite number; write a finite value"
     return f"'{found}' is not a number; write digits with an optional suffix, such as 4.7k, or an {{expression}}"

@@ -128,6 +128,8 @@ class _Parser:
             cure = (
                 "; the values of a file stand alone, =@file: give them to a subcircuit's parameter, and compute there"
             )
+        if text == '"':
+            cure = "; remove the quotes"
         found = "end" if kind == "end" else f"'{text}' (character {at + 1})"
         self.fail(f"unexpected {found}{cure}")
 

@@ -151,7 +151,8 @@ def assignments(text: str) -> list[tuple[str, str]]:
     matches = list(_ASSIGNMENT.finditer(covered))
     before = text[: matches[0].start() if matches else None].strip(" ,\t")
     if before or not matches:
-        raise NetlistError(f"expected name=value, found '{shown(before)}'")
+        ascii_only = "" if before.isascii() else "; names have no letters beyond ASCII"
+        raise NetlistError(f"expected name=value, found '{shown(before)}'{ascii_only}")
     out = []
     for match, following in zip(matches, [*matches[1:], None], strict=True):
         value = text[match.end() : following.start() if following else None].strip(" ,\t")
