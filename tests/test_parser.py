@@ -145,6 +145,7 @@ def test_two_names_of_one_parameter(card: str, model: str, ohms: float | str) ->
         ["G2 b 0 b 0 1m m=n*1"],
         ["I2 0 b 1m m 2", "R2 b 0 1k"],
         ["I2 0 b dc 1m m 2", "R2 b 0 1k"],
+        ["I2 0 b m 2 dc 1m", "R2 b 0 1k"],
         ["R2 b 0 1k bv_max=3"],
     ],
 )
@@ -401,6 +402,8 @@ def test_ports_that_drive_nothing_are_sources_with_a_warning() -> None:
 
 
 def test_multiplier_of_current_sources() -> None:
+    assert values(deck(".param m=2", "I1 a 0 m m 3", "I2 a 0 sin(1 m 1k)", "R1 a 0 1"), "I") == {"I1": 6.0, "I2": 1.0}
+    assert values(deck("I1 a 0 sin(1 0 1k) m 2", "R1 a 0 1"), "I") == {"I1": 2.0}
     assert values(deck("I1 0 a 1 m=3", "R1 a 0 1"), "I") == {"I1": 3.0}
 
 

@@ -220,6 +220,9 @@ def _source(reader: CardReader, e: Element) -> None:
                     f"{e.label}: {word.upper()} takes no more than {most} number{'s' * (most > 1)}, found '{extra}' as "
                     f"well{cure}"
                 )
+        elif i < n and word == "m" and word in supported and not (dc is None and reader.names_parameter(e.scope, word)):
+            keys["m"] = words[i]
+            i += 1
         elif dc is None:
             if word == "dc":
                 if i == n:
@@ -228,9 +231,6 @@ def _source(reader: CardReader, e: Element) -> None:
                     continue
                 i += 1
             dc = reader.value(e, words[i - 1], "value")
-        elif word == "m" and e.pattern.kind == "I" and i < n and "m" not in keys:
-            keys["m"] = words[i]
-            i += 1
         else:
             raise extra_word(e, "value", words[i - 1])
     value = dc if dc is not None else (start if start is not None else 0.0)
