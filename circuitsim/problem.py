@@ -346,17 +346,22 @@ def compile_problem(circuit: Circuit, lenient: bool = False) -> Problem:
     if not isinstance(circuit, Circuit):
         raise SettingsError(f"compile_problem takes a Circuit, found {type(circuit).__name__}; read one by load(path)")
     while True:
-        topology = build_topology(circuit)
-        problem = Problem(circuit, topology, _values(circuit, topology))
+        problem = arranged(circuit)
         problem.fixed_potentials(slice(0, 1))
         try:
             if lenient:
-                topology.islands.check(circuit, circuit.current_sources.i)
+                problem.topology.islands.check(circuit, circuit.current_sources.i)
             return problem
         except TopologyError as error:
             if not error.is_cut:
                 raise
             circuit = without_island(circuit, error)
+
+
+def arranged(circuit: Circuit) -> Problem:
+    """What compile_problem makes, whether or not there are voltages that satisfy the sources of this circuit."""
+    topology = build_topology(circuit)
+    return Problem(circuit, topology, _values(circuit, topology))
 
 
 def without_island(circuit: Circuit, error: TopologyError) -> Circuit:

@@ -28,7 +28,7 @@ from circuitsim.netlist import Netlist
 from circuitsim.netlist.copies import links_in_copies, nodes_in_copies, rows_in_copies, side_by_side
 from circuitsim.netlist.model import KINDS
 from circuitsim.netlist.saves import NODES, Save
-from circuitsim.problem import Problem, compile_problem
+from circuitsim.problem import Problem, arranged
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -73,7 +73,7 @@ class Stacks:
         """
         count = stack.copies
         if count not in self.problems:
-            whole = compile_problem(stacked([self.base.circuit.at_rows(slice(0, 1))] * count))
+            whole = arranged(stacked([self.base.circuit.at_rows(slice(0, 1))] * count))
             self.problems[count] = replace(whole, single=self.base)
         known = self.problems[count]
         problem = known.with_circuit(stack)

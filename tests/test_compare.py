@@ -476,6 +476,9 @@ def test_what_a_sweep_misses_is_allowed_and_what_it_does_not_solve_is_no_answer(
     some = compare_sweep(cs.parse(ladder), "V1 0 1 0.5", settings=cs.Settings("bcd", max_sweeps=1))
     assert [c.verdict for c in some] == [Verdict.AGREE, Verdict.NO_ANSWER, Verdict.NO_ANSWER]
     assert "before the certificate was met" in some[1].notes[0]
+    loop = compare_sweep(cs.parse("loop\nV1 a 0 1\nV2 b 0 0\nR1 b 0 1\nR2 a b 0\n"), "V2 0 1 1")
+    assert [c.verdict for c in loop] == [Verdict.NO_ANSWER, Verdict.NO_REFERENCE]  # for ngspice it is singular
+    assert "loop of voltage sources" in loop[0].notes[0] and "has an answer" in loop[1].notes[0]
 
 
 # -- the command -------------------------------------------------------------------------------------------------------

@@ -401,6 +401,31 @@ def test_points_without_a_solution_leave_the_others_alone() -> None:
     np.testing.assert_allclose(result.voltage("b")[good], 1e3 * result.values[good, 0], atol=1e-12)
 
 
+LOOP = "loop\n.param p=0\nV1 a 0 5\nV2 a 0 {p}\nR1 a b 1k\nD1 b 0 dd\n.model dd d\n"
+
+
+@pytest.mark.parametrize("lenient", [False, True])
+@pytest.mark.parametrize(
+    ("dc", "solved"),
+    [
+        ("V2 5 5 1", [True]),
+        ("V2 4 6 1", [False, True, False]),
+        ("V2 4 6 1 TEMP 0 50 50", [False, True, False] * 2),
+        ("R1 1k 2k 1k V2 4 5 1", [False, False, True, True]),
+        ("p 3 7 1", [False, False, True, False, False]),
+        ("p 5 6 1", [True, False]),
+        ("R1 1k 2k 1k", [False, False]),
+    ],
+)
+def test_loops_of_sources_are_judged_at_each_point(dc: str, solved: list[bool], lenient: bool) -> None:
+    """Not where the sources are as read, at the first point, or as written before their values are known."""
+    result = cs.sweep(cs.parse(LOOP), dc, cs.Settings(lenient=lenient))
+    assert result.statuses.tolist() == ["SOLVED" if good else "FAULT" for good in solved]
+    assert (result.voltage("a")[solved] == 5.0).all() and np.isnan(result.voltage("a")[result.failed]).all()
+    for k in result.failed.tolist():
+        assert "loop of voltage sources V2, V1: its voltages add up to" in result.messages[k]
+
+
 def test_points_that_are_not_solved_say_so() -> None:
     ladder = "t\nV1 n0 0 1\n" + "".join(f"R{k} n{k} n{k + 1} 1k\nRg{k} n{k + 1} 0 1k\n" for k in range(5))
     result = cs.sweep(cs.parse(ladder), "V1 0 1 0.5", cs.Settings(method="bcd", max_sweeps=2))
@@ -529,6 +554,16 @@ def test_a_run_whose_draws_make_no_circuit_has_failed() -> None:
     assert "negative resistance" in result.messages[int(result.failed[0])]
     assert np.isnan(result.voltage("b")[result.failed]).all()
     assert np.isfinite(result.voltage("b")[result.statuses == "SOLVED"]).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_runs_are_judged_by_their_own_draws(seed: int) -> None:
+    """Not by those of the netlist as read, with which sources may contradict each other."""
+    text = "t\nV1 a 0 1\nV2 a 0 {limit(1, 1) > 1 ? 1 : 2}\nR1 a 0 {agauss(1k, 10, 3)}\n"
+    result = cs.monte_carlo(cs.parse(text, seed=seed), 30, seed=0)
+    assert 5 < result.failed.size < 25
+    assert set(result.statuses) == {"SOLVED", "FAULT"}
+    assert (result.voltage("a")[result.statuses == "SOLVED"] == 1.0).all()
 
 
 def test_bad_numbers_of_runs() -> None:

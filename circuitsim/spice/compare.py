@@ -28,7 +28,7 @@ from circuitsim.models import thermal_voltage
 from circuitsim.netlist.expand import Changes
 from circuitsim.netlist.model import KINDS, Analysis
 from circuitsim.netlist.revalue import Revaluer
-from circuitsim.problem import Problem, compile_problem
+from circuitsim.problem import Problem, arranged
 from circuitsim.solution import Settings, Solution
 from circuitsim.solving import solve
 from circuitsim.spice.allowed import allowed_differences
@@ -202,7 +202,7 @@ def compare_sweep(
     comparisons: list[Comparison] = []
     problem: Problem | None = None
     for k, at_point in enumerate(_circuits_of(circuit, result)):
-        problem = compile_problem(at_point) if problem is None else problem.with_circuit(at_point)
+        problem = arranged(at_point) if problem is None else problem.with_circuit(at_point)
         theirs: _Theirs | str
         if not isinstance(points, str):
             theirs = points[k]

@@ -22,7 +22,7 @@ from circuitsim.netlist.expand import Changes
 from circuitsim.netlist.model import Analysis, Netlist, Swept
 from circuitsim.netlist.revalue import Revaluer, Variant
 from circuitsim.netlist.saves import Save
-from circuitsim.problem import Problem, compile_problem
+from circuitsim.problem import Problem, arranged
 from circuitsim.saved import as_saves
 from circuitsim.solution import Settings
 from circuitsim.stack import UNKNOWNS, stacked
@@ -138,7 +138,7 @@ class SweepPlan(Plan):
                 as_read = build_circuit(self.revaluer.netlist(Changes(elements=self._ones)))
                 if not np.array_equal(source_keys(as_read), source_keys(circuit)):
                     check_structure(as_read, circuit)
-            return compile_problem(circuit), factors
+            return arranged(circuit), factors  # its sources are no point
 
     @property
     def base(self) -> Problem:

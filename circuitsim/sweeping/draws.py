@@ -19,7 +19,7 @@ from circuitsim.netlist.chance import MOST_SEED
 from circuitsim.netlist.expand import Changes
 from circuitsim.netlist.revalue import Variant
 from circuitsim.netlist.saves import Save
-from circuitsim.problem import Problem, compile_problem
+from circuitsim.problem import Problem, arranged
 from circuitsim.saved import as_saves
 from circuitsim.solution import Settings
 from circuitsim.sweeping.gather import Progress, Store, solve_plan
@@ -83,7 +83,7 @@ class MonteCarloPlan(Plan):
 
     @cached_property
     def base(self) -> Problem:
-        return compile_problem(self.circuit)
+        return arranged(self.circuit)  # its sources are no run
 
     def solve_groups(self, groups: range, rows: Ints, runner: Runner) -> None:
         seeds = self.seed + rows[:, 0]
