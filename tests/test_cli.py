@@ -349,6 +349,19 @@ def test_a_disk_that_is_full_for_stdout() -> None:
         assert running.returncode == 2
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("form", ["--json", "--csv"])
+def test_a_disk_that_fills_while_the_result_is_written(
+    form: str, unbuffered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("many.cir").write_text("many\nV1[0:9999] a[0:9999] 0 1\nR1[0:9999] a[0:9999] 0 1k\n")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    command = f'ulimit -f 50; exec "{sys.executable}" -m circuitsim solve many.cir {form} -q > out'
+    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "error: cannot write the result: File too large\n")
+
+
 def test_ctrl_c_ends_a_long_solve_without_a_traceback() -> None:
     chain = "chain\n.tran 1 1\nV1 n0 0 1\n" + "".join(f"R{k} n{k} n{k + 1} 1\n" for k in range(3000)) + "Rz n3000 0 1\n"
     Path("chain.cir").write_text(chain)  # some ten million sweeps
