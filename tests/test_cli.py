@@ -296,6 +296,15 @@ def test_a_full_disk_does_not_take_the_answer_away(monkeypatch: pytest.MonkeyPat
     assert not Path("out.npz").exists()
 
 
+@pytest.mark.parametrize("name", ["a" * 251 + ".npz", "\u03c9" * 125 + "a.npz"])
+def test_names_of_files_may_be_as_long_as_the_system_allows(name: str) -> None:
+    succeed("solve", "divider.cir", "-q", "--npz", name)
+    assert files() == [name]
+    result = run("solve", "divider.cir", "--csv", "--npz", "a" + name)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"error: cannot write a{name}: File name too long; choose another name\n"
+
+
 def test_nor_that_of_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(np, "savez", failing_with(OSError(28, "No space left on device")))
     result = run("sweep", "divider.cir", "--dc", "V1 1 2 1", "--csv", "--npz", "out.npz")

@@ -11,10 +11,16 @@ from typing import IO
 
 from circuitsim.errors import SettingsError
 
+_BEGINNING = 48  # characters of a name that one for a time begins with: 255 bytes is what a file system may allow
+
 
 def check_target(path: Path) -> None:
     """Raise SettingsError, before any work is done for it, when `path` cannot become a file."""
-    if path.exists() and not path.is_file():
+    try:
+        taken = path.exists() and not path.is_file()
+    except OSError as error:  # such as a name that is too long
+        raise SettingsError(f"cannot write {path}: {error.strerror or error}; choose another name") from None
+    if taken:
         raise SettingsError(f"cannot write {path}: it exists and is not a regular file; choose another name")
     if not path.resolve().parent.is_dir():
         raise SettingsError(f"cannot write {path}: there is no folder {path.parent}; make it first")
@@ -31,7 +37,8 @@ def replacing(path: Path, mode: str) -> Iterator[IO]:
     """
     check_target(path)
     final = path.resolve()  # of a symbolic link: the file that it names
-    temporary = final.with_name(f".{final.name}.{secrets.token_hex(4)}.{os.getpid()}.tmp")
+    beginning = final.name[:_BEGINNING]
+    temporary = final.with_name(f".{beginning}.{secrets.token_hex(4)}.{os.getpid()}.tmp")
     try:
         with temporary.open(mode, encoding=None if "b" in mode else "utf-8") as out:
             yield out
