@@ -576,6 +576,22 @@ def test_a_folder_has_studies_of_one_netlist_and_nothing_else(tmp_path: Path) ->
     assert sorted(folder.rglob("*")) == sorted([*before, folder / "thesis.tex"])
 
 
+@pytest.mark.parametrize("option", ["--npz", "--raw", "--parquet"])
+@pytest.mark.parametrize("name", ["study/runs/study.json", "study/out", "study", "other/../study/out"])
+def test_results_are_not_written_into_a_study(option: str, name: str, tmp_path: Path) -> None:
+    deck, folder = tmp_path / "two.cir", tmp_path / "study"
+    deck.write_text(TWO)
+    (tmp_path / "other").mkdir()
+    run(deck, "--runs", 2, "--study", folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    told = CliRunner().invoke(
+        main, ["sweep", str(deck), "--runs", "2", "--study", str(folder), option, str(tmp_path / name)]
+    )
+    assert (told.exit_code, told.stdout) == (2, "")
+    assert told.stderr.startswith(f"error: cannot write {tmp_path / name}: ")
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
 def test_parquet_holds_every_point(tmp_path: Path) -> None:
     deck, path = tmp_path / "two.cir", tmp_path / "out.parquet"
     deck.write_text(TWO)

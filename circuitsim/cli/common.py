@@ -179,10 +179,11 @@ def load(
     targets: Sequence[Path | None] = (),
     inputs: Sequence[str] = (),
     params: Sequence[str] = (),
+    study: Path | None = None,
 ) -> Circuit:
-    """Read a netlist, with its warnings. SettingsError when a file to write is one that is read, or another to write.
+    """Read a netlist, with its warnings. SettingsError as check_targets.
 
-    inputs: texts NAME=@file, which will be; params: texts NAME=VALUE.
+    inputs: texts NAME=@file, which will be read; params: texts NAME=VALUE.
     """
     from circuitsim import load as read
     from circuitsim.io.inputs import input_files
@@ -190,14 +191,19 @@ def load(
 
     with busy(f"reading {file}", quiet):
         circuit = read(file, params=_pairs(params))
-    check_targets(circuit, targets, input_files(inputs))
+    check_targets(circuit, targets, input_files(inputs), study)
     if not quiet:
         print_warnings(warning_texts(circuit.notes))
     return circuit
 
 
-def check_targets(circuit: Circuit, targets: Sequence[Path | None], read: Iterable[Path] = ()) -> None:
-    """SettingsError when a file to write is one that the netlist, or something else, reads, or another to write."""
+def check_targets(
+    circuit: Circuit, targets: Sequence[Path | None], read: Iterable[Path] = (), study: Path | None = None
+) -> None:
+    """SettingsError when a file to write is one that the netlist, or something else, reads, or another to write.
+
+    `study`: a folder that keeps what is its own, and takes no other file.
+    """
     from circuitsim.errors import SettingsError
 
     text = circuit.netlist.text
@@ -207,6 +213,8 @@ def check_targets(circuit: Circuit, targets: Sequence[Path | None], read: Iterab
     for target in filter(None, targets):
         if target.resolve() in read_from:
             raise SettingsError(f"cannot write {target}: it is read; choose another name")
+        if study is not None and target.resolve().is_relative_to(study.resolve()):
+            raise SettingsError(f"cannot write {target}: {study} is the folder of the study; choose another place")
         if target.resolve() in written:
             raise SettingsError(f"cannot write two results to {target}; choose another name for one")
         written.add(target.resolve())

@@ -121,7 +121,7 @@ def sweep(
         check_target(parquet)
     settings = Settings(**solver)
     clock = time.perf_counter()
-    circuit = load(file, quiet, [npz, raw, parquet], params=params)
+    circuit = load(file, quiet, [npz, raw, parquet], params=params, study=study)
     parsed = time.perf_counter()
     how = {"settings": settings, "saves": wanted_saves(circuit, saves), "workers": workers, "scheduler": scheduler}
     results = _sweep_all(circuit, dc, runs, seed, how, study, quiet)
