@@ -55,14 +55,14 @@ def fresh(names: Sequence[str], given: Iterable[str] = ()) -> list[int]:
     return sorted(k for name, k in first.items() if name not in taken)
 
 
-def swept_names(names: Iterable[str], own: Iterable[str]) -> list[str]:
-    """What the columns of what is swept, or of the seed, are called; `own`: names that the table has for others.
+def apart(form: str, names: Iterable[str], own: Iterable[str]) -> list[str]:
+    """What columns are called: form(NAME) where the table has the name, in any case, for another one.
 
-    >>> swept_names(["V1", "Status"], own=["status"])
+    >>> apart("param", ["V1", "Status"], own=["status"])
     ['V1', 'param(Status)']
     """
     taken = {name.lower() for name in own}
-    return [f"param({name})" if name.lower() in taken else name for name in names]
+    return [f"{form}({name})" if name.lower() in taken else name for name in names]
 
 
 def of_solution(solution: Solution, saved: Saved, nodes: Ints | None = None, rows: slice | None = None) -> Columns:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuitsim.columns import Columns, all_nodes, of_solution, of_sweep, shown_nodes, swept_names
+from circuitsim.columns import Columns, all_nodes, apart, of_solution, of_sweep, shown_nodes
 from circuitsim.errors import BackendUnavailable
 from circuitsim.netlist.model import KIND_NAMES
 
@@ -58,7 +58,7 @@ def sweep_frame(result: SweepResult) -> pd.DataFrame:
     swept = result.values if result.swept else result.values.astype(np.int64)  # seeds
     frame = _frame(
         {
-            **dict(zip(swept_names(result.names, _OWN), swept.T, strict=True)),
+            **dict(zip(apart("param", result.names, _OWN), swept.T, strict=True)),
             **dict(zip(found.names, found.values.T, strict=True)),
             **dict(zip(_OWN, (result.statuses, result.kcl_relative), strict=True)),
         }

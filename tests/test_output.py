@@ -134,6 +134,13 @@ def test_csv_has_all_nodes_or_the_outputs() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("node", ["row", "Row", "status"])
+def test_csv_has_each_name_once(node: str) -> None:
+    results = solved(f"names\nV1 a 0 1\nR1 a {node} 1k\nR2 {node} 0 1k\n.save v({node})\n")
+    name = node if node == "status" else f"v({node})"
+    assert csv_rows(results) == [["row", "a", name], ["0", "1.0", "0.5"]]
+
+
 def test_csv_in_blocks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     results = solved(ARRAY, Vx=np.arange(21.0).reshape(7, 3))
     whole = csv_rows(results)

@@ -88,6 +88,13 @@ def test_csv_has_all_points_of_all_plots() -> None:
     np.testing.assert_allclose([float(line.split(",")[1]) for line in second.split()[1:]], [7.5, 60 / 7, 9])
 
 
+@pytest.mark.parametrize(("node", "name"), [("status", "v(status)"), ("Status", "v(Status)"), ("row", "row")])
+def test_csv_has_each_name_once(node: str, name: str) -> None:
+    Path("names.cir").write_text(f"t\n.param status=1\nV1 {node} 0 {{status}}\nR1 {node} 0 1\n.save v({node})\n")
+    assert succeed("names.cir", "--csv", "--dc", "V1 1 1 1") == f"V1,{name},status\n1.0,1.0,SOLVED\n"
+    assert succeed("names.cir", "--csv", "--dc", "status 1 1 1") == f"param(status),{name},status\n1.0,1.0,SOLVED\n"
+
+
 def test_json() -> None:
     data = json.loads(succeed("two.cir", "--json"))
     assert data["status"] == "SOLVED"

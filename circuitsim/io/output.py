@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.columns import Columns, all_nodes, fresh, of_solution, shown_nodes
+from circuitsim.columns import Columns, all_nodes, apart, fresh, of_solution, shown_nodes
 from circuitsim.errors import At
 from circuitsim.io.files import replacing
 from circuitsim.io.raw import Plot
@@ -195,14 +195,15 @@ def write_json(data: Mapping[str, Any], out: IO[str]) -> None:
 def write_csv(results: Results, out: IO[str]) -> None:
     """A header `row,NODE,...,SAVED,...` and a line of numbers for each batch row.
 
-    Nodes are the `.output` nodes, or all without one; their voltages in V, what is saved in V, A or W.
+    Nodes are the `.output` nodes, or all without one, that of the name `row` is v(row); their voltages in V, what is
+    saved in V, A or W.
     """
     solution = results.solution
     nodes = shown_nodes(results.circuit)
     writer = csv.writer(out, lineterminator="\n")
     names, saved = results.names(nodes), results.saved
     more = fresh(saved.labels, given=(f"v({name})" for name in names))
-    writer.writerow(["row", *names, *(saved.labels[k] for k in more)])
+    writer.writerow(["row", *apart("v", names, ["row"]), *(saved.labels[k] for k in more)])
     step = max(1, _CSV_NUMBERS // max(nodes.size + saved.count, 1))
     for first in range(0, solution.batch, step):
         rows = slice(first, min(first + step, solution.batch))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuitsim.columns import of_sweep, swept_names
+from circuitsim.columns import apart, of_sweep
 from circuitsim.errors import BackendUnavailable
 from circuitsim.io.files import replacing
 from circuitsim.io.output import chosen, how
@@ -66,7 +66,7 @@ def _table(result: SweepResult, number: int) -> pyarrow.Table:
     swept = result.values if result.swept else result.values.astype(np.int64)
     columns = {
         "sweep": np.full(count, number),
-        **dict(zip(swept_names(result.names, _OURS), swept.T, strict=True)),
+        **dict(zip(apart("param", result.names, _OURS), swept.T, strict=True)),
         **dict(zip(found.names, found.values.T, strict=True)),
         "status": result.statuses.astype(object),
         "kcl_relative": result.kcl_relative,

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.columns import all_nodes, fresh, of_sweep, shown_nodes, swept_names
+from circuitsim.columns import all_nodes, apart, fresh, of_sweep, shown_nodes
 from circuitsim.io.files import replacing
 from circuitsim.io.output import MOST_NUMBERS, chosen, how, named_texts, numbers, plot_of, strings
 from circuitsim.io.raw import Plot
@@ -130,8 +130,8 @@ def _statistics(result: SweepResult, names: Sequence[str], values: Floats) -> di
 def write_sweep_csv(results: Sequence[SweepResult], out: IO[str]) -> None:
     """A header (swept names, nodes, what is saved, `status`) and a line for each point; an empty line between plots.
 
-    The nodes are those of `.output`, or all without one. What is swept, or the seed, is param(NAME) where another
-    column has that name.
+    The nodes are those of `.output`, or all without one; one of the name `status` is v(status). What is swept, or the
+    seed, is param(NAME) where another column has that name.
     """
     writer = csv.writer(out, lineterminator="\n")
     for k, result in enumerate(results):
@@ -140,8 +140,8 @@ def write_sweep_csv(results: Sequence[SweepResult], out: IO[str]) -> None:
         nodes = shown_nodes(result.circuit)
         names, labels = node_names(result, nodes), result.saved_labels
         more = fresh(labels, given=(f"v({name})" for name in names))
-        others = [*names, *(labels[k] for k in more), "status"]
-        writer.writerow([*swept_names(result.names, others), *others])
+        others = [*apart("v", names, ["status"]), *(labels[k] for k in more), "status"]
+        writer.writerow([*apart("param", result.names, others), *others])
         for first in range(0, result.values.shape[0], _CSV_POINTS):
             rows = slice(first, first + _CSV_POINTS)
             swept = result.values[rows].tolist() if result.swept else result.values[rows].astype(np.int64).tolist()
