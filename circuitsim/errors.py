@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -83,6 +84,17 @@ class NotSolved(CircuitError):
     def __reduce__(self) -> tuple[type[NotSolved], tuple[Solution]]:
         """As it comes back from another process; an exception alone would be made of its message."""
         return type(self), (self.solution,)
+
+
+def whole(name: str, value: object) -> int:
+    """A whole number that was given as `name`; SettingsError for anything else, such as True or 2.0.
+
+    >>> whole("runs", 3)
+    3
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise SettingsError(f"{name} must be a whole number, found {value!r}")
+    return int(value)
 
 
 def listed(names: Sequence[str], most: int = 10) -> str:

@@ -28,6 +28,7 @@ from circuitsim.drive import Drive, add_dense_drive
 from circuitsim.errors import SettingsError, TopologyError, listed
 from circuitsim.feasibility import check_diodes
 from circuitsim.islands import find_islands
+from circuitsim.netlist.tokens import shown
 from circuitsim.overflow import check_forced_currents, check_sources, largest_conductance
 from circuitsim.placement import build_topology
 from circuitsim.topology import Dense, Topology
@@ -322,6 +323,12 @@ def _differences(fixed: Floats, matrix: sparse.csr_array) -> Floats:
     return (fixed[:1] if (read == read[:1]).all() else fixed) @ matrix.T
 
 
+def check_flag(name: str, value: object) -> None:
+    """Raise SettingsError for what is neither True nor False."""
+    if not isinstance(value, bool | np.bool_):
+        raise SettingsError(f"{name} must be True or False, found {shown(repr(value))}")
+
+
 def refuse_loose(nodes: list[str], elements: list[str]) -> None:
     """Raise TopologyError when there are voltages or currents that are not unique: those of `--strict`."""
     if nodes:
@@ -343,6 +350,7 @@ def compile_problem(circuit: Circuit, lenient: bool = False) -> Problem:
     batch, with all elements at their nodes (Circuit.dropped) and a note in the circuit; other faults still are errors,
     as are such islands that a controlled source joins to the rest: it ends, or what controls it is, on both sides.
     """
+    check_flag("lenient", lenient)
     if not isinstance(circuit, Circuit):
         raise SettingsError(f"compile_problem takes a Circuit, found {type(circuit).__name__}; read one by load(path)")
     while True:

@@ -60,7 +60,8 @@ def as_saves(circuit: Circuit, wanted: Sequence[Save | str]) -> tuple[Save, ...]
 
     Raises SettingsError, as wanted_saves does.
     """
-    if isinstance(wanted, str) or not all(isinstance(save, str | Save) for save in wanted or ()):
+    listed = isinstance(wanted, Sequence) and not isinstance(wanted, str)
+    if not listed or not all(isinstance(save, str | Save) for save in wanted):
         raise SettingsError(f"saves takes a list of texts, such as ['i(R1)'], found {wanted!r}")
     saves = [save for save in wanted if not isinstance(save, str)]
     texts = [text for text in wanted if isinstance(text, str)]

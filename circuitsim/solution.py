@@ -19,7 +19,7 @@ from circuitsim.errors import SettingsError, listed
 from circuitsim.netlist.saves import Save, find_save
 from circuitsim.netlist.tokens import shown
 from circuitsim.notebook import solution_frame, solution_html
-from circuitsim.problem import Problem, refuse_loose
+from circuitsim.problem import Problem, check_flag, refuse_loose
 from circuitsim.residual import Residuals
 from circuitsim.saved import Saved, as_saves, wanted_saves
 
@@ -78,9 +78,8 @@ class Settings:
         most = self.max_sweeps
         if isinstance(most, bool) or not (isinstance(most, Integral) and most >= 1):
             raise SettingsError(f"max_sweeps must be at least 1, and a whole number, found {shown(str(most))}")
-        for name, flag in (("lenient", self.lenient), ("strict", self.strict)):
-            if not isinstance(flag, bool | np.bool_):
-                raise SettingsError(f"{name} must be True or False, found {shown(repr(flag))}")
+        check_flag("lenient", self.lenient)
+        check_flag("strict", self.strict)
 
     @property
     def tolerance(self) -> float:

@@ -76,6 +76,7 @@ def solve(
             f"solve takes a Circuit or a Problem, found {type(circuit).__name__}; read a netlist by load(path) or "
             "parse(text)"
         )
+    check_progress(progress)
     if isinstance(backend, str):
         raise SettingsError(f"backend takes a Backend object; by name: Settings(backend={backend!r})")
     if backend is not None and not hasattr(backend, "tile"):
@@ -99,6 +100,12 @@ def solve(
     if settings.strict and solution.solved:
         solution.check_unique()
     return solution
+
+
+def check_progress(progress: object) -> None:
+    """Raise SettingsError for what cannot be told how much is done."""
+    if progress is not None and not callable(progress):
+        raise SettingsError(f"progress takes a function of what is done and what there is in all, found {progress!r}")
 
 
 def _solve(

@@ -19,7 +19,7 @@ from itertools import islice
 from queue import Empty
 from typing import Any, TypeVar
 
-from circuitsim.errors import BackendUnavailable, SettingsError
+from circuitsim.errors import BackendUnavailable, SettingsError, whole
 
 Shared = TypeVar("Shared")
 Item = TypeVar("Item")
@@ -83,7 +83,7 @@ def run(
 
 def check(workers: int, scheduler: str | None) -> None:
     """Raise SettingsError for what cannot be asked for, BackendUnavailable for a package that is not there."""
-    if not 1 <= workers <= MOST_WORKERS:
+    if not 1 <= whole("workers", workers) <= MOST_WORKERS:
         raise SettingsError(f"workers must be from 1 to {MOST_WORKERS}, found {workers}")
     if workers > 1 and scheduler is not None:
         raise SettingsError("--workers and --scheduler exclude each other: a scheduler has its own workers; choose one")

@@ -17,6 +17,7 @@ from growth import LIMIT, exponent
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import circuitsim as cs
+from circuitsim.io.raw import read_raw
 
 DIVIDER = "divider\nV1 in 0 10\nR1 in out 1k\nR2 out 0 1k\nI1 0 out 0\n"
 CROSSBAR = "crossbar\nVx[0:1] x[0:1] 0 1\nRW[0:1][0:1] x[0:1] h[0:1] g=1m\nRl[0:1] h[0:1] k[0:1] 1k\n"
@@ -125,6 +126,10 @@ def test_an_analysis_takes_no_batch() -> None:
             run()
 
 
+def swept(**given: Any) -> cs.SweepResult:
+    return cs.sweep(cs.parse(DIVIDER), "V1 0 2 1", **given)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -133,11 +138,35 @@ def test_an_analysis_takes_no_batch() -> None:
         (lambda: cs.Settings(max_sweeps=True), "max_sweeps must be at least 1, and a whole number, found True"),
         (lambda: cs.solve(cs.parse(DIVIDER), start="a"), r"start must be \(1, 1\) finite numbers"),
         (lambda: cs.solve(cs.parse(DIVIDER), backend=3), "backend takes a Backend object, found 3"),  # type: ignore
+        (lambda: cs.compile_problem(cs.parse(DIVIDER), lenient="x"), "lenient must be True or False, found 'x'"),  # type: ignore
+        (lambda: cs.parse(DIVIDER).at_rows("x"), "at_rows takes a slice, or an array of numbers of rows, found 'x'"),  # type: ignore
+        *(
+            (lambda workers=workers: swept(workers=workers), f"workers must be a whole number, found {workers!r}")
+            for workers in ("2", None, 2.5, True)
+        ),
+        *(
+            (lambda saves=saves: swept(saves=saves), f"saves takes a list of texts, .* found {saves!r}")
+            for saves in (3, None, True, "all")
+        ),
+        (lambda: cs.monte_carlo(cs.parse(DIVIDER), np.array([2, 3])), "runs must be a whole number, found array"),  # type: ignore
+        (lambda: cs.monte_carlo(cs.parse(DIVIDER), 2, seed=True), "seed must be a whole number, found True"),
+        (lambda: swept(progress="x"), "progress takes a function of what is done .* found 'x'"),
+        (lambda: cs.solve(cs.parse(DIVIDER), progress=3), "progress takes a function of what is done .* found 3"),  # type: ignore
+        (lambda: cs.solve(cs.parse(DIVIDER)).plot(row="x"), "row must be a whole number, found 'x'"),  # type: ignore
+        (lambda: swept().point(3), "no point 3: there are 3, counted from 0"),
+        (lambda: swept().point(-1), "no point -1"),
+        (lambda: swept().point(None), "point must be a whole number, found None"),  # type: ignore
+        (lambda: read_raw("out.raw"), "read_raw takes the bytes of a file, .* found 'out.raw'"),  # type: ignore
     ],
 )
 def test_wrong_settings(call: Any, message: str) -> None:
     with pytest.raises(cs.SettingsError, match=message):
         call()
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
+    assert swept(workers=np.int64(1)).point(np.int8(2)) == "V1 = 2"  # type: ignore[arg-type]
+    assert cs.monte_carlo(cs.parse(DIVIDER), np.int32(2), np.uint8(3)).values[:, 0].tolist() == [3, 4]  # type: ignore
 
 
 # -- results that are taken --------------------------------------------------------------------------------------------

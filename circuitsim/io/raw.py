@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim import __version__
-from circuitsim.errors import CircuitError
+from circuitsim.errors import CircuitError, SettingsError
 from circuitsim.io.files import replacing
 
 Floats = NDArray[np.float64]
@@ -86,6 +86,8 @@ def read_raw(data: bytes) -> list[Plot]:
     >>> plot.variables, plot.values
     ((('v(a)', 'voltage'), ('i(v1)', 'current')), array([[ 2. , -0.5]]))
     """
+    if not isinstance(data, bytes | bytearray):
+        raise SettingsError(f"read_raw takes the bytes of a file, Path('out.raw').read_bytes(), found {data!r}")
     plots = []
     start = 0
     while data[start:].strip():

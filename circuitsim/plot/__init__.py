@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from circuitsim.errors import SettingsError
+from circuitsim.errors import SettingsError, whole
 from circuitsim.plot import crossbars, field, graph, layers, style, sweeps
 from circuitsim.plot.elements import count_elements
 from circuitsim.shapes import Shapes
@@ -28,7 +28,7 @@ def solution_figure(solution: Solution, kind: str = "auto", row: int = 0) -> Fig
     """See Solution.plot."""
     if kind not in KINDS:
         raise SettingsError(f"unknown kind of picture '{kind}': choose {', '.join(KINDS)}")
-    if not 0 <= row < solution.batch:
+    if not 0 <= whole("row", row) < solution.batch:
         raise SettingsError(f"no row {row}: the batch has {solution.batch}, counted from 0")
     style.need_matplotlib()
     _check_nodes(solution.circuit)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import cached_property
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from circuitsim.backends.base import Backend
 from circuitsim.build import build_circuit
 from circuitsim.circuit import Circuit
-from circuitsim.errors import NetlistError, SettingsError
+from circuitsim.errors import NetlistError, SettingsError, whole
 from circuitsim.netlist.chance import MOST_SEED
 from circuitsim.netlist.expand import Changes
 from circuitsim.netlist.revalue import Variant
@@ -51,11 +50,8 @@ def monte_carlo(
     """
     check_circuit(circuit, settings)
     clock = time.perf_counter()
-    seed = circuit.netlist.options.seed if seed is None else seed
-    if not isinstance(seed, Integral):
-        raise SettingsError(f"seed must be a whole number, found {seed!r}")
-    if not isinstance(runs, Integral):
-        raise SettingsError(f"runs must be a whole number, found {runs!r}")
+    seed = whole("seed", circuit.netlist.options.seed if seed is None else seed)
+    runs = whole("runs", runs)
     if runs < 1:
         raise SettingsError(f"runs must be at least 1, found {runs}")
     if not 0 <= seed <= MOST_SEED - runs:

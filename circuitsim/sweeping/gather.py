@@ -13,6 +13,7 @@ import numpy as np
 from circuitsim import workers as processes
 from circuitsim.circuit import Circuit
 from circuitsim.errors import CircuitError, SettingsError
+from circuitsim.solving import check_progress
 from circuitsim.sweeping.plan import Plan
 from circuitsim.sweeping.results import NOTHING, Note, Points, SweepResult, unknown_points
 
@@ -43,6 +44,7 @@ def solve_plan(
 ) -> SweepResult:
     """Solve all chunks that are not kept, and put them together. `clock`: when the analysis was begun."""
     processes.check(workers, scheduler)
+    check_progress(progress)
     if plan.backend is not None and (workers > 1 or scheduler is not None):
         raise SettingsError("a backend object cannot be sent to workers; name it: Settings(backend=...)")
     gathered = Gathered(plan, progress)

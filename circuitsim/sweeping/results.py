@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.circuit import Circuit
-from circuitsim.errors import At, SettingsError
+from circuitsim.errors import At, SettingsError, whole
 from circuitsim.netlist.model import Swept
 from circuitsim.netlist.saves import Save, find_save, labels_of, quantities_of
 from circuitsim.notebook import sweep_frame, sweep_html
@@ -161,7 +161,9 @@ class SweepResult(Points):
         return sweep_figure(self)
 
     def point(self, index: int) -> str:
-        """A point in words: `V1 = 0.5, temp = 27`."""
+        """A point in words: `V1 = 0.5, temp = 27`. SettingsError when there is none of this number, from 0."""
+        if not 0 <= whole("point", index) < len(self.values):
+            raise SettingsError(f"no point {index}: there are {len(self.values)}, counted from 0")
         numbers = self.values[index].tolist()
         return ", ".join(f"{name} = {number:.10g}" for name, number in zip(self.names, numbers, strict=True))
 
