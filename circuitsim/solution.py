@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from numbers import Integral, Real
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Floats = NDArray[np.float64]
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 _MOST_IN_HTML = 1000  # saved values that are worked out to show the first of them
 METHODS = ("auto", "bcd", "newton")
@@ -91,6 +92,8 @@ class Settings:
 class Solution:
     """The equilibrium (or what was reached of it). Arrays have the batch axis first, also for a batch of one.
 
+    Those that are worked out once and kept, such as `determined`, cannot be written to.
+
     Voltages are `voltage` and `voltages`, currents `current`; `x`, `low`, `carried`, `loose` are what they come from.
 
     >>> from circuitsim import parse, solve
@@ -146,8 +149,7 @@ class Solution:
 
         NaN where no voltages were reached.
         """
-        worst: Floats = currents.row_violations(self).max(axis=1, initial=0.0)
-        return worst
+        return _kept(currents.row_violations(self).max(axis=1, initial=0.0))
 
     @property
     def failed(self) -> NDArray[np.int64]:
@@ -228,14 +230,15 @@ class Solution:
     def tie_currents(self) -> tuple[Floats, NDArray[np.bool_]]:
         """Currents of voltage sources and shorts, (batch, n_ties), and which of them are unique."""
         current, unique = currents.tie_currents(self)
-        return current, unique & ~self.ambiguous[0]
+        return _kept(current), _kept(unique & ~self.ambiguous[0])
 
     @cached_property
     def source_currents(self) -> tuple[Floats, NDArray[np.bool_]]:
         """Currents of Circuit.sources, (batch, n), A, and which of them are unique."""
         others, all_rows = self.circuit.fixing_voltage, slice(0, self.batch)
         (of_ties, unique), of_others = self.tie_currents, currents.active_currents(self, all_rows)[:, others]
-        return np.concatenate([of_ties, of_others], axis=1), np.append(unique, ~self.ambiguous[2][others])
+        both = np.concatenate([of_ties, of_others], axis=1), np.append(unique, ~self.ambiguous[2][others])
+        return _kept(both[0]), _kept(both[1])
 
     @cached_property
     def ambiguous(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
@@ -251,7 +254,7 @@ class Solution:
         if self.loose.any():
             open_ties, open_controlled = uniqueness.open_currents(self)
             ties, controlled = ties | open_ties, controlled | open_controlled
-        return ties, diodes, controlled
+        return _kept(ties), _kept(diodes), _kept(controlled)
 
     @property
     def ambiguous_others(self) -> list[str]:
@@ -272,9 +275,10 @@ class Solution:
         """
         islands = self.problem.topology.islands
         if islands.n_parts == 1:
-            return ~self.left_open
+            return _kept(~self.left_open)
         fall, rise = self._room
-        return self.circuit.left_out | ~self.left_open & ((fall == 0) & (rise == 0)).all(axis=0)[islands.part]
+        still = ((fall == 0) & (rise == 0)).all(axis=0)[islands.part]
+        return _kept(self.circuit.left_out | ~self.left_open & still)
 
     @property
     def left_open(self) -> NDArray[np.bool_]:
@@ -345,3 +349,9 @@ class Solution:
         nodes = [c.nodes[k] for k in np.flatnonzero(~self.determined).tolist()]
         sources = [c.source_names[k] for k in np.flatnonzero(~self.source_currents[1]).tolist()]
         refuse_loose(nodes, sources + self.ambiguous_others)
+
+
+def _kept(array: NDArray[Scalar]) -> NDArray[Scalar]:
+    """An array that everybody is given: nobody may change it."""
+    array.setflags(write=False)
+    return array

@@ -241,6 +241,22 @@ def test_what_a_sweep_gives_is_the_callers() -> None:
         assert np.array_equal(taken(), before)
 
 
+@pytest.mark.parametrize(
+    "deck", [DIVIDER, CROSSBAR, DIVIDER + "D1 out 0 di\n.model di D(ron=0)\nE1 e 0 out 0 2\nRe e 0 1\n"]
+)
+def test_what_a_solution_keeps_cannot_be_changed(deck: str) -> None:
+    solution = cs.solve(cs.parse(deck))
+    kept = [solution.kcl_relative, solution.determined]
+    kept += [*solution.tie_currents, *solution.source_currents, *solution.ambiguous]
+    for array in kept:
+        with pytest.raises(ValueError, match="read-only"):
+            array[:] = 0
+    for taken in (solution.voltages, lambda: solution.current("Vx" if deck == CROSSBAR else "V1")):
+        before = taken()
+        taken()[:] = 7.0
+        assert np.array_equal(taken(), before)
+
+
 def test_circuits_and_results_are_compared_by_identity() -> None:
     circuit = cs.parse(DIVIDER)
     problem, result = cs.compile_problem(circuit), cs.sweep(circuit, "V1 0 1 1")
