@@ -9,10 +9,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
+from typing import IO
 
 import numpy as np
 import psutil
@@ -28,6 +30,7 @@ import circuitsim as cs
 from circuitsim import workers
 from circuitsim.backends.base import find_backend
 from circuitsim.cli import main
+from circuitsim.io import study
 from circuitsim.io.study import Study
 from circuitsim.saved import wanted_saves
 from circuitsim.sweeping import Points, SweepResult, analyses_to_run
@@ -574,6 +577,40 @@ def test_a_folder_has_studies_of_one_netlist_and_nothing_else(tmp_path: Path) ->
     result = CliRunner().invoke(main, ["sweep", str(deck), "--study", str(folder)])
     assert result.exit_code == 2 and "thesis.tex in it is no study; choose another name" in result.stderr
     assert sorted(folder.rglob("*")) == sorted([*before, folder / "thesis.tex"])
+
+
+def test_the_same_study_may_be_begun_twice_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deck, folder, replacing = tmp_path / "two.cir", tmp_path / "study", study.replacing
+    deck.write_text(TWO)
+    again = [
+        sys.executable,
+        "-m",
+        "circuitsim",
+        "sweep",
+        str(deck),
+        "--runs",
+        "2",
+        "-q",
+        "--csv",
+        "--study",
+        str(folder),
+    ]
+    told = []
+
+    @contextmanager
+    def meanwhile(path: Path, mode: str) -> Iterator[IO]:
+        with replacing(path, mode) as out:
+            told.append(subprocess.run(again, capture_output=True, text=True, check=False, cwd=ROOT))
+            yield out
+
+    monkeypatch.setattr(study, "replacing", meanwhile)
+    assert run(deck, "--runs", 2, "--study", folder) == f"note: 1 chunks were taken from {folder / 'runs'}\n"
+    assert (told[0].returncode, told[0].stderr, len(told)) == (0, "", 1)
+    assert sorted(path.name for path in (folder / "runs").iterdir()) == ["chunk-000000.npz", "study.json"]
+    (folder / "dc1").mkdir()
+    (folder / "dc1" / f".study.json.0a.{ended()}.tmp").write_bytes(b"a kill came in between")
+    run(deck, "--study", folder)
+    assert sorted(path.name for path in (folder / "dc1").iterdir()) == ["chunk-000000.npz", "study.json"]
 
 
 @pytest.mark.parametrize("option", ["--npz", "--raw", "--parquet"])

@@ -88,9 +88,10 @@ def check_studies(folder: Path, circuit: Circuit, option: str) -> None:
     except OSError as error:
         raise SettingsError(f"{option} {folder}: {error.strerror or error}") from None
     for path in inside:
+        taken = _is_taken(path)
         if (path / FACTS).is_file():
             _compare(path / FACTS, circuit_facts(circuit), option, part=True)
-        elif not path.is_dir() or any(path.iterdir()):
+        elif taken:
             raise SettingsError(f"{option} {folder}: {path.name} in it is no study; choose another name")
 
 
@@ -129,18 +130,27 @@ def take_up(folder: Path, facts: Mapping[str, Any], option: str) -> None:
     path = folder / FACTS
     wanted = {"format": _FORMAT, "version": __version__, **facts}
     try:
-        if path.exists():
-            there = _compare(path, wanted, option)
-            remove_torn(folder)
-            if not differences(there, wanted):
-                return
-        elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        taken = _is_taken(folder)
+        there = _compare(path, wanted, option) if path.exists() else {}
+        if taken and not there:
             raise SettingsError(f"{option} {folder}: it exists and holds no study; choose another name")
         folder.mkdir(parents=True, exist_ok=True)
+        remove_torn(folder)
+        if there and not differences(there, wanted):
+            return
     except OSError as error:
         raise SettingsError(f"{option} {folder}: {error.strerror or error}") from None
     with replacing(path, "w") as out:
         out.write(json.dumps(wanted, indent=1) + "\n")
+
+
+def _is_taken(folder: Path) -> bool:
+    """Whether there is anything where a study is to be, but a study.json that is being written, or was at a kill.
+
+    Ask before looking for study.json: another process may begin the same study at this moment.
+    """
+    begun = f".{FACTS}.*.tmp"
+    return folder.exists() and not (folder.is_dir() and all(path.match(begun) for path in folder.iterdir()))
 
 
 def _compare(path: Path, wanted: Mapping[str, Any], option: str, part: bool = False) -> dict[str, Any]:
