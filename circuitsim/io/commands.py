@@ -226,9 +226,9 @@ def _exit_codes(ctx: click.Context, memory_advice: str) -> Iterator[None]:
     if sys.stdout is None:  # closed before it began: what goes there is nobody's
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  until the end
     if isinstance(sys.stdout, io.TextIOWrapper):
-        if isinstance(sys.stdout.buffer, io.RawIOBase):  # python -u: it writes what there is room for, and is content
-            buffered = io.BufferedWriter(sys.stdout.buffer)
-            sys.stdout = io.TextIOWrapper(buffered, sys.stdout.encoding, line_buffering=True)
+        if isinstance(sys.stdout.buffer, io.FileIO):  # python -u: it writes what there is room for, and is content
+            number, encoding = sys.stdout.fileno(), sys.stdout.encoding
+            sys.stdout = open(number, "w", buffering=1, encoding=encoding, closefd=False)  # noqa: SIM115
         sys.stdout.reconfigure(errors="backslashreplace")  # names that the terminal's encoding lacks
     try:
         try:
