@@ -300,7 +300,7 @@ def test_going_on_from_the_previous_one_keeps_it(tmp_path: Path) -> None:
         record.save(run.checkpoint(FINGERPRINT))
     previous = (tmp_path / PREVIOUS).read_bytes()
     (tmp_path / NEWEST).write_bytes(b"damaged")
-    (tmp_path / ".checkpoint.npz.99.tmp").write_bytes(b"torn")
+    (tmp_path / f".checkpoint.npz.c0ffee00.{10**30}.tmp").write_bytes(b"torn")  # of a process that is no more
     record = Record(tmp_path, tmp_path / PREVIOUS)
     checkpoint = record.load(FINGERPRINT)
     assert checkpoint is not None

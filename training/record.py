@@ -17,12 +17,12 @@ import numpy as np
 
 from circuitsim import Circuit, __version__
 from circuitsim.errors import BackendUnavailable, SettingsError
-from circuitsim.io.files import replacing
+from circuitsim.io.files import remove_torn, replacing
 from circuitsim.io.inputs import read_array
 from circuitsim.io.sealed import add_array
 from circuitsim.io.study import branches_digest
 from circuitsim.spice.export import export
-from training.checkpoint import NEWEST, PREVIOUS, Checkpoint, Fingerprint, keep, load_checkpoint, without_steps
+from training.checkpoint import NEWEST, Checkpoint, Fingerprint, keep, load_checkpoint, without_steps
 from training.learner import Samples
 from training.metrics import Row, plot_curve, write_metrics
 
@@ -63,9 +63,7 @@ class Record:
         newest = self.folder / NEWEST
         # Going on from the previous one, the newest may be damaged: then it is written over, never kept instead.
         self._newest_is_good = newest.exists() and newest.samefile(self.resume)
-        for name in (NEWEST, PREVIOUS, CONFIG, METRICS, TRAINED, "trained.npz", CURVE):
-            for torn in self.folder.glob(f".{name}.[0-9]*.tmp"):  # of writes that a kill cut short
-                torn.unlink(missing_ok=True)
+        remove_torn(self.folder)
         return checkpoint
 
     def save(self, checkpoint: Checkpoint) -> None:
