@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 import circuitsim as cs
 from circuitsim.errors import NetlistError
-from circuitsim.netlist import Netlist, revalue
+from circuitsim.netlist import Netlist, parse_netlist, revalue
 from circuitsim.netlist.chance import NotTogether, Recorder, Together, single
 from circuitsim.netlist.expand import Changes
 from circuitsim.netlist.revalue import Revaluer
@@ -264,3 +265,42 @@ def test_runs_drawn_together_are_solved_as_before(tmp_path: Path) -> None:
         alone = cs.solve(cs.load(tmp_path / "deck.cir", 2 + k))
         np.testing.assert_allclose(result.voltages[k], alone.voltages()[0], rtol=1e-8)
     assert result.statuses.tolist() == ["SOLVED"] * 6
+
+
+# -- side by side ------------------------------------------------------------------------------------------------------
+
+SERIES = "t\n.param r=1k\nV1 a 0 1\nR1 a b {r}\nR2 b 0 1k"
+
+
+def together(text: str, ohms: Iterable[float], which: slice = slice(None)) -> Netlist | None:
+    """Those of the netlists for so many ohms, side by side."""
+    changes = [Changes(params={"r": float(value)}) for value in ohms]
+    variants = list(Revaluer(parse_netlist(text)).variants(changes))[which]
+    return variants[0].revaluer.together(variants)
+
+
+def test_what_is_put_side_by_side() -> None:
+    assert together(SERIES, (1, 2)) is not None
+    pieces = together(SERIES + "\nN1 b 0 n\n.model n pwl(0 0 1 {r})", (1, 2))
+    assert pieces is not None
+    assert [model.points[-1] for model in pieces.models] == [1.0, 2.0]
+    with pytest.raises(NetlistError, match="R1: negative resistance -3 ohm"):
+        together(SERIES, (1, 2, -3))
+
+
+def test_what_is_not_put_side_by_side() -> None:
+    """Trained resistors that are open; variants that were not read at once."""
+    assert together(SERIES.replace("R2 b 0 1k", "R2 b 0 g=0\n.train R2"), (1, 2)) is None
+    assert together(SERIES, range(1, 400), slice(1, 400, 299)) is None
+
+
+def test_changes_of_elements_are_those_of_each() -> None:
+    revaluer = Revaluer(parse_netlist(SERIES.replace("{r}", "1k")))
+    variants = revaluer.variants([Changes(elements={"r1": 1.0}), Changes(elements={"r1": 2.0})])
+    assert [variant.netlist().tables["R"].values["r"][0] for variant in variants] == [1.0, 2.0]
+    with pytest.raises(NetlistError, match="no element 'r9'"):
+        revaluer.netlist(Changes(elements={"r9": 1.0}))
+
+
+def test_elements_at_one_are_found_in_any_case() -> None:
+    assert Revaluer(parse_netlist(SERIES)).at_one(["R1"]).tables["R"].values["r"][0] == 1.0

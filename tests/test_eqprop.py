@@ -215,6 +215,15 @@ def test_trained_sources_hold_offsets_and_outputs() -> None:
         assert relative(found[route], found["finite"]) < 1e-6
 
 
+def test_back_propagation_through_nonlinear_resistors() -> None:
+    text = (
+        "t\nV1 in 0 2\nR1 in a 1k\nR2 a b 2k\nR3 b 0 1k\nN1 a b th\nN2 b 0 th\nR4 a 0 3k\nR5 b c 1k\nR6 c a 1k\n"
+        ".model th sinh(i0=50u v0=0.2)\n.output b\n.train R1 R2 R3 R4"
+    )
+    found = all_gradients(compile_problem(parse(text)), np.array([[0.3]]), beta=1e-6)
+    assert relative(found["bp"], found["finite"]) < 1e-5
+
+
 @pytest.mark.parametrize(
     ("deck", "message"),
     [
@@ -224,6 +233,10 @@ def test_trained_sources_hold_offsets_and_outputs() -> None:
         ("V1 a 0 1\nR1 a b 1\nR2 b 0 0\nR3 a c 1\nR4 c 0 1\n.output c\n.train R2", "R2: a resistor of 0 ohm"),
         (
             "V1 a 0 1\nR1 a b 1\nR2 b 0 1\n.model i D(ron=0)\nD1 b a i\n.output b\n.train V1",
+            "V1: ideal diode D1 hangs on this voltage source",
+        ),
+        (
+            "V1 a 0 1\nR1 a b 1\nR2 b 0 1\n.model i D(ron=0)\nD1 a b i\n.output b\n.train V1",
             "V1: ideal diode D1 hangs on this voltage source",
         ),
     ],
@@ -396,6 +409,35 @@ def test_a_part_that_open_diodes_cut_off_has_no_part_in_the_gradient() -> None:
     found = newton_gradients(compile_problem(parse(text)), np.array([[0.3]]), 1e-6)
     assert found["implicit"][2] == 0
     assert relative(found["implicit"], found["finite"]) < 1e-6
+
+
+def test_outputs_of_one_unit_add_up() -> None:
+    text = "t\nV1 in 0 3\nR1 in a 1k\nR2 a 0 1k\nV2 b a 0.7\nR3 b 0 2k\n.output a b\n.train R1 R2"
+    found = newton_gradients(compile_problem(parse(text)), np.array([[0.4, 0.2]]), 1e-6)
+    assert relative(found["implicit"], found["finite"]) < 1e-5
+
+
+def test_open_conductances_to_an_island_have_no_gradient() -> None:
+    """No voltage of the island is better than another."""
+    text = "t\nV1 in 0 3\nR1 in y 1k\nR2 y 0 1k\nR3 y x g=0\nR4 x z 1k\nI1 x z 1m\n.output y\n.train R1 R3"
+    found = newton_gradients(compile_problem(parse(text)), np.array([[0.4]]), 1e-6)
+    assert found["implicit"][1] == 0
+    assert relative(found["implicit"], found["finite"]) < 1e-5
+
+
+def test_an_open_crossbar_to_an_island_has_no_gradient() -> None:
+    text = "t\nV1 in 0 3\nR1 in y 1k\nR2 y 0 1k\nRX[0:1][0:1] q[0:1] z[0:1] g=1m\nR5 y q[0] 1k\n.output y\n.train R1 RX"
+    problem = compile_problem(parse(text)).with_values({"RX": [[1e-3, 0], [0, 1e-3]]})
+    assert not newton_gradients(problem, np.array([[0.4]]), 1e-6)["implicit"][1].any()
+
+
+@pytest.mark.parametrize("crossbar", ["RX[0:0][0:1] in[0:0] h[0:1]", "RX[0:1][0:0] h[0:1] in[0:0]"])
+def test_a_trained_source_beside_a_crossbar(crossbar: str) -> None:
+    """It drives a row, or a column."""
+    text = f"t\nV1 in[0] 0 3\n{crossbar} g=1m\nR2 h[0] y 1k\nR3 h[1] y 2k\nR4 y 0 1k\n.output y\n.train V1 RX"
+    found = newton_gradients(compile_problem(parse(text)), np.array([[0.4]]), 1e-6)
+    assert found["implicit"][0] != 0
+    assert relative(found["implicit"], found["finite"]) < 1e-5
 
 
 def test_a_nudge_where_diodes_alone_hold_a_part() -> None:

@@ -210,6 +210,32 @@ def test_current_faults_name_the_row() -> None:
         cs.compile_problem(c).drive(slice(0, 3))
 
 
+def test_the_first_row_that_fails_is_named_by_its_number_in_the_batch() -> None:
+    c = parse("I1 0 x 1", "I2 x 0 1", "R1 x y 1").with_values({"I1": [1.0, 2.0, 1.5]})
+    islands = cs.compile_problem(c).topology.islands
+    with pytest.raises(cs.TopologyError, match=r"a net 1 A into it \(batch row 1\)"):
+        islands.check(c, c.current_sources.i)
+    with pytest.raises(cs.TopologyError, match=r"\(batch row 8\)"):
+        islands.check(c, c.current_sources.i[1:], first_row=8)
+
+
+def test_a_loop_of_islands_with_a_leaf_that_pushes_into_it() -> None:
+    """0.9 A alone can leave by D4, which carries 1 A in reverse; with 0.2 A of the leaf they cannot."""
+    loop = "I1 0 a 0.3", "I2 0 b 0.3", "I3 0 c 0.3", "D1 a b i", "D2 b c i", "D3 c a i", "D4 0 c s"
+    cs.compile_problem(parse(*loop)).drive(slice(0, 1))
+    assert fault(*loop, "I5 0 l 0.2", "D5 l a i").nodes == ("a", "b", "c", "l")
+
+
+def test_a_crossbar_whose_largest_conductances_do_not_join_it() -> None:
+    """Smaller ones do: nothing floats."""
+    c = parse("V1 a[0] 0 1", "RX[0:2][0:2] a[0:2] b[0:2] g=1").with_values(
+        {"RX": np.array([[3.0, 1, 0], [0, 3, 2], [0, 2, 3]])}
+    )
+    solution = cs.solve(c)
+    for node in ("a[1]", "a[2]", "b[0]", "b[1]", "b[2]"):
+        assert solution.voltage(node)[0] == pytest.approx(1.0)
+
+
 @pytest.mark.parametrize(
     "islands",
     [

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -24,6 +25,7 @@ from training.fit import TABLES, main
 from training.general import GeneralLearner, input_sources, split_inputs
 from training.learner import LearningError, Samples, Tally
 from training.network import make_learner, trained_kinds, within_window
+from training.options import command_line, shared_options
 from training.recipe import find_recipe
 from training.record import Record
 from training.table import check_columns, load_table
@@ -522,6 +524,34 @@ def test_a_folder_is_gone_on_with_from_its_newest_checkpoint(tmp_path: Path) -> 
 def test_checkpoints_every_nan_seconds_are_refused() -> None:
     result = CliRunner().invoke(main, ["--checkpoint-every", "nan"])
     assert result.exit_code == 2 and "'nan' is no number of seconds" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--epochs 0", "0 is not in the range x>=1"),
+        ("--limit 0", "0 is not in the range x>=1"),
+        ("--checkpoint-every -1", "-1.0 is not in the range x>=0"),
+    ],
+)
+def test_counts_below_their_least_are_refused(arguments: str, message: str) -> None:
+    result = CliRunner().invoke(main, arguments.split())
+    assert result.exit_code == 2 and message in result.output
+
+
+def test_the_command_line_of_a_context() -> None:
+    """What was given, for a shell; what is left out and what is put in its place."""
+    lines: list[str] = []
+
+    @click.command()
+    @shared_options("drn", "--first")
+    @click.pass_context
+    def program(ctx: click.Context, **values: object) -> None:
+        lines.append(command_line("training.x", ctx, ["seed"], resume="", out=Path("a b")))
+
+    given = ["--netlist", "a b.cir", "--seed", "3", "--tensorboard", "--bias-rates", "0.5,1"]
+    assert CliRunner().invoke(program, given).exit_code == 0
+    assert lines == ["python -m training.x --netlist 'a b.cir' --out 'a b' --resume --tensorboard --bias-rates 0.5,1.0"]
 
 
 def test_defaults_are_said(tmp_path: Path) -> None:

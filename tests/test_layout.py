@@ -132,6 +132,60 @@ def test_wires_of_a_crossbar_lie_over_each_other(cell: str, prefixes: str) -> No
     assert at["x[2]"] == pytest.approx((at["a2[0]"][0] - 1, at["a2[0]"][1]))  # beside the row that it drives
 
 
+def grid(name: str, rows: int, columns: int) -> list[str]:
+    """Resistors between neighbours among nodes called so."""
+    across = [f"R{name}h{i}_{j} {name}{i}_{j} {name}{i}_{j + 1} 1" for i in range(rows) for j in range(columns - 1)]
+    return across + [
+        f"R{name}v{i}_{j} {name}{i}_{j} {name}{i + 1}_{j} 1" for i in range(rows - 1) for j in range(columns)
+    ]
+
+
+def grids(*cards: str) -> list[list[tuple[str, tuple[int, ...]]]]:
+    """Prefix and shape of each."""
+    found = Shapes(cs.parse("\n".join(["t", *cards]))).grids
+    return [[(grid.prefix, grid.nodes.shape) for grid in stack] for stack in found]
+
+
+def test_which_grids_are_grids() -> None:
+    places = [(i, j) for i in range(6) for j in range(6)]
+    assert grids(*grid("n", 4, 5)) == [[("n", (4, 5))]]
+    assert grids(*grid("n", 1, 5)) == []  # a row
+    assert grids(*(f"R{i}{j} n{i}_{j} 0 1" for i, j in places)) == []  # nothing is joined
+    assert (
+        grids(*(f"R{i}{j} n{i}_{j} n{(i * 3 + 1) % 6}_{(j * 5 + 2) % 6} 1" for i, j in places)) == []
+    )  # no neighbours
+
+
+def test_which_grids_lie_over_each_other() -> None:
+    """Where more than half of the nodes of the smaller one have a branch to the other."""
+    both = grid("n", 4, 5) + grid("m", 4, 5)
+    assert grids(*both, *(f"Rx{i} n{i}_{i} m{i}_{i} 1" for i in range(4))) == [[("n", (4, 5))], [("m", (4, 5))]]
+    over = [f"Rx{i}_{j} n{i}_{j} m{i}_{j} 1" for i in range(2) for j in range(3)]
+    assert grids(*grid("n", 4, 5), *grid("m", 2, 3), *over) == [[("n", (4, 5)), ("m", (2, 3))]]
+
+
+def layers(*cards: str) -> list[list[str]]:
+    """The names of the nodes of each."""
+    circuit = cs.parse("\n".join(["t", *cards]))
+    return [[circuit.nodes[k] for k in layer] for layer in Shapes(circuit).layers]
+
+
+def test_layers_of_resistors_begin_at_sources_either_way_round() -> None:
+    dense = [f"R{a}{i}{b}{j} {a}{i} {b}{j} 1k" for a, b, n in ("xh3", "hy2") for i in range(3) for j in range(int(n))]
+    wanted = [["x0", "x1", "x2"], ["h0", "h1", "h2"], ["y0", "y1"]]
+    assert layers(*(f"V{i} x{i} 0 1" for i in range(3)), *dense) == wanted
+    assert layers(*(f"V{i} 0 x{i} 1" for i in range(3)), *dense) == wanted
+    assert layers(*(f"V{i} x{i} 0 1" for i in range(3)), *dense, "Rh h0 h1 1k") == []
+
+
+def test_layers_of_crossbars_begin_at_the_driven_end() -> None:
+    chain = ["RA[0:2][0:1] x[0:2] h[0:1] 1k", "RB[0:1][0:1] h[0:1] y[0:1] 1k"]
+    assert layers("V[0:1] y[0:1] 0 1", *chain) == [["y[0]", "y[1]"], ["h[0]", "h[1]"], ["x[0]", "x[1]", "x[2]"]]
+    assert layers("V[0:1] y[0:1] 0 1", *chain, *(f"Rz{k} q{k} 0 1" for k in range(20))) == []
+    ring = [f"R{a}{b}[0:1][0:1] {a}[0:1] {b}[0:1] 1k" for a, b in ("pq", "qr", "rp")]
+    assert layers("V[0:2] x[0:2] 0 1", *chain, *ring, "Rp p[0] 0 1") == []
+
+
 # -- positions ---------------------------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ import circuitsim as cs
 from circuitsim import kcl, residual
 from circuitsim.branch_sums import crossbar_sums, ufunc_at, violations
 from circuitsim.gallery import Recipe, drn, random_circuit
-from circuitsim.kcl import exact_sums, shift, violation
+from circuitsim.kcl import active_laws, exact_sums, shift, violation
 from circuitsim.laws import branch_current
 from circuitsim.residual import FIGURES, Check, Residuals
 
@@ -453,3 +453,34 @@ def test_crossbar_sums_are_those_in_rational_arithmetic(overlap: bool) -> None:
     for k in range(8):
         assert abs(Fraction(flow[k]) - exact[k]) <= absolute[k] * Fraction(2) ** -49
         assert abs(Fraction(total[k]) - absolute[k]) <= absolute[k] * Fraction(2) ** -49
+
+
+@pytest.mark.parametrize("within", ["", "I1 b b 1e9\n"])
+def test_what_flows_within_a_unit_counts_nowhere(within: str) -> None:
+    """At 0.501 V 0.499 mA flow in and 0.501 mA out; 1e9 A from b to b are nothing, not even rounding."""
+    problem = cs.compile_problem(cs.parse(f"t\nV1 a 0 1\n{within}R2 a b 1k\nR3 b 0 1k"))
+    flow, total = exact_sums(problem, problem.drive(slice(0, 1)), np.array([[0.501]]), np.arange(1))
+    assert flow[0, 0] == pytest.approx(2e-6)
+    assert total[0, 0] == pytest.approx(1e-3)
+
+
+def test_currents_of_a_crossbar_within_a_unit_count_nowhere() -> None:
+    """V2 makes one unit of b[0] and c[0]: sums are those of the same circuit with the crossbar as resistors."""
+    deck = "t\nV2 b[0] c[0] 1e6\nR1 b[0] 0 1\nR2 c[1] 0 1\nR3 b[1] 0 1\n"
+    resistors = "\n".join(f"RX{i}{j} b[{i}] c[{j}] 1" for i in range(2) for j in range(2))
+    totals = []
+    for cells in ("RX[0:1][0:1] b[0:1] c[0:1] g=1", resistors):
+        problem = cs.compile_problem(cs.parse(deck + cells))
+        _, total = exact_sums(problem, problem.drive(slice(0, 1)), cs.solve(problem).x, np.arange(1))
+        totals.append(sorted(total[0]))
+    np.testing.assert_allclose(totals[0], totals[1], rtol=1e-6)
+
+
+def test_sizes_of_the_terms_of_controlled_sources() -> None:
+    """E1: none, as v(a) - v(a) controls it; F1: its own 1 mA and 1e-3 of the 1 A in V1; V1: v(a) and its 1000 V."""
+    deck = "t\nV1 a 0 1000\nR1 a 0 1k\nE1 b 0 a a 2\nR2 b 0 1k\nF1 0 c V1 1e-3\nR3 c 0 1g"
+    problem = cs.compile_problem(cs.parse(deck))
+    solution = cs.solve(problem)
+    drive = replace(problem.drive(slice(0, 1)), carried=solution.carried)
+    _, size, _ = active_laws(problem, drive, solution.x)
+    np.testing.assert_allclose(size, [[0.0, 2e-3, 2000.0]])

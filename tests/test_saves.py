@@ -19,7 +19,7 @@ from helpers import PRECISE, needs_ngspice
 import circuitsim as cs
 from circuitsim import cli, gallery
 from circuitsim.netlist.saves import split_saves
-from circuitsim.saved import Saved, wanted_saves
+from circuitsim.saved import Saved, as_saves, wanted_saves
 from circuitsim.spice.export import export
 from circuitsim.spice.ngspice import run_ngspice, tight_options
 
@@ -252,6 +252,22 @@ def test_open_elements_carry_nothing() -> None:
     assert set(found.values()) == {0.0}
 
 
+def test_volts_of_sources_in_some_rows() -> None:
+    problem = cs.compile_problem(cs.parse(DIVIDER)).with_values({"V1": np.arange(20.0)[:, None]})
+    solution = cs.solve(problem)
+    found = Saved(solution, wanted_saves(solution.circuit, ["@v1[dc]"]))
+    assert found.values(slice(2, 4)).tolist() == [[2.0], [3.0]]
+
+
+@pytest.mark.parametrize("volts", [1, -9])
+def test_the_junction_of_a_diode_of_pieces_has_all_its_volts(volts: float) -> None:
+    """RS is a parameter of other diodes; what stands in its place here is no series resistance."""
+    found = one(
+        f"t\nV1 a 0 {volts}\nR1 a b 1k\nD1 b 0 di\n.model di D(ron=10 vfwd=0.1 vrev=5 rrev=1)", "@d1[vd]", "v(b)"
+    )
+    assert found["@d1[vd]"] == found["v(b)"]
+
+
 def test_before_there_are_voltages_nothing_is_known() -> None:
     circuit = cs.parse("refused\nI1 0 a 1m\nR1 a 0 1k\nR2 b 0 1k\n.model di D(ron=0)\nD1 a b di\n")
     solution = cs.solve(circuit, cs.Settings("bcd", max_sweeps=1), raise_on_failure=False)
@@ -259,6 +275,23 @@ def test_before_there_are_voltages_nothing_is_known() -> None:
         pytest.skip("this method solves it")
     found = Saved(solution, wanted_saves(circuit, ["all"]))
     assert np.isnan(found.values()).all()
+    assert not found.ambiguous.any()
+
+
+def test_without_voltages_nothing_is_called_ambiguous() -> None:
+    """The currents of V1 and V2, side by side, would be."""
+    circuit = cs.parse("t\nI1 0 x 1\nR1 x 0 1\nG1 x 0 x 0 -1\nV1 b 0 1\nV2 b 0 1\nR2 b 0 1")
+    solution = cs.solve(circuit, cs.Settings(method="bcd"), raise_on_failure=False)
+    assert not solution.solved
+    assert not Saved(solution, wanted_saves(circuit, ["i(v1) i(v2)"])).ambiguous.any()
+
+
+def test_what_is_left_out_has_no_value_of_any_kind() -> None:
+    circuit = cs.parse("t\nV1 a 0 1\nR1 a 0 1k\nI1 0 x 1m\nR3 x y 2k")
+    solution = cs.solve(circuit, cs.Settings(lenient=True))
+    found = Saved(solution, wanted_saves(solution.circuit, ["@r3[r] v(a,x) v(x,y) i(r3) @r1[r]"]))
+    assert found.left_out.tolist() == [True, True, True, True, False]
+    np.testing.assert_array_equal(np.isnan(found.values()[0]), found.left_out)
     assert not found.ambiguous.any()
 
 
@@ -548,3 +581,29 @@ def test_texts_say_what_to_keep() -> None:
     assert cs.monte_carlo(circuit, 2, saves=wanted_saves(circuit, ["i(R1)"])[1:]).saved_labels == ["i(R1)"]
     with pytest.raises(cs.SettingsError, match="no element 'R9'"):
         cs.sweep(circuit, "V1 0 10 5", saves=["i(R9)"])
+
+
+def test_saves_and_texts_for_one_thing_are_one_column() -> None:
+    circuit = cs.parse(DIVIDER)
+    [save] = wanted_saves(circuit, ["i(R1)"])
+    assert [s.labels for s in as_saves(circuit, [save, "i(r1)", "v(out)"])] == [["i(r1)"], ["v(out)"]]
+
+
+def test_what_an_amplifier_leaves_open_is_open_in_every_kind_of_branch() -> None:
+    cards = "V1 a 0 1\nR1 a b 1k\nE1 b 0 b 0 1\nR2 b c 1k\nR3 c 0 1k\nD1 c 0 di\nN1 c 0 th"
+    circuit = cs.parse(f"t\n{cards}\n.model th tanh(imax=1m v0=1)\n.model di D(ron=10 vfwd=0.7)")
+    assert Saved(cs.solve(circuit), wanted_saves(circuit, ["i(r2) i(d1) i(n1) @d1[p] @n1[p]"])).ambiguous.all()
+
+
+def test_the_power_of_a_source_that_feeds_a_floating_island_is_open() -> None:
+    """Its current is not, nor what falls off within the island."""
+    circuit = cs.parse("t\nI1 0 x 1m\nI2 x 0 1m\nR1 x y 1k\nV1 a 0 1\nR2 a 0 1k")
+    found = Saved(cs.solve(circuit), wanted_saves(circuit, ["@i1[p] i(i1) @r1[p]"]))
+    assert found.ambiguous.tolist() == [True, False, False]
+
+
+def test_powers_of_sources_in_a_loop_are_open_where_any_row_has_volts() -> None:
+    problem = cs.compile_problem(cs.parse("t\nV1 a 0 1\nV2 a 0 1\nR1 a 0 1k"))
+    volts = np.array([[0.0], [1.0]])
+    solution = cs.solve(problem.with_values({"V1": volts, "V2": volts}))
+    assert Saved(solution, wanted_saves(solution.circuit, ["@v1[p]"])).ambiguous.tolist() == [True]

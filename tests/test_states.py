@@ -77,6 +77,21 @@ def test_each_piece_of_a_resistor_of_pieces() -> None:
     np.testing.assert_allclose(volts, [-0.6, 0.0, 0.6], atol=1e-15)
 
 
+@pytest.mark.parametrize(
+    ("points", "wanted"),
+    [
+        ("0 0 0.5 0 1 5m", [0.0, 5 / 9]),
+        ("-1 -5m -0.5 0 0 0", [-5 / 9, 0.0]),
+        ("-1.2 -5m -1 -5m -0.5 0 0.5 0 1 5m 1.2 5m", [-5.0, -5 / 9, 0.0, 5 / 9, 5.0]),
+    ],
+)
+def test_pieces_of_a_resistor_that_lie_to_one_side_or_to_both(points: str, wanted: list[float]) -> None:
+    """Beside -1 mS one with 10 mS from 0.5 V on, above, below, or both; there 5 mA and no more beyond 1 V."""
+    volts, no_others = found(f"pieces\nR1 a 0 1k\nG1 a 0 a 0 -2m\nN1 a 0 n\n.model n pwl({points})")
+    assert no_others
+    np.testing.assert_allclose(volts, wanted, atol=1e-15)
+
+
 def test_singular_states() -> None:
     """E1 fixes nothing while its diode does not conduct: any v(a) up to 0 is a solution; with a push there is none."""
     loop = "loop\nI1 0 b {}\nR1 b 0 1k\nE1 a 0 a 0 1\nR2 a 0 1k\nD1 a b d\n.model d D(ron=0)"

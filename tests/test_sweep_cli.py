@@ -154,6 +154,30 @@ def test_monte_carlo() -> None:
     assert plot["analysis"] == "monte carlo"
 
 
+def test_statistics_without_a_solved_run() -> None:
+    Path("none.cir").write_text("none\nI1 a 0 {aunif(1m, 0.1m)}\nD1 a 0 dm\n.model dm D(is=1e-12)\n")
+    result = run("none.cir", "--runs", "3", "--json")
+    [plot] = json.loads(result.stdout)["plots"]
+    assert (result.exit_code, len(plot["failed"])) == (3, 3)
+    assert plot["statistics"]["a"] == dict.fromkeys(STATISTICS)
+
+
+def test_npz_of_monte_carlo_is_over_seeds() -> None:
+    succeed("random.cir", "--runs", "3", "--npz", "out.npz")
+    with np.load("out.npz", allow_pickle=False) as found:
+        assert found["kinds"].tolist() == found["swept"].tolist() == ["seed"]
+
+
+def test_json_beyond_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("circuitsim.io.sweeps.MOST_NUMBERS", 2)
+    result = run("random.cir", "--runs", "3", "--save", "i(r1)", "--json")
+    data = json.loads(result.stdout)
+    [plot] = data["plots"]
+    assert plot["voltages"] == plot["currents"] == plot["saved"] == plot["saved_statistics"] == {}
+    assert [warning.split(":")[0] for warning in data["warnings"][-3:]] == ["voltages", "currents", "saved"]
+    assert plot["ambiguous_currents"] == []
+
+
 def test_points_that_fail_are_named_and_the_others_written() -> None:
     result = run("blocked.cir", "--npz", "out.npz")
     assert result.exit_code == 3
@@ -325,6 +349,15 @@ def test_what_is_not_unique_is_marked_and_strict_refuses_it() -> None:
     assert result.exit_code == 3
     assert "2 of 2 points failed; the first, V2 = 0: strict: the current of V1, E1 is not unique" in result.stderr
     assert run("swept.cir", "--strict").exit_code == 0
+
+
+def test_nodes_without_a_unique_voltage_in_json() -> None:
+    Path("loose.cir").write_text(SWEPT + "R3 x y 1k\n")
+    [plot] = json.loads(run("loose.cir", "--json").stdout)["plots"]
+    assert (plot["analysis"], plot["undetermined"]) == ("dc", ["x", "y"])
+    assert "statistics" not in plot
+    [plot] = json.loads(succeed("random.cir", "--runs", "3", "--json"))["plots"]
+    assert plot["undetermined"] == []
 
 
 def test_bad_saves_end_before_anything_is_solved() -> None:

@@ -270,3 +270,19 @@ def test_tiles_that_keep_states_are_solved_one_after_another(monkeypatch: pytest
     monkeypatch.setattr(tiles, "solve_tile", lambda *a: (threads.add(threading.current_thread().name), original(*a))[1])
     assert cs.solve(problem, NEWTON).solved
     assert threads == {threading.current_thread().name}
+
+
+def test_tiles_keep_their_currents_and_the_worst_row_is_that_of_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles of a row; perfect diodes carry what voltages do not say."""
+    monkeypatch.setattr(solving, "_IN_CACHE", 0)
+    deck = "t\nV1 a 0 1\nR1 a b 1k\nD1 b c j\nR2 c 0 1k\n.model j D(ron=0 vfwd=0.7)"
+    found = cs.solve(batch(deck, np.array([[1.0], [0.5], [-3.0], [9.0]])))
+    np.testing.assert_allclose(found.current("D1"), [1.5e-4, 0, 0, 4.15e-3], rtol=1e-9, atol=0)
+    assert found.residuals.worst_row == 3
+
+
+def test_steps_are_those_of_the_tile_that_took_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(solving, "_IN_CACHE", 0)
+    deck, volts = "t\nV1 a 0 1\nR1 a b 1k\nD1 b 0 d\n.model d D(is=1e-14)", np.array([[1.0], [-3.0]])
+    alone = [cs.solve(batch(deck, row[None])).steps for row in volts]
+    assert cs.solve(batch(deck, volts)).steps == max(alone) > min(alone)

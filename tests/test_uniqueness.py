@@ -13,7 +13,7 @@ from scipy.linalg import null_space
 from scipy.optimize import linprog
 
 import circuitsim as cs
-from circuitsim.currents import ambiguous_elements
+from circuitsim.currents import ambiguous_elements, enormous_currents, row_violations
 from circuitsim.io.output import Results, result_object, write_npz
 from circuitsim.laws import branch_current
 from circuitsim.saved import wanted_saves
@@ -171,6 +171,21 @@ def test_enormous_currents_are_remarked() -> None:
     assert solve("V1 a 0 0.9", "D1 a 0 s").remarks == []
 
 
+def test_enormous_currents_may_be_negative() -> None:
+    problem = cs.compile_problem(cs.parse("t\nV1 a 0 -5\nN1 a 0 sh\n.model sh sinh(i0=1u v0=0.1)"))
+    [(_, volts, amperes)] = enormous_currents(cs.solve(problem.with_values({"V1": np.array([[-5.0], [4.0]])})))
+    assert volts == -5.0
+    assert amperes < -1e15
+
+
+def test_rows_without_voltages_leave_the_violations_of_others() -> None:
+    problem = cs.compile_problem(cs.parse("t\nV1 a 0 1\nR1 a b 1k\nR2 b 0 1k"))
+    solution = cs.solve(problem.with_values({"V1": np.arange(4.0)[:, None]}))
+    x = solution.x.copy()
+    x[1] = np.nan
+    assert np.isnan(row_violations(replace(solution, x=x)))[:, 0].tolist() == [False, True, False, False]
+
+
 def test_strict() -> None:
     strict = cs.Settings(strict=True)
     cs.solve(cs.parse("t\nV1 a 0 1\nR1 a 0 1"), strict)
@@ -315,6 +330,12 @@ def test_a_diode_takes_up_what_a_controlled_source_gives(cards: str) -> None:
     solution = cs.solve(cs.parse(f"t\nRq q1 q2 1k\nRp p1 p2 1k\n.model perf D(ron=0)\n{cards}"))
     index = [solution.circuit.netlist.node(name) for name in ("q1", "q2", "p1", "p2")]
     assert not solution.determined[index].any()
+
+
+def test_islands_that_controlled_sources_feed_are_held_by_their_diodes() -> None:
+    """What G1 gives must flow through D1, which holds x at 0 V."""
+    solution = solve("V1 a 0 1", "R0 a 0 1", "G1 0 x a 0 1m", "R1 x y 1k", "D1 x 0 i")
+    assert solution.determined.all()
 
 
 def test_a_source_that_controls_and_others_share_no_current_of_its_own() -> None:

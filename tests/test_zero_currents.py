@@ -51,6 +51,11 @@ def test_an_open_h_carries_nothing() -> None:
     assert abs(solution.current("H1")[0]) < 1e-30
 
 
+def test_a_source_from_a_node_to_itself_hides_no_small_current() -> None:
+    solution = cs.solve(cs.parse("round\nV2 c 0 1\nI3 c c 1e9\nR4 c 0 1e12"))
+    assert solution.current("V2")[0] == -1e-12
+
+
 def test_sums_keep_what_rounding_loses() -> None:
     """Branch currents between two units, in rational arithmetic: 100 digits fewer than float64 would lose."""
     rng = np.random.default_rng(0)
