@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -55,16 +55,16 @@ def wanted_saves(circuit: Circuit, texts: Sequence[str]) -> list[Save]:
     return unique_saves(saves)
 
 
-def as_saves(circuit: Circuit, wanted: Sequence[Save | str]) -> tuple[Save, ...]:
+def as_saves(circuit: Circuit, wanted: Iterable[Save | str]) -> tuple[Save, ...]:
     """What texts such as `i(R1)` ask for, with the netlist's own cards then; Save objects stand for themselves.
 
     Raises SettingsError, as wanted_saves does.
     """
-    listed = isinstance(wanted, Sequence) and not isinstance(wanted, str)
-    if not listed or not all(isinstance(save, str | Save) for save in wanted):
+    listed = list(wanted) if isinstance(wanted, Iterable) and not isinstance(wanted, str) else [None]
+    if not all(isinstance(save, str | Save) for save in listed):
         raise SettingsError(f"saves takes a list of texts, such as ['i(R1)'], found {wanted!r}")
-    saves = [save for save in wanted if not isinstance(save, str)]
-    texts = [text for text in wanted if isinstance(text, str)]
+    saves = [save for save in listed if isinstance(save, Save)]
+    texts = [text for text in listed if isinstance(text, str)]
     return tuple(unique_saves([*wanted_saves(circuit, texts), *saves]) if texts else saves)
 
 

@@ -319,6 +319,8 @@ def test_unknown_function_and_name() -> None:
         ("2*-a+3", True),
         ("2*-sqrt(4)+1", True),
         ("2*-(a)+1", True),
+        ("2*-(3)+1", True),
+        ("c > 1 ? -(2) : 1", True),
         ("c ? -a : a+1", True),
         ("c ? a : -a+1", True),
         ("a > -b+1", True),

@@ -657,7 +657,7 @@ def test_constants_of_the_kernels_are_those_of_python() -> None:
     ends = "MAX_EXPONENT RECOMBINING STRAIGHT LEAST_SQUARE BEYOND FAR STEPS".split()
     wanted = laws | {name: getattr(law_kernels, name) for name in (*ends, *columns)}
     wanted |= {"SUMS": gpu_mesh.SUMS, "AT_ONCE": gpu_mesh.AT_ONCE, "EPS": np.finfo(np.float64).eps}
-    wanted |= {"SPENT": limiting.SPENT}
+    wanted |= {"SPENT": limiting.SPENT, "MOST_SPENT": limiting.MOST_SPENT}
     assert len(columns) == 21 and {name: (values | columns)[name] for name in wanted} == wanted
 
 

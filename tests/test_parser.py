@@ -159,6 +159,13 @@ def test_values_as_ngspice_reads_them(cards: list[str]) -> None:
         assert cs.solve(found).voltage("b")[0] == pytest.approx(operating_point(text)["b"], rel=1e-5)
 
 
+@pytest.mark.parametrize("card", ["R2 b 0 r=4k-7", "R2 b 0 r=1k||2k", "R2 b 0 1k m=2*n", "V2 b 0 dc=2-1"])
+def test_sums_that_begin_with_a_number_need_braces(card: str) -> None:
+    """ngspice reads the number at their start, or none."""
+    with pytest.raises(NetlistError, match=r"is not a number; write digits .* or an \{expression\}"):
+        deck(".param n=2", card)
+
+
 @pytest.mark.parametrize("general", [False, True])
 @pytest.mark.parametrize(
     ("words", "ohm", "remarks"),
@@ -639,7 +646,8 @@ def test_multipliers_within_multiplied_instances_count_both_with_a_remark() -> N
 
 def test_a_multiplier_that_ngspice_drops_behind_a_nested_definition_is_remarked_on() -> None:
     inner = [".subckt in q", "R1 q 0 6k", ".ends"]
-    for cards, dropped in ((["R9 p 0 6k", *inner], False), ([*inner, "R9 p 0 6k"], True)):
+    other = ["R9 p 0 6k", *inner, "C9 p 0 1u"]
+    for cards, dropped in ((["R9 p 0 6k", *inner], False), (other, False), ([*inner, "R9 p 0 6k"], True)):
         whole = ["V1 a 0 1", ".subckt s p", *cards, ".ends", "X1 a s m=3"]
         assert values(deck(*whole)) == {"R.X1.R9": 2e3}
         assert [text for _, text in notes(*whole)] == dropped * [
@@ -949,7 +957,7 @@ def test_words_behind_the_file_of_an_include_are_remarked_on(tmp_path: Path) -> 
 
 def test_a_dos_end_of_file_is_none_of_the_text(tmp_path: Path) -> None:
     (tmp_path / "part.inc").write_bytes(b"R1 a 0 1k\r\n\x1a")
-    (tmp_path / "deck.cir").write_bytes(b"t\r\nV1 a 0 1\r\n.include part.inc\r\nR2 a 0 2k\r\n\x1a")
+    (tmp_path / "deck.cir").write_bytes(b"t\r\nV1 a 0 1\r\n.include part.inc\r\nR2 a 0 2k\r\n\x1a\r\n")
     assert values(read_netlist(tmp_path / "deck.cir")) == {"R1": 1e3, "R2": 2e3}
 
 
@@ -1109,14 +1117,18 @@ def test_a_title_that_was_forgotten_is_remarked_on() -> None:
         "I3",
         ".title a",
         "...",
+        ".temp: at 85 C",
+        ".op of an amplifier",
     ):
         assert not parse_netlist(f"{title}\nR2 a 0 1k\nR3 a 0 1").notes
 
 
-@pytest.mark.parametrize("card", [".include x.inc", ".inc x.inc", ".LIB x.lib s", ".temp 77", ".param a=1", ".op"])
+@pytest.mark.parametrize(
+    "card", [".include x.inc", ".inc x.inc", ".LIB x.lib s", ".temp 77", ".param a=1", ".subckt s"]
+)
 def test_a_dot_card_as_the_title_is_remarked_on(card: str) -> None:
     word = card.split()[0].lower()
-    also = "" if word in (".param", ".op") else f"; ngspice reads {word} there"
+    also = "" if word in (".param", ".subckt") else f"; ngspice reads {word} there"
     remark = f"the first line is the title, though it looks like a {word} card: it is not read{also}"
     assert [text for _, text in parse_netlist(f"{card}\nR2 a 0 1k\nR3 a 0 1").notes] == [remark]
 

@@ -6,7 +6,7 @@ import copy
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -162,6 +162,11 @@ def swept(**given: Any) -> cs.SweepResult:
 def test_wrong_settings(call: Any, message: str) -> None:
     with pytest.raises(cs.SettingsError, match=message):
         call()
+
+
+@pytest.mark.parametrize("some", [{"i(R1)"}, np.array(["i(R1)"]), iter(["i(R1)"])], ids=["set", "array", "iterator"])
+def test_saves_may_be_any_texts(some: Iterable[str]) -> None:
+    assert cs.sweep(cs.parse(DIVIDER), "V1 1 2 1", saves=some).saved_labels == ["i(R1)"]  # type: ignore[arg-type]
 
 
 def test_whole_numbers_of_numpy_are_whole_numbers() -> None:

@@ -23,6 +23,7 @@ enum { G, LO, HI };
 #define LEAST_SQUARE 0.005
 #define RECOMBINING 600.0
 #define SPENT 1e-2
+#define MOST_SPENT 1e12
 #define BEYOND (1.0 + 1e-15)
 #define FAR 1e150
 #define STEPS 200  // of a safeguarded Newton iteration
@@ -392,7 +393,7 @@ __device__ inline double limited(integer law, const double* p, double was, doubl
     const double out = fmax(line, 0.0), in = fmin(line, 0.0);
     if (v > fmax(was, knee)) return fmin(v, fmax(fmax(exponential_voltage(law, p, out), knee), was));
     if (v < fmin(was, broken)) return fmax(v, fmin(fmin(exponential_voltage(law, p, in), broken), was));
-    if (fabs(line) > SPENT * fabs(had)) return v;
+    if (fabs(line) > SPENT * fabs(had) || fabs(had) > MOST_SPENT) return v;
     if (had > 0.0 && v < was) return fmin(v, exponential_voltage(law, p, out));
     if (had < 0.0 && v > was) return fmax(v, exponential_voltage(law, p, in));
     return v;

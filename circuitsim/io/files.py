@@ -55,7 +55,7 @@ def remove_torn(folder: Path) -> None:
     """Remove what a kill left of `replacing` in a folder: files of processes that live on this machine stay."""
     for path in folder.glob(".*.tmp"):
         pid = path.name.split(".")[-2]
-        if pid.isascii() and pid.isdigit() and not _lives(int(pid)):
+        if pid.isascii() and pid.isdigit() and not _lives(int(pid)) and path.is_file():
             path.unlink(missing_ok=True)
 
 

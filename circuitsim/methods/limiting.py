@@ -18,7 +18,8 @@ Floats = NDArray[np.float64]
 
 NO_DROP = 64 * float(np.finfo(np.float64).eps)  # of the largest voltage: differences that are none
 _FAINT = 1e-12  # of the largest current of a row: none (gpu_newton.py has it, too)
-SPENT = 1e-2  # of the current that a leg had: hardly any (kernels.cu has it, too)
+SPENT = 1e-2  # of the current that a leg had: hardly any (kernels.cu has it and the next, too)
+MOST_SPENT = 1e12  # A: what is left of more is rounding
 NEAR = 1e-4  # of their current: tangents closer to their legs than this are worth a certificate
 
 
@@ -81,7 +82,7 @@ def limited(law: NDArray[np.int8], params: Floats, old: Floats, current: Floats,
     inner = np.where(
         inner < np.minimum(was, broken), np.maximum(inner, np.minimum(np.minimum(reverse, broken), was)), inner
     )
-    spent = np.abs(i) <= SPENT * np.abs(had)
+    spent = (np.abs(i) <= SPENT * np.abs(had)) & (np.abs(had) <= MOST_SPENT)
     inner = np.where(spent & (had > 0) & (inner < was), np.minimum(inner, forward), inner)
     w[..., chosen] = np.where(spent & (had < 0) & (inner > was), np.maximum(inner, reverse), inner)
     return w

@@ -57,7 +57,7 @@ _KEYS = {
 _IGNORED = frozenset("ac noisy noise ic off pj tol pwr bv_max".split())  # keys that do not change the operating point
 _WITHOUT_EQUALS = {kind: keys | _IGNORED - {"off"} for kind, keys in _KEYS.items()}
 _POSITIONAL = {"R": 2, **dict.fromkeys("DFHN", 3), **dict.fromkeys("EG", 4)}  # words before a key without its `=`
-_PARENTHESES = re.compile(r"[^{'\"=]*?[\s,(]([A-Za-z]\w*-\([^\s,(){}'\"=]+\))")  # Net-(D1-K): names of KiCad
+_PARENTHESES = re.compile(r"[^{'\"=]*?[\s,(]((?:net|unconnected)-\([^\s,(){}'\"=]+\))", re.IGNORECASE)  # of KiCad
 _INFINITE = frozenset({"inf", "infinity"})
 
 

@@ -14,7 +14,7 @@ from circuitsim.netlist.cards import NOUNS, CardReader, Element, extra_word, unk
 from circuitsim.netlist.chance import seed_by_seed
 from circuitsim.netlist.expressions import Value
 from circuitsim.netlist.model import CrossbarCard, ModelCard
-from circuitsim.netlist.numbers import looks_like_mega, parse_number
+from circuitsim.netlist.numbers import braced, looks_like_mega, parse_number
 from circuitsim.netlist.scopes import Scope
 from circuitsim.netlist.source import Card, first_word
 from circuitsim.netlist.tokens import shown
@@ -267,7 +267,7 @@ def _waveform(reader: CardReader, e: Element, name: str, words: list[str], follo
     if name == "trrandom":  # type, time step, delay, two parameters
         return values[4] if len(values) > 4 else 0.0
     if not values or (name == "pwl" and len(values) % 2):
-        braces = f", then '{shown(following)}' (an expression needs braces)" if following else ""
+        braces = f", then '{shown(following)}' (an expression needs braces)" if braced(following) != following else ""
         raise NetlistError(
             f"{e.label}: {name.upper()} needs its parameters, found {len(values)}{braces}; complete them"
         )

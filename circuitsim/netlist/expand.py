@@ -32,6 +32,7 @@ from circuitsim.netlist.tokens import labelled, located, shown, split_keys, star
 MAX_ELEMENTS = 50_000_000  # of an expanded netlist
 MAX_CROSSBAR = 1_000_000_000  # conductances of a crossbar: 8 GB
 _WORD = re.compile(r"[^\s,()]+")
+_MULTIPLIED = "RDNIFG"  # elements whose currents an m= multiplies
 
 
 def expand(text: Text, path: str, seed: int | None = None) -> Netlist:
@@ -130,6 +131,7 @@ class Deck:
             own = [card for card in block.elements if _has_multiplier(card.text)]
             nested = min((inner.seq for inner in block.subcircuits.values()), default=None)
             behind = [card for card in block.elements if nested is not None and card.seq > nested]
+            behind = [card for card in behind if card.text[0].upper() in _MULTIPLIED]
             both = "has an m=, as X cards that call it have: both count; ngspice-39 would take that of the X card alone"
             dropped = "stands behind a .subckt in it; ngspice-39 drops there the m= of X cards that call it"
             for cards, text in ((own, both), (behind, dropped)):

@@ -13,7 +13,7 @@ _RKM = re.compile(r"([+-]?[0-9]+)([^\W\d_]+)([0-9]+)[^\W\d_]*")
 _NO_EXPONENT = re.compile("[ed][tgkmunpfa\u00b5\u03bc]", re.IGNORECASE)  # 1ek
 _MEGA_LIKE = re.compile(r"[+-]?[0-9.]+(?:[eEdD][+-]?[0-9]+)?M(?!EG|IL)", re.IGNORECASE)
 
-_UNBRACED = re.compile(r"[^{@\"].*[-+*/^%\\<>&|?][\w.]|-(?!inf(?:inity)?$)[^\W\d]", re.IGNORECASE)
+_UNBRACED = re.compile(r"[^\W\d].*[-+*/^%\\<>&|?][\w.]|-(?!inf(?:inity)?$)[^\W\d]", re.IGNORECASE)
 _POWERS = {"t": 12, "g": 9, "k": 3, "m": -3, "u": -6, "\u00b5": -6, "\u03bc": -6, "n": -9, "p": -12, "f": -15, "a": -18}
 _MIL = Decimal("25.4e-6")  # metres in a thousandth of an inch
 _FARTHEST = 10**5  # a decimal exponent beyond it is 0 or an overflow, whatever the mantissa
@@ -55,10 +55,10 @@ def parse_number(text: str) -> float:
 
 
 def braced(word: str) -> str:
-    """A value behind `key=`; one that is an expression without its braces gets them, as in ngspice.
+    """A value behind `key=`; an expression without its braces gets them, as in ngspice, if it begins with a name.
 
-    >>> [braced(word) for word in ("n*1k", "1e-3", "k", "-k", "-inf", "{k}", "@file-1.npy")]
-    ['{n*1k}', '1e-3', 'k', '{-k}', '-inf', '{k}', '@file-1.npy']
+    >>> [braced(word) for word in ("n*1k", "1k*n", "1e-3", "k", "-k", "-inf", "{k}", "@file-1.npy")]
+    ['{n*1k}', '1k*n', '1e-3', 'k', '{-k}', '-inf', '{k}', '@file-1.npy']
     """
     return f"{{{word}}}" if _UNBRACED.match(word) and not _NUMBER.fullmatch(word) else word
 

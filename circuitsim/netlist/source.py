@@ -124,7 +124,8 @@ def check_text(data: bytes, path: str) -> bytes:
             raise NetlistError(
                 f"byte offset {error.start}: not UTF-8 text; save the netlist as plain UTF-8 text", At(path, line)
             ) from None
-    return data.removeprefix(_BYTE_ORDER_MARK).removesuffix(b"\x1a")
+    data = data.removeprefix(_BYTE_ORDER_MARK)
+    return data[: data.rindex(b"\x1a")] if data[-8:].rstrip().endswith(b"\x1a") else data
 
 
 def read_text(data: bytes, path: str, *, plain_allowed: bool = True) -> Text:
@@ -143,8 +144,8 @@ _ELEMENT = re.compile(
     r"|.*\b(sine?|pulse|exp|sffm|am|pwl)\s*\(\s*[-+.0-9{'])",
     re.IGNORECASE,
 )
-_DOT_CARD = re.compile(r"\.(?!title\b)[a-z]+\b", re.IGNORECASE)
 _READ_BY_NGSPICE = (*_INCLUDES, ".temp")  # on line 1
+_FATAL_TO_NGSPICE = (".param", ".func", ".subckt")  # there
 
 
 OPENS_SUBCKT, CLOSES_SUBCKT = frozenset({".subckt", ".macro"}), frozenset({".ends", ".eom"})
@@ -168,8 +169,7 @@ class _Reader:
         self.text.title = data[start:stop].decode("utf-8").strip()
         if _ELEMENT.match(self.text.title):
             self.text.notes.append((0, "the first line is the title, though it looks like an element: it is not read"))
-        elif match := _DOT_CARD.match(self.text.title):
-            word = match.group().lower()
+        elif (word := first_word(self.text.title).lower()) in (*_READ_BY_NGSPICE, *_FATAL_TO_NGSPICE):
             also = f"; ngspice reads {word} there" if word in _READ_BY_NGSPICE else ""
             remark = f"the first line is the title, though it looks like a {word} card: it is not read{also}"
             self.text.notes.append((0, remark))
@@ -301,8 +301,8 @@ class _Reader:
 
     def _target(self, seq: int, path: str, name: str) -> Path:
         """The file of an include in `path`: from the folder of that file, else from that of the netlist."""
-        folders = dict.fromkeys([Path(path).parent, Path(self.source.scans[0][0]).parent])
-        target, *others = [folder / _expanded(name) for folder in folders]
+        folders = Path(path).parent, Path(self.source.scans[0][0]).parent
+        target, *others = dict.fromkeys(folder / _expanded(name) for folder in folders)
         for other in others:
             if not _exists(target):
                 if not _exists(other):

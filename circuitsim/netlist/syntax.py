@@ -195,8 +195,9 @@ class _Parser:
             self.expect(")")
             return inner
         if text in ("-", "+"):
+            in_parentheses = self.peek() == "("
             operand = self.parse(_PRODUCT if leading else _UNARY)
-            if text == "-" and not leading and not isinstance(operand, Number):
+            if text == "-" and not leading and (in_parentheses or not isinstance(operand, Number)):
                 self.remarks.append(
                     f"in '{shown(self.text, SHOWN)}' a minus after an operator belongs to what follows it, as in "
                     "2*(-x); ngspice-39 gives it to the next number, if there is one; write parentheses"
