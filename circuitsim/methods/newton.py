@@ -67,7 +67,7 @@ class _Row:
         self.network, self.drive, self.settings = network, drive, settings
         self.offset = network.offset(drive)
         self.steps = 0
-        self.unsure: Outcome | None = None  # the first that meets the certificate with voltages that still move
+        self.unsure: Outcome | None = None  # the last that meets the certificate with voltages that still move
 
     def solve(self, x: Floats, at: Drive | None) -> Outcome:
         """The solution, as `solve_row` has it; one that is not sure where there is no better."""
@@ -333,7 +333,7 @@ class _Row:
         found = polished(net, self.drive, self.settings, u[None], links, tangents.slope, self.steps)
         if found.status is not Status.SOLVED or found.sure or not net.problem.circuit.reciprocal:
             return found
-        self.unsure = self.unsure or found
+        self.unsure = found
         return found.ended(Status.STALLED, self.steps)
 
 
