@@ -390,9 +390,9 @@ __device__ inline double limited(integer law, const double* p, double was, doubl
         if (p[ISR] > 0.0) knee = fmin(knee, critical(p[ISR], p[NR_VT]));
         broken = -(p[BV] + knee);
     }
-    const double out = fmax(line, 0.0), in = fmin(line, 0.0);
-    if (v > fmax(was, knee)) return fmin(v, fmax(fmax(exponential_voltage(law, p, out), knee), was));
-    if (v < fmin(was, broken)) return fmax(v, fmin(fmin(exponential_voltage(law, p, in), broken), was));
+    const double out = fmax(line, 0.0), in = fmin(line, 0.0), highest = fmax(was, knee), lowest = fmin(was, broken);
+    if (v > highest) return fmin(v, fmax(exponential_voltage(law, p, out), highest));
+    if (v < lowest) return fmax(v, fmin(exponential_voltage(law, p, in), lowest));
     if (fabs(line) > SPENT * fabs(had) || fabs(had) > MOST_SPENT) return v;
     if (had > 0.0 && v < was) return fmin(v, exponential_voltage(law, p, out));
     if (had < 0.0 && v > was) return fmax(v, exponential_voltage(law, p, in));

@@ -75,13 +75,10 @@ def limited(law: NDArray[np.int8], params: Floats, old: Floats, current: Floats,
     chosen = (law == Law.SHOCKLEY) | (law == Law.SINH)
     p, kinds = params[chosen], law[chosen]
     i, inner, was, had = line[..., chosen], v[..., chosen], old[..., chosen], current[..., chosen]
-    at = _knee(kinds, p)
-    broken = _broken(kinds, p)
+    highest, lowest = np.maximum(was, _knee(kinds, p)), np.minimum(was, _broken(kinds, p))
     forward, reverse = (exponential_voltage(kinds, p, x) for x in (np.maximum(i, 0.0), np.minimum(i, 0.0)))
-    inner = np.where(inner > np.maximum(was, at), np.minimum(inner, np.maximum(np.maximum(forward, at), was)), inner)
-    inner = np.where(
-        inner < np.minimum(was, broken), np.maximum(inner, np.minimum(np.minimum(reverse, broken), was)), inner
-    )
+    inner = np.where(inner > highest, np.minimum(inner, np.maximum(forward, highest)), inner)
+    inner = np.where(inner < lowest, np.maximum(inner, np.minimum(reverse, lowest)), inner)
     spent = (np.abs(i) <= SPENT * np.abs(had)) & (np.abs(had) <= MOST_SPENT)
     inner = np.where(spent & (had > 0) & (inner < was), np.minimum(inner, forward), inner)
     w[..., chosen] = np.where(spent & (had < 0) & (inner > was), np.maximum(inner, reverse), inner)

@@ -167,11 +167,12 @@ class _Reader:
         scanned = scan(data, plain_allowed=self.plain_allowed)
         start, stop = scanned.line_start[0:2]
         self.text.title = data[start:stop].decode("utf-8").strip()
-        if _ELEMENT.match(self.text.title):
-            self.text.notes.append((0, "the first line is the title, though it looks like an element: it is not read"))
-        elif (word := first_word(self.text.title).lower()) in (*_READ_BY_NGSPICE, *_FATAL_TO_NGSPICE):
+        word = first_word(self.text.title).lower()
+        known = word in (*_READ_BY_NGSPICE, *_FATAL_TO_NGSPICE)
+        if known or _ELEMENT.match(self.text.title):
+            like = f"a {word} card" if known else "an element"
             also = f"; ngspice reads {word} there" if word in _READ_BY_NGSPICE else ""
-            remark = f"the first line is the title, though it looks like a {word} card: it is not read{also}"
+            remark = f"the first line is the title, though it looks like {like}: it is not read{also}"
             self.text.notes.append((0, remark))
         self.open_files.append((_resolved(Path(path)), None))
         self._file(path, data, scanned, section=None)
@@ -302,17 +303,16 @@ class _Reader:
     def _target(self, seq: int, path: str, name: str) -> Path:
         """The file of an include in `path`: from the folder of that file, else from that of the netlist."""
         folders = Path(path).parent, Path(self.source.scans[0][0]).parent
-        target, *others = dict.fromkeys(folder / _expanded(name) for folder in folders)
-        for other in others:
-            if not _exists(target):
-                if not _exists(other):
-                    tried = f"{shown(str(target), 200)}, nor {shown(str(other), 200)}"
-                    raise NetlistError(f"no such file: {tried}; check its name and folder")
-                return other
-            if _exists(other) and _resolved(other) != _resolved(target):
-                remark = f"{shown(str(target), 200)} is read; ngspice, started in the folder of the netlist, takes "
-                self.text.notes.append((seq, remark + shown(str(other), 200)))
-        return target
+        tried = [*dict.fromkeys(folder / _expanded(name) for folder in folders)]
+        found = [target for target in tried if _exists(target)]
+        if not found and len(tried) > 1:
+            names = ", nor ".join(shown(str(target), 200) for target in tried)
+            raise NetlistError(f"no such file: {names}; check its name and folder")
+        if len({_resolved(target) for target in found}) > 1:
+            here, there = (shown(str(target), 200) for target in found)
+            remark = f"{here} is read; ngspice, started in the folder of the netlist, takes {there}"
+            self.text.notes.append((seq, remark))
+        return found[0] if found else tried[0]
 
 
 def _expanded(name: str) -> Path:
