@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from devices import CompiledDevice, NumpyDevice
 from helpers import assert_laws
-from test_backends import DECKS, LAWS, batched
+from test_backends import DECKS, LAWS, batched, padded, shockley
 from test_gpu import WITH_BOUNDS
 
 import circuitsim as cs
@@ -113,7 +113,13 @@ def test_kernels_do_what_their_twins_do(compiled: CompiledDevice, deck: str) -> 
             np.testing.assert_allclose(mine, theirs, rtol=1e-6, atol=1e-12 * np.abs(theirs).max())
 
 
-@pytest.mark.parametrize(("kind", "p"), LAWS)
+EDGES = [  # breakdown that begins at -3 N Vt, adjusted to less than that or below 0 V; an IS that is none
+    padded(Law.SHOCKLEY, shockley(*p, isr=isr))
+    for *p, isr in ((1e-12, 1.0, 0.0, 0.05, 0.0), (1e-14, 2.0, 20.0, -0.1, 0.0), (0.0, 1.0, 0.0, np.inf, 1e-9))
+]
+
+
+@pytest.mark.parametrize(("kind", "p"), [*LAWS, *EDGES])
 def test_limiting_is_that_of_the_cpu(compiled: CompiledDevice, kind: Law, p: list[float]) -> None:
     """Wherever the leg was and goes, and whatever current its old tangent has there.
 

@@ -353,20 +353,20 @@ __device__ inline double ratio(double a, double b) { return a == 0.0 ? 0.0 : a /
 __device__ inline double shockley_voltage(const double* p, double i) {
     const double before = i * before_knee(p, i);
     const double times = ratio(before, p[IS]), least = expm1(-3.0), exponent = log(fmax(-times, 1.0));
+    const double edge = -fmax(p[BV], 3.0 * p[NVT]);  // of breakdown
     double w;
     if (times > expm1(MAX_EXPONENT)) w = INF;
     else if (exponent > MAX_EXPONENT) w = -INF;
-    else if (times <= -1.0) w = -(p[BV] + p[NBV_VT] * exponent);
-    else if (times < least) w = fmax(-3.0 * p[NVT] / (2.718281828459045 * cbrt(1.0 + times)), -p[BV]);
-    else w = fmax(p[NVT] * log1p(times), -p[BV]);
+    else if (times <= -1.0) w = fmin(-(p[BV] + p[NBV_VT] * exponent), edge);
+    else if (times < least) w = fmax(-3.0 * p[NVT] / (2.718281828459045 * cbrt(1.0 + times)), edge);
+    else w = fmax(p[NVT] * log1p(times), edge);
     if (i > 0.0) w = fmin(w, recombination_voltage(p, before));
     return w + p[RS] * i;
 }
 
-// SPICE's critical voltage of an exponential.
+// SPICE's critical voltage of an exponential; INF where it carries nothing.
 __device__ inline double critical(double saturation, double nvt) {
-    const double volts = nvt * log(nvt / (1.4142135623730951 * saturation));
-    return volts > 0.0 && volts < INF ? volts : 0.0;
+    return nvt * log(nvt / (1.4142135623730951 * saturation));
 }
 
 // The voltage at which a sinh branch carries i.
@@ -388,7 +388,8 @@ __device__ inline double limited(integer law, const double* p, double was, doubl
     if (law == SHOCKLEY) {
         knee = critical(p[IS], p[NVT]);
         if (p[ISR] > 0.0) knee = fmin(knee, critical(p[ISR], p[NR_VT]));
-        broken = -(p[BV] + knee);
+        knee = knee > 0.0 && knee < INF ? knee : 0.0;
+        broken = -(fmax(p[BV], 3.0 * p[NVT]) + knee);
     }
     const double out = fmax(line, 0.0), in = fmin(line, 0.0), highest = fmax(was, knee), lowest = fmin(was, broken);
     if (v > highest) return fmin(v, fmax(exponential_voltage(law, p, out), highest));
