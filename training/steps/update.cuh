@@ -39,6 +39,11 @@ struct Update : BackPropagation {
                     one = quad(matrix + i * columns + 4 * place);
                     if (mirrored) two = quad(matrix + (FEATURES + i) * columns + 4 * place);
                 };
+                auto put_back = [&](int i, const Quad& of) {
+                    REAL* const at = matrix + i * columns + 4 * place;
+                    if constexpr (RESIDENT) *(Quad*)at = of;
+                    else put(at, of);
+                };
 #pragma unroll
                 for (int k = 0; k < AHEAD; ++k) fetch(first + k * step, p[k], q[k]);
                 for (int i = first; i < FEATURES; i += step) {
@@ -59,8 +64,8 @@ struct Update : BackPropagation {
                             const REAL two = q[0].at[column] - fall.at[column] - slope.at[column];
                             q[0].at[column] = mirrored ? within(two, low, high) : (REAL)0;
                         }
-                        *(Quad*)(matrix + i * columns + 4 * place) = p[0];
-                        if (mirrored) *(Quad*)(matrix + (FEATURES + i) * columns + 4 * place) = q[0];
+                        put_back(i, p[0]);
+                        if (mirrored) put_back(FEATURES + i, q[0]);
                     }
 #pragma unroll
                     for (int column = 0; column < 4; ++column) {
