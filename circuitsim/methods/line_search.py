@@ -20,6 +20,7 @@ from circuitsim.methods.outcome import Outcome
 Floats = NDArray[np.float64]
 
 _MOST_STEPS = 2000  # where rounding hides the minimum the steps go on for ever
+_FEW_STEPS, _MORE_STEPS = 100, 10  # for few legs fewer, these and these for each
 _MOST_STILL = 20  # steps in a row in which nothing but lam moves
 _RARER = 10
 _STEEPEST = 1e12  # slope of a tangent, in units of the largest conductance
@@ -37,7 +38,8 @@ def minimise(
     n_free = network.problem.n_free
     u[:n_free] = np.clip(u[:n_free], drive.lo[0], drive.hi[0])
     lam = np.zeros(network.legs.a.size)
-    state, next_try, rests, last = b"", 1, 0, min(most, _MOST_STEPS)
+    state, next_try, rests = b"", 1, 0
+    last = min(most, _MOST_STEPS, _FEW_STEPS + _MORE_STEPS * lam.size)
     for step in range(1, last + 1):
         v = network.across(u) + offset
         i, g = _legs(network, v, lam)
@@ -85,7 +87,8 @@ def _along(network: Network, drive: Drive, u: Floats, d: Floats, v: Floats, lam:
     def derivative(t: float) -> float:
         volts = t * largest
         i, _ = _legs(network, v + volts * np.where(moving, dv, 0.0), lam)
-        return constant + volts * slope + float(i[moving] @ dv[moving])
+        found = constant + volts * slope + float(i[moving] @ dv[moving])
+        return np.inf if np.isnan(found) else found  # overflown, far beyond the minimum
 
     return derivative
 
@@ -101,12 +104,8 @@ def _minimum(derivative: Callable[[float], float]) -> float:
         high *= 1e-3
     if high == 1.0 and abs(derivative(1.0)) <= 1e-9 * abs(derivative(0.0)):
         return 1.0
-    for _ in range(60):
-        middle = 0.5 * (low + high)
-        if middle in (low, high):
-            break
-        if derivative(middle) < 0.0:
-            low = middle
-        else:
-            high = middle
-    return high
+    if derivative(high) < 0.0:
+        return high
+    from scipy.optimize import brentq  # takes 0.1 s to load
+
+    return float(brentq(derivative, low, high, xtol=1e-300, rtol=4 * np.finfo(np.float64).eps, disp=False))
