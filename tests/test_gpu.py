@@ -30,6 +30,7 @@ from circuitsim.backends.gpu import GpuBackend
 from circuitsim.backends.gpu_check import GpuCheck
 from circuitsim.gallery import Recipe, current_grid, drn, random_circuit
 from circuitsim.law_kernels import Law
+from circuitsim.laws import plain_current
 from circuitsim.methods import limiting
 from circuitsim.residual import FIGURES, Check
 from validation import gpu as bench
@@ -151,6 +152,9 @@ def test_laws_are_those_of_the_cpu(compiled: CompiledDevice, kind: Law, p: list[
     np.testing.assert_allclose(current, wanted[:, 0], rtol=1e-13, atol=1e-320)
     least = 8 * (p[0] / p[1]) * 5e-324 if kind == Law.TANH else 0.0  # an exponential below 1e-308 has few digits
     np.testing.assert_allclose(slope, wanted[:, 1], rtol=1e-12, atol=1e-320 + least)
+    none = np.array([np.nan])
+    at_none = plain_current(np.array([kind], np.int8), params[None], none)
+    np.testing.assert_array_equal(compiled.branches(int(kind), params, none), at_none)
 
 
 def test_the_circuits_have_every_law() -> None:

@@ -138,7 +138,7 @@ class GpuCheck:
         xp, engine, rows = self.xp, self.engine, self.x.shape[1]
         total = xp.zeros_like(self.x)
         with self.device.guard():
-            unit, limit = xp.arange(self.x.shape[0]), xp.full(1, tolerance)
+            unit, limit = xp.arange(self.x.shape[0]), xp.full(1, tolerance, np.float64)
             for pulls in engine.pulls:
                 for pull in pulls:
                     g, targets, sources = engine.exact.dense[pull.which], unit[pull.target], unit[pull.source]

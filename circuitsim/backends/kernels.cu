@@ -116,6 +116,10 @@ __device__ inline double junction_voltage(const double* p, double v) {
 
 // Current and slope of a nonlinear branch at voltage v.
 __device__ inline double branch(integer law, const double* p, double v, double* slope) {
+    if (v != v) {
+        *slope = law == PWL || law == SEGMENT ? 0.0 : v;
+        return v;  // fmin and fmax would lose it
+    }
     if (law == PWL) {
         double i = 0.0, g = 0.0;
         if (v > p[V_FORWARD]) {
