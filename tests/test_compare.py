@@ -600,3 +600,11 @@ def test_a_program_that_is_none_is_named(deck: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PATH", str(deck.parent))
     result = run(str(deck))
     assert (result.exit_code, result.stderr) == (2, f"error: {program} cannot be started: Exec format error\n")
+
+
+@needs_ngspice
+@pytest.mark.parametrize("name", ["time", "frequency", "inoise_total", "res-sweep", "x:power", "@a[g]", "V+", "ac"])
+def test_nodes_whose_names_mean_something_to_ngspice_are_compared(name: str) -> None:
+    circuit = cs.parse(f"names\nV+ in 0 3\nL1 {name} q 1\nR1 in {name} 1k\nR2 q 0 1k\n.dc V+ 1 2 1")
+    found = [compare(circuit), *compare_sweep(circuit, circuit.netlist.sweeps[0])]
+    assert [(x.verdict, len(x.quantities)) for x in found] == [(Verdict.AGREE, 5)] * 3

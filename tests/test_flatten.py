@@ -221,6 +221,7 @@ def test_a_batch_of_values_is_refused() -> None:
 
 def test_a_title_that_ngspice_would_obey_becomes_a_comment() -> None:
     assert flat(cs.parse(".temp 99\nV1 a 0 1\nR1 a 0 1")).splitlines()[0] == "* .temp 99"
+    assert flat(cs.parse("@home\nV1 a 0 1\nR1 a 0 1")).splitlines()[0] == "* @home"
     assert flat(cs.parse("R9 a title\nV1 a 0 1\nR1 a 0 1")).splitlines()[0] == "R9 a title"
     assert flat(cs.parse("\nV1 a 0 1\nR1 a 0 1")).splitlines()[0] == "untitled"
 
@@ -358,6 +359,27 @@ def test_every_name_gets_past_ngspice() -> None:
         value = solution.voltage(name)[0]
         assert found[stand_ins.get(name, name).lower()] == pytest.approx(value, rel=1e-6)
     assert found[f"i({stand_ins['Vé'].lower()})"] == pytest.approx(solution.current("Vé")[0], rel=1e-6)
+
+
+@needs_ngspice
+def test_names_that_ngspice_takes_for_something_else_are_replaced() -> None:
+    nodes = "ac value table i-sweep @r1[i] q#branch[0] q#internal q#base".split()
+    models = "1 1.5 .5 1e3 10k 1meg gnd".split()
+    cards = ["V+ in 0 3", "V-5 below 0 2", "F1 0 f V+ 2", "H/1 h 0 V-5 100", "Rf f 0 1k", "Rh h 0 1k", "Rb below in 1k"]
+    for k, (node, model) in enumerate(zip(nodes, [*models, "m"], strict=True)):
+        cards += [f"L{k} {node} p{k} 1", f"Rp{k} p{k} 0 1k", f"R{k}+ in {node} 1k", f"D{k} {node} 0 {model}"]
+        cards += [f"E{k} {node} w{k} p{k} 0 2", f"Rw{k} w{k} 0 1k", f".model {model} D(is=1e-{k + 9})"]
+    circuit = with_gmin(cs.parse("\n".join(["names", *cards, ".dc V+ 2 3 1"])))
+    text = flat(circuit)
+    sweep, found = sorted(run_ngspice(text, options=tight_options(GMIN)).plots, key=lambda plot: plot.name)
+    assert found.name == "Operating Point" and sweep.values.shape[0] == 2
+    np.testing.assert_allclose(sweep.column("v(in)"), [2, 3])
+    stand_ins = {line.split()[4][:-1]: line.split()[1] for line in text.splitlines() if "stands for" in line}
+    assert set(stand_ins) == {*nodes, "V+", "V-5", *(f"R{k}+" for k in range(len(nodes)))}
+    solution = solved(circuit)
+    for name in nodes:
+        value = solution.voltage(name)[0]
+        assert found.column(f"v({stand_ins[name].lower()})")[0] == pytest.approx(value, rel=1e-6)
 
 
 # -- speed -------------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from circuitsim.build import build_circuit
 from circuitsim.circuit import Circuit
 from circuitsim.errors import NotSolved, SettingsError, TopologyError, listed
-from circuitsim.io.raw import NgspiceError
+from circuitsim.io.raw import NgspiceError, Plot
 from circuitsim.law_kernels import IS, NVT, Law
 from circuitsim.laws import generation
 from circuitsim.models import thermal_voltage
@@ -259,8 +259,7 @@ def _operating_point(circuit: Circuit, engine: Simulator, timeout: float) -> _Th
     seconds = time.perf_counter() - clock
     for plot in run.plots:
         if plot.name == "Operating Point":
-            names = [name for name, _ in plot.variables]
-            return _Theirs(written, dict(zip(names, plot.values[0].tolist(), strict=True)), seconds)
+            return _Theirs(written, dict(zip(_names_in(plot), plot.values[0].tolist(), strict=True)), seconds)
     return "no operating point came back"
 
 
@@ -281,8 +280,13 @@ def _swept_points(circuit: Circuit, result: SweepResult, engine: Simulator, time
     plot = next((plot for plot in run.plots if plot.name != "Operating Point"), None)
     if plot is None or plot.values.shape[0] != count:
         return f"{plot.values.shape[0] if plot else 0} points came back, not {count}"
-    names = [name for name, _ in plot.variables]
+    names = _names_in(plot)
     return [_Theirs(written, dict(zip(names, row, strict=True)), seconds) for row in plot.values.tolist()]
+
+
+def _names_in(plot: Plot) -> list[str]:
+    """v(out), i(v1): nodes called `time`, `frequency` or `inoise` are of those kinds to ngspice, and bare."""
+    return [name if "(" in name else f"v({name})" for name, _ in plot.variables]
 
 
 def _circuits_of(circuit: Circuit, result: SweepResult) -> Iterator[Circuit]:

@@ -10,7 +10,8 @@ Every element is written with its final value. What ngspice spells or treats dif
 - Nonlinear resistors (N) become B sources: tanh and sinh by name, tables as `pwl(...)`, whose end slopes go on too.
 - `.dc` and `.save` are written where ngspice has a name for what they mean, and left as comments where not: it sweeps
   no parameters and no arrays, saves no voltages between two nodes, and no `@name[i]` of names with brackets.
-- Names that ngspice cannot keep (not ASCII; `temper`, which crashes ngspice-39) are replaced, and a comment says so.
+- Names that ngspice cannot keep (not ASCII; `temper`, which crashes ngspice-39; `V+`, which it splits in `.dc`, F, H;
+  nodes that it takes for keywords, or leaves out of its results) are replaced, and a comment says so.
 """
 
 from __future__ import annotations
@@ -56,8 +57,19 @@ _SAVES = {
 _CHUNK = 65_536  # lines joined before they are written
 
 _XSPICE_SPECIAL = re.compile(r"[][<>~%]|^null$", re.IGNORECASE)
-_EXECUTED = re.compile(r"\.|\*#|\*ng_script", re.IGNORECASE)  # ngspice obeys even a title that begins so
-_UNSAFE = re.compile(r"[^\x20-\x7e]|\btemper\b|#branch$", re.IGNORECASE | re.MULTILINE)
+_EXECUTED = re.compile(r"[.@]|\*#|\*ng_script", re.IGNORECASE)  # ngspice obeys, or stops at, a title that begins so
+
+
+def _names(*patterns: str) -> re.Pattern[str]:
+    return re.compile("|".join(patterns), re.IGNORECASE | re.MULTILINE)
+
+
+_LOST = r"#(branch|internal|source|drain|collector|emitter|base)"  # left out of the results, or called a current
+_ANY_NAME = (r"[^\x20-\x7e]", r"\btemper\b", _LOST)
+_UNSAFE = _names(*_ANY_NAME)
+_UNSAFE_NODE = _names(*_ANY_NAME, r"^(ac|table|value)$", r"^i-sweep$", r"^@.*\[i")  # keywords; called currents
+_UNSAFE_VALUED = _names(*_ANY_NAME, r"[-+*/^]")  # of V, I and R: `.dc`, F and H read a sum or product
+_UNSAFE_MODEL = _names(*_ANY_NAME, r"^[-+.\d]+(e[-+]?\d+)?(t|g|meg|k|mil|m|u|n|p|f)?$", r"^gnd!?$")  # values
 
 
 @dataclass(frozen=True)
@@ -108,17 +120,19 @@ class _Writer:
         self.netlist = circuit.netlist
         self.tables = self.netlist.tables
         self.renamed: list[tuple[str, str]] = []  # (old, new)
-        self.nodes = self._safe(self.netlist.nodes)
-        self.names = {kind: self._safe(self.tables[kind].names) for kind in KINDS}
-        self.crossbar_names = self._safe([x.name for x in circuit.crossbars])
-        self.node_names = Names(_UNSAFE, self.nodes)
+        self.nodes = self._safe(self.netlist.nodes, _UNSAFE_NODE)
+        self.names = {
+            kind: self._safe(self.tables[kind].names, _UNSAFE_VALUED if kind in "VIR" else _UNSAFE) for kind in KINDS
+        }
+        self.crossbar_names = self._safe([x.name for x in circuit.crossbars], _UNSAFE)
+        self.node_names = Names(_UNSAFE_NODE, self.nodes)
         self.source_names = Names(_UNSAFE, self.names["V"])
         self.aliases: dict[int, str] = {}  # node -> its name on XSPICE devices
         self.r = circuit.resistor_ohms
         self.v = circuit.element_values("V")
         self.loops = {kind: self.tables[kind].a == self.tables[kind].b for kind in KINDS}
         self.models: list[str] = []  # cards
-        self.model_names, self.model_of = Names(_UNSAFE), dict[tuple[str, str], str]()
+        self.model_names, self.model_of = Names(_UNSAFE_MODEL), dict[tuple[str, str], str]()
         self.opens = 0  # diodes with IS = 0
         self.diodes: set[int] = set()  # rows of those that are written as such
         self.devices = Names(_UNSAFE)  # A and B elements
@@ -155,9 +169,9 @@ class _Writer:
 
     # -- names -----------------------------------------------------------------------------------------------------
 
-    def _safe(self, names: list[str]) -> list[str]:
+    def _safe(self, names: list[str], unsafe: re.Pattern[str]) -> list[str]:
         """The names with those replaced that ngspice cannot keep."""
-        safe, renamed = safe_names(names, _UNSAFE)
+        safe, renamed = safe_names(names, unsafe)
         self.renamed += renamed
         return safe
 
