@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,16 @@ def test_a_program_that_does_not_say_its_version_is_ended(monkeypatch: pytest.Mo
     monkeypatch.setattr("circuitsim.spice.ngspice.VERSION_SECONDS", 0.2)
     with pytest.raises(NgspiceError, match=r"ngspice --version took more than 0\.2 s"):
         ngspice_version(str(program))
+
+
+def test_what_a_script_started_is_ended_with_it(tmp_path: Path) -> None:
+    program = tmp_path / "ngspice"
+    program.write_text("#!/bin/sh\nsleep 90\n")
+    program.chmod(0o755)
+    start = time.monotonic()
+    with pytest.raises(NgspiceError, match=r"ngspice took more than 0\.2 s"):
+        run_program("ngspice", [str(program)], tmp_path, 0.2)
+    assert time.monotonic() - start < 60
 
 
 @pytest.mark.parametrize("seconds", [float("nan"), 0.0, -1.0, float("inf")])

@@ -80,6 +80,9 @@ def test_an_analysis_that_failed_has_no_points() -> None:
         (SWEEP + b"Values:\n0\t\t0.0\n\t0.5\n1\t\t1.0\n", "ends after 3 of 6 numbers"),
         (OP.replace(b"Variables: 2", b"Variables: 3") + b"Binary:\n" + bytes(24), "names 2 of its 3 variables"),
         (b"Circuit: something else\n", "not a raw file"),
+        (OP.replace(b"Points: 1", b"Points: -1"), "not a raw file"),
+        (OP.replace(b"\tvoltage", b"") + b"Binary:\n" + bytes(16), "a variable has no name"),
+        (OP + b"Values:\n0\t1.0\n\t0.5e\n", "not a value: .*0.5e"),
     ],
 )
 def test_bad_raw_files_are_refused(data: bytes, message: str) -> None:

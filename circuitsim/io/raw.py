@@ -109,13 +109,18 @@ def _read_plot(data: bytes, start: int) -> tuple[Plot, int]:
         if key == "Title" and header:  # an analysis without points has neither variables nor values
             break
         if line.startswith("\t"):
-            variables.append((line.split("\t")[2], line.split("\t")[3]))
+            words = line.split("\t")
+            if len(words) < 4:
+                raise NgspiceError(f"raw file: a variable has no name, or nothing says what it is: {line.strip()!r}")
+            variables.append((words[2], words[3]))
         else:
             header[key] = value.strip()
         start = stop + 1
     name = header.get("Plotname", "")
     try:
         n_variables, n_points = int(header["No. Variables"]), int(header["No. Points"])
+        if n_variables < 0 or n_points < 0:
+            raise ValueError
     except (KeyError, ValueError):
         raise NgspiceError("not a raw file: its header has no numbers of variables and points") from None
     if "real" not in header.get("Flags", ""):
@@ -133,13 +138,16 @@ def _read_plot(data: bytes, start: int) -> tuple[Plot, int]:
 
 def _binary(data: bytes, start: int, points: int, variables: int) -> tuple[Floats, int]:
     stop = start + 8 * points * variables
-    whole = (min(stop, len(data)) - start) // 8
-    return np.frombuffer(data, "<f8", whole, start).astype(np.float64), stop
+    found = data[start:stop]
+    return np.frombuffer(found, "<f8", len(found) // 8).astype(np.float64), stop
 
 
 def _ascii(data: bytes, start: int, points: int, variables: int) -> tuple[Floats, int]:
     """Each point: its number and the first value on a line, then a value a line."""
     stop = data.find(b"Title:", start)
     stop = stop if stop >= 0 else len(data)
-    values = [float(line.split()[-1]) for line in data[start:stop].splitlines() if line.strip()]
-    return np.array(values[: points * variables]), stop
+    words = [line.split()[-1] for line in data[start:stop].splitlines() if line.strip()]
+    try:
+        return np.array([float(word) for word in words[: points * variables]]), stop
+    except ValueError as error:
+        raise NgspiceError(f"raw file: not a value: {error}") from None

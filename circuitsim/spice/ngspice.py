@@ -6,11 +6,14 @@ current through a voltage source from its first node to its second, `v(d1#intern
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -91,20 +94,37 @@ def run_program(
     timeout: float,
     environment: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run a program that errors call `name` to its end; its streams are kept. It does not outlive an exception.
+    """Run a program that errors call `name` to its end; its streams are kept. Neither it nor what it started (it may be
+    a script) outlives an exception.
 
     Raises NgspiceError when it cannot be started or needs more than `timeout` seconds, SettingsError for a limit that
     is none.
     """
     check_timeout(timeout)
+    nothing, kept = subprocess.DEVNULL, subprocess.PIPE
     try:
-        return subprocess.run(
-            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout
-        )
+        with subprocess.Popen(
+            command, cwd=folder, env=environment, stdin=nothing, stdout=kept, stderr=kept, start_new_session=True
+        ) as child:
+            try:
+                stdout, stderr = child.communicate(timeout=timeout)
+            except BaseException:
+                _kill(child)
+                raise
+        return subprocess.CompletedProcess(command, child.returncode, stdout, stderr)
     except subprocess.TimeoutExpired:
         raise NgspiceError(f"{name} took more than {timeout:g} s") from None
     except OSError as error:
         raise NgspiceError(f"{command[0]} cannot be started: {error.strerror or error}") from None
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    """End a process, and on POSIX systems all of its session."""
+    if os.name == "posix":
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+    else:
+        child.kill()
 
 
 def run_ngspice(deck: str | Path, *, options: str = "", timeout: float = 600) -> RawData:
