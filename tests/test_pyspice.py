@@ -103,6 +103,12 @@ def test_there_and_back_the_solution_is_the_same(name: str) -> None:
         assert again.voltage(node) == pytest.approx(ours.voltage(node), rel=1e-7, abs=1e-12)
 
 
+@pytest.mark.parametrize("other", [None, 3, "title\nR1 a 0 1", cs.parse("t\nV1 a 0 1\nR1 a 0 1\n")])
+def test_what_is_no_circuit_of_pyspice_is_refused(other: object) -> None:
+    with pytest.raises(cs.SettingsError, match="from_pyspice takes a circuit or simulator of PySpice, found "):
+        pyspice.from_pyspice(other)
+
+
 @needs_pyspice
 def test_what_pyspice_cannot_read_is_refused() -> None:
     with pytest.raises(cs.SettingsError, match="PySpice's parser reads neither perfect"):

@@ -101,11 +101,13 @@ def _child(arguments: list[str], folder: str, timeout: float) -> subprocess.Comp
 
 def from_pyspice(circuit: Any) -> Circuit:
     """The Circuit of a PySpice circuit (PySpice.Spice.Netlist.Circuit), by its netlist; of a simulator with its
-    temperatures. Raises NetlistError.
+    temperatures. Raises NetlistError, SettingsError for what is neither.
     """
     from circuitsim.build import parse
 
     title, _, cards = str(circuit).partition("\n")
+    if not title.startswith(".title"):
+        raise SettingsError(f"from_pyspice takes a circuit or simulator of PySpice, found {circuit!r}")
     return parse(f"{title.removeprefix('.title').strip()}\n{cards}", "<PySpice>")
 
 
