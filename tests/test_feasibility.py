@@ -113,6 +113,19 @@ def test_only_the_rows_that_fail() -> None:
         cs.compile_problem(c.with_values({"V1": [0.0, 1.0, -4.0, 3.0, 9.0]})).drive(slice(0, 5))
 
 
+def test_rows_that_fail_are_named_by_their_number_in_the_batch() -> None:
+    c = parse("V1 a 0 1", "D1 a b i", "D2 b c i", "R1 b 0 1", "V2 c 0 1").with_values({"V1": [0.0, 1.0, -4.0, 3.0]})
+    with pytest.raises(cs.TopologyError, match=r"2 V forward.*batch row 3"):
+        cs.compile_problem(c).drive(slice(2, 4))
+
+
+def test_rounding_in_one_loop_hides_no_fault_in_another() -> None:
+    """100000.1 + 200000.2 and 300000.3 are 6e-11 V apart, which is no fault of D1 or D2; 1e-11 V at D9 are one."""
+    far = "V1 a 0 100000.1", "V2 b a 200000.2", "V3 c 0 300000.3", "D1 b c i", "D2 c b i"
+    cs.compile_problem(parse(*far)).drive(slice(0, 1))
+    assert fault(*far, "V9 x 0 1e-11", "D9 x 0 i").elements == ("D9", "V9")
+
+
 @pytest.mark.parametrize("ok", [True, False])
 @pytest.mark.parametrize("shape", ["chain", "clamps"])
 def test_a_long_loop_in_any_order_is_found_quickly(shape: str, ok: bool) -> None:

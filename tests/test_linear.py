@@ -310,7 +310,7 @@ def test_wires_have_the_digits_of_elimination_and_many_rows_are_eliminated() -> 
     assert isinstance(wired, Wired)
     wanted = elimination.solve(injected)
     np.testing.assert_allclose(wired.solve(injected), wanted, rtol=0, atol=1e-13 * np.abs(wanted).max())
-    assert not wired.given_up and "exactly" not in vars(solver)
+    assert not wired.given_up and "without_forest" not in vars(solver)
     np.testing.assert_array_equal(wired.solve(injected), solver.factor(g, to_ground, wired).solve(injected))
     many = solver.factor(g, to_ground, rows=5)
     assert isinstance(many, Factors)
