@@ -6,6 +6,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from scipy.optimize import OptimizeResult
 
 import circuitsim as cs
 from circuitsim.methods import states as module
@@ -99,6 +100,31 @@ def test_singular_states() -> None:
     assert no_others and len(volts) == 2  # v(b) is 1 V; a below it, or at it
     contradiction = "loop\nV1 b 0 1\nE1 a b a 0 1\nR2 a 0 1k\nD1 0 a d\n.model d D(ron=0)"
     assert found(contradiction) == ([], True)  # v(a) - 1 = v(a)
+
+
+CONTRADICTION = "contradiction\nV1 b 0 1\nE1 a b {} 0 1\nR2 a 0 1k\nD1 0 a d\n.model d D(ron=0)"
+BESIDE = "\nE8 x 0 y 0 1\nE9 y 0 x 0 {}\nR9 x y 1k"  # with a gain of 1 any v(x) = v(y), else 0 V
+
+
+@pytest.mark.parametrize("deck", [NEGATIVE.format("-1m"), CONTRADICTION.format("a")])
+def test_singular_equations_beside_states_without_a_solution_give_them_none(deck: str) -> None:
+    """1 mA that D1 would have to carry backwards, v(a) = v(a) + 1; where a gain is all but 1 others may look on."""
+    assert found(deck) == found(deck + BESIDE.format(1)) == ([], True)
+    assert found(deck + BESIDE.format("{1-1e-11}")) == ([], False)
+
+
+def test_a_gain_that_the_last_digits_tell_from_1_gives_no_solution_of_petavolts() -> None:
+    assert found(CONTRADICTION.format("c") + "\nE2 c 0 a 0 {1-1e-15}") == ([], True)
+
+
+def test_what_the_linear_program_does_not_answer_is_not_sure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scipy.optimize.linprog", lambda *_, **__: OptimizeResult(status=4, x=None))
+    assert found(NEGATIVE.format("-1m") + BESIDE.format(1)) == ([], False)
+
+
+def test_many_equations_are_left_to_others() -> None:
+    ladder = "\n".join(f"R{k} n{k} n{k + 1} 1" for k in range(2, 120))
+    assert found(f"{NEGATIVE.format('-1m')}\n{ladder}\nRe n2 0 1") == ([], False)
 
 
 def test_curved_laws_and_many_states_are_left_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
