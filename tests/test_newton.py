@@ -13,10 +13,12 @@ from scipy.optimize import isotonic_regression
 import circuitsim as cs
 from circuitsim.gallery import diode_mesh, wired_crossbar
 from circuitsim.kcl import shift
+from circuitsim.law_kernels import IS, NVT, Law
 from circuitsim.laws import branch_current
 from circuitsim.linear.elimination import Elimination
 from circuitsim.methods import newton
 from circuitsim.methods.continuation import _Curve
+from circuitsim.methods.limiting import first_voltages, limited
 from circuitsim.methods.line_search import _minimum
 from circuitsim.methods.mna import make_network
 from circuitsim.methods.network import Network
@@ -634,3 +636,64 @@ N2 n7 n4 m2
     assert np.abs(solution.voltages()).max() < 1e-40
     assert solution.current("D2")[0] == pytest.approx(5.5e-6)
     assert solution.steps <= 10 and "less accurate" not in solution.message
+
+
+# -- limiting ----------------------------------------------------------------------------------------------------------
+
+JUNCTION = "is=1e-14 bv=5"
+
+
+def junction(model: str) -> tuple[np.ndarray, np.ndarray, float]:
+    """Law and parameters of one branch, and its N Vt."""
+    j = cs.parse(f"t\nI1 0 a 1\n{'D' if model[0] == 'D' else 'N'}1 a 0 m\n.model m {model}").junctions
+    return j.law, j.params, float(j.params[0, NVT])
+
+
+def next_voltage(model: str, old: float, current: float, v: float, line: float) -> float:
+    law, params, _ = junction(model)
+    return float(limited(law, params, *(np.array([x]) for x in (old, current, v, line)))[0])
+
+
+def test_voltages_go_on_from_the_current_of_the_tangent_beyond_a_knee_and_where_none_is_left() -> None:
+    """Of V(i) = N Vt ln(i / 1e-14) and the knee, where the slope is 1 / (sqrt(2) x 1 ohm)."""
+    nvt = junction(f"D({JUNCTION})")[2]
+    knee = nvt * np.log(nvt / (np.sqrt(2.0) * 1e-14))
+
+    def volts(amperes: float) -> float:
+        return nvt * np.log(amperes / 1e-14)
+
+    breaks = 5.0 - volts(1e-3)  # 1 mA flows at BV
+    for model, old, current, v, line, wanted in (
+        (f"D({JUNCTION})", 0.5, 1e-6, 5.0, 1.0, volts(1.0)),
+        (f"D({JUNCTION})", 0.5, 1e-6, 5.0, 1e-3, knee),  # not back below it
+        (f"D({JUNCTION})", 0.9, 10.0, 5.0, 1.0, 0.9),  # nor below where it was
+        (f"D({JUNCTION})", 0.5, 1e-6, 0.8, 1e6, 0.8),  # nor beyond v
+        (f"D({JUNCTION})", 0.5, 1e-6, 0.6, 1e-3, 0.6),  # below the knee v counts
+        (f"D({JUNCTION})", 0.0, 0.0, -50.0, -1.0, -breaks - volts(1.0)),  # and so where it breaks down
+        (f"D({JUNCTION})", 0.0, 0.0, -50.0, -1e-3, -breaks - knee),
+        (f"D({JUNCTION})", 0.7, 1e-3, 0.65, 1e-6, volts(1e-6)),  # hardly any current left
+        (f"D({JUNCTION})", 0.7, 1e-3, 0.65, 1e-4, 0.65),
+        (f"D({JUNCTION})", 1.6, 1e13, 1.5, 1.0, 1.5),  # of what was rounding
+        (f"D({JUNCTION})", -5.7, -1e-3, -5.65, -1e-6, -breaks - volts(1e-6)),
+        ("D(is=1e-14 isr=1e-6 nr=2)", 0.1, 1e-6, 5.0, 1e-9, 2 * nvt * np.log(2 * nvt / (np.sqrt(2.0) * 1e-6))),
+        ("sinh(i0=1u v0=0.1)", 1.0, 1e-2, 0.9, 1e-5, 0.1 * np.arcsinh(10.0)),
+        ("sinh(i0=1u v0=0.1)", -1.0, -1e-2, -0.9, -1e-5, -0.1 * np.arcsinh(10.0)),
+        ("tanh", 0.5, 0.4, 5.0, 1.0, 5.0),
+    ):
+        assert next_voltage(model, old, current, v, line) == pytest.approx(wanted, rel=1e-6, abs=1e-9), (model, v, line)
+
+
+def test_first_tangents_lie_at_the_knees_or_between_them() -> None:
+    """No knee is a negative voltage: with is=1 its slope is that at once."""
+    models = f".model m D({JUNCTION})\n.model t tanh\n.model steep D(is=1)"
+    problem = cs.compile_problem(cs.parse(f"t\nI1 0 a 1\nD1 a 0 m\nN1 a 0 t\nD2 a 0 steep\n{models}"))
+    network, nvt = make_network(problem), junction(f"D({JUNCTION})")[2]
+    knee = nvt * np.log(nvt / (np.sqrt(2.0) * 1e-14))
+    v = np.repeat([[9.0], [0.3], [-9.0]], 3, axis=1)
+    cold, warm = (first_voltages(network, v, warm=warm) for warm in (False, True))
+    broken = -5.0 + nvt * np.log(1e-3 / 1e-14) - knee
+    of_diode, steep = network.law == Law.SHOCKLEY, network.params[:, IS] == 1.0
+    np.testing.assert_allclose(cold[:, of_diode & ~steep], knee)
+    np.testing.assert_array_equal(cold[:, steep], 0.0)
+    np.testing.assert_allclose(warm[:, of_diode & ~steep].ravel(), [knee, 0.3, broken])
+    np.testing.assert_array_equal(warm[:, ~of_diode], v[:, ~of_diode])
