@@ -298,6 +298,7 @@ def test_lenient_leaves_out_the_island_and_solves_the_rest() -> None:
 def test_lenient_looks_at_every_row_and_keeps_what_can_be_solved() -> None:
     c = parse("V1 a 0 2", "I1 0 x 0", "Rx x y 1").with_values({"I1": np.r_[np.zeros(300), 1.0]})
     assert np.isnan(cs.solve(c, LENIENT).voltage("x")).all()
+    assert np.isnan(cs.solve(cs.compile_problem(c), LENIENT).voltage("x")).all()  # prepared without leniency, too
     fine = cs.solve(parse("V1 a 0 2", "R1 a 0 1"), LENIENT)
     assert not fine.circuit.dropped.size
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,10 @@ import circuitsim as cs
 from circuitsim import solving
 from circuitsim.backends.base import find_backend
 from circuitsim.gallery import grid, wired_crossbar
-from circuitsim.methods import tiles
+from circuitsim.methods import newton, tiles
 from circuitsim.methods.mna import make_network
-from circuitsim.residual import Check
+from circuitsim.methods.outcome import Outcome
+from circuitsim.residual import NO_RESIDUALS, Check
 from circuitsim.solution import Status
 
 RECTIFIER = "rectifier\nV1 a 0 0\nR1 a b 100\nD1 b c dm\nR2 c 0 1k\n.model dm D({})"
@@ -286,3 +288,29 @@ def test_steps_are_those_of_the_tile_that_took_most(monkeypatch: pytest.MonkeyPa
     deck, volts = "t\nV1 a 0 1\nR1 a b 1k\nD1 b 0 d\n.model d D(is=1e-14)", np.array([[1.0], [-3.0]])
     alone = [cs.solve(batch(deck, row[None])).steps for row in volts]
     assert cs.solve(batch(deck, volts)).steps == max(alone) > min(alone)
+
+
+def test_tiles_that_come_later_hide_nothing_of_those_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles of a row: rows without a solution, digits beyond float64, what is open, and what little holds."""
+    monkeypatch.setattr(solving, "_IN_CACHE", 0)
+    negative = cs.parse("negative\nI1 0 a 1m\nR1 a 0 1k\nG1 a 0 a 0 -2m\nD1 a 0 d\n.model d D(ron=0)")
+    none = cs.solve(negative.with_values({"I1": [1e-3, -1e-3, 0.0, -2e-3, 1e-3]}), raise_on_failure=False)
+    assert none.unsolved == {1: Status.INFEASIBLE, 3: Status.INFEASIBLE}
+    far = batch("far\nVcm p 0 1e6\nR0 p a 1k\nV1 b a 0\nR2 b c 1\nR3 c a 1", np.array([1e-6, 2e-6]))
+    np.testing.assert_allclose(cs.solve(far, NEWTON).current("R2"), [5e-7, 1e-6], rtol=1e-8)
+    held = batch("held\nV1 a 0 0\nD1 a c d\nR1 c 0 1k\nG1 c 0 c 0 -1m\n.model d D(ron=1)", np.array([-1.0, 2.0]))
+    assert not cs.solve(held).determined[held.circuit.netlist.node("c")]
+    saturated = cs.parse("t\nI1 0 a 1m\nN1 a 0 ta\nR1 a 0 1e14\n.model ta tanh(imax=1m v0=0.1)")
+    assert "less accurate" in cs.solve(saturated.with_values({"I1": [1e-3, 1e-4]}), NEWTON).message
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_where_sweeps_fail_as_well_the_answer_is_newton_s(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    solve_row, wrong = newton.solve_row, Outcome(np.full((1, 2), 7.0), 3, NO_RESIDUALS, {0: Status.MAX_SWEEPS})
+    monkeypatch.setattr(newton, "solve_row", lambda *a: replace(solve_row(*a), unsolved={0: Status.STALLED}))
+    monkeypatch.setattr(solving._Batch, "_by_bcd", lambda *_, **__: wrong)
+    deck = "clamp\nV1 i 0 1\nR1 i a 1k\nR2 a b 1k\nD1 b 0 d\n.model d D(ron=0)"
+    found = cs.solve(batch(deck, np.ones(rows)), cs.Settings(backend="cpu"), raise_on_failure=False)
+    assert found.method == "newton" and "bcd" not in found.why
+    assert found.unsolved == dict.fromkeys(range(rows), Status.STALLED)
+    np.testing.assert_allclose(found.voltage("a"), np.full(rows, 0.5))
