@@ -18,6 +18,7 @@ from circuitsim.laws import branch_current
 from circuitsim.linear.elimination import Elimination
 from circuitsim.methods import newton
 from circuitsim.methods.continuation import _Curve
+from circuitsim.methods.drift import drifted, may_drift
 from circuitsim.methods.limiting import first_voltages, limited
 from circuitsim.methods.line_search import _minimum
 from circuitsim.methods.mna import make_network
@@ -386,6 +387,54 @@ def test_leaks_of_an_island_with_controlled_sources() -> None:
     solution = cs.solve(cs.parse(random_deck(4, 500178).text))
     assert solution.voltage("n1")[0] > 0.3
     assert solution.voltage("n1") == pytest.approx(-solution.voltage("n8"), rel=1e-6)
+
+
+ADRIFT = """adrift
+V1 s 0 0.1
+E1 x 0 s 0 2
+Rx x 0 1k
+R1 a b 10
+R2 c d 20
+I1 0 c 1u
+D1 s a m
+D2 b c m
+D3 d 0 m
+D4 a b m
+N1 a 0 t
+.model m D(is=1e-9)
+.model t tanh(imax=1u v0=0.1)
+"""
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_islands_drift_to_where_tangents_at_their_borders_balance(seed: int) -> None:
+    """Each as a whole, and others stay; what flows in D4, within one of them, is far more and has no part in it."""
+    problem = cs.compile_problem(cs.parse(ADRIFT))
+    c, part, rng = problem.circuit, problem.topology.islands.part, np.random.default_rng(seed)
+    unit = problem.topology.index_of_node
+    assert may_drift(problem)
+    x, step = rng.uniform(-0.1, 0.1, (1, problem.n_free)), rng.normal(size=(1, problem.n_free))
+    a, b, d, driven = (c.netlist.node(name) for name in "abdx")
+    x[0, unit[[a, b]]] += [0.35, -0.35]
+    moved = drifted(Check(problem, problem.drive(slice(0, 1)), x, exact=True), step)
+    free = np.flatnonzero(unit >= 0)
+    at, by, shift = np.zeros((3, len(c.nodes)))
+    at[c.netlist.node("s")] = 0.1
+    at[free], by[free], shift[free] = x[0, unit[free]], moved[0, unit[free]], (moved - step)[0, unit[free]]
+    assert shift[a] == pytest.approx(shift[b]) and shift[c.netlist.node("c")] == pytest.approx(shift[d])
+    assert shift[driven] == 0.0 and abs(shift[a]) > 1e-3
+    j, s = c.junctions, c.current_sources
+    i, slope = branch_current(j.law, j.params, at[j.a] - at[j.b])
+    i = np.append(i + slope * (by[j.a] - by[j.b]), s.i[0])
+    first, second = part[np.append(j.a, s.a)], part[np.append(j.b, s.b)]
+    for island in (part[a], part[d]):
+        out, into = ((one == island) & (other != island) for one, other in ((first, second), (second, first)))
+        assert abs(i[out].sum() - i[into].sum()) <= 1e-12 * np.abs(i[out | into]).max()
+
+
+@pytest.mark.parametrize("card", ["D9 a 0 i", "G1 0 a s 0 1u", "Ra a 0 1k\nRc c 0 1k"])
+def test_islands_that_other_branches_join_do_not_drift(card: str) -> None:
+    assert not may_drift(cs.compile_problem(cs.parse(f"{ADRIFT}{card}\n.model i D(ron=0)")))
 
 
 def test_currents_within_an_island_do_not_excuse_what_leaks_out() -> None:
