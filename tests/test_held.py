@@ -10,6 +10,7 @@ import pytest
 import circuitsim as cs
 from circuitsim import gallery, solving
 from circuitsim.backends.cpu import TILE
+from circuitsim.laws import branch_current
 from circuitsim.methods import tiles
 from circuitsim.methods.held import Held, hardly_moves
 from circuitsim.methods.mna import make_network
@@ -83,6 +84,59 @@ def test_what_little_holds_is_not_settled(rows: int) -> None:
         right[1] = wrong[1]
         assert not held.settled(Check(problem, drive, right), 1e-9)
     assert held.settled(Check(problem, drive, wrong), 1.0)
+
+
+def test_settled_is_what_moves_by_a_millionth_at_most() -> None:
+    """1,000 tolerances: a and b together, by 1e-5 V or 1e-8 V of 0.6 V."""
+    problem = cs.compile_problem(cs.parse(WEAK))
+    a, b = (problem.topology.index_of_node[problem.circuit.nodes.index(n)] for n in "ab")
+    for off, settled in ((1e-5, False), (1e-8, True)):
+        x = np.zeros((1, 3))
+        x[0, [a, b]] = WEAK_VOLTAGE + off, WEAK_VOLTAGE + 0.7 + off
+        assert asked(problem).settled(Check(problem, problem.drive(slice(0, 1)), x), 1e-9) == settled
+
+
+KNEES = """knees
+V1 s 0 1
+V2 k 0 0
+R1 s a 1k
+R2 a b 2k
+R3 b c 3k
+R4 c 0 1meg
+D1 a b p
+D2 c 0 p
+D3 s b p
+N1 b c t
+D4 a k i
+.model p D(ron=100 roff=1e7 vfwd=0.2)
+.model t tanh(imax=1m v0=0.1)
+.model i D(ron=0)
+"""
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_rows_bounded_together_move_no_further_each_on_its_own_tangents(seed: int) -> None:
+    """Those where it is, and, if flatter, those to which its correction leads; D4 holds a in some rows."""
+    rng, rows = np.random.default_rng(seed), 4
+    volts = {"V1": rng.uniform(-1.0, 1.0, rows), "V2": rng.uniform(0.0, 0.5, rows)}
+    problem = cs.compile_problem(cs.parse(KNEES)).with_values(volts)
+    network, drive = make_network(problem), problem.drive(slice(0, rows))
+    x = np.minimum(rng.uniform(-0.5, 0.5, (rows, problem.n_free)), drive.hi)
+    check = Check(problem, drive, x, exact=True)
+    held, n = (check.flow != check.rho).any(axis=1), network.legs.n_junctions
+    rho = check.exact_violation() * 10.0 ** rng.uniform(-3.0, 0.0)
+    bound = asked(problem)._bound(network, check, np.abs(rho), np.arange(rows))
+    offset = network.offsets(drive, rows)[:, :n]
+    for row in range(rows):
+        alone = asked(problem)._bound(network, check, rho, np.array([row]))[0]
+        across = network.across(x[row])[:n] + offset[row]
+        slope = np.append(branch_current(network.law, network.params, across)[1], held[row] * network.rho[n:])
+        step = network.factor(slope).solve(rho[row : row + 1])[0]
+        there = branch_current(network.law, network.params, across + network.across(step)[:n])[1]
+        flatter = network.factor(np.append(np.minimum(slope[:n], there), slope[n:])).solve(rho[row : row + 1])[0]
+        for moved in (step, flatter):
+            assert np.abs(moved).max() <= 1.000001 * bound[row]
+        assert np.abs(step).max() <= 1.000001 * alone
 
 
 @pytest.mark.parametrize("rows", [1, 65])

@@ -92,8 +92,10 @@ class Held:
         at_bound = (check.flow - check.rho)[rows][:, np.concatenate([legs.lower, legs.upper])] != 0.0
         held = np.where(at_bound, network.rho[n:], 0.0)  # stiff where a diode holds a unit at its bound
         slope = np.append(branch_current(network.law, network.params, across)[1].min(axis=0), held.min(axis=0))
+        most = np.zeros(rows.size)
         for _ in range(_MOST_LOWERED):
             step = network.factor(slope).solve(rho[rows])
+            most = np.maximum(most, np.abs(step).max(axis=1, initial=0.0))  # of rho with signs any may be the largest
             a, k = (np.where(unit >= 0, step[:, unit], 0.0)[:, :n] for unit in (legs.a, legs.k))
             moved = np.abs(a - k) if rows.size == 1 else a + k  # of several rows rho has lost its signs
             moved = _BEYOND * moved
@@ -102,7 +104,7 @@ class Held:
             if (least >= slope[:n] / 2).all():
                 break
             slope = np.append(np.minimum(slope[:n], least), slope[n:])
-        return np.abs(step).max(axis=1, initial=0.0)
+        return most
 
     @cached_property
     def paths(self) -> Floats:
