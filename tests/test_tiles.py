@@ -314,3 +314,17 @@ def test_where_sweeps_fail_as_well_the_answer_is_newton_s(rows: int, monkeypatch
     assert found.method == "newton" and "bcd" not in found.why
     assert found.unsolved == dict.fromkeys(range(rows), Status.STALLED)
     np.testing.assert_allclose(found.voltage("a"), np.full(rows, 0.5))
+
+
+@pytest.mark.parametrize("law", ["", "N1 b 0 curved\n.model curved tanh(imax=1m v0=0.5)"])
+def test_rows_of_later_tiles_are_solved_with_their_own_sources(law: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of straight pieces and of others; rows that have the same states do not stand beside each other."""
+    deck = f"rows\nV1 a 0 0\nR1 a b 1k\nD1 b c d\nR2 c 0 1k\n{law}\n.model d D(ron=0 vfwd=0.3)"
+    volts = np.random.default_rng(5).permutation(np.linspace(-2.0, 2.0, 60))
+    problem = batch(deck, volts)
+    monkeypatch.setattr(solving, "_IN_CACHE", 19 * problem.n_free)
+    found = cs.solve(problem, NEWTON)
+    b, c = found.voltage("b"), found.voltage("c")
+    amperes = 1e-3 * np.tanh(b / 0.5) if law else 0.0
+    np.testing.assert_allclose((volts - b) / 1000.0, amperes + c / 1000.0, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(c, np.maximum(b - 0.3, 0.0), rtol=0, atol=1e-12)
