@@ -73,6 +73,18 @@ def test_a_row_that_does_not_arrive_leaves_the_others_where_they_are(
     assert found.residuals.kcl_relative <= 1e-9
 
 
+def test_rows_whose_certificate_fails_together_are_solved_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    polished = tiles.polished
+
+    def failing(network: Any, drive: Any, settings: Any, u: np.ndarray, *arguments: Any) -> Outcome:
+        outcome = polished(network, drive, settings, u, *arguments)
+        return replace(outcome, unsolved={0: Status.STALLED}) if len(u) > 1 else outcome
+
+    monkeypatch.setattr(tiles, "polished", failing)
+    found = cs.solve(batch(DECKS["rectifier"], np.linspace(-1.0, 5.0, 7)), NEWTON)
+    assert found.solved and found.residuals.kcl_relative <= 1e-9
+
+
 @pytest.mark.parametrize("name", ["rectifier", "amplifier"])
 def test_the_dense_network_is_the_sparse_one(name: str) -> None:
     network = make_network(batch(DECKS[name], np.zeros(1)))
