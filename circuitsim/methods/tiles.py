@@ -156,5 +156,4 @@ def _linear(network: Network, drive: Drive, settings: Settings, x: Floats) -> Ou
     u[:, solved.floating] = x[:, solved.floating]
     sides = network.violations(drive, u) if u.any() else network.sides(drive)
     u = u + solved.solve(sides)
-    u[:, : x.shape[1]] = np.clip(u[:, : x.shape[1]], drive.lo, drive.hi)
     return polished(network, drive, settings, u, np.zeros((len(u), 0)), none, 1)
