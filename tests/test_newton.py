@@ -225,7 +225,7 @@ V0 n5 n0 0.3589416877900451
 """
 
 
-def test_what_one_stiffness_leaves_unsolved_another_may_solve() -> None:
+def test_states_that_rounding_decides_are_found() -> None:
     solution = cs.solve(cs.parse(ROUNDING_DECIDES))
     assert solution.steps <= 10
     assert_ideal_diodes(solution)
