@@ -143,10 +143,14 @@ def _number_among_equals(rows: Floats) -> Ints:
 
 
 def _place_parts(graph: sparse.csr_array) -> Floats:
-    """Every connected part by itself, hubs left out, then all of them in rows, largest first; hubs amid their nodes."""
+    """Every connected part by itself, hubs left out, then all of them in rows, largest first; hubs amid their nodes.
+
+    Where all nodes are joined to so many others, none is a hub.
+    """
     n = graph.shape[0]
     degree = np.diff(graph.indptr)
     hubs = degree > max(_HUB * math.sqrt(n), 40.0)
+    hubs &= not hubs.all()
     kept = np.flatnonzero(~hubs)
     at = np.zeros((n, 2))
     at[kept] = _place_connected(graph[kept][:, kept] if hubs.any() else graph)

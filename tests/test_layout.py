@@ -248,6 +248,14 @@ def test_hubs_and_ground_draw_nothing_together() -> None:
     assert (inside.min(axis=0) < at["rail"]).all() and (at["rail"] < inside.max(axis=0)).all()
 
 
+def test_where_all_are_joined_to_all_none_is_a_hub() -> None:
+    """100 nodes by springs, 150 by distances."""
+    for n in (100, 150):
+        pairs = [(i, j) for i in range(n) for j in range(i)]
+        _, at = positions("\n".join(["all", "R0 n0 0 1k", *(f"R{i}_{j} n{i} n{j} 1k" for i, j in pairs)]))
+        assert smallest_distance(np.array([at[f"n{k}"] for k in range(n)])) > 0.01
+
+
 def test_parts_do_not_overlap() -> None:
     text = ["parts", "Rg a 0 1k"]
     for part, n in (("p", 5), ("q", 9), ("r", 2), ("s", 1), ("t", 30)):
