@@ -200,20 +200,33 @@ def _find_grids(circuit: Circuit, a: Ints, b: Ints) -> list[list[Grid]]:
         places[i, j] = nodes
         family[nodes], row[nodes], col[nodes] = len(grids), i, j
         grids.append(Grid(prefix, places))
+    if not grids:
+        return []
     near = (np.abs(row[a] - row[b]) <= 1) & (np.abs(col[a] - col[b]) <= 1)
     both = (family[a] >= 0) & (family[b] >= 0)
-    within, count = np.zeros((len(grids),) * 2), np.zeros((len(grids),) * 2)
-    np.add.at(count, (family[a[both]], family[b[both]]), 1)
-    np.add.at(within, (family[a[both & near]], family[b[both & near]]), 1)
-    within, count = within + within.T, count + count.T
+    count, within = (_between(len(grids), family[a[some]], family[b[some]]) for some in (both, both & near))
     sizes = np.array([np.count_nonzero(grid.nodes >= 0) for grid in grids])
-    over = within > 0.5 * np.minimum.outer(sizes, sizes)  # in both directions a pair within one grid is counted twice
-    stacks: list[list[Grid]] = []
-    for stack in _connected(over):
-        own = np.ix_(stack, stack)
-        if within[own].sum() >= _LOCAL * count[own].sum() > 0:
-            stacks.append([grids[k] for k in stack])
-    return stacks
+    first, second = within.coords
+    over = within.data > 0.5 * np.minimum(sizes[first], sizes[second])  # in both directions a pair in one counts twice
+    graph = sparse.csr_array((over[over], (first[over], second[over])), shape=within.shape)
+    n_stacks, label = csgraph.connected_components(graph, directed=False)
+    total, neighbours = (_inside(x, label, n_stacks) for x in (count, within))
+    members = np.split(np.argsort(label, kind="stable"), np.cumsum(np.bincount(label))[:-1])
+    kept = np.flatnonzero((neighbours >= _LOCAL * total) & (total > 0))
+    return [[grids[k] for k in members[stack].tolist()] for stack in kept.tolist()]
+
+
+def _between(n: int, i: Ints, j: Ints) -> sparse.coo_array:
+    """How many branches join each pair of n grids, in both directions: of those that have some."""
+    pair, count = np.unique(np.concatenate([i * n + j, j * n + i]), return_counts=True)
+    return sparse.coo_array((count.astype(np.float64), (pair // n, pair % n)), shape=(n, n))
+
+
+def _inside(pairs: sparse.coo_array, label: Ints, n: int) -> NDArray[np.float64]:
+    """The sum over the pairs of grids within each of n stacks, (n,)."""
+    i, j = pairs.coords
+    same = label[i] == label[j]
+    return np.bincount(label[i[same]], pairs.data[same], n).astype(np.float64, copy=False)
 
 
 def _numbered(names: list[str]) -> dict[str, tuple[Ints, Ints, Ints]]:
@@ -232,9 +245,3 @@ def _numbered(names: list[str]) -> dict[str, tuple[Ints, Ints, Ints]]:
         prefix: (nodes[own], numbers[own, 0], numbers[own, 1])
         for prefix, own in zip(prefixes, np.split(order, ends), strict=True)
     }
-
-
-def _connected(over: NDArray[np.bool_]) -> list[list[int]]:
-    """The connected parts of a small graph."""
-    count, label = csgraph.connected_components(sparse.csr_array(over), directed=False)
-    return [np.flatnonzero(label == k).tolist() for k in range(count)]

@@ -164,6 +164,23 @@ def test_which_grids_lie_over_each_other() -> None:
     assert grids(*grid("n", 4, 5), *grid("m", 2, 3), *over) == [[("n", (4, 5)), ("m", (2, 3))]]
 
 
+def test_as_many_grids_as_cells_take_linear_time() -> None:
+    """A cell of a large array may have a grid of its own."""
+
+    def prepare(n: int):  # type: ignore[no-untyped-def]
+        ring = [(0, 0), (0, 1), (1, 1), (1, 0)]
+        cards = [f"R{k}_{p} {k}w{i}_{j} {k}w{ring[p - 1][0]}_{ring[p - 1][1]} 1" for k in map(name, range(n))
+                 for p, (i, j) in enumerate(ring)]  # fmt: skip
+        circuit = cs.parse("\n".join(["cells", *cards]))
+        assert len(Shapes(circuit).grids) == n
+        return lambda: Shapes(circuit).grids
+
+    def name(k: int) -> str:
+        return "".join(chr(ord("a") + int(digit)) for digit in str(k)) + "."
+
+    assert exponent(prepare, 1_000, repeats=2) < LIMIT
+
+
 def layers(*cards: str) -> list[list[str]]:
     """The names of the nodes of each."""
     circuit = cs.parse("\n".join(["t", *cards]))
