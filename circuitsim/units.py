@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,13 @@ class TieForest:
     chords: Ints  # ties outside the forest
     depth: int  # a power of two, at least the ties above the deepest node
     order: Ints  # (n,) positions, every parent before its children
+
+    @cached_property
+    def rank(self) -> Ints:
+        """The place of each position in `order`, (n,): less than those of all that hang on it."""
+        rank = np.empty(self.order.size, np.int64)
+        rank[self.order] = np.arange(self.order.size)
+        return rank
 
     def roots(self, n_nodes: int) -> Ints:
         """The root node of each node's tied group, (n_nodes,); of an untied one the node itself."""
@@ -150,23 +158,16 @@ def _refuse_loop(circuit: Circuit, loop: list[int], volts: float, row: int | Non
 
 def signed_path(forest: TieForest, a: int, b: int) -> list[tuple[int, float]]:
     """The ties from node a to node b of one tied group, with signs: v[a] - v[b] = sum of sign e. Empty for a = b."""
-    if a == b:
-        return []
-    up_a, up_b = (_up(forest, int(np.searchsorted(forest.nodes, node))) for node in (a, b))
-    while len(up_a) > 1 and len(up_b) > 1 and up_a[-2] == up_b[-2]:
-        up_a.pop()
-        up_b.pop()
-    there = [(int(forest.tie[k]), float(forest.sign[k])) for k in up_a[:-1]]
-    back = [(int(forest.tie[k]), -float(forest.sign[k])) for k in up_b[:-1]]
+    i, j = (int(np.searchsorted(forest.nodes, node)) for node in (a, b))
+    there, back = [], []
+    while i != j:  # up from the one that comes later in `order`: it is not above the other
+        if forest.rank[i] > forest.rank[j]:
+            there.append((int(forest.tie[i]), float(forest.sign[i])))
+            i = int(forest.parent[i])
+        else:
+            back.append((int(forest.tie[j]), -float(forest.sign[j])))
+            j = int(forest.parent[j])
     return there + back[::-1]
-
-
-def _up(forest: TieForest, k: int) -> list[int]:
-    """A position and those above it, up to the root."""
-    chain = [k]
-    while forest.parent[chain[-1]] != chain[-1]:
-        chain.append(int(forest.parent[chain[-1]]))
-    return chain
 
 
 def unique_ties(circuit: Circuit, forest: TieForest) -> NDArray[np.bool_]:

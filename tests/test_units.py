@@ -5,13 +5,14 @@ from __future__ import annotations
 import networkx as nx
 import numpy as np
 import pytest
+from growth import LIMIT, exponent
 from helpers import PRECISE, assert_laws
 from numpy.typing import NDArray
 
 import circuitsim as cs
 from circuitsim.coloring import color_units
 from circuitsim.islands import find_islands
-from circuitsim.units import tie_forest
+from circuitsim.units import signed_path, tie_forest
 
 Ints = NDArray[np.int64]
 
@@ -121,6 +122,33 @@ def test_rounding_in_a_loop_counts_from_its_largest_voltage() -> None:
     """1000000.1 - 1000000 is 0.1 but for 2e-11: less than an ulp of the largest voltage, no contradiction."""
     loop = ["V1 a 0 1000000.1", "V2 b a -1000000", "V3 c 0 0.05", "V4 d c 0.03", "V5 b d 0.02"]
     assert_laws(cs.solve(parse(*loop, "R1 b 0 1")), tol=1e-9)
+
+
+def test_loops_of_a_long_chain_take_linear_time() -> None:
+    """Two batteries side by side in each link: what is a loop is short, however far from ground."""
+
+    def prepare(n: int):  # type: ignore[no-untyped-def]
+        links = [f"V{k}{x} n{k} {f'n{k - 1}' if k else 0} 0.1" for k in range(n) for x in "ab"]
+        problem = cs.compile_problem(parse(*links, "R1 n0 0 1"))
+        return lambda: problem.fixed_potentials(slice(0, 1))
+
+    assert exponent(prepare, 500) < LIMIT
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_paths_of_ties_are_those_of_networkx(seed: int) -> None:
+    """With the volts between their ends, and without a tie that is passed twice."""
+    rng = np.random.default_rng(seed)
+    circuit = parse(*(f"V{k} n{rng.integers(k + 1)} n{k + 1} {rng.normal()}" for k in range(30)), "R1 n0 n1 1")
+    forest = tie_forest(circuit)
+    graph = nx.Graph(zip(circuit.ties.a.tolist(), circuit.ties.b.tolist(), strict=True))
+    e = circuit.ties.e[0]
+    v = dict(zip(forest.nodes.tolist(), forest.offsets(e[None])[0].tolist(), strict=True))
+    for a in forest.nodes.tolist():
+        for b in forest.nodes.tolist():
+            path = signed_path(forest, a, b)
+            assert len(path) == nx.shortest_path_length(graph, a, b)
+            assert abs(sum(sign * e[tie] for tie, sign in path) - (v[a] - v[b])) < 1e-12
 
 
 # -- currents of ties --------------------------------------------------------------------------------------------------
