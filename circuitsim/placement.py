@@ -20,6 +20,7 @@ Floats = NDArray[np.float64]
 _MAX_BLOCKS = 16  # a crossbar that colours split into more dense blocks is treated as flat branches
 _MIN_DENSE = 4096  # entries: below, a sparse block is as fast
 _DENSE_SHARE = 0.2  # of entries present: above, a dense block is faster than a sparse one
+_LEAST_ENTRIES = _DENSE_SHARE * _MIN_DENSE  # of a dense block
 
 
 def build_topology(circuit: Circuit) -> Topology:
@@ -203,7 +204,7 @@ class _Placement:
         dense: list[Dense] = []
         left = np.ones(inner.size, bool)
         pair = self.color[low] * self.color_ptr.size + self.color[high]
-        for p in np.flatnonzero(np.bincount(pair)):
+        for p in np.flatnonzero(np.bincount(pair) >= _LEAST_ENTRIES):
             chosen = np.flatnonzero(pair == p)
             core = dense_core(low[chosen], high[chosen])
             if core is not None:
@@ -304,7 +305,7 @@ def dense_core(rows: Ints, cols: Ints) -> tuple[Ints, Ints, Ints] | None:
     Rows and columns with few entries (below a quarter of the most) are left to the sparse rest; the part pays when a
     fifth of its entries are present.
     """
-    if rows.size < _DENSE_SHARE * _MIN_DENSE:
+    if rows.size < _LEAST_ENTRIES:
         return None
     row_count, col_count = np.bincount(rows), np.bincount(cols)
     row_ok = row_count >= max(0.25 * row_count.max(), 1)

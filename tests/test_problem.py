@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import networkx as nx
 import numpy as np
 import pytest
+from growth import LIMIT, exponent
 from helpers import assert_close
 from numpy.typing import NDArray
 
@@ -174,6 +176,19 @@ def test_a_crossbar_in_too_many_colours_is_kept_branch_by_branch() -> None:
     text = random_circuit(np.random.default_rng(0), Recipe(nodes=9, shorts=0, floating_sources=0))
     problem = cs.compile_problem(cs.parse(text + everything_to_everything(9)))
     assert problem.topology.expanded.size == 1
+
+
+def test_circuits_of_many_colours_are_arranged_in_linear_time() -> None:
+    """All nodes are joined to all others: as many colours as nodes, and as many pairs of colours as branches."""
+
+    def prepare(branches: int):  # type: ignore[no-untyped-def]
+        n = math.isqrt(2 * branches)
+        circuit = cs.parse(
+            "\n".join(["all", *(f"R{i}_{j} n{i} n{j} 1k" for i in range(n) for j in range(i)), "R0 n0 0 1"])
+        )
+        return lambda: cs.compile_problem(circuit)
+
+    assert exponent(prepare, 40_000, repeats=1) < LIMIT
 
 
 @pytest.mark.parametrize("seed", range(40))
