@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from circuitsim.netlist.model import Swept
 from circuitsim.netlist.revalue import Revaluer
 from circuitsim.saved import Saved, wanted_saves
 from circuitsim.spice.ngspice import run_ngspice, tight_options
-from circuitsim.sweeping import results
+from circuitsim.sweeping import results, runner
 
 NETLISTS = Path(__file__).parent.parent / "netlists"
 
@@ -424,6 +425,22 @@ def test_loops_of_sources_are_judged_at_each_point(dc: str, solved: list[bool], 
     assert (result.voltage("a")[solved] == 5.0).all() and np.isnan(result.voltage("a")[result.failed]).all()
     for k in result.failed.tolist():
         assert "loop of voltage sources V2, V1: its voltages add up to" in result.messages[k]
+
+
+def test_islands_are_left_out_one_after_another_not_within_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are, Python's stack grows no deeper."""
+    deck = "t\nV1 a 0 1\nR1 a 0 1k\n" + "".join(f"I{k} 0 n{k} 1m\nRn{k} n{k} m{k} 1k\n" for k in range(5))
+    depths, solve = [], runner.solve
+
+    def counted(*given, **options):  # type: ignore[no-untyped-def]
+        depths.append(len(inspect.stack(0)))
+        return solve(*given, **options)
+
+    monkeypatch.setattr(runner, "solve", counted)
+    result = cs.sweep(cs.parse(deck), "V1 1 2 1", cs.Settings(lenient=True))
+    assert result.statuses.tolist() == ["SOLVED"] * 2 and result.voltage("a").tolist() == [1.0, 2.0]
+    assert sorted(result.islands) == [(f"m{k}", f"n{k}") for k in range(5)]
+    assert len(depths) == 6 and len(set(depths)) == 1
 
 
 def test_points_that_are_not_solved_say_so() -> None:

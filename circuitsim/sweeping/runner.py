@@ -66,25 +66,28 @@ class Runner:
 
         When lenient, an island without a solution is left out, at the points where it has none.
         """
-        problem = None
-        try:
-            problem = problem_of(rows)
-            solution = solve(
-                problem,
-                self.settings,
-                start=self.last.start_for(problem) if self.last else None,
-                backend=self.backend,
-                raise_on_failure=False,
-                in_order=True,  # what one tile learns, the next one uses
-            )
-        except TopologyError as error:
-            if problem is not None and self._leave_out(rows, problem, error):
-                return
-            if rows.size == 1:
-                self.fault(int(rows[0]), error)
-                return
-            self._solve_halves(rows, problem_of)
-            return
+        while True:
+            problem = None
+            try:
+                problem = problem_of(rows)
+                solution = solve(
+                    problem,
+                    self.settings,
+                    start=self.last.start_for(problem) if self.last else None,
+                    backend=self.backend,
+                    raise_on_failure=False,
+                    in_order=True,  # what one tile learns, the next one uses
+                )
+                break
+            except TopologyError as error:
+                if problem is not None and (rest := self._without_island(rows, problem, error)):
+                    problem_of = rest
+                elif rows.size == 1:
+                    self.fault(int(rows[0]), error)
+                    return
+                else:
+                    self._solve_halves(rows, problem_of)
+                    return
         if rows.size > 1 and not np.isfinite(solution.x).all() and solution.status is not Status.REFUSED:
             self._solve_halves(rows, problem_of)
         else:
@@ -134,28 +137,27 @@ class Runner:
 
         solve_in_shares(points, stacks.size, many, one)
 
-    def _leave_out(self, rows: Ints, problem: Problem, error: TopologyError) -> bool:
-        """When lenient, solve without the island that an error names; returns whether that has been done.
+    def _without_island(self, rows: Ints, problem: Problem, error: TopologyError) -> Callable[[Ints], Problem] | None:
+        """When lenient, the problem at these points, or some, without the island an error names; None where it stays.
 
-        Not so when the currents into the island are not the same at all these points.
+        It stays, too, when the currents into the island are not the same at all these points.
         """
         circuit = problem.circuit
         s, nodes = circuit.current_sources, [circuit.netlist.node(name) for name in error.nodes]
         into = s.i[:, np.isin(s.a, nodes) | np.isin(s.b, nodes)]
         if not self.lenient or not error.is_cut or (into != into[:1]).any():
-            return False
+            return None
         try:
             rest = compile_problem(without_island(circuit, error))
         except TopologyError:  # a controlled source joins the island to the rest, or more is wrong
-            return False
+            return None
         at_line, text = rest.circuit.notes[-1]
         self.notes.setdefault(frozenset(error.nodes), (at_line, _BATCH_ROW.sub("", text)))
 
         def at(some: Ints) -> Problem:
             return replace(rest, circuit=rest.circuit.at_rows(np.searchsorted(rows, some)))
 
-        self.solve(rows, at)
-        return True
+        return at
 
     def fault(self, row: int, error: NetlistError) -> None:
         """A point that cannot be solved."""
