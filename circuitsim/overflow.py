@@ -116,8 +116,7 @@ def _check_junctions(c: Circuit, t: Topology, fixed: Floats) -> None:
     if over.size:
         k = int(t.closed_junctions[over[0]])
         name = c.element(j, k)
-        diode = j.law[k] == Law.SHOCKLEY
-        noun, cure = ("diode", ", or give its model an RS") if diode else ("nonlinear resistor", "")
+        noun, cure = noun_and_cure(int(j.law[k]))
         raise TopologyError(
             f"{noun} {name}: the sources force {v[over[0]]:g} V across it, exp({exponent[over[0]]:.0f}): its "
             f"current overflows; put a resistor in series{cure}",
@@ -125,6 +124,13 @@ def _check_junctions(c: Circuit, t: Topology, fixed: Floats) -> None:
             nodes=[c.nodes[j.a[k]], c.nodes[j.b[k]]],
             elements=[name],
         )
+
+
+def noun_and_cure(law: int) -> tuple[str, str]:
+    """What an element with a branch of a law is called, and what limits its current besides a resistor in series."""
+    noun = "diode" if law in (Law.SHOCKLEY, Law.PWL) else "nonlinear resistor"
+    cures = {Law.SHOCKLEY: ", or give its model an RS", Law.PWL: ", or make RON and RREV of its model larger"}
+    return noun, cures.get(Law(law), "")
 
 
 def _most_volts(fixed: Floats) -> float:

@@ -19,6 +19,7 @@ from circuitsim.errors import SettingsError, listed
 from circuitsim.netlist.saves import Save, find_save
 from circuitsim.netlist.tokens import shown
 from circuitsim.notebook import solution_frame, solution_html
+from circuitsim.overflow import noun_and_cure
 from circuitsim.problem import Problem, check_flag, refuse_loose
 from circuitsim.residual import Residuals
 from circuitsim.saved import Saved, as_saves, wanted_saves
@@ -308,11 +309,13 @@ class Solution:
     def remarks(self) -> list[str]:
         """What is odd about this solution, in sentences: intervals, currents that are not unique, or are enormous."""
         c, j = self.circuit, self.circuit.junctions
-        found = [
-            f"diode {c.element(j, k)}: the sources force {v:g} V across it, and it carries {amperes:.3g} A; put a "
-            "resistor in series, or give its model an RS"
-            for k, v, amperes in currents.enormous_currents(self)
-        ]
+        found = []
+        for k, v, amperes in currents.enormous_currents(self):
+            noun, cure = noun_and_cure(int(j.law[k]))
+            found.append(
+                f"{noun} {c.element(j, k)}: the sources force {v:g} V across it, and it carries {amperes:.3g} A; put a "
+                f"resistor in series{cure}"
+            )
         if self.batch == 1 and (bounds := self.intervals) is not None:
             lo, hi = (bound[0] for bound in bounds)
             for k in np.flatnonzero(~self.determined & (np.isfinite(lo) | np.isfinite(hi))).tolist():

@@ -171,6 +171,23 @@ def test_enormous_currents_are_remarked() -> None:
     assert solve("V1 a 0 0.9", "D1 a 0 s").remarks == []
 
 
+def test_remarks_on_enormous_currents_name_element_and_cure() -> None:
+    """A nonlinear resistor is no diode, and what is piecewise linear has no RS."""
+
+    def remark(element: str, model: str) -> str:
+        [found] = cs.solve(cs.parse(f"t\nV1 a 0 5\n{element} a 0 m\n.model m {model}")).remarks
+        return found
+
+    head = "1: the sources force 5 V across it, and it carries "
+    assert remark("D1", "d(is=1e-14 n=2)").startswith("diode D" + head)
+    assert remark("D1", "d(is=1e-14 n=2)").endswith("A; put a resistor in series, or give its model an RS")
+    assert remark("D1", "d(ron=1e-9)") == (
+        f"diode D{head}5e+09 A; put a resistor in series, or make RON and RREV of its model larger"
+    )
+    assert remark("N1", "pwl(-1 0 0 0 1 2e9)") == f"nonlinear resistor N{head}1e+10 A; put a resistor in series"
+    assert remark("N1", "sinh(i0=1 v0=0.2)") == f"nonlinear resistor N{head}3.6e+10 A; put a resistor in series"
+
+
 def test_enormous_currents_may_be_negative() -> None:
     problem = cs.compile_problem(cs.parse("t\nV1 a 0 -5\nN1 a 0 sh\n.model sh sinh(i0=1u v0=0.1)"))
     [(_, volts, amperes)] = enormous_currents(cs.solve(problem.with_values({"V1": np.array([[-5.0], [4.0]])})))
