@@ -216,7 +216,8 @@ def of_element(solution: Solution, name: str, power: bool) -> Floats:
     if kind == CROSSBAR:
         x = c.crossbars[start]
         v = _known_drops(solution, x)
-        return x.g * v * v if power else x.g * v
+        with np.errstate(over="ignore"):  # inf, as it is
+            return x.g * v * v if power else x.g * v
     members = np.arange(start, stop)
     found = table_currents(solution, kind, members)
     if power:

@@ -158,7 +158,7 @@ def _values(solution: Solution, save: Save, rows: slice) -> Floats:
     if save.kind == NODES and save.minus is None:
         return solution.voltages(save.rows, rows)
     if save.quantity == "r":
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", over="ignore"):
             return _ohms(circuit, save)[None, :]
     if save.quantity == "e":
         ties = circuit.ties

@@ -252,6 +252,16 @@ def test_open_elements_carry_nothing() -> None:
     assert set(found.values()) == {0.0}
 
 
+def test_what_is_more_than_float64_holds_is_infinite() -> None:
+    """The power of a crossbar, and the resistance of next to no conductance in it, in whichever way one asks."""
+    circuit = cs.parse("t\nV1[0:1] x[0:1] 0 1\nV2 h[0] 0 0\nRW[0:1][0:0] x[0:1] h[0:0] 1k\nR1 x[0] h[0] 1k")
+    found = cs.solve(circuit.with_values({"V1": 1e120, "RW": [[1e100], [1e-320]], "R1": 1e100}))
+    powers = [found.power(name).ravel().tolist() for name in ("RW", "RW[0:1][0]", "R1")]
+    assert powers[0] == powers[1] and powers[0][0] == powers[2][0] == np.inf
+    saved = Saved(found, wanted_saves(found.circuit, ["@RW[0:1][0][r] @RW[0:1][0][p]"])).values()[0]
+    assert saved.tolist() == [1e-100, np.inf, *powers[0]]
+
+
 def test_volts_of_sources_in_some_rows() -> None:
     problem = cs.compile_problem(cs.parse(DIVIDER)).with_values({"V1": np.arange(20.0)[:, None]})
     solution = cs.solve(problem)
