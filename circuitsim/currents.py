@@ -148,6 +148,8 @@ def tie_currents(solution: Solution) -> tuple[Floats, NDArray[np.bool_]]:
     c, forest = solution.circuit, solution.problem.topology.forest
     pieces = []
     branches = len(c.conductors) + len(c.junctions) + len(c.nodes)
+    if solution.low is not None:  # then the conductances of crossbars are gone through one by one
+        branches += sum(x.g.size for x in c.crossbars)
     for rows in tiles(solution.batch, branches):
         with np.errstate(over="ignore", invalid="ignore"):  # inf, as it is
             out = _out_of_nodes(solution, rows)[:, forest.nodes]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import networkx as nx
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from helpers import PRECISE, assert_laws
 from numpy.typing import NDArray
 
 import circuitsim as cs
+from circuitsim import currents
 from circuitsim.coloring import color_units
 from circuitsim.islands import find_islands
 from circuitsim.units import signed_path, tie_forest
@@ -171,6 +174,25 @@ def test_current_of_a_loop_is_the_least_norm_one() -> None:
     np.testing.assert_allclose(current, [wanted], rtol=1e-12)
     assert unique.tolist() == [False, False, False, True]
     assert_laws(solution)
+
+
+def test_currents_of_sources_at_a_crossbar_hold_few_rows_of_it_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where voltages have more digits than float64 holds, each conductance of it has a current in each row."""
+    circuit = parse("V1[0:7] x[0:7] 0 1", "RW[0:7][0:7] x[0:7] h[0:7] 1k", "D[0:7] h[0:7] 0 d", ".model d d")
+    volts = np.random.default_rng(0).normal(size=(40, 8))
+    solution = cs.solve(circuit.with_values({"V1": volts}), cs.Settings(method="newton"))
+    solution = replace(solution, low=1e-17 * solution.x[None])
+    whole, _ = currents.tie_currents(solution)
+    held, drops = list[int](), currents._crossbar_drops
+
+    def counted(*given):  # type: ignore[no-untyped-def]
+        held.append(drops(*given).size)
+        return drops(*given)
+
+    monkeypatch.setattr(currents, "_crossbar_drops", counted)
+    monkeypatch.setattr(currents, "_WORK", 1_000)
+    assert np.array_equal(currents.tie_currents(solution)[0], whole)
+    assert sum(held) == 40 * 64 and max(held) <= 1_000
 
 
 def test_parallel_shorts_share() -> None:
