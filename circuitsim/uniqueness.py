@@ -79,15 +79,16 @@ def _idle(solution: Solution, closed: Bools, rows: slice) -> Bools:
     c, islands = solution.circuit, solution.problem.topology.islands
     part, d, j = islands.part, c.ideal_diodes, c.junctions
     a, b = part[d.a], part[d.b]
-    idle = np.zeros(closed.shape, bool)
     if (a == b).all():
-        return idle
+        return np.zeros(closed.shape, bool)
     one, other = part[j.a], part[j.b]
-    for state in np.unique(closed, axis=0):
+    states, which = np.unique(closed, axis=0, return_inverse=True)
+    idle = np.empty(states.shape, bool)
+    for k, state in enumerate(states):
         tail, head = np.concatenate([a[state], one, other]), np.concatenate([b[state], other, one])
         label = strong_components(islands.n_parts, tail, head)
-        idle[(closed == state).all(axis=1)] = label[a] != label[b]
-    return idle & ~islands.fed(c, solution.problem.given_currents(rows))[:, np.maximum(a, b)]
+        idle[k] = label[a] != label[b]
+    return idle[which.ravel()] & ~islands.fed(c, solution.problem.given_currents(rows))[:, np.maximum(a, b)]
 
 
 def _rounding(solution: Solution, branches: Branches, rows: slice) -> Floats:
