@@ -180,6 +180,18 @@ def test_each_row_keeps_how_it_ended() -> None:
     assert [found.solved_before(k) for k in range(4)] == [None, 0, 0, 0]
 
 
+def test_what_one_row_leaves_open_or_unsure_is_so_for_all() -> None:
+    none = Residuals(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    found = Gathered(Outcome(np.zeros((2, 1)), 0, none), 2, 0)
+    found.put([0], Outcome(np.zeros((1, 1)), 1, none, loose=np.array([True, False]), sure=False))
+    found.put([1], Outcome(np.zeros((1, 1)), 1, none, loose=np.array([False, False])))
+    whole = found.outcome()
+    assert whole.loose is not None
+    assert whole.loose.tolist() == [True, False]
+    assert not whole.sure
+    assert not whole.arrived
+
+
 def test_what_controlled_sources_leave_open_is_solved_row_by_row() -> None:
     """A follower of itself: any voltage will do, in every row."""
     text = DECKS["shockley"] + "\nE9 z 0 z 0 1\nR9 z y 1k\nR8 y 0 1k\n"
