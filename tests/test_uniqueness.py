@@ -17,6 +17,7 @@ from circuitsim.currents import ambiguous_elements, enormous_currents, row_viola
 from circuitsim.io.output import Results, result_object, write_npz
 from circuitsim.laws import branch_current
 from circuitsim.saved import wanted_saves
+from circuitsim.uniqueness import _states
 
 MODELS = [".model i D(ron=0)", ".model j D(ron=0 vfwd=1)", ".model p D(ron=1 vfwd=1 vrev=2)", ".model s D(is=1e-14)"]
 
@@ -54,6 +55,17 @@ def test_a_node_at_the_knee_of_a_diode_whatever_rounds(volts: float, vfwd: float
         elsewhere = solve(*cards, "D1 a b k", f"I1 c 0 {amperes}", "D2 a c k")  # what flows into c says nothing of b
         assert interval(elsewhere, "b") == (pytest.approx(volts - vfwd), np.inf)
         assert elsewhere.determined[elsewhere.circuit.netlist.node("c")]
+
+
+@pytest.mark.parametrize("volts", [1.0, 0.7, 1e-6, 1e9, 5.3, 12.7, 0.1, 1.1])
+def test_which_diodes_conduct_and_which_are_about_to(volts: float) -> None:
+    """One that carries, one back to back with it, one in reverse, and one at its knee, a third, but for rounding: what
+    is left of a current there may be the last digit of a conductance."""
+    knee = f".model k D(ron=0 vfwd={volts / 3!r})"
+    cards = "D1 a b i", "R1 b 0 1", "D2 b a i", "D3 0 a i", "R2 a c 2.2", "R3 c 0 1.1", "D4 c 0 k"
+    gap, conducts = _states(solve(knee, f"V1 a 0 {volts!r}", *cards), slice(0, 1))
+    assert gap[0].tolist() == [0.0, 0.0, volts, 0.0]
+    assert conducts[0, :3].tolist() == [True, False, False]
 
 
 def test_one_bound_or_none() -> None:
