@@ -265,12 +265,12 @@ def test_hubs_and_ground_draw_nothing_together() -> None:
     assert (inside.min(axis=0) < at["rail"]).all() and (at["rail"] < inside.max(axis=0)).all()
 
 
-def test_where_all_are_joined_to_all_none_is_a_hub() -> None:
-    """100 nodes by springs, 150 by distances."""
-    for n in (100, 150):
-        pairs = [(i, j) for i in range(n) for j in range(i)]
-        _, at = positions("\n".join(["all", "R0 n0 0 1k", *(f"R{i}_{j} n{i} n{j} 1k" for i, j in pairs)]))
-        assert smallest_distance(np.array([at[f"n{k}"] for k in range(n)])) > 0.01
+@pytest.mark.parametrize("n", [100, 150])  # by springs, by distances
+@pytest.mark.parametrize("feeding", [["R0 n0 0 1k"], ["V1 in 0 1", *(f"Rin{k} in n{k} 1k" for k in range(19))]])
+def test_where_all_are_joined_to_all_none_is_a_hub(n: int, feeding: list[str]) -> None:
+    pairs = [(i, j) for i in range(n) for j in range(i)]
+    _, at = positions("\n".join(["all", *feeding, *(f"R{i}_{j} n{i} n{j} 1k" for i, j in pairs)]))
+    assert smallest_distance(np.array(list(at.values()))) > 0.01
 
 
 def test_parts_do_not_overlap() -> None:
