@@ -608,3 +608,14 @@ def test_nodes_whose_names_mean_something_to_ngspice_are_compared(name: str) -> 
     circuit = cs.parse(f"names\nV+ in 0 3\nL1 {name} q 1\nR1 in {name} 1k\nR2 q 0 1k\n.dc V+ 1 2 1")
     found = [compare(circuit), *compare_sweep(circuit, circuit.netlist.sweeps[0])]
     assert [(x.verdict, len(x.quantities)) for x in found] == [(Verdict.AGREE, 5)] * 3
+
+
+@needs_ngspice
+@pytest.mark.parametrize(
+    ("name", "swept"), [("v-sweep", "V1"), ("i-sweep", "I1"), ("res-sweep", "R1"), ("temp-sweep", "TEMP")]
+)
+def test_nodes_called_like_what_is_swept_are_compared(name: str, swept: str) -> None:
+    """ngspice gives its scale such a name, and leaves the node out."""
+    circuit = cs.parse(f"names\nV1 in 0 3\nI1 0 in 1m\nR1 in {name} 1k\nR2 {name} 0 1k tc1=0.01\n.dc {swept} 10 20 10")
+    found = compare_sweep(circuit, circuit.netlist.sweeps[0])
+    assert [(x.verdict, len(x.quantities)) for x in found] == [(Verdict.AGREE, 3)] * 2

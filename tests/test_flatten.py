@@ -361,10 +361,15 @@ def test_every_name_gets_past_ngspice() -> None:
     assert found[f"i({stand_ins['Vé'].lower()})"] == pytest.approx(solution.current("Vé")[0], rel=1e-6)
 
 
+def test_a_name_that_no_number_makes_safe_gets_past_ngspice_too() -> None:
+    cards = flat(cs.parse("t\nV1 temper.a 0 1\nR.temper.b temper.a 0 1k")).splitlines()
+    assert [card for card in cards if card[0] in "VR"] == ["V1 temper_a 0 1.0", "R_temper_b temper_a 0 1000.0"]
+
+
 @needs_ngspice
 def test_names_that_ngspice_takes_for_something_else_are_replaced() -> None:
-    nodes = "ac value table i-sweep @r1[i] q#branch[0] q#internal q#base".split()
-    models = "1 1.5 .5 1e3 10k 1meg gnd".split()
+    nodes = "ac value table i-sweep v-sweep @r1[i] q#branch[0] q#internal q#base".split()
+    models = "1 1.5 .5 1e3 10k 1meg 0x1n gnd".split()
     cards = ["V+ in 0 3", "V-5 below 0 2", "F1 0 f V+ 2", "H/1 h 0 V-5 100", "Rf f 0 1k", "Rh h 0 1k", "Rb below in 1k"]
     for k, (node, model) in enumerate(zip(nodes, [*models, "m"], strict=True)):
         cards += [f"L{k} {node} p{k} 1", f"Rp{k} p{k} 0 1k", f"R{k}+ in {node} 1k", f"D{k} {node} 0 {model}"]

@@ -117,13 +117,15 @@ def test_a_program_that_does_not_say_its_version_is_ended(monkeypatch: pytest.Mo
 
 
 def test_what_a_script_started_is_ended_with_it(tmp_path: Path) -> None:
-    program = tmp_path / "ngspice"
-    program.write_text("#!/bin/sh\nsleep 90\n")
+    program, survived = tmp_path / "ngspice", tmp_path / "survived"
+    program.write_text(f"#!/bin/sh\n(sleep 1; touch '{survived}') &\nsleep 90\n")
     program.chmod(0o755)
     start = time.monotonic()
     with pytest.raises(NgspiceError, match=r"ngspice took more than 0\.2 s"):
         run_program("ngspice", [str(program)], tmp_path, 0.2)
     assert time.monotonic() - start < 60
+    time.sleep(1.5)
+    assert not survived.exists()
 
 
 @pytest.mark.parametrize("seconds", [float("nan"), 0.0, -1.0, float("inf")])

@@ -81,6 +81,7 @@ def test_an_analysis_that_failed_has_no_points() -> None:
         (OP.replace(b"Variables: 2", b"Variables: 3") + b"Binary:\n" + bytes(24), "names 2 of its 3 variables"),
         (b"Circuit: something else\n", "not a raw file"),
         (OP.replace(b"Points: 1", b"Points: -1"), "not a raw file"),
+        (OP.replace(b"Points: 1", b"Points: 0").replace(b"Variables: 2", b"Variables: " + 30 * b"9"), "not a raw file"),
         (OP.replace(b"\tvoltage", b"") + b"Binary:\n" + bytes(16), "a variable has no name"),
         (OP + b"Values:\n0\t1.0\n\t0.5e\n", "not a value: .*0.5e"),
     ],

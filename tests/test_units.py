@@ -186,8 +186,9 @@ def test_currents_of_sources_at_a_crossbar_hold_few_rows_of_it_at_once(monkeypat
     held, drops = list[int](), currents._crossbar_drops
 
     def counted(*given):  # type: ignore[no-untyped-def]
-        held.append(drops(*given).size)
-        return drops(*given)
+        found = drops(*given)
+        held.append(found.size)
+        return found
 
     monkeypatch.setattr(currents, "_crossbar_drops", counted)
     monkeypatch.setattr(currents, "_WORK", 1_000)

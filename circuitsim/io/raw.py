@@ -119,7 +119,7 @@ def _read_plot(data: bytes, start: int) -> tuple[Plot, int]:
     name = header.get("Plotname", "")
     try:
         n_variables, n_points = int(header["No. Variables"]), int(header["No. Points"])
-        if n_variables < 0 or n_points < 0:
+        if not 0 <= n_variables <= len(data) or n_points < 0:
             raise ValueError
     except (KeyError, ValueError):
         raise NgspiceError("not a raw file: its header has no numbers of variables and points") from None
@@ -146,8 +146,9 @@ def _ascii(data: bytes, start: int, points: int, variables: int) -> tuple[Floats
     """Each point: its number and the first value on a line, then a value a line."""
     stop = data.find(b"Title:", start)
     stop = stop if stop >= 0 else len(data)
-    words = [line.split()[-1] for line in data[start:stop].splitlines() if line.strip()]
+    lines = data[start:stop].decode("utf-8", "replace").splitlines()
+    words = [line.split()[-1] for line in lines if line.strip()][: points * variables]
     try:
-        return np.array([float(word) for word in words[: points * variables]]), stop
+        return np.array([float(word) for word in words]), stop
     except ValueError as error:
         raise NgspiceError(f"raw file: not a value: {error}") from None

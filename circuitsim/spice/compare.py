@@ -280,8 +280,8 @@ def _swept_points(circuit: Circuit, result: SweepResult, engine: Simulator, time
     plot = next((plot for plot in run.plots if plot.name != "Operating Point"), None)
     if plot is None or plot.values.shape[0] != count:
         return f"{plot.values.shape[0] if plot else 0} points came back, not {count}"
-    names = _names_in(plot)
-    return [_Theirs(written, dict(zip(names, row, strict=True)), seconds) for row in plot.values.tolist()]
+    names = _names_in(plot)[1:]  # after what is swept
+    return [_Theirs(written, dict(zip(names, row, strict=True)), seconds) for row in plot.values[:, 1:].tolist()]
 
 
 def _names_in(plot: Plot) -> list[str]:

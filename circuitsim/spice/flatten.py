@@ -67,9 +67,11 @@ def _names(*patterns: str) -> re.Pattern[str]:
 _LOST = r"#(branch|internal|source|drain|collector|emitter|base)"  # left out of the results, or called a current
 _ANY_NAME = (r"[^\x20-\x7e]", r"\btemper\b", _LOST)
 _UNSAFE = _names(*_ANY_NAME)
-_UNSAFE_NODE = _names(*_ANY_NAME, r"^(ac|table|value)$", r"^i-sweep$", r"^@.*\[i")  # keywords; called currents
+_KEYWORD, _SCALE, _CALLED_A_CURRENT = r"^(ac|table|value)$", r"^(v|i|res|temp)-sweep$", r"^@.*\[i"
+_UNSAFE_NODE = _names(*_ANY_NAME, _KEYWORD, _SCALE, _CALLED_A_CURRENT)
 _UNSAFE_VALUED = _names(*_ANY_NAME, r"[-+*/^]")  # of V, I and R: `.dc`, F and H read a sum or product
-_UNSAFE_MODEL = _names(*_ANY_NAME, r"^[-+.\d]+(e[-+]?\d+)?(t|g|meg|k|mil|m|u|n|p|f)?$", r"^gnd!?$")  # values
+_NUMBER = r"^([-+.\d]+(e[-+]?\d+)?|0x[\da-f.]+(p[-+]?\d+)?)(t|g|meg|k|mil|m|u|n|p|f)?$"
+_UNSAFE_MODEL = _names(*_ANY_NAME, _NUMBER, r"^gnd!?$")  # values
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ def run_program(
 def _kill(child: subprocess.Popen[bytes]) -> None:
     """End a process, and on POSIX systems all of its session."""
     if os.name == "posix":
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, PermissionError):  # it has ended; macOS
             os.killpg(child.pid, signal.SIGKILL)
     else:
         child.kill()

@@ -104,10 +104,11 @@ def from_pyspice(circuit: Any) -> Circuit:
     temperatures. Raises NetlistError, SettingsError for what is neither.
     """
     from circuitsim.build import parse
+    from circuitsim.netlist.tokens import shown
 
     title, _, cards = str(circuit).partition("\n")
     if not title.startswith(".title"):
-        raise SettingsError(f"from_pyspice takes a circuit or simulator of PySpice, found {circuit!r}")
+        raise SettingsError(f"from_pyspice takes a circuit or simulator of PySpice, found {shown(repr(circuit))}")
     return parse(f"{title.removeprefix('.title').strip()}\n{cards}", "<PySpice>")
 
 
