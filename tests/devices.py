@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -70,6 +71,19 @@ extern "C" void branches(integer law, const double* params, integer count, const
 """
 
 
+def _parameters() -> dict[str, list[np.dtype | None]]:
+    """The types of arrays that each kernel takes, None: a number; not of those in two precisions."""
+    types = {"double": np.float64, "integer": np.int64, "int": np.int32}
+    found: dict[str, list[np.dtype | None]] = {}
+    for name, parameters in re.findall(r'^extern "C" __global__ void (\w+)\(([^)]*)\)', SOURCE.read_text(), re.M):
+        kinds = [parameter.split()[-2] for parameter in parameters.split(",")]
+        found[name] = [np.dtype(types[kind[:-1]]) if kind.endswith("*") else None for kind in kinds]
+    return found
+
+
+PARAMETERS = _parameters()
+
+
 def missing(what: str, variable: str) -> NoReturn:
     """Skip, or fail where a variable says that it must be there."""
     if os.environ.get(variable):
@@ -118,6 +132,8 @@ class NumpyDevice:
         assert threads > 0
         for argument in arguments:
             assert isinstance(argument, int) or argument.flags.c_contiguous
+        if kernel in PARAMETERS:
+            assert [None if isinstance(x, int) else x.dtype for x in arguments] == PARAMETERS[kernel]
         if self.tape is not None:
             self.tape.append((kernel, threads, *arguments))
             return

@@ -254,6 +254,7 @@ def test_dense_currents_bound_as_on_the_host(device: Device, monkeypatch: pytest
     known = (check.upper < 1.0) & (before == 0.0)  # more is rounding alone over rounding alone
     np.testing.assert_allclose(upper[known], check.upper[known], rtol=1e-6, atol=1e-12)
     np.testing.assert_allclose(upper[before > 0.0], before[before > 0.0], rtol=1e-6, atol=1e-12)  # left as they were
+    look._bound_by_dense(1)  # a number as any other
 
 
 @pytest.mark.parametrize("noise", [0.0, 1e-12, 1e-3, 3.0])
