@@ -129,7 +129,7 @@ def _check_junctions(c: Circuit, t: Topology, fixed: Floats) -> None:
 def noun_and_cure(law: int) -> tuple[str, str]:
     """What an element with a branch of a law is called, and what limits its current besides a resistor in series."""
     noun = "diode" if law in (Law.SHOCKLEY, Law.PWL) else "nonlinear resistor"
-    cures = {Law.SHOCKLEY: ", or give its model an RS", Law.PWL: ", or make RON and RREV of its model larger"}
+    cures = {Law.SHOCKLEY: ", or give its model an RS", Law.PWL: ", or make RON (RREV in reverse) of its model larger"}
     return noun, cures.get(Law(law), "")
 
 

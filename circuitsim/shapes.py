@@ -207,7 +207,7 @@ def _find_grids(circuit: Circuit, a: Ints, b: Ints) -> list[list[Grid]]:
     count, within = (_between(len(grids), family[a[some]], family[b[some]]) for some in (both, both & near))
     sizes = np.array([np.count_nonzero(grid.nodes >= 0) for grid in grids])
     first, second = within.coords
-    over = within.data > 0.5 * np.minimum(sizes[first], sizes[second])  # in both directions a pair in one counts twice
+    over = within.data > 0.5 * np.minimum(sizes[first], sizes[second])  # a pair within one grid counts twice
     graph = sparse.csr_array((over[over], (first[over], second[over])), shape=within.shape)
     n_stacks, label = csgraph.connected_components(graph, directed=False)
     total, neighbours = (_inside(x, label, n_stacks) for x in (count, within))

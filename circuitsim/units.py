@@ -157,7 +157,7 @@ def _refuse_loop(circuit: Circuit, loop: list[int], volts: float, row: int | Non
 
 
 def signed_path(forest: TieForest, a: int, b: int) -> list[tuple[int, float]]:
-    """The ties from node a to node b of one tied group, with signs: v[a] - v[b] = sum of sign e. Empty for a = b."""
+    """The ties from node a to node b, with signs: v[a] - v[b] = sum of sign e. Both must be of one tied group."""
     i, j = (int(np.searchsorted(forest.nodes, node)) for node in (a, b))
     there, back = [], []
     while i != j:  # up from the one that comes later in `order`: it is not above the other

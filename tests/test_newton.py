@@ -20,7 +20,7 @@ from circuitsim.methods import newton
 from circuitsim.methods.continuation import _Curve
 from circuitsim.methods.drift import drifted, may_drift
 from circuitsim.methods.limiting import first_voltages, limited
-from circuitsim.methods.line_search import _minimum
+from circuitsim.methods.line_search import _minimum, minimise
 from circuitsim.methods.mna import make_network
 from circuitsim.methods.network import Network
 from circuitsim.methods.polish import hardly_corrected, polished
@@ -84,6 +84,18 @@ def test_a_line_search_finds_the_minimum(derivative: Callable[[float], float], m
 
 def test_a_line_search_downhill_for_ever_ends() -> None:
     assert _minimum(lambda _: -1.0) >= 1e30
+
+
+def test_a_line_search_between_overflows_is_no_full_step() -> None:
+    assert _minimum(lambda t: np.inf if t > 0.5 else -np.inf) == pytest.approx(0.5)
+
+
+def test_line_searches_are_as_many_as_there_are_legs() -> None:
+    """1e40 A through diodes that a source forces: rounding hides the minimum."""
+    problem = cs.compile_problem(cs.parse(random_deck(3, 190).text))
+    network, drive = make_network(problem), problem.drive(slice(0, 1))
+    steps = [step for step, _ in minimise(network, drive, network.offset(drive), lambda *_: None, 10**6)]
+    assert len(steps) == 100 + 10 * network.legs.a.size
 
 
 @pytest.mark.slow

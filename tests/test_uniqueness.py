@@ -194,7 +194,7 @@ def test_remarks_on_enormous_currents_name_element_and_cure() -> None:
     assert remark("D1", "d(is=1e-14 n=2)").startswith("diode D" + head)
     assert remark("D1", "d(is=1e-14 n=2)").endswith("A; put a resistor in series, or give its model an RS")
     assert remark("D1", "d(ron=1e-9)") == (
-        f"diode D{head}5e+09 A; put a resistor in series, or make RON and RREV of its model larger"
+        f"diode D{head}5e+09 A; put a resistor in series, or make RON (RREV in reverse) of its model larger"
     )
     assert remark("N1", "pwl(-1 0 0 0 1 2e9)") == f"nonlinear resistor N{head}1e+10 A; put a resistor in series"
     assert remark("N1", "sinh(i0=1 v0=0.2)") == f"nonlinear resistor N{head}3.6e+10 A; put a resistor in series"

@@ -7,6 +7,7 @@ continuous slope. Once it is minimal, lam becomes the currents found (augmented 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,18 +95,22 @@ def _along(network: Network, drive: Drive, u: Floats, d: Floats, v: Floats, lam:
 
 
 def _minimum(derivative: Callable[[float], float]) -> float:
-    """The step at which an increasing derivative crosses 0; 0 when the direction leads nowhere."""
+    """The step at which an increasing derivative crosses 0; 0 when the direction leads nowhere.
+
+    By Brent's method, to rounding where it is smooth, else as near as a hundred evaluations lead.
+    """
+    at = cache(derivative)
     low, high = 0.0, 1.0
-    if not derivative(0.0) < 0.0:
+    if not at(0.0) < 0.0:
         return 0.0
-    while derivative(high) < 0.0 and high < 1e30:
+    while at(high) < 0.0 and high < 1e30:
         low, high = high, 2.0 * high
-    while low == 0.0 and high > 1e-300 and not derivative(1e-3 * high) < 0.0:
+    while low == 0.0 and high > 1e-300 and not at(1e-3 * high) < 0.0:
         high *= 1e-3
-    if high == 1.0 and abs(derivative(1.0)) <= 1e-9 * abs(derivative(0.0)):
+    if high == 1.0 and abs(at(1.0)) <= 1e-9 * abs(at(0.0)) < np.inf:
         return 1.0
-    if derivative(high) < 0.0:
+    if at(high) < 0.0:
         return high
     from scipy.optimize import brentq  # takes 0.1 s to load
 
-    return float(brentq(derivative, low, high, xtol=1e-300, rtol=4 * np.finfo(np.float64).eps, disp=False))
+    return float(brentq(at, low, high, xtol=1e-300, rtol=4 * np.finfo(np.float64).eps, disp=False))

@@ -92,7 +92,7 @@ __device__ inline unsigned seen(const unsigned* arrived) {
 }
 #endif
 
-// Four numbers into memory outside, at once: an assignment becomes four stores, each of a quarter of every sector.
+// Four numbers into memory outside, at once: an assignment becomes a store for each, of a part of every sector.
 #ifdef __CUDA_ARCH__
 __device__ inline void put(float* p, const Quad& of) {
     asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(p), "f"((float)of.at[0]), "f"((float)of.at[1]),
