@@ -150,14 +150,13 @@ def _place_parts(graph: sparse.csr_array) -> Floats:
     n = graph.shape[0]
     degree = np.diff(graph.indptr)
     hubs = degree > max(_HUB * math.sqrt(n), 40.0)
-    hubs &= 2 * (graph.astype(bool).astype(np.int64) @ hubs) <= degree
+    hubs &= 2 * (graph @ hubs) <= degree
     kept = np.flatnonzero(~hubs)
     at = np.zeros((n, 2))
     at[kept] = _place_connected(graph[kept][:, kept] if hubs.any() else graph)
     for hub in np.flatnonzero(hubs).tolist():
         around = graph.indices[graph.indptr[hub] : graph.indptr[hub + 1]]
-        around = around[~hubs[around]]
-        at[hub] = at[around].mean(axis=0) + 0.5 if around.size else at[kept].max(axis=0) + 1.0
+        at[hub] = at[around[~hubs[around]]].mean(axis=0) + 0.5
     return at
 
 

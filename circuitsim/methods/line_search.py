@@ -21,7 +21,7 @@ from circuitsim.methods.outcome import Outcome
 Floats = NDArray[np.float64]
 
 _MOST_STEPS = 2000  # where rounding hides the minimum the steps go on for ever
-_FEW_STEPS, _MORE_STEPS = 100, 10  # for few legs fewer, these and these for each
+_FEWEST, _A_LEG = 100, 10  # where there are few legs: no more than so many, and so many for each
 _MOST_STILL = 20  # steps in a row in which nothing but lam moves
 _RARER = 10
 _STEEPEST = 1e12  # slope of a tangent, in units of the largest conductance
@@ -40,7 +40,7 @@ def minimise(
     u[:n_free] = np.clip(u[:n_free], drive.lo[0], drive.hi[0])
     lam = np.zeros(network.legs.a.size)
     state, next_try, rests = b"", 1, 0
-    last = min(most, _MOST_STEPS, _FEW_STEPS + _MORE_STEPS * lam.size)
+    last = min(most, _MOST_STEPS, _FEWEST + _A_LEG * lam.size)
     for step in range(1, last + 1):
         v = network.across(u) + offset
         i, g = _legs(network, v, lam)

@@ -33,7 +33,7 @@ class Names:
         ('h_0_2', 'h_1', 'temper_2')
         """
         base = re.sub(r"[^A-Za-z0-9_.]+", "_", wanted).strip("_") or "n"
-        if self.unsafe.search(f"{base}_2"):  # nor would another number make it safe: `temper.a`
+        if self.unsafe.search(f"{base}_2"):  # no number behind it makes it safe: `temper.a`
             base = base.replace(".", "_")
         name = base
         while name.lower() in self.taken or self.unsafe.search(name):

@@ -60,18 +60,18 @@ _XSPICE_SPECIAL = re.compile(r"[][<>~%]|^null$", re.IGNORECASE)
 _EXECUTED = re.compile(r"[.@]|\*#|\*ng_script", re.IGNORECASE)  # ngspice obeys, or stops at, a title that begins so
 
 
-def _names(*patterns: str) -> re.Pattern[str]:
+def _any_of(*patterns: str) -> re.Pattern[str]:
     return re.compile("|".join(patterns), re.IGNORECASE | re.MULTILINE)
 
 
 _LOST = r"#(branch|internal|source|drain|collector|emitter|base)"  # left out of the results, or called a current
 _ANY_NAME = (r"[^\x20-\x7e]", r"\btemper\b", _LOST)
-_UNSAFE = _names(*_ANY_NAME)
+_UNSAFE = _any_of(*_ANY_NAME)
 _KEYWORD, _SCALE, _CALLED_A_CURRENT = r"^(ac|table|value)$", r"^(v|i|res|temp)-sweep$", r"^@.*\[i"
-_UNSAFE_NODE = _names(*_ANY_NAME, _KEYWORD, _SCALE, _CALLED_A_CURRENT)
-_UNSAFE_VALUED = _names(*_ANY_NAME, r"[-+*/^]")  # of V, I and R: `.dc`, F and H read a sum or product
-_NUMBER = r"^([-+.\d]+(e[-+]?\d+)?|0x[\da-f.]+(p[-+]?\d+)?)(t|g|meg|k|mil|m|u|n|p|f)?$"
-_UNSAFE_MODEL = _names(*_ANY_NAME, _NUMBER, r"^gnd!?$")  # values
+_UNSAFE_NODE = _any_of(*_ANY_NAME, _KEYWORD, _SCALE, _CALLED_A_CURRENT)
+_UNSAFE_VALUED = _any_of(*_ANY_NAME, r"[-+*/^]")  # of V, I and R: `.dc`, F and H read a sum or product
+_VALUE = r"^([-+.\d]+(e[-+]?\d+)?|0x[\da-f.]+(p[-+]?\d+)?)(t|g|meg|k|mil|m|u|n|p|f)?$"
+_UNSAFE_MODEL = _any_of(*_ANY_NAME, _VALUE, r"^gnd!?$")
 
 
 @dataclass(frozen=True)
