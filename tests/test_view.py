@@ -502,6 +502,19 @@ def test_large_circuits_are_drawn_near_a_node() -> None:
         session.scene("n1501")
 
 
+def test_of_many_elements_between_few_nodes_some_are_drawn() -> None:
+    """A browser takes minutes for ten thousand lines between two nodes; every pair of neighbours keeps its line."""
+    deck = "parallel\nV1 a 0 1\nRa[0:9999] a b 1\nRb[0:9999] b 0 1\nR1 b c 1\nR2 0 c 1\n"
+    scene = Session(cs.parse(deck)).scene(None)
+    label = [v["label"] for v in scene["vertices"]]
+    pairs = [tuple(sorted((label[e["a"]], label[e["b"]]))) for e in scene["edges"]]
+    assert not scene["whole"] and len(pairs) == scenes.MOST_EDGES
+    assert {pair: pairs.count(pair) for pair in set(pairs)} == {
+        ("0", "a"): 1, ("a", "b"): 1249, ("0", "b"): 1248, ("b", "c"): 1, ("0", "c"): 1,
+    }  # fmt: skip
+    assert {v["label"]: v["hidden"] for v in scene["vertices"]} == {"0": 0, "a": 8751, "b": 17503, "c": 0}
+
+
 def test_ground_with_many_neighbours_stands_at_each_of_them() -> None:
     few = Drawing(cs.parse(DIVIDER)).scene()
     assert [v.kind for v in few.vertices].count("ground") == 1

@@ -118,16 +118,33 @@ class Drawing:
             chosen = np.ones(self.count, bool)
         else:
             chosen = self._near(self.vertex(self.busiest() if centre is None else centre))
-        drawn = chosen[self.edge_a] & chosen[self.edge_b]
+        drawn = self._few(chosen[self.edge_a] & chosen[self.edge_b])
         where = np.full(self.count, -1)
         where[chosen] = np.arange(np.count_nonzero(chosen))
         hidden = np.zeros(self.count, np.int64)
-        for ends, others in ((self.edge_a, self.edge_b), (self.edge_b, self.edge_a)):
-            np.add.at(hidden, ends, ~chosen[others])
+        for ends in (self.edge_a, self.edge_b):
+            np.add.at(hidden, ends, ~drawn)
         vertices = [self._vertex(k, int(hidden[k])) for k in np.flatnonzero(chosen).tolist()]
         edges = [self._edge(k, where) for k in np.flatnonzero(drawn).tolist()]
         wires = [(int(where[x]), int(where[y]), side) for x, y, side in self.wires.tolist() if chosen[x] and chosen[y]]
-        return _laid_out(self.circuit, vertices, edges, wires, bool(chosen.all()))
+        return _laid_out(self.circuit, vertices, edges, wires, bool(chosen.all() and drawn.all()))
+
+    @cached_property
+    def _turn(self) -> Ints:
+        """For each edge, how many before it join the same two vertices."""
+        pair = np.minimum(self.edge_a, self.edge_b) * self.count + np.maximum(self.edge_a, self.edge_b)
+        order = np.argsort(pair, kind="stable")
+        turn = np.empty_like(pair)
+        turn[order] = np.arange(pair.size) - np.searchsorted(pair[order], pair[order])
+        return turn
+
+    def _few(self, edges: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Of these edges the first between any two vertices, and others up to MOST_EDGES, evenly."""
+        found = np.flatnonzero(edges)
+        turn = self._turn[found]
+        few = np.zeros_like(edges)
+        few[found[np.argsort(turn, kind="stable")[: max(MOST_EDGES, np.count_nonzero(turn == 0))]]] = True
+        return few
 
     def _near(self, centre: int) -> NDArray[np.bool_]:
         """The vertices met first, ring by ring, from one of them; ground is met, but leads nowhere."""
@@ -147,8 +164,9 @@ class Drawing:
     @cached_property
     def _adjacency(self) -> tuple[Ints, Ints]:
         """Where the neighbours of each vertex start, and the neighbours."""
-        a = np.concatenate([self.edge_a, self.edge_b, self.wires[:, 0], self.wires[:, 1]])
-        b = np.concatenate([self.edge_b, self.edge_a, self.wires[:, 1], self.wires[:, 0]])
+        one, other = self.edge_a[self._turn == 0], self.edge_b[self._turn == 0]
+        a = np.concatenate([one, other, self.wires[:, 0], self.wires[:, 1]])
+        b = np.concatenate([other, one, self.wires[:, 1], self.wires[:, 0]])
         order = np.argsort(a, kind="stable")
         return np.searchsorted(a[order], np.arange(self.count + 1)), b[order]
 
