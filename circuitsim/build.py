@@ -46,6 +46,8 @@ def parse(text: str, name: str = "netlist", seed: int | None = None, params: Par
     """
     if not isinstance(text, str):
         raise SettingsError(f"parse takes the text of a netlist, found {type(text).__name__}")
+    if not isinstance(name, str):
+        raise SettingsError(f"name is a text that messages begin with, found {type(name).__name__}")
     return build_circuit(parse_netlist(text, name, seed, params))
 
 

@@ -42,8 +42,8 @@ class _NewValues:
             raise SettingsError(f"{name}: two new values, one under the name in another case; give one")
         self.given.add(key)
         numbers = _numbers(name, value)
-        if not np.isfinite(numbers).all():
-            raise SettingsError(f"{name}: new values must be finite numbers")
+        if not (finite := np.isfinite(numbers)).all():
+            raise SettingsError(f"{name}: new values must be finite numbers, found {numbers[~finite][0]}")
         if (crossbar := self.crossbars.get(key)) is not None:
             g = _fit(name, numbers, crossbar.g.shape)
             _check_signs(name, g)

@@ -73,8 +73,8 @@ class Settings:
             raise SettingsError(f"unknown method '{self.method}': choose {' or '.join(METHODS)}")
         if self.backend not in ("auto", *BACKENDS):
             raise unknown_backend(self.backend)
-        if self.dtype not in DTYPES:
-            raise SettingsError(f"unknown dtype '{self.dtype}': choose {' or '.join(DTYPES)}")
+        if not isinstance(self.dtype, str) or self.dtype not in DTYPES:
+            raise SettingsError(f"unknown dtype {self.dtype!r}: choose {' or '.join(DTYPES)}")
         if self.tol is not None and not (isinstance(self.tol, Real) and 0 < self.tol < 1):
             raise SettingsError(f"tol must lie between 0 and 1, found {shown(str(self.tol))}")
         most = self.max_sweeps
@@ -86,7 +86,7 @@ class Settings:
     @property
     def tolerance(self) -> float:
         """The relative KCL violation to reach."""
-        return DEFAULT_TOL[self.dtype] if self.tol is None else self.tol
+        return DEFAULT_TOL[self.dtype] if self.tol is None else float(self.tol)
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,11 +172,16 @@ class Solution:
     def voltages(self, nodes: NDArray[np.int64] | None = None, rows: slice | None = None) -> Floats:
         """Voltages of these node indices (all: the order of `circuit.nodes`), (batch or rows, n), V.
 
-        NaN at nodes that are left out (Circuit.dropped).
+        NaN at nodes that are left out (Circuit.dropped). SettingsError for what are no indices, or no rows.
         """
-        if nodes is None:
-            nodes = np.arange(len(self.circuit.nodes))
-        rows = rows or slice(0, self.batch)
+        count, rows = len(self.circuit.nodes), self._rows(rows)
+        nodes = np.arange(count) if nodes is None else np.asarray(nodes)
+        known = nodes.ndim == 1 and nodes.dtype.kind in "iub"
+        if not known or (nodes.size and not -1 < nodes.min() <= nodes.max() < count):
+            raise SettingsError(
+                f"voltages takes an array of numbers of nodes, from 0 to {count - 1}, found {shown(repr(nodes))}; "
+                "voltage takes a name"
+            )
         x = self.x[rows] if self.low is None else self.x[rows] + self.low[:, rows].sum(axis=0)
         v = self.problem.node_voltages(x, self.problem.fixed_potentials(rows), nodes)
         v[:, self.circuit.left_out[nodes]] = np.nan
@@ -184,9 +189,14 @@ class Solution:
 
     def drops(self, a: NDArray[np.int64], b: NDArray[np.int64], rows: slice | None = None) -> Floats:
         """Voltages from nodes `a` to nodes `b`, (rows, n), V, with all the digits that the solution holds."""
-        rows = rows or slice(0, self.batch)
+        rows = self._rows(rows)
         parts = [self.x[rows], *(() if self.low is None else self.low[:, rows])]
         return self.problem.drops(parts, self.problem.fixed_potentials(rows), a, b)
+
+    def _rows(self, rows: slice | None) -> slice:
+        if rows is not None and not isinstance(rows, slice):
+            raise SettingsError(f"rows are a slice of the batch, such as slice(0, 1), found {shown(repr(rows))}")
+        return slice(0, self.batch) if rows is None else rows
 
     def start_for(self, problem: Problem) -> Floats | None:
         """The unknowns, from which another problem of this topology can be solved; None where they are not its own."""

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,7 @@ def test_batches_of_voltages_and_currents_must_fit(order: tuple[str, str]) -> No
         ({"V1": np.array(["2024-01-01"], "datetime64[D]")}, "V1: new values must be numbers"),
         ({"V1": [[1.0, 2.0], [3.0]]}, "V1: new values must be numbers"),
         ({"V1": np.ma.masked_array([1.0], [True])}, "V1: some of the new values are masked; fill them"),
+        ({"V1": [1.0, np.inf]}, "V1: new values must be finite numbers, found inf"),
         ({"RW[0][0]": 1.0}, r"RW\[0\]\[0\]: a crossbar takes all its values at once, \(2, 2\)"),
     ],
 )
@@ -156,12 +158,31 @@ def swept(**given: Any) -> cs.SweepResult:
         (lambda: swept().point(3), "no point 3: there are 3, counted from 0"),
         (lambda: swept().point(-1), "no point -1"),
         (lambda: swept().point(None), "point must be a whole number, found None"),  # type: ignore
+        (lambda: cs.Settings(dtype=np.dtype("float64")), r"unknown dtype dtype\('float64'\): choose float64"),  # type: ignore
+        (lambda: cs.monte_carlo(cs.parse(DIVIDER), 10**9), "1,000,000,000 runs, more than 10,000,000; draw fewer"),
+        (lambda: cs.parse(DIVIDER, 5), "name is a text that messages begin with, found int"),  # type: ignore
+        *(
+            (
+                lambda nodes=nodes: cs.solve(cs.parse(DIVIDER)).voltages(nodes),
+                "voltages takes an array of numbers of nodes",
+            )
+            for nodes in ("out", 0, [0.0], [-1], [3])
+        ),
+        *(
+            (lambda rows=rows: cs.solve(cs.parse(DIVIDER)).voltages(None, rows), f"rows are a slice .* found {rows}")
+            for rows in (0, 1)
+        ),
+        (lambda: cs.solve(cs.parse(DIVIDER)).drops(np.array([0]), np.array([1]), 0), "rows are a slice .* found 0"),  # type: ignore
         (lambda: read_raw("out.raw"), "read_raw takes the bytes of a file, .* found 'out.raw'"),  # type: ignore
     ],
 )
 def test_wrong_settings(call: Any, message: str) -> None:
     with pytest.raises(cs.SettingsError, match=message):
         call()
+
+
+def test_a_tolerance_may_be_any_real_number() -> None:
+    assert cs.solve(cs.parse(DIVIDER), cs.Settings(tol=Fraction(1, 10**6))).message.startswith("relative KCL")
 
 
 @pytest.mark.parametrize("some", [{"i(R1)"}, np.array(["i(R1)"]), iter(["i(R1)"])], ids=["set", "array", "iterator"])

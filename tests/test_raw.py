@@ -117,7 +117,7 @@ def test_written_plots_come_back_to_the_bit(tmp_path: Path, ascii: bool) -> None
 
 
 def test_the_header_is_ngspice_s(tmp_path: Path) -> None:
-    write_raw(tmp_path / "out.raw", [POINT], title="a deck")
+    write_raw(str(tmp_path / "out.raw"), [POINT], title="a deck")
     lines = (tmp_path / "out.raw").read_bytes().split(b"Binary:\n")[0].decode().splitlines()
     assert [line.split(":")[0] for line in lines[:8]] == [
         "Title", "Date", "Plotname", "Flags", "No. Variables", "No. Points", "Command", "Variables",

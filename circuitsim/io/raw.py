@@ -44,13 +44,13 @@ class Plot:
         return self.values[:, names.index(name)]
 
 
-def write_raw(path: Path, plots: Sequence[Plot], *, title: str = "", ascii: bool = False) -> None:
+def write_raw(path: str | Path, plots: Sequence[Plot], *, title: str = "", ascii: bool = False) -> None:
     """Write plots into one raw file that ngspice's `load` and spicelib read; it appears whole or not at all.
 
     Binary: little-endian float64, all variables of a point together. ASCII: 17 digits, which give back the same bits.
     Raises SettingsError when the file cannot be written.
     """
-    with replacing(path, "wb") as out:
+    with replacing(Path(path), "wb") as out:
         for plot in plots:
             out.write(_header(plot, title, "Values" if ascii else "Binary").encode())
             if ascii:

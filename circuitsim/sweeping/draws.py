@@ -14,6 +14,7 @@ from circuitsim.backends.base import Backend
 from circuitsim.build import build_circuit
 from circuitsim.circuit import Circuit
 from circuitsim.errors import NetlistError, SettingsError, whole
+from circuitsim.netlist.analyses import MAX_POINTS
 from circuitsim.netlist.chance import MOST_SEED
 from circuitsim.netlist.expand import Changes
 from circuitsim.netlist.revalue import Variant
@@ -54,6 +55,8 @@ def monte_carlo(
     runs = whole("runs", runs)
     if runs < 1:
         raise SettingsError(f"runs must be at least 1, found {runs}")
+    if runs > MAX_POINTS:
+        raise SettingsError(f"{runs:,} runs, more than {MAX_POINTS:,}; draw fewer")
     if not 0 <= seed <= MOST_SEED - runs:
         raise SettingsError(f"seeds {seed} ... {seed + runs - 1} must lie between 0 and 2^53; choose another")
     plan = MonteCarloPlan(circuit, settings or Settings(), backend, as_saves(circuit, saves), runs, seed)
