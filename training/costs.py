@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from circuitsim import Circuit, Problem, SettingsError, compile_problem
 from circuitsim.backends.base import find_backend
+from circuitsim.netlist.tokens import shown
 from training.adjoint import implicit_fields
 from training.convex import check_convex
 from training.eqprop import ep_fields, nudges
@@ -156,6 +157,8 @@ def _own_cost(cost: Cost, y: Floats) -> tuple[float, Floats]:
     given = cost(y.copy())
     try:
         value, slope = given
+        if np.ma.is_masked(slope):
+            raise TypeError("some slopes are masked")
         if np.asarray(slope).dtype.kind not in "fiubO":
             raise TypeError(f"found numbers of type {np.asarray(slope).dtype}")
         found, pull = float(value), np.asarray(slope, np.float64)
@@ -175,8 +178,10 @@ def _targets(problem: Problem, outputs: Outputs, targets: ArrayLike | None) -> F
         wanted = np.broadcast_to(given.astype(np.float64), shape) if given.dtype.kind in "fiub" else None
     except (TypeError, ValueError):
         wanted = None
-    if wanted is None:
-        found = f"shape {np.shape(targets)}" if isinstance(targets, np.ndarray | list | tuple) else repr(targets)
+    if wanted is None or np.ma.is_masked(targets):
+        found = shown(repr(targets))
+        if isinstance(targets, np.ndarray) and targets.shape != shape:
+            found = f"shape {targets.shape}"
         raise SettingsError(f"targets must be numbers of shape {shape} (batch, outputs), found {found}")
     if not np.isfinite(wanted).all():
         raise SettingsError("targets must be finite numbers")
