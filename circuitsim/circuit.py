@@ -113,7 +113,11 @@ class Circuit:
 
     def at_rows(self, rows: slice | Ints) -> Circuit:
         """The circuit with the sources of some rows of its batch. SettingsError for what are no rows."""
-        if not isinstance(rows, slice) and np.asarray(rows).dtype.kind not in "iub":
+        try:
+            known = np.arange(self.batch)[rows].ndim == 1
+        except IndexError:
+            known = False
+        if not known:
             raise SettingsError(f"at_rows takes a slice, or an array of numbers of rows, found {rows!r}")
         ties, sources = self.ties, self.current_sources
         e, i = take_rows(ties.e, rows), take_rows(sources.i, rows)

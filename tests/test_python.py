@@ -141,7 +141,13 @@ def swept(**given: Any) -> cs.SweepResult:
         (lambda: cs.solve(cs.parse(DIVIDER), start="a"), r"start must be \(1, 1\) finite numbers"),
         (lambda: cs.solve(cs.parse(DIVIDER), backend=3), "backend takes a Backend object, found 3"),  # type: ignore
         (lambda: cs.compile_problem(cs.parse(DIVIDER), lenient="x"), "lenient must be True or False, found 'x'"),  # type: ignore
-        (lambda: cs.parse(DIVIDER).at_rows("x"), "at_rows takes a slice, or an array of numbers of rows, found 'x'"),  # type: ignore
+        *(
+            (
+                lambda rows=rows: cs.parse(DIVIDER).with_values({"V1": [1, 2, 3]}).at_rows(rows),
+                "at_rows takes a slice, or an array of numbers of rows, found ",
+            )
+            for rows in ("x", 1, None, np.array([3]))
+        ),
         *(
             (lambda workers=workers: swept(workers=workers), f"workers must be a whole number, found {workers!r}")
             for workers in ("2", None, 2.5, True)
