@@ -16,7 +16,7 @@ from circuitsim.kcl import shift
 from circuitsim.law_kernels import IS, NVT, Law
 from circuitsim.laws import branch_current
 from circuitsim.linear.elimination import Elimination
-from circuitsim.methods import newton
+from circuitsim.methods import interior, line_search, newton
 from circuitsim.methods.continuation import _Curve
 from circuitsim.methods.drift import drifted, may_drift
 from circuitsim.methods.limiting import first_voltages, limited
@@ -257,6 +257,41 @@ def test_another_try_is_only_one_that_is_another() -> None:
     wires.factor(NONE)
     [again] = wires.otherwise()
     assert isinstance(again.solver, Elimination) and not [*again.otherwise()]
+
+
+NANO_OHMS = """three diodes and wires, 1e16 between their resistances
+V0 x0 0 0.6
+V1 x1 0 1
+V2 x2 0 -0.5
+R0 x0 m0 10meg
+R1 x1 m1 10meg
+R2 x2 m2 10meg
+D0 m0 b0 di
+D1 m1 b1 di
+D2 b2 m2 di
+Rb0 b0 b1 1n
+Rb1 b1 b2 1n
+.model di D(ron=0)
+"""
+
+
+def test_a_circuit_that_only_another_stiffness_solves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: all three diodes conduct, v(b) = (0.6 + 1 - 0.5) / 3 V.
+
+    Steps with the first stiffness, however many, leave a relative KCL of 2e-9 or more; here they are few.
+    """
+    for module, name, few in (
+        (newton, "FULL_STEPS", 20),
+        (interior, "_MOST_STEPS", 1),
+        (line_search, "_MOST_STEPS", 1),
+    ):
+        monkeypatch.setattr(module, name, few)
+    solution = cs.solve(cs.parse(NANO_OHMS))
+    assert solution.method == "newton"
+    for node in ("m0", "b0", "m1", "b1", "m2", "b2"):
+        assert solution.voltage(node).item() == pytest.approx(1.1 / 3, rel=1e-9), node
+    monkeypatch.setattr(Network, "otherwise", lambda self: iter(()))
+    assert not cs.solve(cs.parse(NANO_OHMS), raise_on_failure=False).solved
 
 
 SMALL_CURRENTS = {
