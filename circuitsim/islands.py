@@ -243,8 +243,6 @@ def find_islands(circuit: Circuit, root: Ints) -> Islands:
     if part.max(initial=0) > 0 and circuit.crossbars:
         part = _parts(n, root, edges + [_every(x.g, x.rows, x.cols) for x in circuit.crossbars])
     n_parts = int(part.max(initial=0)) + 1
-    if n_parts == 1:
-        return Islands(part, 1, np.zeros(0, np.int64), np.zeros(n, bool), _arcs(circuit, part), (part[:0], part[:0]))
     j, d = circuit.junctions, circuit.ideal_diodes
     across = [(part[x.a], part[x.b]) for x in (j, d, active)]  # F and G: their currents tie the parts' KCL together
     seen = active.control < 0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +17,10 @@ from circuitsim.kcl import shift
 from circuitsim.law_kernels import IS, NVT, Law
 from circuitsim.laws import branch_current
 from circuitsim.linear.elimination import Elimination
-from circuitsim.methods import newton
-from circuitsim.methods.continuation import _Curve
+from circuitsim.methods import interior, line_search, newton
+from circuitsim.methods.continuation import _Curve, follow
 from circuitsim.methods.drift import drifted, may_drift
+from circuitsim.methods.interior import follow_inside
 from circuitsim.methods.limiting import first_voltages, limited
 from circuitsim.methods.line_search import _minimum, minimise
 from circuitsim.methods.mna import make_network
@@ -243,6 +245,30 @@ def test_states_that_rounding_decides_are_found() -> None:
     assert_ideal_diodes(solution)
 
 
+NEVER = "R8 c d 1k\nR9 d 0 1k\nD9 d 0 never\n.model never D(ron=0 vfwd=inf)\n"  # 2 kohm from c to ground
+
+
+@pytest.mark.parametrize(
+    ("way", "deck"),
+    [
+        (follow, "curve\nV1 s 0 5\nR1 s a 1k\nE1 b 0 a 0 1\nR2 b c 1k\nD1 c 0 sh\n.model sh D(is=1e-14)\n"),
+        (follow_inside, "inside\nV1 s 0 5\nR1 s a 1k\nD1 a c pw\n.model pw D(ron=10 vfwd=0.5)\n"),
+    ],
+)
+def test_slow_ways_pass_by_a_diode_that_never_conducts(way: Callable[..., Iterator[Any]], deck: str) -> None:
+    """Its leg has no offset that is a number; the solution is the one without it."""
+    circuits = [cs.parse(deck + NEVER), cs.parse(deck + NEVER.replace("D9", "*"))]
+    problem = cs.compile_problem(circuits[0])
+    network, drive = make_network(problem), problem.drive(slice(0, 1))
+    row = newton._Row(network, drive, cs.Settings())
+    assert np.isneginf(row.offset[-1])
+    solution = next(x for _, x in way(network, drive, row.offset, row._finish, 1000) if x is not None)
+    wanted = cs.solve(circuits[1])
+    units = problem.topology.index_of_node[[problem.circuit.netlist.node(name) for name in "cd"]]
+    volts = [wanted.voltage(name).item() for name in "cd"]
+    np.testing.assert_allclose(solution.x[0, units], volts, rtol=1e-9)
+
+
 def test_another_try_is_only_one_that_is_another() -> None:
     def network(text: str) -> Network:
         return make_network(cs.compile_problem(cs.parse(text)))
@@ -257,6 +283,41 @@ def test_another_try_is_only_one_that_is_another() -> None:
     wires.factor(NONE)
     [again] = wires.otherwise()
     assert isinstance(again.solver, Elimination) and not [*again.otherwise()]
+
+
+NANO_OHMS = """three diodes and wires, 1e16 between their resistances
+V0 x0 0 0.6
+V1 x1 0 1
+V2 x2 0 -0.5
+R0 x0 m0 10meg
+R1 x1 m1 10meg
+R2 x2 m2 10meg
+D0 m0 b0 di
+D1 m1 b1 di
+D2 b2 m2 di
+Rb0 b0 b1 1n
+Rb1 b1 b2 1n
+.model di D(ron=0)
+"""
+
+
+def test_a_circuit_that_only_another_stiffness_solves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: all three diodes conduct, v(b) = (0.6 + 1 - 0.5) / 3 V.
+
+    Steps with the first stiffness, however many, leave a relative KCL of 2e-9 or more; here they are few.
+    """
+    for module, name, few in (
+        (newton, "FULL_STEPS", 20),
+        (interior, "_MOST_STEPS", 1),
+        (line_search, "_MOST_STEPS", 1),
+    ):
+        monkeypatch.setattr(module, name, few)
+    solution = cs.solve(cs.parse(NANO_OHMS))
+    assert solution.method == "newton"
+    for node in ("m0", "b0", "m1", "b1", "m2", "b2"):
+        assert solution.voltage(node).item() == pytest.approx(1.1 / 3, rel=1e-9), node
+    monkeypatch.setattr(Network, "otherwise", lambda self: iter(()))
+    assert not cs.solve(cs.parse(NANO_OHMS), raise_on_failure=False).solved
 
 
 SMALL_CURRENTS = {

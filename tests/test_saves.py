@@ -617,3 +617,11 @@ def test_powers_of_sources_in_a_loop_are_open_where_any_row_has_volts() -> None:
     volts = np.array([[0.0], [1.0]])
     solution = cs.solve(problem.with_values({"V1": volts, "V2": volts}))
     assert Saved(solution, wanted_saves(solution.circuit, ["@v1[p]"])).ambiguous.tolist() == [True]
+
+
+def test_a_voltage_to_a_node_that_is_left_out_has_no_value_to_be_open() -> None:
+    """p is on an island of its own; g is left out, as nothing carries 1 mA away from it."""
+    circuit = cs.parse("t\nV1 s 0 1\nR1 s 0 1k\nI1 0 g 1m\nR2 g h 1k\nR3 p q 1k")
+    solution = cs.solve(circuit, cs.Settings(lenient=True))
+    found = Saved(solution, wanted_saves(circuit, ["v(p) v(g,p) v(g)"]))
+    assert found.ambiguous.tolist() == [True, False, False] and found.left_out.tolist() == [False, True, True]

@@ -42,6 +42,12 @@ def test_two_solutions_or_none() -> None:
         cs.solve(cs.parse(NEGATIVE.format("-1m")))
 
 
+def test_a_diode_that_never_conducts_has_one_state() -> None:
+    """Of an infinite forward voltage no piece begins, and no number comes into the equations."""
+    never = "\nR2 a b 1k\nD2 b 0 never\n.model never D(ron=0 vfwd=inf)"
+    assert found(NEGATIVE.format("1m") + never) == ([-1.0, 0.0], True)
+
+
 def test_rows_of_a_batch_without_a_solution() -> None:
     circuit = cs.parse(NEGATIVE.format("1m"))
     solution = cs.solve(circuit.with_values({"I1": [1e-3, -1e-3, 0.0, -2e-3]}), raise_on_failure=False)
