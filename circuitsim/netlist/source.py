@@ -110,12 +110,12 @@ def read_bytes(path: Path, at: At | None) -> bytes:
 def check_text(data: bytes, path: str) -> bytes:
     """The text without its byte order mark, and without the Ctrl-Z at the end of a DOS file.
 
-    Refuses bytes that are not UTF-8 text, naming the byte offset.
+    Refuses bytes that are not UTF-8 text, and escape sequences for terminals, naming the byte offset.
     """
-    nul = data.find(b"\0")
-    if nul >= 0:
-        line = data.count(b"\n", 0, nul) + 1
-        raise NetlistError(f"byte offset {nul}: NUL byte; save the netlist as plain UTF-8 text", At(path, line))
+    for byte, name in ((b"\0", "NUL byte"), (b"\x1b", "escape character of a terminal sequence")):
+        if (offset := data.find(byte)) >= 0:
+            line = data.count(b"\n", 0, offset) + 1
+            raise NetlistError(f"byte offset {offset}: {name}; save the netlist as plain UTF-8 text", At(path, line))
     if not data.isascii():
         try:
             data.decode("utf-8")
