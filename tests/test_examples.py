@@ -94,7 +94,7 @@ def test_nothing_is_overwritten_without_force() -> None:
         ("divider --to file", "cannot make the folder file: File exists"),
         ("zener --force", "cannot write zener.cir: it exists and is not a regular file"),
         ("divider --all", "--all and names exclude each other"),
-        ("--to somewhere", "--to and --force are about copies"),
+        ("--to somewhere", "--to and --force are for copying"),
     ],
 )
 def test_what_cannot_be_copied(arguments: str, message: str) -> None:

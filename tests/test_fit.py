@@ -681,7 +681,7 @@ def test_arrays_are_not_saved_over_what_a_run_reads(tmp_path: Path, monkeypatch:
     )
     more = ["--batch-size", "1", "--nudge", "1e-4", "--conductance-rates", "1e-6", "--out", "run"]
     result = CliRunner().invoke(main, [*options.split(), *more, "--save-arrays", file])
-    assert result.exit_code == 2 and f"cannot write {file}: it is read; choose another name" in result.output
+    assert result.exit_code == 2 and f"cannot write {file}: it is an input file; choose another name" in result.output
     assert Path(file).read_bytes() == before and not Path("run").exists()
 
 

@@ -1149,7 +1149,7 @@ def test_a_continuation_that_ngspice_loses_is_remarked_on(comment: str, lost: bo
 def test_parameters_of_a_shockley_diode_beside_ron_are_remarked_on() -> None:
     circuit = cs.parse("t\nV1 a 0 1\nR1 a b 1k\nD1 b 0 d\n.model d D(ron=0 vfwd=0.7 rs=5k bv=3)")
     assert [text for _, text in circuit.notes] == [
-        "model d: RS, BV of a Shockley diode count for nothing beside RON, ROFF, VFWD, VREV or RREV: the diode is "
+        "model d: RS, BV of a Shockley diode have no effect beside RON, ROFF, VFWD, VREV or RREV: the diode is "
         "piecewise linear"
     ]
 

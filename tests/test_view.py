@@ -714,7 +714,10 @@ def deck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["none.cir"], "no such file: none.cir"),
         (["divider.cir", "--export", "none/page.html"], "there is no folder none; make it first"),
         (["divider.cir", "--export", "."], "not a regular file"),
-        (["divider.cir", "--export", "divider.cir"], "cannot write divider.cir: it is read; choose another name"),
+        (
+            ["divider.cir", "--export", "divider.cir"],
+            "cannot write divider.cir: it is an input file; choose another name",
+        ),
         (["divider.cir", "--export", "p.html", "--port", "80"], "leave --port and --no-browser out"),
         (["divider.cir", "--port", "65536"], "65536 is not in the range"),
         (["divider.cir", "--input", "V1=x"], "input V1=x"),

@@ -79,7 +79,7 @@ def main(
     if out is not None:
         check_target(out)
         if data is not None and out.resolve() == data.resolve():
-            raise SettingsError(f"cannot write {out}: it is read; choose another name")
+            raise SettingsError(f"cannot write {out}: it is an input file; choose another name")
     if gain is not None and not math.isfinite(gain):
         raise SettingsError(f"--gain {gain:g}: make it finite")
     settings = Settings(**solver)
