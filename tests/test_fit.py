@@ -742,7 +742,7 @@ Ro[0:1][2:3] m[0:1][2:3] 0 1k
     for word, message in (
         ("R.X[0:4][2:3].Rm", "no element 'R.X\\[2\\]\\[2\\].Rm'"),
         ("R.X[0:1][2:3].Rx", "no element"),
-        ("R.X[0:99999][0:99999].Rm", "are 10,000,000,000 elements, more than the netlist has; shorten the ranges"),
+        ("R.X[0:99999][0:99999].Rm", "names 10,000,000,000 elements, more than the netlist has; shorten the ranges"),
     ):
         with pytest.raises(cs.NetlistError, match=message):
             cs.parse(deck.format(word))

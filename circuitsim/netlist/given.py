@@ -60,6 +60,6 @@ def _value(name: str, value: float | str) -> str:
         raise SettingsError(f"parameter {name}: {error.message}") from None
     if str(name).lower() in names or SINGLE_EQUALS.search(value):
         raise SettingsError(
-            f"parameter {name}: '{shown(value)}' is no value; write a number, or an expression of others"
+            f"parameter {name}: '{shown(value)}' is not a value; write a number, or an expression of others"
         )
     return unbrace(value.strip())
