@@ -116,7 +116,7 @@ def test_an_error_on_the_way_leaves_no_half_file(monkeypatch: pytest.MonkeyPatch
 
 def test_examples_that_are_not_there_are_an_error(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setattr("circuitsim.io.examples.FOLDER", folder / "none")
-    assert "the example netlists are not there, in " in fail("examples")
+    assert "the example netlists are missing from " in fail("examples")
 
 
 # -- completion --------------------------------------------------------------------------------------------------------

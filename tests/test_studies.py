@@ -575,7 +575,7 @@ def test_a_folder_has_studies_of_one_netlist_and_nothing_else(tmp_path: Path) ->
     assert result.exit_code == 2 and f"error: {folder / 'dc1'} holds another study: netlist " in result.stderr
     (folder / "thesis.tex").write_text("mine")
     result = CliRunner().invoke(main, ["sweep", str(deck), "--study", str(folder)])
-    assert result.exit_code == 2 and "thesis.tex in it is no study; choose another name" in result.stderr
+    assert result.exit_code == 2 and "thesis.tex in it is not a study; choose another name" in result.stderr
     assert sorted(folder.rglob("*")) == sorted([*before, folder / "thesis.tex"])
 
 
