@@ -42,7 +42,7 @@ def choose_method(problem: Problem, settings: Settings) -> tuple[str, str]:
     if not problem.circuit.reciprocal:
         return "newton", "controlled sources"
     if t.links.size:
-        return "newton", "ideal diodes join nodes that both can move"
+        return "newton", "ideal diodes join nodes that can both move"
     if any(spec.inner for spec in t.dense):
         return "bcd", "dense layers"
     if problem.n_free and not t.legs.a.size and not t.couplings.indices.size:

@@ -130,7 +130,7 @@ def _piecewise_linear(model: ModelCard, given: Mapping[str, float], at: At, rema
     p["rrev"] = given.get("rrev", p["ron"])
     if ignored := [key.upper() for key in ("is", "n", "rs", "bv", "ikf", "isr") if key in given]:
         remarks.append(
-            f"model {model.name}: {', '.join(ignored)} of a Shockley diode count for nothing beside RON, ROFF, VFWD, "
+            f"model {model.name}: {', '.join(ignored)} of a Shockley diode have no effect beside RON, ROFF, VFWD, "
             "VREV or RREV: the diode is piecewise linear"
         )
     if p["roff"] == 0 or max(p["ron"], p["rrev"]) > p["roff"]:
@@ -192,7 +192,7 @@ def shockley_params(
         if (value < 0).any():
             k = int(np.argmin(value))
             raise NetlistError(
-                f"{label}: {name} is {value[k]:.3g} {unit} at {temp[k]:g} C; mend its temperature coefficients", at
+                f"{label}: {name} is {value[k]:.3g} {unit} at {temp[k]:g} C; correct its temperature coefficients", at
             )
     rows = np.zeros((area.size, N_PARAMS))
     rows[:, IS] = saturation
@@ -278,7 +278,7 @@ def resistor_branches(model: ModelCard, at: At) -> tuple[float, Law, Floats]:
     if max(scale, g) > MOST or scale > MOST * v0:
         raise NetlistError(
             f"{label}: {next(iter(p)).upper()} = {scale:g} A with V0 = {v0:g} V and G = {g:g} S makes its current "
-            "overflow; take values that a circuit can have",
+            "overflow; use realistic values",
             at,
         )
     rows = np.zeros((int(scale > 0), N_PARAMS))
@@ -299,7 +299,7 @@ def _segments(model: ModelCard, at: At) -> tuple[float, Floats]:
     points, count = np.array(model.points), len(model.points)
     if count % 2 or count < 4:
         raise NetlistError(
-            f"{label}: a table is two pairs of volts and amperes or more, found {count} numbers; write "
+            f"{label}: a table needs two or more pairs of volts and amperes, found {count} numbers; write "
             f"pwl(v1 i1 v2 i2 ...){comma_hint(at.text)}",
             at,
         )

@@ -21,7 +21,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _NO_CONDUCTANCE = "a short cannot take a new conductance, nor can an open resistor that .train does not name"
-_LEFT_OUT = "it is left out, and cannot take a value, or not all of its members can"
+_LEFT_OUT = "it, or one of its members, is left out and cannot take a value"
 
 
 class _NewValues:
@@ -36,10 +36,10 @@ class _NewValues:
     def put(self, name: str, value: ArrayLike) -> None:
         """One element's, or one array's. Raises SettingsError naming it."""
         if not isinstance(name, str):
-            raise SettingsError(f"new values go by the names of elements, found {name!r}")
+            raise SettingsError(f"new values are keyed by element name, found {name!r}")
         key = name.lower()
         if key in self.given:
-            raise SettingsError(f"{name}: two new values, one under the name in another case; give one")
+            raise SettingsError(f"{name}: two new values, under names that differ only in case; give one")
         self.given.add(key)
         numbers = _numbers(name, value)
         if not (finite := np.isfinite(numbers)).all():

@@ -30,7 +30,7 @@ def check_sources(circuit: Circuit, rows: slice) -> None:
         if max(values.max(initial=0.0), -values.min(initial=0.0)) > _LARGEST:
             k = int(np.abs(values).max(axis=0).argmax())
             raise TopologyError(
-                f"{c.element(branches, k)}: {np.abs(values[:, k]).max():g} {unit} is so much that powers overflow; "
+                f"{c.element(branches, k)}: {np.abs(values[:, k]).max():g} {unit} is so large that powers overflow; "
                 f"make it less than {_LARGEST:g}",
                 c.at(branches, k),
                 nodes=[c.nodes[branches.a[k]], c.nodes[branches.b[k]]],

@@ -40,9 +40,9 @@ class Status(Enum):
     """How a solve ended; the value says it in a sentence."""
 
     SOLVED = "the certificate is met"
-    MAX_SWEEPS = "stopped before the certificate was met; raise max_sweeps, loosen tol, or take another method"
-    STALLED = "further steps lead no nearer to the certificate; loosen tol"
-    REFUSED = "the method cannot promise the answer for this circuit"
+    MAX_SWEEPS = "stopped before the certificate was met; raise max_sweeps, loosen tol, or use another method"
+    STALLED = "further steps get no closer to the certificate; loosen tol"
+    REFUSED = "the method cannot guarantee the answer for this circuit"
     NONFINITE = "the voltages overflowed; check the element values"
     INFEASIBLE = "no solution: no state of the diodes satisfies all equations, as far as float64 can tell"
 
@@ -219,7 +219,7 @@ class Solution:
     def _through(self, name: str, quantity: str) -> Floats:
         netlist = self.circuit.netlist
         if not isinstance(name, str):
-            raise SettingsError(f"currents and powers go by the name of an element, or of an array; found {name!r}")
+            raise SettingsError(f"currents and powers need the name of an element, or of an array; found {name!r}")
         if netlist.find(name) is not None or not name.endswith("]"):
             return currents.of_element(self, name, power=quantity == "p")
         saves = find_save(netlist, f"@{name}[{quantity}]")  # members of an array
@@ -334,7 +334,9 @@ class Solution:
                 found.append(f"node {c.nodes[k]}: any voltage {span}")
         loose = list(dict.fromkeys(c.element(c.ideal_diodes, k) for k in np.flatnonzero(self.ambiguous[1]).tolist()))
         if loose:
-            found.append(f"ideal diodes {listed(loose)}: a current can circulate through them; theirs are not unique")
+            found.append(
+                f"ideal diodes {listed(loose)}: a current can circulate through them; their currents are not unique"
+            )
         if self.ambiguous[2].any():
             names = [c.element(c.controlled, k) for k in np.flatnonzero(self.ambiguous[2]).tolist()]
             found.append(f"controlled sources {listed(names)}: their equations leave their currents open")

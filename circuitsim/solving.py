@@ -105,7 +105,7 @@ def solve(
 def check_progress(progress: object) -> None:
     """Raise SettingsError for what cannot be told how much is done."""
     if progress is not None and not callable(progress):
-        raise SettingsError(f"progress takes a function of what is done and what there is in all, found {progress!r}")
+        raise SettingsError(f"progress takes a function of the numbers done and in all, found {progress!r}")
 
 
 def _solve(
@@ -155,7 +155,7 @@ def _solve(
     steps = taken[method]
     message = _message(problem, unsolved, residuals, settings, steps_text(method, steps), singular=bool(loose.any()))
     if not unsolved and not sure and not loose.any():
-        message += "; so little holds some voltages that they may be less accurate than that"
+        message += "; some voltages are held only by tiny conductances and may be less accurate than this figure"
     if unsolved and (diode := _overflowing(problem, x, low)):
         message += f"; the current of {diode} overflows there: put a resistor in series"
     return Solution(
@@ -277,7 +277,7 @@ class _Batch:
             if only or outcome.status in (Status.SOLVED, Status.NONFINITE):
                 return outcome, "bcd"
             met = outcome.residuals.kcl_relative <= s.tolerance
-            fault = "left voltages that little holds" if met else "was slow"
+            fault = "left weakly held voltages" if met else "was slow"
             self._change("newton", f"block coordinate descent {fault} after {outcome.steps} sweeps")
             return self._by_newton(self.problem.completed(drive), outcome.x, warm=True), "newton"
         if only or bcd.refusal(self.problem):
@@ -288,7 +288,7 @@ class _Batch:
         other = outcome if outcome.arrived else self._by_bcd(drive, None, patient=False)
         if outcome.arrived or other.status is not Status.SOLVED:
             return outcome, "newton"
-        fault = "left voltages that little holds" if outcome.status is Status.SOLVED else "did not arrive"
+        fault = "left weakly held voltages" if outcome.status is Status.SOLVED else "did not converge"
         self._change("bcd", f"newton {fault} in {steps_text('newton', outcome.steps)}")
         return other, "bcd"
 
@@ -314,7 +314,7 @@ class _Batch:
         why = self.why_changed or chosen
         if self.rows_left:
             why += (
-                f"; {self.rows_left} of {self.problem.batch} rows did not arrive on the {self.backend_name} and were "
+                f"; {self.rows_left} of {self.problem.batch} rows did not converge on the {self.backend_name} and were "
                 "solved on the cpu"
             )
         if self.rescued:
@@ -381,11 +381,14 @@ def _failure(
         where = f" (worst at node {node}{row})"
     reached = f"relative KCL {residuals.kcl_relative:.2g}{where} after {after}"
     if residuals.kcl_relative <= settings.tolerance:
-        return f"KCL is met, but so little holds some voltages that they may be wrong; use method newton: {reached}"
+        return (
+            "KCL is met, but some voltages are held only by tiny conductances and may be wrong; use method newton: "
+            f"{reached}"
+        )
     if singular:
         return (
             f"the equations of the controlled sources ({sources}) are singular, as far as float64 can tell: no "
-            f"solution, more than one, or one beyond its digits; check their gains and loops: {reached}"
+            f"solution, more than one, or one beyond its precision; check their gains and loops: {reached}"
         )
     cure = ", or use float64" if status is Status.STALLED and settings.dtype != "float64" else ""
     return f"{status.value}{cure}: {reached}"

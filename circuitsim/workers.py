@@ -76,8 +76,8 @@ def run(
             losses += 1
             if losses == _MOST_LOSSES:
                 raise BackendUnavailable(
-                    f"workers were killed {losses} times, one after another, without a result: is there memory enough? "
-                    "take fewer --workers"
+                    f"workers were killed {losses} times, one after another, without a result: is there enough memory? "
+                    "use fewer --workers"
                 ) from None
 
 
@@ -213,7 +213,7 @@ def _remote(
             yield partial(executor.submit, _alone, function, there)
         except KilledWorker:
             raise BackendUnavailable(
-                f"workers of {address} died again and again of the same task: is there memory enough? see their logs"
+                f"workers of {address} died repeatedly on the same task: is there enough memory? see their logs"
             ) from None
         finally:
             executor.shutdown(wait=False)
@@ -250,7 +250,9 @@ def _check_team(client: Any, address: str, patience: float) -> None:
         ) from None
     for worker, version in versions.items():
         if version != own:
-            raise BackendUnavailable(f"worker {worker} has circuitsim {version}, this is {own}; install the same")
+            raise BackendUnavailable(
+                f"worker {worker} has circuitsim {version}, this is {own}; install the same version"
+            )
 
 
 def _version() -> str:

@@ -344,4 +344,4 @@ def test_command_refuses_a_file_that_it_could_not_write(tmp_path: Path) -> None:
     assert "quick ..." not in result.output
     result = CliRunner().invoke(benchmarks.main, ["--json", str(benchmarks.RESULTS)])
     assert result.exit_code == 2
-    assert "where the points of the ladders go" in result.output and "quick ..." not in result.output
+    assert "is the file for the points of the ladders" in result.output and "quick ..." not in result.output

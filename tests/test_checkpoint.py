@@ -139,7 +139,7 @@ def test_damage_is_refused_and_the_previous_one_is_named(path: Path, kind: str) 
     path.write_bytes(damages(path.read_bytes())[kind])
     previous = path.with_name(PREVIOUS)
     assert refusal(path) == (
-        f"{path}: this checkpoint is damaged: its SHA-256 is wrong; the one before it is kept: go on from that with "
+        f"{path}: this checkpoint is damaged: its SHA-256 is wrong; the one before it is kept: continue from that with "
         f"`--resume {previous}`"
     )
     assert_same(load_checkpoint(previous, FINGERPRINT), SAVED)
@@ -148,14 +148,15 @@ def test_damage_is_refused_and_the_previous_one_is_named(path: Path, kind: str) 
 def test_a_damaged_previous_one_names_the_newest(path: Path) -> None:
     previous = path.with_name(PREVIOUS)
     previous.write_bytes(previous.read_bytes()[:-5])
-    assert f"the newest one is kept: go on from that with `--resume {path}`" in refusal(previous)
+    assert f"the newest one is kept: continue from that with `--resume {path}`" in refusal(previous)
     assert load_checkpoint(path, FINGERPRINT).position == 52
 
 
 def test_a_missing_one_names_the_previous(path: Path) -> None:
     path.unlink()
     assert refusal(path) == (
-        f"no such file: {path}; the one before it is kept: go on from that with `--resume {path.with_name(PREVIOUS)}`"
+        f"no such file: {path}; the one before it is kept: continue from that with "
+        f"`--resume {path.with_name(PREVIOUS)}`"
     )
 
 

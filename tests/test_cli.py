@@ -217,10 +217,13 @@ def test_check_finds_what_only_the_sources_make_impossible() -> None:
         ("flatten divider.cir -o nowhere/x.cir", "error: cannot write nowhere/x.cir: there is no folder nowhere"),
         (
             "flatten divider.cir -o ./divider.cir",
-            "error: cannot write divider.cir: it is read; choose another name",
+            "error: cannot write divider.cir: it is an input file; choose another name",
         ),
-        ("solve divider.cir --npz divider.cir", "error: cannot write divider.cir: it is read; choose another name"),
-        ("sweep divider.cir --dc R1,1,2,1 --raw divider.cir", "cannot write divider.cir: it is read"),
+        (
+            "solve divider.cir --npz divider.cir",
+            "error: cannot write divider.cir: it is an input file; choose another name",
+        ),
+        ("sweep divider.cir --dc R1,1,2,1 --raw divider.cir", "cannot write divider.cir: it is an input file"),
         ("unknown", "No such command 'unknown'"),
     ],
 )
@@ -240,7 +243,7 @@ def test_files_of_values_are_not_overwritten() -> None:
     ):  # fmt: skip
         result = run(*arguments.split())
         assert (result.exit_code, result.stdout) == (2, "")
-        assert result.stderr.endswith(f"cannot write {name}: it is read; choose another name\n")
+        assert result.stderr.endswith(f"cannot write {name}: it is an input file; choose another name\n")
     assert np.load("v.npy").tolist() == [1.0, 2.0, 3.0]
 
 

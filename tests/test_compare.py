@@ -261,13 +261,13 @@ def test_who_is_right_when_ngspice_cannot_have_the_circuit() -> None:
     found = compare(cs.load(NETLISTS / "valid" / "hard_is_1e-300.cir"))
     assert found.verdict is Verdict.DIFFER
     assert "circuitsim is right" in found.notes[0]
-    assert "diodes D1 have IS below 1e-28 A: ngspice takes 1e-28 A" in found.notes
+    assert "diodes D1 have IS below 1e-28 A: ngspice uses 1e-28 A" in found.notes
 
 
 @needs_ngspice
 def test_what_ngspice_cannot_judge_is_said() -> None:
     found = compare(cs.load(NETLISTS / "valid" / "hard_R1e-15.cir"))
-    assert "resistors R1 are below 1e-12 ohm: ngspice loses what else is at their nodes" in found.notes
+    assert "resistors R1 are below 1e-12 ohm: ngspice loses the other elements at their nodes" in found.notes
     assert "ngspice may be wrong by more than 0.001 of the terms that add up there: i(v1)" in found.notes
     steep = "near-ideal\nV1 a 0 1\nR1 a b 1k\nD1 b 0 dd\n.model dd D(is=1e-14 n=1e-4)\n"
     assert "diodes D1 have N <= 0.001: ngspice may be wrong there without saying so" in compare(cs.parse(steep)).notes
@@ -391,8 +391,8 @@ def test_a_sweep_that_fails_takes_a_run_for_each_point_and_says_why(
     found = compare_sweep(cs.parse(DIVIDER), "V1 0 2 1")
     assert {c.verdict for c in found} == {Verdict.AGREE}
     why = {"an error": "Error: planted", "no plot": "0 points came back, not 3", "too few points": "2 points came"}
-    assert any(why[failure] in note and "so it had a run for each" in note for note in found[0].notes)
-    assert not any("so it had a run for each" in note for note in found[1].notes)
+    assert any(why[failure] in note and "so each point had a run of its own" in note for note in found[0].notes)
+    assert not any("so each point had a run of its own" in note for note in found[1].notes)
 
 
 @needs_ngspice
@@ -409,7 +409,7 @@ def test_the_time_limit_of_a_sweep_is_for_all_its_points(monkeypatch: pytest.Mon
     found = compare_sweep(cs.parse(".param\n.param r=1k\nV1 a 0 1\nR1 a b {r}\nR2 b 0 1k\n"), "r 1k 5k 1k", timeout=10)
     assert [round(limit) for limit in limits] == [10, 6, 2]
     assert [c.verdict for c in found] == [Verdict.AGREE] * 3 + [Verdict.NO_REFERENCE] * 2
-    assert "took more than 10 s for the points before" in found[3].notes[1]
+    assert "took more than 10 s for the earlier points" in found[3].notes[1]
 
 
 @needs_ngspice

@@ -147,7 +147,7 @@ def test_a_cost_s_own_errors_stay_what_they_are() -> None:
 
 def test_a_cost_of_one_s_own_stands_for_targets() -> None:
     for how in ({"targets": 0.0}, {"algorithm": "ep"}):
-        with pytest.raises(cs.SettingsError, match="a cost of your own stands for targets"):
+        with pytest.raises(cs.SettingsError, match="a cost of your own replaces targets"):
             cost_gradient(problem(), cost=soft_cost, **how)
     with pytest.raises(cs.SettingsError, match="a function goes to cost="):
         cost_gradient(problem(), soft_cost)

@@ -175,14 +175,14 @@ def test_inputs_fit_the_sources_or_say_why_not() -> None:
     samples = Samples(np.array([[0, 51], [255, 102]], np.uint8), 1 / 255, np.eye(2, dtype=np.float32))
     np.testing.assert_allclose(samples.inputs(slice(0, 2), 2), [[0, 0.2], [1, 0.4]])
     np.testing.assert_allclose(samples.inputs(np.array([1]), 4), [[1, 0.4, -1, -0.4]])
-    with pytest.raises(SettingsError, match=r"2 features a sample: `.input` needs as many sources, or twice as many"):
+    with pytest.raises(SettingsError, match=r"2 features per sample: `.input` needs as many sources, or twice as many"):
         samples.inputs(slice(0, 2), 3)
     with pytest.raises(SettingsError, match=r"the netlist has 1$"):
         samples.inputs(slice(0, 2), 1)
     samples.check_outputs(2)
-    with pytest.raises(SettingsError, match=r"2 targets a sample .* has 3 nodes"):
+    with pytest.raises(SettingsError, match=r"2 targets per sample .* has 3 nodes"):
         samples.check_outputs(3)
-    with pytest.raises(SettingsError, match="matrices of as many rows"):
+    with pytest.raises(SettingsError, match="matrices with equally many rows"):
         Samples(samples.features, 1.0, samples.targets[:1])
 
 

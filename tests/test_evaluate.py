@@ -129,8 +129,8 @@ def test_without_a_gain_it_asks_for_one(folder: Path, config: str | None) -> Non
     [
         ((".output y z\n", ""), TABLE, "has no outputs; add `.output`"),
         ((".input Va Vb\n", ""), TABLE, "has no inputs; add `.input`"),
-        ((".output y z\n", ".output y\n"), TABLE, "2 targets a sample (for classes: one a class)"),
-        (("", ""), "a,b,c\n1,2,3\n", "the data has 3 features a sample"),
+        ((".output y z\n", ".output y\n"), TABLE, "2 targets per sample (for classes: one per class)"),
+        (("", ""), "a,b,c\n1,2,3\n", "the data has 3 features per sample"),
         (("", ""), "target_y,target_z\n1,2\n", "and others, the inputs"),
     ],
 )
@@ -178,5 +178,5 @@ def test_digits() -> None:
 def test_where_no_data_are_given_it_says_that_these_are_mnist(folder: Path) -> None:
     result = run(folder, "--gain", "2")
     assert result.exit_code == 2
-    assert "the data has 10 targets a sample" in result.output
-    assert "; that is MNIST: there is no --data" in result.output
+    assert "the data has 10 targets per sample" in result.output
+    assert "; the samples are MNIST, without --data" in result.output

@@ -94,7 +94,7 @@ def test_nothing_is_overwritten_without_force() -> None:
         ("divider --to file", "cannot make the folder file: File exists"),
         ("zener --force", "cannot write zener.cir: it exists and is not a regular file"),
         ("divider --all", "--all and names exclude each other"),
-        ("--to somewhere", "--to and --force are about copies"),
+        ("--to somewhere", "--to and --force are for copying"),
     ],
 )
 def test_what_cannot_be_copied(arguments: str, message: str) -> None:
@@ -116,7 +116,7 @@ def test_an_error_on_the_way_leaves_no_half_file(monkeypatch: pytest.MonkeyPatch
 
 def test_examples_that_are_not_there_are_an_error(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setattr("circuitsim.io.examples.FOLDER", folder / "none")
-    assert "the example netlists are not there, in " in fail("examples")
+    assert "the example netlists are missing from " in fail("examples")
 
 
 # -- completion --------------------------------------------------------------------------------------------------------

@@ -803,7 +803,7 @@ I1 0 out 1m m=3
     back = again(circuit, tmp_path)
     text = (tmp_path / "again.cir").read_text()
     assert "* left out: .dc k 1.0 2.0 1.0: k is a parameter" in text
-    assert "* left out: .dc temp 0.0 50.0 50.0: not the same values follow the temperature here" in text
+    assert "* left out: .dc temp 0.0 50.0 50.0: values here do not follow the temperature as in the original" in text
     pairs = zip([a for a in circuit.netlist.analyses if a.kind == "dc"][:3], back.netlist.analyses[:3], strict=True)
     for mine, its in pairs:
         wanted, found = cs.sweep(circuit, mine), cs.sweep(back, its)

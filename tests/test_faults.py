@@ -80,7 +80,7 @@ def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_text_that_no_file_can_hold() -> None:
     with pytest.raises(cs.NetlistError) as caught:
         cs.parse("title\nR1 a 0 1\nR2 a \ud800 1\n", "deck")
-    assert str(caught.value) == "deck:3: U+D800 is no character of UTF-8 text; remove it"
+    assert str(caught.value) == "deck:3: U+D800 is not valid UTF-8 text; remove it"
     with pytest.raises(cs.NetlistError, match=r"^deck:1: the file is empty"):
         cs.parse(" \n\t\n", "deck")
 

@@ -134,7 +134,7 @@ def test_conductances_within_bounds(tmp_path: Path, algorithm: str) -> None:
     assert result.exit_code == 0, result.output
     g = cs.load(tmp_path / "run" / "trained.cir").conductors.g
     assert g.min() == 1.5e-4 and g.max() == 4e-4 and np.unique(g).size > 10
-    assert "initial conductances lay outside g_min, 0.00015 S, to g_max, 0.0004 S" in result.stderr
+    assert "initial conductances were outside g_min, 0.00015 S, to g_max, 0.0004 S" in result.stderr
     assert f"conductances: {(g == 1.5e-4).sum()} of 53 are at g_min, 0.00015 S (at first" in result.stdout
     assert f"), {(g == 4e-4).sum()} at g_max, 0.0004 S (at first" in result.stdout
 
@@ -196,7 +196,7 @@ def test_load_table(tmp_path: Path) -> None:
     [
         ("", "empty; it needs a header line"),
         ("a,b\n1,2\n", "1: columns a, b: it needs some whose names begin with 'target'"),
-        ("a,a,target\n1,2,3\n", "1: column 'a' stands there twice; rename one"),
+        ("a,a,target\n1,2,3\n", "1: column 'a' appears twice; rename one"),
         ("target\n1\n", "1: columns target: it needs"),
         ("a,target\n", "no samples below the header line"),
         ("a,target\n1,2\n1\n", "3: 1 values, the header has 2 columns"),
@@ -206,8 +206,8 @@ def test_load_table(tmp_path: Path) -> None:
         ("a,target\n1,0_3\n", "2: column 'target': '0_3' is not a finite number"),
         ("a,target\n1,\0\n", r"not a CSV file|not a finite number"),
         ("a;target\n1;2\n", "and others, the inputs; write commas between the columns"),
-        ("a,label\n1,0\n2,1.5\n", "3: column 'label': 1.5 is no class; write whole numbers from 0 to 999"),
-        ("a,label\n\n1,-1\n", "3: column 'label': -1 is no class"),
+        ("a,label\n1,0\n2,1.5\n", "3: column 'label': 1.5 is not a class; write whole numbers from 0 to 999"),
+        ("a,label\n\n1,-1\n", "3: column 'label': -1 is not a class"),
         ("label\n1\n", "1: columns label: it needs"),
         ("a,label,Label\n1,0,1\n", "1: columns a, label, Label: two of them are 'label'; leave one"),
     ],
@@ -228,7 +228,7 @@ def test_labels_are_classes_up_to_the_outputs(tmp_path: Path) -> None:
     np.testing.assert_array_equal(samples.targets, [[0, 0, 1], [1, 0, 0]])
     np.testing.assert_array_equal(samples.with_classes(4).targets, [[0, 0, 1, 0], [1, 0, 0, 0]])
     assert samples.of_classes and samples.head(1).with_classes(5).targets.shape == (1, 5)
-    with pytest.raises(SettingsError, match="3 targets a sample"):
+    with pytest.raises(SettingsError, match="3 targets per sample"):
         samples.with_classes(2).check_outputs(2)
     path.write_text("x,y,target\n1,2,3\n")
     assert not load_table(path).labelled and load_table(path).with_classes(4).targets.shape == (1, 1)
@@ -372,7 +372,8 @@ def test_sweeps_that_do_not_come_to_rest_are_remarked_on(tmp_path: Path, change:
     warned = "warning: after 4 sweeps outputs are up to" in done.output
     assert warned is (not change)
     assert (
-        not warned or f"from where the circuit settles (up to {settles:.3g} V): another circuit learns" in done.output
+        not warned
+        or f"from where the circuit settles (up to {settles:.3g} V): a different circuit is trained" in done.output
     )
 
 
@@ -389,13 +390,13 @@ def test_test_data_has_the_columns_of_the_training_data(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "what"),
     [
-        ("b,a,target y,target z", "columns b, a stand in another order than the inputs of .*my.cir, a, b;"),
-        ("vb,VA,target y,target z", "columns vb, VA stand in another order than the inputs of .*my.cir, Va, Vb;"),
-        ("target_Z,a,b,target_y", "columns target_Z, target_y stand in another order than the outputs of .*, y, z;"),
-        ("v(b),V(A),target y,target z", r"columns v\(b\), V\(A\) stand in another order than the inputs of .*, a, b;"),
-        ("time,a,target y,target z", "columns time, a stand in another order than the inputs of .*my.cir, a, b;"),
-        ("a,b,target v(z),target 2", r"columns target v\(z\), target 2 stand in another order than the outputs of"),
-        ("id,a,b,target_y,target_z", "the data has 3 features a sample"),
+        ("b,a,target y,target z", "columns b, a are in another order than the inputs of .*my.cir, a, b;"),
+        ("vb,VA,target y,target z", "columns vb, VA are in another order than the inputs of .*my.cir, Va, Vb;"),
+        ("target_Z,a,b,target_y", "columns target_Z, target_y are in another order than the outputs of .*, y, z;"),
+        ("v(b),V(A),target y,target z", r"columns v\(b\), V\(A\) are in another order than the inputs of .*, a, b;"),
+        ("time,a,target y,target z", "columns time, a are in another order than the inputs of .*my.cir, a, b;"),
+        ("a,b,target v(z),target 2", r"columns target v\(z\), target 2 are in another order than the outputs of"),
+        ("id,a,b,target_y,target_z", "the data has 3 features per sample"),
         ("a,b,target_y,target_z", ""),
         ("0,1,target_1,target_2", ""),
         ("v(a),time,target_v(y),target", ""),
@@ -435,7 +436,7 @@ def test_numbers_of_columns_are_names_of_nodes_where_all_are(tmp_path: Path, hea
     if fits:
         check_columns(cs.parse(deck), samples)
         return
-    with pytest.raises(SettingsError, match="stand in another order than the"):
+    with pytest.raises(SettingsError, match="are in another order than the"):
         check_columns(cs.parse(deck), samples)
 
 
@@ -523,7 +524,7 @@ def test_a_folder_is_gone_on_with_from_its_newest_checkpoint(tmp_path: Path) -> 
 
 def test_checkpoints_every_nan_seconds_are_refused() -> None:
     result = CliRunner().invoke(main, ["--checkpoint-every", "nan"])
-    assert result.exit_code == 2 and "'nan' is no number of seconds" in result.output
+    assert result.exit_code == 2 and "'nan' is not a number of seconds" in result.output
 
 
 @pytest.mark.parametrize(
@@ -633,7 +634,7 @@ def test_an_output_that_is_cut_off_ends_learning(tmp_path: Path) -> None:
     recipe = replace(find_recipe("xor"), gain=1.0, tol=1e-9, batch_size=1, algorithm="implicit")
     learner = make_learner(cs.load(tmp_path / "some.cir"), recipe)
     with pytest.raises(
-        LearningError, match=r"fell to 0, or left it: output node y: nothing joins it to ground.*smaller"
+        LearningError, match=r"fell to 0, or rose from it: output node y: nothing joins it to ground.*smaller"
     ):
         learner.restore(learner.arrays() | {"R3": np.zeros(1)})
     assert sorted(learner.arrays()) == ["R3", "state", "steps"]
@@ -653,7 +654,7 @@ def test_what_was_learned_before_a_failure_can_be_started_from(tmp_path: Path) -
     failed = CliRunner().invoke(main, [*data, "--nudge", "1e-5", "--epochs", "20", f"--out={run}"])
     assert failed.exit_code == 2
     assert "error: the problem nudged by -1e-05 S is not convex; choose a smaller nudge" in failed.output
-    assert f"--init {run / 'last-values.npz'} starts from it" in failed.output
+    assert f"--init {run / 'last-values.npz'} starts from them" in failed.output
     with np.load(run / "last-values.npz") as kept:
         value = float(kept["g1"][0])
     assert 0 < value < 1e-5
@@ -681,7 +682,7 @@ def test_arrays_are_not_saved_over_what_a_run_reads(tmp_path: Path, monkeypatch:
     )
     more = ["--batch-size", "1", "--nudge", "1e-4", "--conductance-rates", "1e-6", "--out", "run"]
     result = CliRunner().invoke(main, [*options.split(), *more, "--save-arrays", file])
-    assert result.exit_code == 2 and f"cannot write {file}: it is read; choose another name" in result.output
+    assert result.exit_code == 2 and f"cannot write {file}: it is an input file; choose another name" in result.output
     assert Path(file).read_bytes() == before and not Path("run").exists()
 
 
@@ -742,7 +743,7 @@ Ro[0:1][2:3] m[0:1][2:3] 0 1k
     for word, message in (
         ("R.X[0:4][2:3].Rm", "no element 'R.X\\[2\\]\\[2\\].Rm'"),
         ("R.X[0:1][2:3].Rx", "no element"),
-        ("R.X[0:99999][0:99999].Rm", "are 10,000,000,000 elements, more than the netlist has; shorten the ranges"),
+        ("R.X[0:99999][0:99999].Rm", "names 10,000,000,000 elements, more than the netlist has; shorten the ranges"),
     ):
         with pytest.raises(cs.NetlistError, match=message):
             cs.parse(deck.format(word))

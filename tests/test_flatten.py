@@ -469,7 +469,7 @@ def test_temperature_sweeps_where_only_diodes_follow_it() -> None:
 @pytest.mark.parametrize(
     ("cards", "wanted"),
     [
-        ("", "* left out: .dc temp 0.0 10.0 5.0: not the same values follow the temperature here"),
+        ("", "* left out: .dc temp 0.0 10.0 5.0: values here do not follow the temperature as in the original"),
         (".param k=1", "* left out: .dc k 1.0 2.0 1.0: k is a parameter, and there are none here"),
         ("", "* left out: .dc V 0.0 1.0 1.0: there is no one element V to sweep here"),
         ("R7 out 0 0", "* left out: .dc R7 1.0 2.0 1.0: there is no one element R7 to sweep here"),
@@ -479,7 +479,8 @@ def test_temperature_sweeps_where_only_diodes_follow_it() -> None:
 )
 def test_sweeps_that_ngspice_cannot_do_become_comments(cards: str, wanted: str | None) -> None:
     if wanted is None:  # D7 has a temperature of its own, which is that of all: nothing says so in the flat deck
-        deck, wanted = FACTORS.replace(" tc1=2m", "") + cards, "* left out: .dc temp 0.0 10.0 5.0: not the same values"
+        deck = FACTORS.replace(" tc1=2m", "") + cards
+        wanted = "* left out: .dc temp 0.0 10.0 5.0: values here do not follow the temperature"
     else:
         deck = FACTORS + cards
     what = wanted.split(".dc ")[1].split(":")[0]

@@ -96,7 +96,7 @@ def test_kept_faults_that_are_none_any_more_are_removed(tmp_path: Path, capsys: 
     assert main(["--minutes", "0", "--found", str(tmp_path)]) == 0
     assert not list(tmp_path.glob("kept.*"))
     assert sorted(path.name for path in (tmp_path / fuzz.FORGOTTEN).iterdir()) == ["kept.cir", "kept.json"]
-    assert "kept is no fault any more: certificate" in capsys.readouterr().out
+    assert "kept is no longer a fault: certificate" in capsys.readouterr().out
     [line] = map(json.loads, (tmp_path / fuzz.RECORD).read_text().splitlines())
     assert (line["forgotten"], line["where"], line["variant"]) == ("kept", "certificate", "newton")
     assert read_record(tmp_path) == []  # no turn of an engine

@@ -549,7 +549,7 @@ def cupy_with(
 
 DEFINED = re.compile(r"^#define (\w+) (\(?[\d.e+ -]+\)?)", re.MULTILINE)
 COLUMNS = re.compile(r"^enum { (.*) };$", re.MULTILINE)
-PIP = re.escape("pip install 'cupy-cuda13x[ctk]' for a driver of CUDA 13, 'cupy-cuda12x[ctk]' for one of CUDA 12")
+PIP = re.escape("pip install 'cupy-cuda13x[ctk]' for a CUDA 13 driver, 'cupy-cuda12x[ctk]' for a CUDA 12 one")
 CPU = "; or use --backend cpu$"
 
 
@@ -587,8 +587,8 @@ def test_what_the_driver_refuses_is_no_defect(monkeypatch: pytest.MonkeyPatch) -
     theirs = type("CUDADriverError", (RuntimeError,), {"__module__": "cupy_backends.cuda.api.driver"})
     for error, wanted in (
         (CompileException("sm_999"), r"CuPy cannot compile for NVIDIA H200 \(sm_999\)"),
-        (MemoryError("7 bytes"), r"NVIDIA H200 has no memory left \(7 bytes\)"),
-        (theirs("CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE"), r"NVIDIA H200 does not go on \(CUDA_ERROR_COOP"),
+        (MemoryError("7 bytes"), r"NVIDIA H200 is out of memory \(7 bytes\)"),
+        (theirs("CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE"), r"NVIDIA H200 failed \(CUDA_ERROR_COOP"),
     ):
         with pytest.raises(cs.BackendUnavailable, match=wanted), device.guard():
             raise error

@@ -123,7 +123,7 @@ def test_what_is_solved_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
             choosing.choose_method(problem, cs.Settings(method="newton", backend="gpu"))
     assert cs.solve(crossbar, NEWTON, backend=GpuBackend(NumpyDevice())).backend == "cpu"
     monkeypatch.setattr(linear, "_MANY_NODES", 10**6)
-    assert gpu_mesh.refusal(compiled_problem(GRID)) == "it is no large mesh"
+    assert gpu_mesh.refusal(compiled_problem(GRID)) == "it is not a large mesh"
 
 
 def test_auto_takes_the_gpu_for_large_meshes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -245,7 +245,7 @@ def test_rows_that_do_not_arrive_go_to_the_cpu(device: Device, monkeypatch: pyte
     monkeypatch.setattr(GpuNewton, "found", some)
     part = cs.solve(problem, NEWTON, backend=GpuBackend(device))
     assert asked == [1, 4]
-    assert part.why == "asked for; 2 of 5 rows did not arrive on the gpu and were solved on the cpu"
+    assert part.why == "asked for; 2 of 5 rows did not converge on the gpu and were solved on the cpu"
     assert (part.backend, part.solved) == ("gpu", True)
     np.testing.assert_array_equal(part.x[[0, 2, 3]], whole.x[[0, 2, 3]])
     np.testing.assert_allclose(part.x, whole.x, rtol=0, atol=1e-8 * np.abs(whole.x).max())
@@ -274,7 +274,7 @@ def test_what_bounds_do_not_settle_goes_to_the_cpu(device: Device, monkeypatch: 
         patch.setattr(newton._Row, "solve", lambda row, *a: asked.append(row.drive.rows.start) or solve(row, *a))
         solution = cs.solve(problem, NEWTON, backend=GpuBackend(device))
     assert lost and asked == lost
-    assert solution.solved and f"{len(lost)} of 4 rows did not arrive" in solution.why
+    assert solution.solved and f"{len(lost)} of 4 rows did not converge" in solution.why
     wanted = cs.solve(problem, NEWTON).x
     np.testing.assert_allclose(solution.x, wanted, rtol=0, atol=1e-8 * np.abs(wanted).max())
     assert_laws(solution, 1e-8)
@@ -298,7 +298,7 @@ def test_voltages_that_little_holds_go_to_the_cpu(device: Device) -> None:
     assert (device.to_host(upper) <= 1e-9).all()
     assert not there.found(1e-9, 1e-9)[1].any() and there.found(1e-9, np.inf)[1].all()
     solution = cs.solve(problem, NEWTON, backend=GpuBackend(device))
-    assert "1 of 1 rows did not arrive" in solution.why
+    assert "1 of 1 rows did not converge" in solution.why
     np.testing.assert_allclose([solution.voltage("p"), solution.voltage("q")], [[-0.5], [0.5]], rtol=1e-9)
 
 
@@ -309,7 +309,7 @@ def test_failures_are_failures(device: Device, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(newton._Row, "solve", lambda *a: solve(*a).ended(cs.Status.STALLED, 0))
     monkeypatch.setattr(newton, "FULL_STEPS", 2)  # too few to arrive
     solution = cs.solve(problem, NEWTON, backend=GpuBackend(device), raise_on_failure=False)
-    assert solution.status is cs.Status.STALLED and "3 of 3 rows did not arrive on the gpu" in solution.why
+    assert solution.status is cs.Status.STALLED and "3 of 3 rows did not converge on the gpu" in solution.why
 
 
 # -- copies side by side: a row for each, with conductances and laws of its own ----------------------------------------
@@ -432,7 +432,7 @@ def test_a_copy_that_does_not_arrive_takes_the_others_to_the_cpu(monkeypatch: py
     monkeypatch.setattr(GpuNewton, "_kcl", one_fails)
     solution = cs.solve(problem, NEWTON, backend=GpuBackend(NumpyDevice()))
     assert solution.solved
-    assert solution.why == "asked for; 1 of 1 rows did not arrive on the gpu and were solved on the cpu"
+    assert solution.why == "asked for; 1 of 1 rows did not converge on the gpu and were solved on the cpu"
 
 
 DRAWN = MESH.replace("R2 c 0 2k", "R2 c 0 {agauss(2k, 200, 1)}").replace(

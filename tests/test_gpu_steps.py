@@ -308,11 +308,11 @@ def test_the_shipped_networks_fit_a_gpu(name: str, mode: int) -> None:
     "changes, why",
     [
         ({"sizes": (12, 3)}, "there is no hidden layer"),
-        ({"batch": 9}, "a step takes 9 samples; up to 8 go this way"),
+        ({"batch": 9}, "a step takes 9 samples; at most 8 are supported"),
         ({"sizes": (12, 5, 300)}, "there are 300 outputs"),
         ({"sizes": (12, 5000, 5000, 3)}, "do not fit the shared memory: [0-9,]+ bytes for a multiprocessor"),
-        ({"sizes": (50_000, 4002, 3)}, "the first hidden layer has 4,002 units: no multiple of 4, or too many"),
-        ({"sizes": (1_000_000, 4000, 3)}, "the first hidden layer has 4,000 units: no multiple of 4, or too many"),
+        ({"sizes": (50_000, 4002, 3)}, "the first hidden layer has 4,002 units: not a multiple of 4, or too many"),
+        ({"sizes": (1_000_000, 4000, 3)}, "the first hidden layer has 4,000 units: not a multiple of 4, or too many"),
         ({"sweeps": 10**9}, "a step takes 1,000,000,000 sweeps"),
     ],
 )

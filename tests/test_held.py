@@ -146,9 +146,9 @@ def test_weakly_held_nodes_are_right_or_not_solved(rows: int) -> None:
         assert cs.solve(circuit, cs.Settings(method)).voltage("a") == pytest.approx(np.full(rows, WEAK_VOLTAGE))
     solution = cs.solve(circuit, cs.Settings("bcd", max_sweeps=2000), raise_on_failure=False)
     assert solution.status is cs.Status.MAX_SWEEPS
-    assert "KCL is met, but so little holds some voltages that they may be wrong" in solution.message
+    assert "KCL is met, but some voltages are held only by tiny conductances and may be wrong" in solution.message
     if rows == 65:
-        assert cs.solve(circuit).why == "block coordinate descent left voltages that little holds after 2 sweeps"
+        assert cs.solve(circuit).why == "block coordinate descent left weakly held voltages after 2 sweeps"
 
 
 @pytest.mark.parametrize("rest", ["", "R1 a b 1k\nR2 b 0 2k", "R1 a b 1k\nR2 b 0 2k\nD2 b c d\nR3 c 0 1m"])
@@ -165,8 +165,8 @@ def test_a_knee_that_one_digit_of_its_voltage_crosses(rest: str) -> None:
 @pytest.mark.parametrize(
     ("fault", "why"),
     [
-        ({"unsolved": {0: cs.Status.STALLED}}, "newton did not arrive in "),
-        ({"sure": False}, "newton left voltages that little holds in "),
+        ({"unsolved": {0: cs.Status.STALLED}}, "newton did not converge in "),
+        ({"sure": False}, "newton left weakly held voltages in "),
     ],
 )
 def test_where_newton_fails_sweeps_may_arrive(fault: dict[str, Any], why: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +225,9 @@ def test_a_knee_near_by_holds_nothing_beyond_it(deck: str, node: str, rows: int)
     assert solution.status is cs.Status.MAX_SWEEPS
     assert solution.steps < 1000  # at its rate it would take forever
     where = "batch rows 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 55 more: " if rows == 65 else ""
-    assert solution.message.startswith(f"{where}KCL is met, but so little holds some voltages that they may be wrong")
+    assert solution.message.startswith(
+        f"{where}KCL is met, but some voltages are held only by tiny conductances and may be wrong"
+    )
 
 
 def test_many_rows_of_a_mesh_of_diodes_are_left_to_newton(monkeypatch: pytest.MonkeyPatch) -> None:

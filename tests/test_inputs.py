@@ -62,7 +62,7 @@ def test_an_input_file_may_have_a_colon_in_its_name(tmp_path: Path) -> None:
         ("Vx=@none.npy", "input Vx=@none.npy: no such file: none.npy"),
         ("Vx=@good.npy:key", "good.npy is a .npy file and has no 'key'; write @good.npy"),
         ("Vx=@good.npz", "good.npz holds x, text; write @good.npz:KEY with one of them as KEY"),
-        ("Vx={2*3}", "input Vx={2*3}: an expression cannot stand here: write its value"),
+        ("Vx={2*3}", "input Vx={2*3}: an expression is not allowed here: write its value"),
         ("Vx=@text.csv", "of a text file np.save('x.npy', np.loadtxt('text.csv', delimiter=',')) makes one"),
         ("Vx=@good.npz:y", "no array 'y' in good.npz; write @good.npz:KEY with KEY one of x, text"),
         ("Vx=@good.npz:text", "'@good.npz:text' holds <U1, not real numbers; save an array of floats"),

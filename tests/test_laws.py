@@ -442,7 +442,7 @@ def test_temperature_moves_rs_and_bv_by_hand() -> None:
 
 @pytest.mark.parametrize(("text", "wanted"), [("trs1=-20m rs=5", "RS is -1 ohm"), ("tcv=0.1 bv=5", "BV is -1 V")])
 def test_temperature_coefficients_that_go_too_far_are_refused(text: str, wanted: str) -> None:
-    with pytest.raises(cs.NetlistError, match=f"model d: {wanted} at 87 C; mend its temperature coefficients"):
+    with pytest.raises(cs.NetlistError, match=f"model d: {wanted} at 87 C; correct its temperature coefficients"):
         cs.parse(f"t\n.model d D({text})\nV1 a 0 1\nD1 a 0 d\nD2 a 0 d temp=87")
 
 

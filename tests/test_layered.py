@@ -184,8 +184,8 @@ NO_ENERGY = r"controlled source G1 \(.*\) there is no co-content.*; use algorith
             1e-9,
             NO_ENERGY,
         ),
-        (CONTROLLED, "implicit", None, r"controlled source G1 .*; give a tol, say 1e-9, in the place of sweeps"),
-        (LINKED, "ep", None, "D1 .* joins two nodes that can both move, a and y.*; give a tol, say 1e-9, in the pl"),
+        (CONTROLLED, "implicit", None, r"controlled source G1 .*; give a tol, say 1e-9, instead of sweeps"),
+        (LINKED, "ep", None, "D1 .* joins two nodes that can both move, a and y.*; give a tol, say 1e-9, instead of"),
         (LINKED, "bp", 1e-9, "D1 .* joins two nodes that can both move, a and y.* use algorithm ep or implicit$"),
     ],
 )
@@ -435,9 +435,9 @@ def test_rates_beyond_the_dtype_are_refused() -> None:
 
 def test_data_that_does_not_fit() -> None:
     learner = layered(parse(drn((12, 5, 3), seed=5)), RECIPE)
-    with pytest.raises(SettingsError, match="7 features a sample"):
+    with pytest.raises(SettingsError, match="7 features per sample"):
         learner.train(samples(7, 3), np.arange(4), {})
-    with pytest.raises(SettingsError, match="4 targets a sample"):
+    with pytest.raises(SettingsError, match="4 targets per sample"):
         learner.train(samples(6, 4), np.arange(4), {})
 
 

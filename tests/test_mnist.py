@@ -239,8 +239,8 @@ def test_conductances_within_bounds() -> None:
     result = run(f"{QUICK} {bounds} --out one")
     assert (result.exit_code, result.stderr) == (
         0,
-        f"warning: {((g < 0.0625) | (g > 0.25)).sum()} initial conductances lay outside g_min, 0.0625 S, to g_max, "
-        "0.25 S; they begin at its ends\n",
+        f"warning: {((g < 0.0625) | (g > 0.25)).sum()} initial conductances were outside g_min, 0.0625 S, to g_max, "
+        "0.25 S and have been clipped\n",
     )
     trained = np.concatenate([crossbar.g.ravel() for crossbar in cs.load("one/trained.cir").crossbars])
     assert trained.min() == 0.0625 and trained.max() == 0.25 and np.unique(trained).size > 10
@@ -272,7 +272,9 @@ def test_bounds_of_float32_hold_in_what_is_written() -> None:
 def test_one_bound_and_initial_values_outside_it() -> None:
     np.savez("start.npz", g1=np.full((8, 6), 3.0))
     result = run(f"{QUICK} --g-max 1 --init start.npz --out one --steps 1")
-    assert result.stderr.startswith("warning: 48 initial conductances lay outside g_min, 0 S, to g_max, 1 S;")
+    assert result.stderr.startswith(
+        "warning: 48 initial conductances were outside g_min, 0 S, to g_max, 1 S and have been clipped"
+    )
     assert re.search(r" are 0 S \(at first \d+\), \d+ at g_max, 1 S \(at first 48\), the largest is ", result.stdout)
     Path("tiny.toml").write_text("g_max = 1.0\n" + RECIPE)
     assert " at g_max" in succeed(f"{QUICK} --out two --steps 1")
@@ -320,11 +322,11 @@ def test_the_last_step_is_that_of_a_run_which_ends_there() -> None:
     [
         (
             {"g3": np.ones(3)},
-            "no values for what learns; keys can be RW1, g1, g1_initial, Ib1, bias1",
+            "no values for anything that learns; keys can be RW1, g1, g1_initial, Ib1, bias1",
         ),
         (
             {"g1": np.ones((8, 6)), "g9": np.ones(3)},
-            "--init start.npz: g9 is of nothing that learns; keys can be Ib1,",
+            "--init start.npz: g9 belongs to nothing that learns; keys can be Ib1,",
         ),
         ({"g1": np.ones((6, 8))}, "--init start.npz: RW1: new values have shape (6, 8), needs (8, 6)"),
         ({"g1": -np.ones((8, 6))}, "--init start.npz: RW1: negative conductance -1 S is not monotone"),
@@ -348,7 +350,7 @@ def test_another_run_is_not_written_over() -> None:
     result = run(f"{QUICK} --out one --epochs 1")
     assert result.exit_code == 2
     assert result.stderr == (
-        "error: one already holds a run (checkpoint.npz, config.json, metrics.csv, trained.cir); go on with it "
+        "error: one already holds a run (checkpoint.npz, config.json, metrics.csv, trained.cir); continue it "
         "(--resume), or choose another --out\n"
     )
     assert {path.name: path.read_bytes() for path in Path("one").iterdir()} == before
@@ -360,7 +362,7 @@ def test_more_epochs_are_those_of_a_longer_run() -> None:
     succeed(f"{QUICK} --out short --steps 20 --resume")
     assert [row[:2] for row in timeless(Path("short/metrics.csv"))[1:]] == [["1", "60"], ["2", "80"]]
     out = succeed(f"{QUICK} --out short --epochs 3 --resume")
-    assert "going on after 20" in out
+    assert "continuing after 20" in out
     assert_same_end(Path("short"), Path("long"))
 
 
@@ -374,8 +376,8 @@ def test_a_damaged_checkpoint_is_refused_and_the_previous_one_works() -> None:
     result = run(f"{QUICK} --out one --resume")
     assert result.exit_code == 2
     assert result.stderr == (
-        "error: one/checkpoint.npz: this checkpoint is damaged: its SHA-256 is wrong; the one before it is kept: go on "
-        "from that with `--resume one/checkpoint-previous.npz`\n"
+        "error: one/checkpoint.npz: this checkpoint is damaged: its SHA-256 is wrong; the one before it is kept: "
+        "continue from that with `--resume one/checkpoint-previous.npz`\n"
     )
     assert newest.read_bytes() == damaged
     out = succeed(f"{QUICK} --resume one/checkpoint-previous.npz")  # its folder is that of the run
@@ -458,7 +460,7 @@ def test_a_signal_saves_and_says_how_to_go_on(number: signal.Signals, said: str)
     first, second, *more = err.splitlines()
     assert first.startswith(f"{said} after ")
     assert load_sealed(Path("stopped/checkpoint.npz"))[0]["epoch"] >= 2
-    assert first.endswith(" steps; go on with")
+    assert first.endswith(" steps; continue with")
     assert not more
     assert not Path("stopped/trained.cir").exists()
     words = shlex.split(second)
@@ -625,7 +627,7 @@ def test_wrong_usage_exits_2_and_leaves_nothing(arguments: str, message: str) ->
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--netlist tiny.cir --backend reference --limit 9", "the data has 784 features a sample"),
+        ("--netlist tiny.cir --backend reference --limit 9", "the data has 784 features per sample"),
         (f"{QUICK} --nudge 99", "the problem nudged by -99 S is not convex"),
     ],
 )

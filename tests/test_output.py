@@ -285,5 +285,5 @@ def test_arrays_with_two_ranges_take_what_they_give() -> None:
 
 def test_ranges_of_more_nodes_than_there_are() -> None:
     solution = cs.solve(cs.parse(DIVIDER))
-    with pytest.raises(cs.NetlistError, match="are more nodes than"):
+    with pytest.raises(cs.NetlistError, match="names more nodes than"):
         solution.voltage("y[0:19999999]")

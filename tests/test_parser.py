@@ -375,7 +375,7 @@ def test_what_ngspice_s_resistor_models_hand_to_their_elements_is_refused(given:
          "voltage source V1: PULSE needs its parameters, found 0, then 'k*2' (an expression needs braces); complete "
          "them"),
         (["D1 Net-(D1-K) 0 d", ".model d D"],
-         "diode D1: parentheses separate words, as in 'Net-(D1-K)'; name such a node otherwise: Net-_D1-K_"),
+         "diode D1: parentheses separate words, as in 'Net-(D1-K)'; rename such a node: Net-_D1-K_"),
         (["R1 a 0 1", ".param \u03b1=3"],
          "expected name=value, found '\u03b1=3'; names have no letters beyond ASCII"),
     ],
@@ -628,7 +628,7 @@ def test_expressions_see_the_multiplier_of_their_instance() -> None:
 def test_multipliers_within_multiplied_instances_count_both_with_a_remark() -> None:
     cell = [".subckt cell p", "R1 p 0 1k m=3", "R2 p 0 1k", "D1 p 0 dm m = 2", ".ends", ".model dm D"]
     assert [text for _, text in notes(*cell, "X1 a cell m=2", "X2 a cell", "V1 a 0 1")] == [
-        "this card, and 1 more, of subcircuit 'cell' has an m=, as X cards that call it have: both count; ngspice-39 "
+        "this card, and 1 more, of subcircuit 'cell' has an m=, as do X cards that call it: both count; ngspice-39 "
         "would take that of the X card alone"
     ]
     assert not notes(*cell, "X1 a cell", "V1 a 0 1")
@@ -651,7 +651,7 @@ def test_a_multiplier_that_ngspice_drops_behind_a_nested_definition_is_remarked_
         whole = ["V1 a 0 1", ".subckt s p", *cards, ".ends", "X1 a s m=3"]
         assert values(deck(*whole)) == {"R.X1.R9": 2e3}
         assert [text for _, text in notes(*whole)] == dropped * [
-            "this card of subcircuit 's' stands behind a .subckt in it; ngspice-39 drops there the m= of X cards that "
+            "this card of subcircuit 's' comes after a .subckt in it; there ngspice-39 drops the m= of X cards that "
             "call it"
         ]
         if ngspice_available():
@@ -948,8 +948,8 @@ def test_words_behind_the_file_of_an_include_are_remarked_on(tmp_path: Path) -> 
     (tmp_path / "all.lib").write_text("R2 a 0 1k\n.lib s\nR1 a 0 1k\n.endl\n")
     main = tmp_path / "deck.cir"
     for card, remark in (
-        (".include all.lib s", ".include: 's' behind the file is not read"),
-        (".lib all.lib s t u", ".lib: 't' behind the file is not read"),
+        (".include all.lib s", ".include: 's' after the file name is not read"),
+        (".lib all.lib s t u", ".lib: 't' after the file name is not read"),
     ):
         main.write_text(f"t\nV1 a 0 1\n{card}\n")
         assert [text for _, text in read_netlist(main).notes] == [remark]
@@ -1149,7 +1149,7 @@ def test_a_dot_card_as_the_title_is_remarked_on(card: str) -> None:
 def test_a_continuation_that_ngspice_loses_is_remarked_on(comment: str, lost: bool) -> None:
     cards = ["V1 a 0 1", "R1 a 0 1k", "* c", comment, "+ m=2", "; c", "R2 a 0 1k"]
     assert values(deck(*cards)) == {"R1": 500.0, "R2": 1e3}
-    remark = "ngspice-39 loses a '+' line behind a comment line that begins with ';'; begin it with '*'"
+    remark = "ngspice-39 loses a '+' line after a comment line that begins with ';'; begin it with '*'"
     assert notes(*cards) == ([(6, remark)] if lost else [])
     if ngspice_available():
         current = operating_point("\n".join(["title", *cards, ".op", ".end"]))["i(v1)"]
@@ -1159,7 +1159,7 @@ def test_a_continuation_that_ngspice_loses_is_remarked_on(comment: str, lost: bo
 def test_parameters_of_a_shockley_diode_beside_ron_are_remarked_on() -> None:
     circuit = cs.parse("t\nV1 a 0 1\nR1 a b 1k\nD1 b 0 d\n.model d D(ron=0 vfwd=0.7 rs=5k bv=3)")
     assert [text for _, text in circuit.notes] == [
-        "model d: RS, BV of a Shockley diode count for nothing beside RON, ROFF, VFWD, VREV or RREV: the diode is "
+        "model d: RS, BV of a Shockley diode have no effect beside RON, ROFF, VFWD, VREV or RREV: the diode is "
         "piecewise linear"
     ]
 

@@ -168,7 +168,7 @@ def test_a_source_that_is_too_large_in_one_row_is_named_and_no_other_rows_are_re
     volts[270, 2] = -1e151
     problem = layer(volts)
     assert not problem.drive(slice(0, 256)).injection.any()
-    with pytest.raises(cs.TopologyError, match=r"Vx\[2\]: 1e\+151 V is so much that powers overflow"):
+    with pytest.raises(cs.TopologyError, match=r"Vx\[2\]: 1e\+151 V is so large that powers overflow"):
         cs.solve(problem)
 
 

@@ -158,8 +158,8 @@ def swept(**given: Any) -> cs.SweepResult:
         ),
         (lambda: cs.monte_carlo(cs.parse(DIVIDER), np.array([2, 3])), "runs must be a whole number, found array"),  # type: ignore
         (lambda: cs.monte_carlo(cs.parse(DIVIDER), 2, seed=True), "seed must be a whole number, found True"),
-        (lambda: swept(progress="x"), "progress takes a function of what is done .* found 'x'"),
-        (lambda: cs.solve(cs.parse(DIVIDER), progress=3), "progress takes a function of what is done .* found 3"),  # type: ignore
+        (lambda: swept(progress="x"), "progress takes a function of the numbers done .* found 'x'"),
+        (lambda: cs.solve(cs.parse(DIVIDER), progress=3), "progress takes a function of the numbers done .* found 3"),  # type: ignore
         (lambda: cs.solve(cs.parse(DIVIDER)).plot(row="x"), "row must be a whole number, found 'x'"),  # type: ignore
         (lambda: swept().point(3), "no point 3: there are 3, counted from 0"),
         (lambda: swept().point(-1), "no point -1"),

@@ -268,7 +268,7 @@ def test_ascii_needs_a_raw_file(tmp_path: Path) -> None:
     deck.write_text(ODD)
     result = CliRunner().invoke(cli.main, ["solve", str(deck), "--ascii"])
     assert result.exit_code == 2
-    assert "--ascii is about the raw file; add --raw OUT.raw" in result.stderr
+    assert "--ascii applies to the raw file; add --raw OUT.raw" in result.stderr
     result = CliRunner().invoke(cli.main, ["solve", str(deck), "--raw", str(tmp_path)])
     assert result.exit_code == 2
     assert "not a regular file" in result.stderr

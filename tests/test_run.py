@@ -283,7 +283,7 @@ def test_a_folder_with_a_run_is_not_written_over(tmp_path: Path) -> None:
     record.save(make_run().checkpoint(FINGERPRINT))
     Record(tmp_path / "runs" / "one", None)  # one without a step, which a kill left before its configuration
     record.save(replace(make_run().checkpoint(FINGERPRINT), position=2))
-    with pytest.raises(SettingsError, match=r"already holds a run \(checkpoint.npz\); go on with it \(--resume\)"):
+    with pytest.raises(SettingsError, match=r"already holds a run \(checkpoint.npz\); continue it \(--resume\)"):
         Record(tmp_path / "runs" / "one", None)
     (tmp_path / "file").write_text("")
     with pytest.raises(SettingsError, match=r"file is not a folder; choose another name"):

@@ -159,10 +159,10 @@ def test_what_print_holds_besides_becomes_a_note() -> None:
     assert circuit.netlist.saves == ("v(in)", "i(R1)")
     assert [(at.line, text) for at, text in circuit.netlist.notes] == [
         (5, ".print ac is skipped: only the DC operating point is solved"),
-        (6, ".print: '2*v(out)' is a formula, and is skipped; v(a,b), i(r1) and @r1[p] are given"),
-        (6, ".print: 'v(in)-v(out)' is a formula, and is skipped; v(a,b), i(r1) and @r1[p] are given"),
-        (7, ".print: 'par('v(in)*2')' is a formula, and is skipped; v(a,b), i(r1) and @r1[p] are given"),
-        (7, ".print: '{v(in)*2}' is a formula, and is skipped; v(a,b), i(r1) and @r1[p] are given"),
+        (6, ".print: '2*v(out)' is a formula, and is skipped; v(a,b), i(r1) and @r1[p] can be saved"),
+        (6, ".print: 'v(in)-v(out)' is a formula, and is skipped; v(a,b), i(r1) and @r1[p] can be saved"),
+        (7, ".print: 'par('v(in)*2')' is a formula, and is skipped; v(a,b), i(r1) and @r1[p] can be saved"),
+        (7, ".print: '{v(in)*2}' is a formula, and is skipped; v(a,b), i(r1) and @r1[p] can be saved"),
     ]
     close = cs.parse(DIVIDER + ".print dc v(in)v(out)i (R1)@r1[p]\n.save v(in)v(in,out)\n")
     assert close.netlist.saves == ("v(in)", "v(out)", "i(R1)", "@r1[p]", "v(in)", "v(in,out)")
@@ -191,7 +191,7 @@ def test_a_save_of_nothing_is_an_error(text: str) -> None:
     ("expression", "message"),
     [
         ("v(ou)", "no node 'ou' in deck.cir; nodes are 0, x[0], x[1], x[2], y[0] ..."),
-        ("v(y[0:9])", "'y[0:9]' are more nodes than deck.cir has; shorten the range"),
+        ("v(y[0:9])", "'y[0:9]' names more nodes than deck.cir has; shorten the range"),
         ("v(y[1:4])", "no node 'y[3]' in deck.cir; nodes are y[2], y[1], y[0] ..."),
         ("v(a,b,c)", "'v(a,b,c)' names 3 nodes; write v(a) or v(a,b)"),
         ("i(r9)", "no element 'r9' in deck.cir; elements are"),
@@ -201,7 +201,7 @@ def test_a_save_of_nothing_is_an_error(text: str) -> None:
         ("@rz[4][vd]", "element 'rz[4]' has no 'vd'; it has @rz[4][i], @rz[4][p], @rz[4][v], @rz[4][r], @rz[4][resist"),
         ("vdb(x[0])", "'vdb(x[0])' cannot be saved; write v(a), v(a,b), i(r1), @r1[p], all, allv or alli"),
         ("@r1", "no node '@r1' in deck.cir"),
-        ("-v(y[1])", "'-v(y[1])' is a formula: v(a,b), i(r1) and @r1[p] can be given"),
+        ("-v(y[1])", "'-v(y[1])' is a formula: v(a,b), i(r1) and @r1[p] can be saved"),
         ("i(", "'i(' has a parenthesis without its partner"), (")", "')' has a parenthesis without its partner"),
     ],
 )  # fmt: skip

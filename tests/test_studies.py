@@ -299,7 +299,7 @@ def killed_everywhere(shared: None, item: int) -> int:
 
 
 def test_a_task_that_kills_workers_of_a_cluster_is_given_up(cluster: LocalCluster) -> None:
-    with pytest.raises(cs.BackendUnavailable, match="died again and again of the same task"):
+    with pytest.raises(cs.BackendUnavailable, match="died repeatedly on the same task"):
         list(workers.run(killed_everywhere, None, {0: 0}, scheduler=cluster.scheduler_address))
 
 
@@ -575,7 +575,7 @@ def test_a_folder_has_studies_of_one_netlist_and_nothing_else(tmp_path: Path) ->
     assert result.exit_code == 2 and f"error: {folder / 'dc1'} holds another study: netlist " in result.stderr
     (folder / "thesis.tex").write_text("mine")
     result = CliRunner().invoke(main, ["sweep", str(deck), "--study", str(folder)])
-    assert result.exit_code == 2 and "thesis.tex in it is no study; choose another name" in result.stderr
+    assert result.exit_code == 2 and "thesis.tex in it is not a study; choose another name" in result.stderr
     assert sorted(folder.rglob("*")) == sorted([*before, folder / "thesis.tex"])
 
 
@@ -750,7 +750,7 @@ def test_what_ends_the_command_ends_its_workers_and_keeps_what_is_done(
     assert out == ""
     if way == "interrupt":
         assert begun.returncode == 130
-        kept = f"what is finished is kept in {folder / 'runs'}: the same command goes on from there\ninterrupted\n"
+        kept = f"finished points are kept in {folder / 'runs'}; run the same command again to resume\ninterrupted\n"
         assert told == kept
         assert not any(map(psutil.pid_exists, team))
     wait_for(lambda: not any(p.is_running() for p in everybody))

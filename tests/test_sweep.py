@@ -277,7 +277,7 @@ def test_resistors_of_a_crossbar_are_swept_by_a_parameter(name: str) -> None:
     circuit = cs.parse("t\n.param r=1\nVa[0] a[0] 0 1\nRW[0:0][0:1] a[0:0] b[0:1] {r}\nR2[0:1] b[0:1] 0 1")
     np.testing.assert_allclose(cs.sweep(circuit, "r 1 3 2").voltage("b[1]"), [0.5, 0.25])
     with pytest.raises(
-        cs.SettingsError, match="is of a crossbar, whose resistors cannot be swept; write their value as"
+        cs.SettingsError, match="belongs to a crossbar, whose resistors cannot be swept; write their value as"
     ):
         cs.sweep(circuit, f"{name} 1 2 1")
 

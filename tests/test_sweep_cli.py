@@ -364,4 +364,4 @@ def test_bad_saves_end_before_anything_is_solved() -> None:
     result = run("swept.cir", "--save", "i(R7)", "--npz", "out.npz")
     assert result.exit_code == 2 and "error: --save i(R7): no element 'R7'" in result.stderr
     assert not Path("out.npz").exists()
-    assert "--ascii is about the raw file" in run("swept.cir", "--ascii").stderr
+    assert "--ascii applies to the raw file" in run("swept.cir", "--ascii").stderr

@@ -45,7 +45,7 @@ def test_table_marks_and_explains_what_is_not_unique(monkeypatch: pytest.MonkeyP
     assert [line.split() for line in text.splitlines() if line.startswith(("a ", "b ", "c "))] == [
         ["a", "1"], ["b", "0", "undetermined"], ["c", "-2", "undetermined"],
     ]  # fmt: skip
-    assert "undetermined: nothing fixes these voltages against ground" in text
+    assert "undetermined: nothing fixes these voltages relative to ground" in text
     text = as_table(solved(LOOP), monkeypatch)
     assert [line.split() for line in text.splitlines() if line.startswith("V")] == [
         ["V1", "-0.005", "not", "unique"], ["V2", "-0.005", "not", "unique"],

@@ -111,7 +111,7 @@ def test_an_interrupted_run_goes_on() -> None:
     Path("s/study.json").write_text(json.dumps(study_facts()))
     succeed(f"{OPTIONS} --seeds 1 --out s")
     assert_same_end(Path("s/recipe/seed1"), Path("whole"))
-    assert "going on after 20" in Path("s/recipe/seed1/log.txt").read_text()
+    assert "continuing after 20" in Path("s/recipe/seed1/log.txt").read_text()
 
 
 def study_facts() -> dict[str, object]:
@@ -150,7 +150,7 @@ def test_a_run_goes_on_from_what_is_whole_and_else_anew() -> None:
     succeed(f"{OPTIONS} --seeds 1:3 --out s")
     after = json.loads(Path("s/results.json").read_text())["runs"]
     assert [{**row, "seconds": 0} for row in after] == [{**row, "seconds": 0} for row in before]
-    assert ["going on after" in (one / "log.txt").read_text() for one in runs] == [True, False, False]
+    assert ["continuing after" in (one / "log.txt").read_text() for one in runs] == [True, False, False]
 
 
 def test_a_checkpoint_of_another_version_is_kept() -> None:
@@ -161,7 +161,7 @@ def test_a_checkpoint_of_another_version_is_kept() -> None:
     save_sealed(newest, {**header, "format": header["format"] + 1}, arrays)
     before = newest.read_bytes()
     result = run(f"{OPTIONS} --seeds 1 --out s")
-    assert result.exit_code == 2 and "go on with the version that wrote it" in result.stderr
+    assert result.exit_code == 2 and "continue with the version that wrote it" in result.stderr
     assert newest.read_bytes() == before
 
 
@@ -169,7 +169,7 @@ def test_a_checkpoint_of_another_version_is_kept() -> None:
     ("arguments", "message"),
     [
         ("--seed 3", "--seed is not for a study; use --seeds"),
-        ("--resume", "--resume is not for a study; use nothing: a study always goes on"),
+        ("--resume", "--resume is not for a study; use nothing: a study always continues"),
         ("--threads 2", "--threads is not for a study"),
         ("--seeds 5:1", "seeds are numbers from 0, each once"),
         ("--seeds 1,1", "seeds are numbers from 0, each once"),
@@ -239,7 +239,7 @@ def test_a_killed_worker_goes_on_from_its_checkpoint() -> None:
     thread.join()
     assert killed
     assert_same_end(Path("s/recipe/seed1"), Path("whole"))
-    assert "going on after" in Path("s/recipe/seed1/log.txt").read_text()
+    assert "continuing after" in Path("s/recipe/seed1/log.txt").read_text()
 
 
 @pytest.mark.slow
@@ -271,7 +271,7 @@ def test_a_study_in_one_process_ends_and_goes_on(number: signal.Signals) -> None
     finally:
         begun.kill()
     assert begun.returncode == 128 + number
-    assert told.startswith("0 of 2 runs are done; the same command goes on with the others\n")
+    assert told.startswith("0 of 2 runs are done; run the same command again to continue\n")
     assert not Path("s/recipe/seed2").exists()
     alone(f"{LONG} --seed 1 --threads 1 --out whole")
     succeed(f"{LONG} --seeds 1 --out s")
@@ -293,6 +293,6 @@ def test_a_run_that_nobody_wants_any_more_ends() -> None:
         finally:
             begun.kill()
         assert begun.returncode == 130
-        assert told == "0 of 1 runs are done; the same command goes on with the others\ninterrupted\n"
+        assert told == "0 of 1 runs are done; run the same command again to continue\ninterrupted\n"
         wait_for(lambda: Path("s/recipe/seed1/log.txt").exists())
         assert "interrupted after" in Path("s/recipe/seed1/log.txt").read_text()

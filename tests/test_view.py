@@ -181,7 +181,7 @@ def test_each_server_has_a_token_of_its_own(server: PageServer) -> None:
 
 
 def test_a_port_in_use_is_an_error(server: PageServer) -> None:
-    with pytest.raises(SettingsError, match=rf"port {server.port} of 127.0.0.1 is in use; choose another --port"):
+    with pytest.raises(SettingsError, match=rf"port {server.port} on 127.0.0.1 is in use; choose another --port"):
         PageServer(Session(cs.parse(DIVIDER)), server.port)
 
 
@@ -372,7 +372,9 @@ def test_a_sweep_keeps_no_answer_waiting(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_what_is_swept_point_by_point_is_drawn_if_it_is_short() -> None:
     session = Session(cs.parse(DIVIDER + ".dc V1 0 500 1 R2 1k 3k 1k\n.dc R2 1k 1500 1\n"))
     assert len(session.curve(0, "out")["lines"]) == 3
-    with pytest.raises(SettingsError, match=r"501 values of what is no source, more than 500.*circuitsim sweep"):
+    with pytest.raises(
+        SettingsError, match=r"501 values of quantities other than sources, more than 500.*circuitsim sweep"
+    ):
         session.curve(1, "out")
 
 
@@ -727,7 +729,10 @@ def deck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["none.cir"], "no such file: none.cir"),
         (["divider.cir", "--export", "none/page.html"], "there is no folder none; make it first"),
         (["divider.cir", "--export", "."], "not a regular file"),
-        (["divider.cir", "--export", "divider.cir"], "cannot write divider.cir: it is read; choose another name"),
+        (
+            ["divider.cir", "--export", "divider.cir"],
+            "cannot write divider.cir: it is an input file; choose another name",
+        ),
         (["divider.cir", "--export", "p.html", "--port", "80"], "leave --port and --no-browser out"),
         (["divider.cir", "--port", "65536"], "65536 is not in the range"),
         (["divider.cir", "--input", "V1=x"], "input V1=x"),
@@ -743,7 +748,7 @@ def test_bad_commands(deck: Path, arguments: list[str], words: str) -> None:
 def test_the_command_says_that_a_port_is_in_use(deck: Path, server: PageServer) -> None:
     result = CliRunner().invoke(cli.main, ["view", "divider.cir", "--no-browser", "--port", str(server.port)])
     assert result.exit_code == 2
-    assert f"error: port {server.port} of 127.0.0.1 is in use; choose another --port" in result.stderr
+    assert f"error: port {server.port} on 127.0.0.1 is in use; choose another --port" in result.stderr
 
 
 def test_what_cannot_be_solved_is_not_shown(deck: Path) -> None:

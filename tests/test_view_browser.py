@@ -229,10 +229,10 @@ def test_a_changed_value_gives_the_new_equilibrium(visit: Any) -> None:
         assert seen.volts("out") == "7.5 V" and "Value\n3 kΩ" in seen.text("#selection")
         seen.change("V1", "-4")
         assert seen.volts("out") == "-3 V" and "R2 = 3k" in seen.text("#changes")
-        seen.page.get_by_role("button", name="Take back R2").click()
+        seen.page.get_by_role("button", name="Undo R2").click()
         seen.page.get_by_text("R2 = 3k").wait_for(state="detached")
         assert seen.volts("out") == "-2 V"
-        seen.page.get_by_role("button", name="Take all changes back").click()
+        seen.page.get_by_role("button", name="Undo all changes").click()
         seen.page.get_by_text("V1 = -4").wait_for(state="detached")
         assert seen.volts("out") == "5 V"
 
@@ -250,8 +250,8 @@ def test_what_cannot_be_is_said_and_the_old_answer_kept(visit: Any, name: str, v
         seen.change("R2", "3k")
         seen.change(name, value)
         alert = seen.page.get_by_role("alert")
-        assert words in alert.inner_text() and "What is shown is the answer from before." in alert.inner_text()
-        assert seen.volts("out") == "7.5 V" and seen.text("#changes") == "R2 = 3k\ntake back"
+        assert words in alert.inner_text() and "What is shown is the previous answer." in alert.inner_text()
+        assert seen.volts("out") == "7.5 V" and seen.text("#changes") == "R2 = 3k\nundo"
         seen.change("R2", "1k")
         alert.wait_for(state="hidden")
         assert seen.volts("out") == "5 V"
@@ -273,7 +273,7 @@ def test_the_last_change_wins(
         for name, value in edits:
             seen.change(name, value)
         assert seen.volts(node) == volts and seen.page.locator("#changes li").all_inner_texts() == [
-            f"{text}\ntake back" for text in kept
+            f"{text}\nundo" for text in kept
         ]
 
 
@@ -286,10 +286,10 @@ def test_changes_made_while_one_is_solved_all_count(visit: Any) -> None:
         held.let_go(1)
         assert seen.volts("out") == "12 V" and len(held.routes) == 2
         for name in ("R2", "R1"):
-            seen.page.get_by_role("button", name=f"Take back {name}").click()
+            seen.page.get_by_role("button", name=f"Undo {name}").click()
         held.let_go(2)
         held.let_go(3)
-        assert seen.volts("out") == "10 V" and seen.text("#changes") == "V1 = 20\ntake back"
+        assert seen.volts("out") == "10 V" and seen.text("#changes") == "V1 = 20\nundo"
 
 
 def test_a_change_that_cannot_be_takes_no_other_with_it(visit: Any) -> None:
@@ -299,7 +299,7 @@ def test_a_change_that_cannot_be_takes_no_other_with_it(visit: Any) -> None:
             seen.ask_for(name, value)
         for k in range(4):  # the first, both others, each of them
             held.let_go(k)
-        assert seen.volts("out") == "5 V" and seen.text("#changes").count("take back") == 2
+        assert seen.volts("out") == "5 V" and seen.text("#changes").count("undo") == 2
         assert seen.text("#error").endswith("found -3 ohm; a new resistance must be positive")
         seen.ask_for("R1", "1k")
         held.let_go(4)
@@ -353,10 +353,10 @@ def test_a_late_unit_leaves_a_later_one(visit: Any, trained: Session) -> None:
     with visit(trained) as seen:
         held = seen.hold("unit")
         for k in (1, 2):
-            seen.page.get_by_role("button", name=f"Output {k}: what comes into it").click()
+            seen.page.get_by_role("button", name=f"Output {k}: show its inputs").click()
         held.let_go(1)
         held.let_go(0)
-        assert seen.text("#unit h3").startswith("What comes into y[2]")
+        assert seen.text("#unit h3").startswith("Current into y[2]")
 
 
 def test_a_late_picture_of_all_nodes_is_not_shown(visit: Any) -> None:
@@ -484,7 +484,7 @@ def test_a_swept_element_leaves_its_changed_value(visit: Any) -> None:
         with seen.page.expect_response("**/api/answer"):
             seen.page.locator("#axis-0").press("End")
         seen.page.get_by_text("v1 = 2").wait_for(state="detached")
-        assert seen.volts("out") == "3.75 V" and seen.text("#changes") == "R2 = 3k\ntake back"
+        assert seen.volts("out") == "3.75 V" and seen.text("#changes") == "R2 = 3k\nundo"
         seen.change("V1", "2")
         assert seen.volts("out") == "1.5 V"
 
@@ -497,7 +497,7 @@ def test_a_swept_parameter_leaves_the_changed_values_that_it_has_no_part_in(visi
         with seen.page.expect_response("**/api/answer"):
             seen.page.locator("#axis-0").press("End")
         seen.page.get_by_text("R2 = 9k").wait_for(state="detached")
-        assert seen.volts("out") == "15 V" and seen.text("#changes") == "V1 = 20\ntake back"
+        assert seen.volts("out") == "15 V" and seen.text("#changes") == "V1 = 20\nundo"
         seen.change("R2", "1k")
         assert seen.volts("out") == "10 V"
 
@@ -581,12 +581,12 @@ def test_a_digit_is_drawn_and_read(visit: Any, trained: Session) -> None:
         assert [float(text.split()[0]) / units[text.split()[1]] for text in told] == pytest.approx(wanted, rel=1e-3)
         assert seen.page.locator(".outputs button.best").inner_text() == "1" and wanted.argmax() == 1
         assert seen.page.locator("#settling canvas").count() == 1
-        seen.page.get_by_role("button", name="Output 1: what comes into it").click()
-        seen.page.locator("#unit h3", has_text="What comes into y[1]").wait_for()
+        seen.page.get_by_role("button", name="Output 1: show its inputs").click()
+        seen.page.locator("#unit h3", has_text="Current into y[1]").wait_for()
         assert seen.page.locator("#unit canvas.heat").count() == 2
         hidden = seen.page.get_by_label("h[0:99]: 10 rows, 10 columns")
         hidden.click(position={"x": 5, "y": 5})
-        seen.page.locator("#unit h3", has_text="What comes into h[0]").wait_for()
+        seen.page.locator("#unit h3", has_text="Current into h[0]").wait_for()
         assert seen.page.locator("#unit canvas.heat").count() == 4
         seen.picture("digit")
         seen.page.get_by_role("button", name="The netlist's picture").click()
@@ -648,7 +648,7 @@ def test_an_exported_network_shows_its_layers(visit: Any, trained: Session, tmp_
     export(trained, tmp_path / "page.html")
     with visit(tmp_path / "page.html") as seen:
         assert seen.page.locator(".outputs button.best").inner_text() == "7"
-        seen.page.get_by_role("button", name="Output 7: what comes into it").click()
+        seen.page.get_by_role("button", name="Output 7: show its inputs").click()
         seen.page.locator("#unit canvas.heat").first.wait_for()
 
 

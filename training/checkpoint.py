@@ -73,8 +73,8 @@ def load_checkpoint(path: Path, fingerprint: Fingerprint) -> Checkpoint:
         raise SettingsError(f"{path}: no checkpoint of a training run: {error}{_other_one(path)}") from None
     if header["format"] != _FORMAT:
         raise SettingsError(
-            f"{path}: a checkpoint of format {header['format']}; this version reads format {_FORMAT}: go on with the "
-            "version that wrote it"
+            f"{path}: a checkpoint of format {header['format']}; this version reads format {_FORMAT}: continue with "
+            "the version that wrote it"
         )
     _check_fingerprint(path, header["fingerprint"], fingerprint)
     return Checkpoint(
@@ -142,7 +142,7 @@ def _other_one(path: Path) -> str:
         how = "with another --out" if any(path.parent.glob("[!.]*")) else "without --resume"
         return f"; there is no other one beside it: start again, {how}"
     which = "the newest one" if other.name == NEWEST else "the one before it"
-    return f"; {which} is kept: go on from that with `--resume {other}`"
+    return f"; {which} is kept: continue from that with `--resume {other}`"
 
 
 def _check_fingerprint(path: Path, found: Fingerprint, wanted: Fingerprint) -> None:

@@ -127,7 +127,7 @@ def _check_cost(targets: ArrayLike | None, cost: Cost | None, algorithm: str) ->
         raise SettingsError(f"cost must be a function of the outputs, found {cost!r}")
     if cost is not None and (targets is not None or algorithm == "ep"):
         raise SettingsError(
-            "a cost of your own stands for targets, and needs the algorithm implicit; ep nudges to targets"
+            "a cost of your own replaces targets, and needs the algorithm implicit; ep nudges to targets"
         )
 
 

@@ -77,7 +77,9 @@ def _pair(folder: Path, part: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]
             f"{image_path}: has {len(images)} images of {_size(images)}: there is nothing to learn from"
         )
     if len(images) != len(labels):
-        raise SettingsError(f"{image_path} has {len(images)} images, {label_path} {len(labels)} labels; as many needed")
+        raise SettingsError(
+            f"{image_path} has {len(images)} images, {label_path} {len(labels)} labels; the numbers must be equal"
+        )
     return images, labels
 
 

@@ -30,11 +30,11 @@ Examples:
   python -m training.evaluate runs/xor-ep/trained.cir --data unseen.csv --out outputs.csv
   python -m training.evaluate my.cir --data unseen.csv --gain 1 --param temperature=85
 
-A table is one that training.fit takes, or has no targets: then there are outputs, and nothing that they are compared
-with. With --out each line has the voltages of the `.output` nodes, and where there are classes the class of the largest
-one and that of the sample, from 0.
+A table is one that training.fit takes, or one without targets, whose outputs are compared with nothing. With --out each
+line has the voltages of the `.output` nodes and, where there are classes, the class of the largest one and that of the
+sample, from 0.
 
-{EXIT_CODES} Code 3 also says that some
+{EXIT_CODES} Code 3 also means that some
 samples could not be solved.
 """
 
@@ -45,7 +45,7 @@ samples could not be solved.
     "--data",
     type=click.Path(path_type=Path),
     metavar="FILE.csv|DIR",
-    help="A table, or a folder with the IDX files of a data set, of which the test images.  [default: MNIST]",
+    help="A table, or a folder with the IDX files of a data set, whose test images are used.  [default: MNIST]",
 )
 @click.option(
     "--gain",
@@ -54,7 +54,9 @@ samples could not be solved.
     help="Volts (or amperes) of an input of 1.  [default: that of the run in whose folder the netlist is]",
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The first N samples only.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE.csv", help="Write the outputs, a line a sample.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="FILE.csv", help="Write the outputs, one line per sample."
+)
 @param_option
 @solver_options
 def main(
@@ -79,7 +81,7 @@ def main(
     if out is not None:
         check_target(out)
         if data is not None and out.resolve() == data.resolve():
-            raise SettingsError(f"cannot write {out}: it is read; choose another name")
+            raise SettingsError(f"cannot write {out}: it is an input file; choose another name")
     if gain is not None and not math.isfinite(gain):
         raise SettingsError(f"--gain {gain:g}: make it finite")
     settings = Settings(**solver)
@@ -92,7 +94,7 @@ def main(
         with progress("solving", len(samples), quiet=False) as report:
             found = evaluate(circuit, samples, gain, settings, report)
     except SettingsError as error:
-        raise error if data else SettingsError(f"{error}; that is MNIST: there is no --data") from None
+        raise error if data else SettingsError(f"{error}; the samples are MNIST, without --data") from None
     if out is not None:
         write_outputs(found, circuit, samples, out)
     click.echo(f"{netlist}, solved for {len(samples)} samples at gain {gain:g}: {found.text}")

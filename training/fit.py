@@ -27,29 +27,39 @@ Examples:
   python -m training.fit --netlist my.cir --data my.csv --gain 1 --tol 1e-9 --nudge 1e-5 --conductance-rates 1e-6
     --batch-size 3
 
-A table is a CSV file with a header line; columns whose names begin with `target` are what the outputs shall reach, in
-V, the others drive the `.input` sources (twice as many sources as columns: the second half takes the negated values).
-In the place of targets a column `label` may give the class of each row, from 0: its output shall reach 1 V, all others
-0 V.
+A table is a CSV file with a header line; columns whose names begin with `target` hold what the outputs are to reach,
+in V, the others drive the `.input` sources (twice as many sources as columns: the second half takes the negated
+values). Instead of targets, a column `label` may give the class of each row, from 0: its output is to reach 1 V, all
+others 0 V.
 
 {FILES_HELP}
 
-{EXIT_CODES} Code 3 also says that the
+{EXIT_CODES} Code 3 also means that the
 trained netlist could not be solved.
 """
 
 
 @click.command(cls=TrainingCommand, epilog=_EXAMPLES, context_settings=HELP_NAMES)
-@click.option("--data", type=click.Path(path_type=Path), metavar="FILE.csv", help="[default: the table of that name]")
-@click.option("--test-data", type=click.Path(path_type=Path), metavar="FILE.csv", help="[default: the training data]")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="FILE.csv",
+    help="Table to train on.  [default: the built-in one with the netlist's name]",
+)
+@click.option(
+    "--test-data",
+    type=click.Path(path_type=Path),
+    metavar="FILE.csv",
+    help="Table to test on.  [default: the training data]",
+)
 @shared_options(netlist="xor", first="--first-sample")
 @click.pass_context
 def main(ctx: click.Context, data: Path | None, test_data: Path | None, **values: Any) -> None:
     """Train any netlist to give the voltages of a table, write it back as a netlist, and prove what it does.
 
-    `.input` names the sources that take a row's inputs, `.output` the nodes that shall reach its targets, `.train`
-    what learns. Where the targets are those of classes, one value at the output of a row's class and another at all
-    others, it counts as an error when another output is the largest.
+    `.input` names the sources that take a row's inputs, `.output` the nodes that are to reach its targets,
+    `.train` what learns. Where the targets are those of classes, one value at the output of a row's class and another
+    at all others, a row counts as an error when another output is the largest.
     """
     options = Options.of(**values)
     read = cache(partial(_read, options.netlist, data, test_data))

@@ -94,7 +94,7 @@ class GeneralLearner(Learner):
             return ""
         return (
             f"after {self.recipe.sweeps} sweeps outputs are up to {off:.3g} V from where the circuit settles (up to "
-            f"{largest:.3g} V): another circuit learns; give a tol, say 1e-9, or more sweeps"
+            f"{largest:.3g} V): a different circuit is trained; give a tol, say 1e-9, or more sweeps"
         )
 
     def train(self, samples: Samples, order: Ints, rates: Mapping[str, float]) -> Tally:
@@ -168,7 +168,7 @@ class GeneralLearner(Learner):
             fault = str(error)
         if fault:
             raise LearningError(
-                f"a trained conductance fell to 0, or left it: {fault}; choose smaller learning rates, or put a "
+                f"a trained conductance fell to 0, or rose from it: {fault}; choose smaller learning rates, or put a "
                 "resistor beside it that does not learn"
             )
         was = self.problem.topology.index_of_node[problem.topology.root_of_unit]

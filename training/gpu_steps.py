@@ -75,9 +75,9 @@ def plan_of(task: Task, device: Device) -> Plan:
     if not hidden:
         raise Refused("there is no hidden layer")
     if batch > _MOST_SAMPLES:
-        raise Refused(f"a step takes {batch} samples; up to {_MOST_SAMPLES} go this way")
+        raise Refused(f"a step takes {batch} samples; at most {_MOST_SAMPLES} are supported")
     if outputs > _MOST_OUTPUTS:
-        raise Refused(f"there are {outputs} outputs; up to {_MOST_OUTPUTS} go this way")
+        raise Refused(f"there are {outputs} outputs; at most {_MOST_OUTPUTS} are supported")
     size = np.dtype(task.dtype).itemsize
     for resident in (True, False):
         whole = [4 if resident or k else 32 for k in range(len(hidden))]  # what passes through in whole cache lines
@@ -94,7 +94,7 @@ def plan_of(task: Task, device: Device) -> Plan:
         f"its conductances do not fit the shared memory: {shared:,} bytes for a multiprocessor, which has "
         f"{device.shared_bytes:,}"
         if shared > device.shared_bytes
-        else f"the first hidden layer has {hidden[0]:,} units: no multiple of 4, or too many conductances to count"
+        else f"the first hidden layer has {hidden[0]:,} units: not a multiple of 4, or too many conductances to count"
     )
 
 

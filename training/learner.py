@@ -35,7 +35,8 @@ class Samples:
     def __post_init__(self) -> None:
         if self.features.ndim != 2 or self.targets.ndim != 2 or len(self.features) != len(self.targets):
             raise SettingsError(
-                f"features {self.features.shape} and targets {self.targets.shape} must be matrices of as many rows"
+                f"features {self.features.shape} and targets {self.targets.shape} must be matrices with "
+                "equally many rows"
             )
 
     def __len__(self) -> int:
@@ -80,7 +81,7 @@ class Samples:
             return np.concatenate([values, -values], axis=1)
         if sources != values.shape[1]:
             raise SettingsError(
-                f"the data has {values.shape[1]} features a sample: `.input` needs as many sources, or twice as many "
+                f"the data has {values.shape[1]} features per sample: `.input` needs as many sources, or twice as many "
                 f"(the second half takes the negated features); the netlist has {sources}"
             )
         return values
@@ -89,8 +90,8 @@ class Samples:
         """SettingsError when the targets are not as many as the outputs."""
         if self.targets.shape[1] != outputs:
             raise SettingsError(
-                f"the data has {self.targets.shape[1]} targets a sample (for classes: one a class), the netlist's "
-                f"`.output` has {outputs} nodes; they must be as many"
+                f"the data has {self.targets.shape[1]} targets per sample (for classes: one per class), the netlist's "
+                f"`.output` has {outputs} nodes; the numbers must be equal"
             )
 
 
@@ -155,7 +156,7 @@ class LearningError(SettingsError):
 def check_batches(order: NDArray[np.int64], batch_size: int) -> None:
     """SettingsError unless these samples are a whole number of batches."""
     if order.size % batch_size:
-        raise SettingsError(f"{order.size} samples are no whole number of batches of {batch_size}")
+        raise SettingsError(f"{order.size} samples are not a whole number of batches of {batch_size}")
 
 
 def check_arrays(found: Mapping[str, NDArray], wanted: Mapping[str, NDArray]) -> None:
@@ -174,5 +175,5 @@ def rates_of(trained: Sequence[str], rates: Mapping[str, float]) -> dict[str, fl
     """The learning rates by the names of the trained elements, in lower case. SettingsError where they do not fit."""
     found = {name.lower(): float(rate) for name, rate in rates.items()}
     if wrong := sorted({name.lower() for name in trained} ^ found.keys()):
-        raise SettingsError(f"learning rates are one for each of {', '.join(trained)}; {listed(wrong)} are not so")
+        raise SettingsError(f"learning rates are one for each of {', '.join(trained)}; {listed(wrong)} do not match")
     return found

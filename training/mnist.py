@@ -32,7 +32,7 @@ Examples:
     "--data",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="A folder with the four IDX files of a data set, gzipped or not.  [default: the MNIST that comes with this]",
+    help="A folder with the four IDX files of a data set, gzipped or not.  [default: the included MNIST]",
 )
 @shared_options(netlist="drn-xs", first="--first-image")
 @click.pass_context

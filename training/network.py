@@ -75,7 +75,7 @@ def _check_fits(problem: Problem, recipe: Recipe) -> None:
     elif recipe.algorithm == "bp":
         cure = "use algorithm ep or implicit" + ", and a tol, say 1e-9" * (recipe.tol is None)
     elif recipe.tol is None:
-        cure = "give a tol, say 1e-9, in the place of sweeps"
+        cure = "give a tol, say 1e-9, instead of sweeps"
     else:
         return
     if reason := bcd.unfit(problem):

@@ -15,11 +15,11 @@ from click.core import ParameterSource
 from circuitsim.io.commands import Command
 
 FILES_HELP = (
-    "The folder of a run ends with trained.cir (the trained netlist; the values of arrays in trained.npz), "
+    "The folder of a finished run has trained.cir (the trained netlist; the values of arrays in trained.npz), "
     "metrics.csv, learning-curve.png, config.json and checkpoint.npz."
 )
 EXIT_CODES = (
-    "Exit codes: 0 done; 2 bad input or usage, or learning cannot go on; 3 not enough memory; 70 a defect of the "
+    "Exit codes: 0 done; 2 bad input or usage, or learning cannot continue; 3 not enough memory; 70 a defect of the "
     "program; 130 interrupted, 143 and 129 ended by SIGTERM and SIGHUP, a checkpoint saved."
 )
 
@@ -82,7 +82,7 @@ class TrainingCommand(Command):
 
 def _is_number(ctx: click.Context, param: click.Parameter, value: float) -> float:
     if math.isnan(value):
-        raise click.BadParameter("'nan' is no number of seconds", ctx, param)
+        raise click.BadParameter("'nan' is not a number of seconds", ctx, param)
     return value
 
 
@@ -92,8 +92,10 @@ def shared_options(netlist: str, first: str) -> Callable[[Callable[..., None]], 
     count = click.IntRange(min=1)
     choice = click.Choice
     options = [
-        click.option("--netlist", default=netlist, show_default=True, metavar="NAME|FILE", help="What learns."),
-        click.option("--recipe", type=path, metavar="FILE.toml", help="How it learns.  [default: that of the netlist]"),
+        click.option(
+            "--netlist", default=netlist, show_default=True, metavar="NAME|FILE", help="The netlist to train."
+        ),
+        click.option("--recipe", type=path, metavar="FILE.toml", help="How to train it.  [default: the netlist's]"),
         click.option(
             "--algorithm",
             type=choice(["ep", "bp", "implicit"]),
@@ -109,7 +111,10 @@ def shared_options(netlist: str, first: str) -> Callable[[Callable[..., None]], 
             show_default=True,
             help="Where to compute; reference is slow and simple.",
         ),
-        click.option("--dtype", type=choice(["float32", "float64"]), help="Of sweeps; --tol takes float64."),
+        click.option(
+            "--dtype", type=choice(["float32", "float64"]),
+            help="Precision of the sweeps; --tol always computes in float64.",
+        ),
         click.option(
             "--seed",
             type=click.IntRange(min=0),
@@ -119,24 +124,27 @@ def shared_options(netlist: str, first: str) -> Callable[[Callable[..., None]], 
         ),
         click.option("--limit", type=count, metavar="N", help="Train on the first N samples only."),
         click.option("--test-limit", type=count, metavar="N", help="Test on the first N samples only."),
-        click.option("--out", type=path, metavar="DIR", help="[default: runs/NETLIST-ALGORITHM, and -seedK if given]"),
+        click.option(
+            "--out", type=path, metavar="DIR",
+            help="Folder of the run.  [default: runs/NETLIST-ALGORITHM, and -seedK if given]",
+        ),
         click.option(
             "--resume",
             is_flag=False,
             flag_value="",
             metavar="[FILE|DIR]",
-            help="Go on from a checkpoint, or the newest one of a folder, by default --out; all else as before, but "
-            "--epochs, --steps, --backend and --threads may change (the same bits only when the last two do not).",
+            help="Continue from a checkpoint (a file, or the newest one in a folder; default --out). Only --epochs, "
+            "--steps, --backend and --threads may change; bit-identical results only if the last two do not.",
         ),
         click.option(
             "--order",
             type=choice(["shuffled", "sequential"]),
             default="shuffled",
             show_default=True,
-            help="Of the samples: anew for each epoch, or as in the file.",
+            help="Order of the samples: shuffled anew for each epoch, or as in the file.",
         ),
         click.option(
-            first, "first", type=click.IntRange(min=0), default=0, metavar="N", help="Where a sequential epoch begins."
+            first, "first", type=click.IntRange(min=0), default=0, metavar="N", help="First of a sequential epoch."
         ),
         click.option("--steps", type=count, metavar="K", help="Stop after K steps in all, if not before."),
         click.option(
@@ -144,17 +152,17 @@ def shared_options(netlist: str, first: str) -> Callable[[Callable[..., None]], 
             type=path,
             metavar="FILE.npz",
             help="Initial values: keys g1, g2, ... (S) and bias1, bias2, ... (A, V) in the order of .train, g1_initial "
-            "..., or element names. What has no key keeps the netlist's values.",
+            "..., or element names. Elements without a key keep the netlist's values.",
         ),
         click.option(
             "--save-arrays",
             type=path,
             metavar="FILE.npz",
-            help="At the end, write g1 ..., bias1 ...; and of the last step free1 ... (states of its free phase, V) "
-            "and cost (mean of its batch, V^2).",
+            help="At the end, write g1 ..., bias1 ..., and from the last step free1 ... (states of its free phase, V) "
+            "and cost (mean over its batch, V^2).",
         ),
-        click.option("--threads", type=count, metavar="N", help="[default: all cores that may be used]"),
-        click.option("--tensorboard", is_flag=True, help="Also write for TensorBoard, into the folder of the run."),
+        click.option("--threads", type=count, metavar="N", help="CPU threads.  [default: all available cores]"),
+        click.option("--tensorboard", is_flag=True, help="Also write TensorBoard files to the folder of the run."),
         click.option(
             "--checkpoint-every",
             type=click.FloatRange(min=0),
@@ -162,18 +170,34 @@ def shared_options(netlist: str, first: str) -> Callable[[Callable[..., None]], 
             default=30.0,
             show_default=True,
             metavar="SECONDS",
-            help="Beside those at the end of each epoch.",
+            help="Time between checkpoints, beside those at the end of each epoch.",
         ),
         click.option("--gain", type=float, metavar="X", help="Volts (or amperes) of an input of 1."),
         click.option("--sweeps", type=count, metavar="T", help="Sweeps of each phase."),
-        click.option("--tol", type=float, metavar="X", help="Solve phases to this relative KCL error instead."),
-        click.option("--nudge", type=float, metavar="BETA", help="Conductance that pulls the outputs, S."),
-        click.option("--variant", type=choice(["centred", "positive", "negative"]), help="Of EP."),
-        click.option("--form", type=choice(["difference", "plain"]), help="Of the nudged phases of ep on layers."),
-        click.option("--conductance-rates", type=Rates(), help="Learning rates in .train order, or one for all."),
-        click.option("--bias-rates", type=Rates(), help="Those of trained sources."),
-        click.option("--g-min", type=float, metavar="S", help="Least conductance of what learns.  [default: 0]"),
-        click.option("--g-max", type=float, metavar="S", help="Largest one; initial ones are clipped.  [default: inf]"),
+        click.option(
+            "--tol", type=float, metavar="X", help="Solve phases to this relative KCL error, instead of --sweeps."
+        ),
+        click.option(
+            "--nudge", type=float, metavar="BETA", help="Conductance that pulls the outputs to their targets, S."
+        ),
+        click.option("--variant", type=choice(["centred", "positive", "negative"]), help="Sign of the nudge in EP."),
+        click.option(
+            "--form", type=choice(["difference", "plain"]), help="How ep computes nudged phases on layered netlists."
+        ),
+        click.option(
+            "--conductance-rates", type=Rates(),
+            help="Learning rates of trained conductances, in .train order, or one for all.",
+        ),
+        click.option(
+            "--bias-rates", type=Rates(), help="Learning rates of trained sources, in .train order, or one for all."
+        ),
+        click.option(
+            "--g-min", type=float, metavar="S", help="Smallest conductance of trained elements.  [default: 0]"
+        ),
+        click.option(
+            "--g-max", type=float, metavar="S",
+            help="Largest conductance of trained elements; initial values are clipped.  [default: inf]",
+        ),
         click.option("--decay", type=float, metavar="X", help="Factor of all learning rates from epoch to epoch."),
     ]  # fmt: skip
 

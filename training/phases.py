@@ -151,7 +151,7 @@ def _relax(problem: Problem, drive: Drive, engine: Engine, tol: float, scale: Fl
         rho = violation(flow, slope, x, drive.lo, drive.hi)
         if not moved or (np.abs(rho).max(axis=1, initial=0.0) <= tol * scale).all():
             return x
-    raise LearningError(f"a nudged phase does not come to rest in {_MOST_SWEEPS} sweeps; loosen tol, or fix the sweeps")
+    raise LearningError(f"a nudged phase does not settle in {_MOST_SWEEPS} sweeps; loosen tol, or fix the sweeps")
 
 
 class Newton(Phases):

@@ -90,7 +90,7 @@ def train(program: str, ctx: click.Context, options: Options, read_data: Callabl
         handled(error)
         run, (text, code) = job.run, ending(error)
         click.echo(
-            f"{text} after {run.done // job.recipe.batch_size:,} steps; go on with\n  "
+            f"{text} after {run.done // job.recipe.batch_size:,} steps; continue with\n  "
             f"{command_line(program, ctx, out=folder, resume='')}",
             err=True,
         )
@@ -100,7 +100,7 @@ def train(program: str, ctx: click.Context, options: Options, read_data: Callabl
             record.discard()
         elif record.has_steps and not isinstance(error, BackendUnavailable):
             path = _write_last_values(job, record)
-            click.echo(f"what was learned until the last checkpoint: --init {path} starts from it", err=True)
+            click.echo(f"the values of the last checkpoint are kept: --init {path} starts from them", err=True)
         raise
     finally:
         if board:
@@ -195,7 +195,7 @@ def _prepare(options: Options, recipe: Recipe, data: Data) -> _Job:
     circuit, outside = within_window(circuit, recipe)
     if outside and options.resume is None:
         window = f"g_min, {recipe.g_min:g} S, to g_max, {recipe.g_max:g} S"
-        print_warnings([f"{outside:,} initial conductances lay outside {window}; they begin at its ends"])
+        print_warnings([f"{outside:,} initial conductances were outside {window} and have been clipped"])
     fingerprint = {
         "netlist": netlist,
         "init": None if options.init is None else file_digest(options.init),
@@ -239,7 +239,7 @@ def _start(job: _Job, record: Record, options: Options, command: str) -> None:
         "data": {**job.data.facts, "training_samples": len(job.data.train), "test_samples": len(job.data.test)},
     }
     record.write_config(config, command)
-    done = f", going on after {run.done // recipe.batch_size:,}" if run.done else ""
+    done = f", continuing after {run.done // recipe.batch_size:,}" if run.done else ""
     click.echo(
         f"{options.netlist}: {recipe.algorithm}, {job.learner.dtype}, {job.learner.path}, "
         f"{run.schedule.total // recipe.batch_size:,} steps of {recipe.batch_size} samples{done}; "

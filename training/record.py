@@ -43,7 +43,7 @@ class Record:
             begun = found in ([NEWEST], [NEWEST, CONFIG])  # a kill may have come between the two
             if found and not (begun and without_steps(folder / NEWEST)):
                 raise SettingsError(
-                    f"{folder} already holds a run ({', '.join(found)}); go on with it (--resume), or choose another "
+                    f"{folder} already holds a run ({', '.join(found)}); continue it (--resume), or choose another "
                     "--out"
                 )
         if folder.exists() and not folder.is_dir():
@@ -130,13 +130,13 @@ def with_initial_values(circuit: Circuit, trained: Sequence[tuple[str, bool]], p
     chosen = {name: next((key for key in tried if key in found), None) for name, tried in keys.items()}
     if not any(chosen.values()):
         raise SettingsError(
-            f"--init {path}: no values for what learns; keys can be "
+            f"--init {path}: no values for anything that learns; keys can be "
             f"{', '.join(key for tried in keys.values() for key in tried)}; it holds {', '.join(sorted(found))}"
         )
     known = {key for tried in keys.values() for key in tried}
     if wrong := sorted(key for key in found - known if re.fullmatch(r"(g|bias)\d+(_initial)?", key)):
         raise SettingsError(
-            f"--init {path}: {wrong[0]} is of nothing that learns; keys can be {', '.join(sorted(known))}"
+            f"--init {path}: {wrong[0]} belongs to nothing that learns; keys can be {', '.join(sorted(known))}"
         )
     try:
         return circuit.with_values({name: read_array(f"{path}:{key}") for name, key in chosen.items() if key})

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 _LOG, _RESULT = "log.txt", "result.json"
 _FIGURES = ("epoch", "examples", "train_cost", "train_error", "test_error", "test_cost", "seconds")  # of metrics.csv
 _OURS = {"seed": "--seeds", "out": "--out, a folder for all runs", "threads": "--workers; a run has one thread"}
-_NOT_HERE = {**_OURS, "resume": "nothing: a study always goes on", "save_arrays": "trained.npz in the folder of a run"}
+_NOT_HERE = {
+    **_OURS,
+    "resume": "nothing: a study always continues",
+    "save_arrays": "trained.npz in the folder of a run",
+}
 
 _MOST_SEEDS = 10_000
 _ENDED = (143, 129)  # exit codes after SIGTERM and SIGHUP
@@ -38,12 +42,13 @@ Examples:
   python -m training.study --seeds 1,2 --vary conductance_rates=0.004/0.008,0.006 --vary sweeps=4,8 --epochs 3
   python -m training.study --netlist my.cir --data fashion --seeds 1:10 --scheduler tcp://host:8786
 
-Every run is one of training.mnist, in a folder of its own in --out: OUT/nudge=0.5/seed1. The same command goes on with
-what is left: finished runs are not done again, interrupted ones go on from their checkpoints, and more seeds or values
+Every run is one of training.mnist, in a folder of its own in --out: OUT/nudge=0.5/seed1. Run the same command again to
+continue: finished runs are not repeated, interrupted ones continue from their checkpoints, and more seeds or values
 can be added. OUT/results.csv and OUT/results.json hold all finished runs, those of earlier commands too, and the spread
 of each setting.
 
-{EXIT_CODES} Code 2 also says that some run failed: the last lines say why, log.txt in its folder more, if it began.
+{EXIT_CODES} Code 2 also means that some run failed: the last lines say why, and log.txt in its folder has more, if it
+began.
 """
 
 
@@ -110,16 +115,23 @@ class _Vary(click.ParamType):
 
 
 @click.command(cls=_Command, epilog=_EXAMPLES, context_settings={**HELP_NAMES, "ignore_unknown_options": True})
-@click.option("--seeds", type=_Seeds(), default="1:3", show_default=True, help="Of the runs of each setting.")
-@click.option("--vary", type=_Vary(), multiple=True, help="Of the recipe. Repeatable: all combinations are run.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="[default: runs/study-NETLIST]")
+@click.option("--seeds", type=_Seeds(), default="1:3", show_default=True, help="Seeds to run for each setting.")
+@click.option(
+    "--vary", type=_Vary(), multiple=True, help="Vary a key of the recipe. Repeatable: all combinations are run."
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the study.  [default: runs/study-NETLIST]"
+)
 @click.option("--workers", type=click.IntRange(1, 1024), default=1, show_default=True, metavar="N", help="Processes.")
 @click.option(
     "--scheduler",
     metavar="ADDRESS",
-    help="Use the workers of this Dask scheduler, tcp://HOST:PORT, which you trust. All must see this folder.",
+    help="Use the workers of this Dask scheduler, tcp://HOST:PORT. Only use one that you trust. All workers "
+    "must see this folder.",
 )
-@click.option("--parquet", type=click.Path(path_type=Path), metavar="FILE.parquet", help="Also write all runs there.")
+@click.option(
+    "--parquet", type=click.Path(path_type=Path), metavar="FILE.parquet", help="Also write all runs to this file."
+)
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def main(
     seeds: tuple[int, ...],
@@ -170,7 +182,7 @@ def main(
                 click.echo(f"{tasks[k].folder}: {_said(found)}", err=True)
                 report(len(outcomes), len(tasks))
     except (KeyboardInterrupt, Ended):
-        click.echo(f"{len(outcomes)} of {len(tasks)} runs are done; the same command goes on with the others", err=True)
+        click.echo(f"{len(outcomes)} of {len(tasks)} runs are done; run the same command again to continue", err=True)
         raise
     asked = [_row(tasks[k], outcomes[k]) for k in range(len(tasks)) if outcomes[k].figures]
     rows = _with_earlier(out, asked, settings)

@@ -32,7 +32,7 @@ def load_table(path: Path, like: Path | None = None, targets: bool = True) -> Sa
     lines = _lines(path)
     header = _names(lines)
     if twice := sorted({name for name in header if header.count(name) > 1}):
-        raise SettingsError(f"{path}:1: column '{twice[0]}' stands there twice; rename one")
+        raise SettingsError(f"{path}:1: column '{twice[0]}' appears twice; rename one")
     if like is not None:
         others = _names(_lines(like))
         if any(name in others and others.index(name) != k for k, name in enumerate(header)):
@@ -99,7 +99,7 @@ def check_columns(circuit: Circuit, samples: Samples) -> None:
         if any(name in known and name != own[k] for k, name in enumerate(given)):
             shown = ", ".join(name or "?" for name in names)
             raise SettingsError(
-                f"columns {', '.join(columns)} stand in another order than the {role} of {netlist.path}, {shown}; "
+                f"columns {', '.join(columns)} are in another order than the {role} of {netlist.path}, {shown}; "
                 "columns go by their places: put them in that order, or rename them"
             )
 
@@ -110,7 +110,7 @@ def _one_hot(path: Path, labels: Floats, lines: list[list[str]]) -> Floats:
     for number, label in zip(numbers, labels.tolist(), strict=True):
         if not (label.is_integer() and 0 <= label < _MOST_CLASSES):
             raise SettingsError(
-                f"{path}:{number}: column 'label': {label:g} is no class; write whole numbers from 0 to "
+                f"{path}:{number}: column 'label': {label:g} is not a class; write whole numbers from 0 to "
                 f"{_MOST_CLASSES - 1}"
             )
     return np.eye(max(int(labels.max()) + 1, 2))[labels.astype(int)]

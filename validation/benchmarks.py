@@ -35,10 +35,10 @@ _WIDTH = 160  # of the table when it does not go to a terminal
     "--only", "names", multiple=True, type=click.Choice(list(BENCHMARKS)), help="Run only this one. Repeatable."
 )
 @click.option("--json", "target", type=click.Path(path_type=Path, dir_okay=False), help="Also save the rows here.")
-@click.option("--quick", is_flag=True, help="Leave the slow peers out.")
-@click.option("--with-ngspice", is_flag=True, help="Run ngspice where it takes long, too: minutes.")
+@click.option("--quick", is_flag=True, help="Leave out the slow peers.")
+@click.option("--with-ngspice", is_flag=True, help="Also run ngspice where it takes minutes.")
 def main(names: tuple[str, ...], target: Path | None, quick: bool, with_ngspice: bool) -> None:
-    """Measure circuitsim's speed and memory, beside its targets and its peers."""
+    """Measure circuitsim's speed and memory, and compare with its targets and its peers."""
     if target is not None:
         _check_target(target)
     options = Options(quick, with_ngspice)
@@ -54,7 +54,7 @@ def main(names: tuple[str, ...], target: Path | None, quick: bool, with_ngspice:
 def _check_target(target: Path) -> None:
     """Before minutes are spent on what could not be saved."""
     if target.resolve() == RESULTS.resolve():
-        raise click.UsageError(f"{target} is where the points of the ladders go; give --json another name")
+        raise click.UsageError(f"{target} is the file for the points of the ladders; give --json another name")
     try:
         check_target(target)
     except SettingsError as error:

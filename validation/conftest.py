@@ -21,8 +21,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("circuitsim")
     decks = f"a folder of decks; stored values DECK.op.tsv[.gz] beside them are used [{CORPUS}]"
     group.addoption("--corpus", type=Path, default=corpus(), metavar="DIR", help=decks)
-    group.addoption("--count", type=int, default=200, help="random circuits [%(default)s]")
-    group.addoption("--seed", type=int, default=0, help="of the first random circuit of each family [%(default)s]")
+    group.addoption("--count", type=int, default=200, help="number of random circuits [%(default)s]")
+    group.addoption("--seed", type=int, default=0, help="seed of the first random circuit of each family [%(default)s]")
     results = "where results.json and decks that show a fault are written [%(default)s]"
     group.addoption("--results", type=Path, default=RESULTS, metavar="DIR", help=results)
 

@@ -80,7 +80,11 @@ def readings(netlist: Path, gain: float, count: int) -> Iterator[Reading]:
 @click.argument("netlist", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--gain", default=100.0, show_default=True, help="Volts of a white pixel, as in training.")
 @click.option(
-    "--count", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Test digits; some seconds each."
+    "--count",
+    type=click.IntRange(1, 10_000),
+    default=100,
+    show_default=True,
+    help="Number of test digits; some seconds each.",
 )
 def main(netlist: Path, gain: float, count: int) -> None:
     """Classify test digits with a trained netlist, by circuitsim and by ngspice on the flattened file."""

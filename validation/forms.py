@@ -89,7 +89,7 @@ def study(name: str, seed: int, form: str, share: float, epochs: int, threads: i
 
 @click.command()
 @click.option("--netlist", "names", multiple=True, default=["drn-xs"], show_default=True, help="Repeatable.")
-@click.option("--seeds", default=3, show_default=True, help="Seeds 0, 1, ...")
+@click.option("--seeds", default=3, show_default=True, help="How many seeds: 0, 1, ...")
 @click.option("--epochs", default=10, show_default=True)
 @click.option("--threads", default=1, show_default=True)
 @click.option("--json", "target", type=click.Path(path_type=Path, dir_okay=False), help="Also save the rows here.")

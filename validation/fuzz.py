@@ -296,10 +296,12 @@ def _death(process: subprocess.Popen[bytes], folder: Path, seconds: float) -> st
 def parser() -> argparse.ArgumentParser:
     """The options of this module and of fuzz_bytes."""
     parser = argparse.ArgumentParser("fuzz", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--minutes", type=float, default=10.0, help="how long, all engines together")
-    parser.add_argument("--engine", choices=ENGINES, action="append", help="only this one")
+    parser.add_argument("--minutes", type=float, default=10.0, help="time for all engines together")
+    parser.add_argument("--engine", choices=ENGINES, action="append", help="only this engine")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--found", type=Path, default=ROOT / "build" / "fuzz", help="folder for decks of faults")
+    parser.add_argument(
+        "--found", type=Path, default=ROOT / "build" / "fuzz", help="folder for decks that show a fault"
+    )
     parser.add_argument("--corpus", type=Path, help="folder in which atheris keeps decks  [default: FOUND/corpus]")
     parser.add_argument("--slice", type=Path, help=argparse.SUPPRESS)  # what run_slice starts: its folder
     parser.add_argument("--again", type=Path, help=argparse.SUPPRESS)  # a kept fault: 0 when it is none any more
@@ -339,7 +341,7 @@ def forget_mended(found: Path) -> None:
         (found / FORGOTTEN).mkdir(exist_ok=True)
         for path in (kept.with_suffix(".cir"), kept):
             path.replace(found / FORGOTTEN / path.name)
-        print(f"{kept.stem} is no fault any more: {about['where']}", flush=True)
+        print(f"{kept.stem} is no longer a fault: {about['where']}", flush=True)
 
 
 def _shows(kept: Path) -> bool:

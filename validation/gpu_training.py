@@ -143,10 +143,12 @@ class _Command(Command):
 
 @click.command(cls=_Command, context_settings=HELP_NAMES)
 @click.option("--table1", is_flag=True, help="Train every network, instead of timing steps.")
-@click.option("--netlist", "networks", multiple=True, type=click.Choice(list(TARGETS)), help="Only this. Repeatable.")
+@click.option(
+    "--netlist", "networks", multiple=True, type=click.Choice(list(TARGETS)), help="Only this network. Repeatable."
+)
 @click.option("--algorithm", "algorithms", multiple=True, type=click.Choice(["ep", "bp"]), default=("ep", "bp"))
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Runs with seeds 1 to N.")
-@click.option("--epochs", type=click.IntRange(min=1), help="Fewer than the recipe's, for a trial.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Epochs, fewer than the recipe's, for a trial.")
 @click.option("--folder", type=click.Path(path_type=Path), default=ROOT / "runs" / "table1", show_default=True)
 @click.option("--json", "target", type=click.Path(path_type=Path, dir_okay=False), help="Also save the figures here.")
 def main(

@@ -131,7 +131,7 @@ def _change(real: Floats, perfect: Floats) -> float:
 
 # -- output ------------------------------------------------------------------------------------------------------------
 
-HEADS = ("diode", "", "hidden change, %", "output change, %", "read otherwise, %", "test error, %", "KCL", "s")
+HEADS = ("diode", "", "hidden change, %", "output change, %", "read differently, %", "test error, %", "KCL", "s")
 
 
 def cells(row: Row) -> list[str]:
@@ -209,8 +209,10 @@ def picture(rows: Sequence[Row], kind: str = "png") -> bytes:
 @click.option("--gain", default=100.0, show_default=True, help="Volts of a white pixel, as in training.")
 @click.option("--count", type=click.IntRange(1, 10_000), default=1000, show_default=True, help="Test digits.")
 @click.option("--csv", "table", type=click.Path(path_type=Path, dir_okay=False), help="Also save the table here.")
-@click.option("--json", "data", type=click.Path(path_type=Path, dir_okay=False), help="The same as JSON.")
-@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw a PNG (matplotlib).")
+@click.option("--json", "data", type=click.Path(path_type=Path, dir_okay=False), help="Also save it as JSON here.")
+@click.option(
+    "--plot", type=click.Path(path_type=Path, dir_okay=False), help="Also draw it as a PNG here (matplotlib)."
+)
 def main(
     netlist: Path | None, gain: float, count: int, table: Path | None, data: Path | None, plot: Path | None
 ) -> None:

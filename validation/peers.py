@@ -350,7 +350,7 @@ def read_points(path: Path = RESULTS) -> list[Point]:
     try:
         points = [Point(**point) for point in json.loads(path.read_text())]
     except TypeError as error:
-        raise ValueError(f"these are no points of ladders: {error}") from None
+        raise ValueError(f"these are not points of ladders: {error}") from None
     if not points:
         raise ValueError("there are no points")
     return points

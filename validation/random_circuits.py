@@ -305,9 +305,9 @@ def _by_ngspice(deck: Deck, dense: Dense) -> tuple[dict[str, float], dict[str, f
 @cache
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("random_circuits", description=__doc__.split("\n")[0] if __doc__ else "")
-    parser.add_argument("--count", type=int, default=2000, help="circuits, shared among the families")
-    parser.add_argument("--seed", type=int, default=0, help="of the first circuit of each family")
-    parser.add_argument("--family", type=int, choices=list(FAMILIES), help="only this one")
+    parser.add_argument("--count", type=int, default=2000, help="number of circuits, shared among the families")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first circuit of each family")
+    parser.add_argument("--family", type=int, choices=list(FAMILIES), help="only this family")
     parser.add_argument("--show", action="store_true", help="print the decks of what went wrong")
     return parser
 

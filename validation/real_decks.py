@@ -219,7 +219,7 @@ def print_table(outcomes: Iterable[Outcome], console: Console) -> None:
 def main(folder: Path) -> None:
     """Solve the decks of FOLDER and compare with ngspice's operating points. Default: what CIRCUITSIM_CORPUS names.
 
-    Exit code 1: a deck did not come right.
+    Exit code 1: a deck differs, was not solved, crashed, or was refused for no known reason.
     """
     outcomes = [try_deck(deck, folder) for deck in find_decks(folder)]
     print_table(outcomes, Console(width=None if sys.stdout.isatty() else _WIDTH))

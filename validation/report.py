@@ -190,7 +190,7 @@ def _diodes(path: Path) -> Iterator[str]:
         yield said
         return
     about, rows = found
-    yield f"<p>{escaped(about['netlist'])}: each model in the place of all its diodes, {escaped(about['digits'])} test "
+    yield f"<p>{escaped(about['netlist'])}: each model in place of all its diodes, {escaped(about['digits'])} test "
     yield "digits. Changes are those of voltages, root mean square, relative to those with perfect diodes.</p>"
     yield table(nonideal.HEADS, map(nonideal.cells, rows))
     yield _drawn(lambda: nonideal.picture(rows, "svg"), "diodes")

@@ -30,7 +30,7 @@ _BLOCK, _FEW = 256, 32  # threads of a block; and where they are few, so that ev
 _MANY = 100_000
 _LARGE = 2**23  # bytes, from which on copies between host and GPU go by Staging
 _RESERVED = 1024  # bytes of shared memory that CUDA may count as a kernel's own
-_INSTALL = "pip install 'cupy-cuda13x[ctk]' for a driver of CUDA 13, 'cupy-cuda12x[ctk]' for one of CUDA 12"
+_INSTALL = "pip install 'cupy-cuda13x[ctk]' for a CUDA 13 driver, 'cupy-cuda12x[ctk]' for a CUDA 12 one"
 
 
 class CudaDevice:
@@ -139,11 +139,11 @@ class CudaDevice:
         except self.xp.cuda.compiler.CompileException as error:  # of a kernel of CuPy's own
             raise _unavailable(f"CuPy cannot compile for {self.name} ({_first_line(error)})") from None
         except self.xp.cuda.memory.OutOfMemoryError as error:
-            raise _unavailable(f"{self.name} has no memory left ({_first_line(error)})") from None
+            raise _unavailable(f"{self.name} is out of memory ({_first_line(error)})") from None
         except RuntimeError as error:
             if not type(error).__module__.startswith("cupy"):  # CUDA's own errors, and those of cuBLAS
                 raise
-            raise _unavailable(f"{self.name} does not go on ({_first_line(error)})") from None
+            raise _unavailable(f"{self.name} failed ({_first_line(error)})") from None
 
 
 def _passed(arguments: tuple[Array | int, ...]) -> tuple[Any, ...]:

@@ -34,7 +34,7 @@ def refusal(problem: Problem) -> str:
     if not problem.circuit.reciprocal:
         return "the circuit has controlled sources"
     if not isinstance(t.solver, Multigrid):
-        return "it is no large mesh"
+        return "it is not a large mesh"
     edges, g = t.edges, problem.edge_conductances()
     live = g > 0
     forest = strong_forest(edges[0][live], edges[1][live], g[live], problem.values.to_fixed)

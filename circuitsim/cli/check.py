@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from circuitsim.cli.common import EXIT_CODES, load, param_option, print_warnings
+from circuitsim.cli.common import EXIT_CODES, LENIENT, load, param_option, print_warnings
 from circuitsim.errors import NetlistError, TopologyError
 
 
@@ -18,9 +18,11 @@ from circuitsim.errors import NetlistError, TopologyError
 )
 @click.argument("file", type=click.Path(path_type=Path))
 @param_option
-@click.option("--lenient", is_flag=True, help="Leave out islands that sources push into in vain, with a warning.")
-@click.option("--strict", is_flag=True, help="Islands that nothing joins to ground, and loops of sources, are errors.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of a table, of faults too.")
+@click.option("--lenient", is_flag=True, help=f"{LENIENT}.")
+@click.option(
+    "--strict", is_flag=True, help="Treat islands that nothing joins to ground, and loops of sources, as errors."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of a table, for faults too.")
 def check(file: Path, params: tuple[str, ...], lenient: bool, strict: bool, as_json: bool) -> None:
     """Say what a netlist holds, how it is arranged for solving, and what is wrong with it. Nothing is solved."""
     from circuitsim import compile_problem

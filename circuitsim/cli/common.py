@@ -26,6 +26,8 @@ EXIT_CODES = (
     "certificate; 70 a defect of circuitsim; 130 interrupted, 143 or 129 ended by SIGTERM or SIGHUP."
 )
 
+LENIENT = "Leave out, with a warning, islands into which sources drive a current that cannot flow out"
+
 
 input_option = click.option(
     "--input",
@@ -42,13 +44,12 @@ param_option = click.option(
     "params",
     multiple=True,
     metavar="NAME=VALUE",
-    help="A value of a .param of the main netlist, in the place of the one there: a SPICE number or an expression. "
-    "Repeatable.",
+    help="Override a .param of the main netlist; VALUE is a SPICE number or an expression. Repeatable.",
 )
 
 
 seed_option = click.option(
-    "--seed", type=int, metavar="S", help="Run k draws with seed S + k.  [default: .options seed, or 0]"
+    "--seed", type=int, metavar="S", help="Run number k draws with seed S + k.  [default: .options seed, or 0]"
 )
 
 
@@ -98,9 +99,9 @@ def solver_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--lenient",
             is_flag=True,
-            help="Leave out islands that sources push into in vain, with a warning; solve the rest.",
+            help=f"{LENIENT}; solve the rest.",
         ),
-        click.option("--strict", is_flag=True, help="A voltage or a current that is not unique is an error."),
+        click.option("--strict", is_flag=True, help="Treat a voltage or a current that is not unique as an error."),
     )
     return _with_options(with_solver, options)
 
@@ -110,7 +111,10 @@ def output_options(command: Callable[..., None]) -> Callable[..., None]:
     options = (
         click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of tables."),
         click.option(
-            "--csv", "as_csv", is_flag=True, help="CSV on stdout: a column for each .output node, or each node."
+            "--csv",
+            "as_csv",
+            is_flag=True,
+            help="CSV on stdout: one column per .output node, or per node if there are none.",
         ),
         click.option(
             "--npz", type=click.Path(path_type=Path), metavar="OUT.npz", help="Also write everything to a numpy file."
@@ -128,7 +132,7 @@ def output_options(command: Callable[..., None]) -> Callable[..., None]:
             "power; adds to .save. Repeatable.",
         ),
         click.option(
-            "--quiet", "-q", is_flag=True, help="Only the voltages and what is saved; no warnings, no progress."
+            "--quiet", "-q", is_flag=True, help="Only the voltages and saved values; no warnings, no progress."
         ),
     )
     return _with_options(command, options)
@@ -149,7 +153,7 @@ def check_outputs(as_json: bool, as_csv: bool, as_ascii: bool, npz: Path | None,
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other; choose one")
     if as_ascii and raw is None:
-        raise click.UsageError("--ascii is about the raw file; add --raw OUT.raw")
+        raise click.UsageError("--ascii applies to the raw file; add --raw OUT.raw")
     for target in filter(None, (npz, raw)):
         check_target(target)
 
@@ -212,7 +216,7 @@ def check_targets(
     written: set[Path] = set()
     for target in filter(None, targets):
         if target.resolve() in read_from:
-            raise SettingsError(f"cannot write {target}: it is read; choose another name")
+            raise SettingsError(f"cannot write {target}: it is an input file; choose another name")
         if study is not None and target.resolve().is_relative_to(study.resolve()):
             raise SettingsError(f"cannot write {target}: {study} is the folder of the study; choose another place")
         if target.resolve() in written:

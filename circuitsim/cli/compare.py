@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from circuitsim.cli.common import busy, load, param_option
+from circuitsim.cli.common import LENIENT, busy, load, param_option
 from circuitsim.errors import SettingsError
 from circuitsim.io.commands import DIFFER, NOT_SOLVED
 
@@ -18,8 +18,8 @@ from circuitsim.io.commands import DIFFER, NOT_SOLVED
     "  circuitsim compare netlists/diode_bridge_sweep.cir --sweeps --json > points.json\n"
     "  circuitsim compare netlists/clipper.cir --engine pyspice\n\n"
     "Exit codes: 0 both agree; 1 they differ by more than their tolerances allow; 2 bad netlist or usage, or the other "
-    "simulator is not installed; 3 one of them has no answer, or nothing can be told; 70 a defect of circuitsim; 130 "
-    "interrupted, 143 or 129 ended by SIGTERM or SIGHUP."
+    "simulator is not installed; 3 one of them has no answer, or the comparison is inconclusive; 70 a defect of "
+    "circuitsim; 130 interrupted, 143 or 129 ended by SIGTERM or SIGHUP."
 )
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
@@ -30,16 +30,18 @@ from circuitsim.io.commands import DIFFER, NOT_SOLVED
     help="The program ngspice, or its shared library through PySpice (the extra `spice`).",
 )
 @click.option("--sweeps", is_flag=True, help="Compare every point of the .dc cards, not the operating point.")
-@click.option("--timeout", type=float, default=600.0, show_default=True, metavar="S", help="Seconds for ngspice.")
+@click.option(
+    "--timeout", type=float, default=600.0, show_default=True, metavar="S", help="Time limit for ngspice, in seconds."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of tables: every value.")
 @click.option(
     "--plot",
     type=click.Path(path_type=Path),
     metavar="OUT.png",
-    help="Also draw their values over ours, and the differences: .png, .pdf or .svg (the extra `plot`).",
+    help="Also plot their values against ours, and the differences: .png, .pdf or .svg (the extra `plot`).",
 )
 @param_option
-@click.option("--lenient", is_flag=True, help="Leave out islands that sources push into in vain; compare the rest.")
+@click.option("--lenient", is_flag=True, help=f"{LENIENT}; compare the rest.")
 @click.option("--quiet", "-q", is_flag=True, help="Only the values and the verdict; no warnings, no progress.")
 def compare(
     file: Path,
@@ -52,10 +54,10 @@ def compare(
     lenient: bool,
     quiet: bool,
 ) -> None:
-    """Solve a netlist here and by ngspice: each voltage and source current of both, and who violates KCL more.
+    """Compare circuitsim's answer with ngspice's: each voltage and source current, and who violates KCL more.
 
-    ngspice gets the netlist as `flatten` writes it, with its tolerances tightened. What may differ is derived from
-    them; where more does, the certificate says who is right.
+    ngspice gets the netlist as `flatten` writes it, with its tolerances tightened. The allowed differences are
+    derived from them; where values differ by more, the certificate says who is right.
     """
     from circuitsim import Settings
     from circuitsim.io.output import write_json

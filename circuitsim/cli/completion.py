@@ -8,7 +8,7 @@ from circuitsim.cli.common import EXIT_CODES
 
 
 @click.command(
-    epilog="\b\nOnce, for all shells to come:\n"
+    epilog="\b\nRun once, for all future shells:\n"
     "  bash: echo 'eval \"$(circuitsim completion bash)\"' >> ~/.bashrc\n"
     "  zsh:  echo 'eval \"$(circuitsim completion zsh)\"' >> ~/.zshrc    (below compinit)\n"
     "  fish: circuitsim completion fish > ~/.config/fish/completions/circuitsim.fish\n\n" + EXIT_CODES

@@ -26,22 +26,26 @@ def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
     "  circuitsim examples --all --to netlists\n\n" + EXIT_CODES
 )
 @click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=_complete)
-@click.option("--all", "every", is_flag=True, help="Copy all of them.")
+@click.option("--all", "every", is_flag=True, help="Copy all examples.")
 @click.option(
-    "--to", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Copy into this folder.  [default: this one]"
+    "--to",
+    "folder",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Copy into this folder.  [default: the current one]",
 )
-@click.option("--force", is_flag=True, help="Overwrite files that are there.")
+@click.option("--force", is_flag=True, help="Overwrite existing files.")
 def examples(names: tuple[str, ...], every: bool, folder: Path | None, force: bool) -> None:
-    """List the example netlists with their titles, or copy those of these names, with the data files that they read.
+    """List the example netlists with their titles, or copy those named, with the data files that they read.
 
-    Files that are there already are never overwritten without --force. Prints where the copies are.
+    Existing files are never overwritten without --force. Prints where the copies are.
     """
     from circuitsim.io import examples as shipped
 
     if every and names:
         raise click.UsageError("--all and names exclude each other; choose one")
     if not every and not names and (folder is not None or force):
-        raise click.UsageError("--to and --force are about copies; give the NAME of an example, or --all")
+        raise click.UsageError("--to and --force are for copying; give the NAME of an example, or --all")
     found = [shipped.find_example(name) for name in names or shipped.names()]
     if names or every:
         for path in shipped.copy_examples(found, folder or Path(), force):

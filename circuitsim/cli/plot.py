@@ -60,8 +60,10 @@ Examples:
 )
 @input_option
 @param_option
-@click.option("--row", type=click.IntRange(0), default=0, show_default=True, metavar="K", help="Which row of a batch.")
-@click.option("--dc", metavar="'SRC START STOP STEP [SRC2 ...]'", help="Draw this sweep, as sweep runs it.")
+@click.option(
+    "--row", type=click.IntRange(0), default=0, show_default=True, metavar="K", help="Which row of a batch to draw."
+)
+@click.option("--dc", metavar="'SRC START STOP STEP [SRC2 ...]'", help="Draw this sweep, as `sweep` runs it.")
 @click.option("--runs", type=click.IntRange(1, 10_000_000), metavar="N", help="Draw N Monte Carlo runs.")
 @seed_option
 @click.option("--save", "saves", multiple=True, metavar="EXPR,...", help="Draw i(r1), @r1[p], ... of a sweep, too.")
@@ -83,8 +85,8 @@ def plot(
     solver: dict[str, Any],
     quiet: bool,
 ) -> None:
-    """Draw what suits a FILE: of a netlist its sweeps when it has .dc cards, else its solution - a layered network,
-    crossbars, or a graph with voltages and currents; of the folders of training runs, their curves.
+    """Draw what suits a FILE: for a netlist, its sweeps if it has .dc cards, else its solution (a layered network,
+    crossbars, or a graph with voltages and currents); for folders of training runs, their curves.
     """
     from circuitsim import Settings
     from circuitsim.io.pictures import check_picture, write_picture

@@ -47,7 +47,7 @@ Examples:
 @click.option(
     "--dc",
     metavar="'SRC START STOP STEP [SRC2 ...]'",
-    help="Sweep this, in the place of the .dc cards of the netlist. SRC: a V, I or R element, TEMP or a parameter; the "
+    help="Sweep this instead of the netlist's .dc cards. SRC: a V, I or R element, TEMP or a parameter; the "
     "first one varies fastest.",
 )
 @click.option(
@@ -63,22 +63,24 @@ Examples:
     default=1,
     show_default=True,
     metavar="N",
-    help="Processes on this machine. The results are the same, to the last bit.",
+    help="Processes on this machine. The results are bit-identical for any N.",
 )
 @click.option(
-    "--scheduler", metavar="ADDRESS", help="Use the workers of this Dask scheduler, tcp://HOST:PORT, which you trust."
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Use the workers of this Dask scheduler, tcp://HOST:PORT. Only use one that you trust.",
 )
 @click.option(
     "--study",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Keep what is finished in this folder: the same command goes on from there.",
+    help="Keep finished points in this folder; run the same command again to resume.",
 )
 @click.option(
     "--parquet",
     type=click.Path(path_type=Path),
     metavar="OUT.parquet",
-    help="Also write a table, a row a point.",
+    help="Also write a table with one row per point.",
 )
 @param_option
 @solver_options
@@ -203,7 +205,7 @@ def _kept(study: Path | None, name: str, quiet: bool) -> Iterator[Study | None]:
     try:
         yield store
     except (KeyboardInterrupt, Ended):
-        click.echo(f"what is finished is kept in {store.folder}: the same command goes on from there", err=True)
+        click.echo(f"finished points are kept in {store.folder}; run the same command again to resume", err=True)
         raise
     if not quiet:
         print_warnings(store.remarks, "of other chunks")

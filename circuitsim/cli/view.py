@@ -31,7 +31,7 @@ Examples:
 @click.argument("file", type=click.Path(path_type=Path))
 @input_option
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=0, metavar="N", help="Port of 127.0.0.1.  [default: a free one]"
+    "--port", type=click.IntRange(0, 65535), default=0, metavar="N", help="Port on 127.0.0.1.  [default: a free one]"
 )
 @click.option("--no-browser", is_flag=True, help="Only print the address.")
 @click.option(
@@ -39,7 +39,7 @@ Examples:
     "target",
     type=click.Path(path_type=Path),
     metavar="PAGE.html",
-    help="Write the page with its answers into one file that needs no server and no network, and end.",
+    help="Write the page with its answers into one file that needs no server and no network, and exit.",
 )
 @solver_options
 @click.option("--quiet", "-q", is_flag=True, help="No warnings, no progress.")

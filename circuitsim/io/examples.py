@@ -30,7 +30,7 @@ def names() -> list[str]:
     """The names of all examples. SettingsError when they are not where they belong."""
     found = sorted(path.stem for path in FOLDER.glob("*.cir"))
     if not found:
-        raise SettingsError(f"the example netlists are not there, in {FOLDER}; install circuitsim again")
+        raise SettingsError(f"the example netlists are missing from {FOLDER}; install circuitsim again")
     return found
 
 

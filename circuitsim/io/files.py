@@ -25,7 +25,7 @@ def check_target(path: Path) -> None:
     if not path.resolve().parent.is_dir():
         raise SettingsError(f"cannot write {path}: there is no folder {path.parent}; make it first")
     if not os.access(path.resolve().parent, os.W_OK):
-        raise SettingsError(f"cannot write {path}: its folder may not be written to; choose another one")
+        raise SettingsError(f"cannot write {path}: its folder is not writable; choose another one")
 
 
 @contextmanager

@@ -64,7 +64,7 @@ def _times_m(circuit: Circuit, names: Sequence[str]) -> Circuit:
 
 def _number(text: str) -> float:
     if text[:1] in "{'":
-        raise SettingsError(f"an expression cannot stand here: write its value instead of {text}")
+        raise SettingsError(f"an expression is not allowed here: write its value instead of {text}")
     try:
         return parse_number(text)
     except ValueError as error:

@@ -92,7 +92,7 @@ def check_studies(folder: Path, circuit: Circuit, option: str) -> None:
         if (path / FACTS).is_file():
             _compare(path / FACTS, circuit_facts(circuit), option, part=True)
         elif taken:
-            raise SettingsError(f"{option} {folder}: {path.name} in it is no study; choose another name")
+            raise SettingsError(f"{option} {folder}: {path.name} in it is not a study; choose another name")
 
 
 def circuit_facts(circuit: Circuit) -> dict[str, str]:
@@ -162,7 +162,7 @@ def _compare(path: Path, wanted: Mapping[str, Any], option: str, part: bool = Fa
         others = differences({key: found.get(key) for key in wanted} if part else _grown(found, wanted), wanted)
     except (ValueError, RecursionError) as error:
         raise SettingsError(
-            f"{path} is damaged ({error}): what lies beside it is not known; choose another {option}"
+            f"{path} is damaged ({error}): the files beside it cannot be identified; choose another {option}"
         ) from None
     if others:
         raise SettingsError(

@@ -202,8 +202,8 @@ def _explain_undetermined(needed: bool, out: Console, mark: str = "") -> None:
     if needed:
         out.print(
             Text(
-                f"{mark}undetermined: nothing fixes these voltages against ground (differences between nodes of one "
-                "island mean something; an island that nothing joins to ground has its first node at 0 V), or "
+                f"{mark}undetermined: nothing fixes these voltages relative to ground (differences between nodes of "
+                "one island are meaningful; an island that nothing joins to ground has its first node at 0 V), or "
                 "controlled sources leave them open."
             )
         )
@@ -225,7 +225,7 @@ def _print_sources(results: Results, out: Console) -> None:
         out.print(
             Text(
                 "not unique: sources and shorts in a loop can share the current in any way; in a loop of V and shorts "
-                "alone these are the values of the least sum of squares."
+                "alone the values with the least sum of squares are shown."
             )
         )
     out.print()
@@ -278,13 +278,15 @@ def print_sweep(result: SweepResult, tolerance: float, out: Console, quiet: bool
         out.print(Text("* of a saved value: not unique"))
     answers = (result.voltages, result.currents, result.saved)
     if not result.swept and count > 1 and not any(np.ptp(x, axis=0).any() for x in answers):
-        out.print(Text("all runs have the same answer; {agauss(1k, 50, 3)} as a value is drawn for each", "yellow"))
+        out.print(
+            Text("all runs have the same answer; a value such as {agauss(1k, 50, 3)} is drawn for each run", "yellow")
+        )
     out.print()
     verdict = (f"NOT met at {result.failed.size:,} of {count:,} {what}", "bold red")
     out.print(Text.assemble("certificate: ", verdict if result.failed.size else ("met", "green")))
     known = result.kcl_relative[~np.isnan(result.kcl_relative)]
     worst = f"{known.max():.2g}" if known.size else "unknown"
-    out.print(Text(f"KCL error / currents at the node, the worst: {worst}; at most {tolerance:g} wanted"))
+    out.print(Text(f"worst KCL error / currents at the node: {worst}; required: at most {tolerance:g}"))
     steps = f"{steps_text(result.method, result.steps)} at most"
     out.print(Text(f"method {result.method} ({result.why}), backend {result.backend}, {result.dtype}, {steps}"))
 

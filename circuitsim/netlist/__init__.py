@@ -41,5 +41,5 @@ def parse_netlist(text: str, name: str = "netlist", seed: int | None = None, par
     except UnicodeEncodeError as error:
         line = text.count("\n", 0, error.start) + 1
         found = f"U+{ord(text[error.start]):04X}"
-        raise NetlistError(f"{found} is no character of UTF-8 text; remove it", At(name, line)) from None
+        raise NetlistError(f"{found} is not valid UTF-8 text; remove it", At(name, line)) from None
     return expand(with_params(read_text(check_text(data, name), name), params or {}, name), name, seed)

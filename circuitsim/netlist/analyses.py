@@ -112,7 +112,7 @@ def _named(netlist: Netlist, root: Scope, word: str) -> tuple[str, str]:
     key = word.lower()
     if any(crossbar.name.lower() == key.partition("[")[0] for crossbar in netlist.crossbars):
         cure = "write their value as a parameter, and sweep that"
-        raise NetlistError(f".dc: '{shown(word)}' is of a crossbar, whose resistors cannot be swept; {cure}")
+        raise NetlistError(f".dc: '{shown(word)}' belongs to a crossbar, whose resistors cannot be swept; {cure}")
     if found is not None:
         kind, start, _ = found
         if kind not in "VIR":

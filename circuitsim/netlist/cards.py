@@ -167,7 +167,7 @@ class CardReader:
         index = nodes.get(name)
         if index is None:
             if name[0] in '{"':
-                raise NetlistError(f"{e.label}: {shown(name)} is no node name; write a plain name")
+                raise NetlistError(f"{e.label}: {shown(name)} is not a node name; write a plain name")
             index = nodes[name] = self.builder.node(self._full_name(e, name), e.order)
         return index
 
@@ -310,7 +310,7 @@ def _pattern(kind: str, text: str) -> Pattern:
         if "-(" in text and (match := _PARENTHESES.match(text)):
             name = match.group(1)
             raise NetlistError(
-                f"parentheses separate words, as in '{shown(name)}'; name such a node otherwise: "
+                f"parentheses separate words, as in '{shown(name)}'; rename such a node: "
                 f"{shown(name.replace('(', '_').replace(')', '_'))}"
             )
         tokens = tokenize(text)

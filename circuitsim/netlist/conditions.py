@@ -100,6 +100,6 @@ def _holds(card: Card, key: str, scope: Scope, note: Note) -> bool:
         except Drawn:
             of = f" (parameter '{shown(scope.evaluating[-1])}')" if scope.evaluating else ""
             raise NetlistError(
-                f"it is random{of}, and which cards there are may not change from draw to draw; put the choice into "
+                f"it is random{of}, and the cards must be the same for every draw; put the choice into "
                 "values, {a > b ? 1k : 2k}, or write a netlist of each choice"
             ) from None

@@ -189,7 +189,9 @@ def _role_words(card: Card, known: Mapping[str, str]) -> Iterator[str]:
         instances, dot, element = word.rpartition(".")
         count, paths = instance_paths(instances)
         if count > max(len(known), 1):
-            raise NetlistError(f"'{shown(word)}' are {count:,} elements, more than the netlist has; shorten the ranges")
+            raise NetlistError(
+                f"'{shown(word)}' names {count:,} elements, more than the netlist has; shorten the ranges"
+            )
         for path in [instances] if word.lower() in known else paths:
             yield f"{path}{dot}{element}"
 
@@ -228,7 +230,7 @@ def _outputs(netlist: Netlist, word: str) -> Iterator[int]:
     first = base + "".join(f"[{k[0] if isinstance(k, range) else k}]" for k in ranges)
     if netlist.has_node(first) and count > len(netlist.nodes):
         raise NetlistError(
-            f".output: '{shown(word)}' are {count:,} nodes, more than the netlist has; shorten the range"
+            f".output: '{shown(word)}' names {count:,} nodes, more than the netlist has; shorten the range"
         )
     for name in member_names(base, ranges) if netlist.has_node(first) else [first]:
         try:

@@ -236,7 +236,7 @@ def _source(reader: CardReader, e: Element) -> None:
     value = dc if dc is not None else (start if start is not None else 0.0)
     if dc is None and start is not None and math.isnan(start):
         raise NetlistError(
-            f"{e.label}: with a negative delay its waveform has begun before t = 0; write its value then as DC VALUE"
+            f"{e.label}: with a negative delay its waveform begins before t = 0; write its value at t = 0 as DC VALUE"
         )
     if reader.given:
         value = reader.replaced(e, value)
@@ -347,7 +347,7 @@ def _sources(reader: CardReader, e: Element, word: str) -> list[int]:
     """For each member of a current-controlled source the voltage source whose current controls it."""
     if word[0] not in "vV":
         raise NetlistError(
-            f"{e.label}: '{shown(word)}' is no voltage source; a current is measured by one: put a source of 0 V "
+            f"{e.label}: '{shown(word)}' is not a voltage source; a current is measured by one: put a source of 0 V "
             "in series, and write its name"
         )
     names = reader.spread(e, word, 0, "source") if e.ranges else [word]

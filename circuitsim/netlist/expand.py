@@ -110,7 +110,7 @@ class Deck:
         self.top, self.cards = sort_cards(cards, self.place, self.note)
         if unused := sorted(text.given.keys() - self.top.params.keys()):
             raise SettingsError(
-                f"parameter '{shown(unused[0])}' is given a value, and stands in a branch of .if that does not count"
+                f"parameter '{shown(unused[0])}' is given a value, but is in a branch of .if that is not taken"
             )
         self.controls = read_controls(self.cards, self.place, self.note)
 
@@ -132,8 +132,8 @@ class Deck:
             nested = min((inner.seq for inner in block.subcircuits.values()), default=None)
             behind = [card for card in block.elements if nested is not None and card.seq > nested]
             behind = [card for card in behind if card.text[0].upper() in _MULTIPLIED]
-            both = "has an m=, as X cards that call it have: both count; ngspice-39 would take that of the X card alone"
-            dropped = "stands behind a .subckt in it; ngspice-39 drops there the m= of X cards that call it"
+            both = "has an m=, as do X cards that call it: both count; ngspice-39 would take that of the X card alone"
+            dropped = "comes after a .subckt in it; there ngspice-39 drops the m= of X cards that call it"
             for cards, text in ((own, both), (behind, dropped)):
                 if cards:
                     also = f", and {len(cards) - 1:,} more," if len(cards) > 1 else ""
@@ -156,7 +156,7 @@ class Deck:
         """Raise NetlistError when the cards that count depend on one of these parameters."""
         for name in sorted(self.deciding.intersection(params)):
             raise NetlistError(
-                f"parameter '{shown(name)}' decides an .if, and which cards there are may not change; put the choice "
+                f"parameter '{shown(name)}' decides an .if, and the cards must stay the same; put the choice "
                 f"into values: {{{shown(name)} > 1 ? 1k : 2k}}"
             )
 

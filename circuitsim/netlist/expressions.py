@@ -313,9 +313,7 @@ class _Evaluator:
     def call_user(self, function: UserFunction, arguments: tuple[Node, ...]) -> Value:
         self.calls += 1
         if self.calls > _MOST_CALLS:
-            self.fail(
-                f"more than {_MOST_CALLS:,} calls of functions; make parameters of what is needed again and again"
-            )
+            self.fail(f"more than {_MOST_CALLS:,} function calls; make parameters of repeated values")
         names = [frame.name for frame in self.frames]
         if function.name in names:
             chain = [*names[names.index(function.name) :], function.name]

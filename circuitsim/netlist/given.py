@@ -26,7 +26,7 @@ def with_params(text: Text, params: Mapping[str, float | str], path: str) -> Tex
         return text
     given = {str(name).lower(): _value(name, value) for name, value in params.items()}
     if len(given) < len(params):
-        raise SettingsError("params: a parameter is given twice, once under its name in another case; give one")
+        raise SettingsError("params: a parameter is given twice, under names that differ only in case; give one")
     known = set[str]()
     cards = []
     for card, key, depth in with_depth(text.cards):
@@ -60,6 +60,6 @@ def _value(name: str, value: float | str) -> str:
         raise SettingsError(f"parameter {name}: {error.message}") from None
     if str(name).lower() in names or SINGLE_EQUALS.search(value):
         raise SettingsError(
-            f"parameter {name}: '{shown(value)}' is no value; write a number, or an expression of others"
+            f"parameter {name}: '{shown(value)}' is not a value; write a number, or an expression of others"
         )
     return unbrace(value.strip())

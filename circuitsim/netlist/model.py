@@ -199,7 +199,7 @@ class Netlist:
             raise SettingsError(f"voltage takes the name of one node, or of an array: y[0:9]; found {name!r}")
         base, indices = (name, ()) if self.has_node(name) else split_ranges(name)
         if prod(lengths(indices)) > len(self.nodes):
-            raise NetlistError(f"'{shown(name)}' are more nodes than {self.path} has; shorten the range")
+            raise NetlistError(f"'{shown(name)}' names more nodes than {self.path} has; shorten the range")
         return np.array([self.node(member) for member in member_names(base, indices)]), bool(indices)
 
     def find(self, name: str) -> tuple[str, int, int] | None:

@@ -146,7 +146,7 @@ def printed(card: str, skipped: frozenset[str], note: Callable[[str], None]) -> 
     words = words[1:] if analysis in ("op", "dc") else words
     for word in words:
         if not readable(word):
-            note(f".print: '{shown(word)}' is a formula, and is skipped; v(a,b), i(r1) and @r1[p] are given")
+            note(f".print: '{shown(word)}' is a formula, and is skipped; v(a,b), i(r1) and @r1[p] can be saved")
     return [word for word in words if readable(word)]
 
 
@@ -163,7 +163,7 @@ def find_save(netlist: Netlist, word: str) -> list[Save]:
     if call is None:
         if "(" in word and not netlist.has_node(word) and not readable(word.replace("(", "").replace(")", "")):
             pair = _DIFFERENCE.fullmatch(word)
-            cure = f"write v({pair[1]},{pair[2]})" if pair else "v(a,b), i(r1) and @r1[p] can be given, one by one"
+            cure = f"write v({pair[1]},{pair[2]})" if pair else "v(a,b), i(r1) and @r1[p] can be saved, one by one"
             raise NetlistError(f"'{shown(word)}' is a formula: {cure}")
         if word.count("(") != word.count(")"):
             raise NetlistError(f"'{shown(word)}' has a parenthesis without its partner; write v(a) or i(r1)")

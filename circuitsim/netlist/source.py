@@ -249,7 +249,7 @@ class _Reader:
                 names.append(inside)
             elif inside == section and not repeated:
                 if lost:
-                    remark = "ngspice-39 loses a '+' line behind a comment line that begins with ';'; begin it with '*'"
+                    remark = "ngspice-39 loses a '+' line after a comment line that begins with ';'; begin it with '*'"
                     self.text.notes.append((self._seq(lost), remark))
                 yield line, text
         if inside is not None:
@@ -277,7 +277,7 @@ class _Reader:
             raise NetlistError(f"{words[0]} needs a file name: {words[0]} FILE")
         section = _unquote(words[2]).lower() if card.keyword == ".lib" else None
         if more := words[2:] if section is None else words[3:]:
-            self.text.notes.append((card.seq, f"{words[0]}: '{shown(more[0])}' behind the file is not read"))
+            self.text.notes.append((card.seq, f"{words[0]}: '{shown(more[0])}' after the file name is not read"))
         target = self._target(card.seq, path, _unquote(words[1]))
         file = _resolved(target), section
         if file in self.open_files:

@@ -140,7 +140,7 @@ def _current_histogram(axes: Axes, elements: Elements) -> None:
     axes.set_ylim(bottom=0.8)
     style.unit_axis(axes.xaxis, "current of an element", "A", size)
     axes.grid(alpha=0.3)
-    lines = [f"without {none:,} that carry next to nothing"] if none else []
+    lines = [f"without {none:,} that carry almost no current"] if none else []
     diodes = elements.kind == "D"
     if diodes.any():
         lines.append(f"{elements.conducts[diodes].sum():,} of {diodes.sum():,} diodes conduct")

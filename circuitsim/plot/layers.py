@@ -31,7 +31,7 @@ _MOST_SIDE = 300  # places along a side of a map: more are averaged
 def draw(solution: Solution, row: int, title: str, layers: list[Ints]) -> Figure:
     """A column for each layer: its voltages by node, and below how they are spread."""
     if len(layers) < 2:
-        raise SettingsError("this circuit has no layers: its crossbars are no chain, each joined to the next")
+        raise SettingsError("this circuit has no layers: its crossbars do not form a chain")
     circuit = solution.circuit
     diodes = circuit.netlist.tables["D"]
     state = conducting(solution, row)

@@ -68,7 +68,7 @@ class Verdict(Enum):
     DIFFER = "they differ by more than their tolerances allow"
     NO_ANSWER = "circuitsim has no answer"
     NO_REFERENCE = "ngspice has no answer"
-    UNTOLD = "nothing can be told: ngspice may be wrong by too much, or no value is unique"
+    UNTOLD = "inconclusive: ngspice's possible error is too large, or no value is unique"
 
 
 @dataclass(frozen=True)
@@ -209,12 +209,12 @@ def compare_sweep(
         elif (left := until - time.perf_counter()) > 0:
             theirs = _operating_point(at_point, found, left)
         else:
-            theirs = f"ngspice took more than {timeout:g} s for the points before"
+            theirs = f"ngspice took more than {timeout:g} s for the earlier points"
         ours = _at_point(problem, settings, result, k)
         seconds = sum(result.seconds.values()) / result.values.shape[0]
         comparisons.append(_compare(ours, theirs, found.name, seconds, result.point(k)))
     if comparisons and isinstance(points, str) and points:
-        note = f"{_said_by('ngspice, all points in one run', points)}; so it had a run for each"
+        note = f"{_said_by('ngspice, all points in one run', points)}; so each point had a run of its own"
         comparisons[0] = replace(comparisons[0], notes=(*comparisons[0].notes, note))
     return comparisons
 
@@ -388,16 +388,16 @@ def _notes(solution: Solution) -> Iterator[str]:
         yield f"diodes {listed(steep)} have N <= {_NEAR_IDEAL:g}: ngspice may be wrong there without saying so"
     faint = [c.element(j, k) for k in np.flatnonzero(shockley & (j.params[:, IS] < _LEAST_IS)).tolist()]
     if faint:
-        yield f"diodes {listed(faint)} have IS below {_LEAST_IS:g} A: ngspice takes {_LEAST_IS:g} A"
+        yield f"diodes {listed(faint)} have IS below {_LEAST_IS:g} A: ngspice uses {_LEAST_IS:g} A"
     dropped = np.flatnonzero(generation(j.law, j.params, solution.drops(j.a, j.b)[0])).tolist()
     if dropped:
         yield f"diodes {listed([c.element(j, k) for k in dropped])}: ngspice drops the current of ISR below -3 N Vt"
     g = c.conductors
     tiny = [c.element(g, k) for k in np.flatnonzero(g.g > 1.0 / _TINY).tolist()]
     if tiny:
-        yield f"resistors {listed(tiny)} are below {_TINY:g} ohm: ngspice loses what else is at their nodes"
+        yield f"resistors {listed(tiny)} are below {_TINY:g} ohm: ngspice loses the other elements at their nodes"
     if shockley.any() and not c.netlist.options.gmin:
-        yield f"ngspice has {GMIN:g} S across each junction, circuitsim nothing"
+        yield f"ngspice has {GMIN:g} S across each junction, circuitsim none"
     if len(c.ideal_diodes):
         yield f"perfect diodes have Ron = {MIN_RON:g} ohm in ngspice"
     loose = [c.nodes[k] for k in np.flatnonzero(~solution.determined).tolist()]

@@ -87,7 +87,7 @@ def _print_values(values: Sequence[tuple[str, Quantity]], engine: str, out: Cons
 
 
 def _mark(q: Quantity) -> str:
-    return "not unique" if not q.determined else "differs" if not q.agrees else "" if q.telling else "says nothing"
+    return "not unique" if not q.determined else "differs" if not q.agrees else "" if q.telling else "inconclusive"
 
 
 def _print_certificates(comparisons: Sequence[Comparison], out: Console) -> None:

@@ -110,7 +110,7 @@ def _swept(
         return f"{swept.name} is a parameter, and there are none here", False
     if swept.kind == "temp":
         if any(_other_values(netlist, revaluer, temp) for temp in (swept.start, swept.stop)):
-            return "not the same values follow the temperature here", False
+            return "values here do not follow the temperature as in the original", False
         return f"temp {swept.start!r} {swept.stop!r} {swept.step!r}", True
     name = name_of(swept)
     if name is None:

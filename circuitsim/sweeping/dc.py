@@ -72,7 +72,7 @@ def sweep(
     if not isinstance(dc, Analysis):
         raise SettingsError(f"sweep takes a text such as 'V1 0 5 0.1', or one of the netlist's analyses, found {dc!r}")
     if dc.kind != "dc":
-        raise SettingsError(f".{dc.kind} is no sweep; choose a .dc analysis")
+        raise SettingsError(f".{dc.kind} is not a sweep; choose a .dc analysis")
     plan = SweepPlan(circuit, settings or Settings(), backend, as_saves(circuit, saves), dc.sweeps)
     return solve_plan(plan, clock, progress, workers, scheduler, study)
 

@@ -41,9 +41,9 @@ class PageServer(ThreadingHTTPServer):
         try:
             super().__init__((HOST, port), _Handler)
         except OSError as error:
-            reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be had: {error.strerror or error}"
+            reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror or error}"
             raise SettingsError(
-                f"port {port} of {HOST} {reason}; choose another --port, or leave it out for a free one"
+                f"port {port} on {HOST} {reason}; choose another --port, or leave it out for a free one"
             ) from None
         self.port = int(self.server_address[1])
 

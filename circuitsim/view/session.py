@@ -318,8 +318,8 @@ class Session:
         groups = prod(axis.size for axis, s in zip(axes, swept, strict=True) if s.kind not in ("V", "I"))
         if groups > _MOST_GROUPS:
             raise SettingsError(
-                f"{groups:,} values of what is no source, more than {_MOST_GROUPS}: too many to draw; circuitsim sweep "
-                "solves them"
+                f"{groups:,} values of quantities other than sources, more than {_MOST_GROUPS}: too many to draw; "
+                "circuitsim sweep solves them"
             )
         if self.solver.assignments and any(s.kind not in ("V", "I") for s in swept):
             raise SettingsError(

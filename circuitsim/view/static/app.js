@@ -39,7 +39,7 @@ function showScene() {
   part.hidden = state.scene.whole;
   const near = state.centre ?? "the first output, or the busiest node";
   part.textContent =
-    `The circuit is too large to be drawn at once: this is what is near ${near}. Dashed nodes have ` +
+    `The circuit is too large to be drawn at once: this is the part near ${near}. Dashed nodes have ` +
     "elements that are not drawn; choose one and centre the drawing there, or find a name.";
 }
 
@@ -103,8 +103,8 @@ function showChanges() {
       `${name} = ${value}`,
       made("button", {
         type: "button",
-        textContent: "take back",
-        "aria-label": `Take back ${name}`,
+        textContent: "undo",
+        "aria-label": `Undo ${name}`,
         onclick: () => change((before) => ({ values: without(before.values, name) })),
       }),
     ),

@@ -33,7 +33,7 @@ function answerInside(what, body) {
   if (what === "find") return findInside(body.text.trim().toLowerCase());
   if (what === "node_at") return { name: embedded.nodes.names[body.number] };
   const key = [what, ...(keys[what] ?? []).map((name) => body[name])].join("/");
-  if (!(key in embedded)) throw new Error("this file does not hold that; circuitsim view FILE does");
+  if (!(key in embedded)) throw new Error("this file does not contain that; circuitsim view FILE shows it");
   if (embedded[key].error !== undefined) throw new Error(embedded[key].error);
   return embedded[key];
 }

@@ -67,6 +67,6 @@ addEventListener("keydown", (event) => {
 // Say what went wrong, until the next answer.
 export function fail(error, old = true) {
   const box = el("error");
-  box.textContent = `${error.message}${old ? "\nWhat is shown is the answer from before." : ""}`;
+  box.textContent = `${error.message}${old ? "\nWhat is shown is the previous answer." : ""}`;
   box.hidden = false;
 }

@@ -71,7 +71,7 @@ export class Picture {
           label: `hidden ${about.labels[k + 1]}`,
           tip,
           size: 220,
-          tell: (row, col, value) => `unit ${row * this.width(k + 1) + col}: ${value}; click: what comes into it`,
+          tell: (row, col, value) => `unit ${row * this.width(k + 1) + col}: ${value}; click for its inputs`,
           pick: (row, col) => this.choose(k + 1, row * this.width(k + 1) + col),
         }),
     );
@@ -178,7 +178,7 @@ export class Picture {
           made("button", {
             type: "button",
             textContent: `${k}`,
-            "aria-label": `Output ${k}: what comes into it`,
+            "aria-label": `Output ${k}: show its inputs`,
             onclick: () => this.choose(layer, k),
           }),
           made("div", { className: "track", "aria-hidden": "true" }, made("div", { className: "fill" })),
@@ -274,7 +274,7 @@ export class Picture {
     this.detail.replaceChildren(
       made("h3", {
         textContent:
-          `What comes into ${found.name}: ${withUnit(found.sum, "A")} through ` +
+          `Current into ${found.name}: ${withUnit(found.sum, "A")} through ` +
           `${this.about.crossbars[layer - 1]}, at ${withUnit(found.voltage, "V")}`,
       }),
       made("p", {

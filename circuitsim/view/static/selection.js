@@ -103,7 +103,7 @@ export async function showSelection(act) {
       made("button", {
         type: "button",
         className: "plain",
-        textContent: `Draw what is near ${v.label}`,
+        textContent: `Draw the part near ${v.label}`,
         onclick: () => act.centreOn(v.label),
       }),
     );
