@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -144,7 +145,7 @@ def swept(**given: Any) -> cs.SweepResult:
         *(
             (
                 lambda rows=rows: cs.parse(DIVIDER).with_values({"V1": [1, 2, 3]}).at_rows(rows),
-                "at_rows takes a slice, or an array of numbers of rows, found ",
+                f"at_rows takes a slice, or an array of numbers of rows, found {re.escape(repr(rows))}",
             )
             for rows in ("x", 1, None, np.array([3]))
         ),
