@@ -401,6 +401,19 @@ def test_diodes_both_ways_tie_two_nodes_when_nothing_flows_too() -> None:
     assert relative(found["implicit"], found["finite"]) < 1e-6
 
 
+@pytest.mark.parametrize(("volts", "tied"), [([0.0, -1.0], [1, 0]), ([-1.0, 0.0], [0, 1]), ([-1.0], [0])])
+def test_diodes_both_ways_tie_two_nodes_in_the_rows_without_a_gap(volts: list[float], tied: list[int]) -> None:
+    """v - 1 V <= u <= v where the source between w and v is at -1 V, and u = v where it is at 0 V."""
+    text = (
+        "t\nVx w v 0\nVa a 0 0\nR1 a u 1k\nR2 u 0 1k\nR3 v 0 1k\nR4 v a 1k\n.model p D(ron=0)\nD1 u v p\nD2 w u p\n"
+        "Ib 0 u -0.2m\n.output v\n.train Ib"
+    )
+    problem = compile_problem(parse(text)).with_values({"Vx": volts})
+    found = newton_gradients(problem, np.array([[0.3]]), 1e-6)["implicit"][0]
+    slopes = 250.0 * (np.array(tied) * -0.05 - 0.3)  # dv/di = 250 ohm, to -0.05 V
+    assert found == pytest.approx((np.array(tied) * slopes).mean())
+
+
 def test_a_part_that_open_diodes_cut_off_has_no_part_in_the_gradient() -> None:
     text = (
         "t\nVx a 0 1\nR1 a u 1k\nR2 u 0 1k\n.model p D(ron=0)\nD1 b u p\nD2 c u p\nR3 b c 1k\nR4 u y 1k\nR5 y 0 1k\n"
