@@ -406,6 +406,16 @@ def test_a_unit_without_conductance_is_named(algorithm: str, kernel: bool) -> No
         learner.train(samples(6, 3), np.arange(4), dict.fromkeys(learner.values(), 0.0))
 
 
+def test_where_a_unit_has_no_conductance_a_negative_nudge_leaves_no_minimum() -> None:
+    """Also where the unit is one of those that the test of convexity eliminates."""
+    learner = layered(parse(drn((12, 5, 3), seed=5)), RECIPE)
+    learner._check_convex(-1e-6)
+    learner._crossbar(0)[:, 2] = 0.0
+    learner._crossbar(1)[2] = 0.0
+    with pytest.raises(LearningError, match="is not convex"):
+        learner._check_convex(-1e-6)
+
+
 @pytest.mark.parametrize("path", ["layers", "general"])
 @pytest.mark.parametrize("wrong", [{}, {"RW1": 0.1}, {"RW1": 0.1, "RW2": 0.1, "Ib1": 0.1, "Ib2": 0.1, "W3": 0.1}])
 def test_rates_are_those_of_the_trained_elements(wrong: dict[str, float], path: str) -> None:
@@ -480,9 +490,18 @@ def test_layers_with_other_supplies() -> None:
         (".input Vx", "Rleak[0:2] y[0:2] 0 1k\n.input Vx"),  # a resistor besides
         ("ron=0 vfwd=0.3", "ron=1 vfwd=0.3"),  # diodes that are not perfect
         ("Dlow[0:3] lift", "Dlow[0:3] x[0:3]"),  # bounds that the inputs move
+        ("h[3:7] 0 drop", "h[3:7] x[1:5] drop"),
+        (".input Vx", "Vo o y[0] 0.1\nDo o 0 drop\n.input Vx"),  # a node that moves with an output, and is bounded
+        (".input Vx", "RW3[0:7][0:2] h[0:7] y[0:2] g=1m\n.input Vx"),  # a crossbar beside another
+        (".input Vx", "RW3[0:2][0:7] y[0:2] h[0:7] g=1m\n.input Vx"),  # or back
+        (".input Vx", "Ig[0:2] 0 y[0:2] 0\n.input Vx Ig"),  # inputs that are currents too
+        ("Vx[0:5] x[0:5] 0 0", "Vx[0:5] x[0:5] lift 0"),  # inputs on top of a supply
+        (".train RW2 Ib", "Vq q 0 0\n.train RW2 Ib Vq"),  # a voltage source that learns
+        (".train RW2 Ib", "Ic[0:2] 0 y[0:2] 0.01\n.train RW2 Ib Ic"),  # two arrays of sources for a layer
         (".output y[0:2]", ".output y[2:0]"),  # another order
         (".output y[0:2]", ".output y[0:1]"),
         ("Ib[0:2] 0 y[0:2]", "Ib[0:2] y[0:2] 0"),  # currents out of the layer
+        ("Ib[0:2] 0 y[0:2]", "Ib[0:2] h[0:2] y[0:2]"),  # or from another one
         ("RW2[0:7][0:2] h[0:7]", "RW2[0:7][0:2] h[7:0]"),
     ],
 )
@@ -492,3 +511,7 @@ def test_netlists_that_take_the_general_path(change: tuple[str, str]) -> None:
     text = DROPS.replace(old, new)
     assert layers_of(text) is None
     assert isinstance(make_learner(parse(text), RECIPE, "cpu", 1), GeneralLearner)
+
+
+def test_a_perfect_diode_between_units_makes_no_layers() -> None:
+    assert layers_of(DROPS.replace(".input Vx", "Dlink h[0] h[1] drop\n.input Vx")) is None
