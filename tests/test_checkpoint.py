@@ -15,7 +15,7 @@ import pytest
 
 from circuitsim.errors import SettingsError
 from circuitsim.io import sealed
-from training.checkpoint import NEWEST, PREVIOUS, Checkpoint, keep, load_checkpoint
+from training.checkpoint import NEWEST, PREVIOUS, Checkpoint, is_damaged, keep, load_checkpoint, without_steps
 from training.learner import Tally
 from training.metrics import Row
 
@@ -188,6 +188,20 @@ def test_other_formats_are_refused(path: Path) -> None:
     assert "a checkpoint of format 4; this version reads format 3" in refusal(path)
     resealed(path, {"format": 3})
     assert "no checkpoint of a training run: 'names'; the one before it is kept" in refusal(path)
+
+
+def test_what_is_damaged_and_what_has_no_steps(path: Path) -> None:
+    """What cannot be read may be whole; what is whole, and holds nothing that a run saves, is damaged too."""
+    assert not is_damaged(path) and not without_steps(path)
+    for epoch, position in ((0, 0), (0, 4), (1, 0)):
+        replace(SAVED, epoch=epoch, position=position).save(path)
+        assert without_steps(path) is (epoch + position == 0)
+    resealed(path, {"format": 3})
+    assert is_damaged(path) and not without_steps(path)
+    path.write_bytes(b"damaged")
+    assert is_damaged(path) and not without_steps(path)
+    path.unlink()
+    assert not is_damaged(path) and not without_steps(path)
 
 
 # -- of another run ----------------------------------------------------------------------------------------------------

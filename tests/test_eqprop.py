@@ -13,11 +13,11 @@ from circuitsim.backends.base import find_backend
 from circuitsim.drive import Drive
 from circuitsim.gallery import Recipe, drn, random_circuit
 from training import convex, eqprop
-from training.adjoint import bp_fields, implicit_fields
-from training.gradient import Fields, Outputs, Trained, find_outputs, trained_elements
+from training.adjoint import bp_fields, implicit_fields, inside
+from training.gradient import Fields, Outputs, Trained, find_outputs, secants, trained_elements
 from training.gradient import gradient as gradient_of
 from training.learner import LearningError
-from training.phases import Newton, State, Sweeps
+from training.phases import Newton, Phases, State, Sweeps
 
 Floats = NDArray[np.float64]
 
@@ -194,6 +194,20 @@ def test_states_of_float32_know_their_bounds() -> None:
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
 
 
+def test_what_stands_clear_of_its_bounds() -> None:
+    """a >= 0 V, b <= 1 V: by more than the rounding of a row's largest voltage, and of its dtype."""
+    deck = "t\nI1 0 a 1\nRa a 0 1\nRb b a 1\nV1 c 0 1\n.model p D(ron=0)\nD1 0 a p\nD2 b c p"
+    problem = compile_problem(parse(deck))
+    drive, unit = problem.drive(slice(0, 1)), problem.topology.index_of_node
+    columns = [unit[problem.circuit.nodes.index(name)] for name in "ab"]
+    x = np.zeros((4, 2))
+    x[:, columns] = [[0.0, 0.0], [1e-9, 1 - 1e-9], [1e-9, -1e7], [1e-6, 1.0]]
+    clear = [[False, True], [True, True], [False, True], [True, False]]
+    assert inside(drive, x, "float64")[:, columns].tolist() == clear
+    clear[1] = [False, False]
+    assert inside(drive, x, "float32")[:, columns].tolist() == clear
+
+
 @pytest.mark.parametrize("cell", ["R2 m 0 3k", "N1 m 0 act", "D1 m 0 dd"])
 def test_a_sample_of_zeros_after_another_one_comes_to_rest(cell: str) -> None:
     """Where nothing flows every current left over is all that flows there: sweeps alone make it ever smaller."""
@@ -222,6 +236,38 @@ def test_back_propagation_through_nonlinear_resistors() -> None:
     )
     found = all_gradients(compile_problem(parse(text)), np.array([[0.3]]), beta=1e-6)
     assert relative(found["bp"], found["finite"]) < 1e-5
+
+
+def test_back_propagation_through_a_few_sweeps_knows_where_they_began() -> None:
+    """Against differences of what so many sweeps from there reach; h stays at its bound."""
+    text = (
+        "t\nV1 in 0 2\nR1 in a 1k\nR2 a b 2k\nR3 b 0 1k\nR4 b c 1k\nR5 c a 3k\nR6 c 0 1k\nR7 c h 1k\nR8 h in 2k\n"
+        "D1 h 0 p\n.model p D(ron=0)\nVo o b 0.2\nR9 o 0 2k\n.output o c\n.train R1 R2 R3 R4 R5 R6 R7 R8 R9 Vo"
+    )
+    problem = compile_problem(parse(text))
+    outputs, trained, drive = find_outputs(problem), trained_elements(problem), problem.drive(slice(0, 1))
+    x, targets = np.random.default_rng(2).uniform(-2, 0, (1, problem.n_free)), np.array([[0.3, -0.1]])
+    steps, end = bp_fields(problem, drive, x, outputs, targets, 2, "float64", CPU)
+    found = [sum(s) for s in zip(*(gradient_of(problem, trained, outputs, f) for f in steps), strict=True)]
+
+    def cost(problem: Problem) -> float:
+        drive = problem.drive(slice(0, 1))
+        reached = Sweeps(CPU, 2).free(problem, drive, x).x
+        return 0.5 * float(((outputs.voltages(problem, drive, reached) - targets) ** 2).sum())
+
+    np.testing.assert_array_equal(end, Sweeps(CPU, 2).free(problem, drive, x).x)
+    for slope, (name, value) in zip(found, present(problem, trained).items(), strict=True):
+        ends = [cost(problem.with_values({name: value * (1 + sign * 1e-4)})) for sign in (1, -1)]
+        np.testing.assert_allclose(slope, (ends[0] - ends[1]) / (2e-4 * value), rtol=1e-6, atol=1e-6)
+
+
+def test_secants_of_states_that_are_near_or_the_same() -> None:
+    """Where rounding would be all of a difference the slope takes its place."""
+    problem = compile_problem(parse("t\nI1 0 a 1m\nR1 a 0 1k\nN1 a 0 th\n.model th sinh(i0=50u v0=0.2)"))
+    v1, v2 = np.array([[0.0], [0.7], [0.7]]), np.array([[0.0], [0.7 * (1 + 1e-12)], [0.65]])
+    found = secants(problem, np.pad(v1, ((0, 0), (1, 0))), np.pad(v2, ((0, 0), (1, 0))))
+    steep = 50e-6 * (np.sinh(0.7 / 0.2) - np.sinh(0.65 / 0.2)) / 0.05
+    np.testing.assert_allclose(found[:, 0], [50e-6 / 0.2, 50e-6 / 0.2 * np.cosh(0.7 / 0.2), steep], rtol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -259,6 +305,20 @@ def test_a_nudge_that_leaves_the_problem_not_convex_is_refused() -> None:
         convex.check_convex(problem, outputs, -0.21)
     with pytest.raises(LearningError, match=r"not convex: output [ab] has a conductance of 1.2 S in all"):
         convex.check_nudge(problem, outputs, -1.3)
+    for order in ("a b", "b a"):  # a has 1.5 S
+        problem = compile_problem(parse(text.replace("a 0 5", "a 0 2").replace("output a b", f"output {order}")))
+        for check in (convex.check_nudge, convex.check_convex):
+            with pytest.raises(LearningError, match=r"not convex: output b has a conductance of 1.2 S in all"):
+                check(problem, find_outputs(problem), -1.6)
+
+
+def test_a_nudge_counts_once_for_each_output_of_a_unit() -> None:
+    """a sees 1.5 mS, and 0.5 mS through c: two outputs there bear -1 mS each."""
+    text = "t\nV1 in 0 3\nR1 in a 1k\nR2 a c 1k\nR4 c 0 1k\nV2 b a 0.7\nR3 b 0 2k\n.output a b\n.train R1"
+    problem = compile_problem(parse(text))
+    convex.check_convex(problem, find_outputs(problem), -0.99e-3)
+    with pytest.raises(LearningError, match="not convex"):
+        convex.check_convex(problem, find_outputs(problem), -1.01e-3)
 
 
 @pytest.mark.parametrize("n", [5, 40])
@@ -273,6 +333,44 @@ def test_positive_definite(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(convex, "_DENSE", limit)
         for shift, wanted in ((0.999 * smallest, True), (1.001 * smallest, False), (1e9, False)):
             assert convex.positive_definite(sparse.csr_array(a - shift * np.eye(n))) is wanted
+        for wrong in ([[1.0, -1.0], [-1.0, 1.0]], [[0.0, 1.0], [1.0, 0.0]]):  # singular; indefinite
+            assert not convex.positive_definite(sparse.csr_array(wrong))
+
+
+@pytest.mark.parametrize(
+    ("variant", "betas"), [("centred", (0.2, -0.2)), ("positive", (0.2, 0.0)), ("negative", (0.0, -0.2))]
+)
+def test_variants_and_the_state_at_the_first_nudge(variant: str, betas: tuple[float, float]) -> None:
+    """1 S hold an output at 1 V, nudged to 3 V: by 2 beta / (1 + beta). The next step begins at the first nudge."""
+    problem = compile_problem(parse("t\nI1 0 y 1\nR1 y 0 1\n.output y\n.train R1"))
+    x, targets = np.ones((1, 1)), np.array([[3.0]])
+    found = eqprop.nudges(variant, 0.2)
+    assert found == betas
+    fields, state = eqprop.ep_fields(
+        problem, problem.drive(slice(0, 1)), x, find_outputs(problem), targets, found, EXACT
+    )
+    v1, v2 = (1 + 2 * beta / (1 + beta) for beta in betas)
+    assert state.item() == pytest.approx(v1)
+    assert (fields.delta[0, 1], fields.total[0, 1]) == pytest.approx(((v1 - v2) / (betas[0] - betas[1]), v1 + v2))
+    assert fields.pull.item() == pytest.approx((betas[0] * (v1 - 3) - betas[1] * (v2 - 3)) / (betas[0] - betas[1]))
+
+
+@pytest.mark.parametrize("beta", [2e-3, 2e-5])
+def test_a_nudge_has_the_difference_of_the_currents_it_makes(beta: float) -> None:
+    """Through a nonlinear branch: its secant between the two states, not its slope at the free one."""
+    text = "t\nV1 a 0 1\nN1 a y th\nR1 y 0 1k\n.model th sinh(i0=50u v0=0.2)\n.output y\n.train V1"
+    problem = compile_problem(parse(text))
+    outputs, drive, target = find_outputs(problem), problem.drive(slice(0, 1)), 0.1
+    fields, _ = eqprop.ep_fields(
+        problem, drive, equilibrium(problem), outputs, np.array([[target]]), (beta, 0.0), EXACT
+    )
+    y = outputs.nodes[0]
+    v1, v2 = (0.5 * (fields.total[0, y] + sign * beta * fields.delta[0, y]) for sign in (1, -1))
+    i1, i2 = (50e-6 * np.sinh((1 - v) / 0.2) for v in (v1, v2))
+    assert i2 == pytest.approx(1e-3 * v2)
+    assert i1 == pytest.approx(1e-3 * v1 + beta * (v1 - target))
+    (found,) = gradient_of(problem, trained_elements(problem), outputs, fields)
+    assert found.item() == pytest.approx((i1 - i2) / beta, rel=1e-8)
 
 
 # -- circuits that newton solves ---------------------------------------------------------------------------------------
@@ -375,6 +473,25 @@ def test_the_adjoint_knows_controlled_sources() -> None:
     assert silent == []
 
 
+def test_a_node_next_to_its_bound_is_held_beside_controlled_sources() -> None:
+    """As newton leaves it there: the current that pushes it on tells, also one that a perfect diode brings (to h)."""
+    text = (
+        "t\nV1 in 0 1\nV2 neg 0 -1\nE1 e 0 in 0 1\nR1 e y 1k\nR2 y 0 1k\n.model p D(ron=0)\nR3 in a 1k\nD1 a 0 p\n"
+        "R4 a y 1k\nR5 neg b 1k\nD2 0 b p\nR6 b y 1k\nR7 in c 1k\nD3 c h p\nD4 h 0 p\nR8 h 0 1k\nR9 c y 1k\n"
+        ".output y\n.train R1"
+    )
+    problem = compile_problem(parse(text))
+    drive = problem.drive(slice(0, 1))
+    state = Newton(CPU, 1e-12).free(problem, drive, np.zeros((1, problem.n_free)))
+    nodes = [problem.circuit.nodes.index(name) for name in "abchy"]
+    held = problem.topology.index_of_node[nodes[:4]]
+    np.testing.assert_allclose(state.x[0, held], 0.0, atol=1e-9)
+    x = state.x.copy()
+    x[0, held] = -1e-8, 1e-8, -1e-8, -1e-8
+    fields = implicit_fields(problem, drive, State(x, state.carried), find_outputs(problem), np.ones((1, 1)))
+    assert fields.delta[0, nodes] == pytest.approx([0.0, 0.0, 0.0, 0.0, -200.0])  # y sees five times 1 mS
+
+
 @pytest.mark.slow
 def test_the_adjoint_knows_which_diodes_hold_a_node_beside_controlled_sources() -> None:
     """Newton leaves n0 next to its bound there, by more than float64 rounds."""
@@ -401,6 +518,39 @@ def test_diodes_both_ways_tie_two_nodes_when_nothing_flows_too() -> None:
     assert relative(found["implicit"], found["finite"]) < 1e-6
 
 
+def test_diodes_both_ways_with_forward_drops_leave_a_gap() -> None:
+    text = (
+        "t\nVx a 0 0\nR1 a u 1k\nR2 u 0 1k\nR3 v a 1k\nR4 v 0 1k\nIb 0 u 0\n.model p D(ron=0 vfwd=0.1)\nD1 u v p\n"
+        "D2 v u p\n.output v\n.train Ib"
+    )
+    assert newton_gradients(compile_problem(parse(text)), np.array([[0.3]]), 1e-6)["implicit"][0] == 0
+
+
+@pytest.mark.parametrize(("volts", "tied"), [([0.0, -1.0], [1, 0]), ([-1.0, 0.0], [0, 1]), ([-1.0], [0])])
+def test_diodes_both_ways_tie_two_nodes_in_the_rows_without_a_gap(volts: list[float], tied: list[int]) -> None:
+    """v - 1 V <= u <= v where the source between w and v is at -1 V, and u = v where it is at 0 V."""
+    text = (
+        "t\nVx w v 0\nVa a 0 0\nR1 a u 1k\nR2 u 0 1k\nR3 v 0 1k\nR4 v a 1k\n.model p D(ron=0)\nD1 u v p\nD2 w u p\n"
+        "Ib 0 u -0.2m\n.output v\n.train Ib"
+    )
+    problem = compile_problem(parse(text)).with_values({"Vx": volts})
+    found = newton_gradients(problem, np.array([[0.3]]), 1e-6)["implicit"][0]
+    slopes = 250.0 * (np.array(tied) * -0.05 - 0.3)  # dv/di = 250 ohm, to -0.05 V
+    assert found == pytest.approx((np.array(tied) * slopes).mean())
+
+
+def test_a_node_that_conducting_diodes_alone_hold_moves_with_what_they_join() -> None:
+    """m, the first of u, m and v, has no conductance of its own; 0.5 mS from 1 V against 1.5 mS give 0.25 V."""
+    text = (
+        "t\nD2 m v p\nD1 u m p\nV1 in 0 1\nR1 in x 1k\nR4 x u 1k\nR2 u 0 1k\nR3 v w 1k\nR5 w 0 1k\n.model p D(ron=0)\n"
+        ".output v\n.train R1"
+    )
+    problem = compile_problem(parse(text))
+    assert problem.topology.index_of_node[problem.circuit.nodes.index("m")] == 0
+    found = newton_gradients(problem, np.array([[0.3]]), 1e-6)["implicit"][0]
+    assert found == pytest.approx((0.25 - 0.3) * (1 - 0.25) / 2e-3 * 0.25)  # a quarter: R4 in series with R1
+
+
 def test_a_part_that_open_diodes_cut_off_has_no_part_in_the_gradient() -> None:
     text = (
         "t\nVx a 0 1\nR1 a u 1k\nR2 u 0 1k\n.model p D(ron=0)\nD1 b u p\nD2 c u p\nR3 b c 1k\nR4 u y 1k\nR5 y 0 1k\n"
@@ -411,10 +561,48 @@ def test_a_part_that_open_diodes_cut_off_has_no_part_in_the_gradient() -> None:
     assert relative(found["implicit"], found["finite"]) < 1e-6
 
 
+ONE_UNIT = "t\nV1 in 0 3\nR1 in a 1k\nR2 a 0 1k\nV2 b a 0.7\nR3 b 0 2k\n.output a b\n.train R1 R2"
+
+
 def test_outputs_of_one_unit_add_up() -> None:
-    text = "t\nV1 in 0 3\nR1 in a 1k\nR2 a 0 1k\nV2 b a 0.7\nR3 b 0 2k\n.output a b\n.train R1 R2"
-    found = newton_gradients(compile_problem(parse(text)), np.array([[0.4, 0.2]]), 1e-6)
+    problem = compile_problem(parse(ONE_UNIT))
+    found = newton_gradients(problem, np.array([[0.4, 0.2]]), 1e-6)
     assert relative(found["implicit"], found["finite"]) < 1e-5
+
+
+@pytest.mark.parametrize("phases", [EXACT, Newton(CPU, 1e-13)], ids=["sweeps", "newton"])
+@pytest.mark.parametrize("beta", [1e-3, -0.5e-3])
+def test_a_unit_is_nudged_once_for_each_of_its_outputs(beta: float, phases: Phases) -> None:
+    """From 1.06 V on a, by (0.4 + 0.2 - 0.7 - 2 x 1.06) V beta / (2.5 mS + 2 beta); which is as much for b."""
+    problem = compile_problem(parse(ONE_UNIT))
+    drive = problem.drive(slice(0, 1))
+    x = phases.free(problem, drive, np.zeros((1, 1))).x
+    assert x.item() == pytest.approx(1.06)
+    (moved,) = phases.nudged(problem, drive, x, find_outputs(problem), np.array([[0.4, 0.2]]), (beta,))
+    assert moved.item() == pytest.approx(-2.22 * beta / (2.5e-3 + 2 * beta), rel=1e-9)
+
+
+@pytest.mark.parametrize("phases", [EXACT, Newton(CPU, 1e-13)], ids=["sweeps", "newton"])
+@pytest.mark.parametrize("beta", [-1.25e-3, -2e-3])
+def test_a_nudge_that_takes_all_conductance_of_a_unit_has_no_phase(beta: float, phases: Phases) -> None:
+    """At -2 mS the equations have a solution, which is a maximum; at -1.25 mS, half of 2.5 mS, none."""
+    problem = compile_problem(parse(ONE_UNIT))
+    targets = np.array([[0.4, 0.2]])
+    with pytest.raises(LearningError, match=r"not convex: output a has a conductance of 0\.0025 S in all"):
+        phases.nudged(problem, problem.drive(slice(0, 1)), np.array([[1.06]]), find_outputs(problem), targets, (beta,))
+
+
+@pytest.mark.parametrize("phases", [EXACT, Newton(CPU, 1e-13)], ids=["sweeps", "newton"])
+def test_a_nudged_phase_ends_when_all_its_rows_are_at_rest(phases: Phases) -> None:
+    """In one row a diode holds the output, also when nudged; in the other 1 mS pulls where 1.5 mS hold."""
+    text = "t\nV1 in 0 3\nR1 in a 1k\nR2 a y 1k\nR3 y 0 1k\n.model p D(ron=0 vfwd=1.5)\nD1 y 0 p\n.output y\n.train R1"
+    problem = compile_problem(parse(text)).with_values({"V1": [6.0, 3.0]})
+    drive, outputs = problem.drive(slice(0, 2)), find_outputs(problem)
+    x = phases.free(problem, drive, np.zeros((2, 2))).x
+    np.testing.assert_allclose(outputs.voltages(problem, drive, x), [[1.5], [1.0]], rtol=1e-9)
+    (moved,) = phases.nudged(problem, drive, x, outputs, np.array([[2.0], [0.5]]), (1e-3,))
+    np.testing.assert_allclose(moved[:, outputs.units], [[0.0], [-0.5 / 2.5]], rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(moved.sum(axis=1), [0.0, -1.5 * 0.5 / 2.5], rtol=1e-9, atol=1e-9)  # a: half of it
 
 
 def test_open_conductances_to_an_island_have_no_gradient() -> None:
@@ -448,6 +636,7 @@ def test_a_nudge_where_diodes_alone_hold_a_part() -> None:
     problem = compile_problem(parse(text))
     with pytest.raises(LearningError, match="diodes alone hold a part of the circuit; choose variant positive"):
         convex.check_convex(problem, find_outputs(problem), -1e-12)
+    convex.check_convex(problem, find_outputs(problem), -1e-12, doubts=False)
 
 
 def test_a_linearised_circuit_without_a_solution_has_no_gradient() -> None:

@@ -13,6 +13,7 @@ from circuitsim.backends.arrange import dense_among_sparse
 from circuitsim.backends.base import find_backend
 from circuitsim.gallery import drn
 from training import kernels
+from training import layered as module
 from training.general import GeneralLearner
 from training.gradient import find_outputs
 from training.layered import LayeredLearner
@@ -129,6 +130,28 @@ def test_implicit_and_bp_agree_with_the_general_path_at_rest(text: str) -> None:
         for kernel in (True, False):
             found = run(layered(circuit, recipe, kernel), data, order)
             assert_close(found, {name: wanted[name] for name in circuit.netlist.trained}, 1e-7)
+
+
+@pytest.mark.parametrize("kernel", [True, False])
+def test_currents_that_learn_beside_others_of_their_layer(kernel: bool) -> None:
+    circuit, data = parse(DROPS.replace(".input Vx", "Iy[0:2] 0 y[0:2] 0.02\n.input Vx")), samples(6, 3)
+    learner = layered(circuit, RECIPE, kernel)
+    np.testing.assert_allclose(learner._bias(1), 0.03)
+    np.testing.assert_allclose(learner.values()["Ib"], 0.01)
+    general = GeneralLearner(compile_problem(circuit), RECIPE, find_backend("reference"))
+    found, wanted = run(learner, data, np.arange(8)), run(general, data, np.arange(8))
+    assert_close(found, {name: wanted[name] for name in circuit.netlist.trained}, 1e-8)
+
+
+@pytest.mark.parametrize("kernel", [True, False])
+def test_the_form_is_one_of_ep_alone(kernel: bool) -> None:
+    circuit, data = parse(DROPS), samples(6, 3)
+    found, wanted = (
+        run(layered(circuit, replace(RECIPE, algorithm="implicit", form=form), kernel), data, np.arange(8))
+        for form in ("plain", "difference")
+    )
+    for name, array in wanted.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
 
 
 def test_relaxing_to_a_tolerance_is_relaxing_for_very_long() -> None:
@@ -346,6 +369,8 @@ def test_a_nudge_that_is_too_strong_is_refused(monkeypatch: pytest.MonkeyPatch) 
         context.setattr(kernels, "make_ready", None)  # it takes half a minute at first: not even called
         with pytest.raises(LearningError, match=r"not convex: output y\[\d\] has a conductance of"):
             learner.train(samples(6, 3), np.arange(4), dict.fromkeys(learner.values(), 0.0))
+    with pytest.raises(LearningError, match=r"not convex: output y\[\d\] has a conductance of"):
+        learner._check_convex(-float(learner._weights().a[-1].min()))  # which takes all of it
     learner = layered(circuit, replace(RECIPE, nudge=float(smallest) * 1.01, variant="positive"))
     learner.train(samples(6, 3), np.arange(4), dict.fromkeys(learner.values(), 0.0))
 
@@ -359,6 +384,15 @@ def test_a_nudge_that_becomes_too_strong_while_learning_is_found_by_the_kernel()
     learner.restore(arrays)
     with pytest.raises(LearningError, match=r"not convex: output y\[\d\] has a conductance of"):
         learner.train(samples(6, 3), np.arange(4), dict.fromkeys(learner.values(), 0.0))
+
+
+def test_convexity_is_tested_again_after_so_many_steps_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner, asked = layered(parse(drn((12, 5, 3), seed=5)), RECIPE, kernel=False), []
+    monkeypatch.setattr(module, "_CHECK_EVERY", 3)
+    monkeypatch.setattr(learner, "_check_convex", lambda beta: asked.append((learner.steps, beta)))
+    for steps in (4, 1, 3):
+        learner.train(samples(6, 3), np.arange(4 * steps), dict.fromkeys(learner.values(), 0.0))
+    assert asked == [(0, -0.02), (3, -0.02), (6, -0.02)]
 
 
 @pytest.mark.parametrize("sizes", [(6, 4), (12, 5, 3), (12, 13, 9), (12, 9, 6, 2), (12, 4, 11, 2), (8, 21, 17, 19, 3)])
@@ -406,6 +440,16 @@ def test_a_unit_without_conductance_is_named(algorithm: str, kernel: bool) -> No
         learner.train(samples(6, 3), np.arange(4), dict.fromkeys(learner.values(), 0.0))
 
 
+def test_where_a_unit_has_no_conductance_a_negative_nudge_leaves_no_minimum() -> None:
+    """Also where the unit is one of those that the test of convexity eliminates."""
+    learner = layered(parse(drn((12, 5, 3), seed=5)), RECIPE)
+    learner._check_convex(-1e-6)
+    learner._crossbar(0)[:, 2] = 0.0
+    learner._crossbar(1)[2] = 0.0
+    with pytest.raises(LearningError, match="is not convex"):
+        learner._check_convex(-1e-6)
+
+
 @pytest.mark.parametrize("path", ["layers", "general"])
 @pytest.mark.parametrize("wrong", [{}, {"RW1": 0.1}, {"RW1": 0.1, "RW2": 0.1, "Ib1": 0.1, "Ib2": 0.1, "W3": 0.1}])
 def test_rates_are_those_of_the_trained_elements(wrong: dict[str, float], path: str) -> None:
@@ -419,6 +463,35 @@ def test_rates_are_those_of_the_trained_elements(wrong: dict[str, float], path: 
     rates = {name.swapcase(): 0.01 for name in circuit.netlist.trained}
     learner.train(samples(6, 3), np.arange(count), rates)
     assert all((after != before[name]).any() for name, after in learner.values().items())
+
+
+@pytest.mark.parametrize("path", ["layers", "general"])
+def test_what_a_checkpoint_takes_and_gives_are_copies(path: str) -> None:
+    """Steps change neither; and steps from what was given back are the same ones again."""
+    circuit, order = parse(drn((6, 5, 3), seed=5)), np.arange(4)
+    general = GeneralLearner(compile_problem(circuit), RECIPE, find_backend("reference"))
+    learner = layered(circuit, RECIPE, kernel=False) if path == "layers" else general
+    run(learner, samples(3, 3), order)
+    arrays = learner.arrays()
+    kept = {name: array.copy() for name, array in arrays.items()}
+    wanted = run(learner, samples(3, 3), order)
+    learner.restore(arrays)
+    found = run(learner, samples(3, 3), order)
+    for name, array in kept.items():
+        np.testing.assert_array_equal(arrays[name], array, err_msg=name)
+    for name, array in wanted.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+@pytest.mark.parametrize("path", ["layers", "general"])
+def test_outputs_are_of_the_rows_that_are_asked_for(path: str) -> None:
+    circuit, data = parse(drn((6, 5, 3), seed=5)), samples(3, 3)
+    general = GeneralLearner(compile_problem(circuit), RECIPE, find_backend("reference"))
+    learner = layered(circuit, RECIPE, kernel=False) if path == "layers" else general
+    every = learner.outputs(data, slice(0, 40))
+    assert every.shape == (40, 3)
+    learner.at_once = 2
+    np.testing.assert_allclose(learner.outputs(data, slice(3, 8)), every[3:8], rtol=1e-12)
 
 
 def test_a_gain_beyond_the_dtype_is_refused() -> None:
@@ -439,6 +512,9 @@ def test_data_that_does_not_fit() -> None:
         learner.train(samples(7, 3), np.arange(4), {})
     with pytest.raises(SettingsError, match="4 targets per sample"):
         learner.train(samples(6, 4), np.arange(4), {})
+    learner.train(samples(6, 3), np.arange(4), dict.fromkeys(learner.values(), 0.0))
+    with pytest.raises(SettingsError, match="4 targets a sample"):  # also of data that come later
+        learner.train(samples(6, 4), np.arange(4), dict.fromkeys(learner.values(), 0.0))
 
 
 def test_checkpoints_of_another_network_are_refused() -> None:
@@ -480,9 +556,18 @@ def test_layers_with_other_supplies() -> None:
         (".input Vx", "Rleak[0:2] y[0:2] 0 1k\n.input Vx"),  # a resistor besides
         ("ron=0 vfwd=0.3", "ron=1 vfwd=0.3"),  # diodes that are not perfect
         ("Dlow[0:3] lift", "Dlow[0:3] x[0:3]"),  # bounds that the inputs move
+        ("h[3:7] 0 drop", "h[3:7] x[1:5] drop"),
+        (".input Vx", "Vo o y[0] 0.1\nDo o 0 drop\n.input Vx"),  # a node that moves with an output, and is bounded
+        (".input Vx", "RW3[0:7][0:2] h[0:7] y[0:2] g=1m\n.input Vx"),  # a crossbar beside another
+        (".input Vx", "RW3[0:2][0:7] y[0:2] h[0:7] g=1m\n.input Vx"),  # or back
+        (".input Vx", "Ig[0:2] 0 y[0:2] 0\n.input Vx Ig"),  # inputs that are currents too
+        ("Vx[0:5] x[0:5] 0 0", "Vx[0:5] x[0:5] lift 0"),  # inputs on top of a supply
+        (".train RW2 Ib", "Vq q 0 0\n.train RW2 Ib Vq"),  # a voltage source that learns
+        (".train RW2 Ib", "Ic[0:2] 0 y[0:2] 0.01\n.train RW2 Ib Ic"),  # two arrays of sources for a layer
         (".output y[0:2]", ".output y[2:0]"),  # another order
         (".output y[0:2]", ".output y[0:1]"),
         ("Ib[0:2] 0 y[0:2]", "Ib[0:2] y[0:2] 0"),  # currents out of the layer
+        ("Ib[0:2] 0 y[0:2]", "Ib[0:2] h[0:2] y[0:2]"),  # or from another one
         ("RW2[0:7][0:2] h[0:7]", "RW2[0:7][0:2] h[7:0]"),
     ],
 )
@@ -492,3 +577,7 @@ def test_netlists_that_take_the_general_path(change: tuple[str, str]) -> None:
     text = DROPS.replace(old, new)
     assert layers_of(text) is None
     assert isinstance(make_learner(parse(text), RECIPE, "cpu", 1), GeneralLearner)
+
+
+def test_a_perfect_diode_between_units_makes_no_layers() -> None:
+    assert layers_of(DROPS.replace(".input Vx", "Dlink h[0] h[1] drop\n.input Vx")) is None

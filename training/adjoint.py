@@ -79,15 +79,16 @@ def implicit_fields(
         with np.errstate(divide="ignore", invalid="ignore"):
             target = x - flow / slope
         free &= ~((target < drive.lo) | (target > drive.hi))
-    ties = _always_tied(problem, drive)
+    ties = np.array([_always_tied(problem, offset) for offset in drive.link_offset])
+    ties = np.broadcast_to(ties, (x.shape[0], ties.shape[1]))
     delta = np.zeros_like(x)
     for row in range(x.shape[0]):
-        j = linear.copy()
+        j = linear
         if slopes.shape[1]:
             nonlinear = _nonlinear(problem, slopes[row])
             nonlinear.resize(j.shape)
             j = j + nonlinear
-        moves = _moves(problem, free[row], (carried[row, : ties.size] > 0) | ties, j)
+        moves = _moves(problem, free[row], (carried[row, : ties.shape[1]] > 0) | ties[row], j)
         if moves.shape[1]:
             side = np.zeros(j.shape[0])
             side[:n] = -wanted[row]
@@ -106,9 +107,10 @@ def _solved(matrix: sparse.csc_array, side: Floats) -> Floats:
     return np.asarray(found)
 
 
-def _always_tied(problem: Problem, drive: Drive) -> NDArray[np.bool_]:
-    """Which perfect diodes between free units have another one the other way that leaves no gap, (n_links,)."""
-    legs, offset = problem.topology.legs, drive.link_offset[0]
+def _always_tied(problem: Problem, offset: Floats) -> NDArray[np.bool_]:
+    """Which perfect diodes between free units have another one the other way that leaves no gap, (n_links,); `offset`
+    is that of the diodes in one row."""
+    legs = problem.topology.legs
     ends = list(zip(legs.link_a.tolist(), legs.link_k.tolist(), offset.tolist(), strict=True))
     every = set(ends)
     return np.array([(k, a, -room) in every for a, k, room in ends], bool)

@@ -66,8 +66,6 @@ def find_layers(problem: Problem) -> Layers | None:
         following = [k for k in left if np.array_equal(c.crossbars[k].rows, at)]
         if not following:
             break
-        if len(following) > 1:
-            return None
         left.remove(following[0])
         chain.append(following[0])
         at = c.crossbars[following[0]].cols
@@ -75,7 +73,7 @@ def find_layers(problem: Problem) -> Layers | None:
     if left or not chain or not np.array_equal(at, np.array(c.netlist.outputs)):
         return None
     free = t.index_of_node[np.concatenate(nodes)]
-    if (free < 0).any() or not np.array_equal(np.sort(free), np.arange(problem.n_free)):
+    if not np.array_equal(np.sort(free), np.arange(problem.n_free)):  # each once, and none that is known
         return None
     names = _trained_arrays(problem, nodes)
     if names is None:
