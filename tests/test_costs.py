@@ -88,6 +88,7 @@ def test_another_cost_and_what_gives_the_inputs_learns_too() -> None:
     at = problem()
     found = cost_gradient(at, cost=soft_cost, inputs=True, tol=1e-13)
     assert found.cost == pytest.approx(soft_cost_at(at), rel=1e-9)
+    assert list(found.gradient) == list(found.values) == ["RX", "Rt", "Ib", "Vb"]
     for name, value in found.values.items():
         assert found.gradient[name].shape == value.shape
         for k in range(value.size):
@@ -219,11 +220,17 @@ def test_circuits_come_as_they_are_and_slow_ones_by_newton() -> None:
     assert found.gradient["R0"][0] == pytest.approx((by_difference[0] - by_difference[1]) / 2e-3, rel=1e-4)
 
 
+def test_sweeps_end_close_to_rest() -> None:
+    found = cost_gradient(cs.parse("t\nV1 a 0 1\nR1 a y 1k\nR2 y z 200\nR3 z 0 1k\n.output y\n.train R1"), 0.0)
+    assert found.outputs.item() == pytest.approx(12 / 22, rel=1e-7)
+
+
 @pytest.mark.parametrize(
     ("targets", "how", "words"),
     [
         ([[1.0, 2.0, 3.0]], {}, "targets must be numbers of shape"),
         ([[np.nan, 0.0]], {}, "targets must be finite numbers"),
+        ([[0.0, -np.inf]], {}, "targets must be finite numbers"),
         ("x", {}, "targets must be numbers of shape"),
         (0.0, {"algorithm": "bp"}, "unknown algorithm 'bp': choose implicit, ep"),
         (np.zeros((2, 5)), {}, r"targets must be numbers of shape \(3, 2\) .*found shape \(2, 5\)"),
@@ -249,12 +256,55 @@ def test_a_nudge_that_leaves_no_convex_problem_is_refused() -> None:
         cost_gradient(problem(), TARGETS, algorithm="ep", nudge=1.0)
 
 
+@pytest.mark.parametrize("ohms", [1, 1e-3])  # sweeps, and newton
+@pytest.mark.parametrize(("nudge", "fits"), [(0.9e-3, True), (1.1e-3, False), (0.5, False)])
+def test_a_nudge_may_leave_each_output_a_conductance_and_be_too_strong(nudge: float, fits: bool, ohms: float) -> None:
+    """A branch joins both outputs well, and 2 mS hold them: less two nudges, that must stay positive."""
+    circuit = cs.parse(f"t\nV1 a 0 1\nR1 a y 1k\nR2 y z {ohms}\nR3 z 0 1k\n.output y z\n.train R1")
+    how = {"algorithm": "ep", "variant": "negative", "nudge": nudge}
+    if fits:  # half a volt, and nudged five volts
+        found = cost_gradient(circuit, 0.0, **how)
+        assert found.gradient["R1"].item() == pytest.approx((0.5 * 0.5**2 - 0.5 * 4**2) / nudge, rel=1e-3)
+        divided = [[(1000 + ohms) / (2000 + ohms), 1000 / (2000 + ohms)]]
+        np.testing.assert_allclose(found.outputs, divided, rtol=1e-5)
+        return
+    with pytest.raises(LearningError, match="is not convex; choose a smaller nudge"):
+        cost_gradient(circuit, 0.0, **how)
+
+
+def test_numbers_of_any_type_are_targets_and_slopes() -> None:
+    at = problem()
+    wanted = cost_gradient(at, [1.0, 0.0])
+    for targets in (np.array([True, False]), np.array([1, 0], np.uint8), [1, 0]):
+        assert cost_gradient(at, targets).cost == wanted.cost
+    slopes = cost_gradient(at, cost=lambda y: (wanted.cost, (y - [1.0, 0.0]).astype(object) / 3)).gradient
+    np.testing.assert_allclose(slopes["RX"], wanted.gradient["RX"], rtol=1e-12)
+
+
+def test_a_cost_may_write_to_the_outputs_that_it_is_given() -> None:
+    def halve(y: np.ndarray) -> tuple[float, np.ndarray]:
+        y *= 0.5
+        return float(y.sum()), np.full_like(y, 0.5)
+
+    at = problem()
+    np.testing.assert_array_equal(cost_gradient(at, cost=halve).outputs, cost_gradient(at, TARGETS).outputs)
+
+
 def test_outputs_that_diodes_alone_hold() -> None:
     text = "t\nV1 a 0 1\nD1 a y d\nD2 y 0 d\n.model d D\n.output y\n.train V1\n"
     exact = cost_gradient(cs.parse(text), 0.0).gradient["V1"][0]
     assert exact == pytest.approx(0.25, rel=1e-6)
     found = cost_gradient(cs.parse(text), 0.0, algorithm="ep", variant="positive", nudge=1e-12)
     assert found.gradient["V1"][0] == pytest.approx(exact, rel=1e-3)
+
+
+def test_a_part_that_diodes_alone_hold_leaves_a_doubt() -> None:
+    """Beside it a divider: dC/dg = 1/2 V x 1/2 V / 2 mS."""
+    text = "t\nV1 a 0 1\nD1 a m d\nD2 m 0 d\nR1 a y 1k\nR2 y 0 1k\n.model d D\n.output y\n.train R1\n"
+    how = {"algorithm": "ep", "nudge": 1e-8}
+    assert cost_gradient(cs.parse(text), 0.0, **how, variant="positive").gradient["R1"][0] == pytest.approx(125.0, 1e-3)
+    with pytest.raises(LearningError, match="may leave no convex problem: diodes alone hold a part of the circuit"):
+        cost_gradient(cs.parse(text), 0.0, **how)
 
 
 def test_what_is_found_is_the_caller_s_own() -> None:
@@ -304,6 +354,9 @@ def test_a_source_that_learns_has_one_value() -> None:
     at = cs.compile_problem(cs.parse("t\nV1 a 0 1\nR1 a y 1k\nR2 y 0 1k\n.output y\n.train V1"))
     with pytest.raises(cs.SettingsError, match="V1 learns, and has a batch of values"):
         cost_gradient(at.with_values({"V1": [[1.0], [2.0]]}), 0.0)
+    two = cs.compile_problem(cs.parse("t\nIa[0:1] 0 y 1m\nR2 y 0 1k\n.output y\n.train Ia"))
+    with pytest.raises(cs.SettingsError, match="Ia learns, and has a batch of values"):
+        cost_gradient(two.with_values({"Ia": [[1e-3, 1e-3], [1e-3, 2e-3]]}), 0.0)  # of one of the two
 
 
 def test_an_open_conductance_to_what_nothing_holds_has_no_gradient() -> None:
