@@ -196,6 +196,11 @@ def test_what_is_damaged_and_what_has_no_steps(path: Path) -> None:
     for epoch, position in ((0, 0), (0, 4), (1, 0)):
         replace(SAVED, epoch=epoch, position=position).save(path)
         assert without_steps(path) is (epoch + position == 0)
+    header = {"format": 4, "names": [], "epoch": 0, "position": 0}
+    resealed(path, header)  # of which nobody knows what it means
+    assert not is_damaged(path) and not without_steps(path)
+    resealed(path, {**header, "format": 3})
+    assert not is_damaged(path) and without_steps(path)
     resealed(path, {"format": 3})
     assert is_damaged(path) and not without_steps(path)
     path.write_bytes(b"damaged")

@@ -36,6 +36,7 @@ def test_read_idx(tmp_path: Path, pack) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "images"
     path.write_bytes(pack((2, 2, 3), bytes(range(12))))
     np.testing.assert_array_equal(read_idx(path), np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
+    assert read_idx(path).flags.writeable
 
 
 @pytest.mark.parametrize(
@@ -111,6 +112,7 @@ def test_a_data_set_in_its_usual_spellings(tmp_path: Path, mark: str, end: str) 
     train, test = load_idx_dataset(tmp_path)
     assert (train.features.shape, test.features.shape) == ((4, 9), (2, 9))
     np.testing.assert_array_equal(train.features[1], np.arange(9, 18))
+    assert train.scale == test.scale == 1 / 255
     np.testing.assert_array_equal(train.targets, np.eye(3, dtype=np.float32)[[0, 1, 2, 0]])
     assert test.targets.shape == (2, 3)  # as many classes as the training labels have
 
@@ -121,6 +123,7 @@ def test_a_data_set_in_its_usual_spellings(tmp_path: Path, mark: str, end: str) 
         ("train-images-idx3-ubyte.gz", None, r"no file train-images-idx3-ubyte\.gz"),
         ("t10k-labels-idx1-ubyte.gz", None, r"no file t10k-labels-idx1-ubyte\.gz"),
         ("train-labels-idx1-ubyte.gz", idx((3,), bytes(3)), "has 4 images, .* 3 labels"),
+        ("train-labels-idx1-ubyte.gz", idx((5,), bytes(5)), "has 4 images, .* 5 labels"),
         ("train-images-idx3-ubyte.gz", idx((4, 9), bytes(36)), r"images must have 3 axes, its header gives \[4, 9\]"),
         ("train-labels-idx1-ubyte.gz", idx((4, 1), bytes(4)), r"labels must have 1 axes, its header gives \[4, 1\]"),
         ("t10k-images-idx3-ubyte.gz", idx((2, 2, 3), bytes(12)), "training images are 3 x 3, test images 2 x 3"),

@@ -87,6 +87,11 @@ def test_rates() -> None:
     assert recipe.rates([("IA", False)], 0) == {"IA": 0.5}
 
 
+def test_numbers_may_be_at_their_ends() -> None:
+    recipe = Recipe(Path("x.cir"), sweeps=2**31 - 1, bias_rates=(0.0,), decay=1.0, expected={"ep": {"test": 100}})
+    assert recipe.rates([("IA", False)], 9) == {"IA": 0.0}
+
+
 def test_where_a_recipe_is_found(tmp_path: Path) -> None:
     netlist = tmp_path / "my.cir"
     netlist.write_text("title\n")
@@ -97,6 +102,7 @@ def test_where_a_recipe_is_found(tmp_path: Path) -> None:
     given = tmp_path / "other.toml"
     given.write_text('netlist = "elsewhere.cir"\nsweeps = 9\n')
     assert find_recipe(str(netlist), given) == Recipe(netlist, sweeps=9)
+    assert has_recipe("drn-xs") and has_recipe(str(tmp_path / "no.cir"), given)
     assert find_recipe("drn-xs", given) == Recipe(find_recipe("drn-xs").netlist, sweeps=9)
     assert read_recipe(given).netlist == tmp_path / "elsewhere.cir"
     with pytest.raises(SettingsError, match=r"no netlist 'drn-4h': give a file, or one of drn-1h, .* did you mean"):
@@ -126,6 +132,7 @@ def test_override() -> None:
         override(find_recipe("drn-xs"), tol=1e-9, sweeps=4)
     recipe = find_recipe("drn-xs")
     assert override(recipe, gain=None, epochs=3, tol=None) == replace(recipe, epochs=3)
+    assert override(replace(recipe, tol=1e-9), sweeps=9) == replace(recipe, sweeps=9)
     with pytest.raises(SettingsError, match="epochs must be at least 1"):
         override(recipe, epochs=0)
 
@@ -154,11 +161,15 @@ def test_table_is_plain() -> None:
         ("gain = 0", "gain must be a positive number, found 0"),
         ("gain = inf", "gain must be a positive number, found inf"),
         ("sweeps = 2.5", "sweeps must be a whole number, found 2.5"),
+        ("sweeps = true", "sweeps must be a whole number, found True"),
         ("sweeps = 0", "sweeps must be at least 1, found 0"),
         ("sweeps = 2147483648", "sweeps must be at most 2147483647, found a larger number"),
         (f"epochs = 1{'0' * 30}", "epochs must be at most 2147483647"),
         ("batch_size = -1", "batch_size must be at least 1"),
+        ("tol = 0", "tol must lie between 0 and 1, found 0"),
+        ("tol = 1", "tol must lie between 0 and 1, found 1"),
         ("tol = 2", "tol must lie between 0 and 1, found 2"),
+        ("decay = 0", "decay must lie above 0 and be at most 1, found 0"),
         ("decay = 1.5", "decay must lie above 0 and be at most 1, found 1.5"),
         ("algorithm = 'sgd'", "unknown algorithm 'sgd': choose ep, bp, implicit"),
         ("algorithm = 3", "algorithm must be text, found 3"),
@@ -168,11 +179,13 @@ def test_table_is_plain() -> None:
         ("netlist = 3", "netlist must be a file name, found 3"),
         ("conductance_rates = []", r"conductance_rates must be numbers >= 0, one or more, found \[\]"),
         ("bias_rates = [0.1, -0.1]", r"bias_rates must be numbers >= 0, one or more, found \[0.1, -0.1\]"),
+        ("bias_rates = inf", r"bias_rates must be numbers >= 0, one or more, found \[inf\]"),
         ("bias_rates = ['a']", r"bias_rates must be numbers, found \['a'\]"),
         ("expected = 3", "expected must be tables of errors in percent"),
         ("[expected.sgd]\ntest = 1", "expected must be tables of errors in percent"),
         ("[expected.ep]\ntset = 1", "expected must be tables of errors in percent, test and train"),
         ("[expected.ep]\ntest = nan", "expected must be tables of errors in percent"),
+        ("[expected.ep]\ntest = -1", "expected must be tables of errors in percent"),
         ("[expected.ep]\ntest = 101", "expected must be tables of errors in percent"),
         (f"gain = 1{'0' * 400}", "gain must be a number below 1e308"),
         (f"bias_rates = [1{'0' * 400}]", "bias_rates must be a number below 1e308"),
