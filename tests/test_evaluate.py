@@ -106,8 +106,24 @@ def test_labels_that_stop_early(folder: Path) -> None:
     text = MIXER.replace(".output y z", ".output y z a")
     (folder / "three.cir").write_text(text)
     (folder / "some.csv").write_text("a,b,label\n1,0,1\n0,1,1\n")
-    result = run(folder, "--data", str(folder / "some.csv"), "--gain", "2", netlist="three.cir")
+    out = folder / "outputs.csv"
+    more = ["--gain", "2", "--out", str(out)]
+    result = run(folder, "--data", str(folder / "some.csv"), *more, netlist="three.cir")
     assert result.exit_code == 0 and "error 50.00 %" in result.output  # 2 V at the input itself; then z
+    assert written(out)[1][:, 3:].tolist() == [[2, 1], [1, 1]]
+
+
+def test_one_output_has_a_cost(folder: Path) -> None:
+    (folder / "one.cir").write_text(MIXER.replace(".output y z", ".output z"))
+    (folder / "one.csv").write_text("a,b,target\n1,0,0.5\n0,1,0\n1,2,-1\n")
+    result = run(folder, "--data", str(folder / "one.csv"), "--gain", "2", netlist="one.cir")
+    cost = 0.5 * ((by_hand()[:, 1] - [0.5, 0, -1]) ** 2).mean()
+    assert result.exit_code == 0 and f"; cost {cost:.3g} V^2" in result.output and "error" not in result.output
+
+
+def test_a_gain_of_0_is_one(folder: Path) -> None:
+    result = run(folder, "--data", str(folder / "mixer.csv"), "--gain", "0")
+    assert result.exit_code == 0 and "at gain 0: SOLVED" in result.output and "; cost 0.5 V^2" in result.output
 
 
 def test_the_gain_is_that_of_the_run(folder: Path) -> None:
@@ -139,7 +155,7 @@ def test_what_does_not_fit_is_refused(folder: Path, change: tuple[str, str], tab
     (folder / "mixer.csv").write_text(table)
     out = folder / "outputs.csv"
     result = run(folder, "--data", str(folder / "mixer.csv"), "--gain", "2", "--out", str(out))
-    assert result.exit_code == 2 and wanted in result.output
+    assert result.exit_code == 2 and wanted in result.output and "MNIST" not in result.output
     assert "Traceback" not in result.output and not out.exists()
 
 
@@ -153,8 +169,16 @@ def test_the_netlist_is_not_overwritten(folder: Path) -> None:
     result = run(folder, "--data", str(folder / "mixer.csv"), "--gain", "2", "--out", str(folder / "mixer.cir"))
     assert result.exit_code == 2 and (folder / "mixer.cir").read_text() == MIXER
     table = folder / "mixer.csv"
-    result = run(folder, "--data", str(table), "--gain", "2", "--out", str(table))
-    assert result.exit_code == 2 and table.read_text() == TABLE
+    for data in (table, folder / ".." / folder.name / table.name):
+        result = run(folder, "--data", str(data), "--gain", "2", "--out", str(table))
+        assert result.exit_code == 2 and table.read_text() == TABLE
+
+
+def test_a_file_that_cannot_be_written_is_refused_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.evaluate.evaluate", lambda *_: pytest.fail("solved in vain"))
+    out = folder / "nowhere" / "outputs.csv"
+    result = run(folder, "--data", str(folder / "mixer.csv"), "--gain", "2", "--out", str(out))
+    assert result.exit_code == 2 and "nowhere" in result.output
 
 
 def test_samples_that_are_not_solved(folder: Path) -> None:

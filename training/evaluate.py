@@ -152,8 +152,8 @@ def evaluate(
         circuit.with_values(split_inputs(sources, inputs)), settings, raise_on_failure=False, progress=report
     )
     outputs = solution.voltages()[:, list(circuit.netlist.outputs)]
-    tally = tally_of(outputs, samples.targets.astype(float)) if asked else None
-    return Evaluation(solution, outputs, tally, asked and samples.of_classes)
+    tally = tally_of(outputs, samples.targets) if asked else None
+    return Evaluation(solution, outputs, tally, samples.of_classes)
 
 
 def write_outputs(found: Evaluation, circuit: Circuit, samples: Samples, path: Path) -> None:
