@@ -164,6 +164,8 @@ def test_without_another_one_there_is_only_a_new_start(path: Path) -> None:
     path.with_name(PREVIOUS).unlink()
     path.write_bytes(path.read_bytes()[:100])
     assert refusal(path).endswith("; there is no other one beside it: start again, with another --out")
+    path.rename(path.with_name(".hidden"))  # as what a kill has left of a file
+    assert refusal(path).endswith("; there is no other one beside it: start again, without --resume")
 
 
 def test_a_folder_is_no_checkpoint(tmp_path: Path) -> None:

@@ -372,3 +372,6 @@ def test_tensorboard_gets_every_figure(tmp_path: Path, monkeypatch: pytest.Monke
     _, examples, *figures, _ = astuple(ROWS[1])
     assert points[:4] == [(name, x, examples) for name, x in zip(COLUMNS[2:6], figures, strict=True)]
     assert points[4:] == [("flush",), ("flush",)]
+    points.clear()
+    board.add(replace(ROWS[0], train_error=float("nan"), test_error=float("nan")))  # targets that are of no classes
+    assert points == [("train_cost", 1 / 3, 100), ("test_cost", 0.3, 100), ("flush",)]
