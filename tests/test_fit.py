@@ -18,6 +18,7 @@ from fake_learner import FakeLearner, make_run
 
 import circuitsim as cs
 from circuitsim import SettingsError, load
+from training import general
 from training.checkpoint import NEWEST
 from training.costs import cost_gradient
 from training.evaluate import evaluate
@@ -26,7 +27,7 @@ from training.general import GeneralLearner, input_sources, split_inputs
 from training.learner import LearningError, Samples, Tally
 from training.network import make_learner, trained_kinds, within_window
 from training.options import command_line, shared_options
-from training.recipe import find_recipe
+from training.recipe import Recipe, find_recipe
 from training.record import Record
 from training.table import check_columns, load_table
 
@@ -186,7 +187,10 @@ def test_load_table(tmp_path: Path) -> None:
     samples = load_table(path)
     np.testing.assert_array_equal(samples.features, [[2, 3], [5, -0.6]])
     np.testing.assert_array_equal(samples.targets, [[1], [4]])
+    assert samples.columns == (("x", "y"), ("Target b",))
     assert samples.features.flags.c_contiguous and samples.targets.flags.c_contiguous  # what kernels are compiled for
+    path.write_text("target,x,y,target 2\n1,2,3,4\n5,6,7,8\n")
+    assert load_table(path).features.flags.c_contiguous and load_table(path).targets.flags.c_contiguous
     path.write_text("target,x\n1,2\n", encoding="utf-8-sig")  # as spreadsheets write it
     np.testing.assert_array_equal(load_table(path).targets, [[1]])
 
@@ -201,6 +205,8 @@ def test_load_table(tmp_path: Path) -> None:
         ("a,target\n", "no samples below the header line"),
         ("a,target\n1,2\n1\n", "3: 1 values, the header has 2 columns"),
         ("a,target\n1,2\n1,x\n", "3: column 'target': 'x' is not a finite number"),
+        ("a,target\n1,2\n1,2,3\n", "3: 3 values, the header has 2 columns"),
+        ("a,target\n1,-inf\n", "2: column 'target': '-inf' is not a finite number"),
         ("a,target\n1,inf\n", "2: column 'target': 'inf' is not a finite number"),
         ("a,target\n1,1e31\n", "2: column 'target': '1e31' is not a finite number of at most 1e\\+30"),
         ("a,target\n1,0_3\n", "2: column 'target': '0_3' is not a finite number"),
@@ -208,6 +214,7 @@ def test_load_table(tmp_path: Path) -> None:
         ("a;target\n1;2\n", "and others, the inputs; write commas between the columns"),
         ("a,label\n1,0\n2,1.5\n", "3: column 'label': 1.5 is not a class; write whole numbers from 0 to 999"),
         ("a,label\n\n1,-1\n", "3: column 'label': -1 is not a class"),
+        ("a,label\n1,1000\n", "2: column 'label': 1000 is not a class"),
         ("label\n1\n", "1: columns label: it needs"),
         ("a,label,Label\n1,0,1\n", "1: columns a, label, Label: two of them are 'label'; leave one"),
     ],
@@ -230,6 +237,10 @@ def test_labels_are_classes_up_to_the_outputs(tmp_path: Path) -> None:
     assert samples.of_classes and samples.head(1).with_classes(5).targets.shape == (1, 5)
     with pytest.raises(SettingsError, match="3 targets per sample"):
         samples.with_classes(2).check_outputs(2)
+    path.write_text("x,label\n1,0\n2,0\n")
+    np.testing.assert_array_equal(load_table(path).targets, [[1, 0], [1, 0]])
+    path.write_text("x,label\n1e30,999\n")
+    assert load_table(path).features.item() == 1e30 and load_table(path).targets.argmax() == 999
     path.write_text("x,y,target\n1,2,3\n")
     assert not load_table(path).labelled and load_table(path).with_classes(4).targets.shape == (1, 1)
 
@@ -377,6 +388,73 @@ def test_sweeps_that_do_not_come_to_rest_are_remarked_on(tmp_path: Path, change:
     )
 
 
+def chain_learner(**more: object) -> GeneralLearner:
+    numbers = {"gain": 1.0, "nudge": 1e-6, "conductance_rates": (1e-9,), "batch_size": 1, "dtype": "float64"}
+    learner = make_learner(cs.parse(CHAIN), Recipe(Path("chain.cir"), **{**numbers, **more}), "cpu")
+    assert isinstance(learner, GeneralLearner)
+    return learner
+
+
+def test_the_remark_is_of_the_largest_inputs_and_of_a_twentieth(monkeypatch: pytest.MonkeyPatch) -> None:
+    settled, found = -3 * 2000 / 3040, []
+    for sweeps in (4, 20, 40, 80, 120, 160, 240, 400, 2000):
+        learner = chain_learner(sweeps=sweeps)
+        samples = Samples(np.array([[0.0], [1.0], [-3.0], [2.0]]), 1.0, np.zeros((4, 1)))
+        off = 1 - learner.outputs(samples, slice(2, 3)).item() / settled
+        learner.prepare(samples)
+        wanted = f"are up to {-off * settled:.3g} V from where the circuit settles (up to {-settled:.3g} V)"
+        assert (wanted in learner.remark) if off > 0.05 else not learner.remark
+        found.append(off)
+    assert any(0.05 < off < 0.5 for off in found) and any(1e-4 < off < 0.05 for off in found)
+    monkeypatch.setattr(general, "solve", partial(cs.solve, settings=cs.Settings(method="bcd", max_sweeps=1)))
+    learner = chain_learner(sweeps=400)
+    learner.prepare(samples)
+    assert not learner.remark  # nobody knows where it settles
+
+
+def test_when_a_nudged_problem_is_tested(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[float, bool]] = []
+    monkeypatch.setattr(general, "check_convex", lambda *found, doubts: calls.append((found[2], doubts)))
+    monkeypatch.setattr(general, "_CHECK_EVERY", 3)
+    samples = Samples(np.ones((7, 1)), 1.0, np.zeros((7, 1)))
+    for few, wanted in ((200, [k % 3 == 0 for k in range(7)]), (0, [True] * 3)):
+        monkeypatch.setattr(general, "_FEW", few)
+        calls.clear()
+        chain_learner().train(samples, np.arange(7), {"Ro": 0.0})
+        assert calls == [(-1e-6, doubts) for doubts in wanted]
+
+
+@pytest.mark.parametrize("algorithm", ["ep", "implicit"])
+def test_costs_are_of_the_free_states_before_the_steps(algorithm: str) -> None:
+    learner = chain_learner(tol=1e-12, algorithm=algorithm, batch_size=2)
+    samples = Samples(np.array([[1.0], [2.0]]), 1.0, np.array([[0.5], [1.5]]))
+    y = np.array([1.0, 2.0]) * 2000 / 3040
+    tally = learner.train(samples, np.arange(2), {"Ro": 1e-9})
+    assert (tally.samples, tally.wrong) == (2, 0)
+    assert tally.cost == pytest.approx(0.5 * ((y - [0.5, 1.5]) ** 2).sum(), rel=1e-8)
+    (free,) = learner.free_state()
+    state = learner.arrays()["state"]
+    np.testing.assert_allclose(state, free, rtol=1e-2)  # at rest, or nudged from there
+    assert np.array_equal(state, free) is (algorithm == "implicit")
+
+
+def test_outputs_begin_at_a_state_of_zero() -> None:
+    learner = chain_learner(sweeps=1)
+    assert learner.outputs(Samples(np.zeros((3, 1)), 1.0, np.zeros((3, 1))), slice(0, 3)).tolist() == [[0.0]] * 3
+
+
+def test_a_source_takes_the_data_or_learns() -> None:
+    deck = CHAIN.replace(".input Vx", ".input vX").replace(".train Ro", ".train VX")
+    with pytest.raises(SettingsError, match=r"vx is in \.input and in \.train"):
+        input_sources(cs.parse(deck))
+
+
+def test_a_value_without_end_is_not_taken_for_the_upper_bound() -> None:
+    learner = chain_learner(g_max=1.0, tol=1e-9)
+    with pytest.raises(LearningError, match="Ro: its new values are not finite; choose smaller learning rates"):
+        learner.train(Samples(np.ones((1, 1)), 1.0, np.zeros((1, 1))), np.arange(1), {"Ro": np.inf})
+
+
 def test_test_data_has_the_columns_of_the_training_data(tmp_path: Path) -> None:
     table = tmp_path / "other.csv"
     table.write_text("b,a,target equal,target differ\n1,1,1,0\n")
@@ -385,6 +463,8 @@ def test_test_data_has_the_columns_of_the_training_data(tmp_path: Path) -> None:
     assert f"{table}:1: columns b, a, target equal, target differ; {TABLES / 'xor.csv'} has a, b, " in result.output
     assert "columns go by their places, put them in the same order" in result.output
     assert not (tmp_path / "run").exists()
+    table.write_text("a,second,target equal,target 2\n1,1,1,0\n")  # other names mean nothing
+    assert load_table(table, like=TABLES / "xor.csv").columns[0] == ("a", "second")
 
 
 @pytest.mark.parametrize(
@@ -392,6 +472,7 @@ def test_test_data_has_the_columns_of_the_training_data(tmp_path: Path) -> None:
     [
         ("b,a,target y,target z", "columns b, a are in another order than the inputs of .*my.cir, a, b;"),
         ("vb,VA,target y,target z", "columns vb, VA are in another order than the inputs of .*my.cir, Va, Vb;"),
+        ("a,b,TARGET_z,Target_y", "columns TARGET_z, Target_y are in another order than the outputs of .*, y, z;"),
         ("target_Z,a,b,target_y", "columns target_Z, target_y are in another order than the outputs of .*, y, z;"),
         ("v(b),V(A),target y,target z", r"columns v\(b\), V\(A\) are in another order than the inputs of .*, a, b;"),
         ("time,a,target y,target z", "columns time, a are in another order than the inputs of .*my.cir, a, b;"),
@@ -427,11 +508,12 @@ def test_columns_that_have_the_names_of_nodes_stand_in_their_order(tmp_path: Pat
     [
         ("0,1,target_0,target_1", True), ("1,2,target_2,target_3", True), ("2,1,target_2,target_3", False),
         ("1,2,target_3,target_2", False), ("p,V1,target_0,target_9", False),
+        ("1,target_2,target_3", True), ("2,target_2,target_3", False),
     ],
 )  # fmt: skip
 def test_numbers_of_columns_are_names_of_nodes_where_all_are(tmp_path: Path, header: str, fits: bool) -> None:
     deck = "t\nV1 1 0 1\nV2 2 0 1\nR1 1 3 1k\nR2 2 3 1k\nR3 2 0 1k\nR4 3 0 1k\n.input V1 V2\n.output 2 3\n.train R1\n"
-    (tmp_path / "my.csv").write_text(f"{header}\n1,2,3,4\n")
+    (tmp_path / "my.csv").write_text(f"{header}\n{','.join('1234'[: header.count(',') + 1])}\n")
     samples = load_table(tmp_path / "my.csv")
     if fits:
         check_columns(cs.parse(deck), samples)
@@ -450,6 +532,8 @@ def test_sources_between_nodes_go_by_their_own_names_alone(tmp_path: Path) -> No
         else:
             with pytest.raises(SettingsError, match="the inputs of netlist, V1, V2;"):
                 check_columns(cs.parse(deck), samples)
+    (tmp_path / "my.csv").write_text(",a,target\n1,2,3\n")  # no name is not that of a source between nodes
+    check_columns(cs.parse(deck.replace("V1 a b 1", "V1 d 0 1\nR5 d a 1k")), load_table(tmp_path / "my.csv"))
 
 
 def test_a_label_beside_targets_is_refused(tmp_path: Path) -> None:
