@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import os
 import shlex
@@ -103,6 +104,77 @@ def test_results_hold_the_runs_of_earlier_commands() -> None:
         assert [row["seed"] for row in csv.DictReader(file)] == ["1", "2", "10", "10"]
 
 
+def test_seeds_and_what_is_varied() -> None:
+    seeds, vary = study._Seeds(), study._Vary()
+    assert seeds.convert("0:2", None, None) == seeds.convert("0,1,2", None, None) == (0, 1, 2)
+    assert len(seeds.convert("1:10000", None, None)) == 10_000
+    assert vary.convert("batch-size=4, 8", None, None) == ("batch_size", ("4", "8"))
+    task = study._task(Path("s"), {"conductance_rates": "0.1/0.2", "sweeps": "4"}, 3, ["--epochs", "2"])
+    place = str(Path("s", "conductance_rates=0.1+0.2,sweeps=4", "seed3"))
+    assert (task.folder, task.seed) == (place, 3)
+    assert task.arguments == (
+        *("--epochs", "2", "--conductance-rates", "0.1,0.2", "--sweeps", "4"),
+        *("--seed", "3", "--out", place, "--threads", "1"),
+    )
+
+
+def test_what_makes_another_study() -> None:
+    def facts(*more: str) -> dict[str, object]:
+        return study._facts([*shlex.split(OPTIONS), *more], ["nudge"])
+
+    found = facts()
+    assert facts("--nudge", "3") == found
+    assert "nudge" not in found and "expected" not in found
+    changes = ["--limit 9", "--test-limit 9", "--steps 4", "--order sequential", "--backend cpu", "--sweeps 9"]
+    for change in (*changes, "--epochs 9", "--order sequential --first-image 4"):
+        assert facts(*change.split()) != found, change
+    assert facts(*"--order sequential --first-image 4".split()) != facts("--order", "sequential")
+    np.savez("one.npz", g1=np.ones(1))
+    np.savez("two.npz", g1=np.zeros(1))
+    assert len({str(x["init"]) for x in (found, facts("--init", "one.npz"), facts("--init", "two.npz"))}) == 3
+    labels = Path("data/t10k-labels-idx1-ubyte.gz")
+    data = bytearray(gzip.decompress(labels.read_bytes()))
+    data[-1] = (data[-1] + 1) % 3
+    labels.write_bytes(gzip.compress(data))
+    assert facts() != found
+
+
+def test_only_what_this_run_left_counts_as_finished() -> None:
+    figures = dict.fromkeys(study._FIGURES, 1.0)
+    task, row = study.Task("s", {"nudge": "1"}, 3, ()), {"varied": {"nudge": "1"}, "seed": 3, **figures}
+    Path("s").mkdir()
+    for change, finished in (({}, True), ({"seed": 4}, False), ({"varied": {"nudge": "1.0"}}, False)):
+        Path("s/result.json").write_text(json.dumps({**row, **change}))
+        outcome = study._finished(task)
+        assert (outcome is not None) is finished and (not outcome or outcome.figures == figures)
+    Path("s/result.json").write_text("{}")
+    assert study._finished(task) is None
+
+
+def test_where_a_run_goes_on_from() -> None:
+    alone(f"{OPTIONS} --seed 1 --threads 1 --out s")
+    newest, previous = Path("s/checkpoint.npz"), Path("s/checkpoint-previous.npz")
+    assert study._go_on(Path("s")) == ["--resume", str(newest)]
+    newest.write_bytes(b"")
+    assert study._go_on(Path("s")) == ["--resume", str(previous)]
+    Path("s/log.txt").touch()
+    previous.write_bytes(b"")
+    assert study._go_on(Path("s")) == []
+    left = {path.name for path in Path("s").iterdir()}
+    assert "log.txt" in left
+    assert not left & {newest.name, previous.name, "config.json", "metrics.csv", "trained.cir"}
+
+
+def test_the_table_of_a_study(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"test_error": x, "train_error": x / 10} for x in (3.0, 4.0, 8.0)]
+    summary = [{"varied": {"nudge": nudge}, **study._spread(some)} for nudge, some in (("1", rows), ("2", []))]
+    study._print(summary, ["nudge"])
+    head, _, *lines = capsys.readouterr().out.splitlines()
+    assert "nudge" in head and "least" in head
+    assert lines[0].split() == "1 3 5.00 ± 2.65 3.00 8.00 0.50 ± 0.26".split() and lines[1].split() == ["2", "0"]
+    assert study._numbers(["1", "2e-3"]) == [1.0, 0.002] and study._numbers(["1", "ep"]) == ["1", "ep"]
+
+
 def test_an_interrupted_run_goes_on() -> None:
     alone(f"{OPTIONS} --seed 1 --threads 1 --out whole")
     alone(f"{OPTIONS} --seed 1 --threads 1 --steps 20 --out s/recipe/seed1")
@@ -150,7 +222,9 @@ def test_a_run_goes_on_from_what_is_whole_and_else_anew() -> None:
     succeed(f"{OPTIONS} --seeds 1:3 --out s")
     after = json.loads(Path("s/results.json").read_text())["runs"]
     assert [{**row, "seconds": 0} for row in after] == [{**row, "seconds": 0} for row in before]
-    assert ["continuing after" in (one / "log.txt").read_text() for one in runs] == [True, False, False]
+    logs = [(one / "log.txt").read_text() for one in runs]
+    assert ["continuing after" in log for log in logs] == [True, False, False]
+    assert [log.count("tiny.cir: ep, ") for log in logs] == [2, 2, 2]  # of both times
 
 
 def test_a_checkpoint_of_another_version_is_kept() -> None:
@@ -172,6 +246,7 @@ def test_a_checkpoint_of_another_version_is_kept() -> None:
         ("--resume", "--resume is not for a study; use nothing: a study always continues"),
         ("--threads 2", "--threads is not for a study"),
         ("--seeds 5:1", "seeds are numbers from 0, each once"),
+        ("--seeds=-1,2", "seeds are numbers from 0, each once"),
         ("--seeds 1,1", "seeds are numbers from 0, each once"),
         ("--seeds 1:2:3", "write 1:5, or 1,2,7"),
         ("--seeds 1:1000000000000000000000", "more than 10,000 seeds; take fewer"),
@@ -180,6 +255,8 @@ def test_a_checkpoint_of_another_version_is_kept() -> None:
         ("--vary nudge", "write KEY=X,Y with a KEY of algorithm"),
         ("--vary seed=1,2", "write KEY=X,Y with a KEY of algorithm"),
         ("--vary nudge=1,1", "each value once"),
+        ("--vary nudge=1,", "each value once"),
+        ("--vary g_min=0,1e-3 --g-min 0", "--g-min is given, and g_min varied"),
         ("--vary nudge=1 --vary nudge=2", "each key once, with all its values"),
         ("--vary nudge=1,2 --nudge 3", "--nudge is given, and nudge varied: put it among the values instead"),
         ("--vary nudge=0.5,0.50", "nudge=0.5 and nudge=0.50 are the same setting; leave one out"),
