@@ -24,7 +24,7 @@ from training.costs import cost_gradient
 from training.evaluate import evaluate
 from training.fit import TABLES, main
 from training.general import GeneralLearner, input_sources, split_inputs
-from training.learner import LearningError, Samples, Tally
+from training.learner import LearningError, Samples, Tally, check_arrays, check_batches
 from training.network import make_learner, trained_kinds, within_window
 from training.options import command_line, shared_options
 from training.recipe import Recipe, find_recipe
@@ -277,6 +277,17 @@ def test_a_part_is_of_classes_where_the_whole_is() -> None:
     for targets, classes in ((one_hot, True), (any_two, False)):
         samples = Samples(np.zeros((len(targets), 1)), 1.0, targets)
         assert [samples.head(k).head(1).of_classes for k in (1, 2, 9)] == [classes] * 3
+        assert samples.head(len(samples)) is samples
+    assert not Samples(np.zeros((0, 1)), 1.0, np.zeros((0, 3))).of_classes
+
+
+def test_batches_are_whole_and_arrays_of_their_types() -> None:
+    check_batches(np.arange(8), 4)
+    with pytest.raises(SettingsError, match="6 samples are not a whole number of batches of 4"):
+        check_batches(np.arange(6), 4)
+    check_arrays({"g": np.ones(2)}, {"g": np.zeros(2)})
+    with pytest.raises(SettingsError, match="array 'g' is float32"):
+        check_arrays({"g": np.ones(2, np.float32)}, {"g": np.zeros(2)})
 
 
 def test_a_table_that_is_missing_or_not_text(tmp_path: Path) -> None:

@@ -359,6 +359,8 @@ def test_what_is_trained_begins_within_the_bounds() -> None:
         np.testing.assert_array_equal(found.crossbars[0].g, circuit.crossbars[0].g)
         np.testing.assert_array_equal(found.current_sources.i, circuit.current_sources.i)
     assert within_window(circuit, RECIPE) == (circuit, 0)
+    assert within_window(circuit, replace(RECIPE, g_min=WINDOW["g_min"]))[1] == (g < WINDOW["g_min"]).sum() > 0
+    assert within_window(circuit, replace(RECIPE, g_max=WINDOW["g_max"]))[1] == (g > WINDOW["g_max"]).sum() > 0
 
 
 def test_a_nudge_that_is_too_strong_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
