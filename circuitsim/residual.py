@@ -1,7 +1,7 @@
-"""The certificate: how well given voltages satisfy a problem. Computed from problem and voltages alone.
+"""The certificate: how well given voltages satisfy a problem. Computed from the problem and the voltages alone.
 
-Its measure is the violation rho of each free unit (kcl.py), relative to the currents that meet there; what rounding
-decides does not count (`Check._nothing`).
+Its measure is the violation rho of each free unit (kcl.py), relative to the currents that meet there; amounts within
+rounding do not count (`Check._nothing`).
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ class Residuals:
 
     kcl_amps             largest KCL violation rho, A
     kcl_relative         largest rho / (sum of the absolute branch currents at the unit), 0/0 = 0, and 0 where rounding
-                         can make rho; or, if larger, by how much a controlled source misses its law / (sum of the
+                         can produce rho; or, if larger, the error in the law of a controlled source / (sum of the
                          absolute terms of the law)
     clamp_volts          largest violation of an ideal diode's voltage bound, V
     complementarity_watts  largest (ideal diode's current) x (its gap), W
     power_balance_watts  |power of the sources - power absorbed| = |sum of x rho| (Tellegen), W
     gap_watts            bound on E(v) - E(v*), half the excess power, for v* within the span of voltages seen, W
-    worst_row, worst_unit  where kcl_relative is; unit -1: nowhere, or at the law of a controlled source
+    worst_row, worst_unit  where kcl_relative occurs; unit -1: nowhere, or in the law of a controlled source
     """
 
     kcl_amps: float
@@ -66,7 +66,7 @@ class Residuals:
     worst_unit: int = -1
 
     def merge(self, other: Residuals, first_row: int) -> Residuals:
-        """The worst of two parts of a batch; `other` starts at row `first_row`."""
+        """The worst figures of two parts of a batch; `other` starts at row `first_row`."""
         worse = not (other.kcl_relative <= self.kcl_relative or np.isnan(self.kcl_relative))
         return Residuals(
             **{name: float(np.maximum(getattr(self, name), getattr(other, name))) for name in FIGURES},  # keeps NaN
