@@ -1,9 +1,9 @@
 """Whether the voltages of a certified solution are held: how far a Newton correction would still move them.
 
-KCL is met relative to the currents at a node. A node, or several that large conductances join, may hang on so little
+KCL is met relative to the currents at a node. A node, or several joined by large conductances, may be held so weakly
 that a violation far below these currents moves it by volts. With A the conductance matrix of the tangents and rho the
-violations, the correction is A^-1 rho. A is an M-matrix, so A^-1 has no negative entry, its largest in each row is the
-diagonal one, which is the resistance from the node to the known potentials, and that is at most the resistance of any
+violations, the correction is A^-1 rho. A is an M-matrix, so A^-1 has no negative entry; the largest in each row is the
+diagonal one, which is the resistance from the node to the known potentials; and that is at most the resistance of any
 path there (Rayleigh's monotonicity law):
 
     |A^-1 rho|_u <= sum_v |rho_v| R_v,   R_v the resistance of a path from v to a known potential.
@@ -43,7 +43,7 @@ def hardly_moves(step: Floats, allowed: Floats) -> bool:
 class Held:
     """The question for one reciprocal problem; its network, from `network`, is made when bounds do not answer it.
 
-    Only who holds `network_lock` works with the network: it keeps what it factored last.
+    Hold `network_lock` when working with the network, which keeps what it factored last.
     """
 
     def __init__(self, problem: Problem, network: Callable[[], Network], network_lock: threading.RLock) -> None:

@@ -1,7 +1,7 @@
-"""The linear network of newton: what a problem is when every leg is replaced by its tangent.
+"""The linear network of newton: what a problem becomes when every leg is replaced by its tangent.
 
-Conductances and currents, by elimination or conjugate gradients. Where there are controlled sources `MnaNetwork`
-(mna.py) takes its place.
+It consists of conductances and currents, and is solved by elimination or conjugate gradients. With controlled sources
+`MnaNetwork` (mna.py) takes its place.
 """
 
 from __future__ import annotations
@@ -74,9 +74,9 @@ class Network:
         self.factored_slope = np.full(legs.a.size, np.nan)
 
     def otherwise(self) -> Iterator[Network]:
-        """Networks for other tries, when full steps led nowhere: without a forest, diodes all as stiff, or gently so.
+        """Networks for further attempts when full steps failed: without a forest, diodes all equally or gently stiff.
 
-        Where states hang on rounding the one may lead to a solution and the other not. Only those that are new.
+        Where states depend on rounding, one may lead to a solution and another not. Only new ones are given.
         """
         if not self.problem.circuit.reciprocal:
             return
@@ -89,7 +89,7 @@ class Network:
                 yield network
 
     def of(self, problem: Problem) -> Network:
-        """The same network, with its factors, for a problem that differs from its own in sources alone."""
+        """The same network, with its factors, for a problem that differs in its sources only."""
         other = copy(self)
         other.problem = problem
         return other

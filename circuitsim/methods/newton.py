@@ -1,15 +1,16 @@
-"""Semismooth Newton: every nonlinear branch is replaced by its tangent, the linear network solved, again and again.
+"""Semismooth Newton: replace every nonlinear branch by its tangent, solve the linear network, and repeat.
 
-A leg (topology.Legs) at voltage w carries i(w); its tangent there is a conductance g = i'(w) beside a current source.
-All tangents at once make a linear network. Its solution gives each leg a new voltage and, on the old tangent, a
-current, from which the next tangents are taken (limiting.py).
+A leg (topology.Legs) at voltage w carries i(w); its tangent there is a conductance g = i'(w) in parallel with a current
+source. All tangents together make a linear network. Its solution gives each leg a new voltage and, on the old tangent,
+a current, from which the next tangents are taken (limiting.py).
 
-An ideal diode conducts or not. When it does, it is the stiff line i = lam + rho (v - vf), and lam the current of the
-solution before (augmented Lagrangian, R. T. Rockafellar 1976): v = vf and the current follow exactly, for any rho.
+An ideal diode conducts or not. When it does, it is the stiff line i = lam + rho (v - vf), with lam the current of the
+previous solution (augmented Lagrangian, R. T. Rockafellar 1976): v = vf and the current follow exactly, for any rho.
 
-Full steps have no guarantee. When they go round in circles, interior.py takes over where all legs are ideal or PWL,
-line_search.py elsewhere and where that leads nowhere; where there is no co-content, states.py for few legs of straight
-pieces, damped steps, other starts, and then continuation.py. What is found is refined to all digits by polish.py.
+Full steps are not guaranteed to converge. When they cycle, interior.py takes over where all legs are ideal or PWL, and
+line_search.py elsewhere, or where interior.py fails. Where there is no co-content, the fallbacks are states.py for few
+legs of straight pieces, damped steps, other starts, and then continuation.py. The result is refined to all digits by
+polish.py.
 
 The unknowns are u = (x, j): the voltages of the free units, and in non-reciprocal circuits the currents that
 mna.MnaNetwork adds.

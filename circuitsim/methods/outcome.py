@@ -1,4 +1,4 @@
-"""What a method hands back."""
+"""What a method returns."""
 
 from __future__ import annotations
 

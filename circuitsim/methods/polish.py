@@ -1,7 +1,7 @@
-"""The last digits of a solution that newton has found, or of one that it has nearly found.
+"""The last digits of a solution that newton has found, or has nearly found.
 
-A correction d of the voltages x is kept apart from them (kcl.shift), and d itself is corrected from the KCL violations
-that are left: every branch voltage then has all its digits, however close its ends are.
+A correction d to the voltages x is kept separately (kcl.shift), and d itself is corrected from the remaining KCL
+violations: every branch voltage then has all its digits, however close in potential its ends are.
 """
 
 from __future__ import annotations
