@@ -1,6 +1,6 @@
-"""What a result gives as named columns: v(NODE), i(SOURCE), then what is saved, such as @R1[p].
+"""Results as named columns: v(NODE), i(SOURCE), then what is saved, such as @R1[p].
 
-A name stands once, in any case: what is saved as V(Out) is the column v(out) that is there already.
+Each name occurs once, in any case: if V(Out) is saved, that is the existing column v(out).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def fresh(names: Sequence[str], given: Iterable[str] = ()) -> list[int]:
 
 
 def apart(form: str, names: Iterable[str], own: Iterable[str]) -> list[str]:
-    """What columns are called: form(NAME) where the table has the name, in any case, for another one.
+    """Names for columns: form(NAME) where the table already uses the name, in any case, for another column.
 
     >>> apart("param", ["V1", "Status"], own=["status"])
     ['V1', 'param(Status)']

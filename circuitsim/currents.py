@@ -1,4 +1,4 @@
-"""Currents and powers of elements, from the voltages: Ohm's law where there is one, KCL where there is not."""
+"""Currents and powers of elements, from the voltages: by the element's law where it has one, otherwise by KCL."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Islands: parts of a circuit without a resistive path to ground. What they may float on, and what no voltages can fix.
+"""Islands: parts of a circuit without a resistive path to ground. Which may float, and which have no solution.
 
 KCL on an island is solvable exactly when its net injected current can be routed to ground through nonlinear branches,
-each within what its law can carry in that direction (laws.most_current; an ideal diode forward: any amount): a maximum
-flow, whose minimum cut is the witness when it fails.
+each within what its law can carry in that direction (laws.most_current; an ideal diode, forward: any amount). This is a
+maximum-flow problem, whose minimum cut is the witness when it fails.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Islands:
     joined_by_current: tuple[Ints, Ints]  # parts that an F or G joins, whose current the solution tells
 
     def pushed(self, circuit: Circuit, i: Floats) -> tuple[Floats, Floats]:
-        """What source currents `i` (rows, n_sources) push into each part, net and in absolute value, A; ground: 0."""
+        """The current that sources `i` (rows, n_sources) push into each part, net and absolute, A; 0 for ground."""
         s = circuit.current_sources
         ends, sources = np.concatenate([self.part[s.b], self.part[s.a]]), np.tile(np.arange(len(s)), 2)
         signs = np.repeat([1.0, -1.0], len(s))

@@ -1,8 +1,8 @@
-"""The equations at given voltages: what flows out of every free unit, and by how much a law is missed.
+"""The equations at given voltages: what flows out of every free unit, and how far a law is violated.
 
 For a free unit u let F[u] be the sum of its branch currents, ideal diodes left out (A, positive: more flows out than
-in). KCL asks the ideal diodes at u to supply F[u]; the one to `lo` can only when F >= 0 and x = lo, the one to `hi`
-only when F <= 0 and x = hi. What is left is the violation
+in). KCL requires the ideal diodes at u to supply F[u]; the one to `lo` can do so only when F >= 0 and x = lo, the one
+to `hi` only when F <= 0 and x = hi. What remains is the violation
 
     rho = s (x - clip(x - F / s, lo, hi)),   s = dF/dx:
 

@@ -11,9 +11,9 @@ Shockley, at junction voltage w (ngspice manual, diode model; the law of SPICE 3
     recombination:      j + ISR (exp(w / (NR Vt)) - 1) ((1 - w / VJ)^2 + 0.005)^(M/2)
     high injection:     i = j / (1 + sqrt(j / IKF)) for j > 0, else i = j
 
-plus GMIN w where the deck asks for gmin. ngspice drops the recombination current below -3 N Vt, where its law jumps
-back; here, as in PSpice, it goes on. A series resistance RS is solved exactly: v = w + RS i(w).
-Beyond MAX_EXPONENT exponentials stay what they are there, and so do their slopes; a sinh goes on as a straight line
+plus GMIN w where the deck sets gmin. ngspice drops the recombination current below -3 N Vt, so that its law jumps
+there; here, as in PSpice, it continues. A series resistance RS is solved exactly: v = w + RS i(w).
+Beyond MAX_EXPONENT exponentials and their slopes keep the value they have there; a sinh continues as a straight line
 beyond STRAIGHT.
 """
 

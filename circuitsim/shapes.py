@@ -1,4 +1,4 @@
-"""The shapes that circuits have on paper: what is joined to what, layers, and grids that the names of nodes tell of."""
+"""Shapes for drawing a circuit: which nodes are joined, layers, and grids as the names of nodes suggest them."""
 
 from __future__ import annotations
 

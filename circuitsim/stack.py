@@ -1,11 +1,11 @@
 """Circuits of one structure side by side, as one circuit: its copies share nothing but ground.
 
-Draws of a Monte Carlo analysis and points of a sweep are small circuits that differ in their values. Next to each other
-they are one circuit whose solution is that of each of them, and NumPy and the solvers work on all of them at once. What
-is judged by the largest voltage or current of a circuit - when to stop, what is rounding - is judged in each copy by
-its own (copies.py).
+The draws of a Monte Carlo analysis and the points of a sweep are often small circuits that differ in their values only.
+Side by side they form one circuit, whose solution contains that of each, and NumPy and the solvers work on all of them
+at once. What is judged by the largest voltage or current of a circuit - when to stop, what counts as rounding - is
+judged in each copy by that copy's own (copies.py).
 
-Branches of a copy come after those of the copies before it, in their own order, as nodes and rows of tables do
+The branches of a copy follow those of the copies before it, in their own order, as do nodes and rows of tables
 (netlist/copies.py).
 """
 

@@ -1,9 +1,9 @@
-"""What of a solution is not unique: voltages of islands that can shift, currents that can circulate.
+"""What is not unique in a solution: voltages of islands that can shift, currents that can circulate.
 
-Resistor currents always are unique, and with them all voltages within a part. A part's potential may shift as far as
-the diodes around it let it while every current stays: difference constraints again, whose shortest paths from and to
-ground are the interval. Where the equations of controlled sources have no room for any shift, there is none. Currents
-can circulate only in loops of sources and ideal diodes that conduct, or are about to.
+Resistor currents are always unique, and with them all voltages within a part. A part's potential may shift as far as
+the diodes around it allow with all currents unchanged: difference constraints again, whose shortest paths from and to
+ground give the interval. Where the equations of controlled sources allow no shift, there is none. Currents can
+circulate only in loops of sources and of ideal diodes that conduct, or are about to.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Nodes -> units: nodes tied together by voltage sources and shorts move as one, with fixed offsets between them."""
+"""Nodes -> units: nodes that voltage sources and shorts tie together move as one, with fixed offsets between them."""
 
 from __future__ import annotations
 
