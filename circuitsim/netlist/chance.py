@@ -1,9 +1,9 @@
-"""Where the random functions of expressions draw: for one seed (NumPy's generator), or for many netlists at once.
+"""Random draws for the functions of expressions: for one seed (NumPy's generator), or for many netlists at once.
 
-For many every value that depends on a draw, or on what else differs between them (expand.Changes), has a last axis
-more, the netlists. Each keeps a generator of its own and takes from it what an evaluation for it alone takes, in that
-order; how much of what, an evaluation for one seed has recorded. Where that may differ from one to another there is no
-way together: `NotTogether`.
+For many, every value that depends on a draw, or on anything else that differs between them (expand.Changes), has an
+additional last axis, the netlists. Each netlist has its own generator and draws from it what it would draw if evaluated
+alone, in the same order; an evaluation for one seed has recorded the kinds and numbers of draws. Where these may differ
+between netlists, they cannot be evaluated together: `NotTogether`.
 """
 
 from __future__ import annotations

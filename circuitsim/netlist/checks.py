@@ -1,4 +1,4 @@
-"""What is looked for in the finished tables, all at once: values that no element may have, and likely slips."""
+"""Checks of the finished tables, all at once: values that an element may not have, and likely slips."""
 
 from __future__ import annotations
 

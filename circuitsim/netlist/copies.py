@@ -1,6 +1,6 @@
-"""A netlist several times side by side: its copies share nothing but ground, node 0.
+"""Several copies of a netlist side by side, which share only ground, node 0.
 
-Nodes and rows of the tables of a copy come after those of the copies before it, in their own order.
+The nodes and table rows of a copy follow those of the copies before it, in their own order.
 """
 
 from __future__ import annotations

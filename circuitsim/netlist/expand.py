@@ -47,7 +47,7 @@ def expand(text: Text, path: str, seed: int | None = None) -> Netlist:
 
 @dataclass(frozen=True)
 class Changes:
-    """Values in the place of those that a netlist says; for many netlists at once arrays with one for each (chance)."""
+    """Values that replace those of a netlist; for many netlists at once, arrays with a value for each (chance.py)."""
 
     seed: int | None = None
     temp: Value | None = None  # degree Celsius

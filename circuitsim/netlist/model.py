@@ -1,4 +1,4 @@
-"""What a netlist says, as arrays: one table per element kind. No physics."""
+"""The contents of a netlist as arrays: one table per kind of element. No physics."""
 
 from __future__ import annotations
 

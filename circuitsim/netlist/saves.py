@@ -1,4 +1,4 @@
-"""What to give besides node voltages and source currents: the expressions of `.save`, `.print` and `--save`.
+"""What to output besides node voltages and source currents: the expressions of `.save`, `.print` and `--save`.
 
     v(b)  v(y[0:9])  b       node voltages                         all    every voltage, current and power
     v(a,b)                   from node a to node b                 allv   every node voltage
