@@ -1,4 +1,4 @@
-"""A run that is watched: Ctrl-C, and its progress on the terminal."""
+"""Interaction with a running training: Ctrl-C, and progress on the terminal."""
 
 from __future__ import annotations
 
