@@ -1,4 +1,4 @@
-"""Commands whose errors are messages and exit codes, never tracebacks. Imports little but click."""
+"""Commands whose errors are messages and exit codes, never tracebacks. Imports little besides click."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def handled(error: BaseException) -> None:
 
 
 class Ended(_Raised):
-    """A signal asks this program to end; its number. No Exception, so that only clean-up happens on the way out."""
+    """A signal asks this program to end; its number. Not an Exception, so that only clean-up happens on the way out."""
 
 
 class Interrupted(_Raised, KeyboardInterrupt):
@@ -180,7 +180,7 @@ def in_order(handler: object) -> bool:
 
 @contextmanager
 def _watched(handlers: Sequence[Callable[..., None]], heard: threading.Event, patience: float) -> Iterator[None]:
-    """End the program when one of these handlers of signals is not heard of within so many seconds of its signal."""
+    """End the program when one of these signal handlers has not run within so many seconds of its signal."""
     out, into = os.pipe()
     os.set_blocking(into, False)
 
@@ -267,7 +267,7 @@ def _cannot_write(error: OSError) -> str:
 
 
 def _forget_stdout() -> None:
-    """What is still buffered goes nowhere, instead of failing once more when Python ends."""
+    """Discard what is still buffered, so that it does not fail once more when Python ends."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except io.UnsupportedOperation:  # stdout is not a file

@@ -1,4 +1,4 @@
-"""Archives of arrays in which no damage goes unseen: .npz files without pickles, which numpy reads.
+"""Archives of arrays in which any damage is detected: .npz files without pickles, which numpy reads.
 
 The comment of the zip archive ends with the SHA-256 of every byte before it. A file is written whole or not at all.
 """

@@ -1,6 +1,6 @@
-"""What all pictures share: figures without a screen, colours that colour-blind readers tell apart, axes with units.
+"""What all pictures share: figures without a screen, colours that colour-blind readers can tell apart, axes with units.
 
-Colours: Okabe and Ito's for lines and marks; the map cividis for values of one sign, PuOr around 0 for those of both.
+Colours: Okabe and Ito's for lines and marks; the map cividis for values of one sign, PuOr around 0 for both signs.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Circuit -> netlist in circuitsim's own language: what a circuit is now, in files that read back to the same circuit.
+"""Circuit -> netlist in circuitsim's own language: the present circuit, in files that read back to the same circuit.
 
 Everything is resolved - includes, subcircuits, parameters, expressions, random draws, files - but arrays stay arrays,
 in the order of the deck. Numbers are written so that they read back to the same double; a resistor is written in ohm
-where that gives its conductance exactly, otherwise as `g=` in siemens. Left behind is what has no effect on the
-circuit: the values of L and C, K, `.options scale`, models that no element uses. Diodes (and nonlinear resistors) of
-several instances of a subcircuit share one model when their models are equal. A `.dc` card that final values cannot
-follow, of a parameter say, becomes a comment.
+where that gives its conductance exactly, otherwise as `g=` in siemens. What has no effect on the circuit is omitted:
+the values of L and C, K, `.options scale`, models that no element uses. Diodes (and nonlinear resistors) of several
+instances of a subcircuit share one model when their models are equal. A `.dc` card that has no meaning for final
+values, for example of a parameter, becomes a comment.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The certificate of an answer that another simulator gave, for the circuit as circuitsim reads it."""
+"""The certificate of another simulator's answer, for the circuit as circuitsim reads it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs ngspice as a separate program and reads the raw files that it leaves.
+"""Runs ngspice as a separate program and reads the raw files that it writes.
 
 Names in the results are ngspice's: lower case, each byte that is not ASCII as `_`; `v(out)` a node voltage, `i(v1)` the
 current through a voltage source from its first node to its second, `v(d1#internal)` the node behind a diode's RS.

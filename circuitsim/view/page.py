@@ -1,4 +1,4 @@
-"""The page as text: for the server, with its assets beside it, or as one file that holds them all, and the answers."""
+"""The page as text: for the server, with separate assets, or as one file that contains these and the answers."""
 
 from __future__ import annotations
 
