@@ -83,7 +83,7 @@ class Islands:
     def check(self, circuit: Circuit, i: Floats, first_row: int = 0) -> None:
         """Raise TopologyError when source currents `i` (rows, n_sources) cannot leave, or reach, an island.
 
-        They are those of the batch rows from `first_row` on; the error names the first row that fails.
+        They are for the batch rows from `first_row` on; the error names the first row that fails.
         """
         if self.n_parts <= 1 or not len(circuit.current_sources):
             return
@@ -98,7 +98,7 @@ class Islands:
                     self._blame(circuit, float(net[row, stuck].sum()), stuck, first_row + row if len(i) > 1 else None)
 
     def _stuck(self, net: Floats, size: Floats, push: bool) -> Ints:
-        """Parts into which more is pushed than can get out together; with `push` false all flows are reversed."""
+        """Parts into which more is pushed in all than can leave; with `push` false all flows are reversed."""
         if not (net > 0).any():
             return np.zeros(0, np.int64)
         tail, head = (self.arcs.a, self.arcs.b) if push else (self.arcs.b, self.arcs.a)
@@ -203,8 +203,8 @@ class _Flow:
     def _least_cut(self, core: dict[int, dict[int, float]]) -> list[int]:
         """The sources' side of a least cut of connected parts that all lie on loops.
 
-        In whole numbers of the smallest power of two that all are multiples of: what rounds as flows are pushed on
-        leaves residual capacities, and then the value of a maximum flow is right and the cut that is read off it wrong.
+        Computed in integers, in units of a power of two of which all capacities are multiples: rounding of flows
+        would leave residual capacities, and then the value of a maximum flow is right but the cut read off it is wrong.
         """
         import networkx as nx
 

@@ -116,8 +116,9 @@ def plain_current(law: NDArray[np.int8], params: Floats, v: Floats) -> tuple[Flo
 def exponential_voltage(law: NDArray[np.int8], params: Floats, current: Floats) -> Floats:
     """Voltages (V) at which the exponentials of SHOCKLEY and SINH branches carry `current` (A), (..., m).
 
-    Where nothing else flows through the branch, this turns `branch_current` around; with gmin or ISR, it carries more.
-    Where the law jumps: the voltage nearest 0 of those that fit best. A current that no voltage gives has inf or -inf.
+    If nothing else flows through the branch, this is the inverse of `branch_current`; with gmin or ISR the branch
+    carries more. Where the law jumps, it is the voltage nearest 0 of those that fit best; inf or -inf for a current
+    that no voltage gives.
     """
     v = np.zeros(current.shape)
     for kind, chosen in _groups(law):
