@@ -128,9 +128,9 @@ def solve_tile(
 
 
 class _Pace:
-    """How many sweeps to take before the next look, and whether they lead there in time.
+    """How many sweeps to take before the next check, and whether they converge in time.
 
-    `hasty`: another method is at hand, should they not.
+    `hasty`: another method is available if they do not.
     """
 
     def __init__(self, problem: Problem, rows: int, hasty: bool) -> None:
@@ -143,11 +143,11 @@ class _Pace:
         self.ahead = 0  # sweeps that a look is not worth
 
     def before_a_look(self, sweeps: int) -> int:
-        """Sweeps to take now, after so many."""
+        """How many sweeps to take now, after so many."""
         return max(1, sweeps // 8, self.ahead) if sweeps else 2
 
     def looked(self, sweeps: int, check: Look, tolerance: float) -> None:
-        """Learn from a look."""
+        """Learn from a check."""
         if not self.costly:
             return
         now = sweeps, check.certain
@@ -161,11 +161,11 @@ class _Pace:
             self.earlier = sweeps, check.worst
 
     def begin_again(self) -> None:
-        """The unknowns are others now: corrections."""
+        """Start again: the unknowns are now corrections."""
         self.ahead, self.last = 0, None
 
     def slow(self, sweeps: int, check: Look, tolerance: float) -> bool:
-        """Whether too many sweeps are still to come, at the rate since the earlier look."""
+        """Whether too many sweeps would still be needed, at the rate since the earlier check."""
         earlier = self.earlier
         if not self.hasty or earlier is None or sweeps < self.patience:
             return False

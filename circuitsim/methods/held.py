@@ -36,7 +36,7 @@ _BEYOND = 1.0 + 1e-9  # of a correction: past a knee to which it leads
 
 
 def hardly_moves(step: Floats, allowed: Floats) -> bool:
-    """Whether a step of the voltages (rows, n_free) is nowhere more than allowed, V."""
+    """Whether a step of the voltages (rows, n_free) nowhere exceeds what is allowed, V."""
     return bool((np.abs(step) <= allowed).all())
 
 
@@ -82,9 +82,9 @@ class Held:
     def _bound(self, network: Network, check: Check, rho: Floats, rows: Ints) -> Floats:
         """The largest |A^-1 rho| of each of these rows, (len(rows),), V.
 
-        A has the smallest slopes that the legs have in any of the rows, at the check and at the voltages to which the
-        correction leads: beyond a knee, little may hold what much holds before it. With smaller slopes every entry of
-        A^-1 is larger.
+        A has the smallest slopes of the legs in any of the rows, at the check and at the voltages to which the
+        correction leads: a node may be held strongly on one side of a knee and weakly beyond it. With smaller slopes
+        every entry of A^-1 is larger.
         """
         n, legs = network.legs.n_junctions, network.legs
         offset = check.drive.junction_offset

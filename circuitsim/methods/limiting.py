@@ -67,9 +67,10 @@ def _broken(law: NDArray[np.int8], params: Floats) -> Floats:
 
 
 def limited(law: NDArray[np.int8], params: Floats, old: Floats, current: Floats, v: Floats, line: Floats) -> Floats:
-    """Voltages to go on from, (..., legs), V, where tangents at `old` with `current` (A) gave v and the current `line`.
+    """Voltages for the next tangents, (..., legs), V, where those at `old`, with `current` (A), gave v and `line` (A).
 
-    Beyond the knee of an exponential, and where hardly any current is left, that of `line`, if nearer to 0.
+    Normally v; beyond the knee of an exponential, and where hardly any current is left, the voltage at which the leg
+    carries `line`, if that is nearer to 0.
     """
     w = v.copy()
     chosen = (law == Law.SHOCKLEY) | (law == Law.SINH)

@@ -96,7 +96,7 @@ def _along(network: Network, drive: Drive, u: Floats, d: Floats, v: Floats, lam:
 
 
 def _minimum(derivative: Callable[[float], float]) -> float:
-    """The step at which an increasing derivative crosses 0; 0 when the direction leads nowhere.
+    """The step at which an increasing derivative crosses 0; 0 when the direction is useless.
 
     By Brent's method, to rounding where it is smooth, else as near as a hundred evaluations lead.
     """

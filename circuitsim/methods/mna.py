@@ -142,7 +142,7 @@ class MnaNetwork(Network):
         return sparse.csc_array(self.matrix + on_top + sparse.diags_array(held))
 
     def check_consistent(self, drive: Drive) -> None:
-        """Raise TopologyError when some of the linear equations add up to 0 = something else.
+        """Raise TopologyError when some of the linear equations add up to a contradiction, 0 = something else.
 
         w' M = 0 and w' b != 0 mean that M u = b has no solution; w' is also 0 across every leg, so that their currents
         do not matter. w comes from rational arithmetic: float64 would call a stiff network a singular one. What b
