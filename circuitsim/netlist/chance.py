@@ -23,7 +23,7 @@ MOST_SEED = 2**53  # beyond, a number in a netlist is no longer exact
 
 
 class NotTogether(Exception):
-    """Values cannot be had for many seeds at once: what is drawn depends on draws, or one number must stand for all."""
+    """Values for many seeds cannot be evaluated together: draws depend on draws, or one number must serve all seeds."""
 
 
 class Recorder:
@@ -74,7 +74,7 @@ class Together:
 
 
 class Drawn(Exception):
-    """A random number was asked for where none may be."""
+    """A random number was requested where none is allowed."""
 
 
 class NoChance:
@@ -102,7 +102,7 @@ def seed_by_seed(chance: Chance, compute: Callable[..., Any], *values: Any) -> A
 
 
 def single(value: float | Floats) -> float:
-    """A value that one number must stand for. Raises NotTogether when seeds have numbers of their own."""
+    """A value that must be the same for all seeds. Raises NotTogether when it differs between seeds."""
     if np.ndim(value):
         raise NotTogether
     return float(value)

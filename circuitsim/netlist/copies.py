@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 
 
 def side_by_side(netlist: Netlist, copies: int, values: Mapping[tuple[str, str], Floats]) -> Netlist:
-    """A netlist so many times; what `values` names, (kind, column), has for each copy its own, (copies, rows)."""
+    """Copies of a netlist as one; columns in `values`, by (kind, column), differ between copies, (copies, rows)."""
     tables = {kind: _table(netlist, table, copies, values) for kind, table in netlist.tables.items()}
     return replace(netlist, nodes=[netlist.nodes[0], *netlist.nodes[1:] * copies], tables=tables)
 

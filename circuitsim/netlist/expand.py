@@ -235,7 +235,7 @@ class Evaluation:
     """One evaluation of a deck: parameters and options at once, element rows by `run`."""
 
     def __init__(self, deck: Deck, builder: Builder, changes: Changes, chance: Chance | None = None) -> None:
-        """`chance`: where to draw in the place of the seed's generator."""
+        """`chance`: where to draw instead of from the seed's generator."""
         self.deck = deck
         self.builder = builder
         deck.check_changes(changes.params)
