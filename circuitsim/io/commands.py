@@ -62,9 +62,9 @@ class Group(_Program, click.Group):
 
 
 class _Raised(BaseException):
-    """What a signal raises, with its number. `lost` is called when nobody has it any more and nobody has `handled` it.
+    """What a signal raises, with its number. `lost` is called when it is deleted without having been `handled`.
 
-    Compiled code may ask an object for an attribute, and take whatever Python then raises for a no (NumPy does).
+    Compiled code may ask an object for an attribute, and take any exception as a no (NumPy does).
     """
 
     _lost: Callable[[int], None] | None = None
@@ -74,7 +74,7 @@ class _Raised(BaseException):
         self._lost = lost
 
     def __reduce__(self) -> tuple[type[_Raised], tuple[int]]:
-        """A copy, and what another process gets, are nobody's loss."""
+        """A copy, also one for another process, is not reported when lost."""
         return type(self), (int(self.args[0]),)
 
     def __del__(self) -> None:
@@ -83,7 +83,7 @@ class _Raised(BaseException):
 
 
 def handled(error: BaseException) -> None:
-    """To be told of a KeyboardInterrupt or Ended that is not raised any further."""
+    """Must be called with a KeyboardInterrupt or Ended that is not raised any further."""
     if isinstance(error, _Raised):
         error._lost = None
 
@@ -98,7 +98,7 @@ class Interrupted(_Raised, KeyboardInterrupt):
 
 
 def raised_by(number: int) -> _Raised:
-    """What a signal raises, with nobody to be told when it is lost."""
+    """What a signal raises, without a callback for when it is lost."""
     return Interrupted(number) if number == signal.SIGINT else Ended(number)
 
 

@@ -119,7 +119,7 @@ class Results:
 
 
 def named_texts(found: Iterable[tuple[str, Sequence[str]]], most: int) -> list[str]:
-    """Sentences with at most so many names behind each; none without names.
+    """Sentences, each followed by at most `most` names; a sentence without names is omitted.
 
     >>> named_texts([("open", ["a", "b", "c"]), ("closed", [])], 2)
     ['open: a, b ...']

@@ -96,7 +96,7 @@ class Allowed:
 def allowed_differences(solution: Solution, kcl_relative: float | None = None, theirs: Floats | None = None) -> Allowed:
     """The bounds of the module's text for a solution of one row.
 
-    kcl_relative   the violation of KCL of what is compared, where that is another answer to the same circuit
+    kcl_relative   the KCL violation of the answer that is compared, if that is another answer to the same circuit
     theirs         (nodes,) V, ngspice's voltages
     """
     kcl = solution.residuals.kcl_relative if kcl_relative is None else kcl_relative

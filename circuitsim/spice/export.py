@@ -48,9 +48,9 @@ def export(circuit: Circuit, path: Path, remarks: Sequence[str] = ()) -> None:
     """Write a circuit, with values changed by `with_values` too, as the netlist `path`; `remarks` become comments.
 
     Arrays whose members differ go to a numpy file beside it, `path` with the suffix `.npz`, which is written first.
-    Each of the two files is written whole or not at all. An array or crossbar whose nodes are no ranges (the pins of a
-    subcircuit can make that) is written member by member. Raises SettingsError when sources have a batch of values,
-    when a file cannot be written, or when the name of the numpy file cannot stand in a netlist.
+    Each of the two files is written completely or not at all. An array or crossbar whose nodes do not form ranges (as
+    pins of a subcircuit can cause) is written member by member. Raises SettingsError when sources have a batch of
+    values, when a file cannot be written, or when the name of the numpy file is not possible in a netlist.
 
     >>> import tempfile
     >>> from circuitsim.build import parse

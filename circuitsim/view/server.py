@@ -58,7 +58,7 @@ class PageServer(ThreadingHTTPServer):
         self.server_name, self.server_port = HOST, int(self.server_address[1])
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that goes away in the middle of an answer is no error."""
+        """A browser that disconnects during an answer is not an error."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 

@@ -42,7 +42,7 @@ _UNITS = {"V": "V", "I": "A", "R": "Ω", "E": "V/V", "F": "A/A", "G": "S", "H": 
 
 
 class Session:
-    """What the page of a circuit is told.
+    """Answers the questions of a circuit's page.
 
     >>> from circuitsim.build import parse
     >>> session = Session(parse("divider\\nV1 in 0 10\\nR1 in out 1k\\nR2 out 0 1k"))
