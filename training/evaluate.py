@@ -157,7 +157,7 @@ def evaluate(
 
 
 def write_outputs(found: Evaluation, circuit: Circuit, samples: Samples, path: Path) -> None:
-    """A CSV file, whole or not at all: v(NODE) of each output; class and label where there are classes."""
+    """Write a CSV file, completely or not at all: v(NODE) of each output; class and label where there are classes."""
     from circuitsim.io.files import replacing
 
     names = [f"v({circuit.nodes[k]})" for k in circuit.netlist.outputs]

@@ -140,13 +140,13 @@ class Learner(Protocol):
         """Copies of everything that steps change, by name, for a checkpoint."""
 
     def restore(self, arrays: Mapping[str, NDArray]) -> None:
-        """Go on from what `arrays` returned. SettingsError when names, shapes or types do not fit."""
+        """Continue from what `arrays` returned. SettingsError when names, shapes or types do not fit."""
 
     def values(self) -> dict[str, Floats]:
         """The trained elements' values by name (S, A, V), in `.train` order, for Circuit.with_values."""
 
     def free_state(self) -> list[Floats]:
-        """Free states before the last update, one array (batch, units) a layer; one in all when there are no layers."""
+        """Free states before the last update, one array (batch, units) per layer; just one without layers."""
 
 
 class LearningError(SettingsError):

@@ -21,7 +21,7 @@ _DIGITS = 6
 
 @dataclass(frozen=True)
 class Row:
-    """A line of metrics.csv: an epoch's training, then the test set. Six digits, but for the seconds."""
+    """A line of metrics.csv: an epoch's training, then the test set. Six digits, except for the seconds."""
 
     epoch: int  # from 1
     examples: int  # trained on since the start of the run

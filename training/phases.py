@@ -46,14 +46,14 @@ class Phases(Protocol):
     dtype: str  # of what it computes
 
     def free(self, problem: Problem, drive: Drive, x: Floats) -> State:
-        """The state that a free phase reaches from x, (rows, n_free) V. LearningError when it does not come to rest."""
+        """The state that a free phase reaches from x, (rows, n_free) V. LearningError when it does not settle."""
 
     def nudged(
         self, problem: Problem, drive: Drive, x: Floats, outputs: Outputs, targets: Floats, betas: tuple[float, ...]
     ) -> list[Floats]:
         """What phases nudged by these betas (S) add to the free state x, (rows, n_free) V each.
 
-        LearningError as above, or when a nudge leaves no convex problem.
+        LearningError as above, or when a nudged problem is not convex.
         """
 
     def forget(self) -> None:
@@ -61,9 +61,9 @@ class Phases(Protocol):
 
 
 def choose_phases(problem: Problem, recipe: Recipe, backend: Backend) -> Phases:
-    """A number of sweeps; with a tolerance sweeps, or newton where only that can promise the answer.
+    """A number of sweeps; or, with a tolerance, sweeps, or newton where only that can guarantee the answer.
 
-    With a tolerance in float64: in float32 a node through which next to nothing flows may never come to rest.
+    A tolerance needs float64: in float32 a node through which hardly any current flows may never settle.
     """
     if recipe.tol is None:
         return Sweeps(backend, recipe.sweeps, None, recipe.dtype)
@@ -96,7 +96,7 @@ class Sweeps(Phases):
         return State(outcome.x if outcome.low is None else outcome.x + outcome.low.sum(axis=0))
 
     def or_newton(self, problem: Problem, drive: Drive) -> Phases:
-        """With a tolerance: newton where very many sweeps would lead to rest from 0, as far as the first ones tell."""
+        """With a tolerance: newton, if the first sweeps from 0 show that very many would be needed to converge."""
         assert self.tol is not None
         engine = self.backend.engine(problem, self.dtype)
         settings = Settings(dtype=self.dtype, tol=self.tol)

@@ -39,11 +39,11 @@ class Data:
     files: Sequence[Path]
 
     def with_classes(self, outputs: int) -> Data:
-        """For so many outputs (Samples.with_classes)."""
+        """The data for so many outputs (Samples.with_classes)."""
         return replace(self, train=self.train.with_classes(outputs), test=self.test.with_classes(outputs))
 
     def limited(self, train: int | None, test: int | None) -> Data:
-        """At most so many samples of each."""
+        """The data with at most so many samples of each set."""
         return replace(
             self,
             train=self.train if train is None else self.train.head(train),

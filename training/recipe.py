@@ -143,7 +143,7 @@ class Recipe:
         return {name: found[name] for name, _ in trained}
 
     def table(self) -> dict[str, Any]:
-        """Plain values, as for a JSON file; g_min and g_max None where they are no bounds."""
+        """Plain values, as for a JSON file; g_min and g_max are None where they impose no bound."""
         return {
             **asdict(self),
             "g_min": self.g_min or None,

@@ -33,7 +33,7 @@ class Record:
     """What a run writes to its folder."""
 
     def __init__(self, folder: Path, resume: Path | None) -> None:
-        """A new run in `folder`, or one that goes on from a checkpoint.
+        """A new run in `folder`, or one that continues from a checkpoint.
 
         SettingsError rather than write over a run, unless that never came to save a step.
         """
@@ -168,7 +168,7 @@ def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
 
 
 def circuit_digest(circuit: Circuit) -> str:
-    """SHA-256 of what a circuit is: nodes, roles, elements and values; not of titles and comments."""
+    """SHA-256 of the circuit itself (nodes, roles, elements and values), not of titles and comments."""
     netlist = circuit.netlist
     names = [crossbar.name for crossbar in circuit.crossbars]
     roles = netlist.inputs, netlist.outputs, netlist.trained
