@@ -34,7 +34,7 @@ class Grid:
 
 
 class Shapes:
-    """The shapes of a circuit; each is looked for once, when it is asked for."""
+    """The shapes of a circuit, each found when first requested."""
 
     def __init__(self, circuit: Circuit) -> None:
         self.circuit = circuit

@@ -126,7 +126,7 @@ class Solution:
 
     @property
     def status(self) -> Status:
-        """How the solve ended: SOLVED if the certificate is met in every row, else the status of the first unsolved."""
+        """How the solve ended: SOLVED if the certificate is met in every row, else the first other row's status."""
         return next(iter(self.unsolved.values()), Status.SOLVED)
 
     @property
@@ -271,7 +271,7 @@ class Solution:
 
     @cached_property
     def determined(self) -> NDArray[np.bool_]:
-        """For each node: whether its voltage is unique in every row (it is not on an island that can shift).
+        """For each node: whether its voltage is unique in every row; False on an island that can shift.
 
         True for nodes that are left out and have no voltage (Circuit.left_out).
         """

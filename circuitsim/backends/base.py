@@ -28,17 +28,17 @@ class Look(Protocol):
 
     @property
     def worst(self) -> float:
-        """The largest relative violation, or a bound of it."""
+        """The largest relative violation, or a bound on it."""
 
     @property
     def certain(self) -> float:
-        """A relative violation that some unit has for sure; 0 where none is known."""
+        """A relative violation that some unit certainly has; 0 where none is known."""
 
     def meets(self, tolerance: float) -> bool:
         """Whether the relative violation is at most `tolerance` everywhere."""
 
     def at_rounding(self, tolerance: float, eps: float) -> bool:
-        """Whether each violation above the tolerance is one that the rounding of the unit's own voltage can make."""
+        """Whether each violation above the tolerance can be caused by the rounding of the unit's own voltage."""
 
     def reach(self, paths: Floats) -> tuple[Floats, Floats]:
         """See residual.Check.reach."""
