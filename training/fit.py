@@ -1,4 +1,4 @@
-"""`python -m training.fit`: any netlist with roles learns a table of inputs and targets."""
+"""`python -m training.fit`: any netlist with `.input`, `.output` and `.train` learns a table of inputs and targets."""
 
 from __future__ import annotations
 

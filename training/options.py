@@ -47,7 +47,7 @@ RECIPE_KEYS = (
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked for; None: as the recipe, or the netlist, says. The names are those of the options."""
+    """The options given; None: as the recipe, or the netlist, says. The field names are those of the options."""
 
     netlist: str
     recipe: Path | None

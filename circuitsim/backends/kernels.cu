@@ -3,8 +3,8 @@
 // (eliminate, substitute), laws.py and methods/tiles.py (tangents), residual.py (kcl), scipy.sparse.linalg.cg (cg_*).
 //
 // Arrays of units are (units, rows), the row varying fastest: the threads of a warp follow the same law and read
-// neighbouring voltages. A count of rows beside an array is 1 where its one column stands for all rows. Every argument
-// is a pointer or a long long.
+// neighbouring voltages. The row count given with an array is 1 if its single column applies to all rows. Every
+// argument is a pointer or a long long.
 
 typedef long long integer;
 

@@ -1,4 +1,4 @@
-"""What the page draws: nodes, groups of nodes, crossbars and elements, few enough for a browser whatever the circuit.
+"""What the page draws: nodes, groups of nodes, crossbars and elements, few enough for a browser with any circuit.
 
 A vertex is a node, a group (a long side of a crossbar), a crossbar, or ground. An edge is an element, or the members of
 an array that join the same two vertices. Circuits beyond the limits are drawn in part: what is near a node.
