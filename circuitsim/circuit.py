@@ -115,7 +115,7 @@ class Circuit:
         """The circuit with the sources of some rows of its batch. SettingsError unless `rows` are row numbers."""
         try:
             known = np.arange(self.batch)[rows].ndim == 1
-        except IndexError:
+        except (IndexError, TypeError, ValueError):
             known = False
         if not known:
             raise SettingsError(f"at_rows takes a slice, or an array of numbers of rows, found {rows!r}")

@@ -176,7 +176,9 @@ class Solution:
         """
         count, rows = len(self.circuit.nodes), self._rows(rows)
         nodes = np.arange(count) if nodes is None else np.asarray(nodes)
-        known = nodes.ndim == 1 and nodes.dtype.kind in "iub"
+        if nodes.shape == (0,) or (nodes.dtype == bool and nodes.shape == (count,)):
+            nodes = np.flatnonzero(nodes)  # an empty list, or a mask
+        known = nodes.ndim == 1 and nodes.dtype.kind in "iu"
         if not known or (nodes.size and not -1 < nodes.min() <= nodes.max() < count):
             raise SettingsError(
                 f"voltages takes an array of numbers of nodes, from 0 to {count - 1}, found {shown(repr(nodes))}; "
