@@ -94,7 +94,7 @@ def main(
         with progress("solving", len(samples), quiet=False) as report:
             found = evaluate(circuit, samples, gain, settings, report)
     except SettingsError as error:
-        raise error if data else SettingsError(f"{error}; the samples are MNIST, without --data") from None
+        raise error if data else SettingsError(f"{error}; without --data the samples are MNIST's test images") from None
     if out is not None:
         write_outputs(found, circuit, samples, out)
     click.echo(f"{netlist}, solved for {len(samples)} samples at gain {gain:g}: {found.text}")
