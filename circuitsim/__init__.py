@@ -1,6 +1,6 @@
 """circuitsim: exact DC equilibria of nonlinear resistive networks, from SPICE netlists, with a certificate.
 
-What is public is imported when it is first asked for: `circuitsim --help` answers at once.
+Public names are imported on first use, so that `circuitsim --help` answers at once.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""BLAS with one thread: sums have the same bits however many cores there are."""
+"""BLAS with one thread, so that sums are bit-identical on any number of cores."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _SMALL = 2_000  # branch ends times rows: products for which BLAS takes one thre
 
 
 def one_blas_thread(products: int) -> AbstractContextManager[object]:
-    """Inside, BLAS keeps to one thread.
+    """Inside this context, BLAS is limited to one thread.
 
-    products: branch ends times rows. Few need nothing, and nothing is loaded for them.
+    products: branch ends times rows. If they are few, nothing is limited, or loaded.
     """
     return nullcontext() if products <= _SMALL else _one_thread()
 
 
 class _OneThread:
-    """The limit, of the whole process: whoever comes first sets it, whoever goes last takes it away."""
+    """The limit for the whole process: the first to enter sets it, the last to leave removes it."""
 
     def __init__(self) -> None:
         self.lock, self.inside, self.limit = threading.Lock(), 0, ExitStack()

@@ -1,9 +1,9 @@
-"""Sums of branch currents at units; Numba kernels of the certificate: net and absolute ones, branch by branch.
+"""Net and absolute sums of branch currents at units, branch by branch: Numba kernels of the certificate.
 
-`flat_sums`, `end_sums` and `crossbar_sums` see the circuit's own branches and node voltages, none of the couplings that
-solvers use; `violations` and `dense_sums` bound what these give by products with the couplings. Voltages come in parts,
-so that a difference keeps its digits: (v_a - v_b) + (low_a - low_b). Sums too: flow + low, where low gathers what each
-addition rounds away (D. E. Knuth's TwoSum), so that currents between units cancel in the sum over these units.
+`flat_sums`, `end_sums` and `crossbar_sums` use the circuit's own branches and node voltages, none of the couplings that
+solvers use; `violations` and `dense_sums` bound their results by products with the couplings. Voltages come in parts,
+so that a difference keeps its digits: (v_a - v_b) + (low_a - low_b). So do sums: flow + low, where low gathers what
+each addition rounds away (D. E. Knuth's TwoSum), so that currents between units cancel in the sum over these units.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ Floats = NDArray[np.float64]
 
 
 def ufunc_at(ufunc: np.ufunc, out: Floats, where: Ints, values: Floats) -> None:
-    """ufunc.at(out, where, values) for out (n, rows) and values (m, rows or 1): the same bits, some six times faster.
+    """ufunc.at(out, where, values) for out (n, rows) and values (m, rows or 1): the same bits, about six times faster.
 
-    NumPy is fast for vectors only: here it gets the rows one by one, or where there are more rows than values, these.
+    NumPy is fast for vectors only: it is called row by row, or, where there are more rows than values, value by value.
 
     >>> out = np.zeros((3, 1))
     >>> ufunc_at(np.add, out, np.array([0, 2, 0]), np.array([[1.0], [2.0], [3.0]]))
@@ -148,10 +148,10 @@ def violations(
     x, neighbours, neighbours_abs, diag, to_fixed, injection, source_flow, source_abs, fixed_abs,
     nonlinear, slope, nonlinear_abs, lo, hi, rounding, groups, flow, rho, upper, most,
 ):  # fmt: skip
-    """Fill flow (F), rho, most (of |rho|, with rounding) and upper (a bound of the relative violation), (rows or 1, n).
+    """Fill flow (F), rho, most (of |rho|, with rounding) and upper (a bound on the relative violation), (rows or 1, n).
 
-    `fixed_abs` (rows, 0) says that free nodes have offsets. Returns a relative violation that some unit has for certain
-    (0.0 where nothing is).
+    `fixed_abs` of shape (rows, 0) means that free nodes have offsets. Returns a relative violation that some unit has
+    for certain (0.0 if none is certain).
 
     The sum of absolute branch currents is at least what groups of branches give (only with `groups`): for the free
     neighbours |sum W (x - x_j)| and |sum W |x_j| - sum W |x||, likewise for the fixed potentials. F may be off by
@@ -201,7 +201,7 @@ def violations(
 def dense_sums(rows, cols, g, x, upper, tolerance, doubtful, total):
     """Add sum_j |g (x_u - x_j)| over a block g (rows, cols) to total (batch, n), for the doubtful rows of the batch.
 
-    Those are left out where `upper` exceeds the tolerance at no unit of the block.
+    Rows where `upper` exceeds the tolerance at no unit of the block are skipped.
     """
     of_cols = np.empty(cols.size)
     across = np.empty(cols.size)

@@ -1,4 +1,4 @@
-"""The branches of a circuit: a table of arrays for each physical kind, a row each; and crossbars, which stay dense."""
+"""The branches of a circuit: one table of arrays for each physical kind, and crossbars, which stay dense."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ class Branches:
 
     @property
     def structure(self) -> list[NDArray[np.int64 | np.int8]]:
-        """The columns that say what joins what by which law, values aside, (n,) each."""
+        """The columns that define the structure, (n,) each: which nodes each branch joins, and by which law."""
         return [getattr(self, f.name) for f in fields(self) if f.name not in VALUES]
 
     def take(self, chosen: Ints) -> Self:
-        """Some of them, in this order; values with a batch axis have their branches along the second."""
+        """Some of the branches, in this order; in values with a batch axis, branches are along the second axis."""
         columns = {f.name: getattr(self, f.name) for f in fields(self)}
         return replace(self, **{name: x[:, chosen] if name in BATCHED else x[chosen] for name, x in columns.items()})
 
     def without(self, gone: NDArray[np.bool_]) -> Self:
-        """Those without an end among the nodes that are `gone`, (nodes,)."""
+        """The branches without an end at nodes that are `gone`, (nodes,)."""
         return self.take(np.flatnonzero(~(gone[self.a] | gone[self.b])))
 
 

@@ -1,4 +1,4 @@
-"""Netlist -> Circuit: gives each element its physics."""
+"""Netlist -> Circuit: each element gets its physics."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Floats = NDArray[np.float64]
 def load(path: str | Path, seed: int | None = None, params: Params | None = None) -> Circuit:
     """Read a netlist file into a Circuit. Raises NetlistError.
 
-    seed: of the random functions in its expressions, in the place of `.options seed=`. SettingsError when it is no
-    whole number from 0 to 2^53.
-    params: values of parameters, in the place of those of `.param` cards outside of subcircuits: numbers, or SPICE
-    numbers as text. SettingsError for a name that no such card has.
+    seed: for the random functions in its expressions; replaces `.options seed=`. SettingsError unless it is a whole
+    number from 0 to 2^53.
+    params: values of parameters, numbers or SPICE numbers as text, which replace those of `.param` cards outside
+    subcircuits. SettingsError for a name that no such card defines.
     """
     if not isinstance(path, str | Path):
         raise SettingsError(f"load takes the path of a netlist, found {type(path).__name__}")
@@ -122,7 +122,7 @@ class _CircuitBuilder:
         )
 
     def _trained_opens(self) -> NDArray[np.bool_]:
-        """Rows of the open resistors, single or in an array, that `.train` names."""
+        """Which rows of table R are open resistors that `.train` names, singly or as an array."""
         table, arrays = self.netlist.tables["R"], self.netlist.arrays
         found = np.zeros(len(table), bool)
         opens = table.values["g"] == 0
@@ -197,7 +197,7 @@ class _CircuitBuilder:
                 )
 
     def _piecewise_linear(self, rows: Ints, p: Mapping[str, float], area: Floats) -> None:
-        """i = goff v, and beyond each knee a steeper line (or, for RON = 0 and RREV = 0, a perfect diode)."""
+        """i = goff v, and beyond each knee a steeper line (a perfect diode where RON = 0 or RREV = 0)."""
         goff = 1.0 / p["roff"]
         if goff > 0:
             self.add("conductors", "D", rows, goff * area)
@@ -219,7 +219,7 @@ class _CircuitBuilder:
             self.laws.append(np.full(rows.size, Law.PWL, np.int8))
 
     def _nonlinear_resistors(self) -> None:
-        """A model's conductance and, in parallel to it, its nonlinear branches; m multiplies all currents."""
+        """A model's conductance and, in parallel with it, its nonlinear branches; m multiplies all currents."""
         table = self.netlist.tables["N"]
         model_of = table.values["model"].astype(np.int64)
         for k in np.unique(model_of).tolist():

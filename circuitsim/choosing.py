@@ -1,4 +1,4 @@
-"""Which method solves a problem, and on which backend, unless the settings say so."""
+"""The choice of method and backend for a problem, where the settings leave it open."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def choose_method(problem: Problem, settings: Settings) -> tuple[str, str]:
 
 
 def _large_mesh(problem: Problem) -> bool:
-    """Told without the order of an elimination, which takes long to find."""
+    """Whether the problem is a large mesh, judged without an elimination ordering, which takes long to find."""
     return problem.n_free > FEW_NODES and is_mesh(problem.n_free, *problem.topology.edges)
 
 
 def choose_backend(problem: Problem, settings: Settings) -> Backend:
-    """The backend that settings name; under `auto` the GPU where it has much to do and one can be used, or the CPU."""
+    """The backend that settings name; under `auto` a usable GPU if there is enough for it to do, otherwise the CPU."""
     if settings.backend != "auto":
         return find_backend(settings.backend)
     unknowns = problem.batch * problem.n_free

@@ -1,4 +1,4 @@
-"""A circuit: its nodes, and one array table for each physical kind of branches (branches.py). build.py makes it."""
+"""A circuit: its nodes, and one table of arrays for each physical kind of branch (branches.py). Made by build.py."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ _EDGES = {  # of the graph of a circuit, by group: what they are called, and the
 class Circuit:
     """The nodes and the physical branches of a netlist.
 
-    Open elements are left out: C, and R of infinite resistance unless `.train` names it. A trained one stays as a
-    conductor of 0 S, so that it can take a conductance later. `without` leaves out those at some nodes. `copies` are so
-    many circuits of one structure side by side (stack.py); of all others there is one.
+    Open elements are left out: C, and R of infinite resistance unless `.train` names it; a trained one stays as a
+    conductor of 0 S, so that it can be given a conductance later. `without` also leaves out the elements at some nodes.
+    `copies` is the number of circuits of one structure that this one holds side by side (stack.py), normally 1.
     """
 
     netlist: Netlist
@@ -70,7 +70,7 @@ class Circuit:
     def active(self) -> Controlled:
         """Branches whose currents a method has to find: the controlled sources, then the sources that control F and H.
 
-        The latter are written as H of gain 0 beside their own voltage (`ties.e`).
+        The latter are represented as H of gain 0, in addition to their own voltage (`ties.e`).
         """
         s, t, probes = self.controlled, self.ties, self.probes
         none = np.zeros(probes.size, np.int64)
@@ -93,14 +93,14 @@ class Circuit:
 
     @cached_property
     def active_control(self) -> Ints:
-        """For each branch of `active` the one of them whose current controls it, or -1."""
+        """For each branch of `active`, the index in `active` of the branch whose current controls it, or -1."""
         control = self.active.control
         at = np.searchsorted(self.probes, control.clip(min=0)) + len(self.controlled)
         return np.where(control >= 0, at, -1)
 
     @cached_property
     def control_ends(self) -> tuple[Ints, Ints]:
-        """The two nodes of what controls each branch of `controlled`: of F and H those of the voltage source."""
+        """The two nodes of what controls each branch of `controlled`; for F and H, those of the voltage source."""
         s, by_current = self.controlled, np.flatnonzero(self.controlled.control >= 0)
         ca, cb = s.ca.copy(), s.cb.copy()
         ca[by_current], cb[by_current] = (end[s.control[by_current]] for end in (self.ties.a, self.ties.b))
@@ -112,10 +112,10 @@ class Circuit:
         return np.flatnonzero(~self.active.gives_current)
 
     def at_rows(self, rows: slice | Ints) -> Circuit:
-        """The circuit with the sources of some rows of its batch. SettingsError for what are no rows."""
+        """The circuit with the sources of some rows of its batch. SettingsError unless `rows` are row numbers."""
         try:
             known = np.arange(self.batch)[rows].ndim == 1
-        except IndexError:
+        except (IndexError, TypeError, ValueError):
             known = False
         if not known:
             raise SettingsError(f"at_rows takes a slice, or an array of numbers of rows, found {rows!r}")
@@ -125,14 +125,14 @@ class Circuit:
 
     @property
     def batch(self) -> int:
-        """Rows of input: the batch size of the sources."""
+        """Number of input rows: the batch size of the sources."""
         return max(self.ties.e.shape[0], self.current_sources.i.shape[0])
 
     def element_values(self, kind: str) -> Floats:
-        """The value that each element of a kind has now, (n,): R in S, V in V, I in A, controlled sources their gain.
+        """The present value of each element of a kind, (n,): R in S, V in V, I in A, the gain of controlled sources.
 
-        Of what is left out it is the netlist's; a conductance is infinite for shorts, 0 for opens. Of a batch it is
-        the first row's.
+        Elements that are left out keep their value in the netlist; a conductance is infinite for shorts, 0 for opens.
+        In a batch, values are those of the first row.
 
         >>> from circuitsim.build import parse
         >>> parse("divider\\nV1 in 0 10\\nR1 in out 1k\\nR2 out 0 2k").with_values({"R2": 0.25}).element_values("R")
@@ -147,9 +147,9 @@ class Circuit:
 
     @property
     def resistor_ohms(self) -> Floats:
-        """What each R has now in ohm, (n_R,), as in the netlist where the circuit still has that: 1/(1/r) may differ.
+        """The present resistance of each R, ohm, (n_R,): exactly the netlist's if unchanged, as 1/(1/r) may differ.
 
-        Infinite where next to no conductance is left.
+        Infinite where the conductance g is 0, or so small that 1/g overflows.
         """
         r, g = self.netlist.tables["R"].values["r"], self.element_values("R")
         with np.errstate(divide="ignore", over="ignore"):
@@ -157,7 +157,7 @@ class Circuit:
 
     @cached_property
     def left_out(self) -> NDArray[np.bool_]:
-        """For each node: whether it is among those `dropped`."""
+        """For each node: whether it is in `dropped`."""
         return np.isin(np.arange(len(self.nodes)), self.dropped)
 
     def __repr__(self) -> str:
@@ -172,7 +172,7 @@ class Circuit:
 
     @property
     def groups(self) -> dict[str, Branches]:
-        """All branches but crossbars, by the names in GROUPS."""
+        """All branches except crossbars, by the names in GROUPS."""
         return {group: getattr(self, group) for group in GROUPS}
 
     @cached_property
@@ -182,19 +182,19 @@ class Circuit:
 
     @cached_property
     def sources(self) -> Branches:
-        """All that fix a voltage, so that only KCL gives their currents: `ties` (V, shorts, L), then E and H."""
+        """Branches that fix a voltage, so that only KCL gives their currents: `ties` (V, shorts, L), then E and H."""
         parts = self.ties, self.controlled.take(self.fixing_voltage)
         a, b, kind, row = (np.concatenate([getattr(x, name) for x in parts]) for name in ("a", "b", "kind", "row"))
         return Branches(a=a, b=b, kind=kind, row=row)
 
     @cached_property
     def source_names(self) -> list[str]:
-        """The element of each branch of `sources`."""
+        """The name of the element behind each branch of `sources`."""
         return [self.element(self.sources, k) for k in range(len(self.sources))]
 
     @property
     def reciprocal(self) -> bool:
-        """Whether there are no controlled sources: then the equilibrium minimises an energy, the co-content."""
+        """Whether there are no controlled sources, so that the equilibrium minimises an energy, the co-content."""
         return not len(self.controlled)
 
     def element(self, branches: Branches, i: int) -> str:
@@ -203,22 +203,22 @@ class Circuit:
         return "rshunt" if kind < 0 else self.netlist.tables[KINDS[kind]].names[int(branches.row[i])]
 
     def at(self, branches: Branches, i: int) -> At | None:
-        """The place of the netlist element behind a branch."""
+        """The place in the netlist of the element behind a branch; None for rshunt."""
         kind = int(branches.kind[i])
         return None if kind < 0 else self.netlist.at(int(self.netlist.tables[KINDS[kind]].seq[int(branches.row[i])]))
 
     def with_values(self, values: Mapping[str, ArrayLike]) -> Circuit:
-        """The same circuit with new element values: volts for V, amperes for I, siemens for R and crossbars, gains of
+        """The same circuit with new element values: volts for V, amperes for I, siemens for R and crossbars, gains for
         controlled sources.
 
-        Keys are element or array names; an array with two ranges takes (rows, columns). Sources may have a leading
-        batch axis. Topology cannot change: conductances are finite and >= 0, and shorts, and opens that are not
+        Keys are names of elements or arrays; an array with two ranges takes (rows, columns). Sources may have a leading
+        batch axis. The topology cannot change: conductances must be finite and >= 0, and shorts, and opens that are not
         trained, stay what they are. Raises SettingsError naming the element. The values are copied.
         """
         return new_values.with_values(self, values)
 
     def rows_of(self, name: str) -> tuple[str, int, int]:
-        """Kind and table rows of an element or element array. SettingsError when there is none."""
+        """Kind and table rows, first and one past the last, of an element or array. SettingsError if there is none."""
         found = self.netlist.find(name)
         if found is not None:
             return found
@@ -227,7 +227,7 @@ class Circuit:
         raise SettingsError(f"no element '{name}' in {self.netlist.path}{similar(name.lower(), names, 'elements')}")
 
     def controlled_across(self, nodes: Ints) -> list[str]:
-        """The controlled sources of which some ends, or ends of what controls them, are at these nodes, and some not.
+        """The controlled sources with some ends at these nodes and others not; ends of what controls them count too.
 
         >>> from circuitsim.build import parse
         >>> circuit = parse("t\\nV1 a 0 1\\nE1 b 0 a 0 2\\nG1 c d b 0 1m\\nR1 c d 1k\\nR2 b 0 1k")
@@ -241,7 +241,7 @@ class Circuit:
     def without(self, nodes: Ints, note: tuple[At | None, str]) -> Circuit:
         """The circuit without the elements that end at these nodes; the nodes stay, joined to nothing.
 
-        No controlled source may join them to others (`controlled_across`).
+        No controlled source may join them to other nodes (`controlled_across`).
         """
         gone = np.zeros(len(self.nodes), bool)
         gone[nodes] = True
@@ -269,11 +269,11 @@ class Circuit:
         return circuit_html(self)
 
     def to_networkx(self) -> nx.MultiGraph:
-        """The circuit as a multigraph: an edge for each branch but those of 0 S, with `name`, `kind` and its value.
+        """The circuit as a multigraph: an edge with `name`, `kind` and value for each branch, except those of 0 S.
 
-        `a` and `b` are its first and its second node: an edge has no direction, and positive currents flow from a to b
-        through the element (of diodes a is the anode). Values: `g` (S), `e` (V), `i` (A), both of the first row of a
-        batch, `vf` (V), `law` (a name of law_kernels.Law), `gain`. A diode that follows several laws is several edges.
+        As edges have no direction, `a` and `b` name the first and second node: positive currents flow from a to b
+        through the element (a is the anode of a diode). Values: `g` (S); `e` (V) and `i` (A), of the first row of a
+        batch; `vf` (V); `law` (a name of law_kernels.Law); `gain`. A diode that follows several laws has several edges.
 
         >>> from circuitsim.build import parse
         >>> graph = parse("divider\\nV1 in 0 10\\nR1 in out 1k\\nR2 out 0 1k").to_networkx()
@@ -304,13 +304,13 @@ class Circuit:
 
 
 def check_structure(old: Circuit, new: Circuit) -> None:
-    """Raise TopologyError, naming the element, when the branches of two circuits differ, values aside."""
+    """Raise TopologyError, naming the element, if the branches of two circuits differ other than in their values."""
     if difference := structural_difference(old, new):
         raise TopologyError(f"{difference}; values may change here, the structure may not")
 
 
 def structural_difference(old: Circuit, new: Circuit) -> str:
-    """What distinguishes the branches of two circuits, values aside, in words; '' when nothing does.
+    """How the branches of two circuits differ, other than in their values, in words; '' if they do not.
 
     >>> from circuitsim.build import parse
     >>> deck = "divider\\nV1 in 0 10\\nR1 in out 1k\\nR2 out 0 {}"

@@ -1,4 +1,4 @@
-"""Colour blocks: no two units of one colour are adjacent, so that all of them can take their exact step at once."""
+"""Colour blocks: units of one colour are never adjacent, so that all of them can take their exact step at once."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What a result gives as named columns: v(NODE), i(SOURCE), then what is saved, such as @R1[p].
+"""Results as named columns: v(NODE), i(SOURCE), then what is saved, such as @R1[p].
 
-A name stands once, in any case: what is saved as V(Out) is the column v(out) that is there already.
+Each name occurs once, in any case: if V(Out) is saved, that is the existing column v(out).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def fresh(names: Sequence[str], given: Iterable[str] = ()) -> list[int]:
 
 
 def apart(form: str, names: Iterable[str], own: Iterable[str]) -> list[str]:
-    """What columns are called: form(NAME) where the table has the name, in any case, for another one.
+    """Names for columns: form(NAME) where the table already uses the name, in any case, for another column.
 
     >>> apart("param", ["V1", "Status"], own=["status"])
     ['V1', 'param(Status)']
@@ -66,7 +66,7 @@ def apart(form: str, names: Iterable[str], own: Iterable[str]) -> list[str]:
 
 
 def of_solution(solution: Solution, saved: Saved, nodes: Ints | None = None, rows: slice | None = None) -> Columns:
-    """Voltages of nodes (default: all but ground), currents of sources, what is saved; at some rows of the batch."""
+    """Voltages of nodes (default: all except ground), currents of sources, saved values; in some rows of the batch."""
     c, rows = solution.circuit, rows or slice(0, solution.batch)
     nodes = all_nodes(c) if nodes is None else nodes
     finite = bool(np.isfinite(solution.x).all())
@@ -81,7 +81,7 @@ def of_solution(solution: Solution, saved: Saved, nodes: Ints | None = None, row
 def of_sweep(
     result: SweepResult, nodes: Ints | None = None, sources: Ints | None = None, points: Ints | slice = slice(None)
 ) -> Columns:
-    """Voltages of nodes (default: all but ground), currents of sources (all), what is saved; at some points."""
+    """Voltages of nodes (default: all except ground), currents of all sources, saved values; at some points."""
     c = result.circuit
     nodes = all_nodes(c) if nodes is None else nodes
     sources = np.arange(len(c.sources)) if sources is None else sources
@@ -109,5 +109,5 @@ def all_nodes(circuit: Circuit) -> Ints:
 
 
 def shown_nodes(circuit: Circuit) -> Ints:
-    """The nodes of `.output`, or all but ground without one."""
+    """The nodes of `.output`, or without one all except ground."""
     return np.array(circuit.netlist.outputs, np.int64) if circuit.netlist.outputs else all_nodes(circuit)

@@ -1,4 +1,4 @@
-"""Numba functions kept on disk, so that they are compiled once for a machine; small work is left to Python."""
+"""Numba functions cached on disk, so that they are compiled once per machine; small inputs are left to Python."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ SMALL = 250  # array elements: Python takes milliseconds for them, loading Numba
 class Kernel:
     """A function that Numba compiles when it is first called with more than `small` array elements in all.
 
-    The sizes alone decide, so that the same call gives the same bits at any time. Kernels that it calls are compiled
-    with it, or run by Python with it. Numba is not imported before.
+    Only the sizes decide, so that the same call always gives the same bits. Kernels that it calls are compiled, or run
+    by Python, together with it. Numba is not imported before the first compilation.
     """
 
     def __init__(self, function: FunctionType, small: int | None, options: dict[str, Any]) -> None:
@@ -42,15 +42,16 @@ class Kernel:
 
     @cached_property
     def compiled(self) -> Any:
-        """numba.njit(cache=True, nogil=True, ...), safe when several processes compile at once or one is killed then.
+        """numba.njit(cache=True, nogil=True, ...), safe if several processes compile at once or one is killed doing so.
 
-        Without the interpreter's lock: other threads go on, among them one that ends a program (io/commands.py).
+        Without the interpreter's lock other threads keep running, among them the one that ends a program
+        (io/commands.py).
 
         Numba numbers the files of a function's signatures and writes its index before them. Two processes that compile
         different signatures may then take the same number, and a process that is killed in between leaves an index
-        that points to an older file: machine code of one signature runs on arrays of another. Here every file has a
-        name of its own: the worst that is left is an entry lost from the index, which is compiled again. And where a
-        kernel of another file is called, a change of that file makes this one be compiled again as well.
+        that points to an older file: machine code of one signature runs on arrays of another. Here every file has its
+        own name: at worst an entry is lost from the index, and compiled again. A kernel is also compiled again when the
+        file of a kernel that it calls has changed.
         """
         from numba import njit
 

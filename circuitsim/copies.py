@@ -1,4 +1,4 @@
-"""Copies of one circuit side by side in one (stack.py): each is measured by its own largest voltage and current."""
+"""Copies of one circuit side by side in one (stack.py): each is judged by its own largest voltage and current."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Copies:
-    """Where the nodes, units and branches of each copy are; ground is in all of them."""
+    """Where the nodes, units and branches of each copy are; ground belongs to all copies."""
 
     count: int
     n_nodes: int  # of all copies, with ground

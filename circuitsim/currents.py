@@ -1,4 +1,4 @@
-"""Currents and powers of elements, from the voltages: Ohm's law where there is one, KCL where there is not."""
+"""Currents and powers of elements, from the voltages: by the element's law where it has one, otherwise by KCL."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _TILE = 250_000  # voltages whose certificates are computed together
 
 
 def tiles(rows: int, branches: int) -> list[slice]:
-    """The rows of a batch, so many at a time that a number for each branch is no burden."""
+    """Slices of the rows of a batch, small enough that a number for each branch and row needs little memory."""
     size = max(1, _WORK // max(branches, 1))
     return [slice(i, min(i + size, rows)) for i in range(0, rows, size)]
 
 
 def with_digits(solution: Solution, drive: Drive) -> tuple[Drive, Floats]:
-    """A drive with all that the solution holds of its rows: carried currents, and corrections to the unknowns apart.
+    """A drive with all digits of the solution in its rows: carried currents, and separate corrections to the unknowns.
 
     Returns it and the last correction, (rows, n_free), V: the unknowns of the drive returned (kcl.shift).
     """

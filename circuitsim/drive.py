@@ -1,4 +1,4 @@
-"""What the sources impose on the free units, and how much of it known potentials drive through dense blocks."""
+"""The drive: what the sources impose on the free units, including what known potentials drive through dense blocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can go wrong, and where: every error names its place, the thing, what was found and the cure."""
+"""The errors that circuitsim raises: each message names the place, the element, what was found and the remedy."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class CircuitError(Exception):
 
 
 class NetlistError(CircuitError):
-    """The netlist text is wrong; `at` says where (None: no file, e.g. a value set from Python)."""
+    """The netlist text is wrong; `at` says where (None if not in a file, e.g. for a value set from Python)."""
 
     def __init__(self, message: str, at: At | None = None) -> None:
         super().__init__(message)
@@ -46,10 +46,10 @@ class NetlistError(CircuitError):
 
 
 class TopologyError(NetlistError):
-    """The circuit has no solution, or no meaning, whatever solver is used; `nodes` and `elements` are the witness.
+    """The circuit has no solution, or no meaning, for any solver; `nodes` and `elements` are the witness.
 
-    `is_cut`: the nodes are all those of an island that sources push a current into (or draw from) that cannot leave;
-    without them the rest may have a solution.
+    `is_cut`: `nodes` are all those of an island into which sources push a current that cannot leave (or from which they
+    draw one that cannot enter); without them the rest may have a solution.
     """
 
     def __init__(
@@ -71,23 +71,23 @@ class SettingsError(CircuitError):
 
 
 class BackendUnavailable(CircuitError):
-    """The asked-for backend cannot run here; the message says why and how to get it."""
+    """The requested backend or package cannot be used here; the message says why and how to get it."""
 
 
 class NotSolved(CircuitError):
-    """The solver stopped without a certified answer; `solution` holds what it reached."""
+    """The solver stopped without a certified answer; `solution` holds the solution reached so far."""
 
     def __init__(self, solution: Solution) -> None:
         super().__init__(f"{solution.status.name}: {solution.message}")
         self.solution = solution
 
     def __reduce__(self) -> tuple[type[NotSolved], tuple[Solution]]:
-        """As it comes back from another process; an exception alone would be made of its message."""
+        """For pickling: by default an exception is rebuilt from its message alone."""
         return type(self), (self.solution,)
 
 
 def whole(name: str, value: object) -> int:
-    """A whole number that was given as `name`; SettingsError for anything else, such as True or 2.0.
+    """The whole number given as the argument `name`; SettingsError for anything else, such as True or 2.0.
 
     >>> whole("runs", 3)
     3
@@ -98,7 +98,7 @@ def whole(name: str, value: object) -> int:
 
 
 def listed(names: Sequence[str], most: int = 10) -> str:
-    """Names for a message; of many only the first.
+    """Names as text for a message; of many, only the first.
 
     >>> listed(["R1", "R2", "R3"], most=2)
     'R1, R2 and 1 more'

@@ -71,8 +71,8 @@ def check_diodes(
 ) -> None:
     """Raise TopologyError when no voltages satisfy sources and ideal diodes: the loop, and the volts by which it fails.
 
-    `room` (rows, n_ideal): vf less the fixed part of the anode's over the cathode's voltage; `e` (rows or 1, ties).
-    They are those of the batch rows from `first_row` on; None: of all rows, which are the same.
+    `room` (rows, n_ideal): vf minus the fixed part of (anode - cathode voltage); `e` (rows or 1, ties). They are for
+    the batch rows from `first_row` on; None: for all rows, which are the same.
     """
     if not cycles.diodes.size:
         return
@@ -97,8 +97,8 @@ class _Loop:
 def _negative_loop(circuit: Circuit, forest: TieForest, cycles: DiodeCycles, e: Floats, room: Floats) -> _Loop | None:
     """A loop whose voltages fail by more than their own rounding, of one batch row.
 
-    Lengths are relaxed a little; each loop that is still negative is summed again from its own voltages alone. When
-    these cancel but for rounding, lengths are relaxed more: at first all of them, then those of the loop.
+    Lengths are relaxed a little; each loop that is still negative is summed again from its own voltages alone. If
+    these cancel within rounding, lengths are relaxed more: first all of them, then those of the loop.
     """
     ideal = circuit.ideal_diodes
     own = np.abs(ideal.vf[cycles.diodes]) + np.abs(room) + np.abs(ideal.vf[cycles.diodes] - room)

@@ -1,4 +1,4 @@
-"""Circuits to try things on: some with known answers (Known), some random (netlist text)."""
+"""Circuits for tests and experiments: some with known answers (Known), some random (netlist text)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ IDEAL = ".model ideal D(ron=0)"
 
 @dataclass(frozen=True)
 class Known:
-    """A netlist and what a hand calculation says of it: node name -> voltage, V."""
+    """A netlist and its voltages calculated by hand: node name -> voltage, V."""
 
     text: str
     voltages: Mapping[str, float]
@@ -83,7 +83,7 @@ def diode_or(inputs: Sequence[float] = (5.0, 3.0, 0.0), forward: float = 0.7) ->
 
 
 def drn(sizes: Sequence[int], seed: int = 1, gain: float = 1.0) -> str:
-    """A deep resistive network of these layer sizes, written as the files netlists/drn_*.cir are.
+    """A deep resistive network of these layer sizes, in the form of the files netlists/drn_*.cir.
 
     Layer 0 is x (sources Vx, drawn from `gain` times U(-1, 1); an array of sources takes a data batch), hidden layers
     are h1, h2, ..., the last is y. Crossbars RW1, RW2, ... hold g = max(0, U(-c, c)), c = 1/sqrt(fan-in), in siemens;
@@ -180,7 +180,7 @@ def diode_mesh(n: int, ohms: str = "1k") -> str:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What random_circuit puts in: how many of each, and how far resistances spread."""
+    """What random_circuit contains: how many of each element, and how far resistances spread."""
 
     nodes: int = 8  # besides ground
     decades: float = 3.0  # conductances between nodes: 10^-decades to 1 mS

@@ -1,4 +1,4 @@
-"""Parts and breadth-first forests of graphs: for small ones SciPy takes far longer to load than these to run."""
+"""Parts and breadth-first forests of graphs: for small graphs, SciPy takes far longer to load than these to run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of numbers as small images: means of blocks, and the maps of a crossbar."""
+"""Tables of numbers reduced to small images, as means over blocks; and the maps of a crossbar."""
 
 from __future__ import annotations
 

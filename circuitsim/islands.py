@@ -1,8 +1,8 @@
-"""Islands: parts of a circuit without a resistive path to ground. What they may float on, and what no voltages can fix.
+"""Islands: parts of a circuit without a resistive path to ground. Which may float, and which have no solution.
 
 KCL on an island is solvable exactly when its net injected current can be routed to ground through nonlinear branches,
-each within what its law can carry in that direction (laws.most_current; an ideal diode forward: any amount): a maximum
-flow, whose minimum cut is the witness when it fails.
+each within what its law can carry in that direction (laws.most_current; an ideal diode, forward: any amount). This is a
+maximum-flow problem, whose minimum cut is the witness when it fails.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Islands:
     joined_by_current: tuple[Ints, Ints]  # parts that an F or G joins, whose current the solution tells
 
     def pushed(self, circuit: Circuit, i: Floats) -> tuple[Floats, Floats]:
-        """What source currents `i` (rows, n_sources) push into each part, net and in absolute value, A; ground: 0."""
+        """The current that sources `i` (rows, n_sources) push into each part, net and absolute, A; 0 for ground."""
         s = circuit.current_sources
         ends, sources = np.concatenate([self.part[s.b], self.part[s.a]]), np.tile(np.arange(len(s)), 2)
         signs = np.repeat([1.0, -1.0], len(s))
@@ -83,7 +83,7 @@ class Islands:
     def check(self, circuit: Circuit, i: Floats, first_row: int = 0) -> None:
         """Raise TopologyError when source currents `i` (rows, n_sources) cannot leave, or reach, an island.
 
-        They are those of the batch rows from `first_row` on; the error names the first row that fails.
+        They are for the batch rows from `first_row` on; the error names the first row that fails.
         """
         if self.n_parts <= 1 or not len(circuit.current_sources):
             return
@@ -98,7 +98,7 @@ class Islands:
                     self._blame(circuit, float(net[row, stuck].sum()), stuck, first_row + row if len(i) > 1 else None)
 
     def _stuck(self, net: Floats, size: Floats, push: bool) -> Ints:
-        """Parts into which more is pushed than can get out together; with `push` false all flows are reversed."""
+        """Parts into which more is pushed in all than can leave; with `push` false all flows are reversed."""
         if not (net > 0).any():
             return np.zeros(0, np.int64)
         tail, head = (self.arcs.a, self.arcs.b) if push else (self.arcs.b, self.arcs.a)
@@ -203,8 +203,8 @@ class _Flow:
     def _least_cut(self, core: dict[int, dict[int, float]]) -> list[int]:
         """The sources' side of a least cut of connected parts that all lie on loops.
 
-        In whole numbers of the smallest power of two that all are multiples of: what rounds as flows are pushed on
-        leaves residual capacities, and then the value of a maximum flow is right and the cut that is read off it wrong.
+        Computed in integers, in units of a power of two of which all capacities are multiples: rounding of flows
+        would leave residual capacities, and then the value of a maximum flow is right but the cut read off it is wrong.
         """
         import networkx as nx
 

@@ -1,8 +1,8 @@
-"""The equations at given voltages: what flows out of every free unit, and by how much a law is missed.
+"""The equations at given voltages: what flows out of every free unit, and how far a law is violated.
 
 For a free unit u let F[u] be the sum of its branch currents, ideal diodes left out (A, positive: more flows out than
-in). KCL asks the ideal diodes at u to supply F[u]; the one to `lo` can only when F >= 0 and x = lo, the one to `hi`
-only when F <= 0 and x = hi. What is left is the violation
+in). KCL requires the ideal diodes at u to supply F[u]; the one to `lo` can do so only when F >= 0 and x = lo, the one
+to `hi` only when F <= 0 and x = hi. What remains is the violation
 
     rho = s (x - clip(x - F / s, lo, hi)),   s = dF/dx:
 
@@ -91,7 +91,7 @@ def carried_sums(problem: Problem, current: Floats) -> tuple[Floats, Floats]:
 
 
 def active_laws(problem: Problem, drive: Drive, x: Floats) -> tuple[Floats, Floats, Floats]:
-    """By how much each branch of Circuit.active misses its law, and two sizes of the law's terms, (rows, n_active).
+    """The error in the law of each branch of Circuit.active, and two sizes of the law's terms, (rows, n_active).
 
     V for E, H and the sources that control; A for F and G. Branch voltages from the parts of the unknowns, differences
     first. The first size has the node voltages in it, the second only their differences: what rounds.
@@ -180,8 +180,8 @@ def exact_sums(problem: Problem, drive: Drive, x: Floats, rows: Ints) -> tuple[F
 def shift(problem: Problem, drive: Drive, x: Floats, *parts: Floats) -> Drive:
     """The same problem for a correction d to x: unknowns are then x + d, with twice the digits.
 
-    Rounding of x itself no longer limits KCL: branch voltages are (x_a - x_b) + (d_a - d_b), and the linear branch
-    currents at x, summed branch by branch, become injections. With further `parts` d corrects x + sum(parts).
+    Rounding of x itself then no longer limits KCL: branch voltages are (x_a - x_b) + (d_a - d_b), and the linear branch
+    currents at x, summed branch by branch, become injections. With further `parts`, d corrects x + sum(parts).
     """
     if parts:
         return shift(problem, shift(problem, drive, x), *parts)

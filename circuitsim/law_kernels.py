@@ -1,6 +1,6 @@
-"""Which laws the nonlinear two-terminal elements follow, their parameters, and the law of one branch in Numba.
+"""The laws of the nonlinear two-terminal elements, their parameters, and the evaluation of one branch in Numba.
 
-Twin: laws.py, whose equations these are.
+Its twin in NumPy, laws.py, has the equations.
 """
 
 from __future__ import annotations

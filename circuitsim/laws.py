@@ -11,9 +11,9 @@ Shockley, at junction voltage w (ngspice manual, diode model; the law of SPICE 3
     recombination:      j + ISR (exp(w / (NR Vt)) - 1) ((1 - w / VJ)^2 + 0.005)^(M/2)
     high injection:     i = j / (1 + sqrt(j / IKF)) for j > 0, else i = j
 
-plus GMIN w where the deck asks for gmin. ngspice drops the recombination current below -3 N Vt, where its law jumps
-back; here, as in PSpice, it goes on. A series resistance RS is solved exactly: v = w + RS i(w).
-Beyond MAX_EXPONENT exponentials stay what they are there, and so do their slopes; a sinh goes on as a straight line
+plus GMIN w where the deck sets gmin. ngspice drops the recombination current below -3 N Vt, so that its law jumps
+there; here, as in PSpice, it continues. A series resistance RS is solved exactly: v = w + RS i(w).
+Beyond MAX_EXPONENT exponentials and their slopes keep the value they have there; a sinh continues as a straight line
 beyond STRAIGHT.
 """
 
@@ -116,8 +116,9 @@ def plain_current(law: NDArray[np.int8], params: Floats, v: Floats) -> tuple[Flo
 def exponential_voltage(law: NDArray[np.int8], params: Floats, current: Floats) -> Floats:
     """Voltages (V) at which the exponentials of SHOCKLEY and SINH branches carry `current` (A), (..., m).
 
-    Where nothing else flows through the branch, this turns `branch_current` around; with gmin or ISR, it carries more.
-    Where the law jumps: the voltage nearest 0 of those that fit best. A current that no voltage gives has inf or -inf.
+    If nothing else flows through the branch, this is the inverse of `branch_current`; with gmin or ISR the branch
+    carries more. Where the law jumps, it is the voltage nearest 0 of those that fit best; inf or -inf for a current
+    that no voltage gives.
     """
     v = np.zeros(current.shape)
     for kind, chosen in _groups(law):

@@ -1,8 +1,8 @@
 """Where to draw the nodes of a circuit: layers as columns, grids as grids, chains as lines, all else by distances.
 
-What has no such shape is placed part by part, ground and nodes like it left out, which are joined to everything and say
-nothing about where: small parts by Kamada and Kawai's springs (networkx), large ones so that distances on paper are
-like the numbers of branches between nodes, by pivot MDS: U. Brandes and C. Pich, "Eigensolver methods for progressive
+The rest is placed part by part, without ground and similar nodes, which are joined to everything and so say nothing
+about position: small parts by Kamada and Kawai's springs (networkx), large ones so that distances on paper resemble
+the numbers of branches between nodes, by pivot MDS: U. Brandes and C. Pich, "Eigensolver methods for progressive
 multidimensional scaling of large data", Graph Drawing 2006. Everything is deterministic, and takes seconds for a
 million nodes.
 """

@@ -82,8 +82,8 @@ def _changes_dc(key: str, given: Mapping[str, float]) -> bool:
 def diode_kind(model: ModelCard, at: At) -> tuple[str, dict[str, float], list[str]]:
     """Read a D model: ('shockley' | 'pwl', its parameters with defaults, remarks).
 
-    A model is piecewise linear when it names RON, ROFF, VFWD, VREV or RREV; it is the perfect diode when RON = 0 or the
-    word `ideal` stands in it, or when N = 0. Raises NetlistError for parameters that no such diode can have.
+    A model is piecewise linear when it names RON, ROFF, VFWD, VREV or RREV; it is the perfect diode when RON = 0, or
+    with the word `ideal`, or when N = 0. Raises NetlistError for parameters that such a diode cannot have.
     """
     given, remarks = model.params, list[str]()
     _check_diode(model, given, at, remarks)
@@ -95,7 +95,7 @@ def diode_kind(model: ModelCard, at: At) -> tuple[str, dict[str, float], list[st
 
 
 def _check_diode(model: ModelCard, given: Mapping[str, float], at: At, remarks: list[str]) -> None:
-    """Refuse parameters that no diode can have, and those that are not supported; remark on unknown ones."""
+    """Refuse impossible and unsupported parameters; remark on unknown ones."""
     for key in given:
         if _changes_dc(key, given):
             cure = "write it on the diode" if key in _OF_ELEMENTS else "leave it out if the diode can do without"
@@ -252,10 +252,10 @@ def _adjusted_breakdown(bv: Floats, ibv: Floats, saturation: Floats, vt: Floats,
 
 
 def resistor_branches(model: ModelCard, at: At) -> tuple[float, Law, Floats]:
-    """Read a tanh, sinh or pwl model: the conductance (S) and the nonlinear branches in parallel to it that it is.
+    """Read a tanh, sinh or pwl model: its conductance (S) and the nonlinear branches in parallel with that.
 
     The branches are rows of one law, (k, N_PARAMS), whose column 0 multiplies the current. Raises NetlistError for
-    parameters that the type does not have, for values that make it not monotone, and for tables not through (0, 0).
+    parameters that the type does not have, for values that make it non-monotone, and for tables not through (0, 0).
     """
     if model.type == "pwl":
         g, rows = _segments(model, at)

@@ -1,4 +1,4 @@
-"""New values of elements: what Circuit.with_values takes, read, checked and put into its columns, each copied once."""
+"""New element values for Circuit.with_values: read, checked and put into the circuit's columns, each copied once."""
 
 from __future__ import annotations
 

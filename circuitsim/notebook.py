@@ -1,4 +1,4 @@
-"""Results as data frames of pandas, and as small HTML tables for notebooks.
+"""Results as pandas data frames, and as small HTML tables for notebooks.
 
 Names are those of raw files: v(out), i(V1), @R1[p].
 """

@@ -1,6 +1,6 @@
-"""Sources that are too much for float64: so large themselves, or forcing a current that no float64 can hold.
+"""Sources that overflow float64: too large themselves, or forcing a current that float64 cannot hold.
 
-That can be told from the sources alone. Currents of the answer that overflow its certificate tells.
+This is known from the sources alone. If currents of the answer overflow, its certificate shows that.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def check_forced_currents(
     largest: float,
     closed_drops: Callable[[Floats], tuple[Ints, Floats]],
 ) -> None:
-    """Raise TopologyError where sources fix the voltage of a branch at which its current is no number.
+    """Raise TopologyError where sources fix a branch voltage at which the branch current overflows.
 
     `fixed` (rows, n_fixed) are their potentials, V, sums of sources that check_sources has passed; `largest` is
     largest_conductance, and `closed_drops` is Problem's.

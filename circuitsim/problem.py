@@ -51,7 +51,7 @@ class Values:
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """A circuit made ready for solving: prepare once, solve for many inputs, update values without rebuilding.
+    """A circuit prepared for solving: prepare it once, solve it for many inputs, change values without rebuilding.
 
     >>> from circuitsim.build import parse
     >>> problem = compile_problem(parse("divider\\nV1 in 0 10\\nR1 in out 1k\\nR2 out 0 1k"))
@@ -62,7 +62,7 @@ class Problem:
     circuit: Circuit
     topology: Topology
     values: Values
-    single: Problem | None = None  # of copies side by side (stack.py), a problem of one circuit of their structure
+    single: Problem | None = None  # for copies side by side (stack.py): a problem of one circuit of their structure
 
     def __repr__(self) -> str:
         """One line: its circuit and size."""
@@ -70,7 +70,7 @@ class Problem:
 
     @property
     def one(self) -> Problem:
-        """The problem itself, or of copies side by side that of one."""
+        """The problem itself; for copies side by side (stack.py), that of one copy."""
         return self.single or self
 
     @property
@@ -80,7 +80,7 @@ class Problem:
 
     @cached_property
     def copies(self) -> Copies:
-        """The copies of one circuit that this one is made of (stack.py); mostly it is the only one."""
+        """The copies of one circuit that make up this one (stack.py); normally one, the circuit itself."""
         return Copies(self.circuit.copies, len(self.circuit.nodes), self.topology.root_of_unit)
 
     @property
@@ -89,13 +89,13 @@ class Problem:
         return self.circuit.batch
 
     def with_values(self, values: Mapping[str, ArrayLike]) -> Problem:
-        """The same problem with new element values (see Circuit.with_values); compiled again only if islands change."""
+        """The same problem with new element values (see Circuit.with_values); recompiled only if islands change."""
         return self._with(self.circuit.with_values(values))
 
     def with_circuit(self, circuit: Circuit) -> Problem:
-        """This problem for a circuit of the same branches with values of its own, laws and bounds of diodes too.
+        """This problem for a circuit with the same branches and other values, including laws and bounds of diodes.
 
-        Compiled again only if islands change. Raises TopologyError, naming the element, when the branches differ.
+        Recompiled only if islands change. Raises TopologyError, naming the element, when the branches differ.
         """
         check_structure(self.circuit, circuit)
         return self._with(circuit)
@@ -118,7 +118,7 @@ class Problem:
         return replace(problem, values=_values(circuit, self.topology))
 
     def fixed_potentials(self, rows: slice) -> Floats:
-        """Potentials of known nodes and offsets of tied free nodes, (rows or 1, n_fixed), V. Checks voltage loops."""
+        """Potentials of known nodes and offsets of tied free nodes, (rows or 1, n_fixed), V. Checks loops of ties."""
         t = self.topology
         e = take_rows(self.circuit.ties.e, rows)
         offsets = t.forest.offsets(e)
@@ -132,7 +132,7 @@ class Problem:
     def drive(self, rows: slice, whole: bool = True) -> Drive:
         """What the sources impose for these rows of the batch. Raises TopologyError when no voltages satisfy them.
 
-        Without `whole` what they drive through dense blocks is left out: `completed` adds it, or a device does.
+        Unless `whole`, what they drive through dense blocks is left out, to be added by `completed` or on a device.
         """
         t, v = self.topology, self.values
         check_sources(self.circuit, rows)
@@ -157,7 +157,7 @@ class Problem:
         return self._complete(drive) if whole else drive
 
     def completed(self, drive: Drive) -> Drive:
-        """The drive with what known potentials drive through dense blocks, and with the current sources."""
+        """The drive, completed by what known potentials drive through dense blocks and by the current sources."""
         if not drive.partial:
             return drive
         shape = (drive.fixed.shape[0], self.n_free)
@@ -173,7 +173,7 @@ class Problem:
         return replace(drive, injection=injection, partial=False)
 
     def _bounds(self, room: Floats, rows: slice) -> tuple[Floats, Floats]:
-        """Of the free units, V; `room` (rows or 1, n_ideal): vf less the fixed part of anode minus cathode voltage."""
+        """Bounds of the free units, V; `room` (rows or 1, n_ideal) is vf - (fixed part of anode - cathode voltage)."""
         t = self.topology
         volts, own = self.circuit.ties.e, room.shape[0]
         e = take_rows(volts, slice(rows.start, rows.start + own))
@@ -195,7 +195,7 @@ class Problem:
 
     @cached_property
     def closed_conductors(self) -> Ints:
-        """Those, but of crossbars, whose voltages the sources fix: both ends are known, or in one unit."""
+        """Conductors, crossbars aside, whose voltages the sources fix: both ends are known, or in one unit."""
         g, unit = self.circuit.conductors, self.topology.index_of_node
         return np.flatnonzero(unit[g.a] == unit[g.b])
 
@@ -231,23 +231,23 @@ class Problem:
 
     @cached_property
     def inner_dense(self) -> int:
-        """How many conductances these have."""
+        """How many conductances the inner blocks have."""
         return sum(g.size for _, g in self.inner_blocks)
 
     @cached_property
     def mean_degree(self) -> int:
-        """Linear branches at a free unit, on average, rounded up; at least 1."""
+        """Average number of linear branches at a free unit, rounded up; at least 1."""
         ends = self.topology.diag_units.size + sum(2 * g.size for g in self.values.dense)
         return 1 + ends // max(self.n_free, 1)
 
     @cached_property
     def inner_ends(self) -> int:
-        """Ends of linear branches between two free units: what a sweep goes through for each row."""
+        """Number of ends of linear branches between two free units: what a sweep visits for each row."""
         return int(self.values.couplings.nnz) + 2 * self.inner_dense
 
     @cached_property
     def most_terms(self) -> int:
-        """At most so many branch currents are summed at any unit: what bounds the rounding of a sum."""
+        """An upper limit on the number of branch currents summed at any unit; it bounds the rounding of a sum."""
         terms = np.bincount(self.topology.diag_units, minlength=self.n_free)
         for spec in self.topology.dense:
             for side, count in ((spec.row, spec.shape[1]), (spec.col, spec.shape[0])):
@@ -257,7 +257,7 @@ class Problem:
 
     @cached_property
     def untied(self) -> bool:
-        """Whether no source ties unknowns to each other: then a node's voltage is an unknown, or known."""
+        """Whether no source ties unknowns to each other, so that every node's voltage is either an unknown or known."""
         return bool((self.topology.index_of_node[self.topology.fixed_nodes] < 0).all())
 
     @cached_property
@@ -268,9 +268,9 @@ class Problem:
         return column
 
     def drops(self, parts: Sequence[Floats], fixed: Floats, a: Ints, b: Ints, less: Floats | None = None) -> Floats:
-        """Voltages from nodes a to nodes b, less some others, (rows, n), V, of unknowns sum(parts).
+        """Voltages from nodes a to nodes b, minus `less`, (rows, n), V, for the unknowns sum(parts).
 
-        All terms are summed in twice the length of float64 (branch_sums), for the digits of what they nearly cancel to.
+        Terms are summed at twice the precision of float64 (branch_sums), to keep the digits left when they cancel.
         """
         if len(parts) == 1 and less is None and self.untied:  # two terms: their difference is rounded once
             return self.node_voltages(parts[0], fixed, a) - self.node_voltages(parts[0], fixed, b)
@@ -303,7 +303,7 @@ class Problem:
         return out
 
     def offsets(self, fixed: Floats, nodes: Ints) -> Floats:
-        """What sources add to the unknowns there, (rows or 1, len(nodes)): the rest of node_voltages."""
+        """What sources add to the unknowns at some nodes, (rows or 1, len(nodes)): the rest of node_voltages."""
         column = self.node_offset_columns[nodes]
         out = fixed.take(column, axis=1) if fixed.shape[1] else np.zeros((fixed.shape[0], column.size))
         out[:, column < 0] = 0.0
@@ -318,19 +318,19 @@ def _times(matrix: sparse.csr_array, rows: Floats) -> Floats:
 
 
 def _differences(fixed: Floats, matrix: sparse.csr_array) -> Floats:
-    """matrix times each row; of one row, (1, matrix rows), where all have the same potentials in what it reads."""
+    """matrix times each row; only one row, (1, matrix rows), where all rows agree in the columns that it reads."""
     read = fixed[:, np.unique(matrix.indices)]
     return (fixed[:1] if (read == read[:1]).all() else fixed) @ matrix.T
 
 
 def check_flag(name: str, value: object) -> None:
-    """Raise SettingsError for what is neither True nor False."""
+    """Raise SettingsError for anything but True or False."""
     if not isinstance(value, bool | np.bool_):
         raise SettingsError(f"{name} must be True or False, found {shown(repr(value))}")
 
 
 def refuse_loose(nodes: list[str], elements: list[str]) -> None:
-    """Raise TopologyError when there are voltages or currents that are not unique: those of `--strict`."""
+    """Raise TopologyError if any voltages or currents are not unique (`--strict`)."""
     if nodes:
         raise TopologyError(
             f"strict: the voltage of {len(nodes):,} nodes is not unique ({listed(nodes)}); join them to ground",
@@ -346,9 +346,10 @@ def refuse_loose(nodes: list[str], elements: list[str]) -> None:
 def compile_problem(circuit: Circuit, lenient: bool = False) -> Problem:
     """Arrange a circuit for solving. Raises TopologyError for loops of sources that no voltages satisfy.
 
-    lenient: leave out islands that sources push a current into (or draw from) that cannot leave, in any row of the
-    batch, with all elements at their nodes (Circuit.dropped) and a note in the circuit; other faults still are errors,
-    as are such islands that a controlled source joins to the rest: it ends, or what controls it is, on both sides.
+    lenient: leave out islands into which sources push a current that cannot leave (or from which they draw one that
+    cannot enter) in any row of the batch, with all elements at their nodes (Circuit.dropped), and add a note to the
+    circuit. Other faults are still errors, as are such islands that a controlled source joins to the rest: its ends,
+    or those of what controls it, are on both sides.
     """
     check_flag("lenient", lenient)
     if not isinstance(circuit, Circuit):
@@ -367,7 +368,7 @@ def compile_problem(circuit: Circuit, lenient: bool = False) -> Problem:
 
 
 def arranged(circuit: Circuit) -> Problem:
-    """What compile_problem makes, whether or not there are voltages that satisfy the sources of this circuit."""
+    """As compile_problem, without the check that any voltages satisfy the sources of this circuit."""
     topology = build_topology(circuit)
     return Problem(circuit, topology, _values(circuit, topology))
 
@@ -387,7 +388,7 @@ def without_island(circuit: Circuit, error: TopologyError) -> Circuit:
 def _values(circuit: Circuit, t: Topology) -> Values:
     """Conductances from the circuit's tables: scatter-adds along the positions that the topology holds.
 
-    Raises TopologyError where they add up to no number.
+    Raises TopologyError where their sum overflows.
     """
     g = t.flat_conductances(circuit)
     dense = tuple(spec.values(circuit, g) for spec in t.dense)

@@ -1,7 +1,7 @@
-"""The certificate: how well given voltages satisfy a problem. Computed from problem and voltages alone.
+"""The certificate: how well given voltages satisfy a problem. Computed from the problem and the voltages alone.
 
-Its measure is the violation rho of each free unit (kcl.py), relative to the currents that meet there; what rounding
-decides does not count (`Check._nothing`).
+Its measure is the violation rho of each free unit (kcl.py), relative to the currents that meet there; amounts within
+rounding do not count (`Check._nothing`).
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ class Residuals:
 
     kcl_amps             largest KCL violation rho, A
     kcl_relative         largest rho / (sum of the absolute branch currents at the unit), 0/0 = 0, and 0 where rounding
-                         can make rho; or, if larger, by how much a controlled source misses its law / (sum of the
+                         can produce rho; or, if larger, the error in the law of a controlled source / (sum of the
                          absolute terms of the law)
     clamp_volts          largest violation of an ideal diode's voltage bound, V
     complementarity_watts  largest (ideal diode's current) x (its gap), W
     power_balance_watts  |power of the sources - power absorbed| = |sum of x rho| (Tellegen), W
     gap_watts            bound on E(v) - E(v*), half the excess power, for v* within the span of voltages seen, W
-    worst_row, worst_unit  where kcl_relative is; unit -1: nowhere, or at the law of a controlled source
+    worst_row, worst_unit  where kcl_relative occurs; unit -1: nowhere, or in the law of a controlled source
     """
 
     kcl_amps: float
@@ -66,7 +66,7 @@ class Residuals:
     worst_unit: int = -1
 
     def merge(self, other: Residuals, first_row: int) -> Residuals:
-        """The worst of two parts of a batch; `other` starts at row `first_row`."""
+        """The worst figures of two parts of a batch; `other` starts at row `first_row`."""
         worse = not (other.kcl_relative <= self.kcl_relative or np.isnan(self.kcl_relative))
         return Residuals(
             **{name: float(np.maximum(getattr(self, name), getattr(other, name))) for name in FIGURES},  # keeps NaN
@@ -97,9 +97,9 @@ class Check:
     """KCL of one tile of the batch at given unknowns.
 
     `upper` (rows, n_free) is the relative violation of each unit: exact in rows that were summed branch by branch,
-    else an upper bound from matrix products, whose rounding is added to it. `certain` is a violation that some unit
-    has for sure: enough to say that a tolerance is not met. With `exact`, or where bounds say nothing, all rows are
-    summed at once.
+    otherwise an upper bound from matrix products, including their rounding. `certain` is a violation that some unit
+    certainly has, which is enough to say that a tolerance is not met. With `exact`, or where bounds say nothing, all
+    rows are summed immediately.
     """
 
     def __init__(self, problem: Problem, drive: Drive, x: Floats, *, exact: bool = False) -> None:
@@ -134,10 +134,11 @@ class Check:
         return np.where(self.linked > 0, np.abs(across), np.maximum(across, 0.0))
 
     def _active_violation(self) -> Floats:
-        """By how much the laws of the controlled sources are missed, relative to their terms, (rows,): the worst.
+        """The worst error in the laws of the controlled sources, relative to their terms, (rows,).
 
-        What is nothing beside the largest voltage, or current, does not count; where only currents flow in sources,
-        beside the voltage that the largest would make in the largest conductance. Of both no more than 1e12 counts.
+        Amounts within rounding of the largest voltage, or current, do not count; where only currents flow in sources,
+        within rounding of the voltage that the largest would cause in the largest conductance. Both count as 1e12 at
+        most.
         """
         if self.problem.circuit.reciprocal:
             return np.zeros(self.x.shape[0])
@@ -199,14 +200,14 @@ class Check:
 
     @property
     def worst(self) -> float:
-        """The largest relative violation, or a bound of it."""
+        """The largest relative violation, or a bound on it."""
         return float(self.upper.max(initial=0.0))
 
     def meets(self, tolerance: float) -> bool:
         """Whether the relative violation is at most `tolerance` everywhere.
 
-        Rows whose upper bounds say so need no exact sum; of the others the worst comes first, and one that fails
-        settles the question.
+        Rows whose upper bounds show this need no exact sum; of the others the worst is summed first, and one that fails
+        decides.
         """
         if self.certain > tolerance or (self.active_error > tolerance).any():
             return False
@@ -245,18 +246,18 @@ class Check:
         self.upper[some] = np.minimum(self.upper[some], self.most[some] / least[some])
 
     def at_rounding(self, tolerance: float, eps: float) -> bool:
-        """Whether each violation above the tolerance is one that the rounding of the unit's own voltage can make."""
+        """Whether each violation above the tolerance can be caused by the rounding of the unit's own voltage."""
         return not self.drive.base and bool((self.by_rounding(eps) | (self.upper <= tolerance)).all())
 
     def by_rounding(self, eps: float) -> NDArray[np.bool_]:
-        """Which violations that rounding can make, (rows, n_free): `eps` that of the voltages' type."""
+        """Which violations that rounding can cause, (rows, n_free); `eps` is that of the voltages' type."""
         scale = np.maximum(np.abs(self.x), np.abs(self.drive.fixed).max(initial=0.0))
         return np.asarray(np.abs(self.rho) <= OWN_DIGITS * eps * self.slope * scale)
 
     def reach(self, paths: Floats) -> tuple[Floats, Floats]:
         """For each row sum |rho| R over its units, R of `paths` (n_free,), Ohm, and its largest voltage; (rows,), V.
 
-        To violations that matrix products gave their rounding is added.
+        Violations from matrix products include their rounding.
         """
         x = self.drive.base[0] if self.drive.base else self.x
         largest: Floats = np.abs(x).max(axis=1, initial=0.0)
@@ -330,16 +331,16 @@ class Check:
     def _nothing(
         self, rows: Ints, largest: Floats, branches: _Nonlinear, across_islands: bool = False
     ) -> tuple[Floats, Floats]:
-        """Currents out of a unit, and into it, that are none, (len(rows), n_free) each, A.
+        """Currents out of a unit, and into it, that count as zero, (len(rows), n_free) each, A.
 
         No voltages in float64 can make them smaller: they are beyond the last digit of the `largest` currents, or of
-        the largest voltage; or the currents of nonlinear branches would fall, or rise, by as much when their voltages
-        change in the last digits; or they are the last digits of currents that are carried. No voltage counts as more
-        than 1e12 V there, no current as more than 1e12 A: islands that nothing holds may end anywhere, and the last
-        digits of -1e58 V would excuse every current that there is.
+        the largest voltage; or the currents of nonlinear branches would fall, or rise, by as much if their voltages
+        changed in the last digits; or they are the last digits of carried currents. Here no voltage counts as more than
+        1e12 V, no current as more than 1e12 A: islands that nothing holds may end up anywhere, and the last digits of
+        -1e58 V would excuse any current.
 
-        `across_islands`: of the branches between islands alone. What rounds within one cancels in its sum, but where
-        perfect diodes carry it.
+        `across_islands`: for branches between islands only. What rounds within an island cancels in its sum, except
+        where perfect diodes carry it.
         """
         t, c, of_carriers = self.problem.topology, self.problem.circuit, self.drive.carried
         less, more = branches.less, branches.more
@@ -386,9 +387,9 @@ class Check:
     def _island_violation(self, rows: Ints, branches: _Nonlinear, fall: Floats, rise: Floats) -> Floats:
         """KCL of each island as a whole: its net current relative to what crosses its border, (len(rows), n_free).
 
-        The nodes of an island may each meet a tolerance with errors that add up to more than all that leaves it. The
-        sum of what is none at its units of the currents that cross its border, `fall` out of them and `rise` into them
-        (len(rows), n_free), does not count.
+        The nodes of an island may each meet a tolerance with errors that add up to more than all that leaves it. What
+        counts as zero at its units in the currents across its border, `fall` out of them and `rise` into them
+        (len(rows), n_free), is not counted in the sum.
         """
         t = self.problem.topology
         part = t.islands.part

@@ -1,4 +1,4 @@
-"""The values of what `.save`, `.print` and `--save` ask for: currents, powers and voltages in columns."""
+"""The values that `.save`, `.print` and `--save` request: currents, powers and voltages, in columns."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ UNITS = {"v": "V", "vd": "V", "e": "V", "i": "A", "p": "W", "r": "ohm"}
 
 
 def wanted_saves(circuit: Circuit, texts: Sequence[str]) -> list[Save]:
-    """What the netlist's .save and .print cards and the texts of `--save` ask for. SettingsError names a wrong text."""
+    """What the netlist's .save and .print cards and the `--save` texts request. SettingsError names a wrong text."""
     netlist = circuit.netlist
     saves = [save for word in netlist.saves for save in find_save(netlist, word)]
     for text in texts:
@@ -56,7 +56,7 @@ def wanted_saves(circuit: Circuit, texts: Sequence[str]) -> list[Save]:
 
 
 def as_saves(circuit: Circuit, wanted: Iterable[Save | str]) -> tuple[Save, ...]:
-    """What texts such as `i(R1)` ask for, with the netlist's own cards then; Save objects stand for themselves.
+    """What texts such as `i(R1)` request, and then also the netlist's own cards; Save objects are taken as they are.
 
     Raises SettingsError, as wanted_saves does.
     """
@@ -69,7 +69,7 @@ def as_saves(circuit: Circuit, wanted: Iterable[Save | str]) -> tuple[Save, ...]
 
 
 class Saved:
-    """Columns of values; those of one quantity of one kind of element are worked out together."""
+    """Columns of values; those of one quantity of one kind of element are computed together."""
 
     def __init__(self, solution: Solution, saves: Sequence[Save]) -> None:
         self.solution = solution

@@ -1,4 +1,4 @@
-"""The shapes that circuits have on paper: what is joined to what, layers, and grids that the names of nodes tell of."""
+"""Shapes for drawing a circuit: which nodes are joined, layers, and grids as the names of nodes suggest them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Grid:
 
 
 class Shapes:
-    """The shapes of a circuit; each is looked for once, when it is asked for."""
+    """The shapes of a circuit, each found when first requested."""
 
     def __init__(self, circuit: Circuit) -> None:
         self.circuit = circuit

@@ -1,4 +1,4 @@
-"""What a solve needs (Settings) and what it gives (Solution): voltages and currents by name, with their certificate."""
+"""The input of a solve (Settings) and its result (Solution): voltages and currents by name, with their certificate."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ DEFAULT_TOL = dict(zip(DTYPES, (1e-9, 1e-5), strict=True))
 
 
 class Status(Enum):
-    """How a solve ended; the value says it in a sentence."""
+    """How a solve ended; the value describes it in words."""
 
     SOLVED = "the certificate is met"
     MAX_SWEEPS = "stopped before the certificate was met; raise max_sweeps, loosen tol, or use another method"
@@ -49,14 +49,14 @@ class Status(Enum):
 
 @dataclass(frozen=True)
 class Settings:
-    """How to solve; SettingsError for what cannot be.
+    """How to solve. SettingsError for invalid values.
 
-    method      auto, bcd (block coordinate descent) or newton; what auto takes, and why, is Solution.method and why
+    method      auto, bcd (block coordinate descent) or newton; Solution.method and Solution.why tell auto's choice
     backend     auto, cpu, gpu (CuPy), or reference (plain Python, slow)
-    dtype       float64, or float32 for bcd; the certificate is made in float64
-    tol         the largest relative KCL violation; None: 1e-9 in float64, 1e-5 in float32
-    max_sweeps  sweeps of bcd, or steps of newton, at most; a guard, nothing that a solve is meant to end by
-    lenient     leave out islands that no currents satisfy, and solve the rest (problem.compile_problem)
+    dtype       float64, or float32 for bcd; the certificate is always computed in float64
+    tol         the largest relative KCL violation allowed; None: 1e-9 in float64, 1e-5 in float32
+    max_sweeps  most sweeps of bcd, or steps of newton; a safeguard, not how a solve is meant to end
+    lenient     leave out islands without a solution, and solve the rest (problem.compile_problem)
     strict      a voltage or a current that is not unique is an error
     """
 
@@ -91,11 +91,11 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """The equilibrium (or what was reached of it). Arrays have the batch axis first, also for a batch of one.
+    """The equilibrium, or what was reached of it. The first axis of arrays is the batch, even for a batch of one.
 
-    Those that are worked out once and kept, such as `determined`, cannot be written to.
+    Arrays that are computed once and kept, such as `determined`, are read-only.
 
-    Voltages are `voltage` and `voltages`, currents `current`; `x`, `low`, `carried`, `loose` are what they come from.
+    Use `voltage`, `voltages` and `current`; `x`, `low`, `carried` and `loose` are what they are computed from.
 
     >>> from circuitsim import parse, solve
     >>> solution = solve(parse("divider\\nV1 in 0 10\\nR1 in out 1k\\nR2 out 0 1k"))
@@ -105,18 +105,18 @@ class Solution:
 
     problem: Problem
     x: Floats  # (batch, n_free) V: the unknowns
-    low: Floats | None  # (parts, batch, n_free) V: their next digits, where those matter (kcl.shift)
+    low: Floats | None  # (parts, batch, n_free) V: corrections to x, its further digits, where they matter (kcl.shift)
     unsolved: Mapping[int, Status]  # rows without a certified answer, in order, and how they ended
     message: str
     residuals: Residuals
     method: str
     backend: str
     dtype: str
-    tolerance: float  # of the relative KCL violation, that was to be met
+    tolerance: float  # the relative KCL violation that was to be met
     steps: int  # sweeps of bcd, or steps of newton
-    carried: Floats  # (batch, n_carriers) A: of ideal diodes between free units, then of Circuit.active
-    loose: NDArray[np.bool_]  # x, then currents of Circuit.active_voltages: what controlled sources leave open
-    why: str  # why this method
+    carried: Floats  # (batch, n_carriers) A: currents of ideal diodes between free units, then of Circuit.active
+    loose: NDArray[np.bool_]  # for x, then currents of Circuit.active_voltages: left open by controlled sources
+    why: str  # why this method was used
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -126,7 +126,7 @@ class Solution:
 
     @property
     def status(self) -> Status:
-        """How the solve ended: SOLVED when the certificate is met in every row, else how the first other one did."""
+        """How the solve ended: SOLVED if the certificate is met in every row, else the first other row's status."""
         return next(iter(self.unsolved.values()), Status.SOLVED)
 
     @property
@@ -136,17 +136,17 @@ class Solution:
 
     @property
     def circuit(self) -> Circuit:
-        """What was solved, with the values that it had."""
+        """The circuit that was solved, with its values."""
         return self.problem.circuit
 
     @property
     def batch(self) -> int:
-        """How many rows there are: the batch of the sources."""
+        """Number of rows: the batch size of the sources."""
         return self.x.shape[0]
 
     @cached_property
     def kcl_relative(self) -> Floats:
-        """The largest relative KCL violation of each row, (batch,); what is below the tolerance may be a bound.
+        """The largest relative KCL violation of each row, (batch,); a figure below the tolerance may be a bound.
 
         NaN where no voltages were reached.
         """
@@ -154,7 +154,7 @@ class Solution:
 
     @property
     def failed(self) -> NDArray[np.int64]:
-        """The rows without a certified answer: KCL is not met, or so little holds some voltages that they may be wrong.
+        """The rows without a certified answer: KCL is not met, or some voltages are held so weakly as to be doubtful.
 
         >>> from circuitsim import Settings, parse, solve
         >>> circuit = parse("ladder\\nV1 a 0 1\\nR1 a b 1\\nR2 b 0 1\\nR3 b c 1\\nR4 c 0 1").with_values({"V1": [0, 1]})
@@ -170,13 +170,15 @@ class Solution:
         return v if several else v[:, 0]
 
     def voltages(self, nodes: NDArray[np.int64] | None = None, rows: slice | None = None) -> Floats:
-        """Voltages of these node indices (all: the order of `circuit.nodes`), (batch or rows, n), V.
+        """Voltages of these node indices (default: all, in the order of `circuit.nodes`), (batch or rows, n), V.
 
-        NaN at nodes that are left out (Circuit.dropped). SettingsError for what are no indices, or no rows.
+        NaN at nodes that are left out (Circuit.dropped). SettingsError unless these are indices, and rows a slice.
         """
         count, rows = len(self.circuit.nodes), self._rows(rows)
         nodes = np.arange(count) if nodes is None else np.asarray(nodes)
-        known = nodes.ndim == 1 and nodes.dtype.kind in "iub"
+        if nodes.shape == (0,) or (nodes.dtype == bool and nodes.shape == (count,)):
+            nodes = np.flatnonzero(nodes)  # an empty list, or a mask
+        known = nodes.ndim == 1 and nodes.dtype.kind in "iu"
         if not known or (nodes.size and not -1 < nodes.min() <= nodes.max() < count):
             raise SettingsError(
                 f"voltages takes an array of numbers of nodes, from 0 to {count - 1}, found {shown(repr(nodes))}; "
@@ -188,7 +190,7 @@ class Solution:
         return v
 
     def drops(self, a: NDArray[np.int64], b: NDArray[np.int64], rows: slice | None = None) -> Floats:
-        """Voltages from nodes `a` to nodes `b`, (rows, n), V, with all the digits that the solution holds."""
+        """Voltages from nodes `a` to nodes `b`, (rows, n), V, to the full precision of the solution."""
         rows = self._rows(rows)
         parts = [self.x[rows], *(() if self.low is None else self.low[:, rows])]
         return self.problem.drops(parts, self.problem.fixed_potentials(rows), a, b)
@@ -199,7 +201,7 @@ class Solution:
         return slice(0, self.batch) if rows is None else rows
 
     def start_for(self, problem: Problem) -> Floats | None:
-        """The unknowns, from which another problem of this topology can be solved; None where they are not its own."""
+        """The unknowns, as a start for another problem of this topology; None where they do not fit it."""
         same = problem.topology.index_of_node is self.problem.topology.index_of_node
         fits = same and self.x.shape == (problem.batch, problem.n_free) and np.isfinite(self.x).all()
         return self.x if fits else None
@@ -207,8 +209,8 @@ class Solution:
     def current(self, name: str) -> Floats:
         """Current through an element from its first node to its second, A, (batch,).
 
-        Of an array (batch, members), with two ranges (batch, rows, columns); of some of its members, such as
-        `"RW[3][0:9]"`, (batch, members). SettingsError or NetlistError for what does not exist.
+        For an array (batch, members), or with two ranges (batch, rows, columns); for some of its members, such as
+        `"RW[3][0:9]"`, (batch, members). SettingsError or NetlistError if there is no such element.
         """
         return self._through(name, "i")
 
@@ -227,11 +229,11 @@ class Solution:
         return found if ":" in name[name.index("[") :] else found[:, 0]
 
     def plot(self, kind: str = "auto", row: int = 0) -> Figure:
-        """A picture of one row of the batch, a figure of matplotlib: `solution.plot().savefig("out.png")`.
+        """A picture of one row of the batch, a matplotlib figure: `solution.plot().savefig("out.png")`.
 
         kind: `graph` (nodes by voltage, elements by current; aggregated when large), `crossbar` (maps of conductance,
-        current, power, voltages), `layers` (of a layered network), or `auto`, the one that suits. SettingsError when
-        the circuit is not of that kind, BackendUnavailable without matplotlib.
+        current, power, voltages), `layers` (of a layered network), or `auto`, whichever suits. SettingsError when the
+        circuit is not of that kind, BackendUnavailable without matplotlib.
         """
         from circuitsim.plot import solution_figure
 
@@ -253,9 +255,10 @@ class Solution:
 
     @cached_property
     def ambiguous(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
-        """Ties, ideal diodes and controlled sources whose currents are not unique; of ties in loops: `tie_currents`.
+        """Which ties, ideal diodes and controlled sources have currents that are not unique.
 
-        Ideal diodes that conduct close loops, and the equations of controlled sources may leave currents open.
+        Conducting ideal diodes close loops, and the equations of controlled sources may leave currents open. For loops
+        of ties alone see `tie_currents`.
         """
         c = self.circuit
         ties, diodes = np.zeros(len(c.ties), bool), np.zeros(len(c.ideal_diodes), bool)
@@ -269,7 +272,7 @@ class Solution:
 
     @property
     def ambiguous_others(self) -> list[str]:
-        """Names of the elements that are no `Circuit.sources`, ideal diodes, F and G, whose currents are not unique."""
+        """Names of the ideal diodes, F and G (all not among `Circuit.sources`) whose currents are not unique."""
         c, (_, diodes, controlled) = self.circuit, self.ambiguous
         pairs = (c.ideal_diodes, diodes), (c.controlled, controlled & c.controlled.gives_current)
         return list(dict.fromkeys(c.element(x, k) for x, mark in pairs for k in np.flatnonzero(mark).tolist()))
@@ -280,9 +283,9 @@ class Solution:
 
     @cached_property
     def determined(self) -> NDArray[np.bool_]:
-        """For each node: whether its voltage is unique (False: on an island that can shift), in every row.
+        """For each node: whether its voltage is unique in every row; False on an island that can shift.
 
-        True where it is left out and has none (Circuit.left_out).
+        True for nodes that are left out and have no voltage (Circuit.left_out).
         """
         islands = self.problem.topology.islands
         if islands.n_parts == 1:
@@ -298,16 +301,16 @@ class Solution:
         return of_unit[self.problem.topology.index_of_node]  # -1: known
 
     def open_between(self, a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """For each pair of nodes: whether controlled sources leave the voltage between them open (in doubt: yes)."""
+        """For each pair of nodes: whether controlled sources leave the voltage between them open (True if in doubt)."""
         unit = self.problem.topology.index_of_node
         return (self.left_open[a] | self.left_open[b]) & (unit[a] != unit[b])
 
     @property
     def intervals(self) -> tuple[Floats, Floats] | None:
-        """Lowest and highest possible voltage of each node with all others of its part moving along, (batch, n_nodes).
+        """Lowest and highest possible voltage of each node, its whole part moving along, (batch, n_nodes) each, V.
 
-        None when all voltages are unique; -inf and inf where nothing bounds an island, or controlled sources leave a
-        voltage open. Else no current changes.
+        None when all voltages are unique; -inf and inf where nothing bounds an island, or where controlled sources
+        leave a voltage open. Except in that last case, no current changes within the interval.
         """
         if self.determined.all():
             return None
@@ -317,7 +320,7 @@ class Solution:
 
     @property
     def remarks(self) -> list[str]:
-        """What is odd about this solution, in sentences: intervals, currents that are not unique, or are enormous."""
+        """What is unusual about this solution, in words: intervals, and currents that are not unique or enormous."""
         c, j = self.circuit, self.circuit.junctions
         found = []
         for k, v, amperes in currents.enormous_currents(self):
@@ -343,11 +346,11 @@ class Solution:
         return found
 
     def to_dataframe(self, saves: Sequence[Save | str] | None = None) -> pd.DataFrame:
-        """A line for each value, of pandas: row (of the batch), quantity, name, value, unit, unique.
+        """A pandas data frame with a line for each value: row (of the batch), quantity, name, value, unit, unique.
 
-        Voltages of nodes, currents of sources, and `saves` (saved.wanted_saves; default: those of the netlist's own
-        cards). Names are v(NODE), i(SOURCE), @R1[p]; quantities voltage, current, power, resistance. `unique` is False
-        where a value is not unique, or there is none (NaN). BackendUnavailable without pandas.
+        Values are voltages of nodes, currents of sources, and `saves` (saved.wanted_saves; default: those of the
+        netlist's own cards). Names are v(NODE), i(SOURCE), @R1[p]; quantities voltage, current, power, resistance.
+        `unique` is False where a value is not unique or missing (NaN). BackendUnavailable without pandas.
         """
         return solution_frame(self, self._saved(saves))
 
@@ -367,6 +370,6 @@ class Solution:
 
 
 def _kept(array: NDArray[Scalar]) -> NDArray[Scalar]:
-    """An array that everybody is given: nobody may change it."""
+    """The array, made read-only: every caller gets the same one."""
     array.setflags(write=False)
     return array

@@ -1,4 +1,4 @@
-"""Solve a problem: work through the batch tile by tile by the method that was chosen, gather the certificate."""
+"""Solve a problem: work through the batch tile by tile with the chosen method, and gather the certificate."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ def solve(
 ) -> Solution:
     """The DC equilibrium of a circuit, or of a prepared problem, with its certificate.
 
-    Minimises the co-content E(v) under the ideal-diode inequalities (problem.py has the equations); with controlled
-    sources, which have none, it solves KCL and their laws. Parameters:
+    Minimises the co-content E(v) under the ideal-diode inequalities (problem.py has the equations). With controlled
+    sources there is no co-content, and it solves KCL and the laws of the sources. Parameters:
 
     circuit            a Circuit, or a Problem that was compiled before; sources may have a batch of values
     settings           method, backend, dtype, tolerance, sweep limit (Settings)
     start              (batch, n_free) V, unknowns to start from; default 0. The answer does not depend on it, unless
-                       controlled sources beside nonlinear elements leave several
-    backend            a Backend object; default: the one that settings name
+                       controlled sources together with nonlinear elements allow several
+    backend            a Backend object; default: the one that settings names
     raise_on_failure   raise NotSolved (which holds the Solution) unless the certificate is met
     progress           called with (rows done, rows in all) after each tile of the batch
-    in_order           solve tiles one after another, never at once: the same bits however many cores there are
+    in_order           solve tiles one after another, never in parallel: the same bits on any number of cores
 
     Raises TopologyError when no solution exists, SettingsError, BackendUnavailable, NotSolved.
 
@@ -103,7 +103,7 @@ def solve(
 
 
 def check_progress(progress: object) -> None:
-    """Raise SettingsError for what cannot be told how much is done."""
+    """Raise SettingsError unless `progress` is None or can be called."""
     if progress is not None and not callable(progress):
         raise SettingsError(f"progress takes a function of the numbers done and in all, found {progress!r}")
 
@@ -174,7 +174,7 @@ def _overflowing(problem: Problem, x: Floats, low: Floats | None) -> str:
 
 
 def _more_parts(low: Floats | None, shape: tuple[int, ...]) -> Floats:
-    """Next digits with at least so many parts, 0 where there were none."""
+    """Solution.low with at least as many parts as `shape` says, 0 where there were none."""
     have = 0 if low is None else len(low)
     more = np.zeros((max(shape[0] - have, 0), *shape[1:]))
     return more if low is None else np.concatenate([low, more])
@@ -190,7 +190,7 @@ def steps_text(method: str, count: int) -> str:
 
 
 class _Batch:
-    """The tiles of a batch, solved one by one; several at a time where the backend has several workers."""
+    """The tiles of a batch, solved one by one, or several at a time where the backend has several workers."""
 
     def __init__(self, problem: Problem, settings: Settings, backend: Backend, method: str, warm: bool) -> None:
         self.problem, self.settings, self.backend, self.method, self.warm = problem, settings, backend, method, warm
@@ -207,11 +207,11 @@ class _Batch:
         self.held = Held(problem, self.network, self.network_lock) if settings.dtype == "float64" else None
 
     def tiles(self, x: Floats, in_order: bool) -> Iterator[tuple[slice, Outcome, str]]:
-        """Solve tile by tile; several at once by sweeps, and where one elimination solves all, unless `in_order`. The
-        results come in order, each with its method.
+        """Solve tile by tile, or, unless `in_order`, several tiles at once: by bcd, and where one elimination solves
+        all. The results come in order, each with its method.
 
-        BLAS keeps to one thread: the products of a sweep are small, and threads that wait for each other cost more than
-        they bring (on a busy machine many times more).
+        BLAS is limited to one thread: the products of a sweep are small, and threads that wait for each other cost
+        more than they gain (on a busy machine many times more).
         """
         by_bcd = self.method == "bcd"
         if by_bcd:
@@ -241,16 +241,16 @@ class _Batch:
                 pool.shutdown(cancel_futures=True)
 
     def _is_eliminated(self) -> bool:
-        """Whether one elimination solves all rows: then networks keep nothing of a tile, and several can be solved at
-        once.
+        """Whether one elimination solves all rows: networks then keep nothing of a tile, and several tiles can be
+        solved at once.
         """
         linear = self.problem.circuit.reciprocal and not self.problem.topology.legs.a.size
         return linear and isinstance(self.network().factor(np.zeros(0)), Factors)
 
     def _tile(self, rows: slice, x: Floats) -> list[tuple[slice, Outcome, str]]:
-        """The outcome, its voltages put into x unless they are the whole batch, which are many bytes for one thread.
+        """The outcome, its voltages copied into x unless the tile is the whole batch (much to copy for one thread).
 
-        In halves where some rows overflow, and spoil others.
+        The tile is solved in halves where some rows overflow and spoil others.
         """
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # the certificate shows it
             outcome, by = self._solve_tile(rows, x)
@@ -267,7 +267,7 @@ class _Batch:
         ]
 
     def _solve_tile(self, rows: slice, x: Floats) -> tuple[Outcome, str]:
-        """The outcome, and the method that it comes from."""
+        """The outcome, and the method that produced it."""
         by_bcd, s = self.method == "bcd", self.settings
         drive = self.backend.drive(self.problem, rows) if by_bcd else self.problem.drive(rows)
         chosen = self.backend.name == "cpu" or (self.backend.name, s.backend) == ("gpu", "auto")
@@ -293,7 +293,7 @@ class _Batch:
         return other, "bcd"
 
     def _rescued(self, drive: Drive, outcome: Outcome) -> Outcome:
-        """That of bcd, where it solves a row of several that newton has not solved for sure."""
+        """The outcome of bcd if it solves this row, one of several, which newton has not solved for certain."""
         other = self._by_bcd(drive, None, patient=False)
         if other.status is not Status.SOLVED:
             return outcome
@@ -301,16 +301,16 @@ class _Batch:
         return replace(other, steps=outcome.steps)
 
     def _change(self, method: str, reason: str) -> None:
-        """Go on with another method, in the tiles to come too."""
+        """Continue with another method, also for the remaining tiles."""
         self.method, self.why_changed = method, reason
 
     @property
     def backend_name(self) -> str:
-        """The backend that worked: newton is the CPU's but where it says otherwise."""
+        """The backend that did the work: for newton the CPU, unless newton_on_backend."""
         return self.backend.name if self.method == "bcd" or self.newton_on_backend else "cpu"
 
     def why(self, chosen: str) -> str:
-        """Why this method (`chosen`: why the first one), and which rows went another way."""
+        """Why this method was used (`chosen`: why the first one was), and how many rows were solved otherwise."""
         why = self.why_changed or chosen
         if self.rows_left:
             why += (
@@ -353,7 +353,7 @@ def _message(
     after: str,
     singular: bool,
 ) -> str:
-    """How it ended; of rows that are not solved those like the first. `singular`: equations leave something open."""
+    """How it ended; of unsolved rows, those that ended like the first. `singular`: equations leave something open."""
     if unsolved:
         status = next(iter(unsolved.values()))
         failure = _failure(problem, status, residuals, settings, after, singular)
@@ -369,7 +369,7 @@ def _message(
 def _failure(
     problem: Problem, status: Status, residuals: Residuals, settings: Settings, after: str, singular: bool
 ) -> str:
-    """Why a row has this status, and the cure."""
+    """Why a row has this status, and the remedy."""
     c = problem.circuit
     sources = listed([c.element(c.controlled, k) for k in range(len(c.controlled))])
     if status is Status.INFEASIBLE:

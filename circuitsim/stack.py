@@ -1,11 +1,11 @@
 """Circuits of one structure side by side, as one circuit: its copies share nothing but ground.
 
-Draws of a Monte Carlo analysis and points of a sweep are small circuits that differ in their values. Next to each other
-they are one circuit whose solution is that of each of them, and NumPy and the solvers work on all of them at once. What
-is judged by the largest voltage or current of a circuit - when to stop, what is rounding - is judged in each copy by
-its own (copies.py).
+The draws of a Monte Carlo analysis and the points of a sweep are often small circuits that differ in their values only.
+Side by side they form one circuit, whose solution contains that of each, and NumPy and the solvers work on all of them
+at once. What is judged by the largest voltage or current of a circuit - when to stop, what counts as rounding - is
+judged in each copy by that copy's own (copies.py).
 
-Branches of a copy come after those of the copies before it, in their own order, as nodes and rows of tables do
+The branches of a copy follow those of the copies before it, in their own order, as do nodes and rows of tables
 (netlist/copies.py).
 """
 
@@ -44,9 +44,9 @@ _BRANCHES = 10  # that count as an unknown
 
 
 def most_copies(problem: Problem, unknowns: int = UNKNOWNS) -> int:
-    """How many circuits like that of a problem are best solved at once, with so many unknowns in all; 1: one by one.
+    """How many circuits like that of a problem to solve at once, within so many unknowns in all; 1: one by one.
 
-    Of dense layers a stack would be sparse: these are solved one by one, as are circuits with islands.
+    Dense layers, which would become sparse in a stack, are solved one by one, as are circuits with islands.
     """
     t = problem.topology
     plain = not problem.circuit.crossbars and t.islands.n_parts == 1 and not t.dense
@@ -85,8 +85,8 @@ class Stacks:
 def solve_in_shares(points: Iterable[T], size: int, many: Callable[[list[T]], bool], one: Callable[[T], None]) -> None:
     """Solve the first point alone, as `one`, then shares of `size` as `many`, which says whether they are solved.
 
-    Those that are not, or are at fault (NetlistError), are found by halving, and solved as `one`. So are all that are
-    left, when more were in vain, less those that were solved in shares, than finding one in a share takes.
+    Those that are not solved, or are faulty (NetlistError), are found by halving, and solved as `one`. So are all the
+    rest, once attempts in vain exceed those solved in shares by more than finding one in a share takes.
     """
     points = iter(points)
     for point in islice(points, 1):
@@ -130,7 +130,7 @@ def stacked(circuits: Sequence[Circuit]) -> Circuit:
 
 
 def built(netlist: Netlist, copies: int) -> Circuit:
-    """The circuit of a netlist that is so many copies side by side: what `stacked` makes of the circuit of each.
+    """The circuit of a netlist that consists of so many copies side by side, as `stacked` makes it from their circuits.
 
     Raises NetlistError as build_circuit does.
     """

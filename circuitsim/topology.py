@@ -101,7 +101,7 @@ class Legs:
 
 @dataclass(frozen=True, eq=False)
 class Topology:
-    """Everything about a problem that new element values do not change."""
+    """All the structure of a problem: what new element values do not change."""
 
     copies: int  # of one circuit, side by side (stack.py)
     forest: TieForest

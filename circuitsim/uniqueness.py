@@ -1,9 +1,9 @@
-"""What of a solution is not unique: voltages of islands that can shift, currents that can circulate.
+"""What is not unique in a solution: voltages of islands that can shift, currents that can circulate.
 
-Resistor currents always are unique, and with them all voltages within a part. A part's potential may shift as far as
-the diodes around it let it while every current stays: difference constraints again, whose shortest paths from and to
-ground are the interval. Where the equations of controlled sources have no room for any shift, there is none. Currents
-can circulate only in loops of sources and ideal diodes that conduct, or are about to.
+Resistor currents are always unique, and with them all voltages within a part. A part's potential may shift as far as
+the diodes around it allow with all currents unchanged: difference constraints again, whose shortest paths from and to
+ground give the interval. Where the equations of controlled sources allow no shift, there is none. Currents can
+circulate only in loops of sources and of ideal diodes that conduct, or are about to.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ _MOST_NUMBERS = 20_000_000  # these times the unknowns
 def _states(solution: Solution, rows: slice) -> tuple[Floats, Bools]:
     """Gaps of the ideal diodes to their forward voltages, V, 0 where closed; and which conduct; (rows, n_ideal).
 
-    Of gap and current one is 0 but for rounding: the one that is less of the largest voltage, or current, of the row,
-    in its copy (stack.py). A current that is no more than what the certificate leaves of KCL is none, nor is one that
-    rounding makes of others (_idle).
+    Either the gap or the current is 0 within rounding: the one that is the smaller fraction of the largest voltage, or
+    current, of the row, in its copy (stack.py). A current counts as 0 if it does not exceed the KCL violation that the
+    certificate leaves, or is only rounding of others (_idle).
     """
     d, problem = solution.circuit.ideal_diodes, solution.problem
     copies = problem.copies
@@ -62,7 +62,7 @@ def _states(solution: Solution, rows: slice) -> tuple[Floats, Bools]:
 
 
 def _violation(solution: Solution, rows: slice) -> Floats:
-    """What the certificate leaves of KCL, (1, 1), or in each copy (stack.py), (rows, copies), A."""
+    """The KCL violation that the certificate leaves, (1, 1), or in each copy (stack.py), (rows, copies), A."""
     problem = solution.problem
     if problem.circuit.copies == 1:
         return np.full((1, 1), solution.residuals.kcl_amps)
@@ -71,7 +71,7 @@ def _violation(solution: Solution, rows: slice) -> Floats:
 
 
 def _idle(solution: Solution, closed: Bools, rows: slice) -> Bools:
-    """Ideal diodes between islands that carry nothing, whatever rounding leaves of currents within; (rows, n_ideal).
+    """Ideal diodes between islands that carry nothing, whatever rounding of currents within leaves; (rows, n_ideal).
 
     Where no source brings a current into a group of islands, what enters an island by one branch leaves it by another:
     a current flows in a directed cycle of diodes that are `closed` and of nonlinear branches between islands, or none.
@@ -92,7 +92,7 @@ def _idle(solution: Solution, closed: Bools, rows: slice) -> Bools:
 
 
 def _rounding(solution: Solution, branches: Branches, rows: slice) -> Floats:
-    """Voltages at branches that are none, (rows, n), V."""
+    """Voltages across branches that count as 0, (rows, n), V."""
     v, copies = np.abs(solution.voltages(rows=rows)), solution.problem.copies
     largest = copies.at_branches(copies.largest(v, np.arange(v.shape[1])), len(branches))
     return _CLOSED * (v[:, branches.a] + v[:, branches.b]) + _ROUNDING * largest
@@ -123,11 +123,11 @@ def part_room(solution: Solution) -> tuple[Floats, Floats]:
 
 
 def _held_by_sources(solution: Solution) -> Bools:
-    """Parts whose potential the equations of controlled sources fix, (n_parts,): no resistor current tells of it.
+    """Parts whose potential the equations of controlled sources fix, (n_parts,): resistor currents do not show it.
 
-    Unknown are shifts of the parts and changes of the currents of E, H and sources that control; F and G follow. None
-    of them may change what flows out of a unit, or miss a law: a part that is 0 in all such directions is fixed. Diodes
-    may take up any change: units where one ends, perfect or between parts, are not asked. In doubt a part is not fixed.
+    Unknowns are shifts of the parts and changes of the currents of E, H and controlling sources; F and G follow. None
+    may change what flows out of a unit, or violate a law: a part that is 0 in all such directions is fixed. Diodes may
+    absorb any change: units where one ends, perfect or between parts, are skipped. In doubt a part is not fixed.
     """
     problem, s = solution.problem, solution.circuit.active
     t, part = problem.topology, problem.topology.islands.part
@@ -177,10 +177,9 @@ def _diode_units(solution: Solution) -> Ints:
 def _flat(solution: Solution, other: Ints, rows: slice) -> tuple[Floats, Floats]:
     """How far the voltages of these nonlinear branches may fall, and rise, without a change of current, V.
 
-    A current that is within the rounding of its branch's voltage may be none: the branch counts as standing at the end
-    of the flat piece beside it. It may not where a source pushes a current into its group of islands: that alone may be
-    what flows there. Elsewhere, what enters an island by one branch leaves it by another, and one of the two ends each
-    shift.
+    A current within the rounding of its branch's voltage may be 0: the branch then counts as being at the end of the
+    adjacent flat piece. Not so where a source pushes a current into its group of islands, as that may be all that flows
+    there. Elsewhere, what enters an island by one branch leaves it by another, and one of the two limits each shift.
     """
     c = solution.circuit
     law, params, a, b = c.junctions.law[other], c.junctions.params[other], c.junctions.a[other], c.junctions.b[other]
@@ -198,8 +197,8 @@ def _flat(solution: Solution, other: Ints, rows: slice) -> tuple[Floats, Floats]
 def open_currents(solution: Solution) -> tuple[Bools, Bools]:
     """Ties, and controlled sources, whose currents the equations of controlled sources leave open.
 
-    F and G follow what controls them. Of the others and the sources that control, the method said so
-    (Solution.loose). By KCL a tie's current can change only in a loop of ties and branches whose currents can.
+    F and G follow what controls them. For the others and the controlling sources, the method reported it
+    (Solution.loose). By KCL a tie's current can change only in a loop of ties and of branches whose currents can.
     """
     c = solution.circuit
     s, ties = c.active, c.ties
@@ -234,9 +233,9 @@ def ambiguous(solution: Solution) -> tuple[Bools, Bools, Bools]:
     """Ties, ideal diodes, and controlled sources, whose currents are not unique in some row of the batch.
 
     A current can change when it lies on a directed cycle of ties, E and H (either way), conducting ideal diodes (either
-    way) and ideal diodes at their forward voltage (forward). In a strongly connected part that is every branch but
-    bridges. That a current in such a cycle may control a source of it is not looked into. Cycles without a diode are
-    left to others: of ties units.unique_ties knows them, of controlled sources open_currents.
+    way) and ideal diodes at their forward voltage (forward). In a strongly connected part that is every branch except
+    bridges. Whether a current in such a cycle controls one of its sources is not examined. Cycles without a diode are
+    treated elsewhere: those of ties in units.unique_ties, those of controlled sources in open_currents.
     """
     c = solution.circuit
     s, d = c.sources, c.ideal_diodes

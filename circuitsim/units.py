@@ -1,4 +1,4 @@
-"""Nodes -> units: nodes tied together by voltage sources and shorts move as one, with fixed offsets between them."""
+"""Nodes -> units: nodes that voltage sources and shorts tie together move as one, with fixed offsets between them."""
 
 from __future__ import annotations
 
@@ -189,9 +189,9 @@ def unique_ties(circuit: Circuit, forest: TieForest) -> NDArray[np.bool_]:
 def tie_currents(circuit: Circuit, forest: TieForest, out_of_node: Floats) -> Floats:
     """Currents (A) through the ties, a to b, (batch, ties).
 
-    `out_of_node` (batch, tied nodes): what the rest of the circuit carries away from each tied node; KCL asks the ties
-    to bring it. Where ties form loops the split is not unique: the least-norm one is given, as equal resistances
-    would share the current. Without loops the currents follow exactly by KCL, leaf by leaf.
+    `out_of_node` (batch, tied nodes): what the rest of the circuit carries away from each tied node; by KCL the ties
+    supply it. Where ties form loops the split is not unique: the least-norm one is given, as equal resistances would
+    share the current. Without loops the currents follow exactly from KCL, leaf by leaf.
     """
     ties = circuit.ties
     m, n = len(ties), forest.nodes.size

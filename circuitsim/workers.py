@@ -1,7 +1,7 @@
-"""Work for many processes: those of this machine (joblib's loky) or of many (Dask). Results come as they are done.
+"""Work for many processes, of this machine (joblib's loky) or of many (Dask). Results are returned as they finish.
 
-Every worker is given once what all tasks share, then item after item. A task whose worker was killed is done again by
-another one. What is sent travels in memory, pickled by loky or Dask: a scheduler must be one that is trusted.
+Every worker is sent what all tasks share once, then item after item. A task whose worker was killed is repeated by
+another one. Data travels in memory, pickled by loky or Dask, so use only a scheduler that you trust.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ def run(
     workers: int = 1,
     scheduler: str | None = None,
 ) -> Generator[tuple[int, Result], None, None]:
-    """Keys of `items` with `function(shared, item)`, as they are done: in order with one worker, else in any.
+    """Keys of `items` with `function(shared, item)`, as they finish: in order with one worker, otherwise in any.
 
-    workers    processes on this machine; 1: this one
-    scheduler  the address of a Dask scheduler, tcp://host:8786: its workers, instead
+    workers    number of processes on this machine; 1: this process
+    scheduler  the address of a Dask scheduler, tcp://host:8786, whose workers are used instead
 
     What the function raises is raised here. Close the iterator (contextlib.closing) to end all work at once.
-    Raises SettingsError, BackendUnavailable (package missing, scheduler out of reach, workers killed again and again).
+    Raises SettingsError, BackendUnavailable (package missing, scheduler unreachable, workers killed repeatedly).
     """
     check(workers, scheduler)
     left = dict(items)
@@ -82,7 +82,7 @@ def run(
 
 
 def check(workers: int, scheduler: str | None) -> None:
-    """Raise SettingsError for what cannot be asked for, BackendUnavailable for a package that is not there."""
+    """Raise SettingsError for an impossible request, BackendUnavailable for a missing package."""
     if not 1 <= whole("workers", workers) <= MOST_WORKERS:
         raise SettingsError(f"workers must be from 1 to {MOST_WORKERS}, found {workers}")
     if workers > 1 and scheduler is not None:
@@ -134,7 +134,7 @@ def _failed(future: Future[Any]) -> bool:
 
 @contextmanager
 def _local(function: Callable[[Shared, Item], Result], shared: Shared, workers: int) -> Iterator[Submit[Item, Result]]:
-    """Processes of this machine. They are killed when the block does not come to its end."""
+    """Processes of this machine. They are killed if the block does not run to its end."""
     from joblib.externals.loky import ProcessPoolExecutor
 
     executor = ProcessPoolExecutor(workers, initializer=_begin, initargs=(function, shared, os.getpid()))
@@ -154,7 +154,7 @@ def _local(function: Callable[[Shared, Item], Result], shared: Shared, workers: 
 
 
 def _shield() -> None:
-    """Processes that this thread starts never see Ctrl-C, which a terminal sends to all: who began them ends them."""
+    """Processes that this thread starts ignore Ctrl-C, which a terminal sends to all; this process ends them."""
     if not hasattr(signal, "pthread_sigmask"):
         return
     from multiprocessing.resource_tracker import ensure_running
@@ -173,7 +173,7 @@ def _begin(function: Callable[[Shared, Item], Result], shared: Shared, parent: i
 
 
 def _end_with(parent: int) -> None:
-    """End this process soon after the one that began it, however that ended."""
+    """End this process soon after the one that started it, however that one ended."""
     while os.getppid() == parent:
         time.sleep(1.0)
     os._exit(1)
@@ -190,7 +190,7 @@ def _next(item: Any) -> Any:
 def _remote(
     function: Callable[[Shared, Item], Result], shared: Shared, address: str, patience: float
 ) -> Iterator[Submit[Item, Result]]:
-    """The workers of a Dask scheduler; what they have not begun is cancelled when the block ends before its time."""
+    """The workers of a Dask scheduler; tasks not yet begun are cancelled if the block ends early."""
     import asyncio
 
     from distributed import Client

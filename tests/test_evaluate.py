@@ -203,4 +203,4 @@ def test_where_no_data_are_given_it_says_that_these_are_mnist(folder: Path) -> N
     result = run(folder, "--gain", "2")
     assert result.exit_code == 2
     assert "the data has 10 targets per sample" in result.output
-    assert "; the samples are MNIST, without --data" in result.output
+    assert "; without --data the samples are MNIST's test images" in result.output

@@ -515,7 +515,7 @@ def test_data_that_does_not_fit() -> None:
     with pytest.raises(SettingsError, match="4 targets per sample"):
         learner.train(samples(6, 4), np.arange(4), {})
     learner.train(samples(6, 3), np.arange(4), dict.fromkeys(learner.values(), 0.0))
-    with pytest.raises(SettingsError, match="4 targets a sample"):  # also of data that come later
+    with pytest.raises(SettingsError, match="4 targets per sample"):  # also of data that come later
         learner.train(samples(6, 4), np.arange(4), dict.fromkeys(learner.values(), 0.0))
 
 

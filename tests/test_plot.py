@@ -164,7 +164,7 @@ def test_names_and_values_are_written_as_they_are() -> None:
 
 
 def test_control_characters_do_not_spoil_a_picture() -> None:
-    text = "a \x1b[31mred\x07\x0b title\ufffe\nV1 n\x01a 0 5\nR1 n\x01a 0 1k\n.dc V1 0 1 0.5"
+    text = "a \x02[31mred\x07\x0b title\ufffe\nV1 n\x01a 0 5\nR1 n\x01a 0 1k\n.dc V1 0 1 0.5"
     solution = solved(text)
     sweep = cs.sweep(solution.circuit, "V1 0 1 0.5")
     for figure in (solution.plot("graph"), sweep.plot()):

@@ -147,7 +147,7 @@ def swept(**given: Any) -> cs.SweepResult:
                 lambda rows=rows: cs.parse(DIVIDER).with_values({"V1": [1, 2, 3]}).at_rows(rows),
                 f"at_rows takes a slice, or an array of numbers of rows, found {re.escape(repr(rows))}",
             )
-            for rows in ("x", 1, None, np.array([3]))
+            for rows in ("x", 1, None, np.array([3]), [[0], [1, 2]], slice("a", None))
         ),
         *(
             (lambda workers=workers: swept(workers=workers), f"workers must be a whole number, found {workers!r}")
@@ -173,7 +173,7 @@ def swept(**given: Any) -> cs.SweepResult:
                 lambda nodes=nodes: cs.solve(cs.parse(DIVIDER)).voltages(nodes),
                 "voltages takes an array of numbers of nodes",
             )
-            for nodes in ("out", 0, [0.0], [-1], [3])
+            for nodes in ("out", 0, [0.0], [-1], [3], [True, False])
         ),
         *(
             (lambda rows=rows: cs.solve(cs.parse(DIVIDER)).voltages(None, rows), f"rows are a slice .* found {rows}")
@@ -186,6 +186,12 @@ def swept(**given: Any) -> cs.SweepResult:
 def test_wrong_settings(call: Any, message: str) -> None:
     with pytest.raises(cs.SettingsError, match=message):
         call()
+
+
+def test_nodes_may_be_a_mask_or_none_at_all() -> None:
+    solution = cs.solve(cs.parse(DIVIDER))
+    np.testing.assert_array_equal(solution.voltages(np.array([True, False, True])), solution.voltages()[:, [0, 2]])
+    assert solution.voltages([]).shape == (1, 0)  # type: ignore[arg-type]
 
 
 def test_a_tolerance_may_be_any_real_number() -> None:

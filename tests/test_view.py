@@ -517,6 +517,12 @@ def test_of_many_elements_between_few_nodes_some_are_drawn() -> None:
     assert {v["label"]: v["hidden"] for v in scene["vertices"]} == {"0": 0, "a": 8751, "b": 17503, "c": 0}
 
 
+def test_an_element_with_both_ends_at_a_node_is_hidden_once() -> None:
+    loops = "".join(f"Rl{k} b b 1\n" for k in range(scenes.MOST_EDGES + 500))
+    scene = Session(cs.parse(f"loops\nV1 a 0 1\nR1 a b 1\nR2 b 0 1\n{loops}")).scene(None)
+    assert {v["label"]: v["hidden"] for v in scene["vertices"]} == {"0": 0, "a": 0, "b": 503}
+
+
 def test_ground_with_many_neighbours_stands_at_each_of_them() -> None:
     few = Drawing(cs.parse(DIVIDER)).scene()
     assert [v.kind for v in few.vertices].count("ground") == 1

@@ -1,1 +1,1 @@
-"""Netlists that learn: equilibrium propagation on any circuit with `.input`, `.output` and `.train` roles."""
+"""Netlists that learn: equilibrium propagation on any circuit with `.input`, `.output` and `.train` cards."""

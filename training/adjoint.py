@@ -1,9 +1,9 @@
 """Gradients by linearising a circuit: the adjoint at its equilibrium, and back-propagation through sweeps.
 
 The implicit gradient solves J' delta = -dC/dv, with J the circuit linearised at its equilibrium - its conductances, and
-the laws of controlled sources, which make it unsymmetric - and has total = 2 v: without such sources the limit of
-equilibrium propagation for a nudge that vanishes. Units that an ideal diode holds are left out, those that one joins
-move as one. Back-propagation gives a pair of fields for each step of each colour block.
+the laws of controlled sources, which make it unsymmetric - and has total = 2 v. Without controlled sources it is the
+limit of equilibrium propagation for a vanishing nudge. Units that an ideal diode holds are left out; those that a diode
+joins move as one. Back-propagation gives a pair of fields for each step of each colour block.
 """
 
 from __future__ import annotations

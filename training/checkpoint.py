@@ -1,6 +1,6 @@
-"""All that a training run needs to go on, in a file that is written whole and read whole or not at all.
+"""All that a training run needs to continue, in a file that is written, and read, completely or not at all.
 
-A folder keeps the two newest checkpoints; at every instant at least one of them is whole.
+A folder keeps the two newest checkpoints; at any moment at least one of them is complete.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Checkpoint:
     fingerprint: Fingerprint  # what is trained, and how: a run goes on only with the same
 
     def save(self, path: Path) -> None:
-        """Write the file, whole or not at all: until it is, `path` is what it was. SettingsError if it cannot."""
+        """Write the file; until it is complete, `path` stays as it was. SettingsError if it cannot be written."""
         header = {
             "format": _FORMAT,
             "generator": self.generator,
@@ -90,7 +90,7 @@ def load_checkpoint(path: Path, fingerprint: Fingerprint) -> Checkpoint:
 
 
 def is_damaged(path: Path) -> bool:
-    """Whether this file can be read, and is no whole checkpoint of any version."""
+    """Whether this file can be read, but is not a complete checkpoint of any version."""
     try:
         load_sealed(path)
     except OSError:
@@ -110,9 +110,9 @@ def without_steps(path: Path) -> bool:
 
 
 def keep(checkpoint: Checkpoint, folder: Path, rotate: bool) -> None:
-    """Save as the newest checkpoint in a folder. `rotate`: the one that was the newest is good, and is kept as well.
+    """Save as the newest checkpoint in a folder. `rotate`: the previous newest one is good, and is also kept.
 
-    Its second name comes before it loses its first, so that a kill at any instant leaves a whole newest one.
+    That one gets its second name before it loses its first, so that a kill at any moment leaves a complete newest one.
     """
     newest = folder / NEWEST
     if rotate:

@@ -18,7 +18,7 @@ _DENSE = 6000  # unknowns up to which positive definiteness is decided by a dens
 
 
 def check_nudge(problem: Problem, outputs: Outputs, beta: float) -> None:
-    """A negative nudge must leave every output some conductance, or no step of it is defined. LearningError."""
+    """LearningError unless a negative nudge leaves every output some conductance: otherwise its step is undefined."""
     if beta >= 0:
         return
     count = np.bincount(outputs.units, minlength=problem.n_free)[outputs.units]
@@ -33,8 +33,8 @@ def check_nudge(problem: Problem, outputs: Outputs, beta: float) -> None:
 def check_convex(problem: Problem, outputs: Outputs, beta: float, doubts: bool = True) -> None:
     """E + beta C, beta < 0, is convex when the conductance matrix less |beta| at the outputs is positive definite.
 
-    (Sufficient: nonlinear branches and ideal diodes only add to it.) LearningError when it is not; without `doubts` not
-    where diodes alone hold a part of the circuit, so that it may be convex all the same.
+    (This is sufficient: nonlinear branches and ideal diodes only add to it.) LearningError when it is not; but without
+    `doubts` not where diodes alone hold a part of the circuit, so that it may still be convex.
     """
     if beta >= 0:
         return

@@ -1,4 +1,4 @@
-"""The cost of a circuit's outputs, and its gradient by what learns: for loops, optimisers and studies of your own."""
+"""The cost of a circuit's outputs and its gradient: for training loops, optimisers and studies of your own."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ Cost = Callable[[Floats], tuple[float, ArrayLike]]
 
 @dataclass(frozen=True)
 class CostGradient:
-    """What `cost_gradient` finds.
+    """The result of `cost_gradient`.
 
-    cost      C: the mean over the rows of the batch, V^2; or what a cost of your own gives
-    outputs   (batch, k) V, of the `.output` nodes
-    values    of each `.train` element by its name: conductances, S, of resistors and crossbars; V, A of sources
-    gradient  dC/dtheta of each, shaped as its values; V^2/S, V^2/A, of voltage sources V (of another cost: its unit
-              for V^2)
-    inputs    dC/d(value) of the sources of each `.input` element, (batch, n), where they were asked for; of C, which
-              for targets is a mean: 1/batch of what a row alone would give
+    cost      C: the mean over the rows of the batch, V^2; or what a cost of your own returns
+    outputs   (batch, k) V: voltages of the `.output` nodes
+    values    of each `.train` element by name: conductances, S, of resistors and crossbars; V or A of sources
+    gradient  dC/dtheta of each, shaped as its values; V^2/S, V^2/A, or V for voltage sources (for a cost of your own,
+              its unit replaces V^2)
+    inputs    dC/d(value) of the sources of each `.input` element, (batch, n), if requested. For targets C is a mean, so
+              this is 1/batch of what a row alone would give
     """
 
     cost: float
@@ -56,25 +56,25 @@ def cost_gradient(
     tol: float = 1e-9,
     inputs: bool = False,
 ) -> CostGradient:
-    """A cost of the outputs at the equilibrium, C = mean over the batch of 1/2 sum_k (y_k - target_k)^2 or one of your
-    own, and its gradient.
+    """The cost of the outputs at the equilibrium, C = mean over the batch of 1/2 sum_k (y_k - target_k)^2 or one of
+    your own, and its gradient.
 
-    circuit    a netlist with `.output` and `.train`; its sources may have a batch of values
-    targets    (batch, k) V, or what broadcasts to it
-    cost       another cost in their place, with implicit: a function of the outputs y, (batch, k) V, that returns C and
-               dC/dy, (batch, k); it is taken as it is, without a mean
+    circuit    a circuit with `.output` and `.train`; its sources may have a batch of values
+    targets    (batch, k) V, or anything that broadcasts to it
+    cost       instead of targets, with implicit only: a function of the outputs y, (batch, k) V, that returns C and
+               dC/dy, (batch, k); C is used as it is, without a mean
     algorithm  implicit: the adjoint at the equilibrium, exact; ep: equilibrium propagation, two nudged equilibria
     variant    of ep: centred, positive, negative
-    nudge      beta of ep, S: small beside the conductance that an output sees between itself and what is known, and
-               not so small that tol is all that moves
+    nudge      beta of ep, S: small compared with the conductance from an output to the known potentials, but large
+               enough that its effect exceeds the errors that tol allows
     tol        largest relative KCL violation of all equilibria
-    inputs     also dC/d(value) of the `.input` sources, row by row: what a program that gives them needs to learn; then
-               nothing need be in `.train`. Not of voltage sources beside controlled sources, nor of those on which a
-               perfect diode hangs
+    inputs     also give dC/d(value) of the `.input` sources, row by row, for a program that computes these values and
+               learns; `.train` is then optional. Not available for voltage sources in circuits with controlled sources,
+               nor for those on which a perfect diode hangs
 
-    Raises SettingsError, also for ep beside controlled sources, which leave no energy; LearningError where an
-    equilibrium is not found, a nudge leaves no convex problem, or the linearised circuit has no solution. Sources:
-    eqprop.py, gradient.py.
+    Raises SettingsError, also for ep with controlled sources, where there is no energy; LearningError where an
+    equilibrium is not found, a nudged problem is not convex, or the linearised circuit has no solution. References are
+    in eqprop.py and gradient.py.
 
     >>> import circuitsim as cs
     >>> divider = cs.parse("t\\nV1 a 0 4\\nR1 a y 1k\\nR2 y 0 1k\\n.output y\\n.train R1 R2")
@@ -118,7 +118,7 @@ def cost_gradient(
 
 
 def _check_cost(targets: ArrayLike | None, cost: Cost | None, algorithm: str) -> None:
-    """SettingsError unless there are targets or a cost, not both, which the algorithm can have."""
+    """SettingsError unless there are either targets or a cost, and the algorithm can use them."""
     if callable(targets):
         raise SettingsError("a function goes to cost=, not to targets")
     if targets is None and cost is None:
@@ -132,7 +132,7 @@ def _check_cost(targets: ArrayLike | None, cost: Cost | None, algorithm: str) ->
 
 
 def _recipe(problem: Problem, algorithm: str, variant: str, nudge: float | None, tol: float) -> Recipe:
-    """What the phases are to be. SettingsError for what none can be."""
+    """The recipe of the phases. SettingsError for settings that are impossible."""
     if algorithm not in ("implicit", "ep"):
         raise SettingsError(f"unknown algorithm '{algorithm}': choose implicit, ep")
     if algorithm == "ep" and not problem.circuit.reciprocal:
@@ -153,7 +153,7 @@ def _mean_square(y: Floats, wanted: Floats) -> tuple[float, Floats]:
 
 
 def _own_cost(cost: Cost, y: Floats) -> tuple[float, Floats]:
-    """What a cost of one's own gives. SettingsError where that is not C and dC/dy."""
+    """What the user's cost returns. SettingsError unless that is C and dC/dy."""
     given = cost(y.copy())
     try:
         value, slope = given

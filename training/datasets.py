@@ -1,4 +1,4 @@
-"""Data sets of images in IDX files, MNIST's format; MNIST itself lies in data/mnist."""
+"""Data sets of images in IDX files, MNIST's format; MNIST itself is in data/mnist."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Equilibrium propagation on any circuit: pure functions over a Problem.
 
-Nudging is a change of the circuit: E + beta C has a conductance beta (S) from every output node to a source of its
+Nudging is a change to the circuit: E + beta C has a conductance beta (S) from every output node to a source of its
 target's voltage. With v1 and v2 the equilibria at the nudges beta1 and beta2,
 
     dC/dtheta = (dE/dtheta(v1) - dE/dtheta(v2)) / (beta1 - beta2),        beta1, beta2 -> 0
@@ -42,7 +42,7 @@ def ep_fields(
 ) -> tuple[Fields, Floats]:
     """Fields of equilibrium propagation from the free state x; also the state at the first nudge.
 
-    With a nudge of 0 sweeps go on for as many as the other takes, so that both states have relaxed equally long.
+    With a nudge of 0, as many further sweeps are taken as for the other nudge, so that both states relax equally long.
     """
     first, second = phases.nudged(problem, drive, x, outputs, targets, betas)
     gap = betas[0] - betas[1]

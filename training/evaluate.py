@@ -1,4 +1,4 @@
-"""`python -m training.evaluate`: what a trained netlist gives for samples, solved exactly and proved."""
+"""`python -m training.evaluate`: the outputs of a trained netlist for samples, solved exactly, with certificates."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def main(
         with progress("solving", len(samples), quiet=False) as report:
             found = evaluate(circuit, samples, gain, settings, report)
     except SettingsError as error:
-        raise error if data else SettingsError(f"{error}; the samples are MNIST, without --data") from None
+        raise error if data else SettingsError(f"{error}; without --data the samples are MNIST's test images") from None
     if out is not None:
         write_outputs(found, circuit, samples, out)
     click.echo(f"{netlist}, solved for {len(samples)} samples at gain {gain:g}: {found.text}")
@@ -104,7 +104,7 @@ def main(
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a circuit gives for samples."""
+    """The outputs of a circuit for samples."""
 
     solution: Solution  # a row for each sample
     outputs: NDArray  # (samples, outputs) V, in the order of .output
@@ -157,7 +157,7 @@ def evaluate(
 
 
 def write_outputs(found: Evaluation, circuit: Circuit, samples: Samples, path: Path) -> None:
-    """A CSV file, whole or not at all: v(NODE) of each output; class and label where there are classes."""
+    """Write a CSV file, completely or not at all: v(NODE) of each output; class and label where there are classes."""
     from circuitsim.io.files import replacing
 
     names = [f"v({circuit.nodes[k]})" for k in circuit.netlist.outputs]

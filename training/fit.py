@@ -1,4 +1,4 @@
-"""`python -m training.fit`: any netlist with roles learns a table of inputs and targets."""
+"""`python -m training.fit`: any netlist with `.input`, `.output` and `.train` learns a table of inputs and targets."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ trained netlist could not be solved.
 @shared_options(netlist="xor", first="--first-sample")
 @click.pass_context
 def main(ctx: click.Context, data: Path | None, test_data: Path | None, **values: Any) -> None:
-    """Train any netlist to give the voltages of a table, write it back as a netlist, and prove what it does.
+    """Train any netlist to give the voltages of a table, write it back as a netlist, and certify its outputs.
 
     `.input` names the sources that take a row's inputs, `.output` the nodes that are to reach its targets,
-    `.train` what learns. Where the targets are those of classes, one value at the output of a row's class and another
-    at all others, a row counts as an error when another output is the largest.
+    `.train` the elements that learn. Where the targets are those of classes, one value at the output of a row's class
+    and another at all others, a row counts as an error when another output is the largest.
     """
     options = Options.of(**values)
     read = cache(partial(_read, options.netlist, data, test_data))

@@ -1,6 +1,6 @@
-"""Learning on any circuit: a step solves the prepared problem, takes the gradient, moves the values.
+"""Learning on any circuit: a step solves the prepared problem, computes the gradient and updates the values.
 
-phases.py solves; eqprop.py and adjoint.py have the gradients; network.py refuses what has none.
+phases.py solves; eqprop.py and adjoint.py compute gradients; network.py refuses what has none.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _AT = "compiled at "  # a value's name: that of an array in a checkpoint
 
 
 class GeneralLearner(Learner):
-    """See learner.Learner. The state between steps is x, the unknowns of the problem, one row a sample of the batch."""
+    """See learner.Learner. The state between steps is x, the unknowns of the problem, a row per sample of the batch."""
 
     def __init__(self, problem: Problem, recipe: Recipe, backend: Backend) -> None:
         self.problem, self.recipe, self.backend = problem, recipe, backend
@@ -152,7 +152,7 @@ class GeneralLearner(Learner):
         self._set(new)
 
     def _set(self, values: Mapping[str, Floats]) -> None:
-        """Take these values. One that falls to 0 S, or leaves it, may change the islands: then all is found anew."""
+        """Set these values. One that becomes 0 S, or leaves it, may change the islands: then all is prepared again."""
         problem = self.problem.with_values(values)
         if problem.topology is not self.problem.topology:
             self._take_up(problem)

@@ -1,8 +1,9 @@
-"""The steps of a layered netlist on a GPU, by equilibrium propagation or back-propagation: how they are spread over it,
-and the launches of steps.cu.
+"""The steps of a layered netlist on a GPU, by equilibrium propagation or back-propagation: how they are distributed
+over it, and the launches of steps.cu.
 
 Each multiprocessor keeps the conductances at some units of every hidden layer in its shared memory, for thousands of
-steps; see steps.cu. What does not fit is refused, and takes the plain path (layers.py), its arrays on the device.
+steps; see steps.cu. A netlist that does not fit is refused, and takes the plain path (layers.py) with its arrays on the
+device.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _MOST_ARRIVALS = 2**31  # at the barriers of one launch, which are counted in 32
 
 
 class Refused(Exception):
-    """The steps cannot be taken in this way; why."""
+    """The steps cannot be taken this way; the message says why."""
 
 
 @dataclass(frozen=True)

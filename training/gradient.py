@@ -1,8 +1,9 @@
-"""What is read, what learns, and the gradient of a cost by it, from two fields on the nodes of any circuit.
+"""The outputs, the trained elements, and the gradient of a cost with respect to them, from two fields on the nodes.
 
 The cost of one row of the batch is C = 1/2 sum_k (y_k - target_k)^2 over the output nodes, V^2; that of a batch is the
-mean. Three methods find its gradient: equilibrium propagation (eqprop.py), the adjoint at the equilibrium and
-back-propagation through sweeps (adjoint.py). As currents are linear in what learns, all of them come down to
+mean. Three methods find its gradient, for any circuit: equilibrium propagation (eqprop.py), the adjoint at the
+equilibrium and back-propagation through sweeps (adjoint.py). As currents are linear in the trained values, all three
+reduce to two fields:
 
     delta, dimension 1/S: how the nodes move for a pull along -dC/dv, and     total, V: the sum of two states;
     conductance from a to b:      dE/dg = 1/2 (va - vb)^2     dC/dg = 1/2 (delta_a - delta_b) (total_a - total_b)
@@ -47,18 +48,18 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Fields:
-    """What a gradient needs of the states; (rows, ...), `samples` of them on average: back-propagation has many rows
-    a sample."""
+    """What a gradient needs to know of the states, (rows, ...); the mean is over `samples`: back-propagation has many
+    rows for each sample."""
 
     delta: Floats  # (rows, n_nodes) 1/S, 0 at known nodes
     total: Floats  # (rows, n_nodes) V
     secants: Floats  # (rows, n_junctions) S: current difference over voltage difference of each nonlinear branch
-    pull: Floats  # (rows, k) V: the direct derivative of C by the output nodes' voltages
+    pull: Floats  # (rows, k) V: the direct derivative of C with respect to the output nodes' voltages
     samples: int
 
 
 def check_outputs(netlist: Netlist) -> None:
-    """SettingsError when it has no `.output` nodes."""
+    """SettingsError when the netlist has no `.output` nodes."""
     if not netlist.outputs:
         raise SettingsError(f"{netlist.path} has no outputs; add `.output` with the nodes that are read")
 
@@ -78,7 +79,7 @@ def find_outputs(problem: Problem) -> Outputs:
 
 
 def secants(problem: Problem, v1: Floats, v2: Floats) -> Floats:
-    """Current difference over voltage difference of the nonlinear branches between two states."""
+    """(Current difference) / (voltage difference) of the nonlinear branches between two states, S."""
     j = problem.circuit.junctions
     if not len(j):
         return np.zeros((v1.shape[0], 0))
@@ -92,18 +93,18 @@ def secants(problem: Problem, v1: Floats, v2: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained element: where its values are. `where` are rows of the conductors, the ties or the current sources."""
+    """A trained element and where its values are: `where` are rows of the conductors, ties or current sources."""
 
     name: str
     kind: str  # crossbar, R, V, I
-    where: Ints  # a crossbar: its number
+    where: Ints  # for a crossbar: its number
 
     @property
     def is_conductance(self) -> bool:
         return self.kind in (CROSSBAR, "R")
 
     def values(self, circuit: Circuit) -> Floats:
-        """A copy of its values there, S, V or A; of a source with a batch of them those of the first row."""
+        """A copy of its values in this circuit, S, V or A; for a source with a batch, those of the first row."""
         if self.kind == CROSSBAR:
             return circuit.crossbars[int(self.where[0])].g.copy()
         return circuit.conductors.g[self.where] if self.kind == "R" else self.batch(circuit)[0]
@@ -114,7 +115,7 @@ class Trained:
 
 
 def trained_elements(problem: Problem) -> list[Trained]:
-    """The elements of `.train`, in its order. SettingsError for those that no gradient reaches."""
+    """The elements of `.train`, in its order. SettingsError for those that cannot have a gradient."""
     c = problem.circuit
     if not c.netlist.trained:
         raise SettingsError(f"{c.netlist.path} has nothing to train; add `.train` with the elements that learn")
@@ -122,7 +123,7 @@ def trained_elements(problem: Problem) -> list[Trained]:
 
 
 def find_elements(problem: Problem, names: Sequence[str], command: str) -> list[Trained]:
-    """These elements of a command of the netlist. SettingsError for those that no gradient reaches."""
+    """The elements of these names, given by a card of the netlist. SettingsError for those without a gradient."""
     c = problem.circuit
     found = []
     for name in names:
@@ -149,7 +150,7 @@ def find_elements(problem: Problem, names: Sequence[str], command: str) -> list[
 def gradient(problem: Problem, trained: Sequence[Trained], outputs: Outputs, fields: Fields) -> list[Floats]:
     """dC/dtheta of each trained element, shaped as its values; mean over the batch. (V^2/S, V^2/A, V)
 
-    That of an open conductance to what nothing else joins to ground is 0: however much it conducts, nothing flows.
+    It is 0 for an open conductance to a part that nothing else joins to ground: whatever its value, nothing flows.
     """
     c = problem.circuit
     d, s, loose = fields.delta, fields.total, problem.topology.islands.pinned
@@ -171,7 +172,7 @@ def gradient(problem: Problem, trained: Sequence[Trained], outputs: Outputs, fie
 
 
 def source_gradients(problem: Problem, sources: Sequence[Trained], outputs: Outputs, fields: Fields) -> list[Floats]:
-    """dC/dtheta of each source's values in each row, (rows, n), of C as `fields` has it for that row."""
+    """dC/dtheta of each source's values in each row, (rows, n), with C as `fields` has it for that row."""
     c, d, forest = problem.circuit, fields.delta, problem.topology.forest
     by_tie = np.zeros((d.shape[0], 0))
     if any(source.kind == "V" for source in sources):
@@ -191,7 +192,7 @@ def crossbar_gradient(delta_row: Floats, delta_col: Floats, total_row: Floats, t
 
 
 def _check_no_diode_hangs(problem: Problem, name: str, ties: Ints, command: str) -> None:
-    """An ideal diode carries a current that no field here knows."""
+    """SettingsError if an ideal diode hangs on the source: no field here includes that diode's current."""
     c, forest = problem.circuit, problem.topology.forest
     moved = forest.nodes[forest.moved_by(ties)]
     hangs = np.isin(c.ideal_diodes.a, moved) | np.isin(c.ideal_diodes.b, moved)
@@ -204,7 +205,7 @@ def _check_no_diode_hangs(problem: Problem, name: str, ties: Ints, command: str)
 
 
 def _out_of_nodes(problem: Problem, outputs: Outputs, fields: Fields) -> Floats:
-    """What the field delta drives out of each node through all branches but ties, (rows, n_nodes); with dC/dv."""
+    """What the field delta drives out of each node through all branches except ties, (rows, n_nodes), plus dC/dv."""
     c, d = problem.circuit, fields.delta
     out = np.zeros((d.shape[1], d.shape[0]))
     for branches, g in ((c.conductors, c.conductors.g), (c.junctions, fields.secants)):

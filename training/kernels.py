@@ -1,25 +1,25 @@
 """The step of equilibrium propagation, or of back-propagation, on a layered netlist, in Numba. Flat arrays, no names,
 no checks of input.
 
-Twin: layers.py, whose equations these are. How the work is arranged:
+The twin, layers.py, has the equations. How the work is arranged:
 
 - A crossbar is stored rows x columns; the last one transposed, its few outputs being the rows. One pass over the rows
   serves both directions of a sweep: for a block of rows the dot products with the column layer complete the rows'
   currents, the rows settle, and their new voltages are added into the column layer's currents.
-- `s` of a layer is what is known of its currents; when the layer has settled it goes back to the layer's base (bias,
-  and for layer 0 the drive of the inputs), and the neighbours add to it from then on.
+- `s` of a layer accumulates its currents; when the layer has settled it is reset to the layer's base (bias, and for
+  layer 0 the drive of the inputs), to which the neighbours then add.
 - The two nudged phases are one batch of 2B rows: v1, and below it delta (or v2 in the plain form).
-- Back-propagation keeps the voltages of its T sweeps on a tape. Backwards a sweep is one too, its layers in the other
-  order: mu = lambda / a inside the bounds, where lambda, from 0 on, takes what the neighbours' mu add to it.
+- Back-propagation keeps the voltages of its T sweeps on a tape. A backward step is a sweep too, with the layers in
+  reverse order: mu = lambda / a inside the bounds, where lambda starts at 0 and the neighbours' mu are added to it.
 - The update of a step is left pending and joins the next step's pass: update, clip, sums, and - for the input
   crossbar - the next drive, while a row is in the cache.
 
 Only `steps` is kept on disk: a file that linked parallel functions compiled by different processes crashed when loaded.
-What it calls is all in this file: when the file changes, and only then, it is compiled again.
+All that it calls is in this file, so it is compiled again when the file changes, and only then.
 
-Sizes: B samples a batch; layer k has n[k + 1] units, n[0] inputs. State, s and base of layer k are the (2B, n) blocks
-that start at 2B u[k] of their flat arrays; `unit` arrays (sums, bounds, biases) have layer k at u[k]. The tapes have
-blocks, too: of voltages ((T + 1) B, n), from the free state on, of mu (T B, n), B rows for each sweep.
+Sizes: B samples per batch; layer k has n[k + 1] units, and there are n[0] inputs. State, s and base of layer k are the
+(2B, n) blocks that start at 2B u[k] of their flat arrays; `unit` arrays (sums, bounds, biases) have layer k at u[k].
+The tapes also consist of blocks: voltages ((T + 1) B, n), from the free state on, and mu (T B, n), B rows per sweep.
 """
 
 from __future__ import annotations

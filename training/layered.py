@@ -1,5 +1,5 @@
-"""Learning on a layered netlist: the fast path (kernels.py; gpu_steps.py on a GPU), and the plain one (layers.py) for
-what that leaves out."""
+"""Learning on a layered netlist: by the fast path (kernels.py; gpu_steps.py on a GPU), or by the plain path (layers.py)
+for what the fast one does not cover."""
 
 from __future__ import annotations
 

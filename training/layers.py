@@ -6,7 +6,7 @@ conductances at each unit of layer k, S_k = b_k + v_{k-1} g_k + v_{k+1} g_{k+1}^
     v_k = clip(S_k / a_k, lo_k, hi_k);   a sweep takes layers 0, 2, 4 ... at once, then 1, 3, 5 ...
 
 This file is the plain NumPy form: evaluation of many samples, and the slow twin of the steps in kernels.py and
-steps.cu. Arrays may as well be CuPy's, which NumPy's functions hand over to it.
+steps.cu. Arrays may also be CuPy's: NumPy's functions pass them on to CuPy.
 """
 
 from __future__ import annotations
@@ -52,9 +52,10 @@ class Layers:
 def find_layers(problem: Problem) -> Layers | None:
     """The layers of a netlist, or None when it is not a plain chain of crossbars.
 
-    Asked for: `.input` sources from ground that drive the rows of the first crossbar in order; crossbars whose rows are
-    the columns of the one before; outputs that are the last columns, in order; on the layers nothing else but current
-    sources from ground and ideal diodes to potentials that no input moves; each `.train` array of sources a layer.
+    Required: `.input` sources from ground that drive the rows of the first crossbar in order; crossbars whose rows are
+    the columns of the one before; outputs that are the last columns, in order; on the layers nothing else except
+    current sources from ground and ideal diodes to potentials that no input moves; each `.train` array of sources a
+    layer.
     """
     c, t = problem.circuit, problem.topology
     inputs = _input_nodes(problem)

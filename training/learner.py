@@ -1,4 +1,4 @@
-"""What a training run asks of a network (Learner) and of its data (Samples)."""
+"""The interfaces that a training run needs: to a network (Learner) and to its data (Samples)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AT_ONCE = 250  # samples whose outputs are computed together on the CPU
 
 @dataclass(frozen=True)
 class Samples:
-    """A data set. Row k asks the outputs for targets[k] when the sources are driven by gain x scale x features[k].
+    """A data set. In row k the outputs should be targets[k] when the sources are at gain x scale x features[k].
 
     With twice as many sources as features, the second half of the sources takes the negated features.
     """
@@ -61,7 +61,7 @@ class Samples:
         return bool((ours | others).all() and (ours.sum(axis=1) == 1).all())
 
     def with_classes(self, outputs: int) -> Samples:
-        """For so many outputs, where labels stop before: targets of 0 V for classes that do not occur."""
+        """The samples for this many outputs: targets of 0 V for classes beyond the largest label."""
         more = outputs - self.targets.shape[1]
         if more <= 0 or not self.labelled:
             return self
@@ -114,7 +114,7 @@ def tally_of(y: Floats, targets: Floats) -> Tally:
 
 
 class Learner(Protocol):
-    """A netlist with roles, ready to learn. It owns its conductances, biases and the state between steps."""
+    """A netlist ready to learn. It owns its conductances, biases and the state between steps."""
 
     batch_size: int
     at_once: int  # samples whose outputs are best asked for at a time
@@ -123,7 +123,7 @@ class Learner(Protocol):
     remark: str = ""  # what is doubtful about it, in a sentence
 
     def prepare(self, samples: Samples) -> None:
-        """See that steps with such data can begin. SettingsError when it does not fit the inputs or the outputs."""
+        """Prepare for steps with such data. SettingsError when it does not fit the inputs or the outputs."""
 
     def train(self, samples: Samples, order: Ints, rates: Mapping[str, float]) -> Tally:
         """One step for every `batch_size` entries of `order` (rows of `samples`; its length a multiple).
@@ -137,16 +137,16 @@ class Learner(Protocol):
         """The output voltages, (rows, n_outputs), from a state of zero, as at test time."""
 
     def arrays(self) -> dict[str, NDArray]:
-        """Everything that steps change, by name, for a checkpoint; copies."""
+        """Copies of everything that steps change, by name, for a checkpoint."""
 
     def restore(self, arrays: Mapping[str, NDArray]) -> None:
-        """Go on from what `arrays` returned. SettingsError when names, shapes or types do not fit."""
+        """Continue from what `arrays` returned. SettingsError when names, shapes or types do not fit."""
 
     def values(self) -> dict[str, Floats]:
         """The trained elements' values by name (S, A, V), in `.train` order, for Circuit.with_values."""
 
     def free_state(self) -> list[Floats]:
-        """Free states before the last update, one array (batch, units) a layer; one in all when there are no layers."""
+        """Free states before the last update, one array (batch, units) per layer; just one without layers."""
 
 
 class LearningError(SettingsError):

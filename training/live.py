@@ -1,4 +1,4 @@
-"""A run that is watched: Ctrl-C, and its progress on the terminal."""
+"""Interaction with a running training: Ctrl-C, and progress on the terminal."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from training.run import Run
 
 @contextmanager
 def interrupts(elsewhere: Callable[[], bool] | None = None) -> Iterator[Callable[[], int]]:
-    """Ctrl-C, SIGTERM or SIGHUP once, or `elsewhere` true (as Ctrl-C): what this yields gives the signal, before it 0.
+    """Yields a function that returns 0 until the first Ctrl-C, SIGTERM or SIGHUP, then the signal's number.
 
-    A second one does at once what it did before. What is ignored, as under nohup, stays ignored: somebody wants this
-    to go on. SIGTERM and SIGHUP are taken from programs that end in order only: workers of a study end at once.
+    `elsewhere` returning true counts as Ctrl-C. A second signal has its usual effect at once. Signals that are ignored,
+    as under nohup, stay ignored: somebody wants this to continue. SIGTERM and SIGHUP are handled only in programs that
+    end in order: workers of a study end at once.
     """
     asked = 0
 

@@ -1,4 +1,4 @@
-"""What a training run has reached, epoch by epoch: numbers, CSV, learning curve, TensorBoard."""
+"""The progress of a training run, epoch by epoch: numbers, CSV, learning curve, TensorBoard."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DIGITS = 6
 
 @dataclass(frozen=True)
 class Row:
-    """A line of metrics.csv: an epoch's training, then the test set. Six digits, but for the seconds."""
+    """A line of metrics.csv: an epoch's training, then the test set. Six digits, except for the seconds."""
 
     epoch: int  # from 1
     examples: int  # trained on since the start of the run
@@ -55,7 +55,7 @@ def make_row(epoch: int, examples: int, train: Tally, test: Tally, seconds: floa
 
 
 def error_percent(tally: Tally) -> float:
-    """Samples that were not recognised, in percent."""
+    """The percentage of samples that were not recognised."""
     return 100.0 * tally.wrong / tally.samples
 
 
@@ -75,14 +75,14 @@ def row_text(row: Row, epochs: int) -> str:
 
 
 def reached(row: Row) -> str:
-    """What a row has reached, in words: errors, or where there are no classes the cost."""
+    """The figures of a row in words: errors, or the cost where there are no classes."""
     if math.isnan(row.test_error):
         return f"train cost {row.train_cost:.3g} V^2, test cost {row.test_cost:.3g} V^2"
     return f"train error {row.train_error:.2f} %, test error {row.test_error:.2f} %"
 
 
 def write_metrics(rows: Sequence[Row], path: Path) -> None:
-    """metrics.csv, whole or not at all. SettingsError when it cannot be written."""
+    """Write metrics.csv, completely or not at all. SettingsError when it cannot be written."""
     with replacing(path, "w") as out:
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(COLUMNS)

@@ -40,7 +40,7 @@ def main(ctx: click.Context, data: Path | None, **values: Any) -> None:
     """Train a netlist to recognise handwritten digits, and write it back as a netlist.
 
     The netlist is the model: `.input` names the sources that take the pixels, `.output` the ten nodes that are read,
-    `.train` what learns. The recipe (a TOML file) says how, and each of its keys is an option here.
+    `.train` the elements that learn. The recipe (a TOML file) says how, and each of its keys is an option here.
     """
     train("training.mnist", ctx, Options.of(**values), lambda: read_images(data))
 

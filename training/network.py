@@ -1,4 +1,4 @@
-"""From a netlist with roles to what trains it."""
+"""From a netlist with `.input`, `.output` and `.train` to the learner that trains it."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ GPU_WINS = 100_000
 def make_learner(circuit: Circuit, recipe: Recipe, backend: str = "auto", threads: int = 1) -> Learner:
     """A layered netlist with a number of sweeps takes the fast path, any other the general one.
 
-    Trained conductances begin within the recipe's bounds (within_window).
-    With a tolerance the general one solves every phase, by newton where sweeps may stop at a wrong point, or are slow.
-    Backend `reference` is the plain form of either. Raises SettingsError for circuits in which this algorithm has no
-    gradient, or sweeps may stop at a wrong point, and for roles that cannot learn; BackendUnavailable.
+    Trained conductances start within the recipe's bounds (within_window).
+    With a tolerance the general path solves every phase, by newton where sweeps may stop at a wrong point, or are slow.
+    Backend `reference` is the plain form of either path. Raises SettingsError for circuits in which this algorithm has
+    no gradient, or sweeps may stop at a wrong point, and for elements that cannot learn; BackendUnavailable.
     """
     problem = compile_problem(within_window(circuit, recipe)[0])
     _check_fits(problem, recipe)
@@ -83,9 +83,9 @@ def _check_fits(problem: Problem, recipe: Recipe) -> None:
 
 
 def ready_learner(circuit: Circuit, recipe: Recipe, backend: str, threads: int, data: Sequence[Samples]) -> Learner:
-    """A learner prepared for such samples; under `auto` on the CPU where a GPU turns out not to work.
+    """A learner prepared for such samples; under `auto` on the CPU if a GPU turns out not to work.
 
-    That shows in a step, which is taken and forgotten.
+    This is tested by a step, which is then undone.
     """
 
     def ready(where: str) -> Learner:

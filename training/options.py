@@ -47,7 +47,7 @@ RECIPE_KEYS = (
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked for; None: as the recipe, or the netlist, says. The names are those of the options."""
+    """The options given; None: as the recipe, or the netlist, says. The field names are those of the options."""
 
     netlist: str
     recipe: Path | None
@@ -180,7 +180,10 @@ def shared_options(netlist: str, first: str) -> Callable[[Callable[..., None]], 
         click.option(
             "--nudge", type=float, metavar="BETA", help="Conductance that pulls the outputs to their targets, S."
         ),
-        click.option("--variant", type=choice(["centred", "positive", "negative"]), help="Sign of the nudge in EP."),
+        click.option(
+            "--variant", type=choice(["centred", "positive", "negative"]),
+            help="Sign of the nudge in EP; centred: both.",
+        ),
         click.option(
             "--form", type=choice(["difference", "plain"]), help="How ep computes nudged phases on layered netlists."
         ),
@@ -196,7 +199,7 @@ def shared_options(netlist: str, first: str) -> Callable[[Callable[..., None]], 
         ),
         click.option(
             "--g-max", type=float, metavar="S",
-            help="Largest conductance of trained elements; initial values are clipped.  [default: inf]",
+            help="Largest conductance of trained elements; initial values are clipped to both bounds.  [default: inf]",
         ),
         click.option("--decay", type=float, metavar="X", help="Factor of all learning rates from epoch to epoch."),
     ]  # fmt: skip

@@ -1,6 +1,6 @@
-"""How the phases of learning find their states: by sweeps of bcd, counted or until they come to rest, or by newton.
+"""How the phases of learning find their states: by a given number of sweeps of bcd, by sweeps to rest, or by newton.
 
-Nudging is a change of the circuit: E + beta C has a conductance beta (S) from every output node to a source of its
+Nudging is a change to the circuit: E + beta C has a conductance beta (S) from every output node to a source of its
 target's voltage.
 """
 
@@ -46,24 +46,24 @@ class Phases(Protocol):
     dtype: str  # of what it computes
 
     def free(self, problem: Problem, drive: Drive, x: Floats) -> State:
-        """The state that a free phase reaches from x, (rows, n_free) V. LearningError when it does not come to rest."""
+        """The state that a free phase reaches from x, (rows, n_free) V. LearningError when it does not settle."""
 
     def nudged(
         self, problem: Problem, drive: Drive, x: Floats, outputs: Outputs, targets: Floats, betas: tuple[float, ...]
     ) -> list[Floats]:
         """What phases nudged by these betas (S) add to the free state x, (rows, n_free) V each.
 
-        LearningError as above, or when a nudge leaves no convex problem.
+        LearningError as above, or when a nudged problem is not convex.
         """
 
     def forget(self) -> None:
-        """Nothing of earlier problems holds for the next one: it has another topology."""
+        """Discard what is known of earlier problems: the next one has another topology."""
 
 
 def choose_phases(problem: Problem, recipe: Recipe, backend: Backend) -> Phases:
-    """A number of sweeps; with a tolerance sweeps, or newton where only that can promise the answer.
+    """A number of sweeps; or, with a tolerance, sweeps, or newton where only that can guarantee the answer.
 
-    With a tolerance in float64: in float32 a node through which next to nothing flows may never come to rest.
+    A tolerance needs float64: in float32 a node through which hardly any current flows may never settle.
     """
     if recipe.tol is None:
         return Sweeps(backend, recipe.sweeps, None, recipe.dtype)
@@ -71,9 +71,9 @@ def choose_phases(problem: Problem, recipe: Recipe, backend: Backend) -> Phases:
 
 
 class Sweeps(Phases):
-    """By sweeps of bcd: so many, or with `tol` until the relative KCL violation is below it.
+    """By sweeps of bcd: a fixed number, or with `tol` until the relative KCL violation is below it.
 
-    Nudged phases relax a correction to the free state, which keeps digits of its own, however small it is beside it.
+    Nudged phases relax a correction to the free state, which has its own digits, however small it is in comparison.
     """
 
     def __init__(self, backend: Backend, sweeps: int, tol: float | None = None, dtype: str = "float64") -> None:
@@ -96,7 +96,7 @@ class Sweeps(Phases):
         return State(outcome.x if outcome.low is None else outcome.x + outcome.low.sum(axis=0))
 
     def or_newton(self, problem: Problem, drive: Drive) -> Phases:
-        """With a tolerance: newton where very many sweeps would lead to rest from 0, as far as the first ones tell."""
+        """With a tolerance: newton, if the first sweeps from 0 show that very many would be needed to converge."""
         assert self.tol is not None
         engine = self.backend.engine(problem, self.dtype)
         settings = Settings(dtype=self.dtype, tol=self.tol)
@@ -157,8 +157,8 @@ def _relax(problem: Problem, drive: Drive, engine: Engine, tol: float, scale: Fl
 class Newton(Phases):
     """By newton, in float64, with the solver's certificate: for circuits in which sweeps are slow, or may stop short.
 
-    A nudged circuit is one with another conductance and a current source at every output: compiled once, then given
-    new values. A negative nudge makes such a conductance negative; what `convex.check_convex` lets pass has a minimum.
+    A nudged circuit has an additional conductance and a current source at every output: it is compiled once, then given
+    new values. A negative nudge makes this conductance negative; what `convex.check_convex` accepts has a minimum.
     """
 
     def __init__(self, backend: Backend, tol: float) -> None:

@@ -1,4 +1,4 @@
-"""What the training programs do: from options and data to a finished run. What is heavy is imported on demand."""
+"""What the training programs do, from options and data to a finished run. Large packages are imported on demand."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LEAST_BETWEEN = 50  # times what writing a checkpoint took: short epochs do not
 
 @dataclass(frozen=True)
 class Data:
-    """What is learnt from, and where it came from, for config.json."""
+    """The training data, and where they came from, for config.json."""
 
     train: Samples
     test: Samples
@@ -39,11 +39,11 @@ class Data:
     files: Sequence[Path]
 
     def with_classes(self, outputs: int) -> Data:
-        """For so many outputs (Samples.with_classes)."""
+        """The data for so many outputs (Samples.with_classes)."""
         return replace(self, train=self.train.with_classes(outputs), test=self.test.with_classes(outputs))
 
     def limited(self, train: int | None, test: int | None) -> Data:
-        """At most so many samples of each."""
+        """The data with at most so many samples of each set."""
         return replace(
             self,
             train=self.train if train is None else self.train.head(train),
@@ -52,12 +52,12 @@ class Data:
 
 
 def train(program: str, ctx: click.Context, options: Options, read_data: Callable[[], Data]) -> Path:
-    """A whole run, or the rest of one; the folder of its results.
+    """A whole run, or the rest of one; returns the folder of its results.
 
-    Interrupted, or when a function in `ctx.obj` says so, it saves a checkpoint and ends the program with exit code 130;
-    with 143 or 129 after SIGTERM or SIGHUP. `program` is the module's name, for the command line that goes on.
+    If interrupted, or when a function in `ctx.obj` says so, it saves a checkpoint and ends the program with exit code
+    130, or 143 or 129 after SIGTERM or SIGHUP. `program` is the module's name, for the command line that continues.
     SettingsError, NetlistError and BackendUnavailable say what is wrong with the options, the data or the netlist;
-    LearningError why learning cannot go on.
+    LearningError says why learning cannot continue.
     """
     from circuitsim.cli.common import busy, print_warnings
     from circuitsim.io.files import check_target

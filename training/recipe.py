@@ -38,7 +38,7 @@ class Recipe:
     form               of ep on layers: relax the difference of the two nudged states (difference), or both (plain)
     gain               V for each unit of the data (grey levels run from 0 to 1), applied to the `.input` sources
     sweeps             of a phase, T
-    tol                solve every phase, in float64, until its relative KCL violation is below this (no `sweeps`)
+    tol                solve every phase, in float64, until its relative KCL violation is below this (replaces `sweeps`)
     nudge              beta, S
     conductance_rates  learning rates: one for all trained conductances, or one each, in `.train` order
     bias_rates         the same for trained sources
@@ -143,7 +143,7 @@ class Recipe:
         return {name: found[name] for name, _ in trained}
 
     def table(self) -> dict[str, Any]:
-        """Plain values, as for a JSON file; g_min and g_max None where they are no bounds."""
+        """Plain values, as for a JSON file; g_min and g_max are None where they impose no bound."""
         return {
             **asdict(self),
             "g_min": self.g_min or None,
@@ -161,9 +161,9 @@ def names() -> list[str]:
 def find_recipe(netlist: str, recipe_file: Path | None = None) -> Recipe:
     """The recipe for the name of a shipped one (`drn-2h`), or for a netlist file.
 
-    A netlist file has the recipe of `recipe_file`, else the TOML file beside it of the same stem, else what ships for
-    a netlist of this file name (`drn_2h.cir`), else the defaults (`has_recipe`). SettingsError when there is no such
-    netlist, or a file cannot be read or is no recipe.
+    A netlist file has the recipe of `recipe_file`, or else the TOML file of the same stem beside it, or else the recipe
+    that ships for a netlist of this file name (`drn_2h.cir`), or else the defaults (`has_recipe`). SettingsError when
+    there is no such netlist, or a file cannot be read or is not a recipe.
     """
     if netlist in names():
         shipped = read_recipe(RECIPES / f"{netlist}.toml", examples.FOLDER)
@@ -269,7 +269,7 @@ def _are_errors(value: Any) -> bool:
 
 
 def override(recipe: Recipe, **changes: Any) -> Recipe:
-    """The recipe with those of its fields changed that are not None. A number of sweeps takes the place of a `tol`."""
+    """The recipe with the fields replaced that are not None here. A number of sweeps replaces a `tol`."""
     if changes.get("sweeps") is not None:
         if changes.get("tol") is not None:
             raise SettingsError("tol and sweeps exclude each other: with tol a phase ends when it is met; give one")

@@ -1,4 +1,4 @@
-"""The folder of a training run: what may be written there, its configuration, its checkpoints, its results."""
+"""The folder of a training run: whether it may be written to, its configuration, checkpoints and results."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ CONFIG, METRICS, TRAINED, CURVE = "config.json", "metrics.csv", "trained.cir", "
 
 
 class Record:
-    """What a run leaves in its folder."""
+    """What a run writes to its folder."""
 
     def __init__(self, folder: Path, resume: Path | None) -> None:
-        """A new run in `folder`, or one that goes on from a checkpoint.
+        """A new run in `folder`, or one that continues from a checkpoint.
 
         SettingsError rather than write over a run, unless that never came to save a step.
         """
@@ -52,7 +52,7 @@ class Record:
         self.has_steps = resume is not None  # whether a checkpoint holds steps
 
     def load(self, fingerprint: Fingerprint) -> Checkpoint | None:
-        """The checkpoint to go on from; None for a new run. SettingsError when it cannot be used. Makes the folder."""
+        """The checkpoint to continue from; None for a new run. SettingsError if it is unusable. Makes the folder."""
         checkpoint = None if self.resume is None else load_checkpoint(self.resume, fingerprint)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -168,7 +168,7 @@ def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
 
 
 def circuit_digest(circuit: Circuit) -> str:
-    """SHA-256 of what a circuit is: nodes, roles, elements and values; not of titles and comments."""
+    """SHA-256 of the circuit itself (nodes, roles, elements and values), not of titles and comments."""
     netlist = circuit.netlist
     names = [crossbar.name for crossbar in circuit.crossbars]
     roles = netlist.inputs, netlist.outputs, netlist.trained

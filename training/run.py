@@ -1,7 +1,7 @@
-"""The training loop: which samples in which order, chunk after chunk, the test set after each epoch.
+"""The training loop: the order of the samples, steps chunk after chunk, the test set after each epoch.
 
-A run is a sequence of steps that depends on nothing but the learner, the data, the schedule and the seed: neither on
-how many steps are handed over at a time, nor on where it was interrupted.
+A run is a sequence of steps that depends only on the learner, the data, the schedule and the seed, not on how many
+steps are passed on at a time or where it was interrupted.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ class Schedule:
 
 
 class Run:
-    """A learner on its way through a schedule. It can be interrupted, and its checkpoint taken, between any two
-    steps of `advance`."""
+    """A learner working through a schedule. It can be interrupted, and its checkpoint taken, between any two steps of
+    `advance`."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class Run:
 
     @property
     def of_classes(self) -> bool:
-        """Whether errors mean something: in both sets the outputs tell classes."""
+        """Whether errors can be counted: in both sets the targets are those of classes."""
         return self.train.of_classes and self.test.of_classes
 
     @property
@@ -129,7 +129,7 @@ class Run:
     def advance(self) -> Iterator[Row | None]:
         """Train to the end of the schedule. Yields after each chunk of steps, and the row after each test.
 
-        Between yields nothing of the run's state is halfway. Raises LearningError when the learner cannot go on.
+        At each yield the run's state is complete. Raises LearningError when the learner cannot continue.
         """
         self._clock = time.perf_counter()
         per_epoch, total = self.schedule.epoch_samples, self.schedule.total
@@ -195,7 +195,7 @@ class Run:
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from a checkpoint. SettingsError when it is not of such a learner, or goes beyond the schedule."""
+        """Continue from a checkpoint. SettingsError when it is of another learner, or beyond the schedule."""
         self._epoch, self._position = checkpoint.epoch, checkpoint.position
         if self.done > self.schedule.total:
             raise SettingsError(

@@ -1,28 +1,28 @@
-// Steps of equilibrium propagation on a layered netlist: many in one launch, everything they need within the GPU.
-// Twin: layers.py, whose equations these are; kernels.py is the CPU's arrangement of them.
+// Steps of equilibrium propagation on a layered netlist: many in one launch, with everything they need on the GPU.
+// The twin, layers.py, has the equations; kernels.py is their arrangement for the CPU.
 //
 // - Each block owns some units of every hidden layer, and keeps in its shared memory a `slab` of the conductances that
 //   join them to the hidden layers before and after: (neighbours, own units). A conductance between two hidden layers is
 //   kept by the owners of both its ends, and both make the same update of it, bit by bit.
-// - The outputs are few and nobody's: each block sums up its own units' currents into them, and all blocks add up these
-//   sums in the same order, so that each has the output voltages. So one hidden layer needs one barrier a sweep.
-// - The input crossbar is kept in shared memory as well where it fits (`resident`); else it passes through once a step:
-//   update, clip, column sums and the next drive while a row is in registers. What leads into the inputs' voltages is
-//   known, so nothing else reads it.
+// - The few outputs belong to no block: each block sums its own units' currents into them, and all blocks add up these
+//   sums in the same order, so that each has the output voltages. So one hidden layer needs one barrier per sweep.
+// - The input crossbar is also kept in shared memory if it fits (`resident`); otherwise it is streamed once per step:
+//   update, clip, column sums and the next drive while a row is in registers. As the inputs' voltages are known,
+//   nothing else reads it.
 // - Voltages are in `volts` (unit, STRIDE): rows 0 .. B-1 the state v1, rows B .. 2B-1 delta (or v2 in the plain form).
 // - The update of a step is left pending and joins the next step's pass over the conductances.
 //
-// - Back-propagation takes as many sweeps more in the place of the nudged phases and keeps every voltage (`tape_v`); then
-//   the adjoints mu of all these exact steps (`tape_mu`) settle backwards, by the same sums over neighbours.
+// - Back-propagation replaces the nudged phases by as many further sweeps and keeps every voltage (`tape_v`); then
+//   the adjoints mu of all these exact steps (`tape_mu`) are computed backwards, by the same sums over neighbours.
 //
-// Each file in steps/ adds to what the one before it has: threads.cuh (what threads do together), net.cuh (where things
-// are), sweeps.cuh, back.cuh (back-propagation), update.cuh. Here are the steps themselves, and the kernels.
+// Each file in steps/ builds on the one before: threads.cuh (what threads do together), net.cuh (where things are),
+// sweeps.cuh, back.cuh (back-propagation), update.cuh. This file has the steps themselves, and the kernels.
 //
-// To be compiled with REAL (float, double), FEATURE (a type), FEATURES (of a sample), BATCH (samples of a step), SIZES (of
-// the layers), HIDDEN (layers), WIDTHS (units of each that a block owns at the most), RESIDENT (1: the input crossbar
-// is), SWEEPS, THREADS (of a block, a multiple of 32), PLAIN (1: the nudged phases are v1 and v2; 0: in difference form),
-// BACK (1: back-propagation). Launched cooperatively: blocks wait for each other. Every argument is a pointer or
-// a long long.
+// Compile with REAL (float, double), FEATURE (a type), FEATURES (per sample), BATCH (samples per step), SIZES (of the
+// layers), HIDDEN (number of hidden layers), WIDTHS (most units of each that a block owns), RESIDENT (1: the input
+// crossbar is resident), SWEEPS, THREADS (per block, a multiple of 32), PLAIN (1: the nudged phases are v1 and v2; 0: in
+// difference form), BACK (1: back-propagation). Launch cooperatively: blocks wait for each other. Every argument is a
+// pointer or a long long.
 
 #include "steps/update.cuh"
 
@@ -207,7 +207,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) steps(
     net.run(data, targets, order, count, tally, status);
 }
 
-// As many meetings of all blocks, and nothing else: what one costs.
+// Only this many barriers of all blocks, to measure what one costs.
 extern "C" __global__ void __launch_bounds__(THREADS, 1) meetings(integer count, unsigned* arrived) {
     for (integer k = 0; k < count; ++k) meet(arrived);
 }

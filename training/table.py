@@ -1,6 +1,6 @@
-"""Data sets as tables: a CSV file with a header line; columns whose names begin with `target` are what is asked for.
+"""Data sets as tables: a CSV file with a header line; columns whose names begin with `target` hold the targets.
 
-Or one column `label`, the class of each sample.
+Instead of these there may be one column `label`, the class of each sample.
 """
 
 from __future__ import annotations
@@ -73,11 +73,11 @@ def load_table(path: Path, like: Path | None = None, targets: bool = True) -> Sa
 
 
 def check_columns(circuit: Circuit, samples: Samples) -> None:
-    """Raise SettingsError where columns that have names of inputs, or of outputs, stand in other places than these.
+    """Raise SettingsError if columns that have the names of inputs, or of outputs, are not in the order of these.
 
-    Columns go by their places, whatever they are called. Inputs go by their sources, or the nodes of those to ground;
-    `a` and `v(a)` are one name; numbers are names only where all columns have such. Other numbers of columns than those
-    of sources or outputs are another error's.
+    Columns count by position, whatever they are called. The names of inputs are those of their sources, or of the nodes
+    of sources to ground; `a` and `v(a)` are one name; numbers are names only if all columns have them. A wrong number
+    of columns is reported elsewhere.
     """
     netlist, table = circuit.netlist, circuit.netlist.tables
     rows = [circuit.rows_of(name) for name in netlist.inputs]

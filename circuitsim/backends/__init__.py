@@ -1,1 +1,1 @@
-"""Where the arithmetic of a method runs. One interface (base.py); backends are passed in, never global."""
+"""Backends: where the arithmetic of a method runs. One interface (base.py); they are passed in, never global."""

@@ -1,4 +1,4 @@
-"""What engines make of a problem before they sweep: dense couplings by colour, nonlinear branches by unit."""
+"""How engines arrange a problem before they sweep: dense couplings by colour, nonlinear branches by unit."""
 
 from __future__ import annotations
 

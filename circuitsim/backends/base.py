@@ -1,4 +1,4 @@
-"""What a backend must offer to block coordinate descent, may offer to newton, and how it is found by name."""
+"""The interface of a backend: what it must offer to bcd and may offer to newton; and how to find one by name."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ class Look(Protocol):
 
     @property
     def worst(self) -> float:
-        """The largest relative violation, or a bound of it."""
+        """The largest relative violation, or a bound on it."""
 
     @property
     def certain(self) -> float:
-        """A relative violation that some unit has for sure; 0 where none is known."""
+        """A relative violation that some unit certainly has; 0 where none is known."""
 
     def meets(self, tolerance: float) -> bool:
         """Whether the relative violation is at most `tolerance` everywhere."""
 
     def at_rounding(self, tolerance: float, eps: float) -> bool:
-        """Whether each violation above the tolerance is one that the rounding of the unit's own voltage can make."""
+        """Whether each violation above the tolerance can be caused by the rounding of the unit's own voltage."""
 
     def reach(self, paths: Floats) -> tuple[Floats, Floats]:
         """See residual.Check.reach."""
@@ -67,7 +67,7 @@ class Engine(Protocol):
 
 
 class RowSteps(Protocol):
-    """Takes Newton's steps of one problem in many rows of the batch at once."""
+    """Takes Newton steps of one problem in many rows of the batch at once."""
 
     tile: int  # rows that are best solved together
 
@@ -81,10 +81,10 @@ class RowSteps(Protocol):
         """
 
     def found(self, tolerance: float, moves: float) -> tuple[Floats, Bools, Residuals]:
-        """The unknowns (rows, n_free), which rows have arrived for sure (rows,), and all figures of these.
+        """The unknowns (rows, n_free), which rows have certainly converged (rows,), and all figures of these rows.
 
-        Those whose relative violations are at most `tolerance`, and whose voltages one more correction would move by
-        at most `moves` of the largest of the row.
+        A row has converged if its relative violation is at most `tolerance`, and one more correction would move its
+        voltages by at most `moves` times the largest of the row.
         """
 
 
@@ -101,10 +101,10 @@ class Backend(Protocol):
         """How many rows of the batch are best solved together. Raises BackendUnavailable when not even one fits."""
 
     def row_steps(self, problem: Problem) -> RowSteps | None:
-        """For newton's steps in many rows at once; None where it has none for this problem. Raises as `tile` does."""
+        """For Newton steps in many rows at once; None if the backend has none for this problem. Raises as `tile`."""
 
     def solver(self, problem: Problem) -> LinearSolver | None:
-        """What solves the linear networks of newton here; None: what the problem's topology has."""
+        """The solver for newton's linear networks on this backend; None: that of the problem's topology."""
 
     def drive(self, problem: Problem, rows: slice) -> Drive:
         """What the sources impose on these rows of the batch, for an engine; see Problem.drive."""
@@ -129,5 +129,5 @@ def find_backend(name: str) -> Backend:
 
 
 def unknown_backend(name: str) -> SettingsError:
-    """Of a name that none of the backends has."""
+    """The error for a name that is no backend's."""
     return SettingsError(f"unknown backend '{name}': choose auto, {', '.join(BACKENDS)}")

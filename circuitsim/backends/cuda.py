@@ -1,7 +1,7 @@
-"""The GPU by CuPy, which is imported here and nowhere else: arrays, cuBLAS, and the kernels of kernels.cu.
+"""The GPU through CuPy, which is imported only here: arrays, cuBLAS, and the kernels of kernels.cu.
 
 CuPy compiles the kernels for the GPU at hand (NVRTC) and keeps the result on disk. It refuses to call cuBLAS while a
-graph is captured, so that only launches of kernels are recorded.
+graph is captured, so only launches of kernels are recorded.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a GPU has to do: hold arrays, run the kernels of .cu files. CuPy does it (cuda.py); the tests have stand-ins."""
+"""The interface of a GPU, which holds arrays and runs kernels of .cu files: cuda.py uses CuPy, the tests stand-ins."""
 
 from __future__ import annotations
 

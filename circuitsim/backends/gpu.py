@@ -1,12 +1,12 @@
 """The GPU backend: dense couplings by matrix products, everything else by the kernels of kernels.cu.
 
 Arrays on the device are (units, rows): a colour block is a contiguous part, and neighbouring threads work on
-neighbouring rows. In the loop of a method only what it asks crosses to the host: whether anything moved, and a few
-figures of the certificate (gpu_check.py). What computes is a `Device` (device.py).
+neighbouring rows. Within the loop of a method only what it needs crosses to the host: whether anything moved, and a few
+figures of the certificate (gpu_check.py). The computing is done by a `Device` (device.py).
 
-Where there is so little to multiply, and at no unit much, that launches would take most of the time, a sweep is one
-kernel for each colour, dense couplings among the sparse ones; sweeps that are kernels alone are recorded once and then
-launched in one go.
+Where there is so little to multiply, and not much at any unit, that launches would take most of the time, a sweep is
+one kernel for each colour, with dense couplings among the sparse ones. Sweeps that consist of kernels only are recorded
+once and then launched in one go.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The certificate's figures on the device, in float64: residual.Check's bounds from matrix products, and no more.
+"""The certificate's figures on the device, in float64: only the bounds of residual.Check from matrix products.
 
-A few numbers cross to the host. Where bounds do not settle what is asked, or all rows are cheaply summed branch by
-branch, the voltages cross too and residual.Check answers.
+A few numbers cross to the host. Where the bounds do not decide a question, or summing all rows branch by branch is
+cheap, the voltages cross too and residual.Check decides.
 """
 
 from __future__ import annotations

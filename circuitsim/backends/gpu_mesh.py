@@ -1,6 +1,6 @@
 """Large meshes on the device: conjugate gradients, preconditioned by the diagonal, in float64.
 
-Multigrid takes a dozen steps, this takes a few times as many as the mesh is wide; but each is short, and there is
+Multigrid takes a dozen steps, this takes a few times the width of the mesh; but each step is short, and there is
 nothing to set up. Sums are taken in a fixed order, so that the same call gives the same bits.
 """
 

@@ -1,10 +1,10 @@
-"""Newton's steps on the device, for many rows of a batch at once: each row has tangents of its own, one pattern all.
+"""Newton steps on the device, for many rows of a batch at once: each row has its own tangents, all share one pattern.
 
-Copies side by side (stack.py) are such rows too, each with conductances and laws of its own. A row's linear network is
-eliminated node by node in one thread, as linear/elimination.py does it, without a subtraction; neighbouring threads
-work on neighbouring rows, entry by entry the same. Arrays are (entries, rows), (units, rows) and (legs, rows), float64.
-What is asked of the rows in the end - whether KCL is met, and how far one more correction would move a voltage - is
-answered by bounds: a row that they do not settle has not arrived.
+Copies side by side (stack.py) are such rows too, each with its own conductances and laws. A row's linear network is
+eliminated node by node in one thread, without a subtraction, as in linear/elimination.py; neighbouring threads work on
+the same entry of neighbouring rows. Arrays are (entries, rows), (units, rows) and (legs, rows), float64. Whether a row
+has converged in the end - KCL is met, and one more correction would hardly move a voltage - is decided by bounds: a row
+for which they are too coarse has not.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 // (eliminate, substitute), laws.py and methods/tiles.py (tangents), residual.py (kcl), scipy.sparse.linalg.cg (cg_*).
 //
 // Arrays of units are (units, rows), the row varying fastest: the threads of a warp follow the same law and read
-// neighbouring voltages. A count of rows beside an array is 1 where its one column stands for all rows. Every argument
-// is a pointer or a long long.
+// neighbouring voltages. The row count given with an array is 1 if its single column applies to all rows. Every
+// argument is a pointer or a long long.
 
 typedef long long integer;
 
@@ -266,7 +266,7 @@ RELAX(relax_float64, double)
 RELAX(relax_float32, float)
 
 // The certificate's figures of every unit: flow (F), slope, rho, upper (a bound of the relative violation), certain (a
-// relative violation that it has for sure, 0: none). `dense` (units, 2 rows) holds what dense couplings make of x, then
+// relative violation that it certainly has, 0: none). `dense` (units, 2 rows) holds what dense couplings make of x, then
 // of |x|; fixed_rows 0 says that free nodes have offsets; F may be off by terms EPS times the size of its terms.
 extern "C" __global__ void violations(
     integer rows, integer units, const double* x, const double* dense, const double* diag, const double* to_fixed,
@@ -384,7 +384,7 @@ __device__ inline double exponential_voltage(integer law, const double* p, doubl
     return law == SHOCKLEY ? shockley_voltage(p, i) : sinh_voltage(p, i);
 }
 
-// Where to go on from, when the branch was at `was` with the current `had` and is to go to v, with the current `line`
+// Where to continue from, when the branch was at `was` with the current `had` and is to go to v, with the current `line`
 // on its old tangent.
 __device__ inline double limited(integer law, const double* p, double was, double had, double v, double line) {
     if (law != SHOCKLEY && law != SINH) return v;

@@ -1,4 +1,4 @@
-"""Numba kernels: one pass over a range of units, flat arrays only. Twin: reference.py."""
+"""Numba kernels of a sweep: one pass over a range of units, flat arrays only. Twin: reference.py."""
 
 from __future__ import annotations
 

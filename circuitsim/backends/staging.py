@@ -1,8 +1,8 @@
-"""Large arrays to a GPU and back, in pieces through pinned memory, by several threads.
+"""Transfer of large arrays to a GPU and back, in pieces through pinned memory, by several threads.
 
-From memory as programs have it the driver copies one piece after another (5 GB/s on the host of an H200), as a GPU
-reaches by itself only what is pinned. To pin an array takes as long as to copy it so: here a few buffers are pinned
-once. A lane is a thread with two of them: it fills one while the other is on its way.
+A GPU can access only pinned memory directly, so from ordinary memory the driver copies one piece after another (5 GB/s
+on the host of an H200). As pinning an array takes as long as copying it that way, a few buffers are pinned here once. A
+lane is a thread with two of them: it fills one while the other is being transferred.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Commands whose errors are messages and exit codes, never tracebacks. Imports little but click."""
+"""Commands whose errors are messages and exit codes, never tracebacks. Imports little besides click."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ class Group(_Program, click.Group):
 
 
 class _Raised(BaseException):
-    """What a signal raises, with its number. `lost` is called when nobody has it any more and nobody has `handled` it.
+    """What a signal raises, with its number. `lost` is called when it is deleted without having been `handled`.
 
-    Compiled code may ask an object for an attribute, and take whatever Python then raises for a no (NumPy does).
+    Compiled code may ask an object for an attribute, and take any exception as a no (NumPy does).
     """
 
     _lost: Callable[[int], None] | None = None
@@ -74,7 +74,7 @@ class _Raised(BaseException):
         self._lost = lost
 
     def __reduce__(self) -> tuple[type[_Raised], tuple[int]]:
-        """A copy, and what another process gets, are nobody's loss."""
+        """A copy, also one for another process, is not reported when lost."""
         return type(self), (int(self.args[0]),)
 
     def __del__(self) -> None:
@@ -83,13 +83,13 @@ class _Raised(BaseException):
 
 
 def handled(error: BaseException) -> None:
-    """To be told of a KeyboardInterrupt or Ended that is not raised any further."""
+    """Must be called with a KeyboardInterrupt or Ended that is not raised any further."""
     if isinstance(error, _Raised):
         error._lost = None
 
 
 class Ended(_Raised):
-    """A signal asks this program to end; its number. No Exception, so that only clean-up happens on the way out."""
+    """A signal asks this program to end; its number. Not an Exception, so that only clean-up happens on the way out."""
 
 
 class Interrupted(_Raised, KeyboardInterrupt):
@@ -98,7 +98,7 @@ class Interrupted(_Raised, KeyboardInterrupt):
 
 
 def raised_by(number: int) -> _Raised:
-    """What a signal raises, with nobody to be told when it is lost."""
+    """What a signal raises, without a callback for when it is lost."""
     return Interrupted(number) if number == signal.SIGINT else Ended(number)
 
 
@@ -180,7 +180,7 @@ def in_order(handler: object) -> bool:
 
 @contextmanager
 def _watched(handlers: Sequence[Callable[..., None]], heard: threading.Event, patience: float) -> Iterator[None]:
-    """End the program when one of these handlers of signals is not heard of within so many seconds of its signal."""
+    """End the program when one of these signal handlers has not run within so many seconds of its signal."""
     out, into = os.pipe()
     os.set_blocking(into, False)
 
@@ -267,7 +267,7 @@ def _cannot_write(error: OSError) -> str:
 
 
 def _forget_stdout() -> None:
-    """What is still buffered goes nowhere, instead of failing once more when Python ends."""
+    """Discard what is still buffered, so that it does not fail once more when Python ends."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except io.UnsupportedOperation:  # stdout is not a file

@@ -27,7 +27,7 @@ class Example:
 
 
 def names() -> list[str]:
-    """The names of all examples. SettingsError when they are not where they belong."""
+    """The names of all examples. SettingsError when they are not where they should be."""
     found = sorted(path.stem for path in FOLDER.glob("*.cir"))
     if not found:
         raise SettingsError(f"the example netlists are missing from {FOLDER}; install circuitsim again")
@@ -53,10 +53,10 @@ def find_example(name: str) -> Example:
 
 
 def copy_examples(examples: Sequence[Example], folder: Path, force: bool = False) -> list[Path]:
-    """Copy examples with their data files into a folder, made if need be; where the copies are.
+    """Copy examples with their data files into a folder, which is created if necessary; returns the copies' paths.
 
-    Nothing is written when a file of that name is there and differs, unless `force`; each file is written whole or not
-    at all. SettingsError for that, and for what the system refuses.
+    Nothing is written if a different file of the same name exists, unless `force`; each file is written completely or
+    not at all. SettingsError for that, and for what the system refuses.
     """
     copies = {folder / source.name: source for example in examples for source in example.files}
     wanted = {target: source for target, source in copies.items() if not _same(target, source)}

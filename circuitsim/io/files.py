@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BEGINNING = 48  # characters of a name that one for a time begins with: 255 byt
 
 
 def check_target(path: Path) -> None:
-    """Raise SettingsError, before any work is done for it, when `path` cannot become a file."""
+    """Raise SettingsError when `path` cannot be written, before any work is done for it."""
     try:
         taken = path.exists() and not path.is_file()
     except OSError as error:  # such as a name that is too long
@@ -52,7 +52,7 @@ def replacing(path: Path, mode: str) -> Iterator[IO]:
 
 
 def remove_torn(folder: Path) -> None:
-    """Remove what a kill left of `replacing` in a folder: files of processes that live on this machine stay."""
+    """Remove what `replacing` left in a folder when killed; files of processes still running on this machine stay."""
     for path in folder.glob(".*.tmp"):
         pid = path.name.split(".")[-2]
         if pid.isascii() and pid.isdigit() and not _lives(int(pid)) and path.is_file():
@@ -60,7 +60,7 @@ def remove_torn(folder: Path) -> None:
 
 
 def _lives(pid: int) -> bool:
-    """Whether there is another process of this number."""
+    """Whether another process has this number."""
     if pid == os.getpid():
         return False
     if os.name != "posix":  # there os.kill ends it

@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 def apply_inputs(circuit: Circuit, assignments: Sequence[str]) -> Circuit:
     """The circuit with sources set from texts NAME=VALUE, in V or A; a value is a SPICE number or a file of numbers.
 
-    It stands for the value on the source's card, as in a `.dc` sweep: m= multiplies it.
+    The value replaces that on the source's card, as in a `.dc` sweep: m= multiplies it.
 
     `@file.npy` and `@file.npz:key` hold (n,) values for an array of n sources, or (batch, n), or (batch,) for a single
     source. SettingsError names the text, the file and the element.

@@ -1,4 +1,4 @@
-"""What a netlist holds and how it is arranged for solving: the report of `circuitsim check`."""
+"""What a netlist contains and how it is arranged for solving: the report of `circuitsim check`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A solution as data: a JSON object, CSV lines, an npz file. Volts, amperes, watts, seconds.
 
-Nodes are all but ground, in deck order. Sources are the branches whose current only KCL gives: V, inductors and
-zero-ohm resistors, then E and H; their current flows from first to second node through the element. Saved is what
-.save, .print and --save ask for besides.
+Nodes are all except ground, in deck order. Sources are the branches whose current only KCL gives: V, inductors and
+zero-ohm resistors, then E and H; their current flows from first to second node through the element. Saved values are
+what .save, .print and --save request in addition.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ _RAW_TYPES = {"V": "voltage", "A": "current", "W": "power", "ohm": "voltage"}
 
 
 class Results:
-    """The named voltages and currents of a solution, what is saved besides, and what is not unique among them.
+    """The named voltages and currents of a solution, saved values, and which of these are not unique.
 
-    `saves`: what is asked for (default: by the netlist's own cards).
+    `saves`: what is requested (default: by the netlist's own cards).
     """
 
     def __init__(self, solution: Solution, saves: Sequence[Save] | None = None) -> None:
@@ -84,12 +84,12 @@ class Results:
 
     @property
     def ambiguous_others(self) -> list[str]:
-        """Names of the elements that are no sources whose currents are not unique."""
+        """Names of the elements other than sources whose currents are not unique."""
         return self.solution.ambiguous_others if self.finite else []
 
     @cached_property
     def remarks(self) -> list[str]:
-        """What is odd about the solution (Solution.remarks); nothing before there are voltages."""
+        """What is unusual about the solution (Solution.remarks); nothing before there are voltages."""
         return self.solution.remarks if self.finite else []
 
     def intervals(self, nodes: Ints) -> dict[str, list[float | None]]:
@@ -119,7 +119,7 @@ class Results:
 
 
 def named_texts(found: Iterable[tuple[str, Sequence[str]]], most: int) -> list[str]:
-    """Sentences with at most so many names behind each; none without names.
+    """Sentences, each followed by at most `most` names; a sentence without names is omitted.
 
     >>> named_texts([("open", ["a", "b", "c"]), ("closed", [])], 2)
     ['open: a, b ...']
@@ -280,12 +280,12 @@ def _columns(names: Sequence[str], values: Floats) -> dict[str, Any]:
 
 
 def number(x: float) -> float | None:
-    """None for NaN and infinity, which JSON lacks."""
+    """The number; None for NaN and infinity, which JSON lacks."""
     return float(x) if np.isfinite(x) else None
 
 
 def numbers(x: Floats, digits: int = 0) -> list[float | None]:
-    """The same of many; with so many significant digits, or all."""
+    """The same for many; with so many significant digits, or all."""
     found = x.tolist()
     if digits:
         found = [float(f"{n:.{digits}g}") for n in found]

@@ -1,4 +1,4 @@
-"""Pictures as files: PNG, PDF or SVG, whole or not at all, and the same bytes for the same picture."""
+"""Pictures as files: PNG, PDF or SVG, written completely or not at all, the same picture always with the same bytes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_picture(path: Path, option: str) -> None:
 
 
 def write_picture(figure: Figure, path: Path, dpi: int = 150) -> None:
-    """A figure as the file `path`, whose name says the format. SettingsError when it cannot be written."""
+    """Write a figure to the file `path`, whose name gives the format. SettingsError when it cannot be written."""
     from matplotlib import rc_context
 
     kind = _format(path)

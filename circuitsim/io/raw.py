@@ -1,7 +1,7 @@
-"""ngspice's raw files: the results of analyses by name, binary or ASCII, read and written.
+"""Reading and writing of ngspice's raw files: the results of analyses by name, binary or ASCII.
 
-A plot is a header of lines `key: value`, its variables by number, name and type, and its points, each with all its
-variables. Names are ngspice's: lower case, `v(out)`, `i(v1)`, `i(@r1[i])`, `@r1[p]`.
+A plot consists of header lines `key: value`, its variables by number, name and type, and its points, each with a value
+of every variable. Names are ngspice's, in lower case: `v(out)`, `i(v1)`, `i(@r1[i])`, `@r1[p]`.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Plot:
     """The results of one analysis."""
 
     name: str  # `Operating Point`, `DC transfer characteristic`
-    variables: tuple[tuple[str, str], ...]  # (name, what it is: voltage, current); of a sweep, the swept one first
+    variables: tuple[tuple[str, str], ...]  # (name, type: voltage, current); in a sweep, the swept variable first
     values: Floats  # (points, variables), V or A
 
     def column(self, name: str) -> Floats:
-        """All points of one variable, (points,). NgspiceError when there is none of this name."""
+        """All points of one variable, (points,). NgspiceError when there is no variable of this name."""
         names = [known for known, _ in self.variables]
         if name not in names:
             raise NgspiceError(f"no variable '{name}' in the plot '{self.name}'; there are {', '.join(names[:8])} ...")
@@ -45,9 +45,9 @@ class Plot:
 
 
 def write_raw(path: str | Path, plots: Sequence[Plot], *, title: str = "", ascii: bool = False) -> None:
-    """Write plots into one raw file that ngspice's `load` and spicelib read; it appears whole or not at all.
+    """Write plots to one raw file that ngspice's `load` and spicelib read; the file appears whole or not at all.
 
-    Binary: little-endian float64, all variables of a point together. ASCII: 17 digits, which give back the same bits.
+    Binary: little-endian float64, all variables of a point together. ASCII: 17 digits, which restore the same bits.
     Raises SettingsError when the file cannot be written.
     """
     with replacing(Path(path), "wb") as out:
@@ -60,7 +60,7 @@ def write_raw(path: str | Path, plots: Sequence[Plot], *, title: str = "", ascii
 
 
 def _header(plot: Plot, title: str, form: str) -> str:
-    """`Command:` stands after `No. Points:`, as ngspice writes it since version 44."""
+    """The header; `Command:` follows `No. Points:`, as in files of ngspice 44 and later."""
     points, n = plot.values.shape
     lines = [f"Title: {' '.join(title.split())}", f"Date: {time.asctime()}", f"Plotname: {plot.name}", "Flags: real"]
     lines += [f"No. Variables: {n}", f"No. Points: {points}", f"Command: {_COMMAND}", "Variables:"]
@@ -69,7 +69,7 @@ def _header(plot: Plot, title: str, form: str) -> str:
 
 
 def _text(values: Floats) -> Iterator[bytes]:
-    """Each point: its number and the first value on a line, then a value a line, and an empty line."""
+    """For each point a line with its number and first value, a line for each further value, and an empty line."""
     step = max(1, _NUMBERS // max(values.shape[1], 1))
     for first in range(0, values.shape[0], step):
         rows = values[first : first + step].tolist()
@@ -78,7 +78,7 @@ def _text(values: Floats) -> Iterator[bytes]:
 
 
 def read_raw(data: bytes) -> list[Plot]:
-    """The plots of a raw file: real numbers, binary (little-endian float64) or ASCII. Raises NgspiceError.
+    """The plots in the bytes of a raw file: real numbers, binary (little-endian float64) or ASCII. NgspiceError.
 
     >>> header = b"Plotname: Operating Point\\nFlags: real\\nNo. Variables: 2\\nNo. Points: 1\\nVariables:\\n"
     >>> variables = b"\\t0\\tv(a)\\tvoltage\\n\\t1\\ti(v1)\\tcurrent\\n"
@@ -143,7 +143,7 @@ def _binary(data: bytes, start: int, points: int, variables: int) -> tuple[Float
 
 
 def _ascii(data: bytes, start: int, points: int, variables: int) -> tuple[Floats, int]:
-    """Each point: its number and the first value on a line, then a value a line."""
+    """For each point a line with its number and first value, then a line for each further value."""
     stop = data.find(b"Title:", start)
     stop = stop if stop >= 0 else len(data)
     lines = data[start:stop].decode("utf-8", "replace").splitlines()

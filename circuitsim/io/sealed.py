@@ -1,4 +1,4 @@
-"""Archives of arrays in which no damage goes unseen: .npz files without pickles, which numpy reads.
+"""Archives of arrays in which any damage is detected: .npz files without pickles, which numpy reads.
 
 The comment of the zip archive ends with the SHA-256 of every byte before it. A file is written whole or not at all.
 """
@@ -43,7 +43,7 @@ def save_sealed(path: Path, header: Mapping[str, Any], arrays: Mapping[str, NDAr
 
 
 def load_sealed(path: Path) -> tuple[dict[str, Any], dict[str, NDArray]]:
-    """Read both back. Raises OSError when the file cannot be read, Damaged, ValueError when it is no such archive."""
+    """Read both back. Raises OSError if the file cannot be read, Damaged, ValueError if it is another kind of file."""
     try:
         with path.open("rb") as file:
             digest = _digest_of_body(file)

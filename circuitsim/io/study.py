@@ -1,8 +1,8 @@
-"""A folder that keeps the finished chunks of a sweep, so that what was interrupted goes on from them.
+"""A folder that keeps the finished chunks of a sweep, so that an interrupted sweep can continue from them.
 
-study.json says what the results depend on: the text of the netlist with all that it includes, the values of its
-circuit, analysis, settings, version. Each chunk is a sealed archive (sealed.py), written whole or not at all; one that
-is damaged is solved again. Nothing is pickled.
+study.json records what the results depend on: the text of the netlist with all its includes, the values of its circuit,
+analysis, settings, version. Each chunk is a sealed archive (sealed.py), written completely or not at all; a damaged one
+is solved again. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Study:
         self.kept = 0
 
     def begin(self, circuit: Circuit, facts: Mapping[str, Any], chunks: int) -> None:
-        """Make the folder, or take up the study there. SettingsError when it is another one, or cannot be."""
+        """Make the folder, or continue the study in it. SettingsError if that is another study, or not possible."""
         take_up(self.folder, {**circuit_facts(circuit), **facts, "chunks in all": chunks}, "--study")
 
     def load(self, k: int, points: int) -> Points | None:
@@ -122,10 +122,10 @@ def branches_digest(circuit: Circuit) -> str:
 
 
 def take_up(folder: Path, facts: Mapping[str, Any], option: str) -> None:
-    """Make a folder for a study with these facts, which study.json keeps, or go on with the one there.
+    """Make a folder for a study with these facts, which study.json keeps, or continue the study in it.
 
-    It may be one of fewer runs. SettingsError, and nothing changes, when the folder holds another study, or anything
-    else; `option` asked for it.
+    That may be one of fewer runs. SettingsError, and nothing changes, if the folder holds another study or anything
+    else; `option` is the one that named the folder.
     """
     path = folder / FACTS
     wanted = {"format": _FORMAT, "version": __version__, **facts}
@@ -145,7 +145,7 @@ def take_up(folder: Path, facts: Mapping[str, Any], option: str) -> None:
 
 
 def _is_taken(folder: Path) -> bool:
-    """Whether there is anything where a study is to be, but a study.json that is being written, or was at a kill.
+    """Whether the folder of a new study has any content, apart from a study.json being written, or left by a kill.
 
     Ask before looking for study.json: another process may begin the same study at this moment.
     """

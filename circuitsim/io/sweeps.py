@@ -1,7 +1,7 @@
 """Sweeps and Monte Carlo runs as data: a JSON object, CSV lines, an npz file, plots for a raw file.
 
-Nodes, sources and what is saved are those of io/output.py; every point has a status, and NaN (JSON: null) where it has
-no answer. What is not unique, or left out, at some point is marked as a whole.
+Nodes, sources and saved values are those of io/output.py; every point has a status, and NaN (JSON: null) where it has
+no answer. A quantity that is not unique, or left out, at some point is marked for all points.
 """
 
 from __future__ import annotations

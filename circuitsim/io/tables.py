@@ -1,4 +1,4 @@
-"""A solution, and what a netlist holds, as tables for people."""
+"""A solution, and the contents of a netlist, as tables for people to read."""
 
 from __future__ import annotations
 

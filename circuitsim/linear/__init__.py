@@ -1,4 +1,4 @@
-"""Linear resistive networks: conductances between nodes and to ground, currents into nodes, voltages wanted."""
+"""Linear resistive networks: given conductances between nodes and to ground and currents into nodes, find voltages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What elimination would cost, and how wide a graph is: looked at before it is chosen, given up where it is much."""
+"""What elimination would cost, and how wide a graph is: estimated before a method is chosen, up to a limit."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _MOST_WORK = 500_000_000  # entries looked at while updates are counted: less th
 
 
 def most_updates(edges: int) -> int:
-    """How many updates of an elimination are worth it: beyond, conjugate gradients take less time."""
+    """The most updates for which elimination is worthwhile: with more, conjugate gradients take less time."""
     return _UPDATES + _UPDATES_AN_EDGE * edges
 
 
 def costs_more(n: int, i: Ints, j: Ints, updates: int) -> bool:
-    """Whether eliminating n nodes with edges i - j takes more than so many updates, d^2 / 2 for d neighbours left.
+    """Whether eliminating n nodes with edges i - j takes more than this many updates, d^2 / 2 for d neighbours left.
 
     Updates are counted, up to that, in an order of about the least degree. An element, what the elimination of a node
     left, stands for its clique; the degree of a node is at most the sum of the sizes of its elements (P. Amestoy,

@@ -1,11 +1,11 @@
-"""Meshes of long wires: the strong edges alone, a forest, as a preconditioner of conjugate gradients.
+"""Meshes of long wires: conjugate gradients preconditioned by the strong edges alone, which form a forest.
 
-The wires of a crossbar are chains of large conductances that small ones, the cells, join. Elimination of a chain, or of
-any tree, from its leaves fills nothing in; with the weak edges taken as if they led to ground it costs a few
-operations a node. What is left to conjugate gradients are the voltages of whole wires against each other.
+The wires of a crossbar are chains of large conductances, joined by small ones, the cells. Elimination of a chain, or of
+any tree, from its leaves causes no fill-in; with the weak edges taken as if they led to ground it costs a few
+operations per node. That leaves to conjugate gradients only the voltages of whole wires against each other.
 
-Nodes of up to two edges are eliminated before that, exactly: between a resistor and a diode in series, one of which may
-conduct a thousand times as well as the other, there is one. It fills nothing in either.
+Nodes of up to two edges are first eliminated exactly, which causes no fill-in either. There is such a node between a
+resistor and a diode in series, one of which may conduct a thousand times as well as the other.
 """
 
 from __future__ import annotations

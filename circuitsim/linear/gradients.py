@@ -1,4 +1,4 @@
-"""Graphs whose elimination would fill too much in: conjugate gradients, preconditioned by a sampled elimination.
+"""Graphs whose elimination would cause too much fill-in: conjugate gradients, preconditioned by a sampled elimination.
 
 They stop on the violation of KCL. wires.py and multigrid.py do the same for meshes, with other preconditioners.
 """
@@ -36,7 +36,7 @@ class Gradients:
 
     @cached_property
     def elimination(self) -> Elimination | None:
-        """The exact way, for networks that gradients cannot do; None where it would take too long."""
+        """The exact method, for networks that conjugate gradients cannot solve; None where it would take too long."""
         dear = costs_more(self.n, self.i, self.j, _MOST_UPDATES)
         return None if dear else Elimination(self.n, self.i, self.j)
 
@@ -45,7 +45,7 @@ class Gradients:
 
 
 class Iterated:
-    """A network and what preconditions it. Where conjugate gradients do not converge it is eliminated, if it can be."""
+    """A network and its preconditioner. Where conjugate gradients do not converge it is eliminated, if possible."""
 
     given_up = False  # once its forest did not do
 

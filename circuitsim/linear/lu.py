@@ -1,4 +1,4 @@
-"""Networks with controlled sources: LU of their equations, as a whole: small ones by LAPACK, others by SuperLU."""
+"""Networks with controlled sources: LU factors of all their equations, by LAPACK if few, otherwise by SuperLU."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _SMALLEST = float(np.finfo(np.float64).tiny)  # of all below some have no recipr
 
 
 class Lu:
-    """An equilibrated matrix, as what solves equations with it: an array by LAPACK, which factors it anew for each call
-    (of so few unknowns that costs less than looking after factors), a sparse one by SuperLU, which keeps its factors.
+    """Solves equations with an equilibrated matrix: an array by LAPACK, factored anew for each call (for so few
+    unknowns that costs less than keeping factors), a sparse matrix by SuperLU, which keeps its factors.
 
-    A singular one of more than `most_singular` unknowns raises LinAlgError. Of a matrix with infinities all solutions
+    A singular one of more than `most_singular` unknowns raises LinAlgError. With infinities in the matrix all solutions
     are nan.
     """
 

@@ -1,11 +1,11 @@
-"""Elimination that fills nothing in: of the conductances that arise between the neighbours of a node, a sample.
+"""Elimination without fill-in: only a sample of the conductances that arise between the neighbours of a node is kept.
 
-Eliminating a node of d neighbours joins each two of them (elimination.py); here only d - 1 pairs: the neighbours in the
-order of their conductances w_1 <= w_2 <= ... with W their sum, each of them is joined to one of those after it, j to k
-with probability w_k / S, S = w_(j+1) + ... + w_d, by w_j S / W. That is what elimination gives in the mean, stays a
+Eliminating a node of d neighbours joins every two of them (elimination.py); here only d - 1 pairs are joined. With the
+neighbours in order of their conductances w_1 <= w_2 <= ..., and W their sum, each is joined to one of those after it, j
+to k with probability w_k / S, S = w_(j+1) + ... + w_d, by w_j S / W. On average this equals elimination; it stays a
 tree at each node, and is a good preconditioner of conjugate gradients for any graph and any conductances (R. Kyng,
-S. Sachdeva 2016; Y. Gao, R. Kyng, D. Spielman 2023). The node of the fewest edges left goes next; ground, node n, is
-left in the end.
+S. Sachdeva 2016; Y. Gao, R. Kyng, D. Spielman 2023). The node with the fewest edges left is eliminated next; ground,
+node n, remains at the end.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Meshes that may be of wires: by the forest of their strong edges while that converges (forest.py), else without it.
+"""Meshes that may consist of wires: solved by the forest of their strong edges while that converges (forest.py).
 
-Which it is depends on the conductances: it is looked at anew with each set of them, until the forest did not do.
+Whether it converges depends on the conductances, so it is tried with each new set of them, until it has failed once;
+after that the mesh is solved without the forest.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ class Wires:
 
     @cached_property
     def without_forest(self) -> Elimination | Gradients:
-        """What solves them where they are no wires; to find its order takes as long as many solutions by the forest."""
+        """The solver where there are no wires; finding its ordering takes as long as many solutions by the forest."""
         return by_updates(self.edges.n, self.edges.i, self.edges.j)
 
     def factor(self, g: Floats, to_ground: Floats, before: object = None, rows: int = 1) -> Factors | Iterated:
-        """What did not suit the network with the conductances of `before` is not tried again."""
+        """A method that failed with the conductances of `before` is not tried again."""
         if rows <= _FEW_ROWS and (before is None or (isinstance(before, Wired) and not before.given_up)):
             network = Wired(self, g, to_ground)
             if not network.floating.size and network.forest is not None:
@@ -48,7 +49,7 @@ class Wires:
 
 
 class Wired(Iterated):
-    """A network that may be one of wires."""
+    """A network that may consist of wires."""
 
     def __init__(self, wires: Wires, g: Floats, to_ground: Floats) -> None:
         super().__init__(wires.edges, g, to_ground)

@@ -1,1 +1,1 @@
-"""Ways to solve a problem, one algorithm each."""
+"""The methods that solve a problem (bcd, newton) and the algorithms that they use, one per file."""

@@ -1,4 +1,4 @@
-"""Newton for many inputs of a small nonlinear circuit: a copy of the circuit for each, side by side (stack.py)."""
+"""Newton for many inputs of a small nonlinear circuit: one copy of the circuit for each, side by side (stack.py)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _MOST_UNITS = 1_000  # unknowns: of larger circuits rows one by one, each from t
 
 
 def worth_it(problem: Problem) -> bool:
-    """Whether rows are best solved like this: of nonlinear circuits for which dense matrices are too large."""
+    """Whether rows are best solved this way: true for nonlinear circuits that are too large for dense matrices."""
     few = problem.n_free <= _MOST_UNITS and most_copies(problem) > 1
     return few and problem.topology.legs.a.size > 0 and not tiles.together(problem)
 

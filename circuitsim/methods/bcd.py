@@ -30,13 +30,13 @@ _MAX_SHIFTS = 3  # one gives twice the digits; more help when the first voltages
 
 
 def refusal(problem: Problem) -> str:
-    """Why block coordinate descent cannot promise the answer, and the cure, or an empty string."""
+    """Why block coordinate descent cannot guarantee the answer, and the remedy; empty if it can."""
     reason = unfit(problem)
     return f"method bcd refuses: {reason}; use newton" if reason else ""
 
 
 def unfit(problem: Problem) -> str:
-    """The reason alone.
+    """The reason alone, without the remedy.
 
     An ideal diode between two free units ties them by an inequality; steps of one unit at a time can stop short of
     the minimum, at a point where neither may move alone.
@@ -68,10 +68,10 @@ def solve_tile(
 ) -> Outcome:
     """Sweep one tile of the batch from x (None: 0) until the relative KCL violation meets the tolerance in every row.
 
-    Where the rounding of the voltages themselves is what is left of it, the sweeps go on for a correction to them.
-    With `held` it goes on, to smaller violations, while those left still move voltages; what rounds then ends it.
-    With `patient` False it stops, with MAX_SWEEPS, once the measured rate of convergence says that it will take long,
-    or when voltages are not held.
+    Where only the rounding of the voltages themselves remains, the sweeps continue on a correction to them. With `held`
+    they continue, to smaller violations, while the remaining ones still move voltages; rounding then ends them. With
+    `patient` False they stop, with MAX_SWEEPS, once the measured rate of convergence shows that it will take long, or
+    when voltages are not held.
     """
     tolerance, eps = settings.tolerance, float(np.finfo(settings.dtype).eps)
     given, shifts, sweeps = drive, 0, 0
@@ -128,9 +128,9 @@ def solve_tile(
 
 
 class _Pace:
-    """How many sweeps to take before the next look, and whether they lead there in time.
+    """How many sweeps to take before the next check, and whether they converge in time.
 
-    `hasty`: another method is at hand, should they not.
+    `hasty`: another method is available if they do not.
     """
 
     def __init__(self, problem: Problem, rows: int, hasty: bool) -> None:
@@ -143,11 +143,11 @@ class _Pace:
         self.ahead = 0  # sweeps that a look is not worth
 
     def before_a_look(self, sweeps: int) -> int:
-        """Sweeps to take now, after so many."""
+        """How many sweeps to take now, after so many."""
         return max(1, sweeps // 8, self.ahead) if sweeps else 2
 
     def looked(self, sweeps: int, check: Look, tolerance: float) -> None:
-        """Learn from a look."""
+        """Learn from a check."""
         if not self.costly:
             return
         now = sweeps, check.certain
@@ -161,11 +161,11 @@ class _Pace:
             self.earlier = sweeps, check.worst
 
     def begin_again(self) -> None:
-        """The unknowns are others now: corrections."""
+        """Start again: the unknowns are now corrections."""
         self.ahead, self.last = 0, None
 
     def slow(self, sweeps: int, check: Look, tolerance: float) -> bool:
-        """Whether too many sweeps are still to come, at the rate since the earlier look."""
+        """Whether too many sweeps would still be needed, at the rate since the earlier check."""
         earlier = self.earlier
         if not self.hasty or earlier is None or sweeps < self.patience:
             return False

@@ -1,15 +1,15 @@
-"""Continuation: the solutions of a circuit with modified sources, followed to the sources that it has.
+"""Continuation: the solutions of a circuit with modified sources, followed until the sources are the actual ones.
 
-For circuits with controlled sources beside nonlinear branches, where Newton's steps go astray. Each leg moves along its
-curve (v(s), i(s)), s a voltage without bounds (G. J. Minty 1962: s = v + r i), the linear network around it follows:
+For circuits with both controlled sources and nonlinear branches, where Newton's steps fail. Each leg moves along its
+curve (v(s), i(s)), s an unbounded voltage (G. J. Minty 1962: s = v + r i), and the linear network around it follows:
 
     M u + A' i = b,  v = A u + offset   <=>   v = c + Z t,  t = v - r i,  Z = A (M + A' r^-1 A)^-1 A' r^-1
 
 so that G(s) = c + Z t(s) - v(s) = 0 is the circuit. From any s0 the curve G(s) = (1 - q) G(s0) is followed by its
-arc length from q = 0 on, to and fro in q where it turns, until q = 1 (Newton homotopy, H. B. Keller 1977; for operating
-points: R. C. Melville, L. Trajkovic, S.-C. Fang, L. T. Watson 1993): all sources, and their errors, are then those of
-the circuit. Where these curves lead nowhere, the one of the circuit with q times its gains is followed in the same way.
-Kinks are rounded on the way; Newton's own steps from the end of the curve know no rounding.
+arc length from q = 0, forwards and backwards in q where it turns, until q = 1 (Newton homotopy, H. B. Keller 1977; for
+operating points: R. C. Melville, L. Trajkovic, S.-C. Fang, L. T. Watson 1993), where all sources, and their errors, are
+those of the circuit. If these curves lead nowhere, that of the circuit with q times its gains is followed in the same
+way. Kinks are rounded on the way, but not in Newton's own steps from the end of the curve.
 """
 
 from __future__ import annotations

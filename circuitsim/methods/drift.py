@@ -1,8 +1,8 @@
-"""How far islands drift: parts that nonlinear branches alone join to ground, by currents far below those within.
+"""How far islands drift: parts joined to ground by nonlinear branches alone, with currents far below those within.
 
 A diode that does not conduct carries 1e-14 A or less. Elimination (linear/elimination.py) keeps such a conductance
-beside any other; LU factors of a network with controlled sources do not: where the whole island goes is then nothing
-but their rounding. Here it comes from the sum of what crosses the island's border, in which nothing within it occurs.
+next to any other, but LU factors of a network with controlled sources do not: the potential of the whole island is then
+only their rounding. Here it comes from the sum of what crosses the island's border, which currents within do not enter.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Whether the voltages of a certified solution are held: how far a Newton correction would still move them.
 
-KCL is met relative to the currents at a node. A node, or several that large conductances join, may hang on so little
+KCL is met relative to the currents at a node. A node, or several joined by large conductances, may be held so weakly
 that a violation far below these currents moves it by volts. With A the conductance matrix of the tangents and rho the
-violations, the correction is A^-1 rho. A is an M-matrix, so A^-1 has no negative entry, its largest in each row is the
-diagonal one, which is the resistance from the node to the known potentials, and that is at most the resistance of any
+violations, the correction is A^-1 rho. A is an M-matrix, so A^-1 has no negative entry; the largest in each row is the
+diagonal one, which is the resistance from the node to the known potentials; and that is at most the resistance of any
 path there (Rayleigh's monotonicity law):
 
     |A^-1 rho|_u <= sum_v |rho_v| R_v,   R_v the resistance of a path from v to a known potential.
@@ -36,14 +36,14 @@ _BEYOND = 1.0 + 1e-9  # of a correction: past a knee to which it leads
 
 
 def hardly_moves(step: Floats, allowed: Floats) -> bool:
-    """Whether a step of the voltages (rows, n_free) is nowhere more than allowed, V."""
+    """Whether a step of the voltages (rows, n_free) nowhere exceeds what is allowed, V."""
     return bool((np.abs(step) <= allowed).all())
 
 
 class Held:
     """The question for one reciprocal problem; its network, from `network`, is made when bounds do not answer it.
 
-    Only who holds `network_lock` works with the network: it keeps what it factored last.
+    Hold `network_lock` when working with the network, which keeps what it factored last.
     """
 
     def __init__(self, problem: Problem, network: Callable[[], Network], network_lock: threading.RLock) -> None:
@@ -82,9 +82,9 @@ class Held:
     def _bound(self, network: Network, check: Check, rho: Floats, rows: Ints) -> Floats:
         """The largest |A^-1 rho| of each of these rows, (len(rows),), V.
 
-        A has the smallest slopes that the legs have in any of the rows, at the check and at the voltages to which the
-        correction leads: beyond a knee, little may hold what much holds before it. With smaller slopes every entry of
-        A^-1 is larger.
+        A has the smallest slopes of the legs in any of the rows, at the check and at the voltages to which the
+        correction leads: a node may be held strongly on one side of a knee and weakly beyond it. With smaller slopes
+        every entry of A^-1 is larger.
         """
         n, legs = network.legs.n_junctions, network.legs
         offset = check.drive.junction_offset

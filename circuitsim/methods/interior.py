@@ -1,13 +1,14 @@
-"""Piecewise-linear diodes by an interior-point method: the number of its steps hardly grows with that of the diodes.
+"""Piecewise-linear diodes by an interior-point method, which needs hardly more steps for more diodes.
 
-A diode that conducts from vf on, with R in series, has the gap s = vf + R i - v and the current i: s >= 0, i >= 0 and
-s i = 0. Here s i = m, which falls from step to step. Each step is Newton's, for s and i as unknowns of their own: the
-diode's tangent is a conductance i / (s + R i). A step to m = 0 tells how far m may fall, a second one, with the same
-factors, goes there and makes up for the product of the changes that a tangent leaves out (S. Mehrotra, SIAM J. Optim. 2
-(1992) 575-601). m is the same for all diodes.
+A diode that conducts above vf, with R in series, has the gap s = vf + R i - v and the current i: s >= 0, i >= 0 and
+s i = 0. Here s i = m, which falls from step to step. Each step is Newton's, with s and i as separate unknowns: the
+diode's tangent is a conductance i / (s + R i). A step to m = 0 shows how far m may fall; a second one, with the same
+factors, goes there and corrects for the product of the changes, which a tangent leaves out (S. Mehrotra, SIAM J. Optim.
+2 (1992) 575-601). m is the same for all diodes.
 
-What diodes bound on one side alone, m / s would push away without end. Every unit is drawn to where it started, by a
-conductance that falls as m does: m / s = pull x way then holds such islands within some 30 times the voltages there.
+Units that diodes bound on one side only would be pushed away without limit by m / s. So every unit is drawn to where it
+started, by a conductance that falls as m does: m / s = pull x way then holds such islands within some 30 times the
+voltages there.
 """
 
 from __future__ import annotations

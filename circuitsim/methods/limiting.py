@@ -1,8 +1,8 @@
-"""Where Newton's tangents are taken: SPICE's limiting, by which exponentials cost no more steps than their logarithms.
+"""Where Newton's tangents are taken: SPICE's limiting, so that exponentials cost no more steps than logarithms would.
 
-A leg whose voltage rose on beyond the knee of its exponential goes on from the current that its old tangent gave, where
-that is less (L. W. Nagel, SPICE2, 1975). So does one whose old tangent gave hardly any: nothing brings it a current,
-and by voltages it would come down the exponential by a factor e a step.
+A leg whose voltage rose further beyond the knee of its exponential takes its next tangent at the current that its old
+tangent gave, if that is less (L. W. Nagel, SPICE2, 1975). So does one whose old tangent gave hardly any current:
+nothing drives a current into it, and by voltages it would descend the exponential by only a factor of e per step.
 """
 
 from __future__ import annotations
@@ -67,9 +67,10 @@ def _broken(law: NDArray[np.int8], params: Floats) -> Floats:
 
 
 def limited(law: NDArray[np.int8], params: Floats, old: Floats, current: Floats, v: Floats, line: Floats) -> Floats:
-    """Voltages to go on from, (..., legs), V, where tangents at `old` with `current` (A) gave v and the current `line`.
+    """Voltages for the next tangents, (..., legs), V, where those at `old`, with `current` (A), gave v and `line` (A).
 
-    Beyond the knee of an exponential, and where hardly any current is left, that of `line`, if nearer to 0.
+    Normally v; beyond the knee of an exponential, and where hardly any current is left, the voltage at which the leg
+    carries `line`, if that is nearer to 0.
     """
     w = v.copy()
     chosen = (law == Law.SHOCKLEY) | (law == Law.SINH)

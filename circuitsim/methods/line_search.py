@@ -1,7 +1,8 @@
-"""Newton directions with exact minima of the co-content along them: slow, but without controlled sources it arrives.
+"""Newton directions with an exact line search of the co-content: slow, but it converges without controlled sources.
 
-The co-content of the linear network and the legs, ideal diodes as max(0, lam + rho v)^2 / (2 rho), is convex with a
-continuous slope. Once it is minimal, lam becomes the currents found (augmented Lagrangian), until those stay.
+The co-content of the linear network and the legs, with ideal diodes as max(0, lam + rho v)^2 / (2 rho), is convex with
+a continuous slope. At its minimum, lam is set to the currents found (augmented Lagrangian), until they no longer
+change.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def _along(network: Network, drive: Drive, u: Floats, d: Floats, v: Floats, lam:
 
 
 def _minimum(derivative: Callable[[float], float]) -> float:
-    """The step at which an increasing derivative crosses 0; 0 when the direction leads nowhere.
+    """The step at which an increasing derivative crosses 0; 0 when the direction is useless.
 
     By Brent's method, to rounding where it is smooth, else as near as a hundred evaluations lead.
     """

@@ -1,7 +1,7 @@
-"""The linear networks of newton where there are controlled sources, and the choice between them and the others.
+"""Newton's linear networks for circuits with controlled sources, and the choice between these and the others.
 
 Modified nodal analysis (C.-W. Ho, A. E. Ruehli, P. A. Brennan 1975): the currents of E, H and of the sources that
-control F and H are further unknowns, the laws of these branches further equations. Solved by sparse LU.
+control F and H are additional unknowns, the laws of these branches additional equations. Solved by sparse LU.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MOST_EXACT = 100  # unknowns, and legs, of networks whose equations are compare
 
 
 def make_network(problem: Problem, solver: LinearSolver | None = None) -> Network:
-    """The network of a problem; `solver` in the place of the topology's, where there are no controlled sources."""
+    """The network of a problem; without controlled sources, `solver` replaces the topology's solver."""
     return Network(problem, solver) if problem.circuit.reciprocal else MnaNetwork(problem)
 
 
@@ -142,7 +142,7 @@ class MnaNetwork(Network):
         return sparse.csc_array(self.matrix + on_top + sparse.diags_array(held))
 
     def check_consistent(self, drive: Drive) -> None:
-        """Raise TopologyError when some of the linear equations add up to 0 = something else.
+        """Raise TopologyError when some of the linear equations add up to a contradiction, 0 = something else.
 
         w' M = 0 and w' b != 0 mean that M u = b has no solution; w' is also 0 across every leg, so that their currents
         do not matter. w comes from rational arithmetic: float64 would call a stiff network a singular one. What b

@@ -1,7 +1,7 @@
-"""The linear network of newton: what a problem is when every leg is replaced by its tangent.
+"""The linear network of newton: what a problem becomes when every leg is replaced by its tangent.
 
-Conductances and currents, by elimination or conjugate gradients. Where there are controlled sources `MnaNetwork`
-(mna.py) takes its place.
+It consists of conductances and currents, and is solved by elimination or conjugate gradients. With controlled sources
+`MnaNetwork` (mna.py) takes its place.
 """
 
 from __future__ import annotations
@@ -74,9 +74,9 @@ class Network:
         self.factored_slope = np.full(legs.a.size, np.nan)
 
     def otherwise(self) -> Iterator[Network]:
-        """Networks for other tries, when full steps led nowhere: without a forest, diodes all as stiff, or gently so.
+        """Networks for further attempts when full steps failed: without a forest, diodes all equally or gently stiff.
 
-        Where states hang on rounding the one may lead to a solution and the other not. Only those that are new.
+        Where states depend on rounding, one may lead to a solution and another not. Only new ones are given.
         """
         if not self.problem.circuit.reciprocal:
             return
@@ -89,20 +89,20 @@ class Network:
                 yield network
 
     def of(self, problem: Problem) -> Network:
-        """The same network, with its factors, for a problem that differs from its own in sources alone."""
+        """The same network, with its factors, for a problem that differs in its sources only."""
         other = copy(self)
         other.problem = problem
         return other
 
     @property
     def cheap(self) -> bool:
-        """Whether one more solution is cheap enough to ask how far a correction would go: not by multigrid."""
+        """Whether one more solution is cheap enough to find how far a correction would go (not with multigrid)."""
         return not isinstance(self.problem.topology.solver, Multigrid)
 
     def factor(self, slope: Floats) -> Solved:
-        """The network with these conductances of the legs, (legs,), S; kept while they stay.
+        """The network with these conductances of the legs, (legs,), S; kept while they stay the same.
 
-        Of several rows, (rows, legs), each has its own: by dense matrices, for small networks.
+        With several rows, (rows, legs), each has its own network, solved by dense matrices: for small networks.
         """
         if slope.ndim > 1:
             softly = np.where(np.arange(self.size) < self.problem.n_free, _SOFTLY * self.largest, 0.0)
@@ -118,17 +118,17 @@ class Network:
 
     @cached_property
     def _dense(self) -> tuple[Floats, Floats]:
-        """The equations without legs, (size, size), and what 1 S of each adds to them, (legs, size^2)."""
+        """The equations without legs, (size, size), and what 1 S of each leg adds to them, (legs, size^2)."""
         of_legs = np.einsum("mi,mj->mij", self.incidence, self.incidence)
         return self.flow(np.eye(self.size)).T, of_legs.reshape(len(of_legs), self.size**2)
 
     @cached_property
     def incidence(self) -> Floats:
-        """What each unknown is to the voltage of each leg, (legs, size)."""
+        """The coefficient of each unknown in the voltage of each leg, (legs, size)."""
         return self.across(np.eye(self.size)).T
 
     def damp(self, conductance: float | Floats) -> None:
-        """Hold every free unit to where it is, S: steps get shorter, and what they lead to stays."""
+        """Hold every free unit where it is with this conductance, S: steps get shorter, their limit stays the same."""
         self.damping, self.factored = conductance, None
 
     def _factor(self, slope: Floats) -> Solved:
@@ -157,7 +157,7 @@ class Network:
         return _at(u, self.legs.a) - _at(u, self.legs.k)
 
     def into(self, current: Floats) -> Floats:
-        """Currents of the legs, a to k, as injections into the unknowns, (size,); of rows of them, (rows, size)."""
+        """Currents of the legs, a to k, as injections into the unknowns, (size,); for several rows, (rows, size)."""
         (a, at_a), (k, at_k) = self.ends
         if current.ndim > 1:
             out = np.zeros((self.size, len(current)))
@@ -174,14 +174,14 @@ class Network:
         return self.legs.lower[lower], self.legs.upper[upper]
 
     def immovable(self, slope: Floats) -> Floats:
-        """Slopes with which the conducting diodes at bounds let no unit move: what rounds elsewhere stays there."""
+        """Slopes with which conducting diodes at bounds let no unit move, so that rounding elsewhere stays there."""
         bounds = np.arange(slope.shape[-1]) >= self.legs.n_junctions + self.legs.n_links
         return np.where(bounds & (slope > 0), _IMMOVABLE, slope)
 
     def slopes(self, old: Floats, check: Check, rounding: Floats) -> Floats:
         """The slopes of the nonlinear branches at the voltages of a check, S; those of the others as they were.
 
-        Within the rounding, (rows, 1) V, of a knee of straight pieces the old one, where it is that of either side.
+        Within the rounding, (rows, 1) V, of a knee between straight pieces, the old slope if it is that of either side.
         """
         n = self.legs.n_junctions
         v = self.across(check.x)[:, :n] + check.drive.junction_offset if n else np.zeros((1, 0))
@@ -195,9 +195,9 @@ class Network:
         return np.concatenate([now, old[..., n:]], axis=-1)
 
     def relinearised(self, old: Floats, check: Check, rounding: Floats) -> Floats:
-        """These slopes, or the old ones where hardly one is another.
+        """These slopes, or the old ones if hardly any has changed.
 
-        Of curved laws only slopes of the same size: tangents that are much flatter lead far away.
+        For curved laws only slopes of similar size: tangents that are much flatter lead far away.
         """
         now, n = self.slopes(old, check, rounding), self.legs.n_junctions
         before, at = old[..., :n], now[..., :n]
@@ -206,7 +206,7 @@ class Network:
 
     @cached_property
     def _straight(self) -> NDArray[np.bool_]:
-        """Which nonlinear branches have laws of straight pieces."""
+        """Which nonlinear branches have piecewise-linear laws."""
         return np.isin(self.law, (Law.PWL, Law.SEGMENT))
 
     def conductance_around(self) -> Floats:
@@ -221,7 +221,7 @@ class Network:
         return self.offsets(drive, 1)[0]
 
     def offsets(self, drive: Drive, rows: int) -> Floats:
-        """The same in the first rows, (rows, legs); -inf for a bound that is not there. Ideal legs conduct at 0 V."""
+        """The same in the first rows, (rows, legs); -inf for an absent bound. Ideal legs conduct at 0 V."""
         lo, hi = drive.lo[:, self.legs.lower], drive.hi[:, self.legs.upper]
         parts = (drive.junction_offset, drive.link_offset, lo, -hi)
         return np.concatenate([np.broadcast_to(x[:rows], (rows, x.shape[1])) for x in parts], axis=1)
@@ -253,9 +253,9 @@ class Network:
         return u + correction
 
     def check_consistent(self, drive: Drive) -> None:
-        """Raise TopologyError when the linear equations alone contradict each other: not so without controlled sources.
+        """Raise TopologyError when the linear equations alone are contradictory: never without controlled sources.
 
-        Islands, loops of sources and of ideal diodes are looked at before.
+        Islands and loops of sources and of ideal diodes are checked earlier.
         """
 
     # -- for the certificate ---------------------------------------------------------------------------------------
@@ -263,7 +263,7 @@ class Network:
     def with_carried(self, drive: Drive, links: Floats, extra: Floats, x: Floats) -> Drive:
         """The drive with the currents of its carriers at x.
 
-        `links` (rows, n_links) are those of links; `extra` (rows, size - n_free) the further unknowns.
+        `links` (rows, n_links) are the currents of links; `extra` (rows, size - n_free) the further unknowns.
         """
         return replace(drive, carried=links)
 
@@ -283,10 +283,10 @@ def _uniform_stiffness(network: Network) -> Floats:
 
 
 def _local_stiffness(network: Network) -> Floats:
-    """The same, but far above what the leg's voltage depends on when it conducts, and no further.
+    """rho of each leg, (legs,), S: far above only the conductances on which its voltage depends when it conducts.
 
-    Where no other leg, nor a controlled source, ends at one of its units that is what this unit's conductances are,
-    and not the largest of all, beside whose rounding the currents of a small conductance would be nothing.
+    If no other leg, and no controlled source, ends at one of its units, these are that unit's conductances, not the
+    largest of all, whose rounding would swamp the currents of a small conductance.
     """
     rho, diag = _uniform_stiffness(network), network.problem.values.diag
     if not network.problem.circuit.reciprocal:
@@ -299,10 +299,10 @@ def _local_stiffness(network: Network) -> Floats:
 
 
 def _gentle_stiffness(network: Network) -> Floats:
-    """Little above the smaller conductance at the leg's ends.
+    """rho of each leg, (legs,), S: a little above the smaller conductance at its ends.
 
-    Closing takes more solutions with one factorisation. But the rounding of voltages times rho is what currents of
-    conducting diodes cannot be told from: this tells small ones.
+    Closing then takes more solutions with one factorisation. But currents of conducting diodes cannot be distinguished
+    from the rounding of voltages times rho, so this resolves smaller ones.
     """
     around = network.conductance_around()
     return np.where(np.isfinite(around), _GENTLE_STIFFNESS * around, _STIFFNESS * network.largest)
@@ -325,7 +325,7 @@ class _Floating:
 
 @dataclass(frozen=True)
 class _Dense:
-    """Small networks, one for each row. Singular ones are held softly; what that leaves open are no numbers."""
+    """Small networks, one for each row. Singular ones are held softly; what is still open then is NaN."""
 
     matrices: Floats  # (rows, size, size)
     softly: Floats  # (size,) S, to where each unknown is, of singular ones

@@ -1,15 +1,16 @@
-"""Semismooth Newton: every nonlinear branch is replaced by its tangent, the linear network solved, again and again.
+"""Semismooth Newton: replace every nonlinear branch by its tangent, solve the linear network, and repeat.
 
-A leg (topology.Legs) at voltage w carries i(w); its tangent there is a conductance g = i'(w) beside a current source.
-All tangents at once make a linear network. Its solution gives each leg a new voltage and, on the old tangent, a
-current, from which the next tangents are taken (limiting.py).
+A leg (topology.Legs) at voltage w carries i(w); its tangent there is a conductance g = i'(w) in parallel with a current
+source. All tangents together make a linear network. Its solution gives each leg a new voltage and, on the old tangent,
+a current, from which the next tangents are taken (limiting.py).
 
-An ideal diode conducts or not. When it does, it is the stiff line i = lam + rho (v - vf), and lam the current of the
-solution before (augmented Lagrangian, R. T. Rockafellar 1976): v = vf and the current follow exactly, for any rho.
+An ideal diode conducts or not. When it does, it is the stiff line i = lam + rho (v - vf), with lam the current of the
+previous solution (augmented Lagrangian, R. T. Rockafellar 1976): v = vf and the current follow exactly, for any rho.
 
-Full steps have no guarantee. When they go round in circles, interior.py takes over where all legs are ideal or PWL,
-line_search.py elsewhere and where that leads nowhere; where there is no co-content, states.py for few legs of straight
-pieces, damped steps, other starts, and then continuation.py. What is found is refined to all digits by polish.py.
+Full steps are not guaranteed to converge. When they cycle, interior.py takes over where all legs are ideal or PWL, and
+line_search.py elsewhere, or where interior.py fails. Where there is no co-content, the fallbacks are states.py for few
+legs of straight pieces, damped steps, other starts, and then continuation.py. The result is refined to all digits by
+polish.py.
 
 The unknowns are u = (x, j): the voltages of the free units, and in non-reciprocal circuits the currents that
 mna.MnaNetwork adds.
@@ -55,7 +56,7 @@ _MOST_TO_BE_SURE = 60  # steps of minimise, where there is a solution whose volt
 
 def solve_row(network: Network, drive: Drive, settings: Settings, x: Floats, at: Drive | None) -> Outcome:
     """Solve one row of the batch, from the states and tangents that the legs have at x (n_free,) with the drive `at`:
-    this one, or that of the row which x solves. Without it from where the legs begin to conduct.
+    this row's, or that of the row which x solves. Without `at`, start where the legs begin to conduct.
     """
     return _Row(network, drive, settings).solve(x, at)
 
@@ -70,12 +71,12 @@ class _Row:
         self.unsure: Outcome | None = None  # the last that meets the certificate with voltages that still move
 
     def solve(self, x: Floats, at: Drive | None) -> Outcome:
-        """The solution, as `solve_row` has it; one that is not sure where there is no better."""
+        """The solution, as for `solve_row`; one that is not certain if there is no better."""
         found = self._search(x, at)
         return found if found.status is Status.SOLVED or self.unsure is None else self.unsure
 
     def _search(self, x: Floats, at: Drive | None) -> Outcome:
-        """Full steps from x (n_free,), and the sure ones when those fail."""
+        """Full steps from x (n_free,), and the methods that surely converge when those fail."""
         net, reciprocal = self.network, self.network.problem.circuit.reciprocal
         if reciprocal and (at_rest := self._at_rest()) is not None:  # else there may be other solutions
             return at_rest
@@ -91,7 +92,7 @@ class _Row:
         return self._sure_ways(u, tangents, inside) or self._given_up(outcome)
 
     def _at_rest(self) -> Outcome | None:
-        """All at 0 V, where nothing drives the circuit and that is a solution."""
+        """The outcome with all at 0 V, if nothing drives the circuit and that is a solution."""
         net = self.network
         if self.drive.injection.any() or self.offset[: net.legs.n_junctions].any():
             return None

@@ -1,4 +1,4 @@
-"""What a method hands back."""
+"""What a method returns."""
 
 from __future__ import annotations
 
@@ -35,24 +35,24 @@ class Outcome:
 
     @property
     def arrived(self) -> bool:
-        """Whether it is solved for sure."""
+        """Whether it is certainly solved."""
         return not self.unsolved and self.sure
 
     def ended(self, status: Status, steps: int) -> Outcome:
-        """The same, of which all rows ended so after these steps."""
+        """The same, with this status for all rows after so many steps."""
         return replace(self, unsolved=all_rows(len(self.x), status), steps=steps)
 
 
 def all_rows(count: int, status: Status) -> dict[int, Status]:
-    """What is not solved of so many rows that all ended so."""
+    """Outcome.unsolved for so many rows, all with this status."""
     return {} if status is Status.SOLVED else dict.fromkeys(range(count), status)
 
 
 class Gathered:
-    """The outcomes of some rows of a tile after others, as one."""
+    """The outcomes of the rows of a tile, gathered a few at a time, as one outcome."""
 
     def __init__(self, first: Outcome, size: int, carriers: int) -> None:
-        """`first`: of all rows, as far as there is one; `size` unknowns, and so many carriers, in each row."""
+        """`first`: an initial outcome for all rows; `size` unknowns, and so many carriers, in each row."""
         rows = first.x.shape[0]
         self.x, self.parts = first.x.copy(), list[Floats]()
         self.carried, self.loose = np.zeros((rows, carriers)), np.zeros(size, bool)
@@ -61,7 +61,7 @@ class Gathered:
         self.solved = np.zeros(rows, bool)
 
     def put(self, rows: Sequence[int], found: Outcome) -> None:
-        """What was found for these rows: once for each."""
+        """Add the outcome of these rows; call it once for each row."""
         self.x[rows] = found.x
         self.solved[rows] = True
         for k, status in found.unsolved.items():
@@ -79,11 +79,11 @@ class Gathered:
         self.residuals = self.residuals.merge(worst, 0)
 
     def solved_before(self, row: int) -> int | None:
-        """The last row before this one that is solved; None where there is none."""
+        """The last solved row before this one, or None."""
         rows = np.flatnonzero(self.solved[:row])
         return int(rows[-1]) if rows.size else None
 
     def outcome(self) -> Outcome:
-        """All of them."""
+        """The outcome of all rows."""
         low = np.stack(self.parts) if self.parts else None
         return Outcome(self.x, self.steps, self.residuals, self.unsolved, low, self.carried, self.loose, self.sure)

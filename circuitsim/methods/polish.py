@@ -1,7 +1,7 @@
-"""The last digits of a solution that newton has found, or of one that it has nearly found.
+"""The last digits of a solution that newton has found, or has nearly found.
 
-A correction d of the voltages x is kept apart from them (kcl.shift), and d itself is corrected from the KCL violations
-that are left: every branch voltage then has all its digits, however close its ends are.
+A correction d to the voltages x is kept separately (kcl.shift), and d itself is corrected from the remaining KCL
+violations: every branch voltage then has all its digits, however close in potential its ends are.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def polished(
 ) -> Outcome:
     """The outcome at u (rows, size), refined while its certificate is not met and refining helps.
 
-    `links` (rows, n_links), their currents, and `slope` are those of the tangents at u: slopes (legs,) of all rows, or,
-    in networks without perfect diodes, of each row, (rows, legs).
+    `links` (rows, n_links), the currents of links, and `slope` are those of the tangents at u: slopes (legs,) for all
+    rows, or, in networks without perfect diodes, for each row, (rows, legs).
     """
     state = _Refined(network, drive, u, links, slope)
     found, stuck, still, sure = state.check(), 0, False, False
@@ -90,7 +90,7 @@ def polished(
 
 
 class _Refined:
-    """Voltages in parts, the first of them x and each the rounding of the one before, and what goes with them.
+    """Voltages in parts, the first x and each further one the rounding of the one before; and what belongs to them.
 
     `extra` (rows, size - n_free): the further unknowns; `links` (rows, n_links): the currents of links, A; `slope`
     of the tangents, (legs,) or (rows, legs).
@@ -151,9 +151,9 @@ class _Refined:
         return self.check(low)
 
     def stiffen(self, found: Check) -> None:
-        """Make conducting links stiffer when their largest gap hardly shrinks: many in a row give way together.
+        """Make conducting links stiffer when their largest gap hardly shrinks: many in series give way together.
 
-        Not so with controlled sources: LU would lose the digits of what is not stiff.
+        Not with controlled sources: LU would lose the digits of what is not stiff.
         """
         legs, eliminated = self.network.legs, self.network.problem.circuit.reciprocal
         gap = float(np.abs(_gaps(self.network, found)[:, self.stiff > 0]).max(initial=0.0))
@@ -164,7 +164,7 @@ class _Refined:
         self.gap = gap
 
     def outcome(self, found: Check, failing: list[int], steps: int, sure: bool) -> Outcome:
-        """What a check found, with its certificate, which the rows `failing` do not meet."""
+        """The outcome of a check, with its certificate, which the rows `failing` do not meet."""
         carried = np.broadcast_to(found.drive.carried, (found.x.shape[0], found.drive.carried.shape[1])).copy()
         carried[failing, : self.network.legs.n_links] = self.links[failing]  # their signs say what is wrong
         first, *rest = (*self.parts, found.x) if found.drive.base else self.parts
@@ -182,16 +182,16 @@ def _gaps(network: Network, found: Check) -> Floats:
 
 
 def _closed(network: Network, found: Check, stiff: Floats) -> bool:
-    """Whether no voltage is left across conducting links (stiff > 0), beside the largest voltage.
+    """Whether the voltages across conducting links (stiff > 0) are negligible beside the largest voltage.
 
-    The certificate does not tell where small conductances are all that moves with it.
+    The certificate does not show this where only small conductances depend on them.
     """
     gap, largest = _gaps(network, found), _largest_at_links(network, found)
     return bool(((np.abs(gap) <= np.maximum(_CLOSED * largest, _nothing(found))) | (stiff == 0)).all())
 
 
 def _missed(network: Network, found: Check, stiff: Floats) -> float:
-    """The most that a link misses its law by, (stiff > 0: it conducts, without a voltage), of the largest voltage."""
+    """Largest error in a link's law (stiff > 0: it conducts, at no voltage), as a share of the largest voltage."""
     gap, largest = _gaps(network, found), _largest_at_links(network, found)
     missed = np.where(stiff > 0, np.abs(gap), gap)
     return float(np.max(missed / np.where(largest > 0, largest, np.inf), initial=0.0))
@@ -204,18 +204,18 @@ def _largest_at_links(network: Network, found: Check) -> Floats:
 
 
 def _far(step: Floats, x: Floats, fixed: Floats, volts: float) -> bool:
-    """Whether a correction is no correction: it leads beyond all voltages that there are, (rows, n) or more, V.
+    """Whether a correction is useless: it leads far beyond all existing voltages, (rows, n) or more, V.
 
-    `volts`: what the largest current makes in the largest conductance, where all voltages may be 0.
+    `volts`: what the largest current causes in the largest conductance, as all voltages may be 0.
     """
     largest = max(np.abs(x).max(initial=0.0), np.abs(fixed).max(initial=0.0), volts)
     return bool(np.abs(step).max(initial=0.0) > _FAR * largest > 0.0)
 
 
 def hardly_corrected(network: Network, found: Check, slope: Floats) -> bool:
-    """Whether a further correction would be far below the largest voltage of its row; not asked where it is dear.
+    """Whether a further correction would be far below the largest voltage of its row; not tested where that is costly.
 
-    A violation may be small beside the currents at its node, and large beside those that hold the node's voltage.
+    A violation may be small beside the currents at its node, but large beside those that hold the node's voltage.
     """
     if not network.cheap:
         return True
@@ -231,7 +231,7 @@ def hardly_corrected(network: Network, found: Check, slope: Floats) -> bool:
 
 
 def _nothing(found: Check) -> Floats:
-    """Voltages that are none beside what the largest current makes in the largest conductance, (rows, 1), V."""
+    """Voltages that are negligible beside what the largest current causes in the largest conductance, (rows, 1), V."""
     steepest = found.slope.max(axis=1, initial=0.0)
     return np.asarray(NOTHING * found.largest / np.where(steepest > 0, steepest, np.inf))[:, None]
 

@@ -1,7 +1,7 @@
-"""Many rows of a circuit of straight pieces: the states of the legs in one row solve all rows that have the same.
+"""Many rows of a piecewise-linear circuit: the states of the legs in one row solve all rows with the same states.
 
-Between knees such a circuit is linear. With the states that one row has the linear network, factored once, gives the
-voltages of all the others; where all legs stay on these pieces, the row is solved. In a sweep states are few.
+Between knees such a circuit is linear. With the states of one row, the linear network, factored once, gives voltages
+for all the others; a row in which all legs stay on these pieces is solved. In a sweep there are few states.
 (Parametric programming calls the inputs of one state a critical region: T. Gal and J. Nedoma, Management Science 18
 (1972) 406-422.)
 """

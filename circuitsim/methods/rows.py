@@ -1,4 +1,4 @@
-"""A tile of the batch while newton works on it: its rows, one by one, and what was found for them."""
+"""A tile of the batch while newton works on it: its rows, one by one, and their outcomes."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def no_rescue(drive: Drive, outcome: Outcome) -> Outcome:
 
 
 class Tile:
-    """Rows of a tile, each from the last one before it that is solved, or when `warm` from its own start.
+    """Rows of a tile, each started from the last solved row before it, or, when `warm`, from its own start.
 
-    `found` holds all of them.
+    `found` holds the outcomes of all rows.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Tile:
         self.found.put([row], self.outcome(row))
 
     def outcome(self, row: int) -> Outcome:
-        """The outcome of this row; where newton leads nowhere, with other networks."""
+        """The outcome of this row; where newton fails, other networks are tried."""
         before = row if self.warm else self.found.solved_before(row)
         x, drive = self.found.x[before or 0], self.part(row)
         at = None if before is None else drive if self.warm else self.part(before)

@@ -1,13 +1,13 @@
-"""Every state of few piecewise-linear legs: where a circuit with controlled sources has solutions, or that it has none.
+"""All states of few piecewise-linear legs: the solutions of a circuit with controlled sources, or that it has none.
 
-A leg has a state for each straight piece of its law. With one for each leg all equations are linear, and what solves
-them is a solution when every leg is within its piece. Circuits with controlled sources have no co-content that leads
-there; with few legs, all states are looked at. The unknowns are those of the network and the currents of the legs:
+A leg has a state for each straight piece of its law. For a given state of each leg all equations are linear, and their
+solution is one of the circuit if every leg is within its piece. Circuits with controlled sources have no co-content to
+lead there; with few legs, all states are tried. The unknowns are those of the network and the currents of the legs:
 
     flow(u) + incidence' i = sides,    p (incidence u + offset) + q i = r    for each leg.
 
-Where these equations are singular, a linear program (HiGHS) tells whether some of their solutions are within. A state
-is left out only where it is none by more than rounding can do.
+Where these equations are singular, a linear program (HiGHS) shows whether any of their solutions is within its pieces.
+A state is ruled out only if it fails by more than rounding can explain.
 """
 
 from __future__ import annotations

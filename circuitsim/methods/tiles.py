@@ -1,8 +1,8 @@
-"""Newton for the rows of a tile: many at once where one step of all is a few dense products, else one by one.
+"""Newton for the rows of a tile: all at once where a step of all is a few dense products, otherwise one by one.
 
-All at once they take full steps only; rows that do not arrive are left to newton.py. In circuits of straight pieces one
-row's states solve others (regions.py), in larger ones the rows are copies of the circuit (aside.py), or the backend has
-full steps of its own (base.RowSteps).
+All at once, rows take full steps only; those that do not converge are left to newton.py. In piecewise-linear circuits
+the states of one row solve others (regions.py); in larger circuits the rows are copies of the circuit (aside.py), or
+the backend has its own full steps (base.RowSteps).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def solve_tile(
 
 
 def together(problem: Problem) -> bool:
-    """Whether many rows are best solved at once, with dense matrices: small circuits without ideal diodes."""
+    """Whether many rows are best solved at once, with dense matrices: true for small circuits without ideal diodes."""
     legs = problem.topology.legs
     return problem.n_free <= _SMALL and legs.a.size == legs.n_junctions <= _SMALL
 

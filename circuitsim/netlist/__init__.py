@@ -18,18 +18,18 @@ Params = Mapping[str, float | str]
 
 
 def read_netlist(path: str | Path, seed: int | None = None, params: Params | None = None) -> Netlist:
-    """Read a netlist file. Raises NetlistError (file:line, element, what was found, the cure).
+    """Read a netlist file. Raises NetlistError (file:line, element, what was found, the remedy).
 
-    seed: of the random functions in its expressions, in the place of `.options seed=`. SettingsError when it is no
-    whole number from 0 to 2^53.
-    params: values in the place of those of its `.param` cards (given.with_params). SettingsError for others.
+    seed: for the random functions in its expressions; replaces `.options seed=`. SettingsError unless it is a whole
+    number from 0 to 2^53.
+    params: values that replace those of its `.param` cards (given.with_params). SettingsError for other names.
     """
     text = read_text(read_bytes(Path(path), None), str(path))
     return expand(with_params(text, params or {}, str(path)), str(path), seed)
 
 
 def parse_netlist(text: str, name: str = "netlist", seed: int | None = None, params: Params | None = None) -> Netlist:
-    """Read a netlist from a string; its first line is the title. `name` stands for the file in messages.
+    """Read a netlist from a string; its first line is the title. `name` replaces the file name in messages.
 
     seed, params: see read_netlist.
 

@@ -47,7 +47,7 @@ def read_analysis(card: Card, netlist: Netlist, root: Scope) -> Analysis:
 
 
 def _other_form(words: list[str]) -> str:
-    """The cure for forms of other simulators."""
+    """The remedy for forms of other simulators."""
     kinds = {word.lower() for word in words[:2]} & {"dec", "oct", "list", "lin"}
     if not kinds:
         return ""
@@ -60,10 +60,10 @@ def _other_form(words: list[str]) -> str:
 
 
 def points(swept: Swept) -> Floats:
-    """The values of a swept quantity, as ngspice takes them: `start`, and `step` added again and again up to `stop`.
+    """The values of a swept quantity, as in ngspice: `start`, with `step` added repeatedly up to `stop`.
 
-    A temperature is added to in kelvin. `stop` is a point only if it is hit, to within 2.2e-13, and of a parameter half
-    a step.
+    Temperatures are added in kelvin. `stop` is a point only if it is hit, to within 2.2e-13, or half a step for a
+    parameter.
 
     >>> points(Swept("V", "V1", 0.0, 1.0, 0.3)).round(12)
     array([0. , 0.3, 0.6, 0.9])

@@ -21,7 +21,7 @@ SPAN = re.compile(rf"\[({NUMBER}):({NUMBER})\]")
 
 
 def split_ranges(word: str) -> tuple[str, tuple[range | int, ...]]:
-    """The base name and the indices of a name with a range; both ends belong to a range, which may run downwards.
+    """The base name and the indices of a name with a range; a range includes both ends, and may run downwards.
 
     >>> split_ranges("RW[0:2][5:4]")
     ('RW', (range(0, 3), range(5, 3, -1)))

@@ -1,4 +1,4 @@
-"""What all element cards have in common: a name, nodes, values. elements.py reads each kind with it."""
+"""What all element cards have in common: a name, nodes, values. elements.py uses it to read each kind."""
 
 from __future__ import annotations
 

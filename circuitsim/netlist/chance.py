@@ -1,9 +1,9 @@
-"""Where the random functions of expressions draw: for one seed (NumPy's generator), or for many netlists at once.
+"""Random draws for the functions of expressions: for one seed (NumPy's generator), or for many netlists at once.
 
-For many every value that depends on a draw, or on what else differs between them (expand.Changes), has a last axis
-more, the netlists. Each keeps a generator of its own and takes from it what an evaluation for it alone takes, in that
-order; how much of what, an evaluation for one seed has recorded. Where that may differ from one to another there is no
-way together: `NotTogether`.
+For many, every value that depends on a draw, or on anything else that differs between them (expand.Changes), has an
+additional last axis, the netlists. Each netlist has its own generator and draws from it what it would draw if evaluated
+alone, in the same order; an evaluation for one seed has recorded the kinds and numbers of draws. Where these may differ
+between netlists, they cannot be evaluated together: `NotTogether`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MOST_SEED = 2**53  # beyond, a number in a netlist is no longer exact
 
 
 class NotTogether(Exception):
-    """Values cannot be had for many seeds at once: what is drawn depends on draws, or one number must stand for all."""
+    """Values for many seeds cannot be evaluated together: draws depend on draws, or one number must serve all seeds."""
 
 
 class Recorder:
@@ -74,7 +74,7 @@ class Together:
 
 
 class Drawn(Exception):
-    """A random number was asked for where none may be."""
+    """A random number was requested where none is allowed."""
 
 
 class NoChance:
@@ -102,7 +102,7 @@ def seed_by_seed(chance: Chance, compute: Callable[..., Any], *values: Any) -> A
 
 
 def single(value: float | Floats) -> float:
-    """A value that one number must stand for. Raises NotTogether when seeds have numbers of their own."""
+    """A value that must be the same for all seeds. Raises NotTogether when it differs between seeds."""
     if np.ndim(value):
         raise NotTogether
     return float(value)

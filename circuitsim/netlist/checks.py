@@ -1,4 +1,4 @@
-"""What is looked for in the finished tables, all at once: values that no element may have, and likely slips."""
+"""Checks of the finished tables, all at once: values that an element may not have, and likely slips."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Remark = tuple[int, str]  # place, text
 
 
 def check_values(tables: Mapping[str, Table], place: Place) -> None:
-    """Raise NetlistError for the first value, kind by kind, that makes no sense."""
+    """Raise NetlistError for the first value, kind by kind, that is impossible."""
     r = tables["R"].values["r"]
     _refuse(tables["R"], place, r < 0, "r", f"negative resistance {{:g}} ohm; {_MONOTONE}")
     _refuse(tables["R"], place, np.isnan(r), "r", "its resistance is not a number; check its factors")

@@ -1,6 +1,6 @@
-"""A netlist several times side by side: its copies share nothing but ground, node 0.
+"""Several copies of a netlist side by side, which share only ground, node 0.
 
-Nodes and rows of the tables of a copy come after those of the copies before it, in their own order.
+The nodes and table rows of a copy follow those of the copies before it, in their own order.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 
 
 def side_by_side(netlist: Netlist, copies: int, values: Mapping[tuple[str, str], Floats]) -> Netlist:
-    """A netlist so many times; what `values` names, (kind, column), has for each copy its own, (copies, rows)."""
+    """Copies of a netlist as one; columns in `values`, by (kind, column), differ between copies, (copies, rows)."""
     tables = {kind: _table(netlist, table, copies, values) for kind, table in netlist.tables.items()}
     return replace(netlist, nodes=[netlist.nodes[0], *netlist.nodes[1:] * copies], tables=tables)
 

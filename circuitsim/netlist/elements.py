@@ -1,4 +1,4 @@
-"""The kinds of elements: what the words of each card mean. One function a kind, each adding rows to the builder."""
+"""The kinds of elements: what the words of each card mean. One function per kind, which adds rows to the builder."""
 
 from __future__ import annotations
 

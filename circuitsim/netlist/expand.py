@@ -47,7 +47,7 @@ def expand(text: Text, path: str, seed: int | None = None) -> Netlist:
 
 @dataclass(frozen=True)
 class Changes:
-    """Values in the place of those that a netlist says; for many netlists at once arrays with one for each (chance)."""
+    """Values that replace those of a netlist; for many netlists at once, arrays with a value for each (chance.py)."""
 
     seed: int | None = None
     temp: Value | None = None  # degree Celsius
@@ -235,7 +235,7 @@ class Evaluation:
     """One evaluation of a deck: parameters and options at once, element rows by `run`."""
 
     def __init__(self, deck: Deck, builder: Builder, changes: Changes, chance: Chance | None = None) -> None:
-        """`chance`: where to draw in the place of the seed's generator."""
+        """`chance`: where to draw instead of from the seed's generator."""
         self.deck = deck
         self.builder = builder
         deck.check_changes(changes.params)

@@ -1,4 +1,4 @@
-"""Parameters that are given from outside, in the place of the values that `.param` cards of the main netlist say."""
+"""Parameters given from outside, which replace the values on `.param` cards of the main netlist."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def with_params(text: Text, params: Mapping[str, float | str], path: str) -> Tex
     """The netlist with these values: numbers, or SPICE numbers and expressions as text.
 
     Conditions of `.if` see them too. Raises SettingsError for parameters that the main netlist does not define, and for
-    what is no value.
+    invalid values.
     """
     if not isinstance(params, Mapping):
         raise SettingsError(f"params are a mapping of names to values, such as {{'r': 1e3}}, found {params!r}")

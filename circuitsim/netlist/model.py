@@ -1,4 +1,4 @@
-"""What a netlist says, as arrays: one table per element kind. No physics."""
+"""The contents of a netlist as arrays: one table per kind of element. No physics."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ class Netlist:
     def nodes_of(self, name: str) -> tuple[Ints, bool]:
         """The indices of a node, or of the nodes of a range `y[0:9]`, and whether it is a range.
 
-        Raises NetlistError for an unknown node, SettingsError for what is no name.
+        Raises NetlistError for an unknown node, SettingsError for anything but a name.
         """
         if not isinstance(name, str):
             raise SettingsError(f"voltage takes the name of one node, or of an array: y[0:9]; found {name!r}")

@@ -24,7 +24,7 @@ def parse_number(text: str) -> float:
 
     Suffixes, in any case: T 1e12, G 1e9, MEG 1e6, K 1e3, MIL 25.4e-6, M 1e-3, U or the micro sign 1e-6, N 1e-9,
     P 1e-12, F 1e-15, A 1e-18. The first one wins: `1F` is 1e-15, `1M` is 1e-3. Suffix and exponent act on the decimal
-    digits before these are rounded to a double, once. ValueError, with the cure, for anything else and for a number
+    digits before these are rounded to a double, once. ValueError, with the remedy, for anything else and for a number
     that no double can hold.
 
     >>> parse_number("4.7kOhm"), parse_number("0.1u"), parse_number("1.5e3k"), parse_number("5V")
@@ -100,7 +100,7 @@ def mil_remark(text: str, value: float) -> str:
 
 
 def _reason(text: str) -> str:
-    """Why a text is no SPICE number, and what to write."""
+    """Why a text is not a SPICE number, and what to write instead."""
     found = shown(text)
     rkm = _RKM.fullmatch(text)
     if rkm is not None:

@@ -1,4 +1,4 @@
-"""A netlist with other values: its cards are evaluated again, no text is read and no structure is built again."""
+"""A netlist with other values: its cards are evaluated again, without reading text or rebuilding the structure."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Revaluer:
         return read_analysis(Card(-1, f".dc {text}"), self.base, self._evaluation(Changes()).root)
 
     def netlist(self, changes: Changes) -> Netlist:
-        """The netlist with these changes. NetlistError for values that no element may have."""
+        """The netlist with these changes. NetlistError for values that an element may not have."""
         builder = Builder(self.deck.place, self.base.node_index)
         evaluation = self._run(builder, changes)
         tables = {kind: self._table(kind, builder, changes) for kind in self.base.tables}
@@ -57,7 +57,7 @@ class Revaluer:
         return replace(self.base, tables=tables, crossbars=crossbars, models=models, options=evaluation.options)
 
     def variants(self, changes: Sequence[Changes]) -> Iterator[Variant]:
-        """For each of these changes in turn what has the netlist that `netlist` gives for it.
+        """For each of these changes in turn, a Variant with the netlist that `netlist` gives for it.
 
         The cards are read for many of them at once, which costs as much as for a few. Not so where how much is drawn
         depends on what is drawn, or one number must stand for all, and for crossbars, which are large: one by one.

@@ -1,4 +1,4 @@
-"""What to give besides node voltages and source currents: the expressions of `.save`, `.print` and `--save`.
+"""What to output besides node voltages and source currents: the expressions of `.save`, `.print` and `--save`.
 
     v(b)  v(y[0:9])  b       node voltages                         all    every voltage, current and power
     v(a,b)                   from node a to node b                 allv   every node voltage
@@ -52,7 +52,7 @@ QUANTITIES: Mapping[str, Mapping[str, str]] = {
 
 @dataclass(frozen=True)
 class Save:
-    """One quantity of some nodes or elements: what an expression stands for."""
+    """One quantity of some nodes or elements: the meaning of an expression."""
 
     labels: list[str]  # a name for each
     quantity: str  # i A, p W, v V from first to second node, vd V of the junction alone, r ohm, e V of the source
@@ -108,7 +108,7 @@ def quantities_of(saves: Sequence[Save]) -> list[str]:
 
 
 def unique_saves(saves: Sequence[Save]) -> list[Save]:
-    """Each thing once, under the name by which it was asked for first."""
+    """Each quantity once, under the name by which it was first requested."""
     found: list[Save] = []
     seen: set[str] = set()
     for save in saves:
@@ -124,7 +124,7 @@ def unique_saves(saves: Sequence[Save]) -> list[Save]:
 
 
 def check_saves(netlist: Netlist, saves: Sequence[tuple[int, str]], place: Place) -> None:
-    """Raise NetlistError, at its place, for an expression (place, text) that stands for nothing."""
+    """Raise NetlistError, at its place, for an expression (place, text) that names nothing in the netlist."""
     for seq, word in saves:
         if word.lower() not in ALL:
             with located(place, seq):
@@ -151,9 +151,9 @@ def printed(card: str, skipped: frozenset[str], note: Callable[[str], None]) -> 
 
 
 def find_save(netlist: Netlist, word: str) -> list[Save]:
-    """What one expression stands for. NetlistError without a place for what does not exist.
+    """The meaning of one expression. NetlistError without a place if what it names does not exist.
 
-    An expression for one thing keeps its spelling as label; otherwise names are spelled as in the deck.
+    An expression for a single quantity keeps its spelling as label; otherwise names are spelled as in the deck.
     """
     if word.lower() in ALL:
         return list(_everything(netlist, word.lower()))

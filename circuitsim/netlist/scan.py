@@ -1,7 +1,7 @@
 """The fast path for huge flat decks: `R12 x3 h17 103.33` cards become columns, everything else is left to the parser.
 
-A deck of a million resistors spends its time in splitting lines, converting numbers and looking up node names. The
-kernels here do that for *plain* cards, whose meaning needs no context; `scan_reference` says the same in plain Python.
+Reading a deck of a million resistors is mostly splitting lines, converting numbers and looking up node names. The
+kernels here do that for *plain* cards, whose meaning needs no context; `scan_reference` does the same in plain Python.
 """
 
 from __future__ import annotations

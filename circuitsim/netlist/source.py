@@ -44,7 +44,7 @@ class Card(NamedTuple):
 
 @dataclass
 class Source:
-    """All the text of a netlist in the order in which it is read, included files in the place of their card.
+    """All the text of a netlist in the order in which it is read, with included files in place of their card.
 
     A place is one integer, `seq`; `at(seq)` turns it into file, line and text. Lines of a file that are read in one go
     form a chunk: chunk k holds the places `starts[k] ...`, its first line is `chunks[k][1]` of scan `chunks[k][0]`.

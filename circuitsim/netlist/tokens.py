@@ -1,6 +1,6 @@
 """Card text -> words: names, values, braced expressions, and `key=value` pairs.
 
-What fails here raises NetlistError without a place: the caller knows the card and adds it (`located`).
+Errors here are NetlistErrors without a place: the caller knows the card and adds its place (`located`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Pictures of solutions, with matplotlib: a circuit as a graph, crossbars as maps, layered networks, sweeps, training.
 
-Of a large circuit the graph is aggregated: no picture takes long, or becomes unreadable, for the size of what it shows.
+The graph of a large circuit is aggregated, so that size makes no picture slow or unreadable.
 """
 
 from __future__ import annotations

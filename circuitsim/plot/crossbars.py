@@ -1,8 +1,8 @@
 """Crossbars as heat maps: conductance, current and power of every cell, and the voltages that reach it.
 
-A crossbar is an element array with two ranges, whose wires are ideal, or two grids of nodes, wires along the rows of
-the one and the columns of the other, with a cell between each two nodes of the same numbers. Of large ones blocks of
-cells are averaged.
+A crossbar is an element array with two ranges, whose wires are ideal; or two grids of nodes, with wires along the rows
+of one and the columns of the other, and a cell between every two nodes of the same numbers. In large crossbars, blocks
+of cells are averaged.
 """
 
 from __future__ import annotations

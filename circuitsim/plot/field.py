@@ -1,4 +1,4 @@
-"""A large circuit, aggregated: voltages and currents as maps over the places of its nodes, the flow, histograms."""
+"""A large circuit, aggregated: voltages and currents as maps over the node positions, the flow, histograms."""
 
 from __future__ import annotations
 

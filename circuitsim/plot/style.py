@@ -1,6 +1,6 @@
-"""What all pictures share: figures without a screen, colours that colour-blind readers tell apart, axes with units.
+"""What all pictures share: figures without a screen, colours that colour-blind readers can tell apart, axes with units.
 
-Colours: Okabe and Ito's for lines and marks; the map cividis for values of one sign, PuOr around 0 for those of both.
+Colours: Okabe and Ito's for lines and marks; the map cividis for values of one sign, PuOr around 0 for both signs.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def plain(text: str) -> str:
 
 
 def shortened(text: str, most: int) -> str:
-    """A text with so many characters at most.
+    """A text cut to at most so many characters.
 
     >>> shortened("a long title", 8)
     'a lon...'
@@ -165,6 +165,6 @@ def no_axes(axes: Axes) -> None:
 
 
 def note(axes: Axes, text: str) -> None:
-    """A text in the place of a plot."""
+    """A text in place of a plot."""
     axes.text(0.5, 0.5, plain(text), ha="center", va="center", transform=axes.transAxes, color=GREY, wrap=True)
     axes.set_axis_off()

@@ -1,1 +1,1 @@
-"""Circuits written as netlists, in our own language and in plain SPICE; ngspice, PySpice, and comparing with them."""
+"""Circuits written as netlists, in our own language and in plain SPICE; ngspice, PySpice, and comparison with them."""

@@ -1,11 +1,11 @@
 """How far an answer of ngspice may be from ours although both are right: a bound for each voltage and current.
 
-Both solve KCL at the nodes, and each misses it a little. A current d (A) that is missed at the nodes moves the voltages
-by J^-1 d, with J the conductances of the circuit when every nonlinear branch is replaced by its tangent at our answer.
-So with bounds on d the voltages are bounded by |J^-1| d. What d holds, at each end of a branch:
+Both solve KCL at the nodes, each with a small error. An error current d (A) at the nodes moves the voltages by J^-1 d,
+with J the conductances of the circuit when every nonlinear branch is replaced by its tangent at our answer. So with
+bounds on d the voltages are bounded by |J^-1| d. The contributions to d, at each end of a branch:
 
 - RELTOL |i| + ABSTOL of each nonlinear branch: ngspice stops when no branch misses its tangent by more;
-- GMIN |v| of each Shockley junction, unless the deck has a gmin of its own: ngspice cannot do without;
+- GMIN |v| of each Shockley junction, unless the deck sets gmin: ngspice cannot do without one;
 - the current of ISR in reverse, which ngspice drops below -3 N Vt;
 - n eps sum of (g (|va| + |vb|) + |i|) over all branches at the node, with n the most branches at a node, eps = 2^-52
   and g the branch's conductance in J: the rounding of a sum of n terms g v, and of the pivots of an elimination; with
@@ -18,9 +18,9 @@ So with bounds on d the voltages are bounded by |J^-1| d. What d holds, at each 
 - where a branch leads to nodes whose voltage is not unique, as nothing flows there, all that these miss.
 
 A perfect diode that conducts i has the conductance 1/Ron in J, Ron = 1e-6 ohm: ngspice's `sidiode` holds its voltage
-only to Ron i, and what hangs on it follows. Where it goes is known: J^-1 f, with f the currents i of all these diodes
-from cathode to anode, each with its sign; |J^-1 f| is added. Of piecewise-linear diodes of a smaller RON the same, with
-what such a RON falls short of i.
+only to within Ron i, and what depends on it follows. This shift is known: J^-1 f, with f the currents i of all these
+diodes from cathode to anode, each with its sign; |J^-1 f| is added. Of piecewise-linear diodes of a smaller RON the
+same, with what such a RON falls short of i.
 
 Without controlled sources J is an M-matrix, J^-1 >= 0, and one solution of the network gives |J^-1| d; with them
 |J^-1| is summed column by column. A node voltage may differ by that and by RELTOL |v| + VNTOL, at which ngspice stops.
@@ -28,12 +28,12 @@ Rows of amperes and of volts share ngspice's matrix: with a least pivot of PIVRE
 voltage source joins may, over PIVREL x 1 S, become an error of its voltage, which all others may follow; and that of
 the voltages of a source whose current controls others, over PIVREL x 1 ohm, one of this current.
 
-All this is of first order in d. By how much a nonlinear branch leaves its tangent within the bounds of its voltage is
-one more disturbance, added to d until the bounds have room for it; where they never have, they stay of first order.
+All this is of first order in d. The amount by which a nonlinear branch departs from its tangent within the bounds of
+its voltage is a further disturbance, added to d until the bounds include it; if they never do, they stay first-order.
 
 No tangent bounds what goes across a kink of a diode, or of a table's segment. So the branches c whose kinks lie within
-the bounds of their voltages count as open in J. By how much their currents differ is then one more disturbance, and
-fits a conductance s_c that nobody knows, from 0 on:
+the bounds of their voltages count as open in J. The change in their currents is then a further disturbance, and
+corresponds to an unknown conductance s_c >= 0:
 
     (1/s + K) x = w,  |w_c| <= |u_c' J^-1 f| + |u_c|' |J^-1| d + Ron |i_c|,  K = u' J^-1 u
 
@@ -42,8 +42,8 @@ Where the matrix M, K with all but its diagonal made negative, is an M-matrix, s
 |x| <= M^-1 |w| (A. M. Ostrowski 1937): |J^-1 u| |x| is added to the bounds of the unknowns. Without controlled sources
 the sum of |w| is enough, as no branch of a network of resistors carries more than a current that is put into it.
 Branches between the same nodes are one here, of which x is the sum: each may carry that, and what all others of them
-do, at most g dv with g the largest of the branch's slopes. More branches may have kinks within these bounds; then all
-is done again.
+do, at most g dv with g the largest of the branch's slopes. If more branches have kinks within the new bounds, all this
+is repeated.
 
 The current of a source is what KCL leaves to it: bounded by the sum over all branches that meet it of g (dva + dvb),
 with dv the bounds above, of x at kinks, and of their own d; plus RELTOL |i| + ABSTOL. A perfect diode's current follows
@@ -96,7 +96,7 @@ class Allowed:
 def allowed_differences(solution: Solution, kcl_relative: float | None = None, theirs: Floats | None = None) -> Allowed:
     """The bounds of the module's text for a solution of one row.
 
-    kcl_relative   the violation of KCL of what is compared, where that is another answer to the same circuit
+    kcl_relative   the KCL violation of the answer that is compared, if that is another answer to the same circuit
     theirs         (nodes,) V, ngspice's voltages
     """
     kcl = solution.residuals.kcl_relative if kcl_relative is None else kcl_relative

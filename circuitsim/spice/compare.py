@@ -1,9 +1,9 @@
 """A circuit solved here and by ngspice: every voltage and source current of both, and which of the two obeys KCL.
 
-Both get the same circuit, ngspice as flatten.py writes it and with the tight options of ngspice.py. They agree
+Both get the same circuit; ngspice gets it as flatten.py writes it, with the tight options of ngspice.py. They agree
 when no value differs by more than allowed.py allows. Both answers are judged by the same certificate, residual.py:
-foreign.py puts ngspice's node voltages into the unknowns of the problem, so that its KCL is computed here, branch by
-branch. Where the two differ the certificate says who is right, of the circuit as circuitsim reads it.
+foreign.py turns ngspice's node voltages into the unknowns of the problem, so that its KCL is computed here, branch by
+branch. Where the two differ, the certificate says which is right about the circuit as circuitsim reads it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _LINES = 3  # of those that ngspice said
 
 
 class Verdict(Enum):
-    """What came of a comparison; the value says it in a sentence."""
+    """The outcome of a comparison; the value describes it in words."""
 
     AGREE = "both agree within what their tolerances allow"
     DIFFER = "they differ by more than their tolerances allow"
@@ -73,14 +73,14 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Quantity:
-    """One value of both."""
+    """One quantity as computed by both."""
 
     name: str  # v(out), i(v1), lower case
     ours: float  # V or A
-    theirs: float  # NaN: there is none
+    theirs: float  # NaN: missing
     allowed: float  # by how much they may differ (allowed.py)
-    determined: bool  # whether the circuit has one value only; else nothing can be compared
-    telling: bool = True  # whether what is allowed is small beside what adds up to the value: agreeing means something
+    determined: bool  # whether the value is unique; otherwise nothing can be compared
+    telling: bool = True  # whether `allowed` is small compared with the terms of the value, so that agreement says much
 
     @property
     def difference(self) -> float:
@@ -89,49 +89,49 @@ class Quantity:
 
     @property
     def excess(self) -> float:
-        """The difference in units of what is allowed; -1 where nothing can be compared, inf where nothing came."""
+        """The difference / `allowed`; -1 where nothing can be compared, inf where a value is missing."""
         return -1.0 if not self.determined else np.inf if np.isnan(self.difference) else self.difference / self.allowed
 
     @property
     def agrees(self) -> bool:
-        """Whether they are as near as they have to be; what is not unique always is."""
+        """Whether the difference is at most `allowed`; always True for a value that is not unique."""
         return not self.determined or self.difference <= self.allowed
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Both answers to one operating point. Without one of them `quantities` is empty and its KCL is NaN."""
+    """Both answers for one operating point. If one is missing, `quantities` is empty and its KCL is NaN."""
 
     engine: str  # name and version of the other simulator
     quantities: tuple[Quantity, ...]
     kcl_ours: float  # largest relative violation of KCL, Residuals.kcl_relative
     kcl_theirs: float
-    seconds: tuple[float, float]  # ours: compiling and solving; theirs: starting, reading the deck, solving
+    seconds: tuple[float, float]  # ours: compiling and solving; theirs: starting, reading the deck and solving
     verdict: Verdict
     notes: tuple[str, ...]
-    point: str = ""  # of a sweep: `V1 = 0.5`
+    point: str = ""  # the point of a sweep: `V1 = 0.5`
 
     @property
     def differing(self) -> list[Quantity]:
-        """Those that do not agree, the worst first."""
+        """The quantities that do not agree, the worst first."""
         return [q for q in self.by_difference() if not q.agrees]
 
     def by_difference(self) -> list[Quantity]:
-        """All, the largest difference in units of what is allowed first; what is not unique last."""
+        """All quantities by `excess`, the largest first; those that are not unique last."""
 
         return sorted(self.quantities, key=lambda q: q.excess, reverse=True)
 
 
 @dataclass(frozen=True)
 class Simulator:
-    """The other simulator: its name and version, and how to run a deck with further cards, within seconds."""
+    """The other simulator: its name and version, and how to run it on (deck, further cards, seconds allowed)."""
 
     name: str
     run: Callable[[str, str, float], RawData]
 
 
 def find_simulator(name: str) -> Simulator:
-    """`ngspice`, the program, or `pyspice`, its shared library. Raises SettingsError, BackendUnavailable."""
+    """The simulator `ngspice` (the program) or `pyspice` (its shared library). SettingsError, BackendUnavailable."""
     if name == "ngspice":
         version = ngspice_version(find_ngspice())
         return Simulator(version, lambda deck, options, timeout: run_ngspice(deck, options=options, timeout=timeout))
@@ -147,7 +147,7 @@ def find_simulator(name: str) -> Simulator:
 
 @dataclass(frozen=True)
 class _Ours:
-    """Our answer: that of the solution, or what a sweep says of the same circuit."""
+    """Our answer: that of the solution, or what a sweep found for the same circuit."""
 
     solution: Solution
     voltages: Floats  # (nodes,) V
@@ -167,12 +167,12 @@ class _Theirs:
 def compare(
     circuit: Circuit, engine: str = "ngspice", settings: Settings | None = None, timeout: float = 600
 ) -> Comparison:
-    """The operating point of a circuit, here and by ngspice.
+    """Compute the operating point of a circuit here and by ngspice, and compare them.
 
-    timeout   seconds for ngspice
+    timeout   seconds allowed for ngspice
 
-    Raises SettingsError for a batch or an unknown engine, BackendUnavailable when it is not installed. A circuit
-    without a solution, and a run that fails, are verdicts.
+    Raises SettingsError for a batch or an unknown engine, BackendUnavailable when the engine is not installed. A
+    circuit without a solution, or a run of ngspice that fails, is a verdict, not an error.
     """
     found = find_simulator(engine)
     theirs = _operating_point(circuit, found, timeout)
@@ -188,12 +188,12 @@ def compare_sweep(
     settings: Settings | None = None,
     timeout: float = 600,
 ) -> list[Comparison]:
-    """All points of a `.dc` analysis: our sweep against ngspice's, in one run of each; a Comparison for each point.
+    """Compare all points of a `.dc` analysis, one run of our sweep with one of ngspice's; one Comparison per point.
 
-    timeout   seconds for ngspice, all points together
+    timeout   seconds allowed for ngspice, all points together
 
-    Where ngspice cannot sweep the same (parameters, arrays), or fails, it gets a deck for each point; the first
-    Comparison has a note of how it failed. Raises as `compare` and `sweep`.
+    Where ngspice cannot sweep the same quantity (parameters, arrays), or fails, it gets a deck for each point; the
+    first Comparison then has a note on the failure. Raises as `compare` and `sweep` do.
     """
     found, settings = find_simulator(engine), settings or Settings()
     result = sweep(circuit, analysis, settings)
@@ -223,7 +223,7 @@ def compare_sweep(
 
 
 def _solved(circuit: Circuit | Problem, settings: Settings, start: Floats | None = None) -> _Ours | str:
-    """Our answer, or why there is none."""
+    """Our answer, or the reason why there is none."""
     try:
         solution = solve(circuit, settings, start=start)
     except (TopologyError, NotSolved) as error:
@@ -233,7 +233,7 @@ def _solved(circuit: Circuit | Problem, settings: Settings, start: Floats | None
 
 
 def _at_point(problem: Problem, settings: Settings, result: SweepResult, k: int) -> _Ours | str:
-    """Point k of a sweep; the solution of its problem on its own tells what is unique, and what may differ."""
+    """Our answer at point k of a sweep; solving it alone shows what is unique and how much may differ."""
     if k in result.messages:
         return result.messages[k]
     start = None if settings.lenient else result.voltages[k, problem.topology.root_of_unit][None]
@@ -248,7 +248,7 @@ def _at_point(problem: Problem, settings: Settings, result: SweepResult, k: int)
 
 
 def _operating_point(circuit: Circuit, engine: Simulator, timeout: float) -> _Theirs | str:
-    """Their answer, or why there is none."""
+    """Their answer, or the reason why there is none."""
     text = io.StringIO()
     written = flatten(replace(circuit, netlist=replace(circuit.netlist, analyses=(), saves=())), text)
     clock = time.perf_counter()
@@ -285,12 +285,12 @@ def _swept_points(circuit: Circuit, result: SweepResult, engine: Simulator, time
 
 
 def _names_in(plot: Plot) -> list[str]:
-    """v(out), i(v1): nodes called `time`, `frequency` or `inoise` are of those kinds to ngspice, and bare."""
+    """Its names as v(out), i(v1); nodes called `time`, `frequency` or `inoise` have types of their own, and no v()."""
     return [name if "(" in name else f"v({name})" for name, _ in plot.variables]
 
 
 def _circuits_of(circuit: Circuit, result: SweepResult) -> Iterator[Circuit]:
-    """The circuit with the values of each point of a sweep."""
+    """For each point of a sweep, the circuit with the values there."""
     revaluer = Revaluer(circuit.netlist)
     for point in result.values:
         values = list(zip(result.swept, point.tolist(), strict=True))
@@ -304,7 +304,7 @@ def _circuits_of(circuit: Circuit, result: SweepResult) -> Iterator[Circuit]:
 
 
 def _compare(ours: _Ours | str, theirs: _Theirs | str, engine: str, own: float, point: str = "") -> Comparison:
-    """`own`: our seconds; `point` of a sweep in words."""
+    """The Comparison. `own`: our seconds; `point`: that of a sweep, in words."""
     seconds = own, np.nan if isinstance(theirs, str) else theirs.seconds
     if isinstance(ours, str) or isinstance(theirs, str):
         verdict = Verdict.NO_ANSWER if isinstance(ours, str) else Verdict.NO_REFERENCE
@@ -323,7 +323,7 @@ def _compare(ours: _Ours | str, theirs: _Theirs | str, engine: str, own: float, 
 
 
 def _quantities(ours: _Ours, theirs: _Theirs) -> Iterator[Quantity]:
-    """All node voltages but ground's and those left out, then the currents of V, L, R = 0, E and H."""
+    """All node voltages except ground's and those left out, then the currents of V, L, R = 0, E and H."""
     solution, names = ours.solution, theirs.written
     c = solution.circuit
     allowed = allowed_differences(solution, ours.kcl_relative, voltages_of(names, theirs.values))
@@ -343,7 +343,7 @@ def _quantities(ours: _Ours, theirs: _Theirs) -> Iterator[Quantity]:
 
 
 def _is_telling(name: str, allowed: float, terms: float) -> bool:
-    """Whether agreeing within what is allowed means something, for a value that terms of this size add up to."""
+    """Whether agreement within `allowed` means anything for a value whose terms are of this size."""
     return allowed <= max(_USELESS * terms, _LEAST[name[0]])
 
 
@@ -351,7 +351,7 @@ def _is_telling(name: str, allowed: float, terms: float) -> bool:
 
 
 def _said_by(name: str, answer: _Ours | _Theirs | str) -> str:
-    """What one of them says when the other, or it, has no answer."""
+    """A note on what one of them says when it, or the other, has no answer."""
     if isinstance(answer, _Ours):
         return f"{name} has an answer: {answer.solution.message}"
     if isinstance(answer, _Theirs):
@@ -363,7 +363,7 @@ def _said_by(name: str, answer: _Ours | _Theirs | str) -> str:
 
 
 def _decision(ours: float, theirs: float, node: str, solution: Solution) -> str:
-    """Who is right: the one that obeys KCL, where the other does not."""
+    """A note on which is right: the one that obeys KCL, where the other does not."""
     worst = solution.residuals.worst_unit
     mine = solution.circuit.nodes[solution.problem.topology.root_of_unit[worst]] if worst >= 0 else ""
     good = ours <= _OBEYS, theirs <= _OBEYS
@@ -378,7 +378,7 @@ def _decision(ours: float, theirs: float, node: str, solution: Solution) -> str:
 
 
 def _notes(solution: Solution) -> Iterator[str]:
-    """What is known to make ngspice wrong, or to make comparing impossible."""
+    """Notes on what is known to make ngspice wrong, or a comparison impossible."""
     c, j = solution.circuit, solution.circuit.junctions
     shockley = j.law == Law.SHOCKLEY
     temp = np.full(len(j), np.nan)

@@ -46,7 +46,8 @@ def notes_of(comparisons: Sequence[Comparison]) -> list[str]:
 def print_comparison(comparisons: Sequence[Comparison], out: Console, quiet: bool = False) -> None:
     """One operating point, or the points of a sweep: the values of both, who violates KCL more, times, notes, verdict.
 
-    Of many values those that differ most, in units of what is allowed. When quiet only the values and the verdict.
+    If there are many values, only those that differ most, relative to what is allowed. When quiet, only the values and
+    the verdict.
     """
     values = [(c.point, q) for c in comparisons for q in c.quantities]
     if len(values) > MOST_ROWS:

@@ -1,4 +1,4 @@
-"""What all writers of netlists share: names, the values that a circuit has now, `.dc` cards, lines of limited width."""
+"""What all writers of netlists share: names, the present values of a circuit, `.dc` cards, lines of limited width."""
 
 from __future__ import annotations
 

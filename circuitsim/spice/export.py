@@ -1,11 +1,11 @@
-"""Circuit -> netlist in circuitsim's own language: what a circuit is now, in files that read back to the same circuit.
+"""Circuit -> netlist in circuitsim's own language: the present circuit, in files that read back to the same circuit.
 
 Everything is resolved - includes, subcircuits, parameters, expressions, random draws, files - but arrays stay arrays,
 in the order of the deck. Numbers are written so that they read back to the same double; a resistor is written in ohm
-where that gives its conductance exactly, otherwise as `g=` in siemens. Left behind is what has no effect on the
-circuit: the values of L and C, K, `.options scale`, models that no element uses. Diodes (and nonlinear resistors) of
-several instances of a subcircuit share one model when their models are equal. A `.dc` card that final values cannot
-follow, of a parameter say, becomes a comment.
+where that gives its conductance exactly, otherwise as `g=` in siemens. What has no effect on the circuit is omitted:
+the values of L and C, K, `.options scale`, models that no element uses. Diodes (and nonlinear resistors) of several
+instances of a subcircuit share one model when their models are equal. A `.dc` card that has no meaning for final
+values, for example of a parameter, becomes a comment.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def export(circuit: Circuit, path: Path, remarks: Sequence[str] = ()) -> None:
     """Write a circuit, with values changed by `with_values` too, as the netlist `path`; `remarks` become comments.
 
     Arrays whose members differ go to a numpy file beside it, `path` with the suffix `.npz`, which is written first.
-    Each of the two files is written whole or not at all. An array or crossbar whose nodes are no ranges (the pins of a
-    subcircuit can make that) is written member by member. Raises SettingsError when sources have a batch of values,
-    when a file cannot be written, or when the name of the numpy file cannot stand in a netlist.
+    Each of the two files is written completely or not at all. An array or crossbar whose nodes do not form ranges (as
+    pins of a subcircuit can cause) is written member by member. Raises SettingsError when sources have a batch of
+    values, when a file cannot be written, or when the name of the numpy file is not possible in a netlist.
 
     >>> import tempfile
     >>> from circuitsim.build import parse

@@ -1,4 +1,4 @@
-"""The certificate of an answer that another simulator gave, for the circuit as circuitsim reads it."""
+"""The certificate of another simulator's answer, for the circuit as circuitsim reads it."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ Floats = NDArray[np.float64]
 def kcl_of(problem: Problem, written: Written, values: Mapping[str, float]) -> tuple[float, str]:
     """The largest relative KCL violation (Residuals.kcl_relative) of another simulator's answer, and at which node.
 
-    values   by the names of `written`; nodes that are not there are taken to be at 0 V
+    values   by the names of `written`; nodes that are missing are taken to be at 0 V
 
-    What no voltage tells follows as in our own certificate: sources and perfect diodes carry what KCL asks of them.
-    What the last digits of the voltages make up does not count: there are no further ones, as a Solution has.
+    What voltages do not determine follows as in our own certificate: sources and perfect diodes carry what KCL
+    requires. Violations within the last digits of the voltages do not count: unlike in a Solution, there are no
+    further ones.
     """
     t, c = problem.topology, problem.circuit
     v = voltages_of(written, values)
@@ -54,7 +55,7 @@ def kcl_of(problem: Problem, written: Written, values: Mapping[str, float]) -> t
 
 
 def voltages_of(written: Written, values: Mapping[str, float]) -> Floats:
-    """Their node voltages, (nodes,) V; 0 for ground and for nodes that are not there."""
+    """Their node voltages, (nodes,) V; 0 for ground and for nodes that are missing."""
     v = np.array([values.get(f"v({name})", 0.0) for name in written.nodes])
     v[0] = 0.0
     return v

@@ -1,4 +1,4 @@
-"""Runs ngspice as a separate program and reads the raw files that it leaves.
+"""Runs ngspice as a separate program and reads the raw files that it writes.
 
 Names in the results are ngspice's: lower case, each byte that is not ASCII as `_`; `v(out)` a node voltage, `i(v1)` the
 current through a voltage source from its first node to its second, `v(d1#internal)` the node behind a diode's RS.
@@ -82,7 +82,7 @@ def ngspice_version(program: str) -> str:
 
 
 def check_timeout(seconds: float) -> None:
-    """Raise SettingsError for what is no time limit."""
+    """Raise SettingsError for an invalid time limit."""
     if not 0 < seconds <= LONGEST:
         raise SettingsError(f"a time limit of {seconds:g} s: it must be above 0 and at most {LONGEST:,.0f} s")
 
@@ -131,12 +131,12 @@ def run_ngspice(deck: str | Path, *, options: str = "", timeout: float = 600) ->
     """Run a deck in batch mode, `ngspice -n -b -r`, with its files in a temporary folder.
 
     deck      the text of a netlist, or the path of one (whose includes are then looked up beside it)
-    options   cards that are added at the end of the deck, such as tight_options(); they win over the deck's own
+    options   cards that are added at the end of the deck, such as tight_options(); they override the deck's own
     timeout   seconds, up to LONGEST
 
     Personal settings (.spiceinit) are not read. The exit code is ignored, as it proves nothing. Raises NgspiceError
     when ngspice is missing, cannot be started, takes too long, says that it aborted, or leaves an analysis without
-    points; SettingsError for a timeout that is none.
+    points; SettingsError for an invalid timeout.
     """
     program = find_ngspice()
     data = deck.read_bytes() if isinstance(deck, Path) else deck.encode()
@@ -152,7 +152,7 @@ def run_ngspice(deck: str | Path, *, options: str = "", timeout: float = 600) ->
 
 
 def checked_run(raw: bytes, stdout: str, stderr: str, exit_code: int) -> RawData:
-    """What a run left, from the bytes of its raw file. Raises NgspiceError when that is no result."""
+    """The results of a run, from the bytes of its raw file. Raises NgspiceError when there are none."""
     if _ABORTED in stderr:
         raise NgspiceError(f"ngspice aborted{_said(stdout, stderr)}")
     plots = tuple(read_raw(raw))

@@ -1,7 +1,7 @@
 """PySpice: ngspice as a shared library, and circuits to and from PySpice's objects. PySpice is an extra: `spice`.
 
 The library runs in a process of its own (this file as a program), a new one for each deck: it keeps some memory of
-every run, its faults would end this program, and PySpice's words about ngspice's version stay there.
+every run, its crashes would end this program, and PySpice's messages about ngspice's version stay there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`.dc` sweeps and Monte Carlo runs: one circuit with many values, each point with its certificate.
 
-The netlist is read once: values change, its structure does not. An analysis is made into chunks of points (plan.py),
-solved as batches or side by side (runner.py), by however many processes, and put together (gather.py).
+The netlist is read once: values change, its structure does not. An analysis is divided into chunks of points (plan.py),
+which are solved as batches or side by side (runner.py), by any number of processes, and put together (gather.py).
 """
 
 from __future__ import annotations

@@ -49,19 +49,19 @@ def sweep(
 ) -> SweepResult:
     """Solve a circuit at all points of a `.dc` analysis: one of `circuit.netlist.analyses`, or a text `V1 0 5 0.1`.
 
-    Without one it is that of the netlist, which then has one only.
+    The default is the analysis of the netlist, which must then have exactly one.
 
     A point that has no solution, or that is not solved, does not stop the others: see `statuses`. Parameters:
 
-    backend    a Backend object, for this process only; default: the one that settings name
+    backend    a Backend object, for this process only; default: the one that settings names
     progress   called with (points done, points in all)
     saves      what to keep besides voltages and source currents: texts such as "i(R1)"; with any, .save cards count too
-    workers    processes on this machine; the results are the same
-    scheduler  tcp://host:8786: the workers of this Dask scheduler, instead
-    study      where finished chunks are kept, and found again (io.study.Study)
+    workers    number of processes on this machine; the results do not depend on it
+    scheduler  tcp://host:8786: use the workers of this Dask scheduler instead
+    study      keeps finished chunks, so that they need not be solved again (io.study.Study)
 
-    Raises NetlistError for values that no element may have, naming the point; TopologyError when the structure changes
-    on the way (a resistance that becomes 0); SettingsError; BackendUnavailable, also for workers.
+    Raises NetlistError for values that an element may not have, naming the point; TopologyError when the structure
+    changes during the sweep (a resistance that becomes 0); SettingsError; BackendUnavailable, also for workers.
     """
     check_circuit(circuit, settings)
     clock = time.perf_counter()
@@ -78,7 +78,7 @@ def sweep(
 
 
 def analyses_to_run(circuit: Circuit, dc: str | None = None) -> list[Analysis]:
-    """The `.dc` analysis in a text `V1 0 5 0.1`, or without one those of the netlist. SettingsError without any."""
+    """The `.dc` analysis in a text `V1 0 5 0.1`, or by default those of the netlist. SettingsError if it has none."""
     if dc is not None:
         try:
             return [Revaluer(circuit.netlist).analysis(dc)]
@@ -98,7 +98,7 @@ def count_points(analysis: Analysis) -> int:
 
 
 class SweepPlan(Plan):
-    """The points of a `.dc` analysis: parameters and temperature outermost, then resistors, sources as a batch."""
+    """The points of a `.dc` analysis: parameters and temperature outermost, then resistors, then sources as a batch."""
 
     def __init__(
         self,
@@ -131,7 +131,7 @@ class SweepPlan(Plan):
 
     @cached_property
     def _first(self) -> tuple[Problem, dict[int, Floats]]:
-        """The problem at the first point, and factors as of _evaluate. Results have the ties of the circuit as read."""
+        """The problem at the first point, and factors as in _evaluate. Results have the ties of the circuit as read."""
         circuit, factors = self._evaluate(0)
         with _at_point(self, 0, self.evaluated):
             if self.revaluer is not None and self.evaluated:
@@ -160,14 +160,14 @@ class SweepPlan(Plan):
             runner.solve(np.arange(first, first + count), self._driven(circuit, factors, rows[k], first))
 
     def _circuit_of(self, points: Ints, row: int, variant: Variant) -> Circuit:
-        """The circuit of a variant of the netlist, that of the point `points[row]`."""
+        """The circuit of a variant of the netlist, for the point `points[row]`."""
         with _at_point(self, int(points[row]), self.evaluated):
             circuit = build_circuit(variant.netlist())
             check_structure(self.base.circuit, circuit)
         return circuit
 
     def _circuits(self, groups: range, rows: Ints) -> Iterator[tuple[Circuit, dict[int, Floats]]]:
-        """For each group its circuit, but for swept sources, and the factors of the values of these."""
+        """For each group its circuit, except for the values of swept sources, and the factors of those values."""
         circuit, factors = self.base.circuit, self._first[1]
         for k, (group, point) in enumerate(zip(groups, rows[:, 0].tolist(), strict=True)):
             if group >= self.per_evaluation and (not k or group % self.per_evaluation == 0):
@@ -183,9 +183,9 @@ class SweepPlan(Plan):
         return {"analysis": [f".dc {s.name} {s.start!r} {s.stop!r} {s.step!r}" for s in self.swept], **super().facts()}
 
     def _evaluate(self, point: int) -> tuple[Circuit, dict[int, Floats]]:
-        """The circuit at a point, but for resistors and sources: of those, the factors (m, scale, tc1) of their values.
+        """The circuit at a point, except for swept resistors and sources; and the factors (m, scale, tc1) of those.
 
-        It has them all at 1 ohm, 1 V or 1 A: the values of their cards may mean another structure, as R = 0 does.
+        Those all have 1 ohm, 1 V or 1 A here, as the values on their cards may mean another structure (R = 0 does).
         """
         none = {k: np.ones(self._members(s)) for k, s in enumerate(self.swept)}
         if self.revaluer is None:
@@ -202,7 +202,7 @@ class SweepPlan(Plan):
 
     @property
     def _ones(self) -> dict[str, float]:
-        """Resistors and sources that are swept, at 1 ohm, 1 V or 1 A."""
+        """The swept resistors and sources, at 1 ohm, 1 V or 1 A."""
         return {self.swept[k].name.lower(): 1.0 for k in (*self.resistors, *self.sources)}
 
     def _members(self, swept: Swept) -> int:
@@ -212,7 +212,10 @@ class SweepPlan(Plan):
     def _driven(
         self, circuit: Circuit, factors: Mapping[int, Floats], chosen: Ints, first: int
     ) -> Callable[[Ints], Problem]:
-        """For rows of a chunk the problem with their sources as its batch; row `first` is the point `chosen[0]`."""
+        """A function that gives, for rows of a chunk, the problem with their sources as its batch.
+
+        Row `first` is the point `chosen[0]`.
+        """
 
         def at(rows: Ints) -> Problem:
             driven = circuit.with_values(self._sources(chosen[rows - first], factors))
@@ -227,7 +230,7 @@ class SweepPlan(Plan):
 
 @contextmanager
 def _at_point(run: SweepPlan, point: int, axes: Sequence[int]) -> Iterator[None]:
-    """Errors from inside begin with the values of a point along some axes."""
+    """Inside this context, messages of errors begin with the values of a point along some axes."""
     where = ", ".join(f"{run.swept[k].name} = {run.values[point, k]:.10g}" for k in axes)
     try:
         yield

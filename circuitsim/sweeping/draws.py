@@ -1,4 +1,4 @@
-"""Monte Carlo analyses: a netlist again and again, each time with other random draws."""
+"""Monte Carlo analyses: a netlist solved many times, each time with new random draws."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def monte_carlo(
 ) -> SweepResult:
     """Solve a circuit `runs` times with fresh random draws: run k is the netlist as read with seed `seed + k`.
 
-    seed: None takes that of `.options seed=`, or 0. Runs with nearby seeds share draws: seed 1 and 2 all but one run.
-    A run whose draws make no circuit (a negative resistance) is a failed one. The other parameters are those of
-    `sweep`. Raises SettingsError, BackendUnavailable.
+    seed: by default that of `.options seed=`, or 0. Analyses with nearby seeds share draws: those with seed 1 and seed
+    2 share all but one run. A run whose draws give no valid circuit (a negative resistance) counts as failed. The other
+    parameters are those of `sweep`. Raises SettingsError, BackendUnavailable.
     """
     check_circuit(circuit, settings)
     clock = time.perf_counter()
@@ -64,7 +64,7 @@ def monte_carlo(
 
 
 class MonteCarloPlan(Plan):
-    """Runs with random draws of their own."""
+    """The runs of an analysis, each with its own random draws."""
 
     def __init__(
         self,

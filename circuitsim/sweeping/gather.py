@@ -1,4 +1,4 @@
-"""All chunks of an analysis: solved by one process or many, kept in a study, put together."""
+"""All chunks of an analysis: solved by one process or many, kept in a study, and put together."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ class Store(Protocol):
     """Keeps the chunks of one analysis of one circuit."""
 
     def begin(self, circuit: Circuit, facts: Mapping[str, Any], chunks: int) -> None:
-        """Get ready. SettingsError when what is kept there is of another circuit, or of other `facts`.
+        """Get ready. SettingsError when the chunks kept there are of another circuit, or of other `facts`.
 
-        Of fewer runs it may be: each run stays what it is.
+        They may be of fewer runs, as each run stays the same.
         """
 
     def load(self, k: int, points: int) -> Points | None:
-        """Chunk k; None when it is not kept, or not whole, with so many points."""
+        """Chunk k; None when it is not kept, is damaged, or does not have this number of points."""
 
     def save(self, k: int, found: Points) -> None:
-        """Keep it. SettingsError when that cannot be."""
+        """Keep chunk k. SettingsError when that is not possible."""
 
 
 def solve_plan(
     plan: Plan, clock: float, progress: Progress | None, workers: int, scheduler: str | None, study: Store | None
 ) -> SweepResult:
-    """Solve all chunks that are not kept, and put them together. `clock`: when the analysis was begun."""
+    """Solve all chunks that are not kept yet, and put all together. `clock`: when the analysis began."""
     processes.check(workers, scheduler)
     check_progress(progress)
     if plan.backend is not None and (workers > 1 or scheduler is not None):
@@ -75,7 +75,7 @@ def solve_plan(
 
 
 class Gathered:
-    """The points of all chunks, as they come."""
+    """The points of all chunks, collected as they come."""
 
     def __init__(self, plan: Plan, progress: Progress | None) -> None:
         self.plan, self.progress = plan, progress
@@ -84,7 +84,7 @@ class Gathered:
         self.done = 0
 
     def add(self, k: int, chunk: Points) -> None:
-        """The points of chunk k."""
+        """Add the points of chunk k."""
         rows = self.plan.chunk(k)[1].ravel()
         for name, array in self.found.items():
             new = getattr(chunk, name)

@@ -1,6 +1,6 @@
-"""An analysis as chunks, which know nothing of each other and depend on the circuit and the analysis alone.
+"""An analysis as chunks, which are independent of each other and depend on the circuit and the analysis alone.
 
-So the results are the same bits in whatever order, and by however many processes, chunks are solved.
+So the results are bit-identical whatever the order, and the number of processes, in which chunks are solved.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ UNKNOWNS_ON_GPU = 140_000  # of a stack; what does not arrive there is eliminate
 
 
 def check_circuit(circuit: Circuit, settings: Settings | None) -> None:
-    """SettingsError for anything else, such as a Problem: an analysis makes circuits of its own."""
+    """SettingsError for anything but a Circuit (such as a Problem): an analysis makes its own circuits from it."""
     if settings is not None and not isinstance(settings, Settings):
         raise SettingsError(f"settings must be Settings(...), found {settings!r}")
     if not isinstance(circuit, Circuit):
@@ -59,8 +59,8 @@ def check_circuit(circuit: Circuit, settings: Settings | None) -> None:
 class Plan:
     """An analysis as chunks: what every process that solves some of them needs to know.
 
-    groups: (groups, rows) points, in the order in which they are solved. Those of a group make one batch, and all
-    groups of a chunk are solved one after another, each from the last solution, or, of one point each, side by side.
+    groups: (groups, rows) points, in the order in which they are solved. The points of a group make one batch. The
+    groups of a chunk are solved one after another, each from the last solution; groups of one point, side by side.
     """
 
     swept: tuple[Swept, ...] = ()
@@ -75,7 +75,7 @@ class Plan:
         groups: Ints,
         most_groups: int,
     ) -> None:
-        """`most_groups`: of a chunk."""
+        """`most_groups`: the most groups in a chunk."""
         self.circuit, self.settings, self.backend, self.saves = circuit, settings, backend, saves
         self.values, self.groups, self.most_groups = values, groups, most_groups
         count, rows = groups.shape
@@ -87,7 +87,7 @@ class Plan:
 
     @cached_property
     def chosen_backend(self) -> Backend | None:
-        """The backend for every chunk; None: `auto` chooses one for each."""
+        """The backend for every chunk; None: `auto` chooses one for each chunk."""
         if self.backend is not None or self.settings.backend == "auto":
             return self.backend
         return find_backend(self.settings.backend)
@@ -100,7 +100,7 @@ class Plan:
         return groups, self.groups[groups.start : groups.stop, columns]
 
     def solve(self, k: int) -> Points | CircuitError:
-        """A chunk; or why it is none."""
+        """The points of a chunk; or the error that stopped it."""
         groups, rows = self.chunk(k)
         runner = Runner(self.circuit, self.settings, self.chosen_backend, self.saves, rows.size)
         ends = 2 * (len(self.circuit.conductors) + sum(crossbar.g.size for crossbar in self.circuit.crossbars))
@@ -118,7 +118,7 @@ class Plan:
 
     @cached_property
     def stacks(self) -> Stacks:
-        """For points that are circuits of their own: they are solved by newton, where it can be."""
+        """Stacks for points that are circuits of their own: these are solved by newton where possible."""
         by_newton = self.settings.method != "bcd" and self.settings.dtype == "float64"
         name = self.backend.name if self.backend else self.settings.backend
         if not by_newton or name == "reference" or (name == "gpu" and gpu_newton.refusal(self.base)):
@@ -128,7 +128,7 @@ class Plan:
         return Stacks(self.base, self._together - 1, unknowns)
 
     def stack(self, variants: Sequence[Variant]) -> Circuit:
-        """The circuits of some variants of the netlist as one. NetlistError when one of them is at fault."""
+        """The circuits of some variants of the netlist as one. NetlistError when one of them is faulty."""
         if netlist := variants[0].revaluer.together(variants):
             return built(netlist, len(variants))
         circuits = [build_circuit(variant.netlist()) for variant in variants]
@@ -137,11 +137,11 @@ class Plan:
         return stacked(circuits)
 
     def solve_groups(self, groups: range, rows: Ints, runner: Runner) -> None:
-        """Solve groups, of each the points `rows[k]`; for the runner points are numbered from 0."""
+        """Solve groups, for each its points `rows[k]`; the runner numbers points from 0."""
         raise NotImplementedError
 
     def facts(self) -> dict[str, Any]:
-        """What the results depend on besides the circuit, as JSON can hold it."""
+        """What the results depend on besides the circuit, in a form that JSON can hold."""
         return {
             "settings": asdict(self.settings),
             "saved": labels_of(self.saves),
@@ -150,7 +150,7 @@ class Plan:
 
 
 def revaluer_of(circuit: Circuit) -> Revaluer:
-    """What evaluates the netlist of a circuit again. It has read all data files: workers need none.
+    """The Revaluer of a circuit's netlist. It has read all data files, so that workers need none.
 
     SettingsError when the circuit has values that were set after it was read: they would be lost.
     """

@@ -1,4 +1,4 @@
-"""What a sweep or a Monte Carlo analysis gives: its points, each with its certificate."""
+"""The result of a sweep or a Monte Carlo analysis: its points, each with its certificate."""
 
 from __future__ import annotations
 
@@ -34,26 +34,26 @@ _STATUS = f"<U{max(len(s.name) for s in Status)}"
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """What was found at some points: all of a sweep, or those of a chunk. Of what failed, what was reached, or NaN."""
+    """Results at all points of a sweep, or those of a chunk. A failed point has what was reached, or NaN."""
 
     voltages: Floats  # (points, nodes) V, in the order of circuit.nodes
     currents: Floats  # (points, sources) A, in the order of circuit.sources
     determined: Bools  # (nodes,) whether the voltage is unique at every point
-    left_out: Bools  # (nodes,) whether it is left out at some point (Settings.lenient)
+    left_out: Bools  # (nodes,) whether the node is left out at some point (Settings.lenient)
     ambiguous: Bools  # (sources,) whether the current is not unique at some point
-    ambiguous_others: tuple[str, ...]  # elements that are no sources of which that is so
-    saved: Floats  # (points, columns of saves): what is kept besides
+    ambiguous_others: tuple[str, ...]  # other elements whose currents are not unique at some point
+    saved: Floats  # (points, columns of saves): what else was kept
     saved_ambiguous: Bools  # (columns,) whether the value is not unique at some point
     saved_left_out: Bools  # (columns,) whether it is left out at some point
     islands: tuple[tuple[str, ...], ...]  # the nodes of each island that is left out at some point
-    notes: tuple[Note, ...]  # on each
+    notes: tuple[Note, ...]  # one on each island
     statuses: NDArray[np.str_]  # (points,) names of Status, or FAULT
     kcl_relative: Floats  # (points,) the largest relative KCL error; NaN without voltages
-    messages: Mapping[int, str]  # of the points that failed
-    method: str  # of the last point, and `why` it
+    messages: Mapping[int, str]  # for the points that failed
+    method: str  # for the last point, and `why`
     why: str
     backend: str
-    steps: int  # the most that any point took (Solution.steps)
+    steps: int  # the most for any point (Solution.steps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,9 +67,9 @@ class SweepResult(Points):
     (('V1',), array([0., 1., 2.]), array([0. , 0.5, 1. ]))
     """
 
-    circuit: Circuit  # as read: its names
+    circuit: Circuit  # as read; for its names
     swept: tuple[Swept, ...]  # the first varies fastest; none: Monte Carlo
-    values: Floats  # (points, n) volt, ampere, ohm, degree Celsius or as the parameter; Monte Carlo: (runs, 1) seeds
+    values: Floats  # (points, n) V, A, ohm, degree Celsius or the parameter's unit; Monte Carlo: (runs, 1) seeds
     saves: tuple[Save, ...]  # the columns of `saved`
     dtype: str
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class SweepResult(Points):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What each column of `values` is."""
+        """What each column of `values` holds: the names of what is swept, or `seed`."""
         return tuple(s.name for s in self.swept) or ("seed",)
 
     @property
@@ -90,7 +90,7 @@ class SweepResult(Points):
 
     @property
     def saved_quantities(self) -> list[str]:
-        """What each column of `saved` is, a key of saved.UNITS."""
+        """The quantity in each column of `saved`, a key of saved.UNITS."""
         return quantities_of(self.saves)
 
     @property
@@ -100,11 +100,11 @@ class SweepResult(Points):
 
     @property
     def failed(self) -> Ints:
-        """The points without a certified answer."""
+        """The numbers of the points without a certified answer."""
         return np.flatnonzero(self.statuses != Status.SOLVED.name)
 
     def voltage(self, name: str) -> Floats:
-        """The voltage of a node at all points, (points,), of a range of nodes (points, nodes), V.
+        """The voltage of a node at all points, (points,), or of a range of nodes, (points, nodes), V.
 
         NetlistError for an unknown node.
         """
@@ -115,18 +115,18 @@ class SweepResult(Points):
     def current(self, name: str) -> Floats:
         """The current through an element at all points, A, from its first node to its second.
 
-        (points,), of an array, or of a range of its members, (points, members). Of voltage sources (V, E, H), shorts
-        and inductors, and of what `saves`, or a .save card, asked for by i(NAME) or @NAME[i]. SettingsError for others,
-        NetlistError for an unknown element.
+        Shape (points,); for an array, or a range of its members, (points, members). Available for voltage sources (V,
+        E, H), shorts and inductors, and for what `saves`, or a .save card, requested as i(NAME) or @NAME[i].
+        SettingsError for others, NetlistError for an unknown element.
         """
         return self._kept(f"i({name})", f"@{name}[i]")
 
     def power(self, name: str) -> Floats:
-        """The power that an element absorbs at all points, W, if asked for by @NAME[p]; shapes as of `current`."""
+        """The power that an element absorbs at all points, W, if requested as @NAME[p]; shapes as for `current`."""
         return self._kept(f"@{name}[p]")
 
     def _kept(self, *forms: str) -> Floats:
-        """The columns that one of these expressions stands for."""
+        """The columns of the first of these expressions that was kept."""
         sources = self.currents.shape[1]
         places = {f"i({name})".lower(): k for k, name in enumerate(self.circuit.source_names)}
         places |= {label.lower(): sources + k for k, label in enumerate(self.saved_labels)}
@@ -141,7 +141,7 @@ class SweepResult(Points):
         return np.stack(taken, axis=1) if len(found) > 1 or ":" in forms[0] else taken[0].copy()
 
     def to_dataframe(self) -> pd.DataFrame:
-        """A line for each point, of pandas: what is swept (or the seed), voltages, currents, what is saved, status.
+        """A pandas data frame with a line for each point: swept values (or the seed), results, status.
 
         Columns: `names`, v(NODE), i(SOURCE), `saved_labels`, status, kcl_relative. Its `attrs` hold the units and the
         columns that are `not_unique`. BackendUnavailable without pandas.
@@ -152,16 +152,17 @@ class SweepResult(Points):
         return sweep_html(self)
 
     def plot(self) -> Figure:
-        """Curves over what is swept, or histograms of a Monte Carlo analysis: a figure of matplotlib.
+        """Curves over what is swept, or histograms of a Monte Carlo analysis: a matplotlib figure.
 
-        Of the `.output` nodes and what is saved; without these of all nodes. BackendUnavailable without matplotlib.
+        It shows the `.output` nodes and what is saved, or, without these, all nodes. BackendUnavailable without
+        matplotlib.
         """
         from circuitsim.plot import sweep_figure
 
         return sweep_figure(self)
 
     def point(self, index: int) -> str:
-        """A point in words: `V1 = 0.5, temp = 27`. SettingsError when there is none of this number, from 0."""
+        """A point in words: `V1 = 0.5, temp = 27`. Points count from 0; SettingsError if there is no such point."""
         if not 0 <= whole("point", index) < len(self.values):
             raise SettingsError(f"no point {index}: there are {len(self.values)}, counted from 0")
         numbers = self.values[index].tolist()
@@ -169,7 +170,7 @@ class SweepResult(Points):
 
 
 def unknown_points(circuit: Circuit, saves: tuple[Save, ...], count: int) -> dict[str, NDArray[Any]]:
-    """The arrays of Points, for `count` points of which nothing is known."""
+    """The arrays of Points, for `count` points about which nothing is known yet."""
     nodes, sources, columns = len(circuit.nodes), len(circuit.sources), sum(map(len, saves))
     if count * columns > MOST_SAVED:
         raise SettingsError(f"{columns:,} values to save at {count:,} points are more than {MOST_SAVED:,}; save less")

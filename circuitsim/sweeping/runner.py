@@ -1,4 +1,4 @@
-"""The points of one chunk, solved one after another, as batches or side by side, each from the last solution."""
+"""The points of one chunk, solved one after another, as batches or side by side, starting from the last solution."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _BATCH_ROW = re.compile(r" \(batch row \d+\)")  # means nothing here: how points
 
 
 class Runner:
-    """Solves the points of a chunk, which are numbered from 0, and keeps what came out."""
+    """Solves the points of a chunk, which are numbered from 0, and keeps the results."""
 
     def __init__(
         self, circuit: Circuit, settings: Settings, backend: Backend | None, saves: tuple[Save, ...], count: int
@@ -64,7 +64,7 @@ class Runner:
     def solve(self, rows: Ints, problem_of: Callable[[Ints], Problem]) -> None:
         """Solve the points `rows` as one batch; where some have no solution, or overflow, find them by halving.
 
-        When lenient, an island without a solution is left out, at the points where it has none.
+        When lenient, an island without a solution is left out at the points where it has none.
         """
         while True:
             problem = None
@@ -104,10 +104,10 @@ class Runner:
         stack_of: Callable[[Sequence[T]], Circuit],
         stacks: Stacks,
     ) -> None:
-        """Solve points that are circuits of their own: the first alone, from its solution the others side by side.
+        """Solve points that are circuits of their own: the first alone, then, from its solution, the others together.
 
-        circuit_of  makes the circuit of a point, of its row and what it is given as; None where it has told a fault
-        stack_of    makes those of several as one; NetlistError where one is at fault
+        circuit_of  makes the circuit of a point from its row and what it is given as; None if it has reported a fault
+        stack_of    makes one circuit from several such, side by side; NetlistError if one of them is faulty
         """
 
         def one(point: tuple[int, T]) -> None:
@@ -138,9 +138,9 @@ class Runner:
         solve_in_shares(points, stacks.size, many, one)
 
     def _without_island(self, rows: Ints, problem: Problem, error: TopologyError) -> Callable[[Ints], Problem] | None:
-        """When lenient, the problem at these points, or some, without the island an error names; None where it stays.
+        """When lenient, the problem at any of these points without the island that an error names; None if it stays.
 
-        It stays, too, when the currents into the island are not the same at all these points.
+        It also stays when the currents into the island are not the same at all these points.
         """
         circuit = problem.circuit
         s, nodes = circuit.current_sources, [circuit.netlist.node(name) for name in error.nodes]
@@ -160,7 +160,7 @@ class Runner:
         return at
 
     def fault(self, row: int, error: NetlistError) -> None:
-        """A point that cannot be solved."""
+        """Record why a point cannot be solved."""
         self.messages[row] = str(error).split("\n")[0]
 
     def _keep(self, rows: Ints, solution: Solution) -> None:
@@ -194,7 +194,7 @@ class Runner:
         found["saved_left_out"] |= unstacked_groups(saved.left_out[None], copies, sizes).any(axis=0)
 
     def points(self) -> Points:
-        """What was found."""
+        """The results of the chunk."""
         return Points(
             **self.found,
             ambiguous_others=tuple(self.others),
@@ -209,5 +209,5 @@ class Runner:
 
 
 def source_keys(circuit: Circuit) -> Ints:
-    """A number for the element of each source."""
+    """A number that identifies the element of each source."""
     return circuit.sources.row * len(KINDS) + circuit.sources.kind

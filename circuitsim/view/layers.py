@@ -1,6 +1,6 @@
 """The layered view of a circuit that reads pictures: sources of pixels, then crossbar after crossbar.
 
-`training.layers` asks more of a circuit, because it learns; here a chain of crossbars is enough.
+`training.layers` requires more of a circuit, because it learns; here a chain of crossbars is enough.
 """
 
 from __future__ import annotations

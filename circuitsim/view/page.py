@@ -1,4 +1,4 @@
-"""The page as text: for the server, with its assets beside it, or as one file that holds them all, and the answers."""
+"""The page as text: for the server, with separate assets, or as one file that contains these and the answers."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _add_curves(session: Session, card: int, answers: dict[str, Any]) -> None:
 
 
 def export(session: Session, path: Path) -> list[str]:
-    """Write the page into one file, whole or not at all; what had to be left out. SettingsError if it cannot be."""
+    """Write the page to one file, whole or not at all; returns what had to be left out. SettingsError if it cannot."""
     page, left_out = exported_page(session)
     with replacing(path, "w") as out:
         out.write(page)

@@ -1,4 +1,4 @@
-"""What the page draws: nodes, groups of nodes, crossbars and elements, few enough for a browser whatever the circuit.
+"""What the page draws: nodes, groups of nodes, crossbars and elements, few enough for a browser with any circuit.
 
 A vertex is a node, a group (a long side of a crossbar), a crossbar, or ground. An edge is an element, or the members of
 an array that join the same two vertices. Circuits beyond the limits are drawn in part: what is near a node.
@@ -122,8 +122,8 @@ class Drawing:
         where = np.full(self.count, -1)
         where[chosen] = np.arange(np.count_nonzero(chosen))
         hidden = np.zeros(self.count, np.int64)
-        for ends in (self.edge_a, self.edge_b):
-            np.add.at(hidden, ends, ~drawn)
+        np.add.at(hidden, self.edge_a, ~drawn)
+        np.add.at(hidden, self.edge_b, ~drawn & (self.edge_a != self.edge_b))  # once where both ends are at one vertex
         vertices = [self._vertex(k, int(hidden[k])) for k in np.flatnonzero(chosen).tolist()]
         edges = [self._edge(k, where) for k in np.flatnonzero(drawn).tolist()]
         wires = [(int(where[x]), int(where[y]), side) for x, y, side in self.wires.tolist() if chosen[x] and chosen[y]]

@@ -1,8 +1,8 @@
-"""The server of the live page: on 127.0.0.1 only, for those who know the token, nothing but the page and its answers.
+"""The server of the live page: on 127.0.0.1 only, for those with the token, only the page and its answers.
 
-Every request must name this server as its host (no other site's name can be made to point here), and bear the token in
-its path. Questions are JSON objects by POST; their values are checked before anything is computed. No path is ever
-taken from a request to a file: assets are looked up by name among those of the page.
+Every request must name this server as its host (so no other site's name can be made to point here), and have the token
+in its path. Questions are JSON objects by POST; their values are checked before anything is computed. No path in a
+request is ever used as a file path: assets are looked up by name among those of the page.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class PageServer(ThreadingHTTPServer):
         self.server_name, self.server_port = HOST, int(self.server_address[1])
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that goes away in the middle of an answer is no error."""
+        """A browser that disconnects during an answer is not an error."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 

@@ -1,8 +1,7 @@
-"""What the page asks for, as JSON objects: the circuit, its answer for changed values, what belongs to a part of it.
+"""What the page requests, as JSON objects: the circuit, its answer for changed values, what belongs to a part of it.
 
-One circuit is prepared; every question brings the changes that it is about, so nothing is remembered between questions
-but the last solutions. One question at a time is solved, and beside it one sweep. Volts, amperes, siemens, ohms, watts,
-seconds.
+One circuit is prepared; every question includes its changes, so only the last solutions are remembered between
+questions. One question is solved at a time, and one sweep beside it. Volts, amperes, siemens, ohms, watts, seconds.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ _UNITS = {"V": "V", "I": "A", "R": "Ω", "E": "V/V", "F": "A/A", "G": "S", "H": 
 
 
 class Session:
-    """What the page of a circuit is told.
+    """Answers the questions of a circuit's page.
 
     >>> from circuitsim.build import parse
     >>> session = Session(parse("divider\\nV1 in 0 10\\nR1 in out 1k\\nR2 out 0 1k"))

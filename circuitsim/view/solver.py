@@ -1,4 +1,4 @@
-"""A circuit that takes changes: prepared once, solved again for other values, points of a sweep, pictures."""
+"""A circuit that can be changed: prepared once, solved again for other values, points of a sweep, pictures."""
 
 from __future__ import annotations
 

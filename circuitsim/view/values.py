@@ -1,4 +1,4 @@
-"""The numbers of a solution at what is drawn, as lists that JSON takes."""
+"""The numbers of a solution for what is drawn, as lists for JSON."""
 
 from __future__ import annotations
 

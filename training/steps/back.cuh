@@ -1,4 +1,4 @@
-// Back-propagation: SWEEPS whose voltages are kept on a tape, and the adjoints of all their exact steps, backwards.
+// Back-propagation: SWEEPS sweeps with their voltages kept on a tape, then the adjoints of all exact steps, backwards.
 
 #include "sweeps.cuh"
 

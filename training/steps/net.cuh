@@ -1,5 +1,5 @@
 // A layered netlist on a GPU: where its conductances, voltages and currents are, in shared memory and outside. All sizes
-// are known when this is compiled, so that a place in shared memory is a number.
+// are known at compile time, so that addresses in shared memory are constants.
 
 #include "threads.cuh"
 

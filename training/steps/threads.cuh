@@ -1,4 +1,4 @@
-// What threads do together: numbers in fours, sums over the lanes of a warp, meetings of all blocks.
+// What threads do together: numbers in fours, sums over the lanes of a warp, barriers of all blocks.
 
 typedef long long integer;
 

@@ -1,4 +1,4 @@
-// The update of a step joined to the sums of the next: conductances are passed through once, biases are learned.
+// The update of a step together with the sums of the next, in one pass over the conductances; and the update of biases.
 
 #include "back.cuh"
 
