@@ -63,10 +63,7 @@ def find_layers(problem: Problem) -> Layers | None:
         return None
     chain, at = [], inputs
     left = list(range(len(c.crossbars)))
-    while True:
-        following = [k for k in left if np.array_equal(c.crossbars[k].rows, at)]
-        if not following:
-            break
+    while following := [k for k in left if np.array_equal(c.crossbars[k].rows, at)]:
         left.remove(following[0])
         chain.append(following[0])
         at = c.crossbars[following[0]].cols

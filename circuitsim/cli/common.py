@@ -26,6 +26,7 @@ EXIT_CODES = (
     "certificate; 70 a defect of circuitsim; 130 interrupted, 143 or 129 ended by SIGTERM or SIGHUP."
 )
 
+RUNS = click.IntRange(1, 10_000_000)  # analyses.MAX_POINTS, which would load NumPy for every `--help`
 LENIENT = "Leave out, with a warning, islands into which sources drive a current that cannot flow out"
 
 

@@ -10,6 +10,7 @@ import click
 
 from circuitsim.cli.common import (
     EXIT_CODES,
+    RUNS,
     busy,
     check_points,
     exit_if_failed,
@@ -64,7 +65,7 @@ Examples:
     "--row", type=click.IntRange(0), default=0, show_default=True, metavar="K", help="Which row of a batch to draw."
 )
 @click.option("--dc", metavar="'SRC START STOP STEP [SRC2 ...]'", help="Draw this sweep, as `sweep` runs it.")
-@click.option("--runs", type=click.IntRange(1, 10_000_000), metavar="N", help="Draw N Monte Carlo runs.")
+@click.option("--runs", type=RUNS, metavar="N", help="Draw N Monte Carlo runs.")
 @seed_option
 @click.option("--save", "saves", multiple=True, metavar="EXPR,...", help="Draw i(r1), @r1[p], ... of a sweep, too.")
 @click.option("--dpi", type=click.IntRange(20, 1200), default=150, show_default=True, help="Resolution of a .png.")

@@ -14,6 +14,7 @@ import click
 from circuitsim.cli.common import (
     EXIT_CODES,
     MOST_WARNINGS,
+    RUNS,
     check_outputs,
     check_points,
     exit_if_failed,
@@ -52,7 +53,7 @@ Examples:
 )
 @click.option(
     "--runs",
-    type=click.IntRange(1, 10_000_000),
+    type=RUNS,
     metavar="N",
     help="Monte Carlo: N operating points, each with fresh draws of the random functions; .dc cards are not run.",
 )
