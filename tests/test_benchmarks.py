@@ -345,3 +345,16 @@ def test_command_refuses_a_file_that_it_could_not_write(tmp_path: Path) -> None:
     result = CliRunner().invoke(benchmarks.main, ["--json", str(benchmarks.RESULTS)])
     assert result.exit_code == 2
     assert "is the file for the points of the ladders" in result.output and "quick ..." not in result.output
+
+
+@pytest.mark.usefixtures("fake_suite")
+def test_command_that_is_interrupted_keeps_what_it_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(options: Options) -> list[Row]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(benchmarks.BENCHMARKS, "broken", interrupted)
+    saved = tmp_path / "out.json"
+    result = CliRunner().invoke(benchmarks.main, ["--json", str(saved)])
+    assert result.exit_code == 130
+    assert "speed" in result.stdout
+    assert [row["benchmark"] for row in json.loads(saved.read_text())["rows"]] == ["quick"]

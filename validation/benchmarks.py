@@ -20,6 +20,7 @@ from rich.table import Table
 
 from circuitsim import CircuitError, SettingsError, __version__
 from circuitsim.backends.cpu import cores
+from circuitsim.io.commands import HELP_NAMES, Command
 from circuitsim.io.files import check_target
 from circuitsim.spice.ngspice import ngspice_version
 from validation.measure import NGSPICE, BenchmarkError, Options, Row, Target, save_json
@@ -30,25 +31,32 @@ from validation.suite import BENCHMARKS
 _WIDTH = 160  # of the table when it does not go to a terminal
 
 
-@click.command()
+@click.command(cls=Command, context_settings=HELP_NAMES)
 @click.option(
     "--only", "names", multiple=True, type=click.Choice(list(BENCHMARKS)), help="Run only this one. Repeatable."
 )
-@click.option("--json", "target", type=click.Path(path_type=Path, dir_okay=False), help="Also save the rows here.")
+@click.option(
+    "--json", "target", type=click.Path(path_type=Path, dir_okay=False), help="Also save the rows here as they come."
+)
 @click.option("--quick", is_flag=True, help="Leave out the slow peers.")
 @click.option("--with-ngspice", is_flag=True, help="Also run ngspice where it takes minutes.")
 def main(names: tuple[str, ...], target: Path | None, quick: bool, with_ngspice: bool) -> None:
-    """Measure circuitsim's speed and memory, and compare with its targets and its peers."""
+    """Measure circuitsim's speed and memory, and compare with its targets and its peers.
+
+    Ctrl-C ends it with the table of what has been measured.
+    """
     if target is not None:
         _check_target(target)
     options = Options(quick, with_ngspice)
     rows: list[Row] = []
-    for name in names or BENCHMARKS:
-        click.echo(f"{name} ...", err=True)
-        rows += run_one(name, options)
-    print_table(rows, Console(width=None if sys.stdout.isatty() else _WIDTH))
-    if target is not None:
-        save_json(report(rows), target)
+    try:
+        for name in names or BENCHMARKS:
+            click.echo(f"{name} ...", err=True)
+            rows += run_one(name, options)
+            if target is not None:
+                save_json(report(rows), target)
+    finally:  # when it is interrupted, too
+        print_table(rows, Console(width=None if sys.stdout.isatty() else _WIDTH))
 
 
 def _check_target(target: Path) -> None:
