@@ -540,6 +540,11 @@ def test_large_circuits_are_shown_in_part(visit: Any) -> None:
         seen.page.locator("#selection h3", has_text="node n0_0").wait_for()
 
 
+def test_where_only_elements_are_left_out_the_page_says_so(visit: Any) -> None:
+    with visit(cs.parse("parallel\nV1 a 0 1\nRa[0:3999] a b 1\nR1 b 0 1\n")) as seen:
+        assert "All nodes are drawn, but not all elements" in seen.text("#part")
+
+
 # -- pictures drawn by hand --------------------------------------------------------------------------------------------
 
 

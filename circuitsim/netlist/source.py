@@ -23,6 +23,8 @@ _INCLUDES = (".include", ".inc", ".lib")  # a `.lib` with one word opens a secti
 _COMMENT = re.compile(r"\"[^\"]*(?:\"|$)|'[^']*(?:'|$)|;|//|(?:^|(?<=[ \t,]))\$")
 _SEMICOLON = re.compile(rb"\n[ \t]*;")  # a comment line
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_ESCAPE = "escape character of a terminal sequence"
+_REFUSED = ((b"\0", "NUL byte"), *((c.encode(), _ESCAPE) for c in "\x1b\x90\x9b\x9d"))  # ESC, DCS, CSI, OSC
 
 
 class Card(NamedTuple):
@@ -112,8 +114,8 @@ def check_text(data: bytes, path: str) -> bytes:
 
     Refuses bytes that are not UTF-8 text, and escape sequences for terminals, naming the byte offset.
     """
-    for byte, name in ((b"\0", "NUL byte"), (b"\x1b", "escape character of a terminal sequence")):
-        if (offset := data.find(byte)) >= 0:
+    for character, name in _REFUSED:
+        if (offset := data.find(character)) >= 0:
             line = data.count(b"\n", 0, offset) + 1
             raise NetlistError(f"byte offset {offset}: {name}; save the netlist as plain UTF-8 text", At(path, line))
     if not data.isascii():

@@ -24,6 +24,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 MOST_VERTICES, MOST_EDGES = 1200, 2500  # drawn at once
+MOST_PARALLEL = 20  # edges drawn between the same two vertices; a browser takes minutes for thousands
 NEAR = 120  # vertices drawn around a node of a circuit that has more
 WIDE = 32  # lines of a crossbar's side that are drawn one by one
 _GROUNDS = 4  # neighbours of ground up to which it is one vertex; beyond, each neighbour has a ground of its own
@@ -63,6 +64,7 @@ class Scene:
     wires: tuple[tuple[int, int], ...]
     positions: Floats  # (vertices, 2)
     whole: bool  # whether all of the circuit is in it
+    all_nodes: bool  # whether all its nodes are
 
 
 class Drawing:
@@ -93,8 +95,9 @@ class Drawing:
 
     @property
     def whole(self) -> bool:
-        """Whether all of it can be drawn at once."""
-        return self.count <= MOST_VERTICES and self.n_edges + len(self.wires) <= MOST_EDGES
+        """Whether all vertices can be drawn at once, and all edges but those beyond MOST_PARALLEL."""
+        edges = np.count_nonzero(self._turn < MOST_PARALLEL)
+        return self.count <= MOST_VERTICES and int(edges) + len(self.wires) <= MOST_EDGES
 
     def vertex(self, node: int) -> int:
         """The vertex that stands for a node."""
@@ -127,7 +130,7 @@ class Drawing:
         vertices = [self._vertex(k, int(hidden[k])) for k in np.flatnonzero(chosen).tolist()]
         edges = [self._edge(k, where) for k in np.flatnonzero(drawn).tolist()]
         wires = [(int(where[x]), int(where[y]), side) for x, y, side in self.wires.tolist() if chosen[x] and chosen[y]]
-        return _laid_out(self.circuit, vertices, edges, wires, bool(chosen.all() and drawn.all()))
+        return _laid_out(self.circuit, vertices, edges, wires, bool(drawn.all()), bool(chosen.all()))
 
     @cached_property
     def _turn(self) -> Ints:
@@ -139,8 +142,8 @@ class Drawing:
         return turn
 
     def _few(self, edges: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Of these edges the first between any two vertices, and others up to MOST_EDGES, evenly."""
-        found = np.flatnonzero(edges)
+        """Of these edges the first between any two vertices, and others up to MOST_PARALLEL and MOST_EDGES, evenly."""
+        found = np.flatnonzero(edges & (self._turn < MOST_PARALLEL))
         turn = self._turn[found]
         few = np.zeros_like(edges)
         few[found[np.argsort(turn, kind="stable")[: max(MOST_EDGES, np.count_nonzero(turn == 0))]]] = True
@@ -236,9 +239,15 @@ def _groups(circuit: Circuit) -> tuple[list[Ints], Ints]:
 
 
 def _laid_out(
-    circuit: Circuit, vertices: list[Vertex], edges: list[Edge], wires: list[tuple[int, int, int]], whole: bool
+    circuit: Circuit,
+    vertices: list[Vertex],
+    edges: list[Edge],
+    wires: list[tuple[int, int, int]],
+    all_edges: bool,
+    all_nodes: bool,
 ) -> Scene:
     """Give the vertices their places; ground with many neighbours becomes a vertex at each of them."""
+    whole = all_edges and all_nodes
     ground = next((k for k, v in enumerate(vertices) if v.kind == "ground"), -1)
     pairs = [(e.a, e.b) for e in edges] + [(box, v) for box, v, _ in wires]
     beside = {a + b - ground for a, b in pairs if ground in (a, b)} - {ground}
@@ -274,6 +283,7 @@ def _laid_out(
         tuple((where[box], where[v]) for box, v in wired),
         np.array([place[v] for v in kept]).reshape(-1, 2),
         whole,
+        all_nodes,
     )
 
 

@@ -141,6 +141,7 @@ class Session:
         c, scene = self.circuit, self._scene(centre)
         return {
             "whole": scene.whole,
+            "all_nodes": scene.all_nodes,
             "centre": centre,
             "vertices": [
                 {

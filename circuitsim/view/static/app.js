@@ -38,9 +38,11 @@ function showScene() {
   const part = el("part");
   part.hidden = state.scene.whole;
   const near = state.centre ?? "the first output, or the busiest node";
-  part.textContent =
-    `The circuit is too large to be drawn at once: this is the part near ${near}. Dashed nodes have ` +
-    "elements that are not drawn; choose one and centre the drawing there, or find a name.";
+  part.textContent = state.scene.all_nodes
+    ? "All nodes are drawn, but not all elements: where many join the same two nodes, some are left out. " +
+      "Dashed nodes have elements that are not drawn; find them by name."
+    : `The circuit is too large to be drawn at once: this is the part near ${near}. Dashed nodes have ` +
+      "elements that are not drawn; choose one and centre the drawing there, or find a name.";
 }
 
 // Draw what is near a node.

@@ -98,7 +98,7 @@ export async function showSelection(act) {
     facts(["Voltage", withUnit(answer.values.vertices[index], "V", 6)], ["Elements", `${own.length + v.hidden}`]),
     ...(own.length ? [made("table", {}, made("tbody", {}, ...rows))] : []),
   );
-  if (v.hidden > 0 && live)
+  if (v.hidden > 0 && live && !state.scene.all_nodes)
     box.append(
       made("button", {
         type: "button",
