@@ -132,12 +132,14 @@ class Circuit:
         """The present value of each element of a kind, (n,): R in S, V in V, I in A, the gain of controlled sources.
 
         Elements that are left out keep their value in the netlist; a conductance is infinite for shorts, 0 for opens.
-        In a batch, values are those of the first row.
+        In a batch, values are those of the first row. SettingsError for other kinds.
 
         >>> from circuitsim.build import parse
         >>> parse("divider\\nV1 in 0 10\\nR1 in out 1k\\nR2 out 0 2k").with_values({"R2": 0.25}).element_values("R")
         array([0.001, 0.25 ])
         """
+        if kind not in VALUE_OF:
+            raise SettingsError(f"element_values takes one of the kinds {', '.join(VALUE_OF)}; found {kind!r}")
         group, column, in_netlist = VALUE_OF[kind]
         values = self.netlist.tables[kind].values[in_netlist].copy()
         branches: Branches = getattr(self, group)

@@ -117,12 +117,15 @@ def _solve(
     in_order: bool,
 ) -> Solution:
     shape = (problem.batch, problem.n_free)
+    wanted = f"start must be {shape} finite numbers (batch, unknowns)"
     try:
         x = np.zeros(shape) if start is None else np.array(start, float)
-    except (TypeError, ValueError):
-        raise SettingsError(f"start must be {shape} finite numbers (batch, unknowns), found {start!r}") from None
-    if x.shape != shape or not np.isfinite(x).all():
-        raise SettingsError(f"start must be {shape} finite numbers (batch, unknowns), found shape {x.shape}")
+    except (TypeError, ValueError, OverflowError):
+        raise SettingsError(f"{wanted}, found {start!r}") from None
+    if x.shape != shape:
+        raise SettingsError(f"{wanted}, found shape {x.shape}")
+    if not np.isfinite(x).all():
+        raise SettingsError(f"{wanted}, found {x[~np.isfinite(x)][0]}")
     method, why = choose_method(problem, settings)
     carried = np.zeros((problem.batch, problem.topology.carrier_a.size))
     loose = np.zeros(problem.n_free + problem.circuit.active_voltages.size, bool)

@@ -140,6 +140,10 @@ def swept(**given: Any) -> cs.SweepResult:
         (lambda: cs.Settings(strict=1), "strict must be True or False, found 1"),  # type: ignore[arg-type]
         (lambda: cs.Settings(max_sweeps=True), "max_sweeps must be at least 1, and a whole number, found True"),
         (lambda: cs.solve(cs.parse(DIVIDER), start="a"), r"start must be \(1, 1\) finite numbers"),
+        (lambda: cs.solve(cs.parse(DIVIDER), start=[[10**400]]), r"start must be \(1, 1\) finite numbers"),
+        (lambda: cs.solve(cs.parse(DIVIDER), start=[1.0]), r"\(batch, unknowns\), found shape \(1,\)"),
+        (lambda: cs.solve(cs.parse(DIVIDER), start=[[np.nan]]), r"\(batch, unknowns\), found nan"),
+        (lambda: cs.parse(DIVIDER).element_values("D"), "one of the kinds R, V, I, E, F, G, H; found 'D'"),
         (lambda: cs.solve(cs.parse(DIVIDER), backend=3), "backend takes a Backend object, found 3"),  # type: ignore
         (lambda: cs.compile_problem(cs.parse(DIVIDER), lenient="x"), "lenient must be True or False, found 'x'"),  # type: ignore
         *(
