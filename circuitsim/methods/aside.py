@@ -30,7 +30,7 @@ from circuitsim.stack import (
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-_MOST_UNITS = 1_000  # unknowns: of larger circuits rows one by one, each from the row before it, take less time
+_MOST_UNITS = 1_000  # unknowns: larger circuits take less time row by row, each row from the one before it
 
 
 def worth_it(problem: Problem) -> bool:

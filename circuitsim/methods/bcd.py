@@ -20,13 +20,14 @@ from circuitsim.solution import Settings, Status
 Floats = NDArray[np.float64]
 
 _SETTLED = 10  # sweeps before which it is not worth asking whether only rounding is left
-# Sweeps before which the rate of convergence says nothing; and sweeps still to come at this rate that are, with another
-# method at hand, too many. With nonlinear branches a sweep solves an equation at each unit: it takes ten times as long.
+# Sweeps before which the rate of convergence says nothing; and how many more sweeps, predicted from this rate, are too
+# many where another method is available. With nonlinear branches a sweep solves an equation at each unit: it takes ten
+# times as long.
 _PATIENCE, _MOST_AHEAD = 200, 1000
 _PATIENCE_CURVED, _MOST_AHEAD_CURVED = 40, 100
-_TIGHTER = 1e-2  # tolerance, when voltages are not held
-_SURE = 0.8  # of the sweeps that a rate of convergence foretells
-_MAX_SHIFTS = 3  # one gives twice the digits; more help when the first voltages were not the nearest ones
+_TIGHTER = 1e-2  # factor of the tolerance, while KCL is met but voltages are not held (held.py)
+_SURE = 0.8  # share of the predicted sweeps that are taken without a check
+_MAX_SHIFTS = 3  # of kcl.shift: one gives twice the digits; more help when the first voltages were not the nearest ones
 
 
 def refusal(problem: Problem) -> str:
@@ -97,7 +98,7 @@ def solve_tile(
         residuals = check.certificate() if check.finite() and check.meets(tolerance) else None
         met = residuals is not None and residuals.kcl_relative <= tolerance
         if met:
-            tolerance, pace.hasty = tolerance * _TIGHTER, True  # should it not be enough
+            tolerance, pace.hasty = tolerance * _TIGHTER, True  # for further sweeps, if voltages are not held
         if not check.finite():
             status = Status.NONFINITE
         elif met and (held is None or held.settled(check, settings.tolerance)):
@@ -120,7 +121,7 @@ def solve_tile(
             continue
         if status is Status.SOLVED or (status is not Status.NONFINITE and not patient):
             return reached(residuals or check.certificate(), all_rows(rows, status))
-        full = check.full()  # nobody goes on from here: what fails, and how much
+        full = check.full()  # no other method goes on from here, so the failing rows are needed
         failing = full.failing(settings.tolerance)
         if held and full.finite():
             failing = sorted({*failing, *held.unsettled(full, settings.tolerance)})
@@ -136,14 +137,14 @@ class _Pace:
     def __init__(self, problem: Problem, rows: int, hasty: bool) -> None:
         curved = problem.topology.junctions.size > 0
         self.patience, self.most_ahead = (_PATIENCE_CURVED, _MOST_AHEAD_CURVED) if curved else (_PATIENCE, _MOST_AHEAD)
-        self.costly = rows * problem.n_free * problem.mean_degree > FULL_WORK  # looks are
+        self.costly = rows * problem.n_free * problem.mean_degree > FULL_WORK  # whether checks are
         self.hasty = hasty
-        self.earlier: tuple[int, float] | None = None  # sweeps and largest violation at an earlier look
-        self.last: tuple[int, float] | None = None  # sweeps and a certain violation at the last one, where it is costly
-        self.ahead = 0  # sweeps that a look is not worth
+        self.earlier: tuple[int, float] | None = None  # sweeps and largest violation at an earlier check
+        self.last: tuple[int, float] | None = None  # sweeps and `certain` violation at the last check, where costly
+        self.ahead = 0  # sweeps to take before the next check
 
     def before_a_look(self, sweeps: int) -> int:
-        """How many sweeps to take now, after so many."""
+        """How many sweeps to take before the next check, after so many in all."""
         return max(1, sweeps // 8, self.ahead) if sweeps else 2
 
     def looked(self, sweeps: int, check: Look, tolerance: float) -> None:
@@ -152,7 +153,7 @@ class _Pace:
             return
         now = sweeps, check.certain
         self.ahead, self.last = _still_ahead(self.last, now, tolerance), now
-        if self.hasty:  # `slow` is asked in time
+        if self.hasty:  # a check when `slow` can first answer
             self.ahead = min(self.ahead, max(self.patience - sweeps, 0))
 
     def keep(self, sweeps: int, check: Look) -> None:
@@ -169,16 +170,16 @@ class _Pace:
         earlier = self.earlier
         if not self.hasty or earlier is None or sweeps < self.patience:
             return False
-        if not np.isfinite(check.worst):  # a unit through which nothing flows is not at rest: no rate at all
+        if not np.isfinite(check.worst):  # a violation at a unit through which nothing flows: there is no rate
             return True
         fall = np.log(earlier[1] / check.worst) / (sweeps - earlier[0]) if 0 < check.worst < earlier[1] else 0.0
         return bool(np.log(check.worst / tolerance) > self.most_ahead * fall)
 
 
 def _still_ahead(last: tuple[int, float] | None, now: tuple[int, float], tolerance: float) -> int:
-    """Sweeps to come before a look can find the tolerance met, at the rate since the last; at most half of those taken.
+    """Sweeps before which a check would not find the tolerance met, at the rate since the last check.
 
-    Both are (sweeps, a violation that some unit has for sure).
+    At most half of those taken. `last` and `now` are (sweeps, relative violation that some unit certainly has).
     """
     if last is None or not tolerance < now[1] < last[1]:
         return 0

@@ -31,14 +31,14 @@ from circuitsim.methods.outcome import Outcome
 Floats = NDArray[np.float64]
 
 _MOST_LEGS, _MOST_UNKNOWNS = 200, 20_000  # their matrices are dense
-_PATHS = 6
-_POINTS = 200  # of a path
-_ROUNDED = 1e-3  # kinks are rounded by that much; voltages are in units of the largest
-_CORRECTIONS = 5
-_NEAR = 1e-9  # a correction after which a point is on the curve
+_PATHS = 6  # starts of curves in the sources, before the curve in the gains
+_POINTS = 200  # of a curve
+_ROUNDED = 1e-3  # kinks are rounded within this distance, in units of _Curve.volts
+_CORRECTIONS = 5  # Newton steps from the predicted point to the curve
+_NEAR = 1e-9  # relative size of the correction after which a point is on the curve
 _STRAIGHT = 0.7  # cosine of the angle between the directions at two points: below, the step was too long
-_SHORTEST, _FIRST = 1e-7, 0.1  # steps
-_GAIN_STEP = 1e-6  # of the derivative by the gains
+_SHORTEST, _FIRST = 1e-7, 0.1  # arc lengths of a step
+_GAIN_STEP = 1e-6  # finite difference in q, for the derivative of _GainCurve
 _OUTSIDE = 1e8  # a curve that has gone so far does not come back
 
 
@@ -73,7 +73,7 @@ class _Curve:
         self.scale = 1.0 + np.abs(self.c) / self.volts
 
     def prepare(self, drive: Drive) -> None:
-        """What the network is beside its legs."""
+        """Compute c and Z of the module's equations, and what `_around` needs."""
         network = self.network
         self.solved = network.factor(1.0 / self.r)
         self.sides = network.sides(drive)[0]
@@ -82,13 +82,13 @@ class _Curve:
         self.z = np.array([network.across(u) for u in self.solved.solve(currents)]).T
 
     def _around(self, t: Floats) -> Floats:
-        """The unknowns of the network beside legs with these t, V."""
+        """The unknowns (size,) of the linear network for legs with t = v - r i, (legs,), V."""
         injected = self.sides + self.network.into((self.offset - t) / self.r)
         out: Floats = self.solved.solve(injected[None])[0]
         return out
 
     def at(self, s: Floats) -> tuple[Floats, Tangents]:
-        """The unknowns of the network, and the tangents of its legs."""
+        """The unknowns of the network at s (legs,), and the tangents of its legs there."""
         net, n = self.network, self.network.legs.n_junctions
         i, _, v, _ = self._legs(s)
         current, slope = np.where(s > 0, i, 0.0), np.where(self.live & (s > 0), net.rho, 0.0)
@@ -113,16 +113,17 @@ class _Curve:
         return (self.c + self.z @ (v - self.r * i) - v) / self.volts, self.z * (dv - self.r * di) - np.diag(dv)
 
     def points(self, start: Floats) -> Iterator[Floats | None]:
-        """Points of the curve that begins at s = start: near a solution where it passes q = 1, elsewhere None."""
+        """One item for each step along the curve from s = start: s near a solution where it passes q = 1, else None."""
         self.g0 = self._equations(start)[0]
         return self._followed(start)
 
     def _at(self, z: Floats) -> tuple[Floats, Floats]:
-        """What is 0 on the curve at z = (s, q), and its derivatives, (legs, legs + 1)."""
+        """The function that is 0 on the curve, at z = (s, q), (legs,), and its Jacobian, (legs, legs + 1)."""
         g, jacobian = self._equations(z[:-1])
         return g - (1.0 - z[-1]) * self.g0, np.column_stack([jacobian, self.g0])
 
     def _followed(self, start: Floats) -> Iterator[Floats | None]:
+        """The items of `points`: predictions along the tangent, each corrected to the curve; step lengths adapt."""
         z, length, upwards = np.append(start, 0.0), _FIRST, np.append(np.zeros(start.size), 1.0)
         tangent = self._tangent(z, upwards)
         for _ in range(_POINTS):
@@ -137,17 +138,17 @@ class _Curve:
             found, (before, after) = None, (z[-1] - 1.0, new[-1] - 1.0)
             if before * after < 0.0:
                 found = self._corrected(z + before / (before - after) * (new - z), upwards)
-                if found is None:  # it turns on the way there
+                if found is None:  # the curve turns on the way to q = 1
                     length /= 4.0
                     yield None
                     continue
-            elif abs(after) <= _NEAR < abs(before):  # it goes on there: what lies on it are solutions
+            elif abs(after) <= _NEAR < abs(before):  # the curve goes on within q = 1: its points are solutions
                 found = new
             yield None if found is None else found[:-1]
             z, tangent, length = new, ahead, 2.0 * length
 
     def _corrected(self, z: Floats, row: Floats) -> Floats | None:
-        """The point of the curve near z, in the plane across `row`; None: there is none."""
+        """The point of the curve near z in the plane normal to `row`; None if Newton's steps find none."""
         for _ in range(_CORRECTIONS):
             missed, jacobian = self._at(z)
             step = _solution(jacobian, row, np.append(-missed, 0.0))
@@ -159,7 +160,7 @@ class _Curve:
         return None
 
     def _tangent(self, z: Floats, before: Floats) -> Floats:
-        """The direction of the curve at z, that which goes on as `before`; NaN where it has none."""
+        """The unit tangent of the curve at z, the one in the direction of `before`; NaN where there is none."""
         found = _solution(self._at(z)[1], before, np.append(np.zeros(z.size - 1), 1.0))
         return found / np.linalg.norm(found)
 
@@ -172,7 +173,7 @@ class _GainCurve(_Curve):
         self.drive = drive
 
     def _with_gains(self, q: float) -> _Curve:
-        """The curve of that circuit, in the same units."""
+        """The equations of the circuit with q times its gains, in the same units."""
         problem, c = self.network.problem, self.network.problem.circuit
         scaled = replace(problem, circuit=replace(c, controlled=replace(c.controlled, gain=q * c.controlled.gain)))
         curve = copy(self)
@@ -181,7 +182,7 @@ class _GainCurve(_Curve):
         return curve
 
     def points(self, start: Floats) -> Iterator[Floats | None]:
-        """As those of the other curves."""
+        """See _Curve.points; the curve begins at a solution without gains, found as by _Curve."""
         first = _Curve.points(self._with_gains(0.0), start)
         at_rest = next((s for s in first if s is not None), None)
         return iter(()) if at_rest is None else self._followed(at_rest)
@@ -194,9 +195,9 @@ class _GainCurve(_Curve):
 
 
 def _solution(jacobian: Floats, row: Floats, sides: Floats) -> Floats:
-    """The step (s, q) for which the derivatives (legs, legs + 1), and row . (s, q), are `sides`; NaN: it overflows.
+    """The solution (s, q) of the equations with the matrix `jacobian` (legs, legs + 1) above `row`; NaN on overflow.
 
-    Where a loop of sources leaves currents open it is the shortest that comes nearest.
+    Where it is singular, as when a loop of sources leaves currents open, the least-squares one of least norm.
     """
     matrix = np.vstack([jacobian, row])
     out = np.full(sides.size, np.nan)
@@ -210,7 +211,10 @@ def _solution(jacobian: Floats, row: Floats, sides: Floats) -> Floats:
 
 
 def _resistances(network: Network) -> Floats:
-    """About what the linear network has between the ends of each leg, ohm: 1/g of both; 1 where there is nothing."""
+    """About the resistance of the linear network between the ends of each leg, (legs,), ohm: 1/g of its free ends.
+
+    g is all conductance at a unit; where a unit has none, the median of the others, or 1 S.
+    """
     diag = network.problem.values.diag
     usual = 1.0 / np.median(diag[diag > 0]) if (diag > 0).any() else 1.0
     padded = np.append(np.where(diag > 0, 1.0 / np.where(diag > 0, diag, 1.0), usual), 0.0)
@@ -219,7 +223,7 @@ def _resistances(network: Network) -> Floats:
 
 
 def _leg(law: Law, p: Floats, s: Floats, r: Floats, width: float) -> tuple[Floats, Floats, Floats, Floats]:
-    """i (A), di/ds (S), v (V), dv/ds of nonlinear branches at s (V): v + r i, but v for tanh and r i for sinh."""
+    """i (A), di/ds (S), v (V), dv/ds of nonlinear branches at s (V); s = v + r i, but v for tanh and r i for sinh."""
     if law is Law.TANH:
         i, di = branch_current(np.full(s.size, law), p, s)
         return i, di, s, np.ones(s.size)

@@ -28,11 +28,11 @@ from circuitsim.residual import Check
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-_MOST_MOVED = 1e3  # tolerances, of the largest voltage: corrections that sweeps may leave, which cannot do as well as
-# newton (polish.MOVES)
-_PATH_SWEEPS = 32  # for the resistances of paths: fewer than the longest path takes leave bounds that are too large
-_MOST_LOWERED = 8  # times that slopes are made smaller
-_BEYOND = 1.0 + 1e-9  # of a correction: past a knee to which it leads
+_MOST_MOVED = 1e3  # times tolerance times the largest voltage: corrections that sweeps may leave, which cannot do as
+# well as newton (polish.MOVES)
+_PATH_SWEEPS = 32  # to find the resistances of paths; with fewer than the longest path needs, bounds are too large
+_MOST_LOWERED = 8  # times that `_bound` lowers slopes
+_BEYOND = 1.0 + 1e-9  # factor of a correction that leads to a knee, to be just past it
 
 
 def hardly_moves(step: Floats, allowed: Floats) -> bool:
@@ -41,7 +41,7 @@ def hardly_moves(step: Floats, allowed: Floats) -> bool:
 
 
 class Held:
-    """The question for one reciprocal problem; its network, from `network`, is made when bounds do not answer it.
+    """Answers for one reciprocal problem; `network` makes its network, which is needed where bounds do not decide.
 
     Hold `network_lock` when working with the network, which keeps what it factored last.
     """
@@ -95,7 +95,7 @@ class Held:
         most = np.zeros(rows.size)
         for _ in range(_MOST_LOWERED):
             step = network.factor(slope).solve(rho[rows])
-            most = np.maximum(most, np.abs(step).max(axis=1, initial=0.0))  # of rho with signs any may be the largest
+            most = np.maximum(most, np.abs(step).max(axis=1, initial=0.0))  # a later step may be smaller: rho has signs
             a, k = (np.where(unit >= 0, step[:, unit], 0.0)[:, :n] for unit in (legs.a, legs.k))
             moved = np.abs(a - k) if rows.size == 1 else a + k  # of several rows rho has lost its signs
             moved = _BEYOND * moved

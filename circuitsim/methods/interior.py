@@ -29,14 +29,14 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 _MOST_STEPS = 80
-_FAR_INSIDE = 10.0  # times the voltages beyond the knees with all diodes conducting: the gaps at the start
-_ROUNDING = 1e-12  # of the largest voltage: these are none, then that is the measure
-_LESS = 0.995  # of the step at which a gap or a current would be 0
-_TELLING = 1e-2  # of m at the start: below, states mean something
-_LEAST = 1e-28  # of it: below, nothing more comes to light
-_RARER = 5  # steps, over this, until what failed is tried again
-_MOST_TRIES = 6  # to finish, by each guess
-_PULL, _LEAST_PULL = 0.1, 1e-12  # of the conductances at a unit: what draws it to its start, with m at first; the least
+_FAR_INSIDE = 10.0  # initial gaps, times the largest voltage from a knee in the first solution
+_ROUNDING = 1e-12  # times the largest voltage: if that voltage is smaller, the largest voltage itself is taken
+_LESS = 0.995  # share taken of the step at which a gap or a current would be 0
+_TELLING = 1e-2  # m, relative to the start, below which the states of the knees are tried
+_LEAST = 1e-28  # m, relative to the start, below which the method ends
+_RARER = 5  # states that failed at step n are tried again n / _RARER steps later
+_MOST_TRIES = 6  # calls of `finish` for each guess
+_PULL, _LEAST_PULL = 0.1, 1e-12  # conductances that draw units to their starts, relative to those there: first; least
 
 
 def follow_inside(
@@ -46,7 +46,7 @@ def follow_inside(
     the states. It is asked when they stay, and mean something.
     """
     way, vain = _Inside(network, drive, offset), set[bytes]()
-    only_states = not network.ideal.any()  # else currents matter, too: what failed may do later on
+    only_states = not network.ideal.any()  # of ideal diodes the currents matter, too: the same states may succeed later
     guesses = _Guess(lambda: way.conducts), _Guess(lambda: way.begins)
     for step in range(1, min(most, _MOST_STEPS) + 1):
         way.step()
@@ -67,25 +67,25 @@ def follow_inside(
 
 @dataclass
 class _Guess:
-    """Which knees conduct, as one of the ways to tell has it."""
+    """One of the indicators of which knees conduct, and how often its states were tried."""
 
     made: Callable[[], Bools]
-    states: bytes = b""
-    next_try: int = 1  # step
+    states: bytes = b""  # after the last step
+    next_try: int = 1  # not before this step
     tries: int = 0
 
 
 class _Knees(NamedTuple):
-    """Perfect diodes with resistances in series, which make up the legs: an ideal diode is one, a PWL branch two."""
+    """Perfect diodes, each in series with a resistance, that make up the legs: one an ideal diode, two a PWL branch."""
 
     leg: Ints  # (n,) the leg that each is part of
-    sign: Floats  # -1: from its second end to its first
-    volts: Floats  # where it begins to conduct
-    ohms: Floats  # of an ideal diode next to none
+    sign: Floats  # 1: conducts from the leg's first end to its second; -1: the reverse
+    volts: Floats  # V, forward voltage
+    ohms: Floats  # the resistance; of an ideal diode 1 / rho
 
 
 def _knees(network: Network, there: Bools) -> _Knees:
-    """Those of a network, but of legs that are not there, which have no offset."""
+    """The knees of a network; `there` is False for absent bounds, ideal legs that never conduct."""
     forward, volts, reverse, reverse_volts = network.params.T[:4]
     ahead = np.flatnonzero((forward > 0) & np.isfinite(volts))
     back = np.flatnonzero((reverse > 0) & np.isfinite(reverse_volts))
@@ -99,7 +99,7 @@ def _knees(network: Network, there: Bools) -> _Knees:
 
 
 class _Inside:
-    """Voltages u (size,); gaps and currents of the knees (n,), V and A, all of them > 0."""
+    """The iterates: unknowns u (size,); gaps (V) and currents (A) of the knees (n,), all of them > 0."""
 
     def __init__(self, network: Network, drive: Drive, offset: Floats) -> None:
         self.network, self.drive = network, drive
@@ -118,27 +118,27 @@ class _Inside:
         volts = _FAR_INSIDE * (past if past > _ROUNDING * size else size) or 1.0
         usual = float(self.around.mean()) if k.leg.size else 0.0
         self.gap, self.current = np.full(k.leg.size, volts), np.full(k.leg.size, volts * usual)
-        self.before = self.gap, self.current  # of the last step
-        self.power = volts * volts * usual  # W, of each knee at the start
-        self.left = 1.0  # the mean share of it
+        self.before = self.gap, self.current  # those before the last step
+        self.power = volts * volts * usual  # W, gap x current of each knee at the start
+        self.left = 1.0  # the present mean of gap x current, relative to `power`
 
     @property
     def conducts(self) -> Bools:
-        """The knees that rather have a current than a gap."""
+        """The knees whose current exceeds their gap times the conductance around them, (n,)."""
         found: Bools = self.current > self.around * self.gap
         return found
 
     @property
     def begins(self) -> Bools:
-        """The knees whose current grew beside their gap in the last step: the indicators of R. A. Tapia (1980).
+        """The knees whose ratio of current to gap grew in the last step, (n,): the indicators of R. A. Tapia (1980).
 
-        They tell where conductances around do not: a small one may be beyond a large one, in series.
+        They work where the conductances around mislead: behind a large one there may be a small one in series.
         """
         found: Bools = self.current * self.before[0] > self.gap * self.before[1]
         return found
 
     def tangents(self, on: Bools) -> Tangents:
-        """Those of the legs when these knees conduct."""
+        """The tangents of the legs when the knees `on` (n,) conduct."""
         k, legs, n = self.knees, self.offset.size, self.network.law.size
         v = self.network.across(self.u) + self.offset
         v[n:] = 0.0
@@ -159,6 +159,7 @@ class _Inside:
             self.network.damp(0.0)
 
     def _step(self) -> None:
+        """Mehrotra's predictor, a step to m = 0, and corrector, which aims at the m that this suggests."""
         _, gap, current, t = self._towards(0.0)
         might_be_left = self._left(self.gap + t * gap, self.current + t * current)
         aim = self.left * min((might_be_left / self.left) ** 3, 1.0)
@@ -169,7 +170,9 @@ class _Inside:
         self.left = self._left(self.gap, self.current)
 
     def _towards(self, power: Floats | float) -> tuple[Floats, Floats, Floats, float]:
-        """Newton's step to gap x current = power, W: u there, changes of gaps and currents, and how far it may go."""
+        """Newton's step to gap x current = power, W: u there, changes of gaps and currents, and the longest share of
+        the step, at most 1, at which all are >= 0.
+        """
         through = self.gap + self.knees.ohms * self.current
         slope, at_gap = self.current / through, power / through
         u = self._stepped(slope, at_gap + slope * (self._past(self.u) + self.gap))
@@ -179,7 +182,7 @@ class _Inside:
         return u, gap, current, min(_longest(self.gap, gap), _longest(self.current, current))
 
     def _stepped(self, slope: Floats, current: Floats) -> Floats:
-        """The solution of the linear network of tangents of these slopes, through these currents at u."""
+        """The solution of the linear network of the knees' tangents: `slope` (n,), S, with `current` (n,), A, at u."""
         u, leg, legs = self.u, self.knees.leg, self.offset.size
         v = self.network.across(u) + self.offset
         tangents = Tangents(
@@ -196,11 +199,12 @@ class _Inside:
         return self.knees.sign * v[self.knees.leg] - self.knees.volts
 
     def _left(self, gap: Floats, current: Floats) -> float:
+        """The mean of gap x current, relative to that at the start."""
         shares = gap * current / self.power
         return float(shares.mean()) if shares.size else 0.0
 
 
 def _longest(value: Floats, change: Floats) -> float:
-    """The step, at most 1, at which the first value comes to 0."""
+    """The largest t <= 1 for which value + t change >= 0 everywhere."""
     falls = change < 0
     return float(np.min(value[falls] / -change[falls], initial=1.0))

@@ -16,11 +16,11 @@ from circuitsim.methods.network import Network
 
 Floats = NDArray[np.float64]
 
-NO_DROP = 64 * float(np.finfo(np.float64).eps)  # of the largest voltage: differences that are none
-_FAINT = 1e-12  # of the largest current of a row: none (gpu_newton.py has it, too)
-SPENT = 1e-2  # of the current that a leg had: hardly any (kernels.cu has it and the next, too)
-MOST_SPENT = 1e12  # A: what is left of more is rounding
-NEAR = 1e-4  # of their current: tangents closer to their legs than this are worth a certificate
+NO_DROP = 64 * float(np.finfo(np.float64).eps)  # times the largest voltage: smaller differences are rounding
+_FAINT = 1e-12  # times the largest current of a row: smaller ones count as 0 (gpu_newton.py has it, too)
+SPENT = 1e-2  # times the current that a leg had: less is hardly any (kernels.cu has it and the next, too)
+MOST_SPENT = 1e12  # A: beyond, such a rest is rounding
+NEAR = 1e-4  # relative error of the tangents' currents: once all are below, the certificate is worth computing
 
 
 def first_voltages(network: Network, v: Floats, warm: bool) -> Floats:
@@ -34,9 +34,9 @@ def first_voltages(network: Network, v: Floats, warm: bool) -> Floats:
 
 
 def near(i: Floats, line: Floats, rounding: Floats) -> NDArray[np.bool_]:
-    """In which rows tangents give nearly the currents (rows, legs) that their legs have, (rows,).
+    """In which rows the tangents' currents `line` nearly equal the laws' currents i, (rows, legs), A; (rows,).
 
-    `rounding` (rows, legs): currents that are none, A.
+    `rounding` (rows, legs): what the rounding of the voltages may change in the currents, A.
     """
     largest = np.abs(i).max(axis=-1, initial=0.0, keepdims=True)
     return np.asarray((np.abs(i - line) <= NEAR * np.abs(i) + np.maximum(_FAINT * largest, rounding)).all(axis=-1))
@@ -48,7 +48,7 @@ def largest_voltages(x: Floats, fixed: Floats) -> Floats:
 
 
 def _knee(law: NDArray[np.int8], params: Floats) -> Floats:
-    """Where a junction's current is N Vt / (sqrt(2) x 1 ohm), or that of ISR is: SPICE's critical voltage; else 0."""
+    """SPICE's critical voltages (V): where IS, or ISR, carries N Vt / (sqrt(2) x 1 ohm); 0 for other laws."""
     volts = _critical(params[:, IS], params[:, NVT])
     volts = np.where(params[:, ISR] > 0, np.minimum(volts, _critical(params[:, ISR], params[:, NR_VT])), volts)
     return np.where((law == Law.SHOCKLEY) & np.isfinite(volts), np.maximum(volts, 0.0), 0.0)
@@ -61,7 +61,7 @@ def _critical(saturation: Floats, nvt: Floats) -> Floats:
 
 
 def _broken(law: NDArray[np.int8], params: Floats) -> Floats:
-    """The same of the reverse branch, where it breaks down; 0 for other laws."""
+    """The voltage (V) of the knee of the reverse breakdown, the mirrored forward knee beyond -BV; 0 for other laws."""
     far = np.maximum(params[:, BV], 3.0 * params[:, NVT]) + _knee(law, params)
     return np.where(law == Law.SHOCKLEY, -far, 0.0)
 

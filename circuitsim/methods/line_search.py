@@ -21,11 +21,11 @@ from circuitsim.methods.outcome import Outcome
 
 Floats = NDArray[np.float64]
 
-_MOST_STEPS = 2000  # where rounding hides the minimum the steps go on for ever
-_FEWEST, _A_LEG = 100, 10  # where there are few legs: no more than so many, and so many for each
+_MOST_STEPS = 2000  # where rounding hides the minimum the steps would go on for ever
+_FEWEST, _A_LEG = 100, 10  # with few legs at most so many steps, and so many more for each leg
 _MOST_STILL = 20  # steps in a row in which nothing but lam moves
-_RARER = 10
-_STEEPEST = 1e12  # slope of a tangent, in units of the largest conductance
+_RARER = 10  # after a failure at step n, `finish` is called again n / _RARER steps later
+_STEEPEST = 1e12  # largest slope of a tangent, in units of the largest conductance
 
 
 def minimise(
@@ -78,7 +78,7 @@ def _legs(network: Network, v: Floats, lam: Floats) -> tuple[Floats, Floats]:
 
 
 def _along(network: Network, drive: Drive, u: Floats, d: Floats, v: Floats, lam: Floats) -> Callable[[float], float]:
-    """The derivative of the co-content along d, as a function of the step; W per volt of the largest in d."""
+    """The derivative of the co-content along d, as a function of the step, in W per volt of the largest entry of d."""
     largest = float(np.abs(d).max(initial=0.0)) or 1.0
     unit = d / largest  # d itself may be so long that its square overflows
     dv = network.across(unit)
@@ -96,7 +96,7 @@ def _along(network: Network, drive: Drive, u: Floats, d: Floats, v: Floats, lam:
 
 
 def _minimum(derivative: Callable[[float], float]) -> float:
-    """The step at which an increasing derivative crosses 0; 0 when the direction is useless.
+    """The step at which an increasing derivative crosses 0; 0 when it is not negative at 0.
 
     By Brent's method, to rounding where it is smooth, else as near as a hundred evaluations lead.
     """

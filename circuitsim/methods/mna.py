@@ -27,8 +27,8 @@ from circuitsim.residual import ROUNDING, Check
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-_CONTRADICTS = 1e-9  # of the terms of equations: what their sum may miss 0 by for rounding
-_DENSE = 100  # unknowns that LAPACK solves sooner than SuperLU
+_CONTRADICTS = 1e-9  # relative to the terms in a sum of equations: how far rounding may leave it from 0
+_DENSE = 100  # unknowns up to which LAPACK is faster than SuperLU
 _MOST_EXACT = 100  # unknowns, and legs, of networks whose equations are compared in rational arithmetic
 
 
@@ -49,13 +49,13 @@ class MnaNetwork(Network):
         self.size = problem.n_free + self.fixed_voltage.size
         column = np.full(len(s), -1, np.int64)
         column[self.fixed_voltage] = problem.n_free + np.arange(self.fixed_voltage.size)
-        self.control = np.append(column, -1)[c.active_control]  # column of the current that controls it
+        self.control = np.append(column, -1)[c.active_control]  # column of the current that controls each, or -1
         self.stamps = self._stamps(column)
         value, *at = self.stamps
         self.matrix = sparse.csr_array((value, tuple(at)), shape=(self.size, self.size))
 
     def units_at_bounds(self, slope: Floats) -> tuple[Ints, Ints]:
-        """None: what controlled sources hang on a unit follows it only as far as the linear solution says."""
+        """None: controlled sources would not follow a unit that is moved to its bound outside the linear solution."""
         none = np.zeros(0, np.int64)
         return none, none
 
@@ -64,7 +64,7 @@ class MnaNetwork(Network):
         return slope
 
     def _stamps(self, column: Ints) -> tuple[Floats, Ints, Ints]:
-        """Values, rows and columns of the linear branches and the laws of the active ones; legs come on top."""
+        """Entries of the matrix without legs, as values, rows, columns: linear branches, and laws of active ones."""
         c, t = self.problem.circuit, self.problem.topology
         s, n = c.active, self.problem.n_free
         a, b, ca, cb = (t.index_of_node[nodes] for nodes in (s.a, s.b, s.ca, s.cb))
@@ -101,7 +101,7 @@ class MnaNetwork(Network):
         return np.concatenate(data), np.concatenate(rows), np.concatenate(cols)
 
     def _factor(self, slope: Floats) -> Solved:
-        most_singular = MOST_SINGULAR if self.problem.circuit.copies == 1 else 0  # copies are looked at alone
+        most_singular = MOST_SINGULAR if self.problem.circuit.copies == 1 else 0  # singular copies are solved alone
         try:
             return Lu(self._array(slope) if self.size <= _DENSE else self._sparse_array(slope), most_singular)
         except np.linalg.LinAlgError:
@@ -115,8 +115,8 @@ class MnaNetwork(Network):
             ) from None
 
     def _array(self, slope: Floats) -> Floats:
-        """The matrix with legs of these slopes, and the damping; ground and fixed nodes have its last row and column,
-        which are left out."""
+        """The matrix, (size, size), with legs of these slopes and the damping. Known ends, -1, add to a further row and
+        column, which are cut off."""
         whole = np.zeros((self.size + 1, self.size + 1))
         whole[:-1, :-1] = self.matrix.toarray()
         a, k = self.legs.a, self.legs.k
@@ -127,7 +127,7 @@ class MnaNetwork(Network):
         return whole[:-1, :-1]
 
     def _sparse_array(self, slope: Floats) -> sparse.csc_array:
-        """The same."""
+        """The same as a sparse matrix."""
         a, k = self.legs.a, self.legs.k
         rows, cols, data = [], [], []
         for row, col, sign in ((a, a, 1.0), (k, k, 1.0), (a, k, -1.0), (k, a, -1.0)):
@@ -157,7 +157,7 @@ class MnaNetwork(Network):
                 self._refuse(weight, drive.rows.start + row if self.problem.batch > 1 else None)
 
     def _dependent(self) -> Iterator[Floats]:
-        """Weights w (size,), up to 1, each with w' M = 0, that span all such: Gaussian elimination, in fractions."""
+        """A basis of all weights w (size,) with w' M = 0, scaled to at most 1, by Gaussian elimination in fractions."""
         rows: list[dict[int, Fraction]] = [{} for _ in range(self.size)]
         leg = self.size + np.arange(self.legs.a.size)
         ends = [(sign * np.ones(leg.size), unit, leg) for unit, sign in ((self.legs.a, 1.0), (self.legs.k, -1.0))]
@@ -177,7 +177,7 @@ class MnaNetwork(Network):
                 left, weight = _minus(left, factor, above), _minus(weight, factor, of_above)
             else:
                 out = np.zeros(self.size)
-                largest = max(map(abs, weight.values()))  # as it is, it may be no float
+                largest = max(map(abs, weight.values()))  # unscaled, a fraction may be too large for a float
                 out[list(weight)] = [float(x / largest) for x in weight.values()]
                 yield out
 
@@ -187,7 +187,7 @@ class MnaNetwork(Network):
         s, t = c.active, self.problem.topology
         at_unit = np.append(weight[:n], 0.0)
         first = t.links.size
-        of_branch = at_unit[t.carrier_a[first:]] - at_unit[t.carrier_k[first:]]  # F and G: by the KCL that they enter
+        of_branch = at_unit[t.carrier_a[first:]] - at_unit[t.carrier_k[first:]]  # F and G: by the KCL at their ends
         of_branch[self.fixed_voltage] = weight[n:]
         largest = np.abs(of_branch).max(initial=0.0)
         named = np.flatnonzero(np.abs(of_branch) > 1e-9 * largest).tolist()
@@ -213,21 +213,23 @@ class MnaNetwork(Network):
         return self._gathered(drive.injection, -self._laws_at_zero(drive)[0], -1.0)
 
     def _sizes(self, drive: Drive) -> Floats:
-        """The sums of the absolute terms in them."""
+        """The sums of the absolute terms in `sides`, (rows, size)."""
         fixed = drive.fixed_abs
         if not fixed.size:
             fixed = (abs(self.problem.values.known_couplings) @ np.abs(drive.fixed).T).T
         return self._gathered(np.abs(drive.injection) + fixed + drive.source_abs, self._laws_at_zero(drive)[1], 1.0)
 
     def _laws_at_zero(self, drive: Drive) -> tuple[Floats, Floats]:
-        """Of each active branch: carried - law, or voltage - law, where all unknowns are 0; and the terms' sizes."""
+        """With all unknowns 0, the error in each active branch's law, (rows, n_active), A or V, and its terms' size."""
         rows = max(drive.injection.shape[0], drive.fixed.shape[0])
         still = replace(drive, carried=np.zeros((1, self.problem.topology.carrier_a.size)), base=())
         miss, size, _ = active_laws(self.problem, still, np.zeros((rows, self.problem.n_free)))
         return miss, size
 
     def _gathered(self, injected: Floats, of_law: Floats, sign_at_a: float) -> Floats:
-        """One number for each equation: into the units also what F and G bring, then those of the voltage laws."""
+        """One number for each equation, (rows, size): `injected` (rows, n_free), to which the currents of F and G in
+        `of_law` (rows, n_active) are added at their ends, with `sign_at_a` at a; then the voltage laws in `of_law`.
+        """
         current = np.zeros_like(of_law)
         current[:, self.fixed_current] = of_law[:, self.fixed_current]
         t = self.problem.topology

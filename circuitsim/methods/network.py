@@ -28,10 +28,10 @@ from circuitsim.residual import ROUNDING, Check
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-_IMMOVABLE = 1e200  # S: a unit that hangs on it does not move
-_SOFTLY = 1e-12  # of the largest conductance: what holds a unit that floats
-_SAME_SLOPE = 0.1  # of a slope: by less it may differ, corrections still shrink fast
-_CURVED = 8.0  # times a slope: beyond, a law is not corrected but solved
+_IMMOVABLE = 1e200  # S, of a diode at a bound: its unit does not move
+_SOFTLY = 1e-12  # times the largest conductance: holds a unit of each floating part
+_SAME_SLOPE = 0.1  # relative changes of slopes up to this are ignored in corrections, which still shrink fast
+_CURVED = 8.0  # factor between two slopes of a curved law beyond which a correction keeps the old one
 _STIFFNESS = 1e4  # rho of a conducting ideal diode, in units of the largest conductance
 _LOCAL_STIFFNESS = 1e8  # the same, of the conductances at a unit where no other leg ends
 _GENTLE_STIFFNESS = 1e2  # the same, of the smaller conductance at either end
@@ -69,8 +69,8 @@ class Network:
         self.rho = np.where(self.ideal, (stiffness or _local_stiffness)(self), 0.0)
         self.damping: float | Floats = 0.0
         self.factored: Solved | None = None
-        self.last: Solved | None = None  # that did not float
-        self.by_forest = False  # whether one was solved by the forest of wires
+        self.last: Solved | None = None  # the last factored network without floating parts
+        self.by_forest = False  # whether any was solved by the forest of wires
         self.factored_slope = np.full(legs.a.size, np.nan)
 
     def otherwise(self) -> Iterator[Network]:
@@ -145,7 +145,7 @@ class Network:
         if not solved.floating.size:
             self.last = solved
             return solved
-        # What floats is held, softly, to where it is: that carries nothing once it stays there.
+        # Floating units are held where they are by a tiny conductance, which carries nothing once they do not move.
         softly = _SOFTLY * self.largest
         if isinstance(solved, Factors):
             return _Floating(solved.grounded(softly), solved.floating)
@@ -310,7 +310,7 @@ def _gentle_stiffness(network: Network) -> Floats:
 
 @dataclass(frozen=True)
 class _Floating:
-    """A solved network of which some nodes float."""
+    """A network whose floating parts are held by tiny conductances, each at the node in `floating`."""
 
     solved: Solved
     floating: Ints
@@ -325,10 +325,10 @@ class _Floating:
 
 @dataclass(frozen=True)
 class _Dense:
-    """Small networks, one for each row. Singular ones are held softly; what is still open then is NaN."""
+    """Small networks, one for each row, by dense matrices. Those still singular with `softly` have NaN as solutions."""
 
     matrices: Floats  # (rows, size, size)
-    softly: Floats  # (size,) S, to where each unknown is, of singular ones
+    softly: Floats  # (size,) S, added to the diagonal of singular ones
     floating = np.zeros(0, np.int64)
 
     @property
@@ -336,7 +336,7 @@ class _Dense:
         return np.zeros(self.softly.size, bool)
 
     def solve(self, injected: Floats) -> Floats:
-        """Of each row, (rows, size), or the same (1, size) in all networks."""
+        """The unknowns for right-hand sides of each row, (rows, size), or (1, size) for all networks."""
         sides = injected[:, :, None]
         try:
             out = np.linalg.solve(self.matrices, sides)
@@ -353,5 +353,5 @@ class _Dense:
 
 
 def _at(values: Floats, unit: Ints) -> Floats:
-    """Values (..., size) of units, 0 for known ends."""
+    """Of values (..., size) those at these units; 0 for known ends, -1."""
     return np.where(unit >= 0, values[..., unit] if values.size else 0.0, 0.0)

@@ -40,18 +40,18 @@ from circuitsim.solution import Settings, Status
 
 Floats = NDArray[np.float64]
 
-FULL_STEPS = 60  # before the slow and sure way
-_PATIENCE = 5  # of them that settle no more diodes than those before, where the interior-point method comes next
-_FINISHING, _KEEPS = 6, (1.0, 0.0)  # steps from states that another way found, with either `keep` (_advance)
-_DAMPING = range(1, -10, -1)  # powers of ten of the largest conductance
-_DAMPED_STEPS = 10  # with each
-_OTHER_STARTS, _STEPS_THERE = 12, 20  # of circuits with controlled sources that shorter steps do not solve either
-_MOST_STATES_TRIED = 16  # of those in which a circuit with controlled sources may have its solution
-_ABSURD = 1e9  # of the largest source: voltages from these starts that are no solution but an overflow
-_MOST_RETURNS = 2  # to a state that was there before
-_MOST_CLOSING = 8  # solutions with one factorisation, until conducting ideal diodes are closed to rounding
-_MOST_SETTLED = 6  # steps that change no state and meet no certificate
-_MOST_TO_BE_SURE = 60  # steps of minimise, where there is a solution whose voltages still move
+FULL_STEPS = 60  # full steps before the slower fallbacks
+_PATIENCE = 5  # of them without a new minimum of diodes that change state, where interior.py comes next
+_FINISHING, _KEEPS = 6, (1.0, 0.0)  # full steps from states that a fallback found, with each `keep` (_advance)
+_DAMPING = range(1, -10, -1)  # damping conductances, as powers of ten times the largest conductance
+_DAMPED_STEPS = 10  # with each of them
+_OTHER_STARTS, _STEPS_THERE = 12, 20  # random starts where damped steps fail, and full steps from each
+_MOST_STATES_TRIED = 16  # candidates from states.py
+_ABSURD = 1e9  # times the largest source voltage: answers from random starts that exceed it are taken for overflows
+_MOST_RETURNS = 2  # to the same states of the legs: with more the steps cycle
+_MOST_CLOSING = 8  # solutions with one factorisation, until the gaps of conducting ideal diodes are rounding
+_MOST_SETTLED = 6  # steps that change no state and yet do not meet the certificate
+_MOST_TO_BE_SURE = 60  # steps of a fallback, where a solution is known whose voltages a correction still moves
 
 
 def solve_row(network: Network, drive: Drive, settings: Settings, x: Floats, at: Drive | None) -> Outcome:
@@ -68,20 +68,20 @@ class _Row:
         self.network, self.drive, self.settings = network, drive, settings
         self.offset = network.offset(drive)
         self.steps = 0
-        self.unsure: Outcome | None = None  # the last that meets the certificate with voltages that still move
+        self.unsure: Outcome | None = None  # the last that met the certificate, but not for sure
 
     def solve(self, x: Floats, at: Drive | None) -> Outcome:
-        """The solution, as for `solve_row`; one that is not certain if there is no better."""
+        """See `solve_row`. If no solution is certain, the last one that met the certificate (`unsure`)."""
         found = self._search(x, at)
         return found if found.status is Status.SOLVED or self.unsure is None else self.unsure
 
     def _search(self, x: Floats, at: Drive | None) -> Outcome:
-        """Full steps from x (n_free,), and the methods that surely converge when those fail."""
+        """Full steps from x (n_free,), then the fallbacks (see the module's description)."""
         net, reciprocal = self.network, self.network.problem.circuit.reciprocal
-        if reciprocal and (at_rest := self._at_rest()) is not None:  # else there may be other solutions
+        if reciprocal and (at_rest := self._at_rest()) is not None:  # controlled sources: there may be other solutions
             return at_rest
         u, tangents = self._begin(x, at)
-        inside = reciprocal and bool((net.law == Law.PWL).all())  # all others are ideal
+        inside = reciprocal and bool((net.law == Law.PWL).all())  # all other legs are ideal diodes
         outcome = self._full_steps(u, tangents, FULL_STEPS, patience=_PATIENCE if inside else FULL_STEPS)
         if outcome.status is Status.SOLVED:
             return outcome
@@ -92,7 +92,7 @@ class _Row:
         return self._sure_ways(u, tangents, inside) or self._given_up(outcome)
 
     def _at_rest(self) -> Outcome | None:
-        """The outcome with all at 0 V, if nothing drives the circuit and that is a solution."""
+        """The outcome with all voltages 0, if no source drives the circuit and this is a solution; else None."""
         net = self.network
         if self.drive.injection.any() or self.offset[: net.legs.n_junctions].any():
             return None
@@ -106,7 +106,7 @@ class _Row:
         if at is not None:
             u[: x.size] = x
             v = net.across(u) + net.offset(at)
-            if at is self.drive:  # x is no solution yet
+            if at is self.drive:  # x is a guess for this row, not the solution of another
                 v[: net.law.size] = first_voltages(net, v[: net.law.size], warm=True)
             on = net.ideal & (v >= -self._rounding(u))
             tangents = _tangents(net, np.where(net.ideal, 0.0, v))
@@ -119,8 +119,8 @@ class _Row:
         return u, tangents
 
     def _without_energy(self, outcome: Outcome) -> tuple[Outcome, bool]:
-        """What is tried first where controlled sources leave nothing to minimise: all states of diodes, then shorter
-        steps, then other starts. Also whether that is the end: a solution, or that there is none.
+        """The first fallbacks for circuits with controlled sources, which have no co-content: all states of the diodes,
+        then damped steps, then random starts. Returns the outcome and whether it is final: solved, or without solution.
         """
         net = self.network
         if outcome.loose is not None and outcome.loose.any():
@@ -137,7 +137,7 @@ class _Row:
         return outcome, outcome.status is Status.SOLVED
 
     def _finish(self, u: Floats, tangents: Tangents) -> Outcome | None:
-        """A few full steps from near a solution."""
+        """A few full steps from near a solution; None if they do not solve the row."""
         for keep in _KEEPS if self.network.ideal.any() else _KEEPS[:1]:
             found = self._full_steps(u, tangents, self.steps + _FINISHING, keep=keep, last=True)
             if found.status is Status.SOLVED:
@@ -145,11 +145,14 @@ class _Row:
         return None
 
     def _sure_ways(self, u: Floats, tangents: Tangents, inside: bool) -> Outcome | None:
-        """The ways that arrive for sure, but for rounding, where there are any; `inside`: by interior points first."""
+        """The slow fallbacks in turn, None if all fail; with a co-content they converge for sure, but for rounding.
+
+        `inside`: all legs are piecewise linear, so the interior-point method comes first.
+        """
         net = self.network
 
         def go_on(*_: object) -> Iterator[tuple[int, Outcome | None]]:
-            """Full steps once more, now with all patience."""
+            """Full steps once more, with a larger patience."""
             found = self._full_steps(u, tangents, self.steps + FULL_STEPS, keep=_KEEPS[0])
             yield 0, found if found.status is Status.SOLVED else None
 
@@ -165,8 +168,8 @@ class _Row:
         return None
 
     def _enters_islands(self) -> bool:
-        """Whether a source's current enters an island: where all perfect diodes are open it finds nothing but what is
-        taken for no conductance, and may leave the island at 1e12 V.
+        """Whether current sources drive a net current into an island. With all perfect diodes open, it could only leave
+        by the tiny conductance that holds a floating unit (network._SOFTLY), at voltages like 1e12 V.
         """
         problem = self.network.problem
         islands, i = problem.topology.islands, problem.given_currents(self.drive.rows)
@@ -182,11 +185,12 @@ class _Row:
         keep: float | None = None,
         last: bool = False,
     ) -> Outcome:
-        """Newton with limiting, while it makes its way.
+        """Full Newton steps with limiting, until the row is solved, the steps cycle, or a limit is reached.
 
-        patience   as many steps may follow that in which the fewest diodes changed state
+        most       limit of self.steps, which counts all steps taken in this row
+        patience   how many steps may pass without a new minimum of diodes that change state
         keep       see _advance; costs steps in crossbars
-        last       of two states that it ends between try both
+        last       when the steps cycle, also try the solution of the next tangents
         """
         net, ideal = self.network, self.network.ideal
         seen: Counter[bytes] = Counter()
@@ -219,14 +223,14 @@ class _Row:
         return outcome if outcome.status is Status.SOLVED else self._given_up(outcome)
 
     def _given_up(self, outcome: Outcome) -> Outcome:
-        """With the reason why no more steps are taken: there may not be more, or they overflow, or lead nowhere."""
+        """The outcome with the status that says why the search ended: too many steps, overflow, or no progress."""
         if self.steps >= self.settings.max_sweeps:
             return outcome.ended(Status.MAX_SWEEPS, self.steps)
         overflown = not np.isfinite(outcome.x).all()
         return outcome.ended(Status.NONFINITE if overflown else Status.STALLED, self.steps)
 
     def _damped_steps(self, u: Floats, tangents: Tangents) -> Outcome:
-        """Short steps first, then longer and longer ones: for circuits that full steps do not settle."""
+        """Damped steps (Network.damp), short at first, then longer and longer; full steps at the end."""
         try:
             for exponent in _DAMPING:
                 self.network.damp(self.network.largest * 10.0**exponent)
@@ -244,7 +248,7 @@ class _Row:
         return self._full_steps(u, tangents, self.steps + FULL_STEPS)
 
     def _elsewhere(self, outcome: Outcome) -> Outcome:
-        """Full steps from other states of the legs, drawn anew: the solution, or else the outcome that there was."""
+        """Full steps from random voltages and states of the legs; if none finds a solution, `outcome` as it was."""
         net, rng = self.network, np.random.default_rng(0)
         largest = max(float(np.abs(self.drive.fixed).max(initial=0.0)), 1.0)
         for _ in range(_OTHER_STARTS):
@@ -260,7 +264,10 @@ class _Row:
         return self._given_up(outcome)
 
     def _closing_step(self, u: Floats, tangents: Tangents) -> tuple[Floats, Tangents]:
-        """The solution with the conducting ideal diodes closed: the tangents returned have their currents."""
+        """The solution of the linear network, repeated with one factorisation until conducting ideal diodes are closed.
+
+        Returns the unknowns, and the tangents with the currents that these diodes then have.
+        """
         net = self.network
         closed = net.ideal & (tangents.slope > 0)
         current, before = tangents.current.copy(), np.inf
@@ -275,10 +282,10 @@ class _Row:
         return u, replace(tangents, current=current)
 
     def _advance(self, old: Tangents, v: Floats, rounding: float, *, keep: float | None = None) -> Tangents:
-        """The next tangents, from the voltages that the linear network gave; `rounding`: what v may be off by.
+        """The next tangents, from the voltages v (legs,) that the linear network gave; `rounding`: their error, V.
 
-        `keep`: conducting ideal diodes stay so at 0 A, to this share of what rounding makes, else two may hold a dead
-        end by turns. None: they do not.
+        An ideal diode that conducts stays on while its current is above 0; with `keep`, while it is not below 0 by more
+        than `keep` times the current that rounding can cause, or else two diodes at a dead end may conduct by turns.
         """
         net, n = self.network, self.network.legs.n_junctions
         line = old.current[:n] + old.slope[:n] * (v[:n] - old.voltage[:n])
@@ -295,7 +302,7 @@ class _Row:
         return new
 
     def _near(self, tangents: Tangents, v: Floats, rounding: float) -> bool:
-        """Whether the tangents were taken close to where the legs are; `rounding`: what v may be off by."""
+        """Whether at v (legs,) the tangents give nearly the currents of the laws; `rounding`: the error of v, V."""
         net, n = self.network, self.network.legs.n_junctions
         if not n:
             return True
@@ -304,11 +311,11 @@ class _Row:
         return bool(near(i, line, np.maximum(slope, tangents.slope[:n]) * rounding))
 
     def _rounding(self, u: Floats) -> float:
-        """How far a difference of voltages may be from 0 for no other reason than rounding, V."""
+        """How far rounding alone may move a difference of voltages from 0, V."""
         return NO_DROP * float(largest_voltages(u[None, : self.network.problem.n_free], self.drive.fixed)[0, 0])
 
     def _corrected(self, tangents: Tangents, outcome: Outcome) -> Tangents:
-        """The tangents with the states of the ideal diodes that the digits of a refined solution show."""
+        """The tangents, with the states of ideal diodes that the further digits of a refined outcome show."""
         net, n = self.network, self.network.legs.n_junctions
         if outcome.low is None or outcome.carried is None:
             return tangents
@@ -325,7 +332,10 @@ class _Row:
         return Tangents(tangents.voltage, current, slope)
 
     def _outcome(self, u: Floats, tangents: Tangents) -> Outcome:
-        """The certificate at u, exactly at the bounds whose diodes conduct and beyond none."""
+        """The outcome of polishing u, which is clipped to the bounds first.
+
+        Without controlled sources, a solution that a further correction would move is kept as `unsure`, and STALLED.
+        """
         net, n = self.network, self.network.legs.n_junctions
         u = u.copy()
         x = u[: net.problem.n_free]

@@ -22,18 +22,18 @@ from circuitsim.solution import Settings, Status
 
 Floats = NDArray[np.float64]
 
-_CLOSED = 1e-12  # of the largest voltage: less is no gap of a diode that conducts
-MOVES = 1e-9  # of the largest voltage: a solution that a correction moves by more is corrected (of sweeps: held.py)
+_CLOSED = 1e-12  # times the largest voltage: a conducting diode with a smaller gap is closed
+MOVES = 1e-9  # times the largest voltage: a solution that a correction moves by more is corrected (of sweeps: held.py)
 _MOST_PARTS = 3  # of the voltages, each the rounding of the one before
 _MOST_REFINED = 16  # corrections of a correction
-_MOST_DRIFTING, _DRIFTS = 200, 0.9  # the same while islands still drift, and the share of a violation that one leaves
-_FAR = 1e3  # times the largest voltage: corrections beyond are none
-_NEXT_PART = 4  # corrections: then the voltages get another part
-_GROSS = 1e-9  # of the largest current: a violation that is more than rounding
-_HOPELESS, _NO_LESS = 4, 0.5  # corrections that leave such a one no less than this share of the least before
-_SLOW = 0.1  # of the gaps of conducting diodes: a correction that leaves more
-_STIFFER, _STIFFEST = 1e3, 1e12  # so many times stiffer then; not from here on, in units of the largest conductance
-_HOLD_AFTER = 2  # corrections: then conducting diodes hold their units as known potentials would
+_MOST_DRIFTING, _DRIFTS = 200, 0.9  # the same while each leaves less than this share of the violation, in islands
+_FAR = 1e3  # times the largest voltage: larger corrections are useless
+_NEXT_PART = 4  # corrections after which the voltages get another part
+_GROSS = 1e-9  # relative to the largest current (or voltage, of a gap): a larger violation is not rounding
+_HOPELESS, _NO_LESS = 4, 0.5  # successive corrections that leave such a violation above this share of the least so far
+_SLOW = 0.1  # share of the gaps of conducting diodes: if a correction leaves more, they are made stiffer
+_STIFFER, _STIFFEST = 1e3, 1e12  # by this factor; up to this stiffness, in units of the largest conductance
+_HOLD_AFTER = 2  # corrections after which conducting diodes hold their units as known potentials would
 
 
 def polished(
@@ -47,8 +47,8 @@ def polished(
     state = _Refined(network, drive, u, links, slope)
     found, stuck, still, sure = state.check(), 0, False, False
     islands, drifts = bool(network.problem.topology.islands.arcs), may_drift(network.problem) and u.shape[0] == 1
-    drifting = 1.0  # the relative violation before
-    least = np.full(2, np.inf)  # the largest violation, and gap that should be none, when they were least
+    drifting = 1.0  # the relative violation before the last correction
+    least = np.full(2, np.inf)  # least so far of the largest violation, and of the largest error in a link's law
     only_voltages = not network.legs.n_links and network.problem.circuit.reciprocal
     for refined in range(_MOST_DRIFTING + 1):
         if not found.finite():
@@ -65,7 +65,7 @@ def polished(
             found = state.check(np.zeros_like(state.parts[0]))
         quiet = refined >= _NEXT_PART
         injected = -network.violation(found, quiet)
-        if quiet and only_voltages and not injected.any():  # nothing is left beside what may be rounding
+        if quiet and only_voltages and not injected.any():  # nothing is left but what may be rounding
             quiet, injected = False, -network.violation(found)
         worst = np.abs(injected[:, : network.problem.n_free]).max(axis=1, initial=0.0)
         missed = _missed(network, found, state.stiff)
@@ -79,18 +79,18 @@ def polished(
             state.stiffen(found)
         step = state.correction(found, injected, first=not refined, hold=refined >= _HOLD_AFTER, drifts=drifts)
         if not (met or step.any()):
-            break  # nor will the next one
+            break  # a correction of 0: the next would be the same
         volts = step[:, : network.problem.n_free]
         if _far(volts, state.parts[0], drive.fixed, float(found.largest.max()) / network.largest):
             break
-        tells = not quiet or not (only_voltages or network.legs.n_junctions)  # that the next one is smaller still
+        tells = not quiet or not (only_voltages or network.legs.n_junctions)  # that the next step is smaller still
         still = hardly_moves(volts, _allowed(network, found)) and (still or tells)
         found = state.corrected(found, step, next_part=refined == _NEXT_PART)
     return state.outcome(found, [] if met else found.failing(settings.tolerance), steps, sure)
 
 
 class _Refined:
-    """Voltages in parts, the first x and each further one the rounding of the one before; and what belongs to them.
+    """The solution in work. Its voltages are sum(parts): the first is x, each further one the rounding of those before.
 
     `extra` (rows, size - n_free): the further unknowns; `links` (rows, n_links): the currents of links, A; `slope`
     of the tangents, (legs,) or (rows, legs).
@@ -108,7 +108,7 @@ class _Refined:
         self.gap = np.inf  # V, the largest of these links
 
     def check(self, low: Floats | None = None) -> Check:
-        """The check of all parts and, after them, `low` (rows, n_free): then its unknowns are these."""
+        """The check at sum(parts) + low; with `low` (rows, n_free), this is what the check has as its unknowns."""
         problem = self.network.problem
         at, x = (self.drive, self.parts[0]) if low is None else (shift(problem, self.drive, *self.parts), low)
         at = self.network.with_carried(at, np.maximum(self.links, 0.0), self.extra, x)
@@ -134,15 +134,15 @@ class _Refined:
         return step
 
     def corrected(self, found: Check, step: Floats, next_part: bool) -> Check:
-        """Take the correction of a check, and check again; `next_part`: from now on with one part more."""
+        """Apply a correction to what was checked, and check again; `next_part`: from now on with one part more."""
         n, legs, bounds = self.network.problem.n_free, self.network.legs, found.drive
         low = np.clip(found.x + step[:, :n], bounds.lo, bounds.hi)
-        lower, upper = self.lower, self.upper  # held, while the diodes there carry
+        lower, upper = self.lower, self.upper  # these units stay at their bounds while the diodes there carry currents
         low[:, lower] = np.where(found.flow[:, lower] > 0, bounds.lo[:, lower], low[:, lower])
         low[:, upper] = np.where(found.flow[:, upper] < 0, bounds.hi[:, upper], low[:, upper])
         self.extra = self.extra + step[:, n:]
         if legs.n_links:
-            carried = np.maximum(self.links, 0.0)  # as the check has it: the violation is beside this
+            carried = np.maximum(self.links, 0.0)  # as in the check
             closing = _gaps(self.network, found) + step[:, legs.link_a] - step[:, legs.link_k]
             self.links = carried + self.stiff * closing
         self.parts, low = _spread(self.parts, low)
@@ -237,9 +237,9 @@ def _nothing(found: Check) -> Floats:
 
 
 def _allowed(network: Network, found: Check) -> Floats:
-    """How far corrections may move voltages that are settled, (rows, n_free or 1), V: little beside the largest.
+    """How far a correction may move voltages that count as settled, (rows, n_free or 1), V: MOVES times the largest.
 
-    And the last digits of the largest potential, where nonlinear branches have voltages that end there.
+    With nonlinear branches, at least the last digits of the largest potential, where their voltages may end.
     """
     copies = network.problem.copies
     around = copies.largest_around(found.drive.base[0] if found.drive.base else found.x)

@@ -23,12 +23,13 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-_FEW = 4  # rows, for which states are not worth a try
-_MOST_IN_VAIN, _FEWEST = 4, 64  # states in a row that bring along fewer, or less than this part of those left
-# A first look leaves out rows that are far from having these states: solutions with one factorisation, which close
-# conducting ideal diodes (at most), and what may be wrong, of the largest voltage and the largest current.
+_FEW = 4  # rows: states are not tried on fewer
+_MOST_IN_VAIN, _FEWEST = 4, 64  # states tried in succession that solve fewer than _FEW, or 1/64, of the rows left
+# Two passes, of which the first leaves out rows that are far from having these states. Each is the most solutions with
+# one factorisation, which close conducting ideal diodes, and how far legs may be beyond their pieces, in units of the
+# largest voltage and the largest current.
 _LOOKS = (1, 1e-3), (8, 0.0)
-_MOST_LEFT_OUT = 3  # times that rows which a certificate refuses are left out of a share
+_MOST_LEFT_OUT = 3  # times that the rows which fail the certificate are left out, and the others tried again
 
 
 def straight(network: Network) -> bool:
@@ -53,7 +54,10 @@ def solve(tile: Tile) -> Ints:
 
 
 def _solve_same(tile: Tile, rows: Ints, x: Floats, slope: Floats, drive: Drive) -> Ints:
-    """Solve those of the rows that have the states of a solved one, x (n_free,) with these slopes under its drive."""
+    """Solve those of the rows that have the states of a solved one; returns them.
+
+    x (n_free,), slope (legs,) and drive are the voltages, tangents' slopes and drive of the solved row.
+    """
     network, n = tile.network, tile.network.legs.n_junctions
     slope = np.where(network.ideal & (slope > 0), network.rho, slope)
     across = network.across(x) + network.offset(drive)
@@ -82,9 +86,10 @@ def _solve_same(tile: Tile, rows: Ints, x: Floats, slope: Floats, drive: Drive) 
 def _on_pieces(
     network: Network, drive: Drive, x: Floats, slope: Floats, at: Floats, through: Floats, closings: int, slack: float
 ) -> tuple[Floats, Floats, Bools]:
-    """The solutions of the rows of a drive when their legs have these slopes, at the voltages `at` the currents
-    `through` (legs,), V and A: u (rows, size) from x, currents of the legs (rows, legs), and which rows this may be
-    right in: all legs have these slopes there but for rounding, and `slack` (_LOOKS).
+    """Solve the rows of a drive with tangents of these slopes through the points (at, through), (legs,) each, V and A.
+
+    Returns u (rows, size), computed as corrections to x (n_free,); the legs' currents (rows, legs); and in which rows
+    all legs are on the pieces that these tangents belong to, but for rounding and `slack` (_LOOKS).
     """
     rows, n = drive.rows.stop - drive.rows.start, network.legs.n_junctions
     offset, live = network.offsets(drive, rows), slope > 0

@@ -15,7 +15,7 @@ from circuitsim.methods.outcome import Gathered, Outcome
 from circuitsim.solution import Settings, Status
 
 Ints = NDArray[np.int64]
-Rescue = Callable[[Drive, Outcome], Outcome]  # of one row that newton has not solved, or not for sure, in this way
+Rescue = Callable[[Drive, Outcome], Outcome]  # tries a row again that newton has not solved, or not for sure
 
 
 def no_rescue(drive: Drive, outcome: Outcome) -> Outcome:
@@ -35,7 +35,7 @@ class Tile:
         """`others` are as given; when `warm` they are where to start. `rescue`: what to do where newton fails."""
         self.network, self.drive, self.settings, self.warm, self.rescue = network, drive, settings, warm, rescue
         self.found = Gathered(others, network.size, network.problem.topology.carrier_a.size)
-        self.networks: list[Network] = []  # for rows that this one leaves
+        self.networks: list[Network] = []  # for rows that newton does not solve with `network`
 
     def solve(self, row: int) -> None:
         """Solve this row."""

@@ -26,14 +26,14 @@ from circuitsim.methods.network import Network, Tangents
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-_MOST_STATES, _MOST_SIZE = 4096, 120  # states, and equations of one
-_AT_ONCE = 256  # states
-_MOST_PROGRAMS = 512  # linear ones, some 2 ms each
+_MOST_STATES, _MOST_SIZE = 4096, 120  # states of a circuit, and equations of each
+_AT_ONCE = 256  # states solved together
+_MOST_PROGRAMS = 512  # linear programs, some 2 ms each
 _SINGULAR = 1e10  # condition number of scaled equations
-_BEYOND = 1e-6  # of the largest voltage or current: legs beyond their pieces by more are so for sure
-_ERRORS = 1e3  # times what rounding may have done to them
-_RANK, _UNCLEAR = 1e-12, 1e-7  # of the largest singular value: 0 below the one, and not for sure below the other
-_CONTRADICTS = 1e-6  # of the largest terms of an equation
+_BEYOND = 1e-6  # times the largest voltage or current: a leg is certainly outside its piece if by more than this
+_ERRORS = 1e3  # and this many times the rounding error
+_RANK, _UNCLEAR = 1e-12, 1e-7  # times the largest singular value: up to the first one is 0, between them it is unclear
+_CONTRADICTS = 1e-6  # times the largest terms of an equation: what it may be violated by
 _EPS = float(np.finfo(np.float64).eps)
 
 
@@ -49,12 +49,13 @@ class _Piece(NamedTuple):
     slope: float = 0.0  # of the tangent, S
 
 
-_P, _Q, _R, _V_LO, _V_HI, _I_LO, _SLOPE = range(len(_Piece._fields))  # these numbers, in an array
+_P, _Q, _R, _V_LO, _V_HI, _I_LO, _SLOPE = range(len(_Piece._fields))  # columns of these in an array
 
 
 def states(network: Network, drive: Drive, offset: Floats) -> tuple[list[tuple[Floats, Tangents]], bool]:
-    """The solutions (u, tangents) of all states of one row of a batch that may be within their pieces; and whether
-    there are no others for sure: not so where there are too many states to look at, or laws that are curved.
+    """The solutions (u, tangents) of those states, in one row of a batch, in which all legs may be within their pieces.
+
+    And whether there are certainly no others: False if there are too many states to examine, or laws are curved.
     """
     pieces = [_pieces(network, leg, bool(np.isfinite(offset[leg]))) for leg in range(offset.size)]
     size = network.size + offset.size
@@ -76,13 +77,13 @@ def states(network: Network, drive: Drive, offset: Floats) -> tuple[list[tuple[F
 
 
 def _shares(every: Iterator[tuple[_Piece, ...]]) -> Iterator[Floats]:
-    """The states, (some, legs, 7): the numbers of each leg's piece."""
+    """The states, some at a time, (some, legs, 7): the fields of each leg's _Piece."""
     while some := [state for state, _ in zip(every, range(_AT_ONCE), strict=False)]:
         yield np.array(some, float).reshape(len(some), len(some[0]), len(_Piece._fields))
 
 
 def _pieces(network: Network, leg: int, there: bool) -> list[_Piece]:
-    """Those of the law of a leg; none where it is curved."""
+    """The pieces of a leg's law; none if it is curved. `there` is False for an absent bound, which never conducts."""
     inf = np.inf
     if leg >= network.law.size:
         off = _Piece(0.0, 1.0, 0.0, -inf, 0.0 if there else inf)
@@ -103,7 +104,7 @@ def _pieces(network: Network, leg: int, there: bool) -> list[_Piece]:
 
 
 class _Equations:
-    """The equations of a network of `n` unknowns, and its legs."""
+    """The equations of a network (see the module's description): `n` unknowns, then the currents of the legs."""
 
     def __init__(self, network: Network, drive: Drive, offset: Floats) -> None:
         self.network, self.offset, self.n, legs = network, offset, network.size, offset.size
@@ -144,7 +145,7 @@ class _Equations:
         return y, ~singular & self._possible(some, y, error), singular
 
     def _possible(self, some: Floats, y: Floats, error: Floats) -> NDArray[np.bool_]:
-        """Whether no leg is beyond its piece for sure, (some,): y (some, unknowns) may be off by some errors."""
+        """In which states no leg is certainly outside its piece, (some,), at y (some, unknowns) with these errors."""
         v, i = y[:, : self.n] @ self.incidence.T + self.offset, y[:, self.n :]
         of_v, of_i = error[:, : self.n] @ np.abs(self.incidence.T) + _EPS * np.abs(self.offset), error[:, self.n :]
         x = np.abs(y[:, : self.network.problem.n_free]).max(axis=1, initial=0.0, keepdims=True)
@@ -155,8 +156,9 @@ class _Equations:
         return np.asarray(~(beyond | reversed_).any(axis=1))
 
     def program(self, state: Floats) -> tuple[Floats | None, bool]:
-        """A solution of the equations of one state (legs, 7) that may be within its pieces, None without one; and
-        whether that is certain. By the least share t of the largest values by which some leg is beyond.
+        """A solution of one state's singular equations with all legs within their pieces, or None; and whether this is
+        certain. `state` is (legs, 7). The linear program minimises t >= 0, the most by which a leg is outside its
+        piece, relative to the largest voltage or current.
         """
         from scipy.optimize import linprog
 

@@ -51,7 +51,7 @@ def solve_tile(
         solve_in_shares(rows, len(rows), at_once.polish, tile.solve)
         return tile.found.outcome()
     for row in rows:
-        tile.solve(row)  # with controlled sources all of them, that of several solutions they follow one
+        tile.solve(row)  # with controlled sources all rows, so that of several solutions each follows the row before
     return tile.found.outcome()
 
 
@@ -78,7 +78,7 @@ class _AtOnce:
     def _run(self, w: Floats) -> None:
         """Full steps from tangents at w, (rows, legs), V, of each row until it has arrived."""
         i, slope = branch_current(self.network.law, self.network.params, w)
-        left, near_for = np.arange(len(w)), np.zeros(len(w), np.int64)  # steps
+        left, near_for = np.arange(len(w)), np.zeros(len(w), np.int64)  # rows; for how many steps they have been near
         for _ in range(min(newton.FULL_STEPS, self.tile.settings.max_sweeps)):
             self.slope[left] = slope
             self.steps[left] += 1
@@ -91,8 +91,9 @@ class _AtOnce:
                 return
 
     def _step(self, rows: Ints, w: Floats, i: Floats, slope: Floats) -> tuple[Floats, Floats, Floats, Bools]:
-        """A step of these rows with tangents at w, through i, V and A: where the next ones are, their currents and
-        slopes, and which rows are near.
+        """A full step of these rows with tangents at w (V) with currents i (A) and slopes (S), (rows, legs) each.
+
+        Returns the same of the next tangents, and in which rows the old ones were near (limiting.near).
         """
         net, law, params = self.network, self.network.law, self.network.params
         u = self.u[rows]
@@ -117,7 +118,7 @@ class _AtOnce:
             return False
         net = self.network
         if not net.problem.circuit.reciprocal and not (np.linalg.cond(net.matrices(slope)) < SINGULAR).all():
-            return False  # row by row it comes out what a singular network leaves open
+            return False  # solved row by row, it is found out which unknowns a singular network leaves open
         none, steps = np.zeros((len(rows), 0)), int(self.steps[rows].max())
         outcome = polished(*tile.at(np.array(rows)), tile.settings, self.u[rows], none, slope, steps)
         if not outcome.arrived:
