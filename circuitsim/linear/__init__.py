@@ -18,8 +18,8 @@ Floats = NDArray[np.float64]
 
 FEW_NODES = 5_000  # of a mesh: elimination takes some milliseconds
 _MANY_NODES = 150_000  # above, a mesh is faster by multigrid; below, elimination is, and exact
-_IN_A_CHAIN = 2  # edges at a node: up to here its elimination fills nothing in
-_WIDE = 4.0  # times n^(2/3), in a mesh of three dimensions about the most nodes that are equally far from one
+_IN_A_CHAIN = 2  # edges at a node, up to which its elimination causes no fill-in
+_WIDE = 4.0  # times n^(2/3): about the most nodes of a three-dimensional mesh that are equally far from one node
 
 
 class Solved(Protocol):
@@ -60,9 +60,9 @@ def choose_solver(n: int, i: Ints, j: Ints, alone: bool = True) -> LinearSolver:
     degree = np.bincount(i, minlength=n) + np.bincount(j, minlength=n)
     branching = int((degree > _IN_A_CHAIN).sum())
     most = most_updates(i.size)
-    if branching <= _MANY_NODES and branching**3 <= 6 * most:  # even where all nodes are joined
+    if branching <= _MANY_NODES and branching**3 <= 6 * most:  # enough even if all branching nodes are joined
         return Elimination(n, i, j)
-    if not is_mesh(n, i, j):  # to find the best order takes long where it is of no use
+    if not is_mesh(n, i, j):  # costs first: to find an order takes long, and it may be of no use
         return Gradients(n, i, j) if costs_more(n, i, j, most) else Elimination(n, i, j)
     if branching > _MANY_NODES:
         return Multigrid(n, i, j)

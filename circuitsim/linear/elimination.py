@@ -24,8 +24,8 @@ from circuitsim.graphs import components
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-_DENSE = 10.0  # times sqrt(nodes), neighbours: AMD's own limit
-_FEW = 50  # nodes
+_DENSE = 10.0  # times sqrt(nodes): nodes of more neighbours come last; AMD's own limit
+_FEW = 50  # nodes whose order is found without SuperLU
 
 
 @dataclass(frozen=True)
@@ -136,9 +136,9 @@ def _order(n: int, i: Ints, j: Ints) -> Ints:
 
 
 def _by_superlu(n: int, i: Ints, j: Ints) -> Ints:
-    """Its minimum-degree order, asked for by an incomplete factorisation that keeps next to nothing.
+    """SuperLU's minimum-degree order, from an incomplete factorisation that drops nearly all entries.
 
-    It takes longer to load than to find the order of few nodes here.
+    To load SuperLU takes longer than to find the order of few nodes here.
     """
     ones = np.ones(i.size)
     pattern = sparse.csc_array((np.r_[ones, ones], (np.r_[i, j], np.r_[j, i])), shape=(n, n))
@@ -151,7 +151,7 @@ def _by_superlu(n: int, i: Ints, j: Ints) -> Ints:
 
 
 def _minimum_degree(n: int, i: Ints, j: Ints) -> Ints:
-    """Always the node with the fewest neighbours next, the last of several; its neighbours become each other's."""
+    """Next is always the node with the fewest neighbours, the last of several; its neighbours are joined pairwise."""
     near: list[set[int]] = [set() for _ in range(n)]
     for a, b in zip(i.tolist(), j.tolist(), strict=True):
         near[a].add(b)
@@ -215,7 +215,7 @@ def _pattern(n, row_ptr, col, parent, ptr):
 
 @jit()
 def _supernodes(parent, count):
-    """First column of each supernode, and n: runs of columns in which each has the next one's pattern and the next."""
+    """First column of each supernode, and n. In a supernode, a column has the next one, and its pattern, as rows."""
     n = parent.size
     first = np.empty(n + 1, np.int64)
     k = 0
@@ -233,9 +233,9 @@ def _eliminate(ptr, row, first, column_ptr, entry_row, entry, to_ground, value, 
     n = pivot.size
     gather = np.zeros(n + 1)
     update = np.empty(n + 1)
-    head = np.full(n + 1, -1, np.int64)  # supernodes whose next row is this one
-    link = np.full(first.size, -1, np.int64)
-    following = np.empty(first.size, np.int64)  # of a supernode: where in its common rows it stands
+    head = np.full(n + 1, -1, np.int64)  # of a row: the first of the supernodes whose next row it is
+    link = np.full(first.size, -1, np.int64)  # of a supernode: the next one in the same list
+    following = np.empty(first.size, np.int64)  # of a supernode: the place of its next row in its common rows
     for s in range(first.size - 1):
         start, stop = first[s], first[s + 1]
         common = ptr[stop] - ptr[stop - 1]  # rows below the supernode, ground included

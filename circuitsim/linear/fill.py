@@ -10,7 +10,7 @@ from circuitsim.compiled import jit
 
 Ints = NDArray[np.int64] | NDArray[np.int32]
 
-_UPDATES, _UPDATES_AN_EDGE = 200_000_000, 3_000  # of an elimination: their sum takes as long as conjugate gradients
+_UPDATES, _UPDATES_AN_EDGE = 200_000_000, 3_000  # of an elimination that takes as long as conjugate gradients
 _HUB = 10.0  # times sqrt(n) neighbours: such a node is a hub
 _MOST_WORK = 500_000_000  # entries looked at while updates are counted: less than a second
 
@@ -23,10 +23,10 @@ def most_updates(edges: int) -> int:
 def costs_more(n: int, i: Ints, j: Ints, updates: int) -> bool:
     """Whether eliminating n nodes with edges i - j takes more than this many updates, d^2 / 2 for d neighbours left.
 
-    Updates are counted, up to that, in an order of about the least degree. An element, what the elimination of a node
-    left, stands for its clique; the degree of a node is at most the sum of the sizes of its elements (P. Amestoy,
-    T. Davis, I. Duff 1996, without their supervariables). Nodes of very many neighbours are taken to come last and to
-    be neighbours of all others. Where counting takes long, in dense graphs, there are more.
+    Updates are counted, up to that, in an approximate minimum-degree order. An element, left by the elimination of a
+    node, stands for the clique of its neighbours; the degree of a node is at most the sum of the sizes of its elements
+    (P. Amestoy, T. Davis, I. Duff 1996, without their supervariables). Nodes of very many neighbours are taken to come
+    last and to be neighbours of all others. Where counting takes long, in dense graphs, the answer is True.
     """
     ptr, near = _neighbours(n, i, j)
     hub = np.diff(ptr) > _HUB * np.sqrt(n)
@@ -43,7 +43,7 @@ def widest(n: int, i: Ints, j: Ints) -> int:
 
 
 def _neighbours(n: int, i: Ints, j: Ints) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Those of node u, each once: near[ptr[u]:ptr[u + 1]]."""
+    """(ptr, near): node u has the neighbours near[ptr[u]:ptr[u + 1]], each once."""
     at = np.concatenate([i, j]).astype(np.int32), np.concatenate([j, i]).astype(np.int32)
     matrix = sparse.csr_array((np.ones(at[0].size, bool), at), shape=(n, n))
     matrix.sum_duplicates()
@@ -79,7 +79,10 @@ def _widest(ptr, near):
 
 @jit()
 def _count(ptr, near, hubs, most, most_work):
-    """Updates; inf where there are more than `most`. `near` changes: elements of a node come before its neighbours."""
+    """The number of updates; inf where it exceeds `most`, or counting exceeds `most_work`.
+
+    `near` is overwritten: each node then has its elements first, and after these its remaining neighbours.
+    """
     n = ptr.size - 1
     elements = np.zeros(n, np.int64)
     end = ptr[1:].copy()
@@ -169,7 +172,7 @@ def _count(ptr, near, hubs, most, most_work):
 
 @jit()
 def enter(u, degree, top, after, before):
-    """Put a node before the others of its degree."""
+    """Put a node at the head of the list of its degree; the lists are linked both ways."""
     other = top[degree]
     after[u], before[u] = other, -1
     if other >= 0:
@@ -179,7 +182,7 @@ def enter(u, degree, top, after, before):
 
 @jit()
 def leave(u, degree, top, after, before):
-    """Take it out."""
+    """Take a node out of the list of its degree."""
     if before[u] >= 0:
         after[before[u]] = after[u]
     else:

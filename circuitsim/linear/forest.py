@@ -27,10 +27,10 @@ _STRONG = 0.1  # of the largest conductance at either end
 class Forest:
     """Chains and the strong edges between n nodes, eliminated. `solve` is linear, symmetric and positive."""
 
-    order: NDArray[np.int32]  # (n,) nodes, each before those it hangs on; those in chains first
-    parent: NDArray[np.int32]  # (n,) of order[k]: the node it hangs on, -1: a root
-    share: Floats  # (n,) of the current into order[k]: what goes on to its parent
-    other: NDArray[np.int32]  # (in chains,) the other node that one hangs on, or -1
+    order: NDArray[np.int32]  # (n,) nodes in the order of elimination: each before its parents; those in chains first
+    parent: NDArray[np.int32]  # (n,) of order[k], -1: a root
+    share: Floats  # (n,) the part of the current into order[k] that goes on to its parent
+    other: NDArray[np.int32]  # (in chains,) the second parent of order[k], or -1
     other_share: Floats
     pivot: Floats  # (n,) 1 / d, ohm (elimination.py)
 
@@ -67,16 +67,17 @@ def strong_forest(i: Ints, j: Ints, g: Floats, to_ground: Floats) -> Forest | No
 
 @jit()
 def _chains(i, j, g, rest):
-    """Eliminate nodes of up to two edges: nodes, both that each hangs on, both shares, 1 / d, and which edges are gone.
+    """Eliminate the nodes of up to two edges. Returns these, both parents, both shares and 1 / d of each (see Forest),
+    and which edges are gone.
 
-    i, j, g and rest, conductances to ground, are then those of what is left.
+    i, j, g and rest, the conductances to ground, become those of the network that is left.
     """
     n = rest.size
     degree = np.zeros(n, np.int64)
     for k in range(g.size):
         degree[i[k]] += 1
         degree[j[k]] += 1
-    edge = np.full((n, 2), -1, np.int64)  # of a node in a chain
+    edge = np.full((n, 2), -1, np.int64)  # the edges of a node that has up to two
     for k in range(g.size):
         for u in (i[k], j[k]):
             if degree[u] <= 2:
@@ -134,12 +135,12 @@ def _weak(n, i, j, g):
 
 @jit()
 def _peel(before, n, i, j, weak):
-    """Nodes, leaf after leaf, with their parents and the edges to these; fewer than n where edges close a loop.
+    """Peel the forest leaf by leaf: nodes, their parents and the edges to these; fewer than all if edges close a loop.
 
-    Those in `before` are left out: they have no edges.
+    The nodes in `before` are left out: they have no edges.
     """
     degree = np.zeros(n, np.int64)
-    near = np.zeros(n, np.int64)  # exclusive or of the edges left at a node: of a leaf the only one
+    near = np.zeros(n, np.int64)  # exclusive or of the edges left at a node: at a leaf, its only edge
     for k in range(weak.size):
         if not weak[k]:
             degree[i[k]] += 1
@@ -179,7 +180,7 @@ def _eliminate(order, parent, up, rest):
     for k in range(order.size):
         u, v = order[k], parent[k]
         d = rest[u] + up[k]
-        if d > 0.0:  # else all that leads to ground is below the smallest number
+        if d > 0.0:  # else all conductances to ground have underflowed
             pivot[k] = 1.0 / d
         if v >= 0:
             rest[v] += up[k] * (rest[u] * pivot[k])

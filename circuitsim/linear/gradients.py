@@ -24,8 +24,8 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 REDUCTION = 1e-9  # of the residual in one solve; what is left is corrected in another (newton)
-_MOST_STEPS = 300  # of conjugate gradients; with what a sample leaves they take some tens
-_MOST_UPDATES = 100_000_000_000  # of an elimination in the place of gradients that do not converge: a minute or two
+_MOST_STEPS = 300  # of conjugate gradients; with a sampled elimination they take some tens
+_MOST_UPDATES = 100_000_000_000  # of an elimination where conjugate gradients do not converge: a minute or two
 
 
 class Gradients:
@@ -47,7 +47,7 @@ class Gradients:
 class Iterated:
     """A network and its preconditioner. Where conjugate gradients do not converge it is eliminated, if possible."""
 
-    given_up = False  # once its forest did not do
+    given_up = False  # True once conjugate gradients did not converge with the forest
 
     def __init__(self, pattern: Gradients, g: Floats, to_ground: Floats) -> None:
         self.pattern, self.g, self.to_ground = pattern, g, to_ground
@@ -77,12 +77,12 @@ class Iterated:
 
     @cached_property
     def forest(self) -> Forest | None:
-        """The strong edges, where they close no loop, of a network that does not float."""
+        """The forest of strong edges, None where they close a loop; only for a network that does not float."""
         return strong_forest(*self.live, self.to_ground)
 
     @cached_property
     def sampled(self) -> Sampled:
-        """The network, eliminated by samples."""
+        """The sampled elimination, a preconditioner."""
         return sampled(*self.live, self.to_ground)
 
     @cached_property
@@ -92,7 +92,7 @@ class Iterated:
         return elimination.factor(self.g, self.to_ground) if elimination else None
 
     def solve(self, injected: Floats) -> Floats:
-        """Voltages, (rows, n), V, for injected currents, (rows, n), A; the last ones where gradients do not arrive."""
+        """Voltages, (rows, n), V, for injected currents, (rows, n), A; the last iterates where nothing converges."""
         factors = self.factors if self.floating.size or "factors" in self.__dict__ else None
         if factors:
             return factors.solve(injected)
@@ -104,9 +104,9 @@ class Iterated:
         return out
 
     def iterated(self, current: Floats) -> tuple[Floats, bool]:
-        """One row, (n,), and whether it is a solution.
+        """Voltages for one row of currents, (n,), and whether they are a solution.
 
-        Corrected once: then it is as near as float64 can tell, also where nothing flows, as elimination is.
+        They are corrected once: then they are as exact as by elimination, also where nothing flows.
         """
         return self.corrected(current, self.sampled.solve, _MOST_STEPS)
 
@@ -119,7 +119,7 @@ class Iterated:
         return found + more, True
 
     def gradients(self, current: Floats, preconditioner: Callable[[Floats], Floats], most: int) -> tuple[Floats, bool]:
-        """Voltages after at most so many steps, 0 where they are no numbers, and whether they are a solution."""
+        """Voltages after at most so many steps, 0 if these are not finite, and whether they are a solution."""
         shape = current.size, current.size
         network, near = (
             sparse.linalg.LinearOperator(shape, function, dtype=np.float64) for function in (self.flow, preconditioner)

@@ -11,10 +11,10 @@ from scipy import sparse
 Floats = NDArray[np.float64]
 
 SINGULAR = 1e15  # condition number of an equilibrated matrix: its solutions are rounding
-NO_PIVOT = 1e-14  # of the largest singular value of an equilibrated matrix: 0
-OPEN = 1e-12  # of a direction that no equation fixes: a part of an unknown in it, and not rounding
-MOST_SINGULAR = 2000  # unknowns of a singular network that is looked into
-_SMALLEST = float(np.finfo(np.float64).tiny)  # of all below some have no reciprocal
+NO_PIVOT = 1e-14  # times the largest singular value of an equilibrated matrix: smaller ones count as 0
+OPEN = 1e-12  # an unknown whose component of a null vector is larger is open; smaller ones are rounding
+MOST_SINGULAR = 2000  # unknowns up to which a singular network is solved, by its singular value decomposition
+_SMALLEST = float(np.finfo(np.float64).tiny)  # some smaller numbers have no finite reciprocal
 
 
 class Lu:
@@ -42,7 +42,7 @@ class Lu:
         self.solver = solver or self._least_norm(scaled, most_singular)
 
     def _least_norm(self, matrix: Floats | sparse.csc_array, most: int) -> Callable[[Floats], Floats]:
-        """What is determined, exactly; of the rest, marked in `loose`, the least-norm choice."""
+        """Solve by the pseudoinverse: unknowns that the equations leave open, marked in `loose`, get the least norm."""
         if matrix.shape[0] > most:
             raise np.linalg.LinAlgError
         u, s, vt = np.linalg.svd(matrix if isinstance(matrix, np.ndarray) else matrix.toarray())
@@ -69,7 +69,7 @@ def _times(scale: Floats, matrix: Floats | sparse.sparray) -> Floats | sparse.sp
 
 
 def _dense(matrix: Floats) -> Callable[[Floats], Floats] | None:
-    """What solves equations with this matrix; None where it is singular."""
+    """A function that solves equations with this matrix; None if it is singular."""
     with np.errstate(all="ignore"):
         try:
             condition = _norm(matrix) * _norm(np.asarray(np.linalg.inv(matrix), np.float64))
@@ -102,5 +102,5 @@ def _sparse(matrix: sparse.csc_array) -> Callable[[Floats], Floats] | None:
 
 
 def _reciprocal(scale: Floats) -> Floats:
-    """1 / scale, 1 where that is 0; of what is too small for it, a number all the same."""
+    """1 / scale, or 1 where scale is 0; where 1 / scale would overflow, a finite number."""
     return np.where(scale > 0, 1.0 / np.where(scale > 0, np.maximum(scale, _SMALLEST), 1.0), 1.0)

@@ -13,7 +13,7 @@ from circuitsim.linear.gradients import Gradients, Iterated
 Floats = NDArray[np.float64]
 
 _MOST_STEPS = 60  # of conjugate gradients; more say that the preconditioner does not suit the network
-_BY_WIDTH = 0.25  # times sqrt(n): the same by the forest, whose steps are shorter, and more where wires are longer
+_BY_WIDTH = 0.25  # times sqrt(n): the same with the forest, whose steps are cheaper; longer wires need more of them
 
 
 class Multigrid(Gradients):
@@ -27,12 +27,12 @@ class Multigrid(Gradients):
         return network
 
     def hierarchy(self, g: Floats, to_ground: Floats) -> Hierarchy:
-        """A network that knows nothing of one before."""
+        """The network with these conductances, without regard to earlier ones."""
         return Hierarchy(self, g, to_ground)
 
 
 class Hierarchy(Iterated):
-    """A network and what preconditions it. Where that does not converge: elimination, or as Iterated."""
+    """A network and its preconditioners. Where they do not converge: elimination or, if too costly, as Iterated."""
 
     @cached_property
     def levels(self):  # type: ignore[no-untyped-def]  # pyamg has no types
@@ -47,7 +47,7 @@ class Hierarchy(Iterated):
         ).aspreconditioner(cycle="V")
 
     def iterated(self, current: Floats) -> tuple[Floats, bool]:
-        """By the forest; where it does not suit the network by multigrid, and where that neither as other graphs."""
+        """See Iterated; with the forest, then (where that does not converge) multigrid, then as for other graphs."""
         if not self.given_up and self.forest is not None:
             most = max(_MOST_STEPS, int(_BY_WIDTH * current.size**0.5))
             found, solved = self.gradients(current, self.forest.solve, most)

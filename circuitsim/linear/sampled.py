@@ -22,7 +22,7 @@ from circuitsim.linear.fill import enter, leave
 Ints = NDArray[np.int64] | NDArray[np.int32]
 Floats = NDArray[np.float64]
 
-_MODULUS, _FACTOR, _SEED = 2**31 - 1, 48271, 1  # of the draws (S. Park, K. Miller 1993): the same in any form
+_MODULUS, _FACTOR, _SEED = 2**31 - 1, 48271, 1  # of the draws (S. Park, K. Miller 1993): the same compiled or not
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def _sample(n, end, g):
         link[h] = first[u]
         first[u] = h
         degree[u] += 1
-    top = np.full(end.size + 1, -1, np.int64)  # of the nodes of each degree the first; lists that go both ways
+    top = np.full(end.size + 1, -1, np.int64)  # the first node of each degree; the lists are linked both ways
     after, before = np.full(n, -1, np.int64), np.full(n, -1, np.int64)
     for u in range(n):
         enter(u, degree[u], top, after, before)
@@ -148,7 +148,7 @@ def _sample(n, end, g):
 
 @jit()
 def _change(u, by, degree, top, after, before):
-    """Change the degree of a node; returns it. Ground, which has no place in the lists, has it too."""
+    """Add `by` to the degree of a node; returns the new degree. Ground has a degree, but is in no list."""
     if u < before.size:
         leave(u, degree[u], top, after, before)
         enter(u, degree[u] + by, top, after, before)
