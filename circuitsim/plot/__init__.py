@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from circuitsim.sweeping import SweepResult
 
 KINDS = ("auto", "graph", "crossbar", "layers")  # of an operating point
-_MOST_OF = 0.5  # of the nodes of a circuit: those of its crossbars, for these to be what suits
+_MOST_OF = 0.5  # share of a circuit's nodes in crossbars above which the crossbars are drawn
 _MOST_TITLE = 110
 
 

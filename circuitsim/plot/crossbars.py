@@ -29,7 +29,7 @@ Floats = NDArray[np.float64]
 
 MOST_SHOWN = 4  # crossbars in one picture
 MOST_LINES = 400  # rows and columns of a map: more are averaged
-_WIRES = 0.9  # of the branches within a grid: along its rows, or its columns
+_WIRES = 0.9  # share of the branches within a grid along its rows (or columns) above which these are wires
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class Map:
     cols: str
     shape: tuple[int, int]  # cells
     block: tuple[int, int]
-    g: Floats  # S, of its resistor; where several are not all in parallel, current over voltage; 0: none; NaN: not one
+    g: Floats  # S, of its resistors; where not all are in parallel, current / voltage; 0: no resistor; NaN: undefined
     current: Floats  # A, from row to column
     power: Floats  # W
     row_volts: Floats  # V at the cell, on its row's wire
     col_volts: Floats
-    lost: Floats | None  # V that row and column wire take from the cell; None: the wires have no resistance
+    lost: Floats | None  # V that drop along row and column wire (_lost); None: the wires have no resistance
 
 
 def find_maps(solution: Solution, row: int, shapes: Shapes) -> list[Map]:
@@ -180,9 +180,10 @@ def _of_wires(solution: Solution, row: int, stack: list[Grid], elements: Element
 
 
 def _lost(row_volts: Floats, col_volts: Floats) -> Floats:
-    """What the voltage across each cell is short of that between the ends of its wires.
+    """The voltage that each cell loses to the resistance of its wires: the drops from their ends to the cell.
 
-    A row's end is the one of larger voltage, where it is driven, a column's the one of smaller, where it is read.
+    Row wires end at the side of larger voltages, where they are driven, column wires at that of smaller, where they are
+    read.
     """
     sides = np.nansum(np.abs(row_volts[:, [0, -1]]), axis=0)
     ends = np.nansum(np.abs(col_volts[[0, -1]]), axis=1)

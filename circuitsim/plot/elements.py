@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 _SHOWN = "RVIDLEFGHN"  # capacitors carry nothing
-_NOTHING = 1e-12  # of the largest current: what an ideal diode carries at least to conduct
+_NOTHING = 1e-12  # times the largest current: an ideal diode that carries more conducts
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ Floats = NDArray[np.float64]
 _CELLS, _ARROWS = 180, 22  # along the longer side of the maps
 _MOST_CELLS = 2_000_000  # conductances of crossbars that are drawn one by one
 _BARS = 60  # of a histogram
-_LOG = 30.0  # over the smallest current, the largest one: a logarithmic axis
-_DECADES = 9  # of currents below the largest, in the histogram
+_LOG = 30.0  # ratio of the largest to the smallest current above which the axis is logarithmic
+_DECADES = 9  # of currents below the largest that the histogram shows
 
 
 def draw(solution: Solution, row: int, title: str, shapes: Shapes) -> Figure:
@@ -75,7 +75,7 @@ def _means(at: Floats, values: Floats, low: Floats, high: Floats, shape: Ints) -
 
 
 def _flow(figure: Figure, axes: Axes, at: Floats, elements: Elements, low: Floats, high: Floats, shape: Ints) -> None:
-    """Mean currents of the elements in each cell; arrows: where currents flow, all elements of a coarser cell added."""
+    """A map of the mean current of the elements in each cell; arrows: their currents in coarser cells, as vectors."""
     from matplotlib.colors import Normalize
 
     grounded = (elements.a == 0) | (elements.b == 0)

@@ -27,9 +27,9 @@ STYLES = ("-", "--", "-.", ":")
 BLUE, ORANGE, VERMILION, GREY = "#0072B2", "#E69F00", "#D55E00", "#7F7F7F"
 NOTHING = "#DDDDDD"  # where there is no value
 _PREFIXES = {-24: "y", -21: "z", -18: "a", -15: "f", -12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G"}
-_ROUNDING = 1e-12
+_ROUNDING = 1e-12  # relative to the largest value: smaller ones, and differences, are rounding
 _LETTERS = 11  # of a title, to the inch
-_BOTH_SIGNS = 0.05  # of the larger end: the smaller one, for zero to be the middle of the colours
+_BOTH_SIGNS = 0.05  # ratio of the ends of a range across zero above which zero is the middle of the colours
 
 
 def need_matplotlib() -> None:

@@ -74,7 +74,7 @@ def _by_unit(found: Sequence[Column]) -> dict[str, list[Column]]:
 
 
 def _varying(found: Sequence[Column], most: int) -> list[Column]:
-    """Those that vary most, in their order."""
+    """At most `most` of the columns: those that vary most, in their order."""
     if len(found) <= most:
         return list(found)
     spread = [np.nan_to_num(np.nanmax(one.values) - np.nanmin(one.values)) if _known(one) else 0.0 for one in found]
