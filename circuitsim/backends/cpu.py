@@ -81,7 +81,7 @@ class CpuEngine:
     def sweep(self, count: int) -> bool:
         moved = False
         for _ in range(count):
-            if not any(self.pulls):  # units of one colour do not see each other: all colours in one pass
+            if not any(self.pulls):  # without dense couplings one pass takes all units, colour after colour
                 moved = self._relax(0, self.x.shape[1])
                 continue
             moved = False

@@ -22,12 +22,13 @@ from circuitsim.errors import BackendUnavailable
 Array = Any  # cupy.ndarray
 
 SOURCE = Path(__file__).with_name("kernels.cu")
-# Of the compiler. It may add to products that are not rounded (FMA): fewer roundings than bounds count, and none of
-# kernels.cu needs one to be made. Bits are not the host's anyway: exponentials and logarithms are another library's.
+# Options of the compiler. It may contract a product and a sum to one operation (FMA): that rounds less often than error
+# bounds assume, and nothing in kernels.cu relies on a rounding. Results differ from the host's in the last bits anyway:
+# exponentials and logarithms come from another library.
 OPTIONS = ("--std=c++17",)
 
-_BLOCK, _FEW = 256, 32  # threads of a block; and where they are few, so that every multiprocessor gets some
-_MANY = 100_000
+_BLOCK, _FEW = 256, 32  # threads of a block; fewer where threads are few in all, so that every multiprocessor gets some
+_MANY = 100_000  # threads from which blocks have _BLOCK
 _LARGE = 2**23  # bytes, from which on copies between host and GPU go by Staging
 _RESERVED = 1024  # bytes of shared memory that CUDA may count as a kernel's own
 _INSTALL = "pip install 'cupy-cuda13x[ctk]' for a CUDA 13 driver, 'cupy-cuda12x[ctk]' for a CUDA 12 one"
@@ -73,7 +74,7 @@ class CudaDevice:
             found.max_dynamic_shared_size_bytes = self.most_shared - found.shared_size_bytes
         except Exception as error:
             raise _unavailable(f"{program.source.name} cannot be compiled ({_first_line(error)})") from None
-        self.programs[program] = found.kernel  # which alone can be told how to launch it
+        self.programs[program] = found.kernel  # only this takes the options of a cooperative launch
 
     def launch_together(
         self, program: Program, blocks: int, threads: int, shared_bytes: int, *arguments: Array | int
@@ -147,7 +148,7 @@ class CudaDevice:
 
 
 def _passed(arguments: tuple[Array | int, ...]) -> tuple[Any, ...]:
-    """As kernels take them: whole numbers are long longs."""
+    """The arguments as kernels take them: whole numbers as long longs."""
     return tuple(np.int64(x) if isinstance(x, int) else x for x in arguments)
 
 

@@ -38,11 +38,12 @@ Array = Any  # of the device's array module
 
 _USABLE = 0.8  # of the free memory
 _ARRAYS = 28  # float64 numbers for each unit in one row, at the most: state, drive, figures of the check, temporaries
-_MOST_VOLTAGES = 50_000_000  # of a tile: the host keeps several arrays of them
-_FEW_ROWS = 64  # for which it is not worth taking conductances to the device
-# Dense conductances times rows up to which a kernel takes less time than cuBLAS and what goes with it to launch: on an
-# H200 some 100 us a sweep, in which a thread sums 4,096 conductances at a unit in turn. To arrange them as sparse ones
-# takes a host some 60 ns each: 3 ms for 50,000, what 20 or 30 sweeps gain.
+_MOST_VOLTAGES = 50_000_000  # in a tile: the host keeps several arrays of them
+_FEW_ROWS = 64  # for fewer rows the host computes what dense blocks inject: sending their conductances takes longer
+# Up to these limits, a sweep by kernels alone takes less time than one with cuBLAS, whose launches take some 100 us a
+# sweep on an H200: dense conductances times rows; conductances; and conductances at a unit, of which a thread sums
+# 4,096 in that time. To arrange dense conductances as sparse ones takes the host some 60 ns each: 3 ms for 50,000,
+# which 20 or 30 sweeps gain.
 _FEW_PRODUCTS, _FEW_CONDUCTANCES, _SHORT = 20_000_000, 50_000, 4096
 _RECORD_AFTER = 4  # sweeps: recording one costs a few
 
@@ -74,7 +75,7 @@ class GpuBackend:
         return GpuMesh(pattern, self.device) if isinstance(pattern, Multigrid) and not mesh_refusal(problem) else None
 
     def _rows(self, problem: Problem, dtype: str, fixed: int, a_row: int) -> int:
-        """How many rows fit, with so many bytes more than an engine needs, in all and for each row."""
+        """How many rows fit into memory; `fixed` and `a_row` are bytes beside those of an engine, in all and a row."""
         t, v = problem.topology, problem.values
         dense = 8 + (4 if dtype == "float32" else 0)
         inner = problem.inner_dense
@@ -97,7 +98,7 @@ class GpuBackend:
 
 
 def few_products(problem: Problem, rows: int) -> bool:
-    """Whether it takes less time to launch nothing but kernels, in which a thread sums all that is at a unit."""
+    """Whether a sweep takes less time without matrix products: by kernels in which a thread sums all at a unit."""
     longest = max((max(g.shape) for _, g in problem.inner_blocks), default=0)
     inner = problem.inner_dense
     return inner <= _FEW_CONDUCTANCES and rows * inner <= _FEW_PRODUCTS and longest <= _SHORT
@@ -157,12 +158,12 @@ class GpuEngine:
 
     @cached_property
     def with_products(self) -> tuple[Conductances, list[list[Pull]]]:
-        """What a sweep goes by, and what it multiplies for each colour."""
+        """The conductances of a sweep, and its matrix products for each colour."""
         return self.exact.astype(self.dtype), self.pulls
 
     @cached_property
     def without_products(self) -> tuple[Conductances, list[list[Pull]]]:
-        """The same without products."""
+        """The same without products: the dense couplings are among the sparse ones."""
         if not any(self.pulls):
             return self.with_products
         couplings = dense_among_sparse(self.problem)
@@ -172,8 +173,8 @@ class GpuEngine:
     def start(self, drive: Drive, x: Floats | None) -> None:
         xp = self.device.xp
         with self.device.guard():
-            self.again: Callable[[], None] | None = None  # what there was has the arrays of the start before
-            self.unrecorded = 0  # sweeps taken otherwise
+            self.again: Callable[[], None] | None = None  # an earlier recording has the arrays of an earlier start
+            self.unrecorded = 0  # sweeps taken without a recording
             self.drive, self.rows = drive, drive.rows.stop - drive.rows.start
             self.g, self.products = (
                 self.without_products if few_products(self.problem, self.rows) else self.with_products
@@ -237,7 +238,7 @@ class GpuEngine:
 
     def voltages(self) -> Floats:
         with self.device.guard():
-            turned = self.device.xp.ascontiguousarray(self.x.T)  # there: the host takes ten times as long
+            turned = self.device.xp.ascontiguousarray(self.x.T)  # on the device: the host takes ten times as long
             return self.device.to_host(turned, "float64")
 
     def check(self) -> GpuCheck | Check:
@@ -255,7 +256,7 @@ class GpuEngine:
 
 
 def _conductances(device: Device, diag: Floats, couplings: sparse.csr_array, dense: tuple[Array, ...]) -> Conductances:
-    """On the device."""
+    """A problem's conductances, sent to the device."""
     ptr, indices = couplings.indptr.astype(np.int64), couplings.indices.astype(np.int32)
     put = device.to_device
     return Conductances(put(diag), put(ptr), put(indices), put(couplings.data), dense)

@@ -90,7 +90,7 @@ class GpuCheck:
     def __init__(self, engine: GpuEngine) -> None:
         self.engine, self.device, self.xp = engine, engine.device, engine.device.xp
         self.of_drive = engine.of_drive
-        self.on_host: Check | None = None  # once it was needed
+        self.on_host: Check | None = None  # made when it is first needed
         self.x = engine.x.astype(np.float64)
         xp, rows = self.xp, engine.rows
         both = xp.concatenate([self.x, xp.abs(self.x)], axis=1)

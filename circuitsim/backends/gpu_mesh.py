@@ -21,10 +21,10 @@ from circuitsim.problem import Problem
 Floats = NDArray[np.float64]
 Array = Any
 
-SUMS, AT_ONCE = 256, 8  # sums of a dot product, that every thread then adds up; as in kernels.cu
-_THREADS = 256 * SUMS  # that share the unknowns
-_TOGETHER = 20  # steps, launched in one go
-_LOOKS = 5  # times so many between two looks at the residual
+SUMS, AT_ONCE = 256, 8  # partial sums of a dot product, which every thread then adds up; see kernels.cu
+_THREADS = 256 * SUMS  # threads that share the unknowns
+_TOGETHER = 20  # steps that are launched in one go
+_LOOKS = 5  # such launches between two checks of the residual
 _MOST_STEPS = 20_000
 
 
@@ -53,7 +53,7 @@ class GpuMesh(Multigrid):
 
 
 class _OnDevice(Hierarchy):
-    """Where the steps here do not arrive, multigrid on the host goes on."""
+    """A network solved on the device; where conjugate gradients do not converge there, by multigrid on the host."""
 
     def __init__(self, pattern: Multigrid, g: Floats, to_ground: Floats, device: Device) -> None:
         super().__init__(pattern, g, to_ground)
@@ -75,7 +75,7 @@ class _OnDevice(Hierarchy):
         return put(ptr), put(indices), put(matrix.data), put(matrix.diagonal())
 
     def _steps(self, current: Floats) -> Floats | None:
-        """One row; None where so many steps do not suffice."""
+        """Voltages for one row of currents, (n,), by conjugate gradients; None if they do not converge."""
         device, xp, n = self.device, self.device.xp, current.size
         ptr, indices, data, diag = self.on_device
         threads = min(_THREADS, -(-n // (AT_ONCE * SUMS)) * AT_ONCE * SUMS)

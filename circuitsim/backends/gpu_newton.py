@@ -34,7 +34,7 @@ Bools = NDArray[np.bool_]
 Array = Any
 
 _LEG_ARRAYS = 10  # float64 numbers for each leg in one row, at the most
-_FAINT = 1e-12  # of the largest current of a row: none, as in limiting.near
+_FAINT = 1e-12  # times the largest current of a row: smaller ones count as 0, as in limiting.near
 _MOST_UNITS = 2000  # unknowns of a small circuit
 _MOST_UPDATES = 5_000_000  # of entries, in one elimination: read by every row
 
@@ -68,9 +68,10 @@ def memory(problem: Problem) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Pattern:
-    """What the kernels `eliminate` and `substitute` go by. Entry e of column j, ptr[j] <= e < ptr[j + 1], joins two.
+    """The pattern that the kernels `eliminate` and `substitute` follow. Column j has the entries ptr[j]:ptr[j + 1], the
+    conductances that join its unit to others and to ground.
 
-    There are so many `sets` of conductances and laws: one, or one for each row.
+    There are `sets` of conductances and laws: one, or one for each row.
     """
 
     unit: Ints  # (columns,) the unit of each column
@@ -196,14 +197,14 @@ class GpuNewton:
     def found(self, tolerance: float, moves: float) -> tuple[Floats, Bools, Residuals]:
         with self.device.guard():
             x, (rho, most, upper) = self.x, self._kcl()
-            correction = most.copy()  # bounds it: an inverse conductance matrix has no negative entry
+            correction = most.copy()  # becomes its bound: an inverse conductance matrix has no negative entry
             self._substitute(correction)
             largest = self.device.xp.abs(x).max(axis=0)
             arrived = (upper <= tolerance).all(axis=0) & (correction <= moves * largest).all(axis=0)
             arrived &= (self.pivot > 0).all(axis=0)
             found: Bools = self.device.to_host(arrived)
             residuals = NO_RESIDUALS
-            if found.any():  # no ideal diode supplies anything: what flows is what violates
+            if found.any():  # without ideal diodes the net current out of a unit is its violation
                 of_these = [a[:, arrived] for a in (x, rho, rho, upper)]
                 residuals = figures(self.device, self.drive, *of_these)
                 residuals = replace(residuals, worst_row=int(np.flatnonzero(found)[residuals.worst_row]))
@@ -219,7 +220,9 @@ class GpuNewton:
         return whole, np.array([True]), replace(residuals, worst_row=0, worst_unit=worst)
 
     def _kcl(self) -> tuple[Array, Array, Array]:
-        """The violations, the most that they are but for rounding, and bounds of the relative ones, (n_free, rows)."""
+        """The KCL violations (A), bounds of their sizes that include rounding (A), bounds of the relative violations;
+        (n_free, rows) each.
+        """
         d, j, p = self.drive, self.junctions, self.pattern
         rho, most, upper = (self.device.xp.empty_like(self.x) for _ in range(3))
         n, rows = self.x.shape

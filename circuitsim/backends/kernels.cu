@@ -79,14 +79,14 @@ __device__ inline double shockley(const double* p, double w, double* slope) {
     return i + p[GMIN] * w;
 }
 
-// How many times larger a current i of the junction were without IKF.
+// The factor by which a current i of the junction would be larger without IKF.
 __device__ inline double before_knee(const double* p, double i) {
     if (p[PER_IKF] == 0.0 || i <= 0.0) return 1.0;
     const double ratio = i * p[PER_IKF];
     return 1.0 + 0.5 * (ratio + sqrt(ratio) * sqrt(ratio + 4.0));
 }
 
-// The voltage at which ISR alone carries i > 0, or more.
+// A voltage at which ISR alone carries i > 0 at least.
 __device__ inline double recombination_voltage(const double* p, double i) {
     return p[ISR] > 0.0 ? p[NR_VT] * log1p(i / (p[ISR] * pow(LEAST_SQUARE, p[HALF_M]))) : INF;
 }
@@ -118,7 +118,7 @@ __device__ inline double junction_voltage(const double* p, double v) {
 __device__ inline double branch(integer law, const double* p, double v, double* slope) {
     if (v != v) {
         *slope = law == PWL || law == SEGMENT ? 0.0 : v;
-        return v;  // fmin and fmax would lose it
+        return v;  // NaN, which fmin and fmax would lose
     }
     if (law == PWL) {
         double i = 0.0, g = 0.0;
@@ -159,7 +159,7 @@ __device__ inline double offset_of(const Junctions& j, integer k, integer row) {
     return j.offset[j.number[k] * j.offset_rows + (j.offset_rows > 1 ? row : 0)];
 }
 
-// Where a unit must be for no voltage across its junction k.
+// The voltage of a unit at which there is none across its junction k.
 template <typename Real>
 __device__ inline double zero_of(const Junctions& j, integer k, const Real* x, integer rows, integer row) {
     const double other = j.other[k] >= 0 ? (double)x[j.other[k] * rows + row] : 0.0;
@@ -265,9 +265,10 @@ __device__ inline void relax(
 RELAX(relax_float64, double)
 RELAX(relax_float32, float)
 
-// The certificate's figures of every unit: flow (F), slope, rho, upper (a bound of the relative violation), certain (a
-// relative violation that it certainly has, 0: none). `dense` (units, 2 rows) holds what dense couplings make of x, then
-// of |x|; fixed_rows 0 says that free nodes have offsets; F may be off by terms EPS times the size of its terms.
+// The certificate's figures of every unit (residual.Check): flow (F), slope, rho, upper (a bound of the relative
+// violation), most (a bound of |rho|), certain (a relative violation that it certainly has, 0: none). `dense` (units,
+// 2 rows) holds the products of the dense couplings with x, then with |x|; fixed_rows 0 says that free nodes have
+// offsets; F may be off by terms EPS times the size of its terms.
 extern "C" __global__ void violations(
     integer rows, integer units, const double* x, const double* dense, const double* diag, const double* to_fixed,
     const integer* ptr, const int* indices, const double* data, const integer* j_ptr, const integer* j_other,
@@ -311,7 +312,7 @@ extern "C" __global__ void violations(
     rho[at] = violation;
     certain[at] = 0.0;
     const double size = (double)terms * EPS * (fabs(own) + fabs(injected) + fabs(neighbours));
-    const double largest = violation == 0.0 && fabs(out) > size ? 0.0 : fabs(violation) + size;  // a diode carries it
+    const double largest = violation == 0.0 && fabs(out) > size ? 0.0 : fabs(violation) + size;  // a diode carries F
     most[at] = largest;
     if (largest == 0.0) {
         upper[at] = 0.0;
@@ -319,7 +320,7 @@ extern "C" __global__ void violations(
     }
     double least = source_size + nonlinear_abs;
     const double by_sources = injected - by_current_sources;
-    if (fixed_rows == 0) {  // offsets tie the groups together: only their sum is one
+    if (fixed_rows == 0) {  // with offsets only the sum of all terms, not of each group, bounds the currents from below
         least += fabs(own - by_sources - neighbours);
     } else {
         const double inner = diag[unit] - to_fixed[unit];
@@ -384,8 +385,8 @@ __device__ inline double exponential_voltage(integer law, const double* p, doubl
     return law == SHOCKLEY ? shockley_voltage(p, i) : sinh_voltage(p, i);
 }
 
-// Where to continue from, when the branch was at `was` with the current `had` and is to go to v, with the current `line`
-// on its old tangent.
+// The voltage of the next tangent (limiting.limited): the old one, at the voltage `was` with the current `had`, led to
+// the voltage v and gives the current `line` there.
 __device__ inline double limited(integer law, const double* p, double was, double had, double v, double line) {
     if (law != SHOCKLEY && law != SINH) return v;
     double knee = 0.0, broken = 0.0;
@@ -424,10 +425,10 @@ __device__ inline void add_multiples(
 }
 
 // In each row, eliminate one network node by node (star-mesh transformation). Column j of the pattern has the entries
-// ptr[j]:ptr[j + 1], the last of them to ground; each pair of them adds to the entry that `target` says next. An entry
-// is its linear conductance, linear (entries, sets), and the slopes of the legs leg_ptr[e]:leg_ptr[e + 1]. There is one
-// set for all rows, or one for each. value (entries, rows); pivot (columns, rows) is 1 / d, 0 where nothing joins the
-// node to ground.
+// ptr[j]:ptr[j + 1], the last of them to ground; `target` lists, pair after pair of a column's entries, the entry that
+// each pair adds to. An entry is its linear conductance, linear (entries, sets), plus the slopes of the legs
+// leg_ptr[e]:leg_ptr[e + 1]. There is one set for all rows, or one for each. value (entries, rows); pivot (columns,
+// rows) is 1 / d, 0 where nothing joins the node to ground.
 extern "C" __global__ void eliminate(
     integer rows, integer columns, const integer* ptr, const int* target, const double* linear, integer sets,
     const integer* leg_ptr, const integer* legs, const double* slope, double* value, double* pivot) {
@@ -493,9 +494,9 @@ extern "C" __global__ void inject(
     x[unit * rows + row] = total;
 }
 
-// Every leg goes on from where the unknowns x put it: new tangents (w, current, slope), and what current it had there
-// and by how much its old tangent missed it; all (legs, rows). a and k are units, -1: known. params is (sets, legs,
-// N_PARAMS).
+// New tangents (w, current, slope) of all legs from their voltages at the unknowns x; amps is the size of a leg's
+// current at that voltage, miss the error of its old tangent there; all (legs, rows). a and k are units, -1: known.
+// params is (sets, legs, N_PARAMS).
 extern "C" __global__ void tangents(
     integer rows, integer legs, const double* x, const integer* a, const integer* k, const integer* law,
     const double* params, integer sets, const double* offset, integer offset_rows, double* w, double* current,
@@ -518,7 +519,7 @@ extern "C" __global__ void tangents(
 }
 
 // The certificate of a network without ideal diodes and controlled sources, branch by branch: each unit's KCL violation
-// rho (A), the most that it is when nothing is rounded, and a bound of the relative violation. Entries
+// rho (A), a bound of its size that includes rounding, and a bound of the relative violation. Entries
 // g_ptr[u]:g_ptr[u + 1] are the conductances g from unit u to unit `near`; g and to_fixed are (..., sets), params (sets,
 // legs, N_PARAMS). fixed_rows 0: free nodes have offsets.
 extern "C" __global__ void kcl(
@@ -564,8 +565,8 @@ extern "C" __global__ void kcl(
 
 // -- Conjugate gradients: linear/multigrid.py, backends/gpu_mesh.py ---------------------------------------------------
 
-#define SUMS 256  // that a dot product is left in
-#define AT_ONCE 8  // numbers that a thread waits for together
+#define SUMS 256  // partial sums of a dot product
+#define AT_ONCE 8  // loads of a thread that do not wait for each other
 
 __device__ inline double total(const double* sums) {
     double all = 0.0;
@@ -573,8 +574,8 @@ __device__ inline double total(const double* sums) {
     return all;
 }
 
-// Each of so many threads takes every threads-th unknown. q = A p, with the rows ptr[u]:ptr[u + 1] of A; parts
-// (threads,) is what each adds to p q. What was `after` the last step is `before` this one.
+// q = A p; row u of A has the entries ptr[u]:ptr[u + 1]. Each thread takes every threads-th unknown; parts (threads,)
+// are their shares of the dot product p q. `before` takes the value that `after` had from the last step.
 extern "C" __global__ void cg_multiply(
     integer n, integer threads, const integer* ptr, const int* indices, const double* data, const double* p, double* q,
     double* parts, const double* after, double* before) {
@@ -591,7 +592,7 @@ extern "C" __global__ void cg_multiply(
     if (thread < SUMS) before[thread] = after[thread];
 }
 
-// Parts (threads,), a multiple of AT_ONCE SUMS, become SUMS sums.
+// Add up parts (threads,) to SUMS sums; threads is a multiple of AT_ONCE SUMS.
 extern "C" __global__ void cg_sum(integer threads, const double* parts, double* sums) {
     const integer thread = (integer)blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= SUMS) return;
@@ -603,7 +604,7 @@ extern "C" __global__ void cg_sum(integer threads, const double* parts, double* 
     sums[thread] = sum;
 }
 
-// x and the residual r go on along p; parts of r r / diag.
+// The step along p: new x and residual r; parts (threads,) are the threads' shares of r r / diag.
 extern "C" __global__ void cg_advance(
     integer n, integer threads, const double* diag, const double* p, const double* q, const double* before,
     const double* energy, double* x, double* r, double* parts) {
@@ -620,7 +621,7 @@ extern "C" __global__ void cg_advance(
     parts[thread] = part;
 }
 
-// The next direction p.
+// The next direction, p = r / diag + (after / before) p.
 extern "C" __global__ void cg_turn(
     integer n, integer threads, const double* diag, const double* r, const double* after, const double* before,
     double* p) {

@@ -9,7 +9,7 @@ import numpy as np
 from circuitsim.compiled import jit
 from circuitsim.law_kernels import STEPS, branch
 
-_FEW = 50  # array elements that Python takes: it comes back to them in every sweep
+_FEW = 50  # array elements up to which sweeps are left to Python (compiled.jit): there are many of them
 
 
 @jit()
