@@ -30,7 +30,7 @@ from training.phases import State
 
 Floats = NDArray[np.float64]
 
-_LEAST, _MISSES = 1e-15, 1e-9  # of a right-hand side: what is asked for, and what a solution may miss
+_LEAST, _MISSES = 1e-15, 1e-9  # residuals relative to the right-hand side: asked of lsqr, and allowed
 
 
 def _junction_slopes(problem: Problem, drive: Drive, x: Floats) -> Floats:
@@ -74,7 +74,7 @@ def implicit_fields(
     slopes = _junction_slopes(problem, drive, x)
     linear, free = _linear(problem), inside(drive, x, dtype)
     carried = np.zeros((x.shape[0], drive.carried.shape[1])) if state.carried is None else state.carried
-    if not problem.circuit.reciprocal:  # newton leaves such units next to their bounds: the diode's current tells
+    if not problem.circuit.reciprocal:  # newton does not put units exactly at their bounds: the diodes' currents tell
         flow, slope = outflow(problem, replace(drive, carried=carried), x)
         with np.errstate(divide="ignore", invalid="ignore"):
             target = x - flow / slope
@@ -97,7 +97,7 @@ def implicit_fields(
 
 
 def _solved(matrix: sparse.csc_array, side: Floats) -> Floats:
-    """The solution, the smallest one where there are several: of parts that nothing holds, and nothing pulls."""
+    """The solution; of several, in parts without a path to ground and without a pull, the one of least norm."""
     try:
         return np.asarray(linalg.splu(matrix).solve(side))
     except RuntimeError:  # exactly singular
@@ -108,8 +108,8 @@ def _solved(matrix: sparse.csc_array, side: Floats) -> Floats:
 
 
 def _always_tied(problem: Problem, offset: Floats) -> NDArray[np.bool_]:
-    """Which perfect diodes between free units have another one the other way that leaves no gap, (n_links,); `offset`
-    is that of the diodes in one row."""
+    """Which links are antiparallel to another one that leaves no gap between them, so that both fix one voltage,
+    (n_links,); `offset` (n_links,) is Drive.link_offset of one row."""
     legs = problem.topology.legs
     ends = list(zip(legs.link_a.tolist(), legs.link_k.tolist(), offset.tolist(), strict=True))
     every = set(ends)
@@ -117,7 +117,8 @@ def _always_tied(problem: Problem, offset: Floats) -> NDArray[np.bool_]:
 
 
 def _linear(problem: Problem) -> sparse.csr_array:
-    """The matrix of the linear branches; with controlled sources their equations, and their currents, come on top."""
+    """The matrix of the linear branches; with controlled sources that of MnaNetwork, which has further equations and
+    currents."""
     if not problem.circuit.reciprocal:
         return MnaNetwork(problem).matrix
     return (sparse.diags_array(problem.values.diag) - dense_among_sparse(problem)).tocsr()
@@ -126,8 +127,10 @@ def _linear(problem: Problem) -> sparse.csr_array:
 def _moves(
     problem: Problem, free: NDArray[np.bool_], conducting: NDArray[np.bool_], j: sparse.csr_array
 ) -> sparse.csr_array:
-    """How the unknowns of one row move, (size, groups of them): not those that are held, nor those that nothing holds;
-    what conducting perfect diodes join as one.
+    """How the unknowns of one row move, (size, groups): 1 where an unknown is in a group, which moves as one.
+
+    Conducting perfect diodes join units to groups. No group has units that are held at a bound (not `free`), or an
+    unknown on its own whose row of the matrix j is 0.
     """
     n, size = problem.n_free, j.shape[0]
     legs = problem.topology.legs
@@ -143,7 +146,7 @@ def _moves(
 
 
 def _fields(problem: Problem, drive: Drive, x: Floats, delta: Floats, pull: Floats, samples: int) -> Fields:
-    """Fields of a linearisation at x."""
+    """Fields of a linearisation at x, from delta (rows, n_free) at the units, V/S; `samples` is that of Fields."""
     nodes = np.arange(problem.topology.index_of_node.size)
     v = problem.node_voltages(x, drive.fixed, nodes)
     none = np.zeros((1, drive.fixed.shape[1]))

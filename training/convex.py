@@ -53,7 +53,7 @@ def check_convex(problem: Problem, outputs: Outputs, beta: float, doubts: bool =
 
 
 def not_convex(node: str, conductance: float, beta: float) -> LearningError:
-    """The error that says so."""
+    """The error for a nudged problem that is not convex; `node` is the output to name, or ''."""
     where = f": output {node} has a conductance of {conductance:.3g} S in all" if node else ""
     return LearningError(
         f"the problem nudged by {beta:g} S is not convex{where}; choose a smaller nudge, variant positive, or "

@@ -139,7 +139,7 @@ def _settle(mode, s, v, extra, first, stop, size, a, lo, hi, nudged, t, beta1, b
     """Units first:stop of a layer take their exact step; `extra` (rows, stop - first) is added to their currents s.
 
     v (2B, n) takes the new state; a, lo, hi (n,); nudged: the layer is the outputs, with targets t (B, n). Mode BACK: s
-    is lambda, v takes mu; below it are the voltages after the step that is taken back.
+    is lambda, the first B rows of v take mu, the others hold the voltages after the step that is differentiated.
     """
     zero = a.dtype.type(0)
     b1 = beta1 if nudged else zero
@@ -207,7 +207,7 @@ def _rows(mode, size):
 
 @njit(nogil=True)
 def _part(rows, k, n_parts):
-    """The rows of part k: whole blocks."""
+    """First and end row of part k: parts consist of whole blocks."""
     first = (rows * k // n_parts) // _BLOCK * _BLOCK
     return first, rows if k + 1 == n_parts else (rows * (k + 1) // n_parts) // _BLOCK * _BLOCK
 
@@ -233,7 +233,7 @@ def _crossbar_of_rows(k, depth):
 
 @njit(nogil=True)
 def _reset(mode, s, base, size):
-    """The currents of a layer that has settled go back to its base; those of delta to 0, as lambda does."""
+    """Reset the currents of a layer that has settled to its base; the currents of delta, and lambda, to 0."""
     zero = s.dtype.type(0)
     for b in range(size):
         for j in range(s.shape[1]):
@@ -244,7 +244,7 @@ def _reset(mode, s, base, size):
 
 @njit(nogil=True)
 def _sweep(mode, n, u, where, g, v, s, base, size, a, lo, hi, t, beta1, beta2, zeros, n_parts, parts):
-    """Layers 0, 2, ... at once, then 1, 3, ...; the other way round in mode BACK."""
+    """One sweep: layers 0, 2, ... at once, then 1, 3, ...; in mode BACK first 1, 3, ..."""
     depth = n.size - 1
     for half in range(2):
         for k in range(1 - half if mode == BACK else half, depth, 2):
@@ -279,7 +279,7 @@ def _sweep(mode, n, u, where, g, v, s, base, size, a, lo, hi, t, beta1, beta2, z
 
 @njit(fastmath=False)
 def _both(p, q):
-    """p + q, added to a sum as one number. (Not said, fastmath would be the caller's, and the order the compiler's.)"""
+    """p + q, to be added to a sum as one number. (With the caller's fastmath the compiler would choose the order.)"""
     return p + q
 
 
@@ -380,7 +380,7 @@ def _drive_two_by_any(p, q, x, drive, first):
 
 @njit(nogil=True)
 def _lit(x):
-    """Whether any sample has this feature."""
+    """Whether a feature x (B,) is not 0 in any sample."""
     lit = False
     for value in x:
         lit |= value != 0
@@ -463,9 +463,9 @@ def _less_own(own, mu, v, size):
 def _turn_back(g, first, stop, factor, size, seen, own, slope, mu_row, v_row, mu_col, v_col, low, high):
     """Rows first:stop of a crossbar: g <- clip(g - factor dC/dg, low, high), from the tapes of its layers.
 
-    dC/dg = sum over steps and samples of mu_row (v_col - v_row) where the rows step, of mu_col (v_row - v_col) where
-    the columns do. The rows' steps see the columns' voltages from row `seen` of the tape on, those of the columns the
-    rows' from row B - seen on. `own` (columns,) is what _less_own gives, `slope` room for as many.
+    dC/dg = sum over steps and samples of mu_row (v_col - v_row) for steps of the rows, of mu_col (v_row - v_col) for
+    steps of the columns. The rows' steps used the columns' voltages from row `seen` of the tape on, the columns' steps
+    the rows' voltages from row B - seen on. `own` (columns,) comes from _less_own, `slope` (columns,) is scratch.
     """
     count, cols = mu_row.shape[0], g.shape[1]
     seen_by_rows, seen_by_cols = v_col[seen : seen + count], v_row[size - seen : size - seen + count]
@@ -556,9 +556,10 @@ def _prepare(
     n, u, where, g, v, s, base, size, a, bias, delta, total, x_old, x_new, rates, g_min, g_max, mode, feeds, c, e,
     n_parts, parts,
 ):  # fmt: skip
-    """Finish the update that is pending; sums a of all layers, their bases, what the odd layers' state adds to s.
+    """Finish the update that is pending; compute the sums a and bases of all layers, and their s from the odd layers.
 
     mode: of the update, FREE when none is pending; BACK: delta and total are the tapes of mu and of the voltages.
+    c, e: scratch, the terms of the input crossbar's update (_input_columns). feeds: whether s is needed.
     """
     depth = n.size - 1
     _clear(a)
@@ -635,9 +636,9 @@ def _keep(source, at, target, to, n, u, size):
 
 @njit(nogil=True)
 def _there_and_back(n, u, where, g, v, s, base, size, a, lo, hi, t, zeros, n_parts, parts, tape_v, tape_mu):
-    """The sweeps that are back-propagated through, from the free state v, which is moved; then these backwards.
+    """Take the sweeps that are back-propagated through, from the free state v, which changes; then their adjoint steps.
 
-    What the outputs miss, y - t, is their first lambda. While going back v holds mu and the voltages of one sweep.
+    lambda of the outputs begins as y - t. During the adjoint steps v holds mu, and below it the voltages of one sweep.
     """
     zero = a.dtype.type(0)
     depth, sweeps = u.size, tape_mu.size // base.size
@@ -671,7 +672,7 @@ def _load(features, row, b, scale, x):
 
 @njit(nogil=True)
 def _begin_nudged(mode, v, s, n, u, size):
-    """Rows B: of v and s, where the nudged sweeps begin: at the free state, or in difference form at no difference."""
+    """Set rows B: of v and s to where the nudged sweeps begin: the free state, or in difference form delta = 0."""
     zero = v.dtype.type(0)
     for k in range(u.size):
         state, s_k = _layer(v, u, k, n, 2 * size), _layer(s, u, k, n, 2 * size)
@@ -683,7 +684,10 @@ def _begin_nudged(mode, v, s, n, u, size):
 
 @njit(nogil=True)
 def _fields_and_biases(mode, v, delta, total, bias, bias_rates, scale, gap, n, u, size):
-    """What the nudged states v give for the next update: their difference over `gap`, and their sum; biases learn."""
+    """For the next update: delta, the difference of the nudged states v over `gap`, and total, their sum.
+
+    The biases are updated here.
+    """
     for k in range(u.size):
         state, d, both = _layer(v, u, k, n, 2 * size), _layer(delta, u, k, n, size), _layer(total, u, k, n, size)
         for b in range(size):
@@ -699,7 +703,7 @@ def _fields_and_biases(mode, v, delta, total, bias, bias_rates, scale, gap, n, u
 
 @njit(nogil=True)
 def _learn_biases_back(tape_mu, bias, bias_rates, scale, n, u, rows):
-    """Biases learn by the sums of mu over the rows of the tape."""
+    """Update the biases by the sums of mu over the rows of the tape."""
     for k in range(u.size):
         mu = _layer(tape_mu, u, k, n, rows)
         for j in range(n[k + 1]):
@@ -749,7 +753,7 @@ def steps(
     c, e = np.zeros(n[1], dtype), np.zeros((size, n[1]), dtype)
     times = sweeps if mode == BACK else 0
     tape_v, tape_mu = np.zeros((times + 1) * size * units, dtype), np.zeros(times * size * units, dtype)
-    fields, totals = (tape_mu, tape_v) if mode == BACK else (delta, total)  # what an update goes by
+    fields, totals = (tape_mu, tape_v) if mode == BACK else (delta, total)  # what an update is computed from
     t = np.zeros((size, n[depth]), dtype)
     gap = beta1 - beta2
     scale = dtype.type(1.0 / size)
@@ -803,7 +807,7 @@ def steps(
 
 
 def smallest(dtype: str, features: str) -> tuple:
-    """Arguments of `steps` for a network of three units and no sample: those types, and nothing to do."""
+    """Arguments of `steps` with these types, for a network of three units and no sample: nothing is computed."""
     scalar = np.dtype(dtype).type
     flat = [np.zeros(size, dtype) for size in (4, 3, 3, 3, 2, 2, 2, 2, 6, 3, 3, 3)]
     g, bias, lo, hi, rates, bias_rates, g_min, g_max, v, free, delta, total = flat

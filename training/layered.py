@@ -79,7 +79,7 @@ class LayeredLearner(Learner):
             self._make_arrays(problem.circuit)
 
     def _make_arrays(self, c: Circuit) -> None:
-        """Room for all that steps change, where they are taken, with the values of the circuit."""
+        """Allocate the arrays that steps change, on the device if there is one, with the values of the circuit."""
         structure, dtype, units, zeros = self.structure, self.recipe.dtype, int(self.n[1:].sum()), self.xp.zeros
         self.g, self.bias = zeros(int(self.where[-1]), dtype), zeros(units, dtype)
         self.lo, self.hi = (self._put(np.concatenate(bounds)) for bounds in (structure.lo, structure.hi))
@@ -94,7 +94,7 @@ class LayeredLearner(Learner):
                 self._bias(k)[:] += self._put(sources.i[0, sources.of(*c.rows_of(bias))])
 
     def _windows(self) -> tuple[NDArray, NDArray]:
-        """Bounds of the conductances of each crossbar, (L,) S: the recipe's; none where it does not learn."""
+        """Bounds of the conductances of each crossbar, (L,) S: the recipe's; 0 and inf for one that does not learn."""
         trained = {name.lower() for name in self.problem.circuit.netlist.trained}
         none = (0.0, np.inf)
         windows = [self.recipe.window if x.lower() in trained else none for x in self.structure.crossbars]
@@ -112,12 +112,12 @@ class LayeredLearner(Learner):
                 self._make_gpu_steps(self.device, samples)
         elif self.fast:
             if self.recipe.algorithm == "ep":
-                self._check_convex(min(self.betas))  # before compiling takes its time
+                self._check_convex(min(self.betas))  # before the kernels are compiled, which takes long
             kernels.make_ready(str(dtype), str(samples.features.dtype))
         self._prepared = samples
 
     def _make_gpu_steps(self, device: Device, samples: Samples) -> None:
-        """The fast path on a device, where it can be taken; else the plain one there."""
+        """Choose the fast path on a device, or the plain path there if the fast one refuses."""
         if not self.fast:
             return
         task = task_of(self.structure.sizes, samples.features.shape[1], self.recipe)
@@ -243,7 +243,7 @@ class LayeredLearner(Learner):
         return self._put(self.recipe.gain * samples.inputs(rows, int(self.n[0])))
 
     def _put(self, array: NDArray) -> NDArray:
-        """An array of the learner's dtype, where the others are."""
+        """The array in the learner's dtype, on the device if there is one."""
         return self.xp.asarray(array.astype(self.recipe.dtype))
 
     def _host(self, array: NDArray) -> NDArray:
@@ -262,13 +262,13 @@ class LayeredLearner(Learner):
         return np.concatenate(found)
 
     def _on_device(self, samples: Samples) -> Samples:
-        """The same with their features there, as they are; they stay until others come."""
+        """The samples with their features on the device, in their own dtype; kept there until there are others."""
         if self._sent is None or self._sent[0] is not samples:
             self._sent = samples, replace(samples, features=features_on(self.xp, samples))
         return self._sent[1]
 
     def _limits(self) -> AbstractContextManager[object]:
-        """What keeps NumPy's BLAS to the threads of this learner."""
+        """A context in which NumPy's BLAS uses only the threads of this learner."""
         return self.blas.limit(limits=self.threads, user_api="blas")
 
     # -- values ----------------------------------------------------------------------------------------------------
@@ -287,7 +287,7 @@ class LayeredLearner(Learner):
         return self.bias[self.unit[k] : self.unit[k] + self.n[k + 1]]
 
     def layer(self, flat: NDArray, k: int) -> NDArray:
-        """Layer k of an array of so many rows for each unit, (rows, n_k), a view."""
+        """Layer k of a flat array that has some rows for each unit, (rows, n_k), a view."""
         rows = flat.size // self.bias.size
         first = rows * int(self.unit[k])
         return flat[first : first + rows * int(self.n[k + 1])].reshape(rows, -1)
@@ -329,7 +329,7 @@ class LayeredLearner(Learner):
 
 
 def _single(targets: NDArray) -> NDArray[np.float32]:
-    """Targets as the kernels are compiled for them."""
+    """Targets in the dtype for which the kernels are compiled."""
     return targets.astype(np.float32, copy=False)
 
 

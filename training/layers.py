@@ -155,7 +155,7 @@ def _fixed_currents(problem: Problem, trained: Sequence[str | None]) -> NDArray[
 
 @dataclass(frozen=True)
 class Weights:
-    """What learns, and what follows from it; one dtype."""
+    """Conductances, currents into the layers, and bounds, all of one dtype."""
 
     g: list[Array]  # crossbar k: (n_{k-1}, n_k) S
     b: list[Array]  # (n_k,) A into layer k, fixed sources included
@@ -210,7 +210,7 @@ def relax_free(w: Weights, base: Sequence[Array], v: list[Array], sweeps: int) -
 
 @dataclass(frozen=True)
 class Pair:
-    """The two nudged states: v1, and delta = (v1 - v2) / (beta1 - beta2)."""
+    """The two nudged states of each layer, (rows, n_k): v1, V, and delta = (v1 - v2) / (beta1 - beta2), V/S."""
 
     v1: list[Array]
     delta: list[Array]

@@ -91,7 +91,7 @@ class Sweeps(Phases):
             engine.sweep(self.sweeps)
             return State(engine.voltages())
         outcome = bcd.solve_tile(problem, drive, engine, Settings(dtype=self.dtype, tol=self.tol), x)
-        if outcome.status is not Status.SOLVED:  # from another sample's state nothing may fade for ever, to denormals
+        if outcome.status is not Status.SOLVED:  # where nothing flows, another sample's voltages may only fade away
             return Newton(self.backend, self.tol).free(problem, drive, x)
         return State(outcome.x if outcome.low is None else outcome.x + outcome.low.sum(axis=0))
 
@@ -113,6 +113,7 @@ class Sweeps(Phases):
     def _correction(
         self, problem: Problem, base: Drive, outputs: Outputs, targets: Floats, beta: float, y: Floats
     ) -> Floats:
+        """One of `nudged`; `base` is the drive for corrections to the free state, in which the outputs are at y."""
         check_nudge(problem, outputs, beta)
         nudged_problem, drive = _nudged(problem, base, outputs, targets, beta, y)
         engine = self.backend.engine(nudged_problem, self.dtype)
@@ -124,7 +125,7 @@ class Sweeps(Phases):
         try:
             return _relax(nudged_problem, drive, engine, self.tol, scale)
         except LearningError:
-            check_convex(problem, outputs, beta)  # which is a better reason, where it is one
+            check_convex(problem, outputs, beta)  # if it is not convex, this is the reason to give
             raise
 
 
@@ -140,7 +141,7 @@ def _nudged(
 
 
 def _relax(problem: Problem, drive: Drive, engine: Engine, tol: float, scale: Floats) -> Floats:
-    """Sweep until no KCL violation is above tol x scale (rows,) A, or rounding lets nothing move."""
+    """Sweep until no KCL violation is above tol x scale (rows,) A, or a sweep moves nothing, for rounding."""
     sweeps, count = 0, 2
     while sweeps < _MOST_SWEEPS:
         moved = engine.sweep(count)
@@ -182,6 +183,7 @@ class Newton(Phases):
         return [self._correction(problem, x, outputs, targets, beta) for beta in betas]
 
     def _correction(self, problem: Problem, x: Floats, outputs: Outputs, targets: Floats, beta: float) -> Floats:
+        """One of `nudged`: the solution of the nudged circuit, minus the free state x."""
         if beta == 0:
             return np.zeros_like(x)
         check_nudge(problem, outputs, beta)
@@ -194,7 +196,7 @@ class Newton(Phases):
         try:
             found = self._solve(there, start, f"a phase nudged by {beta:g} S")
         except LearningError:
-            check_convex(problem, outputs, beta)  # which is a better reason, where it is one
+            check_convex(problem, outputs, beta)  # if it is not convex, this is the reason to give
             raise
         moved = found.x[:, unit] - x
         return moved if found.low is None else moved + found.low[:, :, unit].sum(axis=0)
@@ -217,7 +219,7 @@ def nudged_circuit(circuit: Circuit, outputs: Outputs, targets: Floats, beta: fl
 
 
 def _joined(one: B, other: B) -> B:
-    """Branches of one kind, those of the other after those of the one."""
+    """The branches of both tables, which are of one kind, in one table."""
     columns = {}
     for name in (f.name for f in fields(one)):
         pair = [getattr(one, name), getattr(other, name)]

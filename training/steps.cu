@@ -29,7 +29,8 @@
 enum { OK, NOT_CONVEX, NOT_FINITE, CUT_OFF, WRONG_PLAN };  // those of kernels.py, and a defect of gpu_steps.py
 
 struct Steps : Update {
-    // The sums of conductances at the outputs; why the step cannot be taken, the same for all blocks, and the unit.
+    // Computes the sums of conductances at the outputs. Returns OK, or why the step cannot be taken, the same in all
+    // blocks; `which` is then the unit.
     __device__ int trouble(integer* which) {
         const int cut = *(volatile int*)cut_off;
         const REAL least = beta1 < beta2 ? beta1 : beta2;
@@ -55,7 +56,7 @@ struct Steps : Update {
         return code;
     }
 
-    // Cost and errors of the free state, added to those of this lane's sample before; whether the cost is a number.
+    // Adds cost and error of the free state to those of this thread's sample; returns whether all costs are finite.
     __device__ bool measure(double* costs, double* errors) const {
         bool wild = false;
         for (int i = threadIdx.x; i < BATCH * OUTPUTS; i += THREADS) {
@@ -135,7 +136,7 @@ struct Steps : Update {
             prepare(pending);
             if (step == count) break;
             pending = false;
-            if (HIDDEN % 2 == 0) {  // the outputs go first, with what the last hidden layer gave
+            if (HIDDEN % 2 == 0) {  // the outputs step first, by the last hidden layer's voltages
                 recall(BATCH);
                 share<BATCH>();
             }
@@ -170,7 +171,8 @@ struct Steps : Update {
     }
 };
 
-// plan: numbers in shared memory, blocks. numbers: volts of a feature of 1, beta1, beta2; rates, bias_rates, g_min, g_max (DEPTH each).
+// plan: numbers in shared memory, blocks. numbers: volts of a feature of 1, beta1, beta2; rates, bias_rates, g_min,
+// g_max (DEPTH each).
 extern "C" __global__ void __launch_bounds__(THREADS, 1) steps(
     const integer* plan, const REAL* numbers, const FEATURE* data, const float* targets, const integer* order,
     integer count, REAL* g, REAL* bias, const REAL* lo, const REAL* hi, REAL* v, REAL* free_state, REAL* delta,

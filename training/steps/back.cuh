@@ -5,7 +5,8 @@
 struct BackPropagation : Sweeps {
     // -- the tapes -----------------------------------------------------------------------------------------------------
 
-    // What a layer does at a time of the tapes (1 .. SWEEPS), and its neighbours did before: odd layers come after even.
+    // The time at which layer k's neighbours had the voltages that its step at `time` (1 .. SWEEPS) used: odd layers
+    // come after even ones.
     __device__ int before(int k, int time) const { return k % 2 ? time : time - 1; }
 
     __device__ void begin_tape() {  // time 0: the free state
@@ -44,7 +45,7 @@ struct BackPropagation : Sweeps {
             if (last) share<BATCH>();
         });
         if (HIDDEN % 2 == PARITY) {
-            const bool shared = PARITY == 0 || time < SWEEPS;  // something, since the backward SWEEPS began
+            const bool shared = PARITY == 0 || time < SWEEPS;  // anything, in the backward sweeps
             constexpr int N = power_of_two(BATCH);
             if (shared) collect<0, N * OUTPUTS>(s_out);
             for (int i = threadIdx.x; i < BATCH * OUTPUTS; i += THREADS) {
@@ -116,7 +117,7 @@ struct BackPropagation : Sweeps {
         }
     }
 
-    // The slopes of row j of a slab, in a quad of columns. Of a layer whose tapes are recalled, as all below.
+    // The slopes of row j of a slab, in a quad of columns. The tapes of the layer have been recalled, here and below.
     template <int K>
     __device__ void slab_slopes(int j, int place, REAL* slope) const {
         for (int time = 1; time <= SWEEPS; ++time) add_slopes<K>(time, j, place, slope);
@@ -137,8 +138,8 @@ struct BackPropagation : Sweeps {
         return slope;
     }
 
-    // Less the sum of the adjoints of an own unit, or of an output, in one sample: -dC/di for a current i into it. 0 when
-    // no step is pending.
+    // Minus the sum of the adjoints of an own unit, or of an output, in one sample: -dC/di for a current i into it. 0
+    // when no update is pending.
     template <int K>
     __device__ REAL less_adjoints(const Layer<K>& l, int u, int b, bool pending) const {
         REAL sum = 0;

@@ -5,8 +5,8 @@
 
 #define BOTH (2 * BATCH)
 #define STRIDE whole_quads(BOTH)
-#define TAPED whole_quads(BATCH)  // of a unit's voltages, or adjoints, on a tape
-#define WIDE power_of_two(BOTH)   // of what a block shares for an output in a nudged phase
+#define TAPED whole_quads(BATCH)  // numbers of a unit at one time of a tape: voltages, or adjoints
+#define WIDE power_of_two(BOTH)   // numbers that a block shares for an output in a nudged phase
 
 #ifndef SHARED_MEMORY
 #define SHARED_MEMORY(name) extern __shared__ __align__(32) unsigned char name[];
@@ -55,8 +55,8 @@ __device__ constexpr int near_of(int k) { return before_of(k) + (k + 1 < HIDDEN 
 
 constexpr int OUTPUTS = size_of(DEPTH), ALL_UNITS = first_unit(HIDDEN) + OUTPUTS, WIDEST = widest();
 constexpr int FIRST = width_of(0), LAST = width_of(HIDDEN - 1);
-constexpr int CURRENTS = whole_quads(WIDE * OUTPUTS);         // of what a block shares: up to WIDE for each output, and
-constexpr int SHARED_SUMS = CURRENTS + whole_quads(OUTPUTS);  // the sums of conductances there
+constexpr int CURRENTS = whole_quads(WIDE * OUTPUTS);         // numbers that a block shares: up to WIDE for each output
+constexpr int SHARED_SUMS = CURRENTS + whole_quads(OUTPUTS);  // and, after them, the sums of conductances there
 
 // -- shared memory -----------------------------------------------------------------------------------------------------
 
@@ -72,14 +72,14 @@ struct Place {
     __device__ operator REAL*() const { return in_shared(START); }
 };
 
-__device__ constexpr int size_of_slabs(int k) {  // of the hidden layers before k
+__device__ constexpr int size_of_slabs(int k) {  // of all arrays of the hidden layers before k: slab, a, bias, lo, hi
     int size = 0;
     for (int before = 0; before < k; ++before) size += (near_of(before) + 4) * width_of(before);
     return size;
 }
 
 template <int K>
-struct Layer {  // a hidden one; what a block owns of it
+struct Layer {  // a hidden layer, and what a block owns of it
     static constexpr int units = size_of(K + 1), unit = first_unit(K);  // of the whole layer, and the number of its first
     static constexpr int width = width_of(K), across = across_of(K);
     static constexpr int before = before_of(K), near = near_of(K);  // rows of the slab: of the hidden layer before, and all
@@ -102,7 +102,7 @@ struct Number {
     static constexpr int value = K;
 };
 
-// body(Number<FROM>()), of every second one with STEP 2, and so on: for all hidden layers.
+// Calls body(Number<K>()) for the hidden layers K = FROM, FROM + STEP, ...
 template <int FROM, int STEP, class Body>
 __device__ inline void each_layer(const Body& body) {
     if constexpr (FROM < HIDDEN) {
@@ -118,8 +118,8 @@ struct Net {  // all that the kernel is given, and what a block keeps of it
     const REAL *lo, *hi;
     unsigned* arrived;  // at barriers, by all blocks
     int* cut_off;       // the last unit without conductance, or -1
-    int side;           // of the two halves of `partials`: where the last sums are
-    int newer;          // of the two places of inputs: where those of this step are
+    int side;           // which half of `partials` has the last sums
+    int newer;          // which half of both_x has the inputs of this step
 
     Place<size_of_slabs(HIDDEN), RESIDENT ? size_of(0) * FIRST : 0> inputs;
     Place<decltype(inputs)::end, OUTPUTS * LAST> out_slab;
@@ -141,7 +141,7 @@ struct Net {  // all that the kernel is given, and what a block keeps of it
     Place<decltype(hi_out)::end, WIDEST> a_part;
     static constexpr int OF_WARPS = WARPS * most_across() * (power_of_two(larger(4 * BOTH, 4 * BATCH + 4)) + 1);
     Place<decltype(a_part)::end, larger(OF_WARPS, 4 * THREADS)> scratch;
-    // Of back-propagation, of the own units of one layer, and of the outputs: (time, unit, sample).
+    // Back-propagation: of the own units of one layer, (time, unit, sample); of the outputs, (time, sample, output).
     Place<decltype(scratch)::end, BACK ? (SWEEPS + 1) * WIDEST * BATCH : 0> mine_v;
     Place<decltype(mine_v)::end, BACK ? SWEEPS * WIDEST * BATCH : 0> mine_mu;
     Place<decltype(mine_mu)::end, BACK ? (SWEEPS + 1) * OUTPUTS * BATCH : 0> y_v;
@@ -183,7 +183,7 @@ struct Net {  // all that the kernel is given, and what a block keeps of it
             }
             for (int i = threadIdx.x; i < l.near * l.width; i += THREADS) {
                 const int j = i / l.width, u = i % l.width;
-                const int behind = l.first + u;  // its column before, its row after
+                const int behind = l.first + u;  // the unit's column in crossbar k, and its row in crossbar k + 1
                 l.slab[i] = u >= l.count   ? 0
                             : j < l.before ? g[first_entry(k) + j * l.units + behind]
                                            : g[first_entry(k + 1) + behind * size_of(k + 2) + j - l.before];

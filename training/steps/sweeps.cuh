@@ -9,7 +9,7 @@ struct Sweeps : Net {
 
     __device__ void barrier() const { meet(arrived); }
 
-    // What a block has shared last: currents, and sums of conductances.
+    // What a block shared last: its parts of the currents into the outputs, and of the sums of conductances there.
     __device__ REAL* shared_by(int block) const { return partials + (side * (int)gridDim.x + block) * SHARED_SUMS; }
 
     // This block's part of the currents into the outputs, from the own units' voltages `now`: (output, row), of
@@ -19,7 +19,7 @@ struct Sweeps : Net {
         constexpr int N = power_of_two(ROWS), quads = LAST / 4, across = Last::across;
         const int lane = threadIdx.x % across;
         side ^= 1;
-        for (int whole = threadIdx.x / 32 * 32; whole / across < OUTPUTS; whole += THREADS) {  // warps have work, or none
+        for (int whole = threadIdx.x / 32 * 32; whole / across < OUTPUTS; whole += THREADS) {  // by whole warps
             const int o = (whole + (int)threadIdx.x % 32) / across;
             REAL sum[N] = {}, spare[N];
             if (o < OUTPUTS)
@@ -38,7 +38,7 @@ struct Sweeps : Net {
         }
     }
 
-    // This block's part of the sums of conductances at the outputs; goes with the last share.
+    // This block's part of the sums of conductances at the outputs, put beside the currents of the last `share`.
     __device__ void share_conductances() const {
         for (int o = threadIdx.x; o < OUTPUTS; o += THREADS) {
             REAL sum = 0;
@@ -93,7 +93,7 @@ struct Sweeps : Net {
 
     // -- sums over neighbours ------------------------------------------------------------------------------------------
 
-    // The sums of `part` over the rows that the threads have been through, for the quads of columns of a group.
+    // The sums of `part` over the threads, each of which has been through other rows, for a group's quads of columns.
     template <int SIZE, int K, int N>
     __device__ void sum_rows(const REAL (&part)[N], int group, REAL* out) const {
         constexpr int across = across_of(K), quads = width_of(K) / 4;
@@ -208,7 +208,7 @@ struct Sweeps : Net {
         __syncthreads();
     }
 
-    // The layers 0, 2, ... or 1, 3, ... at once; what they come to is the tapes' at `time`, when that is not 0.
+    // The layers 0, 2, ... or 1, 3, ... at once; with a `time`, their voltages are also put on the tapes at that time.
     template <bool NUDGED, int PARITY>
     __device__ void half_sweep(int time = 0) {
         constexpr int ROWS = NUDGED ? BOTH : BATCH;
@@ -236,8 +236,8 @@ struct Sweeps : Net {
         for (int i = threadIdx.x; i < BATCH * OUTPUTS; i += THREADS)
             y[BATCH * OUTPUTS + i] = PLAIN ? y[i] : (REAL)0;
         __syncthreads();
-        if (HIDDEN == 1) return;  // nobody else reads these
-        if (HIDDEN % 2 == 0) {    // the outputs go first, with what the last hidden layer gave
+        if (HIDDEN == 1) return;  // no other block reads these
+        if (HIDDEN % 2 == 0) {    // the outputs step first, by the last hidden layer's voltages
             recall(BOTH);
             share<BOTH>();
         }

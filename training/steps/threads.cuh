@@ -23,7 +23,7 @@ __device__ inline REAL within(REAL x, REAL low, REAL high) {  // NaN stays, for 
     return x > high ? high : x;
 }
 
-// Four numbers that another block may have written: past this multiprocessor's own cache.
+// Four numbers that another block may have written, read past this multiprocessor's own cache.
 __device__ inline Quad fetched(const float* p) {
     const float4 found = __ldcg((const float4*)p);
     return {{(REAL)found.x, (REAL)found.y, (REAL)found.z, (REAL)found.w}};
@@ -47,8 +47,8 @@ __device__ inline T warp_sum(T x) {
     return x;
 }
 
-// Sums of N numbers over the lanes that differ in the bits from 16 down to `across`, into slot: each step halves what a
-// lane is left with, so that N numbers take N exchanges, not 5 N.
+// Sums of N numbers over the lanes that differ in the bits from `offset` down to `across`, into slot: each step halves
+// the numbers that a lane is left with, so that N numbers over 32 lanes take about N exchanges, not 5 N.
 template <int N>
 __device__ inline void sum_lanes(const REAL (&part)[N], int offset, int across, REAL* slot) {
     if (offset < across) {
@@ -72,7 +72,7 @@ __device__ inline void sum_lanes(const REAL (&part)[N], int offset, int across, 
     }
 }
 
-// What a block has written before is there for the others once they have seen how far this has counted.
+// The counter of a barrier: what a block wrote before it counted is visible to every block that has seen that count.
 #ifdef __CUDA_ARCH__
 __device__ inline unsigned counted(unsigned* arrived) {
     unsigned before;
@@ -92,7 +92,8 @@ __device__ inline unsigned seen(const unsigned* arrived) {
 }
 #endif
 
-// Four numbers into memory outside, at once: an assignment becomes a store for each, of a part of every sector.
+// Four numbers into global memory, by one store: an assignment becomes a store for each number, and each writes only a
+// part of a sector.
 #ifdef __CUDA_ARCH__
 __device__ inline void put(float* p, const Quad& of) {
     asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(p), "f"((float)of.at[0]), "f"((float)of.at[1]),

@@ -13,7 +13,8 @@ struct Update : BackPropagation {
         }
     }
 
-    // The input crossbar: g <- within(g - c + x_old e, g_min, g_max); its column sums; drive = x_new g. See kernels._input_columns.
+    // The input crossbar: g <- within(g - c + x_old e, g_min, g_max); its column sums; drive = x_new g. See
+    // kernels._input_columns.
     __device__ void pass_inputs(bool pending) {
         constexpr int SIZE = 4 * (BATCH + 1), N = power_of_two(SIZE);
         const Layer<0> l;
@@ -24,7 +25,7 @@ struct Update : BackPropagation {
         constexpr int quads = l.width / 4, down = 32 / l.across, step = down * WARPS;
         const int filled = RESIDENT ? quads : (l.count + 3) / 4;
         const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-        constexpr int AHEAD = 2;  // rows that are on their way while one is at work: more are slower on an H200
+        constexpr int AHEAD = 2;  // rows loaded in advance: more are slower on an H200
         for (int group = 0; group < quads; group += l.across) {
             const int place = group + lane % l.across;
             REAL sum[N] = {};
@@ -85,7 +86,7 @@ struct Update : BackPropagation {
         }
     }
 
-    // sum_b (d_j - d_u) (t_j - t_u) for a neighbour j and a quad of own units.
+    // sum_b (d_j - d_u) (t_j - t_u) for a neighbour j and a quad of own units u; d: delta, t: total.
     __device__ void state_slopes(const REAL (&other)[STRIDE], int place, REAL* slope) const {
 #pragma unroll
         for (int column = 0; column < 4; ++column) {
@@ -97,7 +98,8 @@ struct Update : BackPropagation {
         }
     }
 
-    // The slab of a layer: g <- within(g - factor sum_b (d_j - d_u) (t_j - t_u), g_min, g_max); its column sums into a_part.
+    // The slab of a layer: g <- within(g - factor sum_b (d_j - d_u) (t_j - t_u), g_min, g_max), or by the tapes; its
+    // column sums into a_part.
     template <int K>
     __device__ void pass_slab(bool pending) const {
         const Layer<K> l;
@@ -168,13 +170,13 @@ struct Update : BackPropagation {
         __syncthreads();
     }
 
-    // How a unit moves for a pull along -dC/dv, in one sample: delta, or less the sum of its adjoints.
+    // The field delta (gradient.py) of an own unit in one sample; in back-propagation minus the sum of its adjoints.
     template <int K>
     __device__ REAL pull(const Layer<K>& l, int u, int b, bool pending) const {
         return BACK ? less_adjoints(l, u, b, pending) : delta_of(own(l, u), b, 1);
     }
 
-    // Finish the update that is pending, biases too; sums a of all own units, the drive of the inputs.
+    // Finish the update that is pending, biases too; compute the sums a of all own units and the drive of the inputs.
     __device__ void prepare(bool pending) {
         if (pending) learn_output_biases();
         each_layer<0, 1>([&](auto which) {
