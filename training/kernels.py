@@ -488,8 +488,8 @@ def _update_rows(
     """Rows first:stop of a crossbar between free layers.
 
     g <- clip(g - factor x sum_b (d_row - d_col) (t_row - t_col), low, high) for the update that is pending (d: delta,
-    t: total; mode BACK: tapes of mu and of voltages, see _turn_back; FREE: none is pending); its sums by row and
-    column; where `feeds`, the rows' voltages are added into the columns' currents.
+    t: total; mode BACK: tapes of mu and of voltages, see _turn_back; FREE: none is pending). Then g is summed by row
+    and by column; where `feeds`, the rows' voltages are added into the columns' currents.
     """
     size = s_col.shape[0]
     zero = g.dtype.type(0)

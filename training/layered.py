@@ -34,7 +34,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _CHECK_EVERY = 10_000  # steps between two tests of convexity
-_MOST_VOLTAGES = 2**25  # of the samples whose outputs are computed together on a device: some arrays of them
+_MOST_VOLTAGES = 2**25  # of samples whose outputs are computed together on a device, which holds some such arrays
 _KEPT = ("g", "bias", "v", "free", "delta", "total")
 
 

@@ -317,7 +317,7 @@ def gradients(
 def backpropagate(
     w: Weights, base: Sequence[Array], x: Array, v: list[Array], targets: Array, sweeps: int
 ) -> tuple[list[Array], list[Array]]:
-    """Gradients through `sweeps` more sweeps from v, which is moved; see bp_fields."""
+    """Gradients through `sweeps` more sweeps from v, which changes; see adjoint.bp_fields."""
     a = w.a
     tape = []
     for _ in range(sweeps):

@@ -40,7 +40,7 @@ class Junctions:
 
 
 def pulls_by_color(problem: Problem) -> list[list[Pull]]:
-    """What dense blocks add to the currents of each colour, (n_colors,)."""
+    """The products that add the currents through dense blocks to each colour, (n_colors,) lists."""
     t = problem.topology
     unit = np.arange(problem.n_free)
     pulls: list[list[Pull]] = [[] for _ in range(t.n_colors)]

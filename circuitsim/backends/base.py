@@ -75,9 +75,9 @@ class RowSteps(Protocol):
         """Begin at tangents where the legs have the voltages w (rows, legs), under this drive."""
 
     def step(self, near: float) -> bool:
-        """Solve the linear networks of the tangents, and take new ones; whether all the old were near enough.
+        """Solve the linear networks of the tangents, and take new tangents; returns whether all the old ones were near.
 
-        They were where they missed no current by more than `near` of it.
+        An old tangent is near if it misses the leg's current by at most `near` times this current.
         """
 
     def found(self, tolerance: float, moves: float) -> tuple[Floats, Bools, Residuals]:

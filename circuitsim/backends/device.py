@@ -58,9 +58,9 @@ class Device(Protocol):
         """out += matrix @ x, all of one dtype; out (m, rows), x (n, rows), matrix (m, n) or matrix.T are contiguous."""
 
     def recorded(self, launches: Callable[[], None]) -> Callable[[], None]:
-        """What launches the same kernels again, on the same arrays, as fast as it can; they have run before.
+        """A function that launches these kernels, which have run before, on the same arrays again, as fast as possible.
 
-        `launches` does nothing but `launch`. Its arrays must live as long as what is returned is called.
+        `launches` calls nothing but `launch`. Its arrays must live as long as the function is in use.
         """
 
     def to_device(self, array: NDArray[Any]) -> Array:
@@ -70,7 +70,7 @@ class Device(Protocol):
         """A copy for NumPy, of its own type or another."""
 
     def free_bytes(self) -> int:
-        """Memory that can be had."""
+        """Bytes of memory that can still be allocated."""
 
     def guard(self) -> AbstractContextManager[None]:
         """Turns the lack of memory, and whatever the driver and its libraries refuse, into BackendUnavailable."""

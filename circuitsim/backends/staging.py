@@ -21,7 +21,7 @@ Bytes = NDArray[np.uint8]
 Array = Any  # cupy.ndarray
 
 PIECE = 2**21  # bytes; a multiple of every item's size
-_LANES = 4  # the bus takes what so many cores copy
+_LANES = 4  # cores that fill the bus
 
 
 class Staging:
@@ -44,11 +44,11 @@ class Staging:
 
     def _all(self, copy: Callable[[_Lane, int, int], None]) -> None:
         """Let every lane copy its share: pieces first, first + step, ..."""
-        before = self.cuda.get_current_stream().record()  # what still works on that memory
+        before = self.cuda.get_current_stream().record()  # after the work that still uses that memory
 
         def work(k: int) -> None:
             lane = self.lanes[k]
-            with self.device, lane.lock:  # which a copy that was interrupted may still have
+            with self.device, lane.lock:  # an interrupted copy may still hold the lock
                 lane.stream.wait_event(before)
                 try:
                     copy(lane, k, len(self.lanes))

@@ -38,12 +38,12 @@ class Solved(Protocol):
 
 
 class LinearSolver(Protocol):
-    """A pattern of edges."""
+    """Solves networks with one pattern of edges."""
 
     def factor(self, g: Floats, to_ground: Floats, before: object = None, rows: int = 1) -> Solved:
-        """With conductances g (edges,) and to ground (n,), all >= 0, S.
+        """The network with conductances g (edges,), and to ground (n,), all >= 0, S.
 
-        `before` is what it was with others; so many rows of currents are to come.
+        `before`: what this returned for earlier conductances; `rows`: how many rows of currents will be solved.
         """
 
 

@@ -38,7 +38,7 @@ class Factors:
 
     @property
     def floating(self) -> Ints:
-        """A node of each part that nothing joins to ground: the last that was left of it."""
+        """A node of each part that nothing joins to ground: the one eliminated last."""
         return self.order.perm[self.pivot == 0]
 
     @property
@@ -47,7 +47,7 @@ class Factors:
         return np.zeros(self.order.n, bool)
 
     def grounded(self, conductance: float) -> Factors:
-        """The network with a conductance, S, from each floating node to ground: it is all that is left there."""
+        """The network with a conductance, S, from each floating node to ground: the only one left at that node."""
         return replace(self, pivot=np.where(self.pivot == 0, 1.0 / conductance, self.pivot))
 
     def solve(self, injected: Floats) -> Floats:
@@ -63,7 +63,7 @@ class Factors:
 
 
 class Elimination:
-    """The order of elimination and the pattern of what remains, for edges i - j between n nodes; once a topology."""
+    """The order of elimination and the pattern of its entries, for edges i - j between n nodes; once a topology."""
 
     def __init__(self, n: int, i: Ints, j: Ints) -> None:
         self.n = n
@@ -105,7 +105,7 @@ class Elimination:
 
     @property
     def updates(self) -> int:
-        """How many times it adds to an entry: once for each pair of entries of a column."""
+        """How many times elimination adds to an entry: once for each pair of entries of a column."""
         count = np.diff(self.ptr)
         return int((count * (count - 1) // 2).sum())
 
@@ -168,7 +168,9 @@ def _minimum_degree(n: int, i: Ints, j: Ints) -> Ints:
 
 @jit()
 def _tree(n, row_ptr, col):
-    """Elimination tree (-1: a root) and entries below the diagonal of each column; row i has columns col[...] < i."""
+    """Elimination tree (-1: a root), and the number of entries below the diagonal of each column. Row i has the entries
+    col[row_ptr[i]:row_ptr[i + 1]] < i.
+    """
     parent = np.full(n, -1, np.int64)
     ancestor = np.full(n, -1, np.int64)
     mark = np.full(n, -1, np.int64)
@@ -215,7 +217,7 @@ def _pattern(n, row_ptr, col, parent, ptr):
 
 @jit()
 def _supernodes(parent, count):
-    """First column of each supernode, and n. In a supernode, a column has the next one, and its pattern, as rows."""
+    """First column of each supernode, and n. In a supernode, the rows of a column are the next column and its rows."""
     n = parent.size
     first = np.empty(n + 1, np.int64)
     k = 0

@@ -148,7 +148,7 @@ class _Pace:
         return max(1, sweeps // 8, self.ahead) if sweeps else 2
 
     def looked(self, sweeps: int, check: Look, tolerance: float) -> None:
-        """Learn from a check."""
+        """Take note of a check: how many sweeps the next one can wait."""
         if not self.costly:
             return
         now = sweeps, check.certain
@@ -157,7 +157,7 @@ class _Pace:
             self.ahead = min(self.ahead, max(self.patience - sweeps, 0))
 
     def keep(self, sweeps: int, check: Look) -> None:
-        """Measure the rate of convergence from here on, unless from less than half as many sweeps."""
+        """Measure the rate of convergence from this check on, if the sweeps have doubled since the last such check."""
         if self.earlier is None or sweeps >= 2 * self.earlier[0]:
             self.earlier = sweeps, check.worst
 

@@ -45,7 +45,9 @@ _OUTSIDE = 1e8  # a curve that has gone so far does not come back
 def follow(
     network: Network, drive: Drive, offset: Floats, finish: Callable[[Floats, Tangents], Outcome | None], most: int
 ) -> Iterator[tuple[int, Outcome | None]]:
-    """Points on such curves, from several starts; after each: their number, and what `finish` makes of a solution."""
+    """Follow such curves from several starts; yields, point by point, their number so far and what `finish` makes of a
+    solution.
+    """
     count, rng = 0, np.random.default_rng(0)
     if not 0 < offset.size <= _MOST_LEGS or network.size > _MOST_UNKNOWNS:
         return
@@ -166,7 +168,7 @@ class _Curve:
 
 
 class _GainCurve(_Curve):
-    """The solutions of the circuit with q times its gains: G_q(s) = 0, from the circuit without any, q = 0."""
+    """The curve G_q(s) = 0 of solutions of the circuit with q times its gains, from q = 0, without any gain."""
 
     def __init__(self, network: Network, drive: Drive, offset: Floats, rng: np.random.Generator) -> None:
         super().__init__(network, drive, offset, rng)
@@ -213,7 +215,7 @@ def _solution(jacobian: Floats, row: Floats, sides: Floats) -> Floats:
 def _resistances(network: Network) -> Floats:
     """About the resistance of the linear network between the ends of each leg, (legs,), ohm: 1/g of its free ends.
 
-    g is all conductance at a unit; where a unit has none, the median of the others, or 1 S.
+    g is a unit's linear conductance; where it has none, the median of the others', or 1 S.
     """
     diag = network.problem.values.diag
     usual = 1.0 / np.median(diag[diag > 0]) if (diag > 0).any() else 1.0

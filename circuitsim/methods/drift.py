@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 
 
 def may_drift(problem: Problem) -> bool:
-    """Whether there are controlled sources, and islands whose borders only smooth laws and current sources cross."""
+    """Whether there are controlled sources, and islands that nonlinear branches and current sources alone join."""
     t, c = problem.topology, problem.circuit
     if c.reciprocal or not t.islands.arcs:
         return False
@@ -28,9 +28,9 @@ def may_drift(problem: Problem) -> bool:
 
 
 def drifted(check: Check, step: Floats) -> Floats:
-    """A correction (1, n_free), V, of the unknowns with another movement of each island as a whole.
+    """The correction `step` (1, n_free), V, of the unknowns with a shift of each island as a whole added.
 
-    It is the one after which what crosses each border adds up to nothing, on the tangents there:
+    The shifts are those after which the currents across each border add up to 0, on the tangents there:
 
         net_p + sum over crossing branches of +-slope (step_a - step_b + shift_a - shift_b) = 0.
     """

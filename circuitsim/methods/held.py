@@ -50,14 +50,14 @@ class Held:
         self.problem, self.network, self.network_lock = problem, network, network_lock
 
     def settled(self, look: Look, tolerance: float) -> bool:
-        """Whether corrections of the voltages looked at move none by 1,000 tolerances of the largest of its row.
+        """Whether a correction would move no voltage by more than 1,000 x tolerance x the largest of its row.
 
-        Asked once KCL is met in every row.
+        To be called once KCL is met in every row.
         """
         return not self.unsettled(look, tolerance, first=True)
 
     def unsettled(self, look: Look, tolerance: float, first: bool = False) -> list[int]:
-        """The rows in which KCL is met and that is not so; with `first` one of them is enough."""
+        """The rows in which KCL is met but a correction would move a voltage by more; with `first` at most one."""
         bound, largest = look.reach(self.paths)
         allowed = _MOST_MOVED * tolerance * largest
         doubtful = np.flatnonzero(~(bound <= allowed))

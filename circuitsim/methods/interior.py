@@ -42,8 +42,8 @@ _PULL, _LEAST_PULL = 0.1, 1e-12  # conductances that draw units to their starts,
 def follow_inside(
     network: Network, drive: Drive, offset: Floats, finish: Callable[[Floats, Tangents], Outcome | None], most: int
 ) -> Iterator[tuple[int, Outcome | None]]:
-    """Steps of a network all of whose legs are piecewise linear; after each: their number, and what `finish` makes of
-    the states. It is asked when they stay, and mean something.
+    """Steps of a network all of whose legs are piecewise linear; yields after each their number, and what `finish`
+    makes of the states of the knees, called when a step has not changed them and m is small enough (_TELLING).
     """
     way, vain = _Inside(network, drive, offset), set[bytes]()
     only_states = not network.ideal.any()  # of ideal diodes the currents matter, too: the same states may succeed later

@@ -24,9 +24,10 @@ NEAR = 1e-4  # relative error of the tangents' currents: once all are below, the
 
 
 def first_voltages(network: Network, v: Floats, warm: bool) -> Floats:
-    """Where the junctions' first tangents are: without a start at their knees, else at their voltages v (rows, legs).
+    """Voltages of the junctions' first tangents, (rows, legs), V: v, but for Shockley diodes the forward knee, or with
+    `warm` v clipped to both knees.
 
-    But not beyond the knees: from voltages far beyond, which are no solution, limiting comes back step by step.
+    From voltages far beyond a knee, which are no solution, limiting would come back only step by step.
     """
     law, params = network.law, network.params
     knee = _knee(law, params)

@@ -26,7 +26,7 @@ _CLOSED = 1e-12  # times the largest voltage: a conducting diode with a smaller 
 MOVES = 1e-9  # times the largest voltage: a solution that a correction moves by more is corrected (of sweeps: held.py)
 _MOST_PARTS = 3  # of the voltages, each the rounding of the one before
 _MOST_REFINED = 16  # corrections of a correction
-_MOST_DRIFTING, _DRIFTS = 200, 0.9  # the same while each leaves less than this share of the violation, in islands
+_MOST_DRIFTING, _DRIFTS = 200, 0.9  # with islands the same, while each leaves less than this share of the violation
 _FAR = 1e3  # times the largest voltage: larger corrections are useless
 _NEXT_PART = 4  # corrections after which the voltages get another part
 _GROSS = 1e-9  # relative to the largest current (or voltage, of a gap): a larger violation is not rounding
@@ -90,7 +90,7 @@ def polished(
 
 
 class _Refined:
-    """The solution in work. Its voltages are sum(parts): the first is x, each further one the rounding of those before.
+    """A solution while it is refined. Its voltages are sum(parts): first x, then each the rounding of those before.
 
     `extra` (rows, size - n_free): the further unknowns; `links` (rows, n_links): the currents of links, A; `slope`
     of the tangents, (legs,) or (rows, legs).
@@ -108,14 +108,14 @@ class _Refined:
         self.gap = np.inf  # V, the largest of these links
 
     def check(self, low: Floats | None = None) -> Check:
-        """The check at sum(parts) + low; with `low` (rows, n_free), this is what the check has as its unknowns."""
+        """The check at sum(parts), or with `low` (rows, n_free) at sum(parts) + low: `low` are then its unknowns."""
         problem = self.network.problem
         at, x = (self.drive, self.parts[0]) if low is None else (shift(problem, self.drive, *self.parts), low)
         at = self.network.with_carried(at, np.maximum(self.links, 0.0), self.extra, x)
         return Check(problem, at, x, exact=True)
 
     def correction(self, found: Check, injected: Floats, *, first: bool, hold: bool, drifts: bool) -> Floats:
-        """The correction of all unknowns for the violations of a check, negated, (rows, size).
+        """The correction of all unknowns, (rows, size), for `injected`, the violations of a check, negated.
 
         `first`: voltages may be off by rounding, on the wrong side of a knee; `hold`: conducting diodes hold their
         units as known potentials would; `drifts`: islands may drift as a whole.
@@ -204,7 +204,7 @@ def _largest_at_links(network: Network, found: Check) -> Floats:
 
 
 def _far(step: Floats, x: Floats, fixed: Floats, volts: float) -> bool:
-    """Whether a correction is useless: it leads far beyond all existing voltages, (rows, n) or more, V.
+    """Whether a correction is useless: it leads far beyond all existing voltages, V.
 
     `volts`: what the largest current causes in the largest conductance, as all voltages may be 0.
     """

@@ -39,7 +39,7 @@ def straight(network: Network) -> bool:
 
 
 def solve(tile: Tile) -> Ints:
-    """Solve the rows of a tile while they have states in common; returns those that are left, not looked at yet."""
+    """Solve the rows of a tile while they have states in common; returns those left, none of which was tried itself."""
     left, in_vain = np.arange(tile.found.solved.size), 0
     while left.size and in_vain <= _MOST_IN_VAIN:
         row, left = int(left[0]), left[1:]

@@ -32,7 +32,7 @@ class Tile:
     def __init__(
         self, network: Network, drive: Drive, settings: Settings, others: Outcome, warm: bool, rescue: Rescue
     ) -> None:
-        """`others` are as given; when `warm` they are where to start. `rescue`: what to do where newton fails."""
+        """`others`: an initial outcome for all rows, the start when `warm`; `rescue`: what to do where newton fails."""
         self.network, self.drive, self.settings, self.warm, self.rescue = network, drive, settings, warm, rescue
         self.found = Gathered(others, network.size, network.problem.topology.carrier_a.size)
         self.networks: list[Network] = []  # for rows that newton does not solve with `network`

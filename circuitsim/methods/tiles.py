@@ -112,7 +112,7 @@ class _AtOnce:
         return self.u[rows] @ self.network.incidence.T + take_rows(self.drive.junction_offset, rows)
 
     def polish(self, rows: list[int]) -> bool:
-        """Put the solution of these rows; False where it is none."""
+        """Polish these rows together and put the outcome into the tile; False, and nothing put, if any fails."""
         slope, tile = self.slope[rows], self.tile
         if not (self.arrived[rows].all() and np.isfinite(slope).all()):
             return False
@@ -130,9 +130,9 @@ class _AtOnce:
 def solve_tile_by(
     row_steps: RowSteps, network: Network, drive: Drive, settings: Settings, x: Floats, warm: bool, rescue: Rescue
 ) -> tuple[Outcome, int]:
-    """Solve a tile by full steps for all rows at once, by `row_steps`; rows that do not arrive so, row by row here.
+    """Solve a tile by full steps for all rows at once, by `row_steps`; rows that do not converge then, one by one.
 
-    Returns how many these were, too.
+    Returns the outcome, and how many of the latter there were.
     """
     row_steps.start(drive, first_voltages(network, network.across(x) + drive.junction_offset, warm))
     settled = step = 0

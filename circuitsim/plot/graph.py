@@ -244,7 +244,7 @@ def _draw_nodes(figure: Figure, axes: Axes, solution: Solution, at: Floats, v: F
 
 
 def _draw_symbols(axes: Axes, elements: Elements, lines: list[Floats]) -> set[str]:
-    """Diodes filled when they conduct, sources as circles, ground as three strokes; which of these there are."""
+    """Diodes filled when they conduct, sources as circles, ground as three strokes; returns which symbols there are."""
     from matplotlib.collections import LineCollection, PolyCollection
 
     shapes: dict[str, list[Floats]] = {"conducting": [], "blocking": [], "source": [], "other": []}
@@ -318,7 +318,7 @@ def _write_names(
 
 
 class _Labels:
-    """Texts that are put where they cover the fewest points, and as little as can be of each other."""
+    """Texts that are put where they cover the fewest points and overlap each other least."""
 
     def __init__(self, axes: Axes, inches: float, points: Floats) -> None:
         self.axes, self.inches, self.points = axes, inches, points
