@@ -248,7 +248,7 @@ class _Row:
         return self._full_steps(u, tangents, self.steps + FULL_STEPS)
 
     def _elsewhere(self, outcome: Outcome) -> Outcome:
-        """Full steps from random voltages and states of the legs; if none finds a solution, `outcome` as it was."""
+        """Full steps from random voltages and states of the legs; if all fail, `outcome`, with a reason (_given_up)."""
         net, rng = self.network, np.random.default_rng(0)
         largest = max(float(np.abs(self.drive.fixed).max(initial=0.0)), 1.0)
         for _ in range(_OTHER_STARTS):

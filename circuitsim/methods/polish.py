@@ -32,7 +32,7 @@ _NEXT_PART = 4  # corrections after which the voltages get another part
 _GROSS = 1e-9  # relative to the largest current (or voltage, of a gap): a larger violation is not rounding
 _HOPELESS, _NO_LESS = 4, 0.5  # successive corrections that leave such a violation above this share of the least so far
 _SLOW = 0.1  # share of the gaps of conducting diodes: if a correction leaves more, they are made stiffer
-_STIFFER, _STIFFEST = 1e3, 1e12  # by this factor; up to this stiffness, in units of the largest conductance
+_STIFFER, _STIFFEST = 1e3, 1e12  # by this factor, while below this stiffness, in units of the largest conductance
 _HOLD_AFTER = 2  # corrections after which conducting diodes hold their units as known potentials would
 
 

@@ -23,7 +23,7 @@ Ints = NDArray[np.int64]
 
 _MOST_CURVES = 8  # in one plot; of more, those that vary most, and the range of all
 _MOST_LINES = 6  # values of a second swept quantity that get a legend; more are a colour bar
-_MOST_NESTED = 4  # quantities of a sweep over two
+_MOST_NESTED = 4  # quantities drawn in a sweep over two; also sources whose currents are drawn unasked
 _MOST_HISTOGRAMS = 9
 _X_UNITS = {"V": "V", "I": "A", "R": "Ω", "temp": "°C", "param": ""}
 _NAMES = {"V": "voltage", "A": "current", "W": "power"}

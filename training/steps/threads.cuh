@@ -92,8 +92,8 @@ __device__ inline unsigned seen(const unsigned* arrived) {
 }
 #endif
 
-// Four numbers into global memory, by one store: an assignment becomes a store for each number, and each writes only a
-// part of a sector.
+// Four numbers into global memory, by vector stores: an assignment becomes a store for each number, each of
+// only a part of a sector.
 #ifdef __CUDA_ARCH__
 __device__ inline void put(float* p, const Quad& of) {
     asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(p), "f"((float)of.at[0]), "f"((float)of.at[1]),
