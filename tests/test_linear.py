@@ -329,6 +329,17 @@ def test_wires_that_their_forest_does_not_suit_are_eliminated_and_it_is_not_trie
     assert isinstance(solver.factor(g, to_ground), Wired)  # another solve looks anew
 
 
+def test_a_forest_that_does_not_suit_a_mesh_is_not_tried_again() -> None:
+    n, i, j, g, to_ground, injected = hung_wires(100, 6e-2)
+    mesh, wanted = Multigrid(n, i, j), Elimination(n, i, j).factor(g, to_ground).solve(injected)
+    network: Any = None
+    for attempt in range(3):
+        network = mesh.factor(g, to_ground, network)
+        np.testing.assert_allclose(network.solve(injected), wanted, rtol=0, atol=1e-8 * np.abs(wanted).max())
+        assert network.given_up and ("forest" in vars(network)) == (attempt == 0), attempt
+    assert not mesh.factor(g, to_ground).given_up  # another solve looks anew
+
+
 def test_meshes_without_strong_edges_and_parts_that_float_are_eliminated_at_once() -> None:
     n, i, j = sheet(30)
     assert isinstance(Wires(n, i, j).factor(np.ones(i.size), np.ones(n)), Factors)

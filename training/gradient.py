@@ -5,7 +5,7 @@ mean. Three methods find its gradient, for any circuit: equilibrium propagation 
 equilibrium and back-propagation through sweeps (adjoint.py). As currents are linear in the trained values, all three
 reduce to two fields:
 
-    delta, dimension 1/S: how the nodes move for a pull along -dC/dv, and     total, V: the sum of two states;
+    delta, V/S: how the nodes move for a pull along -dC/dv, and     total, V: the sum of two states;
     conductance from a to b:      dE/dg = 1/2 (va - vb)^2     dC/dg = 1/2 (delta_a - delta_b) (total_a - total_b)
     current source from a to b:   dE/di = va - vb             dC/di = delta_a - delta_b
     voltage source, va - vb = e:  dE/de = current out of the nodes that move with a
@@ -51,7 +51,7 @@ class Fields:
     """What a gradient needs to know of the states, (rows, ...); the mean is over `samples`: back-propagation has many
     rows for each sample."""
 
-    delta: Floats  # (rows, n_nodes) 1/S, 0 at known nodes
+    delta: Floats  # (rows, n_nodes) V/S, 0 at known nodes
     total: Floats  # (rows, n_nodes) V
     secants: Floats  # (rows, n_junctions) S: current difference over voltage difference of each nonlinear branch
     pull: Floats  # (rows, k) V: the direct derivative of C with respect to the output nodes' voltages

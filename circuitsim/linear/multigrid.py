@@ -23,7 +23,7 @@ class Multigrid(Gradients):
         """Where the forest did not suit the network with the conductances of `before` it is not tried again."""
         network = self.hierarchy(g, to_ground)
         if isinstance(before, Hierarchy) and before.given_up:
-            network.forest = None
+            network.given_up = True
         return network
 
     def hierarchy(self, g: Floats, to_ground: Floats) -> Hierarchy:
