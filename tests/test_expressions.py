@@ -349,6 +349,19 @@ def test_ngspice_reads_a_minus_otherwise_where_there_is_a_remark() -> None:
         assert same == (not parse_expression(text).remarks), text
 
 
+@needs_ngspice
+@pytest.mark.parametrize(("name", "shared"), [("p", False), ("q", True)])
+def test_ngspice_draws_anew_at_each_use_of_a_parameter_where_there_is_a_remark(name: str, shared: bool) -> None:
+    params = ".param p={agauss(5, 1, 1)} q={2*p}"
+    text = "\n".join(["t", params, f"V1 n1 0 {{{name}}}", f"V2 n2 0 {{{name}}}", ".op", ".end"])
+    found = operating_point(text)
+    assert (found["n1"] == found["n2"]) == shared
+    circuit = cs.parse(text)
+    assert any("drawn once" in remark for _, remark in circuit.notes) == (not shared)
+    values = circuit.element_values("V")
+    assert values[0] == values[1]
+
+
 def test_names_are_folded_and_collected() -> None:
     expression = parse_expression("R_1 + b.C*max(Temper, r_1) + 1k")
     assert expression.text == "R_1 + b.C*max(Temper, r_1) + 1k"

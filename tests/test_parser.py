@@ -528,6 +528,39 @@ def test_random_draws_depend_on_the_seed_and_not_on_the_order_of_use() -> None:
     assert seeded != first
 
 
+SHARED = "parameter {} is drawn once, and what uses it shares the draw; ngspice draws anew at each use"
+DRAWN_CELL = ".subckt cell a b r={agauss(5, 1, 1)}\nR1 a b {r}\n.ends"
+
+
+@pytest.mark.parametrize(
+    ("cards", "line", "name"),
+    [
+        (["R1 a 0 {p}", "R2 a 0 p", ".param p=agauss(5, 1, 1)"], 4, "p"),
+        (["R1 a 0 {p+p}", ".param p={max(1, Unif (5, 0.1))}"], 3, "p"),
+        (["R1 a 0 {q}", "R2 a 0 {p}", ".param q={2*p} p={limit(5, 1)}"], 4, "p"),
+        ([".param p=aunif(5, 1)", "X1 a s", "X2 a s", ".subckt s a", "R1 a 0 {p}", ".ends"], 2, "p"),
+        (["X1 a 0 cell", DRAWN_CELL.replace("{r}", "{r} m={r}")], 3, "r"),
+        (["R1 a 0 p", ".param p=agauss(5, 1, 1)"], 0, ""),
+        (["R1 a 0 q", "R2 a 0 q", ".param p=agauss(5, 1, 1) q={p}"], 0, ""),  # ngspice draws once for q, too
+        (["X1 a 0 cell", "X2 a 0 cell", DRAWN_CELL], 0, ""),
+        (["X1 a 0 cell r=3", DRAWN_CELL.replace("{r}", "{r} m={r}")], 0, ""),
+        (["R1 a 0 {f()}", "R2 a 0 {f()}", ".func f() {aunif(5, 1)}"], 0, ""),
+    ],
+)
+def test_a_draw_that_several_share_is_remarked_upon(cards: list[str], line: int, name: str) -> None:
+    """ngspice-39 draws for R1 and R2 apart, and twice in {p+p}."""
+    found = [(at.line, text) for at, text in deck(*cards).notes if at and "drawn once" in text]
+    assert [at for at, _ in found] == [line] * bool(line)
+    assert all(text.startswith(SHARED.format(name)) for _, text in found)
+
+
+def test_elements_share_the_draw_of_a_parameter_and_have_their_own_in_each_instance() -> None:
+    found = values(deck("R1 a 0 {p}", "R2 a 0 p", ".param p=agauss(5, 1, 1)"))
+    assert found["R1"] == found["R2"]
+    cells = values(deck("X1 a 0 cell", "X2 a 0 cell", DRAWN_CELL.replace("R1 a b {r}", "R1 a b {r}\nR2 a b {r}")))
+    assert cells["R.X1.R1"] == cells["R.X1.R2"] != cells["R.X2.R1"]
+
+
 def test_options() -> None:
     netlist = deck("R1 a 0 1", ".param t=50", ".options temp=10 tnom={t} GMIN=1p rshunt=1g seed=4 scale=2", ".temp 60")
     o = netlist.options

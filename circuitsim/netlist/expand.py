@@ -25,7 +25,7 @@ from circuitsim.netlist.model import Netlist, Options, Swept
 from circuitsim.netlist.models import ModelTable
 from circuitsim.netlist.numbers import parse_number
 from circuitsim.netlist.saves import check_saves
-from circuitsim.netlist.scopes import Block, Scope, expression, names_in, remarks_of, sort_cards
+from circuitsim.netlist.scopes import Block, Scope, expression, names_in, note_shared_draws, remarks_of, sort_cards
 from circuitsim.netlist.source import Card, Text
 from circuitsim.netlist.tokens import labelled, located, shown, split_keys, starts_number, tokenize, without_params
 
@@ -249,7 +249,7 @@ class Evaluation:
         self.root.rng = chance or np.random.default_rng(self.options.seed)
         self.root.values["temper"] = temp
         for name in deck.top.params:  # in deck order: random draws do not depend on the order of their use
-            self.root.lookup(name)
+            self.root.settled(name)
         self.models = ModelTable(deck.place, deck.note)
         global_nodes = frozenset(deck.controls.global_nodes)
         self.reader = CardReader(builder, self.models, self.options, temp, global_nodes, deck.memory, changes.elements)
@@ -337,6 +337,7 @@ class Evaluation:
 def _netlist(deck: Deck, evaluation: Evaluation) -> Netlist:
     """The netlist of a first evaluation."""
     evaluation.run()
+    note_shared_draws(deck.top, deck.note)
     builder, options, controls = evaluation.builder, evaluation.options, deck.controls
     tables, crossbars, nodes = builder.tables(deck.text.plain)
     if not crossbars and not any(len(t) for t in tables.values()):

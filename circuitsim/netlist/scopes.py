@@ -27,6 +27,7 @@ from circuitsim.netlist.tokens import (
 
 _MAY_BE_REMARKED = re.compile(r"[0-9.](a|mil)|-\s*[^\s0-9.]", re.IGNORECASE)  # to parse each number takes long
 PARAMETERS = frozenset({".param", ".params", ".parameter", ".parameters"})
+_DRAWS = re.compile(r"\b(a?gauss|a?unif|limit)\s*\(", re.IGNORECASE)
 _INNER_BRACES = str.maketrans("{}", "()")  # as ngspice reads them
 
 Place = Callable[[int], At]
@@ -47,6 +48,7 @@ class Block:
     functions: dict[str, UserFunction] = field(default_factory=dict)
     models: dict[str, Card] = field(default_factory=dict)
     subcircuits: dict[str, Block] = field(default_factory=dict)
+    shared: set[str] = field(default_factory=set)  # parameters that draw, once they were used more than once
 
     def find_subcircuit(self, name: str) -> Block | None:
         block: Block | None = self
@@ -95,6 +97,20 @@ def names_in(word: str) -> frozenset[str]:
         return expression(word).names
     except NetlistError:
         return frozenset()
+
+
+def note_shared_draws(top: Block, note: Note) -> None:
+    """Note each parameter that draws and was used more than once, as ngspice draws anew at each use."""
+    blocks = [top]
+    for block in blocks:
+        blocks += block.subcircuits.values()
+        for name in sorted(block.shared):
+            definition, seq = block.params[name]
+            note(
+                seq,
+                f"parameter {shown(name)} is drawn once, and what uses it shares the draw; ngspice draws anew at each "
+                f"use: where each is to have its own, write {shown('{' + definition.text + '}')} there",
+            )
 
 
 def noted(definition: Expression, what: str, card: Card, note: Note) -> Expression:
@@ -215,7 +231,7 @@ class Scope:
     """One instance of a block: what each name means there. Names are looked up outwards, instance by instance."""
 
     __slots__ = ("block", "evaluating", "model_rows", "multiplier", "nodes", "parent", "path", "pins", "place", "rng",
-                 "values")  # fmt: skip
+                 "uses", "values")  # fmt: skip
 
     def __init__(self, block: Block, parent: Scope | None, path: str, rng: Chance, place: Place) -> None:
         self.block = block
@@ -224,6 +240,7 @@ class Scope:
         self.rng = rng
         self.place = place
         self.values: dict[str, Value] = {}
+        self.uses: dict[str, int] = {}  # of each parameter whose definition draws
         self.pins: dict[str, str] = {}  # pin -> node of the scope outside
         self.nodes: dict[str, int] = {}  # node names met so far, as spelled -> index
         self.multiplier: float = parent.multiplier if parent else 1.0
@@ -242,13 +259,22 @@ class Scope:
         found = self.parent.owner(name) if self.parent else None
         return found or self
 
-    def lookup(self, name: str) -> Value:
-        """The value of a parameter. Raises NetlistError, without a place when it is `name` that is not defined."""
+    def settled(self, name: str) -> Scope:
+        """The scope that gives `name` its meaning, where it has a value now; errors as of `lookup`."""
         owner = self.owner(name)
         if owner is None:
             raise NetlistError(_undefined(name))
         if name not in owner.values:
             owner.resolve(name)
+        return owner
+
+    def lookup(self, name: str) -> Value:
+        """The value of a parameter. Raises NetlistError, without a place when it is `name` that is not defined."""
+        owner = self.settled(name)
+        if name in owner.uses:
+            owner.uses[name] += 1
+            if owner.uses[name] > 1:
+                owner.block.shared.add(name)
         return owner.values[name]
 
     def _lookup_for(self, of: str, name: str) -> Value:
@@ -283,6 +309,8 @@ class Scope:
         with labelled(f"parameter '{shown(name)}'"):
             value = self.evaluate(definition, of=name)
         self.evaluating.pop()
+        if _DRAWS.search(definition.text):
+            self.uses[name] = 0
         return value
 
     def number(self, word: str) -> Value:
