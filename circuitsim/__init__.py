@@ -22,17 +22,18 @@ if TYPE_CHECKING:
     from circuitsim.residual import Residuals
     from circuitsim.solution import Settings, Solution, Status
     from circuitsim.solving import solve
+    from circuitsim.spice.export import export
     from circuitsim.sweeping import SweepResult, monte_carlo, sweep
 
 __version__ = "0.1.0"
 
 __all__ = [
     "At", "BackendUnavailable", "Circuit", "CircuitError", "NetlistError", "NotSolved", "Problem", "Residuals",
-    "Settings", "SettingsError", "Solution", "Status", "SweepResult", "TopologyError", "compile_problem", "load",
-    "monte_carlo", "parse", "solve", "sweep",
+    "Settings", "SettingsError", "Solution", "Status", "SweepResult", "TopologyError", "compile_problem", "export",
+    "load", "monte_carlo", "parse", "solve", "sweep",
 ]  # fmt: skip
 
-_HOMES = ("errors", "build", "circuit", "problem", "residual", "solution", "solving", "sweeping")
+_HOMES = ("errors", "build", "circuit", "problem", "residual", "solution", "solving", "sweeping", "spice.export")
 
 
 if not TYPE_CHECKING:  # a type checker sees the imports above, and nothing else

@@ -213,9 +213,10 @@ class Circuit:
         """The same circuit with new element values: volts for V, amperes for I, siemens for R and crossbars, gains for
         controlled sources.
 
-        Keys are names of elements or arrays; an array with two ranges takes (rows, columns). Sources may have a leading
-        batch axis. The topology cannot change: conductances must be finite and >= 0, and shorts, and opens that are not
-        trained, stay what they are. Raises SettingsError naming the element. The values are copied.
+        Keys are names of elements or arrays, or have ranges, `Vx[0:3]` or `R.X[0:9][0:9].Rm`; what has two ranges takes
+        (rows, columns). Sources may have a leading batch axis. The values are not multiplied by m=. The topology cannot
+        change: conductances must be finite and >= 0, and shorts, and opens that are not trained, stay what they are.
+        Raises SettingsError naming the element. The values are copied.
         """
         return new_values.with_values(self, values)
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from circuitsim.branches import BATCHED, VALUE_OF, Branches
-from circuitsim.errors import SettingsError
+from circuitsim.errors import NetlistError, SettingsError
+from circuitsim.netlist.arrays import SPAN, between
+from circuitsim.netlist.model import CROSSBAR
+from circuitsim.netlist.saves import find_save
 from circuitsim.netlist.tokens import shown
 
 if TYPE_CHECKING:
@@ -51,19 +55,19 @@ class _NewValues:
             return
         if (crossbar := self.crossbars.get(key.partition("[")[0])) is not None:
             raise SettingsError(f"{name}: a crossbar takes all its values at once, {crossbar.g.shape}")
-        kind, start, stop = self.circuit.rows_of(name)
+        kind, rows, shape = self._members(name)
         if kind not in VALUE_OF:
             raise SettingsError(f"{name}: only resistors, crossbars and sources can take new values")
-        column = self.columns[VALUE_OF[kind][0]]
-        numbers, where = self._in_a_row(name, kind, numbers), column.where(kind, start, stop)
+        column, count = self.columns[VALUE_OF[kind][0]], prod(shape)
+        numbers, where = _in_a_row(name, kind, numbers, shape), column.where(kind, rows)
         if where is None:
             raise SettingsError(f"{name}: {_NO_CONDUCTANCE if kind == 'R' else _LEFT_OUT}")
         if kind == "R":
-            _check_conductances(name, numbers, stop - start)
+            _check_conductances(name, numbers, count)
         if not column.batched:
-            numbers = _fit(name, numbers, (stop - start,))
+            numbers = _fit(name, numbers, (count,))
         else:
-            numbers = _rows(name, numbers, stop - start)
+            numbers = _rows(name, numbers, count)
             if 1 not in (self.batch, len(numbers)) and self.batch != len(numbers):
                 raise SettingsError(
                     f"{name}: batch of {len(numbers)} does not fit the batch of {self.batch} set before"
@@ -71,17 +75,21 @@ class _NewValues:
             self.batch = max(self.batch, len(numbers))
         column.new.append((where, numbers))
 
-    def _in_a_row(self, name: str, kind: str, value: Floats) -> Floats:
-        """Values of an array with two ranges, (rows, columns) behind a batch axis if there is one, member by member."""
-        ref = self.circuit.netlist.arrays.get(name.lower())
-        if ref is None or len(ref.indices) < 2 or value.ndim < 2:
-            return value
-        shape = tuple(map(len, ref.indices))
-        if value.shape[-2:] == shape and value.ndim <= 3:
-            return value.reshape(*value.shape[:-2], -1)
-        if kind == "R":  # which have no batch
-            raise SettingsError(f"{name}: new values have shape {value.shape}, needs {shape}")
-        return value
+    def _members(self, name: str) -> tuple[str, slice | Ints, tuple[int, ...]]:
+        """Kind, rows of its netlist table, and shape of an element, an array, or elements that ranges name."""
+        netlist = self.circuit.netlist
+        if netlist.find(name) is None and (spans := SPAN.findall(name)):
+            try:
+                saves = find_save(netlist, f"@{name}[i]")
+            except NetlistError as error:
+                raise SettingsError(f"{name}: {error.message}") from None
+            if len({save.kind for save in saves}) > 1 or saves[0].kind == CROSSBAR:
+                raise SettingsError(f"{name}: elements of several kinds, or crossbars; give them one by one")
+            rows = np.concatenate([save.rows for save in saves])
+            return saves[0].kind, rows, tuple(len(between(int(a), int(b))) for a, b in spans)
+        kind, start, stop = self.circuit.rows_of(name)
+        ref = netlist.arrays.get(name.lower())
+        return kind, slice(start, stop), (stop - start,) if ref is None else tuple(map(len, ref.indices))
 
     def applied(self) -> Circuit:
         """The circuit with all of them."""
@@ -99,7 +107,7 @@ class _Column:
     def __init__(self, branches: Branches, name: str) -> None:
         self.branches, self.name = branches, name
         self.batched = name in BATCHED
-        self.new = list[tuple[slice, Floats]]()
+        self.new = list[tuple[slice | Ints, Floats]]()
 
     @cached_property
     def _of_kind(self) -> dict[str, tuple[Ints, Ints]]:
@@ -107,15 +115,20 @@ class _Column:
         found = {kind: self.branches.of(kind) for kind in VALUE_OF}
         return {kind: (of_kind, self.branches.row[of_kind]) for kind, of_kind in found.items()}
 
-    def where(self, kind: str, start: int, stop: int) -> slice | None:
-        """The branches of rows start:stop of a netlist table (both in deck order), None when some are missing."""
-        if stop == start:
-            return slice(0, 0)
+    def where(self, kind: str, wanted: slice | Ints) -> slice | Ints | None:
+        """The branches of these rows of a netlist table (both in deck order), None when some are missing."""
         of_kind, rows = self._of_kind[kind]
-        low, high = np.searchsorted(rows, [start, stop])
-        if high - low != stop - start:
+        if not isinstance(wanted, slice):
+            at = np.searchsorted(rows, wanted)
+            found = (at < rows.size) & (rows.take(at, mode="clip") == wanted) if rows.size else np.zeros(1, bool)
+            return of_kind[at] if found.all() else None
+        count = wanted.stop - wanted.start
+        if count == 0:
+            return slice(0, 0)
+        low, high = np.searchsorted(rows, [wanted.start, wanted.stop])
+        if high - low != count:
             return None
-        return slice(int(of_kind[low]), int(of_kind[low]) + stop - start)
+        return slice(int(of_kind[low]), int(of_kind[low]) + count)
 
     def branches_with(self) -> Branches:
         """The branches with their new values."""
@@ -128,7 +141,7 @@ class _Column:
         if self.batched:
             shape = max(len(old), *(len(values) for _, values in self.new)), shape[1]
         where, values = self.new[-1]
-        if where == slice(0, shape[-1]) and values.shape == shape:
+        if isinstance(where, slice) and where == slice(0, shape[-1]) and values.shape == shape:
             return values
         column = np.array(np.broadcast_to(old, shape), order="C")
         for where, values in self.new:
@@ -148,6 +161,17 @@ def _numbers(name: str, value: ArrayLike) -> Floats:
     except (TypeError, ValueError, OverflowError):
         pass
     raise SettingsError(f"{name}: new values must be numbers, found {shown(repr(value))}")
+
+
+def _in_a_row(name: str, kind: str, value: Floats, shape: tuple[int, ...]) -> Floats:
+    """Values of so many members, their shape behind a batch axis if there is one, member by member."""
+    if len(shape) < 2 or value.ndim < 2:
+        return value
+    if value.shape[-len(shape) :] == shape and value.ndim <= len(shape) + 1:
+        return value.reshape(*value.shape[: -len(shape)], -1)
+    if kind == "R":  # which have no batch
+        raise SettingsError(f"{name}: new values have shape {value.shape}, needs {shape}")
+    return value
 
 
 def _rows(name: str, value: Floats, count: int) -> Floats:

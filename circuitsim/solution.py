@@ -16,6 +16,7 @@ from circuitsim import currents, uniqueness
 from circuitsim.backends.base import BACKENDS, DTYPES, unknown_backend
 from circuitsim.circuit import Circuit
 from circuitsim.errors import SettingsError, listed
+from circuitsim.netlist.arrays import SPAN
 from circuitsim.netlist.saves import Save, find_save
 from circuitsim.netlist.tokens import shown
 from circuitsim.notebook import solution_frame, solution_html
@@ -164,7 +165,10 @@ class Solution:
         return np.array([*self.unsolved], np.int64)
 
     def voltage(self, name: str) -> Floats:
-        """Node voltages, V: `"out"` gives (batch,), `"y[0:9]"` gives (batch, 10). NetlistError for an unknown node."""
+        """Node voltages, V: `"out"` gives (batch,), `"y[0:9]"` and `"X[0:9].m"`, nodes in ten instances, (batch, 10).
+
+        Of two ranges, (batch, all members), the last range fastest. NetlistError for an unknown node.
+        """
         nodes, several = self.circuit.netlist.nodes_of(name)
         v = self.voltages(nodes)
         return v if several else v[:, 0]
@@ -210,7 +214,8 @@ class Solution:
         """Current through an element from its first node to its second, A, (batch,).
 
         For an array (batch, members), or with two ranges (batch, rows, columns); for some of its members, such as
-        `"RW[3][0:9]"`, (batch, members). SettingsError or NetlistError if there is no such element.
+        `"RW[3][0:9]"`, and for the elements of several instances, `"R.X[0:9][0:9].Rm"`, (batch, members), the last
+        range fastest. SettingsError or NetlistError if there is no such element.
         """
         return self._through(name, "i")
 
@@ -222,9 +227,9 @@ class Solution:
         netlist = self.circuit.netlist
         if not isinstance(name, str):
             raise SettingsError(f"currents and powers need the name of an element, or of an array; found {name!r}")
-        if netlist.find(name) is not None or not name.endswith("]"):
+        if netlist.find(name) is not None or not (name.endswith("]") or SPAN.search(name)):
             return currents.of_element(self, name, power=quantity == "p")
-        saves = find_save(netlist, f"@{name}[{quantity}]")  # members of an array
+        saves = find_save(netlist, f"@{name}[{quantity}]")  # members of an array, elements of several instances
         found = Saved(self, saves).values()
         return found if ":" in name[name.index("[") :] else found[:, 0]
 

@@ -400,3 +400,87 @@ def test_what_is_not_solved_says_where_it_ran() -> None:
     deck = "ladder\nV1 n0 0 1\n" + "".join(f"R{k} n{k} n{k + 1} 1\n" for k in range(300)) + "Re n300 0 1\n"
     settings = cs.Settings(method="bcd", max_sweeps=50)
     assert cs.solve(cs.parse(deck), settings, raise_on_failure=False).backend == "cpu"
+
+
+# ---- ranges of instances ---------------------------------------------------------------------------------------------
+
+CELLS = """cells of a crossbar, a resistor and a diode in each
+.subckt cell a b
+Rm a m 1k
+D1 m b dd
+.ends
+.model dd D(ron=0)
+Vw[0:3] w[0:3] 0 1
+Iw[0:3] 0 w[0:3] 1m m=2
+X[0:3][0:2] w[0:3] b[0:2] cell
+Rb[0:2] b[0:2] 0 100
+"""
+
+
+def test_ranges_name_elements_and_nodes_of_several_instances() -> None:
+    """Column by column: v(b) (1/100 + sum g) = sum g v(w), as all diodes conduct."""
+    g, w = np.linspace(1e-4, 1e-3, 12).reshape(4, 3), np.array([[1.0, 2.0, 3.0, 1.0], [1.0, 4.0, 5.0, 1.0]])
+    circuit = cs.parse(CELLS).with_values({"R.X[0:3][0:2].Rm": g, "vw[2:1]": w[:, [2, 1]]})
+    assert circuit.element_values("R")[:12].tolist() == g.ravel().tolist()
+    solution = cs.solve(circuit)
+    b = w @ g / (0.01 + g.sum(axis=0))
+    assert solution.voltage("b[0:2]") == pytest.approx(b, rel=1e-9)
+    drops = w[:, :, None] - b[:, None]
+    assert solution.voltage("x[0:3][0:2].m") == pytest.approx(np.repeat(b[:, None], 4, axis=1).reshape(2, 12), rel=1e-9)
+    assert solution.current("R.X[0:3][0:2].Rm") == pytest.approx((g * drops).reshape(2, 12), rel=1e-8)
+    assert solution.power("R.X[0:3][1].Rm") == pytest.approx((g * drops**2)[:, :, 1], rel=1e-8)
+    assert solution.voltage("X[0][2:1].m") == pytest.approx(b[:, [2, 1]], rel=1e-9)
+    assert solution.current("R.X[0:0][1].Rm").shape == (2, 1)
+
+
+def test_ranges_take_one_value_or_as_many_as_they_have_members() -> None:
+    circuit = cs.parse(CELLS)
+    assert (
+        circuit.with_values({"R.X[0:3][1:1].Rm": 2.0}).element_values("R").tolist()
+        == [1e-3, 2.0, 1e-3] * 4 + [0.01] * 3
+    )
+    assert circuit.with_values({"Rb[1:2]": [3.0, 4.0]}).element_values("R")[12:].tolist() == [0.01, 3.0, 4.0]
+    assert circuit.with_values({"Iw[1:2]": 1.0}).current_sources.i.tolist() == [[2e-3, 1.0, 1.0, 2e-3]]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"R.X[0:3][0:2].Rm": np.ones((3, 4))},
+            r"R.X\[0:3\]\[0:2\].Rm: new values have shape \(3, 4\), needs \(4, 3\)",
+        ),
+        ({"R.X[0:9][0:2].Rm": 1.0}, r"R.X\[0:9\]\[0:2\].Rm: no element 'R.X\[4\]\[0\].Rm' in netlist"),
+        ({"D.X[0:3][0].D1": 1.0}, "only resistors, crossbars and sources"),
+        ({"Vw[0:5]": 1.0}, r"the array's indices run from 0 to 3"),
+        ({"Vw[0:1]": np.ones(3)}, r"new values have shape \(3,\), needs \(2,\)"),
+        ({"Vw[0:1]": np.ones((2, 3))}, r"new values have shape \(2, 3\); needs \(2,\) or \(batch, 2\)"),
+        ({"Vw[0:99999999][0:99999999]": 1.0}, "the array has 1"),
+    ],
+)
+def test_wrong_ranges_of_new_values_are_errors(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(cs.SettingsError, match=message):
+        cs.parse(CELLS).with_values(values)
+
+
+def test_new_values_of_several_crossbars_are_given_one_by_one() -> None:
+    text = "t\n.subckt s a\nRc[0:1][0:1] x[0:1] y[0:1] 1\nRa x[0:1] a 1\nRb y[0:1] 0 1\n.ends\nV1 a 0 1\nX[0:1] a s\n"
+    text = text.replace("Ra x[0:1] a 1\nRb y[0:1] 0 1", "Ra[0:1] x[0:1] a 1\nRb[0:1] y[0:1] 0 1")
+    circuit = cs.parse(text)
+    assert [x.name for x in circuit.crossbars] == ["R.X[0].Rc", "R.X[1].Rc"]
+    with pytest.raises(cs.SettingsError, match=r"R.X\[0:1\].Rc: elements of several kinds, or crossbars"):
+        circuit.with_values({"R.X[0:1].Rc": np.ones((2, 2, 2))})
+    assert cs.solve(circuit).current("R.X[0:1].Rc").shape == (1, 8)
+
+
+def test_ranges_of_elements_that_are_left_out_take_no_values() -> None:
+    circuit = cs.parse("t\n.subckt s a\nR1 a b 1\nRs a a2 0\n.ends\nV1 a 0 1\nX[0:2] a s\n")
+    with pytest.raises(cs.SettingsError, match="a short cannot take a new conductance"):
+        circuit.with_values({"R.X[0:2].Rs": 1.0})
+
+
+def test_export_is_a_public_name(tmp_path: Path) -> None:
+    cs.export(cs.parse(DIVIDER).with_values({"V1": 3.0}), str(tmp_path / "a.cir"))
+    assert cs.load(tmp_path / "a.cir").element_values("V").tolist() == [3.0]
+    with pytest.raises(cs.SettingsError, match=r"takes a Circuit and the path .* found str and Circuit"):
+        cs.export("a.cir", cs.parse(DIVIDER))  # type: ignore[arg-type]

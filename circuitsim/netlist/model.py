@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.errors import At, NetlistError, SettingsError
-from circuitsim.netlist.arrays import NUMBER, bounds_of, lengths, member_names, split_ranges
+from circuitsim.netlist.arrays import NUMBER, SPAN, bounds_of, instance_paths, lengths, member_names, split_ranges
 from circuitsim.netlist.source import Text
 from circuitsim.netlist.tokens import shown
 
@@ -191,16 +191,20 @@ class Netlist:
         return index
 
     def nodes_of(self, name: str) -> tuple[Ints, bool]:
-        """The indices of a node, or of the nodes of a range `y[0:9]`, and whether it is a range.
+        """The indices of a node, or of the nodes of ranges, `y[0:9]` or `X[0:3].m`, and whether there is a range.
 
         Raises NetlistError for an unknown node, SettingsError for anything but a name.
         """
         if not isinstance(name, str):
             raise SettingsError(f"voltage takes the name of one node, or of an array: y[0:9]; found {name!r}")
-        base, indices = (name, ()) if self.has_node(name) else split_ranges(name)
-        if prod(lengths(indices)) > len(self.nodes):
+        if self.has_node(name):
+            return np.array([self.node(name)]), False
+        base, indices = split_ranges(name)
+        count, bases = instance_paths(base)
+        if prod(lengths(indices)) * count > len(self.nodes):
             raise NetlistError(f"'{shown(name)}' names more nodes than {self.path} has; shorten the range")
-        return np.array([self.node(member) for member in member_names(base, indices)]), bool(indices)
+        found = [self.node(member) for path in bases for member in member_names(path, indices)]
+        return np.array(found), bool(indices or SPAN.search(base))
 
     def find(self, name: str) -> tuple[str, int, int] | None:
         """Kind and rows (start, stop), of its table or of `crossbars`, of an element or array in any case, or None."""

@@ -44,7 +44,7 @@ _FACTORS = {
 }  # and what they are by themselves
 
 
-def export(circuit: Circuit, path: Path, remarks: Sequence[str] = ()) -> None:
+def export(circuit: Circuit, path: str | Path, remarks: Sequence[str] = ()) -> None:
     """Write a circuit, with values changed by `with_values` too, as the netlist `path`; `remarks` become comments.
 
     Arrays whose members differ go to a numpy file beside it, `path` with the suffix `.npz`, which is written first.
@@ -70,7 +70,11 @@ def export(circuit: Circuit, path: Path, remarks: Sequence[str] = ()) -> None:
     .op
     .end
     """
+    if not isinstance(circuit, Circuit) or not isinstance(path, str | Path):
+        found = f"{type(circuit).__name__} and {type(path).__name__}"
+        raise SettingsError(f"export takes a Circuit and the path of the netlist to write, found {found}")
     refuse_batch(circuit, "export")
+    path = Path(path)
     check_target(path)
     beside = path.with_suffix(".npz")
     if beside == path:

@@ -165,7 +165,7 @@ def revaluer_of(circuit: Circuit) -> Revaluer:
     if not all(np.array_equal(a, b) for a, b in pairs):
         raise SettingsError(
             "the circuit has values that were set after reading (with_values): this analysis evaluates its netlist "
-            "again, which would lose them; write them into the netlist"
+            "again, which would lose them; circuitsim.export(circuit, path) writes a netlist that has them"
         )
     revaluer = Revaluer(circuit.netlist)
     revaluer.netlist(Changes())
