@@ -561,6 +561,22 @@ def test_elements_share_the_draw_of_a_parameter_and_have_their_own_in_each_insta
     assert cells["R.X1.R1"] == cells["R.X1.R2"] != cells["R.X2.R1"]
 
 
+@pytest.mark.parametrize(
+    "card",
+    [
+        "B1 a b I=1e-6*sinh(v(a,b)/0.2)",
+        "G1 a b cur={1u*v(a,b)}",
+        "G1 a b table {v(a,b)} = (0,0)",
+        "R1 a b {1k*(1+v(a,b))}",
+    ],
+)
+def test_formulas_of_a_voltage_are_errors_that_name_the_nonlinear_resistor(card: str) -> None:
+    with pytest.raises(NetlistError, match=r"netlist:2: .* N n\+ n- NAME, with .model NAME sinh, tanh or pwl"):
+        deck(card)
+    cure = deck("N1 a b sel", ".model sel sinh(i0=1u v0=0.2)", "V1 a b 1")
+    assert len(cure.tables["N"]) == 1
+
+
 def test_options() -> None:
     netlist = deck("R1 a 0 1", ".param t=50", ".options temp=10 tnom={t} GMIN=1p rshunt=1g seed=4 scale=2", ".temp 60")
     o = netlist.options

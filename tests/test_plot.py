@@ -283,6 +283,17 @@ def conductances(circuit: cs.Circuit, n: int) -> NDArray[np.float64]:
     return np.array([[g[circuit.netlist.find(f"Rcell{i}[{j}]")[1]] for j in range(n)] for i in range(n)])
 
 
+def test_wires_of_a_crossbar_are_named_without_the_brackets_of_their_nodes() -> None:
+    deck = "t\nV1 in 0 1\n" + "".join(f"Rin{k} in w[{k}][0] 1\nRout{k} b[4][{k}] 0 1\n" for k in range(5))
+    for i in range(5):
+        deck += "".join(f"Rc{i}_{j} w[{i}][{j}] b[{i}][{j}] 1k\n" for j in range(5))
+        deck += "".join(f"Rw{i}_{j} w[{i}][{j}] w[{i}][{j + 1}] 1\n" for j in range(4))
+        deck += "".join(f"Rb{i}_{j} b[{j}][{i}] b[{j + 1}][{i}] 1\n" for j in range(4))
+    solution = solved(deck)
+    [found] = crossbars.find_maps(solution, 0, Shapes(solution.circuit))
+    assert (found.name, found.shape) == ("w x b", (5, 5))
+
+
 @pytest.mark.parametrize("cell", ["resistor", "diode", "ideal"])
 def test_maps_of_a_crossbar_with_wires(cell: str) -> None:
     n = 5

@@ -12,7 +12,7 @@ from circuitsim.netlist.arrays import at_members
 from circuitsim.netlist.builder import Links
 from circuitsim.netlist.cards import NOUNS, CardReader, Element, extra_word, unknown_key
 from circuitsim.netlist.chance import seed_by_seed
-from circuitsim.netlist.expressions import Value
+from circuitsim.netlist.expressions import NONLINEAR, Value
 from circuitsim.netlist.model import CrossbarCard, ModelCard
 from circuitsim.netlist.numbers import braced, looks_like_mega, parse_number
 from circuitsim.netlist.scopes import Scope
@@ -46,7 +46,7 @@ def read_element(reader: CardReader, card: Card, scope: Scope, order: int) -> No
         if letter == "B":
             raise NetlistError(
                 f"element {name}: only linear controlled sources are supported, not formulas (B); write E or G "
-                f"{_BY_VOLTAGE}, or F or H {_BY_CURRENT}"
+                f"{_BY_VOLTAGE}, or F or H {_BY_CURRENT}; {NONLINEAR}"
             )
         if letter in "SW":
             raise NetlistError(
@@ -303,7 +303,7 @@ def _controlled(reader: CardReader, e: Element) -> None:
         if word.lower() in _NOT_LINEAR and (kind in "EG" or word[0] not in "vV"):
             raise NetlistError(
                 f"{e.label}: only linear controlled sources are supported, not {word.upper()}; "
-                f"write {shown(e.pattern.name)} {form}"
+                f"write {shown(e.pattern.name)} {form}{f'; {NONLINEAR}' if kind == 'G' else ''}"
             )
     if kind in "EG" and len(words) > 3 and words[0].lower() in _GATES:  # nand(2) ...: else it is a node
         raise NetlistError(

@@ -116,6 +116,7 @@ _FUNCTIONS = {
     "pow": _rounded(np.power, _POWER),
     "pwr": _OPERATORS["^"],
 }
+NONLINEAR = "a resistor with a curve is N n+ n- NAME, with .model NAME sinh, tanh or pwl"
 _EXTREMES = {"max": np.maximum, "min": np.minimum}
 _RANDOM = {"aunif": 2, "unif": 2, "agauss": 3, "gauss": 3, "limit": 2}
 _ARGUMENTS = {
@@ -263,7 +264,7 @@ class _Evaluator:
         wanted = len(user.parameters) if user else _ARGUMENTS.get(name)
         if wanted is None:
             if name in ("v", "i"):
-                self.fail(f"{name}(...): a value that depends on a voltage or a current is not supported")
+                self.fail(f"{name}(...): a value that depends on a voltage or a current is not supported; {NONLINEAR}")
             self.fail(f"unknown function '{name}' (known: {', '.join(sorted({*_ARGUMENTS, *self.functions}))})")
         or_more = user is None and name in _EXTREMES
         if given < wanted or (given > wanted and not or_more):

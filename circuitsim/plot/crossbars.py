@@ -171,7 +171,7 @@ def _of_wires(solution: Solution, row: int, stack: list[Grid], elements: Element
     lost = _lost(*volts)
     block = block_of(shape, MOST_LINES)
     fields = [block_means(x.reshape(shape), block) for x in (g, current, power, *volts, lost)]
-    names = [stack[k].prefix for k in (first, last)]
+    names = [stack[k].prefix.rstrip("[_.") or stack[k].prefix for k in (first, last)]  # w[ of w[3][4]
     nodes = sum(int((grid.nodes >= 0).sum()) for grid in stack)
     return Map(
         f"{names[0]} x {names[1]}", nodes, f"row wire: {names[0]}", f"column wire: {names[1]}", (shape[0], shape[1]),
