@@ -289,10 +289,12 @@ def test_initial_values_go_in_and_final_ones_come_out() -> None:
     given = {"g1_initial": rng.uniform(0, 1, (8, 6)), "RW2": rng.uniform(0, 1, (6, 3)), "step1_cost": 3.0}
     given["bias2"] = rng.normal(0, 1, 3)
     np.savez("start.npz", **given)
-    succeed(
+    result = run(
         f"{QUICK} --init start.npz --steps 1 --conductance-rates 0 --bias-rates 0 --save-arrays end.npz --order "
         "sequential --first-image 60 --test-limit 5"
     )
+    warning = "warning: --init start.npz has no values for Ib1; they start from the netlist's\n"
+    assert (result.exit_code, result.stderr) == (0, warning)
     with np.load("end.npz") as end:
         assert set(end.files) == {"g1", "g2", "bias1", "bias2", "free1", "free2", "cost"}
         assert np.array_equal(end["g1"], given["g1_initial"])
@@ -302,6 +304,15 @@ def test_initial_values_go_in_and_final_ones_come_out() -> None:
         assert (end["free1"].shape, end["free2"].shape) == ((4, 6), (4, 3))
         targets = np.eye(3)[[_label(k) for k in (60, 61, 0, 1)]]
         assert end["cost"] == pytest.approx(0.5 * ((end["free2"] - targets) ** 2).sum() / 4, rel=1e-9)
+
+
+def test_what_the_initial_values_leave_out_is_named() -> None:
+    np.savez("start.npz", g1=np.ones((8, 6)))
+    result = run(f"{QUICK} --init start.npz --steps 1 --out one")
+    assert "warning: --init start.npz has no values for Ib1, RW2, Ib2; they start from the netlist's" in result.stderr
+    assert "no values for" not in run(f"{QUICK} --init start.npz --steps 2 --out one --resume").stderr
+    np.savez("start.npz", g1=np.ones((8, 6)), g2=np.ones((6, 3)), bias1=np.ones(6), bias2=np.ones(3))
+    assert "no values for" not in run(f"{QUICK} --init start.npz --steps 1 --out two").stderr
 
 
 def _label(k: int) -> int:

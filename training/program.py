@@ -190,12 +190,16 @@ def _prepare(options: Options, recipe: Recipe, data: Data) -> _Job:
     trained = trained_kinds(circuit)
     recipe.rates(trained, 0)  # finds another number of rates before anything is written
     netlist = circuit_digest(circuit)
+    left: list[str] = []
     if options.init is not None:
-        circuit = with_initial_values(circuit, trained, options.init)
+        circuit, left = with_initial_values(circuit, trained, options.init)
     circuit, outside = within_window(circuit, recipe)
     if outside and options.resume is None:
         window = f"g_min, {recipe.g_min:g} S, to g_max, {recipe.g_max:g} S"
         print_warnings([f"{outside:,} initial conductances were outside {window} and have been clipped"])
+    if left and options.resume is None:
+        names = f"{', '.join(left[:3])}{f' and {len(left) - 3:,} more' if len(left) > 3 else ''}"
+        print_warnings([f"--init {options.init} has no values for {names}; they start from the netlist's"])
     fingerprint = {
         "netlist": netlist,
         "init": None if options.init is None else file_digest(options.init),
