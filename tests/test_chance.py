@@ -200,6 +200,7 @@ def test_what_cannot_be_drawn_together_is_drawn_alone(
         ("R3[0:2] b 0 g={aunif(1m, 1.3m)}\n", r"resistor R3\[[012]\]: negative conductance", 3),
         ("R3 b 0 {ln(aunif(1, 1.3)) + 9}\n", "logarithm of zero or of a negative number", 0),
         (".param x={aunif(0, 1)}\nR3 b 0 {sqrt(x) + 1}\n", "square root of a negative number", 0),
+        ("R3 b 0 1k tc1={limit(1m, 1m)} tc=2m\n", "TC1 and TC are two names of one parameter", 1),
     ],
 )
 def test_a_seed_with_a_fault_says_so_and_the_others_are_drawn(text: str, fault: str, seed: int, tmp_path: Path) -> None:
@@ -298,6 +299,10 @@ def test_changes_of_elements_are_those_of_each() -> None:
     revaluer = Revaluer(parse_netlist(SERIES.replace("{r}", "1k")))
     variants = revaluer.variants([Changes(elements={"r1": 1.0}), Changes(elements={"r1": 2.0})])
     assert [variant.netlist().tables["R"].values["r"][0] for variant in variants] == [1.0, 2.0]
+    same = [Changes(params={"r": ohm}, elements={"v1": 5.0, "r2": 7.0}) for ohm in (2.0, 3.0)]
+    netlists = [variant.netlist() for variant in Revaluer(parse_netlist(SERIES)).variants(same)]
+    assert [netlist.tables["R"].values["r"].tolist() for netlist in netlists] == [[2.0, 7.0], [3.0, 7.0]]
+    assert [netlist.tables["V"].values["v"].tolist() for netlist in netlists] == [[5.0], [5.0]]
     with pytest.raises(NetlistError, match="no element 'r9'"):
         revaluer.netlist(Changes(elements={"r9": 1.0}))
 

@@ -207,10 +207,10 @@ class Variant:
 def _at_once(changes: Sequence[Changes]) -> Changes:
     """Many changes as one: what differs is an array with a number for each (chance.py). Seeds are not looked at.
 
-    Raises NotTogether where elements have other values.
+    Raises NotTogether where elements have other values: those of plain cards are not evaluated.
     """
     first = changes[0]
-    if any(one.elements != first.elements for one in changes):
+    if any(one.elements for one in changes):
         raise NotTogether
 
     def values(of_all: list[Any]) -> Any:
