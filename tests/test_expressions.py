@@ -68,6 +68,7 @@ def function(name: str, parameters: str, body: str) -> dict[str, UserFunction]:
         ("1 ? -2^2 : 3", 4.0),
         ("0 ? 1 : -2^2", 4.0),
         ("(-2^2)", -4.0),
+        ("min(9, -2^2)", -4.0),
         ("8/-2/2", -2.0),
         ("3-2*-2", 7.0),
         ("2 - -3", 5.0),
@@ -99,6 +100,8 @@ def function(name: str, parameters: str, body: str) -> dict[str, UserFunction]:
         ("1=2", 0.0),
         ("1!=2", 1.0),
         ("1<>1", 0.0),
+        ("2<>1", 1.0),
+        ("1<>2", 1.0),
         ("1<=1", 1.0),
         ("1>=2", 0.0),
         ("-3<-2", 1.0),
@@ -113,6 +116,7 @@ def function(name: str, parameters: str, body: str) -> dict[str, UserFunction]:
         ("!!2", 1.0),
         ("!0+1", 2.0),
         ("!2*3", 0.0),
+        ("!0*3", 3.0),
         ("!0^2", 1.0),
         ("-!0", -1.0),
         ("!1<2", 1.0),
@@ -423,6 +427,9 @@ def test_user_function_errors() -> None:
     assert message("seven(1)", functions=function("seven", "", "7")) == (
         "expression 'seven(1)': function 'seven' takes 0 arguments, 1 given"
     )
+    assert message("max(1, 2)", functions=function("max", "x", "x")) == (
+        "expression 'max(1, 2)': function 'max' takes 1 argument, 2 given"
+    )
 
 
 def test_recursion_is_named() -> None:
@@ -505,6 +512,9 @@ X = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
         ("x ? 1 : 2", [1, 1, 2, 1, 1]),
         ("x ? 2/x : 5", [-1, -2, 5, 2, 1]),
         ("x > 0 ? sqr(x) : x < 0 ? sqrt(-x-1) : 7", [1, 0, 7, 1, 4]),
+        ("x > 0 ? x > 1 ? 5 : 3/x : 0", [0, 0, 0, 3, 5]),
+        ("x > 0 ? x < 2 ? 3/x : 7 : 0", [0, 0, 0, 3, 7]),
+        ("x > 0 ? (x > 1 ? 5 : 7) + 3/x : 0", [0, 0, 0, 10, 6.5]),
         ("x > 0 && 1/x > 0.6", [0, 0, 0, 1, 0]),
         ("x == 0 || 2/x > 1", [0, 0, 1, 1, 0]),
         ("x > 5 ? 1/0 : 2", [2, 2, 2, 2, 2]),

@@ -57,10 +57,10 @@ def parse_number(text: str) -> float:
 def braced(word: str) -> str:
     """A value behind `key=`; an expression without its braces gets them, as in ngspice, if it begins with a name.
 
-    >>> [braced(word) for word in ("n*1k", "1k*n", "1e-3", "k", "-k", "-inf", "{k}", "@file-1.npy")]
-    ['{n*1k}', '1k*n', '1e-3', 'k', '{-k}', '-inf', '{k}', '@file-1.npy']
+    >>> [braced(word) for word in ("n*1k", "n/.5", "1k*n", "1e-3", "k", "-k", "-inf", "{k}", "@f-1.npy")]
+    ['{n*1k}', '{n/.5}', '1k*n', '1e-3', 'k', '{-k}', '-inf', '{k}', '@f-1.npy']
     """
-    return f"{{{word}}}" if _UNBRACED.match(word) and not _NUMBER.fullmatch(word) else word
+    return f"{{{word}}}" if _UNBRACED.match(word) else word
 
 
 def looks_like_mega(text: str) -> bool:
