@@ -288,6 +288,9 @@ def test_resistances(card: str, ohm: float) -> None:
         ("PWL(1m 3 2m 4)", 3.0),
         ("PWL(-1m 3 1m 4)", 3.5),
         ("PWL(-2m 3 -1m 4)", 4.0),
+        ("PWL(-1 3 0 4 0 5 1 6)", 4.0),  # at a step
+        ("PWL(0 4 0 5 1 6)", 4.0),
+        ("PWL(-4m 1 -2m 2 0 5 1m 6) td=1m", 3.5),
         ("PWL(-1m 3 1m 4) td=0.5m", 3.25),
         ("DC 5 SIN(1 2 1k -1m)", 5.0),
         ("TRNOISE(20n 0.5n 0 0)", 0.0),

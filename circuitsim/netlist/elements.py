@@ -278,14 +278,25 @@ def _waveform(reader: CardReader, e: Element, name: str, words: list[str], follo
     if delay < 0:
         return math.nan
     if name == "pwl":
-        times, levels = values[::2], values[1::2]
-        return levels[0] if times[0] >= -delay else float(np.interp(-delay, times, levels))
+        return _on_polyline(-delay, values[::2], values[1::2])
     if name == "sin" and len(values) > 5:
         return values[0] + values[1] * math.sin(math.radians(values[5]))
     if name == "sffm" and len(values) > 5:  # VO VA FC MDI FS PHASEC PHASES
         signal = math.sin(math.radians(values[6])) if len(values) > 6 else 0.0
         return values[0] + values[1] * math.sin(math.radians(values[5]) + values[3] * signal)
     return 0.0 if name == "am" else values[0]
+
+
+def _on_polyline(time: float, times: list[float], levels: list[float]) -> float:
+    """The level at a time as ngspice finds it: at a step, where two points have this time, that of the first."""
+    if time <= times[0]:
+        return levels[0]
+    for k in range(len(times) - 1):
+        if times[k] == time:
+            return levels[k]
+        if times[k] < time < times[k + 1]:
+            return levels[k] + (levels[k + 1] - levels[k]) * (time - times[k]) / (times[k + 1] - times[k])
+    return levels[-1]
 
 
 # -- controlled sources ------------------------------------------------------------------------------------------------
