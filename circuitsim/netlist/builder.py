@@ -175,12 +175,12 @@ class Builder:
         columns = [
             np.concatenate([np.array(c, float), *[p.columns[k] for p in plain]]) for k, c in enumerate(rows.columns)
         ]
-        links = [np.array(link, np.int64) for link in rows.links]  # plain cards have none
+        links = [np.array(link, np.int64) for link in rows.links]
         if not (order[1:] >= order[:-1]).all():
             sort = np.argsort(order, kind="stable")
             names = [names[i] for i in sort.tolist()]
             a, b, seq, order = a[sort], b[sort], seq[sort], order[sort]
-            columns, links = [c[sort] for c in columns], [link[sort] for link in links]
+            columns = [c[sort] for c in columns]  # of a kind with plain cards, which has no links
             self._move_arrays(kind, sort)
         values = dict(zip(COLUMNS[kind], columns, strict=True))
         return Table(kind, names, a, b, seq, order, values, dict(zip(LINKS.get(kind, ()), links, strict=True)))
