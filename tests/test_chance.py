@@ -303,6 +303,11 @@ def test_changes_of_elements_are_those_of_each() -> None:
     netlists = [variant.netlist() for variant in Revaluer(parse_netlist(SERIES)).variants(same)]
     assert [netlist.tables["R"].values["r"].tolist() for netlist in netlists] == [[2.0, 7.0], [3.0, 7.0]]
     assert [netlist.tables["V"].values["v"].tolist() for netlist in netlists] == [[5.0], [5.0]]
+    grid = Revaluer(parse_netlist("t\nR1[0:1][3:2] w[0:1][0:1] w[0:1][1:2] 1k\nV1 w[0][0] w[1][2] 1\n"))
+    assert grid.netlist(Changes(elements={"r1[1][3]": 7.0})).tables["R"].values["r"].tolist() == [1e3, 1e3, 7.0, 1e3]
+    siemens = Revaluer(parse_netlist(SERIES.replace("{r}", "g=2m") + "\nR3[0:1] b 0 g=1m"))
+    found = siemens.netlist(Changes(elements={"r1": 3.0, "r3[1]": 7.0})).tables["R"].values
+    assert found["r"].tolist() == [3.0, 1e3, 1e3, 7.0] and found["g"].tolist() == [1 / 3, 1e-3, 1e-3, 1 / 7]
     with pytest.raises(NetlistError, match="no element 'r9'"):
         revaluer.netlist(Changes(elements={"r9": 1.0}))
 

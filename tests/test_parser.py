@@ -134,6 +134,7 @@ def test_two_names_of_one_parameter(card: str, model: str, ohms: float | str) ->
     [
         ["R2 b 0 1k m=n*2"],
         ["R2 b 0 r=n*1k"],
+        ["R2 b 0 r=n*.5k"],
         ["R2 b 0 1k tc1=n*1m temp=n*60"],
         ["R2 b 0 1k m=-n+4"],
         ["R2 b 0 1k m=n^2"],
@@ -244,6 +245,7 @@ def test_nodes_and_elements_are_in_order_of_appearance(general: bool) -> None:
         ("R1 a 0 1k scale=3", 3000.0),
         ("R1 a 0 1k tc1=1m tc2=10u dtemp=10", 1011.0),
         ("R1 a 0 1k tc 2m temp 37", 1020.0),
+        ("R1 a 0 1k tc1=1m temp=37 dtemp=10", 1010.0),
         ("R1 a 0 1k tce=100 dtemp=1", 1000.0 * 1.01**100),
         ("R1 a 0 1k ac=5k noisy=0", 1000.0),
         ("R1 a 0 film 1k", 1000.0),
@@ -278,6 +280,7 @@ def test_resistances(card: str, ohm: float) -> None:
         ("SIN(1 2 1k)", 1.0),
         ("SIN(1 2 1k 0 0 90)", 3.0),
         ("SIN 1 2 1k DC 5", 5.0),
+        ("DC SIN(1 2 1k)", 1.0),
         ("0 PULSE(1 2)", 0.0),
         ("PULSE(1 2 0 1n)", 1.0),
         ("EXP(1 2)", 1.0),
@@ -309,6 +312,15 @@ def test_source_values(words: str, value: float) -> None:
     for kind in "VI":
         netlist = deck(f"{kind}1 a 0 {words}", "R1 a 0 1k", ".param u=3")
         assert values(netlist, kind) == {f"{kind}1": value}
+
+
+@pytest.mark.parametrize(
+    "words", ["SIN(1 2 1k -1m)", "PULSE(1 2 -1m)", "EXP(1 2 -1m 1m 5m)", "AM(1 2 1k 4k -1m)", "PWL(0 1 1 2) td=-1m"]
+)
+def test_waveforms_that_begin_before_zero_need_a_dc_value(words: str) -> None:
+    assert values(deck(f"V1 a 0 DC 7 {words}", "R1 a 0 1k"), "V") == {"V1": 7.0}
+    with pytest.raises(NetlistError, match="with a negative delay its waveform begins before t = 0"):
+        deck(f"V1 a 0 {words}", "R1 a 0 1k")
 
 
 @pytest.mark.parametrize("words", ["ac 1 90 4", "ac=1 90 4", "distof1 1 2 4", "portnum 1 z0 50 4"])
@@ -414,23 +426,25 @@ def test_ports_that_drive_nothing_are_sources_with_a_warning() -> None:
 def test_multiplier_of_current_sources() -> None:
     assert values(deck(".param m=2", "I1 a 0 m m 3", "I2 a 0 sin(1 m 1k)", "R1 a 0 1"), "I") == {"I1": 6.0, "I2": 1.0}
     assert values(deck("I1 a 0 sin(1 0 1k) m 2", "R1 a 0 1"), "I") == {"I1": 2.0}
+    assert values(deck(".param m=2", "I1 a 0 m ac 1", "R1 a 0 1"), "I") == {"I1": 2.0}
     assert values(deck("I1 0 a 1 m=3", "R1 a 0 1"), "I") == {"I1": 3.0}
 
 
 def test_diodes() -> None:
     netlist = deck(
-        ".model one D(IS=1e-13 N 1.5)", ".model two d is 1e-12, tt=1n", "D1 a k one", "D2 a k TWO 3 off",
-        "D3 k 0 one area=2 m=3", "d4 k 0 one temp=77", "D5 k 0 one dtemp=10", "V1 a 0 1", "R1 k 0 1",
+        ".model one D(IS=1e-13 N 1.5)", ".model two d is 1e-12, tt=1n", "D1 a k one", "D2 a k TWO 3 Off",
+        "D3 k 0 one area=2 m=3", "d4 k 0 one temp=77", "D5 k 0 one dtemp=10", "D6 k 0 one off m 2",
+        "V1 a 0 1", "R1 k 0 1",
     )  # fmt: skip
     table = netlist.tables["D"]
     assert [(m.name, m.type, dict(m.params)) for m in netlist.models] == [
         ("one", "d", {"is": 1e-13, "n": 1.5}),
         ("two", "d", {"is": 1e-12, "tt": 1e-9}),
     ]
-    assert table.values["model"].tolist() == [0, 1, 0, 0, 0]
-    assert table.values["area"].tolist() == [1, 3, 2, 1, 1]
-    assert table.values["m"].tolist() == [1, 1, 3, 1, 1]
-    assert table.values["temp"].tolist() == [27, 27, 27, 77, 37]
+    assert table.values["model"].tolist() == [0, 1, 0, 0, 0, 0]
+    assert table.values["area"].tolist() == [1, 3, 2, 1, 1, 1]
+    assert table.values["m"].tolist() == [1, 1, 3, 1, 1, 2]
+    assert table.values["temp"].tolist() == [27, 27, 27, 77, 37, 27]
 
 
 def test_model_flags() -> None:
@@ -463,13 +477,15 @@ def controls(netlist: Netlist) -> dict[str, tuple[tuple[str, ...], float]]:
         ("E1 a 0 VCVS b GND K", ("b", "0"), 3), ("E1 a 0 gain b gain=1", ("gain", "b"), 1),
         ("E1 a 0 b c gain = '-k'", ("b", "c"), -3), ("G1 a 0 b b 0 m=2", ("b", "b"), 0), ("G1 a 0 vccs b c 1m m={k}",
         ("b", "c"), 3e-3), ("G1 a 0 b c m=2 gain=-4", ("b", "c"), -8), ("F1 a 0 vb -2 m=3", ("Vb",), -6),
-        ("F1 a 0 (VB) gain={k}", ("Vb",), 3), ("F1 a 0 CCCS Vb[1] 1", ("Vb[1]",), 1), ("H1 a 0 Vb 1.5k", ("Vb",), 1500),
+        ("F1 a 0 (VB) gain={k}", ("Vb",), 3), ("F1 a 0 CCCS Vb[1] 1", ("Vb[1]",), 1),
+        ("G1 a 0 b c gain 2 m 3", ("b", "c"), 6),
+        ("F1 a 0 Vb m 3 gain 2", ("Vb",), 6), ("E1 a 0 and b 2", ("and", "b"), 2), ("H1 a 0 Vb 1.5k", ("Vb",), 1500),
         ("H1 a 0 ccvs V.X1.V1 gain=2", ("V.X1.V1",), 2), ("F1 a 0 Vol 2", ("Vol",), 2),
     ],
 )  # fmt: skip
 def test_controlled_sources(card: str, control: tuple[str, ...], gain: float) -> None:
-    netlist = deck(".param k=3", card, "R1 b 0 1", "R2 c 0 1", "Vb b 0 1", "Vol c 0 1", "Vb[1] c 0 1", "X1 b s",
-                   ".subckt s p", "V1 p 0 1", ".ends")  # fmt: skip
+    netlist = deck("R0 z y 1", ".param k=3", card, "R1 b 0 1", "R2 c 0 1", "Vb b 0 1", "Vol c 0 1", "Vb[1] c 0 1",
+                   "X1 b s", ".subckt s p", "V1 p 0 1", ".ends")  # fmt: skip
     name = card[:2]
     found = controls(netlist)[name]
     assert found == (control, pytest.approx(gain, rel=1e-15))
@@ -515,6 +531,7 @@ def test_parameters_in_any_order() -> None:
     assert one("R1 a 0 c", ".param c={d}+{e} d=1 e=2", ".param d=5") == 7.0  # the last definition counts
     assert one("R1 a 0 {f(2, k)}", ".func f(x, y) {x*y + z}", ".param k=1k z=1") == 2001.0
     assert one("R1 a 0 {1k*(1 + temper/100)}", ".temp 50") == 1500.0
+    assert one("R1 a 0 c", ".param c={a = 1 ? 2k : 3k} a=1") == 2000.0
 
 
 def test_long_chains_of_parameters() -> None:
@@ -587,11 +604,34 @@ def test_options() -> None:
     assert deck("R1 a 0 1", ".temp 60", ".options temp=10").options.temp == 60.0
     assert deck("R1 a 0 1", ".subckt s p", ".options temp=10", "R1 p 0 1", ".ends").options.temp == 10.0
     assert deck("R1 a 0 1", ".options temp=10", ".option temp=20").options.temp == 20.0
+    assert deck("R1 a 0 1", ".param hot=80", ".temp HOT").options.temp == 80.0
+
+
+@pytest.mark.parametrize(
+    ("words", "card", "ohm"),
+    [
+        ("rm 1k dtemp=10", ".model rm R(tce=1)", 1e3 * 1.01**10),
+        ("rm 1k dtemp=10 tc1=2m", ".model rm R(tce=1)", 1e3 * 1.01**10),
+        ("1k tc1=1m", ".options tnom=7", 1020.0),
+        ("rm 1k", ".model rm R(tc1=1m tnom=7)", 1020.0),
+        ("rm 1k tc1=2m", ".model rm R(tc1=1m tc2=1m tnom=17)", 1120.0),
+        ("rm l=20u", ".model rm R(r=7 rsh=10)", 20.0),
+        ("rm", ".model rm R(r=7 rsh=10)", 10.0),
+        ("rm", ".model rm R(rsh=10 l=20u w=10u short=1u narrow=1u)", 10 * 18 / 8),
+        ("rm l=20u", ".model rm R(rsh=10 l=10u w=10u dlr=1u)", 18.0),
+    ],
+)
+def test_models_of_resistors_as_ngspice_reads_them(words: str, card: str, ohm: float) -> None:
+    cards = ["V1 a 0 1", f"R1 a 0 {words}", card]
+    assert values(deck(*cards)) == {"R1": pytest.approx(ohm, rel=1e-13)}
+    if ngspice_available():
+        assert operating_point("\n".join(["t", *cards, ".op", ".end"]))["i(v1)"] == pytest.approx(-1 / ohm)
 
 
 def test_scale_acts_on_the_geometry_of_the_element() -> None:
     model = ".model film R(rsh=10 narrow=1u defw=4u)"
     np.testing.assert_allclose(one("R1 a 0 film l=10u", model, ".options scale=2"), 10.0 * 20 / 2)
+    np.testing.assert_allclose(one("R1 a 0 film l=10u w=3u", model, ".options scale=2"), 10.0 * 20 / 4)
 
 
 # ---- subcircuits -----------------------------------------------------------------------------------------------------
@@ -614,6 +654,8 @@ def test_parameters_of_instances() -> None:
     assert values(deck(*cell, "X1 a cell", "X2 a cell PARAMS: r={k*2} s=3", "X3 a cell r=k*2", ".param k=5 t=100")) == {
         "R.X1.R1": 1000.0, "R.X1.R2": 2005.0, "R.X2.R1": 10.0, "R.X2.R2": 8.0, "R.X3.R1": 10.0, "R.X3.R2": 25.0,
     }  # fmt: skip
+    for call in ("X1 a cell (params: r=2 s=4)", "X1 a cell,params:r=2 s=4"):
+        assert values(deck(*cell, call)) == {"R.X1.R1": 2.0, "R.X1.R2": 9.0}
 
 
 def test_names_are_looked_up_where_the_instance_stands() -> None:
@@ -647,12 +689,14 @@ def test_models_with_parameters_of_the_instance() -> None:
 
 
 def test_multiplier_of_instances() -> None:
-    cell = [".subckt cell p", "R1 p 0 1k", "I1 p 0 1m", ".model dm D", "D1 p 0 dm 2", ".ends"]
+    cell = [".subckt cell p", "R1 p 0 1k", "I1 p 0 1m", ".model dm D", "D1 p 0 dm 2", "D2 p 0 dm m=2", "N1 p 0 nm",
+            "N2 p 0 nm m=4", ".model nm tanh", ".ends"]  # fmt: skip
     netlist = deck(*cell, ".subckt two p", "X1 p cell m=2", ".ends", "X1 a two m=3")
     assert values(netlist) == {"R.X1.X1.R1": 1000.0 / 6}
     np.testing.assert_allclose(values(netlist, "I")["I.X1.X1.I1"], 6e-3)
-    assert netlist.tables["D"].values["area"].tolist() == [2.0]
-    assert netlist.tables["D"].values["m"].tolist() == [6.0]
+    assert netlist.tables["D"].values["area"].tolist() == [2.0, 1.0]
+    assert netlist.tables["D"].values["m"].tolist() == [6.0, 12.0]
+    assert netlist.tables["N"].values["m"].tolist() == [6.0, 24.0]
     own = [".subckt cell p m=1", "R1 p 0 {1k*m}", ".ends"]  # a parameter of that name is no multiplier
     assert values(deck(*own, "X1 a cell m=3")) == {"R.X1.R1": 3000.0}
     assert values(deck(*own, "X1 a cell m=3", "X2 a cell")) == {"R.X1.R1": 3000.0, "R.X2.R1": 1000.0}
@@ -723,7 +767,7 @@ def test_arguments_that_use_m_are_those_of_the_caller() -> None:
 
 def test_global_nodes_and_ground() -> None:
     netlist = deck(
-        ".global VDD", ".subckt cell p gnd", "R1 vdd p 1k", "R2 p gnd 1k", "R3 p 0 1k", "R4 p x 1k", ".ends",
+        ".global VDD", ".subckt cell p gnd", "R1 vDd p 1k", "R2 p gnd 1k", "R3 p 0 1k", "R4 p x 1k", ".ends",
         "V1 Vdd 0 1", "X1 a b cell", "R1 b x 1",
     )  # fmt: skip
     found = ends(netlist)
@@ -803,6 +847,27 @@ def test_arrays_of_elements() -> None:
         "rb": ArrayRef("R", 3, 5, (range(2),)),
     }
     assert netlist.nodes == ["0", "x[0]", "x[1]", "x[2]", "y[7]", "y[8]"]
+    many = [f"x[{k}]" for k in range(99, -1, -1)]
+    assert deck("R[0:99] x[99:0] y 1").nodes == ["0", *many, "y"]
+
+
+def test_no_element_has_the_name_of_a_member() -> None:
+    array = ["D[0:1][0:4] a[0:1] b[0:4] dm", ".model dm D", "R[0:1][5:8] a[0:1] b[1:4] 1"]
+    for name, kind in (("D[1][4]", "dm"), ("d[0][0]", "dm"), ("R[1][8]", "1k"), ("r[0][5]", "r=1k")):
+        for cards in ([*array, f"{name} x 0 {kind}"], [f"{name} x 0 {kind}", *array]):
+            with pytest.raises(
+                NetlistError, match=r"this name is already taken by the element at netlist:\d"
+            ) as caught:
+                deck(*cards)
+            first, last = sorted((cards.index(f"{name} x 0 {kind}"), cards.index(array[0 if kind == "dm" else 2])))
+            assert caught.value.at is not None and caught.value.at.line == last + 2
+            assert f"netlist:{first + 2};" in caught.value.message
+    for cards in (["R1 a 0 1", "r1 a 0 r=1"], ["R1 a 0 r=1", "r1 a 0 1"]):
+        with pytest.raises(NetlistError, match=r"by the element at netlist:2; ") as caught:
+            deck(*cards)
+        assert caught.value.at is not None and caught.value.at.line == 3
+    free = ["D[4][1] x 0 dm", "D[2][0] x 0 dm", "R[1][4] x 0 1k", "R[5][1] x 0 1k"]
+    assert {card.split()[0] for card in free} <= ends(deck(*array, *free)).keys()
 
 
 def test_array_rows_move_with_plain_cards_between() -> None:
@@ -820,6 +885,8 @@ def test_single_elements_among_array_nodes() -> None:
 def test_draws_are_fresh_for_each_member() -> None:
     found = values(deck("R[0:99] a 0 {aunif(10, 1)}"))
     assert len(set(found.values())) == 100
+    waveforms = values(deck("V[0:1] a[0:1] 0 SIN({unif(5, 0.1)} 1 1k)", "R1 a[0] a[1] 1"), "V")
+    assert waveforms["V[0]"] == waveforms["V[1]"] == pytest.approx(5, abs=0.5)  # which are one for all
 
 
 def test_crossbars(tmp_path: Path) -> None:
@@ -827,20 +894,22 @@ def test_crossbars(tmp_path: Path) -> None:
     np.savez(tmp_path / "w.npz", W=g)
     np.save(tmp_path / "r.npy", 1.0 / np.array([[1.0, 2.0], [4.0, 8.0]]))
     (tmp_path / "deck.cir").write_text(
-        "title\nRW[0:1][0:2] x[0:1] h[0:2] g=@w.npz:W m=2\nR2[0:1][4:5] x[1:0] y[0:1] '@r.npy'\n"
-        "R3[0:1][0:2] x[0:1] h[0:2] {2}\nV[0:1] x[0:1] 0 1\nRh[0:2] h[0:2] 0 1\nRy[0:1] y[0:1] 0 1\n".replace(
-            "'@r.npy'", "@r.npy"
-        )
+        "title\nR0 z 0 1\nRW[0:1][0:2] x[0:1] h[0:2] g=@w.npz:W m=2\nR2[0:1][4:5] x[1:0] y[0:1] '@r.npy'\n"
+        "R3[0:1][0:2] x[0:1] h[0:2] {2}\nR4[0:1][0:2] x[0:1] h[0:2] 1 m=@w.npz:W\n"
+        "V[0:1] x[0:1] 0 1\nRh[0:2] h[0:2] 0 1\nRy[0:1] y[0:1] 0 1\n".replace("'@r.npy'", "@r.npy")
     )
     netlist = read_netlist(tmp_path / "deck.cir")
-    one_, two, three = netlist.crossbars
+    one_, two, three, four = netlist.crossbars
+    np.testing.assert_array_equal(four.g, g)
     np.testing.assert_array_equal(one_.g, 2 * g)
     np.testing.assert_array_equal(two.g, [[1, 2], [4, 8]])
     np.testing.assert_array_equal(three.g, np.full((2, 3), 0.5))
     assert [netlist.nodes[k] for k in two.rows] == ["x[1]", "x[0]"]
     assert [netlist.nodes[k] for k in two.cols] == ["y[0]", "y[1]"]
     assert (two.name, two.ranges, netlist.arrays["r2"].kind) == ("R2", (range(2), range(4, 6)), "crossbar")
-    assert netlist.nodes == ["0", "x[0]", "x[1]", "h[0]", "h[1]", "h[2]", "y[0]", "y[1]"]
+    assert [netlist.nodes[k] for k in one_.rows] == ["x[0]", "x[1]"]
+    assert [netlist.nodes[k] for k in one_.cols] == ["h[0]", "h[1]", "h[2]"]
+    assert netlist.nodes == ["0", "z", "x[0]", "x[1]", "h[0]", "h[1]", "h[2]", "y[0]", "y[1]"]
 
 
 def test_two_ranges_on_nodes() -> None:
@@ -940,6 +1009,10 @@ def test_places(tmp_path: Path) -> None:
         "R9": (str(main), 13, "R9 b 0 9"),
     }
     assert table.names == ["R1", "R2", "R4", "R7", "R5", "R6", "R3", "R.X1.R1", "R9"]
+    main.write_text("title\nV1 a 0 1\nR1 b 0 1\n.include sub/deeper.inc\n\n.end\nR2 a 0 1\n")
+    assert [(at.path, at.line, text) for at, text in read_netlist(main).notes] == [
+        (str(main), 7, "cards after .end are not read")
+    ]
     at_c1 = netlist.at(netlist.tables["C"].seq[0])
     assert (at_c1.path, at_c1.line, str(at_c1)) == (str(main), 12, f"{main}:12")
 
@@ -983,10 +1056,13 @@ def test_includes_are_found_from_the_including_file_or_from_the_netlist(tmp_path
 
 
 def test_of_sections_of_one_name_the_first_counts(tmp_path: Path) -> None:
-    (tmp_path / "all.lib").write_text(".lib s\nR1 a 0 1k\n.endl\n.lib S\nR2 a 0 1k\n.endl\n.lib t\nR3 a 0 1k\n.endl\n")
+    (tmp_path / "all.lib").write_text(
+        ".lib s\nR1 a 0 1k\n.endl\n.lib 'S'\nR2 a 0 1k\n.endl\nR4 a 0 1k\n.lib t\nR3 a 0 1k\n.endl\n"
+    )
     main = tmp_path / "deck.cir"
     for section, name, remarks in (
         ("s", "R1", ["library section 's' is defined again; the first definition counts"]),
+        ("S", "R1", ["library section 's' is defined again; the first definition counts"]),
         ("t", "R3", []),
     ):
         main.write_text(f"t\nV1 a 0 1\n.lib all.lib {section}\n.op\n")
@@ -994,6 +1070,9 @@ def test_of_sections_of_one_name_the_first_counts(tmp_path: Path) -> None:
         assert values(found) == {name: 1e3} and [text for _, text in found.notes] == remarks
         if ngspice_available():
             assert operating_point(main)["i(v1)"] == pytest.approx(-1e-3)
+    main.write_text("t\nV1 a 0 1\n.include all.lib\n")
+    found = read_netlist(main)
+    assert values(found) == {"R4": 1e3} and not found.notes  # what is in no section
 
 
 def test_words_behind_the_file_of_an_include_are_remarked_on(tmp_path: Path) -> None:
@@ -1045,6 +1124,10 @@ def test_an_if_ends_in_the_file_where_it_begins(tmp_path: Path) -> None:
     (tmp_path / "main.cir").write_text("t\nV1 a 0 1\n.include open.inc\nR1 a 0 1k\n.endif\n")
     with pytest.raises(NetlistError, match=r"open\.inc: an \.if and its \.endif must stand in the same file"):
         read_netlist(tmp_path / "main.cir")
+    (tmp_path / "open.inc").write_text(".endif\n")
+    (tmp_path / "main.cir").write_text("t\nV1 a 0 1\nR1 a 0 1k\n.if (1)\n.include open.inc\n")
+    with pytest.raises(NetlistError, match=r"open\.inc: an \.if and its \.endif must stand in the same file"):
+        read_netlist(tmp_path / "main.cir")
 
 
 def test_a_file_may_be_included_twice(tmp_path: Path) -> None:
@@ -1082,6 +1165,8 @@ def test_library_sections(tmp_path: Path) -> None:
         ([".options reltol=1e-4"], 2, "option reltol has no effect here"),
         ([".options method=gear"], 2, "option method has no effect here"),
         ([".options rseries=9"], 2, "option rseries has no effect here; ngspice puts it in series with each inductor"),
+        (["I3 a 0 1amp"], 2,
+         "current source I3: '1amp' is 1e-18 (A is atto, 1e-18; ngspice-39 reads no such suffix)"),
         (["I3 a 0 1A"], 2, "current source I3: '1A' is 1e-18 (A is atto, 1e-18; ngspice-39 reads no such suffix)"),
         (["R3 a 0 1", "D1 a 0 d", ".model d D(is=2e-14A)"], 4,
          "model d: IS: '2e-14A' is 2e-32 (A is atto, 1e-18; ngspice-39 reads no such suffix)"),
@@ -1099,6 +1184,7 @@ def test_library_sections(tmp_path: Path) -> None:
         ([".param k=2", "R3 a 0 {k}", ".if (k > -k+1)", ".endif"], 4, "condition of .if: in '(k > -k+1)' " + MINUS),
         ([".param k=2", ".model m D(n={k*-k+9})", "R3 a 0 1", "D3 a 0 m"], 3, "model m: N: in 'k*-k+9' " + MINUS),
         ([".param k=2", ".options temp={9+-k}"], 3, "option temp: in '9+-k' " + MINUS),
+        ([".param k=2", ".options temp={9+- k}"], 3, "option temp: in '9+- k' " + MINUS),
         ([".subckt s p r=3", "R1 p 0 {r}", ".ends", "X1 a s r={9+-m}", ".param m=2"], 5,
          "subcircuit X1: r: in '9+-m' " + MINUS),
         (["R3 a 0 {10mil}"], 2, "resistor R3: '10mil' is 0.000254 (MIL is 25.4e-6; ngspice-39 reads it as M, 1e-3, in "
@@ -1137,6 +1223,21 @@ def test_remarks(lines: list[str], line: int, text: str) -> None:
                             "\n".join(["title\nV1 a 0 1\nR1 a 0 1", *lines]))  # fmt: skip
     shift = 2 if lines[0] == ".end" else 0
     assert [(at.line - shift, found) for at, found in netlist.notes] == [(line, text)]
+
+
+def test_the_first_of_two_definitions_counts() -> None:
+    """As in ngspice, of models and subcircuits; of parameters and functions it is the last."""
+    cards = [".model m R(r=1k)", ".model M R(r=2k)", "R1 a 0 m", ".subckt s p", "R1 p 0 3k", ".ends", ".subckt S p",
+             "R1 p 0 4k", ".ends", "X1 b s", "I1 0 a 1m", "I2 0 b 1m"]  # fmt: skip
+    assert values(deck(*cards)) == {"R1": 1e3, "R.X1.R1": 3e3}
+    assert one("R1 a 0 {f(k)}", ".func f(x) {x}", ".func f(x) {2*x}", ".param k=3", ".param k=5") == 10.0
+    if ngspice_available():
+        found = operating_point("\n".join(["title", *cards, ".op", ".end"]))
+        assert (found["a"], found["b"]) == pytest.approx((1.0, 3.0))
+
+
+def test_a_small_m_is_milli_without_a_remark() -> None:
+    assert not notes("V1 a 0 1", "R1 a 0 1m", "R2 a 0 1Meg", "R3 a 0 1MIL")
 
 
 def test_remarks_come_once_for_all_instances_and_in_deck_order() -> None:
@@ -1219,9 +1320,12 @@ def test_parameters_of_a_shockley_diode_beside_ron_are_remarked_on() -> None:
 
 def test_two_temperature_coefficients() -> None:
     for pair in ("1m 1u", "1m,1u", "{1m} {1u}"):
-        netlist = parse_netlist(f"t\nR1 a 0 1k tc={pair} m=2\nR2 a 0 1k tc1=1m tc2=1u m=2\nR3 a 0 1k tc=1m\n.temp 127")
+        netlist = parse_netlist(
+            f"t\nR1 a 0 1k tc={pair} m=2\nR2 a 0 1k tc1=1m tc2=1u m=2\nR3 a 0 1k tc=1m\n.temp 127\n"
+            f"R4 a 0 1k m=2 tc={pair}"
+        )
         r = netlist.tables["R"].values["r"]
-        assert r[0] == r[1] == pytest.approx(500 * 1.11) and r[2] == pytest.approx(1100)
+        assert r[0] == r[1] == r[3] == pytest.approx(500 * 1.11) and r[2] == pytest.approx(1100)
 
 
 def test_a_netlist_without_ground() -> None:
@@ -1321,7 +1425,8 @@ def test_plain_cards_mean_the_same_read_the_general_way(
 
 @pytest.mark.parametrize(
     "line",
-    ["R1 a b -5", "V0 a b 1", "r0 a b 1", "R[1] a 0 1k", "R2 a b", "R2 a b c d", "R2 a b 4k7", "R[0:3] a b 1"],
+    ["R1 a b -5", "R1 a b -inf", "V0 a b 1", "r0 a b 1", "R[1] a 0 1k", "R2 a b", "R2 a b c d", "R2 a b 4k7",
+     "R[0:3] a b 1"],
 )  # fmt: skip
 def test_both_ways_refuse_alike(tmp_path: Path, line: str) -> None:
     path = tmp_path / "deck.cir"
