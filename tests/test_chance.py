@@ -285,6 +285,12 @@ def test_what_is_put_side_by_side() -> None:
     pieces = together(SERIES + "\nN1 b 0 n\n.model n pwl(0 0 1 {r})", (1, 2))
     assert pieces is not None
     assert [model.points[-1] for model in pieces.models] == [1.0, 2.0]
+    cards = "N1 b 0 n\nN2 b 0 m\nD1 b 0 d\n.model n pwl(0 0 1 {r})\n.model m pwl(0 0 1 5)\n.model d D(is={r})"
+    several = together(f"{SERIES}\n{cards}", (1, 2))
+    assert several is not None
+    assert [several.tables[kind].values["model"].tolist() for kind in "ND"] == [[0, 1, 3, 4], [2, 5]]
+    assert [model.points[-1:] for model in several.models] == [(1.0,), (5.0,), (), (2.0,), (5.0,), ()]
+    assert [model.params.get("is") for model in several.models] == [None, None, 1.0, None, None, 2.0]
     with pytest.raises(NetlistError, match="R1: negative resistance -3 ohm"):
         together(SERIES, (1, 2, -3))
 
@@ -299,9 +305,13 @@ def test_changes_of_elements_are_those_of_each() -> None:
     revaluer = Revaluer(parse_netlist(SERIES.replace("{r}", "1k")))
     variants = revaluer.variants([Changes(elements={"r1": 1.0}), Changes(elements={"r1": 2.0})])
     assert [variant.netlist().tables["R"].values["r"][0] for variant in variants] == [1.0, 2.0]
+    there_and_back = list(Revaluer(parse_netlist(SERIES)).variants([Changes(params={"r": r}) for r in (2.0, 3.0, 2.0)]))
+    assert all(variant.many is not None for variant in there_and_back)
+    assert [variant.netlist().tables["R"].values["r"][0] for variant in there_and_back] == [2.0, 3.0, 2.0]
     same = [Changes(params={"r": ohm}, elements={"v1": 5.0, "r2": 7.0}) for ohm in (2.0, 3.0)]
     netlists = [variant.netlist() for variant in Revaluer(parse_netlist(SERIES)).variants(same)]
     assert [netlist.tables["R"].values["r"].tolist() for netlist in netlists] == [[2.0, 7.0], [3.0, 7.0]]
+    assert [netlist.tables["R"].values["g"].tolist() for netlist in netlists] == [[1 / 2, 1 / 7], [1 / 3, 1 / 7]]
     assert [netlist.tables["V"].values["v"].tolist() for netlist in netlists] == [[5.0], [5.0]]
     grid = Revaluer(parse_netlist("t\nR1[0:1][3:2] w[0:1][0:1] w[0:1][1:2] 1k\nV1 w[0][0] w[1][2] 1\n"))
     assert grid.netlist(Changes(elements={"r1[1][3]": 7.0})).tables["R"].values["r"].tolist() == [1e3, 1e3, 7.0, 1e3]

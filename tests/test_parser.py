@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import circuitsim as cs
 from circuitsim.errors import NetlistError
-from circuitsim.netlist import ArrayRef, Netlist, parse_netlist, read_netlist
+from circuitsim.netlist import ArrayRef, Netlist, Options, parse_netlist, read_netlist
 from circuitsim.netlist.expand import Changes, expand
 from circuitsim.netlist.revalue import Revaluer
 from circuitsim.netlist.source import read_bytes, read_text
@@ -605,6 +605,10 @@ def test_options() -> None:
     assert deck("R1 a 0 1", ".subckt s p", ".options temp=10", "R1 p 0 1", ".ends").options.temp == 10.0
     assert deck("R1 a 0 1", ".options temp=10", ".option temp=20").options.temp == 20.0
     assert deck("R1 a 0 1", ".param hot=80", ".temp HOT").options.temp == 80.0
+    assert deck("R1 a 0 1", ".temp = 45").options.temp == 45.0
+    assert deck("R1 a 0 1", ".options SaveCurrents").saves == ("alli",)
+    assert deck("R1 a 0 1").options == Options()
+    assert Options() == Options(temp=27.0, tnom=27.0, gmin=0.0, rshunt=np.inf, scale=1.0, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -975,6 +979,11 @@ def test_roles() -> None:
     assert netlist.inputs == ("VX", "v2")
     assert [netlist.nodes[k] for k in netlist.outputs] == ["y[1]", "y[0]", "b"]
     assert netlist.trained == ("RW", "ry", "I1")
+    both = deck("V[0:2] a[0:2] 0 1", "R[0:2] a[0:2] 0 1", ".input V[2] V[1]", ".train V R[2]")
+    assert both.inputs == ("V[2]", "V[1]") and both.trained == ("V", "R[2]")
+    for role in (".input V[2] V", ".input V V[1]", ".train R[2] R", ".train R V R[1]"):
+        with pytest.raises(NetlistError, match="have elements in common; name one of them"):
+            deck("V[0:2] a[0:2] 0 1", "R[0:2] a[0:2] 0 1", role)
     plain = deck(
         "R1 bus[3:0] 0 1", "V1 bus[3:0] 0 1", ".output bus[3:0]", ".save v(bus[3:0]) i(V1)", ".print dc v( 0 )"
     )

@@ -106,6 +106,22 @@ def test_arrays_and_crossbars() -> None:
     )
 
 
+def test_members_of_the_second_of_two_crossbars() -> None:
+    """At y[k] two times 1 mS to 1 V, and 1 mS to ground: 2/3 V; at z[k] two times 0.5 mS: 1/2 V."""
+    text = (
+        "t\nV1[0:1] x[0:1] 0 1\nRa[0:1][0:1] x[0:1] y[0:1] 1k\nRb[0:1][0:2] x[0:1] z[0:2] 2k\n"
+        "Ry[0:1] y[0:1] 0 1k\nRz[0:2] z[0:2] 0 1k\n"
+    )
+    assert one(text, "@rb[1][2][r]", "i(rb[1][2])") == pytest.approx({"@rb[1][2][r]": 2e3, "i(rb[1][2])": 0.25e-3})
+    first = {f"i(Ra[{i}][{j}])": 1e-3 / 3 for i in (0, 1) for j in (0, 1)}
+    second = {f"i(Rb[{i}][{j}])": 0.25e-3 for i in (0, 1) for j in (0, 1, 2)}
+    assert one(text, "i(rb)") == pytest.approx(second)
+    found = one(text, "i(Rb[1][1:2])", "alli")
+    assert {name: value for name, value in found.items() if name in first | second} == pytest.approx(first | second)
+    found = one(text, "all")
+    assert [found["@Ra[1][1][p]"], found["@Rb[1][2][p]"]] == pytest.approx([1e-3 / 9, 0.125e-3])
+
+
 def test_elements_in_subcircuits() -> None:
     found = one(NESTED, "@r.x1.r1[i]", "@R.X1.X2.R1[p]", "v(x1.q)", "i(r.x1.x2.r1)")
     assert found == pytest.approx({"@r.x1.r1[i]": 2e-3, "@R.X1.X2.R1[p]": 8e-3, "v(x1.q)": 4.0, "i(r.x1.x2.r1)": 2e-3})
