@@ -73,7 +73,7 @@ def points(swept: Swept) -> Floats:
     values[0] = zero + swept.start
     values = np.add.accumulate(values)
     beyond = np.sign(swept.step) * (values - (zero + swept.stop)) > _beyond(swept)
-    return values[~np.logical_or.accumulate(beyond)] - zero
+    return values[~beyond] - zero
 
 
 def _count(swept: Swept) -> float:
