@@ -1066,7 +1066,7 @@ def test_includes_are_found_from_the_including_file_or_from_the_netlist(tmp_path
 
 def test_of_sections_of_one_name_the_first_counts(tmp_path: Path) -> None:
     (tmp_path / "all.lib").write_text(
-        ".lib s\nR1 a 0 1k\n.endl\n.lib 'S'\nR2 a 0 1k\n.endl\nR4 a 0 1k\n.lib t\nR3 a 0 1k\n.endl\n"
+        ".lib s\nR1 a 0 1k\n.endl\n.lib 'S'\nR2 a 0 1k\n.endl\nR4 a 0 r=1k\n.lib t\nR3 a 0 1k\n.endl\n"
     )
     main = tmp_path / "deck.cir"
     for section, name, remarks in (
