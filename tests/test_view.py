@@ -420,8 +420,9 @@ def test_a_point_of_a_sweep_goes_before_given_inputs() -> None:
         assert voltage(session, "c[1]", sweep=(1, (k,))) == pytest.approx(k)
     assert session.curve(0, "out")["lines"] == [pytest.approx([0.0, 0.5, 1.0, 1.5, 2.0])]
     assert voltage(session, "b", sweep=(2, (1,))) == pytest.approx(7.0)
-    with pytest.raises(SettingsError, match="those of the netlist as it stands: leave --input out, or write"):
-        session.curve(2, "b")
+    for card in (1, 2):
+        with pytest.raises(SettingsError, match="those of the netlist as it stands: leave --input out, or write"):
+            session.curve(card, "b")
 
 
 def test_a_batch_is_refused(tmp_path: Path) -> None:
@@ -452,6 +453,20 @@ def test_what_is_left_out_has_no_value() -> None:
     session = Session(cs.parse(deck), cs.Settings(lenient=True))
     assert voltage(session, "p") is None and voltage(session, "out") == pytest.approx(5.0)
     json.dumps(session.answer(Edits()), allow_nan=False)
+
+
+def test_points_of_a_sweep_leave_out_what_has_no_solution_there() -> None:
+    """At every point I9 pushes 1 mA into p and q; I8 can draw a current from w, through the diode, but not push one."""
+    deck = DIVIDER + ".param k=1\nR3 out 0 {k*1meg}\nI9 0 p 1m\nR9 p q 1k\nI8 0 w 0\nD8 0 w d\n.model d D(is=1e-12)\n"
+    cards = ".dc V1 0 4 2\n.dc R2 1k 3k 2k\n.dc I8 -1m 1m 1m\n.dc k 0 1 1\n"
+    session = Session(cs.parse(deck + cards), cs.Settings(lenient=True))
+    assert [voltage(session, "out", sweep=(0, (k,))) for k in range(3)] == pytest.approx([0, 1, 2], rel=1e-3)
+    assert [voltage(session, "out", sweep=(1, (k,))) for k in range(2)] == pytest.approx([5, 7.5], rel=1e-3)
+    assert [voltage(session, "p", sweep=(card, (0,))) for card in range(3)] == [None] * 3
+    assert [voltage(session, "w", sweep=(2, (k,))) is None for k in range(3)] == [False, False, True]
+    assert voltage(session, "out", sweep=(2, (2,))) == pytest.approx(5, rel=1e-3)
+    with pytest.raises(CircuitError, match="R3"):  # a short is another circuit
+        session.solution(Edits(sweep=(3, (0,))))
 
 
 def test_names_are_found() -> None:

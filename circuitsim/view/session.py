@@ -307,7 +307,7 @@ class Session:
         """The voltage of a node along the first axis of a `.dc` card: a line for each value of the others, 50 at most.
 
         Of the circuit as it was when the page was opened, without its changes. SettingsError where that is too much
-        work, or --input gave values beside a sweep of something else than sources; CircuitError where a point has no
+        work, or --input gave values beside a sweep of anything but voltage sources; CircuitError where a point has no
         solution.
         """
         axes = self.solver.axes(card)
@@ -321,10 +321,10 @@ class Session:
                 f"{groups:,} values of quantities other than sources, more than {_MOST_GROUPS}: too many to draw; "
                 "circuitsim sweep solves them"
             )
-        if self.solver.assignments and any(s.kind not in ("V", "I") for s in swept):
+        if self.solver.assignments and any(s.kind != "V" for s in swept):
             raise SettingsError(
-                "curves of temp, resistances and parameters are those of the netlist as it stands: leave --input out, "
-                "or write its values into the netlist"
+                "curves of anything but voltage sources are those of the netlist as it stands: leave --input out, or "
+                "write its values into the netlist"
             )
         with self.curves_lock:
             if card not in self.curves:

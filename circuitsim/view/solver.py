@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.build import build_circuit
-from circuitsim.circuit import Circuit
+from circuitsim.circuit import Circuit, check_structure
 from circuitsim.errors import CircuitError, SettingsError
 from circuitsim.io.inputs import apply_inputs
 from circuitsim.netlist.analyses import points
@@ -168,7 +168,11 @@ class Solver:
 
     def _at_point(self, problem: Problem, card: int, point: Sequence[int]) -> Problem:
         """The problem at a point of a `.dc` card."""
-        return problem.with_circuit(self._circuit_at(card, point))
+        circuit = self._circuit_at(card, point)
+        if not self.settings.lenient:
+            return problem.with_circuit(circuit)
+        check_structure(self.circuit, circuit)
+        return compile_problem(circuit, lenient=True)  # what is left out may differ from point to point
 
     def _circuit_at(self, card: int, point: Sequence[int]) -> Circuit:
         axes = self.axes(card)
