@@ -268,6 +268,17 @@ def test_arrays_of_a_sweep() -> None:
     assert np.allclose(result.power("Rb[1]"), [1e-3, 0.0, 1e-3])
 
 
+def test_an_array_of_one_member_has_an_axis_of_members_in_a_sweep_too() -> None:
+    circuit = cs.parse("one\nVa[0:0] a 0 1\nRb[4:4] a 0 1k\n")
+    result = cs.sweep(circuit, "Va 1 2 1", saves=["i(Rb)", "@Rb[p]"])
+    assert np.allclose(result.current("Va"), [[-1e-3], [-2e-3]])
+    assert np.allclose(result.current("rb"), [[1e-3], [2e-3]])
+    assert np.allclose(result.power("Rb"), [[1e-3], [4e-3]])
+    assert np.allclose(result.power("Rb[4:4]"), [[1e-3], [4e-3]])
+    assert np.allclose(result.current("Rb[4]"), [1e-3, 2e-3])
+    assert cs.solve(circuit).current("Va").shape == (1, 1)
+
+
 def test_rows_that_meet_kcl_with_voltages_in_doubt_have_failed() -> None:
     """Which of them is in doubt is not kept: all are."""
     solution = cs.solve(cs.parse(WEAK), cs.Settings("bcd"), raise_on_failure=False)

@@ -119,14 +119,14 @@ class SweepResult(Points):
         E, H), shorts and inductors, and for what `saves`, or a .save card, requested as i(NAME) or @NAME[i].
         SettingsError for others, NetlistError for an unknown element.
         """
-        return self._kept(f"i({name})", f"@{name}[i]")
+        return self._kept(name, f"i({name})", f"@{name}[i]")
 
     def power(self, name: str) -> Floats:
         """The power that an element absorbs at all points, W, if requested as @NAME[p]; shapes as for `current`."""
-        return self._kept(f"@{name}[p]")
+        return self._kept(name, f"@{name}[p]")
 
-    def _kept(self, *forms: str) -> Floats:
-        """The columns of the first of these expressions that was kept."""
+    def _kept(self, name: str, *forms: str) -> Floats:
+        """The columns of the first of these expressions, of an element or an array, that was kept."""
         sources = self.currents.shape[1]
         places = {f"i({name})".lower(): k for k, name in enumerate(self.circuit.source_names)}
         places |= {label.lower(): sources + k for k, label in enumerate(self.saved_labels)}
@@ -138,7 +138,8 @@ class SweepResult(Points):
         if found is None:
             raise SettingsError(f"{forms[0]} was not kept; ask for it: saves=['{forms[0]}']")
         taken = [self.currents[:, k] if k < sources else self.saved[:, k - sources] for k in found]
-        return np.stack(taken, axis=1) if len(found) > 1 or ":" in forms[0] else taken[0].copy()
+        several = ":" in name or name.lower() in self.circuit.netlist.arrays  # one member is an array too
+        return np.stack(taken, axis=1) if several else taken[0].copy()
 
     def to_dataframe(self) -> pd.DataFrame:
         """A pandas data frame with a line for each point: swept values (or the seed), results, status.
