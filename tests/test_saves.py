@@ -543,6 +543,18 @@ def test_an_exported_netlist_saves_the_same(tmp_path: Path) -> None:
     assert labels[0] == labels[1]
 
 
+@pytest.mark.parametrize("pins", ["b[0] b[1] c[0] c[1]", "b[0] d c[0] c[1]"])
+def test_an_exported_netlist_saves_crossbars_of_several_instances(pins: str, tmp_path: Path) -> None:
+    """Also those that are written member by member, as their nodes are no range."""
+    cell = ".subckt cell p[0] p[1] q[0] q[1]\nRW[0:1][0:1] p[0:1] q[0:1] g=1m\n.ends\n"
+    deck = f"bars\nV1[0:1] b[0:1] 0 1\nV2 d 0 2\nX[0:1] {pins} cell\nRc[0:1] c[0:1] 0 1k\n{cell}.save i(R.X[0:1].RW)\n"
+    circuit = cs.parse(deck)
+    export(circuit, tmp_path / "again.cir")
+    before, after = (Saved(cs.solve(c), wanted_saves(c, ())) for c in (circuit, cs.load(tmp_path / "again.cir")))
+    assert before.count == 8 and before.labels == after.labels
+    np.testing.assert_allclose(before.values(), after.values(), rtol=1e-9)
+
+
 def test_sources_in_parallel_share_their_current() -> None:
     """Without a diode in the loop too."""
     solution = cs.solve(cs.parse("loop\nV1 a 0 1\nV2 a 0 1\nV3 b 0 1\nR1 a b 1"))

@@ -24,7 +24,7 @@ from circuitsim.errors import SettingsError
 from circuitsim.io.files import check_target, replacing
 from circuitsim.netlist import ArrayRef, ModelCard, Options
 from circuitsim.netlist.arrays import bounds_of, member_names, split_ranges
-from circuitsim.netlist.saves import ALL, NODES, find_save
+from circuitsim.netlist.saves import ALL, NODES, find_save, labels_of
 from circuitsim.spice.deck import Names, dc_cards, refuse_batch, safe_names, wrapped
 
 Ints = NDArray[np.int64]
@@ -161,9 +161,10 @@ class _Writer:
         """A .save expression with the names that nodes, and arrays written member by member, have here."""
         if word.lower() in ALL:
             return [word]
-        [save] = find_save(self.netlist, word)
+        saves = find_save(self.netlist, word)  # several: crossbars of several instances
+        save = saves[0]
         if save.kind != NODES:
-            return save.labels if self.split else [word]
+            return labels_of(saves) if self.split else [word]
         nodes = [save.rows] if save.minus is None else [save.rows, save.minus]
         if all(self.nodes[k] == self.netlist.nodes[k] for k in np.concatenate(nodes).tolist()):
             return [word]
