@@ -324,6 +324,17 @@ def test_values_that_no_element_may_have_name_the_point() -> None:
     with pytest.raises(cs.NetlistError) as error:
         cs.sweep(cs.parse(text), "r 1k -1k -1500 V1 0 1 1")
     assert str(error.value).startswith("netlist:5: at r = -500: resistor R2: negative resistance -500 ohm")
+    with pytest.raises(cs.SettingsError) as refused:  # 1/R is more than float64 holds
+        cs.sweep(cs.parse(text), "V1 0 1 1 R1 1e-309 1 0.5")
+    assert str(refused.value).startswith("at R1 = 1e-309: ")
+    assert "R1: new values must be finite numbers" in str(refused.value)
+
+
+def test_the_point_of_a_fault_is_counted_from_the_first_of_all() -> None:
+    """Far behind the points that are solved together with the first."""
+    circuit = cs.parse("t\n.param r=1\nV1 a 0 1\nR1 a b 1k\nR2 b 0 {r}\n")
+    with pytest.raises(cs.TopologyError, match=r"^at r = 0: R2 was a conductance and is now a source or a short"):
+        cs.sweep(circuit, "r 300 0 -1")
 
 
 def test_with_circuit_takes_every_kind_of_value() -> None:
@@ -459,6 +470,17 @@ def test_values_set_after_reading_are_not_lost_silently() -> None:
     for call in (lambda: cs.sweep(circuit, "TEMP 0 10 10"), lambda: cs.monte_carlo(circuit, 2)):
         with pytest.raises(cs.SettingsError, match="values that were set after reading"):
             call()
+
+
+@pytest.mark.parametrize("name", ["V1", "I1", "R1", "G1", "RW"])
+def test_values_of_no_kind_are_lost_that_were_set_after_reading(name: str) -> None:
+    deck = "t\nV1 a 0 1\nI1 0 b[0] 1m\nR1 a b[0] 1k\nG1 0 b[1] a 0 1m\nRW[0:1][0:1] b[0:1] c[0:1] 1k\n"
+    read = cs.parse(deck + "Rc[0:1] c[0:1] 0 1k\n")
+    changed = read.with_values({name: np.full((2, 2), 5e-4) if name == "RW" else 5e-4})
+    for analysis in (lambda circuit: cs.sweep(circuit, "TEMP 0 10 10"), lambda circuit: cs.monte_carlo(circuit, 2)):
+        assert not analysis(read).failed.size
+        with pytest.raises(cs.SettingsError, match="values that were set after reading"):
+            analysis(changed)
 
 
 def test_gains_that_were_set_after_reading_are_not_lost() -> None:

@@ -176,7 +176,9 @@ class SweepPlan(Plan):
                     check_structure(self.base.circuit, circuit)
             with _at_point(self, point, self.resistors):
                 ohms = {self.swept[axis].name: self.values[point, axis] * factors[axis] for axis in self.resistors}
-                changed = circuit.with_values({name: 1.0 / value for name, value in ohms.items()})
+                with np.errstate(divide="ignore", over="ignore"):  # inf is no value: an error
+                    siemens = {name: 1.0 / value for name, value in ohms.items()}
+                changed = circuit.with_values(siemens)
             yield changed, factors
 
     def facts(self) -> dict[str, Any]:
