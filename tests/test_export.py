@@ -810,6 +810,22 @@ I1 0 out 1m m=3
         np.testing.assert_allclose(found.voltages, wanted.voltages, rtol=1e-12, atol=1e-15)
 
 
+def test_a_sweep_of_members_with_factors_of_their_own_has_no_card(tmp_path: Path) -> None:
+    """A member alone has one: the value of RL[1] is half of what is swept."""
+    np.save(tmp_path / "m.npy", np.array([1.0, 2.0]))
+    (tmp_path / "deck.cir").write_text(
+        "t\nV1 a 0 1\nR1 a b 1k\nRL[0:1] b 0 1k m=@m.npy\n.dc RL 1k 2k 500\n.dc RL[1] 1k 2k 500\n"
+    )
+    circuit = cs.load(tmp_path / "deck.cir")
+    back = again(circuit, tmp_path)
+    wanted = "* left out: .dc RL 1000.0 2000.0 500.0: the members of RL have values of their own\n"
+    assert wanted in (tmp_path / "again.cir").read_text()
+    [analysis] = back.netlist.sweeps
+    found = cs.sweep(back, analysis)
+    np.testing.assert_allclose(found.values[:, 0], [500, 750, 1000])
+    np.testing.assert_allclose(found.voltages, cs.sweep(circuit, "RL[1] 1k 2k 500").voltages, rtol=1e-12)
+
+
 @pytest.mark.parametrize(
     "cards",
     [

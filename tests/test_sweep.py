@@ -462,6 +462,32 @@ def test_points_that_are_not_solved_say_so() -> None:
     assert result.kcl_relative[0] == 0
     assert (result.kcl_relative[1:] > 1e-9).all()
     assert result.messages[1].startswith("stopped before the certificate was met")
+    nested = cs.sweep(cs.parse(ladder), "V1 0 1 0.5 R0 1k 2k 1k", cs.Settings(method="bcd", max_sweeps=2))
+    assert nested.failed.tolist() == sorted(nested.messages) == [1, 2, 4, 5]
+
+
+@pytest.mark.parametrize("dc", ["k 0 2 1", "k 2 0 -1", "k 1 0 -1 R1 1k 2k 1k"])
+def test_what_is_not_unique_at_one_point_alone_is_told(dc: str) -> None:
+    """Where k = 0, the diode and the source of 0 V share the current; elsewhere the diode blocks."""
+    circuit = cs.parse("t\n.param k=0\nV1 a 0 {-k}\nR1 a 0 1k\nD1 a 0 ideal\n.model ideal D(ron=0)\n")
+    result = cs.sweep(circuit, dc, saves=["i(D1)"])
+    assert result.ambiguous.tolist() == result.saved_ambiguous.tolist() == [True]
+    assert result.ambiguous_others == ("D1",)
+    result = cs.sweep(circuit, "k 1 3 1", saves=["i(D1)"])
+    assert result.ambiguous.tolist() == result.saved_ambiguous.tolist() == [False]
+    assert result.ambiguous_others == ()
+
+
+@pytest.mark.parametrize("dc", ["I2 1m -1m -1m", "I2 -1m 1m 1m", "k 1 -1 -1", "k -1 1 1"])
+def test_what_is_left_out_at_one_point_alone_is_told(dc: str) -> None:
+    """The diode carries a current away from w, and none to it."""
+    deck = "t\n.param k=0\nV1 a 0 1\nR1 a 0 1k\nI2 0 w {k*1m}\nD1 0 w dm\n.model dm D(is=1e-12)\n"
+    result = cs.sweep(cs.parse(deck), dc, cs.Settings(lenient=True), saves=["v(w)", "i(D1)", "i(R1)"])
+    assert not result.failed.size and result.islands == (("w",),)
+    np.testing.assert_array_equal(np.isnan(result.voltage("w")), result.values[:, 0] > 0)
+    np.testing.assert_array_equal(np.isnan(result.saved), np.outer(result.values[:, 0] > 0, [True, True, False]))
+    assert result.left_out.tolist() == [False, False, True]
+    assert result.saved_left_out.tolist() == [True, True, False]
 
 
 def test_values_set_after_reading_are_not_lost_silently() -> None:

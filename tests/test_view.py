@@ -392,6 +392,28 @@ def test_edges_have_the_values_of_the_solution() -> None:
         assert edge["text"].startswith(edge["name"]) and re.fullmatch(r"netlist:\d+", edge["at"])
 
 
+def test_an_edge_of_several_members_has_means_of_volts_and_values_and_sums_of_currents_and_powers() -> None:
+    """From s to a group of 40 nodes, of which each is held at 0 V by a source of its own."""
+    deck = "bars\nVs s 0 2\nRin[0:39] s x[0:39] 1k\nVx[0:39] x[0:39] 0 0\nRW[0:39][0:1] x[0:39] y[0:1] 1k\n"
+    ohms = np.linspace(1e3, 3e3, 40)
+    session = Session(cs.parse(deck).with_values({"Rin": 1 / ohms}))
+    edges, values = session.scene(None)["edges"], session.answer(Edits())["values"]["edges"]
+    [(edge, found)] = [(edge, found) for edge, found in zip(edges, values, strict=True) if edge["name"] == "Rin"]
+    assert edge["count"] == 40
+    assert found == pytest.approx([2.0, (2 / ohms).sum(), (4 / ohms).sum(), 2e3])
+
+
+def test_an_image_of_a_crossbar_goes_row_by_row() -> None:
+    deck = "bars\nV1[3:2] x[3:2] 0 1\nRW[3:2][5:7] x[3:2] y[5:7] 1k\nRy[5:7] y[5:7] 0 1k\n"
+    g = np.arange(1.0, 7.0).reshape(2, 3) * 1e-3
+    session = Session(cs.parse(deck).with_values({"RW": g, "V1": [1.0, 3.0]}))
+    image = session.crossbar(Edits(), 0, "conductance")
+    assert (image["rows"], image["cols"], image["first"], image["step"]) == (2, 3, [3, 5], [-1, 1])
+    assert image["values"] == pytest.approx(g.ravel())
+    current = session.solution(Edits()).current("RW")[0]
+    assert session.crossbar(Edits(), 0, "current")["values"] == pytest.approx(current.ravel(), rel=1e-4)
+
+
 def test_wires_of_a_crossbar_carry_what_flows_into_it() -> None:
     session = Session(cs.parse(CROSSBAR))
     scene, values = session.scene(None), session.answer(Edits())["values"]
@@ -666,6 +688,16 @@ def test_what_comes_into_a_unit_is_what_leaves_it(network: Session) -> None:
     assert i == pytest.approx(solution.current(solution.circuit.crossbars[0].name)[0][:, 3])
     unit = network.unit(Edits(), 2, 4)  # an output: no diode, a bias source only
     assert unit["name"] == "y[4]" and unit["sum"] == pytest.approx(0.0, abs=1e-9 * np.abs(unit["i"]).max())
+
+
+def test_the_sum_into_a_unit_is_of_all_currents_also_where_only_some_are_shown(
+    network: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = network.unit(Edits(), 1, 3)
+    monkeypatch.setattr("circuitsim.view.session.MOST_UNITS", 3)
+    some = network.unit(Edits(), 1, 3)
+    assert (some["g"], some["i"]) == (whole["g"][:3], whole["i"][:3])
+    assert some["sum"] == whole["sum"] == pytest.approx(sum(whole["i"]), rel=1e-3)
 
 
 # -- the file ----------------------------------------------------------------------------------------------------------
