@@ -122,6 +122,31 @@ def test_chunks_do_not_depend_on_how_many_points_there_are_in_all() -> None:
     np.testing.assert_array_equal(few.voltages, alone("draws").voltages[:40])
 
 
+def test_runs_of_later_chunks_are_those_of_their_seeds() -> None:
+    deck = "t\nV1 a 0 1\nR1 a b 1k\nR2 b 0 {agauss(1k, 100, 1)}\n"
+    result = cs.monte_carlo(cs.parse(deck), 50, seed=3)
+    fresh = [cs.solve(cs.parse(deck, seed=3 + k)).voltage("b")[0] for k in range(50)]
+    np.testing.assert_allclose(result.voltage("b"), fresh, rtol=1e-8)
+
+
+@pytest.mark.parametrize("dc", ["R2 1k 4k 50 k 1 3 1", "k 1 3 1 R2 1k 4k 50"])
+def test_a_chunk_may_begin_between_the_resistances_of_one_parameter(dc: str) -> None:
+    """Of 61 for each, in chunks of 16: a divider at each point."""
+    result = cs.sweep(cs.parse("t\n.param k=1\nV1 a 0 1\nR1 a b {k*1k}\nR2 b 0 1k\n"), dc)
+    at = dict(zip(result.names, result.values.T, strict=True))
+    np.testing.assert_allclose(result.voltage("b"), at["R2"] / (at["R2"] + at["k"] * 1e3), rtol=1e-8)
+
+
+def test_how_points_were_solved_is_told_although_the_last_ones_have_no_solution() -> None:
+    deck = "t\n.param k=1\nV1 a 0 1\nR1 a b 1k\nD1 b 0 dm\nI2 0 c {max(k - 1, 0)*1m}\nD2 0 c dm\n"
+    deck += ".model dm D(is=1e-12)\n"
+    result = cs.sweep(cs.parse(deck), "k 0 3 0.1")
+    assert result.statuses[:10].tolist() == ["SOLVED"] * 10 and result.statuses[16:].tolist() == ["FAULT"] * 15
+    alone = cs.sweep(cs.parse(deck), "k 0 0.9 0.1")
+    assert (result.method, result.why, result.steps) == (alone.method, alone.why, alone.steps)
+    assert result.steps > 0
+
+
 @pytest.mark.parametrize("case", DC)
 def test_every_point_is_in_one_chunk(case: str) -> None:
     text, dc, settings = DC[case]
