@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -486,6 +487,41 @@ def test_sweeps_that_ngspice_cannot_do_become_comments(cards: str, wanted: str |
     what = wanted.split(".dc ")[1].split(":")[0]
     text = flat(cs.parse(f"{deck}\n.dc {what}\n"))
     assert wanted in text and "\n.dc" not in text
+
+
+@needs_ngspice
+def test_breakdown_moves_with_the_temperature_from_that_of_its_model() -> None:
+    """20 degrees above it BV has risen by BV (TBV1 + 20 TBV2) = 5 (1m + 2m) = 15 mV each; ngspice knows TCV only."""
+    circuit = cs.parse(
+        "t\nV1 a 0 -8\nR1 a b 1k\nD1 b 0 dm m=0.5\n.model dm D(is=1e-14 bv=5 ibv=1m tbv1=1m tbv2=0.1m tnom=57)\n"
+        ".options temp=77\n"
+    )
+    text = flat(circuit)
+    assert "\nD1 b 0 dm m=0.5\n" in text
+    [fall] = re.findall(r" TCV=(\S+) ", text)
+    assert float(fall) == pytest.approx(-15e-3, rel=1e-12)
+    theirs = run_ngspice(text, options=tight_options(GMIN)).plots[0]
+    assert theirs.column("v(b)")[0] == pytest.approx(cs.solve(circuit).voltage("b")[0], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("cards", "follows"),
+    [
+        ("D1 a 0 dm\n.model dm D(is=1e-14)", True),
+        ("D1 a 0 dm\n.model dm D(is={1e-14*(1 + temper)})", False),
+        ("N1 a 0 nr\n.model nr PWL(0 0 1 {1m*(1 + temper)})", False),
+        ("RW[0:1][0:1] b[0:1] c[0:1] {1k + temper}\nRb[0:1] a b[0:1] 1\nRc[0:1] c[0:1] 0 1", False),
+        ("RW[0:1][0:1] b[0:1] c[0:1] 1k\nRb[0:1] a b[0:1] 1\nRc[0:1] c[0:1] 0 1", True),
+    ],
+)
+@pytest.mark.parametrize("dc", ["temp 27.0 77.0 25.0", "temp -23.0 27.0 25.0"])
+def test_temperature_is_swept_where_all_that_changes_with_it_is_in_ngspice_too(
+    cards: str, follows: bool, dc: str
+) -> None:
+    """One end is the temperature that all have anyway."""
+    text = flat(cs.parse(f"t\nV1 s 0 1\nR1 s a 1k\n{cards}\n.dc {dc}\n"))
+    assert (f"\n.dc {dc}\n" in text) == follows
+    assert ("* left out: .dc" in text) != follows
 
 
 SAVES = """saves

@@ -83,6 +83,21 @@ def test_json_marks_what_is_not_unique() -> None:
     assert data["undetermined"] == []
 
 
+def test_an_interval_may_have_one_end() -> None:
+    """The ideal diode lets x and y be anywhere above a."""
+    results = solved("t\nV1 a 0 1\nR1 a 0 1k\nD1 a x di\nR2 x y 1k\n.model di D(ron=0)\n")
+    assert results.intervals(results.nodes) == {"x": [1.0, None], "y": [1.0, None]}
+    assert results.loose_texts(8, True) == []  # the remarks have told it
+    assert "node x: any voltage from 1 V up" in results.remarks
+
+
+def test_a_warning_leaves_controlled_sources_to_the_remarks() -> None:
+    results = solved("t\nV1 a 0 1\nE1 a 0 a 0 1\nR1 a 0 1k\n")
+    assert results.loose_texts(8, True) == ["currents that are not unique: V1"]
+    assert results.remarks == ["controlled sources E1: their equations leave their currents open"]
+    assert results.loose_texts(8, False) == []
+
+
 def test_json_of_a_refusal_has_null() -> None:
     data = json_of(unsolved(REFUSED))
     assert (data["status"], data["failed_rows"]) == ("REFUSED", [0])

@@ -8,6 +8,7 @@ import json
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import commands
@@ -16,10 +17,11 @@ import pytest
 from click.testing import CliRunner, Result
 from helpers import process
 
+import circuitsim as cs
 from circuitsim import cli
 from circuitsim.backends.base import BACKENDS, DTYPES
 from circuitsim.io.raw import read_raw
-from circuitsim.io.sweeps import STATISTICS
+from circuitsim.io.sweeps import STATISTICS, statistics
 from circuitsim.solution import METHODS
 
 DIVIDER = "divider\n.param k=1\nV1 in 0 10\nR1 in out 1k\nR2 out 0 {k*3k}\n"
@@ -71,6 +73,7 @@ def test_a_long_sweep_of_many_nodes_is_cut_to_a_table() -> None:
     assert len([row for row in rows if row[1] != "of"]) == 40
     assert rows[0][0] == "0"
     assert rows[39][0] == "100"
+    assert all(row[1] == row[0] for row in rows if row[1] != "of")  # v(n0)
     assert "40 of 101 points, evenly spread" in out
     assert " more nodes; " in out
 
@@ -162,6 +165,16 @@ def test_statistics_without_a_solved_run() -> None:
     assert plot["statistics"]["a"] == dict.fromkeys(STATISTICS)
 
 
+def test_statistics_are_those_of_the_solved_runs_alone() -> None:
+    """Other runs may have voltages, too: those which they had reached."""
+    result = cs.monte_carlo(cs.parse(RANDOM), 4)
+    result = replace(result, statuses=np.array(["SOLVED", "MAX_SWEEPS", "SOLVED", "FAULT"]))
+    one, other = result.voltage("b")[[0, 2]].tolist()
+    [found] = statistics(result, result.voltage("b")[:, None])
+    mean, low, high = (one + other) / 2, min(one, other), max(one, other)
+    np.testing.assert_allclose(found, [mean, (high - low) / 2**0.5, low, high])
+
+
 def test_npz_of_monte_carlo_is_over_seeds() -> None:
     succeed("random.cir", "--runs", "3", "--npz", "out.npz")
     with np.load("out.npz", allow_pickle=False) as found:
@@ -176,6 +189,12 @@ def test_json_beyond_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert plot["voltages"] == plot["currents"] == plot["saved"] == plot["saved_statistics"] == {}
     assert [warning.split(":")[0] for warning in data["warnings"][-3:]] == ["voltages", "currents", "saved"]
     assert plot["ambiguous_currents"] == []
+    Path("outputs.cir").write_text(RANDOM + ".output b\n")
+    for most, kept, said in ((5, ["b"], "only those of the .output nodes are given"), (2, [], "none are given")):
+        monkeypatch.setattr("circuitsim.io.sweeps.MOST_NUMBERS", most)
+        data = json.loads(run("outputs.cir", "--runs", "3", "--json").stdout)
+        assert list(data["plots"][0]["voltages"]) == list(data["plots"][0]["statistics"]) == kept
+        assert any(text.startswith(f"voltages: more than {most} numbers: {said}") for text in data["warnings"])
 
 
 def test_points_that_fail_are_named_and_the_others_written() -> None:
@@ -193,6 +212,22 @@ def test_points_that_fail_are_named_and_the_others_written() -> None:
     assert (result.exit_code, data["status"]) == (3, "FAILED")
     assert data["plots"][0]["voltages"]["a"][0] is None
     assert data["plots"][0]["failed"][0]["status"] == "FAULT"
+
+
+def test_a_long_table_has_the_status_of_each_point_that_it_shows() -> None:
+    """Of 101 points, from 1 mA to -1 mA: those below 0, to which the diode is closed, have failed."""
+    result = run("blocked.cir", "--dc", "I1 1m -1m -20u")
+    rows = [line.split() for line in result.stdout.splitlines()]
+    rows = [row for row in rows if row[-1:] in (["SOLVED"], ["FAULT"])]
+    assert len(rows) == 40 and (rows[0][0], rows[-1][0]) == ("0.001", "-0.001")
+    assert all(row[-1] == ("SOLVED" if float(row[0]) > 0 else "FAULT") for row in rows)
+    failed = [line for line in result.stdout.splitlines() if line.startswith("failed at I1 = -")]
+    assert len(failed) == 10 and failed[0].startswith("failed at I1 = -2e-05: FAULT: ")
+
+
+def test_runs_that_differ_in_their_currents_alone_are_not_the_same() -> None:
+    Path("current.cir").write_text("random\nV1 a 0 1\nR1 a 0 {agauss(1k, 100, 1)}\n")
+    assert "same answer" not in succeed("current.cir", "--runs", "3")
 
 
 @pytest.mark.parametrize(

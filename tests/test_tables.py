@@ -53,6 +53,17 @@ def test_table_marks_and_explains_what_is_not_unique(monkeypatch: pytest.MonkeyP
     assert "not unique: sources and shorts in a loop can share the current in any way" in text
 
 
+def test_sources_beside_shorts_have_their_own_currents_and_marks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """E1 and V1 are in a loop; the inductor, which has no row, carries 2 mA."""
+    deck = "loop\nV1 a 0 1\nE1 a 0 a 0 1\nR1 a 0 1k\nV2 b 0 2\nL1 b c 1m\nR2 c 0 1k\nE2 d 0 b 0 2\nR3 d 0 1k\n"
+    lines = [line.split() for line in as_table(solved(deck), monkeypatch).splitlines()]
+    rows = {line[0]: line[1:] for line in lines if line and line[0] in ("V1", "E1", "V2", "L1", "E2")}
+    assert rows.keys() == {"V1", "E1", "V2", "E2"}
+    assert (rows["V2"], rows["E2"]) == (["-0.002"], ["-0.004"])
+    assert rows["V1"][1:] == rows["E1"][1:] == ["not", "unique"]
+    assert float(rows["V1"][0]) + float(rows["E1"][0]) == pytest.approx(-1e-3)
+
+
 def test_quiet_table_has_only_voltages(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = as_table(solved(DIVIDER), monkeypatch, quiet=True).splitlines()
     assert [lines[0].split(), *[line.split() for line in lines[2:]]] == [
@@ -68,6 +79,16 @@ def test_table_says_when_the_certificate_is_not_met(monkeypatch: pytest.MonkeyPa
     assert "certificate: NOT met" in text
     assert "NOT met: at most 1e-09" in text
     assert "nan" in as_table(unsolved(REFUSED), monkeypatch)
+
+
+def test_kcl_may_be_met_where_the_certificate_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Voltages that 1e13 ohm hold are in doubt, however small the currents that miss."""
+    weak = "weak\nV1 s 0 1\nI1 a b 1\nR1 a b 0.7\nRw1 a s 1e13\nRw2 b 0 3e13\nRd s d 1k\nD1 d 0 di\n"
+    circuit = cs.parse(weak + ".model di D(ron=0)\n")
+    text = as_table(Results(cs.solve(circuit, cs.Settings("bcd"), raise_on_failure=False)), monkeypatch)
+    assert "certificate: NOT met; " in text
+    [line] = [line for line in text.splitlines() if "KCL error / currents at the node" in line]
+    assert line.rstrip().endswith("met: at most 1e-09") and "NOT" not in line
 
 
 def test_rows_that_are_not_solved_are_marked(monkeypatch: pytest.MonkeyPatch) -> None:
