@@ -334,6 +334,19 @@ def test_draws_in_which_a_trained_resistor_is_open() -> None:
     assert not result.determined[result.circuit.netlist.node("c")]
 
 
+@pytest.mark.parametrize("trained", ["", ".train R3\n"])
+def test_draws_of_another_structure_do_not_take_the_values_of_others(trained: str) -> None:
+    """In each draw one of R1 and R2 is a short: the branches are as many, but others. Only x > 0 is as read."""
+    deck = "t\n.param x={aunif(0, 1k)}\nV1 a 0 1\nR1 a b {max(x, 0)}\nR2 b c {max(-x, 0)}\nR3 c 0 1k\n" + trained
+    ohms = [cs.parse(deck, seed=k).resistor_ohms[0] for k in range(40)]
+    seed = int(np.argmax(np.array(ohms) > 0))
+    result = cs.monte_carlo(cs.parse(deck, seed=seed), 40, 0)
+    assert 5 < np.count_nonzero(ohms) < 35
+    for k, r in enumerate(ohms):
+        assert result.statuses[k] == ("SOLVED" if r else "FAULT")
+        assert not r or result.voltage("b")[k] == pytest.approx(1e3 / (1e3 + r), rel=1e-8)
+
+
 def test_what_a_process_solved_before_changes_no_bit() -> None:
     """A plan solves chunk 1 first, or after chunk 0: workers get them as it comes."""
     cards = [f"R{k} n{k} n{k + 1} {{agauss(1k, 100, 1)}}\nS{k} n{k} 0 {{agauss(2k, 100, 1)}}" for k in range(30)]
