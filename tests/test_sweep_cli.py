@@ -137,6 +137,14 @@ def test_raw() -> None:
     assert second.variables[0] == ("param-sweep", "param-sweep")
 
 
+def test_raw_has_no_currents_of_shorts_that_ngspice_has_as_resistors() -> None:
+    Path("shorts.cir").write_text("shorts\nV1 a 0 1\nR1 a b 0\nL1 b c 1\nR2 c 0 1k\n.dc V1 0 1 1\n")
+    succeed("shorts.cir", "-q", "--raw", "out.raw")
+    [plot] = read_raw(Path("out.raw").read_bytes())
+    assert [name for name, _ in plot.variables] == ["v(v-sweep)", "v(a)", "v(b)", "v(c)", "i(v1)", "i(l1)"]
+    np.testing.assert_allclose(plot.column("i(l1)"), [0, 1e-3])
+
+
 def test_another_sweep_than_that_of_the_deck() -> None:
     out = succeed("swept.cir", "--dc", "R2 1k {k*3k} 2k", "--csv")
     assert out == "R2,in,out,status\n1000.0,10.0,5.0,SOLVED\n3000.0,10.0,7.5,SOLVED\n"
