@@ -214,9 +214,10 @@ class Circuit:
         controlled sources.
 
         Keys are names of elements or arrays, or have ranges, `Vx[0:3]` or `R.X[0:9][0:9].Rm`; what has two ranges takes
-        (rows, columns). Sources may have a leading batch axis. The values are not multiplied by m=. The topology cannot
-        change: conductances must be finite and >= 0, and shorts, and opens that are not trained, stay what they are.
-        Raises SettingsError naming the element. The values are copied.
+        (rows, columns), arrays in instances have their members last. Of keys that overlap the last one counts. Sources
+        may have a leading batch axis. The values are not multiplied by m=. The topology cannot change: conductances
+        must be finite and >= 0, and shorts, and opens that are not trained, stay what they are. Raises SettingsError
+        naming the element. The values are copied.
         """
         return new_values.with_values(self, values)
 

@@ -82,11 +82,14 @@ class _NewValues:
             try:
                 saves = find_save(netlist, f"@{name}[i]")
             except NetlistError as error:
-                raise SettingsError(f"{name}: {error.message}") from None
+                message = error.message.replace(f"@{name}[i]", name)
+                raise SettingsError(message if name in message else f"{name}: {message}") from None
             if len({save.kind for save in saves}) > 1 or saves[0].kind == CROSSBAR:
                 raise SettingsError(f"{name}: elements of several kinds, or crossbars; give them one by one")
             rows = np.concatenate([save.rows for save in saves])
-            return saves[0].kind, rows, tuple(len(between(int(a), int(b))) for a, b in spans)
+            shape = tuple(len(between(int(a), int(b))) for a, b in spans)
+            each = rows.size // prod(shape)  # members of an array in each instance
+            return saves[0].kind, rows, shape if each == 1 else (*shape, each)
         kind, start, stop = self.circuit.rows_of(name)
         ref = netlist.arrays.get(name.lower())
         return kind, slice(start, stop), (stop - start,) if ref is None else tuple(map(len, ref.indices))

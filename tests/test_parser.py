@@ -563,8 +563,9 @@ DRAWN_CELL = ".subckt cell a b r={agauss(5, 1, 1)}\nR1 a b {r}\n.ends"
         (["R1 a 0 p", ".param p=agauss(5, 1, 1)"], 0, ""),
         (["R1 a 0 q", "R2 a 0 q", ".param p=agauss(5, 1, 1) q={p}"], 0, ""),  # ngspice draws once for q, too
         (["X1 a 0 cell", "X2 a 0 cell", DRAWN_CELL], 0, ""),
-        (["X1 a 0 cell r=3", DRAWN_CELL.replace("{r}", "{r} m={r}")], 0, ""),
+        (["X1 a 0 cell r=3", "X2 a 0 cell r=3", DRAWN_CELL.replace("{r}", "{r} m={r}")], 0, ""),
         (["R1 a 0 {f()}", "R2 a 0 {f()}", ".func f() {aunif(5, 1)}"], 0, ""),
+        (["R1 a 0 {p+p}", ".param p={limit(5, 1)}", ".func limit(x, a) {min(x, a)}"], 0, ""),
     ],
 )
 def test_a_draw_that_several_share_is_remarked_upon(cards: list[str], line: int, name: str) -> None:
@@ -572,6 +573,18 @@ def test_a_draw_that_several_share_is_remarked_upon(cards: list[str], line: int,
     found = [(at.line, text) for at, text in deck(*cards).notes if at and "drawn once" in text]
     assert [at for at, _ in found] == [line] * bool(line)
     assert all(text.startswith(SHARED.format(name)) for _, text in found)
+
+
+def test_a_value_of_an_x_card_in_place_of_a_draw_is_remarked_upon() -> None:
+    """ngspice-39 draws R1 all the same."""
+    remark = "parameter r has the value that an X card gives; ngspice draws it all the same"
+    netlist = deck("X1 a 0 cell r=3", "X2 a 0 cell r=4", DRAWN_CELL)
+    assert values(netlist) == {"R.X1.R1": 3.0, "R.X2.R1": 4.0}
+    assert [text for at, text in netlist.notes if at and at.line == 4] == [remark]
+    assert not any("X card gives" in text for _, text in deck("X1 a 0 cell", DRAWN_CELL).notes)
+    assert not any(
+        "X card gives" in text for _, text in deck("X1 a 0 cell r=3", DRAWN_CELL.replace("agauss", "max")).notes
+    )
 
 
 def test_elements_share_the_draw_of_a_parameter_and_have_their_own_in_each_instance() -> None:
@@ -1101,7 +1114,7 @@ def test_a_dos_end_of_file_is_none_of_the_text(tmp_path: Path) -> None:
     assert values(read_netlist(tmp_path / "deck.cir")) == {"R1": 1e3, "R2": 2e3}
 
 
-@pytest.mark.parametrize("escape", ["\x1b", "\x9b", "\x9d", "\x90"])
+@pytest.mark.parametrize("escape", "\x1b\x90\x98\x9b\x9d\x9e\x9f")
 @pytest.mark.parametrize("deck", ["{}[2J\nV1 a 0 1", "t\nV1 a{}[31m 0 1", "t\nV1 a 0 1 ; {}]0;x\x07"])
 def test_no_netlist_commands_the_terminal_that_shows_it(tmp_path: Path, deck: str, escape: str) -> None:
     offset, line, deck = deck.index("{}"), 1 + deck.count("\n", 0, deck.index("{}")), deck.replace("{}", escape)

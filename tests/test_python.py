@@ -467,11 +467,39 @@ def test_ranges_take_one_value_or_as_many_as_they_have_members() -> None:
         ({"Vw[0:1]": np.ones(3)}, r"new values have shape \(3,\), needs \(2,\)"),
         ({"Vw[0:1]": np.ones((2, 3))}, r"new values have shape \(2, 3\); needs \(2,\) or \(batch, 2\)"),
         ({"Vw[0:99999999][0:99999999]": 1.0}, "the array has 1"),
+        ({"R.X[0:99999999999].Rm": 1.0}, r"^'R.X\[0:99999999999\].Rm': instances are more than"),
     ],
 )
 def test_wrong_ranges_of_new_values_are_errors(values: dict[str, Any], message: str) -> None:
     with pytest.raises(cs.SettingsError, match=message):
         cs.parse(CELLS).with_values(values)
+
+
+ARRAYS = """arrays in instances
+.subckt cell w
+Ra[0:1] w m[0:1] 1k
+Va[0:1] q[0:1] 0 1
+Rq[0:1] q[0:1] m[0:1] 1k
+.ends
+V1 w 0 1
+X[{}] w cell
+"""
+
+
+def test_arrays_of_several_instances_take_values_for_all_their_members() -> None:
+    circuit = cs.parse(ARRAYS.format("0:1"))
+    g = [[1.0, 2.0], [3.0, 4.0]]
+    for value in (g, np.ravel(g)):
+        found = circuit.with_values({"R.X[0:1].Ra": value, "V.X[1:0].Va": value})
+        rows = [found.netlist.find(f"R.X[{k}].Ra[{m}]")[1] for k in (0, 1) for m in (0, 1)]
+        assert found.element_values("R")[rows].tolist() == [1.0, 2.0, 3.0, 4.0]
+        names = [f"V.X[{k}].Va[{m}]" for k in (1, 0) for m in (0, 1)]
+        assert [found.element_values("V")[found.netlist.find(name)[1]] for name in names] == [1.0, 2.0, 3.0, 4.0]
+    assert circuit.with_values({"R.X[0:1].Ra": 1.0}).element_values("R").tolist().count(1.0) == 4
+    with pytest.raises(cs.SettingsError, match=r"R.X\[0:1\].Ra: new values have shape \(2,\), needs \(4,\)"):
+        circuit.with_values({"R.X[0:1].Ra": [1.0, 2.0]})
+    one = cs.parse(ARRAYS.format("0:0")).with_values({"V.X[0:0].Va": [7.0, 8.0]})
+    assert (one.batch, one.element_values("V")[1:].tolist()) == (1, [7.0, 8.0])
 
 
 def test_new_values_of_several_crossbars_are_given_one_by_one() -> None:

@@ -8,8 +8,10 @@ joins move as one. Back-propagation gives a pair of fields for each step of each
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,27 +83,44 @@ def implicit_fields(
         free &= ~((target < drive.lo) | (target > drive.hi))
     ties = np.array([_always_tied(problem, offset) for offset in drive.link_offset])
     ties = np.broadcast_to(ties, (x.shape[0], ties.shape[1]))
+    conducting = (carried[:, : ties.shape[1]] > 0) | ties
     delta = np.zeros_like(x)
-    for row in range(x.shape[0]):
-        j = linear
+    for rows in _alike(free, conducting, slopes):
+        j, first = linear, rows[0]
         if slopes.shape[1]:
-            nonlinear = _nonlinear(problem, slopes[row])
+            nonlinear = _nonlinear(problem, slopes[first])
             nonlinear.resize(j.shape)
             j = j + nonlinear
-        moves = _moves(problem, free[row], (carried[row, : ties.shape[1]] > 0) | ties[row], j)
-        if moves.shape[1]:
+        moves = _moves(problem, free[first], conducting[first], j)
+        if not moves.shape[1]:
+            continue
+        solve = _solver((moves.T @ j @ moves).T.tocsc())
+        for row in rows:
             side = np.zeros(j.shape[0])
             side[:n] = -wanted[row]
-            delta[row] = (moves @ _solved((moves.T @ j @ moves).T.tocsc(), moves.T @ side))[:n]
+            delta[row] = (moves @ solve(moves.T @ side))[:n]
     return _fields(problem, drive, x, delta, pull, x.shape[0])
 
 
-def _solved(matrix: sparse.csc_array, side: Floats) -> Floats:
-    """The solution; of several, in parts without a path to ground and without a pull, the one of least norm."""
+def _alike(*states: NDArray[Any]) -> Iterable[list[int]]:
+    """The rows of the batch, those together in which all of these states (rows, n) are the same."""
+    found: dict[bytes, list[int]] = {}
+    for row in range(len(states[0])):
+        found.setdefault(b"".join(state[row].tobytes() for state in states), []).append(row)
+    return found.values()
+
+
+def _solver(matrix: sparse.csc_array) -> Callable[[Floats], Floats]:
+    """The solution for a right-hand side, as a function of it."""
     try:
-        return np.asarray(linalg.splu(matrix).solve(side))
+        return cast(Callable[[Floats], Floats], linalg.splu(matrix).solve)
     except RuntimeError:  # exactly singular
-        found = linalg.lsqr(matrix, side, atol=_LEAST, btol=_LEAST, conlim=0.0, iter_lim=20 * side.size)[0]
+        return partial(_least_norm, matrix)
+
+
+def _least_norm(matrix: sparse.csc_array, side: Floats) -> Floats:
+    """Of several solutions, in parts without a path to ground and without a pull, the one of least norm."""
+    found = linalg.lsqr(matrix, side, atol=_LEAST, btol=_LEAST, conlim=0.0, iter_lim=20 * side.size)[0]
     if np.abs(matrix @ found - side).max() > _MISSES * np.abs(side).max(initial=0.0):
         raise LearningError("the linearised circuit determines no voltages at this state: it has no gradient there")
     return np.asarray(found)

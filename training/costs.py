@@ -96,11 +96,11 @@ def cost_gradient(
         if not element.is_conductance and np.ptp(element.batch(problem.circuit), axis=0).any():
             raise SettingsError(f"{element.name} learns, and has a batch of values; give it one value for all rows")
     wanted = _targets(problem, outputs, targets if cost is None else 0.0)
-    drive, start = problem.drive(slice(0, problem.batch)), np.zeros((problem.batch, problem.n_free))
+    drive, found_free = problem.drive(slice(0, problem.batch)), None
     phases: Phases = choose_phases(problem, recipe, find_backend("cpu"))
     if isinstance(phases, Sweeps):
-        phases = phases.or_newton(problem, drive)
-    free = phases.free(problem, drive, start)
+        phases, found_free = phases.or_newton(problem, drive)
+    free = found_free or phases.free(problem, drive, np.zeros((problem.batch, problem.n_free)))
     y = outputs.voltages(problem, drive, free.x)
     value, pull = _mean_square(y, wanted) if cost is None else _own_cost(cost, y)
     if algorithm == "ep":

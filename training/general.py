@@ -80,7 +80,7 @@ class GeneralLearner(Learner):
         if tol is None:
             self.remark = self._unsettled(problem, drive)
         else:
-            self.phases = phases.or_newton(problem, drive)
+            self.phases, _ = phases.or_newton(problem, drive)
 
     def _unsettled(self, problem: Problem, drive: Drive) -> str:
         """A sentence where the outputs after the recipe's sweeps are not those of the circuit."""

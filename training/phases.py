@@ -18,6 +18,7 @@ from circuitsim.branches import BATCHED, Branches, Conductors, CurrentSources
 from circuitsim.drive import Drive
 from circuitsim.kcl import outflow, shift, violation
 from circuitsim.methods import bcd
+from circuitsim.methods.outcome import Outcome
 from training.convex import check_convex, check_nudge
 from training.gradient import Outputs
 from training.learner import LearningError
@@ -93,15 +94,19 @@ class Sweeps(Phases):
         outcome = bcd.solve_tile(problem, drive, engine, Settings(dtype=self.dtype, tol=self.tol), x)
         if outcome.status is not Status.SOLVED:  # where nothing flows, another sample's voltages may only fade away
             return Newton(self.backend, self.tol).free(problem, drive, x)
-        return State(outcome.x if outcome.low is None else outcome.x + outcome.low.sum(axis=0))
+        return State(_voltages(outcome))
 
-    def or_newton(self, problem: Problem, drive: Drive) -> Phases:
-        """With a tolerance: newton, if the first sweeps from 0 show that very many would be needed to converge."""
+    def or_newton(self, problem: Problem, drive: Drive) -> tuple[Phases, State | None]:
+        """With a tolerance: newton, if the first sweeps from 0 show that very many would be needed to converge.
+
+        Also the state of the free phase, if these sweeps reach it.
+        """
         assert self.tol is not None
         engine = self.backend.engine(problem, self.dtype)
         settings = Settings(dtype=self.dtype, tol=self.tol)
-        slow = bcd.solve_tile(problem, drive, engine, settings, None, patient=False).status is Status.MAX_SWEEPS
-        return Newton(self.backend, self.tol) if slow else self
+        found = bcd.solve_tile(problem, drive, engine, settings, None, patient=False)
+        phases = Newton(self.backend, self.tol) if found.status is Status.MAX_SWEEPS else self
+        return phases, State(_voltages(found)) if found.status is Status.SOLVED else None
 
     def nudged(
         self, problem: Problem, drive: Drive, x: Floats, outputs: Outputs, targets: Floats, betas: tuple[float, ...]
@@ -127,6 +132,11 @@ class Sweeps(Phases):
         except LearningError:
             check_convex(problem, outputs, beta)  # if it is not convex, this is the reason to give
             raise
+
+
+def _voltages(outcome: Outcome) -> Floats:
+    """The voltages of an outcome, (rows, n_free) V."""
+    return outcome.x if outcome.low is None else outcome.x + outcome.low.sum(axis=0)
 
 
 def _nudged(

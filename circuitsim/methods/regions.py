@@ -24,12 +24,15 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 _FEW = 4  # rows: states are not tried on fewer
-_MOST_IN_VAIN, _FEWEST = 4, 64  # states tried in succession that solve fewer than _FEW, or 1/64, of the rows left
+_MOST_IN_VAIN, _FEWEST = (
+    4,
+    64,
+)  # it ends after more states in succession that solve fewer than _FEW, or 1/64, of what is left
 # Two passes, of which the first leaves out rows that are far from having these states. Each is the most solutions with
 # one factorisation, which close conducting ideal diodes, and how far legs may be beyond their pieces, in units of the
 # largest voltage and the largest current.
 _LOOKS = (1, 1e-3), (8, 0.0)
-_MOST_LEFT_OUT = 3  # times that the rows which fail the certificate are left out, and the others tried again
+_MOST_LEFT_OUT = 3  # passes, each without the rows that failed the certificate in the one before
 
 
 def straight(network: Network) -> bool:

@@ -156,9 +156,9 @@ class _Equations:
         return np.asarray(~(beyond | reversed_).any(axis=1))
 
     def program(self, state: Floats) -> tuple[Floats | None, bool]:
-        """A solution of one state's singular equations with all legs within their pieces, or None; and whether this is
-        certain. `state` is (legs, 7). The linear program minimises t >= 0, the most by which a leg is outside its
-        piece, relative to the largest voltage or current.
+        """A solution of one state's singular equations in which all legs may be within their pieces, or None; and
+        whether this is certain. `state` is (legs, 7). The linear program minimises t >= 0, the most by which a leg is
+        outside its piece, relative to the largest voltage or current.
         """
         from scipy.optimize import linprog
 

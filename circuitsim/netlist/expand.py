@@ -25,7 +25,7 @@ from circuitsim.netlist.model import Netlist, Options, Swept
 from circuitsim.netlist.models import ModelTable
 from circuitsim.netlist.numbers import parse_number
 from circuitsim.netlist.saves import check_saves
-from circuitsim.netlist.scopes import Block, Scope, expression, names_in, note_shared_draws, remarks_of, sort_cards
+from circuitsim.netlist.scopes import Block, Scope, expression, names_in, note_draws, remarks_of, sort_cards
 from circuitsim.netlist.source import Card, Text
 from circuitsim.netlist.tokens import labelled, located, shown, split_keys, starts_number, tokenize, without_params
 
@@ -312,6 +312,7 @@ class Evaluation:
                 value = float(value.item()) if np.size(value) == 1 else value  # of a file: the same for all netlists
             if key in call.block.params:
                 inner.values[key] = value
+                call.block.given.add(key)
                 continue
             with labelled(f"subcircuit {shown(path)}: m"):
                 m = single(value)
@@ -337,7 +338,7 @@ class Evaluation:
 def _netlist(deck: Deck, evaluation: Evaluation) -> Netlist:
     """The netlist of a first evaluation."""
     evaluation.run()
-    note_shared_draws(deck.top, deck.note)
+    note_draws(deck.top, deck.note)
     builder, options, controls = evaluation.builder, evaluation.options, deck.controls
     tables, crossbars, nodes = builder.tables(deck.text.plain)
     if not crossbars and not any(len(t) for t in tables.values()):

@@ -49,6 +49,7 @@ class Block:
     models: dict[str, Card] = field(default_factory=dict)
     subcircuits: dict[str, Block] = field(default_factory=dict)
     shared: set[str] = field(default_factory=set)  # parameters that draw, once they were used more than once
+    given: set[str] = field(default_factory=set)  # parameters to which an X card has given a value
 
     def find_subcircuit(self, name: str) -> Block | None:
         block: Block | None = self
@@ -99,8 +100,14 @@ def names_in(word: str) -> frozenset[str]:
         return frozenset()
 
 
-def note_shared_draws(top: Block, note: Note) -> None:
-    """Note each parameter that draws and was used more than once, as ngspice draws anew at each use."""
+def draws(block: Block, definition: Expression) -> bool:
+    """Whether the definition of a parameter of this block calls a random function itself."""
+    return any(word.lower() not in block.all_functions for word in _DRAWS.findall(definition.text))
+
+
+def note_draws(top: Block, note: Note) -> None:
+    """Note each parameter that draws and was used more than once, as ngspice draws anew at each use, or to which an X
+    card gives a value, which ngspice does not take."""
     blocks = [top]
     for block in blocks:
         blocks += block.subcircuits.values()
@@ -111,6 +118,10 @@ def note_shared_draws(top: Block, note: Note) -> None:
                 f"parameter {shown(name)} is drawn once, and what uses it shares the draw; ngspice draws anew at each "
                 f"use: where each is to have its own, write {shown('{' + definition.text + '}')} there",
             )
+        for name in sorted(block.given):
+            definition, seq = block.params[name]
+            if draws(block, definition):
+                note(seq, f"parameter {shown(name)} has the value that an X card gives; ngspice draws it all the same")
 
 
 def noted(definition: Expression, what: str, card: Card, note: Note) -> Expression:
@@ -309,7 +320,7 @@ class Scope:
         with labelled(f"parameter '{shown(name)}'"):
             value = self.evaluate(definition, of=name)
         self.evaluating.pop()
-        if _DRAWS.search(definition.text):
+        if draws(self.block, definition):
             self.uses[name] = 0
         return value
 

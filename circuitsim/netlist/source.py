@@ -24,7 +24,7 @@ _COMMENT = re.compile(r"\"[^\"]*(?:\"|$)|'[^']*(?:'|$)|;|//|(?:^|(?<=[ \t,]))\$"
 _SEMICOLON = re.compile(rb"\n[ \t]*;")  # a comment line
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _ESCAPE = "escape character of a terminal sequence"
-_REFUSED = ((b"\0", "NUL byte"), *((c.encode(), _ESCAPE) for c in "\x1b\x90\x9b\x9d"))  # ESC, DCS, CSI, OSC
+_REFUSED = ((b"\0", "NUL byte"), *((c.encode(), _ESCAPE) for c in "\x1b\x90\x98\x9b\x9d\x9e\x9f"))  # ESC and C1
 
 
 class Card(NamedTuple):

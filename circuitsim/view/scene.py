@@ -247,7 +247,6 @@ def _laid_out(
     all_nodes: bool,
 ) -> Scene:
     """Give the vertices their places; ground with many neighbours becomes a vertex at each of them."""
-    whole = all_edges and all_nodes
     ground = next((k for k, v in enumerate(vertices) if v.kind == "ground"), -1)
     pairs = [(e.a, e.b) for e in edges] + [(box, v) for box, v, _ in wires]
     beside = {a + b - ground for a, b in pairs if ground in (a, b)} - {ground}
@@ -263,7 +262,7 @@ def _laid_out(
 
     joined = [replace(e, a=end(e.a, e.b), b=end(e.b, e.a)) for e in edges]
     wired = [(box, end(v, box)) for box, v, _ in wires]
-    if whole and len(drawn) > _FINE:
+    if all_nodes and len(drawn) > _FINE:
         place = _by_nodes(circuit, vertices, wired)
         place |= {c: place[v] + np.array([0.3, 0.4]) * _STEP for v, c in copies.items()}
     else:
@@ -282,7 +281,7 @@ def _laid_out(
         tuple(replace(e, a=where[e.a], b=where[e.b]) for e in joined if e.a in where),
         tuple((where[box], where[v]) for box, v in wired),
         np.array([place[v] for v in kept]).reshape(-1, 2),
-        whole,
+        all_edges and all_nodes,
         all_nodes,
     )
 

@@ -40,7 +40,7 @@ function showScene() {
   const near = state.centre ?? "the first output, or the busiest node";
   part.textContent = state.scene.all_nodes
     ? "All nodes are drawn, but not all elements: where many join the same two nodes, some are left out. " +
-      "Dashed nodes have elements that are not drawn; find them by name."
+      "Dashed nodes have elements that are not drawn; their values can be changed by name."
     : `The circuit is too large to be drawn at once: this is the part near ${near}. Dashed nodes have ` +
       "elements that are not drawn; choose one and centre the drawing there, or find a name.";
 }
@@ -129,7 +129,7 @@ async function goTo(hit) {
     return edge >= 0 ? ["edge", edge] : null;
   };
   if (state.tab !== "circuit") openTab("circuit");
-  if (!look() && !state.scene.whole && live) await centreOn(hit.name);
+  if (!look() && !state.scene.all_nodes && live) await centreOn(hit.name);
   const seen = look();
   state.member = hit.name;
   if (seen) await choose(...seen, true);
@@ -137,7 +137,7 @@ async function goTo(hit) {
     el("selection").replaceChildren(
       made("p", { className: "note", textContent: `${hit.name} is not in the drawing.` }),
     );
-  if (seen && live && hit.what !== "node" && hit.what !== "crossbar" && hit.what !== "group")
+  if (live && hit.what !== "node" && hit.what !== "crossbar" && hit.what !== "group")
     el("edit-name").value = hit.name;
 }
 
