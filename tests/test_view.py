@@ -564,6 +564,19 @@ def test_pairs_of_nodes_share_the_elements_that_are_drawn() -> None:
     assert not scene["whole"] and scene["all_nodes"]
 
 
+def test_a_large_circuit_with_many_elements_between_two_nodes_is_laid_out_as_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Distances between all of a thousand vertices take twenty seconds."""
+    monkeypatch.setattr(scenes, "_by_parts", lambda *_: pytest.fail("all distances"))
+    deck = gallery.grid(15, 15).text
+    node = Drawing(cs.parse(deck)).label(5)
+    more = "".join(f"Rp{k} {node} 0 1\n" for k in range(scenes.MOST_PARALLEL + 5))
+    few, many = (Drawing(cs.parse(text)).scene() for text in (deck, f"{deck}\n{more}"))
+    assert few.whole and not many.whole and many.all_nodes
+    assert len(many.vertices) >= len(few.vertices) > scenes._FINE
+
+
 def test_an_element_with_both_ends_at_a_node_is_hidden_once() -> None:
     loops = "".join(f"Rl{k} b b 1\n" for k in range(scenes.MOST_PARALLEL + 3))
     scene = Session(cs.parse(f"loops\nV1 a 0 1\nR1 a b 1\nR2 b 0 1\n{loops}")).scene(None)

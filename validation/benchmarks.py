@@ -43,7 +43,7 @@ _WIDTH = 160  # of the table when it does not go to a terminal
 def main(names: tuple[str, ...], target: Path | None, quick: bool, with_ngspice: bool) -> None:
     """Measure circuitsim's speed and memory, and compare with its targets and its peers.
 
-    Ctrl-C ends it with the table of what has been measured.
+    Ctrl-C ends it with the table of the benchmarks that were done.
     """
     if target is not None:
         _check_target(target)
@@ -56,7 +56,8 @@ def main(names: tuple[str, ...], target: Path | None, quick: bool, with_ngspice:
             if target is not None:
                 save_json(report(rows), target)
     finally:  # when it is interrupted, too
-        print_table(rows, Console(width=None if sys.stdout.isatty() else _WIDTH))
+        if rows:
+            print_table(rows, Console(width=None if sys.stdout.isatty() else _WIDTH))
 
 
 def _check_target(target: Path) -> None:
