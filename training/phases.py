@@ -134,9 +134,9 @@ class Sweeps(Phases):
             raise
 
 
-def _voltages(outcome: Outcome) -> Floats:
-    """The voltages of an outcome, (rows, n_free) V."""
-    return outcome.x if outcome.low is None else outcome.x + outcome.low.sum(axis=0)
+def _voltages(found: Outcome | Solution) -> Floats:
+    """The unknowns that were found, (rows, n_free) V."""
+    return found.x if found.low is None else found.x + found.low.sum(axis=0)
 
 
 def _nudged(
@@ -185,7 +185,7 @@ class Newton(Phases):
 
     def free(self, problem: Problem, drive: Drive, x: Floats) -> State:
         found = self._solve(problem, x, "a free phase")
-        return State(found.x if found.low is None else found.x + found.low.sum(axis=0), found.carried)
+        return State(_voltages(found), found.carried)
 
     def nudged(
         self, problem: Problem, drive: Drive, x: Floats, outputs: Outputs, targets: Floats, betas: tuple[float, ...]

@@ -118,11 +118,11 @@ _FUNCTIONS = {
 }
 NONLINEAR = "a resistor with a curve is N n+ n- NAME, with .model NAME sinh, tanh or pwl"
 _EXTREMES = {"max": np.maximum, "min": np.minimum}
-_RANDOM = {"aunif": 2, "unif": 2, "agauss": 3, "gauss": 3, "limit": 2}
+RANDOM = {"aunif": 2, "unif": 2, "agauss": 3, "gauss": 3, "limit": 2}
 _ARGUMENTS = {
     **dict.fromkeys(_FUNCTIONS, 1),
     **dict.fromkeys(("pow", "pwr", *_EXTREMES), 2),
-    **_RANDOM,
+    **RANDOM,
     "ternary_fcn": 3,
 }
 
@@ -277,7 +277,7 @@ class _Evaluator:
         if name in _EXTREMES:
             return self.extreme(_EXTREMES[name], node.arguments)
         values = map(self.evaluate, node.arguments)
-        return self.random(name, *values) if name in _RANDOM else self.apply(_FUNCTIONS[name], *values)
+        return self.random(name, *values) if name in RANDOM else self.apply(_FUNCTIONS[name], *values)
 
     def apply(self, operation: _Operation, *values: Value) -> Value:
         compute = operation.compute
@@ -289,7 +289,7 @@ class _Evaluator:
         best = self.evaluate(arguments[0])
         for node in arguments[1:]:
             value = self.evaluate(node)
-            drawn = isinstance(node, Call) and node.name in _RANDOM and node.name not in self.functions
+            drawn = isinstance(node, Call) and node.name in RANDOM and node.name not in self.functions
             out = value if drawn and isinstance(value, np.ndarray) and np.ndim(best) == 0 else None
             best = larger_or_smaller(best, value, out=out)
         return best

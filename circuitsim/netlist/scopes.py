@@ -9,7 +9,15 @@ from functools import cached_property, lru_cache, partial
 
 from circuitsim.errors import At, NetlistError
 from circuitsim.netlist.chance import Chance
-from circuitsim.netlist.expressions import Expression, ExpressionError, UserFunction, Value, evaluate, parse_expression
+from circuitsim.netlist.expressions import (
+    RANDOM,
+    Expression,
+    ExpressionError,
+    UserFunction,
+    Value,
+    evaluate,
+    parse_expression,
+)
 from circuitsim.netlist.numbers import parse_number
 from circuitsim.netlist.source import CLOSES_SUBCKT, OPENS_SUBCKT, Card
 from circuitsim.netlist.syntax import Name
@@ -27,7 +35,7 @@ from circuitsim.netlist.tokens import (
 
 _MAY_BE_REMARKED = re.compile(r"[0-9.](a|mil)|-\s*[^\s0-9.]", re.IGNORECASE)  # to parse each number takes long
 PARAMETERS = frozenset({".param", ".params", ".parameter", ".parameters"})
-_DRAWS = re.compile(r"\b(a?gauss|a?unif|limit)\s*\(", re.IGNORECASE)
+_DRAWS = re.compile(rf"\b({'|'.join(RANDOM)})\s*\(", re.IGNORECASE)
 _INNER_BRACES = str.maketrans("{}", "()")  # as ngspice reads them
 
 Place = Callable[[int], At]
