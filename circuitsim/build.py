@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,8 @@ from circuitsim.law_kernels import G_FORWARD, G_REVERSE, N_PARAMS, V_FORWARD, V_
 from circuitsim.models import MOST, diode_kind, resistor_branches, shockley_params
 from circuitsim.netlist import Netlist, Params, parse_netlist, read_netlist
 from circuitsim.netlist.checks import LEAST_OHMS
-from circuitsim.netlist.model import KINDS
+from circuitsim.netlist.expressions import Value
+from circuitsim.netlist.model import KINDS, ModelCard
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -147,30 +148,58 @@ class _CircuitBuilder:
         )
 
     def _diodes(self) -> None:
-        table = self.netlist.tables["D"]
-        model_of = table.values["model"].astype(np.int64)
-        for k in np.unique(model_of).tolist():
-            rows = np.flatnonzero(model_of == k)
-            model = self.netlist.models[k]
-            at = self.netlist.at(model.seq)
-            kind, p, remarks = diode_kind(model, at)
-            self.notes += [(at, remark) for remark in remarks]
+        for kind, label, at, p, rows in self._diode_models():
+            table = self.netlist.tables["D"]
             area, m = table.values["area"][rows], table.values["m"][rows]
-            steepest = [1.0 / p[key] for key in ("ron", "roff", "rrev") if p.get(key)] or [p["is"], p["isr"]]
-            self._check_area(rows, area, m, max([1.0, *steepest]))
+            steepest = [1.0 / p[key] for key in ("ron", "roff", "rrev") if np.any(p.get(key, 0))] or [p["is"], p["isr"]]
+            self._check_area(rows, area, m, np.max(np.broadcast_arrays(1.0, *steepest), axis=0))
             if kind == "pwl":
                 self._piecewise_linear(rows, p, area * m)
-            elif p["is"] > 0:
+            elif np.any(p["is"] > 0):
                 self._check_series(rows, area, m, p)
-                params = shockley_params(
-                    p, area, m, table.values["temp"][rows], self.netlist.options, f"model {model.name}", at
-                )
+                params = shockley_params(p, area, m, table.values["temp"][rows], self.netlist.options, label, at)
                 self.add("junctions", "D", rows, params)
                 self.laws.append(np.full(rows.size, Law.SHOCKLEY, np.int8))
             else:
-                self.notes.append((at, f"model {model.name}: IS = 0, its diodes are open circuits"))
+                self.notes.append((at, f"{label}: IS = 0, its diodes are open circuits"))
 
-    def _check_area(self, rows: Ints, area: Floats, m: Floats, steepest: float) -> None:
+    def _diode_models(self) -> Iterator[tuple[str, str, At, dict[str, Value], Ints]]:
+        """The models of diodes: kind, label, place, parameters, rows of their diodes.
+
+        Instances of a card come together, with a number for each row, where none is 0, negative or infinite in one
+        of them only.
+        """
+        alike: dict[tuple[object, ...], list[tuple[dict[str, float], Ints]]] = {}
+        heads = []
+        for model, at, rows in self._by_model("D"):
+            kind, p, remarks = diode_kind(model, at)
+            key = (model.seq, kind, *((name, (v > 0) - (v < 0), np.isinf(v)) for name, v in p.items()))
+            if key not in alike:
+                alike[key] = []
+                heads.append((kind, f"model {model.name}", at))
+                self.notes += [(at, remark) for remark in remarks]
+            alike[key].append((p, rows))
+        for (kind, label, at), members in zip(heads, alike.values(), strict=True):
+            counts = [rows.size for _, rows in members]
+            of_each: dict[str, Value] = {}
+            for name in members[0][0]:
+                values = [p[name] for p, _ in members]
+                of_each[name] = values[0] if values.count(values[0]) == len(values) else np.repeat(values, counts)
+            yield kind, label, at, of_each, np.concatenate([rows for _, rows in members])
+
+    def _by_model(self, kind: str) -> Iterator[tuple[ModelCard, At, Ints]]:
+        """The models that elements of a kind use, in their order: place, and rows of these elements."""
+        model_of = self.netlist.tables[kind].values["model"].astype(np.int64)
+        order = np.argsort(model_of, kind="stable")
+        used, start = np.unique(model_of[order], return_index=True)
+        places: dict[int, At] = {}
+        for k, rows in zip(used.tolist(), np.split(order, start)[1:], strict=True):
+            model = self.netlist.models[k]
+            if model.seq not in places:
+                places[model.seq] = self.netlist.at(model.seq)
+            yield model, places[model.seq], rows
+
+    def _check_area(self, rows: Ints, area: Floats, m: Floats, steepest: Value) -> None:
         """NetlistError for a diode whose area and m, times the steepest conductance or IS of its model, overflow."""
         with np.errstate(over="ignore"):
             scaled = steepest * (area * m)
@@ -183,65 +212,69 @@ class _CircuitBuilder:
                 self.netlist.at(int(table.seq[rows[k]])),
             )
 
-    def _check_series(self, rows: Ints, area: Floats, m: Floats, p: Mapping[str, float]) -> None:
+    def _check_series(self, rows: Ints, area: Floats, m: Floats, p: Mapping[str, Value]) -> None:
         """NetlistError for a diode whose area and m are so small that RS or 1/IKF, divided by them, overflows."""
-        k = int(np.argmin(area * m))
-        per_ikf = 1.0 / p["ikf"] if p["ikf"] else 0.0
+        per_ikf = 1.0 / p["ikf"] if np.any(p["ikf"]) else 0.0
         for name, value, unit, most in (("RS", p["rs"], "ohm", p["rs"]), ("IKF", p["ikf"], "A", per_ikf)):
-            if most > MOST * (area[k] * m[k]):
-                table = self.netlist.tables["D"]
+            bad = most > MOST * (area * m)
+            if bad.any():
+                table, k = self.netlist.tables["D"], int(np.argmin(np.where(bad, area * m, np.inf)))
                 raise NetlistError(
                     f"diode {table.names[rows[k]]}: area {area[k]:g} times m {m[k]:g} makes the {name} of its model, "
-                    f"{value:g} {unit}, overflow; make them larger",
+                    f"{np.broadcast_to(value, rows.shape)[k]:g} {unit}, overflow; make them larger",
                     self.netlist.at(int(table.seq[rows[k]])),
                 )
 
-    def _piecewise_linear(self, rows: Ints, p: Mapping[str, float], area: Floats) -> None:
+    def _piecewise_linear(self, rows: Ints, p: Mapping[str, Value], area: Floats) -> None:
         """i = goff v, and beyond each knee a steeper line (a perfect diode where RON = 0 or RREV = 0)."""
         goff = 1.0 / p["roff"]
-        if goff > 0:
+        if np.any(goff > 0):
             self.add("conductors", "D", rows, goff * area)
         params = np.zeros((rows.size, N_PARAMS))
         params[:, V_FORWARD], params[:, V_REVERSE] = p["vfwd"], p["vrev"]
-        if p["ron"] == 0:
-            self.add("ideal", "D", rows, np.full(rows.size, p["vfwd"]))
-        else:
+        if np.any(p["ron"]):
             params[:, G_FORWARD] = (1.0 / p["ron"] - goff) * area
-        if np.isfinite(p["vrev"]):
-            if p["rrev"] == 0:
-                self.add("ideal", "D", rows, np.full(rows.size, p["vrev"]), reverse=True)
-            else:
-                params[:, G_REVERSE] = (1.0 / p["rrev"] - goff) * area
         else:
+            self.add("ideal", "D", rows, params[:, V_FORWARD].copy())
+        if np.all(np.isinf(p["vrev"])):
             params[:, V_REVERSE] = 0.0
+        elif np.any(p["rrev"]):
+            params[:, G_REVERSE] = (1.0 / p["rrev"] - goff) * area
+        else:
+            self.add("ideal", "D", rows, params[:, V_REVERSE].copy(), reverse=True)
         if params[:, [G_FORWARD, G_REVERSE]].any():
             self.add("junctions", "D", rows, params)
             self.laws.append(np.full(rows.size, Law.PWL, np.int8))
 
     def _nonlinear_resistors(self) -> None:
-        """A model's conductance and, in parallel with it, its nonlinear branches; m multiplies all currents."""
-        table = self.netlist.tables["N"]
-        model_of = table.values["model"].astype(np.int64)
-        for k in np.unique(model_of).tolist():
-            rows = np.flatnonzero(model_of == k)
-            model, m = self.netlist.models[k], table.values["m"][rows]
-            at = self.netlist.at(model.seq)
+        """A model's conductance and, in parallel with it, its nonlinear branches; m multiplies all currents.
+
+        Instances of a card come together where they have as many branches.
+        """
+        alike: dict[tuple[int, bool, Law, int], list[tuple[float, Floats, Ints]]] = {}
+        for model, at, rows in self._by_model("N"):
             g, law, branches = resistor_branches(model, at)
-            if g > 0:
-                self.add("conductors", "N", rows, self._scaled(rows, g, m))
-            for branch in branches:
-                params = np.tile(branch, (rows.size, 1))
-                params[:, 0] = self._scaled(rows, branch[0], m)
+            members = alike.setdefault((model.seq, g > 0, law, len(branches)), [])
+            if g == 0 and not len(branches) and not members:
+                self.notes.append((at, f"model {model.name}: no current at any voltage, its elements are open"))
+            members.append((g, branches, rows))
+        for (_, conducts, law, count), members in alike.items():
+            counts, rows = [rows.size for _, _, rows in members], np.concatenate([rows for _, _, rows in members])
+            if conducts:
+                self.add("conductors", "N", rows, self._scaled(rows, np.repeat([g for g, _, _ in members], counts)))
+            for j in range(count):
+                params = np.repeat(np.stack([branches[j] for _, branches, _ in members]), counts, axis=0)
+                params[:, 0] = self._scaled(rows, params[:, 0])
                 self.add("junctions", "N", rows, params)
                 self.laws.append(np.full(rows.size, law, np.int8))
-            if g == 0 and not len(branches):
-                self.notes.append((at, f"model {model.name}: no current at any voltage, its elements are open"))
 
-    def _scaled(self, rows: Ints, value: float, m: Floats) -> Floats:
+    def _scaled(self, rows: Ints, value: Floats) -> Floats:
         """A current or conductance of nonlinear resistors times their m. NetlistError where it overflows."""
+        table = self.netlist.tables["N"]
+        m = table.values["m"][rows]
         scaled = value * np.minimum(m, MOST)
-        if max(m.max(), scaled.max()) > MOST:
-            table, k = self.netlist.tables["N"], int(np.argmax(m))
+        k = int(np.argmax(np.maximum(m, scaled)))
+        if max(m[k], scaled[k]) > MOST:
             raise NetlistError(
                 f"nonlinear resistor {table.names[rows[k]]}: m {m[k]:g} makes its current overflow; make m smaller",
                 self.netlist.at(int(table.seq[rows[k]])),

@@ -30,6 +30,7 @@ from circuitsim.law_kernels import (
     Law,
 )
 from circuitsim.netlist import ModelCard, Options
+from circuitsim.netlist.expressions import Value
 from circuitsim.netlist.model import ABSOLUTE_ZERO
 from circuitsim.netlist.tokens import comma_hint
 
@@ -163,10 +164,11 @@ def thermal_voltage(temp: Floats) -> Floats:
 
 
 def shockley_params(
-    p: Mapping[str, float], area: Floats, m: Floats, temp: Floats, options: Options, label: str, at: At
+    p: Mapping[str, Value], area: Floats, m: Floats, temp: Floats, options: Options, label: str, at: At
 ) -> Floats:
-    """The (n, N_PARAMS) law rows of diodes of one Shockley model.
+    """The (n, N_PARAMS) law rows of diodes of one Shockley model, or of models of which each diode has its own.
 
+    `p`: its parameters, or arrays of n of them, all of which are 0, or infinite, or none (in a column).
     `area` and `m` scale IS, ISR, IKF and 1/RS, `m` alone scales IBV (as in ngspice-39); `temp` is in degree Celsius.
     IS(T) = IS exp((T/Tnom - 1) EG/(N Vt) + XTI/N ln(T/Tnom)), and ISR alike with NR. With dT = T - Tnom,
     RS(T) = RS (1 + TRS1 dT + TRS2 dT^2) and BV(T) = BV (1 + TBV1 dT + TBV2 dT^2) - TCV dT, adjusted so that the
@@ -178,7 +180,7 @@ def shockley_params(
     tnom = p.get("tnom", options.tnom)
     ratio = kelvin / (tnom - ABSOLUTE_ZERO)
 
-    def at_temperature(amperes: float, n: float) -> Floats:
+    def at_temperature(amperes: Value, n: Value) -> Floats:
         exponent = (ratio - 1.0) * p["eg"] / (n * vt) + p["xti"] / n * np.log(ratio)
         with np.errstate(over="ignore"):  # far from Tnom, with a tiny N
             return np.minimum(amperes * area * m * np.exp(exponent), MOST)
@@ -187,7 +189,9 @@ def shockley_params(
     nbv_vt = p["nbv"] * vt
     warmer = temp - tnom
     rs = p["rs"] * (1.0 + warmer * (p["trs1"] + warmer * p["trs2"]))
-    bv = p["bv"] - warmer * linear_breakdown(p, warmer) if np.isfinite(p["bv"]) else np.full(temp.shape, np.inf)
+    bv = np.full(temp.shape, np.inf)
+    if np.all(np.isfinite(p["bv"])):
+        bv = p["bv"] - warmer * linear_breakdown(p, warmer)
     for name, value, unit in (("RS", rs, "ohm"), ("BV", bv, "V")):
         if (value < 0).any():
             k = int(np.argmin(value))
@@ -201,10 +205,10 @@ def shockley_params(
     rows[:, BV] = _adjusted_breakdown(bv, p["ibv"] * m, saturation, vt, nbv_vt)
     rows[:, NBV_VT] = nbv_vt
     rows[:, GMIN] = options.gmin
-    if p["ikf"] > 0:
+    if np.any(p["ikf"] > 0):
         rows[:, PER_IKF] = 1.0 / (p["ikf"] * area * m)
-    if p["isr"] > 0:
-        half_m = 0.5 * min(p["m"], _MOST_GRADING)
+    if np.any(p["isr"] > 0):
+        half_m = 0.5 * np.minimum(p["m"], _MOST_GRADING)
         vj = np.minimum(_junction_potential(p["vj"], temp, tnom), _MOST_POTENTIAL)
         rows[:, ISR], rows[:, NR_VT], rows[:, HALF_M] = at_temperature(p["isr"], p["nr"]), p["nr"] * vt, half_m
         # Its factor falls by M / (2 sqrt(0.005) VJ) a volt at most, its exponential rises by 1 / (NR Vt) at least; what
@@ -225,7 +229,7 @@ def shockley_params(
     return rows
 
 
-def _junction_potential(vj: float, temp: Floats, tnom: float) -> Floats:
+def _junction_potential(vj: Value, temp: Floats, tnom: Value) -> Floats:
     """VJ(T) = T/Tnom VJ + Eg(T) - T/Tnom Eg(Tnom) - 3 Vt ln(T/Tnom), V, with silicon's band gap Eg (SPICE 3)."""
     kelvin, nominal = temp - ABSOLUTE_ZERO, tnom - ABSOLUTE_ZERO
     ratio = kelvin / nominal
@@ -233,7 +237,7 @@ def _junction_potential(vj: float, temp: Floats, tnom: float) -> Floats:
     return np.asarray(ratio * (vj - then) + now - 3.0 * thermal_voltage(temp) * np.log(ratio))
 
 
-def linear_breakdown(p: Mapping[str, float], warmer: Floats) -> Floats:
+def linear_breakdown(p: Mapping[str, Value], warmer: Floats) -> Floats:
     """By how much BV falls for each degree of `warmer`, V/K: TCV - BV (TBV1 + TBV2 dT)."""
     return np.asarray(p["tcv"] - p["bv"] * (p["tbv1"] + warmer * p["tbv2"]))
 

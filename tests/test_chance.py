@@ -241,11 +241,11 @@ def test_large_netlists_are_drawn_a_few_at_a_time(tmp_path: Path, monkeypatch: p
 
 def test_generators_give_the_same_numbers_in_one_go() -> None:
     """Each seed's, whatever was recorded with which seed; nothing but what was recorded may be asked for."""
-    recorder = Recorder(1)
+    recorder = Recorder(np.random.default_rng(1))
     shapes = [("random", ()), ("random", (3,)), ("standard_normal", ()), ("standard_normal", (2, 2)), ("random", (1,))]
     for kind, shape in shapes:
         getattr(recorder, kind)(shape)
-    together = Together(range(5, 9), recorder.drawn)
+    together = Together([np.random.default_rng(seed) for seed in range(5, 9)], recorder.drawn)
     alone = [np.random.default_rng(seed) for seed in range(5, 9)]
     for kind, shape in shapes:
         found = getattr(together, kind)(shape)
@@ -253,7 +253,7 @@ def test_generators_give_the_same_numbers_in_one_go() -> None:
     with pytest.raises(NotTogether):
         together.random(())
     with pytest.raises(NotTogether):
-        Together(range(2), recorder.drawn).standard_normal(())
+        Together([np.random.default_rng(0)] * 2, recorder.drawn).standard_normal(())
     with pytest.raises(NotTogether):
         single(np.zeros(2))
     assert single(np.float64(3.0)) == 3.0

@@ -98,16 +98,8 @@ class Builder:
         self, kind: str, name: str, a: int, b: int, order: int, seq: int, *values: Value, links: Links = ()
     ) -> None:
         """Append one element; `values` in the order of COLUMNS, `links` in that of LINKS, a list each."""
-        rows = self.rows[kind]
-        rows.names.append(name)
-        rows.a.append(a)
-        rows.b.append(b)
-        rows.order.append(order)
-        rows.seq.append(seq)
-        for column, value in zip(rows.columns, values, strict=True):
-            column.append(float(value))
-        for have, more in zip(rows.links, links, strict=True):
-            have.extend(more)
+        self._add_rows(kind, [name], [a], [b], order, seq, links)
+        self._add_values(kind, 1, values)
 
     def add_array(
         self,
@@ -122,18 +114,31 @@ class Builder:
         links: Links = (),
     ) -> None:
         """Append the members of an array; each of the values is one number, or one for each member."""
-        rows, count = self.rows[kind], len(a)
-        start = len(rows.names)
-        rows.names += member_names(name, indices)
+        start = len(self.rows[kind].names)
+        self._add_rows(kind, member_names(name, indices), a, b, order, seq, links)
+        self._add_values(kind, len(a), values)
+        self.arrays[name.lower()] = ArrayRef(kind, start, start + len(a), indices)
+
+    def _add_rows(
+        self, kind: str, names: Sequence[str], a: Sequence[int], b: Sequence[int], order: int, seq: int, links: Links
+    ) -> None:
+        """Append rows without their values."""
+        rows = self.rows[kind]
+        rows.names += names
         rows.a += a
         rows.b += b
-        rows.order += [order] * count
-        rows.seq += [seq] * count
-        for column, value in zip(rows.columns, values, strict=True):
-            column += np.broadcast_to(value, (count,)).tolist()
+        rows.order += [order] * len(names)
+        rows.seq += [seq] * len(names)
         for have, more in zip(rows.links, links, strict=True):
             have.extend(more)
-        self.arrays[name.lower()] = ArrayRef(kind, start, start + count, indices)
+
+    def _add_values(self, kind: str, count: int, values: tuple[Value, ...]) -> None:
+        """Append the values of `count` rows, each one number for all of them, or an array."""
+        for column, value in zip(self.rows[kind].columns, values, strict=True):
+            if isinstance(value, np.ndarray):
+                column += np.broadcast_to(value, (count,)).tolist()
+            else:
+                column += [float(value)] * count
 
     def add_crossbar(self, crossbar: CrossbarCard) -> None:
         k = len(self.crossbars)
@@ -249,6 +254,8 @@ class Builder:
         if not self.arrays:
             return
         for name, seq in names:
+            if name[-1] != "]":
+                continue
             base = name
             indices: list[int] = []
             while (match := _INDEX.search(base)) is not None:
@@ -262,29 +269,13 @@ class Builder:
 class ManyBuilder(Builder):
     """Takes values for many netlists at once, of each element one for each of them or one for all: `column`."""
 
-    def __init__(self, place: Callable[[int], At], known: dict[str, int], count: int) -> None:
+    def __init__(self, place: Callable[[int], At], known: dict[str, int] | None, count: int) -> None:
         super().__init__(place, known)
         self.count = count
         self.values: dict[str, list[tuple[int, tuple[Value, ...]]]] = {kind: [] for kind in KINDS}
 
-    def add(
-        self, kind: str, name: str, a: int, b: int, order: int, seq: int, *values: Value, links: Links = ()
-    ) -> None:
-        self.values[kind].append((1, values))
-
-    def add_array(
-        self,
-        kind: str,
-        name: str,
-        indices: tuple[range, ...],
-        a: Sequence[int],
-        b: Sequence[int],
-        order: int,
-        seq: int,
-        *values: Value,
-        links: Links = (),
-    ) -> None:
-        self.values[kind].append((len(a), values))
+    def _add_values(self, kind: str, count: int, values: tuple[Value, ...]) -> None:
+        self.values[kind].append((count, values))
 
     def column(self, kind: str, k: int) -> Floats:
         """The k-th of COLUMNS for each netlist, (count, rows of the builder); (1, rows) where all have the same."""

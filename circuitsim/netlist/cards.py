@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -142,6 +143,12 @@ class CardReader:
         self.given = given
         self.remarked: set[tuple[int, str]] = set()
 
+    def into(self, builder: Builder) -> CardReader:
+        """The same, for nodes of another builder."""
+        reader = copy(self)
+        reader.builder = builder
+        return reader
+
     def element(self, kind: str, card: Card, scope: Scope, order: int) -> Element:
         """A card taken apart; its name is claimed in the netlist."""
         if scope.path or self.memory.everything:
@@ -168,17 +175,17 @@ class CardReader:
         if index is None:
             if name[0] in '{"':
                 raise NetlistError(f"{e.label}: {shown(name)} is not a node name; write a plain name")
-            index = nodes[name] = self.builder.node(self._full_name(e, name), e.order)
+            index = nodes[name] = self.builder.node(self.full_name(e.scope, name, e), e.order)
         return index
 
-    def _full_name(self, e: Element, name: str) -> str:
-        scope = e.scope
+    def full_name(self, scope: Scope, name: str, e: Element | None = None) -> str:
+        """What the node `name` of a scope is called in the netlist. `e`: which element a remark may be about."""
         while scope.parent is not None:
             key = fold(name)
             if key == "0":
                 return key
             if key in self.global_nodes:
-                if key in scope.pins:
+                if e is not None and key in scope.pins:
                     self.remark(e, f": pin '{shown(name)}' has the name of a .global node and is that node")
                 break
             if key not in scope.pins:
@@ -254,10 +261,11 @@ class CardReader:
         folder = Path(self.models.place(seq).path).parent
         self.memory.paths.add(folder / data_file(word)[0])
         if not self.memory.everything:
-            return load_values(word, folder, shape)
-        if (word, folder) not in self.memory.files:
-            self.memory.files[word, folder] = load_values(word, folder, shape)
-        values = self.memory.files[word, folder]
+            values = load_values(word, folder, shape)
+        else:
+            if (word, folder) not in self.memory.files:
+                self.memory.files[word, folder] = load_values(word, folder, shape)
+            values = self.memory.files[word, folder]
         return values[..., None] if values.ndim and isinstance(chance, Together) else values
 
     def replaced(self, e: Element, value: Value) -> Value:

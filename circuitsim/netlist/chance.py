@@ -4,6 +4,8 @@ For many, every value that depends on a draw, or on anything else that differs b
 additional last axis, the netlists. Each netlist has its own generator and draws from it what it would draw if evaluated
 alone, in the same order; an evaluation for one seed has recorded the kinds and numbers of draws. Where these may differ
 between netlists, they cannot be evaluated together: `NotTogether`.
+
+The instances of an array of subcircuits are evaluated together in the same way (expand.py), all with one generator.
 """
 
 from __future__ import annotations
@@ -27,10 +29,10 @@ class NotTogether(Exception):
 
 
 class Recorder:
-    """Draws for one seed, and keeps (kind, how many numbers) of each draw."""
+    """Draws from a generator, and keeps (kind, how many numbers) of each draw."""
 
-    def __init__(self, seed: int) -> None:
-        self.rng = np.random.default_rng(seed)
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng = rng
         self.drawn: list[tuple[str, int]] = []
 
     def random(self, shape: tuple[int, ...]) -> Any:
@@ -43,16 +45,19 @@ class Recorder:
 
 
 class Together:
-    """Draws for many seeds, those that a Recorder has `drawn`; shapes get the seeds as their last axis."""
+    """Draws for many, from a generator each, what a Recorder has `drawn`; shapes get the many as their last axis.
 
-    def __init__(self, seeds: Sequence[int], drawn: list[tuple[str, int]]) -> None:
-        self.count, self.drawn = len(seeds), drawn
+    The numbers are drawn here: from a generator that several share, first all those of the first of them.
+    """
+
+    def __init__(self, generators: Sequence[np.random.Generator], drawn: list[tuple[str, int]]) -> None:
+        self.count, self.drawn = len(generators), drawn
         self.at = self.start = 0
-        self.branches = 0  # of conditions, entered now, that are not the same for all seeds
-        numbers = np.empty((len(seeds), sum(count for _, count in drawn)))
+        self.branches = 0  # of conditions, entered now, that are not the same for all
+        numbers = np.empty((self.count, sum(count for _, count in drawn)))
         runs = [(kind, sum(count for _, count in run)) for kind, run in groupby(drawn, key=lambda draw: draw[0])]
-        for row, seed in zip(numbers, seeds, strict=True) if runs else ():
-            rng, start = np.random.default_rng(seed), 0
+        for row, rng in zip(numbers, generators, strict=True) if runs else ():
+            start = 0
             for kind, count in runs:  # the same numbers as one by one
                 row[start : start + count] = rng.random(count) if kind == UNIFORM else rng.standard_normal(count)
                 start += count

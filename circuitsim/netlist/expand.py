@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice, repeat
+from itertools import islice, repeat
+from typing import TypeAlias
 
 import numpy as np
 
@@ -15,7 +17,7 @@ from circuitsim.netlist.analyses import read_analyses
 from circuitsim.netlist.arrays import array_name, at_members, bounds_of, lengths, member_names, split_ranges, spread
 from circuitsim.netlist.builder import Builder
 from circuitsim.netlist.cards import CardReader, Memory
-from circuitsim.netlist.chance import Chance, Together, single
+from circuitsim.netlist.chance import Chance, NotTogether, Recorder, Together, single
 from circuitsim.netlist.checks import check_values, remarks
 from circuitsim.netlist.conditions import chosen_cards
 from circuitsim.netlist.controls import read_controls, read_options, with_roles, with_seed
@@ -25,13 +27,17 @@ from circuitsim.netlist.model import Netlist, Options, Swept
 from circuitsim.netlist.models import ModelTable
 from circuitsim.netlist.numbers import parse_number
 from circuitsim.netlist.saves import check_saves
-from circuitsim.netlist.scopes import Block, Scope, expression, names_in, note_draws, remarks_of, sort_cards
+from circuitsim.netlist.scopes import Block, Scope, draws, expression, names_in, note_draws, remarks_of, sort_cards
 from circuitsim.netlist.source import Card, Text
+from circuitsim.netlist.template import PATH, Template
 from circuitsim.netlist.tokens import labelled, located, shown, split_keys, starts_number, tokenize, without_params
 
 MAX_ELEMENTS = 50_000_000  # of an expanded netlist
 MAX_CROSSBAR = 1_000_000_000  # conductances of a crossbar: 8 GB
+_Elements: TypeAlias = Iterator[tuple[Card, Scope, int]]  # cards, with their scopes and the place of the top-level one
+
 _WORD = re.compile(r"[^\s,()]+")
+_SEVERAL = 3  # instances of an array that are read at once
 _MULTIPLIED = "RDNIFG"  # elements whose currents an m= multiplies
 
 
@@ -216,7 +222,7 @@ class Deck:
                 continue
             card = count.block.elements[count.done]
             with located(self.place, card.seq):
-                members = _members(card.text) if "[" in card.text else 1  # before anything is made of so many
+                members = _members(card.text) if ":" in card.text else 1  # before anything is made of so many
                 called = self.call(card, count.block).block if card.text[0] in "xX" else None
                 if called is not None and called not in sizes:
                     _refuse_recursion([c.block for c in stack], called)
@@ -239,9 +245,10 @@ class Evaluation:
         self.deck = deck
         self.builder = builder
         deck.check_changes(changes.params)
-        before: Chance = np.random.default_rng(0)
+        rng = np.random.default_rng(0)
+        before: Chance = rng
         if isinstance(chance, Together) and any(map(np.ndim, changes.params.values())):
-            before = Together(range(chance.count), [])  # which does not draw: options are one number for all
+            before = Together([rng] * chance.count, [])  # which does not draw: options are one number for all
         self.root = Scope(deck.top, None, "", before, deck.place)
         self.root.values.update(changes.params)
         self.options = changes.options(read_options(deck.cards, self.root, deck.note))
@@ -258,32 +265,27 @@ class Evaluation:
         """Read all element cards into the builder."""
         if not self.deck.counted:
             self.deck.check_size()
-        for card, scope, order in self._instances():
-            try:
-                read_element(self.reader, card, scope, order)
-            except NetlistError as error:  # `located` would cost a third of the time
-                error.at = error.at or self.deck.place(card.seq)
-                raise
+        self._read(zip(self.deck.top.elements, repeat(self.root), repeat(-1)))
 
-    def _instances(self) -> Iterator[tuple[Card, Scope, int]]:
-        """All element cards but X, with their scopes, in deck order; instances are entered depth first."""
-        top = zip(self.deck.top.elements, repeat(self.root), repeat(-1))
-        stack: list[Iterator[tuple[Card, Scope, int]]] = [top]
+    def _read(self, elements: _Elements) -> None:
+        """Read element cards in deck order; instances are entered depth first."""
+        stack = [elements]
         while stack:
             for card, scope, order in stack[-1]:
                 place = card.seq if order < 0 else order
                 if card.text[0] in "xX":
-                    inside = (
-                        zip(inner.block.elements, repeat(inner), repeat(place)) for inner in self._enter(card, scope)
-                    )
-                    stack.append(chain.from_iterable(inside))
+                    stack.append(self._inside(card, scope, place))
                     break
-                yield card, scope, place
+                try:
+                    read_element(self.reader, card, scope, place)
+                except NetlistError as error:  # `located` would cost a third of the time
+                    error.at = error.at or self.deck.place(card.seq)
+                    raise
             else:
                 stack.pop()
 
-    def _enter(self, card: Card, scope: Scope) -> Iterator[Scope]:
-        """The scopes of the instances that an X card makes."""
+    def _inside(self, card: Card, scope: Scope, order: int) -> _Elements:
+        """The element cards of the instances that an X card makes; those of an array may be read at once."""
         with located(self.deck.place, card.seq):
             call = self.deck.call(card, scope.block)
             path = f"{scope.path}.{call.name}" if scope.path else call.name
@@ -293,23 +295,61 @@ class Evaluation:
                 with labelled(f"subcircuit {shown(path + call.bounds)}: {shown(key)}"):
                     if key in call.block.params or key == "m":
                         given[key] = self._argument(scope, word, card.seq, call.shape)
-            for k, name in enumerate(member_names(path, call.ranges)):
+            paths = member_names(path, call.ranges)
+            recorder = None
+            if len(paths) >= _SEVERAL and isinstance(scope.rng, np.random.Generator) and not self.reader.given:
+                recorder = Recorder(scope.rng)
+            for k, name in enumerate(paths):
+                if k == 1 and recorder and self._read_others(call, scope, paths[1:], given, order, recorder):
+                    for other in paths[1:]:
+                        self.builder.claim(other, card.seq)
+                    break
                 if call.ranges:
                     self.builder.claim(name, card.seq)
-                yield self._instance(call, scope, name, k, given)
+                pins = {pin: nodes[k] for pin, nodes in zip(call.block.pins, call.nodes, strict=True)}
+                inner = self._instance(call, scope, name, pins, _of_members(given, call, scope, k))
+                if k == 0 and recorder:
+                    inner.rng = recorder
+                yield from zip(inner.block.elements, repeat(inner), repeat(order))
 
-    def _instance(self, call: _Call, scope: Scope, path: str, k: int, given: Mapping[str, Value]) -> Scope:
-        """The scope of the k-th instance that a call in `scope` makes."""
-        inner = Scope(call.block, scope, path, self.root.rng, self.deck.place)
+    def _read_others(
+        self, call: _Call, scope: Scope, paths: list[str], given: Mapping[str, Value], order: int, first: Recorder
+    ) -> bool:
+        """Read the instances of an array but the first, which has drawn what is recorded, at once.
+
+        False, with nothing read, where they must be read one by one, as where one of them is at fault.
+        """
+        if _may_draw(scope):
+            return False
+        models, before = len(self.models.rows), first.rng.bit_generator.state
+        template = Template(self.deck.place, len(paths))
+        pins = {pin: template.pin(k) for k, pin in enumerate(call.block.pins)}
+        at_once = copy(self)
+        at_once.builder, at_once.reader = template, self.reader.into(template)
+        try:
+            inner = self._instance(call, scope, PATH, pins, _of_members(given, call, scope, slice(1, None)))
+            inner.rng = Together([first.rng] * len(paths), first.drawn)
+            at_once._read(zip(inner.block.elements, repeat(inner), repeat(order)))
+        except (NotTogether, NetlistError):
+            del self.models.rows[models:]
+            first.rng.bit_generator.state = before
+            return False
+        own = self.models.rows[models:]
+        self.models.rows[models:] = [model.of(k) if model.varied else model for k in range(len(paths)) for model in own]
+        template.own_models = range(models, models + len(own))
+        outside = [[self.reader.full_name(scope, name) for name in nodes[1:]] for nodes in call.nodes]
+        template.copy_into(self.builder, paths, outside, order)
+        return True
+
+    def _instance(
+        self, call: _Call, scope: Scope, path: str, pins: dict[str, str], given: Mapping[str, Value]
+    ) -> Scope:
+        """The scope of an instance that a call in `scope` makes: its nodes outside, and the values that it is given."""
+        inner = Scope(call.block, scope, path, scope.rng, self.deck.place)
         if call.block.multiplied and not scope.block.multiplied and "m" not in call.block.params:
             inner.values["m"] = 1.0
-        inner.pins = {pin: nodes[k] for pin, nodes in zip(call.block.pins, call.nodes, strict=True)}
-        several = len(call.ranges) + isinstance(scope.rng, Together)  # axes of what differs between the instances
-        for key, values in given.items():
-            value = values
-            if call.ranges and np.ndim(values) == several:
-                value = np.reshape(values, (-1, *np.shape(values)[len(call.ranges) :]))[k]
-                value = float(value.item()) if np.size(value) == 1 else value  # of a file: the same for all netlists
+        inner.pins = pins
+        for key, value in given.items():
             if key in call.block.params:
                 inner.values[key] = value
                 call.block.given.add(key)
@@ -333,6 +373,27 @@ class Evaluation:
                 if word[1:].isalnum():
                     raise NetlistError(str(error)) from None
         return scope.evaluate(expression(word), shape)
+
+
+def _of_members(given: Mapping[str, Value], call: _Call, scope: Scope, which: int | slice) -> dict[str, Value]:
+    """What an instance of an array in `scope`, or several of them, are given."""
+    several = len(call.ranges) + isinstance(scope.rng, Together)  # axes of what differs between the instances
+    found = dict(given)
+    for key, values in given.items():
+        if call.ranges and np.ndim(values) == several:
+            value = np.reshape(values, (-1, *np.shape(values)[len(call.ranges) :]))[which]
+            found[key] = float(value.item()) if np.size(value) == 1 else value  # of a file: the same for all netlists
+    return found
+
+
+def _may_draw(scope: Scope | None) -> bool:
+    """Whether a parameter that has no value yet draws one when an instance in this scope uses it."""
+    while scope is not None:
+        for name, (definition, _) in scope.block.params.items():
+            if name not in scope.values and draws(scope.block, definition):
+                return True
+        scope = scope.parent
+    return False
 
 
 def _netlist(deck: Deck, evaluation: Evaluation) -> Netlist:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from math import prod
@@ -101,6 +101,20 @@ class ModelCard:
     flags: frozenset[str]  # words without a value, such as `ideal`
     seq: int
     points: tuple[float, ...] = ()  # of a pwl model: V, A, V, A ...
+
+    @property
+    def varied(self) -> bool:
+        """Whether it was evaluated for many at once (chance.py), and not all have the same numbers."""
+        return any(isinstance(value, np.ndarray) for value in (*self.params.values(), *self.points))
+
+    def of(self, k: int) -> ModelCard:
+        """The model of the k-th of them."""
+
+        def own(value: float) -> float:
+            return float(value[k]) if isinstance(value, np.ndarray) else value
+
+        params = {name: own(value) for name, value in self.params.items()}
+        return replace(self, params=params, points=tuple(map(own, self.points)))
 
 
 @dataclass(frozen=True)

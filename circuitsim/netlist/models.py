@@ -1,8 +1,11 @@
-"""`.model` cards: found by scope, their parameters evaluated once in the instance that defines them."""
+"""`.model` cards: found by scope, their parameters evaluated once in each instance that defines them.
+
+A card in which no parameter is used means the same in all instances, and is one model for all of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from circuitsim.errors import NetlistError
@@ -48,6 +51,7 @@ class ModelTable:
         self.place = place
         self.note = note
         self.rows: list[ModelCard] = []
+        self.same: dict[int, int] = {}  # place of a card without parameters -> its row
 
     def find(self, scope: Scope, name: str) -> int | None:
         """The row of the model that `name` (any case) means in `scope`, or None."""
@@ -60,23 +64,35 @@ class ModelTable:
             owner = owner.parent
         assert owner is not None  # a definition is only visible from inside an instance of its block
         if key not in owner.model_rows:
-            card = block.models[key]
-            with located(self.place, card.seq):
-                model = self._read(owner, card)
-            owner.model_rows[key] = len(self.rows)
-            self.rows.append(model)
+            owner.model_rows[key] = self._row(owner, block.models[key])
         return owner.model_rows[key]
 
-    def _read(self, scope: Scope, card: Card) -> ModelCard:
-        """The parameters of a model: `IS=1e-14` or, as `=` is a delimiter like a blank, `IS 1e-14`."""
+    def _row(self, scope: Scope, card: Card) -> int:
+        """The row of a model in the instance that defines it, made when new."""
+        row = self.same.get(card.seq)
+        if row is None:
+            with located(self.place, card.seq):
+                model, same = self._read(scope, card)
+            row = len(self.rows)
+            self.rows.append(model)
+            if same:
+                self.same[card.seq] = row
+        return row
+
+    def _read(self, scope: Scope, card: Card) -> tuple[ModelCard, bool]:
+        """The parameters of a model: `IS=1e-14` or, as `=` is a delimiter like a blank, `IS 1e-14`.
+
+        And whether they are all numbers.
+        """
         words = split_keys(tokenize(card.text))
         name, kind, *rest = words.words[1:]
         kind = _TYPES.get(kind.lower(), kind.lower())
         if kind not in _TYPES.values():
-            return ModelCard(name, kind, {}, frozenset(), card.seq)  # no element takes it: its words do not matter
+            return ModelCard(name, kind, {}, frozenset(), card.seq), True  # no element takes it, whatever its words are
         label = f"model {shown(name)}"
         if kind == "pwl":
-            return ModelCard(name, kind, {}, frozenset(), card.seq, _points(scope, label, rest, words.keys))
+            points = _points(scope, label, rest, words.keys)
+            return ModelCard(name, kind, {}, frozenset(), card.seq, points), _are_numbers(scope, rest)
         given = {key: braced(word) for key, word in words.keys.items()}
         flags = []
         rest.reverse()
@@ -112,7 +128,7 @@ class ModelTable:
                 raise NetlistError(f"{label}: {key.upper()} belongs to resistors, not to their model; write it on them")
             for key in sorted(params.keys() - _RESISTOR):
                 self.note(card.seq, f"{label}: unknown parameter {shown(key.upper())} is ignored")
-        return ModelCard(name, kind, params, frozenset(flags), card.seq)
+        return ModelCard(name, kind, params, frozenset(flags), card.seq), _are_numbers(scope, given.values())
 
 
 def _points(scope: Scope, label: str, words: list[str], keys: Mapping[str, str]) -> tuple[float, ...]:
@@ -130,3 +146,8 @@ def _value(scope: Scope, word: str) -> Any:
     """A number, or infinity; one for each seed where many are drawn for at once."""
     endless = word.lower().lstrip("+") in ("inf", "infinity") and scope.owner(word.lower()) is None
     return float("inf") if endless else scope.number(word)
+
+
+def _are_numbers(scope: Scope, words: Iterable[str]) -> bool:
+    """Whether no word is an expression or the name of a parameter."""
+    return all(starts_number(word) and scope.owner(word.lower()) is None for word in words)

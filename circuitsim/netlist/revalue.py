@@ -93,8 +93,8 @@ class Revaluer:
             own = np.tile(self.base.tables[kind].values[name], (copies, 1))
             own[:, self.rows[kind]] = column[ks]
             values[kind, name] = own
-        if any(map(_is_varied, many.models)):
-            models = tuple(_model_of(model, k) for k in ks for model in many.models)
+        if any(model.varied for model in many.models):
+            models = tuple(model.of(k) for k in ks for model in many.models)
             for kind in (kind for kind in self.base.tables if "model" in self.base.tables[kind].values):
                 known = values.get((kind, "model"), np.tile(self.base.tables[kind].values["model"], (copies, 1)))
                 values[kind, "model"] = known + len(many.models) * np.arange(copies)[:, None]
@@ -108,13 +108,14 @@ class Revaluer:
         """The values for these changes."""
         seeds = [self.base.options.seed if one.seed is None else one.seed for one in changes]
         if self.drawn is None:
-            recorder, first = Recorder(seeds[0]), Builder(self.deck.place, self.base.node_index)
+            recorder, first = Recorder(np.random.default_rng(seeds[0])), Builder(self.deck.place, self.base.node_index)
             self._run(first, changes[0], recorder)
             for kind in self.base.tables:
                 self._where(kind, first)
             self.drawn = recorder.drawn
         builder = ManyBuilder(self.deck.place, self.base.node_index, len(seeds))
-        evaluation = self._run(builder, _at_once(changes), Together(seeds, self.drawn))
+        together = Together([np.random.default_rng(seed) for seed in seeds], self.drawn)
+        evaluation = self._run(builder, _at_once(changes), together)
         columns = {}
         for kind, table in self.base.tables.items():
             for k, name in enumerate(COLUMNS[kind]):
@@ -135,7 +136,7 @@ class Revaluer:
             values[self.rows[kind]] = column[k]
             tables[kind] = replace(tables[kind], values={**tables[kind].values, name: values})
         check_values(tables, self.deck.place)
-        models = tuple(_model_of(model, k) for model in many.models)
+        models = tuple(model.of(k) for model in many.models)
         return replace(self.base, tables=tables, models=models, options=self._seeded(changes).options(many.options))
 
     def _evaluation(self, changes: Changes) -> Evaluation:
@@ -218,18 +219,3 @@ def _at_once(changes: Sequence[Changes]) -> Changes:
 
     params = {name: values([one.params[name] for one in changes]) for name in first.params}
     return replace(first, temp=values([one.temp for one in changes]), params=params)
-
-
-def _is_varied(model: ModelCard) -> bool:
-    """Whether a model of `_Many` has numbers that differ from one to another."""
-    return any(isinstance(value, np.ndarray) for value in (*model.params.values(), *model.points))
-
-
-def _model_of(model: ModelCard, k: int) -> ModelCard:
-    """A model of `_Many` for the k-th of them."""
-
-    def own(value: float) -> float:
-        return float(value[k]) if isinstance(value, np.ndarray) else value
-
-    params = {name: own(value) for name, value in model.params.items()}
-    return replace(model, params=params, points=tuple(map(own, model.points)))

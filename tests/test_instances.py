@@ -1,0 +1,110 @@
+"""Arrays of subcircuits, whose instances are read at once, against the same read one by one."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from circuitsim.errors import NetlistError
+from circuitsim.netlist import Netlist, read_netlist
+
+expand = import_module("circuitsim.netlist.expand")  # the package has a function of this name
+
+TOP = "t\nV1 a 0 1\nR0 a b 1k\nR9 b 0 1k\n.model top D(is={aunif(2p, 1p)})\n"
+AT_ONCE = {
+    "values": "X[0:4] a w[0:4] cell r={1k + 1}\n.subckt cell p q r=1 g=2m\n.param u={r * 2}\nR1 p m {u}\n"
+    "R2 m q g={g} tc1=1m temp=40\nI1 m 0 {r * 1u}\n.ends\n",
+    "files": "X[0:3] a w[0:3] cell r=@four.npy\nXg[0:1][0:2] a g[0:1][0:2] cell r=@grid.npy\n"
+    ".subckt cell p q r=1\nR1 p q {r * 1k}\nR2[0:1] p n[0:1] @two.npy\nR3[0:1] n[0:1] q {r > 2 ? 1k : 1k / r}\n.ends\n",
+    "draws": "X[0:4] a b cell r={agauss(1k, 9, 1)}\nR3 a b {aunif(1k, 9)}\n.subckt cell p q r=1\n"
+    ".param u={aunif(1, 0.5)} v={gauss(1, 0.1, 1)}\nR1 p q {r * u}\nR2[0:2] p q {v * aunif(1k, 9) + agauss(9, 1, 1)}\n"
+    "R3 p q {u * 1k}\nD1 p q top area={aunif(1, 0.1)} m={limit(2, 1)}\n.ends\n",
+    "nodes": ".global vdd\nX[0:3] w[0:3] w[0] 0 cell\nXd[3:0] vdd GND W[2] cell\nR3 vdd a 1k\nR4[0:3] w[0:3] 0 1k\n"
+    ".subckt cell p q s\nR1 s vdd 1k\nR2 P m 1k\nR3 m Q 1k\nR4 p 0 1k\nG1 m gnd p s 1m\nE1 e 0 m q 2\n"
+    "R5 e m 1k\n.ends\n",
+    "nested": "X[0:2] a b outer s={aunif(3, 1)}\nXone a b outer\n.subckt outer p q s=2\n.param z={aunif(1, 0.5)}\n"
+    "X1 p m cell r={s}\nX2[0:3] m q cell r={z * agauss(3, 1, 1)}\nX3 p q cell\n"
+    ".subckt cell p q r=1\nR1 p x {r * 1k}\nR2[0:1] x q {z * 1k}\nC1 x 0 1n\n.ends\n.ends\n",
+    "models": "X[0:3] a b cell r=@four.npy\n.subckt cell p q r=1\n.model d D(is=1n n=1.5)\n.model s D(is={r * 1n})\n"
+    ".model t tanh(imax={aunif(1m, 0.1m)} v0=0.5)\n.model l pwl(-1 {-r} 0 0 1 1)\nD1 p m d\nD2 p m s\nD3 p m top\n"
+    "N1 m q t\nN2 m q l m=3\nD4 p m s\n.ends\n",
+    "multipliers": "X[0:3] a b cell m=2\nX1 a b cell\n.subckt cell p q\nR1 p q {1k * m}\nI1 p q 1m\n"
+    "X2[0:2] p q in m=3\n.subckt in p q\nR1 p q 1k m=2\nD1 p q top\n.ends\n.ends\n",
+}
+ONE_BY_ONE = {
+    "currents of sources": "X[0:2] a b cell\n.subckt cell p q\nV1 p m 0\nR1 m q 1k\nF1 p q V1 2\n.ends\n",
+    "crossbars": "X[0:2] a b cell\n.subckt cell p q\nR1[0:1][0:2] x[0:1] y[0:2] 1k\nR2[0:1] x[0:1] p 1k\n"
+    "R3[0:2] y[0:2] q 1k\n.ends\n",
+    "numbers of draws": "X[0:3] a b cell r=@four.npy\n.subckt cell p q r=1\nR1 p q {r > 2 ? aunif(1k, 9) : 1k}\n"
+    "R2 p q {agauss(1k, 9, 1)}\n.ends\nR3 a b {aunif(1k, 9)}\n",
+    "draws outside": "X1 a b outer\n.subckt outer p q\n.param z={aunif(1k, 9)}\nX[0:3] p q cell r=@four.npy\n"
+    ".subckt cell p q r=1\nR1 p q {r > 2 ? z : 1k}\nR2 p q {aunif(1k, 9)}\n.ends\n.ends\n",
+    "multipliers of each": "X[0:3] a b cell m=@four.npy\n.subckt cell p q\nR1 p q {1k * m}\n.ends\n",
+    "two": "X[0:1] a b cell\n.subckt cell p q\nR1 p q 1k\n.ends\n",
+}
+
+
+def read(text: str, folder: Path) -> Netlist:
+    np.save(folder / "four.npy", [1.0, 2.0, 3.0, 2.5])
+    np.save(folder / "grid.npy", np.arange(1.0, 7.0).reshape(2, 3))
+    np.save(folder / "two.npy", [7.0, 8.0])
+    (folder / "deck.cir").write_text(TOP + text)
+    return read_netlist(folder / "deck.cir", seed=3)
+
+
+def parts(netlist: Netlist) -> dict[str, Any]:
+    """All that was read, to the last bit, and in the same order."""
+    found: dict[str, Any] = {name: getattr(netlist, name) for name in ("nodes", "arrays", "models", "notes")}
+    for kind, table in netlist.tables.items():
+        found[kind] = table.names
+        columns = {"a": table.a, "b": table.b, "seq": table.seq, "order": table.order, **table.values, **table.links}
+        found |= {f"{kind} {key}": column.tobytes() for key, column in columns.items()}
+    return found | {crossbar.name: crossbar.g.tobytes() for crossbar in netlist.crossbars}
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The paths of the instances whose cards are read, as they come."""
+    seen: list[str] = []
+    whole: Callable[..., None] = expand.read_element
+
+    def read_element(reader: object, card: object, scope: Any, order: int) -> None:
+        seen.append(scope.path)
+        whole(reader, card, scope, order)
+
+    monkeypatch.setattr(expand, "read_element", read_element)
+    return seen
+
+
+@pytest.mark.parametrize("text", [*AT_ONCE.values(), *ONE_BY_ONE.values()], ids=[*AT_ONCE, *ONE_BY_ONE])
+def test_instances_read_at_once_are_those_one_by_one(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = parts(read(text, tmp_path))
+    monkeypatch.setattr(expand, "_SEVERAL", 100)
+    assert found == parts(read(text, tmp_path))
+
+
+@pytest.mark.parametrize("name", [*AT_ONCE, *ONE_BY_ONE])
+def test_which_instances_are_read_at_once(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = counted(monkeypatch)
+    read({**AT_ONCE, **ONE_BY_ONE}[name], tmp_path)
+    by_themselves = defaultdict(set)
+    for array, member in re.findall(r"^((?:X1\.)?X[dg]?)(\[[0-9\]\[]+\])", "\n".join(seen), re.MULTILINE):
+        by_themselves[array].add(member)
+    assert by_themselves and all(len(members) == 1 for members in by_themselves.values()) == (name in AT_ONCE)
+
+
+def test_a_faulty_instance_is_named(tmp_path: Path) -> None:
+    text = "X[0:3] a b cell r=@four.npy\n.subckt cell p q r=1\nR1 p q {1 / (r - 3)}\n.ends\n"
+    with pytest.raises(NetlistError, match=r"resistor R\.X\[2\]\.R1.*division by zero"):
+        read(text, tmp_path)
+    text = "R.X[2].R1 a b 1k\nX[0:3] a b cell\n.subckt cell p q r=1\nR1 p q 1k\n.ends\n"
+    with pytest.raises(NetlistError, match=r"element R\.X\[2\]\.R1: this name is already taken"):
+        read(text, tmp_path)
