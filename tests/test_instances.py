@@ -14,6 +14,8 @@ import pytest
 
 from circuitsim.errors import NetlistError
 from circuitsim.netlist import Netlist, read_netlist
+from circuitsim.netlist.expand import Changes
+from circuitsim.netlist.revalue import Revaluer
 
 expand = import_module("circuitsim.netlist.expand")  # the package has a function of this name
 
@@ -47,6 +49,8 @@ ONE_BY_ONE = {
     "draws outside": "X1 a b outer\n.subckt outer p q\n.param z={aunif(1k, 9)}\nX[0:3] p q cell r=@four.npy\n"
     ".subckt cell p q r=1\nR1 p q {r > 2 ? z : 1k}\nR2 p q {aunif(1k, 9)}\n.ends\n.ends\n",
     "multipliers of each": "X[0:3] a b cell m=@four.npy\n.subckt cell p q\nR1 p q {1k * m}\n.ends\n",
+    "models before": "X[0:3] a b cell r=@four.npy\nD0 a b top\n.subckt cell p q r=1\n.model d D(is={r * 1n})\n"
+    "D1 p q d\nV1 p m 0\nR1 m q 1k\nF1 p q V1 2\n.ends\n",
     "two": "X[0:1] a b cell\n.subckt cell p q\nR1 p q 1k\n.ends\n",
 }
 
@@ -101,10 +105,27 @@ def test_which_instances_are_read_at_once(name: str, tmp_path: Path, monkeypatch
     assert by_themselves and all(len(members) == 1 for members in by_themselves.values()) == (name in AT_ONCE)
 
 
+def test_a_model_without_parameters_is_one_for_all_instances(tmp_path: Path) -> None:
+    names = [model.name for model in read(AT_ONCE["models"], tmp_path).models]
+    assert {name: names.count(name) for name in names} == {"d": 1, "s": 4, "top": 1, "t": 4, "l": 4}
+
+
 def test_a_faulty_instance_is_named(tmp_path: Path) -> None:
     text = "X[0:3] a b cell r=@four.npy\n.subckt cell p q r=1\nR1 p q {1 / (r - 3)}\n.ends\n"
     with pytest.raises(NetlistError, match=r"resistor R\.X\[2\]\.R1.*division by zero"):
         read(text, tmp_path)
-    text = "R.X[2].R1 a b 1k\nX[0:3] a b cell\n.subckt cell p q r=1\nR1 p q 1k\n.ends\n"
-    with pytest.raises(NetlistError, match=r"element R\.X\[2\]\.R1: this name is already taken"):
+
+
+@pytest.mark.parametrize("name", ["R.X[2].R1", "X[2]"])
+def test_a_name_of_an_instance_is_taken(name: str, tmp_path: Path) -> None:
+    text = f"{name} a b {'cell' if name[0] == 'X' else '1k'}\nX[0:3] a b cell\n.subckt cell p q\nR1 p q 1k\n.ends\n"
+    with pytest.raises(NetlistError, match=rf"element {re.escape(name)}: this name is already taken"):
         read(text, tmp_path)
+
+
+def test_elements_of_instances_take_new_values(tmp_path: Path) -> None:
+    netlist = read(AT_ONCE["values"], tmp_path)
+    changed = Revaluer(netlist).netlist(Changes(elements={"r.x[2].r1": 5.0})).tables["R"]
+    row = changed.names.index("R.X[2].R1")
+    assert changed.values["r"][row] == 5.0
+    np.testing.assert_array_equal(np.flatnonzero(changed.values["r"] != netlist.tables["R"].values["r"]), row)

@@ -5,7 +5,7 @@ A card in which no parameter is used means the same in all instances, and is one
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from circuitsim.errors import NetlistError
@@ -92,7 +92,7 @@ class ModelTable:
         label = f"model {shown(name)}"
         if kind == "pwl":
             points = _points(scope, label, rest, words.keys)
-            return ModelCard(name, kind, {}, frozenset(), card.seq, points), _are_numbers(scope, rest)
+            return ModelCard(name, kind, {}, frozenset(), card.seq, points), all(map(starts_number, rest))
         given = {key: braced(word) for key, word in words.keys.items()}
         flags = []
         rest.reverse()
@@ -128,7 +128,7 @@ class ModelTable:
                 raise NetlistError(f"{label}: {key.upper()} belongs to resistors, not to their model; write it on them")
             for key in sorted(params.keys() - _RESISTOR):
                 self.note(card.seq, f"{label}: unknown parameter {shown(key.upper())} is ignored")
-        return ModelCard(name, kind, params, frozenset(flags), card.seq), _are_numbers(scope, given.values())
+        return ModelCard(name, kind, params, frozenset(flags), card.seq), all(map(starts_number, given.values()))
 
 
 def _points(scope: Scope, label: str, words: list[str], keys: Mapping[str, str]) -> tuple[float, ...]:
@@ -146,8 +146,3 @@ def _value(scope: Scope, word: str) -> Any:
     """A number, or infinity; one for each seed where many are drawn for at once."""
     endless = word.lower().lstrip("+") in ("inf", "infinity") and scope.owner(word.lower()) is None
     return float("inf") if endless else scope.number(word)
-
-
-def _are_numbers(scope: Scope, words: Iterable[str]) -> bool:
-    """Whether no word is an expression or the name of a parameter."""
-    return all(starts_number(word) and scope.owner(word.lower()) is None for word in words)
