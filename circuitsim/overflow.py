@@ -28,14 +28,19 @@ def check_sources(circuit: Circuit, rows: slice) -> None:
     for branches, values, unit in ((c.ties, c.ties.e, "V"), (c.current_sources, c.current_sources.i, "A")):
         values = take_rows(values, rows)
         if max(values.max(initial=0.0), -values.min(initial=0.0)) > _LARGEST:
-            k = int(np.abs(values).max(axis=0).argmax())
+            row, k = divmod(int(np.abs(values).argmax()), values.shape[1])
             raise TopologyError(
-                f"{c.element(branches, k)}: {np.abs(values[:, k]).max():g} {unit} is so large that powers overflow; "
-                f"make it less than {_LARGEST:g}",
+                f"{c.element(branches, k)}: {abs(values[row, k]):g} {unit}{_of_row(values, row, rows.start)} is so "
+                f"large that powers overflow; make it less than {_LARGEST:g}",
                 c.at(branches, k),
                 nodes=[c.nodes[branches.a[k]], c.nodes[branches.b[k]]],
                 elements=[c.element(branches, k)],
             )
+
+
+def _of_row(values: Floats, row: int, start: int) -> str:
+    """Which row of the batch it is, where there are several."""
+    return f" (batch row {start + row})" if len(values) > 1 else ""
 
 
 def largest_conductance(circuit: Circuit) -> float:
@@ -48,19 +53,20 @@ def check_forced_currents(
     circuit: Circuit,
     topology: Topology,
     fixed: Floats,
+    start: int,
     largest: float,
     closed_drops: Callable[[Floats], tuple[Ints, Floats]],
 ) -> None:
     """Raise TopologyError where sources fix a branch voltage at which the branch current overflows.
 
-    `fixed` (rows, n_fixed) are their potentials, V, sums of sources that check_sources has passed; `largest` is
-    largest_conductance, and `closed_drops` is Problem's.
+    `fixed` (rows, n_fixed) are their potentials, V, sums of sources that check_sources has passed, in rows from `start`
+    on; `largest` is largest_conductance, and `closed_drops` is Problem's.
     """
     with np.errstate(over="ignore"):
         if not np.isfinite(4.0 * _LARGEST * topology.forest.depth * largest):
             _check_crossbars(circuit, topology, fixed)
-            _check_conductors(circuit, fixed, closed_drops)
-    _check_junctions(circuit, topology, fixed)
+            _check_conductors(circuit, fixed, start, closed_drops)
+    _check_junctions(circuit, topology, fixed, start)
 
 
 def _check_crossbars(c: Circuit, t: Topology, fixed: Floats) -> None:
@@ -79,7 +85,9 @@ def _check_crossbars(c: Circuit, t: Topology, fixed: Floats) -> None:
             )
 
 
-def _check_conductors(c: Circuit, fixed: Floats, closed_drops: Callable[[Floats], tuple[Ints, Floats]]) -> None:
+def _check_conductors(
+    c: Circuit, fixed: Floats, start: int, closed_drops: Callable[[Floats], tuple[Ints, Floats]]
+) -> None:
     g = c.conductors
     with np.errstate(over="ignore", invalid="ignore"):
         if np.isfinite(2.0 * _most_volts(fixed) * g.g.max(initial=0.0)):
@@ -90,15 +98,15 @@ def _check_conductors(c: Circuit, fixed: Floats, closed_drops: Callable[[Floats]
         row, n = over[0]
         k = int(closed[n])
         raise TopologyError(
-            f"{c.element(g, k)}: the sources force {volts[row, n]:g} V across {1.0 / g.g[k]:g} ohm: its current "
-            "overflows; make the resistance larger",
+            f"{c.element(g, k)}: the sources force {volts[row, n]:g} V across {1.0 / g.g[k]:g} ohm"
+            f"{_of_row(volts, row, start)}: its current overflows; make the resistance larger",
             c.at(g, k),
             nodes=[c.nodes[g.a[k]], c.nodes[g.b[k]]],
             elements=[c.element(g, k)],
         )
 
 
-def _check_junctions(c: Circuit, t: Topology, fixed: Floats) -> None:
+def _check_junctions(c: Circuit, t: Topology, fixed: Floats, start: int) -> None:
     j = c.junctions
     if not t.closed_junctions.size:
         return
@@ -111,15 +119,15 @@ def _check_junctions(c: Circuit, t: Topology, fixed: Floats) -> None:
         forward = v.max(axis=0) / np.maximum(nvt, 1e-300)
         reverse = (-v.min(axis=0) - p[:, BV]) / np.maximum(np.where(law == Law.SINH, p[:, V0], p[:, NBV_VT]), 1e-300)
     exponent = np.maximum(forward, reverse)
-    v = np.where(forward >= reverse, v.max(axis=0), v.min(axis=0))
+    rows = np.where(forward >= reverse, v.argmax(axis=0), v.argmin(axis=0))
     over = np.flatnonzero(bare & (exponent > np.where(law == Law.SINH, STRAIGHT, MAX_EXPONENT)))
     if over.size:
-        k = int(t.closed_junctions[over[0]])
+        n, k = int(over[0]), int(t.closed_junctions[over[0]])
         name = c.element(j, k)
         noun, cure = noun_and_cure(int(j.law[k]))
         raise TopologyError(
-            f"{noun} {name}: the sources force {v[over[0]]:g} V across it, exp({exponent[over[0]]:.0f}): its "
-            f"current overflows; put a resistor in series{cure}",
+            f"{noun} {name}: the sources force {v[rows[n], n]:g} V across it{_of_row(v, rows[n], start)}, "
+            f"exp({exponent[n]:.0f}): its current overflows; put a resistor in series{cure}",
             c.at(j, k),
             nodes=[c.nodes[j.a[k]], c.nodes[j.b[k]]],
             elements=[name],

@@ -147,7 +147,7 @@ class Problem:
         source_abs = _times(abs(t.source_incidence), np.abs(i))
         room = self.circuit.ideal_diodes.vf - _differences(fixed, t.ideal_fixed)
         lo, hi = self._bounds(room, rows)
-        check_forced_currents(self.circuit, t, fixed, self.largest_conductance, self.closed_drops)
+        check_forced_currents(self.circuit, t, fixed, rows.start, self.largest_conductance, self.closed_drops)
         junction_offset = _differences(fixed, t.junction_fixed)
         link_offset = -room[:, t.links]
         drive = Drive(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -168,8 +169,28 @@ def test_a_source_that_is_too_large_in_one_row_is_named_and_no_other_rows_are_re
     volts[270, 2] = -1e151
     problem = layer(volts)
     assert not problem.drive(slice(0, 256)).injection.any()
-    with pytest.raises(cs.TopologyError, match=r"Vx\[2\]: 1e\+151 V is so large that powers overflow"):
+    with pytest.raises(cs.TopologyError, match=r"Vx\[2\]: 1e\+151 V \(batch row 270\) is so large that powers"):
         cs.solve(problem)
+
+
+@pytest.mark.parametrize(
+    ("element", "volts", "error"),
+    [
+        ("D1 a 0 d\n.model d D", [0.1, -3.0, 99.0], r"D1: the sources force 99 V across it \(batch row 2\), exp"),
+        (
+            "D1 a 0 d\n.model d D(bv=5)",
+            [0.1, -50.0, 0.2],
+            r"D1: the sources force -50 V across it \(batch row 1\), exp",
+        ),
+        ("R1 a 0 1e-300", [0.0, 1.0, 1e100], r"R1: the sources force 1e\+100 V across 1e-300 ohm \(batch row 2\): its"),
+    ],
+)
+def test_the_row_that_forces_too_large_a_current_is_named(element: str, volts: list[float], error: str) -> None:
+    circuit = cs.parse(f"t\nV1 a 0 0\nR0 a 0 1k\n{element}\n")
+    with pytest.raises(cs.TopologyError, match=error):
+        cs.solve(circuit.with_values({"V1": np.array(volts)[:, None]}))
+    with pytest.raises(cs.TopologyError, match=re.sub(r" \\\(batch row .\\\)", "", error)):
+        cs.solve(circuit.with_values({"V1": max(volts, key=abs)}))
 
 
 def test_a_crossbar_in_too_many_colours_is_kept_branch_by_branch() -> None:
