@@ -122,7 +122,7 @@ def _resistor(reader: CardReader, e: Element) -> None:
         if isinstance(r, float) and math.isinf(r):
             reader.remark(e, ": infinite resistance, an open circuit")
         r = r * factor
-        _add(reader, e, r, np.divide(1.0, r))
+        _add(reader, e, r, 1.0 / r if isinstance(r, float) and r else np.divide(1.0, r))
 
 
 def _not_negative(e: Element, g: Value) -> Value:

@@ -9,6 +9,7 @@ Unlike in ngspice 39, `max` and `min` use all their arguments, and those of a us
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -161,9 +162,16 @@ class _Frame:
     """What is being evaluated: the expression (name '') or the body of a user's function with its arguments."""
 
     name: str
-    title: str
+    what: Expression | UserFunction
     local: Mapping[str, Value]
     seen: dict[str, Value]  # the names used so far, for messages
+
+    @property
+    def title(self) -> str:
+        """As messages call it."""
+        if isinstance(self.what, Expression):
+            return f"expression '{shown(self.what.text, SHOWN)}'"
+        return f"{self.name}({', '.join(self.what.parameters)}) = '{shown(self.what.body.text, SHOWN)}'"
 
 
 class _Evaluator:
@@ -180,7 +188,7 @@ class _Evaluator:
         self.rng = rng
         self.together = rng if isinstance(rng, Together) else None
         self.shape = shape
-        self.frames = [_Frame("", f"expression '{shown(expression.text, SHOWN)}'", {}, {})]
+        self.frames = [_Frame("", expression, {}, {})]
         self.depth = self.calls = 0
         self.served: NDArray[np.bool_] | None = None  # in a branch of an array condition: the elements that count
 
@@ -192,6 +200,8 @@ class _Evaluator:
 
     def finite(self, value: Value, faults: _Faults = (), *arguments: Value) -> Value:
         """`value`, if it is finite wherever it counts."""
+        if not isinstance(value, np.ndarray) and math.isfinite(value):  # as NumPy, in a tenth of the time
+            return value
         bad = ~np.isfinite(value)
         if bad.any():
             bad = bad if self.served is None else bad & self.served
@@ -320,8 +330,7 @@ class _Evaluator:
             chain = [*names[names.index(function.name) :], function.name]
             self.fail(f"function '{function.name}' calls itself: {' -> '.join(chain)}")
         local = dict(zip(function.parameters, map(self.evaluate, arguments), strict=True))
-        title = f"{function.name}({', '.join(function.parameters)}) = '{shown(function.body.text, SHOWN)}'"
-        self.frames.append(_Frame(function.name, title, local, {}))
+        self.frames.append(_Frame(function.name, function, local, {}))
         value = self.evaluate(function.body.tree)
         self.frames.pop()
         return value
