@@ -161,7 +161,7 @@ class _CircuitBuilder:
                 self.add("junctions", "D", rows, params)
                 self.laws.append(np.full(rows.size, Law.SHOCKLEY, np.int8))
             else:
-                self.notes.append((at, f"{label}: IS = 0, its diodes are open circuits"))
+                self._note(at, f"{label}: IS = 0, its diodes are open circuits")
 
     def _diode_models(self) -> Iterator[tuple[str, str, At, dict[str, Value], Ints]]:
         """The models of diodes: kind, label, place, parameters, rows of their diodes.
@@ -177,7 +177,8 @@ class _CircuitBuilder:
             if key not in alike:
                 alike[key] = []
                 heads.append((kind, f"model {model.name}", at))
-                self.notes += [(at, remark) for remark in remarks]
+                for remark in remarks:
+                    self._note(at, remark)
             alike[key].append((p, rows))
         for (kind, label, at), members in zip(heads, alike.values(), strict=True):
             counts = [rows.size for _, rows in members]
@@ -186,6 +187,11 @@ class _CircuitBuilder:
                 values = [p[name] for p, _ in members]
                 of_each[name] = values[0] if values.count(values[0]) == len(values) else np.repeat(values, counts)
             yield kind, label, at, of_each, np.concatenate([rows for _, rows in members])
+
+    def _note(self, at: At, remark: str) -> None:
+        """Keep a remark about a card: once, however many instances it has."""
+        if (at, remark) not in self.notes:
+            self.notes.append((at, remark))
 
     def _by_model(self, kind: str) -> Iterator[tuple[ModelCard, At, Ints]]:
         """The models that elements of a kind use, in their order: place, and rows of these elements."""
@@ -256,7 +262,7 @@ class _CircuitBuilder:
             g, law, branches = resistor_branches(model, at)
             members = alike.setdefault((model.seq, g > 0, law, len(branches)), [])
             if g == 0 and not len(branches) and not members:
-                self.notes.append((at, f"model {model.name}: no current at any voltage, its elements are open"))
+                self._note(at, f"model {model.name}: no current at any voltage, its elements are open")
             members.append((g, branches, rows))
         for (_, conducts, law, count), members in alike.items():
             counts, rows = [rows.size for _, _, rows in members], np.concatenate([rows for _, _, rows in members])

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from circuitsim import Circuit, parse
 from circuitsim.errors import NetlistError
 from circuitsim.netlist import Netlist, read_netlist
 from circuitsim.netlist.expand import Changes
@@ -129,3 +130,80 @@ def test_elements_of_instances_take_new_values(tmp_path: Path) -> None:
     row = changed.names.index("R.X[2].R1")
     assert changed.values["r"][row] == 5.0
     np.testing.assert_array_equal(np.flatnonzero(changed.values["r"] != netlist.tables["R"].values["r"]), row)
+
+
+MODELS = {  # a model, and the numbers of its instances
+    "shockley": (
+        "D1 p q d",
+        "D(is={is} rs={rs} ikf={ikf} isr={isr} m=0.4 bv=7)",
+        {
+            "is": [1e-9, 2e-9, 0.0, 1e-9, 1e-12, 0.0, 3e-9, 1e-12],
+            "rs": [0.0, 1.0, 2.0, 3.0, 0.5, 0.0, 1.5, 0.0],
+            "ikf": [0.0, 1e-3, 0.0, 2e-3, 1e-3, 0.0, 0.0, 1e-3],
+            "isr": [0.0, 0.0, 0.0, 0.0, 1e-9, 0.0, 0.0, 2e-9],
+        },
+    ),
+    "piecewise linear": (
+        "D1 p q d m=2",
+        "D(ron={ron} roff={roff} vfwd={vfwd} vrev=3 rrev={rrev})",
+        {
+            "ron": [1.0, 0.0, 2.0, 0.0, 1.0],
+            "roff": [1e3, 2e3, 1e3, 3e3, 1.0],
+            "vfwd": [0.5, 0.3, 0.0, 0.7, 0.7],
+            "rrev": [0.0, 0.0, 5.0, 1.0, 1.0],
+        },
+    ),
+    "tanh": (
+        "N1 p q d m=3",
+        "tanh(imax={i} v0={v} g={g})",
+        {"i": [1.0, 0.0, 2.0, 0.0], "v": [1.0] * 4, "g": [0.0, 1.0, 2.0, 0.0]},
+    ),
+    "table": ("N1 p q d", "pwl(-1 {a} 0 0 1 {b} 2 4)", {"a": [-1.0, -2.0, 0.0, -3.0], "b": [1.0, 2.0, 2.0, 0.5]}),
+}
+
+
+def branches(circuit: Circuit) -> dict[str, list[list[float]]]:
+    """What each element is made of."""
+    found: dict[str, list[list[float]]] = {}
+    for rows, values in (
+        (circuit.conductors, circuit.conductors.g),
+        (circuit.ideal_diodes, circuit.ideal_diodes.vf),
+        (circuit.junctions, np.column_stack([circuit.junctions.law, circuit.junctions.params])),
+    ):
+        for k in range(len(rows)):
+            value = np.ravel(values[k]).tolist()
+            found.setdefault(circuit.element(rows, k), []).append([int(rows.a[k]), int(rows.b[k]), *value])
+    return found
+
+
+@pytest.mark.parametrize(("element", "model", "numbers"), MODELS.values(), ids=MODELS)
+def test_instances_of_a_model_are_models_of_their_own(
+    element: str, model: str, numbers: dict[str, list[float]]
+) -> None:
+    head = "t\nV1 a 0 1\nR0 a b 1k\nR9 b 0 1k\n"
+    count = len(next(iter(numbers.values())))
+    given = [{name: repr(values[k]) for name, values in numbers.items()} for k in range(count)]
+    calls = "".join(f"X{k} a b cell {' '.join(f'{n}={v}' for n, v in one.items())}\n" for k, one in enumerate(given))
+    defaults = " ".join(f"{name}=1" for name in numbers)
+    together = parse(f"{head}{calls}.subckt cell p q {defaults}\n{element}\n.model d {model}\n.ends\n")
+    flat = ""
+    for k, one in enumerate(given):
+        own = model
+        for name, value in one.items():
+            own = own.replace(f"{{{name}}}", value)
+        flat += f"{element[0]}.X{k}.{element.replace(' p q d', f' a b d{k}')}\n.model d{k} {own}\n"
+    alone = parse(head + flat)
+    assert branches(together) == branches(alone)
+    assert len(together.notes) <= 2 and {note.partition(":")[2] for _, note in together.notes} == {
+        note.partition(":")[2] for _, note in alone.notes
+    }
+
+
+def test_the_instance_whose_series_resistance_overflows_is_named() -> None:
+    def text(rs: float, area: float) -> str:
+        calls = f"X1 a 0 c rs=1 area=1\nX2 a 0 c rs={rs!r} area={area!r}\nX3 a 0 c rs=2 area=1e-3\n"
+        return f"t\nV1 a 0 1\n{calls}.subckt c p q rs=1 area=1\nD1 p q d area={{area}}\n.model d D(rs={{rs}})\n.ends\n"
+
+    assert parse(text(5.0, 1e-2)).junctions.law.size == 3
+    with pytest.raises(NetlistError, match=r"diode D\.X2\.D1: area 1e-290 .* the RS of its model, 1e\+30 ohm, overfl"):
+        parse(text(1e30, 1e-290))
