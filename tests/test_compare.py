@@ -4,28 +4,39 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import time
 from dataclasses import replace
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import click.testing
 import numpy as np
 import pytest
 from helpers import PRECISE, needs_ngspice
+from rich.console import Console
 
 import circuitsim as cs
 from circuitsim.cli import main
 from circuitsim.spice import allowed as allowed_module
 from circuitsim.spice import compare as module
+from circuitsim.spice import compared as compared_module
 from circuitsim.spice.allowed import allowed_differences
 from circuitsim.spice.compare import Comparison, Quantity, Verdict, compare, compare_sweep
-from circuitsim.spice.compared import overall, plot_comparison
+from circuitsim.spice.compared import (
+    MOST_ROWS,
+    comparison_object,
+    notes_of,
+    overall,
+    plot_comparison,
+    print_comparison,
+)
 from circuitsim.spice.flatten import MIN_RON, Written, flatten
 from circuitsim.spice.foreign import kcl_of
-from circuitsim.spice.ngspice import ABSTOL, GMIN, RELTOL, VNTOL, NgspiceError, RawData, run_ngspice
+from circuitsim.spice.ngspice import ABSTOL, GMIN, RELTOL, VNTOL, NgspiceError, RawData, run_ngspice, tight_options
 from circuitsim.spice.pyspice import library as pyspice_library
 from circuitsim.sweeping import sweep
 
@@ -43,6 +54,7 @@ FLOATING_SOURCE = "supernode\nV1 a b 2\nR1 a 0 1k\nR2 b 0 3k\nI1 0 b 1m\nL1 b c 
 CROSSBAR = "crossbar\nV[0:2] x[0:2] 0 {1}\nRW[0:2][0:1] x[0:2] h[0:1] g=1m\nRb[0:1] h[0:1] 0 2k\n"
 ZENER = "breakdown\nV1 a 0 -7.2\nR1 a b 10\nD1 b 0 d\n.model d D(is=3e-10 n=1.8 bv=6.8 ibv=1.6m)\n"
 SERIES = "a current of leakage\nV1 0 a 92\nR1 a b 0\nD1 b 0 d\n.model d D(is=1e-14 rs=70m)\n"
+LADDER = "ladder\nV1 a 0 1\nR1 a b 1k\nR2 b c 1k\nR3 c d 1k\nR4 d 0 1k\n"
 DECKS = (DIVIDER, CLAMP, LINKED, SOURCES, SHOCKLEY, ISLAND, FLOATING_SOURCE, CROSSBAR, ZENER, SERIES)
 
 
@@ -223,9 +235,39 @@ def test_both_agree(text: str) -> None:
 
 @needs_ngspice
 def test_currents_of_sources_shorts_and_controlled_sources_are_compared() -> None:
-    text = f"{SOURCES}R0 e f 0\nR4 f 0 1k\nL1 d g 1u\nR5 g 0 1k\n"
-    names = [q.name for q in compare(cs.parse(text)).quantities if q.name[0] == "i"]
-    assert sorted(names) == ["i(e1)", "i(h1)", "i(l1)", "i(r0)", "i(v1)", "i(v2)"]
+    text = f"{SOURCES}R0 e f 0\nR4 f 0 1k\nL1 d g 1u\nR5 g 0 1k\nV9 a a 0\nR9 e e 0\n"
+    found = compare(cs.parse(text))  # without V9 and R9, which flatten leaves out
+    assert sorted(q.name for q in found.quantities if q.name[0] == "i") == [
+        "i(e1)", "i(h1)", "i(l1)", "i(r0)", "i(v1)", "i(v2)",
+    ]  # fmt: skip
+    assert found.verdict is Verdict.AGREE
+
+
+@needs_ngspice
+def test_the_decks_for_ngspice_have_the_gmin_of_the_circuit_but_not_its_cards(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[tuple[bool, str]] = []
+
+    def run(deck: str, *, options: str, timeout: float) -> RawData:
+        assert "@" not in deck
+        runs.append(("\n.dc " in deck, options))
+        return run_ngspice(deck, options=options, timeout=timeout)
+
+    monkeypatch.setattr(module, "run_ngspice", run)
+    circuit = cs.parse(f"{SHOCKLEY}.options gmin=1e-9\n.dc V1 0 2 1\n.save @R1[i]\n")
+    found = [compare(circuit), *compare_sweep(circuit, "V1 5 6 1")]
+    assert [(c.verdict, len(c.quantities)) for c in found] == [(Verdict.AGREE, 4)] * 3
+    assert found[0].notes == ()  # no word on its gmin
+    assert runs == [(False, tight_options(1e-9)), (True, tight_options(1e-9))]
+
+
+@needs_ngspice
+def test_a_run_without_an_operating_point_is_no_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(deck: str, *, options: str, timeout: float) -> RawData:
+        return run_ngspice(deck.replace(".op", ".dc V1 0 1 1"), options=options, timeout=timeout)
+
+    monkeypatch.setattr(module, "run_ngspice", run)
+    found = compare(cs.parse(DIVIDER))
+    assert (found.verdict, found.notes[1]) == (Verdict.NO_REFERENCE, "ngspice: no operating point came back")
 
 
 @needs_ngspice
@@ -233,6 +275,7 @@ def test_currents_of_sources_shorts_and_controlled_sources_are_compared() -> Non
     ("text", "right", "wrong"),
     [
         (DIVIDER, "R1 in out 1000.0", "R1 in out 1001.0"),
+        (DIVIDER, "R1 in out 1000.0", "R1 in out 1000.0002"),
         (CROSSBAR, "RW[1][0] x[1] h[0] 1000.0", "RW[1][0] x[1] h[0] 1001.0"),
         (DIVIDER, "V1 in 0 10.0", "V1 in 0 -10.0"),
         (LINKED, "I1 0 a 0.001", "I1 a 0 0.001"),
@@ -257,6 +300,31 @@ def test_a_planted_error_is_found(text: str, right: str, wrong: str, monkeypatch
 
 
 @needs_ngspice
+@pytest.mark.parametrize(
+    ("cards", "right", "wrong", "note"),
+    [
+        (
+            "R1 a b 1k\nD1 b 0 d\n.model d D(is=1e-14)", "R1 a b 1000.0", "R1 a b 1001.0",
+            r"circuitsim is right: ngspice violates KCL by \S+ of the currents at node b, circuitsim by \S+ at node b",
+        ),
+        (
+            "R1 a 0 1k", "V1 a 0 1.0", "V1 a 0 2.0",
+            "neither is right or wrong: ngspice violates KCL by 0 of the currents, circuitsim by 0",
+        ),
+    ],
+)  # fmt: skip
+def test_the_certificate_names_the_nodes_where_kcl_is_violated_most(
+    cards: str, right: str, wrong: str, note: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(deck: str, *, options: str, timeout: float) -> RawData:
+        return run_ngspice(deck.replace(right, wrong), options=options, timeout=timeout)
+
+    monkeypatch.setattr(module, "run_ngspice", run)
+    found = compare(cs.parse(f"planted\nV1 a 0 1\n{cards}\n"))
+    assert re.fullmatch(f"by the certificate, of the circuit as circuitsim reads it, {note}", found.notes[0])
+
+
+@needs_ngspice
 def test_who_is_right_when_ngspice_cannot_have_the_circuit() -> None:
     found = compare(cs.load(NETLISTS / "valid" / "hard_is_1e-300.cir"))
     assert found.verdict is Verdict.DIFFER
@@ -269,10 +337,48 @@ def test_what_ngspice_cannot_judge_is_said() -> None:
     found = compare(cs.load(NETLISTS / "valid" / "hard_R1e-15.cir"))
     assert "resistors R1 are below 1e-12 ohm: ngspice loses the other elements at their nodes" in found.notes
     assert "ngspice may be wrong by more than 0.001 of the terms that add up there: i(v1)" in found.notes
-    steep = "near-ideal\nV1 a 0 1\nR1 a b 1k\nD1 b 0 dd\n.model dd D(is=1e-14 n=1e-4)\n"
+    steep = "near-ideal\nV1 a 0 1\nR1 a b 1k\nD1 b 0 dd\n.model dd D(is=1e-14 n=1e-3)\n"
     assert "diodes D1 have N <= 0.001: ngspice may be wrong there without saying so" in compare(cs.parse(steep)).notes
-    at_their_own = "steep\nV1 a 0 1\nR1 a b 1k\nD1 b 0 dd temp=-200\nD2 b 0 dd\n.model dd D(is=1e-14 n=0.002)\n"
-    assert not [note for note in compare(cs.parse(at_their_own)).notes if "N <= " in note]
+    at_their_own = (
+        "steep\nV1 a 0 -1\nR1 a b 1k\nD1 b 0 dd temp=-200\nD2 b 0 dd\n.model dd D(is=1e-14 n=0.002 eg=1n xti=0)\n"
+    )
+    gmin = "ngspice has 1e-18 S across each junction, circuitsim none"
+    assert compare(cs.parse(at_their_own)).notes == (gmin,)
+    leaky = "generation\nV1 a 0 {}\nR1 a b 1k\nD1 b 0 d\n.model d D(is=1e-14 isr=1e-12)\n"
+    dropped = "diodes D1: ngspice drops the current of ISR below -3 N Vt"
+    assert compare(cs.parse(leaky.format(-1))).notes[:2] == (dropped, gmin)
+    assert compare(cs.parse(leaky.format(1))).notes == (gmin,)
+    assert compare(cs.parse("no IS\nV1 a 0 2\nR1 a b 1k\nD1 b 0 d\n.model d D(ron=1 vfwd=1)\n")).notes == ()
+
+
+@needs_ngspice
+def test_of_what_ngspice_says_the_first_errors_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = (
+        "ngspice gave no results; it said:", "Note: Starting dynamic gmin stepping", "Trying gmin = 1E-12 failed",
+        "Error: one", "Error: one", "Warning: singular matrix: check node b", "can't find three", "Error: four",
+    )  # fmt: skip
+
+    def run(deck: str, *, options: str, timeout: float) -> RawData:
+        raise NgspiceError("\n    ".join(lines))
+
+    monkeypatch.setattr(module, "run_ngspice", run)
+    found = compare(cs.parse(DIVIDER)).notes[1]
+    assert found == (
+        "ngspice: ngspice gave no results; Error: one; Warning: singular matrix: check node b; can't find three"
+    )
+
+
+@needs_ngspice
+def test_an_island_that_ngspice_leaves_far_away_is_allowed_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(deck: str, *, options: str, timeout: float) -> RawData:
+        found = run_ngspice(deck, options=options, timeout=timeout)
+        [plot] = found.plots
+        island = [name in ("v(c)", "v(d)") for name, _ in plot.variables]
+        return replace(found, plots=(replace(plot, values=np.where(island, -1e7, plot.values)),))
+
+    monkeypatch.setattr(module, "run_ngspice", run)
+    text = "far away\nV1 a 0 1\nR1 a b 1k\nR2 b 0 1k\nR3 c d 1k\nD1 c b ideal\n.model ideal D(ron=0)\n"
+    assert {q.name: q.allowed for q in compare(cs.parse(text)).quantities}["v(b)"] > 1.0
 
 
 @needs_ngspice
@@ -311,6 +417,8 @@ def test_what_is_not_unique_is_not_compared() -> None:
     loose = {q.name for q in found.quantities if not q.determined}
     assert loose == {"v(b)", "v(c)", "v(d)"}
     assert "nodes without a unique voltage are not compared: b, c, d" in found.notes
+    parallel = CLAMP.replace(".model", "D2 a 0 ideal\n.model")
+    assert "currents that are not unique are not compared: D1, D2" in compare(cs.parse(parallel)).notes
 
 
 @needs_ngspice
@@ -319,8 +427,14 @@ def test_a_circuit_without_a_solution_and_a_run_that_fails_are_verdicts() -> Non
     assert (stuck.verdict, stuck.quantities) == (Verdict.NO_ANSWER, ())
     assert "I1" in stuck.notes[0]
     assert stuck.notes[1].startswith("ngspice has an answer, with voltages from ")
+    assert "from -" not in stuck.notes[1]  # as the current of V1 is
+    early = compare(cs.parse(LADDER), settings=cs.Settings("bcd", max_sweeps=1))
+    assert early.verdict is Verdict.NO_ANSWER
+    assert "before the certificate was met" in early.notes[0]
     loop = compare(cs.load(NETLISTS / "valid" / "hard_R0_loop.cir"))
     assert loop.verdict is Verdict.NO_REFERENCE
+    assert loop.kcl_ours <= 1e-9
+    assert np.isnan(loop.seconds[1])
     assert loop.notes[0].startswith("circuitsim has an answer: relative KCL")
     assert "singular matrix" in loop.notes[1]
 
@@ -330,6 +444,17 @@ def test_a_lenient_comparison_leaves_out_what_has_no_solution() -> None:
     text = "half of it\nI1 0 a 1m\nC1 a 0 1u\nV1 b 0 1\nR1 b 0 1k\n"
     found = compare(cs.parse(text), settings=cs.Settings(lenient=True))
     assert (found.verdict, [q.name for q in found.quantities]) == (Verdict.AGREE, ["v(b)", "i(v1)"])
+
+
+def test_quantities_are_ordered_by_what_is_allowed() -> None:
+    """By how often the difference has what is allowed; one that is not unique is behind all others."""
+    values = (
+        Quantity("v(a)", 0.0, 0.5, 1e-9, False), Quantity("v(b)", 1.0, 1.0, 1e-9, True),
+        Quantity("v(c)", 1.0, 1.5, 0.5, True), Quantity("v(d)", 1.0, 1.25, 0.125, True),
+    )  # fmt: skip
+    found = Comparison("ngspice-39", values, 1e-12, 1e-3, (0.1, 0.2), Verdict.DIFFER, ())
+    assert [q.name for q in found.by_difference()] == ["v(d)", "v(c)", "v(b)", "v(a)"]
+    assert [q.name for q in found.differing] == ["v(d)"]  # v(c) differs by no more than is allowed
 
 
 def test_an_engine_that_is_unknown_or_missing_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -363,6 +488,8 @@ def test_a_sweep_is_compared_point_by_point(monkeypatch: pytest.MonkeyPatch) -> 
     assert {c.verdict for c in found} == {Verdict.AGREE}
     assert [c.quantities[0].theirs for c in found] == pytest.approx([-2, -1, 0, 1, 2] * 2)
     assert len(runs) == 1
+    linear = compare_sweep(cs.parse(DIVIDER), "V1 1 2 1 R1 1k 2k 1k")
+    assert max(c.kcl_theirs for c in linear) <= 1e-9  # of the circuit at each point
 
 
 @needs_ngspice
@@ -374,7 +501,7 @@ def test_a_sweep_that_ngspice_cannot_do_takes_a_run_for_each_point() -> None:
 
 
 @needs_ngspice
-@pytest.mark.parametrize("failure", ["an error", "no plot", "too few points"])
+@pytest.mark.parametrize("failure", ["an error", "no plot", "too few points", "too many points"])
 def test_a_sweep_that_fails_takes_a_run_for_each_point_and_says_why(
     failure: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -385,12 +512,16 @@ def test_a_sweep_that_fails_takes_a_run_for_each_point_and_says_why(
         if "\n.dc " not in deck:
             return found
         [plot, *others] = found.plots
-        return replace(found, plots=tuple(others if failure == "no plot" else [replace(plot, values=plot.values[:2])]))
+        values = plot.values[:2] if failure == "too few points" else np.repeat(plot.values, 2, axis=0)
+        return replace(found, plots=tuple(others if failure == "no plot" else [replace(plot, values=values)]))
 
     monkeypatch.setattr(module, "run_ngspice", run)
     found = compare_sweep(cs.parse(DIVIDER), "V1 0 2 1")
     assert {c.verdict for c in found} == {Verdict.AGREE}
-    why = {"an error": "Error: planted", "no plot": "0 points came back, not 3", "too few points": "2 points came"}
+    why = {
+        "an error": "Error: planted", "no plot": "0 points came back, not 3",
+        "too few points": "2 points came back, not 3", "too many points": "6 points came back, not 3",
+    }  # fmt: skip
     assert any(why[failure] in note and "so each point had a run of its own" in note for note in found[0].notes)
     assert not any("so each point had a run of its own" in note for note in found[1].notes)
 
@@ -438,6 +569,29 @@ def test_a_sweep_is_judged_by_its_own_values_currents_and_certificate() -> None:
 
 
 @needs_ngspice
+def test_a_lenient_sweep_is_judged_by_its_own_values_too() -> None:
+    circuit, settings = cs.parse(f"{LADDER}I1 0 x 1m\nC1 x 0 1u\n"), cs.Settings("bcd", tol=1e-3, lenient=True)
+    found, result = (f(circuit, "R1 1k 1.01k 5", settings=settings) for f in (compare_sweep, sweep))
+    assert [c.kcl_ours for c in found] == result.kcl_relative.tolist()
+    assert [[q.name for q in c.quantities] for c in found] == [["v(a)", "v(b)", "v(c)", "v(d)", "i(v1)"]] * 3
+
+
+@needs_ngspice
+def test_the_seconds_of_a_sweep_are_shared_by_its_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, runs = time.perf_counter, []
+
+    def run(deck: str, *, options: str, timeout: float) -> RawData:
+        runs.append(deck)
+        return run_ngspice(deck, options=options, timeout=timeout)
+
+    monkeypatch.setattr(module, "run_ngspice", run)
+    monkeypatch.setattr(module, "sweep", lambda *given: replace(sweep(*given), seconds={"compile": 1.0, "solve": 2.0}))
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + 6000.0 * len(runs))
+    found = compare_sweep(cs.parse(DIVIDER), "V1 0 2 1")
+    assert [c.seconds[0] for c in found] == [1.0] * 3
+    assert [c.seconds[1] for c in found] == pytest.approx([2000.0] * 3, rel=0.05)
+
+
 @needs_ngspice
 @pytest.mark.parametrize("end", ["\n", "\v", "\f", "\x1c", "\x1e", "\x85", "\u2028", "\u2029"])
 def test_titles_and_file_names_run_nothing(end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -468,17 +622,143 @@ def test_where_next_to_nothing_flows_is_no_fault() -> None:
     assert np.isfinite(kcl)
 
 
+@needs_ngspice
 def test_what_a_sweep_misses_is_allowed_and_what_it_does_not_solve_is_no_answer() -> None:
-    ladder = "ladder\nV1 a 0 1\nR1 a b 1k\nR2 b c 1k\nR3 c d 1k\nR4 d 0 1k\n"
-    found = compare_sweep(cs.parse(ladder), "R1 1k 1.01k 5", settings=cs.Settings("bcd", tol=1e-3))
+    found = compare_sweep(cs.parse(LADDER), "R1 1k 1.01k 5", settings=cs.Settings("bcd", tol=1e-3))
     assert all(1e-6 < c.kcl_ours <= 1e-3 and c.verdict is Verdict.AGREE for c in found)
     assert all(max(q.difference for q in c.quantities) > 1e-6 for c in found)
-    some = compare_sweep(cs.parse(ladder), "V1 0 1 0.5", settings=cs.Settings("bcd", max_sweeps=1))
+    some = compare_sweep(cs.parse(LADDER), "V1 0 1 0.5", settings=cs.Settings("bcd", max_sweeps=20))
     assert [c.verdict for c in some] == [Verdict.AGREE, Verdict.NO_ANSWER, Verdict.NO_ANSWER]
     assert "before the certificate was met" in some[1].notes[0]
     loop = compare_sweep(cs.parse("loop\nV1 a 0 1\nV2 b 0 0\nR1 b 0 1\nR2 a b 0\n"), "V2 0 1 1")
     assert [c.verdict for c in loop] == [Verdict.NO_ANSWER, Verdict.NO_REFERENCE]  # for ngspice it is singular
     assert "loop of voltage sources" in loop[0].notes[0] and "has an answer" in loop[1].notes[0]
+
+
+# -- tables, JSON, pictures --------------------------------------------------------------------------------------------
+
+NAN = float("nan")
+GOOD = Quantity("v(good)", 1.0, 1.0, 1e-9, True)
+MIXED = (
+    GOOD, Quantity("v(loose)", 1.0, 2.0, 1e-9, False), Quantity("v(off)", -2.0, -3.0, 1e-9, True),
+    Quantity("i(vague)", 1.0, 1.0, 1e-9, True, telling=False), Quantity("i(far)", 2.0, 3.0, 1e-9, True, telling=False),
+)  # fmt: skip
+
+
+def point(
+    verdict: Verdict,
+    *values: Quantity,
+    kcl: tuple[float, float] = (NAN, NAN),
+    notes: tuple[str, ...] = (),
+    at: str = "",
+) -> Comparison:
+    return Comparison("ngspice-39", values, *kcl, (0.5, 0.25), verdict, notes, at)
+
+
+def printed(*points: Comparison, quiet: bool = False) -> list[list[str]]:
+    """The words of the lines that are printed."""
+    out = Console(file=io.StringIO(), width=150)
+    print_comparison(points, out, quiet)
+    return [line.split() for line in out.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+
+
+def test_the_worst_verdict_is_that_of_all_points() -> None:
+    order = [Verdict.DIFFER, Verdict.NO_ANSWER, Verdict.NO_REFERENCE, Verdict.UNTOLD, Verdict.AGREE]
+    for k, worst in enumerate(order):
+        assert overall([point(verdict) for verdict in reversed(order[k:])]) is worst
+
+
+def test_a_note_is_printed_once_with_its_first_point() -> None:
+    first = point(Verdict.AGREE, notes=("both", "first"), at="V1 = 0")
+    second = point(Verdict.AGREE, notes=("both", "second"), at="V1 = 1")
+    assert notes_of([first, second]) == ["at V1 = 0: both", "at V1 = 0: first", "at V1 = 1: second"]
+    alone = point(Verdict.AGREE, notes=tuple(f"note {k}" for k in range(21)))
+    lines = [" ".join(words) for words in printed(alone)]
+    assert [line for line in lines if line.startswith("note:")] == [f"note: note {k}" for k in range(20)]
+    assert "... and 1 more notes; --json gives all" in lines
+    assert not [words for words in printed(alone, quiet=True) if "note" in words or "notes;" in words]
+
+
+def test_what_is_said_of_each_value() -> None:
+    rows = {words[0]: words[1:] for words in printed(point(Verdict.DIFFER, *MIXED)) if "(" in "".join(words[:1])}
+    assert rows == {
+        "v(good)": ["1", "1", "0", "1e-09"],
+        "v(loose)": ["1", "2", "1", "1e-09", "not", "unique"],
+        "v(off)": ["-2", "-3", "1", "1e-09", "differs"],
+        "i(vague)": ["1", "1", "0", "1e-09", "inconclusive"],
+        "i(far)": ["2", "3", "1", "1e-09", "differs"],
+    }
+    zero = Quantity("v(zero)", -0.0, -0.0, 1e-9, True)
+    assert ["v(zero)", "0", "0", "0", "1e-09"] in printed(point(Verdict.AGREE, zero))
+
+
+@pytest.mark.parametrize(("more", "first"), [(0, "v(0)"), (1, "v(20)")])
+def test_too_many_values_are_sorted_by_what_is_allowed(more: int, first: str) -> None:
+    values = [Quantity(f"v({k})", 1.0, 1.0 + k, 100.0, True) for k in range(MOST_ROWS + more)]
+    lines = printed(point(Verdict.AGREE, *values))
+    shown = [words[0] for words in lines if words and words[0].startswith("v(")]
+    assert (shown[0], len(shown)) == (first, MOST_ROWS)
+    assert any(words[:4] == ["...", "and", "1", "more"] for words in lines) == (more > 0)
+
+
+@pytest.mark.parametrize(
+    ("points", "verdict"),
+    [
+        ([point(Verdict.DIFFER, *MIXED)], f"{Verdict.DIFFER.value} (1 of 3 values agree)"),
+        (
+            [point(Verdict.AGREE, GOOD), point(Verdict.UNTOLD, MIXED[3])],
+            f"{Verdict.UNTOLD.value} (1 of 1 values agree, at 1 of 2 points all do)",
+        ),
+        ([point(Verdict.NO_ANSWER)] * 2, f"{Verdict.NO_ANSWER.value} (at 0 of 2 points all do)"),
+        ([point(Verdict.NO_ANSWER)], Verdict.NO_ANSWER.value),
+    ],
+)
+def test_the_verdict_counts_the_values_that_tell_something(points: list[Comparison], verdict: str) -> None:
+    assert " ".join(printed(*points)[-1]) == f"verdict: {verdict}"
+
+
+@pytest.mark.parametrize(
+    ("kcl", "more"), [((1e-12, 1e-6), "ngspice-39"), ((1e-3, 1e-6), "circuitsim"), ((0.0, 0.0), "neither")]
+)
+def test_the_larger_violation_of_all_points_is_judged(kcl: tuple[float, float], more: str) -> None:
+    points = [point(Verdict.AGREE, GOOD, kcl=kcl), point(Verdict.AGREE, GOOD, kcl=(0.0, 0.0)), point(Verdict.NO_ANSWER)]
+    lines = printed(*points)
+    assert ["circuitsim", f"{kcl[0]:.2g}", "1"] in lines
+    assert ["ngspice-39", f"{kcl[1]:.2g}", "0.5"] in lines
+    assert f"{more} violates KCL more; both are judged by the same certificate".split() in lines
+
+
+def test_the_json_object_has_all_of_a_comparison() -> None:
+    found = comparison_object([point(Verdict.DIFFER, *MIXED[2:4], kcl=(1e-12, 1e-6), notes=("why",), at="V1 = 1")])
+    common = {"allowed": 1e-9, "determined": True}
+    assert found["points"] == [
+        {
+            "at": "V1 = 1", "verdict": "DIFFER", "kcl_ours": 1e-12, "kcl_theirs": 1e-6,
+            "seconds": {"ours": 0.5, "theirs": 0.25}, "notes": ["why"],
+            "values": {
+                "v(off)": common | {"ours": -2.0, "theirs": -3.0, "difference": 1.0, "agrees": False, "telling": True},
+                "i(vague)": common | {"ours": 1.0, "theirs": 1.0, "difference": 0.0, "agrees": True, "telling": False},
+            },
+        }
+    ]  # fmt: skip
+
+
+def test_a_plot_has_all_unique_values_and_what_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib", reason="pip install 'circuitsim[plot]'")
+    figures: list[Any] = []
+    monkeypatch.setattr(compared_module, "write_picture", lambda figure, path: figures.append(figure))
+    plot_comparison([point(Verdict.DIFFER, *MIXED)], Path("c.svg"))
+    drawn = {
+        axes.get_title(): [some.get_offsets().tolist() for some in axes.collections] for axes in figures[0].get_axes()
+    }
+    assert drawn == {
+        "voltages: 2": [[[1.0, 1.0]], [[-2.0, -3.0]]],
+        "differences of voltages": [[[1.0, 1e-9], [2.0, 1e-9]], [[2.0, 1.0]]],
+        "source currents: 2": [[[1.0, 1.0]], [[2.0, 3.0]]],
+        "differences of source currents": [[[1.0, 1e-9], [2.0, 1e-9]], [[2.0, 1.0]]],
+    }
+    [line] = figures[0].get_axes()[2].get_lines()
+    assert line.get_xdata().tolist() == [0.0, 3.0]  # equal values, from 0
 
 
 # -- the command -------------------------------------------------------------------------------------------------------

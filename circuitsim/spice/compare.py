@@ -213,7 +213,7 @@ def compare_sweep(
         ours = _at_point(problem, settings, result, k)
         seconds = sum(result.seconds.values()) / result.values.shape[0]
         comparisons.append(_compare(ours, theirs, found.name, seconds, result.point(k)))
-    if comparisons and isinstance(points, str) and points:
+    if isinstance(points, str) and points:
         note = f"{_said_by('ngspice, all points in one run', points)}; so each point had a run of its own"
         comparisons[0] = replace(comparisons[0], notes=(*comparisons[0].notes, note))
     return comparisons
