@@ -12,6 +12,7 @@ from helpers import needs_ngspice
 from circuitsim.errors import CircuitError, SettingsError
 from circuitsim.spice.ngspice import (
     NgspiceError,
+    checked_run,
     ngspice_available,
     ngspice_version,
     operating_point,
@@ -88,6 +89,23 @@ def test_a_run_without_results_is_an_error(deck: str, message: str) -> None:
     assert "DRAM" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("stdout", "stderr", "said"),
+    [
+        ("", "", []),
+        ("\n".join(f"line {k}" for k in range(20)), " \n", [f"line {k}" for k in range(8, 20)]),
+        ("a line\n\nanother\nTotal analysis time (seconds) = 0\nand more", "", ["a line", "another"]),
+        ("a line", "Trying gmin = 1.0E-03\nError: one\n", ["Error: one"]),
+    ],
+)
+def test_the_last_lines_that_ngspice_said_are_in_the_message(stdout: str, stderr: str, said: list[str]) -> None:
+    with pytest.raises(NgspiceError) as caught:
+        checked_run(b"", stdout, stderr, 3)
+    first, *lines = str(caught.value).splitlines()
+    assert first == "ngspice gave no results (its exit code: 3)" + "; it said:" * bool(said)
+    assert lines == [f"    {line}" for line in said]
+
+
 @needs_ngspice
 def test_a_deck_without_op_has_no_operating_point() -> None:
     with pytest.raises(NgspiceError, match=r"no operating point; the deck needs a line \.op"):
@@ -126,6 +144,11 @@ def test_what_a_script_started_is_ended_with_it(tmp_path: Path) -> None:
     assert time.monotonic() - start < 60
     time.sleep(1.5)
     assert not survived.exists()
+
+
+def test_a_program_runs_in_its_folder_with_its_environment(tmp_path: Path) -> None:
+    done = run_program("a program", ["/bin/sh", "-c", "pwd; echo $GIVEN"], tmp_path, 60.0, {"GIVEN": "a value"})
+    assert done.stdout.decode().splitlines() == [str(tmp_path.resolve()), "a value"]
 
 
 @pytest.mark.parametrize("seconds", [float("nan"), 0.0, -1.0, float("inf")])

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import psutil
@@ -30,7 +31,9 @@ import circuitsim as cs
 from circuitsim import workers
 from circuitsim.backends.base import find_backend
 from circuitsim.cli import main
+from circuitsim.errors import At
 from circuitsim.io import study
+from circuitsim.io.sealed import save_sealed
 from circuitsim.io.study import Study
 from circuitsim.saved import wanted_saves
 from circuitsim.sweeping import Points, SweepResult, analyses_to_run
@@ -90,7 +93,7 @@ def cluster() -> Iterator[LocalCluster]:
         yield found
 
 
-def same(one: SweepResult, other: SweepResult) -> None:
+def same(one: Points, other: Points) -> None:
     """All of two results but times and circuit."""
     for name in (f.name for f in fields(Points)):
         a, b = getattr(one, name), getattr(other, name)
@@ -98,7 +101,8 @@ def same(one: SweepResult, other: SweepResult) -> None:
             np.testing.assert_array_equal(a, b, err_msg=name)  # NaN is NaN
         else:
             assert a == b, name
-    np.testing.assert_array_equal(one.values, other.values)
+    if isinstance(one, SweepResult) and isinstance(other, SweepResult):
+        np.testing.assert_array_equal(one.values, other.values)
 
 
 def sweep_of(case: str, **how: object) -> SweepResult:
@@ -412,6 +416,42 @@ def test_notes_and_saved_values_are_kept(tmp_path: Path) -> None:
         assert study.kept == kept
 
 
+def test_a_chunk_comes_back_as_it_was(tmp_path: Path) -> None:
+    result, study = alone("not solved"), Study(tmp_path)
+    found = replace(
+        Points(**{f.name: getattr(result, f.name) for f in fields(Points)}),
+        ambiguous_others=("D1", "D2"),
+        islands=(("a", "b"), ("c",)),
+        notes=((At("deck.cir", 3, "I1 0 a 1m"), "left out"), (None, "left out as well")),
+    )
+    assert found.messages
+    points = found.statuses.size
+    study.save(1, found)
+    again = [study.load(1, count) for count in (points - 1, points, points + 1)]
+    assert again[0] is again[2] is study.load(0, points) is None
+    assert again[1]
+    same(again[1], found)
+    assert (study.load(1, points) is not None, study.kept, study.remarks) == (True, 2, [])
+    (tmp_path / "chunk-000002.npz").mkdir()
+    with pytest.raises(cs.SettingsError, match=r"cannot read .*chunk-000002\.npz: Is a directory"):
+        study.load(2, points)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {},
+        {"chunk": 0, "notes": 5, "messages": {}, "ambiguous_others": [], "islands": []},
+        {"chunk": 0, "notes": [], "messages": {"first": ""}, "ambiguous_others": [], "islands": []},
+    ],
+)
+def test_archives_of_another_content_are_damaged(tmp_path: Path, header: dict[str, Any]) -> None:
+    study = Study(tmp_path)
+    save_sealed(tmp_path / "chunk-000000.npz", header, {})
+    assert study.load(0, 1) is None
+    assert [remark.startswith(f"{tmp_path / 'chunk-000000.npz'} is damaged (") for remark in study.remarks] == [True]
+
+
 @pytest.mark.parametrize("damage", ["cut short", "a byte", "empty", "another chunk", "another archive"])
 def test_a_damaged_chunk_is_solved_again(tmp_path: Path, damage: str) -> None:
     study_of(tmp_path)
@@ -474,6 +514,41 @@ def test_a_study_of_something_else_is_refused_and_kept(tmp_path: Path) -> None:
             call()
         assert text in str(caught.value)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("there", "wanted", "why"),
+    [
+        ({"format": 2}, {}, "format 2 (now "),
+        ({"version": "0.0"}, {}, "version 0.0 (now "),
+        ({}, {"runs": 4}, "runs 5 (now 4)"),
+        ({}, {"runs": 6, "chunks in all": 1}, "runs 5 (now 6), chunks in all 2 (now 1)"),
+        ({"runs": "many"}, {}, "runs many (now 5)"),
+        ({}, {"runs": "many"}, "runs 5 (now many)"),
+        ({}, {"runs": 6, "chunks in all": 3}, ""),
+        ({}, {"runs": 6}, ""),
+        ({}, {}, ""),
+    ],
+)
+def test_only_more_runs_are_the_same_study(
+    there: dict[str, Any], wanted: dict[str, Any], why: str, tmp_path: Path
+) -> None:
+    facts, path = {"runs": 5, "chunks in all": 2}, tmp_path / "study.json"
+    study.take_up(tmp_path, facts, "--study")
+    path.write_text(json.dumps(json.loads(path.read_text()) | there))
+    if why:
+        with pytest.raises(cs.SettingsError, match=re.escape(f"holds another study: {why}")):
+            study.take_up(tmp_path, facts | wanted, "--study")
+    else:
+        study.take_up(tmp_path, facts | wanted, "--study")
+        found = json.loads(path.read_text())
+        assert {name: found[name] for name in facts} == facts | wanted
+
+
+def test_conductances_of_crossbars_count() -> None:
+    circuits = [cs.parse(f"t\nV1 x[0] 0 1\nRW[0:0][0:1] x[0:0] h[0:1] g={g}\n") for g in ("1m", "1m", "2m")]
+    one, same_again, other = map(study.branches_digest, circuits)
+    assert one == same_again != other
 
 
 def test_included_files_and_data_count(tmp_path: Path) -> None:

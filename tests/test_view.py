@@ -32,6 +32,7 @@ from circuitsim.heat import block_means, block_of, crossbar_map
 from circuitsim.view import scene as scenes
 from circuitsim.view.layers import contributions, find_layers, frames
 from circuitsim.view.page import ASSETS, export, exported_page
+from circuitsim.view.questions import QUESTIONS, BadQuestion, read_changes, read_question
 from circuitsim.view.scene import Drawing
 from circuitsim.view.server import HOST, MOST_BYTES, PageServer
 from circuitsim.view.session import Session
@@ -224,6 +225,61 @@ def test_a_port_in_use_is_an_error(server: PageServer) -> None:
 def test_questions_of_another_form_are_refused(server: PageServer, what: str, body: bytes) -> None:
     status, _, data = request(server, "POST", f"/{{token}}/api/{what}", body)
     assert status == 400 and set(json.loads(data)) == {"error"}
+
+
+@pytest.mark.parametrize(
+    ("what", "body", "words"),
+    [
+        *((what, {"more": 1}, "unknown: more") for what in QUESTIONS),
+        ("api/about", {f"{k}{'x' * 300}": 1 for k in range(9)}, ", ".join(f"{k}{'x' * 199}" for k in range(5))),
+        ("api/find", {"text": None}, "text: a text of at most 200 characters"),
+        ("api/find", {"text": "x" * 201}, "text: a text of at most 200 characters"),
+        ("api/scene", {"centre": 3}, "centre: a text"),
+        ("api/answer", {"changes": {}, "trace": 1}, "trace: true or false"),
+        ("api/node_at", {"number": True}, "number: a whole number, 0 or more"),
+        ("api/node_at", {"number": "1"}, "number: a whole number"),
+        ("api/node_at", {"number": 1.0}, "number: a whole number"),
+        ("api/node_at", {"number": -1}, "number: a whole number"),
+        ("api/node_at", {"number": 2**53}, "number: a whole number"),
+        ("api/unit", {"changes": {}, "layer": 0}, "unit: a whole number"),
+        ("api/touched", {"card": 0, "names": None}, "names: a list of at most 1000 names"),
+        ("api/touched", {"card": 0, "names": ["R1"] * 1001}, "names: a list of at most 1000 names"),
+        ("api/touched", {"card": 0, "names": [1]}, "name: a text"),
+        ("api/nodes", {}, "changes: an object"),
+        ("api/nodes", {"changes": []}, "changes: an object"),
+        ("api/nodes", {"changes": {"value": {}}}, "unknown: value"),
+        ("api/nodes", {"changes": {"values": "R1"}}, "values: an object of at most 1000 names"),
+        ("api/nodes", {"changes": {"values": {f"R{k}": "1" for k in range(1001)}}}, "values: an object of at most"),
+        ("api/nodes", {"changes": {"values": {"R1": 1}}}, "value: a text"),
+        ("api/nodes", {"changes": {"sweep": [0]}}, "sweep: {card, point: [...]}"),
+        ("api/nodes", {"changes": {"sweep": {"card": 0}}}, "sweep: {card, point: [...]}"),
+        ("api/nodes", {"changes": {"sweep": {"card": 0, "point": [0] * 11}}}, "sweep: {card, point: [...]}"),
+        ("api/nodes", {"changes": {"sweep": {"card": 0, "point": [0], "more": 1}}}, "unknown: more"),
+        ("api/nodes", {"changes": {"sweep": {"card": 0, "point": [-1]}}}, "point: a whole number"),
+        ("api/nodes", {"changes": {"inputs": 1.0}}, "inputs: a list"),
+        ("api/nodes", {"changes": {"inputs": [True]}}, "inputs: finite numbers"),
+        ("api/nodes", {"changes": {"inputs": ["1"]}}, "inputs: finite numbers"),
+        ("api/nodes", {"changes": {"inputs": [10**400]}}, "inputs: finite numbers"),
+        ("api/nodes", {"changes": {"inputs": [float("inf")]}}, "inputs: finite numbers"),
+    ],
+)
+def test_a_refusal_says_what_is_wrong(what: str, body: dict[str, Any], words: str) -> None:
+    with pytest.raises(BadQuestion, match=re.escape(words)):
+        QUESTIONS[what](Session(cs.parse(DIVIDER)), body)
+
+
+def test_questions_may_be_as_long_as_is_said() -> None:
+    names, points = [f"R{k:0199}" for k in range(1000)], [0] * 9 + [2**53 - 1]
+    found = read_changes(
+        {"values": dict.fromkeys(names, "1"), "sweep": {"card": 0, "point": points}, "inputs": [1, 0.5]}
+    )
+    assert found == Edits(tuple((name, "1") for name in names), (0, tuple(points)), (1.0, 0.5))
+    assert read_changes({"values": None, "sweep": None, "inputs": None}) == read_changes({}) == Edits()
+    for data in (b'{"number": NaN}', b'{"number": -Infinity}', b"[" * 100_000, b"{"):
+        with pytest.raises(BadQuestion, match="JSON of finite numbers"):
+            read_question(data)
+    with pytest.raises(BadQuestion, match="a JSON object"):
+        read_question(b"[]")
 
 
 @pytest.mark.parametrize(
