@@ -84,9 +84,9 @@ class _NewValues:
             except NetlistError as error:
                 message = error.message.replace(f"@{name}[i]", name)
                 raise SettingsError(message if name in message else f"{name}: {message}") from None
-            if len({save.kind for save in saves}) > 1 or saves[0].kind == CROSSBAR:
+            if len(saves) > 1 or saves[0].kind == CROSSBAR:
                 raise SettingsError(f"{name}: elements of several kinds, or crossbars; give them one by one")
-            rows = np.concatenate([save.rows for save in saves])
+            rows = saves[0].rows
             shape = tuple(len(between(int(a), int(b))) for a, b in spans)
             each = rows.size // prod(shape)  # members of an array in each instance
             return saves[0].kind, rows, shape if each == 1 else (*shape, each)
@@ -123,11 +123,9 @@ class _Column:
         of_kind, rows = self._of_kind[kind]
         if not isinstance(wanted, slice):
             at = np.searchsorted(rows, wanted)
-            found = (at < rows.size) & (rows.take(at, mode="clip") == wanted) if rows.size else np.zeros(1, bool)
-            return of_kind[at] if found.all() else None
+            known = rows.size and (rows.take(at, mode="clip") == wanted).all()
+            return of_kind[at] if known else None
         count = wanted.stop - wanted.start
-        if count == 0:
-            return slice(0, 0)
         low, high = np.searchsorted(rows, [wanted.start, wanted.stop])
         if high - low != count:
             return None
@@ -144,7 +142,7 @@ class _Column:
         if self.batched:
             shape = max(len(old), *(len(values) for _, values in self.new)), shape[1]
         where, values = self.new[-1]
-        if isinstance(where, slice) and where == slice(0, shape[-1]) and values.shape == shape:
+        if isinstance(where, slice) and values.shape == shape:  # of all branches
             return values
         column = np.array(np.broadcast_to(old, shape), order="C")
         for where, values in self.new:

@@ -228,6 +228,7 @@ def test_what_python_shows_is_one_line() -> None:
     assert repr(circuit) == "<Circuit 'a divider': 2 nodes>"
     assert repr(problem) == "<Problem of <Circuit 'a divider': 2 nodes, 2 rows>: 1 unknowns>"
     assert repr(cs.solve(problem)).startswith("<Solution SOLVED: 2 nodes, 2 rows; relative KCL ")
+    assert repr(cs.solve(circuit)).startswith("<Solution SOLVED: 2 nodes; relative KCL ")
     assert repr(cs.sweep(circuit, "V1 0 2 1")) == f"<SweepResult of {circuit!r}: 3 points, 0 failed>"
 
 

@@ -24,6 +24,8 @@ from circuitsim.io.raw import read_raw
 DIVIDER = "divider\nV1 in 0 10\nR1 in out 1k\nR2 out 0 1k\nI1 0 out 0\n"
 CROSSBAR = "crossbar\nVx[0:1] x[0:1] 0 1\nRW[0:1][0:1] x[0:1] h[0:1] g=1m\nRl[0:1] h[0:1] k[0:1] 1k\n"
 WEAK = "weak\nV1 s 0 1\nI1 a b 1\nR1 a b 0.7\nRw1 a s 1e13\nRw2 b 0 3e13\nRd s d 1k\n.model di D(ron=0)\nD1 d 0 di\n"
+REFUSED = "refused by bcd\nI1 0 a 1m\nR1 a 0 1k\nR2 b 0 1k\n.model di D(ron=0)\nD1 a b di\n"
+FAR = "far\nI1 0 a 1\nR1 a 0 1e200\nV1 s 0 3\nR2 s b 1k\nR3 b c 1k\nR4 c 0 1k"  # b and c take bcd some sweeps
 LADDER = "ladder\nV1 a 0 1\nR1 a b 1\nR2 b 0 1\nR3 b c 1\nR4 c 0 1\n"
 
 
@@ -65,6 +67,8 @@ def test_many_new_values_are_put_in_place_together() -> None:
             np.testing.assert_array_equal(column, getattr(b, name))
     changed = one.with_values({"Va[1]": 7.0}).ties.e
     np.testing.assert_array_equal(changed, np.insert(volts[:, ::2], 1, 7.0, axis=1))
+    np.testing.assert_array_equal(circuit.with_values({"Va": volts, "Va[1]": 7.0}).ties.e, changed)
+    np.testing.assert_array_equal(circuit.with_values({"Va[1]": [7.0, 8.0], "Va": 2.0}).ties.e, np.full((2, 3), 2.0))
     assert circuit.batch == 1 and not circuit.ties.e.any()
     assert circuit.with_values({}) is circuit
 
@@ -95,9 +99,10 @@ def test_the_cost_of_new_values_grows_with_their_number() -> None:
 
 @pytest.mark.parametrize("order", [("V1", "I1"), ("I1", "V1")])
 def test_batches_of_voltages_and_currents_must_fit(order: tuple[str, str]) -> None:
-    circuit, (first, second) = cs.parse(DIVIDER), order
-    with pytest.raises(cs.SettingsError, match=f"{second}: batch of 2 does not fit the batch of 3 set before"):
-        circuit.with_values({first: [1.0, 2.0, 3.0], second: [1.0, 2.0]})
+    circuit, (first, second) = cs.parse(f"{DIVIDER}V2 b 0 1\nR3 b out 1k\n"), order
+    for between in ({}, {"V2": 1.0}):
+        with pytest.raises(cs.SettingsError, match=f"{second}: batch of 2 does not fit the batch of 3 set before"):
+            circuit.with_values({first: [1.0, 2.0, 3.0], **between, second: [1.0, 2.0]})
     both = circuit.with_values({first: [1.0, 2.0, 3.0], second: [1.0, 2.0, 3.0]})
     assert cs.solve(both).batch == both.batch == 3
 
@@ -113,6 +118,12 @@ def test_batches_of_voltages_and_currents_must_fit(order: tuple[str, str]) -> No
         ({"V1": [[1.0, 2.0], [3.0]]}, "V1: new values must be numbers"),
         ({"V1": np.ma.masked_array([1.0], [True])}, "V1: some of the new values are masked; fill them"),
         ({"V1": [1.0, np.inf]}, "V1: new values must be finite numbers, found inf"),
+        ({"V1": []}, r"V1: new values have shape \(0, 1\); needs \(1,\) or \(batch, 1\)"),
+        ({"Vx": np.ones((1, 2, 2))}, r"Vx: new values have shape \(1, 2, 2\); needs \(2,\) or \(batch, 2\)"),
+        ({"RW": [[1.0, -2.0], [3.0, -1.0]]}, "RW: negative conductance -2 S is not monotone"),
+        ({"Rl": [1.0, -3.0]}, "Rl: negative conductance -3 S is not monotone"),
+        ({"Rl": [[1.0, 2.0]]}, r"Rl: new values have shape \(1, 2\), needs \(2,\); resistances have no batch"),
+        ({"V1": 1.0, "v1": 1.0}, "v1: two new values, under names that differ only in case"),
         ({"RW[0][0]": 1.0}, r"RW\[0\]\[0\]: a crossbar takes all its values at once, \(2, 2\)"),
     ],
 )
@@ -138,6 +149,7 @@ def swept(**given: Any) -> cs.SweepResult:
     [
         (lambda: cs.Settings(lenient="no"), "lenient must be True or False, found 'no'"),  # type: ignore[arg-type]
         (lambda: cs.Settings(strict=1), "strict must be True or False, found 1"),  # type: ignore[arg-type]
+        (lambda: cs.Settings(max_sweeps=0), "max_sweeps must be at least 1, and a whole number, found 0"),
         (lambda: cs.Settings(max_sweeps=True), "max_sweeps must be at least 1, and a whole number, found True"),
         (lambda: cs.solve(cs.parse(DIVIDER), start="a"), r"start must be \(1, 1\) finite numbers"),
         (lambda: cs.solve(cs.parse(DIVIDER), start=[[10**400]]), r"start must be \(1, 1\) finite numbers"),
@@ -196,6 +208,7 @@ def test_nodes_may_be_a_mask_or_none_at_all() -> None:
     solution = cs.solve(cs.parse(DIVIDER))
     np.testing.assert_array_equal(solution.voltages(np.array([True, False, True])), solution.voltages()[:, [0, 2]])
     assert solution.voltages([]).shape == (1, 0)  # type: ignore[arg-type]
+    assert solution.voltages(np.array([2], np.uint8)).tolist() == [[5.0]]
 
 
 def test_a_tolerance_may_be_any_real_number() -> None:
@@ -232,8 +245,7 @@ def test_a_batch_says_which_rows_failed() -> None:
 
 @pytest.mark.parametrize("method", ["bcd", "newton"])
 def test_rows_that_overflow_leave_the_others_solved(method: str) -> None:
-    far = "far\nI1 0 a 1\nR1 a 0 1e200\nV1 s 0 3\nR2 s b 1k\nR3 b c 1k\nR4 c 0 1k"  # b and c take bcd some sweeps
-    circuit = cs.parse(far).with_values({"I1": [1.0, 1e140, 2.0]})
+    circuit = cs.parse(FAR).with_values({"I1": [1.0, 1e140, 2.0]})
     solution = cs.solve(circuit, cs.Settings(method), raise_on_failure=False)
     assert solution.unsolved == {1: cs.Status.NONFINITE}
     assert solution.message.startswith("batch row 1: the voltages overflowed")
@@ -241,11 +253,27 @@ def test_rows_that_overflow_leave_the_others_solved(method: str) -> None:
     np.testing.assert_allclose(solution.voltage("b")[[0, 2]], 2.0, rtol=1e-8)
 
 
+def test_the_status_is_that_of_the_first_row_that_failed() -> None:
+    circuit = cs.parse(FAR).with_values({"I1": [1.0, 1e140]})
+    solution = cs.solve(circuit, cs.Settings("bcd", max_sweeps=1), raise_on_failure=False)
+    assert solution.unsolved == {0: cs.Status.MAX_SWEEPS, 1: cs.Status.NONFINITE}
+    assert solution.status is cs.Status.MAX_SWEEPS
+
+
 def test_rows_without_voltages_have_failed() -> None:
-    refused = "refused\nI1 0 a 1m\nR1 a 0 1k\nR2 b 0 1k\n.model di D(ron=0)\nD1 a b di\n"
-    solution = cs.solve(cs.parse(refused), cs.Settings(method="bcd"), raise_on_failure=False)
+    solution = cs.solve(cs.parse(REFUSED), cs.Settings(method="bcd"), raise_on_failure=False)
     assert solution.failed.tolist() == [0]
     assert np.isnan(solution.kcl_relative).all()
+
+
+def test_a_solution_is_a_start_for_the_same_unknowns_only() -> None:
+    problem = cs.compile_problem(cs.parse(DIVIDER))
+    solution = cs.solve(problem)
+    assert solution.start_for(problem.with_values({"V1": 3.0})) is solution.x
+    assert solution.start_for(problem.with_values({"V1": [1.0, 2.0]})) is None
+    assert solution.start_for(cs.compile_problem(cs.parse(DIVIDER.replace("R2 out 0", "R2 0 out")))) is None
+    nowhere = cs.solve(cs.parse(REFUSED), cs.Settings(method="bcd"), raise_on_failure=False)
+    assert np.isnan(nowhere.x).all() and nowhere.start_for(nowhere.problem) is None
 
 
 def test_results_of_a_sweep_by_name() -> None:
@@ -441,7 +469,18 @@ def test_ranges_name_elements_and_nodes_of_several_instances() -> None:
     assert solution.current("R.X[0:3][0:2].Rm") == pytest.approx((g * drops).reshape(2, 12), rel=1e-8)
     assert solution.power("R.X[0:3][1].Rm") == pytest.approx((g * drops**2)[:, :, 1], rel=1e-8)
     assert solution.voltage("X[0][2:1].m") == pytest.approx(b[:, [2, 1]], rel=1e-9)
-    assert solution.current("R.X[0:0][1].Rm").shape == (2, 1)
+    assert solution.current("R.X[0:0][1].Rm").shape == solution.voltage("b[1:1]").shape == (2, 1)
+
+
+def test_a_cell_of_a_crossbar_has_no_axis_of_members_and_a_range_has() -> None:
+    solution = cs.solve(cs.parse(CROSSBAR.replace("RW", "R:W") + "Rk[0:1] k[0:1] 0 1k\n"))
+    whole = solution.current("R:W")
+    for name, wanted in (
+        ("R:W[0][1]", whole[:, 0, 1]),
+        ("R:W[0:0][1]", whole[:, :1, 1]),
+        ("R:W[1][1:0]", whole[:, 1, ::-1]),
+    ):
+        np.testing.assert_array_equal(solution.current(name), wanted)
 
 
 def test_ranges_take_one_value_or_as_many_as_they_have_members() -> None:
@@ -516,6 +555,11 @@ def test_ranges_of_elements_that_are_left_out_take_no_values() -> None:
     circuit = cs.parse("t\n.subckt s a\nR1 a b 1\nRs a a2 0\n.ends\nV1 a 0 1\nX[0:2] a s\n")
     with pytest.raises(cs.SettingsError, match="a short cannot take a new conductance"):
         circuit.with_values({"R.X[0:2].Rs": 1.0})
+    island = cs.compile_problem(cs.parse("t\nV1 a 0 1\nR1 a 0 1\nI[0:1] 0 b[0:1] 1\nR2 b[1] 0 1\n"), lenient=True)
+    for name in ("I[0]", "I", "I[0:1]"):
+        with pytest.raises(cs.SettingsError, match=f"{re.escape(name)}: it, or one of its members, is left out"):
+            island.with_values({name: 2.0})
+    assert island.with_values({"I[1:1]": 2.0}).circuit.current_sources.i.tolist() == [[2.0]]
 
 
 def test_export_is_a_public_name(tmp_path: Path) -> None:

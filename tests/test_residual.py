@@ -254,6 +254,15 @@ def test_currents_of_a_stiff_crossbar_with_ammeters() -> None:
     np.testing.assert_allclose(solution.current("Rx"), np.full((1, 2, 2), 2.5e-10), rtol=1e-6)
 
 
+def test_currents_into_the_sides_of_a_crossbar_beside_a_tiny_resistor_are_sums_of_its_cells() -> None:
+    text = "sums\nV1 x[0] 0 1\nV2 x[1] 0 2\nV3 x[2] 0 4\nV4 h[0] 0 3\nRW[0:2][0:1] x[0:2] h[0:1] 1k\n"
+    solution = cs.solve(cs.parse(text + "R1 h[1] q 1n\nR2 q 0 1k"))
+    assert solution.low is not None
+    cells = solution.current("RW")[0]
+    currents = [solution.current(f"V{k}")[0] for k in (1, 2, 3, 4)]
+    np.testing.assert_allclose(currents, [*-cells.sum(axis=1), cells[:, 0].sum()], rtol=1e-12)
+
+
 def test_new_values_that_cut_a_node_off_are_a_new_problem() -> None:
     problem = cs.compile_problem(cs.parse("cut\nI1 0 a 1\nR1 a 0 1"))
     with pytest.raises(cs.TopologyError, match="I1 pushes"):

@@ -321,6 +321,15 @@ def test_what_is_left_out_has_no_value_of_any_kind() -> None:
     assert not found.ambiguous.any()
 
 
+def test_an_element_with_one_end_at_a_node_that_is_left_out_has_no_current() -> None:
+    deck = "t\nV1 x[0] 0 1\nI1 0 x[1] 1m\nRW[0:1][0:1] x[0:1] h[0:1] 1k\nRl[0:1] h[0:1] 0 1k\nR1 x[0] x[1] 1k\n"
+    circuit = cs.parse(deck).with_values({"RW": [[1e-3, 1e-3], [0.0, 0.0]], "R1": 0.0})
+    solution = cs.solve(circuit, cs.Settings(lenient=True))
+    for found in (solution.current, solution.power):
+        assert np.isnan(found("RW")[0]).tolist() == [[False, False], [True, True]]
+        assert np.isnan(found("R1")).all()
+
+
 def circuits() -> Iterator[str]:
     for seed in range(25):
         yield gallery.random_circuit(np.random.default_rng(seed))

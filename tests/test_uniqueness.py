@@ -38,6 +38,16 @@ def test_a_node_between_two_perfect_diodes() -> None:
     assert interval(solution, "b") == interval(solution, "c") == (-1.0, 0.0)
     assert interval(solution, "a") == (-1.0, -1.0)
     assert solution.remarks == ["node b: any voltage from -1 to 0 V", "node c: any voltage from -1 to 0 V"]
+    some_rows = cs.solve(solution.circuit.with_values({"V1": [0.0, -1.0, 0.0]}), PRECISE)
+    np.testing.assert_array_equal(some_rows.determined, solution.determined)
+    assert not [remark for remark in some_rows.remarks if "node" in remark]  # intervals are those of one row
+
+
+def test_nodes_that_are_left_out_are_none_that_can_shift() -> None:
+    deck = "half of it\nI1 0 a 1m\nV1 b 0 1\nR1 b 0 1k\nR2 c d 1\n"
+    solution = cs.solve(cs.parse(deck), cs.Settings(lenient=True))
+    loose = [node for node, unique in zip(solution.circuit.nodes, solution.determined, strict=True) if not unique]
+    assert np.isnan(solution.voltage("a")).all() and loose == ["c", "d"]
 
 
 @pytest.mark.parametrize("volts", [5.0, 5.3, 0.1, 12.7])
@@ -171,6 +181,8 @@ def test_parallel_perfect_diodes_share_and_are_marked() -> None:
     assert solution.current("D1") == solution.current("D2") == pytest.approx(0.5)
     assert solution.ambiguous[1].tolist() == [True, True]
     assert "ideal diodes D1, D2" in solution.remarks[0]
+    ring = solve("V1 a 0 0", ".model z D(ron=0 vfwd=0 vrev=0 rrev=0)", "D1 a b z", "R1 b 0 1")  # two knees at 0 V
+    assert ring.ambiguous_others == ["D1"] and ring.remarks[0].startswith("ideal diodes D1: ")
 
 
 def test_a_source_beside_a_diode_at_its_forward_voltage() -> None:
@@ -202,7 +214,7 @@ def test_remarks_on_enormous_currents_name_element_and_cure() -> None:
 
 def test_enormous_currents_may_be_negative() -> None:
     problem = cs.compile_problem(cs.parse("t\nV1 a 0 -5\nN1 a 0 sh\n.model sh sinh(i0=1u v0=0.1)"))
-    [(_, volts, amperes)] = enormous_currents(cs.solve(problem.with_values({"V1": np.array([[-5.0], [4.0]])})))
+    [(_, volts, amperes)] = enormous_currents(cs.solve(problem.with_values({"V1": np.array([[4.0], [-5.0]])})))
     assert volts == -5.0
     assert amperes < -1e15
 
@@ -457,6 +469,9 @@ def test_a_gap_within_the_rounding_of_the_largest_voltage_is_none() -> None:
     assert sorted(loose) == ["n14", "n7"]
 
 
+OPEN_WAYS = "V2 d 0 1", "D2 d 0 j", "V3 e 0 1", "V4 e 0 1", "F1 f 0 V3 1", "R2 f 0 1"  # by a diode, and by none
+
+
 @pytest.mark.parametrize(
     ("cards", "loose"),
     [
@@ -465,6 +480,7 @@ def test_a_gap_within_the_rounding_of_the_largest_voltage_is_none() -> None:
         (("V1 c 0 0", "H1 a 0 V1 1", "D1 a 0 i"), ["H1", "D1"]),
         (("V1 c 0 1", "E1 a 0 c 0 0.5", "D1 a 0 j"), []),  # it blocks
         (("V1 c 0 1", "G1 a 0 c 0 1", "D1 a 0 i", "V2 a 0 0"), ["V2", "D1"]),
+        (("V1 c 0 0", "E1 a 0 c 0 1", "D1 a 0 i", *OPEN_WAYS), ["V2", "V3", "V4", "E1", "D1", "D2", "F1"]),
     ],
 )
 def test_diodes_in_loops_with_controlled_sources(cards: tuple[str, ...], loose: list[str]) -> None:
