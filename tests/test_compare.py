@@ -569,8 +569,9 @@ def test_a_sweep_is_judged_by_its_own_values_currents_and_certificate() -> None:
 
 
 @needs_ngspice
-def test_a_lenient_sweep_is_judged_by_its_own_values_too() -> None:
-    circuit, settings = cs.parse(f"{LADDER}I1 0 x 1m\nC1 x 0 1u\n"), cs.Settings("bcd", tol=1e-3, lenient=True)
+@pytest.mark.parametrize("island", ["", "I1 0 x 1m\nR9 x y 1k\n"])
+def test_a_lenient_sweep_is_judged_by_its_own_values_too(island: str) -> None:
+    circuit, settings = cs.parse(LADDER + island), cs.Settings("bcd", tol=1e-3, lenient=True)
     found, result = (f(circuit, "R1 1k 1.01k 5", settings=settings) for f in (compare_sweep, sweep))
     assert [c.kcl_ours for c in found] == result.kcl_relative.tolist()
     assert [[q.name for q in c.quantities] for c in found] == [["v(a)", "v(b)", "v(c)", "v(d)", "i(v1)"]] * 3

@@ -86,6 +86,14 @@ def test_one_bound_or_none() -> None:
     assert solution.remarks == ["node b: any voltage from 5 V up", "node c: any voltage up to 6 V"]
 
 
+def test_what_controlled_sources_leave_open_has_no_bounds_but_a_source_holds_its_voltage() -> None:
+    solution = solve("V1 s 0 1", "R1 a 0 1", "G1 a 0 a 0 -1", "V2 b a 3")
+    a, b, s = (solution.circuit.netlist.node(name) for name in "abs")
+    assert interval(solution, "a") == interval(solution, "b") == (-np.inf, np.inf)
+    assert interval(solution, "s") == (1.0, 1.0)
+    assert solution.open_between(np.array([a, a, s]), np.array([b, s, 0])).tolist() == [False, True, False]
+
+
 def test_a_conducting_diode_holds_an_island() -> None:
     solution = solve("I1 0 a 1", "D1 a 0 j", "R1 a b 1")
     assert solution.determined.all() and solution.intervals is None and solution.remarks == []
@@ -188,6 +196,14 @@ def test_parallel_perfect_diodes_share_and_are_marked() -> None:
 def test_a_source_beside_a_diode_at_its_forward_voltage() -> None:
     assert solve("V1 a 0 1", "D1 a 0 j").tie_currents[1].tolist() == [False]
     assert solve("V1 a 0 0.5", "D1 a 0 j").tie_currents[1].tolist() == [True]
+
+
+def test_a_power_is_open_where_a_row_of_the_batch_has_a_voltage() -> None:
+    circuit = cs.parse("t\nV1 a 0 1\nV2 a 0 1\nR1 a 0 1")
+    for volts, open_power in (([0.0, 0.0], False), ([0.0, 1.0], True)):
+        solution = cs.solve(circuit.with_values({"V1": volts, "V2": volts}))
+        assert ambiguous_elements(solution, "V").tolist() == [True, True]
+        assert ambiguous_elements(solution, "V", powers=True).tolist() == [open_power, open_power]
 
 
 def test_enormous_currents_are_remarked() -> None:
