@@ -68,6 +68,9 @@ def test_given_values_count_in_what_tells_studies_apart() -> None:
     facts = [circuit_facts(cs.parse(written(), params=params)) for params in ({}, {"r0": 1e3}, {"r0": 2e3})]
     assert len({fact["netlist"] for fact in facts}) == 3
     assert facts[0]["values"] == facts[1]["values"] != facts[2]["values"]
+    both = [("r0", 2e3), ("corner", 1.0)]
+    one, other = (circuit_facts(cs.parse(written(), params=dict(pairs))) for pairs in (both, both[::-1]))
+    assert one == other  # in any order
 
 
 @pytest.mark.parametrize(

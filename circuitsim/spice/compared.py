@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from circuitsim.io.output import number
-from circuitsim.io.pictures import check_picture, write_picture
+from circuitsim.io.pictures import write_picture
 from circuitsim.io.tables import new_table
 from circuitsim.plot.style import new_figure
 from circuitsim.spice.compare import Comparison, Quantity, Verdict
@@ -141,9 +141,8 @@ def comparison_object(comparisons: Sequence[Comparison]) -> dict[str, Any]:
 def plot_comparison(comparisons: Sequence[Comparison], path: Path) -> None:
     """Their values over ours, and the differences over the values with what is allowed; voltages and currents.
 
-    The file appears whole or not at all. Raises as `check_picture`, and SettingsError when it cannot be written.
+    check_picture has checked the name. The file appears whole or not at all; SettingsError when it cannot be written.
     """
-    check_picture(path, "--plot")
     figure = new_figure(10, 8, f"circuitsim and {comparisons[0].engine}: {overall(comparisons).value}")
     for row, (kind, what, unit) in enumerate((("v", "voltages", "V"), ("i", "source currents", "A"))):
         some = [q for c in comparisons for q in c.quantities if q.name[0] == kind and q.determined]
