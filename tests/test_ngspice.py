@@ -134,6 +134,17 @@ def test_a_program_that_does_not_say_its_version_is_ended(monkeypatch: pytest.Mo
         ngspice_version(str(program))
 
 
+@pytest.mark.parametrize(
+    ("said", "version"),
+    [("** ngspice-39.3 : Circuit", "ngspice-39.3"), ("ngspice-44+ds-1.", "ngspice-44+ds-1"), ("", "ngspice")],
+)
+def test_the_version_is_the_one_that_the_program_says(said: str, version: str, tmp_path: Path) -> None:
+    program = tmp_path / "ngspice"
+    program.write_text(f"#!/bin/sh\necho '{said}'\n")
+    program.chmod(0o755)
+    assert ngspice_version(str(program)) == version
+
+
 def test_what_a_script_started_is_ended_with_it(tmp_path: Path) -> None:
     program, survived = tmp_path / "ngspice", tmp_path / "survived"
     program.write_text(f"#!/bin/sh\n(sleep 1; touch '{survived}') &\nsleep 90\n")

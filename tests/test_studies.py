@@ -519,8 +519,8 @@ def test_a_study_of_something_else_is_refused_and_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("there", "wanted", "why"),
     [
-        ({"format": 2}, {}, "format 2 (now "),
-        ({"version": "0.0"}, {}, "version 0.0 (now "),
+        ({"format": 2}, {}, f"format 2 (now {study._FORMAT})"),
+        ({"version": "0.0"}, {}, f"version 0.0 (now {cs.__version__})"),
         ({}, {"runs": 4}, "runs 5 (now 4)"),
         ({}, {"runs": 6, "chunks in all": 1}, "runs 5 (now 6), chunks in all 2 (now 1)"),
         ({"runs": "many"}, {}, "runs many (now 5)"),

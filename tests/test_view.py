@@ -231,7 +231,6 @@ def test_questions_of_another_form_are_refused(server: PageServer, what: str, bo
     ("what", "body", "words"),
     [
         *((what, {"more": 1}, "unknown: more") for what in QUESTIONS),
-        ("api/about", {f"{k}{'x' * 300}": 1 for k in range(9)}, ", ".join(f"{k}{'x' * 199}" for k in range(5))),
         ("api/find", {"text": None}, "text: a text of at most 200 characters"),
         ("api/find", {"text": "x" * 201}, "text: a text of at most 200 characters"),
         ("api/scene", {"centre": 3}, "centre: a text"),
@@ -280,6 +279,9 @@ def test_questions_may_be_as_long_as_is_said() -> None:
             read_question(data)
     with pytest.raises(BadQuestion, match="a JSON object"):
         read_question(b"[]")
+    with pytest.raises(BadQuestion) as caught:
+        read_changes({f"{k}{'x' * 300}": 1 for k in range(9)})
+    assert str(caught.value) == "unknown: " + ", ".join(f"{k}{'x' * 199}" for k in range(5))
 
 
 @pytest.mark.parametrize(
