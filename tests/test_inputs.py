@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,7 @@ def test_an_input_file_may_have_a_colon_in_its_name(tmp_path: Path) -> None:
         ("Vx=@text.csv", "of a text file np.save('x.npy', np.loadtxt('text.csv', delimiter=',')) makes one"),
         ("Vx=@good.npz:y", "no array 'y' in good.npz; write @good.npz:KEY with KEY one of x, text"),
         ("Vx=@good.npz:text", "'@good.npz:text' holds <U1, not real numbers; save an array of floats"),
+        ("Vx=@tables.npz:x.csv", "'x.csv' in tables.npz is not an array; save it with numpy.savez"),
         ("Vx=@shape.npy", "input Vx=@shape.npy: Vx: new values have shape (2, 4); needs (3,) or (batch, 3)"),
         ("Vx=@norows.npy", "new values have shape (0, 3); needs (3,) or (batch, 3)"),
         ("Vx=@nan.npy", "'@nan.npy' has nan at [1,2]; every value must be finite"),
@@ -85,6 +87,8 @@ def test_bad_inputs_name_the_file_and_the_element(
     np.savez("good.npz", x=np.ones(3), text=np.array(["a"]))
     np.save("shape.npy", np.ones((2, 4)))
     Path("text.csv").write_text("1,2,3")
+    with zipfile.ZipFile("tables.npz", "w") as archive:
+        archive.write("text.csv", "x.csv")
     np.save("norows.npy", np.ones((0, 3)))
     np.save("nan.npy", np.array([[1, 2, 3], [4, 5, np.nan]]))
     Path("truncated.npy").write_bytes(Path("good.npy").read_bytes()[:-1])

@@ -90,6 +90,8 @@ def _read(stream: BinaryIO, file: str, name: str, key: str) -> NDArray:
         raise NetlistError(f"{file} holds {', '.join(keys)}; write @{name}:KEY with one of them as KEY")
     if values is None:
         raise NetlistError(f"no array '{key}' in {file}; write @{name}:KEY with KEY one of {', '.join(keys)}")
+    if isinstance(values, bytes):  # of a file in the archive that is no .npy file
+        raise NetlistError(f"'{key}' in {file} is not an array; save it with numpy.savez")
     if key and not keys:
         raise NetlistError(f"{file} is a .npy file and has no '{key}'; write @{name}")
     return values
