@@ -1229,6 +1229,7 @@ def test_library_sections(tmp_path: Path) -> None:
         (["E3 q 0 p 0 1", "V3 p 0 1"], 2,
          "voltage-controlled voltage source E3 carries no current: nothing else is at node q"),
         (["R3 a 0 1", "G3 a 0 ground 0 1"], 3, "node 'ground' is an ordinary node; ground is 0 or gnd"),
+        (["R3 a GND! 1", "R4 gnd! 0 1"], 2, "node 'GND!' is an ordinary node; ground is 0 or gnd"),
         ([".model m D(IS=1)", ".model M D(IS=2)"], 3, "model M is defined again; the first definition counts"),
         ([".model m D(IS=1 foo)", "D1 a 0 m"], 2, "model m: unknown word 'foo' is ignored"),
         ([".model m R(rsh=1 foo=3)", "R3 a 0 m"], 2, "model m: unknown parameter FOO is ignored"),

@@ -72,10 +72,9 @@ def _about_ground(tables: Mapping[str, Table], crossbars: Sequence[CrossbarCard]
     out: list[Remark] = []
     if not any((side == 0).any() for side, _ in ends):
         out.append((0, "no node is ground (0): the voltages of each part are relative to its first node"))
-    for name in sorted(set(_NOT_GROUND).intersection(nodes)):
-        node = nodes.index(name)
+    for node in [k for k, name in enumerate(nodes) if len(name) < 7 and name.lower() in _NOT_GROUND]:
         place = min(int(seq[at].min()) for side, seq in ends if (at := side == node).any())
-        out.append((place, f"node '{name}' is an ordinary node; ground is 0 or gnd"))
+        out.append((place, f"node '{nodes[node]}' is an ordinary node; ground is 0 or gnd"))
     return out
 
 
