@@ -752,18 +752,27 @@ def test_multipliers_within_multiplied_instances_count_both_with_a_remark() -> N
     blank = [".subckt cell p", "R1 p 0 1k m 3", ".ends"]
     assert values(deck(*blank, "X1 a cell m=2", "V1 a 0 1")) == {"R.X1.R1": 1e3 / 6}
     assert len(notes(*blank, "X1 a cell m=2", "V1 a 0 1")) == 1
+    nodes = [".subckt s p q m", "G1 p q q m 1m", "X1 p q p m load", ".ends", ".subckt load p q r s", "R1 p s 1k",
+             "R2 q r 1k", "R3 p q 1k", ".ends"]  # of that name  # fmt: skip
+    assert not notes(*nodes, "X1 a b 0 s m=2", "V1 a 0 1", "V2 b 0 1")
     deeper = [".subckt s p", "X2 p t", ".ends", ".subckt t p", "X3 p cell", ".ends"]
     assert len(notes(*cell, *deeper, "X1 a s m=2", "V1 a 0 1")) == 1
     assert not notes(*cell, *deeper, "X1 a s", "V1 a 0 1")
 
 
 def test_a_multiplier_that_ngspice_drops_behind_a_nested_definition_is_remarked_on() -> None:
-    inner = [".subckt in q", "R1 q 0 6k", ".ends"]
-    other = ["R9 p 0 6k", *inner, "C9 p 0 1u"]
-    for cards, dropped in ((["R9 p 0 6k", *inner], False), (other, False), ([*inner, "R9 p 0 6k"], True)):
+    inner, another = ([f".subckt {name} q", "R1 q 0 6k", ".ends"] for name in ("in", "on"))
+    for cards, dropped in (
+        (["R9 p 0 6k", *inner], False),
+        (["R9 p 0 6k", *inner, "C9 p 0 1u"], False),
+        ([*inner, "R9 p 0 6k"], True),
+        ([*inner, "R9 p 0 6k", *another], True),
+        ([*inner, "G9 p 0 p 0 {1/6k}"], True),
+    ):
         whole = ["V1 a 0 1", ".subckt s p", *cards, ".ends", "X1 a s m=3"]
-        assert values(deck(*whole)) == {"R.X1.R9": 2e3}
-        assert [text for _, text in notes(*whole)] == dropped * [
+        circuit = cs.parse("\n".join(["title", *whole]))
+        assert cs.solve(circuit).current("V1")[0] == pytest.approx(-1 / 2e3)
+        assert [text for _, text in circuit.notes] == dropped * [
             "this card of subcircuit 's' comes after a .subckt in it; there ngspice-39 drops the m= of X cards that "
             "call it"
         ]
@@ -780,6 +789,10 @@ def test_arguments_that_use_m_are_those_of_the_caller() -> None:
         "argument r of this X card and of 1 more uses the 'm' outside; ngspice-39 would take that of 'cell'"
     ]
     assert not notes(*cell, "X2 a cell r={m*1k}")
+    own = [cell[0], cell[1] + " m=5", *cell[2:]]
+    assert [text for _, text in notes(*own, "X1 a cell r={m*1k}")] == [
+        "argument r of this X card uses the 'm' outside; ngspice-39 would take that of 'cell'"
+    ]
 
 
 def test_global_nodes_and_ground() -> None:
@@ -831,10 +844,13 @@ def test_arguments_of_a_call_are_those_of_the_caller() -> None:
     ]
     assert not notes(*cell, "V1 n 0 1", "X1 n cell a={a}")
     assert not notes(*cell, "V1 n 0 1", "X1 n cell b={a*2} a={a}")  # the same either way
+    assert not notes(*cell, "V1 n 0 1", "X1 n cell a={a*2}")  # as in ngspice
     with pytest.raises(NetlistError, match=r"no \.subckt '3k'; .*needs braces"):
         deck(*cell, "V1 n 0 1", "X1 n cell a=max(1k,3k)")
     with pytest.raises(NetlistError, match=r"the file that does$|the file that does\n"):
         deck(*cell, "V1 n 0 1", "X1 n other a=1k")
+    with pytest.raises(NetlistError, match=r"no \.subckt '3k'; define it or include the file that does\n"):
+        deck(*cell, "V1 n 0 1", "X1 n cell 3k")
     with pytest.raises(NetlistError, match="voltage source V1"):
         deck("V1 n ac = 3", "R1 n 0 1")
 
@@ -963,6 +979,7 @@ def test_arrays_of_subcircuits() -> None:
         "X1[2:1] a[0:1] b cell r={aunif(10, 1)}", "X2[0:1][0:2] w[0:1] b[0:2] cell r=5 m=2", "X3[0:1] p[0:1] 0 nest",
         "X4 q[0:1] 0 cell", ".subckt cell p q r=1", "R1 p m {r}", "D[0:1] m q dm", ".model dm D", ".ends",
         ".subckt nest p q", "X[0:1] p q cell r=3", ".ends",
+        "X5[0:1][0:2] w[0:1] b[0:2] c[0:2] three", ".subckt three p q r", "V1 p q 1", "V2 q r 1", ".ends",
     )  # fmt: skip
     found, ohm = ends(netlist), values(netlist)
     assert found["R.X1[2].R1"] == ("a[0]", "X1[2].m") and found["D.X1[1].D[1]"] == ("X1[1].m", "b")
@@ -970,6 +987,7 @@ def test_arrays_of_subcircuits() -> None:
     assert found["R.X2[1][0].R1"] == ("w[1]", "X2[1][0].m") and found["D.X2[1][2].D[0]"] == ("X2[1][2].m", "b[2]")
     assert found["R.X3[1].X[0].R1"] == ("p[1]", "X3[1].X[0].m") and ohm["R.X3[0].X[1].R1"] == 3
     assert found["R.X4.R1"] == ("q[0:1]", "X4.m")  # not in an array: a name
+    assert found["V.X5[1][2].V1"] == ("w[1]", "b[2]") and found["V.X5[1][0].V2"] == ("b[0]", "c[0]")
     assert sum(name.endswith(".R1") for name in found) == 2 + 6 + 4 + 1
 
 

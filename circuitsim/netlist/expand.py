@@ -446,13 +446,9 @@ def _refuse_recursion(open_blocks: list[Block], called: Block) -> None:
 
 def _has_multiplier(text: str) -> bool:
     """Whether an element card has an m=, or an m before a number, as `=` is a blank."""
-    if "m" not in text.lower():
-        return False
-    tokens = tokenize(text)
-    return any(
-        token.lower() == "m" and (tokens[k + 1 : k + 2] == ["="] or (k > 3 and k + 1 < len(tokens)))
-        for k, token in enumerate(tokens)
-    )
+    kind = text[0].upper()
+    known = ("m",) if kind in _MULTIPLIED else ()
+    return "m" in text.lower() and "m" in split_keys(tokenize(text)[1:], known, 4 if kind == "G" else 3).keys
 
 
 def _members(text: str) -> int:
