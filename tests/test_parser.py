@@ -62,6 +62,7 @@ def test_title_is_the_first_line_whatever_it_says() -> None:
     assert netlist.title == "R1 a 0 1k"
     assert netlist.tables["R"].names == ["R2"]
     assert deck("R1 a 0 1", ".title  another one ").title == "another one"
+    assert deck("R1 a 0 1", ".title").title == ""
 
 
 @pytest.mark.parametrize(
@@ -714,6 +715,10 @@ def test_multiplier_of_instances() -> None:
     assert netlist.tables["D"].values["area"].tolist() == [2.0, 1.0]
     assert netlist.tables["D"].values["m"].tolist() == [6.0, 12.0]
     assert netlist.tables["N"].values["m"].tolist() == [6.0, 24.0]
+    assert values(deck(".subckt off p", "R1 p 0 1k", ".ends", "X1 a off m=0", "R1 a 0 1")) == {
+        "R.X1.R1": np.inf,
+        "R1": 1.0,
+    }
     own = [".subckt cell p m=1", "R1 p 0 {1k*m}", ".ends"]  # a parameter of that name is no multiplier
     assert values(deck(*own, "X1 a cell m=3")) == {"R.X1.R1": 3000.0}
     assert values(deck(*own, "X1 a cell m=3", "X2 a cell")) == {"R.X1.R1": 3000.0, "R.X2.R1": 1000.0}
@@ -965,6 +970,19 @@ def test_two_ranges_on_nodes() -> None:
     assert [netlist.nodes[k] for k in netlist.outputs] == ["w[1][0]", "w[1][1]", "w[1][2]"]
     assert found["R6"] == ("w[0:1][0]", "0")  # not in an array: a name
     assert len({values(netlist)[name] for name in found if name.startswith("R1")}) == 4
+
+
+@pytest.mark.parametrize("nodes", ["w[0:1][0:{0}] 0", "a[0:1] w[0:1][0:{0}]", "w[0:1][0:{0}] b[0:{0}]"])
+def test_a_crossbar_counts_as_one_element_and_other_arrays_by_their_members(
+    nodes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(expand.__globals__, "MAX_ELEMENTS", 6)
+    assert deck("R[0:1][0:3] a[0:1] b[0:3] 1").crossbars[0].g.shape == (2, 4)
+    assert len(deck(f"R[0:1][0:2] {nodes.format(2)} 1").tables["R"]) == 6
+    with pytest.raises(NetlistError, match=r"element R\[0:1\]\[0:3\]: 8 elements, more than 6; split the array"):
+        deck(f"R[0:1][0:3] {nodes.format(3)} 1")
+    with pytest.raises(NetlistError, match="the netlist expands to 7 elements up to here, more than 6; split it"):
+        deck("R1 a 0 r=1", f"R[0:1][0:2] {nodes.format(2)} 1")
 
 
 def test_long_indices_are_names() -> None:
@@ -1253,7 +1271,7 @@ def test_library_sections(tmp_path: Path) -> None:
         ([".model m R(rsh=1 foo=3)", "R3 a 0 m"], 2, "model m: unknown parameter FOO is ignored"),
         ([".subckt s p", "R1 p 0 1", ".ends", ".subckt s p", "R1 p 0 2", ".ends", "X1 a s"], 5,
          "subcircuit 's' is defined again; the first definition counts"),
-        ([".subckt s p", "R1 p 0 1", ".ends", "X1 a s r=3"], 5, "subcircuit X1: 's' has no parameter 'r'; ignored"),
+        ([".subckt s p", "R1 p 0 1", ".ends", "X1 a s r=no"], 5, "subcircuit X1: 's' has no parameter 'r'; ignored"),
         ([".subckt s p gnd", "R1 p gnd 1", ".ends", "X1 a a s"], 2,
          "subcircuit 's': a pin named 0 or gnd is ground, whatever it is connected to"),
         ([".end", "R3 a 0 1"], 3, "cards after .end are not read"),

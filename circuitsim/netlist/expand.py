@@ -346,7 +346,7 @@ class Evaluation:
     ) -> Scope:
         """The scope of an instance that a call in `scope` makes: its nodes outside, and the values that it is given."""
         inner = Scope(call.block, scope, path, scope.rng, self.deck.place)
-        if call.block.multiplied and not scope.block.multiplied and "m" not in call.block.params:
+        if call.block.multiplied and not scope.block.multiplied:
             inner.values["m"] = 1.0
         inner.pins = pins
         for key, value in given.items():
