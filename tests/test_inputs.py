@@ -70,12 +70,15 @@ def test_an_input_file_may_have_a_colon_in_its_name(tmp_path: Path) -> None:
         ("Vx=@tables.npz:x.csv", "'x.csv' in tables.npz is not an array; save it with numpy.savez"),
         ("Vx=@shape.npy", "input Vx=@shape.npy: Vx: new values have shape (2, 4); needs (3,) or (batch, 3)"),
         ("Vx=@norows.npy", "new values have shape (0, 3); needs (3,) or (batch, 3)"),
-        ("Vx=@nan.npy", "'@nan.npy' has nan at [1,2]; every value must be finite"),
+        ("Vx=@nan.npy", "'@nan.npy' has nan at [1,1]; every value must be finite"),
+        ("Vx=@huge.npy", "'@huge.npy' has inf at [0]; every value must be finite"),
         ("Vx=@truncated.npy", "truncated.npy is damaged or cut short; save it again"),
         ("Vx=@truncated.npz:x", "truncated.npz is damaged or cut short; save it again"),
         ("Vx=@header.npy", "header.npy is damaged or cut short; save it again"),
         ("Vx=@empty.npy", "empty.npy is neither a .npy nor a .npz file; save it with numpy.save or numpy.savez"),
         ("Vx=@pickle.npy", "pickle.npy holds Python objects, which are never loaded; save real numbers"),
+        ("Vx=@nul\0.npy", "cannot read nul\0.npy: embedded null byte; it must be a .npy or .npz file"),
+        ("Vx=@", "'@' without the name of a file; write @file.npy or @file.npz:KEY, without quotes or blanks"),
         ("Vx=@.", "cannot read .: Is a directory; it must be a .npy or .npz file"),
     ],
 )
@@ -90,7 +93,8 @@ def test_bad_inputs_name_the_file_and_the_element(
     with zipfile.ZipFile("tables.npz", "w") as archive:
         archive.write("text.csv", "x.csv")
     np.save("norows.npy", np.ones((0, 3)))
-    np.save("nan.npy", np.array([[1, 2, 3], [4, 5, np.nan]]))
+    np.save("nan.npy", np.array([[1, 2, 3], [4, np.nan, np.nan]]))
+    np.save("huge.npy", np.full(3, np.longdouble("1e400")))
     Path("truncated.npy").write_bytes(Path("good.npy").read_bytes()[:-1])
     Path("truncated.npz").write_bytes(Path("good.npz").read_bytes()[:-30])
     Path("header.npy").write_bytes(Path("good.npy").read_bytes().replace(b"{", b"(", 1))  # trips Python's tokenizer

@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 
 def data_file(reference: str) -> tuple[str, str]:
     """File and key of `@file.npy` or `@file.npz:key`."""
-    name, _, key = reference[1:].strip("\"'{}").partition(":")
+    name, _, key = reference[1:].partition(":")
     return name, key
 
 
@@ -40,6 +40,8 @@ def read_numbers(path: Path, name: str, key: str) -> Floats:
 
     `name` is what the user calls the file. Raises NetlistError without a place.
     """
+    if not name:
+        raise NetlistError("'@' without the name of a file; write @file.npy or @file.npz:KEY, without quotes or blanks")
     values = _load(path, name, key)
     found = f"'@{shown(f'{name}:{key}' if key else name)}'"
     if values.dtype.kind not in "fiub":
