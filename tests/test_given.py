@@ -52,6 +52,7 @@ def assert_same(one: cs.Circuit, other: cs.Circuit) -> None:
         ({"corner": 1}, "1", "1k"),
         ({"R0": "2.5k"}, "0", "2.5k"),
         ({"r0": "{500*k}", "CORNER": np.int64(1)}, "1", "{500*k}"),
+        ({"r0": " '500*k' "}, "0", "{500*k}"),
         ({"r0": 1e-3}, "0", "1m"),
         ({}, "0", "1k"),
     ],
@@ -76,9 +77,13 @@ def test_given_values_count_in_what_tells_studies_apart() -> None:
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"nothing": 1}, "no parameter 'nothing' in the main netlist of netlist; parameters are"),
+        (
+            {"nothing": 1},
+            r"'nothing' in the main netlist of netlist; parameters are corner, k, only, r0 \.",
+        ),
         ({"corne": 1}, "no parameter 'corne' in the main netlist of netlist; parameters are corner"),
         ({"f": 1}, "no parameter 'f'"),
+        ({"f(x)": 1}, r"no parameter 'f\(x\)'"),
         ({"only": 1}, "parameter 'only' is given a value, but is in a branch of .if that is not taken"),
         ({"r0": "1+"}, "parameter r0: expression '1.': unexpected end"),
         ({"r0": ""}, "parameter r0: a value is a number, or a SPICE number as text, found ''"),
@@ -87,6 +92,7 @@ def test_given_values_count_in_what_tells_studies_apart() -> None:
         ({"r0": float("nan")}, "parameter r0: a value must be finite, found nan"),
         ({"r0": np.inf}, "parameter r0: a value must be finite, found inf"),
         ({"r0": "2*r0"}, r"parameter r0: '2\*r0' is not a value"),
+        ({"R0": "2*r0"}, r"parameter R0: '2\*r0' is not a value"),
         ({"r0": "k=2"}, r"parameter r0: 'k=2' is not a value"),
         ({"r0": 1, "R0": 2}, "a parameter is given twice"),
         ([("r0", 1)], "params are a mapping of names to values"),
@@ -97,9 +103,11 @@ def test_what_cannot_be_given(params: Any, message: str) -> None:
         cs.parse(written(), params=params)
 
 
-def test_values_that_no_element_may_have_name_their_line() -> None:
+def test_values_that_cannot_be_name_their_line() -> None:
     with pytest.raises(cs.NetlistError, match=r"netlist:11: resistor R1: negative resistance -1 ohm"):
         cs.parse(written(), params={"r0": -1})
+    with pytest.raises(cs.NetlistError, match="netlist:2: parameter 'elsewhere' is not defined"):
+        cs.parse(written(), params={"r0": "2*elsewhere"})
 
 
 @pytest.fixture

@@ -54,12 +54,13 @@ def _value(name: str, value: float | str) -> str:
         return repr(float(value))
     if not isinstance(value, str) or not value.strip():
         raise SettingsError(f"parameter {name}: a value is a number, or a SPICE number as text, found {value!r}")
+    text = unbrace(value.strip())
     try:
-        names = expression(value).names
+        names = expression(text).names
     except NetlistError as error:
         raise SettingsError(f"parameter {name}: {error.message}") from None
-    if str(name).lower() in names or SINGLE_EQUALS.search(value):
+    if str(name).lower() in names or SINGLE_EQUALS.search(text):
         raise SettingsError(
             f"parameter {name}: '{shown(value)}' is not a value; write a number, or an expression of others"
         )
-    return unbrace(value.strip())
+    return text
