@@ -62,6 +62,7 @@ TOGETHER = {
 }
 ALONE = {  # how much is drawn depends on draws; a number of copies does; a waveform; a crossbar
     "branches": "R3 b 0 {aunif(0, 1) > 0 ? aunif(1k, 1) : 2k}\nR4 b 0 {aunif(1k, 1)}\n",
+    "branches the other way": "R3 b 0 {aunif(0, 1) > 0 ? 2k : aunif(1k, 1)}\nR4 b 0 {aunif(1k, 1)}\n",
     "branches of another kind": "R3 b 0 {aunif(0, 1) > 0 ? agauss(1k, 1, 1) : aunif(1k, 1)}\n",
     "branches with parameters": "X1 b 0 c\n.subckt c p q\n.param a={aunif(1k, 1)} b={agauss(1k, 1, 1)}\n"
     "R1 p q {aunif(0, 1) > 0 ? a : b}\nR2 p q {a}\nR3 p q {b}\n.ends\n",
@@ -255,6 +256,8 @@ def test_generators_give_the_same_numbers_in_one_go() -> None:
     with pytest.raises(NotTogether):
         Together([np.random.default_rng(0)] * 2, recorder.drawn).standard_normal(())
     with pytest.raises(NotTogether):
+        Together(range(2), recorder.drawn).random((2,))
+    with pytest.raises(NotTogether):
         single(np.zeros(2))
     assert single(np.float64(3.0)) == 3.0
 
@@ -320,6 +323,11 @@ def test_changes_of_elements_are_those_of_each() -> None:
     assert found["r"].tolist() == [3.0, 1e3, 1e3, 7.0] and found["g"].tolist() == [1 / 3, 1e-3, 1e-3, 1 / 7]
     with pytest.raises(NetlistError, match="no element 'r9'"):
         revaluer.netlist(Changes(elements={"r9": 1.0}))
+
+
+def test_a_netlist_has_the_temperature_of_its_change() -> None:
+    revaluer = Revaluer(parse_netlist(SERIES))
+    assert [revaluer.netlist(Changes(temp=temp)).options.temp for temp in (None, 0.0, 50.0)] == [27.0, 0.0, 50.0]
 
 
 def test_elements_at_one_are_found_in_any_case() -> None:

@@ -384,6 +384,7 @@ def test_what_ngspice_s_resistor_models_hand_to_their_elements_is_refused(given:
          "voltage source V1: needs two nodes, found 1 and '0 = 3'; write V1 n1 n2 ..., without = before a value"),
         (['R1 a b "1k"'], "resistor R1: resistance '\"1k\"' is not a number; remove the quotes"),
         (['R1 a b r="1k"'], "resistor R1: r '\"1k\"' is not a number; remove the quotes"),
+        (["D1 a 0 d", ".model d D({1e-14})"], "model d: value '{1e-14}' without a name; write NAME=VALUE"),
         (["R1 a 0 1", '.param a="2k"'],
          "parameter 'a': expression '\"2k\"': unexpected '\"' (character 1); remove the quotes"),
         (["R1 a 0 1", ".if (1)", ".else if (0)", ".endif"], ".else takes no condition; write .elseif (a == 1)"),
@@ -451,6 +452,44 @@ def test_diodes() -> None:
 def test_model_flags() -> None:
     netlist = deck(".model d1 D(ideal vfwd=0.5)", ".model d2 D ideal", "D1 a 0 d1", "D2 a 0 d2", "I1 0 a 1")
     assert [(m.flags, dict(m.params)) for m in netlist.models] == [({"ideal"}, {"vfwd": 0.5}), ({"ideal"}, {})]
+
+
+@pytest.mark.parametrize("given", ["foo", "foo=1", "mfg=1", "type=1", "dev=1", "lot=1", "vb=1"])
+def test_no_word_in_the_model_of_a_nonlinear_resistor_is_ignored(given: str) -> None:
+    name = given.partition("=")[0].upper()
+    with pytest.raises(NetlistError, match=f"model m: tanh has no parameter {name}; its parameters are IMAX, V0, G"):
+        cs.parse(f"t\nV1 a 0 1\nN1 a 0 m\n.model m tanh(imax=1m {given})")
+
+
+def test_infinite_parameters_of_models() -> None:
+    cards = ["D1 a 0 m", "V1 a 0 1", ".model m D(bv=inf ikf=+inf isr=Infinity)"]
+    assert dict(deck(*cards).models[0].params) == {"bv": np.inf, "ikf": np.inf, "isr": np.inf}
+    assert deck(*cards, ".param inf=7").models[0].params["bv"] == 7.0
+
+
+@pytest.mark.parametrize(
+    ("card", "fault"),
+    [
+        ("E1 b 0 a 0 inf", "voltage-controlled voltage source E1: gain inf; it must be finite"),
+        ("F1 b 0 V1 inf", "current-controlled current source F1: gain inf; it must be finite"),
+        ("G1 b 0 a 0 inf", "voltage-controlled current source G1: gain inf; it must be finite"),
+        ("H1 b 0 V1 inf", "current-controlled voltage source H1: gain inf; it must be finite"),
+        ("D1 a 0 d area=0", "diode D1: area 0 must be positive and finite"),
+        ("D1 a 0 d area=inf", "diode D1: area inf must be positive and finite"),
+        ("D1 a 0 d m=-1", "diode D1: m -1 must be positive and finite"),
+        ("N1 a 0 n m=0", "nonlinear resistor N1: m 0 must be positive and finite"),
+        ("D1 a 0 d temp=-273.15",
+         "diode D1: temperature -273.15 C must be above absolute zero, -273.15 C, and finite"),
+        ("D1 a 0 d temp=inf", "diode D1: temperature inf C must be above absolute zero, -273.15 C, and finite"),
+        ("D1 a 0 d dtemp=-301", "diode D1: temperature -274 C must be above absolute zero, -273.15 C, and finite"),
+        ("R2[0:2] a 0 r=-1", "resistor R2[0]: negative resistance -1 ohm; make it 0 or positive, or the equilibrium "
+         "may not exist or not be unique"),
+    ],
+)  # fmt: skip
+def test_values_that_no_element_may_have(card: str, fault: str) -> None:
+    with pytest.raises(NetlistError) as caught:
+        deck("V1 a 0 1", "R1 b 0 1", card, ".model d D", ".model n tanh")
+    assert caught.value.message == fault and caught.value.at is not None and caught.value.at.line == 4
 
 
 def test_inductors_capacitors_and_couplings() -> None:
@@ -992,6 +1031,12 @@ def test_long_indices_are_names() -> None:
     assert found["R1"][0] == found["R3[1]"][0] == f"h{long}" and f"R2{long}" in found and f"R.X{long}.R1" in found
 
 
+def test_indices_with_zeros_before_them_are_names_and_ranges_are_not() -> None:
+    found = ends(deck("R[00:01] w[0:1][007] x[01:02] 1", "V1 x[1] 0 1", "V2 x[2] 0 1", "V3 w[0:1][007] 0 1"))
+    assert found["R[0]"] == ("w[0:1][007]", "x[1]") and found["R[1]"] == ("w[0:1][007]", "x[2]")
+    assert found["V3"][0] == "w[0:1][007]"
+
+
 def test_arrays_of_subcircuits() -> None:
     netlist = deck(
         "X1[2:1] a[0:1] b cell r={aunif(10, 1)}", "X2[0:1][0:2] w[0:1] b[0:2] cell r=5 m=2", "X3[0:1] p[0:1] 0 nest",
@@ -1018,6 +1063,11 @@ def test_values_from_files(tmp_path: Path) -> None:
     netlist = read_netlist(tmp_path / "deck.cir")
     assert values(netlist, "V") == {"V[0]": 1.0, "V[1]": 2.0, "V[2]": 3.0}
     assert set(values(netlist).values()) == {0.5}
+    np.save(tmp_path / "data" / "v.npy", np.array([True, False, True]))
+    assert [*values(read_netlist(tmp_path / "deck.cir"), "V").values()] == [1.0, 0.0, 1.0]
+    np.save(tmp_path / "data" / "v.npy", np.ones(1))
+    with pytest.raises(NetlistError, match=r"has shape \(1,\), but the element needs \(3,\)"):
+        read_netlist(tmp_path / "deck.cir")
 
 
 def test_roles() -> None:
@@ -1264,11 +1314,19 @@ def test_library_sections(tmp_path: Path) -> None:
         (["R3 a q 1", "G3 a 0 q 0 1"], 2, "resistor R3 carries no current: nothing but controls is at node q"),
         (["E3 q 0 p 0 1", "V3 p 0 1"], 2,
          "voltage-controlled voltage source E3 carries no current: nothing else is at node q"),
+        (["L3 a a 1m"], 2, "inductor L3 has no effect: both ends are at node a"),
+        (["L3 a q 1m"], 2, "inductor L3 carries no current: nothing else is at node q"),
+        (["N3 a a n", ".model n tanh"], 2, "nonlinear resistor N3 has no effect: both ends are at node a"),
+        (["R3 p q 1"], 2, "resistor R3 carries no current: nothing else is at node p"),
+        (["R3 a q 1", "C3 q 0 1u"], 2, "resistor R3 carries no current: nothing else is at node q"),
         (["R3 a 0 1", "G3 a 0 ground 0 1"], 3, "node 'ground' is an ordinary node; ground is 0 or gnd"),
         (["R3 a GND! 1", "R4 gnd! 0 1"], 2, "node 'GND!' is an ordinary node; ground is 0 or gnd"),
         ([".model m D(IS=1)", ".model M D(IS=2)"], 3, "model M is defined again; the first definition counts"),
         ([".model m D(IS=1 foo)", "D1 a 0 m"], 2, "model m: unknown word 'foo' is ignored"),
-        ([".model m R(rsh=1 foo=3)", "R3 a 0 m"], 2, "model m: unknown parameter FOO is ignored"),
+        ([".model m D(foo ideal)", "D1 a 0 m"], 2, "model m: unknown word 'foo' is ignored"),
+        ([".model m D(IS=1 dev/gauss=5%)", "D1 a 0 m"], 2, "model m: tolerance DEV/GAUSS=5% is ignored"),
+        ([".model m R(rsh=1 kf=1 af=1 lf=1 wf=1 ef=1 vb=3)", "R3 a 0 m"], 2,
+         "model m: unknown parameter VB is ignored"),
         ([".subckt s p", "R1 p 0 1", ".ends", ".subckt s p", "R1 p 0 2", ".ends", "X1 a s"], 5,
          "subcircuit 's' is defined again; the first definition counts"),
         ([".subckt s p", "R1 p 0 1", ".ends", "X1 a s r=no"], 5, "subcircuit X1: 's' has no parameter 'r'; ignored"),
@@ -1393,10 +1451,43 @@ def test_a_netlist_without_ground() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "cards",
+    [
+        ["R1 a b 1", "R2 b a 1"],  # V1 alone at ground
+        ["R1 a 0 1", "H2 a a V1 1"],  # refused when the circuit is solved, like the next ones
+        ["R1 a 0 1", "E2 a a 0 a 1"],
+        ["R1 a 0 1", "F2 q 0 V1 1"],
+        ["R1 a 0 1", "E2 q 0 a 0 1", "G2 a 0 q 0 1"],
+        ["R1 a 0 1", "H2 q 0 V1 1", "G2 a 0 q 0 1"],
+    ],
+)
+def test_elements_about_which_nothing_is_remarked(cards: list[str]) -> None:
+    assert not notes("V1 a 0 1", *cards)
+
+
+@pytest.mark.parametrize("nodes", ["w[0:1] y[0:1]", "y[0:1] w[0:1]"])
+def test_a_crossbar_may_be_the_only_one_at_ground(nodes: str) -> None:
+    cell = [".subckt cell w[0] w[1] v", f"RW[0:1][0:1] {nodes} 1", "V1 y[0] v 1", "R1 y[1] v 1", ".ends"]
+    assert not notes(*cell, "X1 0 gnd v cell", "R2 v X1.y[1] 1")
+
+
+@pytest.mark.parametrize(("g", "nodes"), [([[1.0], [0.0]], "x[0:1] y[0:0]"), ([[1.0, 0.0]], "y[0:0] x[0:1]")])
+def test_conductances_of_0_in_a_crossbar_join_nothing(tmp_path: Path, g: list[list[float]], nodes: str) -> None:
+    np.save(tmp_path / "g.npy", g)
+    ranges = "[0:1][0:0]" if len(g) == 2 else "[0:0][0:1]"
+    (tmp_path / "deck.cir").write_text(f"t\nV1 a 0 1\nR1[0:1] a x[0:1] 1\nRW{ranges} {nodes} g=@g.npy\nR2 y[0] 0 1\n")
+    assert [text for _, text in read_netlist(tmp_path / "deck.cir").notes] == [
+        "resistor R1[1] carries no current: nothing else is at node x[1]"
+    ]
+
+
 def test_many_idle_elements_are_not_all_named() -> None:
     found = notes("V1 a 0 1", "R0 a 0 1", *[f"R{k} a n{k} 1" for k in range(1, 31)])
     assert len(found) == 11
     assert found[-1] == (33, "20 more elements have no effect")
+    eleven = notes("V1 a 0 1", "R0 a 0 1", *[f"R{k} a n{k} 1" for k in range(1, 12)])
+    assert len(eleven) == 11 and eleven[-1] == (14, "resistor R11 carries no current: nothing else is at node n11")
 
 
 def test_an_unfinished_script_is_skipped_to_the_end() -> None:

@@ -548,6 +548,22 @@ def test_a_condition_is_not_random() -> None:
         match=r"netlist:5: condition of \.if: it is random \(parameter 'p'\), .* netlist of each choice",
     ):
         cs.parse(CHOSEN.replace("p=1", "p={agauss(1, 0.1, 1)}"))
+    with pytest.raises(cs.NetlistError, match=r"it is random \(parameter 'p'\)"):  # not q, which uses it
+        cs.parse(CHOSEN.replace("p=1 q={p+1}", "p={agauss(1, 0.1, 1)} f(x)={p+x} q={f(1)}"))
+
+
+def test_only_conditions_that_decide_something_are_evaluated() -> None:
+    """Not those behind a branch that is taken, nor those within one that is not."""
+    nested = ".if (0)\n.if (unknown)\nR1 b 0 5k\n.elseif (1)\nR1 b 0 7k\n.endif\n.if (1)\nR1 b 0 9k\n.endif\n.endif\n"
+    text = CHOSEN.replace(".else", nested + ".elseif (unknown > 1)")
+    assert cs.solve(cs.parse(text)).voltage("b") == pytest.approx(1 / 2)
+    with pytest.raises(cs.NetlistError, match=r"netlist:7: condition of \.elseif: .*'unknown'"):
+        cs.parse(CHOSEN.replace(".else", ".elseif (unknown > 1)").replace("q == 2", "q == 3"))
+
+
+def test_of_conditions_without_an_end_the_inner_one_is_named() -> None:
+    with pytest.raises(cs.NetlistError, match=r"netlist:3: \.if has no \.endif"):
+        cs.parse("t\n.if (1)\n.if (1)\nR1 a 0 1\n")
 
 
 def test_a_seed_given_on_reading_draws_the_values_of_a_sweep_too() -> None:

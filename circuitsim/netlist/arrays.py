@@ -104,6 +104,8 @@ def instance_paths(path: str) -> tuple[int, Iterator[str]]:
     >>> count, names = instance_paths("R.X[0:1].Y[2][4:3]")
     >>> count, list(names)
     (4, ['R.X[0].Y[2][4]', 'R.X[0].Y[2][3]', 'R.X[1].Y[2][4]', 'R.X[1].Y[2][3]'])
+    >>> instance_paths("X[0:99999999].Y[0:99999999]")[0] == 10**15
+    True
     """
     texts = SPAN.split(path)  # what is between the ranges, and their two numbers
     ends = [(int(a), int(b)) for a, b in zip(texts[1::3], texts[2::3], strict=True)]
