@@ -182,6 +182,7 @@ def test_table_is_plain() -> None:
         ("bias_rates = inf", r"bias_rates must be numbers >= 0, one or more, found \[inf\]"),
         ("bias_rates = ['a']", r"bias_rates must be numbers, found \['a'\]"),
         ("expected = 3", "expected must be tables of errors in percent"),
+        ("[expected]\nep = 3", "expected must be tables of errors in percent"),
         ("[expected.sgd]\ntest = 1", "expected must be tables of errors in percent"),
         ("[expected.ep]\ntset = 1", "expected must be tables of errors in percent, test and train"),
         ("[expected.ep]\ntest = nan", "expected must be tables of errors in percent"),

@@ -86,12 +86,17 @@ def test_steps_end_a_run_early(steps: int | None, total: int) -> None:
         ({"steps": 0}, "steps must be at least 1, found 0"),
         ({"batch_size": 42}, "batch size must be from 1 to the number of training samples, 41; found 42"),
         ({"batch_size": 0}, "found 0"),
+        ({"first": -1}, "the first sample must be from 0 to 40, the last of the training set; found -1"),
         ({"first": 41}, "the first sample must be from 0 to 40, the last of the training set; found 41"),
     ],
 )
 def test_impossible_schedules_are_refused(change: dict[str, int], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         replace(SCHEDULE, **change)
+
+
+def test_a_batch_may_hold_all_samples() -> None:
+    assert replace(SCHEDULE, batch_size=41).total == 3 * 41
 
 
 # -- the loop ----------------------------------------------------------------------------------------------------------
@@ -110,6 +115,16 @@ def test_the_bar_tells_errors_of_classes_only(monkeypatch: pytest.MonkeyPatch, o
             shown.update()
             learnt = shown.bar.tasks[0].fields["learnt"]
             assert ("error" in learnt) == (of_classes and learnt != "starting")
+
+
+@pytest.mark.parametrize("which", ["train", "test"])
+def test_errors_are_counted_where_both_sets_are_of_classes_only(which: str) -> None:
+    run = make_run()
+    samples = getattr(run, which)
+    setattr(run, which, replace(samples, targets=samples.targets + np.linspace(0.0, 1.0, 2)))
+    finish(run)
+    assert not run.of_classes
+    assert len(run.rows) == 3 and np.isnan([(row.train_error, row.test_error) for row in run.rows]).all()
 
 
 @pytest.mark.parametrize("steps", [1, 7, 25])
@@ -159,6 +174,10 @@ def test_chunks_grow_to_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
     finish(make_run(replace(SCHEDULE, samples=1501, epochs=1), learner))
     assert int(module.CHUNK_SECONDS * 1024) == 204
     assert learner.calls == [1, 4, 16, 64, 204, 204, 204, 52, 1]  # the last step, alone
+    learner.calls.clear()
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: 0.0))  # a clock that is too coarse
+    finish(make_run(learner=learner))
+    assert learner.calls[:3] == [1, 4, 15]
 
 
 def test_another_seed_gives_another_run(wanted: Checkpoint) -> None:
@@ -168,8 +187,8 @@ def test_another_seed_gives_another_run(wanted: Checkpoint) -> None:
 
 def test_the_last_step_is_told_apart() -> None:
     run = make_run(replace(SCHEDULE, steps=7))
-    assert run.last_step is None
-    finish(run)
+    for _ in run.advance():
+        assert (run.last_step is None) == (run.done < 14)
     learner = FakeLearner()
     order = SCHEDULE.order(np.random.Generator(np.random.PCG64(5)))
     learner.train(make_samples(41, 1), order[:12], fake_rates(0))
@@ -211,10 +230,11 @@ def test_a_run_goes_on_from_any_of_its_instants(wanted: Checkpoint, tmp_path: Pa
 def go_on(path: Path, schedule: Schedule = SCHEDULE) -> Checkpoint:
     """A fresh process's run from a checkpoint to the end."""
     run = make_run(schedule)
-    run.restore(load_checkpoint(path, FINGERPRINT))
-    before = run.seconds
+    checkpoint = load_checkpoint(path, FINGERPRINT)
+    run.restore(checkpoint)
+    assert run.seconds == checkpoint.seconds
     end = finish(run)
-    assert end.seconds >= before
+    assert end.seconds >= checkpoint.seconds
     return end
 
 

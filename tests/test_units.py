@@ -121,6 +121,12 @@ def test_rounding_in_a_loop_is_no_contradiction() -> None:
     assert_laws(cs.solve(parse("V1 a 0 0.1", "V2 b a 0.2", "V3 b 0 0.3", "R1 b 0 1")))
 
 
+def test_more_than_rounding_is_a_contradiction() -> None:
+    assert cs.solve(parse("V1 a 0 1", "V2 a 0 {1+1e-13}", "R1 a 0 1")).solved
+    with pytest.raises(cs.TopologyError, match="add up to 1e-11 V"):
+        cs.solve(parse("V1 a 0 1", "V2 a 0 {1+1e-11}", "R1 a 0 1"))
+
+
 def test_rounding_in_a_loop_counts_from_its_largest_voltage() -> None:
     """1000000.1 - 1000000 is 0.1 but for 2e-11: less than an ulp of the largest voltage, no contradiction."""
     loop = ["V1 a 0 1000000.1", "V2 b a -1000000", "V3 c 0 0.05", "V4 d c 0.03", "V5 b d 0.02"]
