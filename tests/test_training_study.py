@@ -208,6 +208,17 @@ def test_a_run_that_fails_stops_no_other_and_is_tried_again() -> None:
     assert "not convex" in run(f"{OPTIONS} --seeds 1 --vary nudge=50,0.25 --out s").stderr
 
 
+def test_runs_come_setting_by_setting_in_a_folder_that_the_netlist_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "_train", lambda home, task: study.Outcome(None, "of no use"))
+    Path("below").mkdir()
+    for name in ("tiny.cir", "tiny.toml"):
+        Path("below", name).write_bytes(Path(name).read_bytes())
+    result = run(f"{OPTIONS.replace('tiny.cir', 'below/tiny.cir')} --seeds 1:2 --vary nudge=1,2")
+    assert result.exit_code == 2
+    runs = [f"runs/study-tiny/nudge={nudge}/seed{seed}" for nudge in (1, 2) for seed in (1, 2)]
+    assert result.stderr.splitlines()[-4:] == [f"error: {one}: of no use" for one in runs]
+
+
 def test_a_run_goes_on_from_what_is_whole_and_else_anew() -> None:
     succeed(f"{OPTIONS} --seeds 1:3 --out s")
     before = json.loads(Path("s/results.json").read_text())["runs"]
@@ -263,6 +274,7 @@ def test_a_checkpoint_of_another_version_is_kept() -> None:
         ("--vary nudge=-1", "nudge must be a positive number, found -1"),
         ("--vary nudge=much", "'much' is not a valid float"),
         ("--vary conductance_rates=1/x", "'1,x' is not a number"),
+        ("--parquet no/s.parquet", "cannot write no/s.parquet: there is no folder no"),
         ("--nonsense", "No such option"),
         ("--netlist nothing.cir", "no netlist 'nothing.cir'"),
         ("--workers 2 --scheduler tcp://x:1", "--workers and --scheduler exclude each other"),
