@@ -461,6 +461,12 @@ def test_no_word_in_the_model_of_a_nonlinear_resistor_is_ignored(given: str) -> 
         cs.parse(f"t\nV1 a 0 1\nN1 a 0 m\n.model m tanh(imax=1m {given})")
 
 
+def test_other_names_of_the_parameters_of_diodes() -> None:
+    netlist = deck("D1 a 0 m", "V1 a 0 1", ".model m D(js=1f ib=2m tref=50 ik=3 pb=0.8 mj=0.4 trs=1m)")
+    wanted = {"is": 1e-15, "ibv": 2e-3, "tnom": 50, "ikf": 3, "vj": 0.8, "m": 0.4, "trs1": 1e-3}
+    assert dict(netlist.models[0].params) == wanted
+
+
 def test_infinite_parameters_of_models() -> None:
     cards = ["D1 a 0 m", "V1 a 0 1", ".model m D(bv=inf ikf=+inf isr=Infinity)"]
     assert dict(deck(*cards).models[0].params) == {"bv": np.inf, "ikf": np.inf, "isr": np.inf}
