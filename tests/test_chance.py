@@ -256,7 +256,7 @@ def test_generators_give_the_same_numbers_in_one_go() -> None:
     with pytest.raises(NotTogether):
         Together([np.random.default_rng(0)] * 2, recorder.drawn).standard_normal(())
     with pytest.raises(NotTogether):
-        Together(range(2), recorder.drawn).random((2,))
+        Together([np.random.default_rng(0)] * 2, recorder.drawn).random((2,))
     with pytest.raises(NotTogether):
         single(np.zeros(2))
     assert single(np.float64(3.0)) == 3.0
