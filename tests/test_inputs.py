@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import tempfile
 import threading
 import zipfile
 from pathlib import Path
@@ -174,6 +177,44 @@ def test_targets_that_cannot_be_files(tmp_path: Path) -> None:
         check_target(tmp_path)
     with pytest.raises(cs.SettingsError, match="exists and is not a regular file"):
         check_target(Path(os.devnull))
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "link"])
+@pytest.mark.parametrize("mode", ["ab", "wb"])
+def test_what_the_shell_is_writing_is_not_replaced(tmp_path: Path, name: str, mode: str) -> None:
+    (tmp_path / "link").symlink_to("second")
+    (tmp_path / "second").symlink_to("/dev/stdout")
+    deck, log = tmp_path / "a.cir", tmp_path / "log"
+    deck.write_text("a\nV1 a 0 1\nR1 a 0 1\n")
+    with log.open(mode) as out:
+        out.write(b"before\n")
+        out.flush()
+        command = [sys.executable, "-m", "circuitsim", "flatten", str(deck), "-o", name]
+        done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, cwd=tmp_path, text=True, check=False)
+        out.write(b"after\n")
+    assert log.read_text() == "before\nafter\n"
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert f"cannot write {name}: it is what a program has open" in done.stderr
+    assert "redirect it" in done.stderr
+
+
+def test_names_of_what_is_open_and_names_of_files(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    with (tmp_path / "gone").open("w") as gone:
+        (tmp_path / "gone").unlink()
+        for name in (f"/dev/fd/{writing}", f"/proc/{os.getpid()}/fd/{gone.fileno()}", "/dev/fd/987654", "/dev/stderr"):
+            with pytest.raises(cs.SettingsError, match=rf"cannot write {name}: it is what a program has open"):
+                check_target(Path(name))
+            with pytest.raises(cs.SettingsError, match="choose the name of a file"), replacing(Path(name), "w"):
+                pass
+    os.close(reading)
+    os.close(writing)
+    assert list(tmp_path.iterdir()) == []
+    folder = Path("/proc/self/cwd")  # a link to a folder: what is in it is a file
+    check_target(folder / "x.npz")
+    if Path("/dev/shm").is_dir():
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as shared, replacing(Path(shared, "x"), "w") as out:
+            out.write("x")
 
 
 def test_a_full_disk_is_an_error_with_the_name(tmp_path: Path) -> None:

@@ -11,15 +11,22 @@ from typing import IO
 
 from circuitsim.errors import SettingsError
 
+_MOST_LINKS = 40  # from one to the next, as the system follows them
 _BEGINNING = 48  # characters of a name that one for a time begins with: 255 bytes is what a file system may allow
 
 
 def check_target(path: Path) -> None:
     """Raise SettingsError when `path` cannot be written, before any work is done for it."""
     try:
+        stream = _is_open_already(path)
         taken = path.exists() and not path.is_file()
     except OSError as error:  # such as a name that is too long
         raise SettingsError(f"cannot write {path}: {error.strerror or error}; choose another name") from None
+    if stream:
+        raise SettingsError(
+            f"cannot write {path}: it is what a program has open, not a file of its own; choose the name of a file, or "
+            "print the result and redirect it"
+        )
     if taken:
         raise SettingsError(f"cannot write {path}: it exists and is not a regular file; choose another name")
     if not path.resolve().parent.is_dir():
@@ -28,12 +35,30 @@ def check_target(path: Path) -> None:
         raise SettingsError(f"cannot write {path}: its folder is not writable; choose another one")
 
 
+def _is_open_already(path: Path) -> bool:
+    """Whether a name is one of those for what a process has open, /dev/stdout or /proc/self/fd/3, or a link to one.
+
+    The system resolves these to the file behind them, which somebody else is writing: it must not be replaced.
+    """
+    for _ in range(_MOST_LINKS):
+        folder = os.path.realpath(path.parent)
+        path = Path(folder, path.name)
+        if folder == "/dev/fd" or f"{folder}/".startswith("/proc/"):
+            return True
+        if not path.is_symlink():
+            return False
+        if folder == "/dev":
+            return True
+        path = path.parent / path.readlink()
+    return False
+
+
 @contextmanager
 def replacing(path: Path, mode: str) -> Iterator[IO]:
     """Open a new file for writing ("w" or "wb") that takes the name `path` only when the block ends without error.
 
     Until then, and after an error or an interrupt, `path` is what it was before. SettingsError for what the system
-    refuses (no such folder, no permission, disk full).
+    refuses (no such folder, no permission, disk full), and for what is no file of its own, as /dev/stdout.
     """
     check_target(path)
     final = path.resolve()  # of a symbolic link: the file that it names
