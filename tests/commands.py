@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from itertools import chain
+
 from click.testing import CliRunner, Result
 
 import circuitsim as cs
@@ -34,6 +37,12 @@ def run(*arguments: str) -> Result:
         raise result.exception
     assert result.exit_code != DEFECT, result.stderr
     return result
+
+
+def changed(options: str, change: str) -> str:
+    """Options `--name value`, some of them changed."""
+    words = shlex.split(f"{options} {change}")
+    return shlex.join(chain.from_iterable(dict(zip(words[::2], words[1::2], strict=True)).items()))
 
 
 def succeed(*arguments: str) -> str:

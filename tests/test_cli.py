@@ -29,8 +29,9 @@ from commands import run, succeed
 import circuitsim as cs
 from circuitsim import cli
 from circuitsim.backends.base import BACKENDS, DTYPES
-from circuitsim.io.commands import DEFECT, Command, Ended, ends_in_order
+from circuitsim.io.commands import DEFECT, Command, Ended, Subcommand, ends_in_order
 from circuitsim.solution import METHODS
+from training import evaluate, fit, mnist, study
 
 ROOT = Path(__file__).parent.parent
 DIVIDER = "divider\nV1 in 0 10\nR1 in out 1k\nR2 out 0 3k\n"
@@ -231,6 +232,39 @@ def test_wrong_usage_exits_2(arguments: str, message: str) -> None:
     result = run(*arguments.split())
     assert (result.exit_code, result.stdout) == (2, "")
     assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        ("sweep divider.cir --dc V1,0,1,1 --dc R2,1,2,1", "--dc"),
+        ("solve divider.cir --npz a.npz --raw c --npz=b.npz", "--npz"),
+        ("solve divider.cir --tol 1e-9 --tol 1e-9", "--tol"),
+        ("flatten divider.cir -o a.cir --output b.cir", "--output"),
+        ("flatten -oa.cir divider.cir -ob.cir", "--output"),
+        ("compare divider.cir --engine ngspice --timeout 9 --engine ngspice", "--engine"),
+    ],
+)
+def test_no_value_of_an_option_is_dropped(arguments: str, option: str) -> None:
+    result = run(*arguments.split())
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"Error: {option} is given twice; give it once\n" in result.stderr
+    assert not [path for path in Path().iterdir() if path.stem in "abc"]
+
+
+def test_flags_and_options_for_several_values_are_given_any_number_of_times() -> None:
+    out = succeed(*"solve divider.cir -q --csv -q --csv --save i(R1) --save i(R2) --tol 1e-9".split())
+    assert out == succeed(*"solve divider.cir -q --csv --save i(R1),i(R2)".split())
+    assert "i(R1),i(R2)" in out
+    assert "Usage" in succeed(*"solve divider.cir --tol 1 --tol 2 --help".split())
+
+
+def test_every_command_minds_options_given_twice() -> None:
+    programs = [cli.main, *cli.main.commands.values(), fit.main, mnist.main, evaluate.main, study.main]
+    assert all(isinstance(program, Subcommand) for program in programs)
+    for arguments in (["--seed", "1", "--seed", "2"], ["--resume", "--epochs", "1", "--resume", "x"]):
+        result = CliRunner().invoke(mnist.main, arguments)
+        assert (result.exit_code, f"Error: {arguments[0]} is given twice; give it once" in result.stderr) == (2, True)
 
 
 def test_files_of_values_are_not_overwritten() -> None:

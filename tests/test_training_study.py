@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 import pytest
 from click.testing import CliRunner, Result
+from commands import changed
 from distributed import LocalCluster
 from helpers import wait_for
 from pyarrow.parquet import read_table
@@ -120,7 +121,7 @@ def test_seeds_and_what_is_varied() -> None:
 
 def test_what_makes_another_study() -> None:
     def facts(*more: str) -> dict[str, object]:
-        return study._facts([*shlex.split(OPTIONS), *more], ["nudge"])
+        return study._facts(shlex.split(changed(OPTIONS, shlex.join(more))), ["nudge"])
 
     found = facts()
     assert facts("--nudge", "3") == found
@@ -276,13 +277,15 @@ def test_a_checkpoint_of_another_version_is_kept() -> None:
         ("--vary conductance_rates=1/x", "'1,x' is not a number"),
         ("--parquet no/s.parquet", "cannot write no/s.parquet: there is no folder no"),
         ("--nonsense", "No such option"),
+        ("--epochs 3", "--epochs is given twice; give it once"),
+        ("--seeds 1 --seeds 2", "--seeds is given twice; give it once"),
         ("--netlist nothing.cir", "no netlist 'nothing.cir'"),
         ("--workers 2 --scheduler tcp://x:1", "--workers and --scheduler exclude each other"),
         ("--scheduler nonsense", "no Dask scheduler answers at nonsense"),
     ],
 )
 def test_what_is_refused(arguments: str, message: str) -> None:
-    result = run(f"{OPTIONS} {arguments} --out s")
+    result = run(f"{'' if '--netlist' in arguments else OPTIONS} {arguments} --out s")
     assert result.exit_code == 2
     assert message in result.stderr
     assert not list(Path().glob("s/*/*"))  # no run has begun
@@ -298,7 +301,7 @@ def test_another_study_is_refused_and_kept() -> None:
     succeed(f"{OPTIONS} --seeds 1 --out s")
     before = {path: path.read_bytes() for path in Path("s").rglob("*") if path.is_file()}
     for other, text in (("--epochs 3", "epochs 2 (now 3)"), ("--limit 40", "limit not set (now 40)")):
-        result = run(f"{OPTIONS} {other} --seeds 1 --out s")
+        result = run(f"{changed(OPTIONS, other)} --seeds 1 --out s")
         assert result.exit_code == 2
         assert f"s holds another study: {text}; choose another --out" in result.stderr
     with Path("tiny.cir").open("a") as deck:

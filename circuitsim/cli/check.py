@@ -10,11 +10,13 @@ import click
 
 from circuitsim.cli.common import EXIT_CODES, LENIENT, load, param_option, print_warnings
 from circuitsim.errors import NetlistError, TopologyError
+from circuitsim.io.commands import Subcommand
 
 
 @click.command(
+    cls=Subcommand,
     epilog="\b\nExamples:\n  circuitsim check netlists/drn_1h.cir\n  circuitsim check netlists/drn_1h.cir --json\n\n"
-    + EXIT_CODES
+    + EXIT_CODES,
 )
 @click.argument("file", type=click.Path(path_type=Path))
 @param_option

@@ -9,17 +9,18 @@ import click
 
 from circuitsim.cli.common import LENIENT, busy, load, param_option
 from circuitsim.errors import SettingsError
-from circuitsim.io.commands import DIFFER, NOT_SOLVED
+from circuitsim.io.commands import DIFFER, NOT_SOLVED, Subcommand
 
 
 @click.command(
+    cls=Subcommand,
     epilog="\b\nExamples:\n  circuitsim compare netlists/bridge_rectifier.cir\n"
     "  circuitsim compare netlists/drn_xs.cir --plot drn_xs.png\n"
     "  circuitsim compare netlists/diode_bridge_sweep.cir --sweeps --json > points.json\n"
     "  circuitsim compare netlists/clipper.cir --engine pyspice\n\n"
     "Exit codes: 0 both agree; 1 they differ by more than their tolerances allow; 2 bad netlist or usage, or the other "
     "simulator is not installed; 3 one of them has no answer, or the comparison is inconclusive; 70 a defect of "
-    "circuitsim; 130 interrupted, 143 or 129 ended by SIGTERM or SIGHUP."
+    "circuitsim; 130 interrupted, 143 or 129 ended by SIGTERM or SIGHUP.",
 )
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(

@@ -5,13 +5,15 @@ from __future__ import annotations
 import click
 
 from circuitsim.cli.common import EXIT_CODES
+from circuitsim.io.commands import Subcommand
 
 
 @click.command(
+    cls=Subcommand,
     epilog="\b\nRun once, for all future shells:\n"
     "  bash: echo 'eval \"$(circuitsim completion bash)\"' >> ~/.bashrc\n"
     "  zsh:  echo 'eval \"$(circuitsim completion zsh)\"' >> ~/.zshrc    (below compinit)\n"
-    "  fish: circuitsim completion fish > ~/.config/fish/completions/circuitsim.fish\n\n" + EXIT_CODES
+    "  fish: circuitsim completion fish > ~/.config/fish/completions/circuitsim.fish\n\n" + EXIT_CODES,
 )
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:

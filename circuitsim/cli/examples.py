@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from circuitsim.cli.common import EXIT_CODES
+from circuitsim.io.commands import Subcommand
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -22,8 +23,9 @@ def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
 
 
 @click.command(
+    cls=Subcommand,
     epilog="\b\nExamples:\n  circuitsim examples\n  circuitsim examples divider drn_xs --to first\n"
-    "  circuitsim examples --all --to netlists\n\n" + EXIT_CODES
+    "  circuitsim examples --all --to netlists\n\n" + EXIT_CODES,
 )
 @click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=_complete)
 @click.option("--all", "every", is_flag=True, help="Copy all examples.")

@@ -8,11 +8,13 @@ from pathlib import Path
 import click
 
 from circuitsim.cli.common import EXIT_CODES, load, param_option
+from circuitsim.io.commands import Subcommand
 
 
 @click.command(
+    cls=Subcommand,
     epilog="\b\nExamples:\n  circuitsim flatten netlists/drn_xs.cir -o flat.cir\n"
-    "  circuitsim flatten netlists/clipper.cir | ngspice -b\n\n" + EXIT_CODES
+    "  circuitsim flatten netlists/clipper.cir | ngspice -b\n\n" + EXIT_CODES,
 )
 @click.argument("file", type=click.Path(path_type=Path))
 @param_option

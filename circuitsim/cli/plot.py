@@ -22,6 +22,7 @@ from circuitsim.cli.common import (
     solver_options,
 )
 from circuitsim.errors import SettingsError
+from circuitsim.io.commands import Subcommand
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,7 +41,7 @@ Examples:
 """
 
 
-@click.command(epilog=_EXAMPLES + "\n" + EXIT_CODES)
+@click.command(cls=Subcommand, epilog=_EXAMPLES + "\n" + EXIT_CODES)
 @click.argument("files", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="FILE...")
 @click.option(
     "--output",

@@ -23,6 +23,7 @@ from circuitsim.cli.common import (
     solver_options,
 )
 from circuitsim.errors import NotSolved, SettingsError
+from circuitsim.io.commands import Subcommand
 
 if TYPE_CHECKING:
     from circuitsim import Circuit, Settings, Solution
@@ -40,7 +41,7 @@ Examples:
 """
 
 
-@click.command(epilog=_EXAMPLES_SOLVE + "\n" + EXIT_CODES)
+@click.command(cls=Subcommand, epilog=_EXAMPLES_SOLVE + "\n" + EXIT_CODES)
 @click.argument("file", type=click.Path(path_type=Path))
 @input_option
 @param_option

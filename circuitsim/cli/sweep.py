@@ -26,7 +26,7 @@ from circuitsim.cli.common import (
     seed_option,
     solver_options,
 )
-from circuitsim.io.commands import Ended
+from circuitsim.io.commands import Ended, Subcommand
 
 if TYPE_CHECKING:
     from circuitsim import Circuit, SweepResult
@@ -43,7 +43,7 @@ Examples:
 """
 
 
-@click.command(epilog=_EXAMPLES_SWEEP + "\n" + EXIT_CODES)
+@click.command(cls=Subcommand, epilog=_EXAMPLES_SWEEP + "\n" + EXIT_CODES)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--dc",

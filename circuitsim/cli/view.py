@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from circuitsim.cli.common import EXIT_CODES, busy, input_option, load, print_warnings, solver_options
-from circuitsim.io.commands import handled
+from circuitsim.io.commands import Subcommand, handled
 
 if TYPE_CHECKING:
     from circuitsim.view.server import PageServer
@@ -27,7 +27,7 @@ Examples:
 """
 
 
-@click.command(epilog=_EXAMPLES_VIEW + "\n" + EXIT_CODES)
+@click.command(cls=Subcommand, epilog=_EXAMPLES_VIEW + "\n" + EXIT_CODES)
 @click.argument("file", type=click.Path(path_type=Path))
 @input_option
 @click.option(

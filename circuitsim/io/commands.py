@@ -24,7 +24,23 @@ _AGAIN = 0.1  # seconds after which an exception that was lost is raised once mo
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 
 
-class _Program(click.Command):
+class Subcommand(click.Command):
+    """One of a Group: options that take one value are given once, as the last would take the place of the others."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """See click. UsageError for what is given twice."""
+        given = list(args)
+        rest = super().parse_args(ctx, args)
+        if not ctx.resilient_parsing:
+            _, _, order = self.make_parser(ctx).parse_args(given)
+            single = [x for x in order if isinstance(x, click.Option) and not (x.is_flag or x.multiple or x.count)]
+            twice = next((x for k, x in enumerate(single) if x in single[:k]), None)
+            if twice is not None:
+                raise click.UsageError(f"{twice.opts[0]} is given twice; give it once", ctx)
+        return rest
+
+
+class _Program(Subcommand):
     """What both have: help and version that cannot be written are an error as well."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
