@@ -205,6 +205,11 @@ def _voltage(netlist: Netlist, word: str, inner: str) -> Save:
     if len(names) > 2:
         raise NetlistError(f"'{shown(word)}' names {len(names)} nodes; write v(a) or v(a,b)")
     if len(names) == 2:
+        if ranges := [name for name in names if SPAN.search(name) and not netlist.has_node(name)]:
+            raise NetlistError(
+                f"'{shown(word)}': {shown(ranges[0])} is several nodes, and a difference is of two single ones; write "
+                f"one for each, or save {', '.join(f'v({shown(name)})' for name in names)} and subtract"
+            )
         a, b = (np.array([netlist.node(name)]) for name in names)
         return Save([word], "v", NODES, a, b)
     nodes, several = netlist.nodes_of(inner)
