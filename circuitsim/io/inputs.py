@@ -43,7 +43,7 @@ def apply_inputs(circuit: Circuit, assignments: Sequence[str]) -> Circuit:
         try:
             if circuit.rows_of(name)[0] not in ("V", "I"):
                 raise SettingsError(f"{name} is not a voltage or current source; give other values in the netlist")
-            value = read_array(text[1:]) if text.startswith("@") else np.float64(_number(text.strip()))
+            value = read_array(text[1:]) if text.startswith("@") else np.float64(read_value(text.strip()))
             circuit = circuit.with_values({name: value})
         except (SettingsError, ValueError) as error:
             raise SettingsError(f"{where}: {error}") from None
@@ -62,7 +62,8 @@ def _times_m(circuit: Circuit, names: Sequence[str]) -> Circuit:
     return replace(circuit, current_sources=replace(sources, i=i))
 
 
-def _number(text: str) -> float:
+def read_value(text: str) -> float:
+    """A SPICE number where no expression is taken. SettingsError, with the remedy, for anything else."""
     if text[:1] in "{'":
         raise SettingsError(f"an expression is not allowed here: write its value instead of {text}")
     try:

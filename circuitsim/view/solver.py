@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from circuitsim.build import build_circuit
 from circuitsim.circuit import Circuit, check_structure
 from circuitsim.errors import CircuitError, SettingsError
-from circuitsim.io.inputs import apply_inputs
+from circuitsim.io.inputs import apply_inputs, read_value
 from circuitsim.netlist.analyses import points
 from circuitsim.netlist.expand import Changes
 from circuitsim.netlist.model import CROSSBAR
-from circuitsim.netlist.numbers import looks_like_mega, parse_number
+from circuitsim.netlist.numbers import looks_like_mega
 from circuitsim.netlist.revalue import Revaluer
 from circuitsim.problem import Problem, compile_problem
 from circuitsim.solution import Settings, Solution
@@ -89,8 +89,8 @@ class Solver:
             problem = problem.with_values(self._input_values(changes.inputs))
         for name, text in changes.values:
             try:
-                value = parse_number(text.strip())
-            except ValueError as error:
+                value = read_value(text.strip())
+            except SettingsError as error:
                 raise SettingsError(f"{name}: {error}") from None
             problem = problem.with_values(self._new_value(problem.circuit, name, value, text.strip()))
         return problem
