@@ -819,6 +819,20 @@ def test_json_has_every_value(deck: Path) -> None:
 
 
 @needs_ngspice
+def test_names_that_ngspice_cannot_keep_are_shown_as_in_the_deck(deck: Path) -> None:
+    deck.write_text("names\nVé \u00fcn\u00efcode 0 2\nR1 \u00fcn\u00efcode Temper 1k\nR2 temper 0 1k\n.dc Vé 1 2 1\n")
+    wanted = {"v(\u00fcn\u00efcode)": 2.0, "v(temper)": 1.0, "i(vé)": -1e-3}
+    for options in ([], ["--sweeps"]):
+        found = json.loads(run(str(deck), "--json", *options).stdout)
+        values = found["points"][-1]["values"]
+        assert {name: value["theirs"] for name, value in values.items()} == pytest.approx(wanted)
+        assert found["verdict"] == "AGREE"
+    table = run(str(deck)).stdout
+    assert all(f" {name} " in f" {table}".replace("\n", " ") for name in wanted)
+    assert "n_code" not in table
+
+
+@needs_ngspice
 def test_of_many_values_the_worst_are_shown(tmp_path: Path) -> None:
     path = tmp_path / "many.cir"
     path.write_text("many\nV1 a 0 1\nR[0:99] a b[0:99] 1k\nS".replace("S", "Rx[0:99] b[0:99] 0 1k\n"))

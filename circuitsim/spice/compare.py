@@ -314,7 +314,7 @@ def _compare(ours: _Ours | str, theirs: _Theirs | str, engine: str, own: float, 
     kcl, solution = ours.kcl_relative, ours.solution
     quantities = tuple(_quantities(ours, theirs))
     kcl_theirs, node = kcl_of(solution.problem, theirs.written, theirs.values)
-    verdict = Verdict.AGREE if _any_telling(quantities, theirs.written, solution.problem) else Verdict.UNTOLD
+    verdict = Verdict.AGREE if _any_telling(quantities, solution.problem) else Verdict.UNTOLD
     decision = []
     if not all(q.agrees for q in quantities):
         verdict, decision = Verdict.DIFFER, [_decision(kcl, kcl_theirs, node, solution)]
@@ -329,8 +329,8 @@ def _quantities(ours: _Ours, theirs: _Theirs) -> Iterator[Quantity]:
     allowed = allowed_differences(solution, ours.kcl_relative, voltages_of(names, theirs.values))
     for k, unique in enumerate(solution.determined.tolist()):
         if k and not c.left_out[k]:
-            name = f"v({names.nodes[k]})"
-            value = theirs.values.get(name, np.nan)
+            name = _voltage_name(c, k)  # as in the deck: ngspice's may be another
+            value = theirs.values.get(f"v({names.nodes[k]})", np.nan)
             most, terms = float(allowed.voltages[k]), float(allowed.voltage_terms[k])
             yield Quantity(name, float(ours.voltages[k]), value, most, unique, _is_telling(name, most, terms))
     for k, unique in enumerate(solution.source_currents[1].tolist()):
@@ -340,6 +340,10 @@ def _quantities(ours: _Ours, theirs: _Theirs) -> Iterator[Quantity]:
             value = theirs.values.get(f"i({written})", np.nan)
             most, terms = float(allowed.currents[k]), float(allowed.current_terms[k])
             yield Quantity(name, float(ours.currents[k]), value, most, unique, _is_telling(name, most, terms))
+
+
+def _voltage_name(circuit: Circuit, node: int) -> str:
+    return f"v({circuit.nodes[node].lower()})"
 
 
 def _is_telling(name: str, allowed: float, terms: float) -> bool:
@@ -408,9 +412,10 @@ def _notes(solution: Solution) -> Iterator[str]:
         yield f"currents that are not unique are not compared: {listed(names)}"
 
 
-def _any_telling(quantities: Sequence[Quantity], written: Written, problem: Problem) -> bool:
+def _any_telling(quantities: Sequence[Quantity], problem: Problem) -> bool:
     """Whether a value can tell something: of what voltage sources alone fix only where there is nothing else."""
-    known = {f"v({written.nodes[k]})" for k in np.flatnonzero(problem.topology.index_of_node < 0).tolist()}
+    fixed = np.flatnonzero(problem.topology.index_of_node < 0)
+    known = {_voltage_name(problem.circuit, k) for k in fixed.tolist()}
     unique = [q for q in quantities if q.determined]
     free = [q for q in unique if q.name[0] == "v" and q.name not in known]
     return any(q.telling for q in free or unique)
