@@ -195,6 +195,18 @@ def test_load_table(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load_table(path).targets, [[1]])
 
 
+def test_blanks_around_quotes_are_no_part_of_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(' a , "b, c", "target_y" ,target_z\n "1" , 2, "3" , 4 \n')
+    samples = load_table(path)
+    assert samples.columns == (("a", "b, c"), ("target_y", "target_z"))
+    np.testing.assert_array_equal(samples.features, [[1, 2]])
+    np.testing.assert_array_equal(samples.targets, [[3, 4]])
+    path.write_text('a , b, "target_y" ,target_z\n1,2, "x" ,4\n')
+    with pytest.raises(SettingsError, match=r"t\.csv:2: column 'target_y': 'x' is not a finite number"):
+        load_table(path)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -123,7 +123,7 @@ def _names(lines: list[list[str]]) -> list[str]:
 def _lines(path: Path) -> list[list[str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = list(csv.reader(file))
+            lines = list(csv.reader(file, skipinitialspace=True))
     except OSError as error:
         raise SettingsError(f"{path}: cannot read it: {error.strerror or error}") from None
     except (UnicodeDecodeError, csv.Error) as error:
