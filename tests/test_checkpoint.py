@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -158,6 +159,16 @@ def test_a_missing_one_names_the_previous(path: Path) -> None:
         f"no such file: {path}; the one before it is kept: continue from that with "
         f"`--resume {path.with_name(PREVIOUS)}`"
     )
+
+
+@pytest.mark.parametrize("name", ["mv u", "it's $HOME", "plain"])
+def test_a_suggested_command_is_one_for_a_shell(tmp_path: Path, path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    path.with_name(PREVIOUS).rename(folder / PREVIOUS)
+    command = refusal(folder / NEWEST).split("`")[1]
+    assert shlex.split(command) == ["--resume", str(folder / PREVIOUS)]
+    assert ("'" in command) is (name != "plain")
 
 
 def test_without_another_one_there_is_only_a_new_start(path: Path) -> None:

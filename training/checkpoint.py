@@ -6,6 +6,7 @@ A folder keeps the two newest checkpoints; at any moment at least one of them is
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, astuple, dataclass
@@ -142,7 +143,7 @@ def _other_one(path: Path) -> str:
         how = "with another --out" if any(path.parent.glob("[!.]*")) else "without --resume"
         return f"; there is no other one beside it: start again, {how}"
     which = "the newest one" if other.name == NEWEST else "the one before it"
-    return f"; {which} is kept: continue from that with `--resume {other}`"
+    return f"; {which} is kept: continue from that with `--resume {shlex.quote(str(other))}`"
 
 
 def _check_fingerprint(path: Path, found: Fingerprint, wanted: Fingerprint) -> None:

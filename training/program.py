@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -100,7 +101,8 @@ def train(program: str, ctx: click.Context, options: Options, read_data: Callabl
             record.discard()
         elif record.has_steps and not isinstance(error, BackendUnavailable):
             path = _write_last_values(job, record)
-            click.echo(f"the values of the last checkpoint are kept: --init {path} starts from them", err=True)
+            init = shlex.join(["--init", str(path)])
+            click.echo(f"the values of the last checkpoint are kept: {init} starts from them", err=True)
         raise
     finally:
         if board:
