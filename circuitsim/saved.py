@@ -37,19 +37,20 @@ Bools = NDArray[np.bool_]
 UNITS = {"v": "V", "vd": "V", "e": "V", "i": "A", "p": "W", "r": "ohm"}
 
 
-def wanted_saves(circuit: Circuit, texts: Sequence[str]) -> list[Save]:
-    """What the netlist's .save and .print cards and the `--save` texts request. SettingsError names a wrong text."""
+def wanted_saves(circuit: Circuit, texts: Sequence[str], source: str = "--save") -> list[Save]:
+    """What the netlist's .save and .print cards, and texts, request. SettingsError names a wrong text and `source`,
+    where the texts come from."""
     netlist = circuit.netlist
     saves = [save for word in netlist.saves for save in find_save(netlist, word)]
     for text in texts:
         words = split_saves(text)
         if not words:
-            raise SettingsError(f"--save '{text}' names nothing; write v(a), i(r1), @r1[p] or all")
+            raise SettingsError(f"{source} '{text}' names nothing; write v(a), i(r1), @r1[p] or all")
         for word in words:
             try:
                 saves += find_save(netlist, word)
             except NetlistError as error:
-                raise SettingsError(f"--save {word}: {error.message}") from None
+                raise SettingsError(f"{source} {word}: {error.message}") from None
     if sum(map(len, saves)) > MOST_SAVED:
         raise SettingsError(f"more than {MOST_SAVED:,} voltages, currents and powers to save; name fewer elements")
     return unique_saves(saves)
@@ -65,7 +66,7 @@ def as_saves(circuit: Circuit, wanted: Iterable[Save | str]) -> tuple[Save, ...]
         raise SettingsError(f"saves takes a list of texts, such as ['i(R1)'], found {wanted!r}")
     saves = [save for save in listed if isinstance(save, Save)]
     texts = [text for text in listed if isinstance(text, str)]
-    return tuple(unique_saves([*wanted_saves(circuit, texts), *saves]) if texts else saves)
+    return tuple(unique_saves([*wanted_saves(circuit, texts, "saves"), *saves]) if texts else saves)
 
 
 class Saved:

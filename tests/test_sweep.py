@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -259,17 +260,35 @@ def test_a_text_in_the_place_of_a_card() -> None:
     circuit = cs.parse(PARAMETERS)
     result = cs.sweep(circuit, "V1 0 vf {vf/2}")
     np.testing.assert_allclose(result.values[:, 0], [0, 0.3, 0.6])
-    with pytest.raises(cs.SettingsError, match=r"--dc 'V8 0 1 1': .dc: no 'V8' to sweep; name a V, I or R element.*v1"):
+    with pytest.raises(cs.SettingsError, match=r"^sweep 'V8 0 1 1': .dc: no 'V8' to sweep; name a V, I or R.*v1"):
         cs.sweep(circuit, "V8 0 1 1")
 
 
 def test_without_a_text_the_card_of_the_netlist_is_meant() -> None:
     text = "t\nV1 a 0 1\nR1 a 0 1\n"
     np.testing.assert_array_equal(cs.sweep(cs.parse(f"{text}.op\n.dc V1 0 2 1")).values[:, 0], [0, 1, 2])
-    with pytest.raises(cs.SettingsError, match=r"has no \.dc card"):
+    with pytest.raises(cs.SettingsError, match=r"has no \.dc card; add one, or sweep\(circuit, 'V1 0 5 0\.1'\)$"):
         cs.sweep(cs.parse(text))
-    with pytest.raises(cs.SettingsError, match=r"has 2 \.dc cards; give one of its analyses"):
-        cs.sweep(cs.parse(f"{text}.dc V1 0 2 1\n.dc R1 1 2 1"))
+
+
+def test_of_several_cards_one_is_chosen() -> None:
+    circuit = cs.parse("t\nV1 a 0 1\nR1 a 0 1\n.dc V1 0 2 1\n.op\n.dc R1 1 2 1")
+    with pytest.raises(cs.SettingsError, match=r"has 2 \.dc cards; choose one.*: sweep\(circuit, (circuit.*\[0\])\)$"):
+        cs.sweep(circuit)
+    assert [cs.sweep(circuit, card).swept[0].name for card in circuit.netlist.sweeps] == ["V1", "R1"]
+
+
+def test_messages_name_no_options_of_commands() -> None:
+    circuit = cs.parse("t\nV1 a 0 1\nR1 a 0 1\nR2[0:1] a 0 1k")
+    calls: list[tuple[str, dict[str, Any]]] = [
+        ("R2[0:1] 1k 3k 1k", {}), ("V1 0 1", {}), ("", {}), ("V1 0 1 1", {"saves": ["v(q)"]}),
+        ("V1 0 1 1", {"saves": [""]}),
+    ]  # fmt: skip
+    for text, given in calls:
+        with pytest.raises(cs.SettingsError) as caught:
+            cs.sweep(circuit, text, **given)
+        assert str(caught.value).startswith("saves " if given else f"sweep '{text}': ")
+        assert "--" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["RW", "rw[0][1]"])

@@ -162,7 +162,7 @@ def _sweep(
     if runs is not None:
         with progress("runs", runs, quiet) as report:
             return monte_carlo(circuit, runs, seed, settings, progress=report, saves=wanted)
-    analyses = analyses_to_run(circuit, dc)
+    analyses = analyses_to_run(circuit, dc, command=True)
     if len(analyses) > 1:
         raise SettingsError(
             f"{circuit.netlist.path} has {len(analyses)} .dc cards; choose one: --dc 'SRC START STOP STEP'"

@@ -183,7 +183,7 @@ def _sweep_all(
     if runs is not None:
         with progress("runs", runs, quiet) as report, _kept(study, "runs", quiet) as store:
             return [monte_carlo(circuit, runs, seed, progress=report, study=store, **how)]
-    analyses = analyses_to_run(circuit, dc)
+    analyses = analyses_to_run(circuit, dc, command=True)
     counts = [count_points(analysis) for analysis in analyses]
     results = []
     with progress("points", sum(counts), quiet) as report:

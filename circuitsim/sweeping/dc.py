@@ -47,7 +47,7 @@ def sweep(
     scheduler: str | None = None,
     study: Store | None = None,
 ) -> SweepResult:
-    """Solve a circuit at all points of a `.dc` analysis: one of `circuit.netlist.analyses`, or a text `V1 0 5 0.1`.
+    """Solve a circuit at all points of a `.dc` analysis: one of `circuit.netlist.sweeps`, or a text `V1 0 5 0.1`.
 
     The default is the analysis of the netlist, which must then have exactly one.
 
@@ -68,7 +68,10 @@ def sweep(
     if dc is None or isinstance(dc, str):
         dc, *others = analyses_to_run(circuit, dc)
         if others:
-            raise SettingsError(f"{circuit.netlist.path} has {1 + len(others)} .dc cards; give one of its analyses")
+            raise SettingsError(
+                f"{circuit.netlist.path} has {1 + len(others)} .dc cards; choose one, such as the first: "
+                "sweep(circuit, circuit.netlist.sweeps[0])"
+            )
     if not isinstance(dc, Analysis):
         raise SettingsError(f"sweep takes a text such as 'V1 0 5 0.1', or one of the netlist's analyses, found {dc!r}")
     if dc.kind != "dc":
@@ -77,18 +80,20 @@ def sweep(
     return solve_plan(plan, clock, progress, workers, scheduler, study)
 
 
-def analyses_to_run(circuit: Circuit, dc: str | None = None) -> list[Analysis]:
-    """The `.dc` analysis in a text `V1 0 5 0.1`, or by default those of the netlist. SettingsError if it has none."""
+def analyses_to_run(circuit: Circuit, dc: str | None = None, command: bool = False) -> list[Analysis]:
+    """The `.dc` analysis in a text `V1 0 5 0.1`, or by default those of the netlist.
+
+    Raises SettingsError for a wrong text, and if there are none; its cure names the options of a command, if asked to.
+    """
     if dc is not None:
         try:
             return [Revaluer(circuit.netlist).analysis(dc)]
         except NetlistError as error:
-            raise SettingsError(f"--dc '{dc}': {error.message}") from None
+            raise SettingsError(f"{'--dc' if command else 'sweep'} '{dc}': {error.message}") from None
     analyses = circuit.netlist.sweeps
     if not analyses:
-        raise SettingsError(
-            f"{circuit.netlist.path} has no .dc card; add one, or --dc 'V1 0 5 0.1', or --runs for Monte Carlo"
-        )
+        instead = "--dc 'V1 0 5 0.1', or --runs for Monte Carlo" if command else "sweep(circuit, 'V1 0 5 0.1')"
+        raise SettingsError(f"{circuit.netlist.path} has no .dc card; add one, or {instead}")
     return analyses
 
 
