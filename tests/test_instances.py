@@ -112,6 +112,9 @@ def test_a_model_without_parameters_is_one_for_all_instances(tmp_path: Path) -> 
 
 
 def test_a_faulty_instance_is_named(tmp_path: Path) -> None:
+    text = "X[0:3] a b cell r=@four.npy\n.subckt cell p q r=1\nR1[0:1] p q g={abs(r - 2.5) - 0.1}\n.ends\n"
+    with pytest.raises(NetlistError, match=r"resistor R\.X\[3\]\.R1\[0\]: negative conductance -0.1 S"):
+        read(text, tmp_path)
     text = "X[0:3] a b cell r=@four.npy\n.subckt cell p q r=1\nR1 p q {1 / (r - 3)}\n.ends\n"
     with pytest.raises(NetlistError, match=r"resistor R\.X\[2\]\.R1.*division by zero"):
         read(text, tmp_path)

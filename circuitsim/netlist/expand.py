@@ -330,7 +330,7 @@ class Evaluation:
             inner = self._instance(call, scope, PATH, pins, _of_members(given, call, scope, slice(1, None)))
             inner.rng = Together([first.rng] * len(paths), first.drawn)
             at_once._read(zip(inner.block.elements, repeat(inner), repeat(order)))
-        except (NotTogether, NetlistError):
+        except (NotTogether, NetlistError, ValueError):  # ValueError: the member at fault may not be found
             del self.models.rows[models:]
             first.rng.bit_generator.state = before
             return False
