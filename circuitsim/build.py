@@ -60,7 +60,7 @@ def build_circuit(netlist: Netlist) -> Circuit:
 class _CircuitBuilder:
     def __init__(self, netlist: Netlist) -> None:
         self.netlist = netlist
-        self.notes: list[tuple[At | None, str]] = list(netlist.notes)
+        self.notes: dict[tuple[At | None, str], None] = dict.fromkeys(netlist.notes)
         self.pieces: dict[str, list[tuple[Ints, Ints, int, Ints, Floats]]] = {
             "conductors": [], "ties": [], "ideal": [], "junctions": [],
         }  # fmt: skip
@@ -190,8 +190,7 @@ class _CircuitBuilder:
 
     def _note(self, at: At, remark: str) -> None:
         """Keep a remark about a card: once, however many instances it has."""
-        if (at, remark) not in self.notes:
-            self.notes.append((at, remark))
+        self.notes[at, remark] = None
 
     def _by_model(self, kind: str) -> Iterator[tuple[ModelCard, At, Ints]]:
         """The models that elements of a kind use, in their order: place, and rows of these elements."""
@@ -248,9 +247,10 @@ class _CircuitBuilder:
             params[:, G_REVERSE] = (1.0 / p["rrev"] - goff) * area
         else:
             self.add("ideal", "D", rows, params[:, V_REVERSE].copy(), reverse=True)
-        if params[:, [G_FORWARD, G_REVERSE]].any():
-            self.add("junctions", "D", rows, params)
-            self.laws.append(np.full(rows.size, Law.PWL, np.int8))
+        bent = params[:, [G_FORWARD, G_REVERSE]].any(axis=1)
+        if bent.any():
+            self.add("junctions", "D", rows[bent], params[bent])
+            self.laws.append(np.full(int(bent.sum()), Law.PWL, np.int8))
 
     def _nonlinear_resistors(self) -> None:
         """A model's conductance and, in parallel with it, its nonlinear branches; m multiplies all currents.

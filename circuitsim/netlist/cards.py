@@ -23,7 +23,7 @@ from circuitsim.netlist.arrays import (
     spread,
 )
 from circuitsim.netlist.builder import Builder
-from circuitsim.netlist.chance import Chance, Together, single
+from circuitsim.netlist.chance import Chance, NotTogether, Together, single
 from circuitsim.netlist.datafile import data_file, load_values
 from circuitsim.netlist.expressions import Value
 from circuitsim.netlist.model import ModelCard, Options
@@ -141,7 +141,6 @@ class CardReader:
         self.global_nodes = global_nodes
         self.memory = memory
         self.given = given
-        self.remarked: set[tuple[int, str]] = set()
 
     def into(self, builder: Builder) -> CardReader:
         """The same, for nodes of another builder."""
@@ -161,10 +160,8 @@ class CardReader:
         return Element(card, pattern, scope, order, base)
 
     def remark(self, e: Element, text: str) -> None:
-        """A remark about a card: once, however many instances it has."""
-        if (e.card.seq, text) not in self.remarked:
-            self.remarked.add((e.card.seq, text))
-            self.models.note(e.card.seq, f"{NOUNS[e.pattern.kind]} {shown(e.pattern.name)}{text}")
+        """A remark about a card."""
+        self.models.note(e.card.seq, f"{NOUNS[e.pattern.kind]} {shown(e.pattern.name)}{text}")
 
     # -- nodes -----------------------------------------------------------------------------------------------------
 
@@ -179,13 +176,18 @@ class CardReader:
         return index
 
     def full_name(self, scope: Scope, name: str, e: Element | None = None) -> str:
-        """What the node `name` of a scope is called in the netlist. `e`: which element a remark may be about."""
+        """What the node `name` of a scope is called in the netlist. `e`: which element a remark may be about.
+
+        Without one NotTogether where there is a remark.
+        """
         while scope.parent is not None:
             key = fold(name)
             if key == "0":
                 return key
             if key in self.global_nodes:
-                if e is not None and key in scope.pins:
+                if key in scope.pins:
+                    if e is None:
+                        raise NotTogether
                     self.remark(e, f": pin '{shown(name)}' has the name of a .global node and is that node")
                 break
             if key not in scope.pins:

@@ -47,7 +47,7 @@ class Recorder:
 class Together:
     """Draws for many, from a generator each, what a Recorder has `drawn`; shapes get the many as their last axis.
 
-    The numbers are drawn here: from a generator that several share, first all those of the first of them.
+    All numbers are drawn here, first those of the first.
     """
 
     def __init__(self, generators: Sequence[np.random.Generator], drawn: list[tuple[str, int]]) -> None:
@@ -76,6 +76,13 @@ class Together:
         found = self.numbers[self.start : self.start + size]
         self.at, self.start = self.at + 1, self.start + size
         return found.reshape(*shape, self.count)
+
+
+class OfInstances(Together):
+    """Draws for the instances of an array of subcircuits, one after another from one generator."""
+
+    def __init__(self, rng: np.random.Generator, count: int, drawn: list[tuple[str, int]]) -> None:
+        super().__init__([rng] * count, drawn)
 
 
 class Drawn(Exception):

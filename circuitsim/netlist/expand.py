@@ -17,7 +17,7 @@ from circuitsim.netlist.analyses import read_analyses
 from circuitsim.netlist.arrays import array_name, at_members, bounds_of, lengths, member_names, split_ranges, spread
 from circuitsim.netlist.builder import Builder
 from circuitsim.netlist.cards import CardReader, Memory
-from circuitsim.netlist.chance import Chance, NotTogether, Recorder, Together, single
+from circuitsim.netlist.chance import Chance, NotTogether, OfInstances, Recorder, Together, single
 from circuitsim.netlist.checks import check_values, remarks
 from circuitsim.netlist.conditions import chosen_cards
 from circuitsim.netlist.controls import read_controls, read_options, with_roles, with_seed
@@ -27,7 +27,7 @@ from circuitsim.netlist.model import Netlist, Options, Swept
 from circuitsim.netlist.models import ModelTable
 from circuitsim.netlist.numbers import parse_number
 from circuitsim.netlist.saves import check_saves
-from circuitsim.netlist.scopes import Block, Scope, draws, expression, names_in, note_draws, remarks_of, sort_cards
+from circuitsim.netlist.scopes import Block, Scope, expression, names_in, note_draws, remarks_of, sort_cards
 from circuitsim.netlist.source import Card, Text
 from circuitsim.netlist.template import PATH, Template
 from circuitsim.netlist.tokens import labelled, located, shown, split_keys, starts_number, tokenize, without_params
@@ -37,7 +37,7 @@ MAX_CROSSBAR = 1_000_000_000  # conductances of a crossbar: 8 GB
 _Elements: TypeAlias = Iterator[tuple[Card, Scope, int]]  # cards, with their scopes and the place of the top-level one
 
 _WORD = re.compile(r"[^\s,()]+")
-_SEVERAL = 3  # instances of an array that are read at once
+_SEVERAL = 10  # instances of an array that are read at once; fewer take as long one by one
 _MULTIPLIED = "RDNIFG"  # elements whose currents an m= multiplies
 
 
@@ -99,6 +99,15 @@ class _Call:
         return bounds_of(self.ranges)
 
 
+@dataclass(frozen=True)
+class _First:
+    """Of the first instance of an array: what it draws, and how many of these were there before it was read."""
+
+    recorder: Recorder
+    crossbars: int
+    controls: int
+
+
 class Deck:
     """The cards of a netlist, sorted; nothing here depends on a value."""
 
@@ -107,7 +116,7 @@ class Deck:
         self.path = path
         self.memory = memory or Memory()
         self.place = text.source.at
-        self.notes = list(text.notes)
+        self.notes = dict.fromkeys(text.notes)  # remarks and their places, each once
         self.calls: dict[int, _Call] = {}  # X cards by place
         self.counted = False  # then all X cards have been seen
         # (what is called, argument, name that it uses and that means another thing inside): places of X cards
@@ -122,7 +131,7 @@ class Deck:
 
     def note(self, seq: int, remark: str) -> None:
         """Keep a remark about the card at a place."""
-        self.notes.append((seq, remark))
+        self.notes[seq, remark] = None
 
     def remarks(self) -> list[tuple[int, str]]:
         """The remarks that were kept, and those about subcircuits of which all X cards are known."""
@@ -296,49 +305,65 @@ class Evaluation:
                     if key in call.block.params or key == "m":
                         given[key] = self._argument(scope, word, card.seq, call.shape)
             paths = member_names(path, call.ranges)
-            recorder = None
-            if len(paths) >= _SEVERAL and isinstance(scope.rng, np.random.Generator) and not self.reader.given:
-                recorder = Recorder(scope.rng)
+            first = self._first(scope) if len(paths) >= _SEVERAL else None
             for k, name in enumerate(paths):
-                if k == 1 and recorder and self._read_others(call, scope, paths[1:], given, order, recorder):
-                    for other in paths[1:]:
-                        self.builder.claim(other, card.seq)
+                if k == 1 and first and self._read_others(card.seq, call, scope, paths[1:], given, order, first):
                     break
                 if call.ranges:
                     self.builder.claim(name, card.seq)
                 pins = {pin: nodes[k] for pin, nodes in zip(call.block.pins, call.nodes, strict=True)}
                 inner = self._instance(call, scope, name, pins, _of_members(given, call, scope, k))
-                if k == 0 and recorder:
-                    inner.rng = recorder
+                if k == 0 and first:
+                    inner.rng = first.recorder  # with which an array inside is read one by one
                 yield from zip(inner.block.elements, repeat(inner), repeat(order))
 
-    def _read_others(
-        self, call: _Call, scope: Scope, paths: list[str], given: Mapping[str, Value], order: int, first: Recorder
-    ) -> bool:
-        """Read the instances of an array but the first, which has drawn what is recorded, at once.
+    def _first(self, scope: Scope) -> _First | None:
+        """What is known before the first instance of an array in `scope` is read; None: all are read one by one."""
+        if not isinstance(scope.rng, np.random.Generator) or self.reader.given:
+            return None
+        return _First(Recorder(scope.rng), len(self.builder.crossbars), len(self.builder.controls))
 
-        False, with nothing read, where they must be read one by one, as where one of them is at fault.
+    def _read_others(
+        self,
+        seq: int,
+        call: _Call,
+        scope: Scope,
+        paths: list[str],
+        given: Mapping[str, Value],
+        order: int,
+        first: _First,
+    ) -> bool:
+        """Read all instances that an X card at place `seq` makes, but the first, at once.
+
+        False, and all is as before, where they must be read one by one: with crossbars and currents of sources inside,
+        where how often a parameter outside is used, or how much is drawn, depends on the instance, or one is at fault.
         """
-        if _may_draw(scope):
+        if (len(self.builder.crossbars), len(self.builder.controls)) != (first.crossbars, first.controls):
             return False
-        models, before = len(self.models.rows), first.rng.bit_generator.state
+        models, rng = len(self.models.rows), first.recorder.rng
+        before = rng.bit_generator.state, [(outer, len(outer.values)) for outer in _outwards(scope)]
         template = Template(self.deck.place, len(paths))
+        template.claim(PATH, seq)
         pins = {pin: template.pin(k) for k, pin in enumerate(call.block.pins)}
         at_once = copy(self)
         at_once.builder, at_once.reader = template, self.reader.into(template)
         try:
+            outside = [[self.reader.full_name(scope, name) for name in nodes[1:]] for nodes in call.nodes]
             inner = self._instance(call, scope, PATH, pins, _of_members(given, call, scope, slice(1, None)))
-            inner.rng = Together([first.rng] * len(paths), first.drawn)
+            inner.rng = OfInstances(rng, len(paths), first.recorder.drawn)
             at_once._read(zip(inner.block.elements, repeat(inner), repeat(order)))
+            if any(len(outer.values) > count for outer, count in before[1]):  # when, depends on the instance
+                raise NotTogether
         except (NotTogether, NetlistError, ValueError):  # ValueError: the member at fault may not be found
             del self.models.rows[models:]
-            first.rng.bit_generator.state = before
+            rng.bit_generator.state = before[0]
+            for outer, count in before[1]:
+                while len(outer.values) > count:
+                    outer.uses.pop(outer.values.popitem()[0], None)
             return False
         own = self.models.rows[models:]
         self.models.rows[models:] = [model.of(k) if model.varied else model for k in range(len(paths)) for model in own]
-        template.own_models = range(models, models + len(own))
-        outside = [[self.reader.full_name(scope, name) for name in nodes[1:]] for nodes in call.nodes]
-        template.copy_into(self.builder, paths, outside, order)
+        template.copy_into(self.builder, paths, outside, range(models, models + len(own)), order)
         return True
 
     def _instance(
@@ -386,14 +411,11 @@ def _of_members(given: Mapping[str, Value], call: _Call, scope: Scope, which: in
     return found
 
 
-def _may_draw(scope: Scope | None) -> bool:
-    """Whether a parameter that has no value yet draws one when an instance in this scope uses it."""
+def _outwards(scope: Scope | None) -> Iterator[Scope]:
+    """A scope, and those outside it."""
     while scope is not None:
-        for name, (definition, _) in scope.block.params.items():
-            if name not in scope.values and draws(scope.block, definition):
-                return True
+        yield scope
         scope = scope.parent
-    return False
 
 
 def _netlist(deck: Deck, evaluation: Evaluation) -> Netlist:

@@ -128,7 +128,9 @@ class ModelTable:
                 raise NetlistError(f"{label}: {key.upper()} belongs to resistors, not to their model; write it on them")
             for key in sorted(params.keys() - _RESISTOR):
                 self.note(card.seq, f"{label}: unknown parameter {shown(key.upper())} is ignored")
-        return ModelCard(name, kind, params, frozenset(flags), card.seq), all(map(starts_number, given.values()))
+        counted = (word for key, word in given.items() if key not in _TEXTS or kind in _STRICT)
+        same = all(starts_number(word) or _is_endless(scope, word) for word in counted)
+        return ModelCard(name, kind, params, frozenset(flags), card.seq), same
 
 
 def _points(scope: Scope, label: str, words: list[str], keys: Mapping[str, str]) -> tuple[float, ...]:
@@ -144,5 +146,8 @@ def _points(scope: Scope, label: str, words: list[str], keys: Mapping[str, str])
 
 def _value(scope: Scope, word: str) -> Any:
     """A number, or infinity; one for each seed where many are drawn for at once."""
-    endless = word.lower().lstrip("+") in ("inf", "infinity") and scope.owner(word.lower()) is None
-    return float("inf") if endless else scope.number(word)
+    return float("inf") if _is_endless(scope, word) else scope.number(word)
+
+
+def _is_endless(scope: Scope, word: str) -> bool:
+    return word.lower().lstrip("+") in ("inf", "infinity") and scope.owner(word.lower()) is None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
 
 from circuitsim.errors import At, NetlistError
-from circuitsim.netlist.chance import Chance
+from circuitsim.netlist.chance import Chance, NotTogether, OfInstances
 from circuitsim.netlist.expressions import (
     RANDOM,
     Expression,
@@ -288,9 +288,14 @@ class Scope:
         return owner
 
     def lookup(self, name: str) -> Value:
-        """The value of a parameter. Raises NetlistError, without a place when it is `name` that is not defined."""
+        """The value of a parameter. Raises NetlistError, without a place when it is `name` that is not defined.
+
+        NotTogether where it cannot be told in how many of the instances that are read at once the parameter is used.
+        """
         owner = self.settled(name)
         if name in owner.uses:
+            if isinstance(self.rng, OfInstances) and self.rng.branches and name not in owner.block.shared:
+                raise NotTogether
             owner.uses[name] += 1
             if owner.uses[name] > 1:
                 owner.block.shared.add(name)
@@ -325,9 +330,11 @@ class Scope:
         if name in self.evaluating:  # through a function: the names in its body are looked up when it is called
             raise NetlistError(_cycle(self.evaluating[self.evaluating.index(name) :]))
         self.evaluating.append(name)
-        with labelled(f"parameter '{shown(name)}'"):
-            value = self.evaluate(definition, of=name)
-        self.evaluating.pop()
+        try:
+            with labelled(f"parameter '{shown(name)}'"):
+                value = self.evaluate(definition, of=name)
+        finally:  # of a parameter outside, when instances cannot be read at once
+            self.evaluating.pop()
         if draws(self.block, definition):
             self.uses[name] = 0
         return value

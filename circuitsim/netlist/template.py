@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NoReturn
 
 import numpy as np
 
 from circuitsim.errors import At
 from circuitsim.netlist.builder import COLUMNS, Builder, ManyBuilder
-from circuitsim.netlist.chance import NotTogether
-from circuitsim.netlist.model import ArrayRef, CrossbarCard, Ints
+from circuitsim.netlist.model import ArrayRef, Ints
 
 PATH = "\0"  # in names, the path of an instance; no text of a netlist holds this character
 
@@ -21,54 +19,62 @@ class Template(ManyBuilder):
     def __init__(self, place: Callable[[int], At], count: int) -> None:
         """`count`: of instances."""
         super().__init__(place, None, count)
-        self.own_models = range(0)  # rows of models; each further instance has as many
+        self.claims: list[tuple[str, int]] = []
 
     @staticmethod
     def pin(k: int) -> str:
-        """The node that the k-th pin is connected to."""
+        """The node that the k-th pin is connected to. No name of a node inside ends with PATH and a number."""
         return f"{PATH}{k}"
 
-    def control(self, source: str, label: str, seq: int) -> NoReturn:
-        raise NotTogether
+    def claim(self, name: str, seq: int) -> None:
+        self.claims.append((name, seq))
 
-    def add_crossbar(self, crossbar: CrossbarCard) -> NoReturn:
-        raise NotTogether
-
-    def copy_into(self, builder: Builder, paths: Sequence[str], outside: Sequence[Sequence[str]], order: int) -> None:
+    def copy_into(
+        self,
+        builder: Builder,
+        paths: Sequence[str],
+        outside: Sequence[Sequence[str]],
+        own_models: range,
+        order: int,
+    ) -> None:
         """Add all instances to a builder, one after another, as if each had been read by itself.
 
-        paths    of the instances
-        outside  for each pin the node that it is connected to, at each instance
-        order    place of the top-level card
+        paths       of the instances
+        outside     for each pin the node that it is connected to, at each instance
+        own_models  the rows of models that the first of them has for itself; each further one has as many
+        order       place of the top-level card
         """
-        for name, seq in self.names.items():
-            for own in _own(name, paths):
-                builder.claim(own, seq)
+        claims = [(name.split(PATH), seq) for name, seq in self.claims]
+        for path in paths:
+            for (before, after), seq in claims:
+                builder.claim(f"{before}{path}{after}", seq)
         nodes = self._nodes(builder, paths, outside, order)
+        for name, array in self.arrays.items():
+            start, count = len(builder.rows[array.kind].names) + array.start, array.stop - array.start
+            for own in _own(name, paths):
+                builder.arrays[own.lower()] = ArrayRef(array.kind, start, start + count, array.indices)
+                start += len(self.rows[array.kind].names)
         for kind, new in self.rows.items():
-            rows, each = builder.rows[kind], len(new.names)
-            for name, array in self.arrays.items():
-                if array.kind == kind:
-                    start = len(rows.names) + array.start
-                    for own in _own(name, paths):
-                        builder.arrays[own.lower()] = ArrayRef(
-                            kind, start, start + array.stop - array.start, array.indices
-                        )
-                        start += each
-            parts = [name.split(PATH) for name in new.names]
-            rows.names += [f"{before}{path}{after}" for path in paths for before, after in parts]
-            rows.a += nodes[:, new.a].ravel().tolist()
-            rows.b += nodes[:, new.b].ravel().tolist()
-            rows.order += [order] * (each * len(paths))
-            rows.seq += new.seq * len(paths)
-            for have, link in zip(rows.links, new.links, strict=True):
-                have += nodes[:, link].ravel().tolist()
-            for k, (column, what) in enumerate(zip(rows.columns, COLUMNS[kind], strict=True)):
-                values = np.broadcast_to(self.column(kind, k), (len(paths), each))
-                if what == "model" and self.own_models:
-                    further = len(self.own_models) * np.arange(len(paths))[:, None]
-                    values = np.where(values < self.own_models.start, values, values + further)
-                column += values.ravel().tolist()
+            if new.names:
+                self._copy_rows(builder, kind, paths, nodes, own_models)
+                builder.rows[kind].order += [order] * (len(new.names) * len(paths))
+
+    def _copy_rows(self, builder: Builder, kind: str, paths: Sequence[str], nodes: Ints, own_models: range) -> None:
+        """Add the rows of one kind, but for `order`."""
+        rows, new = builder.rows[kind], self.rows[kind]
+        parts = [name.split(PATH) for name in new.names]
+        rows.names += [f"{before}{path}{after}" for path in paths for before, after in parts]
+        rows.a += nodes[:, new.a].ravel().tolist()
+        rows.b += nodes[:, new.b].ravel().tolist()
+        rows.seq += new.seq * len(paths)
+        for have, link in zip(rows.links, new.links, strict=True):
+            have += nodes[:, link].ravel().tolist()
+        for k, (column, what) in enumerate(zip(rows.columns, COLUMNS[kind], strict=True)):
+            values = np.broadcast_to(self.column(kind, k), (len(paths), len(new.names)))
+            if what == "model" and own_models:
+                further = len(own_models) * np.arange(len(paths))[:, None]
+                values = np.where(values < own_models.start, values, values + further)
+            column += values.ravel().tolist()
 
     def _nodes(self, builder: Builder, paths: Sequence[str], outside: Sequence[Sequence[str]], order: int) -> Ints:
         """The nodes of a builder that those here are in each instance; shape (instances, nodes here)."""
