@@ -39,6 +39,7 @@ AT_ONCE = {
     "models": FOUR + ".model d D(is=1n n=1.5)\n.model s D(is={r * 1n})\n"
     ".model t tanh(imax={aunif(1m, 0.1m)} v0=0.5)\n.model l pwl(-1 {-r} 0 0 1 1)\nD1 p m d\nD2 p m s\nD3 p m top\n"
     "N1 m q t\nN2 m q l m=3\nD4 p m s\n.ends\n",
+    "clipped draws": FOUR + ".param u={aunif(1, 0.5)}\nR1 p q {u > 0 ? r * u : 1}\n.ends\n",
     "multipliers": "X[0:3] a b cell m=2\nX1 a b cell\n.subckt cell p q\nR1 p q {1k * m}\nI1 p q 1m\n"
     "X2[0:2] p q in m=3\n.subckt in p q\nR1 p q 1k m=2\nD1 p q top\n.ends\n.ends\n",
 }
@@ -68,6 +69,7 @@ ONE_BY_ONE = {
     "multipliers of each": "X[0:3] a b cell m=@four.npy\n.subckt cell p q\nR1 p q {1k * m}\n.ends\n",
     "models before": "X[0:3] a b cell r=@four.npy\nD0 a b top\n.subckt cell p q r=1\n.model d D(is={r * 1n})\n"
     "D1 p q d\nV1 p m 0\nR1 m q 1k\nF1 p q V1 2\n.ends\n",
+    "models before draws": FOUR + ".model d D(is={r * 1n})\nD1 p q d\nR1 p q {r > 2 ? aunif(1k, 9) : 1k}\n.ends\n",
     "two": "X[0:1] a b cell\n.subckt cell p q\nR1 p q 1k\n.ends\n",
 }
 

@@ -359,7 +359,7 @@ class Evaluation:
             rng.bit_generator.state = before[0]
             for outer, count in before[1]:
                 while len(outer.values) > count:
-                    outer.uses.pop(outer.values.popitem()[0], None)
+                    outer.values.popitem()
             return False
         own = self.models.rows[models:]
         self.models.rows[models:] = [model.of(k) if model.varied else model for k in range(len(paths)) for model in own]
