@@ -358,6 +358,7 @@ class Evaluation:
             del self.models.rows[models:]
             rng.bit_generator.state = before[0]
             for outer, count in before[1]:
+                outer.evaluating.clear()
                 while len(outer.values) > count:
                     outer.values.popitem()
             return False

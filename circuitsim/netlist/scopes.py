@@ -330,11 +330,9 @@ class Scope:
         if name in self.evaluating:  # through a function: the names in its body are looked up when it is called
             raise NetlistError(_cycle(self.evaluating[self.evaluating.index(name) :]))
         self.evaluating.append(name)
-        try:
-            with labelled(f"parameter '{shown(name)}'"):
-                value = self.evaluate(definition, of=name)
-        finally:  # of a parameter outside, when instances cannot be read at once
-            self.evaluating.pop()
+        with labelled(f"parameter '{shown(name)}'"):
+            value = self.evaluate(definition, of=name)
+        self.evaluating.pop()
         if draws(self.block, definition):
             self.uses[name] = 0
         return value
