@@ -60,7 +60,7 @@ def test_a_run_that_is_there_is_not_run_again(tmp_path: Path, monkeypatch: pytes
     first = trained("drn-xs", "ep", 1, tmp_path, options)
     assert (first["epoch"], first["examples"]) == (2, 80) and 0 <= first["test_error"] <= 100
     assert first["command"].startswith(
-        "python -m training.mnist --netlist drn-xs --algorithm ep --seed 1 --backend gpu"
+        "python -m training.mnist --netlist drn-xs --algorithm ep --seed 1 --backend cpu"
     )
     monkeypatch.setattr(gpu_training.subprocess, "run", lambda *_, **__: pytest.fail("run again"))
     assert trained("drn-xs", "ep", 1, tmp_path, options) == first

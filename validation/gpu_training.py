@@ -104,7 +104,8 @@ def barrier_seconds(steps: GpuSteps, device: Device, timer: Timer, count: int = 
 def trained(name: str, algorithm: str, seed: int, folder: Path, options: Sequence[str]) -> dict[str, Any]:
     """A run of the recipe, or what an earlier call has left of it; its last row, and its command."""
     out = folder / f"{name}-{algorithm}-seed{seed}{''.join(options)}"
-    arguments = ["--netlist", name, "--algorithm", algorithm, "--seed", str(seed), "--backend", "gpu", *options]
+    backend = [] if "--backend" in options else ["--backend", "gpu"]
+    arguments = ["--netlist", name, "--algorithm", algorithm, "--seed", str(seed), *backend, *options]
     command = ["python", "-m", "training.mnist", *arguments]
     if not (out / TRAINED).exists():
         resume = ["--resume"] if (out / NEWEST).exists() else []
