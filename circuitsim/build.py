@@ -169,24 +169,21 @@ class _CircuitBuilder:
         Instances of a card come together, with a number for each row, where none is 0, negative or infinite in one
         of them only.
         """
-        alike: dict[tuple[object, ...], list[tuple[dict[str, float], Ints]]] = {}
-        heads = []
+        alike: dict[tuple[str, int, object], list[tuple[ModelCard, At, dict[str, float], Ints]]] = {}
         for model, at, rows in self._by_model("D"):
             kind, p, remarks = diode_kind(model, at)
-            key = (model.seq, kind, *((name, (v > 0) - (v < 0), np.isinf(v)) for name, v in p.items()))
-            if key not in alike:
-                alike[key] = []
-                heads.append((kind, f"model {model.name}", at))
-                for remark in remarks:
-                    self._note(at, remark)
-            alike[key].append((p, rows))
-        for (kind, label, at), members in zip(heads, alike.values(), strict=True):
-            counts = [rows.size for _, rows in members]
+            signs = tuple((name, (value > 0) - (value < 0), np.isinf(value)) for name, value in p.items())
+            alike.setdefault((kind, model.seq, signs), []).append((model, at, p, rows))
+            for remark in remarks:
+                self._note(at, remark)
+        for (kind, _, _), members in alike.items():
+            model, at, p, _ = members[0]
+            counts = [rows.size for *_, rows in members]
             of_each: dict[str, Value] = {}
-            for name in members[0][0]:
-                values = [p[name] for p, _ in members]
+            for name in p:
+                values = [own[name] for _, _, own, _ in members]
                 of_each[name] = values[0] if values.count(values[0]) == len(values) else np.repeat(values, counts)
-            yield kind, label, at, of_each, np.concatenate([rows for _, rows in members])
+            yield kind, f"model {model.name}", at, of_each, np.concatenate([rows for *_, rows in members])
 
     def _note(self, at: At, remark: str) -> None:
         """Keep a remark about a card: once, however many instances it has."""

@@ -97,6 +97,11 @@ def whole(name: str, value: object) -> int:
     return int(value)
 
 
+def of_row(row: int | None) -> str:
+    """` (batch row 3)`, for messages; nothing for None, where there is no batch."""
+    return "" if row is None else f" (batch row {row})"
+
+
 def listed(names: Sequence[str], most: int = 10) -> str:
     """Names as text for a message; of many, only the first.
 

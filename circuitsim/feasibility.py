@@ -16,7 +16,7 @@ from scipy import sparse
 
 from circuitsim.circuit import Circuit
 from circuitsim.compiled import jit
-from circuitsim.errors import TopologyError, listed
+from circuitsim.errors import TopologyError, listed, of_row
 from circuitsim.graphs import strong_components
 from circuitsim.units import LOOP_TOLERANCE, TieForest, signed_path
 
@@ -136,10 +136,9 @@ def _refuse(circuit: Circuit, loop: _Loop, row: int | None) -> None:
         nodes += [circuit.nodes[ideal.a[k]], circuit.nodes[ideal.b[k]]]
         nodes += [circuit.nodes[(ties.b if sign > 0 else ties.a)[t]] for t, sign in path]
     places = [(at.line if (at := circuit.at(ideal, k)) else -1, k) for k in loop.diodes]
-    of_row = "" if row is None else f" (batch row {row})"
     raise TopologyError(
         f"loop of ideal diodes and voltage sources {listed(names)} that no voltages satisfy: the sources push "
-        f"{loop.volts:g} V forward through the diodes{of_row}; put a resistor in the loop",
+        f"{loop.volts:g} V forward through the diodes{of_row(row)}; put a resistor in the loop",
         circuit.at(ideal, max(places)[1]),
         nodes=list(dict.fromkeys(nodes)),
         elements=names,

@@ -17,7 +17,7 @@ from scipy import sparse
 
 from circuitsim.branches import Branches
 from circuitsim.circuit import Circuit
-from circuitsim.errors import TopologyError, listed
+from circuitsim.errors import TopologyError, listed, of_row
 from circuitsim.graphs import components
 from circuitsim.laws import most_current
 
@@ -133,10 +133,9 @@ class Islands:
         blocked = f" ({listed(diodes)} blocks it)" if diodes else ""
         push = amperes > 0
         verb = ("push" if push else "draw") + ("es" if push else "s") * (len(sources) == 1)
-        of_row = "" if row is None else f" (batch row {row})"
         raise TopologyError(
             f"node {listed(nodes, 5)}: {', '.join(sources[:5])} {verb} a net {abs(amperes):g} A "
-            f"{'into' if push else 'from'} it{of_row}, and no element can carry this current "
+            f"{'into' if push else 'from'} it{of_row(row)}, and no element can carry this current "
             f"{'away' if push else 'there'}{blocked}; connect it to ground with a resistor, or balance the sources",
             circuit.at(s, int(crossing[0])),
             nodes=nodes,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from circuitsim.branches import take_rows
 from circuitsim.circuit import Circuit
-from circuitsim.errors import TopologyError
+from circuitsim.errors import TopologyError, of_row
 from circuitsim.law_kernels import BV, ISR, MAX_EXPONENT, NBV_VT, NR_VT, NVT, RECOMBINING, RS, STRAIGHT, V0, Law
 from circuitsim.topology import Topology
 
@@ -39,8 +39,7 @@ def check_sources(circuit: Circuit, rows: slice) -> None:
 
 
 def _of_row(values: Floats, row: int, start: int) -> str:
-    """Which row of the batch it is, where there are several."""
-    return f" (batch row {start + row})" if len(values) > 1 else ""
+    return of_row(start + row if len(values) > 1 else None)
 
 
 def largest_conductance(circuit: Circuit) -> float:

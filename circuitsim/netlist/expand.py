@@ -341,7 +341,7 @@ class Evaluation:
         if (len(self.builder.crossbars), len(self.builder.controls)) != (first.crossbars, first.controls):
             return False
         models, rng = len(self.models.rows), first.recorder.rng
-        before = rng.bit_generator.state, [(outer, len(outer.values)) for outer in _outwards(scope)]
+        state, known = rng.bit_generator.state, [(outer, len(outer.values)) for outer in _outwards(scope)]
         template = Template(self.deck.place, len(paths))
         template.claim(PATH, seq)
         pins = {pin: template.pin(k) for k, pin in enumerate(call.block.pins)}
@@ -352,12 +352,12 @@ class Evaluation:
             inner = self._instance(call, scope, PATH, pins, _of_members(given, call, scope, slice(1, None)))
             inner.rng = OfInstances(rng, len(paths), first.recorder.drawn)
             at_once._read(zip(inner.block.elements, repeat(inner), repeat(order)))
-            if any(len(outer.values) > count for outer, count in before[1]):  # when, depends on the instance
+            if any(len(outer.values) > count for outer, count in known):  # when, depends on the instance
                 raise NotTogether
         except (NotTogether, NetlistError, ValueError):  # ValueError: the member at fault may not be found
             del self.models.rows[models:]
-            rng.bit_generator.state = before[0]
-            for outer, count in before[1]:
+            rng.bit_generator.state = state
+            for outer, count in known:
                 outer.evaluating.clear()
                 while len(outer.values) > count:
                     outer.values.popitem()
