@@ -1021,7 +1021,7 @@ def test_two_ranges_on_nodes() -> None:
 def test_a_crossbar_counts_as_one_element_and_other_arrays_by_their_members(
     nodes: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(expand.__globals__, "MAX_ELEMENTS", 6)
+    monkeypatch.setattr("circuitsim.netlist.deck.MAX_ELEMENTS", 6)
     assert deck("R[0:1][0:3] a[0:1] b[0:3] 1").crossbars[0].g.shape == (2, 4)
     assert len(deck(f"R[0:1][0:2] {nodes.format(2)} 1").tables["R"]) == 6
     with pytest.raises(NetlistError, match=r"element R\[0:1\]\[0:3\]: 8 elements, more than 6; split the array"):

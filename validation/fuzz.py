@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib
 import importlib.util
 import io
 import json
@@ -49,8 +48,6 @@ from circuitsim.spice.flatten import flatten
 from validation.equations import broken_equation
 from validation.fuzz_decks import companions, seeds
 from validation.measure import ROOT
-
-expand = importlib.import_module("circuitsim.netlist.expand")  # the package has a function of that name
 
 VARIANTS = {
     "auto": cs.Settings(max_sweeps=200),
@@ -137,7 +134,7 @@ def _limited(seconds: float) -> Iterator[None]:
     old = signal.signal(signal.SIGPROF, stop)
     signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
-        with mock.patch.multiple(expand, MAX_ELEMENTS=_MOST_ELEMENTS, MAX_CROSSBAR=_MOST_ELEMENTS):
+        with mock.patch.multiple("circuitsim.netlist.deck", MAX_ELEMENTS=_MOST_ELEMENTS, MAX_CROSSBAR=_MOST_ELEMENTS):
             yield
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)

@@ -2,43 +2,36 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field, replace
-from itertools import islice, repeat
+from itertools import repeat
 from typing import TypeAlias
 
 import numpy as np
 
-from circuitsim.errors import NetlistError, SettingsError
+from circuitsim.errors import NetlistError
 from circuitsim.netlist.analyses import read_analyses
-from circuitsim.netlist.arrays import array_name, at_members, bounds_of, lengths, member_names, split_ranges, spread
+from circuitsim.netlist.arrays import member_names
 from circuitsim.netlist.builder import Builder
-from circuitsim.netlist.cards import CardReader, Memory
+from circuitsim.netlist.cards import CardReader
 from circuitsim.netlist.chance import Chance, NotTogether, OfInstances, Recorder, Together, single
 from circuitsim.netlist.checks import check_values, remarks
-from circuitsim.netlist.conditions import chosen_cards
-from circuitsim.netlist.controls import read_controls, read_options, with_roles, with_seed
+from circuitsim.netlist.controls import read_options, with_roles, with_seed
+from circuitsim.netlist.deck import Call, Deck
 from circuitsim.netlist.elements import read_element
 from circuitsim.netlist.expressions import Value
 from circuitsim.netlist.model import Netlist, Options, Swept
 from circuitsim.netlist.models import ModelTable
 from circuitsim.netlist.numbers import parse_number
 from circuitsim.netlist.saves import check_saves
-from circuitsim.netlist.scopes import Block, Scope, expression, names_in, note_draws, remarks_of, sort_cards
+from circuitsim.netlist.scopes import Scope, expression, note_draws
 from circuitsim.netlist.source import Card, Text
 from circuitsim.netlist.template import PATH, Template
-from circuitsim.netlist.tokens import labelled, located, shown, split_keys, starts_number, tokenize, without_params
+from circuitsim.netlist.tokens import labelled, located, shown, starts_number
 
-MAX_ELEMENTS = 50_000_000  # of an expanded netlist
-MAX_CROSSBAR = 1_000_000_000  # conductances of a crossbar: 8 GB
 _Elements: TypeAlias = Iterator[tuple[Card, Scope, int]]  # cards, with their scopes and the place of the top-level one
-
-_WORD = re.compile(r"[^\s,()]+")
 _SEVERAL = 10  # instances of an array that are read at once; fewer take as long one by one
-_MULTIPLIED = "RDNIFG"  # elements whose currents an m= multiplies
 
 
 def expand(text: Text, path: str, seed: int | None = None) -> Netlist:
@@ -80,170 +73,12 @@ class Changes:
 
 
 @dataclass(frozen=True)
-class _Call:
-    """An X card taken apart."""
-
-    name: str  # without ranges
-    ranges: tuple[range, ...]
-    nodes: list[list[str]]  # of each pin, at each instance
-    keys: dict[str, str]
-    block: Block  # what it is an instance of
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return lengths(self.ranges)
-
-    @property
-    def bounds(self) -> str:
-        """`[0:3][0:7]`, as behind its name."""
-        return bounds_of(self.ranges)
-
-
-@dataclass(frozen=True)
 class _First:
     """Of the first instance of an array: what it draws, and how many of these were there before it was read."""
 
     recorder: Recorder
     crossbars: int
     controls: int
-
-
-class Deck:
-    """The cards of a netlist, sorted; nothing here depends on a value."""
-
-    def __init__(self, text: Text, path: str, memory: Memory | None = None) -> None:
-        self.text = text
-        self.path = path
-        self.memory = memory or Memory()
-        self.place = text.source.at
-        self.notes = dict.fromkeys(text.notes)  # remarks and their places, each once
-        self.calls: dict[int, _Call] = {}  # X cards by place
-        self.counted = False  # then all X cards have been seen
-        # (what is called, argument, name that it uses and that means another thing inside): places of X cards
-        self.outside: dict[tuple[Block, str, str], list[int]] = {}
-        cards, self.deciding = chosen_cards(text.cards, self.place, self.note)  # parameters that decide an .if
-        self.top, self.cards = sort_cards(cards, self.place, self.note)
-        if unused := sorted(text.given.keys() - self.top.params.keys()):
-            raise SettingsError(
-                f"parameter '{shown(unused[0])}' is given a value, but is in a branch of .if that is not taken"
-            )
-        self.controls = read_controls(self.cards, self.place, self.note)
-
-    def note(self, seq: int, remark: str) -> None:
-        """Keep a remark about the card at a place."""
-        self.notes[seq, remark] = None
-
-    def remarks(self) -> list[tuple[int, str]]:
-        """The remarks that were kept, and those about subcircuits of which all X cards are known."""
-        out = list(self.notes)
-        for (called, key, used), places in self.outside.items():
-            if used not in called.params and not called.multiplied:  # m, which means the same inside
-                continue
-            also = f" and of {len(places) - 1:,} more" if len(places) > 1 else ""
-            text = f"argument {shown(key)} of this X card{also} uses the '{shown(used)}' outside"
-            out.append((places[0], f"{text}; ngspice-39 would take that of '{shown(called.name)}'"))
-        for block in self._multiplied():
-            own = [card for card in block.elements if _has_multiplier(card.text)]
-            nested = min((inner.seq for inner in block.subcircuits.values()), default=None)
-            behind = [card for card in block.elements if nested is not None and card.seq > nested]
-            behind = [card for card in behind if card.text[0].upper() in _MULTIPLIED]
-            both = "has an m=, as do X cards that call it: both count; ngspice-39 would take that of the X card alone"
-            dropped = "comes after a .subckt in it; there ngspice-39 drops the m= of X cards that call it"
-            for cards, text in ((own, both), (behind, dropped)):
-                if cards:
-                    also = f", and {len(cards) - 1:,} more," if len(cards) > 1 else ""
-                    out.append((cards[0].seq, f"this card{also} of subcircuit '{shown(block.name)}' {text}"))
-        return out
-
-    def _multiplied(self) -> Iterable[Block]:
-        """The subcircuits to which X cards give an m=, and those that they call."""
-        found = {call.block: True for call in self.calls.values() if call.block.multiplied}
-        waiting = list(found)
-        while waiting:
-            for card in waiting.pop().elements:
-                call = self.calls.get(card.seq)
-                if call is not None and call.block not in found:
-                    found[call.block] = True
-                    waiting.append(call.block)
-        return found
-
-    def check_changes(self, params: Iterable[str]) -> None:
-        """Raise NetlistError when the cards that count depend on one of these parameters."""
-        for name in sorted(self.deciding.intersection(params)):
-            raise NetlistError(
-                f"parameter '{shown(name)}' decides an .if, and the cards must stay the same; put the choice "
-                f"into values: {{{shown(name)} > 1 ? 1k : 2k}}"
-            )
-
-    def call(self, card: Card, block: Block) -> _Call:
-        """The nodes, parameters and definition of an X card in `block`."""
-        known = self.calls.get(card.seq)
-        if known is not None:
-            return known
-        words = split_keys(tokenize(without_params(card.text)))
-        if not words.words:
-            raise NetlistError("subcircuit without a name: write X1 n1 n2 NAME")
-        name, *nodes = words.words
-        with labelled(f"subcircuit {shown(name)}"):
-            base, ranges = array_name(name, 2)
-        if not nodes:
-            raise NetlistError(f"subcircuit {shown(name)}: needs nodes and a definition: {shown(name)} n1 n2 NAME")
-        called = nodes.pop().lower()
-        found = block.find_subcircuit(called)
-        if found is None:
-            torn = words.keys and not called[0].isalpha()  # the rest of an argument
-            hint = "; an argument with blanks or commas needs braces, r={max(1, 2)}" if torn else ""
-            raise NetlistError(
-                f"subcircuit {shown(name)}: no .subckt '{shown(called)}'; define it or include the file that does{hint}"
-            )
-        if len(nodes) != len(found.pins):
-            raise NetlistError(
-                f"subcircuit {shown(name)}: '{shown(called)}' has {len(found.pins)} pins "
-                f"({shown(' '.join(found.pins), 80)}), found {len(nodes)} nodes ({shown(' '.join(nodes), 80)}); "
-                "give one node for each pin"
-            )
-        for key in sorted(words.keys.keys() - found.params.keys() - {"m"}):
-            self.note(card.seq, f"subcircuit {shown(name)}: '{shown(called)}' has no parameter '{shown(key)}'; ignored")
-        for key, word in words.keys.items():
-            for remark in remarks_of(word):
-                self.note(card.seq, f"subcircuit {shown(name)}: {shown(key)}: {remark}")
-            own = {name for name in found.params.keys() - {key} if words.keys.get(name, "").strip("{}").lower() != name}
-            for used in sorted(own & names_in(word)) if own else ():
-                self.outside.setdefault((found, key, used), []).append(card.seq)
-            if key != "m" and "m" in names_in(word) and "m" not in found.params:
-                self.outside.setdefault((found, key, "m"), []).append(card.seq)
-        found.multiplied |= "m" in words.keys and "m" not in found.params
-        with labelled(f"subcircuit {shown(name)}"):
-            names = [spread(word, ranges, min(pin, 1), "node") for pin, word in enumerate(nodes)]
-        at_pins = [at_members(names_at, ranges, min(pin, 1)) for pin, names_at in enumerate(names)]
-        return self.calls.setdefault(card.seq, _Call(base, ranges, at_pins, words.keys, found))
-
-    def check_size(self) -> None:
-        """Refuse recursive subcircuits, and netlists that expand beyond MAX_ELEMENTS, before expanding any X card."""
-        self.counted = True
-        sizes: dict[Block, int] = {}  # of finished blocks
-        stack = [_Count(self.top)]
-        while stack:
-            count = stack[-1]
-            if count.done == len(count.block.elements):
-                sizes[count.block] = count.total
-                stack.pop()
-                continue
-            card = count.block.elements[count.done]
-            with located(self.place, card.seq):
-                members = _members(card.text) if ":" in card.text else 1  # before anything is made of so many
-                called = self.call(card, count.block).block if card.text[0] in "xX" else None
-                if called is not None and called not in sizes:
-                    _refuse_recursion([c.block for c in stack], called)
-                    stack.append(_Count(called))
-                    continue
-                count.done += 1
-                count.total += members * max(sizes[called], 1) if called else members  # one without elements, too
-                if count.total > MAX_ELEMENTS:
-                    where = f"subcircuit '{shown(count.block.name)}'" if count.block.parent else "the netlist"
-                    raise NetlistError(
-                        f"{where} expands to {count.total:,} elements up to here, more than {MAX_ELEMENTS:,}; split it"
-                    )
 
 
 class Evaluation:
@@ -326,7 +161,7 @@ class Evaluation:
     def _read_others(
         self,
         seq: int,
-        call: _Call,
+        call: Call,
         scope: Scope,
         paths: list[str],
         given: Mapping[str, Value],
@@ -367,9 +202,7 @@ class Evaluation:
         template.copy_into(self.builder, paths, outside, range(models, models + len(own)), order)
         return True
 
-    def _instance(
-        self, call: _Call, scope: Scope, path: str, pins: dict[str, str], given: Mapping[str, Value]
-    ) -> Scope:
+    def _instance(self, call: Call, scope: Scope, path: str, pins: dict[str, str], given: Mapping[str, Value]) -> Scope:
         """The scope of an instance that a call in `scope` makes: its nodes outside, and the values that it is given."""
         inner = Scope(call.block, scope, path, scope.rng, self.deck.place)
         if call.block.multiplied and not scope.block.multiplied:
@@ -401,7 +234,7 @@ class Evaluation:
         return scope.evaluate(expression(word), shape)
 
 
-def _of_members(given: Mapping[str, Value], call: _Call, scope: Scope, which: int | slice) -> dict[str, Value]:
+def _of_members(given: Mapping[str, Value], call: Call, scope: Scope, which: int | slice) -> dict[str, Value]:
     """What an instance of an array in `scope`, or several of them, are given."""
     several = len(call.ranges) + isinstance(scope.rng, Together)  # axes of what differs between the instances
     found = dict(given)
@@ -450,39 +283,3 @@ def _netlist(deck: Deck, evaluation: Evaluation) -> Netlist:
     netlist = with_roles(netlist, controls.roles, deck.place)
     check_saves(netlist, controls.saves, deck.place)
     return replace(netlist, analyses=read_analyses(controls.analyses, netlist, evaluation.root))
-
-
-@dataclass
-class _Count:
-    """A block whose elements are being counted."""
-
-    block: Block
-    done: int = 0  # elements that were counted
-    total: int = 0  # what they expand to
-
-
-def _refuse_recursion(open_blocks: list[Block], called: Block) -> None:
-    if called in open_blocks:
-        names = [shown(block.name) for block in [*open_blocks[open_blocks.index(called) :], called]]
-        raise NetlistError(f"subcircuit calls itself: {' -> '.join(names)}; break this loop")
-
-
-def _has_multiplier(text: str) -> bool:
-    """Whether an element card has an m=, or an m before a number, as `=` is a blank."""
-    kind = text[0].upper()
-    known = ("m",) if kind in _MULTIPLIED else ()
-    return "m" in text.lower() and "m" in split_keys(tokenize(text)[1:], known, 4 if kind == "G" else 3).keys
-
-
-def _members(text: str) -> int:
-    """How many elements an array card makes; a crossbar of resistors counts as one. Refuses what no memory can hold."""
-    name, *words = (match.group() for match in islice(_WORD.finditer(text), 3))
-    with labelled(f"element {shown(name)}"):
-        counts, *ends = (lengths(split_ranges(word)[1]) for word in (name, *words))
-    if len(counts) > 2:
-        return 1  # to be refused by the reader
-    crossbar = len(counts) == 2 and name[0] in "rR" and all(len(end) == 1 for end in ends)
-    count, most = math.prod(counts), MAX_CROSSBAR if crossbar else MAX_ELEMENTS
-    if count > most:
-        raise NetlistError(f"element {shown(name)}: {count:,} elements, more than {most:,}; split the array")
-    return 1 if crossbar else count

@@ -15,7 +15,8 @@ from circuitsim.netlist.cards import Memory
 from circuitsim.netlist.chance import Chance, NotTogether, Recorder, Together
 from circuitsim.netlist.checks import check_values
 from circuitsim.netlist.copies import side_by_side
-from circuitsim.netlist.expand import Changes, Deck, Evaluation
+from circuitsim.netlist.deck import Deck
+from circuitsim.netlist.expand import Changes, Evaluation
 from circuitsim.netlist.model import Analysis, Floats, Ints, ModelCard, Netlist, Options, Table
 from circuitsim.netlist.source import Card
 
