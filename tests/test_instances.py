@@ -1,4 +1,4 @@
-"""Arrays of subcircuits, whose instances are read at once, against the same read one by one."""
+"""Instances of one subcircuit, in an array or of X cards in a row, read at once and one by one."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from circuitsim.errors import NetlistError
 from circuitsim.netlist import Netlist, read_netlist
 from circuitsim.netlist.expand import Changes
 from circuitsim.netlist.revalue import Revaluer
+from circuitsim.netlist.template import PATH
 
 expand = import_module("circuitsim.netlist.expand")  # the package has a function of this name
 
@@ -42,6 +43,44 @@ AT_ONCE = {
     "clipped draws": FOUR + ".param u={aunif(1, 0.5)}\nR1 p q {u > 0 ? r * u : 1}\n.ends\n",
     "multipliers": "X[0:3] a b cell m=2\nX1 a b cell\n.subckt cell p q\nR1 p q {1k * m}\nI1 p q 1m\n"
     "X2[0:2] p q in m=3\n.subckt in p q\nR1 p q 1k m=2\nD1 p q top\n.ends\n.ends\n",
+}
+IN_A_ROW = {  # X1, X2, ... are read at once
+    "values": "X1 a b cell r=1k\nX2 a c cell R=2.5\nX3 c 0 cell r = 3\nXlast a c CELL r=1e3\n.subckt cell p q r=1\n"
+    ".param u={r * 2}\nR1 p m {u}\nR2 m q g=1m tc1=1m temp=40\nI1 m 0 {r * 1u}\n.ends\n",
+    "parameters": ".param lo=1k hi={lo * 9} z={aunif(1, 0.5)}\nX1 a c cell r={lo} s=lo\nX2 b c cell r=hi s=1k\n"
+    "X3 c d cell r='hi' s=3k\nX4 c d cell r=2 s=hi\nX5 c d cell r=lo s=2\n"
+    ".subckt cell p q r=1 s=2\nR1 p q {r * z}\nR2 p q {s}\nR3[0:1] p q {r + aunif(1, 0.5)}\n.ends\n",
+    "cards between": "X1 n1 c cell\nR5 n3 n4 1k\nX2 n4 n3 cell\n* none\nV5 n6 n2 2\nX3 n2 d cell\n.param x=1\n"
+    "X4 n7 n6 cell\n"
+    "R6 n8 0 1k\nC1 n9 0 1n\nX6 n5 a cell\n.subckt cell p q\nR1 p m {aunif(1k, 9)}\nR2 m q 1k\n.ends\n",
+    "rows of rows": "X1 a b row\nX2 b c row\nX3 c 0 row\n.subckt row p q\n.param lo=2\nX1 p x cell r=lo\n"
+    "X2 x y cell r=3\n"
+    "X3 y q cell r=7\nX4 y q cell r=lo\nX9[0:3] p q cell r=1\n.ends\n.subckt cell p q r=1\nR1 p m {r * aunif(1k, 9)}\n"
+    "R2 m q {r}\n.ends\n",
+    "models": "X1 a b cell r=1\nX2 a b cell r=2\nX3 b a cell r=1\nX4 b 0 cell r=2\n.subckt cell p q r=1\n"
+    ".model s D(is={r * 1n})\n.model t tanh(imax={aunif(1m, 0.1m)} v0=0.5)\nD1 p m s\nD2 p m top\nN1 m q t\n.ends\n",
+    "one multiplier": "X1 a b cell m=2 r=3\nX2 a c cell m=2.0 r=4\nX3 c b cell m=2 r=3\n.subckt cell p q r=1\n"
+    "R1 p q {r * m}\nD1 p q top\n.ends\n",
+}
+DIFFERENT = {  # X1, X2, ... are read one by one
+    "arguments that draw": "X1 a b cell r={aunif(1k, 9)}\nX2 a b cell r={aunif(1k, 9)}\nX3 a b cell r={aunif(1k, 9)}\n"
+    ".subckt cell p q r=1\nR1 p q {r + aunif(1, 0.1)}\n.ends\n",
+    "parameters that draw": ".param z={aunif(1k, 9)}\nX1 a b cell r=z\nX2 a b cell r=z\nX3 a b cell r={z}\n"
+    ".subckt cell p q r=1\nR1 p q {r + aunif(1, 0.1)}\n.ends\n",
+    "parameters without a value yet": "X1 a b row\n.subckt row p q\n.param z={2 * aunif(1k, 9)}\nX1 p q cell r=1\n"
+    "X2 p q cell r=z\nX3 p q cell r=z\n.ends\n.subckt cell p q r=1\nR1 p q {r + aunif(1, 0.1)}\n.ends\n",
+    "formulas": "X1 a b cell r={2*3}\nX2 a b cell r={2*4}\nX3 a b cell r=2*5\n.subckt cell p q r=1\nR1 p q {r}\n"
+    ".ends\n",
+    "multipliers": "X1 a b cell m=1\nX2 a b cell m=2\nX3 a b cell m=3\n.subckt cell p q\nR1 p q {m}\n.ends\n",
+    "other subcircuits": "X1 a b one\nX2 a b two\nX3 a b one\nX4 a b two\n.subckt one p q\nR1 p q 1k\n.ends\n"
+    ".subckt two p q\nR1 p q 2k\n.ends\n",
+    "other arguments": "X1 a b cell r=1\nX2 a b cell s=2\nX3 a b cell r=1\nX4 a b cell\n.subckt cell p q r=1 s=2\n"
+    "R1 p q {r * s}\n.ends\n",
+    "elements between": "X1 a b cell\nC1 a b 1\nX2 a b cell\nR7 a b r=1\nX3 a b cell\nD1 a b top\nX4 a b cell\n"
+    ".subckt cell p q\nR1 p q {aunif(1k, 9)}\n.ends\n",
+    "currents of sources": "X1 a b cell\nX2 a b cell\nX3 a b cell\n.subckt cell p q\nV1 p m 0\nR1 m q 1k\n"
+    "F1 p q V1 2\n.ends\n",
+    "two": "X1 a b cell\nX2 a b cell\n.subckt cell p q\nR1 p q 1k\n.ends\n",
 }
 ONE_BY_ONE = {
     "crossbars of each": "X[0:3] a b cell r=@four.npy\nX2[0:4] b 0 cell r={aunif(1, 0.1)}\n.subckt cell p q r=1\n"
@@ -110,7 +149,15 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-@pytest.mark.parametrize("text", [*AT_ONCE.values(), *ONE_BY_ONE.values()], ids=[*AT_ONCE, *ONE_BY_ONE])
+ALL = {
+    **AT_ONCE,
+    **ONE_BY_ONE,
+    **{f"row of {name}": text for name, text in IN_A_ROW.items()},
+    **{f"different {name}": text for name, text in DIFFERENT.items()},
+}
+
+
+@pytest.mark.parametrize("text", ALL.values(), ids=ALL)
 def test_instances_read_at_once_are_those_one_by_one(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +174,16 @@ FAULTS = {
     "names": "R.X[3].R1 a b {1}\nR.X[2].R2 a b {1}\nX[0:3] a b cell\n.subckt cell p q\nR1 p q 1k\nR2 p q 1k\n.ends\n",
     "name of an instance": "X[2] a b cell\nX[0:3] a b cell\n.subckt cell p q\nR1 p q 1k\n.ends\n",
     "name of a plain card": "R.X[2].R1 a b 1k\nX[0:3] a b cell\n.subckt cell p q\nR1 p q 1k\n.ends\n",
+    "name of a card in a row": "X1 a b cell\nX2 a b cell\nX1 a b cell\nX3 a b cell\n.subckt cell p q\nR1 p q 1k\n"
+    ".ends\n",
+    "name of an element in a row": "R.X3.R1 a b 1k\nX1 a b cell\nX2 a b cell\nX3 a b cell\n.subckt cell p q\n"
+    "R1 p q 1k\n"
+    ".ends\n",
+    "value in a row": "X1 a b cell r=2\nX2 a b cell r=1\nX3 a b cell r=3\nX4 a b cell r=3\n.subckt cell p q r=1\n"
+    "R1 p q {1 / (r - 3)}\n.ends\n",
+    "argument in a row": "X1 a b cell r=2\nX2 a b cell r=1e999\nX3 a b cell r=oh\nX4 a b cell r=3\n"
+    ".subckt cell p q r=1\n"
+    "R1 p q {r}\n.ends\n",
     "multiplier": "X[0:3] a b cell m={-1}\n.subckt cell p q\nR1 p q 1k\n.ends\n",
 }
 
@@ -151,6 +208,15 @@ def test_which_instances_are_read_at_once(name: str, tmp_path: Path, monkeypatch
     for array, member in re.findall(r"^((?:X1\.)?X[dg]?)(\[[0-9\]\[]+\])", "\n".join(seen), re.MULTILINE):
         by_themselves[array].add(member)
     assert by_themselves and all(len(members) == 1 for members in by_themselves.values()) == (name in AT_ONCE)
+
+
+@pytest.mark.parametrize("name", [*IN_A_ROW, *DIFFERENT])
+def test_which_cards_in_a_row_are_read_at_once(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = counted(monkeypatch)
+    read({**DIFFERENT, **IN_A_ROW}[name], tmp_path)
+    found = {path.partition(".")[0] for path in seen}
+    assert "X1" in found and (PATH in found) == (name in IN_A_ROW)
+    assert name in DIFFERENT or found.isdisjoint({"X2", "X3", "X4"})
 
 
 @pytest.mark.parametrize("model", ["D(is=1n mfg=Philips type=silicon bv=inf)", "pwl(-1 -1 0 0 1 2)", "tanh(v0=1)"])

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 
 from circuitsim.errors import NetlistError, SettingsError
 from circuitsim.netlist.arrays import array_name, at_members, bounds_of, lengths, split_ranges, spread
 from circuitsim.netlist.cards import Memory
 from circuitsim.netlist.conditions import chosen_cards
 from circuitsim.netlist.controls import read_controls
+from circuitsim.netlist.numbers import is_number
 from circuitsim.netlist.scopes import Block, names_in, remarks_of, sort_cards
 from circuitsim.netlist.source import Card, Text
-from circuitsim.netlist.tokens import labelled, located, shown, split_keys, tokenize, without_params
+from circuitsim.netlist.tokens import labelled, shown, split_keys, tokenize, without_params
 
 MAX_ELEMENTS = 50_000_000  # of an expanded netlist
 MAX_CROSSBAR = 1_000_000_000  # conductances of a crossbar: 8 GB
@@ -55,6 +56,7 @@ class Deck:
         self.notes = dict.fromkeys(text.notes)  # remarks and their places, each once
         self.calls: dict[int, Call] = {}  # X cards by place
         self.counted = False  # then all X cards have been seen
+        self.groups: dict[Block, list[list[Card]]] = {}  # see `grouped`
         # (what is called, argument, name that it uses and that means another thing inside): places of X cards
         self.outside: dict[tuple[Block, str, str], list[int]] = {}
         cards, self.deciding = chosen_cards(text.cards, self.place, self.note)  # parameters that decide an .if
@@ -120,8 +122,7 @@ class Deck:
         if not words.words:
             raise NetlistError("subcircuit without a name: write X1 n1 n2 NAME")
         name, *nodes = words.words
-        with labelled(f"subcircuit {shown(name)}"):
-            base, ranges = array_name(name, 2)
+        base, ranges = self._name(name)
         if not nodes:
             raise NetlistError(f"subcircuit {shown(name)}: needs nodes and a definition: {shown(name)} n1 n2 NAME")
         called = nodes.pop().lower()
@@ -138,21 +139,52 @@ class Deck:
                 f"({shown(' '.join(found.pins), 80)}), found {len(nodes)} nodes ({shown(' '.join(nodes), 80)}); "
                 "give one node for each pin"
             )
-        for key in sorted(words.keys.keys() - found.params.keys() - {"m"}):
-            self.note(card.seq, f"subcircuit {shown(name)}: '{shown(called)}' has no parameter '{shown(key)}'; ignored")
-        for key, word in words.keys.items():
-            for remark in remarks_of(word):
-                self.note(card.seq, f"subcircuit {shown(name)}: {shown(key)}: {remark}")
-            own = {name for name in found.params.keys() - {key} if words.keys.get(name, "").strip("{}").lower() != name}
-            for used in sorted(own & names_in(word)) if own else ():
-                self.outside.setdefault((found, key, used), []).append(card.seq)
-            if key != "m" and "m" in names_in(word) and "m" not in found.params:
-                self.outside.setdefault((found, key, "m"), []).append(card.seq)
+        if words.keys:
+            self._remark_on(card, name, words.keys, found)
         found.multiplied |= "m" in words.keys and "m" not in found.params
-        with labelled(f"subcircuit {shown(name)}"):
-            names = [spread(word, ranges, min(pin, 1), "node") for pin, word in enumerate(nodes)]
-        at_pins = [at_members(names_at, ranges, min(pin, 1)) for pin, names_at in enumerate(names)]
+        at_pins = [[node] for node in nodes]
+        if ranges:
+            with labelled(f"subcircuit {shown(name)}"):
+                names = [spread(word, ranges, min(pin, 1), "node") for pin, word in enumerate(nodes)]
+            at_pins = [at_members(names_at, ranges, min(pin, 1)) for pin, names_at in enumerate(names)]
         return self.calls.setdefault(card.seq, Call(base, ranges, at_pins, words.keys, found))
+
+    @staticmethod
+    def _name(name: str) -> tuple[str, tuple[range, ...]]:
+        """The name of a call without ranges, and these."""
+        if name[-1] != "]":
+            return name, ()
+        with labelled(f"subcircuit {shown(name)}"):
+            return array_name(name, 2)
+
+    def _remark_on(self, card: Card, name: str, arguments: Mapping[str, str], called: Block) -> None:
+        """Keep remarks about the arguments of an X card, or what these depend on."""
+        label = f"subcircuit {shown(name)}"
+        for key in sorted(arguments.keys() - called.params.keys() - {"m"}):
+            self.note(card.seq, f"{label}: '{shown(called.name)}' has no parameter '{shown(key)}'; ignored")
+        for key, word in arguments.items():
+            for remark in remarks_of(word):
+                self.note(card.seq, f"{label}: {shown(key)}: {remark}")
+            if is_number(word):
+                continue
+            used = names_in(word)
+            own = {other for other in called.params if arguments.get(other, "").strip("{}").lower() != other} - {key}
+            if key != "m" and "m" not in called.params:
+                own.add("m")
+            for name in sorted(own & used):
+                self.outside.setdefault((called, key, name), []).append(card.seq)
+
+    def grouped(self, block: Block) -> list[list[Card]]:
+        """The element cards of a block; in one group X cards in a row that differ in names, nodes and values only."""
+        if block not in self.groups:
+            self.groups[block] = [list(cards) for _, cards in groupby(block.elements, self._alike)]
+        return self.groups[block]
+
+    def _alike(self, card: Card) -> object:
+        """What X cards of one group have in common; of any other card, something that none has."""
+        if card.text[0] not in "xX" or (call := self.calls[card.seq]).ranges:
+            return card.seq
+        return call.block, *call.keys
 
     def check_size(self) -> None:
         """Refuse recursive subcircuits, and netlists that expand beyond MAX_ELEMENTS, before expanding any X card."""
@@ -166,7 +198,7 @@ class Deck:
                 stack.pop()
                 continue
             card = count.block.elements[count.done]
-            with located(self.place, card.seq):
+            try:
                 members = _members(card.text) if ":" in card.text else 1  # before anything is made of so many
                 called = self.call(card, count.block).block if card.text[0] in "xX" else None
                 if called is not None and called not in sizes:
@@ -180,6 +212,9 @@ class Deck:
                     raise NetlistError(
                         f"{where} expands to {count.total:,} elements up to here, more than {MAX_ELEMENTS:,}; split it"
                     )
+            except NetlistError as error:  # `located` would cost a tenth of the time
+                error.at = error.at or self.place(card.seq)
+                raise
 
 
 @dataclass

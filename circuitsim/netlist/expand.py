@@ -25,13 +25,15 @@ from circuitsim.netlist.model import Netlist, Options, Swept
 from circuitsim.netlist.models import ModelTable
 from circuitsim.netlist.numbers import parse_number
 from circuitsim.netlist.saves import check_saves
-from circuitsim.netlist.scopes import Scope, expression, note_draws
+from circuitsim.netlist.scopes import Block, Scope, expression, note_draws
 from circuitsim.netlist.source import Card, Text
+from circuitsim.netlist.syntax import Name
 from circuitsim.netlist.template import PATH, Template
 from circuitsim.netlist.tokens import labelled, located, shown, starts_number
 
-_Elements: TypeAlias = Iterator[tuple[Card, Scope, int]]  # cards, with their scopes and the place of the top-level one
-_SEVERAL = 10  # instances of an array that are read at once; fewer take as long one by one
+# Cards in groups (Deck.grouped), with their scopes and the place of the top-level card (None: it is each card's own).
+_Elements: TypeAlias = Iterator[tuple[list[Card], Scope, int | None]]
+_SEVERAL = 10  # instances that are read at once; fewer take as long one by one
 
 
 def expand(text: Text, path: str, seed: int | None = None) -> Netlist:
@@ -73,8 +75,20 @@ class Changes:
 
 
 @dataclass(frozen=True)
+class _Instances:
+    """Instances of a subcircuit in one scope, one after another: of an array, or of several X cards."""
+
+    block: Block
+    paths: list[str]
+    nodes: list[list[str]]  # that each pin is connected to, at each instance
+    given: dict[str, Value]  # one value for all, or one for each
+    seqs: list[int]  # places of their X cards
+    orders: list[int]  # places of the top-level cards
+
+
+@dataclass(frozen=True)
 class _First:
-    """Of the first instance of an array: what it draws, and how many of these were there before it was read."""
+    """Of the first of many instances: what it draws, and how many of these were there before it was read."""
 
     recorder: Recorder
     crossbars: int
@@ -109,30 +123,43 @@ class Evaluation:
         """Read all element cards into the builder."""
         if not self.deck.counted:
             self.deck.check_size()
-        self._read(zip(self.deck.top.elements, repeat(self.root), repeat(-1)))
+        self._read(zip(self.deck.grouped(self.deck.top), repeat(self.root), repeat(None)))
 
     def _read(self, elements: _Elements) -> None:
         """Read element cards in deck order; instances are entered depth first."""
         stack = [elements]
         while stack:
-            for card, scope, order in stack[-1]:
-                place = card.seq if order < 0 else order
+            for cards, scope, order in stack[-1]:
+                card = cards[0]
                 if card.text[0] in "xX":
-                    stack.append(self._inside(card, scope, place))
+                    stack.append(self._inside(cards, scope, order))
                     break
                 try:
-                    read_element(self.reader, card, scope, place)
+                    read_element(self.reader, card, scope, card.seq if order is None else order)
                 except NetlistError as error:  # `located` would cost a third of the time
                     error.at = error.at or self.deck.place(card.seq)
                     raise
             else:
                 stack.pop()
 
-    def _inside(self, card: Card, scope: Scope, order: int) -> _Elements:
-        """The element cards of the instances that an X card makes; those of an array may be read at once."""
+    def _inside(self, cards: list[Card], scope: Scope, order: int | None) -> _Elements:
+        """The element cards of the instances that a group of X cards makes, which may be read at once."""
+        first = self._first(scope, len(cards))
+        for k, card in enumerate(cards):
+            if k == 1 and first:
+                others = self._several(cards[1:], scope, order)
+                if others and self._read_others(others, scope, first):
+                    break
+            yield from self._of_card(card, scope, card.seq if order is None else order, None if k else first)
+
+    def _of_card(self, card: Card, scope: Scope, order: int, first: _First | None) -> _Elements:
+        """The element cards of the instances that one X card makes; those of an array may be read at once.
+
+        first: known of its only instance when others are to be read like it.
+        """
         with located(self.deck.place, card.seq):
             call = self.deck.call(card, scope.block)
-            path = f"{scope.path}.{call.name}" if scope.path else call.name
+            path = _path(scope, call)
             self.builder.claim(path, card.seq)
             given: dict[str, Value] = {}
             for key, word in call.keys.items():
@@ -140,53 +167,62 @@ class Evaluation:
                     if key in call.block.params or key == "m":
                         given[key] = self._argument(scope, word, card.seq, call.shape)
             paths = member_names(path, call.ranges)
-            first = self._first(scope) if len(paths) >= _SEVERAL else None
+            first = first or self._first(scope, len(paths))
             for k, name in enumerate(paths):
-                if k == 1 and first and self._read_others(card.seq, call, scope, paths[1:], given, order, first):
-                    break
+                if k == 1 and first:
+                    nodes = [at_pin[1:] for at_pin in call.nodes]
+                    values = _of_members(given, call, scope, slice(1, None))
+                    seqs, orders = [card.seq] * len(paths[1:]), [order] * len(paths[1:])
+                    if self._read_others(_Instances(call.block, paths[1:], nodes, values, seqs, orders), scope, first):
+                        break
                 if call.ranges:
                     self.builder.claim(name, card.seq)
                 pins = {pin: nodes[k] for pin, nodes in zip(call.block.pins, call.nodes, strict=True)}
-                inner = self._instance(call, scope, name, pins, _of_members(given, call, scope, k))
+                inner = self._instance(call.block, scope, name, pins, _of_members(given, call, scope, k))
                 if k == 0 and first:
                     inner.rng = first.recorder  # with which an array inside is read one by one
-                yield from zip(inner.block.elements, repeat(inner), repeat(order))
+                yield from zip(self.deck.grouped(inner.block), repeat(inner), repeat(order))
 
-    def _first(self, scope: Scope) -> _First | None:
-        """What is known before the first instance of an array in `scope` is read; None: all are read one by one."""
-        if not isinstance(scope.rng, np.random.Generator) or self.reader.given:
+    def _first(self, scope: Scope, count: int) -> _First | None:
+        """What is known before the first of many instances in `scope` is read; None: all are read one by one."""
+        if count < _SEVERAL or not isinstance(scope.rng, np.random.Generator) or self.reader.given:
             return None
         return _First(Recorder(scope.rng), len(self.builder.crossbars), len(self.builder.controls))
 
-    def _read_others(
-        self,
-        seq: int,
-        call: Call,
-        scope: Scope,
-        paths: list[str],
-        given: Mapping[str, Value],
-        order: int,
-        first: _First,
-    ) -> bool:
-        """Read all instances that an X card at place `seq` makes, but the first, at once.
+    def _several(self, cards: list[Card], scope: Scope, order: int | None) -> _Instances | None:
+        """The instances that a group of X cards makes; None where to evaluate an argument might draw."""
+        calls = [self.deck.call(card, scope.block) for card in cards]
+        block, given = calls[0].block, {}
+        for key in [key for key in calls[0].keys if key in block.params or key == "m"]:
+            try:
+                values = [_settled(scope, call.keys[key]) for call in calls]
+            except (NotTogether, NetlistError, ValueError):
+                return None
+            given[key] = values[0] if len(set(values)) == 1 else np.array(values)
+        seqs = [card.seq for card in cards]
+        nodes = [[name for [name] in at_pin] for at_pin in zip(*(call.nodes for call in calls), strict=True)]
+        orders = seqs if order is None else [order] * len(cards)
+        return _Instances(block, [_path(scope, call) for call in calls], nodes, given, seqs, orders)
+
+    def _read_others(self, others: _Instances, scope: Scope, first: _First) -> bool:
+        """Read all instances but the first at once.
 
         False, and all is as before, where they must be read one by one: with crossbars and currents of sources inside,
         where how often a parameter outside is used, or how much is drawn, depends on the instance, or one is at fault.
         """
         if (len(self.builder.crossbars), len(self.builder.controls)) != (first.crossbars, first.controls):
             return False
-        models, rng = len(self.models.rows), first.recorder.rng
+        models, rng, count = len(self.models.rows), first.recorder.rng, len(others.paths)
         state, known = rng.bit_generator.state, [(outer, len(outer.values)) for outer in _outwards(scope)]
-        template = Template(self.deck.place, len(paths))
-        template.claim(PATH, seq)
-        pins = {pin: template.pin(k) for k, pin in enumerate(call.block.pins)}
+        template = Template(self.deck.place, count)
+        pins = {pin: template.pin(k) for k, pin in enumerate(others.block.pins)}
         at_once = copy(self)
         at_once.builder, at_once.reader = template, self.reader.into(template)
         try:
-            outside = [[self.reader.full_name(scope, name) for name in nodes[1:]] for nodes in call.nodes]
-            inner = self._instance(call, scope, PATH, pins, _of_members(given, call, scope, slice(1, None)))
-            inner.rng = OfInstances(rng, len(paths), first.recorder.drawn)
-            at_once._read(zip(inner.block.elements, repeat(inner), repeat(order)))
+            outside = [[self.reader.full_name(scope, name) for name in nodes] for nodes in others.nodes]
+            inner = self._instance(others.block, scope, PATH, pins, others.given)
+            inner.rng = OfInstances(rng, count, first.recorder.drawn)
+            at_once._read(zip(self.deck.grouped(inner.block), repeat(inner), repeat(others.orders[0])))
             if any(len(outer.values) > count for outer, count in known):  # when, depends on the instance
                 raise NotTogether
         except (NotTogether, NetlistError, ValueError):  # ValueError: the member at fault may not be found
@@ -198,20 +234,23 @@ class Evaluation:
                     outer.values.popitem()
             return False
         own = self.models.rows[models:]
-        self.models.rows[models:] = [model.of(k) if model.varied else model for k in range(len(paths)) for model in own]
-        template.copy_into(self.builder, paths, outside, range(models, models + len(own)), order)
+        self.models.rows[models:] = [model.of(k) if model.varied else model for k in range(count) for model in own]
+        places = others.seqs, others.orders
+        template.copy_into(self.builder, others.paths, outside, range(models, models + len(own)), *places)
         return True
 
-    def _instance(self, call: Call, scope: Scope, path: str, pins: dict[str, str], given: Mapping[str, Value]) -> Scope:
-        """The scope of an instance that a call in `scope` makes: its nodes outside, and the values that it is given."""
-        inner = Scope(call.block, scope, path, scope.rng, self.deck.place)
-        if call.block.multiplied and not scope.block.multiplied:
+    def _instance(
+        self, block: Block, scope: Scope, path: str, pins: dict[str, str], given: Mapping[str, Value]
+    ) -> Scope:
+        """The scope of an instance in `scope`: its nodes outside, and the values that it is given."""
+        inner = Scope(block, scope, path, scope.rng, self.deck.place)
+        if block.multiplied and not scope.block.multiplied:
             inner.values["m"] = 1.0
         inner.pins = pins
         for key, value in given.items():
-            if key in call.block.params:
+            if key in block.params:
                 inner.values[key] = value
-                call.block.given.add(key)
+                block.given.add(key)
                 continue
             with labelled(f"subcircuit {shown(path)}: m"):
                 m = single(value)
@@ -243,6 +282,26 @@ def _of_members(given: Mapping[str, Value], call: Call, scope: Scope, which: int
             value = np.reshape(values, (-1, *np.shape(values)[len(call.ranges) :]))[which]
             found[key] = float(value.item()) if np.size(value) == 1 else value  # of a file: the same for all netlists
     return found
+
+
+def _path(scope: Scope, call: Call) -> str:
+    """The path of what a call in `scope` makes, without ranges."""
+    return f"{scope.path}.{call.name}" if scope.path else call.name
+
+
+def _settled(scope: Scope, word: str) -> Value:
+    """The value of an argument that is a number, or the name of a parameter that has its value and does not draw.
+
+    NotTogether, ValueError or NetlistError for others.
+    """
+    if starts_number(word):
+        return parse_number(word)
+    tree = expression(word).tree
+    name = tree.name if isinstance(tree, Name) else ""
+    owner = scope.owner(name)
+    if owner is None or name not in owner.values or name in owner.uses:  # one without a value yet may draw
+        raise NotTogether
+    return single(owner.values[name])
 
 
 def _outwards(scope: Scope | None) -> Iterator[Scope]:

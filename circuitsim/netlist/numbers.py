@@ -54,6 +54,15 @@ def parse_number(text: str) -> float:
     return value
 
 
+def is_number(word: str) -> bool:
+    """Whether a word has the form of a SPICE number.
+
+    >>> is_number("4.7kOhm"), is_number("2*r")
+    (True, False)
+    """
+    return _NUMBER.fullmatch(word) is not None
+
+
 def braced(word: str) -> str:
     """A value behind `key=`; an expression without its braces gets them, as in ngspice, if it begins with a name.
 

@@ -1,4 +1,4 @@
-"""The instances of an array of subcircuits at once: the elements of one, with the values of all."""
+"""Many instances of a subcircuit at once: the elements of one, with the values of all."""
 
 from __future__ import annotations
 
@@ -35,20 +35,23 @@ class Template(ManyBuilder):
         paths: Sequence[str],
         outside: Sequence[Sequence[str]],
         own_models: range,
-        order: int,
+        seqs: Sequence[int],
+        orders: Sequence[int],
     ) -> None:
         """Add all instances to a builder, one after another, as if each had been read by itself.
 
         paths       of the instances
         outside     for each pin the node that it is connected to, at each instance
         own_models  the rows of models that the first of them has for itself; each further one has as many
-        order       place of the top-level card
+        seqs        places of their X cards
+        orders      places of the top-level cards
         """
         claims = [(name.split(PATH), seq) for name, seq in self.claims]
-        for path in paths:
+        for path, place in zip(paths, seqs, strict=True):
+            builder.claim(path, place)
             for (before, after), seq in claims:
                 builder.claim(f"{before}{path}{after}", seq)
-        nodes = self._nodes(builder, paths, outside, order)
+        nodes = self._nodes(builder, paths, outside, orders)
         for name, array in self.arrays.items():
             start, count = len(builder.rows[array.kind].names) + array.start, array.stop - array.start
             for own in _own(name, paths):
@@ -57,7 +60,7 @@ class Template(ManyBuilder):
         for kind, new in self.rows.items():
             if new.names:
                 self._copy_rows(builder, kind, paths, nodes, own_models)
-                builder.rows[kind].order += [order] * (len(new.names) * len(paths))
+                builder.rows[kind].order += [order for order in orders for _ in new.names]
 
     def _copy_rows(self, builder: Builder, kind: str, paths: Sequence[str], nodes: Ints, own_models: range) -> None:
         """Add the rows of one kind, but for `order`."""
@@ -76,14 +79,17 @@ class Template(ManyBuilder):
                 values = np.where(values < own_models.start, values, values + further)
             column += values.ravel().tolist()
 
-    def _nodes(self, builder: Builder, paths: Sequence[str], outside: Sequence[Sequence[str]], order: int) -> Ints:
+    def _nodes(
+        self, builder: Builder, paths: Sequence[str], outside: Sequence[Sequence[str]], orders: Sequence[int]
+    ) -> Ints:
         """The nodes of a builder that those here are in each instance; shape (instances, nodes here)."""
         pins = [name.partition(PATH)[2] for name in self.nodes]
         names = [
             outside[int(pin)] if pin.isdigit() else _own(name, paths)
             for name, pin in zip(self.nodes, pins, strict=True)
         ]
-        found = [builder.node(name, order) for instance in zip(*names, strict=True) for name in instance]
+        instances = zip(zip(*names, strict=True), orders, strict=True)
+        found = [builder.node(name, order) for instance, order in instances for name in instance]
         return np.array(found, np.int64).reshape(len(paths), len(names))
 
 
