@@ -30,7 +30,12 @@ class CircuitError(Exception):
 
 
 class NetlistError(CircuitError):
-    """The netlist text is wrong; `at` says where (None if not in a file, e.g. for a value set from Python)."""
+    """The netlist text is wrong; `at` says where (None if not in a file, e.g. for a value set from Python).
+
+    `remarks`: what was noticed before, with places; the cause may be among it.
+    """
+
+    remarks: tuple[tuple[At, str], ...] = ()
 
     def __init__(self, message: str, at: At | None = None) -> None:
         super().__init__(message)

@@ -123,6 +123,13 @@ def test_warnings_go_to_stderr_and_into_json() -> None:
     assert json.loads(result.stdout)["warnings"] == [warning]
 
 
+def test_an_error_in_a_netlist_comes_after_the_warnings() -> None:
+    Path("forgotten.cir").write_text("V1 a 0 5\nR1 a 0 1k\n.dc V1 0 5 1\n")
+    found = [line.partition(": ")[0] for line in run("sweep", "forgotten.cir").stderr.splitlines() if ":" in line[:9]]
+    assert found == ["warning", "error"]
+    assert run("sweep", "forgotten.cir", "--quiet").stderr.startswith("error: forgotten.cir:3: .dc: no 'V1' to sweep")
+
+
 def test_many_warnings_are_cut() -> None:
     Path("noted.cir").write_text(DIVIDER + ".tran 1n 1u\n" * 13)
     lines = run("solve", "noted.cir").stderr.splitlines()

@@ -389,8 +389,15 @@ def test_what_ngspice_s_resistor_models_hand_to_their_elements_is_refused(given:
          "parameter 'a': expression '\"2k\"': unexpected '\"' (character 1); remove the quotes"),
         (["R1 a 0 1", ".if (1)", ".else if (0)", ".endif"], ".else takes no condition; write .elseif (a == 1)"),
         (["V1 a 0 pulse(k*2,g)", ".param k=1 g=2"],
-         "voltage source V1: PULSE needs its parameters, found 0, then 'k*2' (an expression needs braces); complete "
-         "them"),
+         "voltage source V1: PULSE needs its parameters, found 0 numbers, then 'k*2' (an expression needs braces); "
+         "complete them"),
+        (["V1 a 0 1 Rser=50"], "voltage source V1: Rser = 50 is not supported; write it as a resistor in series"),
+        (["V1 b 0 1", "G1 a 0 value={8.2}"],
+         "voltage-controlled current source G1: its VALUE depends on no voltage and no current; write a source, "
+         "I1 a 0 {8.2}"),
+        (["V1 b 0 1", "E1 a 0 b 0 pwl(0,0 1,2)"],
+         "voltage-controlled voltage source E1: only linear controlled sources are supported, not PWL; write E1 "
+         "n+ n- nc+ nc- GAIN"),
         (["D1 Net-(D1-K) 0 d", ".model d D"],
          "diode D1: parentheses separate words, as in 'Net-(D1-K)'; rename such a node: Net-_D1-K_"),
         (["R1 a 0 1", ".param \u03b1=3"],
@@ -1200,6 +1207,52 @@ def test_words_behind_the_file_of_an_include_are_remarked_on(tmp_path: Path) -> 
         assert [text for _, text in read_netlist(main).notes] == [remark]
 
 
+def test_text_of_older_programs_is_read_as_windows_1252(tmp_path: Path) -> None:
+    """As ngspice reads it."""
+    (tmp_path / "part.inc").write_bytes(b"R1 a 0 1k\n* \x931 k\x94\n")
+    text = "t\u00e9st\nV1 a 0 5\u00b5 ; 25 \u00b0C\n.include part.inc\n.op\n.end\n"
+    (tmp_path / "deck.cir").write_bytes(text.encode("cp1252"))
+    netlist = read_netlist(tmp_path / "deck.cir")
+    assert netlist.title == "t\u00e9st" and values(netlist, "V") == {"V1": 5e-6}
+    assert [(at.line, text) for at, text in netlist.notes] == [
+        (1, "line 1 is not UTF-8 text: the file is read as Windows-1252; save it as UTF-8"),
+        (3, "part.inc: line 2 is not UTF-8 text: the file is read as Windows-1252; save it as UTF-8"),
+    ]
+    if ngspice_available():
+        assert operating_point(tmp_path / "deck.cir") == pytest.approx({"a": 5e-6, "i(v1)": -5e-9})
+
+
+def test_a_path_with_blanks_needs_quotes(tmp_path: Path) -> None:
+    (tmp_path / "my models.lib").write_text("R2 a 0 1k\n")
+    for card, torn in ((r".lib C:\LTC (x86)\LT\dio", r"(x86)\LT\dio"), (".include my ./models.lib", "./models.lib")):
+        with pytest.raises(NetlistError, match="no such file") as caught:
+            deck("R1 a 0 1", card)
+        assert caught.value.message.endswith(f"; if '{torn}' belongs to its name, put quotes around all of it")
+    with pytest.raises(NetlistError, match="no such file") as caught:
+        deck("R1 a 0 1", ".lib none.lib typical")
+    assert caught.value.message.endswith("check its name and folder")
+    assert values(parse_netlist('t\nR1 a 0 1\n.include "my models.lib"', str(tmp_path / "t"))) == {"R1": 1, "R2": 1e3}
+
+
+def test_a_capacitor_blocks_the_current_without_a_remark() -> None:
+    assert not notes("V1 a 0 1", "R3 a q 1", "C3 q 0 1u")
+
+
+FORGOTTEN = "the first line is the title, though it looks like an element: it is not read"
+
+
+def test_an_error_comes_with_the_remarks_made_before_it() -> None:
+    cell = [".subckt s a b", "R1 a b {x}", ".ends"]
+    for lines, found in (
+        (["R1 a 0 1", ".dc V1 0 1 1"], [(1, FORGOTTEN)]),
+        (["X1 a 0 s x=3", *cell], [(2, "subcircuit X1: 's' has no parameter 'x'; ignored")]),
+        (["X1 a 0 s x=3", *cell, ".foo"], []),
+    ):
+        with pytest.raises(NetlistError) as caught:
+            parse_netlist("\n".join(["V1 a 0 1" if len(lines) == 2 else "title", *lines]))
+        assert [(at.line, text) for at, text in caught.value.remarks] == found
+
+
 def test_a_dos_end_of_file_is_none_of_the_text(tmp_path: Path) -> None:
     (tmp_path / "part.inc").write_bytes(b"R1 a 0 1k\r\n\x1a")
     (tmp_path / "deck.cir").write_bytes(b"t\r\nV1 a 0 1\r\n.include part.inc\r\nR2 a 0 2k\r\n\x1a\r\n")
@@ -1278,7 +1331,9 @@ def test_library_sections(tmp_path: Path) -> None:
         ([".control", "run", ".endc"], 2, ".control block is skipped: circuitsim runs no scripts"),
         ([".options reltol=1e-4"], 2, "option reltol has no effect here"),
         ([".options method=gear"], 2, "option method has no effect here"),
-        ([".options rseries=9"], 2, "option rseries has no effect here; ngspice puts it in series with each inductor"),
+        ([".options rseries=9"], 2,
+         "option rseries has no effect here; ngspice puts rseries in series with each inductor"),
+        ([".options acct temp=30 method=gear list"], 2, "options method, acct, list have no effect here"),
         (["I3 a 0 1amp"], 2,
          "current source I3: '1amp' is 1e-18 (A is atto, 1e-18; ngspice-39 reads no such suffix)"),
         (["I3 a 0 1A"], 2, "current source I3: '1A' is 1e-18 (A is atto, 1e-18; ngspice-39 reads no such suffix)"),
@@ -1309,7 +1364,13 @@ def test_library_sections(tmp_path: Path) -> None:
         (["R3 a 0 1M"], 2, "resistor R3: '1M' is 0.001 ohm (M is milli in SPICE, MEG is mega)"),
         (["R3 a 0 r=1 m=1", "R4 a b", "+ inf", "R5 b 0 1", "R6 b 0 1"], 3,
          "resistor R4: infinite resistance, an open circuit"),
-        (["V2 b 0 SIN(0 1 1k)", "R3 a b 1"], 2, "voltage source V2: SIN is ignored: only the DC equilibrium is solved"),
+        (["V2 b 0 SIN(0 1 1k)", "R3 a b 1"], 2, "voltage source V2: of SIN only the value at t = 0 counts, 0 V"),
+        (["I2 b 0 PULSE(1m 5 1)", "R3 a b 1"], 2,
+         "current source I2: of PULSE only the value at t = 0 counts, 0.001 A"),
+        (["V2 b 0 SIN(0 1 1k) DC 2", "R3 a b 1"], 2,
+         "voltage source V2: SIN is ignored: only the DC equilibrium is solved"),
+        (["V2 b 0 DC", "R3 a b 1"], 2, "voltage source V2: DC without a value is 0, as in ngspice"),
+        (["I2 b 0 dc ac=1 90", "R3 a b 1"], 2, "current source I2: DC without a value is 0, as in ngspice"),
         (["K1 L1 L2 0.5"], 2, "coupling K1 is ignored: inductors are shorts at DC"),
         (["R3 00 a 1", "R4 00 a 1"], 2, "node '00' is an ordinary node; ground is 0 or gnd"),
         (["R3 a q 1"], 2, "resistor R3 carries no current: nothing else is at node q"),
@@ -1324,7 +1385,6 @@ def test_library_sections(tmp_path: Path) -> None:
         (["L3 a q 1m"], 2, "inductor L3 carries no current: nothing else is at node q"),
         (["N3 a a n", ".model n tanh"], 2, "nonlinear resistor N3 has no effect: both ends are at node a"),
         (["R3 p q 1"], 2, "resistor R3 carries no current: nothing else is at node p"),
-        (["R3 a q 1", "C3 q 0 1u"], 2, "resistor R3 carries no current: nothing else is at node q"),
         (["R3 a 0 1", "G3 a 0 ground 0 1"], 3, "node 'ground' is an ordinary node; ground is 0 or gnd"),
         (["R3 a GND! 1", "R4 gnd! 0 1"], 2, "node 'GND!' is an ordinary node; ground is 0 or gnd"),
         ([".model m D(IS=1)", ".model M D(IS=2)"], 3, "model M is defined again; the first definition counts"),
@@ -1367,7 +1427,7 @@ def test_remarks_come_once_for_all_instances_and_in_deck_order() -> None:
     cell = [".subckt cell p", "R1 p 0 1M", "V1 q 0 SIN(1 1 1)", "R2 p q 1", ".ends"]
     assert notes(*cell, "X1 a cell", "X2 a cell", ".tran 1 1") == [
         (3, "resistor R1: '1M' is 0.001 ohm (M is milli in SPICE, MEG is mega)"),
-        (4, "voltage source V1: SIN is ignored: only the DC equilibrium is solved"),
+        (4, "voltage source V1: of SIN only the value at t = 0 counts, 1 V"),
         (9, ".tran is skipped: only the DC operating point is solved"),
     ]
 
@@ -1392,9 +1452,7 @@ def test_a_title_that_was_forgotten_is_remarked_on() -> None:
         "I1 0 a dc 0 pwl ( 0 1)",
     ):
         found = parse_netlist(f"{title}\nR2 a 0 1k\nR3 a 0 1").notes
-        assert [text for _, text in found] == [
-            "the first line is the title, though it looks like an element: it is not read"
-        ]
+        assert [text for _, text in found] == [FORGOTTEN]
     for title in (
         "R-2R ladder of 8",
         "Inverter with load 5",

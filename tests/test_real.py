@@ -158,8 +158,8 @@ def test_command(tmp_path: Path) -> None:
     put(tmp_path, "transistor.cir", "mos\nM1 d g 0 0 n\n.end\n", {"v(d)": 1.0})
     run = CliRunner().invoke(main, [str(tmp_path)])
     assert run.exit_code == 0, run.output
-    assert "transistor.cir:2: element M1: elements 'M' are not supported" in " ".join(run.output.split())
-    assert "elements (1): transistor.cir" in run.output
+    assert "transistor.cir:2: element M1: transistors (M) are not supported" in " ".join(run.output.split())
+    assert "transistors (1): transistor.cir" in run.output
     assert "2 decks: 1 solved, 1 refused, 0 differs" in run.output
     put(tmp_path, "off.cir", DIVIDER, ANSWER | {"v(out)": 5.1})
     put(tmp_path, "typo.cir", "typo\nR1 a 0 1k1k1k\n.end\n", {"v(a)": 1.0})

@@ -45,10 +45,11 @@ _INCLUDE = re.compile(r"""^\s*\.(?:inc|include|lib)\s+["']?([^"'\s]+)""", re.IGN
 _WIDTH = 180  # of the table when it does not go to a terminal
 
 REASONS = {  # why a deck may be refused, and what the message then says
-    "POLY, VALUE, TABLE and gates of E and G": r"only linear controlled sources are supported, not|gates \(",
+    "POLY, VALUE, TABLE and gates of E and G": r"only linear controlled sources are supported, not|gates \(|no voltage and",
     "B sources": r"not formulas \(B\)",
     "values that depend on voltages": r"depends on a voltage or a current",
-    "elements": r"elements '\w' are not supported",
+    "transistors": r"transistors \(\w\) are not supported",
+    "other elements": r"elements '\w' are not supported",
     "device models": r"is of type \w+; it must be",
     "parameters of diodes": r"changes DC and is not supported|self-heating",
     "RKM notation, which ngspice reads otherwise": r"ngspice would read it as",

@@ -9,7 +9,7 @@ from circuitsim.errors import At, NetlistError
 from circuitsim.netlist.expand import expand
 from circuitsim.netlist.given import with_params
 from circuitsim.netlist.model import ArrayRef, CrossbarCard, ModelCard, Netlist, Options, Table
-from circuitsim.netlist.source import check_text, read_bytes, read_text
+from circuitsim.netlist.source import read_bytes, read_text
 
 __all__ = ["ArrayRef", "CrossbarCard", "ModelCard", "Netlist", "Options", "Table", "parse_netlist", "read_netlist"]
 
@@ -42,4 +42,4 @@ def parse_netlist(text: str, name: str = "netlist", seed: int | None = None, par
         line = text.count("\n", 0, error.start) + 1
         found = f"U+{ord(text[error.start]):04X}"
         raise NetlistError(f"{found} is not valid UTF-8 text; remove it", At(name, line)) from None
-    return expand(with_params(read_text(check_text(data, name), name), params or {}, name), name, seed)
+    return expand(with_params(read_text(data, name), params or {}, name), name, seed)

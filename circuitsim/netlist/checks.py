@@ -86,15 +86,15 @@ def _ports(table: Table) -> list[Ints]:
 def _about_idle_elements(
     tables: Mapping[str, Table], crossbars: Sequence[CrossbarCard], nodes: list[str], shunted: bool
 ) -> list[Remark]:
-    """Elements with both ends at one node, or alone at a node. Capacitors and control ports carry nothing anyway.
+    """Elements with both ends at one node, or alone at a node. Control ports carry nothing anyway, and where there are
+    capacitors everybody knows that no current flows.
 
     A source of a voltage that only controls others is no slip.
     """
     sensed = np.zeros(len(nodes), bool)
     degree = np.zeros(len(nodes), np.int64)
-    for kind, table in tables.items():
-        if kind != "C":
-            degree += np.bincount(table.a, minlength=len(nodes)) + np.bincount(table.b, minlength=len(nodes))
+    for table in tables.values():
+        degree += np.bincount(table.a, minlength=len(nodes)) + np.bincount(table.b, minlength=len(nodes))
         for ports in _ports(table):
             sensed[ports] = True
     for c in crossbars:

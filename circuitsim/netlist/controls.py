@@ -13,7 +13,7 @@ from numbers import Real
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.errors import NetlistError, SettingsError
+from circuitsim.errors import NetlistError, SettingsError, listed
 from circuitsim.netlist.arrays import instance_paths, lengths, member_names, split_ranges
 from circuitsim.netlist.chance import MOST_SEED, single
 from circuitsim.netlist.model import ABSOLUTE_ZERO, CROSSBAR, Netlist, Options, similar
@@ -118,9 +118,11 @@ def read_options(cards: list[Card], root: Scope, note: Note) -> Options:
                     found[name] = _option(root, name, word)
                 for remark in remarks_of(word) if word[0] == "{" else ():
                     note(card.seq, f"option {name}: {remark}")
-            for name in unknown:
-                theirs = "; ngspice puts it in series with each inductor" if name.lower() == "rseries" else ""
-                note(card.seq, f"option {shown(name)} has no effect here{theirs}")
+            if unknown:
+                names = listed([shown(name) for name in unknown])
+                have = "options {} have" if len(unknown) > 1 else "option {} has"
+                theirs = "; ngspice puts rseries in series with each inductor" if "rseries" in words.keys else ""
+                note(card.seq, f"{have.format(names)} no effect here{theirs}")
     seed = int(found.pop("seed", 0.0))
     return Options(seed=seed, **found)
 

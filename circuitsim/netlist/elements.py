@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -25,12 +26,13 @@ _WAVEFORMS = frozenset("sin sine pulse exp sffm am pwl trnoise trrandom external
 _DELAYS = {"sin": 3, "pulse": 2, "exp": 2, "am": 4}  # where among the parameters of a waveform its delay stands
 _TWO_NUMBERS = frozenset("ac distof1 distof2".split())  # magnitude and phase
 _SOURCE_WORDS = _TWO_NUMBERS | frozenset("portnum z0 pwr freq phase".split())  # not about the operating point
-_SOURCE_KEYS = _SOURCE_WORDS | {"dc", "r", "td"}
+_SOURCE_KEYS = _SOURCE_WORDS | {"dc", "r", "td", "rser", "cpar"}  # cpar: of LTspice, open at DC
 _BY_VOLTAGE, _BY_CURRENT = "n+ n- nc+ nc- GAIN", "n+ n- VNAME GAIN"
 _CONTROLLED = {
     "E": ("vcvs", _BY_VOLTAGE), "F": ("cccs", _BY_CURRENT), "G": ("vccs", _BY_VOLTAGE), "H": ("ccvs", _BY_CURRENT),
 }  # fmt: skip
-_NOT_LINEAR = frozenset("poly value vol cur table laplace freq".split())
+_NOT_LINEAR = frozenset("poly value vol cur table laplace freq pwl".split())
+_FUNCTION_OF = re.compile(r"\b[vi]\s*\(", re.IGNORECASE)  # in a formula: of a voltage or a current
 _GATES = frozenset("and nand or nor".split())
 
 
@@ -48,6 +50,10 @@ def read_element(reader: CardReader, card: Card, scope: Scope, order: int) -> No
                 f"element {name}: only linear controlled sources are supported, not formulas (B); write E or G "
                 f"{_BY_VOLTAGE}, or F or H {_BY_CURRENT}; {NONLINEAR}"
             )
+        if letter in "MQJZ":
+            raise NetlistError(f"element {name}: transistors ({letter}) are not supported; {SUPPORTED}")
+        if not letter.isalpha():
+            raise NetlistError(f"element {name}: no element begins with '{letter}'; a comment begins with *")
         if letter in "SW":
             raise NetlistError(
                 f"element {name}: switches ({letter}) are not supported; write one as a resistor that is closed or "
@@ -195,11 +201,14 @@ def _source(reader: CardReader, e: Element) -> None:
     """V and I: n+ n- [[DC] VALUE] [AC ...] [waveform]; without a DC value, that of the waveform at t = 0, or 0."""
     keys = dict(e.pattern.words.keys)
     supported = _SOURCE_KEYS | {"m"} if e.pattern.kind == "I" else _SOURCE_KEYS
+    if "rser" in keys:
+        _refuse_resistance(reader, e, "rser", "series", 0.0)
     for key in keys:
         if key not in supported:
             raise unknown_key(e, key, {"dc", "m"} & supported)
     dc = reader.value(e, keys["dc"], "value") if "dc" in keys else None
     start: float | None = None  # of a waveform
+    waveform, empty = "", False  # its name; whether DC stands without a value
     words = e.words
     i, n = 2, len(words)
     while i < n:
@@ -212,7 +221,7 @@ def _source(reader: CardReader, e: Element) -> None:
             if word in _WAVEFORMS:
                 following = words[i] if i < n else ""
                 start = _waveform(reader, e, "sin" if word == "sine" else word, words[first:i], following)
-                reader.remark(e, f": {word.upper()} is ignored: only the DC equilibrium is solved")
+                waveform = word.upper()
             elif i - first > (most := 2 if word in _TWO_NUMBERS else 1):
                 extra = shown(words[first + most])
                 cure = f"; write a DC value as DC={extra}" if dc is None else "; remove it"
@@ -225,9 +234,8 @@ def _source(reader: CardReader, e: Element) -> None:
             i += 1
         elif dc is None:
             if word == "dc":
-                if i == n:
-                    raise NetlistError(f"{e.label}: DC without a value; write {shown(e.pattern.name)} ... DC VALUE")
-                if words[i].lower() in _WAVEFORMS:
+                if i == n or words[i].lower() in _WAVEFORMS | _SOURCE_WORDS:
+                    empty = True
                     continue
                 i += 1
             dc = reader.value(e, words[i - 1], "value")
@@ -238,6 +246,13 @@ def _source(reader: CardReader, e: Element) -> None:
         raise NetlistError(
             f"{e.label}: with a negative delay its waveform begins before t = 0; write its value at t = 0 as DC VALUE"
         )
+    if waveform and dc is None:
+        unit = "V" if e.pattern.kind == "V" else "A"
+        reader.remark(e, f": of {waveform} only the value at t = 0 counts, {value:g} {unit}")
+    elif waveform:
+        reader.remark(e, f": {waveform} is ignored: only the DC equilibrium is solved")
+    elif empty and dc is None:
+        reader.remark(e, ": DC without a value is 0, as in ngspice")
     if reader.given:
         value = reader.replaced(e, value)
     if "portnum" in (*keys, *map(str.lower, words[2:])):
@@ -268,9 +283,9 @@ def _waveform(reader: CardReader, e: Element, name: str, words: list[str], follo
         return values[4] if len(values) > 4 else 0.0
     if not values or (name == "pwl" and len(values) % 2):
         braces = f", then '{shown(following)}' (an expression needs braces)" if braced(following) != following else ""
-        raise NetlistError(
-            f"{e.label}: {name.upper()} needs its parameters, found {len(values)}{braces}; complete them"
-        )
+        needed = "pairs of a time and a value" if name == "pwl" else "its parameters"
+        count = f"{len(values)} number{'s' * (len(values) != 1)}"
+        raise NetlistError(f"{e.label}: {name.upper()} needs {needed}, found {count}{braces}; complete them")
     place = _DELAYS.get(name, len(values))
     delay = values[place] if place < len(values) else 0.0
     if name == "pwl" and "td" in e.pattern.words.keys:
@@ -310,8 +325,15 @@ def _controlled(reader: CardReader, e: Element) -> None:
     kind = e.pattern.kind
     own, form = _CONTROLLED[kind]
     first, second, *words = e.words
-    for word in (*words[:1], *e.pattern.words.keys):
+    behind = [word for word in words[2:3] if not reader.names_parameter(e.scope, word.lower())]
+    for word in (*words[:1], *behind, *e.pattern.words.keys):
         if word.lower() in _NOT_LINEAR and (kind in "EG" or word[0] not in "vV"):
+            formula = e.pattern.words.keys.get(word.lower(), "")
+            if formula and not _FUNCTION_OF.search(formula):
+                raise NetlistError(
+                    f"{e.label}: its {word.upper()} depends on no voltage and no current; write a source, "
+                    f"{'V' if kind in 'EH' else 'I'}1 {shown(first)} {shown(second)} {shown(formula)}"
+                )
             raise NetlistError(
                 f"{e.label}: only linear controlled sources are supported, not {word.upper()}; "
                 f"write {shown(e.pattern.name)} {form}{f'; {NONLINEAR}' if kind == 'G' else ''}"
@@ -415,13 +437,20 @@ def _wrong_model(e: Element, word: str, model: ModelCard, wanted: str) -> Netlis
 
 def _inductor_or_capacitor(reader: CardReader, e: Element) -> None:
     """L is a short and C an open at DC: their values do not matter, but resistances in series with L, beside C, do."""
-    key, where, none = ("rser", "series", 0.0) if e.pattern.kind == "L" else ("rpar", "parallel", math.inf)
+    if e.pattern.kind == "L":
+        _refuse_resistance(reader, e, "rser", "series", 0.0)
+    else:
+        _refuse_resistance(reader, e, "rpar", "parallel", math.inf)
+    _add(reader, e)
+
+
+def _refuse_resistance(reader: CardReader, e: Element, key: str, where: str, none: float) -> None:
+    """A resistance that LTspice lets an element have in series or in parallel is refused, unless it is none."""
     word = e.pattern.words.keys.get(key)
     if word is not None and np.any(np.not_equal(reader.value(e, word, key), none)):
         raise NetlistError(
             f"{e.label}: {key.capitalize()} = {shown(word)} is not supported; write it as a resistor in {where}"
         )
-    _add(reader, e)
 
 
 def _coupling(reader: CardReader, e: Element) -> None:

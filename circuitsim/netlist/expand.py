@@ -41,9 +41,15 @@ def expand(text: Text, path: str, seed: int | None = None) -> Netlist:
 
     Raises NetlistError, and SettingsError for a seed that no netlist can have.
     """
-    deck = Deck(text, path)
-    with np.errstate(all="ignore"):  # the values are checked at the end
-        return _netlist(deck, Evaluation(deck, Builder(deck.place), Changes(seed=seed)))
+    deck = None
+    try:
+        deck = Deck(text, path)
+        with np.errstate(all="ignore"):  # the values are checked at the end
+            return _netlist(deck, Evaluation(deck, Builder(deck.place), Changes(seed=seed)))
+    except NetlistError as error:
+        notes = deck.remarks() if deck else text.notes
+        error.remarks = tuple((text.source.at(seq), remark) for seq, remark in sorted(notes))
+        raise
 
 
 @dataclass(frozen=True)

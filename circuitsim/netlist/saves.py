@@ -20,7 +20,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from circuitsim.errors import NetlistError
+from circuitsim.errors import NetlistError, listed
 from circuitsim.netlist.arrays import INDEX, NUMBER, SPAN, between, instance_paths, member_names
 from circuitsim.netlist.model import CROSSBAR, Netlist, similar
 from circuitsim.netlist.scopes import Place
@@ -32,6 +32,7 @@ NODES = "node"  # kind of what is saved, besides the tables and the crossbars of
 MOST_SAVED = 10_000_000  # columns
 _NO_FUNCTIONS = frozenset({"op", "dc", "all", "allv", "alli"})  # a parenthesis may stand apart behind other words
 _DIFFERENCE = re.compile(r"v\(([^(),]+)\)-v\(([^(),]+)\)", re.IGNORECASE)
+_ANY = {"v(*)": "allv", "i(*)": "alli"}  # of PSpice and Xyce
 _CALL = re.compile(r"([a-z]+)\(([^()]+)\)", re.IGNORECASE)
 _DEVICE = re.compile(r"@(.+)\[([a-z]\w*)\]", re.IGNORECASE)
 _INDICES = re.compile(rf"(.+?)((?:\[{NUMBER}(?::{NUMBER})?\])+)")
@@ -133,7 +134,7 @@ def check_saves(netlist: Netlist, saves: Sequence[tuple[int, str]], place: Place
 
 def readable(word: str) -> bool:
     """Whether this may be an expression at all: `.print` may also hold formulas, which are not."""
-    return bool(_CALL.fullmatch(word) or _DEVICE.fullmatch(word) or re.fullmatch(r"[^-+*/^'\"{}=]+", word))
+    return bool(_CALL.fullmatch(word) or _DEVICE.fullmatch(word) or re.fullmatch(r"[^-+*/^'\"{}=:]+", word))
 
 
 def printed(card: str, skipped: frozenset[str], note: Callable[[str], None]) -> list[str]:
@@ -144,9 +145,10 @@ def printed(card: str, skipped: frozenset[str], note: Callable[[str], None]) -> 
         note(f".print {analysis} is skipped: only the DC operating point is solved")
         return []
     words = words[1:] if analysis in ("op", "dc") else words
-    for word in words:
-        if not readable(word):
-            note(f".print: '{shown(word)}' is a formula, and is skipped; v(a,b), i(r1) and @r1[p] can be saved")
+    words = [_ANY.get(word.lower(), word) for word in words]
+    if formulas := [f"'{shown(word)}'" for word in words if not readable(word)]:
+        are = "are formulas, and are skipped" if len(formulas) > 1 else "is a formula, and is skipped"
+        note(f".print: {listed(formulas, 3)} {are}; v(a,b), i(r1) and @r1[p] can be saved")
     return [word for word in words if readable(word)]
 
 

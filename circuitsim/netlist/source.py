@@ -18,10 +18,12 @@ from circuitsim.netlist.tokens import located, shown
 _DEEPEST = 100  # files that include one another
 _MOST_INCLUDED = 10_000  # files, one that is included twice counted twice
 _WORD = re.compile(r"\"[^\"]*\"|'[^']*'|[^\s\"']+")
+_IN_PATH = re.compile(r"[/\\]")
 _KEYWORD = re.compile(r"[^\s=(),]*")
 _INCLUDES = (".include", ".inc", ".lib")  # a `.lib` with one word opens a section and is no include
 _COMMENT = re.compile(r"\"[^\"]*(?:\"|$)|'[^']*(?:'|$)|;|//|(?:^|(?<=[ \t,]))\$")
 _SEMICOLON = re.compile(rb"\n[ \t]*;")  # a comment line
+_OLDER = "cp1252"  # the encoding of text that is not UTF-8
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _ESCAPE = "escape character of a terminal sequence"
 _REFUSED = ((b"\0", "NUL byte"), *((c.encode(), _ESCAPE) for c in "\x1b\x90\x98\x9b\x9d\x9e\x9f"))  # ESC and C1
@@ -96,38 +98,43 @@ def first_word(text: str) -> str:
 
 
 def read_bytes(path: Path, at: At | None) -> bytes:
-    """The bytes of a netlist file, checked to be text; `at` is the card that asked for it (None: the main file)."""
+    """The bytes of a netlist file; `at` is the card that asked for it (None: the main file)."""
     try:
         if at is not None and path.exists() and not (path.is_file() or path.is_dir()):  # it may have no end
             raise NetlistError(f"{shown(str(path), 200)} is not a regular file; include a text file", at)
-        data = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
         raise NetlistError(f"no such file: {shown(str(path), 200)}; check its name and folder", at) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or str(error)
         raise NetlistError(f"cannot read {shown(str(path), 200)}: {reason}; it must be a text file", at) from None
-    return check_text(data, str(path))
 
 
-def check_text(data: bytes, path: str) -> bytes:
-    """The text without its byte order mark, and without the Ctrl-Z at the end of a DOS file.
+def utf8(data: bytes, path: str) -> tuple[bytes, str]:
+    """The text of a file in UTF-8, without its byte order mark and the Ctrl-Z at the end of a DOS file; and a remark.
 
-    Refuses bytes that are not UTF-8 text, and escape sequences for terminals, naming the byte offset.
+    Text that is not UTF-8 is taken for Windows-1252, as older programs write it. Refuses, naming the byte offset, bytes
+    that are neither, and escape sequences for terminals.
     """
     for character, name in _REFUSED:
         if (offset := data.find(character)) >= 0:
             line = data.count(b"\n", 0, offset) + 1
             raise NetlistError(f"byte offset {offset}: {name}; save the netlist as plain UTF-8 text", At(path, line))
+    remark = ""
     if not data.isascii():
         try:
             data.decode("utf-8")
         except UnicodeDecodeError as error:
             line = data.count(b"\n", 0, error.start) + 1
-            raise NetlistError(
-                f"byte offset {error.start}: not UTF-8 text; save the netlist as plain UTF-8 text", At(path, line)
-            ) from None
+            try:
+                data = data.decode(_OLDER).encode("utf-8")
+            except UnicodeDecodeError:
+                raise NetlistError(
+                    f"byte offset {error.start}: not UTF-8 text; save the netlist as plain UTF-8 text", At(path, line)
+                ) from None
+            remark = f"line {line} is not UTF-8 text: the file is read as Windows-1252; save it as UTF-8"
     data = data.removeprefix(_BYTE_ORDER_MARK)
-    return data[: data.rindex(b"\x1a")] if data[-8:].rstrip().endswith(b"\x1a") else data
+    return (data[: data.rindex(b"\x1a")] if data[-8:].rstrip().endswith(b"\x1a") else data), remark
 
 
 def read_text(data: bytes, path: str, *, plain_allowed: bool = True) -> Text:
@@ -135,9 +142,13 @@ def read_text(data: bytes, path: str, *, plain_allowed: bool = True) -> Text:
 
     plain_allowed: False sends every card through the general path; the meaning is the same.
     """
+    data, remark = utf8(data, path)
     if not data.strip():
         raise NetlistError("the file is empty: a netlist has a title line and at least one element", At(path, 1))
-    return _Reader(plain_allowed).read(data, path)
+    text = _Reader(plain_allowed).read(data, path)
+    if remark:
+        text.notes.insert(0, (0, remark))
+    return text
 
 
 # R1 a b 1k, V1 in 0 dc 5, V1 in 0 sin(0 1 1k): a title that was forgotten
@@ -280,7 +291,9 @@ class _Reader:
         section = _unquote(words[2]).lower() if card.keyword == ".lib" else None
         if more := words[2:] if section is None else words[3:]:
             self.text.notes.append((card.seq, f"{words[0]}: '{shown(more[0])}' after the file name is not read"))
-        target = self._target(card.seq, path, _unquote(words[1]))
+        torn = next((word for word in words[2:] if _IN_PATH.search(word)), "")
+        hint = f"; if '{shown(torn)}' belongs to its name, put quotes around all of it" if torn else ""
+        target = self._target(card.seq, path, _unquote(words[1]), hint)
         file = _resolved(target), section
         if file in self.open_files:
             chain = [*self.open_files[self.open_files.index(file) :], file]
@@ -291,7 +304,9 @@ class _Reader:
         self.included += 1
         if self.included > _MOST_INCLUDED:
             raise NetlistError(f"more than {_MOST_INCLUDED:,} files are included; merge some, or include each once")
-        data = read_bytes(target, self.source.at(card.seq))
+        data, remark = utf8(read_bytes(target, self.source.at(card.seq)), str(target))
+        if remark:
+            self.text.notes.append((card.seq, f"{target.name}: {remark}"))
         before = dict(self.open_blocks)
         plain_allowed = self.plain_allowed and section is None and not any(before.values())
         scanned = scan(data, has_title=False, plain_allowed=plain_allowed)
@@ -302,14 +317,17 @@ class _Reader:
             if self.open_blocks[opening] != before[opening]:
                 raise NetlistError(f"{target.name}: {pair} must stand in the same file; move one of them")
 
-    def _target(self, seq: int, path: str, name: str) -> Path:
-        """The file of an include in `path`: from the folder of that file, else from that of the netlist."""
+    def _target(self, seq: int, path: str, name: str, hint: str) -> Path:
+        """The file of an include in `path`: from the folder of that file, else from that of the netlist.
+
+        hint: for the error when there is none.
+        """
         folders = Path(path).parent, Path(self.source.scans[0][0]).parent
         tried = [*dict.fromkeys(folder / _expanded(name) for folder in folders)]
         found = [target for target in tried if _exists(target)]
-        if not found and len(tried) > 1:
+        if not found and (len(tried) > 1 or hint):
             names = ", nor ".join(shown(str(target), 200) for target in tried)
-            raise NetlistError(f"no such file: {names}; check its name and folder")
+            raise NetlistError(f"no such file: {names}; check its name and folder{hint}")
         if len({_resolved(target) for target in found}) > 1:
             here, there = (shown(str(target), 200) for target in found)
             remark = f"{here} is read; ngspice, started in the folder of the netlist, takes {there}"
