@@ -45,7 +45,7 @@ _INCLUDE = re.compile(r"""^\s*\.(?:inc|include|lib)\s+["']?([^"'\s]+)""", re.IGN
 _WIDTH = 180  # of the table when it does not go to a terminal
 
 REASONS = {  # why a deck may be refused, and what the message then says
-    "POLY, VALUE, TABLE and gates of E and G": r"only linear controlled sources are supported, not|gates \(|no voltage and",
+    "POLY, VALUE, TABLE and gates of E and G": r"only linear controlled sources|gates \(|on no voltage and",
     "B sources": r"not formulas \(B\)",
     "values that depend on voltages": r"depends on a voltage or a current",
     "transistors": r"transistors \(\w\) are not supported",

@@ -5,7 +5,7 @@ additional last axis, the netlists. Each netlist has its own generator and draws
 alone, in the same order; an evaluation for one seed has recorded the kinds and numbers of draws. Where these may differ
 between netlists, they cannot be evaluated together: `NotTogether`.
 
-The instances of an array of subcircuits are evaluated together in the same way (expand.py), all with one generator.
+Many instances of a subcircuit are evaluated together in the same way (expand.py), all with one generator.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Together:
 
 
 class OfInstances(Together):
-    """Draws for the instances of an array of subcircuits, one after another from one generator."""
+    """Draws for many instances of a subcircuit, one after another from one generator."""
 
     def __init__(self, rng: np.random.Generator, count: int, drawn: list[tuple[str, int]]) -> None:
         super().__init__([rng] * count, drawn)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby, islice
+from math import prod
 
 from circuitsim.errors import NetlistError, SettingsError
 from circuitsim.netlist.arrays import array_name, at_members, bounds_of, lengths, split_ranges, spread
@@ -56,7 +56,10 @@ class Deck:
         self.notes = dict.fromkeys(text.notes)  # remarks and their places, each once
         self.calls: dict[int, Call] = {}  # X cards by place
         self.counted = False  # then all X cards have been seen
-        self.groups: dict[Block, list[list[Card]]] = {}  # see `grouped`
+        # Element cards; in one group X cards in a row that differ in names, nodes and values only.
+        self.groups: dict[Block, list[list[Card]]] = {}
+        # The most instances that a group or an array makes in a block, or further inside.
+        self.widest: dict[Block, int] = {}
         # (what is called, argument, name that it uses and that means another thing inside): places of X cards
         self.outside: dict[tuple[Block, str, str], list[int]] = {}
         cards, self.deciding = chosen_cards(text.cards, self.place, self.note)  # parameters that decide an .if
@@ -171,14 +174,16 @@ class Deck:
             own = {other for other in called.params if arguments.get(other, "").strip("{}").lower() != other} - {key}
             if key != "m" and "m" not in called.params:
                 own.add("m")
-            for name in sorted(own & used):
-                self.outside.setdefault((called, key, name), []).append(card.seq)
+            for other in sorted(own & used):
+                self.outside.setdefault((called, key, other), []).append(card.seq)
 
-    def grouped(self, block: Block) -> list[list[Card]]:
-        """The element cards of a block; in one group X cards in a row that differ in names, nodes and values only."""
-        if block not in self.groups:
-            self.groups[block] = [list(cards) for _, cards in groupby(block.elements, self._alike)]
-        return self.groups[block]
+    def _group(self, block: Block) -> None:
+        """Fill `groups` and `widest` for a block, once all X cards in it and in what it calls have been seen."""
+        groups = self.groups[block] = [list(cards) for _, cards in groupby(block.elements, self._alike)]
+        calls = [(len(cards), self.calls[cards[0].seq]) for cards in groups if cards[0].text[0] in "xX"]
+        self.widest[block] = max(
+            (max(count, prod(call.shape), self.widest[call.block]) for count, call in calls), default=1
+        )
 
     def _alike(self, card: Card) -> object:
         """What X cards of one group have in common; of any other card, something that none has."""
@@ -195,6 +200,7 @@ class Deck:
             count = stack[-1]
             if count.done == len(count.block.elements):
                 sizes[count.block] = count.total
+                self._group(count.block)
                 stack.pop()
                 continue
             card = count.block.elements[count.done]
@@ -247,7 +253,7 @@ def _members(text: str) -> int:
     if len(counts) > 2:
         return 1  # to be refused by the reader
     crossbar = len(counts) == 2 and name[0] in "rR" and all(len(end) == 1 for end in ends)
-    count, most = math.prod(counts), MAX_CROSSBAR if crossbar else MAX_ELEMENTS
+    count, most = prod(counts), MAX_CROSSBAR if crossbar else MAX_ELEMENTS
     if count > most:
         raise NetlistError(f"element {shown(name)}: {count:,} elements, more than {most:,}; split the array")
     return 1 if crossbar else count

@@ -31,7 +31,7 @@ from circuitsim.netlist.syntax import Name
 from circuitsim.netlist.template import PATH, Template
 from circuitsim.netlist.tokens import labelled, located, shown, starts_number
 
-# Cards in groups (Deck.grouped), with their scopes and the place of the top-level card (None: it is each card's own).
+# Cards in groups (Deck.groups), with their scopes and the place of the top-level card (None: it is each card's own).
 _Elements: TypeAlias = Iterator[tuple[list[Card], Scope, int | None]]
 _SEVERAL = 10  # instances that are read at once; fewer take as long one by one
 
@@ -129,7 +129,7 @@ class Evaluation:
         """Read all element cards into the builder."""
         if not self.deck.counted:
             self.deck.check_size()
-        self._read(zip(self.deck.grouped(self.deck.top), repeat(self.root), repeat(None)))
+        self._read(zip(self.deck.groups[self.deck.top], repeat(self.root), repeat(None)))
 
     def _read(self, elements: _Elements) -> None:
         """Read element cards in deck order; instances are entered depth first."""
@@ -150,10 +150,10 @@ class Evaluation:
 
     def _inside(self, cards: list[Card], scope: Scope, order: int | None) -> _Elements:
         """The element cards of the instances that a group of X cards makes, which may be read at once."""
-        first = self._first(scope, len(cards))
+        first = self._first(scope, self.deck.call(cards[0], scope.block).block, len(cards))
         for k, card in enumerate(cards):
             if k == 1 and first:
-                others = self._several(cards[1:], scope, order)
+                others = self._others(cards, scope, order)
                 if others and self._read_others(others, scope, first):
                     break
             yield from self._of_card(card, scope, card.seq if order is None else order, None if k else first)
@@ -173,7 +173,7 @@ class Evaluation:
                     if key in call.block.params or key == "m":
                         given[key] = self._argument(scope, word, card.seq, call.shape)
             paths = member_names(path, call.ranges)
-            first = first or self._first(scope, len(paths))
+            first = first or self._first(scope, call.block, len(paths))
             for k, name in enumerate(paths):
                 if k == 1 and first:
                     nodes = [at_pin[1:] for at_pin in call.nodes]
@@ -187,34 +187,45 @@ class Evaluation:
                 inner = self._instance(call.block, scope, name, pins, _of_members(given, call, scope, k))
                 if k == 0 and first:
                     inner.rng = first.recorder  # with which an array inside is read one by one
-                yield from zip(self.deck.grouped(inner.block), repeat(inner), repeat(order))
+                yield from zip(self.deck.groups[inner.block], repeat(inner), repeat(order))
 
-    def _first(self, scope: Scope, count: int) -> _First | None:
-        """What is known before the first of many instances in `scope` is read; None: all are read one by one."""
-        if count < _SEVERAL or not isinstance(scope.rng, np.random.Generator) or self.reader.given:
+    def _first(self, scope: Scope, block: Block, count: int) -> _First | None:
+        """What is known before the first of many instances in `scope` is read; None: all are read one by one.
+
+        These are then not a few, nor fewer than instances inside one of them, which only then can be read at once.
+        """
+        several = count >= _SEVERAL and count >= self.deck.widest[block]
+        if not several or not isinstance(scope.rng, np.random.Generator) or self.reader.given:
             return None
         return _First(Recorder(scope.rng), len(self.builder.crossbars), len(self.builder.controls))
 
-    def _several(self, cards: list[Card], scope: Scope, order: int | None) -> _Instances | None:
-        """The instances that a group of X cards makes; None where to evaluate an argument might draw."""
+    def _others(self, cards: list[Card], scope: Scope, order: int | None) -> _Instances | None:
+        """The instances that a group of X cards makes but for the first.
+
+        None where to evaluate an argument might draw, or one that must be the same for all is not.
+        """
         calls = [self.deck.call(card, scope.block) for card in cards]
         block, given = calls[0].block, {}
         for key in [key for key in calls[0].keys if key in block.params or key == "m"]:
             try:
-                values = [_settled(scope, call.keys[key]) for call in calls]
+                values = np.array([_settled(scope, call.keys[key]) for call in calls])
             except (NotTogether, NetlistError, ValueError):
                 return None
-            given[key] = values[0] if len(set(values)) == 1 else np.array(values)
-        seqs = [card.seq for card in cards]
-        nodes = [[name for [name] in at_pin] for at_pin in zip(*(call.nodes for call in calls), strict=True)]
-        orders = seqs if order is None else [order] * len(cards)
-        return _Instances(block, [_path(scope, call) for call in calls], nodes, given, seqs, orders)
+            same = np.unique(values.view(np.int64)).size == 1  # -0 is not 0
+            if key not in block.params and not same:
+                return None
+            given[key] = float(values[0]) if same else values[1:]
+        paths = [_path(scope, call) for call in calls[1:]]
+        nodes = [[name for [name] in at_pin] for at_pin in zip(*(call.nodes for call in calls[1:]), strict=True)]
+        seqs = [card.seq for card in cards[1:]]
+        return _Instances(block, paths, nodes, given, seqs, seqs if order is None else [order] * len(seqs))
 
     def _read_others(self, others: _Instances, scope: Scope, first: _First) -> bool:
         """Read all instances but the first at once.
 
-        False, and all is as before, where they must be read one by one: with crossbars and currents of sources inside,
-        where how often a parameter outside is used, or how much is drawn, depends on the instance, or one is at fault.
+        False where they must be read one by one: with crossbars and currents of sources inside, where how often a
+        parameter outside is used, or how much is drawn, depends on the instance, or one is at fault. Then values, draws
+        and models are as before; remarks and counted uses stay, as reading one by one finds them as well.
         """
         if (len(self.builder.crossbars), len(self.builder.controls)) != (first.crossbars, first.controls):
             return False
@@ -227,9 +238,11 @@ class Evaluation:
         try:
             outside = [[self.reader.full_name(scope, name) for name in nodes] for nodes in others.nodes]
             inner = self._instance(others.block, scope, PATH, pins, others.given)
-            inner.rng = OfInstances(rng, count, first.recorder.drawn)
-            at_once._read(zip(self.deck.grouped(inner.block), repeat(inner), repeat(others.orders[0])))
+            inner.rng = drawing = OfInstances(rng, count, first.recorder.drawn)
+            at_once._read(zip(self.deck.groups[inner.block], repeat(inner), repeat(0)))  # places: see copy_into
             if any(len(outer.values) > count for outer, count in known):  # when, depends on the instance
+                raise NotTogether
+            if drawing.at < len(drawing.drawn):  # less than the first
                 raise NotTogether
         except (NotTogether, NetlistError, ValueError):  # ValueError: the member at fault may not be found
             del self.models.rows[models:]

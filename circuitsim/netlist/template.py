@@ -52,11 +52,12 @@ class Template(ManyBuilder):
             for (before, after), seq in claims:
                 builder.claim(f"{before}{path}{after}", seq)
         nodes = self._nodes(builder, paths, outside, orders)
-        for name, array in self.arrays.items():
-            start, count = len(builder.rows[array.kind].names) + array.start, array.stop - array.start
-            for own in _own(name, paths):
-                builder.arrays[own.lower()] = ArrayRef(array.kind, start, start + count, array.indices)
-                start += len(self.rows[array.kind].names)
+        arrays = [(name.split(PATH), array, len(builder.rows[array.kind].names)) for name, array in self.arrays.items()]
+        for k, path in enumerate(paths):
+            for (before, after), array, there in arrays:
+                start = there + k * len(self.rows[array.kind].names) + array.start
+                stop = start + array.stop - array.start
+                builder.arrays[f"{before}{path}{after}".lower()] = ArrayRef(array.kind, start, stop, array.indices)
         for kind, new in self.rows.items():
             if new.names:
                 self._copy_rows(builder, kind, paths, nodes, own_models)
