@@ -176,6 +176,17 @@ def test_batch_rows_compare_with_one_product(tmp_path: Path) -> None:
     assert rows[0].target is not None and rows[1].target is None
 
 
+def test_cells_are_read_from_cards_and_as_an_array(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, load = [], cs.load
+    monkeypatch.setattr(cs, "load", lambda deck: read.append(load(deck)))
+    row = suite.cell_row(6, runs=1, columns=3)
+    array, cards = (circuit.netlist for circuit in read)
+    assert array.tables["R"].names[4] == "R.X[1][1].R1" and cards.tables["R"].names[4] == "R.X4.R1"
+    for kind, key in (("R", "r"), ("D", "model")):
+        np.testing.assert_array_equal(array.tables[kind].values[key], cards.tables[kind].values[key])
+    assert row.unit == "cards/s" and row.measured is not None and row.measured > 0
+
+
 def test_parser_rows_count_lines(tmp_path: Path) -> None:
     suite.write_resistors(tmp_path / "deck.cir", 50, columns=8)
     circuit = cs.load(tmp_path / "deck.cir")

@@ -249,8 +249,8 @@ def qp_rows(problem: cs.Problem, options: Options) -> list[Row]:
 
 
 def parser(options: Options) -> list[Row]:
-    """Reading a flat deck of the size of drn_1h."""
-    return parser_rows(800_000)
+    """Reading a flat deck of the size of drn_1h, and one of the cells of a 256 x 256 crossbar."""
+    return [*parser_rows(800_000), cell_row(65_536)]
 
 
 def parser_rows(lines: int, runs: int = 2) -> list[Row]:
@@ -264,6 +264,23 @@ def parser_rows(lines: int, runs: int = 2) -> list[Row]:
         what = f"load {lines} resistor lines with 17-digit values"
         note = f"{seconds:.2f} s for {deck.stat().st_size / MB:.1f} MB"
     return [Row("parser", what, lines / seconds, "lines/s", Target(300_000.0, at_most=False), note=note)]
+
+
+def cell_row(count: int, runs: int = 2, columns: int = 256) -> Row:
+    """X cards per second of `circuitsim.load`, each a resistor of its own and a diode; the best run."""
+    head = "cells\n.subckt cell a b r=1k\nR1 a m {r}\nD1 m b d\n.ends\n.model d D(is=1e-12)\n"
+    seconds, ohms = [], np.random.default_rng(0).uniform(100.0, 10_000.0, count)
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(Path(folder) / "r.npy", ohms.reshape(-1, columns))
+        rows = f"[0:{count // columns - 1}]"
+        array = f"X{rows}[0:{columns - 1}] w{rows} b[0:{columns - 1}] cell r=@r.npy\n"
+        cards = [f"X{k} w{k // columns} b{k % columns} cell r={r:.17g}\n" for k, r in enumerate(ohms.tolist())]
+        for name, lines in (("array.cir", [array]), ("cards.cir", cards)):
+            deck = Path(folder) / name
+            deck.write_text(head + "".join(lines) + ".end\n")
+            seconds.append(min(timed(cs.load, deck)[0] for _ in range(runs)))
+    note = f"{seconds[1]:.2f} s; as one array of subcircuits {seconds[0]:.2f} s"
+    return Row("parser", f"load {count} X cards of a resistor and a diode", count / seconds[1], "cards/s", note=note)
 
 
 def training(options: Options) -> list[Row]:
