@@ -91,7 +91,8 @@ DRAWN = {
     ),
     "several kinds of branches": PERFECT
     + "R9 b z {aunif(1k, 9)}\nL1 z y\nV2 y w {aunif(1, 0.5)}\nD9 w 0 lin\nN1 w 0 nw\n",
-    "controlled": CONTROLLED.replace("F1 0 q V2 0.5", "F1 0 q V2 {aunif(0.5, 0.1)}") + "V0 zz 0 {aunif(1, 0.5)}\n",
+    "controlled": CONTROLLED.replace("F1 0 q V2 0.5", "F1 0 q V2 {aunif(0.5, 0.1)}")
+    + "V0 zz 0 {aunif(1, 0.5)}\nL9 q z9\nR9 z9 0 1k\n",  # a short that is no source
     "perfect lines": CURVED + "D7 c 0 lin area={aunif(1, 0.1)}\nD8 b 0 id\nRz z9 b 0\n",
 }
 LINES = ".model lin D(ron=10 roff=1meg vfwd=0.5)\n"
@@ -290,6 +291,24 @@ def test_of_many_points_the_one_that_no_share_solves_is_found(bad: int) -> None:
     assert len(shares) < 3 * 200
 
 
+@pytest.mark.parametrize(
+    ("solved", "tried"),
+    [
+        ([], [59, 29, 14, 7, 4, 7]),  # more than twice 59 points in vain: then no more
+        ([True], [59, 59, 29, 14, 7, 4, 7, 4, 15, 7, 4, 8, 4, 4, 30]),  # those of the first share count for the others
+    ],
+)
+def test_shares_are_given_up_once_too_many_points_were_tried_in_vain(solved: list[bool], tried: list[int]) -> None:
+    shares: list[list[int]] = []
+    alone: list[int] = []
+    answers = iter(solved)
+    solve_in_shares(
+        iter(range(1 + 59 * 4)), 59, lambda share: shares.append(share) or next(answers, False), alone.append
+    )
+    assert [len(share) for share in shares] == tried
+    assert alone == [0, *range(1 + 59 * len(solved), 1 + 59 * 4)]  # in their order
+
+
 @pytest.mark.parametrize("text", [SHOCKLEY, ONE])
 def test_what_is_not_solved_one_by_one(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The circuits of the next test."""
@@ -409,6 +428,13 @@ def test_crossbars_are_saved_too() -> None:
     result = cs.monte_carlo(circuit, 6, 1, saves=saves)
     column = result.saved_labels.index("i(RW[0][1])")
     np.testing.assert_allclose(result.saved[:, column], 1e-3 * (result.voltage("a[0]") - result.voltage("b[1]")))
+
+
+def test_differences_of_voltages_are_saved_of_each_copy() -> None:
+    circuit = cs.parse(LINEAR.replace("{r}", "{agauss(1k, 100, 1)}") + MODELS)
+    result = cs.monte_carlo(circuit, 6, 1, saves=wanted_saves(circuit, ["v(a,b)", "v(b)"]))
+    np.testing.assert_array_equal(result.saved[:, 0], result.voltage("a") - result.voltage("b"))
+    np.testing.assert_array_equal(result.saved[:, 1], result.voltage("b"))
 
 
 def test_strict_points_that_are_not_unique_fail() -> None:
