@@ -17,7 +17,7 @@ from circuitsim import currents
 from circuitsim.coloring import color_units
 from circuitsim.islands import find_islands
 from circuitsim.problem import arranged
-from circuitsim.units import signed_path, tie_forest
+from circuitsim.units import signed_path, tie_forest, unique_ties
 
 Ints = NDArray[np.int64]
 
@@ -232,6 +232,15 @@ def test_a_source_of_0_volts_from_a_node_to_itself_has_any_current() -> None:
     current, unique = solution.tie_currents
     np.testing.assert_allclose(current, [[-1.0, 0.0, 0.5, 0.5]], atol=1e-14)
     assert unique.tolist() == [True, False, False, False]
+
+
+def test_sources_that_control_others_are_on_no_loop_of_ties() -> None:
+    """H1 and V9 fix the current of Vs, so that V3 beside it has one; that of Vt is told by open_currents alone."""
+    loop = ["V1 a 0 1", "V2 a 0 1", "V3 a b 0", "Vs a b 0", "R1 b 0 1k", "H1 x 0 Vs 1k", "V9 x 0 1", "R2 x 0 1k"]
+    circuit = parse(*loop, "Vt c c 0", "R3 c 0 1k", "F1 0 q Vt 1", "R4 q 0 1k")
+    unique = unique_ties(circuit, tie_forest(circuit))
+    names = [circuit.element(circuit.ties, k) for k in range(len(circuit.ties))]
+    assert [name for name, one in zip(names, unique.tolist(), strict=True) if not one] == ["V1", "V2"]
 
 
 def test_parallel_shorts_share() -> None:
