@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import platform
 import subprocess
 import sys
 from dataclasses import astuple, replace
@@ -13,13 +15,14 @@ import numpy as np
 import pytest
 from fake_learner import FINGERPRINT, SCHEDULE, FakeLearner, fake_rates, make_run, make_samples
 
+import circuitsim as cs
 from circuitsim.errors import BackendUnavailable, SettingsError
 from training import run as module
 from training.checkpoint import NEWEST, PREVIOUS, Checkpoint, load_checkpoint
 from training.learner import LearningError, Tally
 from training.live import _Live, progress
 from training.metrics import COLUMNS, Row, TensorBoard, make_row, plot_curve, row_text, write_metrics
-from training.record import Record
+from training.record import CONFIG, TRAINED, Record, circuit_digest, file_digest, samples_digest
 from training.run import Run, Schedule
 
 HERE = Path(__file__).parent
@@ -308,8 +311,119 @@ def test_a_folder_with_a_run_is_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SettingsError, match=r"file is not a folder; choose another name"):
         Record(tmp_path / "file", None)
-    with pytest.raises(SettingsError, match="cannot make the folder"):
+    with pytest.raises(SettingsError, match=r"cannot make the folder .*file/below: Not a directory$"):
         Record(tmp_path / "file" / "below", None).load(FINGERPRINT)
+
+
+def test_a_result_beside_a_checkpoint_without_steps_is_not_written_over(tmp_path: Path) -> None:
+    make_run().checkpoint(FINGERPRINT).save(tmp_path / NEWEST)
+    (tmp_path / TRAINED).write_text("what somebody put here")
+    with pytest.raises(SettingsError, match=r"already holds a run \(checkpoint.npz, trained.cir\)"):
+        Record(tmp_path, None)
+
+
+def test_what_a_run_begun_anew_replaces_is_not_kept(tmp_path: Path) -> None:
+    make_run().checkpoint({"rates": 1}).save(tmp_path / NEWEST)
+    record = Record(tmp_path, None)
+    assert record.load(FINGERPRINT) is None
+    record.save(make_run().checkpoint(FINGERPRINT))
+    assert [path.name for path in tmp_path.iterdir()] == [NEWEST]
+
+
+def test_which_checkpoint_is_the_newest(tmp_path: Path) -> None:
+    """Until the run that goes on has saved one, it is the one that it goes on from, by whatever path."""
+    (tmp_path / "below").mkdir()
+    begun = make_run().checkpoint(FINGERPRINT)
+    record = Record(tmp_path, None)
+    record.load(FINGERPRINT)
+    for seconds in (1.0, 2.0):
+        record.save(replace(begun, seconds=seconds))
+        assert record.newest(FINGERPRINT).seconds == seconds and not record.has_steps
+    record.save(replace(begun, epoch=1, seconds=3.0))
+    assert record.has_steps
+
+    again = Record(tmp_path, tmp_path / PREVIOUS)
+    again.load(FINGERPRINT)
+    assert again.newest(FINGERPRINT).seconds == 2.0 and again.has_steps
+    again.save(replace(begun, seconds=4.0))
+    assert again.newest(FINGERPRINT).seconds == 4.0 and again.has_steps
+
+    again = Record(tmp_path, tmp_path / "below" / ".." / NEWEST)
+    again.load(FINGERPRINT)
+    again.save(replace(begun, seconds=5.0))
+    assert load_checkpoint(tmp_path / PREVIOUS, FINGERPRINT).seconds == 4.0  # the same file: it is kept
+    (tmp_path / NEWEST).unlink()
+    checkpoint = Record(tmp_path, tmp_path / PREVIOUS).load(FINGERPRINT)
+    assert checkpoint is not None and checkpoint.seconds == 4.0
+
+
+@pytest.mark.parametrize("gone_on_with", [False, True])
+def test_only_what_a_run_has_begun_is_taken_back(tmp_path: Path, gone_on_with: bool) -> None:
+    for others in ([], ["mine.txt"]):
+        folder = tmp_path / f"run{len(others)}"
+        record = Record(folder, None)
+        record.load(FINGERPRINT)
+        record.save(make_run().checkpoint(FINGERPRINT))
+        for name in others:
+            (folder / name).touch()
+        if gone_on_with:
+            record = Record(folder, folder / NEWEST)
+        record.discard()
+        left = [*others, *([NEWEST] if gone_on_with else [])]
+        assert folder.exists() == bool(left)
+        assert sorted(path.name for path in tmp_path.glob(f"run{len(others)}/*")) == sorted(left)
+
+
+@pytest.mark.parametrize("text", [b"{", b"\xff", b"[]", b"{}", b'{"commands": null}', b'{"commands": "one"}', None])
+def test_command_lines_that_cannot_be_read_are_left_behind(tmp_path: Path, text: bytes | None) -> None:
+    if text is not None:
+        (tmp_path / CONFIG).write_bytes(text)
+    record = Record(tmp_path, tmp_path / NEWEST)
+    record.write_config({"seed": 3}, "two")
+    assert json.loads((tmp_path / CONFIG).read_text())["commands"] == ["two"]
+    record.write_config({"seed": 3}, "three")
+    found = json.loads((tmp_path / CONFIG).read_text())
+    assert (found["seed"], found["commands"]) == (3, ["two", "three"])
+    assert found["versions"].items() >= {"circuitsim": cs.__version__, "numpy": np.__version__}.items()
+    assert found["versions"]["python"] == platform.python_version()
+
+
+ROLES = """t
+Va a 0 0
+Vb b 0 0
+RW[0:0][0:1] a[0:0] y[0:1] 1k
+RQ[0:0][0:1] a[0:0] y[0:1] 3k
+R1 a a[0] 1k
+R2 b y[0] 1k
+R3 y[1] 0 1k
+.input Va Vb
+.output y[0] y[1]
+.train RW R1
+"""
+
+
+def test_what_makes_another_circuit() -> None:
+    def digest(old: str = "", new: str = "") -> str:
+        return circuit_digest(cs.parse(ROLES.replace(old, new) if old else ROLES))
+
+    assert digest() == digest("t\n", "another title\n* and a remark\n")
+    changes = [
+        (" b ", " z "), ("RW", "RX"), ("RQ", "RX"), ("Va Vb", "Vb Va"), ("y[0] y[1]\n", "y[1] y[0]\n"),
+        ("RW R1\n", "R1 RW\n"), ("R2 b y[0] 1k", "R2 b y[0] 2k"),
+    ]  # fmt: skip
+    assert len({digest(*change) for change in (("", ""), *changes)}) == 1 + len(changes)
+
+
+def test_what_makes_other_samples() -> None:
+    samples = make_samples(5, 1)
+    others = [{"scale": 2.0}, {"features": samples.features + 1}, {"targets": 1 - samples.targets}]
+    assert len({samples_digest(replace(samples, **change)) for change in ({}, *others)}) == 4
+    assert samples_digest(make_samples(5, 1)) == samples_digest(samples)
+
+
+def test_a_file_that_cannot_be_read_has_no_digest(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"cannot read .*nothing: No such file or directory$"):
+        file_digest(tmp_path / "nothing")
 
 
 def test_going_on_from_the_previous_one_keeps_it(tmp_path: Path) -> None:
