@@ -26,7 +26,8 @@ from training.fit import TABLES, main
 from training.general import GeneralLearner, input_sources, split_inputs
 from training.learner import LearningError, Samples, Tally, check_arrays, check_batches
 from training.network import make_learner, trained_kinds, within_window
-from training.options import command_line, shared_options
+from training.options import RECIPE_KEYS, Options, command_line, shared_options
+from training.program import _left_to_defaults, _places
 from training.recipe import Recipe, find_recipe
 from training.record import Record
 from training.table import check_columns, load_table
@@ -638,7 +639,9 @@ def test_checkpoints_every_nan_seconds_are_refused() -> None:
     ("arguments", "message"),
     [
         ("--epochs 0", "0 is not in the range x>=1"),
-        ("--limit 0", "0 is not in the range x>=1"),
+        *((f"--{name} 0", "0 is not in the range x>=1") for name in ("limit", "test-limit", "batch-size", "steps")),
+        *((f"--{name} 0", "0 is not in the range x>=1") for name in ("threads", "sweeps")),
+        *((f"--{name} -1", "-1 is not in the range x>=0") for name in ("seed", "first-sample")),
         ("--checkpoint-every -1", "-1.0 is not in the range x>=0"),
     ],
 )
@@ -673,6 +676,60 @@ def test_defaults_are_said(tmp_path: Path) -> None:
     assert "nudge" not in result.output.split("are defaults")[0].split("has no recipe")[1]
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "given", "said"),
+    [
+        ("ep", {}, "gain 100, conductance rates 0.006, nudge 1 S are defaults"),
+        ("ep", {"gain": 1.0, "nudge": 2.0}, "conductance rates 0.006 are defaults"),
+        ("implicit", {"conductance_rates": (0.1, 0.2)}, "gain 100 are defaults"),
+        ("implicit", {"gain": 1.0, "conductance_rates": (0.1, 0.2)}, ""),
+    ],
+)
+def test_defaults_that_matter_are_said(algorithm: str, given: dict[str, object], said: str) -> None:
+    assert _left_to_defaults(Recipe(Path("my.cir"), algorithm=algorithm), given) == said
+
+
+@pytest.mark.parametrize(
+    ("options", "folder", "checkpoint"),
+    [
+        ({}, "runs/my-ep", None),
+        ({"seed": 0}, "runs/my-ep-seed0", None),
+        ({"seed": 0, "out": Path("a")}, "a", None),
+        ({"out": Path("a"), "resume": ""}, "a", f"a/{NEWEST}"),
+        ({"resume": ""}, "runs/my-ep", f"runs/my-ep/{NEWEST}"),
+        ({"resume": "b/some.npz"}, "b", "b/some.npz"),
+        ({"resume": "b/some.npz", "out": Path("a")}, "a", "b/some.npz"),  # it goes on elsewhere
+    ],
+)
+def test_where_a_run_lies_and_goes_on_from(options: dict[str, object], folder: str, checkpoint: str | None) -> None:
+    names = {*Options.__dataclass_fields__, *RECIPE_KEYS} - {"changes"}
+    given = Options.of(**dict.fromkeys(names) | {"netlist": "in/my.cir"})
+    assert _places(replace(given, **options), "ep") == (Path(folder), checkpoint and Path(checkpoint))
+
+
+def test_labels_are_classes_up_to_the_outputs_in_training_too(tmp_path: Path) -> None:
+    """The largest label of the tables says nothing about how many outputs there are."""
+    (tmp_path / "two.cir").write_text(TWO)
+    for name, rows in (("train.csv", "1,0,0\n0,1,0\n"), ("test.csv", "1,1,0\n")):
+        (tmp_path / name).write_text(f"a,b,label\n{rows}")
+    options = "--batch-size 1 --gain 1 --algorithm implicit --tol 1e-9 --conductance-rates 1e-5 --epochs 30"
+    files = [f"--{key}={tmp_path / name}" for key, name in (("data", "train.csv"), ("test-data", "test.csv"))]
+    result = CliRunner().invoke(
+        main, [f"--netlist={tmp_path / 'two.cir'}", *files, *options.split(), f"--out={tmp_path / 'run'}"]
+    )
+    assert result.exit_code == 0, result.output
+    assert "error 0.00 % (the learner: 0.00 %)" in result.output
+
+
+def test_nothing_is_compared_with_expected_errors_where_there_are_no_classes(tmp_path: Path) -> None:
+    (tmp_path / "two.cir").write_text(TWO)
+    (tmp_path / "two.toml").write_text("gain = 1.0\nnudge = 1e-5\ntol = 1e-9\n[expected.ep]\ntest = 1.0\n")
+    (tmp_path / "two.csv").write_text("a,b,target_y,target_z\n1,0,.3,.2\n0,1,.4,.1\n")
+    given = [f"--netlist={tmp_path / 'two.cir'}", f"--data={tmp_path / 'two.csv'}", "--batch-size=1", "--epochs=1"]
+    result = CliRunner().invoke(main, [*given, "--conductance-rates=1e-6", f"--out={tmp_path / 'run'}"])
+    assert result.exit_code == 0 and "expected" not in result.output, result.output
+
+
 def test_the_plain_form_is_for_layers(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["--form", "plain", "--epochs", "1", "--out", str(tmp_path / "run")])
     assert result.exit_code == 2
@@ -681,10 +738,10 @@ def test_the_plain_form_is_for_layers(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="names there are text")
 def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
-    folder = os.fsdecode(os.fsencode(tmp_path) + b"/lat\xe9")
+    folder = os.fsdecode(os.fsencode(tmp_path / "grün") + b"lat\xe9")
     result = CliRunner().invoke(main, ["--epochs", "2", "--out", folder])
     assert result.exit_code == 0, result.output.encode("utf-8", "backslashreplace")
-    assert "lat\\udce9" in Path(folder, "trained.cir").read_text()
+    assert "grünlat\\udce9" in Path(folder, "trained.cir").read_text(encoding="utf-8")
 
 
 SELECTORS = """a crossbar with wires and a selector in every cell

@@ -7,11 +7,13 @@ import gzip
 import json
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import numpy as np
@@ -21,14 +23,16 @@ from commands import changed
 from helpers import process
 
 import circuitsim as cs
-from circuitsim.backends.base import BACKENDS, DTYPES
+from circuitsim.backends.base import BACKENDS
+from circuitsim.errors import BackendUnavailable
 from circuitsim.io.commands import Ended, ends_in_order
 from circuitsim.io.sealed import load_sealed
 from training import live, mnist, recipe
-from training.checkpoint import NEWEST, PREVIOUS
+from training.checkpoint import NEWEST, PREVIOUS, Checkpoint
 from training.learner import LearningError
 from training.metrics import COLUMNS, Row
-from training.record import Record, file_digest
+from training.options import Options
+from training.record import Record, file_digest, with_initial_values
 
 ROOT = Path(__file__).parent.parent
 FILES = ["config.json", "learning-curve.png", "metrics.csv", "trained.cir", "trained.npz"]
@@ -151,9 +155,8 @@ def test_the_trained_netlist_solves_and_says_how_it_was_made() -> None:
         "--save-arrays end.npz"
     )
     assert remarks[1].startswith("* on 180 samples: train error ")
-    assert re.fullmatch(
-        r"\* inputs: \S+ V times each of the \d+ features, then \S+ V times the negated ones", remarks[2]
-    )
+    volts = f"{20 / 255:.10g} V times"
+    assert remarks[2] == f"* inputs: {volts} each of the 4 features, then {volts} the negated ones"
 
 
 def test_the_trained_netlist_trains_on() -> None:
@@ -175,6 +178,9 @@ def test_config_says_all() -> None:
     assert config["data"]["sha256"] == {path.name: file_digest(path) for path in Path("data").iterdir()}
     assert (config["data"]["training_samples"], config["data"]["test_samples"]) == (40, 33)
     assert config["threads"] >= 1
+    assert [config[key] for key in ("backend", "order", "first", "steps", "init")] == [
+        "reference", "shuffled", 0, None, None
+    ]  # fmt: skip
     assert set(config["versions"]) == {"circuitsim", "numpy", "numba", "scipy", "python", "platform"}
     command = config["commands"][0]
     assert shlex.split(command)[3:] == shlex.split(
@@ -186,6 +192,12 @@ def test_config_says_all() -> None:
     assert config["commands"][0] == command
     assert config["commands"][1].endswith("--resume --nudge 0.125 --bias-rates 0.25,0.125")
     assert config["recipe"]["epochs"] == 3
+    np.savez("start.npz", g1=np.ones((8, 6)))
+    start = "--init start.npz --order sequential --first-image 3 --steps 2 --threads 1"
+    assert run(f"{QUICK} --out two {start}").exit_code == 0
+    config = json.loads(Path("two/config.json").read_text())
+    assert config["init"] == {"path": "start.npz", "sha256": file_digest(Path("start.npz"))}
+    assert [config[key] for key in ("order", "first", "steps", "threads")] == ["sequential", 3, 2, 1]
 
 
 def test_folders_are_named_after_the_run() -> None:
@@ -228,6 +240,89 @@ def test_a_run_without_matplotlib_says_so_in_a_line(monkeypatch: pytest.MonkeyPa
     assert result.stderr.startswith("no learning curve drawn: ")
     assert not Path("one/learning-curve.png").exists()
     assert Path("one/trained.cir").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "compared"),
+    [
+        ("--epochs 1", "after 1 epochs; expected after 3: test error 12.50 %, train error 11.00 %"),
+        ("--steps 20", "after 1.333 epochs; expected after 3: test error 12.50 %, train error 11.00 %"),
+        ("--steps 1 --algorithm bp", ""),  # about which the recipe says nothing
+    ],
+)
+def test_what_was_expected_is_that_of_the_recipe(options: str, compared: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[object, ...]] = []
+    monkeypatch.setattr("training.record.plot_curve", lambda rows, *more: drawn.append(more))
+    last = succeed(f"{QUICK} --out one {options}").splitlines()[-1]
+    assert last.endswith(compared) and ("expected" in last) == bool(compared)
+    ((expected, title, path),) = drawn
+    assert expected == ({"test": 12.5, "train": 11.0} if compared else {})
+    assert str(title).startswith(f"one: {'ep' if compared else 'bp'}, train error ")
+    assert path == Path("one/learning-curve.png")
+
+
+def test_the_test_set_is_not_the_training_set() -> None:
+    succeed(f"{QUICK} --out one --epochs 1 --test-limit 1")
+    train, test = map(float, timeless(Path("one/metrics.csv"))[1][3:5])
+    assert test in (0, 100) and 0 < train < 100
+
+
+def test_of_many_epochs_some_hundred_have_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.record.plot_curve", lambda *_: None)
+    lines = succeed(f"{QUICK} --out one --limit 4 --test-limit 1 --epochs 201").splitlines()
+    told = [int(line.split()[1].split("/")[0]) for line in lines if line.startswith("epoch ")]
+    assert told == [*range(2, 201, 2), 201]
+    assert len(timeless(Path("one/metrics.csv"))) == 202
+
+
+@pytest.mark.parametrize(
+    ("options", "saved"),
+    [
+        ("--limit 4 --epochs 120 --checkpoint-every 1e9", [0, 1, 51, 101, 120]),
+        ("--epochs 2 --checkpoint-every 4", [0, 4, 8, 12, 16, 20, 24, 28, 30]),
+    ],
+)
+def test_when_checkpoints_are_saved(options: str, saved: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step takes a second, and so does saving: at the end of an epoch that waits for 50."""
+    taken, steps, save = steps_taken(monkeypatch), list[int](), Record.save
+    clock = SimpleNamespace(perf_counter=lambda: len(taken) + len(steps))
+    monkeypatch.setattr("training.program.time", clock)
+    monkeypatch.setattr("training.record.plot_curve", lambda *_: None)
+    per_epoch = 1 if "--limit 4" in options else 15
+
+    def counted(self: Record, checkpoint: Checkpoint) -> None:
+        steps.append(checkpoint.epoch * per_epoch + checkpoint.position // 4)
+        save(self, checkpoint)
+
+    monkeypatch.setattr(Record, "save", counted)
+    succeed(f"{QUICK} --out one --test-limit 1 {options}")
+    assert steps == saved
+
+
+def test_a_netlist_in_which_sources_alone_learn_has_no_line_of_conductances() -> None:
+    Path("tiny.cir").write_text(TINY.replace(".train RW1 Ib1 RW2 Ib2", ".train Ib1 Ib2"))
+    assert "conductances" not in succeed(f"{QUICK} --out one --steps 1")
+
+
+def steps_taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows with each step of a LayeredLearner; every chunk has one."""
+    from training.layered import LayeredLearner
+
+    taken, original = list[int](), LayeredLearner.train
+
+    def train(self: LayeredLearner, samples: object, order: np.ndarray, rates: object) -> object:
+        taken.append(order.size)
+        return original(self, samples, order, rates)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(LayeredLearner, "train", train)
+    monkeypatch.setattr("training.run.CHUNK_SECONDS", 0.0)
+    return taken
+
+
+def test_what_the_netlist_leaves_aside_is_said() -> None:
+    Path("tiny.cir").write_text(TINY + ".tran 1n 1u\n")
+    result = run(f"{QUICK} --out one --steps 1")
+    assert result.exit_code == 0 and result.stderr.startswith("warning: tiny.cir:14: .tran is skipped")
 
 
 # -- bounds of conductances --------------------------------------------------------------------------------------------
@@ -307,6 +402,15 @@ def test_initial_values_go_in_and_final_ones_come_out() -> None:
         assert end["cost"] == pytest.approx(0.5 * ((end["free2"] - targets) ** 2).sum() / 4, rel=1e-9)
 
 
+def test_an_initial_value_goes_by_the_name_then_by_the_number() -> None:
+    given = {"RW1": 1.0, "g1": 2.0, "g1_initial": 3.0, "g2": 4.0, "g2_initial": 5.0, "g3x": 6.0}
+    np.savez("start.npz", **{key: np.full((8, 6) if "1" in key else (6, 3), x) for key, x in given.items()})
+    circuit = cs.load("tiny.cir")
+    kinds = [("RW1", True), ("RW2", True)]
+    found, left = with_initial_values(circuit, kinds, Path("start.npz"))
+    assert [np.unique(crossbar.g).tolist() for crossbar in found.crossbars] == [[1.0], [4.0]] and left == []
+
+
 def test_what_the_initial_values_leave_out_is_named() -> None:
     np.savez("start.npz", g1=np.ones((8, 6)))
     result = run(f"{QUICK} --init start.npz --steps 1 --out one")
@@ -340,6 +444,11 @@ def test_the_last_step_is_that_of_a_run_which_ends_there() -> None:
             {"g1": np.ones((8, 6)), "g9": np.ones(3)},
             "--init start.npz: g9 belongs to nothing that learns; keys can be Ib1,",
         ),
+        (
+            {"RW1": np.ones((8, 6)), "bias3_initial": np.ones(3)},
+            "--init start.npz: bias3_initial belongs to nothing that learns; keys can be Ib1, Ib2, RW1, RW2, bias1,",
+        ),
+        ({"some": np.ones(3), "more": np.ones(3)}, "; it holds more, some\n"),
         ({"g1": np.ones((6, 8))}, "--init start.npz: RW1: new values have shape (6, 8), needs (8, 6)"),
         ({"g1": -np.ones((8, 6))}, "--init start.npz: RW1: negative conductance -1 S is not monotone"),
         ({"g1": np.full((8, 6), np.nan)}, "'@start.npz:g1' has nan at [0,0]; every value must be finite"),
@@ -436,9 +545,52 @@ def test_a_finished_run_is_finished_again() -> None:
     kept = Path("one/trained.npz").read_bytes(), timeless(Path("one/metrics.csv"))
     for name in FILES:
         Path("one", name).unlink()
-    succeed(f"{QUICK} --out one --resume")
+    succeed(f"{QUICK} --out one --resume --save-arrays end.npz")
     assert (Path("one/trained.npz").read_bytes(), timeless(Path("one/metrics.csv"))) == kept
     assert all(Path("one", name).exists() for name in FILES)
+    assert "--resume" not in Path("one/trained.cir").read_text()  # what trained it is not how it was gone on with
+    with np.load("end.npz") as end:  # no step was taken
+        assert sorted(end.files) == ["bias1", "bias2", "g1", "g2"]
+
+
+def test_where_the_files_lie_and_what_is_expected_may_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.record.plot_curve", lambda *_: None)
+    succeed(f"{QUICK} --out one --steps 1")
+    Path("moved").mkdir()
+    for name in ("tiny.cir", "tiny.toml"):
+        Path(name).rename(Path("moved", name))
+    Path("moved/tiny.toml").write_text(RECIPE.replace("12.5", "13"))
+    options = changed(QUICK, "--netlist moved/tiny.cir --steps 2 --out one")
+    assert "continuing after 1;" in succeed(f"{options} --resume")
+
+
+@pytest.mark.parametrize("changes", ["images", "labels"])
+def test_a_run_goes_on_with_the_same_training_data(changes: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.record.plot_curve", lambda *_: None)
+    order = "--order sequential --first-image"
+    succeed(f"{QUICK} --out one --steps 1 {order} 2")
+    assert "first 2 (now 3);" in run(f"{QUICK} --out one --steps 2 {order} 3 --resume").stderr
+    (path,) = Path("data").glob(f"train-{changes}*")
+    data = bytearray(gzip.decompress(path.read_bytes()))
+    data[-1] = (data[-1] + 1) % 3
+    path.write_bytes(gzip.compress(data))
+    result = run(f"{QUICK} --out one --steps 2 {order} 2 --resume")
+    assert result.exit_code == 2 and ": training data " in result.stderr and "test data" not in result.stderr
+
+
+def test_a_run_that_its_caller_stops_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = steps_taken(monkeypatch)
+    result = CliRunner().invoke(mnist.main, shlex.split(f"{QUICK} --seed 0"), obj=lambda: len(taken) == 17)
+    assert result.exit_code == 130
+    command = "python -m training.mnist --data data --netlist tiny.cir --backend reference --seed 0 --out {} --resume"
+    folder = Path("runs/tiny-ep-seed0")
+    assert result.stderr == f"interrupted after 17 steps; continue with\n  {command.format(folder)}\n"
+    metrics = folder / "metrics.csv"
+    assert [row[0] for row in timeless(metrics)[1:]] == ["1"]
+    metrics.unlink()
+    result = CliRunner().invoke(mnist.main, shlex.split(f"{QUICK} --seed 0 --resume"), obj=lambda: True)
+    assert result.exit_code == 130 and "interrupted after 18 steps" in result.stderr
+    assert [row[0] for row in timeless(metrics)[1:]] == ["1"]
 
 
 def killed_again_and_again(out: str, kills: int, seed: int, longest: float, options: str) -> None:
@@ -624,6 +776,7 @@ def test_progress_is_drawn_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Non
         (f"{QUICK} --resume", "error: no such file: one/checkpoint.npz; there is no other one beside it"),
         (f"{QUICK} --init none.npz", "error: --init: no such file: none.npz"),
         (f"{QUICK} --init tiny.cir", "error: --init tiny.cir: not an .npz file that can be read: "),
+        (f"{QUICK} --init data", "error: --init data: not an .npz file that can be read: "),
         (f"{QUICK} --save-arrays no/x.npz", "error: cannot write no/x.npz: there is no folder no"),
         (f"{QUICK} --out tiny.cir", "error: --out tiny.cir is not a folder; choose another name"),
         ("--unknown", "No such option"),
@@ -666,6 +819,49 @@ def test_learning_that_cannot_go_on_exits_2_and_can_be_resumed(monkeypatch: pyte
     succeed(f"{QUICK} --out one --resume")
 
 
+def test_values_are_kept_where_learning_failed_and_not_where_the_machine_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are those of the last checkpoint."""
+    monkeypatch.setattr("training.run.CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr("training.record.plot_curve", lambda *_: None)
+    for error in (LearningError("g1: not finite"), BackendUnavailable("the GPU is gone")):
+        with monkeypatch.context() as context:
+            context.setattr("training.layered.LayeredLearner.train", failing_after(8, error))
+            result = run(f"{QUICK} --out 'one run' --checkpoint-every 0")
+        kept = Path("one run/last-values.npz")
+        learned = isinstance(error, LearningError)
+        said = f"the values of the last checkpoint are kept: --init '{kept}' starts from them\n" * learned
+        assert (result.exit_code, result.stderr) == (2, f"{said}error: {error}\n")
+        assert kept.exists() == learned
+        if learned:
+            succeed(f"{QUICK} --out two --steps 7 --save-arrays seven.npz")
+            with np.load(kept) as found, np.load("seven.npz") as wanted:
+                assert sorted(found.files) == ["bias1", "bias2", "g1", "g2"]
+                assert all(np.array_equal(found[name], wanted[name]) for name in found.files)
+            shutil.rmtree("one run")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_tensorboard_files_lie_in_the_folder_of_the_run(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+
+    class Board:
+        def __init__(self, folder: Path) -> None:
+            told.append(str(folder))
+
+        def add(self, row: Row) -> None:
+            told.append(row.epoch)
+
+        def close(self) -> None:
+            told.append("closed")
+
+    monkeypatch.setattr("training.metrics.need_tensorboard", lambda: None)
+    monkeypatch.setattr("training.metrics.TensorBoard", Board)
+    if fails:
+        monkeypatch.setattr("training.layered.LayeredLearner.train", failing_after(1, LearningError("no more")))
+    assert run(f"{QUICK} --out one --epochs 2 --tensorboard").exit_code == (2 if fails else 0)
+    assert told == [str(Path("one/tensorboard")), *([] if fails else [1, 2]), "closed"]
+
+
 def test_out_of_memory_exits_3(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise MemoryError("Unable to allocate 9 TiB")
@@ -697,10 +893,14 @@ def test_the_examples_in_the_help_are_understood(monkeypatch: pytest.MonkeyPatch
 
 def test_choices_and_flags_are_those_of_the_recipe() -> None:
     options = {option.name: option for option in mnist.main.params}
-    wanted = {"algorithm": recipe.ALGORITHMS, "dtype": DTYPES, "backend": ("auto", *BACKENDS)}
+    wanted = {**recipe._CHOICES, "backend": ("auto", *BACKENDS)}
     for name, choices in wanted.items():
         choice = options[name].type
         assert isinstance(choice, click.Choice)
         assert sorted(choice.choices) == sorted(choices)
     keys = set(recipe.Recipe.__dataclass_fields__) - {"netlist", "expected"}
     assert keys <= set(options)
+    defaults = {"backend": "auto", "order": "shuffled", "first": 0, "checkpoint_every": 30.0, "netlist": "drn-xs"}
+    assert {name: options[name].default for name in defaults} == defaults
+    given = dict.fromkeys(set(options) - {"data"}) | {"g_min": 0.0, "decay": 0.5}
+    assert Options.of(**given).changes == {"g_min": 0.0, "decay": 0.5}  # 0 is a value
