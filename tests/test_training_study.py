@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -45,7 +46,8 @@ def alone(arguments: str) -> None:
 
 
 def test_every_run_is_one_of_the_training_program() -> None:
-    out = succeed(f"{OPTIONS} --seeds 1:2 --vary nudge=0.25,0.125 --vary sweeps=4 --out s --parquet s.parquet").stdout
+    done = succeed(f"{OPTIONS} --seeds 1:2 --vary nudge=0.25,0.125 --vary sweeps=4 --out s --parquet s.parquet")
+    out = done.stdout
     for nudge in ("0.25", "0.125"):
         for seed in (1, 2):
             alone(f"{OPTIONS} --nudge {nudge} --sweeps 4 --seed {seed} --threads 1 --out alone/{nudge}-{seed}")
@@ -55,7 +57,13 @@ def test_every_run_is_one_of_the_training_program() -> None:
     assert [(row["nudge"], row["sweeps"], row["seed"]) for row in rows] == [
         ("0.25", "4.0", "1"), ("0.25", "4.0", "2"), ("0.125", "4.0", "1"), ("0.125", "4.0", "2"),
     ]  # fmt: skip
+    figures = ["epoch", "examples", "train_cost", "train_error", "test_error", "test_cost", "seconds"]
+    assert list(rows[0]) == ["nudge", "sweeps", "seed", *figures, "folder"]
+    assert b"\r" not in Path("s/results.csv").read_bytes()
     last = [timeless(Path(row["folder"], "metrics.csv"))[-1] for row in rows]
+    said = [f"{row['folder']}: train error {float(row['train_error']):.2f} %, test error " for row in rows]
+    assert all(start in done.stderr and start not in out for start in said)
+    assert len(re.findall(r" %, \d+ s$", done.stderr, flags=re.MULTILINE)) == 4
     assert [(row["epoch"], row["examples"]) for row in rows] == [(line[0], line[1]) for line in last]
     assert [float(row["test_error"]) for row in rows] == [float(line[4]) for line in last]
     found = json.loads(Path("s/results.json").read_text())
@@ -94,6 +102,7 @@ def test_results_hold_the_runs_of_earlier_commands() -> None:
         ("0.125", 10), ("0.25", 1), ("0.25", 2), ("0.25", 10),
     ]  # fmt: skip
     assert found["runs"][1:3] == before["runs"]
+    assert read_table("s.parquet").to_pydict()["seed"] == [10, 1, 2, 10]
     assert [setting["runs"] for setting in found["settings"]] == [1, 3]
     assert [line.split()[2] for line in out.splitlines()[2:4]] == ["1", "3"]
     succeed(f"{OPTIONS} --seeds 1 --vary sweeps=4 --vary nudge=0.25 --out s")  # in another folder, the same run
@@ -105,10 +114,29 @@ def test_results_hold_the_runs_of_earlier_commands() -> None:
         assert [row["seed"] for row in csv.DictReader(file)] == ["1", "2", "10", "10"]
 
 
+def test_rows_of_other_studies_and_second_ones_of_a_run_are_left_out() -> None:
+    figures = dict.fromkeys(study._FIGURES, 1.0)
+
+    def row(place: str, varied: dict[str, str], seed: int) -> dict[str, object]:
+        Path("s", place).mkdir(parents=True)
+        kept = {"varied": varied, "seed": seed, **figures}
+        Path("s", place, "result.json").write_text(json.dumps(kept))
+        return {**kept, "folder": str(Path("s", place))}
+
+    asked, settings = row("nudge=1/seed1", {"nudge": "1"}, 1), [{"nudge": "1"}]
+    row("a=1,nudge=1/seed1", {"nudge": "1"}, 1)  # comes before it in the order of their names
+    row("recipe/seed1", {}, 1)
+    other = row("nudge=0.5/seed3", {"nudge": "0.5"}, 3)
+    assert study._with_earlier(Path("s"), [asked], settings) == [asked, other]
+    assert settings == [{"nudge": "1"}, {"nudge": "0.5"}]
+
+
 def test_seeds_and_what_is_varied() -> None:
     seeds, vary = study._Seeds(), study._Vary()
     assert seeds.convert("0:2", None, None) == seeds.convert("0,1,2", None, None) == (0, 1, 2)
     assert len(seeds.convert("1:10000", None, None)) == 10_000
+    assert seeds.convert("20000:20002", None, None) == (20_000, 20_001, 20_002)
+    assert vary.convert(" nudge =4", None, None) == ("nudge", ("4",))
     assert vary.convert("batch-size=4, 8", None, None) == ("batch_size", ("4", "8"))
     task = study._task(Path("s"), {"conductance_rates": "0.1/0.2", "sweeps": "4"}, 3, ["--epochs", "2"])
     place = str(Path("s", "conductance_rates=0.1+0.2,sweeps=4", "seed3"))
@@ -131,8 +159,15 @@ def test_what_makes_another_study() -> None:
         assert facts(*change.split()) != found, change
     assert facts(*"--order sequential --first-image 4".split()) != facts("--order", "sequential")
     np.savez("one.npz", g1=np.ones(1))
-    np.savez("two.npz", g1=np.zeros(1))
-    assert len({str(x["init"]) for x in (found, facts("--init", "one.npz"), facts("--init", "two.npz"))}) == 3
+    begun = facts("--init", "one.npz")
+    np.savez("two.npz", g1=np.ones(1))
+    assert facts("--init", "two.npz") == begun != found  # the same values
+    np.savez("one.npz", g1=np.zeros(1))
+    assert facts("--init", "one.npz") not in (begun, found)
+    Path("below").mkdir()
+    for name in ("tiny.cir", "tiny.toml"):
+        Path("below", name).write_bytes(Path(name).read_bytes())
+    assert facts("--netlist", "below/tiny.cir") == found
     labels = Path("data/t10k-labels-idx1-ubyte.gz")
     data = bytearray(gzip.decompress(labels.read_bytes()))
     data[-1] = (data[-1] + 1) % 3
@@ -173,6 +208,8 @@ def test_the_table_of_a_study(capsys: pytest.CaptureFixture[str]) -> None:
     head, _, *lines = capsys.readouterr().out.splitlines()
     assert "nudge" in head and "least" in head
     assert lines[0].split() == "1 3 5.00 ± 2.65 3.00 8.00 0.50 ± 0.26".split() and lines[1].split() == ["2", "0"]
+    assert [study._mean({"mean": 1.0, "std": std}) for std in (0.0, None)] == ["1.00 ± 0.00", "1.00"]
+    assert study._spread(rows[:1])["test_error"] == {"mean": 3.0, "std": None, "min": 3.0, "max": 3.0}
     assert study._numbers(["1", "2e-3"]) == [1.0, 0.002] and study._numbers(["1", "ep"]) == ["1", "ep"]
 
 
@@ -218,6 +255,12 @@ def test_runs_come_setting_by_setting_in_a_folder_that_the_netlist_names(monkeyp
     assert result.exit_code == 2
     runs = [f"runs/study-tiny/nudge={nudge}/seed{seed}" for nudge in (1, 2) for seed in (1, 2)]
     assert result.stderr.splitlines()[-4:] == [f"error: {one}: of no use" for one in runs]
+    assert f"{runs[3]}: failed: of no use" in result.stderr.splitlines()
+    result = run(f"{OPTIONS} --out s")
+    runs = [f"s/recipe/seed{seed}" for seed in (1, 2, 3)]
+    assert [line for line in result.stderr.splitlines() if "error" in line] == [
+        f"error: {one}: of no use" for one in runs
+    ]
 
 
 def test_a_run_goes_on_from_what_is_whole_and_else_anew() -> None:
@@ -256,7 +299,10 @@ def test_a_checkpoint_of_another_version_is_kept() -> None:
     [
         ("--seed 3", "--seed is not for a study; use --seeds"),
         ("--resume", "--resume is not for a study; use nothing: a study always continues"),
-        ("--threads 2", "--threads is not for a study"),
+        ("--threads 2", "--threads is not for a study; use --workers; a run has one thread"),
+        ("--save-arrays x.npz", "--save-arrays is not for a study; use trained.npz in the folder of a run"),
+        ("--workers 0", "0 is not in the range 1<=x<=1024"),
+        ("--vary g_max=2,1 --g-min 1.5", "g_min must be at most g_max, found 1.5 and 1"),
         ("--seeds 5:1", "seeds are numbers from 0, each once"),
         ("--seeds=-1,2", "seeds are numbers from 0, each once"),
         ("--seeds 1,1", "seeds are numbers from 0, each once"),
@@ -295,6 +341,30 @@ def test_a_worker_elsewhere_must_see_the_folder(tmp_path: Path) -> None:
     outcome = study._train(str(tmp_path / "not there"), study.Task("s", {}, 1, ()))
     assert outcome.figures is None
     assert "does not see the folder" in outcome.fault
+
+
+def test_a_run_is_one_in_the_folder_of_the_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Wherever its process is; what it says, warnings too, is in its log alone."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    outcome = study._train(
+        str(tmp_path), study.Task("s", {}, 1, tuple(shlex.split(f"{QUICK} --steps 1 --g-max 0.25 --out s")))
+    )
+    assert outcome.figures is not None and outcome.figures["examples"] == 4
+    assert Path.cwd() == elsewhere and not list(elsewhere.iterdir())
+    log = (tmp_path / "s/log.txt").read_text()
+    assert "tiny.cir: ep, " in log and "warning: " in log
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_missing_pyarrow_is_said_before_any_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    result = run(f"{OPTIONS} --seeds 1 --out s --parquet s.parquet")
+    assert result.exit_code == 2 and "pyarrow" in result.stderr
+    assert not Path("s").exists()
 
 
 def test_another_study_is_refused_and_kept() -> None:
