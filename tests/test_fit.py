@@ -709,13 +709,14 @@ def test_where_a_run_lies_and_goes_on_from(options: dict[str, object], folder: s
 
 def test_labels_are_classes_up_to_the_outputs_in_training_too(tmp_path: Path) -> None:
     """The largest label of the tables says nothing about how many outputs there are."""
-    (tmp_path / "two.cir").write_text(TWO)
+    three = TWO.replace(".output y z", "R7 m w 2k\nR8 w 0 2k\n.output y z w")
+    (tmp_path / "three.cir").write_text(three)
     for name, rows in (("train.csv", "1,0,0\n0,1,0\n"), ("test.csv", "1,1,0\n")):
         (tmp_path / name).write_text(f"a,b,label\n{rows}")
     options = "--batch-size 1 --gain 1 --algorithm implicit --tol 1e-9 --conductance-rates 1e-5 --epochs 30"
     files = [f"--{key}={tmp_path / name}" for key, name in (("data", "train.csv"), ("test-data", "test.csv"))]
     result = CliRunner().invoke(
-        main, [f"--netlist={tmp_path / 'two.cir'}", *files, *options.split(), f"--out={tmp_path / 'run'}"]
+        main, [f"--netlist={tmp_path / 'three.cir'}", *files, *options.split(), f"--out={tmp_path / 'run'}"]
     )
     assert result.exit_code == 0, result.output
     assert "error 0.00 % (the learner: 0.00 %)" in result.output
