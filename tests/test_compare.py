@@ -55,6 +55,18 @@ CROSSBAR = "crossbar\nV[0:2] x[0:2] 0 {1}\nRW[0:2][0:1] x[0:2] h[0:1] g=1m\nRb[0
 ZENER = "breakdown\nV1 a 0 -7.2\nR1 a b 10\nD1 b 0 d\n.model d D(is=3e-10 n=1.8 bv=6.8 ibv=1.6m)\n"
 SERIES = "a current of leakage\nV1 0 a 92\nR1 a b 0\nD1 b 0 d\n.model d D(is=1e-14 rs=70m)\n"
 LADDER = "ladder\nV1 a 0 1\nR1 a b 1k\nR2 b c 1k\nR3 c d 1k\nR4 d 0 1k\n"
+AMPLIFIER = (  # whose output is 0 V
+    "op-amp\nV1 a 0 5\nV2 d 0 5\nR1 a b 10k\nR2 b 0 10k\nR3 d c 10k\nR4 c o 10k\nE1 o 0 b c 1e6\nRL o 0 10k\n"
+)
+OPEN_LOOP = "open loop\nV1 a 0 5\nR1 a b 10k\nR2 b 0 10k\nR3 a c 10k\nR4 c 0 20k\nE1 o 0 b c 1e6\nRL o 0 10k\n"
+AMPLIFIERS = {
+    "E": AMPLIFIER,
+    "G": AMPLIFIER.replace("E1 o 0 b c 1e6", "G1 0 o b c 100"),
+    "feedback through a T": AMPLIFIER.replace("R4 c o 10k", "R4 c m 10k\nR5 m o 10k\nR6 m 0 1k"),
+    "feedback through another E": AMPLIFIER.replace("R4 c o 10k", "R4 c x 10k\nE2 x 0 o 0 1"),
+    "feedback through a voltage source": AMPLIFIER.replace("R4 c o 10k", "R4 c x 10k\nV3 x o 1"),
+    "no feedback": OPEN_LOOP,
+}
 DECKS = (DIVIDER, CLAMP, LINKED, SOURCES, SHOCKLEY, ISLAND, FLOATING_SOURCE, CROSSBAR, ZENER, SERIES)
 
 
@@ -127,6 +139,22 @@ def test_an_island_rounds_as_far_away_as_ngspice_leaves_it() -> None:
     unique_only = allowed_differences(solution, theirs=np.where(solution.determined, 1e7, own))
     b = solution.circuit.netlist.node("b")
     assert near.voltages[b] == unique_only.voltages[b] < 1e-5 < 1.0 < far.voltages[b]
+
+
+def test_an_amplifiers_output_rounds_as_its_gain_times_its_inputs() -> None:
+    """A last digit of 2.5 V, 1e6 times, reaches what the output reaches, and nothing else."""
+    text = f"{AMPLIFIER}R5 o p 1k\nR6 p 0 1k\nE2 q 0 c 0 1\nR7 q q2 1k\nR8 q2 0 1n\n"
+    last = 1e6 * np.spacing(2.5)
+    assert last < allowed(text, "o") < 30 * last
+    assert last / 2 < allowed(text, "p") < 30 * last
+    assert allowed(text, "q2") < 2 * VNTOL
+    with_less = allowed(text.replace("1e6", "1e4"), "o")
+    assert with_less - VNTOL - RELTOL * 5e-4 == pytest.approx(allowed(text, "o") / 100, rel=0.01)
+
+
+def test_an_amplifier_that_drives_its_own_input_rounds_as_its_output() -> None:
+    """Its gain is part of the pivot."""
+    assert allowed("follower\nV1 a 0 5\nR1 a b 1k\nE1 o 0 b o 1e6\nR2 o 0 1k\n", "o") < 1.001 * RELTOL * 5
 
 
 @pytest.mark.parametrize("text", [DIVIDER, CLAMP, LINKED, SHOCKLEY, CROSSBAR])
@@ -234,6 +262,13 @@ def test_both_agree(text: str) -> None:
 
 
 @needs_ngspice
+@pytest.mark.parametrize("name", AMPLIFIERS)
+def test_both_agree_about_an_amplifier(name: str) -> None:
+    found = compare(cs.parse(AMPLIFIERS[name]))
+    assert found.verdict is Verdict.AGREE, found.differing
+
+
+@needs_ngspice
 def test_currents_of_sources_shorts_and_controlled_sources_are_compared() -> None:
     text = f"{SOURCES}R0 e f 0\nR4 f 0 1k\nL1 d g 1u\nR5 g 0 1k\nV9 a a 0\nR9 e e 0\n"
     found = compare(cs.parse(text))  # without V9 and R9, which flatten leaves out
@@ -284,6 +319,8 @@ def test_a_run_without_an_operating_point_is_no_reference(monkeypatch: pytest.Mo
         (SHOCKLEY, "IS=1e-14", "IS=1.001e-14"),
         (SOURCES, "H1 d 0 V2 500.0", "H1 d 0 V2 500.5"),
         (SOURCES, "F1 0 e V2 2.0", "F1 0 e V2 -2.0"),
+        (AMPLIFIER, "R4 c o 10000.0", "R4 c o 10000.01"),
+        (OPEN_LOOP, "E1 o 0 b c 1000000.0", "E1 o 0 b c 1000001.0"),
     ],
 )
 def test_a_planted_error_is_found(text: str, right: str, wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:

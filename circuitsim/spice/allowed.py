@@ -14,6 +14,7 @@ bounds on d the voltages are bounded by |J^-1| d. The contributions to d, at eac
   as ngspice puts a node between the two. Nodes that voltage sources join have the sum of theirs each, as elimination
   adds up their equations, with the largest of their voltages; nodes whose voltage is not unique have that of all, and
   of those that ngspice gives such nodes: it leaves islands where its steps end;
+- with controlled sources, the same with the sizes of what adds up to the voltages in place of these, as below;
 - our own violation, the largest of the certificate, times the absolute currents at the node;
 - where a branch leads to nodes whose voltage is not unique, as nothing flows there, all that these miss.
 
@@ -27,6 +28,14 @@ Without controlled sources J is an M-matrix, J^-1 >= 0, and one solution of the 
 Rows of amperes and of volts share ngspice's matrix: with a least pivot of PIVREL the rounding at the nodes that a
 voltage source joins may, over PIVREL x 1 S, become an error of its voltage, which all others may follow; and that of
 the voltages of a source whose current controls others, over PIVREL x 1 ohm, one of this current.
+
+The law v = gain (va - vb) of an operational amplifier (E) can serve to eliminate v: its pivot 1 is the largest entry of
+that column. This puts gain (va - vb) into the KCL of every node that v reaches, times g, and leaves the rounding
+eps g gain (|va| + |vb|) there, however small v is: ngspice then finds v last, from va and vb as float64. The same is
+true of G, with the conductance at its end as the pivot. So voltages have sizes: |K^-1| s, with s what adds up to each
+law of E and G, |gain| (|va| + |vb|). K is J with the gains 0 by which no size spreads: a node that controls a law is
+eliminated before it only by a pivot of at least PIVREL |gain|, a conductance there or the 1 of a voltage source. In the
+laws whose gains K has, the sizes of the controlling voltages count too.
 
 All this is of first order in d. The amount by which a nonlinear branch departs from its tangent within the bounds of
 its voltage is a further disturbance, added to d until the bounds include it; if they never do, they stay first-order.
@@ -60,6 +69,7 @@ from numpy.typing import NDArray
 
 from circuitsim.branches import Branches
 from circuitsim.currents import ideal_currents
+from circuitsim.errors import TopologyError
 from circuitsim.graphs import components
 from circuitsim.law_kernels import G_FORWARD, G_REVERSE, HI, ISR, LO, RS, V_FORWARD, V_REVERSE, G, Law
 from circuitsim.laws import branch_current, generation
@@ -133,11 +143,56 @@ class _Bounds:
         self.active_amps = solution.carried[0, self.problem.topology.links.size :]
         self.eps = _EPS * self.problem.most_terms
         self.group = self._joined()
-        largest, loose = np.zeros(len(c.nodes)), size.max(initial=0.0)
+        loose = size.max(initial=0.0)
         if theirs is not None:
             loose = max(loose, np.abs(np.nan_to_num(theirs[free])).max(initial=0.0))
-        np.maximum.at(largest, self.group, np.where(free, loose, size))
-        self.group_volts = largest[self.group]
+        self.group_volts = self._largest(np.where(free, loose, size))
+        s = c.active
+        self.law_terms = np.where(s.control < 0, np.abs(s.gain) * (size[s.ca] + size[s.cb]), 0.0)
+        if not c.reciprocal:
+            self._enlarge()
+
+    def _enlarge(self) -> None:
+        """Count the voltages, and the terms of the laws of E and G, as large as the sizes of the module's text."""
+        c, t, n = self.circuit, self.problem.topology, self.problem.n_free
+        s = c.active
+        passes = self._passes()
+        gain = np.where(passes[: len(c.controlled)], c.controlled.gain, 0.0)
+        cut = replace(c, controlled=replace(c.controlled, gain=gain))
+        network = make_network(replace(self.problem, circuit=cut))
+        try:
+            solved = network.factor(self._leg_slopes())
+        except TopologyError:  # singular, and too large to say where
+            return
+        terms = np.zeros(network.size + 1)  # the last: known
+        for ends in (s.a, s.b):
+            unit = np.where(t.index_of_node[ends] >= 0, t.index_of_node[ends], network.size)
+            np.add.at(terms, unit, np.where(s.gives_current, self.law_terms, 0.0))
+        terms[n : network.size] = self.law_terms[c.active_voltages]
+        sizes = np.where(solved.loose, 0.0, np.nan_to_num(_spread(network, solved, terms[:-1]), posinf=0.0))
+        of_node = np.append(sizes[:n], 0.0)[t.index_of_node]
+        self.group_volts = self._largest(np.maximum(self.group_volts, of_node))
+        controls = np.where(passes & (s.control < 0), self.group_volts[s.ca] + self.group_volts[s.cb], 0.0)
+        self.law_terms = np.maximum(self.law_terms, np.abs(s.gain) * controls)
+
+    def _passes(self) -> Bools:
+        """The branches of Circuit.active whose gain spreads sizes: where something else may be the pivot, or it is."""
+        c, s = self.circuit, self.circuit.active
+        _, pivot, _ = self._sums(self.group_volts)
+        for ends in (c.ties.a, c.ties.b, s.a[c.active_voltages], s.b[c.active_voltages]):
+            pivot[ends] = np.maximum(pivot[ends], 1.0)
+        pivot[0] = 0.0
+        passes: Bools = (s.control >= 0) | (np.abs(s.gain) * PIVREL <= np.maximum(pivot[s.ca], pivot[s.cb]))
+        for control in (s.ca, s.cb):
+            passes |= (control > 0) & ((control == s.a) | (control == s.b))
+        return passes
+
+    def _largest(self, size: Floats) -> Floats:
+        """For each node the largest of its group."""
+        largest = np.zeros(size.size)
+        np.maximum.at(largest, self.group, size)
+        found: Floats = largest[self.group]
+        return found
 
     def allowed(self) -> Allowed:
         c, t = self.circuit, self.problem.topology
@@ -286,8 +341,8 @@ class _Bounds:
         np.add.at(d, k, of_loose)
         np.add.at(d, np.where(t.index_of_node >= 0, t.index_of_node, network.size), missed)
         s, v = c.active, np.abs(self.v)
-        controls = np.where(s.control >= 0, np.abs(self.active_amps).max(initial=0.0), v[s.ca] + v[s.cb])
-        terms = v[s.a] + v[s.b] + np.abs(s.gain) * controls
+        by_current = np.abs(s.gain) * np.abs(self.active_amps).max(initial=0.0)
+        terms = v[s.a] + v[s.b] + np.where(s.control >= 0, by_current, self.law_terms)
         d[n : network.size] = (self.eps + ours) * terms[c.active_voltages]
         return d[:-1]
 
@@ -323,7 +378,9 @@ class _Bounds:
     def _rounding(self) -> tuple[Floats, Floats]:
         """At each node: the rounding of the sum of g v over all branches, and the sum of their absolute currents, A."""
         pulls, _, carried = self._sums(self.group_volts)
-        j = self.circuit.junctions
+        j, s = self.circuit.junctions, self.circuit.active
+        for ends in (s.a, s.b):
+            np.add.at(pulls, ends, np.where(s.gives_current, self.law_terms, 0.0))
         rs = np.where(j.law == Law.SHOCKLEY, j.params[:, RS], 0.0)
         np.add.at(pulls, j.a, 2.0 * self.group_volts[j.a] / np.where(rs > 0, rs, np.inf))
         mixed = np.asarray(np.bincount(self.group, self.eps * pulls)[self.group], float)
@@ -479,8 +536,9 @@ def _spread(network: Network, solved: Solved, d: Floats) -> Floats:
     if network.problem.circuit.reciprocal:
         return np.abs(solved.solve(d[None])[0])
     moved = np.zeros(network.size)
-    for first in range(0, network.size, _COLUMNS):
-        some = np.arange(first, min(first + _COLUMNS, network.size))
+    disturbed = np.flatnonzero(d)
+    for first in range(0, disturbed.size, _COLUMNS):
+        some = disturbed[first : first + _COLUMNS]
         columns = np.zeros((some.size, network.size))
         columns[np.arange(some.size), some] = d[some]
         moved += np.abs(solved.solve(columns)).sum(axis=0)
