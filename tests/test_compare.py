@@ -615,6 +615,46 @@ def test_a_lenient_sweep_is_judged_by_its_own_values_too(island: str) -> None:
 
 
 @needs_ngspice
+@pytest.mark.parametrize("text", [SHOCKLEY, CLAMP, SOURCES, AMPLIFIER, f"{LADDER}I1 0 x 1m\nR9 x y 1k\nR8 y 0 1g\n"])
+def test_points_that_are_solved_together_are_judged_as_alone(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    circuit, solved = cs.parse(text), []
+
+    def counted(problem: cs.Problem, *given: Any, **options: Any) -> cs.Solution:
+        solved.append(problem.batch)
+        return cs.solve(problem, *given, **options)
+
+    monkeypatch.setattr(module, "solve", counted)
+    together = compare_sweep(circuit, "V1 -2 3 1")
+    monkeypatch.setattr(module, "_solved_together", lambda *_: None)
+    alone = compare_sweep(circuit, "V1 -2 3 1")
+    assert solved == [6] + [1] * 6
+    for one, other in zip(together, alone, strict=True):
+        assert (one.verdict, one.notes, one.kcl_ours) == (other.verdict, other.notes, other.kcl_ours)
+        assert [replace(q, allowed=0.0) for q in one.quantities] == [replace(q, allowed=0.0) for q in other.quantities]
+        assert [q.allowed for q in one.quantities] == pytest.approx([q.allowed for q in other.quantities], rel=1e-3)
+
+
+@needs_ngspice
+def test_the_note_of_a_point_that_differs_is_of_that_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(deck: str, *, options: str, timeout: float) -> RawData:
+        return run_ngspice(deck.replace("R1 a b 1000.0", "R1 a b 1001.0"), options=options, timeout=timeout)
+
+    monkeypatch.setattr(module, "run_ngspice", run)
+    together = compare_sweep(cs.parse(SHOCKLEY), "V1 1 3 1")
+    monkeypatch.setattr(module, "_solved_together", lambda *_: None)
+    alone = compare_sweep(cs.parse(SHOCKLEY), "V1 1 3 1")
+    assert [c.notes for c in together] == [c.notes for c in alone]
+    assert {c.verdict for c in together} == {Verdict.DIFFER}
+
+
+@needs_ngspice
+def test_each_point_of_a_sweep_is_reported() -> None:
+    seen: list[tuple[int, int]] = []
+    compare_sweep(cs.parse(DIVIDER), "V1 0 2 1", progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+@needs_ngspice
 def test_the_seconds_of_a_sweep_are_shared_by_its_points(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, runs = time.perf_counter, []
 
@@ -879,12 +919,19 @@ def test_of_many_values_the_worst_are_shown(tmp_path: Path) -> None:
 
 
 @needs_ngspice
-def test_sweeps_are_compared_on_demand(deck: Path) -> None:
+def test_sweeps_are_compared_on_demand(deck: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deck.write_text(f"{DIVIDER}.dc V1 0 2 1\n")
     result = run(str(deck), "--sweeps")
     assert result.exit_code == 0
     assert "9 of 9 values agree, at 3 of 3 points all do" in result.stdout
     assert "V1 = 2" in result.stdout
+    deck.write_text(f"{DIVIDER}.dc V1 0 2 1\n.dc R1 1k 2k 1k\n")
+    monkeypatch.setattr("circuitsim.cli.common.on_terminal", lambda quiet: not quiet)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich draws nothing unless it sees a terminal
+    monkeypatch.setenv("TTY_INTERACTIVE", "1")
+    both = run(str(deck), "--sweeps")
+    assert "at 5 of 5 points all do" in both.stdout
+    assert "5/5" in both.stderr
     deck.write_text(DIVIDER)
     assert "has no .dc card to compare" in run(str(deck), "--sweeps").stderr
 

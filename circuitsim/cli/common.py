@@ -260,6 +260,11 @@ def progress(text: str, total: int, quiet: bool) -> Iterator[Callable[[int, int]
         yield lambda done, _: bar.update(task, completed=done)
 
 
+def after(before: int, report: Callable[[int, int], None]) -> Callable[[int, int], None]:
+    """Report what is done after `before` points of earlier sweeps."""
+    return lambda done, total: report(before + done, total)
+
+
 @contextmanager
 def busy(text: str, quiet: bool) -> Iterator[None]:
     """Show that something is under way, on a terminal only."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from circuitsim.cli.common import LENIENT, busy, load, param_option
+from circuitsim.cli.common import LENIENT, after, busy, load, param_option, progress
 from circuitsim.errors import SettingsError
 from circuitsim.io.commands import DIFFER, NOT_SOLVED, Subcommand
 
@@ -64,22 +64,26 @@ def compare(
     from circuitsim.io.output import write_json
     from circuitsim.io.pictures import check_picture
     from circuitsim.io.tables import console
-    from circuitsim.spice.compare import Verdict, compare_sweep
+    from circuitsim.spice.compare import Comparison, Verdict, compare_sweep
     from circuitsim.spice.compare import compare as compare_point
     from circuitsim.spice.compared import comparison_object, overall, plot_comparison, print_comparison
     from circuitsim.spice.ngspice import check_timeout
+    from circuitsim.sweeping import count_points
 
     check_timeout(timeout)
     if plot is not None:
         check_picture(plot, "--plot")
     circuit, settings = load(file, quiet, params=params), Settings(lenient=lenient)
-    with busy("comparing", quiet):
-        if sweeps:
-            cards = circuit.netlist.sweeps
-            if not cards:
-                raise SettingsError(f"{file} has no .dc card to compare; add one, or leave --sweeps out")
-            found = [point for card in cards for point in compare_sweep(circuit, card, engine, settings, timeout)]
-        else:
+    if sweeps:
+        cards = circuit.netlist.sweeps
+        if not cards:
+            raise SettingsError(f"{file} has no .dc card to compare; add one, or leave --sweeps out")
+        found = list[Comparison]()
+        with progress("points", sum(map(count_points, cards)), quiet) as report:
+            for card in cards:
+                found += compare_sweep(circuit, card, engine, settings, timeout, progress=after(len(found), report))
+    else:
+        with busy("comparing", quiet):
             found = [compare_point(circuit, engine, settings, timeout)]
     if plot is not None:
         plot_comparison(found, plot)

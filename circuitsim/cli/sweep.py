@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from circuitsim.cli.common import (
     EXIT_CODES,
     MOST_WARNINGS,
     RUNS,
+    after,
     check_outputs,
     check_points,
     exit_if_failed,
@@ -188,9 +189,9 @@ def _sweep_all(
     results = []
     with progress("points", sum(counts), quiet) as report:
         for k, analysis in enumerate(analyses):
-            after = _after(sum(counts[:k]), report)
+            of_this = after(sum(counts[:k]), report)
             with _kept(study, f"dc{k + 1}", quiet) as store:
-                results.append(run_sweep(circuit, analysis, progress=after, study=store, **how))
+                results.append(run_sweep(circuit, analysis, progress=of_this, study=store, **how))
     return results
 
 
@@ -212,8 +213,3 @@ def _kept(study: Path | None, name: str, quiet: bool) -> Iterator[Study | None]:
         print_warnings(store.remarks, "of other chunks")
         if store.kept:
             click.echo(f"note: {store.kept} chunks were taken from {store.folder}", err=True)
-
-
-def _after(before: int, report: Callable[[int, int], None]) -> Callable[[int, int], None]:
-    """Report what is done after `before` points of earlier sweeps."""
-    return lambda done, total: report(before + done, total)

@@ -63,6 +63,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -204,7 +205,7 @@ class _Bounds:
         volts = self.group_volts[c.ties.a[c.probes]] + self.group_volts[c.ties.b[c.probes]]
         ties[c.probes] = of_active[len(c.controlled) :] + self.eps / PIVREL * volts
         many = np.bincount(self.group)[self.group] > 1
-        by_pivot = float(np.where(many, self._rounding()[0] / PIVREL, 0.0).sum())
+        by_pivot = float(np.where(many, self._rounding[0] / PIVREL, 0.0).sum())
         now = np.abs(self.solution.source_currents[0][0])
         terms, amperes = self._terms()
         return Allowed(
@@ -330,7 +331,7 @@ class _Bounds:
         d = np.zeros(network.size + 1)  # the last: known
         for ends in (legs.a, legs.k):
             np.add.at(d, np.where(ends >= 0, ends, network.size), of_leg)
-        rounding, carried = self._rounding()
+        rounding, carried = self._rounding
         ours = self.kcl_relative
         missed = rounding + ours * carried
         open_nodes = ~self.solution.determined
@@ -375,8 +376,12 @@ class _Bounds:
                 np.add.at(carried, ends, current.sum(axis=1))
         return pulls, slopes, carried
 
+    @cached_property
     def _rounding(self) -> tuple[Floats, Floats]:
-        """At each node: the rounding of the sum of g v over all branches, and the sum of their absolute currents, A."""
+        """At each node: the rounding of the sum of g v over all branches, and the sum of their absolute currents, A.
+
+        Asked for only when it is known which perfect diodes may touch.
+        """
         pulls, _, carried = self._sums(self.group_volts)
         j, s = self.circuit.junctions, self.circuit.active
         for ends in (s.a, s.b):
@@ -425,7 +430,7 @@ class _Bounds:
         """By how much the current that all branches but ties carry out of each node may differ, (nodes,), A."""
         c, t = self.circuit, self.problem.topology
         unit = t.index_of_node
-        out, _ = self._rounding()
+        out = self._rounding[0].copy()
 
         def add(a: Ints, b: Ints, amperes: Floats) -> None:
             np.add.at(out, a, amperes)

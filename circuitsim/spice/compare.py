@@ -45,6 +45,7 @@ from circuitsim.spice.ngspice import (
     tight_options,
 )
 from circuitsim.sweeping import SweepResult, sweep
+from circuitsim.sweeping.gather import Progress
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -187,32 +188,43 @@ def compare_sweep(
     engine: str = "ngspice",
     settings: Settings | None = None,
     timeout: float = 600,
+    progress: Progress | None = None,
 ) -> list[Comparison]:
     """Compare all points of a `.dc` analysis, one run of our sweep with one of ngspice's; one Comparison per point.
 
-    timeout   seconds allowed for ngspice, all points together
+    timeout    seconds allowed for ngspice, all points together
+    progress   called with (points compared, points in all)
 
     Where ngspice cannot sweep the same quantity (parameters, arrays), or fails, it gets a deck for each point; the
     first Comparison then has a note on the failure. Raises as `compare` and `sweep` do.
     """
     found, settings = find_simulator(engine), settings or Settings()
     result = sweep(circuit, analysis, settings)
-    until = time.perf_counter() + timeout
+    count, until = result.values.shape[0], time.perf_counter() + timeout
     points = _swept_points(circuit, result, found, timeout)
     comparisons: list[Comparison] = []
+    together = _solved_together(circuit, result, settings)
     problem: Problem | None = None
+    seconds = sum(result.seconds.values()) / count
     for k, at_point in enumerate(_circuits_of(circuit, result)):
         problem = arranged(at_point) if problem is None else problem.with_circuit(at_point)
         theirs: _Theirs | str
+        ours: _Ours | str
         if not isinstance(points, str):
             theirs = points[k]
         elif (left := until - time.perf_counter()) > 0:
             theirs = _operating_point(at_point, found, left)
         else:
             theirs = f"ngspice took more than {timeout:g} s for the earlier points"
-        ours = _at_point(problem, settings, result, k)
-        seconds = sum(result.seconds.values()) / result.values.shape[0]
-        comparisons.append(_compare(ours, theirs, found.name, seconds, result.point(k)))
+        if together is not None:
+            ours = _as_in_sweep(_row(together, k), result, k)
+            compared = _compare(ours, theirs, found.name, seconds, result.point(k))
+        if together is None or compared.verdict in (Verdict.DIFFER, Verdict.NO_REFERENCE):  # a note tells of our answer
+            ours = _at_point(problem, settings, result, k)
+            compared = _compare(ours, theirs, found.name, seconds, result.point(k))
+        comparisons.append(compared)
+        if progress:
+            progress(k + 1, count)
     if isinstance(points, str) and points:
         note = f"{_said_by('ngspice, all points in one run', points)}; so each point had a run of its own"
         comparisons[0] = replace(comparisons[0], notes=(*comparisons[0].notes, note))
@@ -238,10 +250,36 @@ def _at_point(problem: Problem, settings: Settings, result: SweepResult, k: int)
         return result.messages[k]
     start = None if settings.lenient else result.voltages[k, problem.topology.root_of_unit][None]
     ours = _solved(problem, settings, start)
-    if isinstance(ours, str):
-        return ours
-    kcl = float(result.kcl_relative[k])
-    return replace(ours, voltages=result.voltages[k], currents=result.currents[k], kcl_relative=kcl)
+    return ours if isinstance(ours, str) else _as_in_sweep(ours.solution, result, k)
+
+
+def _as_in_sweep(solution: Solution, result: SweepResult, k: int) -> _Ours:
+    """What the sweep found at point k, with a solution of that point."""
+    return _Ours(solution, result.voltages[k], result.currents[k], float(result.kcl_relative[k]))
+
+
+def _solved_together(circuit: Circuit, result: SweepResult, settings: Settings) -> Solution | None:
+    """All points of a sweep as one batch, for what _at_point does; None where that must solve each alone: where more
+    than voltage sources change, and where not all points have a certain answer.
+    """
+    if settings.lenient or result.messages or any(s.kind != "V" for s in result.swept):
+        return None
+    problem = arranged(
+        circuit.with_values({s.name: x[:, None] for s, x in zip(result.swept, result.values.T, strict=True)})
+    )
+    try:
+        solution = solve(problem, settings, start=result.voltages[:, problem.topology.root_of_unit])
+    except (TopologyError, NotSolved):
+        return None
+    return None if solution.loose.any() else solution
+
+
+def _row(solution: Solution, k: int) -> Solution:
+    """The solution of one row of a batch; its message and residuals are those of all."""
+    rows = slice(k, k + 1)
+    problem = replace(solution.problem, circuit=solution.circuit.at_rows(rows))
+    low = None if solution.low is None else solution.low[:, rows]
+    return replace(solution, problem=problem, x=solution.x[rows], low=low, carried=solution.carried[rows])
 
 
 # -- theirs ------------------------------------------------------------------------------------------------------------
