@@ -141,3 +141,13 @@ def test_by_how_much_a_diode_misses_its_law() -> None:
         check = Check(problem, problem.drive(slice(0, 1)), x, exact=True)
         assert _missed(network, check, network.rho) == closed
         assert _missed(network, check, np.zeros(1)) == open_
+
+
+def test_a_perfect_diode_beside_an_amplifier_stays_closed_while_a_junction_is_refined() -> None:
+    """What D1 is corrected by moves the amplifier's output, and so node c, which D2 holds at 0.3 V."""
+    deck = "two\nV1 a 0 {}\nR1 a b 1k\nD1 b 0 d\nR2 b c 1k\nD2 c 0 i\nE1 o 0 b c 1e3\nR3 o c 10k\n"
+    deck += ".model d D(is=1e-14)\n.model i D(ron=0 vfwd=0.3)\n"
+    for volts in np.linspace(1.0, 3.0, 21):
+        solution = cs.solve(cs.parse(deck.format(volts)))
+        largest = abs(solution.voltage("o").item())
+        assert solution.current("D2").item() > 1e-3 and abs(solution.voltage("c").item() - 0.3) <= 1e-12 * largest

@@ -55,7 +55,7 @@ def polished(
             unsolved = dict.fromkeys(found.failing(settings.tolerance), Status.NONFINITE)
             return Outcome(state.parts[0], steps, found.certificate(), unsolved)
         met = found.meets(settings.tolerance) and found.certificate().kcl_relative <= settings.tolerance
-        closed = _closed(network, found, state.stiff)
+        closed = state.closed(found)
         arrived = met and closed
         sure = arrived and (still or hardly_corrected(network, found, state.slope))
         falls, drifting = islands and found.worst < _DRIFTS * drifting, found.worst
@@ -106,6 +106,9 @@ class _Refined:
         of_links = slice(legs.n_junctions, legs.n_junctions + legs.n_links)
         self.stiff = np.where(slope[..., of_links] > 0, network.rho[of_links], 0.0)  # S, of the links that conduct
         self.gap = np.inf  # V, the largest of these links
+        at_bounds = np.atleast_2d(slope)[:, of_links.stop :] > 0
+        self.held = np.concatenate([legs.lower, legs.upper])  # units at which diodes are that may hold them at a bound
+        self.holding = np.where(at_bounds, network.rho[of_links.stop :], 0.0)  # S, of those that conduct
 
     def check(self, low: Floats | None = None) -> Check:
         """The check at sum(parts), or with `low` (rows, n_free) at sum(parts) + low: `low` are then its unknowns."""
@@ -124,6 +127,7 @@ class _Refined:
         gap = _gaps(self.network, found)
         for unit, sign in ((legs.link_a, -1.0), (legs.link_k, 1.0)):
             ufunc_at(np.add, injected.T, unit, sign * (self.stiff * gap).T)
+        injected[:, self.held] += self.holding * self.off_bounds(found)
         rounding = NO_DROP * largest_voltages(self.parts[0], self.drive.fixed) * first
         self.slope = self.network.relinearised(self.slope, found, rounding)
         network = self.network.factor(self.network.immovable(self.slope) if hold else self.slope)
@@ -132,6 +136,27 @@ class _Refined:
         if drifts and np.isfinite(step).all():
             step[:, :n] = drifted(found, step[:, :n])
         return step
+
+    def off_bounds(self, found: Check) -> Floats:
+        """How far from their bounds units are that conducting diodes hold there, (rows, len(held)), V.
+
+        Without controlled sources they are moved there (`corrected`).
+        """
+        lower, upper = self.network.legs.lower, self.network.legs.upper
+        bounds = np.concatenate([found.drive.lo[:, lower], found.drive.hi[:, upper]], axis=1)
+        return np.where(self.holding > 0, bounds - found.x[:, self.held], 0.0)
+
+    def closed(self, found: Check) -> bool:
+        """Whether the voltages across conducting diodes are negligible beside the largest voltage.
+
+        The certificate does not show this where only small conductances depend on them.
+        """
+        network, nothing = self.network, _nothing(found)
+        gap, largest = _gaps(network, found), _largest_at_links(network, found)
+        links = (np.abs(gap) <= np.maximum(_CLOSED * largest, nothing)) | (self.stiff == 0)
+        around = np.broadcast_to(_around(network, found), found.x.shape)[:, self.held]
+        bounds = np.abs(self.off_bounds(found)) <= np.maximum(_CLOSED * around, nothing)
+        return bool(links.all() and bounds.all())
 
     def corrected(self, found: Check, step: Floats, next_part: bool) -> Check:
         """Apply a correction to what was checked, and check again; `next_part`: from now on with one part more."""
@@ -179,15 +204,6 @@ def _gaps(network: Network, found: Check) -> Floats:
     """Voltages across the links, (rows, n_links), V: 0 where they conduct."""
     legs = network.legs
     return found.x[:, legs.link_a] - found.x[:, legs.link_k] + found.drive.link_offset
-
-
-def _closed(network: Network, found: Check, stiff: Floats) -> bool:
-    """Whether the voltages across conducting links (stiff > 0) are negligible beside the largest voltage.
-
-    The certificate does not show this where only small conductances depend on them.
-    """
-    gap, largest = _gaps(network, found), _largest_at_links(network, found)
-    return bool(((np.abs(gap) <= np.maximum(_CLOSED * largest, _nothing(found))) | (stiff == 0)).all())
 
 
 def _missed(network: Network, found: Check, stiff: Floats) -> float:
@@ -242,11 +258,15 @@ def _allowed(network: Network, found: Check) -> Floats:
     With nonlinear branches, at least the last digits of the largest potential, where their voltages may end.
     """
     copies = network.problem.copies
-    around = copies.largest_around(found.drive.base[0] if found.drive.base else found.x)
-    allowed = np.maximum(MOVES * around, _nothing(found))
+    allowed = np.maximum(MOVES * _around(network, found), _nothing(found))
     if not network.legs.n_junctions:
         return allowed
     return np.maximum(allowed, NO_DROP * found.largest_volts[:, copies.of_unit])
+
+
+def _around(network: Network, found: Check) -> Floats:
+    """The largest voltage of the copy that each unit is in, (rows, n_free or 1), V."""
+    return network.problem.copies.largest_around(found.drive.base[0] if found.drive.base else found.x)
 
 
 def _spread(parts: list[Floats], low: Floats) -> tuple[list[Floats], Floats]:
