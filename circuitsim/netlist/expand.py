@@ -190,9 +190,9 @@ class Evaluation:
                 yield from zip(self.deck.groups[inner.block], repeat(inner), repeat(order))
 
     def _first(self, scope: Scope, block: Block, count: int) -> _First | None:
-        """What is known before the first of many instances in `scope` is read; None: all are read one by one.
+        """What is known before the first of many instances in `scope` is read.
 
-        These are then not a few, nor fewer than instances inside one of them, which only then can be read at once.
+        None where all are read one by one: few, or fewer than can be read at once inside each of them.
         """
         several = count >= _SEVERAL and count >= self.deck.widest[block]
         if not several or not isinstance(scope.rng, np.random.Generator) or self.reader.given:
@@ -240,16 +240,16 @@ class Evaluation:
             inner = self._instance(others.block, scope, PATH, pins, others.given)
             inner.rng = drawing = OfInstances(rng, count, first.recorder.drawn)
             at_once._read(zip(self.deck.groups[inner.block], repeat(inner), repeat(0)))  # places: see copy_into
-            if any(len(outer.values) > count for outer, count in known):  # when, depends on the instance
+            if any(len(outer.values) > had for outer, had in known):  # when, depends on the instance
                 raise NotTogether
-            if drawing.at < len(drawing.drawn):  # less than the first
+            if drawing.at < len(drawing.drawn):  # less than the first drew
                 raise NotTogether
         except (NotTogether, NetlistError, ValueError):  # ValueError: the member at fault may not be found
             del self.models.rows[models:]
             rng.bit_generator.state = state
-            for outer, count in known:
+            for outer, had in known:
                 outer.evaluating.clear()
-                while len(outer.values) > count:
+                while len(outer.values) > had:
                     outer.values.popitem()
             return False
         own = self.models.rows[models:]
