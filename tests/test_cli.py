@@ -127,7 +127,9 @@ def test_an_error_in_a_netlist_comes_after_the_warnings() -> None:
     Path("forgotten.cir").write_text("V1 a 0 5\nR1 a 0 1k\n.dc V1 0 5 1\n")
     found = [line.partition(": ")[0] for line in run("sweep", "forgotten.cir").stderr.splitlines() if ":" in line[:9]]
     assert found == ["warning", "error"]
-    assert run("sweep", "forgotten.cir", "--quiet").stderr.startswith("error: forgotten.cir:3: .dc: no 'V1' to sweep")
+    Path("many.cir").write_text("many\n" + ".tran 1n 1u\n" * 13 + "R1 a 0 oops\n")
+    lines = run("check", "many.cir").stderr.splitlines()
+    assert [line[:7] for line in lines[:11]] == [*["warning"] * 10, "error: "]
 
 
 def test_many_warnings_are_cut() -> None:

@@ -393,8 +393,8 @@ def test_what_ngspice_s_resistor_models_hand_to_their_elements_is_refused(given:
          "complete them"),
         (["V1 a 0 1 Rser=50"], "voltage source V1: Rser = 50 is not supported; write it as a resistor in series"),
         (["V1 b 0 1", "G1 a 0 value={8.2}"],
-         "voltage-controlled current source G1: its VALUE depends on no voltage and no current; write a source, "
-         "I1 a 0 {8.2}"),
+         "voltage-controlled current source G1: its VALUE depends on no voltage and no current; write a source: "
+         "IG1 a 0 {8.2}"),
         (["V1 b 0 1", "E1 a 0 b 0 pwl(0,0 1,2)"],
          "voltage-controlled voltage source E1: only linear controlled sources are supported, not PWL; write E1 "
          "n+ n- nc+ nc- GAIN"),
@@ -1215,9 +1215,13 @@ def test_text_of_older_programs_is_read_as_windows_1252(tmp_path: Path) -> None:
     netlist = read_netlist(tmp_path / "deck.cir")
     assert netlist.title == "t\u00e9st" and values(netlist, "V") == {"V1": 5e-6}
     assert [(at.line, text) for at, text in netlist.notes] == [
-        (1, "line 1 is not UTF-8 text: the file is read as Windows-1252; save it as UTF-8"),
-        (3, "part.inc: line 2 is not UTF-8 text: the file is read as Windows-1252; save it as UTF-8"),
+        (1, "not UTF-8 text (first in line 1): read as Windows-1252; save the file as UTF-8"),
+        (3, "part.inc: not UTF-8 text (first in line 2): read as Windows-1252; save the file as UTF-8"),
     ]
+    mixed = "t\nV1 a 0 5\u00b5\nR1 a 0 1k ; ".encode() + b"\xb0C\n"
+    for mark in (b"", b"\xef\xbb\xbf"):
+        (tmp_path / "mixed.cir").write_bytes(mark + mixed)
+        assert values(read_netlist(tmp_path / "mixed.cir"), "V") == {"V1": 5e-6}
     if ngspice_available():
         assert operating_point(tmp_path / "deck.cir") == pytest.approx({"a": 5e-6, "i(v1)": -5e-9})
 
@@ -1234,6 +1238,15 @@ def test_a_path_with_blanks_needs_quotes(tmp_path: Path) -> None:
     assert values(parse_netlist('t\nR1 a 0 1\n.include "my models.lib"', str(tmp_path / "t"))) == {"R1": 1, "R2": 1e3}
 
 
+def test_words_of_sources_may_be_names_of_parameters() -> None:
+    assert values(deck("V1 a 0 dc freq", "R1 a 0 1", ".param freq=3"), "V") == {"V1": 3}
+    assert values(deck("X1 a s phase=4", "R1 a 0 1", ".subckt s a phase=1", "V1 a 0 DC phase", ".ends"), "V") == {
+        "V.X1.V1": 4
+    }
+    cards = ["V1 cur 0 1", "E1 b 0 vcvs a cur 2", "R1 a b 1", "R2 a 0 1", "E2 c 0 a 0 pwl", ".param pwl=3", "R3 c 0 1"]
+    assert deck(*cards).tables["E"].values["gain"].tolist() == [2, 3]
+
+
 def test_a_capacitor_blocks_the_current_without_a_remark() -> None:
     assert not notes("V1 a 0 1", "R3 a q 1", "C3 q 0 1u")
 
@@ -1247,6 +1260,7 @@ def test_an_error_comes_with_the_remarks_made_before_it() -> None:
         (["R1 a 0 1", ".dc V1 0 1 1"], [(1, FORGOTTEN)]),
         (["X1 a 0 s x=3", *cell], [(2, "subcircuit X1: 's' has no parameter 'x'; ignored")]),
         (["X1 a 0 s x=3", *cell, ".foo"], []),
+        ([".include none.inc", "R1 a 0 1"], [(1, FORGOTTEN)]),
     ):
         with pytest.raises(NetlistError) as caught:
             parse_netlist("\n".join(["V1 a 0 1" if len(lines) == 2 else "title", *lines]))

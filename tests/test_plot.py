@@ -617,7 +617,7 @@ def test_points_that_fail_are_told_beside_the_picture() -> None:
         ("plain.cir -o o.png --seed 1", "--seed is for --runs"),
         ("random.cir -o o.png --runs 3 --dc V1", "exclude each other"),
         ("random.cir -o o.png --runs 3 --input V1=3", "--input is for the operating point"),
-        ("wrong.cir -o o.png", "elements 'Q' are not supported"),
+        ("wrong.cir -o o.png", "transistors (Q) are not supported"),
         ("none.cir -o o.png", "none.cir"),
     ],
 )

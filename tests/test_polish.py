@@ -143,11 +143,14 @@ def test_by_how_much_a_diode_misses_its_law() -> None:
         assert _missed(network, check, np.zeros(1)) == open_
 
 
-def test_a_perfect_diode_beside_an_amplifier_stays_closed_while_a_junction_is_refined() -> None:
+@pytest.mark.parametrize("more", ["", "V5 p 0 5\nD3 c p i\nD4 n c i\nV6 n 0 -5\n"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_perfect_diode_beside_an_amplifier_stays_closed_while_a_junction_is_refined(sign: int, more: str) -> None:
     """What D1 is corrected by moves the amplifier's output, and so node c, which D2 holds at 0.3 V."""
-    deck = "two\nV1 a 0 {}\nR1 a b 1k\nD1 b 0 d\nR2 b c 1k\nD2 c 0 i\nE1 o 0 b c 1e3\nR3 o c 10k\n"
-    deck += ".model d D(is=1e-14)\n.model i D(ron=0 vfwd=0.3)\n"
-    for volts in np.linspace(1.0, 3.0, 21):
-        solution = cs.solve(cs.parse(deck.format(volts)))
-        largest = abs(solution.voltage("o").item())
-        assert solution.current("D2").item() > 1e-3 and abs(solution.voltage("c").item() - 0.3) <= 1e-12 * largest
+    d1, d2 = ("b 0", "c 0") if sign > 0 else ("0 b", "0 c")
+    deck = f"two\nV1 a 0 1\nR1 a b 1k\nD1 {d1} d\nR2 b c 1k\nD2 {d2} i\nE1 o 0 b c 1e3\nR3 o c 10k\n{more}"
+    circuit = cs.parse(deck + ".model d D(is=1e-14)\n.model i D(ron=0 vfwd=0.3)\n")
+    solution = cs.solve(circuit.with_values({"V1": sign * np.linspace(1.0, 3.0, 21)[:, None]}))
+    assert (solution.current("D2") > 1e-3).all()
+    off = np.abs(solution.voltage("c") - sign * 0.3)
+    assert (off <= 1e-12 * np.abs(solution.voltage("o"))).all()

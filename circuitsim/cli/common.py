@@ -191,17 +191,11 @@ def load(
     inputs: texts NAME=@file, which will be read; params: texts NAME=VALUE.
     """
     from circuitsim import load as read
-    from circuitsim.errors import NetlistError
     from circuitsim.io.inputs import input_files
     from circuitsim.io.output import warning_texts
 
-    try:
-        with busy(f"reading {file}", quiet):
-            circuit = read(file, params=_pairs(params))
-    except NetlistError as error:
-        if not quiet:
-            print_warnings(warning_texts(error.remarks), "mend the error to see all")
-        raise
+    with busy(f"reading {file}", quiet):
+        circuit = read(file, params=_pairs(params))
     check_targets(circuit, targets, input_files(inputs), study)
     if not quiet:
         print_warnings(warning_texts(circuit.notes))

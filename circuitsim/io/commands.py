@@ -16,11 +16,12 @@ from typing import Any
 
 import click
 
-from circuitsim.errors import CircuitError, NotSolved
+from circuitsim.errors import CircuitError, NetlistError, NotSolved
 
 OK, DIFFER, BAD_INPUT, NOT_SOLVED, DEFECT, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 70, 130, 141
 _PATIENCE = 2.0  # seconds in which compiled code may end after a signal, also on a busy machine
 _AGAIN = 0.1  # seconds after which an exception that was lost is raised once more
+_MOST_REMARKS = 10  # about a netlist in which an error was found
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 
 
@@ -255,6 +256,8 @@ def _exit_codes(ctx: click.Context, memory_advice: str) -> Iterator[None]:
     except (click.ClickException, click.exceptions.Exit, click.Abort):
         raise
     except CircuitError as error:
+        for at, remark in error.remarks[:_MOST_REMARKS] if isinstance(error, NetlistError) else ():
+            click.echo(f"warning: {at}: {remark}", err=True)  # the cause may be among them
         click.echo(f"error: {error}", err=True)
         ctx.exit(NOT_SOLVED if isinstance(error, NotSolved) else BAD_INPUT)
     except MemoryError as error:

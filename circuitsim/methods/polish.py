@@ -106,9 +106,9 @@ class _Refined:
         of_links = slice(legs.n_junctions, legs.n_junctions + legs.n_links)
         self.stiff = np.where(slope[..., of_links] > 0, network.rho[of_links], 0.0)  # S, of the links that conduct
         self.gap = np.inf  # V, the largest of these links
-        at_bounds = np.atleast_2d(slope)[:, of_links.stop :] > 0
-        self.held = np.concatenate([legs.lower, legs.upper])  # units at which diodes are that may hold them at a bound
-        self.holding = np.where(at_bounds, network.rho[of_links.stop :], 0.0)  # S, of those that conduct
+        self.held = np.concatenate([legs.lower, legs.upper])  # the unit that each diode at a bound may hold there
+        conduct = slope[..., of_links.stop :] > 0
+        self.holding = np.where(conduct, network.rho[of_links.stop :], 0.0)  # S, of these diodes
 
     def check(self, low: Floats | None = None) -> Check:
         """The check at sum(parts), or with `low` (rows, n_free) at sum(parts) + low: `low` are then its unknowns."""
@@ -127,7 +127,7 @@ class _Refined:
         gap = _gaps(self.network, found)
         for unit, sign in ((legs.link_a, -1.0), (legs.link_k, 1.0)):
             ufunc_at(np.add, injected.T, unit, sign * (self.stiff * gap).T)
-        injected[:, self.held] += self.holding * self.off_bounds(found)
+        ufunc_at(np.add, injected.T, self.held, (self.holding * self.off_bounds(found)).T)
         rounding = NO_DROP * largest_voltages(self.parts[0], self.drive.fixed) * first
         self.slope = self.network.relinearised(self.slope, found, rounding)
         network = self.network.factor(self.network.immovable(self.slope) if hold else self.slope)

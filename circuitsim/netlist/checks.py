@@ -86,8 +86,8 @@ def _ports(table: Table) -> list[Ints]:
 def _about_idle_elements(
     tables: Mapping[str, Table], crossbars: Sequence[CrossbarCard], nodes: list[str], shunted: bool
 ) -> list[Remark]:
-    """Elements with both ends at one node, or alone at a node. Control ports carry nothing anyway, and where there are
-    capacitors everybody knows that no current flows.
+    """Elements with both ends at one node, or alone at a node. Control ports carry nothing anyway. A node with a
+    capacitor is none of these: that no current flows there is no slip.
 
     A source of a voltage that only controls others is no slip.
     """

@@ -32,7 +32,7 @@ _CONTROLLED = {
     "E": ("vcvs", _BY_VOLTAGE), "F": ("cccs", _BY_CURRENT), "G": ("vccs", _BY_VOLTAGE), "H": ("ccvs", _BY_CURRENT),
 }  # fmt: skip
 _NOT_LINEAR = frozenset("poly value vol cur table laplace freq pwl".split())
-_FUNCTION_OF = re.compile(r"\b[vi]\s*\(", re.IGNORECASE)  # in a formula: of a voltage or a current
+_CONSTANT = re.compile(r"\{[^(){}a-z]*\}", re.IGNORECASE)  # a formula of numbers alone
 _GATES = frozenset("and nand or nor".split())
 
 
@@ -234,7 +234,9 @@ def _source(reader: CardReader, e: Element) -> None:
             i += 1
         elif dc is None:
             if word == "dc":
-                if i == n or words[i].lower() in _WAVEFORMS | _SOURCE_WORDS:
+                following = words[i].lower() if i < n else ""
+                named = following in _SOURCE_WORDS and not reader.names_parameter(e.scope, following)
+                if not following or following in _WAVEFORMS or named:
                     empty = True
                     continue
                 i += 1
@@ -325,14 +327,16 @@ def _controlled(reader: CardReader, e: Element) -> None:
     kind = e.pattern.kind
     own, form = _CONTROLLED[kind]
     first, second, *words = e.words
-    behind = [word for word in words[2:3] if not reader.names_parameter(e.scope, word.lower())]
+    behind = words[3:4] if words and words[0].lower() == own else words[2:3]
+    behind = [word for word in behind if not reader.names_parameter(e.scope, word.lower())]
     for word in (*words[:1], *behind, *e.pattern.words.keys):
         if word.lower() in _NOT_LINEAR and (kind in "EG" or word[0] not in "vV"):
-            formula = e.pattern.words.keys.get(word.lower(), "")
-            if formula and not _FUNCTION_OF.search(formula):
+            formula = e.pattern.words.keys.get("value", "")
+            if formula and _CONSTANT.fullmatch(formula):
+                source = f"{'V' if kind in 'EH' else 'I'}{e.pattern.name}"
                 raise NetlistError(
-                    f"{e.label}: its {word.upper()} depends on no voltage and no current; write a source, "
-                    f"{'V' if kind in 'EH' else 'I'}1 {shown(first)} {shown(second)} {shown(formula)}"
+                    f"{e.label}: its VALUE depends on no voltage and no current; write a source: "
+                    f"{shown(source)} {shown(first)} {shown(second)} {shown(formula)}"
                 )
             raise NetlistError(
                 f"{e.label}: only linear controlled sources are supported, not {word.upper()}; "

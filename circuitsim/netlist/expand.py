@@ -26,7 +26,7 @@ from circuitsim.netlist.models import ModelTable
 from circuitsim.netlist.numbers import parse_number
 from circuitsim.netlist.saves import check_saves
 from circuitsim.netlist.scopes import Block, Scope, expression, note_draws
-from circuitsim.netlist.source import Card, Text
+from circuitsim.netlist.source import Card, Text, with_remarks
 from circuitsim.netlist.syntax import Name
 from circuitsim.netlist.template import PATH, Template
 from circuitsim.netlist.tokens import labelled, located, shown, starts_number
@@ -47,9 +47,7 @@ def expand(text: Text, path: str, seed: int | None = None) -> Netlist:
         with np.errstate(all="ignore"):  # the values are checked at the end
             return _netlist(deck, Evaluation(deck, Builder(deck.place), Changes(seed=seed)))
     except NetlistError as error:
-        notes = deck.remarks() if deck else text.notes
-        error.remarks = tuple((text.source.at(seq), remark) for seq, remark in sorted(notes))
-        raise
+        raise with_remarks(error, deck.remarks() if deck else text.notes, text.source.at) from None
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,8 @@ def split_saves(text: str) -> list[str]:
     ['i(R1']
     >>> split_saves("v(a)-v(b) par('v(a) * 2')v(a)i (R1)@r1[p]")
     ['v(a)-v(b)', "par('v(a)*2')", 'v(a)', 'i(R1)', '@r1[p]']
+    >>> split_saves("V(*) i(*)")
+    ['allv', 'alli']
     """
     words, word, depth, quote = list[str](), "", 0, ""
     for c in text:
@@ -95,7 +97,8 @@ def split_saves(text: str) -> list[str]:
             word = ""
         if not c.isspace() and (depth or quote or c != ","):
             word += c
-    return [*words, word] if word else words
+    words += [word] if word else []
+    return [_ANY.get(word.lower(), word) for word in words]
 
 
 def labels_of(saves: Sequence[Save]) -> list[str]:
@@ -134,7 +137,7 @@ def check_saves(netlist: Netlist, saves: Sequence[tuple[int, str]], place: Place
 
 def readable(word: str) -> bool:
     """Whether this may be an expression at all: `.print` may also hold formulas, which are not."""
-    return bool(_CALL.fullmatch(word) or _DEVICE.fullmatch(word) or re.fullmatch(r"[^-+*/^'\"{}=:]+", word))
+    return bool(_CALL.fullmatch(word) or _DEVICE.fullmatch(word) or re.fullmatch(r"[^-+*/^'\"{}=]+", word))
 
 
 def printed(card: str, skipped: frozenset[str], note: Callable[[str], None]) -> list[str]:
@@ -145,7 +148,6 @@ def printed(card: str, skipped: frozenset[str], note: Callable[[str], None]) -> 
         note(f".print {analysis} is skipped: only the DC operating point is solved")
         return []
     words = words[1:] if analysis in ("op", "dc") else words
-    words = [_ANY.get(word.lower(), word) for word in words]
     if formulas := [f"'{shown(word)}'" for word in words if not readable(word)]:
         are = "are formulas, and are skipped" if len(formulas) > 1 else "is a formula, and is skipped"
         note(f".print: {listed(formulas, 3)} {are}; v(a,b), i(r1) and @r1[p] can be saved")

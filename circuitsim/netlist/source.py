@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +24,6 @@ _KEYWORD = re.compile(r"[^\s=(),]*")
 _INCLUDES = (".include", ".inc", ".lib")  # a `.lib` with one word opens a section and is no include
 _COMMENT = re.compile(r"\"[^\"]*(?:\"|$)|'[^']*(?:'|$)|;|//|(?:^|(?<=[ \t,]))\$")
 _SEMICOLON = re.compile(rb"\n[ \t]*;")  # a comment line
-_OLDER = "cp1252"  # the encoding of text that is not UTF-8
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _ESCAPE = "escape character of a terminal sequence"
 _REFUSED = ((b"\0", "NUL byte"), *((c.encode(), _ESCAPE) for c in "\x1b\x90\x98\x9b\x9d\x9e\x9f"))  # ESC and C1
@@ -113,9 +113,10 @@ def read_bytes(path: Path, at: At | None) -> bytes:
 def utf8(data: bytes, path: str) -> tuple[bytes, str]:
     """The text of a file in UTF-8, without its byte order mark and the Ctrl-Z at the end of a DOS file; and a remark.
 
-    Text that is not UTF-8 is taken for Windows-1252, as older programs write it. Refuses, naming the byte offset, bytes
-    that are neither, and escape sequences for terminals.
+    Bytes that are not UTF-8 are taken for Windows-1252, as older programs write it. Refuses, naming the byte offset,
+    those that are neither, and escape sequences for terminals.
     """
+    data = data.removeprefix(_BYTE_ORDER_MARK)
     for character, name in _REFUSED:
         if (offset := data.find(character)) >= 0:
             line = data.count(b"\n", 0, offset) + 1
@@ -126,15 +127,38 @@ def utf8(data: bytes, path: str) -> tuple[bytes, str]:
             data.decode("utf-8")
         except UnicodeDecodeError as error:
             line = data.count(b"\n", 0, error.start) + 1
-            try:
-                data = data.decode(_OLDER).encode("utf-8")
-            except UnicodeDecodeError:
-                raise NetlistError(
-                    f"byte offset {error.start}: not UTF-8 text; save the netlist as plain UTF-8 text", At(path, line)
-                ) from None
-            remark = f"line {line} is not UTF-8 text: the file is read as Windows-1252; save it as UTF-8"
-    data = data.removeprefix(_BYTE_ORDER_MARK)
+            data = _from_older(data, path)
+            remark = f"not UTF-8 text (first in line {line}): read as Windows-1252; save the file as UTF-8"
     return (data[: data.rindex(b"\x1a")] if data[-8:].rstrip().endswith(b"\x1a") else data), remark
+
+
+def _from_older(data: bytes, path: str) -> bytes:
+    """The text in UTF-8, of which some bytes are Windows-1252."""
+    try:
+        return data.decode("utf-8", _OLDER).encode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        message = f"byte offset {error.start}: not UTF-8 text; save the netlist as plain UTF-8 text"
+        raise NetlistError(message, At(path, line)) from None
+
+
+def _older(error: UnicodeError) -> tuple[str, int]:
+    """What bytes that are not UTF-8 mean in Windows-1252; the same error where that has none."""
+    assert isinstance(error, UnicodeDecodeError)
+    try:
+        return error.object[error.start : error.end].decode("cp1252"), error.end
+    except UnicodeDecodeError:
+        raise error from None
+
+
+_OLDER = "circuitsim.windows-1252"
+codecs.register_error(_OLDER, _older)
+
+
+def with_remarks(error: NetlistError, notes: Iterable[tuple[int, str]], place: Callable[[int], At]) -> NetlistError:
+    """The error, with the remarks (place, text) that were made before it."""
+    error.remarks = tuple((place(seq), remark) for seq, remark in sorted(notes))
+    return error
 
 
 def read_text(data: bytes, path: str, *, plain_allowed: bool = True) -> Text:
@@ -145,10 +169,13 @@ def read_text(data: bytes, path: str, *, plain_allowed: bool = True) -> Text:
     data, remark = utf8(data, path)
     if not data.strip():
         raise NetlistError("the file is empty: a netlist has a title line and at least one element", At(path, 1))
-    text = _Reader(plain_allowed).read(data, path)
+    reader = _Reader(plain_allowed)
     if remark:
-        text.notes.insert(0, (0, remark))
-    return text
+        reader.text.notes.append((0, remark))
+    try:
+        return reader.read(data, path)
+    except NetlistError as error:
+        raise with_remarks(error, reader.text.notes, reader.source.at) from None
 
 
 # R1 a b 1k, V1 in 0 dc 5, V1 in 0 sin(0 1 1k): a title that was forgotten
