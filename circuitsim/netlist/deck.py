@@ -55,8 +55,8 @@ class Deck:
         self.place = text.source.at
         self.notes = dict.fromkeys(text.notes)  # remarks and their places, each once
         self.calls: dict[int, Call] = {}  # X cards by place
-        self.counted = False  # then all X cards have been seen
-        # Element cards; in one group X cards in a row that differ in names, nodes and values only.
+        # Element cards, of blocks whose X cards have all been seen (check_size); in one group X cards in a row that
+        # differ in names, nodes and values only.
         self.groups: dict[Block, list[list[Card]]] = {}
         # The most instances that a group or an array makes in a block, or further inside.
         self.widest: dict[Block, int] = {}
@@ -193,7 +193,6 @@ class Deck:
 
     def check_size(self) -> None:
         """Refuse recursive subcircuits, and netlists that expand beyond MAX_ELEMENTS, before expanding any X card."""
-        self.counted = True
         sizes: dict[Block, int] = {}  # of finished blocks
         stack = [_Count(self.top)]
         while stack:

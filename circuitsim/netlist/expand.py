@@ -125,7 +125,7 @@ class Evaluation:
 
     def run(self) -> None:
         """Read all element cards into the builder."""
-        if not self.deck.counted:
+        if self.deck.top not in self.deck.groups:
             self.deck.check_size()
         self._read(zip(self.deck.groups[self.deck.top], repeat(self.root), repeat(None)))
 

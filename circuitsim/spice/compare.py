@@ -209,18 +209,16 @@ def compare_sweep(
     for k, at_point in enumerate(_circuits_of(circuit, result)):
         problem = arranged(at_point) if problem is None else problem.with_circuit(at_point)
         theirs: _Theirs | str
-        ours: _Ours | str
         if not isinstance(points, str):
             theirs = points[k]
         elif (left := until - time.perf_counter()) > 0:
             theirs = _operating_point(at_point, found, left)
         else:
             theirs = f"ngspice took more than {timeout:g} s for the earlier points"
-        if together is not None:
-            ours = _as_in_sweep(_row(together, k), result, k)
-            compared = _compare(ours, theirs, found.name, seconds, result.point(k))
-        if together is None or compared.verdict in (Verdict.DIFFER, Verdict.NO_REFERENCE):  # a note tells of our answer
-            ours = _at_point(problem, settings, result, k)
+        ours = _at_point(problem, settings, result, k) if together is None else _of_row(together, result, k)
+        compared = _compare(ours, theirs, found.name, seconds, result.point(k))
+        if together is not None and compared.verdict in (Verdict.DIFFER, Verdict.NO_REFERENCE):
+            ours = _at_point(problem, settings, result, k)  # a note tells of our answer
             compared = _compare(ours, theirs, found.name, seconds, result.point(k))
         comparisons.append(compared)
         if progress:
@@ -274,12 +272,13 @@ def _solved_together(circuit: Circuit, result: SweepResult, settings: Settings) 
     return None if solution.loose.any() else solution
 
 
-def _row(solution: Solution, k: int) -> Solution:
-    """The solution of one row of a batch; its message and residuals are those of all."""
+def _of_row(together: Solution, result: SweepResult, k: int) -> _Ours:
+    """What the sweep found at point k, with row k of the batch, whose message and residuals are those of all rows."""
     rows = slice(k, k + 1)
-    problem = replace(solution.problem, circuit=solution.circuit.at_rows(rows))
-    low = None if solution.low is None else solution.low[:, rows]
-    return replace(solution, problem=problem, x=solution.x[rows], low=low, carried=solution.carried[rows])
+    problem = replace(together.problem, circuit=together.circuit.at_rows(rows))
+    low = None if together.low is None else together.low[:, rows]
+    alone = replace(together, problem=problem, x=together.x[rows], low=low, carried=together.carried[rows])
+    return _as_in_sweep(alone, result, k)
 
 
 # -- theirs ------------------------------------------------------------------------------------------------------------
