@@ -109,6 +109,7 @@ def test_kernels_do_what_their_twins_do(compiled: CompiledDevice, deck: str) -> 
             mine, theirs = getattr(one, name), getattr(twin, name)
             scale = np.abs(theirs).max() if name in ("x", "amps") else 0.0
             np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-12 * scale + 1e-25)
+        one.x[:] = twin.x  # violations are differences of currents: they show each rounding of the voltages
         for mine, theirs in zip(one._kcl(), twin._kcl(), strict=True):
             np.testing.assert_allclose(mine, theirs, rtol=1e-6, atol=1e-12 * np.abs(theirs).max())
 
