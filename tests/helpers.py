@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -24,6 +24,7 @@ import circuitsim as cs
 from circuitsim.currents import ideal_currents
 from circuitsim.law_kernels import Law
 from circuitsim.methods import aside, regions, tiles
+from circuitsim.netlist import Netlist
 from circuitsim.spice.flatten import flatten
 from circuitsim.spice.ngspice import MISSING, ngspice_available
 
@@ -436,3 +437,14 @@ def row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiles, "together", lambda problem: False)
     monkeypatch.setattr(aside, "worth_it", lambda problem: False)
     monkeypatch.setattr(regions, "straight", lambda network: False)
+
+
+def parts(netlist: Netlist) -> dict[str, Any]:
+    """All that was read, to the last bit, and in the same order."""
+    found: dict[str, Any] = {name: getattr(netlist, name) for name in ("nodes", "models", "notes")}
+    found["arrays"] = list(netlist.arrays.items())
+    for kind, table in netlist.tables.items():
+        found[kind] = table.names
+        columns = {"a": table.a, "b": table.b, "seq": table.seq, "order": table.order, **table.values, **table.links}
+        found |= {f"{kind} {key}": column.tobytes() for key, column in columns.items()}
+    return found | {crossbar.name: crossbar.g.tobytes() for crossbar in netlist.crossbars}

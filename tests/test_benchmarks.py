@@ -180,10 +180,12 @@ def test_cells_are_read_from_cards_and_as_an_array(monkeypatch: pytest.MonkeyPat
     read, load = [], cs.load
     monkeypatch.setattr(cs, "load", lambda deck: read.append(load(deck)))
     row = suite.cell_row(6, runs=1, columns=3)
-    array, cards = (circuit.netlist for circuit in read)
-    assert array.tables["R"].names[4] == "R.X[1][1].R1" and cards.tables["R"].names[4] == "R.X4.R1"
-    for kind, key in (("R", "r"), ("D", "model")):
-        np.testing.assert_array_equal(array.tables[kind].values[key], cards.tables[kind].values[key])
+    array, flat, cards = (circuit.netlist for circuit in read)
+    assert [netlist.tables["R"].names[4] for netlist in (array, flat, cards)] == ["R.X[1][1].R1", "R4", "R.X4.R1"]
+    for other in (flat, cards):
+        assert len(other.nodes) == len(array.nodes)
+        for kind, key in (("R", "r"), ("D", "model")):
+            np.testing.assert_array_equal(array.tables[kind].values[key], other.tables[kind].values[key])
     assert row.unit == "cards/s" and row.measured is not None and row.measured > 0
 
 

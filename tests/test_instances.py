@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import parts
 
 from circuitsim import Circuit, parse
 from circuitsim.errors import NetlistError
@@ -141,27 +142,16 @@ def read(text: str, folder: Path) -> Netlist:
     return read_netlist(folder / "deck.cir", seed=3)
 
 
-def parts(netlist: Netlist) -> dict[str, Any]:
-    """All that was read, to the last bit, and in the same order."""
-    found: dict[str, Any] = {name: getattr(netlist, name) for name in ("nodes", "models", "notes")}
-    found["arrays"] = list(netlist.arrays.items())
-    for kind, table in netlist.tables.items():
-        found[kind] = table.names
-        columns = {"a": table.a, "b": table.b, "seq": table.seq, "order": table.order, **table.values, **table.links}
-        found |= {f"{kind} {key}": column.tobytes() for key, column in columns.items()}
-    return found | {crossbar.name: crossbar.g.tobytes() for crossbar in netlist.crossbars}
-
-
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The paths of the instances whose cards are read, as they come."""
     seen: list[str] = []
-    whole: Callable[..., None] = expand.read_element
+    whole: Callable[..., None] = expand.read_card
 
-    def read_element(reader: object, card: object, scope: Any, order: int) -> None:
+    def read_card(reader: object, notes: object, card: object, scope: Any, order: int) -> None:
         seen.append(scope.path)
-        whole(reader, card, scope, order)
+        whole(reader, notes, card, scope, order)
 
-    monkeypatch.setattr(expand, "read_element", read_element)
+    monkeypatch.setattr(expand, "read_card", read_card)
     return seen
 
 

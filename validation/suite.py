@@ -274,13 +274,16 @@ def cell_row(count: int, runs: int = 2, columns: int = 256) -> Row:
         np.save(Path(folder) / "r.npy", ohms.reshape(-1, columns))
         rows = f"[0:{count // columns - 1}]"
         array = f"X{rows}[0:{columns - 1}] w{rows} b[0:{columns - 1}] cell r=@r.npy\n"
-        cards = [f"X{k} w{k // columns} b{k % columns} cell r={r:.17g}\n" for k, r in enumerate(ohms.tolist())]
-        for name, lines in (("array.cir", [array]), ("cards.cir", cards)):
+        cells = [(k, k // columns, k % columns, r) for k, r in enumerate(ohms.tolist())]
+        cards = [f"X{k} w{i} b{j} cell r={r:.17g}\n" for k, i, j, r in cells]
+        flat = [f"R{k} w{i} m{k} {r:.17g}\nD{k} m{k} b{j} d\n" for k, i, j, r in cells]
+        for name, lines in (("array.cir", [array]), ("flat.cir", flat), ("cards.cir", cards)):
             deck = Path(folder) / name
             deck.write_text(head + "".join(lines) + ".end\n")
             seconds.append(min(timed(cs.load, deck)[0] for _ in range(runs)))
-    note = f"{seconds[1]:.2f} s; as one array of subcircuits {seconds[0]:.2f} s"
-    return Row("parser", f"load {count} X cards of a resistor and a diode", count / seconds[1], "cards/s", note=note)
+    array_s, flat_s, cards_s = seconds
+    note = f"{cards_s:.2f} s; as one array of subcircuits {array_s:.2f} s, as R and D cards {flat_s:.2f} s"
+    return Row("parser", f"load {count} X cards of a resistor and a diode", count / cards_s, "cards/s", note=note)
 
 
 def training(options: Options) -> list[Row]:

@@ -98,7 +98,14 @@ class Builder:
         self, kind: str, name: str, a: int, b: int, order: int, seq: int, *values: Value, links: Links = ()
     ) -> None:
         """Append one element; `values` in the order of COLUMNS, `links` in that of LINKS, a list each."""
-        self._add_rows(kind, [name], [a], [b], order, seq, links)
+        rows = self.rows[kind]
+        rows.names.append(name)
+        rows.a.append(a)
+        rows.b.append(b)
+        rows.order.append(order)
+        rows.seq.append(seq)
+        for have, more in zip(rows.links, links, strict=True):
+            have.extend(more)
         self._add_values(kind, 1, values)
 
     def add_array(
@@ -139,6 +146,10 @@ class Builder:
                 column += np.broadcast_to(value, (count,)).tolist()
             else:
                 column += [float(value)] * count
+
+    def last_values(self, kind: str) -> tuple[Value, ...]:
+        """The values of the element that was added last."""
+        return tuple(column[-1] for column in self.rows[kind].columns)
 
     def add_crossbar(self, crossbar: CrossbarCard) -> None:
         k = len(self.crossbars)
@@ -276,6 +287,9 @@ class ManyBuilder(Builder):
 
     def _add_values(self, kind: str, count: int, values: tuple[Value, ...]) -> None:
         self.values[kind].append((count, values))
+
+    def last_values(self, kind: str) -> tuple[Value, ...]:
+        return self.values[kind][-1][1]
 
     def column(self, kind: str, k: int) -> Floats:
         """The k-th of COLUMNS for each netlist, (count, rows of the builder); (1, rows) where all have the same."""

@@ -113,6 +113,15 @@ def seed_by_seed(chance: Chance, compute: Callable[..., Any], *values: Any) -> A
     return np.stack(singly, axis=-1)
 
 
+def mark(chance: Chance) -> object:
+    """What is another once something has been drawn."""
+    if isinstance(chance, np.random.Generator):
+        return chance.bit_generator.state
+    if isinstance(chance, Recorder):
+        return len(chance.drawn)
+    return chance.at if isinstance(chance, Together) else None
+
+
 def single(value: float | Floats) -> float:
     """A value that must be the same for all seeds. Raises NotTogether when it differs between seeds."""
     if np.ndim(value):

@@ -11,6 +11,7 @@ from typing import TypeAlias
 import numpy as np
 
 from circuitsim.errors import NetlistError
+from circuitsim.netlist.alike import read_card
 from circuitsim.netlist.analyses import read_analyses
 from circuitsim.netlist.arrays import member_names
 from circuitsim.netlist.builder import Builder
@@ -19,7 +20,6 @@ from circuitsim.netlist.chance import Chance, NotTogether, OfInstances, Recorder
 from circuitsim.netlist.checks import check_values, remarks
 from circuitsim.netlist.controls import read_options, with_roles, with_seed
 from circuitsim.netlist.deck import Call, Deck
-from circuitsim.netlist.elements import read_element
 from circuitsim.netlist.expressions import Value
 from circuitsim.netlist.model import Netlist, Options, Swept
 from circuitsim.netlist.models import ModelTable
@@ -139,7 +139,7 @@ class Evaluation:
                     stack.append(self._inside(cards, scope, order))
                     break
                 try:
-                    read_element(self.reader, card, scope, card.seq if order is None else order)
+                    read_card(self.reader, self.deck.notes, card, scope, card.seq if order is None else order)
                 except NetlistError as error:  # `located` would cost a third of the time
                     error.at = error.at or self.deck.place(card.seq)
                     raise

@@ -246,11 +246,19 @@ def _function(head: str, body: str) -> UserFunction:
         return UserFunction(name, names, expression(body))
 
 
+@dataclass
+class Tail:
+    """What stands behind the nodes of element cards in one scope (alike.py)."""
+
+    readings: int = 0
+    values: tuple[Value, ...] | None = None  # of the element, once they are known to be those of all
+
+
 class Scope:
     """One instance of a block: what each name means there. Names are looked up outwards, instance by instance."""
 
     __slots__ = ("block", "evaluating", "model_rows", "multiplier", "nodes", "parent", "path", "pins", "place", "rng",
-                 "uses", "values")  # fmt: skip
+                 "tails", "uses", "values")  # fmt: skip
 
     def __init__(self, block: Block, parent: Scope | None, path: str, rng: Chance, place: Place) -> None:
         self.block = block
@@ -264,6 +272,7 @@ class Scope:
         self.nodes: dict[str, int] = {}  # node names met so far, as spelled -> index
         self.multiplier: float = parent.multiplier if parent else 1.0
         self.model_rows: dict[str, int] = {}
+        self.tails: dict[tuple[str, str], Tail] = {}  # kind of element and text behind its nodes -> what is known
         self.evaluating: list[str] = []  # parameters whose definition is being evaluated
 
     def owner(self, name: str) -> Scope | None:

@@ -225,7 +225,10 @@ class _Reader:
         firsts, starts = [1], [self._chunk(which, 1)]
         for line, text in self._sections(_logical_lines(data, scanned.other, path), section):
             card = Card(starts[-1] + line - firsts[-1], text)
-            key = card.control
+            if text[0] != ".":
+                self.text.cards.append(card)
+                continue
+            key = card.keyword
             if key in _INCLUDES:
                 self.next_seq = card.seq + 1
                 with located(self.source.at, card.seq):
