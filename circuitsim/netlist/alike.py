@@ -18,13 +18,13 @@ from circuitsim.netlist.source import Card
 from circuitsim.netlist.tokens import Words
 
 _PLAIN = r"[^\s,=(){}'\":]"
-_CARD = re.compile(rf"([RVIDLCNrvidlcn]{_PLAIN}*)\s+({_PLAIN}+)\s+({_PLAIN}+)\s+(?=[^\s=])(.+)")
+_CARD = re.compile(rf"([RVIDLCNrvidlcn]{_PLAIN}*)\s+({_PLAIN}+)\s+({_PLAIN}+)\s+(?=[^\s=])(.{{1,200}})")
 _MOST = 10_000  # texts that a scope keeps
 
 
 def read_card(reader: CardReader, notes: Sized, card: Card, scope: Scope, order: int) -> None:
     """Read one card as `read_element` does; `notes`: the remarks so far."""
-    match = None if reader.given else _CARD.match(card.text)  # values are given to elements by name
+    match = None if reader.given else _CARD.fullmatch(card.text)  # values are given to elements by name
     if match is None:
         read_element(reader, card, scope, order)
         return
