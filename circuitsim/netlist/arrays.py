@@ -17,6 +17,7 @@ _RANGE = re.compile(r"\[([0-9]+)(?::([0-9]+))?\]")
 _DIGITS = 15  # of an index
 NUMBER = f"[0-9]{{1,{_DIGITS}}}"  # the pattern of one
 INDEX = re.compile(rf"\[({NUMBER})(?::({NUMBER}))?\]")
+_LIKE_A_RANGE = re.compile(r"\[[^\[\]]*:")
 SPAN = re.compile(rf"\[({NUMBER}):({NUMBER})\]")
 
 
@@ -57,12 +58,22 @@ def between(first: int, last: int) -> range:
 def array_name(word: str, most: int) -> tuple[str, tuple[range, ...]]:
     """The base name and the ranges, `most` or fewer, in the name of an element. NetlistError for others."""
     base, indices = split_ranges(word)
+    _refuse_what_is_like_a_range(base)
     ranges = tuple(k for k in indices if isinstance(k, range))
     if len(ranges) < len(indices):
         raise NetlistError("an index beside a range; in the name of an array write ranges only, such as [2:2]")
     if len(ranges) > most:
         raise NetlistError(f"{len(ranges)} ranges in the name; write {'one' if most == 1 else 'one or two'}")
     return base, ranges
+
+
+def _refuse_what_is_like_a_range(base: str) -> None:
+    """NetlistError for what a reader takes for a range, in a name without its ranges: `R[0:n]`."""
+    if _LIKE_A_RANGE.search(base):
+        raise NetlistError(
+            f"a range is two numbers at the end of a name, such as [0:3], without parameters or a step; found "
+            f"'{shown(base)}'"
+        )
 
 
 def lengths(indices: tuple[range | int, ...]) -> tuple[int, ...]:
@@ -125,6 +136,8 @@ def spread(word: str, ranges: tuple[range, ...], side: int, what: str) -> list[s
     in which the word is `what`, when the ranges do not match.
     """
     base, indices = split_ranges(word) if ranges else (word, ())
+    if ranges:
+        _refuse_what_is_like_a_range(base)
     found = lengths(indices)
     if not found:
         return [word]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.errors import NetlistError
+from circuitsim.netlist.arrays import member_names, split_ranges
 from circuitsim.netlist.cards import NOUNS
 from circuitsim.netlist.model import ABSOLUTE_ZERO, CrossbarCard, Ints, Table
 from circuitsim.netlist.scopes import Place
@@ -59,22 +60,35 @@ def _label(table: Table, i: int) -> str:
 def remarks(
     tables: Mapping[str, Table], crossbars: Sequence[CrossbarCard], nodes: list[str], shunted: bool
 ) -> list[Remark]:
-    """Remarks about nodes that may be mistaken for ground, and about elements without effect.
+    """Remarks about nodes that may be mistaken for ground or for several, and about elements without effect.
 
     `shunted`: every node has a resistor to ground of its own (`.options rshunt`).
     """
-    return _about_ground(tables, crossbars, nodes) + _about_idle_elements(tables, crossbars, nodes, shunted)
+    return _about_nodes(tables, crossbars, nodes) + _about_idle_elements(tables, crossbars, nodes, shunted)
 
 
-def _about_ground(tables: Mapping[str, Table], crossbars: Sequence[CrossbarCard], nodes: list[str]) -> list[Remark]:
+def _about_nodes(tables: Mapping[str, Table], crossbars: Sequence[CrossbarCard], nodes: list[str]) -> list[Remark]:
     ends = [(side, t.seq) for t in tables.values() for side in (t.a, t.b, *_ports(t))]
     ends += [(side, np.full(side.size, c.seq)) for c in crossbars for side in (c.rows, c.cols)]
     out: list[Remark] = []
     if not any((side == 0).any() for side, _ in ends):
         out.append((0, "no node is ground (0): the voltages of each part are relative to its first node"))
-    for node in [k for k, name in enumerate(nodes) if len(name) < 7 and name.lower() in _NOT_GROUND]:
-        place = min(int(seq[at].min()) for side, seq in ends if (at := side == node).any())
-        out.append((place, f"node '{nodes[node]}' is an ordinary node; ground is 0 or gnd"))
+    found = {
+        k: "an ordinary node; ground is 0 or gnd"
+        for k, name in enumerate(nodes)
+        if len(name) < 7 and name.lower() in _NOT_GROUND
+    }
+    spans = {k: split_ranges(name) for k, name in enumerate(nodes) if ":" in name and name[-1] == "]"}
+    known = {name.lower() for name in nodes} if spans else set()
+    for k, (base, indices) in spans.items():
+        first = member_names(base, [index[:1] if isinstance(index, range) else index for index in indices])[0]
+        if indices and first.lower() in known:
+            found[k] = (
+                f"one node, beside {shown(first)}: a range stands for several only where the element's name has one"
+            )
+    for k, text in sorted(found.items()):
+        place = min(int(seq[at].min()) for side, seq in ends if (at := side == k).any())
+        out.append((place, f"node '{shown(nodes[k])}' is {text}"))
     return out
 
 

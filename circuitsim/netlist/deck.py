@@ -155,7 +155,7 @@ class Deck:
     @staticmethod
     def _name(name: str) -> tuple[str, tuple[range, ...]]:
         """The name of a call without ranges, and these."""
-        if name[-1] != "]":
+        if "[" not in name:
             return name, ()
         with labelled(f"subcircuit {shown(name)}"):
             return array_name(name, 2)
