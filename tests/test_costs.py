@@ -328,7 +328,7 @@ def test_controlled_sources_and_elements_of_subcircuits() -> None:
     slopes = cost_gradient(circuit, [1.0, 0.2]).gradient
     ends = [cost_gradient(cs.parse(AMPLIFIED.replace("a y 1k", f"a y {r}")), [1.0, 0.2]).cost for r in (999.0, 1001.0)]
     assert slopes["R1"][0] == pytest.approx((ends[0] - ends[1]) / (1 / 999 - 1 / 1001), rel=1e-5)
-    with pytest.raises(cs.SettingsError, match="beside controlled sources there is no energy"):
+    with pytest.raises(cs.SettingsError, match="with these controlled sources there is no energy"):
         cost_gradient(circuit, [1.0, 0.2], algorithm="ep", nudge=1e-6)
     cells = cs.compile_problem(cs.parse(IN_CELLS))
     found = cost_gradient(cells, 0.25)

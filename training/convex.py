@@ -9,6 +9,7 @@ from scipy.sparse import linalg
 
 from circuitsim import Problem
 from circuitsim.backends.arrange import dense_among_sparse
+from training.amplifiers import Energy
 from training.gradient import Outputs
 from training.learner import LearningError
 
@@ -30,20 +31,26 @@ def check_nudge(problem: Problem, outputs: Outputs, beta: float) -> None:
         )
 
 
-def check_convex(problem: Problem, outputs: Outputs, beta: float, doubts: bool = True) -> None:
+def check_convex(
+    problem: Problem, outputs: Outputs, beta: float, energy: Energy | None = None, doubts: bool = True
+) -> None:
     """E + beta C, beta < 0, is convex when the conductance matrix less |beta| at the outputs is positive definite.
 
     (This is sufficient: nonlinear branches and ideal diodes only add to it.) LearningError when it is not; but without
-    `doubts` not where diodes alone hold a part of the circuit, so that it may still be convex.
+    `doubts` not where diodes alone hold a part of the circuit, so that it may still be convex. Controlled sources
+    need their energy.
     """
     if beta >= 0:
         return
     check_nudge(problem, outputs, beta)
     count = np.bincount(outputs.units, minlength=problem.n_free)
     couplings = dense_among_sparse(problem)
-    if positive_definite(sparse.diags_array(problem.values.diag + beta * count) - couplings):
+    matrices = [sparse.diags_array(problem.values.diag + nudge * count) - couplings for nudge in (beta, 0.0)]
+    if energy is not None:
+        matrices = [energy.matrix(matrix) for matrix in matrices]
+    if positive_definite(matrices[0]):
         return
-    if positive_definite(sparse.diags_array(problem.values.diag) - couplings):
+    if positive_definite(matrices[1]):
         raise not_convex("", np.nan, beta)
     if doubts:
         raise LearningError(

@@ -14,6 +14,7 @@ from circuitsim import Circuit, Problem, SettingsError, compile_problem
 from circuitsim.backends.base import find_backend
 from circuitsim.netlist.tokens import shown
 from training.adjoint import implicit_fields
+from training.amplifiers import find_energy
 from training.convex import check_convex
 from training.eqprop import ep_fields, nudges
 from training.general import input_sources
@@ -72,7 +73,7 @@ def cost_gradient(
                learns; `.train` is then optional. Not available for voltage sources in circuits with controlled sources,
                nor for those on which a perfect diode hangs
 
-    Raises SettingsError, also for ep with controlled sources, where there is no energy; LearningError where an
+    Raises SettingsError, also for ep where controlled sources leave no energy (amplifiers.py); LearningError where an
     equilibrium is not found, a nudged problem is not convex, or the linearised circuit has no solution. References are
     in eqprop.py and gradient.py.
 
@@ -96,6 +97,13 @@ def cost_gradient(
         if not element.is_conductance and np.ptp(element.batch(problem.circuit), axis=0).any():
             raise SettingsError(f"{element.name} learns, and has a batch of values; give it one value for all rows")
     wanted = _targets(problem, outputs, targets if cost is None else 0.0)
+    betas, energy = nudges(variant, recipe.nudge), find_energy(problem, outputs) if algorithm == "ep" else None
+    if algorithm == "ep":
+        if energy is None and not problem.circuit.reciprocal:
+            raise SettingsError(
+                "with these controlled sources there is no energy, and ep has no gradient; use implicit"
+            )
+        check_convex(problem, outputs, min(betas), energy)
     drive, found_free = problem.drive(slice(0, problem.batch)), None
     phases: Phases = choose_phases(problem, recipe, find_backend("cpu"))
     if isinstance(phases, Sweeps):
@@ -104,9 +112,7 @@ def cost_gradient(
     y = outputs.voltages(problem, drive, free.x)
     value, pull = _mean_square(y, wanted) if cost is None else _own_cost(cost, y)
     if algorithm == "ep":
-        betas = nudges(variant, recipe.nudge)
-        check_convex(problem, outputs, min(betas))
-        fields, _ = ep_fields(problem, drive, free.x, outputs, wanted, betas, phases)
+        fields, _ = ep_fields(problem, drive, free.x, outputs, wanted, betas, phases, energy)
     else:
         fields = replace(implicit_fields(problem, drive, free, outputs, pull), samples=1)  # C is a mean already
     found = gradient(problem, trained, outputs, fields)
@@ -135,8 +141,6 @@ def _recipe(problem: Problem, algorithm: str, variant: str, nudge: float | None,
     """The recipe of the phases. SettingsError for settings that are impossible."""
     if algorithm not in ("implicit", "ep"):
         raise SettingsError(f"unknown algorithm '{algorithm}': choose implicit, ep")
-    if algorithm == "ep" and not problem.circuit.reciprocal:
-        raise SettingsError("beside controlled sources there is no energy, and ep has no gradient; use implicit")
     if algorithm == "ep" and nudge is None:
         raise SettingsError("ep needs a nudge, S, small beside the conductance that an output sees")
     for name, value in (("nudge", 1.0 if nudge is None else nudge), ("tol", tol)):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from circuitsim import Problem
 from circuitsim.drive import Drive
+from training.amplifiers import Energy
 from training.gradient import Fields, Outputs, secants
 from training.phases import Phases
 
@@ -39,8 +40,11 @@ def ep_fields(
     targets: Floats,
     betas: tuple[float, float],
     phases: Phases,
+    energy: Energy | None = None,
 ) -> tuple[Fields, Floats]:
     """Fields of equilibrium propagation from the free state x; also the state at the first nudge.
+
+    energy: that of a circuit with controlled sources.
 
     With a nudge of 0, as many further sweeps are taken as for the other nudge, so that both states relax equally long.
     """
@@ -54,6 +58,8 @@ def ep_fields(
     total = 2 * free + problem.node_voltages(first + second, no_offset, nodes)
     y1, y2 = (outputs.voltages(problem, drive, x + c) for c in (first, second))
     pull = (betas[0] * (y1 - targets) - betas[1] * (y2 - targets)) / gap
+    if energy is not None:
+        delta = delta * energy.weights
     v1, v2 = (
         free + problem.node_voltages(first, no_offset, nodes),
         free + problem.node_voltages(second, no_offset, nodes),

@@ -17,6 +17,7 @@ from circuitsim.drive import Drive
 from circuitsim.methods import bcd
 from training import eqprop
 from training.adjoint import bp_fields, implicit_fields
+from training.amplifiers import find_energy
 from training.convex import check_convex
 from training.gradient import find_outputs, gradient, trained_elements
 from training.learner import (
@@ -50,6 +51,7 @@ class GeneralLearner(Learner):
         self.phases = choose_phases(problem, recipe, backend)
         self.batch_size = recipe.batch_size
         self.outputs_at = find_outputs(problem)
+        self.energy = find_energy(problem, self.outputs_at)
         self.trained = trained_elements(problem)
         self.sources = input_sources(problem.circuit)
         self.state = np.zeros((recipe.batch_size, problem.n_free))
@@ -111,7 +113,7 @@ class GeneralLearner(Learner):
         problem, drive = self._driven(samples, rows)
         due = self.steps % _CHECK_EVERY == 0
         if self.recipe.algorithm == "ep" and (due or problem.n_free <= _FEW):
-            check_convex(problem, self.outputs_at, min(self.betas), doubts=due)
+            check_convex(problem, self.outputs_at, min(self.betas), self.energy, doubts=due)
         self.free = self.phases.free(problem, drive, self.state)
         y = self.outputs_at.voltages(problem, drive, self.free.x)
         gradients = self._gradients(problem, drive, targets)
@@ -136,7 +138,7 @@ class GeneralLearner(Learner):
         elif r.algorithm == "bp":
             fields, self.state = bp_fields(problem, drive, x, out, targets, r.sweeps, self.dtype, self.backend)
         else:
-            one, self.state = eqprop.ep_fields(problem, drive, x, out, targets, self.betas, self.phases)
+            one, self.state = eqprop.ep_fields(problem, drive, x, out, targets, self.betas, self.phases, self.energy)
             fields = [one]
         parts = [gradient(problem, self.trained, out, f) for f in fields]
         return [sum(values[1:], start=values[0]) for values in zip(*parts, strict=True)]
@@ -174,6 +176,7 @@ class GeneralLearner(Learner):
         was = self.problem.topology.index_of_node[problem.topology.root_of_unit]
         self.state = np.where(was >= 0, np.append(self.state, np.zeros((len(self.state), 1)), axis=1)[:, was], 0.0)
         self.outputs_at, self.trained = outputs, trained_elements(problem)
+        self.energy = find_energy(problem, outputs)
         self.phases.forget()
 
     def outputs(self, samples: Samples, rows: slice) -> Floats:

@@ -12,6 +12,7 @@ from circuitsim.backends.base import Backend, find_backend
 from circuitsim.backends.gpu import GpuBackend
 from circuitsim.methods import bcd
 from training import gradient
+from training.amplifiers import find_energy
 from training.general import GeneralLearner
 from training.gpu_steps import Refused, plan_of, task_of
 from training.layered import LayeredLearner
@@ -70,7 +71,8 @@ def within_window(circuit: Circuit, recipe: Recipe) -> tuple[Circuit, int]:
 
 def _check_fits(problem: Problem, recipe: Recipe) -> None:
     """SettingsError for circuits that this algorithm, or sweeps, cannot learn with."""
-    if not problem.circuit.reciprocal and recipe.algorithm != "implicit":
+    ep, active = recipe.algorithm == "ep", not problem.circuit.reciprocal
+    if active and not (ep and find_energy(problem, gradient.find_outputs(problem))) and recipe.algorithm != "implicit":
         cure = "use algorithm implicit, and a tol, say 1e-9"
     elif recipe.algorithm == "bp":
         cure = "use algorithm ep or implicit" + ", and a tol, say 1e-9" * (recipe.tol is None)

@@ -206,7 +206,8 @@ class Newton(Phases):
         try:
             found = self._solve(there, start, f"a phase nudged by {beta:g} S")
         except LearningError:
-            check_convex(problem, outputs, beta)  # if it is not convex, this is the reason to give
+            if problem.circuit.reciprocal:
+                check_convex(problem, outputs, beta)  # if it is not convex, this is the reason to give
             raise
         moved = found.x[:, unit] - x
         return moved if found.low is None else moved + found.low[:, :, unit].sum(axis=0)

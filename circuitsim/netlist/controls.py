@@ -81,7 +81,7 @@ def _read_control(card: Card, controls: Controls, note: Note) -> None:
     elif key == ".csparam":
         note(card.seq, ".csparam is skipped: only scripts read it")
     elif key in _STARTS:
-        note(card.seq, f"{key} is ignored: the equilibrium does not depend on a starting point")
+        note(card.seq, f"{key} is ignored: no start is needed, and of several operating points it chooses none")
     elif key in (".op", ".dc"):
         controls.analyses.append(card)
         for remark in dict.fromkeys(chain.from_iterable(map(remarks_of, words))):
