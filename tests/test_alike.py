@@ -41,7 +41,7 @@ COPIED = {  # the third and later cards of a tail
         f"D{k} a n{k} top\nR2{k} n{k} 0 {{aunif(1k, 9)}}\nRw{k} n{k} b {{rw}}\n" for k in range(9)
     ),
     "one instance": "X1 a b cell m=3\n.global vdd\n.subckt cell p q r=3\n.param u={2*r}\nR1 p c {u}\nR2 c d {u}\n"
-    "R3 D vdd {u}\nR4 vdd q {u}\nR5 q 0 {u}\nD1 c P top m=2\nD2 d p top m=2\nD3 vdd p top m=2\n.ends\n",
+    "R3 D vdd {u}\nR4 vdd q {u}\nr5 q 0 {u}\nD1 c P top m=2\nD2 d p top m=2\nD3 vdd p top m=2\n.ends\n",
     "instances": "X[0:3] a b cell r=@four.npy\n.subckt cell p q r=3\nR1 p c {r}\nR2 c d {r}\nR3 d q {r}\nR4 p q {r}\n"
     "R5 p q {r * aunif(1, 0.5)}\nR6 p q {r * aunif(1, 0.5)}\nR7 p q {r * aunif(1, 0.5)}\n.ends\n",
     "pins that are global": "X1 a b cell\n.global q\n.subckt cell p q\nR1 p c {rw}\nR2 c p {rw}\nR3 c q {rw}\n"
@@ -55,6 +55,8 @@ READ = {
     "controlled": "G1 a c a b 1m\nG2 c d a b 1m\nG3 d e a b 1m\nG4 e 0 a b 1m\n",
     "arrays": "R1[0:2] a c {rw}\nR2[0:2] a c {rw}\nR3[0:2] a c {rw}\nR4[0:2] a d[0:2] {rw}\nR5[0:1] e 0 {rw}\n",
     "brackets": "R1 (a,c) {rw}\nR2 (c,d) {rw}\nR3 (d,e) {rw}\nR4 (e,0) {rw}\n",
+    "brackets and blanks": "R1 (a c) {rw}\nR2 (c d) {rw}\nR3 (d e) {rw}\nR4 (e 0) {rw}\n",
+    "commas": "R1 a, c {rw}\nR2 c, d {rw}\nR3 d ,e {rw}\nR4 e ,0 {rw}\nR5 a,, b, {rw}\n",
     "few": "R1 a c {rw}\nR2 a c {rw}\nR3 a c rw\nR4 a c rw\nr5 a c 2k m=1\n",
 }
 ALL = {**COPIED, **READ}
@@ -64,6 +66,19 @@ ALL = {**COPIED, **READ}
 def each(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """After its call every card is read by itself."""
     return lambda: monkeypatch.setattr(alike, "_CARD", re.compile("(?!)"))
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """The cards that are read by themselves, as they come: path of the instance, text behind the nodes."""
+    seen: list[tuple[str, str]] = []
+    whole: Callable[..., None] = alike.read_element
+
+    def read_element(reader: object, card: Any, scope: Any, order: int) -> None:
+        seen.append((scope.path, card.text.split(None, 3)[-1]))
+        whole(reader, card, scope, order)
+
+    monkeypatch.setattr(alike, "read_element", read_element)
+    return seen
 
 
 def write(text: str, folder: Path) -> Path:
@@ -110,17 +125,18 @@ def test_values_given_to_elements_are_their_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_which_cards_are_read(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of those with the same tail, and in one instance, two; all of them where they must be."""
-    seen: list[tuple[str, str]] = []
-    whole: Callable[..., None] = alike.read_element
-
-    def read_element(reader: object, card: Any, scope: Any, order: int) -> None:
-        seen.append((scope.path, card.text.split(None, 3)[-1]))
-        whole(reader, card, scope, order)
-
-    monkeypatch.setattr(alike, "read_element", read_element)
+    seen = counted(monkeypatch)
     read(ALL[name], tmp_path)
     drawn = [count for (_, tail), count in Counter(seen).items() if "aunif" not in tail]
     assert max(drawn) <= 2 if name in COPIED or name == "few" else max(Counter(seen).values()) > 2
+
+
+def test_a_scope_keeps_so_many_tails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cards with further ones are read by themselves."""
+    monkeypatch.setattr(alike, "_MOST", 1)
+    seen = counted(monkeypatch)
+    read(COPIED["wires"] + "D1 a c top\nD2 c d top\nD3 d e top\nD4 e 0 top\n", tmp_path)
+    assert Counter(seen) == {("", "{rw}"): 2, ("", "top"): 4}
 
 
 @pytest.mark.parametrize(
@@ -129,7 +145,14 @@ def test_which_cards_are_read(name: str, tmp_path: Path, monkeypatch: pytest.Mon
         ("D1 a c nix\nD2 a c nix\nD3 a c nix\n", "line 7.*diode D1: no model 'nix'"),
         ("D1 a c top\nD2 a c top\nD3 a c top\nd2 a b top\n", r"line 10.*d2: this name is already taken .*line 8"),
         ("D1 a c top\nD2 a c top\nD3 a c top\nD4 a {c} top\n", r"line 10.*diode D4: \{c\} is not a node name"),
+        ("D1 a c top\nD2 a c top\nD3 a c top\nD4 a 'c' top\n", r"line 10.*diode D4: \{c\} is not a node name"),
+        ('D1 a c top\nD2 a c top\nD3 a c top\nD4 a "c" top\n', 'line 10.*diode D4: "c" is not a node name'),
         ("R1 a c {rw}\nR2 a c {rw}\nR3 a c {rw}\nR4 a = {rw}\n", "line 10.*R4: needs two nodes"),
+        ("R1 a c {rw}\nR2 a c {rw}\nR3 a c {rw}\nR4 a c,d {rw}\n", "line 10.*R4: resistance 'd' is neither"),
+        (
+            "X1 a b cell\n.subckt cell p q\nD1 p q top\nD2 p q top\nD3 p q top\nD4 p q top\nd3 p q top\n.ends\n",
+            r"line 13.*D\.X1\.d3: this name is already taken .*line 11",
+        ),
     ],
 )
 def test_errors_name_the_card(text: str, message: str, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import pytest
 import circuitsim as cs
 from circuitsim.errors import NetlistError
 from circuitsim.netlist import Netlist, parse_netlist, revalue
-from circuitsim.netlist.chance import NotTogether, Recorder, Together, single
+from circuitsim.netlist.chance import NotTogether, Recorder, Together, seed_by_seed, single
 from circuitsim.netlist.expand import Changes
 from circuitsim.netlist.revalue import Revaluer
 
@@ -58,6 +59,7 @@ TOGETHER = {
     ".model real D(is={agauss(1p, 0.1p, 1)} rs=1)\n",
     "options": ".options seed=5 temp={aunif(30, 1)}\n.param x={aunif(1, 0.1)}\n.options gmin={1e-12 * x}\n"
     "R3 b 0 {1k * x}\n",
+    "cards that are alike": "".join(f"R{k} b 0 {{aunif(1k, 9)}}\n" for k in range(3, 8)),
     "nothing drawn": "R3 b 0 {2 * 1k}\n",
 }
 ALONE = {  # how much is drawn depends on draws; a number of copies does; a waveform; a crossbar
@@ -260,6 +262,28 @@ def test_generators_give_the_same_numbers_in_one_go() -> None:
     with pytest.raises(NotTogether):
         single(np.zeros(2))
     assert single(np.float64(3.0)) == 3.0
+
+
+def test_functions_that_round_by_count_are_given_values_of_one_seed_at_a_time() -> None:
+    """As they would be for that seed alone: numbers, or members one behind the other."""
+    together = Together([np.random.default_rng(seed) for seed in range(3)], [])
+    seen: list[tuple[Any, Any]] = []
+
+    def compute(x: Any, y: Any) -> Any:
+        seen.append((x, y))
+        return np.subtract(x, y)
+
+    each, members = np.array([5.0, 6.0, 7.0]), np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    np.testing.assert_array_equal(seed_by_seed(together, compute, 9.0, each), [4.0, 3.0, 2.0])
+    assert seen == [(9.0, 5.0), (9.0, 6.0), (9.0, 7.0)] and not any(isinstance(y, np.ndarray) for _, y in seen)
+    seen.clear()
+    np.testing.assert_array_equal(seed_by_seed(together, compute, members, each), members - each)
+    assert [x.tolist() for x, _ in seen] == [[1.0, 4.0], [2.0, 5.0], [3.0, 6.0]]
+    assert all(x.flags.c_contiguous for x, _ in seen)
+    seen.clear()
+    assert seed_by_seed(together, compute, 9.0, 5.0) == 4.0
+    assert seed_by_seed(np.random.default_rng(0), compute, members, 1.0).shape == members.shape
+    assert len(seen) == 2
 
 
 def test_runs_drawn_together_are_solved_as_before(tmp_path: Path) -> None:

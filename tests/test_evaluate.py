@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -65,7 +67,7 @@ def test_outputs_are_those_of_each_sample_solved_alone(folder: Path) -> None:
     result = run(folder, "--data", str(folder / "mixer.csv"), "--gain", "2", "--out", str(out))
     assert result.exit_code == 0, result.output
     header, rows = written(out)
-    assert header == ["v(y)", "v(z)", "class", "label"]
+    assert header == ["v(y)", "v(z)", "class", "label"] and b"\r" not in out.read_bytes()
     wanted = by_hand()
     np.testing.assert_allclose(rows[:, :2], wanted, rtol=1e-8)
     assert rows[:, 2].tolist() == wanted.argmax(axis=1).tolist() and rows[:, 3].tolist() == [0, 1, 1]
@@ -148,6 +150,8 @@ def test_without_a_gain_it_asks_for_one(folder: Path, config: str | None) -> Non
         ((".output y z\n", ".output y\n"), TABLE, "2 targets per sample (for classes: one per class)"),
         (("", ""), "a,b,c\n1,2,3\n", "the data has 3 features per sample"),
         (("", ""), "target_y,target_z\n1,2\n", "and others, the inputs"),
+        (("", ""), "b,a\n1,2\n", "columns b, a are in another order than the inputs"),
+        (("", ""), "a,b,target_z,target_y\n1,0,1,0\n", "are in another order than the outputs"),
     ],
 )
 def test_what_does_not_fit_is_refused(folder: Path, change: tuple[str, str], table: str, wanted: str) -> None:
@@ -172,6 +176,63 @@ def test_the_netlist_is_not_overwritten(folder: Path) -> None:
     for data in (table, folder / ".." / folder.name / table.name):
         result = run(folder, "--data", str(data), "--gain", "2", "--out", str(table))
         assert result.exit_code == 2 and table.read_text() == TABLE
+
+
+def write_images(folder: Path) -> None:
+    """Two to train with and three to test with, of two grey levels each."""
+    folder.mkdir()
+    for part, images, labels in (("train", [9, 9, 9, 9], [0, 1]), ("t10k", [255, 0, 0, 255, 51, 102], [0, 1, 1])):
+        count = bytes([0, 0, 0, len(labels)])
+        pixels = b"\0\0\x08\x03" + count + b"\0\0\0\x01\0\0\0\x02" + bytes(images)
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(pixels)
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + count + bytes(labels))
+
+
+def test_the_test_images_of_a_folder(folder: Path) -> None:
+    write_images(folder / "images")
+    (folder / "same.csv").write_text("a,b,label\n1,0,0\n0,1,1\n0.2,0.4,1\n")
+    of_images, of_table = folder / "images.csv", folder / "table.csv"
+    for data, out in (("images", of_images), ("same.csv", of_table)):
+        result = run(folder, "--data", str(folder / data), "--gain", "2", "--out", str(out))
+        assert result.exit_code == 0 and "solved for 3 samples" in result.output, result.output
+    np.testing.assert_allclose(written(of_images)[1], written(of_table)[1], rtol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["none.csv", 300 * "x" + ".csv"])
+def test_data_that_cannot_be_read(folder: Path, name: str) -> None:
+    result = run(folder, "--data", str(folder / name), "--gain", "2")
+    assert result.exit_code == 2 and f"{name}: cannot read it: " in result.output
+
+
+def test_other_files_that_are_read_are_not_overwritten(folder: Path) -> None:
+    """Those of a data set, and the one that has the gain."""
+    write_images(folder / "images")
+    (folder / "config.json").write_text(json.dumps({"recipe": {"gain": 2.0}}))
+    for path in (folder / "images" / "t10k-labels-idx1-ubyte", folder / "config.json"):
+        before = path.read_bytes()
+        result = run(folder, "--data", str(folder / "images"), "--out", str(path))
+        assert result.exit_code == 2 and f"cannot write {path}: it is an input file" in result.output
+        assert path.read_bytes() == before
+
+
+def test_outputs_are_written_whole_or_not_at_all(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(row: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    out = folder / "outputs.csv"
+    out.write_text("before")
+    monkeypatch.setattr("training.evaluate.csv.writer", lambda *_, **__: SimpleNamespace(writerow=full))
+    result = run(folder, "--data", str(folder / "mixer.csv"), "--gain", "2", "--out", str(out))
+    assert result.exit_code == 2 and f"cannot write {out}: No space left on device" in result.output
+    assert out.read_text() == "before"
+
+
+def test_progress_is_drawn_on_a_terminal(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("circuitsim.cli.common.on_terminal", lambda quiet: not quiet)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich draws nothing unless it sees a terminal
+    monkeypatch.setenv("TTY_INTERACTIVE", "1")
+    result = run(folder, "--data", str(folder / "mixer.csv"), "--gain", "2")
+    assert result.exit_code == 0 and "solving" in result.stderr and "3/3" in result.stderr
 
 
 def test_a_file_that_cannot_be_written_is_refused_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import sys
@@ -29,7 +30,7 @@ from training.network import make_learner, trained_kinds, within_window
 from training.options import RECIPE_KEYS, Options, command_line, shared_options
 from training.program import _left_to_defaults, _places
 from training.recipe import Recipe, find_recipe
-from training.record import Record
+from training.record import Record, file_digest
 from training.table import check_columns, load_table
 
 FILES = "some.cir", "some.csv", "run"
@@ -116,9 +117,54 @@ def test_a_netlist_without_a_table(tmp_path: Path) -> None:
 def test_test_data_of_its_own(tmp_path: Path) -> None:
     table = tmp_path / "half.csv"
     table.write_text("a,b,target 1,target 2\n1,1,1,0\n")
-    result = CliRunner().invoke(main, ["--epochs", "2", "--test-data", str(table), "--out", str(tmp_path / "run")])
+    run = tmp_path / "run"
+    result = CliRunner().invoke(main, ["--epochs", "2", "--test-data", str(table), "--out", str(run)])
     assert result.exit_code == 0, result.output
+    *_, last = csv.DictReader((run / "metrics.csv").read_text().splitlines())
+    assert last["train_error"] != last["test_error"]
     assert "solved for 1 samples" in result.output
+    assert f"(the learner: {float(last['test_error']):.2f} %)" in result.output
+    digests = json.loads((run / "config.json").read_text())["data"]["sha256"]
+    assert digests == {str(path): file_digest(path) for path in (TABLES / "xor.csv", table)}
+
+
+@pytest.mark.parametrize("classes", ["train", "test"])
+def test_only_errors_of_classes_are_compared(tmp_path: Path, classes: str) -> None:
+    """The learner has those of the test data where both tables are of classes."""
+    (tmp_path / "two.cir").write_text(TWO)
+    for name in ("train", "test"):
+        targets = ("1,0", "0,1") if name == classes else (".3,.2", ".4,.1")
+        (tmp_path / f"{name}.csv").write_text(f"a,b,target_y,target_z\n1,0,{targets[0]}\n0,1,{targets[1]}\n")
+    files = [f"--{key}={tmp_path / name}" for key, name in (("data", "train.csv"), ("test-data", "test.csv"))]
+    options = "--batch-size 1 --gain 1 --algorithm implicit --tol 1e-9 --conductance-rates 1e-6 --epochs 1"
+    result = CliRunner().invoke(
+        main, [f"--netlist={tmp_path / 'two.cir'}", *files, *options.split(), f"--out={tmp_path / 'run'}"]
+    )
+    assert result.exit_code == 0, result.output
+    last = result.output.splitlines()[-1]
+    assert "; cost " in last and "learner" not in last and (", error " in last) == (classes == "test")
+
+
+def test_a_table_that_is_not_there(tmp_path: Path) -> None:
+    none = tmp_path / "none.csv"
+    for given in (["--data", str(none)], ["--test-data", str(none)]):
+        result = CliRunner().invoke(main, [*given, "--out", str(tmp_path / "run")])
+        assert result.exit_code == 2 and f"{none}: cannot read it: " in result.output
+
+
+def test_a_netlist_file_has_the_built_in_table_of_its_name(tmp_path: Path) -> None:
+    (tmp_path / "xor.cir").write_text(find_recipe("xor").netlist.read_text())
+    given = ["--netlist", str(tmp_path / "xor.cir"), "--epochs", "1", "--out", str(tmp_path / "run")]
+    result = CliRunner().invoke(main, given)
+    assert result.exit_code == 0 and "solved for 4 samples" in result.output, result.output
+
+
+def test_tables_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proof is for the data of the run, whatever the file holds by then."""
+    seen: list[Path] = []
+    monkeypatch.setattr("training.table.load_table", lambda path, **rest: seen.append(path) or load_table(path, **rest))
+    result = CliRunner().invoke(main, ["--epochs", "1", "--out", str(tmp_path / "run")])
+    assert result.exit_code == 0 and seen == [TABLES / "xor.csv"]
 
 
 def test_a_limit_of_the_test_data_holds_for_the_proof(tmp_path: Path) -> None:
@@ -179,7 +225,7 @@ def test_a_trained_netlist_that_is_not_solved(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(cs, "solve", lambda circuit, settings, **rest: solve(circuit, **rest))
     result = CliRunner().invoke(main, ["--epochs", "2", "--out", str(tmp_path / "run")])
     assert result.exit_code == 3
-    assert "error: the trained netlist is not solved: " in result.output
+    assert "error: the trained netlist is not solved: " in result.stderr
 
 
 def test_load_table(tmp_path: Path) -> None:
@@ -831,7 +877,7 @@ def test_what_was_learned_before_a_failure_can_be_started_from(tmp_path: Path) -
     assert again.exit_code == 2 and "already holds a run" in again.output
 
 
-@pytest.mark.parametrize("file", ["some.cir", "w.npz", "first.npz", "some.csv", "unseen.csv"])
+@pytest.mark.parametrize("file", ["some.cir", "w.npz", "first.npz", "some.csv", "unseen.csv", "some.toml"])
 def test_arrays_are_not_saved_over_what_a_run_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str) -> None:
     monkeypatch.chdir(tmp_path)
     np.savez("w.npz", W=np.full((1, 1), 1e-3))
@@ -841,6 +887,7 @@ def test_arrays_are_not_saved_over_what_a_run_reads(tmp_path: Path, monkeypatch:
     )
     for name in ("some.csv", "unseen.csv"):
         Path(name).write_text("x,target\n1,0.3\n")
+    Path("some.toml").write_text("nudge = 1e-4\n")
     before = Path(file).read_bytes()
     options = (
         "--netlist some.cir --data some.csv --test-data unseen.csv --init first.npz --gain 1 --tol 1e-9 --epochs 1"

@@ -35,6 +35,8 @@ AT_ONCE = {
     "nodes": ".global vdd\nX[0:3] w[0:3] w[0] 0 cell\nXd[3:0] vdd GND W[2] cell\nR3 vdd a 1k\nR4[0:3] w[0:3] 0 1k\n"
     ".subckt cell p q s\nR1 s vdd 1k\nR2 P m 1k\nR3 m Q 1k\nR4 p 0 1k\nG1 m gnd p s 1m\nE1 e 0 m q 2\n"
     "R5 e m 1k\n.ends\n",
+    "controlled sources": FOUR + "R1 p m 1k\nR2 m n {r}\nR3 n q 1k\nG1 p m m n 1m\nG2 q n n p {r * 1m}\nE1 s p m q 2\n"
+    "R4 s q 1k\nE2 u 0 n m {r}\nR5 u p 1k\n.ends\n",
     "nested": "X[0:2] a b outer s={aunif(3, 1)}\nXone a b outer\n.subckt outer p q s=2\n.param z={aunif(1, 0.5)}\n"
     "X1 p m cell r={s}\nX2[0:2] m q cell r={z * agauss(3, 1, 1)}\nX3 p q cell\n"
     ".subckt cell p q r=1\nR1 p x {r * 1k}\nR2[0:1] x q {z * 1k}\nC1 x 0 1n\n.ends\n.ends\n",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import re
@@ -14,8 +15,19 @@ import pytest
 from commands import ARRAY, DIVIDER, FLOATING, LOOP, REFUSED, SECONDS, solved, unsolved
 
 import circuitsim as cs
+from circuitsim.errors import At
 from circuitsim.io import output
-from circuitsim.io.output import Results, raw_plot, result_object, write_csv, write_json, write_npz
+from circuitsim.io.output import (
+    Results,
+    named_texts,
+    numbers,
+    raw_plot,
+    result_object,
+    warning_texts,
+    write_csv,
+    write_json,
+    write_npz,
+)
 from circuitsim.residual import FIGURES
 
 NETLISTS = Path(__file__).parent.parent / "netlists"
@@ -106,6 +118,34 @@ def test_json_of_a_refusal_has_null() -> None:
     assert set(data["residuals"].values()) == {None}
 
 
+def test_nothing_is_told_of_a_refusal_that_is_told_of_a_solution() -> None:
+    """An island, a loop of sources, ideal diodes side by side, an enormous current."""
+    more = (
+        "V2 f g 2\nR3 f g 1k\nV3 c 0 5\nV4 c 0 5\nR5 c 0 1k\nV5 h 0 5\nR6 h 0 1\nD2 c 0 ds\nD3 c h di\nD4 c h di\n"
+        ".model ds D(is=1e-12)\n"
+    )
+    data = json_of(solved("t\n.model di D(ron=0)\n" + more))
+    assert data["undetermined"] == ["f", "g"]
+    assert data["ambiguous_currents"] == ["V3", "V4", "V5", "D3", "D4"]
+    assert [text.partition(":")[0] for text in data["warnings"]] == ["diode D2", "ideal diodes D3, D4"]
+    data = json_of(unsolved(REFUSED + more))
+    assert data["status"] == "REFUSED" and set(data["currents"].values()) == {None}
+    assert data["undetermined"] == data["ambiguous_currents"] == data["warnings"] == []
+
+
+def test_intervals_are_those_of_one_row() -> None:
+    deck = "t\nV1 a 0 1\nR1 a 0 1k\nD1 a x di\nR2 x y 1k\n.model di D(ron=0)\n"
+    assert json_of(solved(deck))["intervals"] == {"x": [1.0, None], "y": [1.0, None]}
+    assert json_of(solved(deck, V1=[1.0, 2.0]))["intervals"] == {}
+
+
+def test_names_are_followed_by_dots_where_there_are_more() -> None:
+    assert named_texts([("open", ["a", "b"]), ("loose", ["a", "b", "c"])], 2) == ["open: a, b", "loose: a, b ..."]
+    assert warning_texts([(None, "a note on the whole"), (At("deck.cir", 3), "one on a line")]) == [
+        "a note on the whole", "deck.cir:3: one on a line",
+    ]  # fmt: skip
+
+
 def test_json_warnings_name_the_line() -> None:
     assert json_of(solved(DIVIDER + ".tran 1n 1u\n"))["warnings"] == [
         "deck.cir:5: .tran is skipped: only the DC operating point is solved"
@@ -125,6 +165,59 @@ def test_json_beyond_the_limit_keeps_the_outputs(monkeypatch: pytest.MonkeyPatch
     data = json_of(solved(ARRAY.replace(".output y[0:2]", ""), Vx=np.ones((2, 3))))
     assert data["voltages"] == {}
     assert data["warnings"][0].endswith("none are given; add .output, or use --npz")
+
+
+def test_json_at_the_limit_has_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two rows of 3 sources and of 3 saved values are 6 numbers, of 6 nodes 12."""
+    monkeypatch.setattr(output, "MOST_NUMBERS", 6)
+    data = json_of(solved(ARRAY + ".save v(x[0]) v(x[1]) v(x[2])\n", Vx=np.ones((2, 3))))
+    assert list(data["voltages"]) == ["y[0]", "y[1]", "y[2]"]
+    assert list(data["currents"]) == ["Vx[0]", "Vx[1]", "Vx[2]"]
+    assert list(data["saved"]) == ["v(x[0])", "v(x[1])", "v(x[2])"]
+    assert [text.partition(":")[0] for text in data["warnings"]] == ["voltages"]
+
+
+def test_json_marks_nothing_that_it_does_not_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    deck = (
+        "t\nV1 a 0 1\nR1 a 0 1k\nD1 a x di\nR2 x y 1k\nV2 c 0 5\nV3 c 0 5\nR3 c 0 1k\nD2 c h di\nD3 c h di\nV4 h 0 5\n"
+        ".model di D(ron=0)\nI1 0 p 1\nR4 p q 1k\n.output y\n.save v(x) v(p)\n"
+    )
+    results = Results(cs.solve(cs.parse(deck), cs.Settings(lenient=True)))
+    data = json_of(results)
+    assert list(data["intervals"]) == ["x", "y"] and data["left_out"] == ["p", "q"]
+    assert data["ambiguous_currents"] == ["V2", "V3", "V4", "D2", "D3"]
+    assert (data["ambiguous_saved"], data["left_out_saved"]) == (["v(x)"], ["v(p)"])
+    monkeypatch.setattr(output, "MOST_NUMBERS", 1)
+    data = json_of(results)
+    assert (list(data["voltages"]), data["currents"], data["saved"]) == (["y"], {}, {})
+    assert list(data["intervals"]) == ["y"] and data["ambiguous_currents"] == ["D2", "D3"]
+    assert data["ambiguous_saved"] == data["left_out_saved"] == []
+
+
+def test_json_has_the_status_of_each_row_that_failed() -> None:
+    ladder = "ladder\nV1 n0 0 1\n" + "".join(f"R{k} n{k} n{k + 1} 1k\nRS{k} n{k + 1} 0 1k\n" for k in range(9))
+    circuit = cs.parse(ladder).with_values({"V1": [0.0, 1.0, 2.0]})
+    data = json_of(Results(cs.solve(circuit, cs.Settings("bcd", max_sweeps=2), raise_on_failure=False)))
+    assert (data["failed_rows"], data["failed_statuses"]) == ([1, 2], ["MAX_SWEEPS", "MAX_SWEEPS"])
+
+
+def test_what_is_no_number_is_refused_rather_than_written() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json({"volts": float("nan")}, io.StringIO())
+
+
+def test_numbers_that_json_lacks_are_null() -> None:
+    for value in (np.nan, np.inf, -np.inf):
+        assert numbers(np.array([1.5, value])) == [1.5, None]
+        results = solved(DIVIDER)
+        results.solution.x[:] = value
+        assert json_of(results)["voltages"]["out"] is None
+    assert numbers(np.array([1 / 3, 1234567.0, np.nan]), 3) == [0.333, 1.23e6, None]
+
+
+def test_what_is_saved_may_be_nothing() -> None:
+    solution = solved(DIVIDER + ".save v(out)\n").solution
+    assert Results(solution).saved.labels == ["v(out)"] and Results(solution, []).saved.labels == []
 
 
 def test_ground_is_no_node_of_the_results() -> None:
@@ -212,11 +305,37 @@ def test_currents_of_controlled_sources_are_given_like_those_of_sources(tmp_path
         assert cs.sweep(results.circuit, "Vin 0 1 1").current(name) == pytest.approx([0, amperes], rel=1e-6, abs=1e-15)
 
 
+def test_npz_says_which_rows_failed_and_why(tmp_path: Path) -> None:
+    results = unsolved(REFUSED)
+    write_npz(results, tmp_path / "out.npz")
+    with np.load(tmp_path / "out.npz") as data:
+        assert data["failed_rows"].tolist() == [0] and str(data["status"]) == "REFUSED"
+        assert str(data["message"]) == results.solution.message and "D1" in results.solution.message
+
+
+def test_npz_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(out: Any, **arrays: Any) -> None:
+        out.write(b"begun")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    (tmp_path / "out.npz").write_bytes(b"before")
+    with pytest.raises(cs.SettingsError, match="No space left"):
+        write_npz(solved(DIVIDER), tmp_path / "out.npz")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"before"]
+
+
+def test_a_raw_file_of_two_rows_is_a_batch() -> None:
+    plot = raw_plot(solved(DIVIDER, V1=[1.0, 2.0]))
+    assert plot.name == "Operating points of a batch"
+    assert plot.column("row").tolist() == [0, 1] and plot.column("v(in)").tolist() == [1.0, 2.0]
+
+
 def test_npz_without_sources(tmp_path: Path) -> None:
     write_npz(solved("no voltage source\nI1 0 a 1\nR1 a 0 2\n"), tmp_path / "out.npz")
     with np.load(tmp_path / "out.npz", allow_pickle=False) as data:
         assert data["currents"].shape == (1, 0)
-        assert data["sources"].tolist() == []
+        assert data["sources"].tolist() == [] and data["sources"].dtype.kind == "U"
 
 
 # -- in Python ---------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ import circuitsim as cs
 from circuitsim import cli
 from circuitsim.backends.base import BACKENDS, DTYPES
 from circuitsim.io.raw import read_raw
-from circuitsim.io.sweeps import STATISTICS, statistics
+from circuitsim.io.sweeps import STATISTICS, loose_texts, statistics, sweep_object, sweep_plot, write_sweep_npz
 from circuitsim.solution import METHODS
 
 DIVIDER = "divider\n.param k=1\nV1 in 0 10\nR1 in out 1k\nR2 out 0 {k*3k}\n"
@@ -89,6 +89,12 @@ def test_csv_has_all_points_of_all_plots() -> None:
         [0, 1e3, 0], [1, 1e3, 0.75], [2, 1e3, 1.5], [0, 3e3, 0], [1, 3e3, 0.5], [2, 3e3, 1]
     ]  # fmt: skip
     np.testing.assert_allclose([float(line.split(",")[1]) for line in second.split()[1:]], [7.5, 60 / 7, 9])
+
+
+def test_csv_in_blocks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = succeed("two.cir", "--csv")
+    monkeypatch.setattr("circuitsim.io.sweeps._CSV_POINTS", 2)
+    assert succeed("two.cir", "--csv") == whole
 
 
 @pytest.mark.parametrize(("node", "name"), [("status", "v(status)"), ("Status", "v(Status)"), ("row", "row")])
@@ -203,6 +209,56 @@ def test_json_beyond_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
         data = json.loads(run("outputs.cir", "--runs", "3", "--json").stdout)
         assert list(data["plots"][0]["voltages"]) == list(data["plots"][0]["statistics"]) == kept
         assert any(text.startswith(f"voltages: more than {most} numbers: {said}") for text in data["warnings"])
+
+
+LOOSE = (  # an interval, a loop of sources, ideal diodes side by side, an island that is left out
+    "t\nV1 a 0 1\nR1 a 0 1k\nD1 a x di\nR2 x y 1k\nV2 c 0 5\nV3 c 0 5\nR3 c 0 1k\nD2 c h di\nD3 c h di\nV4 h 0 5\n"
+    ".model di D(ron=0)\nI1 0 p 1\nR4 p q 1k\n.output y\n"
+)
+
+
+def test_what_is_not_unique_or_left_out_is_told_where_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = cs.sweep(cs.parse(LOOSE), "V1 1 2 1", settings=cs.Settings(lenient=True), saves=["v(x)", "v(p)"])
+    nodes, saved = "nodes without a unique voltage: x, y", "saved values that are not unique: v(x)"
+    left_out = ["nodes that are left out: p, q", "saved values that are left out: v(p)"]
+    assert loose_texts([result, result], 8, False) == [nodes, saved, *left_out]
+    currents = "currents that are not unique: V2, V3, V4"
+    assert loose_texts([result], 8, True) == [nodes, currents, saved, *left_out]
+    [plot] = sweep_object([result], [], {})["plots"]
+    assert plot["ambiguous_currents"] == ["V2", "V3", "V4", "D2", "D3"]
+    assert (plot["ambiguous_saved"], plot["left_out_saved"]) == (["v(x)"], ["v(p)"])
+    write_sweep_npz([result], Path("out.npz"))
+    with np.load("out.npz") as found:
+        for marks, names, marked in (
+            ("undetermined", "nodes", ["x", "y"]), ("left_out", "nodes", ["p", "q"]),
+            ("ambiguous", "sources", ["V2", "V3", "V4"]),
+            ("saved_ambiguous", "saved_names", ["v(x)"]), ("saved_left_out", "saved_names", ["v(p)"]),
+        ):  # fmt: skip
+            assert found[names][found[marks]].tolist() == marked
+    monkeypatch.setattr("circuitsim.io.sweeps.MOST_NUMBERS", 2)
+    [plot] = sweep_object([result], [], {})["plots"]
+    assert (list(plot["voltages"]), plot["currents"], plot["saved"]) == (["y"], {}, {})
+    assert plot["ambiguous_currents"] == ["D2", "D3"] and plot["ambiguous_saved"] == plot["left_out_saved"] == []
+
+
+def test_json_at_the_limit_has_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("circuitsim.io.sweeps.MOST_NUMBERS", 6)
+    result = cs.sweep(cs.parse(DIVIDER), "V1 0 2 1", saves=["v(in)", "v(out)"])
+    data = sweep_object([result], [], {})
+    assert data["warnings"] == [] and list(data["plots"][0]["voltages"]) == ["in", "out"]
+    assert list(data["plots"][0]["saved"]) == ["v(in)", "v(out)"]
+
+
+def test_one_sweep_that_fails_among_others_is_a_failure() -> None:
+    good, bad = cs.sweep(cs.parse(DIVIDER), "V1 0 2 1"), cs.sweep(cs.parse(BLOCKED), "I1 -1m 1m 1m")
+    assert sweep_object([good], [], {})["status"] == "SOLVED"
+    assert sweep_object([good, bad, good], [], {})["status"] == "FAILED"
+
+
+def test_a_node_that_has_the_name_of_the_sweep_of_a_raw_file() -> None:
+    """Its column gives way."""
+    plot = sweep_plot(cs.sweep(cs.parse("t\nV1 v-sweep 0 1\nR1 v-sweep b 1k\nR2 b 0 1k\n"), "V1 0 2 1"))
+    assert [name for name, _ in plot.variables] == ["v(v-sweep)", "v(b)", "i(v1)"]
 
 
 def test_points_that_fail_are_named_and_the_others_written() -> None:

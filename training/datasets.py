@@ -100,6 +100,11 @@ def find_idx(folder: Path, part: str, what: str, axes: int) -> Path:
     )
 
 
+def idx_files(folder: Path) -> list[Path]:
+    """The four files of a data set: images and labels to train with, and to test with. SettingsError as find_idx."""
+    return [find_idx(folder, part, *what) for part in ("train", "t10k") for what in (("images", 3), ("labels", 1))]
+
+
 def _samples(images: NDArray[np.uint8], labels: NDArray[np.uint8], classes: int) -> Samples:
     targets = np.zeros((len(labels), classes), np.float32)
     targets[np.arange(len(labels)), labels] = 1.0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from circuitsim.cli.common import load, param_option, progress, solver_options
+from circuitsim.cli.common import check_targets, load, param_option, progress, solver_options
 from circuitsim.errors import NotSolved
 from circuitsim.io.commands import HELP_NAMES
 from training.options import EXIT_CODES, TrainingCommand
@@ -75,20 +75,21 @@ def main(
     """
     from circuitsim import Settings, SettingsError
     from circuitsim.io.files import check_target
-    from training.datasets import MNIST, load_idx_dataset
+    from training.datasets import MNIST, idx_files, load_idx_dataset
+    from training.record import CONFIG
     from training.table import load_table
 
     if out is not None:
         check_target(out)
-        if data is not None and out.resolve() == data.resolve():
-            raise SettingsError(f"cannot write {out}: it is an input file; choose another name")
     if gain is not None and not math.isfinite(gain):
         raise SettingsError(f"--gain {gain:g}: make it finite")
     settings = Settings(**solver)
-    circuit = load(netlist, params=params, targets=[out])
+    circuit = load(netlist, params=params)
+    table = None if data is None or _is_folder(data) else data
+    read = idx_files(data or MNIST) if table is None else [table]
+    check_targets(circuit, [out], [*read, netlist.parent / CONFIG] if gain is None else read)
     gain = gain_of(netlist.parent) if gain is None else gain
-    table = data is not None and not data.is_dir()
-    samples = load_table(data, targets=False) if table and data else load_idx_dataset(data or MNIST)[1]
+    samples = load_idx_dataset(data or MNIST)[1] if table is None else load_table(table, targets=False)
     samples = samples if limit is None else samples.head(limit)
     try:
         with progress("solving", len(samples), quiet=False) as report:
@@ -154,6 +155,13 @@ def evaluate(
     outputs = solution.voltages()[:, list(circuit.netlist.outputs)]
     tally = tally_of(outputs, samples.targets) if asked else None
     return Evaluation(solution, outputs, tally, samples.of_classes)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # such as a name that is too long, which reading it reports
+        return False
 
 
 def write_outputs(found: Evaluation, circuit: Circuit, samples: Samples, path: Path) -> None:

@@ -90,8 +90,8 @@ def _verify(folder: Path, test: Samples) -> bool:
 
     found = evaluate(load(folder / TRAINED), test, gain_of(folder))
     *_, last = csv.DictReader((folder / METRICS).read_text().splitlines())
-    error = float(last["test_error"])  # NaN where the training data are of no classes
-    learner = f" (the learner: {error:.2f} %)" if found.of_classes and not math.isnan(error) else ""
+    error = float(last["test_error"])  # NaN where training or test data are of no classes
+    learner = "" if math.isnan(error) else f" (the learner: {error:.2f} %)"
     click.echo(f"{folder / TRAINED}, solved for {len(test)} samples: {found.text}{learner}")
     if not found.solution.solved:
         click.echo(f"error: the trained netlist is not solved: {found.solution.message}", err=True)

@@ -47,12 +47,12 @@ def main(ctx: click.Context, data: Path | None, **values: Any) -> None:
 
 def read_images(folder: Path | None) -> Data:
     """The images of a folder; None: those of MNIST. SettingsError for files that are none."""
-    from training.datasets import MNIST, find_idx, load_idx_dataset
+    from training.datasets import MNIST, idx_files, load_idx_dataset
     from training.record import file_digest
 
     folder = MNIST if folder is None else folder
     training, test = load_idx_dataset(folder)
-    files = [find_idx(folder, part, *what) for part in ("train", "t10k") for what in (("images", 3), ("labels", 1))]
+    files = idx_files(folder)
     digests = {path.name: file_digest(path) for path in files}
     return Data(training, test, {"folder": str(folder.resolve()), "sha256": digests}, files)
 

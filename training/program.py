@@ -171,6 +171,7 @@ def _prepare(options: Options, recipe: Recipe, data: Data) -> _Job:
     from circuitsim.cli.common import check_targets, print_warnings
     from circuitsim.io.output import warning_texts
     from training.network import ready_learner, trained_kinds, within_window
+    from training.recipe import recipe_path
     from training.record import circuit_digest, file_digest, samples_digest, with_initial_values
     from training.run import Run, Schedule
     from training.table import check_columns
@@ -184,7 +185,8 @@ def _prepare(options: Options, recipe: Recipe, data: Data) -> _Job:
         options.first,
     )
     circuit = load(recipe.netlist, seed=options.seed)
-    check_targets(circuit, [options.save_arrays], [*data.files, *([options.init] if options.init else [])])
+    others = (options.init, recipe_path(options.netlist, options.recipe))
+    check_targets(circuit, [options.save_arrays], [*data.files, *filter(None, others)])
     print_warnings(warning_texts(circuit.notes))
     for samples in (data.train, data.test):
         check_columns(circuit, samples)

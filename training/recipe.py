@@ -173,13 +173,20 @@ def find_recipe(netlist: str, recipe_file: Path | None = None) -> Recipe:
         near = difflib.get_close_matches(netlist, names(), 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise SettingsError(f"no netlist '{netlist}': give a file, or one of {', '.join(names())}{hint}")
-    found = recipe_file or _own_recipe(path)
+    found = recipe_path(netlist, recipe_file)
     return replace(read_recipe(found), netlist=path) if found else Recipe(path)
 
 
 def has_recipe(netlist: str, recipe_file: Path | None = None) -> bool:
     """Whether `find_recipe` finds one, and takes no defaults."""
-    return netlist in names() or recipe_file is not None or _own_recipe(Path(netlist)) is not None
+    return recipe_path(netlist, recipe_file) is not None
+
+
+def recipe_path(netlist: str, recipe_file: Path | None = None) -> Path | None:
+    """The file that `find_recipe` reads; None where it takes the defaults."""
+    if recipe_file is not None:
+        return recipe_file
+    return RECIPES / f"{netlist}.toml" if netlist in names() else _own_recipe(Path(netlist))
 
 
 def _own_recipe(path: Path) -> Path | None:
