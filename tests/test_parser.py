@@ -1045,9 +1045,13 @@ def test_long_indices_are_names() -> None:
 
 
 def test_indices_with_zeros_before_them_are_names_and_ranges_are_not() -> None:
-    found = ends(deck("R[00:01] w[0:1][007] x[01:02] 1", "V1 x[1] 0 1", "V2 x[2] 0 1", "V3 w[0:1][007] 0 1"))
-    assert found["R[0]"] == ("w[0:1][007]", "x[1]") and found["R[1]"] == ("w[0:1][007]", "x[2]")
-    assert found["V3"][0] == "w[0:1][007]"
+    found = ends(
+        deck("R[00:01] w[007] x[01:02] 1", "V1 x[1] 0 1", "V2 x[2] 0 1", "V3 w[007] 0 1", "V4 w[0:1][007] 0 1")
+    )
+    assert found["R[0]"] == ("w[007]", "x[1]") and found["R[1]"] == ("w[007]", "x[2]")
+    assert found["V3"][0] == "w[007]" and found["V4"][0] == "w[0:1][007]"
+    with pytest.raises(NetlistError, match=r"at the end of a name, .* found 'w\[0:1\]\[007\]'"):
+        deck("R[0:1] w[0:1][007] x[1:2] 1")
 
 
 def test_arrays_of_subcircuits() -> None:
