@@ -7,6 +7,7 @@ from circuitsim.backends.base import Backend, find_backend
 from circuitsim.errors import BackendUnavailable, SettingsError
 from circuitsim.linear import FEW_NODES, is_mesh
 from circuitsim.linear.multigrid import Multigrid
+from circuitsim.methods import bcd
 from circuitsim.problem import Problem
 from circuitsim.solution import Settings
 
@@ -44,6 +45,8 @@ def choose_method(problem: Problem, settings: Settings) -> tuple[str, str]:
     if t.links.size:
         return "newton", "ideal diodes join nodes that can both move"
     if any(spec.inner for spec in t.dense):
+        if settings.backend != "gpu" and bcd.is_in_vain(problem, settings.tolerance):
+            return "newton", "dense layers joined by large conductances"
         return "bcd", "dense layers"
     if problem.n_free and not t.legs.a.size and not t.couplings.indices.size:
         return "bcd", "no two unknowns are joined"

@@ -149,6 +149,11 @@ class Topology:
         """Entries of `couplings` above the diagonal: each pair of coupled units once."""
         return np.flatnonzero(self._coupling_rows() < self.couplings.indices)
 
+    @property
+    def coupled(self) -> tuple[Ints, Ints]:
+        """The units of each of these pairs."""
+        return self._coupling_rows()[self.upper], self.couplings.indices[self.upper]
+
     def _coupling_rows(self) -> Ints:
         return np.repeat(np.arange(self.n_free), np.diff(self.couplings.indptr))
 
@@ -171,7 +176,7 @@ class Topology:
     @cached_property
     def edges(self) -> tuple[Ints, Ints]:
         """Pairs of free units that something joins: couplings, dense blocks, legs."""
-        i, j = [self._coupling_rows()[self.upper]], [self.couplings.indices[self.upper]]
+        i, j = ([units] for units in self.coupled)
         unit = np.arange(self.n_free)
         for spec in self.dense:
             if spec.inner:

@@ -384,3 +384,64 @@ def test_no_order_of_elimination_is_sought_for_bcd() -> None:
         assert choose_method(problem, cs.Settings())[0] == "bcd"
         choose_backend(problem, cs.Settings())
         assert "solver" not in vars(problem.topology)
+
+
+SHOCKLEY = "is=1e-14"
+
+
+def wired(ohms: float = 1.0, model: str = SHOCKLEY, hidden: tuple[int, ...] = (8,)) -> cs.Problem:
+    """Dense layers of about 1 mS: 6 inputs, hidden nodes with diodes, each by a wire to the next layer, 3 outputs."""
+    cards = ["layers", ".options seed=1", f".model d D({model})", "Vx[0:5] a0[0:5] 0 {aunif(0, 2)}"]
+    sizes = [6, *hidden, 3]
+    for k in range(1, len(sizes)):
+        before, nodes = f"[0:{sizes[k - 1] - 1}]", f"[0:{sizes[k] - 1}]"
+        cards.append(f"RW{k}{before}{nodes} a{k - 1}{before} h{k}{nodes} g={{aunif(1m, 0.9m)}}")
+        if k <= len(hidden):
+            cards += [f"Rz{k}{nodes} h{k}{nodes} a{k}{nodes} {ohms}", f"D{k}{nodes} 0 h{k}{nodes} d"]
+    return cs.compile_problem(cs.parse("\n".join(cards)))
+
+
+BY_NEWTON = "newton", "dense layers joined by large conductances"
+BY_BCD = "bcd", "dense layers"
+
+
+@pytest.mark.parametrize(
+    ("problem", "settings", "expected"),
+    [
+        (wired(), cs.Settings(), BY_NEWTON),
+        (wired(model="ron=10 vfwd=0.5"), cs.Settings(), BY_NEWTON),
+        (wired(model="ron=1"), cs.Settings(), BY_NEWTON),  # open at 0 V
+        (wired(), cs.Settings(method="bcd"), ("bcd", "asked for")),
+        (wired(), cs.Settings(backend="gpu"), BY_BCD),
+        (wired(), cs.Settings(dtype="float32"), ("bcd", "newton has no float32")),
+        (wired(ohms=30.0), cs.Settings(), BY_NEWTON),
+        (wired(ohms=100.0), cs.Settings(), BY_BCD),
+        (wired(ohms=100.0), cs.Settings(tol=1e-15), BY_NEWTON),  # which takes more sweeps
+        (wired(model="ron=0"), cs.Settings(), BY_BCD),  # sweeps take little time
+        (wired(model="ron=0.01 roff=0.01"), cs.Settings(), BY_BCD),  # 100 S in parallel hold the nodes
+        (wired(hidden=(300, 300)), cs.Settings(), BY_BCD),  # elimination takes long
+        (wired(hidden=(60, 60)), cs.Settings(), BY_NEWTON),
+    ],
+)
+def test_layers_that_wires_make_slow_go_to_newton(
+    problem: cs.Problem, settings: cs.Settings, expected: tuple[str, str]
+) -> None:
+    assert choose_method(problem, settings) == expected
+
+
+@pytest.mark.parametrize("ohms", [1.0, 30.0, 100.0, 300.0])
+@pytest.mark.parametrize("model", [SHOCKLEY, "ron=10 vfwd=0.5"])
+def test_where_sweeps_are_in_vain_many_are_needed(model: str, ohms: float) -> None:
+    problem = wired(ohms, model)
+    assert bcd.is_in_vain(problem, 1e-9) == (ohms < 60.0)
+    if ohms < 60.0:
+        found = cs.solve(problem, cs.Settings(method="bcd"))
+        assert found.steps > bcd._PATIENCE_CURVED
+        assert cs.solve(problem).x == pytest.approx(found.x, rel=1e-5, abs=1e-9)
+
+
+def test_open_wires_join_nothing() -> None:
+    text = "t\nV1 in 0 1\nR1 in a 1k\nR2 a b 1k\nD1 a b d\nD2 b 0 d\n.model d D(ron=1)"
+    problem = cs.compile_problem(cs.parse(text)).with_values({"R2": 0.0})
+    assert problem.topology.upper.size and not problem.values.diag.all()
+    assert not bcd.is_in_vain(problem, 1e-9)

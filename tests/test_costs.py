@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import circuitsim as cs
+from circuitsim.methods import bcd
 from training.costs import cost_gradient
 from training.learner import LearningError
 
@@ -218,6 +219,28 @@ def test_circuits_come_as_they_are_and_slow_ones_by_newton() -> None:
         for r in (1 / 1.001, 1 / 0.999)
     ]
     assert found.gradient["R0"][0] == pytest.approx((by_difference[0] - by_difference[1]) / 2e-3, rel=1e-4)
+
+
+@pytest.mark.parametrize("algorithm", ["implicit", "ep"])
+def test_wires_that_make_sweeps_slow_are_known_before_them(algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dense layers with wires between: newton, without a sweep, gives the gradient that sweeps give."""
+    text = (
+        "layers\n.options seed=1\n.model s D(is=1e-14)\nVx[0:3] x[0:3] 0 {aunif(0, 2)}\n"
+        "R1[0:3][0:5] x[0:3] h[0:5] g={aunif(1m, 0.9m)}\nRz[0:5] h[0:5] a[0:5] 10\nD1[0:5] 0 h[0:5] s\n"
+        "R2[0:5][0:1] a[0:5] y[0:1] g={aunif(1m, 0.9m)}\nRy[0:1] y[0:1] 0 1k\n.output y[0:1]\n.train R1"
+    )
+    found = []
+    for in_vain in (bcd.is_in_vain, lambda *_: False):
+        monkeypatch.setattr(bcd, "is_in_vain", in_vain)
+        with monkeypatch.context() as patch:
+            if not found:
+                patch.setattr(bcd, "solve_tile", None)
+            else:
+                patch.setattr(bcd, "_MOST_AHEAD_CURVED", 100_000)
+            found.append(cost_gradient(cs.parse(text), 0.1, algorithm=algorithm, nudge=1e-6).gradient["R1"])
+    by_newton, by_sweeps = found
+    assert by_newton == pytest.approx(by_sweeps, rel=1e-4, abs=1e-9)
+    assert np.abs(by_newton).max() > 1e-3
 
 
 def test_sweeps_end_close_to_rest() -> None:

@@ -97,11 +97,13 @@ class Sweeps(Phases):
         return State(_voltages(outcome))
 
     def or_newton(self, problem: Problem, drive: Drive) -> tuple[Phases, State | None]:
-        """With a tolerance: newton, if the first sweeps from 0 show that very many would be needed to converge.
+        """With a tolerance: newton, if conductances or the first sweeps from 0 show that very many would be needed.
 
         Also the state of the free phase, if these sweeps reach it.
         """
         assert self.tol is not None
+        if self.backend.name == "cpu" and bcd.is_in_vain(problem, self.tol):
+            return Newton(self.backend, self.tol), None
         engine = self.backend.engine(problem, self.dtype)
         settings = Settings(dtype=self.dtype, tol=self.tol)
         found = bcd.solve_tile(problem, drive, engine, settings, None, patient=False)

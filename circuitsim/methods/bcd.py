@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from circuitsim.backends.base import Engine, Look
 from circuitsim.drive import Drive
 from circuitsim.kcl import shift
+from circuitsim.laws import branch_current
+from circuitsim.linear.fill import costs_more
 from circuitsim.methods.held import Held
 from circuitsim.methods.outcome import Outcome, all_rows
 from circuitsim.problem import Problem
@@ -25,6 +27,10 @@ _SETTLED = 10  # sweeps before which it is not worth asking whether only roundin
 # times as long.
 _PATIENCE, _MOST_AHEAD = 200, 1000
 _PATIENCE_CURVED, _MOST_AHEAD_CURVED = 40, 100
+# About how long it takes, in ns: an exact step at each end of a nonlinear branch, once a sweep; and a Newton step, for
+# each unit, and for each update of its elimination (linear/fill.py). A row needs about so many Newton steps.
+_NS_END, _NS_UNIT, _NS_UPDATE = 5000, 4000, 2
+_NEWTON_STEPS = 5
 _TIGHTER = 1e-2  # factor of the tolerance, while KCL is met but voltages are not held (held.py)
 _SURE = 0.8  # share of the predicted sweeps that are taken without a check
 _MAX_SHIFTS = 3  # of kcl.shift: one gives twice the digits; more help when the first voltages were not the nearest ones
@@ -55,6 +61,42 @@ def unfit(problem: Problem) -> str:
         f"ideal diode {diode} ({at}) joins two nodes that can both move, {ends}; steps of one node at a time may stop "
         "at a wrong point"
     )
+
+
+def is_in_vain(problem: Problem, tolerance: float) -> bool:
+    """Whether more than `_PATIENCE_CURVED` sweeps are needed, and newton takes less time than these.
+
+    Sweeps are the Gauss-Seidel iteration of an M-matrix: each reduces errors at most by its spectral radius, which is
+    no less than that of any two units alone (from P. Stein, R. L. Rosenberg 1948): g^2 / (d_i d_j), for g between units
+    i and j, and d all conductances at each. Diodes that conduct add to d; here they count as at 0 V: it is enough that
+    one row of the batch has two such units whose diodes do not conduct. Where none has, newton may take longer than
+    bcd, but no longer than these sweeps.
+
+    Circuits without nonlinear branches, whose sweeps take little time, are not judged, nor are the many small
+    conductances of dense blocks.
+    """
+    t, v = problem.topology, problem.values
+    if not t.junctions.size or not t.upper.size:
+        return False
+    law, params = problem.circuit.junctions.law[t.junctions], problem.circuit.junctions.params[t.junctions]
+    _, slope = branch_current(law, params, np.zeros(law.size))
+    diag = v.diag.copy()
+    for unit in (t.junction_a, t.junction_k):
+        diag += np.bincount(unit[unit >= 0], slope[unit >= 0], t.n_free)
+    g = v.couplings.data[t.upper]
+    i, j = (units[g > 0] for units in t.coupled)
+    g = g[g > 0]
+    factor = float((g / diag[i] * (g / diag[j])).max(initial=0.0))
+    return factor**_PATIENCE_CURVED > tolerance and _newton_takes_less(problem)
+
+
+def _newton_takes_less(problem: Problem) -> bool:
+    """Whether newton takes less time for a row than `_PATIENCE_CURVED` sweeps."""
+    t = problem.topology
+    ends = np.count_nonzero(t.junction_a >= 0) + np.count_nonzero(t.junction_k >= 0)
+    a_step = _PATIENCE_CURVED * _NS_END * ends / _NEWTON_STEPS
+    updates = int((a_step - _NS_UNIT * t.n_free) / _NS_UPDATE)
+    return updates > 0 and not costs_more(t.n_free, *t.edges, updates)
 
 
 def solve_tile(
