@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -17,7 +18,7 @@ from click.testing import CliRunner
 from fake_learner import FakeLearner, make_run
 
 import circuitsim as cs
-from circuitsim import SettingsError, load
+from circuitsim import SettingsError, load, new_values
 from training import general
 from training.checkpoint import NEWEST
 from training.costs import cost_gradient
@@ -477,6 +478,44 @@ def test_a_value_without_end_is_not_taken_for_the_upper_bound() -> None:
     learner = chain_learner(g_max=1.0, tol=1e-9)
     with pytest.raises(LearningError, match="Ro: its new values are not finite; choose smaller learning rates"):
         learner.train(Samples(np.ones((1, 1)), 1.0, np.zeros((1, 1))), np.arange(1), {"Ro": np.inf})
+
+
+@pytest.mark.parametrize("algorithm", ["ep", "implicit"])
+def test_elements_that_are_named_one_by_one_learn_as_arrays_do(algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the same bits, each at its own rate; a step gives new values, one after another, to its inputs alone."""
+    deck = (
+        "t\nVx[0:1] x[0:1] 0 0\nRa[0:1] x[0:1] y[0:1] 1k\nRb[0:1] y[0:1] 0 2k\nIb[0:1] 0 y[0:1] 1u\nRw y[0] y[1] 1k\n"
+    )
+    deck += ".input Vx\n.output y[0:1]\n.train "
+    given, put = list[str](), new_values._NewValues.put
+
+    def counted(self: Any, name: str, value: Any) -> None:
+        given.append(name)
+        put(self, name, value)
+
+    monkeypatch.setattr(new_values._NewValues, "put", counted)
+    rng = np.random.default_rng(0)
+    samples = Samples(rng.uniform(-1, 1, (6, 2)), 1.0, rng.uniform(-1, 1, (6, 2)))
+    numbers = {"gain": 1.0, "nudge": 1e-6, "batch_size": 3, "tol": 1e-9, "algorithm": algorithm, "g_min": 8e-4}
+    rates, found = {"Ra": 2e-6, "Rb": 1e-7, "Ib": 1e-9, "Rw": 3e-7}, []
+    for names in (list(rates), ["Ib[1]", "Ra[0]", "Rb[1]", "Rw", "Ra[1]", "Ib[0]", "Rb[0]"]):
+        learner = make_learner(cs.parse(deck + " ".join(names)), Recipe(Path("some.cir"), **numbers), "cpu")
+        given.clear()
+        learner.train(samples, np.arange(6), {name.upper(): rates[name[:2]] for name in names})
+        assert given == ["Vx", "Vx"]
+        found.append(learner.values())
+    arrays, single = found
+    assert (arrays["Ra"] != 1e-3).all() and (arrays["Ra"] == 8e-4).any()
+    for name, value in single.items():
+        k = name.partition("[")[2].rstrip("]")
+        np.testing.assert_array_equal(value, arrays[name[:2]][[int(k)]] if k else arrays[name], err_msg=name)
+
+
+def test_the_element_whose_value_has_no_end_is_named() -> None:
+    deck = "t\nVx x 0 0\nRa x y 1k\nRb y 0 2k\nIb 0 y 1u\n.input Vx\n.output y\n.train Ra Ib Rb"
+    learner = make_learner(cs.parse(deck), Recipe(Path("some.cir"), nudge=1e-6, tol=1e-9, batch_size=1), "cpu")
+    with pytest.raises(LearningError, match=r"^Rb: its new values are not finite"):
+        learner.train(Samples(np.ones((1, 1)), 1.0, np.zeros((1, 1))), np.arange(1), {"Ra": 0, "Ib": 0, "Rb": np.inf})
 
 
 def test_test_data_has_the_columns_of_the_training_data(tmp_path: Path) -> None:

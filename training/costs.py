@@ -17,7 +17,16 @@ from training.adjoint import implicit_fields
 from training.convex import check_convex
 from training.eqprop import ep_fields, nudges
 from training.general import input_sources
-from training.gradient import Outputs, find_elements, find_outputs, gradient, source_gradients, trained_elements
+from training.gradient import (
+    Outputs,
+    by_element,
+    find_elements,
+    find_outputs,
+    gradients,
+    grouped,
+    source_gradients,
+    trained_elements,
+)
 from training.phases import Phases, Sweeps, choose_phases
 from training.recipe import Recipe
 
@@ -92,9 +101,11 @@ def cost_gradient(
     outputs = find_outputs(problem)
     trained = trained_elements(problem) if problem.circuit.netlist.trained or not inputs else []
     driven = find_elements(problem, [name for name, _ in input_sources(problem.circuit)], ".input") if inputs else []
-    for element in trained:
-        if not element.is_conductance and np.ptp(element.batch(problem.circuit), axis=0).any():
-            raise SettingsError(f"{element.name} learns, and has a batch of values; give it one value for all rows")
+    groups = grouped(trained)
+    for group in groups:
+        if not group.is_conductance and (varied := np.ptp(group.batch(problem.circuit), axis=0) > 0).any():
+            name = group.name_of(int(varied.argmax()))
+            raise SettingsError(f"{name} learns, and has a batch of values; give it one value for all rows")
     wanted = _targets(problem, outputs, targets if cost is None else 0.0)
     drive, found_free = problem.drive(slice(0, problem.batch)), None
     phases: Phases = choose_phases(problem, recipe, find_backend("cpu"))
@@ -109,12 +120,11 @@ def cost_gradient(
         fields, _ = ep_fields(problem, drive, free.x, outputs, wanted, betas, phases)
     else:
         fields = replace(implicit_fields(problem, drive, free, outputs, pull), samples=1)  # C is a mean already
-    found = gradient(problem, trained, outputs, fields)
-    names = [element.name for element in trained]
-    values = [element.values(problem.circuit) for element in trained]
-    slopes = source_gradients(problem, driven, outputs, fields)
-    by_input = {x.name: slope / fields.samples for x, slope in zip(driven, slopes, strict=True)}
-    return CostGradient(value, y, dict(zip(names, values, strict=True)), dict(zip(names, found, strict=True)), by_input)
+    found = by_element(groups, gradients(problem, groups, outputs, fields))
+    values = by_element(groups, [group.values(problem.circuit) for group in groups])
+    sources = grouped(driven)
+    slopes = [slope / fields.samples for slope in source_gradients(problem, sources, outputs, fields)]
+    return CostGradient(value, y, values, found, by_element(sources, slopes))
 
 
 def _check_cost(targets: ArrayLike | None, cost: Cost | None, algorithm: str) -> None:
