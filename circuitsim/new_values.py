@@ -99,8 +99,7 @@ class _NewValues:
             each = rows.size // prod(shape)  # members of an array in each instance
             return saves[0].kind, rows, shape if each == 1 else (*shape, each)
         kind, start, stop = found or self.circuit.rows_of(name)
-        ref = netlist.arrays.get(name.lower())
-        return kind, slice(start, stop), (stop - start,) if ref is None else tuple(map(len, ref.indices))
+        return kind, slice(start, stop), netlist.shape_of(name, stop - start)
 
     def applied(self) -> Circuit:
         """The circuit with all of them. Raises SettingsError naming an element that cannot have its own."""

@@ -427,3 +427,18 @@ def test_the_element_is_named_that_has_a_batch_among_others() -> None:
     circuit = cs.parse("t\nI1 0 y 1m\nI2 0 y 1m\nR2 y 0 1k\nI3 0 y 1m\n.output y\n.train I1 R2 I2 I3")
     with pytest.raises(cs.SettingsError, match=r"^I2 learns, and has a batch of values"):
         cost_gradient(circuit.with_values({"I2": [1e-3, 2e-3]}), 0.0)
+
+
+def test_two_ranges_are_rows_and_columns() -> None:
+    """Of members as of crossbars: as solution.current and with_values have them; inputs are a row for each sample."""
+    deck = "t\nVx[0:1][0:2] a[0:1][0:2] 0 1\nRm[0:1][0:2] a[0:1][0:2] q[0:1][0:2] g={unif(1m, 0.5)}\n"
+    deck += "Rq[0:1][0:2] q[0:1][0:2] 0 1k\nIm[0:1][0:2] 0 q[0:1][0:2] 1m\n.input Vx\n.output q[1][0]\n.train Im Rm\n"
+    circuit = cs.parse(deck).with_values({"Vx": np.array([1.0, 2.0])[:, None, None] * np.ones((2, 3))})
+    found = cost_gradient(circuit, 0.0, inputs=True)
+    for name in ("Rm", "Im"):
+        assert found.values[name].shape == found.gradient[name].shape == (2, 3)
+        assert cs.solve(circuit).current(name).shape == (2, 2, 3)
+        assert np.argwhere(found.gradient[name]).tolist() == [[1, 0]]
+    assert found.inputs["Vx"].shape == (2, 6) and np.flatnonzero(found.inputs["Vx"][0]).tolist() == [3]
+    same = circuit.with_values(found.values)
+    np.testing.assert_array_equal(same.conductors.g, circuit.conductors.g)

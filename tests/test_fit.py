@@ -831,6 +831,27 @@ def test_a_conductance_may_fall_to_0_behind_a_diode(algorithm: str) -> None:
     assert np.isfinite(exact.gradient["Rm"]).all()
 
 
+def test_checkpoints_that_hold_two_ranges_in_a_row_go_on() -> None:
+    """As they were written before values of such arrays were matrices."""
+    recipe = replace(find_recipe("xor"), gain=1.0, tol=1e-9, nudge=1e-4, batch_size=4)
+    rng = np.random.default_rng(0)
+    samples = Samples(rng.uniform(0, 1, (12, 4)), 1.0, np.eye(3)[rng.integers(0, 3, 12)])
+    whole, resumed = (make_learner(cs.parse(SELECTORS), recipe) for _ in range(2))
+    order, rates = np.tile(np.arange(12), 3), {"Rm": 1e-5}
+    for learner in (whole, resumed):
+        learner.prepare(samples)
+    whole.train(samples, order, rates)
+    arrays = whole.arrays()
+    assert arrays["Rm"].shape == arrays["compiled at Rm"].shape == (4, 3)
+    resumed.restore(arrays | {name: arrays[name].ravel() for name in ("Rm", "compiled at Rm")})
+    for learner in (whole, resumed):
+        learner.train(samples, order, rates)
+    for name, array in whole.arrays().items():
+        np.testing.assert_array_equal(resumed.arrays()[name], array, err_msg=name, strict=True)
+    with pytest.raises(SettingsError, match=r"array 'Rm' is float64 \(3, 4\), this network needs float64 \(4, 3\)"):
+        resumed.restore(arrays | {"Rm": arrays["Rm"].T})
+
+
 def test_an_output_that_is_cut_off_ends_learning(tmp_path: Path) -> None:
     (tmp_path / "some.cir").write_text(
         "t\nVa a 0 0\nR1 a m 1k\nR2 m 0 1k\nR3 m y 1k\n.input Va\n.output y\n.train R3\n"

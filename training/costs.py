@@ -40,7 +40,8 @@ class CostGradient:
 
     cost      C: the mean over the rows of the batch, V^2; or what a cost of your own returns
     outputs   (batch, k) V: voltages of the `.output` nodes
-    values    of each `.train` element by name: conductances, S, of resistors and crossbars; V or A of sources
+    values    of each `.train` element by name: conductances, S, of resistors and crossbars; V or A of sources. (n,), or
+              (rows, columns) of crossbars and of arrays with two ranges
     gradient  dC/dtheta of each, shaped as its values; V^2/S, V^2/A, or V for voltage sources (for a cost of your own,
               its unit replaces V^2)
     inputs    dC/d(value) of the sources of each `.input` element, (batch, n), if requested. For targets C is a mean, so
@@ -124,7 +125,8 @@ def cost_gradient(
     values = by_element(groups, [group.values(problem.circuit) for group in groups])
     sources = grouped(driven)
     slopes = [slope / fields.samples for slope in source_gradients(problem, sources, outputs, fields)]
-    return CostGradient(value, y, values, found, by_element(sources, slopes))
+    by_input = {name: slope.reshape(problem.batch, -1) for name, slope in by_element(sources, slopes).items()}
+    return CostGradient(value, y, values, found, by_input)
 
 
 def _check_cost(targets: ArrayLike | None, cost: Cost | None, algorithm: str) -> None:

@@ -195,6 +195,7 @@ class GeneralLearner(Learner):
 
     def restore(self, arrays: Mapping[str, NDArray]) -> None:
         values = self.values()
+        arrays = _in_shape(arrays, values)
         check_arrays(arrays, {"steps": np.array(self.steps), **values})
         if all(f"{_AT}{name}" in arrays for name in values):
             compiled_at = {name: np.array(arrays[f"{_AT}{name}"]) for name in values}
@@ -221,6 +222,16 @@ def input_sources(circuit: Circuit) -> list[tuple[str, int]]:
     both = {name.lower() for name in names} & {name.lower() for name in circuit.netlist.trained}
     if both:
         raise SettingsError(f"{sorted(both)[0]} is in .input and in .train: it cannot both take the data and learn")
+    return found
+
+
+def _in_shape(arrays: Mapping[str, NDArray], values: Mapping[str, Floats]) -> dict[str, NDArray]:
+    """The arrays of a checkpoint; earlier ones hold in a row the values of elements with two ranges."""
+    found = dict(arrays)
+    for name, value in values.items():
+        for key in (name, f"{_AT}{name}"):
+            if value.ndim > 1 and key in found and found[key].shape == (value.size,):
+                found[key] = found[key].reshape(value.shape)
     return found
 
 

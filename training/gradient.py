@@ -101,7 +101,8 @@ class Trained(NamedTuple):
 
     name: str
     kind: str  # crossbar, R, V, I
-    where: Ints  # for a crossbar: its number
+    where: Ints  # (n,); for a crossbar: its number
+    shape: tuple[int, ...]  # of its values: (n,), or (rows, columns) of crossbars and of arrays with two ranges
 
     @property
     def is_conductance(self) -> bool:
@@ -156,20 +157,22 @@ class Group:
 def grouped(trained: Sequence[Trained]) -> list[Group]:
     """The elements in groups."""
     at: dict[tuple[str, int], list[int]] = {}
-    for k, (_, kind, where) in enumerate(trained):
+    for k, (_, kind, where, _) in enumerate(trained):
         at.setdefault((kind, int(where[0]) if kind == CROSSBAR else 0), []).append(k)
     return [Group([trained[k] for k in places], places) for places in at.values()]
 
 
 def by_element(groups: Sequence[Group], values: Sequence[Floats]) -> dict[str, Floats]:
-    """Values of each group, (..., n) or those of a crossbar, as views by element, in their order before grouping."""
+    """Values of each group, (..., n) or those of a crossbar, by element, (..., *shape), in the order of `.train`."""
     count = sum(len(group.at) for group in groups)
     names, found = [""] * count, [np.empty(0)] * count
     for group, value in zip(groups, values, strict=True):
         stop = 0
-        for k, (name, kind, where) in zip(group.at, group.elements, strict=True):
+        for k, (name, kind, where, shape) in zip(group.at, group.elements, strict=True):
             start, stop = stop, stop + where.size
             names[k], found[k] = name, value if kind == CROSSBAR else value[..., start:stop]
+            if len(shape) > 1 and kind != CROSSBAR:
+                found[k] = found[k].reshape(*value.shape[:-1], *shape)
     return dict(zip(names, found, strict=True))
 
 
@@ -207,14 +210,14 @@ def find_elements(problem: Problem, names: Sequence[str], command: str) -> list[
     found = []
     for name, kind, start, stop in named:
         if kind == CROSSBAR:
-            found.append(Trained(name, kind, np.arange(start, stop)))
+            found.append(Trained(name, kind, np.arange(start, stop), c.crossbars[start].g.shape))
             continue
         where = next(places[kind])
         if where.size != stop - start:
             raise SettingsError(
                 f"{name}: a resistor of 0 ohm cannot learn; give it a resistance, or leave it out of {command}"
             )
-        found.append(Trained(name, kind, where))
+        found.append(Trained(name, kind, where, c.netlist.shape_of(name, where.size)))
         if kind == "V":
             if not c.reciprocal:
                 raise SettingsError(
