@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Self
 
@@ -45,6 +46,12 @@ class Branches:
         """The branches that rows start:stop of the netlist table of this kind have here, (n,), in deck order."""
         wanted = (self.kind == KINDS.index(kind)) & (self.row >= start)
         return np.flatnonzero(wanted if stop is None else wanted & (self.row < stop))
+
+    def of_each(self, kind: str, spans: Sequence[tuple[int, int]]) -> list[Ints]:
+        """`of` for each of these ranges of rows, start:stop, which are found all at once."""
+        own = self.of(kind)
+        ends = np.searchsorted(self.row[own], np.array(spans, np.int64).reshape(-1, 2))
+        return [own[first:last] for first, last in ends.tolist()]
 
     @property
     def structure(self) -> list[NDArray[np.int64 | np.int8]]:

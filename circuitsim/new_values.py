@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cached_property
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,6 +27,14 @@ _NO_CONDUCTANCE = "a short cannot take a new conductance, nor can an open resist
 _LEFT_OUT = "it, or one of its members, is left out and cannot take a value"
 
 
+class _New(NamedTuple):
+    """New values of an element, of an array, or of elements that ranges name."""
+
+    name: str
+    rows: slice | Ints  # of the netlist table of its kind, (n,)
+    numbers: Floats  # (n,), or () for all alike; of V and I (batch or 1, n)
+
+
 class _NewValues:
     """The values that are given, name after name, and then the circuit that has them."""
 
@@ -35,7 +42,7 @@ class _NewValues:
         self.circuit = circuit
         self.batch, self.given = circuit.batch, set[str]()
         self.crossbars = {x.name.lower(): x for x in circuit.crossbars}
-        self.columns = {group: _Column(getattr(circuit, group), name) for group, name, _ in set(VALUE_OF.values())}
+        self.new: dict[str, list[_New]] = {}  # by kind
 
     def put(self, name: str, value: ArrayLike) -> None:
         """One element's, or one array's. Raises SettingsError naming it."""
@@ -46,9 +53,8 @@ class _NewValues:
             raise SettingsError(f"{name}: two new values, under names that differ only in case; give one")
         self.given.add(key)
         numbers = _numbers(name, value)
-        if not (finite := np.isfinite(numbers)).all():
-            raise SettingsError(f"{name}: new values must be finite numbers, found {numbers[~finite][0]}")
         if (crossbar := self.crossbars.get(key)) is not None:
+            _check_finite(name, numbers)
             g = _fit(name, numbers, crossbar.g.shape)
             _check_signs(name, g)
             self.crossbars[key] = replace(crossbar, g=g)
@@ -58,14 +64,15 @@ class _NewValues:
         kind, rows, shape = self._members(name)
         if kind not in VALUE_OF:
             raise SettingsError(f"{name}: only resistors, crossbars and sources can take new values")
-        column, count = self.columns[VALUE_OF[kind][0]], prod(shape)
-        numbers, where = _in_a_row(name, kind, numbers, shape), column.where(kind, rows)
-        if where is None:
-            raise SettingsError(f"{name}: {_NO_CONDUCTANCE if kind == 'R' else _LEFT_OUT}")
-        if kind == "R":
-            _check_conductances(name, numbers, count)
-        if not column.batched:
-            numbers = _fit(name, numbers, (count,))
+        count = prod(shape)
+        numbers = _in_a_row(name, kind, numbers, shape)
+        if VALUE_OF[kind][1] not in BATCHED:
+            if kind == "R" and numbers.ndim > 1:
+                raise SettingsError(
+                    f"{name}: new values have shape {numbers.shape}, needs ({count},); resistances have no batch: "
+                    "solve one set of values after another"
+                )
+            _check_shape(name, numbers, (count,))
         else:
             numbers = _rows(name, numbers, count)
             if 1 not in (self.batch, len(numbers)) and self.batch != len(numbers):
@@ -73,12 +80,13 @@ class _NewValues:
                     f"{name}: batch of {len(numbers)} does not fit the batch of {self.batch} set before"
                 )
             self.batch = max(self.batch, len(numbers))
-        column.new.append((where, numbers))
+        self.new.setdefault(kind, []).append(_New(name, rows, numbers))
 
     def _members(self, name: str) -> tuple[str, slice | Ints, tuple[int, ...]]:
         """Kind, rows of its netlist table, and shape of an element, an array, or elements that ranges name."""
         netlist = self.circuit.netlist
-        if netlist.find(name) is None and (spans := SPAN.findall(name)):
+        found = netlist.find(name)
+        if found is None and (spans := SPAN.findall(name)):
             try:
                 saves = find_save(netlist, f"@{name}[i]")
             except NetlistError as error:
@@ -90,64 +98,64 @@ class _NewValues:
             shape = tuple(len(between(int(a), int(b))) for a, b in spans)
             each = rows.size // prod(shape)  # members of an array in each instance
             return saves[0].kind, rows, shape if each == 1 else (*shape, each)
-        kind, start, stop = self.circuit.rows_of(name)
-        ref = netlist.arrays.get(name.lower())
-        return kind, slice(start, stop), (stop - start,) if ref is None else tuple(map(len, ref.indices))
+        kind, start, stop = found or self.circuit.rows_of(name)
+        return kind, slice(start, stop), netlist.shape_of(name, stop - start)
 
     def applied(self) -> Circuit:
-        """The circuit with all of them."""
+        """The circuit with all of them. Raises SettingsError naming an element that cannot have its own."""
         if not self.given:
             return self.circuit
-        changed: dict[str, Any] = {
-            group: column.branches_with() for group, column in self.columns.items() if column.new
-        }
-        return replace(self.circuit, crossbars=tuple(self.crossbars.values()), **changed)
+        changed: dict[str, Branches] = {}
+        for kind, new in self.new.items():
+            group, column, _ = VALUE_OF[kind]
+            branches = changed.get(group, getattr(self.circuit, group))
+            values: dict[str, Any] = {column: _column(branches, kind, new)}
+            changed[group] = replace(branches, **values)
+        replaced: dict[str, Any] = {"crossbars": tuple(self.crossbars.values()), **changed}
+        return replace(self.circuit, **replaced)
 
 
-class _Column:
-    """The values of a group of branches, and new ones for some of them."""
+def _column(branches: Branches, kind: str, new: list[_New]) -> Floats:
+    """The values of a group of branches, with new ones of this kind; they are all checked at once."""
+    column = VALUE_OF[kind][1]
+    old: Floats = getattr(branches, column)
+    shape = old.shape
+    if column in BATCHED:
+        shape = max(len(old), *(len(x.numbers) for x in new)), shape[1]
+    places, last = _places(branches, kind, new), new[-1].numbers
+    if isinstance(places[-1], slice) and last.shape == shape:  # of all branches
+        values = last
+    else:
+        values = np.array(np.broadcast_to(old, shape), order="C")
+        for where, x in zip(places, new, strict=True):
+            values[..., where] = x.numbers
+    if not np.isfinite(values).all():
+        for x in new:
+            _check_finite(x.name, x.numbers)
+    if kind == "R" and (values < 0).any():
+        for x in new:
+            _check_signs(x.name, x.numbers)
+    return values
 
-    def __init__(self, branches: Branches, name: str) -> None:
-        self.branches, self.name = branches, name
-        self.batched = name in BATCHED
-        self.new = list[tuple[slice | Ints, Floats]]()
 
-    @cached_property
-    def _of_kind(self) -> dict[str, tuple[Ints, Ints]]:
-        """For each kind its branches, and their rows of its netlist table."""
-        found = {kind: self.branches.of(kind) for kind in VALUE_OF}
-        return {kind: (of_kind, self.branches.row[of_kind]) for kind, of_kind in found.items()}
-
-    def where(self, kind: str, wanted: slice | Ints) -> slice | Ints | None:
-        """The branches of these rows of a netlist table (both in deck order), None when some are missing."""
-        of_kind, rows = self._of_kind[kind]
-        if not isinstance(wanted, slice):
+def _places(branches: Branches, kind: str, new: list[_New]) -> list[slice | Ints]:
+    """The branches of each of these; both they and the rows of the netlist's table are in deck order."""
+    own = branches.of(kind)
+    rows, found = branches.row[own], list[slice | Ints]()
+    spans = [(x.rows.start, x.rows.stop) for x in new if isinstance(x.rows, slice)]
+    ends = iter(np.searchsorted(rows, np.array(spans, np.int64).reshape(-1, 2)).tolist())
+    for name, wanted, _ in new:
+        if isinstance(wanted, slice):
+            low, high = next(ends)
+            known, first = high - low == wanted.stop - wanted.start, int(own[low]) if low < own.size else 0
+            found.append(slice(first, first + high - low))
+        else:
             at = np.searchsorted(rows, wanted)
-            known = rows.size and (rows.take(at, mode="clip") == wanted).all()
-            return of_kind[at] if known else None
-        count = wanted.stop - wanted.start
-        low, high = np.searchsorted(rows, [wanted.start, wanted.stop])
-        if high - low != count:
-            return None
-        return slice(int(of_kind[low]), int(of_kind[low]) + count)
-
-    def branches_with(self) -> Branches:
-        """The branches with their new values."""
-        changed: dict[str, Any] = {self.name: self._values()}
-        return replace(self.branches, **changed)
-
-    def _values(self) -> Floats:
-        old: Floats = getattr(self.branches, self.name)
-        shape = old.shape
-        if self.batched:
-            shape = max(len(old), *(len(values) for _, values in self.new)), shape[1]
-        where, values = self.new[-1]
-        if isinstance(where, slice) and values.shape == shape:  # of all branches
-            return values
-        column = np.array(np.broadcast_to(old, shape), order="C")
-        for where, values in self.new:
-            column[..., where] = values
-        return column
+            known = rows.size > 0 and bool((rows.take(at, mode="clip") == wanted).all())
+            found.append(own.take(at, mode="clip") if known else at)
+        if not known:
+            raise SettingsError(f"{name}: {_NO_CONDUCTANCE if kind == 'R' else _LEFT_OUT}")
+    return found
 
 
 def _numbers(name: str, value: ArrayLike) -> Floats:
@@ -157,8 +165,7 @@ def _numbers(name: str, value: ArrayLike) -> Floats:
     try:
         array = np.asarray(value)
         if array.dtype.kind in "fiubO":  # O: fractions, say
-            with np.errstate(over="ignore"):
-                return np.array(array, np.float64, order="C")
+            return np.array(array, np.float64, order="C")
     except (TypeError, ValueError, OverflowError):
         pass
     raise SettingsError(f"{name}: new values must be numbers, found {shown(repr(value))}")
@@ -187,18 +194,18 @@ def _rows(name: str, value: Floats, count: int) -> Floats:
 
 def _fit(name: str, value: Floats, shape: tuple[int, ...]) -> Floats:
     """The values, or one for all; an array that is contiguous and may be written to, for one type in compiled code."""
-    if value.shape not in (shape, ()):
-        raise SettingsError(f"{name}: new values have shape {value.shape}, needs {shape}")
+    _check_shape(name, value, shape)
     return value if value.shape == shape else np.full(shape, value)
 
 
-def _check_conductances(name: str, value: Floats, count: int) -> None:
-    _check_signs(name, value)
-    if value.ndim > 1:
-        raise SettingsError(
-            f"{name}: new values have shape {value.shape}, needs ({count},); resistances have no batch: "
-            "solve one set of values after another"
-        )
+def _check_shape(name: str, value: Floats, shape: tuple[int, ...]) -> None:
+    if value.shape not in (shape, ()):
+        raise SettingsError(f"{name}: new values have shape {value.shape}, needs {shape}")
+
+
+def _check_finite(name: str, value: Floats) -> None:
+    if not (finite := np.isfinite(value)).all():
+        raise SettingsError(f"{name}: new values must be finite numbers, found {value[~finite][0]}")
 
 
 def _check_signs(name: str, g: Floats) -> None:
@@ -211,6 +218,7 @@ def with_values(circuit: Circuit, values: Mapping[str, ArrayLike]) -> Circuit:
     if not isinstance(values, Mapping):
         raise SettingsError(f"new values are a mapping of names to numbers, such as {{'V1': 2.0}}, found {values!r}")
     new = _NewValues(circuit)
-    for name, value in values.items():
-        new.put(name, value)
+    with np.errstate(over="ignore"):  # of long doubles, which become infinite: an error
+        for name, value in values.items():
+            new.put(name, value)
     return new.applied()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
 import circuitsim as cs
+from circuitsim.branches import Branches
 from circuitsim.methods import bcd
+from training import gradient
 from training.costs import cost_gradient
 from training.learner import LearningError
 
@@ -392,3 +395,73 @@ def test_an_open_conductance_to_what_nothing_holds_has_no_gradient() -> None:
             assert gradients["R5"].item() == pytest.approx(0.0, abs=1e-9)
             assert np.abs(gradients["RW"]).max() == 0.0
             assert gradients["R7"].item() == pytest.approx(-0.2 * 0.5 / 2e-3, rel=1e-3)
+
+
+def ladder(n: int, one_by_one: bool) -> cs.Circuit:
+    """Rungs, sources and sections, n of each, and a crossbar between what else learns."""
+    deck = f"t\nV1 a[0] 0 0\nRa[1:{n}] a[0:{n - 1}] a[1:{n}] 1k\nRb[1:{n}] a[1:{n}] 0 {{unif(2k, 0.5)}}\n"
+    deck += f"Ib[1:{n}] 0 a[1:{n}] 1u\nVc[0:1] c[0:1] 0 0.3\nRW[0:1][1:{n}] c[0:1] a[1:{n}] g=1m\n.input V1\n"
+    names = "Rb", "Ib", "RW", "Ra", "Vc"
+    members = {"Ra": range(1, n + 1), "Rb": range(1, n + 1), "Ib": range(1, n + 1), "Vc": range(2)}
+    each = [f"{name}[{k}]" for name in names if name != "RW" for k in members[name]]
+    each[1::2] = each[1::2][::-1]  # of all kinds by turns
+    trained = [*each[:3], "RW", *each[3:]] if one_by_one else names
+    return cs.parse(deck + f".output a[{n}]\n.train {' '.join(trained)}\n")
+
+
+@pytest.mark.parametrize("batch", [1, 13])
+def test_elements_that_are_named_one_by_one_have_the_gradients_of_arrays(
+    batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the same bits, also where they are computed some at a time."""
+    n, volts = 7, {"V1": np.linspace(-1, 1, batch)}
+    whole = cost_gradient(ladder(n, False).with_values(volts), 0.1)
+    monkeypatch.setattr(gradient, "_AT_ONCE", 5 * batch)
+    circuit = ladder(n, True)
+    single = cost_gradient(circuit.with_values(volts), 0.1)
+    for found, wanted in ((single.values, whole.values), (single.gradient, whole.gradient)):
+        assert tuple(found) == circuit.netlist.trained
+        for name, value in found.items():
+            array, _, k = name.rstrip("]").partition("[")
+            expected = wanted[array] if not k else wanted[array][[int(k) - (array != "Vc")]]
+            np.testing.assert_array_equal(value, expected, err_msg=name, strict=True)
+
+
+def test_all_trained_elements_are_found_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The branches are looked through for each kind, not for each element; so they are for new values."""
+    looks, of = list[int](), Branches.of
+
+    def counted(self: Branches, *rows: Any) -> Any:
+        looks.append(len(self))
+        return of(self, *rows)
+
+    monkeypatch.setattr(Branches, "of", counted)
+    found = []
+    for n in (5, 20):
+        problem = cs.compile_problem(ladder(n, True))
+        looks.clear()
+        gradient.trained_elements(problem)
+        problem.with_values(dict.fromkeys(problem.circuit.netlist.trained, 1.0))
+        found.append(len(looks))
+    assert found[0] == found[1] > 0
+
+
+def test_the_element_is_named_that_has_a_batch_among_others() -> None:
+    circuit = cs.parse("t\nI1 0 y 1m\nI2 0 y 1m\nR2 y 0 1k\nI3 0 y 1m\n.output y\n.train I1 R2 I2 I3")
+    with pytest.raises(cs.SettingsError, match=r"^I2 learns, and has a batch of values"):
+        cost_gradient(circuit.with_values({"I2": [1e-3, 2e-3]}), 0.0)
+
+
+def test_two_ranges_are_rows_and_columns() -> None:
+    """Of members as of crossbars: as solution.current and with_values have them; inputs are a row for each sample."""
+    deck = "t\nVx[0:1][0:2] a[0:1][0:2] 0 1\nRm[0:1][0:2] a[0:1][0:2] q[0:1][0:2] g={unif(1m, 0.5)}\n"
+    deck += "Rq[0:1][0:2] q[0:1][0:2] 0 1k\nIm[0:1][0:2] 0 q[0:1][0:2] 1m\n.input Vx\n.output q[1][0]\n.train Im Rm\n"
+    circuit = cs.parse(deck).with_values({"Vx": np.array([1.0, 2.0])[:, None, None] * np.ones((2, 3))})
+    found = cost_gradient(circuit, 0.0, inputs=True)
+    for name in ("Rm", "Im"):
+        assert found.values[name].shape == found.gradient[name].shape == (2, 3)
+        assert cs.solve(circuit).current(name).shape == (2, 2, 3)
+        assert np.argwhere(found.gradient[name]).tolist() == [[1, 0]]
+    assert found.inputs["Vx"].shape == (2, 6) and np.flatnonzero(found.inputs["Vx"][0]).tolist() == [3]
+    same = circuit.with_values(found.values)
+    np.testing.assert_array_equal(same.conductors.g, circuit.conductors.g)

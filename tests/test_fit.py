@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -18,7 +19,7 @@ from click.testing import CliRunner
 from fake_learner import FakeLearner, make_run
 
 import circuitsim as cs
-from circuitsim import SettingsError, load
+from circuitsim import SettingsError, load, new_values
 from training import general
 from training.checkpoint import NEWEST
 from training.costs import cost_gradient
@@ -525,6 +526,44 @@ def test_a_value_without_end_is_not_taken_for_the_upper_bound() -> None:
         learner.train(Samples(np.ones((1, 1)), 1.0, np.zeros((1, 1))), np.arange(1), {"Ro": np.inf})
 
 
+@pytest.mark.parametrize("algorithm", ["ep", "implicit"])
+def test_elements_that_are_named_one_by_one_learn_as_arrays_do(algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the same bits, each at its own rate; a step gives new values, one after another, to its inputs alone."""
+    deck = (
+        "t\nVx[0:1] x[0:1] 0 0\nRa[0:1] x[0:1] y[0:1] 1k\nRb[0:1] y[0:1] 0 2k\nIb[0:1] 0 y[0:1] 1u\nRw y[0] y[1] 1k\n"
+    )
+    deck += ".input Vx\n.output y[0:1]\n.train "
+    given, put = list[str](), new_values._NewValues.put
+
+    def counted(self: Any, name: str, value: Any) -> None:
+        given.append(name)
+        put(self, name, value)
+
+    monkeypatch.setattr(new_values._NewValues, "put", counted)
+    rng = np.random.default_rng(0)
+    samples = Samples(rng.uniform(-1, 1, (6, 2)), 1.0, rng.uniform(-1, 1, (6, 2)))
+    numbers = {"gain": 1.0, "nudge": 1e-6, "batch_size": 3, "tol": 1e-9, "algorithm": algorithm, "g_min": 8e-4}
+    rates, found = {"Ra": 2e-6, "Rb": 1e-7, "Ib": 1e-9, "Rw": 3e-7}, []
+    for names in (list(rates), ["Ib[1]", "Ra[0]", "Rb[1]", "Rw", "Ra[1]", "Ib[0]", "Rb[0]"]):
+        learner = make_learner(cs.parse(deck + " ".join(names)), Recipe(Path("some.cir"), **numbers), "cpu")
+        given.clear()
+        learner.train(samples, np.arange(6), {name.upper(): rates[name[:2]] for name in names})
+        assert given == ["Vx", "Vx"]
+        found.append(learner.values())
+    arrays, single = found
+    assert (arrays["Ra"] != 1e-3).all() and (arrays["Ra"] == 8e-4).any()
+    for name, value in single.items():
+        k = name.partition("[")[2].rstrip("]")
+        np.testing.assert_array_equal(value, arrays[name[:2]][[int(k)]] if k else arrays[name], err_msg=name)
+
+
+def test_the_element_whose_value_has_no_end_is_named() -> None:
+    deck = "t\nVx x 0 0\nRa x y 1k\nRb y 0 2k\nIb 0 y 1u\n.input Vx\n.output y\n.train Ra Ib Rb"
+    learner = make_learner(cs.parse(deck), Recipe(Path("some.cir"), nudge=1e-6, tol=1e-9, batch_size=1), "cpu")
+    with pytest.raises(LearningError, match=r"^Rb: its new values are not finite"):
+        learner.train(Samples(np.ones((1, 1)), 1.0, np.zeros((1, 1))), np.arange(1), {"Ra": 0, "Ib": 0, "Rb": np.inf})
+
+
 def test_test_data_has_the_columns_of_the_training_data(tmp_path: Path) -> None:
     table = tmp_path / "other.csv"
     table.write_text("b,a,target equal,target differ\n1,1,1,0\n")
@@ -836,6 +875,27 @@ def test_a_conductance_may_fall_to_0_behind_a_diode(algorithm: str) -> None:
         np.testing.assert_array_equal(begun.arrays()[name], array, err_msg=name)
     exact = cost_gradient(whole.problem.with_values({"Vx": samples.features}), samples.targets)
     assert np.isfinite(exact.gradient["Rm"]).all()
+
+
+def test_checkpoints_that_hold_two_ranges_in_a_row_go_on() -> None:
+    """As they were written before values of such arrays were matrices."""
+    recipe = replace(find_recipe("xor"), gain=1.0, tol=1e-9, nudge=1e-4, batch_size=4)
+    rng = np.random.default_rng(0)
+    samples = Samples(rng.uniform(0, 1, (12, 4)), 1.0, np.eye(3)[rng.integers(0, 3, 12)])
+    whole, resumed = (make_learner(cs.parse(SELECTORS), recipe) for _ in range(2))
+    order, rates = np.tile(np.arange(12), 3), {"Rm": 1e-5}
+    for learner in (whole, resumed):
+        learner.prepare(samples)
+    whole.train(samples, order, rates)
+    arrays = whole.arrays()
+    assert arrays["Rm"].shape == arrays["compiled at Rm"].shape == (4, 3)
+    resumed.restore(arrays | {name: arrays[name].ravel() for name in ("Rm", "compiled at Rm")})
+    for learner in (whole, resumed):
+        learner.train(samples, order, rates)
+    for name, array in whole.arrays().items():
+        np.testing.assert_array_equal(resumed.arrays()[name], array, err_msg=name, strict=True)
+    with pytest.raises(SettingsError, match=r"array 'Rm' is float64 \(3, 4\), this network needs float64 \(4, 3\)"):
+        resumed.restore(arrays | {"Rm": arrays["Rm"].T})
 
 
 def test_an_output_that_is_cut_off_ends_learning(tmp_path: Path) -> None:

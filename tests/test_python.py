@@ -124,11 +124,14 @@ def test_batches_of_voltages_and_currents_must_fit(order: tuple[str, str]) -> No
         ({"Rl": [1.0, -3.0]}, "Rl: negative conductance -3 S is not monotone"),
         ({"Rl": [[1.0, 2.0]]}, r"Rl: new values have shape \(1, 2\), needs \(2,\); resistances have no batch"),
         ({"V1": 1.0, "v1": 1.0}, "v1: two new values, under names that differ only in case"),
+        ({"Rl": 1.0, "Rv": -2.0, "V1": 1.0}, "^Rv: negative conductance -2 S is not monotone"),
+        ({"V1": 1.0, "Vx": [1.0, np.nan], "Rl": 1.0}, "^Vx: new values must be finite numbers, found nan"),
+        ({"Rl": 1.0, "Rs": 2.0, "Rv": 3.0}, "^Rs: a short cannot take a new conductance"),
         ({"RW[0][0]": 1.0}, r"RW\[0\]\[0\]: a crossbar takes all its values at once, \(2, 2\)"),
     ],
 )
 def test_values_that_are_none(values: Any, message: str) -> None:
-    circuit = cs.parse(CROSSBAR + "V1 v 0 1\nRv v 0 1\n")
+    circuit = cs.parse(CROSSBAR + "V1 v 0 1\nRv v 0 1\nRs v s 0\n")
     with pytest.raises(cs.SettingsError, match=message):
         circuit.with_values(values)
 

@@ -18,7 +18,16 @@ from training.amplifiers import find_energy
 from training.convex import check_convex
 from training.eqprop import ep_fields, nudges
 from training.general import input_sources
-from training.gradient import Outputs, find_elements, find_outputs, gradient, source_gradients, trained_elements
+from training.gradient import (
+    Outputs,
+    by_element,
+    find_elements,
+    find_outputs,
+    gradients,
+    grouped,
+    source_gradients,
+    trained_elements,
+)
 from training.phases import Phases, Sweeps, choose_phases
 from training.recipe import Recipe
 
@@ -32,7 +41,8 @@ class CostGradient:
 
     cost      C: the mean over the rows of the batch, V^2; or what a cost of your own returns
     outputs   (batch, k) V: voltages of the `.output` nodes
-    values    of each `.train` element by name: conductances, S, of resistors and crossbars; V or A of sources
+    values    of each `.train` element by name: conductances, S, of resistors and crossbars; V or A of sources. (n,), or
+              (rows, columns) of crossbars and of arrays with two ranges
     gradient  dC/dtheta of each, shaped as its values; V^2/S, V^2/A, or V for voltage sources (for a cost of your own,
               its unit replaces V^2)
     inputs    dC/d(value) of the sources of each `.input` element, (batch, n), if requested. For targets C is a mean, so
@@ -93,9 +103,11 @@ def cost_gradient(
     outputs = find_outputs(problem)
     trained = trained_elements(problem) if problem.circuit.netlist.trained or not inputs else []
     driven = find_elements(problem, [name for name, _ in input_sources(problem.circuit)], ".input") if inputs else []
-    for element in trained:
-        if not element.is_conductance and np.ptp(element.batch(problem.circuit), axis=0).any():
-            raise SettingsError(f"{element.name} learns, and has a batch of values; give it one value for all rows")
+    groups = grouped(trained)
+    for group in groups:
+        if not group.is_conductance and (varied := np.ptp(group.batch(problem.circuit), axis=0) > 0).any():
+            name = group.name_of(int(varied.argmax()))
+            raise SettingsError(f"{name} learns, and has a batch of values; give it one value for all rows")
     wanted = _targets(problem, outputs, targets if cost is None else 0.0)
     betas, energy = nudges(variant, recipe.nudge), find_energy(problem, outputs) if algorithm == "ep" else None
     if algorithm == "ep":
@@ -115,12 +127,12 @@ def cost_gradient(
         fields, _ = ep_fields(problem, drive, free.x, outputs, wanted, betas, phases, energy)
     else:
         fields = replace(implicit_fields(problem, drive, free, outputs, pull), samples=1)  # C is a mean already
-    found = gradient(problem, trained, outputs, fields)
-    names = [element.name for element in trained]
-    values = [element.values(problem.circuit) for element in trained]
-    slopes = source_gradients(problem, driven, outputs, fields)
-    by_input = {x.name: slope / fields.samples for x, slope in zip(driven, slopes, strict=True)}
-    return CostGradient(value, y, dict(zip(names, values, strict=True)), dict(zip(names, found, strict=True)), by_input)
+    found = by_element(groups, gradients(problem, groups, outputs, fields))
+    values = by_element(groups, [group.values(problem.circuit) for group in groups])
+    sources = grouped(driven)
+    slopes = [slope / fields.samples for slope in source_gradients(problem, sources, outputs, fields)]
+    by_input = {name: slope.reshape(problem.batch, -1) for name, slope in by_element(sources, slopes).items()}
+    return CostGradient(value, y, values, found, by_input)
 
 
 def _check_cost(targets: ArrayLike | None, cost: Cost | None, algorithm: str) -> None:

@@ -19,7 +19,7 @@ from training import eqprop
 from training.adjoint import bp_fields, implicit_fields
 from training.amplifiers import find_energy
 from training.convex import check_convex
-from training.gradient import find_outputs, gradient, trained_elements
+from training.gradient import by_element, find_outputs, gradients, grouped, trained_elements, with_group_values
 from training.learner import (
     AT_ONCE,
     Learner,
@@ -52,7 +52,7 @@ class GeneralLearner(Learner):
         self.batch_size = recipe.batch_size
         self.outputs_at = find_outputs(problem)
         self.energy = find_energy(problem, self.outputs_at)
-        self.trained = trained_elements(problem)
+        self.trained = grouped(trained_elements(problem))
         self.sources = input_sources(problem.circuit)
         self.state = np.zeros((recipe.batch_size, problem.n_free))
         self.free = State(self.state)
@@ -101,14 +101,15 @@ class GeneralLearner(Learner):
 
     def train(self, samples: Samples, order: Ints, rates: Mapping[str, float]) -> Tally:
         check_batches(order, self.batch_size)
-        rates = rates_of(self.problem.circuit.netlist.trained, rates)
+        by_name = rates_of(self.problem.circuit.netlist.trained, rates)
+        by_group = [group.spread(by_name) for group in self.trained]
         tally = Tally()
         for first in range(0, order.size, self.batch_size):
             rows = order[first : first + self.batch_size]
-            tally += self._step(samples, rows, rates)
+            tally += self._step(samples, rows, by_group)
         return tally
 
-    def _step(self, samples: Samples, rows: Ints, rates: Mapping[str, float]) -> Tally:
+    def _step(self, samples: Samples, rows: Ints, rates: list[Floats]) -> Tally:
         targets = samples.targets[rows].astype(np.float64)
         problem, drive = self._driven(samples, rows)
         due = self.steps % _CHECK_EVERY == 0
@@ -116,8 +117,7 @@ class GeneralLearner(Learner):
             check_convex(problem, self.outputs_at, min(self.betas), self.energy, doubts=due)
         self.free = self.phases.free(problem, drive, self.state)
         y = self.outputs_at.voltages(problem, drive, self.free.x)
-        gradients = self._gradients(problem, drive, targets)
-        self._move(gradients, rates)
+        self._move(self._gradients(problem, drive, targets), rates)
         self.steps += 1
         return tally_of(y, targets)
 
@@ -129,7 +129,7 @@ class GeneralLearner(Learner):
         return problem, problem.drive(slice(0, values.shape[0]))
 
     def _gradients(self, problem: Problem, drive: Drive, targets: Floats) -> list[Floats]:
-        """The gradient of each trained element; moves the state to where the method leaves it."""
+        """The gradient of each group of trained elements; moves the state to where the method leaves it."""
         r, out, x = self.recipe, self.outputs_at, self.free.x
         if r.algorithm == "implicit":
             pull = out.voltages(problem, drive, x) - targets
@@ -140,26 +140,28 @@ class GeneralLearner(Learner):
         else:
             one, self.state = eqprop.ep_fields(problem, drive, x, out, targets, self.betas, self.phases, self.energy)
             fields = [one]
-        parts = [gradient(problem, self.trained, out, f) for f in fields]
+        parts = [gradients(problem, self.trained, out, f) for f in fields]
         return [sum(values[1:], start=values[0]) for values in zip(*parts, strict=True)]
 
-    def _move(self, gradients: list[Floats], rates: Mapping[str, float]) -> None:
+    def _move(self, slopes: list[Floats], rates: list[Floats]) -> None:
         """A step down the gradient: g <- clip(g - rate dC/dg, g_min, g_max); sources have no bounds."""
-        new, window = {}, self.recipe.window
-        for element, value, slope in zip(self.trained, self.values().values(), gradients, strict=True):
-            moved = value - rates[element.name.lower()] * slope
-            if not np.isfinite(moved).all():
-                raise LearningError(f"{element.name}: its new values are not finite; choose smaller learning rates")
-            new[element.name] = np.clip(moved, *window) if element.is_conductance else moved
-        self._set(new)
+        new, circuit = [], self.problem.circuit
+        for group, rate, slope in zip(self.trained, rates, slopes, strict=True):
+            moved = group.values(circuit) - rate * slope
+            if not (finite := np.isfinite(moved)).all():
+                name = group.name_of(int(finite.argmin()))
+                raise LearningError(f"{name}: its new values are not finite; choose smaller learning rates")
+            new.append(np.clip(moved, *self.recipe.window) if group.is_conductance else moved)
+        self._go_on(self.problem.with_circuit(with_group_values(circuit, self.trained, new)))
 
-    def _set(self, values: Mapping[str, Floats]) -> None:
-        """Set these values. One that becomes 0 S, or leaves it, may change the islands: then all is prepared again."""
-        problem = self.problem.with_values(values)
-        if problem.topology is not self.problem.topology:
+    def _go_on(self, problem: Problem) -> None:
+        """With new values. One that becomes 0 S, or leaves it, may change the islands: then all is prepared again."""
+        changed = problem.topology is not self.problem.topology
+        if changed:
             self._take_up(problem)
-            self.compiled_at = {name: value.copy() for name, value in values.items()}
         self.problem = problem
+        if changed:
+            self.compiled_at = self.values()
 
     def _take_up(self, problem: Problem) -> None:
         """Another topology: the place of everything in it. LearningError where it cannot be learnt with."""
@@ -175,7 +177,7 @@ class GeneralLearner(Learner):
             )
         was = self.problem.topology.index_of_node[problem.topology.root_of_unit]
         self.state = np.where(was >= 0, np.append(self.state, np.zeros((len(self.state), 1)), axis=1)[:, was], 0.0)
-        self.outputs_at, self.trained = outputs, trained_elements(problem)
+        self.outputs_at, self.trained = outputs, grouped(trained_elements(problem))
         self.energy = find_energy(problem, outputs)
         self.phases.forget()
 
@@ -188,7 +190,7 @@ class GeneralLearner(Learner):
         return np.concatenate(found)
 
     def values(self) -> dict[str, Floats]:
-        return {element.name: element.values(self.problem.circuit) for element in self.trained}
+        return by_element(self.trained, [group.values(self.problem.circuit) for group in self.trained])
 
     def arrays(self) -> dict[str, NDArray]:
         compiled_at = {f"{_AT}{name}": value for name, value in self.compiled_at.items()}
@@ -196,13 +198,14 @@ class GeneralLearner(Learner):
 
     def restore(self, arrays: Mapping[str, NDArray]) -> None:
         values = self.values()
+        arrays = _in_shape(arrays, values)
         check_arrays(arrays, {"steps": np.array(self.steps), **values})
         if all(f"{_AT}{name}" in arrays for name in values):
             compiled_at = {name: np.array(arrays[f"{_AT}{name}"]) for name in values}
             problem = compile_problem(self.problem.circuit.with_values(compiled_at))
             self._take_up(problem)
             self.problem, self.compiled_at = problem, compiled_at
-        self._set({name: arrays[name] for name in values})
+        self._go_on(self.problem.with_values({name: arrays[name] for name in values}))
         check_arrays(arrays, {"state": self.state})
         self.state, self.steps = np.array(arrays["state"]), int(arrays["steps"])
 
@@ -222,6 +225,16 @@ def input_sources(circuit: Circuit) -> list[tuple[str, int]]:
     both = {name.lower() for name in names} & {name.lower() for name in circuit.netlist.trained}
     if both:
         raise SettingsError(f"{sorted(both)[0]} is in .input and in .train: it cannot both take the data and learn")
+    return found
+
+
+def _in_shape(arrays: Mapping[str, NDArray], values: Mapping[str, Floats]) -> dict[str, NDArray]:
+    """The arrays of a checkpoint; earlier ones hold in a row the values of elements with two ranges."""
+    found = dict(arrays)
+    for name, value in values.items():
+        for key in (name, f"{_AT}{name}"):
+            if value.ndim > 1 and key in found and found[key].shape == (value.size,):
+                found[key] = found[key].reshape(value.shape)
     return found
 
 

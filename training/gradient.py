@@ -13,19 +13,24 @@ reduce to two fields:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim import Circuit, Problem, SettingsError
+from circuitsim.branches import VALUE_OF
 from circuitsim.drive import Drive
 from circuitsim.laws import branch_current
 from circuitsim.netlist.model import CROSSBAR, Netlist
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+
+_AT_ONCE = 1 << 20  # numbers of a temporary array
 
 
 @dataclass(frozen=True)
@@ -91,27 +96,100 @@ def secants(problem: Problem, v1: Floats, v2: Floats) -> Floats:
     return np.where(near, slope, (i1 - i2) / np.where(near, 1.0, gap))
 
 
-@dataclass(frozen=True)
-class Trained:
+class Trained(NamedTuple):
     """A trained element and where its values are: `where` are rows of the conductors, ties or current sources."""
 
     name: str
     kind: str  # crossbar, R, V, I
-    where: Ints  # for a crossbar: its number
+    where: Ints  # (n,); for a crossbar: its number
+    shape: tuple[int, ...]  # of its values: (n,), or (rows, columns) of crossbars and of arrays with two ranges
 
     @property
     def is_conductance(self) -> bool:
         return self.kind in (CROSSBAR, "R")
 
+
+@dataclass(frozen=True)
+class Group:
+    """Trained elements whose values are computed together, in a row: all of one kind, or a crossbar by itself."""
+
+    elements: list[Trained]
+    at: list[int]  # the place of each among all that are trained
+
+    @property
+    def kind(self) -> str:
+        return self.elements[0].kind
+
+    @property
+    def is_conductance(self) -> bool:
+        return self.elements[0].is_conductance
+
+    @cached_property
+    def where(self) -> Ints:
+        """(n,), as in Trained."""
+        return np.concatenate([x.where for x in self.elements])
+
+    @cached_property
+    def stops(self) -> Ints:
+        """(elements,): where the values of each end in the row of all."""
+        return np.cumsum([x.where.size for x in self.elements])
+
     def values(self, circuit: Circuit) -> Floats:
-        """A copy of its values in this circuit, S, V or A; for a source with a batch, those of the first row."""
+        """A copy of their values, (n,), of a crossbar's (nr, nc), S, V or A; with a batch those of its first row."""
         if self.kind == CROSSBAR:
             return circuit.crossbars[int(self.where[0])].g.copy()
         return circuit.conductors.g[self.where] if self.kind == "R" else self.batch(circuit)[0]
 
     def batch(self, circuit: Circuit) -> Floats:
-        """All values of a source, (rows, n), V or A."""
+        """All values of sources, (rows, n), V or A."""
         return (circuit.ties.e if self.kind == "V" else circuit.current_sources.i)[:, self.where]
+
+    def spread(self, by_name: Mapping[str, float]) -> Floats:
+        """One number for each element, by its name in lower case, for all its values: broadcasts to `values`."""
+        numbers = np.array([by_name[x.name.lower()] for x in self.elements])
+        return np.repeat(numbers, np.diff(self.stops, prepend=0))
+
+    def name_of(self, k: int) -> str:
+        """The element that has the k-th value."""
+        return self.elements[0 if self.kind == CROSSBAR else int(np.searchsorted(self.stops, k, "right"))].name
+
+
+def grouped(trained: Sequence[Trained]) -> list[Group]:
+    """The elements in groups."""
+    at: dict[tuple[str, int], list[int]] = {}
+    for k, (_, kind, where, _) in enumerate(trained):
+        at.setdefault((kind, int(where[0]) if kind == CROSSBAR else 0), []).append(k)
+    return [Group([trained[k] for k in places], places) for places in at.values()]
+
+
+def by_element(groups: Sequence[Group], values: Sequence[Floats]) -> dict[str, Floats]:
+    """Values of each group, (..., n) or those of a crossbar, by element, (..., *shape), in the order of `.train`."""
+    count = sum(len(group.at) for group in groups)
+    names, found = [""] * count, [np.empty(0)] * count
+    for group, value in zip(groups, values, strict=True):
+        stop = 0
+        for k, (name, kind, where, shape) in zip(group.at, group.elements, strict=True):
+            start, stop = stop, stop + where.size
+            names[k], found[k] = name, value if kind == CROSSBAR else value[..., start:stop]
+            if len(shape) > 1 and kind != CROSSBAR:
+                found[k] = found[k].reshape(*value.shape[:-1], *shape)
+    return dict(zip(names, found, strict=True))
+
+
+def with_group_values(circuit: Circuit, groups: Sequence[Group], values: Sequence[Floats]) -> Circuit:
+    """The circuit with these values of the groups, finite and without negative conductances."""
+    crossbars, changed = list(circuit.crossbars), dict[str, Any]()
+    for group, value in zip(groups, values, strict=True):
+        if group.kind == CROSSBAR:
+            k = int(group.where[0])
+            crossbars[k] = replace(crossbars[k], g=np.ascontiguousarray(value))
+            continue
+        name, column, _ = VALUE_OF[group.kind]
+        new = getattr(circuit, name)
+        now = getattr(new, column).copy()
+        now[..., group.where] = value
+        changed[name] = replace(new, **{column: now})
+    return replace(circuit, crossbars=tuple(crossbars), **changed)
 
 
 def trained_elements(problem: Problem) -> list[Trained]:
@@ -125,45 +203,53 @@ def trained_elements(problem: Problem) -> list[Trained]:
 def find_elements(problem: Problem, names: Sequence[str], command: str) -> list[Trained]:
     """The elements of these names, given by a card of the netlist. SettingsError for those without a gradient."""
     c = problem.circuit
+    named = [(name, *c.rows_of(name)) for name in names]
+    places = {}
+    for kind, branches in (("R", c.conductors), ("V", c.ties), ("I", c.current_sources)):
+        places[kind] = iter(branches.of_each(kind, [(start, stop) for _, k, start, stop in named if k == kind]))
     found = []
-    for name in names:
-        kind, start, stop = c.rows_of(name)
+    for name, kind, start, stop in named:
         if kind == CROSSBAR:
-            found.append(Trained(name, kind, np.arange(start, stop)))
+            found.append(Trained(name, kind, np.arange(start, stop), c.crossbars[start].g.shape))
             continue
-        branches = {"R": c.conductors, "V": c.ties, "I": c.current_sources}[kind]
-        rows = branches.of(kind, start, stop)
-        if rows.size != stop - start:
+        where = next(places[kind])
+        if where.size != stop - start:
             raise SettingsError(
                 f"{name}: a resistor of 0 ohm cannot learn; give it a resistance, or leave it out of {command}"
             )
-        found.append(Trained(name, kind, rows))
+        found.append(Trained(name, kind, where, c.netlist.shape_of(name, where.size)))
         if kind == "V":
             if not c.reciprocal:
                 raise SettingsError(
                     f"{name}: no gradient reaches a voltage source beside controlled sources; leave it out of {command}"
                 )
-            _check_no_diode_hangs(problem, name, rows, command)
+            _check_no_diode_hangs(problem, name, where, command)
     return found
 
 
 def gradient(problem: Problem, trained: Sequence[Trained], outputs: Outputs, fields: Fields) -> list[Floats]:
-    """dC/dtheta of each trained element, shaped as its values; mean over the batch. (V^2/S, V^2/A, V)
+    """dC/dtheta of each trained element, shaped as its values; mean over the batch. (V^2/S, V^2/A, V)"""
+    groups = grouped(trained)
+    return list(by_element(groups, gradients(problem, groups, outputs, fields)).values())
+
+
+def gradients(problem: Problem, groups: Sequence[Group], outputs: Outputs, fields: Fields) -> list[Floats]:
+    """`gradient` of each group.
 
     It is 0 for an open conductance to a part that nothing else joins to ground: whatever its value, nothing flows.
     """
     c = problem.circuit
     d, s, loose = fields.delta, fields.total, problem.topology.islands.pinned
     found = []
-    by_source = iter(source_gradients(problem, [x for x in trained if not x.is_conductance], outputs, fields))
-    for element in trained:
-        if element.kind == CROSSBAR:
-            x = c.crossbars[int(element.where[0])]
+    by_source = iter(source_gradients(problem, [x for x in groups if not x.is_conductance], outputs, fields))
+    for group in groups:
+        if group.kind == CROSSBAR:
+            x = c.crossbars[int(group.where[0])]
             value = crossbar_gradient(d[:, x.rows], d[:, x.cols], s[:, x.rows], s[:, x.cols])
             value[loose[x.rows][:, None] != loose[x.cols]] = 0.0
-        elif element.kind == "R":
-            a, b = c.conductors.a[element.where], c.conductors.b[element.where]
-            value = 0.5 * ((d[:, a] - d[:, b]) * (s[:, a] - s[:, b])).sum(axis=0)
+        elif group.kind == "R":
+            a, b = c.conductors.a[group.where], c.conductors.b[group.where]
+            value = _conductor_gradient(d, s, a, b)
             value[loose[a] != loose[b]] = 0.0
         else:
             value = next(by_source).sum(axis=0)
@@ -171,14 +257,24 @@ def gradient(problem: Problem, trained: Sequence[Trained], outputs: Outputs, fie
     return found
 
 
-def source_gradients(problem: Problem, sources: Sequence[Trained], outputs: Outputs, fields: Fields) -> list[Floats]:
-    """dC/dtheta of each source's values in each row, (rows, n), with C as `fields` has it for that row."""
+def source_gradients(problem: Problem, groups: Sequence[Group], outputs: Outputs, fields: Fields) -> list[Floats]:
+    """dC/dtheta of each group of sources in each row, (rows, n), with C as `fields` has it for that row."""
     c, d, forest = problem.circuit, fields.delta, problem.topology.forest
     by_tie = np.zeros((d.shape[0], 0))
-    if any(source.kind == "V" for source in sources):
+    if any(group.kind == "V" for group in groups):
         by_tie = forest.pulls(_out_of_nodes(problem, outputs, fields)[:, forest.nodes], len(c.ties))
     a, b = c.current_sources.a, c.current_sources.b
-    return [by_tie[:, x.where] if x.kind == "V" else d[:, a[x.where]] - d[:, b[x.where]] for x in sources]
+    return [by_tie[:, x.where] if x.kind == "V" else d[:, a[x.where]] - d[:, b[x.where]] for x in groups]
+
+
+def _conductor_gradient(d: Floats, s: Floats, a: Ints, b: Ints) -> Floats:
+    """Sum over the rows of the batch of 1/2 (delta_a - delta_b) (total_a - total_b), (n,), some branches at a time."""
+    out = np.empty(a.size)
+    step = max(_AT_ONCE // d.shape[0], 1)
+    for first in range(0, a.size, step):
+        i, j = a[first : first + step], b[first : first + step]
+        out[first : first + step] = 0.5 * ((d[:, i] - d[:, j]) * (s[:, i] - s[:, j])).sum(axis=0)
+    return out
 
 
 def crossbar_gradient(delta_row: Floats, delta_col: Floats, total_row: Floats, total_col: Floats) -> Floats:
@@ -194,6 +290,8 @@ def crossbar_gradient(delta_row: Floats, delta_col: Floats, total_row: Floats, t
 def _check_no_diode_hangs(problem: Problem, name: str, ties: Ints, command: str) -> None:
     """SettingsError if an ideal diode hangs on the source: no field here includes that diode's current."""
     c, forest = problem.circuit, problem.topology.forest
+    if not len(c.ideal_diodes):
+        return
     moved = forest.nodes[forest.moved_by(ties)]
     hangs = np.isin(c.ideal_diodes.a, moved) | np.isin(c.ideal_diodes.b, moved)
     if hangs.any():

@@ -62,11 +62,11 @@ def within_window(circuit: Circuit, recipe: Recipe) -> tuple[Circuit, int]:
     low, high = recipe.window
     if (low, high) == (0.0, np.inf):
         return circuit, 0
-    trained = [x for x in gradient.trained_elements(compile_problem(circuit)) if x.is_conductance]
-    values = {x.name: x.values(circuit) for x in trained}
-    clipped = {name: np.clip(g, low, high) for name, g in values.items()}
-    count = sum(int((clipped[name] != g).sum()) for name, g in values.items())
-    return circuit.with_values(clipped) if count else circuit, count
+    groups = gradient.grouped([x for x in gradient.trained_elements(compile_problem(circuit)) if x.is_conductance])
+    values = [group.values(circuit) for group in groups]
+    clipped = [np.clip(g, low, high) for g in values]
+    count = sum(int((new != g).sum()) for new, g in zip(clipped, values, strict=True))
+    return gradient.with_group_values(circuit, groups, clipped) if count else circuit, count
 
 
 def _check_fits(problem: Problem, recipe: Recipe) -> None:

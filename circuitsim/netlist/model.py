@@ -228,6 +228,11 @@ class Netlist:
         single = self.element_rows.get(name.lower())
         return None if single is None else (single[0], single[1], single[1] + 1)
 
+    def shape_of(self, name: str, count: int) -> tuple[int, ...]:
+        """The lengths of an array's ranges, or (count,) for the element, or the elements, of another name."""
+        ref = self.arrays.get(name.lower())
+        return (count,) if ref is None else tuple(map(len, ref.indices))
+
     def cell(self, name: str) -> tuple[int, int, int] | None:
         """Which crossbar a conductance such as `RW[3][4]` is of, its row and its column there; None for other names.
 
