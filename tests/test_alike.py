@@ -30,7 +30,6 @@ COPIED = {  # the third and later cards of a tail
     "coefficients": ROW.format(tail="1k tc1=1m temp=50"),
     "conductances": ROW.format(tail="g = {rw * 1m}"),
     "models": ROW.format(tail="res L=3u") + ".model res R(rsh=3)\n",
-    "files": ROW.format(tail="@one.npy"),
     "sources": "V2 c 0 DC 2\nV3 d 0 DC 2\nV4 e 0 DC 2\nI1 c d DC 1m m=2\nI2 d e DC 1m m=2\nI3 e c DC 1m m=2\n",
     "areas": "D1 a c top 2 off\nD2 c d top 2 off\nD3 d e top 2 off\nD4 d e top 3 off\n",
     "own laws": "N1 a c t m=2\nN2 c d t m=2\nN3 d e t m=2\nR1 e 0 1\n.model t tanh(imax={aunif(1m, 0.1m)} v0=0.5)\n",
@@ -48,6 +47,7 @@ COPIED = {  # the third and later cards of a tail
     "R4 c q {rw}\n.ends\n",
 }
 READ = {
+    "files": ROW.format(tail="@one.npy"),
     "draws": ROW.format(tail="{aunif(1k, 9)}"),
     "draws for some": ".param z={aunif(1, 1)}\n" + ROW.format(tail="{z > 0 ? aunif(1k, 9) : 2}"),
     "remarks": ROW.format(tail="1M"),
@@ -159,3 +159,13 @@ def test_errors_name_the_card(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(NetlistError) as error:
         load(write(text, tmp_path))
     assert re.search(message.replace("line ", "deck.cir:"), str(error.value)), error.value
+
+
+def test_files_are_those_beside_each_card(tmp_path: Path) -> None:
+    for k, folder in enumerate(("a", "b")):
+        (tmp_path / folder).mkdir()
+        np.save(tmp_path / folder / "r.npy", 7.0 + k)
+        (tmp_path / folder / "p.cir").write_text(f"R1{folder} a c @r.npy\nR2{folder} c 0 @r.npy\n")
+    netlist = read(".include a/p.cir\n.include b/p.cir\n", tmp_path)
+    assert netlist.tables["R"].values["r"].tolist() == [1e3, 1e3, 7.0, 7.0, 8.0, 8.0]
+    assert {path.parent.name for path in netlist.text.data} == {"a", "b"}

@@ -108,3 +108,39 @@ def test_a_nudge_may_take_all_that_holds_the_output() -> None:
     assert np.isfinite(found.gradient["R1"]).all()
     with pytest.raises(LearningError, match=r"nudged by -0\.00061 S is not convex"):
         cost_gradient(circuit, [[1.0]], algorithm="ep", nudge=0.61e-3)
+
+
+INSIDE = "t\nVx x 0 1\nR1 x h 1k\nE1 s 0 h 0 4\nVm s a 0\nF1 h 0 Vm 0.25\nR2 a y 1k\nRl y 0 10k\n.train R1\n.output "
+AT_GROUND = """two branches at ground, which pass each other nothing
+V1 r q 1
+R1 q in 1k
+Rg in r 3k
+E1 out 0 in r 2
+Vm 0 x 0
+F1 in r Vm -0.25
+R2 out x 1k
+R3 out x 2k
+.output out
+.train R1 R2
+"""
+DRIVEN = "t\nVx x 0 1\nR1 x h 1k\nR2 h 0 5k\nE1 s 0 h 0 4\nVm s y 0\nF1 h 0 Vm 0.25\n.output y\n.train R1 R2"
+
+
+@pytest.mark.parametrize("output", ["s", "s y", "s a"])
+def test_an_output_inside_an_amplifier_leaves_no_energy(output: str) -> None:
+    """A nudge there is a current that the amplifier does not pass back."""
+    assert energy(cs.compile_problem(cs.parse(INSIDE + output))) is None
+    assert energy(cs.compile_problem(cs.parse(INSIDE + "a y"))) is not None
+
+
+def test_two_branches_at_ground_are_not_in_series() -> None:
+    assert energy(cs.compile_problem(cs.parse(AT_GROUND))) is None
+
+
+@pytest.mark.parametrize("variant", ["centred", "negative", "positive"])
+def test_an_output_that_an_amplifier_drives(variant: str) -> None:
+    circuit = cs.parse(DRIVEN)
+    exact = cost_gradient(circuit, [[1.0]]).gradient
+    found = cost_gradient(circuit, [[1.0]], algorithm="ep", variant=variant, nudge=1e-9, tol=1e-13).gradient
+    for name, slope in exact.items():
+        np.testing.assert_allclose(found[name], slope, rtol=1e-5)

@@ -51,7 +51,7 @@ def find_energy(problem: Problem, outputs: Outputs) -> Energy | None:
     if problem.circuit.reciprocal:
         return None
     unit = problem.topology.index_of_node
-    amplifiers = _amplifiers(problem.circuit, unit)
+    amplifiers = _amplifiers(problem.circuit, unit, outputs)
     if amplifiers is None:
         return None
     part = _parts(problem, unit)
@@ -107,14 +107,14 @@ def _moves(n_free: int, laws: Sequence[_Law]) -> sparse.csr_array | None:
     return None
 
 
-def _amplifiers(c: Circuit, unit: Ints) -> list[_Amplifier] | None:
+def _amplifiers(c: Circuit, unit: Ints, outputs: Outputs) -> list[_Amplifier] | None:
     """The amplifiers; None if not all controlled sources are parts of some."""
     sources = c.controlled
     e, f = (np.flatnonzero(sources.kind == KINDS.index(kind)).tolist() for kind in "EF")
     backward = {int(sources.control[k]): k for k in f}
     if not len(sources) == 2 * len(e) == 2 * len(backward):
         return None
-    in_series = _in_series(c, backward)
+    in_series = _in_series(c, backward, outputs)
     found = []
     for k in e:
         a, b = int(sources.a[k]), int(sources.b[k])
@@ -146,12 +146,15 @@ def _amplifiers(c: Circuit, unit: Ints) -> list[_Amplifier] | None:
     return found
 
 
-def _in_series(c: Circuit, ties: Iterable[int]) -> dict[int, tuple[int, int, int]]:
-    """Nodes at which one of these ties meets a single other branch: the tie, 1 if it begins there or -1, its other
-    end."""
+def _in_series(c: Circuit, ties: Iterable[int], outputs: Outputs) -> dict[int, tuple[int, int, int]]:
+    """Nodes at which one of these ties meets a single other branch: the tie, 1 if it begins there or -1, its other end.
+
+    Not outputs, where nudges are other branches, nor ground, where KCL needs not hold.
+    """
     ends = [end for branches in c.groups.values() for end in (branches.a, branches.b)]
     ends += [end for x in c.crossbars for end in (x.rows, x.cols)]
-    degree = np.bincount(np.concatenate(ends))
+    degree = np.bincount(np.concatenate([*ends, outputs.nodes]))
+    degree[0] = 0
     found: dict[int, tuple[int, int, int]] = {}
     for tie in ties:
         a, b = int(c.ties.a[tie]), int(c.ties.b[tie])

@@ -42,7 +42,8 @@ def check_convex(
     """
     if beta >= 0:
         return
-    check_nudge(problem, outputs, beta)
+    if energy is None:
+        check_nudge(problem, outputs, beta)
     count = np.bincount(outputs.units, minlength=problem.n_free)
     couplings = dense_among_sparse(problem)
     matrices = [sparse.diags_array(problem.values.diag + nudge * count) - couplings for nudge in (beta, 0.0)]

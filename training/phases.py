@@ -198,7 +198,8 @@ class Newton(Phases):
         """One of `nudged`: the solution of the nudged circuit, minus the free state x."""
         if beta == 0:
             return np.zeros_like(x)
-        check_nudge(problem, outputs, beta)
+        if problem.circuit.reciprocal:  # an amplifier may hold an output
+            check_nudge(problem, outputs, beta)
         circuit = nudged_circuit(problem.circuit, outputs, targets, beta)
         before = self._compiled.get(beta)
         there = self._compiled[beta] = before.with_circuit(circuit) if before else compile_problem(circuit)

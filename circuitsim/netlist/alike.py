@@ -18,7 +18,8 @@ from circuitsim.netlist.source import Card
 from circuitsim.netlist.tokens import Words
 
 _PLAIN = r"[^\s,=(){}'\":]"
-_CARD = re.compile(rf"([RVIDLCNrvidlcn]{_PLAIN}*)\s+({_PLAIN}+)\s+({_PLAIN}+)\s+(?=[^\s=])(.{{1,200}})")
+# Not with @file, which means another file in another folder.
+_CARD = re.compile(rf"([RVIDLCNrvidlcn]{_PLAIN}*)\s+({_PLAIN}+)\s+({_PLAIN}+)\s+(?=[^\s=])([^@\n]{{1,200}})")
 _MOST = 10_000  # texts that a scope keeps
 
 

@@ -17,7 +17,7 @@ _RANGE = re.compile(r"\[([0-9]+)(?::([0-9]+))?\]")
 _DIGITS = 15  # of an index
 NUMBER = f"[0-9]{{1,{_DIGITS}}}"  # the pattern of one
 INDEX = re.compile(rf"\[({NUMBER})(?::({NUMBER}))?\]")
-_LIKE_A_RANGE = re.compile(r"\[[^\[\]]*:")
+_LIKE_A_RANGE = re.compile(r"\[[0-9]+:[0-9]+\]|\[[^\[\]]*:[^\[\]]*\]?$")
 SPAN = re.compile(rf"\[({NUMBER}):({NUMBER})\]")
 
 

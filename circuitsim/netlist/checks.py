@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -18,6 +19,7 @@ LEAST_OHMS = 1.0 / np.finfo(np.float64).max  # ohm: below, the conductance overf
 _MONOTONE = "make it 0 or positive, or the equilibrium may not exist or not be unique"
 _NOT_GROUND = ("00", "000", "gnd!", "ground")
 _MOST_REMARKS = 10
+_LONG = re.compile("[0-9]{16}")  # no index
 
 Remark = tuple[int, str]  # place, text
 
@@ -78,14 +80,14 @@ def _about_nodes(tables: Mapping[str, Table], crossbars: Sequence[CrossbarCard],
         for k, name in enumerate(nodes)
         if len(name) < 7 and name.lower() in _NOT_GROUND
     }
-    spans = {k: split_ranges(name) for k, name in enumerate(nodes) if ":" in name and name[-1] == "]"}
+    spans = {k: split_ranges(name) for k, name in enumerate(nodes) if ":" in name and not _LONG.search(name)}
     known = {name.lower() for name in nodes} if spans else set()
     for k, (base, indices) in spans.items():
-        first = member_names(base, [index[:1] if isinstance(index, range) else index for index in indices])[0]
-        if indices and first.lower() in known:
-            found[k] = (
-                f"one node, beside {shown(first)}: a range stands for several only where the element's name has one"
-            )
+        for end in (slice(None, 1), slice(-1, None)):
+            [member] = member_names(base, [index[end] if isinstance(index, range) else index for index in indices])
+            if indices and member.lower() in known:
+                several = "a range stands for several only where the element's name has one"
+                found.setdefault(k, f"one node, beside {shown(member)}: {several}")
     for k, text in sorted(found.items()):
         place = min(int(seq[at].min()) for side, seq in ends if (at := side == k).any())
         out.append((place, f"node '{shown(nodes[k])}' is {text}"))
