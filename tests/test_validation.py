@@ -144,7 +144,6 @@ def test_ngspice_alone_notices_a_planted_error(error: str, monkeypatch: pytest.M
         (1, 920446),  # a perfect diode at its edge, whose current was first a rounding below 0
         (2, 920563),  # all voltages are 0: a correction of 1e-25 V was taken for one that leads nowhere
         (3, 303222),  # an island at -1e58 V, where rounding excused any current
-        (3, 303648),  # an island on a diode without a current, where 6 uA flow
     ],
 )  # fmt: skip
 def test_random_decks_that_once_were_faults(family: int, seed: int) -> None:

@@ -1,9 +1,8 @@
 """How far islands drift: parts joined to ground by nonlinear branches alone, with currents far below those within.
 
 A diode that does not conduct carries 1e-14 A or less. Elimination (linear/elimination.py) keeps such a conductance
-next to any other, but LU factors of a network with controlled sources do not, and nor do sums of currents within an
-island, where voltages of sources enter them: the potential of the whole island is then only their rounding. Here it
-comes from the sum of what crosses the island's border, which currents within do not enter.
+next to any other, but LU factors of a network with controlled sources do not: the potential of the whole island is then
+only their rounding. Here it comes from the sum of what crosses the island's border, which currents within do not enter.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ Floats = NDArray[np.float64]
 
 
 def may_drift(problem: Problem) -> bool:
-    """Whether there are islands that nonlinear branches and current sources alone join."""
+    """Whether there are controlled sources, and islands that nonlinear branches and current sources alone join."""
     t, c = problem.topology, problem.circuit
-    if not t.islands.arcs:
+    if c.reciprocal or not t.islands.arcs:
         return False
     part, d = t.islands.part, c.ideal_diodes
     return not ((part[d.a] != part[d.b]).any() or (part[c.active.a] != part[c.active.b]).any())

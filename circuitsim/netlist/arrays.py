@@ -17,7 +17,7 @@ _RANGE = re.compile(r"\[([0-9]+)(?::([0-9]+))?\]")
 _DIGITS = 15  # of an index
 NUMBER = f"[0-9]{{1,{_DIGITS}}}"  # the pattern of one
 INDEX = re.compile(rf"\[({NUMBER})(?::({NUMBER}))?\]")
-_LIKE_A_RANGE = re.compile(r"\[[0-9]+:[0-9]+\]|\[[^\[\]]*:[^\[\]]*\]?$")
+_LIKE_A_RANGE = re.compile(r"\[[^\[\]]*:[^\[\]]*\]?$")
 SPAN = re.compile(rf"\[({NUMBER}):({NUMBER})\]")
 
 
@@ -71,8 +71,7 @@ def _refuse_what_is_like_a_range(base: str) -> None:
     """NetlistError for what a reader takes for a range, in a name without its ranges: `R[0:n]`."""
     if _LIKE_A_RANGE.search(base):
         raise NetlistError(
-            f"a range is two numbers at the end of a name, such as [0:3], without parameters or a step; found "
-            f"'{shown(base)}'"
+            f"a range is two numbers, such as [0:3], without parameters or a step; found '{shown(base)}'"
         )
 
 
