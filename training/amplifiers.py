@@ -92,6 +92,8 @@ class _Amplifier:
 def _moves(n_free: int, laws: Sequence[_Law]) -> sparse.csr_array | None:
     """See Energy; None where an amplifier drives itself, or two drive the same unit."""
     driven = [unit for unit, _ in laws]
+    if len(set(driven)) < len(driven):
+        return None
     once = sparse.lil_array(sparse.eye_array(n_free))
     for unit, terms in laws:
         once[unit, unit] = 0.0
@@ -101,7 +103,7 @@ def _moves(n_free: int, laws: Sequence[_Law]) -> sparse.csr_array | None:
     step = sparse.csr_array(once)
     moves = step
     for _ in driven:  # through amplifiers behind amplifiers
-        if len(set(driven)) == len(driven) and not moves[:, driven].count_nonzero():
+        if not moves[:, driven].count_nonzero():
             return moves[:, np.setdiff1d(np.arange(n_free), driven)]
         moves = step @ moves
     return None

@@ -46,12 +46,14 @@ def check_convex(
         check_nudge(problem, outputs, beta)
     count = np.bincount(outputs.units, minlength=problem.n_free)
     couplings = dense_among_sparse(problem)
-    matrices = [sparse.diags_array(problem.values.diag + nudge * count) - couplings for nudge in (beta, 0.0)]
-    if energy is not None:
-        matrices = [energy.matrix(matrix) for matrix in matrices]
-    if positive_definite(matrices[0]):
+
+    def is_convex(nudge: float) -> bool:
+        matrix = sparse.diags_array(problem.values.diag + nudge * count) - couplings
+        return positive_definite(matrix if energy is None else energy.matrix(matrix))
+
+    if is_convex(beta):
         return
-    if positive_definite(matrices[1]):
+    if is_convex(0.0):
         raise not_convex("", np.nan, beta)
     if doubts:
         raise LearningError(

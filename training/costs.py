@@ -109,7 +109,8 @@ def cost_gradient(
             name = group.name_of(int(varied.argmax()))
             raise SettingsError(f"{name} learns, and has a batch of values; give it one value for all rows")
     wanted = _targets(problem, outputs, targets if cost is None else 0.0)
-    betas, energy = nudges(variant, recipe.nudge), find_energy(problem, outputs) if algorithm == "ep" else None
+    betas = nudges(variant, recipe.nudge)
+    energy = find_energy(problem, outputs) if algorithm == "ep" else None
     if algorithm == "ep":
         if energy is None and not problem.circuit.reciprocal:
             raise SettingsError(

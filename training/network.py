@@ -71,8 +71,8 @@ def within_window(circuit: Circuit, recipe: Recipe) -> tuple[Circuit, int]:
 
 def _check_fits(problem: Problem, recipe: Recipe) -> None:
     """SettingsError for circuits that this algorithm, or sweeps, cannot learn with."""
-    ep, active = recipe.algorithm == "ep", not problem.circuit.reciprocal
-    if active and not (ep and find_energy(problem, gradient.find_outputs(problem))) and recipe.algorithm != "implicit":
+    by_energy = recipe.algorithm == "ep" and find_energy(problem, gradient.find_outputs(problem)) is not None
+    if not (problem.circuit.reciprocal or by_energy or recipe.algorithm == "implicit"):
         cure = "use algorithm implicit, and a tol, say 1e-9"
     elif recipe.algorithm == "bp":
         cure = "use algorithm ep or implicit" + ", and a tol, say 1e-9" * (recipe.tol is None)

@@ -1,4 +1,4 @@
-"""Element cards that differ in their names and nodes alone, as scripts write them: read once, then copied.
+"""Element cards that differ in their names and nodes alone, as scripts write them: two are read, others copied.
 
 Once a second card with the same text behind its nodes has been read, and nothing was drawn or remarked upon, further
 ones have the values of the second.

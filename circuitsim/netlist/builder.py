@@ -98,14 +98,7 @@ class Builder:
         self, kind: str, name: str, a: int, b: int, order: int, seq: int, *values: Value, links: Links = ()
     ) -> None:
         """Append one element; `values` in the order of COLUMNS, `links` in that of LINKS, a list each."""
-        rows = self.rows[kind]
-        rows.names.append(name)
-        rows.a.append(a)
-        rows.b.append(b)
-        rows.order.append(order)
-        rows.seq.append(seq)
-        for have, more in zip(rows.links, links, strict=True):
-            have.extend(more)
+        self._add_rows(kind, [name], [a], [b], order, seq, links)
         self._add_values(kind, 1, values)
 
     def add_array(
