@@ -110,4 +110,4 @@ def all_nodes(circuit: Circuit) -> Ints:
 
 def shown_nodes(circuit: Circuit) -> Ints:
     """The nodes of `.output`, or without one all except ground."""
-    return np.array(circuit.netlist.outputs, np.int64) if circuit.netlist.outputs else all_nodes(circuit)
+    return np.array(circuit.netlist.read_nodes, np.int64) if circuit.netlist.outputs else all_nodes(circuit)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from functools import cached_property
 from math import fsum
 
 import numpy as np
@@ -52,9 +53,14 @@ class Islands:
     part: Ints  # (n_nodes,)
     n_parts: int
     pins: Ints
-    pinned: NDArray[np.bool_]  # (n_nodes,) in a group that is pinned
+    group: Ints  # (n_nodes,) of parts that diodes or controlled sources join; 0 holds ground, the others are pinned
     arcs: Arcs
     joined_by_current: tuple[Ints, Ints]  # parts that an F or G joins, whose current the solution tells
+
+    @cached_property
+    def pinned(self) -> NDArray[np.bool_]:
+        """Which nodes are in a group that is pinned, (n_nodes,)."""
+        return self.group > 0
 
     def pushed(self, circuit: Circuit, i: Floats) -> tuple[Floats, Floats]:
         """The current that sources `i` (rows, n_sources) push into each part, net and absolute, A; 0 for ground."""
@@ -251,7 +257,7 @@ def find_islands(circuit: Circuit, root: Ints) -> Islands:
     first = np.unique(group, return_index=True)[1]
     one, other = part[active.a[~fixes]], part[active.b[~fixes]]
     by_current = one[one != other], other[one != other]
-    return Islands(part, n_parts, root[first[1:]], group > 0, _arcs(circuit, part), by_current)
+    return Islands(part, n_parts, root[first[1:]], group, _arcs(circuit, part), by_current)
 
 
 def _sample(g: Floats, rows: Ints, cols: Ints) -> tuple[Ints, Ints]:

@@ -87,7 +87,7 @@ def circuit_html(circuit: Circuit) -> str:
     rows.append(("nodes, ground included", f"{len(circuit.nodes):,}"))
     roles = {
         ".input": netlist.inputs,
-        ".output": [circuit.nodes[k] for k in netlist.outputs[: _MOST_NAMES + 1]],
+        ".output": netlist.output_names[: _MOST_NAMES + 1],
         ".train": netlist.trained,
     }
     rows += [(role, _list(names)) for role, names in roles.items() if names]

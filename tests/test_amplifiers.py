@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -131,6 +133,29 @@ def test_an_output_inside_an_amplifier_leaves_no_energy(output: str) -> None:
     """A nudge there is a current that the amplifier does not pass back."""
     assert energy(cs.compile_problem(cs.parse(INSIDE + output))) is None
     assert energy(cs.compile_problem(cs.parse(INSIDE + "a y"))) is not None
+
+
+@pytest.mark.parametrize("output", ["v(h,a)", "v(y,h)", "v(y,s)", "v(s,0)", "v(0,s)"])
+def test_a_difference_across_an_amplifier_leaves_no_energy(output: str) -> None:
+    """The nudge joins parts of different weights, or is a current that the amplifier does not pass back."""
+    assert energy(cs.compile_problem(cs.parse(INSIDE + output))) is None
+
+
+def test_differences_beside_amplifiers() -> None:
+    """Of nodes of one weight, of one and a known potential; across an amplifier that passes all currents back."""
+    several = network(AMPLIFIERS["of the paper"])
+    crossed = cs.parse(INSIDE.replace("Vm 0.25", "Vm 4") + "v(h,y)")
+    by_name = several.circuit.netlist.node
+    ends = {"outputs": ("y[0]", "y[1]"), "references": ("y[1]", "x[2]")}
+    netlist = replace(several.circuit.netlist, **{role: tuple(map(by_name, names)) for role, names in ends.items()})
+    for problem, targets in (
+        (cs.compile_problem(replace(several.circuit, netlist=netlist)), TARGETS),
+        (cs.compile_problem(crossed), [[0.3]]),
+    ):
+        exact = cost_gradient(problem, targets)
+        found = cost_gradient(problem, targets, algorithm="ep", nudge=1e-7, tol=1e-13)
+        for name, slope in exact.gradient.items():
+            np.testing.assert_allclose(found.gradient[name], slope, rtol=0, atol=5e-6 * np.abs(slope).max())
 
 
 def test_two_branches_at_ground_are_not_in_series() -> None:

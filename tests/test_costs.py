@@ -363,6 +363,80 @@ def test_controlled_sources_and_elements_of_subcircuits() -> None:
     assert found.gradient["R.X2.Rz"][0] == pytest.approx((costs[1] - costs[0]) / 1e-9, rel=1e-4)
 
 
+DIFFERENTIAL = NET.replace(".output y[0:1]", ".output v(y[0],n[1]) v(c, y[1]) v(n[2],n[0])")
+
+
+def difference_cost(at: cs.Problem) -> float:
+    solution = cs.solve(at, cs.Settings(tol=1e-13))
+    pairs = ("y[0]", "n[1]"), ("c", "y[1]"), ("n[2]", "n[0]")
+    y = np.stack([solution.voltage(a) - solution.voltage(b) for a, b in pairs], axis=1)
+    return 0.5 * float(((y - DIFFERENCES) ** 2).sum(axis=1).mean())
+
+
+DIFFERENCES = np.array([[0.3, 0.1, -0.2], [0.0, 0.2, 0.4], [0.5, -0.1, 0.0]])
+
+
+def test_outputs_that_are_differences_of_voltages() -> None:
+    """Of two that move, of one that a trained source holds, of the two ends of a trained resistor."""
+    at = cs.compile_problem(cs.parse(DIFFERENTIAL)).with_values(INPUTS)
+    exact = cost_gradient(at, DIFFERENCES, inputs=True, tol=1e-13)
+    assert exact.cost == pytest.approx(difference_cost(at), rel=1e-9)
+    assert exact.outputs.shape == (3, 3)
+    for values, slopes in ((exact.values, exact.gradient), (INPUTS, exact.inputs)):
+        for name, value in values.items():
+            for k in range(value.size):
+                slope = difference(at, name, value, k, difference_cost)
+                assert slopes[name].flat[k] == pytest.approx(slope, rel=2e-5, abs=1e-7)
+    for variant in ("centred", "positive", "negative"):
+        ep = cost_gradient(at, DIFFERENCES, algorithm="ep", variant=variant, nudge=1e-8, inputs=True, tol=1e-13)
+        for name, slope in (exact.gradient | exact.inputs).items():
+            found = (ep.gradient | ep.inputs)[name]
+            np.testing.assert_allclose(found, slope, rtol=0, atol=1e-4 * np.abs(slope).max())
+
+
+def test_a_nudge_between_two_nodes_is_a_conductance_between_them() -> None:
+    """A bridge whose arms conduct 1 mS: between its middle nodes 1 mS, so a nudge of -0.9 mS is convex, of -1.1 not.
+
+    Each of the nodes alone would allow 2 mS.
+    """
+    bridge = cs.parse("t\nV1 a 0 1\nR1 a p 1k\nR2 p 0 1k\nR3 a n 1k\nR4 n 0 1k\n.output v(p,n)\n.train R1 R2")
+    found = cost_gradient(bridge, 0.1, algorithm="ep", variant="negative", nudge=0.9e-3).gradient["R1"].item()
+    # nudged: i = beta (0.1 - v) flows into p, out of n, and meets 1 kohm: v = 1k i, so v = 0.1 (-0.9) / (1 - 0.9)
+    p = 0.5 - 0.45
+    assert found == pytest.approx((0.5 * 0.5**2 - 0.5 * (1 - p) ** 2) / 0.9e-3, rel=1e-6)
+    with pytest.raises(LearningError, match=r"nudged by -0.0011 S is not convex"):
+        cost_gradient(bridge, 0.1, algorithm="ep", variant="negative", nudge=1.1e-3)
+    with pytest.raises(LearningError, match=r"not convex: output n has a conductance of 0.002 S in all"):
+        cost_gradient(
+            cs.parse("t\nV1 a 0 1\nR1 a p 500\nR2 p 0 500\nR3 a n 1k\nR4 n 0 1k\n.output v(p,n)\n.train R1"),
+            0.1, algorithm="ep", variant="negative", nudge=2.1e-3,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("R1 b 0 1k\n.output v(a,c)\nV2 c 0 1", r"output v\(a,c\): sources hold both, or join them"),
+        ("R1 b 0 1k\n.output v(d,b)\nV2 d b 1", r"output v\(d,b\): sources hold both, or join them"),
+        ("R1 b 0 1k\n.output v(b,b)", r"output v\(b,b\): sources hold both, or join them"),
+        ("R1 b 0 1k\nR2 d e 1k\n.output v(b,e)", r"output v\(b,e\): nothing joins it to the other"),
+        ("R1 b 0 1k\nR2 d e 1k\nR3 f g 1k\n.output v(d,f)", r"output v\(d,f\): nothing joins it to the other"),
+        ("R1 b 0 1k\nR2 d e 1k\n.output e", "output node e: nothing joins it to ground"),
+    ],
+)
+def test_differences_that_nothing_teaches(text: str, words: str) -> None:
+    with pytest.raises(cs.SettingsError, match=words):
+        cost_gradient(cs.parse(f"t\nV1 a 0 1\nR0 a b 1k\n{text}\n.train R1"), 0.0)
+
+
+def test_a_difference_within_a_part_that_floats() -> None:
+    floating = cs.parse("t\nV1 a b 1\nR1 a y 1k\nR2 y b 1k\nR0 z 0 1\n.output v(y,b) v(a,y)\n.train R1")
+    for method in ({"algorithm": "implicit"}, {"algorithm": "ep", "nudge": 1e-8}):
+        found = cost_gradient(floating, [0.3, 0.5], tol=1e-12, **method)
+        np.testing.assert_allclose(found.outputs, [[0.5, 0.5]])
+        assert found.gradient["R1"].item() == pytest.approx(0.2 * 0.5 / 2e-3, rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -84,6 +84,25 @@ def test_a_corner_and_a_limit(folder: Path) -> None:
     np.testing.assert_allclose(written(out)[1][:, :2], by_hand({"r": "500"})[:2], rtol=1e-8)
 
 
+def test_differences_are_outputs(folder: Path) -> None:
+    (folder / "difference.cir").write_text(MIXER.replace(".output y z", ".output v(y,z) z"))
+    (folder / "some.csv").write_text("a,b,target_z,other target,target_0\n".replace("target_z,other ", ""))
+    (folder / "some.csv").write_text("a,b,target_y_z,target_z\n1,0,0.5,0\n0,1,-0.5,0.5\n1,2,0,0.5\n")
+    out = folder / "outputs.csv"
+    more = ["--gain", "2", "--out", str(out)]
+    result = run(folder, "--data", str(folder / "some.csv"), *more, netlist="difference.cir")
+    header, rows = written(out)
+    assert header == ["v(y,z)", "v(z)"]
+    wanted = by_hand() @ [[1, 0], [-1, 1]]
+    np.testing.assert_allclose(rows, wanted, rtol=1e-7)
+    cost = 0.5 * ((wanted - [[0.5, 0], [-0.5, 0.5], [0, 0.5]]) ** 2).sum() / 3
+    assert f"; cost {cost:.3g} V^2" in result.output
+    (folder / "some.csv").write_text('a,b,target z,"target v(y,z)"\n1,0,0.5,0\n')
+    result = run(folder, "--data", str(folder / "some.csv"), *more, netlist="difference.cir")
+    assert result.exit_code == 2
+    assert "columns target z, target v(y,z) are in another order than the outputs of" in result.output
+
+
 def test_a_table_without_targets_gives_outputs_only(folder: Path) -> None:
     (folder / "bare.csv").write_text("a,b\n1,0\n0,1\n1,2\n")
     out = folder / "outputs.csv"

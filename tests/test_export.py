@@ -22,6 +22,7 @@ from circuitsim.circuit import Circuit
 from circuitsim.gallery import Recipe, random_circuit
 from circuitsim.netlist import Netlist
 from circuitsim.netlist.model import KINDS, Swept
+from circuitsim.saved import Saved, wanted_saves
 from circuitsim.spice.export import export
 
 NETLISTS = Path(__file__).parent.parent / "netlists"
@@ -93,8 +94,8 @@ def assert_same(found: Circuit, wanted: Circuit, values_changed: bool = False) -
     assert models_of_elements(one) == models_of_elements(other)
     assert one.arrays == other.arrays
     assert [x.ranges for x in one.crossbars] == [x.ranges for x in other.crossbars]
-    assert (one.inputs, one.outputs, one.trained, one.saves) == (
-        other.inputs, other.outputs, other.trained, other.saves
+    assert (one.inputs, one.outputs, one.references, one.trained, one.saves) == (
+        other.inputs, other.outputs, other.references, other.trained, other.saves
     )  # fmt: skip
     assert one.options == replace(other.options, scale=1.0)
     assert sweeps(one) == sweeps(other)
@@ -501,6 +502,17 @@ def test_spelling_of_nodes_survives_subcircuits(tmp_path: Path) -> None:
     back = again(circuit, tmp_path)
     assert sorted(back.nodes) == sorted(circuit.nodes)
     assert cs.solve(back).voltage("X1.k") == pytest.approx(cs.solve(circuit).voltage("X1.k"))
+
+
+def test_differences_that_are_outputs(tmp_path: Path) -> None:
+    deck = "t\nV1 y[0] y[1] 1\nR[1:2] y[0:1] 0 1\nR3 y[0] a\\\\ 1\nR4 a\\\\ 0 1\n.save v(y[0:1],a\\\\)\n"
+    circuit = cs.parse(deck + ".output v(y[0],a\\\\) y[0:1] v(y[0:1],y[1:0])")
+    back = again(circuit, tmp_path)
+    text = (tmp_path / "again.cir").read_text()
+    assert ".output v(y[0],a) y[0:1] v(y[0],y[1]) v(y[1],y[0])\n" in text
+    assert (back.netlist.outputs, back.netlist.references) == (circuit.netlist.outputs, circuit.netlist.references)
+    one, other = (Saved(cs.solve(x), wanted_saves(x, ())).values() for x in (circuit, back))
+    assert one.shape == (1, 4) and (one == other).all()
 
 
 def test_a_range_of_outputs_is_no_node_of_that_name(tmp_path: Path) -> None:

@@ -459,6 +459,54 @@ def test_sweeps_that_do_not_come_to_rest_are_remarked_on(tmp_path: Path, change:
     )
 
 
+def test_a_difference_that_is_at_rest_has_no_remark() -> None:
+    """Where its nodes are compared one by one with the difference, it would be off by 1/2 V."""
+    deck = "t\nVx x 0 1\nR1 x p 1k\nR2 p 0 1k\nR3 x n 1k\nR4 n 0 3k\n.input Vx\n.output v(p,n)\n.train R1"
+    learner = make_learner(cs.parse(deck), Recipe(Path("some.cir"), algorithm="bp", batch_size=1), "cpu")
+    learner.prepare(Samples(np.ones((1, 1)), 1.0, np.zeros((1, 1))))
+    assert not learner.remark and learner.outputs(
+        Samples(np.ones((1, 1)), 1.0, np.zeros((1, 1))), slice(0, 1)
+    ).item() == (pytest.approx(100 * (0.5 - 0.75)))
+
+
+DIFFERENCE = """weights of both signs
+Vx[0:1] x[0:1] 0 0
+RP[0:1] x[0:1] p 2k
+RN[0:1] x[0:1] n 2k
+R1 p 0 1k
+R2 n 0 1k
+.input Vx
+.output v(p,n)
+.train RP RN
+"""
+
+
+@pytest.mark.parametrize("algorithm", [["--nudge", "1e-5"], ["--algorithm", "implicit"]])
+def test_a_difference_learns_weights_of_both_signs(tmp_path: Path, algorithm: list[str]) -> None:
+    netlist, table = tmp_path / "difference.cir", tmp_path / "difference.csv"
+    netlist.write_text(DIFFERENCE)
+    table.write_text("a,b,target\n1,0,0.2\n0,1,-0.1\n1,1,0.1\n")
+    given = ["--netlist", str(netlist), "--data", str(table), "--gain", "1", "--tol", "1e-9", "--batch-size", "3"]
+    given += ["--conductance-rates", "1e-6", "--epochs", "100", *algorithm, "--out", str(tmp_path / "run")]
+    done = CliRunner().invoke(main, given)
+    assert done.exit_code == 0, done.output
+    found = evaluate(cs.load(tmp_path / "run" / "trained.cir"), load_table(table), 1.0)
+    np.testing.assert_allclose(found.outputs, [[0.2], [-0.1], [0.1]], atol=1e-5)
+
+
+def test_sweeps_cannot_nudge_a_difference() -> None:
+    recipe = Recipe(Path("difference.cir"))
+    with pytest.raises(SettingsError, match=r"sweeps cannot nudge a difference of voltages, v\(p,n\); give a tol, say"):
+        make_learner(cs.parse(DIFFERENCE), recipe, "cpu")
+    assert make_learner(cs.parse(DIFFERENCE), replace(recipe, algorithm="bp"), "cpu").path == "general path"
+    layers = "t\nVx[0:1] x[0:1] 0 0\nRW[0:1][0:2] x[0:1] y[0:2] 1k\n.input Vx\n.output {}\n.train RW"
+    paths = {
+        outputs: make_learner(cs.parse(layers.format(outputs)), replace(recipe, algorithm="bp"), "cpu").path
+        for outputs in ("y[0:2]", "v(y[0:2],x[0])")
+    }
+    assert paths == {"y[0:2]": "fast path for layers", "v(y[0:2],x[0])": "general path"}
+
+
 def chain_learner(**more: object) -> GeneralLearner:
     numbers = {"gain": 1.0, "nudge": 1e-6, "conductance_rates": (1e-9,), "batch_size": 1, "dtype": "float64"}
     learner = make_learner(cs.parse(CHAIN), Recipe(Path("chain.cir"), **{**numbers, **more}), "cpu")

@@ -1097,6 +1097,7 @@ def test_roles() -> None:
     assert netlist.inputs == ("VX", "v2")
     assert [netlist.nodes[k] for k in netlist.outputs] == ["y[1]", "y[0]", "b"]
     assert netlist.trained == ("RW", "ry", "I1")
+    assert netlist.references == (0, 0, 0) and not netlist.differential
     both = deck("V[0:2] a[0:2] 0 1", "R[0:2] a[0:2] 0 1", ".input V[2] V[1]", ".train V R[2]")
     assert both.inputs == ("V[2]", "V[1]") and both.trained == ("V", "R[2]")
     for role in (".input V[2] V", ".input V V[1]", ".train R[2] R", ".train R V R[1]"):
@@ -1107,6 +1108,29 @@ def test_roles() -> None:
     )
     assert [plain.nodes[k] for k in plain.outputs] == ["bus[3:0]"]
     assert plain.saves == ("v(bus[3:0])", "i(V1)", "v(0)")
+
+
+def test_outputs_that_are_differences() -> None:
+    lines = (
+        "V1 c 0 1",
+        "Rp[0:2] p[0:2] c 1",
+        "Rn[0:2] n[0:2] c 1",
+        "X1 c 0 cell",
+        ".subckt cell a b",
+        "R1 a m 1",
+        ".ends",
+    )
+    netlist = deck(*lines, ".output v(p[0:2], n[2:0]) V(c) v( p[0] ,X1.m) v(p[1],0) n[1]", ".save V(p[0],x1.M) i(V1)")
+    assert netlist.output_names == [
+        "v(p[0],n[2])", "v(p[1],n[1])", "v(p[2],n[0])", "c", "v(p[0],X1.m)", "p[1]", "n[1]",
+    ]  # fmt: skip
+    assert netlist.differential
+    read = [netlist.nodes[k] for k in netlist.read_nodes]
+    assert read == ["p[0]", "n[2]", "p[1]", "n[1]", "p[2]", "n[0]", "c", "X1.m"]
+    assert netlist.saves == ("V(p[0],x1.M)", "i(V1)", "v(p[0:2],n[2:0])")  # the differences are results, each once
+    shared = deck(*lines, ".output v(p[0:1],c)")
+    assert shared.output_names == ["v(p[0],c)", "v(p[1],c)"] and shared.saves == ("v(p[0:1],c)",)
+    assert deck(*lines, ".output v(0,c)").read_nodes == (deck(*lines).node("c"),)
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------

@@ -409,7 +409,8 @@ def test_what_makes_another_circuit() -> None:
     assert digest() == digest("t\n", "another title\n* and a remark\n")
     changes = [
         (" b ", " z "), ("RW", "RX"), ("RQ", "RX"), ("Va Vb", "Vb Va"), ("y[0] y[1]\n", "y[1] y[0]\n"),
-        ("RW R1\n", "R1 RW\n"), ("R2 b y[0] 1k", "R2 b y[0] 2k"),
+        ("RW R1\n", "R1 RW\n"), ("R2 b y[0] 1k", "R2 b y[0] 2k"), ("y[0] y[1]\n", "y[0] v(y[1],y[0])\n"),
+        ("y[0] y[1]\n", "y[0] v(y[1],b)\n"),
     ]  # fmt: skip
     assert len({digest(*change) for change in (("", ""), *changes)}) == 1 + len(changes)
 

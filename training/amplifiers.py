@@ -54,13 +54,13 @@ def find_energy(problem: Problem, outputs: Outputs) -> Energy | None:
     amplifiers = _amplifiers(problem.circuit, unit, outputs)
     if amplifiers is None:
         return None
-    part = _parts(problem, unit)
+    part = _parts(problem, unit, outputs)
     beside: dict[int, list[tuple[int, float]]] = {}  # part -> (another, its weight over that of the part)
     for amplifier in amplifiers:
         low, high = part[amplifier.front], part[amplifier.behind]
         beside.setdefault(low, []).append((high, amplifier.ratio))
         beside.setdefault(high, []).append((low, 1.0 / amplifier.ratio))
-    found = dict.fromkeys(part[outputs.units].tolist(), 1.0)
+    found = dict.fromkeys(part[np.flatnonzero(outputs.ends(problem.n_free))].tolist(), 1.0)
     waiting = list(found)
     while waiting:
         here = waiting.pop()
@@ -155,7 +155,7 @@ def _in_series(c: Circuit, ties: Iterable[int], outputs: Outputs) -> dict[int, t
     """
     ends = [end for branches in c.groups.values() for end in (branches.a, branches.b)]
     ends += [end for x in c.crossbars for end in (x.rows, x.cols)]
-    degree = np.bincount(np.concatenate([*ends, outputs.nodes]))
+    degree = np.bincount(np.concatenate([*ends, outputs.nodes, outputs.references]))
     degree[0] = 0
     found: dict[int, tuple[int, int, int]] = {}
     for tie in ties:
@@ -169,10 +169,11 @@ def _moving(unit: Ints, a: int, b: int) -> tuple[int, int]:
     return max(int(unit[a]), -1), max(int(unit[b]), -1)
 
 
-def _parts(problem: Problem, unit: Ints) -> Ints:
-    """The part that each free unit belongs to: branches between units, and controls, join them to parts."""
+def _parts(problem: Problem, unit: Ints, outputs: Outputs) -> Ints:
+    """The part that each free unit belongs to: branches between units, nudges too, and controls join them to parts."""
     c = problem.circuit
     pairs = [(unit[x.a], unit[x.b]) for x in c.groups.values()] + [(unit[c.controlled.ca], unit[c.controlled.cb])]
+    pairs.append((outputs.units, outputs.reference_units))
     for x in c.crossbars:
         rows, cols = (units[units >= 0] for units in (unit[x.rows], unit[x.cols]))
         if rows.size and cols.size:

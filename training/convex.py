@@ -22,13 +22,14 @@ def check_nudge(problem: Problem, outputs: Outputs, beta: float) -> None:
     """LearningError unless a negative nudge leaves every output some conductance: otherwise its step is undefined."""
     if beta >= 0:
         return
-    count = np.bincount(outputs.units, minlength=problem.n_free)[outputs.units]
-    left = problem.values.diag[outputs.units] + beta * count
+    units, nodes = (
+        np.concatenate(ends) for ends in ((outputs.units, outputs.reference_units), (outputs.nodes, outputs.references))
+    )
+    units, nodes = units[units >= 0], nodes[units >= 0]
+    left = (problem.values.diag + beta * outputs.ends(problem.n_free))[units]
     if (left <= 0).any():
         k = int(np.argmin(left))
-        raise not_convex(
-            problem.circuit.nodes[int(outputs.nodes[k])], float(problem.values.diag[outputs.units[k]]), beta
-        )
+        raise not_convex(problem.circuit.nodes[int(nodes[k])], float(problem.values.diag[units[k]]), beta)
 
 
 def check_convex(
@@ -44,11 +45,11 @@ def check_convex(
         return
     if energy is None:
         check_nudge(problem, outputs, beta)
-    count = np.bincount(outputs.units, minlength=problem.n_free)
-    couplings = dense_among_sparse(problem)
+    conductances = sparse.diags_array(problem.values.diag) - dense_among_sparse(problem)
+    nudges = outputs.nudge_matrix(problem.n_free)
 
     def is_convex(nudge: float) -> bool:
-        matrix = sparse.diags_array(problem.values.diag + nudge * count) - couplings
+        matrix = conductances + nudge * nudges
         return positive_definite(matrix if energy is None else energy.matrix(matrix))
 
     if is_convex(beta):

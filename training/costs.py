@@ -40,7 +40,7 @@ class CostGradient:
     """The result of `cost_gradient`.
 
     cost      C: the mean over the rows of the batch, V^2; or what a cost of your own returns
-    outputs   (batch, k) V: voltages of the `.output` nodes
+    outputs   (batch, k) V: what `.output` reads, voltages of nodes and differences of two
     values    of each `.train` element by name: conductances, S, of resistors and crossbars; V or A of sources. (n,), or
               (rows, columns) of crossbars and of arrays with two ranges
     gradient  dC/dtheta of each, shaped as its values; V^2/S, V^2/A, or V for voltage sources (for a cost of your own,

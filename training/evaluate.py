@@ -152,7 +152,8 @@ def evaluate(
     solution = solve(
         circuit.with_values(split_inputs(sources, inputs)), settings, raise_on_failure=False, progress=report
     )
-    outputs = solution.voltages()[:, list(circuit.netlist.outputs)]
+    voltages, netlist = solution.voltages(), circuit.netlist
+    outputs = voltages[:, list(netlist.outputs)] - voltages[:, list(netlist.references)]
     tally = tally_of(outputs, samples.targets) if asked else None
     return Evaluation(solution, outputs, tally, samples.of_classes)
 
@@ -168,7 +169,9 @@ def write_outputs(found: Evaluation, circuit: Circuit, samples: Samples, path: P
     """Write a CSV file, completely or not at all: v(NODE) of each output; class and label where there are classes."""
     from circuitsim.io.files import replacing
 
-    names = [f"v({circuit.nodes[k]})" for k in circuit.netlist.outputs]
+    netlist = circuit.netlist
+    pairs = zip(netlist.output_names, netlist.references, strict=True)
+    names = [name if reference else f"v({name})" for name, reference in pairs]
     rows = found.outputs.tolist()
     if found.of_classes:
         names += ["class", "label"]

@@ -31,7 +31,7 @@ from training.learner import (
     rates_of,
     tally_of,
 )
-from training.phases import Newton, State, Sweeps, choose_phases
+from training.phases import Newton, State, Sweeps, choose_phases, reached
 from training.recipe import Recipe
 
 Ints = NDArray[np.int64]
@@ -90,7 +90,7 @@ class GeneralLearner(Learner):
         if not found.solved:
             return ""
         y = self.outputs_at.voltages(problem, drive, self.phases.free(problem, drive, np.zeros_like(found.x)).x)
-        settled = found.voltages(self.outputs_at.nodes)
+        settled = self.outputs_at.voltages(problem, drive, reached(found))
         off, largest = float(np.abs(y - settled).max()), float(np.abs(settled).max())
         if not off > _SETTLED * largest:
             return ""

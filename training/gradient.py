@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from circuitsim import Circuit, Problem, SettingsError
 from circuitsim.branches import VALUE_OF
@@ -35,20 +36,38 @@ _AT_ONCE = 1 << 20  # numbers of a temporary array
 
 @dataclass(frozen=True)
 class Outputs:
-    """The nodes that are read and nudged."""
+    """The voltages that are read and nudged: of nodes, against ground or another node."""
 
     nodes: Ints  # (k,)
-    units: Ints  # (k,) free unit of each
+    references: Ints  # (k,) nodes; 0: ground
+    units: Ints  # (k,) free unit of each node; negative: its potential is known
+    reference_units: Ints  # (k,) the same of the references
 
     def voltages(self, problem: Problem, drive: Drive, x: Floats) -> Floats:
         """(rows, k) V."""
-        return problem.node_voltages(x, drive.fixed, self.nodes)
+        y = problem.node_voltages(x, drive.fixed, self.nodes)
+        return y - problem.node_voltages(x, drive.fixed, self.references) if self.references.any() else y
 
     def onto_units(self, values: Floats, n_free: int) -> Floats:
-        """Sums of values (rows, k) at the free units, (rows, n_free)."""
-        out = np.zeros((values.shape[0], n_free))
-        np.add.at(out.T, self.units, values.T)
-        return out
+        """Currents of values (rows, k) from the references into the nodes, in all at each free unit, (rows, n_free)."""
+        return _into_ends(values, self.units, self.reference_units, n_free)
+
+    def onto_nodes(self, values: Floats, n_nodes: int) -> Floats:
+        """The same at each node, (rows, n_nodes), ground too."""
+        return _into_ends(values, self.nodes, self.references, n_nodes)
+
+    def ends(self, n_free: int) -> Ints:
+        """How many outputs, and references, each free unit is, (n_free,)."""
+        units = np.concatenate([self.units, self.reference_units])
+        return np.bincount(units[units >= 0], minlength=n_free)
+
+    def nudge_matrix(self, n_free: int) -> sparse.sparray:
+        """The second derivatives of the cost by the units, (n_free, n_free): the conductances of a nudge of 1 S."""
+        rows, at = np.arange(self.units.size), np.stack([self.units, self.reference_units])
+        sign = np.broadcast_to([[1.0], [-1.0]], at.shape)[at >= 0]
+        places = np.broadcast_to(rows, at.shape)[at >= 0], at[at >= 0]
+        reads = sparse.coo_array((sign, places), shape=(rows.size, n_free)).tocsr()
+        return reads.T @ reads
 
 
 @dataclass(frozen=True)
@@ -59,7 +78,7 @@ class Fields:
     delta: Floats  # (rows, n_nodes) V/S, 0 at known nodes
     total: Floats  # (rows, n_nodes) V
     secants: Floats  # (rows, n_junctions) S: current difference over voltage difference of each nonlinear branch
-    pull: Floats  # (rows, k) V: the direct derivative of C with respect to the output nodes' voltages
+    pull: Floats  # (rows, k) V: the direct derivative of C with respect to the outputs
     samples: int
 
 
@@ -69,18 +88,34 @@ def check_outputs(netlist: Netlist) -> None:
         raise SettingsError(f"{netlist.path} has no outputs; add `.output` with the nodes that are read")
 
 
+def _into_ends(values: Floats, nodes: Ints, references: Ints, n: int) -> Floats:
+    """Sums of values (rows, k) at the nodes, less those at the references, (rows, n); negative ones count nowhere."""
+    out = np.zeros((values.shape[0], n))
+    for ends, add in ((nodes, np.add), (references, np.subtract)):
+        add.at(out.T, ends[ends >= 0], values.T[ends >= 0])
+    return out
+
+
 def find_outputs(problem: Problem) -> Outputs:
-    """The `.output` nodes. SettingsError when there are none, or when a source holds one of them."""
-    netlist = problem.circuit.netlist
+    """The `.output` nodes. SettingsError when there are none, or when a voltage that is read cannot change."""
+    netlist, t = problem.circuit.netlist, problem.topology
     check_outputs(netlist)
-    nodes = np.array(netlist.outputs, np.int64)
-    units = problem.topology.index_of_node[nodes]
-    if (units < 0).any():
-        node = int(nodes[units < 0][0])
-        loose = problem.topology.islands.pinned[node]
-        why = "nothing joins it to ground" if loose else "it is held by a voltage source" if node else "it is ground"
-        raise SettingsError(f"output node {netlist.nodes[node]}: {why}: nothing can teach it; read another node")
-    return Outputs(nodes, units)
+    nodes, references = np.array(netlist.outputs, np.int64), np.array(netlist.references, np.int64)
+    units, others = t.index_of_node[nodes], t.index_of_node[references]
+    apart = t.islands.group[nodes] != t.islands.group[references]
+    still = ((units < 0) & (others < 0)) | (units == others)
+    if (apart | still).any():
+        k = int((apart | still).argmax())
+        node, reference = int(nodes[k]), int(references[k])
+        if apart[k]:
+            why = f"nothing joins it to {'the other' if reference else 'ground'}"
+        elif reference:
+            why = "sources hold both, or join them"
+        else:
+            why = "it is held by a voltage source" if node else "it is ground"
+        what = "output" if reference else "output node"
+        raise SettingsError(f"{what} {netlist.output_names[k]}: {why}: nothing can teach it; read another node")
+    return Outputs(nodes, references, units, others)
 
 
 def secants(problem: Problem, v1: Floats, v2: Floats) -> Floats:
@@ -315,5 +350,4 @@ def _out_of_nodes(problem: Problem, outputs: Outputs, fields: Fields) -> Floats:
         row, col = d[:, x.rows], d[:, x.cols]
         np.add.at(out, x.rows, (row * x.g.sum(axis=1) - col @ x.g.T).T)
         np.add.at(out, x.cols, (col * x.g.sum(axis=0) - row @ x.g).T)
-    np.add.at(out, outputs.nodes, fields.pull.T)
-    return out.T
+    return out.T + outputs.onto_nodes(fields.pull, out.shape[0])

@@ -53,9 +53,9 @@ def find_layers(problem: Problem) -> Layers | None:
     """The layers of a netlist, or None when it is not a plain chain of crossbars.
 
     Required: `.input` sources from ground that drive the rows of the first crossbar in order; crossbars whose rows are
-    the columns of the one before; outputs that are the last columns, in order; on the layers nothing else except
-    current sources from ground and ideal diodes to potentials that no input moves; each `.train` array of sources a
-    layer.
+    the columns of the one before; outputs that are the last columns, in order, read against ground; on the layers
+    nothing else except current sources from ground and ideal diodes to potentials that no input moves; each `.train`
+    array of sources a layer.
     """
     c, t = problem.circuit, problem.topology
     inputs = _input_nodes(problem)
@@ -68,7 +68,7 @@ def find_layers(problem: Problem) -> Layers | None:
         chain.append(following[0])
         at = c.crossbars[following[0]].cols
     nodes = [c.crossbars[k].cols for k in chain]
-    if left or not chain or not np.array_equal(at, np.array(c.netlist.outputs)):
+    if left or not chain or not np.array_equal(at, np.array(c.netlist.outputs)) or c.netlist.differential:
         return None
     free = t.index_of_node[np.concatenate(nodes)]
     if not np.array_equal(np.sort(free), np.arange(problem.n_free)):  # each once, and none that is known

@@ -64,11 +64,13 @@ class Phases(Protocol):
 def choose_phases(problem: Problem, recipe: Recipe, backend: Backend) -> Phases:
     """A number of sweeps; or, with a tolerance, sweeps, or newton where only that can guarantee the answer.
 
+    Newton also nudges differences of voltages: sweeps have no coupling for the nudge between two nodes.
     A tolerance needs float64: in float32 a node through which hardly any current flows may never settle.
     """
     if recipe.tol is None:
         return Sweeps(backend, recipe.sweeps, None, recipe.dtype)
-    return Newton(backend, recipe.tol) if bcd.unfit(problem) else Sweeps(backend, recipe.sweeps, recipe.tol)
+    by_newton = bcd.unfit(problem) or (recipe.algorithm == "ep" and problem.circuit.netlist.differential)
+    return Newton(backend, recipe.tol) if by_newton else Sweeps(backend, recipe.sweeps, recipe.tol)
 
 
 class Sweeps(Phases):
@@ -94,7 +96,7 @@ class Sweeps(Phases):
         outcome = bcd.solve_tile(problem, drive, engine, Settings(dtype=self.dtype, tol=self.tol), x)
         if outcome.status is not Status.SOLVED:  # where nothing flows, another sample's voltages may only fade away
             return Newton(self.backend, self.tol).free(problem, drive, x)
-        return State(_voltages(outcome))
+        return State(reached(outcome))
 
     def or_newton(self, problem: Problem, drive: Drive) -> tuple[Phases, State | None]:
         """With a tolerance: newton, if conductances or the first sweeps from 0 show that very many would be needed.
@@ -108,7 +110,7 @@ class Sweeps(Phases):
         settings = Settings(dtype=self.dtype, tol=self.tol)
         found = bcd.solve_tile(problem, drive, engine, settings, None, patient=False)
         phases = Newton(self.backend, self.tol) if found.status is Status.MAX_SWEEPS else self
-        return phases, State(_voltages(found)) if found.status is Status.SOLVED else None
+        return phases, State(reached(found)) if found.status is Status.SOLVED else None
 
     def nudged(
         self, problem: Problem, drive: Drive, x: Floats, outputs: Outputs, targets: Floats, betas: tuple[float, ...]
@@ -136,7 +138,7 @@ class Sweeps(Phases):
             raise
 
 
-def _voltages(found: Outcome | Solution) -> Floats:
+def reached(found: Outcome | Solution) -> Floats:
     """The unknowns that were found, (rows, n_free) V."""
     return found.x if found.low is None else found.x + found.low.sum(axis=0)
 
@@ -144,9 +146,12 @@ def _voltages(found: Outcome | Solution) -> Floats:
 def _nudged(
     problem: Problem, drive: Drive, outputs: Outputs, targets: Floats, beta: float, y: Floats
 ) -> tuple[Problem, Drive]:
-    """The circuit of E + beta C, for unknowns that are corrections to a state in which the outputs are at y."""
+    """The circuit of E + beta C, for unknowns that are corrections to a state in which the outputs are at y.
+
+    These are read against ground.
+    """
     v = problem.values
-    count = np.bincount(outputs.units, minlength=problem.n_free)
+    count = outputs.ends(problem.n_free)
     values = replace(v, diag=v.diag + beta * count, to_fixed=v.to_fixed + beta * count)
     pull = outputs.onto_units(beta * (targets - y), problem.n_free)
     return replace(problem, values=values), replace(drive, injection=drive.injection + pull)
@@ -187,7 +192,7 @@ class Newton(Phases):
 
     def free(self, problem: Problem, drive: Drive, x: Floats) -> State:
         found = self._solve(problem, x, "a free phase")
-        return State(_voltages(found), found.carried)
+        return State(reached(found), found.carried)
 
     def nudged(
         self, problem: Problem, drive: Drive, x: Floats, outputs: Outputs, targets: Floats, betas: tuple[float, ...]
@@ -223,11 +228,12 @@ class Newton(Phases):
 
 
 def nudged_circuit(circuit: Circuit, outputs: Outputs, targets: Floats, beta: float) -> Circuit:
-    """The circuit of E + beta C: from each output a conductance beta to ground, and a current source beta x target."""
-    nodes, ground = outputs.nodes, np.zeros_like(outputs.nodes)
+    """The circuit of E + beta C: from each output a conductance beta to ground, or to the node against which it is
+    read, and a current source beta x target."""
+    nodes, others = outputs.nodes, outputs.references
     kind = np.full(nodes.size, _OF_NO_ELEMENT, np.int8)
-    pull = Conductors(nodes, ground, kind, nodes, np.full(nodes.size, beta))
-    push = CurrentSources(ground, nodes, kind, nodes, beta * targets)
+    pull = Conductors(nodes, others, kind, nodes, np.full(nodes.size, beta))
+    push = CurrentSources(others, nodes, kind, nodes, beta * targets)
     conductors, sources = _joined(circuit.conductors, pull), _joined(circuit.current_sources, push)
     return replace(circuit, conductors=conductors, current_sources=sources)
 

@@ -173,7 +173,9 @@ def circuit_digest(circuit: Circuit) -> str:
     """SHA-256 of the circuit itself (nodes, roles, elements and values), not of titles and comments."""
     netlist = circuit.netlist
     names = [crossbar.name for crossbar in circuit.crossbars]
-    roles = netlist.inputs, netlist.outputs, netlist.trained
+    roles: tuple[object, ...] = netlist.inputs, netlist.outputs, netlist.trained
+    if netlist.differential:
+        roles = (*roles, netlist.references)
     return hashlib.sha256(repr((netlist.nodes, names, roles, branches_digest(circuit))).encode()).hexdigest()
 
 

@@ -84,12 +84,12 @@ def check_columns(circuit: Circuit, samples: Samples) -> None:
     sources = [(kind, k) for kind, start, stop in rows for k in range(start, stop)]
     ends = [sorted((int(table[kind].a[k]), int(table[kind].b[k]))) for kind, k in sources]
     features, targets = samples.columns
-    nodes_of = [re.sub(r"^v\((.*)\)$", r"\1", name) for name in features]
+    nodes_of = [_inside(name) for name in features]
     asked = [re.sub(r"(?i)^target[^a-z0-9]*(?:v\((.*)\)$)?", r"\1", name) for name in targets]
     for names, found, columns, role in (
         ([table[kind].names[k] for kind, k in sources], features, features, "inputs"),
         (["" if one else netlist.nodes[other] for one, other in ends], nodes_of, features, "inputs"),
-        ([netlist.nodes[k] for k in netlist.outputs], asked, targets, "outputs"),
+        ([_inside(name) for name in netlist.output_names], asked, targets, "outputs"),
     ):
         own, given = [name.lower() for name in names], [name.lower() for name in found]
         if len(given) > len(own):
@@ -102,6 +102,11 @@ def check_columns(circuit: Circuit, samples: Samples) -> None:
                 f"columns {', '.join(columns)} are in another order than the {role} of {netlist.path}, {shown}; "
                 "columns go by their places: put them in that order, or rename them"
             )
+
+
+def _inside(name: str) -> str:
+    """`a` of `v(a)`, and of `a`."""
+    return re.sub(r"^v\((.*)\)$", r"\1", name)
 
 
 def _one_hot(path: Path, labels: Floats, lines: list[list[str]]) -> Floats:

@@ -61,7 +61,7 @@ def inventory(problem: Problem) -> dict[str, Any]:
         },
         "roles": {
             "input": list(netlist.inputs),
-            "output": [circuit.nodes[k] for k in netlist.outputs],
+            "output": netlist.output_names,
             "train": list(netlist.trained),
         },
         "warnings": warning_texts(circuit.notes),

@@ -146,7 +146,7 @@ def result_object(results: Results, seconds: Mapping[str, float]) -> dict[str, A
     warnings = warning_texts(circuit.notes) + results.remarks
     nodes = results.nodes
     if nodes.size * solution.batch > MOST_NUMBERS:
-        nodes = np.array(circuit.netlist.outputs, np.int64)
+        nodes = np.array(circuit.netlist.read_nodes, np.int64)
         kept = "only those of the .output nodes are given; --npz gives all"
         warnings.append(
             f"voltages: {results.nodes.size} nodes x {solution.batch} rows are more than {MOST_NUMBERS:,} numbers: "

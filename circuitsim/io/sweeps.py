@@ -85,7 +85,7 @@ def _plot_object(result: SweepResult, warnings: list[str]) -> dict[str, Any]:
     nodes = all_nodes(result.circuit)
     sources, labels = result.circuit.source_names, result.saved_labels
     if nodes.size * count > MOST_NUMBERS:
-        nodes = np.array(result.circuit.netlist.outputs, np.int64)
+        nodes = np.array(result.circuit.netlist.read_nodes, np.int64)
         nodes = nodes if nodes.size * count <= MOST_NUMBERS else nodes[:0]
         warnings.append(
             f"voltages: more than {MOST_NUMBERS:,} numbers: "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.errors import NetlistError, SettingsError, listed
-from circuitsim.netlist.arrays import instance_paths, lengths, member_names, split_ranges
+from circuitsim.netlist.arrays import instance_paths, split_ranges
 from circuitsim.netlist.chance import MOST_SEED, single
 from circuitsim.netlist.model import ABSOLUTE_ZERO, CROSSBAR, Netlist, Options, similar
-from circuitsim.netlist.saves import printed, split_saves
+from circuitsim.netlist.saves import find_voltage, printed, split_saves
 from circuitsim.netlist.scopes import Note, Place, Scope, remarks_of
 from circuitsim.netlist.source import Card
 from circuitsim.netlist.tokens import labelled, located, shown, split_keys, tokenize
@@ -36,6 +36,7 @@ _LISTED = frozenset(".prot .unprot .protect .unprotect".split())  # about what n
 _QUIET = frozenset({".end", ".temp", ".backanno", *_OPTIONS, *_LISTED})  # .backanno: in what LTspice writes
 _ROLES = frozenset({".input", ".output", ".train"})
 _SAVE_CURRENTS = "savecurrents"
+_VOLTAGE = re.compile(r"v\((.+)\)", re.IGNORECASE)
 
 
 @dataclass
@@ -165,14 +166,18 @@ def with_roles(netlist: Netlist, roles: list[tuple[str, Card]], place: Place) ->
     known |= {name: "R" if ref.kind == CROSSBAR else ref.kind for name, ref in netlist.arrays.items()}
     inputs: list[str] = []
     trained: list[str] = []
-    outputs: list[int] = []
+    outputs: list[tuple[int, int]] = []
+    differences: list[str] = []
     claimed: dict[str, dict[str, NDArray[np.int64]]] = {".input": {}, ".train": {}}
     for role, card in roles:
         with located(place, card.seq):
+            if role == ".output":
+                for word in split_saves(card.text)[1:]:
+                    found = _outputs(netlist, word)
+                    outputs += found
+                    differences += [word] if any(reference for _, reference in found) else []
+                continue
             for word in _role_words(card, known):
-                if role == ".output":
-                    outputs += _outputs(netlist, word)
-                    continue
                 kind = known.get(word.lower())
                 if kind is None:
                     raise NetlistError(f"{role}: no element '{shown(word)}'{_hint(netlist, word, role, known)}")
@@ -182,7 +187,15 @@ def with_roles(netlist: Netlist, roles: list[tuple[str, Card]], place: Place) ->
                 with labelled(role):
                     _claim(netlist, claimed[role], names, word)
                 names.append(word)
-    return replace(netlist, inputs=tuple(inputs), outputs=tuple(outputs), trained=tuple(trained))
+    saved = {word.lower() for word in netlist.saves}
+    return replace(
+        netlist,
+        inputs=tuple(inputs),
+        outputs=tuple(node for node, _ in outputs),
+        references=tuple(reference for _, reference in outputs),
+        trained=tuple(trained),
+        saves=(*netlist.saves, *(word for word in dict.fromkeys(differences) if word.lower() not in saved)),
+    )
 
 
 def _role_words(card: Card, known: Mapping[str, str]) -> Iterator[str]:
@@ -224,18 +237,10 @@ def _hint(netlist: Netlist, word: str, role: str, known: dict[str, str]) -> str:
     return similar(word.lower(), known, "elements")
 
 
-def _outputs(netlist: Netlist, word: str) -> Iterator[int]:
-    base, ranges = (word, ()) if netlist.has_node(word) else split_ranges(word)
-    if len(lengths(ranges)) > 2:
-        raise NetlistError(f".output: '{shown(word)}' has {len(lengths(ranges))} ranges; write one or two")
-    count = math.prod(lengths(ranges))
-    first = base + "".join(f"[{k[0] if isinstance(k, range) else k}]" for k in ranges)
-    if netlist.has_node(first) and count > len(netlist.nodes):
-        raise NetlistError(
-            f".output: '{shown(word)}' names {count:,} nodes, more than the netlist has; shorten the range"
-        )
-    for name in member_names(base, ranges) if netlist.has_node(first) else [first]:
-        try:
-            yield netlist.node(name)
-        except NetlistError as error:
-            raise NetlistError(f".output: {error.message}") from None
+def _outputs(netlist: Netlist, word: str) -> list[tuple[int, int]]:
+    """The nodes that a word of `.output` names, `y`, `y[0:9]` or `v(a,b)`, each with its reference."""
+    call = _VOLTAGE.fullmatch(word)
+    with labelled(".output"):
+        found = find_voltage(netlist, word, call[1] if call else word)
+    minus = np.zeros_like(found.rows) if found.minus is None else found.minus
+    return list(zip(found.rows.tolist(), minus.tolist(), strict=True))

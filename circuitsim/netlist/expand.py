@@ -349,6 +349,7 @@ def _netlist(deck: Deck, evaluation: Evaluation) -> Netlist:
         arrays=builder.arrays,
         inputs=(),
         outputs=(),
+        references=(),
         trained=(),
         saves=tuple(word for _, word in controls.saves),
         analyses=(),

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from math import prod
 
 import numpy as np
@@ -165,6 +165,7 @@ class Netlist:
     arrays: Mapping[str, ArrayRef]  # lower-case array or crossbar name -> rows
     inputs: tuple[str, ...]  # element names of .input
     outputs: tuple[int, ...]  # node indices of .output
+    references: tuple[int, ...]  # the nodes against which they are read: b of v(a,b), else ground
     trained: tuple[str, ...]  # element names of .train
     saves: tuple[str, ...]  # .save and .print, as written
     analyses: tuple[Analysis, ...]  # .op and .dc, in deck order
@@ -180,6 +181,25 @@ class Netlist:
     def sweeps(self) -> list[Analysis]:
         """The `.dc` cards."""
         return [analysis for analysis in self.analyses if analysis.kind == "dc"]
+
+    @property
+    def differential(self) -> bool:
+        """Whether an output is read against another node than ground."""
+        return any(self.references)
+
+    @property
+    def read_nodes(self) -> tuple[int, ...]:
+        """The nodes of `.output`; of a difference v(a,b) both, if it is not ground, and each once."""
+        if not self.differential:
+            return self.outputs
+        ends = chain.from_iterable(zip(self.outputs, self.references, strict=True))
+        return tuple(dict.fromkeys(node for node in ends if node))
+
+    @property
+    def output_names(self) -> list[str]:
+        """What each output is called: `y`, or `v(a,b)` of a difference."""
+        pairs = zip(self.outputs, self.references, strict=True)
+        return [f"v({self.nodes[a]},{self.nodes[b]})" if b else self.nodes[a] for a, b in pairs]
 
     @cached_property
     def node_index(self) -> dict[str, int]:
@@ -216,6 +236,7 @@ class Netlist:
         base, indices = split_ranges(name)
         count, bases = instance_paths(base)
         if prod(lengths(indices)) * count > len(self.nodes):
+            self.node(SPAN.sub(r"[\1]", name))  # the first, if there is none of this name
             raise NetlistError(f"'{shown(name)}' names more nodes than {self.path} has; shorten the range")
         found = [self.node(member) for path in bases for member in member_names(path, indices)]
         return np.array(found), bool(indices or SPAN.search(base))

@@ -1,7 +1,7 @@
 """What to output besides node voltages and source currents: the expressions of `.save`, `.print` and `--save`.
 
     v(b)  v(y[0:9])  b       node voltages                         all    every voltage, current and power
-    v(a,b)                   from node a to node b                 allv   every node voltage
+    v(a,b)  v(p[0:9],n)      from node a to node b, one by one     allv   every node voltage
     i(v1)  i(r1)  i(rw)      current of an element, of an array    alli   the current of every element
     @r1[i]  @r.x1.r1[p]      a quantity of an element (QUANTITIES)
 
@@ -173,12 +173,12 @@ def find_save(netlist: Netlist, word: str) -> list[Save]:
             raise NetlistError(f"'{shown(word)}' has a parenthesis without its partner; write v(a) or i(r1)")
         if word.lower().endswith("#branch"):
             return _of_element(netlist, word, word[: -len("#branch")], "i", "i({})")
-        return [_voltage(netlist, word, word)]
+        return [find_voltage(netlist, word, word)]
     function, inner = call.group(1).lower(), call.group(2)
     if function == "i":
         return _of_element(netlist, word, inner, "i", "i({})")
     if function == "v":
-        return [_voltage(netlist, word, inner)]
+        return [find_voltage(netlist, word, inner)]
     raise NetlistError(f"'{shown(word)}' cannot be saved; write v(a), v(a,b), i(r1), @r1[p], all, allv or alli")
 
 
@@ -203,22 +203,22 @@ def _everything(netlist: Netlist, word: str) -> Iterator[Save]:
             yield Save(labels, quantity, CROSSBAR, np.arange(x.g.size), crossbar=k)
 
 
-def _voltage(netlist: Netlist, word: str, inner: str) -> Save:
-    """`b`, `y[0:9]` or `a,b`."""
+def find_voltage(netlist: Netlist, word: str, inner: str) -> Save:
+    """What `word` means, which names the nodes `inner`: `b`, `y[0:9]`, `a,b` or `p[0:9],n[0:9]`."""
     names = inner.split(",")
     if len(names) > 2:
         raise NetlistError(f"'{shown(word)}' names {len(names)} nodes; write v(a) or v(a,b)")
-    if len(names) == 2:
-        if ranges := [name for name in names if SPAN.search(name) and not netlist.has_node(name)]:
-            raise NetlistError(
-                f"'{shown(word)}': {shown(ranges[0])} is several nodes, and a difference is of two single ones; write "
-                f"one for each, or save {', '.join(f'v({shown(name)})' for name in names)} and subtract"
-            )
-        a, b = (np.array([netlist.node(name)]) for name in names)
-        return Save([word], "v", NODES, a, b)
-    nodes, several = netlist.nodes_of(inner)
-    one = [word if "(" in word else f"v({word})"]
-    return Save([f"v({netlist.nodes[k]})" for k in nodes.tolist()] if several else one, "v", NODES, nodes)
+    found = [netlist.nodes_of(name) for name in names]
+    several = any(ranged for _, ranged in found)
+    counts = [nodes.size for nodes, _ in found]
+    if len({n for n in counts if n > 1}) > 1:
+        raise NetlistError(f"'{shown(word)}': a difference of {counts[0]} nodes and {counts[1]}; name as many of both")
+    ends = np.broadcast_arrays(*(nodes for nodes, _ in found))
+    if several:
+        labels = [f"v({','.join(netlist.nodes[k] for k in pair)})" for pair in np.transpose(ends).tolist()]
+    else:
+        labels = [word if "(" in word else f"v({word})"]
+    return Save(labels, "v", NODES, ends[0], ends[1] if len(ends) > 1 else None)
 
 
 def _of_element(netlist: Netlist, word: str, name: str, parameter: str, label: str) -> list[Save]:

@@ -45,7 +45,7 @@ def columns(result: SweepResult) -> list[Column]:
     """
     circuit, solved = result.circuit, result.statuses == "SOLVED"
     everything = not circuit.netlist.outputs and not result.saves
-    nodes = all_nodes(circuit) if everything else np.array(circuit.netlist.outputs, np.int64)
+    nodes = all_nodes(circuit) if everything else np.array(circuit.netlist.read_nodes, np.int64)
     sources = np.arange(len(circuit.sources) if everything and len(circuit.sources) <= _MOST_NESTED else 0)
     found = of_sweep(result, nodes, sources)
     values = np.where(solved, found.values.T, np.nan)

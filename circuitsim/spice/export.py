@@ -175,8 +175,9 @@ class _Writer:
             yield from self.split.get(name.lower(), [name])
 
     def _outputs(self) -> Iterator[str]:
-        """The output nodes; those that make a range are one word."""
-        names = [self.nodes[node] for node in self.netlist.outputs]
+        """The outputs; nodes that make a range are one word."""
+        pairs = list(zip(self.netlist.outputs, self.netlist.references, strict=True))
+        names = [f"v({self.nodes[a]},{self.nodes[b]})" if b else self.nodes[a] for a, b in pairs]
         start = 0
         for stop in range(1, len(names) + 1):
             if stop == len(names) or _span(names[max(start, stop - 2) : stop + 1]) is None:

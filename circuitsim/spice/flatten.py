@@ -194,7 +194,7 @@ class _Writer:
         title = f"* {title}" if _EXECUTED.match(title) else title or "untitled"
         yield f"{title}\n* Plain SPICE, written by circuitsim flatten from {_printable(netlist.path)}\n"
         yield from wrapped("* .input", map(_printable, netlist.inputs))
-        yield from wrapped("* .output", [_printable(netlist.nodes[i]) for i in netlist.outputs])
+        yield from wrapped("* .output", map(_printable, netlist.output_names))
         yield from wrapped("* .train", map(_printable, netlist.trained))
         for old, new in self.renamed:
             yield f"* {new} stands for {_printable(old)}, a name that ngspice cannot keep\n"

@@ -110,8 +110,8 @@ class Drawing:
 
     def busiest(self) -> int:
         """A node to begin with: an output, or a vertex with many neighbours, but not ground."""
-        if self.circuit.netlist.outputs:
-            return int(self.circuit.netlist.outputs[0])
+        if self.circuit.netlist.read_nodes:
+            return int(self.circuit.netlist.read_nodes[0])
         degree = np.bincount(np.concatenate([self.a, self.b]), minlength=self.count)[: self.singles.size]
         return int(self.singles[1 + int(degree[1:].argmax())]) if degree.size > 1 else 0
 

@@ -82,7 +82,7 @@ class Session:
                 for x in c.crossbars
             ],
             "whole": self.drawing.whole,
-            "outputs": [c.nodes[k] for k in netlist.outputs[:_MOST_TEXTS]],
+            "outputs": [c.nodes[k] for k in netlist.read_nodes[:_MOST_TEXTS]],
             "sweeps": self._sweeps(),
             "layers": self._layers_about(),
             "warnings": [short(text) for text in self._remarks()[:_MOST_TEXTS]],
