@@ -177,10 +177,11 @@ def _overflowing(problem: Problem, x: Floats, low: Floats | None) -> str:
 
 
 def _more_parts(low: Floats | None, shape: tuple[int, ...]) -> Floats:
-    """Solution.low with at least as many parts as `shape` says, 0 where there were none."""
-    have = 0 if low is None else len(low)
-    more = np.zeros((max(shape[0] - have, 0), *shape[1:]))
-    return more if low is None else np.concatenate([low, more])
+    """Solution.low with at least as many parts as `shape` says, 0 where there were none; itself if it has them."""
+    if low is None:
+        return np.zeros(shape)
+    missing = shape[0] - len(low)
+    return np.concatenate([low, np.zeros((missing, *shape[1:]))]) if missing > 0 else low
 
 
 def steps_text(method: str, count: int) -> str:

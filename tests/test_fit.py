@@ -20,6 +20,7 @@ from fake_learner import FakeLearner, make_run
 
 import circuitsim as cs
 from circuitsim import SettingsError, load, new_values
+from circuitsim.choosing import choose_method
 from training import general
 from training.checkpoint import NEWEST
 from training.costs import cost_gradient
@@ -492,6 +493,23 @@ def test_a_difference_learns_weights_of_both_signs(tmp_path: Path, algorithm: li
     assert done.exit_code == 0, done.output
     found = evaluate(cs.load(tmp_path / "run" / "trained.cir"), load_table(table), 1.0)
     np.testing.assert_allclose(found.outputs, [[0.2], [-0.1], [0.1]], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("netlist", "backend", "path"),
+    [
+        ("xor", "cpu", "general path by newton"), ("xor", "reference", "general path"),
+        ("drn-xs", "cpu", "general path"), ("drn-xs", "reference", "general path"),
+    ],
+)  # fmt: skip
+def test_with_a_tolerance_phases_are_solved_by_the_method_that_solve_chooses(
+    netlist: str, backend: str, path: str
+) -> None:
+    recipe = replace(find_recipe(netlist), tol=1e-9)
+    circuit = cs.load(recipe.netlist)
+    assert make_learner(circuit, recipe, backend).path == path
+    if backend == "cpu":
+        assert choose_method(cs.compile_problem(circuit), cs.Settings())[0] == ("newton" if netlist == "xor" else "bcd")
 
 
 def test_sweeps_cannot_nudge_a_difference() -> None:

@@ -11,7 +11,7 @@ import pytest
 from helpers import PRECISE, assert_laws
 
 import circuitsim as cs
-from circuitsim import kcl, residual
+from circuitsim import kcl, residual, solving
 from circuitsim.branch_sums import crossbar_sums, ufunc_at, violations
 from circuitsim.gallery import Recipe, drn, random_circuit
 from circuitsim.kcl import active_laws, exact_sums, shift, violation
@@ -493,3 +493,10 @@ def test_sizes_of_the_terms_of_controlled_sources() -> None:
     drive = replace(problem.drive(slice(0, 1)), carried=solution.carried)
     _, size, _ = active_laws(problem, drive, solution.x)
     np.testing.assert_allclose(size, [[0.0, 2e-3, 2000.0]])
+
+
+def test_last_digits_of_a_batch_are_not_copied_for_every_tile() -> None:
+    low = np.arange(24.0).reshape(2, 3, 4)
+    assert solving._more_parts(low, (1, 3, 4)) is low and solving._more_parts(low, (2, 3, 4)) is low
+    more = solving._more_parts(low, (3, 3, 4))
+    assert (more[:2] == low).all() and not more[2].any() and not solving._more_parts(None, (2, 3, 4)).any()

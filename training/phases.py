@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from circuitsim import Circuit, Problem, Settings, Solution, Status, compile_problem, solve
 from circuitsim.backends.base import Backend, Engine
 from circuitsim.branches import BATCHED, Branches, Conductors, CurrentSources
+from circuitsim.choosing import choose_method
 from circuitsim.drive import Drive
 from circuitsim.kcl import outflow, shift, violation
 from circuitsim.methods import bcd
@@ -62,15 +63,19 @@ class Phases(Protocol):
 
 
 def choose_phases(problem: Problem, recipe: Recipe, backend: Backend) -> Phases:
-    """A number of sweeps; or, with a tolerance, sweeps, or newton where only that can guarantee the answer.
+    """A number of sweeps; or, with a tolerance, newton where `auto` solves with it, and otherwise sweeps.
 
-    Newton also nudges differences of voltages: sweeps have no coupling for the nudge between two nodes.
-    A tolerance needs float64: in float32 a node through which hardly any current flows may never settle.
+    On any backend newton takes circuits in which sweeps may stop at a wrong point, and nudges differences of voltages:
+    sweeps have no coupling for the nudge between two nodes. A tolerance needs float64: in float32 a node through which
+    hardly any current flows may never settle.
     """
     if recipe.tol is None:
         return Sweeps(backend, recipe.sweeps, None, recipe.dtype)
-    by_newton = bcd.unfit(problem) or (recipe.algorithm == "ep" and problem.circuit.netlist.differential)
-    return Newton(backend, recipe.tol) if by_newton else Sweeps(backend, recipe.sweeps, recipe.tol)
+    needs_newton = bcd.unfit(problem) or (recipe.algorithm == "ep" and problem.circuit.netlist.differential)
+    chosen = "newton" if needs_newton else "bcd"
+    if backend.name == "cpu" and not needs_newton:
+        chosen, _ = choose_method(problem, Settings(tol=recipe.tol))
+    return Newton(backend, recipe.tol) if chosen == "newton" else Sweeps(backend, recipe.sweeps, recipe.tol)
 
 
 class Sweeps(Phases):
@@ -99,13 +104,11 @@ class Sweeps(Phases):
         return State(reached(outcome))
 
     def or_newton(self, problem: Problem, drive: Drive) -> tuple[Phases, State | None]:
-        """With a tolerance: newton, if conductances or the first sweeps from 0 show that very many would be needed.
+        """With a tolerance: newton, if the first sweeps from 0 show that very many would be needed.
 
         Also the state of the free phase, if these sweeps reach it.
         """
         assert self.tol is not None
-        if self.backend.name == "cpu" and bcd.is_in_vain(problem, self.tol):
-            return Newton(self.backend, self.tol), None
         engine = self.backend.engine(problem, self.dtype)
         settings = Settings(dtype=self.dtype, tol=self.tol)
         found = bcd.solve_tile(problem, drive, engine, settings, None, patient=False)
