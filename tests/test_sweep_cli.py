@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from helpers import process
+from pyarrow.parquet import read_schema
 
 import circuitsim as cs
 from circuitsim import cli
 from circuitsim.backends.base import BACKENDS, DTYPES
+from circuitsim.io.parquet import write_sweep_parquet
 from circuitsim.io.raw import read_raw
 from circuitsim.io.sweeps import STATISTICS, loose_texts, statistics, sweep_object, sweep_plot, write_sweep_npz
 from circuitsim.solution import METHODS
@@ -235,6 +237,11 @@ def test_what_is_not_unique_or_left_out_is_told_where_it_is_given(monkeypatch: p
             ("saved_ambiguous", "saved_names", ["v(x)"]), ("saved_left_out", "saved_names", ["v(p)"]),
         ):  # fmt: skip
             assert found[names][found[marks]].tolist() == marked
+    write_sweep_parquet([result], Path("out.parquet"))
+    [facts] = json.loads(read_schema("out.parquet").metadata[b"circuitsim"])
+    assert (facts["undetermined"], facts["left_out"]) == (["x", "y"], ["p", "q"])
+    assert facts["ambiguous_currents"] == ["V2", "V3", "V4", "D2", "D3"]
+    assert (facts["ambiguous_saved"], facts["left_out_saved"]) == (["v(x)"], ["v(p)"])
     monkeypatch.setattr("circuitsim.io.sweeps.MOST_NUMBERS", 2)
     [plot] = sweep_object([result], [], {})["plots"]
     assert (list(plot["voltages"]), plot["currents"], plot["saved"]) == (["y"], {}, {})
