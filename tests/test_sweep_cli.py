@@ -146,7 +146,7 @@ def test_raw() -> None:
 
 
 def test_raw_has_no_currents_of_shorts_that_ngspice_has_as_resistors() -> None:
-    Path("shorts.cir").write_text("shorts\nV1 a 0 1\nR1 a b 0\nL1 b c 1\nR2 c 0 1k\n.dc V1 0 1 1\n")
+    Path("shorts.cir").write_text("shorts\nV1 a 0 1\nR1 a b 0\nL1 b c 1\nR2 c 0 1k\nR3 b 0 1k\n.dc V1 0 1 1\n")
     succeed("shorts.cir", "-q", "--raw", "out.raw")
     [plot] = read_raw(Path("out.raw").read_bytes())
     assert [name for name, _ in plot.variables] == ["v(v-sweep)", "v(a)", "v(b)", "v(c)", "i(v1)", "i(l1)"]
