@@ -62,7 +62,7 @@ def load_table(path: Path, like: Path | None = None, targets: bool = True) -> Sa
         raise SettingsError(f"{path}: no samples below the header line")
     table = np.array(rows)
     features, wanted = table[:, ~asked], table[:, asked]  # column by column, for which the kernels are not compiled
-    labelled = bool(asked.any() and (asked == label).all())
+    labelled = any(label)
     if labelled:
         wanted = _one_hot(path, wanted[:, 0], lines)
     names = np.array(header, object)
@@ -84,7 +84,7 @@ def check_columns(circuit: Circuit, samples: Samples) -> None:
     sources = [(kind, k) for kind, start, stop in rows for k in range(start, stop)]
     ends = [sorted((int(table[kind].a[k]), int(table[kind].b[k]))) for kind, k in sources]
     features, targets = samples.columns
-    nodes_of = [re.sub(r"^v\((.*)\)$", r"\1", name) for name in features]
+    nodes_of = [re.sub(r"(?i)^v\((.*)\)$", r"\1", name) for name in features]
     asked = [re.sub(r"(?i)^target[^a-z0-9]*(?:v\((.*)\)$)?", r"\1", name) for name in targets]
     for names, found, columns, role in (
         ([table[kind].names[k] for kind, k in sources], features, features, "inputs"),
