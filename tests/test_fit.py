@@ -570,6 +570,11 @@ def test_the_element_whose_value_has_no_end_is_named() -> None:
     learner = make_learner(cs.parse(deck), Recipe(Path("some.cir"), nudge=1e-6, tol=1e-9, batch_size=1), "cpu")
     with pytest.raises(LearningError, match=r"^Rb: its new values are not finite"):
         learner.train(Samples(np.ones((1, 1)), 1.0, np.zeros((1, 1))), np.arange(1), {"Ra": 0, "Ib": 0, "Rb": np.inf})
+    deck = "t\nVx[0:1] x[0:1] 0 0\nRW[0:1][0:1] x[0:1] y[0:1] 1k\nRy[0:1] y[0:1] 0 1k\n.input Vx\n.output y[1]\n"
+    recipe = Recipe(Path("some.cir"), nudge=1e-6, tol=1e-9, batch_size=1)
+    learner = make_learner(cs.parse(deck + ".train RW"), recipe, "cpu")
+    with np.errstate(over="ignore"), pytest.raises(LearningError, match=r"^RW: its new values are not finite"):
+        learner.train(Samples(np.ones((1, 2)), 1.0, np.zeros((1, 1))), np.arange(1), {"RW": 1e308})
 
 
 def test_test_data_has_the_columns_of_the_training_data(tmp_path: Path) -> None:
