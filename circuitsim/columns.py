@@ -58,7 +58,7 @@ def fresh(names: Sequence[str], given: Iterable[str] = ()) -> list[int]:
 def apart(form: str, names: Iterable[str], own: Iterable[str]) -> list[str]:
     """Names for columns: form(NAME) where the table already uses the name, in any case, for another column.
 
-    >>> apart("param", ["V1", "Status"], own=["status"])
+    >>> apart("param", ["V1", "Status"], own=["STATUS"])
     ['V1', 'param(Status)']
     """
     taken = {name.lower() for name in own}

@@ -146,7 +146,7 @@ def _chain_of_crossbars(circuit: Circuit) -> list[Ints]:
         for key, other, nodes in zip(keys, keys[::-1], (x.rows, x.cols), strict=True):
             sets.setdefault(key, nodes)
             beside.setdefault(key, set()).add(other)
-    ends = [key for key, others in beside.items() if len(others) == 1 and key not in others]
+    ends = [key for key, others in beside.items() if len(others) == 1]
     if len(ends) != 2 or any(len(others) > 2 for others in beside.values()):
         return []
     nodes = np.concatenate(list(sets.values()))

@@ -342,7 +342,7 @@ def test_a_full_disk_does_not_take_the_answer_away(monkeypatch: pytest.MonkeyPat
     assert not Path("out.npz").exists()
 
 
-@pytest.mark.parametrize("name", ["a" * 251 + ".npz", "\u03c9" * 125 + "a.npz"])
+@pytest.mark.parametrize("name", ["a" * 251 + ".npz", "\u03c9" * 125 + "a.npz", "\U0001f600" * 62 + "abc.npz"])
 def test_names_of_files_may_be_as_long_as_the_system_allows(name: str) -> None:
     succeed("solve", "divider.cir", "-q", "--npz", name)
     assert files() == [name]

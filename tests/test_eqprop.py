@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from circuitsim import Problem, Settings, SettingsError, compile_problem, parse, solve
+from circuitsim import Problem, Settings, SettingsError, compile_problem, load, parse, solve
 from circuitsim.backends.base import find_backend
 from circuitsim.drive import Drive
 from circuitsim.gallery import Recipe, drn, random_circuit
@@ -273,8 +274,8 @@ def test_secants_of_states_that_are_near_or_the_same() -> None:
 @pytest.mark.parametrize(
     ("deck", "message"),
     [
-        ("R1 a 0 1\nI1 0 a 1\n.output a", "has nothing to train"),
-        ("R1 a 0 1\nI1 0 a 1\n.train R1", "has no outputs"),
+        ("R1 a 0 1\nI1 0 a 1\n.output a", "netlist has nothing to train; add `.train` with the elements"),
+        ("R1 a 0 1\nI1 0 a 1\n.train R1", "netlist has no outputs; add `.output` with the nodes"),
         ("V1 a 0 1\nR1 a b 1\nR2 b 0 1\n.output a\n.train R1", "output node a: it is held by a voltage source"),
         ("V1 a 0 1\nR1 a b 1\nR2 b 0 0\nR3 a c 1\nR4 c 0 1\n.output c\n.train R2", "R2: a resistor of 0 ohm"),
         (
@@ -283,7 +284,11 @@ def test_secants_of_states_that_are_near_or_the_same() -> None:
         ),
         (
             "V1 a 0 1\nR1 a b 1\nR2 b 0 1\n.model i D(ron=0)\nD1 a b i\n.output b\n.train V1",
-            "V1: ideal diode D1 hangs on this voltage source",
+            "V1: ideal diode D1 hangs on this voltage source, .* or leave the source out of .train$",
+        ),
+        (
+            "V1 a 0 1\nR1 a b 1\nR2 b 0 1\n.model i D(ron=0)\nD1 b 0 i\nD2 a b i\nD3 b a i\n.output b\n.train V1",
+            "V1: ideal diode D2 hangs on this voltage source",
         ),
     ],
 )
@@ -292,6 +297,13 @@ def test_roles_that_cannot_learn(deck: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         find_outputs(problem)
         trained_elements(problem)
+
+
+def test_an_array_with_a_resistor_of_0_ohm_cannot_learn(tmp_path: Path) -> None:
+    np.save(tmp_path / "ohms.npy", np.array([1e3, 0.0]))
+    (tmp_path / "t.cir").write_text("t\nI1 0 a[0] 1m\nR1[0:1] a[0:1] 0 @ohms.npy\nR2 a[0] a[1] 1\n.train R1\n")
+    with pytest.raises(SettingsError, match=r"^R1: a resistor of 0 ohm cannot learn; .* leave it out of \.train$"):
+        trained_elements(compile_problem(load(tmp_path / "t.cir")))
 
 
 def test_a_nudge_that_leaves_the_problem_not_convex_is_refused() -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -240,6 +241,8 @@ def test_load_table(tmp_path: Path) -> None:
     assert samples.features.flags.c_contiguous and samples.targets.flags.c_contiguous  # what kernels are compiled for
     path.write_text("target,x,y,target 2\n1,2,3,4\n5,6,7,8\n")
     assert load_table(path).features.flags.c_contiguous and load_table(path).targets.flags.c_contiguous
+    path.write_text("off_target,labels,target\n1,2,3\n")
+    assert load_table(path).columns == (("off_target", "labels"), ("target",))
     path.write_text("target,x\n1,2\n", encoding="utf-8-sig")  # as spreadsheets write it
     np.testing.assert_array_equal(load_table(path).targets, [[1]])
 
@@ -272,7 +275,11 @@ def test_blanks_around_quotes_are_no_part_of_a_table(tmp_path: Path) -> None:
         ("a,target\n1,1e31\n", "2: column 'target': '1e31' is not a finite number of at most 1e\\+30"),
         ("a,target\n1,0_3\n", "2: column 'target': '0_3' is not a finite number"),
         ("a,target\n1,\0\n", r"not a CSV file|not a finite number"),
+        ("b,a,a,b,target\n1,2,3,4,5\n", "1: column 'a' appears twice; rename one"),
         ("a;target\n1;2\n", "and others, the inputs; write commas between the columns"),
+        ("a\ttarget\n1\t2\n", "and others, the inputs; write commas between the columns"),
+        ("a|target\n1|2\n", "and others, the inputs; write commas between the columns"),
+        ("a;b,c\n1,2\n", "and others, the inputs$"),
         ("a,label\n1,0\n2,1.5\n", "3: column 'label': 1.5 is not a class; write whole numbers from 0 to 999"),
         ("a,label\n\n1,-1\n", "3: column 'label': -1 is not a class"),
         ("a,label\n1,1000\n", "2: column 'label': 1000 is not a class"),
@@ -355,9 +362,10 @@ def test_a_table_that_is_missing_or_not_text(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot read it: No such file"):
         load_table(tmp_path / "none.csv")
     path = tmp_path / "t.csv"
-    path.write_bytes(b"\xff\xfe\n")
-    with pytest.raises(SettingsError, match="not a CSV file"):
-        load_table(path)
+    for data in (b"\xff\xfe\n", b"a,target\n1," + b"1" * 140_000):
+        path.write_bytes(data)
+        with pytest.raises(SettingsError, match=r"t\.csv: not a CSV file: "):
+            load_table(path)
 
 
 WIRED = """a crossbar with wires of 2 ohm, read by amplifiers that hold its columns at a few mV
@@ -628,6 +636,11 @@ def test_the_element_whose_value_has_no_end_is_named() -> None:
     learner = make_learner(cs.parse(deck), Recipe(Path("some.cir"), nudge=1e-6, tol=1e-9, batch_size=1), "cpu")
     with pytest.raises(LearningError, match=r"^Rb: its new values are not finite"):
         learner.train(Samples(np.ones((1, 1)), 1.0, np.zeros((1, 1))), np.arange(1), {"Ra": 0, "Ib": 0, "Rb": np.inf})
+    deck = "t\nVx[0:1] x[0:1] 0 0\nRW[0:1][0:1] x[0:1] y[0:1] 1k\nRy[0:1] y[0:1] 0 1k\n.input Vx\n.output y[1]\n"
+    recipe = Recipe(Path("some.cir"), nudge=1e-6, tol=1e-9, batch_size=1)
+    learner = make_learner(cs.parse(deck + ".train RW"), recipe, "cpu")
+    with np.errstate(over="ignore"), pytest.raises(LearningError, match=r"^RW: its new values are not finite"):
+        learner.train(Samples(np.ones((1, 2)), 1.0, np.zeros((1, 1))), np.arange(1), {"RW": 1e308})
 
 
 def test_test_data_has_the_columns_of_the_training_data(tmp_path: Path) -> None:
@@ -640,6 +653,14 @@ def test_test_data_has_the_columns_of_the_training_data(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
     table.write_text("a,second,target equal,target 2\n1,1,1,0\n")  # other names mean nothing
     assert load_table(table, like=TABLES / "xor.csv").columns[0] == ("a", "second")
+    like = tmp_path / "like.csv"
+    like.write_text("a , b, target\n1,1,1\n")
+    table.write_text("a,b,target\n1,1,1\n")
+    assert load_table(table, like=like).columns[0] == ("a", "b")
+    for header in ("z,a,target", "b,z,target", "z,target,a"):
+        table.write_text(f"{header}\n1,1,1\n")
+        with pytest.raises(SettingsError, match=f"columns {header.replace(',', ', ')}; .* has a, b, target: columns"):
+            load_table(table, like=like)
 
 
 @pytest.mark.parametrize(
@@ -650,8 +671,10 @@ def test_test_data_has_the_columns_of_the_training_data(tmp_path: Path) -> None:
         ("a,b,TARGET_z,Target_y", "columns TARGET_z, Target_y are in another order than the outputs of .*, y, z;"),
         ("target_Z,a,b,target_y", "columns target_Z, target_y are in another order than the outputs of .*, y, z;"),
         ("v(b),V(A),target y,target z", r"columns v\(b\), V\(A\) are in another order than the inputs of .*, a, b;"),
+        ("V(b),V(a),target y,target z", r"columns V\(b\), V\(a\) are in another order than the inputs of .*, a, b;"),
         ("time,a,target y,target z", "columns time, a are in another order than the inputs of .*my.cir, a, b;"),
         ("a,b,target v(z),target 2", r"columns target v\(z\), target 2 are in another order than the outputs of"),
+        ("a,b,target: z,target: y", "columns target: z, target: y are in another order than the outputs of"),
         ("id,a,b,target_y,target_z", "the data has 3 features per sample"),
         ("a,b,target_y,target_z", ""),
         ("0,1,target_1,target_2", ""),
@@ -709,6 +732,18 @@ def test_sources_between_nodes_go_by_their_own_names_alone(tmp_path: Path) -> No
                 check_columns(cs.parse(deck), samples)
     (tmp_path / "my.csv").write_text(",a,target\n1,2,3\n")  # no name is not that of a source between nodes
     check_columns(cs.parse(deck.replace("V1 a b 1", "V1 d 0 1\nR5 d a 1k")), load_table(tmp_path / "my.csv"))
+    (tmp_path / "my.csv").write_text("y,b,target\n1,2,3\n")
+    with pytest.raises(SettingsError, match=r"the inputs of netlist, b, \?;"):
+        check_columns(cs.parse(deck.replace("V1 a b 1", "V1 b 0 1")), load_table(tmp_path / "my.csv"))
+
+
+def test_columns_of_arrays_stand_in_their_order(tmp_path: Path) -> None:
+    deck = "t\nVx[0:1] x[0:1] 0 1\nR1[0:1] x[0:1] y 1k\nR2 y 0 1k\n.input Vx\n.output y\n.train R2\n"
+    for header, fits in (("x[0],x[1]", True), ("x[1],x[0]", False), ("Vx[0],Vx[1]", True), ("n,Vx[0]", False)):
+        (tmp_path / "my.csv").write_text(f"{header},target\n1,2,3\n")
+        samples = load_table(tmp_path / "my.csv")
+        with nullcontext() if fits else pytest.raises(SettingsError, match="another order than the inputs of netlist"):
+            check_columns(cs.parse(deck), samples)
 
 
 def test_a_label_beside_targets_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 import circuitsim as cs
-from circuitsim.io.files import check_target, replacing
+from circuitsim.io.files import check_target, remove_torn, replacing
 from circuitsim.io.inputs import apply_inputs, read_array
 
 ARRAY = "array\nVx[0:2] x[0:2] 0 1\nR1[0:2] x[0:2] y[0:2] 1k\nR2[0:2] y[0:2] 0 1k\n.output y[0:2]\n"
@@ -142,6 +143,21 @@ def test_a_file_appears_only_at_the_end(tmp_path: Path) -> None:
     assert path.read_bytes() == "µ\n".encode()
 
 
+def test_a_file_is_on_the_disk_before_it_takes_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, kept = tmp_path / "out.txt", list[tuple[int, bool]]()
+    monkeypatch.setattr(os, "fsync", lambda fd: kept.append((os.fstat(fd).st_size, path.exists())))
+    with replacing(path, "w") as out:
+        out.write("whole")
+    assert kept == [(5, False)]
+
+
+def test_files_are_in_utf_8_whatever_the_locale_is(tmp_path: Path) -> None:
+    code = "import pathlib, circuitsim.io.files as f\nwith f.replacing(pathlib.Path('x'), 'w') as x: x.write('\\xb5')"
+    plain = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=plain, check=True)
+    assert (tmp_path / "x").read_bytes() == "µ".encode()
+
+
 def test_two_threads_that_write_one_file_leave_one_whole_text(tmp_path: Path) -> None:
     path, both = tmp_path / "out.txt", threading.Barrier(2)
 
@@ -171,19 +187,49 @@ def test_a_link_keeps_pointing_to_its_file(tmp_path: Path) -> None:
 
 
 def test_targets_that_cannot_be_files(tmp_path: Path) -> None:
-    with pytest.raises(cs.SettingsError, match=r"cannot write .*nowhere/x\.npz: there is no folder"):
-        check_target(tmp_path / "nowhere" / "x.npz")
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere/x.npz")
+    for name, folder in (("nowhere/x.npz", "nowhere"), ("file/x.npz", "file"), ("link", "nowhere")):
+        with pytest.raises(cs.SettingsError) as caught:
+            check_target(tmp_path / name)
+        assert str(caught.value) == (
+            f"cannot write {tmp_path / name}: there is no folder {tmp_path / folder}; make it first"
+        )
     with pytest.raises(cs.SettingsError, match="exists and is not a regular file"):
         check_target(tmp_path)
     with pytest.raises(cs.SettingsError, match="exists and is not a regular file"):
         check_target(Path(os.devnull))
 
 
-@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "link"])
+def test_links_that_lead_nowhere_are_no_targets(tmp_path: Path) -> None:
+    (tmp_path / "one").symlink_to("other")
+    (tmp_path / "other").symlink_to("one")
+    for name, why in (("one", "Too many levels of symbolic links"), ("one/x.npz", "there is no folder")):
+        with pytest.raises(cs.SettingsError, match=rf"cannot write .*/{name}: {why}"):
+            check_target(tmp_path / name)
+
+
+def test_folders_that_are_not_writable_are_no_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder of a file, and of one that a link names; not that of the link."""
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "inward").symlink_to("locked/x")
+    (tmp_path / "locked" / "outward").symlink_to("../x")
+    locked = tmp_path.resolve() / "locked"
+    monkeypatch.setattr(os, "access", lambda folder, how: not (how & os.W_OK and Path(folder).resolve() == locked))
+    for name in ("locked/x", "inward"):
+        with pytest.raises(cs.SettingsError, match=f"cannot write .*{name}: its folder is not writable"):
+            check_target(tmp_path / name)
+    for name in ("x", "locked/outward"):
+        check_target(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "link", "folder/link"])
 @pytest.mark.parametrize("mode", ["ab", "wb"])
 def test_what_the_shell_is_writing_is_not_replaced(tmp_path: Path, name: str, mode: str) -> None:
     (tmp_path / "link").symlink_to("second")
     (tmp_path / "second").symlink_to("/dev/stdout")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "link").symlink_to("../second")
     deck, log = tmp_path / "a.cir", tmp_path / "log"
     deck.write_text("a\nV1 a 0 1\nR1 a 0 1\n")
     with log.open(mode) as out:
@@ -202,7 +248,8 @@ def test_names_of_what_is_open_and_names_of_files(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     with (tmp_path / "gone").open("w") as gone:
         (tmp_path / "gone").unlink()
-        for name in (f"/dev/fd/{writing}", f"/proc/{os.getpid()}/fd/{gone.fileno()}", "/dev/fd/987654", "/dev/stderr"):
+        names = [f"/dev/fd/{writing}", f"/proc/{os.getpid()}/fd/{gone.fileno()}", "/proc/uptime"]
+        for name in (*names, "/dev/fd/987654", "/dev/stderr"):
             with pytest.raises(cs.SettingsError, match=rf"cannot write {name}: it is what a program has open"):
                 check_target(Path(name))
             with pytest.raises(cs.SettingsError, match="choose the name of a file"), replacing(Path(name), "w"):
@@ -212,14 +259,47 @@ def test_names_of_what_is_open_and_names_of_files(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     folder = Path("/proc/self/cwd")  # a link to a folder: what is in it is a file
     check_target(folder / "x.npz")
+    (tmp_path / "proc").mkdir()
+    check_target(tmp_path / "proc" / "x.npz")
     if Path("/dev/shm").is_dir():
         with tempfile.TemporaryDirectory(dir="/dev/shm") as shared, replacing(Path(shared, "x"), "w") as out:
             out.write("x")
 
 
-def test_a_full_disk_is_an_error_with_the_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError("No space left on device")])
+def test_a_full_disk_is_an_error_with_the_name(tmp_path: Path, error: OSError) -> None:
     path = tmp_path / "out.txt"
     with pytest.raises(cs.SettingsError, match=r"cannot write .*out\.txt: No space left on device"):  # noqa: SIM117
         with replacing(path, "w"):
-            raise OSError(28, "No space left on device")
+            raise error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_leaves_is_removed_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other names, names in other folders, folders, and what processes of other users write stay."""
+    code = (
+        "import os, pathlib, signal, circuitsim.io.files as f\n"
+        "with f.replacing(pathlib.Path('out'), 'w'): os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path)
+    assert killed.wait(60) == -signal.SIGKILL
+    [torn] = tmp_path.iterdir()
+    remove_torn(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "folder").mkdir()
+    (tmp_path / torn.name).mkdir()
+    others = (torn.name[1:], f"{torn.stem}.txt", f"folder/{torn.name}", ".out.².tmp", ".out.tmp")
+    for name in others:
+        (tmp_path / name).write_text("mine")
+    remove_torn(tmp_path)
+    assert all((tmp_path / name).exists() for name in (*others, torn.name))
+
+    def refuse(pid: int, number: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", refuse)
+    (tmp_path / ".out.0a.123.tmp").write_text("of another user")
+    remove_torn(tmp_path)
+    assert (tmp_path / ".out.0a.123.tmp").exists()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 import circuitsim as cs
 from circuitsim import gallery
 from circuitsim.layout import _give_slots, _levels, layout
-from circuitsim.shapes import Shapes, adjacency, joined
+from circuitsim.shapes import Shapes, adjacency, joined, span
 from circuitsim.spice.flatten import flatten
 
 NETLISTS = Path(__file__).parent.parent / "netlists"
@@ -68,13 +68,35 @@ def test_what_controls_a_source_is_beside_it() -> None:
     assert {pair for pair in named if pair[0] != "0"} == {("a", "b"), ("a", "c"), ("b", "d")}
 
 
-def test_large_crossbars_hold_their_lines_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    circuit = cs.parse(gallery.crossbar(7, 3).text)
+def test_each_pair_is_joined_once() -> None:
+    """By any number of branches, either way round; not by one from a node to itself, nor by a conductance of 0."""
+    a, b = joined(cs.parse("t\nR1 b a 1\nR2 a b 1\nR3 a a 1\nR4 b 0 1"))
+    assert list(zip(a.tolist(), b.tolist(), strict=True)) == [(0, 1), (1, 2)]
+    bar = cs.parse("t\nRX[0:1][0:1] a[0:1] b[0:1] 1\n").with_values({"RX": np.array([[1.0, 0.0], [1.0, 1.0]])})
+    assert [pair.tolist() for pair in joined(bar)] == [[1, 2, 2], [3, 3, 4]]
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(7, 3), (3, 7)])
+def test_large_crossbars_hold_their_lines_together(rows: int, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    circuit = cs.parse(f"t\nRX[1:{rows}][1:{columns}] a[1:{rows}] b[1:{columns}] 1k\n")
     monkeypatch.setattr("circuitsim.shapes._MOST_CELLS", 20)
-    a, b = joined(circuit)
-    kept = (a > 0) & (a < 8)
-    assert kept.sum() < 21
-    assert nx.is_connected(nx.Graph(zip(a[kept].tolist(), b[kept].tolist(), strict=True)))
+    graph = nx.Graph(zip(*(x.tolist() for x in joined(circuit)), strict=True))
+    assert graph.number_of_edges() < 21 and graph.number_of_nodes() == 10 and nx.is_connected(graph)
+    monkeypatch.setattr("circuitsim.shapes._MOST_CELLS", 21)
+    assert joined(circuit)[0].size == 21
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted"),
+    [
+        (["x[2]", "x[1]", "x[0]"], "x[2:0]"),
+        (["x[0]", "y[1]"], "x[0] ... y[1]"),
+        (["x[a]", "x[b]"], "x[a] ... x[b]"),
+        ([*map(str, range(100, 109)), "110"], "100 ... 110"),
+    ],
+)
+def test_names_in_a_few_words(names: list[str], wanted: str) -> None:
+    assert span(["0", *names], np.arange(1, len(names) + 1)) == wanted
 
 
 @pytest.mark.parametrize("sizes", [[4, 3], [6, 5, 2], [5, 7, 4, 3]])
@@ -102,9 +124,21 @@ def test_crossbars_that_are_no_chain_are_no_layers() -> None:
     assert Shapes(cs.parse(ring + "RC[0:1][0:1] b[0:1] d[0:1] 1")).layers == []
 
 
+def test_which_chains_of_crossbars_are_layers() -> None:
+    """Whatever the order of their lines is; not where a line is in two of them, or there is a way round."""
+    first = "RA[0:1][0:1] a[0:1] b[0:1] 1"
+    assert [len(names) for names in layers(first, "RB[1:0][0:2] b[1:0] c[0:2] 1")] == [2, 2, 3]
+    assert layers(first, "RB[0:1][0:1] b[0:1] c[0:1] 1")[0] == ["a[0]", "a[1]"]  # nothing is driven
+    assert layers(first, "RB[0:1][0:1] b[0:1] a[1:2] 1") == []
+    tails = [f"R{p}{q}[0:1][0:1] {p}[0:1] {q}[0:1] 1" for p, q in ("bd", "dc", "bc", "ce")]
+    assert layers(first, *tails) == []
+
+
 def test_a_crossbar_within_something_else_makes_no_layers() -> None:
     crossbar = "t\nV1 a0 0 1\nRX[0:1][0:1] a[0:1] b[0:1] 1\nRa a[0] a0 1\nRb b[0] 0 1\n"
     assert len(Shapes(cs.parse(crossbar)).layers) == 2
+    half = crossbar + "R1 p q 1\nR2 q r 1\n"  # 4 of 8 nodes are lines of it
+    assert len(Shapes(cs.parse(half)).layers) == 2 and Shapes(cs.parse(half + "R3 r s 1")).layers == []
     others = [f"R{k} a{k} a{k + 1} 1" for k in range(5)]
     assert Shapes(cs.parse(crossbar + "\n".join(others))).layers == []
 
@@ -156,12 +190,28 @@ def test_which_grids_are_grids() -> None:
     )  # no neighbours
 
 
+def test_how_much_of_a_grid_is_there() -> None:
+    """Half of its places, and three quarters of its branches between neighbours."""
+    some = [(0, 0), (0, 1), (0, 2), (0, 3), (0, 4), (1, 0), (2, 0), (3, 0), (1, 1), (1, 2)]
+    across = [f"Rh{i}{j} n{i}_{j} n{i}_{j + 1} 1" for i, j in some if (i, j + 1) in some]
+    down = [f"Rv{i}{j} n{i}_{j} n{i + 1}_{j} 1" for i, j in some if (i + 1, j) in some]
+    assert grids(*across, *down) == [[("n", (4, 5))]]
+    assert grids(*(card for card in across + down if "n1_2" not in card)) == []
+    far = [f"Rf{i}{k}{j} n{i}_{j} n{k}_{j} 1" for i, k in ((0, 2), (0, 3), (1, 3)) for j in range(5)]
+    assert grids(*grid("n", 4, 5), *far[:10]) == [[("n", (4, 5))]]  # 31 of 41
+    assert grids(*grid("n", 4, 5), *far[:11]) == []
+    others = [f"Rq{i}_{j} n{i}_{j} q{5 * i + j} 1" for i in range(4) for j in range(5)]
+    assert grids(*(card.replace(" n1_", " N1_") for card in grid("n", 4, 5)), *others) == [[("n", (4, 5))]]
+
+
 def test_which_grids_lie_over_each_other() -> None:
     """Where more than half of the nodes of the smaller one have a branch to the other."""
     both = grid("n", 4, 5) + grid("m", 4, 5)
     assert grids(*both, *(f"Rx{i} n{i}_{i} m{i}_{i} 1" for i in range(4))) == [[("n", (4, 5))], [("m", (4, 5))]]
     over = [f"Rx{i}_{j} n{i}_{j} m{i}_{j} 1" for i in range(2) for j in range(3)]
-    assert grids(*grid("n", 4, 5), *grid("m", 2, 3), *over) == [[("n", (4, 5)), ("m", (2, 3))]]
+    assert grids(*grid("n", 4, 5), *grid("m", 2, 3), *over[:4]) == [[("n", (4, 5)), ("m", (2, 3))]]
+    for few in (over[:3], [f"Rx{i}_{j} n{i}_{j} m0_{j} 1" for i in (2, 3) for j in range(3)]):  # these are not near
+        assert grids(*grid("n", 4, 5), *grid("m", 2, 3), *few) == [[("n", (4, 5))], [("m", (2, 3))]]
 
 
 def test_as_many_grids_as_cells_take_linear_time() -> None:
@@ -193,6 +243,17 @@ def test_layers_of_resistors_begin_at_sources_either_way_round() -> None:
     assert layers(*(f"V{i} x{i} 0 1" for i in range(3)), *dense) == wanted
     assert layers(*(f"V{i} 0 x{i} 1" for i in range(3)), *dense) == wanted
     assert layers(*(f"V{i} x{i} 0 1" for i in range(3)), *dense, "Rh h0 h1 1k") == []
+
+
+def test_layers_of_resistors_are_dense_and_all_there_is() -> None:
+    """A tenth of the pairs between two layers is joined, and every node is in one."""
+    sources = [f"V{k} x{k} 0 1" for k in range(20)]
+    one = [f"Ra{k} x{k} h{k} 1" for k in range(20)]
+    two = [f"Rb{k} x{k} h{(k + 1) % 20} 1" for k in range(20)]
+    assert [len(names) for names in layers(*sources, *one, *two)] == [20, 20]
+    assert layers(*sources, *one, *two[1:]) == []
+    assert layers(*sources, *one, *two, "Rq q 0 1") == []
+    assert layers(*sources) == []
 
 
 def test_layers_of_crossbars_begin_at_the_driven_end() -> None:

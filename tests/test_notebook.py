@@ -19,6 +19,10 @@ FLOATING = "floating\nV1 a 0 1\nR1 a 0 1k\nV2 b c 2\nR2 b c 1k\n"  # b and c: an
 STRAY = "stray\nV1 a 0 1\nR1 a 0 1k\nI1 0 x 2m\nRx x y 1\n"  # lenient leaves x and y out
 REFUSED = "refused\nI1 0 a 1m\nR1 a 0 1k\nR2 b 0 1k\n.model di D(ron=0)\nD1 a b di\n"
 RANDOM = "random\nV1 in 0 1\nR1 in out {aunif(1k, 100)}\nR2 out 0 1k\n"
+LOOSE = (  # an interval, a loop of sources, ideal diodes side by side, an island that lenient leaves out
+    "loose\nV1 a 0 1\nR1 a 0 1k\nD1 a x di\nR2 x y 1k\nV2 c 0 5\nV3 c 0 5\nR3 c 0 1k\nD2 c h di\nD3 c h di\nV4 h 0 5\n"
+    ".model di D(ron=0)\nI1 0 p 1\nR4 p q 1k\n.save v(a) i(R1) v(a,x) i(D2) i(R4)\n"
+)
 LARGE = "large\nV1 n0 0 1\n" + "".join(f"R{k} n{k} n{k + 1} 1k\nRg{k} n{k + 1} 0 1k\n" for k in range(200))
 
 
@@ -65,9 +69,23 @@ def test_a_data_frame_marks_what_is_not_unique_left_out_or_unknown() -> None:
     frame = cs.solve(cs.parse(STRAY), cs.Settings(lenient=True)).to_dataframe()
     without = frame[~frame.unique]
     assert without.name.tolist() == ["v(x)", "v(y)"] and without.value.isna().all()
-    solution = cs.solve(cs.parse(REFUSED), cs.Settings("bcd"), raise_on_failure=False)
+    more = "V1 c 0 1\nR3 c 0 1k\n.save i(R3)\n"
+    solution = cs.solve(cs.parse(REFUSED + more), cs.Settings("bcd"), raise_on_failure=False)
     frame = solution.to_dataframe()
-    assert frame.value.isna().all() and not frame.unique.any()
+    assert frame.name.tolist() == ["v(a)", "v(b)", "v(c)", "i(V1)", "i(R3)"]
+    assert frame.value[frame.name != "v(c)"].isna().all() and not frame.unique.any()
+
+
+def test_data_frames_mark_currents_and_what_is_saved() -> None:
+    """Beside the nodes: a loop of sources, ideal diodes side by side, differences, what is left out."""
+    needs_pandas()
+    circuit, lenient = cs.parse(LOOSE), cs.Settings(lenient=True)
+    loose = ["v(x)", "v(y)", "v(p)", "v(q)", "i(V2)", "i(V3)", "i(V4)", "v(a,x)", "i(D2)", "i(R4)"]
+    frame = cs.solve(circuit, lenient).to_dataframe()
+    assert frame.name[~frame.unique].tolist() == loose
+    assert frame.name[frame.unique].tolist() == ["v(a)", "v(c)", "v(h)", "i(V1)", "i(R1)"]
+    swept = cs.sweep(circuit, "V1 1 2 1", settings=lenient, saves=wanted_saves(circuit, ()))
+    assert swept.to_dataframe().attrs["not_unique"] == loose
 
 
 def test_sweeps_as_data_frames() -> None:
@@ -160,6 +178,8 @@ def test_a_solution_shows_its_first_values_and_its_certificate() -> None:
     assert len(large.rows) == 20 and "... and 182 more values" in large.texts  # 201 nodes and a source in all
     outputs = shown(cs.solve(cs.parse(LARGE + ".output n7\n")))
     assert [row[0] for row in outputs.rows] == ["v(n7)", "i(V1)"] and "... and 200 more values" in outputs.texts
+    twice = shown(cs.solve(cs.parse(DIVIDER + ".output out out\n.save v(OUT)\n")))
+    assert [row[0] for row in twice.rows] == ["v(out)", "i(V1)"]
     assert [row[2] for row in shown(cs.solve(cs.parse(FLOATING))).rows[:3]] == ["V", "V, not unique", "V, not unique"]
 
 

@@ -236,6 +236,7 @@ def csv_rows(results: Results) -> list[list[str]]:
 
 def test_csv_has_all_nodes_or_the_outputs() -> None:
     assert csv_rows(solved(DIVIDER)) == [["row", "in", "out"], ["0", "10.0", "7.5"]]
+    assert csv_rows(solved(DIVIDER + ".output out in\n")) == [["row", "out", "in"], ["0", "7.5", "10.0"]]
     batch = solved(ARRAY, Vx=np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]))
     assert csv_rows(batch) == [
         ["row", "y[0]", "y[1]", "y[2]"], ["0", "0.5", "1.0", "1.5"], ["1", "2.0", "2.5", "3.0"],

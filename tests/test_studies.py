@@ -19,6 +19,7 @@ from typing import IO, Any
 
 import numpy as np
 import psutil
+import pyarrow
 import pytest
 from click.testing import CliRunner
 from distributed import LocalCluster
@@ -33,6 +34,7 @@ from circuitsim.backends.base import find_backend
 from circuitsim.cli import main
 from circuitsim.errors import At
 from circuitsim.io import study
+from circuitsim.io.parquet import write_columns, write_sweep_parquet
 from circuitsim.io.sealed import save_sealed
 from circuitsim.io.study import Study
 from circuitsim.saved import wanted_saves
@@ -745,8 +747,33 @@ def test_parquet_holds_every_point(tmp_path: Path) -> None:
     assert found["v(out)"] == [*one.voltage("out"), *two.voltage("out")]
     assert found["i(R1)"] == [*one.saved[:, 0], *two.saved[:, 0]]
     assert set(found["status"]) == {"SOLVED"}
+    assert found["kcl_relative"] == [*one.kcl_relative, *two.kcl_relative]
+    assert found["message"] == [None] * 9 and table.schema.field("message").type == pyarrow.string()
     facts = json.loads(table.schema.metadata[b"circuitsim"])
     assert [fact["method"] for fact in facts] == [one.method, two.method]
+    assert [[(of["kind"], of["name"], of["stop"]) for of in fact["swept"]] for fact in facts] == [
+        [("V", "V1", 2), ("R", "R1", 3e3)], [("param", "k", 3)],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("write", [write_sweep_parquet, write_columns])
+def test_parquet_is_written_whole_or_not_at_all(
+    write: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(table: Any, out: Any) -> None:
+        (out.write if hasattr(out, "write") else Path(out).write_bytes)(b"begun")
+        raise OSError(28, "No space left on device")
+
+    result = {"a": [1]} if write is write_columns else [cs.sweep(cs.parse(TWO), "V1 0 2 1")]
+    (tmp_path / "out").write_bytes(b"before")
+    with monkeypatch.context() as patch:
+        patch.setattr("pyarrow.parquet.write_table", full)
+        with pytest.raises(cs.SettingsError, match="No space left"):
+            write(result, tmp_path / "out")
+        patch.setitem(sys.modules, "pyarrow.parquet", None)
+        with pytest.raises(cs.BackendUnavailable, match="needs pyarrow"):
+            write(result, tmp_path / "out")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"before"]
 
 
 def test_parquet_has_each_name_once_in_any_case(tmp_path: Path) -> None:
@@ -769,6 +796,10 @@ def test_what_is_swept_may_have_the_name_of_another_column(tmp_path: Path) -> No
     assert frame["param(Status)"].tolist() == [1, 2] and set(frame["status"]) == {"SOLVED"}
     csv = CliRunner().invoke(main, ["sweep", str(deck), "--csv"]).stdout
     assert csv.splitlines()[0] == "param(Status),param(a),a,status"
+    for name in ("sweep", "KCL_relative", "message"):
+        deck.write_text(f"t\n.param {name}=1\nV1 a 0 {{{name}}}\nR1 a 0 1\n.dc {name} 1 2 1\n")
+        run(deck, "--parquet", path)
+        assert read_table(path)[f"param({name})"].to_pylist() == [1, 2]
 
 
 def test_parquet_of_runs_that_fail(tmp_path: Path) -> None:
@@ -778,6 +809,7 @@ def test_parquet_of_runs_that_fail(tmp_path: Path) -> None:
         main, ["sweep", str(tmp_path / "deck.cir"), "--runs", "100", "--seed", "3", "--parquet", str(path)]
     )
     assert result.exit_code == 3
+    assert read_table(path).schema.field("seed").type == pyarrow.int64()
     table = read_table(path).to_pydict()
     assert table["seed"] == list(range(3, 103))
     np.testing.assert_array_equal(table["v(b)"], alone("draws").voltage("b"))

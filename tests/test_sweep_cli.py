@@ -16,12 +16,22 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from helpers import process
+from pyarrow.parquet import read_schema
 
 import circuitsim as cs
 from circuitsim import cli
 from circuitsim.backends.base import BACKENDS, DTYPES
+from circuitsim.io.parquet import write_sweep_parquet
 from circuitsim.io.raw import read_raw
-from circuitsim.io.sweeps import STATISTICS, loose_texts, statistics, sweep_object, sweep_plot, write_sweep_npz
+from circuitsim.io.sweeps import (
+    STATISTICS,
+    loose_texts,
+    statistics,
+    sweep_object,
+    sweep_plot,
+    write_sweep_csv,
+    write_sweep_npz,
+)
 from circuitsim.solution import METHODS
 
 DIVIDER = "divider\n.param k=1\nV1 in 0 10\nR1 in out 1k\nR2 out 0 {k*3k}\n"
@@ -89,6 +99,9 @@ def test_csv_has_all_points_of_all_plots() -> None:
         [0, 1e3, 0], [1, 1e3, 0.75], [2, 1e3, 1.5], [0, 3e3, 0], [1, 3e3, 0.5], [2, 3e3, 1]
     ]  # fmt: skip
     np.testing.assert_allclose([float(line.split(",")[1]) for line in second.split()[1:]], [7.5, 60 / 7, 9])
+    out = io.StringIO()
+    write_sweep_csv([cs.sweep(cs.parse(DIVIDER + ".output out in\n"), "V1 2 2 1")], out)
+    assert out.getvalue() == "V1,out,in,status\n2.0,1.5,2.0,SOLVED\n"
 
 
 def test_csv_in_blocks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,6 +138,7 @@ def test_npz() -> None:
         np.testing.assert_allclose(found["voltages"], [[0, 0], [1, 0.75], [2, 1.5]])
         np.testing.assert_allclose(found["currents"], [[0], [-0.25e-3], [-0.5e-3]])
         assert found["statuses"].tolist() == ["SOLVED"] * 3
+        assert found["kcl_relative"].shape == (3,) and found["kcl_relative"].max() <= 1e-9
         assert found["steps"] >= 1 and "sweeps" not in found
     succeed("two.cir", "-q", "--npz", "two.npz")
     with np.load("two.npz", allow_pickle=False) as found:
@@ -139,12 +153,13 @@ def test_raw() -> None:
     assert first.variables == (
         ("v(v-sweep)", "voltage"), ("v(in)", "voltage"), ("v(out)", "voltage"), ("i(v1)", "current")
     )  # fmt: skip
+    assert first.column("v(v-sweep)").tolist() == [0, 1, 2, 0, 1, 2]
     np.testing.assert_allclose(first.column("v(out)"), [0, 0.75, 1.5, 0, 0.5, 1])
     assert second.variables[0] == ("param-sweep", "param-sweep")
 
 
 def test_raw_has_no_currents_of_shorts_that_ngspice_has_as_resistors() -> None:
-    Path("shorts.cir").write_text("shorts\nV1 a 0 1\nR1 a b 0\nL1 b c 1\nR2 c 0 1k\n.dc V1 0 1 1\n")
+    Path("shorts.cir").write_text("shorts\nV1 a 0 1\nR1 a b 0\nL1 b c 1\nR2 c 0 1k\nR3 b 0 1k\n.dc V1 0 1 1\n")
     succeed("shorts.cir", "-q", "--raw", "out.raw")
     [plot] = read_raw(Path("out.raw").read_bytes())
     assert [name for name, _ in plot.variables] == ["v(v-sweep)", "v(a)", "v(b)", "v(c)", "i(v1)", "i(l1)"]
@@ -187,6 +202,8 @@ def test_statistics_are_those_of_the_solved_runs_alone() -> None:
     [found] = statistics(result, result.voltage("b")[:, None])
     mean, low, high = (one + other) / 2, min(one, other), max(one, other)
     np.testing.assert_allclose(found, [mean, (high - low) / 2**0.5, low, high])
+    result = replace(result, statuses=np.array(["FAULT", "FAULT", "SOLVED", "FAULT"]))
+    assert statistics(result, result.voltage("b")[:, None]).tolist() == [[other, 0.0, other, other]]
 
 
 def test_npz_of_monte_carlo_is_over_seeds() -> None:
@@ -203,11 +220,18 @@ def test_json_beyond_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert plot["voltages"] == plot["currents"] == plot["saved"] == plot["saved_statistics"] == {}
     assert [warning.split(":")[0] for warning in data["warnings"][-3:]] == ["voltages", "currents", "saved"]
     assert plot["ambiguous_currents"] == []
+    assert [warning.split("; ")[1] for warning in data["warnings"][-3:]] == [
+        "--npz gives all", "--npz gives all", "--npz and --raw give all",
+    ]  # fmt: skip
     Path("outputs.cir").write_text(RANDOM + ".output b\n")
+    volts = cs.monte_carlo(cs.load("outputs.cir"), 3).voltage("b")
     for most, kept, said in ((5, ["b"], "only those of the .output nodes are given"), (2, [], "none are given")):
         monkeypatch.setattr("circuitsim.io.sweeps.MOST_NUMBERS", most)
         data = json.loads(run("outputs.cir", "--runs", "3", "--json").stdout)
-        assert list(data["plots"][0]["voltages"]) == list(data["plots"][0]["statistics"]) == kept
+        [plot] = data["plots"]
+        assert list(plot["voltages"]) == list(plot["statistics"]) == kept
+        assert all(plot["voltages"][node] == volts.tolist() for node in kept)
+        assert all(plot["statistics"][node]["max"] == volts.max() for node in kept)
         assert any(text.startswith(f"voltages: more than {most} numbers: {said}") for text in data["warnings"])
 
 
@@ -224,6 +248,7 @@ def test_what_is_not_unique_or_left_out_is_told_where_it_is_given(monkeypatch: p
     assert loose_texts([result, result], 8, False) == [nodes, saved, *left_out]
     currents = "currents that are not unique: V2, V3, V4"
     assert loose_texts([result], 8, True) == [nodes, currents, saved, *left_out]
+    assert loose_texts([result], 1, True)[:2] == [f"{nodes[:-3]} ...", f"{currents[:-8]} ..."]
     [plot] = sweep_object([result], [], {})["plots"]
     assert plot["ambiguous_currents"] == ["V2", "V3", "V4", "D2", "D3"]
     assert (plot["ambiguous_saved"], plot["left_out_saved"]) == (["v(x)"], ["v(p)"])
@@ -235,6 +260,11 @@ def test_what_is_not_unique_or_left_out_is_told_where_it_is_given(monkeypatch: p
             ("saved_ambiguous", "saved_names", ["v(x)"]), ("saved_left_out", "saved_names", ["v(p)"]),
         ):  # fmt: skip
             assert found[names][found[marks]].tolist() == marked
+    write_sweep_parquet([result], Path("out.parquet"))
+    [facts] = json.loads(read_schema("out.parquet").metadata[b"circuitsim"])
+    assert (facts["undetermined"], facts["left_out"]) == (["x", "y"], ["p", "q"])
+    assert facts["ambiguous_currents"] == ["V2", "V3", "V4", "D2", "D3"]
+    assert (facts["ambiguous_saved"], facts["left_out_saved"]) == (["v(x)"], ["v(p)"])
     monkeypatch.setattr("circuitsim.io.sweeps.MOST_NUMBERS", 2)
     [plot] = sweep_object([result], [], {})["plots"]
     assert (list(plot["voltages"]), plot["currents"], plot["saved"]) == (["y"], {}, {})
@@ -247,12 +277,24 @@ def test_json_at_the_limit_has_what_fits(monkeypatch: pytest.MonkeyPatch) -> Non
     data = sweep_object([result], [], {})
     assert data["warnings"] == [] and list(data["plots"][0]["voltages"]) == ["in", "out"]
     assert list(data["plots"][0]["saved"]) == ["v(in)", "v(out)"]
+    monkeypatch.setattr("circuitsim.io.sweeps.MOST_NUMBERS", 3)
+    told = ["of the netlist"]
+    data = sweep_object([result], told, {"solve": 0.5})
+    assert list(data["plots"][0]["currents"]) == ["V1"] and data["seconds"] == {"solve": 0.5}
+    assert [text.split(":")[0] for text in data["warnings"]] == ["of the netlist", "voltages", "saved"]
+    assert told == ["of the netlist"]
 
 
 def test_one_sweep_that_fails_among_others_is_a_failure() -> None:
     good, bad = cs.sweep(cs.parse(DIVIDER), "V1 0 2 1"), cs.sweep(cs.parse(BLOCKED), "I1 -1m 1m 1m")
     assert sweep_object([good], [], {})["status"] == "SOLVED"
     assert sweep_object([good, bad, good], [], {})["status"] == "FAILED"
+
+
+def test_a_raw_file_of_monte_carlo_is_over_seeds() -> None:
+    plot = sweep_plot(cs.monte_carlo(cs.parse(RANDOM), 2, seed=3))
+    assert (plot.name, plot.variables[0]) == ("Monte Carlo", ("seed", "notype"))
+    assert plot.column("seed").tolist() == [3, 4]
 
 
 def test_a_node_that_has_the_name_of_the_sweep_of_a_raw_file() -> None:
@@ -276,6 +318,8 @@ def test_points_that_fail_are_named_and_the_others_written() -> None:
     assert (result.exit_code, data["status"]) == (3, "FAILED")
     assert data["plots"][0]["voltages"]["a"][0] is None
     assert data["plots"][0]["failed"][0]["status"] == "FAULT"
+    [failed] = json.loads(run("blocked.cir", "--dc", "I1 1m -1m -1m", "--json").stdout)["plots"][0]["failed"]
+    assert (failed["point"], failed["at"], failed["status"]) == (2, "I1 = -0.001", "FAULT")
 
 
 def test_a_long_table_has_the_status_of_each_point_that_it_shows() -> None:

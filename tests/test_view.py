@@ -472,6 +472,8 @@ def test_an_image_of_a_crossbar_goes_row_by_row() -> None:
     assert image["values"] == pytest.approx(g.ravel())
     current = session.solution(Edits()).current("RW")[0]
     assert session.crossbar(Edits(), 0, "current")["values"] == pytest.approx(current.ravel(), rel=1e-4)
+    units = [session.crossbar(Edits(), 0, quantity)["unit"] for quantity in ("conductance", "current", "power")]
+    assert units == ["S", "A", "W"]
 
 
 def test_wires_of_a_crossbar_carry_what_flows_into_it() -> None:
@@ -684,12 +686,13 @@ def test_what_stands_alone_is_drawn_too() -> None:
 def test_binned_images_are_means_of_blocks() -> None:
     rng = np.random.default_rng(1)
     table = rng.normal(size=(CELLS * 2 + 3, 7))
-    table[0, 0] = np.nan
+    table[0, 0], table[4, 2] = np.nan, np.inf
     tall, wide = block_of(table.shape, CELLS)
     image = block_means(table, (tall, wide))
     assert (tall, wide) == (3, 1) and image.shape[0] <= CELLS
+    known = np.where(np.isfinite(table), table, np.nan)
     for i in range(image.shape[0]):
-        assert image[i] == pytest.approx(np.nanmean(table[3 * i : 3 * i + 3], axis=0))
+        assert image[i] == pytest.approx(np.nanmean(known[3 * i : 3 * i + 3], axis=0))
 
 
 @pytest.mark.parametrize("shape", [(3, 2), (400, 500), (161, 1)])
@@ -710,6 +713,8 @@ def test_crossbar_images_are_means_of_the_crossbar(shape: tuple[int, int], monke
         for i, j in ((0, 0), (image.shape[0] - 1, image.shape[1] - 1), (image.shape[0] // 2, image.shape[1] // 2)):
             block = table[i * tall : (i + 1) * tall, j * wide : (j + 1) * wide]
             assert image[i, j] == pytest.approx(block.mean(), rel=1e-9)
+    with pytest.raises(cs.SettingsError, match="no quantity 'ohms' of a crossbar; choose conductance, current, power"):
+        crossbar_map(bar, solution.voltages()[0], "ohms", (1, 1))
 
 
 # -- networks that read pictures ---------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def load_table(path: Path, like: Path | None = None, targets: bool = True) -> Sa
         raise SettingsError(f"{path}: no samples below the header line")
     table = np.array(rows)
     features, wanted = table[:, ~asked], table[:, asked]  # column by column, for which the kernels are not compiled
-    labelled = bool(asked.any() and (asked == label).all())
+    labelled = any(label)
     if labelled:
         wanted = _one_hot(path, wanted[:, 0], lines)
     names = np.array(header, object)
@@ -106,7 +106,7 @@ def check_columns(circuit: Circuit, samples: Samples) -> None:
 
 def _inside(name: str) -> str:
     """`a` of `v(a)`, and of `a`."""
-    return re.sub(r"^v\((.*)\)$", r"\1", name)
+    return re.sub(r"(?i)^v\((.*)\)$", r"\1", name)
 
 
 def _one_hot(path: Path, labels: Floats, lines: list[list[str]]) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ def check_target(path: Path) -> None:
     try:
         stream = _is_open_already(path)
         taken = path.exists() and not path.is_file()
+        folder = Path(os.path.realpath(path)).parent  # of a symbolic link: that of the file that it names
     except OSError as error:  # such as a name that is too long
         raise SettingsError(f"cannot write {path}: {error.strerror or error}; choose another name") from None
     if stream:
@@ -29,28 +31,27 @@ def check_target(path: Path) -> None:
         )
     if taken:
         raise SettingsError(f"cannot write {path}: it exists and is not a regular file; choose another name")
-    if not path.resolve().parent.is_dir():
-        raise SettingsError(f"cannot write {path}: there is no folder {path.parent}; make it first")
-    if not os.access(path.resolve().parent, os.W_OK):
+    if not folder.is_dir():
+        named = folder if path.is_symlink() else path.parent
+        raise SettingsError(f"cannot write {path}: there is no folder {named}; make it first")
+    if not os.access(folder, os.W_OK):
         raise SettingsError(f"cannot write {path}: its folder is not writable; choose another one")
 
 
 def _is_open_already(path: Path) -> bool:
     """Whether a name is one of those for what a process has open, /dev/stdout or /proc/self/fd/3, or a link to one.
 
-    The system resolves these to the file behind them, which somebody else is writing: it must not be replaced.
+    The system resolves these to the file behind them, which somebody else is writing: it must not be replaced. OSError
+    for links that lead nowhere.
     """
     for _ in range(_MOST_LINKS):
         folder = os.path.realpath(path.parent)
-        path = Path(folder, path.name)
         if folder == "/dev/fd" or f"{folder}/".startswith("/proc/"):
             return True
         if not path.is_symlink():
             return False
-        if folder == "/dev":
-            return True
         path = path.parent / path.readlink()
-    return False
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
 
 
 @contextmanager

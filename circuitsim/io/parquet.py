@@ -37,7 +37,7 @@ def write_columns(columns: Mapping[str, Sequence[Any]], path: Path) -> None:
     from pyarrow.parquet import write_table
 
     with replacing(path, "wb") as out:
-        write_table(pyarrow.table({name: list(values) for name, values in columns.items()}), out)
+        write_table(pyarrow.table(dict(columns)), out)
 
 
 def write_sweep_parquet(results: Sequence[SweepResult], path: Path) -> None:
@@ -68,7 +68,7 @@ def _table(result: SweepResult, number: int) -> pyarrow.Table:
         "sweep": np.full(count, number),
         **dict(zip(apart("param", result.names, _OURS), swept.T, strict=True)),
         **dict(zip(found.names, found.values.T, strict=True)),
-        "status": result.statuses.astype(object),
+        "status": result.statuses,
         "kcl_relative": result.kcl_relative,
         "message": pyarrow.array([result.messages.get(k) for k in range(count)], type=pyarrow.string()),
     }
