@@ -1073,6 +1073,74 @@ def test_arrays_of_subcircuits() -> None:
     assert sum(name.endswith(".R1") for name in found) == 2 + 6 + 4 + 1
 
 
+TILE = [".subckt tile a[0:1] b[2:0] s", "RW[0:1][0:2] a[0:1] b[2:0] 1k", "R1 a[1] m 1", "X1 b[0:1] m pair",
+        ".subckt pair p[0:1] q", "R[1:0] p[0:1] q 5", ".ends", "R2[0:2] B[0:2] s 7", ".ends"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("bus", "pins"),
+    [
+        (["X1 x[0:1] y[0:2] 0 tile"], [("X1", "x[0] x[1] y[0] y[1] y[2] 0")]),
+        (["X1 w[4][3:2] y[0:2][7] S tile"], [("X1", "w[4][3] w[4][2] y[0][7] y[1][7] y[2][7] S")]),
+        (["X1[4:5] x[0:1] y[4:5][0:2] s[0:1] tile"],  # the same x of both
+         [("X1[4]", "x[0] x[1] y[4][0] y[4][1] y[4][2] s[0]"), ("X1[5]", "x[0] x[1] y[5][0] y[5][1] y[5][2] s[1]")]),
+        (["X1[0:1][0:1] x[0:1][0:1] y[2:3][0:2] 0 tile"],  # the first range for the first pin, the second for others
+         [(f"X1[{i}][{j}]", f"x[{i}][0] x[{i}][1] y[{j + 2}][0] y[{j + 2}][1] y[{j + 2}][2] 0")
+          for i in range(2) for j in range(2)]),
+        (["X1[0:1][1:2] x[0:1][1:2][0:1] y[0:2] s[0:1][1:2] tile"],
+         [(f"X1[{i}][{j}]", f"x[{i}][{j}][0] x[{i}][{j}][1] y[0] y[1] y[2] s[{i}][{j}]")
+          for i in range(2) for j in (1, 2)]),
+    ],
+)  # fmt: skip
+def test_a_pin_with_a_range_is_a_bus(bus: list[str], pins: list[tuple[str, str]]) -> None:
+    netlist = deck(*bus, *TILE)
+    found = ends(netlist)
+    for (path, nodes), tile in zip(pins, netlist.crossbars, strict=True):
+        a0, a1, b2, b1, b0, s = nodes.split()
+        assert tile.name == f"R.{path}.RW"
+        assert [netlist.nodes[k] for k in (*tile.rows, *tile.cols)] == [a0, a1, b2, b1, b0]
+        m = f"{path}.m"
+        assert found[f"R.{path}.R1"] == (a1, m)
+        assert found[f"R.{path}.X1.R[1]"] == (b0, m) and found[f"R.{path}.X1.R[0]"] == (b1, m)
+        assert [found[f"R.{path}.R2[{k}]"] for k in range(3)] == [(b, s) for b in (b0, b1, b2)]
+    assert not [text for _, text in netlist.notes if "bus" in text or "one node" in text]
+
+
+def test_a_pin_with_two_ranges_is_a_bus_row_by_row() -> None:
+    cell = [".subckt cell w[0:1][4:5]", "R[0:3] x[0:3] 0 1", "R1 w[0][5] w[1][4] 1", ".ends"]
+    found = ends(deck("X1 y[3:4][0:1] cell", "X[7:8] y[3:4][0:1][0:1] cell", *cell))
+    assert found["R.X1.R1"] == ("y[3][1]", "y[4][0]") and found["R.X[8].R1"] == ("y[4][0][1]", "y[4][1][0]")
+    with pytest.raises(NetlistError, match=r"node y\[0:3\] has 4 members, pin w\[0:1\]\[4:5\] has 2 x 2; make them eq"):
+        deck("X1 y[0:3] cell", *cell)
+
+
+def test_a_range_on_a_pin_that_only_single_elements_have_is_a_name() -> None:
+    """As in ngspice, in which no name stands for several."""
+    cell = [".subckt cell A[1:0] b[1:0]", "R1 a[1:0] m 1", "G1 m 0 B[1:0] 0 1", "X1 a[1:0] inner", "X2 b[1:0] inner",
+            ".subckt inner p", "R1 p 0 1", ".ends", ".ends"]  # fmt: skip
+    netlist = deck("X1 bus[1:0] q cell", "R1 bus[1:0] q 1", *cell)
+    found = ends(netlist)
+    assert found["R.X1.R1"] == ("bus[1:0]", "X1.m") and found["R.X1.X1.R1"] == ("bus[1:0]", "0")
+    assert found["R.X1.X2.R1"] == ("q", "0") and not netlist.notes
+    assert ends(deck("R1[0:1] x[0:1] 0 1", "X1 x[0:1] cell", ".subckt cell b", "R1 b 0 1", ".ends"))["R.X1.R1"] == (
+        "x[0:1]", "0",
+    )  # fmt: skip
+
+
+def test_nodes_beside_those_of_a_bus_are_remarked_upon() -> None:
+    def cell(*cards: str) -> list[tuple[int, str]]:
+        return notes(
+            "V1[0:2] y[0:2] 0 1", "X1 y[0:2] cell", ".subckt cell w[0:2]", "R[0:2] w[0:2] 0 1", *cards, ".ends"
+        )
+
+    assert not cell("R1 w[2] w2 1", "R2 w2 0 1")
+    assert cell("Rs[0:2] W 0 1") == [(6, "node 'w' inside is none of the bus 'w[0:2]', a pin")]
+    assert cell("R1 w[2] w[3] 1", "R2 w[3] 0 1") == [(6, "node 'w[3]' inside is none of the bus 'w[0:2]', a pin")]
+    assert cell("Rw[0:2] w[0:2] w[1:3] 1", "R2 w[3] 0 1") == [
+        (6, "node 'w[3]' inside is none of the bus 'w[0:2]', a pin")
+    ]
+
+
 def test_values_from_files(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     np.save(tmp_path / "data" / "v.npy", np.array([1, 2, 3], np.uint8))

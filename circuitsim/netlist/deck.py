@@ -9,7 +9,8 @@ from itertools import groupby, islice
 from math import prod
 
 from circuitsim.errors import NetlistError, SettingsError
-from circuitsim.netlist.arrays import array_name, at_members, bounds_of, lengths, split_ranges, spread
+from circuitsim.netlist.arrays import array_name, bounds_of, lengths, split_ranges
+from circuitsim.netlist.buses import check_call
 from circuitsim.netlist.cards import Memory
 from circuitsim.netlist.conditions import chosen_cards
 from circuitsim.netlist.controls import read_controls
@@ -31,7 +32,7 @@ class Call:
 
     name: str  # without ranges
     ranges: tuple[range, ...]
-    nodes: list[list[str]]  # of each pin, at each instance
+    nodes: list[list[str]]  # of each of Block.pin_names, at each instance
     keys: dict[str, str]
     block: Block  # what it is an instance of
 
@@ -137,19 +138,22 @@ class Deck:
                 f"subcircuit {shown(name)}: no .subckt '{shown(called)}'; define it or include the file that does{hint}"
             )
         if len(nodes) != len(found.pins):
+            pins = shown(" ".join(pin.word for pin in found.pins), 80)
             raise NetlistError(
-                f"subcircuit {shown(name)}: '{shown(called)}' has {len(found.pins)} pins "
-                f"({shown(' '.join(found.pins), 80)}), found {len(nodes)} nodes ({shown(' '.join(nodes), 80)}); "
-                "give one node for each pin"
+                f"subcircuit {shown(name)}: '{shown(called)}' has {len(found.pins)} pins ({pins}), "
+                f"found {len(nodes)} nodes ({shown(' '.join(nodes), 80)}); give one node for each pin"
             )
         if words.keys:
             self._remark_on(card, name, words.keys, found)
         found.multiplied |= "m" in words.keys and "m" not in found.params
         at_pins = [[node] for node in nodes]
-        if ranges:
+        if ranges or ":" in card.text or found.has_buses:
             with labelled(f"subcircuit {shown(name)}"):
-                names = [spread(word, ranges, min(pin, 1), "node") for pin, word in enumerate(nodes)]
-            at_pins = [at_members(names_at, ranges, min(pin, 1)) for pin, names_at in enumerate(names)]
+                at_pins = []
+                for k, (pin, node) in enumerate(zip(found.pins, nodes, strict=True)):
+                    if not ranges:
+                        check_call(node, pin, block.pins)
+                    at_pins += pin.nodes(node, ranges, min(k, 1))
         return self.calls.setdefault(card.seq, Call(base, ranges, at_pins, words.keys, found))
 
     @staticmethod

@@ -181,7 +181,7 @@ class Evaluation:
                         break
                 if call.ranges:
                     self.builder.claim(name, card.seq)
-                pins = {pin: nodes[k] for pin, nodes in zip(call.block.pins, call.nodes, strict=True)}
+                pins = {pin: nodes[k] for pin, nodes in zip(call.block.pin_names, call.nodes, strict=True)}
                 inner = self._instance(call.block, scope, name, pins, _of_members(given, call, scope, k))
                 if k == 0 and first:
                     inner.rng = first.recorder  # with which an array inside is read one by one
@@ -230,7 +230,7 @@ class Evaluation:
         models, rng, count = len(self.models.rows), first.recorder.rng, len(others.paths)
         state, known = rng.bit_generator.state, [(outer, len(outer.values)) for outer in _outwards(scope)]
         template = Template(self.deck.place, count)
-        pins = {pin: template.pin(k) for k, pin in enumerate(others.block.pins)}
+        pins = {pin: template.pin(k) for k, pin in enumerate(others.block.pin_names)}
         at_once = copy(self)
         at_once.builder, at_once.reader = template, self.reader.into(template)
         try:

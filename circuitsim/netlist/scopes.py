@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
 
 from circuitsim.errors import At, NetlistError
+from circuitsim.netlist.buses import Pin, read_pins
 from circuitsim.netlist.chance import Chance, NotTogether, OfInstances
 from circuitsim.netlist.expressions import (
     RANDOM,
@@ -48,7 +49,7 @@ class Block:
 
     name: str
     parent: Block | None = None
-    pins: tuple[str, ...] = ()
+    pins: tuple[Pin, ...] = ()
     seq: int = 0
     multiplied: bool = False  # whether an X card gives it m=: then it is 1 where others do not
     elements: list[Card] = field(default_factory=list)
@@ -71,6 +72,15 @@ class Block:
         while block is not None and name not in block.models:
             block = block.parent
         return block
+
+    @cached_property
+    def has_buses(self) -> bool:
+        return any(pin.indices for pin in self.pins)
+
+    @cached_property
+    def pin_names(self) -> list[str]:
+        """The names of all pins, those of a bus one by one; once its pins are known."""
+        return [name for pin in self.pins for name in pin.names]
 
     @cached_property
     def all_functions(self) -> Mapping[str, UserFunction]:
@@ -148,7 +158,7 @@ def sort_cards(cards: list[Card], place: Place, note: Note) -> tuple[Block, list
             block.elements.append(card)
             continue
         with located(place, card.seq):
-            block = _sort_card(card, block, controls, note)
+            block = _sort_card(card, block, controls, place, note)
     if block.parent is not None:
         raise NetlistError(f"subcircuit '{block.name}' has no .ends; add it after its last card", place(block.seq))
     return top, controls
@@ -169,7 +179,7 @@ def with_depth(
         yield card, key, depth
 
 
-def _sort_card(card: Card, block: Block, controls: list[Card], note: Note) -> Block:
+def _sort_card(card: Card, block: Block, controls: list[Card], place: Place, note: Note) -> Block:
     """Put a dot card into its block; returns the block that the next card belongs to."""
     key = card.keyword
     if key in OPENS_SUBCKT:
@@ -177,6 +187,8 @@ def _sort_card(card: Card, block: Block, controls: list[Card], note: Note) -> Bl
     if key in CLOSES_SUBCKT:
         if block.parent is None:
             raise NetlistError(f"{key} without a .subckt before it; remove it")
+        with located(place, block.seq), labelled(f"subcircuit '{shown(block.name)}'"):
+            block.pins = read_pins([pin.word for pin in block.pins], block.elements, place, note)
         return block.parent
     if key == ".func":
         head, paren, body = card.text[len(key) :].partition(")")
@@ -211,7 +223,7 @@ def _open_subcircuit(card: Card, parent: Block, note: Note) -> Block:
         raise NetlistError(f"subcircuit '{shown(name)}': pin '{shown(pin)}' appears twice; rename one")
     if "0" in pins:
         note(card.seq, f"subcircuit '{shown(name)}': a pin named 0 or gnd is ground, whatever it is connected to")
-    block = Block(name, parent, pins, card.seq)
+    block = Block(name, parent, tuple(map(Pin, pins)), card.seq)  # which of them are buses is known at its end
     for key, text in words.keys.items():
         with labelled(f"parameter '{shown(key)}'"):
             block.params[key] = noted(expression(text), f"parameter {shown(key)}", card, note), card.seq
