@@ -1522,6 +1522,48 @@ def test_remarks(lines: list[str], line: int, text: str) -> None:
     assert [(at.line - shift, found) for at, found in netlist.notes] == [(line, text)]
 
 
+@pytest.mark.parametrize(
+    ("cards", "line", "beside", "written"),
+    [
+        (["V1[0:3] y[0:3] 0 1", "Rs[0:3] y 0 50"], 3, "y[0]", "y[0:3]"),
+        (["Rs[3:2] 0 Y[5] 50", "V1[0:3] y[5][0:3] 0 1"], 2, "Y[5][2]", "Y[5][3:2]"),
+        (["V1[0:1][0:2] y[0:1][0:2] 0 1", "Rs[0:1][0:2] y x[0:1][0:2] 50"], 3, "y[0][0]", "y[0:1][0:2]"),
+        (["V1[0:2] y[0:2] 0 1", "Rs[0:1][0:2] x[0:1][0:2] y 50"], 3, "y[0]", "y[0:2]"),
+        (["V1[0:2] y[0:2] 0 1", "G1[0:2] 0 x[0:2] y 0 50", "R1[0:2] x[0:2] 0 1"], 3, "y[0]", "y[0:2]"),
+        (["V1 a 0 1", "X1 a s", "X2 a s", ".subckt s p", "R1[0:1] p y[0:1] 1", "R2[0:1] y 0 1", ".ends"], 7, "X1.y[0]",
+         "X1.y[0:1]"),
+    ],
+)  # fmt: skip
+def test_nodes_that_arrays_share_beside_others_of_the_name(
+    cards: list[str], line: int, beside: str, written: str
+) -> None:
+    found = [(at, text) for at, text in notes(*cards) if "one node" in text]
+    assert [at for at, _ in found] == [line]
+    assert found[0][1].endswith(f"is one node, beside {beside}; write {written} if all of these are meant")
+
+
+@pytest.mark.parametrize(
+    "cards",
+    [
+        ["V0 y 0 1", "R1[0:3] y x[0:3] 1", "V1[0:3] y[0:3] 0 1"],  # driven
+        ["R0[0:3] y y[0:3] 1", "R1[0:3] y 0 1", "V1[0:3] y[0:3] 0 1"],  # joined with its namesakes
+        ["R1[0:3] y 0 1", "V1[4:7] y[4:7] 0 1"],
+        ["X1 y s", "R1[0:1] y[0:1] 0 1", ".subckt s p", "R1[0:1] p 0 1", ".ends"],  # another place, another y
+    ],
+)
+def test_nodes_that_arrays_share_as_it_is_meant(cards: list[str]) -> None:
+    assert not [text for _, text in notes(*cards) if "one node" in text]
+
+
+def test_a_controlled_voltage_that_is_read_is_no_slip() -> None:
+    cards = ["V1 p 0 1", "R1 p 0 1", "E1 a 0 p 0 2", "E2 b 0 p 0 2", "H1 c 0 V1 2", "E3 d 0 p 0 2", "E4 e 0 p 0 3"]
+    read = [".output a v(b,p)", ".save v(c) v(p,d)"]
+    text = "voltage-controlled voltage source E4 carries no current: nothing else is at node e"
+    assert notes(*cards, *read) == [(8, text)] and len(notes(*cards)) == 5
+    for card in ("V2 q 0 1", "R2 q p 1"):  # what is at a node by itself may miss something there
+        assert "nothing else is at node q" in notes("V1 p 0 1", "R1 p 0 1", card, ".output q")[0][1]
+
+
 def test_the_first_of_two_definitions_counts() -> None:
     """As in ngspice, of models and subcircuits; of parameters and functions it is the last."""
     cards = [".model m R(r=1k)", ".model M R(r=2k)", "R1 a 0 m", ".subckt s p", "R1 p 0 3k", ".ends", ".subckt S p",

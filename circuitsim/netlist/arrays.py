@@ -107,6 +107,18 @@ def member_names(base: str, indices: Sequence[range | int]) -> list[str]:
     return names
 
 
+def corners(base: str, indices: Sequence[range | int]) -> list[str]:
+    """The first and the last of the members in each range.
+
+    >>> corners("w", (range(4), 7))
+    ['w[0][7]', 'w[3][7]']
+    >>> corners("w[0]", ())
+    ['w[0]']
+    """
+    ends = [sorted({k[0], k[-1]}) if isinstance(k, range) else [k] for k in indices]
+    return [base + "".join(f"[{k}]" for k in at) for at in product(*ends)]
+
+
 def instance_paths(path: str) -> tuple[int, Iterator[str]]:
     """How many names the path of an instance with ranges stands for (10^15 or more: 10^15), and the names, the last
     range fastest.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import product
 from math import prod
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ from circuitsim.errors import At, NetlistError
 from circuitsim.netlist.arrays import (
     at_members,
     bounds_of,
+    corners,
     lengths,
     member_names,
     product_of,
@@ -143,18 +143,6 @@ def _pin(word: str, uses: list[_Use], place: Callable[[int], At], note: Callable
             note(use.card.seq, f"node '{shown(beyond)}' inside is none of the bus '{shown(word)}', a pin")
             break
     return pin
-
-
-def corners(base: str, indices: Sequence[range | int]) -> list[str]:
-    """The first and the last of the members in each range.
-
-    >>> corners("w", (range(4), 7))
-    ['w[0][7]', 'w[3][7]']
-    >>> corners("w[0]", ())
-    ['w[0]']
-    """
-    ends = [sorted({k[0], k[-1]}) if isinstance(k, range) else [k] for k in indices]
-    return [base + "".join(f"[{k}]" for k in at) for at in product(*ends)]
 
 
 def check_call(word: str, pin: Pin, around: Sequence[Pin]) -> None:
