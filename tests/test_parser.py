@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -613,6 +614,10 @@ DRAWN_CELL = ".subckt cell a b r={agauss(5, 1, 1)}\nR1 a b {r}\n.ends"
         (["R1 a 0 {q}", "R2 a 0 {p}", ".param q={2*p} p={limit(5, 1)}"], 4, "p"),
         ([".param p=aunif(5, 1)", "X1 a s", "X2 a s", ".subckt s a", "R1 a 0 {p}", ".ends"], 2, "p"),
         (["X1 a 0 cell", DRAWN_CELL.replace("{r}", "{r} m={r}")], 3, "r"),
+        (["R[0:1] a 0 {p}", ".param p=agauss(5, 1, 1)"], 3, "p"),
+        (["R[0:1][0:1] a[0:1] b[0:1] 1 m={2*p}", ".param p=agauss(5, 1, 1)"], 3, "p"),
+        (["X[0:1] a 0 cell r=p", DRAWN_CELL, ".param p=unif(5, 0.1)"], 6, "p"),
+        (["X[0:1] a 0 cell r=3", "R[7:7] a 0 {p}", DRAWN_CELL, ".param p=unif(5, 0.1)"], 0, ""),
         (["R1 a 0 p", ".param p=agauss(5, 1, 1)"], 0, ""),
         (["R1 a 0 q", "R2 a 0 q", ".param p=agauss(5, 1, 1) q={p}"], 0, ""),  # ngspice draws once for q, too
         (["X1 a 0 cell", "X2 a 0 cell", DRAWN_CELL], 0, ""),
@@ -626,6 +631,25 @@ def test_a_draw_that_several_share_is_remarked_upon(cards: list[str], line: int,
     found = [(at.line, text) for at, text in deck(*cards).notes if at and "drawn once" in text]
     assert [at for at, _ in found] == [line] * bool(line)
     assert all(text.startswith(SHARED.format(name)) for _, text in found)
+
+
+@pytest.mark.parametrize(
+    ("cards", "line"),
+    [
+        (["R1 a 0 {1 + Gauss( 0, 0.1, 1)}"], 2),
+        ([".param p={unif(0.0, 1)}", "R1 a 0 {1+p}"], 2),
+        (["X1 a s r={5 + unif(0, 1)}", ".subckt s p r=1", "R1 p 0 {r}", ".ends"], 2),
+        (["R1 a 0 {1 + aunif(0, 0.1) + gauss(1, 0, 1)}"], 0),
+        (["R1 a 0 {1 + unif(0, 0.1)}", ".func unif(m, a) {aunif(m, a)}"], 0),
+    ],
+)
+def test_spreads_relative_to_a_mean_of_0_are_remarked_upon(cards: list[str], line: int) -> None:
+    found = [(at, text) for at, text in notes("V1 a 0 1", *cards) if "draws nothing" in text]
+    assert [at - 1 for at, _ in found] == [line] * bool(line)
+    for _, text in found:
+        assert re.search(
+            r"(gauss|unif)\(0, ...\) draws nothing, as its spread is relative to its mean; write a\1\(", text
+        )
 
 
 def test_a_value_of_an_x_card_in_place_of_a_draw_is_remarked_upon() -> None:

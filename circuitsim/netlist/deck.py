@@ -17,6 +17,7 @@ from circuitsim.netlist.controls import read_controls
 from circuitsim.netlist.numbers import is_number
 from circuitsim.netlist.scopes import Block, names_in, remarks_of, sort_cards
 from circuitsim.netlist.source import Card, Text
+from circuitsim.netlist.syntax import NO_DRAW, RELATIVE
 from circuitsim.netlist.tokens import labelled, shown, split_keys, tokenize, without_params
 
 MAX_ELEMENTS = 50_000_000  # of an expanded netlist
@@ -77,7 +78,9 @@ class Deck:
 
     def remarks(self) -> list[tuple[int, str]]:
         """The remarks that were kept, and those about subcircuits of which all X cards are known."""
-        out = list(self.notes)
+        functions = {name for block in self.top.all_blocks() for name in block.functions}
+        of_others = tuple(NO_DRAW.format(name) for name in functions.intersection(RELATIVE))
+        out = [(seq, text) for seq, text in self.notes if not text.endswith(of_others)]
         for (called, key, used), places in self.outside.items():
             if used not in called.params and not called.multiplied:  # m, which means the same inside
                 continue

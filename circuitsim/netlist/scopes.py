@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
+from math import prod
 
 from circuitsim.errors import At, NetlistError
 from circuitsim.netlist.buses import Pin, read_pins
@@ -34,7 +35,9 @@ from circuitsim.netlist.tokens import (
     without_params,
 )
 
-_MAY_BE_REMARKED = re.compile(r"[0-9.](a|mil)|-\s*[^\s0-9.]", re.IGNORECASE)  # to parse each number takes long
+_MAY_BE_REMARKED = re.compile(
+    r"[0-9.](a|mil)|-\s*[^\s0-9.]|(gauss|unif)\s*\(", re.IGNORECASE
+)  # to parse each number takes long
 PARAMETERS = frozenset({".param", ".params", ".parameter", ".parameters"})
 _DRAWS = re.compile(rf"\b({'|'.join(RANDOM)})\s*\(", re.IGNORECASE)
 _INNER_BRACES = str.maketrans("{}", "()")  # as ngspice reads them
@@ -72,6 +75,13 @@ class Block:
         while block is not None and name not in block.models:
             block = block.parent
         return block
+
+    def all_blocks(self) -> list[Block]:
+        """This one and all that are defined inside."""
+        blocks = [self]
+        for block in blocks:
+            blocks += block.subcircuits.values()
+        return blocks
 
     @cached_property
     def has_buses(self) -> bool:
@@ -126,9 +136,7 @@ def draws(block: Block, definition: Expression) -> bool:
 def note_draws(top: Block, note: Note) -> None:
     """Note each parameter that draws and was used more than once, as ngspice draws anew at each use, or to which an X
     card gives a value, which ngspice does not take."""
-    blocks = [top]
-    for block in blocks:
-        blocks += block.subcircuits.values()
+    for block in top.all_blocks():
         for name in sorted(block.shared):
             definition, seq = block.params[name]
             note(
@@ -308,8 +316,10 @@ class Scope:
             owner.resolve(name)
         return owner
 
-    def lookup(self, name: str) -> Value:
+    def lookup(self, name: str, uses: int = 1) -> Value:
         """The value of a parameter. Raises NetlistError, without a place when it is `name` that is not defined.
+
+        uses: how many elements have it from here, of an array its members.
 
         NotTogether where it cannot be told in how many of the instances that are read at once the parameter is used.
         """
@@ -317,7 +327,7 @@ class Scope:
         if name in owner.uses:
             if isinstance(self.rng, OfInstances) and self.rng.branches and name not in owner.block.shared:
                 raise NotTogether
-            owner.uses[name] += 1
+            owner.uses[name] += uses
             if owner.uses[name] > 1:
                 owner.block.shared.add(name)
         return owner.values[name]
@@ -373,7 +383,7 @@ class Scope:
 
         Raises NetlistError, without a place unless the fault lies in the definition of a parameter.
         """
-        lookup = partial(self._lookup_for, of) if of in definition.names else self.lookup
+        lookup = partial(self._lookup_for, of) if of in definition.names else partial(self.lookup, uses=prod(shape))
         if isinstance(definition.tree, Name):
             return lookup(definition.tree.name)
         try:
