@@ -1181,6 +1181,26 @@ def test_values_from_files(tmp_path: Path) -> None:
         read_netlist(tmp_path / "deck.cir")
 
 
+@pytest.mark.parametrize(
+    ("card", "remarked"),
+    [
+        ("R1[0:2] a 0 @s.npy", True), ("RW[0:2][0:0] x[0:2] y[0:0] resistance=@s.npz:s", True),
+        ("R1[0:2] a 0 g=@s.npy", False), ("R1[0:2] a 0 {1m}", False), ("R1[0:2] a 0 {aunif(1m, 1u)} m=@s.npy", False),
+        ("R1[0:2] a 0 @r.npy", False), ("R1[1:1] a 0 @one.npy", False),
+    ],
+)  # fmt: skip
+def test_resistances_from_a_file_that_look_like_conductances(card: str, remarked: bool, tmp_path: Path) -> None:
+    np.save(tmp_path / "s.npy", np.array([1e-6, 2e-4, 9e-3]))
+    np.savez(tmp_path / "s.npz", s=np.array([[1e-6], [2e-4], [9e-3]]))
+    np.save(tmp_path / "r.npy", np.array([1e-6, 2e-4, 1.0]))
+    np.save(tmp_path / "one.npy", 1e-3)
+    (tmp_path / "deck.cir").write_text(f"title\nV1 a 0 1\n{card}\n")
+    found = [text for _, text in read_netlist(tmp_path / "deck.cir").notes if "conductances" in text]
+    name, file = card.split()[0], card.split()[-1].rpartition("=")[2]
+    text = f"resistor {name}: all values are below 0.01 ohm; if they are conductances, write g={file}"
+    assert found == [text] * remarked
+
+
 def test_roles() -> None:
     netlist = deck(
         "Vx[0:1] x[0:1] 0 1", "V2 b 0 1", "RW[0:1][0:1] x[0:1] y[0:1] 1", "Ry[0:1] y[0:1] b 1", "I1 0 y[0] 0",
