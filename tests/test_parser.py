@@ -1543,7 +1543,8 @@ def test_library_sections(tmp_path: Path) -> None:
         (["R3 p q 1"], 2, "resistor R3 carries no current: nothing else is at node p"),
         (["R3 a 0 1", "G3 a 0 ground 0 1"], 3, "node 'ground' is an ordinary node; ground is 0 or gnd"),
         (["R3[0] x[0] a 1", "R3[1] x[0:1] a 1", "R4 X[0] a 1", "R5 x[0:1] bus[3:0] 1", "R6 bus[3:0] 0 1"], 3,
-         "node 'x[0:1]' is one node, beside x[0]: a range stands for several only where the element's name has one"),
+         "node 'x[0:1]' is one node, beside x[0]: a range stands for several only where the element's name, or the "
+         "pin, has one"),
         (["R3 a GND! 1", "R4 gnd! 0 1"], 2, "node 'GND!' is an ordinary node; ground is 0 or gnd"),
         ([".model m D(IS=1)", ".model M D(IS=2)"], 3, "model M is defined again; the first definition counts"),
         ([".model m D(IS=1 foo)", "D1 a 0 m"], 2, "model m: unknown word 'foo' is ignored"),

@@ -145,23 +145,26 @@ def _pin(word: str, uses: list[_Use], place: Callable[[int], At], note: Callable
     return pin
 
 
-def check_call(word: str, pin: Pin, around: Sequence[Pin]) -> None:
-    """NetlistError where an X card without ranges means several of the pins `around` it by one name, or the reverse."""
-    if ":" not in word or not around:
+def check_call(word: str, pin: Pin, beside: Sequence[Pin], around: Sequence[Pin]) -> None:
+    """NetlistError where the node of an X card without ranges at a `pin`, `beside` the others of the definition, is one
+    where several are meant, or the reverse; `around`: the pins of the definition that the card stands in."""
+    if ":" not in word:
         return
     key = word.lower()
-    if pin.indices and Pin(key) in around:
-        raise NetlistError(
-            f"node {shown(word)} is one node, as an element here has it, and pin {shown(pin.word)} is a bus; write a "
-            "range in the name of that element"
-        )
-    if pin.indices or not any(other.indices for other in around):
+    if Pin(key) in around:
+        if pin.indices:
+            raise NetlistError(
+                f"node {shown(word)} is one node, as an element here has it, and pin {shown(pin.word)} is a bus; write "
+                "a range in the name of that element"
+            )
+        return
+    if pin.indices or not any(other.indices for other in (*beside, *around)):  # names, as in ngspice
         return
     base, indices = split_ranges(key)
     first = corners(base, indices)[0]
-    bus = next((other for other in around if other.base == base and first in other.names), None)
-    if bus is not None:
+    several = any(other.indices for other in beside) or any(first in other.names for other in around)
+    if indices and several:
         raise NetlistError(
-            f"node {shown(word)} is several nodes of the bus '{shown(bus.word)}', and pin {shown(pin.word)} is one; "
-            f"write one of them, such as {shown(first)}, or give that pin a range"
+            f"node {shown(word)} has a range, and pin {shown(pin.word)} is one node; write one, such as "
+            f"{shown(first)}, or give that pin a range"
         )

@@ -99,7 +99,7 @@ def _about_nodes(
         for end in (slice(None, 1), slice(-1, None)):
             [member] = member_names(base, [index[end] if isinstance(index, range) else index for index in indices])
             if indices and member.lower() in known:
-                several = "a range stands for several only where the element's name has one"
+                several = "a range stands for several only where the element's name, or the pin, has one"
                 found.setdefault(k, f"one node, beside {shown(member)}: {several}")
     for k, text in sorted(found.items()):
         place = min(int(seq[at].min()) for side, seq in ends if (at := side == k).any())

@@ -155,7 +155,7 @@ class Deck:
                 at_pins = []
                 for k, (pin, node) in enumerate(zip(found.pins, nodes, strict=True)):
                     if not ranges:
-                        check_call(node, pin, block.pins)
+                        check_call(node, pin, found.pins, block.pins)
                     at_pins += pin.nodes(node, ranges, min(k, 1))
         return self.calls.setdefault(card.seq, Call(base, ranges, at_pins, words.keys, found))
 
