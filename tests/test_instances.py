@@ -46,6 +46,9 @@ AT_ONCE = {
     "clipped draws": FOUR + ".param u={aunif(1, 0.5)}\nR1 p q {u > 0 ? r * u : 1}\n.ends\n",
     "arrays in a row": "X[0:2] a b cell r=1\nXd[0:2] a c cell r=2\nXg[0:2] b c cell r=3\n.subckt cell p q r=1\n"
     "R1 p m {r}\nR2 m q {aunif(1k, 9)}\n.ends\n",
+    "buses": "X[0:3] w[0:3][0:1] b cell\nXs[0:3] w[0][0:1] s[0:3] cell\nR3[0:3] w[0:3][0] a 1k\n.subckt cell p[1:0] q\n"
+    "R1 p[0] m 1k\nR2[0:1] p[0:1] q {aunif(1k, 9)}\nX1 p[1:0] m in\n.subckt in P[0:1] q\nR1[0:1] p[1:0] q 1k\n.ends\n"
+    ".ends\n",
     "multipliers": "X[0:3] a b cell m=2\nX1 a b cell\n.subckt cell p q\nR1 p q {1k * m}\nI1 p q 1m\n"
     "X2[0:2] p q in m=3\n.subckt in p q\nR1 p q 1k m=2\nD1 p q top\n.ends\n.ends\n",
 }
@@ -69,6 +72,8 @@ IN_A_ROW = {  # X1, X2, ... are read at once
     "I1 p q {r}\nR1 p q 1k\n.ends\n",
     "models": "X1 a b cell r=1\nX2 a b cell r=2\nX3 b a cell r=1\nX4 b 0 cell r=2\n.subckt cell p q r=1\n"
     ".model s D(is={r * 1n})\n.model t tanh(imax={aunif(1m, 0.1m)} v0=0.5)\nD1 p m s\nD2 p m top\nN1 m q t\n.ends\n",
+    "buses": "X1 w[0:1] b cell\nX2 w[2:1] b cell\nX3 w[3:4] c cell\nR3[0:4] w[0:4] a 1k\n.subckt cell p[1:0] q\n"
+    "R1 p[0] m 1k\nR2[0:1] p[0:1] q {aunif(1k, 9)}\nR4 m q 1k\n.ends\n",
     "one multiplier": "X1 a b cell m=2 r=3\nX2 a c cell m=2.0 r=4\nX3 c b cell m=2 r=3\n.subckt cell p q r=1\n"
     "R1 p q {r * m}\nD1 p q top\n.ends\n",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -613,6 +614,10 @@ DRAWN_CELL = ".subckt cell a b r={agauss(5, 1, 1)}\nR1 a b {r}\n.ends"
         (["R1 a 0 {q}", "R2 a 0 {p}", ".param q={2*p} p={limit(5, 1)}"], 4, "p"),
         ([".param p=aunif(5, 1)", "X1 a s", "X2 a s", ".subckt s a", "R1 a 0 {p}", ".ends"], 2, "p"),
         (["X1 a 0 cell", DRAWN_CELL.replace("{r}", "{r} m={r}")], 3, "r"),
+        (["R[0:1] a 0 {p}", ".param p=agauss(5, 1, 1)"], 3, "p"),
+        (["R[0:1][0:1] a[0:1] b[0:1] 1 m={2*p}", ".param p=agauss(5, 1, 1)"], 3, "p"),
+        (["X[0:1] a 0 cell r=p", DRAWN_CELL, ".param p=unif(5, 0.1)"], 6, "p"),
+        (["X[0:1] a 0 cell r=3", "R[7:7] a 0 {p}", DRAWN_CELL, ".param p=unif(5, 0.1)"], 0, ""),
         (["R1 a 0 p", ".param p=agauss(5, 1, 1)"], 0, ""),
         (["R1 a 0 q", "R2 a 0 q", ".param p=agauss(5, 1, 1) q={p}"], 0, ""),  # ngspice draws once for q, too
         (["X1 a 0 cell", "X2 a 0 cell", DRAWN_CELL], 0, ""),
@@ -626,6 +631,25 @@ def test_a_draw_that_several_share_is_remarked_upon(cards: list[str], line: int,
     found = [(at.line, text) for at, text in deck(*cards).notes if at and "drawn once" in text]
     assert [at for at, _ in found] == [line] * bool(line)
     assert all(text.startswith(SHARED.format(name)) for _, text in found)
+
+
+@pytest.mark.parametrize(
+    ("cards", "line"),
+    [
+        (["R1 a 0 {1 + Gauss( 0, 0.1, 1)}"], 2),
+        ([".param p={unif(0.0, 1)}", "R1 a 0 {1+p}"], 2),
+        (["X1 a s r={5 + unif(0, 1)}", ".subckt s p r=1", "R1 p 0 {r}", ".ends"], 2),
+        (["R1 a 0 {1 + aunif(0, 0.1) + gauss(1, 0, 1)}"], 0),
+        (["R1 a 0 {1 + unif(0, 0.1)}", ".func unif(m, a) {aunif(m, a)}"], 0),
+    ],
+)
+def test_spreads_relative_to_a_mean_of_0_are_remarked_upon(cards: list[str], line: int) -> None:
+    found = [(at, text) for at, text in notes("V1 a 0 1", *cards) if "draws nothing" in text]
+    assert [at - 1 for at, _ in found] == [line] * bool(line)
+    for _, text in found:
+        assert re.search(
+            r"(gauss|unif)\(0, ...\) draws nothing, as its spread is relative to its mean; write a\1\(", text
+        )
 
 
 def test_a_value_of_an_x_card_in_place_of_a_draw_is_remarked_upon() -> None:
@@ -1073,6 +1097,74 @@ def test_arrays_of_subcircuits() -> None:
     assert sum(name.endswith(".R1") for name in found) == 2 + 6 + 4 + 1
 
 
+TILE = [".subckt tile a[0:1] b[2:0] s", "RW[0:1][0:2] a[0:1] b[2:0] 1k", "R1 a[1] m 1", "X1 b[0:1] m pair",
+        ".subckt pair p[0:1] q", "R[1:0] p[0:1] q 5", ".ends", "R2[0:2] B[0:2] s 7", ".ends"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("bus", "pins"),
+    [
+        (["X1 x[0:1] y[0:2] 0 tile"], [("X1", "x[0] x[1] y[0] y[1] y[2] 0")]),
+        (["X1 w[4][3:2] y[0:2][7] S tile"], [("X1", "w[4][3] w[4][2] y[0][7] y[1][7] y[2][7] S")]),
+        (["X1[4:5] x[0:1] y[4:5][0:2] s[0:1] tile"],  # the same x of both
+         [("X1[4]", "x[0] x[1] y[4][0] y[4][1] y[4][2] s[0]"), ("X1[5]", "x[0] x[1] y[5][0] y[5][1] y[5][2] s[1]")]),
+        (["X1[0:1][0:1] x[0:1][0:1] y[2:3][0:2] 0 tile"],  # the first range for the first pin, the second for others
+         [(f"X1[{i}][{j}]", f"x[{i}][0] x[{i}][1] y[{j + 2}][0] y[{j + 2}][1] y[{j + 2}][2] 0")
+          for i in range(2) for j in range(2)]),
+        (["X1[0:1][1:2] x[0:1][1:2][0:1] y[0:2] s[0:1][1:2] tile"],
+         [(f"X1[{i}][{j}]", f"x[{i}][{j}][0] x[{i}][{j}][1] y[0] y[1] y[2] s[{i}][{j}]")
+          for i in range(2) for j in (1, 2)]),
+    ],
+)  # fmt: skip
+def test_a_pin_with_a_range_is_a_bus(bus: list[str], pins: list[tuple[str, str]]) -> None:
+    netlist = deck(*bus, *TILE)
+    found = ends(netlist)
+    for (path, nodes), tile in zip(pins, netlist.crossbars, strict=True):
+        a0, a1, b2, b1, b0, s = nodes.split()
+        assert tile.name == f"R.{path}.RW"
+        assert [netlist.nodes[k] for k in (*tile.rows, *tile.cols)] == [a0, a1, b2, b1, b0]
+        m = f"{path}.m"
+        assert found[f"R.{path}.R1"] == (a1, m)
+        assert found[f"R.{path}.X1.R[1]"] == (b0, m) and found[f"R.{path}.X1.R[0]"] == (b1, m)
+        assert [found[f"R.{path}.R2[{k}]"] for k in range(3)] == [(b, s) for b in (b0, b1, b2)]
+    assert not [text for _, text in netlist.notes if "bus" in text or "one node" in text]
+
+
+def test_a_pin_with_two_ranges_is_a_bus_row_by_row() -> None:
+    cell = [".subckt cell w[0:1][4:5]", "R[0:3] x[0:3] 0 1", "R1 w[0][5] w[1][4] 1", ".ends"]
+    found = ends(deck("X1 y[3:4][0:1] cell", "X[7:8] y[3:4][0:1][0:1] cell", *cell))
+    assert found["R.X1.R1"] == ("y[3][1]", "y[4][0]") and found["R.X[8].R1"] == ("y[4][0][1]", "y[4][1][0]")
+    with pytest.raises(NetlistError, match=r"node y\[0:3\] has 4 members, pin w\[0:1\]\[4:5\] has 2 x 2; make them eq"):
+        deck("X1 y[0:3] cell", *cell)
+
+
+def test_a_range_on_a_pin_that_only_single_elements_have_is_a_name() -> None:
+    """As in ngspice, in which no name stands for several."""
+    cell = [".subckt cell A[1:0] b[1:0]", "R1 a[1:0] m 1", "G1 m 0 B[1:0] 0 1", "X1 a[1:0] inner", "X2 b[1:0] inner",
+            ".subckt inner p", "R1 p 0 1", ".ends", ".ends"]  # fmt: skip
+    netlist = deck("X1 bus[1:0] q cell", "R1 bus[1:0] q 1", *cell)
+    found = ends(netlist)
+    assert found["R.X1.R1"] == ("bus[1:0]", "X1.m") and found["R.X1.X1.R1"] == ("bus[1:0]", "0")
+    assert found["R.X1.X2.R1"] == ("q", "0") and not netlist.notes
+    assert ends(deck("R1[0:1] x[0:1] 0 1", "X1 x[0:1] cell", ".subckt cell b", "R1 b 0 1", ".ends"))["R.X1.R1"] == (
+        "x[0:1]", "0",
+    )  # fmt: skip
+
+
+def test_nodes_beside_those_of_a_bus_are_remarked_upon() -> None:
+    def cell(*cards: str) -> list[tuple[int, str]]:
+        return notes(
+            "V1[0:2] y[0:2] 0 1", "X1 y[0:2] cell", ".subckt cell w[0:2]", "R[0:2] w[0:2] 0 1", *cards, ".ends"
+        )
+
+    assert not cell("R1 w[2] w2 1", "R2 w2 0 1")
+    assert cell("Rs[0:2] W 0 1") == [(6, "node 'w' inside is none of the bus 'w[0:2]', a pin")]
+    assert cell("R1 w[2] w[3] 1", "R2 w[3] 0 1") == [(6, "node 'w[3]' inside is none of the bus 'w[0:2]', a pin")]
+    assert cell("Rw[0:2] w[0:2] w[1:3] 1", "R2 w[3] 0 1") == [
+        (6, "node 'w[3]' inside is none of the bus 'w[0:2]', a pin")
+    ]
+
+
 def test_values_from_files(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     np.save(tmp_path / "data" / "v.npy", np.array([1, 2, 3], np.uint8))
@@ -1087,6 +1179,26 @@ def test_values_from_files(tmp_path: Path) -> None:
     np.save(tmp_path / "data" / "v.npy", np.ones(1))
     with pytest.raises(NetlistError, match=r"has shape \(1,\), but the element needs \(3,\)"):
         read_netlist(tmp_path / "deck.cir")
+
+
+@pytest.mark.parametrize(
+    ("card", "remarked"),
+    [
+        ("R1[0:2] a 0 @s.npy", True), ("RW[0:2][0:0] x[0:2] y[0:0] resistance=@s.npz:s", True),
+        ("R1[0:2] a 0 g=@s.npy", False), ("R1[0:2] a 0 {1m}", False), ("R1[0:2] a 0 {aunif(1m, 1u)} m=@s.npy", False),
+        ("R1[0:2] a 0 @r.npy", False), ("R1[1:1] a 0 @one.npy", False),
+    ],
+)  # fmt: skip
+def test_resistances_from_a_file_that_look_like_conductances(card: str, remarked: bool, tmp_path: Path) -> None:
+    np.save(tmp_path / "s.npy", np.array([1e-6, 2e-4, 9e-3]))
+    np.savez(tmp_path / "s.npz", s=np.array([[1e-6], [2e-4], [9e-3]]))
+    np.save(tmp_path / "r.npy", np.array([1e-6, 2e-4, 1.0]))
+    np.save(tmp_path / "one.npy", 1e-3)
+    (tmp_path / "deck.cir").write_text(f"title\nV1 a 0 1\n{card}\n")
+    found = [text for _, text in read_netlist(tmp_path / "deck.cir").notes if "conductances" in text]
+    name, file = card.split()[0], card.split()[-1].rpartition("=")[2]
+    text = f"resistor {name}: all values are below 0.01 ohm; if they are conductances, write g={file}"
+    assert found == [text] * remarked
 
 
 def test_roles() -> None:
@@ -1431,7 +1543,8 @@ def test_library_sections(tmp_path: Path) -> None:
         (["R3 p q 1"], 2, "resistor R3 carries no current: nothing else is at node p"),
         (["R3 a 0 1", "G3 a 0 ground 0 1"], 3, "node 'ground' is an ordinary node; ground is 0 or gnd"),
         (["R3[0] x[0] a 1", "R3[1] x[0:1] a 1", "R4 X[0] a 1", "R5 x[0:1] bus[3:0] 1", "R6 bus[3:0] 0 1"], 3,
-         "node 'x[0:1]' is one node, beside x[0]: a range stands for several only where the element's name has one"),
+         "node 'x[0:1]' is one node, beside x[0]: a range stands for several only where the element's name, or the "
+         "pin, has one"),
         (["R3 a GND! 1", "R4 gnd! 0 1"], 2, "node 'GND!' is an ordinary node; ground is 0 or gnd"),
         ([".model m D(IS=1)", ".model M D(IS=2)"], 3, "model M is defined again; the first definition counts"),
         ([".model m D(IS=1 foo)", "D1 a 0 m"], 2, "model m: unknown word 'foo' is ignored"),
@@ -1452,6 +1565,48 @@ def test_remarks(lines: list[str], line: int, text: str) -> None:
                             "\n".join(["title\nV1 a 0 1\nR1 a 0 1", *lines]))  # fmt: skip
     shift = 2 if lines[0] == ".end" else 0
     assert [(at.line - shift, found) for at, found in netlist.notes] == [(line, text)]
+
+
+@pytest.mark.parametrize(
+    ("cards", "line", "beside", "written"),
+    [
+        (["V1[0:3] y[0:3] 0 1", "Rs[0:3] y 0 50"], 3, "y[0]", "y[0:3]"),
+        (["Rs[3:2] 0 Y[5] 50", "V1[0:3] y[5][0:3] 0 1"], 2, "Y[5][2]", "Y[5][3:2]"),
+        (["V1[0:1][0:2] y[0:1][0:2] 0 1", "Rs[0:1][0:2] y x[0:1][0:2] 50"], 3, "y[0][0]", "y[0:1][0:2]"),
+        (["V1[0:2] y[0:2] 0 1", "Rs[0:1][0:2] x[0:1][0:2] y 50"], 3, "y[0]", "y[0:2]"),
+        (["V1[0:2] y[0:2] 0 1", "G1[0:2] 0 x[0:2] y 0 50", "R1[0:2] x[0:2] 0 1"], 3, "y[0]", "y[0:2]"),
+        (["V1 a 0 1", "X1 a s", "X2 a s", ".subckt s p", "R1[0:1] p y[0:1] 1", "R2[0:1] y 0 1", ".ends"], 7, "X1.y[0]",
+         "X1.y[0:1]"),
+    ],
+)  # fmt: skip
+def test_nodes_that_arrays_share_beside_others_of_the_name(
+    cards: list[str], line: int, beside: str, written: str
+) -> None:
+    found = [(at, text) for at, text in notes(*cards) if "one node" in text]
+    assert [at for at, _ in found] == [line]
+    assert found[0][1].endswith(f"is one node, beside {beside}; write {written} if all of these are meant")
+
+
+@pytest.mark.parametrize(
+    "cards",
+    [
+        ["V0 y 0 1", "R1[0:3] y x[0:3] 1", "V1[0:3] y[0:3] 0 1"],  # driven
+        ["R0[0:3] y y[0:3] 1", "R1[0:3] y 0 1", "V1[0:3] y[0:3] 0 1"],  # joined with its namesakes
+        ["R1[0:3] y 0 1", "V1[4:7] y[4:7] 0 1"],
+        ["X1 y s", "R1[0:1] y[0:1] 0 1", ".subckt s p", "R1[0:1] p 0 1", ".ends"],  # another place, another y
+    ],
+)
+def test_nodes_that_arrays_share_as_it_is_meant(cards: list[str]) -> None:
+    assert not [text for _, text in notes(*cards) if "one node" in text]
+
+
+def test_a_controlled_voltage_that_is_read_is_no_slip() -> None:
+    cards = ["V1 p 0 1", "R1 p 0 1", "E1 a 0 p 0 2", "E2 b 0 p 0 2", "H1 c 0 V1 2", "E3 d 0 p 0 2", "E4 e 0 p 0 3"]
+    read = [".output a v(b,p)", ".save v(c) v(p,d)"]
+    text = "voltage-controlled voltage source E4 carries no current: nothing else is at node e"
+    assert notes(*cards, *read) == [(8, text)] and len(notes(*cards)) == 5
+    for card in ("V2 q 0 1", "R2 q p 1"):  # what is at a node by itself may miss something there
+        assert "nothing else is at node q" in notes("V1 p 0 1", "R1 p 0 1", card, ".output q")[0][1]
 
 
 def test_the_first_of_two_definitions_counts() -> None:

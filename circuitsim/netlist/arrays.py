@@ -58,7 +58,7 @@ def between(first: int, last: int) -> range:
 def array_name(word: str, most: int) -> tuple[str, tuple[range, ...]]:
     """The base name and the ranges, `most` or fewer, in the name of an element. NetlistError for others."""
     base, indices = split_ranges(word)
-    _refuse_what_is_like_a_range(base)
+    refuse_what_is_like_a_range(base)
     ranges = tuple(k for k in indices if isinstance(k, range))
     if len(ranges) < len(indices):
         raise NetlistError("an index beside a range; in the name of an array write ranges only, such as [2:2]")
@@ -67,7 +67,7 @@ def array_name(word: str, most: int) -> tuple[str, tuple[range, ...]]:
     return base, ranges
 
 
-def _refuse_what_is_like_a_range(base: str) -> None:
+def refuse_what_is_like_a_range(base: str) -> None:
     """NetlistError for what a reader takes for a range, in a name without its ranges: `R[0:n]`."""
     if _LIKE_A_RANGE.search(base):
         raise NetlistError(
@@ -107,6 +107,18 @@ def member_names(base: str, indices: Sequence[range | int]) -> list[str]:
     return names
 
 
+def corners(base: str, indices: Sequence[range | int]) -> list[str]:
+    """The first and the last of the members in each range.
+
+    >>> corners("w", (range(4), 7))
+    ['w[0][7]', 'w[3][7]']
+    >>> corners("w[0]", ())
+    ['w[0]']
+    """
+    ends = [sorted({k[0], k[-1]}) if isinstance(k, range) else [k] for k in indices]
+    return [base + "".join(f"[{k}]" for k in at) for at in product(*ends)]
+
+
 def instance_paths(path: str) -> tuple[int, Iterator[str]]:
     """How many names the path of an instance with ranges stands for (10^15 or more: 10^15), and the names, the last
     range fastest.
@@ -136,15 +148,15 @@ def spread(word: str, ranges: tuple[range, ...], side: int, what: str) -> list[s
     """
     base, indices = split_ranges(word) if ranges else (word, ())
     if ranges:
-        _refuse_what_is_like_a_range(base)
+        refuse_what_is_like_a_range(base)
     found = lengths(indices)
     if not found:
         return [word]
     wanted = ranges[side : side + 1] if len(found) < len(ranges) else ranges
     if found != lengths(wanted):
         raise NetlistError(
-            f"ranges do not match: {what} {shown(word)} has {_product(found)} members, "
-            f"{bounds_of(wanted)} of the element has {_product(lengths(wanted))}; make them equal"
+            f"ranges do not match: {what} {shown(word)} has {product_of(found)} members, "
+            f"{bounds_of(wanted)} of the element has {product_of(lengths(wanted))}; make them equal"
         )
     return member_names(base, indices)
 
@@ -161,5 +173,6 @@ def at_members(found: list[T], ranges: tuple[range, ...], side: int) -> list[T]:
     return found * len(ranges[0]) if side else [x for x in found for _ in ranges[1]]
 
 
-def _product(counts: tuple[int, ...]) -> str:
+def product_of(counts: tuple[int, ...]) -> str:
+    """So many members, as messages say it: `3 x 4`."""
     return shown(" x ".join(f"{n:,}" for n in counts))

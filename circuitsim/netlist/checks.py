@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.errors import NetlistError
-from circuitsim.netlist.arrays import member_names, split_ranges
+from circuitsim.netlist.arrays import bounds_of, corners, member_names, split_ranges
 from circuitsim.netlist.cards import NOUNS
-from circuitsim.netlist.model import ABSOLUTE_ZERO, CrossbarCard, Ints, Table
+from circuitsim.netlist.model import ABSOLUTE_ZERO, CROSSBAR, ArrayRef, CrossbarCard, Ints, Table
 from circuitsim.netlist.scopes import Place
 from circuitsim.netlist.tokens import shown
 
@@ -60,16 +60,30 @@ def _label(table: Table, i: int) -> str:
 
 
 def remarks(
-    tables: Mapping[str, Table], crossbars: Sequence[CrossbarCard], nodes: list[str], shunted: bool
+    tables: Mapping[str, Table],
+    crossbars: Sequence[CrossbarCard],
+    nodes: list[str],
+    known: Collection[str],
+    arrays: Mapping[str, ArrayRef],
+    read: Ints,
+    shunted: bool,
 ) -> list[Remark]:
     """Remarks about nodes that may be mistaken for ground or for several, and about elements without effect.
 
-    `shunted`: every node has a resistor to ground of its own (`.options rshunt`).
+    known    the names of all nodes in lower case
+    read     nodes that `.output` and `.save` name
+    shunted  every node has a resistor to ground of its own (`.options rshunt`)
     """
-    return _about_nodes(tables, crossbars, nodes) + _about_idle_elements(tables, crossbars, nodes, shunted)
+    return [
+        *_about_nodes(tables, crossbars, nodes, known),
+        *_about_shared_nodes(tables, nodes, known, arrays),
+        *_about_idle_elements(tables, crossbars, nodes, read, shunted),
+    ]
 
 
-def _about_nodes(tables: Mapping[str, Table], crossbars: Sequence[CrossbarCard], nodes: list[str]) -> list[Remark]:
+def _about_nodes(
+    tables: Mapping[str, Table], crossbars: Sequence[CrossbarCard], nodes: list[str], known: Collection[str]
+) -> list[Remark]:
     ends = [(side, t.seq) for t in tables.values() for side in (t.a, t.b, *_ports(t))]
     ends += [(side, np.full(side.size, c.seq)) for c in crossbars for side in (c.rows, c.cols)]
     out: list[Remark] = []
@@ -81,17 +95,72 @@ def _about_nodes(tables: Mapping[str, Table], crossbars: Sequence[CrossbarCard],
         if len(name) < 7 and name.lower() in _NOT_GROUND
     }
     spans = {k: split_ranges(name) for k, name in enumerate(nodes) if ":" in name and not _LONG.search(name)}
-    known = {name.lower() for name in nodes} if spans else set()
     for k, (base, indices) in spans.items():
         for end in (slice(None, 1), slice(-1, None)):
             [member] = member_names(base, [index[end] if isinstance(index, range) else index for index in indices])
             if indices and member.lower() in known:
-                several = "a range stands for several only where the element's name has one"
+                several = "a range stands for several only where the element's name, or the pin, has one"
                 found.setdefault(k, f"one node, beside {shown(member)}: {several}")
     for k, text in sorted(found.items()):
         place = min(int(seq[at].min()) for side, seq in ends if (at := side == k).any())
         out.append((place, f"node '{shown(nodes[k])}' is {text}"))
     return out
+
+
+def _about_shared_nodes(
+    tables: Mapping[str, Table], nodes: list[str], known: Collection[str], arrays: Mapping[str, ArrayRef]
+) -> list[Remark]:
+    """Nodes that all members of an array share, `Rs[0:3] y 0`, where there are y[0] and y[3], too.
+
+    None where something besides arrays is at such a node, or joins it with its namesakes: there it is meant.
+    """
+    out: dict[int, Remark] = {}
+    several: dict[str, list[tuple[str, ArrayRef]]] = {kind: [] for kind in (*tables, CROSSBAR)}
+    for name, ref in arrays.items():
+        if ref.stop - ref.start > 1:
+            several[ref.kind].append((name, ref))
+    for kind, table in tables.items():
+        first = np.array([ref.start for _, ref in several[kind]], np.int64)
+        last = np.array([ref.stop - 1 for _, ref in several[kind]], np.int64)
+        for side, at in enumerate((table.a, table.b, *_ports(table))):
+            shared = np.flatnonzero((at[first] == at[last]) & (at[first] > 0))
+            _, one_of_each_card = np.unique(table.seq[first[shared]], return_index=True)
+            for k in shared[one_of_each_card].tolist():
+                name, ref = several[kind][k]
+                node = int(at[ref.start])
+                ranges = _of_namesakes(nodes[node], name, ref.indices, side, known)
+                if not ranges or node in out or len(out) == _MOST_REMARKS:
+                    continue
+                if np.all(at[ref.start : ref.stop] == node) and _has_arrays_only(node, tables, nodes):
+                    base, beside = shown(nodes[node]), shown(corners(nodes[node], ranges)[0])
+                    text = f"one node, beside {beside}; write {base}{bounds_of(ranges)} if all of these are meant"
+                    out[node] = int(table.seq[ref.start]), f"node '{base}' is {text}"
+    return list(out.values())
+
+
+def _of_namesakes(
+    node: str, array: str, indices: tuple[range, ...], side: int, known: Collection[str]
+) -> tuple[range, ...]:
+    """The ranges of an array, or that of a side, if they are those of nodes named like this one, of the same instance;
+    else none."""
+    path = array.partition(".")[2].rpartition(".")[0]
+    if not path or node.lower().startswith(f"{path}."):
+        for ranges in (indices, indices[side : side + 1]):
+            if ranges and all(name.lower() in known for name in corners(node, ranges)):
+                return ranges
+    return ()
+
+
+def _has_arrays_only(node: int, tables: Mapping[str, Table], nodes: list[str]) -> bool:
+    """Whether all elements at a node are members of arrays, or inside such, and none joins it with its namesakes."""
+    namesakes = f"{nodes[node].lower()}["
+    for table in tables.values():
+        sides = (table.a, table.b, *_ports(table))
+        for k in np.flatnonzero(np.any([side == node for side in sides], axis=0)).tolist():
+            others = [nodes[side[k]].lower() for side in sides]
+            if "[" not in table.names[k] or any(name.startswith(namesakes) for name in others):
+                return False
+    return True
 
 
 def _ports(table: Table) -> list[Ints]:
@@ -100,12 +169,12 @@ def _ports(table: Table) -> list[Ints]:
 
 
 def _about_idle_elements(
-    tables: Mapping[str, Table], crossbars: Sequence[CrossbarCard], nodes: list[str], shunted: bool
+    tables: Mapping[str, Table], crossbars: Sequence[CrossbarCard], nodes: list[str], read: Ints, shunted: bool
 ) -> list[Remark]:
     """Elements with both ends at one node, or alone at a node. Control ports carry nothing anyway. A node with a
     capacitor is none of these: that no current flows there is no slip.
 
-    A source of a voltage that only controls others is no slip.
+    A source of a voltage that only controls others is no slip, nor is a controlled one whose voltage is `read`.
     """
     sensed = np.zeros(len(nodes), bool)
     degree = np.zeros(len(nodes), np.int64)
@@ -113,6 +182,8 @@ def _about_idle_elements(
         degree += np.bincount(table.a, minlength=len(nodes)) + np.bincount(table.b, minlength=len(nodes))
         for ports in _ports(table):
             sensed[ports] = True
+    is_read = np.zeros(len(nodes), bool)
+    is_read[read] = True
     for c in crossbars:
         np.add.at(degree, c.rows, np.count_nonzero(c.g, axis=1))
         np.add.at(degree, c.cols, np.count_nonzero(c.g, axis=0))
@@ -128,7 +199,7 @@ def _about_idle_elements(
         if kind not in "IFG":
             for i in np.flatnonzero(alone[table.a] | alone[table.b]).tolist():
                 node = table.a[i] if alone[table.a[i]] else table.b[i]
-                if not sensed[node] or kind not in "VEH":
+                if not (sensed[node] and kind in "VEH") and not (is_read[node] and kind in "EH"):
                     other = "nothing but controls is" if sensed[node] else "nothing else is"
                     text = f"{_label(table, i)} carries no current: {other} at node {shown(nodes[node])}"
                     out.append((int(table.seq[i]), text))

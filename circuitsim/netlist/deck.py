@@ -9,13 +9,15 @@ from itertools import groupby, islice
 from math import prod
 
 from circuitsim.errors import NetlistError, SettingsError
-from circuitsim.netlist.arrays import array_name, at_members, bounds_of, lengths, split_ranges, spread
+from circuitsim.netlist.arrays import array_name, bounds_of, lengths, split_ranges
+from circuitsim.netlist.buses import check_call
 from circuitsim.netlist.cards import Memory
 from circuitsim.netlist.conditions import chosen_cards
 from circuitsim.netlist.controls import read_controls
 from circuitsim.netlist.numbers import is_number
 from circuitsim.netlist.scopes import Block, names_in, remarks_of, sort_cards
 from circuitsim.netlist.source import Card, Text
+from circuitsim.netlist.syntax import NO_DRAW, RELATIVE
 from circuitsim.netlist.tokens import labelled, shown, split_keys, tokenize, without_params
 
 MAX_ELEMENTS = 50_000_000  # of an expanded netlist
@@ -31,7 +33,7 @@ class Call:
 
     name: str  # without ranges
     ranges: tuple[range, ...]
-    nodes: list[list[str]]  # of each pin, at each instance
+    nodes: list[list[str]]  # of each of Block.pin_names, at each instance
     keys: dict[str, str]
     block: Block  # what it is an instance of
 
@@ -76,7 +78,9 @@ class Deck:
 
     def remarks(self) -> list[tuple[int, str]]:
         """The remarks that were kept, and those about subcircuits of which all X cards are known."""
-        out = list(self.notes)
+        functions = {name for block in self.top.all_blocks() for name in block.functions}
+        of_others = tuple(NO_DRAW.format(name) for name in functions.intersection(RELATIVE))
+        out = [(seq, text) for seq, text in self.notes if not text.endswith(of_others)]
         for (called, key, used), places in self.outside.items():
             if used not in called.params and not called.multiplied:  # m, which means the same inside
                 continue
@@ -137,19 +141,22 @@ class Deck:
                 f"subcircuit {shown(name)}: no .subckt '{shown(called)}'; define it or include the file that does{hint}"
             )
         if len(nodes) != len(found.pins):
+            pins = shown(" ".join(pin.word for pin in found.pins), 80)
             raise NetlistError(
-                f"subcircuit {shown(name)}: '{shown(called)}' has {len(found.pins)} pins "
-                f"({shown(' '.join(found.pins), 80)}), found {len(nodes)} nodes ({shown(' '.join(nodes), 80)}); "
-                "give one node for each pin"
+                f"subcircuit {shown(name)}: '{shown(called)}' has {len(found.pins)} pins ({pins}), "
+                f"found {len(nodes)} nodes ({shown(' '.join(nodes), 80)}); give one node for each pin"
             )
         if words.keys:
             self._remark_on(card, name, words.keys, found)
         found.multiplied |= "m" in words.keys and "m" not in found.params
         at_pins = [[node] for node in nodes]
-        if ranges:
+        if ranges or ":" in card.text or found.has_buses:
             with labelled(f"subcircuit {shown(name)}"):
-                names = [spread(word, ranges, min(pin, 1), "node") for pin, word in enumerate(nodes)]
-            at_pins = [at_members(names_at, ranges, min(pin, 1)) for pin, names_at in enumerate(names)]
+                at_pins = []
+                for k, (pin, node) in enumerate(zip(found.pins, nodes, strict=True)):
+                    if not ranges:
+                        check_call(node, pin, found.pins, block.pins)
+                    at_pins += pin.nodes(node, ranges, min(k, 1))
         return self.calls.setdefault(card.seq, Call(base, ranges, at_pins, words.keys, found))
 
     @staticmethod

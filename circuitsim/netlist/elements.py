@@ -22,6 +22,7 @@ from circuitsim.netlist.tokens import shown
 
 SUPPORTED = "supported elements: R V I D L C E F G H N X (and K, which is ignored)"
 _VALUES = frozenset({"r", "g"})
+_TINY = 0.01  # ohm: files whose values are all below it are likely to hold conductances
 _WAVEFORMS = frozenset("sin sine pulse exp sffm am pwl trnoise trrandom external".split())
 _DELAYS = {"sin": 3, "pulse": 2, "exp": 2, "am": 4}  # where among the parameters of a waveform its delay stands
 _TWO_NUMBERS = frozenset("ac distof1 distof2".split())  # magnitude and phase
@@ -109,6 +110,10 @@ def _resistor(reader: CardReader, e: Element) -> None:
             reader.remark(e, f": '{shown(name)}' is a model; ngspice-39 takes the number at its start for the value")
     if r is None and g is None:
         r = _model_resistance(reader, e, model, keys)
+    if isinstance(r, np.ndarray) and r.size > 1 and r.min() > 0 and r.max() < _TINY:
+        words = (*e.words[2:], *(e.pattern.words.keys.get(key, "-") for key in ("r", "resistance")))
+        if file := next((word for word in words if word[0] == "@"), ""):
+            reader.remark(e, f": all values are below {_TINY} ohm; if they are conductances, write g={shown(file)}")
     lines = reader.lines(e) if len(e.ranges) == 2 else None
     if reader.given and lines is None:
         own = np.divide(1.0, _not_negative(e, g)) if g is not None else r

@@ -24,7 +24,7 @@ from circuitsim.netlist.expressions import Value
 from circuitsim.netlist.model import Netlist, Options, Swept
 from circuitsim.netlist.models import ModelTable
 from circuitsim.netlist.numbers import parse_number
-from circuitsim.netlist.saves import check_saves
+from circuitsim.netlist.saves import saved_nodes
 from circuitsim.netlist.scopes import Block, Scope, expression, note_draws
 from circuitsim.netlist.source import Card, Text, with_remarks
 from circuitsim.netlist.syntax import Name
@@ -181,7 +181,7 @@ class Evaluation:
                         break
                 if call.ranges:
                     self.builder.claim(name, card.seq)
-                pins = {pin: nodes[k] for pin, nodes in zip(call.block.pins, call.nodes, strict=True)}
+                pins = {pin: nodes[k] for pin, nodes in zip(call.block.pin_names, call.nodes, strict=True)}
                 inner = self._instance(call.block, scope, name, pins, _of_members(given, call, scope, k))
                 if k == 0 and first:
                     inner.rng = first.recorder  # with which an array inside is read one by one
@@ -230,7 +230,7 @@ class Evaluation:
         models, rng, count = len(self.models.rows), first.recorder.rng, len(others.paths)
         state, known = rng.bit_generator.state, [(outer, len(outer.values)) for outer in _outwards(scope)]
         template = Template(self.deck.place, count)
-        pins = {pin: template.pin(k) for k, pin in enumerate(others.block.pins)}
+        pins = {pin: template.pin(k) for k, pin in enumerate(others.block.pin_names)}
         at_once = copy(self)
         at_once.builder, at_once.reader = template, self.reader.into(template)
         try:
@@ -338,7 +338,6 @@ def _netlist(deck: Deck, evaluation: Evaluation) -> Netlist:
         skipped = "".join(f"; {remark}" for seq, remark in deck.notes if seq)
         raise NetlistError(f"no elements: line 1 is always the title, elements start at line 2{skipped}", deck.place(0))
     check_values(tables, deck.place)
-    notes = sorted(deck.remarks() + remarks(tables, crossbars, nodes, np.isfinite(options.rshunt)))
     netlist = Netlist(
         path=deck.path,
         title=deck.text.title if controls.title is None else controls.title,
@@ -354,9 +353,17 @@ def _netlist(deck: Deck, evaluation: Evaluation) -> Netlist:
         saves=tuple(word for _, word in controls.saves),
         analyses=(),
         options=options,
-        notes=tuple((deck.place(seq), remark) for seq, remark in notes),
+        notes=(),
         text=replace(deck.text, plain=[], data=deck.memory.paths),
     )
     netlist = with_roles(netlist, controls.roles, deck.place)
-    check_saves(netlist, controls.saves, deck.place)
-    return replace(netlist, analyses=read_analyses(controls.analyses, netlist, evaluation.root))
+    read = np.array(
+        [*netlist.outputs, *netlist.references, *saved_nodes(netlist, controls.saves, deck.place)], np.int64
+    )
+    shunted = np.isfinite(options.rshunt)
+    notes = deck.remarks() + remarks(tables, crossbars, nodes, builder.node_index, builder.arrays, read, shunted)
+    return replace(
+        netlist,
+        analyses=read_analyses(controls.analyses, netlist, evaluation.root),
+        notes=tuple((deck.place(seq), remark) for seq, remark in sorted(notes)),
+    )

@@ -127,12 +127,17 @@ def unique_saves(saves: Sequence[Save]) -> list[Save]:
     return found
 
 
-def check_saves(netlist: Netlist, saves: Sequence[tuple[int, str]], place: Place) -> None:
-    """Raise NetlistError, at its place, for an expression (place, text) that names nothing in the netlist."""
+def saved_nodes(netlist: Netlist, saves: Sequence[tuple[int, str]], place: Place) -> list[int]:
+    """The nodes that expressions (place, text) name. NetlistError, at its place, for one that names nothing in the
+    netlist."""
+    nodes: list[int] = []
     for seq, word in saves:
         if word.lower() not in ALL:
             with located(place, seq):
-                find_save(netlist, word)
+                for save in find_save(netlist, word):
+                    if save.kind == NODES:
+                        nodes += [*save.rows.tolist(), *(() if save.minus is None else save.minus.tolist())]
+    return nodes
 
 
 def readable(word: str) -> bool:

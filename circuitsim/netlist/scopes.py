@@ -6,8 +6,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
+from math import prod
 
 from circuitsim.errors import At, NetlistError
+from circuitsim.netlist.buses import Pin, read_pins
 from circuitsim.netlist.chance import Chance, NotTogether, OfInstances
 from circuitsim.netlist.expressions import (
     RANDOM,
@@ -33,7 +35,9 @@ from circuitsim.netlist.tokens import (
     without_params,
 )
 
-_MAY_BE_REMARKED = re.compile(r"[0-9.](a|mil)|-\s*[^\s0-9.]", re.IGNORECASE)  # to parse each number takes long
+_MAY_BE_REMARKED = re.compile(
+    r"[0-9.](a|mil)|-\s*[^\s0-9.]|(gauss|unif)\s*\(", re.IGNORECASE
+)  # to parse each number takes long
 PARAMETERS = frozenset({".param", ".params", ".parameter", ".parameters"})
 _DRAWS = re.compile(rf"\b({'|'.join(RANDOM)})\s*\(", re.IGNORECASE)
 _INNER_BRACES = str.maketrans("{}", "()")  # as ngspice reads them
@@ -48,7 +52,7 @@ class Block:
 
     name: str
     parent: Block | None = None
-    pins: tuple[str, ...] = ()
+    pins: tuple[Pin, ...] = ()
     seq: int = 0
     multiplied: bool = False  # whether an X card gives it m=: then it is 1 where others do not
     elements: list[Card] = field(default_factory=list)
@@ -71,6 +75,22 @@ class Block:
         while block is not None and name not in block.models:
             block = block.parent
         return block
+
+    def all_blocks(self) -> list[Block]:
+        """This one and all that are defined inside."""
+        blocks = [self]
+        for block in blocks:
+            blocks += block.subcircuits.values()
+        return blocks
+
+    @cached_property
+    def has_buses(self) -> bool:
+        return any(pin.indices for pin in self.pins)
+
+    @cached_property
+    def pin_names(self) -> list[str]:
+        """The names of all pins, those of a bus one by one; once its pins are known."""
+        return [name for pin in self.pins for name in pin.names]
 
     @cached_property
     def all_functions(self) -> Mapping[str, UserFunction]:
@@ -116,9 +136,7 @@ def draws(block: Block, definition: Expression) -> bool:
 def note_draws(top: Block, note: Note) -> None:
     """Note each parameter that draws and was used more than once, as ngspice draws anew at each use, or to which an X
     card gives a value, which ngspice does not take."""
-    blocks = [top]
-    for block in blocks:
-        blocks += block.subcircuits.values()
+    for block in top.all_blocks():
         for name in sorted(block.shared):
             definition, seq = block.params[name]
             note(
@@ -148,7 +166,7 @@ def sort_cards(cards: list[Card], place: Place, note: Note) -> tuple[Block, list
             block.elements.append(card)
             continue
         with located(place, card.seq):
-            block = _sort_card(card, block, controls, note)
+            block = _sort_card(card, block, controls, place, note)
     if block.parent is not None:
         raise NetlistError(f"subcircuit '{block.name}' has no .ends; add it after its last card", place(block.seq))
     return top, controls
@@ -169,7 +187,7 @@ def with_depth(
         yield card, key, depth
 
 
-def _sort_card(card: Card, block: Block, controls: list[Card], note: Note) -> Block:
+def _sort_card(card: Card, block: Block, controls: list[Card], place: Place, note: Note) -> Block:
     """Put a dot card into its block; returns the block that the next card belongs to."""
     key = card.keyword
     if key in OPENS_SUBCKT:
@@ -177,6 +195,8 @@ def _sort_card(card: Card, block: Block, controls: list[Card], note: Note) -> Bl
     if key in CLOSES_SUBCKT:
         if block.parent is None:
             raise NetlistError(f"{key} without a .subckt before it; remove it")
+        with located(place, block.seq), labelled(f"subcircuit '{shown(block.name)}'"):
+            block.pins = read_pins([pin.word for pin in block.pins], block.elements, place, note)
         return block.parent
     if key == ".func":
         head, paren, body = card.text[len(key) :].partition(")")
@@ -211,7 +231,7 @@ def _open_subcircuit(card: Card, parent: Block, note: Note) -> Block:
         raise NetlistError(f"subcircuit '{shown(name)}': pin '{shown(pin)}' appears twice; rename one")
     if "0" in pins:
         note(card.seq, f"subcircuit '{shown(name)}': a pin named 0 or gnd is ground, whatever it is connected to")
-    block = Block(name, parent, pins, card.seq)
+    block = Block(name, parent, tuple(map(Pin, pins)), card.seq)  # which of them are buses is known at its end
     for key, text in words.keys.items():
         with labelled(f"parameter '{shown(key)}'"):
             block.params[key] = noted(expression(text), f"parameter {shown(key)}", card, note), card.seq
@@ -296,8 +316,10 @@ class Scope:
             owner.resolve(name)
         return owner
 
-    def lookup(self, name: str) -> Value:
+    def lookup(self, name: str, uses: int = 1) -> Value:
         """The value of a parameter. Raises NetlistError, without a place when it is `name` that is not defined.
+
+        uses: how many elements have it from here, of an array its members.
 
         NotTogether where it cannot be told in how many of the instances that are read at once the parameter is used.
         """
@@ -305,7 +327,7 @@ class Scope:
         if name in owner.uses:
             if isinstance(self.rng, OfInstances) and self.rng.branches and name not in owner.block.shared:
                 raise NotTogether
-            owner.uses[name] += 1
+            owner.uses[name] += uses
             if owner.uses[name] > 1:
                 owner.block.shared.add(name)
         return owner.values[name]
@@ -361,7 +383,7 @@ class Scope:
 
         Raises NetlistError, without a place unless the fault lies in the definition of a parameter.
         """
-        lookup = partial(self._lookup_for, of) if of in definition.names else self.lookup
+        lookup = partial(self._lookup_for, of) if of in definition.names else partial(self.lookup, uses=prod(shape))
         if isinstance(definition.tree, Name):
             return lookup(definition.tree.name)
         try:

@@ -62,6 +62,9 @@ class Call:
     arguments: tuple[Node, ...]
 
 
+RELATIVE = ("gauss", "unif")  # random functions whose spread is relative to their mean
+NO_DRAW = "{0}(0, ...) draws nothing, as its spread is relative to its mean; write a{0}(0, ...)"
+
 Node: TypeAlias = "Number | Name | Unary | Chain | Conditional | Call"
 
 
@@ -187,7 +190,10 @@ class _Parser:
             return Number(value)
         if kind == "name":
             if self.take("("):
-                return Call(text.lower(), self.arguments())
+                call = Call(text.lower(), self.arguments())
+                if call.name in RELATIVE and call.arguments and call.arguments[0] == Number(0.0):
+                    self.remarks.append(NO_DRAW.format(call.name))
+                return call
             self.names.add(text.lower())
             return Name(text.lower())
         if text == "(":
