@@ -355,7 +355,7 @@ def _netlist(deck: Deck, evaluation: Evaluation) -> Netlist:
         analyses=(),
         options=options,
         notes=tuple((deck.place(seq), remark) for seq, remark in notes),
-        text=replace(deck.text, plain=[], data=deck.memory.paths),
+        text=replace(deck.text, plain=[], files=deck.memory.files),
     )
     netlist = with_roles(netlist, controls.roles, deck.place)
     check_saves(netlist, controls.saves, deck.place)
