@@ -652,6 +652,7 @@ def test_a_run_whose_draws_make_no_circuit_has_failed() -> None:
     assert 2 < result.failed.size < 30  # one in six
     assert set(result.statuses[result.failed]) == {"FAULT"}
     assert "negative resistance" in result.messages[int(result.failed[0])]
+    assert f"(here by seed {result.failed[0]})" in result.messages[int(result.failed[0])]
     assert np.isnan(result.voltage("b")[result.failed]).all()
     assert np.isfinite(result.voltage("b")[result.statuses == "SOLVED"]).all()
 
