@@ -361,7 +361,8 @@ def _netlist(deck: Deck, evaluation: Evaluation) -> Netlist:
         skipped = "".join(f"; {remark}" for seq, remark in deck.notes if seq)
         raise NetlistError(f"no elements: line 1 is always the title, elements start at line 2{skipped}", deck.place(0))
     check_values(tables, deck.place)
-    notes = sorted(deck.remarks() + remarks(tables, crossbars, nodes, np.isfinite(options.rshunt)))
+    found = deck.remarks() + remarks(tables, crossbars, nodes, np.isfinite(options.rshunt))
+    notes = sorted(found, key=lambda note: note[0])  # those of one place as they were made
     netlist = Netlist(
         path=deck.path,
         title=deck.text.title if controls.title is None else controls.title,
