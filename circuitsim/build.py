@@ -17,6 +17,9 @@ from circuitsim.netlist import Netlist, Params, parse_netlist, read_netlist
 from circuitsim.netlist.checks import LEAST_OHMS
 from circuitsim.netlist.expressions import Value
 from circuitsim.netlist.model import KINDS, ModelCard
+from circuitsim.netlist.scopes import may_draw
+
+MOST_TRIED = 20  # seeds
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -33,6 +36,33 @@ def load(path: str | Path, seed: int | None = None, params: Params | None = None
     if not isinstance(path, str | Path):
         raise SettingsError(f"load takes the path of a netlist, found {type(path).__name__}")
     return build_circuit(read_netlist(path, seed, params))
+
+
+def load_for_runs(path: str | Path, seed: int | None = None, params: Params | None = None) -> tuple[Circuit, int]:
+    """A netlist file whose random values are drawn anew in each run, and the seed of the first run (default: its own).
+
+    The circuit is that of the netlist as `load` reads it; where the draws of that make no circuit, it has those of the
+    first run that do. NetlistError when that is none of the first MOST_TRIED.
+    """
+    fault: NetlistError | None = None
+    seeds: list[int | None] = [None]
+    for own in seeds:
+        netlist = None
+        try:
+            netlist = read_netlist(path, own, params)
+            return build_circuit(netlist), netlist.options.seed if seed is None else seed
+        except NetlistError as error:
+            drawn = error.seed
+            if netlist is not None and may_draw(netlist.text.cards):
+                drawn = netlist.options.seed
+            if drawn is None:
+                raise
+            if fault is None:
+                fault, seed = error, drawn if seed is None else seed
+                seeds += [k for k in range(seed, seed + MOST_TRIED) if k != drawn]
+    assert fault is not None
+    fault.message += f"; the draws of seeds {seed} to {seeds[-1]} make no valid circuit either"
+    raise fault
 
 
 def parse(text: str, name: str = "netlist", seed: int | None = None, params: Params | None = None) -> Circuit:

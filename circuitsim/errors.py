@@ -33,9 +33,11 @@ class NetlistError(CircuitError):
     """The netlist text is wrong; `at` says where (None if not in a file, e.g. for a value set from Python).
 
     `remarks`: what was noticed before, with places; the cause may be among it.
+    `seed`: that of the random values that were drawn before, on which the fault may depend; None if there were none.
     """
 
     remarks: tuple[tuple[At, str], ...] = ()
+    seed: int | None = None
 
     def __init__(self, message: str, at: At | None = None) -> None:
         super().__init__(message)

@@ -61,7 +61,7 @@ class _NewValues:
             return
         if (crossbar := self.crossbars.get(key.partition("[")[0])) is not None:
             raise SettingsError(f"{name}: a crossbar takes all its values at once, {crossbar.g.shape}")
-        kind, rows, shape = self._members(name)
+        kind, rows, shape = members_of(self.circuit, name)
         if kind not in VALUE_OF:
             raise SettingsError(f"{name}: only resistors, crossbars and sources can take new values")
         count = prod(shape)
@@ -82,25 +82,6 @@ class _NewValues:
             self.batch = max(self.batch, len(numbers))
         self.new.setdefault(kind, []).append(_New(name, rows, numbers))
 
-    def _members(self, name: str) -> tuple[str, slice | Ints, tuple[int, ...]]:
-        """Kind, rows of its netlist table, and shape of an element, an array, or elements that ranges name."""
-        netlist = self.circuit.netlist
-        found = netlist.find(name)
-        if found is None and (spans := SPAN.findall(name)):
-            try:
-                saves = find_save(netlist, f"@{name}[i]")
-            except NetlistError as error:
-                message = error.message.replace(f"@{name}[i]", name)
-                raise SettingsError(message if name in message else f"{name}: {message}") from None
-            if len(saves) > 1 or saves[0].kind == CROSSBAR:
-                raise SettingsError(f"{name}: elements of several kinds, or crossbars; give them one by one")
-            rows = saves[0].rows
-            shape = tuple(len(between(int(a), int(b))) for a, b in spans)
-            each = rows.size // prod(shape)  # members of an array in each instance
-            return saves[0].kind, rows, shape if each == 1 else (*shape, each)
-        kind, start, stop = found or self.circuit.rows_of(name)
-        return kind, slice(start, stop), netlist.shape_of(name, stop - start)
-
     def applied(self) -> Circuit:
         """The circuit with all of them. Raises SettingsError naming an element that cannot have its own."""
         if not self.given:
@@ -113,6 +94,29 @@ class _NewValues:
             changed[group] = replace(branches, **values)
         replaced: dict[str, Any] = {"crossbars": tuple(self.crossbars.values()), **changed}
         return replace(self.circuit, **replaced)
+
+
+def members_of(circuit: Circuit, name: str) -> tuple[str, slice | Ints, tuple[int, ...]]:
+    """Kind, rows of its netlist table, and shape of an element, an array, or elements that ranges name.
+
+    SettingsError where there is none, or they are of several kinds.
+    """
+    netlist = circuit.netlist
+    found = netlist.find(name)
+    if found is None and (spans := SPAN.findall(name)):
+        try:
+            saves = find_save(netlist, f"@{name}[i]")
+        except NetlistError as error:
+            message = error.message.replace(f"@{name}[i]", name)
+            raise SettingsError(message if name in message else f"{name}: {message}") from None
+        if len(saves) > 1 or saves[0].kind == CROSSBAR:
+            raise SettingsError(f"{name}: elements of several kinds, or crossbars; give them one by one")
+        rows = saves[0].rows
+        shape = tuple(len(between(int(a), int(b))) for a, b in spans)
+        each = rows.size // prod(shape)  # members of an array in each instance
+        return saves[0].kind, rows, shape if each == 1 else (*shape, each)
+    kind, start, stop = found or circuit.rows_of(name)
+    return kind, slice(start, stop), netlist.shape_of(name, stop - start)
 
 
 def _column(branches: Branches, kind: str, new: list[_New]) -> Floats:

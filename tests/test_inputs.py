@@ -46,6 +46,19 @@ def test_an_input_is_the_value_of_the_card_which_m_multiplies() -> None:
     assert apply_inputs(circuit, ["I.X1.I1=2"]).current_sources.i.sum() == pytest.approx(12 + 4 + 1)
 
 
+def test_inputs_by_ranges(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.array([[1.0, 2.0], [3.0, 4.0]]))
+    circuit = cs.parse(ARRAY)
+    assert apply_inputs(circuit, ["Vx[0:1]=0.3"]).ties.e.tolist() == [[0.3, 0.3, 1.0]]
+    assert apply_inputs(circuit, [f"vx[2:1]=@{tmp_path}/x.npy"]).ties.e.tolist() == [[1.0, 2.0, 1.0], [1.0, 4.0, 3.0]]
+    deck = "t\n.subckt s b\nI1 0 b 1 m=3\nR1 b 0 1\n.ends\nX1[0:2] b[0:2] s m=2\nI3[0:2] 0 b[0:2] 1 m=5\n"
+    sources = cs.parse(deck)
+    found = apply_inputs(sources, ["I.X1[0:1].I1=2", "I3[1:2]=3"]).current_sources.i
+    one_by_one = ["I.X1[0].I1=2", "I.X1[1].I1=2", "I3[1]=3", "I3[2]=3"]
+    assert found.tolist() == apply_inputs(sources, one_by_one).current_sources.i.tolist()
+    assert sorted(found[0].tolist()) == [5.0, 6.0, 12.0, 12.0, 15.0, 15.0]
+
+
 def test_an_input_file_may_have_a_colon_in_its_name(tmp_path: Path) -> None:
     np.save(tmp_path / "a:b.npy", np.ones(2))
     np.savez(tmp_path / "c:d.npz", k=np.ones(3))
@@ -60,6 +73,11 @@ def test_an_input_file_may_have_a_colon_in_its_name(tmp_path: Path) -> None:
         ("=3", "input =3: write NAME=VALUE"),
         ("Vx=", "input Vx=: write NAME=VALUE"),
         ("Vx=4k7", "input Vx=4k7: '4k7': ngspice would read it as 4k; write 4.7k"),
+        (
+            "Vx=x.npy",
+            "'x.npy' is not a number; write digits with an optional suffix, such as 4.7k; to read a file write @x.npy",
+        ),
+        ("Vx[0:9]=1", "input Vx[0:9]=1: 'Vx[0:9]': the array's indices run from 0 to 2"),
         ("Vx=nan", "input Vx=nan: 'nan' is not a finite number"),
         ("Vx=1e999", "beyond the largest double"),
         ("Vq=1", "input Vq=1: no element 'Vq' in netlist"),

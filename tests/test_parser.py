@@ -1751,6 +1751,8 @@ def test_many_idle_elements_are_not_all_named() -> None:
     found = notes("V1 a 0 1", "R0 a 0 1", *[f"R{k} a n{k} 1" for k in range(1, 31)])
     assert len(found) == 11
     assert found[-1] == (33, "20 more elements have no effect")
+    of_one_card = [text for _, text in notes("V1 a 0 1", "R0 a 0 1", "R[0:29] a n[0:29] 1")]
+    assert "R[0] carries no current" in of_one_card[0] and of_one_card[-1] == "20 more elements have no effect"
     eleven = notes("V1 a 0 1", "R0 a 0 1", *[f"R{k} a n{k} 1" for k in range(1, 12)])
     assert len(eleven) == 11 and eleven[-1] == (14, "resistor R11 carries no current: nothing else is at node n11")
 

@@ -464,6 +464,32 @@ def test_many_histograms_are_summed_up() -> None:
     assert len(figure.axes) == 7
 
 
+def test_what_is_saved_is_drawn_before_what_varies_more(tmp_path: Path) -> None:
+    deck = tmp_path / "random.cir"
+    text = "random\nV1 a 0 1\nR[0:19] a b[0:19] {agauss(1k, 100, 1)}\nRg[0:19] b[0:19] 0 1k\n.output b[0:19]\n"
+    deck.write_text(text)
+    circuit = cs.load(deck)
+
+    def drawn(*saves: str) -> list[str]:
+        figure = cs.monte_carlo(circuit, 20, seed=1, saves=saves).plot()
+        assert len(figure.axes) == 7  # the last has the mean of all of the first one's unit
+        assert ("current" in figure.axes[-1].get_ylabel()) == ("i(" in "".join(saves))
+        return [axes.get_xlabel().split()[0] for axes in figure.axes[:-1]]
+
+    widest = drawn()
+    assert all(name.startswith("v(b[") for name in widest)
+    few = drawn("i(R[3])", "v(a,b[0])")
+    assert few[:2] == ["i(R[3])", "v(a,b[0])"] and set(few[2:]) < set(widest)
+    assert all(name.startswith("i(R[") for name in drawn("i(R)"))
+    units = [name[0] for name in drawn("i(R)", "@R[p]")]
+    assert units.count("i") == units.count("@") == 3
+    figure = cs.sweep(circuit, "V1 0 1 0.5", saves=["v(b[7])"]).plot()
+    assert "v(b[7])" in curves_of(figure.axes[0])
+    assert figure.axes[0].get_title() == "the 8 of 20 saved, or that vary most"
+    family = cs.sweep(circuit, "V1 0 1 0.5 Rg[3] 1k 2k 1k", saves=["i(Rg[3])"]).plot()
+    assert [axes.get_ylabel().split()[0] for axes in family.axes] == ["v(b[3])", "i(Rg[3])"]
+
+
 def test_no_draws_nothing_to_see() -> None:
     figure = cs.monte_carlo(cs.parse(gallery.divider().text), 3).plot()
     assert "no draw changes anything" in " ".join(texts(figure))

@@ -186,6 +186,47 @@ def test_monte_carlo() -> None:
     assert plot["analysis"] == "monte carlo"
 
 
+def test_runs_start_where_the_netlist_as_read_has_draws_that_make_no_circuit() -> None:
+    text = "draws\n.options seed=2\nV1 a 0 1\nR1[0:9] a b[0:9] 1k\nR2[0:9] b[0:9] 0 {agauss(1k, 450, 1)}\n"
+    Path("draws.cir").write_text(text)
+    message = r"negative resistance .* by seed 2\), write \{max\(0, ...\)\}"
+    with pytest.raises(cs.NetlistError, match=message) as caught:
+        cs.load("draws.cir")
+    assert caught.value.seed == 2
+    succeed("draws.cir", "--runs", "2", "--seed", "4", "--npz", "out.npz")
+    with np.load("out.npz") as found:
+        for k, seed in enumerate((4, 5)):
+            expected = cs.solve(cs.load("draws.cir", seed)).voltages()[0, 1:]
+            np.testing.assert_allclose(found["voltages"][k], expected, rtol=1e-9)
+    result = run("draws.cir", "--runs", "5", "--npz", "out.npz")  # from seed 2
+    assert result.exit_code == 3 and "3 of 5 points failed; the first, seed = 2: draws.cir:5: " in result.stderr
+    assert "negative resistance" in result.stderr and "(here by seed 2)" in result.stderr
+    with np.load("out.npz") as found:
+        assert found["values"].ravel().tolist() == [2, 3, 4, 5, 6]
+        assert found["statuses"].tolist() == ["FAULT", "FAULT", "SOLVED", "SOLVED", "FAULT"]
+    assert run("draws.cir", "--runs", "1").exit_code == 3
+    Path("draws.cir").write_text(text + ".param x={sqrt(aunif(0, 1))}\n.model d D(is={agauss(1n, 1n, 1)})\nD1 a 0 d\n")
+    assert run("draws.cir", "--runs", "5").exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "tried"),
+    [
+        ("R2 a 0 {aunif(-2k, 1k)}", True),
+        (".param x={sqrt(aunif(-2k, 1k))}", True),
+        (".model d D(is={aunif(-2n, 1n)})\nD1 a 0 d", True),
+        (".model d D(is=-1n)\nD1 a 0 d", False),
+        ("R2 a 0 -1k", False),
+        ("R2 a 0", False),
+    ],
+)
+def test_draws_that_never_make_a_circuit_are_an_error(text: str, tried: bool) -> None:
+    Path("draws.cir").write_text(f"draws\nV1 a 0 1\nR1 a 0 1k\n{text}\n")
+    result = run("draws.cir", "--runs", "3", "--seed", "7")
+    assert result.exit_code == 2 and "draws.cir:4: " in result.stderr
+    assert ("the draws of seeds 7 to 26 make no valid circuit either" in result.stderr) == tried
+
+
 def test_statistics_without_a_solved_run() -> None:
     Path("none.cir").write_text("none\nI1 a 0 {aunif(1m, 0.1m)}\nD1 a 0 dm\n.model dm D(is=1e-12)\n")
     result = run("none.cir", "--runs", "3", "--json")

@@ -190,16 +190,34 @@ def load(
 
     inputs: texts NAME=@file, which will be read; params: texts NAME=VALUE.
     """
+    return load_for(None, None, file, quiet, targets, inputs, params, study)[0]
+
+
+def load_for(
+    runs: int | None,
+    seed: int | None,
+    file: Path,
+    quiet: bool = False,
+    targets: Sequence[Path | None] = (),
+    inputs: Sequence[str] = (),
+    params: Sequence[str] = (),
+    study: Path | None = None,
+) -> tuple[Circuit, int | None]:
+    """The same for so many Monte Carlo runs (None: none), and the seed of the first of these."""
     from circuitsim import load as read
+    from circuitsim.build import load_for_runs
     from circuitsim.io.inputs import input_files
     from circuitsim.io.output import warning_texts
 
     with busy(f"reading {file}", quiet):
-        circuit = read(file, params=_pairs(params))
+        if runs is None:
+            circuit = read(file, params=_pairs(params))
+        else:
+            circuit, seed = load_for_runs(file, seed, _pairs(params))
     check_targets(circuit, targets, input_files(inputs), study)
     if not quiet:
         print_warnings(warning_texts(circuit.notes))
-    return circuit
+    return circuit, seed
 
 
 def check_targets(

@@ -15,7 +15,7 @@ from circuitsim.cli.common import (
     check_points,
     exit_if_failed,
     input_option,
-    load,
+    load_for,
     param_option,
     progress,
     seed_option,
@@ -118,7 +118,7 @@ def plot(
     if kind == "sweep" and runs is not None:
         raise click.UsageError("--runs draws histograms; leave --kind sweep out")
     settings = Settings(**solver)
-    circuit = load(file, quiet, [target], inputs, params)
+    circuit, seed = load_for(runs, seed, file, quiet, [target], inputs, params)
     cards = bool(circuit.netlist.sweeps)
     if of_sweeps or kind == "sweep" or (kind == "auto" and cards and not of_points):
         result = _sweep(circuit, settings, dc, runs, seed, saves, quiet)

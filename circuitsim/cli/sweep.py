@@ -19,7 +19,7 @@ from circuitsim.cli.common import (
     check_outputs,
     check_points,
     exit_if_failed,
-    load,
+    load_for,
     output_options,
     param_option,
     print_warnings,
@@ -125,7 +125,7 @@ def sweep(
         check_target(parquet)
     settings = Settings(**solver)
     clock = time.perf_counter()
-    circuit = load(file, quiet, [npz, raw, parquet], params=params, study=study)
+    circuit, seed = load_for(runs, seed, file, quiet, [npz, raw, parquet], params=params, study=study)
     parsed = time.perf_counter()
     how = {"settings": settings, "saves": wanted_saves(circuit, saves), "workers": workers, "scheduler": scheduler}
     results = _sweep_all(circuit, dc, runs, seed, how, study, quiet)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +16,12 @@ from circuitsim.errors import NetlistError, SettingsError
 from circuitsim.netlist.datafile import read_numbers
 from circuitsim.netlist.numbers import parse_number
 from circuitsim.netlist.revalue import Revaluer
+from circuitsim.new_values import members_of
 
+Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+
+_FILE = re.compile(r"\.np[yz]\b", re.IGNORECASE)
 
 
 def apply_inputs(circuit: Circuit, assignments: Sequence[str]) -> Circuit:
@@ -24,13 +30,14 @@ def apply_inputs(circuit: Circuit, assignments: Sequence[str]) -> Circuit:
     The value replaces that on the source's card, as in a `.dc` sweep: m= multiplies it.
 
     `@file.npy` and `@file.npz:key` hold (n,) values for an array of n sources, or (batch, n), or (batch,) for a single
-    source. SettingsError names the text, the file and the element.
+    source. A name may have ranges, `Vx[0:9]`. SettingsError names the text, the file and the element.
 
     >>> from circuitsim.build import parse
     >>> apply_inputs(parse("divider\\nV1 in 0 10\\nR1 in 0 1k"), ["v1=2.5m"]).ties.e
     array([[0.0025]])
     """
     seen: set[str] = set()
+    currents: dict[str, Ints] = {}  # rows of the current sources of each name
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         name = name.strip()
@@ -41,20 +48,37 @@ def apply_inputs(circuit: Circuit, assignments: Sequence[str]) -> Circuit:
             raise SettingsError(f"{where}: {name} is given twice")
         seen.add(name.lower())
         try:
-            if circuit.rows_of(name)[0] not in ("V", "I"):
+            kind, rows, _ = members_of(circuit, name)
+            if kind not in ("V", "I"):
                 raise SettingsError(f"{name} is not a voltage or current source; give other values in the netlist")
-            value = read_array(text[1:]) if text.startswith("@") else np.float64(read_value(text.strip()))
+            value = read_array(text[1:]) if text.startswith("@") else np.float64(_number(text.strip()))
             circuit = circuit.with_values({name: value})
+            if kind == "I":
+                currents[name] = np.arange(len(circuit.netlist.tables[kind]))[rows]
         except (SettingsError, ValueError) as error:
             raise SettingsError(f"{where}: {error}") from None
-    currents = [name for name in seen if circuit.rows_of(name)[0] == "I"]
     return _times_m(circuit, currents) if currents else circuit
 
 
-def _times_m(circuit: Circuit, names: Sequence[str]) -> Circuit:
-    """The circuit with the values of these current sources times m=, that on their cards and those of subcircuits."""
-    sources, m = circuit.current_sources, Revaluer(circuit.netlist).at_one(names).tables["I"].values["i"]
-    where = np.concatenate([sources.of(*circuit.rows_of(name)) for name in names])
+def _number(text: str) -> float:
+    """A SPICE number, or the error that says how a file is written."""
+    try:
+        return read_value(text)
+    except SettingsError as error:
+        hint = f"; to read a file write @{text}" if _FILE.search(text) else ""
+        raise SettingsError(f"{error}{hint}") from None
+
+
+def _times_m(circuit: Circuit, given: Mapping[str, Ints]) -> Circuit:
+    """The circuit with the values of these current sources times m=, that on their cards and those of subcircuits.
+
+    given: names of elements and arrays, or with ranges, and their rows in the netlist's table.
+    """
+    netlist, sources = circuit.netlist, circuit.current_sources
+    names = [[name] if netlist.find(name) else [netlist.tables["I"].names[k] for k in given[name]] for name in given]
+    m = Revaluer(netlist).at_one(chain.from_iterable(names)).tables["I"].values["i"]
+    own = sources.of("I")
+    where = own[np.isin(sources.row[own], np.concatenate([*given.values()]))]
     if (m[sources.row[where]] == 1.0).all():
         return circuit
     i = sources.i.copy()

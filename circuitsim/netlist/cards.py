@@ -24,7 +24,7 @@ from circuitsim.netlist.arrays import (
 )
 from circuitsim.netlist.builder import Builder
 from circuitsim.netlist.chance import Chance, NotTogether, Together, single
-from circuitsim.netlist.datafile import data_file, load_values
+from circuitsim.netlist.datafile import check_shape, load_values
 from circuitsim.netlist.expressions import Value
 from circuitsim.netlist.model import ModelCard, Options
 from circuitsim.netlist.models import ModelTable
@@ -109,12 +109,11 @@ class Element:
 
 @dataclass
 class Memory:
-    """What was taken apart before. Once the cards are to be read again and again, `everything` is kept."""
+    """What was read and taken apart before. Once the cards are to be read again and again, `everything` is kept."""
 
     everything: bool = False
     patterns: dict[int, Pattern] = field(default_factory=dict)  # by place; else only those inside subcircuits
-    files: dict[tuple[str, Path], NDArray[np.float64]] = field(default_factory=dict)
-    paths: set[Path] = field(default_factory=set)  # of the files that were read
+    files: dict[tuple[str, Path], NDArray[np.float64]] = field(default_factory=dict)  # as Text.files
 
 
 class CardReader:
@@ -261,13 +260,10 @@ class CardReader:
     def from_file(self, word: str, seq: int, shape: tuple[int, ...], chance: Chance) -> NDArray[np.float64]:
         """The values behind `@file` on the card at place `seq`."""
         folder = Path(self.models.place(seq).path).parent
-        self.memory.paths.add(folder / data_file(word)[0])
-        if not self.memory.everything:
-            values = load_values(word, folder, shape)
-        else:
-            if (word, folder) not in self.memory.files:
-                self.memory.files[word, folder] = load_values(word, folder, shape)
-            values = self.memory.files[word, folder]
+        if (word, folder) not in self.memory.files:
+            self.memory.files[word, folder] = load_values(word, folder)
+        values = self.memory.files[word, folder]
+        check_shape(word, values, shape)
         return values[..., None] if values.ndim and isinstance(chance, Together) else values
 
     def replaced(self, e: Element, value: Value) -> Value:

@@ -20,19 +20,24 @@ def data_file(reference: str) -> tuple[str, str]:
     return name, key
 
 
-def load_values(reference: str, base: Path, shape: tuple[int, ...]) -> Floats:
-    """The array behind a reference: of this shape, or one number. Files are looked up relative to the folder `base`.
+def load_values(reference: str, base: Path) -> Floats:
+    """The array behind a reference, read-only. Files are looked up relative to the folder `base`.
 
     Raises NetlistError without a place.
     """
     name, key = data_file(reference)
     values = read_numbers(base / name, name, key)
+    values.flags.writeable = False
+    return values
+
+
+def check_shape(reference: str, values: Floats, shape: tuple[int, ...]) -> None:
+    """Raise NetlistError, without a place, unless the values behind a reference are of this shape, or one number."""
     if values.shape not in (shape, ()):
         raise NetlistError(
             f"'{shown(reference)}' has shape {values.shape}, but the element needs {shape}; change the ranges or the "
             "file"
         )
-    return values
 
 
 def read_numbers(path: Path, name: str, key: str) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ from circuitsim.netlist.analyses import read_analyses
 from circuitsim.netlist.arrays import member_names
 from circuitsim.netlist.builder import Builder
 from circuitsim.netlist.cards import CardReader
-from circuitsim.netlist.chance import Chance, NotTogether, OfInstances, Recorder, Together, single
+from circuitsim.netlist.chance import Chance, NotTogether, OfInstances, Recorder, Together, mark, single
 from circuitsim.netlist.checks import check_values, remarks
 from circuitsim.netlist.controls import read_options, with_roles, with_seed
 from circuitsim.netlist.deck import Call, Deck
@@ -33,6 +34,7 @@ from circuitsim.netlist.tokens import labelled, located, shown, starts_number
 
 # Cards in groups (Deck.groups), with their scopes and the place of the top-level card (None: it is each card's own).
 _Elements: TypeAlias = Iterator[tuple[list[Card], Scope, int | None]]
+_SIGN = re.compile(r"negative (resistance|conductance)|not negative|must (not be negative|be positive)")
 _SEVERAL = 10  # instances that are read at once; fewer take as long one by one
 
 
@@ -41,13 +43,24 @@ def expand(text: Text, path: str, seed: int | None = None) -> Netlist:
 
     Raises NetlistError, and SettingsError for a seed that no netlist can have.
     """
-    deck = None
+    deck = evaluation = None
     try:
         deck = Deck(text, path)
         with np.errstate(all="ignore"):  # the values are checked at the end
-            return _netlist(deck, Evaluation(deck, Builder(deck.place), Changes(seed=seed)))
+            evaluation = Evaluation(deck, Builder(deck.place), Changes(seed=seed))
+            return _netlist(deck, evaluation)
     except NetlistError as error:
+        error.seed = evaluation.drawn_seed if evaluation else error.seed
+        if error.seed is not None:
+            error.message += cure_of_draws(error.message, error.seed)
         raise with_remarks(error, deck.remarks() if deck else text.notes, text.source.at) from None
+
+
+def cure_of_draws(message: str, seed: int) -> str:
+    """The end of an error message about a value that draws may have made negative; "" for another message."""
+    if not _SIGN.search(message):
+        return ""
+    return f"; if it is drawn (here by seed {seed}), write {{max(0, ...)}}, or a lognormal {{g*exp(agauss(0, 0.1, 1))}}"
 
 
 @dataclass(frozen=True)
@@ -117,11 +130,21 @@ class Evaluation:
         temp = self.options.temp if changes.temp is None else changes.temp
         self.root.rng = chance or np.random.default_rng(self.options.seed)
         self.root.values["temper"] = temp
-        for name in deck.top.params:  # in deck order: random draws do not depend on the order of their use
-            self.root.settled(name)
+        try:
+            for name in deck.top.params:  # in deck order: random draws do not depend on the order of their use
+                self.root.settled(name)
+        except NetlistError as error:
+            error.seed = self.drawn_seed
+            raise
         self.models = ModelTable(deck.place, deck.note)
         global_nodes = frozenset(deck.controls.global_nodes)
         self.reader = CardReader(builder, self.models, self.options, temp, global_nodes, deck.memory, changes.elements)
+
+    @property
+    def drawn_seed(self) -> int | None:
+        """The seed of what was drawn so far; None if nothing was."""
+        seed = self.options.seed
+        return None if mark(self.root.rng) == mark(np.random.default_rng(seed)) else seed
 
     def run(self) -> None:
         """Read all element cards into the builder."""
@@ -354,16 +377,17 @@ def _netlist(deck: Deck, evaluation: Evaluation) -> Netlist:
         analyses=(),
         options=options,
         notes=(),
-        text=replace(deck.text, plain=[], data=deck.memory.paths),
+        text=replace(deck.text, plain=[], files=deck.memory.files),
     )
     netlist = with_roles(netlist, controls.roles, deck.place)
     read = np.array(
         [*netlist.outputs, *netlist.references, *saved_nodes(netlist, controls.saves, deck.place)], np.int64
     )
     shunted = np.isfinite(options.rshunt)
-    notes = deck.remarks() + remarks(tables, crossbars, nodes, builder.node_index, builder.arrays, read, shunted)
+    found = deck.remarks() + remarks(tables, crossbars, nodes, builder.node_index, builder.arrays, read, shunted)
+    notes = sorted(found, key=lambda note: note[0])  # those of one place as they were made
     return replace(
         netlist,
         analyses=read_analyses(controls.analyses, netlist, evaluation.root),
-        notes=tuple((deck.place(seq), remark) for seq, remark in sorted(notes)),
+        notes=tuple((deck.place(seq), remark) for seq, remark in notes),
     )

@@ -28,7 +28,8 @@ _MOST_NUMBERS = 4_000_000  # at once: 32 MB
 class Revaluer:
     """Evaluates the cards of a netlist again, for other parameters, temperatures, seeds or element values.
 
-    Plain cards (`R1 a b 1k`) keep their rows; random functions draw in the same order as on reading.
+    Plain cards (`R1 a b 1k`) keep their rows, values from files are those that were read; random functions draw in the
+    same order as on reading.
 
     >>> from circuitsim.netlist import parse_netlist
     >>> netlist = parse_netlist("divider\\n.param r=1k\\nV1 in 0 10\\nR1 in out {r}\\nR2 out 0 {3*r}")
@@ -38,7 +39,7 @@ class Revaluer:
 
     def __init__(self, netlist: Netlist) -> None:
         self.base = netlist
-        self.deck = Deck(netlist.text, netlist.path, Memory(everything=True))
+        self.deck = Deck(netlist.text, netlist.path, Memory(everything=True, files=netlist.text.files))
         self.rows: dict[str, Ints] = {}  # of each table: those that do not come from plain cards
         self.drawn: list[tuple[str, int]] | None = None  # what one evaluation draws (chance.Recorder), once recorded
 

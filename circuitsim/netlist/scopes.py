@@ -133,6 +133,11 @@ def draws(block: Block, definition: Expression) -> bool:
     return any(word.lower() not in block.all_functions for word in _DRAWS.findall(definition.text))
 
 
+def may_draw(cards: Iterable[Card]) -> bool:
+    """Whether any card calls what may be a random function."""
+    return any(_DRAWS.search(card.text) for card in cards)
+
+
 def note_draws(top: Block, note: Note) -> None:
     """Note each parameter that draws and was used more than once, as ngspice draws anew at each use, or to which an X
     card gives a value, which ngspice does not take."""

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from circuitsim.errors import At, NetlistError
+from circuitsim.netlist.datafile import data_file
 from circuitsim.netlist.scan import Ints, PlainCards, Scan, scan
 from circuitsim.netlist.tokens import located, shown
 
@@ -87,8 +89,14 @@ class Text:
     plain: list[Plain]
     cards: list[Card]
     notes: list[tuple[int, str]]  # (seq, remark)
-    data: set[Path] = field(default_factory=set)  # files of values that elements have read
+    # Arrays that elements have read from files, by reference, `@file.npy`, and folder.
+    files: dict[tuple[str, Path], NDArray[np.float64]] = field(default_factory=dict)
     given: Mapping[str, str] = field(default_factory=dict)  # parameters from outside (given.py), by lower-case name
+
+    @property
+    def data(self) -> set[Path]:
+        """The files of values that elements have read."""
+        return {folder / data_file(reference)[0] for reference, folder in self.files}
 
 
 def first_word(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -36,6 +37,12 @@ class Column:
     name: str
     unit: str
     values: Floats  # (points,); NaN where there is no answer
+    saved: bool = False  # named by .save or --save
+
+    @property
+    def spread(self) -> float:
+        """Its largest value less its smallest."""
+        return float(np.nan_to_num(np.nanmax(self.values) - np.nanmin(self.values))) if _known(self) else 0.0
 
 
 def columns(result: SweepResult) -> list[Column]:
@@ -49,7 +56,9 @@ def columns(result: SweepResult) -> list[Column]:
     sources = np.arange(len(circuit.sources) if everything and len(circuit.sources) <= _MOST_NESTED else 0)
     found = of_sweep(result, nodes, sources)
     values = np.where(solved, found.values.T, np.nan)
-    return [Column(*one) for one in zip(found.names, found.units, values, strict=True)]
+    saved = {label.lower() for label in result.saved_labels}
+    pairs = zip(found.names, found.units, values, strict=True)
+    return [Column(name, unit, own, name.lower() in saved) for name, unit, own in pairs]
 
 
 def draw(result: SweepResult, title: str) -> Figure:
@@ -74,11 +83,17 @@ def _by_unit(found: Sequence[Column]) -> dict[str, list[Column]]:
 
 
 def _varying(found: Sequence[Column], most: int) -> list[Column]:
-    """At most `most` of the columns: those that vary most, in their order."""
+    """At most `most` of the columns: what is saved, then those that vary most of each unit, both in their order."""
     if len(found) <= most:
         return list(found)
-    spread = [np.nan_to_num(np.nanmax(one.values) - np.nanmin(one.values)) if _known(one) else 0.0 for one in found]
-    return [found[k] for k in sorted(np.argsort(-np.array(spread), kind="stable")[:most].tolist())]
+    counts: Counter[tuple[bool, str]] = Counter()  # columns of each group
+    ranked: list[tuple[bool, int, int]] = []  # not saved, rank in the group, place
+    spreads = [one.spread for one in found]
+    for k in sorted(range(len(found)), key=lambda k: -spreads[k]):
+        group = not found[k].saved, found[k].unit
+        ranked.append((group[0], counts[group], k))
+        counts[group] += 1
+    return [found[k] for _, k in sorted((later, k) for later, _, k in sorted(ranked)[:most])]
 
 
 def _depends(one: Column, x: Floats, place: Ints) -> bool:
@@ -116,7 +131,8 @@ def _curves(result: SweepResult, found: Sequence[Column], title: str) -> Figure:
             known = np.isfinite(everything).any(axis=0)
             low, high = np.nanmin(everything[:, known], axis=0), np.nanmax(everything[:, known], axis=0)
             axes.fill_between(x[known], low, high, color="0.9", zorder=0, label=f"range of all {len(group):,}")
-            axes.set_title(f"the {len(shown)} of {len(group):,} that vary most", fontsize=9)
+            which = "saved, or that vary most" if shown[0].saved else "that vary most"
+            axes.set_title(f"the {len(shown)} of {len(group):,} {which}", fontsize=9)
         for k, one in enumerate(shown):
             axes.plot(
                 x, one.values, color=style.LINES[k], linestyle=style.STYLES[k % len(style.STYLES)], linewidth=1.6,
@@ -172,7 +188,7 @@ def _families(result: SweepResult, found: Sequence[Column], title: str) -> Figur
 
 
 def _histograms(result: SweepResult, found: Sequence[Column], title: str) -> Figure:
-    """How each quantity is spread: of many the widest, and the mean and the spread of all."""
+    """How each quantity is spread: of many what is saved and the widest, and the mean and the spread of all."""
     known = [one for one in found if np.isfinite(one.values).sum() > 1 and np.ptp(one.values[np.isfinite(one.values)])]
     shown = _varying(known, _MOST_HISTOGRAMS if len(known) <= _MOST_HISTOGRAMS else _MOST_HISTOGRAMS - 3)
     fixed = len(found) - len(known)
@@ -190,7 +206,7 @@ def _histograms(result: SweepResult, found: Sequence[Column], title: str) -> Fig
     for k, one in enumerate(shown):
         _histogram(figure.add_subplot(grid[k // across, k % across]), one)
     if overview:
-        unit = known[0].unit
+        unit = shown[0].unit
         _spread(figure.add_subplot(grid[down, :]), [one for one in known if one.unit == unit], unit)
     return figure
 

@@ -16,7 +16,7 @@ from circuitsim.circuit import Circuit
 from circuitsim.errors import NetlistError, SettingsError, whole
 from circuitsim.netlist.analyses import MAX_POINTS
 from circuitsim.netlist.chance import MOST_SEED
-from circuitsim.netlist.expand import Changes
+from circuitsim.netlist.expand import Changes, cure_of_draws
 from circuitsim.netlist.revalue import Variant
 from circuitsim.netlist.saves import Save
 from circuitsim.problem import Problem, arranged
@@ -92,6 +92,7 @@ class MonteCarloPlan(Plan):
             try:
                 return build_circuit(variant.netlist())
             except NetlistError as error:
+                error.message += cure_of_draws(error.message, int(seeds[row]))
                 runner.fault(row, error)
                 return None
 

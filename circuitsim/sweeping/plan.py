@@ -150,7 +150,7 @@ class Plan:
 
 
 def revaluer_of(circuit: Circuit) -> Revaluer:
-    """The Revaluer of a circuit's netlist. It has read all data files, so that workers need none.
+    """The Revaluer of a circuit's netlist, which has taken its cards apart, so that workers need not.
 
     SettingsError when the circuit has values that were set after it was read: they would be lost.
     """
