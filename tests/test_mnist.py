@@ -154,7 +154,7 @@ def test_the_trained_netlist_solves_and_says_how_it_was_made() -> None:
         "* trained with python -m training.mnist --data data --netlist tiny.cir --backend reference --out one "
         "--save-arrays end.npz"
     )
-    assert remarks[1].startswith("* on 180 samples: train error ")
+    assert remarks[1].startswith("* on 180 samples (62 in the data, 3 epochs): train error ")
     volts = f"{20 / 255:.10g} V times"
     assert remarks[2] == f"* inputs: {volts} each of the 4 features, then {volts} the negated ones"
 
