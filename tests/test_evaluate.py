@@ -131,6 +131,11 @@ def test_labels_that_stop_early(folder: Path) -> None:
     more = ["--gain", "2", "--out", str(out)]
     result = run(folder, "--data", str(folder / "some.csv"), *more, netlist="three.cir")
     assert result.exit_code == 0 and "error 50.00 %" in result.output  # 2 V at the input itself; then z
+    assert "error 50.00 % (1 of 2 samples take a class that no label names)" in result.output
+    (folder / "all.csv").write_text("a,b,label\n1,0,1\n0,1,1\n0,1,2\n0,1,0\n")
+    for count in ([], ["--limit", "2"]):
+        result = run(folder, "--data", str(folder / "all.csv"), "--gain", "2", *count, netlist="three.cir")
+        assert result.exit_code == 0 and "no label" not in result.output
     assert written(out)[1][:, 3:].tolist() == [[2, 1], [1, 1]]
 
 
@@ -159,6 +164,16 @@ def test_without_a_gain_it_asks_for_one(folder: Path, config: str | None) -> Non
         (folder / "config.json").write_text(config, encoding="latin-1")
     result = run(folder, "--data", str(folder / "mixer.csv"))
     assert result.exit_code == 2 and "give the volts of an input of 1 by --gain" in result.output
+    path = folder / "config.json"
+    why = f"there is no {path};" if config is None else f"no gain: {path} is not the configuration of a run;"
+    assert why in result.output
+
+
+def test_a_gain_may_have_a_suffix(folder: Path) -> None:
+    result = run(folder, "--data", str(folder / "mixer.csv"), "--gain", "500mV")
+    assert result.exit_code == 0 and "at gain 0.5: SOLVED" in result.output
+    result = run(folder, "--data", str(folder / "mixer.csv"), "--gain", "4k7")
+    assert result.exit_code == 2 and "'4k7': ngspice would read it as 4k; write 4.7k" in result.output
 
 
 @pytest.mark.parametrize(

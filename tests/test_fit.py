@@ -179,7 +179,7 @@ def test_a_limit_of_the_test_data_holds_for_the_proof(tmp_path: Path) -> None:
 @pytest.mark.parametrize("algorithm", ["ep", "implicit", pytest.param("bp", marks=pytest.mark.slow)])
 def test_conductances_within_bounds(tmp_path: Path, algorithm: str) -> None:
     """By newton or sweeps to a tolerance: in the file too, whose values are ohm or siemens."""
-    bounds = ["--g-min", "1.5e-4", "--g-max", "4e-4", "--algorithm", algorithm]
+    bounds = ["--g-min", "150u", "--g-max", "0.4mS", "--algorithm", algorithm]
     rates = ["--conductance-rates", "2e-8", "--epochs", "40"]
     result = CliRunner().invoke(main, [*bounds, *rates, "--out", str(tmp_path / "run")])
     assert result.exit_code == 0, result.output

@@ -154,7 +154,7 @@ def test_the_trained_netlist_solves_and_says_how_it_was_made() -> None:
         "* trained with python -m training.mnist --data data --netlist tiny.cir --backend reference --out one "
         "--save-arrays end.npz"
     )
-    assert remarks[1].startswith("* on 180 samples: train error ")
+    assert remarks[1].startswith("* on 180 samples (62 in the data, 3 epochs): train error ")
     volts = f"{20 / 255:.10g} V times"
     assert remarks[2] == f"* inputs: {volts} each of the 4 features, then {volts} the negated ones"
 
@@ -769,7 +769,7 @@ def test_progress_is_drawn_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Non
         (f"{QUICK} --g-max 0", "error: g_max must be above 0, in siemens, or inf for no bound, found 0\n"),
         (f"{QUICK} --g-max nan", "error: g_max must be above 0, in siemens, or inf for no bound, found nan\n"),
         (f"{QUICK} --g-min 2 --g-max 1", "error: g_min must be at most g_max, found 2 and 1\n"),
-        (f"{QUICK} --g-max 1S", "Invalid value for '--g-max': '1S' is not a valid float"),
+        (f"{QUICK} --g-max many", "Invalid value for '--g-max': 'many' is not a number; write digits with an optional"),
         (f"{QUICK} --batch-size 63", "batch size must be from 1 to the number of training samples, 62; found 63"),
         (f"{QUICK} --first-image 3", "the first sample of an epoch can be chosen with --order sequential only"),
         (f"{QUICK} --first-image 62 --order sequential", "the first sample must be from 0 to 61"),

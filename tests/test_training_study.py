@@ -319,7 +319,7 @@ def test_a_checkpoint_of_another_version_is_kept() -> None:
         ("--vary nudge=1,2 --nudge 3", "--nudge is given, and nudge varied: put it among the values instead"),
         ("--vary nudge=0.5,0.50", "nudge=0.5 and nudge=0.50 are the same setting; leave one out"),
         ("--vary nudge=-1", "nudge must be a positive number, found -1"),
-        ("--vary nudge=much", "'much' is not a valid float"),
+        ("--vary nudge=much", "'much' is not a number"),
         ("--vary conductance_rates=1/x", "'1,x' is not a number"),
         ("--parquet no/s.parquet", "cannot write no/s.parquet: there is no folder no"),
         ("--nonsense", "No such option"),

@@ -15,7 +15,7 @@ import click
 from circuitsim.cli.common import check_targets, load, param_option, progress, solver_options
 from circuitsim.errors import NotSolved
 from circuitsim.io.commands import HELP_NAMES
-from training.options import EXIT_CODES, TrainingCommand
+from training.options import EXIT_CODES, Number, TrainingCommand
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,7 +49,7 @@ samples could not be solved.
 )
 @click.option(
     "--gain",
-    type=float,
+    type=Number(),
     metavar="X",
     help="Volts (or amperes) of an input of 1.  [default: that of the run in whose folder the netlist is]",
 )
@@ -111,6 +111,7 @@ class Evaluation:
     outputs: NDArray  # (samples, outputs) V, in the order of .output
     tally: Tally | None  # cost and errors; None: the samples have no targets
     of_classes: bool  # whether errors mean something
+    unnamed: int = 0  # samples whose largest output is of a class that no label names
 
     @property
     def text(self) -> str:
@@ -121,6 +122,8 @@ class Evaluation:
         if self.tally is not None:
             said += f"; cost {self.tally.cost / self.tally.samples:.3g} V^2"
             said += f", error {error_percent(self.tally):.2f} %" if self.of_classes else ""
+        if self.unnamed:
+            said += f" ({self.unnamed:,} of {len(self.outputs):,} samples take a class that no label names)"
         return said
 
 
@@ -135,6 +138,8 @@ def evaluate(
 
     `report` is called as solve's `progress` is. Raises SettingsError when the samples do not fit `.input` or `.output`.
     """
+    import numpy as np
+
     from circuitsim import solve
     from training.general import input_sources, split_inputs
     from training.gradient import check_outputs
@@ -155,7 +160,11 @@ def evaluate(
     voltages, netlist = solution.voltages(), circuit.netlist
     outputs = voltages[:, list(netlist.outputs)] - voltages[:, list(netlist.references)]
     tally = tally_of(outputs, samples.targets) if asked else None
-    return Evaluation(solution, outputs, tally, samples.of_classes)
+    unnamed = 0
+    if samples.of_classes:
+        named = (samples.part_of or samples).targets.argmax(axis=1)
+        unnamed = int((~np.isin(outputs.argmax(axis=1), named)).sum())
+    return Evaluation(solution, outputs, tally, samples.of_classes, unnamed)
 
 
 def _is_folder(path: Path) -> bool:
@@ -190,10 +199,11 @@ def gain_of(folder: Path) -> float:
 
     try:
         return float(json.loads((folder / CONFIG).read_text(encoding="utf-8"))["recipe"]["gain"])
+    except FileNotFoundError:
+        why = f"the netlist is not in the folder of a run: there is no {folder / CONFIG}"
     except (OSError, ValueError, KeyError, TypeError):
-        raise SettingsError(
-            f"no gain: {folder / CONFIG} is not the configuration of a run; give the volts of an input of 1 by --gain"
-        ) from None
+        why = f"{folder / CONFIG} is not the configuration of a run"
+    raise SettingsError(f"no gain: {why}; give the volts of an input of 1 by --gain")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,25 @@ EXIT_CODES = (
 )
 
 
+class Number(click.ParamType):
+    """A number, in volts or siemens say, with or without a SPICE suffix: 100u."""
+
+    name = "float"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """A float."""
+        try:
+            return float(value)
+        except ValueError:
+            pass
+        from circuitsim.netlist.numbers import parse_number
+
+        try:
+            return parse_number(value.strip())
+        except ValueError as error:
+            self.fail(str(error).replace(", or an {expression}", ""), param, ctx)
+
+
 class Rates(click.ParamType):
     """Numbers with commas between them."""
 
@@ -172,13 +191,13 @@ def shared_options(netlist: str, first: str) -> Callable[[Callable[..., None]], 
             metavar="SECONDS",
             help="Time between checkpoints, beside those at the end of each epoch.",
         ),
-        click.option("--gain", type=float, metavar="X", help="Volts (or amperes) of an input of 1."),
+        click.option("--gain", type=Number(), metavar="X", help="Volts (or amperes) of an input of 1."),
         click.option("--sweeps", type=count, metavar="T", help="Sweeps of each phase."),
         click.option(
             "--tol", type=float, metavar="X", help="Solve phases to this relative KCL error, instead of --sweeps."
         ),
         click.option(
-            "--nudge", type=float, metavar="BETA", help="Conductance that pulls the outputs to their targets, S."
+            "--nudge", type=Number(), metavar="BETA", help="Conductance that pulls the outputs to their targets, S."
         ),
         click.option(
             "--variant", type=choice(["centred", "positive", "negative"]),
@@ -195,10 +214,10 @@ def shared_options(netlist: str, first: str) -> Callable[[Callable[..., None]], 
             "--bias-rates", type=Rates(), help="Learning rates of trained sources, in .train order, or one for all."
         ),
         click.option(
-            "--g-min", type=float, metavar="S", help="Smallest conductance of trained elements.  [default: 0]"
+            "--g-min", type=Number(), metavar="S", help="Smallest conductance of trained elements.  [default: 0]"
         ),
         click.option(
-            "--g-max", type=float, metavar="S",
+            "--g-max", type=Number(), metavar="S",
             help="Largest conductance of trained elements; initial values are clipped to both bounds.  [default: inf]",
         ),
         click.option("--decay", type=float, metavar="X", help="Factor of all learning rates from epoch to epoch."),

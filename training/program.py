@@ -306,9 +306,10 @@ def _finish(job: _Job, record: Record, options: Options, command: str) -> None:
             arrays["cost"] = run.last_step.cost / run.last_step.samples
         save_arrays(options.save_arrays, arrays)
     last = run.results[-1]
+    epochs = f"{last.epoch:,} epoch{'s' * (last.epoch != 1)}"
     remarks = [
         f"trained with {command}",
-        f"on {last.examples:,} samples: {reached(last)}",
+        f"on {last.examples:,} samples ({len(job.data.train):,} in the data, {epochs}): {reached(last)}",
         _inputs_text(job),
     ]
     expected = recipe.expected.get(recipe.algorithm, {})

@@ -206,8 +206,9 @@ def _histograms(result: SweepResult, found: Sequence[Column], title: str) -> Fig
     for k, one in enumerate(shown):
         _histogram(figure.add_subplot(grid[k // across, k % across]), one)
     if overview:
-        unit = shown[0].unit
-        _spread(figure.add_subplot(grid[down, :]), [one for one in known if one.unit == unit], unit)
+        groups = _by_unit(known)
+        unit = max((one.unit for one in shown), key=lambda unit: len(groups[unit]))
+        _spread(figure.add_subplot(grid[down, :]), groups[unit], unit)
     return figure
 
 
