@@ -101,6 +101,9 @@ def test_differences_are_outputs(folder: Path) -> None:
     result = run(folder, "--data", str(folder / "some.csv"), *more, netlist="difference.cir")
     assert result.exit_code == 2
     assert "columns target z, target v(y,z) are in another order than the outputs of" in result.output
+    (folder / "some.csv").write_text('a,b,"target v(z,y)",target z\n1,0,0.5,0\n')
+    result = run(folder, "--data", str(folder / "some.csv"), *more, netlist="difference.cir")
+    assert "columns target v(z,y), target z are in another order than the outputs of" in result.output
 
 
 def test_a_table_without_targets_gives_outputs_only(folder: Path) -> None:

@@ -520,6 +520,14 @@ def test_with_a_tolerance_phases_are_solved_by_the_method_that_solve_chooses(
         assert choose_method(cs.compile_problem(circuit), cs.Settings())[0] == ("newton" if netlist == "xor" else "bcd")
 
 
+def test_many_rows_of_perfect_diodes_are_left_to_sweeps_in_learning_too() -> None:
+    lines = [f"R{k} n{k} n{k + 1} 1k\nR{k}b n{k} n{k + 3} 2k\nD{k} n{k} 0 d" for k in range(20)]
+    text = "t\nV1 n0 0 1\n" + "\n".join(lines) + "\n.model d D(ron=0)\n.input V1\n.output n22\n.train R1"
+    for size, path in ((4, "general path by newton"), (128, "general path")):
+        recipe = Recipe(Path("some.cir"), tol=1e-9, batch_size=size)
+        assert make_learner(cs.parse(text), recipe, "cpu").path == path
+
+
 def test_sweeps_cannot_nudge_a_difference() -> None:
     recipe = Recipe(Path("difference.cir"))
     with pytest.raises(SettingsError, match=r"sweeps cannot nudge a difference of voltages, v\(p,n\); give a tol, say"):

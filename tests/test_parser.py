@@ -1151,6 +1151,41 @@ def test_a_range_on_a_pin_that_only_single_elements_have_is_a_name() -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("pin", "message"),
+    [
+        ("a[0:n]", "pin 'a[0:n]': a range is two numbers"), ("a[0:1:1]", "pin 'a[0:1:1]': a range is two numbers"),
+        ("a[-1:0]", "pin 'a[-1:0]': a range is two numbers"),
+        ("a<0:1>", "pin 'a<0:1>': write a range of whole numbers, a[0:3], for a bus"),
+        ("a[0:1][0:1][0:1]", "pin 'a[0:1][0:1][0:1]' has 3 ranges; write one or two"),
+        ("a[0:20000] a[20000]", "pin 'a[20000]' appears twice; rename one"),
+    ],
+)  # fmt: skip
+def test_what_is_like_a_bus_is_no_plain_pin(pin: str, message: str) -> None:
+    """Single elements inside have its members."""
+    open_, close = "<>" if "<" in pin else "[]"
+    cell = [f".subckt t {pin} y", f"R1 a{open_}0{close} y 1k", f"R2 a{open_}1{close} y 1k", ".ends"]
+    with pytest.raises(NetlistError) as caught:
+        deck("V1[0:1] x[0:1] 0 1", "Ry y 0 1k", "X1 x[0:1] y t", *cell)
+    assert message in caught.value.message
+    assert deck("V1 x 0 1", "X1 x 0 t", ".subckt t a[0:n] y", "R1 a[0:n] y 1k", ".ends").has_node("x")  # a name
+
+
+def test_ground_is_at_all_members_of_a_bus() -> None:
+    lines = [".subckt t a[0:2] b", "R1[0:2] a[0:2] b 1", "R2 a[1] b 1", ".ends", "V1 x 0 1", "R3 x 0 1"]
+    for card, count in (("X1 0 x t", 1), ("X[0:1] gnd x t", 2)):
+        table = deck(*lines, card).tables["R"]
+        ends = np.stack([table.a, table.b])[:, [name != "R3" for name in table.names]]
+        assert ends.shape[1] == 4 * count and (ends.min(axis=0) == 0).all() and (ends.max(axis=0) > 0).all()
+    with pytest.raises(NetlistError, match=r"node x\[0\] is one node, pin a\[0:0\] is a bus of 1; write a range"):
+        deck("V1 x[0] 0 1", "X1 x[0] t", ".subckt t a[0:0]", "R1[0:0] a[0:0] 0 1", ".ends")
+
+
+def test_other_pins_are_none_that_a_bus_lacks() -> None:
+    cell = [".subckt t a[0:1] a a[5]", "R1[0:1] a[0:1] a 1", "R2 a a[5] 1", ".ends"]
+    assert not deck("V1[0:1] x[0:1] 0 1", "R3 z w 1", "X1 x[0:1] z w t", *cell).notes
+
+
 def test_nodes_beside_those_of_a_bus_are_remarked_upon() -> None:
     def cell(*cards: str) -> list[tuple[int, str]]:
         return notes(

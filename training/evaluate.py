@@ -31,7 +31,7 @@ Examples:
   python -m training.evaluate my.cir --data unseen.csv --gain 1 --param temperature=85
 
 A table is one that training.fit takes, or one without targets, whose outputs are compared with nothing. With --out each
-line has the voltages of the `.output` nodes and, where there are classes, the class of the largest one and that of the
+line has the voltages that `.output` reads and, where there are classes, the class of the largest one and that of the
 sample, from 0.
 
 {EXIT_CODES} Code 3 also means that some

@@ -48,12 +48,13 @@ class GeneralLearner(Learner):
 
     def __init__(self, problem: Problem, recipe: Recipe, backend: Backend) -> None:
         self.problem, self.recipe, self.backend = problem, recipe, backend
-        self.phases = choose_phases(problem, recipe, backend)
         self.batch_size = recipe.batch_size
         self.outputs_at = find_outputs(problem)
         self.energy = find_energy(problem, self.outputs_at)
         self.trained = grouped(trained_elements(problem))
         self.sources = input_sources(problem.circuit)
+        rows = np.zeros((recipe.batch_size, sum(count for _, count in self.sources)))
+        self.phases = choose_phases(problem.with_values(split_inputs(self.sources, rows)), recipe, backend)
         self.state = np.zeros((recipe.batch_size, problem.n_free))
         self.free = State(self.state)
         self.steps = 0

@@ -97,7 +97,7 @@ def _into_ends(values: Floats, nodes: Ints, references: Ints, n: int) -> Floats:
 
 
 def find_outputs(problem: Problem) -> Outputs:
-    """The `.output` nodes. SettingsError when there are none, or when a voltage that is read cannot change."""
+    """What `.output` reads. SettingsError when that is nothing, or when a voltage that is read cannot change."""
     netlist, t = problem.circuit.netlist, problem.topology
     check_outputs(netlist)
     nodes, references = np.array(netlist.outputs, np.int64), np.array(netlist.references, np.int64)

@@ -96,6 +96,7 @@ def check_columns(circuit: Circuit, samples: Samples) -> None:
             continue
         all_names = set(given) <= set(own)
         known = {name for name in own if name and (all_names or not name.isdecimal())}
+        known |= {",".join(name.split(",")[::-1]) for name in own if "," in name}  # of differences, the other way round
         if any(name in known and name != own[k] for k, name in enumerate(given)):
             shown = ", ".join(name or "?" for name in names)
             raise SettingsError(

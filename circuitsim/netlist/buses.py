@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -23,6 +24,7 @@ from circuitsim.netlist.source import Card
 from circuitsim.netlist.tokens import labelled, located, shown, split_keys, tokenize, without_params
 
 MOST_PINS = 1_000_000  # of a bus
+_GROUND = ("0", "gnd")
 
 
 @dataclass(frozen=True)
@@ -46,17 +48,20 @@ class Pin:
         """The nodes outside that a word of an X card means: for each of `names` that at each instance of the X.
 
         Ranges in the word go with `ranges` of the X first, as in arrays.spread, and then with those of the bus.
-        NetlistError when they do not match.
+        Ground is at all members. NetlistError when they do not match.
         """
         if not self.indices:
             return [at_members(spread(word, ranges, side, "node"), ranges, side)] if ranges else [[word]]
         base, indices = split_ranges(word)
         refuse_what_is_like_a_range(base)
         found = lengths(indices)
+        if word.lower() in _GROUND:
+            return [[word] * prod(map(len, ranges)) for _ in range(prod(self.shape))]
         if not found:
+            span = bounds_of([k for k in self.indices if isinstance(k, range)])
             raise NetlistError(
                 f"node {shown(word)} is one node, pin {shown(self.word)} is a bus of {product_of(self.shape)}; "
-                f"write {shown(word)}{bounds_of([k for k in self.indices if isinstance(k, range)])}"
+                f"write {'a range' if word.endswith(']') else f'{shown(word)}{span}'}"
             )
         own = len(found) - len(self.shape)
         with_x = ranges if own >= len(ranges) else ranges[side : side + 1] if own > 0 else ()
@@ -92,11 +97,12 @@ def read_pins(
     if not any(":" in word for word in words):
         return tuple(map(Pin, words))
     uses = [use for card in cards for use in _uses(card)]
-    pins = [_pin(word, uses, place, note) for word in words]
-    names = [name for pin in pins for name in pin.names]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise NetlistError(f"pin '{shown(twice)}' appears twice; rename one")
+    pins = [_pin(word, {*words} - {word}, uses, place, note) for word in words]
+    seen = set[str]()
+    for name in (name for pin in pins for name in pin.names):
+        if name in seen:
+            raise NetlistError(f"pin '{shown(name)}' appears twice; rename one")
+        seen.add(name)
     return tuple(pins)
 
 
@@ -112,14 +118,21 @@ def _uses(card: Card) -> list[_Use]:
         return []
 
 
-def _pin(word: str, uses: list[_Use], place: Callable[[int], At], note: Callable[[int, str], None]) -> Pin:
-    """One pin; of a bus its uses are checked."""
+def _pin(
+    word: str, others: set[str], uses: list[_Use], place: Callable[[int], At], note: Callable[[int, str], None]
+) -> Pin:
+    """One pin, beside others; of a bus its uses are checked."""
     base, indices = split_ranges(word)
     if not indices:
-        if any(use.kind == "array" and use.base == word.partition("[")[0] for use in uses):
+        stem, bracket, _ = re.split(r"([\[<])", f"{word}[", maxsplit=1)
+        member = f"{stem}{bracket}"
+        if ":" in word[len(stem) :] and any(use.node.startswith(member) and use.node != word for use in uses):
             with labelled(f"pin '{shown(word)}'"):
                 refuse_what_is_like_a_range(word)
+            raise NetlistError(f"pin '{shown(word)}': write a range of whole numbers, {shown(stem)}[0:3], for a bus")
         return Pin(word)
+    if len(lengths(indices)) > 2:
+        raise NetlistError(f"pin '{shown(word)}' has {len(lengths(indices))} ranges; write one or two")
     if prod(lengths(indices)) > MOST_PINS:
         raise NetlistError(f"pin '{shown(word)}' has more than {MOST_PINS:,} members; split it")
     pin = Pin(word, base, indices)
@@ -138,7 +151,7 @@ def _pin(word: str, uses: list[_Use], place: Callable[[int], At], note: Callable
                 "element's name"
             )
     for use in of_it:
-        beyond = next((name for name in corners(use.base, use.indices) if name not in members), None)
+        beyond = next((name for name in corners(use.base, use.indices) if name not in members | others), None)
         if beyond is not None and not (use.kind == "call" and use.indices):
             note(use.card.seq, f"node '{shown(beyond)}' inside is none of the bus '{shown(word)}', a pin")
             break

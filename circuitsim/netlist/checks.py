@@ -19,6 +19,7 @@ LEAST_OHMS = 1.0 / np.finfo(np.float64).max  # ohm: below, the conductance overf
 _MONOTONE = "make it 0 or positive, or the equilibrium may not exist or not be unique"
 _NOT_GROUND = ("00", "000", "gnd!", "ground")
 _MOST_REMARKS = 10
+_MOST_TRIED = 100  # nodes that may deserve one: each takes a look at all elements
 _LONG = re.compile("[0-9]{16}")  # no index
 
 Remark = tuple[int, str]  # place, text
@@ -115,6 +116,7 @@ def _about_shared_nodes(
     None where something besides arrays is at such a node, or joins it with its namesakes: there it is meant.
     """
     out: dict[int, Remark] = {}
+    tried = set[int]()
     several: dict[str, list[tuple[str, ArrayRef]]] = {kind: [] for kind in (*tables, CROSSBAR)}
     for name, ref in arrays.items():
         if ref.stop - ref.start > 1:
@@ -129,8 +131,9 @@ def _about_shared_nodes(
                 name, ref = several[kind][k]
                 node = int(at[ref.start])
                 ranges = _of_namesakes(nodes[node], name, ref.indices, side, known)
-                if not ranges or node in out or len(out) == _MOST_REMARKS:
+                if not ranges or node in tried or len(tried) == _MOST_TRIED:
                     continue
+                tried.add(node)
                 if np.all(at[ref.start : ref.stop] == node) and _has_arrays_only(node, tables, nodes):
                     base, beside = shown(nodes[node]), shown(corners(nodes[node], ranges)[0])
                     text = f"one node, beside {beside}; write {base}{bounds_of(ranges)} if all of these are meant"

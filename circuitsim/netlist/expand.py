@@ -35,6 +35,7 @@ from circuitsim.netlist.tokens import labelled, located, shown, starts_number
 # Cards in groups (Deck.groups), with their scopes and the place of the top-level card (None: it is each card's own).
 _Elements: TypeAlias = Iterator[tuple[list[Card], Scope, int | None]]
 _SIGN = re.compile(r"negative (resistance|conductance)|not negative|must (not be negative|be positive)")
+_EXPRESSION = re.compile("[{'@]")  # on a card whose value may be drawn
 _SEVERAL = 10  # instances that are read at once; fewer take as long one by one
 
 
@@ -51,7 +52,7 @@ def expand(text: Text, path: str, seed: int | None = None) -> Netlist:
             return _netlist(deck, evaluation)
     except NetlistError as error:
         error.seed = evaluation.drawn_seed if evaluation else error.seed
-        if error.seed is not None:
+        if error.seed is not None and error.at and _EXPRESSION.search(error.at.text):
             error.message += cure_of_draws(error.message, error.seed)
         raise with_remarks(error, deck.remarks() if deck else text.notes, text.source.at) from None
 
