@@ -209,6 +209,13 @@ def test_runs_start_where_the_netlist_as_read_has_draws_that_make_no_circuit() -
     assert run("draws.cir", "--runs", "5").exit_code == 3
 
 
+@pytest.mark.parametrize(("value", "cured"), [("{x - 2k}", True), ("'x - 2k'", True), ("-1k", False)])
+def test_only_values_that_may_be_drawn_have_the_cure_of_draws(value: str, cured: bool) -> None:
+    with pytest.raises(cs.NetlistError, match="negative resistance -") as caught:
+        cs.parse(f"t\n.param x={{aunif(1k, 1)}}\nV1 a 0 1\nR1 a 0 {{x}}\nR2 a 0 {value}", seed=3)
+    assert ("if it is drawn (here by seed 3), write {max(0, ...)}" in caught.value.message) == cured
+
+
 @pytest.mark.parametrize(
     ("text", "tried"),
     [
