@@ -97,7 +97,8 @@ def read_pins(
     if not any(":" in word for word in words):
         return tuple(map(Pin, words))
     uses = [use for card in cards for use in _uses(card)]
-    pins = [_pin(word, {*words} - {word}, uses, place, note) for word in words]
+    every = set(words)
+    pins = [_pin(word, every, uses, place, note) for word in words]
     seen = set[str]()
     for name in (name for pin in pins for name in pin.names):
         if name in seen:
@@ -119,9 +120,9 @@ def _uses(card: Card) -> list[_Use]:
 
 
 def _pin(
-    word: str, others: set[str], uses: list[_Use], place: Callable[[int], At], note: Callable[[int, str], None]
+    word: str, every: set[str], uses: list[_Use], place: Callable[[int], At], note: Callable[[int, str], None]
 ) -> Pin:
-    """One pin, beside others; of a bus its uses are checked."""
+    """One pin of `every`; of a bus its uses are checked."""
     base, indices = split_ranges(word)
     if not indices:
         stem, bracket, _ = re.split(r"([\[<])", f"{word}[", maxsplit=1)
@@ -150,8 +151,9 @@ def _pin(
                 f"'{shown(word)}', a pin; write one of them, such as {shown(pin.names[0])}, or a range in the "
                 "element's name"
             )
+    known = members | every
     for use in of_it:
-        beyond = next((name for name in corners(use.base, use.indices) if name not in members | others), None)
+        beyond = next((name for name in corners(use.base, use.indices) if name not in known), None)
         if beyond is not None and not (use.kind == "call" and use.indices):
             note(use.card.seq, f"node '{shown(beyond)}' inside is none of the bus '{shown(word)}', a pin")
             break
