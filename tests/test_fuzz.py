@@ -45,6 +45,15 @@ def test_cases_once_found_stay_solved_or_refused(path: Path, variant: str, tmp_p
     assert fault is None, fault.said
 
 
+@pytest.mark.parametrize(("volts", "holds"), [(0.0, True), (1e-12, True), (1e-9, False), (1e-6, False)])
+def test_a_voltage_beside_a_megavolt_is_known_to_its_last_digit(volts: float, holds: bool) -> None:
+    """2e-10 V is the last digit of 1 MV; 1 nS holds the node, and a G makes the megavolt."""
+    solution = cs.solve(cs.parse("t\nV1 a 0 1\nR1 x m 1m\nR2 x 0 1g\nR3 m 0 1g\nR4 e 0 1g\nG1 0 e a x 1m"))
+    x = solution.x.copy()
+    x[0, solution.problem.topology.index_of_node[[solution.circuit.nodes.index(name) for name in "xm"]]] += volts
+    assert (broken_equation(replace(solution, x=x, low=None), 1e-9) == "") == holds
+
+
 @pytest.mark.parametrize("name", CIRCUITS)
 def test_the_equations_hold_and_a_wrong_voltage_breaks_them(name: str) -> None:
     solution = cs.solve(cs.parse(CIRCUITS[name]))

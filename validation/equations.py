@@ -98,6 +98,15 @@ def _branches(solution: cs.Solution) -> Iterator[tuple[Ints, Ints, Floats, Float
         yield branches.a, branches.b, amps[0], _ROUNDING * np.abs(amps[0])
 
 
+def _least_conductance(c: cs.Circuit) -> Floats:
+    """The smallest conductance of a resistor at each node, 0 without any, (n_nodes,) S."""
+    least = np.full(len(c.nodes), np.inf)
+    held = c.conductors.g > 0
+    for ends in (c.conductors.a, c.conductors.b):
+        np.minimum.at(least, ends[held], c.conductors.g[held])
+    return np.where(np.isfinite(least), least, 0.0)
+
+
 def _missed_kcl(solution: cs.Solution, kcl: float) -> str:
     c = solution.circuit
     n = len(c.nodes)
@@ -117,6 +126,8 @@ def _missed_kcl(solution: cs.Solution, kcl: float) -> str:
     # Where nothing drives a circuit its voltages are what rounds; and nodes of controlled sources alone have nothing to
     # compare with.
     allowed += (1 + len(c.active)) * _NO_CURRENT
+    if len(c.active):  # one elimination finds all voltages, to the last digit of the largest
+        allowed += _EPS * np.abs(solution.voltages()[0, solution.determined]).max() * _least_conductance(c)
     for k in np.flatnonzero(~(np.abs(net) <= allowed)):
         return f"KCL at {c.nodes[k]}: {net[k]:.3g} A are left of {size[k]:.3g} A"
     return ""
