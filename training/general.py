@@ -31,7 +31,7 @@ from training.learner import (
     rates_of,
     tally_of,
 )
-from training.phases import Newton, State, Sweeps, choose_phases, reached
+from training.phases import Newton, State, Sweeps, choose_phases, unknowns_of
 from training.recipe import Recipe
 
 Ints = NDArray[np.int64]
@@ -53,8 +53,10 @@ class GeneralLearner(Learner):
         self.energy = find_energy(problem, self.outputs_at)
         self.trained = grouped(trained_elements(problem))
         self.sources = input_sources(problem.circuit)
-        rows = np.zeros((recipe.batch_size, sum(count for _, count in self.sources)))
-        self.phases = choose_phases(problem.with_values(split_inputs(self.sources, rows)), recipe, backend)
+        inputs = np.zeros(
+            (recipe.batch_size, sum(count for _, count in self.sources))
+        )  # the method depends on the rows
+        self.phases = choose_phases(problem.with_values(split_inputs(self.sources, inputs)), recipe, backend)
         self.state = np.zeros((recipe.batch_size, problem.n_free))
         self.free = State(self.state)
         self.steps = 0
@@ -91,7 +93,7 @@ class GeneralLearner(Learner):
         if not found.solved:
             return ""
         y = self.outputs_at.voltages(problem, drive, self.phases.free(problem, drive, np.zeros_like(found.x)).x)
-        settled = self.outputs_at.voltages(problem, drive, reached(found))
+        settled = self.outputs_at.voltages(problem, drive, unknowns_of(found))
         off, largest = float(np.abs(y - settled).max()), float(np.abs(settled).max())
         if not off > _SETTLED * largest:
             return ""

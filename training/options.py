@@ -35,12 +35,13 @@ class Number(click.ParamType):
             return float(value)
         except ValueError:
             pass
-        from circuitsim.netlist.numbers import parse_number
+        from circuitsim import SettingsError
+        from circuitsim.io.inputs import read_value
 
         try:
-            return parse_number(value.strip())
-        except ValueError as error:
-            self.fail(str(error).replace(", or an {expression}", ""), param, ctx)
+            return read_value(value.strip())
+        except SettingsError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Rates(click.ParamType):

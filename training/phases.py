@@ -71,11 +71,12 @@ def choose_phases(problem: Problem, recipe: Recipe, backend: Backend) -> Phases:
     """
     if recipe.tol is None:
         return Sweeps(backend, recipe.sweeps, None, recipe.dtype)
-    needs_newton = bcd.unfit(problem) or (recipe.algorithm == "ep" and problem.circuit.netlist.differential)
-    chosen = "newton" if needs_newton else "bcd"
-    if backend.name == "cpu" and not needs_newton:
-        chosen, _ = choose_method(problem, Settings(tol=recipe.tol))
-    return Newton(backend, recipe.tol) if chosen == "newton" else Sweeps(backend, recipe.sweeps, recipe.tol)
+    by_newton = (
+        bcd.unfit(problem)
+        or (recipe.algorithm == "ep" and problem.circuit.netlist.differential)
+        or (backend.name == "cpu" and choose_method(problem, Settings(tol=recipe.tol))[0] == "newton")
+    )
+    return Newton(backend, recipe.tol) if by_newton else Sweeps(backend, recipe.sweeps, recipe.tol)
 
 
 class Sweeps(Phases):
@@ -101,7 +102,7 @@ class Sweeps(Phases):
         outcome = bcd.solve_tile(problem, drive, engine, Settings(dtype=self.dtype, tol=self.tol), x)
         if outcome.status is not Status.SOLVED:  # where nothing flows, another sample's voltages may only fade away
             return Newton(self.backend, self.tol).free(problem, drive, x)
-        return State(reached(outcome))
+        return State(unknowns_of(outcome))
 
     def or_newton(self, problem: Problem, drive: Drive) -> tuple[Phases, State | None]:
         """With a tolerance: newton, if the first sweeps from 0 show that very many would be needed.
@@ -113,7 +114,7 @@ class Sweeps(Phases):
         settings = Settings(dtype=self.dtype, tol=self.tol)
         found = bcd.solve_tile(problem, drive, engine, settings, None, patient=False)
         phases = Newton(self.backend, self.tol) if found.status is Status.MAX_SWEEPS else self
-        return phases, State(reached(found)) if found.status is Status.SOLVED else None
+        return phases, State(unknowns_of(found)) if found.status is Status.SOLVED else None
 
     def nudged(
         self, problem: Problem, drive: Drive, x: Floats, outputs: Outputs, targets: Floats, betas: tuple[float, ...]
@@ -141,7 +142,7 @@ class Sweeps(Phases):
             raise
 
 
-def reached(found: Outcome | Solution) -> Floats:
+def unknowns_of(found: Outcome | Solution) -> Floats:
     """The unknowns that were found, (rows, n_free) V."""
     return found.x if found.low is None else found.x + found.low.sum(axis=0)
 
@@ -195,7 +196,7 @@ class Newton(Phases):
 
     def free(self, problem: Problem, drive: Drive, x: Floats) -> State:
         found = self._solve(problem, x, "a free phase")
-        return State(reached(found), found.carried)
+        return State(unknowns_of(found), found.carried)
 
     def nudged(
         self, problem: Problem, drive: Drive, x: Floats, outputs: Outputs, targets: Floats, betas: tuple[float, ...]

@@ -167,7 +167,7 @@ class Netlist:
     outputs: tuple[int, ...]  # node indices of .output
     references: tuple[int, ...]  # the nodes against which they are read: b of v(a,b), else ground
     trained: tuple[str, ...]  # element names of .train
-    saves: tuple[str, ...]  # .save and .print, as written
+    saves: tuple[str, ...]  # .save, .print and the differences of .output, as written
     analyses: tuple[Analysis, ...]  # .op and .dc, in deck order
     options: Options
     notes: tuple[tuple[At, str], ...]

@@ -35,9 +35,8 @@ from circuitsim.netlist.tokens import (
     without_params,
 )
 
-_MAY_BE_REMARKED = re.compile(
-    r"[0-9.](a|mil)|-\s*[^\s0-9.]|(gauss|unif)\s*\(", re.IGNORECASE
-)  # to parse each number takes long
+# What a number or expression has that a remark may be about: to parse each takes long.
+_MAY_BE_REMARKED = re.compile(r"[0-9.](a|mil)|-\s*[^\s0-9.]|(gauss|unif)\s*\(", re.IGNORECASE)
 PARAMETERS = frozenset({".param", ".params", ".parameter", ".parameters"})
 _DRAWS = re.compile(rf"\b({'|'.join(RANDOM)})\s*\(", re.IGNORECASE)
 _INNER_BRACES = str.maketrans("{}", "()")  # as ngspice reads them
