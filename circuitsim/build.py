@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from circuitsim.branches import Conductors, Controlled, Crossbar, CurrentSources, IdealDiodes, Junctions, Ties
 from circuitsim.circuit import Circuit
@@ -18,6 +18,7 @@ from circuitsim.netlist.checks import LEAST_OHMS
 from circuitsim.netlist.expressions import Value
 from circuitsim.netlist.model import KINDS, ModelCard
 from circuitsim.netlist.scopes import may_draw
+from circuitsim.netlist.tokens import shown
 
 MOST_TRIED = 20  # seeds
 
@@ -35,6 +36,8 @@ def load(path: str | Path, seed: int | None = None, params: Params | None = None
     """
     if not isinstance(path, str | Path):
         raise SettingsError(f"load takes the path of a netlist, found {type(path).__name__}")
+    if isinstance(path, str) and "\n" in path:
+        raise SettingsError("load takes the path of a netlist, found a text of several lines; parse reads a text")
     return build_circuit(read_netlist(path, seed, params))
 
 
@@ -65,21 +68,34 @@ def load_for_runs(path: str | Path, seed: int | None = None, params: Params | No
     raise fault
 
 
-def parse(text: str, name: str = "netlist", seed: int | None = None, params: Params | None = None) -> Circuit:
+def parse(
+    text: str,
+    name: str = "netlist",
+    seed: int | None = None,
+    params: Params | None = None,
+    arrays: Mapping[str, ArrayLike] | None = None,
+) -> Circuit:
     """Read a netlist from a string (first line: the title) into a Circuit. Raises NetlistError.
 
     seed, params: as in `load`.
+    arrays: the values of `@NAME` in the text, by NAME, in the place of files; they are copied.
 
     >>> parse("divider\\nV1 in 0 10\\nR1 in out 1k\\nR2 out 0 1k").conductors.g
     array([0.001, 0.001])
     >>> parse("load\\n.param r=1k\\nV1 in 0 10\\nR1 in 0 {r}", params={"r": "2k"}).conductors.g
     array([0.0005])
+    >>> parse("crossbar\\nRW[0:1][0:2] x[0:1] y[0:2] g=@w", arrays={"w": [[1e-3, 2e-3, 3e-3]] * 2}).crossbars[0].g.shape
+    (2, 3)
     """
     if not isinstance(text, str):
         raise SettingsError(f"parse takes the text of a netlist, found {type(text).__name__}")
     if not isinstance(name, str):
         raise SettingsError(f"name is a text that messages begin with, found {type(name).__name__}")
-    return build_circuit(parse_netlist(text, name, seed, params))
+    if text.split() == [text] and "." in text:
+        raise SettingsError(f"parse takes the text of a netlist, found '{shown(text)}'; load reads a file")
+    if arrays is not None and not isinstance(arrays, Mapping):
+        raise SettingsError(f"arrays are a mapping of names to numbers, such as {{'w': w}}, found {arrays!r}")
+    return build_circuit(parse_netlist(text, name, seed, params, arrays))
 
 
 def build_circuit(netlist: Netlist) -> Circuit:

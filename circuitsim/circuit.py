@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -226,9 +225,8 @@ class Circuit:
         found = self.netlist.find(name)
         if found is not None:
             return found
-        tables = sorted(self.netlist.tables.items(), key=lambda item: item[0] != name[:1].upper())  # of its kind first
-        names = [*self.netlist.arrays, *chain.from_iterable(table.names for _, table in tables)]
-        raise SettingsError(f"no element '{name}' in {self.netlist.path}{similar(name.lower(), names, 'elements')}")
+        known = self.netlist.element_names(name[:1].upper())
+        raise SettingsError(f"no element '{name}' in {self.netlist.path}{similar(name.lower(), known, 'elements')}")
 
     def controlled_across(self, nodes: Ints) -> list[str]:
         """The controlled sources with some ends at these nodes and others not; ends of what controls them count too.

@@ -137,12 +137,13 @@ class Islands:
         diodes = list(dict.fromkeys(diodes))
         nodes = [circuit.nodes[k] for k in np.flatnonzero(inside).tolist()]
         blocked = f" ({listed(diodes)} blocks it)" if diodes else ""
-        push = amperes > 0
+        push, several = amperes > 0, len(nodes) > 1
         verb = ("push" if push else "draw") + ("es" if push else "s") * (len(sources) == 1)
+        into, away = ("into", "away") if push else ("from", "there")
         raise TopologyError(
-            f"node {listed(nodes, 5)}: {', '.join(sources[:5])} {verb} a net {abs(amperes):g} A "
-            f"{'into' if push else 'from'} it{of_row(row)}, and no element can carry this current "
-            f"{'away' if push else 'there'}{blocked}; connect it to ground with a resistor, or balance the sources",
+            f"node{'s' * several} {listed(nodes, 5)}: {listed(sources, 5)} {verb} a net {abs(amperes):g} A {into} "
+            f"{'them' if several else 'it'}{of_row(row)}, and no element can carry this current {away}{blocked}; "
+            f"connect {'one' if several else 'it'} to ground with a resistor, or balance the sources",
             circuit.at(s, int(crossing[0])),
             nodes=nodes,
             elements=[*sources, *diodes],

@@ -168,7 +168,8 @@ def _numbers(name: str, value: ArrayLike) -> Floats:
         raise SettingsError(f"{name}: some of the new values are masked; fill them")
     try:
         array = np.asarray(value)
-        if array.dtype.kind in "fiubO":  # O: fractions, say
+        none = array.dtype.kind == "O" and any(x is None for x in array.flat)  # which numpy reads as NaN
+        if array.dtype.kind in "fiubO" and not none:  # O: fractions, say
             return np.array(array, np.float64, order="C")
     except (TypeError, ValueError, OverflowError):
         pass

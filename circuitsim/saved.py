@@ -56,11 +56,13 @@ def wanted_saves(circuit: Circuit, texts: Sequence[str], source: str = "--save")
     return unique_saves(saves)
 
 
-def as_saves(circuit: Circuit, wanted: Iterable[Save | str]) -> tuple[Save, ...]:
-    """What texts such as `i(R1)` request, and then also the netlist's own cards; Save objects are taken as they are.
+def as_saves(circuit: Circuit, wanted: Iterable[Save | str] | None) -> tuple[Save, ...]:
+    """What texts such as `i(R1)` request, and then also the netlist's own cards; None: these alone.
 
-    Raises SettingsError, as wanted_saves does.
+    Save objects are taken as they are. Raises SettingsError, as wanted_saves does.
     """
+    if wanted is None:
+        return tuple(wanted_saves(circuit, ()))
     listed = list(wanted) if isinstance(wanted, Iterable) and not isinstance(wanted, str) else [None]
     if not all(isinstance(save, str | Save) for save in listed):
         raise SettingsError(f"saves takes a list of texts, such as ['i(R1)'], found {wanted!r}")

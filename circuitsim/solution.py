@@ -17,13 +17,13 @@ from circuitsim.backends.base import BACKENDS, DTYPES, unknown_backend
 from circuitsim.circuit import Circuit
 from circuitsim.errors import SettingsError, listed
 from circuitsim.netlist.arrays import SPAN
-from circuitsim.netlist.saves import Save, find_save
+from circuitsim.netlist.saves import NODES, Save, bare, find_call, find_save
 from circuitsim.netlist.tokens import shown
 from circuitsim.notebook import solution_frame, solution_html
 from circuitsim.overflow import noun_and_cure
 from circuitsim.problem import Problem, check_flag, refuse_loose
 from circuitsim.residual import Residuals
-from circuitsim.saved import Saved, as_saves, wanted_saves
+from circuitsim.saved import Saved, as_saves
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -167,11 +167,30 @@ class Solution:
     def voltage(self, name: str) -> Floats:
         """Node voltages, V: `"out"` gives (batch,), `"y[0:9]"` and `"X[0:9].m"`, nodes in ten instances, (batch, 10).
 
-        Of two ranges, (batch, all members), the last range fastest. NetlistError for an unknown node.
+        Of two ranges, (batch, all members), the last range fastest. `"v(a,b)"` and `"v(p[0:9],n[0:9])"` are voltages
+        between nodes. NetlistError for an unknown node.
         """
+        if (save := find_call(self.circuit.netlist, name)) is not None:
+            found = Saved(self, [save]).values()
+            return found if SPAN.search(name) else found[:, 0]
         nodes, several = self.circuit.netlist.nodes_of(name)
         v = self.voltages(nodes)
         return v if several else v[:, 0]
+
+    @property
+    def outputs(self) -> Floats:
+        """What `.output` reads, in its order: voltages of nodes, and differences of two, (batch, k), V.
+
+        Their names are `circuit.netlist.output_names`.
+
+        >>> from circuitsim import parse, solve
+        >>> solve(parse("bridge\\nV1 a 0 3\\nR1 a b 1k\\nR2 b 0 2k\\nR3 a c 2k\\nR4 c 0 1k\\n.output v(b,c) a")).outputs
+        array([[1., 3.]])
+        """
+        n = self.circuit.netlist
+        nodes, references = np.array(n.outputs, np.int64), np.array(n.references, np.int64)
+        minus = references if n.differential else None
+        return Saved(self, [Save(n.output_names, "v", NODES, nodes, minus)]).values()
 
     def voltages(self, nodes: NDArray[np.int64] | None = None, rows: slice | None = None) -> Floats:
         """Voltages of these node indices (default: all, in the order of `circuit.nodes`), (batch or rows, n), V.
@@ -211,13 +230,13 @@ class Solution:
         return self.x if fits else None
 
     def current(self, name: str) -> Floats:
-        """Current through an element from its first node to its second, A, (batch,).
+        """Current through an element, `"R1"` or `"i(R1)"`, from its first node to its second, A, (batch,).
 
         For an array (batch, members), or with two ranges (batch, rows, columns); for some of its members, such as
         `"RW[3][0:9]"`, and for the elements of several instances, `"R.X[0:9][0:9].Rm"`, (batch, members), the last
         range fastest. SettingsError or NetlistError if there is no such element.
         """
-        return self._through(name, "i")
+        return self._through(bare(name), "i")
 
     def power(self, name: str) -> Floats:
         """Power that an element absorbs, W (negative: it delivers); shapes as for `current`."""
@@ -364,7 +383,7 @@ class Solution:
         return solution_html(self, saved if saved.count <= _MOST_IN_HTML else self._saved(()))
 
     def _saved(self, saves: Sequence[Save | str] | None) -> Saved:
-        return Saved(self, wanted_saves(self.circuit, ()) if saves is None else as_saves(self.circuit, saves))
+        return Saved(self, as_saves(self.circuit, saves))
 
     def check_unique(self) -> None:
         """Raise TopologyError naming what is not unique: nodes, or else sources, shorts and ideal diodes."""

@@ -14,6 +14,7 @@ from circuitsim.circuit import Circuit
 from circuitsim.compiled import jit
 from circuitsim.errors import TopologyError, listed
 from circuitsim.graphs import breadth_first, components
+from circuitsim.netlist.model import KINDS
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -143,8 +144,10 @@ def _refuse_loop(circuit: Circuit, loop: list[int], volts: float, row: int | Non
     names = [circuit.element(ties, t) for t in loop]
     latest = max(loop, key=lambda t: at.line if (at := circuit.at(ties, t)) else -1)
     of_row = "" if row is None else f" in batch row {row}"
-    fault = f"loop of voltage sources {listed(names)}: its voltages add up to"
-    cure = "put a resistor in the loop, or make the voltages agree"
+    shorts = [name for name, t in zip(names, loop, strict=True) if KINDS[ties.kind[t]] in "RL"]
+    what = "voltage sources and shorts" if shorts else "voltage sources"
+    fault = f"loop of {what} {listed(names)}: its voltages add up to"
+    cure = f"{f'remove {shorts[0]}, ' if shorts else ''}put a resistor in the loop, or make the voltages agree"
     if len(loop) == 1:
         fault = f"voltage source {names[0]}: both its ends are at node {circuit.nodes[ties.a[latest]]}, and it asks for"
         cure = "give it two nodes"

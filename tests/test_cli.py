@@ -663,9 +663,9 @@ def test_check_gives_faults_as_json() -> None:
     Path("deck.cir").write_text("cut\nI1 0 a 1m\nR1 a b 1k\n")
     result = run("check", "deck.cir", "--json")
     assert result.exit_code == 2
-    assert "\nerror: deck.cir:2: node a, b: I1 pushes" in "\n" + result.stderr
+    assert "\nerror: deck.cir:2: nodes a, b: I1 pushes" in "\n" + result.stderr
     data = json.loads(result.stdout)
-    assert data["message"].startswith("node a, b: I1 pushes a net 0.001 A into it")
+    assert data["message"].startswith("nodes a, b: I1 pushes a net 0.001 A into them")
     assert {key: data[key] for key in data if key != "message"} == {
         "status": "FAULT", "file": "deck.cir", "line": 2, "nodes": ["a", "b"], "elements": ["I1"],
     }  # fmt: skip
@@ -762,7 +762,7 @@ def test_lenient_solves_the_rest() -> None:
     data = json.loads(result.stdout)
     assert data["voltages"] == {"a": 1.0, "x": None, "y": None}
     assert data["left_out"] == ["x", "y"] and data["undetermined"] == [] and data["currents"] == {"V1": -0.001}
-    told = "stray.cir:4: left out, with all elements at it: node x, y: I1 pushes a net 0.002 A into it"
+    told = "stray.cir:4: left out, with all elements at it: nodes x, y: I1 pushes a net 0.002 A into them"
     assert any(text.startswith(told) for text in data["warnings"])
     assert f"warning: {told}" in result.stderr
     result = run("check", "stray.cir", "--lenient", "--strict")

@@ -772,6 +772,43 @@ def test_a_folder_without_write_permission(tmp_path: Path) -> None:
         export(cs.parse(gallery.drn([3, 4, 2])), tmp_path / "a.cir")
 
 
+@pytest.mark.parametrize(
+    ("cards", "said"),
+    [
+        ("R1 a 0 1k tc1=1m", True),
+        ("R1 a 0 mr 1k\n.model mr R(TC2=1u)", True),
+        ("R1 a 0 {1k + temper}", True),
+        ("R1 a 0 1k\nD1 a 0 d temp=27\n.model d D", True),  # which follows that of the circuit when read again
+        ("R1 a 0 1k\nD1 a 0 d\n.model d D\n.options temp=50", False),
+        ("R1 a 0 1k temp=50\nD1 a 0 d temp=50\n.model d D", False),
+    ],
+)
+def test_values_that_followed_the_temperature_are_said_to_be_fixed(cards: str, said: bool, tmp_path: Path) -> None:
+    circuit = cs.parse(f"t\nV1 a 0 1\n{cards}\n")
+    comment = "* values are those at 27 C: some followed the temperature, none does here\n"
+    assert (comment in text_of(circuit, tmp_path)) == said
+    now, then = (cs.sweep(one, "TEMP 27 77 50").current("V1") for one in (circuit, cs.load(tmp_path / "again.cir")))
+    assert np.array_equal(now, then) != said
+
+
+def test_a_file_of_other_arrays_is_not_replaced(tmp_path: Path) -> None:
+    """Unless it is that of a netlist which is replaced too, or has the same arrays: what a killed export has left."""
+    deck, file = tmp_path / "a.cir", tmp_path / "a.npz"
+    np.savez(file, X=np.ones(3), RW1=np.zeros(1))
+    with pytest.raises(cs.SettingsError, match=r"its arrays would replace .*a\.npz, which holds X; choose another"):
+        export(cs.parse(gallery.drn([3, 4, 2])), deck)
+    with np.load(file) as arrays:
+        assert arrays["X"].sum() == 3 and not deck.exists()
+    file.write_text("text")
+    with pytest.raises(cs.SettingsError, match="which holds no arrays that can be read"):
+        export(cs.parse(gallery.drn([3, 4, 2])), deck)
+    file.unlink()
+    export(cs.parse(gallery.drn([3, 4, 2])), deck)
+    export(cs.parse(gallery.drn([2, 2])), deck)  # other arrays
+    deck.unlink()
+    export(cs.parse(gallery.drn([3, 2])), deck)
+
+
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")

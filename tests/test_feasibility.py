@@ -226,7 +226,7 @@ def test_current_faults_name_the_row() -> None:
 def test_the_first_row_that_fails_is_named_by_its_number_in_the_batch() -> None:
     c = parse("I1 0 x 1", "I2 x 0 1", "R1 x y 1").with_values({"I1": [1.0, 2.0, 1.5]})
     islands = cs.compile_problem(c).topology.islands
-    with pytest.raises(cs.TopologyError, match=r"a net 1 A into it \(batch row 1\)"):
+    with pytest.raises(cs.TopologyError, match=r"a net 1 A into them \(batch row 1\)"):
         islands.check(c, c.current_sources.i)
     with pytest.raises(cs.TopologyError, match=r"\(batch row 8\)"):
         islands.check(c, c.current_sources.i[1:], first_row=8)
@@ -292,7 +292,7 @@ def test_lenient_leaves_out_the_island_and_solves_the_rest() -> None:
         assert np.isnan(solution.current(name)).all() and np.isnan(solution.power(name)).all()
     assert solution.current("I3") == 1.0
     notes = [str(text) for _, text in solution.circuit.notes if "left out" in text]
-    assert len(notes) == 2 and "node x, y: I1" in notes[0] and "node z: I2" in notes[1]
+    assert len(notes) == 2 and "nodes x, y: I1" in notes[0] and "node z: I2" in notes[1]
 
 
 def test_lenient_looks_at_every_row_and_keeps_what_can_be_solved() -> None:
@@ -328,7 +328,7 @@ STUCK = ("I1 0 x 1", "R4 x y 1")
 def test_lenient_leaves_out_an_island_beside_controlled_sources() -> None:
     """Those inside it go with it, and those outside keep their controls: V3 stands before V2 among the ties."""
     deck = parse("V1 a 0 2", *STUCK, "V3 y z 0", "R5 z x 1", "F2 x y V3 2", "G1 x z y z 1", *CONTROLLED[1:])
-    with pytest.raises(cs.TopologyError, match="node x, y, z: I1 pushes a net 1 A into it"):
+    with pytest.raises(cs.TopologyError, match="nodes x, y, z: I1 pushes a net 1 A into them"):
         cs.solve(deck)
     found, wanted = cs.solve(deck, LENIENT), cs.solve(parse(*CONTROLLED))
     for node in ("a", "b", "d", "f"):

@@ -1257,6 +1257,45 @@ def test_roles() -> None:
     assert plain.saves == ("v(bus[3:0])", "i(V1)", "v(0)")
 
 
+def test_roles_of_some_members_of_an_array() -> None:
+    lines = (
+        "Vx[0:3] x[0:3] 0 1", "RW[0:1][0:1] x[0:1] y[0:1] 1", "RG[0:1][1:2] x[2:3] z[1:2] 1", "Rl[0:1] y[0:1] 0 1",
+        "X[0:1] x[0:1] cell", ".subckt cell a", "Rm[0:2] a 0 1", ".ends",
+    )  # fmt: skip
+    netlist = deck(*lines, ".input vx[2:1]", ".train Rl[0:1] R.X[1].Rm[0:1] Vx[0:0]")
+    assert netlist.inputs == ("vx[2]", "vx[1]")
+    assert netlist.trained == ("Rl[0]", "Rl[1]", "R.X[1].Rm[0]", "R.X[1].Rm[1]", "Vx[0]")
+    assert deck(*lines, ".train R.X[0:1].Rm[2:2]").trained == ("R.X[0].Rm[2]", "R.X[1].Rm[2]")
+    for card, message in (
+        (".train Rl[0:2]", r"\.train: no element 'Rl\[2\]'; elements are Rl"),
+        (".train Rl[0:1] Rl", "'Rl' and 'Rl\\[1\\]' have elements in common"),
+        (".train Rl[0:1] Rl[1:0]", "'Rl\\[1\\]' is named twice"),
+        (".train Rl[0:999999999]", r"no element 'Rl\[0:999999999\]'; write the array's name without a range: Rl"),
+        (".train RW[0:1]", r"no element 'RW\[0:1\]'; write the array's name without a range: RW"),
+        (".train RW[0][1]", "the conductances of a crossbar learn together: write RW"),
+        (".input Rl[0:1]", r"'Rl\[0\]' cannot take this role"),
+    ):
+        with pytest.raises(NetlistError, match=message):
+            deck(*lines, card)
+
+
+@pytest.mark.parametrize(
+    ("card", "end"),
+    [
+        ("R1 a 0 1 ohm", "found 'ohm' as well (write a unit without a blank before it, 1ohm, or leave it out)"),
+        ("V1 a 0 12 V", "found 'V' as well (write a unit without a blank before it, 1V, or leave it out)"),
+        ("R1 a 0 1k # load", "found '#' as well (a comment behind a card begins with ; or $)"),
+        ("R1 a 0 1k * load", "found '*' as well (a comment behind a card begins with ; or $)"),
+        ("R1 a 0 1,5 ohm", "found '5' as well (a comma separates words: write 1.5)"),
+        ("R1 a 0 1k 2k", "found '2k' as well"),
+    ],
+)
+def test_words_too_many_have_a_reason(card: str, end: str) -> None:
+    with pytest.raises(NetlistError) as caught:
+        deck(card)
+    assert caught.value.message.endswith(end)
+
+
 def test_outputs_that_are_differences() -> None:
     lines = (
         "V1 c 0 1",
@@ -1560,8 +1599,14 @@ def test_library_sections(tmp_path: Path) -> None:
          "current source I2: of PULSE only the value at t = 0 counts, 0.001 A"),
         (["V2 b 0 SIN(0 1 1k) DC 2", "R3 a b 1"], 2,
          "voltage source V2: SIN is ignored: only the DC equilibrium is solved"),
-        (["V2 b 0 DC", "R3 a b 1"], 2, "voltage source V2: DC without a value is 0, as in ngspice"),
-        (["I2 b 0 dc ac=1 90", "R3 a b 1"], 2, "current source I2: DC without a value is 0, as in ngspice"),
+        (["V2 b 0 DC", "R3 a b 1"], 2,
+         "voltage source V2: without a value it is 0 V, as in ngspice; if that is meant, write 0"),
+        (["I2 b 0 dc ac=1 90", "R3 a b 1"], 2,
+         "current source I2: without a value it is 0 A, as in ngspice; if that is meant, write 0"),
+        (["V2 b 0", "R3 a b 1"], 2,
+         "voltage source V2: without a value it is 0 V, as in ngspice; if that is meant, write 0"),
+        (["I2 b 0 AC 1", "R3 a b 1"], 2,
+         "current source I2: without a value it is 0 A, as in ngspice; if that is meant, write 0"),
         (["K1 L1 L2 0.5"], 2, "coupling K1 is ignored: inductors are shorts at DC"),
         (["R3 00 a 1", "R4 00 a 1"], 2, "node '00' is an ordinary node; ground is 0 or gnd"),
         (["R3 a q 1"], 2, "resistor R3 carries no current: nothing else is at node q"),

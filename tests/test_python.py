@@ -174,7 +174,7 @@ def swept(**given: Any) -> cs.SweepResult:
         ),
         *(
             (lambda saves=saves: swept(saves=saves), f"saves takes a list of texts, .* found {saves!r}")
-            for saves in (3, None, True, "all")
+            for saves in (3, True, "all")
         ),
         (lambda: cs.monte_carlo(cs.parse(DIVIDER), np.array([2, 3])), "runs must be a whole number, found array"),  # type: ignore
         (lambda: cs.monte_carlo(cs.parse(DIVIDER), 2, seed=True), "seed must be a whole number, found True"),
@@ -417,6 +417,122 @@ def test_figures_of_an_unsolved_batch_are_those_of_its_rows() -> None:
     assert not solution.solved
     assert solution.residuals.kcl_relative == solution.kcl_relative.max()
     assert solution.residuals.worst_row == solution.kcl_relative.argmax()
+
+
+# -- names of what is read ---------------------------------------------------------------------------------------------
+
+BRIDGE = """bridge
+V1 a 0 3
+Rt[0:1] a c[0:1] 2k
+Rb[0:1] c[0:1] 0 1k
+.output v(c[0:1],a) C[0]
+.save @Rt[1][p]
+"""
+
+
+def test_outputs_are_what_the_card_reads() -> None:
+    solution = cs.solve(cs.compile_problem(cs.parse(BRIDGE)).with_values({"V1": [[3.0], [6.0]]}))
+    np.testing.assert_allclose(solution.outputs, [[-2, -2, 1], [-4, -4, 2]], rtol=1e-12)
+    assert solution.circuit.netlist.output_names == ["v(c[0],a)", "v(c[1],a)", "c[0]"]
+    assert cs.solve(cs.parse(DIVIDER)).outputs.shape == (1, 0)
+
+
+def test_outputs_that_are_left_out_are_nan() -> None:
+    deck = "t\nV1 a 0 1\nR1 a 0 1\nI1 0 x 1\nR2 x y 1\n.output a y v(a,y)"
+    found = cs.solve(cs.parse(deck), cs.Settings(lenient=True)).outputs
+    np.testing.assert_array_equal(found, [[1.0, np.nan, np.nan]])
+
+
+@pytest.mark.parametrize("swept", [False, True])
+def test_names_as_tables_have_them_are_names_too(swept: bool) -> None:
+    circuit = cs.parse(BRIDGE)
+    found = cs.sweep(circuit, "V1 3 6 3", saves=["i(Rt)"]) if swept else cs.solve(circuit)
+    volts = [3.0, 6.0] if swept else [3.0]
+    np.testing.assert_allclose(found.voltage("v(c[0:1],a)"), [[-2 / 3 * v] * 2 for v in volts], rtol=1e-12)
+    np.testing.assert_allclose(found.voltage("V( c[1] , a )"), [-2 / 3 * v for v in volts], rtol=1e-12)
+    for name in ("v(c[1])", "V( c[1] )", "v(c[0:1])"):
+        np.testing.assert_array_equal(found.voltage(name), found.voltage(name[2:-1].strip()))
+    for name in ("Rt", "Rt[0]"):
+        np.testing.assert_array_equal(found.current(f"i({name})"), found.current(name))
+    with pytest.raises(cs.NetlistError, match="no node 'q'"):
+        found.voltage("v(q,a)")
+
+
+def test_sweeps_keep_what_the_cards_name() -> None:
+    """The differences of .output too; other texts come on top, an empty list keeps nothing."""
+    circuit = cs.parse(BRIDGE)
+    labels = [cs.sweep(circuit, "V1 3 6 3", saves=saves).saved_labels for saves in (None, ["i(Rb[0])"], [])]
+    assert labels[0] == ["@Rt[1][p]", "v(c[0],a)", "v(c[1],a)"]
+    assert sorted(labels[1]) == sorted(["i(Rb[0])", *labels[0]]) and labels[2] == []
+    runs = cs.monte_carlo(cs.parse(BRIDGE.replace("2k", "{gauss(2k,.1,3)}")), runs=2)
+    assert runs.saved_labels == labels[0] and runs.voltage("v(c[0],a)").shape == (2,)
+    with pytest.raises(cs.SettingsError, match=r"v\(c\[0\],0\) was not kept; ask for it: saves=\['v\(c\[0\],0\)'\]"):
+        runs.voltage("v(c[0],0)")
+
+
+def test_unknown_elements_are_named_as_the_netlist_spells_them() -> None:
+    circuit = cs.parse(CROSSBAR + "Rload k[0] 0 1\n")
+    with pytest.raises(cs.SettingsError, match=r"no element 'RX' in netlist; elements are Vx, RW, Rl, .* \.\.\.$"):
+        circuit.with_values({"RX": 1.0})
+    with pytest.raises(cs.SettingsError, match=r"elements are Rload"):
+        cs.solve(circuit).current("rlod")
+
+
+# -- arrays in memory --------------------------------------------------------------------------------------------------
+
+FILES = "t\nVx[0:1] x[0:1] 0 1\nRW[0:1][0:2] x[0:1] h[0:2] g=@w\nR[0:2] h[0:2] 0 @r.npz:a\n"
+
+
+def test_arrays_stand_for_files(tmp_path: Path) -> None:
+    """They are copied, and belong to the circuit in analyses, other processes and files."""
+    w, r = np.array([[1e-3, 2e-3, 4e-3], [3e-3, 2e-3, 0]]), [1e3, 500, 250]
+    circuit = cs.parse(FILES, arrays={"w": w, "r.npz:a": r})
+    wanted = cs.solve(circuit).voltage("h[0:2]")
+    np.testing.assert_allclose(wanted, [[0.8, 2 / 3, 0.5]], rtol=1e-12)
+    w[:] = 7
+    for one in (circuit, pickle.loads(pickle.dumps(circuit))):  # noqa: S301
+        np.testing.assert_array_equal(cs.solve(one).voltage("h[0:2]"), wanted)
+        np.testing.assert_array_equal(cs.sweep(one, "TEMP 27 77 50").voltage("h[0:2]"), [*wanted] * 2)
+    cs.export(circuit, tmp_path / "one.cir")
+    np.testing.assert_array_equal(cs.solve(cs.load(tmp_path / "one.cir")).voltage("h[0:2]"), wanted)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"w": np.ones((2, 2))}, "'@w' has shape (2, 2), but the element needs (2, 3)"),
+        ({"w": [[1, 2, 3], [1, np.inf, 3]]}, "'@w' has inf at [1,1]; every value must be finite"),
+        ({"w": "abc"}, "'@w' holds <U3, not real numbers"),
+        ({"w": [[1, 2], [3]]}, "the array for '@w' must hold real numbers: "),
+        ({"w": np.ma.masked_equal(np.ones((2, 3)), 1)}, "the array for '@w' must hold real numbers: some are masked"),
+        ({"v": 1.0}, "netlist does not name '@v', for which there is an array"),
+        ({5: 1.0}, "netlist does not name '@5'"),
+        ([1.0], "arrays are a mapping of names to numbers, such as {'w': w}, found [1.0]"),
+    ],
+)
+def test_wrong_arrays(given: Any, message: str) -> None:
+    with pytest.raises(cs.CircuitError) as caught:
+        cs.parse(FILES, arrays=given)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: cs.load(DIVIDER),
+            "load takes the path of a netlist, found a text of several lines; parse reads",
+        ),
+        (lambda: cs.parse("divider.cir"), "parse takes the text of a netlist, found 'divider.cir'; load reads a file"),
+        (lambda: cs.parse("divider"), "no elements: line 1 is always the title"),
+        (lambda: cs.parse(DIVIDER).with_values({"R1": None}), "R1: new values must be numbers, found None"),
+        (lambda: cs.parse(DIVIDER).with_values({"R1": [None]}), "R1: new values must be numbers, found [None]"),
+    ],
+)
+def test_what_is_mixed_up(call: Any, message: str) -> None:
+    with pytest.raises(cs.CircuitError) as caught:
+        call()
+    assert message in str(caught.value)
 
 
 # -- names and types ---------------------------------------------------------------------------------------------------

@@ -538,7 +538,7 @@ def test_npz(folder: Path) -> None:
 def test_a_wrong_expression_ends_before_solving(folder: Path) -> None:
     result = run("divider.cir", "--save", "i(r7)", "--json")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == ("error: --save i(r7): no element 'r7' in divider.cir; elements are r1, r2, v1 ...\n")
+    assert result.stderr == ("error: --save i(r7): no element 'r7' in divider.cir; elements are R1, R2, V1 ...\n")
 
 
 # -- export ------------------------------------------------------------------------------------------------------------

@@ -497,7 +497,7 @@ def test_lenient_leaves_out_islands_at_the_points_where_they_have_no_solution() 
     assert plot["voltages"]["b"] == [0, 0.5, 1] and plot["voltages"]["x"] == [None] * 3
     told = data["warnings"][-1]
     assert told.startswith(
-        "stray.cir:5: left out, with all elements at it: node x, y: I1 pushes a net 0.001 A into it,"
+        "stray.cir:5: left out, with all elements at it: nodes x, y: I1 pushes a net 0.001 A into them,"
     )
     assert f"warning: {told}\n" in result.stderr
     result = run(*every, "--dc", "I2 -1m 1m 1m", "--csv")

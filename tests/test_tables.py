@@ -110,7 +110,7 @@ def test_long_tables_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "... and 10 more nodes; --csv, --json or --npz FILE gives all" in text
     assert "V[20]" in text
     assert "V[21]" not in text
-    assert "... and 30 more sources; --csv, --json or --npz FILE gives all" in text
+    assert "... and 30 more sources; --json, --npz FILE, or --csv with --save alli gives all" in text
 
 
 def test_batch_table_breaks_into_parts_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:

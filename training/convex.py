@@ -68,7 +68,7 @@ def not_convex(node: str, conductance: float, beta: float) -> LearningError:
     where = f": output {node} has a conductance of {conductance:.3g} S in all" if node else ""
     return LearningError(
         f"the problem nudged by {beta:g} S is not convex{where}; choose a smaller nudge, variant positive, or "
-        "algorithm implicit or bp"
+        "algorithm implicit"
     )
 
 

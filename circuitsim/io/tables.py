@@ -30,6 +30,7 @@ MOST_NODES = 40
 MOST_SOURCES = 20
 MOST_ROWS = 10
 _ALL = "--csv, --json or --npz FILE gives all"
+_ALL_SOURCES = "--json, --npz FILE, or --csv with --save alli gives all"
 _LEFT_OUT = "left out"
 _GAP = 3  # characters between columns
 _SHOWN_NAME = 40  # characters of a name in the head of a column
@@ -193,9 +194,9 @@ def _short(name: str) -> str:
     return name if len(name) <= _SHOWN_NAME else name[: _SHOWN_NAME - 3] + "..."
 
 
-def _print_more(count: int, things: str, out: Console) -> None:
+def _print_more(count: int, things: str, out: Console, how: str = _ALL) -> None:
     if count > 0:
-        out.print(Text(f"... and {count:,} more {things}; {_ALL}", "italic"))
+        out.print(Text(f"... and {count:,} more {things}; {how}", "italic"))
 
 
 def _explain_undetermined(needed: bool, out: Console, mark: str = "") -> None:
@@ -220,7 +221,7 @@ def _print_sources(results: Results, out: Console) -> None:
     for k, value, mark in zip(shown.tolist(), results.currents[0, shown].tolist(), loose.tolist(), strict=True):
         table.add_row(Text(circuit.source_names[k]), _seven(value), *(["not unique"] if mark else []))
     out.print(table)
-    _print_more(given.size - shown.size, "sources", out)
+    _print_more(given.size - shown.size, "sources", out, _ALL_SOURCES)
     if loose.any():
         out.print(
             Text(

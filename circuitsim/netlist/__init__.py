@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from numpy.typing import ArrayLike
+
 from circuitsim.errors import At, NetlistError
+from circuitsim.netlist.datafile import given_values
 from circuitsim.netlist.expand import expand
 from circuitsim.netlist.given import with_params
 from circuitsim.netlist.model import ArrayRef, CrossbarCard, ModelCard, Netlist, Options, Table
 from circuitsim.netlist.source import read_bytes, read_text
+from circuitsim.netlist.tokens import shown
 
 __all__ = ["ArrayRef", "CrossbarCard", "ModelCard", "Netlist", "Options", "Table", "parse_netlist", "read_netlist"]
 
@@ -28,10 +32,17 @@ def read_netlist(path: str | Path, seed: int | None = None, params: Params | Non
     return expand(with_params(text, params or {}, str(path)), str(path), seed)
 
 
-def parse_netlist(text: str, name: str = "netlist", seed: int | None = None, params: Params | None = None) -> Netlist:
+def parse_netlist(
+    text: str,
+    name: str = "netlist",
+    seed: int | None = None,
+    params: Params | None = None,
+    arrays: Mapping[str, ArrayLike] | None = None,
+) -> Netlist:
     """Read a netlist from a string; its first line is the title. `name` replaces the file name in messages.
 
-    seed, params: see read_netlist.
+    seed, params: see read_netlist. arrays: values of `@NAME` in the text by NAME, in the place of files. NetlistError
+    unless they are real, finite numbers, and named in the text.
 
     >>> parse_netlist("divider\\nV1 in 0 10\\nR1 in out 1k\\nR2 out 0 1k").nodes
     ['0', 'in', 'out']
@@ -42,4 +53,9 @@ def parse_netlist(text: str, name: str = "netlist", seed: int | None = None, par
         line = text.count("\n", 0, error.start) + 1
         found = f"U+{ord(text[error.start]):04X}"
         raise NetlistError(f"{found} is not valid UTF-8 text; remove it", At(name, line)) from None
-    return expand(with_params(read_text(data, name), params or {}, name), name, seed)
+    read = read_text(data, name)
+    for reference, array in (arrays or {}).items():
+        if f"@{reference}" not in text:
+            raise NetlistError(f"{name} does not name '@{shown(str(reference))}', for which there is an array")
+        read.files[f"@{reference}", Path(name).parent] = given_values(reference, array)
+    return expand(with_params(read, params or {}, name), name, seed)

@@ -47,6 +47,7 @@ NOUNS = {
     "K": "coupling", "E": "voltage-controlled voltage source", "F": "current-controlled current source",
     "G": "voltage-controlled current source", "H": "current-controlled voltage source", "N": "nonlinear resistor",
 }  # fmt: skip
+_UNITS = frozenset("ohm ohms v volt volts a amp amps ampere amperes s siemens mho mhos".split())
 _SYNONYMS = {"resistance": "r", "tc": "tc1"}
 _KEYS = {
     "R": frozenset("r resistance g m scale temp dtemp tc tc1 tc2 tce l w".split()),
@@ -358,7 +359,12 @@ def _with_phase(tokens: list[str]) -> list[str]:
 
 def extra_word(e: Element, what: str, word: str) -> NetlistError:
     """The error for a word too many."""
-    return NetlistError(f"{e.label}: one {what} expected, found '{shown(word)}' as well{comma_hint(e.card.text)}")
+    hint = comma_hint(e.card.text)
+    if word[0] in "#*":
+        hint = " (a comment behind a card begins with ; or $)"
+    elif word.lower() in _UNITS:
+        hint = f" (write a unit without a blank before it, 1{word}, or leave it out)"
+    return NetlistError(f"{e.label}: one {what} expected, found '{shown(word)}' as well{hint}")
 
 
 def unknown_key(e: Element, key: str, supported: Collection[str]) -> NetlistError:

@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from math import prod
 from numbers import Real
 
 import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.errors import NetlistError, SettingsError, listed
-from circuitsim.netlist.arrays import instance_paths, split_ranges
+from circuitsim.netlist.arrays import instance_paths, lengths, member_names, split_ranges
 from circuitsim.netlist.chance import MOST_SEED, single
 from circuitsim.netlist.model import ABSOLUTE_ZERO, CROSSBAR, Netlist, Options, similar
 from circuitsim.netlist.saves import find_voltage, printed, split_saves
@@ -177,7 +178,7 @@ def with_roles(netlist: Netlist, roles: list[tuple[str, Card]], place: Place) ->
                     outputs += found
                     differences += [word] if any(reference for _, reference in found) else []
                 continue
-            for word in _role_words(card, known):
+            for word in _role_words(card, netlist, known):
                 kind = known.get(word.lower())
                 if kind is None:
                     raise NetlistError(f"{role}: no element '{shown(word)}'{_hint(netlist, word, role, known)}")
@@ -198,8 +199,9 @@ def with_roles(netlist: Netlist, roles: list[tuple[str, Card]], place: Place) ->
     )
 
 
-def _role_words(card: Card, known: Mapping[str, str]) -> Iterator[str]:
-    """The names on the card; those of elements in an array of subcircuits, such as R.X[0:3][0:3].R1, one by one."""
+def _role_words(card: Card, netlist: Netlist, known: Mapping[str, str]) -> Iterator[str]:
+    """The names on the card, one by one: those of elements in an array of subcircuits, such as R.X[0:3][0:3].R1, and of
+    some members of an array, R1[0:3]."""
     for word in card.text.split()[1:]:
         instances, dot, element = word.rpartition(".")
         count, paths = instance_paths(instances)
@@ -208,7 +210,13 @@ def _role_words(card: Card, known: Mapping[str, str]) -> Iterator[str]:
                 f"'{shown(word)}' names {count:,} elements, more than the netlist has; shorten the ranges"
             )
         for path in [instances] if word.lower() in known else paths:
-            yield f"{path}{dot}{element}"
+            name = f"{path}{dot}{element}"
+            base, ranges = split_ranges(name)
+            ref = netlist.arrays.get(base.lower())
+            if ranges and ref is not None and ref.kind != CROSSBAR and prod(lengths(ranges)) <= len(known):
+                yield from member_names(base, ranges)
+            else:
+                yield name
 
 
 def _claim(netlist: Netlist, claimed: dict[str, NDArray[np.int64]], names: list[str], word: str) -> None:
@@ -234,7 +242,7 @@ def _hint(netlist: Netlist, word: str, role: str, known: dict[str, str]) -> str:
     with suppress(SettingsError):  # no conductance of it
         if role == ".train" and (cell := netlist.cell(word)):
             return f"; the conductances of a crossbar learn together: write {netlist.crossbars[cell[0]].name}"
-    return similar(word.lower(), known, "elements")
+    return similar(word.lower(), netlist.element_names(), "elements")
 
 
 def _outputs(netlist: Netlist, word: str) -> list[tuple[int, int]]:

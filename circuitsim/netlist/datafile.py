@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from circuitsim.errors import NetlistError
 from circuitsim.netlist.tokens import shown
@@ -47,8 +47,24 @@ def read_numbers(path: Path, name: str, key: str) -> Floats:
     """
     if not name:
         raise NetlistError("'@' without the name of a file; write @file.npy or @file.npz:KEY, without quotes or blanks")
-    values = _load(path, name, key)
-    found = f"'@{shown(f'{name}:{key}' if key else name)}'"
+    return _real(_load(path, name, key), f"'@{shown(f'{name}:{key}' if key else name)}'")
+
+
+def given_values(name: str, array: ArrayLike) -> Floats:
+    """A copy, read-only, of an array that stands for the file of `@name`. NetlistError unless it holds real, finite
+    numbers."""
+    try:
+        if np.ma.is_masked(array):
+            raise ValueError("some are masked")
+        values = np.array(_real(np.asarray(array), f"'@{shown(str(name))}'"), order="C")
+    except ValueError as error:
+        raise NetlistError(f"the array for '@{shown(str(name))}' must hold real numbers: {error}") from None
+    values.flags.writeable = False
+    return values
+
+
+def _real(values: NDArray, found: str) -> Floats:
+    """The values as float64; `found` is what messages call them."""
     if values.dtype.kind not in "fiub":
         raise NetlistError(f"{found} holds {values.dtype}, not real numbers; save an array of floats")
     with np.errstate(over="ignore"):

@@ -213,7 +213,7 @@ def _source(reader: CardReader, e: Element) -> None:
             raise unknown_key(e, key, {"dc", "m"} & supported)
     dc = reader.value(e, keys["dc"], "value") if "dc" in keys else None
     start: float | None = None  # of a waveform
-    waveform, empty = "", False  # its name; whether DC stands without a value
+    waveform = ""  # its name
     words = e.words
     i, n = 2, len(words)
     while i < n:
@@ -242,7 +242,6 @@ def _source(reader: CardReader, e: Element) -> None:
                 following = words[i].lower() if i < n else ""
                 named = following in _SOURCE_WORDS and not reader.names_parameter(e.scope, following)
                 if not following or following in _WAVEFORMS or named:
-                    empty = True
                     continue
                 i += 1
             dc = reader.value(e, words[i - 1], "value")
@@ -253,13 +252,13 @@ def _source(reader: CardReader, e: Element) -> None:
         raise NetlistError(
             f"{e.label}: with a negative delay its waveform begins before t = 0; write its value at t = 0 as DC VALUE"
         )
+    unit = "V" if e.pattern.kind == "V" else "A"
     if waveform and dc is None:
-        unit = "V" if e.pattern.kind == "V" else "A"
         reader.remark(e, f": of {waveform} only the value at t = 0 counts, {value:g} {unit}")
     elif waveform:
         reader.remark(e, f": {waveform} is ignored: only the DC equilibrium is solved")
-    elif empty and dc is None:
-        reader.remark(e, ": DC without a value is 0, as in ngspice")
+    elif dc is None:
+        reader.remark(e, f": without a value it is 0 {unit}, as in ngspice; if that is meant, write 0")
     if reader.given:
         value = reader.replaced(e, value)
     if "portnum" in (*keys, *map(str.lower, words[2:])):

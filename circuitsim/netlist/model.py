@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, islice
@@ -211,6 +211,16 @@ class Netlist:
         """Lower-case name of each element, array members too, crossbar members not -> kind and row of its table."""
         return {name.lower(): (kind, k) for kind, t in self.tables.items() for k, name in enumerate(t.names)}
 
+    def element_names(self, kind: str = "") -> Iterator[str]:
+        """The names of arrays and crossbars, and then of elements, those of this kind first, as the netlist spells
+        them."""
+        for key, ref in self.arrays.items():
+            crossbar = ref.kind == CROSSBAR
+            name = self.crossbars[ref.start].name if crossbar else self.tables[ref.kind].names[ref.start]
+            yield name[: len(key)]
+        for _, table in sorted(self.tables.items(), key=lambda item: item[0] != kind):
+            yield from table.names
+
     def has_node(self, name: str) -> bool:
         """Whether a node of this name exists, in any case."""
         return name.lower() in self.node_index
@@ -270,7 +280,11 @@ class Netlist:
 
 
 def similar(key: str, known: Iterable[str], what: str) -> str:
-    """The end of an error message about an unknown name: some names that exist."""
-    names = [name for name in islice(known, 5000) if len(name) <= _SHORT]
-    close = difflib.get_close_matches(key[:_SHORT], names, 3) or names[:5]
-    return f"; {what} are {', '.join(close)} ..." if close else ""
+    """The end of an error message about an unknown name, in lower case: some names that exist.
+
+    >>> similar("rlod", ["RLoad", "V1", "Rl2"], "elements")
+    '; elements are RLoad ...'
+    """
+    names = {name.lower(): name for name in islice(known, 5000) if len(name) <= _SHORT}
+    close = difflib.get_close_matches(key[:_SHORT], names, 3) or list(names)[:5]
+    return f"; {what} are {', '.join(names[name] for name in close)} ..." if close else ""

@@ -145,6 +145,26 @@ def readable(word: str) -> bool:
     return bool(_CALL.fullmatch(word) or _DEVICE.fullmatch(word) or re.fullmatch(r"[^-+*/^'\"{}=]+", word))
 
 
+def find_call(netlist: Netlist, name: str) -> Save | None:
+    """The voltages that a name such as `v(a,b)` or `v( y[0:9] )` stands for; None unless it is written so.
+
+    NetlistError for unknown nodes.
+    """
+    if not isinstance(name, str) or name[:2].lower() != "v(":
+        return None
+    return find_save(netlist, "".join(name.split()))[0]
+
+
+def bare(name: str) -> str:
+    """The name of the element in `i(NAME)`; other names as they are.
+
+    >>> bare("i(R1)"), bare("I( R1[0] )"), bare("R1")
+    ('R1', 'R1[0]', 'R1')
+    """
+    call = _CALL.fullmatch(name) if isinstance(name, str) else None
+    return call[2].strip() if call and call[1].lower() == "i" else name
+
+
 def printed(card: str, skipped: frozenset[str], note: Callable[[str], None]) -> list[str]:
     """The expressions of a `.print` card; those of analyses that are skipped, and formulas, become notes."""
     words = split_saves(card)[1:]
@@ -273,8 +293,8 @@ def _elements(netlist: Netlist, name: str) -> tuple[str, Ints, list[str] | None,
     base, indices = (name, None) if name.lower() in netlist.arrays or match is None else match.groups()
     ref = netlist.arrays.get(base.lower())
     if ref is None:
-        known = [*netlist.arrays, *netlist.element_rows]
-        raise NetlistError(f"no element '{shown(name)}' in {netlist.path}{similar(name.lower(), known, 'elements')}")
+        known = similar(name.lower(), netlist.element_names(), "elements")
+        raise NetlistError(f"no element '{shown(name)}' in {netlist.path}{known}")
     chosen = [range(len(r)) for r in ref.indices] if indices is None else _members(name, indices, ref.indices)
     size = math.prod(map(len, chosen))
     if size > MOST_SAVED:

@@ -14,6 +14,7 @@ from circuitsim.io.output import number
 from circuitsim.io.pictures import write_picture
 from circuitsim.io.tables import new_table
 from circuitsim.plot.style import new_figure
+from circuitsim.solution import DEFAULT_TOL
 from circuitsim.spice.compare import Comparison, Quantity, Verdict
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def _print_certificates(comparisons: Sequence[Comparison], out: Console) -> None
     for name, kcl, k in (("circuitsim", ours, 0), (engine, theirs, 1)):
         table.add_row(Text(name), f"{kcl:.2g}", f"{sum(c.seconds[k] for c in known):.2g}")
     out.print(table)
+    ours, theirs = (0.0 if kcl <= DEFAULT_TOL["float64"] else kcl for kcl in (ours, theirs))  # met by both is met
     more = "circuitsim" if ours > theirs else engine if theirs > ours else "neither"
     out.print(Text(f"{more} violates KCL more; both are judged by the same certificate"), end="\n\n")
 

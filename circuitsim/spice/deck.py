@@ -15,6 +15,7 @@ from circuitsim.netlist.model import Netlist, Swept
 from circuitsim.netlist.revalue import Revaluer
 
 _WIDTH = 120
+_TEMPERATURE = re.compile(r"\btc|temp", re.IGNORECASE)  # in a card of which a value may depend on it
 
 
 class Names:
@@ -80,6 +81,12 @@ def wrapped(head: str, words: Iterable[str]) -> Iterator[str]:
         line += f" {word}"
     if line:
         yield f"{head}{line}\n"
+
+
+def follows_temperature(netlist: Netlist) -> bool:
+    """Whether some element has another value at another temperature, which a deck of final values does not say."""
+    named = any(_TEMPERATURE.search(card.text) for card in netlist.text.cards)
+    return named and _other_values(netlist, Revaluer(netlist), netlist.options.temp + 1.0)
 
 
 def dc_cards(circuit: Circuit, name_of: Callable[[Swept], str | None]) -> Iterator[str]:

@@ -4,8 +4,9 @@ Everything is resolved - includes, subcircuits, parameters, expressions, random 
 in the order of the deck. Numbers are written so that they read back to the same double; a resistor is written in ohm
 where that gives its conductance exactly, otherwise as `g=` in siemens. What has no effect on the circuit is omitted:
 the values of L and C, K, `.options scale`, models that no element uses. Diodes (and nonlinear resistors) of several
-instances of a subcircuit share one model when their models are equal. A `.dc` card that has no meaning for final
-values, for example of a parameter, becomes a comment.
+instances of a subcircuit share one model when their models are equal. Values that follow the temperature are written
+as they are at that of the circuit, and a comment says so; diodes keep their models. A `.dc` card that has no meaning
+for final values, for example of a parameter, becomes a comment.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuitsim.circuit import Circuit
-from circuitsim.errors import SettingsError
+from circuitsim.errors import SettingsError, listed
 from circuitsim.io.files import check_target, replacing
 from circuitsim.netlist import ArrayRef, ModelCard, Options
 from circuitsim.netlist.arrays import bounds_of, member_names, split_ranges
 from circuitsim.netlist.saves import ALL, NODES, find_save, labels_of
-from circuitsim.spice.deck import Names, dc_cards, refuse_batch, safe_names, wrapped
+from circuitsim.spice.deck import Names, dc_cards, follows_temperature, refuse_batch, safe_names, wrapped
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -50,7 +51,8 @@ def export(circuit: Circuit, path: str | Path, remarks: Sequence[str] = ()) -> N
     Arrays whose members differ go to a numpy file beside it, `path` with the suffix `.npz`, which is written first.
     Each of the two files is written completely or not at all. An array or crossbar whose nodes do not form ranges (as
     pins of a subcircuit can cause) is written member by member. Raises SettingsError when sources have a batch of
-    values, when a file cannot be written, or when the name of the numpy file is not possible in a netlist.
+    values, when a file cannot be written, when the name of the numpy file is not possible in a netlist, or when there
+    is a file of that name, with other arrays, without a netlist beside it.
 
     >>> import tempfile
     >>> from circuitsim.build import parse
@@ -87,10 +89,31 @@ def export(circuit: Circuit, path: str | Path, remarks: Sequence[str] = ()) -> N
                 f"cannot write {path}: its netlist cannot name the file '{beside.name}'; choose a name without blanks "
                 "and without , = ( ) { } ' \" ; :"
             )
+        _keep_others(beside, path, writer)
         with replacing(beside, "wb") as out:
             np.savez(out, **writer.arrays)  # type: ignore[arg-type]  # no array has the name of an option
     with replacing(path, "w") as out:
         out.write(text)
+
+
+def _keep_others(beside: Path, path: Path, writer: _Writer) -> None:
+    """Raise SettingsError when the numpy file `beside` a netlist is there, and may hold what nobody wants replaced.
+
+    It may be when the netlist is there too, and is replaced with it, or when it has no other arrays than those that are
+    written, as an export that was killed between the two leaves it.
+    """
+    if path.exists() or not beside.is_file():
+        return
+    try:
+        with np.load(beside, allow_pickle=False) as arrays:
+            others = [key for key in arrays.files if key not in writer.arrays]
+    except Exception:  # a damaged file makes numpy and zipfile raise almost anything
+        others = ["no arrays that can be read"]
+    if others:
+        raise SettingsError(
+            f"cannot write {path}: its arrays would replace {beside}, which holds {listed(others, 3)}; choose another "
+            "name, or remove that file"
+        )
 
 
 class _Part(NamedTuple):
@@ -144,6 +167,9 @@ class _Writer:
             comments.append(
                 f"{self.file} holds values of arrays: sources in V and A, g= in S, other resistors in ohm{more}"
             )
+        if follows_temperature(self.netlist):
+            temp = _number(self.netlist.options.temp)
+            comments.append(f"values are those at {temp} C: some followed the temperature, none does here")
         if len(self.tables["L"]) or len(self.tables["C"]):
             comments.append("L and C are shorts and opens at DC: their values do not matter, and are 0 here")
         yield from (f"* {comment}\n" for comment in comments)

@@ -42,7 +42,7 @@ def sweep(
     *,
     backend: Backend | None = None,
     progress: Progress | None = None,
-    saves: Sequence[Save | str] = (),
+    saves: Sequence[Save | str] | None = None,
     workers: int = 1,
     scheduler: str | None = None,
     study: Store | None = None,
@@ -55,7 +55,7 @@ def sweep(
 
     backend    a Backend object, for this process only; default: the one that settings names
     progress   called with (points done, points in all)
-    saves      what to keep besides voltages and source currents: texts such as "i(R1)"; with any, .save cards count too
+    saves      what to keep besides voltages and source currents, and what .save cards name: texts such as "i(R1)"
     workers    number of processes on this machine; the results do not depend on it
     scheduler  tcp://host:8786: use the workers of this Dask scheduler instead
     study      keeps finished chunks, so that they need not be solved again (io.study.Study)

@@ -38,7 +38,7 @@ def monte_carlo(
     *,
     backend: Backend | None = None,
     progress: Progress | None = None,
-    saves: Sequence[Save | str] = (),
+    saves: Sequence[Save | str] | None = None,
     workers: int = 1,
     scheduler: str | None = None,
     study: Store | None = None,

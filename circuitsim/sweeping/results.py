@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from circuitsim.circuit import Circuit
 from circuitsim.errors import At, SettingsError, whole
 from circuitsim.netlist.model import Swept
-from circuitsim.netlist.saves import Save, find_save, labels_of, quantities_of
+from circuitsim.netlist.saves import Save, bare, find_call, find_save, labels_of, quantities_of
 from circuitsim.notebook import sweep_frame, sweep_html
 from circuitsim.saved import UNITS
 from circuitsim.solution import Status
@@ -106,8 +106,14 @@ class SweepResult(Points):
     def voltage(self, name: str) -> Floats:
         """The voltage of a node at all points, (points,), or of a range of nodes, (points, nodes), V.
 
-        NetlistError for an unknown node.
+        A voltage between nodes, `v(a,b)`, must have been saved, as those that `.output` reads are. NetlistError for an
+        unknown node, SettingsError for a voltage that was not saved.
         """
+        if (save := find_call(self.circuit.netlist, name)) is not None:
+            name = "".join(name.split())
+            if save.minus is not None:
+                return self._kept(name, name)
+            name = name[2:-1]
         nodes, several = self.circuit.netlist.nodes_of(name)
         found = self.voltages[:, nodes]
         return found if several else found[:, 0]
@@ -119,6 +125,7 @@ class SweepResult(Points):
         E, H), shorts and inductors, and for what `saves`, or a .save card, requested as i(NAME) or @NAME[i].
         SettingsError for others, NetlistError for an unknown element.
         """
+        name = bare(name)
         return self._kept(name, f"i({name})", f"@{name}[i]")
 
     def power(self, name: str) -> Floats:
