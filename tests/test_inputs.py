@@ -16,7 +16,7 @@ import pytest
 
 import circuitsim as cs
 from circuitsim.io.files import check_target, remove_torn, replacing
-from circuitsim.io.inputs import apply_inputs, read_array
+from circuitsim.io.inputs import apply_inputs, input_files, read_array
 
 ARRAY = "array\nVx[0:2] x[0:2] 0 1\nR1[0:2] x[0:2] y[0:2] 1k\nR2[0:2] y[0:2] 0 1k\n.output y[0:2]\n"
 
@@ -44,6 +44,58 @@ def test_an_input_is_the_value_of_the_card_which_m_multiplies() -> None:
     same = apply_inputs(circuit, ["I.X1.I1=1", "I.X1.I2=1", "i3=1"])
     assert cs.solve(same).voltage("b") == before
     assert apply_inputs(circuit, ["I.X1.I1=2"]).current_sources.i.sum() == pytest.approx(12 + 4 + 1)
+
+
+TWO = "t\nV1 a 0 1\nR1 a b 1\nR2 b 0 1\nI1 b 0 1 m=2\nV[0:1] c[0:1] 0 1\nR[0:1] c[0:1] 0 1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "volts", "amps"),
+    [
+        ("I1,10m\nv1, 2\n", [[2.0]], [[0.02]]),
+        ("name,value\n\nI1,10m\n", [[1.0]], [[0.02]]),
+        (",0,1\nI1,1,2\nV1,3,4", [[3.0], [4.0]], [[2.0], [4.0]]),  # as a data frame is written
+        ("source, first, second\nV1,3,4k", [[3.0], [4000.0]], [[2.0]]),
+    ],
+)
+def test_inputs_by_table(text: str, volts: list[list[float]], amps: list[list[float]], tmp_path: Path) -> None:
+    (tmp_path / "loads.csv").write_text(text)
+    found = apply_inputs(cs.parse(TWO), [f"@{tmp_path}/loads.csv", "V=5"])
+    assert found.ties.e.tolist() == [[*row, 5.0, 5.0] for row in volts]
+    assert found.current_sources.i.tolist() == amps
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("I1,1..2\n", "loads.csv:1: I1: '1..2' is not a number"),
+        ("a,b\nI1,x\n", "loads.csv:2: I1: 'x' is not a number; write digits"),
+        ("I1,1\nV1,2,3\n", "loads.csv:2: write NAME,VALUE, or NAME,VALUE,VALUE,... with as many values in each line"),
+        ("I1,1\nV1\n", "loads.csv:2: write NAME,VALUE, or"),
+        ("I1,1\n,2\n", "loads.csv:2: write NAME,VALUE, or"),
+        ("I1,1\nV1,2\ni1,2\n", "loads.csv:3: i1 is given in line 1 already"),
+        ("name,value\n", "loads.csv has no line NAME,VALUE"),
+        ("", "loads.csv has no line NAME,VALUE"),
+        ("I1,{2*3}\nV1,1", "loads.csv:1: I1: an expression is not allowed here"),
+        ("I2,1\n", "input: no element 'I2' in netlist"),
+        ("R1,1\n", "input: R1 is not a voltage or current source"),
+        ("V,1,2,3\n", "V: new values have shape (3,)"),
+        ("V[1],1\n", "input: V[1] is given twice"),
+    ],
+)
+def test_wrong_tables(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "loads.csv").write_text(text)
+    with pytest.raises(cs.SettingsError) as caught:
+        apply_inputs(cs.parse(TWO), ["V[1]=5", f"@{tmp_path}/loads.csv"])
+    assert message in str(caught.value)
+
+
+def test_tables_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_bytes(b"\xff\xfe\x00")
+    for name, message in (("none.csv", "No such file"), ("x.csv", "is not a CSV file"), ("", "Is a directory")):
+        with pytest.raises(cs.SettingsError, match=message):
+            apply_inputs(cs.parse(TWO), [f"@{tmp_path / name}"])
+    assert input_files(["V1=2", "@loads.csv", "V1=@x.npz:a"]) == [Path("loads.csv"), Path("x.npz")]
 
 
 def test_inputs_by_ranges(tmp_path: Path) -> None:

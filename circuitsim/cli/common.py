@@ -36,7 +36,8 @@ input_option = click.option(
     multiple=True,
     metavar="NAME=VALUE",
     help="Set a source, or an array of sources, in V or A, as its card would: m= multiplies it. VALUE: a SPICE number, "
-    "@file.npy or @file.npz:key; a leading batch axis solves many inputs at once. Repeatable.",
+    "@file.npy or @file.npz:key; a leading batch axis solves many inputs at once. Or @file.csv, with a line NAME,VALUE "
+    "or NAME,VALUE,VALUE,... for each source. Repeatable.",
 )
 
 

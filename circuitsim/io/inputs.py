@@ -1,7 +1,8 @@
-"""Values for sources from the command line: `Vx=5`, `Vx=@x.npy`, `Vx=@data.npz:key`."""
+"""Values for sources from the command line: `Vx=5`, `Vx=@x.npy`, `Vx=@data.npz:key`; many sources: `@loads.csv`."""
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,16 +17,20 @@ from circuitsim.errors import NetlistError, SettingsError
 from circuitsim.netlist.datafile import read_numbers
 from circuitsim.netlist.numbers import parse_number
 from circuitsim.netlist.revalue import Revaluer
+from circuitsim.netlist.tokens import shown
 from circuitsim.new_values import members_of
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
+_BEGINS_VALUE = frozenset("+-.0123456789{'")
 _FILE = re.compile(r"\.np[yz]\b", re.IGNORECASE)
 
 
 def apply_inputs(circuit: Circuit, assignments: Sequence[str]) -> Circuit:
     """The circuit with sources set from texts NAME=VALUE, in V or A; a value is a SPICE number or a file of numbers.
+
+    A text `@file.csv` sets those of a table: read_table.
 
     The value replaces that on the source's card, as in a `.dc` sweep: m= multiplies it.
 
@@ -39,25 +44,67 @@ def apply_inputs(circuit: Circuit, assignments: Sequence[str]) -> Circuit:
     seen: set[str] = set()
     currents: dict[str, Ints] = {}  # rows of the current sources of each name
     for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        name = name.strip()
-        where = f"input {assignment}"
-        if not equals or not name or not text:
-            raise SettingsError(f"{where}: write NAME=VALUE, NAME=@file.npy or NAME=@file.npz:key")
-        if name.lower() in seen:
-            raise SettingsError(f"{where}: {name} is given twice")
-        seen.add(name.lower())
+        name, equals, text = (part.strip() for part in assignment.partition("="))
+        table = not equals and name.startswith("@")
+        where = "input" if table else f"input {assignment}"  # messages about a table begin with its name
+        if not table and not (equals and name and text):
+            raise SettingsError(f"{where}: write NAME=VALUE, NAME=@file.npy or NAME=@file.npz:key, or @file.csv")
         try:
-            kind, rows, _ = members_of(circuit, name)
-            if kind not in ("V", "I"):
-                raise SettingsError(f"{name} is not a voltage or current source; give other values in the netlist")
-            value = read_array(text[1:]) if text.startswith("@") else np.float64(_number(text.strip()))
-            circuit = circuit.with_values({name: value})
-            if kind == "I":
-                currents[name] = np.arange(len(circuit.netlist.tables[kind]))[rows]
+            values = read_table(Path(name[1:])) if table else {name: _value(text)}
+            for name in values:
+                if name.lower() in seen:
+                    raise SettingsError(f"{name} is given twice")
+                seen.add(name.lower())
+                kind, rows, _ = members_of(circuit, name)
+                if kind not in ("V", "I"):
+                    raise SettingsError(f"{name} is not a voltage or current source; give other values in the netlist")
+                if kind == "I":
+                    currents[name] = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+            circuit = circuit.with_values(values)
         except (SettingsError, ValueError) as error:
             raise SettingsError(f"{where}: {error}") from None
     return _times_m(circuit, currents) if currents else circuit
+
+
+def read_table(path: Path) -> dict[str, Floats]:
+    """Values of sources in a CSV file, a line for each: `NAME,VALUE`, or `NAME,VALUE,VALUE,...` for a batch.
+
+    Values are SPICE numbers. A first line without any, or without a name, is a header. SettingsError names file and
+    line.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            lines = [(k, line) for k, line in enumerate(csv.reader(file, skipinitialspace=True), 1) if line]
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error.strerror or error}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise SettingsError(f"{path} is not a CSV file: {error}") from None
+    found: dict[str, Floats] = {}
+    seen: dict[str, int] = {}
+    for k, (name, *words) in lines:
+        if k == 1 and (not name or not any(word[:1] in _BEGINS_VALUE for word in words)):
+            continue
+        try:
+            values = np.array([read_value(word.strip()) for word in words])
+        except SettingsError as error:
+            raise SettingsError(f"{path}:{k}: {name}: {error}") from None
+        if (name := name.strip()).lower() in seen:
+            raise SettingsError(f"{path}:{k}: {name} is given in line {seen[name.lower()]} already")
+        if not name or not values.size or values.size != next(iter(found.values()), values).size:
+            raise SettingsError(
+                f"{path}:{k}: write NAME,VALUE, or NAME,VALUE,VALUE,... with as many values in each line, found "
+                f"'{shown(','.join([name, *words]))}'"
+            )
+        seen[name.lower()] = k
+        found[name] = values if values.size > 1 else values[0]
+    if not found:
+        raise SettingsError(f"{path} has no line NAME,VALUE")
+    return found
+
+
+def _value(text: str) -> Floats:
+    """The numbers of a file, or a SPICE number."""
+    return read_array(text[1:]) if text.startswith("@") else np.array(_number(text))
 
 
 def _number(text: str) -> float:
@@ -98,8 +145,9 @@ def read_value(text: str) -> float:
 
 def input_files(assignments: Sequence[str]) -> list[Path]:
     """The files that `apply_inputs` reads."""
+    tables = [Path(text.strip()[1:]) for text in assignments if text.strip().startswith("@") and "=" not in text]
     references = (reference for _, at, reference in (text.partition("=@") for text in assignments) if at)
-    return [Path(_parted(reference)[0]) for reference in references]
+    return tables + [Path(_parted(reference)[0]) for reference in references]
 
 
 def _parted(reference: str) -> tuple[str, str, str]:
