@@ -36,6 +36,7 @@ _FAST = {"contract", "reassoc", "nsz", "arcp"}
 _BLOCK = 16  # rows of a crossbar between dot products and accumulation: they stay in the second-level cache
 _TILE = 4096  # columns of the input crossbar at a time: their sums and drives stay there too
 
+_FIRST = np.int64(0)  # a row, or a layer; a literal 0 has a type of its own, for which Numba would compile all again
 _PARALLEL = 200_000  # entries of a crossbar from which threads pay
 
 OK, NOT_CONVEX, NOT_FINITE, CUT_OFF = 0, 1, 2, 3
@@ -255,7 +256,7 @@ def _sweep(mode, n, u, where, g, v, s, base, size, a, lo, hi, t, beta1, beta2, z
             c, other = _crossbar_of_rows(k, depth)
             if c < 0:
                 _settle(
-                    mode, s_row, v_row, zeros, 0, units, size, a[own], lo[own], hi[own], nudged, t, beta1, beta2
+                    mode, s_row, v_row, zeros, _FIRST, units, size, a[own], lo[own], hi[own], nudged, t, beta1, beta2
                 )  # fmt: skip
             else:
                 cols = n[other + 1]
@@ -268,8 +269,8 @@ def _sweep(mode, n, u, where, g, v, s, base, size, a, lo, hi, t, beta1, beta2, z
                     )  # fmt: skip
                 else:
                     _pass_rows(
-                        mode, matrix, 0, units, s_row, v_row, v_col, s_col, size, a[own], lo[own], hi[own], nudged, t,
-                        beta1, beta2,
+                        mode, matrix, _FIRST, units, s_row, v_row, v_col, s_col, size, a[own], lo[own], hi[own], nudged,
+                        t, beta1, beta2,
                     )  # fmt: skip
             _reset(mode, s_row, _layer(base, u, k, n, size), size)
 
@@ -567,7 +568,7 @@ def _prepare(
     half = g.dtype.type(0.5)
     units = n[1]
     d_rows, t_rows = delta.size // bias.size, total.size // bias.size
-    d, t = _layer(delta, u, 0, n, d_rows), _layer(total, u, 0, n, t_rows)
+    d, t = _layer(delta, u, _FIRST, n, d_rows), _layer(total, u, _FIRST, n, t_rows)
     factor = rates[0] * scale
     _clear(c)
     _clear(e)
@@ -579,7 +580,7 @@ def _prepare(
             else:
                 c[j] += factor * half * d[b, j] * t[b, j]
                 e[b, j] = factor * d[b, j]
-    base_0 = _layer(base, u, 0, n, size)
+    base_0 = _layer(base, u, _FIRST, n, size)
     _clear(base_0)
     matrix = g[: n[0] * units].reshape(n[0], units)
     tiles = max(1, units // _TILE)
@@ -614,7 +615,7 @@ def _prepare(
             )  # fmt: skip
         else:
             _update_rows(
-                matrix, 0, rows, mode, factor, seen, d_row, t_row, d_col, t_col, row_sums, col_sums,
+                matrix, _FIRST, rows, mode, factor, seen, d_row, t_row, d_col, t_col, row_sums, col_sums,
                 feeds and k % 2 == 1, v_row, s_col, g_min[m], g_max[m],
             )  # fmt: skip
 
@@ -642,10 +643,10 @@ def _there_and_back(n, u, where, g, v, s, base, size, a, lo, hi, t, zeros, n_par
     """
     zero = a.dtype.type(0)
     depth, sweeps = u.size, tape_mu.size // base.size
-    _keep(v, 0, tape_v, 0, n, u, size)
+    _keep(v, _FIRST, tape_v, _FIRST, n, u, size)
     for time in range(1, sweeps + 1):
         _sweep(np.int64(FREE), n, u, where, g, v, s, base, size, a, lo, hi, t, zero, zero, zeros, n_parts, parts)
-        _keep(v, 0, tape_v, time * size, n, u, size)
+        _keep(v, _FIRST, tape_v, time * size, n, u, size)
     y = _layer(v, u, depth - 1, n, 2 * size)
     _clear(s)
     lam = _layer(s, u, depth - 1, n, 2 * size)
@@ -656,8 +657,8 @@ def _there_and_back(n, u, where, g, v, s, base, size, a, lo, hi, t, zeros, n_par
     for time in range(sweeps, 0, -1):
         _keep(tape_v, time * size, v, size, n, u, size)
         _sweep(np.int64(BACK), n, u, where, g, v, s, base, size, a, lo, hi, t, zero, zero, zeros, n_parts, parts)
-        _keep(v, 0, tape_mu, (time - 1) * size, n, u, size)
-    _keep(tape_v, sweeps * size, v, 0, n, u, size)
+        _keep(v, _FIRST, tape_mu, (time - 1) * size, n, u, size)
+    _keep(tape_v, sweeps * size, v, _FIRST, n, u, size)
 
 
 # -- a run of steps ----------------------------------------------------------------------------------------------------
@@ -790,7 +791,7 @@ def steps(
         if not np.isfinite(tally[0]):
             status = NOT_FINITE
             break
-        _keep(v, 0, free, 0, n, u, size)
+        _keep(v, _FIRST, free, _FIRST, n, u, size)
         if mode == BACK:
             _there_and_back(
                 n, u, where, g, v, s, base, size, a, lo, hi, t, zeros, n_parts, parts, tape_v, tape_mu
