@@ -102,45 +102,47 @@ def end_sums(unit, sign, current, flow, low, total):
                 total[row, u] += abs(amps)
 
 
-@jit(fastmath={"reassoc", "contract"})
+@jit()
 def crossbar_sums(rows, cols, g, unit_of_node, overlap, v, low, flow, total):
-    """Add the currents of a crossbar in one input row at its free ends; unit -1 is known.
+    """Add the currents of a crossbar at its free ends (unit -1 is known) to flow and total, (batch, units).
 
-    `overlap`: some unit is on both sides.
+    v, low (batch, nodes): voltages are their sums. `overlap`: some unit is on both sides.
+
+    Sums of a line add its halves to each other: vectors without fastmath, so that a row of a batch has the same bits
+    alone, where Python runs this.
     """
     nc = cols.size
-    v_col, low_col = v[cols], low[cols]
-    net, absolute = np.zeros(nc), np.zeros(nc)  # at the columns, out of the unit
-    for i in range(rows.size):
-        v_row, low_row, u = v[rows[i]], low[rows[i]], unit_of_node[rows[i]]
-        line = g[i]
-        if overlap:
+    amps, size = np.empty(nc), np.empty(nc)
+    for row in range(flow.shape[0]):
+        v_col, low_col = v[row][cols], low[row][cols]
+        net, absolute = np.zeros(nc), np.zeros(nc)  # at the columns, out of the unit
+        for i in range(rows.size):
+            v_row, low_row, u, line = v[row, rows[i]], low[row, rows[i]], unit_of_node[rows[i]], g[i]
             for j in range(nc):
-                if u < 0 or u != unit_of_node[cols[j]]:
-                    current = line[j] * ((v_row - v_col[j]) + (low_row - low_col[j]))
-                    net[j] -= current
-                    absolute[j] += abs(current)
-                    if u >= 0:
-                        flow[u] += current
-                        total[u] += abs(current)
-            continue
+                amps[j] = line[j] * ((v_row - v_col[j]) + (low_row - low_col[j]))
+            if overlap and u >= 0:
+                for j in range(nc):
+                    if u == unit_of_node[cols[j]]:
+                        amps[j] = 0.0
+            for j in range(nc):
+                size[j] = abs(amps[j])
+                net[j] -= amps[j]
+                absolute[j] += size[j]
+            if u >= 0 and nc:
+                width = nc
+                while width > 1:
+                    half = (width + 1) // 2
+                    for j in range(width - half):
+                        amps[j] += amps[half + j]
+                        size[j] += size[half + j]
+                    width = half
+                flow[row, u] += amps[0]
+                total[row, u] += size[0]
         for j in range(nc):
-            current = line[j] * ((v_row - v_col[j]) + (low_row - low_col[j]))
-            net[j] -= current
-            absolute[j] += abs(current)
-        if u >= 0:
-            row_net, row_absolute = 0.0, 0.0
-            for j in range(nc):
-                current = line[j] * ((v_row - v_col[j]) + (low_row - low_col[j]))
-                row_net += current
-                row_absolute += abs(current)
-            flow[u] += row_net
-            total[u] += row_absolute
-    for j in range(nc):
-        u = unit_of_node[cols[j]]
-        if u >= 0:
-            flow[u] += net[j]
-            total[u] += absolute[j]
+            u = unit_of_node[cols[j]]
+            if u >= 0:
+                flow[row, u] += net[j]
+                total[row, u] += absolute[j]
 
 
 @jit()

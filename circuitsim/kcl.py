@@ -164,15 +164,14 @@ def exact_sums(problem: Problem, drive: Drive, x: Floats, rows: Ints) -> tuple[F
         units = t.index_of_node
         overlap = np.intersect1d(units[crossbar.rows], units[crossbar.cols]).max(initial=-1) >= 0
         ends = crossbar.rows, crossbar.cols, crossbar.g, units, overlap
-        for k in range(rows.size):
-            if problem.untied:
-                crossbar_sums(*ends, v[0, k], v[1:, k].sum(axis=0), flow[k], total[k])
-                continue
-            # Apart, for the digits of each; absolute currents only as one.
-            known, unknown, rest = v[0, k], v[1, k], v[2:, k].sum(axis=0)
-            crossbar_sums(*ends, known, np.zeros_like(known), flow[k], np.zeros_like(total[k]))
-            crossbar_sums(*ends, unknown, rest, flow[k], np.zeros_like(total[k]))
-            crossbar_sums(*ends, known + unknown, rest, np.zeros_like(flow[k]), total[k])
+        if problem.untied:
+            crossbar_sums(*ends, v[0], v[1:].sum(axis=0), flow, total)
+            continue
+        # Apart, for the digits of each; absolute currents only as one.
+        known, unknown, rest, none = v[0], v[1], v[2:].sum(axis=0), np.zeros_like(flow)
+        crossbar_sums(*ends, known, np.zeros_like(known), flow, none)
+        crossbar_sums(*ends, unknown, rest, flow, none)
+        crossbar_sums(*ends, known + unknown, rest, none, total)
     flow += low
     return flow, total
 

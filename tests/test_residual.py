@@ -458,10 +458,24 @@ def test_crossbar_sums_are_those_in_rational_arithmetic(overlap: bool) -> None:
                     exact[unit] += sign * current
                     absolute[unit] += abs(current)
     flow, total = np.zeros(8), np.zeros(8)
-    crossbar_sums(rows, cols, g, units, overlap, v, low, flow, total)
+    crossbar_sums(rows, cols, g, units, overlap, v[None], low[None], flow[None], total[None])
     for k in range(8):
         assert abs(Fraction(flow[k]) - exact[k]) <= absolute[k] * Fraction(2) ** -49
         assert abs(Fraction(total[k]) - absolute[k]) <= absolute[k] * Fraction(2) ** -49
+
+
+def test_rows_of_a_small_crossbar_have_the_bits_of_each_alone() -> None:
+    """Alone, the 4 x 20 cells are left to Python; 30 rows are one call of compiled code."""
+    circuit = cs.parse("t\nVx[0:3] x[0:3] 0 0\nV2 a h[0] 0.1\nR1 a 0 1k\nRW[0:3][0:19] x[0:3] h[0:19] g={aunif(1m,1m)}")
+    given = np.random.default_rng(3).normal(size=(30, 4))
+    problem = cs.compile_problem(circuit).with_values({"Vx": given})
+    x = np.random.default_rng(4).normal(size=(30, problem.n_free))
+    drive = problem.drive(slice(0, 30))
+    together = exact_sums(problem, drive, x, np.arange(30))
+    for row in range(30):
+        alone = exact_sums(problem, drive, x, np.array([row]))
+        for every, own in zip(together, alone, strict=True):
+            np.testing.assert_array_equal(own[0], every[row])
 
 
 @pytest.mark.parametrize("within", ["", "I1 b b 1e9\n"])
