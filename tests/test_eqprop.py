@@ -13,7 +13,7 @@ from circuitsim import Problem, Settings, SettingsError, compile_problem, load, 
 from circuitsim.backends.base import find_backend
 from circuitsim.drive import Drive
 from circuitsim.gallery import Recipe, drn, random_circuit
-from training import convex, eqprop
+from training import adjoint, convex, eqprop
 from training.adjoint import bp_fields, implicit_fields, inside
 from training.gradient import Fields, Outputs, Trained, find_outputs, secants, trained_elements
 from training.gradient import gradient as gradient_of
@@ -504,6 +504,25 @@ def test_a_node_next_to_its_bound_is_held_beside_controlled_sources() -> None:
     assert fields.delta[0, nodes] == pytest.approx([0.0, 0.0, 0.0, 0.0, -200.0])  # y sees five times 1 mS
 
 
+CUT_OFF = (
+    "t\nVx a 0 1\nR1 a u 1k\nR2 u 0 1k\n.model p D(ron=0)\nD1 b u p\nD2 c u p\nR3 b c 1k\nR4 u y 1k\nR5 y 0 1k\n"
+    ".output y\n.train R1 R2 R3 R4 R5"
+)
+
+
+@pytest.mark.parametrize("text", [LEARNER, TIED, DRIVEN, CUT_OFF])
+def test_the_adjoint_of_many_unknowns_is_that_of_few(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = compile_problem(parse(text))
+    drive, outputs = problem.drive(slice(0, 1)), find_outputs(problem)
+    state = Newton(CPU, 1e-12).free(problem, drive, np.zeros((1, problem.n_free)))
+    pull = np.linspace(1.0, 2.0, outputs.nodes.size)[None]
+    few = implicit_fields(problem, drive, state, outputs, pull).delta
+    monkeypatch.setattr(adjoint, "_DENSE", 0)
+    many = implicit_fields(problem, drive, state, outputs, pull).delta
+    np.testing.assert_allclose(few, many, rtol=1e-11, atol=1e-11 * np.abs(many).max())
+    assert many.any()
+
+
 @pytest.mark.slow
 def test_the_adjoint_knows_which_diodes_hold_a_node_beside_controlled_sources() -> None:
     """Newton leaves n0 next to its bound there, by more than float64 rounds."""
@@ -564,11 +583,7 @@ def test_a_node_that_conducting_diodes_alone_hold_moves_with_what_they_join() ->
 
 
 def test_a_part_that_open_diodes_cut_off_has_no_part_in_the_gradient() -> None:
-    text = (
-        "t\nVx a 0 1\nR1 a u 1k\nR2 u 0 1k\n.model p D(ron=0)\nD1 b u p\nD2 c u p\nR3 b c 1k\nR4 u y 1k\nR5 y 0 1k\n"
-        ".output y\n.train R1 R2 R3 R4 R5"
-    )
-    found = newton_gradients(compile_problem(parse(text)), np.array([[0.3]]), 1e-6)
+    found = newton_gradients(compile_problem(parse(CUT_OFF)), np.array([[0.3]]), 1e-6)
     assert found["implicit"][2] == 0
     assert relative(found["implicit"], found["finite"]) < 1e-6
 
