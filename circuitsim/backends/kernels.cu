@@ -179,7 +179,8 @@ __device__ inline double unit_kcl(
     return h;
 }
 
-// The root of unit_kcl near v: Newton, kept in a bracket, bisecting where Newton gains too little.
+// The root of unit_kcl near v: Newton, kept in a bracket (a bit wider, for roots at its ends), bisecting after a step
+// that gained too little, until only rounding is left.
 template <typename Real>
 __device__ inline double unit_root(
     double v, double diag, double current, const Junctions& j, const Real* x, integer rows, integer row) {
@@ -200,14 +201,21 @@ __device__ inline double unit_root(
         }
     v = within(v, low, high);
     double h = unit_kcl(v, diag, current, j, x, rows, row, &slope);
-    double best = v, best_h = fabs(h), before = high - low;
-    for (int n = 0; n < STEPS && h != 0.0; ++n) {
+    double best = v, best_h = fabs(h), before = INF;  // the last step, if it was one of Newton
+    const double wider = 4.0 * EPS * fmax(fabs(low), fabs(high));
+    low -= wider;
+    high += wider;
+    for (int n = 0; n < STEPS && fabs(h) > EPS * (fabs(current) + slope * fabs(v)); ++n) {
         if (h > 0.0) high = v;
         else low = v;
         const double step = slope > 0.0 ? h / slope : INF;
         double next = v - step;
-        if (!(low < next && next < high) || fabs(step) > 0.5 * before) next = 0.5 * (low + high);
-        before = fabs(next - v);
+        if (low < next && next < high && fabs(step) <= 0.5 * before) {
+            before = fabs(step);
+        } else {
+            next = 0.5 * (low + high);
+            before = INF;
+        }
         if (next == v || next == low || next == high) break;
         v = next;
         h = unit_kcl(v, diag, current, j, x, rows, row, &slope);

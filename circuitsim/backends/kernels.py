@@ -9,6 +9,7 @@ import numpy as np
 from circuitsim.compiled import jit
 from circuitsim.law_kernels import STEPS, branch
 
+EPS = float(np.finfo(np.float64).eps)
 _FEW = 50  # array elements up to which sweeps are left to Python (compiled.jit): there are many of them
 
 
@@ -26,7 +27,11 @@ def unit_kcl(x, diag, current, zeros, signs, laws, params, first, last):
 
 @jit()
 def unit_root(x, diag, current, zeros, signs, laws, params, first, last):
-    """The root of unit_kcl near x: Newton, kept in a bracket, bisecting where Newton gains too little."""
+    """The root of unit_kcl near x: Newton, kept in a bracket, bisecting after a step that gained too little.
+
+    It ends where only rounding is left: there Newton gains nothing, and bisecting would take 50 steps. Newton may land
+    on an end of the bracket, which is the root of a unit whose branches carry nothing: the bracket is a bit wider.
+    """
     low = math.inf
     high = -math.inf
     if diag > 0.0:
@@ -47,9 +52,12 @@ def unit_root(x, diag, current, zeros, signs, laws, params, first, last):
     x = min(max(x, low), high)
     h, slope = unit_kcl(x, diag, current, zeros, signs, laws, params, first, last)
     best, best_h = x, abs(h)
-    before = high - low
+    wider = 4.0 * EPS * max(abs(low), abs(high))
+    low -= wider
+    high += wider
+    before = math.inf  # the last step, if it was one of Newton
     for _ in range(STEPS):
-        if h == 0.0:
+        if abs(h) <= EPS * (abs(current) + slope * abs(x)):
             break
         if h > 0.0:
             high = x
@@ -57,9 +65,10 @@ def unit_root(x, diag, current, zeros, signs, laws, params, first, last):
             low = x
         step = h / slope if slope > 0.0 else math.inf
         new = x - step
-        if not (low < new < high) or abs(step) > 0.5 * before:
-            new = 0.5 * (low + high)
-        before = abs(new - x)
+        if low < new < high and abs(step) <= 0.5 * before:
+            before = abs(step)
+        else:
+            new, before = 0.5 * (low + high), math.inf
         if new == x or new == low or new == high:
             break
         x = new
