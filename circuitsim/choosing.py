@@ -7,11 +7,14 @@ from circuitsim.backends.base import Backend, find_backend
 from circuitsim.errors import BackendUnavailable, SettingsError
 from circuitsim.linear import FEW_NODES, is_mesh
 from circuitsim.linear.multigrid import Multigrid
-from circuitsim.methods import bcd
+from circuitsim.methods import bcd, tiles
 from circuitsim.problem import Problem
 from circuitsim.solution import Settings
 
 _MANY_ROWS = 64  # of perfect diodes: bcd takes them at once; of others, and in meshes, it needs hundreds of sweeps
+# Rows above which newton takes dense layers with nonlinear elements that it solves at once (tiles.together): there bcd
+# takes 0.9 to 7 times as long (3 laws, 8 to 40 unknowns in one or two layers, 4, 16, 64, 512 rows), for a row as long.
+_FEW_ROWS = 3
 # Ends of branches between unknowns, times rows, above which `auto` takes the GPU for bcd. For 4.2e9 (1,000 images
 # through drn_3h) four cores took 2.95 s, an H200 0.15 s after 0.8 s to start; one core takes 1.4 s for 1e9.
 GPU_WINS = 1_000_000_000
@@ -47,6 +50,8 @@ def choose_method(problem: Problem, settings: Settings) -> tuple[str, str]:
     if any(spec.inner for spec in t.dense):
         if settings.backend != "gpu" and bcd.is_in_vain(problem, settings.tolerance):
             return "newton", "dense layers joined by large conductances"
+        if settings.backend != "gpu" and t.legs.a.size and problem.batch > _FEW_ROWS and tiles.together(problem):
+            return "newton", "rows of a small circuit, solved at once"
         return "bcd", "dense layers"
     if problem.n_free and not t.legs.a.size and not t.couplings.indices.size:
         return "bcd", "no two unknowns are joined"

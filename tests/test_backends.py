@@ -429,6 +429,32 @@ def test_layers_that_wires_make_slow_go_to_newton(
     assert choose_method(problem, settings) == expected
 
 
+@pytest.mark.parametrize(
+    ("rows", "width", "settings", "expected"),
+    [
+        (4, 8, cs.Settings(), ("newton", "rows of a small circuit, solved at once")),
+        (3, 8, cs.Settings(), BY_BCD),
+        (4, 8, cs.Settings(backend="gpu"), BY_BCD),
+        (4, 39, cs.Settings(), BY_BCD),  # 41 unknowns: row by row
+        (4, 8, cs.Settings(dtype="float32"), ("bcd", "newton has no float32")),
+    ],
+)
+def test_rows_of_small_dense_layers_go_to_newton(
+    rows: int, width: int, settings: cs.Settings, expected: tuple[str, str]
+) -> None:
+    h = f"h[0:{width - 1}]"
+    text = (
+        f"t\nVx[0:3] x[0:3] 0 0\nRA[0:3][0:{width - 1}] x[0:3] {h} g=1m\nN[0:{width - 1}] {h} 0 m\n"
+        f"RB[0:{width - 1}][0:1] {h} y[0:1] g=1m\nRy[0:1] y[0:1] 0 1k\n.model m TANH(imax=1m)"
+    )
+    volts = np.linspace(-1, 1, 4 * rows).reshape(rows, 4)
+    problem = cs.compile_problem(cs.parse(text)).with_values({"Vx": volts})
+    assert choose_method(problem, settings) == expected
+    if expected[0] == "newton":
+        by_bcd = cs.solve(problem, cs.Settings(method="bcd", tol=1e-12))
+        assert cs.solve(problem).x == pytest.approx(by_bcd.x, rel=1e-7, abs=1e-9)
+
+
 @pytest.mark.parametrize("ohms", [1.0, 30.0, 100.0, 300.0])
 @pytest.mark.parametrize("model", [SHOCKLEY, "ron=10 vfwd=0.5"])
 def test_where_sweeps_are_in_vain_many_are_needed(model: str, ohms: float) -> None:

@@ -27,8 +27,9 @@ _SETTLED = 10  # sweeps before which it is not worth asking whether only roundin
 # times as long.
 _PATIENCE, _MOST_AHEAD = 200, 1000
 _PATIENCE_CURVED, _MOST_AHEAD_CURVED = 40, 100
-# About how long it takes, in ns: an exact step at each end of a nonlinear branch, once a sweep; and a Newton step, for
-# each unit, and for each update of its elimination (linear/fill.py). A row needs about so many Newton steps.
+# About how long it takes, in ns: an exact step at each end of a nonlinear branch, once a sweep, 500, and ten times that
+# because circuits that is_in_vain says need 40 sweeps need 400 to 8,000; and a Newton step, for each unit, and
+# for each update of its elimination (linear/fill.py). A row needs about so many Newton steps.
 _NS_END, _NS_UNIT, _NS_UPDATE = 5000, 4000, 2
 _NEWTON_STEPS = 5
 _TIGHTER = 1e-2  # factor of the tolerance, while KCL is met but voltages are not held (held.py)
