@@ -859,6 +859,30 @@ def test_the_command_line_of_a_context() -> None:
     assert lines == ["python -m training.x --netlist 'a b.cir' --out 'a b' --resume --tensorboard --bias-rates 0.5,1.0"]
 
 
+def test_a_recipe_alone_trains_the_netlist_that_it_names(tmp_path: Path) -> None:
+    """From whatever folder; where --netlist names another, that one."""
+    for name in ("reg", "other"):
+        (tmp_path / f"{name}.cir").write_text(CHAIN)
+    recipe, table = tmp_path / "my.toml", tmp_path / "t.csv"
+    recipe.write_text(
+        'netlist = "reg.cir"\ngain = 1\ntol = 1e-9\nnudge = 1e-6\nconductance_rates = 1e-9\nepochs = 1\nbatch_size = 1'
+    )
+    table.write_text("x,target\n1,0.5\n")
+    given = ["--recipe", str(recipe), "--data", str(table), "--out"]
+    for more, trained in (([], "reg.cir"), (["--netlist", str(tmp_path / "other.cir")], "other.cir")):
+        result = CliRunner().invoke(main, [*given, str(tmp_path / f"run-{trained}"), *more])
+        assert result.exit_code == 0, result.output
+        assert result.stdout.startswith(f"{tmp_path / trained}: ep, ")
+        config = json.loads((tmp_path / f"run-{trained}" / "config.json").read_text())
+        assert config["netlist"]["path"] == config["recipe"]["netlist"] == str(tmp_path / trained)
+    recipe.write_text(recipe.read_text().replace("reg.cir", "none.cir"))
+    result = CliRunner().invoke(main, [*given, str(tmp_path / "none")])
+    assert result.exit_code == 2 and f"error: {recipe}: there is no netlist {tmp_path / 'none.cir'}: " in result.output
+    recipe.write_text("epochs = 1\ntol = 1e-9\nnudge = 1e-5")  # which names none, and has none beside it
+    result = CliRunner().invoke(main, ["--recipe", str(recipe), "--out", str(tmp_path / "default")])
+    assert result.exit_code == 0 and result.stdout.startswith("xor: ep, "), result.output
+
+
 def test_defaults_are_said(tmp_path: Path) -> None:
     netlist = tmp_path / "mine.cir"
     netlist.write_text(find_recipe("xor").netlist.read_text())

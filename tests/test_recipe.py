@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from circuitsim import SettingsError
-from training.recipe import RECIPES, Recipe, find_recipe, has_recipe, names, override, read_recipe
+from training.recipe import RECIPES, Recipe, find_recipe, has_recipe, named_netlist, names, override, read_recipe
 
 # Tables 1 and 2 of the paper: layer sizes, gain, sweeps, nudge, rates of conductances, of biases, epochs, errors of EP
 # and of BP (test, train), percent.
@@ -237,3 +237,27 @@ def test_a_netlist_of_a_shipped_name_has_the_shipped_recipe(tmp_path: Path) -> N
     assert has_recipe(str(netlist))
     netlist.with_suffix(".toml").write_text("gain = 7")
     assert find_recipe(str(netlist)) == Recipe(netlist, gain=7.0)
+
+
+def test_the_netlist_that_a_recipe_is_for(tmp_path: Path) -> None:
+    (tmp_path / "nets").mkdir()
+    recipe = tmp_path / "my.toml"
+    recipe.write_text("gain = 7")
+    assert named_netlist(recipe) is None
+    for path in ("my.cir", "nets/other.cir"):
+        (tmp_path / path).write_text("")
+    assert named_netlist(recipe) == str(tmp_path / "my.cir")
+    for named, found in (
+        ("nets/other.cir", str(tmp_path / "nets" / "other.cir")),
+        (str(tmp_path / "my.cir"), str(tmp_path / "my.cir")),
+        ("drn-2h", "drn-2h"),
+        ("drn_2h.cir", "drn-2h"),  # as in a copy of the recipe that ships
+    ):
+        recipe.write_text(f"netlist = '{named}'")
+        assert named_netlist(recipe) == found
+    (tmp_path / "drn_2h.cir").write_text("")
+    assert named_netlist(recipe) == str(tmp_path / "drn_2h.cir")
+    for named in ("none.cir", "nets/drn_2h.cir", "nets"):
+        recipe.write_text(f"netlist = '{named}'")
+        with pytest.raises(SettingsError, match=rf"my\.toml: there is no netlist {tmp_path / named}: correct"):
+            named_netlist(recipe)

@@ -168,6 +168,7 @@ def test_what_makes_another_study() -> None:
     for name in ("tiny.cir", "tiny.toml"):
         Path("below", name).write_bytes(Path(name).read_bytes())
     assert facts("--netlist", "below/tiny.cir") == found
+    assert study._facts(["--recipe", "below/tiny.toml", *shlex.split(OPTIONS)[2:]], ["nudge"]) == found
     labels = Path("data/t10k-labels-idx1-ubyte.gz")
     data = bytearray(gzip.decompress(labels.read_bytes()))
     data[-1] = (data[-1] + 1) % 3

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from circuitsim.io.commands import HELP_NAMES
-from training.options import EXIT_CODES, FILES_HELP, Options, TrainingCommand, shared_options
+from training.options import EXIT_CODES, FILES_HELP, TrainingCommand, options_of, shared_options
 from training.program import Data, train
 
 _EXAMPLES = f"""
@@ -36,13 +36,13 @@ Examples:
 )
 @shared_options(netlist="drn-xs", first="--first-image")
 @click.pass_context
-def main(ctx: click.Context, data: Path | None, **values: Any) -> None:
+def main(ctx: click.Context, data: Path | None, **_: Any) -> None:
     """Train a netlist to recognise handwritten digits, and write it back as a netlist.
 
     The netlist is the model: `.input` names the sources that take the pixels, `.output` the ten nodes that are read,
     `.train` the elements that learn. The recipe (a TOML file) says how, and each of its keys is an option here.
     """
-    train("training.mnist", ctx, Options.of(**values), lambda: read_images(data))
+    train("training.mnist", ctx, options_of(ctx), lambda: read_images(data))
 
 
 def read_images(folder: Path | None) -> Data:

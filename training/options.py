@@ -94,6 +94,17 @@ class Options:
         return cls(**values, changes={key: value for key, value in changes.items() if value is not None})
 
 
+def options_of(ctx: click.Context) -> Options:
+    """The options of a training program; without --netlist, that of --recipe is trained. SettingsError as
+    `named_netlist`."""
+    values = {name: value for name, value in ctx.params.items() if name not in ("data", "test_data")}
+    if values["recipe"] is not None and ctx.get_parameter_source("netlist") != ParameterSource.COMMANDLINE:
+        from training.recipe import named_netlist
+
+        values["netlist"] = named_netlist(values["recipe"]) or values["netlist"]
+    return Options.of(**values)
+
+
 class TrainingCommand(Command):
     """A program that trains."""
 
@@ -113,9 +124,13 @@ def shared_options(netlist: str, first: str) -> Callable[[Callable[..., None]], 
     choice = click.Choice
     options = [
         click.option(
-            "--netlist", default=netlist, show_default=True, metavar="NAME|FILE", help="The netlist to train."
+            "--netlist", default=netlist, metavar="NAME|FILE",
+            help=f"The netlist to train.  [default: the one that --recipe names; {netlist}]",
         ),
-        click.option("--recipe", type=path, metavar="FILE.toml", help="How to train it.  [default: the netlist's]"),
+        click.option(
+            "--recipe", type=path, metavar="FILE.toml",
+            help="How to train it, and which netlist, unless --netlist names another.  [default: the netlist's]",
+        ),
         click.option(
             "--algorithm",
             type=choice(["ep", "bp", "implicit"]),

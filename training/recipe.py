@@ -177,6 +177,24 @@ def find_recipe(netlist: str, recipe_file: Path | None = None) -> Recipe:
     return replace(read_recipe(found), netlist=path) if found else Recipe(path)
 
 
+def named_netlist(recipe_file: Path) -> str | None:
+    """The netlist that a recipe is for: the file that it names, or a built-in one (`drn-xs`, or `drn_xs.cir`); where it
+    names none, the one of its stem beside it, if there is one. SettingsError for a name that is neither.
+    """
+    path, named = read_recipe(recipe_file).netlist, _table(recipe_file).get("netlist")
+    if _is_file(path):
+        return str(path)
+    built_in = {read_recipe(RECIPES / f"{name}.toml").netlist.name: name for name in names()}
+    if named is None or named in names():
+        return named
+    if named not in built_in:
+        raise SettingsError(
+            f"{recipe_file}: there is no netlist {path}: correct `netlist`, a path from the recipe's folder or the "
+            f"name of a built-in one ({', '.join(names())})"
+        )
+    return built_in[named]
+
+
 def has_recipe(netlist: str, recipe_file: Path | None = None) -> bool:
     """Whether `find_recipe` finds one, and takes no defaults."""
     return recipe_path(netlist, recipe_file) is not None
@@ -210,15 +228,7 @@ def read_recipe(path: Path, netlists: Path | None = None) -> Recipe:
 
     Raises SettingsError, naming file and key.
     """
-    try:
-        with path.open("rb") as file:
-            table = tomllib.load(file)
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot read the recipe: {error.strerror or error}") from None
-    except ValueError as error:  # TOML's, UTF-8's, or a whole number of more digits than Python reads
-        raise SettingsError(f"{path}: not a TOML file: {error}") from None
-    except RecursionError:
-        raise SettingsError(f"{path}: not a recipe: its lists are nested too deep") from None
+    table = _table(path)
     known = {f.name: f.type for f in fields(Recipe)}
     for key in table:
         if key not in known:
@@ -231,6 +241,19 @@ def read_recipe(path: Path, netlists: Path | None = None) -> Recipe:
         return Recipe(**values)
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from None
+
+
+def _table(path: Path) -> dict[str, Any]:
+    """What a TOML file holds. SettingsError, naming it."""
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot read the recipe: {error.strerror or error}") from None
+    except ValueError as error:  # TOML's, UTF-8's, or a whole number of more digits than Python reads
+        raise SettingsError(f"{path}: not a TOML file: {error}") from None
+    except RecursionError:
+        raise SettingsError(f"{path}: not a recipe: its lists are nested too deep") from None
 
 
 def _value(key: str, kind: str, value: Any) -> Any:

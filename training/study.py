@@ -17,7 +17,7 @@ import click
 
 from circuitsim.io.commands import BAD_INPUT, HELP_NAMES, INTERRUPTED, Command, Ended
 from training import mnist
-from training.options import EXIT_CODES, RECIPE_KEYS, Options
+from training.options import EXIT_CODES, RECIPE_KEYS, Options, options_of
 
 if TYPE_CHECKING:
     from training.recipe import Recipe
@@ -207,7 +207,7 @@ def _parsed(arguments: Sequence[str]) -> Options:
     for name, instead in _NOT_HERE.items():
         if ctx.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE:
             raise click.UsageError(f"--{name.replace('_', '-')} is not for a study; use {instead}")
-    return Options.of(**{name: value for name, value in ctx.params.items() if name != "data"})
+    return options_of(ctx)
 
 
 def _check_different(settings: Sequence[Mapping[str, str]], options: Sequence[str]) -> None:
