@@ -346,7 +346,9 @@ def test_conductances_within_bounds() -> None:
         "is 0.25 S (at first 0.25 S)".format(*counts)
     )
     run(f"{QUICK} {bounds} --out short --epochs 1")
-    assert succeed(f"{QUICK} {bounds} --out short --resume").splitlines()[-1] == result.stdout.splitlines()[-1]
+    assert (
+        succeed(f"{QUICK} {bounds} --out short --epochs 3 --resume").splitlines()[-1] == result.stdout.splitlines()[-1]
+    )
     assert_same_end(Path("short"), Path("one"))
     again = f"--netlist one/trained.cir --recipe tiny.toml --data data --backend reference {bounds} --epochs 1"
     succeed(f"{again} --out two")  # none lies outside now
@@ -487,6 +489,71 @@ def test_more_epochs_are_those_of_a_longer_run() -> None:
     assert_same_end(Path("short"), Path("long"))
 
 
+def test_a_run_goes_on_with_its_own_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From another folder too, and with those given that may change, or name files that have moved."""
+    monkeypatch.setattr("training.record.plot_curve", lambda *_: None)
+    Path("mine.toml").write_text(RECIPE.replace("20", "25"))
+    np.savez("start.npz", g1=np.full((8, 6), 0.25), g2=np.full((6, 3), 0.25), bias1=np.zeros(6), bias2=np.zeros(3))
+    options = f"{QUICK} --recipe mine.toml --init start.npz --seed 3 --limit 40 --nudge 0.125 --bias-rates 0.25,0.125"
+    succeed(f"{options} --out long --epochs 2")
+    succeed(f"{options} --out short --epochs 1 --save-arrays no.npz")
+    config = json.loads(Path("short/config.json").read_text())
+    here, last = Path().absolute(), " --epochs 1 --backend reference --seed 3 --limit 40"
+    assert shlex.join(config["options"]) == (
+        f"--data {here}/data --netlist {here}/tiny.cir --recipe {here}/mine.toml{last} --init {here}/start.npz "
+        "--nudge 0.125 --bias-rates 0.25,0.125"
+    )
+    Path("no.npz").unlink()
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    lines = succeed("--out ../short --resume --epochs 2").splitlines()
+    assert lines[0] == f"as ../short/config.json says: {shlex.join(config['options']).replace(' --epochs 1', '')}"
+    assert "continuing after 10;" in lines[1]
+    assert_same_end(Path("../short"), Path("../long"))
+    assert not list(here.rglob("no.npz"))
+    kept = json.loads(Path("../short/config.json").read_text())["options"]
+    assert shlex.join(kept) == shlex.join(config["options"]).replace("--epochs 1", "--epochs 2")
+    assert "--nudge 0.125" in Path("../short/trained.cir").read_text()  # what it was trained with
+    Path("../tiny.cir").rename("tiny.cir")
+    result = run("--resume ../short --epochs 3")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == (
+        f"error: ../short/config.json: the run was made with --netlist {here}/tiny.cir, which is not there now; give "
+        "--netlist\n"
+    )
+    result = run("--resume ../short --epochs 3 --netlist tiny.cir --nudge 0.5")
+    assert result.exit_code == 2 and "another run: nudge 0.125 (now 0.5);" in result.stderr
+    succeed("--resume ../short --epochs 3 --netlist tiny.cir")
+
+
+def test_options_that_go_together_are_taken_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.record.plot_curve", lambda *_: None)
+    succeed(f"{QUICK} --steps 3")
+    assert "continuing after 3" in succeed("--netlist tiny.cir --resume")  # in the folder that they name
+    assert "15 steps of 4 samples" in succeed("--out runs/tiny-ep --resume --epochs 1")
+    assert "20 steps of 4 samples" in succeed("--out runs/tiny-ep --resume --steps 20")
+    result = run("--out runs/tiny-ep --resume --tol 1e-9")
+    assert "tol not set (now 1e-09)" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"options": ["--netlist", "tiny.cir", "--colour", "1"]}, "not those of this program: No such option"),
+        ({"options": ["--nudge", "much"]}, "not those of this program: Invalid value for '--nudge'"),
+        ({"options": 3}, "this checkpoint is of another run"),
+        ([], "this checkpoint is of another run"),
+    ],
+)
+def test_options_in_a_config_that_are_none(config: object, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.record.plot_curve", lambda *_: None)
+    succeed(f"{QUICK} --steps 1 --nudge 0.125 --out one")
+    Path("one/config.json").write_text(json.dumps(config))
+    result = run(f"{QUICK} --out one --resume")
+    assert result.exit_code == 2 and message in result.stderr
+    assert "continuing after 1" in run(f"{QUICK} --nudge 0.125 --out one --resume").stdout or "program" in message
+
+
 def test_a_damaged_checkpoint_is_refused_and_the_previous_one_works() -> None:
     succeed(f"{QUICK} --out long")
     succeed(f"{QUICK} --out one --epochs 2")
@@ -501,7 +568,7 @@ def test_a_damaged_checkpoint_is_refused_and_the_previous_one_works() -> None:
         "continue from that with `--resume one/checkpoint-previous.npz`\n"
     )
     assert newest.read_bytes() == damaged
-    out = succeed(f"{QUICK} --resume one/checkpoint-previous.npz")  # its folder is that of the run
+    out = succeed(f"{QUICK} --epochs 3 --resume one/checkpoint-previous.npz")  # its folder is that of the run
     assert "results in one" in out
     assert_same_end(Path("one"), Path("long"))
 

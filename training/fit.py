@@ -12,7 +12,7 @@ import click
 
 from circuitsim.io.commands import HELP_NAMES, NOT_SOLVED
 from training.options import EXIT_CODES, FILES_HELP, TrainingCommand, options_of, shared_options
-from training.program import Data, train
+from training.program import Data, taken_up, train
 
 if TYPE_CHECKING:
     from training.learner import Samples
@@ -54,15 +54,16 @@ trained netlist could not be solved.
 )
 @shared_options(netlist="xor", first="--first-sample")
 @click.pass_context
-def main(ctx: click.Context, data: Path | None, test_data: Path | None, **_: Any) -> None:
+def main(ctx: click.Context, **_: Any) -> None:
     """Train any netlist to give the voltages of a table, write it back as a netlist, and certify its outputs.
 
     `.input` names the sources that take a row's inputs, `.output` the nodes that are to reach its targets,
     `.train` the elements that learn. Where the targets are those of classes, one value at the output of a row's class
     and another at all others, a row counts as an error when another output is the largest.
     """
+    ctx = taken_up(ctx)
     options = options_of(ctx)
-    read = cache(partial(_read, options.netlist, data, test_data))
+    read = cache(partial(_read, options.netlist, ctx.params["data"], ctx.params["test_data"]))
     folder = train("training.fit", ctx, options, read)
     if not _verify(folder, read().limited(options.limit, options.test_limit).test):
         ctx.exit(NOT_SOLVED)

@@ -9,7 +9,7 @@ import click
 
 from circuitsim.io.commands import HELP_NAMES
 from training.options import EXIT_CODES, FILES_HELP, TrainingCommand, options_of, shared_options
-from training.program import Data, train
+from training.program import Data, taken_up, train
 
 _EXAMPLES = f"""
 \b
@@ -36,13 +36,14 @@ Examples:
 )
 @shared_options(netlist="drn-xs", first="--first-image")
 @click.pass_context
-def main(ctx: click.Context, data: Path | None, **_: Any) -> None:
+def main(ctx: click.Context, **_: Any) -> None:
     """Train a netlist to recognise handwritten digits, and write it back as a netlist.
 
     The netlist is the model: `.input` names the sources that take the pixels, `.output` the ten nodes that are read,
     `.train` the elements that learn. The recipe (a TOML file) says how, and each of its keys is an option here.
     """
-    train("training.mnist", ctx, options_of(ctx), lambda: read_images(data))
+    ctx = taken_up(ctx)
+    train("training.mnist", ctx, options_of(ctx), lambda: read_images(ctx.params["data"]))
 
 
 def read_images(folder: Path | None) -> Data:

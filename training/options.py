@@ -98,7 +98,7 @@ def options_of(ctx: click.Context) -> Options:
     """The options of a training program; without --netlist, that of --recipe is trained. SettingsError as
     `named_netlist`."""
     values = {name: value for name, value in ctx.params.items() if name not in ("data", "test_data")}
-    if values["recipe"] is not None and ctx.get_parameter_source("netlist") != ParameterSource.COMMANDLINE:
+    if values["recipe"] is not None and "netlist" not in given(ctx):
         from training.recipe import named_netlist
 
         values["netlist"] = named_netlist(values["recipe"]) or values["netlist"]
@@ -168,8 +168,9 @@ def shared_options(netlist: str, first: str) -> Callable[[Callable[..., None]], 
             is_flag=False,
             flag_value="",
             metavar="[FILE|DIR]",
-            help="Continue from a checkpoint (a file, or the newest one in a folder; default --out). Only --epochs, "
-            "--steps, --backend and --threads may change; bit-identical results only if the last two do not.",
+            help="Continue from a checkpoint (a file, or the newest one in a folder; default --out); options that are "
+            "not given are those in config.json beside it. Only --epochs, --steps, --backend and --threads may change; "
+            "bit-identical results only if the last two do not.",
         ),
         click.option(
             "--order",
@@ -249,14 +250,24 @@ def shared_options(netlist: str, first: str) -> Callable[[Callable[..., None]], 
 
 def command_line(program: str, ctx: click.Context, without: Sequence[str] = (), **more: Any) -> str:
     """The command line of a context, for a shell: its options but those of the names `without`, and `more`."""
-    words = ["python", "-m", program]
+    return shlex.join(["python", "-m", program, *words(ctx, without, **more)])
+
+
+def words(ctx: click.Context, without: Sequence[str] = (), **more: Any) -> list[str]:
+    """The options that are given in a context, but those of the names `without`, and `more`."""
+    found: list[str] = []
     for option in ctx.command.params:
         name = option.name or ""
         if name in more:
-            words += [option.opts[0], *_words(more[name])]
-        elif name not in without and ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE:
-            words += [option.opts[0], *_words(ctx.params[name])]
-    return shlex.join(words)
+            found += [option.opts[0], *_words(more[name])]
+        elif name not in without and name in given(ctx):
+            found += [option.opts[0], *_words(ctx.params[name])]
+    return found
+
+
+def given(ctx: click.Context) -> set[str]:
+    """The names of the options that are given."""
+    return {name for name in ctx.params if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE}
 
 
 def _words(value: Any) -> list[str]:

@@ -8,15 +8,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from circuitsim.errors import BackendUnavailable, CircuitError
+from circuitsim.errors import BackendUnavailable, CircuitError, SettingsError
 from circuitsim.io.commands import Ended, ending, handled, raised_by
 from circuitsim.netlist.model import CROSSBAR
-from training.options import Options, command_line
+from training.options import Options, command_line, given, options_of, words
 
 if TYPE_CHECKING:
     from circuitsim import Circuit
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from training.run import Run
 
 LAST_VALUES = "last-values.npz"  # of a run that could not go on
+_TOGETHER = {"epochs", "steps"}, {"sweeps", "tol"}, {"order", "first"}  # of which one says what the other means
+_NOT_TAKEN = ("out", "resume", "save_arrays")  # by a run that continues
 _MOST_LINES = 100  # about: of many epochs not each has its line
 _LEAST_BETWEEN = 50  # times what writing a checkpoint took: short epochs do not end with one each
 
@@ -52,6 +55,51 @@ class Data:
         )
 
 
+def taken_up(ctx: click.Context) -> click.Context:
+    """The context of a run that continues: options that are not given are those in its config.json.
+
+    Where the results of the run, or of what continues it, are written to is no such option. SettingsError for options
+    in that file that the program has not, or that name files which are no longer there.
+    """
+    from training.recipe import find_recipe, override
+    from training.record import CONFIG, options_in
+
+    options = options_of(ctx)
+    if options.resume is None:
+        return ctx
+    folder, checkpoint = _places(
+        options, override(find_recipe(options.netlist, options.recipe), **options.changes).algorithm
+    )
+    path = (checkpoint or folder).parent / CONFIG
+    try:
+        recorded = ctx.command.make_context(ctx.info_name, options_in(path))
+    except click.UsageError as error:
+        raise SettingsError(f"{path}: its options are not those of this program: {error.format_message()}") from None
+    without = given(ctx).union(*(group for group in _TOGETHER if group & given(ctx)))
+    taken = words(recorded, [*without, *_NOT_TAKEN])
+    if not taken:
+        return ctx
+    for option, value in pairwise(taken):
+        if Path(value).is_absolute() and not Path(value).exists():
+            raise SettingsError(
+                f"{path}: the run was made with {option} {value}, which is not there now; give {option}"
+            )
+    click.echo(f"as {path} says: {shlex.join(taken)}")
+    return ctx.command.make_context(ctx.info_name, [*taken, *words(ctx, out=folder)], obj=ctx.obj)
+
+
+def _to_keep(ctx: click.Context) -> list[str]:
+    """The options that are given, for config.json: those that `taken_up` takes, with paths that hold everywhere."""
+    from training.recipe import names
+
+    paths: dict[str, Any] = {
+        name: ctx.params[name].absolute() for name in given(ctx) if isinstance(ctx.params[name], Path)
+    }
+    if "netlist" in given(ctx) and ctx.params["netlist"] not in names():
+        paths["netlist"] = Path(ctx.params["netlist"]).absolute()
+    return words(ctx, _NOT_TAKEN, **{name: path for name, path in paths.items() if name not in _NOT_TAKEN})
+
+
 def train(program: str, ctx: click.Context, options: Options, read_data: Callable[[], Data]) -> Path:
     """A whole run, or the rest of one; returns the folder of its results.
 
@@ -72,8 +120,8 @@ def train(program: str, ctx: click.Context, options: Options, read_data: Callabl
         check_target(options.save_arrays)
     if options.tensorboard:
         need_tensorboard()
-    given = find_recipe(options.netlist, options.recipe)
-    recipe = override(given, **options.changes)
+    as_given = find_recipe(options.netlist, options.recipe)
+    recipe = override(as_given, **options.changes)
     if not has_recipe(options.netlist, options.recipe) and (left := _left_to_defaults(recipe, options.changes)):
         print_warnings([f"{options.netlist} has no recipe: {left}; put one beside it, or give --recipe"])
     folder, resume = _places(options, recipe.algorithm)
@@ -81,11 +129,11 @@ def train(program: str, ctx: click.Context, options: Options, read_data: Callabl
     with busy("reading the netlist and the data", quiet=False):
         job = _prepare(options, recipe, read_data().limited(options.limit, options.test_limit))
     board = TensorBoard(folder / "tensorboard") if options.tensorboard else None
-    _start(job, record, options, command_line(program, ctx))
+    _start(job, record, options, command_line(program, ctx), _to_keep(ctx))
     try:
         _advance(job, record, options.checkpoint_every, board.add if board else None, ctx.obj)
         _finish(job, record, options, command_line(program, ctx, without=["resume"]))
-        _compare(job.run, given, recipe.algorithm)
+        _compare(job.run, as_given, recipe.algorithm)
         return folder
     except (KeyboardInterrupt, Ended) as error:
         handled(error)
@@ -223,8 +271,9 @@ def _prepare(options: Options, recipe: Recipe, data: Data) -> _Job:
     return _Job(recipe, circuit, trained, learner, data, run, fingerprint, threads)
 
 
-def _start(job: _Job, record: Record, options: Options, command: str) -> None:
-    """Take up a checkpoint, or make the first one; the configuration; say what is to be done."""
+def _start(job: _Job, record: Record, options: Options, command: str, kept: Sequence[str]) -> None:
+    """Take up a checkpoint, or make the first one; the configuration, with the options to be kept; say what is to be
+    done."""
     from training.record import file_digest
 
     run, recipe = job.run, job.recipe
@@ -245,6 +294,7 @@ def _start(job: _Job, record: Record, options: Options, command: str) -> None:
         "steps": options.steps,
         "init": None if options.init is None else {"path": str(options.init), "sha256": job.fingerprint["init"]},
         "data": {**job.data.facts, "training_samples": len(job.data.train), "test_samples": len(job.data.test)},
+        "options": kept,
     }
     record.write_config(config, command)
     done = f", continuing after {run.done // recipe.batch_size:,}" if run.done else ""

@@ -205,10 +205,19 @@ def _versions() -> dict[str, str]:
     }
 
 
+def options_in(path: Path) -> list[str]:
+    """The options in a config.json; none when there is none that can be read."""
+    return _list(path, "options")
+
+
 def _commands(path: Path) -> list[str]:
     """The command lines in an earlier config.json; none when there is none that can be read."""
+    return _list(path, "commands")
+
+
+def _list(path: Path, key: str) -> list[str]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["commands"]
+        found = json.loads(path.read_text(encoding="utf-8"))[key]
     except (OSError, ValueError, KeyError, TypeError):
         return []
     return [str(line) for line in found] if isinstance(found, list) else []
