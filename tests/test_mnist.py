@@ -826,6 +826,10 @@ def test_progress_is_drawn_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Non
         ("--netlist drn-xx", "error: no netlist 'drn-xx': give a file, or one of drn-1h, drn-2h"),
         (f"{QUICK} --recipe none.toml", "error: none.toml: cannot read the recipe: No such file or directory"),
         ("--netlist tiny.cir --data .", "error: .: no file train-images-idx3-ubyte.gz"),
+        (
+            "--netlist tiny.cir --data tiny.cir",
+            "error: tiny.cir is a file: training.mnist takes a folder with a data set",
+        ),
         (f"{QUICK} --algorithm magic", "Invalid value for '--algorithm'"),
         (f"{QUICK} --epochs 0", "Invalid value for '--epochs'"),
         (f"{QUICK} --conductance-rates 1,x", "'1,x' is not a number, or numbers with commas between them"),

@@ -79,6 +79,61 @@ def test_every_run_is_one_of_the_training_program() -> None:
     assert table["test_error"] == [float(row["test_error"]) for row in rows]
 
 
+def on_tables(arguments: str) -> Result:
+    """A study of the two weights of a divider, which a table gives."""
+    Path("two.cir").write_text(
+        "t\nVa a 0 0\nVb b 0 0\nRa a y 1k\nRb b y 3k\nRy y 0 1k\n.input Va Vb\n.output y\n.train Ra Rb\n"
+    )
+    Path("two.csv").write_text("a,b,target\n1,0,0.2\n0,1,0.4\n1,1,0.6\n")
+    Path("other.csv").write_text("a,b,target\n1,2,1\n")
+    options = "--netlist two.cir --gain 1 --tol 1e-9 --nudge 1e-5 --batch-size 1 --epochs 2"
+    return run(f"{options} {arguments}")
+
+
+def test_a_study_of_tables_compares_costs_where_there_are_no_classes() -> None:
+    """Its runs are those of training.fit; what continues it finishes them."""
+    options = "--data two.csv --test-data other.csv --vary conductance_rates=1e-6,1e-7 --out s --parquet s.parquet"
+    done = on_tables(f"{options} --seeds 1:2")
+    assert done.exit_code == 0, done.output
+    head, _, *lines = done.stdout.splitlines()
+    assert "test cost, V^2" in head and "train cost, V^2" in head
+    for rate, line in zip(("1e-6", "1e-7"), lines, strict=True):
+        folders = [Path(f"s/conductance_rates={rate}/seed{seed}") for seed in (1, 2)]
+        figures = [timeless(one / "metrics.csv")[-1] for one in folders]
+        assert "solved for 1 samples: SOLVED" in (folders[0] / "log.txt").read_text()
+        costs = [float(row[5]) for row in figures]
+        assert line.split()[:2] == [rate, "2"] and f"{np.mean(costs):.3g} ± " in line
+        kept = json.loads((folders[0] / "result.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+        assert (kept["test_error"], kept["test_cost"]) == (None, costs[0])
+    found = json.loads(Path("s/results.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert [sorted(setting) for setting in found["settings"]] == [["runs", "test_cost", "train_cost", "varied"]] * 2
+    assert np.isnan(read_table("s.parquet").to_pydict()["test_error"]).all()
+    again = on_tables(f"{options} --seeds 1:3")
+    assert again.exit_code == 0 and "4 of 6 runs are done already" in again.stderr
+    assert len(json.loads(Path("s/results.json").read_text())["runs"]) == 6
+    other = on_tables(f"{options.replace('other.csv', 'two.csv')} --seeds 1")
+    assert other.exit_code == 2 and "s holds another study: data [" in other.stderr
+
+
+def test_which_program_a_study_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def program(arguments: str) -> str:
+        return study._program(shlex.split(arguments))[0].removeprefix("python -m training.")
+
+    assert program("") == program("--data data --netlist xor") == program("--netlist tiny.cir --seed 1") == "mnist"
+    Path("two.csv").touch()
+    assert program("--first-sample 3 --data two.csv --seed 3") == program("--netlist xor --test-data=t.csv") == "fit"
+    Path("my.toml").write_text("netlist = 'xor.cir'")
+    assert program("--recipe my.toml") == "fit"
+    for arguments, message in (
+        ("--data two.csv --first-image 3", "No such option '--first-image'"),
+        ("--data data --test-data two.csv", "No such option '--test-data'"),
+        ("--netlist xor --resume", "--resume is not for a study"),
+        ("--data none.csv --netlist tiny.cir", "none.csv: cannot read it"),
+    ):
+        result = run(f"{arguments} --out s")
+        assert result.exit_code == 2 and message in result.stderr and not Path("s").exists()
+
+
 def test_finished_runs_are_not_done_again_and_more_can_follow() -> None:
     succeed(f"{OPTIONS} --seeds 1:2 --out s")
     before = {path: path.stat().st_mtime_ns for path in Path("s/recipe").rglob("*") if path.is_file()}

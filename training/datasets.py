@@ -95,6 +95,11 @@ def find_idx(folder: Path, part: str, what: str, axes: int) -> Path:
                 return folder / name
     except OSError as error:  # a name too long, a folder that may not be searched
         raise SettingsError(f"{folder}: cannot read it: {error.strerror or error}") from None
+    if folder.is_file():
+        raise SettingsError(
+            f"{folder} is a file: training.mnist takes a folder with a data set in MNIST's format; a table goes to "
+            "training.fit"
+        )
     raise SettingsError(
         f"{folder}: no file {names[1]} (or {names[0]}); a data set has images and labels, train and t10k"
     )

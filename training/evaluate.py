@@ -15,7 +15,7 @@ import click
 from circuitsim.cli.common import check_targets, load, param_option, progress, solver_options
 from circuitsim.errors import NotSolved
 from circuitsim.io.commands import HELP_NAMES
-from training.options import EXIT_CODES, Number, TrainingCommand
+from training.options import EXIT_CODES, Number, TrainingCommand, is_folder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -85,7 +85,7 @@ def main(
         raise SettingsError(f"--gain {gain:g}: make it finite")
     settings = Settings(**solver)
     circuit = load(netlist, params=params)
-    table = None if data is None or _is_folder(data) else data
+    table = None if data is None or is_folder(data) else data
     read = idx_files(data or MNIST) if table is None else [table]
     check_targets(circuit, [out], [*read, netlist.parent / CONFIG] if gain is None else read)
     gain = gain_of(netlist.parent) if gain is None else gain
@@ -165,13 +165,6 @@ def evaluate(
         named = (samples.part_of or samples).targets.argmax(axis=1)
         unnamed = int((~np.isin(outputs.argmax(axis=1), named)).sum())
     return Evaluation(solution, outputs, tally, samples.of_classes, unnamed)
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:  # such as a name that is too long, which reading it reports
-        return False
 
 
 def write_outputs(found: Evaluation, circuit: Circuit, samples: Samples, path: Path) -> None:

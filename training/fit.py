@@ -63,18 +63,23 @@ def main(ctx: click.Context, **_: Any) -> None:
     """
     ctx = taken_up(ctx)
     options = options_of(ctx)
-    read = cache(partial(_read, options.netlist, ctx.params["data"], ctx.params["test_data"]))
+    read = cache(partial(read_tables, options.netlist, ctx.params["data"], ctx.params["test_data"]))
     folder = train("training.fit", ctx, options, read)
     if not _verify(folder, read().limited(options.limit, options.test_limit).test):
         ctx.exit(NOT_SOLVED)
 
 
-def _read(netlist: str, data: Path | None, test_data: Path | None) -> Data:
+def built_in(netlist: str) -> Path:
+    """Where the table of a netlist that is built in would be."""
+    return TABLES / f"{Path(netlist).stem}.csv"
+
+
+def read_tables(netlist: str, data: Path | None, test_data: Path | None) -> Data:
     """The tables, with their digests."""
     from training.record import file_digest
     from training.table import load_table
 
-    path = data or TABLES / f"{Path(netlist).stem}.csv"
+    path = data or built_in(netlist)
     if data is None and not path.is_file():
         raise click.UsageError(f"there is no table for {netlist}; give one with --data FILE.csv")
     train = load_table(path)

@@ -275,3 +275,11 @@ def _words(value: Any) -> list[str]:
     if value is True or value == "":
         return []
     return [",".join(str(x) for x in value) if isinstance(value, tuple) else str(value)]
+
+
+def is_folder(path: Path) -> bool:
+    """Whether data are in a folder, as images are, and not in a file, as tables are."""
+    try:
+        return path.is_dir()
+    except OSError:  # such as a name that is too long, which reading it reports
+        return False

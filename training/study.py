@@ -1,4 +1,4 @@
-"""`python -m training.study`: many runs of training.mnist, for seeds and settings of the recipe, in parallel."""
+"""`python -m training.study`: many runs of training.mnist or training.fit, for seeds and settings, in parallel."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from circuitsim.io.commands import BAD_INPUT, HELP_NAMES, INTERRUPTED, Command, Ended
-from training import mnist
-from training.options import EXIT_CODES, RECIPE_KEYS, Options, options_of
+from training import fit, mnist
+from training.options import EXIT_CODES, RECIPE_KEYS, Options, is_folder, options_of
 
 if TYPE_CHECKING:
     from training.recipe import Recipe
@@ -41,8 +41,10 @@ Examples:
   python -m training.study --netlist drn-xs --seeds 1:5 --vary nudge=0.5,1,2 --workers 8
   python -m training.study --seeds 1,2 --vary conductance_rates=0.004/0.008,0.006 --vary sweeps=4,8 --epochs 3
   python -m training.study --netlist my.cir --data fashion --seeds 1:10 --scheduler tcp://host:8786
+  python -m training.study --netlist my.cir --data my.csv --vary gain=1,2
 
-Every run is one of training.mnist, in a folder of its own in --out: OUT/nudge=0.5/seed1. Run the same command again to
+Every run is one of training.mnist, or of training.fit where --data is a table or the netlist has one built in (xor), in
+a folder of its own in --out: OUT/nudge=0.5/seed1. Run the same command again to
 continue: finished runs are not repeated, interrupted ones continue from their checkpoints, and more seeds or values
 can be added. OUT/results.csv and OUT/results.json hold all finished runs, those of earlier commands too, and the spread
 of each setting.
@@ -144,7 +146,8 @@ def main(
 ) -> None:
     """Train a netlist with several seeds and settings, in parallel; errors with mean and spread.
 
-    OPTIONS are those of `python -m training.mnist`, for all runs: --netlist, --data, --epochs, --limit ...
+    OPTIONS are those of `python -m training.mnist`, or `training.fit` for tables, for all runs: --netlist, --data,
+    --epochs, --limit ...
     """
     from circuitsim.cli.common import progress
     from circuitsim.io.files import check_target
@@ -201,9 +204,24 @@ def main(
 # -- what is to be run -------------------------------------------------------------------------------------------------
 
 
+def _program(arguments: Sequence[str]) -> tuple[str, click.Command]:
+    """The program that these are options of, and how it is called: training.fit for tables, else training.mnist."""
+    ctx = mnist.main.make_context(
+        "python -m training.study", list(arguments), ignore_unknown_options=True, allow_extra_args=True
+    )  # what training.fit alone has is left over
+    data = ctx.params["data"]
+    of_tables = fit.built_in(options_of(ctx).netlist).is_file() if data is None else not is_folder(data)
+    return ("python -m training.fit", fit.main) if of_tables else ("python -m training.mnist", mnist.main)
+
+
+def _context(arguments: Sequence[str]) -> click.Context:
+    name, program = _program(arguments)
+    return program.make_context(name, list(arguments))
+
+
 def _parsed(arguments: Sequence[str]) -> Options:
-    """Options of training.mnist; UsageError for what is none, or means nothing in a study."""
-    ctx = mnist.main.make_context("python -m training.mnist", list(arguments))
+    """Options of the program; UsageError for what is none, or means nothing in a study."""
+    ctx = _context(arguments)
     for name, instead in _NOT_HERE.items():
         if ctx.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE:
             raise click.UsageError(f"--{name.replace('_', '-')} is not for a study; use {instead}")
@@ -247,22 +265,30 @@ def _facts(options: Sequence[str], varied: Sequence[str]) -> dict[str, Any]:
 
     asked = _parsed(options)
     recipe = _recipe(asked)
-    data = mnist.main.make_context("python -m training.mnist", list(options)).params["data"]
     return {
         **circuit_facts(load(recipe.netlist)),
         **{key: value for key, value in recipe.table().items() if key not in (*varied, "netlist", "expected")},
         "varied": sorted(varied),
         "init": None if asked.init is None else file_digest(asked.init),
-        "data": mnist.read_images(data).facts["sha256"],
+        "data": _digests(options),
         **{key: getattr(asked, key) for key in ("backend", "limit", "test_limit", "order", "first", "steps")},
     }
+
+
+def _digests(options: Sequence[str]) -> dict[str, str] | list[str]:
+    """Of the data: of images by the names of their files, of tables in their order."""
+    ctx = _context(options)
+    if "test_data" not in ctx.params:
+        return mnist.read_images(ctx.params["data"]).facts["sha256"]
+    tables = fit.read_tables(options_of(ctx).netlist, ctx.params["data"], ctx.params["test_data"])
+    return list(tables.facts["sha256"].values())
 
 
 # -- a run -------------------------------------------------------------------------------------------------------------
 
 
 def _train(home: str, task: Task) -> Outcome:
-    """Run training.mnist, or the rest of it, in this process; all that it says goes to log.txt."""
+    """Run the program, or the rest of it, in this process; all that it says goes to log.txt."""
     from circuitsim.workers import unwanted
 
     told = io.StringIO()
@@ -272,9 +298,8 @@ def _train(home: str, task: Task) -> Outcome:
         folder = Path(task.folder)
         resume = _go_on(folder)
         with redirect_stdout(told), redirect_stderr(told):
-            code = mnist.main.main(
-                [*task.arguments, *resume], "python -m training.mnist", standalone_mode=False, obj=unwanted
-            )
+            name, program = _program(task.arguments)
+            code = program.main([*task.arguments, *resume], name, standalone_mode=False, obj=unwanted)
         if folder.is_dir():
             with (folder / _LOG).open("a", encoding="utf-8") as log:
                 log.write(told.getvalue())
@@ -310,7 +335,7 @@ def _keep(task: Task, outcome: Outcome) -> None:
 
     if outcome.figures is not None:
         with replacing(Path(task.folder, _RESULT), "w") as out:
-            out.write(json.dumps({"varied": task.varied, "seed": task.seed, **outcome.figures}, indent=1) + "\n")
+            out.write(_json({"varied": task.varied, "seed": task.seed, **outcome.figures}))
 
 
 def _finished(task: Task) -> Outcome | None:
@@ -326,7 +351,7 @@ def _kept(folder: Path) -> dict[str, Any] | None:
         found = json.loads((folder / _RESULT).read_text(encoding="utf-8"))
         varied = {str(key): str(value) for key, value in dict(found["varied"]).items()}
         task = Task(str(folder), varied, int(found["seed"]), ())
-        return _row(task, Outcome({name: float(found[name]) for name in _FIGURES}))
+        return _row(task, Outcome({name: float(math.nan if found[name] is None else found[name]) for name in _FIGURES}))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -364,13 +389,14 @@ def _with_earlier(out: Path, asked: Sequence[dict[str, Any]], settings: list[dic
 
 
 def _spread(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Of some runs: how many; mean, sample standard deviation (None for one), least and largest of both errors.
+    """Of some runs: how many; mean, sample standard deviation (None for one), least and largest of both errors, or of
+    both costs where there are no classes.
 
     >>> _spread([{"test_error": 3.0, "train_error": 2.0}, {"test_error": 4.0, "train_error": 2.0}])["test_error"]
     {'mean': 3.5, 'std': 0.7071067811865476, 'min': 3.0, 'max': 4.0}
     """
     found: dict[str, Any] = {"runs": len(rows)}
-    for name in ("test_error", "train_error"):
+    for name in _compared(rows):
         values = [row[name] for row in rows]
         if values:
             mean = math.fsum(values) / len(values)
@@ -378,6 +404,12 @@ def _spread(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             std = math.sqrt(square / (len(values) - 1)) if len(values) > 1 else None
             found[name] = {"mean": mean, "std": std, "min": min(values), "max": max(values)}
     return found
+
+
+def _compared(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """The figures that settings are compared by."""
+    costs = any(math.isnan(row["test_error"]) for row in rows)
+    return ("test_cost", "train_cost") if costs else ("test_error", "train_error")
 
 
 def _columns(rows: Sequence[Mapping[str, Any]], varied: Sequence[str]) -> dict[str, list[Any]]:
@@ -407,7 +439,20 @@ def _write(
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))
     with replacing(out / "results.json", "w") as file:
-        file.write(json.dumps({"settings": summary, "runs": rows}, indent=1) + "\n")
+        file.write(_json({"settings": summary, "runs": rows}))
+
+
+def _json(found: Mapping[str, Any]) -> str:
+    """As JSON, which has no NaN: null."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: plain(x) for key, x in value.items()}
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            return [plain(x) for x in value]
+        return None if isinstance(value, float) and math.isnan(value) else value
+
+    return json.dumps(plain(found), indent=1) + "\n"
 
 
 def _print(summary: Sequence[Mapping[str, Any]], varied: Sequence[str]) -> None:
@@ -415,24 +460,25 @@ def _print(summary: Sequence[Mapping[str, Any]], varied: Sequence[str]) -> None:
 
     from circuitsim.io.tables import console, new_table
 
-    heads = [(key, True) for key in varied]
-    heads += [("runs", True), ("test error, %", True), ("least", True), ("most", True), ("train error, %", True)]
-    table = new_table(*heads)
+    costs = any("test_cost" in setting for setting in summary)
+    what, form = ("cost, V^2", ".3g") if costs else ("error, %", ".2f")
+    heads = [*varied, "runs", f"test {what}", "least", "most", f"train {what}"]
+    table = new_table(*((head, True) for head in heads))
     for setting in summary:
         cells = [*(setting["varied"][key] for key in varied), str(setting["runs"])]
         if setting["runs"]:
-            test, train = setting["test_error"], setting["train_error"]
-            cells += [_mean(test), f"{test['min']:.2f}", f"{test['max']:.2f}", _mean(train)]
+            test, train = (setting[f"{part}_{'cost' if costs else 'error'}"] for part in ("test", "train"))
+            cells += [_mean(test, form), f"{test['min']:{form}}", f"{test['max']:{form}}", _mean(train, form)]
         else:
             cells += [""] * 4
         table.add_row(*map(Text, cells))
     console().print(table)
 
 
-def _mean(figures: Mapping[str, float | None]) -> str:
+def _mean(figures: Mapping[str, float | None], form: str = ".2f") -> str:
     """Mean and spread: `3.34 ± 0.21`."""
-    std = "" if figures["std"] is None else f" ± {figures['std']:.2f}"
-    return f"{figures['mean']:.2f}{std}"
+    std = "" if figures["std"] is None else f" ± {figures['std']:{form}}"
+    return f"{figures['mean']:{form}}{std}"
 
 
 if __name__ == "__main__":
