@@ -29,9 +29,10 @@ from training.evaluate import evaluate
 from training.fit import TABLES, main
 from training.general import GeneralLearner, input_sources, split_inputs
 from training.learner import LearningError, Samples, Tally, check_arrays, check_batches
+from training.metrics import Row
 from training.network import make_learner, trained_kinds, within_window
 from training.options import RECIPE_KEYS, Options, command_line, shared_options
-from training.program import _left_to_defaults, _places
+from training.program import _in_vain, _left_to_defaults, _places
 from training.recipe import Recipe, find_recipe
 from training.record import Record, file_digest
 from training.table import check_columns, load_table
@@ -283,6 +284,8 @@ def test_blanks_around_quotes_are_no_part_of_a_table(tmp_path: Path) -> None:
         ("a,label\n1,0\n2,1.5\n", "3: column 'label': 1.5 is not a class; write whole numbers from 0 to 999"),
         ("a,label\n\n1,-1\n", "3: column 'label': -1 is not a class"),
         ("a,label\n1,1000\n", "2: column 'label': 1000 is not a class"),
+        ("a,label\n1,setosa\n", "2: column 'label': 'setosa' is not a class; write whole numbers from 0 to 999"),
+        ("a,LABEL\n1,inf\n", "2: column 'LABEL': 'inf' is not a class; write whole numbers from 0 to 999"),
         ("label\n1\n", "1: columns label: it needs"),
         ("a,label,Label\n1,0,1\n", "1: columns a, label, Label: two of them are 'label'; leave one"),
     ],
@@ -303,8 +306,14 @@ def test_labels_are_classes_up_to_the_outputs(tmp_path: Path) -> None:
     np.testing.assert_array_equal(samples.targets, [[0, 0, 1], [1, 0, 0]])
     np.testing.assert_array_equal(samples.with_classes(4).targets, [[0, 0, 1, 0], [1, 0, 0, 0]])
     assert samples.of_classes and samples.head(1).with_classes(5).targets.shape == (1, 5)
-    with pytest.raises(SettingsError, match="3 targets per sample"):
+    with pytest.raises(SettingsError, match=r"3 targets per sample .* the numbers must be equal$"):
         samples.with_classes(2).check_outputs(2)
+    path.write_text("x,label\n1,3\n2,1\n")
+    with pytest.raises(SettingsError, match=r"equal; classes are numbered from 0, and here they are 1 to 3$"):
+        load_table(path).head(1).check_outputs(3)
+    path.write_text("x,target_y,target_z\n1,0,1\n")
+    with pytest.raises(SettingsError, match=r"the numbers must be equal$"):
+        load_table(path).check_outputs(3)
     path.write_text("x,label\n1,0\n2,0\n")
     np.testing.assert_array_equal(load_table(path).targets, [[1, 0], [1, 0]])
     path.write_text("x,label\n1e30,999\n")
@@ -682,9 +691,13 @@ def test_test_data_has_the_columns_of_the_training_data(tmp_path: Path) -> None:
         ("V(b),V(a),target y,target z", r"columns V\(b\), V\(a\) are in another order than the inputs of .*, a, b;"),
         ("time,a,target y,target z", "columns time, a are in another order than the inputs of .*my.cir, a, b;"),
         ("a,b,target v(z),target 2", r"columns target v\(z\), target 2 are in another order than the outputs of"),
+        ("a,b,target(z),target(y)", r"columns target\(z\), target\(y\) are in another order than the outputs of"),
+        ("a,b,target (z),targetV(y)", r"columns target \(z\), targetV\(y\) are in another order than the outputs of"),
         ("a,b,target: z,target: y", "columns target: z, target: y are in another order than the outputs of"),
         ("id,a,b,target_y,target_z", "the data has 3 features per sample"),
+        (",a,b,target_y,target_z", r"the netlist has 2; the first column has no name: is it an index, which `to_csv"),
         ("a,b,target_y,target_z", ""),
+        ("a,b,target(y),target(z)", ""),
         ("0,1,target_1,target_2", ""),
         ("v(a),time,target_v(y),target", ""),
         ("y,z,target 1,target 0", ""),
@@ -938,6 +951,58 @@ def test_labels_are_classes_up_to_the_outputs_in_training_too(tmp_path: Path) ->
     )
     assert result.exit_code == 0, result.output
     assert "error 0.00 % (the learner: 0.00 %)" in result.output
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ("a", "1 column drives 2 sources: the second half gets the negated values"),
+        ("a,b", ""),
+        ("a,b,c,d", "4 columns drive 8 sources: the second half gets the negated values"),
+    ],
+)
+def test_columns_that_drive_two_sources_each_are_said(tmp_path: Path, columns: str, said: str) -> None:
+    """A column that is missing would else go unnoticed."""
+    last = 7 if "c" in columns else 1
+    deck = (
+        f"t\nVx[0:{last}] x[0:{last}] 0 0\nRx[0:{last}] x[0:{last}] y 1k\nRy y 0 1k\n.input Vx\n.output y\n.train Rx\n"
+    )
+    (tmp_path / "my.cir").write_text(deck)
+    (tmp_path / "my.csv").write_text(f"{columns},target\n{','.join('1' for _ in columns.split(','))},0.1\n")
+    options = "--batch-size 1 --gain 1 --tol 1e-9 --nudge 1e-5 --conductance-rates 1e-9 --epochs 1"
+    given = [f"--netlist={tmp_path / 'my.cir'}", f"--data={tmp_path / 'my.csv'}", *options.split()]
+    result = CliRunner().invoke(main, [*given, f"--out={tmp_path / 'run'}"])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[1] == said if said else "sources" not in result.output
+
+
+def test_other_spellings_are_one_name_within(tmp_path: Path) -> None:
+    given = ["--epochs", "2", "--algorithm", "adjoint", "--variant", "centered", "--out", str(tmp_path / "run")]
+    result = CliRunner().invoke(main, given)
+    assert result.exit_code == 0 and result.stdout.startswith("xor: implicit, "), result.output
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["recipe"]["algorithm"], config["recipe"]["variant"]) == ("implicit", "centred")
+    assert config["options"][:6:2] == ["--algorithm", "--epochs", "--variant"] and "adjoint" not in str(config)
+    result = CliRunner().invoke(main, ["--algorithm", "ajoint"])
+    assert result.exit_code == 2 and "'ajoint' is not one of 'ep', 'bp', 'implicit'" in result.output
+
+
+def test_learning_in_vain_is_doubted(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["--epochs", "2", "--conductance-rates", "1e3", "--out", str(tmp_path / "run")])
+    first, last = (
+        row["train_cost"] for row in csv.DictReader((tmp_path / "run" / "metrics.csv").read_text().splitlines())
+    )
+    assert result.exit_code == 0, result.output
+    assert result.stderr == (
+        f"warning: the training cost rose from {float(first):.4g} to {float(last):.4g} V^2: smaller "
+        "--conductance-rates?\n"
+    )
+    rows = [Row(k, 4 * k, cost, 0.0, 0.0, 0.0, 0.0) for k, cost in enumerate((2.0, 1.0, 2.0, 3.0))]
+    assert not any(_in_vain(some, [True]) for some in ([], rows[:1], rows[:2]))
+    assert _in_vain(rows[:3], [False]) == "the training cost has not fallen from 2 V^2: larger --bias-rates?"
+    both = _in_vain(rows, [False, True, False])
+    assert both == "the training cost rose from 2 to 3 V^2: smaller --conductance-rates and --bias-rates?"
+    assert not _in_vain([replace(row, train_cost=0.0) for row in rows], [True])
 
 
 def test_nothing_is_compared_with_expected_errors_where_there_are_no_classes(tmp_path: Path) -> None:

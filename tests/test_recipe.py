@@ -127,6 +127,12 @@ def test_bounds_are_rounded_inwards(tmp_path: Path) -> None:
     assert override(recipe, g_max=1e300).window[1] == np.finfo("float32").max
 
 
+def test_other_spellings(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("algorithm = 'adjoint'\nvariant = 'centered'\nnetlist = 'adjoint'")
+    assert read_recipe(path) == Recipe(tmp_path / "adjoint", algorithm="implicit", variant="centred")
+
+
 def test_override() -> None:
     with pytest.raises(SettingsError, match="tol and sweeps exclude each other"):
         override(find_recipe("drn-xs"), tol=1e-9, sweeps=4)

@@ -80,18 +80,23 @@ class Samples:
         if sources == 2 * values.shape[1]:
             return np.concatenate([values, -values], axis=1)
         if sources != values.shape[1]:
+            index = "; the first column has no name: is it an index, which `to_csv(index=False)` leaves out?"
             raise SettingsError(
                 f"the data has {values.shape[1]} features per sample: `.input` needs as many sources, or twice as many "
                 f"(the second half takes the negated features); the netlist has {sources}"
+                f"{index * (self.columns[0][:1] == ('',))}"
             )
         return values
 
     def check_outputs(self, outputs: int) -> None:
         """SettingsError when the targets are not as many as the outputs."""
         if self.targets.shape[1] != outputs:
+            classes = (self.part_of or self).targets.argmax(axis=1) if self.labelled else np.zeros(1, int)
+            from_0 = f"; classes are numbered from 0, and here they are {classes.min()} to {classes.max()}"
             raise SettingsError(
                 f"the data has {self.targets.shape[1]} targets per sample (for classes: one per class), the netlist's "
                 f"`.output` has {outputs} nodes; the numbers must be equal"
+                f"{from_0 * bool(classes.min())}"
             )
 
 

@@ -44,6 +44,16 @@ class Number(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
+class Choice(click.Choice[str]):
+    """One of some names, or another spelling of one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name."""
+        from training.recipe import SPELLINGS
+
+        return super().convert(SPELLINGS.get(value, value), param, ctx)
+
+
 class Rates(click.ParamType):
     """Numbers with commas between them."""
 
@@ -121,7 +131,7 @@ def shared_options(netlist: str, first: str) -> Callable[[Callable[..., None]], 
     """The options of every training program; `netlist` is the default, `first` the option that names a sample."""
     path = click.Path(path_type=Path)
     count = click.IntRange(min=1)
-    choice = click.Choice
+    choice = Choice
     options = [
         click.option(
             "--netlist", default=netlist, metavar="NAME|FILE",

@@ -22,6 +22,7 @@ from training.options import Options, command_line, given, options_of, words
 if TYPE_CHECKING:
     from circuitsim import Circuit
     from training.learner import Learner, Samples
+    from training.metrics import Row
     from training.recipe import Recipe
     from training.record import Record
     from training.run import Run
@@ -157,14 +158,19 @@ def train(program: str, ctx: click.Context, options: Options, read_data: Callabl
             board.close()
 
 
+def _sources(job: _Job) -> int:
+    """How many sources take the data."""
+    return sum(stop - start for _, start, stop in map(job.circuit.rows_of, job.circuit.netlist.inputs))
+
+
 def _inputs_text(job: _Job) -> str:
     """How a sample becomes the voltages, or currents, of the inputs."""
     circuit, train = job.circuit, job.data.train
     found = [circuit.rows_of(name) for name in circuit.netlist.inputs]
-    sources, features = sum(stop - start for _, start, stop in found), train.features.shape[1]
+    features = train.features.shape[1]
     units = " or ".join({"V": "V", "I": "A"}[kind] for kind in dict.fromkeys(kind for kind, _, _ in found))
     size = f"{job.recipe.gain * train.scale:.10g} {units}"
-    more = f", then {size} times the negated ones" if sources == 2 * features else ""
+    more = f", then {size} times the negated ones" if _sources(job) == 2 * features else ""
     return f"inputs: {size} times each of the {features} features{more}"
 
 
@@ -303,6 +309,10 @@ def _start(job: _Job, record: Record, options: Options, command: str, kept: Sequ
         f"{run.schedule.total // recipe.batch_size:,} steps of {recipe.batch_size} samples{done}; "
         f"results in {record.folder}"
     )
+    columns, sources = len(job.data.train.columns[0]), _sources(job)
+    if sources == 2 * columns:  # a column that was left out by mistake would go unnoticed
+        drive = "1 column drives" if columns == 1 else f"{columns} columns drive"
+        click.echo(f"{drive} {sources} sources: the second half gets the negated values")
 
 
 def _advance(
@@ -343,6 +353,7 @@ def _advance(
 
 def _finish(job: _Job, record: Record, options: Options, command: str) -> None:
     """The results: arrays, trained netlist, metrics, learning curve."""
+    from circuitsim.cli.common import print_warnings
     from training.metrics import reached
     from training.record import array_keys, save_arrays
 
@@ -376,6 +387,24 @@ def _finish(job: _Job, record: Record, options: Options, command: str) -> None:
     missing = record.write_results(circuit, run.results, remarks, expected, title)
     if missing:
         click.echo(missing, err=True)
+    if doubt := _in_vain(run.rows, [is_conductance for _, is_conductance in job.trained]):
+        print_warnings([doubt])
+
+
+def _in_vain(rows: Sequence[Row], conductances: Sequence[bool]) -> str:
+    """What to doubt where the last whole epoch cost as much as the first, or more, but for no cost at all.
+
+    `conductances`: of each that learns, whether it is a conductance, and not a source.
+    """
+    if len(rows) < 2 or rows[-1].train_cost < rows[0].train_cost or rows[-1].train_cost == 0:
+        return ""
+    rates = " and ".join(
+        ["--bias-rates", "--conductance-rates"][kind] for kind in sorted({*conductances}, reverse=True)
+    )
+    first, last = rows[0].train_cost, rows[-1].train_cost
+    if last == first:
+        return f"the training cost has not fallen from {first:.4g} V^2: larger {rates}?"
+    return f"the training cost rose from {first:.4g} to {last:.4g} V^2: smaller {rates}?"
 
 
 class _Extent(NamedTuple):

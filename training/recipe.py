@@ -20,6 +20,7 @@ RECIPES = Path(__file__).parent / "recipes"
 
 _LARGEST = 2**31 - 1  # of sweeps, batch_size, epochs: the compiled code counts in machine integers
 ALGORITHMS = ("ep", "bp", "implicit")
+SPELLINGS = {"adjoint": "implicit", "centered": "centred"}  # other names of choices
 _CHOICES = {
     "algorithm": ALGORITHMS,
     "variant": ("centred", "positive", "negative"),
@@ -262,7 +263,7 @@ def _value(key: str, kind: str, value: Any) -> Any:
         return value  # Recipe looks into it
     if key == "netlist" or kind == "str":
         if isinstance(value, str):
-            return value
+            return SPELLINGS.get(value, value) if key in _CHOICES else value
     elif kind.startswith("tuple"):
         if isinstance(value, list) and all(_is_number(x) for x in value):
             return tuple(_float(key, x) for x in value)

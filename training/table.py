@@ -20,6 +20,7 @@ from training.learner import Samples
 Floats = NDArray[np.float64]
 
 _MOST_CLASSES = 1000
+_CLASS = f"a class; write whole numbers from 0 to {_MOST_CLASSES - 1}"
 _LARGEST = 1e30  # its square is a number in double precision, it itself in single
 
 
@@ -85,7 +86,7 @@ def check_columns(circuit: Circuit, samples: Samples) -> None:
     ends = [sorted((int(table[kind].a[k]), int(table[kind].b[k]))) for kind, k in sources]
     features, targets = samples.columns
     nodes_of = [_inside(name) for name in features]
-    asked = [re.sub(r"(?i)^target[^a-z0-9]*(?:v\((.*)\)$)?", r"\1", name) for name in targets]
+    asked = [_inside(re.sub(r"(?i)^target[^a-z0-9(]*", "", name)) for name in targets]
     for names, found, columns, role in (
         ([table[kind].names[k] for kind, k in sources], features, features, "inputs"),
         (["" if one else netlist.nodes[other] for one, other in ends], nodes_of, features, "inputs"),
@@ -106,8 +107,8 @@ def check_columns(circuit: Circuit, samples: Samples) -> None:
 
 
 def _inside(name: str) -> str:
-    """`a` of `v(a)`, and of `a`."""
-    return re.sub(r"(?i)^v\((.*)\)$", r"\1", name)
+    """`a` of `v(a)`, of `(a)`, and of `a`."""
+    return re.sub(r"(?i)^v?\((.*)\)$", r"\1", name)
 
 
 def _one_hot(path: Path, labels: Floats, lines: list[list[str]]) -> Floats:
@@ -115,10 +116,7 @@ def _one_hot(path: Path, labels: Floats, lines: list[list[str]]) -> Floats:
     numbers = [k for k, line in enumerate(lines[1:], 2) if line]
     for number, label in zip(numbers, labels.tolist(), strict=True):
         if not (label.is_integer() and 0 <= label < _MOST_CLASSES):
-            raise SettingsError(
-                f"{path}:{number}: column 'label': {label:g} is not a class; write whole numbers from 0 to "
-                f"{_MOST_CLASSES - 1}"
-            )
+            raise SettingsError(f"{path}:{number}: column 'label': {label:g} is not {_CLASS}")
     return np.eye(max(int(labels.max()) + 1, 2))[labels.astype(int)]
 
 
@@ -149,8 +147,7 @@ def _numbers(path: Path, number: int, line: list[str], header: list[str]) -> lis
         except ValueError:
             value = math.nan
         if not abs(value) <= _LARGEST:
-            raise SettingsError(
-                f"{path}:{number}: column '{name}': '{word.strip()}' is not a finite number of at most {_LARGEST:g}"
-            )
+            what = _CLASS if name.lower() == "label" else f"a finite number of at most {_LARGEST:g}"
+            raise SettingsError(f"{path}:{number}: column '{name}': '{word.strip()}' is not {what}")
         values.append(value)
     return values
