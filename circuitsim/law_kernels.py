@@ -125,12 +125,13 @@ def branch(law, p, v):
         else:
             break
         new = w - error / (1.0 + rs * g)
-        if new == w:
-            break
-        if not (low < new < high):
+        if new != w and not (low < new < high):
             new = 0.5 * (low + high)
+        if new == w:  # also where low and high are neighbours: halfway is one of them
+            break
         w = new
-    i, g = shockley(p, w)
+    else:
+        i, g = shockley(p, w)
     return i, g / (1.0 + rs * g)
 
 

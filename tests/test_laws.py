@@ -482,6 +482,24 @@ def test_laws_rise_over_all_voltages_and_rs_limits_the_current(extra: str, rs: f
         assert np.isfinite(slope).all() and (slope >= 0).all()
 
 
+@pytest.mark.parametrize(("saturation", "rs"), [(1e-9, 4e-3), (1e-6, 1e-2), (2.5e-9, 0.6), (1e-18, 2.0)])
+def test_the_voltage_behind_rs_takes_few_steps(saturation: float, rs: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where no float64 meets the law exactly: the iteration ends between neighbours."""
+    taken = []
+    for module, name in ((law_kernels, "shockley"), (laws, "_junction_current")):
+        law = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda p, w, law=law: taken.append(w) or law(p, w))
+    p = np.array([saturation, VT, rs, np.inf, VT, *[0.0] * (N_PARAMS - 5)])
+    for v in np.concatenate([np.linspace(-1.0, 4.0, 300), np.logspace(0.0, 6.0, 50)]):
+        for junction, given in (
+            (law_kernels.branch.function, (int(Law.SHOCKLEY), p, v)),
+            (laws._junction, (p[None], v[None])),
+        ):
+            taken.clear()
+            junction(*given)
+            assert 1 <= len(taken) <= 25
+
+
 def test_high_injection_halves_the_slope_by_hand() -> None:
     """j = 1e-14 e^30 = 0.1068647 A; sqrt(j / 1 mA) = 10.33754; i = j / 11.33754 = 9.425739 mA."""
     i, slope = branch_current(*rows("high injection", 1), np.array([30 * VT]))

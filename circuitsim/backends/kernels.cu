@@ -107,8 +107,8 @@ __device__ inline double junction_voltage(const double* p, double v) {
         else if (error > 0.0) high = w;
         else break;
         double next = w - error / (1.0 + rs * g);
-        if (next == w) break;
-        if (!(low < next && next < high)) next = 0.5 * (low + high);
+        if (next != w && !(low < next && next < high)) next = 0.5 * (low + high);
+        if (next == w) break;  // also where low and high are neighbours: halfway is one of them
         w = next;
     }
     return w;
