@@ -20,6 +20,7 @@ from circuitsim.branches import Branches
 from circuitsim.circuit import Circuit
 from circuitsim.errors import TopologyError, listed, of_row
 from circuitsim.graphs import components
+from circuitsim.law_kernels import Law
 from circuitsim.laws import most_current
 
 Ints = NDArray[np.int64]
@@ -30,16 +31,29 @@ _BALANCE = 1e-12  # of the sum of the sources' absolute currents: rounding when 
 
 @dataclass(frozen=True)
 class Arcs:
-    """The diodes between parts: each carries at most `most` amperes from part `a` to part `b`."""
+    """The diodes between parts, from part `a` to part `b`: first ideal ones, then all others, and these in reverse."""
 
     a: Ints  # (n,) part
     b: Ints
-    most: Floats  # A
     ideal: NDArray[np.bool_]  # which of circuit.ideal_diodes or circuit.junctions it is
     branch: Ints
 
     def __len__(self) -> int:
         return self.a.size
+
+    def carrying(self, circuit: Circuit) -> tuple[Arcs, Floats]:
+        """Those that can carry a current at a circuit's values, and the most that they carry from a to b, A."""
+        j = circuit.junctions
+        forward, reverse = most_current(j.law[self.others], j.params[self.others])
+        most = np.concatenate([np.full(self.ideal.sum(), np.inf), forward, reverse])
+        kept = most > 0
+        return Arcs(*(getattr(self, f.name)[kept] for f in fields(Arcs))), most[kept]
+
+    @property
+    def others(self) -> Ints:
+        """The nonlinear branches among them, each once."""
+        both = self.branch[~self.ideal]
+        return both[: both.size // 2]
 
 
 @dataclass(frozen=True)
@@ -86,6 +100,21 @@ class Islands:
         np.logical_or.at(of_group.T, group, brought.T)
         return of_group[:, group]
 
+    def held_by_curves(self, circuit: Circuit) -> bool:
+        """Whether nonlinear branches that conduct more at every higher voltage join all islands to ground.
+
+        Voltages are then unique whatever the values: without islands, or where no perfect diode, straight line or
+        controlled source ends at another part than it begins at, or on an island.
+        """
+        part, d, j, s = self.part, circuit.ideal_diodes, circuit.junctions, circuit.active
+        curved = np.isin(j.law, (Law.SHOCKLEY, Law.TANH, Law.SINH))
+        return not (
+            self.pins.size
+            or (part[d.a] != part[d.b]).any()
+            or (part[j.a] != part[j.b])[~curved].any()
+            or part[np.concatenate([s.a, s.b, s.ca, s.cb])].any()
+        )
+
     def check(self, circuit: Circuit, i: Floats, first_row: int = 0) -> None:
         """Raise TopologyError when source currents `i` (rows, n_sources) cannot leave, or reach, an island.
 
@@ -95,22 +124,26 @@ class Islands:
             return
         net, size = self.pushed(circuit, i)
         rows = np.flatnonzero(net.any(axis=1))
+        if not rows.size:
+            return
+        arcs, most = self.arcs.carrying(circuit)
         if rows.size > 1:
             rows = rows[np.sort(np.unique(net[rows], axis=0, return_index=True)[1])]
         for row in rows.tolist():
             for push in (True, False):
-                stuck = self._stuck(net[row] if push else -net[row], size[row], push)
+                stuck = self._stuck(arcs, most, net[row] if push else -net[row], size[row], push)
                 if stuck.size:
-                    self._blame(circuit, float(net[row, stuck].sum()), stuck, first_row + row if len(i) > 1 else None)
+                    amperes = float(net[row, stuck].sum())
+                    self._blame(circuit, arcs, amperes, stuck, first_row + row if len(i) > 1 else None)
 
-    def _stuck(self, net: Floats, size: Floats, push: bool) -> Ints:
+    def _stuck(self, arcs: Arcs, most: Floats, net: Floats, size: Floats, push: bool) -> Ints:
         """Parts into which more is pushed in all than can leave; with `push` false all flows are reversed."""
         if not (net > 0).any():
             return np.zeros(0, np.int64)
-        tail, head = (self.arcs.a, self.arcs.b) if push else (self.arcs.b, self.arcs.a)
+        tail, head = (arcs.a, arcs.b) if push else (arcs.b, arcs.a)
         one, other = self.joined_by_current
         tail, head = np.concatenate([tail, one, other]), np.concatenate([head, other, one])
-        most = np.concatenate([self.arcs.most, np.full(2 * one.size, np.inf)])
+        most = np.concatenate([most, np.full(2 * one.size, np.inf)])
         unlimited = np.isinf(most)
         free = np.zeros(self.n_parts, bool)  # what reaches ground without a limit: no part of a cut
         backwards = _graph(head[unlimited], tail[unlimited], self.n_parts)
@@ -126,8 +159,8 @@ class Islands:
                 return np.array(sorted(cut), np.int64)
         return np.zeros(0, np.int64)
 
-    def _blame(self, circuit: Circuit, amperes: float, parts: Ints, row: int | None) -> None:
-        inside, arcs = np.isin(self.part, parts), self.arcs
+    def _blame(self, circuit: Circuit, arcs: Arcs, amperes: float, parts: Ints, row: int | None) -> None:
+        inside = np.isin(self.part, parts)
         s = circuit.current_sources
         crossing = np.flatnonzero(inside[s.a] != inside[s.b])
         sources = [circuit.element(s, int(k)) for k in crossing]
@@ -286,19 +319,14 @@ def _parts(n: int, root: Ints, edges: list[tuple[Ints, Ints]]) -> Ints:
 
 
 def _arcs(circuit: Circuit, part: Ints) -> Arcs:
-    """Which parts a diode can carry current between, forward and in reverse, and how much."""
+    """Which parts a diode can carry current between, forward and in reverse."""
     d, j = circuit.ideal_diodes, circuit.junctions
     ideal = np.flatnonzero(part[d.a] != part[d.b])
     other = np.flatnonzero(part[j.a] != part[j.b])
-    forward, reverse = most_current(j.law[other], j.params[other])
     a, b = part[j.a[other]], part[j.b[other]]
-    most = np.concatenate([np.full(ideal.size, np.inf), forward, reverse])
-    arcs = Arcs(
+    return Arcs(
         np.concatenate([part[d.a[ideal]], a, b]),
         np.concatenate([part[d.b[ideal]], b, a]),
-        most,
-        np.arange(most.size) < ideal.size,
+        np.arange(ideal.size + 2 * other.size) < ideal.size,
         np.concatenate([ideal, other, other]),
     )
-    kept = most > 0
-    return Arcs(*(getattr(arcs, f.name)[kept] for f in fields(Arcs)))

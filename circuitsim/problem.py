@@ -106,13 +106,10 @@ class Problem:
         g = [(old.conductors.g, circuit.conductors.g)]
         g += [(a.g, b.g) for a, b in zip(old.crossbars, circuit.crossbars, strict=True)]
         problem = replace(self, circuit=circuit)
-        same_diodes = self.topology.islands.n_parts == 1 or old.junctions is circuit.junctions
-        if not same_diodes or any(a is not b and not np.array_equal(a > 0, b > 0) for a, b in g):
+        if any(a is not b and not np.array_equal(a > 0, b > 0) for a, b in g):
             islands = find_islands(circuit, self.topology.forest.roots(len(circuit.nodes)))
             if not np.array_equal(islands.part, self.topology.islands.part):
                 return compile_problem(circuit)  # a conductance that became 0, or left it: another path to ground
-            if not same_diodes:  # islands know their reverse currents
-                problem = replace(problem, topology=replace(self.topology, islands=islands))
         if all(a is b for a, b in g):
             return problem
         return replace(problem, values=_values(circuit, self.topology))

@@ -46,10 +46,11 @@ _BRANCHES = 10  # that count as an unknown
 def most_copies(problem: Problem, unknowns: int = UNKNOWNS) -> int:
     """How many circuits like that of a problem to solve at once, within so many unknowns in all; 1: one by one.
 
-    Dense layers, which would become sparse in a stack, are solved one by one, as are circuits with islands.
+    Dense layers, which would become sparse in a stack, are solved one by one, as are circuits with islands that may
+    float (Islands.held_by_curves).
     """
     t = problem.topology
-    plain = not problem.circuit.crossbars and t.islands.n_parts == 1 and not t.dense
+    plain = not problem.circuit.crossbars and t.islands.held_by_curves(problem.circuit) and not t.dense
     size = max(problem.n_free, len(problem.circuit.conductors) // _BRANCHES, 1)
     most = min(_MOST_COPIES, unknowns // size) if plain else 1
     return most if most >= _FEW else 1

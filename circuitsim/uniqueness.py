@@ -108,7 +108,7 @@ def part_room(solution: Solution) -> tuple[Floats, Floats]:
     arcs, d, j = islands.arcs, c.ideal_diodes, c.junctions
     if not len(arcs):
         return fall, rise
-    ideal, other = arcs.branch[arcs.ideal], np.unique(arcs.branch[~arcs.ideal])
+    ideal, other = arcs.branch[arcs.ideal], arcs.others
     a = islands.part[np.concatenate([d.a[ideal], j.a[other]])]
     b = islands.part[np.concatenate([d.b[ideal], j.b[other]])]
     tail, head = np.concatenate([b, a]), np.concatenate([a, b])

@@ -35,13 +35,21 @@ CONTROLLED += "R3 p 0 {r}\nF1 0 q V2 0.5\nR4 q 0 2k\nH1 h 0 V2 100\nR5 h q 1k\nG
 CONTROLLED += "V3 out x 0.1\nR7 x 0 1k\n"
 MODELS = """.param v=3 r=1k
 .model dm D(is=1e-12 n=1.5 rs=2 bv=5)
+.model dl D(is=1e-18 n=2 rs=2)
 .model id D(ron=0)
 .model iz D(ron=0 vfwd=0.6 vrev=2)
 .model nt tanh(imax=1m v0=0.4)
 .model ns sinh(i0=1u v0=0.1)
 .model nw pwl(-1 -1m 0 0 1 2m 2 2m)
 """
-DECKS = {text.split("\n")[0]: text + MODELS for text in (LINEAR, FLOATING, SHOCKLEY, PERFECT, CURVED, CONTROLLED)}
+STRINGS = "strings of diodes\nV1 a 0 {3*v}\nR1 a b {r}\nD1 b c dm area={r/1k}\nD2 c d dl\nD3 d 0 dm\nI1 0 c {v/1meg}\n"
+STRINGS += (
+    "D4 e b dl\nN1 e f ns m={r/1k}\nN2 f 0 nt\nD5 a g id\nR2 g 0 {r}\nD6 m 0 dl\nD7 n m dm\nR3 m k 1k\nV2 k l 0.2\n"
+)
+STRINGS += "R4 a n {r}\nE1 o 0 0 p 1e4\nR5 a p {r}\nR6 p o 2k\n"
+DECKS = {
+    text.split("\n")[0]: text + MODELS for text in (LINEAR, FLOATING, SHOCKLEY, PERFECT, CURVED, CONTROLLED, STRINGS)
+}
 
 
 def variants(deck: str, count: int = 6) -> list[cs.Circuit]:
@@ -211,6 +219,8 @@ RUNS = {
     "temperature": (SHOCKLEY, "TEMP -40 100 4"),
     "resistances": (CURVED, "R1 500 2k 50 R2 1k 3k 1k"),
     "a parameter": (NO_ISLAND, "r 500 2k 50"),
+    "draws of strings": (STRINGS.replace("{r}", "{agauss(1k, 100, 1)}").replace("{r/1k}", "{aunif(1, 0.5)}"), None),
+    "strings at temperatures": (STRINGS, "TEMP -40 100 4"),
     "one source value": (LINEAR, "V1 1 1 1 R1 1k 2k 50"),
     "draws of controlled sources": (CONTROLLED.replace("R1 a m {r}", "R1 a m {agauss(1k, 100, 1)}"), None),
     "gains": (CONTROLLED.replace("E1 out 0 0 m 1e4", "E1 out 0 0 m {10*r}"), "r 500 2k 50"),
@@ -324,7 +334,10 @@ def test_what_is_not_solved_one_by_one(text: str, monkeypatch: pytest.MonkeyPatc
         (SHOCKLEY, {"method": "bcd"}),
         (SHOCKLEY, {"dtype": "float32"}),
         (ONE, {"backend": "reference"}),  # which takes seconds for more
-        (SHOCKLEY + "R9 y z 1k\n", {}),  # an island
+        (SHOCKLEY + "R9 y z 1k\n", {}),  # an island that nothing joins to ground
+        (SHOCKLEY + "D9 b y lin\nD8 y c dm\n.model lin D(ron=10 vfwd=0.5)\n", {}),  # a straight line does
+        (SHOCKLEY + "D9 b y id\nD8 y c dm\n", {}),
+        (SHOCKLEY + "D9 b y dm\nD8 y c dm\nG1 y 0 b 0 1u\n", {}),
         (SHOCKLEY + "RW[0:3][0:3] b[0:3] c[0:3] g=1m\nR9 b0 b[0] 1\nV9 b0 0 1\nR8 c[0] 0 1k\n", {}),
     ],
 )

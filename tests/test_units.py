@@ -294,7 +294,8 @@ def test_islands_pins_and_arcs() -> None:
     assert [circuit.nodes[k] for k in islands.pins] == ["b"]
     pinned = {name for name, is_pinned in zip(circuit.nodes, islands.pinned, strict=True) if is_pinned}
     assert pinned == {"b", "c", "d", "e", "f"}
-    arcs = set(zip(islands.arcs.a.tolist(), islands.arcs.b.tolist(), islands.arcs.most.tolist(), strict=True))
+    carrying, most = islands.arcs.carrying(circuit)
+    arcs = set(zip(carrying.a.tolist(), carrying.b.tolist(), most.tolist(), strict=True))
     b, e, g = part["b"], part["e"], part["g"]
     assert arcs == {(b, e, np.inf), (e, b, 1e-9), (0, g, np.inf), (g, 0, np.inf)}
 
