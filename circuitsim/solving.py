@@ -23,7 +23,7 @@ from circuitsim.laws import beyond_law
 from circuitsim.linear.elimination import Factors
 from circuitsim.methods import aside, bcd, tiles
 from circuitsim.methods.held import Held
-from circuitsim.methods.mna import make_network
+from circuitsim.methods.mna import KeptNetwork
 from circuitsim.methods.outcome import Outcome, all_rows
 from circuitsim.methods.rows import Rescue, no_rescue
 from circuitsim.problem import Problem, compile_problem
@@ -45,6 +45,7 @@ def solve(
     raise_on_failure: bool = True,
     progress: Callable[[int, int], None] | None = None,
     in_order: bool = False,
+    kept: KeptNetwork | None = None,
 ) -> Solution:
     """The DC equilibrium of a circuit, or of a prepared problem, with its certificate.
 
@@ -59,6 +60,7 @@ def solve(
     raise_on_failure   raise NotSolved (which holds the Solution) unless the certificate is met
     progress           called with (rows done, rows in all) after each tile of the batch
     in_order           solve tiles one after another, never in parallel: the same bits on any number of cores
+    kept               takes the network, with its factors, of the solve before if only sources differ; the same bits
 
     Raises TopologyError when no solution exists, SettingsError, BackendUnavailable, NotSolved.
 
@@ -88,11 +90,11 @@ def solve(
     compiled = time.perf_counter()
     chosen = backend or choose_backend(problem, settings)
     try:
-        solution = _solve(problem, settings, chosen, start, progress, in_order)
+        solution = _solve(problem, settings, chosen, start, progress, in_order, kept)
     except BackendUnavailable:  # its memory has gone since it was chosen
         if backend or settings.backend != "auto":
             raise
-        solution = _solve(problem, settings, find_backend("cpu"), start, progress, in_order)
+        solution = _solve(problem, settings, find_backend("cpu"), start, progress, in_order, kept)
     seconds = {"compile": compiled - clock, "solve": time.perf_counter() - compiled}
     solution = replace(solution, seconds=seconds)
     if raise_on_failure and not solution.solved:
@@ -115,6 +117,7 @@ def _solve(
     start: ArrayLike | None,
     progress: Callable[[int, int], None] | None,
     in_order: bool,
+    kept: KeptNetwork | None,
 ) -> Solution:
     shape = (problem.batch, problem.n_free)
     wanted = f"start must be {shape} finite numbers (batch, unknowns)"
@@ -139,7 +142,7 @@ def _solve(
     sure, taken = True, Counter[str]()  # the most steps of any tile, by method
     low: Floats | None = None
     residuals = NO_RESIDUALS
-    batch = _Batch(problem, settings, backend, method, start is not None)
+    batch = _Batch(problem, settings, backend, method, start is not None, kept or KeptNetwork())
     for rows, outcome, by in batch.tiles(x, in_order):
         x = outcome.x if len(outcome.x) == len(x) else x  # which has them already (_Batch._tile)
         if outcome.low is not None:
@@ -196,7 +199,9 @@ def steps_text(method: str, count: int) -> str:
 class _Batch:
     """The tiles of a batch, solved one by one, or several at a time where the backend has several workers."""
 
-    def __init__(self, problem: Problem, settings: Settings, backend: Backend, method: str, warm: bool) -> None:
+    def __init__(
+        self, problem: Problem, settings: Settings, backend: Backend, method: str, warm: bool, kept: KeptNetwork
+    ) -> None:
         self.problem, self.settings, self.backend, self.method, self.warm = problem, settings, backend, method, warm
         self.per_thread = threading.local()  # an engine
         self.newton_on_backend = False  # whether newton took its steps, or solved its networks, where the backend does
@@ -205,7 +210,7 @@ class _Batch:
         self.why_changed = ""  # why `method` is not the one that was chosen
         self.network_lock: AbstractContextManager[object] = threading.RLock()  # a network keeps what it factored last
         self.solver = cache(lambda: backend.solver(problem))
-        self.network = cache(lambda: make_network(problem, self.solver()))
+        self.network = cache(lambda: kept.of(problem, self.solver()))
         self.row_steps = cache(lambda: backend.row_steps(problem))
         self.stacks = cache(lambda: Stacks(problem, problem.batch) if aside.worth_it(problem) else None)
         self.held = Held(problem, self.network, self.network_lock) if settings.dtype == "float64" else None

@@ -37,8 +37,10 @@ from circuitsim.io import study
 from circuitsim.io.parquet import write_columns, write_sweep_parquet
 from circuitsim.io.sealed import save_sealed
 from circuitsim.io.study import Study
+from circuitsim.linear.elimination import Elimination
 from circuitsim.saved import wanted_saves
 from circuitsim.sweeping import Points, SweepResult, analyses_to_run
+from circuitsim.sweeping import plan as sweeping_plan
 from circuitsim.sweeping.dc import SweepPlan
 from circuitsim.sweeping.draws import MonteCarloPlan
 from circuitsim.sweeping.plan import CHUNK_CIRCUITS, CHUNK_POINTS, Plan
@@ -141,6 +143,30 @@ def test_a_chunk_may_begin_between_the_resistances_of_one_parameter(dc: str) -> 
     result = cs.sweep(cs.parse("t\n.param k=1\nV1 a 0 1\nR1 a b {k*1k}\nR2 b 0 1k\n"), dc)
     at = dict(zip(result.names, result.values.T, strict=True))
     np.testing.assert_allclose(result.voltage("b"), at["R2"] / (at["R2"] + at["k"] * 1e3), rtol=1e-8)
+
+
+@pytest.mark.parametrize(("dc", "factored"), [("V1 0 4 0.1", 2), ("I1 0 1m 0.03m", 2), ("V1 0 4 0.1 R0 1k 2k 500", 6)])
+def test_chunks_keep_factors_and_give_the_same_bits_without(
+    dc: str, factored: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mesh, factored for each resistance and each number of points in a chunk."""
+    mesh = [
+        f"Ra{i}_{j} n{i}_{j} n{i + 1}_{j} 1k\nRb{i}_{j} n{i}_{j} n{i}_{j + 1} 2k" for i in range(8) for j in range(8)
+    ]
+    deck = "mesh\nV1 n0_0 0 1\nI1 0 n3_3 1m\nR0 n8_7 0 1k\n" + "\n".join(mesh) + "\n"
+    monkeypatch.setattr(sweeping_plan, "CHUNK_VOLTAGES", 3 * 83)
+    circuit, calls, factor = cs.parse(deck), list[int](), Elimination.factor
+    monkeypatch.setattr(Elimination, "factor", lambda *given: calls.append(1) or factor(*given))
+    plans = [SweepPlan(circuit, cs.Settings(), None, (), analyses_to_run(circuit, dc)[0].sweeps) for _ in range(2)]
+    many = [plans[0].solve(k) for k in range(plans[0].chunks)]
+    assert len(many) >= 10 and len(calls) == factored
+    calls.clear()
+    for k in reversed(range(plans[1].chunks)):
+        plans[1]._kept.network = None
+        found = plans[1].solve(k)
+        for name in ("voltages", "currents", "kcl_relative", "steps"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(many[k], name), err_msg=name)
+    assert len(calls) >= plans[1].chunks
 
 
 def test_how_points_were_solved_is_told_although_the_last_ones_have_no_solution() -> None:

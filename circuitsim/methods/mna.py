@@ -19,6 +19,7 @@ from circuitsim.drive import Drive
 from circuitsim.errors import TopologyError, listed
 from circuitsim.kcl import active_laws
 from circuitsim.linear import LinearSolver, Solved
+from circuitsim.linear.elimination import Factors
 from circuitsim.linear.lu import MOST_SINGULAR, Lu
 from circuitsim.methods.network import Network
 from circuitsim.problem import Problem
@@ -35,6 +36,33 @@ _MOST_EXACT = 100  # unknowns, and legs, of networks whose equations are compare
 def make_network(problem: Problem, solver: LinearSolver | None = None) -> Network:
     """The network of a problem; without controlled sources, `solver` replaces the topology's solver."""
     return Network(problem, solver) if problem.circuit.reciprocal else MnaNetwork(problem)
+
+
+class KeptNetwork:
+    """The network of the last linear problem that was solved, with its factors, for those that differ in sources only.
+
+    Only direct factors are kept: they are the same bits as new ones, whatever was solved before. Iterations are not.
+    """
+
+    def __init__(self) -> None:
+        self.network: Network | None = None
+
+    def of(self, problem: Problem, solver: LinearSolver | None) -> Network:
+        """The network of a problem, with the kept factors where they are its own."""
+        network, kept = make_network(problem, solver), self.network
+        if not problem.circuit.reciprocal or network.legs.a.size:
+            return network
+        if (
+            kept is not None
+            and isinstance(kept.factored, Factors)
+            and kept.solver is network.solver
+            and kept.problem.batch == problem.batch  # by which a solver may choose how to solve
+            and np.array_equal(kept.edge_g, network.edge_g)
+            and np.array_equal(kept.to_fixed, network.to_fixed)
+        ):
+            network = kept.of(problem)
+        self.network = network
+        return network
 
 
 class MnaNetwork(Network):

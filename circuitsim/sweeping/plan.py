@@ -19,6 +19,7 @@ from circuitsim.blas import one_blas_thread
 from circuitsim.build import build_circuit
 from circuitsim.circuit import Circuit, check_structure
 from circuitsim.errors import CircuitError, SettingsError
+from circuitsim.methods.mna import KeptNetwork
 from circuitsim.netlist.expand import Changes
 from circuitsim.netlist.model import Swept
 from circuitsim.netlist.revalue import Revaluer, Variant
@@ -78,6 +79,7 @@ class Plan:
         """`most_groups`: the most groups in a chunk."""
         self.circuit, self.settings, self.backend, self.saves = circuit, settings, backend, saves
         self.values, self.groups, self.most_groups = values, groups, most_groups
+        self._kept = KeptNetwork()
         count, rows = groups.shape
         most = max(1, min(CHUNK_POINTS, CHUNK_VOLTAGES // len(circuit.nodes)))  # points of a chunk
         self._together = max(1, min(self.most_groups, most // rows))  # groups of a chunk
@@ -102,7 +104,7 @@ class Plan:
     def solve(self, k: int) -> Points | CircuitError:
         """The points of a chunk; or the error that stopped it."""
         groups, rows = self.chunk(k)
-        runner = Runner(self.circuit, self.settings, self.chosen_backend, self.saves, rows.size)
+        runner = Runner(self.circuit, self.settings, self.chosen_backend, self.saves, rows.size, self._kept)
         ends = 2 * (len(self.circuit.conductors) + sum(crossbar.g.size for crossbar in self.circuit.crossbars))
         try:
             with one_blas_thread(rows.shape[1] * ends):  # currents and certificates too

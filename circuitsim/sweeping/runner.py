@@ -14,6 +14,7 @@ from circuitsim.backends.base import Backend
 from circuitsim.circuit import Circuit
 from circuitsim.currents import row_violations
 from circuitsim.errors import BackendUnavailable, NetlistError, TopologyError
+from circuitsim.methods.mna import KeptNetwork
 from circuitsim.netlist.model import KINDS
 from circuitsim.netlist.saves import Save
 from circuitsim.problem import Problem, compile_problem, without_island
@@ -45,10 +46,17 @@ class Runner:
     """Solves the points of a chunk, which are numbered from 0, and keeps the results."""
 
     def __init__(
-        self, circuit: Circuit, settings: Settings, backend: Backend | None, saves: tuple[Save, ...], count: int
+        self,
+        circuit: Circuit,
+        settings: Settings,
+        backend: Backend | None,
+        saves: tuple[Save, ...],
+        count: int,
+        kept: KeptNetwork | None = None,
     ) -> None:
+        """`count`: how many points; `kept`: of the chunk before, in this process."""
         self.lenient, self.settings = settings.lenient, replace(settings, lenient=False)
-        self.backend = backend
+        self.backend, self.kept = backend, kept
         self.few_steps = replace(self.settings, method="newton", max_sweeps=min(settings.max_sweeps, FEW_STEPS))
         if settings.backend == "auto":
             self.few_steps = replace(self.few_steps, backend="cpu")
@@ -77,6 +85,7 @@ class Runner:
                     backend=self.backend,
                     raise_on_failure=False,
                     in_order=True,  # what one tile learns, the next one uses
+                    kept=self.kept,
                 )
                 break
             except TopologyError as error:
