@@ -301,7 +301,7 @@ Vl l 0 -5
 
 
 @pytest.mark.parametrize("gain", [300, pytest.param(1e4, marks=pytest.mark.slow), 1e5])
-@pytest.mark.parametrize("series", [100, 1e4])
+@pytest.mark.parametrize("series", [pytest.param(100, marks=pytest.mark.slow), 1e4])
 @pytest.mark.parametrize("volts", [-5, 3, 5])
 def test_a_schmitt_trigger_with_a_clamped_output(volts: float, series: float, gain: float) -> None:
     """Positive feedback and exponentials: curves from anywhere may lead away, that of rising gains does not."""

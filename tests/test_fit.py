@@ -177,7 +177,9 @@ def test_a_limit_of_the_test_data_holds_for_the_proof(tmp_path: Path) -> None:
     assert "solved for 3 samples" in result.output
 
 
-@pytest.mark.parametrize("algorithm", ["ep", "implicit", pytest.param("bp", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "algorithm", ["ep", *(pytest.param(name, marks=pytest.mark.slow) for name in ("implicit", "bp"))]
+)
 def test_conductances_within_bounds(tmp_path: Path, algorithm: str) -> None:
     """By newton or sweeps to a tolerance: in the file too, whose values are ohm or siemens."""
     bounds = ["--g-min", "150u", "--g-max", "0.4mS", "--algorithm", algorithm]

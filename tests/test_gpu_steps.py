@@ -386,7 +386,10 @@ def test_outputs_of_samples_that_stay_on_the_device(where: str, kind: str, monke
 
 
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("algorithm, form", [("ep", "difference"), ("ep", "plain"), ("bp", "difference")])
+@pytest.mark.parametrize(
+    "algorithm, form",
+    [("ep", "difference"), pytest.param("ep", "plain", marks=pytest.mark.slow), ("bp", "difference")],
+)
 def test_many_steps_are_several_launches(
     algorithm: str, form: str, dtype: str, device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:

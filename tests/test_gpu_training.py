@@ -27,7 +27,7 @@ def timer(action: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-@pytest.mark.parametrize("algorithm", ["ep", "bp"])
+@pytest.mark.parametrize("algorithm", ["ep", pytest.param("bp", marks=pytest.mark.slow)])
 def test_a_step_and_its_floor(algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_steps, "_THREADS", 64)
     device = TogetherDevice(tmp_path, 3, 400_000)

@@ -676,7 +676,13 @@ def test_killed_again_and_again_it_ends_with_the_same_bits() -> None:
     assert_same_end(Path("killed"), Path("quiet"))
 
 
-@pytest.mark.parametrize(("number", "said"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "ended by SIGTERM")])
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (signal.SIGINT, "interrupted"),
+        pytest.param(signal.SIGTERM, "ended by SIGTERM", marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_saves_and_says_how_to_go_on(number: signal.Signals, said: str) -> None:
     options = f"{QUICK} --epochs 25"
     succeed(f"{options} --out quiet")

@@ -159,7 +159,7 @@ def test_the_equations_of_a_curve_are_the_circuits() -> None:
         np.testing.assert_allclose(kcl, 0.0, atol=1e-12)
 
 
-@pytest.mark.parametrize("seed", [301107, 310171, 60451])
+@pytest.mark.parametrize("seed", [pytest.param(301107, marks=pytest.mark.slow), 310171, 60451])
 def test_solutions_that_steps_miss_are_found_by_continuation(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     circuit = cs.parse(random_deck(4, seed).text)
     monkeypatch.setattr(newton, "states", lambda *arguments: ([], False))
