@@ -224,6 +224,13 @@ def test_circuits_come_as_they_are_and_slow_ones_by_newton() -> None:
     assert found.gradient["R0"][0] == pytest.approx((by_difference[0] - by_difference[1]) / 2e-3, rel=1e-4)
 
 
+def test_other_spellings() -> None:
+    divider = cs.parse("t\nV1 a 0 4\nR1 a y 1k\nR2 y 0 1k\n.output y\n.train R1 R2")
+    for name, more in (("implicit", {"algorithm": "adjoint"}), ("ep", {"variant": "centered"})):
+        given: dict[str, Any] = {"algorithm": name, "nudge": 1e-6}
+        assert cost_gradient(divider, 1.0, **given).gradient == cost_gradient(divider, 1.0, **given | more).gradient
+
+
 @pytest.mark.parametrize("algorithm", ["implicit", "ep"])
 def test_wires_that_make_sweeps_slow_are_known_before_them(algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dense layers with wires between: newton, without a sweep, gives the gradient that sweeps give."""

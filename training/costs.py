@@ -29,7 +29,7 @@ from training.gradient import (
     trained_elements,
 )
 from training.phases import Phases, Sweeps, choose_phases
-from training.recipe import Recipe
+from training.recipe import SPELLINGS, Recipe
 
 Floats = NDArray[np.float64]
 Cost = Callable[[Floats], tuple[float, ArrayLike]]
@@ -74,8 +74,9 @@ def cost_gradient(
     targets    (batch, k) V, or anything that broadcasts to it
     cost       instead of targets, with implicit only: a function of the outputs y, (batch, k) V, that returns C and
                dC/dy, (batch, k); C is used as it is, without a mean
-    algorithm  implicit: the adjoint at the equilibrium, exact; ep: equilibrium propagation, two nudged equilibria
-    variant    of ep: centred, positive, negative
+    algorithm  implicit, or adjoint: the adjoint at the equilibrium, exact; ep: equilibrium propagation, two nudged
+               equilibria
+    variant    of ep: centred (or centered), positive, negative
     nudge      beta of ep, S: small compared with the conductance from an output to the known potentials, but large
                enough that its effect exceeds the errors that tol allows
     tol        largest relative KCL violation of all equilibria
@@ -98,6 +99,7 @@ def cost_gradient(
     array([1000.])
     """
     problem = circuit if isinstance(circuit, Problem) else compile_problem(circuit)
+    algorithm, variant = (SPELLINGS.get(x, x) if isinstance(x, str) else x for x in (algorithm, variant))
     _check_cost(targets, cost, algorithm)
     recipe = _recipe(problem, algorithm, variant, nudge, tol)
     outputs = find_outputs(problem)
