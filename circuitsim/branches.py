@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -24,6 +25,7 @@ VALUE_OF = {  # kinds whose elements have one value each: group of branches, col
     "R": ("conductors", "g", "g"), "V": ("ties", "e", "v"), "I": ("current_sources", "i", "i"),
     **dict.fromkeys("EFGH", ("controlled", "gain", "gain")),
 }  # fmt: skip
+_NONE = np.zeros(0, np.int64)
 VALUES = (*BATCHED, "g", "gain", "vf", "params")  # columns that may change; the others are the structure
 
 
@@ -52,6 +54,23 @@ class Branches:
         own = self.of(kind)
         ends = np.searchsorted(self.row[own], np.array(spans, np.int64).reshape(-1, 2))
         return [own[first:last] for first, last in ends.tolist()]
+
+    def of_rows(self, kind: str, rows: Ints) -> tuple[Ints, Ints]:
+        """The branches of these rows of the netlist table of a kind, row by row, and where in `rows` each is."""
+        own, ptr = self._by_row.get(KINDS.index(kind), (_NONE, np.zeros(1, np.int64)))
+        first, last = (ptr[np.minimum(x, ptr.size - 1)] for x in (rows, rows + 1))  # none in rows after the last
+        place = np.repeat(np.arange(rows.size), last - first)
+        before = np.cumsum(last - first) - (last - first)
+        return own[(first - before)[place] + np.arange(place.size)], place
+
+    @cached_property
+    def _by_row(self) -> dict[int, tuple[Ints, Ints]]:
+        """The branches of each kind, by its number, by row: those of row k are at ptr[k]:ptr[k+1]."""
+        order = np.argsort(self.row, kind="stable")
+        each = {kind: order[self.kind[order] == kind] for kind in np.unique(self.kind).tolist()}
+        return {
+            kind: (own, np.searchsorted(self.row[own], np.arange(self.row[own[-1]] + 2))) for kind, own in each.items()
+        }
 
     @property
     def structure(self) -> list[NDArray[np.int64 | np.int8]]:

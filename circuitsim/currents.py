@@ -167,14 +167,11 @@ def table_currents(solution: Solution, kind: str, members: Ints, rows: slice | N
     c = solution.circuit
     rows = rows or slice(0, solution.batch)
     wanted, position = np.unique(members, return_inverse=True)
-    place = np.full(len(c.netlist.tables[kind]), -1)
-    place[wanted] = np.arange(wanted.size)
     total = np.zeros((wanted.size, rows.stop - rows.start))
     for branches in c.groups.values():
-        chosen = branches.of(kind)
-        chosen = chosen[place[branches.row[chosen]] >= 0]
+        chosen, place = branches.of_rows(kind, wanted)
         if chosen.size:
-            ufunc_at(np.add, total, place[branches.row[chosen]], _branch_currents(solution, branches, chosen, rows).T)
+            ufunc_at(np.add, total, place, _branch_currents(solution, branches, chosen, rows).T)
     table = c.netlist.tables[kind]
     found: Floats = total[position].T
     found[:, c.left_out[table.a[members]] | c.left_out[table.b[members]]] = np.nan

@@ -686,3 +686,34 @@ def test_export_is_a_public_name(tmp_path: Path) -> None:
     assert cs.load(tmp_path / "a.cir").element_values("V").tolist() == [3.0]
     with pytest.raises(cs.SettingsError, match=r"takes a Circuit and the path .* found str and Circuit"):
         cs.export("a.cir", cs.parse(DIVIDER))  # type: ignore[arg-type]
+
+
+def test_branches_of_rows_are_those_of_the_table() -> None:
+    """In tables whose rows have none, one, or several branches of a group."""
+    deck = (
+        "t\nV1 a 0 5\nR1 a b 1k\nN1 b c nw\nN2 b 0 nw\nL1 c d\nD1 d e dp\nR2 e 0 0\nR3 d f 1k\nD2 f 0 dp\nD3 c f ds\n"
+    )
+    deck += "I1 0 b 1m\nC1 b 0 1u\nN3 f 0 nt\n.model nw pwl(-1 -1m 0 0 1 2m 2 2m)\n.model nt tanh(imax=1m v0=0.4)\n"
+    deck += ".model dp D(ron=1 vfwd=0.6 vrev=2)\n.model ds D(is=1e-12)\n.options rshunt=1meg\n"
+    circuit = cs.parse(deck)
+    several = 0
+    for branches in circuit.groups.values():
+        for kind, table in circuit.netlist.tables.items():
+            own = branches.of(kind)
+            for rows in (np.arange(len(table)), np.arange(len(table))[::-2], np.arange(0)):
+                chosen, place = branches.of_rows(kind, rows)
+                wanted = [own[branches.row[own] == row] for row in rows.tolist()]
+                np.testing.assert_array_equal(chosen, np.concatenate([np.arange(0), *wanted]))
+                np.testing.assert_array_equal(place, np.repeat(np.arange(rows.size), [x.size for x in wanted]))
+                several += max((x.size for x in wanted), default=0) > 1
+    assert several
+
+
+def test_the_current_of_one_element_takes_as_long_in_a_large_circuit() -> None:
+    def prepare(n: int) -> Callable[[], object]:
+        chain = "".join(f"R{k} n{k} n{k + 1} 1k\n" for k in range(n))
+        solution = cs.solve(cs.parse(f"chain\nV1 n0 0 1\n{chain}RE n{n} 0 1k\n"))
+        solution.current("R1")  # what is found once
+        return lambda: [solution.current(f"R{k}") for k in range(200)]
+
+    assert exponent(prepare, 5_000, factor=16, repeats=5) < 0.25  # not twice as long where there are 16 times as many
