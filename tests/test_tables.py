@@ -113,6 +113,23 @@ def test_long_tables_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "... and 30 more sources; --json, --npz FILE, or --csv with --save alli gives all" in text
 
 
+def test_of_long_tables_the_extremes_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what is saved, if all of it has one unit; without voltages that nothing fixes."""
+    volts = {k: (k * 37) % 101 for k in range(1, 60)}  # all different
+    deck = "many\n" + "".join(f"V{k} n{k} 0 {v}\nR{k} n{k} 0 1k\n" for k, v in volts.items())
+    deck += "Vfar far ground 1e3\nRfar far ground 1k\n.save " + " ".join(f"i(R{k})" for k in volts)
+    low, high = (choose(volts, key=lambda k: volts[k]) for choose in (min, max))
+    lines = as_table(solved(deck), monkeypatch).splitlines()
+    assert [line for line in lines if line.startswith("of all: ")] == [
+        f"of all: lowest n{low} {volts[low]} V, highest n{high} {volts[high]} V",
+        f"of all: lowest Vfar -1 A, highest V{low} {-volts[low] / 1000:.7g} A",
+        f"of all: lowest i(R{low}) {volts[low] / 1000:.7g} A, highest i(R{high}) {volts[high] / 1000:.7g} A",
+    ]
+    assert "of all" not in as_table(solved("few\nV1 a 0 1\nR1 a 0 1"), monkeypatch)
+    mixed = as_table(solved(deck + " v(n1,n2)"), monkeypatch)
+    assert mixed.count("of all") == 2
+
+
 def test_batch_table_breaks_into_parts_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     deck = "wide\nVx[0:14] x[0:14] 0 1\nR1[0:14] x[0:14] 0 1k\n"
     results = solved(deck, Vx=np.linspace(-1, 1, 180).reshape(12, 15) ** 3 / 3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -117,6 +117,10 @@ def _print_nodes(results: Results, out: Console) -> None:
         table.add_row(Text(name), _seven(value), *([mark] if any(marks) else []))
     out.print(table)
     _print_more(more, "nodes", out)
+    if more:
+        everything = shown_nodes(results.circuit)
+        volts = np.where(results.undetermined[everything], np.nan, results.solution.voltages(everything)[0])
+        _print_extremes(volts, lambda k: results.names(everything[k : k + 1])[0], "V", out)
     _explain_undetermined(bool(loose.any()), out)
 
 
@@ -172,6 +176,9 @@ def _print_saved(results: Results, out: Console) -> None:
         _print_rows(results.solution, heads, values, out)
         _print_more(batch - MOST_ROWS, "rows", out)
     _print_more(saved.count - shown, "saved values", out)
+    if batch == 1 and saved.count > shown and len(set(saved.units)) == 1:
+        labels = saved.labels
+        _print_extremes(saved.values()[0], lambda k: labels[k], saved.units[0], out)
     if loose.any() and batch > 1:
         out.print(Text("* not unique"))
     out.print()
@@ -199,6 +206,19 @@ def _print_more(count: int, things: str, out: Console, how: str = _ALL) -> None:
         out.print(Text(f"... and {count:,} more {things}; {how}", "italic"))
 
 
+def _print_extremes(values: Floats, name_of: Callable[[int], str], unit: str, out: Console) -> None:
+    """The smallest and the largest of values of which only the first are shown."""
+    known = np.flatnonzero(np.isfinite(values))
+    if known.size:
+        low, high = int(known[values[known].argmin()]), int(known[values[known].argmax()])
+        out.print(
+            Text(
+                f"of all: lowest {name_of(low)} {_seven(values[low])} {unit}, "
+                f"highest {name_of(high)} {_seven(values[high])} {unit}"
+            )
+        )
+
+
 def _explain_undetermined(needed: bool, out: Console, mark: str = "") -> None:
     if needed:
         out.print(
@@ -222,6 +242,8 @@ def _print_sources(results: Results, out: Console) -> None:
         table.add_row(Text(circuit.source_names[k]), _seven(value), *(["not unique"] if mark else []))
     out.print(table)
     _print_more(given.size - shown.size, "sources", out, _ALL_SOURCES)
+    if given.size > shown.size:
+        _print_extremes(results.currents[0, given], lambda k: circuit.source_names[given[k]], "A", out)
     if loose.any():
         out.print(
             Text(
