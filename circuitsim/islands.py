@@ -169,7 +169,7 @@ class Islands:
         diodes = [circuit.element(groups[bool(arcs.ideal[k])], int(arcs.branch[k])) for k in across]
         diodes = list(dict.fromkeys(diodes))
         nodes = [circuit.nodes[k] for k in np.flatnonzero(inside).tolist()]
-        blocked = f" ({listed(diodes)} blocks it)" if diodes else ""
+        blocked = f" ({listed(diodes)} block{'s' * (len(diodes) == 1)} it)" if diodes else ""
         push, several = amperes > 0, len(nodes) > 1
         verb = ("push" if push else "draw") + ("es" if push else "s") * (len(sources) == 1)
         into, away = ("into", "away") if push else ("from", "there")

@@ -368,6 +368,6 @@ def test_a_cut_of_thousands_of_limits_is_the_least_one() -> None:
     cards += [f".model t{h} tanh(imax={h * 0.01!r} v0=0.1)" for h in np.unique(hundredths).tolist()]
     cards += [f"Rs{k} s {k} 0" for k in node[0].tolist()] + [f"Rt{k} {k} 0 0" for k in node[-1].tolist()]
     compile_at = [parse(*cards, f"I1 0 s {factor * most!r}") for factor in (1.001, 0.999)]
-    with pytest.raises(cs.TopologyError, match=r"I1 pushes a net [\d.]+ A into it, and no element can carry"):
+    with pytest.raises(cs.TopologyError, match=r"I1 pushes a net [\d.]+ A into them, and no element can carry"):
         cs.compile_problem(compile_at[0]).drive(slice(0, 1))
     cs.compile_problem(compile_at[1]).drive(slice(0, 1))
