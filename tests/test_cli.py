@@ -404,7 +404,7 @@ def test_a_disk_that_is_full_for_stdout() -> None:
         assert running.returncode == 2
 
 
-@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("unbuffered", ["", pytest.param("1", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("form", ["--json", "--csv"])
 def test_a_disk_that_fills_while_the_result_is_written(
     form: str, unbuffered: str, monkeypatch: pytest.MonkeyPatch

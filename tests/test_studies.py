@@ -480,7 +480,14 @@ def test_archives_of_another_content_are_damaged(tmp_path: Path, header: dict[st
     assert [remark.startswith(f"{tmp_path / 'chunk-000000.npz'} is damaged (") for remark in study.remarks] == [True]
 
 
-@pytest.mark.parametrize("damage", ["cut short", "a byte", "empty", "another chunk", "another archive"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "cut short",
+        "another chunk",
+        *(pytest.param(x, marks=pytest.mark.slow) for x in ("a byte", "empty", "another archive")),
+    ],
+)
 def test_a_damaged_chunk_is_solved_again(tmp_path: Path, damage: str) -> None:
     study_of(tmp_path)
     path = tmp_path / "chunk-000002.npz"
