@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
@@ -35,6 +35,13 @@ STRAIGHT = 100.0  # A: beyond, the reference solver's exponentials go on as stra
 ROUNDING = 1e-12  # of the largest term in a sum that should be 0
 
 needs_ngspice = pytest.mark.skipif(not ngspice_available(), reason=MISSING)
+
+
+def some_slow(values: Iterable[Any], fast: int) -> list[Any]:
+    """Parameters of a test, tuples where there are several, of which all but the first are slow tests."""
+    listed = list(values)
+    each = (value if isinstance(value, tuple) else (value,) for value in listed[fast:])
+    return [*listed[:fast], *(pytest.param(*value, marks=pytest.mark.slow) for value in each)]
 
 
 # -- laws of nature ----------------------------------------------------------------------------------------------------

@@ -71,6 +71,7 @@ def test_process_that_fails_is_named_with_its_last_words() -> None:
         run_process(["no_such_program_here"])
 
 
+@pytest.mark.slow
 def test_start_up_is_measured_by_clock_and_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(suite, "_STARTS", 1)
     rows = suite.startup(Options())
@@ -260,6 +261,7 @@ def test_slow_peer_of_newton_is_measured_when_wanted() -> None:
 
 
 @needs_ngspice
+@pytest.mark.slow
 def test_rows_of_newton_beside_ngspice() -> None:
     row = newton.diode_row(3, 1, Options(ngspice=True))
     assert row.ratio is not None

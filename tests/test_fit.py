@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from fake_learner import FakeLearner, make_run
+from helpers import some_slow
 
 import circuitsim as cs
 from circuitsim import SettingsError, load, new_values
@@ -90,7 +91,7 @@ def test_many_seeds_learn(algorithm: str) -> None:
         assert last.cost / 4 < 0.01, seed
 
 
-@pytest.mark.parametrize("seed", [None, 4])
+@pytest.mark.parametrize("seed", some_slow([None, 4], 1))
 def test_the_program_learns_xor_and_proves_it(tmp_path: Path, seed: int | None) -> None:
     folder = tmp_path / "run"
     given = [] if seed is None else ["--seed", str(seed)]

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from devices import ARCHITECTURES, BY_CUPY, NEEDS_GPU, NumpyDevice, nvrtc_cubin
+from helpers import some_slow
 from test_golden import GOLDEN, circuit_of, follow, recipe_of
 from test_layered import DROPS, INNER, RECIPE, WINDOW, assert_close, assert_within, layered, run, samples
 from together import ForeignDevice, TogetherDevice
@@ -38,6 +39,7 @@ from training.learner import LearningError
 from training.network import make_learner, ready_learner, within_window
 from training.recipe import Recipe, find_recipe, names
 
+FORMS = some_slow([("ep", "difference"), ("bp", "difference"), ("ep", "plain")], 2)  # algorithm, form
 ON_GPU = bool(os.environ.get(NEEDS_GPU))
 H200 = {"multiprocessors": 132, "shared_bytes": 231_424}
 
@@ -155,7 +157,7 @@ def test_steps_are_those_of_the_slow_twin(sizes: tuple[int, ...], algorithm: str
 
 
 @pytest.mark.parametrize("algorithm", ["ep", "bp"])
-@pytest.mark.parametrize("batch", [1, 3, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("batch", some_slow([3, 1, 8], 1))
 def test_other_batches(batch: int, algorithm: str, device: Device) -> None:
     recipe = replace(RECIPE, batch_size=batch, algorithm=algorithm)
     assert_steps(parse(drn((12, 9, 6, 2), seed=5)), recipe, device)
@@ -198,7 +200,7 @@ def test_wide_layers_and_an_input_crossbar_that_passes_through(
     assert (plan.resident, plan.widths) == (resident, (152 if resident else 160,))
 
 
-@pytest.mark.parametrize("algorithm, form", [("ep", "difference"), ("ep", "plain"), ("bp", "difference")])
+@pytest.mark.parametrize("algorithm, form", FORMS)
 @pytest.mark.parametrize("text", [DROPS, INNER], ids=["drops", "inner"])
 def test_bounds_of_conductances(text: str, algorithm: str, form: str, device: Device) -> None:
     """One crossbar of either does not learn: it has none."""
@@ -386,10 +388,7 @@ def test_outputs_of_samples_that_stay_on_the_device(where: str, kind: str, monke
 
 
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
-@pytest.mark.parametrize(
-    "algorithm, form",
-    [("ep", "difference"), pytest.param("ep", "plain", marks=pytest.mark.slow), ("bp", "difference")],
-)
+@pytest.mark.parametrize("algorithm, form", FORMS)
 def test_many_steps_are_several_launches(
     algorithm: str, form: str, dtype: str, device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -421,7 +420,7 @@ def test_many_steps_are_several_launches(
         np.testing.assert_array_equal(parts[name], array, err_msg=name)
 
 
-@pytest.mark.parametrize("algorithm, form", [("ep", "difference"), ("ep", "plain"), ("bp", "difference")])
+@pytest.mark.parametrize("algorithm, form", FORMS)
 @pytest.mark.parametrize("sizes", [(12, 5, 3), (12, 9, 6, 2), (8, 9, 7, 9, 3)])
 def test_barriers_are_counted(
     sizes: tuple[int, ...], algorithm: str, form: str, folder: Path, monkeypatch: pytest.MonkeyPatch

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from helpers import needs_ngspice
+from helpers import needs_ngspice, some_slow
 
 import circuitsim as cs
 from validation import nonideal, peers, report
@@ -41,7 +41,7 @@ def test_a_point_is_solved_apart() -> None:
 
 
 @needs_ngspice
-@pytest.mark.parametrize("name", LADDERS)
+@pytest.mark.parametrize("name", some_slow(LADDERS, 1))
 def test_programs_solve_the_flat_deck(name: str, tmp_path: Path) -> None:
     deck = tmp_path / "deck.cir"
     deck.write_text(LADDERS[name].text(16))

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from helpers import some_slow
 from numpy.typing import NDArray
 
 import circuitsim as cs
@@ -599,7 +600,7 @@ def run(arguments: str) -> Result:
 
 
 @pytest.mark.usefixtures("folder")
-@pytest.mark.parametrize("name", ["o.png", "o.svg", "o.PDF"])
+@pytest.mark.parametrize("name", some_slow(["o.png", "o.svg", "o.PDF"], 1))
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import PRECISE
+from helpers import PRECISE, some_slow
 from scipy.linalg import null_space
 from scipy.optimize import linprog
 
@@ -351,7 +351,7 @@ def two(rng: np.random.Generator, nodes: list[str]) -> str:
     return " ".join(rng.choice(nodes, 2, replace=False).tolist())
 
 
-@pytest.mark.parametrize("first", range(0, 400, 50))
+@pytest.mark.parametrize("first", some_slow(range(0, 400, 50), 4))
 def test_potentials_of_islands_that_only_controlled_sources_hold(first: int) -> None:
     """One in three has no resistor to ground; what marks say there is what the kernel of all equations says."""
     held = 0

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import end_while_ngspice_runs, needs_ngspice
+from helpers import end_while_ngspice_runs, needs_ngspice, some_slow
 from planted import ERRORS, plant
 
 import circuitsim as cs
@@ -65,7 +65,7 @@ def test_a_planted_error_is_a_difference(name: str, error: str, monkeypatch: pyt
 
 
 @needs_ngspice
-@pytest.mark.parametrize("error", ["none", *ERRORS])
+@pytest.mark.parametrize("error", some_slow(["none", *ERRORS], 2))
 def test_random_circuits_notice_a_planted_error(error: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if error != "none":
         plant(monkeypatch, ERRORS[error])
@@ -106,7 +106,7 @@ def test_calling_one_unique_voltage_open_is_noticed(family: int, monkeypatch: py
 
 
 @needs_ngspice
-@pytest.mark.parametrize("error", ["none", *ERRORS])
+@pytest.mark.parametrize("error", some_slow(["none", *ERRORS], 2))
 def test_ngspice_alone_notices_a_planted_error(error: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """No verdict of ours explains it away: with references that see nothing wrong it is a difference all the same."""
     monkeypatch.setattr(faults, "judge", lambda deck: Outcome(deck, AGREE))

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from helpers import process
+from helpers import process, some_slow
 
 import circuitsim as cs
 from circuitsim import cli, gallery
@@ -929,7 +929,7 @@ def test_a_failed_export_leaves_what_was_there(deck: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGINT to one process")
-@pytest.mark.parametrize("browser", [True, False])
+@pytest.mark.parametrize("browser", some_slow([False, True], 1))
 def test_the_command_serves_until_it_is_interrupted(deck: Path, browser: bool) -> None:
     """Without a browser on the machine it says so, and serves."""
     nowhere = {name: text for name, text in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")}
