@@ -218,6 +218,6 @@ def _commands(path: Path) -> list[str]:
 def _list(path: Path, key: str) -> list[str]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))[key]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []
     return [str(line) for line in found] if isinstance(found, list) else []

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def apply_inputs(circuit: Circuit, assignments: Sequence[str]) -> Circuit:
         if not table and not (equals and name and text):
             raise SettingsError(f"{where}: write NAME=VALUE, NAME=@file.npy or NAME=@file.npz:key, or @file.csv")
         try:
-            values = read_table(Path(name[1:])) if table else {name: _value(text)}
+            values = read_table(Path(name[1:]), partial(_is_element, circuit)) if table else {name: _value(text)}
             for name in values:
                 if name.lower() in seen:
                     raise SettingsError(f"{name} is given twice")
@@ -66,11 +67,11 @@ def apply_inputs(circuit: Circuit, assignments: Sequence[str]) -> Circuit:
     return _times_m(circuit, currents) if currents else circuit
 
 
-def read_table(path: Path) -> dict[str, Floats]:
+def read_table(path: Path, is_element: Callable[[str], bool]) -> dict[str, Floats]:
     """Values of sources in a CSV file, a line for each: `NAME,VALUE`, or `NAME,VALUE,VALUE,...` for a batch.
 
-    Values are SPICE numbers. A first line without any, or without a name, is a header. SettingsError names file and
-    line.
+    Values are SPICE numbers. A first line without a name, or with none of an element and no value, is a header.
+    SettingsError names file and line.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -82,8 +83,11 @@ def read_table(path: Path) -> dict[str, Floats]:
     found: dict[str, Floats] = {}
     seen: dict[str, int] = {}
     for k, (name, *words) in lines:
-        if k == 1 and (not name or not any(word[:1] in _BEGINS_VALUE for word in words)):
+        named, numbers = name.strip(), any(word.strip()[:1] in _BEGINS_VALUE for word in words)
+        if k == 1 and words and (not named or not (numbers or is_element(named))):
             continue
+        if not all(word.strip() for word in words):
+            raise SettingsError(f"{path}:{k}: {shown(name)}: a value is missing, or there is a comma too many")
         try:
             values = np.array([read_value(word.strip()) for word in words])
         except SettingsError as error:
@@ -100,6 +104,15 @@ def read_table(path: Path) -> dict[str, Floats]:
     if not found:
         raise SettingsError(f"{path} has no line NAME,VALUE")
     return found
+
+
+def _is_element(circuit: Circuit, name: str) -> bool:
+    """Whether there is an element of this name, or elements that its ranges name."""
+    try:
+        members_of(circuit, name)
+    except SettingsError:
+        return False
+    return True
 
 
 def _value(text: str) -> Floats:
