@@ -505,8 +505,10 @@ def test_arrays_stand_for_files(tmp_path: Path) -> None:
         ({"w": "abc"}, "'@w' holds <U3, not real numbers"),
         ({"w": [[1, 2], [3]]}, "the array for '@w' must hold real numbers: "),
         ({"w": np.ma.masked_equal(np.ones((2, 3)), 1)}, "the array for '@w' must hold real numbers: some are masked"),
-        ({"v": 1.0}, "netlist does not name '@v', for which there is an array"),
-        ({5: 1.0}, "netlist does not name '@5'"),
+        ({"v": 1.0}, "no element of netlist takes values from '@v', for which there is an array"),
+        ({"w": np.ones((2, 3)), "r.npz": 1.0, "r.npz:a": 1.0}, "no element of netlist takes values from '@r.npz', "),
+        ({"w": np.ones((2, 3)), "": 1.0, "r.npz:a": 1.0}, "no element of netlist takes values from '@', "),
+        ({5: 1.0}, "no element of netlist takes values from '@5'"),
         ([1.0], "arrays are a mapping of names to numbers, such as {'w': w}, found [1.0]"),
     ],
 )

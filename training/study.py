@@ -105,10 +105,13 @@ class _Vary(click.ParamType):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, tuple[str, ...]]:
         """A key of the recipe, and its values as text; `/` is the comma within one."""
+        from training.recipe import SPELLINGS
+
         if isinstance(value, tuple):
             return value
         key, equals, text = value.partition("=")
         key, values = key.strip().replace("-", "_"), tuple(x.strip() for x in text.split(","))
+        values = tuple(SPELLINGS.get(x, x) for x in values)
         if not equals or key not in RECIPE_KEYS:
             self.fail(f"'{value}': write KEY=X,Y with a KEY of {', '.join(RECIPE_KEYS)}", param, ctx)
         if not all(values) or len(set(values)) < len(values):
@@ -458,7 +461,7 @@ def _json(found: Mapping[str, Any]) -> str:
 def _print(summary: Sequence[Mapping[str, Any]], varied: Sequence[str]) -> None:
     from rich.text import Text
 
-    from circuitsim.io.tables import console, new_table
+    from circuitsim.io.tables import console, new_table, print_whole
 
     costs = any("test_cost" in setting for setting in summary)
     what, form = ("cost, V^2", ".3g") if costs else ("error, %", ".2f")
@@ -472,7 +475,7 @@ def _print(summary: Sequence[Mapping[str, Any]], varied: Sequence[str]) -> None:
         else:
             cells += [""] * 4
         table.add_row(*map(Text, cells))
-    console().print(table)
+    print_whole(table, console())
 
 
 def _mean(figures: Mapping[str, float | None], form: str = ".2f") -> str:

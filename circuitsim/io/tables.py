@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -33,6 +34,7 @@ _ALL = "--csv, --json or --npz FILE gives all"
 _ALL_SOURCES = "--json, --npz FILE, or --csv with --save alli gives all"
 _LEFT_OUT = "left out"
 _GAP = 3  # characters between columns
+_ANY_WIDTH = 100_000
 _SHOWN_NAME = 40  # characters of a name in the head of a column
 
 _FIGURES = (
@@ -90,6 +92,12 @@ def new_table(*columns: tuple[str, bool]) -> Table:
     for head, is_number in columns:
         table.add_column(Text(head), justify="right" if is_number else "left", overflow="fold", no_wrap=is_number)
     return table
+
+
+def print_whole(table: Table, out: Console) -> None:
+    """Print a table, beyond the width of the console rather than without some of its digits."""
+    width = Measurement.get(out, out.options.update(width=_ANY_WIDTH), table).maximum
+    out.print(table, width=max(out.width, width), crop=False)
 
 
 def _seven(x: float) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from numpy.typing import ArrayLike
@@ -54,8 +55,17 @@ def parse_netlist(
         found = f"U+{ord(text[error.start]):04X}"
         raise NetlistError(f"{found} is not valid UTF-8 text; remove it", At(name, line)) from None
     read = read_text(data, name)
-    for reference, array in (arrays or {}).items():
-        if f"@{reference}" not in text:
-            raise NetlistError(f"{name} does not name '@{shown(str(reference))}', for which there is an array")
-        read.files[f"@{reference}", Path(name).parent] = given_values(reference, array)
-    return expand(with_params(read, params or {}, name), name, seed)
+    folder = Path(name).parent
+    given = {(f"@{key}", folder): given_values(key, array) for key, array in (arrays or {}).items()}
+    _check_used(given, [place for place in given if place[0] in text], name)
+    netlist = expand(with_params(replace(read, arrays=given), params or {}, name), name, seed)
+    _check_used(given, netlist.text.files, name)
+    return netlist
+
+
+def _check_used(given: Iterable[tuple[str, Path]], used: Container[tuple[str, Path]], name: str) -> None:
+    for place in given:
+        if place not in used:
+            raise NetlistError(
+                f"no element of {name} takes values from '{shown(place[0])}', for which there is an array"
+            )

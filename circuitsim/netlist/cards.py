@@ -115,6 +115,7 @@ class Memory:
     everything: bool = False
     patterns: dict[int, Pattern] = field(default_factory=dict)  # by place; else only those inside subcircuits
     files: dict[tuple[str, Path], NDArray[np.float64]] = field(default_factory=dict)  # as Text.files
+    arrays: Mapping[tuple[str, Path], NDArray[np.float64]] = field(default_factory=dict)  # as Text.arrays
 
 
 class CardReader:
@@ -262,7 +263,8 @@ class CardReader:
         """The values behind `@file` on the card at place `seq`."""
         folder = Path(self.models.place(seq).path).parent
         if (word, folder) not in self.memory.files:
-            self.memory.files[word, folder] = load_values(word, folder)
+            given = self.memory.arrays.get((word, folder))
+            self.memory.files[word, folder] = load_values(word, folder) if given is None else given
         values = self.memory.files[word, folder]
         check_shape(word, values, shape)
         return values[..., None] if values.ndim and isinstance(chance, Together) else values

@@ -53,7 +53,7 @@ class Deck:
     def __init__(self, text: Text, path: str, memory: Memory | None = None) -> None:
         self.text = text
         self.path = path
-        self.memory = memory or Memory(files=text.files)
+        self.memory = memory or Memory(files=text.files, arrays=text.arrays)
         self.place = text.source.at
         self.notes = dict.fromkeys(text.notes)  # remarks and their places, each once
         self.calls: dict[int, Call] = {}  # X cards by place

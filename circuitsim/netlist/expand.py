@@ -378,7 +378,7 @@ def _netlist(deck: Deck, evaluation: Evaluation) -> Netlist:
         analyses=(),
         options=options,
         notes=(),
-        text=replace(deck.text, plain=[], files=deck.memory.files),
+        text=replace(deck.text, plain=[], files=deck.memory.files, arrays={}),
     )
     netlist = with_roles(netlist, controls.roles, deck.place)
     read = np.array(

@@ -91,6 +91,8 @@ class Text:
     notes: list[tuple[int, str]]  # (seq, remark)
     # Arrays that elements have read from files, by reference, `@file.npy`, and folder.
     files: dict[tuple[str, Path], NDArray[np.float64]] = field(default_factory=dict)
+    # What is given in the place of such files, used or not.
+    arrays: Mapping[tuple[str, Path], NDArray[np.float64]] = field(default_factory=dict)
     given: Mapping[str, str] = field(default_factory=dict)  # parameters from outside (given.py), by lower-case name
 
     @property
