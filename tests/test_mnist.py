@@ -534,6 +534,12 @@ def test_options_that_go_together_are_taken_together(monkeypatch: pytest.MonkeyP
     assert "20 steps of 4 samples" in succeed("--out runs/tiny-ep --resume --steps 20")
     result = run("--out runs/tiny-ep --resume --tol 1e-9")
     assert "tol not set (now 1e-09)" in result.stderr
+    succeed(f"{QUICK} --order sequential --first-image 2 --steps 3 --out one")
+    lines = succeed("--out one --resume --order sequential --steps 4").splitlines()
+    assert "--first-image 2" in lines[0] and "continuing after 3" in lines[1]
+    assert "continuing after 4" in succeed("--out one --resume --first-image 2 --steps 5")
+    result = run("--out one --resume --order shuffled")
+    assert result.exit_code == 2 and "can be chosen with --order sequential only" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -541,6 +547,11 @@ def test_options_that_go_together_are_taken_together(monkeypatch: pytest.MonkeyP
     [
         ({"options": ["--netlist", "tiny.cir", "--colour", "1"]}, "not those of this program: No such option"),
         ({"options": ["--nudge", "much"]}, "not those of this program: Invalid value for '--nudge'"),
+        ({"options": ["--help"]}, "not those of this program: No such option '--help'"),
+        ({"options": ["--init", "/a\0b"]}, "not those of this program: '/a\\x00b'"),
+        ({"options": ["--init", "/\x1b[31mred"]}, "not those of this program: '/\\x1b[31mred'"),
+        ({"options": ["--init", "/\ud800"]}, "not those of this program: '/\\ud800'"),
+        ({"options": ["--init", "/" + 5000 * "x"]}, "which is not there now; give --init"),
         ({"options": 3}, "this checkpoint is of another run"),
         ([], "this checkpoint is of another run"),
     ],
@@ -551,7 +562,8 @@ def test_options_in_a_config_that_are_none(config: object, message: str, monkeyp
     Path("one/config.json").write_text(json.dumps(config))
     result = run(f"{QUICK} --out one --resume")
     assert result.exit_code == 2 and message in result.stderr
-    assert "continuing after 1" in run(f"{QUICK} --nudge 0.125 --out one --resume").stdout or "program" in message
+    whole = run(f"{QUICK} --nudge 0.125 --out one --resume")
+    assert "continuing after 1" in whole.stdout or f"{whole.stderr} {message}".count(message) == 2
 
 
 def test_a_damaged_checkpoint_is_refused_and_the_previous_one_works() -> None:

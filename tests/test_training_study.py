@@ -264,6 +264,12 @@ def test_the_table_of_a_study(capsys: pytest.CaptureFixture[str]) -> None:
     head, _, *lines = capsys.readouterr().out.splitlines()
     assert "nudge" in head and "least" in head
     assert lines[0].split() == "1 3 5.00 ± 2.65 3.00 8.00 0.50 ± 0.26".split() and lines[1].split() == ["2", "0"]
+    rates = {"conductance_rates": "0.0043/0.0085", "nudge": "0.0125"}
+    cost = {"mean": 1.234e-05, "std": 4.567e-06, "min": 7.89e-06, "max": 1.71e-05}
+    study._print([{"varied": rates, "runs": 3, "test_cost": cost, "train_cost": cost}], list(rates))
+    line = capsys.readouterr().out.splitlines()[2]  # of more than 80 characters: nothing is left out
+    mean = "1.23e-05 ± 4.57e-06"
+    assert line.split() == f"0.0043/0.0085 0.0125 3 {mean} 7.89e-06 1.71e-05 {mean}".split()
     assert [study._mean({"mean": 1.0, "std": std}) for std in (0.0, None)] == ["1.00 ± 0.00", "1.00"]
     assert study._spread(rows[:1])["test_error"] == {"mean": 3.0, "std": None, "min": 3.0, "max": 3.0}
     assert study._numbers(["1", "2e-3"]) == [1.0, 0.002] and study._numbers(["1", "ep"]) == ["1", "ep"]
@@ -369,6 +375,7 @@ def test_a_checkpoint_of_another_version_is_kept() -> None:
         ("--vary nudge", "write KEY=X,Y with a KEY of algorithm"),
         ("--vary seed=1,2", "write KEY=X,Y with a KEY of algorithm"),
         ("--vary nudge=1,1", "each value once"),
+        ("--vary algorithm=adjoint,implicit", "each value once"),
         ("--vary nudge=1,", "each value once"),
         ("--vary g_min=0,1e-3 --g-min 0", "--g-min is given, and g_min varied"),
         ("--vary nudge=1 --vary nudge=2", "each key once, with all its values"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from training.run import Run
 
 LAST_VALUES = "last-values.npz"  # of a run that could not go on
-_TOGETHER = {"epochs", "steps"}, {"sweeps", "tol"}, {"order", "first"}  # of which one says what the other means
+_TOGETHER = {"epochs", "steps"}, {"sweeps", "tol"}  # of which one says what the other means
 _NOT_TAKEN = ("out", "resume", "save_arrays")  # by a run that continues
 _MOST_LINES = 100  # about: of many epochs not each has its line
 _LEAST_BETWEEN = 50  # times what writing a checkpoint took: short epochs do not end with one each
@@ -72,8 +73,9 @@ def taken_up(ctx: click.Context) -> click.Context:
         options, override(find_recipe(options.netlist, options.recipe), **options.changes).algorithm
     )
     path = (checkpoint or folder).parent / CONFIG
+    command = click.Command(ctx.command.name, params=ctx.command.params, add_help_option=False)
     try:
-        recorded = ctx.command.make_context(ctx.info_name, options_in(path))
+        recorded = command.make_context(ctx.info_name, options_in(path))
     except click.UsageError as error:
         raise SettingsError(f"{path}: its options are not those of this program: {error.format_message()}") from None
     without = given(ctx).union(*(group for group in _TOGETHER if group & given(ctx)))
@@ -81,7 +83,7 @@ def taken_up(ctx: click.Context) -> click.Context:
     if not taken:
         return ctx
     for option, value in pairwise(taken):
-        if Path(value).is_absolute() and not Path(value).exists():
+        if Path(value).is_absolute() and not os.path.exists(value):  # noqa: PTH110  also where a name is too long
             raise SettingsError(
                 f"{path}: the run was made with {option} {value}, which is not there now; give {option}"
             )

@@ -21,12 +21,14 @@ from circuitsim.io.files import remove_torn, replacing
 from circuitsim.io.inputs import read_array
 from circuitsim.io.sealed import add_array
 from circuitsim.io.study import branches_digest
+from circuitsim.netlist.tokens import shown
 from circuitsim.spice.export import export
 from training.checkpoint import NEWEST, Checkpoint, Fingerprint, keep, load_checkpoint, without_steps
 from training.learner import Samples
 from training.metrics import Row, plot_curve, write_metrics
 
 CONFIG, METRICS, TRAINED, CURVE = "config.json", "metrics.csv", "trained.cir", "learning-curve.png"
+_WORD = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udc7f\udd00-\udfff]*")  # of a command line, as an option has it
 
 
 class Record:
@@ -206,8 +208,13 @@ def _versions() -> dict[str, str]:
 
 
 def options_in(path: Path) -> list[str]:
-    """The options in a config.json; none when there is none that can be read."""
-    return _list(path, "options")
+    """The options in a config.json; none when there is none that can be read. SettingsError for characters that no
+    option of a run has, as in a file from elsewhere."""
+    found = _list(path, "options")
+    odd = next((word for word in found if not _WORD.fullmatch(word)), None)
+    if odd is not None:
+        raise SettingsError(f"{path}: its options are not those of this program: {shown(odd)!a}")
+    return found
 
 
 def _commands(path: Path) -> list[str]:
