@@ -502,12 +502,19 @@ R2 n 0 1k
 """
 
 
-@pytest.mark.parametrize("algorithm", [["--nudge", "1e-5"], ["--algorithm", "implicit"]])
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        ["--nudge", "1e-5", "--tol", "1e-9"],
+        ["--algorithm", "implicit", "--tol", "1e-9"],
+        ["--nudge", "1e-5", "--sweeps", "30", "--dtype", "float64"],
+    ],
+)
 def test_a_difference_learns_weights_of_both_signs(tmp_path: Path, algorithm: list[str]) -> None:
     netlist, table = tmp_path / "difference.cir", tmp_path / "difference.csv"
     netlist.write_text(DIFFERENCE)
     table.write_text("a,b,target\n1,0,0.2\n0,1,-0.1\n1,1,0.1\n")
-    given = ["--netlist", str(netlist), "--data", str(table), "--gain", "1", "--tol", "1e-9", "--batch-size", "3"]
+    given = ["--netlist", str(netlist), "--data", str(table), "--gain", "1", "--batch-size", "3"]
     given += ["--conductance-rates", "1e-6", "--epochs", "100", *algorithm, "--out", str(tmp_path / "run")]
     done = CliRunner().invoke(main, given)
     assert done.exit_code == 0, done.output
@@ -540,11 +547,11 @@ def test_many_rows_of_perfect_diodes_are_left_to_sweeps_in_learning_too() -> Non
         assert make_learner(cs.parse(text), recipe, "cpu").path == path
 
 
-def test_sweeps_cannot_nudge_a_difference() -> None:
+def test_differences_are_learnt_on_the_general_path() -> None:
     recipe = Recipe(Path("difference.cir"))
-    with pytest.raises(SettingsError, match=r"sweeps cannot nudge a difference of voltages, v\(p,n\); give a tol, say"):
-        make_learner(cs.parse(DIFFERENCE), recipe, "cpu")
-    assert make_learner(cs.parse(DIFFERENCE), replace(recipe, algorithm="bp"), "cpu").path == "general path"
+    for algorithm in ("ep", "bp"):
+        found = make_learner(cs.parse(DIFFERENCE), replace(recipe, algorithm=algorithm), "cpu")
+        assert found.path == "general path"
     layers = "t\nVx[0:1] x[0:1] 0 0\nRW[0:1][0:2] x[0:1] y[0:2] 1k\n.input Vx\n.output {}\n.train RW"
     paths = {
         outputs: make_learner(cs.parse(layers.format(outputs)), replace(recipe, algorithm="bp"), "cpu").path

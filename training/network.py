@@ -71,11 +71,6 @@ def within_window(circuit: Circuit, recipe: Recipe) -> tuple[Circuit, int]:
 
 def _check_fits(problem: Problem, recipe: Recipe) -> None:
     """SettingsError for circuits that this algorithm, or sweeps, cannot learn with."""
-    if recipe.algorithm == "ep" and recipe.tol is None and problem.circuit.netlist.differential:
-        raise SettingsError(
-            f"{problem.circuit.netlist.path} cannot learn by ep here: sweeps cannot nudge a difference of voltages, "
-            f"{next(name for name in problem.circuit.netlist.output_names if ',' in name)}; give a tol, say 1e-9"
-        )
     by_energy = recipe.algorithm == "ep" and find_energy(problem, gradient.find_outputs(problem)) is not None
     if not (problem.circuit.reciprocal or by_energy or recipe.algorithm == "implicit"):
         cure = "use algorithm implicit, and a tol, say 1e-9"

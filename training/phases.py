@@ -25,6 +25,7 @@ from training.gradient import Outputs
 from training.learner import LearningError
 from training.recipe import Recipe
 
+Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 B = TypeVar("B", bound=Branches)
@@ -65,16 +66,13 @@ class Phases(Protocol):
 def choose_phases(problem: Problem, recipe: Recipe, backend: Backend) -> Phases:
     """A number of sweeps; or, with a tolerance, newton where `auto` solves with it, and otherwise sweeps.
 
-    On any backend newton takes circuits in which sweeps may stop at a wrong point, and nudges differences of voltages:
-    sweeps have no coupling for the nudge between two nodes. A tolerance needs float64: in float32 a node through which
-    hardly any current flows may never settle.
+    On any backend newton takes circuits in which sweeps may stop at a wrong point. A tolerance needs float64: in
+    float32 a node through which hardly any current flows may never settle.
     """
     if recipe.tol is None:
         return Sweeps(backend, recipe.sweeps, None, recipe.dtype)
-    by_newton = (
-        bcd.unfit(problem)
-        or (recipe.algorithm == "ep" and problem.circuit.netlist.differential)
-        or (backend.name == "cpu" and choose_method(problem, Settings(tol=recipe.tol))[0] == "newton")
+    by_newton = bcd.unfit(problem) or (
+        backend.name == "cpu" and choose_method(problem, Settings(tol=recipe.tol))[0] == "newton"
     )
     return Newton(backend, recipe.tol) if by_newton else Sweeps(backend, recipe.sweeps, recipe.tol)
 
@@ -87,11 +85,13 @@ class Sweeps(Phases):
 
     def __init__(self, backend: Backend, sweeps: int, tol: float | None = None, dtype: str = "float64") -> None:
         self.backend, self.sweeps, self.tol, self.dtype = backend, sweeps, tol, dtype
+        self._circuits = _NudgedCircuits()
 
     name = "general path"
 
     def forget(self) -> None:
-        """There is nothing to forget."""
+        """Compile nudged circuits anew."""
+        self._circuits.clear()
 
     def free(self, problem: Problem, drive: Drive, x: Floats) -> State:
         engine = self.backend.engine(problem, self.dtype)
@@ -121,22 +121,27 @@ class Sweeps(Phases):
     ) -> list[Floats]:
         y = outputs.voltages(problem, drive, x)
         base = shift(problem, drive, x)
-        return [self._correction(problem, base, outputs, targets, beta, y) for beta in betas]
+        return [self._correction(problem, base, x, outputs, targets, beta, y) for beta in betas]
 
     def _correction(
-        self, problem: Problem, base: Drive, outputs: Outputs, targets: Floats, beta: float, y: Floats
+        self, problem: Problem, base: Drive, x: Floats, outputs: Outputs, targets: Floats, beta: float, y: Floats
     ) -> Floats:
-        """One of `nudged`; `base` is the drive for corrections to the free state, in which the outputs are at y."""
+        """One of `nudged`; `base` is the drive for corrections to the free state x, in which the outputs are at y."""
         check_nudge(problem, outputs, beta)
-        nudged_problem, drive = _nudged(problem, base, outputs, targets, beta, y)
-        engine = self.backend.engine(nudged_problem, self.dtype)
-        engine.start(drive, np.zeros((y.shape[0], problem.n_free)))
+        unit: slice | Ints = slice(None)
+        if beta and outputs.references.any():  # it couples units: the nudged circuit has another topology
+            nudged, unit = self._circuits.of(problem, outputs, targets, beta)
+            drive = shift(nudged, nudged.drive(slice(0, len(x))), _placed(x, nudged, unit))
+        else:
+            nudged, drive = _nudged(problem, base, outputs, targets, beta, y)
+        engine = self.backend.engine(nudged, self.dtype)
+        engine.start(drive, np.zeros((len(x), nudged.n_free)))
         if self.tol is None:
             engine.sweep(self.sweeps)
-            return engine.voltages()
+            return engine.voltages()[:, unit]
         scale = max(abs(beta), np.finfo(float).tiny) * np.abs(targets - y).sum(axis=1)
         try:
-            return _relax(nudged_problem, drive, engine, self.tol, scale)
+            return _relax(nudged, drive, engine, self.tol, scale)[:, unit]
         except LearningError:
             check_convex(problem, outputs, beta)  # if it is not convex, this is the reason to give
             raise
@@ -179,20 +184,19 @@ def _relax(problem: Problem, drive: Drive, engine: Engine, tol: float, scale: Fl
 class Newton(Phases):
     """By newton, in float64, with the solver's certificate: for circuits in which sweeps are slow, or may stop short.
 
-    A nudged circuit has an additional conductance and a current source at every output: it is compiled once, then given
-    new values. A negative nudge makes this conductance negative; what `convex.check_convex` accepts has a minimum.
+    A negative nudge makes the conductance at an output negative; what `convex.check_convex` accepts has a minimum.
     """
 
     def __init__(self, backend: Backend, tol: float) -> None:
         self.backend, self.settings = backend, Settings(method="newton", tol=tol)
-        self._compiled: dict[float, Problem] = {}
+        self._circuits = _NudgedCircuits()
 
     name = "general path by newton"
     dtype = "float64"
 
     def forget(self) -> None:
         """Compile nudged circuits anew."""
-        self._compiled.clear()
+        self._circuits.clear()
 
     def free(self, problem: Problem, drive: Drive, x: Floats) -> State:
         found = self._solve(problem, x, "a free phase")
@@ -209,14 +213,9 @@ class Newton(Phases):
             return np.zeros_like(x)
         if problem.circuit.reciprocal:  # an amplifier may hold an output
             check_nudge(problem, outputs, beta)
-        circuit = nudged_circuit(problem.circuit, outputs, targets, beta)
-        before = self._compiled.get(beta)
-        there = self._compiled[beta] = before.with_circuit(circuit) if before else compile_problem(circuit)
-        unit = there.topology.index_of_node[problem.topology.root_of_unit]
-        start = np.zeros((x.shape[0], there.n_free))
-        start[:, unit] = x
+        there, unit = self._circuits.of(problem, outputs, targets, beta)
         try:
-            found = self._solve(there, start, f"a phase nudged by {beta:g} S")
+            found = self._solve(there, _placed(x, there, unit), f"a phase nudged by {beta:g} S")
         except LearningError:
             if problem.circuit.reciprocal:
                 check_convex(problem, outputs, beta)  # if it is not convex, this is the reason to give
@@ -229,6 +228,32 @@ class Newton(Phases):
         if not found.solved:
             raise LearningError(f"{phase} is not solved: {found.message}; choose smaller learning rates")
         return found
+
+
+class _NudgedCircuits:
+    """Nudged circuits, which have an additional conductance and a current source at every output: each is compiled
+    once, then given new values."""
+
+    def __init__(self) -> None:
+        self._compiled: dict[float, Problem] = {}
+
+    def clear(self) -> None:
+        """Compile anew."""
+        self._compiled.clear()
+
+    def of(self, problem: Problem, outputs: Outputs, targets: Floats, beta: float) -> tuple[Problem, Ints]:
+        """The problem of E + beta C, and where in it the free units are."""
+        circuit = nudged_circuit(problem.circuit, outputs, targets, beta)
+        before = self._compiled.get(beta)
+        there = self._compiled[beta] = before.with_circuit(circuit) if before else compile_problem(circuit)
+        return there, there.topology.index_of_node[problem.topology.root_of_unit]
+
+
+def _placed(x: Floats, problem: Problem, units: Ints) -> Floats:
+    """The values x (rows, k) at these units of a problem, 0 at others, (rows, n_free)."""
+    found = np.zeros((len(x), problem.n_free))
+    found[:, units] = x
+    return found
 
 
 def nudged_circuit(circuit: Circuit, outputs: Outputs, targets: Floats, beta: float) -> Circuit:
