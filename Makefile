@@ -17,9 +17,10 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,bench,plot,dataframe,spice,fuzz,parallel,parquet,docs]"
 	touch $@
 
+# Three processes on two cores: some tests wait, for compilers and other programs.
 NEEDS := CIRCUITSIM_NEEDS_NGSPICE=1 CIRCUITSIM_NEEDS_COMPILERS=1
 test: $(STAMP) ngspice compiler check  ## style, types and tests; under ten minutes on two cores
-	$(NEEDS) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(NEEDS) $(BIN)/python -m pytest -n 3 --dist loadfile -m "not slow"
 
 slow-test: $(STAMP) ngspice compiler  ## the tests that take longer
 	$(NEEDS) $(BIN)/python -m pytest -n 2 --dist loadfile -m slow
