@@ -20,16 +20,17 @@ SMALL = 250  # array elements: Python takes milliseconds for them, loading Numba
 class Kernel:
     """A function that Numba compiles when it is first called with more than `small` array elements in all.
 
-    Only the sizes decide, so that the same call always gives the same bits. Kernels that it calls are compiled, or run
-    by Python, together with it. Numba is not imported before the first compilation.
+    Only the sizes decide, so that the same call always gives the same bits; but what computes with whole numbers alone
+    takes more than SMALL elements to Numba where that is loaded. Kernels that it calls are compiled, or run by Python,
+    together with it. Numba is not imported before the first compilation.
     """
 
-    def __init__(self, function: FunctionType, small: int | None, options: dict[str, Any]) -> None:
-        self.function, self.small, self.options = function, small, options
+    def __init__(self, function: FunctionType, small: int | None, whole: bool, options: dict[str, Any]) -> None:
+        self.function, self.small, self.whole, self.options = function, small, whole, options
         update_wrapper(self, function)
 
     def __call__(self, *arguments: Any) -> Any:
-        small = SMALL if self.small is None else self.small
+        small = SMALL if self.small is None or (self.whole and "numba" in sys.modules) else self.small
         if sum(a.size for a in arguments if isinstance(a, np.ndarray)) > small:
             return self.compiled(*arguments)
         with np.errstate(all="ignore"):  # compiled code does not warn either
@@ -85,12 +86,15 @@ class Kernel:
         return copy
 
 
-def jit(small: int | None = None, **options: Any) -> Callable[[Callable[..., Any]], Kernel]:
-    """A kernel: numba.njit with these options, or Python up to `small` elements (default: SMALL)."""
+def jit(small: int | None = None, whole: bool = False, **options: Any) -> Callable[[Callable[..., Any]], Kernel]:
+    """A kernel: numba.njit with these options, or Python up to `small` elements (default: SMALL).
+
+    whole: it computes with whole numbers alone, so that both forms give the same.
+    """
 
     def decorate(function: Callable[..., Any]) -> Kernel:
         assert isinstance(function, FunctionType)
-        return Kernel(function, small, options)
+        return Kernel(function, small, whole, options)
 
     return decorate
 

@@ -9,7 +9,7 @@ from circuitsim.compiled import jit
 
 Ints = NDArray[np.int64]
 
-_SMALL = 20_000  # numbers: some milliseconds in Python, once a circuit
+_SMALL = 20_000  # numbers: some milliseconds in Python, once a circuit, where Numba would have to be loaded
 
 
 def components(n: int, a: Ints, b: Ints) -> Ints:
@@ -23,7 +23,7 @@ def components(n: int, a: Ints, b: Ints) -> Ints:
     return first
 
 
-@jit(small=_SMALL)
+@jit(small=_SMALL, whole=True)
 def _join(first: Ints, a: Ints, b: Ints) -> None:
     """Union-find with path halving; a part's root is its first node, so that one pass in order finds all roots."""
     for k in range(a.size):
@@ -61,7 +61,7 @@ def breadth_first(n: int, low: Ints, high: Ints, roots: Ints) -> tuple[Ints, Int
     return order[:reached], parent
 
 
-@jit(small=_SMALL)
+@jit(small=_SMALL, whole=True)
 def _spread(ptr: Ints, head: Ints, roots: Ints, order: Ints, parent: Ints) -> int:
     """Fill `order` and `parent`; how many nodes are reached."""
     for k in range(roots.size):

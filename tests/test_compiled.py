@@ -71,6 +71,10 @@ from circuitsim.compiled import jit
 def square(x):
     return x * x
 
+@jit(small=1000, whole=True)
+def count(values):
+    return values.size
+
 @jit()
 def sum_of_squares(values):
     total = 0.0
@@ -80,8 +84,12 @@ def sum_of_squares(values):
 
 assert sum_of_squares(np.arange(4.0)) == 14.0
 assert "numba" not in sys.modules
+assert count(np.ones(900)) == 900  # of whole numbers, and few enough as long as Numba is not loaded
+assert "numba" not in sys.modules
 assert sum_of_squares(np.ones(251)) == 251.0
 assert "numba" in sys.modules
+assert count(np.ones(250)) == 250 and "compiled" not in vars(count)
+assert count(np.ones(900)) == 900 and count.compiled.signatures
 assert sum_of_squares.compiled.signatures and square.compiled.signatures
 assert sum_of_squares(np.arange(4.0)) == 14.0
 """

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from circuitsim import Problem, Settings, SettingsError, compile_problem, load, parse, solve
+from circuitsim.backends.arrange import conductance_matrix
 from circuitsim.backends.base import find_backend
 from circuitsim.drive import Drive
 from circuitsim.gallery import Recipe, drn, random_circuit
@@ -238,6 +239,23 @@ def test_a_number_of_sweeps_nudges_a_difference() -> None:
         errors = [np.abs(one - other).max() / np.abs(other).max() for one, other in pairs]
         assert max(errors) < most and (sweeps == 200 or min(errors) > 1e-6)
         assert np.abs(found[2]).max() < 1e-12
+
+
+@pytest.mark.parametrize("text", [LEARNER, drn((6, 8, 4), seed=3)])
+def test_the_matrix_of_conductances_is_the_same_as_an_array_and_sparse(text: str) -> None:
+    problem = compile_problem(parse(text))
+    few, many = conductance_matrix(problem, problem.n_free), conductance_matrix(problem, problem.n_free - 1)
+    np.testing.assert_allclose(few, many.toarray(), rtol=1e-15)
+    assert (few == few.T).all() and few.any(axis=1).all()
+
+
+def test_a_nudge_of_1_s_has_the_conductances_of_resistors() -> None:
+    """Two resistors of 1 ohm from a to b, one from b to ground."""
+    text = "t\nV1 in 0 1\nR1 in a 1k\nR2 in b 1k\n.output v(a,b) b v(b,a)\n.train R1"
+    problem = compile_problem(parse(text))
+    nudge = find_outputs(problem).nudge_matrix(2).toarray()
+    a, b = (problem.topology.index_of_node[problem.circuit.nodes.index(name)] for name in "ab")
+    assert (nudge[a, a], nudge[b, b], nudge[a, b], nudge[b, a]) == (2, 3, -2, -2)
 
 
 def test_trained_sources_hold_offsets_and_outputs() -> None:

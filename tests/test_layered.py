@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from circuitsim import Circuit, SettingsError, compile_problem, parse, solve
-from circuitsim.backends.arrange import dense_among_sparse
+from circuitsim.backends.arrange import conductance_matrix
 from circuitsim.backends.base import find_backend
 from circuitsim.gallery import drn
 from training import kernels
@@ -402,7 +402,7 @@ def test_convexity_is_that_of_the_whole_matrix(sizes: tuple[int, ...]) -> None:
     """Just within the nudge at which the smallest eigenvalue of all conductances is 0, and just beyond."""
     circuit = parse(drn(sizes, seed=5))
     problem = compile_problem(circuit)
-    whole = np.diag(problem.values.diag) - dense_among_sparse(problem).toarray()
+    whole = conductance_matrix(problem, problem.n_free)
     outputs = find_outputs(problem).units
     inverse = np.linalg.inv(whole)[np.ix_(outputs, outputs)]
     limit = 1.0 / np.linalg.eigvalsh(inverse).max()

@@ -20,7 +20,7 @@ from scipy.linalg import lapack
 from scipy.sparse import linalg
 
 from circuitsim import Problem
-from circuitsim.backends.arrange import dense_among_sparse
+from circuitsim.backends.arrange import conductance_matrix, dense_among_sparse
 from circuitsim.backends.base import Backend
 from circuitsim.drive import Drive
 from circuitsim.graphs import components
@@ -180,9 +180,8 @@ def _linear(problem: Problem) -> Matrix:
     """The matrix of the linear branches, an array for few unknowns; with controlled sources that of MnaNetwork, which
     has further equations and currents."""
     if problem.circuit.reciprocal:
-        matrix = (sparse.diags_array(problem.values.diag) - dense_among_sparse(problem)).tocsr()
-    else:
-        matrix = MnaNetwork(problem).matrix
+        return conductance_matrix(problem, _DENSE)
+    matrix = MnaNetwork(problem).matrix
     return matrix.toarray() if matrix.shape[0] <= _DENSE else matrix
 
 

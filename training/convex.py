@@ -8,7 +8,7 @@ from scipy import sparse
 from scipy.sparse import linalg
 
 from circuitsim import Problem
-from circuitsim.backends.arrange import dense_among_sparse
+from circuitsim.backends.arrange import conductance_matrix
 from training.amplifiers import Energy
 from training.gradient import Outputs
 from training.learner import LearningError
@@ -16,6 +16,7 @@ from training.learner import LearningError
 Floats = NDArray[np.float64]
 
 _DENSE = 6000  # unknowns up to which positive definiteness is decided by a dense factorisation
+_FEW = 400  # unknowns up to which a dense matrix takes less time than a sparse one
 
 
 def check_nudge(problem: Problem, outputs: Outputs, beta: float) -> None:
@@ -45,7 +46,7 @@ def check_convex(
         return
     if energy is None:
         check_nudge(problem, outputs, beta)
-    conductances = sparse.diags_array(problem.values.diag) - dense_among_sparse(problem)
+    conductances = conductance_matrix(problem, _FEW)
     nudges = outputs.nudge_matrix(problem.n_free)
 
     def is_convex(nudge: float) -> bool:

@@ -61,13 +61,13 @@ class Outputs:
         units = np.concatenate([self.units, self.reference_units])
         return np.bincount(units[units >= 0], minlength=n_free)
 
-    def nudge_matrix(self, n_free: int) -> sparse.sparray:
+    def nudge_matrix(self, n_free: int) -> sparse.coo_array:
         """The second derivatives of the cost by the units, (n_free, n_free): the conductances of a nudge of 1 S."""
-        rows, at = np.arange(self.units.size), np.stack([self.units, self.reference_units])
-        sign = np.broadcast_to([[1.0], [-1.0]], at.shape)[at >= 0]
-        places = np.broadcast_to(rows, at.shape)[at >= 0], at[at >= 0]
-        reads = sparse.coo_array((sign, places), shape=(rows.size, n_free)).tocsr()
-        return reads.T @ reads
+        a, b = self.units, self.reference_units
+        i, j = np.concatenate([a, b, a, b]), np.concatenate([a, b, b, a])
+        free = (i >= 0) & (j >= 0)
+        sign = np.repeat([1.0, -1.0], 2 * a.size)[free]
+        return sparse.coo_array((sign, (i[free], j[free])), shape=(n_free, n_free))
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,22 @@ def dense_among_sparse(problem: Problem) -> sparse.csr_array:
     return sparse.csr_array(found)
 
 
+def conductance_matrix(problem: Problem, few: int) -> Floats | sparse.csr_array:
+    """KCL of the linear branches at the free units, (n_free, n_free) S; an array for so few unknowns, else sparse.
+
+    Sums of conductances on the diagonal, beside it the negative couplings.
+    """
+    if problem.n_free > few:
+        return sparse.csr_array(sparse.diags_array(problem.values.diag) - dense_among_sparse(problem))
+    matrix = np.diag(problem.values.diag) - problem.values.couplings.toarray()
+    unit = np.arange(problem.n_free)
+    for spec, g in problem.inner_blocks:
+        at = np.ix_(unit[spec.row.units], unit[spec.col.units])
+        matrix[at] -= g
+        matrix.T[at] -= g
+    return matrix
+
+
 def junctions_by_unit(problem: Problem) -> Junctions:
     """The ends of nonlinear branches, sorted by the unit that they are at."""
     t = problem.topology
