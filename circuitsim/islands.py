@@ -26,6 +26,7 @@ from circuitsim.laws import most_current
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
+_LEADING = 64  # rows of a crossbar in which nearly every column has a conductance, if it has many
 _BALANCE = 1e-12  # of the sum of the sources' absolute currents: rounding when they should cancel
 
 
@@ -295,10 +296,16 @@ def find_islands(circuit: Circuit, root: Ints) -> Islands:
 
 
 def _sample(g: Floats, rows: Ints, cols: Ints) -> tuple[Ints, Ints]:
-    """For each row and each column of a crossbar its largest conductance, if it has one: enough to join most."""
+    """For each row and each column of a crossbar a conductance, if it has one: enough to join most."""
     if not g.size:
         return rows[:0], cols[:0]
-    best_col, best_row = g.argmax(axis=1), g.argmax(axis=0)
+    best_col, best_row = g.argmax(axis=1), np.zeros(cols.size, np.int64)
+    without = np.arange(cols.size)
+    for i in range(min(_LEADING, rows.size)):  # a search down the columns takes far longer
+        found = g[i, without] > 0
+        best_row[without[found]] = i
+        without = without[~found]
+    best_row[without] = g[:, without].argmax(axis=0)
     has_row, has_col = g[np.arange(rows.size), best_col] > 0, g[best_row, np.arange(cols.size)] > 0
     return (
         np.concatenate([rows[has_row], rows[best_row[has_col]]]),

@@ -150,11 +150,12 @@ class GeneralLearner(Learner):
         """A step down the gradient: g <- clip(g - rate dC/dg, g_min, g_max); sources have no bounds."""
         new, circuit = [], self.problem.circuit
         for group, rate, slope in zip(self.trained, rates, slopes, strict=True):
-            moved = group.values(circuit) - rate * slope
+            moved = group.values(circuit)
+            moved -= np.multiply(rate, slope, out=slope)
             if not (finite := np.isfinite(moved)).all():
                 name = group.name_of(int(finite.argmin()))
                 raise LearningError(f"{name}: its new values are not finite; choose smaller learning rates")
-            new.append(np.clip(moved, *self.recipe.window) if group.is_conductance else moved)
+            new.append(np.clip(moved, *self.recipe.window, out=moved) if group.is_conductance else moved)
         self._go_on(self.problem.with_circuit(with_group_values(circuit, self.trained, new)))
 
     def _go_on(self, problem: Problem) -> None:

@@ -281,14 +281,16 @@ def gradients(problem: Problem, groups: Sequence[Group], outputs: Outputs, field
         if group.kind == CROSSBAR:
             x = c.crossbars[int(group.where[0])]
             value = crossbar_gradient(d[:, x.rows], d[:, x.cols], s[:, x.rows], s[:, x.cols])
-            value[loose[x.rows][:, None] != loose[x.cols]] = 0.0
+            if loose.any():
+                value[loose[x.rows][:, None] != loose[x.cols]] = 0.0
         elif group.kind == "R":
             a, b = c.conductors.a[group.where], c.conductors.b[group.where]
             value = _conductor_gradient(d, s, a, b)
             value[loose[a] != loose[b]] = 0.0
         else:
             value = next(by_source).sum(axis=0)
-        found.append(value / fields.samples)
+        value /= fields.samples
+        found.append(value)
     return found
 
 
@@ -315,7 +317,10 @@ def _conductor_gradient(d: Floats, s: Floats, a: Ints, b: Ints) -> Floats:
 def crossbar_gradient(delta_row: Floats, delta_col: Floats, total_row: Floats, total_col: Floats) -> Floats:
     """Sum over the rows of the batch of 1/2 (delta_a - delta_b) (total_a - total_b), (nr, nc)."""
     if not delta_row.any():  # known rows: a product of matrices
-        return 0.5 * ((delta_col * total_col).sum(axis=0) - total_row.T @ delta_col)
+        found = total_row.T @ delta_col  # and on in its place: new memory of this size takes longer than the sums
+        np.subtract((delta_col * total_col).sum(axis=0), found, out=found)
+        found *= 0.5
+        return found
     out = np.zeros_like(delta_col, order="C", shape=(delta_row.shape[1], delta_col.shape[1]))
     for da, db, sa, sb in zip(delta_row, delta_col, total_row, total_col, strict=True):
         out += (da[:, None] - db) * (sa[:, None] - sb)
