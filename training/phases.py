@@ -120,7 +120,8 @@ class Sweeps(Phases):
         self, problem: Problem, drive: Drive, x: Floats, outputs: Outputs, targets: Floats, betas: tuple[float, ...]
     ) -> list[Floats]:
         y = outputs.voltages(problem, drive, x)
-        base = shift(problem, drive, x)
+        couples = bool(outputs.references.any())  # two units: such a nudged circuit has another topology, and drive
+        base = drive if couples and all(betas) else shift(problem, drive, x)
         return [self._correction(problem, base, x, outputs, targets, beta, y) for beta in betas]
 
     def _correction(
@@ -129,7 +130,7 @@ class Sweeps(Phases):
         """One of `nudged`; `base` is the drive for corrections to the free state x, in which the outputs are at y."""
         check_nudge(problem, outputs, beta)
         unit: slice | Ints = slice(None)
-        if beta and outputs.references.any():  # it couples units: the nudged circuit has another topology
+        if beta and outputs.references.any():
             nudged, unit = self._circuits.of(problem, outputs, targets, beta)
             drive = shift(nudged, nudged.drive(slice(0, len(x))), _placed(x, nudged, unit))
         else:
