@@ -11,7 +11,11 @@ from circuitsim.methods import bcd, tiles
 from circuitsim.problem import Problem
 from circuitsim.solution import Settings
 
-_MANY_ROWS = 64  # of perfect diodes: bcd takes them at once; of others, and in meshes, it needs hundreds of sweeps
+# Rows above which bcd, which takes them at once, is tried on sparse networks of perfect diodes. Newton took 1 to 16
+# times as long where the trial went well (random graphs and grids of 10 to 3,000 unknowns, 4 to 64 rows); where not
+# (ladders, crossbars with wires, grids of few diodes), the trial takes as long as half a row. With other diodes, and in
+# large meshes, bcd needs hundreds of sweeps.
+_ROWS_ON_TRIAL = 3
 # Rows above which newton takes dense layers with nonlinear elements that it solves at once (tiles.together): there bcd
 # takes 0.9 to 7 times as long (3 laws, 8 to 40 unknowns in one or two layers, 4, 16, 64, 512 rows), for a row as long.
 _FEW_ROWS = 3
@@ -58,9 +62,17 @@ def choose_method(problem: Problem, settings: Settings) -> tuple[str, str]:
     if settings.backend == "gpu":
         refused = _no_newton_on_gpu(problem)
         return ("bcd", f"not newton on the gpu: {refused}") if refused else ("newton", "a sparse network")
-    if t.legs.a.size and not t.legs.n_junctions and problem.batch > _MANY_ROWS and not _large_mesh(problem):
-        return "bcd", "many rows of a circuit of perfect diodes"
+    if is_on_trial(problem):
+        return "bcd", "rows of a circuit of perfect diodes"
     return "newton", "a sparse network"
+
+
+def is_on_trial(problem: Problem) -> bool:
+    """Whether bcd, as a choice of `auto`, is to show by few sweeps of one row that it is faster than newton."""
+    t = problem.topology
+    sparse = not any(spec.inner for spec in t.dense)
+    perfect = t.legs.a.size > 0 and not t.legs.n_junctions and not t.links.size
+    return sparse and perfect and problem.batch > _ROWS_ON_TRIAL and not _large_mesh(problem)
 
 
 def _large_mesh(problem: Problem) -> bool:

@@ -13,9 +13,9 @@ from functools import cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from circuitsim.backends.base import Backend, find_backend
+from circuitsim.backends.base import Backend, Engine, find_backend
 from circuitsim.blas import one_blas_thread
-from circuitsim.choosing import choose_backend, choose_method
+from circuitsim.choosing import choose_backend, choose_method, is_on_trial
 from circuitsim.circuit import Circuit
 from circuitsim.drive import Drive
 from circuitsim.errors import BackendUnavailable, NotSolved, SettingsError, listed
@@ -214,6 +214,8 @@ class _Batch:
         self.row_steps = cache(lambda: backend.row_steps(problem))
         self.stacks = cache(lambda: Stacks(problem, problem.batch) if aside.worth_it(problem) else None)
         self.held = Held(problem, self.network, self.network_lock) if settings.dtype == "float64" else None
+        chosen = backend.name == "cpu" or (backend.name, settings.backend) == ("gpu", "auto")
+        self.is_open = settings.method == "auto" and settings.dtype == "float64" and chosen  # to the other method
 
     def tiles(self, x: Floats, in_order: bool) -> Iterator[tuple[slice, Outcome, str]]:
         """Solve tile by tile, or, unless `in_order`, several tiles at once: by bcd, and where one elimination solves
@@ -222,7 +224,7 @@ class _Batch:
         BLAS is limited to one thread: the products of a sweep are small, and threads that wait for each other cost
         more than they gain (on a busy machine many times more).
         """
-        by_bcd = self.method == "bcd"
+        by_bcd = self.method == "bcd" and self._stands_trial(x[:1])
         if by_bcd:
             size = self.backend.tile(self.problem, self.settings.dtype)
         else:
@@ -248,6 +250,16 @@ class _Batch:
                     yield from found
             finally:
                 pool.shutdown(cancel_futures=True)
+
+    def _stands_trial(self, x: Floats) -> bool:
+        """Whether bcd seems to be fast, from the first row at x (1, n_free), where this decides; or newton is taken."""
+        if not self.is_open or not is_on_trial(self.problem):
+            return True
+        drive = self.backend.drive(self.problem, slice(0, 1))
+        if bcd.takes_few_sweeps(drive, self._engine(), x, self.settings.tolerance):
+            return True
+        self._change("newton", "block coordinate descent would be slow")
+        return False
 
     def _is_eliminated(self) -> bool:
         """Whether one elimination solves all rows: networks then keep nothing of a tile, and several tiles can be
@@ -277,10 +289,8 @@ class _Batch:
 
     def _solve_tile(self, rows: slice, x: Floats) -> tuple[Outcome, str]:
         """The outcome, and the method that produced it."""
-        by_bcd, s = self.method == "bcd", self.settings
+        by_bcd, s, only = self.method == "bcd", self.settings, not self.is_open
         drive = self.backend.drive(self.problem, rows) if by_bcd else self.problem.drive(rows)
-        chosen = self.backend.name == "cpu" or (self.backend.name, s.backend) == ("gpu", "auto")
-        only = s.method != "auto" or s.dtype != "float64" or not chosen
         if by_bcd:
             outcome = self._by_bcd(drive, x if self.warm else None, patient=only)
             if only or outcome.status in (Status.SOLVED, Status.NONFINITE):
@@ -331,11 +341,14 @@ class _Batch:
         return why
 
     def _by_bcd(self, drive: Drive, x: Floats | None, patient: bool) -> Outcome:
+        return bcd.solve_tile(self.problem, drive, self._engine(), self.settings, x, held=self.held, patient=patient)
+
+    def _engine(self) -> Engine:
+        """That of this thread."""
         if not hasattr(self.per_thread, "engine"):
             self.per_thread.engine = self.backend.engine(self.problem, self.settings.dtype)
-        return bcd.solve_tile(
-            self.problem, drive, self.per_thread.engine, self.settings, x, held=self.held, patient=patient
-        )
+        engine: Engine = self.per_thread.engine
+        return engine
 
     def _by_newton(self, drive: Drive, x: Floats, warm: bool, rescue: Rescue = no_rescue) -> Outcome:
         with self.network_lock:

@@ -11,8 +11,9 @@ from helpers import assert_laws
 
 import circuitsim as cs
 from circuitsim import solving, stack
+from circuitsim.backends.base import find_backend
 from circuitsim.choosing import choose_method
-from circuitsim.methods import aside, newton, regions, tiles
+from circuitsim.methods import aside, bcd, newton, regions, tiles
 from circuitsim.methods.network import Network
 from circuitsim.methods.outcome import Gathered, Outcome
 from circuitsim.residual import FIGURES, Residuals
@@ -203,8 +204,45 @@ def test_what_controlled_sources_leave_open_is_solved_row_by_row() -> None:
 
 def test_many_rows_of_smooth_circuits_go_by_newton() -> None:
     assert choose_method(batch("shockley", 100), cs.Settings()) == ("newton", "a sparse network")
-    assert choose_method(batch("perfect", 100), cs.Settings()) == ("bcd", "many rows of a circuit of perfect diodes")
-    assert choose_method(batch("perfect", 64), cs.Settings()) == ("newton", "a sparse network")
+    assert choose_method(batch("perfect", 4), cs.Settings()) == ("bcd", "rows of a circuit of perfect diodes")
+    assert choose_method(batch("perfect", 3), cs.Settings()) == ("newton", "a sparse network")
+
+
+def test_rows_of_perfect_diodes_go_by_bcd_if_it_takes_few_sweeps() -> None:
+    """In a ladder of 1 ohm rungs of 2 ohm end errors soon, of 1 kohm only slowly: the first sweeps of a row show it."""
+
+    def ladder(shunt: str) -> cs.Problem:
+        cards = [f"R{k} n{k} n{k + 1} 1\nRg{k} n{k + 1} 0 {shunt}" for k in range(16)]
+        text = "\n".join(["t", "V1 n0 0 1", *cards, "D1 n7 0 d", ".model d d(ron=0 vfwd=0.1)"])
+        return cs.compile_problem(cs.parse(text)).with_values({"V1": np.linspace(-1.0, 1.0, 8)})
+
+    fast, slow = cs.solve(ladder("2")), cs.solve(ladder("1k"))
+    assert (fast.method, fast.why) == ("bcd", "rows of a circuit of perfect diodes")
+    assert (slow.method, slow.why) == ("newton", "block coordinate descent would be slow")
+    for found, shunt in ((fast, "2"), (slow, "1k")):
+        assert_laws(found, 1e-9)
+        np.testing.assert_allclose(found.x, cs.solve(ladder(shunt), NEWTON).x, atol=1e-8)
+    asked = cs.solve(ladder("1k"), cs.Settings(method="bcd"))
+    assert (asked.method, asked.solved) == ("bcd", True)
+
+
+def test_few_sweeps_are_foretold_by_how_fast_voltages_come_to_rest() -> None:
+    """Chains of n equal resistors between known ends: rho = cos^2(pi / (n + 1)) of red-black sweeps (Young 1954).
+
+    To 1e-9 a chain of 10 takes 250 sweeps, of 7 130. At rest, none are left; from what is not finite they lead nowhere.
+    """
+    for n, few in ((3, True), (7, True), (10, False), (20, False)):
+        cards = [f"R{k} n{k} n{k + 1} 1k" for k in range(n + 1)]
+        text = "\n".join(["t", "V1 n0 0 1", f"V2 n{n + 1} 0 0", *cards])
+        problem = cs.compile_problem(cs.parse(text))
+        assert problem.n_free == n
+        engine, drive = find_backend("cpu").engine(problem, "float64"), problem.drive(slice(0, 1))
+        assert bcd.takes_few_sweeps(drive, engine, None, 1e-9) is few
+        assert bcd.takes_few_sweeps(drive, engine, cs.solve(problem).x, 1e-9)
+    nothing = cs.compile_problem(cs.parse("t\nV1 a 0 0\nR1 a b 1k\nR2 b c 1k\nR3 c 0 1k"))
+    engine = find_backend("cpu").engine(nothing, "float64")
+    assert bcd.takes_few_sweeps(nothing.drive(slice(0, 1)), engine, None, 1e-9)
+    assert not bcd.takes_few_sweeps(nothing.drive(slice(0, 1)), engine, np.full((1, 2), np.nan), 1e-9)
 
 
 @pytest.mark.parametrize("diode", ["d(is=1e-14)", "d(ron=0)"])

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from circuitsim import Circuit, Problem, Settings, Solution, Status, compile_problem, solve
 from circuitsim.backends.base import Backend, Engine
 from circuitsim.branches import BATCHED, Branches, Conductors, CurrentSources
-from circuitsim.choosing import choose_method
+from circuitsim.choosing import choose_method, is_on_trial
 from circuitsim.drive import Drive
 from circuitsim.kcl import outflow, shift, violation
 from circuitsim.methods import bcd
@@ -112,6 +112,8 @@ class Sweeps(Phases):
         assert self.tol is not None
         engine = self.backend.engine(problem, self.dtype)
         settings = Settings(dtype=self.dtype, tol=self.tol)
+        if is_on_trial(problem) and not bcd.takes_few_sweeps(drive.part(slice(0, 1)), engine, None, self.tol):
+            return Newton(self.backend, self.tol), None
         found = bcd.solve_tile(problem, drive, engine, settings, None, patient=False)
         phases = Newton(self.backend, self.tol) if found.status is Status.MAX_SWEEPS else self
         return phases, State(unknowns_of(found)) if found.status is Status.SOLVED else None

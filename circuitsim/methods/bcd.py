@@ -32,6 +32,8 @@ _PATIENCE_CURVED, _MOST_AHEAD_CURVED = 40, 100
 # for each update of its elimination (linear/fill.py). A row needs about so many Newton steps.
 _NS_END, _NS_UNIT, _NS_UPDATE = 5000, 4000, 2
 _NEWTON_STEPS = 5
+_STILL = 1e-14  # of the largest voltage: rounding
+_MOST_ON_TRIAL = 150  # sweeps that a row may seem to need, for takes_few_sweeps
 _TIGHTER = 1e-2  # factor of the tolerance, while KCL is met but voltages are not held (held.py)
 _SURE = 0.8  # share of the predicted sweeps that are taken without a check
 _MAX_SHIFTS = 3  # of kcl.shift: one gives twice the digits; more help when the first voltages were not the nearest ones
@@ -98,6 +100,25 @@ def _newton_takes_less(problem: Problem) -> bool:
     a_step = _PATIENCE_CURVED * _NS_END * ends / _NEWTON_STEPS
     updates = int((a_step - _NS_UNIT * t.n_free) / _NS_UPDATE)
     return updates > 0 and not costs_more(t.n_free, *t.edges, updates)
+
+
+def takes_few_sweeps(drive: Drive, engine: Engine, x: Floats | None, tolerance: float) -> bool:
+    """Whether some rows seem to need no more than `_MOST_ON_TRIAL` sweeps from x (None: 0), by how fast they come to
+    rest.
+
+    An error that falls by rho a sweep moves voltages by a part of rho^10 (1 - rho^10) of it in sweeps 11 to 20, and of
+    rho^20 (1 - rho^20) in sweeps 21 to 40: their quotient is r (1 + r) with r = rho^10.
+    """
+    engine.start(drive, x)
+    at = []
+    for count in (10, 10, 20):
+        engine.sweep(count)
+        at.append(engine.voltages().copy())
+    before, after = np.abs(at[1] - at[0]).max(), np.abs(at[2] - at[1]).max()
+    if before <= _STILL * np.abs(at[0]).max():
+        return True
+    r = 0.5 * (np.sqrt(1 + 4 * after / before) - 1)
+    return bool(r ** (_MOST_ON_TRIAL / 10) <= tolerance)
 
 
 def solve_tile(
