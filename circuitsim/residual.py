@@ -181,10 +181,13 @@ class Check:
         """And relative to the largest voltage of the copy: of nodes that have no slope; (len(rows), n_free).
 
         With no voltages at all it is that of the largest current (`total` are the absolute ones at each unit) in the
-        largest conductance.
+        largest conductance. What perfect diodes and controlled sources carry does not count there: a current that
+        circulates in them may be of any size.
         """
         t = self.problem.topology
-        steepest, most = map(self.problem.copies.largest, (take_rows(self.slope, rows), total))
+        _, carried = carried_sums(self.problem, take_rows(self.drive.carried, rows))
+        others = np.where(carried < 0.999 * total, total - carried, 0.0)  # else what is left may be rounding
+        steepest, most = map(self.problem.copies.largest, (take_rows(self.slope, rows), others))
         by_current = most / np.where(steepest > 0, steepest, np.inf)
         largest = self.problem.copies.at_branches(np.maximum(self.largest_volts[rows], by_current), t.links.size)
         volts = np.broadcast_to(self.link_volts, (self.x.shape[0], t.links.size))[rows]
@@ -310,8 +313,7 @@ class Check:
             at_ends = branches.beyond.T.astype(float)
             upper[self._at_units(at_ends, at_ends) > 0] = np.inf
         if links:
-            settled = (size == 0) & (slope > 0)
-            upper = np.maximum(upper, np.where(settled, 0.0, self._link_relative(rows, total)))
+            upper = np.maximum(upper, self._link_relative(rows, total))
         if self.problem.topology.islands.arcs:
             across = self._nothing(rows, largest, branches, across_islands=True)
             upper = np.maximum(upper, self._island_violation(rows, branches, *across))
@@ -360,7 +362,7 @@ class Check:
         of_unit = self.problem.copies.of_unit
         volts, amps = (np.minimum(x, _MOST)[:, of_unit] for x in (self.largest_volts[rows], largest))
         beyond = at_ends * volts
-        for amperes in (NOTHING * amps, ROUNDING * carried, least):
+        for amperes in (NOTHING * amps, ROUNDING * np.minimum(carried, _MOST), least):
             beyond += amperes
         if not t.junctions.size:
             return beyond, beyond  # one array: what it is compared with need not be chosen

@@ -364,6 +364,31 @@ def test_no_current_is_so_large_that_a_missed_law_is_nothing_beside_it() -> None
     assert Check(solution.problem, drive, x, exact=True).certificate().kcl_relative > 1e-9
 
 
+@pytest.mark.parametrize("amperes", [1.0, 1e6, 1e40])
+@pytest.mark.parametrize("beside", ["", "R2 a c 1t\n", "R2 a c 1k\n"])
+def test_a_current_around_a_loop_is_no_measure_of_a_diode_that_misses_its_law(beside: str, amperes: float) -> None:
+    """E1 holds 1 V across a perfect diode: whatever circulates in the two, there is no solution."""
+    deck = f"loop\nV1 s 0 1\nR1 s c 1g\nR3 c 0 1g\nE1 a c s 0 1\n{beside}D1 a c d\n.model d D(ron=0)"
+    problem = cs.compile_problem(cs.parse(deck))
+    x = np.empty((1, 2))
+    for name, volts in {"a": 1.5, "c": 0.5}.items():
+        x[0, problem.topology.index_of_node[problem.circuit.netlist.node(name)]] = volts
+    through_r2 = 1e-3 if "1k" in beside else 1e-12 if beside else 0.0
+    drive = replace(problem.drive(slice(0, 1)), carried=np.array([[amperes, -amperes - through_r2]]))
+    assert Check(problem, drive, x, exact=True).certificate().kcl_relative > 0.1
+
+
+def test_a_circuit_without_a_solution_is_not_solved_by_a_current_around_a_loop() -> None:
+    """H1 would have to be 18 kV at a perfect diode; newton drove 4e39 A around the two."""
+    deck = (
+        "loop\nR0 1 3 9.01e-06\nR1 3 2 1.02\nR2 0 2 4090\nR3 0 1 2.22e-06\nR4 3 1 20000\nV0 3 5 7.57e-06\n"
+        "V1 5 1 -0.0938\nD0 3 4 p\nD1 5 3 q\nD2 5 1 q\nF0 0 5 V0 0.245\nH1 4 3 V0 -1.7\n"
+        ".model p D(ron=0 vfwd=0.02)\n.model q D(ron=0)"
+    )
+    for beside in ("", "\nR9 4 0 1t"):
+        assert not cs.solve(cs.parse(deck + beside), raise_on_failure=False).solved
+
+
 @pytest.mark.parametrize("noise", [0.0, 1e-9, 1e-4])
 def test_dense_currents_bound_what_products_cannot(noise: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Outputs whose neighbours are all above 0 V: bounds are infinite, then near the exact figures, never below."""
