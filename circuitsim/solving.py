@@ -122,7 +122,7 @@ def _solve(
     shape = (problem.batch, problem.n_free)
     wanted = f"start must be {shape} finite numbers (batch, unknowns)"
     try:
-        x = np.zeros(shape) if start is None else np.array(start, float)
+        x = np.zeros(shape) if start is None else np.asarray(start).astype(float, casting="same_kind", copy=True)
     except (TypeError, ValueError, OverflowError):
         raise SettingsError(f"{wanted}, found {start!r}") from None
     if x.shape != shape:

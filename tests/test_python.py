@@ -156,6 +156,7 @@ def swept(**given: Any) -> cs.SweepResult:
         (lambda: cs.Settings(max_sweeps=True), "max_sweeps must be at least 1, and a whole number, found True"),
         (lambda: cs.solve(cs.parse(DIVIDER), start="a"), r"start must be \(1, 1\) finite numbers"),
         (lambda: cs.solve(cs.parse(DIVIDER), start=[[10**400]]), r"start must be \(1, 1\) finite numbers"),
+        (lambda: cs.solve(cs.parse(DIVIDER), start=[[1j]]), r"start must be \(1, 1\) finite numbers"),
         (lambda: cs.solve(cs.parse(DIVIDER), start=[1.0]), r"\(batch, unknowns\), found shape \(1,\)"),
         (lambda: cs.solve(cs.parse(DIVIDER), start=[[np.nan]]), r"\(batch, unknowns\), found nan"),
         (lambda: cs.parse(DIVIDER).element_values("D"), "one of the kinds R, V, I, E, F, G, H; found 'D'"),
