@@ -572,6 +572,49 @@ def test_a_signal_whose_exception_is_lost_is_raised_again(
             signal.signal(one, handler)
 
 
+COMPILING = """
+import click, numpy, os, sys
+from numba.core.codegen import CPUCodeLibrary
+from circuitsim.compiled import jit
+from circuitsim.io import commands
+
+@jit(small=0)
+def double(x):
+    return x + x
+
+optimize = CPUCodeLibrary._optimize_final_module
+
+def interrupted(library):
+    CPUCodeLibrary._optimize_final_module = optimize
+    os.kill(os.getpid(), int(sys.argv[1]))
+    optimize(library)
+
+@click.command(cls=commands.Command)
+def main():
+    double(numpy.ones(3))
+    print("compiled", flush=True)
+    while True:
+        pass
+
+CPUCodeLibrary._optimize_final_module = interrupted
+commands._PATIENCE = 60.0
+main([])
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [(signal.SIGINT, 130, "interrupted\n"), *some_slow([(signal.SIGTERM, 143, "ended by SIGTERM\n")], 0)],
+)
+def test_a_signal_comes_when_the_compiler_is_done(number: signal.Signals, code: int, said: str) -> None:
+    """An exception inside it leaves objects of LLVM half made, and Python may crash when it frees them."""
+    Path("compiling.py").write_text(COMPILING)
+    command = [sys.executable, "compiling.py", str(int(number))]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "compiled\n", said)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_that_a_program_within_has_handled_comes_once(number: signal.Signals) -> None:
     """As training.study runs training.mnist in its own process, and then writes what it said."""

@@ -126,7 +126,8 @@ def ends_in_order(patience: float | None = None) -> Iterator[None]:
     What is ignored, as nohup ignores SIGHUP, stays ignored. Only the main thread can ask for that, and only between
     two steps of Python. Where compiled code keeps it from them for more than `patience` seconds, Ctrl-C too, there is
     no way to clean up: the program ends there. An exception that is lost, as compiled code loses it that calls back, is
-    raised once more.
+    raised once more. Inside the compiler, whose objects an exception leaves half made (to free them is then a
+    segmentation fault), none is raised: it comes when the compiler is done.
     """
     signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     main = threading.current_thread() is threading.main_thread()
@@ -136,6 +137,8 @@ def ends_in_order(patience: float | None = None) -> Iterator[None]:
     again: list[tuple[int, threading.Timer]] = []
 
     def end(number: int, frame: FrameType | None) -> None:
+        if _compiles(frame):
+            return lost(number)
         heard.set()
         for one in taken:
             signal.signal(one, signal.SIG_IGN)  # until all is cleaned up
@@ -144,6 +147,8 @@ def ends_in_order(patience: float | None = None) -> Iterator[None]:
     end.in_order = True  # type: ignore[attr-defined]
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        if _compiles(frame):
+            return lost(number)
         heard.set()
         raise Interrupted(number, lost)
 
@@ -188,6 +193,15 @@ def ends_in_order(patience: float | None = None) -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
         if keyboard:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _compiles(frame: FrameType | None) -> bool:
+    """Whether this frame is one of Numba and its LLVM, or was called by one."""
+    while frame is not None:
+        if str(frame.f_globals.get("__name__")).partition(".")[0] in ("numba", "llvmlite"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def in_order(handler: object) -> bool:
