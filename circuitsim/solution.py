@@ -90,6 +90,9 @@ class Settings:
         return DEFAULT_TOL[self.dtype] if self.tol is None else float(self.tol)
 
 
+WEAKLY_HELD = "some voltages are held only by tiny conductances and may be less accurate than the relative KCL says"
+
+
 @dataclass(frozen=True, eq=False)
 class Solution:
     """The equilibrium, or what was reached of it. The first axis of arrays is the batch, even for a batch of one.
@@ -119,6 +122,7 @@ class Solution:
     loose: NDArray[np.bool_]  # for x, then currents of Circuit.active_voltages: left open by controlled sources
     why: str  # why this method was used
     seconds: Mapping[str, float] = field(default_factory=dict)
+    weakly_held: bool = False  # some voltages, which the certificate does not bound, may still be off
 
     def __repr__(self) -> str:
         """One line: outcome, size and message."""
@@ -344,9 +348,12 @@ class Solution:
 
     @property
     def remarks(self) -> list[str]:
-        """What is unusual about this solution, in words: intervals, and currents that are not unique or enormous."""
+        """What is unusual about this solution, in words: intervals, and currents that are not unique or enormous.
+
+        And voltages that the certificate does not bound.
+        """
         c, j = self.circuit, self.circuit.junctions
-        found = []
+        found = [WEAKLY_HELD] if self.weakly_held else []
         for k, v, amperes in currents.enormous_currents(self):
             noun, cure = noun_and_cure(int(j.law[k]))
             found.append(

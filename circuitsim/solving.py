@@ -28,7 +28,7 @@ from circuitsim.methods.outcome import Outcome, all_rows
 from circuitsim.methods.rows import Rescue, no_rescue
 from circuitsim.problem import Problem, compile_problem
 from circuitsim.residual import NO_RESIDUALS, UNKNOWN, Residuals
-from circuitsim.solution import Settings, Solution, Status
+from circuitsim.solution import WEAKLY_HELD, Settings, Solution, Status
 from circuitsim.stack import Stacks
 
 Floats = NDArray[np.float64]
@@ -160,13 +160,15 @@ def _solve(
     method, why, name = batch.method, batch.why(why), batch.backend_name
     steps = taken[method]
     message = _message(problem, unsolved, residuals, settings, steps_text(method, steps), singular=bool(loose.any()))
-    if not unsolved and not sure and not loose.any():
-        message += "; some voltages are held only by tiny conductances and may be less accurate than this figure"
+    weak = not unsolved and not sure and not loose.any()
+    if weak:
+        message += f"; {WEAKLY_HELD}"
     if unsolved and (diode := _overflowing(problem, x, low)):
         message += f"; the current of {diode} overflows there: put a resistor in series"
     return Solution(
         problem, x, low, unsolved, message, residuals, method, name,
         dtype=settings.dtype, tolerance=settings.tolerance, steps=steps, carried=carried, loose=loose, why=why,
+        weakly_held=weak,
     )  # fmt: skip
 
 

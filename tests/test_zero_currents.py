@@ -9,6 +9,7 @@ import pytest
 
 import circuitsim as cs
 from circuitsim.branch_sums import end_sums, flat_sums
+from circuitsim.solution import WEAKLY_HELD
 from validation.random_circuits import AGREE, VERIFIED, judge
 from validation.random_decks import random_deck
 
@@ -125,3 +126,13 @@ def test_a_stiff_circuit_is_not_said_to_contradict_itself() -> None:
     circuit = cs.parse("stiff\nV1 a 0 1\nR1 c b 1m\nG1 c 0 b a 1p")
     solution = cs.solve(circuit, raise_on_failure=False)
     assert not solution.solved and "as far as float64 can tell" in solution.message
+
+
+@pytest.mark.parametrize("cards", ["I2 0 a 0.1\nI3 0 a 0.2\nD1 0 a d", "I2 0 a {0.3 - 1e-15}\nD1 a 0 d"])
+def test_a_voltage_that_nothing_holds_is_said_to_be_unsure(cards: str) -> None:
+    """Sources that balance within rounding push more than IS into a reverse diode: its voltage has no end."""
+    solution = cs.solve(cs.parse(f"balance\nI1 a 0 0.3\n{cards}\n.model d D(is=1e-18)"))
+    assert abs(solution.voltage("a")[0]) > 1e12
+    assert "held only by tiny conductances" in solution.message and solution.remarks == [WEAKLY_HELD]
+    result = cs.sweep(solution.circuit, "I1 0.3 0.3 0.1")
+    assert result.statuses.tolist() == ["SOLVED"] and result.notes == ((None, WEAKLY_HELD),)

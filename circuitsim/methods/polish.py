@@ -57,7 +57,7 @@ def polished(
         met = found.meets(settings.tolerance) and found.certificate().kcl_relative <= settings.tolerance
         closed = state.closed(found)
         arrived = met and closed
-        sure = arrived and (still or hardly_corrected(network, found, state.slope))
+        sure = arrived and not _adrift(network, found) and (still or hardly_corrected(network, found, state.slope))
         falls, drifting = islands and found.worst < _DRIFTS * drifting, found.worst
         if sure or (refined >= _MOST_REFINED and not falls) or refined == _MOST_DRIFTING:
             break
@@ -244,6 +244,11 @@ def hardly_corrected(network: Network, found: Check, slope: Floats) -> bool:
         if (solve(worst) <= 1.0).all():
             return True
     return hardly_moves(solve(-violation)[:, : network.problem.n_free], allowed)
+
+
+def _adrift(network: Network, found: Check) -> bool:
+    """Whether the voltage of a unit has gone so far that no current depends on it, and KCL is still violated there."""
+    return not network.legs.n_links and bool(((found.slope == 0) & (found.upper > 0)).any())
 
 
 def _nothing(found: Check) -> Floats:

@@ -46,7 +46,7 @@ class Points:
     saved_ambiguous: Bools  # (columns,) whether the value is not unique at some point
     saved_left_out: Bools  # (columns,) whether it is left out at some point
     islands: tuple[tuple[str, ...], ...]  # the nodes of each island that is left out at some point
-    notes: tuple[Note, ...]  # one on each island
+    notes: tuple[Note, ...]  # one on each island; with no nodes: on the accuracy of voltages
     statuses: NDArray[np.str_]  # (points,) names of Status, or FAULT
     kcl_relative: Floats  # (points,) the largest relative KCL error; NaN without voltages
     messages: Mapping[int, str]  # for the points that failed

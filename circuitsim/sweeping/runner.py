@@ -19,7 +19,7 @@ from circuitsim.netlist.model import KINDS
 from circuitsim.netlist.saves import Save
 from circuitsim.problem import Problem, compile_problem, without_island
 from circuitsim.saved import Saved
-from circuitsim.solution import Settings, Solution, Status
+from circuitsim.solution import WEAKLY_HELD, Settings, Solution, Status
 from circuitsim.solving import solve
 from circuitsim.stack import (
     FEW_STEPS,
@@ -67,7 +67,7 @@ class Runner:
         self.steps = 0
         self.messages: dict[int, str] = {}
         self.others: dict[str, None] = {}  # Solution.ambiguous_others
-        self.notes: dict[frozenset[str], Note] = {}  # of the islands that are left out
+        self.notes: dict[frozenset[str], Note] = {}  # of the islands that are left out; of none: on voltages
 
     def solve(self, rows: Ints, problem_of: Callable[[Ints], Problem]) -> None:
         """Solve the points `rows` as one batch; where some have no solution, or overflow, find them by halving.
@@ -175,6 +175,8 @@ class Runner:
     def _keep(self, rows: Ints, solution: Solution) -> None:
         self.last, copies = solution, solution.circuit.copies
         self.steps = max(self.steps, solution.steps)
+        if solution.weakly_held:
+            self.notes.setdefault(frozenset(), (None, WEAKLY_HELD))
         found, kcl = self.found, self.found["kcl_relative"]
         if np.isfinite(solution.x).all():
             found["voltages"][rows] = unstacked(solution.voltages(), copies, nodes=True)
