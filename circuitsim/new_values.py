@@ -192,8 +192,10 @@ def _rows(name: str, value: Floats, count: int) -> Floats:
     if value.ndim == 1 and count == 1:
         value = value[:, None]
     rows = np.atleast_2d(_fit(name, value, (count,)) if value.ndim < 2 else value)
-    if rows.ndim != 2 or rows.shape[1] != count or rows.shape[0] == 0:
+    if rows.ndim != 2 or rows.shape[1] != count:
         raise SettingsError(f"{name}: new values have shape {value.shape}; needs ({count},) or (batch, {count})")
+    if not len(rows):
+        raise SettingsError(f"{name}: new values have shape {value.shape}: a batch of no rows; give one at least")
     return rows
 
 

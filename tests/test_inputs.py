@@ -148,7 +148,7 @@ def test_an_input_file_may_have_a_colon_in_its_name(tmp_path: Path) -> None:
         ("Vx=@good.npz:text", "'@good.npz:text' holds <U1, not real numbers; save an array of floats"),
         ("Vx=@tables.npz:x.csv", "'x.csv' in tables.npz is not an array; save it with numpy.savez"),
         ("Vx=@shape.npy", "input Vx=@shape.npy: Vx: new values have shape (2, 4); needs (3,) or (batch, 3)"),
-        ("Vx=@norows.npy", "new values have shape (0, 3); needs (3,) or (batch, 3)"),
+        ("Vx=@norows.npy", "new values have shape (0, 3): a batch of no rows; give one at least"),
         ("Vx=@nan.npy", "'@nan.npy' has nan at [1,1]; every value must be finite"),
         ("Vx=@huge.npy", "'@huge.npy' has inf at [0]; every value must be finite"),
         ("Vx=@truncated.npy", "truncated.npy is damaged or cut short; save it again"),

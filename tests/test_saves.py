@@ -214,7 +214,7 @@ def test_a_save_of_nothing_is_an_error(text: str) -> None:
         ("i(r9)", "no element 'r9' in deck.cir; elements are"),
         ("@r1[1:3][i]", "'r1[1:3]': the array's indices run from 0 to 2"),
         ("@r1[3][i]", "'r1[3]': the array's indices run from 0 to 2"),
-        ("i(rw[1])", "'rw[1]' has 1 indices; the array has 2"),
+        ("i(rw[1])", "'rw[1]' has 1 index; the array has 2"),
         ("@rz[4][vd]", "element 'rz[4]' has no 'vd'; it has @rz[4][i], @rz[4][p], @rz[4][v], @rz[4][r], @rz[4][resist"),
         ("vdb(x[0])", "'vdb(x[0])' cannot be saved; write v(a), v(a,b), i(r1), @r1[p], all, allv or alli"),
         ("@r1", "no node '@r1' in deck.cir"),

@@ -317,7 +317,8 @@ def _members(name: str, indices: str, of: tuple[range, ...]) -> list[list[int]]:
     """The places that `[3][0:9]` names in an array of these ranges."""
     found = INDEX.findall(indices)
     if len(found) != len(of):
-        raise NetlistError(f"'{shown(name)}' has {len(found)} indices; the array has {len(of)}")
+        noun = "index" if len(found) == 1 else "indices"
+        raise NetlistError(f"'{shown(name)}' has {len(found)} {noun}; the array has {len(of)}")
     chosen = []
     for (first, last), have in zip(found, of, strict=True):
         wanted = between(int(first), int(last or first))
