@@ -226,6 +226,23 @@ def test_rows_of_perfect_diodes_go_by_bcd_if_it_takes_few_sweeps() -> None:
     assert (asked.method, asked.solved) == ("bcd", True)
 
 
+@pytest.mark.parametrize(("nodes", "joins", "method"), [(600, 3, "bcd"), (400, 3, "newton"), (600, 1, "newton")])
+def test_large_graphs_of_perfect_diodes_go_by_bcd(nodes: int, joins: int, method: str) -> None:
+    """Each node joined to `joins` others at random; with one they are trees, and of 400 newton solves all soon."""
+    rng = np.random.default_rng(0)
+    cards = ["t", "V1 n0 0 1", "V2 m 0 -1", ".model d d(ron=0)"]
+    for k in range(1, nodes + 1):
+        others = rng.integers(k if joins == 1 else nodes, size=joins)
+        cards += [f"R{k}_{j} n{k} n{other} {rng.uniform(1.0, 10.0):.4g}k" for j, other in enumerate(others)]
+        cards += [f"Rm{k} n{k} m 10k", f"D{k} n{k} 0 d" if rng.random() < 0.4 else f"Rg{k} n{k} 0 20k"]
+    problem = cs.compile_problem(cs.parse("\n".join(cards)))
+    found = cs.solve(problem)
+    assert problem.n_free == nodes and found.method == method
+    assert found.why == ("a large graph of perfect diodes" if method == "bcd" else "a sparse network")
+    assert_laws(found, 1e-9)
+    np.testing.assert_allclose(found.x, cs.solve(problem, NEWTON).x, atol=1e-8)
+
+
 def test_few_sweeps_are_foretold_by_how_fast_voltages_come_to_rest() -> None:
     """Chains of n equal resistors between known ends: rho = cos^2(pi / (n + 1)) of red-black sweeps (Young 1954).
 
