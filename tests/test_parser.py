@@ -752,6 +752,12 @@ def test_parameters_of_instances() -> None:
         assert values(deck(*cell, call)) == {"R.X1.R1": 2.0, "R.X1.R2": 9.0}
 
 
+def test_definitions_inside_name_parameters_outside() -> None:
+    """Also those that no card has used before; u of the inner u is that outside."""
+    cell = [".subckt cell p s={t+1}", ".param u={2*u}", ".param v={u+s}", "R1 p 0 {v}", ".ends"]
+    assert values(deck(*cell, "X1 a cell", ".param t={u*10}", ".param u=3")) == {"R.X1.R1": 37.0}
+
+
 def test_names_are_looked_up_where_the_instance_stands() -> None:
     inner = [".subckt inner p", "R1 p 0 {r}", ".ends"]
     outer = [".subckt outer p r=1k", "X1 p inner", ".ends"]
@@ -1159,6 +1165,7 @@ def test_a_range_on_a_pin_that_only_single_elements_have_is_a_name() -> None:
         ("a<0:1>", "pin 'a<0:1>': write a range of whole numbers, a[0:3], for a bus"),
         ("a[0:1][0:1][0:1]", "pin 'a[0:1][0:1][0:1]' has 3 ranges; write one or two"),
         ("a[0:20000] a[20000]", "pin 'a[20000]' appears twice; rename one"),
+        ("b A c a", "subcircuit 't': pin 'a' appears twice; rename one"),
     ],
 )  # fmt: skip
 def test_what_is_like_a_bus_is_no_plain_pin(pin: str, message: str) -> None:
