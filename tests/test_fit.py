@@ -480,6 +480,37 @@ def test_sweeps_that_do_not_come_to_rest_are_remarked_on(tmp_path: Path, change:
     )
 
 
+def test_bp_with_a_tolerance_has_the_gradient_of_the_exact_state() -> None:
+    """Back through 4 sweeps a source at one end would know nothing of the output at the other."""
+    deck, moved = CHAIN.replace("Ro\n", "Ro R1 R3\n"), {}
+    for algorithm in ("bp", "implicit"):
+        recipe = Recipe(Path("some.cir"), algorithm=algorithm, gain=1.0, tol=1e-9, batch_size=1, dtype="float64")
+        learner = make_learner(cs.parse(deck), recipe, "cpu")
+        before = learner.values()
+        learner.train(
+            Samples(np.ones((1, 1)), 1.0, np.zeros((1, 1))), np.zeros(1, np.int64), dict.fromkeys(before, 1e-9)
+        )
+        moved[algorithm] = [(learner.values()[name] - g).item() for name, g in before.items()]
+    assert 0.0 not in moved["bp"] and moved["bp"] == moved["implicit"]
+
+
+def test_layers_whose_sweeps_have_not_settled_are_remarked_on_at_the_end(tmp_path: Path) -> None:
+    """Two crossbars, and more joined to the hidden unit from below than holds it: of 1,000 and of 2 sweeps."""
+    deck = (
+        "t\nVx[0:1] x[0:1] 0 1\nRW1[0:1][0:1] x[0:1] h[0:1] g=0.1m\nRW2[0:1][0:0] h[0:1] y[0:0] g=1m\n"
+        ".input Vx\n.output y[0:0]\n.train RW1 RW2\n"
+    )
+    netlist, table = tmp_path / "deep.cir", tmp_path / "deep.csv"
+    netlist.write_text(deck)
+    table.write_text("a,b,target\n1,0,0.5\n0,1,0.5\n")
+    given = ["--netlist", str(netlist), "--data", str(table), "--gain", "1", "--nudge", "1e-6", "--batch-size", "2"]
+    given += ["--conductance-rates", "1e-9", "--epochs", "1", "--dtype", "float64"]
+    for sweeps, warned in ((2, True), (1000, False)):
+        done = CliRunner().invoke(main, [*given, "--sweeps", str(sweeps), "--out", str(tmp_path / f"run{sweeps}")])
+        assert done.exit_code == 0 and "path for layers" in done.output, done.output
+        assert ("warning: after 2 sweeps outputs are up to" in done.output) is warned, done.output
+
+
 def test_a_difference_that_is_at_rest_has_no_remark() -> None:
     """Where its nodes are compared one by one with the difference, it would be off by 1/2 V."""
     deck = "t\nVx x 0 1\nR1 x p 1k\nR2 p 0 1k\nR3 x n 1k\nR4 n 0 3k\n.input Vx\n.output v(p,n)\n.train R1"
@@ -918,16 +949,31 @@ def test_defaults_are_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "given", "said"),
+    ("algorithm", "kinds", "given", "said"),
     [
-        ("ep", {}, "gain 100, conductance rates 0.006, nudge 1 S are defaults"),
-        ("ep", {"gain": 1.0, "nudge": 2.0}, "conductance rates 0.006 are defaults"),
-        ("implicit", {"conductance_rates": (0.1, 0.2)}, "gain 100 are defaults"),
-        ("implicit", {"gain": 1.0, "conductance_rates": (0.1, 0.2)}, ""),
+        ("ep", "g", "", "gain 100, conductance rates 0.006, nudge 1 S are defaults"),
+        ("ep", "gi", "", "gain 100, conductance rates 0.006, bias rates 0.006, nudge 1 S are defaults"),
+        ("ep", "i", "gain", "bias rates 0.006, nudge 1 S are defaults"),
+        ("ep", "gi", "gain nudge bias_rates", "conductance rates 0.006 are defaults"),
+        ("implicit", "g", "conductance_rates epochs", "gain 100 are defaults"),
+        ("implicit", "g", "gain conductance_rates", ""),
     ],
 )
-def test_defaults_that_matter_are_said(algorithm: str, given: dict[str, object], said: str) -> None:
-    assert _left_to_defaults(Recipe(Path("my.cir"), algorithm=algorithm), given) == said
+def test_defaults_that_matter_are_said(algorithm: str, kinds: str, given: str, said: str) -> None:
+    trained = [(kind, kind == "g") for kind in kinds]
+    assert _left_to_defaults(Recipe(Path("my.cir"), algorithm=algorithm), trained, given.split()) == said
+
+
+def test_what_a_recipe_leaves_to_defaults_is_said(tmp_path: Path) -> None:
+    netlist, recipe = tmp_path / "mine.cir", tmp_path / "mine.toml"
+    netlist.write_text(find_recipe("xor").netlist.read_text())
+    recipe.write_text("gain = 5.0\nnudge = 1e-5\ntol = 1e-9\n")
+    given = ["--netlist", str(netlist), "--data", str(TABLES / "xor.csv"), "--epochs", "1"]
+    result = CliRunner().invoke(main, [*given, "--out", str(tmp_path / "run")])
+    assert f"warning: {recipe} does not give all: conductance rates 0.006" in result.output
+    assert "gain 5" not in result.output.split("are defaults; add them to it")[0]
+    result = CliRunner().invoke(main, [*given, "--out", str(tmp_path / "run2"), "--conductance-rates", "1e-6"])
+    assert result.exit_code == 0 and "defaults" not in result.output
 
 
 @pytest.mark.parametrize(

@@ -440,6 +440,8 @@ def test_a_unit_without_conductance_is_named(algorithm: str, kernel: bool) -> No
     learner.restore(values)
     with pytest.raises(LearningError, match=r"node h1\[2\] has no conductance left"):
         learner.train(samples(6, 3), np.arange(4), dict.fromkeys(learner.values(), 0.0))
+    with pytest.raises(LearningError, match=r"node h1\[2\] has no conductance left"):
+        learner.outputs(samples(6, 3), slice(0, 4))
 
 
 def test_where_a_unit_has_no_conductance_a_negative_nudge_leaves_no_minimum() -> None:

@@ -220,7 +220,8 @@ def test_a_seed_draws_order_and_conductances() -> None:
 
 
 def test_a_recipe_of_ones_own_and_every_flag() -> None:
-    Path("mine.toml").write_text("gain = 5\nepochs = 1\ntol = 1e-6\n")
+    rates = "conductance_rates = 0.006\nbias_rates = 0.006\n"
+    Path("mine.toml").write_text(f"gain = 5\nepochs = 1\ntol = 1e-6\nnudge = 1\n{rates}")
     succeed(
         f"{QUICK} --recipe mine.toml --out one --variant positive --form plain --sweeps 9 --decay 0.5 --dtype float32"
     )
@@ -409,8 +410,9 @@ def test_an_initial_value_goes_by_the_name_then_by_the_number() -> None:
     np.savez("start.npz", **{key: np.full((8, 6) if "1" in key else (6, 3), x) for key, x in given.items()})
     circuit = cs.load("tiny.cir")
     kinds = [("RW1", True), ("RW2", True)]
-    found, left = with_initial_values(circuit, kinds, Path("start.npz"))
+    found, left, unknown = with_initial_values(circuit, kinds, Path("start.npz"))
     assert [np.unique(crossbar.g).tolist() for crossbar in found.crossbars] == [[1.0], [4.0]] and left == []
+    assert unknown == ["g3x"]
 
 
 def test_what_the_initial_values_leave_out_is_named() -> None:
@@ -418,6 +420,9 @@ def test_what_the_initial_values_leave_out_is_named() -> None:
     result = run(f"{QUICK} --init start.npz --steps 1 --out one")
     assert "warning: --init start.npz has no values for Ib1, RW2, Ib2; they start from the netlist's" in result.stderr
     assert "no values for" not in run(f"{QUICK} --init start.npz --steps 2 --out one --resume").stderr
+    np.savez("start.npz", g1=np.ones((8, 6)), RW_2=np.ones((6, 3)))
+    said = "has no values for Ib1, RW2, Ib2 (is RW_2 one of them?); they start"
+    assert said in run(f"{QUICK} --init start.npz --steps 1 --out misspelt").stderr
     np.savez("start.npz", g1=np.ones((8, 6)), g2=np.ones((6, 3)), bias1=np.ones(6), bias2=np.ones(3))
     assert "no values for" not in run(f"{QUICK} --init start.npz --steps 1 --out two").stderr
 

@@ -677,6 +677,17 @@ def test_metrics_that_are_none_are_refused(content: str, text: str) -> None:
 
 
 @pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("deep", ["", "recipe/"])
+def test_the_folder_of_a_study_is_told_from_that_of_a_run(deep: str) -> None:
+    Path(f"study/{deep}seed1").mkdir(parents=True)
+    assert "name their folders" not in run("study -o o.png").stderr
+    write_metrics(ROWS, Path(f"study/{deep}seed1/metrics.csv"))
+    result = run("study -o o.png")
+    assert result.exit_code == 2
+    assert f"there are runs in it: name their folders, study/{deep}seed1 ..." in result.stderr
+
+
+@pytest.mark.usefixtures("folder")
 def test_without_matplotlib_the_pip_line_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     result = run("plain.cir -o o.png")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from circuitsim import SettingsError
-from training.recipe import RECIPES, Recipe, find_recipe, has_recipe, named_netlist, names, override, read_recipe
+from training.recipe import RECIPES, Recipe, find_recipe, named_netlist, names, override, read_recipe, recipe_path
 
 # Tables 1 and 2 of the paper: layer sizes, gain, sweeps, nudge, rates of conductances, of biases, epochs, errors of EP
 # and of BP (test, train), percent.
@@ -95,14 +95,14 @@ def test_numbers_may_be_at_their_ends() -> None:
 def test_where_a_recipe_is_found(tmp_path: Path) -> None:
     netlist = tmp_path / "my.cir"
     netlist.write_text("title\n")
-    assert find_recipe(str(netlist)) == Recipe(netlist) and not has_recipe(str(netlist))
+    assert find_recipe(str(netlist)) == Recipe(netlist) and recipe_path(str(netlist)) is None
     beside = tmp_path / "my.toml"
     beside.write_text("gain = 7\nconductance_rates = 0.5\n")
     assert find_recipe(str(netlist)) == Recipe(netlist, gain=7.0, conductance_rates=(0.5,))
     given = tmp_path / "other.toml"
     given.write_text('netlist = "elsewhere.cir"\nsweeps = 9\n')
     assert find_recipe(str(netlist), given) == Recipe(netlist, sweeps=9)
-    assert has_recipe("drn-xs") and has_recipe(str(tmp_path / "no.cir"), given)
+    assert recipe_path("drn-xs") and recipe_path(str(tmp_path / "no.cir"), given)
     assert find_recipe("drn-xs", given) == Recipe(find_recipe("drn-xs").netlist, sweeps=9)
     assert read_recipe(given).netlist == tmp_path / "elsewhere.cir"
     with pytest.raises(SettingsError, match=r"no netlist 'drn-4h': give a file, or one of drn-1h, .* did you mean"):
@@ -240,7 +240,7 @@ def test_a_netlist_of_a_shipped_name_has_the_shipped_recipe(tmp_path: Path) -> N
     netlist = tmp_path / "drn_2h.cir"
     netlist.write_text("")
     assert find_recipe(str(netlist)) == override(find_recipe("drn-2h"), netlist=netlist)
-    assert has_recipe(str(netlist))
+    assert recipe_path(str(netlist))
     netlist.with_suffix(".toml").write_text("gain = 7")
     assert find_recipe(str(netlist)) == Recipe(netlist, gain=7.0)
 

@@ -11,7 +11,7 @@ from commands import DIVIDER, FLOATING, LOOP, REFUSED, SECONDS, solved, unsolved
 import circuitsim as cs
 from circuitsim.io.inventory import inventory, print_inventory
 from circuitsim.io.output import Results
-from circuitsim.io.tables import console, print_solution
+from circuitsim.io.tables import console, new_table, print_solution, print_whole
 
 
 def as_table(results: Results, monkeypatch: pytest.MonkeyPatch, width: int = 80, quiet: bool = False) -> str:
@@ -22,6 +22,19 @@ def as_table(results: Results, monkeypatch: pytest.MonkeyPatch, width: int = 80,
     text = capture.get()
     assert max(map(len, text.splitlines())) <= width
     return text
+
+
+@pytest.mark.parametrize("width", [20, 80])
+def test_a_table_that_is_printed_whole_has_all_its_digits(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    table = new_table(*((f"a column number {k}", True) for k in range(8)))
+    table.add_row(*(f"{k}.123456789 ± 0.5" for k in range(8)))
+    out = console()
+    with out.capture() as capture:
+        print_whole(table, out)
+    head, _, row = capture.get().splitlines()
+    assert row.split() == [word for k in range(8) for word in (f"{k}.123456789", "±", "0.5")]
+    assert head.split() == [word for k in range(8) for word in ("a", "column", "number", str(k))]
 
 
 def test_table_of_one_row(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,17 @@ _FEW = 200  # unknowns: beside a step the test takes next to no time, and is mad
 _AT = "compiled at "  # a value's name: that of an array in a checkpoint
 
 
+def unsettled(y: Floats, settled: Floats, sweeps: int) -> str:
+    """A sentence where outputs y after so many sweeps are not those of the circuit, `settled`; both (rows, n) V."""
+    off, largest = float(np.abs(y - settled).max()), float(np.abs(settled).max())
+    if not off > _SETTLED * largest:
+        return ""
+    return (
+        f"after {sweeps} sweeps outputs are up to {off:.3g} V from where the circuit settles (up to {largest:.3g} V): "
+        "a different circuit is trained; give a tol, say 1e-9, or more sweeps"
+    )
+
+
 class GeneralLearner(Learner):
     """See learner.Learner. The state between steps is x, the unknowns of the problem, a row per sample of the batch."""
 
@@ -94,13 +105,7 @@ class GeneralLearner(Learner):
             return ""
         y = self.outputs_at.voltages(problem, drive, self.phases.free(problem, drive, np.zeros_like(found.x)).x)
         settled = self.outputs_at.voltages(problem, drive, unknowns_of(found))
-        off, largest = float(np.abs(y - settled).max()), float(np.abs(settled).max())
-        if not off > _SETTLED * largest:
-            return ""
-        return (
-            f"after {self.recipe.sweeps} sweeps outputs are up to {off:.3g} V from where the circuit settles (up to "
-            f"{largest:.3g} V): a different circuit is trained; give a tol, say 1e-9, or more sweeps"
-        )
+        return unsettled(y, settled, self.recipe.sweeps)
 
     def train(self, samples: Samples, order: Ints, rates: Mapping[str, float]) -> Tally:
         check_batches(order, self.batch_size)
@@ -134,7 +139,7 @@ class GeneralLearner(Learner):
     def _gradients(self, problem: Problem, drive: Drive, targets: Floats) -> list[Floats]:
         """The gradient of each group of trained elements; moves the state to where the method leaves it."""
         r, out, x = self.recipe, self.outputs_at, self.free.x
-        if r.algorithm == "implicit":
+        if r.algorithm == "implicit" or (r.algorithm == "bp" and r.tol is not None):  # through ever more sweeps
             pull = out.voltages(problem, drive, x) - targets
             fields = [implicit_fields(problem, drive, self.free, out, pull, self.dtype)]
             self.state = x

@@ -204,9 +204,7 @@ class LayeredLearner(Learner):
     def _plain_step(self, samples: Samples, rows: Ints, g_rates: NDArray, b_rates: NDArray) -> Tally:
         r, depth, size = self.recipe, self.structure.depth, self.batch_size
         w, x, targets = self._weights(), self._inputs(samples, rows), self._put(_single(samples.targets[rows]))
-        cut_off = np.flatnonzero(np.concatenate(w.a) <= 0)
-        if cut_off.size:
-            raise self._cut_off(int(cut_off[-1]))
+        self._check_connected(w)
         base = layers.drive(w, x)
         v = [self.layer(self.v, k)[:size].copy() for k in range(depth)]
         layers.relax_free(w, base, v, r.sweeps)
@@ -231,6 +229,12 @@ class LayeredLearner(Learner):
             bias -= b_rates[k] * slopes[1][k]
         return tally
 
+    def _check_connected(self, w: Weights) -> None:
+        """LearningError for a unit without conductances."""
+        cut_off = np.flatnonzero(self._host(self.xp.concatenate(w.a)) <= 0)
+        if cut_off.size:
+            raise self._cut_off(int(cut_off[-1]))
+
     def _cut_off(self, unit: int) -> LearningError:
         """The error for a unit whose conductances have all fallen to 0."""
         node = self.problem.circuit.nodes[int(np.concatenate(self.structure.nodes)[unit])]
@@ -253,6 +257,7 @@ class LayeredLearner(Learner):
     def outputs(self, samples: Samples, rows: slice) -> Floats:
         w, found = self._weights(), []
         with self._limits(), self.guard():
+            self._check_connected(w)
             there = self._on_device(samples) if self.device else samples
             for first in range(rows.start, rows.stop, self.at_once):
                 base = layers.drive(w, self._inputs(there, slice(first, min(first + self.at_once, rows.stop))))

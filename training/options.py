@@ -144,8 +144,9 @@ def shared_options(netlist: str, first: str) -> Callable[[Callable[..., None]], 
         click.option(
             "--algorithm",
             type=choice(["ep", "bp", "implicit"]),
-            help="How gradients are found: equilibrium propagation; back-propagation through the last sweeps; the "
-            "adjoint (on layered netlists by as many sweeps, elsewhere at the state that the sweeps reach, or --tol).",
+            help="How gradients are found: equilibrium propagation; back-propagation through the sweeps (with --tol, "
+            "as the adjoint); the adjoint (on layered netlists by as many sweeps, elsewhere at the state that the "
+            "sweeps reach, or --tol).",
         ),
         click.option("--epochs", type=count, metavar="N", help="Passes over the training samples."),
         click.option("--batch-size", type=count, metavar="N", help="Samples in a step."),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -32,6 +33,7 @@ LAST_VALUES = "last-values.npz"  # of a run that could not go on
 _TOGETHER = {"epochs", "steps"}, {"sweeps", "tol"}  # of which one says what the other means
 _NOT_TAKEN = ("out", "resume", "save_arrays")  # by a run that continues
 _MOST_LINES = 100  # about: of many epochs not each has its line
+_FEW_SAMPLES = 16  # of the test data, which show whether sweeps settle
 _LEAST_BETWEEN = 50  # times what writing a checkpoint took: short epochs do not end with one each
 
 
@@ -111,10 +113,10 @@ def train(program: str, ctx: click.Context, options: Options, read_data: Callabl
     SettingsError, NetlistError and BackendUnavailable say what is wrong with the options, the data or the netlist;
     LearningError says why learning cannot continue.
     """
-    from circuitsim.cli.common import busy, print_warnings
+    from circuitsim.cli.common import busy
     from circuitsim.io.files import check_target
     from training.metrics import TensorBoard, need_tensorboard
-    from training.recipe import find_recipe, has_recipe, override
+    from training.recipe import find_recipe, override
     from training.record import Record
 
     if options.first and options.order != "sequential":
@@ -125,8 +127,6 @@ def train(program: str, ctx: click.Context, options: Options, read_data: Callabl
         need_tensorboard()
     as_given = find_recipe(options.netlist, options.recipe)
     recipe = override(as_given, **options.changes)
-    if not has_recipe(options.netlist, options.recipe) and (left := _left_to_defaults(recipe, options.changes)):
-        print_warnings([f"{options.netlist} has no recipe: {left}; put one beside it, or give --recipe"])
     folder, resume = _places(options, recipe.algorithm)
     record = Record(folder, resume)
     with busy("reading the netlist and the data", quiet=False):
@@ -176,15 +176,34 @@ def _inputs_text(job: _Job) -> str:
     return f"inputs: {size} times each of the {features} features{more}"
 
 
-def _left_to_defaults(recipe: Recipe, given: Mapping[str, Any]) -> str:
-    """The numbers that suit one netlist and not another, where no option gives them."""
+def _some(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:3])}{f' and {len(names) - 3:,} more' if len(names) > 3 else ''}"
+
+
+def _left_to_defaults(recipe: Recipe, trained: Sequence[tuple[str, bool]], given: Collection[str]) -> str:
+    """The numbers that suit one netlist and not another, where neither a recipe nor an option gives them."""
+    kinds = {is_conductance for _, is_conductance in trained}
     numbers = {
         "gain": f"{recipe.gain:g}",
-        "conductance rates": ", ".join(f"{rate:g}" for rate in recipe.conductance_rates),
+        "conductance_rates": ", ".join(f"{rate:g}" for rate in recipe.conductance_rates) if True in kinds else "",
+        "bias_rates": ", ".join(f"{rate:g}" for rate in recipe.bias_rates) if False in kinds else "",
         "nudge": f"{recipe.nudge:g} S" if recipe.algorithm == "ep" else "",
     }
-    left = [f"{key} {text}" for key, text in numbers.items() if text and given.get(key.replace(" ", "_")) is None]
+    left = [f"{key.replace('_', ' ')} {text}" for key, text in numbers.items() if text and key not in given]
     return f"{', '.join(left)} are defaults" if left else ""
+
+
+def _unsettled(job: _Job, circuit: Circuit) -> str:
+    """A sentence where the learner's outputs for the first test samples are not those of the trained circuit."""
+    from training.evaluate import evaluate
+    from training.general import unsettled
+
+    if job.recipe.tol is not None or job.learner.remark:  # which has said so at the start
+        return ""
+    count = min(_FEW_SAMPLES, len(job.data.test))
+    found = evaluate(circuit, job.data.test.head(count), job.recipe.gain)
+    y = job.learner.outputs(job.data.test, slice(0, count))
+    return unsettled(y, found.outputs, job.recipe.sweeps) if found.solution.solved else ""
 
 
 @dataclass(frozen=True)
@@ -227,7 +246,7 @@ def _prepare(options: Options, recipe: Recipe, data: Data) -> _Job:
     from circuitsim.cli.common import check_targets, print_warnings
     from circuitsim.io.output import warning_texts
     from training.network import ready_learner, trained_kinds, within_window
-    from training.recipe import recipe_path
+    from training.recipe import recipe_keys, recipe_path
     from training.record import circuit_digest, file_digest, samples_digest, with_initial_values
     from training.run import Run, Schedule
     from training.table import check_columns
@@ -249,17 +268,24 @@ def _prepare(options: Options, recipe: Recipe, data: Data) -> _Job:
     data = data.with_classes(len(circuit.netlist.outputs))
     trained = trained_kinds(circuit)
     recipe.rates(trained, 0)  # finds another number of rates before anything is written
+    file = recipe_path(options.netlist, options.recipe)
+    chosen = recipe_keys(file) | {key for key, value in options.changes.items() if value is not None}
+    if defaults := _left_to_defaults(recipe, trained, chosen):
+        what = f"{file} does not give all" if file else f"{options.netlist} has no recipe"
+        print_warnings([f"{what}: {defaults}; {'add them to it' if file else 'put one beside it, or give --recipe'}"])
     netlist = circuit_digest(circuit)
     left: list[str] = []
+    unknown: list[str] = []
     if options.init is not None:
-        circuit, left = with_initial_values(circuit, trained, options.init)
+        circuit, left, unknown = with_initial_values(circuit, trained, options.init)
     circuit, outside = within_window(circuit, recipe)
     if outside and options.resume is None:
         window = f"g_min, {recipe.g_min:g} S, to g_max, {recipe.g_max:g} S"
         print_warnings([f"{outside:,} initial conductances were outside {window} and have been clipped"])
     if left and options.resume is None:
-        names = f"{', '.join(left[:3])}{f' and {len(left) - 3:,} more' if len(left) > 3 else ''}"
-        print_warnings([f"--init {options.init} has no values for {names}; they start from the netlist's"])
+        near = next((x for name in left for x in difflib.get_close_matches(name, unknown, 1)), None)
+        meant = f" (is {near} one of them?)" if near else ""
+        print_warnings([f"--init {options.init} has no values for {_some(left)}{meant}; they start from the netlist's"])
     fingerprint = {
         "netlist": netlist,
         "init": None if options.init is None else file_digest(options.init),
@@ -389,8 +415,8 @@ def _finish(job: _Job, record: Record, options: Options, command: str) -> None:
     missing = record.write_results(circuit, run.results, remarks, expected, title)
     if missing:
         click.echo(missing, err=True)
-    if doubt := _in_vain(run.rows, [is_conductance for _, is_conductance in job.trained]):
-        print_warnings([doubt])
+    doubts = _in_vain(run.rows, [is_conductance for _, is_conductance in job.trained]), _unsettled(job, circuit)
+    print_warnings([doubt for doubt in doubts if doubt])
 
 
 def _in_vain(rows: Sequence[Row], conductances: Sequence[bool]) -> str:

@@ -34,7 +34,8 @@ class Recipe:
     """How a netlist is trained. Defaults are those of the paper's smallest network.
 
     netlist            the netlist file
-    algorithm          ep (equilibrium propagation), bp (back-propagation through the last sweeps), implicit
+    algorithm          ep (equilibrium propagation), bp (back-propagation through the sweeps; with tol as implicit, its
+                       limit), implicit
     variant            of ep: nudges of +nudge and -nudge (centred), of +nudge (positive), of -nudge (negative)
     form               of ep on layers: relax the difference of the two nudged states (difference), or both (plain)
     gain               V for each unit of the data (grey levels run from 0 to 1), applied to the `.input` sources
@@ -163,8 +164,8 @@ def find_recipe(netlist: str, recipe_file: Path | None = None) -> Recipe:
     """The recipe for the name of a shipped one (`drn-2h`), or for a netlist file.
 
     A netlist file has the recipe of `recipe_file`, or else the TOML file of the same stem beside it, or else the recipe
-    that ships for a netlist of this file name (`drn_2h.cir`), or else the defaults (`has_recipe`). SettingsError when
-    there is no such netlist, or a file cannot be read or is not a recipe.
+    that ships for a netlist of this file name (`drn_2h.cir`), or else the defaults. SettingsError when there is no such
+    netlist, or a file cannot be read or is not a recipe.
     """
     if netlist in names():
         shipped = read_recipe(RECIPES / f"{netlist}.toml", examples.FOLDER)
@@ -196,16 +197,16 @@ def named_netlist(recipe_file: Path) -> str | None:
     return built_in[named]
 
 
-def has_recipe(netlist: str, recipe_file: Path | None = None) -> bool:
-    """Whether `find_recipe` finds one, and takes no defaults."""
-    return recipe_path(netlist, recipe_file) is not None
-
-
 def recipe_path(netlist: str, recipe_file: Path | None = None) -> Path | None:
     """The file that `find_recipe` reads; None where it takes the defaults."""
     if recipe_file is not None:
         return recipe_file
     return RECIPES / f"{netlist}.toml" if netlist in names() else _own_recipe(Path(netlist))
+
+
+def recipe_keys(path: Path | None) -> frozenset[str]:
+    """The fields that a recipe file gives; none without one."""
+    return frozenset() if path is None else frozenset(_table(path))
 
 
 def _own_recipe(path: Path) -> Path | None:

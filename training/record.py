@@ -115,9 +115,11 @@ class Record:
 # -- initial and final values as arrays --------------------------------------------------------------------------------
 
 
-def with_initial_values(circuit: Circuit, trained: Sequence[tuple[str, bool]], path: Path) -> tuple[Circuit, list[str]]:
-    """The circuit with the trained elements' values that an .npz file holds, and the names of those that it has not:
-    they keep their values.
+def with_initial_values(
+    circuit: Circuit, trained: Sequence[tuple[str, bool]], path: Path
+) -> tuple[Circuit, list[str], list[str]]:
+    """The circuit with the trained elements' values that an .npz file holds, the names of those that it has not (they
+    keep their values), and the keys of what is no element's.
 
     A value's key is the element's name, or its number among the trained conductances or sources, from 1, after `g` or
     `bias`: g1, bias1, or g1_initial. SettingsError when the file cannot be read, or holds none.
@@ -143,7 +145,8 @@ def with_initial_values(circuit: Circuit, trained: Sequence[tuple[str, bool]], p
         )
     try:
         values = {name: read_array(f"{path}:{key}") for name, key in chosen.items() if key}
-        return circuit.with_values(values), [name for name, key in chosen.items() if not key]
+        left = [name for name, key in chosen.items() if not key]
+        return circuit.with_values(values), left, sorted(found - known)
     except SettingsError as error:
         raise SettingsError(f"--init {path}: {error}") from None
 

@@ -97,7 +97,8 @@ def new_table(*columns: tuple[str, bool]) -> Table:
 def print_whole(table: Table, out: Console) -> None:
     """Print a table, beyond the width of the console rather than without some of its digits."""
     width = Measurement.get(out, out.options.update(width=_ANY_WIDTH), table).maximum
-    out.print(table, width=max(out.width, width), crop=False)
+    out.width = max(out.width, width)
+    out.print(table, crop=False)
 
 
 def _seven(x: float) -> str:

@@ -36,7 +36,9 @@ def read_curves(path: Path) -> Curves:
             found = {name: [float(row[name]) for row in rows] for name in COLUMNS}
             found[TEST_COST] = [float(row.get(TEST_COST) or math.nan) for row in rows]
     except FileNotFoundError:
-        raise SettingsError(f"no such file: {file}; a training run leaves it in its folder") from None
+        runs = sorted([*path.glob(f"*/{METRICS}"), *path.glob(f"*/*/{METRICS}")])  # as in the folder of a study
+        cure = f"; there are runs in it: name their folders, {runs[0].parent} ..." if runs else ""
+        raise SettingsError(f"no such file: {file}; a training run leaves it in its folder{cure}") from None
     except KeyError as error:
         raise SettingsError(f"{file}: no column {error}; the metrics of a run have {', '.join(COLUMNS)}") from None
     except (OSError, ValueError, TypeError, csv.Error) as error:
