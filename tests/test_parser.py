@@ -919,6 +919,33 @@ def test_functions_as_parameters() -> None:
         deck(".param k=1 f(x, x)={x}", "R1 a 0 1k")
 
 
+@pytest.mark.parametrize(
+    ("card", "message"),
+    [
+        (".func f(x {x}", ".func needs the form .func NAME(x, y) {expression}"),
+        (".func 2f(x) {x}", ".func needs the form .func NAME(x, y) {expression}"),
+        (".func f x {x}", ".func needs the form .func NAME(x, y) {expression}"),
+        (".func f(x)", ".func needs the form .func NAME(x, y) {expression}"),
+        (".func f(x,y,y) {x}", "function 'f': argument 'y' appears twice; rename one"),
+        (".param a={b+1} b={c} c={b}", "parameters depend on each other: b -> c -> b; give one of them a number"),
+        (".param a={f(1)} f(x)={a+x}", "parameters depend on each other: a -> a; give one of them a number"),
+        (".param a={b+1} b={z}", "parameter 'z' is not defined; add .param z=VALUE"),
+        (".param a={1,5}", "unexpected ',' (character 2) (a comma separates words: write 1.5)"),
+        (".param a={1+}", "parameter 'a': expression '1+': unexpected end"),
+        (".subckt s a", "subcircuit 's' has no .ends; add it after its last card"),
+        (".ends", ".ends without a .subckt before it; remove it"),
+    ],
+)
+def test_wrong_definitions(card: str, message: str) -> None:
+    with pytest.raises(NetlistError) as caught:
+        deck("R1 a 0 {a}" if ".param" in card else "R1 a 0 1k", card)
+    assert caught.value.message.endswith(message)
+
+
+def test_a_subcircuit_without_pins() -> None:
+    assert values(deck("X1 s", ".subckt s", ".global a", "R1 a 0 2k", ".ends")) == {"R.X1.R1": 2000.0}
+
+
 def test_arguments_of_a_call_are_those_of_the_caller() -> None:
     cell = [".param a=3k", ".subckt cell p a=1k b=2k", "R1 p 0 {b}", ".ends"]
     lines = [*cell, "V1 n 0 1", "X1 n cell b={a*2}"]
