@@ -118,7 +118,7 @@ def test_batches_of_voltages_and_currents_must_fit(order: tuple[str, str]) -> No
         ({"V1": [[1.0, 2.0], [3.0]]}, "V1: new values must be numbers"),
         ({"V1": np.ma.masked_array([1.0], [True])}, "V1: some of the new values are masked; fill them"),
         ({"V1": [1.0, np.inf]}, "V1: new values must be finite numbers, found inf"),
-        ({"V1": []}, r"V1: new values have shape \(0, 1\); needs \(1,\) or \(batch, 1\)"),
+        ({"V1": []}, r"V1: new values have shape \(0, 1\): a batch of no rows; give one at least"),
         ({"Vx": np.ones((1, 2, 2))}, r"Vx: new values have shape \(1, 2, 2\); needs \(2,\) or \(batch, 2\)"),
         ({"RW": [[1.0, -2.0], [3.0, -1.0]]}, "RW: negative conductance -2 S is not monotone"),
         ({"Rl": [1.0, -3.0]}, "Rl: negative conductance -3 S is not monotone"),

@@ -231,7 +231,7 @@ class LayeredLearner(Learner):
 
     def _check_connected(self, w: Weights) -> None:
         """LearningError for a unit without conductances."""
-        cut_off = np.flatnonzero(self._host(self.xp.concatenate(w.a)) <= 0)
+        cut_off = np.flatnonzero(np.concatenate([self._host(a) for a in w.a]) <= 0)
         if cut_off.size:
             raise self._cut_off(int(cut_off[-1]))
 
