@@ -311,6 +311,8 @@ def test_labels_are_classes_up_to_the_outputs(tmp_path: Path) -> None:
     assert samples.of_classes and samples.head(1).with_classes(5).targets.shape == (1, 5)
     with pytest.raises(SettingsError, match=r"3 targets per sample .* the numbers must be equal$"):
         samples.with_classes(2).check_outputs(2)
+    with pytest.raises(SettingsError, match=r"has 1 node; .* for a single output give voltages, a column `target`"):
+        samples.with_classes(1).check_outputs(1)
     path.write_text("x,label\n1,3\n2,1\n")
     with pytest.raises(SettingsError, match=r"equal; classes are numbered from 0, and here they are 1 to 3$"):
         load_table(path).head(1).check_outputs(3)

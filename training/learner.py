@@ -93,10 +93,12 @@ class Samples:
         if self.targets.shape[1] != outputs:
             classes = (self.part_of or self).targets.argmax(axis=1) if self.labelled else np.zeros(1, int)
             from_0 = f"; classes are numbered from 0, and here they are {classes.min()} to {classes.max()}"
+            single = "; for a single output give voltages, a column `target` (say of 0 and 1), and no labels"
+            nodes = f"{outputs} node{'s' * (outputs != 1)}"
             raise SettingsError(
                 f"the data has {self.targets.shape[1]} targets per sample (for classes: one per class), the netlist's "
-                f"`.output` has {outputs} nodes; the numbers must be equal"
-                f"{from_0 * bool(classes.min())}"
+                f"`.output` has {nodes}; the numbers must be equal"
+                f"{from_0 * bool(classes.min())}{single * (outputs == 1 and self.labelled)}"
             )
 
 
